@@ -1,0 +1,153 @@
+package tbs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// split is a Certificate taken apart, just as far as correspondence needs it.
+type split struct {
+	fields     []byte   // TBSCertificate content before the extensions
+	extensions [][]byte // each DER Extension element
+	algorithm  []byte
+}
+
+// Correspond proves that final is precert without its poison and with exactly one SCT list that carries scts: every other
+// byte of the TBSCertificate is the same and in the same order (RFC 6962 §3.1). Both are DER Certificates.
+func Correspond(precert, final []byte, scts [][]byte) error {
+	p, err := splitCertificate(precert)
+	if err != nil {
+		return fmt.Errorf("precertificate: %w", err)
+	}
+	f, err := splitCertificate(final)
+	if err != nil {
+		return fmt.Errorf("certificate: %w", err)
+	}
+	if !bytes.Equal(p.fields, f.fields) {
+		return errors.New("fields differ from the precertificate")
+	}
+	if !bytes.Equal(p.algorithm, f.algorithm) {
+		return errors.New("signature algorithm differs from the precertificate")
+	}
+	n := len(p.extensions)
+	if n == 0 || !bytes.Equal(p.extensions[n-1], extPoison) {
+		return errors.New("precertificate does not end in the poison")
+	}
+	if len(f.extensions) != n {
+		return fmt.Errorf("certificate has %d extensions; the precertificate has %d", len(f.extensions), n)
+	}
+	for i := range n - 1 {
+		if !bytes.Equal(p.extensions[i], f.extensions[i]) {
+			return fmt.Errorf("extension %d differs from the precertificate", i)
+		}
+		if isOID(p.extensions[i], oidPoison) || isOID(p.extensions[i], oidSCTList) {
+			return fmt.Errorf("extension %d is a second poison or SCT list", i)
+		}
+	}
+	return carries(f.extensions[n-1], scts)
+}
+
+// carries reports whether ext is a non-critical SCT list extension with exactly scts.
+func carries(ext []byte, scts [][]byte) error {
+	in := cryptobyte.String(ext)
+	var seq, value cryptobyte.String
+	var oid []byte
+	if !in.ReadASN1(&seq, asn1.SEQUENCE) || !seq.ReadBytes(&oid, len(oidSCTList)) || !bytes.Equal(oid, oidSCTList) ||
+		!seq.ReadASN1(&value, asn1.OCTET_STRING) || !seq.Empty() {
+		return errors.New("certificate does not end in an SCT list")
+	}
+	got, err := ParseSCTList(value)
+	if err != nil {
+		return err
+	}
+	if len(got) != len(scts) {
+		return fmt.Errorf("certificate carries %d SCTs, not %d", len(got), len(scts))
+	}
+	for i := range got {
+		if !bytes.Equal(got[i], scts[i]) {
+			return fmt.Errorf("SCT %d is not the one that the log returned", i)
+		}
+	}
+	return nil
+}
+
+func isOID(ext, oid []byte) bool {
+	in := cryptobyte.String(ext)
+	var seq cryptobyte.String
+	return in.ReadASN1(&seq, asn1.SEQUENCE) && bytes.HasPrefix(seq, oid)
+}
+
+func splitCertificate(der []byte) (split, error) {
+	var s split
+	in := cryptobyte.String(der)
+	var cert, tbs, alg cryptobyte.String
+	if !in.ReadASN1(&cert, asn1.SEQUENCE) || !in.Empty() || !cert.ReadASN1(&tbs, asn1.SEQUENCE) ||
+		!cert.ReadASN1Element(&alg, asn1.SEQUENCE) {
+		return s, errors.New("not a DER Certificate")
+	}
+	s.algorithm = alg
+	return s, s.readTBS(tbs)
+}
+
+func (s *split) readTBS(tbs cryptobyte.String) error {
+	whole := tbs
+	for !tbs.Empty() && !tbs.PeekASN1Tag(tagExtensions) {
+		var element cryptobyte.String
+		var tag asn1.Tag
+		if !tbs.ReadAnyASN1Element(&element, &tag) {
+			return errors.New("not a DER TBSCertificate")
+		}
+	}
+	s.fields = whole[:len(whole)-len(tbs)]
+	var wrapped, list cryptobyte.String
+	if !tbs.ReadASN1(&wrapped, tagExtensions) || !tbs.Empty() || !wrapped.ReadASN1(&list, asn1.SEQUENCE) || !wrapped.Empty() {
+		return errors.New("TBSCertificate does not end in extensions")
+	}
+	for !list.Empty() {
+		var ext cryptobyte.String
+		if !list.ReadASN1Element(&ext, asn1.SEQUENCE) {
+			return errors.New("malformed extension")
+		}
+		s.extensions = append(s.extensions, ext)
+	}
+	return nil
+}
+
+// Unlisted returns the TBSCertificate of a DER Certificate without poison and SCT list: the bytes that each of its SCTs was
+// signed over. scts are the embedded SCTs in TLS encoding; a certificate without a list has none.
+func Unlisted(certificate []byte) (bare []byte, scts [][]byte, err error) {
+	s, err := splitCertificate(certificate)
+	if err != nil {
+		return nil, nil, err
+	}
+	t := TBS{fields: s.fields}
+	for _, ext := range s.extensions {
+		switch {
+		case isOID(ext, oidPoison):
+		case isOID(ext, oidSCTList):
+			if scts != nil {
+				return nil, nil, errors.New("certificate has two SCT lists")
+			}
+			if scts, err = listOf(ext); err != nil {
+				return nil, nil, err
+			}
+		default:
+			t.extensions = append(t.extensions, ext...)
+		}
+	}
+	return t.Bare(), scts, nil
+}
+
+func listOf(ext []byte) ([][]byte, error) {
+	in := cryptobyte.String(ext)
+	var seq, value cryptobyte.String
+	if !in.ReadASN1(&seq, asn1.SEQUENCE) || !seq.Skip(len(oidSCTList)) || !seq.SkipOptionalASN1(asn1.BOOLEAN) ||
+		!seq.ReadASN1(&value, asn1.OCTET_STRING) || !seq.Empty() {
+		return nil, errors.New("malformed SCT list extension")
+	}
+	return ParseSCTList(value)
+}

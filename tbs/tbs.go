@@ -1,0 +1,188 @@
+// Package tbs is the TBSCertificate as bytes: it builds one, sets the poison or the SCT list in its last place, wraps a
+// signature around it, and proves that a certificate corresponds to its precertificate.
+//
+// The bytes are assembled once (RFC 5280 §4.1). Precertificate and certificate differ in their last extension only and share
+// every other byte, so that they correspond by construction (RFC 6962 §3.1); [Correspond] nevertheless proves it from the
+// finished DER, without the code that built it.
+//
+// A caller MUST pass DER for every field documented as DER: it is copied, not parsed.
+package tbs
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// Template is the content of a leaf's TBSCertificate. Profile fields (key usage, extended key usage) are fixed here.
+type Template struct {
+	// Serial is the big-endian serial number: 1 to 20 octets, positive (RFC 5280 §4.1.2.2). The top bit of the first
+	// octet is clear and the first octet is not zero.
+	Serial []byte
+	// SignatureAlgorithm is the DER AlgorithmIdentifier that the CA key signs with.
+	SignatureAlgorithm []byte
+	// Issuer is the DER Name, bytes copied from the issuing certificate's subject.
+	Issuer []byte
+	// NotBefore and NotAfter are written in UTC with whole seconds, as UTCTime up to 2049 (RFC 5280 §4.1.2.5).
+	NotBefore, NotAfter time.Time
+	// SPKI is the DER SubjectPublicKeyInfo whose possession was proven.
+	SPKI []byte
+	// SubjectKeyID is the SHA-1 of the key bits (RFC 5280 §4.2.1.2 (1)).
+	SubjectKeyID []byte
+	// AuthorityKeyID is the issuing certificate's subject key identifier; empty leaves the extension out.
+	AuthorityKeyID []byte
+	// Identity is zero or more DER Extension elements: the SAN and the identity extensions.
+	Identity []byte
+}
+
+// TBS is a TBSCertificate without its last extension. Its methods return fresh slices.
+type TBS struct {
+	fields     []byte // from version to subjectPublicKeyInfo
+	extensions []byte // DER Extension elements but for poison and SCT list
+}
+
+var (
+	extKeyUsage     = []byte("\x30\x0e\x06\x03\x55\x1d\x0f\x01\x01\xff\x04\x04\x03\x02\x07\x80")                     // critical, digitalSignature
+	extExtKeyUsage  = []byte("\x30\x13\x06\x03\x55\x1d\x25\x04\x0c\x30\x0a\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x03") // codeSigning
+	oidSubjectKey   = []byte("\x06\x03\x55\x1d\x0e")
+	oidAuthorityKey = []byte("\x06\x03\x55\x1d\x23")
+	extPoison       = []byte("\x30\x13\x06\x0a\x2b\x06\x01\x04\x01\xd6\x79\x02\x04\x03\x01\x01\xff\x04\x02\x05\x00") // RFC 6962 §3.1
+	oidPoison       = []byte("\x06\x0a\x2b\x06\x01\x04\x01\xd6\x79\x02\x04\x03")
+	oidSCTList      = []byte("\x06\x0a\x2b\x06\x01\x04\x01\xd6\x79\x02\x04\x02") // RFC 6962 §3.3
+)
+
+var (
+	tagVersion    = asn1.Tag(0).ContextSpecific().Constructed()
+	tagExtensions = asn1.Tag(3).ContextSpecific().Constructed()
+)
+
+// New assembles t. It errs on a serial, validity or length that RFC 5280 forbids.
+func New(t Template) (TBS, error) {
+	if err := t.check(); err != nil {
+		return TBS{}, err
+	}
+	f := cryptobyte.NewBuilder(make([]byte, 0, 512))
+	f.AddASN1(tagVersion, func(b *cryptobyte.Builder) { b.AddASN1Int64(2) })
+	f.AddASN1(asn1.INTEGER, func(b *cryptobyte.Builder) { b.AddBytes(t.Serial) })
+	f.AddBytes(t.SignatureAlgorithm)
+	f.AddBytes(t.Issuer)
+	f.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		addTime(b, t.NotBefore)
+		addTime(b, t.NotAfter)
+	})
+	f.AddASN1(asn1.SEQUENCE, func(*cryptobyte.Builder) {}) // subject
+	f.AddBytes(t.SPKI)
+	fields, err := f.Bytes()
+	if err != nil {
+		return TBS{}, fmt.Errorf("assemble fields: %w", err)
+	}
+	e := cryptobyte.NewBuilder(make([]byte, 0, 128+len(t.Identity)))
+	e.AddBytes(extKeyUsage)
+	e.AddBytes(extExtKeyUsage)
+	e.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddBytes(oidSubjectKey)
+		b.AddASN1(asn1.OCTET_STRING, func(b *cryptobyte.Builder) { b.AddASN1OctetString(t.SubjectKeyID) })
+	})
+	if len(t.AuthorityKeyID) > 0 {
+		e.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddBytes(oidAuthorityKey)
+			b.AddASN1(asn1.OCTET_STRING, func(b *cryptobyte.Builder) {
+				b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+					b.AddASN1(asn1.Tag(0).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes(t.AuthorityKeyID) })
+				})
+			})
+		})
+	}
+	e.AddBytes(t.Identity)
+	extensions, err := e.Bytes()
+	if err != nil {
+		return TBS{}, fmt.Errorf("assemble extensions: %w", err)
+	}
+	return TBS{fields: fields, extensions: extensions}, nil
+}
+
+func (t *Template) check() error {
+	switch {
+	case len(t.Serial) == 0 || len(t.Serial) > 20 || t.Serial[0] == 0 || t.Serial[0] >= 0x80:
+		return errors.New("serial is not a positive number of 1 to 20 octets in shortest form")
+	case len(t.SignatureAlgorithm) == 0 || len(t.Issuer) == 0 || len(t.SPKI) == 0 || len(t.SubjectKeyID) == 0:
+		return errors.New("signature algorithm, issuer, subject key or its identifier is empty")
+	case !t.NotBefore.Before(t.NotAfter):
+		return errors.New("notAfter is not after notBefore")
+	case t.NotBefore.Nanosecond() != 0 || t.NotAfter.Nanosecond() != 0:
+		return errors.New("validity has a fraction of a second, which a certificate cannot carry")
+	}
+	return nil
+}
+
+func addTime(b *cryptobyte.Builder, t time.Time) {
+	if t = t.UTC(); t.Year() < 2050 {
+		b.AddASN1UTCTime(t)
+		return
+	}
+	b.AddASN1GeneralizedTime(t)
+}
+
+// Bare returns the TBSCertificate with neither poison nor SCT list: what a log signs (RFC 6962 §3.2).
+func (t TBS) Bare() []byte { return t.with(nil) }
+
+// Poisoned returns the TBSCertificate of the precertificate (RFC 6962 §3.1).
+func (t TBS) Poisoned() []byte { return t.with(extPoison) }
+
+// Final returns the TBSCertificate with scts embedded (RFC 6962 §3.3). Each element is one SCT in TLS encoding; at least one
+// is required.
+func (t TBS) Final(scts [][]byte) ([]byte, error) {
+	list, err := MarshalSCTList(scts)
+	if err != nil {
+		return nil, err
+	}
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(list)+24))
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddBytes(oidSCTList)
+		b.AddASN1(asn1.OCTET_STRING, func(b *cryptobyte.Builder) { b.AddASN1OctetString(list) })
+	})
+	ext, err := b.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	return t.with(ext), nil
+}
+
+func (t TBS) with(last []byte) []byte {
+	list := header(asn1.SEQUENCE, len(t.extensions)+len(last))
+	outer := header(tagExtensions, len(list)+len(t.extensions)+len(last))
+	n := len(t.fields) + len(outer) + len(list) + len(t.extensions) + len(last)
+	out := append(make([]byte, 0, n+6), header(asn1.SEQUENCE, n)...)
+	out = append(out, t.fields...)
+	out = append(out, outer...)
+	out = append(out, list...)
+	out = append(out, t.extensions...)
+	return append(out, last...)
+}
+
+// header returns a DER tag and length. Lengths here are far below 2^24.
+func header(tag asn1.Tag, n int) []byte {
+	switch {
+	case n < 0x80:
+		return []byte{byte(tag), byte(n)}
+	case n < 0x100:
+		return []byte{byte(tag), 0x81, byte(n)}
+	case n < 0x10000:
+		return []byte{byte(tag), 0x82, byte(n >> 8), byte(n)}
+	}
+	return []byte{byte(tag), 0x83, byte(n >> 16), byte(n >> 8), byte(n)}
+}
+
+// Certificate wraps a TBSCertificate, the DER AlgorithmIdentifier and the signature into a Certificate (RFC 5280 §4.1).
+func Certificate(tbs, algorithm, signature []byte) ([]byte, error) {
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(tbs)+len(algorithm)+len(signature)+16))
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddBytes(tbs)
+		b.AddBytes(algorithm)
+		b.AddASN1BitString(signature)
+	})
+	return b.Bytes()
+}
