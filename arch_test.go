@@ -1,0 +1,350 @@
+// Package mayfly_test holds the architecture: who may import whom, who owns which heavy dependency, and the house rules that
+// a machine can check. To change the architecture, change a table here in the same commit and say why.
+package mayfly_test
+
+import (
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/mayfly-ca/mayfly"
+
+// layers says which packages of ours each package may import in production code. "*" is all but testkit. The package that a
+// folder's name does not find here takes the row of the nearest folder above it.
+var layers = map[string][]string{
+	"fault":    {},
+	"identity": {},
+	"tbs":      {},
+
+	"pop":            {"fault"},
+	"oidc":           {"fault", "identity"},
+	"ca":             {"fault", "identity", "tbs"},
+	"ca/file":        {"fault"},
+	"ctlog":          {"fault", "tbs"},
+	"ctlog/embedded": {"fault", "tbs"},
+
+	"proto":  {},
+	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "fault"},
+	"server": {"fault", "identity", "pop", "oidc", "ca", "proto"},
+	"client": {"fault", "identity", "tbs", "proto"}, // tbs: it verifies SCTs over the precertificate that it rebuilds
+	"trust":  {"fault"},
+	"devidp": {},
+
+	"cmd/mayfly": {"*"},
+	"testkit":    {"*", "testkit"}, // and only tests import it
+}
+
+// owners says which packages may import a heavy dependency, by the beginning of its import path.
+var owners = map[string][]string{
+	"github.com/coreos/go-oidc":                     {"oidc"},
+	"cel.dev/cel-go":                                {"oidc"},
+	"github.com/go-jose/go-jose":                    {"oidc", "devidp"},
+	"github.com/google/certificate-transparency-go": {"ctlog"},
+	"github.com/transparency-dev":                   {"ctlog/embedded"},
+	"go.yaml.in/yaml":                               {"config"},
+	"gopkg.in/yaml":                                 {},
+	"github.com/fsnotify/fsnotify":                  {"config"},
+	"google.golang.org/grpc":                        {"server", "client", "proto"},
+	"github.com/grpc-ecosystem":                     {"server", "proto"},
+	"google.golang.org/genproto":                    {"server", "client", "proto"},
+	"google.golang.org/protobuf":                    {"server", "client", "proto", "trust"},
+	"github.com/rs/cors":                            {"server"},
+	"github.com/sigstore/protobuf-specs":            {"trust"},
+	"github.com/sigstore/sigstore-go":               {"trust"},
+	"github.com/theupdateframework/go-tuf":          {"trust"},
+	"github.com/sigstore/sigstore/":                 {"cmd/mayfly", "ca/file"},
+	"github.com/spf13":                              {"cmd/mayfly"},
+	"github.com/zmap":                               {},
+	"github.com/google/go-cmp":                      {},
+	"github.com/rogpeppe/go-internal":               {},
+	"go.uber.org/goleak":                            {},
+}
+
+const (
+	maxFileLines     = 500
+	maxFunctionLines = 70
+)
+
+// goFile is one parsed file of the product's module.
+type goFile struct {
+	path    string // slash-separated, from the repository's root
+	pkg     string // its folder
+	tree    *ast.File
+	files   *token.FileSet
+	imports []string
+}
+
+func (f goFile) test() bool      { return strings.HasSuffix(f.path, "_test.go") }
+func (f goFile) testkit() bool   { return f.pkg == "testkit" || strings.HasPrefix(f.pkg, "testkit/") }
+func (f goFile) generated() bool { return ast.IsGenerated(f.tree) }
+
+func (f goFile) at(n ast.Node) string {
+	return fmt.Sprintf("%s:%d", f.path, f.files.Position(n.Pos()).Line)
+}
+
+// skipped are folders that are not the product's source: other modules, caches, build results.
+func skipped(dir string) bool {
+	base := path.Base(dir)
+	if dir == "." {
+		return false
+	}
+	if strings.HasPrefix(base, ".") && base != ".ci" || base == "testdata" || dir == "bin" {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(filepath.FromSlash(dir), "go.mod"))
+	return err == nil
+}
+
+func walk(t *testing.T, skip func(string) bool, visit func(name string)) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name = filepath.ToSlash(name)
+		if d.IsDir() {
+			if skip(name) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if d.Type().IsRegular() {
+			visit(name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func parseAll(t *testing.T) []goFile {
+	t.Helper()
+	var out []goFile
+	walk(t, skipped, func(name string) {
+		if !strings.HasSuffix(name, ".go") {
+			return
+		}
+		set := token.NewFileSet()
+		tree, err := parser.ParseFile(set, filepath.FromSlash(name), nil, parser.ParseComments)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			return
+		}
+		f := goFile{path: name, pkg: path.Dir(name), tree: tree, files: set}
+		for _, s := range tree.Imports {
+			p, err := strconv.Unquote(s.Path.Value)
+			if err != nil {
+				t.Errorf("%s: import %s: %v", name, s.Path.Value, err)
+			}
+			f.imports = append(f.imports, p)
+		}
+		out = append(out, f)
+	})
+	if len(out) < 10 {
+		t.Fatalf("found %d Go files; the test must run in the root of the repository", len(out))
+	}
+	return out
+}
+
+// layerOf returns the name of the row that holds for pkg.
+func layerOf(pkg string) (string, bool) {
+	for p := pkg; p != "." && p != "/"; p = path.Dir(p) {
+		if _, ok := layers[p]; ok {
+			return p, true
+		}
+	}
+	return "", false
+}
+
+func TestLayers(t *testing.T) {
+	t.Parallel()
+	for _, f := range parseAll(t) {
+		if f.pkg == "." {
+			continue
+		}
+		layer, known := layerOf(f.pkg)
+		if !known {
+			if !f.test() {
+				t.Errorf("%s: package %s stands in no row of the layer table in arch_test.go", f.path, f.pkg)
+			}
+			continue
+		}
+		for _, p := range f.imports {
+			ours, ok := strings.CutPrefix(p, module+"/")
+			if !ok || f.test() {
+				continue // a test may import what it needs
+			}
+			target, known := layerOf(ours)
+			if !known {
+				t.Errorf("%s imports %s, which stands in no row of the layer table", f.path, ours)
+				continue
+			}
+			allowed := layers[layer]
+			if target == layer || slices.Contains(allowed, target) || slices.Contains(allowed, "*") && target != "testkit" {
+				continue
+			}
+			t.Errorf("%s: %s may not import %s (it may import %v)", f.path, layer, ours, allowed)
+		}
+	}
+}
+
+func TestOwners(t *testing.T) {
+	t.Parallel()
+	for _, f := range parseAll(t) {
+		if f.test() || f.testkit() {
+			continue
+		}
+		for _, p := range f.imports {
+			for prefix, who := range owners {
+				if !strings.HasPrefix(p, prefix) {
+					continue
+				}
+				if layer, _ := layerOf(f.pkg); !slices.Contains(who, layer) {
+					t.Errorf("%s imports %s, which belongs to %v", f.path, p, who)
+				}
+			}
+		}
+	}
+}
+
+func TestDomainPackagesSeeNoFlags(t *testing.T) {
+	t.Parallel()
+	for _, f := range parseAll(t) {
+		if f.test() || f.pkg == "cmd/mayfly" {
+			continue
+		}
+		if slices.Contains(f.imports, "flag") {
+			t.Errorf("%s imports flag; only cmd/mayfly reads flags", f.path)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	t.Parallel()
+	for _, f := range parseAll(t) {
+		if f.test() || f.generated() {
+			continue
+		}
+		end := f.files.Position(f.tree.FileEnd).Line
+		if end > maxFileLines && !strings.HasSuffix(f.path, "_table.go") {
+			t.Errorf("%s has %d lines; at most %d", f.path, end, maxFileLines)
+		}
+		for _, d := range f.tree.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			if n := f.files.Position(fn.End()).Line - f.files.Position(fn.Pos()).Line + 1; n >= maxFunctionLines {
+				t.Errorf("%s: %s has %d lines; fewer than %d", f.at(fn), fn.Name.Name, n, maxFunctionLines)
+			}
+		}
+	}
+}
+
+func TestForbiddenFunctions(t *testing.T) {
+	t.Parallel()
+	for _, f := range parseAll(t) {
+		if f.generated() {
+			continue
+		}
+		for _, d := range f.tree.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			switch {
+			case fn.Name.Name == "init" && fn.Recv == nil:
+				t.Errorf("%s: an init function; build values in a constructor", f.at(fn))
+			case fn.Name.Name == "GRPCStatus" && fn.Recv != nil:
+				t.Errorf("%s: a GRPCStatus method; grpc-go sends what it returns to the client, private cause included", f.at(fn))
+			case !f.test() && positional(fn) > 3:
+				t.Errorf("%s: %s takes %d positional parameters; at most three and a context, else a struct", f.at(fn), fn.Name.Name, positional(fn))
+			}
+		}
+	}
+}
+
+// positional counts the parameters of fn without a context and a testing.TB at its head.
+func positional(fn *ast.FuncDecl) int {
+	n := fn.Type.Params.NumFields()
+	for _, p := range fn.Type.Params.List {
+		if s, ok := p.Type.(*ast.SelectorExpr); ok {
+			if x, ok := s.X.(*ast.Ident); ok && (x.Name == "context" || x.Name == "testing") {
+				n -= max(1, len(p.Names))
+			}
+		}
+	}
+	return n
+}
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	t.Parallel()
+	documented := map[string]bool{}
+	for _, f := range parseAll(t) {
+		if f.test() || f.generated() {
+			continue
+		}
+		documented[f.pkg] = documented[f.pkg] || f.tree.Doc != nil
+	}
+	for pkg, ok := range documented {
+		if !ok {
+			t.Errorf("%s has no package comment", pkg)
+		}
+	}
+}
+
+func TestNoJunkDrawers(t *testing.T) {
+	t.Parallel()
+	for _, f := range parseAll(t) {
+		for _, part := range strings.Split(f.pkg, "/") {
+			switch part {
+			case "pkg", "util", "utils", "common", "helpers", "misc", "internal":
+				t.Errorf("%s: a folder named %q; name it after what it does", f.path, part)
+			}
+		}
+	}
+}
+
+// strange are words that no file of the repository may hold: paths outside it, and hosts of package registries (each user
+// has his own way to packages). They are put together here so that this file passes its own test.
+var strange = []string{
+	"../" + "shared", "/work/" + "shared", "/work/" + "main",
+	"proxy." + "golang.org", "sum." + "golang.org", "goproxy" + ".", "registry.npmjs" + ".org", "pypi" + ".org", "pythonhosted" + ".org",
+	"crates" + ".io", "docker" + ".io", "ghcr" + ".io", "gcr" + ".io", "quay" + ".io", "maven" + ".org", "rubygems" + ".org",
+}
+
+func TestNoStrangeWords(t *testing.T) {
+	t.Parallel()
+	sums := regexp.MustCompile(`(^|/)go\.(mod|sum)$`)
+	skip := func(dir string) bool {
+		return dir != "." && dir != ".ci" && (strings.HasPrefix(path.Base(dir), ".") || dir == "bin" || dir == "proto/third_party")
+	}
+	walk(t, skip, func(name string) {
+		data, err := os.ReadFile(filepath.FromSlash(name))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if sums.MatchString(name) || bytes.IndexByte(data[:min(len(data), 8000)], 0) >= 0 {
+			return // module lists name what the module system asks for; binaries are no text
+		}
+		for _, w := range strange {
+			if i := bytes.Index(data, []byte(w)); i >= 0 {
+				t.Errorf("%s:%d mentions %q", name, 1+bytes.Count(data[:i], []byte("\n")), w)
+			}
+		}
+	})
+}
