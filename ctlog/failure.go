@@ -1,0 +1,64 @@
+package ctlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Result says how one attempt at a log ended. It is a closed set: a metric label.
+type Result string
+
+// The results of an attempt.
+const (
+	Accepted    Result = "accepted"    // an SCT came back and verified
+	Refused     Result = "refused"     // the log said no, or sent us elsewhere: asking again would not help
+	Busy        Result = "busy"        // 408, 429 or 503: asking later may help
+	Broken      Result = "broken"      // another 5xx
+	Unreachable Result = "unreachable" // no connection, or it broke off
+	TimedOut    Result = "timed_out"   // no answer in time
+	Garbled     Result = "garbled"     // the answer is no SCT
+	Unverified  Result = "unverified"  // the SCT is not one of this log for this precertificate
+	Failed      Result = "failed"      // anything else
+	Abandoned   Result = "abandoned"   // the caller left, or other logs were faster
+)
+
+// Failure is why an attempt at a log gave no SCT. Its text is for the operator: it may quote the log.
+type Failure struct {
+	Result Result
+	// Status is the HTTP status, 0 if there was none.
+	Status int
+	// RetryAfter is what the log asked for; 0 is nothing.
+	RetryAfter time.Duration
+	Err        error
+}
+
+// Error gives result and cause.
+func (f *Failure) Error() string { return fmt.Sprintf("%s: %v", f.Result, f.Err) }
+
+// Unwrap returns the cause.
+func (f *Failure) Unwrap() error { return f.Err }
+
+// transient reports whether the same log may well take the same precertificate in a moment. A time-out is not: whoever waited
+// for a whole attempt in vain asks somebody else.
+func (f *Failure) transient() bool {
+	return f.Result == Busy || f.Result == Broken || f.Result == Unreachable
+}
+
+// dead reports whether the log gave no sensible sign of life.
+func (f *Failure) dead() bool {
+	return f.Result == Unreachable || f.Result == TimedOut || f.Result == Broken
+}
+
+// failureOf returns err as a Failure.
+func failureOf(err error) *Failure {
+	var f *Failure
+	switch {
+	case errors.As(err, &f):
+		return f
+	case errors.Is(err, context.DeadlineExceeded):
+		return &Failure{Result: TimedOut, Err: err}
+	}
+	return &Failure{Result: Failed, Err: err}
+}

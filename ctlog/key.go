@@ -1,0 +1,67 @@
+package ctlog
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+)
+
+// minRSABits is the smallest RSA modulus of a log's key (RFC 6962 §2.1.4), maxRSABits keeps verification cheap.
+const (
+	minRSABits = 2048
+	maxRSABits = 8192
+)
+
+// ParsePublicKey reads a log's key: exactly one PEM block with a SubjectPublicKeyInfo (RFC 5280 §4.1.2.7) that holds ECDSA
+// on P-256 or P-384, or RSA of 2048 to 8192 bits. Text may stand before the block, only white space after it.
+func ParsePublicKey(data []byte) (crypto.PublicKey, error) {
+	block, rest := pem.Decode(data)
+	switch {
+	case block == nil:
+		return nil, errors.New("log key: no PEM block")
+	case block.Type != "PUBLIC KEY":
+		return nil, fmt.Errorf("log key: the PEM block is a %s, not a PUBLIC KEY", block.Type)
+	case len(bytes.TrimSpace(rest)) != 0:
+		return nil, errors.New("log key: something follows the PEM block; exactly one is allowed")
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("log key: %w", err)
+	}
+	if err := checkKey(key); err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+func checkKey(key crypto.PublicKey) error {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		if k.Curve != elliptic.P256() && k.Curve != elliptic.P384() {
+			return fmt.Errorf("log key: curve %s is neither P-256 nor P-384", k.Curve.Params().Name)
+		}
+	case *rsa.PublicKey:
+		if bits := k.N.BitLen(); bits < minRSABits || bits > maxRSABits {
+			return fmt.Errorf("log key: RSA with %d bits; %d to %d are allowed", bits, minRSABits, maxRSABits)
+		}
+	default:
+		return fmt.Errorf("log key: %T; a log signs with ECDSA or RSA (RFC 6962 section 2.1.4)", key)
+	}
+	return nil
+}
+
+// logID is the SHA-256 of the key's SubjectPublicKeyInfo (RFC 6962 §3.2).
+func logID(key crypto.PublicKey) ([32]byte, error) {
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("log key: %w", err)
+	}
+	return sha256.Sum256(spki), nil
+}
