@@ -1,0 +1,224 @@
+package ctlog
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	ct "github.com/google/certificate-transparency-go"
+	"github.com/google/certificate-transparency-go/jsonclient"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/tbs"
+)
+
+const (
+	defaultAttempt = 4 * time.Second
+	maxSCTBody     = 64 << 10 // bytes of an answer to add-pre-chain
+	maxRootsBody   = 4 << 20  // bytes of an answer to get-roots: a public log lists some hundred roots
+	maxHeader      = 32 << 10
+	maxQuote       = 200 // bytes of an answer in an error
+)
+
+// RemoteOptions are what [OpenRemote] needs beside the configuration.
+type RemoteOptions struct {
+	// PublicKeyPEM is the content of LogConfig.PublicKey.
+	PublicKeyPEM []byte
+	// CACertPEM is the content of LogConfig.CACert; empty takes the system's roots.
+	CACertPEM []byte
+	// Timeout bounds one call. 0 is 4 s.
+	Timeout   time.Duration
+	UserAgent string
+	// Now is the clock for a Retry-After that is a date; nil is time.Now.
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// Remote is a log behind HTTP (RFC 6962 §4). One call is one try.
+type Remote struct {
+	key       crypto.PublicKey
+	client    *jsonclient.JSONClient
+	transport *http.Transport
+	timeout   time.Duration
+	now       func() time.Time
+}
+
+// OpenRemote prepares a client of the log c; it opens no connection. Its errors are each a [fault.Setting] of c.
+func OpenRemote(c LogConfig, o RemoteOptions) (*Remote, error) {
+	if problem, fix := c.urlProblem(); problem != "" {
+		return nil, fault.BadSetting(problem, fix, "url")
+	}
+	key, err := ParsePublicKey(o.PublicKeyPEM)
+	if err != nil {
+		return nil, fault.BadSetting(err.Error(), "write the path of the log's public key in PEM", "public_key")
+	}
+	roots, err := parseRoots(o.CACertPEM)
+	if err != nil {
+		return nil, fault.BadSetting(err.Error(), "write the path of CA certificates in PEM", "ca_cert")
+	}
+	r := &Remote{key: key, timeout: o.Timeout, now: o.Now}
+	if r.timeout <= 0 {
+		r.timeout = defaultAttempt
+	}
+	if r.now == nil {
+		r.now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	r.transport = newTransport(roots, r.timeout)
+	hc := &http.Client{Transport: bounded{r.transport}, Timeout: r.timeout, CheckRedirect: refuseRedirect}
+	r.client, err = jsonclient.New(c.URL, hc, jsonclient.Options{UserAgent: o.UserAgent, Logger: printer{o.Logger}})
+	if err != nil {
+		return nil, fault.BadSetting(err.Error(), "write the log's submission prefix", "url")
+	}
+	return r, nil
+}
+
+func parseRoots(pemCerts []byte) (*x509.CertPool, error) {
+	if len(pemCerts) == 0 {
+		return nil, nil //nolint:nilnil // nil is the system's pool
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pemCerts) {
+		return nil, errors.New("no CA certificate in PEM")
+	}
+	return pool, nil
+}
+
+func newTransport(roots *x509.CertPool, timeout time.Duration) *http.Transport {
+	dial := &net.Dialer{Timeout: timeout / 2, KeepAlive: 15 * time.Second}
+	return &http.Transport{
+		Proxy:                  nil, // the environment does not decide who sees our precertificates
+		DialContext:            dial.DialContext,
+		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    timeout / 2,
+		ResponseHeaderTimeout:  timeout,
+		MaxResponseHeaderBytes: maxHeader,
+		MaxIdleConnsPerHost:    32,
+		MaxConnsPerHost:        256,
+		IdleConnTimeout:        30 * time.Second,
+		DisableCompression:     true, // a limit on bytes read is then a limit on bytes parsed
+		ForceAttemptHTTP2:      true,
+	}
+}
+
+// refuseRedirect makes a redirect the answer itself: nobody but the configured host sees our precertificates.
+func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// bounded limits what is read of an answer.
+type bounded struct{ next http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	rsp, err := b.next.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	limit := int64(maxSCTBody)
+	if r.Method == http.MethodGet {
+		limit = maxRootsBody
+	}
+	rsp.Body = http.MaxBytesReader(nil, rsp.Body, limit)
+	return rsp, nil
+}
+
+// printer passes what the client library prints to our log.
+type printer struct{ log *slog.Logger }
+
+func (p printer) Printf(format string, args ...any) { p.log.Debug(fmt.Sprintf(format, args...)) }
+
+// Key returns the pinned key.
+func (r *Remote) Key() crypto.PublicKey { return r.key }
+
+// Close closes connections that wait for another call.
+func (r *Remote) Close() { r.transport.CloseIdleConnections() }
+
+// Submit sends p to add-pre-chain (RFC 6962 §4.2), once, and returns the SCT in TLS encoding. It does not verify the SCT:
+// [Set.Submit] does. Its errors are each a [Failure].
+func (r *Remote) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, error) {
+	request := ct.AddChainRequest{Chain: append([][]byte{p.DER}, p.Chain...)}
+	var answer any
+	rsp, body, err := r.client.PostAndParse(ctx, ct.AddPreChainPath, &request, &answer)
+	if err != nil {
+		return nil, callFailure(err)
+	}
+	if rsp.StatusCode != http.StatusOK {
+		return nil, r.statusFailure(rsp.StatusCode, rsp.Header.Get("Retry-After"), body)
+	}
+	sct, err := ParseResponse(body)
+	if err != nil {
+		return nil, &Failure{Result: Garbled, Status: rsp.StatusCode, Err: err}
+	}
+	return sct, nil
+}
+
+// Roots returns the DER of the roots that the log accepts (RFC 6962 §4.7). Its errors are each a [Failure].
+func (r *Remote) Roots(ctx context.Context) ([][]byte, error) {
+	var answer ct.GetRootsResponse
+	_, _, err := r.client.GetAndParse(ctx, ct.GetRootsPath, nil, &answer)
+	if err != nil {
+		var e jsonclient.RspError
+		if errors.As(err, &e) && e.StatusCode != http.StatusOK && e.StatusCode != 0 {
+			return nil, r.statusFailure(e.StatusCode, "", e.Body)
+		}
+		return nil, callFailure(err)
+	}
+	return decodeRoots(answer.Certificates)
+}
+
+// statusFailure says what an HTTP status other than 200 means for us.
+func (r *Remote) statusFailure(status int, retryAfter string, body []byte) *Failure {
+	f := &Failure{Result: Refused, Status: status, Err: fmt.Errorf("the log answered %d %s %q", status, http.StatusText(status), quote(body))}
+	switch {
+	case status == http.StatusRequestTimeout, status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
+		f.Result, f.RetryAfter = Busy, parseRetryAfter(retryAfter, r.now())
+	case status >= 500:
+		f.Result = Broken
+	}
+	return f
+}
+
+// callFailure says what an error of the client library means for us.
+func callFailure(err error) *Failure {
+	var tooLarge *http.MaxBytesError
+	var rsp jsonclient.RspError
+	var netErr net.Error
+	var tlsErr *tls.CertificateVerificationError
+	f := &Failure{Result: Unreachable, Err: err}
+	switch {
+	case errors.Is(err, context.Canceled):
+		f.Result = Abandoned
+	case errors.As(err, &tooLarge):
+		f.Result, f.Err = Garbled, fmt.Errorf("the answer is longer than %d bytes", tooLarge.Limit)
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
+		f.Result = TimedOut
+	case errors.As(err, &tlsErr):
+		f.Result = Failed // no retry makes a certificate good
+	case errors.As(err, &rsp) && !errors.Is(err, io.ErrUnexpectedEOF):
+		f.Result, f.Status, f.Err = Garbled, rsp.StatusCode, fmt.Errorf("not the JSON asked for: %w", rsp.Err)
+	}
+	return f
+}
+
+// parseRetryAfter reads delay-seconds or a date (RFC 9110 §10.2.3). What cannot be read, or lies in the past, is 0.
+func parseRetryAfter(text string, now time.Time) time.Duration {
+	const most = 24 * time.Hour // no overflow, whatever the log says
+	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return time.Duration(min(max(seconds, 0), int64(most/time.Second))) * time.Second
+	}
+	if t, err := http.ParseTime(text); err == nil {
+		return min(max(t.Sub(now), 0), most)
+	}
+	return 0
+}
+
+func quote(body []byte) string { return string(body[:min(len(body), maxQuote)]) }
