@@ -44,6 +44,13 @@ func (b *breaker) allow(now time.Time) bool {
 	return true
 }
 
+// ready reports whether allow would say yes, and takes nothing.
+func (b *breaker) ready(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.open || !b.probing && !now.Before(b.retryAt)
+}
+
 // succeed closes the breaker and reports whether it was open.
 func (b *breaker) succeed(now time.Time) bool {
 	b.mu.Lock()

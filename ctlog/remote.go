@@ -189,11 +189,14 @@ func (r *Remote) statusFailure(status int, retryAfter string, body []byte) *Fail
 
 // callFailure says what an error of the client library means for us.
 func callFailure(err error) *Failure {
+	var rsp jsonclient.RspError // it does not unwrap
+	if errors.As(err, &rsp) {
+		err = rsp.Err
+	}
 	var tooLarge *http.MaxBytesError
-	var rsp jsonclient.RspError
-	var netErr net.Error
 	var tlsErr *tls.CertificateVerificationError
-	f := &Failure{Result: Unreachable, Err: err}
+	var netErr net.Error
+	f := &Failure{Result: Unreachable, Status: rsp.StatusCode, Err: err}
 	switch {
 	case errors.Is(err, context.Canceled):
 		f.Result = Abandoned
@@ -203,8 +206,8 @@ func callFailure(err error) *Failure {
 		f.Result = TimedOut
 	case errors.As(err, &tlsErr):
 		f.Result = Failed // no retry makes a certificate good
-	case errors.As(err, &rsp) && !errors.Is(err, io.ErrUnexpectedEOF):
-		f.Result, f.Status, f.Err = Garbled, rsp.StatusCode, fmt.Errorf("not the JSON asked for: %w", rsp.Err)
+	case rsp.StatusCode != 0 && !errors.Is(err, io.ErrUnexpectedEOF) && netErr == nil:
+		f.Result, f.Err = Garbled, fmt.Errorf("not the JSON asked for: %w", err)
 	}
 	return f
 }

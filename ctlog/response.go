@@ -1,7 +1,6 @@
 package ctlog
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -55,13 +54,4 @@ func decodeRoots(certificates []string) ([][]byte, error) {
 		roots = append(roots, der)
 	}
 	return roots, nil
-}
-
-func contains(roots [][]byte, der []byte) bool {
-	for _, r := range roots {
-		if bytes.Equal(r, der) {
-			return true
-		}
-	}
-	return false
 }
