@@ -46,10 +46,8 @@ func (f *Failure) transient() bool {
 	return f.Result == Busy || f.Result == Broken || f.Result == Unreachable
 }
 
-// dead reports whether the log gave no sensible sign of life.
-func (f *Failure) dead() bool {
-	return f.Result == Unreachable || f.Result == TimedOut || f.Result == Broken
-}
+// silent reports whether the log gave no sign of life. A status 5xx is one: the log may still take precertificates.
+func (f *Failure) silent() bool { return f.Result == Unreachable || f.Result == TimedOut }
 
 // failureOf returns err as a Failure.
 func failureOf(err error) *Failure {

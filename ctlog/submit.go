@@ -196,11 +196,10 @@ func (r *round) take(o outcome) {
 		return
 	}
 	e.last = o.err
-	wait := backoff << (e.tries - 1)
-	wait += rand.N(wait) //nolint:gosec // jitter, no secret
-	wait = max(wait, o.err.RetryAfter)
+	wait := max(backoff<<(e.tries-1), o.err.RetryAfter)
+	wait += rand.N(backoff << (e.tries - 1)) //nolint:gosec // jitter, no secret
 	e.readyAt = time.Now().Add(wait)
-	e.done = !o.err.transient() || e.tries >= maxTries || wait > maxWait || e.readyAt.After(r.ends)
+	e.done = !o.err.transient() || e.tries >= maxTries || o.err.RetryAfter > maxWait || e.readyAt.After(r.ends)
 }
 
 // unavailable is the error of a round that ended without enough SCTs.

@@ -72,7 +72,7 @@ func (s *Set) look(ctx context.Context, w watched) bool {
 	case err != nil:
 		warning = "its roots cannot be read: " + err.Error()
 		var f *Failure
-		if errors.As(err, &f) && f.dead() && w.breaker.silent(s.now(), f.Error()) {
+		if errors.As(err, &f) && f.silent() && w.breaker.silent(s.now(), f.Error()) {
 			s.log.Warn("log is set aside", "log", w.Name, "error", f)
 		}
 	case !slices.ContainsFunc(roots, func(der []byte) bool { return bytes.Equal(der, w.root.Raw) }):
