@@ -40,11 +40,15 @@ func reset(w http.ResponseWriter, _ *http.Request, _ func(edit) map[string]any) 
 }
 
 func raw(text string) answer {
-	return func(w http.ResponseWriter, _ *http.Request, _ func(edit) map[string]any) { _, _ = w.Write([]byte(text)) }
+	return func(w http.ResponseWriter, _ *http.Request, _ func(edit) map[string]any) {
+		_, _ = w.Write([]byte(text))
+	}
 }
 
 func edited(change edit) answer {
-	return func(w http.ResponseWriter, _ *http.Request, honest func(edit) map[string]any) { write(w, honest(change)) }
+	return func(w http.ResponseWriter, _ *http.Request, honest func(edit) map[string]any) {
+		write(w, honest(change))
+	}
 }
 
 // after changes the JSON of an honest SCT.

@@ -1,0 +1,144 @@
+package ctlog_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ctlog"
+)
+
+// until polls the status of the first log.
+func until(t *testing.T, s *ctlog.Set, what string, holds func(ctlog.Status) bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(10 * time.Second)
+	for !holds(s.Status()[0]) {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%s: status is %+v", what, s.Status()[0])
+		}
+	}
+}
+
+func watch(t *testing.T, s *ctlog.Set, root *x509.Certificate) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	s.Watch(ctx, root)
+	t.Cleanup(func() { cancel(); s.Wait() })
+}
+
+// B6: a log that does not accept our root is named in a warning, which goes when the log has learned it.
+func TestWatchRoots(t *testing.T) {
+	t.Parallel()
+	ours, other := newAuthority(t), newAuthority(t)
+	l := newLog(t, other.root)
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}, Attempt: 200 * time.Millisecond})
+	watch(t, s, ours.root)
+	until(t, s, "unknown root", func(st ctlog.Status) bool { return st.OK && strings.Contains(st.Warning, "does not accept our root") })
+	l.setRoots(other.root, ours.root)
+	until(t, s, "known root", func(st ctlog.Status) bool { return st.OK && st.Warning == "" })
+}
+
+// E12 in kind: a log that is dead at the start stops nothing and is seen; when it is back, that is seen too.
+func TestWatchDeadLog(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	l := newLog(t, ca.root)
+	inner := l.Config.Handler
+	var up atomic.Bool
+	l.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !up.Load() {
+			reset(w, r, nil)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	})
+	c := &clock{}
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}, Attempt: 200 * time.Millisecond, Now: c.now})
+	watch(t, s, ca.root)
+	until(t, s, "dead", func(st ctlog.Status) bool { return !st.OK && st.Cause != "" })
+	c.advance(10 * time.Second)
+	until(t, s, "still dead", func(st ctlog.Status) bool { return !st.OK })
+	up.Store(true)
+	until(t, s, "roots read", func(st ctlog.Status) bool { return !strings.Contains(st.Warning, "cannot be read") })
+	c.advance(10 * time.Second)
+	until(t, s, "alive", func(st ctlog.Status) bool { return st.OK })
+	if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
+		t.Error(err)
+	}
+}
+
+// B11: roots are read up to a limit, and errors say what came instead of them.
+func TestRoots(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	for _, row := range []struct {
+		name string
+		body func(w http.ResponseWriter)
+		want ctlog.Result
+	}{
+		{"404", func(w http.ResponseWriter) { http.Error(w, "no", http.StatusNotFound) }, ctlog.Refused},
+		{"500", func(w http.ResponseWriter) { http.Error(w, "no", http.StatusInternalServerError) }, ctlog.Broken},
+		{"html", func(w http.ResponseWriter) { _, _ = w.Write([]byte("<html>")) }, ctlog.Garbled},
+		{"no base64", func(w http.ResponseWriter) { _, _ = w.Write([]byte(`{"certificates":["%"]}`)) }, ctlog.Garbled},
+		{"huge", func(w http.ResponseWriter) { _, _ = w.Write(bytes.Repeat([]byte(" "), 5<<20)) }, ctlog.Garbled},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { row.body(w) }))
+			t.Cleanup(srv.Close)
+			_, err := open(t, srv, nil).Roots(t.Context())
+			f, ok := err.(*ctlog.Failure) //nolint:errorlint // documented to be one
+			if !ok || f.Result != row.want {
+				t.Errorf("error is %v, want %s", err, row.want)
+			}
+		})
+	}
+	l := newLog(t, ca.root)
+	r, _ := l.member(t, "lab").Submitter.(*ctlog.Remote)
+	roots, err := r.Roots(t.Context())
+	if err != nil || len(roots) != 1 || !bytes.Equal(roots[0], ca.root.Raw) {
+		t.Errorf("%d roots, %v", len(roots), err)
+	}
+}
+
+func open(t *testing.T, srv *httptest.Server, caCert []byte) *ctlog.Remote {
+	t.Helper()
+	r, err := ctlog.OpenRemote(ctlog.LogConfig{Name: "lab", URL: srv.URL}, ctlog.RemoteOptions{
+		PublicKeyPEM: publicPEM(t, newAuthority(t).key.Public()), CACertPEM: caCert, Timeout: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}
+
+// The log's TLS certificate must chain to ca_cert.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"certificates":[]}`)) }))
+	t.Cleanup(srv.Close)
+	own := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+	if _, err := open(t, srv, own).Roots(t.Context()); err != nil {
+		t.Error(err)
+	}
+	other := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: newAuthority(t).root.Raw})
+	for _, pool := range [][]byte{nil, other} {
+		_, err := open(t, srv, pool).Roots(t.Context())
+		f, ok := err.(*ctlog.Failure) //nolint:errorlint // documented to be one
+		if !ok || f.Result != ctlog.Failed || !strings.Contains(err.Error(), "certificate") {
+			t.Errorf("error is %v", err)
+		}
+	}
+}
