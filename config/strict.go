@@ -1,0 +1,314 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxVisits caps how many values one document may unfold to. A file of 1 MiB stays far below it; aliases of aliases of
+// aliases do not.
+const maxVisits = 200_000
+
+// maxDepth caps how deep merged blocks may refer to one another.
+const maxDepth = 32
+
+// mark is where a setting stands.
+type mark struct {
+	key, value *yaml.Node
+	on         bool // the value is the word true
+}
+
+// tree is a document decoded into a Go value, with the position of everything that was set.
+type tree struct {
+	src      source
+	allowGap bool // an empty text is a value; Fulcio's files have them
+	marks    map[string]mark
+	order    []string // the paths of marks, in the order of the document
+	problems Problems
+	visits   int
+}
+
+// pathKey is a path as a map key. NUL cannot stand in a file.
+func pathKey(path []string) string { return strings.Join(path, "\x00") }
+
+// decode parses src and stores it in the struct that into points to. Names are matched strictly: the tag `yaml` exactly,
+// the tag `alias` in any case. Whatever does not fit is in the tree's problems; then the value MUST NOT be used.
+func decode(src source, into any, allowGap bool) *tree {
+	t := &tree{src: src, allowGap: allowGap, marks: map[string]mark{}}
+	root, p := src.parse()
+	if p != nil {
+		t.problems = append(t.problems, *p)
+		return t
+	}
+	t.marks[""] = mark{key: root, value: root}
+	t.value(root, reflect.ValueOf(into).Elem(), nil)
+	return t
+}
+
+// maxProblems caps how many problems one file may have before the rest is not collected any more.
+const maxProblems = 200
+
+func (t *tree) report(n *yaml.Node, what, fix string) {
+	if len(t.problems) >= maxProblems {
+		return
+	}
+	t.problems = append(t.problems, t.src.problem(place{n.Line, n.Column}, what, fix))
+}
+
+// visit counts one value and says whether the walk may go on.
+func (t *tree) visit(n *yaml.Node) bool {
+	t.visits++
+	if t.visits == maxVisits {
+		t.report(n, fmt.Sprintf("the aliases of this file unfold to more than %d values", maxVisits), "write the values out")
+	}
+	return t.visits < maxVisits
+}
+
+// target follows an alias.
+func target(n *yaml.Node) *yaml.Node {
+	for i := 0; n.Kind == yaml.AliasNode && n.Alias != nil && i < maxDepth; i++ {
+		n = n.Alias
+	}
+	return n
+}
+
+// value decodes n into v.
+func (t *tree) value(n *yaml.Node, v reflect.Value, path []string) {
+	if !t.visit(n) {
+		return
+	}
+	to := target(n)
+	if to.Kind == yaml.ScalarNode && to.ShortTag() == "!!null" {
+		t.null(n, v, path)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		fresh := reflect.New(v.Type().Elem())
+		t.value(n, fresh.Elem(), path)
+		v.Set(fresh)
+	case reflect.Struct:
+		t.block(n, v, path)
+	case reflect.Map:
+		t.table(n, v, path)
+	case reflect.Slice:
+		t.list(n, v, path)
+	default:
+		t.scalar(n, v, path)
+	}
+}
+
+// null refuses a key without a value: it says neither "the default" nor "none".
+func (t *tree) null(n *yaml.Node, v reflect.Value, path []string) {
+	if len(path) == 0 {
+		t.report(n, "the file holds no settings", "write a configuration; docs/config.md has an example")
+		return
+	}
+	at := t.marks[pathKey(path)].key
+	if at == nil {
+		at = n
+	}
+	fix := "write a value or remove the key"
+	if v.Kind() == reflect.Pointer && v.Type().Elem().Kind() == reflect.Struct {
+		fix = fmt.Sprintf("write the settings below it, \"%s: {}\" for none of them, or remove the key", last(path))
+	}
+	t.report(at, "\""+last(path)+"\" has no value", fix)
+}
+
+// entry is one key of a mapping, merged ones included.
+type entry struct {
+	key, value *yaml.Node
+	merged     bool
+}
+
+// entries lists the keys of mapping n, its own first and merged ones ("<<") after them.
+func (t *tree) entries(n *yaml.Node, depth int) []entry {
+	if depth > maxDepth {
+		t.report(n, "blocks are merged into one another without end", "write the settings out")
+		return nil
+	}
+	var own, merged []entry
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if !t.visit(key) {
+			return nil
+		}
+		if key.Kind == yaml.ScalarNode && key.ShortTag() == "!!merge" {
+			merged = append(merged, t.mergedEntries(value, depth)...)
+			continue
+		}
+		own = append(own, entry{key: key, value: value})
+	}
+	return append(own, merged...)
+}
+
+func (t *tree) mergedEntries(n *yaml.Node, depth int) (out []entry) {
+	sources := []*yaml.Node{n}
+	if list := target(n); list.Kind == yaml.SequenceNode {
+		sources = list.Content
+	}
+	for _, one := range sources {
+		block := target(one)
+		if block.Kind != yaml.MappingNode {
+			t.report(one, "\"<<\" merges "+kindOf(block)+", not a block of settings", "write an alias of a block, such as \"<<: *name\"")
+			continue
+		}
+		for _, e := range t.entries(block, depth+1) {
+			e.merged = true
+			out = append(out, e)
+		}
+		if t.visits >= maxVisits {
+			return nil
+		}
+	}
+	return out
+}
+
+// keyText returns the text of a key, which may be an alias.
+func (t *tree) keyText(n *yaml.Node) (string, bool) {
+	to := target(n)
+	if to.Kind != yaml.ScalarNode {
+		t.report(n, "a key must be a text, not "+kindOf(to), "write the key in one line, as in \"name: value\"")
+		return "", false
+	}
+	if to.ShortTag() == "!!null" || to.Value == "" {
+		t.report(n, "an empty key", "write the name of a setting before the colon")
+		return "", false
+	}
+	return to.Value, true
+}
+
+// mapping checks that n is a block of keys.
+func (t *tree) mapping(n *yaml.Node, path []string) (*yaml.Node, bool) {
+	to := target(n)
+	if to.Kind == yaml.MappingNode {
+		return to, true
+	}
+	where := "the file"
+	if len(path) > 0 {
+		where = "\"" + last(path) + "\""
+	}
+	t.report(n, fmt.Sprintf("%s must be a block of settings, not %s", where, kindOf(to)), "write its settings as \"name: value\", one a line, indented below it")
+	return nil, false
+}
+
+// block decodes a mapping into a struct.
+func (t *tree) block(n *yaml.Node, v reflect.Value, path []string) {
+	m, ok := t.mapping(n, path)
+	if !ok {
+		return
+	}
+	fields := fieldsOf(v.Type())
+	seen := map[string]entry{} // by the field's name, whichever spelling was used
+	for _, e := range t.entries(m, 0) {
+		text, ok := t.keyText(e.key)
+		if !ok {
+			continue
+		}
+		f := fields.find(text)
+		if f == nil {
+			t.unknown(e.key, fields, path)
+			continue
+		}
+		if first, dup := seen[f.name]; dup {
+			if !e.merged {
+				t.duplicate(e.key, text, first.key)
+			}
+			continue
+		}
+		seen[f.name] = e
+		if f.any {
+			continue
+		}
+		t.set(e, v.FieldByIndex(f.index), append(slices.Clone(path), f.name))
+	}
+}
+
+// table decodes a mapping into a map with text keys.
+func (t *tree) table(n *yaml.Node, v reflect.Value, path []string) {
+	m, ok := t.mapping(n, path)
+	if !ok {
+		return
+	}
+	v.Set(reflect.MakeMap(v.Type()))
+	seen := map[string]entry{}
+	for _, e := range t.entries(m, 0) {
+		text, ok := t.keyText(e.key)
+		if !ok {
+			continue
+		}
+		if first, dup := seen[text]; dup {
+			if !e.merged {
+				t.duplicate(e.key, text, first.key)
+			}
+			continue
+		}
+		seen[text] = e
+		value := reflect.New(v.Type().Elem()).Elem()
+		t.set(e, value, append(slices.Clone(path), text))
+		v.SetMapIndex(reflect.ValueOf(text).Convert(v.Type().Key()), value)
+	}
+}
+
+// list decodes a sequence into a slice.
+func (t *tree) list(n *yaml.Node, v reflect.Value, path []string) {
+	to := target(n)
+	if to.Kind != yaml.SequenceNode {
+		t.report(n, fmt.Sprintf("\"%s\" must be a list, not %s", last(path), kindOf(to)), "write the entries in square brackets, or one a line after \"- \"")
+		return
+	}
+	if len(to.Content) == 0 && !t.allowGap {
+		t.report(n, fmt.Sprintf("\"%s\" is an empty list", last(path)), "write an entry or remove the key")
+		return
+	}
+	out := reflect.MakeSlice(v.Type(), len(to.Content), len(to.Content))
+	for i, one := range to.Content {
+		t.set(entry{key: one, value: one}, out.Index(i), append(slices.Clone(path), fmt.Sprint(i)))
+		if t.visits >= maxVisits {
+			return
+		}
+	}
+	v.Set(out)
+}
+
+// set decodes the value of one entry and remembers where it stands.
+func (t *tree) set(e entry, v reflect.Value, path []string) {
+	k := pathKey(path)
+	if _, again := t.marks[k]; !again {
+		t.order = append(t.order, k)
+	}
+	on := target(e.value).Value == "true"
+	t.marks[k] = mark{key: e.key, value: e.value, on: on}
+	t.value(e.value, v, path)
+}
+
+func (t *tree) duplicate(n *yaml.Node, text string, first *yaml.Node) {
+	what := fmt.Sprintf("\"%s\" is set twice, first in line %d", text, first.Line)
+	if other := target(first).Value; other != text {
+		what = fmt.Sprintf("\"%s\" and \"%s\" in line %d are the same setting", text, other, first.Line)
+	}
+	t.report(n, what, "remove one of them")
+}
+
+func (t *tree) unknown(n *yaml.Node, fields fields, path []string) {
+	text, where := target(n).Value, ""
+	if len(path) > 0 {
+		where = " in \"" + last(path) + "\""
+	}
+	fix := "known here: " + strings.Join(fields.names(), ", ")
+	if near := fields.nearest(text); near != "" {
+		fix = fmt.Sprintf("did you mean \"%s\"?", near)
+	}
+	t.report(n, fmt.Sprintf("unknown key %s%s", quoteShort(text), where), fix)
+}
+
+func last(path []string) string {
+	if len(path) == 0 {
+		return ""
+	}
+	return path[len(path)-1]
+}

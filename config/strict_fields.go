@@ -1,0 +1,110 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// field is one key of a block.
+type field struct {
+	name  string // the tag yaml
+	alias string // the tag alias, a second spelling; may be empty
+	any   bool   // accepted and not looked at
+	index []int
+}
+
+// fields are the keys of a block in the order of the struct.
+type fields []field
+
+// fieldsOf reads the tags of struct type t. A field without the tag yaml is not for the file.
+func fieldsOf(t reflect.Type) fields {
+	var out fields
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if options == "inline" {
+			for _, inner := range fieldsOf(f.Type) {
+				inner.index = append([]int{i}, inner.index...)
+				out = append(out, inner)
+			}
+			continue
+		}
+		if name == "" || name == "-" {
+			continue
+		}
+		out = append(out, field{name: name, alias: f.Tag.Get("alias"), any: options == "any", index: []int{i}})
+	}
+	return out
+}
+
+// find returns the field that key means, or nil.
+func (fs fields) find(key string) *field {
+	for i := range fs {
+		if fs[i].name == key || fs[i].alias != "" && strings.EqualFold(fs[i].alias, key) {
+			return &fs[i]
+		}
+	}
+	return nil
+}
+
+func (fs fields) names() []string {
+	out := make([]string, 0, len(fs))
+	for _, f := range fs {
+		if !f.any {
+			out = append(out, f.name)
+		}
+	}
+	return out
+}
+
+// nearest returns the key that someone who wrote key most likely meant, or "".
+func (fs fields) nearest(key string) string {
+	best, distance := "", max(2, len(key)/3)+1
+	for _, f := range fs {
+		if f.any {
+			continue
+		}
+		for _, spelling := range []string{f.name, f.alias} {
+			if spelling == "" {
+				continue
+			}
+			if d := editDistance(plainKey(key), plainKey(spelling)); d < distance && d < len(spelling) {
+				best, distance = f.name, d
+			}
+		}
+	}
+	return best
+}
+
+// plainKey drops what spellings of one key differ in.
+func plainKey(s string) string {
+	return strings.ToLower(strings.NewReplacer("-", "", "_", "", " ", "", ".", "").Replace(s))
+}
+
+// editDistance counts the insertions, deletions, substitutions and swaps of neighbours between a and b.
+func editDistance(a, b string) int {
+	if len(a) > 64 || len(b) > 64 {
+		return 64 // no key is that long
+	}
+	var before, prev []int
+	cur := make([]int, len(b)+1)
+	for j := range cur {
+		cur[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		before, prev, cur = prev, cur, make([]int, len(b)+1)
+		cur[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			cur[j] = slices.Min([]int{prev[j] + 1, cur[j-1] + 1, prev[j-1] + cost})
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				cur[j] = min(cur[j], before[j-2]+1)
+			}
+		}
+	}
+	return cur[len(b)]
+}

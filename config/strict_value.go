@@ -1,0 +1,148 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+var durationType = reflect.TypeFor[time.Duration]()
+
+// scalar decodes a single value: text, true or false, a number, a duration.
+func (t *tree) scalar(n *yaml.Node, v reflect.Value, path []string) {
+	to := target(n)
+	if to.Kind != yaml.ScalarNode {
+		t.report(n, fmt.Sprintf("\"%s\" must be %s, not %s", last(path), wants(v.Type()), kindOf(to)), "write one value")
+		return
+	}
+	switch {
+	case v.Type() == durationType:
+		t.duration(n, v, path)
+	case v.Kind() == reflect.String:
+		t.text(n, v, path)
+	case v.Kind() == reflect.Bool:
+		if to.ShortTag() != "!!bool" || (to.Value != "true" && to.Value != "false") {
+			t.wrongType(n, v, path)
+			return
+		}
+		v.SetBool(to.Value == "true")
+	case v.CanInt(), v.CanUint(), v.CanFloat():
+		t.number(n, v, path)
+	default:
+		panic(fmt.Sprintf("config: a setting of type %v", v.Type())) // a slip in a Config struct, found by any test that loads it
+	}
+}
+
+// text takes strings only. A number or a truth value is refused instead of being spelled back: 010, 1e3 and yes change on
+// the way.
+func (t *tree) text(n *yaml.Node, v reflect.Value, path []string) {
+	to := target(n)
+	switch tag := to.ShortTag(); tag {
+	case "!!str", "!!timestamp": // a plain date is the text of that date
+	default:
+		t.wrongType(n, v, path)
+		return
+	}
+	if to.Value == "" && !t.allowGap {
+		t.report(n, fmt.Sprintf("\"%s\" is empty", last(path)), "write a value or remove the key")
+		return
+	}
+	v.SetString(to.Value)
+}
+
+func (t *tree) number(n *yaml.Node, v reflect.Value, path []string) {
+	to := target(n)
+	tag := to.ShortTag()
+	if tag != "!!int" && (tag != "!!float" || !v.CanFloat()) {
+		t.wrongType(n, v, path)
+		return
+	}
+	fresh := reflect.New(v.Type())
+	if err := to.Decode(fresh.Interface()); err != nil {
+		t.report(n, fmt.Sprintf("\"%s\" does not hold the number %s", last(path), quoteShort(to.Value)), "write a smaller one")
+		return
+	}
+	v.Set(fresh.Elem())
+}
+
+// duration takes Go's form. A bare number is refused: nobody can see its unit.
+func (t *tree) duration(n *yaml.Node, v reflect.Value, path []string) {
+	to := target(n)
+	if tag := to.ShortTag(); tag == "!!int" || tag == "!!float" {
+		t.report(n, fmt.Sprintf("\"%s\" has no unit", last(path)), fmt.Sprintf("write \"%ss\" for seconds, or ms, m, h", to.Value))
+		return
+	}
+	d, err := time.ParseDuration(to.Value)
+	if err != nil || to.ShortTag() != "!!str" {
+		t.report(n, fmt.Sprintf("\"%s\" must be a duration, not %s", last(path), quoteShort(to.Value)),
+			"write a number and a unit (ms, s, m, h), such as \"20s\" or \"1h30m\"")
+		return
+	}
+	v.SetInt(int64(d))
+}
+
+func (t *tree) wrongType(n *yaml.Node, v reflect.Value, path []string) {
+	fix := "write a number, without quotes"
+	switch v.Kind() {
+	case reflect.Bool:
+		fix = "write true or false, without quotes"
+	case reflect.String:
+		fix = "put it in quotes"
+	}
+	to := target(n)
+	got := kindOf(to)
+	if !looksSecret(strings.Join(path, ".")) {
+		got += " (" + quoteShort(to.Value) + ")"
+	}
+	t.report(n, fmt.Sprintf("\"%s\" must be %s, not %s", last(path), wants(v.Type()), got), fix)
+}
+
+// wants names a type in the words of someone who writes YAML.
+func wants(t reflect.Type) string {
+	switch {
+	case t == durationType:
+		return "a duration such as \"20s\""
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	case t.Kind() == reflect.Float32, t.Kind() == reflect.Float64:
+		return "a number"
+	case t.Kind() == reflect.String:
+		return "a text"
+	}
+	return "a whole number"
+}
+
+// kindOf names what stands in the file.
+func kindOf(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a block of settings"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	switch n.ShortTag() {
+	case "!!bool":
+		return "true or false"
+	case "!!int", "!!float":
+		return "a number"
+	case "!!null":
+		return "nothing"
+	case "!!str":
+		return "a text"
+	case "!!timestamp":
+		return "a date"
+	}
+	return "a value with the tag " + quoteShort(n.ShortTag())
+}
+
+// quoteShort quotes s for a message, cut to a length that fits a line.
+func quoteShort(s string) string {
+	if runes := []rune(s); len(runes) > 60 {
+		s = string(runes[:60]) + "…"
+	}
+	return strconv.Quote(s)
+}
