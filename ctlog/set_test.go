@@ -127,6 +127,20 @@ func TestWindow(t *testing.T) {
 	}
 }
 
+// B4: an SCT within the clock's tolerance and yet from outside the log's validity would not do for a verifier.
+func TestSCTFromOutsideValidity(t *testing.T) {
+	t.Parallel()
+	l := newLog(t)
+	l.set(edited(shift(-30 * time.Second)))
+	m := l.member(t, "shard")
+	m.NotBefore = time.Now().Add(-10 * time.Second)
+	_, err := newSet(t, ctlog.Options{Members: []ctlog.Member{m}}).Submit(t.Context(), newAuthority(t).precert(t))
+	var f *ctlog.Failure
+	if !errors.As(err, &f) || f.Result != ctlog.Unverified || l.calls.Load() != 1 {
+		t.Errorf("error %v after %d calls", err, l.calls.Load())
+	}
+}
+
 // B1: where the policy cannot be met, nobody is asked: no entry for a certificate that never is.
 func TestInfeasibleAsksNobody(t *testing.T) {
 	t.Parallel()
