@@ -1,0 +1,113 @@
+package pop
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"fmt"
+)
+
+type family uint8
+
+const (
+	familyRSA family = iota + 1
+	familyECDSA
+	familyEd25519
+)
+
+// algorithm is a key type, the size of its modulus or curve in bits, and a hash (zero: the scheme hashes by itself).
+type algorithm struct {
+	family family
+	size   int
+	hash   crypto.Hash
+}
+
+// registry has the names of the Sigstore algorithm registry that an operator may write, in its order. A PSS row stands for
+// the same key and hash as its PKCS #1 row, and no key is ever proven with prehashed Ed25519.
+var registry = []struct {
+	name      string
+	algorithm algorithm
+	byDefault bool
+}{
+	{"rsa-sign-pkcs1-2048-sha256", algorithm{familyRSA, 2048, crypto.SHA256}, true},
+	{"rsa-sign-pkcs1-3072-sha256", algorithm{familyRSA, 3072, crypto.SHA256}, true},
+	{"rsa-sign-pkcs1-4096-sha256", algorithm{familyRSA, 4096, crypto.SHA256}, true},
+	{"rsa-sign-pss-2048-sha256", algorithm{familyRSA, 2048, crypto.SHA256}, false},
+	{"rsa-sign-pss-3072-sha256", algorithm{familyRSA, 3072, crypto.SHA256}, false},
+	{"rsa-sign-pss-4096-sha256", algorithm{familyRSA, 4096, crypto.SHA256}, false},
+	{"ecdsa-sha2-256-nistp256", algorithm{familyECDSA, 256, crypto.SHA256}, true},
+	{"ecdsa-sha2-384-nistp384", algorithm{familyECDSA, 384, crypto.SHA384}, true},
+	{"ecdsa-sha2-256-nistp384", algorithm{familyECDSA, 384, crypto.SHA256}, false},
+	{"ecdsa-sha2-512-nistp521", algorithm{familyECDSA, 521, crypto.SHA512}, true},
+	{"ecdsa-sha2-256-nistp521", algorithm{familyECDSA, 521, crypto.SHA256}, false},
+	{"ed25519", algorithm{familyEd25519, 255, 0}, true},
+	{"ed25519-ph", algorithm{familyEd25519, 255, crypto.SHA512}, false},
+}
+
+func defaultAlgorithms() []string {
+	var names []string
+	for _, row := range registry {
+		if row.byDefault {
+			names = append(names, row.name)
+		}
+	}
+	return names
+}
+
+func lookup(name string) (algorithm, bool) {
+	for _, row := range registry {
+		if row.name == name {
+			return row.algorithm, true
+		}
+	}
+	return algorithm{}, false
+}
+
+// provable tells whether any proof that this package accepts leads to a.
+func (a algorithm) provable() bool { return a.family != familyEd25519 || a.hash == 0 }
+
+// name is the registry's name of a, and a name made in the same way where the registry has none.
+func (a algorithm) name() string {
+	for _, row := range registry {
+		if row.algorithm == a {
+			return row.name
+		}
+	}
+	bits := a.hash.Size() * 8
+	if a.family == familyRSA {
+		return fmt.Sprintf("rsa-sign-pkcs1-%d-sha%d", a.size, bits)
+	}
+	return fmt.Sprintf("ecdsa-sha2-%d-nistp%d", bits, a.size)
+}
+
+// ofKey returns the algorithm that pub has with hash h. Strength has been checked, so that only three types come here.
+func ofKey(pub crypto.PublicKey, h crypto.Hash) algorithm {
+	switch k := pub.(type) {
+	case *rsa.PublicKey:
+		return algorithm{familyRSA, k.N.BitLen(), h}
+	case *ecdsa.PublicKey:
+		return algorithm{familyECDSA, k.Curve.Params().BitSize, h}
+	case ed25519.PublicKey:
+		return algorithm{familyEd25519, 255, h}
+	}
+	return algorithm{}
+}
+
+// challengeHash returns the hash that a signed challenge by pub must have.
+func challengeHash(pub crypto.PublicKey) crypto.Hash {
+	switch k := pub.(type) {
+	case *rsa.PublicKey:
+		return crypto.SHA256
+	case *ecdsa.PublicKey:
+		switch k.Curve.Params().BitSize {
+		case 256:
+			return crypto.SHA256
+		case 384:
+			return crypto.SHA384
+		default:
+			return crypto.SHA512
+		}
+	}
+	return 0
+}

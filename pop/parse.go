@@ -1,0 +1,120 @@
+package pop
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+)
+
+// Caps in bytes, before anything is parsed. RSA-4096 is 800 bytes of PEM; what "openssl req -text" writes before a signing
+// request is some KiB.
+const (
+	maxKey = 16 << 10
+	maxCSR = 48 << 10
+)
+
+// parseKey returns the SubjectPublicKeyInfo and what it holds. The curve check of an EC point is in the standard library's
+// parser: a point that is not on its curve, the point at infinity and a compressed point are all refused there.
+func parseKey(data []byte) ([]byte, crypto.PublicKey, error) {
+	if len(data) > maxKey {
+		return nil, nil, fmt.Errorf("public key of %d bytes; at most %d", len(data), maxKey)
+	}
+	if !bytes.Contains(data, []byte(pemStart)) {
+		return parsePKIX(data)
+	}
+	block, err := onlyBlock(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch block.Type {
+	case "PUBLIC KEY":
+		return parsePKIX(block.Bytes)
+	case "RSA PUBLIC KEY":
+		return parsePKCS1(block.Bytes)
+	}
+	return nil, nil, fmt.Errorf(`PEM block is %.40q, not "PUBLIC KEY" or "RSA PUBLIC KEY"`, block.Type)
+}
+
+func parsePKIX(der []byte) ([]byte, crypto.PublicKey, error) {
+	pub, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return nil, nil, err
+	}
+	return bytes.Clone(der), pub, nil
+}
+
+// parsePKCS1 wraps the bare RSA key of RFC 8017 appendix A.1.1 into the SubjectPublicKeyInfo that a certificate carries.
+func parsePKCS1(der []byte) ([]byte, crypto.PublicKey, error) {
+	pub, err := x509.ParsePKCS1PublicKey(der)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !bytes.Equal(x509.MarshalPKCS1PublicKey(pub), der) {
+		return nil, nil, errors.New("the RSA key is not in its one DER encoding")
+	}
+	spki, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return nil, nil, err
+	}
+	return spki, pub, nil
+}
+
+func parseCSR(data []byte) (*x509.CertificateRequest, error) {
+	switch {
+	case len(data) == 0:
+		return nil, errors.New("empty signing request")
+	case len(data) > maxCSR:
+		return nil, fmt.Errorf("signing request of %d bytes; at most %d", len(data), maxCSR)
+	}
+	block, err := onlyBlock(data)
+	if err != nil {
+		return nil, err
+	}
+	if block.Type != "CERTIFICATE REQUEST" && block.Type != "NEW CERTIFICATE REQUEST" {
+		return nil, fmt.Errorf(`PEM block is %.40q, not "CERTIFICATE REQUEST"`, block.Type)
+	}
+	return x509.ParseCertificateRequest(block.Bytes)
+}
+
+const pemStart = "-----BEGIN "
+
+// onlyBlock returns the one PEM block in data. Text may stand before it, as command-line tools write it; after it only
+// white space. The starts are counted because encoding/pem passes over a damaged block in silence and reads the next: two
+// readers of the same input must not see two different blocks.
+func onlyBlock(data []byte) (*pem.Block, error) {
+	if n := bytes.Count(data, []byte(pemStart)); n != 1 {
+		return nil, fmt.Errorf("%d PEM blocks; exactly one is expected", n)
+	}
+	block, rest := pem.Decode(data)
+	if block == nil {
+		return nil, errors.New("damaged PEM block")
+	}
+	if rest = bytes.TrimSpace(rest); len(rest) > 0 {
+		return nil, fmt.Errorf("%d bytes after the PEM block", len(rest))
+	}
+	return block, nil
+}
+
+// canonical checks that spki is the only encoding of pub. The standard library lets extra elements pass at the end of
+// several of the sequences, and a bit string that is no whole number of bytes.
+func canonical(spki []byte, pub crypto.PublicKey) error {
+	switch pub.(type) {
+	case *ecdsa.PublicKey, *rsa.PublicKey, ed25519.PublicKey:
+	default:
+		return fmt.Errorf("unsupported key type %T", pub)
+	}
+	again, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(again, spki) {
+		return errors.New("the key is not in its one DER encoding")
+	}
+	return nil
+}

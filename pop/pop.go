@@ -1,0 +1,178 @@
+// Package pop takes a public key and the proof that the caller holds its private half, and gives back the key that a
+// certificate may name. It is pure: no I/O, no clock, no randomness.
+//
+// The proof comes in two forms. A signed challenge is a signature over the subject of the identity token, and nothing else,
+// by the hash that the key fixes. A certificate signing request (RFC 2986) signs itself; of it only the public key is used,
+// and it is not bound to the token: whoever finds a request in a public place can have its key certified under his own name.
+//
+// The checks run in one order, the cheap before the dear: size, parse, size of the key, strength, proof, permitted algorithm.
+// A key that is weak MUST be refused before any signature is verified with it, for a modulus of 16,384 bits is made to be
+// verified slowly.
+//
+// [Key.SPKI] MUST be, byte for byte, the encoding that the caller gave and the only encoding that the key has (DER). What
+// a caller can encode in two ways, two parsers can read in two ways.
+//
+// Every failure is a [fault.Error] whose cause holds sizes, names and positions, never bytes of a key or a proof.
+package pop
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+// Config is the operator's choice of client keys.
+type Config struct {
+	// Algorithms are names of the Sigstore algorithm registry, such as "ecdsa-sha2-256-nistp256". Nil stands for the
+	// default list: every key type that is accepted at all, with the hash of its size.
+	//
+	// An entry permits a key type, a size and a hash, and three kinds of entry mean less than they seem to, as in Fulcio:
+	// "rsa-sign-pss-*" permits the RSA keys of that size with PKCS #1 v1.5, and PSS itself is never accepted; "ed25519-ph"
+	// permits nothing; "ecdsa-sha2-256-nistp384" and "-nistp521" permit signing requests only, for a signed challenge by
+	// such a key has the longer hash.
+	Algorithms []string
+}
+
+// Options is what the process knows beside the configuration.
+type Options struct {
+	// Forbidden are the public keys that no client may have certified: the keys of the authority, its logs, its listeners.
+	Forbidden []crypto.PublicKey
+}
+
+// Policy decides on client keys. It is immutable and safe for concurrent use.
+type Policy struct {
+	names     []string
+	permitted map[algorithm]bool
+	forbidden map[[sha256.Size]byte]bool // SHA-256 of the SPKI
+	rsa       *rsaTests
+}
+
+// Key is a public key whose possession was proven and that the policy accepts.
+type Key struct {
+	// SPKI is the DER SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7).
+	SPKI []byte
+	// Public is the same key: *ecdsa.PublicKey, *rsa.PublicKey or ed25519.PublicKey.
+	Public crypto.PublicKey
+	// Algorithm is the registry name of what was proven: key type, size and hash.
+	Algorithm string
+}
+
+// Proof is a public key and a signature over a challenge.
+type Proof struct {
+	// PublicKey is one PEM block "PUBLIC KEY" (PKIX) or "RSA PUBLIC KEY" (PKCS #1), or a bare PKIX key in DER.
+	PublicKey []byte
+	// Signature is over Challenge: ASN.1 ECDSA with SHA-256, SHA-384 or SHA-512 for P-256, P-384 and P-521; PKCS #1 v1.5
+	// with SHA-256 for RSA; pure Ed25519.
+	Signature []byte
+	// Challenge is the subject of the verified identity token: the exact text of the claim.
+	Challenge string
+	// ChallengeClaim is the name of that claim. It only goes into the error, to tell the caller what to sign.
+	ChallengeClaim string
+}
+
+// New checks the configuration and returns the policy. A wrong name gives a [fault.Setting] whose path is its index in the
+// list; several are joined. A forbidden key of an unknown type is a plain error.
+func New(c Config, o Options) (*Policy, error) {
+	names := c.Algorithms
+	if names == nil {
+		names = defaultAlgorithms()
+	}
+	p := &Policy{
+		permitted: make(map[algorithm]bool, len(names)),
+		forbidden: make(map[[sha256.Size]byte]bool, len(o.Forbidden)),
+		rsa:       newRSATests(),
+	}
+	if err := p.permit(names); err != nil {
+		return nil, err
+	}
+	for i, k := range o.Forbidden {
+		der, err := x509.MarshalPKIXPublicKey(k)
+		if err != nil {
+			return nil, fmt.Errorf("forbidden key %d: %w", i, err)
+		}
+		p.forbidden[sha256.Sum256(der)] = true
+	}
+	return p, nil
+}
+
+func (p *Policy) permit(names []string) error {
+	if len(names) == 0 {
+		return fault.BadSetting("the list of client algorithms is empty, no key could be certified", "leave the setting out for the default list")
+	}
+	var errs []error
+	reachable := false
+	for i, name := range names {
+		a, ok := lookup(name)
+		if !ok {
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("unknown client algorithm %.80q", name), suggest(name), strconv.Itoa(i)))
+			continue
+		}
+		p.permitted[a] = true
+		reachable = reachable || a.provable()
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	if !reachable {
+		return fault.BadSetting("none of these client algorithms can be used, no key could be certified", `write at least one that can, for example "ecdsa-sha2-256-nistp256"`)
+	}
+	for _, row := range registry {
+		if slices.Contains(names, row.name) {
+			p.names = append(p.names, row.name)
+		}
+	}
+	return nil
+}
+
+// Algorithms returns the permitted names in the order of the registry, each once.
+func (p *Policy) Algorithms() []string { return slices.Clone(p.names) }
+
+// suggest says what to write instead of an unknown name.
+func suggest(name string) string {
+	best, distance := "", len(name)/3+1
+	for _, row := range registry {
+		if d := editDistance(strings.ToLower(name), row.name); d < distance {
+			best, distance = row.name, d
+		}
+	}
+	if best != "" && len(name) <= 80 {
+		return fmt.Sprintf("did you mean %q?", best)
+	}
+	all := make([]string, len(registry))
+	for i, row := range registry {
+		all[i] = row.name
+	}
+	return "write one of " + strings.Join(all, ", ")
+}
+
+// editDistance counts the insertions, deletions and replacements of bytes that lead from a to b. Inputs longer than 80
+// bytes count as far apart.
+func editDistance(a, b string) int {
+	if len(a) > 80 {
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,130 @@
+package pop
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	_ "crypto/sha512" // SHA-384 and SHA-512, which package crypto only names
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+// maxSignature is in bytes: twice what RSA-4096 makes.
+const maxSignature = 1024
+
+// VerifySignature checks a public key and the signature over the challenge. Its errors are of the reasons KEY_MISSING,
+// KEY_MALFORMED, KEY_WEAK, PROOF_INVALID and KEY_ALGORITHM_NOT_ALLOWED, tested in this order.
+func (p *Policy) VerifySignature(proof Proof) (Key, error) {
+	if len(proof.PublicKey) == 0 {
+		return Key{}, fault.New(fault.KeyMissing, errors.New("no public key and no signing request"))
+	}
+	spki, pub, err := parseKey(proof.PublicKey)
+	if err != nil {
+		return Key{}, fault.New(fault.KeyMalformed, err)
+	}
+	if err := p.strong(spki, pub); err != nil {
+		return Key{}, fault.New(fault.KeyWeak, err)
+	}
+	if err := canonical(spki, pub); err != nil {
+		return Key{}, fault.New(fault.KeyMalformed, err)
+	}
+	hash := challengeHash(pub)
+	if err := verifyChallenge(pub, hash, proof); err != nil {
+		return Key{}, fault.New(fault.ProofInvalid, err, "claim", proof.ChallengeClaim)
+	}
+	return p.finish(spki, pub, hash)
+}
+
+// VerifyCSR checks a certificate signing request: one PEM block "CERTIFICATE REQUEST" or "NEW CERTIFICATE REQUEST". Subject,
+// attributes and requested extensions are ignored, and nothing of them is in the result. Its errors are of the reasons
+// CSR_MALFORMED, KEY_WEAK, PROOF_INVALID and KEY_ALGORITHM_NOT_ALLOWED, tested in this order.
+func (p *Policy) VerifyCSR(pemBytes []byte) (Key, error) {
+	csr, err := parseCSR(pemBytes)
+	if err != nil {
+		return Key{}, fault.New(fault.CSRMalformed, err)
+	}
+	spki, pub := csr.RawSubjectPublicKeyInfo, csr.PublicKey
+	if err := p.strong(spki, pub); err != nil {
+		return Key{}, fault.New(fault.KeyWeak, err)
+	}
+	if err := canonical(spki, pub); err != nil {
+		return Key{}, fault.New(fault.CSRMalformed, err)
+	}
+	hash, known := csrHash(csr.SignatureAlgorithm)
+	if hash == crypto.SHA1 || hash == crypto.MD5 {
+		// The standard library still verifies SHA-1 here, for old requests; who can make collisions can transplant a proof.
+		return Key{}, fault.New(fault.ProofInvalid, fmt.Errorf("signing request signed with %s", csr.SignatureAlgorithm))
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return Key{}, fault.New(fault.ProofInvalid, fmt.Errorf("signature of the signing request (%s): %w", csr.SignatureAlgorithm, err))
+	}
+	if !known {
+		name := csr.SignatureAlgorithm.String()
+		return Key{}, fault.New(fault.KeyAlgorithmNotAllowed, nil, "algorithm", name).WithPublic("unrecognized signature algorithm: %s", name)
+	}
+	return p.finish(spki, pub, hash)
+}
+
+// finish checks the operator's list, which Fulcio consults last: a client with a wrong proof hears of the proof.
+func (p *Policy) finish(spki []byte, pub crypto.PublicKey, h crypto.Hash) (Key, error) {
+	a := ofKey(pub, h)
+	if !p.permitted[a] {
+		return Key{}, fault.New(fault.KeyAlgorithmNotAllowed, nil, "algorithm", a.name()).
+			WithPublic("signing algorithm not permitted: %T, %s", pub, h)
+	}
+	return Key{SPKI: spki, Public: pub, Algorithm: a.name()}, nil
+}
+
+func verifyChallenge(pub crypto.PublicKey, h crypto.Hash, proof Proof) error {
+	switch {
+	case proof.Challenge == "":
+		return errors.New("empty challenge: a signature over nothing proves nothing")
+	case len(proof.Signature) == 0:
+		return errors.New("empty signature")
+	case len(proof.Signature) > maxSignature:
+		return fmt.Errorf("signature of %d bytes", len(proof.Signature))
+	}
+	message := []byte(proof.Challenge)
+	digest := message
+	if h != 0 {
+		state := h.New()
+		state.Write(message)
+		digest = state.Sum(nil)
+	}
+	ok := false
+	switch k := pub.(type) {
+	case *ecdsa.PublicKey:
+		ok = ecdsa.VerifyASN1(k, digest, proof.Signature)
+	case *rsa.PublicKey:
+		ok = rsa.VerifyPKCS1v15(k, h, digest, proof.Signature) == nil
+	case ed25519.PublicKey:
+		ok = ed25519.Verify(k, message, proof.Signature)
+	}
+	if !ok {
+		return fmt.Errorf("signature over the challenge does not verify with the key (%T, %s)", pub, h)
+	}
+	return nil
+}
+
+// csrHash returns the hash of a signature algorithm, and whether signing requests may use that algorithm.
+func csrHash(a x509.SignatureAlgorithm) (crypto.Hash, bool) {
+	switch a {
+	case x509.ECDSAWithSHA256, x509.SHA256WithRSA:
+		return crypto.SHA256, true
+	case x509.ECDSAWithSHA384, x509.SHA384WithRSA:
+		return crypto.SHA384, true
+	case x509.ECDSAWithSHA512, x509.SHA512WithRSA:
+		return crypto.SHA512, true
+	case x509.PureEd25519:
+		return 0, true
+	case x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.DSAWithSHA1:
+		return crypto.SHA1, false
+	case x509.MD5WithRSA, x509.MD2WithRSA:
+		return crypto.MD5, false
+	}
+	return 0, false
+}
