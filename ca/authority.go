@@ -1,0 +1,182 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/tbs"
+)
+
+// Validity is how long every certificate lives, from notBefore to notAfter.
+const Validity = 10 * time.Minute
+
+const (
+	minLeft    = 9 * time.Minute // of validity when a certificate is released (A7)
+	margin     = time.Minute     // of CA life beyond a certificate's
+	unreadyAt  = time.Hour       // of CA life left: readiness ends
+	warnBefore = 30 * 24 * time.Hour
+)
+
+// Log takes precertificates.
+type Log interface {
+	// Submit returns the SCTs that the policy asks for, at least one, each in TLS encoding (RFC 6962 §3.2) and verified for
+	// this precertificate.
+	Submit(ctx context.Context, p tbs.Precertificate) (scts [][]byte, err error)
+}
+
+// Intent is what the CA is about to sign.
+type Intent struct {
+	Identity identity.Identity
+	// TBS is the DER TBSCertificate that the first signature will be made over.
+	TBS    []byte
+	Serial []byte
+}
+
+// Outcome is how an intent ended: Certificate is the DER, or Err is why there is none.
+type Outcome struct {
+	Serial      []byte
+	Certificate []byte
+	Err         error
+}
+
+// Options for [New].
+type Options struct {
+	// Chain has the issuing certificate first and the root last; Signer holds the issuing key.
+	Chain  []*x509.Certificate
+	Signer crypto.Signer
+	// Log is where precertificates go; nil means that certificates are issued without SCT.
+	Log Log
+	// Trust are further chains for the bundle.
+	Trust [][]*x509.Certificate
+	// Backdate is how far before now a certificate begins: 0 to [MaxBackdate].
+	Backdate time.Duration
+	// Intent is called before the first signature, Outcome before a certificate is released; an error of either stops it.
+	// Nil is nobody.
+	Intent  func(context.Context, Intent) error
+	Outcome func(context.Context, Outcome) error
+
+	Now    func() time.Time // nil: time.Now
+	Rand   io.Reader        // nil: crypto/rand
+	Logger *slog.Logger     // nil: none
+}
+
+// Authority issues certificates under one chain. It is immutable and safe for concurrent use.
+type Authority struct {
+	o        Options
+	chain    []*x509.Certificate
+	chainDER [][]byte
+	keyHash  [32]byte // SHA-256 of the issuing certificate's SPKI
+	from, to time.Time
+	press    *press
+	shadow   *shadow
+	metrics  *metrics
+}
+
+// New checks chain and key and proves that they can issue: it signs one precertificate for a name that nobody can hold,
+// which goes nowhere, and runs everything else of the path under a key made for the purpose (C9). The error says which
+// certificate is wrong and how.
+func New(o Options) (*Authority, error) {
+	o.defaults()
+	if o.Backdate < 0 || o.Backdate > MaxBackdate {
+		return nil, fmt.Errorf("backdate %s is out of range", o.Backdate)
+	}
+	now := o.Now()
+	if err := checkChain(o.Chain, now); err != nil {
+		return nil, err
+	}
+	for i, chain := range o.Trust {
+		if err := checkOrder(chain); err != nil {
+			return nil, fmt.Errorf("trusted chain %d: %w", i+1, err)
+		}
+	}
+	if o.Signer == nil || !samePublicKey(o.Chain[0], o.Signer) {
+		return nil, fmt.Errorf("the key is not the key of certificate 1 (%s)", name(o.Chain[0]))
+	}
+	scheme, err := schemeOf(o.Signer.Public())
+	if err != nil {
+		return nil, err
+	}
+	a := &Authority{o: o, chain: o.Chain, keyHash: sha256.Sum256(o.Chain[0].RawSubjectPublicKeyInfo)}
+	for _, c := range o.Chain {
+		a.chainDER = append(a.chainDER, c.Raw)
+	}
+	a.from, a.to = window(o.Chain)
+	if a.to.Sub(now) < Validity+margin {
+		return nil, fmt.Errorf("the chain expires at %s, too soon for certificates of %s", a.to.UTC().Format(time.RFC3339), Validity)
+	}
+	a.metrics = newMetrics(a.to)
+	a.press = &press{
+		scheme: scheme, signer: o.Signer, rand: o.Rand, slots: make(chan struct{}, signSlots), timeout: signTimeout, metrics: a.metrics,
+	}
+	if a.shadow, err = newShadow(o.Chain, now); err != nil {
+		return nil, err
+	}
+	if err := a.trial(context.Background()); err != nil {
+		return nil, fmt.Errorf("trial: %w", err)
+	}
+	return a, nil
+}
+
+func (o *Options) defaults() {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Intent == nil {
+		o.Intent = func(context.Context, Intent) error { return nil }
+	}
+	if o.Outcome == nil {
+		o.Outcome = func(context.Context, Outcome) error { return nil }
+	}
+}
+
+// Chain returns the active chain, issuing certificate first, root last. It MUST NOT be changed.
+func (a *Authority) Chain() []*x509.Certificate { return a.chain }
+
+// Bundle returns every chain that a verifier may need, the active one first.
+func (a *Authority) Bundle() [][]*x509.Certificate {
+	return append([][]*x509.Certificate{a.chain}, a.o.Trust...)
+}
+
+// Health is whether the authority can issue.
+type Health struct {
+	OK      bool
+	Warning string // something to do before it is too late
+	Cause   string // why not OK
+}
+
+// Health looks at the clock: near the end of the chain it warns, then says no before issuance would fail (C7).
+func (a *Authority) Health() Health {
+	now := a.o.Now()
+	left := a.to.Sub(now).Truncate(time.Second)
+	switch {
+	case now.Before(a.from):
+		return Health{Cause: "the chain is not valid before " + a.from.UTC().Format(time.RFC3339)}
+	case left <= 0:
+		return Health{Cause: "the chain expired at " + a.to.UTC().Format(time.RFC3339)}
+	case left < unreadyAt:
+		return Health{Cause: fmt.Sprintf("the chain expires in %s", left)}
+	case len(a.press.slots) == cap(a.press.slots):
+		return Health{Cause: "the signer does not answer"}
+	case left < warnBefore:
+		return Health{OK: true, Warning: fmt.Sprintf("the chain expires in %s, at %s", left, a.to.UTC().Format(time.RFC3339))}
+	}
+	return Health{OK: true}
+}
+
+// errOutlives is the refusal to issue a certificate that ends after a CA in its chain (A6).
+var errOutlives = errors.New("the certificate would outlive its chain")

@@ -1,0 +1,140 @@
+package ca
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// maxChain caps the certificates in one chain.
+const maxChain = 10
+
+// ParseChain reads certificates in PEM, issuing certificate first, root last. Text between the blocks is allowed; a block of
+// another type, a certificate twice or one that is not signed by the next is an error.
+func ParseChain(data []byte) ([]*x509.Certificate, error) {
+	var chain []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("block %d is a %s, not a CERTIFICATE", len(chain)+1, block.Type)
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", len(chain)+1, err)
+		}
+		if chain = append(chain, c); len(chain) > maxChain {
+			return nil, fmt.Errorf("more than %d certificates in one chain", maxChain)
+		}
+	}
+	if len(chain) == 0 {
+		return nil, errors.New("no certificate in PEM")
+	}
+	if bytes.Contains(data, []byte("-----BEGIN")) {
+		return nil, errors.New("a PEM block at the end is damaged")
+	}
+	return chain, checkOrder(chain)
+}
+
+func checkOrder(chain []*x509.Certificate) error {
+	for i, c := range chain {
+		parent := chain[min(i+1, len(chain)-1)] // a root signs itself
+		if !bytes.Equal(c.RawIssuer, parent.RawSubject) {
+			if i == len(chain)-1 {
+				return fmt.Errorf("the last certificate (%s) is not a root: append the certificate of %s", name(c), c.Issuer)
+			}
+			return fmt.Errorf("certificate %d (%s) is issued by %q, but certificate %d is %q: put the issuing certificate first and the root last",
+				i+1, name(c), c.Issuer, i+2, parent.Subject)
+		}
+		if err := c.CheckSignatureFrom(parent); err != nil {
+			return fmt.Errorf("certificate %d (%s) is not signed by certificate %d: %w", i+1, name(c), min(i+2, len(chain)), err)
+		}
+	}
+	return nil
+}
+
+func name(c *x509.Certificate) string {
+	if s := c.Subject.String(); s != "" {
+		return s
+	}
+	return "serial " + c.SerialNumber.String()
+}
+
+// checkChain holds the chain against what a code-signing CA needs (C9): every certificate is a CA in force that may sign
+// certificates, path lengths allow it, and the issuing one may issue for code signing.
+func checkChain(chain []*x509.Certificate, now time.Time) error {
+	if len(chain) == 0 {
+		return errors.New("the chain is empty")
+	}
+	if err := checkOrder(chain); err != nil {
+		return err
+	}
+	for i, c := range chain {
+		what := fmt.Sprintf("certificate %d (%s)", i+1, name(c))
+		switch {
+		case !c.BasicConstraintsValid || !c.IsCA:
+			return fmt.Errorf("%s is not a CA certificate", what)
+		case c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0:
+			return fmt.Errorf("%s may not sign certificates: its key usage lacks keyCertSign", what)
+		case c.MaxPathLen >= 0 && (c.MaxPathLen > 0 || c.MaxPathLenZero) && i > c.MaxPathLen:
+			return fmt.Errorf("%s allows %d intermediates below it; the chain has %d", what, c.MaxPathLen, i)
+		case now.Before(c.NotBefore):
+			return fmt.Errorf("%s is not valid before %s", what, c.NotBefore.UTC().Format(time.RFC3339))
+		case !now.Before(c.NotAfter):
+			return fmt.Errorf("%s expired at %s", what, c.NotAfter.UTC().Format(time.RFC3339))
+		}
+	}
+	if len(chain) > 1 && !hasUsage(chain[0], x509.ExtKeyUsageCodeSigning) {
+		return fmt.Errorf("certificate 1 (%s) may not issue for code signing: its extended key usage lacks codeSigning", name(chain[0]))
+	}
+	return nil
+}
+
+func hasUsage(c *x509.Certificate, want x509.ExtKeyUsage) bool {
+	for _, u := range c.ExtKeyUsage {
+		if u == want {
+			return true
+		}
+	}
+	return false
+}
+
+// verifyLeaf runs the standard library's path building over a certificate of ours: name constraints, usages, signatures.
+func verifyLeaf(leaf *x509.Certificate, chain []*x509.Certificate, at time.Time) error {
+	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(chain[len(chain)-1])
+	for _, c := range chain[:len(chain)-1] {
+		intermediates.AddCert(c)
+	}
+	_, err := leaf.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+	})
+	return err
+}
+
+// samePublicKey reports whether signer is the key of c.
+func samePublicKey(c *x509.Certificate, signer crypto.Signer) bool {
+	k, ok := c.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(signer.Public())
+}
+
+// window is when the chain allows certificates: from the latest begin to the earliest end.
+func window(chain []*x509.Certificate) (from, to time.Time) {
+	to = time.Unix(math.MaxInt32*64, 0)
+	for _, c := range chain {
+		if c.NotBefore.After(from) {
+			from = c.NotBefore
+		}
+		if c.NotAfter.Before(to) {
+			to = c.NotAfter
+		}
+	}
+	return from, to
+}

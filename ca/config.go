@@ -1,0 +1,137 @@
+package ca
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+// Backdate bounds: how far before now a certificate may begin, for verifiers whose clock is slow.
+const (
+	DefaultBackdate = 30 * time.Second
+	MaxBackdate     = 40 * time.Second
+)
+
+// Config says where the CA's key is and which chains verifiers may need. Exactly one key backend is set.
+type Config struct {
+	File      *FileConfig      `yaml:"file"`
+	Ephemeral *EphemeralConfig `yaml:"ephemeral"`
+
+	KMS       *OtherConfig `yaml:"kms"`
+	PKCS11    *OtherConfig `yaml:"pkcs11"`
+	Tink      *OtherConfig `yaml:"tink"`
+	GoogleCAS *OtherConfig `yaml:"googlecas"`
+
+	// Backdate is how far before now a certificate begins: 0 to [MaxBackdate]. Nil is [DefaultBackdate].
+	Backdate *time.Duration `yaml:"backdate"`
+	// Trust has paths of PEM files, one chain each, that the trust bundle serves after the active one.
+	Trust []string `yaml:"trust"`
+}
+
+// FileConfig is a key in a file.
+type FileConfig struct {
+	// Chain is the path of the chain in PEM: issuing certificate first, root last.
+	Chain string `yaml:"chain"`
+	// Key is the path of the private key in PEM: PKCS#8 or SEC 1, encrypted or not.
+	Key string `yaml:"key"`
+	// Password decrypts the key; nil when it is not encrypted.
+	Password *Secret `yaml:"password"`
+}
+
+// EphemeralConfig is a hierarchy that is made at start and lives in memory only.
+type EphemeralConfig struct{}
+
+// OtherConfig takes the place of a key backend that this version does not have, so that its key is refused by name.
+type OtherConfig struct {
+	Any map[string]string `yaml:"any,any"`
+}
+
+// Secret is a secret that stands in an environment variable or in a file; exactly one is set.
+type Secret struct {
+	Env  string `yaml:"env"`
+	File string `yaml:"file"`
+}
+
+// Read returns the secret; one line end at the end of a file does not belong to it. A nil Secret is no secret: nil.
+func (s *Secret) Read() ([]byte, error) {
+	if s == nil {
+		return nil, nil
+	}
+	if s.File != "" {
+		data, err := os.ReadFile(s.File)
+		if err != nil {
+			return nil, err
+		}
+		text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+		if text == "" {
+			return nil, fmt.Errorf("%s is empty", s.File)
+		}
+		return []byte(text), nil
+	}
+	v := os.Getenv(s.Env)
+	if v == "" {
+		return nil, fmt.Errorf("the environment variable %s is not set or empty", s.Env)
+	}
+	return []byte(v), nil
+}
+
+// BackdateOrDefault returns the backdate in force.
+func (c Config) BackdateOrDefault() time.Duration {
+	if c.Backdate == nil {
+		return DefaultBackdate
+	}
+	return *c.Backdate
+}
+
+// Check finds what is wrong without looking into files. Its errors are [fault.Setting] values.
+func (c Config) Check() error {
+	var errs []error
+	set := 0
+	for _, on := range []bool{c.File != nil, c.Ephemeral != nil} {
+		if on {
+			set++
+		}
+	}
+	for name, other := range map[string]*OtherConfig{"kms": c.KMS, "pkcs11": c.PKCS11, "tink": c.Tink, "googlecas": c.GoogleCAS} {
+		if other != nil {
+			set++
+			errs = append(errs, fault.BadSetting("this version has no key backend "+name, "use file: or ephemeral: {}", name))
+		}
+	}
+	switch {
+	case set == 0:
+		errs = append(errs, fault.BadSetting("no key backend", "write file: with chain and key, or ephemeral: {} to try things out"))
+	case set > 1:
+		errs = append(errs, fault.BadSetting("more than one key backend", "keep one of file and ephemeral"))
+	}
+	if c.File != nil {
+		errs = append(errs, fault.Under(c.File.check(), "file"))
+	}
+	if b := c.BackdateOrDefault(); b < 0 || b > MaxBackdate || b%time.Second != 0 {
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("backdate %s is out of range", b), "write whole seconds from 0s to 40s", "backdate"))
+	}
+	for i, path := range c.Trust {
+		if path == "" {
+			errs = append(errs, fault.BadSetting("empty path", "write the path of a chain in PEM or remove the entry", "trust", fmt.Sprint(i)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *FileConfig) check() error {
+	var errs []error
+	if c.Chain == "" {
+		errs = append(errs, fault.BadSetting("chain is missing", "write the path of the chain in PEM, issuing certificate first, root last", "chain"))
+	}
+	if c.Key == "" {
+		errs = append(errs, fault.BadSetting("key is missing", "write the path of the private key in PEM", "key"))
+	}
+	if p := c.Password; p != nil && (p.Env == "") == (p.File == "") {
+		errs = append(errs, fault.BadSetting("a password comes from one place", "write {env: NAME} or {file: PATH}", "password"))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,89 @@
+package ca
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"io"
+	"math/big"
+	"time"
+)
+
+// HierarchyOptions for [NewHierarchy].
+type HierarchyOptions struct {
+	Organization string
+	Now          time.Time
+	Rand         io.Reader // nil: crypto/rand
+}
+
+// Hierarchy is a root and an issuing certificate with their keys.
+type Hierarchy struct {
+	Chain   []*x509.Certificate // issuing certificate first, root last
+	RootKey crypto.Signer
+	Key     crypto.Signer
+}
+
+const (
+	rootLife    = 10 * 365 * 24 * time.Hour
+	issuingLife = 5 * 365 * 24 * time.Hour
+)
+
+// NewHierarchy makes a P-384 root that lives ten years and a P-256 issuing certificate that lives five, may have no CA below
+// it and signs for code signing only.
+func NewHierarchy(o HierarchyOptions) (*Hierarchy, error) {
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	rootKey, err := ecdsa.GenerateKey(elliptic.P384(), o.Rand)
+	if err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), o.Rand)
+	if err != nil {
+		return nil, err
+	}
+	from := o.Now.UTC().Truncate(time.Second).Add(-MaxBackdate) // the first certificate may be backdated too
+	root := &x509.Certificate{
+		Subject:   pkix.Name{Organization: []string{o.Organization}, CommonName: o.Organization + " root"},
+		NotBefore: from, NotAfter: from.Add(rootLife), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		BasicConstraintsValid: true, IsCA: true, MaxPathLen: 1,
+	}
+	issuing := &x509.Certificate{
+		Subject:   pkix.Name{Organization: []string{o.Organization}, CommonName: o.Organization + " issuing"},
+		NotBefore: from, NotAfter: from.Add(issuingLife), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
+	}
+	if root, err = o.certify(root, root, &rootKey.PublicKey, rootKey); err != nil {
+		return nil, fmt.Errorf("root: %w", err)
+	}
+	if issuing, err = o.certify(issuing, root, &key.PublicKey, rootKey); err != nil {
+		return nil, fmt.Errorf("issuing certificate: %w", err)
+	}
+	return &Hierarchy{Chain: []*x509.Certificate{issuing, root}, RootKey: rootKey, Key: key}, nil
+}
+
+func (o HierarchyOptions) certify(c, parent *x509.Certificate, key crypto.PublicKey, by crypto.Signer) (*x509.Certificate, error) {
+	serial, err := rand.Int(o.Rand, new(big.Int).Lsh(big.NewInt(1), 158))
+	if err != nil {
+		return nil, err
+	}
+	c.SerialNumber = serial.SetBit(serial, 158, 1)
+	der, err := x509.CreateCertificate(o.Rand, c, parent, key, by)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+// NewEphemeral makes a hierarchy of which the root's key is forgotten at once: for trying things out and for tests.
+func NewEphemeral(now time.Time, random io.Reader) (chain []*x509.Certificate, signer crypto.Signer, err error) {
+	h, err := NewHierarchy(HierarchyOptions{Organization: "mayfly ephemeral", Now: now, Rand: random})
+	if err != nil {
+		return nil, nil, err
+	}
+	return h.Chain, h.Key, nil
+}

@@ -1,0 +1,246 @@
+package ca
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/sha1" //nolint:gosec // RFC 5280 §4.2.1.2 names keys by SHA-1; nothing rests on its strength
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/tbs"
+)
+
+// Request is what is certified.
+type Request struct {
+	Identity identity.Identity
+	// SPKI is the DER SubjectPublicKeyInfo as the caller proved it; PublicKey is the same key, parsed.
+	SPKI      []byte
+	PublicKey crypto.PublicKey
+}
+
+// Certificate is an issued certificate.
+type Certificate struct {
+	DER []byte
+	// Chain has the issuing certificate first and the root last, in DER. It MUST NOT be changed.
+	Chain [][]byte
+	// Embedded says whether SCTs are in the certificate.
+	Embedded            bool
+	SCTs                [][]byte // TLS encoding
+	Serial              []byte   // big-endian
+	NotBefore, NotAfter time.Time
+}
+
+// Issue makes one certificate. Its errors are [fault.Error] values.
+func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err error) {
+	outcome := refused
+	defer func() { a.metrics.certificates.WithLabelValues(string(outcome)).Inc() }()
+	d, err := a.draft(r)
+	if err != nil {
+		return nil, err
+	}
+	outcome = failed
+	if err := a.o.Intent(ctx, Intent{Identity: r.Identity, TBS: d.first, Serial: d.want.serial}); err != nil {
+		return nil, fault.New(fault.JournalUnavailable, err)
+	}
+	first, err := a.seal(ctx, d.first)
+	if err != nil {
+		return nil, a.ended(ctx, d, err)
+	}
+	final, scts := first, [][]byte(nil)
+	if a.o.Log != nil {
+		if final, scts, err = a.logged(ctx, d, first); err != nil {
+			outcome = orphaned
+			return nil, a.ended(ctx, d, err)
+		}
+	}
+	if err := a.release(ctx, d, final); err != nil {
+		return nil, a.ended(ctx, d, err)
+	}
+	if err := a.o.Outcome(ctx, Outcome{Serial: d.want.serial, Certificate: final}); err != nil {
+		return nil, fault.New(fault.JournalUnavailable, err)
+	}
+	outcome = succeeded
+	return &Certificate{
+		DER: final, Chain: a.chainDER, Embedded: a.o.Log != nil, SCTs: scts,
+		Serial: d.want.serial, NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity),
+	}, nil
+}
+
+// draft is a certificate before its first signature.
+type draft struct {
+	want  expectation
+	tbs   tbs.TBS
+	first []byte // the TBSCertificate that is signed first
+}
+
+// draft builds the TBSCertificate once and lints it.
+func (a *Authority) draft(r Request) (*draft, error) {
+	start := time.Now()
+	defer a.metrics.stage("draft", start)
+	notBefore, err := a.validity()
+	if err != nil {
+		return nil, fault.New(fault.NotReady, err, "cause", "the certificate authority's chain is about to expire or not yet valid")
+	}
+	serial := make([]byte, 20)
+	if _, err := io.ReadFull(a.o.Rand, serial); err != nil {
+		return nil, fmt.Errorf("draw a serial number: %w", err)
+	}
+	serial[0] = serial[0]&0x3f | 0x40 // positive, 20 octets, 158 random bits (A8)
+	d, err := a.build(r, serial, notBefore)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.shadow.permits(d); err != nil {
+		return nil, fault.New(fault.PolicyDenied, err, "rule", "the name constraints of the certificate authority's chain")
+	}
+	return d, nil
+}
+
+// validity returns when a certificate made now begins (A5).
+func (a *Authority) validity() (notBefore time.Time, err error) {
+	now := a.o.Now()
+	notBefore = now.Add(-a.o.Backdate)
+	if notBefore.Before(a.from) {
+		notBefore = a.from
+	}
+	if notBefore.After(now) {
+		return notBefore, errors.New("the chain is not valid yet")
+	}
+	notBefore = notBefore.UTC().Truncate(time.Second)
+	if notBefore.Before(a.from) {
+		notBefore = a.from
+	}
+	if notBefore.Add(Validity).After(a.to) || a.to.Sub(now) < Validity+margin {
+		return notBefore, errOutlives
+	}
+	return notBefore, nil
+}
+
+func (a *Authority) build(r Request, serial []byte, notBefore time.Time) (*draft, error) {
+	names, err := r.Identity.Marshal()
+	if err != nil {
+		var v *identity.ValueError
+		if errors.As(err, &v) {
+			return nil, fault.New(fault.ClaimInvalid, err, "claim", v.Field)
+		}
+		return nil, err
+	}
+	keyID, err := subjectKeyID(r.SPKI)
+	if err != nil {
+		return nil, fault.New(fault.KeyMalformed, err)
+	}
+	issuing := a.chain[0]
+	d := &draft{want: expectation{
+		serial: serial, notBefore: notBefore, spki: r.SPKI, keyID: keyID, identity: r.Identity, issuing: issuing, algorithm: a.press.algorithm,
+	}}
+	d.tbs, err = tbs.New(tbs.Template{
+		Serial: serial, SignatureAlgorithm: a.press.algorithm, Issuer: issuing.RawSubject, NotBefore: notBefore, NotAfter: notBefore.Add(Validity),
+		SPKI: r.SPKI, SubjectKeyID: keyID, AuthorityKeyID: issuing.SubjectKeyId, Identity: names,
+	})
+	if err != nil {
+		return nil, err
+	}
+	f := poisoned
+	if d.first = d.tbs.Poisoned(); a.o.Log == nil {
+		f, d.first = bare, d.tbs.Bare()
+	}
+	if err := d.want.lint(d.first, f); err != nil {
+		return nil, fmt.Errorf("lint: %w", err)
+	}
+	return d, nil
+}
+
+// seal signs a linted TBSCertificate.
+func (a *Authority) seal(ctx context.Context, raw []byte) ([]byte, error) {
+	start := time.Now()
+	defer a.metrics.stage("sign", start)
+	signature, err := a.press.sign(ctx, raw)
+	if err != nil {
+		return nil, err
+	}
+	return tbs.Certificate(raw, a.press.algorithm, signature)
+}
+
+// logged takes the precertificate to the logs and makes the certificate with their SCTs.
+func (a *Authority) logged(ctx context.Context, d *draft, pre []byte) (final []byte, scts [][]byte, err error) {
+	start := time.Now()
+	scts, err = a.o.Log.Submit(ctx, tbs.Precertificate{
+		DER: pre, Chain: a.chainDER, Entry: tbs.Entry{IssuerKeyHash: a.keyHash, TBS: d.tbs.Bare()},
+		NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity),
+	})
+	a.metrics.stage("log", start)
+	if err != nil {
+		return nil, nil, err
+	}
+	if ctx.Err() != nil { // B12: nobody waits for it any more
+		return nil, nil, ended(ctx)
+	}
+	raw, err := d.tbs.Final(scts)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := d.want.lint(raw, listed); err != nil {
+		return nil, nil, fmt.Errorf("lint: %w", err)
+	}
+	if final, err = a.seal(ctx, raw); err != nil {
+		return nil, nil, err
+	}
+	if err := tbs.Correspond(pre, final, scts); err != nil {
+		return nil, nil, fmt.Errorf("correspond: %w", err)
+	}
+	return final, scts, nil
+}
+
+// release is the last look at a certificate: its signature is the issuing key's (C1), its bytes are the draft's, and enough
+// of its life is left (A7).
+func (a *Authority) release(ctx context.Context, d *draft, final []byte) error {
+	start := time.Now()
+	defer a.metrics.stage("verify", start)
+	c, err := x509.ParseCertificate(final)
+	if err != nil {
+		return err
+	}
+	if err := a.chain[0].CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature); err != nil {
+		return fault.New(fault.SignerUnavailable, fmt.Errorf("the signer's signature does not verify: %w", err))
+	}
+	if !bytes.Equal(c.RawSubjectPublicKeyInfo, d.want.spki) {
+		return errors.New("public key differs from the proven one")
+	}
+	if left := c.NotAfter.Sub(a.o.Now()); left < minLeft {
+		return fault.New(fault.LogUnavailable, fmt.Errorf("only %s of the certificate's life is left", left))
+	}
+	if ctx.Err() != nil {
+		return ended(ctx)
+	}
+	return nil
+}
+
+// ended records that an intent came to nothing, and gives err an owner.
+func (a *Authority) ended(ctx context.Context, d *draft, err error) error {
+	a.o.Logger.WarnContext(ctx, "no certificate for a signed intent", "serial", fmt.Sprintf("%x", d.want.serial), "cause", err.Error())
+	if e := a.o.Outcome(context.WithoutCancel(ctx), Outcome{Serial: d.want.serial, Err: err}); e != nil {
+		a.o.Logger.ErrorContext(ctx, "journal the outcome", "cause", e.Error())
+	}
+	return fault.From(err)
+}
+
+// subjectKeyID is the SHA-1 of the subjectPublicKey bits (RFC 5280 §4.2.1.2 (1)).
+func subjectKeyID(spki []byte) ([]byte, error) {
+	in := cryptobyte.String(spki)
+	var seq cryptobyte.String
+	var bits []byte
+	if !in.ReadASN1(&seq, asn1.SEQUENCE) || !in.Empty() || !seq.SkipASN1(asn1.SEQUENCE) || !seq.ReadASN1BitStringAsBytes(&bits) || !seq.Empty() {
+		return nil, errors.New("not a DER SubjectPublicKeyInfo")
+	}
+	sum := sha1.Sum(bits) //nolint:gosec // as above
+	return sum[:], nil
+}

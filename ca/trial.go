@@ -1,0 +1,165 @@
+package ca
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/tbs"
+)
+
+// shadow is the chain again under keys that are thrown away: same names, usages and constraints. What a verifier would say
+// of a certificate is found out with it, before the CA's own key has signed anything.
+type shadow struct {
+	chain       []*x509.Certificate
+	press       press
+	constrained bool // the chain has name constraints
+}
+
+func newShadow(chain []*x509.Certificate, now time.Time) (*shadow, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	s := &shadow{chain: make([]*x509.Certificate, len(chain))}
+	var parent *x509.Certificate
+	for i := len(chain) - 1; i >= 0; i-- {
+		real := chain[i]
+		c := &x509.Certificate{
+			SerialNumber: real.SerialNumber, RawSubject: real.RawSubject, NotBefore: real.NotBefore, NotAfter: real.NotAfter,
+			KeyUsage: real.KeyUsage, ExtKeyUsage: real.ExtKeyUsage, UnknownExtKeyUsage: real.UnknownExtKeyUsage,
+			BasicConstraintsValid: real.BasicConstraintsValid, IsCA: real.IsCA, MaxPathLen: real.MaxPathLen, MaxPathLenZero: real.MaxPathLenZero,
+			SubjectKeyId:                real.SubjectKeyId,
+			PermittedDNSDomainsCritical: real.PermittedDNSDomainsCritical,
+			PermittedDNSDomains:         real.PermittedDNSDomains, ExcludedDNSDomains: real.ExcludedDNSDomains,
+			PermittedIPRanges: real.PermittedIPRanges, ExcludedIPRanges: real.ExcludedIPRanges,
+			PermittedEmailAddresses: real.PermittedEmailAddresses, ExcludedEmailAddresses: real.ExcludedEmailAddresses,
+			PermittedURIDomains: real.PermittedURIDomains, ExcludedURIDomains: real.ExcludedURIDomains,
+		}
+		s.constrained = s.constrained || hasConstraints(real)
+		if parent == nil {
+			parent = c
+		}
+		der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, key)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d (%s): %w", i+1, name(real), err)
+		}
+		if s.chain[i], err = x509.ParseCertificate(der); err != nil {
+			return nil, fmt.Errorf("certificate %d (%s): %w", i+1, name(real), err)
+		}
+		parent = s.chain[i]
+	}
+	scheme, err := schemeOf(&key.PublicKey)
+	s.press = press{scheme: scheme, signer: key, rand: rand.Reader, slots: make(chan struct{}, signSlots), timeout: signTimeout, metrics: newMetrics(now)}
+	return s, err
+}
+
+// idNameConstraints is id-ce-nameConstraints (RFC 5280 §4.2.1.10).
+const idNameConstraints = "2.5.29.30"
+
+func hasConstraints(c *x509.Certificate) bool {
+	for _, ext := range c.Extensions {
+		if ext.Id.String() == idNameConstraints {
+			return true
+		}
+	}
+	return false
+}
+
+// permits reports whether the chain's name constraints allow the draft (A16). Without constraints it costs nothing.
+func (s *shadow) permits(d *draft) error {
+	if !s.constrained {
+		return nil
+	}
+	return s.verify(d)
+}
+
+// verify makes the certificate under the throwaway key and runs path validation. The algorithm in the draft is the real key's, so
+// the TBSCertificate is made again with the shadow's.
+func (s *shadow) verify(d *draft) error {
+	names, err := d.want.identity.Marshal()
+	if err != nil {
+		return err
+	}
+	again, err := tbs.New(tbs.Template{
+		Serial: d.want.serial, SignatureAlgorithm: s.press.algorithm, Issuer: d.want.issuing.RawSubject,
+		NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity), SPKI: d.want.spki, SubjectKeyID: d.want.keyID,
+		AuthorityKeyID: s.chain[0].SubjectKeyId, Identity: names,
+	})
+	if err != nil {
+		return err
+	}
+	raw := again.Bare()
+	signature, err := s.press.sign(context.Background(), raw)
+	if err != nil {
+		return err
+	}
+	der, err := tbs.Certificate(raw, s.press.algorithm, signature)
+	if err != nil {
+		return err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return err
+	}
+	return verifyLeaf(leaf, s.chain, d.want.notBefore)
+}
+
+// trialName is in a domain that RFC 2606 §2 keeps out of use: nobody can hold an identity there.
+const trialName = "https://trial.mayfly.invalid/"
+
+// trial proves that chain, key and profile make a certificate that verifies. The CA's key signs one precertificate, which no
+// log gets and which poison makes useless; the certificate is made under the shadow.
+func (a *Authority) trial(ctx context.Context) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return err
+	}
+	r := Request{SPKI: spki, PublicKey: &key.PublicKey, Identity: identity.Identity{
+		Issuer: trialName, Subject: "trial", SAN: identity.SAN{Kind: identity.URI, Value: trialName},
+	}}
+	r.Identity.Extensions.Set(identity.Issuer, trialName)
+	serial := append([]byte{0x40}, make([]byte, 19)...)
+	if _, err := rand.Read(serial[1:]); err != nil {
+		return err
+	}
+	notBefore, err := a.validity()
+	if err != nil {
+		return err
+	}
+	d, err := a.build(r, serial, notBefore)
+	if err != nil {
+		return err
+	}
+	raw := d.tbs.Poisoned()
+	if err := d.want.lint(raw, poisoned); err != nil {
+		return fmt.Errorf("lint: %w", err)
+	}
+	pre, err := a.seal(ctx, raw)
+	if err != nil {
+		return err
+	}
+	c, err := x509.ParseCertificate(pre)
+	if err != nil {
+		return err
+	}
+	if err := a.chain[0].CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature); err != nil {
+		return fmt.Errorf("the signature does not verify with certificate 1 (%s): %w", name(a.chain[0]), err)
+	}
+	var invalid x509.CertificateInvalidError
+	err = a.shadow.verify(d)
+	if errors.As(err, &invalid) && invalid.Reason == x509.CANotAuthorizedForThisName {
+		return nil // constraints need not allow the trial's name
+	}
+	return err
+}
