@@ -1,0 +1,64 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
+)
+
+// healthService is grpc.health.v1: what /readyz says. Every service name has the health of the whole, as there is one service.
+type healthService struct {
+	grpc_health_v1.UnimplementedHealthServer
+	server *Server
+}
+
+func (h *healthService) now() grpc_health_v1.HealthCheckResponse_ServingStatus {
+	if h.server.report().Ready {
+		return grpc_health_v1.HealthCheckResponse_SERVING
+	}
+	return grpc_health_v1.HealthCheckResponse_NOT_SERVING
+}
+
+// Check answers once.
+func (h *healthService) Check(context.Context, *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
+	return &grpc_health_v1.HealthCheckResponse{Status: h.now()}, nil
+}
+
+// List answers for every name.
+func (h *healthService) List(context.Context, *grpc_health_v1.HealthListRequest) (*grpc_health_v1.HealthListResponse, error) {
+	st := &grpc_health_v1.HealthCheckResponse{Status: h.now()}
+	return &grpc_health_v1.HealthListResponse{Statuses: map[string]*grpc_health_v1.HealthCheckResponse{
+		"": st, fulciopb.CA_ServiceDesc.ServiceName: st,
+	}}, nil
+}
+
+// watchEvery is how often a watch looks.
+const watchEvery = time.Second
+
+// Watch answers at once and at every change, until the caller leaves or the server stops.
+func (h *healthService) Watch(_ *grpc_health_v1.HealthCheckRequest, stream grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]) error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	last := grpc_health_v1.HealthCheckResponse_UNKNOWN
+	for {
+		if st := h.now(); st != last {
+			if err := stream.Send(&grpc_health_v1.HealthCheckResponse{Status: st}); err != nil {
+				return err
+			}
+			last = st
+		}
+		select {
+		case <-tick.C:
+		case <-stream.Context().Done():
+			return status.FromContextError(stream.Context().Err()).Err()
+		case <-h.server.stopping:
+			return status.Error(codes.Unavailable, "the server is stopping")
+		}
+	}
+}

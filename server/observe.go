@@ -1,0 +1,176 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/identity"
+)
+
+// call is one method: its name on the wire and what it does with the core that is in force.
+type call[R any] struct {
+	method string
+	run    func(context.Context, *Core, *record) (R, error)
+}
+
+// observe runs c with everything that each request has: a place among the running ones, an id, a deadline, a panic guard,
+// metrics and one record (F4).
+func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error) {
+	start := time.Now()
+	r := newRecord(ctx)
+	s.metrics.inFlight.Inc()
+	defer s.metrics.inFlight.Dec()
+	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id)) // an in-process or native stream takes it; there is no other
+	_ = grpc.SetTrailer(ctx, metadata.Pairs(requestIDKey, r.id))
+	ctx, cancel := context.WithTimeoutCause(ctx, s.limits.Request,
+		fault.New(fault.NotReady, context.DeadlineExceeded, "cause", fmt.Sprintf("no certificate within %s", s.limits.Request)))
+	defer cancel()
+
+	out, failure := guarded(ctx, s, c, r)
+	if failure != nil {
+		var none R
+		out, err = none, statusOf(failure, r.id).Err()
+	}
+	s.finish(ctx, finished{method: c.method, record: r, failure: failure, took: time.Since(start)})
+	return out, err
+}
+
+// guarded runs c and turns whatever happens into an answer or an error with an owner.
+func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R, failure *fault.Error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.metrics.panics.Inc()
+			r.add("stack", string(debug.Stack()))
+			failure = fault.New(fault.InternalError, fmt.Errorf("panic: %v", p))
+		}
+	}()
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	default:
+		return out, fault.New(fault.RateLimited, fmt.Errorf("%d requests are running", cap(s.slots)))
+	}
+	st := s.state.Load()
+	if st.core == nil {
+		return out, fault.New(fault.NotReady, nil, "cause", st.cause)
+	}
+	out, err := c.run(ctx, st.core, r)
+	if err != nil {
+		return out, owned(ctx, err)
+	}
+	return out, nil
+}
+
+// record gathers what the one log line of a request says. It MUST NOT be given a token, a proof or a key.
+type record struct {
+	id        string
+	transport string // "grpc" or "rest"
+	attrs     []slog.Attr
+}
+
+func newRecord(ctx context.Context) *record {
+	r := &record{transport: "rest"}
+	source := ""
+	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
+		r.transport, source = "grpc", p.Addr.String()
+	} else if all := metadata.ValueFromIncomingContext(ctx, "x-forwarded-for"); len(all) > 0 {
+		// The gateway appends the address of the connection; what stands before it is the client's word.
+		source = all[len(all)-1]
+		source = strings.TrimSpace(source[strings.LastIndexByte(source, ',')+1:])
+	}
+	if host, _, err := net.SplitHostPort(source); err == nil {
+		source = host
+	}
+	r.add("source", source)
+	if all := metadata.ValueFromIncomingContext(ctx, requestIDKey); len(all) > 0 {
+		r.id = saneID(all[len(all)-1])
+	} else {
+		r.id = rand.Text()
+	}
+	return r
+}
+
+func (r *record) add(key, value string) { r.attrs = append(r.attrs, slog.String(key, shorten(value))) }
+
+// identity notes who asks. The handler of the log escapes what is in the values (D22).
+func (r *record) identity(id identity.Identity) {
+	r.add("issuer", id.Issuer)
+	r.add("subject", id.Subject)
+	r.add("san", id.SAN.Value)
+}
+
+const maxLogged = 8192
+
+func shorten(s string) string {
+	if len(s) > maxLogged {
+		return s[:maxLogged] + "…"
+	}
+	return s
+}
+
+// requestIDKey is the header, the trailer and the metadata key of the request id.
+const requestIDKey = "x-request-id"
+
+// saneID returns the caller's request id if it is 1 to 64 letters, digits and "._-", and a new one otherwise.
+func saneID(id string) string {
+	if len(id) == 0 || len(id) > 64 {
+		return rand.Text()
+	}
+	for _, c := range id {
+		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && c != '.' && c != '_' && c != '-' {
+			return rand.Text()
+		}
+	}
+	return id
+}
+
+// finished is a request that has its answer.
+type finished struct {
+	method  string
+	record  *record
+	failure *fault.Error
+	took    time.Duration
+}
+
+// finish counts a request and writes its record.
+func (s *Server) finish(ctx context.Context, f finished) {
+	code, reason, level := codes.OK, "", slog.LevelInfo
+	if f.failure != nil {
+		code, reason = codeOf(f.failure.Kind), string(f.failure.Reason)
+		switch f.failure.Kind {
+		case fault.Internal:
+			level = slog.LevelError
+		case fault.Unavailable:
+			level = slog.LevelWarn
+		case fault.Invalid, fault.Denied, fault.Exhausted, fault.Canceled, fault.DeadlineExceeded:
+		}
+	}
+	s.metrics.requests.WithLabelValues(f.method, f.record.transport, code.String(), reason).Inc()
+	s.metrics.seconds.WithLabelValues(f.method).Observe(f.took.Seconds())
+	if f.method != "CreateSigningCertificate" && f.failure == nil {
+		level = slog.LevelDebug // reads are many and say little
+	}
+	attrs := append([]slog.Attr{
+		slog.String("request_id", f.record.id), slog.String("method", f.method), slog.String("transport", f.record.transport),
+		slog.String("code", code.String()), slog.Duration("took", f.took),
+	}, f.record.attrs...)
+	if f.failure != nil {
+		attrs = append(attrs, slog.String("reason", reason))
+		if f.failure.Err != nil {
+			attrs = append(attrs, slog.String("cause", shorten(f.failure.Err.Error())))
+		}
+	}
+	s.log.LogAttrs(context.WithoutCancel(ctx), level, "request", attrs...)
+}

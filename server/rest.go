@@ -1,0 +1,145 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/textproto"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/rs/cors"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
+	"github.com/mayfly-ca/mayfly/proto/openapi"
+)
+
+// rest builds the REST API: request id, CORS, body limit, then the log's read path or the gateway.
+func (s *Server) rest(ct http.Handler) (http.Handler, error) {
+	gateway := runtime.NewServeMux(
+		runtime.WithMetadata(func(_ context.Context, r *http.Request) metadata.MD {
+			// Also without the header: a token that came another way is then there twice, and is refused.
+			return metadata.Pairs(tokenKey, bearer(r.Header.Get("Authorization")))
+		}),
+		runtime.WithIncomingHeaderMatcher(func(key string) (string, bool) {
+			if textproto.CanonicalMIMEHeaderKey(key) == "X-Request-Id" {
+				return requestIDKey, true
+			}
+			return runtime.DefaultHeaderMatcher(key)
+		}),
+		runtime.WithOutgoingHeaderMatcher(func(key string) (string, bool) {
+			return textproto.CanonicalMIMEHeaderKey(key), key == generationKey || key == digestKey
+		}),
+		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithErrorHandler(writeError),
+	)
+	if err := fulciopb.RegisterCAHandlerServer(context.Background(), gateway, service{Server: s}); err != nil {
+		return nil, err
+	}
+	for path, body := range map[string][]byte{"/healthz": []byte(`{"status":"SERVING"}` + "\n"), "/openapi.json": openapi.Document} {
+		err := gateway.HandlePath(http.MethodGet, path, func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(body) // the client is gone: nobody to tell
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	allow := cors.New(cors.Options{
+		AllowedOrigins: []string{"*"}, AllowedMethods: []string{http.MethodGet, http.MethodPost, http.MethodHead},
+		AllowedHeaders: []string{"Accept", "Authorization", "Content-Type", "X-Request-Id", "X-Requested-With"},
+		ExposedHeaders: []string{"SCT", "X-Request-Id", "Mayfly-Config-Generation", "Mayfly-Config-Digest"},
+	})
+	return s.bounded(allow.Handler(withLog(gateway, ct))), nil
+}
+
+// withLog puts the read path of the embedded log before the gateway.
+func withLog(gateway, ct http.Handler) http.Handler {
+	if ct == nil {
+		return gateway
+	}
+	ct = http.StripPrefix("/ct", ct)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/ct/") {
+			ct.ServeHTTP(w, r)
+			return
+		}
+		gateway.ServeHTTP(w, r)
+	})
+}
+
+// bounded gives a request its id and its body a limit.
+func (s *Server) bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := saneID(r.Header.Get(requestIDKey))
+		r.Header.Set(requestIDKey, id)
+		w.Header().Set(requestIDKey, id)
+		r.Body = http.MaxBytesReader(w, r.Body, s.limits.Body)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// both serves REST and gRPC on one port: gRPC is HTTP/2 with a content type of its own.
+func (s *Server) both() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 2 || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+			s.http.ServeHTTP(w, r)
+			return
+		}
+		c := http.NewResponseController(w) // a health watch is open for long; grpc has its own bounds
+		_ = c.SetReadDeadline(time.Time{})
+		_ = c.SetWriteDeadline(time.Time{})
+		s.grpc.ServeHTTP(w, r)
+	})
+}
+
+// writeError writes a google.rpc.Status. One that comes from the gateway itself (routing, decoding) gets its reason here.
+func writeError(_ context.Context, _ *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+	st := status.Convert(err)
+	if len(st.Details()) == 0 {
+		with, e := st.WithDetails(&errdetails.ErrorInfo{
+			Reason: string(gatewayReason(st.Code())), Domain: domain, Metadata: map[string]string{"request_id": w.Header().Get(requestIDKey)},
+		})
+		if e == nil {
+			st = with
+		}
+	}
+	for _, d := range st.Details() {
+		if retry, ok := d.(*errdetails.RetryInfo); ok {
+			w.Header().Set("Retry-After", strconv.Itoa(int(retry.GetRetryDelay().AsDuration()/time.Second)))
+		}
+	}
+	body, e := m.Marshal(st.Proto())
+	if e != nil {
+		body, _ = json.Marshal(map[string]any{"code": codes.Internal, "message": fault.InternalError.Message(), "details": []any{}})
+	}
+	code := runtime.HTTPStatusFromCode(st.Code())
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Del("Trailer")
+	w.WriteHeader(code)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body) // the client is gone: nobody to tell
+	}
+	_, _ = io.CopyN(io.Discard, r.Body, 4096) // lets a small rest of the body not cost the connection
+}
+
+// gatewayReason is the reason for an error that never reached the service.
+func gatewayReason(c codes.Code) fault.Reason {
+	switch c {
+	case codes.InvalidArgument, codes.NotFound, codes.Unimplemented:
+		return fault.RequestMalformed
+	case codes.Canceled:
+		return fault.CallerCanceled
+	case codes.DeadlineExceeded:
+		return fault.CallerDeadline
+	}
+	return fault.InternalError
+}

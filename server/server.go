@@ -1,0 +1,236 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/netutil"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/pop"
+	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
+)
+
+// Core is what requests run on. A request uses the one that is in force when it begins, to its end.
+type Core struct {
+	Issuers    *oidc.Verifier
+	Keys       *pop.Policy
+	Authority  *ca.Authority
+	Generation uint64 // counts configurations, from 1
+	Digest     string // SHA-256 of the configuration, in hexadecimal
+}
+
+// Limits bound what clients can take. A zero field has the default that its comment gives.
+type Limits struct {
+	Body        int64         // of a request, in bytes: 64 KiB
+	Header      int           // of a request, in bytes: 32 KiB
+	Request     time.Duration // from decoded request to answer: 20 s
+	Drain       time.Duration // for running requests at the stop: 25 s
+	Concurrency int           // requests that run at once, the rest is refused: 1024
+	Connections int           // open per listener, the rest waits: 4096
+}
+
+func (l Limits) withDefaults() Limits {
+	l.Body = positive(l.Body, 64<<10)
+	l.Header = positive(l.Header, 32<<10)
+	l.Request = positive(l.Request, 20*time.Second)
+	l.Drain = positive(l.Drain, 25*time.Second)
+	l.Concurrency = positive(l.Concurrency, 1024)
+	l.Connections = positive(l.Connections, 4096)
+	return l
+}
+
+func positive[N int | int64 | time.Duration](v, otherwise N) N {
+	if v > 0 {
+		return v
+	}
+	return otherwise
+}
+
+// Options for [New].
+type Options struct {
+	Logger    *slog.Logger         // nil: none
+	CT        http.Handler         // read path of the embedded log, without the prefix /ct/; nil: none
+	Readiness *Readiness           // nil: an empty one
+	Registry  *prometheus.Registry // for /metrics; nil: no such page
+	Now       func() time.Time     // nil: time.Now
+	Limits    Limits
+}
+
+// Server speaks gRPC and REST.
+type Server struct {
+	log       *slog.Logger
+	limits    Limits
+	readiness *Readiness
+	metrics   *metrics
+	slots     chan struct{}
+	state     atomic.Pointer[state]
+	stopping  chan struct{}
+	grpc      *grpc.Server
+	http      http.Handler
+	admin     http.Handler
+}
+
+// state is a core or the reason why there is none.
+type state struct {
+	core  *Core
+	cause string
+}
+
+// New returns a server without a core: it answers NOT_READY until [Server.SetCore].
+func New(o Options) (*Server, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Readiness == nil {
+		o.Readiness = NewReadiness(o.Now)
+	}
+	s := &Server{
+		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(), stopping: make(chan struct{}),
+	}
+	s.slots = make(chan struct{}, s.limits.Concurrency)
+	s.SetNotReady("starting")
+	s.grpc = grpc.NewServer(
+		grpc.MaxRecvMsgSize(int(s.limits.Body)),
+		grpc.MaxHeaderListSize(uint32(s.limits.Header)), //nolint:gosec // our own small number
+		grpc.MaxConcurrentStreams(256),
+		grpc.ConnectionTimeout(headerTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 5 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	)
+	fulciopb.RegisterCAServer(s.grpc, service{Server: s})
+	grpc_health_v1.RegisterHealthServer(s.grpc, &healthService{server: s})
+	reflection.Register(s.grpc)
+	var err error
+	if s.http, err = s.rest(o.CT); err != nil {
+		return nil, err
+	}
+	s.admin = s.adminPages(o.Registry)
+	return s, nil
+}
+
+// SetCore puts c in force for requests that begin from now on.
+func (s *Server) SetCore(c *Core) { s.state.Store(&state{core: c}) }
+
+// SetNotReady takes the core away. Clients read cause.
+func (s *Server) SetNotReady(cause string) { s.state.Store(&state{cause: cause}) }
+
+// HTTPHandler returns the REST API.
+func (s *Server) HTTPHandler() http.Handler { return s.http }
+
+// AdminHandler returns the pages for the operator: liveness, readiness, metrics, profiling.
+func (s *Server) AdminHandler() http.Handler { return s.admin }
+
+// Collectors returns the metrics of the server.
+func (s *Server) Collectors() []prometheus.Collector { return s.metrics.collectors() }
+
+// Listeners are where a server listens; nil is nowhere. The same listener for HTTP and GRPC serves both on one port.
+type Listeners struct {
+	HTTP, GRPC, Admin net.Listener
+}
+
+// The bounds on slow clients (F3).
+const (
+	headerTimeout = 5 * time.Second
+	bodyTimeout   = 10 * time.Second
+	idleTimeout   = 30 * time.Second
+)
+
+// Serve answers on l until ctx ends, then stops: readiness goes first, running requests get the drain time. It closes the
+// listeners. It returns nil after an orderly stop.
+func (s *Server) Serve(ctx context.Context, l Listeners) error {
+	failed := make(chan error, 3)
+	var pages []*http.Server
+	onePort := l.HTTP != nil && l.HTTP == l.GRPC
+	running := 0
+	serve := func(h *http.Server, at net.Listener) {
+		pages = append(pages, h)
+		running++
+		go func() { failed <- orderly(h.Serve(netutil.LimitListener(at, s.limits.Connections))) }()
+	}
+	if l.HTTP != nil {
+		h := s.httpServer(s.http)
+		if onePort {
+			h.Handler = s.both()
+			h.Protocols = new(http.Protocols)
+			h.Protocols.SetHTTP1(true)
+			h.Protocols.SetUnencryptedHTTP2(true)
+			h.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 256}
+		}
+		serve(h, l.HTTP)
+	}
+	if l.Admin != nil {
+		h := s.httpServer(s.admin)
+		h.WriteTimeout = 0 // profiles take as long as they are asked to
+		serve(h, l.Admin)
+	}
+	if l.GRPC != nil && !onePort {
+		running++
+		go func() { failed <- orderly(s.grpc.Serve(netutil.LimitListener(l.GRPC, s.limits.Connections))) }()
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		running--
+	}
+	s.stop(pages)
+	for range running {
+		err = errors.Join(err, <-failed)
+	}
+	return err
+}
+
+func orderly(err error) error {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return err
+}
+
+// stop lets running requests end, within the drain time.
+func (s *Server) stop(pages []*http.Server) {
+	close(s.stopping)
+	ctx, cancel := context.WithTimeout(context.Background(), s.limits.Drain)
+	defer cancel()
+	drained := make(chan struct{})
+	go func() {
+		s.grpc.GracefulStop()
+		close(drained)
+	}()
+	for _, h := range pages {
+		if err := h.Shutdown(ctx); err != nil {
+			s.log.Warn("requests were still running at the end of the drain time", "drain", s.limits.Drain)
+			_ = h.Close() // the connections that did not drain
+		}
+	}
+	select {
+	case <-drained:
+	case <-ctx.Done():
+		s.grpc.Stop()
+		<-drained
+	}
+}
+
+func (s *Server) httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, WriteTimeout: bodyTimeout + s.limits.Request, IdleTimeout: idleTimeout,
+		// The library allows 4096 bytes more than it is told.
+		MaxHeaderBytes: s.limits.Header - 4096,
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}

@@ -1,0 +1,159 @@
+package server
+
+import (
+	"context"
+	"encoding/pem"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/pop"
+	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
+)
+
+// service answers the API.
+type service struct {
+	fulciopb.UnimplementedCAServer
+	*Server
+}
+
+// CreateSigningCertificate issues one certificate.
+func (s service) CreateSigningCertificate(ctx context.Context, in *fulciopb.CreateSigningCertificateRequest) (*fulciopb.SigningCertificate, error) {
+	return observe(ctx, s.Server, call[*fulciopb.SigningCertificate]{
+		method: "CreateSigningCertificate",
+		run: func(ctx context.Context, core *Core, r *record) (*fulciopb.SigningCertificate, error) {
+			return s.create(ctx, core, in, r)
+		},
+	})
+}
+
+// create is the path of a request: who asks, which key, then the certificate.
+func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSigningCertificateRequest, r *record) (*fulciopb.SigningCertificate, error) {
+	id, err := core.Issuers.Identify(ctx, credential(ctx, in))
+	if err != nil {
+		return nil, err
+	}
+	r.identity(id)
+	key, err := prove(core.Keys, in, pop.Proof{Challenge: id.Challenge, ChallengeClaim: id.ChallengeClaim})
+	if err != nil {
+		return nil, err
+	}
+	r.add("key_algorithm", key.Algorithm)
+	cert, err := core.Authority.Issue(ctx, ca.Request{Identity: id, SPKI: key.SPKI, PublicKey: key.Public})
+	if err != nil {
+		return nil, err
+	}
+	r.add("serial", fmt.Sprintf("%x", cert.Serial))
+	return encode(cert), nil
+}
+
+// credential returns the token: the request's, or else the one that stands exactly once in the metadata. The gateway puts an
+// Authorization header there.
+func credential(ctx context.Context, in *fulciopb.CreateSigningCertificateRequest) string {
+	if token := in.GetCredentials().GetOidcIdentityToken(); token != "" {
+		return token
+	}
+	if all := metadata.ValueFromIncomingContext(ctx, tokenKey); len(all) == 1 {
+		return all[0]
+	}
+	return ""
+}
+
+// tokenKey is the metadata key of a token.
+const tokenKey = "oidcidentitytoken"
+
+// bearer takes the scheme off an Authorization header; its name is case-insensitive (RFC 9110 §11.1). A bare token passes.
+func bearer(header string) string {
+	const scheme = "bearer "
+	if len(header) >= len(scheme) && strings.EqualFold(header[:len(scheme)], scheme) {
+		return strings.TrimLeft(header[len(scheme):], " ")
+	}
+	return header
+}
+
+// prove checks key and proof of possession, in whichever form they came.
+func prove(keys *pop.Policy, in *fulciopb.CreateSigningCertificateRequest, p pop.Proof) (pop.Key, error) {
+	if csr := in.GetCertificateSigningRequest(); len(csr) > 0 {
+		return keys.VerifyCSR(csr)
+	}
+	request := in.GetPublicKeyRequest()
+	if request.GetPublicKey().GetContent() == "" {
+		return pop.Key{}, fault.New(fault.KeyMissing, nil)
+	}
+	p.PublicKey, p.Signature = []byte(request.GetPublicKey().GetContent()), request.GetProofOfPossession()
+	return keys.VerifySignature(p)
+}
+
+// encode puts a certificate on the wire: PEM blocks without a newline at the end, leaf first.
+func encode(c *ca.Certificate) *fulciopb.SigningCertificate {
+	chain := &fulciopb.CertificateChain{Certificates: make([]string, 0, 1+len(c.Chain))}
+	for _, der := range append([][]byte{c.DER}, c.Chain...) {
+		chain.Certificates = append(chain.Certificates, strings.TrimSuffix(pemOf(der), "\n"))
+	}
+	if c.Embedded {
+		return &fulciopb.SigningCertificate{Certificate: &fulciopb.SigningCertificate_SignedCertificateEmbeddedSct{
+			SignedCertificateEmbeddedSct: &fulciopb.SigningCertificateEmbeddedSCT{Chain: chain},
+		}}
+	}
+	return &fulciopb.SigningCertificate{Certificate: &fulciopb.SigningCertificate_SignedCertificateDetachedSct{
+		SignedCertificateDetachedSct: &fulciopb.SigningCertificateDetachedSCT{Chain: chain},
+	}}
+}
+
+func pemOf(der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// GetTrustBundle returns every chain, in PEM blocks that end in a newline.
+func (s service) GetTrustBundle(ctx context.Context, _ *fulciopb.GetTrustBundleRequest) (*fulciopb.TrustBundle, error) {
+	return observe(ctx, s.Server, call[*fulciopb.TrustBundle]{
+		method: "GetTrustBundle",
+		run: func(_ context.Context, core *Core, _ *record) (*fulciopb.TrustBundle, error) {
+			out := &fulciopb.TrustBundle{}
+			for _, certs := range core.Authority.Bundle() {
+				chain := &fulciopb.CertificateChain{}
+				for _, c := range certs {
+					chain.Certificates = append(chain.Certificates, pemOf(c.Raw))
+				}
+				out.Chains = append(out.Chains, chain)
+			}
+			return out, nil
+		},
+	})
+}
+
+// The headers that say which configuration is in force.
+const (
+	generationKey = "mayfly-config-generation"
+	digestKey     = "mayfly-config-digest"
+)
+
+// GetConfiguration lists the issuers, in a stable order.
+func (s service) GetConfiguration(ctx context.Context, _ *fulciopb.GetConfigurationRequest) (*fulciopb.Configuration, error) {
+	return observe(ctx, s.Server, call[*fulciopb.Configuration]{
+		method: "GetConfiguration",
+		run: func(ctx context.Context, core *Core, _ *record) (*fulciopb.Configuration, error) {
+			err := grpc.SetHeader(ctx, metadata.Pairs(generationKey, strconv.FormatUint(core.Generation, 10), digestKey, core.Digest))
+			if err != nil {
+				return nil, err
+			}
+			out := &fulciopb.Configuration{}
+			for _, i := range core.Issuers.Issuers() {
+				row := &fulciopb.OIDCIssuer{
+					Issuer: &fulciopb.OIDCIssuer_IssuerUrl{IssuerUrl: i.URL}, Audience: i.Audience, ChallengeClaim: i.ChallengeClaim,
+					SpiffeTrustDomain: i.SPIFFETrustDomain, IssuerType: i.Type, SubjectDomain: i.SubjectDomain, SkipEmailVerification: i.SkipEmailVerification,
+				}
+				if i.Wildcard {
+					row.Issuer = &fulciopb.OIDCIssuer_WildcardIssuerUrl{WildcardIssuerUrl: i.URL}
+				}
+				out.Issuers = append(out.Issuers, row)
+			}
+			return out, nil
+		},
+	})
+}
