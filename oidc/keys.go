@@ -1,0 +1,248 @@
+package oidc
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/time/rate"
+
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+// How old keys may be, and how often they are fetched (E4 to E7).
+const (
+	freshFor   = 5 * time.Minute // then refreshed beside the traffic
+	usableFor  = 24 * time.Hour  // then refused while the provider is down
+	missEvery  = 5 * time.Second // fetches because of unknown key ids, on average
+	missBurst  = 3
+	minBackoff = time.Second
+	maxBackoff = 30 * time.Second
+)
+
+// provider holds the keys of one issuer.
+type provider struct {
+	fetcher *fetcher
+	now     func() time.Time
+	save    func(*keyring)
+	metrics *metrics
+	label   string // in metrics: from the configuration, never from a token
+
+	ring   atomic.Pointer[keyring]
+	misses *rate.Limiter
+
+	mu       sync.Mutex
+	flight   chan struct{} // closed when the fetch under way ends; nil: none
+	failures int           // in a row
+	retryAt  time.Time
+	cause    error
+	since    time.Time
+	wait     *sync.WaitGroup
+	root     context.Context //nolint:containedctx // the life of background fetches, not of a request
+}
+
+// key returns the keys that may verify a token with this key id; all of them when it names none.
+func (p *provider) key(ctx context.Context, alg, kid string) ([]jose.JSONWebKey, error) {
+	now := p.now()
+	ring := p.ring.Load()
+	if ring == nil || now.Sub(ring.fetched) > usableFor {
+		if err := p.refresh(ctx); err != nil {
+			return nil, err
+		}
+		ring = p.ring.Load()
+	} else if now.Sub(ring.fetched) > freshFor {
+		p.background()
+	}
+	keys, err := ring.find(alg, kid)
+	if !errors.Is(err, errUnknownKey) {
+		return keys, err
+	}
+	if !p.misses.AllowN(now, 1) {
+		return nil, fault.New(fault.KeyIDUnknown, err, "kid", kid)
+	}
+	if err := p.refresh(ctx); err != nil { // the keys in hand are good: the id is unknown, not the provider at fault
+		return nil, fault.New(fault.KeyIDUnknown, err, "kid", kid)
+	}
+	if keys, err = p.ring.Load().find(alg, kid); errors.Is(err, errUnknownKey) {
+		return nil, fault.New(fault.KeyIDUnknown, err, "kid", kid)
+	}
+	return keys, err
+}
+
+var errUnknownKey = errors.New("no such key id")
+
+func (r *keyring) find(alg, kid string) ([]jose.JSONWebKey, error) {
+	if !slices.Contains(r.algs, alg) {
+		return nil, fault.New(fault.AlgorithmNotAllowed, nil, "alg", alg)
+	}
+	var out []jose.JSONWebKey
+	known := false
+	for _, k := range r.keys {
+		if kid != "" && k.KeyID != kid {
+			continue
+		}
+		known = true
+		if fits(alg, k) {
+			out = append(out, k)
+		}
+	}
+	switch {
+	case len(out) > 0:
+		return out, nil
+	case known:
+		return nil, fault.New(fault.AlgorithmNotAllowed, errors.New("the key is of another kind"), "alg", alg)
+	}
+	return nil, errUnknownKey
+}
+
+// refresh waits for one fetch, which it shares with everybody who waits; the fetch itself belongs to nobody and goes on when
+// a caller leaves. After failures it says no at once until the back-off ends.
+func (p *provider) refresh(ctx context.Context) error {
+	p.mu.Lock()
+	if p.flight == nil {
+		if now := p.now(); now.Before(p.retryAt) {
+			err := p.unavailable(p.retryAt.Sub(now))
+			p.mu.Unlock()
+			return err
+		}
+		p.launch()
+	}
+	flight := p.flight
+	p.mu.Unlock()
+	select {
+	case <-flight:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cause != nil {
+		return p.unavailable(time.Until(p.retryAt))
+	}
+	return nil
+}
+
+// unavailable needs mu.
+func (p *provider) unavailable(after time.Duration) error {
+	return fault.New(fault.ProviderUnavailable, p.cause, "issuer", p.fetcher.issuer).WithRetryAfter(after)
+}
+
+// background starts a fetch that nobody waits for.
+func (p *provider) background() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.flight == nil && !p.now().Before(p.retryAt) {
+		p.launch()
+	}
+}
+
+// launch needs mu.
+func (p *provider) launch() {
+	flight := make(chan struct{})
+	p.flight = flight
+	p.wait.Go(func() {
+		ring, err := p.fetcher.fetch(p.root, p.now())
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		defer close(flight)
+		p.flight = nil
+		if (err == nil) != (p.cause == nil) || p.since.IsZero() {
+			p.since = p.now()
+		}
+		p.cause = err
+		if err != nil {
+			p.failures++
+			p.retryAt = p.now().Add(min(maxBackoff, minBackoff<<min(p.failures-1, 10)))
+			p.metrics.fetches.WithLabelValues(p.label, "failure").Inc()
+			return
+		}
+		p.failures, p.retryAt = 0, time.Time{}
+		p.metrics.fetches.WithLabelValues(p.label, "success").Inc()
+		p.ring.Store(ring)
+		p.save(ring)
+	})
+}
+
+// status is the provider's line in the readiness report.
+func (p *provider) status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Status{Issuer: p.fetcher.issuer, OK: p.cause == nil && p.ring.Load() != nil, Since: p.since}
+	switch {
+	case p.cause != nil:
+		s.Cause = p.cause.Error()
+	case !s.OK:
+		s.Cause = "its keys have not been fetched yet"
+	}
+	return s
+}
+
+// strong reports whether a key is one that may sign tokens (E10).
+func strong(key any) bool {
+	switch k := key.(type) {
+	case *rsa.PublicKey:
+		return k.N.BitLen() >= 2048 && k.N.BitLen() <= 8192
+	case *ecdsa.PublicKey:
+		return k.Curve == elliptic.P256() || k.Curve == elliptic.P384() || k.Curve == elliptic.P521()
+	case ed25519.PublicKey:
+		return len(k) == ed25519.PublicKeySize
+	}
+	return false
+}
+
+// fits reports whether a key is of the kind that alg needs, curve included (D2).
+func fits(alg string, k jose.JSONWebKey) bool {
+	if k.Algorithm != "" && k.Algorithm != alg {
+		return false
+	}
+	switch key := k.Key.(type) {
+	case *rsa.PublicKey:
+		return strings.HasPrefix(alg, "RS") || strings.HasPrefix(alg, "PS")
+	case *ecdsa.PublicKey:
+		return alg == map[elliptic.Curve]string{elliptic.P256(): "ES256", elliptic.P384(): "ES384", elliptic.P521(): "ES512"}[key.Curve]
+	case ed25519.PublicKey:
+		return alg == "EdDSA"
+	}
+	return false
+}
+
+// oneToken is the key set of one verification. It keeps the error that go-oidc would flatten to text.
+type oneToken struct {
+	provider *provider
+	token    *token
+	payload  []byte // verified
+	err      error
+}
+
+// VerifySignature implements the go-oidc key set.
+func (o *oneToken) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
+	o.payload, o.err = o.verify(ctx, raw)
+	return o.payload, o.err
+}
+
+func (o *oneToken) verify(ctx context.Context, raw string) ([]byte, error) {
+	keys, err := o.provider.key(ctx, o.token.alg, o.token.kid)
+	if err != nil {
+		return nil, err
+	}
+	jws, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(o.token.alg)})
+	if err != nil {
+		return nil, fault.New(fault.TokenMalformed, errors.New("not a JWS"))
+	}
+	for _, k := range keys {
+		if payload, err := jws.Verify(k.Key); err == nil {
+			return payload, nil
+		}
+	}
+	return nil, fault.New(fault.SignatureInvalid, fmt.Errorf("none of %d keys verifies it", len(keys)))
+}

@@ -1,0 +1,209 @@
+package oidc
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+// Bounds on a token.
+const (
+	maxToken = 16 << 10
+	maxDepth = 16
+
+	leeway          = time.Minute // for nbf and iat
+	lenientLeeway   = 5 * time.Minute
+	defaultLifetime = 24 * time.Hour
+)
+
+// claims are the payload of a token: strings, json.Number, bool, nil, []any and map[string]any.
+type claims map[string]any
+
+// token is a JWS in compact serialization, taken apart and not verified.
+type token struct {
+	raw     string
+	alg     string
+	kid     string
+	payload []byte
+	claims  claims
+	unclean error // what Fulcio would let pass: names twice, or equal but for their case
+}
+
+// parseToken takes a token apart (RFC 7515 §7.1). It accepts the compact serialization only, in its one canonical spelling (D4).
+func parseToken(raw string) (*token, error) {
+	if raw == "" {
+		return nil, fault.New(fault.TokenMissing, nil)
+	}
+	if len(raw) > maxToken {
+		return nil, fault.New(fault.TokenTooLarge, fmt.Errorf("%d bytes", len(raw)), "max", strconv.Itoa(maxToken))
+	}
+	malformed := func(what string) error { return fault.New(fault.TokenMalformed, errors.New(what)) }
+	if strings.Count(raw, ".") != 2 {
+		return nil, malformed("not three parts")
+	}
+	parts := strings.Split(raw, ".")
+	var decoded [3][]byte
+	for i, p := range parts {
+		var err error
+		if strings.ContainsAny(p, "\r\n") {
+			return nil, malformed("a line end inside")
+		}
+		if decoded[i], err = base64.RawURLEncoding.Strict().DecodeString(p); err != nil || len(decoded[i]) == 0 {
+			return nil, malformed("a part is not base64url")
+		}
+	}
+	header, unclean, err := parseObject(decoded[0])
+	if err != nil || unclean != nil {
+		return nil, malformed("the header is not a JSON object")
+	}
+	t := &token{raw: raw, payload: decoded[1]}
+	if t.claims, t.unclean, err = parseObject(decoded[1]); err != nil {
+		return nil, malformed("the payload is not a JSON object")
+	}
+	for _, name := range []string{"crit", "b64"} {
+		if _, ok := header[name]; ok {
+			return nil, malformed("the header has " + name)
+		}
+	}
+	t.alg, _ = header["alg"].(string)
+	if t.alg == "" {
+		return nil, malformed("the header has no alg")
+	}
+	if kid, ok := header["kid"]; ok {
+		if t.kid, ok = kid.(string); !ok || len(t.kid) > 1024 {
+			return nil, malformed("kid is not a short string")
+		}
+	}
+	return t, nil
+}
+
+// parseObject reads one JSON object strictly: UTF-8, no bytes after it, at most maxDepth levels. unclean says that a name
+// stands twice, or two names differ in case only; the last one then counts.
+func parseObject(data []byte) (out claims, unclean, err error) {
+	if !utf8.Valid(data) {
+		return nil, nil, errors.New("not UTF-8")
+	}
+	d := json.NewDecoder(strings.NewReader(string(data)))
+	d.UseNumber()
+	r := &reader{d: d}
+	v, err := r.value(0)
+	if err != nil {
+		return nil, nil, err
+	}
+	if d.More() || strings.TrimSpace(string(data[d.InputOffset():])) != "" {
+		return nil, nil, errors.New("bytes after the object")
+	}
+	m, ok := v.(map[string]any)
+	if !ok {
+		return nil, nil, errors.New("not an object")
+	}
+	return m, r.unclean, nil
+}
+
+type reader struct {
+	d       *json.Decoder
+	unclean error
+}
+
+func (r *reader) value(depth int) (any, error) {
+	if depth > maxDepth {
+		return nil, errors.New("nested too deep")
+	}
+	t, err := r.d.Token()
+	if err != nil {
+		return nil, err
+	}
+	switch t {
+	case json.Delim('{'):
+		return r.object(depth)
+	case json.Delim('['):
+		var list []any
+		for r.d.More() {
+			v, err := r.value(depth + 1)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, v)
+		}
+		_, err := r.d.Token()
+		return list, err
+	}
+	return t, nil
+}
+
+func (r *reader) object(depth int) (any, error) {
+	m := map[string]any{}
+	folded := map[string]bool{}
+	for r.d.More() {
+		t, err := r.d.Token()
+		if err != nil {
+			return nil, err
+		}
+		name, ok := t.(string)
+		if !ok {
+			return nil, errors.New("a name is not a string")
+		}
+		if low := strings.ToLower(name); folded[low] {
+			r.unclean = errors.New("a claim stands twice, or two claims differ in case only")
+		} else {
+			folded[low] = true
+		}
+		if m[name], err = r.value(depth + 1); err != nil {
+			return nil, err
+		}
+	}
+	_, err := r.d.Token()
+	return m, err
+}
+
+// text returns a string claim. An absent, null or empty one is missing; another type is invalid.
+func (c claims) text(name string) (string, error) {
+	switch v := c[name].(type) {
+	case nil:
+		return "", fault.New(fault.ClaimMissing, fmt.Errorf("%s is absent", name), "claim", name)
+	case string:
+		if v == "" {
+			return "", fault.New(fault.ClaimMissing, fmt.Errorf("%s is empty", name), "claim", name)
+		}
+		return v, nil
+	}
+	return "", fault.New(fault.ClaimInvalid, fmt.Errorf("%s is not a string", name), "claim", name)
+}
+
+// at returns a NumericDate claim (RFC 7519 §2); ok is false when it is absent.
+func (c claims) at(name string) (t time.Time, ok bool, err error) {
+	v, ok := c[name]
+	if !ok || v == nil {
+		return time.Time{}, false, nil
+	}
+	n, isNumber := v.(json.Number)
+	f, err := n.Float64()
+	if !isNumber || err != nil || f < 0 || f > 1e11 {
+		return time.Time{}, false, fault.New(fault.ClaimInvalid, fmt.Errorf("%s is not a time", name), "claim", name)
+	}
+	return time.Unix(int64(f), 0), true, nil
+}
+
+// audiences returns aud, which is a string or a list of strings (RFC 7519 §4.1.3).
+func (c claims) audiences() []string {
+	switch v := c["aud"].(type) {
+	case string:
+		return []string{v}
+	case []any:
+		var out []string
+		for _, one := range v {
+			if s, ok := one.(string); ok {
+				out = append(out, s)
+			}
+		}
+		return out
+	}
+	return nil
+}
