@@ -1,0 +1,97 @@
+package embedded
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+)
+
+// signer signs for the log: SCTs (RFC 6962 §3.2) and checkpoints, which are notes whose signature is that of an RFC 6962 tree
+// head (c2sp.org/static-ct-api, "Checkpoints").
+type signer struct {
+	origin string
+	key    *ecdsa.PrivateKey
+	id     [32]byte // SHA-256 of the SPKI (RFC 6962 §3.2)
+	now    func() time.Time
+	rand   io.Reader
+}
+
+const (
+	noteRFC6962 = 0x05 // signature type in a note's key id
+
+	tlsSHA256, tlsECDSA = 4, 3 // RFC 5246 §7.4.1.4.1
+)
+
+// Name implements the signer of notes.
+func (s *signer) Name() string { return s.origin }
+
+// KeyHash implements the signer of notes.
+func (s *signer) KeyHash() uint32 {
+	h := sha256.New()
+	h.Write([]byte(s.origin + "\n"))
+	h.Write([]byte{noteRFC6962})
+	h.Write(s.id[:])
+	return binary.BigEndian.Uint32(h.Sum(nil))
+}
+
+// Sign implements the signer of notes: timestamp, then the signature over the tree head that the note describes.
+func (s *signer) Sign(msg []byte) ([]byte, error) {
+	size, root, err := parseHead(msg, s.origin)
+	if err != nil {
+		return nil, err
+	}
+	at := uint64(s.now().UnixMilli()) //nolint:gosec // after 1970
+	head := cryptobyte.NewBuilder(nil)
+	head.AddUint8(0) // v1
+	head.AddUint8(1) // tree_hash
+	head.AddUint64(at)
+	head.AddUint64(size)
+	head.AddBytes(root)
+	sig, err := s.digitallySigned(head.BytesOrPanic())
+	if err != nil {
+		return nil, err
+	}
+	return append(binary.BigEndian.AppendUint64(nil, at), sig...), nil
+}
+
+// digitallySigned is the TLS structure of RFC 5246 §4.7.
+func (s *signer) digitallySigned(data []byte) ([]byte, error) {
+	sig, err := s.sign(data)
+	if err != nil {
+		return nil, err
+	}
+	b := cryptobyte.NewBuilder(nil)
+	b.AddUint8(tlsSHA256)
+	b.AddUint8(tlsECDSA)
+	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(sig) })
+	return b.Bytes()
+}
+
+func (s *signer) sign(data []byte) ([]byte, error) {
+	digest := sha256.Sum256(data)
+	return s.key.Sign(s.rand, digest[:], crypto.SHA256)
+}
+
+// parseHead reads the first three lines of a checkpoint (c2sp.org/tlog-checkpoint): origin, size, root hash.
+func parseHead(msg []byte, origin string) (size uint64, root []byte, err error) {
+	lines := strings.Split(string(msg), "\n")
+	if len(lines) < 4 || lines[0] != origin {
+		return 0, nil, errors.New("not a checkpoint of this log")
+	}
+	if size, err = strconv.ParseUint(lines[1], 10, 64); err != nil || strconv.FormatUint(size, 10) != lines[1] {
+		return 0, nil, errors.New("the checkpoint has no tree size")
+	}
+	if root, err = base64.StdEncoding.Strict().DecodeString(lines[2]); err != nil || len(root) != sha256.Size {
+		return 0, nil, errors.New("the checkpoint has no root hash")
+	}
+	return size, root, nil
+}

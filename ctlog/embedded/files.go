@@ -1,0 +1,127 @@
+package embedded
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// The files beside the log's own.
+const (
+	keyFile    = "log.key.pem"
+	publicFile = "log.pub.pem"
+	originFile = "origin"
+	lockFile   = "lock"
+)
+
+// lockDir takes the directory for this process; the lock goes with the file.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
+		_ = f.Close()
+		return nil, fmt.Errorf("the log in %s is in use by another process; stop it, or give this one a directory of its own", dir)
+	}
+	return f, nil
+}
+
+// claimOrigin writes the origin on the first start and insists on it ever after: checkpoints of two names over one tree
+// would be two logs to every monitor.
+func claimOrigin(c Config) error {
+	path := filepath.Join(c.Dir, originFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return writeSynced(path, []byte(c.Origin+"\n"), 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	if have := strings.TrimSpace(string(data)); have != c.Origin {
+		return fmt.Errorf("%s holds the log %q, not %q; a log cannot change its origin: write the old one, or use a new directory", c.Dir, have, c.Origin)
+	}
+	return nil
+}
+
+// openKey reads the log's key, or makes one. The public key is written again if it is gone.
+func openKey(dir string) (key *ecdsa.PrivateKey, id [32]byte, err error) {
+	path := filepath.Join(dir, keyFile)
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if _, e := os.Stat(filepath.Join(dir, "checkpoint")); e == nil {
+			return nil, id, fmt.Errorf("%s is gone, but the log has entries: restore the key, or use a new directory", path)
+		}
+		if key, err = newKey(path); err != nil {
+			return nil, id, err
+		}
+	case err != nil:
+		return nil, id, err
+	default:
+		block, _ := pem.Decode(data)
+		if block == nil {
+			return nil, id, fmt.Errorf("%s holds no key in PEM; restore it", path)
+		}
+		k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		var ok bool
+		if key, ok = k.(*ecdsa.PrivateKey); err != nil || !ok || key.Curve != elliptic.P256() {
+			return nil, id, fmt.Errorf("%s holds no P-256 key; restore it", path)
+		}
+	}
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, id, err
+	}
+	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})
+	return key, sha256.Sum256(spki), writeSynced(filepath.Join(dir, publicFile), public, 0o644)
+}
+
+func newKey(path string) (*ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return key, writeSynced(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+}
+
+// writeSynced replaces a file in one step and returns when file and name are on disk.
+func writeSynced(path string, data []byte, mode os.FileMode) (err error) {
+	dir, name := filepath.Split(path)
+	f, err := os.CreateTemp(dir, "."+name+"-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
