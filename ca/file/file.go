@@ -18,7 +18,7 @@ import (
 type Options struct {
 	// Key is one private key in PEM: PKCS#8 (RFC 5958), PKCS#8 encrypted with a password, SEC 1 (RFC 5915) or PKCS#1 (RFC 8017).
 	Key []byte
-	// Password decrypts an encrypted key; nil for one that is not.
+	// Password decrypts an encrypted key; empty for one that is not.
 	Password []byte
 }
 
@@ -30,9 +30,9 @@ func Open(o Options) (crypto.Signer, error) {
 	}
 	encrypted := strings.HasPrefix(block.Type, "ENCRYPTED ") || block.Headers["DEK-Info"] != ""
 	switch {
-	case encrypted && o.Password == nil:
+	case encrypted && len(o.Password) == 0:
 		return nil, errors.New("the private key is encrypted; set its password")
-	case !encrypted && o.Password != nil:
+	case !encrypted && len(o.Password) > 0:
 		return nil, errors.New("a password is set, but the private key is not encrypted; remove the password or encrypt the key")
 	}
 	key, err := parse(block, o.Password)

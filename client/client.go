@@ -1,0 +1,314 @@
+// Package client asks a CA for certificates, over REST or gRPC.
+//
+// It MUST NOT return a certificate that it has not verified: for the key that was sent, to a trusted root, with SCTs of
+// trusted logs, unless the caller turned that off. A token MUST NOT reach an error.
+package client
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/identity"
+	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
+	"github.com/mayfly-ca/mayfly/tbs"
+)
+
+// maxAnswer caps an answer in bytes.
+const maxAnswer = 1 << 20
+
+// Options for [New].
+type Options struct {
+	URL  string // of the CA: https://HOST or http://HOST
+	GRPC bool   // URL is that of the gRPC port
+	// Trust verifies answers. Nil is an error unless SkipVerify.
+	Trust      *Trust
+	SkipVerify bool
+	UserAgent  string
+	Timeout    time.Duration    // of one call; 0 is 30 s
+	HTTPClient *http.Client     // for REST; nil: a new one
+	Now        func() time.Time // nil: time.Now
+}
+
+// Client talks to one CA. It is safe for concurrent use.
+type Client struct {
+	o   Options
+	api transport
+}
+
+// transport is one of the two ways to the CA.
+type transport interface {
+	create(ctx context.Context, in *fulciopb.CreateSigningCertificateRequest) (*fulciopb.SigningCertificate, error)
+	bundle(ctx context.Context) (*fulciopb.TrustBundle, error)
+	configuration(ctx context.Context) (*fulciopb.Configuration, error)
+	close()
+}
+
+// New returns a client. It dials nobody yet.
+func New(o Options) (*Client, error) {
+	u, err := url.Parse(o.URL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" {
+		return nil, fmt.Errorf("%q is not the URL of a CA; write https://HOST or http://HOST:PORT", o.URL)
+	}
+	if o.Trust == nil && !o.SkipVerify {
+		return nil, errors.New("no trust to verify answers with")
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = 30 * time.Second
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	c := &Client{o: o}
+	if o.GRPC {
+		c.api, err = newGRPC(u, o)
+		return c, err
+	}
+	c.api = newREST(u, o)
+	return c, nil
+}
+
+// Close lets the connections go.
+func (c *Client) Close() { c.api.close() }
+
+// Request is what to certify. Either Signer or CSRPEM is set.
+type Request struct {
+	Token  string        // ID token
+	Signer crypto.Signer // the key to certify
+	CSR    bool          // prove possession by a CSR that is made here, instead of a signed challenge
+	CSRPEM []byte        // a PKCS#10 request in PEM, signed by its key
+}
+
+// Certificate is an answer.
+type Certificate struct {
+	Leaf     *x509.Certificate
+	Chain    []*x509.Certificate // without leaf: issuing certificate first, root last
+	Identity identity.Identity
+	SCTs     []tbs.SCT // that were verified
+}
+
+// PEM returns leaf and chain.
+func (c *Certificate) PEM() []byte {
+	var out []byte
+	for _, one := range append([]*x509.Certificate{c.Leaf}, c.Chain...) {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: one.Raw})...)
+	}
+	return out
+}
+
+// Request gets a certificate and verifies it. A refusal by the server is an [Error].
+func (c *Client) Request(ctx context.Context, r Request) (*Certificate, error) {
+	in, key, err := r.message()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	defer cancel()
+	out, err := c.api.create(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	chain := out.GetSignedCertificateEmbeddedSct().GetChain()
+	if chain == nil {
+		chain = out.GetSignedCertificateDetachedSct().GetChain()
+	}
+	certs, err := parseChain(chain)
+	if err != nil {
+		return nil, fmt.Errorf("the server's answer: %w", err)
+	}
+	got := &Certificate{Leaf: certs[0], Chain: certs[1:]}
+	if err := matches(got.Leaf, key); err != nil {
+		return nil, err
+	}
+	if c.o.Trust != nil {
+		if got.SCTs, err = Verify(got.Leaf, got.Chain, *c.o.Trust, c.o.Now()); err != nil {
+			return nil, err
+		}
+	}
+	if got.Identity, err = identity.Parse(got.Leaf); err != nil {
+		return nil, fmt.Errorf("the certificate's identity: %w", err)
+	}
+	return got, nil
+}
+
+// message builds the request and returns the key that the certificate must be for.
+func (r Request) message() (*fulciopb.CreateSigningCertificateRequest, crypto.PublicKey, error) {
+	in := &fulciopb.CreateSigningCertificateRequest{Credentials: &fulciopb.Credentials{
+		Credentials: &fulciopb.Credentials_OidcIdentityToken{OidcIdentityToken: r.Token},
+	}}
+	csr := r.CSRPEM
+	switch {
+	case len(csr) > 0:
+	case r.Signer == nil:
+		return nil, nil, errors.New("no key to certify")
+	case r.CSR:
+		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, r.Signer)
+		if err != nil {
+			return nil, nil, err
+		}
+		csr = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+	default:
+		return r.challenged(in)
+	}
+	block, _ := pem.Decode(csr)
+	if block == nil {
+		return nil, nil, errors.New("the certificate signing request is not PEM")
+	}
+	parsed, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the certificate signing request: %w", err)
+	}
+	in.Key = &fulciopb.CreateSigningCertificateRequest_CertificateSigningRequest{CertificateSigningRequest: csr}
+	return in, parsed.PublicKey, nil
+}
+
+// challenged proves possession by a signature over the token's e-mail address or, without one, its subject.
+func (r Request) challenged(in *fulciopb.CreateSigningCertificateRequest) (*fulciopb.CreateSigningCertificateRequest, crypto.PublicKey, error) {
+	challenge, err := challengeOf(r.Token)
+	if err != nil {
+		return nil, nil, err
+	}
+	proof, err := sign(r.Signer, []byte(challenge))
+	if err != nil {
+		return nil, nil, fmt.Errorf("prove possession of the key: %w", err)
+	}
+	spki, err := x509.MarshalPKIXPublicKey(r.Signer.Public())
+	if err != nil {
+		return nil, nil, err
+	}
+	in.Key = &fulciopb.CreateSigningCertificateRequest_PublicKeyRequest{PublicKeyRequest: &fulciopb.PublicKeyRequest{
+		PublicKey:         &fulciopb.PublicKey{Content: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki}))},
+		ProofOfPossession: proof,
+	}}
+	return in, r.Signer.Public(), nil
+}
+
+// challengeOf reads the token without verifying it: that is the server's work.
+func challengeOf(token string) (string, error) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return "", errors.New("the identity token is not a JWT of three parts")
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return "", errors.New("the identity token's payload is not base64url")
+	}
+	var claims struct {
+		Email   string `json:"email"`
+		Subject string `json:"sub"`
+	}
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		return "", errors.New("the identity token's payload is not JSON")
+	}
+	switch {
+	case claims.Email != "":
+		return claims.Email, nil
+	case claims.Subject != "":
+		return claims.Subject, nil
+	}
+	return "", errors.New("the identity token has neither email nor sub")
+}
+
+// sign signs as the CA expects of the kind of key: ECDSA with the hash of the curve's size, RSA PKCS#1 v1.5 with SHA-256,
+// Ed25519 over the message itself.
+func sign(s crypto.Signer, message []byte) ([]byte, error) {
+	hash := crypto.SHA256
+	switch k := s.Public().(type) {
+	case ed25519.PublicKey:
+		return s.Sign(rand.Reader, message, crypto.Hash(0))
+	case *ecdsa.PublicKey:
+		switch k.Curve {
+		case elliptic.P384():
+			hash = crypto.SHA384
+		case elliptic.P521():
+			hash = crypto.SHA512
+		}
+	case *rsa.PublicKey:
+	default:
+		return nil, fmt.Errorf("keys of type %T are not supported", k)
+	}
+	h := hash.New()
+	h.Write(message)
+	return s.Sign(rand.Reader, h.Sum(nil), hash)
+}
+
+func parseChain(chain *fulciopb.CertificateChain) ([]*x509.Certificate, error) {
+	var out []*x509.Certificate
+	for i, text := range chain.GetCertificates() {
+		block, _ := pem.Decode([]byte(text))
+		if block == nil || block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("certificate %d is not PEM", i+1)
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", i+1, err)
+		}
+		out = append(out, c)
+	}
+	if len(out) == 0 {
+		return nil, errors.New("it has no certificate")
+	}
+	return out, nil
+}
+
+// TrustBundle returns the server's chains, the active one first. They come from the server itself: whoever is between can
+// change them, unless the connection is trusted.
+func (c *Client) TrustBundle(ctx context.Context) ([][]*x509.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	defer cancel()
+	out, err := c.api.bundle(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var chains [][]*x509.Certificate
+	for _, chain := range out.GetChains() {
+		certs, err := parseChain(chain)
+		if err != nil {
+			return nil, fmt.Errorf("the server's answer: %w", err)
+		}
+		chains = append(chains, certs)
+	}
+	return chains, nil
+}
+
+// Issuer is an identity provider that the server accepts.
+type Issuer struct {
+	URL            string // or a pattern
+	Wildcard       bool
+	Audience       string
+	ChallengeClaim string
+	Type           string
+}
+
+// Configuration returns the identity providers that the server accepts.
+func (c *Client) Configuration(ctx context.Context) ([]Issuer, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	defer cancel()
+	out, err := c.api.configuration(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []Issuer
+	for _, i := range out.GetIssuers() {
+		one := Issuer{URL: i.GetIssuerUrl(), Audience: i.GetAudience(), ChallengeClaim: i.GetChallengeClaim(), Type: i.GetIssuerType()}
+		if pattern := i.GetWildcardIssuerUrl(); pattern != "" {
+			one.URL, one.Wildcard = pattern, true
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
