@@ -57,22 +57,28 @@ func NewHierarchy(o HierarchyOptions) (*Hierarchy, error) {
 		NotBefore: from, NotAfter: from.Add(issuingLife), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
 	}
-	if root, err = o.certify(root, root, &rootKey.PublicKey, rootKey); err != nil {
+	if root, err = o.certify(root, &rootKey.PublicKey, issuer{root, rootKey}); err != nil {
 		return nil, fmt.Errorf("root: %w", err)
 	}
-	if issuing, err = o.certify(issuing, root, &key.PublicKey, rootKey); err != nil {
+	if issuing, err = o.certify(issuing, &key.PublicKey, issuer{root, rootKey}); err != nil {
 		return nil, fmt.Errorf("issuing certificate: %w", err)
 	}
 	return &Hierarchy{Chain: []*x509.Certificate{issuing, root}, RootKey: rootKey, Key: key}, nil
 }
 
-func (o HierarchyOptions) certify(c, parent *x509.Certificate, key crypto.PublicKey, by crypto.Signer) (*x509.Certificate, error) {
+// issuer is who signs a certificate.
+type issuer struct {
+	cert *x509.Certificate
+	key  crypto.Signer
+}
+
+func (o HierarchyOptions) certify(c *x509.Certificate, key crypto.PublicKey, by issuer) (*x509.Certificate, error) {
 	serial, err := rand.Int(o.Rand, new(big.Int).Lsh(big.NewInt(1), 158))
 	if err != nil {
 		return nil, err
 	}
 	c.SerialNumber = serial.SetBit(serial, 158, 1)
-	der, err := x509.CreateCertificate(o.Rand, c, parent, key, by)
+	der, err := x509.CreateCertificate(o.Rand, c, by.cert, key, by.key)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -33,7 +34,7 @@ const maxAnswer = 1 << 20
 
 // Options for [New].
 type Options struct {
-	URL  string // of the CA: https://HOST or http://HOST
+	URL  string // of the CA: https://HOST or http://HOST, over gRPC also HOST:PORT
 	GRPC bool   // URL is that of the gRPC port
 	// Trust verifies answers. Nil is an error unless SkipVerify.
 	Trust      *Trust
@@ -60,7 +61,7 @@ type transport interface {
 
 // New returns a client. It dials nobody yet.
 func New(o Options) (*Client, error) {
-	u, err := url.Parse(o.URL)
+	u, err := parseURL(o)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" {
 		return nil, fmt.Errorf("%q is not the URL of a CA; write https://HOST or http://HOST:PORT", o.URL)
 	}
@@ -80,6 +81,22 @@ func New(o Options) (*Client, error) {
 	}
 	c.api = newREST(u, o)
 	return c, nil
+}
+
+// parseURL reads the URL of the CA. Over gRPC, HOST:PORT alone means TLS, or plain text on loopback.
+func parseURL(o Options) (*url.URL, error) {
+	if !o.GRPC || strings.Contains(o.URL, "://") {
+		return url.Parse(o.URL)
+	}
+	host, _, err := net.SplitHostPort(o.URL)
+	if err != nil {
+		return nil, err
+	}
+	scheme := "https"
+	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+		scheme = "http"
+	}
+	return url.Parse(scheme + "://" + o.URL)
 }
 
 // Close lets the connections go.
@@ -135,7 +152,7 @@ func (c *Client) Request(ctx context.Context, r Request) (*Certificate, error) {
 		return nil, err
 	}
 	if c.o.Trust != nil {
-		if got.SCTs, err = Verify(got.Leaf, got.Chain, *c.o.Trust, c.o.Now()); err != nil {
+		if got.SCTs, err = Verify(certs, *c.o.Trust, c.o.Now()); err != nil {
 			return nil, err
 		}
 	}

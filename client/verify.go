@@ -27,9 +27,10 @@ type Log struct {
 	From, To time.Time
 }
 
-// Verify checks a certificate at now: its chain to a trusted root, its usage and validity, and that enough of its SCTs are
+// Verify checks the first of certs at now; the others are its chain, as the server sent them. It checks its chain to a trusted root, its usage and validity, and that enough of its SCTs are
 // from trusted logs and were made for it (RFC 6962 §3.2). It returns those SCTs.
-func Verify(leaf *x509.Certificate, chain []*x509.Certificate, t Trust, now time.Time) ([]tbs.SCT, error) {
+func Verify(certs []*x509.Certificate, t Trust, now time.Time) ([]tbs.SCT, error) {
+	leaf, chain := certs[0], certs[1:]
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 	for _, c := range t.Chains {
 		roots.AddCert(c[len(c)-1])

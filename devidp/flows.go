@@ -241,9 +241,13 @@ func (p *Provider) signInDevice(w http.ResponseWriter, r *http.Request) {
 func (p *Provider) exchangeDevice(w http.ResponseWriter, r *http.Request) {
 	code := r.PostFormValue("device_code")
 	p.mu.Lock()
-	g := p.device[code]
-	if g != nil && g.email != "" {
-		delete(p.device, code)
+	var g *grant
+	if stored := p.device[code]; stored != nil {
+		copied := *stored // a sign-in may change it meanwhile
+		g = &copied
+		if g.email != "" {
+			delete(p.device, code)
+		}
 	}
 	p.mu.Unlock()
 	sum := sha256.Sum256([]byte(r.PostFormValue("code_verifier")))

@@ -30,22 +30,30 @@ var (
 
 type textPage struct{ Title, Text, Code string }
 
-func show(w http.ResponseWriter, code int, t *template.Template, page any) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(code)
-	_ = t.Execute(w, page) // the browser is gone: nobody to tell
+type page struct {
+	code     int
+	template *template.Template
+	data     any
 }
 
-func showForm(w http.ResponseWriter, p formPage) { show(w, http.StatusOK, formTemplate, p) }
+func (p page) show(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(p.code)
+	_ = p.template.Execute(w, p.data) // the browser is gone: nobody to tell
+}
+
+func showForm(w http.ResponseWriter, p formPage) {
+	page{http.StatusOK, formTemplate, p}.show(w)
+}
 
 func showError(w http.ResponseWriter, text string) {
-	show(w, http.StatusBadRequest, textTemplate, textPage{Title: "That did not work", Text: text})
+	page{http.StatusBadRequest, textTemplate, textPage{Title: "That did not work", Text: text}}.show(w)
 }
 
 func showCode(w http.ResponseWriter, code string) {
-	show(w, http.StatusOK, textTemplate, textPage{Title: "Signed in", Text: "Copy this code into the program that asked for it:", Code: code})
+	page{http.StatusOK, textTemplate, textPage{Title: "Signed in", Text: "Copy this code into the program that asked for it:", Code: code}}.show(w)
 }
 
 func showDone(w http.ResponseWriter) {
-	show(w, http.StatusOK, textTemplate, textPage{Title: "Signed in", Text: "You can close this page."})
+	page{http.StatusOK, textTemplate, textPage{Title: "Signed in", Text: "You can close this page."}}.show(w)
 }

@@ -7,9 +7,8 @@ package devidp
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,7 +39,7 @@ type Options struct {
 // Provider signs people in. It is safe for concurrent use.
 type Provider struct {
 	o      Options
-	key    *ecdsa.PrivateKey
+	key    *rsa.PrivateKey
 	public jose.JSONWebKey
 	signer jose.Signer
 
@@ -71,37 +70,37 @@ func New(o Options) (*Provider, error) {
 	if p.key, err = openKey(filepath.Join(o.Dir, "key.json")); err != nil {
 		return nil, err
 	}
-	p.public = jose.JSONWebKey{Key: p.key.Public(), Algorithm: string(jose.ES256), Use: "sig"}
+	p.public = jose.JSONWebKey{Key: p.key.Public(), Algorithm: string(jose.RS256), Use: "sig"}
 	print, err := p.public.Thumbprint(crypto.SHA256) // RFC 7638
 	if err != nil {
 		return nil, err
 	}
 	p.public.KeyID = fmt.Sprintf("%x", print[:8])
-	p.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: p.key, KeyID: p.public.KeyID}},
+	p.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: p.key, KeyID: p.public.KeyID}},
 		(&jose.SignerOptions{}).WithType("JWT"))
 	return p, err
 }
 
-// openKey reads the key as a JWK (RFC 7517), or makes one.
-func openKey(path string) (*ecdsa.PrivateKey, error) {
+// openKey reads the key as a JWK (RFC 7517), or makes one. It is RSA, as every client reads RS256 and some read nothing else.
+func openKey(path string) (*rsa.PrivateKey, error) {
 	data, err := os.ReadFile(path)
 	if err == nil {
 		var k jose.JSONWebKey
 		if json.Unmarshal(data, &k) == nil {
-			if key, ok := k.Key.(*ecdsa.PrivateKey); ok && key.Curve == elliptic.P256() {
+			if key, ok := k.Key.(*rsa.PrivateKey); ok && key.N.BitLen() >= 2048 {
 				return key, nil
 			}
 		}
-		return nil, fmt.Errorf("%s holds no P-256 key; remove it and a new one is made", path)
+		return nil, fmt.Errorf("%s holds no RSA key; remove it and a new one is made", path)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return nil, err
 	}
-	if data, err = json.Marshal(jose.JSONWebKey{Key: key, Algorithm: string(jose.ES256), Use: "sig"}); err != nil {
+	if data, err = json.Marshal(jose.JSONWebKey{Key: key, Algorithm: string(jose.RS256), Use: "sig"}); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -183,7 +182,7 @@ func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) {
 		"issuer": p.o.Issuer, "authorization_endpoint": at("/authorize"), "token_endpoint": at("/token"),
 		"device_authorization_endpoint": at("/device/code"), "jwks_uri": at("/keys"),
 		"response_types_supported": []string{"code"}, "subject_types_supported": []string{"public"},
-		"id_token_signing_alg_values_supported": []string{"ES256"}, "scopes_supported": []string{"openid", "email"},
+		"id_token_signing_alg_values_supported": []string{"RS256"}, "scopes_supported": []string{"openid", "email"},
 		"code_challenge_methods_supported":      []string{"S256"},
 		"grant_types_supported":                 []string{"authorization_code", deviceGrant},
 		"token_endpoint_auth_methods_supported": []string{"none", "client_secret_basic", "client_secret_post"},

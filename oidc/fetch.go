@@ -39,7 +39,8 @@ type fetcher struct {
 	guarded   *http.Client // refuses private addresses at dial time (E3)
 }
 
-func newFetcher(issuer string, wildcard bool, r IssuerConfig, userAgent string) *fetcher {
+func newFetcher(issuer string, in *row, userAgent string) *fetcher {
+	r := in.config
 	var roots *x509.CertPool // nil: the system's
 	if r.CACert != "" {
 		if pool, err := x509.SystemCertPool(); err == nil {
@@ -67,7 +68,7 @@ func newFetcher(issuer string, wildcard bool, r IssuerConfig, userAgent string) 
 		}
 	}
 	return &fetcher{
-		issuer: issuer, wildcard: wildcard, insecure: r.Insecure, private: r.PrivateNetwork, userAgent: userAgent,
+		issuer: issuer, wildcard: in.wildcard, insecure: r.Insecure, private: r.PrivateNetwork, userAgent: userAgent,
 		open: client(nil), guarded: client(publicOnly),
 	}
 }

@@ -59,7 +59,7 @@ func newEmailMapper(r IssuerConfig, _ Config) (mapper, error) {
 			return id, fault.New(fault.ClaimInvalid, errors.New("email is not an address"), "claim", "email")
 		}
 		if path != nil {
-			if id, err = mapIssuer(id, c, path, r); err != nil {
+			if id, err = r.mapIssuer(id, c, path); err != nil {
 				return id, err
 			}
 		}
@@ -70,7 +70,7 @@ func newEmailMapper(r IssuerConfig, _ Config) (mapper, error) {
 }
 
 // mapIssuer replaces the issuer that is certified by the one that a federating provider names (D17).
-func mapIssuer(id identity.Identity, c claims, path []string, r IssuerConfig) (identity.Identity, error) {
+func (r IssuerConfig) mapIssuer(id identity.Identity, c claims, path []string) (identity.Identity, error) {
 	var v any = map[string]any(c)
 	for _, name := range path {
 		m, _ := v.(map[string]any)

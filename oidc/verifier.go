@@ -105,7 +105,7 @@ func newRow(key string, ic IssuerConfig, all Config) (*row, error) {
 
 func (v *Verifier) newProvider(issuer string, r *row) *provider {
 	p := &provider{
-		fetcher: newFetcher(issuer, r.wildcard, r.config, v.o.UserAgent), now: v.o.Now, metrics: v.metrics, label: r.key,
+		fetcher: newFetcher(issuer, r, v.o.UserAgent), now: v.o.Now, metrics: v.metrics, label: r.key,
 		misses: rate.NewLimiter(rate.Every(missEvery), missBurst), wait: &v.wait, root: v.root,
 		save: func(*keyring) {},
 	}

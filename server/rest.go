@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/mayfly-ca/mayfly/fault"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
@@ -39,7 +40,9 @@ func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 			return textproto.CanonicalMIMEHeaderKey(key), key == generationKey || key == digestKey
 		}),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
-		runtime.WithErrorHandler(writeError),
+		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+			writeError(w, r, err)
+		}),
 	)
 	if err := fulciopb.RegisterCAHandlerServer(context.Background(), gateway, service{Server: s}); err != nil {
 		return nil, err
@@ -102,7 +105,7 @@ func (s *Server) both() http.Handler {
 }
 
 // writeError writes a google.rpc.Status. One that comes from the gateway itself (routing, decoding) gets its reason here.
-func writeError(_ context.Context, _ *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+func writeError(w http.ResponseWriter, r *http.Request, err error) {
 	st := status.Convert(err)
 	if len(st.Details()) == 0 {
 		with, e := st.WithDetails(&errdetails.ErrorInfo{
@@ -117,7 +120,7 @@ func writeError(_ context.Context, _ *runtime.ServeMux, m runtime.Marshaler, w h
 			w.Header().Set("Retry-After", strconv.Itoa(int(retry.GetRetryDelay().AsDuration()/time.Second)))
 		}
 	}
-	body, e := m.Marshal(st.Proto())
+	body, e := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(st.Proto())
 	if e != nil {
 		body, _ = json.Marshal(map[string]any{"code": codes.Internal, "message": fault.InternalError.Message(), "details": []any{}})
 	}

@@ -98,7 +98,7 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 		stop()
 		return nil, fmt.Errorf("%s: %w", c.Dir, err)
 	}
-	appender, shutdown, _, err := tessera.NewAppender(life, driver, tessera.NewAppendOptions().
+	appender, shutdown, reader, err := tessera.NewAppender(life, driver, tessera.NewAppendOptions().
 		WithCheckpointSigner(l.signer).WithCTLayout().WithBatching(batchSize, batchAge).
 		WithCheckpointInterval(checkpointEvery).WithCheckpointRepublishInterval(republishEvery).
 		WithGarbageCollectionInterval(cleanEvery).WithShutdownTimeout(5*time.Second))
@@ -107,8 +107,41 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 		return nil, fmt.Errorf("%s: %w", c.Dir, err)
 	}
 	l.shutdown = shutdown
+	if err := l.caughtUp(ctx, reader); err != nil {
+		stop()
+		return nil, fmt.Errorf("%s: %w", c.Dir, err)
+	}
 	l.gate = newGate(life, tessera.NewCertificateTransparencyAppender(appender))
 	return l, nil
+}
+
+// caughtUp waits until the checkpoint covers the tree. After a crash the tree on disk is ahead of it, and whoever looks at the
+// log as soon as the CA is back must find every SCT's entry.
+func (l *Log) caughtUp(ctx context.Context, r tessera.LogReader) error {
+	size, err := r.IntegratedSize(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*checkpointEvery)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if raw, err := r.ReadCheckpoint(ctx); err == nil {
+			published, _, err := parseHead(raw, l.signer.origin)
+			if err != nil {
+				return fmt.Errorf("checkpoint: %w", err)
+			}
+			if published >= size {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("no checkpoint covers the %d entries of the tree: %w", size, ctx.Err())
+		}
+	}
 }
 
 // Submit adds p and returns its SCT in TLS encoding (RFC 6962 §3.2) once the entry is on disk. It checks nothing of p: the

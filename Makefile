@@ -1,0 +1,67 @@
+# Everything a newcomer types. "make help" lists the targets.
+SHELL := /bin/sh
+GO ?= go
+BIN := bin
+GOLANGCI_VERSION := v2.15.0
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# The race detector needs a C compiler.
+RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
+
+.PHONY: help dev build test race check lint generate check-generate breaking fuzz bench e2e clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+dev: build ## a whole CA on this machine, nothing to configure
+	@exec $(BIN)/mayfly dev
+
+build: ## bin/mayfly
+	@$(GO) build -trimpath -ldflags "-X main.release=$(VERSION)" -o $(BIN)/mayfly ./cmd/mayfly
+
+test: ## all tests of the product; with the race detector where a C compiler is there
+	@if [ -n "$(RACE)" ]; then echo "tests with the race detector"; else echo "tests without the race detector: no C compiler"; fi
+	$(GO) test $(RACE) ./...
+
+race: ## all tests with the race detector, or an error
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+check: race lint check-generate breaking ## what CI runs
+
+lint: $(BIN)/golangci-lint ## go vet and golangci-lint
+	$(GO) vet ./...
+	cd e2e && $(GO) vet ./...
+	$(BIN)/golangci-lint run ./...
+
+$(BIN)/golangci-lint:
+	GOBIN=$(CURDIR)/$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+GENERATORS := buf protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway protoc-gen-openapiv2
+$(BIN)/buf: tools/go.mod
+	cd tools && GOBIN=$(CURDIR)/$(BIN) $(GO) install github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go \
+		google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-gateway \
+		github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-openapiv2
+	@touch $(BIN)/buf
+
+generate: $(BIN)/buf ## the code and the OpenAPI document from proto/
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/buf generate
+
+check-generate: generate ## that generating changes nothing
+	@git diff --exit-code -- proto || { echo "proto/: run make generate and commit"; exit 1; }
+
+breaking: $(BIN)/buf ## that the API breaks no client of the last release
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against proto/released.binpb
+
+FUZZTIME ?= 30s
+fuzz: ## every fuzz target for FUZZTIME each
+	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
+		echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+
+bench: ## certificates per second, latency and CPU, beside the cost of the cryptography
+	$(GO) test -run '^$$' -bench 'BenchmarkServer|BenchmarkCryptography' -benchtime 3s ./cmd/mayfly
+
+e2e: build ## real clients, logs and services against the real binary
+	cd e2e && $(GO) run ./cmd/prepare && $(GO) test -count=1 -timeout 15m ./...
+
+clean: ## remove what was built; .mayfly-dev stays
+	rm -rf $(BIN)

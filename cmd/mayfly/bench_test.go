@@ -1,0 +1,343 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
+	"github.com/mayfly-ca/mayfly/testkit/ct"
+	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+)
+
+// BenchmarkServe drives a real "mayfly serve" on loopback. Beside the usual columns it reports certificates per second, latency,
+// the server's own CPU time per certificate, and the floor: what the cryptography of one certificate costs, timed in the same
+// run. Ratios are comparable between machines, times are not.
+func BenchmarkServe(b *testing.B) {
+	for _, bench := range []struct {
+		name     string
+		key      pki.KeyType
+		curve    elliptic.Curve
+		rest     bool
+		embedded bool
+		callers  int
+	}{
+		{"gRPC/P-256/log=loopback/callers=1", pki.P256, elliptic.P256(), false, false, 1},
+		{"gRPC/P-256/log=loopback/callers=64", pki.P256, elliptic.P256(), false, false, 64},
+		{"gRPC/P-384/log=loopback/callers=64", pki.P384, elliptic.P384(), false, false, 64},
+		{"REST/P-256/log=loopback/callers=64", pki.P256, elliptic.P256(), true, false, 64},
+		{"gRPC/P-256/log=embedded/callers=1", pki.P256, elliptic.P256(), false, true, 1},
+		{"gRPC/P-256/log=embedded/callers=64", pki.P256, elliptic.P256(), false, true, 64},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			provider := idp.New(b, idp.Options{})
+			p := pki.New(pki.Options{Key: bench.key})
+			s := startServe(b, serveSetup{pki: p, issuer: provider.URL(), embedded: bench.embedded})
+			requests := makeRequests(b, provider)
+			call, closeCall := s.caller(b, bench.rest)
+			defer closeCall()
+			for range 2 * bench.callers { // connections, caches
+				if err := call(requests[0]); err != nil {
+					b.Fatal(err)
+				}
+			}
+			floor := measureFloor(b, bench.curve)
+			measure(b, s, bench.callers, func(i int) error { return call(requests[i%len(requests)]) })
+			floor = min(floor, measureFloor(b, bench.curve))
+			cpu := float64(s.cpu()-s.cpuBefore) / float64(b.N)
+			b.ReportMetric(cpu/1e3, "server-cpu-µs/cert")
+			b.ReportMetric(float64(floor)/1e3, "floor-µs/cert")
+			b.ReportMetric(cpu/float64(floor), "cpu/floor")
+			b.ReportMetric(float64(s.peakRSS())/(1<<20), "peak-rss-MB")
+		})
+	}
+}
+
+// measure makes b.N calls from n callers and reports throughput and latency.
+func measure(b *testing.B, s *serveProcess, n int, call func(i int) error) {
+	b.Helper()
+	latencies := make([]time.Duration, b.N)
+	var next atomic.Int64
+	var failed atomic.Pointer[error]
+	var wg sync.WaitGroup
+	s.cpuBefore = s.cpu()
+	b.ResetTimer()
+	for range n {
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= b.N {
+					return
+				}
+				began := time.Now()
+				if err := call(i); err != nil {
+					failed.Store(&err)
+					return
+				}
+				latencies[i] = time.Since(began)
+			}
+		})
+	}
+	wg.Wait()
+	b.StopTimer()
+	if err := failed.Load(); err != nil {
+		b.Fatalf("%v; log:\n%s", *err, s.logs)
+	}
+	slices.Sort(latencies)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "certs/s")
+	b.ReportMetric(float64(latencies[b.N/2].Microseconds())/1e3, "p50-ms")
+	b.ReportMetric(float64(latencies[b.N*99/100].Microseconds())/1e3, "p99-ms")
+}
+
+// measureFloor times what no certificate can do without: one RS256 verification (token), one P-256 verification (proof), two CA
+// signatures, one P-256 verification (SCT) and one verification of the CA's signature. The best of several runs counts.
+func measureFloor(b *testing.B, curve elliptic.Curve) time.Duration {
+	b.Helper()
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		b.Fatal(err)
+	}
+	leaf, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	issuing, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	digest := sha256.Sum256([]byte("token, proof and SCT"))
+	caDigest := digest[:]
+	if curve == elliptic.P384() {
+		d := sha512.Sum384([]byte("certificate"))
+		caDigest = d[:]
+	}
+	tokenSig, err := rsa.SignPKCS1v15(nil, rsaKey, crypto.SHA256, digest[:])
+	if err != nil {
+		b.Fatal(err)
+	}
+	leafSig, err := ecdsa.SignASN1(rand.Reader, leaf, digest[:])
+	if err != nil {
+		b.Fatal(err)
+	}
+	best := time.Hour
+	for range 10 {
+		const rounds = 50
+		began := time.Now()
+		for range rounds {
+			ok := rsa.VerifyPKCS1v15(&rsaKey.PublicKey, crypto.SHA256, digest[:], tokenSig) == nil
+			ok = ecdsa.VerifyASN1(&leaf.PublicKey, digest[:], leafSig) && ok
+			ok = ecdsa.VerifyASN1(&leaf.PublicKey, digest[:], leafSig) && ok
+			first, err1 := ecdsa.SignASN1(rand.Reader, issuing, caDigest)
+			_, err2 := ecdsa.SignASN1(rand.Reader, issuing, caDigest)
+			if !ok || err1 != nil || err2 != nil || !ecdsa.VerifyASN1(&issuing.PublicKey, caDigest, first) {
+				b.Fatal("a primitive does not work")
+			}
+		}
+		best = min(best, time.Since(began)/rounds)
+	}
+	return best
+}
+
+// signRequest is one request in both forms.
+type signRequest struct {
+	pb   *fulciopb.CreateSigningCertificateRequest
+	json []byte
+}
+
+func makeRequests(b *testing.B, provider *idp.Provider) []signRequest {
+	b.Helper()
+	out := make([]signRequest, 200)
+	for i := range out {
+		email := fmt.Sprintf("user%d@example.com", i)
+		token := provider.Token(map[string]any{"sub": email, "email": email, "email_verified": true, "exp": time.Now().Add(time.Hour).Unix()})
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			b.Fatal(err)
+		}
+		der, err := x509.MarshalPKIXPublicKey(key.Public())
+		if err != nil {
+			b.Fatal(err)
+		}
+		content := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+		digest := sha256.Sum256([]byte(email))
+		proof, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
+		if err != nil {
+			b.Fatal(err)
+		}
+		out[i].pb = &fulciopb.CreateSigningCertificateRequest{
+			Credentials: &fulciopb.Credentials{Credentials: &fulciopb.Credentials_OidcIdentityToken{OidcIdentityToken: token}},
+			Key: &fulciopb.CreateSigningCertificateRequest_PublicKeyRequest{PublicKeyRequest: &fulciopb.PublicKeyRequest{
+				PublicKey: &fulciopb.PublicKey{Content: content}, ProofOfPossession: proof,
+			}},
+		}
+		out[i].json, err = json.Marshal(map[string]any{
+			"credentials":      map[string]any{"oidcIdentityToken": token},
+			"publicKeyRequest": map[string]any{"publicKey": map[string]any{"algorithm": "ECDSA", "content": content}, "proofOfPossession": proof},
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	return out
+}
+
+// serveSetup says how to run "mayfly serve".
+type serveSetup struct {
+	pki      *pki.PKI
+	issuer   string
+	embedded bool
+}
+
+// serveProcess is a running "mayfly serve".
+type serveProcess struct {
+	cmd        *exec.Cmd
+	logs       *lockedBuffer
+	http, grpc string
+	cpuBefore  time.Duration
+}
+
+func startServe(tb testing.TB, set serveSetup) *serveProcess {
+	tb.Helper()
+	dir := tb.TempDir()
+	write := func(name string, data []byte) {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	s := &serveProcess{logs: &lockedBuffer{}, http: freeAddress(tb), grpc: freeAddress(tb)}
+	logs := "  embedded: {dir: log, origin: mayfly.local/ct}\n"
+	if !set.embedded {
+		log := ct.New(tb, ct.Options{Roots: []*x509.Certificate{set.pki.Root}})
+		write("ct.pem", log.PublicKeyPEM())
+		logs = fmt.Sprintf("  logs:\n    - {name: lab, url: %q, public_key: ct.pem}\n", log.URL())
+	}
+	write("chain.pem", set.pki.ChainPEM())
+	write("key.pem", set.pki.KeyPEM())
+	write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n", set.issuer, set.issuer))
+	write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: off}\nidentity: {file: identity.yaml}\n"+
+		"ca:\n  file: {chain: chain.pem, key: key.pem}\nct:\n%s", s.http, s.grpc, logs))
+	s.cmd = exec.Command("mayfly", "serve", "--config", filepath.Join(dir, "mayfly.yaml"), "--log-level", "warn")
+	s.cmd.Stderr = s.logs
+	if err := s.cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		_ = s.cmd.Process.Signal(os.Interrupt)
+		_ = s.cmd.Wait()
+	})
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		resp, err := http.Get("http://" + s.http + "/api/v2/trustBundle")
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return s
+			}
+		}
+		if time.Now().After(deadline) {
+			tb.Fatalf("mayfly serve is not ready: %v; log:\n%s", err, s.logs)
+		}
+		time.Sleep(20 * time.Millisecond) // another process: there is nothing to wait on but its answers
+	}
+}
+
+func freeAddress(tb testing.TB) string {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// caller returns a func that makes one request, and one that releases the connections.
+func (s *serveProcess) caller(b *testing.B, rest bool) (call func(signRequest) error, done func()) {
+	b.Helper()
+	if rest {
+		transport := &http.Transport{MaxIdleConnsPerHost: 128}
+		c := &http.Client{Transport: transport, Timeout: 30 * time.Second}
+		return func(r signRequest) error {
+			resp, err := c.Post("http://"+s.http+"/api/v2/signingCert", "application/json", bytes.NewReader(r.json))
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			body, err := io.ReadAll(resp.Body)
+			if err == nil && (resp.StatusCode != http.StatusOK || !bytes.Contains(body, []byte("signedCertificateEmbeddedSct"))) {
+				err = fmt.Errorf("status %d: %s", resp.StatusCode, body)
+			}
+			return err
+		}, transport.CloseIdleConnections
+	}
+	conn, err := grpc.NewClient(s.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := fulciopb.NewCAClient(conn)
+	return func(r signRequest) error {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		got, err := c.CreateSigningCertificate(ctx, r.pb)
+		if err == nil && got.GetSignedCertificateEmbeddedSct() == nil {
+			err = errors.New("no embedded SCT")
+		}
+		return err
+	}, func() { _ = conn.Close() }
+}
+
+// cpu is the processor time that the server has used, from /proc (clock ticks of 10 ms); 0 where there is no /proc.
+func (s *serveProcess) cpu() time.Duration {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	user, err1 := strconv.Atoi(f[11])
+	system, err2 := strconv.Atoi(f[12])
+	if errors.Join(err1, err2) != nil {
+		return 0
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
+// peakRSS is the server's largest resident size in bytes, from /proc; 0 where there is none.
+func (s *serveProcess) peakRSS() int {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(data), "VmHWM:")
+	var kb int
+	if _, err := fmt.Sscan(rest, &kb); err != nil {
+		return 0
+	}
+	return kb << 10
+}

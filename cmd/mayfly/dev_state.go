@@ -1,0 +1,172 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ca"
+)
+
+// stateVersion is the layout of the state directory that this binary reads and writes.
+const stateVersion = 1
+
+// devState is the directory of "mayfly dev".
+type devState struct {
+	Version int       `json:"version"`
+	Created time.Time `json:"created"`
+	Issuer  string    `json:"issuer"`
+
+	dir   string
+	lock  *os.File
+	fresh bool // made by this start
+}
+
+func (s *devState) path(name string) string { return filepath.Join(s.dir, name) }
+
+// readState reads the directory of a CA that was started before.
+func readState(dir string) (*devState, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "state.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s holds no development CA; start one with \"mayfly dev --dir %s\" or name its directory with --dir", dir, dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &devState{dir: dir}
+	if err := json.Unmarshal(data, s); err != nil {
+		return nil, fmt.Errorf("%s: %w; restore it, or start anew in another directory with --dir", s.path("state.json"), err)
+	}
+	if s.Version > stateVersion {
+		return nil, fmt.Errorf("%s was written by a newer mayfly (layout %d, this one knows %d); use that version, or another directory with --dir", dir, s.Version, stateVersion)
+	}
+	if s.Version < 1 {
+		return nil, fmt.Errorf("%s has no valid layout version; restore it, or start anew in another directory with --dir", s.path("state.json"))
+	}
+	return s, nil
+}
+
+// openState reads or makes the directory and locks it against a second "mayfly dev".
+func openState(dir string) (*devState, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
+	}
+	open := readState
+	if !exists(filepath.Join(dir, "state.json")) {
+		open = newState
+	}
+	s, err := open(dir)
+	if err != nil {
+		return nil, err
+	}
+	s.lock, err = os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
+	}
+	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
+		s.close()
+		return nil, fmt.Errorf("%s is in use by another \"mayfly dev\"; stop that one, or choose another directory with --dir", dir)
+	}
+	return s, nil
+}
+
+// newState makes an empty directory a state directory. A directory with other things in it is left alone.
+func newState(dir string) (*devState, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
+	}
+	for _, e := range entries {
+		if e.Name() != "lock" {
+			return nil, fmt.Errorf("%s holds other files (%s) and no state of mayfly; choose an empty or new directory with --dir", dir, e.Name())
+		}
+	}
+	s := &devState{Version: stateVersion, Created: time.Now().UTC().Truncate(time.Second), dir: dir, fresh: true}
+	if err := s.save(); err != nil {
+		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
+	}
+	// The directory holds private keys: keep it out of version control wherever it lies.
+	return s, writeFile(s.path(".gitignore"), []byte("*\n"), 0o644)
+}
+
+func (s *devState) save() error {
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(s.path("state.json"), append(data, '\n'), 0o644)
+}
+
+func (s *devState) close() {
+	if s.lock != nil {
+		_ = s.lock.Close() // the lock goes with the file
+	}
+}
+
+// listenAddresses are the addresses as they stand in a configuration; "off" disables.
+type listenAddresses struct{ http, grpc, admin string }
+
+// prepare completes the directory: hierarchy on the first start, configuration on each.
+func (s *devState) prepare(a listenAddresses) error {
+	if err := s.save(); err != nil { // the issuer's address may be new
+		return err
+	}
+	if !exists(s.path("chain.pem")) { // written last: without it the keys were never used
+		if err := s.makeHierarchy(); err != nil {
+			return err
+		}
+	}
+	identity := fmt.Sprintf("oidc-issuers:\n  %q:\n    issuer-url: %q\n    client-id: sigstore\n    type: email\n", s.Issuer, s.Issuer)
+	if err := writeFile(s.path("identity.yaml"), []byte(identity), 0o644); err != nil {
+		return err
+	}
+	cfg := fmt.Sprintf(`# Written anew by "mayfly dev" at each start. Copy it to begin a configuration of your own.
+listen:
+  http: %q
+  grpc: %q
+  admin: %q
+identity:
+  file: identity.yaml
+ca:
+  file:
+    chain: chain.pem
+    key: ca-key.pem
+ct:
+  embedded:
+    dir: ct
+    origin: mayfly.local/ct
+state_dir: keys
+`, a.http, a.grpc, a.admin)
+	if err := os.MkdirAll(s.path("keys"), 0o700); err != nil {
+		return err
+	}
+	return writeFile(s.path("mayfly.yaml"), []byte(cfg), 0o644)
+}
+
+func (s *devState) makeHierarchy() error {
+	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "mayfly dev", Now: time.Now()})
+	if err != nil {
+		return err
+	}
+	var chain []byte
+	for _, c := range h.Chain {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	for name, key := range map[string]any{"root-key.pem": h.RootKey, "ca-key.pem": h.Key} {
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			return err
+		}
+		if err := writePrivate(s.path(name), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
+			return err
+		}
+	}
+	return writeFile(s.path("chain.pem"), chain, 0o644)
+}

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/tbs"
+	"github.com/mayfly-ca/mayfly/trust"
+)
+
+// maxInput is the most that the tools read of one file, in bytes.
+const maxInput = 4 << 20
+
+func newInspect() *cobra.Command {
+	var asJSON bool
+	var trustedRoot string
+	cmd := &cobra.Command{
+		Use:   "inspect FILE",
+		Short: "Say what a certificate or a chain holds, in words",
+		Long: "inspect reads certificates (PEM, one or more; or one in DER; \"-\" is standard input) and prints identity, issuer,\n" +
+			"extensions by name, embedded SCTs and the time left. It verifies nothing: \"mayfly request\" and cosign do.",
+		Example: "  mayfly inspect cert.pem\n  mayfly inspect --json --trusted-root trusted_root.json cert.pem",
+		Args:    cobra.ExactArgs(1),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			certs, err := readCertificates(cmd.InOrStdin(), args[0])
+			if err != nil {
+				return err
+			}
+			logs, err := logNames(trustedRoot)
+			if err != nil {
+				return err
+			}
+			var views []certificateView
+			for _, c := range certs {
+				v, err := viewCertificate(c, time.Now(), logs)
+				if err != nil {
+					return fmt.Errorf("%s: %w", args[0], err)
+				}
+				views = append(views, v)
+			}
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), views)
+			}
+			return printCertificates(cmd.OutOrStdout(), views)
+		}),
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().StringVar(&trustedRoot, "trusted-root", "", "trusted_root.json, to name the logs of the SCTs")
+	return cmd
+}
+
+// certificateView is a certificate as inspect shows it. Issuing certificates have no identity.
+type certificateView struct {
+	Kind               string          `json:"kind"` // "certificate", "precertificate" or "issuing certificate"
+	Identity           *identityView   `json:"identity,omitempty"`
+	Subject            string          `json:"subject,omitempty"`
+	IssuedBy           string          `json:"issued_by"`
+	Serial             string          `json:"serial"`
+	NotBefore          time.Time       `json:"not_before"`
+	NotAfter           time.Time       `json:"not_after"`
+	Lifetime           string          `json:"lifetime"`
+	TimeLeft           string          `json:"time_left"`
+	Expired            bool            `json:"expired"`
+	PublicKey          string          `json:"public_key"`
+	SignatureAlgorithm string          `json:"signature_algorithm"`
+	KeyUsage           []string        `json:"key_usage,omitempty"`
+	ExtendedKeyUsage   []string        `json:"extended_key_usage,omitempty"`
+	SubjectKeyID       string          `json:"subject_key_id,omitempty"`
+	AuthorityKeyID     string          `json:"authority_key_id,omitempty"`
+	Extensions         []namedValue    `json:"extensions,omitempty"`
+	Other              []namedValue    `json:"other_extensions,omitempty"`
+	SCTs               []timestampView `json:"scts,omitempty"`
+	Fingerprint        string          `json:"sha256"`
+}
+
+type identityView struct {
+	Kind    string `json:"kind"`
+	Value   string `json:"value"`
+	Issuer  string `json:"issuer"`
+	Subject string `json:"subject,omitempty"`
+}
+
+type namedValue struct {
+	Name  string `json:"name"`
+	OID   string `json:"oid"`
+	Value string `json:"value"`
+}
+
+type timestampView struct {
+	Log       string    `json:"log,omitempty"`
+	LogID     string    `json:"log_id"`
+	Timestamp time.Time `json:"timestamp"`
+	LeafIndex *uint64   `json:"leaf_index,omitempty"` // static-ct logs only
+}
+
+func viewCertificate(c *x509.Certificate, now time.Time, logs map[[32]byte]string) (certificateView, error) {
+	sum := sha256.Sum256(c.Raw)
+	v := certificateView{
+		Kind: "certificate", Subject: c.Subject.String(), IssuedBy: c.Issuer.String(), Serial: hex.EncodeToString(c.SerialNumber.Bytes()),
+		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), Lifetime: c.NotAfter.Sub(c.NotBefore).String(),
+		TimeLeft: timeLeft(c, now), Expired: now.After(c.NotAfter), PublicKey: keyName(c.PublicKey),
+		SignatureAlgorithm: c.SignatureAlgorithm.String(), KeyUsage: keyUsages(c.KeyUsage), ExtendedKeyUsage: extendedKeyUsages(c),
+		SubjectKeyID: hex.EncodeToString(c.SubjectKeyId), AuthorityKeyID: hex.EncodeToString(c.AuthorityKeyId),
+		Fingerprint: hex.EncodeToString(sum[:]),
+	}
+	if c.IsCA {
+		v.Kind = "issuing certificate"
+		if c.CheckSignatureFrom(c) == nil {
+			v.Kind = "root certificate"
+		}
+		return v, nil
+	}
+	if id, err := identity.Parse(c); err == nil {
+		v.Identity = &identityView{id.SAN.Kind.String(), id.SAN.Value, id.Issuer, id.Subject}
+		for x := range identity.Known() {
+			if value := id.Extensions.Get(x); value != "" {
+				v.Extensions = append(v.Extensions, namedValue{x.String(), x.OID().String(), value})
+			}
+		}
+	}
+	v.Other = otherExtensions(c)
+	for _, o := range v.Other {
+		if o.OID == oidPoison {
+			v.Kind = "precertificate"
+		}
+	}
+	_, scts, err := tbs.Unlisted(c.Raw)
+	if err != nil {
+		return v, err
+	}
+	for _, raw := range scts {
+		t, err := viewTimestamp(raw, logs)
+		if err != nil {
+			return v, err
+		}
+		v.SCTs = append(v.SCTs, t)
+	}
+	return v, nil
+}
+
+func viewTimestamp(raw []byte, logs map[[32]byte]string) (timestampView, error) {
+	s, err := tbs.ParseSCT(raw)
+	if err != nil {
+		return timestampView{}, err
+	}
+	t := timestampView{Log: logs[s.LogID], LogID: hex.EncodeToString(s.LogID[:]), Timestamp: s.Time()}
+	// static-ct-api: one extension of type 0 (leaf_index), 5 octets.
+	if e := s.Extensions; len(e) == 8 && e[0] == 0 && e[1] == 0 && e[2] == 5 {
+		var index uint64
+		for _, b := range e[3:] {
+			index = index<<8 | uint64(b)
+		}
+		t.LeafIndex = &index
+	}
+	return t, nil
+}
+
+const (
+	oidPoison  = "1.3.6.1.4.1.11129.2.4.3"
+	oidSCTList = "1.3.6.1.4.1.11129.2.4.2"
+)
+
+// otherExtensions lists what is neither an identity extension nor one that has a line of its own.
+func otherExtensions(c *x509.Certificate) []namedValue {
+	shown := map[string]bool{"2.5.29.15": true, "2.5.29.37": true, "2.5.29.14": true, "2.5.29.35": true, "2.5.29.17": true, oidSCTList: true}
+	names := map[string]string{oidPoison: "precertificate-poison", "2.5.29.19": "basic-constraints"}
+	var out []namedValue
+	for _, e := range c.Extensions {
+		oid := e.Id.String()
+		if x := strings.TrimPrefix(oid, "1.3.6.1.4.1.57264.1."); shown[oid] || (x != oid && isKnownArc(oid)) {
+			continue
+		}
+		name := names[oid]
+		if name == "" {
+			name = oid
+		}
+		out = append(out, namedValue{name, oid, hex.EncodeToString(e.Value)})
+	}
+	return out
+}
+
+func isKnownArc(oid string) bool {
+	for x := range identity.Known() {
+		if x.OID().String() == oid {
+			return true
+		}
+	}
+	return false
+}
+
+// readCertificates reads PEM certificates, or one in DER, from a file or, for "-", from standard input.
+func readCertificates(stdin io.Reader, name string) ([]*x509.Certificate, error) {
+	data, err := readInput(stdin, name)
+	if err != nil {
+		return nil, err
+	}
+	var certs []*x509.Certificate
+	for rest := data; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("%s holds a PEM block %q; inspect reads certificates (\"CERTIFICATE\")", name, block.Type)
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: certificate %d: %w", name, len(certs)+1, err)
+		}
+		certs = append(certs, c)
+	}
+	if len(certs) > 0 {
+		return certs, nil
+	}
+	c, err := x509.ParseCertificate(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: no certificate in it, neither in PEM nor in DER", name)
+	}
+	return []*x509.Certificate{c}, nil
+}
+
+// readInput reads a file or, for "-", standard input, up to maxInput bytes.
+func readInput(stdin io.Reader, name string) ([]byte, error) {
+	in := stdin
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	data, err := io.ReadAll(io.LimitReader(in, maxInput+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxInput {
+		return nil, fmt.Errorf("%s is larger than %d bytes", name, maxInput)
+	}
+	if len(data) == 0 {
+		return nil, errors.New(name + " is empty")
+	}
+	return data, nil
+}
+
+// logNames maps log IDs to the URLs that a trusted root gives them. Without a file it knows none.
+func logNames(file string) (map[[32]byte]string, error) {
+	if file == "" {
+		return nil, nil
+	}
+	data, err := readInput(nil, file)
+	if err != nil {
+		return nil, err
+	}
+	m, err := trust.ParseTrustedRoot(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	names := make(map[[32]byte]string)
+	for _, l := range m.Logs {
+		spki, err := x509.MarshalPKIXPublicKey(l.Key)
+		if err != nil {
+			return nil, fmt.Errorf("%s: log %s: %w", file, l.URL, err)
+		}
+		names[sha256.Sum256(spki)] = l.URL
+	}
+	return names, nil
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os/exec"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The scripts run this very test binary as "mayfly".
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"mayfly": main})
+}
+
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("NO_COLOR", "1")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"dev": cmdDev, "occupy": cmdOccupy, "status": cmdStatus,
+		},
+	})
+}
+
+// cmdDev starts "mayfly dev" on free ports with the given further flags, and sets URL, GRPC, ISSUER and ADMIN. When the script
+// ends the process is interrupted; it must stop in order and in time.
+func cmdDev(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("usage: dev [FLAG...]")
+	}
+	p, err := launchDev(ts.Getenv("WORK"), args...)
+	ts.Check(err)
+	ts.Setenv("URL", p.url)
+	ts.Setenv("GRPC", p.grpc)
+	ts.Setenv("ISSUER", p.issuer)
+	ts.Setenv("ADMIN", p.admin)
+	ts.Defer(func() { ts.Check(p.stop()) })
+}
+
+// cmdOccupy listens on a free port for the rest of the script and puts the address into the named variable.
+func cmdOccupy(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: occupy VARIABLE")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	ts.Setenv(args[0], l.Addr().String())
+}
+
+// cmdStatus runs mayfly and compares its exit status, which testscript's exec does not tell: status CODE ARG...
+func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: status CODE ARG...")
+	}
+	err := ts.Exec("mayfly", args[1:]...)
+	got := 0
+	if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // testscript returns it bare
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("exit status %d, want %s", got, args[0])
+	}
+}

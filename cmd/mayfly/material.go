@@ -1,0 +1,156 @@
+package main
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/ca/file"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/trust"
+)
+
+// material is what the files that a configuration names hold: keys and certificates.
+type material struct {
+	chain  []*x509.Certificate // issuing certificate first, root last
+	signer crypto.Signer
+	trust  [][]*x509.Certificate
+	logs   []remoteLog
+}
+
+type remoteLog struct {
+	config   ctlog.LogConfig
+	remote   *ctlog.Remote
+	from, to time.Time
+}
+
+// load reads the files. It opens no socket.
+func load(cfg *config.Config) (*material, error) {
+	m := &material{}
+	var err error
+	switch {
+	case cfg.CA.Ephemeral != nil:
+		m.chain, m.signer, err = ca.NewEphemeral(time.Now(), rand.Reader)
+	default:
+		m.chain, m.signer, err = loadFileCA(cfg.CA.File)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range cfg.CA.Trust {
+		chain, err := loadChain(name)
+		if err != nil {
+			return nil, fmt.Errorf("ca.trust: %w", err)
+		}
+		m.trust = append(m.trust, chain)
+	}
+	for _, l := range cfg.CT.Logs {
+		r, err := openLog(l)
+		if err != nil {
+			return nil, fmt.Errorf("ct.logs: log %s: %w", l.Name, err)
+		}
+		m.logs = append(m.logs, r)
+	}
+	return m, nil
+}
+
+func loadFileCA(c *ca.FileConfig) ([]*x509.Certificate, crypto.Signer, error) {
+	chain, err := loadChain(c.Chain)
+	if err != nil {
+		return nil, nil, fmt.Errorf("ca.file.chain: %w", err)
+	}
+	key, err := readInput(nil, c.Key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("ca.file.key: %w", err)
+	}
+	password, err := c.Password.Read()
+	if err != nil {
+		return nil, nil, fmt.Errorf("ca.file.password: %w", err)
+	}
+	signer, err := file.Open(file.Options{Key: key, Password: password})
+	if err != nil {
+		return nil, nil, fmt.Errorf("ca.file.key: %s: %w", c.Key, err)
+	}
+	return chain, signer, nil
+}
+
+func loadChain(name string) ([]*x509.Certificate, error) {
+	data, err := readInput(nil, name)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := ca.ParseChain(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return chain, nil
+}
+
+func openLog(l ctlog.LogConfig) (remoteLog, error) {
+	key, err := readInput(nil, l.PublicKey)
+	if err != nil {
+		return remoteLog{}, err
+	}
+	o := ctlog.RemoteOptions{PublicKeyPEM: key, UserAgent: userAgent()}
+	if l.CACert != "" {
+		if o.CACertPEM, err = readInput(nil, l.CACert); err != nil {
+			return remoteLog{}, err
+		}
+	}
+	r := remoteLog{config: l}
+	if r.from, r.to, err = l.Window(); err != nil {
+		return remoteLog{}, err
+	}
+	r.remote, err = ctlog.OpenRemote(l, o)
+	return r, err
+}
+
+// roots are the roots that the embedded log accepts: those of the active chain and of the trusted ones.
+func (m *material) roots() []*x509.Certificate {
+	roots := []*x509.Certificate{m.chain[len(m.chain)-1]}
+	for _, chain := range m.trust {
+		roots = append(roots, chain[len(chain)-1])
+	}
+	return roots
+}
+
+// export is the trust material of a CA: every chain and every log that a verifier may need.
+func (m *material) export(cfg *config.Config, url string) (trust.Material, error) {
+	var out trust.Material
+	for _, chain := range append([][]*x509.Certificate{m.chain}, m.trust...) {
+		out.Authorities = append(out.Authorities, trust.Authority{URL: url, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter})
+	}
+	for _, l := range m.logs {
+		from := l.from
+		if from.IsZero() {
+			from = m.chain[0].NotBefore
+		}
+		out.Logs = append(out.Logs, trust.Log{URL: l.config.URL, Origin: l.config.Origin, Operator: l.config.Operator, Key: l.remote.Key(), From: from, To: l.to})
+	}
+	if e := cfg.CT.Embedded; e != nil {
+		data, err := os.ReadFile(embeddedKeyFile(e.Dir))
+		if err != nil {
+			return out, fmt.Errorf("ct.embedded: %w; the log makes its key when the CA starts for the first time", err)
+		}
+		key, err := ctlog.ParsePublicKey(data)
+		if err != nil {
+			return out, fmt.Errorf("ct.embedded: %w", err)
+		}
+		out.Logs = append(out.Logs, trust.Log{URL: url + "/ct", Origin: e.Origin, Key: key, From: m.chain[0].NotBefore})
+	}
+	return out, nil
+}
+
+// checkChain proves that chain and key can issue, without a log: the same trial that the server runs at start.
+func checkChain(cfg *config.Config, m *material) error {
+	_, err := ca.New(ca.Options{Chain: m.chain, Signer: m.signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()})
+	if err != nil {
+		return fmt.Errorf("ca: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/server"
+)
+
+// closeAll closes the listeners that are open. Closing twice is harmless.
+func closeAll(l server.Listeners) {
+	for _, one := range []net.Listener{l.HTTP, l.GRPC, l.Admin} {
+		if one != nil {
+			_ = one.Close()
+		}
+	}
+}
+
+// listenProblem says in words why an address cannot be listened on.
+func listenProblem(address string, err error) string {
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return address + " is taken by another program"
+	case errors.Is(err, syscall.EACCES):
+		return "no permission to listen on " + address + " (ports below 1024 need a privilege)"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return address + " is no address of this machine"
+	case errors.As(err, &dns):
+		return "the host of " + address + " is unknown"
+	}
+	return err.Error()
+}
+
+// addresses are the addresses that were chosen, as a configuration writes them.
+func addresses(l server.Listeners) listenAddresses {
+	name := func(one net.Listener) string {
+		if one == nil {
+			return "off"
+		}
+		return one.Addr().String()
+	}
+	return listenAddresses{http: name(l.HTTP), grpc: name(l.GRPC), admin: name(l.Admin)}
+}
+
+func logListeners(log *slog.Logger, l server.Listeners) {
+	a := addresses(l)
+	log.Info("listening", "http", a.http, "grpc", a.grpc, "admin", a.admin)
+}
+
+// lateHandler serves the embedded log's read path once that log is open. Until then it answers 503.
+type lateHandler struct{ current atomic.Pointer[http.Handler] }
+
+// orNil is the handler, or nil where no embedded log is configured.
+func (h *lateHandler) orNil(wanted bool) http.Handler {
+	if !wanted {
+		return nil
+	}
+	return h
+}
+
+func (h *lateHandler) set(l *embedded.Log) {
+	if l != nil {
+		handler := l.Handler()
+		h.current.Store(&handler)
+	}
+}
+
+func (h *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if next := h.current.Load(); next != nil {
+		(*next).ServeHTTP(w, r)
+		return
+	}
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, "the log is being opened", http.StatusServiceUnavailable)
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/mayfly-ca/mayfly/server"
+)
+
+// newRegistry returns a registry of this process: runtime, process and what it was built from.
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	b := readBuildInfo()
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "mayfly_build_info", Help: "1, with what the binary was built from as labels.",
+		ConstLabels: prometheus.Labels{"version": b.Version, "commit": b.Commit, "go_version": b.GoVersion},
+	})
+	info.Set(1)
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info)
+	return r
+}
+
+// report makes the dependencies visible in /readyz. The CA and the logs as a whole decide readiness; a single log or provider
+// that is down shows there but does not take the CA out of service for everybody else.
+func (s *system) report(r *server.Readiness) {
+	r.Add("ca", func() server.Health {
+		h := s.authority.Health()
+		return server.Health{OK: h.OK, Warning: h.Warning, Cause: h.Cause}
+	})
+	r.Add("ct", s.logHealth)
+	if s.embedded != nil {
+		r.Add("log embedded", func() server.Health { return advisory(s.embedded.Health()) })
+	}
+	if s.logs != nil {
+		for _, st := range s.logs.Status() {
+			if st.Name != "embedded" {
+				r.Add("log "+st.Name, func() server.Health { return s.oneLog(st.Name) })
+			}
+		}
+	}
+	for _, st := range s.issuers.Status() {
+		r.Add("issuer "+st.Issuer, func() server.Health { return s.oneIssuer(st.Issuer) })
+	}
+}
+
+func advisory(err error) server.Health {
+	if err != nil {
+		return server.Health{Advisory: true, Cause: err.Error()}
+	}
+	return server.Health{OK: true, Advisory: true}
+}
+
+// logHealth is whether enough logs answer.
+func (s *system) logHealth() server.Health {
+	if s.logs == nil {
+		return server.Health{OK: true, Warning: "certificates are not logged (ct.none): " + s.noLog}
+	}
+	var down []string
+	all := s.logs.Status()
+	for _, st := range all {
+		if !st.OK {
+			down = append(down, st.Name+": "+st.Cause)
+		}
+	}
+	switch {
+	case len(all)-len(down) < s.logs.MinSCTs():
+		return server.Health{Cause: fmt.Sprintf("%d of %d logs answer, %d are needed; %s", len(all)-len(down), len(all), s.logs.MinSCTs(), strings.Join(down, "; "))}
+	case len(down) > 0:
+		return server.Health{OK: true, Warning: strings.Join(down, "; ")}
+	}
+	return server.Health{OK: true}
+}
+
+func (s *system) oneLog(name string) server.Health {
+	for _, st := range s.logs.Status() {
+		if st.Name == name {
+			return server.Health{OK: st.OK, Advisory: true, Warning: st.Warning, Cause: st.Cause}
+		}
+	}
+	return server.Health{Advisory: true, Cause: "log is gone"}
+}
+
+func (s *system) oneIssuer(issuer string) server.Health {
+	for _, st := range s.issuers.Status() {
+		if st.Issuer == issuer {
+			return server.Health{OK: st.OK, Advisory: true, Cause: st.Cause}
+		}
+	}
+	return server.Health{Advisory: true, Cause: "issuer is gone"}
+}
+
+// logCount is how many logs certificates can go to.
+func (s *system) logCount(m *material) int {
+	n := len(m.logs)
+	if s.embedded != nil {
+		n++
+	}
+	return n
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/ca/file"
+	"github.com/mayfly-ca/mayfly/client"
+	"github.com/mayfly-ca/mayfly/trust"
+)
+
+// passwordEnv holds the password of --key.
+const passwordEnv = "MAYFLY_KEY_PASSWORD"
+
+type requestFlags struct {
+	url, trustedRoot, key, out, keyOut string
+	csr                                string // "" none, "-" made here from the key, else a file
+	grpc, insecure, asJSON             bool
+	timeout                            time.Duration
+	signIn                             signIn
+}
+
+func newRequest(*common) *cobra.Command {
+	f := &requestFlags{}
+	cmd := &cobra.Command{
+		Use:   "request --url URL [--trusted-root FILE]",
+		Short: "Get a certificate as a signer would, and verify it",
+		Long: "request sends an identity token and a proof of possession, verifies chain, identity and SCTs of the answer against a\n" +
+			"trusted root, and only then writes files and shows the certificate. The token comes from --token-file, else from\n" +
+			tokenEnv + ", else from standard input if something is piped in, else from a sign-in in the browser (--device: on\n" +
+			"another machine). The key is made here (P-256) unless --key names one; " + passwordEnv + " opens an encrypted one.",
+		Example: "  mayfly request --url http://127.0.0.1:5555 --trusted-root .mayfly-dev/trusted_root.json --out cert.pem\n" +
+			"  mayfly dev token --email alice@example.com | mayfly request --url 127.0.0.1:5554 --grpc --trusted-root .mayfly-dev/trusted_root.json",
+		Args: cobra.MaximumNArgs(1),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			if err := f.check(args); err != nil {
+				return err
+			}
+			return f.run(cmd.Context(), streams{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()})
+		}),
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.url, "url", "", "the CA: http(s)://HOST:PORT, or HOST:PORT with --grpc (required)")
+	fl.BoolVar(&f.grpc, "grpc", false, "speak gRPC instead of REST")
+	fl.StringVar(&f.trustedRoot, "trusted-root", "", "trusted_root.json to verify the answer against")
+	fl.BoolVar(&f.insecure, "insecure-skip-verify", false, "accept the answer unverified (instead of --trusted-root)")
+	fl.StringVar(&f.signIn.file, "token-file", "", "file with the identity token; \"-\" is standard input")
+	fl.StringVar(&f.signIn.issuer, "issuer", "", "OpenID Connect issuer to sign in at (default: the CA's first e-mail issuer)")
+	fl.StringVar(&f.signIn.clientID, "client-id", "sigstore", "OAuth 2.0 client ID for the sign-in")
+	fl.BoolVar(&f.signIn.device, "device", false, "sign in with a code on another device")
+	fl.StringVar(&f.key, "key", "", "private key to certify, PEM (default: a fresh P-256 key)")
+	fl.StringVar(&f.csr, "csr", "", "prove possession with a certificate signing request: one made here, or the given file")
+	fl.Lookup("csr").NoOptDefVal = "-"
+	fl.StringVar(&f.out, "out", "", "file for the certificate chain, PEM; a fresh key goes beside it")
+	fl.StringVar(&f.keyOut, "key-out", "", "file for the fresh key (default: --out with .key.pem)")
+	fl.DurationVar(&f.timeout, "timeout", 30*time.Second, "longest wait for the certificate")
+	fl.BoolVar(&f.asJSON, "json", false, "show the certificate as JSON")
+	return cmd
+}
+
+func (f *requestFlags) check(args []string) error {
+	if len(args) == 1 {
+		if f.csr != "-" {
+			return usage("unexpected argument %q", args[0])
+		}
+		f.csr = args[0] // "--csr FILE"
+	}
+	switch {
+	case f.url == "":
+		return usage("--url is missing; for the CA of \"mayfly dev\" it is --url http://127.0.0.1:5555")
+	case f.trustedRoot == "" && !f.insecure:
+		return usage("--trusted-root is missing; an answer is verified before anything is written (--insecure-skip-verify turns that off)")
+	case f.trustedRoot != "" && f.insecure:
+		return usage("--trusted-root and --insecure-skip-verify exclude each other")
+	case f.csr != "" && f.csr != "-" && f.key != "":
+		return usage("--key and a --csr file exclude each other: the request is signed already")
+	case f.timeout <= 0:
+		return usage("--timeout %s: write a positive duration such as 30s", f.timeout)
+	}
+	return nil
+}
+
+func (f *requestFlags) run(ctx context.Context, std streams) error {
+	opts := client.Options{URL: f.url, GRPC: f.grpc, SkipVerify: f.insecure, UserAgent: userAgent(), Timeout: f.timeout}
+	if f.trustedRoot != "" {
+		t, err := loadTrust(f.trustedRoot)
+		if err != nil {
+			return err
+		}
+		opts.Trust = &t
+	}
+	c, err := client.New(opts)
+	if err != nil {
+		return usage("%v", err)
+	}
+	defer c.Close()
+	req, fresh, err := f.request()
+	if err != nil {
+		return err
+	}
+	if req.Token, err = f.signIn.token(ctx, std, c); err != nil {
+		return err
+	}
+	cert, err := c.Request(ctx, req)
+	if err != nil {
+		return errors.New(client.Explain(err))
+	}
+	if f.insecure {
+		fmt.Fprintln(std.err, styleFor(std.err).yellow("warning: the answer is not verified (--insecure-skip-verify)"))
+	}
+	if err := f.write(std, cert, fresh); err != nil {
+		return err
+	}
+	return f.show(std.out, cert)
+}
+
+// request prepares key and proof. fresh is the key that was made here, nil if the caller brought one.
+func (f *requestFlags) request() (req client.Request, fresh *ecdsa.PrivateKey, err error) {
+	if f.csr != "" && f.csr != "-" {
+		data, err := readInput(nil, f.csr)
+		if err != nil {
+			return req, nil, err
+		}
+		if b, _ := pem.Decode(data); b == nil || !strings.HasSuffix(b.Type, "CERTIFICATE REQUEST") {
+			return req, nil, fmt.Errorf("%s: no PEM block \"CERTIFICATE REQUEST\" in it", f.csr)
+		}
+		return client.Request{CSRPEM: data}, nil, nil
+	}
+	req.CSR = f.csr == "-"
+	if f.key != "" {
+		data, err := readInput(nil, f.key)
+		if err != nil {
+			return req, nil, err
+		}
+		var signer crypto.Signer
+		if signer, err = file.Open(file.Options{Key: data, Password: []byte(os.Getenv(passwordEnv))}); err != nil {
+			return req, nil, fmt.Errorf("%s: %w", f.key, err)
+		}
+		req.Signer = signer
+		return req, nil, nil
+	}
+	if fresh, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return req, nil, err
+	}
+	req.Signer = fresh
+	return req, fresh, nil
+}
+
+// write puts the chain and a fresh key into their files. Nothing was written before the answer was verified.
+func (f *requestFlags) write(std streams, cert *client.Certificate, fresh *ecdsa.PrivateKey) error {
+	if f.out == "" {
+		if fresh != nil && f.keyOut == "" {
+			fmt.Fprintln(std.err, "The key made for this certificate is not kept; --out FILE keeps both.")
+		}
+	} else if err := os.WriteFile(f.out, cert.PEM(), 0o644); err != nil { //nolint:gosec // certificates are public
+		return err
+	}
+	keyOut := f.keyOut
+	if keyOut == "" && f.out != "" {
+		keyOut = strings.TrimSuffix(f.out, filepath.Ext(f.out)) + ".key.pem"
+	}
+	if fresh == nil || keyOut == "" {
+		return nil
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(fresh)
+	if err != nil {
+		return err
+	}
+	if err := writePrivate(keyOut, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
+		return err
+	}
+	fmt.Fprintf(std.err, "Key written to %s (readable by you only).\n", keyOut)
+	return nil
+}
+
+func (f *requestFlags) show(w io.Writer, cert *client.Certificate) error {
+	view, err := viewCertificate(cert.Leaf, time.Now(), nil)
+	if err != nil {
+		return err
+	}
+	if f.asJSON {
+		return writeJSON(w, struct {
+			Certificate certificateView `json:"certificate"`
+			Chain       string          `json:"chain_pem"`
+			Verified    bool            `json:"verified"`
+		}{view, string(cert.PEM()), !f.insecure})
+	}
+	if err := printCertificate(w, view, styleFor(w)); err != nil {
+		return err
+	}
+	if f.out == "" {
+		_, err = fmt.Fprintf(w, "\n%s", cert.PEM())
+	}
+	return err
+}
+
+// loadTrust reads a trusted_root.json.
+func loadTrust(name string) (client.Trust, error) {
+	data, err := readInput(nil, name)
+	if err != nil {
+		return client.Trust{}, err
+	}
+	m, err := trust.ParseTrustedRoot(data)
+	if err != nil {
+		return client.Trust{}, fmt.Errorf("%s: %w", name, err)
+	}
+	t := client.Trust{MinSCTs: 1}
+	for _, a := range m.Authorities {
+		t.Chains = append(t.Chains, a.Chain)
+	}
+	for _, l := range m.Logs {
+		t.Logs = append(t.Logs, client.Log{Key: l.Key, From: l.From, To: l.To})
+	}
+	if len(t.Logs) == 0 {
+		t.MinSCTs = 0 // a trusted root without logs belongs to a CA without a log
+	}
+	return t, nil
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/sigstore/sigstore/pkg/oauthflow"
+
+	"github.com/mayfly-ca/mayfly/client"
+)
+
+// tokenEnv is where Sigstore clients look for an ID token.
+const tokenEnv = "SIGSTORE_ID_TOKEN"
+
+// signIn says where an ID token comes from.
+type signIn struct {
+	file     string // --token-file; "-" is standard input
+	issuer   string // --issuer, for the interactive sign-in
+	clientID string
+	device   bool // the device flow instead of a browser on this machine
+}
+
+// token returns an ID token: from the named file, from SIGSTORE_ID_TOKEN, from a pipe on standard input, or from a sign-in.
+func (s signIn) token(ctx context.Context, std streams, c *client.Client) (string, error) {
+	if s.file != "" {
+		return readToken(std.in, s.file)
+	}
+	if t := strings.TrimSpace(os.Getenv(tokenEnv)); t != "" {
+		return t, nil
+	}
+	if isPiped(std.in) && s.issuer == "" {
+		return readToken(std.in, "-")
+	}
+	issuer, err := s.provider(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	return s.interactive(ctx, std.err, issuer)
+}
+
+func readToken(stdin io.Reader, name string) (string, error) {
+	data, err := readInput(stdin, name)
+	if name == "-" {
+		name = "standard input"
+	}
+	if err != nil {
+		return "", fmt.Errorf("identity token from %s: %w", name, err)
+	}
+	t := strings.TrimSpace(string(data))
+	if strings.Count(t, ".") != 2 || strings.ContainsAny(t, " \t\r\n") {
+		return "", fmt.Errorf("identity token from %s: not a compact JWT (three parts with dots between them)", name)
+	}
+	return t, nil
+}
+
+// isPiped reports whether somebody feeds standard input: a pipe or a file, not a terminal and not the null device.
+func isPiped(in io.Reader) bool {
+	f, ok := in.(*os.File)
+	if !ok {
+		return in != nil
+	}
+	info, err := f.Stat()
+	return err == nil && (info.Mode()&os.ModeNamedPipe != 0 || info.Mode().IsRegular())
+}
+
+// provider picks the issuer to sign in at: the one that was asked for, or the first e-mail issuer that the CA accepts.
+func (s signIn) provider(ctx context.Context, c *client.Client) (string, error) {
+	if s.issuer != "" {
+		return s.issuer, nil
+	}
+	issuers, err := c.Configuration(ctx)
+	if err != nil {
+		return "", fmt.Errorf("ask the CA for its issuers: %w", err)
+	}
+	for _, i := range issuers {
+		if i.Type == "email" && !i.Wildcard {
+			return i.URL, nil
+		}
+	}
+	return "", errors.New("no identity token, and the CA has no issuer for people to sign in at; pass --token-file or set " + tokenEnv)
+}
+
+// interactive signs a person in and returns the ID token.
+func (s signIn) interactive(ctx context.Context, out io.Writer, issuer string) (string, error) {
+	fmt.Fprintf(out, "Signing in at %s\n", issuer)
+	var flow oauthflow.TokenGetter = &oauthflow.InteractiveIDTokenGetter{
+		HTMLPage: "<!doctype html><title>mayfly</title><p>Signed in. You can close this page.", Input: os.Stdin, Output: out,
+	}
+	if s.device {
+		flow = oauthflow.NewDeviceFlowTokenGetterForIssuer(issuer)
+	}
+	type answer struct {
+		token string
+		err   error
+	}
+	done := make(chan answer, 1)
+	go func() { // the library takes no context: Ctrl-C must not wait for a person
+		t, err := oauthflow.OIDConnect(issuer, s.clientID, "", "", flow)
+		if err != nil {
+			done <- answer{err: err}
+			return
+		}
+		done <- answer{token: t.RawString}
+	}()
+	select {
+	case a := <-done:
+		if a.err != nil {
+			return "", fmt.Errorf("sign in at %s: %w", issuer, a.err)
+		}
+		return a.token, nil
+	case <-ctx.Done():
+		return "", fmt.Errorf("sign in at %s: %w", issuer, ctx.Err())
+	}
+}

@@ -1,0 +1,184 @@
+package config
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/pop"
+)
+
+// checkSettings has every domain package check its part, and checks what belongs to none of them.
+func (l *loader) checkSettings() {
+	c := l.config
+	l.main.add(c.Listen.check())
+	if c.Identity.File == "" {
+		l.setting(fault.BadSetting("is missing", "write the path of the issuer file: who may get certificates", "identity", "file"))
+	}
+	l.main.add(fault.Under(c.CA.Check(), "ca"))
+	if _, err := pop.New(pop.Config{Algorithms: c.ClientAlgorithms}, pop.Options{}); err != nil {
+		l.main.add(fault.Under(err, "client_algorithms"))
+	}
+	l.main.add(fault.Under(c.CT.check(), "ct"))
+	if c.Audit != nil {
+		l.setting(fault.BadSetting("this version has no journal", "remove the block; decisions are in the log", "audit"))
+	}
+}
+
+func (l Listen) check() error {
+	var errs []error
+	on := 0
+	seen := map[string]string{}
+	for _, one := range []struct{ key, address string }{{"http", l.HTTP}, {"grpc", l.GRPC}, {"admin", l.Admin}} {
+		if one.address == Off {
+			continue
+		}
+		host, port, err := net.SplitHostPort(one.address)
+		n, perr := strconv.ParseUint(port, 10, 16)
+		if err != nil || perr != nil || strings.ContainsAny(host, "/ ") {
+			errs = append(errs, fault.BadSetting(strconv.Quote(one.address)+" is not an address", "write HOST:PORT, or off", "listen", one.key))
+			continue
+		}
+		if one.key != "admin" {
+			on++
+		}
+		if other, taken := seen[one.address]; taken && n != 0 && one.key == "admin" {
+			errs = append(errs, fault.BadSetting("is the address of "+other+" too: the pages for the operator would be public",
+				"write another address", "listen", one.key))
+		}
+		seen[one.address] = one.key
+	}
+	if on == 0 && len(errs) == 0 {
+		errs = append(errs, fault.BadSetting("neither http nor grpc is on: nobody could ask for a certificate", "switch one on", "listen"))
+	}
+	return errors.Join(errs...)
+}
+
+func (c CT) check() error {
+	var errs []error
+	somewhere := len(c.Logs) > 0 || c.Embedded != nil
+	switch {
+	case c.None != nil && somewhere:
+		errs = append(errs, fault.BadSetting("none and a log contradict each other", "remove one of them"))
+	case c.None == nil && !somewhere:
+		errs = append(errs, fault.BadSetting("no log", "write logs: or embedded: (or none: with a reason)"))
+	case c.None != nil && strings.TrimSpace(c.None.Reason) == "":
+		errs = append(errs, fault.BadSetting("is missing", "write why certificates are not logged", "none", "reason"))
+	case c.None != nil && c.Policy.MinSCTs > 0:
+		errs = append(errs, fault.BadSetting("asks for SCTs, but there is no log", "remove it", "policy", "min_scts"))
+	}
+	names := map[string]bool{}
+	if c.Embedded != nil {
+		names["embedded"] = true
+		errs = append(errs, fault.Under(c.Embedded.Check(), "embedded"))
+	}
+	for i, one := range c.Logs {
+		at := strconv.Itoa(i)
+		errs = append(errs, fault.Under(one.Check(), "logs", at))
+		if one.Name != "" && names[one.Name] {
+			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" stands twice", "give each log a name of its own", "logs", at, "name"))
+		}
+		names[one.Name] = true
+	}
+	if all := len(c.Logs) + min(1, len(names)-len(c.Logs)); c.Policy.MinSCTs > max(all, 1) && c.None == nil {
+		errs = append(errs, fault.BadSetting("asks for more SCTs than there are logs", "lower it or add logs", "policy", "min_scts"))
+	}
+	errs = append(errs, fault.Under(c.Policy.Check(), "policy"))
+	return errors.Join(errs...)
+}
+
+// checkPaths looks whether what the settings name is there.
+func (l *loader) checkPaths() {
+	for _, p := range l.paths {
+		if slices.Equal(p.path, []string{"identity", "file"}) {
+			continue // reported by loadIssuers
+		}
+		st, err := os.Stat(*p.at)
+		name := l.shown(*p.at)
+		switch {
+		case err != nil && p.dir && os.IsNotExist(err):
+		case err != nil:
+			l.setting(fault.BadSetting(name+": "+cause(err), "write the path of a file, relative to this file", p.path...))
+		case p.dir && !st.IsDir():
+			l.setting(fault.BadSetting(name+" is not a directory", "write the path of a directory", p.path...))
+		case !p.dir && st.IsDir():
+			l.setting(fault.BadSetting(name+" is a directory", "write the path of a file", p.path...))
+		case p.secret && st.Mode().Perm()&0o004 != 0:
+			l.warning(l.main, name+" can be read by everybody on this machine; chmod 600 it", p.path...)
+		}
+	}
+}
+
+// shown is how messages call a file: as the operator would write it from where the command was started.
+func (l *loader) shown(path string) string {
+	if filepath.IsAbs(l.path) {
+		return path
+	}
+	dir, err := filepath.Abs(filepath.Dir(l.path))
+	if err != nil {
+		return path
+	}
+	rel, err := filepath.Rel(dir, path)
+	if err != nil || strings.HasPrefix(rel, "..") {
+		return path
+	}
+	return filepath.Join(filepath.Dir(l.path), rel)
+}
+
+// checkProduction refuses what is for trying things out.
+func (l *loader) checkProduction() {
+	c := l.config
+	if !c.Production {
+		return
+	}
+	const fix = "remove it, or set production: false"
+	if c.CA.Ephemeral != nil {
+		l.setting(fault.BadSetting("keys that live in memory only are not for production", fix, "ca", "ephemeral"))
+	}
+	if c.CT.None != nil {
+		l.setting(fault.BadSetting("certificates without a log are not for production", fix, "ct", "none"))
+	}
+	for i, log := range c.CT.Logs {
+		if log.Insecure {
+			l.setting(fault.BadSetting("plain http is not for production", fix, "ct", "logs", strconv.Itoa(i), "insecure"))
+		}
+	}
+	if l.issuers == nil {
+		return
+	}
+	for key, row := range c.Issuers.Issuers {
+		if row.Insecure {
+			l.issuers.add(fault.BadSetting("plain http is not for production", fix, "oidc-issuers", key, "insecure"))
+		}
+	}
+}
+
+// warn says what is allowed and should be known.
+func (l *loader) warn() {
+	c := l.config
+	l.warning(l.main, "there is no journal: decisions are in the log only", "audit")
+	if c.CT.None != nil {
+		l.warning(l.main, "certificates are not logged: nobody can see what this CA signs", "ct", "none")
+	}
+	if c.CA.Ephemeral != nil {
+		l.warning(l.main, "the CA's key is made anew at each start: what was signed before cannot be verified any more", "ca", "ephemeral")
+	}
+	for i, log := range c.CT.Logs {
+		if log.Insecure {
+			l.warning(l.main, "SCTs come over plain http", "ct", "logs", strconv.Itoa(i), "insecure")
+		}
+	}
+	if l.issuers == nil || len(l.issuers.problems) > 0 {
+		return
+	}
+	for key, row := range c.Issuers.Issuers {
+		if row.Insecure {
+			l.warning(l.issuers, "keys come over plain http: anybody on the way could make tokens", "oidc-issuers", key, "insecure")
+		}
+	}
+}

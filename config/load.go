@@ -1,0 +1,149 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+// Load reads the configuration file at path and the issuer file that it names. The error is [Problems]: everything that is
+// wrong, each with file, line and column. The warnings are valid whether or not there is an error; they are in the order of
+// the file.
+func Load(path string) (*Config, []Warning, error) {
+	l := &loader{config: &Config{}, path: path}
+	l.main, l.mainSource = l.readMain(path)
+	if l.main == nil || len(l.main.problems) > 0 {
+		return nil, nil, l.result()
+	}
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		l.problems = append(l.problems, Problem{File: path, What: "its folder is unknown: " + cause(err)})
+		return nil, nil, l.result()
+	}
+	l.defaults()
+	l.absolute(dir)
+	l.checkSettings()
+	l.checkPaths()
+	l.loadIssuers()
+	l.checkProduction()
+	l.warn()
+	if err := l.result(); err != nil {
+		return nil, l.warnings, err
+	}
+	a, b := sha256.Sum256(l.mainSource), sha256.Sum256(l.issuerSource)
+	sum := sha256.Sum256(slices.Concat(a[:], b[:]))
+	l.config.Digest = hex.EncodeToString(sum[:])
+	return l.config, l.warnings, nil
+}
+
+// loader is one run of [Load].
+type loader struct {
+	config                   *Config
+	path                     string // as the operator wrote it
+	main, issuers            *tree  // nil: the file could not be read
+	mainSource, issuerSource []byte
+	paths                    []pathSetting
+	problems                 Problems
+	warnings                 []Warning
+}
+
+// readMain decodes the configuration file. A tree with problems has a value that must not be used.
+func (l *loader) readMain(path string) (*tree, []byte) {
+	src, p := readSource(path, path, "name the configuration file with --config")
+	if p != nil {
+		l.problems = append(l.problems, *p)
+		return nil, nil
+	}
+	return decode(src, l.config, false), src.data
+}
+
+// result joins the problems of both files.
+func (l *loader) result() error {
+	var all Problems
+	for _, t := range []*tree{l.main, l.issuers} {
+		if t != nil {
+			all = append(all, t.problems...)
+		}
+	}
+	return append(all, l.problems...).orNil()
+}
+
+func (l *loader) defaults() {
+	for _, d := range []struct {
+		at    *string
+		value string
+	}{
+		{&l.config.Listen.HTTP, DefaultHTTP},
+		{&l.config.Listen.GRPC, DefaultGRPC},
+		{&l.config.Listen.Admin, DefaultAdmin},
+	} {
+		if *d.at == "" {
+			*d.at = d.value
+		}
+	}
+}
+
+// loadIssuers reads the issuer file and checks it. It is a file of its own: its problems point into it.
+func (l *loader) loadIssuers() {
+	file := l.config.Identity.File
+	if file == "" {
+		return // reported by checkSettings
+	}
+	name := l.shown(file)
+	var p *Problem
+	src, p := readSource(file, name, "")
+	if p != nil {
+		l.setting(fault.BadSetting(name+" "+p.What, "write the path of the issuer file, relative to this file", "identity", "file"))
+		return
+	}
+	l.issuers, l.issuerSource = decode(src, &l.config.Issuers, true), src.data
+	if len(l.issuers.problems) > 0 {
+		return
+	}
+	l.issuers.add(l.config.Issuers.Check())
+}
+
+// setting adds a problem of the main file.
+func (l *loader) setting(s *fault.Setting) { l.main.add(s) }
+
+// add turns every [fault.Setting] in err into a problem at the place of the setting, or of the closest block around it.
+func (t *tree) add(err error) {
+	settings(err, func(s *fault.Setting, leaf error) {
+		if s == nil {
+			t.report(t.marks[""].value, leaf.Error(), "")
+			return
+		}
+		what := s.Problem
+		if len(s.Path) > 0 {
+			what = strings.Join(s.Path, ".") + ": " + what
+		}
+		at := t.position(s.Path)
+		t.problems = append(t.problems, t.src.problem(at, what, s.Fix))
+	})
+}
+
+// position returns where the setting stands: its value, or the key of the closest block around it that the file has.
+func (t *tree) position(path []string) place {
+	for n := len(path); n > 0; n-- {
+		m, ok := t.marks[pathKey(path[:n])]
+		switch {
+		case !ok:
+			continue
+		case n == len(path):
+			return place{m.value.Line, m.value.Column}
+		}
+		return place{m.key.Line, m.key.Column}
+	}
+	root := t.marks[""].key
+	return place{root.Line, root.Column}
+}
+
+// warning adds a warning about a setting of t.
+func (l *loader) warning(t *tree, text string, path ...string) {
+	at := t.position(path)
+	l.warnings = append(l.warnings, Warning{File: t.src.name, Line: at.line, Column: at.column, Text: strings.Join(path, ".") + ": " + text})
+}

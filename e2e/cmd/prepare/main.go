@@ -1,0 +1,35 @@
+// Prepare builds what the end-to-end tests run, with a line of progress for each program, so that "go test" finds it all in
+// the cache. Run it from the e2e folder.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/mayfly-ca/mayfly/e2e/internal/binaries"
+)
+
+func main() {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer cancel()
+	if err := prepare(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		os.Exit(1)
+	}
+}
+
+func prepare(ctx context.Context) error {
+	b, err := binaries.New(".", os.Stderr)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, "e2e: programs are kept in", b.Cache())
+	if _, err := b.All(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, "e2e: building mayfly from the tree ...")
+	_, err = b.Mayfly(ctx)
+	return err
+}

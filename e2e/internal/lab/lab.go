@@ -1,0 +1,209 @@
+// Package lab is the surroundings of one end-to-end test: a folder, free ports, processes, keys, an issuer of identity
+// tokens, real logs, and the real clients.
+//
+// Nothing here imports the code under test. Programs run with an environment of their own: an empty home, and a proxy that
+// refuses connections, so that whatever a client would fetch from a public Sigstore fails; loopback needs no proxy.
+//
+// Every helper that takes a test ends it on failure. When a test has failed, its folder with all logs, keys and outputs is
+// kept and named; otherwise it is removed.
+package lab
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/e2e/internal/binaries"
+)
+
+// Patience bounds every wait for something that should take a second or two on an idle machine.
+const Patience = 60 * time.Second
+
+// Lab is the surroundings of one test.
+type Lab struct {
+	testing.TB
+	dir   string
+	path  string // PATH of all programs
+	ports *ports
+}
+
+// ports remembers the ports that were handed out.
+type ports struct {
+	mu    sync.Mutex
+	taken map[int]bool
+}
+
+// take reports whether port was free to hand out.
+func (p *ports) take(port int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	used := p.taken[port]
+	p.taken[port] = true
+	return !used
+}
+
+// New builds what is missing and makes an empty folder. Programs started in the lab end before the test does.
+func New(t testing.TB) *Lab {
+	t.Helper()
+	b, err := binaries.New(".", os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs, err := b.All(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := b.Mayfly(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs, err := filepath.Abs(filepath.Join(".cache", "runs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(runs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp(runs, strings.ReplaceAll(t.Name(), "/", "_")+"-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("everything that the test left is in %s", dir)
+			return
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	path := strings.Join(slices.Concat([]string{own}, dirs, []string{os.Getenv("PATH")}), string(os.PathListSeparator))
+	l := &Lab{TB: t, dir: dir, path: path, ports: &ports{taken: map[int]bool{}}}
+	l.Mkdir("home")
+	return l
+}
+
+// For returns the same lab reporting to t, a subtest.
+func (l *Lab) For(t testing.TB) *Lab {
+	return &Lab{TB: t, dir: l.dir, path: l.path, ports: l.ports}
+}
+
+// Path returns the path of a file of the lab.
+func (l *Lab) Path(name ...string) string {
+	return filepath.Join(append([]string{l.dir}, name...)...)
+}
+
+// Mkdir makes a folder of the lab and returns its path.
+func (l *Lab) Mkdir(name ...string) string {
+	l.Helper()
+	p := l.Path(name...)
+	if err := os.MkdirAll(p, 0o755); err != nil {
+		l.Fatal(err)
+	}
+	return p
+}
+
+// Write writes a file of the lab and returns its path.
+func (l *Lab) Write(name, content string) string {
+	l.Helper()
+	p := l.Path(name)
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		l.Fatal(err)
+	}
+	if err := os.WriteFile(p, []byte(content), 0o600); err != nil {
+		l.Fatal(err)
+	}
+	return p
+}
+
+// Read returns the content of a file.
+func (l *Lab) Read(path string) string {
+	l.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		l.Fatal(err)
+	}
+	return string(data)
+}
+
+// Address returns a free loopback address. It lies below the ports that the system hands to clients, so that no
+// connection of a neighbour takes it before its server starts.
+func (l *Lab) Address() string {
+	l.Helper()
+	for range 200 {
+		port := 20000 + rand.IntN(12000)
+		if !l.ports.take(port) {
+			continue
+		}
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		if ln, err := net.Listen("tcp", address); err == nil {
+			ln.Close()
+			return address
+		}
+	}
+	l.Fatal("no free port")
+	return ""
+}
+
+// Eventually polls until what holds, that is until try returns nil.
+func (l *Lab) Eventually(what string, try func(ctx context.Context) error) {
+	l.Helper()
+	ctx, cancel := context.WithTimeout(l.Context(), Patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := try(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			l.Fatalf("%s: not within %s: %v", what, Patience, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// GetOK returns nil when url answers a GET with status 200.
+func GetOK(ctx context.Context, url string) error {
+	_, err := fetch(ctx, url)
+	return err
+}
+
+func fetch(ctx context.Context, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %.300s", url, resp.Status, body)
+	}
+	return body, err
+}
+
+// Get returns the body of url, which must answer 200.
+func (l *Lab) Get(url string) []byte {
+	l.Helper()
+	body, err := fetch(l.Context(), url)
+	if err != nil {
+		l.Fatal(err)
+	}
+	return body
+}

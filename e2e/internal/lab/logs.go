@@ -1,0 +1,58 @@
+package lab
+
+import (
+	"context"
+	"strings"
+)
+
+// Log is a Certificate Transparency log.
+type Log struct {
+	Name   string
+	URL    string // of submission and of reading
+	Origin string // "" for an RFC 6962 log
+	Key    KeyPair
+	Server *Process // nil for the log inside mayfly
+
+	start func(l *Lab) *Process
+}
+
+// Restart starts a log again that was killed. It runs until the test of l ends.
+func (g *Log) Restart(l *Lab) {
+	l.Helper()
+	g.Server = g.start(l)
+}
+
+// TesseraCT starts a static-ct log.
+func (l *Lab) TesseraCT(roots string) *Log {
+	l.Helper()
+	address := l.Address()
+	g := &Log{Name: "tesseract", URL: "http://" + address, Origin: "e2e.test/tesseract", Key: l.LogKey("tesseract")}
+	g.start = func(l *Lab) *Process {
+		return l.Start("tesseract", Command{Name: "tesseract", Args: []string{
+			"-listen", address, "-origin", g.Origin, "-dir", l.Mkdir("tesseract", "log"), "-key", g.Key.Private, "-roots", roots,
+		}}, func(ctx context.Context) error { return GetOK(ctx, g.URL+"/ct/v1/get-roots") })
+	}
+	g.Restart(l)
+	return g
+}
+
+// CTFE starts an RFC 6962 log. What it has logged is gone when it ends.
+func (l *Lab) CTFE(roots string) *Log {
+	l.Helper()
+	address := l.Address()
+	g := &Log{Name: "ctfe", URL: "http://" + address + "/lab", Key: l.LogKey("ctfe")}
+	g.start = func(l *Lab) *Process {
+		return l.Start("ctfe", Command{Name: "ctfe", Args: []string{
+			"-listen", address, "-prefix", "lab", "-key", g.Key.Private, "-roots", roots,
+		}}, func(ctx context.Context) error { return GetOK(ctx, g.URL+"/ct/v1/get-sth") })
+	}
+	g.Restart(l)
+	return g
+}
+
+// CheckLog proves a whole static-ct log over HTTP and returns what the checker says of it ("size=...").
+func (l *Lab) CheckLog(g *Log) string {
+	l.Helper()
+	r := l.Run(Command{Name: "logcheck", Args: []string{"-url", g.URL, "-origin", g.Origin, "-key", g.Key.Public}})
+	return strings.TrimSpace(r.Stdout)
+}

@@ -1,0 +1,103 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Mayfly is a running CA.
+type Mayfly struct {
+	*Process
+	URL, GRPC, Admin string // GRPC is HOST:PORT
+	Issuer           string // of the development provider, for Dev
+	Dir              string // of the development CA, for Dev
+	ReadyIn          time.Duration
+}
+
+// Dev starts the development CA in folder dir on free ports.
+func (l *Lab) Dev(dir string) *Mayfly {
+	l.Helper()
+	m := &Mayfly{URL: "http://" + l.Address(), GRPC: l.Address(), Admin: "http://" + l.Address(), Issuer: "http://" + l.Address(), Dir: dir}
+	m.startDev(l)
+	return m
+}
+
+// Again starts a development CA that was stopped or killed, in the same folder on the same ports.
+func (m *Mayfly) Again(l *Lab) *Mayfly {
+	l.Helper()
+	again := *m
+	again.startDev(l)
+	return &again
+}
+
+func (m *Mayfly) startDev(l *Lab) {
+	l.Helper()
+	start := time.Now()
+	bare := func(url string) string { return strings.TrimPrefix(url, "http://") }
+	m.Process = l.Start("dev", Command{Name: "mayfly", Args: []string{
+		"dev", "--dir", m.Dir, "--http", bare(m.URL), "--grpc", m.GRPC, "--admin", bare(m.Admin), "--idp", bare(m.Issuer),
+	}}, func(ctx context.Context) error { return GetOK(ctx, m.Admin+"/readyz") })
+	m.ReadyIn = time.Since(start)
+}
+
+// Log returns the log inside a development CA.
+func (m *Mayfly) Log() *Log {
+	return &Log{Name: "embedded", URL: m.URL + "/ct", Origin: "mayfly.local/ct", Key: KeyPair{Public: m.Dir + "/ct/log.pub.pem"}}
+}
+
+// Token returns a token of the development provider.
+func (m *Mayfly) Token(l *Lab, email string) string {
+	l.Helper()
+	r := l.Run(Command{Name: "mayfly", Args: []string{"dev", "token", "--dir", m.Dir, "--email", email}})
+	return strings.TrimSpace(r.Stdout)
+}
+
+// ServeOptions are the parts of mayfly.yaml that differ between tests.
+type ServeOptions struct {
+	Name     string // of the folder
+	PKI      PKI
+	CT       string // the block under ct:, indented by two spaces
+	Identity string // identity.yaml
+	OnePort  bool   // gRPC on the address of REST
+}
+
+// Serve starts "mayfly serve" with a configuration file and waits until it is ready.
+func (l *Lab) Serve(o ServeOptions) *Mayfly {
+	l.Helper()
+	m := &Mayfly{URL: "http://" + l.Address(), GRPC: l.Address(), Admin: "http://" + l.Address()}
+	if o.OnePort {
+		m.GRPC = strings.TrimPrefix(m.URL, "http://")
+	}
+	l.Write(o.Name+"/identity.yaml", o.Identity)
+	file := l.Write(o.Name+"/mayfly.yaml", fmt.Sprintf(`listen:
+  http: %q
+  grpc: %q
+  admin: %q
+identity:
+  file: identity.yaml
+ca:
+  file:
+    chain: %s
+    key: %s
+ct:
+%s`, strings.TrimPrefix(m.URL, "http://"), m.GRPC, strings.TrimPrefix(m.Admin, "http://"), o.PKI.ChainFile, o.PKI.KeyFile, o.CT))
+	l.Run(Command{Name: "mayfly", Args: []string{"config", "check", "--config", file}})
+	m.Dir = l.Path(o.Name)
+	start := time.Now()
+	m.Process = l.Start("serve-"+o.Name, Command{Name: "mayfly", Args: []string{"serve", "--config", file}},
+		func(ctx context.Context) error { return GetOK(ctx, m.Admin+"/readyz") })
+	m.ReadyIn = time.Since(start)
+	return m
+}
+
+// EmailIssuer is an identity.yaml with one e-mail issuer.
+func EmailIssuer(url string) string {
+	return fmt.Sprintf("oidc-issuers:\n  %[1]s: {issuer-url: %[1]s, client-id: sigstore, type: email}\n", url)
+}
+
+// RemoteLog is the ct: block of one remote log.
+func RemoteLog(g *Log) string {
+	return fmt.Sprintf("  logs:\n    - {name: %s, url: %q, public_key: %s}\n", g.Name, g.URL, g.Key.Public)
+}

@@ -1,0 +1,215 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// stopTime is how long a program may take to end after SIGINT before it is killed.
+const stopTime = 10 * time.Second
+
+// Command is a program to run. Name is looked up on the PATH of the lab.
+type Command struct {
+	Name  string
+	Args  []string
+	Env   []string // on top of the lab's environment
+	Dir   string   // "" is the folder of the lab
+	Stdin string
+}
+
+func (c Command) String() string { return c.Name + " " + strings.Join(c.Args, " ") }
+
+// Result is what a finished program left.
+type Result struct {
+	Stdout, Stderr string
+	Status         int
+	Took           time.Duration
+}
+
+// env is the environment of every program of the lab.
+func (l *Lab) env(extra []string) []string {
+	nowhere := "http://127.0.0.1:9"
+	return append([]string{
+		"PATH=" + l.path, "HOME=" + l.Path("home"), "TMPDIR=" + os.TempDir(), "LANG=C.UTF-8",
+		"HTTP_PROXY=" + nowhere, "HTTPS_PROXY=" + nowhere, "https_proxy=" + nowhere, "http_proxy=" + nowhere,
+		"NO_PROXY=127.0.0.1,localhost", "no_proxy=127.0.0.1,localhost",
+	}, extra...)
+}
+
+func (l *Lab) command(ctx context.Context, c Command) *exec.Cmd {
+	l.Helper()
+	path := c.Name
+	if !strings.Contains(path, "/") {
+		for _, dir := range filepath.SplitList(l.path) {
+			if info, err := os.Stat(filepath.Join(dir, c.Name)); err == nil && info.Mode()&0o111 != 0 && !info.IsDir() {
+				path = filepath.Join(dir, c.Name)
+				break
+			}
+		}
+	}
+	cmd := exec.CommandContext(ctx, path, c.Args...)
+	cmd.Env = l.env(c.Env)
+	cmd.Dir = c.Dir
+	if cmd.Dir == "" {
+		cmd.Dir = l.dir
+	}
+	cmd.SysProcAttr = processAttributes()
+	return cmd
+}
+
+// Try runs a program to its end, whatever its exit status.
+func (l *Lab) Try(c Command) Result {
+	l.Helper()
+	ctx, cancel := context.WithTimeout(l.Context(), Patience)
+	defer cancel()
+	cmd := l.command(ctx, c)
+	var out, errOut bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(c.Stdin), &out, &errOut
+	cmd.WaitDelay = time.Second
+	start := time.Now()
+	err := cmd.Run()
+	r := Result{Stdout: out.String(), Stderr: errOut.String(), Status: cmd.ProcessState.ExitCode(), Took: time.Since(start)}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		l.Fatalf("%s: %v\n%s", c, err, r.Stderr)
+	}
+	if ctx.Err() != nil {
+		l.Fatalf("%s: not done within %s\n%s%s", c, Patience, r.Stdout, r.Stderr)
+	}
+	return r
+}
+
+// Run runs a program that must succeed.
+func (l *Lab) Run(c Command) Result {
+	l.Helper()
+	r := l.Try(c)
+	if r.Status != 0 {
+		l.Fatalf("%s\nexit status %d\n%s%s", c, r.Status, r.Stdout, r.Stderr)
+	}
+	return r
+}
+
+// RunFails runs a program that must fail and say want, on standard output or standard error.
+func (l *Lab) RunFails(c Command, want string) Result {
+	l.Helper()
+	r := l.Try(c)
+	if r.Status == 0 {
+		l.Fatalf("%s\nsucceeded, and must not\n%s%s", c, r.Stdout, r.Stderr)
+	}
+	if !strings.Contains(r.Stdout+r.Stderr, want) {
+		l.Fatalf("%s\nfailed without saying %q\n%s%s", c, want, r.Stdout, r.Stderr)
+	}
+	return r
+}
+
+// Process is a running server.
+type Process struct {
+	lab    *Lab
+	name   string
+	cmd    *exec.Cmd
+	done   chan struct{}
+	output string // files NAME.out and NAME.err of the lab
+}
+
+// Start starts a server and waits until ready returns nil. It is stopped when the test ends.
+func (l *Lab) Start(name string, c Command, ready func(ctx context.Context) error) *Process {
+	l.Helper()
+	p := l.Spawn(name, c)
+	l.Eventually(name+" is ready", func(ctx context.Context) error {
+		select {
+		case <-p.done:
+			l.Fatalf("%s ended early: %s\n%s", c, p.cmd.ProcessState, p.Stderr())
+		default:
+		}
+		return ready(ctx)
+	})
+	return p
+}
+
+// Spawn starts a program and does not wait.
+func (l *Lab) Spawn(name string, c Command) *Process {
+	l.Helper()
+	l.Mkdir("output")
+	p := &Process{lab: l, name: name, done: make(chan struct{}), output: l.Path("output", name)}
+	for i := 2; ; i++ { // a restarted server writes into files of its own
+		if _, err := os.Stat(p.output + ".out"); err != nil {
+			break
+		}
+		p.output = l.Path("output", fmt.Sprintf("%s-%d", name, i))
+	}
+	out, err := os.Create(p.output + ".out")
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer out.Close()
+	errOut, err := os.Create(p.output + ".err")
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer errOut.Close()
+	p.cmd = l.command(context.Background(), c)
+	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = nil, out, errOut
+	if err := p.cmd.Start(); err != nil {
+		l.Fatalf("%s: %v", c, err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // ProcessState has it
+		close(p.done)
+	}()
+	l.Cleanup(func() { p.Kill() })
+	return p
+}
+
+// Stdout returns what the program has written to standard output.
+func (p *Process) Stdout() string { return p.lab.Read(p.output + ".out") }
+
+// Stderr returns what the program has written to standard error.
+func (p *Process) Stderr() string { return p.lab.Read(p.output + ".err") }
+
+// Stop sends SIGINT and returns how long the program took to end. Another end than exit status 0 fails the test.
+func (p *Process) Stop() time.Duration {
+	p.lab.Helper()
+	start := time.Now()
+	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		p.lab.Fatalf("%s: %v", p.name, err)
+	}
+	select {
+	case <-p.done:
+	case <-time.After(stopTime):
+		p.Kill()
+		p.lab.Fatalf("%s did not stop within %s", p.name, stopTime)
+	}
+	if !p.cmd.ProcessState.Success() {
+		p.lab.Errorf("%s: %s\n%s", p.name, p.cmd.ProcessState, p.Stderr())
+	}
+	return time.Since(start)
+}
+
+// Kill ends the program at once (SIGKILL) and returns when it is gone. It may be called more than once.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill() // gone already is fine
+	<-p.done
+}
+
+// Wait returns the exit status of a program that ends by itself.
+func (p *Process) Wait() int {
+	p.lab.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(Patience):
+		p.Kill()
+		p.lab.Fatalf("%s did not end within %s\n%s", p.name, Patience, p.Stderr())
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// Done is closed when the program has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }

@@ -1,0 +1,243 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// Issued is a certificate and the one that signed it.
+type Issued struct{ Leaf, Issuer *x509.Certificate }
+
+// CheckLogged proves of each certificate that it carries an SCT of g, that the SCT's signature is g's, and that the entry
+// which the SCT promises is in g. It returns the highest leaf index, for a static-ct log.
+//
+// It is written from RFC 6962 and c2sp.org/static-ct-api, without the code under test.
+func (l *Lab) CheckLogged(g *Log, certs ...Issued) (highest uint64) {
+	l.Helper()
+	key := l.publicKey(g.Key.Public)
+	tiles := &tileReader{lab: l, log: g, tiles: map[uint64][]byte{}}
+	for _, c := range certs {
+		promised, err := promise(key, c)
+		if err != nil {
+			l.Fatalf("certificate %x: %v", c.Leaf.SerialNumber, err)
+		}
+		if g.Origin == "" {
+			l.checkProof(g, promised)
+			continue
+		}
+		if len(promised.extensions) != 8 || !bytes.HasPrefix(promised.extensions, []byte{0, 0, 5}) {
+			l.Fatalf("certificate %x: the SCT's extensions %x are no leaf index", c.Leaf.SerialNumber, promised.extensions)
+		}
+		var index uint64
+		for _, b := range promised.extensions[3:] {
+			index = index<<8 | uint64(b)
+		}
+		if got := tiles.leaf(index); !bytes.Equal(got, promised.leafHash) {
+			l.Fatalf("certificate %x: the SCT says leaf %d, the log of %d entries has %x there, not %x",
+				c.Leaf.SerialNumber, index, tiles.size, got, promised.leafHash)
+		}
+		highest = max(highest, index)
+	}
+	return highest
+}
+
+func (l *Lab) publicKey(file string) *ecdsa.PublicKey {
+	l.Helper()
+	block, _ := pem.Decode([]byte(l.Read(file)))
+	if block == nil {
+		l.Fatalf("%s: no PEM block", file)
+	}
+	key, ok := must(x509.ParsePKIXPublicKey(block.Bytes))(l).(*ecdsa.PublicKey)
+	if !ok {
+		l.Fatalf("%s: not an ECDSA key", file)
+	}
+	return key
+}
+
+// checkProof asks an RFC 6962 log for the inclusion proof; the log merges within a second or so.
+func (l *Lab) checkProof(g *Log, p promisedEntry) {
+	l.Helper()
+	l.Eventually("inclusion in "+g.Name, func(ctx context.Context) error {
+		body, err := fetch(ctx, g.URL+"/ct/v1/get-sth")
+		if err != nil {
+			return err
+		}
+		var sth struct {
+			TreeSize uint64 `json:"tree_size"`
+		}
+		if err := json.Unmarshal(body, &sth); err != nil {
+			return err
+		}
+		if sth.TreeSize == 0 {
+			return errors.New("the log is empty")
+		}
+		hash := url.QueryEscape(base64.StdEncoding.EncodeToString(p.leafHash))
+		_, err = fetch(ctx, fmt.Sprintf("%s/ct/v1/get-proof-by-hash?hash=%s&tree_size=%d", g.URL, hash, sth.TreeSize))
+		return err
+	})
+}
+
+// tileReader reads level 0 of a static-ct log.
+type tileReader struct {
+	lab   *Lab
+	log   *Log
+	size  uint64
+	tiles map[uint64][]byte
+}
+
+// leaf returns the leaf hash at index, nil if the log is not that long.
+func (r *tileReader) leaf(index uint64) []byte {
+	r.lab.Helper()
+	if r.size == 0 {
+		checkpoint := string(r.lab.Get(r.log.URL + "/checkpoint"))
+		if _, err := fmt.Sscanf(strings.TrimPrefix(checkpoint, r.log.Origin+"\n"), "%d\n", &r.size); err != nil {
+			r.lab.Fatalf("checkpoint %q: %v", checkpoint, err)
+		}
+	}
+	if index >= r.size {
+		return nil
+	}
+	number := index / 256
+	if r.tiles[number] == nil {
+		r.tiles[number] = r.lab.Get(r.log.URL + "/tile/0/" + tileName(number, r.size))
+	}
+	at := int(index%256) * sha256.Size
+	if at+sha256.Size > len(r.tiles[number]) {
+		r.lab.Fatalf("tile %d is too short for leaf %d: %d bytes", number, index, len(r.tiles[number]))
+	}
+	return r.tiles[number][at : at+sha256.Size]
+}
+
+// tileName is the path of a level 0 tile in a log of size entries (c2sp.org/tlog-tiles, Merkle tree).
+func tileName(number, size uint64) string {
+	name := fmt.Sprintf("%03d", number%1000)
+	for n := number / 1000; n > 0; n /= 1000 {
+		name = fmt.Sprintf("x%03d/", n%1000) + name
+	}
+	if (number+1)*256 > size {
+		name += fmt.Sprintf(".p/%d", size%256)
+	}
+	return name
+}
+
+// promisedEntry is what an SCT promises to be in the log.
+type promisedEntry struct{ leafHash, extensions []byte }
+
+var errSyntax = errors.New("not the DER that is expected here")
+
+// promise finds the SCT of the log with the given key in a certificate, verifies it, and says what it promises.
+func promise(key *ecdsa.PublicKey, c Issued) (promisedEntry, error) {
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return promisedEntry{}, err
+	}
+	logID := sha256.Sum256(spki)
+	tbs, list, err := splitTBS(c.Leaf.RawTBSCertificate)
+	if err != nil {
+		return promisedEntry{}, err
+	}
+	scts := cryptobyte.String(list)
+	if !scts.ReadUint16LengthPrefixed(&scts) {
+		return promisedEntry{}, errors.New("no SCT list")
+	}
+	for !scts.Empty() {
+		var sct, extensions, signature cryptobyte.String
+		var version uint8
+		var id, timestamp []byte
+		var algorithm uint16
+		if !scts.ReadUint16LengthPrefixed(&sct) || !sct.ReadUint8(&version) || !sct.ReadBytes(&id, 32) || !sct.ReadBytes(&timestamp, 8) ||
+			!sct.ReadUint16LengthPrefixed(&extensions) || !sct.ReadUint16(&algorithm) || !sct.ReadUint16LengthPrefixed(&signature) || !sct.Empty() {
+			return promisedEntry{}, errors.New("malformed SCT")
+		}
+		if version != 0 || algorithm != 0x0403 || !bytes.Equal(id, logID[:]) {
+			continue
+		}
+		// The signed input (RFC 6962 §3.2) and the Merkle tree leaf (§3.4) are the same bytes: version 0, type 0, then the entry.
+		issuer := sha256.Sum256(c.Issuer.RawSubjectPublicKeyInfo)
+		b := cryptobyte.NewBuilder([]byte{0, 0})
+		b.AddBytes(timestamp)
+		b.AddUint16(1) // precert_entry
+		b.AddBytes(issuer[:])
+		b.AddUint24LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(tbs) })
+		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(extensions) })
+		leaf, err := b.Bytes()
+		if err != nil {
+			return promisedEntry{}, err
+		}
+		digest := sha256.Sum256(leaf)
+		if !ecdsa.VerifyASN1(key, digest[:], signature) {
+			return promisedEntry{}, errors.New("the SCT's signature is wrong")
+		}
+		hash := sha256.Sum256(append([]byte{0}, leaf...))
+		return promisedEntry{leafHash: hash[:], extensions: extensions}, nil
+	}
+	return promisedEntry{}, errors.New("no SCT of this log")
+}
+
+// splitTBS takes the SCT list extension out of a TBSCertificate (RFC 6962 §3.2) and returns the rest, and the list.
+func splitTBS(der []byte) (rest, list []byte, err error) {
+	sctList := asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}
+	in := cryptobyte.String(der)
+	if !in.ReadASN1(&in, cbasn1.SEQUENCE) {
+		return nil, nil, errSyntax
+	}
+	var kept []byte // the extensions without the list
+	var before []byte
+	extensionsTag := cbasn1.Tag(3).ContextSpecific().Constructed()
+	for !in.Empty() {
+		var element, content cryptobyte.String
+		var tag cbasn1.Tag
+		if !in.ReadAnyASN1Element(&element, &tag) {
+			return nil, nil, errSyntax
+		}
+		if tag != extensionsTag {
+			before = append(before, element...)
+			continue
+		}
+		if !element.ReadASN1(&content, tag) || !content.ReadASN1(&content, cbasn1.SEQUENCE) {
+			return nil, nil, errSyntax
+		}
+		for !content.Empty() {
+			var extension, value cryptobyte.String
+			if !content.ReadASN1Element(&extension, cbasn1.SEQUENCE) {
+				return nil, nil, errSyntax
+			}
+			var id asn1.ObjectIdentifier
+			body := extension
+			if !body.ReadASN1(&body, cbasn1.SEQUENCE) || !body.ReadASN1ObjectIdentifier(&id) {
+				return nil, nil, errSyntax
+			}
+			if !id.Equal(sctList) {
+				kept = append(kept, extension...)
+				continue
+			}
+			if !body.ReadASN1(&value, cbasn1.OCTET_STRING) || !value.ReadASN1(&value, cbasn1.OCTET_STRING) {
+				return nil, nil, errSyntax
+			}
+			list = value
+		}
+	}
+	b := cryptobyte.NewBuilder(nil)
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddBytes(before)
+		b.AddASN1(extensionsTag, func(b *cryptobyte.Builder) {
+			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(kept) })
+		})
+	})
+	rest, err = b.Bytes()
+	return rest, list, err
+}
