@@ -281,7 +281,8 @@ func (t *tree) set(e entry, v reflect.Value, path []string) {
 	if _, again := t.marks[k]; !again {
 		t.order = append(t.order, k)
 	}
-	on := target(e.value).Value == "true"
+	to := target(e.value)
+	on := v.Kind() == reflect.Bool && to.Kind == yaml.ScalarNode && to.Value == "true"
 	t.marks[k] = mark{key: e.key, value: e.value, on: on}
 	t.value(e.value, v, path)
 }

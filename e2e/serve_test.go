@@ -114,11 +114,11 @@ func (s serveCase) refusals(t *testing.T) {
 	l := s.lab.For(t)
 	b := newBlob(l, s.log.Name+"-refusals")
 	l.Run(s.cosignSign(b, "--identity-token", s.oidc.Email("carol@example.com")))
-	l.RunFails(s.cosignVerify(b, "alice@example.com"), "none of the expected identities matched")
+	l.RunFails(s.cosignVerify(b, "alice@example.com"), "no matching CertificateIdentity")
 
 	other := s
 	other.issuer = "https://issuer.example.com"
-	l.RunFails(other.cosignVerify(b, "carol@example.com"), "none of the expected identities matched")
+	l.RunFails(other.cosignVerify(b, "carol@example.com"), "no matching CertificateIdentity")
 
 	other = s // a trusted root that holds another log key: the SCT must not verify
 	other.trust = l.Trust(lab.TrustOptions{
@@ -147,7 +147,7 @@ func (s serveCase) exportedTrust(t *testing.T) {
 	token := s.oidc.Email("dave@example.com")
 	l.Run(s.cosignSign(b, "--identity-token", token))
 	l.Run(s.cosignVerify(b, "dave@example.com", "--insecure-ignore-tlog"))
-	l.RunFails(s.cosignVerify(b, "alice@example.com", "--insecure-ignore-tlog"), "none of the expected identities matched")
+	l.RunFails(s.cosignVerify(b, "alice@example.com", "--insecure-ignore-tlog"), "no matching CertificateIdentity")
 	l.Run(lab.Command{Name: "mayfly", Args: []string{
 		"request", "--url", s.ca.URL, "--trusted-root", s.trust.TrustedRoot, "--token-file", l.Write(s.log.Name+"-token", token),
 	}})

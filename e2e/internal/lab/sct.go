@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -102,11 +103,13 @@ type tileReader struct {
 // leaf returns the leaf hash at index, nil if the log is not that long.
 func (r *tileReader) leaf(index uint64) []byte {
 	r.lab.Helper()
-	if r.size == 0 {
+	for give := time.Now().Add(Patience); r.size <= index && time.Now().Before(give); time.Sleep(50 * time.Millisecond) {
+		// A checkpoint follows its entries after a second or so.
 		checkpoint := string(r.lab.Get(r.log.URL + "/checkpoint"))
 		if _, err := fmt.Sscanf(strings.TrimPrefix(checkpoint, r.log.Origin+"\n"), "%d\n", &r.size); err != nil {
 			r.lab.Fatalf("checkpoint %q: %v", checkpoint, err)
 		}
+		clear(r.tiles) // partial tiles have the size in their name
 	}
 	if index >= r.size {
 		return nil
