@@ -2,8 +2,9 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,12 +13,12 @@ import (
 	"github.com/mayfly-ca/mayfly/pop"
 )
 
-// checkSettings asks every part what is wrong with its settings.
+// checkSettings has every domain package check its part, and checks what belongs to none of them.
 func (l *loader) checkSettings() {
 	c := l.config
-	l.main.add(fault.Under(c.Listen.check(), "listen"))
+	l.main.add(c.Listen.check())
 	if c.Identity.File == "" {
-		l.setting(fault.BadSetting("no issuer file is named, so that nobody could get a certificate", "write the path of Fulcio's issuer file", "identity", "file"))
+		l.setting(fault.BadSetting("is missing", "write the path of the issuer file: who may get certificates", "identity", "file"))
 	}
 	l.main.add(fault.Under(c.CA.Check(), "ca"))
 	if _, err := pop.New(pop.Config{Algorithms: c.ClientAlgorithms}, pop.Options{}); err != nil {
@@ -25,131 +26,159 @@ func (l *loader) checkSettings() {
 	}
 	l.main.add(fault.Under(c.CT.check(), "ct"))
 	if c.Audit != nil {
-		l.setting(fault.BadSetting("the audit journal is not in this version", "remove the block; every decision is one line of the log", "audit"))
+		l.setting(fault.BadSetting("this version has no journal", "remove the block; decisions are in the log", "audit"))
 	}
 }
 
-func (c Listen) check() error {
+func (l Listen) check() error {
 	var errs []error
-	for _, one := range []struct{ key, address string }{{"http", c.HTTP}, {"grpc", c.GRPC}, {"admin", c.Admin}} {
-		if problem := addressProblem(one.address); problem != "" {
-			errs = append(errs, fault.BadSetting(problem, "write HOST:PORT, such as "+strconv.Quote(DefaultHTTP)+", or \"off\"", one.key))
+	on := 0
+	seen := map[string]string{}
+	for _, one := range []struct{ key, address string }{{"http", l.HTTP}, {"grpc", l.GRPC}, {"admin", l.Admin}} {
+		if one.address == Off {
+			continue
 		}
+		host, port, err := net.SplitHostPort(one.address)
+		n, perr := strconv.ParseUint(port, 10, 16)
+		if err != nil || perr != nil || strings.ContainsAny(host, "/ ") {
+			errs = append(errs, fault.BadSetting(strconv.Quote(one.address)+" is not an address", "write HOST:PORT, or off", "listen", one.key))
+			continue
+		}
+		if one.key != "admin" {
+			on++
+		}
+		if other, taken := seen[one.address]; taken && n != 0 && one.key == "admin" {
+			errs = append(errs, fault.BadSetting("is the address of "+other+" too: the pages for the operator would be public",
+				"write another address", "listen", one.key))
+		}
+		seen[one.address] = one.key
 	}
-	if c.HTTP == Off && c.GRPC == Off {
-		errs = append(errs, fault.BadSetting("REST and gRPC are both off, so that nobody could get a certificate", "give one of them an address", "http"))
-	}
-	if c.Admin != Off && (c.Admin == c.HTTP || c.Admin == c.GRPC) {
-		errs = append(errs, fault.BadSetting("the admin listener has the address of another one, which signers reach", "give it another port", "admin"))
+	if on == 0 && len(errs) == 0 {
+		errs = append(errs, fault.BadSetting("neither http nor grpc is on: nobody could ask for a certificate", "switch one on", "listen"))
 	}
 	return errors.Join(errs...)
 }
-
-// addressProblem says what is wrong with the address of a listener.
-func addressProblem(address string) string {
-	if address == Off {
-		return ""
-	}
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Sprintf("%s is no HOST:PORT", quoteShort(address))
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
-		return fmt.Sprintf("%s is no port", quoteShort(port))
-	}
-	if strings.ContainsAny(host, " /\\@\"'") {
-		return fmt.Sprintf("%s is no host", quoteShort(host))
-	}
-	return ""
-}
-
-// embeddedName is what metrics and readiness call the embedded log.
-const embeddedName = "embedded"
 
 func (c CT) check() error {
-	const choose = "choose logs, embedded, both of them, or none: {reason: \"...\"}"
 	var errs []error
-	logs := len(c.Logs)
+	somewhere := len(c.Logs) > 0 || c.Embedded != nil
+	switch {
+	case c.None != nil && somewhere:
+		errs = append(errs, fault.BadSetting("none and a log contradict each other", "remove one of them"))
+	case c.None == nil && !somewhere:
+		errs = append(errs, fault.BadSetting("no log", "write logs: or embedded: (or none: with a reason)"))
+	case c.None != nil && strings.TrimSpace(c.None.Reason) == "":
+		errs = append(errs, fault.BadSetting("is missing", "write why certificates are not logged", "none", "reason"))
+	case c.None != nil && c.Policy.MinSCTs > 0:
+		errs = append(errs, fault.BadSetting("asks for SCTs, but there is no log", "remove it", "policy", "min_scts"))
+	}
+	names := map[string]bool{}
 	if c.Embedded != nil {
-		logs++
+		names["embedded"] = true
 		errs = append(errs, fault.Under(c.Embedded.Check(), "embedded"))
 	}
-	switch {
-	case c.None == nil && logs == 0:
-		errs = append(errs, fault.BadSetting("no transparency log is named", choose))
-	case c.None != nil && logs > 0:
-		errs = append(errs, fault.BadSetting("none stands beside a log", choose, "none"))
-	case c.None != nil && strings.TrimSpace(c.None.Reason) == "":
-		errs = append(errs, fault.BadSetting("issuing without a log needs a reason", "write why, for those who will ask", "none", "reason"))
+	for i, one := range c.Logs {
+		at := strconv.Itoa(i)
+		errs = append(errs, fault.Under(one.Check(), "logs", at))
+		if one.Name != "" && names[one.Name] {
+			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" stands twice", "give each log a name of its own", "logs", at, "name"))
+		}
+		names[one.Name] = true
 	}
-	seen := map[string]int{}
-	for i, log := range c.Logs {
-		errs = append(errs, fault.Under(log.Check(), "logs", strconv.Itoa(i)))
-		if log.Name == embeddedName {
-			errs = append(errs, fault.BadSetting("the name "+embeddedName+" belongs to the embedded log", "write another", "logs", strconv.Itoa(i), "name"))
-		}
-		if first, dup := seen[log.Name]; dup && log.Name != "" {
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("%s is also the name of log %d of the list, counted from 0", quoteShort(log.Name), first),
-				"give every log a name of its own", "logs", strconv.Itoa(i), "name"))
-		} else {
-			seen[log.Name] = i
-		}
+	if all := len(c.Logs) + min(1, len(names)-len(c.Logs)); c.Policy.MinSCTs > max(all, 1) && c.None == nil {
+		errs = append(errs, fault.BadSetting("asks for more SCTs than there are logs", "lower it or add logs", "policy", "min_scts"))
 	}
 	errs = append(errs, fault.Under(c.Policy.Check(), "policy"))
-	if c.None != nil && c.Policy.MinSCTs > 0 {
-		errs = append(errs, fault.BadSetting("SCTs are asked for, and there is no log", "remove the policy", "policy", "min_scts"))
-	} else if logs > 0 && c.Policy.MinSCTs > logs {
-		errs = append(errs, fault.BadSetting(fmt.Sprintf("%d SCTs are asked for, and the number of logs is %d", c.Policy.MinSCTs, logs),
-			"write a smaller number or add logs", "policy", "min_scts"))
-	}
 	return errors.Join(errs...)
 }
 
-// checkProduction refuses what has no place in production: keys that do not last, no log, every insecure.
+// checkPaths looks whether what the settings name is there.
+func (l *loader) checkPaths() {
+	for _, p := range l.paths {
+		if slices.Equal(p.path, []string{"identity", "file"}) {
+			continue // reported by loadIssuers
+		}
+		st, err := os.Stat(*p.at)
+		name := l.shown(*p.at)
+		switch {
+		case err != nil && p.dir && os.IsNotExist(err):
+		case err != nil:
+			l.setting(fault.BadSetting(name+": "+cause(err), "write the path of a file, relative to this file", p.path...))
+		case p.dir && !st.IsDir():
+			l.setting(fault.BadSetting(name+" is not a directory", "write the path of a directory", p.path...))
+		case !p.dir && st.IsDir():
+			l.setting(fault.BadSetting(name+" is a directory", "write the path of a file", p.path...))
+		case p.secret && st.Mode().Perm()&0o004 != 0:
+			l.warning(l.main, name+" can be read by everybody on this machine; chmod 600 it", p.path...)
+		}
+	}
+}
+
+// shown is how messages call a file: as the operator would write it from where the command was started.
+func (l *loader) shown(path string) string {
+	if filepath.IsAbs(l.path) {
+		return path
+	}
+	dir, err := filepath.Abs(filepath.Dir(l.path))
+	if err != nil {
+		return path
+	}
+	rel, err := filepath.Rel(dir, path)
+	if err != nil || strings.HasPrefix(rel, "..") {
+		return path
+	}
+	return filepath.Join(filepath.Dir(l.path), rel)
+}
+
+// checkProduction refuses what is for trying things out.
 func (l *loader) checkProduction() {
 	c := l.config
 	if !c.Production {
 		return
 	}
-	const fix = "change it, or say production: false"
+	const fix = "remove it, or set production: false"
 	if c.CA.Ephemeral != nil {
-		l.setting(fault.BadSetting("an ephemeral key is gone after a restart, which production: true refuses", fix, "ca", "ephemeral"))
+		l.setting(fault.BadSetting("keys that live in memory only are not for production", fix, "ca", "ephemeral"))
 	}
 	if c.CT.None != nil {
-		l.setting(fault.BadSetting("certificates that no log knows, which production: true refuses", fix, "ct", "none"))
+		l.setting(fault.BadSetting("certificates without a log are not for production", fix, "ct", "none"))
 	}
-	l.eachInsecure(func(t *tree, path []string) {
-		t.add(fault.BadSetting("production: true refuses this", fix, path...))
-	})
-}
-
-// eachInsecure calls f for every switch named insecure that is on, in both files.
-func (l *loader) eachInsecure(f func(*tree, []string)) {
-	for _, t := range []*tree{l.main, l.issuers} {
-		if t == nil {
-			continue
+	for i, log := range c.CT.Logs {
+		if log.Insecure {
+			l.setting(fault.BadSetting("plain http is not for production", fix, "ct", "logs", strconv.Itoa(i), "insecure"))
 		}
-		for _, k := range slices.Clone(t.order) {
-			if path := strings.Split(k, "\x00"); t.marks[k].on && last(path) == "insecure" {
-				f(t, path)
-			}
+	}
+	if l.issuers == nil {
+		return
+	}
+	for key, row := range c.Issuers.Issuers {
+		if row.Insecure {
+			l.issuers.add(fault.BadSetting("plain http is not for production", fix, "oidc-issuers", key, "insecure"))
 		}
 	}
 }
 
-// warn collects what works and what the operator should know.
+// warn says what is allowed and should be known.
 func (l *loader) warn() {
 	c := l.config
-	if c.Production {
-		return // refused
+	l.warning(l.main, "there is no journal: decisions are in the log only", "audit")
+	if c.CT.None != nil {
+		l.warning(l.main, "certificates are not logged: nobody can see what this CA signs", "ct", "none")
 	}
 	if c.CA.Ephemeral != nil {
-		l.warning(l.main, "the certificates of this run verify no longer after a restart: their root is gone", "ca", "ephemeral")
+		l.warning(l.main, "the CA's key is made anew at each start: what was signed before cannot be verified any more", "ca", "ephemeral")
 	}
-	if c.CT.None != nil {
-		l.warning(l.main, "no log will know the certificates ("+quoteShort(c.CT.None.Reason)+")", "ct", "none")
+	for i, log := range c.CT.Logs {
+		if log.Insecure {
+			l.warning(l.main, "SCTs come over plain http", "ct", "logs", strconv.Itoa(i), "insecure")
+		}
 	}
-	l.eachInsecure(func(t *tree, path []string) {
-		l.warning(t, "the connection can be read and changed on the way", path...)
-	})
+	if l.issuers == nil || len(l.issuers.problems) > 0 {
+		return
+	}
+	for key, row := range c.Issuers.Issuers {
+		if row.Insecure {
+			l.warning(l.issuers, "keys come over plain http: anybody on the way could make tokens", "oidc-issuers", key, "insecure")
+		}
+	}
 }

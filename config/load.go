@@ -93,12 +93,8 @@ func (l *loader) loadIssuers() {
 	if file == "" {
 		return // reported by checkSettings
 	}
-	name := file
-	for _, p := range l.paths {
-		if p.at == &l.config.Identity.File {
-			name = p.shown
-		}
-	}
+	name := l.shown(file)
+	var p *Problem
 	src, p := readSource(file, name, "")
 	if p != nil {
 		l.setting(fault.BadSetting(name+" "+p.What, "write the path of the issuer file, relative to this file", "identity", "file"))

@@ -20,9 +20,7 @@ func (l *loader) absolute(dir string) {
 		if *p.at == "" {
 			return
 		}
-		p.shown = *p.at
 		if !filepath.IsAbs(*p.at) {
-			p.shown = filepath.Join(shownDir, *p.at)
 			*p.at = filepath.Join(dir, *p.at)
 		}
 		l.paths = append(l.paths, p)
@@ -46,47 +44,4 @@ func (l *loader) absolute(dir string) {
 		add(pathSetting{at: &c.CT.Embedded.Dir, path: []string{"ct", "embedded", "dir"}, dir: true})
 	}
 	add(pathSetting{at: &c.StateDir, path: []string{"state_dir"}, dir: true})
-}
-
-// checkPaths says which files cannot be read. It looks at no content, and opens regular files only: a pipe holds its
-// content once.
-func (l *loader) checkPaths() {
-	for _, p := range l.paths {
-		if p.at == &l.config.Identity.File {
-			continue // loadIssuers reads it
-		}
-		info, err := os.Stat(*p.at)
-		switch {
-		case p.dir && os.IsNotExist(err):
-			continue // made at the start
-		case err != nil:
-			l.setting(fault.BadSetting(p.shown+" cannot be read: "+cause(err), "write the path of a file, relative to the folder of this file", p.path...))
-			continue
-		case p.dir && !info.IsDir():
-			l.setting(fault.BadSetting(p.shown+" is a file", "write the path of a directory, which need not exist", p.path...))
-			continue
-		case p.dir:
-			continue
-		case info.IsDir():
-			l.setting(fault.BadSetting(p.shown+" is a directory", "write the path of a file", p.path...))
-			continue
-		}
-		if info.Mode().IsRegular() {
-			if err := readable(*p.at); err != nil {
-				l.setting(fault.BadSetting(p.shown+" cannot be read: "+cause(err), "let the user that mayfly runs as read it", p.path...))
-				continue
-			}
-		}
-		if others := info.Mode().Perm() & 0o007; p.secret && others != 0 {
-			l.warning(l.main, p.shown+" is open to every user of this host; take the permissions away with chmod o=", p.path...)
-		}
-	}
-}
-
-func readable(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return f.Close()
 }

@@ -281,8 +281,7 @@ func (t *tree) set(e entry, v reflect.Value, path []string) {
 	if _, again := t.marks[k]; !again {
 		t.order = append(t.order, k)
 	}
-	to := target(e.value)
-	on := v.Kind() == reflect.Bool && to.Kind == yaml.ScalarNode && to.Value == "true"
+	on := target(e.value).Value == "true"
 	t.marks[k] = mark{key: e.key, value: e.value, on: on}
 	t.value(e.value, v, path)
 }

@@ -4,6 +4,9 @@ package ct
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -18,8 +21,6 @@ import (
 	cttypes "github.com/google/certificate-transparency-go"
 	"github.com/google/certificate-transparency-go/tls"
 	ctx509 "github.com/google/certificate-transparency-go/x509"
-
-	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
 // Fault is how the log misbehaves.
@@ -46,7 +47,7 @@ type Options struct {
 type Log struct {
 	o       Options
 	server  *httptest.Server
-	key     crypto.Signer
+	key     *ecdsa.PrivateKey
 	spki    []byte
 	release chan struct{}
 	mu      sync.Mutex
@@ -57,8 +58,11 @@ type Log struct {
 // New starts a log that ends with the test.
 func New(t testing.TB, o Options) *Log {
 	t.Helper()
-	l := &Log{o: o, key: pki.NewKey(pki.P256), release: make(chan struct{})}
-	var err error
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &Log{o: o, key: key, release: make(chan struct{})}
 	if l.spki, err = x509.MarshalPKIXPublicKey(l.key.Public()); err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +181,7 @@ func (l *Log) answer(w http.ResponseWriter, leaf *cttypes.MerkleTreeLeaf, fault 
 	if fault == BadSignature {
 		input = append(input, 0)
 	}
-	signature, err := tls.CreateSignature(l.key, tls.SHA256, input)
+	signature, err := tls.CreateSignature(*l.key, tls.SHA256, input)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
