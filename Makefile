@@ -58,7 +58,7 @@ fuzz: ## every fuzz target for FUZZTIME each
 		echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
 
 bench: ## certificates per second, latency and CPU, beside the cost of the cryptography
-	$(GO) test -run '^$$' -bench 'BenchmarkServer|BenchmarkCryptography' -benchtime 3s ./cmd/mayfly
+	$(GO) test -run '^$$' -bench BenchmarkServe -benchtime 3s ./cmd/mayfly
 
 e2e: build ## real clients, logs and services against the real binary
 	cd e2e && $(GO) run ./cmd/prepare && $(GO) test -count=1 -timeout 15m ./...

@@ -216,6 +216,9 @@ func (v *Verifier) rowFor(iss string) *row {
 
 // verify has go-oidc verify the signature with the issuer's keys. Times were checked before, with better errors.
 func (v *Verifier) verify(ctx context.Context, p *provider, r *row, t *token) error {
+	if !slices.Contains(algorithms, t.alg) {
+		return fault.New(fault.AlgorithmNotAllowed, nil, "alg", t.alg)
+	}
 	set := &oneToken{provider: p, token: t}
 	if r.wildcard && p.ring.Load() == nil {
 		select { // one tenant's discovery must not starve the others'
