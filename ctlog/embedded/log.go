@@ -277,4 +277,3 @@ func newMetrics() *metrics {
 func (l *Log) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{l.metrics.entries, l.metrics.seconds}
 }
-
