@@ -1,0 +1,94 @@
+package trust_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+	"github.com/mayfly-ca/mayfly/trust"
+)
+
+func material() trust.Material {
+	from := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	var m trust.Material
+	for _, k := range []pki.KeyType{pki.P256, pki.P384} {
+		p := pki.New(pki.Options{Key: k})
+		m.Authorities = append(m.Authorities, trust.Authority{URL: "https://ca.example.com", Chain: p.Chain, From: from, To: from.Add(time.Hour)})
+	}
+	for _, k := range []pki.KeyType{pki.P256, pki.P384, pki.RSA2048} {
+		m.Logs = append(m.Logs, trust.Log{URL: "https://ct.example.com", Operator: "us", Key: pki.NewKey(k).Public(), From: from})
+	}
+	return m
+}
+
+// B4: what is written is what is read, and writing again gives the same bytes.
+func TestRoundTrip(t *testing.T) {
+	t.Parallel()
+	m := material()
+	one, err := m.TrustedRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(one), "application/vnd.dev.sigstore.trustedroot+json;version=0.1") {
+		t.Error("no media type")
+	}
+	back, err := trust.ParseTrustedRoot(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(back.Authorities) != 2 || len(back.Logs) != 3 || !back.Authorities[0].Chain[1].Equal(m.Authorities[0].Chain[1]) || !back.Authorities[1].To.Equal(m.Authorities[1].To) || !back.Logs[2].To.IsZero() {
+		t.Errorf("%+v", back)
+	}
+	two, err := back.TrustedRoot()
+	if err != nil || !bytes.Equal(one, two) {
+		t.Errorf("not the same bytes: %v", err)
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	t.Parallel()
+	for _, data := range []string{"", "{}", "[]", `{"mediaType":"x"}`, `{"mediaType":"x","certificateAuthorities":[{}]}`,
+		`{"mediaType":"x","certificateAuthorities":[{"certChain":{"certificates":[{"rawBytes":"AAAA"}]}}]}`, strings.Repeat(" ", 5<<20)} {
+		if _, err := trust.ParseTrustedRoot([]byte(data)); err == nil {
+			t.Errorf("%.60q passes", data)
+		}
+	}
+	if _, err := (trust.Material{}).TrustedRoot(); err == nil {
+		t.Error("an empty root is written")
+	}
+	if _, err := (trust.Services{CA: "https://x"}).SigningConfig(); err == nil {
+		t.Error("a configuration without operator is written")
+	}
+}
+
+func TestSigningConfig(t *testing.T) {
+	t.Parallel()
+	got, err := trust.Services{CA: "https://ca", OIDC: "https://idp", Operator: "us", From: time.Unix(0, 0)}.SigningConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"https://ca"`, `"https://idp"`, "signingconfig.v0.2+json", `"majorApiVersion": 1`} {
+		if !strings.Contains(string(got), want) {
+			t.Errorf("no %s in %s", want, got)
+		}
+	}
+	if strings.Contains(string(got), "rekorTlogUrls") {
+		t.Error("a service that is not there is named")
+	}
+}
+
+func FuzzParseTrustedRoot(f *testing.F) {
+	data, err := material().TrustedRoot()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Add([]byte(`{"mediaType":"x","ctlogs":[{}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if m, err := trust.ParseTrustedRoot(data); err == nil && len(m.Authorities) == 0 {
+			t.Error("nobody to trust, and no error")
+		}
+	})
+}
