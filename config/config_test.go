@@ -1,0 +1,175 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+)
+
+const issuers = `oidc-issuers:
+  https://a.example.com:
+    issuer-url: https://a.example.com
+    client-id: sigstore
+    type: email
+`
+
+// write makes a folder with a CA, an issuer file and the given configuration, and returns the configuration's path.
+func write(t testing.TB, text, identity string) string {
+	t.Helper()
+	dir := t.TempDir()
+	p := pki.New(pki.Options{})
+	for name, data := range map[string][]byte{
+		"chain.pem": p.ChainPEM(), "key.pem": p.KeyPEM(), "ct.pem": []byte("-"), "identity.yaml": []byte(identity), "mayfly.yaml": []byte(text),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "mayfly.yaml")
+}
+
+const (
+	caFile   = "ca:\n  file: {chain: chain.pem, key: key.pem}\n"
+	identity = "identity:\n  file: identity.yaml\n"
+	embedded = "ct:\n  embedded: {dir: ct, origin: x.example.com/ct}\n"
+)
+
+// The whole contract loads, and each value is where it belongs.
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	path := write(t, `listen:
+  http: "127.0.0.1:0"
+  grpc: off
+identity:
+  file: identity.yaml
+ca:
+  file:
+    chain: chain.pem
+    key: key.pem
+    password: {env: NAME}
+  backdate: 10s
+  trust: [chain.pem]
+client_algorithms: [ed25519]
+ct:
+  logs:
+    - {name: lab, url: "https://ct.example.com/2026", public_key: ct.pem, origin: o, operator: us, not_before: 2026-01-01, not_after: "2027-01-01T00:00:00Z"}
+  embedded: {dir: ct, origin: x.example.com/ct}
+  policy: {min_scts: 2}
+state_dir: state
+production: true
+`, issuers)
+	c, warnings, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(path)
+	if c.Listen.HTTP != "127.0.0.1:0" || c.Listen.GRPC != config.Off || c.Listen.Admin != config.DefaultAdmin || c.CA.BackdateOrDefault().Seconds() != 10 ||
+		c.CA.File.Key != filepath.Join(dir, "key.pem") || c.CT.Policy.MinSCTs != 2 || c.CT.Logs[0].PublicKey != filepath.Join(dir, "ct.pem") ||
+		c.CT.Embedded.Dir != filepath.Join(dir, "ct") || c.StateDir != filepath.Join(dir, "state") || len(c.Issuers.Issuers) != 1 || len(c.Digest) != 64 {
+		t.Errorf("%+v", c)
+	}
+	if len(warnings) != 1 || !strings.Contains(warnings[0].String(), "journal") {
+		t.Errorf("warnings %v", warnings)
+	}
+}
+
+// G1: Fulcio's issuer files load unchanged: anchors, define lists, aliases as keys, JSON with its own style of keys.
+func TestFulcioFiles(t *testing.T) {
+	t.Parallel()
+	for name, file := range map[string]string{
+		"anchors": `define:
+  - &type "github-workflow"
+oidc-issuers:
+  https://token.actions.githubusercontent.com:
+    issuer-url: https://token.actions.githubusercontent.com
+    client-id: sigstore
+    type: ci-provider
+    ci-provider: *type
+    contact: a@example.com
+    description: "x"
+    environment: "production"
+ci-issuer-metadata:
+  *type:
+    default-template-values:
+      url: "https://github.com"
+    extension-templates:
+      build-trigger: "event_name"
+    subject-alternative-name-template: "{{ .url }}/{{ .job_workflow_ref }}"
+`,
+		"JSON": `{"OIDCIssuers": {"https://a.example.com": {"IssuerURL": "https://a.example.com", "ClientID": "sigstore", "Type": "email", "IssuerClaim": "$.federated_claims.connector_id"}},
+ "MetaIssuers": {"https://*.example.com": {"ClientID": "sigstore", "Type": "ci-provider", "CiProvider": "p"}},
+ "CIIssuerMetadata": {"p": {"ExtensionTemplates": {"BuildTrigger": "event"}, "SubjectAlternativeNameTemplate": "https://x/{{.a}}"}}}`,
+	} {
+		if _, _, err := config.Load(write(t, identity+caFile+embedded, file)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// G1 G2: each mistake is reported with file, line and column, and what to write.
+func TestRefuses(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		text, issuers string
+		at, want      string
+	}{
+		"empty":             {"", issuers, "mayfly.yaml:1", ""},
+		"no YAML":           {"a: [", issuers, "mayfly.yaml:1", ""},
+		"unknown key":       {"identiy: {}\n" + identity + caFile + embedded, issuers, "mayfly.yaml:1:1", "identity"},
+		"key twice":         {identity + identity + caFile + embedded, issuers, "mayfly.yaml:3:1", ""},
+		"no CA":             {identity + embedded, issuers, "mayfly.yaml:", "ca"},
+		"two backends":      {identity + "ca:\n  ephemeral: {}\n  file: {chain: chain.pem, key: key.pem}\n" + embedded, issuers, "mayfly.yaml:4:3", "more than one"},
+		"backend of later":  {identity + "ca:\n  kms: {}\n" + embedded, issuers, "mayfly.yaml:4", "kms"},
+		"missing file":      {identity + "ca:\n  file: {chain: nothing.pem, key: key.pem}\n" + embedded, issuers, "mayfly.yaml:4:17", "nothing.pem"},
+		"backdate":          {identity + caFile + "  backdate: 2m\n" + embedded, issuers, "mayfly.yaml:5:13", "40s"},
+		"no duration":       {identity + caFile + "  backdate: soon\n" + embedded, issuers, "mayfly.yaml:5:13", ""},
+		"no log":            {identity + caFile, issuers, "mayfly.yaml:", "no log"},
+		"log and none":      {identity + caFile + embedded + "  none: {reason: x}\n", issuers, "mayfly.yaml:", "contradict"},
+		"no reason":         {identity + caFile + "ct:\n  none: {reason: \"\"}\n", issuers, "mayfly.yaml:6", ""},
+		"log over http":     {identity + caFile + "ct:\n  logs:\n    - {name: a, url: \"http://ct.example.com\", public_key: ct.pem}\n", issuers, "mayfly.yaml:7", "insecure"},
+		"address":           {"listen: {http: nonsense}\n" + identity + caFile + embedded, issuers, "mayfly.yaml:1:16", "HOST:PORT"},
+		"nothing listens":   {"listen: {http: off, grpc: off}\n" + identity + caFile + embedded, issuers, "mayfly.yaml:1", "nobody"},
+		"journal":           {identity + caFile + embedded + "audit: {file: x}\n", issuers, "mayfly.yaml:7", "journal"},
+		"algorithm":         {identity + caFile + embedded + "client_algorithms: [ecdsa]\n", issuers, "mayfly.yaml:7", ""},
+		"ephemeral for all": {identity + "ca:\n  ephemeral: {}\n" + embedded + "production: true\n", issuers, "mayfly.yaml:4", "production"},
+		"no issuer file":    {"identity:\n  file: nothing.yaml\n" + caFile + embedded, issuers, "mayfly.yaml:2:9", "nothing.yaml"},
+		"issuer's type":     {identity + caFile + embedded, strings.Replace(issuers, "email", "emial", 1), "identity.yaml:5:11", "unknown"},
+		"issuer's key":      {identity + caFile + embedded, strings.Replace(issuers, "client-id", "client_id", 1), "identity.yaml:4:5", "client-id"},
+		"issuer over http":  {identity + caFile + embedded, strings.ReplaceAll(issuers, "https:", "http:"), "identity.yaml:3:5", "insecure"},
+		"no audience":       {identity + caFile + embedded, strings.Replace(issuers, "    client-id: sigstore\n", "", 1), "identity.yaml:2", "client-id"},
+		"template":          {identity + caFile + embedded, issuers + "ci-issuer-metadata:\n  p:\n    subject-alternative-name-template: \"{{range .a}}\"\n", "identity.yaml:8:40", "template"},
+	} {
+		path := write(t, c.text, c.issuers)
+		_, _, err := config.Load(path)
+		if err == nil {
+			t.Errorf("%s passes", name)
+			continue
+		}
+		text := strings.ReplaceAll(err.Error(), filepath.Dir(path)+string(filepath.Separator), "")
+		if !strings.Contains(text, c.at) || !strings.Contains(text, c.want) {
+			t.Errorf("%s: want %s and %q in\n%s", name, c.at, c.want, text)
+		}
+	}
+	if _, _, err := config.Load(filepath.Join(t.TempDir(), "none.yaml")); err == nil || !strings.Contains(err.Error(), "none.yaml") {
+		t.Errorf("a missing file: %v", err)
+	}
+}
+
+// Every problem has its place.
+func FuzzLoad(f *testing.F) {
+	f.Add(identity+caFile+embedded, issuers)
+	f.Add("a: &a [*a]", "x: {<<: *y}")
+	f.Add("{", "[]")
+	place := regexp.MustCompile(`\.yaml(:\d+:\d+)?: `)
+	f.Fuzz(func(t *testing.T, text, issuers string) {
+		_, _, err := config.Load(write(t, text, issuers))
+		if err != nil && !place.MatchString(err.Error()) {
+			t.Errorf("no place in %q", err)
+		}
+	})
+}
