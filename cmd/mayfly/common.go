@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"os"
 	"strings"
 
 	"golang.org/x/term"
+	"k8s.io/klog/v2"
 )
 
 // common holds the flags that every subcommand has.
@@ -26,18 +28,25 @@ func (o *common) logger(w io.Writer) (*slog.Logger, error) {
 		return nil, usage("--log-level %q: write debug, info, warn or error", o.logLevel)
 	}
 	opts := &slog.HandlerOptions{Level: level}
-	switch o.logFormat {
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
-	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
-	case "auto":
-		if isTerminal(w) {
-			return slog.New(slog.NewTextHandler(w, opts)), nil
-		}
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	var h slog.Handler
+	switch {
+	case o.logFormat == "text" || o.logFormat == "auto" && isTerminal(w):
+		h = slog.NewTextHandler(w, opts)
+	case o.logFormat == "json" || o.logFormat == "auto":
+		h = slog.NewJSONHandler(w, opts)
+	default:
+		return nil, usage("--log-format %q: write text, json or auto", o.logFormat)
 	}
-	return nil, usage("--log-format %q: write text, json or auto", o.logFormat)
+	klog.SetSlogLogger(slog.New(warnings{h})) // the storage of the embedded log writes there
+	return slog.New(h), nil
+}
+
+// warnings lets warnings and errors pass.
+type warnings struct{ slog.Handler }
+
+// Enabled implements [slog.Handler].
+func (h warnings) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
 }
 
 func isTerminal(w any) bool {

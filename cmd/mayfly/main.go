@@ -35,6 +35,7 @@ func (s *stop) Unwrap() error { return s.err }
 
 func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, cancel) // from then on a second signal ends the process at once
 	status := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
 	cancel()
 	os.Exit(status)
