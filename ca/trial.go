@@ -30,28 +30,28 @@ func newShadow(chain []*x509.Certificate, now time.Time) (*shadow, error) {
 	s := &shadow{chain: make([]*x509.Certificate, len(chain))}
 	var parent *x509.Certificate
 	for i := len(chain) - 1; i >= 0; i-- {
-		real := chain[i]
+		orig := chain[i]
 		c := &x509.Certificate{
-			SerialNumber: real.SerialNumber, RawSubject: real.RawSubject, NotBefore: real.NotBefore, NotAfter: real.NotAfter,
-			KeyUsage: real.KeyUsage, ExtKeyUsage: real.ExtKeyUsage, UnknownExtKeyUsage: real.UnknownExtKeyUsage,
-			BasicConstraintsValid: real.BasicConstraintsValid, IsCA: real.IsCA, MaxPathLen: real.MaxPathLen, MaxPathLenZero: real.MaxPathLenZero,
-			SubjectKeyId:                real.SubjectKeyId,
-			PermittedDNSDomainsCritical: real.PermittedDNSDomainsCritical,
-			PermittedDNSDomains:         real.PermittedDNSDomains, ExcludedDNSDomains: real.ExcludedDNSDomains,
-			PermittedIPRanges: real.PermittedIPRanges, ExcludedIPRanges: real.ExcludedIPRanges,
-			PermittedEmailAddresses: real.PermittedEmailAddresses, ExcludedEmailAddresses: real.ExcludedEmailAddresses,
-			PermittedURIDomains: real.PermittedURIDomains, ExcludedURIDomains: real.ExcludedURIDomains,
+			SerialNumber: orig.SerialNumber, RawSubject: orig.RawSubject, NotBefore: orig.NotBefore, NotAfter: orig.NotAfter,
+			KeyUsage: orig.KeyUsage, ExtKeyUsage: orig.ExtKeyUsage, UnknownExtKeyUsage: orig.UnknownExtKeyUsage,
+			BasicConstraintsValid: orig.BasicConstraintsValid, IsCA: orig.IsCA, MaxPathLen: orig.MaxPathLen, MaxPathLenZero: orig.MaxPathLenZero,
+			SubjectKeyId:                orig.SubjectKeyId,
+			PermittedDNSDomainsCritical: orig.PermittedDNSDomainsCritical,
+			PermittedDNSDomains:         orig.PermittedDNSDomains, ExcludedDNSDomains: orig.ExcludedDNSDomains,
+			PermittedIPRanges: orig.PermittedIPRanges, ExcludedIPRanges: orig.ExcludedIPRanges,
+			PermittedEmailAddresses: orig.PermittedEmailAddresses, ExcludedEmailAddresses: orig.ExcludedEmailAddresses,
+			PermittedURIDomains: orig.PermittedURIDomains, ExcludedURIDomains: orig.ExcludedURIDomains,
 		}
-		s.constrained = s.constrained || hasConstraints(real)
+		s.constrained = s.constrained || hasConstraints(orig)
 		if parent == nil {
 			parent = c
 		}
 		der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, key)
 		if err != nil {
-			return nil, fmt.Errorf("certificate %d (%s): %w", i+1, name(real), err)
+			return nil, fmt.Errorf("certificate %d (%s): %w", i+1, name(orig), err)
 		}
 		if s.chain[i], err = x509.ParseCertificate(der); err != nil {
-			return nil, fmt.Errorf("certificate %d (%s): %w", i+1, name(real), err)
+			return nil, fmt.Errorf("certificate %d (%s): %w", i+1, name(orig), err)
 		}
 		parent = s.chain[i]
 	}

@@ -134,7 +134,9 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 // printer passes what the client library prints to our log.
 type printer struct{ log *slog.Logger }
 
-func (p printer) Printf(format string, args ...any) { p.log.Debug(fmt.Sprintf(format, args...)) }
+func (p printer) Printf(format string, args ...any) {
+	p.log.Debug("client of a log", "text", fmt.Sprintf(format, args...))
+}
 
 // Key returns the pinned key.
 func (r *Remote) Key() crypto.PublicKey { return r.key }
@@ -147,7 +149,7 @@ func (r *Remote) Close() { r.transport.CloseIdleConnections() }
 func (r *Remote) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, error) {
 	request := ct.AddChainRequest{Chain: append([][]byte{p.DER}, p.Chain...)}
 	var answer any
-	rsp, body, err := r.client.PostAndParse(ctx, ct.AddPreChainPath, &request, &answer)
+	rsp, body, err := r.client.PostAndParse(ctx, ct.AddPreChainPath, &request, &answer) //nolint:bodyclose // the client reads and closes it
 	if err != nil {
 		return nil, callFailure(err)
 	}
@@ -164,7 +166,7 @@ func (r *Remote) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, erro
 // Roots returns the DER of the roots that the log accepts (RFC 6962 §4.7). Its errors are each a [Failure].
 func (r *Remote) Roots(ctx context.Context) ([][]byte, error) {
 	var answer ct.GetRootsResponse
-	_, _, err := r.client.GetAndParse(ctx, ct.GetRootsPath, nil, &answer)
+	_, _, err := r.client.GetAndParse(ctx, ct.GetRootsPath, nil, &answer) //nolint:bodyclose // the client reads and closes it
 	if err != nil {
 		var e jsonclient.RspError
 		if errors.As(err, &e) && e.StatusCode != http.StatusOK && e.StatusCode != 0 {

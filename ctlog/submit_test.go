@@ -108,7 +108,7 @@ func faultTable(t *testing.T) []faultRow {
 		}, want: ctlog.Unreachable, calls: 3},
 		{name: "huge body", answer: raw(`{"x":"` + strings.Repeat("a", 65<<10) + `"}`), want: ctlog.Garbled, calls: 1, text: "longer than 65536 bytes"},
 		{name: "huge body of an error", answer: func(w http.ResponseWriter, _ *http.Request, _ func(edit) map[string]any) {
-			w.WriteHeader(500)
+			w.WriteHeader(http.StatusInternalServerError)
 			_, _ = w.Write(bytes.Repeat([]byte("a"), 65<<10))
 		}, want: ctlog.Garbled, calls: 1},
 		{name: "html", answer: raw("<html>"), want: ctlog.Garbled, calls: 1},

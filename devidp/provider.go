@@ -71,11 +71,11 @@ func New(o Options) (*Provider, error) {
 		return nil, err
 	}
 	p.public = jose.JSONWebKey{Key: p.key.Public(), Algorithm: string(jose.RS256), Use: "sig"}
-	print, err := p.public.Thumbprint(crypto.SHA256) // RFC 7638
+	thumb, err := p.public.Thumbprint(crypto.SHA256) // RFC 7638
 	if err != nil {
 		return nil, err
 	}
-	p.public.KeyID = fmt.Sprintf("%x", print[:8])
+	p.public.KeyID = fmt.Sprintf("%x", thumb[:8])
 	p.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: p.key, KeyID: p.public.KeyID}},
 		(&jose.SignerOptions{}).WithType("JWT"))
 	return p, err

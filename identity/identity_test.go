@@ -54,7 +54,8 @@ func full(san identity.SAN) identity.Identity {
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	for _, san := range []identity.SAN{
-		{Kind: identity.Email, Value: "Alice+x@Example.com"}, {Kind: identity.URI, Value: "https://github.com/o/r/.github/workflows/x.yml@refs/heads/main"},
+		{Kind: identity.Email, Value: "Alice+x@Example.com"},
+		{Kind: identity.URI, Value: "https://github.com/o/r/.github/workflows/x.yml@refs/heads/main"},
 		{Kind: identity.OtherName, Value: "älice!example.com"},
 	} {
 		id := full(san)

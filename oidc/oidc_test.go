@@ -298,8 +298,10 @@ func FuzzTemplate(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		c := oidc.Config{Issuers: map[string]oidc.IssuerConfig{"https://a.example.com": {ClientID: "x", Type: "ci-provider", CIProvider: "p"}},
-			Providers: map[string]oidc.ProviderConfig{"p": {SAN: s}}}
+		c := oidc.Config{
+			Issuers:   map[string]oidc.IssuerConfig{"https://a.example.com": {ClientID: "x", Type: "ci-provider", CIProvider: "p"}},
+			Providers: map[string]oidc.ProviderConfig{"p": {SAN: s}},
+		}
 		_ = c.Check() // it must end, and not panic
 	})
 }

@@ -169,10 +169,10 @@ func readRef(words []string) (ref, []string, error) {
 func lex(s string) ([]string, error) {
 	var out []string
 	for s = strings.TrimLeft(s, " \t"); s != ""; s = strings.TrimLeft(s, " \t") {
-		switch c := s[0]; {
-		case c == '(' || c == ')':
+		switch s[0] {
+		case '(', ')':
 			out, s = append(out, s[:1]), s[1:]
-		case c == '"':
+		case '"':
 			end := strings.IndexByte(s[1:], '"')
 			if end < 0 || strings.ContainsRune(s[1:end+1], '\\') {
 				return nil, errors.New("a string is not closed or has an escape")

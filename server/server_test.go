@@ -150,8 +150,10 @@ func (w *world) message(token string) *fulciopb.CreateSigningCertificateRequest 
 
 func (w *world) expect() oracle.Expect {
 	iss := w.idp.URL()
-	return oracle.Expect{Chain: w.pki.Chain, SPKI: w.spki(), Email: "alice@example.com", Logs: []crypto.PublicKey{w.log.Key()},
-		Extensions: map[string]string{"1": iss, "8": iss, "24": "subject-1"}}
+	return oracle.Expect{
+		Chain: w.pki.Chain, SPKI: w.spki(), Email: "alice@example.com", Logs: []crypto.PublicKey{w.log.Key()},
+		Extensions: map[string]string{"1": iss, "8": iss, "24": "subject-1"},
+	}
 }
 
 // answer is a REST answer.
@@ -285,8 +287,10 @@ func TestRefusals(t *testing.T) {
 		return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 	}
 	key := func(content, proof string) string {
-		data, err := json.Marshal(map[string]any{"credentials": map[string]any{"oidcIdentityToken": good},
-			"publicKeyRequest": map[string]any{"publicKey": map[string]any{"content": content}, "proofOfPossession": []byte(proof)}})
+		data, err := json.Marshal(map[string]any{
+			"credentials":      map[string]any{"oidcIdentityToken": good},
+			"publicKeyRequest": map[string]any{"publicKey": map[string]any{"content": content}, "proofOfPossession": []byte(proof)},
+		})
 		must(t, err)
 		return string(data)
 	}

@@ -49,8 +49,10 @@ func TestRoundTrip(t *testing.T) {
 
 func TestRefuses(t *testing.T) {
 	t.Parallel()
-	for _, data := range []string{"", "{}", "[]", `{"mediaType":"x"}`, `{"mediaType":"x","certificateAuthorities":[{}]}`,
-		`{"mediaType":"x","certificateAuthorities":[{"certChain":{"certificates":[{"rawBytes":"AAAA"}]}}]}`, strings.Repeat(" ", 5<<20)} {
+	for _, data := range []string{
+		"", "{}", "[]", `{"mediaType":"x"}`, `{"mediaType":"x","certificateAuthorities":[{}]}`,
+		`{"mediaType":"x","certificateAuthorities":[{"certChain":{"certificates":[{"rawBytes":"AAAA"}]}}]}`, strings.Repeat(" ", 5<<20),
+	} {
 		if _, err := trust.ParseTrustedRoot([]byte(data)); err == nil {
 			t.Errorf("%.60q passes", data)
 		}

@@ -149,7 +149,7 @@ func (f *devFlags) listen() (l server.Listeners, idp net.Listener, err error) {
 		if address == "off" {
 			return nil, nil
 		}
-		ln, err := net.Listen("tcp", address)
+		ln, err := net.Listen("tcp", address) //nolint:noctx // it does not wait
 		if err != nil {
 			return nil, fmt.Errorf("--%s: %s; choose another address with --%s HOST:PORT (port 0 picks a free one)", flag, listenProblem(address, err), flag)
 		}

@@ -238,7 +238,7 @@ func readInput(stdin io.Reader, name string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer f.Close()
+		defer f.Close() //nolint:errcheck // only read
 		in = f
 	}
 	data, err := io.ReadAll(io.LimitReader(in, maxInput+1))

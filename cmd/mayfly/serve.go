@@ -43,7 +43,7 @@ func newServe(o *common) *cobra.Command {
 				return misconfigured(err)
 			}
 			for _, w := range warnings {
-				log.Warn(w.String())
+				log.Warn("configuration", "warning", w.String())
 			}
 			listeners, err := listen(cfg.Listen)
 			if err != nil {
@@ -249,7 +249,7 @@ func listen(l config.Listen) (out server.Listeners, err error) {
 		if address == "off" {
 			return nil, nil
 		}
-		ln, err := net.Listen("tcp", address)
+		ln, err := net.Listen("tcp", address) //nolint:noctx // it does not wait
 		if err != nil {
 			return nil, fmt.Errorf("listen.%s: %s; change listen.%s in the configuration or free the address", key, listenProblem(address, err), key)
 		}

@@ -312,9 +312,20 @@ func TestHandler(t *testing.T) {
 		method, path string
 		code         int
 	}{
-		{"GET", "/checkpoint", 200}, {"HEAD", "/checkpoint", 200}, {"GET", "/ct/v1/get-roots", 200}, {"POST", "/ct/v1/add-pre-chain", 405}, {"POST", "/checkpoint", 405},
-		{"GET", "/log.key.pem", 404}, {"GET", "/tile/../log.key.pem", 404}, {"GET", "/tile/%2e%2e/log.key.pem", 404}, {"GET", "/issuer/../log.key.pem", 404},
-		{"GET", "/.state/treeState", 404}, {"GET", "/tile/", 404}, {"GET", "/tile/0/999", 404}, {"GET", "/", 404}, {"GET", "/origin", 404},
+		{"GET", "/checkpoint", 200},
+		{"HEAD", "/checkpoint", 200},
+		{"GET", "/ct/v1/get-roots", 200},
+		{"POST", "/ct/v1/add-pre-chain", 405},
+		{"POST", "/checkpoint", 405},
+		{"GET", "/log.key.pem", 404},
+		{"GET", "/tile/../log.key.pem", 404},
+		{"GET", "/tile/%2e%2e/log.key.pem", 404},
+		{"GET", "/issuer/../log.key.pem", 404},
+		{"GET", "/.state/treeState", 404},
+		{"GET", "/tile/", 404},
+		{"GET", "/tile/0/999", 404},
+		{"GET", "/", 404},
+		{"GET", "/origin", 404},
 	} {
 		w := httptest.NewRecorder()
 		l.Handler().ServeHTTP(w, httptest.NewRequest(c.method, c.path, nil))
