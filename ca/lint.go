@@ -119,6 +119,10 @@ func (e *expectation) extensions(c *x509.Certificate, f form) error {
 			want = append(want, x.OID().String())
 		}
 	}
+	own := len(want)
+	for _, x := range e.identity.Custom {
+		want = append(want, x.OID.String())
+	}
 	switch f {
 	case poisoned:
 		want = append(want, dottedPoison)
@@ -136,6 +140,9 @@ func (e *expectation) extensions(c *x509.Certificate, f form) error {
 		critical := oid == "2.5.29.15" || oid == "2.5.29.17" || oid == dottedPoison
 		if ext.Critical != critical {
 			return fmt.Errorf("extension %s: critical is %t", oid, ext.Critical)
+		}
+		if n := i - own; n >= 0 && n < len(e.identity.Custom) && !e.identity.Custom[n].Holds(ext.Value) {
+			return fmt.Errorf("extension %s differs from the request", oid)
 		}
 		if oid == dottedPoison && !bytes.Equal(ext.Value, []byte{5, 0}) {
 			return errors.New("poison is not NULL")

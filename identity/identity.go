@@ -64,6 +64,8 @@ type Identity struct {
 	Challenge, ChallengeClaim string
 	SAN                       SAN
 	Extensions                Extensions
+	// Custom are extensions of the operator's own, in ascending order of their OIDs.
+	Custom []Custom
 }
 
 // Limits on what enters a certificate, in bytes.
@@ -91,6 +93,14 @@ func (id *Identity) Check() error {
 	}
 	for x := range Known() {
 		if err := checkText(x.String(), id.Extensions.Get(x), MaxExtension); err != nil {
+			return err
+		}
+	}
+	for _, c := range id.Custom {
+		if c.Value == "" {
+			return &ValueError{c.OID.String(), "is empty"}
+		}
+		if err := checkText(c.OID.String(), c.Value, MaxExtension); err != nil {
 			return err
 		}
 	}
@@ -140,7 +150,7 @@ func checkText(field, v string, limit int) error {
 }
 
 // Marshal returns the DER Extension elements of the identity, one after the other: the SAN, critical because the subject is
-// empty (RFC 5280 §4.2.1.6), then the arcs in ascending order, not critical.
+// empty (RFC 5280 §4.2.1.6), then the arcs in ascending order and the operator's own, not critical.
 func (id *Identity) Marshal() ([]byte, error) {
 	if err := id.Check(); err != nil {
 		return nil, err
@@ -169,6 +179,9 @@ func (id *Identity) Marshal() ([]byte, error) {
 				b.AddASN1(cbasn1.UTF8String, func(b *cryptobyte.Builder) { b.AddBytes([]byte(v)) })
 			})
 		})
+	}
+	for _, c := range id.Custom {
+		c.add(b)
 	}
 	return b.Bytes()
 }

@@ -26,6 +26,7 @@ type Expect struct {
 	SPKI       []byte
 	Email, URI string            // the one SAN
 	Extensions map[string]string // by the last number of 1.3.6.1.4.1.57264.1.N; all that are there
+	Custom     map[string]string // by OID: an operator's own, UTF8String, after the others
 	Logs       []crypto.PublicKey
 	Now        time.Time // zero is the present
 }
@@ -96,7 +97,7 @@ func (e Expect) fields(c *x509.Certificate) error {
 func (e Expect) extensions(c *x509.Certificate) error {
 	head := []string{"2.5.29.15", "2.5.29.37", "2.5.29.14", "2.5.29.35", "2.5.29.17"}
 	critical := []string{"2.5.29.15", "2.5.29.17"}
-	seen := map[string]string{}
+	seen, own := map[string]string{}, map[string]string{}
 	lastArc := 0
 	for i, x := range c.Extensions {
 		oid := x.Id.String()
@@ -116,18 +117,24 @@ func (e Expect) extensions(c *x509.Certificate) error {
 			}
 			continue
 		}
+		if _, ok := e.Custom[oid]; ok {
+			text, err := utf8String(x.Value)
+			if err != nil {
+				return fmt.Errorf("extension %s: %w", oid, err)
+			}
+			lastArc, own[oid] = 1<<16, text
+			continue
+		}
 		if n, err := fmt.Sscanf(oid, "1.3.6.1.4.1.57264.1.%d", &arc); n != 1 || err != nil || arc <= lastArc {
 			return fmt.Errorf("extension %s does not belong there", oid)
 		}
 		lastArc = arc
 		value := string(x.Value)
 		if arc > 6 {
-			var raw asn1.RawValue
-			rest, err := asn1.Unmarshal(x.Value, &raw)
-			if err != nil || len(rest) != 0 || raw.Tag != asn1.TagUTF8String || raw.Class != asn1.ClassUniversal {
-				return fmt.Errorf("extension %s is not a UTF8String", oid)
+			var err error
+			if value, err = utf8String(x.Value); err != nil {
+				return fmt.Errorf("extension %s: %w", oid, err)
 			}
-			value = string(raw.Bytes)
 		}
 		seen[fmt.Sprint(arc)] = value
 	}
@@ -136,10 +143,24 @@ func (e Expect) extensions(c *x509.Certificate) error {
 			return fmt.Errorf("extension .%s is %q, not %q", arc, seen[arc], want)
 		}
 	}
+	for oid, want := range e.Custom {
+		if own[oid] != want {
+			return fmt.Errorf("extension %s is %q, not %q", oid, own[oid], want)
+		}
+	}
 	if len(seen) != len(e.Extensions) {
 		return fmt.Errorf("%d extensions of the identity, not %d: %v", len(seen), len(e.Extensions), seen)
 	}
 	return nil
+}
+
+func utf8String(der []byte) (string, error) {
+	var raw asn1.RawValue
+	rest, err := asn1.Unmarshal(der, &raw)
+	if err != nil || len(rest) != 0 || raw.Tag != asn1.TagUTF8String || raw.Class != asn1.ClassUniversal {
+		return "", errors.New("not a UTF8String")
+	}
+	return string(raw.Bytes), nil
 }
 
 func (e Expect) chain(c *x509.Certificate) error {
