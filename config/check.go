@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
 )
 
@@ -94,22 +95,25 @@ func (c CT) check() error {
 
 // checkPaths looks whether what the settings name is there.
 func (l *loader) checkPaths() {
-	for _, p := range l.paths {
-		if slices.Equal(p.path, []string{"identity", "file"}) {
-			continue // reported by loadIssuers
-		}
+	l.lookAt(l.main, slices.DeleteFunc(slices.Clone(l.paths), func(p pathSetting) bool {
+		return slices.Equal(p.path, []string{"identity", "file"}) // reported by loadIssuers
+	}))
+}
+
+func (l *loader) lookAt(t *tree, paths []pathSetting) {
+	for _, p := range paths {
 		st, err := os.Stat(*p.at)
 		name := l.shown(*p.at)
 		switch {
 		case err != nil && p.dir && os.IsNotExist(err):
 		case err != nil:
-			l.setting(fault.BadSetting(name+": "+cause(err), "write the path of a file, relative to this file", p.path...))
+			t.add(fault.BadSetting(name+": "+cause(err), "write the path of a file, relative to this file", p.path...))
 		case p.dir && !st.IsDir():
-			l.setting(fault.BadSetting(name+" is not a directory", "write the path of a directory", p.path...))
+			t.add(fault.BadSetting(name+" is not a directory", "write the path of a directory", p.path...))
 		case !p.dir && st.IsDir():
-			l.setting(fault.BadSetting(name+" is a directory", "write the path of a file", p.path...))
+			t.add(fault.BadSetting(name+" is a directory", "write the path of a file", p.path...))
 		case p.secret && st.Mode().Perm()&0o004 != 0:
-			l.warning(l.main, name+" can be read by everybody on this machine; chmod 600 it", p.path...)
+			l.warning(t, name+" can be read by everybody on this machine; chmod 600 it", p.path...)
 		}
 	}
 }
@@ -128,6 +132,22 @@ func (l *loader) shown(path string) string {
 		return path
 	}
 	return filepath.Join(filepath.Dir(l.path), rel)
+}
+
+// checkKeyAlgorithms checks the names that package pop owns.
+func (l *loader) checkKeyAlgorithms() error {
+	var errs []error
+	for section, rows := range map[string]map[string]oidc.IssuerConfig{"oidc-issuers": l.config.Issuers.Issuers, "meta-issuers": l.config.Issuers.MetaIssuers} {
+		for key, row := range rows {
+			if row.KeyAlgorithms == nil {
+				continue
+			}
+			if _, err := pop.New(pop.Config{Algorithms: row.KeyAlgorithms}, pop.Options{}); err != nil {
+				errs = append(errs, fault.Under(err, section, key, "key-algorithms"))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // checkProduction refuses what is for trying things out.
@@ -176,9 +196,11 @@ func (l *loader) warn() {
 	if l.issuers == nil || len(l.issuers.problems) > 0 {
 		return
 	}
-	for key, row := range c.Issuers.Issuers {
-		if row.Insecure {
-			l.warning(l.issuers, "keys come over plain http: anybody on the way could make tokens", "oidc-issuers", key, "insecure")
+	for _, w := range c.Issuers.Warnings() {
+		text := w.Problem
+		if w.Fix != "" {
+			text += "; " + w.Fix
 		}
+		l.warning(l.issuers, text, w.Path...)
 	}
 }

@@ -46,7 +46,7 @@ type loader struct {
 	path                     string // as the operator wrote it
 	main, issuers            *tree  // nil: the file could not be read
 	mainSource, issuerSource []byte
-	paths                    []pathSetting
+	paths, issuerPaths       []pathSetting
 	problems                 Problems
 	warnings                 []Warning
 }
@@ -104,7 +104,10 @@ func (l *loader) loadIssuers() {
 	if len(l.issuers.problems) > 0 {
 		return
 	}
+	l.absoluteIssuers(filepath.Dir(file))
 	l.issuers.add(l.config.Issuers.Check())
+	l.issuers.add(l.checkKeyAlgorithms())
+	l.lookAt(l.issuers, l.issuerPaths)
 }
 
 // setting adds a problem of the main file.

@@ -3,7 +3,39 @@ package config
 import (
 	"path/filepath"
 	"strconv"
+
+	"github.com/mayfly-ca/mayfly/oidc"
 )
+
+// absoluteIssuers does the same for the issuer file, whose paths are relative to its own folder.
+func (l *loader) absoluteIssuers(dir string) {
+	for section, rows := range map[string]map[string]oidc.IssuerConfig{"oidc-issuers": l.config.Issuers.Issuers, "meta-issuers": l.config.Issuers.MetaIssuers} {
+		for key, row := range rows {
+			add := func(at *string, directory, secret bool, path ...string) {
+				if *at == "" {
+					return
+				}
+				if !filepath.IsAbs(*at) {
+					*at = filepath.Join(dir, *at)
+				}
+				l.issuerPaths = append(l.issuerPaths, pathSetting{at: at, path: append([]string{section, key}, path...), dir: directory, secret: secret})
+			}
+			if s := row.StaticKeys; s != nil {
+				add(&s.File, false, false, "static-keys", "file")
+				add(&s.Dir, true, false, "static-keys", "dir")
+			}
+			if c := row.Outbound.ClientCertificate; c != nil {
+				add(&c.Certificate, false, false, "outbound", "client-certificate", "certificate")
+				add(&c.Key, false, true, "outbound", "client-certificate", "key")
+			}
+			bundle, token := row.Outbound.CABundle, row.Outbound.BearerTokenFile
+			add(&bundle, false, false, "outbound", "ca-bundle")
+			add(&token, false, true, "outbound", "bearer-token-file")
+			row.Outbound.CABundle, row.Outbound.BearerTokenFile = bundle, token
+			rows[key] = row
+		}
+	}
+}
 
 // pathSetting is a setting that names something in the file system.
 type pathSetting struct {

@@ -82,6 +82,10 @@ func (t *tree) value(n *yaml.Node, v reflect.Value, path []string) {
 		return
 	}
 	to := target(n)
+	if v.Kind() == reflect.Interface {
+		t.free(n, v)
+		return
+	}
 	if to.Kind == yaml.ScalarNode && to.ShortTag() == "!!null" {
 		t.null(n, v, path)
 		return

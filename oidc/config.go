@@ -1,201 +1,175 @@
 package oidc
 
 import (
-	"crypto/x509"
-	"errors"
-	"fmt"
-	"maps"
-	"net"
-	"net/url"
-	"slices"
-	"strings"
 	"time"
-
-	"github.com/mayfly-ca/mayfly/fault"
-	"github.com/mayfly-ca/mayfly/identity"
 )
 
 // Config is an issuer file, as Fulcio reads it. Keys in kebab-case without a second spelling are mayfly's own.
 type Config struct {
-	// Issuers by their URL.
+	// Issuers by their URL, exactly as tokens name it.
 	Issuers map[string]IssuerConfig `yaml:"oidc-issuers" alias:"OIDCIssuers"`
-	// MetaIssuers by a pattern of URLs: each * stands for one or more letters, digits, - and _.
+	// Issuers by a pattern of URLs: each star stands for one or more letters, digits, - and _.
 	MetaIssuers map[string]IssuerConfig `yaml:"meta-issuers" alias:"MetaIssuers"`
-	// Providers are the profiles of issuers of the type ci-provider.
+	// Profiles of issuers of the type ci-provider, by name.
 	Providers map[string]ProviderConfig `yaml:"ci-issuer-metadata" alias:"CIIssuerMetadata"`
-	// Define is where a file keeps its YAML anchors.
+	// Where a file keeps its YAML anchors; not looked at.
 	Define []string `yaml:"define,any"`
 }
 
 // IssuerConfig says which tokens of an issuer are accepted and what they become.
 type IssuerConfig struct {
-	IssuerURL             string `yaml:"issuer-url" alias:"IssuerURL"`
-	ClientID              string `yaml:"client-id" alias:"ClientID"` // the audience
-	Type                  string `yaml:"type" alias:"Type"`
-	CIProvider            string `yaml:"ci-provider" alias:"CIProvider"`
-	IssuerClaim           string `yaml:"issuer-claim" alias:"IssuerClaim"` // $.name.name: the claim with the issuer to certify
-	SubjectDomain         string `yaml:"subject-domain" alias:"SubjectDomain"`
-	SPIFFETrustDomain     string `yaml:"spiffe-trust-domain" alias:"SPIFFETrustDomain"`
-	ChallengeClaim        string `yaml:"challenge-claim" alias:"ChallengeClaim"` // advertised only
-	Description           string `yaml:"description" alias:"Description"`
-	Contact               string `yaml:"contact" alias:"Contact"`
-	Environment           string `yaml:"environment" alias:"Environment"`
-	CACert                string `yaml:"ca-cert" alias:"CACert"` // PEM, beside the system's roots
-	SkipEmailVerification bool   `yaml:"skip-email-verification" alias:"SkipEmailVerification"`
+	// The issuer as its tokens name it; the same as the key of the entry.
+	IssuerURL string `yaml:"issuer-url" alias:"IssuerURL"`
+	// The audience that tokens must be made for.
+	ClientID string `yaml:"client-id" alias:"ClientID"`
+	// What tokens become: email, uri, username, spiffe, kubernetes, chainguard-identity, ci-provider, github-workflow, gitlab-pipeline, buildkite-job or codefresh-workflow. May be left out with profile.
+	Type string `yaml:"type" alias:"Type"`
+	// For the type ci-provider: a name under ci-issuer-metadata.
+	CIProvider string `yaml:"ci-provider" alias:"CIProvider"`
+	// For the type email: $.a.b, the claim whose value is certified as the issuer, for federating providers.
+	IssuerClaim string `yaml:"issuer-claim" alias:"IssuerClaim"`
+	// For the type uri: SCHEME://HOST that subjects must have. For the type username: the domain that is put behind the name.
+	SubjectDomain string `yaml:"subject-domain" alias:"SubjectDomain"`
+	// For the type spiffe: the trust domain that subjects must have.
+	SPIFFETrustDomain string `yaml:"spiffe-trust-domain" alias:"SPIFFETrustDomain"`
+	// Shown to clients and not used.
+	ChallengeClaim string `yaml:"challenge-claim" alias:"ChallengeClaim"`
+	// For people; not used.
+	Description string `yaml:"description" alias:"Description"`
+	// For people; not used.
+	Contact string `yaml:"contact" alias:"Contact"`
+	// For people; not used.
+	Environment string `yaml:"environment" alias:"Environment"`
+	// PEM of a CA of the provider's HTTPS certificate, beside the system's roots.
+	CACert string `yaml:"ca-cert" alias:"CACert"`
+	// For the type email: accepts addresses that the provider has not verified.
+	SkipEmailVerification bool `yaml:"skip-email-verification" alias:"SkipEmailVerification"`
 
-	// Insecure allows plain http on other hosts than this one.
-	Insecure bool `yaml:"insecure"`
-	// PrivateNetwork allows keys on private addresses where they are refused: patterns, and keys on another host.
-	PrivateNetwork bool `yaml:"private-network"`
-	// MaxLifetime of a token; 0 is 24 hours.
-	MaxLifetime time.Duration `yaml:"max-lifetime"`
-	// MappedIssuers are the values that IssuerClaim may give; none means all.
+	// A profile that mayfly ships, in place of type and ci-provider; "mayfly config profiles" lists them.
+	Profile string `yaml:"profile"`
+	// Values for the parameters of profile.
+	Parameters map[string]string `yaml:"parameters"`
+	// Further audiences; a token needs one of these or client-id.
+	Audiences []string `yaml:"audiences"`
+	// Values that azp must have one of (OpenID Connect Core 1.0 §2). When omitted: with several audiences, azp must be an accepted one if it is there.
+	AuthorizedParties []string `yaml:"authorized-parties"`
+	// For the type email: the claim with the address, such as upn or preferred_username. Needs email-verified. Default: email.
+	EmailClaim string `yaml:"email-claim"`
+	// What makes an address count as verified: the name of a claim that must be true, or "issuer": whatever this issuer says. Default: email_verified.
+	EmailVerified string `yaml:"email-verified"`
+	// Domains that the issuer may speak for; *.example.com means every subdomain.
+	EmailDomains []string `yaml:"email-domains"`
+	// Says that other issuers may speak for the same e-mail domains.
+	SharedEmailDomains bool `yaml:"shared-email-domains"`
+	// The values that issuer-claim may give. When omitted: all.
 	MappedIssuers []string `yaml:"mapped-issuers"`
-	// Compat "fulcio" turns off the rules on tokens that Fulcio does not have.
+	// The longest life of a token. Default: 24h.
+	MaxLifetime time.Duration `yaml:"max-lifetime"`
+	// The longest time since a token was made (iat). When omitted: as long as it lives.
+	MaxAge time.Duration `yaml:"max-age"`
+	// JWS algorithms that tokens may be signed with, of those that the provider announces. When omitted: all of those.
+	TokenAlgorithms []string `yaml:"token-algorithms"`
+	// Algorithms of the keys that may be certified for this issuer's subjects, of those in client_algorithms. When omitted: all of those.
+	KeyAlgorithms []string `yaml:"key-algorithms"`
+	// Extensions under an arc of your own, 1.3.6.1.4.1.NUMBER.…, by OID; values are templates.
+	CustomExtensions map[string]string `yaml:"custom-extensions"`
+	// false leaves out the extensions that newer ones have replaced (1.3.6.1.4.1.57264.1.1 to .6). Default: true.
+	LegacyExtensions *bool `yaml:"legacy-extensions"`
+	// Who of those with a good token gets a certificate.
+	Policy *PolicyConfig `yaml:"policy"`
+	// fulcio turns off the rules on tokens and on structured identities that Fulcio does not have.
 	Compat string `yaml:"compat"`
+
+	// Where the discovery document is, if not under the issuer's URL.
+	DiscoveryURL string `yaml:"discovery-url"`
+	// Keys that are not fetched: for networks without a way to the provider.
+	StaticKeys *StaticKeysConfig `yaml:"static-keys"`
+	// How the provider is reached.
+	Outbound OutboundConfig `yaml:"outbound"`
+	// Allows plain http on other hosts than this one.
+	Insecure bool `yaml:"insecure"`
 }
 
-// ProviderConfig is the profile of a CI provider. Templates are documented at parseTemplate.
+// StaticKeysConfig says where keys are; exactly one of its fields is set. Files are read again when they change.
+type StaticKeysConfig struct {
+	// A JWK set (RFC 7517 §5) as JSON text.
+	JWKS string `yaml:"jwks"`
+	// A file with a JWK set.
+	File string `yaml:"file"`
+	// A directory of files with JWK sets, named *.json.
+	Dir string `yaml:"dir"`
+	// JWS algorithms of these keys. When omitted: those that fit a key.
+	Algorithms []string `yaml:"algorithms"`
+}
+
+// OutboundConfig says how a provider is reached.
+type OutboundConfig struct {
+	// PEM file of CAs of the provider's HTTPS certificate.
+	CABundle string `yaml:"ca-bundle"`
+	// true trusts ca-bundle and ca-cert alone; false adds them to the system's roots.
+	CAExclusive bool `yaml:"ca-exclusive"`
+	// URL of a proxy, or none. When omitted: what HTTPS_PROXY and NO_PROXY say.
+	Proxy string `yaml:"proxy"`
+	// For providers that ask for a TLS client certificate.
+	ClientCertificate *ClientCertificateConfig `yaml:"client-certificate"`
+	// File with a bearer token for discovery and keys, read at each fetch; sent to the issuer's own host over https only.
+	BearerTokenFile string `yaml:"bearer-token-file"`
+	// Allows private addresses where they are refused: patterns, and keys on another host.
+	PrivateNetwork bool `yaml:"private-network"`
+	// For discovery and keys together, at most 5s. Default: 4s.
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// ClientCertificateConfig is a key pair in PEM files, read at each fetch.
+type ClientCertificateConfig struct {
+	// PEM file of the certificate chain.
+	Certificate string `yaml:"certificate"`
+	// PEM file of the private key.
+	Key string `yaml:"key"`
+}
+
+// ProviderConfig is the profile of a CI provider. Templates are text with {{.claim}}, {{index . "claim"}} and {{if eq .claim "text"}}.
 type ProviderConfig struct {
-	Defaults   map[string]string `yaml:"default-template-values" alias:"DefaultTemplateValues"`
+	// Values for names that tokens do not have.
+	Defaults map[string]string `yaml:"default-template-values" alias:"DefaultTemplateValues"`
+	// Templates by the name of an extension.
 	Extensions map[string]string `yaml:"extension-templates" alias:"ExtensionTemplates"`
-	SAN        string            `yaml:"subject-alternative-name-template" alias:"SubjectAlternativeNameTemplate"`
-	// Claims are defaults that a token may override. None declared: every name that is not a default of the operator's.
+	// Template of the URI that the certificate names.
+	SAN string `yaml:"subject-alternative-name-template" alias:"SubjectAlternativeNameTemplate"`
+	// The defaults that a token's claim of the same name overrides. When omitted: those that are empty, and those that the shipped profile of the same name lists.
 	Claims []string `yaml:"claims"`
 }
 
-// Check finds what is wrong without asking anybody. Its errors are [fault.Setting] values.
-func (c Config) Check() error {
-	var errs []error
-	if len(c.Issuers)+len(c.MetaIssuers) == 0 {
-		errs = append(errs, fault.BadSetting("no issuer: every token would be refused", "write at least one entry under oidc-issuers", "oidc-issuers"))
-	}
-	for _, key := range slices.Sorted(maps.Keys(c.Issuers)) {
-		row := c.Issuers[key]
-		errs = append(errs, fault.Under(row.checkExact(key), "oidc-issuers", key), fault.Under(c.checkRow(row, false), "oidc-issuers", key))
-	}
-	patterns := slices.Sorted(maps.Keys(c.MetaIssuers))
-	for i, key := range patterns {
-		row := c.MetaIssuers[key]
-		errs = append(errs, fault.Under(row.checkPattern(key), "meta-issuers", key), fault.Under(c.checkRow(row, true), "meta-issuers", key))
-		for _, other := range patterns[:i] {
-			if overlap(key, other) {
-				errs = append(errs, fault.BadSetting(fmt.Sprintf("overlaps with the pattern %s: one issuer could match both", other),
-					"make one of them narrower", "meta-issuers", key))
-			}
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
-		_, err := parseProfile(c.Providers[name])
-		errs = append(errs, fault.Under(err, "ci-issuer-metadata", name))
-	}
-	return errors.Join(errs...)
+// PolicyConfig is who gets a certificate. A token is refused if a deny rule holds, or if there are allow rules and none holds.
+type PolicyConfig struct {
+	// Rules, by CEL expressions over claims, issuer, subject, san, san_type and extensions.
+	Rules []RuleConfig `yaml:"rules"`
+	// Claims with the verdict that they must get; they run whenever the file is loaded.
+	Tests []VectorConfig `yaml:"tests"`
 }
 
-func (r IssuerConfig) checkExact(key string) error {
-	if r.IssuerURL != "" && r.IssuerURL != key {
-		return fault.BadSetting(fmt.Sprintf("issuer-url %q is not the key of its entry, %q", r.IssuerURL, key), "write the same URL in both places", "issuer-url")
-	}
-	if strings.Contains(key, "*") {
-		return fault.BadSetting("a star belongs under meta-issuers", "move the entry there")
-	}
-	return r.checkURL(key)
+// RuleConfig is one rule: a name, and allow or deny.
+type RuleConfig struct {
+	// Name in refusals, metrics and the log: letters, digits, - and _.
+	Name string `yaml:"name"`
+	// CEL expression; true lets the token pass.
+	Allow string `yaml:"allow"`
+	// CEL expression; true refuses the token, and so does an error such as a missing claim.
+	Deny string `yaml:"deny"`
+	// Reports what the rule would refuse, and refuses nothing.
+	Shadow bool `yaml:"shadow"`
 }
 
-func (r IssuerConfig) checkPattern(key string) error {
-	if !strings.Contains(key, "*") {
-		return fault.BadSetting("a pattern without a star", "move the entry to oidc-issuers")
-	}
-	if strings.HasPrefix(key, "http://") || !strings.HasPrefix(key, "https://") {
-		return fault.BadSetting("a pattern begins with https://", "write https://")
-	}
-	return r.checkURL(strings.ReplaceAll(key, "*", "x"))
+// VectorConfig is a test of the policy.
+type VectorConfig struct {
+	// Name in error messages.
+	Name string `yaml:"name"`
+	// Claims of a verified token; iss may be left out where the entry is no pattern.
+	Claims map[string]any `yaml:"claims"`
+	// allow or deny.
+	Expect string `yaml:"expect"`
+	// The rule that decides. When omitted: any.
+	Rule string `yaml:"rule"`
+	// The name in the certificate. When omitted: any.
+	SAN string `yaml:"san"`
 }
-
-func (r IssuerConfig) checkURL(text string) error {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Host == "":
-		return fault.BadSetting(fmt.Sprintf("%q is not a URL", text), "write the issuer as its tokens name it, https://HOST/PATH")
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return fault.BadSetting("an issuer has no user, query or fragment", "write https://HOST/PATH")
-	case u.Scheme == "https":
-		return nil
-	case u.Scheme == "http" && (loopback(u.Hostname()) || r.Insecure):
-		return nil
-	case u.Scheme == "http":
-		return fault.BadSetting("plain http: anybody on the way could make tokens", "use https, or set insecure: true for this issuer")
-	}
-	return fault.BadSetting(fmt.Sprintf("the scheme %q is not https", u.Scheme), "write https://HOST/PATH")
-}
-
-// loopback reports whether host can only be this machine.
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-func (c Config) checkRow(r IssuerConfig, meta bool) error {
-	var errs []error
-	add := func(problem, fix, key string) { errs = append(errs, fault.BadSetting(problem, fix, key)) }
-	if r.ClientID == "" {
-		add("client-id is missing: every token would be refused", "write the audience that tokens are made for, often sigstore", "client-id")
-	}
-	if t, ok := types[r.Type]; !ok {
-		add(fmt.Sprintf("type %q is unknown", r.Type), "write one of "+strings.Join(typeNames(), ", "), "type")
-	} else if t.newMapper == nil {
-		add(fmt.Sprintf("this version cannot map the type %q", r.Type), "use email or ci-provider", "type")
-	}
-	if r.Type == "ci-provider" {
-		if _, ok := c.Providers[r.CIProvider]; !ok {
-			add(fmt.Sprintf("ci-provider %q has no entry under ci-issuer-metadata", r.CIProvider), "add the entry or correct the name", "ci-provider")
-		}
-	} else if r.CIProvider != "" {
-		add("ci-provider is for the type ci-provider", "remove it or change the type", "ci-provider")
-	}
-	if r.IssuerClaim != "" {
-		if r.Type != "email" {
-			add("issuer-claim is for the type email", "remove it", "issuer-claim")
-		} else if _, err := parsePath(r.IssuerClaim); err != nil {
-			add(err.Error(), "write $.claim or $.claim.part", "issuer-claim")
-		}
-	}
-	if r.CACert != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(r.CACert)) {
-		add("ca-cert holds no certificate in PEM", "write the PEM text of the CA", "ca-cert")
-	}
-	if r.MaxLifetime < 0 {
-		add("max-lifetime is negative", "write a duration such as 24h", "max-lifetime")
-	}
-	if r.Compat != "" && r.Compat != "fulcio" {
-		add(fmt.Sprintf("compat %q is unknown", r.Compat), "write fulcio or remove the key", "compat")
-	}
-	if meta && r.Insecure {
-		add("a pattern cannot be insecure", "write the issuer under oidc-issuers", "insecure")
-	}
-	return errors.Join(errs...)
-}
-
-// issuerType is what tokens of a type become. A type without mapper is known and not in this version.
-type issuerType struct {
-	challenge string
-	newMapper func(IssuerConfig, Config) (mapper, error)
-}
-
-// mapper turns verified claims into an identity. It is pure.
-type mapper func(claims) (identity.Identity, error)
-
-var types = map[string]issuerType{
-	"email":               {"email", newEmailMapper},
-	"ci-provider":         {"sub", newCIMapper},
-	"uri":                 {"sub", nil},
-	"username":            {"sub", nil},
-	"spiffe":              {"sub", nil},
-	"kubernetes":          {"sub", nil},
-	"chainguard-identity": {"sub", nil},
-	"github-workflow":     {"sub", nil},
-	"gitlab-pipeline":     {"sub", nil},
-	"buildkite-job":       {"sub", nil},
-	"codefresh-workflow":  {"sub", nil},
-}
-
-func typeNames() []string { return slices.Sorted(maps.Keys(types)) }

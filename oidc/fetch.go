@@ -12,68 +12,166 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // Bounds on a fetch (E1, E2, E10).
 const (
-	fetchTimeout = 4 * time.Second // discovery and keys together
-	maxBody      = 1 << 20         // after decompression
-	maxKeys      = 64
-	maxRedirects = 3
+	fetchTimeout    = 4 * time.Second // discovery and keys together, unless the entry says otherwise
+	maxFetchTimeout = 5 * time.Second
+	maxBody         = 1 << 20 // after decompression
+	maxKeys         = 64
+	maxRedirects    = 3
 )
 
-// fetcher gets discovery documents and keys of one issuer.
-type fetcher struct {
+// remote gets discovery document and keys of one issuer over HTTP.
+type remote struct {
 	issuer    string
+	home      *url.URL // where the discovery document is
 	wildcard  bool
 	insecure  bool
 	private   bool
+	bearer    string // file with a token for home's host; "": none
+	timeout   time.Duration
 	userAgent string
+	proxy     func(*http.Request) (*url.URL, error)
 	open      *http.Client // may dial any address
 	guarded   *http.Client // refuses private addresses at dial time (E3)
 }
 
-func newFetcher(issuer string, in *row, userAgent string) *fetcher {
-	r := in.config
-	var roots *x509.CertPool // nil: the system's
-	if r.CACert != "" {
-		if pool, err := x509.SystemCertPool(); err == nil {
-			roots = pool
-		} else {
-			roots = x509.NewCertPool()
-		}
-		roots.AppendCertsFromPEM([]byte(r.CACert))
+// newRemote reads the files of the outbound block that are read once: the CA bundle.
+func newRemote(issuer string, r *row, o Options) (*remote, error) {
+	c := r.config
+	out := o.inCluster(issuer, r)
+	roots, err := out.roots(c.CACert)
+	if err != nil {
+		return nil, err
 	}
-	client := func(control func(string, string, syscall.RawConn) error) *http.Client {
-		d := net.Dialer{Timeout: 2 * time.Second, Control: control}
-		return &http.Client{
-			Transport: &http.Transport{
-				DialContext: d.DialContext, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-				TLSHandshakeTimeout: 2 * time.Second, ResponseHeaderTimeout: 3 * time.Second, MaxResponseHeaderBytes: 64 << 10,
-				MaxIdleConnsPerHost: 1, IdleConnTimeout: 30 * time.Second, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment,
-			},
-			CheckRedirect: func(to *http.Request, via []*http.Request) error {
-				first := via[0].URL
-				if len(via) > maxRedirects || to.URL.Host != first.Host || to.URL.Scheme != first.Scheme {
-					return errors.New("redirect to another host or scheme, or one too many")
-				}
-				return nil
-			},
+	f := &remote{
+		issuer: issuer, wildcard: r.wildcard, insecure: c.Insecure, private: out.PrivateNetwork, bearer: out.BearerTokenFile,
+		timeout: out.Timeout, userAgent: o.UserAgent, proxy: http.ProxyFromEnvironment,
+	}
+	if f.timeout == 0 {
+		f.timeout = fetchTimeout
+	}
+	base := c.DiscoveryURL
+	if base == "" {
+		base = strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
+	}
+	if f.home, err = url.Parse(base); err != nil {
+		return nil, err
+	}
+	switch out.Proxy {
+	case "":
+	case "none":
+		f.proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
+	default:
+		u, err := url.Parse(out.Proxy)
+		if err != nil {
+			return nil, err
+		}
+		f.proxy = http.ProxyURL(u)
+	}
+	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if cc := out.ClientCertificate; cc != nil {
+		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(cc.Certificate, cc.Key)
+			return &pair, err
 		}
 	}
-	return &fetcher{
-		issuer: issuer, wildcard: in.wildcard, insecure: r.Insecure, private: r.PrivateNetwork, userAgent: userAgent,
-		open: client(nil), guarded: client(publicOnly),
+	f.open, f.guarded = f.client(conf, nil), f.client(conf.Clone(), publicOnly)
+	return f, nil
+}
+
+func (f *remote) client(conf *tls.Config, control func(string, string, syscall.RawConn) error) *http.Client {
+	d := net.Dialer{Timeout: 2 * time.Second, Control: control}
+	proxy := f.proxy
+	if control != nil {
+		proxy = nil // the address that is dialed must be the provider's own
+	}
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext: d.DialContext, TLSClientConfig: conf, Proxy: proxy,
+			TLSHandshakeTimeout: 2 * time.Second, ResponseHeaderTimeout: 3 * time.Second, MaxResponseHeaderBytes: 64 << 10,
+			MaxIdleConnsPerHost: 1, IdleConnTimeout: 30 * time.Second, ForceAttemptHTTP2: true,
+		},
+		CheckRedirect: func(to *http.Request, via []*http.Request) error {
+			first := via[0].URL
+			if len(via) > maxRedirects || to.URL.Host != first.Host || to.URL.Scheme != first.Scheme {
+				return errors.New("redirect to another host or scheme, or one too many")
+			}
+			return nil
+		},
 	}
 }
 
-func (f *fetcher) close() {
+// roots are the CAs to trust; nil means the system's.
+func (o OutboundConfig) roots(caCert string) (*x509.CertPool, error) {
+	pem := []byte(caCert)
+	if o.CABundle != "" {
+		data, err := os.ReadFile(o.CABundle)
+		if err != nil {
+			return nil, fault.BadSetting(err.Error(), "write the path of a PEM file", "outbound", "ca-bundle")
+		}
+		pem = append(append(pem, '\n'), data...)
+	}
+	if len(pem) == 0 {
+		return nil, nil
+	}
+	pool := x509.NewCertPool()
+	if !o.CAExclusive {
+		if system, err := x509.SystemCertPool(); err == nil {
+			pool = system
+		}
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fault.BadSetting(o.CABundle+" holds no certificate in PEM", "write the path of a PEM file", "outbound", "ca-bundle")
+	}
+	return pool, nil
+}
+
+// Where Kubernetes puts the credentials of a pod, and where Fulcio's manifests put the CA.
+const (
+	serviceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
+	fulcioClusterCA   = "/var/run/fulcio/ca.crt"
+)
+
+// inCluster is the outbound block of an entry. The issuer of the cluster that mayfly itself runs in needs none: its keys are
+// had with the CA and the token of the pod, as long as the entry says nothing else. No other host ever gets that token (E13).
+func (o Options) inCluster(issuer string, r *row) OutboundConfig {
+	out := r.config.Outbound
+	u, err := url.Parse(issuer)
+	if err != nil || r.wildcard || r.config.Type != "kubernetes" || u.Scheme != "https" || out.CABundle != "" || out.BearerTokenFile != "" || r.config.CACert != "" ||
+		u.Host != "kubernetes.default.svc" && u.Host != "kubernetes.default.svc.cluster.local" {
+		return out
+	}
+	dir := o.ServiceAccountDir
+	if dir == "" {
+		dir = serviceAccountDir
+	}
+	for _, ca := range []string{fulcioClusterCA, filepath.Join(dir, "ca.crt")} {
+		if _, err := os.Stat(ca); err == nil && out.CABundle == "" {
+			out.CABundle = ca
+		}
+	}
+	if token := filepath.Join(dir, "token"); out.CABundle != "" {
+		if _, err := os.Stat(token); err == nil {
+			out.BearerTokenFile = token
+		}
+	}
+	return out
+}
+
+func (f *remote) close() {
 	f.open.CloseIdleConnections()
 	f.guarded.CloseIdleConnections()
 }
@@ -84,8 +182,13 @@ func publicOnly(_, address string, _ syscall.RawConn) error {
 	if err != nil {
 		return err
 	}
-	a := ap.Addr().Unmap()
-	if !a.IsGlobalUnicast() || a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || netip.MustParsePrefix("100.64.0.0/10").Contains(a) {
+	return publicAddress(ap.Addr())
+}
+
+func publicAddress(a netip.Addr) error {
+	a = a.Unmap()
+	if !a.IsGlobalUnicast() || a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || netip.MustParsePrefix("100.64.0.0/10").Contains(a) ||
+		netip.MustParsePrefix("64:ff9b::/96").Contains(a) || netip.MustParsePrefix("0.0.0.0/8").Contains(a) {
 		return fmt.Errorf("%s is not a public address; private-network: true allows it", a)
 	}
 	return nil
@@ -110,10 +213,10 @@ type keyring struct {
 var algorithms = []string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA"}
 
 // fetch gets discovery document and keys.
-func (f *fetcher) fetch(ctx context.Context, now time.Time) (*keyring, error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+func (f *remote) fetch(ctx context.Context, now time.Time) (*keyring, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	body, err := f.get(ctx, strings.TrimSuffix(f.issuer, "/")+"/.well-known/openid-configuration")
+	body, err := f.get(ctx, f.home.String())
 	if err != nil {
 		return nil, fmt.Errorf("discovery: %w", err)
 	}
@@ -173,27 +276,16 @@ func parseKeys(body []byte) ([]jose.JSONWebKey, error) {
 }
 
 // get reads a document. Its URL must be https, or http where the configuration says so.
-func (f *fetcher) get(ctx context.Context, address string) ([]byte, error) {
+func (f *remote) get(ctx context.Context, address string) ([]byte, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.User != nil {
 		return nil, fmt.Errorf("%.200q is not a URL", address)
 	}
-	home, err := url.Parse(f.issuer)
-	if err != nil {
-		return nil, err
-	}
-	if u.Scheme != "https" && (u.Scheme != "http" || home.Scheme != "http") {
+	if u.Scheme != "https" && (u.Scheme != "http" || f.home.Scheme != "http") {
 		return nil, fmt.Errorf("%.200q is not https", address)
 	}
 	if u.Scheme == "http" && !loopback(u.Hostname()) && !f.insecure {
 		return nil, fmt.Errorf("%.200q is plain http", address)
-	}
-	client := f.guarded
-	switch {
-	case f.private, !f.wildcard && u.Host == home.Host, loopback(home.Hostname()) && loopback(u.Hostname()):
-		client = f.open
-	case f.wildcard && u.Host != home.Host:
-		return nil, fmt.Errorf("the keys are on another host, %s", u.Host)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -201,6 +293,13 @@ func (f *fetcher) get(ctx context.Context, address string) ([]byte, error) {
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", f.userAgent)
+	if err := f.authorize(req); err != nil {
+		return nil, err
+	}
+	client, err := f.clientFor(req)
+	if err != nil {
+		return nil, err
+	}
 	res, err := client.Do(req)
 	if err != nil {
 		return nil, err
@@ -217,4 +316,50 @@ func (f *fetcher) get(ctx context.Context, address string) ([]byte, error) {
 		return nil, fmt.Errorf("%s answers with more than %d bytes", u.Host, maxBody)
 	}
 	return body, nil
+}
+
+// clientFor says which addresses a request may reach. Issuers that only match a pattern, and keys on another host than the
+// issuer's, come from a text that somebody else wrote.
+func (f *remote) clientFor(req *http.Request) (*http.Client, error) {
+	u := req.URL
+	switch {
+	case f.private, !f.wildcard && u.Host == f.home.Host, loopback(f.home.Hostname()) && loopback(u.Hostname()):
+		return f.open, nil
+	case f.wildcard && u.Host != f.home.Host:
+		return nil, fmt.Errorf("the keys are on another host, %s", u.Host)
+	}
+	if p, err := f.proxy(req); err == nil && p == nil {
+		return f.guarded, nil
+	}
+	// A proxy resolves the name; what can be said without it is said here.
+	if a, err := netip.ParseAddr(u.Hostname()); err == nil {
+		if err := publicAddress(a); err != nil {
+			return nil, err
+		}
+	}
+	if !strings.Contains(u.Hostname(), ".") && !strings.Contains(u.Hostname(), ":") {
+		return nil, fmt.Errorf("%s is not a public name; private-network: true allows it", u.Hostname())
+	}
+	return f.open, nil
+}
+
+// authorize adds the bearer token of the entry. Only the host of the discovery document gets it, over https only; with a token,
+// no other host is asked at all (E13).
+func (f *remote) authorize(req *http.Request) error {
+	if f.bearer == "" {
+		return nil
+	}
+	if req.URL.Host != f.home.Host || req.URL.Scheme != "https" {
+		return fmt.Errorf("the token for %s is not for %s", f.home.Host, req.URL.Host)
+	}
+	data, err := os.ReadFile(f.bearer)
+	if err != nil {
+		return err
+	}
+	token := strings.TrimSpace(string(data))
+	if token == "" || len(token) > maxToken || strings.ContainsAny(token, "\r\n \t") {
+		return fmt.Errorf("%s holds no bearer token", f.bearer)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	return nil
 }

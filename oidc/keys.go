@@ -22,17 +22,27 @@ import (
 
 // How old keys may be, and how often they are fetched (E4 to E7).
 const (
-	freshFor   = 5 * time.Minute // then refreshed beside the traffic
-	usableFor  = 24 * time.Hour  // then refused while the provider is down
+	freshFor   = 5 * time.Minute
+	usableFor  = 24 * time.Hour
 	missEvery  = 5 * time.Second // fetches because of unknown key ids, on average
 	missBurst  = 3
 	minBackoff = time.Second
 	maxBackoff = 30 * time.Second
 )
 
+// source is where keys come from: [remote] or [static].
+type source interface {
+	// fetch gets the keys. It ends with ctx or a timeout of its own, whichever is first.
+	fetch(ctx context.Context, now time.Time) (*keyring, error)
+	close()
+}
+
 // provider holds the keys of one issuer.
 type provider struct {
-	fetcher *fetcher
+	issuer  string
+	source  source
+	fresh   time.Duration // then fetched again beside the traffic
+	usable  time.Duration // then refused while the source is broken
 	now     func() time.Time
 	save    func(*keyring)
 	metrics *metrics
@@ -55,12 +65,12 @@ type provider struct {
 func (p *provider) key(ctx context.Context, alg, kid string) ([]jose.JSONWebKey, error) {
 	now := p.now()
 	ring := p.ring.Load()
-	if ring == nil || now.Sub(ring.fetched) > usableFor {
+	if ring == nil || now.Sub(ring.fetched) > p.usable {
 		if err := p.refresh(ctx); err != nil {
 			return nil, err
 		}
 		ring = p.ring.Load()
-	} else if now.Sub(ring.fetched) > freshFor {
+	} else if now.Sub(ring.fetched) > p.fresh {
 		p.background()
 	}
 	keys, err := ring.find(alg, kid)
@@ -134,7 +144,7 @@ func (p *provider) refresh(ctx context.Context) error {
 
 // unavailable needs mu.
 func (p *provider) unavailable(after time.Duration) error {
-	return fault.New(fault.ProviderUnavailable, p.cause, "issuer", p.fetcher.issuer).WithRetryAfter(after)
+	return fault.New(fault.ProviderUnavailable, p.cause, "issuer", p.issuer).WithRetryAfter(after)
 }
 
 // background starts a fetch that nobody waits for.
@@ -151,7 +161,7 @@ func (p *provider) launch() {
 	flight := make(chan struct{})
 	p.flight = flight
 	p.wait.Go(func() {
-		ring, err := p.fetcher.fetch(p.root, p.now())
+		ring, err := p.source.fetch(p.root, p.now())
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		defer close(flight)
@@ -177,7 +187,7 @@ func (p *provider) launch() {
 func (p *provider) status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Status{Issuer: p.fetcher.issuer, OK: p.cause == nil && p.ring.Load() != nil, Since: p.since}
+	s := Status{Issuer: p.issuer, OK: p.cause == nil && p.ring.Load() != nil, Since: p.since}
 	switch {
 	case p.cause != nil:
 		s.Cause = p.cause.Error()

@@ -1,13 +1,10 @@
 package oidc
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"math/big"
-	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/mayfly-ca/mayfly/fault"
@@ -30,62 +27,143 @@ func base(c claims) (identity.Identity, error) {
 	return id, nil
 }
 
-// newEmailMapper maps the claim email, which the provider must have verified.
-func newEmailMapper(r IssuerConfig, _ Config) (mapper, error) {
-	var path []string
+// emailRules are how an issuer of the type email names people.
+type emailRules struct {
+	claim    string   // that holds the address
+	verified string   // claim that says it is verified; "": nobody has to
+	path     []string // of the claim with the issuer to certify; nil: iss
+	mapped   []string // the issuers that path may lead to; nil: all
+	domains  []string // that the issuer may speak for; nil: all
+}
+
+const (
+	emailClaim    = "email"
+	verifiedClaim = "email_verified"
+	byIssuer      = "issuer" // in email-verified: no claim says it, the issuer as such does
+)
+
+// newEmailMapper maps the claim with an address, which the provider must have verified.
+func newEmailMapper(r IssuerConfig, _ library) (mapper, error) {
+	e := emailRules{claim: r.EmailClaim, verified: r.EmailVerified, mapped: r.MappedIssuers}
+	var errs []error
+	add := func(problem, fix, key string) { errs = append(errs, fault.BadSetting(problem, fix, key)) }
 	if r.IssuerClaim != "" {
 		var err error
-		if path, err = parsePath(r.IssuerClaim); err != nil {
-			return nil, err
+		if e.path, err = parsePath(r.IssuerClaim); err != nil {
+			add(err.Error(), "write $.claim or $.claim.part", "issuer-claim")
+		}
+	} else if len(r.MappedIssuers) > 0 {
+		add("mapped-issuers says what issuer-claim may give, and there is no issuer-claim", "write issuer-claim or remove it", "mapped-issuers")
+	}
+	switch {
+	case r.EmailClaim != "" && r.EmailClaim != emailClaim && r.EmailVerified == "" && !r.SkipEmailVerification:
+		add("an address from "+r.EmailClaim+" needs a rule for what counts as verified", `write email-verified: the name of a claim that must be true, or "issuer" if every address from this issuer counts`, "email-claim")
+	case r.EmailVerified != "" && r.SkipEmailVerification:
+		add("email-verified and skip-email-verification contradict each other", "remove one of them", "email-verified")
+	case r.EmailVerified == byIssuer && len(r.EmailDomains) == 0:
+		add("an issuer whose every address counts as verified could name anybody", "write email-domains: the domains that it may speak for", "email-verified")
+	}
+	for i, d := range r.EmailDomains {
+		d = strings.ToLower(d)
+		if !hostname(strings.TrimPrefix(d, "*.")) {
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not a domain", d), "write example.com, or *.example.com for its subdomains", "email-domains", strconv.Itoa(i)))
+		}
+		e.domains = append(e.domains, d)
+	}
+	if e.claim == "" {
+		e.claim = emailClaim
+	}
+	switch {
+	case r.SkipEmailVerification, e.verified == byIssuer:
+		e.verified = ""
+	case e.verified == "":
+		e.verified = verifiedClaim
+	}
+	return e.identify, errors.Join(errs...)
+}
+
+func (e emailRules) identify(c claims) (identity.Identity, error) {
+	id, err := base(c)
+	if err != nil {
+		return id, err
+	}
+	email, err := c.text(e.claim)
+	if err != nil {
+		return id, err
+	}
+	told := e.verified
+	if told == "" {
+		told = verifiedClaim // nobody has to say it; what is said must still be readable
+	}
+	verified, err := truth(c[told])
+	if err != nil {
+		return id, fault.New(fault.ClaimInvalid, err, "claim", told)
+	}
+	if !verified && e.verified != "" {
+		return id, fault.New(fault.EmailUnverified, nil)
+	}
+	if !emailAddress(email) {
+		return id, fault.New(fault.ClaimInvalid, errors.New("not an e-mail address"), "claim", e.claim)
+	}
+	if domain := strings.ToLower(email[strings.LastIndexByte(email, '@')+1:]); e.domains != nil && !slices.ContainsFunc(e.domains, func(d string) bool { return covers(d, domain) }) {
+		return id, fault.New(fault.IdentityNotAllowed, errors.New("the issuer may not speak for this domain"), "claim", e.claim)
+	}
+	if e.path != nil {
+		if id, err = e.mapIssuer(id, c); err != nil {
+			return id, err
 		}
 	}
-	return func(c claims) (identity.Identity, error) {
-		id, err := base(c)
-		if err != nil {
-			return id, err
-		}
-		email, err := c.text("email")
-		if err != nil {
-			return id, err
-		}
-		verified, err := truth(c["email_verified"])
-		if err != nil {
-			return id, fault.New(fault.ClaimInvalid, err, "claim", "email_verified")
-		}
-		if !verified && !r.SkipEmailVerification {
-			return id, fault.New(fault.EmailUnverified, nil)
-		}
-		if !emailAddress(email) {
-			return id, fault.New(fault.ClaimInvalid, errors.New("email is not an address"), "claim", "email")
-		}
-		if path != nil {
-			if id, err = r.mapIssuer(id, c, path); err != nil {
-				return id, err
-			}
-		}
-		id.SAN = identity.SAN{Kind: identity.Email, Value: email}
-		id.Challenge, id.ChallengeClaim = email, "email"
-		return id, nil
-	}, nil
+	id.SAN = identity.SAN{Kind: identity.Email, Value: email}
+	id.Challenge, id.ChallengeClaim = email, e.claim
+	return id, nil
 }
 
 // mapIssuer replaces the issuer that is certified by the one that a federating provider names (D17).
-func (r IssuerConfig) mapIssuer(id identity.Identity, c claims, path []string) (identity.Identity, error) {
+func (e emailRules) mapIssuer(id identity.Identity, c claims) (identity.Identity, error) {
 	var v any = map[string]any(c)
-	for _, name := range path {
+	for _, name := range e.path {
 		m, _ := v.(map[string]any)
 		v = m[name]
 	}
 	iss, ok := v.(string)
 	if !ok || iss == "" {
-		return id, fault.New(fault.ClaimMissing, nil, "claim", strings.Join(path, "."))
+		return id, fault.New(fault.ClaimMissing, nil, "claim", strings.Join(e.path, "."))
 	}
-	if len(r.MappedIssuers) > 0 && !slices.Contains(r.MappedIssuers, iss) {
-		return id, fault.New(fault.IdentityNotAllowed, nil, "claim", strings.Join(path, "."))
+	if len(e.mapped) > 0 && !slices.Contains(e.mapped, iss) {
+		return id, fault.New(fault.IdentityNotAllowed, nil, "claim", strings.Join(e.path, "."))
 	}
 	id.Extensions.Set(identity.IssuerV1, iss)
 	id.Extensions.Set(identity.Issuer, iss)
 	return id, nil
+}
+
+// covers reports whether pattern, a domain or *. and a domain, means domain. Both are in lower case.
+func covers(pattern, domain string) bool {
+	if parent, ok := strings.CutPrefix(pattern, "*"); ok {
+		return strings.HasSuffix(domain, parent) && len(domain) > len(parent)
+	}
+	return pattern == domain
+}
+
+// shareDomain reports whether some domain is meant by both.
+func shareDomain(a, b string) bool {
+	pa, starA := strings.CutPrefix(a, "*")
+	pb, starB := strings.CutPrefix(b, "*")
+	if starA && starB {
+		return strings.HasSuffix(pa, pb) || strings.HasSuffix(pb, pa)
+	}
+	return covers(a, b) || covers(b, a)
+}
+
+// hostname reports whether s is a name of two or more labels of letters, digits and hyphens.
+func hostname(s string) bool {
+	labels := strings.Split(s, ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' || strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			return false
+		}
+	}
+	return len(labels) >= 2 && len(s) <= 253
 }
 
 // parsePath reads the JSONPath of an issuer claim: $.name, $.name.name.
@@ -137,166 +215,4 @@ func emailAddress(s string) bool {
 		}
 	}
 	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
-}
-
-// profile is a parsed [ProviderConfig].
-type profile struct {
-	defaults   map[string]string
-	claims     map[string]bool // nil: every default may be overridden by a token
-	san        template
-	extensions map[identity.Extension]template
-}
-
-func parseProfile(c ProviderConfig) (*profile, error) {
-	p := &profile{defaults: c.Defaults, extensions: map[identity.Extension]template{}}
-	if len(c.Claims) > 0 {
-		p.claims = map[string]bool{}
-		for _, name := range c.Claims {
-			p.claims[name] = true
-		}
-	}
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(c.Extensions)) {
-		x, ok := extensionNamed(name)
-		if !ok {
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("extension %q is unknown", name), "see the list of extensions in docs/config.md", "extension-templates", name))
-			continue
-		}
-		t, err := parseTemplate(c.Extensions[name])
-		if err != nil {
-			errs = append(errs, fault.BadSetting("template: "+err.Error(), "correct the template", "extension-templates", name))
-			continue
-		}
-		if x != identity.Issuer && x != identity.Subject && x != identity.IssuerV1 && len(t) > 0 { // those are the token's own
-			p.extensions[x] = t
-		}
-	}
-	var err error
-	if p.san, err = parseTemplate(c.SAN); err != nil {
-		errs = append(errs, fault.BadSetting("template: "+err.Error(), "correct the template", "subject-alternative-name-template"))
-	} else if len(p.san) == 0 {
-		errs = append(errs, fault.BadSetting("no template for the name in the certificate", "write a template that gives a URI", "subject-alternative-name-template"))
-	}
-	return p, errors.Join(errs...)
-}
-
-// extensionNamed finds an extension by either spelling; the JSON one in any case, as Fulcio reads it.
-func extensionNamed(name string) (identity.Extension, bool) {
-	if x, ok := identity.ByName(name); ok {
-		return x, true
-	}
-	for x := range identity.Known() {
-		if k := x.JSONKey(); k != "" && strings.EqualFold(k, name) {
-			return x, true
-		}
-	}
-	return 0, false
-}
-
-// newCIMapper maps claims through the templates of a profile.
-func newCIMapper(r IssuerConfig, all Config) (mapper, error) {
-	p, err := parseProfile(all.Providers[r.CIProvider])
-	if err != nil {
-		return nil, err
-	}
-	return func(c claims) (identity.Identity, error) {
-		id, err := base(c)
-		if err != nil {
-			return id, err
-		}
-		if id.Challenge, err = c.text("sub"); err != nil {
-			return id, err
-		}
-		id.ChallengeClaim = "sub"
-		values := p.values(c)
-		san, err := p.san.render(values)
-		if err != nil {
-			return id, unrendered(err)
-		}
-		u, err := url.Parse(san)
-		if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil {
-			return id, fault.New(fault.ClaimInvalid, errors.New("the name's template gives no URI"), "claim", "san")
-		}
-		id.SAN = identity.SAN{Kind: identity.URI, Value: u.String()}
-		for x := range identity.Known() {
-			t, ok := p.extensions[x]
-			if !ok {
-				continue
-			}
-			v, err := t.render(values)
-			if err != nil {
-				return id, unrendered(err)
-			}
-			id.Extensions.Set(x, v)
-		}
-		return id, nil
-	}, nil
-}
-
-// values are the defaults, overlaid by the claims that may.
-func (p *profile) values(c claims) map[string]string {
-	out := make(map[string]string, len(p.defaults)+len(c))
-	maps.Copy(out, p.defaults)
-	for name, v := range c {
-		if v == nil {
-			continue
-		}
-		if _, isDefault := p.defaults[name]; isDefault && p.claims != nil && !p.claims[name] {
-			continue
-		}
-		out[name] = words(v)
-	}
-	return out
-}
-
-// words prints a claim: numbers in decimals without exponent, lists and objects in brackets.
-func words(v any) string {
-	switch v := v.(type) {
-	case string:
-		return v
-	case json.Number:
-		return decimal(v.String())
-	case nil:
-		return "<nil>"
-	case []any:
-		parts := make([]string, len(v))
-		for i, one := range v {
-			parts[i] = words(one)
-		}
-		return "[" + strings.Join(parts, " ") + "]"
-	case map[string]any:
-		var parts []string
-		for _, k := range slices.Sorted(maps.Keys(v)) {
-			parts = append(parts, k+":"+words(v[k]))
-		}
-		return "map[" + strings.Join(parts, " ") + "]"
-	}
-	return fmt.Sprint(v)
-}
-
-// decimal writes a JSON number without exponent. One with hundreds of digits stays as it is, and is too long soon enough.
-func decimal(s string) string {
-	i := strings.IndexAny(s, "eE")
-	if i < 0 {
-		return s
-	}
-	if exp := strings.TrimLeft(s[i+1:], "+-0"); len(exp) > 2 {
-		return s
-	}
-	f, ok := new(big.Rat).SetString(s)
-	if !ok {
-		return s
-	}
-	if f.IsInt() {
-		return f.Num().String()
-	}
-	return strings.TrimRight(f.FloatString(120), "0")
-}
-
-func unrendered(err error) error {
-	var m *missingError
-	if errors.As(err, &m) {
-		return fault.New(fault.ClaimMissing, err, "claim", m.claim)
-	}
-	return fault.New(fault.ClaimInvalid, err, "claim", "template")
 }

@@ -73,10 +73,11 @@ func TestCIProvider(t *testing.T) {
 		Issuers:   map[string]oidc.IssuerConfig{p.URL(): {ClientID: "sigstore", Type: "ci-provider", CIProvider: "github-workflow"}},
 		Providers: map[string]oidc.ProviderConfig{"github-workflow": github},
 	}, oidc.Options{})
-	id, err := v.Identify(t.Context(), p.Token(workflow))
+	d, err := v.Identify(t.Context(), p.Token(workflow))
 	if err != nil {
 		t.Fatal(err)
 	}
+	id := d.Identity
 	got := map[string]string{"san": id.SAN.Kind.String() + " " + id.SAN.Value, "challenge": id.ChallengeClaim + " " + id.Challenge}
 	for x := range identity.Known() {
 		if s := id.Extensions.Get(x); s != "" {
@@ -231,7 +232,7 @@ func TestCheck(t *testing.T) {
 		"other key":     {exact(u, with(func(c *oidc.IssuerConfig) { c.IssuerURL = u + "/" })), "is not the key"},
 		"no audience":   {exact(u, with(func(c *oidc.IssuerConfig) { c.ClientID = "" })), "client-id"},
 		"type":          {exact(u, with(func(c *oidc.IssuerConfig) { c.Type = "mail" })), "unknown"},
-		"later type":    {exact(u, with(func(c *oidc.IssuerConfig) { c.Type = "spiffe" })), "this version"},
+		"no domain":     {exact(u, with(func(c *oidc.IssuerConfig) { c.Type = "spiffe" })), "trust domain"},
 		"no profile":    {exact(u, with(func(c *oidc.IssuerConfig) { c.Type, c.CIProvider = "ci-provider", "x" })), "no entry"},
 		"star":          {exact("https://*.example.com", ok), "meta-issuers"},
 		"user":          {exact("https://u@a.example.com", ok), "no user"},

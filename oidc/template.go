@@ -200,42 +200,72 @@ type missingError struct{ claim string }
 
 func (e *missingError) Error() string { return "neither the token nor the defaults have " + e.claim }
 
-// render walks the template over values. An empty text means that the extension is left out.
-func (t template) render(values map[string]string) (string, error) {
-	if len(t) == 1 && t[0].ref != nil && t[0].ref.optional {
-		return values[t[0].ref.claim], nil
-	}
-	var b strings.Builder
-	if err := t.walk(values, &b); err != nil {
-		return "", err
-	}
-	if b.Len() > maxRendered {
-		return "", fmt.Errorf("a template gives %d bytes; the limit is %d", b.Len(), maxRendered)
-	}
-	return b.String(), nil
+// refs yields every claim that the template reads. One that is only compared is optional when written with index.
+func (t template) refs(yield func(ref) bool) {
+	t.each(yield)
 }
 
-func (t template) walk(values map[string]string, b *strings.Builder) error {
+func (t template) each(yield func(ref) bool) bool {
+	whole := len(t) == 1
 	for _, n := range t {
 		switch {
 		case n.test != nil:
-			v, ok := values[n.test.claim]
+			if !yield(*n.test) || !n.yes.each(yield) || !n.no.each(yield) {
+				return false
+			}
+		case n.ref != nil:
+			if !yield(ref{n.ref.claim, n.ref.optional && whole}) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// render walks the template over values. An empty text means that the extension is left out.
+func (t template) render(v values) (string, error) {
+	if len(t) == 1 && t[0].ref != nil { // most templates are the name of a claim
+		text, ok := v.get(t[0].ref.claim)
+		if !ok && !t[0].ref.optional {
+			return "", &missingError{t[0].ref.claim}
+		}
+		return text, tooLong(len(text))
+	}
+	var b strings.Builder
+	if err := t.walk(v, &b); err != nil {
+		return "", err
+	}
+	return b.String(), tooLong(b.Len())
+}
+
+func tooLong(n int) error {
+	if n > maxRendered {
+		return fmt.Errorf("a template gives %d bytes; the limit is %d", n, maxRendered)
+	}
+	return nil
+}
+
+func (t template) walk(v values, b *strings.Builder) error {
+	for _, n := range t {
+		switch {
+		case n.test != nil:
+			text, ok := v.get(n.test.claim)
 			if !ok && !n.test.optional {
 				return &missingError{n.test.claim}
 			}
 			branch := n.no
-			if ok && v == n.value {
+			if ok && text == n.value {
 				branch = n.yes
 			}
-			if err := branch.walk(values, b); err != nil {
+			if err := branch.walk(v, b); err != nil {
 				return err
 			}
 		case n.ref != nil:
-			v, ok := values[n.ref.claim]
+			text, ok := v.get(n.ref.claim)
 			if !ok {
 				return &missingError{n.ref.claim}
 			}
-			b.WriteString(v)
+			b.WriteString(text)
 		default:
 			b.WriteString(n.text)
 		}

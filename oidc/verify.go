@@ -13,7 +13,7 @@ import (
 // check holds a token's claims against the rules of its row. It looks at claims that may not be verified yet: what it says
 // tells the caller nothing but what the caller's own token says.
 func (r *row) check(t *token, now time.Time) error {
-	lenient := r.config.Compat == "fulcio"
+	lenient := r.lenient
 	if t.unclean != nil && !lenient {
 		return fault.New(fault.TokenMalformed, t.unclean)
 	}
@@ -41,7 +41,7 @@ func (r *row) check(t *token, now time.Time) error {
 	if ok && nbf.After(now.Add(slack)) {
 		return fault.New(fault.TokenNotYetValid, nil, "seconds", seconds(nbf.Sub(now)))
 	}
-	if lenient {
+	if lenient && r.config.MaxAge == 0 {
 		return nil
 	}
 	iat, ok, err := t.claims.at("iat")
@@ -50,6 +50,9 @@ func (r *row) check(t *token, now time.Time) error {
 		return err
 	case !ok:
 		return fault.New(fault.ClaimMissing, nil, "claim", "iat")
+	case r.config.MaxAge > 0 && now.Sub(iat) > r.config.MaxAge:
+		return fault.New(fault.TokenTooLongLived, fmt.Errorf("made %s ago", now.Sub(iat)), "max", r.config.MaxAge.String())
+	case lenient:
 	case iat.After(now.Add(leeway)):
 		return fault.New(fault.TokenNotYetValid, nil, "seconds", seconds(iat.Sub(now)))
 	case exp.Sub(iat) > r.lifetime:
@@ -58,17 +61,25 @@ func (r *row) check(t *token, now time.Time) error {
 	return nil
 }
 
-// checkAudience: the client ID is among the audiences; with several of them, azp names it when it is there (D9).
+// checkAudience: one of the row's audiences is among the token's; who asked for the token (azp) is as the row says, or with
+// several audiences is an accepted one (D9).
 func (r *row) checkAudience(c claims) error {
 	all := c.audiences()
-	mismatch := func(got string) error {
-		return fault.New(fault.AudienceMismatch, nil, "want", r.config.ClientID, "got", got)
+	mismatch := func(want []string, got string) error {
+		return fault.New(fault.AudienceMismatch, nil, "want", strings.Join(want, " "), "got", got)
 	}
-	if !slices.Contains(all, r.config.ClientID) {
-		return mismatch(strings.Join(all, " "))
+	if !slices.ContainsFunc(r.audiences, func(a string) bool { return slices.Contains(all, a) }) {
+		return mismatch(r.audiences, strings.Join(all, " "))
 	}
-	if azp, ok := c["azp"].(string); ok && len(all) > 1 && azp != r.config.ClientID && r.config.Compat != "fulcio" {
-		return mismatch("azp " + azp)
+	azp, there := c["azp"].(string)
+	if parties := r.config.AuthorizedParties; len(parties) > 0 {
+		if !slices.Contains(parties, azp) {
+			return mismatch(parties, "azp "+azp)
+		}
+		return nil
+	}
+	if there && len(all) > 1 && !slices.Contains(r.audiences, azp) && !r.lenient {
+		return mismatch(r.audiences, "azp "+azp)
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/mayfly-ca/mayfly/fault"
-	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/oidc"
 )
 
 // call is one method: its name on the wire and what it does with the core that is in force.
@@ -104,11 +104,20 @@ func newRecord(ctx context.Context) *record {
 
 func (r *record) add(key, value string) { r.attrs = append(r.attrs, slog.String(key, shorten(value))) }
 
-// identity notes who asks. The handler of the log escapes what is in the values (D22).
-func (r *record) identity(id identity.Identity) {
-	r.add("issuer", id.Issuer)
-	r.add("subject", id.Subject)
-	r.add("san", id.SAN.Value)
+// decision notes who asks and what the configuration says of them. The handler of the log escapes what is in the values (D22).
+func (r *record) decision(d oidc.Decision) {
+	for _, a := range []struct{ key, value string }{
+		{"entry", d.Entry},
+		{"issuer", d.Identity.Issuer},
+		{"subject", d.Identity.Subject},
+		{"san", d.Identity.SAN.Value},
+		{"rule", d.Rule},
+		{"would_refuse", d.Shadow},
+	} {
+		if a.value != "" {
+			r.add(a.key, a.value)
+		}
+	}
 }
 
 const maxLogged = 8192

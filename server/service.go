@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -34,16 +36,20 @@ func (s service) CreateSigningCertificate(ctx context.Context, in *fulciopb.Crea
 
 // create is the path of a request: who asks, which key, then the certificate.
 func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSigningCertificateRequest, r *record) (*fulciopb.SigningCertificate, error) {
-	id, err := core.Issuers.Identify(ctx, credential(ctx, in))
+	d, err := core.Issuers.Identify(ctx, credential(ctx, in))
+	r.decision(d)
 	if err != nil {
 		return nil, err
 	}
-	r.identity(id)
+	id := d.Identity
 	key, err := prove(core.Keys, in, pop.Proof{Challenge: id.Challenge, ChallengeClaim: id.ChallengeClaim})
 	if err != nil {
 		return nil, err
 	}
 	r.add("key_algorithm", key.Algorithm)
+	if d.KeyAlgorithms != nil && !slices.Contains(d.KeyAlgorithms, key.Algorithm) {
+		return nil, fault.New(fault.KeyAlgorithmNotAllowed, errors.New("not for this issuer"), "algorithm", key.Algorithm)
+	}
 	cert, err := core.Authority.Issue(ctx, ca.Request{Identity: id, SPKI: key.SPKI, PublicKey: key.Public})
 	if err != nil {
 		return nil, err

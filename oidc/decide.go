@@ -1,0 +1,56 @@
+package oidc
+
+import (
+	"encoding/json"
+	"errors"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/identity"
+)
+
+// Decision is what a token came to.
+type Decision struct {
+	Identity identity.Identity
+	// Entry is the URL or pattern of the entry in the configuration that applied.
+	Entry string
+	// Rule is the name of the policy rule that decided; "" where there is no policy, or none of its rules refused.
+	Rule string
+	// Shadow is the rule that would have refused if the rules in shadow mode were in force; "" where none would.
+	Shadow string
+	// KeyAlgorithms are the algorithms of the keys that this subject may have certified; nil means all that the CA permits.
+	KeyAlgorithms []string
+	// Rules are the results of the rules that were looked at.
+	Rules []RuleResult
+}
+
+// decide maps verified claims and asks the policy. It is pure. The decision also comes with an error that it explains.
+func (r *row) decide(c claims) (Decision, error) {
+	d := Decision{Entry: r.key, KeyAlgorithms: r.config.KeyAlgorithms}
+	id, err := r.identify(c)
+	if err != nil {
+		return d, err
+	}
+	d.Identity = id
+	if r.policy == nil {
+		return d, nil
+	}
+	j := r.policy.judge(c, &id)
+	d.Rule, d.Shadow, d.Rules = j.rule, j.shadow, j.results
+	if !j.allowed {
+		return d, fault.New(fault.PolicyDenied, nil, "rule", j.rule)
+	}
+	return d, nil
+}
+
+// ParseClaims gives claims from a file the types that those of a token have.
+func ParseClaims(all map[string]any) (map[string]any, error) {
+	data, err := json.Marshal(all)
+	if err != nil {
+		return nil, err
+	}
+	c, unclean, err := parseObject(data)
+	if err = errors.Join(err, unclean); err != nil {
+		return nil, err
+	}
+	return c, nil
+}

@@ -1,0 +1,410 @@
+package oidc
+
+import (
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/identity"
+)
+
+// table is a compiled [Config]: everything that a request needs to know of it. It is immutable.
+type table struct {
+	exact    map[string]*row
+	patterns *trie
+	rows     []*row // exact issuers sorted, then patterns sorted
+}
+
+// row is one entry of the configuration.
+type row struct {
+	key       string // URL or pattern
+	wildcard  bool
+	config    IssuerConfig // with the type and the rules of its profile filled in
+	audiences []string
+	lifetime  time.Duration
+	lenient   bool // Fulcio's rules on tokens
+	mapper    mapper
+	profile   *profile // of the type ci-provider; else nil
+	custom    []customTemplate
+	policy    *policy // nil: everybody
+}
+
+type customTemplate struct {
+	oid      asn1.ObjectIdentifier
+	template template
+}
+
+// Check finds what is wrong without asking anybody. Its errors are [fault.Setting] values.
+func (c Config) Check() error {
+	_, err := c.compile()
+	return err
+}
+
+func (c Config) compile() (*table, error) {
+	t := &table{exact: map[string]*row{}, patterns: &trie{}}
+	var errs []error
+	if len(c.Issuers)+len(c.MetaIssuers) == 0 {
+		errs = append(errs, fault.BadSetting("no issuer: every token would be refused", "write at least one entry under oidc-issuers", "oidc-issuers"))
+	}
+	lib := library{}
+	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
+		p, err := parseProfile(name, c.Providers[name])
+		if err != nil {
+			p = nil
+			errs = append(errs, fault.Under(err, "ci-issuer-metadata", name))
+		}
+		lib[name] = p
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.Issuers)) {
+		ic := c.Issuers[key]
+		r, err := lib.compile(key, ic, ic.checkExact(key))
+		errs = append(errs, fault.Under(err, "oidc-issuers", key))
+		t.exact[key] = r
+		t.rows = append(t.rows, r)
+	}
+	patterns := slices.Sorted(maps.Keys(c.MetaIssuers))
+	for i, key := range patterns {
+		ic := c.MetaIssuers[key]
+		r, err := lib.compile(key, ic, ic.checkPattern(key))
+		errs = append(errs, fault.Under(err, "meta-issuers", key))
+		r.wildcard = true
+		for _, other := range patterns[:i] {
+			if overlap(key, other) {
+				errs = append(errs, fault.BadSetting(fmt.Sprintf("overlaps with the pattern %s: one issuer could match both", other),
+					"make one of them narrower", "meta-issuers", key))
+			}
+		}
+		t.patterns.add(key, r)
+		t.rows = append(t.rows, r)
+	}
+	errs = append(errs, t.checkEmailDomains())
+	return t, errors.Join(errs...)
+}
+
+// find returns the one row for an issuer: an exact one before a pattern; patterns do not overlap (D6, D7).
+func (t *table) find(iss string) *row {
+	if r, ok := t.exact[iss]; ok {
+		return r
+	}
+	if len(iss) > 1024 {
+		return nil
+	}
+	return t.patterns.find(iss)
+}
+
+// checkEmailDomains refuses two issuers that may speak for the same address without having said so. An issuer without a list
+// may speak for every domain, so that somebody else's list would mean nothing beside it.
+func (t *table) checkEmailDomains() error {
+	var errs []error
+	for _, a := range t.rows {
+		if a.config.Type != "email" || a.config.SharedEmailDomains {
+			continue
+		}
+		for i, domain := range a.config.EmailDomains {
+			for _, b := range t.rows {
+				if a == b || b.config.Type != "email" || b.config.SharedEmailDomains {
+					continue
+				}
+				if d := b.speaksFor(domain); d != "" {
+					errs = append(errs, fault.BadSetting(fmt.Sprintf("%s may be spoken for by %s too (%s)", domain, b.key, d),
+						"give each issuer email-domains of its own, or say shared-email-domains: true", a.section(), a.key, "email-domains", fmt.Sprint(i)))
+					break
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// speaksFor says by what an issuer of addresses may name somebody of domain; "" when it may not.
+func (r *row) speaksFor(domain string) string {
+	if len(r.config.EmailDomains) == 0 {
+		return "it has no email-domains"
+	}
+	for _, d := range r.config.EmailDomains {
+		if shareDomain(strings.ToLower(d), strings.ToLower(domain)) {
+			return d
+		}
+	}
+	return ""
+}
+
+func (r *row) section() string {
+	if r.wildcard {
+		return "meta-issuers"
+	}
+	return "oidc-issuers"
+}
+
+func (c IssuerConfig) checkExact(key string) error {
+	if c.IssuerURL != "" && c.IssuerURL != key {
+		return fault.BadSetting(fmt.Sprintf("issuer-url %q is not the key of its entry, %q", c.IssuerURL, key), "write the same URL in both places", "issuer-url")
+	}
+	if strings.Contains(key, "*") {
+		return fault.BadSetting("a star belongs under meta-issuers", "move the entry there")
+	}
+	return c.checkURL(key)
+}
+
+func (c IssuerConfig) checkPattern(key string) error {
+	var errs []error
+	if !strings.Contains(key, "*") {
+		errs = append(errs, fault.BadSetting("a pattern without a star", "move the entry to oidc-issuers"))
+	}
+	if !strings.HasPrefix(key, "https://") {
+		errs = append(errs, fault.BadSetting("a pattern begins with https://", "write https://"))
+	}
+	if c.Insecure {
+		errs = append(errs, fault.BadSetting("a pattern cannot be insecure", "write the issuer under oidc-issuers", "insecure"))
+	}
+	if c.Type == "spiffe" {
+		errs = append(errs, fault.BadSetting("a pattern cannot have the type spiffe: every issuer that matches could name the whole trust domain", "write the issuer under oidc-issuers", "type"))
+	}
+	if c.DiscoveryURL != "" {
+		errs = append(errs, fault.BadSetting("a pattern means many issuers, and each has a discovery document of its own", "remove it, or write the issuer under oidc-issuers", "discovery-url"))
+	}
+	if c.StaticKeys != nil {
+		errs = append(errs, fault.BadSetting("a pattern means many issuers, and each has keys of its own", "write the issuers under oidc-issuers", "static-keys"))
+	}
+	if c.Outbound.BearerTokenFile != "" {
+		errs = append(errs, fault.BadSetting("a pattern cannot send a token: every host that matches would get it", "write the issuer under oidc-issuers", "outbound", "bearer-token-file"))
+	}
+	return errors.Join(append(errs, c.checkURL(strings.ReplaceAll(key, "*", "x")))...)
+}
+
+func (c IssuerConfig) checkURL(text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Host == "":
+		return fault.BadSetting(fmt.Sprintf("%q is not a URL", text), "write the issuer as its tokens name it, https://HOST/PATH")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return fault.BadSetting("an issuer has no user, query or fragment", "write https://HOST/PATH")
+	case u.Scheme == "https":
+		return nil
+	case u.Scheme == "http" && (loopback(u.Hostname()) || c.Insecure):
+		return nil
+	case u.Scheme == "http":
+		return fault.BadSetting("plain http: anybody on the way could make tokens", "use https, or set insecure: true for this issuer")
+	}
+	return fault.BadSetting(fmt.Sprintf("the scheme %q is not https", u.Scheme), "write https://HOST/PATH")
+}
+
+// loopback reports whether host can only be this machine.
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// compile turns an entry into a row. It returns a row also with an error, for checks across rows. known is what is wrong with
+// the key of the entry.
+func (l library) compile(key string, c IssuerConfig, known error) (*row, error) {
+	errs := []error{known}
+	add := func(problem, fix string, path ...string) {
+		errs = append(errs, fault.BadSetting(problem, fix, path...))
+	}
+	c.IssuerURL = key
+	if c.Profile != "" {
+		if c.Type != "" && c.Type != "ci-provider" || c.CIProvider != "" {
+			add("profile takes the place of type and ci-provider", "remove those", "profile")
+		}
+		c.Type = "ci-provider"
+		if e := profiles[c.Profile].Email; e != nil {
+			c.Type = "email"
+			if len(c.EmailDomains) == 0 {
+				c.EmailDomains = e.domains
+			}
+		}
+	} else if len(c.Parameters) > 0 {
+		add("parameters are those of a profile, and there is none", "write profile: NAME or remove them", "parameters")
+	}
+	r := &row{key: key, config: c, lifetime: c.MaxLifetime, lenient: c.Compat == "fulcio"}
+	if r.lifetime == 0 {
+		r.lifetime = defaultLifetime
+	}
+	r.audiences = slices.Clone(c.Audiences)
+	if c.ClientID != "" {
+		r.audiences = append([]string{c.ClientID}, r.audiences...)
+	}
+	if len(r.audiences) == 0 {
+		add("client-id is missing: every token would be refused", "write the audience that tokens are made for, often sigstore", "client-id")
+	}
+	if slices.Contains(r.audiences, "") {
+		add("an empty audience", "remove it", "audiences")
+	}
+	t, ok := types[c.Type]
+	if !ok {
+		add(fmt.Sprintf("type %q is unknown", c.Type), "write one of "+strings.Join(typeNames(), ", ")+"; or profile: NAME", "type")
+	} else {
+		var err error
+		r.mapper, err = t.newMapper(c, l)
+		errs = append(errs, err)
+		if c.Type == "ci-provider" && err == nil {
+			r.profile, _ = l.profileOf(c) // its error is the mapper's
+		}
+	}
+	var err error
+	r.custom, err = parseCustom(c.CustomExtensions)
+	errs = append(errs, err, c.checkRest())
+	if c.Policy != nil {
+		r.policy, err = compilePolicy(*c.Policy)
+		errs = append(errs, fault.Under(err, "policy"))
+	}
+	if joined := errors.Join(errs...); joined != nil {
+		return r, joined
+	}
+	return r, fault.Under(r.runVectors(), "policy", "tests")
+}
+
+// checkRest checks what only contradicts itself or the type.
+func (c IssuerConfig) checkRest() error {
+	var errs []error
+	add := func(problem, fix string, path ...string) {
+		errs = append(errs, fault.BadSetting(problem, fix, path...))
+	}
+	only := func(set bool, kind, key string) {
+		if set && c.Type != kind {
+			add(key+" is for the type "+kind, "remove it or change the type", key)
+		}
+	}
+	only(c.CIProvider != "", "ci-provider", "ci-provider")
+	only(c.IssuerClaim != "", "email", "issuer-claim")
+	only(c.EmailClaim != "", "email", "email-claim")
+	only(c.EmailVerified != "", "email", "email-verified")
+	only(len(c.EmailDomains) > 0, "email", "email-domains")
+	only(c.SharedEmailDomains, "email", "shared-email-domains")
+	if c.MaxLifetime < 0 || c.MaxAge < 0 {
+		add("a duration below zero", "write a duration such as 24h", "max-lifetime")
+	}
+	if c.Compat != "" && c.Compat != "fulcio" {
+		add(fmt.Sprintf("compat %q is unknown", c.Compat), "write fulcio or remove the key", "compat")
+	}
+	for i, a := range c.TokenAlgorithms {
+		if !slices.Contains(algorithms, a) {
+			add(fmt.Sprintf("%q is not an algorithm of tokens", a), "write some of "+strings.Join(algorithms, ", "), "token-algorithms", fmt.Sprint(i))
+		}
+	}
+	if c.CACert != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(c.CACert)) {
+		add("ca-cert holds no certificate in PEM", "write the PEM text of the CA", "ca-cert")
+	}
+	if c.DiscoveryURL != "" {
+		if c.StaticKeys != nil {
+			add("discovery-url and static-keys contradict each other", "remove one of them", "discovery-url")
+		}
+		errs = append(errs, fault.Under(c.checkURL(c.DiscoveryURL), "discovery-url"))
+	}
+	if c.StaticKeys != nil {
+		errs = append(errs, fault.Under(c.StaticKeys.check(), "static-keys"))
+		if c.Outbound != (OutboundConfig{}) {
+			add("nothing is fetched for an issuer with static-keys", "remove outbound", "outbound")
+		}
+	}
+	errs = append(errs, fault.Under(c.Outbound.check(c.CACert), "outbound"))
+	return errors.Join(errs...)
+}
+
+func (s StaticKeysConfig) check() error {
+	n := 0
+	for _, v := range []string{s.JWKS, s.File, s.Dir} {
+		if v != "" {
+			n++
+		}
+	}
+	if n != 1 {
+		return fault.BadSetting("needs exactly one of jwks, file and dir", "write one of them")
+	}
+	for i, a := range s.Algorithms {
+		if !slices.Contains(algorithms, a) {
+			return fault.BadSetting(fmt.Sprintf("%q is not an algorithm of tokens", a), "write some of "+strings.Join(algorithms, ", "), "algorithms", fmt.Sprint(i))
+		}
+	}
+	if s.JWKS != "" {
+		if _, err := parseKeys([]byte(s.JWKS)); err != nil {
+			return fault.BadSetting(err.Error(), `write {"keys": […]} with public keys`, "jwks")
+		}
+	}
+	return nil
+}
+
+func (o OutboundConfig) check(caCert string) error {
+	var errs []error
+	if o.CAExclusive && o.CABundle == "" && caCert == "" {
+		errs = append(errs, fault.BadSetting("needs a CA to trust", "write ca-bundle too", "ca-exclusive"))
+	}
+	if o.Proxy != "" && o.Proxy != "none" {
+		u, err := url.Parse(o.Proxy)
+		if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme) {
+			errs = append(errs, fault.BadSetting("not the URL of a proxy", "write http://HOST:PORT, or none", "proxy"))
+		}
+	}
+	if c := o.ClientCertificate; c != nil && (c.Certificate == "" || c.Key == "") {
+		errs = append(errs, fault.BadSetting("needs certificate and key", "write both", "client-certificate"))
+	}
+	if o.Timeout < 0 || o.Timeout > maxFetchTimeout {
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("%s is not between 0 and %s", o.Timeout, maxFetchTimeout), "clients wait no longer", "timeout"))
+	}
+	return errors.Join(errs...)
+}
+
+// parseCustom compiles extensions of the operator's own, in ascending order of their OIDs.
+func parseCustom(all map[string]string) ([]customTemplate, error) {
+	var out []customTemplate
+	var errs []error
+	for _, text := range slices.Sorted(maps.Keys(all)) {
+		oid, err := identity.ParseArc(text)
+		if err != nil {
+			errs = append(errs, fault.BadSetting(err.Error(), "write an OID under your own private enterprise number", "custom-extensions", text))
+			continue
+		}
+		t, err := parseTemplate(all[text])
+		if err == nil && len(t) == 0 {
+			err = errors.New("empty")
+		}
+		if err != nil {
+			errs = append(errs, fault.BadSetting("template: "+err.Error(), "correct the template", "custom-extensions", text))
+			continue
+		}
+		out = append(out, customTemplate{oid, t})
+	}
+	slices.SortFunc(out, func(a, b customTemplate) int { return slices.Compare(a.oid, b.oid) })
+	return out, errors.Join(errs...)
+}
+
+// identify maps verified claims: what the certificate will say. It is pure.
+func (r *row) identify(c claims) (identity.Identity, error) {
+	id, err := r.mapper(c)
+	if err != nil {
+		return identity.Identity{}, err
+	}
+	if on := r.config.LegacyExtensions; on != nil && !*on {
+		for x := range identity.Known() {
+			if x.Raw() {
+				id.Extensions.Set(x, "")
+			}
+		}
+	}
+	for _, t := range r.custom {
+		text, err := t.template.render(values{claims: c, profile: r.profile})
+		if err != nil {
+			return identity.Identity{}, unrendered(err, t.oid.String())
+		}
+		if text != "" {
+			id.Custom = append(id.Custom, identity.Custom{OID: t.oid, Value: text})
+		}
+	}
+	if err := id.Check(); err != nil {
+		var bad *identity.ValueError
+		if errors.As(err, &bad) {
+			err = fault.New(fault.ClaimInvalid, err, "claim", bad.Field)
+		}
+		return identity.Identity{}, err
+	}
+	return id, nil
+}

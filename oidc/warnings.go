@@ -1,0 +1,68 @@
+package oidc
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+// world are issuers that anybody in the world can have a token of, as patterns.
+var world = map[string]string{
+	"https://token.actions.githubusercontent.com": "every repository on GitHub",
+	"https://gitlab.com":                          "every project on GitLab.com",
+	"https://accounts.google.com":                 "everybody with a Google account",
+	"https://oauth2.sigstore.dev/auth":            "everybody with a GitHub, Google or Microsoft account",
+	"https://oauth2.sigstage.dev/auth":            "everybody with a GitHub, Google or Microsoft account",
+	"https://agent.buildkite.com":                 "every organization on Buildkite",
+	"https://oidc.codefresh.io":                   "every account on Codefresh",
+	"https://oidc.circleci.com":                   "every organization on CircleCI",
+	"https://oidc.circleci.com/org/*":             "every organization on CircleCI",
+	"https://issuer.enforce.dev":                  "every Chainguard customer",
+	"https://issuer.hello.coop":                   "everybody",
+	"https://app.terraform.io":                    "every organization on HCP Terraform",
+	"https://appleid.apple.com":                   "everybody with an Apple account",
+}
+
+// Warnings says what is allowed and should be known, at the places where it stands.
+func (c Config) Warnings() []*fault.Setting {
+	t, err := c.compile()
+	if err != nil {
+		return nil
+	}
+	var out []*fault.Setting
+	add := func(r *row, problem, fix, key string) {
+		out = append(out, fault.BadSetting(problem, fix, r.section(), r.key, key))
+	}
+	for _, r := range t.rows {
+		restricted := r.policy.enforces() || len(r.config.EmailDomains) > 0
+		if who, ok := world[r.key]; ok && !restricted {
+			add(r, "no policy: "+who+" can get a certificate of this CA", "write a policy with an allow rule", "policy")
+		} else if r.wildcard && !restricted {
+			add(r, "no policy: every issuer that matches the pattern can get certificates of this CA", "write a policy with an allow rule", "policy")
+		}
+		if r.config.IssuerClaim != "" && len(r.config.MappedIssuers) == 0 {
+			add(r, "issuer-claim without mapped-issuers: this provider can name any issuer, others in this file too", "list the issuers that it may name", "issuer-claim")
+		}
+		if r.config.Insecure {
+			add(r, "keys come over plain http: anybody on the way could make tokens", "use https", "insecure")
+		}
+		if r.policy != nil && !r.policy.enforces() {
+			add(r, "every rule is in shadow mode: the policy refuses nothing", "remove shadow: true when the reports are as expected", "policy")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
+		p := c.Providers[name]
+		if _, known := profiles[name]; known || p.Claims != nil {
+			continue
+		}
+		for _, d := range slices.Sorted(maps.Keys(p.Defaults)) {
+			if p.Defaults[d] != "" {
+				out = append(out, fault.BadSetting(fmt.Sprintf("a claim %s of a token does not change this default", d),
+					"list it under claims if it should, or write claims: [] if not", "ci-issuer-metadata", name, "default-template-values", d))
+			}
+		}
+	}
+	return out
+}
