@@ -241,11 +241,30 @@ func (o *oneToken) VerifySignature(ctx context.Context, raw string) ([]byte, err
 }
 
 func (o *oneToken) verify(ctx context.Context, raw string) ([]byte, error) {
+	if raw != o.token.raw {
+		return nil, errors.New("another token")
+	}
 	keys, err := o.provider.key(ctx, o.token.alg, o.token.kid)
 	if err != nil {
 		return nil, err
 	}
-	jws, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(o.token.alg)})
+	return o.token.verifyWith(keys)
+}
+
+// verify verifies the signature with the keys of a ring, and returns the payload.
+func (t *token) verify(r *keyring) ([]byte, error) {
+	keys, err := r.find(t.alg, t.kid)
+	if errors.Is(err, errUnknownKey) {
+		err = fault.New(fault.KeyIDUnknown, err, "kid", t.kid)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t.verifyWith(keys)
+}
+
+func (t *token) verifyWith(keys []jose.JSONWebKey) ([]byte, error) {
+	jws, err := jose.ParseSignedCompact(t.raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(t.alg)})
 	if err != nil {
 		return nil, fault.New(fault.TokenMalformed, errors.New("not a JWS"))
 	}

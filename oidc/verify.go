@@ -10,41 +10,74 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// check holds a token's claims against the rules of its row. It looks at claims that may not be verified yet: what it says
-// tells the caller nothing but what the caller's own token says.
+// tokenCheck is one rule on the claims of a token.
+type tokenCheck struct {
+	name string
+	run  func(*row, *token, time.Time) error
+}
+
+// tokenChecks are the rules, in the order in which they are looked at. Claims may not be verified yet then: what a refusal
+// says tells the caller nothing but what the caller's own token says.
+var tokenChecks = []tokenCheck{
+	{"claim names", (*row).checkNames},
+	{"audience", func(r *row, t *token, _ time.Time) error { return r.checkAudience(t.claims) }},
+	{"expiry", (*row).checkExpiry},
+	{"not before", (*row).checkNotBefore},
+	{"issued at", (*row).checkIssuedAt},
+}
+
+// check holds a token's claims against the rules of its row.
 func (r *row) check(t *token, now time.Time) error {
-	lenient := r.lenient
-	if t.unclean != nil && !lenient {
+	for _, c := range tokenChecks {
+		if err := c.run(r, t, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *row) checkNames(t *token, _ time.Time) error {
+	if t.unclean != nil && !r.lenient {
 		return fault.New(fault.TokenMalformed, t.unclean)
 	}
-	if err := r.checkAudience(t.claims); err != nil {
-		return err
-	}
+	return nil
+}
+
+func (r *row) checkExpiry(t *token, now time.Time) error {
 	exp, ok, err := t.claims.at("exp")
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if !ok {
+	case !ok:
 		return fault.New(fault.ClaimMissing, nil, "claim", "exp")
-	}
-	if !now.Before(exp) {
+	case !now.Before(exp):
 		return fault.New(fault.TokenExpired, nil, "seconds", seconds(now.Sub(exp)))
 	}
+	return nil
+}
+
+func (r *row) checkNotBefore(t *token, now time.Time) error {
 	slack := leeway
-	if lenient {
+	if r.lenient {
 		slack = lenientLeeway
 	}
 	nbf, ok, err := t.claims.at("nbf")
-	if err != nil {
-		return err
-	}
-	if ok && nbf.After(now.Add(slack)) {
+	if err == nil && ok && nbf.After(now.Add(slack)) {
 		return fault.New(fault.TokenNotYetValid, nil, "seconds", seconds(nbf.Sub(now)))
 	}
-	if lenient && r.config.MaxAge == 0 {
+	return err
+}
+
+// checkIssuedAt: made not in the future, not too long ago, and not for too long.
+func (r *row) checkIssuedAt(t *token, now time.Time) error {
+	if r.lenient && r.config.MaxAge == 0 {
 		return nil
 	}
 	iat, ok, err := t.claims.at("iat")
+	if err != nil {
+		return err
+	}
+	exp, _, err := t.claims.at("exp")
 	switch {
 	case err != nil:
 		return err
@@ -52,7 +85,7 @@ func (r *row) check(t *token, now time.Time) error {
 		return fault.New(fault.ClaimMissing, nil, "claim", "iat")
 	case r.config.MaxAge > 0 && now.Sub(iat) > r.config.MaxAge:
 		return fault.New(fault.TokenTooLongLived, fmt.Errorf("made %s ago", now.Sub(iat)), "max", r.config.MaxAge.String())
-	case lenient:
+	case r.lenient:
 	case iat.After(now.Add(leeway)):
 		return fault.New(fault.TokenNotYetValid, nil, "seconds", seconds(iat.Sub(now)))
 	case exp.Sub(iat) > r.lifetime:
