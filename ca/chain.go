@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/identity"
 )
 
 // maxChain caps the certificates in one chain.
@@ -113,6 +115,7 @@ func verifyLeaf(leaf *x509.Certificate, chain []*x509.Certificate, at time.Time)
 	for _, c := range chain[:len(chain)-1] {
 		intermediates.AddCert(c)
 	}
+	identity.Handle(leaf)
 	_, err := leaf.Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 	})

@@ -18,15 +18,21 @@ const (
 
 // Config says where the CA's key is and which chains verifiers may need. Exactly one key backend is set.
 type Config struct {
-	File      *FileConfig      `yaml:"file"`
+	// File is a key in a file.
+	File *FileConfig `yaml:"file"`
+	// Ephemeral, written as {}, makes root and key at start, in memory only.
 	Ephemeral *EphemeralConfig `yaml:"ephemeral"`
 
-	KMS       *OtherConfig `yaml:"kms"`
-	PKCS11    *OtherConfig `yaml:"pkcs11"`
-	Tink      *OtherConfig `yaml:"tink"`
+	// KMS is refused: not in this version.
+	KMS *OtherConfig `yaml:"kms"`
+	// PKCS11 is refused: not in this version.
+	PKCS11 *OtherConfig `yaml:"pkcs11"`
+	// Tink is refused: not in this version.
+	Tink *OtherConfig `yaml:"tink"`
+	// GoogleCAS is refused: not in this version.
 	GoogleCAS *OtherConfig `yaml:"googlecas"`
 
-	// Backdate is how far before now a certificate begins: 0 to [MaxBackdate]. Nil is [DefaultBackdate].
+	// Backdate is how far before now a certificate begins: whole seconds, 0 to 40. Default: 30s.
 	Backdate *time.Duration `yaml:"backdate"`
 	// Trust has paths of PEM files, one chain each, that the trust bundle serves after the active one.
 	Trust []string `yaml:"trust"`
@@ -47,12 +53,15 @@ type EphemeralConfig struct{}
 
 // OtherConfig takes the place of a key backend that this version does not have, so that its key is refused by name.
 type OtherConfig struct {
+	// Any is not looked at.
 	Any map[string]string `yaml:"any,any"`
 }
 
 // Secret is a secret that stands in an environment variable or in a file; exactly one is set.
 type Secret struct {
-	Env  string `yaml:"env"`
+	// Env is the name of an environment variable.
+	Env string `yaml:"env"`
+	// File is a path; one line end at its end does not belong to the secret.
 	File string `yaml:"file"`
 }
 

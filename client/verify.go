@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/identity"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
@@ -41,6 +42,7 @@ func Verify(certs []*x509.Certificate, t Trust, now time.Time) ([]tbs.SCT, error
 	for _, c := range chain {
 		intermediates.AddCert(c)
 	}
+	identity.Handle(leaf)
 	paths, err := leaf.Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 	})

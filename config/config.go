@@ -20,16 +20,21 @@ import (
 // Config is a loaded configuration. All paths in it are absolute; a relative one in the file is relative to the folder of
 // that file, as the path given to [Load] names it (a symbolic link to the file is not followed for that).
 type Config struct {
-	Listen   Listen    `yaml:"listen"`
-	Identity Identity  `yaml:"identity"`
-	CA       ca.Config `yaml:"ca"`
-	// ClientAlgorithms are the algorithms of the keys that may be certified; empty is the default list of package pop.
-	ClientAlgorithms []string     `yaml:"client_algorithms"`
-	CT               CT           `yaml:"ct"`
-	Audit            *AuditConfig `yaml:"audit"`
-	// StateDir is a directory for what is worth keeping over a restart; empty is none.
+	// Listen has the addresses of the listeners.
+	Listen Listen `yaml:"listen"`
+	// Identity says who may get certificates.
+	Identity Identity `yaml:"identity"`
+	// CA says where the CA's key is and which chains verifiers may need. Exactly one key backend is set.
+	CA ca.Config `yaml:"ca"`
+	// ClientAlgorithms are the algorithms of the keys that may be certified. Default: ecdsa-sha2-256-nistp256, ecdsa-sha2-384-nistp384, ecdsa-sha2-512-nistp521, rsa-sign-pkcs1-2048-sha256, rsa-sign-pkcs1-3072-sha256, rsa-sign-pkcs1-4096-sha256, ed25519.
+	ClientAlgorithms []string `yaml:"client_algorithms"`
+	// CT says which transparency logs precertificates go to: logs and embedded, one of them or both, or none.
+	CT CT `yaml:"ct"`
+	// Audit is refused: there is no journal in this version.
+	Audit *AuditConfig `yaml:"audit"`
+	// StateDir is a directory that keeps the last good keys of identity providers over a restart; keep it writable by the CA alone. When omitted: nothing is kept.
 	StateDir string `yaml:"state_dir"`
-	// Production refuses ephemeral keys, ct.none and every insecure.
+	// Production, when true, refuses ephemeral keys, ct.none and every insecure.
 	Production bool `yaml:"production"`
 
 	// Issuers is the content of the issuer file.
@@ -50,23 +55,30 @@ const (
 
 // Listen has the addresses of the listeners, HOST:PORT or [Off]. The same text for HTTP and GRPC means one port for both.
 type Listen struct {
-	HTTP  string `yaml:"http"`
-	GRPC  string `yaml:"grpc"`
+	// HTTP is the address of the REST API; port 0 takes a free one. Default: 127.0.0.1:5555.
+	HTTP string `yaml:"http"`
+	// GRPC is the address of the gRPC API; the same as http puts both on one port. Default: 127.0.0.1:5554.
+	GRPC string `yaml:"grpc"`
+	// Admin is the address of readiness, metrics and profiling. Default: 127.0.0.1:2112.
 	Admin string `yaml:"admin"`
 }
 
 // Identity says who may get certificates.
 type Identity struct {
-	// File is the path of the issuer file.
+	// File is the path of the issuer file, below.
 	File string `yaml:"file"`
 }
 
 // CT says which transparency logs precertificates go to: Logs and Embedded, one of them or both, or None.
 type CT struct {
-	Logs     []ctlog.LogConfig  `yaml:"logs"`
-	Embedded *embedded.Config   `yaml:"embedded"`
-	None     *NoneConfig        `yaml:"none"`
-	Policy   ctlog.PolicyConfig `yaml:"policy"`
+	// Logs are logs that precertificates are submitted to over HTTP.
+	Logs []ctlog.LogConfig `yaml:"logs"`
+	// Embedded is a log in this process, on local disk.
+	Embedded *embedded.Config `yaml:"embedded"`
+	// None issues without a log.
+	None *NoneConfig `yaml:"none"`
+	// Policy says how many SCTs make a certificate.
+	Policy ctlog.PolicyConfig `yaml:"policy"`
 }
 
 // NoneConfig is the decision to issue certificates that no log knows.
@@ -77,5 +89,6 @@ type NoneConfig struct {
 
 // AuditConfig is the audit journal, which this version does not have: a configuration with it is refused.
 type AuditConfig struct {
+	// File is refused: not in this version.
 	File string `yaml:"file"`
 }

@@ -101,10 +101,15 @@ func (l *loader) loadIssuers() {
 		return
 	}
 	l.issuers, l.issuerSource = decode(src, &l.config.Issuers, true), src.data
+	l.checkIssuers(filepath.Dir(file))
+}
+
+// checkIssuers checks the decoded issuer file, whose paths are relative to dir.
+func (l *loader) checkIssuers(dir string) {
 	if len(l.issuers.problems) > 0 {
 		return
 	}
-	l.absoluteIssuers(filepath.Dir(file))
+	l.absoluteIssuers(dir)
 	l.issuers.add(l.config.Issuers.Check())
 	l.issuers.add(l.checkKeyAlgorithms())
 	l.lookAt(l.issuers, l.issuerPaths)

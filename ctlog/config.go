@@ -15,17 +15,18 @@ import (
 type LogConfig struct {
 	// Name is what messages, metrics and readiness call the log.
 	Name string `yaml:"name"`
-	// URL is the submission prefix: /ct/v1/add-pre-chain is appended to it.
+	// URL is the submission prefix, to which /ct/v1/add-pre-chain is appended.
 	URL string `yaml:"url"`
 	// PublicKey is the path of the log's key, PEM SubjectPublicKeyInfo. It is pinned: no SCT counts that it does not verify.
 	PublicKey string `yaml:"public_key"`
-	// Origin is the name in the log's checkpoints, Operator who runs it. Both go to the trust material; of several logs those
-	// of different operators are asked first.
-	Origin   string `yaml:"origin"`
+	// Origin is the name in the log's checkpoints, for the exported trust material.
+	Origin string `yaml:"origin"`
+	// Operator is who runs the log, for the trust material; of several logs those of different operators are asked first.
 	Operator string `yaml:"operator"`
-	// NotBefore and NotAfter are the log's validity, RFC 3339 or a date (00:00 UTC); empty is unbounded. See [Member].
+	// NotBefore is when the log begins to take entries, RFC 3339 or a date (00:00 UTC). When omitted: always. See [Member].
 	NotBefore string `yaml:"not_before"`
-	NotAfter  string `yaml:"not_after"`
+	// NotAfter is when the log ends; shards must overlap by more than ten minutes. When omitted: never.
+	NotAfter string `yaml:"not_after"`
 	// CACert is the path of PEM certificates that the log's TLS certificate must chain to, in place of the system's.
 	CACert string `yaml:"ca_cert"`
 	// Insecure allows plain http to a host that is not loopback.
@@ -34,7 +35,7 @@ type LogConfig struct {
 
 // PolicyConfig says how many SCTs make a certificate.
 type PolicyConfig struct {
-	// MinSCTs is the number of SCTs, each of another log. 0 means 1.
+	// MinSCTs is the number of SCTs that a certificate needs, each of another log. Default: 1.
 	MinSCTs int `yaml:"min_scts"`
 }
 

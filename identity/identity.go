@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -237,6 +238,16 @@ func Parse(cert *x509.Certificate) (Identity, error) {
 		id.Issuer = id.Extensions.Get(IssuerV1)
 	}
 	return id, nil
+}
+
+// Handle tells the standard library that a critical otherName of ours is understood: it is taken off the list of unhandled
+// critical extensions, without which path validation refuses every such certificate. Other names stay on it.
+func Handle(cert *x509.Certificate) {
+	id, err := Parse(cert)
+	if err != nil || id.SAN.Kind != OtherName {
+		return
+	}
+	cert.UnhandledCriticalExtensions = slices.DeleteFunc(cert.UnhandledCriticalExtensions, oidSAN.Equal)
 }
 
 func parseSAN(der []byte) (SAN, error) {

@@ -42,15 +42,20 @@ func (r *row) decide(c claims) (Decision, error) {
 	return d, nil
 }
 
+// DecodeClaims reads the claims of a token from JSON, as strictly as from a token.
+func DecodeClaims(data []byte) (map[string]any, error) {
+	c, unclean, err := parseObject(data)
+	if err = errors.Join(err, unclean); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
 // ParseClaims gives claims from a file the types that those of a token have.
 func ParseClaims(all map[string]any) (map[string]any, error) {
 	data, err := json.Marshal(all)
 	if err != nil {
 		return nil, err
 	}
-	c, unclean, err := parseObject(data)
-	if err = errors.Join(err, unclean); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return DecodeClaims(data)
 }

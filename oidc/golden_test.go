@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -92,9 +93,9 @@ func TestGolden(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s %s: %v", g.file, g.want, err)
 		}
-		for _, f := range files[path].Files {
+		for _, f := range slices.Clone(files[path].Files) {
 			name, isClaims := strings.CutSuffix(f.Name, ".json")
-			if !isClaims || g.cases != nil && !contains(g.cases, name) {
+			if !isClaims || g.cases != nil && !slices.Contains(g.cases, name) {
 				continue
 			}
 			var c map[string]any
@@ -129,7 +130,7 @@ func TestGolden(t *testing.T) {
 func answer(d oidc.Decision, err error) string {
 	if err != nil {
 		f := fault.From(err)
-		return fmt.Sprintf("refused %s %s\n", f.Reason, strings.Trim(fmt.Sprint(f.Meta), "map[]"))
+		return fmt.Sprintln("refused", f.Reason, f.Meta["claim"])
 	}
 	id := d.Identity
 	var b strings.Builder
@@ -140,15 +141,6 @@ func answer(d oidc.Decision, err error) string {
 		}
 	}
 	return b.String()
-}
-
-func contains(all []string, s string) bool {
-	for _, one := range all {
-		if one == s {
-			return true
-		}
-	}
-	return false
 }
 
 func get(a *txtar.Archive, name string) string {
@@ -173,5 +165,5 @@ func set(a *txtar.Archive, name, data string) {
 			at = i + 1
 		}
 	}
-	a.Files = append(a.Files[:at], append([]txtar.File{{Name: name, Data: []byte(data)}}, a.Files[at:]...)...)
+	a.Files = slices.Insert(a.Files, at, txtar.File{Name: name, Data: []byte(data)})
 }

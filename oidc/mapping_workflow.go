@@ -141,11 +141,10 @@ func newGitLabMapper(r IssuerConfig, _ library) (mapper, error) {
 		default:
 			return id, fault.New(fault.ClaimInvalid, errors.New("neither branch nor tag"), "claim", "ref_type")
 		}
-		u, err := url.Parse(configRef)
-		if err != nil || u.User != nil {
+		u, err := url.Parse("https://" + configRef)
+		if err != nil || u.User != nil && !lenient {
 			return id, fault.New(fault.ClaimInvalid, errors.New("not a URL without its scheme"), "claim", "ci_config_ref_uri")
 		}
-		u.Scheme = "https"
 		p := &paths{base: "https://gitlab.com/"}
 		id = named(id, u.String(), map[identity.Extension]string{
 			identity.BuildSignerURI: u.String(), identity.BuildSignerDigest: configSHA, identity.RunnerEnvironment: runner,

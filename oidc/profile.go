@@ -254,6 +254,8 @@ type ProfileInfo struct {
 	Parameters map[string]string
 	// Claims that a token must have.
 	Claims []string
+	// Config is the profile as a file would have it; empty where tokens are mapped by e-mail address.
+	Config ProviderConfig
 }
 
 // Profiles lists the shipped profiles, sorted.
@@ -261,7 +263,7 @@ func Profiles() []ProfileInfo {
 	var out []ProfileInfo
 	for _, name := range slices.Sorted(maps.Keys(profiles)) {
 		s := profiles[name]
-		i := ProfileInfo{Name: name, Summary: s.Summary, Issuers: s.Issuers, Parameters: map[string]string{}}
+		i := ProfileInfo{Name: name, Summary: s.Summary, Issuers: s.Issuers, Parameters: map[string]string{}, Config: s.ProviderConfig}
 		for _, p := range s.Parameters {
 			i.Parameters[p] = s.Defaults[p]
 		}

@@ -241,7 +241,7 @@ func (l library) compile(key string, c IssuerConfig, known error) (*row, error) 
 	}
 	t, ok := types[c.Type]
 	if !ok {
-		add(fmt.Sprintf("type %q is unknown", c.Type), "write one of "+strings.Join(typeNames(), ", ")+"; or profile: NAME", "type")
+		add(fmt.Sprintf("type %q is unknown", c.Type), "write one of "+strings.Join(Types(), ", ")+"; or profile: NAME", "type")
 	} else {
 		var err error
 		r.mapper, err = t.newMapper(c, l)

@@ -31,4 +31,5 @@ var types = map[string]issuerType{
 	"codefresh-workflow":  {"sub", newCodefreshMapper},
 }
 
-func typeNames() []string { return slices.Sorted(maps.Keys(types)) }
+// Types lists the types of issuers, sorted.
+func Types() []string { return slices.Sorted(maps.Keys(types)) }

@@ -1,44 +1,71 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/oidc"
 )
 
 func newConfig() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Check a configuration",
+		Short: "Check, explain and compare configurations",
 		Args:  cobra.NoArgs,
 		RunE:  runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
-	cmd.AddCommand(newConfigCheck())
+	cmd.AddCommand(newConfigCheck(), newConfigExplain(), newConfigDiff(), newConfigProfiles(), newConfigSchema())
 	return cmd
 }
 
 // checkResult is what "config check --json" prints.
 type checkResult struct {
-	File     string   `json:"file"`
-	OK       bool     `json:"ok"`
-	Error    string   `json:"error,omitempty"`
-	Warnings []string `json:"warnings"`
-	Digest   string   `json:"digest,omitempty"`
-	Issuers  int      `json:"issuers"`
-	Chain    []string `json:"chain,omitempty"`
-	Logs     []string `json:"logs"`
+	File     string           `json:"file"`
+	OK       bool             `json:"ok"`
+	Error    string           `json:"error,omitempty"`
+	Problems []problemView    `json:"problems,omitempty"`
+	Warnings []string         `json:"warnings"`
+	Digest   string           `json:"digest,omitempty"`
+	Issuers  int              `json:"issuers"`
+	Entries  []oidc.EntryInfo `json:"entries,omitempty"`
+	Chain    []string         `json:"chain,omitempty"`
+	Logs     []string         `json:"logs"`
+	Online   []onlineView     `json:"online,omitempty"` // with --online
+}
+
+// problemView is one thing that is wrong in a file; line and column are 0 for the file as a whole.
+type problemView struct {
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+	Column int    `json:"column"`
+	What   string `json:"what"`
+	Fix    string `json:"fix,omitempty"`
+}
+
+// onlineView is whether the keys of an issuer could be had.
+type onlineView struct {
+	Issuer string `json:"issuer"`
+	OK     bool   `json:"ok"`
+	Cause  string `json:"cause,omitempty"`
 }
 
 func newConfigCheck() *cobra.Command {
 	var path string
-	var asJSON bool
+	var asJSON, online bool
 	cmd := &cobra.Command{
 		Use:   "check --config FILE",
 		Short: "Say whether \"mayfly serve\" would start with this configuration",
-		Long:  "check runs the code that \"mayfly serve\" runs before it opens a socket: configuration, issuer file, keys and chains.",
-		Args:  cobra.MaximumNArgs(1),
+		Long: "check runs the code that \"mayfly serve\" runs before it opens a socket: configuration, issuer file, policies and their tests, keys\n" +
+			"and chains. With --online it also asks every identity provider for its keys.\n\n" +
+			"Exit status: 0 all is well, 2 the configuration is wrong, 3 a provider could not be reached.",
+		Example: "  mayfly config check --config mayfly.yaml --online",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && path == "" {
 				path = args[0]
@@ -46,7 +73,7 @@ func newConfigCheck() *cobra.Command {
 			if path == "" {
 				return usage("--config is missing; write --config FILE")
 			}
-			result, err := checkConfig(path)
+			result, err := checkConfig(cmd.Context(), path, online)
 			if asJSON {
 				if werr := writeJSON(cmd.OutOrStdout(), result); werr != nil {
 					return werr
@@ -55,32 +82,26 @@ func newConfigCheck() *cobra.Command {
 			if err != nil {
 				return misconfigured(err)
 			}
-			if asJSON {
-				return nil
+			if !asJSON {
+				if err := result.print(cmd.OutOrStdout()); err != nil {
+					return err
+				}
 			}
-			w, st := cmd.OutOrStdout(), styleFor(cmd.OutOrStdout())
-			fmt.Fprintf(w, "%s %s\n", st.green("ok"), path)
-			for _, warning := range result.Warnings {
-				fmt.Fprintf(w, "  %s %s\n", st.yellow("warning"), warning)
+			for _, o := range result.Online {
+				if !o.OK {
+					return &stop{exitFound, fmt.Errorf("mayfly: not every identity provider could be reached")}
+				}
 			}
-			var t table
-			t.add("issuers", fmt.Sprint(result.Issuers))
-			for _, c := range result.Chain {
-				t.add("chain", c)
-			}
-			for _, l := range result.Logs {
-				t.add("log", l)
-			}
-			t.add("digest", result.Digest)
-			return t.write(w, st)
+			return nil
 		}),
 	}
 	cmd.Flags().StringVar(&path, "config", "", "configuration file (required)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&online, "online", false, "also ask every identity provider for its keys")
 	return cmd
 }
 
-func checkConfig(path string) (checkResult, error) {
+func checkConfig(ctx context.Context, path string, online bool) (checkResult, error) {
 	r := checkResult{File: path, Warnings: []string{}, Logs: []string{}}
 	cfg, warnings, err := config.Load(path)
 	for _, w := range warnings {
@@ -93,11 +114,21 @@ func checkConfig(path string) (checkResult, error) {
 	if err == nil {
 		err = checkChain(cfg, m)
 	}
+	var v *oidc.Verifier
+	if err == nil {
+		v, err = newVerifier(cfg, nil)
+	}
 	if err != nil {
-		r.Error = err.Error()
+		r.Error, r.Problems = err.Error(), problemsOf(err)
 		return r, err
 	}
-	r.OK, r.Digest, r.Issuers = true, cfg.Digest, len(cfg.Issuers.Issuers)+len(cfg.Issuers.MetaIssuers)
+	defer v.Wait()
+	e, err := oidc.NewExplainer(cfg.Issuers)
+	if err != nil {
+		return r, err
+	}
+	r.OK, r.Digest, r.Entries = true, cfg.Digest, e.Entries()
+	r.Issuers = len(r.Entries)
 	for _, c := range m.chain {
 		r.Chain = append(r.Chain, fmt.Sprintf("%s, until %s", c.Subject, c.NotAfter.UTC().Format("2006-01-02")))
 	}
@@ -107,5 +138,166 @@ func checkConfig(path string) (checkResult, error) {
 	if cfg.CT.Embedded != nil {
 		r.Logs = append(r.Logs, "embedded "+cfg.CT.Embedded.Dir)
 	}
+	if online {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		for _, s := range v.Probe(ctx) {
+			r.Online = append(r.Online, onlineView{s.Issuer, s.OK, s.Cause})
+		}
+	}
 	return r, nil
+}
+
+func problemsOf(err error) []problemView {
+	all, ok := err.(config.Problems)
+	if !ok {
+		return []problemView{{What: err.Error()}}
+	}
+	var out []problemView
+	for _, p := range all {
+		out = append(out, problemView{p.File, p.Line, p.Column, p.What, p.Fix})
+	}
+	return out
+}
+
+func (r checkResult) print(w io.Writer) error {
+	st := styleFor(w)
+	fmt.Fprintf(w, "%s %s\n", st.green("ok"), r.File)
+	for _, warning := range r.Warnings {
+		fmt.Fprintf(w, "  %s %s\n", st.yellow("warning"), warning)
+	}
+	var t table
+	for _, c := range r.Chain {
+		t.add("chain", c)
+	}
+	for _, l := range r.Logs {
+		t.add("log", l)
+	}
+	t.add("digest", r.Digest)
+	if err := t.write(w, st); err != nil {
+		return err
+	}
+	keys := map[string]string{}
+	for _, o := range r.Online {
+		keys[o.Issuer] = st.green("ok")
+		if !o.OK {
+			keys[o.Issuer] = st.red(o.Cause)
+		}
+	}
+	g := grid{head: []string{"issuer", "type", "audience", "policy", "keys"}}
+	for _, e := range r.Entries {
+		kind := e.Type
+		if e.Profile != "" {
+			kind += " " + e.Profile
+		}
+		policy := strings.Join(e.Rules, ", ")
+		if policy == "" {
+			policy = st.dim("none")
+		}
+		k := keys[e.Key]
+		switch {
+		case k != "":
+		case e.StaticKeys:
+			k = "static"
+		case e.Pattern:
+			k = st.dim("when a token comes")
+		default:
+			k = st.dim("not asked")
+		}
+		g.add(e.Key, kind, strings.Join(e.Audiences, " "), policy, k)
+	}
+	fmt.Fprintln(w)
+	return g.write(w, st)
+}
+
+func newConfigProfiles() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "profiles [NAME]",
+		Short: "List the profiles of CI providers that mayfly ships, or print one as an issuer file has it",
+		Example: "  mayfly config profiles\n" +
+			"  mayfly config profiles github-workflow > profile.yaml   # to change it: paste it under ci-issuer-metadata",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) { return profileNames(), cobra.ShellCompDirectiveNoFileComp },
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			w := cmd.OutOrStdout()
+			if len(args) == 1 {
+				for _, p := range oidc.Profiles() {
+					if p.Name == args[0] {
+						return printProfile(w, p)
+					}
+				}
+				return usage("profile %q is unknown; \"mayfly config profiles\" lists them", args[0])
+			}
+			if asJSON {
+				return writeJSON(w, oidc.Profiles())
+			}
+			st := styleFor(w)
+			g := grid{head: []string{"profile", "for", "parameters"}}
+			for _, p := range oidc.Profiles() {
+				var parameters []string
+				for _, name := range sortedKeys(p.Parameters) {
+					if v := p.Parameters[name]; v != "" {
+						name += "=" + v
+					}
+					parameters = append(parameters, name)
+				}
+				g.add(p.Name, p.Summary, strings.Join(parameters, " "))
+			}
+			return g.write(w, st)
+		}),
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func profileNames() []string {
+	var out []string
+	for _, p := range oidc.Profiles() {
+		out = append(out, p.Name)
+	}
+	return out
+}
+
+// printProfile writes a profile in the form of an issuer file.
+func printProfile(w io.Writer, p oidc.ProfileInfo) error {
+	if p.Config.SAN == "" {
+		return usage("the profile %s has no templates: it certifies e-mail addresses; claims: %s", p.Name, strings.Join(p.Claims, ", "))
+	}
+	fmt.Fprintf(w, "ci-issuer-metadata:\n  %s:\n", p.Name)
+	block := func(key string, values map[string]string) {
+		if len(values) > 0 {
+			fmt.Fprintf(w, "    %s:\n", key)
+		}
+		for _, k := range sortedKeys(values) {
+			fmt.Fprintf(w, "      %s: %s\n", k, yamlText(values[k]))
+		}
+	}
+	block("default-template-values", p.Config.Defaults)
+	block("extension-templates", p.Config.Extensions)
+	_, err := fmt.Fprintf(w, "    subject-alternative-name-template: %s\n", yamlText(p.Config.SAN))
+	return err
+}
+
+// yamlText writes a text in single quotes, in which YAML has no other escape than two of them.
+func yamlText(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+func newConfigSchema() *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema mayfly|identity",
+		Short: "Print the JSON Schema of the configuration or of the issuer file, for editors",
+		Example: "  mayfly config schema mayfly > mayfly.schema.json\n" +
+			"  # and as the first line of mayfly.yaml:\n" +
+			"  # yaml-language-server: $schema=mayfly.schema.json",
+		Args:      cobra.ExactArgs(1),
+		ValidArgs: []string{"mayfly", "identity"},
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			text, ok := config.Schema(args[0])
+			if !ok {
+				return usage("there is no schema %q; write mayfly or identity", args[0])
+			}
+			_, err := cmd.OutOrStdout().Write(text)
+			return err
+		}),
+	}
 }

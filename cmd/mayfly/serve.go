@@ -134,7 +134,7 @@ func assemble(ctx context.Context, in instance, m *material) (_ *system, err err
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.issuers, err = oidc.New(cfg.Issuers, oidc.Options{Logger: in.log, StateDir: cfg.StateDir, UserAgent: userAgent()}); err != nil {
+	if s.issuers, err = newVerifier(cfg, in.log); err != nil {
 		return nil, misconfigured(err)
 	}
 	if cfg.CT.Embedded != nil {
@@ -163,6 +163,11 @@ func assemble(ctx context.Context, in instance, m *material) (_ *system, err err
 		return nil, misconfigured(err)
 	}
 	return s, nil
+}
+
+// newVerifier builds what identifies callers. It asks nobody.
+func newVerifier(cfg *config.Config, log *slog.Logger) (*oidc.Verifier, error) {
+	return oidc.New(cfg.Issuers, oidc.Options{Logger: log, StateDir: cfg.StateDir, UserAgent: userAgent()})
 }
 
 // newLogs gathers remote and embedded logs under the one policy.

@@ -25,6 +25,7 @@ type Expect struct {
 	Chain      []*x509.Certificate // issuing certificate first, root last
 	SPKI       []byte
 	Email, URI string            // the one SAN
+	OtherName  string            // or this, of the type 1.3.6.1.4.1.57264.1.7
 	Extensions map[string]string // by the last number of 1.3.6.1.4.1.57264.1.N; all that are there
 	Custom     map[string]string // by OID: an operator's own, UTF8String, after the others
 	Logs       []crypto.PublicKey
@@ -89,6 +90,10 @@ func (e Expect) fields(c *x509.Certificate) error {
 	if e.URI != "" {
 		wantURI = []string{e.URI}
 	}
+	if e.OtherName != "" {
+		must(otherName(c) == e.OtherName, "otherName")
+		c.UnhandledCriticalExtensions = nil // the SAN, which was just read
+	}
 	must(slices.Equal(c.EmailAddresses, wantEmail) && slices.Equal(uris, wantURI) && len(c.DNSNames)+len(c.IPAddresses) == 0, "subject alternative name")
 	return errors.Join(errs...)
 }
@@ -152,6 +157,25 @@ func (e Expect) extensions(c *x509.Certificate) error {
 		return fmt.Errorf("%d extensions of the identity, not %d: %v", len(seen), len(e.Extensions), seen)
 	}
 	return nil
+}
+
+// otherName reads a SAN that is one otherName of Sigstore's type with a UTF8String.
+func otherName(c *x509.Certificate) string {
+	for _, x := range c.Extensions {
+		if x.Id.String() != "2.5.29.17" || len(c.UnhandledCriticalExtensions) != 1 {
+			continue
+		}
+		var names []struct {
+			Type  asn1.ObjectIdentifier
+			Value asn1.RawValue `asn1:"tag:0,explicit"`
+		}
+		rest, err := asn1.UnmarshalWithParams(bytes.Replace(x.Value, []byte{0xa0}, []byte{0x30}, 1), &names, "")
+		if err != nil || len(rest) != 0 || len(names) != 1 || names[0].Type.String() != "1.3.6.1.4.1.57264.1.7" {
+			return ""
+		}
+		return string(names[0].Value.Bytes)
+	}
+	return ""
 }
 
 func utf8String(der []byte) (string, error) {

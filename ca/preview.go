@@ -1,0 +1,50 @@
+package ca
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+
+	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/tbs"
+)
+
+// Preview shows the certificate that an authority with these options would make for an identity now: the same template, lint
+// and name constraints. No key of the CA is needed, and none signs: the certificate has a placeholder for a signature, a key
+// that was thrown away, and no SCT. Its errors are those of [Authority.Issue].
+func Preview(o Options, id identity.Identity) (*x509.Certificate, error) {
+	o.defaults()
+	o.Log = nil
+	if err := checkChain(o.Chain, o.Now()); err != nil {
+		return nil, err
+	}
+	scheme, err := schemeOf(o.Chain[0].PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	a := &Authority{o: o, chain: o.Chain, keyHash: sha256.Sum256(o.Chain[0].RawSubjectPublicKeyInfo), press: &press{scheme: scheme}}
+	a.from, a.to = window(o.Chain)
+	a.metrics = newMetrics(a.to)
+	if a.shadow, err = newShadow(o.Chain, o.Now()); err != nil {
+		return nil, err
+	}
+	d, err := a.draft(Request{Identity: id, SPKI: spki, PublicKey: &key.PublicKey})
+	if err != nil {
+		return nil, err
+	}
+	der, err := tbs.Certificate(d.first, a.press.algorithm, placeholder)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/oidc"
+)
+
+// diffView is what "config diff --json" prints.
+type diffView struct {
+	Settings []config.Change `json:"settings"`
+	Tokens   []tokenChange   `json:"tokens"`
+	Compared int             `json:"compared"` // recorded claims
+}
+
+// tokenChange is what becomes of one recorded token.
+type tokenChange struct {
+	File   string   `json:"file"`
+	Change string   `json:"change"` // gains, loses, certificate, reason or rule
+	Old    string   `json:"old"`    // name in the certificate, or the reason of refusal
+	New    string   `json:"new"`
+	Fields []string `json:"fields,omitempty"` // of the certificate that differ
+}
+
+func newConfigDiff() *cobra.Command {
+	var dir string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "diff OLD NEW",
+		Short: "Say which issuers, rules and certificates differ between two configurations",
+		Long: "diff compares two configurations or issuer files, setting by setting. With --claims it also runs every *.json in DIR, the claims\n" +
+			"of a token each, through both, and says who gains a certificate, who loses it, and whose certificate changes.\n\n" +
+			"Exit status: 0 nothing differs, 2 a configuration is wrong, 3 something differs.",
+		Example: "  mayfly config diff identity.yaml identity.new.yaml --claims recorded/",
+		Args:    cobra.ExactArgs(2),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			view, err := diffConfigs(args[0], args[1], dir)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = writeJSON(cmd.OutOrStdout(), view)
+			} else {
+				err = view.print(cmd.OutOrStdout())
+			}
+			if err == nil && len(view.Settings)+len(view.Tokens) > 0 {
+				err = &stop{exitFound, errors.New("mayfly: the configurations differ")}
+			}
+			return err
+		}),
+	}
+	cmd.Flags().StringVar(&dir, "claims", "", "directory with recorded claims, one JSON object per *.json")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func diffConfigs(oldPath, newPath, dir string) (diffView, error) {
+	view := diffView{Settings: []config.Change{}, Tokens: []tokenChange{}}
+	var explainers [2]*oidc.Explainer
+	var configs [2]oidc.Config
+	for i, path := range []string{oldPath, newPath} {
+		c, _, err := config.LoadIdentity(path)
+		if err != nil {
+			return view, misconfigured(err)
+		}
+		if explainers[i], err = oidc.NewExplainer(*c); err != nil {
+			return view, misconfigured(err)
+		}
+		configs[i] = *c
+	}
+	view.Settings = append(view.Settings, config.Diff(configs[0], configs[1])...)
+	if dir == "" {
+		return view, nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return view, err
+	}
+	for _, e := range entries {
+		if e.IsDir() || filepath.Ext(e.Name()) != ".json" {
+			continue
+		}
+		claims, err := readRecorded(nil, filepath.Join(dir, e.Name()))
+		if err != nil {
+			return view, err
+		}
+		view.Compared++
+		var outcomes [2]outcome
+		for i := range explainers {
+			outcomes[i].Decision, outcomes[i].err = explainers[i].Decide(claims)
+		}
+		c := compareOutcomes(outcomes[0], outcomes[1])
+		if c.Change != "" {
+			c.File = e.Name()
+			view.Tokens = append(view.Tokens, c)
+		}
+	}
+	return view, nil
+}
+
+func (v diffView) print(w io.Writer) error {
+	st := styleFor(w)
+	if len(v.Settings) == 0 {
+		fmt.Fprintln(w, "No setting differs.")
+	}
+	entry := ""
+	for _, c := range v.Settings {
+		if c.Entry != entry {
+			entry = c.Entry
+			fmt.Fprintln(w, st.bold(entry))
+		}
+		switch {
+		case c.Old == "":
+			fmt.Fprintf(w, "  %s %s\n", st.green("+"), strings.TrimSpace(c.Key+" "+printable(c.New)))
+		case c.New == "":
+			fmt.Fprintf(w, "  %s %s\n", st.red("-"), strings.TrimSpace(c.Key+" "+printable(c.Old)))
+		default:
+			fmt.Fprintf(w, "  %s %s: %s → %s\n", st.yellow("~"), c.Key, printable(c.Old), printable(c.New))
+		}
+	}
+	if v.Compared == 0 {
+		return nil
+	}
+	fmt.Fprintf(w, "\n%d recorded tokens, %d change.\n", v.Compared, len(v.Tokens))
+	if len(v.Tokens) == 0 {
+		return nil
+	}
+	words := map[string]string{
+		"gains": st.green("gains a certificate"), "loses": st.red("loses its certificate"), "certificate": st.yellow("another certificate"),
+		"reason": "another reason", "rule": "another rule",
+	}
+	g := grid{head: []string{"token", "change", "before", "after", "fields"}}
+	for _, t := range v.Tokens {
+		g.add(t.File, words[t.Change], printable(t.Old), printable(t.New), strings.Join(t.Fields, " "))
+	}
+	return g.write(w, st)
+}
+
+// identityFields lists everything that a certificate says of its subject, by name.
+func identityFields(id identity.Identity) map[string]string {
+	out := map[string]string{"san": id.SAN.Kind.String() + " " + id.SAN.Value}
+	for x := range identity.Known() {
+		if v := id.Extensions.Get(x); v != "" {
+			out[x.String()] = v
+		}
+	}
+	for _, c := range id.Custom {
+		out[c.OID.String()] = c.Value
+	}
+	return out
+}
+
+// outcome is what a configuration does with recorded claims.
+type outcome struct {
+	oidc.Decision
+	err error
+}
+
+func (o outcome) words() string {
+	if o.err == nil {
+		return o.Identity.SAN.Value
+	}
+	f := fault.From(o.err)
+	text := string(f.Reason)
+	for _, k := range sortedKeys(f.Meta) {
+		text += " " + f.Meta[k]
+	}
+	return text
+}
+
+func compareOutcomes(before, after outcome) tokenChange {
+	c := tokenChange{Old: before.words(), New: after.words()}
+	switch {
+	case before.err != nil && after.err != nil:
+		if c.Old != c.New {
+			c.Change = "reason"
+		}
+	case before.err != nil:
+		c.Change = "gains"
+	case after.err != nil:
+		c.Change = "loses"
+	default:
+		a, b := identityFields(before.Identity), identityFields(after.Identity)
+		all := maps.Clone(a)
+		maps.Copy(all, b)
+		for _, k := range sortedKeys(all) {
+			if a[k] != b[k] {
+				c.Fields = append(c.Fields, k)
+			}
+		}
+		if len(c.Fields) > 0 {
+			c.Change = "certificate"
+		} else if before.Rule != after.Rule {
+			c.Change, c.Old, c.New = "rule", before.Rule, after.Rule
+		}
+	}
+	return c
+}

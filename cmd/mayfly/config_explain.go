@@ -1,0 +1,191 @@
+package main
+
+import (
+	"crypto/rand"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/oidc"
+)
+
+type explainFlags struct {
+	config, token, claims, at string
+	json                      bool
+}
+
+func newConfigExplain() *cobra.Command {
+	var f explainFlags
+	cmd := &cobra.Command{
+		Use:   "explain --config FILE (--token FILE | --claims FILE)",
+		Short: "Say what would happen to a token, step by step, and show the certificate",
+		Long: "explain runs a token, or the claims of one (a JSON object), through a configuration and prints every step with its verdict, the\n" +
+			"rule that decided, and the certificate that would be issued. It asks nobody and signs nothing: the token's signature is verified\n" +
+			"only with static keys or with keys that a server kept in state_dir. FILE may also be an issuer file alone; \"-\" is standard input.\n\n" +
+			"Exit status: 0 a certificate would be issued, 2 the configuration is wrong, 3 the token would be refused.",
+		Example: "  mayfly config explain --config mayfly.yaml --token token.jwt\n  mayfly config explain --config identity.yaml --claims claims.json --json",
+		Args:    cobra.NoArgs,
+		RunE:    runs(func(cmd *cobra.Command, _ []string) error { return f.run(cmd) }),
+	}
+	cmd.Flags().StringVar(&f.config, "config", "", "configuration or issuer file (required)")
+	cmd.Flags().StringVar(&f.token, "token", "", "file with an ID token")
+	cmd.Flags().StringVar(&f.claims, "claims", "", "file with the claims of a token, as a JSON object")
+	cmd.Flags().StringVar(&f.at, "at", "", "explain for this time instead of now (2026-01-02T15:04:05Z)")
+	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	return cmd
+}
+
+// explanationView is what "config explain --json" prints.
+type explanationView struct {
+	Allowed     bool              `json:"allowed"`
+	Entry       string            `json:"entry,omitempty"`
+	Rule        string            `json:"rule,omitempty"`
+	Reason      string            `json:"reason,omitempty"` // as a client would be told
+	Message     string            `json:"message,omitempty"`
+	Metadata    map[string]string `json:"metadata,omitempty"`
+	Steps       []oidc.Step       `json:"steps"`
+	Certificate *certificateView  `json:"certificate,omitempty"`
+}
+
+func (f explainFlags) run(cmd *cobra.Command) error {
+	if f.config == "" || (f.token == "") == (f.claims == "") {
+		return usage("write --config FILE and one of --token FILE and --claims FILE")
+	}
+	now := time.Now()
+	if f.at != "" {
+		var err error
+		if now, err = time.Parse(time.RFC3339, f.at); err != nil {
+			return usage("--at %q: write a time such as 2026-01-02T15:04:05Z", f.at)
+		}
+	}
+	issuers, main, err := config.LoadIdentity(f.config)
+	if err != nil {
+		return misconfigured(err)
+	}
+	e, err := oidc.NewExplainer(*issuers)
+	if err != nil {
+		return misconfigured(err)
+	}
+	if main != nil && main.StateDir != "" {
+		e = e.WithState(main.StateDir)
+	}
+	x, err := f.explain(cmd.InOrStdin(), e, now)
+	if err != nil {
+		return err
+	}
+	view := explanationView{Allowed: x.Err == nil, Entry: x.Decision.Entry, Rule: x.Decision.Rule, Steps: x.Steps}
+	if x.Decision.Identity.SAN.Value != "" {
+		view.certificate(x, main, now)
+	}
+	if x.Err != nil {
+		reason := fault.From(x.Err)
+		view.Reason, view.Message, view.Metadata = string(reason.Reason), reason.Reason.Message(), reason.Meta
+	}
+	if f.json {
+		err = writeJSON(cmd.OutOrStdout(), view)
+	} else {
+		err = view.print(cmd.OutOrStdout())
+	}
+	if err == nil && !view.Allowed {
+		err = &stop{exitFound, fmt.Errorf("mayfly: the token would be refused: %s", view.Reason)}
+	}
+	return err
+}
+
+func (f explainFlags) explain(stdin io.Reader, e *oidc.Explainer, now time.Time) (*oidc.Explanation, error) {
+	if f.token != "" {
+		token, err := readToken(stdin, f.token)
+		if err != nil {
+			return nil, err
+		}
+		return e.Token(token, now), nil
+	}
+	all, err := readRecorded(stdin, f.claims)
+	if err != nil {
+		return nil, err
+	}
+	return e.Claims(all), nil
+}
+
+func readRecorded(stdin io.Reader, name string) (map[string]any, error) {
+	data, err := readInput(stdin, name)
+	if err != nil {
+		return nil, err
+	}
+	all, err := oidc.DecodeClaims(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; write the claims of a token as one JSON object", name, err)
+	}
+	return all, nil
+}
+
+// certificate adds the certificate that the identity would get, or the step that stops it.
+func (v *explanationView) certificate(x *oidc.Explanation, main *config.Config, now time.Time) {
+	o := ca.Options{Now: func() time.Time { return now }}
+	issuedBy := "an example chain: FILE is an issuer file alone"
+	if main != nil && main.CA.File != nil {
+		o.Backdate = main.CA.BackdateOrDefault()
+		if chain, err := loadChain(main.CA.File.Chain); err == nil {
+			o.Chain, issuedBy = chain, "the chain in ca.file.chain"
+		} else {
+			issuedBy = "an example chain: " + err.Error()
+		}
+	}
+	if o.Chain == nil {
+		var err error
+		if o.Chain, _, err = ca.NewEphemeral(now, rand.Reader); err != nil {
+			v.fail(err)
+			return
+		}
+	}
+	var c *x509.Certificate
+	c, err := ca.Preview(o, x.Decision.Identity)
+	if err != nil {
+		v.fail(err)
+		return
+	}
+	view, err := viewCertificate(c, now, nil)
+	if err != nil {
+		v.fail(err)
+		return
+	}
+	view.Serial, view.PublicKey, view.SubjectKeyID, view.Fingerprint = "(random)", "(the caller's)", "", ""
+	v.Certificate = &view
+	v.Steps = append(v.Steps, oidc.Step{Name: "certificate", Verdict: oidc.Passed, Detail: "under " + issuedBy})
+}
+
+func (v *explanationView) fail(err error) {
+	f := fault.From(err)
+	v.Steps = append(v.Steps, oidc.Step{Name: "certificate", Verdict: oidc.Failed, Detail: err.Error()})
+	if v.Allowed {
+		v.Allowed, v.Reason = false, string(f.Reason)
+	}
+}
+
+func (v explanationView) print(w io.Writer) error {
+	st := styleFor(w)
+	marks := map[oidc.Verdict]string{oidc.Passed: st.green("pass"), oidc.Failed: st.red("FAIL"), oidc.Unknown: st.yellow("?"), oidc.Noted: st.dim("note")}
+	g := grid{head: []string{"step", "verdict", "what was found"}}
+	for _, s := range v.Steps {
+		g.add(s.Name, marks[s.Verdict], printable(s.Detail))
+	}
+	if err := g.write(w, st); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	if !v.Allowed {
+		fmt.Fprintf(w, "%s The client would read: %s (%s)\n", st.red("Refused."), v.Message, v.Reason)
+		return nil
+	}
+	fmt.Fprintf(w, "%s This certificate would be issued, with an SCT list added by the logs:\n\n", st.green("Allowed."))
+	if v.Certificate == nil {
+		return nil
+	}
+	return printCertificate(w, *v.Certificate, st)
+}

@@ -1,0 +1,23 @@
+package config
+
+import _ "embed"
+
+// The schemas are made from the structs by the tests of this package (go test ./config -update).
+var (
+	//go:embed schema/mayfly.json
+	mayflySchema []byte
+	//go:embed schema/identity.json
+	identitySchema []byte
+)
+
+// Schema returns a JSON Schema (draft 2020-12) for editors: "mayfly" for the configuration, "identity" for the issuer file. It
+// knows keys and types; what contradicts itself only [Load] finds. It is false for another name.
+func Schema(name string) ([]byte, bool) {
+	switch name {
+	case "mayfly":
+		return mayflySchema, true
+	case "identity":
+		return identitySchema, true
+	}
+	return nil, false
+}
