@@ -37,7 +37,20 @@ func Load(path string) (*Config, []Warning, error) {
 	a, b := sha256.Sum256(l.mainSource), sha256.Sum256(l.issuerSource)
 	sum := sha256.Sum256(slices.Concat(a[:], b[:]))
 	l.config.Digest = hex.EncodeToString(sum[:])
+	l.config.Files = l.files(filepath.Join(dir, filepath.Base(path)))
 	return l.config, l.warnings, nil
+}
+
+// files lists main and every file, not directory, that a setting names.
+func (l *loader) files(main string) []string {
+	out := []string{main}
+	for _, p := range slices.Concat(l.paths, l.issuerPaths) {
+		if !p.dir && *p.at != "" {
+			out = append(out, *p.at)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // loader is one run of [Load].

@@ -50,6 +50,30 @@ func (r *Readiness) Add(name string, ask func() Health) {
 	r.checks = append(r.checks, c)
 }
 
+// Check is a dependency: its name, and how to ask it. Ask MUST return at once.
+type Check struct {
+	Name string
+	Ask  func() Health
+}
+
+// Replace puts checks in the place of all that are there. One that was there under the same name keeps its past.
+func (r *Readiness) Replace(checks []Check) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := map[string]*check{}
+	for _, c := range r.checks {
+		old[c.name] = c
+	}
+	r.checks = nil
+	for _, one := range checks {
+		c := old[one.Name]
+		if c == nil {
+			c = &check{name: one.Name, ok: one.Ask().OK, since: r.now()}
+		}
+		r.checks = append(r.checks, &check{name: one.Name, ask: one.Ask, ok: c.ok, since: c.since})
+	}
+}
+
 // Report is the page /readyz.
 type Report struct {
 	Ready        bool                  `json:"ready"`

@@ -172,7 +172,7 @@ type signRequest struct {
 	json []byte
 }
 
-func makeRequests(b *testing.B, provider *idp.Provider) []signRequest {
+func makeRequests(b testing.TB, provider *idp.Provider) []signRequest {
 	b.Helper()
 	out := make([]signRequest, 200)
 	for i := range out {
@@ -220,6 +220,7 @@ type serveSetup struct {
 type serveProcess struct {
 	cmd        *exec.Cmd
 	logs       *lockedBuffer
+	dir        string
 	http, grpc string
 	cpuBefore  time.Duration
 }
@@ -232,7 +233,7 @@ func startServe(tb testing.TB, set serveSetup) *serveProcess {
 			tb.Fatal(err)
 		}
 	}
-	s := &serveProcess{logs: &lockedBuffer{}, http: freeAddress(tb), grpc: freeAddress(tb)}
+	s := &serveProcess{logs: &lockedBuffer{}, dir: dir, http: freeAddress(tb), grpc: freeAddress(tb)}
 	logs := "  embedded: {dir: log, origin: mayfly.local/ct}\n"
 	if !set.embedded {
 		log := ct.New(tb, ct.Options{Roots: []*x509.Certificate{set.pki.Root}})
@@ -279,7 +280,7 @@ func freeAddress(tb testing.TB) string {
 }
 
 // caller returns a func that makes one request, and one that releases the connections.
-func (s *serveProcess) caller(b *testing.B, rest bool) (call func(signRequest) error, done func()) {
+func (s *serveProcess) caller(b testing.TB, rest bool) (call func(signRequest) error, done func()) {
 	b.Helper()
 	if rest {
 		transport := &http.Transport{MaxIdleConnsPerHost: 128}

@@ -217,8 +217,10 @@ func newConfigProfiles() *cobra.Command {
 		Short: "List the profiles of CI providers that mayfly ships, or print one as an issuer file has it",
 		Example: "  mayfly config profiles\n" +
 			"  mayfly config profiles github-workflow > profile.yaml   # to change it: paste it under ci-issuer-metadata",
-		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) { return profileNames(), cobra.ShellCompDirectiveNoFileComp },
+		Args: cobra.MaximumNArgs(1),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return profileNames(), cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			w := cmd.OutOrStdout()
 			if len(args) == 1 {

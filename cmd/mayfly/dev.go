@@ -87,7 +87,7 @@ func dev(ctx context.Context, o *common, f *devFlags, std streams) error {
 		return misconfigured(err)
 	}
 	return serve(ctx, instance{
-		config: cfg, listeners: listeners, log: log, drain: time.Second,
+		path: state.path("mayfly.yaml"), known: config.Contents(cfg.Files), config: cfg, listeners: listeners, log: log, drain: time.Second,
 		ready: func(ctx context.Context, m *material) error {
 			url := "http://" + listeners.HTTP.Addr().String()
 			if err := state.publish(cfg, m, url); err != nil {

@@ -21,27 +21,36 @@ type material struct {
 	signer crypto.Signer
 	trust  [][]*x509.Certificate
 	logs   []remoteLog
+	// retired are chains that this process has issued under, and that no setting names any more. They are in trust too.
+	retired [][]*x509.Certificate
 }
 
 type remoteLog struct {
 	config   ctlog.LogConfig
 	remote   *ctlog.Remote
 	from, to time.Time
+	files    [2][]byte // key and CA as they were read
 }
 
 // load reads the files. It opens no socket.
 func load(cfg *config.Config) (*material, error) {
-	m := &material{}
-	var err error
-	switch {
-	case cfg.CA.Ephemeral != nil:
-		m.chain, m.signer, err = ca.NewEphemeral(time.Now(), rand.Reader)
-	default:
-		m.chain, m.signer, err = loadFileCA(cfg.CA.File)
+	if cfg.CA.Ephemeral != nil {
+		chain, signer, err := ca.NewEphemeral(time.Now(), rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		return loadAround(cfg, chain, signer)
 	}
+	chain, signer, err := loadFileCA(cfg.CA.File)
 	if err != nil {
 		return nil, err
 	}
+	return loadAround(cfg, chain, signer)
+}
+
+// loadAround reads everything but the chain and the key.
+func loadAround(cfg *config.Config, chain []*x509.Certificate, signer crypto.Signer) (*material, error) {
+	m := &material{chain: chain, signer: signer}
 	for _, name := range cfg.CA.Trust {
 		chain, err := loadChain(name)
 		if err != nil {
@@ -102,7 +111,7 @@ func openLog(l ctlog.LogConfig) (remoteLog, error) {
 			return remoteLog{}, err
 		}
 	}
-	r := remoteLog{config: l}
+	r := remoteLog{config: l, files: [2][]byte{key, o.CACertPEM}}
 	if r.from, r.to, err = l.Window(); err != nil {
 		return remoteLog{}, err
 	}

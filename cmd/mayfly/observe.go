@@ -23,27 +23,30 @@ func newRegistry() *prometheus.Registry {
 	return r
 }
 
-// report makes the dependencies visible in /readyz. The CA and the logs as a whole decide readiness; a single log or provider
+// checks make the dependencies visible in /readyz. The CA and the logs as a whole decide readiness; a single log or provider
 // that is down shows there but does not take the CA out of service for everybody else.
-func (s *system) report(r *server.Readiness) {
-	r.Add("ca", func() server.Health {
-		h := s.authority.Health()
-		return server.Health{OK: h.OK, Warning: h.Warning, Cause: h.Cause}
-	})
-	r.Add("ct", s.logHealth)
+func (s *system) checks() []server.Check {
+	out := []server.Check{
+		{Name: "ca", Ask: func() server.Health {
+			h := s.authority.Health()
+			return server.Health{OK: h.OK, Warning: h.Warning, Cause: h.Cause}
+		}},
+		{Name: "ct", Ask: s.logHealth},
+	}
 	if s.embedded != nil {
-		r.Add("log embedded", func() server.Health { return advisory(s.embedded.Health()) })
+		out = append(out, server.Check{Name: "log embedded", Ask: func() server.Health { return advisory(s.embedded.Health()) }})
 	}
 	if s.logs != nil {
 		for _, st := range s.logs.Status() {
 			if st.Name != "embedded" {
-				r.Add("log "+st.Name, func() server.Health { return s.oneLog(st.Name) })
+				out = append(out, server.Check{Name: "log " + st.Name, Ask: func() server.Health { return s.oneLog(st.Name) }})
 			}
 		}
 	}
 	for _, st := range s.issuers.Status() {
-		r.Add("issuer "+st.Issuer, func() server.Health { return s.oneIssuer(st.Issuer) })
+		out = append(out, server.Check{Name: "issuer " + st.Issuer, Ask: func() server.Health { return s.oneIssuer(st.Issuer) }})
 	}
+	return out
 }
 
 func advisory(err error) server.Health {

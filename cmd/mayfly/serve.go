@@ -2,23 +2,18 @@ package main
 
 import (
 	"context"
-	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
-	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/config"
-	"github.com/mayfly-ca/mayfly/ctlog"
-	"github.com/mayfly-ca/mayfly/ctlog/embedded"
-	"github.com/mayfly-ca/mayfly/oidc"
-	"github.com/mayfly-ca/mayfly/pop"
 	"github.com/mayfly-ca/mayfly/server"
 )
 
@@ -42,6 +37,7 @@ func newServe(o *common) *cobra.Command {
 			if err != nil {
 				return misconfigured(err)
 			}
+			known := config.Contents(cfg.Files)
 			for _, w := range warnings {
 				log.Warn("configuration", "warning", w.String())
 			}
@@ -49,7 +45,7 @@ func newServe(o *common) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), instance{config: cfg, listeners: listeners, log: log})
+			return serve(cmd.Context(), instance{path: path, known: known, warnings: warnings, config: cfg, listeners: listeners, log: log})
 		}),
 	}
 	cmd.Flags().StringVar(&path, "config", "", "configuration file (required)")
@@ -58,6 +54,9 @@ func newServe(o *common) *cobra.Command {
 
 // instance is one run of the CA.
 type instance struct {
+	path      string   // of the configuration file; "": there is nothing to reload
+	known     [32]byte // what its files held when it was loaded
+	warnings  []config.Warning
 	config    *config.Config
 	listeners server.Listeners
 	log       *slog.Logger
@@ -69,6 +68,9 @@ type instance struct {
 // serve runs the CA until ctx ends. It owns the listeners. It returns nil after an orderly stop.
 func serve(ctx context.Context, in instance) (err error) {
 	defer closeAll(in.listeners)
+	hangup := make(chan os.Signal, 1) // from here on it ends the process no more
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	loaded, err := load(in.config)
 	if err != nil {
 		return misconfigured(err)
@@ -92,17 +94,27 @@ func serve(ctx context.Context, in instance) (err error) {
 	go func() { served <- srv.Serve(ctx, in.listeners) }()
 	logListeners(in.log, in.listeners)
 
-	sys, err := assemble(ctx, in, loaded)
+	sys, err := assemble(ctx, in, loaded, nil)
 	if err != nil {
 		cancel()
 		return errors.Join(err, <-served)
 	}
-	defer func() { err = errors.Join(err, sys.close()) }()
+	sys.warnings = in.warnings
+	op := newOperation(in, srv, readiness)
+	defer func() { err = errors.Join(err, op.current.Load().close()) }()
 	tiles.set(sys.embedded)
-	registry.MustRegister(sys.collectors()...)
-	sys.report(readiness)
-	sys.start(ctx)
-	srv.SetCore(sys.core(in.config))
+	registry.MustRegister(op)
+	registry.MustRegister(op.metrics.collectors()...)
+	op.install(ctx, sys)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		if in.path != "" {
+			op.watch(ctx, hangup)
+		}
+	}()
+	defer func() { <-watching }()
+	defer cancel()
 	in.log.Info("ready", "issuer_count", len(sys.issuers.Issuers()), "log_count", sys.logCount(loaded),
 		"chain", sys.authority.Chain()[0].Subject.String(), "config_digest", in.config.Digest)
 	if in.ready != nil {
@@ -112,135 +124,6 @@ func serve(ctx context.Context, in instance) (err error) {
 		}
 	}
 	return <-served
-}
-
-// system is the CA at work.
-type system struct {
-	issuers   *oidc.Verifier
-	keys      *pop.Policy
-	logs      *ctlog.Set // nil with ct.none
-	embedded  *embedded.Log
-	authority *ca.Authority
-	noLog     string // the reason of ct.none
-	root      *x509.Certificate
-}
-
-// assemble builds the parts from the loaded material, innermost first. The trial inside [ca.New] proves that they can issue.
-func assemble(ctx context.Context, in instance, m *material) (_ *system, err error) {
-	cfg := in.config
-	s := &system{root: m.chain[len(m.chain)-1]}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.close())
-		}
-	}()
-	if s.issuers, err = newVerifier(cfg, in.log); err != nil {
-		return nil, misconfigured(err)
-	}
-	if cfg.CT.Embedded != nil {
-		s.embedded, err = embedded.Open(ctx, *cfg.CT.Embedded, embedded.Options{Roots: m.roots(), Logger: in.log})
-		if err != nil {
-			return nil, fmt.Errorf("embedded log: %w", err)
-		}
-	}
-	var log ca.Log // stays nil with ct.none
-	if cfg.CT.None != nil {
-		s.noLog = cfg.CT.None.Reason
-	} else {
-		if s.logs, err = in.newLogs(m, s.embedded); err != nil {
-			return nil, misconfigured(err)
-		}
-		log = s.logs
-	}
-	s.authority, err = ca.New(ca.Options{
-		Chain: m.chain, Signer: m.signer, Log: log, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault(), Logger: in.log,
-	})
-	if err != nil {
-		return nil, misconfigured(err)
-	}
-	s.keys, err = pop.New(pop.Config{Algorithms: cfg.ClientAlgorithms}, pop.Options{Forbidden: m.ownKeys(s.embedded)})
-	if err != nil {
-		return nil, misconfigured(err)
-	}
-	return s, nil
-}
-
-// newVerifier builds what identifies callers. It asks nobody.
-func newVerifier(cfg *config.Config, log *slog.Logger) (*oidc.Verifier, error) {
-	return oidc.New(cfg.Issuers, oidc.Options{Logger: log, StateDir: cfg.StateDir, UserAgent: userAgent()})
-}
-
-// newLogs gathers remote and embedded logs under the one policy.
-func (in instance) newLogs(m *material, e *embedded.Log) (*ctlog.Set, error) {
-	members := make([]ctlog.Member, 0, len(m.logs)+1)
-	for _, l := range m.logs {
-		members = append(members, ctlog.Member{
-			Name: l.config.Name, Key: l.remote.Key(), Submitter: l.remote, NotBefore: l.from, NotAfter: l.to, Operator: l.config.Operator,
-		})
-	}
-	if e != nil {
-		members = append(members, ctlog.Member{Name: "embedded", Key: e.Key(), Submitter: e})
-	}
-	return ctlog.New(ctlog.Options{Members: members, MinSCTs: in.config.CT.Policy.MinSCTs, Logger: in.log})
-}
-
-// start begins the background work, which ends with ctx.
-func (s *system) start(ctx context.Context) {
-	s.issuers.Start(ctx)
-	if s.logs != nil {
-		s.logs.Watch(ctx, s.root)
-	}
-}
-
-// close waits for the background work and flushes the embedded log. Nothing that was promised is lost.
-func (s *system) close() error {
-	if s.issuers != nil {
-		s.issuers.Wait()
-	}
-	if s.logs != nil {
-		s.logs.Wait()
-	}
-	if s.embedded == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // the caller's context has ended by now
-	defer cancel()
-	if err := s.embedded.Close(ctx); err != nil {
-		return fmt.Errorf("embedded log: %w", err)
-	}
-	return nil
-}
-
-func (s *system) core(cfg *config.Config) *server.Core {
-	return &server.Core{Issuers: s.issuers, Keys: s.keys, Authority: s.authority, Generation: 1, Digest: cfg.Digest}
-}
-
-func (s *system) collectors() []prometheus.Collector {
-	all := append(s.issuers.Collectors(), s.authority.Collectors()...)
-	if s.logs != nil {
-		all = append(all, s.logs.Collectors()...)
-	}
-	if s.embedded != nil {
-		all = append(all, s.embedded.Collectors()...)
-	}
-	return all
-}
-
-// ownKeys are the keys that no certificate may be issued for.
-func (m *material) ownKeys(e *embedded.Log) []crypto.PublicKey {
-	var keys []crypto.PublicKey
-	for _, chain := range append([][]*x509.Certificate{m.chain}, m.trust...) {
-		for _, c := range chain {
-			keys = append(keys, c.PublicKey)
-		}
-	}
-	for _, l := range m.logs {
-		keys = append(keys, l.remote.Key())
-	}
-	if e != nil {
-		keys = append(keys, e.Key())
-	}
-	return keys
 }
 
 // listen opens the listeners of a configuration. The same address for REST and gRPC is one listener.

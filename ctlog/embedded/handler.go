@@ -65,7 +65,7 @@ func (l *Log) getRoots(w http.ResponseWriter) {
 	out := struct {
 		Certificates [][]byte `json:"certificates"`
 	}{Certificates: [][]byte{}}
-	for _, c := range l.roots {
+	for _, c := range *l.roots.Load() {
 		out.Certificates = append(out.Certificates, c.Raw)
 	}
 	w.Header().Set("Content-Type", "application/json")

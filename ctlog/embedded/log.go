@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,7 +46,7 @@ type Options struct {
 type Log struct {
 	dir      string
 	signer   *signer
-	roots    []*x509.Certificate
+	roots    atomic.Pointer[[]*x509.Certificate]
 	log      *slog.Logger
 	lock     *os.File
 	gate     *gate
@@ -71,7 +72,8 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	l := &Log{dir: c.Dir, roots: o.Roots, log: o.Logger, metrics: newMetrics(), issuers: map[[32]byte]bool{}}
+	l := &Log{dir: c.Dir, log: o.Logger, metrics: newMetrics(), issuers: map[[32]byte]bool{}}
+	l.SetRoots(o.Roots)
 	if err := os.MkdirAll(filepath.Join(c.Dir, "issuer"), 0o755); err != nil { //nolint:gosec // a public log
 		return nil, err
 	}
@@ -223,6 +225,9 @@ func (l *Log) storeIssuer(sum [32]byte, der []byte) error {
 	l.issuers[sum] = true
 	return nil
 }
+
+// SetRoots replaces what get-roots answers.
+func (l *Log) SetRoots(roots []*x509.Certificate) { l.roots.Store(&roots) }
 
 // Key returns the log's public key.
 func (l *Log) Key() crypto.PublicKey { return l.signer.key.Public() }

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/server"
+)
+
+// operation is a CA that runs: the system in force, and how another one takes its place.
+type operation struct {
+	in        instance
+	server    *server.Server
+	readiness *server.Readiness
+	current   atomic.Pointer[system]
+	metrics   *reloadMetrics
+
+	generation uint64        // of the configuration in force, from 1
+	trouble    atomic.Value  // string: why the files are not what is in force; "": they are
+	again      chan struct{} // somebody wants a reload
+}
+
+// newOperation puts the first system in force.
+func newOperation(in instance, srv *server.Server, readiness *server.Readiness) *operation {
+	o := &operation{in: in, server: srv, readiness: readiness, metrics: newReloadMetrics(), again: make(chan struct{}, 1)}
+	o.trouble.Store("")
+	return o
+}
+
+// install puts s in force, as a whole: a request has either all of the old system or all of the new one.
+func (o *operation) install(ctx context.Context, s *system) {
+	s.start(ctx)
+	o.generation++
+	old := o.current.Swap(s)
+	o.server.SetCore(s.core(o.generation))
+	o.readiness.Replace(append(s.checks(), server.Check{Name: "config", Ask: func() server.Health {
+		return server.Health{OK: true, Advisory: true, Warning: o.trouble.Load().(string)} //nolint:forcetypeassert // nothing else is stored
+	}}))
+	if old != nil {
+		old.retire(s)
+	}
+	o.metrics.installed(o.generation, s.config.Digest)
+}
+
+// Describe implements [prometheus.Collector]: the parts come and go, so that nothing is promised.
+func (o *operation) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements [prometheus.Collector].
+func (o *operation) Collect(out chan<- prometheus.Metric) {
+	if s := o.current.Load(); s != nil {
+		for _, c := range s.collectors() {
+			c.Collect(out)
+		}
+	}
+}
+
+// watch reloads on SIGHUP and when the content of a file changes, until ctx ends. Reloads are one after the other; what comes
+// during one makes one more.
+func (o *operation) watch(ctx context.Context, hangup <-chan os.Signal) {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() {
+		files := func() []string { return o.current.Load().config.Files }
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: o.in.known, Logger: o.in.log}, func() {
+			select {
+			case o.again <- struct{}{}:
+			default:
+			}
+		})
+	})
+	for {
+		why := "SIGHUP"
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+		case <-o.again:
+			why = "the files changed"
+		}
+		o.reload(ctx, why)
+	}
+}
+
+// reload loads the configuration, builds a system from it and puts it in force. Whatever goes wrong, the system in force stays.
+func (o *operation) reload(ctx context.Context, why string) {
+	began := time.Now()
+	next, waiting, err := o.prepare(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return
+		}
+		o.metrics.reloads.WithLabelValues("failure").Inc()
+		o.trouble.Store("the last reload failed, the configuration before it is in force: " + firstLine(err))
+		o.in.log.Error("configuration not reloaded; the one before stays in force", "why", why, "cause", err.Error())
+		return
+	}
+	text := ""
+	if len(waiting) > 0 {
+		text = "a restart is needed for " + strings.Join(waiting, ", ")
+		o.in.log.Warn("configuration", "warning", text)
+	}
+	o.trouble.Store(text)
+	o.install(ctx, next)
+	o.metrics.reloads.WithLabelValues("success").Inc()
+	o.in.log.Info("configuration reloaded", "why", why, "generation", o.generation, "config_digest", next.config.Digest,
+		"issuer_count", len(next.issuers.Issuers()), "took", time.Since(began))
+}
+
+// prepare builds a system from the files as they are now. waiting are the settings that only a restart can change.
+func (o *operation) prepare(ctx context.Context) (next *system, waiting []string, err error) {
+	old := o.current.Load()
+	cfg, warnings, err := config.Load(o.in.path)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, one := range []struct {
+		name  string
+		apart bool
+		keep  func()
+	}{
+		{"listen", cfg.Listen != old.config.Listen, func() { cfg.Listen = old.config.Listen }},
+		{"ct.embedded", !reflect.DeepEqual(cfg.CT.Embedded, old.config.CT.Embedded), func() { cfg.CT.Embedded = old.config.CT.Embedded }},
+		{"state_dir", cfg.StateDir != old.config.StateDir, func() { cfg.StateDir = old.config.StateDir }},
+	} {
+		if one.apart {
+			waiting = append(waiting, one.name)
+			one.keep()
+		}
+	}
+	if cfg.CT.None != nil && cfg.CT.Embedded != nil {
+		return nil, nil, errors.New("ct.none in place of ct.embedded needs a restart")
+	}
+	m, err := o.material(cfg, old)
+	if err != nil {
+		return nil, nil, err
+	}
+	in := o.in
+	in.config = cfg
+	if next, err = assemble(ctx, in, m, old); err != nil {
+		return nil, nil, err
+	}
+	next.warnings = warnings
+	for _, w := range warnings {
+		if !slices.ContainsFunc(old.warnings, func(have config.Warning) bool { return have.Text == w.Text }) {
+			o.in.log.Warn("configuration", "warning", w.String())
+		}
+	}
+	return next, waiting, nil
+}
+
+// material loads the files of cfg. An ephemeral CA stays the one that it is. A chain that is replaced stays in the trust
+// bundle: verifiers need it for what it has signed (C4).
+func (o *operation) material(cfg *config.Config, old *system) (*material, error) {
+	if cfg.CA.Ephemeral != nil && old.config.CA.Ephemeral == nil {
+		return nil, errors.New("ca.ephemeral in place of a key that is kept needs a restart")
+	}
+	var m *material
+	var err error
+	if cfg.CA.Ephemeral != nil {
+		m, err = loadAround(cfg, old.material.chain, old.material.signer)
+	} else {
+		m, err = load(cfg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !sameChain(m.chain, old.material.chain) {
+		o.in.log.Warn("the issuing chain changes: verifiers that do not have the new one yet will refuse its certificates",
+			"old", old.material.chain[0].Subject.String(), "new", m.chain[0].Subject.String())
+	}
+	for _, chain := range append([][]*x509.Certificate{old.material.chain}, old.material.retired...) {
+		if !m.serves(chain) {
+			m.trust, m.retired = append(m.trust, chain), append(m.retired, chain)
+		}
+	}
+	return m, nil
+}
+
+// serves reports whether the trust bundle has chain.
+func (m *material) serves(chain []*x509.Certificate) bool {
+	for _, have := range append([][]*x509.Certificate{m.chain}, m.trust...) {
+		if sameChain(have, chain) {
+			return true
+		}
+	}
+	return false
+}
+
+func sameChain(a, b []*x509.Certificate) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if !a[i].Equal(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func firstLine(err error) string {
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	return text
+}
+
+// reloadMetrics say which configuration is in force.
+type reloadMetrics struct {
+	generation prometheus.Gauge
+	since      prometheus.Gauge
+	info       *prometheus.GaugeVec
+	reloads    *prometheus.CounterVec
+}
+
+func newReloadMetrics() *reloadMetrics {
+	m := &reloadMetrics{
+		generation: prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_config_generation", Help: "Number of the configuration in force, from 1."}),
+		since: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "mayfly_config_installed_timestamp_seconds", Help: "When the configuration in force was put in force, in seconds since 1970.",
+		}),
+		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "mayfly_config_info", Help: "1, with the digest of the configuration in force.",
+		}, []string{"digest"}),
+		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "mayfly_config_reloads_total", Help: "Reloads of the configuration, by result."}, []string{"result"}),
+	}
+	for _, result := range []string{"success", "failure"} {
+		m.reloads.WithLabelValues(result)
+	}
+	return m
+}
+
+func (m *reloadMetrics) installed(generation uint64, digest string) {
+	m.generation.Set(float64(generation))
+	m.since.SetToCurrentTime()
+	m.info.Reset()
+	m.info.WithLabelValues(digest).Set(1)
+}
+
+func (m *reloadMetrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.generation, m.since, m.info, m.reloads}
+}

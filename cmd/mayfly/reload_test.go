@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+)
+
+// generation returns what GET /api/v2/configuration says of the configuration in force.
+func (s *serveProcess) generation(t *testing.T) (number, digest string) {
+	t.Helper()
+	resp, err := http.Get("http://" + s.http + "/api/v2/configuration")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	return resp.Header.Get("Mayfly-Config-Generation"), resp.Header.Get("Mayfly-Config-Digest")
+}
+
+// until waits for another process to have done something, at most ten seconds.
+func (s *serveProcess) until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not %s; log:\n%s", what, s.logs)
+		}
+		time.Sleep(10 * time.Millisecond) // another process: there is nothing to wait on but its answers
+	}
+}
+
+// replace writes a file the way careful programs do: beside it, then renamed.
+func (s *serveProcess) replace(t *testing.T, name string, data []byte) {
+	t.Helper()
+	path := filepath.Join(s.dir, name)
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *serveProcess) hangup(t *testing.T) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// C2 G3: a hundred reloads in a second cost no request. A broken file changes nothing, and says where it is broken.
+func TestReloadUnderLoad(t *testing.T) {
+	t.Parallel()
+	provider := idp.New(t, idp.Options{})
+	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL()})
+	requests := makeRequests(t, provider)
+	identity := func(n int, rest string) []byte {
+		return fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email, description: \"%d\"%s}\n", provider.URL(), n, rest)
+	}
+	stop := make(chan struct{})
+	var done atomic.Int64
+	var callers sync.WaitGroup
+	for i := range 8 {
+		call, release := s.caller(t, i%2 == 0)
+		callers.Go(func() {
+			defer release()
+			for n := i; ; n += 8 {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := call(requests[n%len(requests)]); err != nil {
+					t.Errorf("a request failed during reloads: %v", err)
+					return
+				}
+				done.Add(1)
+			}
+		})
+	}
+	first, before := s.generation(t)
+	for n := range 100 {
+		s.replace(t, "identity.yaml", identity(n, ""))
+		s.hangup(t)
+		time.Sleep(10 * time.Millisecond) // a hundred a second
+	}
+	s.until(t, "reloaded", func() bool { _, d := s.generation(t); return d != before })
+	s.replace(t, "identity.yaml", identity(1000, ""))
+	_, last := s.generation(t)
+	s.until(t, "reloaded because the file changed", func() bool { _, d := s.generation(t); return d != last })
+	number, good := s.generation(t)
+	if number == first || done.Load() == 0 {
+		t.Errorf("generation %s after %s, %d requests", number, first, done.Load())
+	}
+
+	s.replace(t, "identity.yaml", identity(1, ", audiense: [x]"))
+	s.hangup(t)
+	s.until(t, "refused", func() bool { return strings.Contains(s.logs.String(), "not reloaded") })
+	if text := s.logs.String(); !strings.Contains(text, "identity.yaml:2:") || !strings.Contains(text, "did you mean") {
+		t.Errorf("the log does not say where: %s", text)
+	}
+	if n, d := s.generation(t); n != number || d != good {
+		t.Errorf("a broken file is in force: generation %s", n)
+	}
+	close(stop)
+	callers.Wait()
+	if strings.Contains(s.logs.String(), "panic") {
+		t.Error(s.logs)
+	}
+
+	s.replace(t, "identity.yaml", identity(2, ", policy: {rules: [{name: nobody, deny: 'true'}]}"))
+	s.hangup(t)
+	s.until(t, "reloaded", func() bool { _, d := s.generation(t); return d != good })
+	call, release := s.caller(t, true)
+	defer release()
+	if err := call(requests[0]); err == nil || !strings.Contains(err.Error(), "status 403") || !strings.Contains(err.Error(), `"rule":"nobody"`) {
+		t.Errorf("the new policy is not in force: %v", err)
+	}
+}
+
+// C4 C6: a chain is replaced as a pair with its key, never by half; the old one stays in the trust bundle.
+func TestReloadChain(t *testing.T) {
+	t.Parallel()
+	provider := idp.New(t, idp.Options{})
+	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
+	s := startServe(t, serveSetup{pki: old, issuer: provider.URL(), embedded: true})
+	chains := func() int {
+		status, body := get(t, "http://"+s.http+"/api/v2/trustBundle")
+		var bundle struct{ Chains []any }
+		if err := json.Unmarshal(body, &bundle); err != nil || status != http.StatusOK {
+			t.Fatalf("%d %v", status, err)
+		}
+		return len(bundle.Chains)
+	}
+	s.replace(t, "chain.pem", fresh.ChainPEM())
+	s.hangup(t)
+	s.until(t, "refused", func() bool { return strings.Contains(s.logs.String(), "not reloaded") })
+	if n := chains(); n != 1 {
+		t.Errorf("%d chains after half a change", n)
+	}
+	s.replace(t, "key.pem", fresh.KeyPEM())
+	s.hangup(t)
+	s.until(t, "replaced", func() bool { return chains() == 2 })
+	call, release := s.caller(t, true)
+	defer release()
+	if err := call(makeRequests(t, provider)[0]); err != nil {
+		t.Error(err)
+	}
+	if _, roots := get(t, "http://"+s.http+"/ct/ct/v1/get-roots"); bytes.Count(roots, []byte(`MII`)) < 2 {
+		t.Errorf("the embedded log does not know both roots: %s", roots)
+	}
+}

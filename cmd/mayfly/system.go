@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/pop"
+	"github.com/mayfly-ca/mayfly/server"
+)
+
+// system is the CA at work under one configuration. A reload makes another one, which takes over the parts that the new
+// configuration leaves as they are.
+type system struct {
+	config    *config.Config
+	warnings  []config.Warning // that have been logged
+	material  *material
+	issuers   *oidc.Verifier
+	keys      *pop.Policy
+	logs      *ctlog.Set // nil with ct.none
+	embedded  *embedded.Log
+	authority *ca.Authority
+	noLog     string // the reason of ct.none
+
+	logsKey, authorityKey [32]byte           // of what logs and authority were made from
+	stopLogs              context.CancelFunc // ends what watches logs; nil: not started
+}
+
+// assemble builds the parts from the loaded material, innermost first. The trial inside [ca.New] proves that they can issue.
+// Parts of old are taken over where nothing about them has changed; old stays as it is, and may be nil.
+func assemble(ctx context.Context, in instance, m *material, old *system) (_ *system, err error) {
+	s := &system{config: in.config, material: m}
+	defer func() {
+		if err != nil && old == nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if old == nil {
+		s.issuers, err = newVerifier(in.config, in.log)
+	} else {
+		s.issuers, err = old.issuers.With(in.config.Issuers)
+	}
+	if err != nil {
+		return nil, misconfigured(err)
+	}
+	if err := s.openEmbedded(ctx, in, old); err != nil {
+		return nil, err
+	}
+	if err := s.openLogs(in, old); err != nil {
+		return nil, misconfigured(err)
+	}
+	if err := s.openAuthority(in, old); err != nil {
+		return nil, misconfigured(err)
+	}
+	s.keys, err = pop.New(pop.Config{Algorithms: in.config.ClientAlgorithms}, pop.Options{Forbidden: m.ownKeys(s.embedded)})
+	if err != nil {
+		return nil, misconfigured(err)
+	}
+	return s, nil
+}
+
+// newVerifier builds what identifies callers. It asks nobody.
+func newVerifier(cfg *config.Config, log *slog.Logger) (*oidc.Verifier, error) {
+	return oidc.New(cfg.Issuers, oidc.Options{Logger: log, StateDir: cfg.StateDir, UserAgent: userAgent()})
+}
+
+// openEmbedded opens the log in this process. It lives as long as the process: two cannot have its directory.
+func (s *system) openEmbedded(ctx context.Context, in instance, old *system) (err error) {
+	if old != nil {
+		s.embedded = old.embedded
+		return nil
+	}
+	if in.config.CT.Embedded == nil {
+		return nil
+	}
+	s.embedded, err = embedded.Open(ctx, *in.config.CT.Embedded, embedded.Options{Roots: s.material.roots(), Logger: in.log})
+	if err != nil {
+		return fmt.Errorf("embedded log: %w", err)
+	}
+	return nil
+}
+
+// openLogs gathers remote and embedded logs under the one policy.
+func (s *system) openLogs(in instance, old *system) (err error) {
+	ct := in.config.CT
+	if ct.None != nil {
+		s.noLog = ct.None.Reason
+		return nil
+	}
+	keys := []any{ct.Policy, s.embedded != nil, s.material.chain[len(s.material.chain)-1].Raw}
+	for _, l := range s.material.logs {
+		keys = append(keys, l.config, l.files)
+	}
+	if s.logsKey, err = digest(keys...); err != nil {
+		return err
+	}
+	if old != nil && old.logs != nil && old.logsKey == s.logsKey {
+		s.logs, s.stopLogs = old.logs, old.stopLogs
+		return nil
+	}
+	members := make([]ctlog.Member, 0, len(s.material.logs)+1)
+	for _, l := range s.material.logs {
+		members = append(members, ctlog.Member{
+			Name: l.config.Name, Key: l.remote.Key(), Submitter: l.remote, NotBefore: l.from, NotAfter: l.to, Operator: l.config.Operator,
+		})
+	}
+	if s.embedded != nil {
+		members = append(members, ctlog.Member{Name: "embedded", Key: s.embedded.Key(), Submitter: s.embedded})
+	}
+	s.logs, err = ctlog.New(ctlog.Options{Members: members, MinSCTs: ct.Policy.MinSCTs, Logger: in.log})
+	return err
+}
+
+func (s *system) openAuthority(in instance, old *system) (err error) {
+	m := s.material
+	keys := []any{in.config.CA.BackdateOrDefault(), s.logs != nil, s.logsKey}
+	for _, chain := range append([][]*x509.Certificate{m.chain}, m.trust...) {
+		for _, c := range chain {
+			keys = append(keys, c.Raw)
+		}
+		keys = append(keys, "|")
+	}
+	public, err := x509.MarshalPKIXPublicKey(m.signer.Public())
+	if err != nil {
+		return err
+	}
+	if s.authorityKey, err = digest(append(keys, public)...); err != nil {
+		return err
+	}
+	if old != nil && old.authorityKey == s.authorityKey {
+		s.authority = old.authority
+		return nil
+	}
+	var log ca.Log // stays nil with ct.none
+	if s.logs != nil {
+		log = s.logs
+	}
+	s.authority, err = ca.New(ca.Options{
+		Chain: m.chain, Signer: m.signer, Log: log, Trust: m.trust, Backdate: in.config.CA.BackdateOrDefault(), Logger: in.log,
+	})
+	return err
+}
+
+// digest tells whether what a part is made from has changed.
+func digest(all ...any) ([32]byte, error) {
+	data, err := json.Marshal(all)
+	return sha256.Sum256(data), err
+}
+
+// start begins the background work, which ends with ctx, or when a later system has no use for it.
+func (s *system) start(ctx context.Context) {
+	s.issuers.Start(ctx)
+	if s.embedded != nil {
+		s.embedded.SetRoots(s.material.roots())
+	}
+	if s.logs != nil && s.stopLogs == nil {
+		own, cancel := context.WithCancel(ctx)
+		s.stopLogs = cancel
+		s.logs.Watch(own, s.material.chain[len(s.material.chain)-1])
+	}
+}
+
+// retire ends the background work that next does not go on with. Requests that have begun under s are not disturbed.
+func (s *system) retire(next *system) {
+	if s.logs != nil && s.logs != next.logs && s.stopLogs != nil {
+		s.stopLogs()
+	}
+}
+
+// close waits for the background work and flushes the embedded log. Nothing that was promised is lost.
+func (s *system) close() error {
+	if s.issuers != nil {
+		s.issuers.Wait()
+	}
+	if s.logs != nil {
+		s.logs.Wait()
+	}
+	if s.embedded == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // the caller's context has ended by now
+	defer cancel()
+	if err := s.embedded.Close(ctx); err != nil {
+		return fmt.Errorf("embedded log: %w", err)
+	}
+	return nil
+}
+
+func (s *system) core(generation uint64) *server.Core {
+	return &server.Core{Issuers: s.issuers, Keys: s.keys, Authority: s.authority, Generation: generation, Digest: s.config.Digest}
+}
+
+func (s *system) collectors() []prometheus.Collector {
+	all := append(s.issuers.Collectors(), s.authority.Collectors()...)
+	if s.logs != nil {
+		all = append(all, s.logs.Collectors()...)
+	}
+	if s.embedded != nil {
+		all = append(all, s.embedded.Collectors()...)
+	}
+	return all
+}
+
+// ownKeys are the keys that no certificate may be issued for.
+func (m *material) ownKeys(e *embedded.Log) []crypto.PublicKey {
+	var keys []crypto.PublicKey
+	for _, chain := range append([][]*x509.Certificate{m.chain}, m.trust...) {
+		for _, c := range chain {
+			keys = append(keys, c.PublicKey)
+		}
+	}
+	for _, l := range m.logs {
+		keys = append(keys, l.remote.Key())
+	}
+	if e != nil {
+		keys = append(keys, e.Key())
+	}
+	return keys
+}

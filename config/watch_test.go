@@ -1,0 +1,77 @@
+package config_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/config"
+)
+
+// G3: every way in which files change is seen; a change that changes nothing is not.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := func(name string) string { return filepath.Join(dir, name) }
+	// A Kubernetes volume: files are links into ..data, which is a link to a folder that is replaced as a whole.
+	do(os.MkdirAll(at("..1"), 0o700))
+	do(os.MkdirAll(at("..2"), 0o700))
+	write("..1/volume.yaml", "one")
+	write("..2/volume.yaml", "two")
+	do(os.Symlink("..1", at("..data")))
+	do(os.Symlink("..data/volume.yaml", at("volume.yaml")))
+	write("plain.yaml", "one")
+
+	files := func() []string { return []string{at("plain.yaml"), at("volume.yaml")} }
+	known := config.Contents(files())
+	ctx, cancel := context.WithCancel(t.Context())
+	changes := make(chan struct{}, 16)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: known, Every: 200 * time.Millisecond}, func() { changes <- struct{}{} })
+	}()
+	seen := func(what string) {
+		t.Helper()
+		select {
+		case <-changes:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("not seen: %s", what)
+		}
+	}
+	write("warm-up", "") // nothing that is watched
+	write("plain.yaml", "two")
+	seen("a file written in place")
+	write("plain.yaml.new", "three")
+	do(os.Rename(at("plain.yaml.new"), at("plain.yaml")))
+	seen("an atomic rename")
+	do(os.Symlink("..2", at("..tmp")))
+	do(os.Rename(at("..tmp"), at("..data")))
+	seen("a swap of a symbolic link")
+	do(os.Remove(at("plain.yaml")))
+	seen("a file that is gone")
+	write("plain.yaml", "three")
+	seen("a file that is back")
+	write("plain.yaml", "three")
+	select {
+	case <-changes:
+		t.Error("the same content is a change")
+	case <-time.After(500 * time.Millisecond):
+	}
+	cancel()
+	<-ended
+}
