@@ -11,6 +11,7 @@ func Table() []Tool {
 		{Name: "rekor-server", Package: "github.com/sigstore/rekor-tiles/v2/cmd/rekor-server/posix", Version: "v2.3.0"},
 		{Name: "timestamp-server", Package: "github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server", Version: "v2.1.3"},
 		{Name: "grpcurl", Package: "github.com/fullstorydev/grpcurl/cmd/grpcurl", Version: "v1.9.4"},
+		{Name: "fulcio", Package: "github.com/sigstore/fulcio", Version: "v1.8.8"},
 		{Name: "cosign", Package: "github.com/sigstore/cosign/v3/cmd/cosign", Version: "v3.1.3"},
 	}
 }
