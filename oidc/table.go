@@ -105,17 +105,17 @@ func (t *table) find(iss string) *row {
 func (t *table) checkEmailDomains() error {
 	var errs []error
 	for _, a := range t.rows {
-		if a.config.Type != "email" || a.config.SharedEmailDomains {
+		if a.config.Type != "email" {
 			continue
 		}
 		for i, domain := range a.config.EmailDomains {
 			for _, b := range t.rows {
-				if a == b || b.config.Type != "email" || b.config.SharedEmailDomains {
+				if a == b || b.config.Type != "email" || a.config.SharedEmailDomains && b.config.SharedEmailDomains {
 					continue
 				}
 				if d := b.speaksFor(domain); d != "" {
 					errs = append(errs, fault.BadSetting(fmt.Sprintf("%s may be spoken for by %s too (%s)", domain, b.key, d),
-						"give each issuer email-domains of its own, or say shared-email-domains: true", a.section(), a.key, "email-domains", fmt.Sprint(i)))
+						"give each issuer email-domains of its own, or say shared-email-domains: true in both", a.section(), a.key, "email-domains", fmt.Sprint(i)))
 					break
 				}
 			}

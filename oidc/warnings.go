@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/mayfly-ca/mayfly/fault"
 )
@@ -45,6 +46,10 @@ func (c Config) Warnings() []*fault.Setting {
 		if r.config.IssuerClaim != "" && len(r.config.MappedIssuers) == 0 {
 			add(r, "issuer-claim without mapped-issuers: this provider can name any issuer, others in this file too", "list the issuers that it may name", "issuer-claim")
 		}
+		if name := r.config.CIProvider; name != "" && r.foreign(profiles[name]) {
+			add(r, "the profile "+name+" names the host of "+strings.Join(profiles[name].Issuers[:1], "")+", which is another one's",
+				"write profile: "+name+" with parameters in place of ci-provider, or a profile of its own", "ci-provider")
+		}
 		if r.config.Insecure {
 			add(r, "keys come over plain http: anybody on the way could make tokens", "use https", "insecure")
 		}
@@ -65,4 +70,17 @@ func (c Config) Warnings() []*fault.Setting {
 		}
 	}
 	return out
+}
+
+// foreign reports whether r uses the file's own copy of a shipped profile whose addresses are another issuer's.
+func (r *row) foreign(s shipped) bool {
+	if len(s.Parameters) == 0 || len(s.Issuers) == 0 || r.profile == nil {
+		return false
+	}
+	for _, name := range s.Parameters {
+		if r.profile.defaults[name] != s.Defaults[name] {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(s.Issuers, func(p string) bool { return match(p, strings.ReplaceAll(r.key, "*", "x")) })
 }

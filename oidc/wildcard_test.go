@@ -1,7 +1,6 @@
 package oidc
 
 import (
-	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -39,26 +38,4 @@ func FuzzPattern(f *testing.F) {
 			t.Errorf("%q matches %q and %q, which do not overlap", s, a, b)
 		}
 	})
-}
-
-// The row of an issuer among 1,000 entries, 300 of them patterns: under 2 µs, without allocation.
-func BenchmarkRow(b *testing.B) {
-	t := &table{exact: map[string]*row{}, patterns: &trie{}}
-	for i := range 700 {
-		t.exact[fmt.Sprintf("https://idp-%d.example.com/realms/main", i)] = &row{}
-	}
-	for i := range 300 {
-		t.patterns.add(fmt.Sprintf("https://oidc.*.tenant-%d.example.com/id/*", i), &row{})
-	}
-	for name, iss := range map[string]string{
-		"exact": "https://idp-400.example.com/realms/main", "pattern": "https://oidc.eu-west-1.tenant-299.example.com/id/0123456789ABCDEF",
-		"unknown": "https://oidc.eu-west-1.tenant-300.example.com/id/0123456789ABCDEF",
-	} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				t.find(iss)
-			}
-		})
-	}
 }

@@ -1,0 +1,206 @@
+package oidc_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/oidc"
+)
+
+const actions = "https://token.actions.githubusercontent.com"
+
+func withPolicy(p oidc.PolicyConfig) oidc.Config {
+	return oidc.Config{Issuers: map[string]oidc.IssuerConfig{actions: {ClientID: "sigstore", Profile: "github-workflow", Policy: &p}}}
+}
+
+func claimsOf(change map[string]any) map[string]any {
+	all := map[string]any{"iss": actions}
+	for k, v := range workflow {
+		all[k] = v
+	}
+	for k, v := range change {
+		all[k] = v
+	}
+	return all
+}
+
+// A token passes if no deny rule holds and, where there are allow rules, one of them does; the rule that decided has a name.
+func TestPolicy(t *testing.T) {
+	t.Parallel()
+	allow := func(name, e string) oidc.RuleConfig { return oidc.RuleConfig{Name: name, Allow: e} }
+	deny := func(name, e string) oidc.RuleConfig { return oidc.RuleConfig{Name: name, Deny: e} }
+	shadow := func(r oidc.RuleConfig) oidc.RuleConfig {
+		r.Shadow = true
+		return r
+	}
+	const ours, theirs = `claims.repository_owner == "octo"`, `claims.repository_owner == "other"`
+	for name, c := range map[string]struct {
+		rules  []oidc.RuleConfig
+		change map[string]any
+		denied string // rule; "": allowed
+		rule   string // that allowed
+		shadow string
+	}{
+		"allow":               {[]oidc.RuleConfig{allow("a", ours)}, nil, "", "a", ""},
+		"second allow":        {[]oidc.RuleConfig{allow("a", theirs), allow("b", ours)}, nil, "", "b", ""},
+		"no allow":            {[]oidc.RuleConfig{allow("a", theirs), allow("b", theirs)}, nil, "a,b", "", ""},
+		"deny wins":           {[]oidc.RuleConfig{allow("a", ours), deny("d", `claims.event_name == "push"`)}, nil, "d", "", ""},
+		"deny alone":          {[]oidc.RuleConfig{deny("d", theirs)}, nil, "", "", ""},
+		"missing claim, deny": {[]oidc.RuleConfig{deny("d", `claims.nothing == "x"`)}, nil, "d", "", ""},
+		"missing, allow":      {[]oidc.RuleConfig{allow("a", `claims.nothing == "x"`), allow("b", ours)}, nil, "", "b", ""},
+		"has":                 {[]oidc.RuleConfig{deny("d", `has(claims.nothing)`)}, nil, "", "", ""},
+		"integer":             {[]oidc.RuleConfig{allow("a", `claims.run_attempt == 1 && claims.repository_id > 12345678901234566`)}, nil, "", "a", ""},
+		"double":              {[]oidc.RuleConfig{allow("a", `claims.f == 1.5`)}, map[string]any{"f": 1.5}, "", "a", ""},
+		"list":                {[]oidc.RuleConfig{allow("a", `"x" in claims.groups`)}, map[string]any{"groups": []any{"y", "x"}}, "", "a", ""},
+		"identity":            {[]oidc.RuleConfig{allow("a", `san.startsWith("https://github.com/octo/") && san_type == "URI" && subject == claims.sub && issuer == claims.iss`)}, nil, "", "a", ""},
+		"extensions":          {[]oidc.RuleConfig{allow("a", `extensions["source-repository-ref"] == "refs/heads/main"`)}, nil, "", "a", ""},
+		"matches":             {[]oidc.RuleConfig{allow("a", `claims.ref.matches("^refs/(heads/main|tags/v[0-9]+)$")`)}, nil, "", "a", ""},
+		"shadow deny":         {[]oidc.RuleConfig{shadow(deny("d", ours))}, nil, "", "", "d"},
+		"shadow allow":        {[]oidc.RuleConfig{shadow(allow("a", theirs))}, nil, "", "", "a"},
+		"shadow allow holds":  {[]oidc.RuleConfig{shadow(allow("a", ours))}, nil, "", "", ""},
+		"shadow beside":       {[]oidc.RuleConfig{allow("a", ours), shadow(deny("d", ours))}, nil, "", "a", "d"},
+		"shadow, refused":     {[]oidc.RuleConfig{allow("a", theirs), shadow(deny("d", ours))}, nil, "a", "", ""},
+		"cost":                {[]oidc.RuleConfig{allow("a", `claims.big.all(x, claims.big.all(y, claims.big.exists(z, x + y + z == "")))`)}, map[string]any{"big": manyTexts(200)}, "a", "", ""},
+		"cost of a deny":      {[]oidc.RuleConfig{deny("d", `claims.big.all(x, claims.big.all(y, x + y != "-"))`)}, map[string]any{"big": manyTexts(500)}, "d", "", ""},
+	} {
+		e, err := oidc.NewExplainer(withPolicy(oidc.PolicyConfig{Rules: c.rules}))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		d, err := e.Decide(claimsOf(c.change))
+		if c.denied == "" {
+			if err != nil || d.Rule != c.rule || d.Shadow != c.shadow {
+				t.Errorf("%s: %v, allowed by %q, would be refused by %q", name, err, d.Rule, d.Shadow)
+			}
+			continue
+		}
+		if f := fault.From(err); err == nil || f.Reason != fault.PolicyDenied || f.Meta["rule"] != c.denied || f.Kind != fault.Denied || d.Shadow != c.shadow {
+			t.Errorf("%s: %v, %v", name, err, d.Shadow)
+		}
+	}
+}
+
+func manyTexts(n int) []any {
+	out := make([]any, n)
+	for i := range out {
+		out[i] = strings.Repeat("x", i%7)
+	}
+	return out
+}
+
+// G1: a policy that does not compile, contradicts itself or fails its tests is refused at load, at its place.
+func TestPolicyRefused(t *testing.T) {
+	t.Parallel()
+	rules := func(r ...oidc.RuleConfig) oidc.PolicyConfig { return oidc.PolicyConfig{Rules: r} }
+	good := oidc.RuleConfig{Name: "a", Allow: `claims.repository_owner == "octo"`}
+	tested := func(v oidc.VectorConfig) oidc.PolicyConfig {
+		return oidc.PolicyConfig{Rules: []oidc.RuleConfig{good, {Name: "d", Deny: `claims.event_name == "pull_request"`}}, Tests: []oidc.VectorConfig{v}}
+	}
+	const under = "oidc-issuers." + actions + ".policy."
+	for name, c := range map[string]struct {
+		policy oidc.PolicyConfig
+		want   string // "" is fine
+	}{
+		"empty":         {rules(), "rules: a policy without rules"},
+		"syntax":        {rules(oidc.RuleConfig{Name: "a", Allow: "claims."}), "rules.0.allow: CEL"},
+		"variable":      {rules(oidc.RuleConfig{Name: "a", Allow: `claim.sub == "x"`}), "undeclared reference to 'claim'"},
+		"types":         {rules(oidc.RuleConfig{Name: "a", Deny: `san == 1`}), "rules.0.deny: CEL"},
+		"not a verdict": {rules(oidc.RuleConfig{Name: "a", Allow: `san`}), "not true or false"},
+		"any value":     {rules(oidc.RuleConfig{Name: "a", Allow: `claims.flag`}), "compare it"},
+		"both":          {rules(oidc.RuleConfig{Name: "a", Allow: "true", Deny: "true"}), "either allow or deny"},
+		"neither":       {rules(oidc.RuleConfig{Name: "a"}), "either allow or deny"},
+		"no name":       {rules(oidc.RuleConfig{Allow: "true"}), "rules.0.name"},
+		"odd name":      {rules(oidc.RuleConfig{Name: "a b", Allow: "true"}), "rules.0.name"},
+		"twice":         {rules(good, good), "rules.1.name: the rule a stands twice"},
+
+		"vector allow":      {tested(oidc.VectorConfig{Claims: claimsOf(nil), Expect: "allow", Rule: "a", SAN: "https://github.com/octo/app/.github/workflows/r.yml@refs/heads/main"}), ""},
+		"vector deny":       {tested(oidc.VectorConfig{Claims: claimsOf(map[string]any{"event_name": "pull_request"}), Expect: "deny", Rule: "d"}), ""},
+		"vector other":      {tested(oidc.VectorConfig{Claims: claimsOf(map[string]any{"repository_owner": "x"}), Expect: "deny", Rule: "d"}), "tests.0: the test 1 fails: refused, but not by this rule"},
+		"vector not denied": {tested(oidc.VectorConfig{Name: "pr", Claims: claimsOf(nil), Expect: "deny"}), `the test pr fails: allowed by "a"`},
+		"vector refused":    {tested(oidc.VectorConfig{Claims: map[string]any{"sub": "x"}, Expect: "allow"}), "fails: refused"},
+		"vector name":       {tested(oidc.VectorConfig{Claims: claimsOf(nil), Expect: "allow", SAN: "https://x"}), "the name in the certificate is"},
+		"vector word":       {tested(oidc.VectorConfig{Claims: claimsOf(nil), Expect: "yes"}), "tests.0.expect"},
+		"vector rule":       {tested(oidc.VectorConfig{Claims: claimsOf(nil), Expect: "allow", Rule: "z"}), "tests.0.rule: there is no rule"},
+	} {
+		err := withPolicy(c.policy).Check()
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		var s *fault.Setting
+		if err != nil && (!errors.As(err, &s) || !strings.HasPrefix(s.Error(), under)) {
+			t.Errorf("%s: not at its place: %v", name, err)
+		}
+	}
+}
+
+// Issuers of the whole world without a policy, and whatever else an operator should know, are warnings.
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	warnings := func(c oidc.Config) string {
+		var all []string
+		for _, w := range c.Warnings() {
+			all = append(all, w.Error())
+		}
+		return strings.Join(all, "\n")
+	}
+	one := func(key string, c oidc.IssuerConfig) oidc.Config {
+		c.ClientID = "sigstore"
+		return oidc.Config{Issuers: map[string]oidc.IssuerConfig{key: c}, Providers: map[string]oidc.ProviderConfig{"gitlab-pipeline": {
+			Defaults: map[string]string{"url": "https://gitlab.com"}, SAN: "{{.url}}/{{.sub}}",
+		}, "own": {Defaults: map[string]string{"url": "https://ci.example.com"}, SAN: "{{.url}}/{{.sub}}"}}}
+	}
+	for name, c := range map[string]struct{ text, want string }{
+		"world":    {warnings(one(actions, oidc.IssuerConfig{Profile: "github-workflow"})), "every repository on GitHub"},
+		"policy":   {warnings(one(actions, oidc.IssuerConfig{Profile: "github-workflow", Policy: &oidc.PolicyConfig{Rules: []oidc.RuleConfig{{Name: "a", Allow: "true"}}}})), ""},
+		"shadow":   {warnings(one(actions, oidc.IssuerConfig{Profile: "github-workflow", Policy: &oidc.PolicyConfig{Rules: []oidc.RuleConfig{{Name: "a", Allow: "true", Shadow: true}}}})), "refuses nothing"},
+		"private":  {warnings(one("https://ci.example.com", oidc.IssuerConfig{Type: "email"})), ""},
+		"any":      {warnings(one("https://dex.example.com", oidc.IssuerConfig{Type: "email", IssuerClaim: "$.a"})), "without mapped-issuers"},
+		"host":     {warnings(one("https://gitlab.example.com", oidc.IssuerConfig{Type: "ci-provider", CIProvider: "gitlab-pipeline"})), "https://gitlab.com"},
+		"defaults": {warnings(one("https://ci.example.com", oidc.IssuerConfig{Type: "ci-provider", CIProvider: "own"})), "does not change this default"},
+	} {
+		if c.want != "" && !strings.Contains(c.text, c.want) || c.want == "" && strings.Contains(c.text, "oidc-issuers") {
+			t.Errorf("%s: %s", name, c.text)
+		}
+	}
+}
+
+// D7 ask 46: two issuers that could speak for one address are refused unless both say so.
+func TestEmailDomains(t *testing.T) {
+	t.Parallel()
+	issuers := func(all ...oidc.IssuerConfig) oidc.Config {
+		c := oidc.Config{Issuers: map[string]oidc.IssuerConfig{}}
+		for i, one := range all {
+			one.ClientID, one.Type = "sigstore", "email"
+			c.Issuers[fmt.Sprintf("https://idp-%d.example.com", i)] = one
+		}
+		return c
+	}
+	domains := func(d ...string) oidc.IssuerConfig { return oidc.IssuerConfig{EmailDomains: d} }
+	shared := domains("example.com")
+	shared.SharedEmailDomains = true
+	for name, c := range map[string]struct {
+		config oidc.Config
+		want   string
+	}{
+		"apart":       {issuers(domains("a.example"), domains("b.example")), ""},
+		"same":        {issuers(domains("a.example"), domains("b.example", "A.example")), "may be spoken for by"},
+		"star":        {issuers(domains("eu.a.example"), domains("*.a.example")), "may be spoken for by"},
+		"parent":      {issuers(domains("a.example"), domains("*.a.example")), ""},
+		"stars":       {issuers(domains("*.eu.a.example"), domains("*.a.example")), "may be spoken for by"},
+		"no list":     {issuers(domains("a.example"), oidc.IssuerConfig{}), "it has no email-domains"},
+		"none at all": {issuers(oidc.IssuerConfig{}, oidc.IssuerConfig{}), ""},
+		"declared":    {issuers(shared, shared), ""},
+		"half":        {issuers(shared, domains("example.com")), "may be spoken for by"},
+		"not a name":  {issuers(domains("example")), "is not a domain"},
+		"address":     {issuers(domains("a@example.com")), "is not a domain"},
+	} {
+		err := c.config.Check()
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
