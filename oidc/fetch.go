@@ -39,6 +39,7 @@ type remote struct {
 	home      *url.URL // where the discovery document is
 	wildcard  bool
 	insecure  bool
+	local     bool // the operator wrote a loopback host
 	private   bool
 	bearer    string // file with a token for home's host; "": none
 	timeout   time.Duration
@@ -59,6 +60,9 @@ func newRemote(issuer string, r *row, o Options) (*remote, error) {
 	f := &remote{
 		issuer: issuer, wildcard: r.wildcard, insecure: c.Insecure, private: out.PrivateNetwork, bearer: out.BearerTokenFile,
 		timeout: out.Timeout, userAgent: o.UserAgent, proxy: http.ProxyFromEnvironment,
+	}
+	if u, err := url.Parse(strings.ReplaceAll(r.key, "*", "0")); err == nil { // a star in a host makes it another one
+		f.local = loopback(u.Hostname())
 	}
 	if f.timeout == 0 {
 		f.timeout = fetchTimeout
@@ -323,7 +327,7 @@ func (f *remote) get(ctx context.Context, address string) ([]byte, error) {
 func (f *remote) clientFor(req *http.Request) (*http.Client, error) {
 	u := req.URL
 	switch {
-	case f.private, !f.wildcard && u.Host == f.home.Host, loopback(f.home.Hostname()) && loopback(u.Hostname()):
+	case f.private, !f.wildcard && u.Host == f.home.Host, f.local && loopback(u.Hostname()):
 		return f.open, nil
 	case f.wildcard && u.Host != f.home.Host:
 		return nil, fmt.Errorf("the keys are on another host, %s", u.Host)

@@ -131,6 +131,13 @@ func TestTokenHygiene(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	for name, token := range map[string]string{ // GHSA-f83f-xpx7-ffpw
+		"dots": strings.Repeat(".", 8<<20), "dots at the limit": strings.Repeat(".", 16<<10), "long": good + strings.Repeat("A", 16<<10),
+	} {
+		if _, err := v.Identify(t.Context(), token); reason(err) != fault.TokenTooLarge && reason(err) != fault.TokenMalformed {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	for _, alg := range []string{"none", "HS256", "es256", "RS1", "ES384"} {
 		token := part(`{"alg":"`+alg+`","kid":"x"}`) + "." + parts[1] + "." + parts[2]
 		if _, err := v.Identify(t.Context(), token); reason(err) != fault.AlgorithmNotAllowed {

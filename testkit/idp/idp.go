@@ -2,12 +2,21 @@
 package idp
 
 import (
+	"compress/gzip"
 	"crypto"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"maps"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,16 +37,25 @@ const (
 	Error500     Fault = "error 500"
 	Hang         Fault = "hang"
 	Garbage      Fault = "garbage"
-	Huge         Fault = "huge body"
+	Huge         Fault = "huge body" // 256 MiB, as fast as it is read
+	Bomb         Fault = "compressed zeroes"
+	Drip         Fault = "a byte now and then"
 	NoKeys       Fault = "no keys"
 	WrongIssuer  Fault = "wrong issuer"
 	RedirectAway Fault = "redirect to another host"
+	RedirectLoop Fault = "redirect to itself"
+	TooManyKeys  Fault = "100 keys"
+	WeakKeys     Fault = "RSA 1024 only"
 )
 
 // Options for [New].
 type Options struct {
 	Audience string // "" is sigstore
 	Now      func() time.Time
+	Path     string                          // of the issuer, with a slash before it
+	TLS      bool                            // https, with a certificate that [Provider.CA] verifies
+	Clients  *x509.CertPool                  // with TLS: who may ask
+	Wrap     func(http.Handler) http.Handler // around what the provider serves
 }
 
 // Provider is a running provider.
@@ -50,6 +68,7 @@ type Provider struct {
 	kid     string
 	fault   Fault
 	asked   atomic.Int64
+	sent    atomic.Int64
 }
 
 // New starts a provider that ends with the test.
@@ -63,7 +82,20 @@ func New(t testing.TB, o Options) *Provider {
 	}
 	p := &Provider{o: o, release: make(chan struct{})}
 	p.Rotate()
-	p.server = httptest.NewServer(p)
+	var h http.Handler = p
+	if o.Wrap != nil {
+		h = o.Wrap(p)
+	}
+	p.server = httptest.NewUnstartedServer(h)
+	p.server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that go away are what is tested
+	if o.Clients != nil {
+		p.server.TLS = &tls.Config{ClientCAs: o.Clients, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}
+	}
+	if o.TLS {
+		p.server.StartTLS()
+	} else {
+		p.server.Start()
+	}
 	t.Cleanup(func() {
 		close(p.release)
 		p.server.Close()
@@ -72,7 +104,25 @@ func New(t testing.TB, o Options) *Provider {
 }
 
 // URL is the issuer.
-func (p *Provider) URL() string { return p.server.URL }
+func (p *Provider) URL() string { return p.server.URL + p.o.Path }
+
+// CA is the certificate, in PEM, that verifies the provider's.
+func (p *Provider) CA() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.server.Certificate().Raw}))
+}
+
+// Sent is how many bytes of bodies the provider has sent.
+func (p *Provider) Sent() int64 { return p.sent.Load() }
+
+// JWKS is the provider's key set.
+func (p *Provider) JWKS() []byte {
+	key, kid := p.Key()
+	data, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: kid, Use: "sig"}}})
+	if err != nil {
+		panic(err)
+	}
+	return data
+}
 
 // Requests is how often the provider was asked for anything.
 func (p *Provider) Requests() int64 { return p.asked.Load() }
@@ -139,7 +189,8 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	fault, key, kid := p.fault, p.key, p.kid
 	p.mu.Unlock()
-	issuer := p.server.URL
+	issuer := p.URL()
+	w = counter{w, &p.sent}
 	switch fault {
 	case Error500:
 		http.Error(w, "canary-of-the-provider", http.StatusInternalServerError)
@@ -154,28 +205,79 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write([]byte("<html>canary-of-the-provider"))
 		return
 	case Huge:
-		for range 3 << 10 {
-			if _, err := w.Write(make([]byte, 1<<10)); err != nil {
+		for range 256 {
+			if _, err := w.Write(make([]byte, 1<<20)); err != nil {
 				return
 			}
 		}
 		return
+	case Bomb:
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		for range 256 {
+			if _, err := z.Write(make([]byte, 1<<20)); err != nil {
+				return
+			}
+		}
+		_ = z.Close()
+		return
+	case Drip:
+		for {
+			if _, err := w.Write([]byte(" ")); err != nil {
+				return
+			}
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-r.Context().Done():
+				return
+			case <-p.release:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
 	case RedirectAway:
 		http.Redirect(w, r, "http://localhost:1/", http.StatusFound)
 		return
+	case RedirectLoop:
+		http.Redirect(w, r, r.URL.Path, http.StatusFound)
+		return
 	case WrongIssuer:
 		issuer = "https://other.example.com"
-	case None, NoKeys:
+	case None, NoKeys, TooManyKeys, WeakKeys:
 	}
-	if r.URL.Path == "/.well-known/openid-configuration" {
+	if strings.HasSuffix(r.URL.Path, "/.well-known/openid-configuration") {
 		_ = json.NewEncoder(w).Encode(map[string]any{
 			"issuer": issuer, "jwks_uri": p.server.URL + "/keys", "id_token_signing_alg_values_supported": []string{"ES256", "RS256"},
 		})
 		return
 	}
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
-	if fault != NoKeys {
+	switch fault {
+	case NoKeys:
+	case WeakKeys:
+		weak := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 1023, 1), E: 65537}
+		set.Keys = append(set.Keys, jose.JSONWebKey{Key: weak, KeyID: kid, Use: "sig"})
+	case TooManyKeys:
+		for i := range 100 {
+			set.Keys = append(set.Keys, jose.JSONWebKey{Key: key.Public(), KeyID: fmt.Sprint(kid, i), Use: "sig"})
+		}
+	default:
 		set.Keys = append(set.Keys, jose.JSONWebKey{Key: key.Public(), KeyID: kid, Use: "sig"})
 	}
 	_ = json.NewEncoder(w).Encode(set)
 }
+
+// counter counts what is written.
+type counter struct {
+	http.ResponseWriter
+	n *atomic.Int64
+}
+
+func (c counter) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// Unwrap is for [http.ResponseController].
+func (c counter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
