@@ -123,7 +123,7 @@ func TestRefuses(t *testing.T) {
 		"unknown key":       {"identiy: {}\n" + identity + caFile + embedded, issuers, "mayfly.yaml:1:1", "identity"},
 		"key twice":         {identity + identity + caFile + embedded, issuers, "mayfly.yaml:3:1", ""},
 		"no CA":             {identity + embedded, issuers, "mayfly.yaml:", "ca"},
-		"two backends":      {identity + "ca:\n  ephemeral: {}\n  file: {chain: chain.pem, key: key.pem}\n" + embedded, issuers, "mayfly.yaml:4:3", "more than one"},
+		"two backends":      {identity + "ca:\n  ephemeral: {}\n  file: {chain: chain.pem, key: key.pem}\n" + embedded, issuers, "mayfly.yaml:3:1", "more than one"},
 		"backend of later":  {identity + "ca:\n  kms: {}\n" + embedded, issuers, "mayfly.yaml:4", "kms"},
 		"missing file":      {identity + "ca:\n  file: {chain: nothing.pem, key: key.pem}\n" + embedded, issuers, "mayfly.yaml:4:17", "nothing.pem"},
 		"backdate":          {identity + caFile + "  backdate: 2m\n" + embedded, issuers, "mayfly.yaml:5:13", "40s"},
@@ -140,7 +140,7 @@ func TestRefuses(t *testing.T) {
 		"no issuer file":    {"identity:\n  file: nothing.yaml\n" + caFile + embedded, issuers, "mayfly.yaml:2:9", "nothing.yaml"},
 		"issuer's type":     {identity + caFile + embedded, strings.Replace(issuers, "email", "emial", 1), "identity.yaml:5:11", "unknown"},
 		"issuer's key":      {identity + caFile + embedded, strings.Replace(issuers, "client-id", "client_id", 1), "identity.yaml:4:5", "client-id"},
-		"issuer over http":  {identity + caFile + embedded, strings.ReplaceAll(issuers, "https:", "http:"), "identity.yaml:3:5", "insecure"},
+		"issuer over http":  {identity + caFile + embedded, strings.ReplaceAll(issuers, "https:", "http:"), "identity.yaml:2:3", "insecure"},
 		"no audience":       {identity + caFile + embedded, strings.Replace(issuers, "    client-id: sigstore\n", "", 1), "identity.yaml:2", "client-id"},
 		"template":          {identity + caFile + embedded, issuers + "ci-issuer-metadata:\n  p:\n    subject-alternative-name-template: \"{{range .a}}\"\n", "identity.yaml:8:40", "template"},
 	} {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
@@ -147,14 +149,15 @@ func (t *tree) add(err error) {
 	})
 }
 
-// position returns where the setting stands: its value, or the key of the closest block around it that the file has.
+// position returns where the setting stands: its value; the key, if it is a block; or the key of the closest block around it
+// that the file has.
 func (t *tree) position(path []string) place {
 	for n := len(path); n > 0; n-- {
 		m, ok := t.marks[pathKey(path[:n])]
 		switch {
 		case !ok:
 			continue
-		case n == len(path):
+		case n == len(path) && target(m.value).Kind != yaml.MappingNode:
 			return place{m.value.Line, m.value.Column}
 		}
 		return place{m.key.Line, m.key.Column}

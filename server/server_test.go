@@ -75,6 +75,11 @@ func (b *buffer) String() string {
 
 func newWorld(t *testing.T, onePort bool) *world {
 	t.Helper()
+	return newWorldWith(t, onePort, func(c *oidc.IssuerConfig) { c.Type = "email" })
+}
+
+func newWorldWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *world {
+	t.Helper()
 	w := &world{t: t, idp: idp.New(t, idp.Options{}), pki: pki.New(pki.Options{}), logs: &buffer{}, key: pki.NewKey(pki.P256).(*ecdsa.PrivateKey)}
 	w.log = ct.New(t, ct.Options{Roots: []*x509.Certificate{w.pki.Root}})
 	logger := slog.New(slog.NewJSONHandler(w.logs, nil))
@@ -86,7 +91,9 @@ func newWorld(t *testing.T, onePort bool) *world {
 	must(t, err)
 	keys, err := pop.New(pop.Config{}, pop.Options{Forbidden: []crypto.PublicKey{w.pki.Key.Public()}})
 	must(t, err)
-	w.verifier, err = oidc.New(oidc.Config{Issuers: map[string]oidc.IssuerConfig{w.idp.URL(): {ClientID: "sigstore", Type: "email"}}}, oidc.Options{Logger: logger})
+	entry := oidc.IssuerConfig{ClientID: "sigstore"}
+	change(&entry)
+	w.verifier, err = oidc.New(oidc.Config{Issuers: map[string]oidc.IssuerConfig{w.idp.URL(): entry}}, oidc.Options{Logger: logger})
 	must(t, err)
 	w.srv, err = server.New(server.Options{Logger: logger, Limits: server.Limits{Drain: time.Second}})
 	must(t, err)

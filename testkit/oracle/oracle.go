@@ -167,13 +167,13 @@ func otherName(c *x509.Certificate) string {
 		}
 		var names []struct {
 			Type  asn1.ObjectIdentifier
-			Value asn1.RawValue `asn1:"tag:0,explicit"`
+			Value string `asn1:"tag:0,explicit,utf8"`
 		}
 		rest, err := asn1.UnmarshalWithParams(bytes.Replace(x.Value, []byte{0xa0}, []byte{0x30}, 1), &names, "")
 		if err != nil || len(rest) != 0 || len(names) != 1 || names[0].Type.String() != "1.3.6.1.4.1.57264.1.7" {
 			return ""
 		}
-		return string(names[0].Value.Bytes)
+		return names[0].Value
 	}
 	return ""
 }
