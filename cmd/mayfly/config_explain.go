@@ -125,6 +125,9 @@ func readRecorded(stdin io.Reader, name string) (map[string]any, error) {
 	return all, nil
 }
 
+// preview is the kind of a certificate that nobody has signed.
+const preview = "certificate to be issued"
+
 // certificate adds the certificate that the identity would get, or the step that stops it.
 func (v *explanationView) certificate(x *oidc.Explanation, main *config.Config, now time.Time) {
 	o := ca.Options{Now: func() time.Time { return now }}
@@ -155,6 +158,7 @@ func (v *explanationView) certificate(x *oidc.Explanation, main *config.Config, 
 		v.fail(err)
 		return
 	}
+	view.Kind = preview
 	view.Serial, view.PublicKey, view.SubjectKeyID, view.Fingerprint = "(random)", "(the caller's)", "", ""
 	v.Certificate = &view
 	v.Steps = append(v.Steps, oidc.Step{Name: "certificate", Verdict: oidc.Passed, Detail: "under " + issuedBy})

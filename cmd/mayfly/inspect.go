@@ -62,7 +62,7 @@ func newInspect() *cobra.Command {
 
 // certificateView is a certificate as inspect shows it. Issuing certificates have no identity.
 type certificateView struct {
-	Kind               string          `json:"kind"` // "certificate", "precertificate" or "issuing certificate"
+	Kind               string          `json:"kind"` // "certificate", "certificate to be issued", "precertificate" or "issuing certificate"
 	Identity           *identityView   `json:"identity,omitempty"`
 	Subject            string          `json:"subject,omitempty"`
 	IssuedBy           string          `json:"issued_by"`

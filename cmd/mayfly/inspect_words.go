@@ -101,7 +101,9 @@ func printCertificate(w io.Writer, v certificateView, st style) error {
 	t.add("public key", v.PublicKey)
 	t.add("signature", v.SignatureAlgorithm)
 	t.add("usage", strings.Join(append(v.KeyUsage, v.ExtendedKeyUsage...), ", "))
-	t.add("sha256", v.Fingerprint)
+	if v.Fingerprint != "" {
+		t.add("sha256", v.Fingerprint)
+	}
 	if err := t.write(w, st); err != nil {
 		return err
 	}
@@ -111,7 +113,7 @@ func printCertificate(w io.Writer, v certificateView, st style) error {
 	if err := printValues(w, "Other extensions", v.Other); err != nil {
 		return err
 	}
-	if v.Identity == nil {
+	if v.Identity == nil || v.Kind == preview {
 		return nil
 	}
 	return printTimestamps(w, st, v.SCTs)
