@@ -22,7 +22,6 @@ func LoadIdentity(path string) (issuers *oidc.Config, main *Config, err error) {
 	if p != nil {
 		return nil, nil, Problems{*p}
 	}
-	file := path
 	if !isIssuerFile(src) {
 		l.main = decode(src, l.config, false)
 		if len(l.main.problems) > 0 {
@@ -37,7 +36,8 @@ func LoadIdentity(path string) (issuers *oidc.Config, main *Config, err error) {
 		l.loadIssuers()
 	} else {
 		l.issuers = decode(src, &l.config.Issuers, true)
-		if file, err = filepath.Abs(path); err != nil {
+		file, err := filepath.Abs(path)
+		if err != nil {
 			return nil, nil, err
 		}
 		l.checkIssuers(filepath.Dir(file))

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -93,8 +94,10 @@ func TestRefusesIssuers(t *testing.T) {
 		"rule":                    {entry("type: email", "policy: {rules: [{name: a, allow: ~claims.x}]}"), "true or false"},
 		"rule's variable":         {entry("type: email", "policy: {rules: [{name: a, deny: ~'claim.x == 1'}]}"), "undeclared"},
 		"policy of nothing":       {entry("type: email", "~policy: {}"), "without rules"},
-		"a test that fails": {entry("type: email", "policy:", "  rules: [{name: a, allow: 'claims.sub == \"x\"'}]", "  tests:", "    - ~name: x", "      claims: {sub: y, email: a@example.com, email_verified: true}", "      expect: allow"),
-			"the test x fails"},
+		"a test that fails": {
+			entry("type: email", "policy:", "  rules: [{name: a, allow: 'claims.sub == \"x\"'}]", "  tests:", "    - ~name: x", "      claims: {sub: y, email: a@example.com, email_verified: true}", "      expect: allow"),
+			"the test x fails",
+		},
 		"SAN template":      {entry("type: email") + "ci-issuer-metadata:\n  p:\n    subject-alternative-name-template: ~\"{{ .a | b }}\"\n", "template"},
 		"no SAN template":   {entry("type: email") + "ci-issuer-metadata:\n  ~p:\n    default-template-values: {a: b}\n", "no template for the name"},
 		"extension":         {entry("type: email") + "ci-issuer-metadata:\n  p:\n    subject-alternative-name-template: \"{{.a}}\"\n    extension-templates: {build-triger: ~x}\n", "unknown"},
@@ -113,7 +116,11 @@ func TestRefusesIssuers(t *testing.T) {
 		}
 		var heads []string
 		found := false
-		for _, p := range err.(config.Problems) {
+		var all config.Problems
+		if !errors.As(err, &all) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, p := range all {
 			heads = append(heads, p.Head())
 			found = found || strings.Contains(p.Head(), c.want) && (p.Line == line && p.Column == column || c.want == "")
 		}

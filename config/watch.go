@@ -77,8 +77,8 @@ func follow(w *fsnotify.Watcher, files []string) {
 	}
 	for _, f := range files {
 		dirs := []string{filepath.Dir(f)}
-		if real, err := filepath.EvalSymlinks(f); err == nil {
-			dirs = append(dirs, filepath.Dir(real))
+		if behind, err := filepath.EvalSymlinks(f); err == nil {
+			dirs = append(dirs, filepath.Dir(behind))
 		}
 		for _, dir := range dirs {
 			if !watched[dir] {

@@ -26,15 +26,23 @@ import (
 // sameAsFulcio are entries of an issuer file whose certificates a released Fulcio must agree with: the file with the claims,
 // and the settings. The profiles are those that mayfly ships, printed for Fulcio.
 var sameAsFulcio = []struct{ claims, settings string }{
-	{"email", "type: email"}, {"email-federated", "type: email, issuer-claim: $.federated_claims.connector_id"},
-	{"uri", "type: uri, subject-domain: 'http://127.0.0.1'"}, {"username", "type: username, subject-domain: 127.0.0.1"},
-	{"spiffe", "type: spiffe, spiffe-trust-domain: prod.example.com"}, {"kubernetes", "type: kubernetes"},
+	{"email", "type: email"},
+	{"email-federated", "type: email, issuer-claim: $.federated_claims.connector_id"},
+	{"uri", "type: uri, subject-domain: 'http://127.0.0.1'"},
+	{"username", "type: username, subject-domain: 127.0.0.1"},
+	{"spiffe", "type: spiffe, spiffe-trust-domain: prod.example.com"},
+	{"kubernetes", "type: kubernetes"},
 	{"chainguard-identity", "type: chainguard-identity"},
-	{"github-workflow", "type: github-workflow"}, {"github-workflow", "type: ci-provider, ci-provider: github-workflow"},
-	{"gitlab-pipeline", "type: gitlab-pipeline"}, {"gitlab-pipeline", "type: ci-provider, ci-provider: gitlab-pipeline"},
-	{"codefresh-workflow", "type: codefresh-workflow"}, {"codefresh-workflow", "type: ci-provider, ci-provider: codefresh-workflow"},
-	{"buildkite-job", "type: buildkite-job"}, {"buildkite-job", "type: ci-provider, ci-provider: buildkite-job"},
-	{"circleci-job", "type: ci-provider, ci-provider: circleci-job"}, {"buddy-pipeline", "type: ci-provider, ci-provider: buddy-pipeline"},
+	{"github-workflow", "type: github-workflow"},
+	{"github-workflow", "type: ci-provider, ci-provider: github-workflow"},
+	{"gitlab-pipeline", "type: gitlab-pipeline"},
+	{"gitlab-pipeline", "type: ci-provider, ci-provider: gitlab-pipeline"},
+	{"codefresh-workflow", "type: codefresh-workflow"},
+	{"codefresh-workflow", "type: ci-provider, ci-provider: codefresh-workflow"},
+	{"buildkite-job", "type: buildkite-job"},
+	{"buildkite-job", "type: ci-provider, ci-provider: buildkite-job"},
+	{"circleci-job", "type: ci-provider, ci-provider: circleci-job"},
+	{"buddy-pipeline", "type: ci-provider, ci-provider: buddy-pipeline"},
 }
 
 // stricter are the claims that Fulcio certifies and mayfly refuses: parts that are missing or lead elsewhere, claims of a token

@@ -47,7 +47,8 @@ func BenchmarkDecide(b *testing.B) {
 		b.Fatal(err)
 	}
 	t, err := Config{Issuers: map[string]IssuerConfig{iss: {ClientID: "sigstore", Profile: "github-workflow", Policy: &PolicyConfig{Rules: []RuleConfig{
-		{Name: "owner", Allow: `claims.repository_owner_id == "78"`}, {Name: "pull-request", Deny: `claims.event_name == "pull_request"`},
+		{Name: "owner", Allow: `claims.repository_owner_id == "78"`},
+		{Name: "pull-request", Deny: `claims.event_name == "pull_request"`},
 		{Name: "workflow", Allow: `claims.job_workflow_ref.startsWith("octo/app/.github/workflows/release.yml@refs/heads/")`},
 	}}}}}.compile()
 	if err != nil {

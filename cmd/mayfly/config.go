@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -149,8 +150,8 @@ func checkConfig(ctx context.Context, path string, online bool) (checkResult, er
 }
 
 func problemsOf(err error) []problemView {
-	all, ok := err.(config.Problems)
-	if !ok {
+	var all config.Problems
+	if !errors.As(err, &all) {
 		return []problemView{{What: err.Error()}}
 	}
 	var out []problemView

@@ -183,6 +183,62 @@ func (p *Provider) Key() (crypto.Signer, string) {
 	return p.key, p.kid
 }
 
+// misbehave answers in place of the provider, for the faults that are no answer at all.
+func (p *Provider) misbehave(w http.ResponseWriter, r *http.Request, fault Fault) bool {
+	switch fault {
+	case Error500:
+		http.Error(w, "canary-of-the-provider", http.StatusInternalServerError)
+		return true
+	case Hang:
+		select {
+		case <-r.Context().Done():
+		case <-p.release:
+		}
+		return true
+	case Garbage:
+		_, _ = w.Write([]byte("<html>canary-of-the-provider"))
+		return true
+	case Huge:
+		for range 256 {
+			if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+				return true
+			}
+		}
+		return true
+	case Bomb:
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		for range 256 {
+			if _, err := z.Write(make([]byte, 1<<20)); err != nil {
+				return true
+			}
+		}
+		_ = z.Close()
+		return true
+	case Drip:
+		for {
+			if _, err := w.Write([]byte(" ")); err != nil {
+				return true
+			}
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-r.Context().Done():
+				return true
+			case <-p.release:
+				return true
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	case RedirectAway:
+		http.Redirect(w, r, "http://localhost:1/", http.StatusFound)
+		return true
+	case RedirectLoop:
+		http.Redirect(w, r, r.URL.Path, http.StatusFound)
+		return true
+	}
+	return false
+}
+
 // ServeHTTP serves discovery and keys.
 func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.asked.Add(1)
@@ -191,59 +247,11 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Unlock()
 	issuer := p.URL()
 	w = counter{w, &p.sent}
-	switch fault {
-	case Error500:
-		http.Error(w, "canary-of-the-provider", http.StatusInternalServerError)
+	if p.misbehave(w, r, fault) {
 		return
-	case Hang:
-		select {
-		case <-r.Context().Done():
-		case <-p.release:
-		}
-		return
-	case Garbage:
-		_, _ = w.Write([]byte("<html>canary-of-the-provider"))
-		return
-	case Huge:
-		for range 256 {
-			if _, err := w.Write(make([]byte, 1<<20)); err != nil {
-				return
-			}
-		}
-		return
-	case Bomb:
-		w.Header().Set("Content-Encoding", "gzip")
-		z := gzip.NewWriter(w)
-		for range 256 {
-			if _, err := z.Write(make([]byte, 1<<20)); err != nil {
-				return
-			}
-		}
-		_ = z.Close()
-		return
-	case Drip:
-		for {
-			if _, err := w.Write([]byte(" ")); err != nil {
-				return
-			}
-			_ = http.NewResponseController(w).Flush()
-			select {
-			case <-r.Context().Done():
-				return
-			case <-p.release:
-				return
-			case <-time.After(20 * time.Millisecond):
-			}
-		}
-	case RedirectAway:
-		http.Redirect(w, r, "http://localhost:1/", http.StatusFound)
-		return
-	case RedirectLoop:
-		http.Redirect(w, r, r.URL.Path, http.StatusFound)
-		return
-	case WrongIssuer:
+	}
+	if fault == WrongIssuer {
 		issuer = "https://other.example.com"
-	case None, NoKeys, TooManyKeys, WeakKeys:
 	}
 	if strings.HasSuffix(r.URL.Path, "/.well-known/openid-configuration") {
 		_ = json.NewEncoder(w).Encode(map[string]any{
