@@ -57,7 +57,7 @@ func remote(t *testing.T, l *ct.Log) *ctlog.Set {
 	return set
 }
 
-// A1 A5 A8 A9 A10 A14 B1 B13: what is issued under each kind of CA key passes the oracle.
+// A1 // A5 // A8 // A9 // A10 // A14 // B1 // B13: what is issued under each kind of CA key passes the oracle.
 func TestIssue(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []pki.KeyType{pki.P256, pki.P384, pki.P521, pki.RSA2048, pki.Ed25519} {
@@ -89,7 +89,7 @@ func TestIssue(t *testing.T) {
 	}
 }
 
-// C9 A6 C1: a chain that could not issue one certificate now is refused, with the reason.
+// C9 // A6 // C1: a chain that could not issue one certificate now is refused, with the reason.
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -177,7 +177,7 @@ func oneSCT(t *testing.T) [][]byte {
 	return [][]byte{sct}
 }
 
-// A2 A3 B12: two signatures for a certificate, the second only when the log has answered; each over bytes that are in the
+// A2 // A3 // B12: two signatures for a certificate, the second only when the log has answered; each over bytes that are in the
 // precertificate or the certificate.
 func TestSignsOnlyWhatIsReleased(t *testing.T) {
 	t.Parallel()
@@ -231,7 +231,7 @@ func TestSignsOnlyWhatIsReleased(t *testing.T) {
 	}
 }
 
-// C1 C10 F6: a signer that fails or signs with another key gives nothing away.
+// C1 // C10 // F6: a signer that fails or signs with another key gives nothing away.
 func TestSignerFaults(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -253,7 +253,7 @@ func TestSignerFaults(t *testing.T) {
 	}
 }
 
-// A5 A6 A7 C7: the clock decides.
+// A5 // A6 // A7 // C7: the clock decides.
 func TestClock(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
@@ -320,7 +320,7 @@ func TestNameConstraints(t *testing.T) {
 	}
 }
 
-// A17 D12: a value that a certificate cannot carry exactly is the caller's fault.
+// A17 // D12: a value that a certificate cannot carry exactly is the caller's fault.
 func TestIdentityRefused(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})

@@ -81,7 +81,7 @@ func (s *server) trust() client.Trust {
 	return client.Trust{Chains: [][]*x509.Certificate{s.pki.Chain}, Logs: []client.Log{{Key: s.log.Key()}}, MinSCTs: 1}
 }
 
-// B1 C1: an answer is returned only if it is for our key, leads to a trusted root and is in a trusted log.
+// B1 // C1: an answer is returned only if it is for our key, leads to a trusted root and is in a trusted log.
 func TestVerifies(t *testing.T) {
 	t.Parallel()
 	s := start(t)

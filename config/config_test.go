@@ -111,7 +111,7 @@ ci-issuer-metadata:
 	}
 }
 
-// G1 G2: each mistake is reported with file, line and column, and what to write.
+// G1 // G2: each mistake is reported with file, line and column, and what to write.
 func TestRefuses(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

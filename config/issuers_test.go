@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 )
 
-// G1 D7: the corpus of wrong issuer files. A tilde stands where the message must point to.
+// G1 // D7: the corpus of wrong issuer files. A tilde stands where the message must point to.
 func TestRefusesIssuers(t *testing.T) {
 	t.Parallel()
 	const head = "oidc-issuers:\n  https://a.example.com:\n    client-id: sigstore\n"

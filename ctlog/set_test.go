@@ -47,7 +47,7 @@ func askedOf(t *testing.T, s *ctlog.Set, p tbs.Precertificate, members []ctlog.M
 	return names
 }
 
-// B1 B2: as many SCTs as the policy says, each of another log, those of different operators first.
+// B1 // B2: as many SCTs as the policy says, each of another log, those of different operators first.
 func TestPolicy(t *testing.T) {
 	t.Parallel()
 	p := newAuthority(t).precert(t)
@@ -96,7 +96,7 @@ func TestExtensionsAreCopied(t *testing.T) {
 	}
 }
 
-// B4 B6: a log whose validity does not cover the certificate is not asked; the edges to the second.
+// B4 // B6: a log whose validity does not cover the certificate is not asked; the edges to the second.
 func TestWindow(t *testing.T) {
 	t.Parallel()
 	p := newAuthority(t).precert(t)
@@ -202,7 +202,7 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// B8 B12: the caller's end is the caller's, whatever the log does then, and no mark against the log.
+// B8 // B12: the caller's end is the caller's, whatever the log does then, and no mark against the log.
 func TestCallerLeaves(t *testing.T) {
 	t.Parallel()
 	own := fault.New(fault.NotReady, nil)

@@ -147,7 +147,7 @@ func faultTable(t *testing.T) []faultRow {
 	}
 }
 
-// B1 B2 B3 B8 B9 B11
+// B1 // B2 // B3 // B8 // B9 B11
 func TestFaultOfOneLog(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -180,7 +180,7 @@ func TestFaultOfOneLog(t *testing.T) {
 	}
 }
 
-// B1 B9 B10: whatever one log does, another one makes up for it, at once or after the stagger.
+// B1 // B9 // B10: whatever one log does, another one makes up for it, at once or after the stagger.
 func TestFaultOfFirstLog(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)

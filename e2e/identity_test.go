@@ -59,7 +59,7 @@ var stricter = map[string]bool{
 // numbers keep their digits.
 var different = map[string]bool{"github-workflow url-claim": true, "github-workflow numbers": true}
 
-// TestSameAsFulcio issues from one issuer file at a released Fulcio and at mayfly, for the claims of every golden file, and
+// TestSameAsFulcio (// H7 // D16) issues from one issuer file at a released Fulcio and at mayfly, for the claims of every golden file, and
 // compares what the certificates say.
 func TestSameAsFulcio(t *testing.T) {
 	t.Parallel()

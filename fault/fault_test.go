@@ -9,7 +9,7 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// F6 F7: a client reads the table's text and declared facts; causes stay inside, whatever they are wrapped in.
+// F6 // F7: a client reads the table's text and declared facts; causes stay inside, whatever they are wrapped in.
 func TestNew(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("canary")

@@ -65,7 +65,7 @@ func reason(err error) fault.Reason {
 	return fault.From(err).Reason
 }
 
-// D12 D16: the profile of GitHub Actions maps each claim to its extension, numbers in full.
+// D12 // D16: the profile of GitHub Actions maps each claim to its extension, numbers in full.
 func TestCIProvider(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
@@ -110,7 +110,7 @@ func TestCIProvider(t *testing.T) {
 	}
 }
 
-// D2 D3 D4 D5: only the one canonical spelling of a token passes.
+// D2 // D3 // D4 // D5: only the one canonical spelling of a token passes.
 func TestTokenHygiene(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
@@ -146,7 +146,7 @@ func TestTokenHygiene(t *testing.T) {
 	}
 }
 
-// E4 E5 E7: a new key is accepted at once; a flood of unknown key ids does not make a flood of fetches, nor keep good tokens out.
+// E4 // E5 // E7: a new key is accepted at once; a flood of unknown key ids does not make a flood of fetches, nor keep good tokens out.
 func TestRotationAndFlood(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
@@ -207,7 +207,7 @@ func TestLastGoodKeys(t *testing.T) {
 	}
 }
 
-// D6 D7 D8 G1: what can be wrong in an issuer file.
+// D6 // D7 // D8 // G1: what can be wrong in an issuer file.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	ok := oidc.IssuerConfig{ClientID: "sigstore", Type: "email"}

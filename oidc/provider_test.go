@@ -32,7 +32,7 @@ func one(p *idp.Provider, change func(*oidc.IssuerConfig)) oidc.Config {
 	return oidc.Config{Issuers: map[string]oidc.IssuerConfig{p.URL(): c}}
 }
 
-// E1 E2 E6 E9 E10 E11: whatever a provider does wrong ends soon, is not the caller's fault, and costs bounded memory. With
+// E1 // E2 // E6 // E9 // E10 // E11: whatever a provider does wrong ends soon, is not the caller's fault, and costs bounded memory. With
 // keys in hand nobody notices.
 func TestProviderFaults(t *testing.T) {
 	t.Parallel()
@@ -414,7 +414,7 @@ func TestStaticKeys(t *testing.T) {
 	}
 }
 
-// D2 D9 D10: the rules on tokens that an entry can set.
+// D2 // D9 // D10: the rules on tokens that an entry can set.
 func TestTokenRules(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

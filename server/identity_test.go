@@ -10,7 +10,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/oracle"
 )
 
-// A10 A17 D12: a name that is no e-mail address and no URI, extensions of the operator's own, and none of the old ones, all
+// A10 // A17 // D12: a name that is no e-mail address and no URI, extensions of the operator's own, and none of the old ones, all
 // the way through the server and the oracle.
 func TestIdentitiesInCertificates(t *testing.T) {
 	t.Parallel()

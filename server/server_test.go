@@ -214,7 +214,7 @@ func leafOf(t *testing.T, chain []string) []byte {
 	return b.Bytes
 }
 
-// B1 F7: the same certificate over both transports, on one port and on two.
+// B1 // F7: the same certificate over both transports, on one port and on two.
 func TestCreateSigningCertificate(t *testing.T) {
 	t.Parallel()
 	for _, onePort := range []bool{false, true} {
@@ -280,7 +280,7 @@ const (
 	msgWeak  = "The public key supplied in the request is insecure"
 )
 
-// D2 D4 D9 D10 D11 D18 A12 F1 F6 F7: each fault of a caller has its status, its message and its reason, and names nothing secret.
+// D2 // D4 // D9 // D10 // D11 // D18 // A12 // F1 // F6 // F7: each fault of a caller has its status, its message and its reason, and names nothing secret.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -356,7 +356,7 @@ func flip(s string) string {
 	return "A" + s[1:]
 }
 
-// E11 F6 B9: the fault of a dependency is 503 with Retry-After, within time, and its words stay inside.
+// E11 // F6 // B9: the fault of a dependency is 503 with Retry-After, within time, and its words stay inside.
 func TestDependencyFaults(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -59,7 +59,7 @@ func (s *serveProcess) hangup(t *testing.T) {
 	}
 }
 
-// C2 G3: a hundred reloads in a second cost no request. A broken file changes nothing, and says where it is broken.
+// C2 // G3: a hundred reloads in a second cost no request. A broken file changes nothing, and says where it is broken.
 func TestReloadUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -129,7 +129,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 }
 
-// C4 C6: a chain is replaced as a pair with its key, never by half; the old one stays in the trust bundle.
+// C4 // C6: a chain is replaced as a pair with its key, never by half; the old one stays in the trust bundle.
 func TestReloadChain(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
