@@ -221,7 +221,7 @@ func newChainguardMapper(r IssuerConfig, _ library) (mapper, error) {
 			_, err := c.text("sub")
 			return id, err
 		}
-		if !lenient && (dotted(id.Subject) || strings.Contains(id.Subject, "//") || strings.HasPrefix(id.Subject, "/")) {
+		if !lenient && (dotted(id.Subject) || slashed(id.Subject) || escaped(id.Subject)) {
 			return id, badSubject("not a path")
 		}
 		u, err := url.Parse(id.Issuer)

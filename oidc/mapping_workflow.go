@@ -30,13 +30,36 @@ func (t *texts) need(name string) string {
 	return s
 }
 
-// path returns a claim that must be there and becomes a part of a path: one that would lead elsewhere is refused (D15).
+// path returns a claim that must be there and becomes a part of a path: one that would lead elsewhere, or that another
+// text would become the same path as, is refused (D13, D15).
 func (t *texts) path(name string) string {
 	s := t.need(name)
-	if t.err == nil && !t.lenient && (dotted(s) || strings.HasPrefix(s, "/")) {
-		t.err = fault.New(fault.ClaimInvalid, errors.New("leads out of its path"), "claim", name)
+	if t.err == nil && !t.lenient && (dotted(s) || slashed(s) || escaped(s)) {
+		t.err = fault.New(fault.ClaimInvalid, errors.New("leads out of its path, or is not the only way to write it"), "claim", name)
 	}
 	return s
+}
+
+// segment is path for what stands between two slashes.
+func (t *texts) segment(name string) string {
+	s := t.path(name)
+	if t.err == nil && !t.lenient && strings.Contains(s, "/") {
+		t.err = fault.New(fault.ClaimInvalid, errors.New("has a slash"), "claim", name)
+	}
+	return s
+}
+
+// slashed reports whether joining would drop a slash of path.
+func slashed(path string) bool { return strings.HasPrefix(path, "/") || strings.Contains(path, "//") }
+
+// escaped reports whether path has a percent sign that joining would take for an escape (RFC 3986 §2.1).
+func escaped(path string) bool {
+	for i := 0; i+2 < len(path); i++ {
+		if path[i] == '%' && strings.Trim(path[i+1:i+3], "0123456789abcdefABCDEF") == "" {
+			return true
+		}
+	}
+	return false
 }
 
 // may returns a claim that may be absent.
@@ -124,7 +147,7 @@ func newGitLabMapper(r IssuerConfig, _ library) (mapper, error) {
 		t := &texts{claims: c, lenient: lenient}
 		project, source := t.path("project_path"), t.need("pipeline_source")
 		t.need("pipeline_id")
-		configRef, jobID, ref, refType := t.path("ci_config_ref_uri"), t.path("job_id"), t.need("ref"), t.need("ref_type")
+		configRef, jobID, ref, refType := t.need("ci_config_ref_uri"), t.path("job_id"), t.need("ref"), t.need("ref_type")
 		namespace, namespaceID, projectID := t.path("namespace_path"), t.need("namespace_id"), t.need("project_id")
 		sha, runner := t.need("sha"), t.need("runner_environment")
 		configSHA, visibility := t.may("ci_config_sha"), t.may("project_visibility")
@@ -142,7 +165,7 @@ func newGitLabMapper(r IssuerConfig, _ library) (mapper, error) {
 			return id, fault.New(fault.ClaimInvalid, errors.New("neither branch nor tag"), "claim", "ref_type")
 		}
 		u, err := url.Parse("https://" + configRef)
-		if err != nil || u.User != nil && !lenient {
+		if err != nil || !lenient && (u.User != nil || dotted(configRef)) {
 			return id, fault.New(fault.ClaimInvalid, errors.New("not a URL without its scheme"), "claim", "ci_config_ref_uri")
 		}
 		p := &paths{base: "https://gitlab.com/"}
@@ -178,7 +201,7 @@ func newBuildkiteMapper(r IssuerConfig, _ library) (mapper, error) {
 			return id, err
 		}
 		t := &texts{claims: c, lenient: lenient}
-		organization, pipeline := t.path("organization_slug"), t.path("pipeline_slug")
+		organization, pipeline := t.segment("organization_slug"), t.segment("pipeline_slug")
 		if t.err != nil {
 			return id, t.err
 		}
@@ -196,13 +219,13 @@ func newCodefreshMapper(r IssuerConfig, _ library) (mapper, error) {
 			return id, err
 		}
 		t := &texts{claims: c, lenient: lenient}
-		account, pipeline, workflow := t.path("account_id"), t.path("pipeline_id"), t.path("workflow_id")
+		account, pipeline, workflow := t.segment("account_id"), t.segment("pipeline_id"), t.segment("workflow_id")
 		platform := t.may("platform_url")
-		need := t.path // Fulcio lets these be empty; the URI would then mean another pipeline
+		name, path := t.segment, t.path // Fulcio lets these be empty; the URI would then mean another pipeline
 		if lenient {
-			need = t.may
+			name, path = t.may, t.may
 		}
-		accountName, pipelineName := need("account_name"), need("pipeline_name")
+		accountName, pipelineName := name("account_name"), path("pipeline_name")
 		repository, ref, runner := t.may("scm_repo_url"), t.may("scm_ref"), t.may("runner_environment")
 		if t.err != nil {
 			return id, t.err

@@ -21,6 +21,7 @@ type profile struct {
 	san        template
 	extensions []profileExtension // in the order of a certificate
 	under      string             // what the URI must begin with; "": anything
+	segments   []string           // claims that stand between two slashes of the URI
 }
 
 type profileExtension struct {
@@ -29,7 +30,7 @@ type profileExtension struct {
 }
 
 func parseProfile(name string, c ProviderConfig) (*profile, error) {
-	p := &profile{defaults: c.Defaults, overridden: map[string]bool{}}
+	p := &profile{defaults: c.Defaults, overridden: map[string]bool{}, segments: profiles[name].Segments}
 	claimed := c.Claims
 	if claimed == nil {
 		claimed = claimedDefaults(name, c)
@@ -150,7 +151,7 @@ func (p *profile) name(v values, lenient bool) (identity.SAN, error) {
 			switch s, ok := v.get(r.claim); {
 			case ok && s == "":
 				return identity.SAN{}, fault.New(fault.ClaimMissing, errors.New("empty"), "claim", r.claim)
-			case ok && (dotted(s) || strings.HasPrefix(s, "/")):
+			case ok && (dotted(s) || strings.HasPrefix(s, "/") || strings.Contains(s, "/") && slices.Contains(p.segments, r.claim)):
 				return identity.SAN{}, fault.New(fault.ClaimInvalid, errors.New("leads out of its path"), "claim", r.claim)
 			}
 		}

@@ -17,9 +17,11 @@ type shipped struct {
 	// Issuers for which the parameters' defaults are right. Another issuer must set them: a certificate would otherwise name
 	// repositories of somebody else's host.
 	Issuers []string
-	Under   string // the parameter that the URI in the certificate must begin with
-	Email   *emailProfile
-	Needs   []string // claims, where there are no templates
+	// Segments are claims that have no slash: with one, two claims could make the URI of two others (D13).
+	Segments []string
+	Under    string // the parameter that the URI in the certificate must begin with
+	Email    *emailProfile
+	Needs    []string // claims, where there are no templates
 }
 
 // emailProfile is a profile whose certificates name an address.
@@ -65,6 +67,7 @@ var profiles = map[string]shipped{
 	},
 	"codefresh-workflow": {
 		Summary: "Codefresh", Issuers: []string{"https://oidc.codefresh.io"}, Parameters: []string{"platform_url"},
+		Segments: []string{"account_name", "account_id", "pipeline_id"},
 		ProviderConfig: ProviderConfig{
 			Defaults: map[string]string{"platform_url": "https://g.codefresh.io", "scm_repo_url": "", "scm_ref": "", "runner_environment": ""},
 			Claims:   []string{"platform_url", "scm_repo_url", "scm_ref", "runner_environment"},
@@ -78,6 +81,7 @@ var profiles = map[string]shipped{
 	},
 	"buildkite-job": {
 		Summary: "Buildkite", Issuers: []string{"https://agent.buildkite.com"}, Parameters: []string{"url"},
+		Segments: []string{"organization_slug", "pipeline_slug"},
 		ProviderConfig: ProviderConfig{
 			Defaults: map[string]string{"url": "https://buildkite.com"}, Claims: []string{},
 			SAN: "{{.url}}/{{.organization_slug}}/{{.pipeline_slug}}",
@@ -89,7 +93,8 @@ var profiles = map[string]shipped{
 	},
 	"circleci-job": {
 		Summary: "CircleCI; issuers are per organization", Parameters: []string{"api_url", "platform_url"},
-		Issuers: []string{"https://oidc.circleci.com", "https://oidc.circleci.com/org/*"},
+		Issuers:  []string{"https://oidc.circleci.com", "https://oidc.circleci.com/org/*"},
+		Segments: []string{"oidc.circleci.com/project-id", "oidc.circleci.com/pipeline-definition-id"},
 		ProviderConfig: ProviderConfig{
 			Defaults: map[string]string{"api_url": "https://circleci.com/api/v2", "platform_url": "https://app.circleci.com/"}, Claims: []string{},
 			SAN: `{{.api_url}}/projects/{{index . "oidc.circleci.com/project-id"}}/pipeline-definitions/{{index . "oidc.circleci.com/pipeline-definition-id"}}`,
@@ -104,7 +109,8 @@ var profiles = map[string]shipped{
 	},
 	"buddy-pipeline": {
 		Summary: "Buddy", Parameters: []string{"base_url"},
-		Issuers: []string{"https://oidc.buddyusercontent.com", "https://*-oidc.buddyusercontent.com"},
+		Issuers:  []string{"https://oidc.buddyusercontent.com", "https://*-oidc.buddyusercontent.com"},
+		Segments: []string{"workspace_domain", "project_name", "pipeline_id"},
 		ProviderConfig: ProviderConfig{
 			Defaults: map[string]string{"base_url": "https://app.buddy.works", "revision": "", "ref": ""}, Claims: []string{"revision", "ref"},
 			SAN: "{{.base_url}}/{{.workspace_domain}}/{{.project_name}}/pipelines/pipeline/{{.pipeline_id}}",
@@ -119,6 +125,7 @@ var profiles = map[string]shipped{
 	},
 	"azure-pipelines": {
 		Summary: "Azure Pipelines; url: the organization, https://dev.azure.com/ORGANIZATION", Parameters: []string{"url"},
+		Segments: []string{"prj_id", "def_id"},
 		ProviderConfig: ProviderConfig{
 			Defaults: map[string]string{"url": "", "rpo_uri": "", "rpo_ver": "", "rpo_ref": "", "rpo_id": ""}, Claims: []string{"rpo_uri", "rpo_ver", "rpo_ref", "rpo_id"},
 			SAN: "{{.url}}/{{.prj_id}}/_build?definitionId={{.def_id}}",
@@ -131,7 +138,8 @@ var profiles = map[string]shipped{
 	},
 	"bitbucket-pipelines": {
 		Summary: "Bitbucket Pipelines; the audience is the workspace's own, ari:cloud:bitbucket::workspace/…", Parameters: []string{"url"},
-		Issuers: []string{"https://api.bitbucket.org/2.0/workspaces/*/pipelines-config/identity/oidc"},
+		Issuers:  []string{"https://api.bitbucket.org/2.0/workspaces/*/pipelines-config/identity/oidc"},
+		Segments: []string{"workspaceUuid", "repositoryUuid"},
 		ProviderConfig: ProviderConfig{
 			Defaults: map[string]string{"url": "https://bitbucket.org", "branchName": "", "deploymentEnvironmentUuid": ""}, Claims: []string{"branchName", "deploymentEnvironmentUuid"},
 			SAN: "{{.url}}/{{.workspaceUuid}}/{{.repositoryUuid}}",
@@ -162,6 +170,7 @@ var profiles = map[string]shipped{
 	},
 	"hcp-terraform": {
 		Summary: "HCP Terraform; url: the web address of Terraform Enterprise", Issuers: []string{"https://app.terraform.io"}, Parameters: []string{"url"},
+		Segments: []string{"terraform_organization_name", "terraform_workspace_name"},
 		ProviderConfig: ProviderConfig{
 			Defaults: map[string]string{"url": "https://app.terraform.io"}, Claims: []string{},
 			SAN: "{{.url}}/app/{{.terraform_organization_name}}/workspaces/{{.terraform_workspace_name}}",
