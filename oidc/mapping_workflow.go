@@ -103,8 +103,8 @@ func (p *paths) at(elem ...string) string {
 	return s
 }
 
-// newGitHubMapper certifies workflows of GitHub Actions.
-func newGitHubMapper(r IssuerConfig, _ library) (mapper, error) {
+// byClaims is a mapper that reads claims one by one: the first that is missing or wrong is the error, before what f says.
+func byClaims(r IssuerConfig, f func(*texts, identity.Identity) (identity.Identity, error)) mapper {
 	lenient := r.Compat == "fulcio"
 	return func(c claims) (identity.Identity, error) {
 		id, err := bySubject(c)
@@ -112,15 +112,23 @@ func newGitHubMapper(r IssuerConfig, _ library) (mapper, error) {
 			return id, err
 		}
 		t := &texts{claims: c, lenient: lenient}
+		id, err = f(t, id)
+		if t.err != nil {
+			err = t.err
+		}
+		return id, err
+	}
+}
+
+// newGitHubMapper certifies workflows of GitHub Actions.
+func newGitHubMapper(r IssuerConfig, _ library) (mapper, error) {
+	return byClaims(r, func(t *texts, id identity.Identity) (identity.Identity, error) {
 		jobRef, sha, event, repository := t.path("job_workflow_ref"), t.need("sha"), t.need("event_name"), t.path("repository")
 		workflow, ref := t.need("workflow"), t.need("ref")
 		jobSHA, runner, repositoryID := t.need("job_workflow_sha"), t.need("runner_environment"), t.need("repository_id")
 		owner, ownerID, visibility := t.path("repository_owner"), t.need("repository_owner_id"), t.need("repository_visibility")
 		workflowRef, workflowSHA := t.path("workflow_ref"), t.need("workflow_sha")
 		runID, attempt := t.path("run_id"), t.path("run_attempt")
-		if t.err != nil {
-			return id, t.err
-		}
 		p := &paths{base: "https://github.com/"}
 		id = named(id, p.at(jobRef), map[identity.Extension]string{
 			identity.GitHubWorkflowTrigger: event, identity.GitHubWorkflowSHA: sha, identity.GitHubWorkflowName: workflow,
@@ -133,18 +141,12 @@ func newGitHubMapper(r IssuerConfig, _ library) (mapper, error) {
 			identity.SourceRepositoryVisibility: visibility,
 		})
 		return id, p.err
-	}, nil
+	}), nil
 }
 
 // newGitLabMapper certifies pipelines of gitlab.com.
 func newGitLabMapper(r IssuerConfig, _ library) (mapper, error) {
-	lenient := r.Compat == "fulcio"
-	return func(c claims) (identity.Identity, error) {
-		id, err := bySubject(c)
-		if err != nil {
-			return id, err
-		}
-		t := &texts{claims: c, lenient: lenient}
+	return byClaims(r, func(t *texts, id identity.Identity) (identity.Identity, error) {
 		project, source := t.path("project_path"), t.need("pipeline_source")
 		t.need("pipeline_id")
 		configRef, jobID, ref, refType := t.need("ci_config_ref_uri"), t.path("job_id"), t.need("ref"), t.need("ref_type")
@@ -152,7 +154,7 @@ func newGitLabMapper(r IssuerConfig, _ library) (mapper, error) {
 		sha, runner := t.need("sha"), t.need("runner_environment")
 		configSHA, visibility := t.may("ci_config_sha"), t.may("project_visibility")
 		if t.err == nil {
-			t.err = runnerID(c["runner_id"])
+			t.err = runnerID(t.claims["runner_id"])
 		}
 		switch {
 		case t.err != nil:
@@ -165,7 +167,7 @@ func newGitLabMapper(r IssuerConfig, _ library) (mapper, error) {
 			return id, fault.New(fault.ClaimInvalid, errors.New("neither branch nor tag"), "claim", "ref_type")
 		}
 		u, err := url.Parse("https://" + configRef)
-		if err != nil || !lenient && (u.User != nil || dotted(configRef)) {
+		if err != nil || !t.lenient && (u.User != nil || dotted(configRef)) {
 			return id, fault.New(fault.ClaimInvalid, errors.New("not a URL without its scheme"), "claim", "ci_config_ref_uri")
 		}
 		p := &paths{base: "https://gitlab.com/"}
@@ -177,7 +179,7 @@ func newGitLabMapper(r IssuerConfig, _ library) (mapper, error) {
 			identity.RunInvocationURI: p.at(project, "/-/jobs/", jobID), identity.SourceRepositoryVisibility: visibility,
 		})
 		return id, p.err
-	}, nil
+	}), nil
 }
 
 // runnerID checks the one claim that is a number: whole, and not zero.
@@ -194,42 +196,24 @@ func runnerID(v any) error {
 
 // newBuildkiteMapper certifies pipelines of Buildkite.
 func newBuildkiteMapper(r IssuerConfig, _ library) (mapper, error) {
-	lenient := r.Compat == "fulcio"
-	return func(c claims) (identity.Identity, error) {
-		id, err := bySubject(c)
-		if err != nil {
-			return id, err
-		}
-		t := &texts{claims: c, lenient: lenient}
+	return byClaims(r, func(t *texts, id identity.Identity) (identity.Identity, error) {
 		organization, pipeline := t.segment("organization_slug"), t.segment("pipeline_slug")
-		if t.err != nil {
-			return id, t.err
-		}
 		p := &paths{base: "https://buildkite.com"}
 		return named(id, p.at(organization, pipeline), nil), p.err
-	}, nil
+	}), nil
 }
 
 // newCodefreshMapper certifies pipelines of Codefresh, whose tokens name the platform.
 func newCodefreshMapper(r IssuerConfig, _ library) (mapper, error) {
-	lenient := r.Compat == "fulcio"
-	return func(c claims) (identity.Identity, error) {
-		id, err := bySubject(c)
-		if err != nil {
-			return id, err
-		}
-		t := &texts{claims: c, lenient: lenient}
+	return byClaims(r, func(t *texts, id identity.Identity) (identity.Identity, error) {
 		account, pipeline, workflow := t.segment("account_id"), t.segment("pipeline_id"), t.segment("workflow_id")
 		platform := t.may("platform_url")
 		name, path := t.segment, t.path // Fulcio lets these be empty; the URI would then mean another pipeline
-		if lenient {
+		if t.lenient {
 			name, path = t.may, t.may
 		}
 		accountName, pipelineName := name("account_name"), path("pipeline_name")
 		repository, ref, runner := t.may("scm_repo_url"), t.may("scm_ref"), t.may("runner_environment")
-		if t.err != nil {
-			return id, t.err
-		}
 		if platform == "" {
 			platform = "https://g.codefresh.io"
 		}
@@ -240,5 +224,5 @@ func newCodefreshMapper(r IssuerConfig, _ library) (mapper, error) {
 			identity.BuildConfigURI: p.at("api/pipelines", pipeline), identity.RunInvocationURI: p.at("build", workflow),
 		})
 		return id, p.err
-	}, nil
+	}), nil
 }
