@@ -138,3 +138,19 @@ func FuzzMarshal(f *testing.F) {
 		}
 	})
 }
+
+// A10: an OID that is taken is under a private enterprise number that is nobody else's, and is written in one way.
+func FuzzParseArc(f *testing.F) {
+	for _, s := range []string{"1.3.6.1.4.1.99999.1", "1.3.6.1.4.1.57264.1.9", "1.3.6.1.4.1.11129.2.4.2", "2.5.29.17", "1.3.6.1.4.1.01.1", "1.3.6.1.4.1.4294967296.1", "1.3.6.1.4.1.99999"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		oid, err := identity.ParseArc(s)
+		if err != nil {
+			return
+		}
+		if oid.String() != s || !strings.HasPrefix(s, "1.3.6.1.4.1.") || strings.HasPrefix(s, "1.3.6.1.4.1.57264.") || strings.HasPrefix(s, "1.3.6.1.4.1.11129.") {
+			t.Errorf("%s is %s", s, oid)
+		}
+	})
+}

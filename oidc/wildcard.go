@@ -125,7 +125,7 @@ func match(pattern, s string) bool {
 			return false
 		}
 		w, s = run(s)
-		if strings.Contains(w, "*") || !glob(p, w) {
+		if starred := strings.Contains(p, "*"); strings.Contains(w, "*") || starred && !starByte(w[0]) || !glob(p, w) {
 			return false
 		}
 	}

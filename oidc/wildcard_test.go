@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // asRegexp is what a pattern means, in another notation.
@@ -18,16 +19,16 @@ func FuzzPattern(f *testing.F) {
 	f.Add("*", "*-*", "--")
 	f.Add("x*", "*x", "x*x")
 	f.Fuzz(func(t *testing.T, a, b, s string) {
-		if len(a)+len(b) > 200 || strings.Count(a+b, "*") > 20 {
+		if !utf8.ValidString(a) || !utf8.ValidString(s) || len(a)+len(b) > 200 || strings.Count(a+b, "*") > 20 {
 			return
+		}
+		if strings.Contains(s, "*") || strings.Contains(s+a, "\n") {
+			return // a star in a text is refused on purpose; $ treats a line end in its own way
 		}
 		ra := &row{}
 		root := &trie{}
 		root.add(a, ra)
-		want := asRegexp(a).MatchString(s) && !strings.Contains(s, "*") && !strings.Contains(s, "\n")
-		if strings.Contains(s, "*") || strings.Contains(s, "\n") || strings.Contains(a, "\n") {
-			return // a star in a text is refused on purpose; $ treats a line end in its own way
-		}
+		want := asRegexp(a).MatchString(s)
 		if got := match(a, s); got != want {
 			t.Errorf("match(%q, %q) = %t", a, s, got)
 		}
