@@ -78,6 +78,13 @@ func (r *Readiness) Replace(checks []Check) {
 type Report struct {
 	Ready        bool                  `json:"ready"`
 	Dependencies map[string]Dependency `json:"dependencies"`
+	Config       *InForce              `json:"config,omitempty"` // nil until there is one
+}
+
+// InForce is the configuration that requests run on.
+type InForce struct {
+	Generation uint64 `json:"generation"` // counts configurations, from 1
+	Digest     string `json:"digest"`     // SHA-256, in hexadecimal
 }
 
 // Dependency is one line of a [Report].
@@ -113,6 +120,8 @@ func (s *Server) report() Report {
 	}
 	if st := s.state.Load(); st.core == nil {
 		refuse(st.cause)
+	} else {
+		r.Config = &InForce{st.core.Generation, st.core.Digest}
 	}
 	select {
 	case <-s.stopping:

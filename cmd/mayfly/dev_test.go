@@ -131,6 +131,10 @@ func TestDevReadiness(t *testing.T) {
 	var report struct {
 		Ready        bool
 		Dependencies map[string]struct{ OK bool }
+		Config       struct {
+			Generation int
+			Digest     string
+		}
 	}
 	if err := json.Unmarshal(body, &report); err != nil {
 		t.Fatalf("%v in %s", err, body)
@@ -138,7 +142,10 @@ func TestDevReadiness(t *testing.T) {
 	if status != http.StatusOK || !report.Ready {
 		t.Errorf("status %d, %s", status, body)
 	}
-	for _, name := range []string{"ca", "ct", "log embedded", "issuer " + p.issuer} {
+	if report.Config.Generation != 1 || len(report.Config.Digest) != 64 {
+		t.Errorf("configuration in force: %+v", report.Config)
+	}
+	for _, name := range []string{"ca", "ct", "config", "log embedded", "issuer " + p.issuer} {
 		if !report.Dependencies[name].OK {
 			t.Errorf("dependency %q is not ok in %s", name, body)
 		}
