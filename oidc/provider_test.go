@@ -142,6 +142,19 @@ func TestPrivateAddresses(t *testing.T) {
 	}
 }
 
+// A pattern on loopback is for laboratories: written out, it may be plain http.
+func TestLoopbackPattern(t *testing.T) {
+	t.Parallel()
+	p := idp.New(t, idp.Options{Path: "/id/1"})
+	v := verifier(t, oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{"http://127.0.0.1:*/id/*": {ClientID: "sigstore", Type: "email"}}}, oidc.Options{})
+	if _, err := v.Identify(t.Context(), p.Token(nil)); err != nil {
+		t.Error(err)
+	}
+	if err := (oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{"http://*/id": {ClientID: "sigstore", Type: "email"}}}).Check(); err == nil {
+		t.Error("plain http to any host is fine")
+	}
+}
+
 // E8: a flood of invented issuers under a pattern neither pushes a good one out nor starts more discoveries than there are slots.
 func TestTenants(t *testing.T) {
 	t.Parallel()

@@ -159,7 +159,8 @@ func (c IssuerConfig) checkPattern(key string) error {
 	if !strings.Contains(key, "*") {
 		errs = append(errs, fault.BadSetting("a pattern without a star", "move the entry to oidc-issuers"))
 	}
-	if !strings.HasPrefix(key, "https://") {
+	one := strings.ReplaceAll(key, "*", "0") // an issuer that matches; a star in a host makes it another one
+	if u, err := url.Parse(one); !strings.HasPrefix(key, "https://") && (err != nil || u.Scheme != "http" || !loopback(u.Hostname())) {
 		errs = append(errs, fault.BadSetting("a pattern begins with https://", "write https://"))
 	}
 	if c.Insecure {
@@ -177,7 +178,7 @@ func (c IssuerConfig) checkPattern(key string) error {
 	if c.Outbound.BearerTokenFile != "" {
 		errs = append(errs, fault.BadSetting("a pattern cannot send a token: every host that matches would get it", "write the issuer under oidc-issuers", "outbound", "bearer-token-file"))
 	}
-	return errors.Join(append(errs, c.checkURL(strings.ReplaceAll(key, "*", "x")))...)
+	return errors.Join(append(errs, c.checkURL(one))...)
 }
 
 func (c IssuerConfig) checkURL(text string) error {
