@@ -143,5 +143,6 @@ func issueUntilKilled(t *testing.T, o load) []lab.Issued {
 			}
 		}
 	}
+	<-o.dev.Done() // connections break before the process has let go of its files
 	return issued
 }
