@@ -137,7 +137,11 @@ type ProviderConfig struct {
 	// Template of the URI that the certificate names.
 	SAN string `yaml:"subject-alternative-name-template" alias:"SubjectAlternativeNameTemplate"`
 	// The defaults that a token's claim of the same name overrides. When omitted: those that are empty, and those that the shipped profile of the same name lists.
-	Claims []string `yaml:"claims"`
+	Claims []string `yaml:"claims,gap"`
+	// Claims that have no slash in the URI that the certificate names: with one, two claims could make the URI of two others.
+	Segments []string `yaml:"segments"`
+	// What the URI that the certificate names must begin with.
+	Under string `yaml:"under"`
 }
 
 // PolicyConfig is who gets a certificate. A token is refused if a deny rule holds, or if there are allow rules and none holds.
@@ -168,6 +172,8 @@ type VectorConfig struct {
 	Claims map[string]any `yaml:"claims"`
 	// allow or deny.
 	Expect string `yaml:"expect"`
+	// For deny: the reason of the refusal, such as EMAIL_UNVERIFIED. Default: POLICY_DENIED.
+	Reason string `yaml:"reason"`
 	// The rule that decides. When omitted: any.
 	Rule string `yaml:"rule"`
 	// The name in the certificate. When omitted: any.

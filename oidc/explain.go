@@ -128,7 +128,7 @@ func (e *Explainer) Claims(all map[string]any) *Explanation {
 	return x
 }
 
-// Decide maps claims and asks the policy, nothing else.
+// Decide maps claims and asks the policy. If they have an audience, it must be an accepted one.
 func (e *Explainer) Decide(all map[string]any) (Decision, error) {
 	parsed, err := ParseClaims(all)
 	if err != nil {
@@ -142,6 +142,11 @@ func (e *Explainer) Decide(all map[string]any) (Decision, error) {
 	r := e.table.find(iss)
 	if r == nil {
 		return Decision{}, fault.New(fault.IssuerNotTrusted, nil, "issuer", iss)
+	}
+	if _, ok := c["aud"]; ok {
+		if err := r.checkAudience(c); err != nil {
+			return Decision{Entry: r.key}, err
+		}
 	}
 	return r.decide(c)
 }
@@ -190,8 +195,10 @@ func (r *row) detail(name string, c claims) string {
 		return "exp " + at("exp")
 	case "not before":
 		return "nbf " + at("nbf")
+	case "algorithm":
+		return "of the announced ones only"
 	case "issued at":
-		if r.lenient {
+		if r.lenient && r.config.MaxAge == 0 && r.config.MaxLifetime == 0 {
 			return "not looked at (compat: fulcio)"
 		}
 		return "iat " + at("iat") + ", may live " + r.lifetime.String()

@@ -154,7 +154,7 @@ const (
 func (o Options) inCluster(issuer string, r *row) OutboundConfig {
 	out := r.config.Outbound
 	u, err := url.Parse(issuer)
-	if err != nil || r.wildcard || r.config.Type != "kubernetes" || u.Scheme != "https" || out.CABundle != "" || out.BearerTokenFile != "" || r.config.CACert != "" ||
+	if err != nil || r.wildcard || r.config.Type != "kubernetes" || u.Scheme != "https" || out.CABundle != "" || out.BearerTokenFile != "" || r.config.CACert != "" || r.config.DiscoveryURL != "" ||
 		u.Host != "kubernetes.default.svc" && u.Host != "kubernetes.default.svc.cluster.local" {
 		return out
 	}
@@ -189,10 +189,29 @@ func publicOnly(_, address string, _ syscall.RawConn) error {
 	return publicAddress(ap.Addr())
 }
 
+// specialPrefixes are address blocks that are not for the public internet (RFC 6890 and its registries), or that wrap an IPv4
+// address, and the two addresses at which clouds serve credentials outside of those blocks.
+var specialPrefixes = []string{
+	"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4", "168.63.129.16/32",
+	"::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16", "fec0::/10",
+}
+
+// publicName reports whether a host may be handed to a proxy, which resolves it out of our sight: not a short name, not one
+// that only a network of its own knows, not a number in a spelling that is no address.
+func publicName(host string) bool {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return publicAddress(a) == nil
+	}
+	labels := strings.Split(strings.ToLower(host), ".")
+	last := labels[len(labels)-1]
+	return len(labels) > 1 && last != "" && !slices.Contains([]string{"internal", "local", "localhost", "localdomain", "lan", "home", "corp", "arpa", "svc", "cluster"}, last) &&
+		strings.ContainsFunc(last, func(r rune) bool { return r >= 'a' && r <= 'z' }) && !strings.HasPrefix(last, "0x")
+}
+
 func publicAddress(a netip.Addr) error {
 	a = a.Unmap()
-	if !a.IsGlobalUnicast() || a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || netip.MustParsePrefix("100.64.0.0/10").Contains(a) ||
-		netip.MustParsePrefix("64:ff9b::/96").Contains(a) || netip.MustParsePrefix("0.0.0.0/8").Contains(a) {
+	special := slices.ContainsFunc(specialPrefixes, func(text string) bool { return netip.MustParsePrefix(text).Contains(a) })
+	if special || !a.IsGlobalUnicast() || a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() {
 		return fmt.Errorf("%s is not a public address; private-network: true allows it", a)
 	}
 	return nil
@@ -254,8 +273,20 @@ func parseDiscovery(body []byte, issuer string) (discovery, error) {
 	return d, nil
 }
 
-// parseKeys reads a JWK set (RFC 7517 §5). Keys that cannot verify tokens are left out; none left is an error.
+// parseKeys reads a JWK set (RFC 7517 §5) as a provider serves it. Keys that cannot verify tokens are left out; none left is an
+// error, so that the last good ones stay.
 func parseKeys(body []byte) ([]jose.JSONWebKey, error) {
+	keys, err := parseKeySet(body)
+	if err == nil && len(keys) == 0 {
+		err = errNoKey
+	}
+	return keys, err
+}
+
+var errNoKey = errors.New("the key set has no usable key")
+
+// parseKeySet is parseKeys for a set that may be empty.
+func parseKeySet(body []byte) ([]jose.JSONWebKey, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
@@ -272,9 +303,6 @@ func parseKeys(body []byte) ([]jose.JSONWebKey, error) {
 			continue
 		}
 		out = append(out, k)
-	}
-	if len(out) == 0 {
-		return nil, errors.New("the key set has no usable key")
 	}
 	return out, nil
 }
@@ -336,12 +364,7 @@ func (f *remote) clientFor(req *http.Request) (*http.Client, error) {
 		return f.guarded, nil
 	}
 	// A proxy resolves the name; what can be said without it is said here.
-	if a, err := netip.ParseAddr(u.Hostname()); err == nil {
-		if err := publicAddress(a); err != nil {
-			return nil, err
-		}
-	}
-	if !strings.Contains(u.Hostname(), ".") && !strings.Contains(u.Hostname(), ":") {
+	if !publicName(u.Hostname()) {
 		return nil, fmt.Errorf("%s is not a public name; private-network: true allows it", u.Hostname())
 	}
 	return f.open, nil

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -48,6 +49,7 @@ type provider struct {
 	metrics *metrics
 	label   string // in metrics: from the configuration, never from a token
 
+	slots  chan struct{} // one is held during a fetch; nil: as many as there are
 	ring   atomic.Pointer[keyring]
 	misses *rate.Limiter
 
@@ -65,12 +67,12 @@ type provider struct {
 func (p *provider) key(ctx context.Context, alg, kid string) ([]jose.JSONWebKey, error) {
 	now := p.now()
 	ring := p.ring.Load()
-	if ring == nil || now.Sub(ring.fetched) > p.usable {
+	if ring == nil || ring.age(now) > p.usable {
 		if err := p.refresh(ctx); err != nil {
 			return nil, err
 		}
 		ring = p.ring.Load()
-	} else if now.Sub(ring.fetched) > p.fresh {
+	} else if ring.age(now) > p.fresh {
 		p.background()
 	}
 	keys, err := ring.find(alg, kid)
@@ -125,7 +127,10 @@ func (p *provider) refresh(ctx context.Context) error {
 			p.mu.Unlock()
 			return err
 		}
-		p.launch()
+		if !p.launch() {
+			p.mu.Unlock()
+			return fault.New(fault.ProviderUnavailable, errors.New("too many issuers are being discovered"), "issuer", p.issuer)
+		}
 	}
 	flight := p.flight
 	p.mu.Unlock()
@@ -156,11 +161,21 @@ func (p *provider) background() {
 	}
 }
 
-// launch needs mu.
-func (p *provider) launch() {
+// launch begins a fetch, if there is a slot for it. It needs mu.
+func (p *provider) launch() bool {
+	release := func() {}
+	if p.slots != nil {
+		select {
+		case p.slots <- struct{}{}:
+			release = func() { <-p.slots }
+		default:
+			return false
+		}
+	}
 	flight := make(chan struct{})
 	p.flight = flight
 	p.wait.Go(func() {
+		defer release()
 		ring, err := p.source.fetch(p.root, p.now())
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -181,6 +196,15 @@ func (p *provider) launch() {
 		p.ring.Store(ring)
 		p.save(ring)
 	})
+	return true
+}
+
+// age is how long ago the keys were fetched. Keys from the future (the clock was wrong, then or now) are as old as can be.
+func (r *keyring) age(now time.Time) time.Duration {
+	if d := now.Sub(r.fetched); d > -time.Minute {
+		return d
+	}
+	return math.MaxInt64
 }
 
 // status is the provider's line in the readiness report.

@@ -1,11 +1,13 @@
 package oidc
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"cel.dev/cel-go/cel"
@@ -200,7 +202,7 @@ func ruleVars(c claims, id *identity.Identity) map[string]any {
 	}
 }
 
-// celMap gives numbers a type that CEL knows: int where they are whole, else double.
+// celMap gives numbers a type that CEL knows: int or uint where they are whole, else double.
 func celMap(m map[string]any) map[string]any {
 	out := make(map[string]any, len(m))
 	for k, v := range m {
@@ -215,7 +217,16 @@ func celValue(v any) any {
 		if n, err := v.Int64(); err == nil {
 			return n
 		}
-		f, _ := v.Float64()
+		if n, err := strconv.ParseUint(v.String(), 10, 64); err == nil {
+			return n
+		}
+		if !strings.ContainsAny(v.String(), ".eE") {
+			return v.String() // a number that no type holds exactly compares with no number
+		}
+		f, err := v.Float64()
+		if err != nil {
+			return v.String()
+		}
 		return f
 	case map[string]any:
 		return celMap(v)
@@ -274,6 +285,8 @@ func (r *row) runVector(v VectorConfig) error {
 		return fmt.Errorf("refused: %w", err)
 	case v.Expect == "deny" && err == nil:
 		return fmt.Errorf("allowed by %q", d.Rule)
+	case v.Expect == "deny" && string(fault.From(err).Reason) != cmp.Or(v.Reason, string(fault.PolicyDenied)):
+		return fmt.Errorf("refused, but for another reason: %w", err)
 	case v.Rule != "" && v.Expect == "deny" && !slices.Contains(strings.Split(denied, ","), v.Rule):
 		return fmt.Errorf("refused, but not by this rule: %w", err)
 	case v.Rule != "" && v.Expect == "allow" && d.Rule != v.Rule:

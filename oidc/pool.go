@@ -22,9 +22,11 @@ type pool struct {
 	wait    sync.WaitGroup
 	root    context.Context //nolint:containedctx // the life of background fetches
 	stop    context.CancelFunc
+	stopped sync.Once
 	busy    chan struct{} // fetches for issuers under patterns
 
 	mu        sync.Mutex
+	current   *table           // of the verifier that was started last
 	exact     map[string]*kept // by issuer and settings
 	tenants   tenants          // issuers under patterns whose keys were had once
 	strangers tenants          // those that never answered: a flood of invented ones costs the others nothing (E8)
@@ -51,12 +53,16 @@ func newPool(o Options) *pool {
 // settings is everything that decides where an issuer's keys come from: providers with the same settings are the same.
 func (r *row) settings(issuer string) (string, error) {
 	c := r.config
+	var keys string
+	if c.StaticKeys != nil {
+		keys = digestOf(c.StaticKeys.File)
+	}
 	data, err := json.Marshal(struct {
-		Issuer, Discovery, CACert, Bundle string
-		Wildcard, Insecure, Kubernetes    bool
-		Static                            *StaticKeysConfig
-		Outbound                          OutboundConfig
-	}{issuer, c.DiscoveryURL, c.CACert, digestOf(c.Outbound.CABundle), r.wildcard, c.Insecure, c.Type == "kubernetes", c.StaticKeys, c.Outbound})
+		Issuer, Discovery, CACert, Bundle, Keys string
+		Wildcard, Insecure, Kubernetes          bool
+		Static                                  *StaticKeysConfig
+		Outbound                                OutboundConfig
+	}{issuer, c.DiscoveryURL, c.CACert, digestOf(c.Outbound.CABundle), keys, r.wildcard, c.Insecure, c.Type == "kubernetes", c.StaticKeys, c.Outbound})
 	return string(data), err
 }
 
@@ -96,8 +102,11 @@ func (p *pool) newProvider(issuer string, r *row) (*provider, error) {
 	}
 	if c := r.config.StaticKeys; c != nil {
 		s := static{config: *c}
-		out.source, out.fresh, out.usable = s, staticEvery, 1<<62
+		out.source, out.fresh = s, staticEvery
 		ring, err := s.fetch(p.root, p.o.Now())
+		if err == nil && len(ring.keys) == 0 {
+			err = errNoKey
+		}
 		if err != nil {
 			return nil, fault.BadSetting(err.Error(), `write files that hold {"keys": […]}`, "static-keys")
 		}
@@ -107,6 +116,9 @@ func (p *pool) newProvider(issuer string, r *row) (*provider, error) {
 	var err error
 	if out.source, err = newRemote(issuer, r, p.o); err != nil {
 		return nil, err
+	}
+	if r.wildcard { // the discovery of one tenant must not starve the others'
+		out.slots = p.busy
 	}
 	if !r.wildcard && p.o.StateDir != "" {
 		s := stateFile{dir: p.o.StateDir, issuer: issuer, log: p.o.Logger}
@@ -126,6 +138,15 @@ func (p *pool) start(ctx context.Context, v *Verifier) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.stopped.Do(func() { context.AfterFunc(ctx, p.stop) })
+	if p.current != nil {
+		for _, r := range p.current.rows {
+			if v.table.find(r.key) == nil && !v.table.has(r.key) {
+				p.metrics.forget(r.key)
+			}
+		}
+	}
+	p.current = v.table
 	for key, k := range p.exact {
 		switch {
 		case !needed[k.provider]:
@@ -148,7 +169,7 @@ func (p *pool) keepFresh(ctx context.Context, one *provider) {
 	defer one.source.close()
 	told := ""
 	for {
-		if ring := one.ring.Load(); ring == nil || p.o.Now().Sub(ring.fetched) > one.fresh-min(10*time.Second, one.fresh/2) || one.status().Cause != "" {
+		if ring := one.ring.Load(); ring == nil || ring.age(p.o.Now()) > one.fresh-min(10*time.Second, one.fresh/2) || one.status().Cause != "" {
 			_ = one.refresh(ctx) // its error is in the status
 		}
 		if s := one.status(); s.Cause != told && ctx.Err() == nil {

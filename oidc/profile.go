@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ type profile struct {
 	extensions []profileExtension // in the order of a certificate
 	under      string             // what the URI must begin with; "": anything
 	segments   []string           // claims that stand between two slashes of the URI
+	escaped    bool               // the provider escapes what it makes URIs from; else it does not (D13)
 }
 
 type profileExtension struct {
@@ -30,7 +32,10 @@ type profileExtension struct {
 }
 
 func parseProfile(name string, c ProviderConfig) (*profile, error) {
-	p := &profile{defaults: c.Defaults, overridden: map[string]bool{}, segments: profiles[name].Segments}
+	p := &profile{defaults: c.Defaults, overridden: map[string]bool{}, under: c.Under, segments: c.Segments}
+	if c.Segments == nil {
+		p.segments = profiles[name].Segments
+	}
 	claimed := c.Claims
 	if claimed == nil {
 		claimed = claimedDefaults(name, c)
@@ -151,7 +156,7 @@ func (p *profile) name(v values, lenient bool) (identity.SAN, error) {
 			switch s, ok := v.get(r.claim); {
 			case ok && s == "":
 				return identity.SAN{}, fault.New(fault.ClaimMissing, errors.New("empty"), "claim", r.claim)
-			case ok && (dotted(s) || strings.HasPrefix(s, "/") || strings.Contains(s, "/") && slices.Contains(p.segments, r.claim)):
+			case ok && (dotted(s) || strings.HasPrefix(s, "/") || strings.Contains(s, "/") && slices.Contains(p.segments, r.claim) || twofold(s, p.escaped)):
 				return identity.SAN{}, fault.New(fault.ClaimInvalid, errors.New("leads out of its path"), "claim", r.claim)
 			}
 		}
@@ -169,6 +174,25 @@ func (p *profile) name(v values, lenient bool) (identity.SAN, error) {
 	}
 	return identity.SAN{Kind: identity.URI, Value: u.String()}, nil
 }
+
+// twofold reports whether s is not the only text that makes its URI. What a URI cannot hold is percent-encoded there (RFC 3986
+// §2.1), so that of é and %C3%A9 only one may pass: the second for providers that escape, the first for all others.
+func twofold(s string, escapes bool) bool {
+	for i := 0; i < len(s); i++ {
+		switch {
+		case escapes && unfit(s[i]):
+			return true
+		case !escapes && s[i] == '%' && i+2 < len(s):
+			if b, err := hex.DecodeString(s[i+1 : i+3]); err == nil && unfit(b[0]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// unfit reports whether a byte is percent-encoded when a path is written.
+func unfit(c byte) bool { return c <= ' ' || c >= 0x7f || strings.IndexByte("\"<>\\^`{|}", c) >= 0 }
 
 // values are what templates read: claims, and the defaults of a profile.
 type values struct {
@@ -265,6 +289,7 @@ func Profiles() []ProfileInfo {
 	for _, name := range slices.Sorted(maps.Keys(profiles)) {
 		s := profiles[name]
 		i := ProfileInfo{Name: name, Summary: s.Summary, Issuers: s.Issuers, Parameters: map[string]string{}, Config: s.ProviderConfig}
+		i.Config.Segments, i.Config.Under = s.Segments, s.under(s.Defaults)
 		for _, p := range s.Parameters {
 			i.Parameters[p] = s.Defaults[p]
 		}

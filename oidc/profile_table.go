@@ -3,6 +3,7 @@ package oidc
 import (
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -19,6 +20,7 @@ type shipped struct {
 	Issuers []string
 	// Segments are claims that have no slash: with one, two claims could make the URI of two others (D13).
 	Segments []string
+	Escapes  bool   // claims are percent-encoded by the provider
 	Under    string // the parameter that the URI in the certificate must begin with
 	Email    *emailProfile
 	Needs    []string // claims, where there are no templates
@@ -153,7 +155,7 @@ var profiles = map[string]shipped{
 		},
 	},
 	"jenkins": {
-		Summary: "Jenkins with the OpenID Connect Provider plugin; url: the root of Jenkins, which jobs must be under", Parameters: []string{"url"}, Under: "url",
+		Summary: "Jenkins with the OpenID Connect Provider plugin; url: the root of Jenkins, which jobs must be under", Parameters: []string{"url"}, Under: "url", Escapes: true,
 		ProviderConfig: ProviderConfig{
 			Defaults: map[string]string{"url": ""}, Claims: []string{},
 			SAN:        "{{.sub}}",
@@ -200,7 +202,8 @@ func shippedProfile(r IssuerConfig) (*profile, error) {
 			}
 			return nil, fault.BadSetting(fmt.Sprintf("the profile %s has no parameter %q", r.Profile, name), fix, "parameters", name)
 		}
-		if v = strings.TrimSuffix(v, "/"); !strings.HasPrefix(v, "https://") && !strings.HasPrefix(v, "http://") {
+		v = strings.TrimSuffix(v, "/")
+		if u, err := url.Parse(v); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery+u.Fragment != "" || u.String() != v {
 			return nil, fault.BadSetting(fmt.Sprintf("%q is not a web address", v), "write https://HOST", "parameters", name)
 		}
 		c.Defaults[name] = v
@@ -212,12 +215,18 @@ func shippedProfile(r IssuerConfig) (*profile, error) {
 				"write parameters: {"+name+": https://HOST}", "profile")
 		}
 	}
+	c.Segments, c.Under = s.Segments, s.under(c.Defaults)
 	p, err := parseProfile(r.Profile, c)
-	if err == nil && s.Under != "" {
-		p.under = s.Under
-		if slices.Contains(s.Parameters, s.Under) {
-			p.under = c.Defaults[s.Under] + "/"
-		}
+	if err == nil {
+		p.escaped = s.Escapes
 	}
 	return p, err
+}
+
+// under is what URIs must begin with, given the parameters.
+func (s shipped) under(parameters map[string]string) string {
+	if slices.Contains(s.Parameters, s.Under) {
+		return parameters[s.Under] + "/"
+	}
+	return s.Under
 }

@@ -1,6 +1,7 @@
 package oidc_test
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
@@ -190,6 +191,85 @@ func TestTenants(t *testing.T) {
 	}
 }
 
+// E8: the callers of one tenant share one discovery, and a caller that leaves does not free a place for another one.
+func TestTenantSlots(t *testing.T) {
+	t.Parallel()
+	var running, most atomic.Int64
+	p := idp.New(t, idp.Options{TLS: true, Path: "/id/1", Wrap: func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			n := running.Add(1)
+			defer running.Add(-1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			if strings.Contains(r.URL.Path, "slow") {
+				<-r.Context().Done()
+				return
+			}
+			h.ServeHTTP(w, r)
+		})
+	}})
+	base := strings.TrimSuffix(p.URL(), "1")
+	v := verifier(t, oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{base + "*": {
+		ClientID: "sigstore", Type: "email", CACert: p.CA(), Outbound: oidc.OutboundConfig{Timeout: 500 * time.Millisecond},
+	}}}, oidc.Options{})
+	var all sync.WaitGroup
+	for range 60 {
+		all.Go(func() {
+			if _, err := v.Identify(t.Context(), p.Token(nil)); err != nil {
+				t.Errorf("one of many callers of one tenant: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	for i := range 100 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		_, _ = v.Identify(ctx, p.Token(map[string]any{"iss": fmt.Sprintf("%sslow-%d", base, i)})) // it leaves at once
+		cancel()
+	}
+	if n := most.Load(); n > 20 {
+		t.Errorf("%d discoveries at once", n)
+	}
+}
+
+// E6: keys that a wrong clock stored for the future are not good for ever.
+func TestStateFromTheFuture(t *testing.T) {
+	t.Parallel()
+	p := idp.New(t, idp.Options{})
+	dir := t.TempDir()
+	ahead := verifier(t, one(p, nil), oidc.Options{StateDir: dir, Now: func() time.Time { return time.Now().Add(10 * 365 * 24 * time.Hour) }})
+	ahead.Probe(t.Context())
+	old := p.Token(nil)
+	p.Rotate()
+	v := verifier(t, one(p, nil), oidc.Options{StateDir: dir})
+	if _, err := v.Identify(t.Context(), old); reason(err) != fault.KeyIDUnknown {
+		t.Errorf("a key that was taken away: %v", err)
+	}
+}
+
+// E13: the token of the pod goes to the cluster's own issuer alone.
+func TestPodToken(t *testing.T) {
+	t.Parallel()
+	var got atomic.Int64
+	front := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			got.Add(1)
+		}
+	}))
+	t.Cleanup(front.Close)
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"ca.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw}), "token": []byte("POD")} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v := verifier(t, oidc.Config{Issuers: map[string]oidc.IssuerConfig{"https://kubernetes.default.svc": {
+		ClientID: "sigstore", Type: "kubernetes", DiscoveryURL: front.URL, CACert: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw})),
+	}}}, oidc.Options{ServiceAccountDir: dir})
+	if s := v.Probe(t.Context()); s[0].OK || got.Load() != 0 {
+		t.Errorf("%+v, the token was sent %d times", s, got.Load())
+	}
+}
+
 // A new configuration keeps the keys of issuers that it leaves alone, and asks those that it changes.
 func TestWith(t *testing.T) {
 	t.Parallel()
@@ -356,10 +436,9 @@ func TestBearer(t *testing.T) {
 	}
 
 	got = nil
-	plain := idp.New(t, idp.Options{Wrap: note})
-	v = verifier(t, one(plain, func(c *oidc.IssuerConfig) { c.Outbound.BearerTokenFile = token }), oidc.Options{})
-	if _, err := v.Identify(t.Context(), plain.Token(nil)); reason(err) != fault.ProviderUnavailable || len(got) != 0 {
-		t.Errorf("over plain http: %v, %v", err, got)
+	plain := idp.New(t, idp.Options{})
+	if err := one(plain, func(c *oidc.IssuerConfig) { c.Outbound.BearerTokenFile = token }).Check(); err == nil || !strings.Contains(err.Error(), "plain http") {
+		t.Errorf("over plain http: %v", err)
 	}
 	away := idp.New(t, idp.Options{TLS: true, Wrap: note})
 	front := idp.New(t, idp.Options{TLS: true, Wrap: func(http.Handler) http.Handler {
@@ -413,9 +492,23 @@ func TestStaticKeys(t *testing.T) {
 		t.Errorf("a new key: %v", err)
 	}
 	write("c.json", []byte("{"))
-	shift.Store(int64(48 * time.Hour))
+	shift.Store(int64(12 * time.Hour))
 	if _, err := v.Identify(t.Context(), token()); err != nil {
 		t.Errorf("a broken file beside: %v", err)
+	}
+	shift.Store(int64(25 * time.Hour))
+	if _, err := v.Identify(t.Context(), token()); reason(err) != fault.ProviderUnavailable {
+		t.Errorf("broken for a day: %v", err)
+	}
+	write("gone.json", p.JWKS())
+	alone := verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &oidc.StaticKeysConfig{File: dir + "/gone.json"} }), oidc.Options{Now: now})
+	write("gone.json", []byte(`{"keys":[]}`))
+	if _, err := alone.With(one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &oidc.StaticKeysConfig{File: dir + "/gone.json"} })); err == nil {
+		t.Error("a reload takes a set without keys")
+	}
+	alone.Probe(t.Context())
+	if _, err := alone.Identify(t.Context(), token()); reason(err) != fault.KeyIDUnknown {
+		t.Errorf("keys that were taken away: %v", err)
 	}
 	for _, bad := range []oidc.StaticKeysConfig{{}, {JWKS: "{}"}, {File: dir + "/none"}, {Dir: dir + "/none"}, {JWKS: string(p.JWKS()), File: "x"}} {
 		if _, err := oidc.New(one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &bad }), oidc.Options{}); err == nil || !strings.Contains(err.Error(), "static-keys") {

@@ -19,15 +19,15 @@ type static struct{ config StaticKeysConfig }
 
 func (s static) close() {}
 
-// fetch reads the keys. A file that is not good spoils the whole: keys that somebody removed must not stay because another file
-// is broken, and none must vanish silently.
+// fetch reads the keys. A file that cannot be read, or that is no key set, spoils the whole: then the keys before stay, for a
+// day. A set that somebody has emptied is no fault: its keys are gone.
 func (s static) fetch(_ context.Context, now time.Time) (*keyring, error) {
 	ring := &keyring{fetched: now, algs: s.config.Algorithms}
 	if len(ring.algs) == 0 {
 		ring.algs = algorithms
 	}
 	if s.config.JWKS != "" {
-		keys, err := parseKeys([]byte(s.config.JWKS))
+		keys, err := parseKeySet([]byte(s.config.JWKS))
 		ring.keys = keys
 		return ring, err
 	}
@@ -54,7 +54,7 @@ func (s static) fetch(_ context.Context, now time.Time) (*keyring, error) {
 		if err != nil {
 			return nil, err
 		}
-		keys, err := parseKeys(data)
+		keys, err := parseKeySet(data)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}

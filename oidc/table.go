@@ -27,6 +27,7 @@ type table struct {
 type row struct {
 	key       string // URL or pattern
 	wildcard  bool
+	written   bool         // the operator, not a profile, said which e-mail domains
 	config    IssuerConfig // with the type and the rules of its profile filled in
 	audiences []string
 	lifetime  time.Duration
@@ -87,6 +88,11 @@ func (c Config) compile() (*table, error) {
 	}
 	errs = append(errs, t.checkEmailDomains())
 	return t, errors.Join(errs...)
+}
+
+// has reports whether there is an entry with this key, a URL or a pattern.
+func (t *table) has(key string) bool {
+	return slices.ContainsFunc(t.rows, func(r *row) bool { return r.key == key })
 }
 
 // find returns the one row for an issuer: an exact one before a pattern; patterns do not overlap (D6, D7).
@@ -212,6 +218,7 @@ func (l library) compile(key string, c IssuerConfig, known error) (*row, error) 
 		errs = append(errs, fault.BadSetting(problem, fix, path...))
 	}
 	c.IssuerURL = key
+	written := len(c.EmailDomains) > 0
 	if c.Profile != "" {
 		if c.Type != "" && c.Type != "ci-provider" || c.CIProvider != "" {
 			add("profile takes the place of type and ci-provider", "remove those", "profile")
@@ -226,7 +233,7 @@ func (l library) compile(key string, c IssuerConfig, known error) (*row, error) 
 	} else if len(c.Parameters) > 0 {
 		add("parameters are those of a profile, and there is none", "write profile: NAME or remove them", "parameters")
 	}
-	r := &row{key: key, config: c, lifetime: c.MaxLifetime, lenient: c.Compat == "fulcio"}
+	r := &row{key: key, written: written, config: c, lifetime: c.MaxLifetime, lenient: c.Compat == "fulcio"}
 	if r.lifetime == 0 {
 		r.lifetime = defaultLifetime
 	}
@@ -281,6 +288,10 @@ func (c IssuerConfig) checkRest() error {
 	only(c.EmailVerified != "", "email", "email-verified")
 	only(len(c.EmailDomains) > 0, "email", "email-domains")
 	only(c.SharedEmailDomains, "email", "shared-email-domains")
+	only(len(c.MappedIssuers) > 0, "email", "mapped-issuers")
+	if at := c.DiscoveryURL; c.Outbound.BearerTokenFile != "" && (strings.HasPrefix(at, "http://") || at == "" && strings.HasPrefix(c.IssuerURL, "http://")) {
+		add("a token is not sent over plain http", "use https, or remove it", "outbound", "bearer-token-file")
+	}
 	if c.MaxLifetime < 0 || c.MaxAge < 0 {
 		add("a duration below zero", "write a duration such as 24h", "max-lifetime")
 	}
@@ -341,8 +352,11 @@ func (o OutboundConfig) check(caCert string) error {
 	}
 	if o.Proxy != "" && o.Proxy != "none" {
 		u, err := url.Parse(o.Proxy)
-		if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme) {
+		switch {
+		case err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme):
 			errs = append(errs, fault.BadSetting("not the URL of a proxy", "write http://HOST:PORT, or none", "proxy"))
+		case u.User != nil:
+			errs = append(errs, fault.BadSetting("a password does not belong into the configuration", "put the URL into the environment variable HTTPS_PROXY and leave proxy out", "proxy"))
 		}
 	}
 	if c := o.ClientCertificate; c != nil && (c.Certificate == "" || c.Key == "") {

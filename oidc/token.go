@@ -124,7 +124,7 @@ func (r *reader) value(depth int) (any, error) {
 	case json.Delim('{'):
 		return r.object(depth)
 	case json.Delim('['):
-		var list []any
+		list := []any{}
 		for r.d.More() {
 			v, err := r.value(depth + 1)
 			if err != nil {

@@ -70,7 +70,6 @@ func (p *pool) verifier(c Config) (*Verifier, error) {
 // verifier from [Verifier.With] it also ends the work for issuers that are gone; ctx must then be the one of the first Start.
 func (v *Verifier) Start(ctx context.Context) {
 	v.pool.start(ctx, v)
-	context.AfterFunc(ctx, v.pool.stop)
 }
 
 // Wait ends the background work of v and of every verifier that it has in common with.
@@ -105,44 +104,28 @@ func (v *Verifier) Identify(ctx context.Context, raw string) (Decision, error) {
 	return d, v.count(d, err)
 }
 
-// providerFor returns where the keys of an issuer come from, and what to do when they have been used.
-func (v *Verifier) providerFor(iss string, r *row) (*provider, func(), error) {
+// providerFor returns where the keys of an issuer come from.
+func (v *Verifier) providerFor(iss string, r *row) (*provider, error) {
 	if !r.wildcard {
-		return v.providers[iss], func() {}, nil
+		return v.providers[iss], nil
 	}
 	p, err := v.pool.tenantFor(iss, r)
 	if err != nil {
-		return nil, nil, fault.New(fault.ProviderUnavailable, err, "issuer", iss)
+		return nil, fault.New(fault.ProviderUnavailable, err, "issuer", iss)
 	}
-	if p.ring.Load() != nil {
-		return p, func() {}, nil
-	}
-	select { // the discovery of one tenant must not starve the others'
-	case v.pool.busy <- struct{}{}:
-		return p, func() { <-v.pool.busy }, nil
-	default:
-		return nil, nil, fault.New(fault.ProviderUnavailable, errors.New("too many issuers are being discovered"), "issuer", iss)
-	}
+	return p, nil
 }
 
 // verify has go-oidc verify the signature with the issuer's keys. Audience and times were checked before, with better errors.
 func (v *Verifier) verify(ctx context.Context, r *row, t *token) error {
-	allowed := r.config.TokenAlgorithms
-	if len(allowed) == 0 {
-		allowed = algorithms
-	}
-	if !slices.Contains(allowed, t.alg) {
-		return fault.New(fault.AlgorithmNotAllowed, nil, "alg", t.alg)
-	}
 	iss, err := t.claims.text("iss")
 	if err != nil {
 		return err
 	}
-	p, done, err := v.providerFor(iss, r)
+	p, err := v.providerFor(iss, r)
 	if err != nil {
 		return err
 	}
-	defer done()
 	set := &oneToken{provider: p, token: t}
 	verifier := gooidc.NewVerifier(iss, set, &gooidc.Config{
 		SkipClientIDCheck: true, SupportedSigningAlgs: algorithms, SkipExpiryCheck: true, Now: v.pool.o.Now,
@@ -232,6 +215,13 @@ func newMetrics() *metrics {
 func (v *Verifier) Collectors() []prometheus.Collector {
 	m := v.pool.metrics
 	return []prometheus.Collector{m.tokens, m.fetches, m.rules}
+}
+
+// forget drops the series of an entry that is gone.
+func (m *metrics) forget(key string) {
+	for _, vec := range []*prometheus.CounterVec{m.tokens, m.fetches, m.rules} {
+		vec.DeletePartialMatch(prometheus.Labels{"issuer": key})
+	}
 }
 
 // count notes what became of a token. d has an entry as soon as one applied.

@@ -37,7 +37,7 @@ func (c Config) Warnings() []*fault.Setting {
 		out = append(out, fault.BadSetting(problem, fix, r.section(), r.key, key))
 	}
 	for _, r := range t.rows {
-		restricted := r.policy.enforces() || len(r.config.EmailDomains) > 0
+		restricted := r.policy.enforces() || r.written
 		if who, ok := world[r.key]; ok && !restricted {
 			add(r, "no policy: "+who+" can get a certificate of this CA", "write a policy with an allow rule", "policy")
 		} else if r.wildcard && !restricted {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -278,6 +279,21 @@ func printProfile(w io.Writer, p oidc.ProfileInfo) error {
 	}
 	block("default-template-values", p.Config.Defaults)
 	block("extension-templates", p.Config.Extensions)
+	list := func(key string, values []string) {
+		for i := range values {
+			values[i] = yamlText(values[i])
+		}
+		fmt.Fprintf(w, "    %s: [%s]\n", key, strings.Join(values, ", "))
+	}
+	if p.Config.Defaults != nil {
+		list("claims", slices.Clone(p.Config.Claims))
+	}
+	if p.Config.Segments != nil {
+		list("segments", slices.Clone(p.Config.Segments))
+	}
+	if p.Config.Under != "" {
+		fmt.Fprintf(w, "    under: %s\n", yamlText(p.Config.Under))
+	}
 	_, err := fmt.Fprintf(w, "    subject-alternative-name-template: %s\n", yamlText(p.Config.SAN))
 	return err
 }
