@@ -39,6 +39,8 @@ type Config struct {
 
 	// Issuers is the content of the issuer file.
 	Issuers oidc.Config `yaml:"-"`
+	dir     string      // of the file
+
 	// Files are the files that the configuration was read from or names, absolute: what to watch for changes.
 	Files []string `yaml:"-"`
 	// Digest is the SHA-256 over the SHA-256 of mayfly.yaml and that of the issuer file, in hexadecimal.

@@ -103,7 +103,7 @@ ci-issuer-metadata:
 `,
 		"JSON": `{"OIDCIssuers": {"https://a.example.com": {"IssuerURL": "https://a.example.com", "ClientID": "sigstore", "Type": "email", "IssuerClaim": "$.federated_claims.connector_id"}},
  "MetaIssuers": {"https://*.example.com": {"ClientID": "sigstore", "Type": "ci-provider", "CiProvider": "p"}},
- "CIIssuerMetadata": {"p": {"ExtensionTemplates": {"BuildTrigger": "event"}, "SubjectAlternativeNameTemplate": "https://x/{{.a}}"}}}`,
+ "CIIssuerMetadata": {"p": {"DefaultTemplateValues": {"a": "https:\/\/x", "b": "\ud83d\ude00 \\ \u00e9", "c": ""}, "ExtensionTemplates": {"BuildTrigger": "event"}, "SubjectAlternativeNameTemplate": "https://x/{{.a}}"}}}`,
 	} {
 		if _, _, err := config.Load(write(t, identity+caFile+embedded, file)); err != nil {
 			t.Errorf("%s: %v", name, err)

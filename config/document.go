@@ -2,10 +2,12 @@ package config
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -68,8 +70,14 @@ func (s source) line(n int) string {
 // secretWords mark lines that a message never shows and settings whose value it never quotes.
 var secretWords = []string{"password", "passwd", "passphrase", "secret", "token", "private"}
 
+// credentials are a user and a password inside a URL.
+var credentials = regexp.MustCompile(`://[^/\s@]*:[^/\s@]*@`)
+
 func looksSecret(s string) bool {
 	s = strings.ToLower(s)
+	if credentials.MatchString(s) {
+		return true
+	}
 	for _, w := range secretWords {
 		if strings.Contains(s, w) {
 			return true
@@ -96,7 +104,7 @@ func (s source) parse() (*yaml.Node, *Problem) {
 	if p := s.encoding(); p != nil {
 		return nil, p
 	}
-	d := yaml.NewDecoder(bytes.NewReader(s.data))
+	d := yaml.NewDecoder(bytes.NewReader(s.text()))
 	var doc yaml.Node
 	switch err := decodeNode(d, &doc); {
 	case errors.Is(err, io.EOF):
@@ -122,6 +130,28 @@ func (s source) parse() (*yaml.Node, *Problem) {
 	}
 	return doc.Content[0], nil
 }
+
+// text is the data for a YAML parser. JSON has two escapes that YAML does not: a slash, and halves of characters beyond 16 bits.
+func (s source) text() []byte {
+	if !bytes.HasPrefix(bytes.TrimSpace(s.data), []byte("{")) || !json.Valid(s.data) {
+		return s.data
+	}
+	return jsonEscapes.ReplaceAllFunc(s.data, func(m []byte) []byte {
+		switch {
+		case string(m) == `\/`:
+			return []byte("/")
+		case len(m) == 12:
+			var text string
+			if json.Unmarshal([]byte(`"`+string(m)+`"`), &text) == nil {
+				return []byte(text)
+			}
+		}
+		return m
+	})
+}
+
+// jsonEscapes matches every escape, so that the second half of another one is not taken for its beginning.
+var jsonEscapes = regexp.MustCompile(`\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.`)
 
 // decodeNode is d.Decode with a panic of the library turned into an error: a configuration must never crash the process.
 func decodeNode(d *yaml.Decoder, n *yaml.Node) (err error) {

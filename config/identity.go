@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -32,7 +33,7 @@ func LoadIdentity(path string) (issuers *oidc.Config, main *Config, err error) {
 			return nil, nil, err
 		}
 		l.absolute(dir)
-		main = l.config
+		main, l.config.dir = l.config, dir
 		l.loadIssuers()
 	} else {
 		l.issuers = decode(src, &l.config.Issuers, true)
@@ -72,7 +73,17 @@ type Change struct {
 
 // Diff lists the settings that differ between two issuer files, sorted by entry and key.
 func Diff(before, after oidc.Config) []Change {
-	old, fresh := flatten(before), flatten(after)
+	return differences(flatten(reflect.ValueOf(before), ""), flatten(reflect.ValueOf(after), ""), 2)
+}
+
+// DiffMain lists the settings that differ between two configurations, without their issuer files. Paths under the folder of a
+// configuration are compared as they stand there.
+func DiffMain(before, after *Config) []Change {
+	return differences(flatten(reflect.ValueOf(*before), before.dir), flatten(reflect.ValueOf(*after), after.dir), 1)
+}
+
+// differences of two sets of settings. The first parts of a path are the entry, the rest is the key.
+func differences(old, fresh map[string]string, parts int) []Change {
 	seen := map[string]bool{}
 	var out []Change
 	for _, path := range slices.Concat(sortedKeys(old), sortedKeys(fresh)) {
@@ -80,10 +91,10 @@ func Diff(before, after oidc.Config) []Change {
 			continue
 		}
 		seen[path] = true
-		parts := strings.SplitN(path, "\x00", 3)
-		c := Change{Entry: strings.Join(parts[:min(2, len(parts))], " "), Old: old[path], New: fresh[path]}
-		if len(parts) == 3 {
-			c.Key = strings.ReplaceAll(parts[2], "\x00", ".")
+		split := strings.SplitN(path, "\x00", parts+1)
+		c := Change{Entry: strings.Join(split[:min(parts, len(split))], " "), Old: old[path], New: fresh[path]}
+		if len(split) > parts {
+			c.Key = strings.ReplaceAll(split[parts], "\x00", ".")
 		}
 		out = append(out, c)
 	}
@@ -91,16 +102,21 @@ func Diff(before, after oidc.Config) []Change {
 	return out
 }
 
-// flatten lists every setting of c by its path, joined by NUL.
-func flatten(c oidc.Config) map[string]string {
+// flatten lists every setting by its path, joined by NUL. dir is taken off what begins with it.
+func flatten(v reflect.Value, dir string) map[string]string {
 	out := map[string]string{}
-	walkSettings(reflect.ValueOf(c), nil, func(path []string, text string) { out[pathKey(path)] = text })
+	walkSettings(v, nil, func(path []string, text string) {
+		if dir != "" {
+			text = strings.TrimPrefix(text, dir+string(filepath.Separator))
+		}
+		out[pathKey(path)] = text
+	})
 	return out
 }
 
 // walkSettings calls f for every setting that is set: texts, numbers, lists of them.
 func walkSettings(v reflect.Value, path []string, f func([]string, string)) {
-	if !v.IsValid() || v.IsZero() && v.Kind() != reflect.Bool {
+	if !v.IsValid() || v.IsZero() && v.Kind() != reflect.Bool && v.Kind() != reflect.String {
 		return
 	}
 	switch v.Kind() {
@@ -124,6 +140,9 @@ func walkSettings(v reflect.Value, path []string, f func([]string, string)) {
 			walkSettings(v.MapIndex(k), append(slices.Clone(path), k.String()), f)
 		}
 	case reflect.Slice:
+		if v.Len() == 0 {
+			f(path, "[]")
+		}
 		for i := range v.Len() {
 			at := append(slices.Clone(path), printed(reflect.ValueOf(i)))
 			if name := v.Index(i); name.Kind() == reflect.Struct && name.FieldByName("Name").IsValid() && name.FieldByName("Name").String() != "" {
@@ -131,6 +150,8 @@ func walkSettings(v reflect.Value, path []string, f func([]string, string)) {
 			}
 			walkSettings(v.Index(i), at, f)
 		}
+	case reflect.String:
+		f(path, cmp.Or(v.String(), `""`))
 	default:
 		f(path, printed(v))
 	}

@@ -21,6 +21,11 @@ func TestRefusesIssuers(t *testing.T) {
 		"a list":                  {"~- a", "must be a block of settings"},
 		"two documents":           {entry("type: email") + "~---\na: b\n", "second document"},
 		"no issuer":               {"~define: [x]\n", "no issuer"},
+		"empty list":              {entry("type: email", "email-domains: ~[]"), "is an empty list"},
+		"empty text in a list":    {entry("type: email", "authorized-parties: [~\"\"]"), "is empty"},
+		"empty text":              {entry("type: email", "email-verified: ~\"\""), "is empty"},
+		"proxy with a password":   {entry("type: email", "outbound: {proxy: ~\"http://u:hunter2@proxy:1\"}"), "HTTPS_PROXY"},
+		"token over http":         {"oidc-issuers:\n  http://127.0.0.1:1:\n    client-id: x\n    type: email\n    outbound: {bearer-token-file: ~identity.yaml}\n", "plain http"},
 		"misspelt section":        {"~oidc-isuers: {}\n", `did you mean "oidc-issuers"`},
 		"misspelt key":            {entry("~typ: email"), `did you mean "type"`},
 		"both spellings":          {entry("type: email", "~Type: email"), "the same setting"},
@@ -123,6 +128,9 @@ func TestRefusesIssuers(t *testing.T) {
 		for _, p := range all {
 			heads = append(heads, p.Head())
 			found = found || strings.Contains(p.Head(), c.want) && (p.Line == line && p.Column == column || c.want == "")
+		}
+		if strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: a password is printed: %v", name, err)
 		}
 		if !found {
 			t.Errorf("%s: want %d:%d and %q in\n%s", name, line, column, c.want, strings.Join(heads, "\n"))

@@ -39,8 +39,27 @@ func Load(path string) (*Config, []Warning, error) {
 	a, b := sha256.Sum256(l.mainSource), sha256.Sum256(l.issuerSource)
 	sum := sha256.Sum256(slices.Concat(a[:], b[:]))
 	l.config.Digest = hex.EncodeToString(sum[:])
+	l.config.dir = dir
 	l.config.Files = l.files(filepath.Join(dir, filepath.Base(path)))
 	return l.config, l.warnings, nil
+}
+
+// Named lists the configuration file and the issuer file that it names, absolute, as far as they can be told: also where [Load]
+// fails, so that a correction is noticed.
+func Named(path string) []string {
+	main, err := filepath.Abs(path)
+	if err != nil {
+		return nil
+	}
+	l := &loader{config: &Config{}, path: path}
+	if t, _ := l.readMain(path); t != nil {
+		l.absolute(filepath.Dir(main))
+	}
+	out := []string{main}
+	if l.config.Identity.File != "" {
+		out = append(out, l.config.Identity.File)
+	}
+	return out
 }
 
 // files lists main and every file, not directory, that a setting names.

@@ -25,7 +25,8 @@ type mark struct {
 // tree is a document decoded into a Go value, with the position of everything that was set.
 type tree struct {
 	src      source
-	allowGap bool // an empty text is a value; Fulcio's files have them
+	allowGap bool // an empty text or list is a value in the keys of Fulcio, whose files have them
+	gap      bool // it is one in the block that is being decoded
 	marks    map[string]mark
 	order    []string // the paths of marks, in the order of the document
 	problems Problems
@@ -228,7 +229,10 @@ func (t *tree) block(n *yaml.Node, v reflect.Value, path []string) {
 		if f.any {
 			continue
 		}
+		outer := t.gap
+		t.gap = f.gap || t.allowGap && f.alias != ""
 		t.set(e, v.FieldByIndex(f.index), append(slices.Clone(path), f.name))
+		t.gap = outer
 	}
 }
 
@@ -265,7 +269,7 @@ func (t *tree) list(n *yaml.Node, v reflect.Value, path []string) {
 		t.report(n, fmt.Sprintf("\"%s\" must be a list, not %s", last(path), kindOf(to)), "write the entries in square brackets, or one a line after \"- \"")
 		return
 	}
-	if len(to.Content) == 0 && !t.allowGap {
+	if len(to.Content) == 0 && !t.gap {
 		t.report(n, fmt.Sprintf("\"%s\" is an empty list", last(path)), "write an entry or remove the key")
 		return
 	}

@@ -11,6 +11,7 @@ type field struct {
 	name  string // the tag yaml
 	alias string // the tag alias, a second spelling; may be empty
 	any   bool   // accepted and not looked at
+	gap   bool   // an empty value means something
 	index []int
 }
 
@@ -22,6 +23,9 @@ func fieldsOf(t reflect.Type) fields {
 	var out fields
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if !f.IsExported() {
+			continue
+		}
 		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		if options == "inline" {
 			for _, inner := range fieldsOf(f.Type) {
@@ -33,7 +37,7 @@ func fieldsOf(t reflect.Type) fields {
 		if name == "" || name == "-" {
 			continue
 		}
-		out = append(out, field{name: name, alias: f.Tag.Get("alias"), any: options == "any", index: []int{i}})
+		out = append(out, field{name: name, alias: f.Tag.Get("alias"), any: options == "any", gap: options == "gap", index: []int{i}})
 	}
 	return out
 }

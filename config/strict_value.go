@@ -47,7 +47,7 @@ func (t *tree) text(n *yaml.Node, v reflect.Value, path []string) {
 		t.wrongType(n, v, path)
 		return
 	}
-	if to.Value == "" && !t.allowGap {
+	if to.Value == "" && !t.gap {
 		t.report(n, fmt.Sprintf("\"%s\" is empty", last(path)), "write a value or remove the key")
 		return
 	}

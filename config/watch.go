@@ -15,7 +15,7 @@ import (
 // Watch calls changed when the content of one of files() differs from what it was, until ctx ends. It is told of changes by the
 // operating system, and looks by itself every now and then, for file systems that tell nothing. It watches folders, not files:
 // an editor's atomic rename and the symbolic links of a Kubernetes volume change what a name means, not the file behind it.
-// What it cannot watch it only looks at.
+// What it cannot watch it only looks at. A file that was not among files() before is taken as it is.
 func Watch(ctx context.Context, o WatchOptions, changed func()) {
 	if o.Every == 0 {
 		o.Every = 10 * time.Second
@@ -24,12 +24,13 @@ func Watch(ctx context.Context, o WatchOptions, changed func()) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	var events chan fsnotify.Event
+	var failures chan error
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		o.Logger.Warn("configuration files cannot be watched; they are looked at now and then", "cause", err.Error(), "every", o.Every)
 	} else {
 		defer w.Close() //nolint:errcheck // nothing was written
-		events = w.Events
+		events, failures = w.Events, w.Errors
 	}
 	tick := time.NewTicker(o.Every)
 	defer tick.Stop()
@@ -37,7 +38,7 @@ func Watch(ctx context.Context, o WatchOptions, changed func()) {
 	if !quiet.Stop() {
 		<-quiet.C
 	}
-	last := o.Known
+	known := o.Known
 	for {
 		if w != nil {
 			follow(w, o.Files())
@@ -48,11 +49,18 @@ func Watch(ctx context.Context, o WatchOptions, changed func()) {
 		case <-events:
 			quiet.Reset(settle)
 			continue
+		case err := <-failures: // events were lost
+			o.Logger.Warn("configuration files: look instead of listen", "cause", err.Error())
 		case <-quiet.C:
 		case <-tick.C:
 		}
-		if now := Contents(o.Files()); now != last {
-			last = now
+		now := Contents(o.Files())
+		differs := false
+		for name, sum := range now {
+			before, ok := known[name]
+			differs = differs || ok && before != sum
+		}
+		if known = now; differs {
 			changed()
 		}
 	}
@@ -60,10 +68,10 @@ func Watch(ctx context.Context, o WatchOptions, changed func()) {
 
 // WatchOptions for [Watch].
 type WatchOptions struct {
-	Files  func() []string // absolute paths; asked again after every change
-	Known  [32]byte        // [Contents] of the files as the caller knows them
-	Every  time.Duration   // 0: 10 s
-	Logger *slog.Logger    // nil: none
+	Files  func() []string     // absolute paths; asked each time
+	Known  map[string][32]byte // [Contents] of the files as the caller knows them
+	Every  time.Duration       // 0: 10 s
+	Logger *slog.Logger        // nil: none
 }
 
 // settle is how long files must be left alone: a writer that truncates and writes is not read in between.
@@ -89,21 +97,20 @@ func follow(w *fsnotify.Watcher, files []string) {
 	}
 }
 
-// Contents is a digest over names and contents. A file that cannot be read counts as another content.
-func Contents(files []string) [32]byte {
-	all := sha256.New()
+// Contents are digests of the contents, by name. A file that cannot be read has the digest of zeroes.
+func Contents(files []string) map[string][32]byte {
+	out := make(map[string][32]byte, len(files))
 	for _, name := range files {
-		all.Write([]byte(name))
-		sum := sha256.New()
+		out[name] = [32]byte{}
 		f, err := os.Open(name)
-		if err == nil {
-			_, err = io.Copy(sum, io.LimitReader(f, 16<<20))
-			_ = f.Close() // only read
-		}
 		if err != nil {
-			all.Write([]byte("?"))
+			continue
 		}
-		all.Write(sum.Sum(nil))
+		sum := sha256.New()
+		if _, err := io.Copy(sum, io.LimitReader(f, 16<<20)); err == nil {
+			out[name] = [32]byte(sum.Sum(nil))
+		}
+		_ = f.Close() // only read
 	}
-	return [32]byte(all.Sum(nil))
+	return out
 }

@@ -178,7 +178,7 @@ func (p *profile) name(v values, lenient bool) (identity.SAN, error) {
 // twofold reports whether s is not the only text that makes its URI. What a URI cannot hold is percent-encoded there (RFC 3986
 // §2.1), so that of é and %C3%A9 only one may pass: the second for providers that escape, the first for all others.
 func twofold(s string, escapes bool) bool {
-	for i := 0; i < len(s); i++ {
+	for i := range len(s) {
 		switch {
 		case escapes && unfit(s[i]):
 			return true

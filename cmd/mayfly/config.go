@@ -111,10 +111,7 @@ func checkConfig(ctx context.Context, path string, online bool) (checkResult, er
 	}
 	var m *material
 	if err == nil {
-		m, err = load(cfg)
-	}
-	if err == nil {
-		err = checkChain(cfg, m)
+		m, err = prove(cfg)
 	}
 	var v *oidc.Verifier
 	if err == nil {

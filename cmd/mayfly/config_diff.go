@@ -69,15 +69,19 @@ func diffConfigs(oldPath, newPath, dir string) (diffView, error) {
 	view := diffView{Settings: []config.Change{}, Tokens: []tokenChange{}}
 	var explainers [2]*oidc.Explainer
 	var configs [2]oidc.Config
+	var mains [2]*config.Config
 	for i, path := range []string{oldPath, newPath} {
-		c, _, err := config.LoadIdentity(path)
+		c, main, err := config.LoadIdentity(path)
 		if err != nil {
 			return view, misconfigured(err)
 		}
 		if explainers[i], err = oidc.NewExplainer(*c); err != nil {
 			return view, misconfigured(err)
 		}
-		configs[i] = *c
+		configs[i], mains[i] = *c, main
+	}
+	if mains[0] != nil && mains[1] != nil {
+		view.Settings = append(view.Settings, config.DiffMain(mains[0], mains[1])...)
 	}
 	view.Settings = append(view.Settings, config.Diff(configs[0], configs[1])...)
 	if dir == "" {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -187,7 +188,11 @@ func (v explanationView) print(w io.Writer) error {
 		fmt.Fprintf(w, "%s The client would read: %s (%s)\n", st.red("Refused."), v.Message, v.Reason)
 		return nil
 	}
-	fmt.Fprintf(w, "%s This certificate would be issued, with an SCT list added by the logs:\n\n", st.green("Allowed."))
+	verdict := st.green("Allowed.")
+	if slices.ContainsFunc(v.Steps, func(s oidc.Step) bool { return s.Name == "signature" && s.Verdict == oidc.Unknown }) {
+		verdict = st.yellow("Allowed, if the signature is the issuer's.")
+	}
+	fmt.Fprintf(w, "%s This certificate would be issued, with an SCT list added by the logs:\n\n", verdict)
 	if v.Certificate == nil {
 		return nil
 	}

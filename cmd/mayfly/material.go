@@ -12,6 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca/file"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -155,11 +156,40 @@ func (m *material) export(cfg *config.Config, url string) (trust.Material, error
 	return out, nil
 }
 
-// checkChain proves that chain and key can issue, without a log: the same trial that the server runs at start.
-func checkChain(cfg *config.Config, m *material) error {
-	_, err := ca.New(ca.Options{Chain: m.chain, Signer: m.signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()})
+// prove loads what the configuration names and proves that it can issue, without a log and without a socket: everything that can
+// stop a start before the first socket opens.
+func prove(cfg *config.Config) (*material, error) {
+	m, err := load(cfg)
 	if err != nil {
-		return fmt.Errorf("ca: %w", err)
+		return nil, err
 	}
-	return nil
+	if _, err := ca.New(ca.Options{Chain: m.chain, Signer: m.signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()}); err != nil {
+		return nil, fmt.Errorf("ca: %w", err)
+	}
+	if cfg.CT.Embedded != nil {
+		if err := embedded.Inspect(*cfg.CT.Embedded); err != nil {
+			return nil, fmt.Errorf("ct.embedded: %w", err)
+		}
+	}
+	if members := m.members(); len(members) > 0 {
+		needed := cfg.CT.Policy.MinSCTs
+		if cfg.CT.Embedded != nil {
+			needed = min(needed, len(members)) // the one in this process is not open yet
+		}
+		if _, err := ctlog.New(ctlog.Options{Members: members, MinSCTs: needed}); err != nil {
+			return nil, fmt.Errorf("ct: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// members are the remote logs.
+func (m *material) members() []ctlog.Member {
+	members := make([]ctlog.Member, 0, len(m.logs)+1)
+	for _, l := range m.logs {
+		members = append(members, ctlog.Member{
+			Name: l.config.Name, Key: l.remote.Key(), Submitter: l.remote, NotBefore: l.from, NotAfter: l.to, Operator: l.config.Operator,
+		})
+	}
+	return members
 }

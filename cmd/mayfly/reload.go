@@ -71,7 +71,9 @@ func (o *operation) watch(ctx context.Context, hangup <-chan os.Signal) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() {
-		files := func() []string { return o.current.Load().config.Files }
+		files := func() []string { // those of a configuration that could not be taken, too
+			return slices.Compact(slices.Sorted(slices.Values(slices.Concat(o.current.Load().config.Files, config.Named(o.in.path)))))
+		}
 		config.Watch(ctx, config.WatchOptions{Files: files, Known: o.in.known, Logger: o.in.log}, func() {
 			select {
 			case o.again <- struct{}{}:
@@ -138,8 +140,8 @@ func (o *operation) prepare(ctx context.Context) (next *system, waiting []string
 			one.keep()
 		}
 	}
-	if cfg.CT.None != nil && cfg.CT.Embedded != nil {
-		return nil, nil, errors.New("ct.none in place of ct.embedded needs a restart")
+	if ct := cfg.CT; ct.None != nil && ct.Embedded != nil || ct.None == nil && ct.Embedded == nil && len(ct.Logs) == 0 {
+		return nil, nil, errors.New("ct.embedded in place of ct.none, or the reverse, needs a restart")
 	}
 	m, err := o.material(cfg, old)
 	if err != nil {

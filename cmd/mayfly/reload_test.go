@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -159,5 +161,62 @@ func TestReloadChain(t *testing.T) {
 	}
 	if _, roots := get(t, "http://"+s.http+"/ct/ct/v1/get-roots"); bytes.Count(roots, []byte(`MII`)) < 2 {
 		t.Errorf("the embedded log does not know both roots: %s", roots)
+	}
+}
+
+// G3: a file that a refused configuration names is watched too: its correction is a reload.
+func TestReloadCorrected(t *testing.T) {
+	t.Parallel()
+	provider := idp.New(t, idp.Options{})
+	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL()})
+	_, before := s.generation(t)
+	main, err := os.ReadFile(filepath.Join(s.dir, "mayfly.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(s.dir, "other"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.replace(t, "other/identity.yaml", []byte("oidc-issuers: x\n"))
+	s.replace(t, "mayfly.yaml", bytes.Replace(main, []byte("identity.yaml"), []byte("other/identity.yaml"), 1))
+	s.until(t, "refused", func() bool { return strings.Contains(s.logs.String(), "not reloaded") })
+	s.replace(t, "other/identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email}\n", provider.URL()))
+	s.until(t, "reloaded", func() bool { _, d := s.generation(t); return d != before })
+}
+
+// G2: what stops the start stops the check, before a socket opens.
+func TestCheckIsStart(t *testing.T) {
+	t.Parallel()
+	provider := idp.New(t, idp.Options{})
+	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL()})
+	main, err := os.ReadFile(filepath.Join(s.dir, "mayfly.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := string(main)
+	_, logs, _ := strings.Cut(good, "  logs:\n")
+	twice := good + strings.Replace(logs, "name: lab", "name: two", 1)
+	if err := os.MkdirAll(filepath.Join(s.dir, "junk"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.replace(t, "junk/log.key.pem", []byte("junk"))
+	head, _, _ := strings.Cut(good, "ct:\n")
+	for name, text := range map[string]string{
+		"good": good, "one key, two logs": twice, "key of the embedded log": head + "ct:\n  embedded: {dir: junk, origin: x.example.com/ct}\n",
+		"wrong": good + "nonsense: 1\n", "no chain": strings.Replace(good, "chain.pem", "ct.pem", 1),
+	} {
+		s.replace(t, "try.yaml", []byte(text))
+		_, errCheck := runIn(s.dir, "config", "check", "--config", "try.yaml")
+		text = strings.ReplaceAll(text, s.http, "127.0.0.1:0")
+		s.replace(t, "try.yaml", []byte(strings.ReplaceAll(text, s.grpc, "127.0.0.1:0")))
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		cmd := exec.CommandContext(ctx, "mayfly", "serve", "--config", "try.yaml")
+		cmd.Dir = s.dir
+		out, errStart := cmd.CombinedOutput()
+		started := bytes.Contains(out, []byte(`"msg":"listening`)) || bytes.Contains(out, []byte(`"msg":"ready"`))
+		cancel()
+		if started != (errCheck == nil) || started != (name == "good") {
+			t.Errorf("%s: check says %v, start says %v: %s", name, errCheck, errStart, out)
+		}
 	}
 }

@@ -38,6 +38,10 @@ func newServe(o *common) *cobra.Command {
 				return misconfigured(err)
 			}
 			known := config.Contents(cfg.Files)
+			m, err := prove(cfg)
+			if err != nil {
+				return misconfigured(err)
+			}
 			for _, w := range warnings {
 				log.Warn("configuration", "warning", w.String())
 			}
@@ -45,7 +49,7 @@ func newServe(o *common) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), instance{path: path, known: known, warnings: warnings, config: cfg, listeners: listeners, log: log})
+			return serve(cmd.Context(), instance{path: path, known: known, warnings: warnings, config: cfg, material: m, listeners: listeners, log: log})
 		}),
 	}
 	cmd.Flags().StringVar(&path, "config", "", "configuration file (required)")
@@ -54,10 +58,11 @@ func newServe(o *common) *cobra.Command {
 
 // instance is one run of the CA.
 type instance struct {
-	path      string   // of the configuration file; "": there is nothing to reload
-	known     [32]byte // what its files held when it was loaded
+	path      string              // of the configuration file; "": there is nothing to reload
+	known     map[string][32]byte // what its files held when it was loaded
 	warnings  []config.Warning
 	config    *config.Config
+	material  *material // what its files hold; nil: not loaded yet
 	listeners server.Listeners
 	log       *slog.Logger
 	drain     time.Duration // how long requests under way may take after the stop; 0 is the server's default
@@ -71,9 +76,11 @@ func serve(ctx context.Context, in instance) (err error) {
 	hangup := make(chan os.Signal, 1) // from here on it ends the process no more
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	loaded, err := load(in.config)
-	if err != nil {
-		return misconfigured(err)
+	loaded := in.material
+	if loaded == nil {
+		if loaded, err = load(in.config); err != nil {
+			return misconfigured(err)
+		}
 	}
 	registry := newRegistry()
 	readiness := server.NewReadiness(time.Now)

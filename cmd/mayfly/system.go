@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,6 +49,11 @@ func assemble(ctx context.Context, in instance, m *material, old *system) (_ *sy
 			err = errors.Join(err, s.close())
 		}
 	}()
+	if dir := in.config.StateDir; dir != "" {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("state_dir: %w", err)
+		}
+	}
 	if old == nil {
 		s.issuers, err = newVerifier(in.config, in.log)
 	} else {
@@ -111,12 +117,7 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 		s.logs, s.stopLogs = old.logs, old.stopLogs
 		return nil
 	}
-	members := make([]ctlog.Member, 0, len(s.material.logs)+1)
-	for _, l := range s.material.logs {
-		members = append(members, ctlog.Member{
-			Name: l.config.Name, Key: l.remote.Key(), Submitter: l.remote, NotBefore: l.from, NotAfter: l.to, Operator: l.config.Operator,
-		})
-	}
+	members := s.material.members()
 	if s.embedded != nil {
 		members = append(members, ctlog.Member{Name: "embedded", Key: s.embedded.Key(), Submitter: s.embedded})
 	}

@@ -49,9 +49,50 @@ func claimOrigin(c Config) error {
 		return err
 	}
 	if have := strings.TrimSpace(string(data)); have != c.Origin {
-		return fmt.Errorf("%s holds the log %q, not %q; a log cannot change its origin: write the old one, or use a new directory", c.Dir, have, c.Origin)
+		return otherOrigin(c, have)
 	}
 	return nil
+}
+
+// Inspect looks whether [Open] would find the log as it should be. It changes nothing, and a directory that is not there is fine.
+func Inspect(c Config) error {
+	data, err := os.ReadFile(filepath.Join(c.Dir, originFile))
+	if have := strings.TrimSpace(string(data)); err == nil && have != c.Origin {
+		return otherOrigin(c, have)
+	}
+	data, err = os.ReadFile(filepath.Join(c.Dir, keyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, e := os.Stat(filepath.Join(c.Dir, "checkpoint")); e == nil {
+			return keyGone(filepath.Join(c.Dir, keyFile))
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = parseKey(filepath.Join(c.Dir, keyFile), data)
+	return err
+}
+
+func otherOrigin(c Config, have string) error {
+	return fmt.Errorf("%s holds the log %q, not %q; a log cannot change its origin: write the old one, or use a new directory", c.Dir, have, c.Origin)
+}
+
+func keyGone(path string) error {
+	return fmt.Errorf("%s is gone, but the log has entries: restore the key, or use a new directory", path)
+}
+
+func parseKey(path string, data []byte) (*ecdsa.PrivateKey, error) {
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, fmt.Errorf("%s holds no key in PEM; restore it", path)
+	}
+	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	key, ok := k.(*ecdsa.PrivateKey)
+	if err != nil || !ok || key.Curve != elliptic.P256() {
+		return nil, fmt.Errorf("%s holds no P-256 key; restore it", path)
+	}
+	return key, nil
 }
 
 // openKey reads the log's key, or makes one. The public key is written again if it is gone.
@@ -61,7 +102,7 @@ func openKey(dir string) (key *ecdsa.PrivateKey, id [32]byte, err error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, e := os.Stat(filepath.Join(dir, "checkpoint")); e == nil {
-			return nil, id, fmt.Errorf("%s is gone, but the log has entries: restore the key, or use a new directory", path)
+			return nil, id, keyGone(path)
 		}
 		if key, err = newKey(path); err != nil {
 			return nil, id, err
@@ -69,14 +110,8 @@ func openKey(dir string) (key *ecdsa.PrivateKey, id [32]byte, err error) {
 	case err != nil:
 		return nil, id, err
 	default:
-		block, _ := pem.Decode(data)
-		if block == nil {
-			return nil, id, fmt.Errorf("%s holds no key in PEM; restore it", path)
-		}
-		k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-		var ok bool
-		if key, ok = k.(*ecdsa.PrivateKey); err != nil || !ok || key.Curve != elliptic.P256() {
-			return nil, id, fmt.Errorf("%s holds no P-256 key; restore it", path)
+		if key, err = parseKey(path, data); err != nil {
+			return nil, id, err
 		}
 	}
 	spki, err := x509.MarshalPKIXPublicKey(key.Public())
