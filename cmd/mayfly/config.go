@@ -206,6 +206,28 @@ func (r checkResult) print(w io.Writer) error {
 		g.add(e.Key, kind, strings.Join(e.Audiences, " "), policy, k)
 	}
 	fmt.Fprintln(w)
+	if err := g.write(w, st); err != nil {
+		return err
+	}
+	return r.printClaims(w, st)
+}
+
+// printClaims says what a token must have for each profile that is used.
+func (r checkResult) printClaims(w io.Writer, st style) error {
+	claims := map[string][]string{}
+	for _, e := range r.Entries {
+		if len(e.Claims) > 0 {
+			claims[e.Profile] = e.Claims
+		}
+	}
+	if len(claims) == 0 {
+		return nil
+	}
+	g := grid{head: []string{"profile", "claims that a token must have"}}
+	for _, name := range sortedKeys(claims) {
+		g.add(name, strings.Join(claims[name], " "))
+	}
+	fmt.Fprintln(w)
 	return g.write(w, st)
 }
 
