@@ -22,6 +22,8 @@ import (
 type Config struct {
 	// Listen has the addresses of the listeners.
 	Listen Listen `yaml:"listen"`
+	// API says which versions of the API are served.
+	API API `yaml:"api"`
 	// Identity says who may get certificates.
 	Identity Identity `yaml:"identity"`
 	// CA says where the CA's key is and which chains verifiers may need. Exactly one key backend is set.
@@ -65,6 +67,12 @@ type Listen struct {
 	GRPC string `yaml:"grpc"`
 	// Admin is the address of readiness, metrics and profiling. Default: 127.0.0.1:2112.
 	Admin string `yaml:"admin"`
+}
+
+// API says which versions of the API are served. The current one always is.
+type API struct {
+	// V1 says whether the older API, /api/v1/ over REST, is served; gitsign needs it. Default: true.
+	V1 *bool `yaml:"v1"`
 }
 
 // Identity says who may get certificates.

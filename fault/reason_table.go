@@ -70,8 +70,8 @@ const (
 	msgPolicy    = "the policy of this certificate authority does not allow a certificate for this identity"
 	msgAlgorithm = "signing algorithm not permitted"
 	msgMalformed = "the request could not be parsed"
-	msgCanceled  = "the caller canceled the request"
-	msgDeadline  = "the caller's deadline passed before the certificate was ready"
+	msgCanceled  = "context canceled"
+	msgDeadline  = "context deadline exceeded"
 )
 
 type reason struct {

@@ -32,7 +32,7 @@ type IssuerConfig struct {
 	SubjectDomain string `yaml:"subject-domain" alias:"SubjectDomain"`
 	// For the type spiffe: the trust domain that subjects must have.
 	SPIFFETrustDomain string `yaml:"spiffe-trust-domain" alias:"SPIFFETrustDomain"`
-	// Shown to clients and not used.
+	// Not used: clients are shown the claim that proofs are verified over. Another one here is a warning.
 	ChallengeClaim string `yaml:"challenge-claim" alias:"ChallengeClaim"`
 	// For people; not used.
 	Description string `yaml:"description" alias:"Description"`

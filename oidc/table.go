@@ -417,7 +417,11 @@ func (r *row) identify(c claims) (identity.Identity, error) {
 	if err := id.Check(); err != nil {
 		var bad *identity.ValueError
 		if errors.As(err, &bad) {
-			err = fault.New(fault.ClaimInvalid, err, "claim", bad.Field)
+			claim := bad.Field
+			if claim == "san" && r.profile == nil && id.ChallengeClaim != "" {
+				claim = id.ChallengeClaim // what the caller knows it by
+			}
+			err = fault.New(fault.ClaimInvalid, err, "claim", claim)
 		}
 		return identity.Identity{}, err
 	}

@@ -162,14 +162,18 @@ func (v *Verifier) Issuers() []IssuerInfo {
 
 func (r *row) info() IssuerInfo {
 	c := r.config
-	i := IssuerInfo{
-		URL: r.key, Wildcard: r.wildcard, Audience: r.audiences[0], ChallengeClaim: c.ChallengeClaim, SPIFFETrustDomain: c.SPIFFETrustDomain,
+	return IssuerInfo{
+		URL: r.key, Wildcard: r.wildcard, Audience: r.audiences[0], ChallengeClaim: r.challenge(), SPIFFETrustDomain: c.SPIFFETrustDomain,
 		Type: c.Type, SubjectDomain: c.SubjectDomain, SkipEmailVerification: c.SkipEmailVerification,
 	}
-	if i.ChallengeClaim == "" {
-		i.ChallengeClaim = types[c.Type].challenge
+}
+
+// challenge is the claim that a proof of possession is verified over, whatever the file says: clients are told the truth.
+func (r *row) challenge() string {
+	if r.config.EmailClaim != "" {
+		return r.config.EmailClaim
 	}
-	return i
+	return types[r.config.Type].challenge
 }
 
 // Status is whether an exact issuer's keys can be had.

@@ -50,6 +50,9 @@ func (c Config) Warnings() []*fault.Setting {
 			add(r, "the profile "+name+" names the host of "+strings.Join(profiles[name].Issuers[:1], "")+", which is another one's",
 				"write profile: "+name+" with parameters in place of ci-provider, or a profile of its own", "ci-provider")
 		}
+		if said := r.config.ChallengeClaim; said != "" && said != r.challenge() {
+			add(r, "proofs are verified over the claim "+r.challenge()+", and clients are told so", "remove it, or write challenge-claim: "+r.challenge(), "challenge-claim")
+		}
 		if r.config.Insecure {
 			add(r, "keys come over plain http: anybody on the way could make tokens", "use https", "insecure")
 		}

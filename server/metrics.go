@@ -2,9 +2,10 @@ package server
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// metrics of one server. Labels: method from the API, transport grpc or rest, code and reason from closed tables (F10).
+// metrics of one server. Labels: method from the API, transport grpc or rest, code, reason and client from closed tables (F10).
 type metrics struct {
 	requests *prometheus.CounterVec
+	legacy   *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	inFlight prometheus.Gauge
 	panics   prometheus.Counter
@@ -15,6 +16,9 @@ func newMetrics() *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_server_requests_total", Help: "Requests, by method, transport, gRPC code and reason.",
 		}, []string{"method", "transport", "code", "reason"}),
+		legacy: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mayfly_server_v1_requests_total", Help: "Requests of the older API, by method and kind of client.",
+		}, []string{"method", "client"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "mayfly_server_request_seconds", Help: "Time from decoded request to answer.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
@@ -25,5 +29,5 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.seconds, m.inFlight, m.panics}
+	return []prometheus.Collector{m.requests, m.legacy, m.seconds, m.inFlight, m.panics}
 }

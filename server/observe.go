@@ -22,6 +22,7 @@ import (
 // call is one method: its name on the wire and what it does with the core that is in force.
 type call[R any] struct {
 	method string
+	issues bool // each one is worth a line in the log
 	run    func(context.Context, *Core, *record) (R, error)
 }
 
@@ -43,7 +44,7 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 		var none R
 		out, err = none, statusOf(failure, r.id).Err()
 	}
-	s.finish(ctx, finished{method: c.method, record: r, failure: failure, took: time.Since(start)})
+	s.finish(ctx, finished{method: c.method, issues: c.issues, record: r, failure: failure, took: time.Since(start)})
 	return out, err
 }
 
@@ -77,6 +78,7 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 type record struct {
 	id        string
 	transport string // "grpc" or "rest"
+	agent     string // what the client says it is
 	attrs     []slog.Attr
 }
 
@@ -94,6 +96,12 @@ func newRecord(ctx context.Context) *record {
 		source = host
 	}
 	r.add("source", source)
+	for _, key := range []string{"grpcgateway-user-agent", "user-agent"} {
+		if all := metadata.ValueFromIncomingContext(ctx, key); r.agent == "" && len(all) > 0 {
+			r.agent = all[0]
+			r.add("user_agent", r.agent[:min(len(r.agent), maxAgent)])
+		}
+	}
 	if all := metadata.ValueFromIncomingContext(ctx, requestIDKey); len(all) > 0 {
 		r.id = saneID(all[len(all)-1])
 	} else {
@@ -120,7 +128,10 @@ func (r *record) decision(d oidc.Decision) {
 	}
 }
 
-const maxLogged = 8192
+const (
+	maxLogged = 8192
+	maxAgent  = 256
+)
 
 func shorten(s string) string {
 	if len(s) > maxLogged {
@@ -148,6 +159,7 @@ func saneID(id string) string {
 // finished is a request that has its answer.
 type finished struct {
 	method  string
+	issues  bool
 	record  *record
 	failure *fault.Error
 	took    time.Duration
@@ -168,7 +180,7 @@ func (s *Server) finish(ctx context.Context, f finished) {
 	}
 	s.metrics.requests.WithLabelValues(f.method, f.record.transport, code.String(), reason).Inc()
 	s.metrics.seconds.WithLabelValues(f.method).Observe(f.took.Seconds())
-	if f.method != "CreateSigningCertificate" && f.failure == nil {
+	if !f.issues && f.failure == nil {
 		level = slog.LevelDebug // reads are many and say little
 	}
 	attrs := append([]slog.Attr{

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	fulciolegacypb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v1beta"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 	"github.com/mayfly-ca/mayfly/proto/openapi"
 )
@@ -39,12 +40,16 @@ func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 		runtime.WithOutgoingHeaderMatcher(func(key string) (string, bool) {
 			return textproto.CanonicalMIMEHeaderKey(key), key == generationKey || key == digestKey
 		}),
+		runtime.WithForwardResponseOption(created),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-			writeError(w, r, err)
+			s.writeError(w, r, err)
 		}),
 	)
 	if err := fulciopb.RegisterCAHandlerServer(context.Background(), gateway, service{Server: s}); err != nil {
+		return nil, err
+	}
+	if err := fulciolegacypb.RegisterCAHandlerServer(context.Background(), gateway, legacy{Server: s}); err != nil {
 		return nil, err
 	}
 	for path, body := range map[string][]byte{"/healthz": []byte(`{"status":"SERVING"}` + "\n"), "/openapi.json": openapi.Document} {
@@ -59,9 +64,9 @@ func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 	allow := cors.New(cors.Options{
 		AllowedOrigins: []string{"*"}, AllowedMethods: []string{http.MethodGet, http.MethodPost, http.MethodHead},
 		AllowedHeaders: []string{"Accept", "Authorization", "Content-Type", "X-Request-Id", "X-Requested-With"},
-		ExposedHeaders: []string{"SCT", "X-Request-Id", "Mayfly-Config-Generation", "Mayfly-Config-Digest"},
+		ExposedHeaders: []string{"SCT", "X-Request-Id", "Retry-After", "Deprecation", "Link", "Mayfly-Config-Generation", "Mayfly-Config-Digest"},
 	})
-	return s.bounded(allow.Handler(withLog(gateway, ct))), nil
+	return s.bounded(allow.Handler(withLog(s.withLegacy(gateway), ct))), nil
 }
 
 // withLog puts the read path of the embedded log before the gateway.
@@ -105,13 +110,10 @@ func (s *Server) both() http.Handler {
 }
 
 // writeError writes a google.rpc.Status. One that comes from the gateway itself (routing, decoding) gets its reason here.
-func writeError(w http.ResponseWriter, r *http.Request, err error) {
+func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	st := status.Convert(err)
 	if len(st.Details()) == 0 {
-		with, e := st.WithDetails(&errdetails.ErrorInfo{
-			Reason: string(gatewayReason(st.Code())), Domain: domain, Metadata: map[string]string{"request_id": w.Header().Get(requestIDKey)},
-		})
-		if e == nil {
+		if with, e := st.WithDetails(s.gatewayInfo(st, w.Header().Get(requestIDKey))); e == nil {
 			st = with
 		}
 	}
@@ -134,15 +136,19 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 	_, _ = io.CopyN(io.Discard, r.Body, 4096) // lets a small rest of the body not cost the connection
 }
 
-// gatewayReason is the reason for an error that never reached the service.
-func gatewayReason(c codes.Code) fault.Reason {
-	switch c {
-	case codes.InvalidArgument, codes.NotFound, codes.Unimplemented:
-		return fault.RequestMalformed
-	case codes.Canceled:
-		return fault.CallerCanceled
-	case codes.DeadlineExceeded:
-		return fault.CallerDeadline
+// gatewayInfo is the reason for an error that never reached the service.
+func (s *Server) gatewayInfo(st *status.Status, requestID string) *errdetails.ErrorInfo {
+	info := &errdetails.ErrorInfo{Reason: string(fault.InternalError), Domain: domain, Metadata: map[string]string{"request_id": requestID}}
+	tooLarge := new(http.MaxBytesError)
+	switch c := st.Code(); {
+	case c == codes.InvalidArgument && st.Message() == tooLarge.Error():
+		info.Reason, info.Metadata["max"] = string(fault.RequestTooLarge), strconv.FormatInt(s.limits.Body, 10)
+	case c == codes.InvalidArgument, c == codes.NotFound, c == codes.Unimplemented:
+		info.Reason = string(fault.RequestMalformed)
+	case c == codes.Canceled:
+		info.Reason = string(fault.CallerCanceled)
+	case c == codes.DeadlineExceeded:
+		info.Reason = string(fault.CallerDeadline)
 	}
-	return fault.InternalError
+	return info
 }

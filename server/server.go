@@ -29,6 +29,7 @@ type Core struct {
 	Authority  *ca.Authority
 	Generation uint64 // counts configurations, from 1
 	Digest     string // SHA-256 of the configuration, in hexadecimal
+	NoLegacy   bool   // the older API (v1) is switched off
 }
 
 // Limits bound what clients can take. A zero field has the default that its comment gives.

@@ -330,7 +330,7 @@ func TestRefusals(t *testing.T) {
 		"garbage CSR":         {`{"credentials":{"oidcIdentityToken":"` + good + `"},"certificateSigningRequest":"YWJj"}`, 400, "The certificate signing request could not be parsed", "CSR_MALFORMED", [2]string{}},
 		"bad base64":          {`{"certificateSigningRequest":"@@"}`, 400, "", "REQUEST_MALFORMED", [2]string{}},
 		"cut JSON":            {`{"credentials":`, 400, "unexpected EOF", "REQUEST_MALFORMED", [2]string{}},
-		"huge body":           {`{"x":"` + strings.Repeat("a", 70<<10) + `"}`, 400, "http: request body too large", "REQUEST_MALFORMED", [2]string{}},
+		"huge body":           {`{"x":"` + strings.Repeat("a", 70<<10) + `"}`, 400, "http: request body too large", "REQUEST_TOO_LARGE", [2]string{}},
 	} {
 		a := w.rest("POST", "/api/v2/signingCert", c.body)
 		switch {

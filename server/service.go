@@ -28,6 +28,7 @@ type service struct {
 func (s service) CreateSigningCertificate(ctx context.Context, in *fulciopb.CreateSigningCertificateRequest) (*fulciopb.SigningCertificate, error) {
 	return observe(ctx, s.Server, call[*fulciopb.SigningCertificate]{
 		method: "CreateSigningCertificate",
+		issues: true,
 		run: func(ctx context.Context, core *Core, r *record) (*fulciopb.SigningCertificate, error) {
 			return s.create(ctx, core, in, r)
 		},

@@ -214,6 +214,8 @@ type serveSetup struct {
 	pki      *pki.PKI
 	issuer   string
 	embedded bool
+	issuers  string // further entries of the issuer file
+	more     string // further settings
 }
 
 // serveProcess is a running "mayfly serve".
@@ -242,9 +244,9 @@ func startServe(tb testing.TB, set serveSetup) *serveProcess {
 	}
 	write("chain.pem", set.pki.ChainPEM())
 	write("key.pem", set.pki.KeyPEM())
-	write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n", set.issuer, set.issuer))
+	write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n%s", set.issuer, set.issuer, set.issuers))
 	write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: off}\nidentity: {file: identity.yaml}\n"+
-		"ca:\n  file: {chain: chain.pem, key: key.pem}\nct:\n%s", s.http, s.grpc, logs))
+		"ca:\n  file: {chain: chain.pem, key: key.pem}\nct:\n%s%s", s.http, s.grpc, logs, set.more))
 	s.cmd = exec.Command("mayfly", "serve", "--config", filepath.Join(dir, "mayfly.yaml"), "--log-level", "warn")
 	s.cmd.Stderr = s.logs
 	if err := s.cmd.Start(); err != nil {

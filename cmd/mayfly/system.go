@@ -201,7 +201,10 @@ func (s *system) close() error {
 }
 
 func (s *system) core(generation uint64) *server.Core {
-	return &server.Core{Issuers: s.issuers, Keys: s.keys, Authority: s.authority, Generation: generation, Digest: s.config.Digest}
+	return &server.Core{
+		Issuers: s.issuers, Keys: s.keys, Authority: s.authority, Generation: generation, Digest: s.config.Digest,
+		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1,
+	}
 }
 
 func (s *system) collectors() []prometheus.Collector {

@@ -44,18 +44,26 @@ func (l *Lab) env(extra []string) []string {
 	}, extra...)
 }
 
-func (l *Lab) command(ctx context.Context, c Command) *exec.Cmd {
-	l.Helper()
-	path := c.Name
-	if !strings.Contains(path, "/") {
+// Look returns the path of a program of the lab, or name where there is none.
+func (l *Lab) Look(name string) string {
+	if !strings.Contains(name, "/") {
 		for _, dir := range filepath.SplitList(l.path) {
-			if info, err := os.Stat(filepath.Join(dir, c.Name)); err == nil && info.Mode()&0o111 != 0 && !info.IsDir() {
-				path = filepath.Join(dir, c.Name)
-				break
+			if path := filepath.Join(dir, name); isProgram(path) {
+				return path
 			}
 		}
 	}
-	cmd := exec.CommandContext(ctx, path, c.Args...)
+	return name
+}
+
+func isProgram(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode()&0o111 != 0 && !info.IsDir()
+}
+
+func (l *Lab) command(ctx context.Context, c Command) *exec.Cmd {
+	l.Helper()
+	cmd := exec.CommandContext(ctx, l.Look(c.Name), c.Args...)
 	cmd.Env = l.env(c.Env)
 	cmd.Dir = c.Dir
 	if cmd.Dir == "" {

@@ -1,0 +1,110 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/api/httpbody"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	fulciolegacypb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v1beta"
+	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
+)
+
+// legacy answers the older API, over REST alone. It is another encoding of the same requests: who asks, which key and what is
+// issued are decided by [service.create].
+type legacy struct {
+	fulciolegacypb.UnimplementedCAServer
+	*Server
+}
+
+// CreateSigningCertificate issues one certificate. A token in the body does not exist here; the key may be PEM or DER.
+func (s legacy) CreateSigningCertificate(ctx context.Context, in *fulciolegacypb.CreateSigningCertificateRequest) (*httpbody.HttpBody, error) {
+	return observe(ctx, s.Server, call[*httpbody.HttpBody]{
+		method: "v1.CreateSigningCertificate",
+		issues: true,
+		run: func(ctx context.Context, core *Core, r *record) (*httpbody.HttpBody, error) {
+			s.metrics.legacy.WithLabelValues("CreateSigningCertificate", family(r.agent)).Inc()
+			out, err := service{Server: s.Server}.create(ctx, core, upgraded(in), r)
+			if err != nil {
+				return nil, err
+			}
+			chain := out.GetSignedCertificateEmbeddedSct().GetChain()
+			if chain == nil {
+				chain = out.GetSignedCertificateDetachedSct().GetChain()
+			}
+			return chainBody(strings.Join(chain.GetCertificates(), "\n")), nil
+		},
+	})
+}
+
+// upgraded is the request in the newer API.
+func upgraded(in *fulciolegacypb.CreateSigningCertificateRequest) *fulciopb.CreateSigningCertificateRequest {
+	if csr := in.GetCertificateSigningRequest(); len(csr) > 0 {
+		return &fulciopb.CreateSigningCertificateRequest{Key: &fulciopb.CreateSigningCertificateRequest_CertificateSigningRequest{CertificateSigningRequest: csr}}
+	}
+	return &fulciopb.CreateSigningCertificateRequest{Key: &fulciopb.CreateSigningCertificateRequest_PublicKeyRequest{
+		PublicKeyRequest: &fulciopb.PublicKeyRequest{
+			PublicKey:         &fulciopb.PublicKey{Content: string(in.GetPublicKey().GetContent())},
+			ProofOfPossession: in.GetSignedEmailAddress(),
+		},
+	}}
+}
+
+// GetRootCertificate answers with every chain, one after the other, with a blank line between two certificates.
+func (s legacy) GetRootCertificate(ctx context.Context, _ *emptypb.Empty) (*httpbody.HttpBody, error) {
+	return observe(ctx, s.Server, call[*httpbody.HttpBody]{
+		method: "v1.GetRootCertificate",
+		run: func(_ context.Context, core *Core, r *record) (*httpbody.HttpBody, error) {
+			s.metrics.legacy.WithLabelValues("GetRootCertificate", family(r.agent)).Inc()
+			var all []string
+			for _, chain := range core.Authority.Bundle() {
+				for _, c := range chain {
+					all = append(all, pemOf(c.Raw))
+				}
+			}
+			return chainBody(strings.Join(all, "\n")), nil
+		},
+	})
+}
+
+func chainBody(pem string) *httpbody.HttpBody {
+	return &httpbody.HttpBody{ContentType: "application/pem-certificate-chain", Data: []byte(strings.TrimSpace(pem))}
+}
+
+// legacyPath is what the paths of the older API begin with.
+const legacyPath = "/api/v1/"
+
+// withLegacy marks every answer of the older API as deprecated (RFC 9745) and names what takes its place (RFC 8288), or turns
+// the older API away where it is switched off.
+func (s *Server) withLegacy(next http.Handler) http.Handler {
+	successor := map[string]string{"signingCert": "/api/v2/signingCert", "rootCert": "/api/v2/trustBundle"}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name, old := strings.CutPrefix(r.URL.Path, legacyPath)
+		newer, known := successor[name]
+		if !old || !known {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if core := s.state.Load().core; core != nil && core.NoLegacy {
+			s.writeError(w, r, status.Error(codes.NotFound, "The v1 API is switched off on this server; use "+newer))
+			return
+		}
+		w.Header().Set("Deprecation", "@1795478400") // 2026-11-24, when mayfly first served it
+		w.Header().Set("Link", "<"+newer+`>; rel="successor-version"`)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// created gives a certificate of the older API its status: clients of that API accept no other.
+func created(ctx context.Context, w http.ResponseWriter, _ proto.Message) error {
+	if method, ok := runtime.RPCMethod(ctx); ok && method == fulciolegacypb.CA_CreateSigningCertificate_FullMethodName {
+		w.WriteHeader(http.StatusCreated)
+	}
+	return nil
+}
