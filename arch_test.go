@@ -41,6 +41,7 @@ var layers = map[string][]string{
 	"client": {"fault", "identity", "tbs", "proto"}, // tbs: it verifies SCTs over the precertificate that it rebuilds
 	"trust":  {"fault"},
 	"devidp": {},
+	"devtsa": {}, // the timestamp authority of "mayfly dev"
 
 	"cmd/mayfly": {"*"},
 	"testkit":    {"*", "testkit"}, // and only tests import it
@@ -62,6 +63,7 @@ var owners = map[string][]string{
 	"google.golang.org/protobuf":                    {"server", "client", "proto", "trust"},
 	"github.com/rs/cors":                            {"server"},
 	"github.com/sigstore/protobuf-specs":            {"trust"},
+	"github.com/digitorus":                          {"devtsa"},
 	"github.com/sigstore/sigstore-go":               {"trust"},
 	"github.com/theupdateframework/go-tuf":          {"trust"},
 	"github.com/sigstore/sigstore/":                 {"cmd/mayfly", "ca/file"},

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -38,17 +39,21 @@ type Authority struct {
 	From, To time.Time
 }
 
-// Log is a Certificate Transparency log. A zero To has no end. The log ID is the SHA-256 of the key (RFC 6962 §3.2).
+// Log is a log of certificates or of signatures. A zero To has no end.
 type Log struct {
 	URL, Origin, Operator string
 	Key                   crypto.PublicKey
 	From, To              time.Time
+	ID                    []byte // as a trusted root gives it; nil: made from the key (RFC 6962 §3.2, C2SP signed-note)
 }
 
-// Material is whom a verifier believes.
+// Material is whom a verifier believes: for certificates, for their transparency, for the time of a signature, and for the
+// transparency of signatures.
 type Material struct {
 	Authorities []Authority
 	Logs        []Log
+	Timestamps  []Authority // timestamp authorities (RFC 3161)
+	Rekor       []Log       // logs of signatures
 }
 
 // TrustedRoot writes trusted_root.json, indented.
@@ -57,7 +62,25 @@ func (m Material) TrustedRoot() ([]byte, error) {
 		return nil, errors.New("a trusted root needs at least one authority")
 	}
 	out := &trustroot.TrustedRoot{MediaType: rootMediaType}
-	for _, a := range m.Authorities {
+	var err error
+	if out.CertificateAuthorities, err = authorities(m.Authorities); err != nil {
+		return nil, err
+	}
+	if out.TimestampAuthorities, err = authorities(m.Timestamps); err != nil {
+		return nil, err
+	}
+	if out.Ctlogs, err = logs(m.Logs, ctID); err != nil {
+		return nil, err
+	}
+	if out.Tlogs, err = logs(m.Rekor, rekorID); err != nil {
+		return nil, err
+	}
+	return marshal(out)
+}
+
+func authorities(all []Authority) ([]*trustroot.CertificateAuthority, error) {
+	var out []*trustroot.CertificateAuthority
+	for _, a := range all {
 		if len(a.Chain) == 0 {
 			return nil, errors.New("an authority needs a chain")
 		}
@@ -70,9 +93,14 @@ func (m Material) TrustedRoot() ([]byte, error) {
 		for _, c := range a.Chain {
 			ca.CertChain.Certificates = append(ca.CertChain.Certificates, &common.X509Certificate{RawBytes: c.Raw})
 		}
-		out.CertificateAuthorities = append(out.CertificateAuthorities, ca)
+		out = append(out, ca)
 	}
-	for _, l := range m.Logs {
+	return out, nil
+}
+
+func logs(all []Log, id func(l Log, spki []byte) []byte) ([]*trustroot.TransparencyLogInstance, error) {
+	var out []*trustroot.TransparencyLogInstance
+	for _, l := range all {
 		spki, err := x509.MarshalPKIXPublicKey(l.Key)
 		if err != nil {
 			return nil, fmt.Errorf("log %s: %w", l.URL, err)
@@ -81,14 +109,34 @@ func (m Material) TrustedRoot() ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("log %s: %w", l.URL, err)
 		}
-		id := sha256.Sum256(spki)
-		out.Ctlogs = append(out.Ctlogs, &trustroot.TransparencyLogInstance{
+		name := l.ID
+		if name == nil {
+			name = id(l, spki)
+		}
+		out = append(out, &trustroot.TransparencyLogInstance{
 			BaseUrl: l.URL, HashAlgorithm: common.HashAlgorithm_SHA2_256, Operator: l.Operator,
 			PublicKey: &common.PublicKey{RawBytes: spki, KeyDetails: details, ValidFor: timeRange(l.From, l.To)},
-			LogId:     &common.LogId{KeyId: id[:]},
+			LogId:     &common.LogId{KeyId: name},
 		})
 	}
-	return marshal(out)
+	return out, nil
+}
+
+// ctID is the log ID of RFC 6962 §3.2.
+func ctID(_ Log, spki []byte) []byte {
+	id := sha256.Sum256(spki)
+	return id[:]
+}
+
+// rekorID names a log of signatures. For an Ed25519 key and a known origin it is the key ID of the log's checkpoints (C2SP
+// signed-note), of which verifiers compare the first four bytes; otherwise it is that of RFC 6962.
+func rekorID(l Log, spki []byte) []byte {
+	key, ok := l.Key.(ed25519.PublicKey)
+	if !ok || l.Origin == "" {
+		return ctID(l, spki)
+	}
+	id := sha256.Sum256(append([]byte(l.Origin+"\n\x01"), key...)) // 1 is Ed25519
+	return id[:]
 }
 
 // marshal gives the same bytes for the same message: protojson alone varies its white space.
@@ -122,6 +170,8 @@ func keyDetails(key crypto.PublicKey) (common.PublicKeyDetails, error) {
 		case elliptic.P384():
 			return common.PublicKeyDetails_PKIX_ECDSA_P384_SHA_256, nil //nolint:staticcheck // logs sign over SHA-256 (RFC 6962 §2.1.4)
 		}
+	case ed25519.PublicKey:
+		return common.PublicKeyDetails_PKIX_ED25519, nil
 	case *rsa.PublicKey:
 		switch k.N.BitLen() {
 		case 2048:
@@ -148,34 +198,57 @@ func ParseTrustedRoot(data []byte) (Material, error) {
 	if in.GetMediaType() == "" {
 		return m, errors.New("not a trusted root: it has no mediaType")
 	}
-	for i, ca := range in.GetCertificateAuthorities() {
-		a := Authority{URL: ca.GetUri()}
-		a.From, a.To = times(ca.GetValidFor())
-		for _, raw := range ca.GetCertChain().GetCertificates() {
-			c, err := x509.ParseCertificate(raw.GetRawBytes())
-			if err != nil {
-				return m, fmt.Errorf("certificateAuthorities[%d]: %w", i, err)
-			}
-			a.Chain = append(a.Chain, c)
-		}
-		if len(a.Chain) == 0 {
-			return m, fmt.Errorf("certificateAuthorities[%d] has no certificate", i)
-		}
-		m.Authorities = append(m.Authorities, a)
+	var err error
+	if m.Authorities, err = parseAuthorities("certificateAuthorities", in.GetCertificateAuthorities()); err != nil {
+		return Material{}, err
 	}
-	for i, l := range in.GetCtlogs() {
-		key, err := x509.ParsePKIXPublicKey(l.GetPublicKey().GetRawBytes())
-		if err != nil {
-			return m, fmt.Errorf("ctlogs[%d]: %w", i, err)
-		}
-		log := Log{URL: l.GetBaseUrl(), Operator: l.GetOperator(), Key: key}
-		log.From, log.To = times(l.GetPublicKey().GetValidFor())
-		m.Logs = append(m.Logs, log)
+	if m.Timestamps, err = parseAuthorities("timestampAuthorities", in.GetTimestampAuthorities()); err != nil {
+		return Material{}, err
+	}
+	if m.Logs, err = parseLogs("ctlogs", in.GetCtlogs()); err != nil {
+		return Material{}, err
+	}
+	if m.Rekor, err = parseLogs("tlogs", in.GetTlogs()); err != nil {
+		return Material{}, err
 	}
 	if len(m.Authorities) == 0 {
 		return m, errors.New("the trusted root names no certificate authority")
 	}
 	return m, nil
+}
+
+func parseAuthorities(member string, all []*trustroot.CertificateAuthority) ([]Authority, error) {
+	var out []Authority
+	for i, ca := range all {
+		a := Authority{URL: ca.GetUri()}
+		a.From, a.To = times(ca.GetValidFor())
+		for _, raw := range ca.GetCertChain().GetCertificates() {
+			c, err := x509.ParseCertificate(raw.GetRawBytes())
+			if err != nil {
+				return nil, fmt.Errorf("%s[%d]: %w", member, i, err)
+			}
+			a.Chain = append(a.Chain, c)
+		}
+		if len(a.Chain) == 0 {
+			return nil, fmt.Errorf("%s[%d] has no certificate", member, i)
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+func parseLogs(member string, all []*trustroot.TransparencyLogInstance) ([]Log, error) {
+	var out []Log
+	for i, l := range all {
+		key, err := x509.ParsePKIXPublicKey(l.GetPublicKey().GetRawBytes())
+		if err != nil {
+			return nil, fmt.Errorf("%s[%d]: %w", member, i, err)
+		}
+		log := Log{URL: l.GetBaseUrl(), Operator: l.GetOperator(), Key: key, ID: l.GetLogId().GetKeyId()}
+		log.From, log.To = times(l.GetPublicKey().GetValidFor())
+		out = append(out, log)
+	}
+	return out, nil
 }
 
 func times(r *common.TimeRange) (from, to time.Time) {

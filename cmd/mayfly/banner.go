@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/devtsa"
 	"github.com/mayfly-ca/mayfly/server"
 )
 
@@ -38,6 +39,7 @@ func (b banner) print(w io.Writer) error {
 	t.add("gRPC", a.grpc)
 	t.add("log", "http://"+a.http+"/ct/checkpoint")
 	t.add("sign-in", b.state.Issuer)
+	t.add("timestamps", b.state.Issuer+devtsa.Path)
 	if b.listeners.Admin != nil {
 		t.add("readiness", "http://"+a.admin+"/readyz")
 		t.add("metrics", "http://"+a.admin+"/metrics")
@@ -48,7 +50,7 @@ func (b banner) print(w io.Writer) error {
 
 	fmt.Fprintf(&s, "\n%s\n", st.bold("Files"))
 	t = table{}
-	t.add(b.file("trusted_root.json"), "for verifiers: chain and log key")
+	t.add(b.file("trusted_root.json"), "for verifiers: chain, log key, timestamp authority")
 	t.add(b.file("signing_config.json"), "for signers: where to ask")
 	t.add(b.file("chain.pem"), "issuing certificate, root")
 	t.add(b.file("ct/log.pub.pem"), "public key of the log")
@@ -88,8 +90,9 @@ func (b banner) lines(s *strings.Builder, st style, a listenAddresses) {
 		"cosign sign-blob --yes --signing-config "+b.file("signing_config.json")+" --trusted-root "+root+
 			" --identity-token \"$TOKEN\" --bundle hello.bundle.json hello.txt",
 		"cosign verify-blob --trusted-root "+root+" --bundle hello.bundle.json --certificate-identity alice@example.com"+
-			" --certificate-oidc-issuer "+b.state.Issuer+" --insecure-ignore-tlog hello.txt",
-		st.dim("# There is no timestamp authority here: verify needs --insecure-ignore-tlog and works while the certificate lives (10 minutes)."))
+			" --certificate-oidc-issuer "+b.state.Issuer+" --insecure-ignore-tlog --use-signed-timestamps hello.txt",
+		exe+" verify hello.bundle.json --trusted-root "+root+" --artifact hello.txt --identity alice@example.com --issuer "+b.state.Issuer+" --no-rekor",
+		st.dim("# There is no Rekor here, hence --insecure-ignore-tlog and --no-rekor. The timestamp makes the signature verify for ever."))
 	section("The API",
 		"curl -s "+url+"/api/v2/configuration",
 		"openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj / -out csr.pem",

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/devidp"
+	"github.com/mayfly-ca/mayfly/devtsa"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/trust"
 )
@@ -34,7 +35,7 @@ func newDev(o *common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run a whole CA on this machine, with nothing to configure",
-		Long: "dev runs a CA, an embedded Certificate Transparency log and a small OpenID Connect provider on loopback. Keys, log and\n" +
+		Long: "dev runs a CA, an embedded Certificate Transparency log, a small OpenID Connect provider and a timestamp authority on loopback. Keys, log and\n" +
 			"trust material live in one directory; the next start goes on with them. When it can issue, it proves it and prints\n" +
 			"lines to copy. The provider signs in whoever asks: it is for development only and listens on loopback only.",
 		Example: "  mayfly dev\n  mayfly dev --dir /tmp/ca --http 127.0.0.1:8080 --grpc off",
@@ -48,7 +49,7 @@ func newDev(o *common) *cobra.Command {
 	fl.StringVar(&f.http, "http", "127.0.0.1:5555", "address for REST; port 0 picks a free one")
 	fl.StringVar(&f.grpc, "grpc", "127.0.0.1:5554", "address for gRPC; the same as --http serves both on one port, \"off\" disables")
 	fl.StringVar(&f.admin, "admin", "127.0.0.1:2112", "address for metrics and readiness; \"off\" disables")
-	fl.StringVar(&f.idp, "idp", "127.0.0.1:5556", "loopback address for the OpenID Connect provider")
+	fl.StringVar(&f.idp, "idp", "127.0.0.1:5556", "loopback address for the OpenID Connect provider and the timestamp authority")
 	cmd.AddCommand(newDevToken(f))
 	return cmd
 }
@@ -78,7 +79,16 @@ func dev(ctx context.Context, o *common, f *devFlags, std streams) error {
 		closeAll(listeners)
 		return errors.Join(err, idp.Close())
 	}
-	stopProvider := serveProvider(idp, provider)
+	stamps, err := devtsa.New(devtsa.Options{Dir: state.path("tsa")})
+	if err != nil {
+		closeAll(listeners)
+		return errors.Join(err, idp.Close())
+	}
+	pages := http.NewServeMux()
+	pages.Handle("/", provider.Handler())
+	pages.Handle(devtsa.Path, stamps.Handler())
+	pages.Handle(devtsa.ChainPath, stamps.Handler())
+	stopProvider := servePages(idp, pages)
 	defer stopProvider()
 
 	cfg, _, err := config.Load(state.path("mayfly.yaml"))
@@ -90,7 +100,7 @@ func dev(ctx context.Context, o *common, f *devFlags, std streams) error {
 		path: state.path("mayfly.yaml"), known: config.Contents(cfg.Files), config: cfg, listeners: listeners, log: log, drain: time.Second,
 		ready: func(ctx context.Context, m *material) error {
 			url := "http://" + listeners.HTTP.Addr().String()
-			if err := state.publish(cfg, m, url); err != nil {
+			if err := state.publish(exported{config: cfg, material: m, services: trust.Services{CA: url}}, stamps); err != nil {
 				return err
 			}
 			if err := proveItself(ctx, provider, state, url); err != nil {
@@ -182,9 +192,9 @@ func checkLoopback(address string) error {
 	return usage("--idp %s: the development provider signs in whoever asks, so it listens on loopback only; write 127.0.0.1:PORT", address)
 }
 
-// serveProvider serves until the returned func is called.
-func serveProvider(l net.Listener, p *devidp.Provider) (stop func()) {
-	srv := &http.Server{Handler: p.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 30 * time.Second}
+// servePages serves until the returned func is called.
+func servePages(l net.Listener, h http.Handler) (stop func()) {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 30 * time.Second}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -197,15 +207,12 @@ func serveProvider(l net.Listener, p *devidp.Provider) (stop func()) {
 }
 
 // publish writes what verifiers and signers need.
-func (s *devState) publish(cfg *config.Config, m *material, url string) error {
-	root, signing, err := exportFiles(cfg, m, trust.Services{CA: url, OIDC: s.Issuer, Operator: "mayfly dev", From: m.chain[0].NotBefore})
-	if err != nil {
-		return err
-	}
-	if err := writeFile(s.path("trusted_root.json"), root, 0o644); err != nil {
-		return err
-	}
-	return writeFile(s.path("signing_config.json"), signing, 0o644)
+func (s *devState) publish(e exported, stamps *devtsa.Authority) error {
+	chain := stamps.Chain()
+	e.services.TSA = s.Issuer + devtsa.Path
+	e.timestamps = []trust.Authority{{URL: e.services.TSA, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter}}
+	e.services.OIDC, e.services.Operator, e.services.From = s.Issuer, "mayfly dev", e.material.chain[0].NotBefore
+	return e.write(s.dir)
 }
 
 func newDevToken(f *devFlags) *cobra.Command {

@@ -1,7 +1,12 @@
 package main
 
 import (
+	"cmp"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -23,76 +28,157 @@ func newTrust() *cobra.Command {
 	return cmd
 }
 
+// exportFlags say what the configuration does not know: how clients reach the CA, and whose services they use besides.
+type exportFlags struct {
+	config, out, url, issuer, operator string
+	tsa, tsaChain                      string
+	rekor, rekorKey, rekorOrigin       string
+	timestamps                         []trust.Authority
+	signatures                         []trust.Log
+}
+
 func newTrustExport() *cobra.Command {
-	var path, out, url, issuer, operator, tsa, rekor string
+	f := &exportFlags{}
 	cmd := &cobra.Command{
 		Use:   "export --config FILE --out DIR",
 		Short: "Write trusted_root.json and signing_config.json",
-		Long: "export writes trusted_root.json (every chain and every log of the configuration, for verifiers) and signing_config.json\n" +
-			"(where signers send their requests) into DIR. It reads the configuration; the CA need not run.",
-		Example: "  mayfly trust export --config mayfly.yaml --url https://ca.example.com --out trust/",
-		Args:    cobra.NoArgs,
-		RunE: runs(func(cmd *cobra.Command, _ []string) error {
-			if path == "" || out == "" {
-				return usage("--config and --out are required; write --config FILE --out DIR")
-			}
-			cfg, _, err := config.Load(path)
-			if err != nil {
-				return misconfigured(err)
-			}
-			if cfg.CA.Ephemeral != nil {
-				return usage("%s: the CA is ephemeral: its chain exists only while it runs, so there is nothing to export", path)
-			}
-			m, err := load(cfg)
-			if err != nil {
-				return misconfigured(err)
-			}
-			if url == "" {
-				url = "http://" + cfg.Listen.HTTP
-			}
-			if issuer == "" {
-				issuer = firstEmailIssuer(cfg)
-			}
-			root, signing, err := exportFiles(cfg, m, trust.Services{
-				CA: url, OIDC: issuer, Operator: operator, From: m.chain[0].NotBefore.UTC().Truncate(time.Second), TSA: tsa, Rekor: rekor,
-			})
-			if err != nil {
-				return err
-			}
-			if err := os.MkdirAll(out, 0o755); err != nil { //nolint:gosec // trust material is public
-				return err
-			}
-			for name, data := range map[string][]byte{"trusted_root.json": root, "signing_config.json": signing} {
-				if err := writeFile(filepath.Join(out, name), data, 0o644); err != nil {
-					return err
-				}
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n%s\n", filepath.Join(out, "trusted_root.json"), filepath.Join(out, "signing_config.json"))
-			return err
-		}),
+		Long: "export writes trusted_root.json (every chain and every log of the configuration with their validity, for verifiers) and\n" +
+			"signing_config.json (where signers send their requests) into DIR. It reads the configuration; the CA need not run.\n" +
+			"A timestamp authority and a Rekor log of yours get into both files by flags.",
+		Example: "  mayfly trust export --config mayfly.yaml --url https://ca.example.com --out trust/\n" +
+			"  mayfly trust export --config mayfly.yaml --url https://ca.example.com --out trust/ \\\n" +
+			"    --tsa https://tsa.example.com/api/v1/timestamp --tsa-chain tsa.pem --rekor https://rekor.example.com --rekor-key rekor.pub",
+		Args: cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error { return f.run(cmd.OutOrStdout()) }),
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&path, "config", "", "configuration file (required)")
-	fl.StringVar(&out, "out", "", "directory for the two files (required)")
-	fl.StringVar(&url, "url", "", "URL of the CA as clients reach it (default: http:// and listen.http)")
-	fl.StringVar(&issuer, "issuer", "", "OpenID Connect issuer that people sign in at (default: the first e-mail issuer)")
-	fl.StringVar(&operator, "operator", "mayfly", "name of the operator")
-	fl.StringVar(&tsa, "tsa", "", "URL of a timestamp authority for signers (optional)")
-	fl.StringVar(&rekor, "rekor", "", "URL of a Rekor v2 log for signers (optional)")
+	fl.StringVar(&f.config, "config", "", "configuration file (required)")
+	fl.StringVar(&f.out, "out", "", "directory for the two files (required)")
+	fl.StringVar(&f.url, "url", "", "URL of the CA as clients reach it (default: http:// and listen.http)")
+	fl.StringVar(&f.issuer, "issuer", "", "OpenID Connect issuer that people sign in at (default: the first e-mail issuer)")
+	fl.StringVar(&f.operator, "operator", "mayfly", "name of the operator")
+	fl.StringVar(&f.tsa, "tsa", "", "URL of a timestamp authority, with its path; needs --tsa-chain")
+	fl.StringVar(&f.tsaChain, "tsa-chain", "", "PEM file with its chain: signing certificate first, root last")
+	fl.StringVar(&f.rekor, "rekor", "", "URL of a Rekor v2 log; needs --rekor-key")
+	fl.StringVar(&f.rekorKey, "rekor-key", "", "PEM file with its public key")
+	fl.StringVar(&f.rekorOrigin, "rekor-origin", "", "origin in its checkpoints (default: the host name of --rekor)")
 	return cmd
 }
 
-// exportFiles makes the content of trusted_root.json and signing_config.json.
-func exportFiles(cfg *config.Config, m *material, s trust.Services) (root, signing []byte, err error) {
-	out, err := m.export(cfg, s.CA)
+func (f *exportFlags) run(w io.Writer) error {
+	if f.config == "" || f.out == "" {
+		return usage("--config and --out are required; write --config FILE --out DIR")
+	}
+	cfg, _, err := config.Load(f.config)
 	if err != nil {
-		return nil, nil, err
+		return misconfigured(err)
 	}
-	if root, err = out.TrustedRoot(); err != nil {
-		return nil, nil, err
+	if cfg.CA.Ephemeral != nil {
+		return usage("%s: the CA is ephemeral: its chain exists only while it runs, so there is nothing to export", f.config)
 	}
-	signing, err = s.SigningConfig()
-	return root, signing, err
+	m, err := load(cfg)
+	if err != nil {
+		return misconfigured(err)
+	}
+	if f.url == "" {
+		f.url = "http://" + cfg.Listen.HTTP
+	}
+	if f.issuer == "" {
+		f.issuer = firstEmailIssuer(cfg)
+	}
+	if err := f.services(); err != nil {
+		return err
+	}
+	from := m.chain[0].NotBefore.UTC().Truncate(time.Second)
+	files := exported{
+		config: cfg, material: m, timestamps: f.timestamps, signatures: f.signatures,
+		services: trust.Services{CA: f.url, OIDC: f.issuer, Operator: f.operator, From: from, TSA: f.tsa, Rekor: f.rekor},
+	}
+	for i := range files.signatures {
+		files.signatures[i].From = from
+	}
+	if err := os.MkdirAll(f.out, 0o755); err != nil { //nolint:gosec // trust material is public
+		return err
+	}
+	if err := files.write(f.out); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "%s\n%s\n", filepath.Join(f.out, rootName), filepath.Join(f.out, signingName))
+	return err
+}
+
+// services reads the keys of the services that the flags name.
+func (f *exportFlags) services() error {
+	if (f.tsa == "") != (f.tsaChain == "") {
+		return usage("--tsa and --tsa-chain belong together: signers need the URL, verifiers the chain")
+	}
+	if (f.rekor == "") != (f.rekorKey == "") {
+		return usage("--rekor and --rekor-key belong together: signers need the URL, verifiers the key")
+	}
+	if f.tsa != "" {
+		chain, err := readCertificates(nil, f.tsaChain)
+		if err != nil {
+			return usage("--tsa-chain: %v", err)
+		}
+		f.timestamps = []trust.Authority{{URL: f.tsa, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter}}
+	}
+	if f.rekor == "" {
+		return nil
+	}
+	u, err := url.Parse(f.rekor)
+	if err != nil || u.Hostname() == "" {
+		return usage("--rekor %q: write the URL of the log, for example https://rekor.example.com", f.rekor)
+	}
+	data, err := readInput(nil, f.rekorKey)
+	if err != nil {
+		return err
+	}
+	b, _ := pem.Decode(data)
+	if b == nil {
+		return usage("--rekor-key %s: no PEM block \"PUBLIC KEY\" in it", f.rekorKey)
+	}
+	key, err := x509.ParsePKIXPublicKey(b.Bytes)
+	if err != nil {
+		return usage("--rekor-key %s: %v", f.rekorKey, err)
+	}
+	f.signatures = []trust.Log{{URL: f.rekor, Origin: cmp.Or(f.rekorOrigin, u.Hostname()), Operator: f.operator, Key: key}}
+	return nil
+}
+
+// The names of the two files.
+const (
+	rootName    = "trusted_root.json"
+	signingName = "signing_config.json"
+)
+
+// exported is what the two files are made from.
+type exported struct {
+	config     *config.Config
+	material   *material
+	timestamps []trust.Authority
+	signatures []trust.Log
+	services   trust.Services
+}
+
+// write puts both files into dir, which exists.
+func (e exported) write(dir string) error {
+	m, err := e.material.export(e.config, e.services.CA)
+	if err != nil {
+		return err
+	}
+	m.Timestamps, m.Rekor = e.timestamps, e.signatures
+	root, err := m.TrustedRoot()
+	if err != nil {
+		return err
+	}
+	signing, err := e.services.SigningConfig()
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(dir, rootName), root, 0o644); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, signingName), signing, 0o644)
 }
 
 func firstEmailIssuer(cfg *config.Config) string {
