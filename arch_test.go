@@ -66,7 +66,7 @@ var owners = map[string][]string{
 	"github.com/digitorus":                          {"devtsa"},
 	"github.com/sigstore/sigstore-go":               {"trust"},
 	"github.com/theupdateframework/go-tuf":          {"trust"},
-	"github.com/sigstore/sigstore/":                 {"cmd/mayfly", "ca/file"},
+	"github.com/sigstore/sigstore/":                 {"cmd/mayfly", "ca/file", "trust"},
 	"github.com/spf13":                              {"cmd/mayfly"},
 	"github.com/zmap":                               {},
 	"github.com/google/go-cmp":                      {},

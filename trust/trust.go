@@ -1,7 +1,8 @@
 // Package trust writes and reads what clients need to know of a CA: the trusted root (who is believed) and the signing
 // configuration (who is asked), in the JSON of Sigstore's protobuf-specs.
 //
-// A trusted root MUST carry only material that the operator chose; nothing is ever fetched here.
+// A trusted root MUST carry only material that the operator chose. Nothing is fetched but out of a TUF repository that follows from a
+// root.json of the caller.
 package trust
 
 import (
@@ -168,7 +169,7 @@ func keyDetails(key crypto.PublicKey) (common.PublicKeyDetails, error) {
 		case elliptic.P256():
 			return common.PublicKeyDetails_PKIX_ECDSA_P256_SHA_256, nil
 		case elliptic.P384():
-			return common.PublicKeyDetails_PKIX_ECDSA_P384_SHA_256, nil //nolint:staticcheck // logs sign over SHA-256 (RFC 6962 §2.1.4)
+			return common.PublicKeyDetails_PKIX_ECDSA_P384_SHA_384, nil // verifiers know no other, and take the hash from the SCT
 		}
 	case ed25519.PublicKey:
 		return common.PublicKeyDetails_PKIX_ED25519, nil

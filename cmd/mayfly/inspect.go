@@ -263,15 +263,24 @@ func logNames(file string) (map[[32]byte]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := trust.ParseTrustedRoot(data)
+	names, err := logNamesIn(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return names, nil
+}
+
+// logNamesIn reads the same out of a trusted root.
+func logNamesIn(data []byte) (map[[32]byte]string, error) {
+	m, err := trust.ParseTrustedRoot(data)
+	if err != nil {
+		return nil, err
 	}
 	names := make(map[[32]byte]string)
 	for _, l := range m.Logs {
 		spki, err := x509.MarshalPKIXPublicKey(l.Key)
 		if err != nil {
-			return nil, fmt.Errorf("%s: log %s: %w", file, l.URL, err)
+			return nil, fmt.Errorf("log %s: %w", l.URL, err)
 		}
 		names[sha256.Sum256(spki)] = l.URL
 	}

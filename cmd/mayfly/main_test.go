@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -23,6 +24,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("NO_COLOR", "1")
+			bundles, err := filepath.Abs("../../trust/testdata")
+			if err != nil {
+				return err
+			}
+			e.Setenv("BUNDLES", bundles)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

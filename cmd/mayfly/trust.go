@@ -24,7 +24,7 @@ func newTrust() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
-	cmd.AddCommand(newTrustExport())
+	cmd.AddCommand(newTrustExport(), newTUF())
 	return cmd
 }
 

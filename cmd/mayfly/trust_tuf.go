@@ -1,0 +1,233 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/trust"
+)
+
+// tufPasswordEnv names the password of the keys of a TUF repository.
+const tufPasswordEnv = "MAYFLY_TUF_PASSWORD" //nolint:gosec // the name of a variable, not a secret
+
+type tufFlags struct {
+	dir  string
+	days map[string]*int
+}
+
+func newTUF() *cobra.Command {
+	f := &tufFlags{days: map[string]*int{}}
+	cmd := &cobra.Command{
+		Use:   "tuf",
+		Short: "Make and maintain a TUF repository that clients get their trust from",
+		Long: "A TUF repository gives clients trusted_root.json and signing_config.json, and keeps giving them the newest: a client that\n" +
+			"was set up once with 1.root.json (cosign initialize --mirror URL --root 1.root.json) follows every change by itself.\n" +
+			"DIR/repository is for a web server; DIR/keys is secret. " + tufPasswordEnv + " encrypts the keys.",
+		Args: cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
+	}
+	fl := cmd.PersistentFlags()
+	fl.StringVar(&f.dir, "dir", "", "directory of the repository (required)")
+	for role, life := range trust.DefaultLives() {
+		f.days[role] = fl.Int(role+"-days", int(life/(24*time.Hour)), "days that what the key of "+role+" signs is good for")
+	}
+	cmd.AddCommand(f.newInit(), f.newPublish(), f.newRotate(), f.newShow())
+	return cmd
+}
+
+func (f *tufFlags) options() (trust.TUFOptions, error) {
+	o := trust.TUFOptions{Dir: f.dir, Password: []byte(os.Getenv(tufPasswordEnv)), Lives: trust.Lives{}}
+	if f.dir == "" {
+		return o, usage("--dir is missing; write --dir DIR, the directory of the repository")
+	}
+	for role, days := range f.days {
+		if *days < 1 || *days > 3650 {
+			return o, usage("--%s-days %d: write 1 to 3650", role, *days)
+		}
+		o.Lives[role] = time.Duration(*days) * 24 * time.Hour
+	}
+	return o, nil
+}
+
+func (f *tufFlags) open() (*trust.Repository, error) {
+	o, err := f.options()
+	if err != nil {
+		return nil, err
+	}
+	return trust.OpenTUF(o)
+}
+
+func (f *tufFlags) newInit() *cobra.Command {
+	return &cobra.Command{
+		Use:     "init --dir DIR",
+		Short:   "Make a repository with new keys",
+		Example: "  " + tufPasswordEnv + "=... mayfly trust tuf init --dir tuf/",
+		Args:    cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			o, err := f.options()
+			if err != nil {
+				return err
+			}
+			r, err := trust.InitTUF(o)
+			if err != nil {
+				return err
+			}
+			st := styleFor(cmd.ErrOrStderr())
+			if len(o.Password) == 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), st.yellow("warning: the keys in "+f.dir+"/keys are not encrypted; set "+tufPasswordEnv+" to encrypt them"))
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "Give clients %s/repository/1.root.json; move keys/root.pem and keys/targets.pem to a safe place.\n", strings.TrimSuffix(f.dir, "/"))
+			return showTUF(cmd.OutOrStdout(), r)
+		}),
+	}
+}
+
+func (f *tufFlags) newPublish() *cobra.Command {
+	return &cobra.Command{
+		Use:   "publish --dir DIR [FILE...]",
+		Short: "Publish a trusted root and a signing configuration, or only renew what ends soon",
+		Long: "publish puts the files (trusted_root.json, signing_config.json) into the repository and signs it anew. Without files it only\n" +
+			"renews: run it daily with the keys of snapshot and timestamp alone. Nothing is left half done: clients meet the old state or the new.",
+		Example: "  mayfly trust tuf publish --dir tuf/ trust/trusted_root.json trust/signing_config.json\n  mayfly trust tuf publish --dir tuf/",
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			r, err := f.open()
+			if err != nil {
+				return err
+			}
+			var contents [][]byte
+			for _, name := range args {
+				data, err := readInput(cmd.InOrStdin(), name)
+				if err != nil {
+					return err
+				}
+				contents = append(contents, data)
+			}
+			if _, err := r.Publish(contents...); err != nil {
+				return err
+			}
+			return showTUF(cmd.OutOrStdout(), r)
+		}),
+	}
+}
+
+func (f *tufFlags) newRotate() *cobra.Command {
+	var role string
+	cmd := &cobra.Command{
+		Use:     "rotate --dir DIR --role ROLE",
+		Short:   "Give a role a new key",
+		Long:    "rotate needs the root key. Clients follow by themselves: each root is signed by the one before it.",
+		Example: "  mayfly trust tuf rotate --dir tuf/ --role timestamp",
+		Args:    cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			if !slices.Contains(trust.Roles(), role) {
+				return usage("--role %q: write one of %s", role, strings.Join(trust.Roles(), ", "))
+			}
+			r, err := f.open()
+			if err != nil {
+				return err
+			}
+			if err := r.Rotate(role); err != nil {
+				return err
+			}
+			return showTUF(cmd.OutOrStdout(), r)
+		}),
+	}
+	cmd.Flags().StringVar(&role, "role", "", strings.Join(trust.Roles(), ", ")+" (required)")
+	return cmd
+}
+
+func (f *tufFlags) newShow() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show --dir DIR",
+		Short: "Show roles, keys, expiry and files, and check the repository as a client would",
+		Args:  cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			r, err := f.open()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = jsonTUF(cmd.OutOrStdout(), r)
+			} else {
+				err = showTUF(cmd.OutOrStdout(), r)
+			}
+			if err != nil {
+				return err
+			}
+			if err := r.Check(); err != nil {
+				return &stop{exitFound, err}
+			}
+			return nil
+		}),
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	return cmd
+}
+
+func showTUF(w io.Writer, r *trust.Repository) error {
+	st := styleFor(w)
+	g := grid{head: []string{"role", "version", "expires", "key", "private key"}}
+	for _, i := range r.Info() {
+		expires := i.Expires.Format("2006-01-02 15:04")
+		if i.Soon {
+			expires = st.yellow(expires)
+		}
+		here := "here"
+		if !i.HasKey {
+			here = st.dim("elsewhere")
+		}
+		var ids []string
+		for _, id := range i.Keys {
+			ids = append(ids, id[:min(len(id), 12)])
+		}
+		g.add(i.Role, fmt.Sprint(i.Version), expires, strings.Join(ids, " "), here)
+	}
+	if err := g.write(w, st); err != nil {
+		return err
+	}
+	targets := r.Targets()
+	if len(targets) == 0 {
+		_, err := fmt.Fprintln(w, st.yellow("\nno files yet: publish trusted_root.json and signing_config.json"))
+		return err
+	}
+	var t table
+	for _, name := range slices.Sorted(maps.Keys(targets)) {
+		t.add(name, "sha256:"+targets[name])
+	}
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
+	}
+	return t.write(w, st)
+}
+
+func jsonTUF(w io.Writer, r *trust.Repository) error {
+	type role struct {
+		Role    string    `json:"role"`
+		Version int64     `json:"version"`
+		Expires time.Time `json:"expires"`
+		Keys    []string  `json:"keys"`
+		HasKey  bool      `json:"private_key"`
+		Soon    bool      `json:"renew"`
+	}
+	out := struct {
+		Roles   []role            `json:"roles"`
+		Targets map[string]string `json:"targets"`
+		Error   string            `json:"error,omitempty"`
+	}{Targets: r.Targets()}
+	for _, i := range r.Info() {
+		out.Roles = append(out.Roles, role(i))
+	}
+	if err := r.Check(); err != nil {
+		out.Error = err.Error()
+	}
+	return errors.Join(writeJSON(w, out))
+}

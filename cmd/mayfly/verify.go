@@ -1,0 +1,178 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/trust"
+)
+
+type verifyFlags struct {
+	trustedRoot, tuf, tufRoot string
+	artifact                  string
+	expect                    trust.Expectation
+	asJSON                    bool
+}
+
+func newVerify() *cobra.Command {
+	f := &verifyFlags{}
+	cmd := &cobra.Command{
+		Use:   "verify BUNDLE --trusted-root FILE --artifact FILE --identity SAN --issuer URL",
+		Short: "Verify a Sigstore bundle: who signed what, and when",
+		Long: "verify checks a Sigstore bundle against a trusted root: that the certificate chains to the CA and was valid when it signed,\n" +
+			"that a Certificate Transparency log has it, that the signature is in a Rekor log or has a timestamp, that it is over the\n" +
+			"artifact, and that identity and issuer are the expected ones. Exit status 3 means that one of these is not so.",
+		Example: "  mayfly verify app.sigstore.json --trusted-root trusted_root.json --artifact app.tar.gz \\\n" +
+			"    --identity alice@example.com --issuer https://login.example.com\n" +
+			"  mayfly verify app.sigstore.json --tuf https://tuf.example.com --tuf-root 1.root.json --digest sha256:0123... \\\n" +
+			"    --identity-regexp 'https://github.com/example/.*' --issuer https://token.actions.githubusercontent.com",
+		Args: cobra.ExactArgs(1),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			return f.run(cmd, args[0])
+		}),
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.trustedRoot, "trusted-root", "", "trusted_root.json to verify against")
+	fl.StringVar(&f.tuf, "tuf", "", "URL of a TUF repository that has the trusted root (instead of --trusted-root)")
+	fl.StringVar(&f.tufRoot, "tuf-root", "", "root.json of that repository, from a source that you trust")
+	fl.StringVar(&f.artifact, "artifact", "", "file that was signed; \"-\" is standard input")
+	fl.StringVar(&f.expect.Digest, "digest", "", "its digest in place of it, sha256:HEX")
+	fl.StringVar(&f.expect.Identity, "identity", "", "the signer: an address, URI or name as it stands in the certificate")
+	fl.StringVar(&f.expect.IdentityRegexp, "identity-regexp", "", "regular expression that must match the whole of it")
+	fl.StringVar(&f.expect.Issuer, "issuer", "", "the OpenID Connect issuer that vouched for the signer")
+	fl.StringVar(&f.expect.IssuerRegexp, "issuer-regexp", "", "regular expression that must match the whole of it")
+	fl.BoolVar(&f.expect.NoRekor, "no-rekor", false, "demand a timestamp in place of an entry in a Rekor log")
+	fl.BoolVar(&f.asJSON, "json", false, "print what was verified as JSON")
+	return cmd
+}
+
+func (f *verifyFlags) run(cmd *cobra.Command, name string) error {
+	root, err := f.root(cmd)
+	if err != nil {
+		return err
+	}
+	if f.artifact != "" {
+		in := cmd.InOrStdin()
+		if f.artifact != "-" {
+			file, err := os.Open(f.artifact)
+			if err != nil {
+				return err
+			}
+			defer file.Close() //nolint:errcheck // it was only read
+			in = file
+		}
+		f.expect.Artifact = in
+	}
+	data, err := readInput(cmd.InOrStdin(), name)
+	if err != nil {
+		return err
+	}
+	v, err := trust.VerifyBundle(root, data, f.expect)
+	var failed *trust.Failure
+	switch {
+	case errors.Is(err, trust.ErrUsage):
+		return usage("%v", err)
+	case errors.As(err, &failed):
+		text := name + " does not verify: " + failed.Error()
+		if failed.Hint != "" {
+			text += "\n  " + failed.Hint
+		}
+		return &stop{exitFound, errors.New(text)}
+	case err != nil:
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if f.asJSON {
+		return f.json(cmd.OutOrStdout(), v)
+	}
+	names, err := logNamesIn(root)
+	if err != nil {
+		return err
+	}
+	return printVerified(cmd.OutOrStdout(), v, names)
+}
+
+// root is the trusted root that the flags name.
+func (f *verifyFlags) root(cmd *cobra.Command) ([]byte, error) {
+	switch {
+	case (f.trustedRoot == "") == (f.tuf == ""):
+		return nil, usage("name whom to believe, in one way: --trusted-root FILE, or --tuf URL with --tuf-root FILE")
+	case f.trustedRoot != "":
+		return readInput(nil, f.trustedRoot)
+	case f.tufRoot == "":
+		return nil, usage("--tuf needs --tuf-root: the root.json that you got from a source that you trust")
+	}
+	pinned, err := readInput(nil, f.tufRoot)
+	if err != nil {
+		return nil, err
+	}
+	return trust.Fetch(cmd.Context(), f.tuf, pinned, userAgent())
+}
+
+func printVerified(w io.Writer, v *trust.Verified, logs map[[32]byte]string) error {
+	st := styleFor(w)
+	var s strings.Builder
+	fmt.Fprintf(&s, "%s\n", st.green(st.bold("verified")))
+	var t table
+	t.add("identity", printable(v.Identity))
+	t.add("issuer", printable(v.Issuer))
+	for _, at := range v.Times {
+		t.add("signed", at.At.UTC().Format(time.RFC3339)+" "+st.dim("("+at.Kind+" "+at.Source+")"))
+	}
+	switch {
+	case v.LogEntries > 0:
+		t.add("log entries", fmt.Sprint(v.LogEntries))
+	default:
+		t.add("log entries", st.yellow("none")+" "+st.dim("(--no-rekor)"))
+	}
+	if v.SCTs == 0 {
+		t.add("transparency", st.yellow("not demanded")+" "+st.dim("(the trusted root names no Certificate Transparency log)"))
+	}
+	if v.Statement != "" {
+		t.add("statement", v.Statement)
+	}
+	if err := t.write(&s, st); err != nil {
+		return err
+	}
+	view, err := viewCertificate(v.Leaf, time.Now(), logs)
+	if err != nil {
+		return err
+	}
+	s.WriteString("\n")
+	if err := printCertificate(&s, view, st); err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, s.String())
+	return err
+}
+
+func (f *verifyFlags) json(w io.Writer, v *trust.Verified) error {
+	view, err := viewCertificate(v.Leaf, time.Now(), nil)
+	if err != nil {
+		return err
+	}
+	type at struct {
+		Kind   string    `json:"kind"`
+		Source string    `json:"source"`
+		Time   time.Time `json:"time"`
+	}
+	times := []at{}
+	for _, t := range v.Times {
+		times = append(times, at{t.Kind, t.Source, t.At.UTC()})
+	}
+	return writeJSON(w, struct {
+		Verified    bool            `json:"verified"`
+		Identity    string          `json:"identity"`
+		Issuer      string          `json:"issuer"`
+		Signed      []at            `json:"signed"`
+		LogEntries  int             `json:"log_entries"`
+		SCTs        int             `json:"scts_demanded"`
+		Statement   string          `json:"statement,omitempty"`
+		Certificate certificateView `json:"certificate"`
+	}{true, v.Identity, v.Issuer, times, v.LogEntries, v.SCTs, v.Statement, view})
+}
