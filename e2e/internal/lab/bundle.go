@@ -11,14 +11,19 @@ type Bundle struct {
 	Entries, Timestamps int // of transparency logs and of timestamp authorities
 }
 
+type rawCertificate struct {
+	RawBytes []byte `json:"rawBytes"`
+}
+
 // Bundle reads a bundle.
 func (l *Lab) Bundle(file string) Bundle {
 	l.Helper()
 	var b struct {
 		Material struct {
-			Certificate struct {
-				RawBytes []byte `json:"rawBytes"`
-			} `json:"certificate"`
+			Certificate rawCertificate `json:"certificate"`
+			Chain       struct {
+				Certificates []rawCertificate `json:"certificates"`
+			} `json:"x509CertificateChain"` // as bundles before 0.3 have it
 			Entries    []json.RawMessage `json:"tlogEntries"`
 			Timestamps struct {
 				RFC3161 []json.RawMessage `json:"rfc3161Timestamps"`
@@ -27,6 +32,9 @@ func (l *Lab) Bundle(file string) Bundle {
 	}
 	if err := json.Unmarshal([]byte(l.Read(file)), &b); err != nil {
 		l.Fatalf("%s: %v", file, err)
+	}
+	if chain := b.Material.Chain.Certificates; len(chain) > 0 {
+		b.Material.Certificate = chain[0]
 	}
 	return Bundle{
 		Leaf:    must(x509.ParseCertificate(b.Material.Certificate.RawBytes))(l),

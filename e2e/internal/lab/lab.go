@@ -35,6 +35,7 @@ type Lab struct {
 	dir   string
 	path  string // PATH of all programs
 	ports *ports
+	build *binaries.Builder
 }
 
 // ports remembers the ports that were handed out.
@@ -88,14 +89,36 @@ func New(t testing.TB) *Lab {
 		}
 	})
 	path := strings.Join(slices.Concat([]string{own}, dirs, []string{os.Getenv("PATH")}), string(os.PathListSeparator))
-	l := &Lab{TB: t, dir: dir, path: path, ports: &ports{taken: map[int]bool{}}}
+	l := &Lab{TB: t, dir: dir, path: path, ports: &ports{taken: map[int]bool{}}, build: b}
 	l.Mkdir("home")
 	return l
 }
 
+// Need puts a program that only few tests run on the lab's PATH, building it if it is missing.
+func (l *Lab) Need(names ...string) {
+	l.Helper()
+	for _, name := range names {
+		dir, err := l.build.Tool(l.Context(), name)
+		if err != nil {
+			l.Fatal(err)
+		}
+		l.path = dir + string(os.PathListSeparator) + l.path
+	}
+}
+
+// Project installs a folder of e2e/ with its package manager, once, and returns the copy.
+func (l *Lab) Project(dir string, install ...string) string {
+	l.Helper()
+	out, err := l.build.Project(l.Context(), dir, install...)
+	if err != nil {
+		l.Fatal(err)
+	}
+	return out
+}
+
 // For returns the same lab reporting to t, a subtest.
 func (l *Lab) For(t testing.TB) *Lab {
-	return &Lab{TB: t, dir: l.dir, path: l.path, ports: l.ports}
+	return &Lab{TB: t, dir: l.dir, path: l.path, ports: l.ports, build: l.build}
 }
 
 // Path returns the path of a file of the lab.

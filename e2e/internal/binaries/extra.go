@@ -1,0 +1,63 @@
+package binaries
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Extra returns the programs that only "make e2e-all" needs. Each is built when a test asks for it.
+func Extra() []Tool {
+	return []Tool{
+		{Name: "crane", Package: "github.com/google/go-containerregistry/cmd/crane", Version: "v0.22.1"},
+		{Name: "gitsign", Module: "tools/gitsign", Package: "github.com/sigstore/gitsign", Version: "v0.14.0"},
+		{Name: "rekor-backend", Module: "tools/rekor", Package: ".", Version: "v1.7.2"},
+		{Name: "rekor1-server", Package: "github.com/sigstore/rekor/cmd/rekor-server", Version: "v1.5.4"},
+		{Name: "rekor-cli", Package: "github.com/sigstore/rekor/cmd/rekor-cli", Version: "v1.5.4"},
+		{Name: "kube-apiserver", Module: "tools/kube", Package: "k8s.io/kubernetes/cmd/kube-apiserver", Version: "v1.35.4"},
+		{Name: "spire-server", Module: "tools/spire", Package: "github.com/spiffe/spire/cmd/spire-server", Version: "v1.13.3"},
+		{Name: "spire-agent", Module: "tools/spire", Package: "github.com/spiffe/spire/cmd/spire-agent", Version: "v1.13.3"},
+		{Name: "oidc-discovery-provider", Module: "tools/spire", Package: "github.com/spiffe/spire/support/oidc-discovery-provider", Version: "v1.13.3"},
+	}
+}
+
+// Tool builds a program of [Extra] if it is missing and returns its folder.
+func (b *Builder) Tool(ctx context.Context, name string) (string, error) {
+	for _, t := range Extra() {
+		if t.Name == name {
+			return b.tool(ctx, t, name)
+		}
+	}
+	return "", fmt.Errorf("no program %q in the table", name)
+}
+
+// Project copies the folder dir to the cache and runs install there, once for each content, and returns the copy.
+func (b *Builder) Project(ctx context.Context, dir string, install ...string) (string, error) {
+	key, err := b.key(Tool{Name: "project-" + filepath.Base(dir), Module: dir})
+	if err != nil {
+		return "", err
+	}
+	out := filepath.Join(b.cache, key)
+	done := filepath.Join(out, ".installed")
+	unlock, err := lock(ctx, filepath.Join(b.cache, "."+filepath.Base(dir)+".lock"))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := os.Stat(done); err == nil {
+		return out, nil
+	}
+	if err := errors.Join(os.RemoveAll(out), os.CopyFS(out, os.DirFS(filepath.Join(b.root, dir)))); err != nil {
+		return "", err
+	}
+	fmt.Fprintf(b.progress, "e2e: installing %s ...\n", dir)
+	cmd := exec.CommandContext(ctx, install[0], install[1:]...)
+	cmd.Dir = out
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%v: %w\n%s", install, err, text)
+	}
+	return out, os.WriteFile(done, nil, 0o644)
+}

@@ -1,0 +1,38 @@
+// Package matrix is the table of clients and walk-throughs that "make e2e-all" runs, and what it remembers of them.
+package matrix
+
+// Client is one real client, or one walk-through with several.
+type Client struct {
+	Name    string   // of the test, after TestAll/
+	Title   string   // in the documentation
+	Version string   // part of what a result is remembered by
+	Needs   []string // programs that must be on PATH, as a package manager installs them
+}
+
+// Table returns all, in the order in which they run: the cheap ones first.
+func Table() []Client {
+	return []Client{
+		{Name: "cosign", Title: "cosign", Version: "3.1.3"},
+		{Name: "sigstore-go", Title: "sigstore-go (its conformance program)", Version: "1.3.0"},
+		{Name: "sigstore-js", Title: "sigstore-js", Version: "4.1.1", Needs: []string{"node", "npm"}},
+		{Name: "sigstore-python", Title: "sigstore-python", Version: pythonVersion, Needs: []string{"python3"}},
+		{Name: "sigstore-java", Title: "sigstore-java", Version: javaVersion, Needs: []string{"java", "mvn"}},
+		{Name: "sigstore-rs", Title: "sigstore-rs", Version: rustVersion, Needs: []string{"cargo"}},
+		{Name: "gitsign", Title: "gitsign (v1 API, with Rekor v1)", Version: "0.14.0", Needs: []string{"git", "redis-server"}},
+		{Name: "kubernetes-release", Title: "walk-through: a Kubernetes release", Version: "cosign 3.1.3"},
+		{Name: "admission", Title: "walk-through: admission of an image", Version: "cosign 3.1.3"},
+		{Name: "slsa", Title: "walk-through: SLSA provenance", Version: "cosign 3.1.3"},
+		{Name: "kubernetes-account", Title: "walk-through: a Kubernetes service account", Version: "kube-apiserver 1.35.4", Needs: []string{"etcd"}},
+		{Name: "spiffe", Title: "walk-through: a SPIFFE workload", Version: "SPIRE 1.13.3"},
+	}
+}
+
+// The versions of the clients that are installed by their language's package manager.
+const (
+	pythonVersion = "4.5.1"
+	javaVersion   = "2.0.0"
+	rustVersion   = "0.15.0"
+)
+
+// RecordEnv names the file that a test appends a line to for each thing that it has proven.
+const RecordEnv = "MAYFLY_E2E_RECORD"
