@@ -95,8 +95,13 @@ func sigstoreJava(w *world) {
 	java := func(args ...string) lab.Command {
 		return lab.Command{Name: "java", Args: append([]string{"-Djavax.net.ssl.trustStore=" + store, "-Djavax.net.ssl.trustStorePassword=changeit", "-cp", dir + "/target/classes:" + dir + "/target/dependency/*", "Client"}, args...)}
 	}
+	// This client cannot write a bundle of a log's first entry (number 0, no hashes), so another one goes first.
+	first := w.cosignSign(newBlob(w.Lab, "first"), "--identity-token", w.oidc.Email("alice@example.com"))
+	first.Env = []string{"SSL_CERT_FILE=" + w.Path("front.pem")}
+	w.Run(first)
 	b := newBlob(w.Lab, "example-1.0.0.jar")
-	token := w.Write("token", w.oidc.Email("alice@example.com"))
+	// Given a token as text, this client signs the subject, so the subject has to be the address.
+	token := w.Write("token", w.oidc.Token(map[string]any{"sub": "alice@example.com", "email": "alice@example.com", "email_verified": true}))
 	w.Run(java("sign", w.trust.TrustedRoot, w.trust.SigningConfig, token, b.file, b.bundle))
 	w.Run(java("verify", w.trust.TrustedRoot, b.file, b.bundle, "alice@example.com", w.oidc.URL))
 	w.RunFails(java("verify", w.trust.TrustedRoot, b.file, b.bundle, "bob@example.com", w.oidc.URL), "")

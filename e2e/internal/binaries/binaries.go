@@ -124,7 +124,7 @@ func (b *Builder) build(ctx context.Context, t Tool, dir string) error {
 	defer os.RemoveAll(tmp)
 	c := call{dir: tmp, args: []string{"install", "-trimpath", t.Package + "@" + t.Version}, env: []string{"GOBIN=" + tmp}}
 	if t.Module != "" {
-		c = call{dir: filepath.Join(b.root, t.Module), args: []string{"build", "-trimpath", "-o", filepath.Join(tmp, t.Name), t.Package}}
+		c = call{dir: filepath.Join(b.root, t.Module), args: []string{"build", "-mod=mod", "-trimpath", "-o", filepath.Join(tmp, t.Name), t.Package}}
 	}
 	if err := b.goTool(ctx, c); err != nil {
 		return err

@@ -109,3 +109,6 @@ func must[T any](v T, err error) func(*Lab) T {
 		return v
 	}
 }
+
+// PEM returns a block.
+func PEM(kind string, der []byte) string { return encode(kind, der) }

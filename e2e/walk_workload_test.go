@@ -1,0 +1,191 @@
+//go:build all
+
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
+)
+
+// kubernetesAccount signs as a service account, with a token that a real API server made and whose keys the CA fetches from it.
+func kubernetesAccount(w *world) {
+	w.Need("kube-apiserver")
+	etcd, peers := "http://"+w.Address(), "http://"+w.Address()
+	w.Start("etcd", lab.Command{Name: "etcd", Args: []string{
+		"--data-dir", w.Mkdir("etcd"), "--listen-client-urls", etcd, "--advertise-client-urls", etcd, "--listen-peer-urls", peers,
+		"--initial-advertise-peer-urls", peers, "--initial-cluster", "default=" + peers,
+	}}, func(ctx context.Context) error { return lab.GetOK(ctx, etcd+"/health") })
+	address := w.Address()
+	api := "https://" + address
+	host, port, _ := strings.Cut(address, ":")
+	key := w.LogKey("service-accounts")
+	w.Write("tokens.csv", "admin-token,admin,admin,system:masters\n")
+	server := w.Spawn("kube-apiserver", lab.Command{Name: "kube-apiserver", Args: []string{
+		"--etcd-servers", etcd, "--bind-address", host, "--secure-port", port, "--cert-dir", w.Mkdir("kube"), "--token-auth-file", w.Path("tokens.csv"),
+		"--service-account-issuer", api, "--service-account-key-file", key.Public, "--service-account-signing-key-file", key.Private,
+		"--api-audiences", api, "--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.0.0.0/24",
+	}})
+	cluster := kubeClient{world: w, api: api}
+	w.Eventually("an API server", func(ctx context.Context) error {
+		select {
+		case <-server.Done():
+			w.Fatalf("kube-apiserver ended:\n%s", server.Stderr())
+		default:
+		}
+		_, err := cluster.do(ctx, http.MethodGet, "/readyz", "")
+		return err
+	})
+	cluster.must("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", `{"metadata":{"name":"discovery"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io",`+
+		`"kind":"ClusterRole","name":"system:service-account-issuer-discovery"},"subjects":[{"kind":"Group","apiGroup":"rbac.authorization.k8s.io","name":"system:unauthenticated"}]}`)
+	w.Eventually("the namespace default", func(ctx context.Context) error {
+		_, err := cluster.do(ctx, http.MethodPost, "/api/v1/namespaces/default/serviceaccounts", `{"metadata":{"name":"builder"}}`)
+		return err
+	})
+	var made struct{ Status struct{ Token string } }
+	if err := json.Unmarshal(cluster.must("/api/v1/namespaces/default/serviceaccounts/builder/token", `{"spec":{"audiences":["sigstore"],"expirationSeconds":600}}`), &made); err != nil {
+		w.Fatal(err)
+	}
+
+	indented := strings.ReplaceAll(strings.TrimSpace(w.Read(w.Path("kube", "apiserver.crt"))), "\n", "\n      ")
+	w.start(worldOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s:\n    client-id: sigstore\n    type: kubernetes\n    ca-cert: |\n      %s\n", api, indented)})
+	w.issuer = api
+	b := newBlob(w.Lab, "blob")
+	w.Run(w.cosignSign(b, "--identity-token", made.Status.Token))
+	w.Run(w.cosignVerify(b, "https://kubernetes.io/namespaces/default/serviceaccounts/builder"))
+	w.RunFails(w.cosignVerify(b, "https://kubernetes.io/namespaces/default/serviceaccounts/other"), "no matching CertificateIdentity")
+	w.checkBundle(w.Lab, b)
+	w.proven("a token of a real API server, its keys fetched with the cluster's own CA")
+}
+
+// kubeClient talks to the API server as its administrator.
+type kubeClient struct {
+	*world
+	api string
+}
+
+func (k kubeClient) do(ctx context.Context, method, path, body string) ([]byte, error) {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM([]byte(k.Read(k.Path("kube", "apiserver.crt"))))
+	req, err := http.NewRequestWithContext(ctx, method, k.api+path, bytes.NewReader([]byte(body)))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer admin-token")
+	req.Header.Set("Content-Type", "application/json")
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode >= 300 {
+		err = fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, data)
+	}
+	return data, err
+}
+
+func (k kubeClient) must(path, body string) []byte {
+	k.Helper()
+	data, err := k.do(k.Context(), http.MethodPost, path, body)
+	if err != nil {
+		k.Fatal(err)
+	}
+	return data
+}
+
+// spiffeWorkload signs as a workload of SPIRE: cosign asks the agent's socket for a JWT-SVID, the CA fetches the keys from
+// SPIRE's discovery provider.
+func spiffeWorkload(w *world) {
+	w.Need("spire-server", "spire-agent", "oidc-discovery-provider")
+	discovery := "http://" + w.Address()
+	_, discoveryPort, _ := strings.Cut(strings.TrimPrefix(discovery, "http://"), ":")
+	address := w.Address()
+	_, port, _ := strings.Cut(address, ":")
+	dir := w.Mkdir("spire")
+	serverSocket, agentSocket := "/tmp/mayfly-e2e-"+port+"-s.sock", "/tmp/mayfly-e2e-"+port+"-a.sock" // a socket's path is short
+	w.Write("spire/server.conf", fmt.Sprintf(`server {
+  bind_address = "127.0.0.1"
+  bind_port = "%s"
+  socket_path = "%s"
+  trust_domain = "e2e.test"
+  data_dir = "%s/server"
+  jwt_issuer = "%s"
+  log_level = "WARN"
+}
+plugins {
+  DataStore "sql" { plugin_data { database_type = "sqlite3" connection_string = "%s/datastore.sqlite3" } }
+  KeyManager "memory" { plugin_data {} }
+  NodeAttestor "join_token" { plugin_data {} }
+}
+`, port, serverSocket, dir, discovery, dir))
+	w.Spawn("spire-server", lab.Command{Name: "spire-server", Args: []string{"run", "-config", dir + "/server.conf"}})
+	spire := func(args ...string) lab.Command {
+		return lab.Command{Name: "spire-server", Args: append(args, "-socketPath", serverSocket)}
+	}
+	w.Eventually("a SPIRE server", func(context.Context) error {
+		if r := w.Try(spire("healthcheck")); r.Status != 0 {
+			return errors.New(r.Stdout + r.Stderr)
+		}
+		return nil
+	})
+	_, token, _ := strings.Cut(strings.TrimSpace(w.Run(spire("token", "generate", "-spiffeID", "spiffe://e2e.test/node")).Stdout), "Token: ")
+	token = strings.Fields(token)[0]
+	w.Write("spire/bundle.pem", w.Run(spire("bundle", "show")).Stdout)
+	w.Write("spire/agent.conf", fmt.Sprintf(`agent {
+  data_dir = "%s/agent"
+  server_address = "127.0.0.1"
+  server_port = "%s"
+  socket_path = "%s"
+  trust_bundle_path = "%s/bundle.pem"
+  trust_domain = "e2e.test"
+  log_level = "WARN"
+}
+plugins {
+  NodeAttestor "join_token" { plugin_data {} }
+  KeyManager "memory" { plugin_data {} }
+  WorkloadAttestor "unix" { plugin_data {} }
+}
+`, dir, port, agentSocket, dir))
+	w.Spawn("spire-agent", lab.Command{Name: "spire-agent", Args: []string{"run", "-config", dir + "/agent.conf", "-joinToken", token}})
+	uid := strings.TrimSpace(w.Run(lab.Command{Name: "id", Args: []string{"-u"}}).Stdout)
+	w.Run(spire("entry", "create", "-parentID", "spiffe://e2e.test/node", "-spiffeID", "spiffe://e2e.test/builder", "-selector", "unix:uid:"+uid))
+	w.Write("spire/discovery.conf", fmt.Sprintf(`log_level = "WARN"
+domains = ["127.0.0.1"]
+allow_insecure_scheme = true
+insecure_addr = "127.0.0.1:%s"
+set_key_use = true
+server_api { address = "unix://%s" }
+`, discoveryPort, serverSocket))
+	w.Start("oidc-discovery-provider", lab.Command{Name: "oidc-discovery-provider", Args: []string{"-config", dir + "/discovery.conf"}},
+		func(ctx context.Context) error { return lab.GetOK(ctx, discovery+"/keys") })
+	w.Eventually("a JWT-SVID for the workload", func(context.Context) error {
+		r := w.Try(lab.Command{Name: "spire-agent", Args: []string{"api", "fetch", "jwt", "-audience", "sigstore", "-socketPath", agentSocket}})
+		if r.Status != 0 {
+			return errors.New(r.Stdout + r.Stderr)
+		}
+		return nil
+	})
+
+	w.start(worldOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s: {client-id: sigstore, type: spiffe, spiffe-trust-domain: e2e.test}\n", discovery)})
+	w.issuer = discovery
+	b := newBlob(w.Lab, "blob")
+	sign := w.cosignSign(b, "--oidc-provider", "spiffe")
+	sign.Env = []string{"SPIFFE_ENDPOINT_SOCKET=" + agentSocket}
+	w.Run(sign)
+	w.Run(w.cosignVerify(b, "spiffe://e2e.test/builder"))
+	w.RunFails(w.cosignVerify(b, "spiffe://e2e.test/other"), "no matching CertificateIdentity")
+	w.checkBundle(w.Lab, b)
+	w.proven("a JWT-SVID of a real SPIRE agent, taken by cosign from its socket")
+}
