@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
@@ -32,7 +33,7 @@ func kubernetesAccount(w *world) {
 	w.Write("tokens.csv", "admin-token,admin,admin,system:masters\n")
 	server := w.Spawn("kube-apiserver", lab.Command{Name: "kube-apiserver", Args: []string{
 		"--etcd-servers", etcd, "--bind-address", host, "--secure-port", port, "--cert-dir", w.Mkdir("kube"), "--token-auth-file", w.Path("tokens.csv"),
-		"--service-account-issuer", api, "--service-account-key-file", key.Public, "--service-account-signing-key-file", key.Private,
+		"--service-account-issuer", api, "--service-account-jwks-uri", api + "/openid/v1/jwks", "--service-account-key-file", key.Public, "--service-account-signing-key-file", key.Private,
 		"--api-audiences", api, "--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.0.0.0/24",
 	}})
 	cluster := kubeClient{world: w, api: api}
@@ -60,7 +61,7 @@ func kubernetesAccount(w *world) {
 	w.start(worldOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s:\n    client-id: sigstore\n    type: kubernetes\n    ca-cert: |\n      %s\n", api, indented)})
 	w.issuer = api
 	b := newBlob(w.Lab, "blob")
-	w.Run(w.cosignSign(b, "--identity-token", made.Status.Token))
+	w.Run(w.cosignSign(b, "--identity-token", w.Write("token", made.Status.Token))) // a file, as it is signed with ES256
 	w.Run(w.cosignVerify(b, "https://kubernetes.io/namespaces/default/serviceaccounts/builder"))
 	w.RunFails(w.cosignVerify(b, "https://kubernetes.io/namespaces/default/serviceaccounts/other"), "no matching CertificateIdentity")
 	w.checkBundle(w.Lab, b)
@@ -74,8 +75,12 @@ type kubeClient struct {
 }
 
 func (k kubeClient) do(ctx context.Context, method, path, body string) ([]byte, error) {
+	own, err := os.ReadFile(k.Path("kube", "apiserver.crt")) // the server makes it when it starts
+	if err != nil {
+		return nil, err
+	}
 	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM([]byte(k.Read(k.Path("kube", "apiserver.crt"))))
+	pool.AppendCertsFromPEM(own)
 	req, err := http.NewRequestWithContext(ctx, method, k.api+path, bytes.NewReader([]byte(body)))
 	if err != nil {
 		return nil, err
