@@ -323,7 +323,8 @@ func (f *remote) get(ctx context.Context, address string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept", "application/json")
+	// An API server of Kubernetes serves its keys as application/jwk-set+json and nothing else (RFC 7517 §8.5.2).
+	req.Header.Set("Accept", "application/json, application/jwk-set+json, */*;q=0.5")
 	req.Header.Set("User-Agent", f.userAgent)
 	if err := f.authorize(req); err != nil {
 		return nil, err

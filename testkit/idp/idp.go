@@ -259,6 +259,12 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
+	// As strict as an API server of Kubernetes: keys have their own type, and a client must accept it.
+	if accept := r.Header.Get("Accept"); accept != "" && !strings.Contains(accept, "application/jwk-set+json") && !strings.Contains(accept, "*/*") {
+		http.Error(w, "only application/jwk-set+json", http.StatusNotAcceptable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/jwk-set+json")
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
 	switch fault {
 	case NoKeys:
