@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # The race detector needs a C compiler.
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
-.PHONY: help dev build test race check lint generate check-generate breaking fuzz bench e2e clean
+.PHONY: help dev build test race check lint generate check-generate breaking fuzz bench e2e e2e-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ check: race lint check-generate breaking ## what CI runs
 
 lint: $(BIN)/golangci-lint ## go vet and golangci-lint
 	$(GO) vet ./...
-	cd e2e && $(GO) vet ./...
+	cd e2e && $(GO) vet ./... && $(GO) vet -tags all ./...
 	$(BIN)/golangci-lint run ./...
 
 $(BIN)/golangci-lint:
@@ -62,6 +62,9 @@ bench: ## certificates per second, latency and CPU, beside the cost of the crypt
 
 e2e: build ## real clients, logs and services against the real binary
 	cd e2e && $(GO) run ./cmd/prepare && $(GO) test -count=1 -timeout 15m ./...
+
+e2e-all: build ## every real client and walk-through, one by one; goes on where it stopped, and writes docs/compatibility.md
+	cd e2e && $(GO) run ./cmd/all $(if $(ONLY),-only $(ONLY))
 
 clean: ## remove what was built; .mayfly-dev stays
 	rm -rf $(BIN)
