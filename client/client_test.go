@@ -13,9 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
@@ -163,6 +166,20 @@ func TestOptions(t *testing.T) {
 	for _, o := range []client.Options{{URL: "ca.example.com", SkipVerify: true}, {URL: "ftp://x", SkipVerify: true}, {URL: "https://u@x", SkipVerify: true}, {URL: "https://x"}} {
 		if _, err := client.New(o); err == nil {
 			t.Errorf("%+v passes", o)
+		}
+	}
+}
+
+// Every reason that a server can give has a hint for people.
+func TestExplainsEveryReason(t *testing.T) {
+	t.Parallel()
+	for r := range fault.Reasons() {
+		bare := (&client.Error{Code: codes.InvalidArgument, Message: "refused", Reason: r})
+		text := client.Explain(&client.Error{
+			Code: codes.InvalidArgument, Message: "refused", Reason: r, RequestID: "id-1", Metadata: map[string]string{"cause": "starting"},
+		})
+		if !strings.HasPrefix(text, "refused: ") || !strings.Contains(text, string(r)) || !strings.Contains(text, "id-1") || bare.Error() == "" {
+			t.Errorf("%s: %q", r, text)
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // Error is a refusal by the server.
@@ -14,7 +16,7 @@ type Error struct {
 	Code       codes.Code
 	HTTPStatus int // 0 over gRPC
 	Message    string
-	Reason     string            // from ErrorInfo; "" from a server that does not give one
+	Reason     fault.Reason      // from ErrorInfo; "" from a server that does not give one
 	Metadata   map[string]string // from ErrorInfo
 	RequestID  string
 	RetryAfter time.Duration // 0: not said
@@ -24,7 +26,7 @@ type Error struct {
 func (e *Error) Error() string {
 	text := fmt.Sprintf("%s: %s", e.Code, e.Message)
 	if e.Reason != "" {
-		text += " (" + e.Reason + ")"
+		text += " (" + string(e.Reason) + ")"
 	}
 	return text
 }
@@ -41,7 +43,7 @@ func Explain(err error) string {
 		b.WriteString(": " + hint)
 	}
 	if e.Reason != "" {
-		b.WriteString("\n  reason      " + e.Reason)
+		b.WriteString("\n  reason      " + string(e.Reason))
 	}
 	if e.RequestID != "" {
 		b.WriteString("\n  request id  " + e.RequestID)
@@ -56,39 +58,63 @@ func Explain(err error) string {
 func (e *Error) hint() string {
 	m := func(key string) string { return fmt.Sprintf("%q", e.Metadata[key]) }
 	switch e.Reason {
-	case "TOKEN_MISSING":
+	case fault.TokenMissing:
 		return "no token was sent"
-	case "TOKEN_MALFORMED":
+	case fault.TokenMalformed:
 		return "the token is not a signed JWT in compact form; is the file the right one?"
-	case "TOKEN_TOO_LARGE":
+	case fault.TokenTooLarge:
 		return "the token is larger than the server reads"
-	case "ISSUER_NOT_TRUSTED":
+	case fault.IssuerNotTrusted:
 		return "the server does not accept tokens of " + m("issuer")
-	case "AUDIENCE_MISMATCH":
+	case fault.AudienceMismatch:
 		return "the token is for " + m("got") + "; get one for the audience " + m("want")
-	case "TOKEN_EXPIRED":
+	case fault.TokenExpired:
 		return "the token expired " + e.Metadata["seconds"] + " s ago; get a new one"
-	case "TOKEN_NOT_YET_VALID":
+	case fault.TokenNotYetValid:
 		return "the token is valid in " + e.Metadata["seconds"] + " s only; are the clocks right?"
-	case "TOKEN_TOO_LONG_LIVED":
+	case fault.TokenTooLongLived:
 		return "the token lives longer than " + e.Metadata["max"] + "; get a shorter one"
-	case "ALGORITHM_NOT_ALLOWED":
+	case fault.AlgorithmNotAllowed:
 		return "tokens of this issuer are not signed with " + m("alg")
-	case "KEY_ID_UNKNOWN", "SIGNATURE_INVALID":
+	case fault.KeyIDUnknown, fault.SignatureInvalid:
 		return "the token is not signed by its issuer"
-	case "CLAIM_MISSING":
+	case fault.ClaimMissing:
 		return "the token has no claim " + m("claim")
-	case "CLAIM_INVALID":
+	case fault.ClaimInvalid:
 		return "the claim " + m("claim") + " cannot be certified"
-	case "EMAIL_UNVERIFIED":
+	case fault.EmailUnverified:
 		return "the identity provider has not verified the e-mail address"
-	case "KEY_WEAK", "KEY_ALGORITHM_NOT_ALLOWED":
+	case fault.IdentityNotAllowed:
+		return "the issuer may not speak for the identity in the claim " + m("claim")
+	case fault.PolicyDenied:
+		return "the operator's rule " + m("rule") + " says no"
+	case fault.KeyMissing, fault.KeyMalformed:
+		return "send the public key in PEM, or a certificate signing request"
+	case fault.CSRMalformed:
+		return "send one PEM block CERTIFICATE REQUEST, signed with the key in it"
+	case fault.RequestMalformed:
+		return "is this the URL of a CA?"
+	case fault.RequestTooLarge:
+		return "the server reads " + e.Metadata["max"] + " bytes"
+	case fault.RateLimited:
+		return "wait; one certificate is good for several signatures of a job"
+	case fault.TokenReplayed:
+		return "get a new token"
+	case fault.LogUnavailable:
+		return "the Certificate Transparency logs do not answer; nothing is wrong with the request"
+	case fault.SignerUnavailable, fault.JournalUnavailable:
+		return "nothing is wrong with the request; the operator finds the cause under the request id"
+	case fault.CallerCanceled, fault.CallerDeadline:
+		return "allow at least 20 s for an answer"
+	case fault.InternalError:
+		return "report the request id to the operator"
+	case fault.KeyWeak, fault.KeyAlgorithmNotAllowed:
 		return "use another key, such as ECDSA P-256"
-	case "PROOF_INVALID":
+	case fault.ProofInvalid:
 		return "the signature must be over the claim " + m("claim")
-	case "NOT_READY":
+	case fault.NotReady:
 		return e.Metadata["cause"]
-	case "PROVIDER_UNAVAILABLE":
+	case fault.ProviderUnavailable:
 		return "the server cannot reach " + m("issuer")
 	}
 	return ""

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mayfly-ca/mayfly/fault"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 )
 
@@ -127,7 +128,7 @@ func (e *Error) read(st *status.Status) {
 	for _, d := range st.Details() {
 		switch d := d.(type) {
 		case *errdetails.ErrorInfo:
-			e.Reason, e.Metadata = d.GetReason(), d.GetMetadata()
+			e.Reason, e.Metadata = fault.Reason(d.GetReason()), d.GetMetadata()
 			if e.RequestID == "" {
 				e.RequestID = d.GetMetadata()["request_id"]
 			}
