@@ -328,6 +328,9 @@ var strange = []string{
 	"crates" + ".io", "docker" + ".io", "ghcr" + ".io", "gcr" + ".io", "quay" + ".io", "maven" + ".org", "rubygems" + ".org",
 }
 
+// maxFile is the size of the largest file, in bytes.
+const maxFile = 1 << 20
+
 func TestNoStrangeWords(t *testing.T) {
 	t.Parallel()
 	sums := regexp.MustCompile(`(^|/)go\.(mod|sum)$`)
@@ -339,6 +342,9 @@ func TestNoStrangeWords(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 			return
+		}
+		if len(data) > maxFile {
+			t.Errorf("%s has %d bytes; the repository holds sources, not what is made from them", name, len(data))
 		}
 		if sums.MatchString(name) || bytes.IndexByte(data[:min(len(data), 8000)], 0) >= 0 {
 			return // module lists name what the module system asks for; binaries are no text
