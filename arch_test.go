@@ -343,7 +343,7 @@ func TestNoStrangeWords(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		if len(data) > maxFile {
+		if len(data) > maxFile && name != "mayfly" { // git ignores what "go build" leaves there
 			t.Errorf("%s has %d bytes; the repository holds sources, not what is made from them", name, len(data))
 		}
 		if sums.MatchString(name) || bytes.IndexByte(data[:min(len(data), 8000)], 0) >= 0 {
