@@ -136,7 +136,7 @@ func (r *Repository) commit() error {
 		return err
 	}
 	for _, name := range names {
-		if err := replace(r.served(name), r.files[name], 0o644); err != nil {
+		if err := WriteFile(r.served(name), r.files[name], 0o644); err != nil {
 			return err
 		}
 	}
@@ -164,7 +164,7 @@ func (r *Repository) newKey(role string) (*metadata.Key, error) {
 	if err := os.MkdirAll(filepath.Join(r.o.Dir, "keys"), 0o700); err != nil {
 		return nil, err
 	}
-	if err := replace(r.keyFile(role, true), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+	if err := WriteFile(r.keyFile(role, true), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
 		return nil, err
 	}
 	return metadata.KeyFromPublicKey(key.Public())
@@ -235,8 +235,8 @@ func (r *Repository) readKey(role string, next bool) (tufSigner, error) {
 	return signature.LoadSigner(key, crypto.SHA256)
 }
 
-// replace writes a file as a whole and durably: a reader, or a crash, meets the old content or the new one.
-func replace(name string, data []byte, mode fs.FileMode) (err error) {
+// WriteFile replaces a file as a whole and durably: a reader, or a crash, meets the old content or the new one.
+func WriteFile(name string, data []byte, mode fs.FileMode) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
 	if err != nil {
 		return err

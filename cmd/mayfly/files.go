@@ -7,7 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+
+	"github.com/mayfly-ca/mayfly/trust"
 )
 
 func exists(name string) bool {
@@ -18,30 +19,9 @@ func exists(name string) bool {
 // writePrivate writes a file that only its owner may read.
 func writePrivate(name string, data []byte) error { return writeFile(name, data, 0o600) }
 
-// writeFile replaces a file as a whole: a reader, or a crash, meets the old content or the new one.
-func writeFile(name string, data []byte, mode fs.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-		}
-	}()
-	if err := f.Chmod(mode); err != nil {
-		return err
-	}
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return err
-	}
-	return f.Close()
+// writeFile replaces a file as a whole.
+func writeFile(name string, data []byte, mode fs.FileMode) error {
+	return trust.WriteFile(name, data, mode)
 }
 
 // decodeNumbers decodes exactly one JSON value and keeps the digits of its numbers.
