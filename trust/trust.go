@@ -6,7 +6,7 @@
 package trust
 
 import (
-	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	common "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
@@ -76,7 +77,7 @@ func (m Material) TrustedRoot() ([]byte, error) {
 	if out.Tlogs, err = logs(m.Rekor, rekorID); err != nil {
 		return nil, err
 	}
-	return marshal(out)
+	return marshal(out, "certificateAuthorities", "ctlogs", "timestampAuthorities", "tlogs")
 }
 
 func authorities(all []Authority) ([]*trustroot.CertificateAuthority, error) {
@@ -87,10 +88,10 @@ func authorities(all []Authority) ([]*trustroot.CertificateAuthority, error) {
 		}
 		ca := &trustroot.CertificateAuthority{Uri: a.URL, CertChain: &common.X509CertificateChain{}, ValidFor: timeRange(a.From, a.To)}
 		subject := a.Chain[len(a.Chain)-1].Subject
-		ca.Subject = &common.DistinguishedName{CommonName: subject.CommonName}
-		if len(subject.Organization) > 0 {
-			ca.Subject.Organization = subject.Organization[0]
-		}
+		// For people; some clients demand both.
+		organization := strings.Join(subject.Organization, ", ")
+		name := cmp.Or(subject.CommonName, organization, subject.String(), a.URL)
+		ca.Subject = &common.DistinguishedName{CommonName: name, Organization: cmp.Or(organization, name)}
 		for _, c := range a.Chain {
 			ca.CertChain.Certificates = append(ca.CertChain.Certificates, &common.X509Certificate{RawBytes: c.Raw})
 		}
@@ -140,18 +141,26 @@ func rekorID(l Log, spki []byte) []byte {
 	return id[:]
 }
 
-// marshal gives the same bytes for the same message: protojson alone varies its white space.
-func marshal(m proto.Message) ([]byte, error) {
+// marshal gives the same bytes for the same message: protojson alone varies its white space. Members that some clients demand
+// are there even if they are empty lists.
+func marshal(m proto.Message, lists ...string) ([]byte, error) {
 	data, err := protojson.Marshal(m)
 	if err != nil {
 		return nil, err
 	}
-	var b bytes.Buffer
-	if err := json.Indent(&b, data, "", "  "); err != nil {
+	members := map[string]json.RawMessage{}
+	if err := json.Unmarshal(data, &members); err != nil {
 		return nil, err
 	}
-	b.WriteByte('\n')
-	return b.Bytes(), nil
+	for _, l := range lists {
+		if members[l] == nil {
+			members[l] = json.RawMessage("[]")
+		}
+	}
+	if data, err = json.MarshalIndent(members, "", "  "); err != nil { // sorted by name
+		return nil, err
+	}
+	return append(data, '\n'), nil
 }
 
 func timeRange(from, to time.Time) *common.TimeRange {

@@ -2,6 +2,8 @@ package trust_test
 
 import (
 	"bytes"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +64,23 @@ func TestRefuses(t *testing.T) {
 	}
 	if _, err := (trust.Services{CA: "https://x"}).SigningConfig(); err == nil {
 		t.Error("a configuration without operator is written")
+	}
+}
+
+// Some clients (python) read no trusted root that lacks a list or a name.
+func TestTrustedRootIsWhole(t *testing.T) {
+	t.Parallel()
+	m := material()
+	p := pki.New(pki.Options{Root: func(c *x509.Certificate) { c.Subject = pkix.Name{Country: []string{"DE"}} }})
+	m.Authorities, m.Logs = []trust.Authority{{URL: "https://ca.example.com", Chain: p.Chain}}, nil
+	data, err := m.TrustedRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"tlogs": []`, `"ctlogs": []`, `"timestampAuthorities": []`, `"commonName": "C=DE"`, `"organization": "C=DE"`} {
+		if !strings.Contains(string(data), want) {
+			t.Errorf("no %s in %.600s", want, data)
+		}
 	}
 }
 
