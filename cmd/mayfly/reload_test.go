@@ -232,3 +232,28 @@ func TestCheckIsStart(t *testing.T) {
 		}
 	}
 }
+
+// The older API goes and comes back with the configuration.
+func TestReloadV1(t *testing.T) {
+	t.Parallel()
+	provider := idp.New(t, idp.Options{})
+	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL()})
+	main, err := os.ReadFile(filepath.Join(s.dir, "mayfly.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := func() (int, string) {
+		code, body := get(t, "http://"+s.http+"/api/v1/rootCert")
+		return code, string(body)
+	}
+	if code, body := status(); code != http.StatusOK || !strings.HasPrefix(body, "-----BEGIN") {
+		t.Fatalf("v1: %d %s", code, body)
+	}
+	s.replace(t, "mayfly.yaml", append(bytes.Clone(main), "api: {v1: false}\n"...))
+	s.until(t, "v1 off", func() bool { code, _ := status(); return code == http.StatusNotFound })
+	if _, body := status(); !strings.Contains(body, "use /api/v2/trustBundle") {
+		t.Errorf("the answer does not say what to use: %s", body)
+	}
+	s.replace(t, "mayfly.yaml", main)
+	s.until(t, "v1 on", func() bool { code, _ := status(); return code == http.StatusOK })
+}
