@@ -34,10 +34,14 @@ var layers = map[string][]string{
 	"ca/file":        {"fault"},
 	"ctlog":          {"fault", "tbs"},
 	"ctlog/embedded": {"fault", "tbs"},
+	"ctlog/monitor":  {"fault", "tbs"}, // reads logs, as an auditor does
+	"audit":          {"fault"},
+
+	"audit/reconcile": {"audit", "ctlog/monitor", "tbs", "fault"}, // journals against logs
 
 	"proto":  {},
-	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "fault"},
-	"server": {"fault", "identity", "pop", "oidc", "ca", "proto"},
+	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "audit", "audit/reconcile", "fault"},
+	"server": {"fault", "identity", "pop", "oidc", "ca", "audit", "proto"},
 	"client": {"fault", "identity", "tbs", "proto"}, // tbs: it verifies SCTs over the precertificate that it rebuilds
 	"trust":  {"fault"},
 	"devidp": {},
@@ -53,7 +57,7 @@ var owners = map[string][]string{
 	"cel.dev/cel-go":                                {"oidc"},
 	"github.com/go-jose/go-jose":                    {"oidc", "devidp"},
 	"github.com/google/certificate-transparency-go": {"ctlog"},
-	"github.com/transparency-dev":                   {"ctlog/embedded"},
+	"github.com/transparency-dev":                   {"ctlog/embedded", "ctlog/monitor"},
 	"go.yaml.in/yaml":                               {"config"},
 	"gopkg.in/yaml":                                 {},
 	"github.com/fsnotify/fsnotify":                  {"config"},

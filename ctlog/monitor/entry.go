@@ -1,0 +1,126 @@
+package monitor
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/cryptobyte"
+)
+
+// Entry is one entry of a log.
+type Entry struct {
+	Index     uint64
+	Timestamp uint64 // of the SCT, in milliseconds since 1970
+	Precert   bool
+	// IssuerKeyHash is the SHA-256 of the issuing certificate's SubjectPublicKeyInfo, for a precertificate.
+	IssuerKeyHash [32]byte
+	// Content is the TBSCertificate without poison and SCT list for a precertificate, else the DER of the certificate.
+	Content    []byte
+	Extensions []byte // of the SCT
+	// Precertificate is the DER that was submitted, for a precertificate.
+	Precertificate []byte
+	// Chain has the SHA-256 of each certificate above it, nearest first. A log of RFC 6962 serves the certificates themselves:
+	// Issuers has their DER then.
+	Chain   [][32]byte
+	Issuers [][]byte
+
+	leaf []byte // the MerkleTreeLeaf (RFC 6962 §3.4)
+}
+
+// The values of LogEntryType (RFC 6962 §3.1).
+const (
+	entryX509    = 0
+	entryPrecert = 1
+)
+
+// Leaf is the MerkleTreeLeaf (RFC 6962 §3.4) that the entry stands for. It MUST NOT be changed.
+func (e *Entry) Leaf() []byte { return e.leaf }
+
+// LeafHash is the entry's hash in the tree (RFC 6962 §2.1).
+func (e *Entry) LeafHash() [32]byte {
+	h := sha256.New()
+	h.Write([]byte{0})
+	h.Write(e.leaf)
+	return [32]byte(h.Sum(nil))
+}
+
+// ParseDataTile reads an entry bundle (c2sp.org/static-ct-api, "Log Entries") whose first entry has the index first. The
+// slices of the entries share data's memory.
+func ParseDataTile(data []byte, first uint64) ([]Entry, error) {
+	var out []Entry
+	in := cryptobyte.String(data)
+	for !in.Empty() {
+		e := Entry{Index: first + uint64(len(out))}
+		from := in
+		if err := e.readTimestamped(&in); err != nil {
+			return nil, fmt.Errorf("entry %d: %w", e.Index, err)
+		}
+		e.leaf = append([]byte{0, 0}, from[:len(from)-len(in)]...) // version v1, timestamped_entry
+		var chain cryptobyte.String
+		if e.Precert && !in.ReadUint24LengthPrefixed((*cryptobyte.String)(&e.Precertificate)) || !in.ReadUint16LengthPrefixed(&chain) {
+			return nil, fmt.Errorf("entry %d: cut short", e.Index)
+		}
+		for !chain.Empty() {
+			var sum []byte
+			if !chain.ReadBytes(&sum, 32) {
+				return nil, fmt.Errorf("entry %d: the chain is not one of digests", e.Index)
+			}
+			e.Chain = append(e.Chain, [32]byte(sum))
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// ParseLeafEntry reads an entry of get-entries (RFC 6962 §4.6): leaf_input and extra_data, decoded.
+func ParseLeafEntry(index uint64, leafInput, extraData []byte) (Entry, error) {
+	e := Entry{Index: index, leaf: leafInput}
+	in := cryptobyte.String(leafInput)
+	var version, kind uint8
+	if !in.ReadUint8(&version) || !in.ReadUint8(&kind) || version != 0 || kind != 0 {
+		return e, fmt.Errorf("entry %d: not a leaf of version 1", index)
+	}
+	if err := e.readTimestamped(&in); err != nil {
+		return e, fmt.Errorf("entry %d: %w", index, err)
+	}
+	extra := cryptobyte.String(extraData)
+	var chain cryptobyte.String
+	if !in.Empty() || e.Precert && !extra.ReadUint24LengthPrefixed((*cryptobyte.String)(&e.Precertificate)) ||
+		!extra.ReadUint24LengthPrefixed(&chain) || !extra.Empty() {
+		return e, fmt.Errorf("entry %d: leaf or extra data have another form", index)
+	}
+	for !chain.Empty() {
+		var der cryptobyte.String
+		if !chain.ReadUint24LengthPrefixed(&der) {
+			return e, fmt.Errorf("entry %d: the chain is cut short", index)
+		}
+		e.Issuers = append(e.Issuers, der)
+		e.Chain = append(e.Chain, sha256.Sum256(der))
+	}
+	return e, nil
+}
+
+// readTimestamped reads a TimestampedEntry (RFC 6962 §3.4).
+func (e *Entry) readTimestamped(in *cryptobyte.String) error {
+	var kind uint16
+	if !in.ReadUint64(&e.Timestamp) || !in.ReadUint16(&kind) {
+		return errors.New("cut short")
+	}
+	switch kind {
+	case entryX509:
+	case entryPrecert:
+		e.Precert = true
+		var hash []byte
+		if !in.ReadBytes(&hash, 32) {
+			return errors.New("cut short")
+		}
+		e.IssuerKeyHash = [32]byte(hash)
+	default:
+		return fmt.Errorf("entry type %d is unknown", kind)
+	}
+	if !in.ReadUint24LengthPrefixed((*cryptobyte.String)(&e.Content)) || !in.ReadUint16LengthPrefixed((*cryptobyte.String)(&e.Extensions)) {
+		return errors.New("cut short")
+	}
+	return nil
+}
