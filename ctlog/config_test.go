@@ -109,8 +109,8 @@ func TestNewRefuses(t *testing.T) {
 		{"one name", ctlog.Options{Members: []ctlog.Member{a, same}}, "two logs have the name"},
 		{"one key", ctlog.Options{Members: []ctlog.Member{a, twin}}, "same key"},
 		{"weak key", ctlog.Options{Members: []ctlog.Member{a, weak}}, "P-224"},
-		{"more SCTs than logs", ctlog.Options{Members: []ctlog.Member{a, b}, MinSCTs: 3}, "policy.min_scts: 3 SCTs of 2 logs"},
-		{"fewer than none", ctlog.Options{Members: []ctlog.Member{a, b}, MinSCTs: -1}, "policy.min_scts: -1"},
+		{"more SCTs than logs", ctlog.Options{Members: []ctlog.Member{a, b}, Policy: ctlog.PolicyConfig{MinSCTs: 3}}, "policy.min_scts: 3 SCTs of 2 logs"},
+		{"fewer than none", ctlog.Options{Members: []ctlog.Member{a, b}, Policy: ctlog.PolicyConfig{MinSCTs: -1}}, "policy.min_scts: -1"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

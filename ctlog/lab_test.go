@@ -213,13 +213,14 @@ func (l *logLab) member(t testing.TB, name string) ctlog.Member {
 
 func newSet(t testing.TB, o ctlog.Options) *ctlog.Set {
 	t.Helper()
-	if o.Attempt == 0 {
-		o.Attempt = 2 * time.Second
+	if o.Policy.Attempt == 0 {
+		o.Policy.Attempt = 2 * time.Second
 	}
 	s, err := ctlog.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(s.Wait)
 	return s
 }
 

@@ -42,7 +42,7 @@ func TestWatchRoots(t *testing.T) {
 	t.Parallel()
 	ours, other := newAuthority(t), newAuthority(t)
 	l := newLog(t, other.root)
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}, Attempt: 200 * time.Millisecond})
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
 	watch(t, s, ours.root)
 	until(t, s, "unknown root", func(st ctlog.Status) bool { return st.OK && strings.Contains(st.Warning, "does not accept our root") })
 	l.setRoots(other.root, ours.root)
@@ -64,7 +64,7 @@ func TestWatchDeadLog(t *testing.T) {
 		inner.ServeHTTP(w, r)
 	})
 	c := &clock{}
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}, Attempt: 200 * time.Millisecond, Now: c.now})
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}, Now: c.now, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
 	watch(t, s, ca.root)
 	until(t, s, "dead", func(st ctlog.Status) bool { return !st.OK && st.Cause != "" })
 	c.advance(10 * time.Second)
