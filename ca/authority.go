@@ -59,6 +59,10 @@ type Options struct {
 	Trust [][]*x509.Certificate
 	// Backdate is how far before now a certificate begins: 0 to [MaxBackdate].
 	Backdate time.Duration
+	// Ready is asked before anything is drafted: its error stops issuance, and its text is told to the caller. Nil is nobody.
+	Ready func() error
+	// Clock notices that the wall clock went back. Nil is one of this authority's own.
+	Clock *Clock
 	// Intent is called before the first signature, Outcome before a certificate is released; an error of either stops it.
 	// Nil is nobody.
 	Intent  func(context.Context, Intent) error
@@ -135,6 +139,12 @@ func (o *Options) defaults() {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Ready == nil {
+		o.Ready = func() error { return nil }
+	}
+	if o.Clock == nil {
+		o.Clock = NewClock(nil)
 	}
 	if o.Intent == nil {
 		o.Intent = func(context.Context, Intent) error { return nil }
