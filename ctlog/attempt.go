@@ -41,6 +41,7 @@ func (s *Set) settle(m *member, v verdictOf) {
 		s.metrics.observe(m.Name, Accepted, v.took)
 		if m.breaker.succeed(s.now()) {
 			s.log.Info("log is back", "log", m.Name)
+			m.nudge() // its roots, which could not be read
 		}
 		return
 	}

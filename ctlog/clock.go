@@ -141,13 +141,17 @@ func (s *Set) askTime(now time.Time) {
 		m.mu.Lock()
 		fresh := now.Sub(m.clock.date.at) < askAgain
 		m.mu.Unlock()
-		if fresh {
-			continue
+		if !fresh {
+			m.nudge()
 		}
-		select {
-		case m.poke <- struct{}{}:
-		default:
-		}
+	}
+}
+
+// nudge has the background work look at the log soon.
+func (m *member) nudge() {
+	select {
+	case m.poke <- struct{}{}:
+	default:
 	}
 }
 

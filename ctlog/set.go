@@ -89,7 +89,7 @@ type member struct {
 	remote  *Remote // nil: a log in this process
 	breaker *breaker
 	bucket  *bucket
-	poke    chan struct{}           // somebody wants to know its time
+	poke    chan struct{}           // somebody wants to know how it is
 	queue   chan tbs.Precertificate // of a detached log
 
 	mu      sync.Mutex

@@ -15,7 +15,8 @@ import (
 
 const (
 	rootsEvery   = 24 * time.Hour // how often a log that accepts our root is asked again whether it does
-	rootsBackoff = time.Hour      // how often one that does not, at most
+	rootsBackoff = time.Hour      // how often one that does not, at least
+	readBackoff  = time.Minute    // how often one whose roots cannot be read, at least
 	clockEvery   = 2              // looks are this many ticks apart while our clock is in doubt
 )
 
@@ -61,12 +62,12 @@ func (s *Set) watch(ctx context.Context, w watched) {
 		due := !now.Before(next)
 		doubt = doubt || s.Clock() != nil && now.Sub(last) >= clockEvery*every
 		if due || doubt || w.breaker.isOpen() {
-			accepted := s.look(ctx, w)
+			most := s.look(ctx, w)
 			last, doubt = time.Now(), false
-			if due && accepted {
+			if due && most == 0 {
 				wait, next = 0, time.Now().Add(jittered(rootsEvery))
 			} else if due {
-				wait = min(max(2*wait, every), rootsBackoff)
+				wait = min(max(2*wait, every), most)
 				next = time.Now().Add(jittered(wait))
 			}
 		}
@@ -80,24 +81,26 @@ func (s *Set) watch(ctx context.Context, w watched) {
 	}
 }
 
-// look asks for the log's roots and reports whether all of ours are among them.
-func (s *Set) look(ctx context.Context, w watched) bool {
+// look asks for the log's roots and returns 0 if all of ours are among them, else the longest time until the next look.
+func (s *Set) look(ctx context.Context, w watched) (most time.Duration) {
 	bounded, cancel := context.WithTimeout(ctx, s.policy.Attempt)
 	defer cancel()
 	sent := s.now()
 	roots, date, err := w.remote.roots(bounded)
 	if ctx.Err() != nil {
-		return false
+		return rootsBackoff
 	}
 	warning := ""
 	if err != nil {
-		warning = "its roots cannot be read: " + err.Error()
+		warning, most = "its roots cannot be read: "+err.Error(), readBackoff
 		var f *Failure
 		if errors.As(err, &f) && f.silent() && w.breaker.silent(s.now(), f.Error()) {
 			s.log.Warn("log is set aside", "log", w.Name, "error", f)
 		}
 	} else {
-		warning = w.lacking(roots)
+		if warning = w.lacking(roots); warning != "" {
+			most = rootsBackoff
+		}
 		if !date.IsZero() { // to a second, rounded down
 			s.hear(w.member, false, span{sent.Add(-time.Second), s.now()}.offset(date))
 		}
@@ -105,7 +108,7 @@ func (s *Set) look(ctx context.Context, w watched) bool {
 	if w.warn(warning) && warning != "" {
 		s.log.Warn("log will not do", "log", w.Name, "warning", warning)
 	}
-	return warning == ""
+	return most
 }
 
 // lacking says which of our roots the log does not accept; "" is none.
