@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mayfly-ca/mayfly/audit"
+	"github.com/mayfly-ca/mayfly/secret"
 )
 
 func must(t testing.TB, err error) {
@@ -180,4 +181,11 @@ func TestConcurrent(t *testing.T) {
 	if err := j.Append(t.Context(), intent(1)); err == nil {
 		t.Error("a closed journal takes records")
 	}
+}
+
+func secretFile(t testing.TB, value []byte) *secret.Source {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "secret")
+	must(t, os.WriteFile(name, value, 0o600))
+	return &secret.Source{File: name}
 }
