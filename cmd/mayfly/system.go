@@ -35,7 +35,8 @@ type system struct {
 	embedded  *embedded.Log
 	authority *ca.Authority
 	clock     *ca.Clock // of the process
-	noLog     string    // the reason of ct.none
+	ledger    ledger
+	noLog     string // the reason of ct.none
 
 	logsKey, authorityKey [32]byte           // of what logs and authority were made from
 	stopLogs              context.CancelFunc // ends what watches logs; nil: not started
@@ -44,7 +45,7 @@ type system struct {
 // assemble builds the parts from the loaded material, innermost first. The trial inside [ca.New] proves that they can issue.
 // Parts of old are taken over where nothing about them has changed; old stays as it is, and may be nil.
 func assemble(ctx context.Context, in instance, m *material, old *system) (_ *system, err error) {
-	s := &system{config: in.config, material: m, clock: ca.NewClock(nil)}
+	s := &system{config: in.config, material: m, clock: ca.NewClock(nil), ledger: in.ledger}
 	if old != nil {
 		s.clock = old.clock
 	}
@@ -159,6 +160,7 @@ func (s *system) openAuthority(in instance, old *system) (err error) {
 	}
 	s.authority, err = ca.New(ca.Options{
 		Chain: m.chain, Signer: m.signer, Log: log, Ready: ready, Clock: s.clock, Trust: m.trust, Backdate: in.config.CA.BackdateOrDefault(), Logger: in.log,
+		Trial: in.ledger.trial, Signatures: in.ledger.signatures,
 	})
 	return err
 }
@@ -212,7 +214,7 @@ func (s *system) close() error {
 func (s *system) core(generation uint64) *server.Core {
 	return &server.Core{
 		Issuers: s.issuers, Keys: s.keys, Authority: s.authority, Generation: generation, Digest: s.config.Digest,
-		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1,
+		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1, Journal: s.ledger.journal,
 	}
 }
 
