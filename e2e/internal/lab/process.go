@@ -207,6 +207,19 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
+// Pause stops the program where it is (SIGSTOP): its sockets stay open and nobody answers.
+func (p *Process) Pause() { p.signal(syscall.SIGSTOP) }
+
+// Continue lets a paused program go on.
+func (p *Process) Continue() { p.signal(syscall.SIGCONT) }
+
+func (p *Process) signal(s syscall.Signal) {
+	p.lab.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.lab.Fatalf("%s: %v", p.name, err)
+	}
+}
+
 // Wait returns the exit status of a program that ends by itself.
 func (p *Process) Wait() int {
 	p.lab.Helper()
