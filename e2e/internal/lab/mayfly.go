@@ -43,6 +43,13 @@ func (m *Mayfly) startDev(l *Lab) {
 	m.ReadyIn = time.Since(start)
 }
 
+// Spawned starts "mayfly serve" again under a command that runs it, and does not wait: it may not live to be ready.
+func (m *Mayfly) Spawned(l *Lab, wrap ...string) {
+	l.Helper()
+	argv := append(wrap, l.Look("mayfly"), "serve", "--config", m.Dir+"/mayfly.yaml")
+	m.Process = l.Spawn("serve-"+filepath.Base(m.Dir), Command{Name: argv[0], Args: argv[1:]})
+}
+
 // Log returns the log inside a development CA.
 func (m *Mayfly) Log() *Log {
 	return &Log{Name: "embedded", URL: m.URL + "/ct", Origin: "mayfly.local/ct", Key: KeyPair{Public: m.Dir + "/ct/log.pub.pem"}}
