@@ -220,7 +220,7 @@ func TestStolenKey(t *testing.T) {
 	static, rfc := l.TesseraCT(pki.RootFile), l.CTFE(pki.RootFile)
 	ca := l.Serve(lab.ServeOptions{
 		Name: "stolen", PKI: pki, Identity: lab.EmailIssuer(issuer.URL),
-		CT: severalLogs("{min_scts: 2}", static, rfc) + "  embedded: {dir: log, origin: e2e.test/own}\n",
+		CT:   severalLogs("{min_scts: 2}", static, rfc) + "  embedded: {dir: log, origin: e2e.test/own}\n",
 		More: fmt.Sprintf("audit:\n  file: journal.jsonl\n  reconcile: {every: 1s}\n  alarm: {webhook: {url: %q}}\n", hook.URL),
 	})
 	for range 10 {
@@ -282,9 +282,10 @@ func TestKilledAtEachStep(t *testing.T) {
 	ca.Stop()
 	var got []lab.Issued
 	kills := 0
+	// strace -D traces from a process of its own, so that the one that is started, killed and waited for is mayfly itself.
 	for _, calls := range []string{"fsync,fdatasync", "write", "rename,renameat,renameat2,link,linkat"} {
 		for _, n := range []int{1, 2, 3, 5, 8, 12, 17, 23, 30, 40} {
-			ca.Spawned(l, "strace", "-f", "-qq", "-o", os.DevNull, "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", calls, n))
+			ca.Spawned(l, "strace", "-D", "-f", "-qq", "-o", os.DevNull, "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", calls, n))
 			for range 30 {
 				answer, err := certificate(t.Context(), ca, issuer)
 				if err != nil {
