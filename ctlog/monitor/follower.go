@@ -182,16 +182,17 @@ func (r *reading) run(ctx context.Context, tree *compact.Range) (*compact.Range,
 	queue := make(chan chan piece, window-1)
 	fetching.Go(func() {
 		defer close(queue)
-		for from := r.from; from < r.to; {
-			to := min(r.source.unit(from), r.to)
+		for to := r.from; to < r.to; {
+			from := to
+			to = min(r.source.unit(from), r.to)
+			end := to
 			answer := make(chan piece, 1)
 			select {
 			case queue <- answer:
 			case <-ctx.Done():
 				return
 			}
-			fetching.Go(func() { answer <- r.fetch(ctx, from, to) })
-			from = to
+			fetching.Go(func() { answer <- r.fetch(ctx, from, end) })
 		}
 	})
 	for answer := range queue {

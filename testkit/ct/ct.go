@@ -36,11 +36,18 @@ const (
 	BadSignature Fault = "bad signature"
 	OtherLog     Fault = "another log's id"
 	Future       Fault = "a timestamp of tomorrow"
+	Withhold     Fault = "an SCT without an entry"
+	ForgedHead   Fault = "a tree head of another key"
+	StaleHead    Fault = "the tree head of when the fault began"
 )
 
 // Options for [New].
 type Options struct {
 	Roots []*x509.Certificate
+	// MostEntries is how many entries get-entries gives at once; 0 is 100.
+	MostEntries int
+	// Now is the log's clock; nil is time.Now.
+	Now func() time.Time
 }
 
 // Log is a running log.
@@ -53,11 +60,18 @@ type Log struct {
 	mu      sync.Mutex
 	fault   Fault
 	entries [][]byte
+	tree    tree
 }
 
 // New starts a log that ends with the test.
 func New(t testing.TB, o Options) *Log {
 	t.Helper()
+	if o.MostEntries == 0 {
+		o.MostEntries = 100
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +82,9 @@ func New(t testing.TB, o Options) *Log {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /ct/v1/add-pre-chain", l.addPreChain)
+	mux.HandleFunc("POST /ct/v1/add-chain", l.addChain)
 	mux.HandleFunc("GET /ct/v1/get-roots", l.getRoots)
+	l.serveTree(mux)
 	l.server = httptest.NewServer(mux)
 	t.Cleanup(func() {
 		close(l.release)
@@ -100,6 +116,7 @@ func (l *Log) SetFault(f Fault) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fault = f
+	l.tree.frozen = l.tree.sth(l)
 }
 
 func (l *Log) getRoots(w http.ResponseWriter, _ *http.Request) {
@@ -131,26 +148,36 @@ func (l *Log) addPreChain(w http.ResponseWriter, r *http.Request) {
 	case Garbage:
 		_, _ = w.Write([]byte("canary-of-the-log"))
 		return
-	case None, BadSignature, OtherLog, Future:
+	case None, BadSignature, OtherLog, Future, Withhold, ForgedHead, StaleHead:
 	}
 	var in cttypes.AddChainRequest
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || len(in.Chain) < 2 {
 		http.Error(w, "not a chain", http.StatusBadRequest)
 		return
 	}
-	leaf, err := leafOf(in.Chain)
+	leaf, err := leafOf(in.Chain, cttypes.PrecertLogEntryType, l.o.Now())
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	if fault == Future {
+		leaf.TimestampedEntry.Timestamp += 24 * 3600 * 1000
+	}
 	l.mu.Lock()
 	l.entries = append(l.entries, in.Chain[0])
+	if fault != Withhold {
+		err = l.tree.add(leaf, in.Chain)
+	}
 	l.mu.Unlock()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	l.answer(w, leaf, fault)
 }
 
-// leafOf verifies the precertificate under its issuer and builds the Merkle tree leaf.
-func leafOf(chain [][]byte) (*cttypes.MerkleTreeLeaf, error) {
+// leafOf verifies the certificate under its issuer and builds the Merkle tree leaf.
+func leafOf(chain [][]byte, kind cttypes.LogEntryType, now time.Time) (*cttypes.MerkleTreeLeaf, error) {
 	var certs []*ctx509.Certificate
 	for _, der := range chain {
 		c, err := ctx509.ParseCertificate(der)
@@ -164,13 +191,10 @@ func leafOf(chain [][]byte) (*cttypes.MerkleTreeLeaf, error) {
 			return nil, err
 		}
 	}
-	return cttypes.MerkleTreeLeafFromChain(certs, cttypes.PrecertLogEntryType, uint64(time.Now().UnixMilli())) //nolint:gosec // after 1970
+	return cttypes.MerkleTreeLeafFromChain(certs, kind, uint64(now.UnixMilli())) //nolint:gosec // after 1970
 }
 
 func (l *Log) answer(w http.ResponseWriter, leaf *cttypes.MerkleTreeLeaf, fault Fault) {
-	if fault == Future {
-		leaf.TimestampedEntry.Timestamp += 24 * 3600 * 1000
-	}
 	sct := cttypes.SignedCertificateTimestamp{SCTVersion: cttypes.V1, Timestamp: leaf.TimestampedEntry.Timestamp}
 	sct.LogID.KeyID = sha256.Sum256(l.spki)
 	input, err := cttypes.SerializeSCTSignatureInput(sct, cttypes.LogEntry{Leaf: *leaf})
