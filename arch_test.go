@@ -30,12 +30,13 @@ var layers = map[string][]string{
 
 	"pop":            {"fault"},
 	"oidc":           {"fault", "identity"},
-	"ca":             {"fault", "identity", "tbs"},
+	"secret":         {"fault"}, // where secrets of the configuration stand
+	"ca":             {"fault", "identity", "tbs", "secret"},
 	"ca/file":        {"fault"},
 	"ctlog":          {"fault", "tbs"},
 	"ctlog/embedded": {"fault", "tbs"},
 	"ctlog/monitor":  {"fault", "tbs"}, // reads logs, as an auditor does
-	"audit":          {"fault"},
+	"audit":          {"fault", "secret"},
 
 	"audit/reconcile": {"audit", "ctlog/monitor", "tbs", "fault"}, // journals against logs
 
