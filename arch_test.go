@@ -38,7 +38,7 @@ var layers = map[string][]string{
 	"ctlog/monitor":  {"fault", "tbs"}, // reads logs, as an auditor does
 	"audit":          {"fault", "secret"},
 
-	"audit/reconcile": {"audit", "ctlog/monitor", "tbs", "fault"}, // journals against logs
+	"audit/reconcile": {"audit", "ctlog/monitor", "tbs", "fault", "secret"}, // journals against logs
 
 	"proto":  {},
 	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "audit", "audit/reconcile", "fault"},

@@ -1,9 +1,9 @@
 package reconcile
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"hash/maphash"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/audit"
@@ -25,7 +25,6 @@ type account struct {
 	promises []promise
 	suspects []suspect
 	finals   []final
-	marks    maphash.Seed
 	report   func(Finding)
 	told     bool // a journal named a key that was not known when logs were read
 
@@ -42,7 +41,9 @@ type watched struct {
 	ours  uint64
 	last  uint64 // timestamp of the newest entry read, milliseconds
 	// trusted: what was read of it was proven. away: the configuration does not name it any more.
-	trusted, away bool
+	// stuck: it could not be read the last time.
+	trusted, away, stuck bool
+	state                monitor.State // of a log that is not followed at the moment
 }
 
 // suspect is an entry that had no intent when it was seen.
@@ -55,12 +56,11 @@ type suspect struct {
 // final is a certificate that was found in a log.
 type final struct {
 	suspect
-	mark        uint64
 	certificate [32]byte
 }
 
 func newAccount(keys *keyring, report func(Finding)) *account {
-	return &account{table: newTable(), keys: keys, byID: map[string]uint16{}, marks: maphash.MakeSeed(), report: report}
+	return &account{table: newTable(), keys: keys, byID: map[string]uint16{}, report: report}
 }
 
 // watch adds a log.
@@ -89,7 +89,7 @@ func (a *account) entry(log uint16, s sighting) {
 		a.suspects = append(a.suspects, one)
 	}
 	if s.final {
-		a.finals = append(a.finals, final{one, maphash.Bytes(a.marks, s.certificate[:]), s.certificate})
+		a.finals = append(a.finals, final{one, s.certificate})
 	}
 }
 
@@ -168,18 +168,18 @@ func (a *account) intend(b *book, r *audit.Record, flag uint8) {
 // outcome notes how a request ended.
 func (a *account) outcome(b *book, r *audit.Record) {
 	b.tally.signed += r.Signatures
-	if r.Result == audit.Denied {
-		return
-	}
-	b.tally.pending--
 	sum, ok := digestIn(r.TBS)
+	signed := r.Result == audit.Issued || r.Signatures > 0
 	if !ok {
-		b.broken(a, r, "the outcome has no TBS digest")
-		return
+		if signed {
+			b.broken(a, r, "the outcome has no TBS digest")
+		}
+		return // it ended before there was anything to sign
 	}
 	n := a.find(sum)
-	if n == 0 || !a.rows.at(n).is(intended) {
-		b.tally.pending++
+	if n != 0 && a.rows.at(n).is(intended) {
+		b.tally.pending = max(b.tally.pending-1, 0)
+	} else if signed {
 		if b.cut && r.Time.Sub(b.first) < aRequest {
 			b.early++
 			return // its intent is in a segment that was taken away
@@ -188,9 +188,9 @@ func (a *account) outcome(b *book, r *audit.Record) {
 			Kind: OutcomeWithoutIntent, Journal: b.name, Serial: r.Serial, Time: r.Time,
 			Text: fmt.Sprintf("record %d says that a certificate was %s, and no record says that it was to be", r.Seq, r.Result),
 		}, fmt.Sprint(r.Seq)))
-		if n == 0 {
-			return
-		}
+	}
+	if n == 0 {
+		return
 	}
 	one := a.rows.at(n)
 	if r.Result != audit.Issued {
@@ -205,7 +205,7 @@ func (a *account) outcome(b *book, r *audit.Record) {
 	}
 	one.flags |= issued
 	if sum, ok := digestIn(r.Certificate); ok {
-		one.mark = maphash.Bytes(a.marks, sum[:])
+		one.mark = markOf(sum)
 	}
 	for i := range r.SCTs {
 		a.promised(b, r, n, &r.SCTs[i])
@@ -238,5 +238,9 @@ func (a *account) kept(p *promise) bool {
 			(!p.indexed || have.index == p.index)
 	})
 }
+
+// markOf is as much of the digest of a certificate as is kept for a million of them. Whoever could make another certificate with
+// the same eight bytes would gain nothing: its intent is known.
+func markOf(sum [32]byte) uint64 { return binary.BigEndian.Uint64(sum[:]) }
 
 func timeOf(milliseconds uint64) time.Time { return monitor.Head{Timestamp: milliseconds}.Time() }

@@ -13,6 +13,7 @@ const aRequest = 2 * time.Minute
 // book is how far a journal has been read.
 type book struct {
 	name   string
+	path   string
 	number uint16
 	live   bool // it is read to its present end each time; else it is a copy that may be behind
 	next   uint64
@@ -30,9 +31,8 @@ type book struct {
 // tally counts the signatures of one process.
 type tally struct {
 	on      bool // the process began in this journal
-	signed  int  // by outcomes
-	trials  int
-	pending int // intents without outcome
+	signed  int  // by outcomes and trials
+	pending int  // intents without outcome
 }
 
 // follow proves that r is the next link of the chain. That each sum is the one of its line is proven by whoever reads the lines.
@@ -70,13 +70,13 @@ func (b *book) count(a *account, r *audit.Record) {
 		*t = tally{on: true}
 		return
 	case audit.Trial:
-		t.trials++
+		t.signed += r.Signatures
 		return
 	}
 	if !t.on {
 		return // its beginning was taken away
 	}
-	most, least := t.signed+t.trials+2*max(t.pending, 0), t.signed
+	most, least := t.signed+2*t.pending, t.signed
 	if r.Signatures > most || r.Kind == audit.Stop && r.Signatures < least {
 		a.report(newFinding(Finding{
 			Kind: SignaturesUncounted, Journal: b.name, Time: r.Time,

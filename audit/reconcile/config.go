@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/secret"
 )
 
 // The cadence of the auditor.
@@ -86,6 +87,8 @@ type AlarmConfig struct {
 type WebhookConfig struct {
 	// URL is where, https, or http on loopback.
 	URL string `yaml:"url"`
+	// Bearer is a secret that is sent as a bearer token.
+	Bearer *secret.Source `yaml:"bearer"`
 	// CACert is the path of PEM certificates that its TLS certificate must chain to, in place of the system's.
 	CACert string `yaml:"ca_cert"`
 }
@@ -98,6 +101,9 @@ func (c *AlarmConfig) Check() error {
 	w := c.Webhook
 	const fix = "write a URL such as https://alerts.example.com/mayfly"
 	u, err := url.Parse(w.URL)
+	if err := w.Bearer.Check(); err != nil {
+		return fault.Under(err, "webhook", "bearer")
+	}
 	switch {
 	case w.URL == "":
 		return fault.BadSetting("the webhook has no url", fix, "webhook", "url")

@@ -57,7 +57,7 @@ func (a *account) late(p *promise, m moment) (Kind, string) {
 	case w.size == w.head.Size && w.head.Time().After(due):
 		return MissingEntry, fmt.Sprintf("the log promised this entry at %s, and its head of %s does not cover it (its delay is %s)",
 			timeOf(p.timestamp).Format(time.RFC3339), w.head.Time().Format(time.RFC3339), w.delay)
-	case m.behind && m.now.After(due.Add(grace)):
+	case m.behind && (w.size == w.head.Size || w.stuck) && m.now.After(due.Add(grace)):
 		return MissingEntry, fmt.Sprintf("the log promised this entry at %s and has shown no head that covers it since (its delay is %s)",
 			timeOf(p.timestamp).Format(time.RFC3339), w.delay)
 	}
@@ -130,7 +130,7 @@ func (a *account) accuse(s suspect) {
 // acquit judges a certificate that was found in a log, whose intent is known: it must be the one that was released.
 func (a *account) acquit(f final) {
 	p, r := a.places.at(f.place), a.rows.at(f.row)
-	if r.is(issued) && r.mark == f.mark {
+	if r.is(issued) && r.mark == markOf(f.certificate) {
 		return
 	}
 	index := p.index

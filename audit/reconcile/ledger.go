@@ -10,7 +10,7 @@ type row struct {
 	tbs     [32]byte
 	serial  [20]byte
 	when    uint32 // seconds since 1970: of the intent, or of the first entry
-	mark    uint64 // of the certificate that was released, see ledger.markOf
+	mark    uint64 // of the certificate that was released, see markOf
 	places  uint32 // the newest place; 0 is none
 	journal uint16 // that has the intent
 	flags   uint8

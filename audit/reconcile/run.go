@@ -5,7 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"iter"
+	"io"
 	"slices"
 	"time"
 
@@ -22,20 +22,35 @@ type Log struct {
 
 // Journal is a journal to audit.
 type Journal struct {
+	// Name is what findings call it.
 	Name string
-	// Live says that the journal is the one that this CA writes, read where it is written. Another one is a copy, which may be
-	// behind.
+	Path string
+	// Live says that the journal is the one that this CA writes, read where it is written. Another one may be a copy, which
+	// may be behind.
 	Live bool
-	// Records yields the records from the number given on, in order, to the present end. A damaged line is an error of the type
-	// *[audit.Damage], after which the reading goes on; every other error is the last.
-	Records func(from uint64) iter.Seq2[*audit.Record, error]
+	Key  []byte // of its sums; empty: SHA-256
 }
 
-// Damage is something in a journal that is no record.
-type Damage struct{ Text string }
+// cursor reads a journal.
+type cursor struct {
+	reader *audit.Reader
+	sums   *audit.Sums
+}
 
-// Error returns the text.
-func (d *Damage) Error() string { return d.Text }
+func (j Journal) open(from uint64) *cursor {
+	return &cursor{audit.NewReader(j.Path, from), audit.NewSums(j.Key)}
+}
+
+// next returns the next record. The error is [io.EOF] at the present end; a *[audit.Damage] is no end.
+func (c *cursor) next() (*audit.Record, error) {
+	e, err := c.reader.Next()
+	if err == nil {
+		err = c.sums.Check(&e)
+	}
+	return &e.Record, err
+}
+
+func (c *cursor) close() { _ = c.reader.Close() } // it was only read
 
 // Input is for [Run].
 type Input struct {
@@ -96,7 +111,7 @@ type Explained struct {
 	Orphans uint64 `json:"orphan_precertificates"`
 	// Before are entries that are older than every journal of their key.
 	Before uint64 `json:"entries_before_the_journal"`
-	// Young are entries that a copy of a journal may not have yet.
+	// Young are entries that a copy of a journal may not have yet, or whose intents may stand where a journal could not be read.
 	Young uint64 `json:"entries_too_young"`
 	// Open are promises whose time has not come.
 	Open uint64 `json:"open_promises"`
@@ -203,28 +218,12 @@ func (r *run) readJournals(ctx context.Context) error {
 	for i, j := range r.Journals {
 		b := &book{name: j.Name, number: uint16(i), live: j.Live, keys: map[string]bool{}}
 		r.books = append(r.books, b)
-		var trouble error
-		for record, err := range j.Records(0) {
-			var d *Damage
-			switch {
-			case errors.As(err, &d):
-				b.damaged(r.account, d.Text)
-			case err != nil:
-				trouble = fmt.Errorf("journal %s: %w", j.Name, err)
-			default:
-				r.record(b, record)
-			}
-			if b.read%4096 == 0 {
-				if ctx.Err() != nil {
-					return context.Cause(ctx)
-				}
-				if r.Progress != nil {
-					r.Progress(Progress{Name: j.Name, Read: b.read})
-				}
-			}
-			if r.told {
-				return nil // it begins again
-			}
+		trouble := r.readJournal(ctx, j, b)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if r.told {
+			return nil // it begins again
 		}
 		if other, twice := roots[b.root]; twice && b.root != "" {
 			return fmt.Errorf("%s and %s are the same journal; name it once", other, j.Name)
@@ -232,10 +231,34 @@ func (r *run) readJournals(ctx context.Context) error {
 		roots[b.root] = j.Name
 		jr := JournalReport{Name: j.Name, Records: b.read, First: b.first, Last: b.last}
 		if trouble != nil {
-			jr.Error = trouble.Error()
-			r.out.Incomplete = append(r.out.Incomplete, trouble.Error())
+			jr.Error = fmt.Sprintf("journal %s: %v", j.Name, trouble)
+			r.out.Incomplete = append(r.out.Incomplete, jr.Error)
 		}
 		r.out.Journals = append(r.out.Journals, jr)
+	}
+	return nil
+}
+
+// readJournal reads a journal to its end, or until it names a key that the logs were not searched for.
+func (r *run) readJournal(ctx context.Context, j Journal, b *book) error {
+	c := j.open(0)
+	defer c.close()
+	for n := uint64(0); !r.told && ctx.Err() == nil; n++ {
+		record, err := c.next()
+		var d *audit.Damage
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case errors.As(err, &d):
+			b.damaged(r.account, d.Error())
+		case err != nil:
+			return err
+		default:
+			r.record(b, record)
+		}
+		if r.Progress != nil && n%4096 == 0 {
+			r.Progress(Progress{Name: j.Name, Read: b.read})
+		}
 	}
 	return nil
 }
@@ -245,12 +268,17 @@ func (r *run) conclude() {
 	m := moment{now: r.Now(), lag: r.Lag}
 	r.settle(m)
 	x := &r.out.Explained
+	unread := slices.ContainsFunc(r.out.Journals, func(j JournalReport) bool { return j.Error != "" })
 	for _, s := range r.suspects {
 		if r.rows.at(s.row).is(intended) || !r.logs[r.places.at(s.place).log].trusted {
 			continue
 		}
 		switch r.judge(s, m) {
 		case guilty:
+			if unread {
+				x.Young++
+				continue
+			}
 			r.accuse(s)
 		case later:
 			x.Young++
