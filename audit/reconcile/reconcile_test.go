@@ -509,7 +509,7 @@ func TestIncrementalIsFull(t *testing.T) {
 			a.restart()
 			var old []*certificate
 			for range 150 {
-				history(w, &old)
+				happen(w, &old)
 				switch w.random.IntN(6) {
 				case 0:
 					w.publish()
@@ -533,8 +533,8 @@ func TestIncrementalIsFull(t *testing.T) {
 	}
 }
 
-// history does one thing that can happen.
-func history(w *world, old *[]*certificate) {
+// happen does one thing that can happen.
+func happen(w *world, old *[]*certificate) {
 	w.pass(time.Duration(w.random.IntN(90)) * time.Second)
 	j, l := w.random.IntN(2), w.random.IntN(2)
 	switch n := w.random.IntN(40); {
