@@ -142,9 +142,12 @@ func NewAuditor(o AuditorOptions) (*Auditor, error) {
 	if o.Keep == 0 {
 		o.Keep = keepFor
 	}
-	a := &Auditor{o: o, grants: make(chan Grant, maxGrants), cursors: map[string]*reading{}, benched: map[string]string{}}
+	a := &Auditor{o: o, cursors: map[string]*reading{}, benched: map[string]string{}}
 	a.account = newAccount(newKeyring(nil), a.found)
 	a.metrics = newAuditorMetrics(a)
+	if o.Journals == nil {
+		a.grants = make(chan Grant, maxGrants)
+	}
 	if o.Load == nil {
 		return a, nil
 	}
