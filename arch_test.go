@@ -41,8 +41,8 @@ var layers = map[string][]string{
 	"audit/reconcile": {"audit", "ctlog/monitor", "tbs", "fault", "secret"}, // journals against logs
 
 	"proto":  {},
-	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "audit", "audit/reconcile", "fault"},
-	"server": {"fault", "identity", "pop", "oidc", "ca", "audit", "proto"},
+	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "audit", "audit/reconcile", "fault", "secret"},
+	"server": {"fault", "identity", "tbs", "pop", "oidc", "ca", "audit", "proto"}, // tbs: the SCTs that a certificate has, for the journal
 	"client": {"fault", "identity", "tbs", "proto"}, // tbs: it verifies SCTs over the precertificate that it rebuilds
 	"trust":  {"fault"},
 	"devidp": {},

@@ -38,7 +38,7 @@ type Config struct {
 
 // SyslogConfig is a syslog receiver (RFC 5424; RFC 6587 octet counting on streams).
 type SyslogConfig struct {
-	// Address is unix:///dev/log, udp://HOST:PORT, tcp://HOST:PORT or tls://HOST:PORT. Only tls, loopback and unix without insecure: true.
+	// Address is where the receiver listens: unix:///dev/log, udp://HOST:PORT, tcp://HOST:PORT or tls://HOST:PORT. All but tls are for this machine, unless insecure is true.
 	Address string `yaml:"address"`
 	// Facility is a name of RFC 5424 table 1, for example auth, authpriv, local0. Default: authpriv.
 	Facility string `yaml:"facility"`

@@ -10,9 +10,12 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 const (
@@ -21,6 +24,8 @@ const (
 	// How soon, and how rarely, a journal that cannot be written is tried again.
 	minRepair = 50 * time.Millisecond
 	maxRepair = 5 * time.Second
+	// hung is how long a commit takes before the journal counts as one that cannot be written.
+	hung = 5 * time.Second
 )
 
 // Options for [Open].
@@ -53,7 +58,29 @@ type group struct {
 // entry is a record that waits to be written.
 type entry struct {
 	record Record
-	done   chan error // nil: nobody waits
+	wait   *waiter // nil: nobody waits
+}
+
+// waiter is somebody who waits for a record, until he gives up or is told.
+type waiter struct {
+	done  chan error // has room for the one answer
+	taken atomic.Bool
+}
+
+func newWaiter() *waiter { return &waiter{done: make(chan error, 1)} }
+
+func (w *waiter) tell(err error) { w.done <- err }
+
+// giveUp is false when the answer is on its way already.
+func (w *waiter) giveUp() bool { return w.taken.CompareAndSwap(false, true) }
+
+// refuse tells that the record does not count. It is false when nobody waits any more.
+func (w *waiter) refuse(err error) bool {
+	if !w.taken.CompareAndSwap(false, true) {
+		return false
+	}
+	w.done <- err
+	return true
 }
 
 // Journal writes records. It is safe for concurrent use.
@@ -65,6 +92,7 @@ type Journal struct {
 	store    store
 	file     *fileStore // the store, if it is a file; else nil
 	copies   []*copier
+	busy     atomic.Int64  // when the commit under way began, in nanoseconds since 1970; 0: none is
 	wake     chan struct{} // something waits, or the journal closes
 	stopping chan struct{} // closed when Close is called
 	ended    chan struct{} // closed when the writer has returned
@@ -133,14 +161,17 @@ func (j *Journal) Append(ctx context.Context, r *Record) error {
 	if err := r.check(); err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	if err := j.enqueue(entry{*r, done}); err != nil {
+	w := newWaiter()
+	if err := j.enqueue(entry{*r, w}); err != nil {
 		return err
 	}
 	select {
-	case err := <-done:
+	case err := <-w.done:
 		return err
 	case <-ctx.Done():
+		if !w.giveUp() {
+			return <-w.done
+		}
 		return context.Cause(ctx)
 	}
 }
@@ -162,16 +193,16 @@ func (j *Journal) enqueue(e entry) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	switch {
-	case e.done == nil && (j.closing || j.notes >= maxNotes && e.record.Signatures == 0):
+	case e.wait == nil && (j.closing || j.notes >= maxNotes && e.record.Signatures == 0):
 		j.dropped++
 		j.metrics.dropped.Inc()
 		return nil
-	case e.done != nil && j.closing:
+	case e.wait != nil && j.closing:
 		return errClosed
-	case e.done != nil && j.broken != nil:
+	case e.wait != nil && j.broken != nil:
 		return j.broken
 	}
-	if e.done == nil {
+	if e.wait == nil {
 		j.notes++
 	}
 	j.waiting = append(j.waiting, e)
@@ -237,8 +268,8 @@ func (j *Journal) settle(all []entry) {
 		return
 	}
 	for _, e := range all {
-		if e.done != nil {
-			e.done <- nil
+		if e.wait != nil {
+			e.wait.tell(nil)
 		}
 	}
 }
@@ -251,7 +282,10 @@ func (j *Journal) commit(all []entry) error {
 	for i := range all {
 		j.lines = next.seal(j.lines, &all[i].record, now)
 	}
-	if err := j.store.commit(group{lines: j.lines, entries: all, end: next}); err != nil {
+	j.busy.Store(began.UnixNano())
+	err := j.store.commit(group{lines: j.lines, entries: all, end: next})
+	j.busy.Store(0)
+	if err != nil {
 		if j.file == nil {
 			j.chain = next // it may have arrived: its numbers are not used again
 		}
@@ -280,12 +314,14 @@ func (j *Journal) fail(err error, group []entry) {
 	var kept []entry
 	for _, e := range slices.Concat(group, j.waiting) {
 		switch {
-		case e.done == nil:
+		case e.wait == nil:
 			kept = append(kept, e)
 		case e.record.Kind == Stop:
 			kept = append(kept, e) // one more try, then abandon
-		default:
-			e.done <- err
+		case !e.wait.refuse(err) && e.record.Signatures > 0:
+			// Whoever asked has gone with a failure; that the key signed must not be lost with him.
+			e.wait, e.record.Result, e.record.Reason = nil, Failed, string(fault.JournalUnavailable)
+			kept = append(kept, e)
 		}
 	}
 	j.waiting, j.notes = kept, len(kept)
@@ -334,8 +370,8 @@ func (j *Journal) abandon() {
 	defer j.mu.Unlock()
 	lost := 0
 	for _, e := range j.waiting {
-		if e.done != nil {
-			e.done <- j.broken
+		if e.wait != nil {
+			e.wait.tell(j.broken)
 		} else {
 			lost++
 		}
@@ -366,6 +402,9 @@ func (j *Journal) Health() Health {
 	if cause := j.cause(); cause != "" {
 		return Health{Cause: cause}
 	}
+	if since := j.busy.Load(); since != 0 && time.Since(time.Unix(0, since)) > hung {
+		return Health{Cause: "the disk has not answered for " + time.Since(time.Unix(0, since)).Truncate(time.Second).String()}
+	}
 	h := Health{OK: true}
 	for _, c := range j.copies {
 		if w := c.warning(); w != "" && h.Warning == "" {
@@ -378,19 +417,19 @@ func (j *Journal) Health() Health {
 // Close writes what waits and the record of the stop with the number of signatures since the start, and lets the file go. Copies
 // get until ctx ends to catch up; what they miss they get after the next start. Append and Note MUST NOT be called any more.
 func (j *Journal) Close(ctx context.Context, signatures int) error {
-	done := make(chan error, 1)
+	w := newWaiter()
 	j.mu.Lock()
 	if j.closing {
 		j.mu.Unlock()
 		return errClosed
 	}
-	j.waiting = append(j.waiting, entry{Record{Kind: Stop, Signatures: signatures}, done})
+	j.waiting = append(j.waiting, entry{Record{Kind: Stop, Signatures: signatures}, w})
 	j.closing = true
 	j.poke()
 	j.mu.Unlock()
 	close(j.stopping)
 	<-j.ended
-	err := <-done
+	err := <-w.done
 	if err != nil {
 		err = fmt.Errorf("audit: the stop was not written: %w", err)
 	}

@@ -27,7 +27,7 @@ func (l *loader) checkSettings() {
 	}
 	l.main.add(fault.Under(c.CT.check(), "ct"))
 	if c.Audit != nil {
-		l.setting(fault.BadSetting("this version has no journal", "remove the block; decisions are in the log", "audit"))
+		l.main.add(fault.Under(c.Audit.Check(), "audit"))
 	}
 }
 
@@ -104,6 +104,12 @@ func (l *loader) lookAt(t *tree, paths []pathSetting) {
 	for _, p := range paths {
 		st, err := os.Stat(*p.at)
 		name := l.shown(*p.at)
+		if p.made && os.IsNotExist(err) {
+			if parent, e := os.Stat(filepath.Dir(*p.at)); e != nil || !parent.IsDir() {
+				t.add(fault.BadSetting("there is no directory for "+name, "make it, for the CA alone", p.path...))
+			}
+			continue
+		}
 		switch {
 		case err != nil && p.dir && os.IsNotExist(err):
 		case err != nil:
@@ -168,6 +174,12 @@ func (l *loader) checkProduction() {
 			l.setting(fault.BadSetting("plain http is not for production", fix, "ct", "logs", strconv.Itoa(i), "insecure"))
 		}
 	}
+	if a := c.Audit; a != nil && a.Syslog != nil && a.Syslog.Insecure {
+		l.setting(fault.BadSetting("records in the clear are not for production", fix, "audit", "syslog", "insecure"))
+	}
+	if a := c.Audit; a != nil && a.OTLP != nil && a.OTLP.Insecure {
+		l.setting(fault.BadSetting("records in the clear are not for production", fix, "audit", "otlp", "insecure"))
+	}
 	if l.issuers == nil {
 		return
 	}
@@ -181,7 +193,13 @@ func (l *loader) checkProduction() {
 // warn says what is allowed and should be known.
 func (l *loader) warn() {
 	c := l.config
-	l.warning(l.main, "there is no journal: decisions are in the log only", "audit")
+	if c.Audit == nil {
+		l.warning(l.main, "there is no journal: decisions are in the log only", "audit")
+	} else {
+		for _, w := range c.Audit.Warnings() {
+			l.warning(l.main, w.Problem+"; "+w.Fix, append([]string{"audit"}, w.Path...)...)
+		}
+	}
 	if c.CT.None != nil {
 		l.warning(l.main, "certificates are not logged: nobody can see what this CA signs", "ct", "none")
 	}

@@ -163,6 +163,9 @@ func prove(cfg *config.Config) (*material, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The signature of this trial stands in no journal: what checks a configuration has none open, and may run beside a CA that
+	// holds it. It is over a poisoned precertificate for a name that nobody can have, which is thrown away. A server that starts
+	// makes its own trial later, and journals that.
 	if _, err := ca.New(ca.Options{Chain: m.chain, Signer: m.signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()}); err != nil {
 		return nil, fmt.Errorf("ca: %w", err)
 	}

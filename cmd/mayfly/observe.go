@@ -33,6 +33,9 @@ func (s *system) checks() []server.Check {
 		}},
 		{Name: "ct", Ask: s.logHealth},
 	}
+	if s.ledger.journal != nil {
+		out = append(out, s.ledger.check())
+	}
 	if s.embedded != nil {
 		out = append(out, server.Check{Name: "log embedded", Ask: func() server.Health { return advisory(s.embedded.Health()) }})
 	}

@@ -98,6 +98,9 @@ func (o *operation) watch(ctx context.Context, hangup <-chan os.Signal) {
 func (o *operation) reload(ctx context.Context, why string) {
 	began := time.Now()
 	next, waiting, err := o.prepare(ctx)
+	if err == nil {
+		err = o.in.ledger.reloaded(ctx, next.config)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return
@@ -133,6 +136,7 @@ func (o *operation) prepare(ctx context.Context) (next *system, waiting []string
 	}{
 		{"listen", cfg.Listen != old.config.Listen, func() { cfg.Listen = old.config.Listen }},
 		{"ct.embedded", !reflect.DeepEqual(cfg.CT.Embedded, old.config.CT.Embedded), func() { cfg.CT.Embedded = old.config.CT.Embedded }},
+		{"audit", !reflect.DeepEqual(cfg.Audit, old.config.Audit), func() { cfg.Audit = old.config.Audit }},
 		{"state_dir", cfg.StateDir != old.config.StateDir, func() { cfg.StateDir = old.config.StateDir }},
 	} {
 		if one.apart {

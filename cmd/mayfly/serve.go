@@ -65,6 +65,7 @@ type instance struct {
 	material  *material // what its files hold; nil: not loaded yet
 	listeners server.Listeners
 	log       *slog.Logger
+	ledger    ledger
 	drain     time.Duration // how long requests under way may take after the stop; 0 is the server's default
 	// ready is called once, beside the serving, when the CA can issue. Its error stops the CA. It may be nil.
 	ready func(context.Context, *material) error
@@ -94,6 +95,13 @@ func serve(ctx context.Context, in instance) (err error) {
 	}
 	srv.SetNotReady("starting")
 	registry.MustRegister(srv.Collectors()...)
+	if in.ledger, err = openLedger(in); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.ledger.close()) }()
+	if j := in.ledger.journal; j != nil {
+		registry.MustRegister(j.Collectors()...)
+	}
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

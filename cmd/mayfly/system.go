@@ -34,6 +34,7 @@ type system struct {
 	logs      *ctlog.Set // nil with ct.none
 	embedded  *embedded.Log
 	authority *ca.Authority
+	ledger    ledger
 	noLog     string // the reason of ct.none
 
 	logsKey, authorityKey [32]byte           // of what logs and authority were made from
@@ -43,7 +44,7 @@ type system struct {
 // assemble builds the parts from the loaded material, innermost first. The trial inside [ca.New] proves that they can issue.
 // Parts of old are taken over where nothing about them has changed; old stays as it is, and may be nil.
 func assemble(ctx context.Context, in instance, m *material, old *system) (_ *system, err error) {
-	s := &system{config: in.config, material: m}
+	s := &system{config: in.config, material: m, ledger: in.ledger}
 	defer func() {
 		if err != nil && old == nil {
 			err = errors.Join(err, s.close())
@@ -151,6 +152,7 @@ func (s *system) openAuthority(in instance, old *system) (err error) {
 	}
 	s.authority, err = ca.New(ca.Options{
 		Chain: m.chain, Signer: m.signer, Log: log, Trust: m.trust, Backdate: in.config.CA.BackdateOrDefault(), Logger: in.log,
+		Trial: in.ledger.trial, Signatures: in.ledger.signatures,
 	})
 	return err
 }
@@ -203,7 +205,7 @@ func (s *system) close() error {
 func (s *system) core(generation uint64) *server.Core {
 	return &server.Core{
 		Issuers: s.issuers, Keys: s.keys, Authority: s.authority, Generation: generation, Digest: s.config.Digest,
-		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1,
+		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1, Journal: s.ledger.journal,
 	}
 }
 
