@@ -68,6 +68,10 @@ type Options struct {
 	Trial func(context.Context, Intent) error
 	// Signatures counts every call of Signer, also those of other authorities that share it. Nil: nobody wants to know.
 	Signatures *atomic.Int64
+	// Ready is asked before anything is drafted: its error stops issuance, and its text is told to the caller. Nil is nobody.
+	Ready func() error
+	// Clock notices that the wall clock went back. Nil is one of this authority's own.
+	Clock *Clock
 
 	Now    func() time.Time // nil: time.Now
 	Rand   io.Reader        // nil: crypto/rand
@@ -140,6 +144,12 @@ func (o *Options) defaults() {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Ready == nil {
+		o.Ready = func() error { return nil }
+	}
+	if o.Clock == nil {
+		o.Clock = NewClock(nil)
 	}
 	if o.Trial == nil {
 		o.Trial = func(context.Context, Intent) error { return nil }

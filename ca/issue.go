@@ -119,10 +119,19 @@ type draft struct {
 func (a *Authority) draft(r Request) (*draft, error) {
 	start := time.Now()
 	defer a.metrics.stage("draft", start)
-	notBefore, err := a.validity()
+	now := a.o.Now()
+	err := a.o.Ready()
+	if err == nil {
+		err = a.o.Clock.Check(now)
+	}
+	if err != nil {
+		return nil, fault.New(fault.NotReady, err, "cause", err.Error())
+	}
+	notBefore, err := a.validity(now)
 	if err != nil {
 		return nil, fault.New(fault.NotReady, err, "cause", "the certificate authority's chain is about to expire or not yet valid")
 	}
+	a.o.Clock.Issued(now)
 	serial := make([]byte, 20)
 	if _, err := io.ReadFull(a.o.Rand, serial); err != nil {
 		return nil, fmt.Errorf("draw a serial number: %w", err)
@@ -139,8 +148,7 @@ func (a *Authority) draft(r Request) (*draft, error) {
 }
 
 // validity returns when a certificate made now begins (A5).
-func (a *Authority) validity() (notBefore time.Time, err error) {
-	now := a.o.Now()
+func (a *Authority) validity(now time.Time) (notBefore time.Time, err error) {
 	notBefore = now.Add(-a.o.Backdate)
 	if notBefore.Before(a.from) {
 		notBefore = a.from

@@ -135,7 +135,7 @@ func (a *Authority) trial(ctx context.Context) error {
 	if _, err := rand.Read(serial[1:]); err != nil {
 		return err
 	}
-	notBefore, err := a.validity()
+	notBefore, err := a.validity(a.o.Now())
 	if err != nil {
 		return err
 	}

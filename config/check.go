@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
@@ -86,11 +87,24 @@ func (c CT) check() error {
 		}
 		names[one.Name] = true
 	}
-	if all := len(c.Logs) + min(1, len(names)-len(c.Logs)); c.Policy.MinSCTs > max(all, 1) && c.None == nil {
-		errs = append(errs, fault.BadSetting("asks for more SCTs than there are logs", "lower it or add logs", "policy", "min_scts"))
+	policy := c.Policy.Check()
+	if policy == nil && somewhere {
+		policy = c.Policy.CheckFor(c.seats())
 	}
-	errs = append(errs, fault.Under(c.Policy.Check(), "policy"))
+	errs = append(errs, fault.Under(policy, "policy"))
 	return errors.Join(errs...)
+}
+
+// seats are the logs as the policy sees them.
+func (c CT) seats() []ctlog.Seat {
+	var all []ctlog.Seat
+	for _, one := range c.Logs {
+		all = append(all, one.Seat())
+	}
+	if c.Embedded != nil {
+		all = append(all, ctlog.Seat{Name: "embedded", Embed: true})
+	}
+	return all
 }
 
 // checkPaths looks whether what the settings name is there.
@@ -201,7 +215,7 @@ func (l *loader) warn() {
 		}
 	}
 	if c.CT.None != nil {
-		l.warning(l.main, "certificates are not logged: nobody can see what this CA signs", "ct", "none")
+		l.warning(l.main, "certificates are not logged: nobody can see what this CA signs; the reason given: "+c.CT.None.Reason, "ct", "none")
 	}
 	if c.CA.Ephemeral != nil {
 		l.warning(l.main, "the CA's key is made anew at each start: what was signed before cannot be verified any more", "ca", "ephemeral")

@@ -90,7 +90,7 @@ type CT struct {
 	Embedded *embedded.Config `yaml:"embedded"`
 	// None issues without a log.
 	None *NoneConfig `yaml:"none"`
-	// Policy says how many SCTs make a certificate.
+	// Policy says which SCTs make a certificate, and how logs are asked for them.
 	Policy ctlog.PolicyConfig `yaml:"policy"`
 }
 

@@ -99,7 +99,12 @@ func (l *loader) absolute(dir string) {
 	for i := range c.CT.Logs {
 		add(pathSetting{at: &c.CT.Logs[i].PublicKey, path: []string{"ct", "logs", strconv.Itoa(i), "public_key"}})
 		add(pathSetting{at: &c.CT.Logs[i].CACert, path: []string{"ct", "logs", strconv.Itoa(i), "ca_cert"}})
+		if pair := c.CT.Logs[i].ClientCertificate; pair != nil {
+			add(pathSetting{at: &pair.Certificate, path: []string{"ct", "logs", strconv.Itoa(i), "client_certificate", "certificate"}})
+			add(pathSetting{at: &pair.Key, path: []string{"ct", "logs", strconv.Itoa(i), "client_certificate", "key"}, secret: true})
+		}
 	}
+	add(pathSetting{at: &c.CT.Policy.TrustedRoot, path: []string{"ct", "policy", "trusted_root"}})
 	if c.CT.Embedded != nil {
 		add(pathSetting{at: &c.CT.Embedded.Dir, path: []string{"ct", "embedded", "dir"}, dir: true})
 	}

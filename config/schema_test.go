@@ -135,6 +135,8 @@ func (g *generator) schema(t reflect.Type) map[string]any {
 		return map[string]any{"type": "string"}
 	case t.Kind() == reflect.Interface:
 		return map[string]any{}
+	case t.Kind() == reflect.Float64:
+		return map[string]any{"type": "number"}
 	}
 	return map[string]any{"type": "integer"}
 }

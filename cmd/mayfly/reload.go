@@ -181,6 +181,9 @@ func (o *operation) material(cfg *config.Config, old *system) (*material, error)
 	if err != nil {
 		return nil, err
 	}
+	if err := m.publish(cfg); err != nil {
+		return nil, err
+	}
 	if !sameChain(m.chain, old.material.chain) {
 		o.in.log.Warn("the issuing chain changes: verifiers that do not have the new one yet will refuse its certificates",
 			"old", old.material.chain[0].Subject.String(), "new", m.chain[0].Subject.String())

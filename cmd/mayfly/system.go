@@ -35,7 +35,8 @@ type system struct {
 	embedded  *embedded.Log
 	authority *ca.Authority
 	ledger    ledger
-	noLog     string // the reason of ct.none
+	clock     *ca.Clock // of the process
+	noLog     string    // the reason of ct.none
 
 	logsKey, authorityKey [32]byte           // of what logs and authority were made from
 	stopLogs              context.CancelFunc // ends what watches logs; nil: not started
@@ -44,7 +45,10 @@ type system struct {
 // assemble builds the parts from the loaded material, innermost first. The trial inside [ca.New] proves that they can issue.
 // Parts of old are taken over where nothing about them has changed; old stays as it is, and may be nil.
 func assemble(ctx context.Context, in instance, m *material, old *system) (_ *system, err error) {
-	s := &system{config: in.config, material: m, ledger: in.ledger}
+	s := &system{config: in.config, material: m, ledger: in.ledger, clock: ca.NewClock(nil)}
+	if old != nil {
+		s.clock = old.clock
+	}
 	defer func() {
 		if err != nil && old == nil {
 			err = errors.Join(err, s.close())
@@ -107,7 +111,10 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 		s.noLog = ct.None.Reason
 		return nil
 	}
-	keys := []any{ct.Policy, s.embedded != nil, s.material.chain[len(s.material.chain)-1].Raw}
+	keys := []any{ct.Policy, s.material.trustedRoot, s.embedded != nil}
+	for _, root := range s.material.issuingRoots() {
+		keys = append(keys, root.Raw)
+	}
 	for _, l := range s.material.logs {
 		keys = append(keys, l.config, l.files)
 	}
@@ -122,7 +129,7 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 	if s.embedded != nil {
 		members = append(members, ctlog.Member{Name: "embedded", Key: s.embedded.Key(), Submitter: s.embedded})
 	}
-	s.logs, err = ctlog.New(ctlog.Options{Members: members, MinSCTs: ct.Policy.MinSCTs, Logger: in.log})
+	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Logger: in.log})
 	return err
 }
 
@@ -147,11 +154,12 @@ func (s *system) openAuthority(in instance, old *system) (err error) {
 		return nil
 	}
 	var log ca.Log // stays nil with ct.none
+	var ready func() error
 	if s.logs != nil {
-		log = s.logs
+		log, ready = s.logs, s.logs.Clock
 	}
 	s.authority, err = ca.New(ca.Options{
-		Chain: m.chain, Signer: m.signer, Log: log, Trust: m.trust, Backdate: in.config.CA.BackdateOrDefault(), Logger: in.log,
+		Chain: m.chain, Signer: m.signer, Log: log, Ready: ready, Clock: s.clock, Trust: m.trust, Backdate: in.config.CA.BackdateOrDefault(), Logger: in.log,
 		Trial: in.ledger.trial, Signatures: in.ledger.signatures,
 	})
 	return err
@@ -172,7 +180,8 @@ func (s *system) start(ctx context.Context) {
 	if s.logs != nil && s.stopLogs == nil {
 		own, cancel := context.WithCancel(ctx)
 		s.stopLogs = cancel
-		s.logs.Watch(own, s.material.chain[len(s.material.chain)-1])
+		roots := s.material.issuingRoots()
+		s.logs.Watch(own, roots[0], roots[1:]...)
 	}
 }
 
@@ -211,6 +220,7 @@ func (s *system) core(generation uint64) *server.Core {
 
 func (s *system) collectors() []prometheus.Collector {
 	all := append(s.issuers.Collectors(), s.authority.Collectors()...)
+	all = append(all, s.noneGauge())
 	if s.logs != nil {
 		all = append(all, s.logs.Collectors()...)
 	}

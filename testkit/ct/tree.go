@@ -56,7 +56,7 @@ func (t *tree) sth(l *Log) any {
 	if l.fault == ForgedHead {
 		key, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader) //nolint:errcheck // a machine without randomness runs no tests
 	}
-	head := cttypes.SignedTreeHead{TreeSize: m.Size(), Timestamp: uint64(l.o.Now().UnixMilli()), SHA256RootHash: cttypes.SHA256Hash(m.Hash())}
+	head := cttypes.SignedTreeHead{TreeSize: m.Size(), Timestamp: uint64(l.clock().UnixMilli()), SHA256RootHash: cttypes.SHA256Hash(m.Hash())}
 	input, err := cttypes.SerializeSTHSignatureInput(head)
 	if err != nil {
 		panic(err) // it has one version
@@ -104,7 +104,7 @@ func (l *Log) Add(chain [][]byte, precert bool) error {
 	if precert {
 		kind = cttypes.PrecertLogEntryType
 	}
-	leaf, err := leafOf(chain, kind, l.o.Now())
+	leaf, err := leafOf(chain, kind, l.now())
 	if err != nil {
 		return err
 	}
@@ -126,26 +126,34 @@ func (l *Log) addChain(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// serveTree adds the read path (RFC 6962 §4.3 to §4.6).
-func (l *Log) serveTree(mux *http.ServeMux) {
+// serveTree has the read path (RFC 6962 §4.3 to §4.6).
+func (l *Log) serveTree(w http.ResponseWriter, r *http.Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := false
 	answer := func(path string, make func(number func(string) uint64, r *http.Request) (any, bool)) {
-		mux.HandleFunc("GET /ct/v1/"+path, func(w http.ResponseWriter, r *http.Request) {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			good := true
-			number := func(key string) uint64 {
-				n, err := strconv.ParseUint(r.URL.Query().Get(key), 10, 32)
-				good = good && err == nil
-				return n
-			}
-			out, ok := make(number, r)
-			if !good || !ok {
-				http.Error(w, "bad request", http.StatusBadRequest)
-				return
-			}
-			_ = json.NewEncoder(w).Encode(out)
-		})
+		if r.Method != http.MethodGet || r.URL.Path != "/ct/v1/"+path {
+			return
+		}
+		known = true
+		good := true
+		number := func(key string) uint64 {
+			n, err := strconv.ParseUint(r.URL.Query().Get(key), 10, 32)
+			good = good && err == nil
+			return n
+		}
+		out, ok := make(number, r)
+		if !good || !ok {
+			http.Error(w, "bad request", http.StatusBadRequest)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(out)
 	}
+	defer func() {
+		if !known {
+			http.NotFound(w, r)
+		}
+	}()
 	answer("get-sth", func(func(string) uint64, *http.Request) (any, bool) {
 		if l.fault == StaleHead {
 			return l.tree.frozen, true
