@@ -84,6 +84,9 @@ func (c CT) check() error {
 		if one.Name != "" && names[one.Name] {
 			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" stands twice", "give each log a name of its own", "logs", at, "name"))
 		}
+		if c.Embedded != nil && strings.HasPrefix(one.Name, "embedded-") {
+			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is one of a shard of the embedded log", "give the log another name", "logs", at, "name"))
+		}
 		names[one.Name] = true
 	}
 	if all := len(c.Logs) + min(1, len(names)-len(c.Logs)); c.Policy.MinSCTs > max(all, 1) && c.None == nil {

@@ -2,11 +2,13 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/server"
 )
 
@@ -34,11 +36,11 @@ func (s *system) checks() []server.Check {
 		{Name: "ct", Ask: s.logHealth},
 	}
 	if s.embedded != nil {
-		out = append(out, server.Check{Name: "log embedded", Ask: func() server.Health { return advisory(s.embedded.Health()) }})
+		out = append(out, s.shardChecks()...)
 	}
 	if s.logs != nil {
 		for _, st := range s.logs.Status() {
-			if st.Name != "embedded" {
+			if st.Name != "embedded" && !strings.HasPrefix(st.Name, "embedded-") {
 				out = append(out, server.Check{Name: "log " + st.Name, Ask: func() server.Health { return s.oneLog(st.Name) }})
 			}
 		}
@@ -49,22 +51,17 @@ func (s *system) checks() []server.Check {
 	return out
 }
 
-func advisory(err error) server.Health {
-	if err != nil {
-		return server.Health{Advisory: true, Cause: err.Error()}
-	}
-	return server.Health{OK: true, Advisory: true}
-}
-
 // logHealth is whether enough logs answer.
 func (s *system) logHealth() server.Health {
 	if s.logs == nil {
 		return server.Health{OK: true, Warning: "certificates are not logged (ct.none): " + s.noLog}
 	}
 	var down []string
-	all := s.logs.Status()
+	all := slices.DeleteFunc(s.logs.Status(), func(st ctlog.Status) bool { return s.idle(st.Name) })
 	for _, st := range all {
-		if !st.OK {
+		if cause := s.shardTrouble(st.Name); cause != "" {
+			down = append(down, st.Name+": "+cause)
+		} else if !st.OK {
 			down = append(down, st.Name+": "+st.Cause)
 		}
 	}
@@ -99,7 +96,7 @@ func (s *system) oneIssuer(issuer string) server.Health {
 func (s *system) logCount(m *material) int {
 	n := len(m.logs)
 	if s.embedded != nil {
-		n++
+		n += len(s.embedded.Open())
 	}
 	return n
 }
