@@ -1,6 +1,9 @@
 package embedded
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -102,7 +105,7 @@ func (w WitnessConfig) check() (name string, err error) {
 	switch {
 	case w.PublicKey == "":
 		errs = append(errs, fault.BadSetting("the witness has no public_key, so that its cosignatures could not be verified", "write its key, NAME+HASH+KEY", "public_key"))
-	case err != nil:
+	case err != nil, !checksum(w.PublicKey):
 		errs = append(errs, fault.BadSetting("is not the key of a witness", "write its key as C2SP writes it, NAME+HASH+KEY", "public_key"))
 	case w.Name == "":
 		w.Name = v.Name()
@@ -115,6 +118,15 @@ func (w WitnessConfig) check() (name string, err error) {
 		errs = append(errs, fault.BadSetting("plain http to a witness that is not on this host", "use https", "url"))
 	}
 	return w.Name, errors.Join(errs...)
+}
+
+// checksum reports whether the hash in a verifier key is that of its name and key, which a slip of the pen breaks.
+func checksum(vkey string) bool {
+	name, rest, _ := strings.Cut(vkey, "+")
+	hash, key, _ := strings.Cut(rest, "+")
+	raw, err := base64.StdEncoding.DecodeString(key)
+	sum := sha256.Sum256(append([]byte(name+"\n"), raw...))
+	return err == nil && hash == hex.EncodeToString(sum[:4])
 }
 
 func loopback(host string) bool {

@@ -13,11 +13,8 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// How long things may take before readiness says so, and how often a storage that failed is tried.
-const (
-	mendEvery = time.Second
-	late      = 15 * time.Second
-)
+// late is how long a checkpoint may lag behind the tree before readiness says so.
+const late = 15 * time.Second
 
 // health is whether entries can be stored. After a failed write nothing is taken until the storage has proved that it works: a
 // failed sync may have lost what an earlier write put into the page cache, so that going on as if nothing had happened would build
@@ -36,7 +33,7 @@ func (h *health) err() error {
 		return errClosed
 	}
 	if h.broken != nil {
-		return fmt.Errorf("the storage failed at %s and is tried every second: %w", h.since.UTC().Format(time.RFC3339), h.broken)
+		return fmt.Errorf("the storage failed at %s and is tried again and again: %w", h.since.UTC().Format(time.RFC3339), h.broken)
 	}
 	return nil
 }
@@ -74,7 +71,7 @@ func (l *Log) storageFailed(err error) {
 
 // mend waits for failures and then tries the storage until it works, until ctx ends.
 func (l *Log) mend(ctx context.Context) {
-	tick := time.NewTicker(mendEvery)
+	tick := time.NewTicker(l.every)
 	defer tick.Stop()
 	for {
 		select {

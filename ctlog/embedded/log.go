@@ -41,7 +41,7 @@ type Options struct {
 	// Event hears of what belongs into a journal: a rotation, a shard that was closed, a storage that fails or works again. It must
 	// not wait. nil: nobody.
 	Event func(reason, text string)
-	// Every is how often a store looks at its shards; 0 is a second.
+	// Every is how often a store looks at its shards, and how often a storage that has failed is tried; 0 is a second.
 	Every time.Duration
 	// UserAgent names this program to witnesses.
 	UserAgent string
@@ -89,6 +89,7 @@ type Log struct {
 	cosigner   *cosigner // nil without witnesses
 	health     health
 	hurt       chan struct{} // the storage has failed
+	every      time.Duration
 	closing    sync.Once
 	closed     error // what Close returned
 
@@ -104,7 +105,7 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 	}
 	o = o.withDefaults()
 	l := &Log{
-		dir: c.Dir, label: o.label, log: o.Logger, event: o.Event, metrics: o.metrics, issuers: map[[32]byte]bool{}, hurt: make(chan struct{}, 1),
+		dir: c.Dir, label: o.label, log: o.Logger, event: o.Event, metrics: o.metrics, every: o.Every, issuers: map[[32]byte]bool{}, hurt: make(chan struct{}, 1),
 	}
 	l.SetRoots(o.Roots)
 	if err := mkdirSynced(filepath.Join(c.Dir, "issuer")); err != nil {
