@@ -34,7 +34,7 @@ var layers = map[string][]string{
 	"ca":             {"fault", "identity", "tbs", "secret"},
 	"ca/file":        {"fault"},
 	"ctlog":          {"fault", "tbs"},
-	"ctlog/embedded": {"fault", "tbs"},
+	"ctlog/embedded": {"ctlog/monitor", "fault", "tbs"}, // fsck reads entries as an auditor does
 	"ctlog/monitor":  {"fault", "tbs"}, // reads logs, as an auditor does
 	"audit":          {"fault", "secret"},
 

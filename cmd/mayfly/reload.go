@@ -86,6 +86,9 @@ func (o *operation) watch(ctx context.Context, hangup <-chan os.Signal) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-o.current.Load().shardChanges():
+			o.reshard(ctx)
+			continue
 		case <-hangup:
 		case <-o.again:
 			why = "the files changed"
