@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -96,7 +97,8 @@ type Auditor struct {
 	mu       sync.Mutex
 	setup    *Setup // to be taken over
 	warnings []string
-	alarms   []Alarm // a copy of open
+	alarms   []Alarm           // a copy of open
+	out      map[string]string // a copy of benched
 }
 
 // Alarm is a finding that nobody has cleared yet.
@@ -109,6 +111,11 @@ type Alarm struct {
 type Order struct {
 	Log   string `json:"log,omitempty"`
 	Alarm string `json:"alarm,omitempty"` // ID
+}
+
+// Concerns reports whether the order closes the alarm f.
+func (o Order) Concerns(f Finding) bool {
+	return o.Log != "" && f.Log == o.Log && f.Kind.Breaks() || o.Alarm != "" && f.ID == o.Alarm
 }
 
 // follower is a log that is followed.
@@ -186,13 +193,9 @@ func (a *Auditor) Granted(g Grant) {
 
 // Benched are the logs that broke a promise and were not cleared, with the cause.
 func (a *Auditor) Benched() map[string]string {
-	out := map[string]string{}
-	for _, one := range a.Alarms() {
-		if one.Kind.Breaks() {
-			out[one.Log] = one.Text
-		}
-	}
-	return out
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Clone(a.out)
 }
 
 // Alarms are the findings that nobody has cleared yet, the oldest first.

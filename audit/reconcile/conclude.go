@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/audit"
@@ -81,7 +82,7 @@ func (a *Auditor) obey(ctx context.Context) {
 func (a *Auditor) clear(ctx context.Context, o Order) {
 	left := a.open[:0]
 	for _, one := range a.open {
-		if o.Log != "" && one.Log == o.Log && one.Kind.Breaks() || o.Alarm != "" && one.ID == o.Alarm {
+		if o.Concerns(one.Finding) {
 			continue
 		}
 		left = append(left, one)
@@ -98,6 +99,9 @@ func (a *Auditor) clear(ctx context.Context, o Order) {
 	}
 	if _, was := a.benched[o.Log]; was && o.Log != "" {
 		delete(a.benched, o.Log)
+		a.mu.Lock()
+		a.out = maps.Clone(a.benched)
+		a.mu.Unlock()
 		if a.o.Unbench != nil {
 			a.o.Unbench(o.Log)
 		}
@@ -120,6 +124,9 @@ func (a *Auditor) found(f Finding) {
 		"serial", f.Serial, "finding_id", f.ID, "text", f.Text, "action", f.Action)
 	if f.Kind.Breaks() {
 		a.benched[f.Log] = f.Text
+		a.mu.Lock()
+		a.out = maps.Clone(a.benched) // before: a set that is made meanwhile asks for them
+		a.mu.Unlock()
 		a.bench(f.Log, f.Text)
 	}
 	if a.o.Raise != nil {
@@ -323,6 +330,6 @@ func (a *account) reduce(horizon time.Time) {
 func (a *Auditor) publish(troubles []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.alarms = append([]Alarm(nil), a.open...)
+	a.alarms, a.out = append([]Alarm(nil), a.open...), maps.Clone(a.benched)
 	a.warnings = troubles
 }

@@ -251,3 +251,12 @@ func (a *Auditor) suspectOf(s savedSuspect) (out suspect, ok bool) {
 	}
 	return out, false
 }
+
+// ReadAlarms reads the alarms and the benched logs out of an auditor's state.
+func ReadAlarms(state []byte) (open []Alarm, benched map[string]string, err error) {
+	var in saved
+	if err := json.Unmarshal(state, &in); err != nil {
+		return nil, nil, fmt.Errorf("the auditor's state cannot be read: %w", err)
+	}
+	return in.Alarms, in.Benched, nil
+}

@@ -44,7 +44,8 @@ func (o *operation) install(ctx context.Context, s *system) {
 	o.generation++
 	old := o.current.Swap(s)
 	o.server.SetCore(s.core(o.generation))
-	o.readiness.Replace(append(s.checks(), server.Check{Name: "config", Ask: func() server.Health {
+	o.in.auditing.install(s)
+	o.readiness.Replace(append(append(s.checks(), o.in.auditing.check()...), server.Check{Name: "config", Ask: func() server.Health {
 		return server.Health{OK: true, Advisory: true, Warning: o.trouble.Load().(string)} //nolint:forcetypeassert // nothing else is stored
 	}}))
 	if old != nil {

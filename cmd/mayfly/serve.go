@@ -66,6 +66,7 @@ type instance struct {
 	listeners server.Listeners
 	log       *slog.Logger
 	ledger    ledger
+	auditing  *auditing     // nil: nothing is audited
 	drain     time.Duration // how long requests under way may take after the stop; 0 is the server's default
 	// ready is called once, beside the serving, when the CA can issue. Its error stops the CA. It may be nil.
 	ready func(context.Context, *material) error
@@ -102,6 +103,11 @@ func serve(ctx context.Context, in instance) (err error) {
 	if j := in.ledger.journal; j != nil {
 		registry.MustRegister(j.Collectors()...)
 	}
+	if in.auditing, err = newAuditing(in); err != nil {
+		return err
+	}
+	registry.MustRegister(in.auditing.collectors()...)
+	defer in.auditing.wait()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -121,6 +127,7 @@ func serve(ctx context.Context, in instance) (err error) {
 	registry.MustRegister(op)
 	registry.MustRegister(op.metrics.collectors()...)
 	op.install(ctx, sys)
+	in.auditing.start(ctx)
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)

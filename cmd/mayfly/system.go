@@ -144,7 +144,11 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 			Operator: embeddedOperator, // two SCTs of two shards are not what a policy of two wants
 		})
 	}
-	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Logger: in.log})
+	benched := in.auditing.benched()
+	for i := range members {
+		members[i].Benched = benched[members[i].Name]
+	}
+	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Granted: in.auditing.granted, Logger: in.log})
 	return err
 }
 
