@@ -28,7 +28,16 @@ type account struct {
 	report   func(Finding)
 	told     bool // a journal named a key that was not known when logs were read
 
+	pairs    []pair
+	proven   bool // whatever an entry is taken in from has been proven
+
 	unwatched uint64 // promises of logs that are not read
+}
+
+// pair is two rows with one serial number.
+type pair struct {
+	row, twin uint32
+	when      time.Time
 }
 
 // watched is a log under audit.
@@ -77,7 +86,7 @@ func (a *account) entry(log uint16, s sighting) {
 	if n == 0 {
 		var twin uint32
 		if n, twin = a.add(row{tbs: s.tbs, serial: s.serial, when: uint32(s.timestamp / 1000)}); twin != 0 {
-			a.twins(n, twin, timeOf(s.timestamp))
+			a.pairs = append(a.pairs, pair{n, twin, timeOf(s.timestamp)})
 		}
 	}
 	if !a.addPlace(n, place{index: s.index, timestamp: s.timestamp, extensions: s.extensions, log: log, final: s.final}) {
@@ -93,17 +102,27 @@ func (a *account) entry(log uint16, s sighting) {
 	}
 }
 
-// twins reports two TBSCertificates with one serial number.
-func (a *account) twins(n, twin uint32, when time.Time) {
-	serial := hex.EncodeToString(a.rows.at(n).serial[:])
-	first, second := a.rows.at(twin).tbs, a.rows.at(n).tbs
-	if string(first[:]) > string(second[:]) {
-		first, second = second, first
+// reportPairs reports what shares a serial number, unless one of the two was seen only where nothing is proven.
+func (a *account) reportPairs() {
+	for _, p := range a.pairs {
+		if !a.real(p.row) || !a.real(p.twin) {
+			continue
+		}
+		serial := hex.EncodeToString(a.rows.at(p.row).serial[:])
+		first, second := a.rows.at(p.twin).tbs, a.rows.at(p.row).tbs
+		if string(first[:]) > string(second[:]) {
+			first, second = second, first
+		}
+		a.report(newFinding(Finding{
+			Kind: SerialReused, Serial: serial, Time: p.when,
+			Text: fmt.Sprintf("two certificates have the serial number %s: those with the TBS digests %x and %x", serial, first, second),
+		}, fmt.Sprintf("%x %x", first, second)))
 	}
-	a.report(newFinding(Finding{
-		Kind: SerialReused, Serial: serial, Time: when,
-		Text: fmt.Sprintf("two certificates have the serial number %s: those with the TBS digests %x and %x", serial, first, second),
-	}, fmt.Sprintf("%x %x", first, second)))
+	a.pairs = nil
+}
+
+func (a *account) real(n uint32) bool {
+	return a.proven || a.rows.at(n).is(intended|trial) || a.has(n, func(p *place) bool { return a.logs[p.log].trusted })
 }
 
 // record takes in the next record of a journal.
@@ -151,7 +170,7 @@ func (a *account) intend(b *book, r *audit.Record, flag uint8) {
 	if n == 0 {
 		var twin uint32
 		if n, twin = a.add(row{tbs: sum, serial: serial, when: uint32(max(r.Time.Unix(), 0)), journal: b.number}); twin != 0 { //nolint:gosec // until 2106
-			a.twins(n, twin, r.Time)
+			a.pairs = append(a.pairs, pair{n, twin, r.Time})
 		}
 	}
 	one := a.rows.at(n)

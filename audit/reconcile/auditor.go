@@ -151,6 +151,7 @@ func NewAuditor(o AuditorOptions) (*Auditor, error) {
 	}
 	a := &Auditor{o: o, cursors: map[string]*reading{}, benched: map[string]string{}}
 	a.account = newAccount(newKeyring(nil), a.found)
+	a.proven = true // follow sees to it
 	a.metrics = newAuditorMetrics(a)
 	if o.Journals == nil {
 		a.grants = make(chan Grant, maxGrants)

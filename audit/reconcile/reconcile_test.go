@@ -174,6 +174,17 @@ var scenarios = []struct {
 		w.publish()
 		damage(w, 0, "tile/data/000", func(b []byte) []byte { b[3] ^= 1; return b })
 	}, want: []string{"log_mismatch"}, x: reconcile.Explained{Open: 1}},
+	{name: "the content of an entry altered in the storage of the log", do: func(w *world) {
+		for range 300 {
+			w.issue(0, 0)
+		}
+		w.publish()
+		damage(w, 0, "tile/data/000", func(b []byte) []byte { // the last byte of the first TBSCertificate
+			end := 8 + 2 + 32 + 3 + int(b[44])
+			b[end-1] ^= 1
+			return b
+		})
+	}, want: []string{"log_mismatch"}, x: reconcile.Explained{Open: 1}},
 	{name: "an entry removed from the storage of the log", do: func(w *world) {
 		for range 300 {
 			w.issue(0, 0)

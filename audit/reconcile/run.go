@@ -266,6 +266,7 @@ func (r *run) readJournal(ctx context.Context, j Journal, b *book) error {
 // conclude judges everything. Nothing more will come.
 func (r *run) conclude() {
 	m := moment{now: r.Now(), lag: r.Lag}
+	r.reportPairs()
 	r.settle(m)
 	x := &r.out.Explained
 	unread := slices.ContainsFunc(r.out.Journals, func(j JournalReport) bool { return j.Error != "" })
