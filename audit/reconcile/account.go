@@ -28,8 +28,8 @@ type account struct {
 	report   func(Finding)
 	told     bool // a journal named a key that was not known when logs were read
 
-	pairs    []pair
-	proven   bool // whatever an entry is taken in from has been proven
+	pairs  []pair
+	proven bool // whatever an entry is taken in from has been proven
 
 	unwatched uint64 // promises of logs that are not read
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/audit"
@@ -152,7 +153,7 @@ func (a *Auditor) conclude(ctx context.Context) error {
 	accused, waiting := a.suspected(m)
 	err := a.recall(ctx, accused)
 	if err != nil { // unread journals are no proof: next time
-		a.suspects = append(waiting, accused...)
+		a.suspects = slices.Concat(waiting, accused)
 		return err
 	}
 	a.suspects = waiting

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/config"
@@ -96,18 +97,13 @@ func serve(ctx context.Context, in instance) (err error) {
 	}
 	srv.SetNotReady("starting")
 	registry.MustRegister(srv.Collectors()...)
-	if in.ledger, err = openLedger(in); err != nil {
+	if err := in.openAccounts(registry); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, in.ledger.close()) }()
-	if j := in.ledger.journal; j != nil {
-		registry.MustRegister(j.Collectors()...)
-	}
-	if in.auditing, err = newAuditing(in); err != nil {
-		return err
-	}
-	registry.MustRegister(in.auditing.collectors()...)
-	defer in.auditing.wait()
+	defer func() {
+		in.auditing.wait()
+		err = errors.Join(err, in.ledger.close())
+	}()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -146,6 +142,21 @@ func serve(ctx context.Context, in instance) (err error) {
 		}
 	}
 	return <-served
+}
+
+// openAccounts opens the journal, and makes the auditor that holds it against the logs.
+func (in *instance) openAccounts(registry *prometheus.Registry) (err error) {
+	if in.ledger, err = openLedger(*in); err != nil {
+		return err
+	}
+	if in.auditing, err = newAuditing(*in); err != nil {
+		return errors.Join(err, in.ledger.close())
+	}
+	if j := in.ledger.journal; j != nil {
+		registry.MustRegister(j.Collectors()...)
+	}
+	registry.MustRegister(in.auditing.collectors()...)
+	return nil
 }
 
 // listen opens the listeners of a configuration. The same address for REST and gRPC is one listener.

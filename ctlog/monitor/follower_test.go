@@ -175,7 +175,7 @@ func TestStaticChanged(t *testing.T) {
 			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("got %v, want %v with %q", err, c.want, c.text)
 			}
-			if monitor.Convicts(err) != (c.want != os.ErrNotExist) {
+			if monitor.Convicts(err) == errors.Is(c.want, os.ErrNotExist) {
 				t.Errorf("convicts: %v", monitor.Convicts(err))
 			}
 		})
@@ -363,7 +363,9 @@ func TestStaleHead(t *testing.T) {
 func TestHostileServer(t *testing.T) {
 	t.Parallel()
 	for name, h := range map[string]http.HandlerFunc{
-		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+		},
 		"flood": func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				if _, err := w.Write(make([]byte, 1<<16)); err != nil {

@@ -202,7 +202,8 @@ func Checkpoint(o CheckpointOptions) []byte {
 	h := sha256.New()
 	h.Write([]byte(o.Origin + "\n\x05"))
 	h.Write(id[:])
-	blob := append(h.Sum(nil)[:4], at...)
+	blob := h.Sum(nil)[:4:4]
+	blob = append(blob, at...)
 	blob = append(blob, 4, 3, byte(len(signature)>>8), byte(len(signature)))
 	blob = append(blob, signature...)
 	return fmt.Appendf(nil, "%s\n%d\n%s\n\n— %s %s\n", o.Origin, o.Size, base64.StdEncoding.EncodeToString(o.Root), o.Origin,

@@ -131,7 +131,7 @@ func (l *Log) serveTree(w http.ResponseWriter, r *http.Request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	known := false
-	answer := func(path string, make func(number func(string) uint64, r *http.Request) (any, bool)) {
+	answer := func(path string, body func(number func(string) uint64, r *http.Request) (any, bool)) {
 		if r.Method != http.MethodGet || r.URL.Path != "/ct/v1/"+path {
 			return
 		}
@@ -142,7 +142,7 @@ func (l *Log) serveTree(w http.ResponseWriter, r *http.Request) {
 			good = good && err == nil
 			return n
 		}
-		out, ok := make(number, r)
+		out, ok := body(number, r)
 		if !good || !ok {
 			http.Error(w, "bad request", http.StatusBadRequest)
 			return
