@@ -386,4 +386,3 @@ func (total *tally) run(t *testing.T, c faultCase) {
 		}
 	}
 }
-
