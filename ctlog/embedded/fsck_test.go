@@ -120,29 +120,27 @@ func TestCheck(t *testing.T) {
 	if err != nil || len(issuers) != 2 {
 		t.Fatalf("%v %v", issuers, err)
 	}
-	t.Run("one by one", func(t *testing.T) {
-		for _, c := range []struct {
-			name, want string
-			edit       func([]byte) []byte
-		}{
-			{"tile/0/000", "tile/0/000: is not what the entries give", flip(40)},
-			{"tile/1/000.p/2", "tile/1/000.p/2: is not what the entries give", flip(3)},
-			{"checkpoint", "checkpoint: the signature by mayfly.test/ct does not verify", func(d []byte) []byte { return bytes.Replace(d, []byte("600"), []byte("599"), 1) }},
-			{"tile/data/001", "entry 256: its timestamp", flip(1)},
-			{"tile/data/001", "tile/data/001: entry 511: ", func(d []byte) []byte { return d[:len(d)-7] }},
-			{"issuer/" + filepath.Base(issuers[0]), "its content has another SHA-256", flip(30)},
-		} {
-			var before []byte
-			change(c.name, func(d []byte) []byte { before = bytes.Clone(d); return c.edit(d) })
-			if got := check(t, l, embedded.Dir(dir)); !strings.Contains(got, c.want) {
-				t.Errorf("%s: want %q, got %s", c.name, c.want, got)
-			}
-			change(c.name, func([]byte) []byte { return before })
+	for _, c := range []struct {
+		name, want string
+		edit       func([]byte) []byte
+	}{
+		{"tile/0/000", "tile/0/000: is not what the entries give", flip(40)},
+		{"tile/1/000.p/2", "tile/1/000.p/2: is not what the entries give", flip(3)},
+		{"checkpoint", "checkpoint: the signature by mayfly.test/ct does not verify", func(d []byte) []byte { return bytes.Replace(d, []byte("600"), []byte("599"), 1) }},
+		{"tile/data/001", "entry 256: its timestamp", flip(1)},
+		{"tile/data/001", "tile/data/001: entry 511: ", func(d []byte) []byte { return d[:len(d)-7] }},
+		{"issuer/" + filepath.Base(issuers[0]), "its content has another SHA-256", flip(30)},
+	} {
+		var before []byte
+		change(c.name, func(d []byte) []byte { before = bytes.Clone(d); return c.edit(d) })
+		if got := check(t, l, embedded.Dir(dir)); !strings.Contains(got, c.want) {
+			t.Errorf("%s: want %q, got %s", c.name, c.want, got)
 		}
-		if got := check(t, l, embedded.Dir(dir)); got != "" {
-			t.Errorf("put together again: %s", got)
-		}
-	})
+		change(c.name, func([]byte) []byte { return before })
+	}
+	if got := check(t, l, embedded.Dir(dir)); got != "" {
+		t.Errorf("put together again: %s", got)
+	}
 	// An entry is another one than was signed for: its own checks, its tile and the root say so.
 	change("tile/data/000", func(d []byte) []byte { return bytes.Replace(d, []byte("a@example.com"), []byte("b@example.com"), 1) })
 	change("tile/0/001", flip(0))
