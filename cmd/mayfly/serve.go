@@ -71,6 +71,8 @@ type instance struct {
 	drain     time.Duration // how long requests under way may take after the stop; 0 is the server's default
 	// ready is called once, beside the serving, when the CA can issue. Its error stops the CA. It may be nil.
 	ready func(context.Context, *material) error
+	// publish is called when there are other shards of the embedded log, which verifiers need. It may be nil.
+	publish func(*material) error
 }
 
 // serve runs the CA until ctx ends. It owns the listeners. It returns nil after an orderly stop.

@@ -58,6 +58,11 @@ func (o *operation) reshard(ctx context.Context) {
 	}
 	next.warnings = old.warnings
 	o.install(ctx, next)
+	if o.in.publish != nil {
+		if err := o.in.publish(next.material); err != nil {
+			o.in.log.Error("the trusted root does not have the new shards", "cause", err.Error())
+		}
+	}
 	o.in.log.Info("shards of the embedded log in force", "generation", o.generation, "log_count", next.logCount(next.material))
 }
 

@@ -41,6 +41,9 @@ func submitAll(dir string) {
 	wanted, _ := strconv.ParseInt(os.Getenv("MAYFLY_TEST_ENTRIES"), 10, 64) // 0: for ever
 	start, _ := strconv.Atoi(os.Getenv("MAYFLY_TEST_FIRST"))
 	deadline := time.Now().Add(time.Minute)
+	if wanted > 0 {
+		deadline = time.Now().Add(20 * time.Second)
+	}
 	var mu sync.Mutex
 	var done, failed atomic.Int64
 	submitOne := func(i int) {
@@ -386,4 +389,3 @@ func (total *tally) run(t *testing.T, c faultCase) {
 		}
 	}
 }
-

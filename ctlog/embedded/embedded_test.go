@@ -12,9 +12,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -256,6 +258,14 @@ func TestHandler(t *testing.T) {
 		{"GET", "/tile/0/999", 404},
 		{"GET", "/", 404},
 		{"GET", "/origin", 404},
+		{"GET", "/shards.json", 404},
+		{"GET", "/shards/x/checkpoint", 404},
+		{"GET", "/checkpoint.cosigned", 404},
+		{"GET", "/tile/0/000/../../../log.key.pem", 404},
+		{"GET", "/tile/data/..%2f..%2flog.key.pem", 404},
+		{"GET", "/issuer/" + strings.Repeat("0", 64), 404},
+		{"DELETE", "/tile/0/000", 405},
+		{"OPTIONS", "/checkpoint", 204},
 	} {
 		w := httptest.NewRecorder()
 		l.Handler().ServeHTTP(w, httptest.NewRequest(c.method, c.path, nil))
@@ -265,18 +275,75 @@ func TestHandler(t *testing.T) {
 	}
 }
 
+// What a reader may keep, and for how long (c2sp.org/static-ct-api, c2sp.org/tlog-tiles).
+func TestReadPath(t *testing.T) {
+	t.Parallel()
+	l := open(t, t.TempDir())
+	var all sync.WaitGroup
+	for n := range 300 {
+		all.Go(func() { submit(t, l, n) })
+	}
+	all.Wait()
+	head(t, l, 300)
+	ask := func(method, path, span string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(method, path, nil)
+		if span != "" {
+			r.Header.Set("Range", span)
+		}
+		l.Handler().ServeHTTP(w, r)
+		return w
+	}
+	sum := sha256.Sum256([]byte("issuing"))
+	const ever = "public, max-age=31536000, immutable"
+	for _, c := range []struct{ path, cache, kind string }{
+		{"/checkpoint", "no-store", "text/plain; charset=utf-8"},
+		{"/tile/0/000", ever, "application/octet-stream"},
+		{"/tile/data/000", ever, "application/octet-stream"},
+		{"/tile/0/001.p/44", "public, max-age=86400, immutable", "application/octet-stream"},
+		{"/tile/1/000.p/1", "public, max-age=86400, immutable", "application/octet-stream"},
+		{"/issuer/" + hex.EncodeToString(sum[:]), ever, "application/pkix-cert"},
+		{"/ct/v1/get-roots", "no-cache", "application/json"},
+		{"/tile/0/002", "no-store", "text/plain; charset=utf-8"},
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			h := ask(method, c.path, "").Header()
+			if h.Get("Cache-Control") != c.cache || h.Get("Content-Type") != c.kind || h.Get("Access-Control-Allow-Origin") != "*" {
+				t.Errorf("%s %s: %v", method, c.path, h)
+			}
+		}
+	}
+	r := ask(http.MethodGet, "/tile/0/000", "bytes=32-63")
+	if part := r.Body.Bytes(); r.Code != http.StatusPartialContent || !bytes.Equal(part, get(t, l, "/tile/0/000")[32:64]) {
+		t.Errorf("range: %d, %d bytes", r.Code, len(part))
+	}
+}
+
 func BenchmarkSubmit(b *testing.B) {
 	for _, callers := range []int{1, 64} {
 		b.Run(fmt.Sprint("callers=", callers), func(b *testing.B) {
 			l := open(b, b.TempDir())
-			b.SetParallelism(callers)
-			b.RunParallel(func(pb *testing.PB) {
-				for n := 0; pb.Next(); n++ {
-					if _, err := l.Submit(b.Context(), precert(n)); err != nil {
-						b.Error(err)
+			took := make([]time.Duration, b.N)
+			var next atomic.Int64
+			var all sync.WaitGroup
+			b.ResetTimer()
+			for range callers {
+				all.Go(func() {
+					for n := next.Add(1) - 1; n < int64(b.N); n = next.Add(1) - 1 {
+						began := time.Now()
+						if _, err := l.Submit(b.Context(), precert(int(n))); err != nil {
+							b.Error(err)
+						}
+						took[n] = time.Since(began)
 					}
-				}
-			})
+				})
+			}
+			all.Wait()
+			b.StopTimer()
+			slices.Sort(took)
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "SCT/s")
+			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 		})
 	}
 }

@@ -218,7 +218,7 @@ func (c *check) chain(where string, chain [][32]byte) *x509.Certificate {
 		switch {
 		case c.ctx.Err() != nil:
 		case err != nil:
-			c.found(path, "entry %s is the first that needs it: %v", where, err)
+			c.found(path, "%s is the first that needs it: %v", where, err)
 		case sha256.Sum256(der) != sum:
 			c.found(path, "its content has another SHA-256 than its name")
 		default:

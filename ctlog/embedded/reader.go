@@ -3,6 +3,8 @@ package embedded
 import (
 	"context"
 	"crypto"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +17,6 @@ import (
 	"strings"
 	"time"
 
-	f_note "github.com/transparency-dev/formats/note"
 	"github.com/transparency-dev/tessera/api/layout"
 	"golang.org/x/mod/sumdb/note"
 
@@ -155,9 +156,11 @@ func (r *Reader) Head(ctx context.Context) (Head, error) {
 	if h.Size, h.Root, err = parseHead([]byte(n.Text), r.origin); err != nil {
 		return Head{}, fmt.Errorf("checkpoint: %w", err)
 	}
-	if h.Time, err = f_note.RFC6962STHTimestamp(n.Sigs[0]); err != nil {
-		return Head{}, fmt.Errorf("checkpoint: %w", err)
+	blob, err := base64.StdEncoding.DecodeString(n.Sigs[0].Base64) // key id, timestamp, signature
+	if err != nil || len(blob) < 12 {
+		return Head{}, errors.New("checkpoint: the signature has no timestamp")
 	}
+	h.Time = time.UnixMilli(int64(min(binary.BigEndian.Uint64(blob[4:]), 1<<62))).UTC() //nolint:gosec // bounded
 	for _, s := range n.UnverifiedSigs {
 		h.Cosignature = append(h.Cosignature, s.Name)
 	}

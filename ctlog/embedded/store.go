@@ -124,7 +124,7 @@ func (s *Store) rotateIfDue() error {
 }
 
 func (s *Store) report(reason string, one Shard, text string) {
-	s.o.Logger.Info("embedded log: "+reason, "log", one.Label(), "origin", one.Origin, "log_id", one.LogID, "what", text)
+	s.o.Logger.Info("embedded log", "event", reason, "log", one.Label(), "origin", one.Origin, "log_id", one.LogID, "what", text)
 	s.o.Event(reason, fmt.Sprintf("%s (log ID %s) %s", one.Label(), one.LogID, text))
 }
 
@@ -263,7 +263,7 @@ func (s *Store) closeEnded(ctx context.Context) error {
 }
 
 func (s *Store) closeShard(ctx context.Context, m *member) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if err := m.log.Close(ctx); err != nil {
 		return err // it takes nothing any more, and the next start tries again

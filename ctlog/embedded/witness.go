@@ -57,7 +57,8 @@ type cosigner struct {
 	served []byte // the checkpoint with its cosignatures
 	have   int    // how many
 	tried  bool
-	seen   []byte // the checkpoint that the last round was about
+	seen   []byte    // the checkpoint that the last round was about
+	again  time.Time // when it is asked for again, if cosignatures are missing
 }
 
 // witness is one of them, as far as this log knows it. Only its round changes it, but for what mu guards.
@@ -156,7 +157,7 @@ func (c *cosigner) run(ctx context.Context) {
 	}
 }
 
-// round asks every witness to cosign the checkpoint on disk, unless that was done.
+// round asks every witness to cosign the checkpoint on disk, unless that was done and has sufficed, or is not long ago.
 func (c *cosigner) round(ctx context.Context) {
 	c.turn.Lock()
 	defer c.turn.Unlock()
@@ -165,8 +166,11 @@ func (c *cosigner) round(ctx context.Context) {
 		return // readiness says so
 	}
 	c.mu.Lock()
-	done := bytes.Equal(checkpoint, c.seen)
-	c.seen = checkpoint
+	same := bytes.Equal(checkpoint, c.seen)
+	done := same && (c.have >= c.want || time.Now().Before(c.again))
+	if c.seen = checkpoint; !done {
+		c.again = time.Now().Add(asideFor)
+	}
 	c.mu.Unlock()
 	if done {
 		return
@@ -209,7 +213,12 @@ func (c *cosigner) round(ctx context.Context) {
 // publish makes a checkpoint the one that readers get.
 func (c *cosigner) publish(signed []byte, have int) {
 	c.mu.Lock()
-	c.served, c.have, c.tried = bytes.Clone(signed), have, true
+	c.tried = true
+	if bytes.HasPrefix(c.served, c.seen) && have < c.have { // asked again, and answered by fewer
+		c.mu.Unlock()
+		return
+	}
+	c.served, c.have = bytes.Clone(signed), have
 	c.mu.Unlock()
 	c.metrics.cosigned.WithLabelValues(c.label).Set(float64(have))
 	// For the next process, and for whoever serves the directory with another server. It need not survive a power failure.
@@ -272,24 +281,23 @@ func (c *cosigner) ask(ctx context.Context, w *witness, p *proofs, checkpoint []
 	defer w.mu.Unlock()
 	news := (err == nil) != (w.last == nil)
 	w.last = err
-	switch {
-	case err == nil:
+	if err == nil {
 		w.failures, w.until = 0, time.Time{}
 		if news {
 			c.log.Info("witness cosigns again", "log", c.label, "witness", w.name)
 		}
-	default:
-		if w.failures++; w.failures >= patience {
-			w.until = time.Now().Add(min(asideFor<<min(w.failures-patience, 10), asideMost))
-		}
-		if news {
-			c.log.Warn("witness does not cosign", "log", c.label, "witness", w.name, "cause", err.Error())
-			if larger != nil {
-				c.event("log-behind-witness", fmt.Sprintf("%s: witness %s: %v", c.label, w.name, err))
-			}
+		return line
+	}
+	if w.failures++; w.failures >= patience {
+		w.until = time.Now().Add(min(asideFor<<min(w.failures-patience, 10), asideMost))
+	}
+	if news {
+		c.log.Warn("witness does not cosign", "log", c.label, "witness", w.name, "cause", err.Error())
+		if larger != nil {
+			c.event("log-behind-witness", fmt.Sprintf("%s: witness %s: %v", c.label, w.name, err))
 		}
 	}
-	return line
+	return ""
 }
 
 // largerError is a witness that has cosigned more than there is: this log has lost entries, or somebody else has its key.

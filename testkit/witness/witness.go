@@ -197,24 +197,31 @@ func (w *Witness) addCheckpoint(rw http.ResponseWriter, r *http.Request) {
 	w.cosign(rw, string(body), fault)
 }
 
-// cosign is the procedure of c2sp.org/tlog-witness, "add-checkpoint", in its order.
-func (w *Witness) cosign(rw http.ResponseWriter, body string, fault Fault) {
+// parse splits the body of a request: the size before, the proof, and the checkpoint.
+func parse(body string) (old uint64, hashes [][]byte, checkpoint string, err error) {
 	head, checkpoint, ok := strings.Cut(body, "\n\n")
 	lines := strings.Split(head, "\n")
 	oldText, isOld := strings.CutPrefix(lines[0], "old ")
-	old, err := strconv.ParseUint(oldText, 10, 64)
+	old, err = strconv.ParseUint(oldText, 10, 64)
 	if !ok || !isOld || err != nil || strconv.FormatUint(old, 10) != oldText || len(lines) > 64 {
-		http.Error(rw, "no previous size", http.StatusBadRequest)
-		return
+		return 0, nil, "", errors.New("no previous size")
 	}
-	var hashes [][]byte
 	for _, line := range lines[1:] {
 		hash, err := base64.StdEncoding.DecodeString(line)
 		if err != nil || len(hash) != sha256.Size {
-			http.Error(rw, "no proof", http.StatusBadRequest)
-			return
+			return 0, nil, "", errors.New("no proof")
 		}
 		hashes = append(hashes, hash)
+	}
+	return old, hashes, checkpoint, nil
+}
+
+// cosign is the procedure of c2sp.org/tlog-witness, "add-checkpoint", in its order.
+func (w *Witness) cosign(rw http.ResponseWriter, body string, fault Fault) {
+	old, hashes, checkpoint, err := parse(body)
+	if err != nil {
+		http.Error(rw, err.Error(), http.StatusBadRequest)
+		return
 	}
 	text, signatures, _ := strings.Cut(checkpoint, "\n\n")
 	parts := strings.Split(text, "\n")
