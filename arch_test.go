@@ -34,11 +34,11 @@ var layers = map[string][]string{
 	"ca":             {"fault", "identity", "tbs", "secret"},
 	"ca/file":        {"fault"},
 	"ctlog":          {"fault", "tbs"},
-	"ctlog/embedded": {"fault", "tbs"},
+	"ctlog/embedded": {"ctlog/monitor", "fault", "tbs"}, // fsck reads entries as an auditor does
 	"ctlog/monitor":  {"fault", "tbs"}, // reads logs, as an auditor does
 	"audit":          {"fault", "secret"},
 
-	"audit/reconcile": {"audit", "ctlog/monitor", "tbs", "fault"}, // journals against logs
+	"audit/reconcile": {"audit", "ctlog/monitor", "tbs", "fault", "secret"}, // journals against logs
 
 	"proto":  {},
 	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "audit", "audit/reconcile", "fault", "secret"},

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"slices"
 )
 
 // Position is where a line stands.
@@ -99,9 +100,13 @@ func (r *Reader) line() (Entry, error) {
 	case err != nil:
 		return Entry{}, &Damage{At: r.at, What: err.Error()}
 	}
-	e := Entry{Raw: bytes.Clone(raw), At: r.at}
+	at := r.at
 	r.at.Line++
 	r.at.Offset += int64(len(raw))
+	if l, err := linkOf(raw); err == nil && l.seq < r.next {
+		return Entry{Record: Record{Seq: l.seq}}, nil // Next leaves it out
+	}
+	e := Entry{Raw: bytes.Clone(raw), At: at}
 	if e.Record, err = ParseRecord(e.Raw); err != nil {
 		return Entry{}, &Damage{At: e.At, What: err.Error()}
 	}
@@ -175,6 +180,44 @@ func (r *Reader) advance() (moved bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// Last returns the number of the last record of the journal at path; 0 when it has none.
+func Last(path string) (uint64, error) {
+	all, err := Segments(path)
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range slices.Backward(all) {
+		f, err := os.Open(s.Path)
+		if err != nil {
+			return 0, err
+		}
+		seq, err := lastIn(f)
+		if err = errors.Join(err, f.Close()); err != nil || seq > 0 {
+			return seq, err
+		}
+	}
+	return 0, nil
+}
+
+// lastIn returns the number of the last whole line of f; 0 when it has none. An incomplete one behind it does not count.
+func lastIn(f *os.File) (uint64, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	end := st.Size()
+	for one := make([]byte, 1); end > 0; end-- {
+		if _, err := f.ReadAt(one, end-1); err != nil {
+			return 0, err
+		}
+		if one[0] == '\n' {
+			l, err := lineBefore(f, end)
+			return l.seq, err
+		}
+	}
+	return 0, nil
 }
 
 // Read yields the records of the journal at path from number from on, to its present end. Damaged lines are yielded as errors

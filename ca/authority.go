@@ -64,14 +64,14 @@ type Options struct {
 	Trust [][]*x509.Certificate
 	// Backdate is how far before now a certificate begins: 0 to [MaxBackdate].
 	Backdate time.Duration
-	// Ready is asked before anything is drafted: its error stops issuance, and its text is told to the caller. Nil is nobody.
-	Ready func() error
-	// Clock notices that the wall clock went back. Nil is one of this authority's own.
-	Clock *Clock
 	// Trial is called before the one signature that [New] makes; its error stops New. Nil is nobody.
 	Trial func(context.Context, Intent) error
 	// Signatures counts every call of Signer, also those of other authorities that share it. Nil: nobody wants to know.
 	Signatures *atomic.Int64
+	// Ready is asked before anything is drafted: its error stops issuance, and its text is told to the caller. Nil is nobody.
+	Ready func() error
+	// Clock notices that the wall clock went back. Nil is one of this authority's own.
+	Clock *Clock
 
 	Now    func() time.Time // nil: time.Now
 	Rand   io.Reader        // nil: crypto/rand

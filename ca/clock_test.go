@@ -52,7 +52,7 @@ func TestNotReady(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
 	p := pki.New(pki.Options{Now: start.Add(-time.Hour)})
-	var now, asked = start, error(nil)
+	now, asked := start, error(nil)
 	signer := &spy{Signer: p.Key}
 	a, err := ca.New(ca.Options{
 		Chain: p.Chain, Signer: signer, Log: &stub{scts: oneSCT(t)}, Now: func() time.Time { return now }, Ready: func() error { return asked },

@@ -85,6 +85,9 @@ func (c CT) check() error {
 		if one.Name != "" && names[one.Name] {
 			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" stands twice", "give each log a name of its own", "logs", at, "name"))
 		}
+		if c.Embedded != nil && strings.HasPrefix(one.Name, "embedded-") {
+			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is one of a shard of the embedded log", "give the log another name", "logs", at, "name"))
+		}
 		names[one.Name] = true
 	}
 	policy := c.Policy.Check()

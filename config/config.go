@@ -11,10 +11,14 @@
 package config
 
 import (
+	"errors"
+
 	"github.com/mayfly-ca/mayfly/audit"
+	"github.com/mayfly-ca/mayfly/audit/reconcile"
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
@@ -103,4 +107,17 @@ type NoneConfig struct {
 // Audit is the journal of decisions and what is done with it.
 type Audit struct {
 	audit.Config `yaml:",inline"`
+	// Reconcile says how journal and logs are held against each other while the CA runs; it needs file. When omitted: every minute.
+	Reconcile *reconcile.Config `yaml:"reconcile"`
+	// Alarm says who is told when something is found.
+	Alarm *reconcile.AlarmConfig `yaml:"alarm"`
+}
+
+// Check finds what is wrong with it. Its errors are [fault.Setting] values.
+func (a *Audit) Check() error {
+	errs := []error{a.Config.Check(), fault.Under(a.Reconcile.Check(), "reconcile"), fault.Under(a.Alarm.Check(), "alarm")}
+	if a.File == "" && a.Reconcile != nil && len(a.Reconcile.Journals) > 0 {
+		errs = append(errs, fault.BadSetting("journals of others without a journal of this instance", "write audit.file", "reconcile", "journals"))
+	}
+	return errors.Join(errs...)
 }

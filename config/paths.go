@@ -39,7 +39,7 @@ func (l *loader) absoluteIssuers(dir string) {
 }
 
 // absoluteAudit does the same for the journal.
-func (l *loader) absoluteAudit(add func(pathSetting)) {
+func (l *loader) absoluteAudit(dir string, add func(pathSetting)) {
 	a := l.config.Audit
 	if a == nil {
 		return
@@ -52,6 +52,19 @@ func (l *loader) absoluteAudit(add func(pathSetting)) {
 	}
 	if a.Syslog != nil {
 		add(pathSetting{at: &a.Syslog.CACert, path: []string{"audit", "syslog", "ca_cert"}})
+	}
+	if a.Reconcile != nil { // patterns: what they match comes and goes
+		for i, pattern := range a.Reconcile.Journals {
+			if !filepath.IsAbs(pattern) {
+				a.Reconcile.Journals[i] = filepath.Join(dir, pattern)
+			}
+		}
+	}
+	if a.Alarm != nil && a.Alarm.Webhook != nil {
+		add(pathSetting{at: &a.Alarm.Webhook.CACert, path: []string{"audit", "alarm", "webhook", "ca_cert"}})
+		if s := a.Alarm.Webhook.Bearer; s != nil {
+			add(pathSetting{at: &s.File, path: []string{"audit", "alarm", "webhook", "bearer", "file"}, secret: true})
+		}
 	}
 	if a.OTLP == nil {
 		return
@@ -108,6 +121,6 @@ func (l *loader) absolute(dir string) {
 	if c.CT.Embedded != nil {
 		add(pathSetting{at: &c.CT.Embedded.Dir, path: []string{"ct", "embedded", "dir"}, dir: true})
 	}
-	l.absoluteAudit(add)
+	l.absoluteAudit(dir, add)
 	add(pathSetting{at: &c.StateDir, path: []string{"state_dir"}, dir: true})
 }

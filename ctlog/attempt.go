@@ -23,20 +23,20 @@ func (r *round) attempt(e *entrant, p pass) outcome {
 	if err != nil {
 		o.err = r.judge(err, took, p)
 	}
-	r.set.settle(e.member, verdictOf{failure: o.err, took: took, pass: p, overtaken: errors.Is(context.Cause(r.ctx), errEnough)})
+	r.set.conclude(e.member, ending{failure: o.err, took: took, pass: p, overtaken: errors.Is(context.Cause(r.ctx), errEnough)})
 	return o
 }
 
-// verdictOf is how an attempt ended: failure is nil for an SCT.
-type verdictOf struct {
+// ending is how an attempt ended: failure is nil for an SCT.
+type ending struct {
 	failure   *Failure
 	took      time.Duration
 	pass      pass
 	overtaken bool // if abandoned: because other logs were faster
 }
 
-// settle counts an attempt and tells the breaker.
-func (s *Set) settle(m *member, v verdictOf) {
+// conclude counts an attempt and tells the breaker.
+func (s *Set) conclude(m *member, v ending) {
 	if v.failure == nil {
 		s.metrics.observe(m.Name, Accepted, v.took)
 		if m.breaker.succeed(s.now()) {

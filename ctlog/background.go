@@ -54,13 +54,13 @@ func (s *Set) deliver(ctx context.Context, m *member, p tbs.Precertificate) {
 		}
 		began := time.Now()
 		_, err := s.ask(ctx, m, question{p, start})
-		v := verdictOf{took: time.Since(began), pass: leave}
+		v := ending{took: time.Since(began), pass: leave}
 		if err != nil {
 			if v.failure = failureOf(err); ctx.Err() != nil {
 				v.failure = &Failure{Result: Abandoned, Err: err}
 			}
 		}
-		s.settle(m, v)
+		s.conclude(m, v)
 		if v.failure == nil || !v.failure.transient() || v.failure.RetryAfter > maxHold {
 			return
 		}

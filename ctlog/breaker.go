@@ -58,6 +58,13 @@ func (b *breaker) allow(now time.Time) pass {
 	return pass{granted: true, linger: true}
 }
 
+// doubtful reports whether nothing was heard of the log for some attempts, and one is under way that will tell.
+func (b *breaker) doubtful() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.probing && b.unheard >= tripAfter
+}
+
 // ready reports whether allow would say yes now or once the log may be asked again by its own words, and takes nothing.
 func (b *breaker) ready(now time.Time) bool {
 	b.mu.Lock()

@@ -38,7 +38,7 @@ func TestRace(t *testing.T) {
 			var logs []*ct.Log
 			var members []ctlog.Member
 			for i := range 3 {
-				l, m := labLog(t, fmt.Sprint(i), ct.Options{})
+				l, m := labLog(t, fmt.Sprint(i), ct.Options{Latency: 100 * time.Millisecond}) // time to reach the others
 				if i < row.slow {
 					l.SetFault(ct.Hang)
 				}

@@ -161,25 +161,35 @@ func (r *round) fill() {
 	}
 }
 
-// next asks one more log and returns it, or nil: in the order of the set, but first those whose operator has no part yet.
+// next asks one more log and returns it, or nil: in the order of the set, but first those whose operator has no part yet, and last
+// those that may be dead.
 func (r *round) next(fresh bool) *entrant {
-	now := time.Now()
-	for _, newOperator := range []bool{true, false} {
+	for _, rank := range []struct{ doubtful, taken bool }{{false, false}, {false, true}, {true, false}, {true, true}} {
 		for _, e := range r.entrants {
-			if at, ok := r.when(e); !ok || at.After(now) || fresh && e.tries > 0 || newOperator && r.taken(e) {
+			if e.breaker.doubtful() != rank.doubtful || fresh && e.tries > 0 || !fresh && r.spares(e) || r.taken(e) && !rank.taken {
 				continue
 			}
-			if !e.bucket.take(now) {
-				continue
-			}
-			if p := e.breaker.allow(r.set.now()); p.granted {
-				r.launch(e, p)
+			if r.try(e) {
 				return e
 			}
-			e.bucket.give()
 		}
 	}
 	return nil
+}
+
+// try asks e, if it may be asked now.
+func (r *round) try(e *entrant) bool {
+	now := time.Now()
+	if at, ok := r.when(e); !ok || at.After(now) || !e.bucket.take(now) {
+		return false
+	}
+	p := e.breaker.allow(r.set.now())
+	if !p.granted {
+		e.bucket.give()
+		return false
+	}
+	r.launch(e, p)
+	return true
 }
 
 // when says from when on (in real time) e may be asked, and whether at all.
@@ -195,6 +205,11 @@ func (r *round) when(e *entrant) (time.Time, bool) {
 		}
 	}
 	return at, !at.After(r.ends)
+}
+
+// spares reports whether e is left alone although there is room: it may be dead, and enough others are under way.
+func (r *round) spares(e *entrant) bool {
+	return e.breaker.doubtful() && r.underWay() >= r.set.policy.MinSCTs
 }
 
 // taken reports whether the operator of e has a part in this round.
@@ -273,7 +288,7 @@ func (r *round) untilRetry() <-chan time.Time {
 	var soonest time.Time
 	found := false
 	for _, e := range r.entrants {
-		if at, ok := r.when(e); ok && (!found || at.Before(soonest)) {
+		if at, ok := r.when(e); ok && !r.spares(e) && (!found || at.Before(soonest)) {
 			soonest, found = at, true
 		}
 	}

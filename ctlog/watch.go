@@ -90,7 +90,7 @@ func (s *Set) look(ctx context.Context, w watched) (most time.Duration) {
 	if ctx.Err() != nil {
 		return rootsBackoff
 	}
-	warning := ""
+	var warning string
 	if err != nil {
 		warning, most = "its roots cannot be read: "+err.Error(), readBackoff
 		var f *Failure

@@ -44,7 +44,8 @@ func (o *operation) install(ctx context.Context, s *system) {
 	o.generation++
 	old := o.current.Swap(s)
 	o.server.SetCore(s.core(o.generation))
-	o.readiness.Replace(append(s.checks(), server.Check{Name: "config", Ask: func() server.Health {
+	o.in.auditing.install(s)
+	o.readiness.Replace(append(append(s.checks(), o.in.auditing.check()...), server.Check{Name: "config", Ask: func() server.Health {
 		return server.Health{OK: true, Advisory: true, Warning: o.trouble.Load().(string)} //nolint:forcetypeassert // nothing else is stored
 	}}))
 	if old != nil {
@@ -86,6 +87,9 @@ func (o *operation) watch(ctx context.Context, hangup <-chan os.Signal) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-o.current.Load().shardChanges():
+			o.reshard(ctx)
+			continue
 		case <-hangup:
 		case <-o.again:
 			why = "the files changed"
