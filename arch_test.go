@@ -53,7 +53,6 @@ var layers = map[string][]string{
 
 // owners says which packages may import a heavy dependency, by the beginning of its import path.
 var owners = map[string][]string{
-	"github.com/coreos/go-oidc":                     {"oidc"},
 	"cel.dev/cel-go":                                {"oidc"},
 	"github.com/go-jose/go-jose":                    {"oidc", "devidp"},
 	"github.com/google/certificate-transparency-go": {"ctlog"},

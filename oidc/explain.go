@@ -225,8 +225,7 @@ func (e *Explainer) signature(x *Explanation, r *row, t *token) {
 		x.note("signature", Unknown, "not verified: the provider's keys are not at hand")
 		return
 	}
-	_, err = t.verify(ring)
-	x.did("signature", err, fmt.Sprintf("by one of the provider's %d keys", len(ring.keys)))
+	x.did("signature", t.verifyBy(ring), fmt.Sprintf("by one of the provider's %d keys", len(ring.keys)))
 }
 
 func (e *Explainer) decision(x *Explanation, r *row, c claims) {

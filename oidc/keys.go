@@ -234,6 +234,9 @@ func strong(key any) bool {
 	return false
 }
 
+// curveAlgorithms are the algorithms that a curve is for (RFC 7518 §3.4).
+var curveAlgorithms = map[elliptic.Curve]string{elliptic.P256(): "ES256", elliptic.P384(): "ES384", elliptic.P521(): "ES512"}
+
 // fits reports whether a key is of the kind that alg needs, curve included (D2).
 func fits(alg string, k jose.JSONWebKey) bool {
 	if k.Algorithm != "" && k.Algorithm != alg {
@@ -243,59 +246,31 @@ func fits(alg string, k jose.JSONWebKey) bool {
 	case *rsa.PublicKey:
 		return strings.HasPrefix(alg, "RS") || strings.HasPrefix(alg, "PS")
 	case *ecdsa.PublicKey:
-		return alg == map[elliptic.Curve]string{elliptic.P256(): "ES256", elliptic.P384(): "ES384", elliptic.P521(): "ES512"}[key.Curve]
+		return alg == curveAlgorithms[key.Curve]
 	case ed25519.PublicKey:
 		return alg == "EdDSA"
 	}
 	return false
 }
 
-// oneToken is the key set of one verification. It keeps the error that go-oidc would flatten to text.
-type oneToken struct {
-	provider *provider
-	token    *token
-	payload  []byte // verified
-	err      error
-}
-
-// VerifySignature implements the go-oidc key set.
-func (o *oneToken) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
-	o.payload, o.err = o.verify(ctx, raw)
-	return o.payload, o.err
-}
-
-func (o *oneToken) verify(ctx context.Context, raw string) ([]byte, error) {
-	if raw != o.token.raw {
-		return nil, errors.New("another token")
-	}
-	keys, err := o.provider.key(ctx, o.token.alg, o.token.kid)
-	if err != nil {
-		return nil, err
-	}
-	return o.token.verifyWith(keys)
-}
-
-// verify verifies the signature with the keys of a ring, and returns the payload.
-func (t *token) verify(r *keyring) ([]byte, error) {
+// verifyBy verifies the signature with the keys of a ring.
+func (t *token) verifyBy(r *keyring) error {
 	keys, err := r.find(t.alg, t.kid)
 	if errors.Is(err, errUnknownKey) {
 		err = fault.New(fault.KeyIDUnknown, err, "kid", t.kid)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	return t.verifyWith(keys)
 }
 
-func (t *token) verifyWith(keys []jose.JSONWebKey) ([]byte, error) {
-	jws, err := jose.ParseSignedCompact(t.raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(t.alg)})
-	if err != nil {
-		return nil, fault.New(fault.TokenMalformed, errors.New("not a JWS"))
-	}
+// verifyWith tries the keys one after the other.
+func (t *token) verifyWith(keys []jose.JSONWebKey) error {
 	for _, k := range keys {
-		if payload, err := jws.Verify(k.Key); err == nil {
-			return payload, nil
+		if t.jws.verify(k.Key) == nil {
+			return nil
 		}
 	}
-	return nil, fault.New(fault.SignatureInvalid, fmt.Errorf("none of %d keys verifies it", len(keys)))
+	return fault.New(fault.SignatureInvalid, fmt.Errorf("none of %d keys verifies it", len(keys)))
 }

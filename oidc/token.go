@@ -28,12 +28,10 @@ type claims map[string]any
 
 // token is a JWS in compact serialization, taken apart and not verified.
 type token struct {
-	raw     string
-	alg     string
+	jws
 	kid     string
-	payload []byte
-	claims  claims
-	unclean error // what Fulcio would let pass: names twice, or equal but for their case
+	claims  claims // of the payload in jws.input
+	unclean error  // what Fulcio would let pass: names twice, or equal but for their case
 }
 
 // parseToken takes a token apart (RFC 7515 §7.1). It accepts the compact serialization only, in its one canonical spelling (D4).
@@ -63,7 +61,7 @@ func parseToken(raw string) (*token, error) {
 	if err != nil || unclean != nil {
 		return nil, malformed("the header is not a JSON object")
 	}
-	t := &token{raw: raw, payload: decoded[1]}
+	t := &token{jws: jws{input: raw[:len(parts[0])+1+len(parts[1])], signature: decoded[2]}}
 	if t.claims, t.unclean, err = parseObject(decoded[1]); err != nil {
 		return nil, malformed("the payload is not a JSON object")
 	}

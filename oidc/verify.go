@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -52,6 +53,27 @@ func (r *row) checkAlgorithm(t *token, _ time.Time) error {
 func (r *row) checkNames(t *token, _ time.Time) error {
 	if t.unclean != nil && !r.lenient {
 		return fault.New(fault.TokenMalformed, t.unclean)
+	}
+	return t.claims.checkTypes()
+}
+
+// checkTypes refuses registered claims that are not what RFC 7519 §4.1 says: sub is a text, aud a text or a list of texts.
+func (c claims) checkTypes() error {
+	switch c["sub"].(type) {
+	case nil, string:
+	default:
+		return fault.New(fault.TokenMalformed, errors.New("sub is not a string"))
+	}
+	switch aud := c["aud"].(type) {
+	case nil, string:
+	case []any:
+		for _, one := range aud {
+			if _, ok := one.(string); !ok {
+				return fault.New(fault.TokenMalformed, errors.New("aud has something that is not a string"))
+			}
+		}
+	default:
+		return fault.New(fault.TokenMalformed, errors.New("aud is neither a string nor a list of strings"))
 	}
 	return nil
 }
