@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 
 	ct "github.com/google/certificate-transparency-go"
 
@@ -23,7 +24,7 @@ type submission struct {
 }
 
 func newSubmission(prefix, agent string, transport http.RoundTripper) (submission, error) {
-	u, err := url.Parse(prefix)
+	u, err := url.Parse(strings.TrimRight(prefix, "/") + ct.AddPreChainPath)
 	if err != nil {
 		return submission{}, err
 	}
@@ -31,7 +32,7 @@ func newSubmission(prefix, agent string, transport http.RoundTripper) (submissio
 	if agent != "" {
 		h.Set("User-Agent", agent)
 	}
-	return submission{url: u.JoinPath(ct.AddPreChainPath), header: h, transport: transport}, nil
+	return submission{url: u, header: h, transport: transport}, nil
 }
 
 // Submit sends p to add-pre-chain (RFC 6962 §4.2), once, and returns the SCT in TLS encoding. It does not verify the SCT:
