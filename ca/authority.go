@@ -115,7 +115,7 @@ func New(o Options) (*Authority, error) {
 	}
 	a.metrics = newMetrics(a.to)
 	a.press = &press{
-		scheme: scheme, signer: o.Signer, rand: o.Rand, slots: make(chan struct{}, signSlots), timeout: signTimeout, metrics: a.metrics,
+		scheme: scheme, signer: o.Signer, local: inProcess(o.Signer), rand: o.Rand, slots: make(chan struct{}, signSlots), timeout: signTimeout, metrics: a.metrics,
 	}
 	if a.shadow, err = newShadow(o.Chain, now); err != nil {
 		return nil, err

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha1" //nolint:gosec // RFC 5280 §4.2.1.2 names keys by SHA-1; nothing rests on its strength
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -42,7 +41,7 @@ type Certificate struct {
 // Issue makes one certificate. Its errors are [fault.Error] values.
 func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err error) {
 	outcome := refused
-	defer func() { a.metrics.certificates.WithLabelValues(string(outcome)).Inc() }()
+	defer func() { a.metrics.results[outcome].Inc() }()
 	d, err := a.draft(r)
 	if err != nil {
 		return nil, err
@@ -80,12 +79,13 @@ type draft struct {
 	want  expectation
 	tbs   tbs.TBS
 	first []byte // the TBSCertificate that is signed first
+	last  []byte // the one that is released: it has passed the lint
 }
 
 // draft builds the TBSCertificate once and lints it.
 func (a *Authority) draft(r Request) (*draft, error) {
 	start := time.Now()
-	defer a.metrics.stage("draft", start)
+	defer a.metrics.stage(stageDraft, start)
 	notBefore, err := a.validity()
 	if err != nil {
 		return nil, fault.New(fault.NotReady, err, "cause", "the certificate authority's chain is about to expire or not yet valid")
@@ -156,13 +156,14 @@ func (a *Authority) build(r Request, serial []byte, notBefore time.Time) (*draft
 	if err := d.want.lint(d.first, f); err != nil {
 		return nil, fmt.Errorf("lint: %w", err)
 	}
+	d.last = d.first
 	return d, nil
 }
 
 // seal signs a linted TBSCertificate.
 func (a *Authority) seal(ctx context.Context, raw []byte) ([]byte, error) {
 	start := time.Now()
-	defer a.metrics.stage("sign", start)
+	defer a.metrics.stage(stageSign, start)
 	signature, err := a.press.sign(ctx, raw)
 	if err != nil {
 		return nil, err
@@ -177,7 +178,7 @@ func (a *Authority) logged(ctx context.Context, d *draft, pre []byte) (final []b
 		DER: pre, Chain: a.chainDER, Entry: tbs.Entry{IssuerKeyHash: a.keyHash, TBS: d.tbs.Bare()},
 		NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity),
 	})
-	a.metrics.stage("log", start)
+	a.metrics.stage(stageLog, start)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -191,6 +192,7 @@ func (a *Authority) logged(ctx context.Context, d *draft, pre []byte) (final []b
 	if err := d.want.lint(raw, listed); err != nil {
 		return nil, nil, fmt.Errorf("lint: %w", err)
 	}
+	d.last = raw
 	if final, err = a.seal(ctx, raw); err != nil {
 		return nil, nil, err
 	}
@@ -200,22 +202,24 @@ func (a *Authority) logged(ctx context.Context, d *draft, pre []byte) (final []b
 	return final, scts, nil
 }
 
-// release is the last look at a certificate: its signature is the issuing key's (C1), its bytes are the draft's, and enough
-// of its life is left (A7).
+// release is the last look at a certificate: its TBSCertificate is, byte for byte, the one that has passed the lint (A4), its
+// signature is the issuing key's (C1), and enough of its life is left (A7). What the lint found out by parsing (public key,
+// validity, algorithm) is true of the same bytes, so that they are not parsed a second time; they are taken out of the finished
+// certificate by other code than put them in.
 func (a *Authority) release(ctx context.Context, d *draft, final []byte) error {
 	start := time.Now()
-	defer a.metrics.stage("verify", start)
-	c, err := x509.ParseCertificate(final)
+	defer a.metrics.stage(stageVerify, start)
+	c, err := tbs.Split(final)
 	if err != nil {
 		return err
 	}
-	if err := a.chain[0].CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature); err != nil {
+	if !bytes.Equal(c.TBS, d.last) || !bytes.Equal(c.Algorithm, a.press.algorithm) {
+		return errors.New("the certificate is not what was linted")
+	}
+	if err := a.chain[0].CheckSignature(a.press.name, c.TBS, c.Signature); err != nil {
 		return fault.New(fault.SignerUnavailable, fmt.Errorf("the signer's signature does not verify: %w", err))
 	}
-	if !bytes.Equal(c.RawSubjectPublicKeyInfo, d.want.spki) {
-		return errors.New("public key differs from the proven one")
-	}
-	if left := c.NotAfter.Sub(a.o.Now()); left < minLeft {
+	if left := d.want.notBefore.Add(Validity).Sub(a.o.Now()); left < minLeft {
 		return fault.New(fault.LogUnavailable, fmt.Errorf("only %s of the certificate's life is left", left))
 	}
 	if ctx.Err() != nil {

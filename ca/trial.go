@@ -56,7 +56,7 @@ func newShadow(chain []*x509.Certificate, now time.Time) (*shadow, error) {
 		parent = s.chain[i]
 	}
 	scheme, err := schemeOf(&key.PublicKey)
-	s.press = press{scheme: scheme, signer: key, rand: rand.Reader, slots: make(chan struct{}, signSlots), timeout: signTimeout, metrics: newMetrics(now)}
+	s.press = press{scheme: scheme, signer: key, local: true, rand: rand.Reader, slots: make(chan struct{}, signSlots), timeout: signTimeout, metrics: newMetrics(now)}
 	return s, err
 }
 
