@@ -10,6 +10,12 @@ type metrics struct {
 	attempts *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	usable   []prometheus.Collector
+	series   map[string]series // by log: what every request adds to, found once
+}
+
+type series struct {
+	accepted prometheus.Counter
+	seconds  prometheus.Observer
 }
 
 // newMetrics makes the instruments of s. Labels are names of the configuration and the closed set of results.
@@ -23,7 +29,9 @@ func newMetrics(s *Set) *metrics {
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 4},
 		}, []string{"log"}),
 	}
+	m.series = make(map[string]series, len(s.members))
 	for _, one := range s.members {
+		m.series[one.Name] = series{m.attempts.WithLabelValues(one.Name, string(Accepted)), m.seconds.WithLabelValues(one.Name)}
 		m.usable = append(m.usable, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "mayfly_ctlog_usable_ratio", Help: "1 if the log is asked, 0 if it is set aside because it fails.",
 			ConstLabels: prometheus.Labels{"log": one.Name},
@@ -38,8 +46,13 @@ func newMetrics(s *Set) *metrics {
 }
 
 func (m *metrics) observe(log string, r Result, took time.Duration) {
-	m.attempts.WithLabelValues(log, string(r)).Inc()
-	m.seconds.WithLabelValues(log).Observe(took.Seconds())
+	s := m.series[log]
+	if r == Accepted {
+		s.accepted.Inc()
+	} else {
+		m.attempts.WithLabelValues(log, string(r)).Inc()
+	}
+	s.seconds.Observe(took.Seconds())
 }
 
 // Collectors returns the metrics of this set: mayfly_ctlog_attempts_total, mayfly_ctlog_attempt_seconds, mayfly_ctlog_usable_ratio.

@@ -35,8 +35,7 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	defer s.metrics.inFlight.Dec()
 	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id)) // an in-process or native stream takes it; there is no other
 	_ = grpc.SetTrailer(ctx, metadata.Pairs(requestIDKey, r.id))
-	ctx, cancel := context.WithTimeoutCause(ctx, s.limits.Request,
-		fault.New(fault.NotReady, context.DeadlineExceeded, "cause", fmt.Sprintf("no certificate within %s", s.limits.Request)))
+	ctx, cancel := context.WithTimeoutCause(ctx, s.limits.Request, s.tooSlow)
 	defer cancel()
 
 	out, failure := guarded(ctx, s, c, r)
@@ -77,13 +76,16 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 // record gathers what the one log line of a request says. It MUST NOT be given a token, a proof or a key.
 type record struct {
 	id        string
-	transport string // "grpc" or "rest"
-	agent     string // what the client says it is
-	attrs     []slog.Attr
+	transport string      // "grpc" or "rest"
+	agent     string      // what the client says it is
+	attrs     []slog.Attr // the first headAttrs are filled at the end
 }
 
+// headAttrs is how many attributes stand at the beginning of every record.
+const headAttrs = 5
+
 func newRecord(ctx context.Context) *record {
-	r := &record{transport: "rest"}
+	r := &record{transport: "rest", attrs: make([]slog.Attr, headAttrs, headAttrs+16)}
 	source := ""
 	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
 		r.transport, source = "grpc", p.Addr.String()
@@ -183,10 +185,11 @@ func (s *Server) finish(ctx context.Context, f finished) {
 	if !f.issues && f.failure == nil {
 		level = slog.LevelDebug // reads are many and say little
 	}
-	attrs := append([]slog.Attr{
+	attrs := f.record.attrs
+	copy(attrs, []slog.Attr{
 		slog.String("request_id", f.record.id), slog.String("method", f.method), slog.String("transport", f.record.transport),
 		slog.String("code", code.String()), slog.Duration("took", f.took),
-	}, f.record.attrs...)
+	})
 	if f.failure != nil {
 		attrs = append(attrs, slog.String("reason", reason))
 		if f.failure.Err != nil {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
@@ -30,6 +32,8 @@ type Core struct {
 	Generation uint64 // counts configurations, from 1
 	Digest     string // SHA-256 of the configuration, in hexadecimal
 	NoLegacy   bool   // the older API (v1) is switched off
+
+	chain []string // the authority's chain as answers carry it, written once
 }
 
 // Limits bound what clients can take. A zero field has the default that its comment gives.
@@ -76,6 +80,7 @@ type Server struct {
 	readiness *Readiness
 	metrics   *metrics
 	slots     chan struct{}
+	tooSlow   *fault.Error // the cause of a request that used up its time; never changed
 	state     atomic.Pointer[state]
 	stopping  chan struct{}
 	grpc      *grpc.Server
@@ -104,11 +109,14 @@ func New(o Options) (*Server, error) {
 		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(), stopping: make(chan struct{}),
 	}
 	s.slots = make(chan struct{}, s.limits.Concurrency)
+	s.tooSlow = fault.New(fault.NotReady, context.DeadlineExceeded, "cause", fmt.Sprintf("no certificate within %s", s.limits.Request))
 	s.SetNotReady("starting")
 	s.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(int(s.limits.Body)),
 		grpc.MaxHeaderListSize(uint32(s.limits.Header)), //nolint:gosec // our own small number
 		grpc.MaxConcurrentStreams(256),
+		grpc.NumStreamWorkers(streamWorkers),
+		grpc.SharedWriteBuffer(true), // an idle connection holds none
 		grpc.ConnectionTimeout(headerTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 5 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
@@ -125,7 +133,13 @@ func New(o Options) (*Server, error) {
 }
 
 // SetCore puts c in force for requests that begin from now on.
-func (s *Server) SetCore(c *Core) { s.state.Store(&state{core: c}) }
+func (s *Server) SetCore(c *Core) {
+	own := *c
+	for _, cert := range c.Authority.Chain() {
+		own.chain = append(own.chain, pemOf(cert.Raw))
+	}
+	s.state.Store(&state{core: &own})
+}
 
 // SetNotReady takes the core away. Clients read cause.
 func (s *Server) SetNotReady(cause string) { s.state.Store(&state{cause: cause}) }
@@ -143,6 +157,10 @@ func (s *Server) Collectors() []prometheus.Collector { return s.metrics.collecto
 type Listeners struct {
 	HTTP, GRPC, Admin net.Listener
 }
+
+// streamWorkers is how many goroutines take gRPC requests one after the other; further requests get one of their own. A worker
+// keeps the stack that the cryptography made grow.
+const streamWorkers = 64
 
 // The bounds on slow clients (F3).
 const (

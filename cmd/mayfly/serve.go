@@ -73,6 +73,7 @@ type instance struct {
 // serve runs the CA until ctx ends. It owns the listeners. It returns nil after an orderly stop.
 func serve(ctx context.Context, in instance) (err error) {
 	defer closeAll(in.listeners)
+	tuneMemory(in.log)
 	hangup := make(chan os.Signal, 1) // from here on it ends the process no more
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
