@@ -1,6 +1,7 @@
 package ctlog
 
 import (
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,12 +11,7 @@ type metrics struct {
 	attempts *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	usable   []prometheus.Collector
-	series   map[string]series // by log: what every request adds to, found once
-}
-
-type series struct {
-	accepted prometheus.Counter
-	seconds  prometheus.Observer
+	accepted map[string]func() prometheus.Counter // by log: what every request adds to, found once
 }
 
 // newMetrics makes the instruments of s. Labels are names of the configuration and the closed set of results.
@@ -29,9 +25,9 @@ func newMetrics(s *Set) *metrics {
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 4},
 		}, []string{"log"}),
 	}
-	m.series = make(map[string]series, len(s.members))
+	m.accepted = make(map[string]func() prometheus.Counter, len(s.members))
 	for _, one := range s.members {
-		m.series[one.Name] = series{m.attempts.WithLabelValues(one.Name, string(Accepted)), m.seconds.WithLabelValues(one.Name)}
+		m.accepted[one.Name] = sync.OnceValue(func() prometheus.Counter { return m.attempts.WithLabelValues(one.Name, string(Accepted)) })
 		m.usable = append(m.usable, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "mayfly_ctlog_usable_ratio", Help: "1 if the log is asked, 0 if it is set aside because it fails.",
 			ConstLabels: prometheus.Labels{"log": one.Name},
@@ -46,13 +42,12 @@ func newMetrics(s *Set) *metrics {
 }
 
 func (m *metrics) observe(log string, r Result, took time.Duration) {
-	s := m.series[log]
 	if r == Accepted {
-		s.accepted.Inc()
+		m.accepted[log]().Inc()
 	} else {
 		m.attempts.WithLabelValues(log, string(r)).Inc()
 	}
-	s.seconds.Observe(took.Seconds())
+	m.seconds.WithLabelValues(log).Observe(took.Seconds())
 }
 
 // Collectors returns the metrics of this set: mayfly_ctlog_attempts_total, mayfly_ctlog_attempt_seconds, mayfly_ctlog_usable_ratio.

@@ -60,6 +60,7 @@ type Set struct {
 	log             *slog.Logger
 	metrics         *metrics
 	watchers        sync.WaitGroup
+	crew            crew // makes the attempts
 }
 
 type member struct {
@@ -73,7 +74,7 @@ type member struct {
 
 // New makes a set. Its errors are each a [fault.Setting].
 func New(o Options) (*Set, error) {
-	s := &Set{need: max(o.MinSCTs, 1), budget: o.Budget, attempt: o.Attempt, now: o.Now, log: o.Logger}
+	s := &Set{need: max(o.MinSCTs, 1), budget: o.Budget, attempt: o.Attempt, now: o.Now, log: o.Logger, crew: newCrew()}
 	if s.budget <= 0 {
 		s.budget = defaultBudget
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	ct "github.com/google/certificate-transparency-go"
 
@@ -38,8 +39,11 @@ func newSubmission(prefix, agent string, transport http.RoundTripper) (submissio
 // Submit sends p to add-pre-chain (RFC 6962 §4.2), once, and returns the SCT in TLS encoding. It does not verify the SCT:
 // [Set.Submit] does. Its errors are each a [Failure].
 func (r *Remote) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
-	defer cancel()
+	if end, ok := ctx.Deadline(); !ok || time.Until(end) > r.timeout { // a [Set] has set one
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.timeout)
+		defer cancel()
+	}
 	rsp, body, err := r.submit.do(ctx, marshalChain(p))
 	switch {
 	case err != nil:

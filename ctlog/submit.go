@@ -166,7 +166,7 @@ func (r *round) launch(e *entrant) {
 	e.running = true
 	e.tries++
 	r.running++
-	go func() { r.results <- r.attempt(e) }()
+	r.set.crew.run(func() { r.results <- r.attempt(e) })
 }
 
 // untilRetry fires when the next log may be asked again; nil is never.
