@@ -64,6 +64,10 @@ type Options struct {
 	Intent  func(context.Context, Intent) error
 	Outcome func(context.Context, Outcome) error
 
+	// Pause is called when a request begins to wait for somebody else: a log, or a signer outside this process. What it returns
+	// is called when the request goes on. Nil is nobody.
+	Pause func() (resume func())
+
 	Now    func() time.Time // nil: time.Now
 	Rand   io.Reader        // nil: crypto/rand
 	Logger *slog.Logger     // nil: none
@@ -115,7 +119,7 @@ func New(o Options) (*Authority, error) {
 	}
 	a.metrics = newMetrics(a.to)
 	a.press = &press{
-		scheme: scheme, signer: o.Signer, local: inProcess(o.Signer), rand: o.Rand, slots: make(chan struct{}, signSlots), timeout: signTimeout, metrics: a.metrics,
+		scheme: scheme, signer: o.Signer, local: inProcess(o.Signer), pause: o.Pause, rand: o.Rand, slots: make(chan struct{}, signSlots), timeout: signTimeout, metrics: a.metrics,
 	}
 	if a.shadow, err = newShadow(o.Chain, now); err != nil {
 		return nil, err
@@ -135,6 +139,9 @@ func (o *Options) defaults() {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Pause == nil {
+		o.Pause = func() func() { return func() {} }
 	}
 	if o.Intent == nil {
 		o.Intent = func(context.Context, Intent) error { return nil }

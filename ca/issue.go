@@ -174,7 +174,7 @@ func (a *Authority) seal(ctx context.Context, raw []byte) ([]byte, error) {
 // logged takes the precertificate to the logs and makes the certificate with their SCTs.
 func (a *Authority) logged(ctx context.Context, d *draft, pre []byte) (final []byte, scts [][]byte, err error) {
 	start := time.Now()
-	scts, err = a.o.Log.Submit(ctx, tbs.Precertificate{
+	scts, err = a.submit(ctx, tbs.Precertificate{
 		DER: pre, Chain: a.chainDER, Entry: tbs.Entry{IssuerKeyHash: a.keyHash, TBS: d.tbs.Bare()},
 		NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity),
 	})
@@ -200,6 +200,11 @@ func (a *Authority) logged(ctx context.Context, d *draft, pre []byte) (final []b
 		return nil, nil, fmt.Errorf("correspond: %w", err)
 	}
 	return final, scts, nil
+}
+
+func (a *Authority) submit(ctx context.Context, p tbs.Precertificate) ([][]byte, error) {
+	defer a.o.Pause()()
+	return a.o.Log.Submit(ctx, p)
 }
 
 // release is the last look at a certificate: its TBSCertificate is, byte for byte, the one that has passed the lint (A4), its

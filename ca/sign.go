@@ -54,7 +54,8 @@ func schemeOf(key crypto.PublicKey) (scheme, error) {
 type press struct {
 	scheme
 	signer  crypto.Signer
-	local   bool // the key is in this process: a signature is computation, which cannot hang
+	local   bool                   // the key is in this process: a signature is computation, which cannot hang
+	pause   func() (resume func()) // around a call of a signer that is not local
 	rand    io.Reader
 	slots   chan struct{}
 	timeout time.Duration
@@ -92,6 +93,7 @@ func (p *press) sign(ctx context.Context, message []byte) ([]byte, error) {
 		}
 		return signature, nil
 	}
+	defer p.pause()()
 	timer := time.NewTimer(p.timeout)
 	defer timer.Stop()
 	select {

@@ -47,6 +47,7 @@ type provider struct {
 	now     func() time.Time
 	save    func(*keyring)
 	metrics *metrics
+	pause   func() (resume func())
 	label   string // in metrics: from the configuration, never from a token
 
 	slots  chan struct{} // one is held during a fetch; nil: as many as there are
@@ -68,7 +69,7 @@ func (p *provider) key(ctx context.Context, alg, kid string) ([]jose.JSONWebKey,
 	now := p.now()
 	ring := p.ring.Load()
 	if ring == nil || ring.age(now) > p.usable {
-		if err := p.refresh(ctx); err != nil {
+		if err := p.await(ctx); err != nil {
 			return nil, err
 		}
 		ring = p.ring.Load()
@@ -82,7 +83,7 @@ func (p *provider) key(ctx context.Context, alg, kid string) ([]jose.JSONWebKey,
 	if !p.misses.AllowN(now, 1) {
 		return nil, fault.New(fault.KeyIDUnknown, err, "kid", kid)
 	}
-	if err := p.refresh(ctx); err != nil { // the keys in hand are good: the id is unknown, not the provider at fault
+	if err := p.await(ctx); err != nil { // the keys in hand are good: the id is unknown, not the provider at fault
 		return nil, fault.New(fault.KeyIDUnknown, err, "kid", kid)
 	}
 	if keys, err = p.ring.Load().find(alg, kid); errors.Is(err, errUnknownKey) {
@@ -115,6 +116,12 @@ func (r *keyring) find(alg, kid string) ([]jose.JSONWebKey, error) {
 		return nil, fault.New(fault.AlgorithmNotAllowed, errors.New("the key is of another kind"), "alg", alg)
 	}
 	return nil, errUnknownKey
+}
+
+// await is refresh for a request.
+func (p *provider) await(ctx context.Context) error {
+	defer p.pause()()
+	return p.refresh(ctx)
 }
 
 // refresh waits for one fetch, which it shares with everybody who waits; the fetch itself belongs to nobody and goes on when

@@ -31,6 +31,12 @@ type call[R any] struct {
 func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error) {
 	start := time.Now()
 	r := newRecord(ctx)
+	if c.issues {
+		if err := s.gate.Full(); err != nil {
+			_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id)) // as below
+			return out, s.refuse(ctx, refusal{method: c.method, transport: r.transport, id: r.id, err: err}).Err()
+		}
+	}
 	s.metrics.inFlight.Inc()
 	defer s.metrics.inFlight.Dec()
 	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id)) // an in-process or native stream takes it; there is no other
@@ -56,11 +62,11 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 			failure = fault.New(fault.InternalError, fmt.Errorf("panic: %v", p))
 		}
 	}()
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
-		return out, fault.New(fault.RateLimited, fmt.Errorf("%d requests are running", cap(s.slots)))
+	if c.issues { // the others cost next to nothing
+		if err := s.gate.Enter(ctx); err != nil {
+			return out, owned(ctx, err)
+		}
+		defer s.gate.Leave()
 	}
 	st := s.state.Load()
 	if st.core == nil {

@@ -42,7 +42,6 @@ type Limits struct {
 	Header      int           // of a request, in bytes: 32 KiB
 	Request     time.Duration // from decoded request to answer: 20 s
 	Drain       time.Duration // for running requests at the stop: 25 s
-	Concurrency int           // requests that run at once, the rest is refused: 1024
 	Connections int           // open per listener, the rest waits: 4096
 }
 
@@ -51,7 +50,6 @@ func (l Limits) withDefaults() Limits {
 	l.Header = positive(l.Header, 32<<10)
 	l.Request = positive(l.Request, 20*time.Second)
 	l.Drain = positive(l.Drain, 25*time.Second)
-	l.Concurrency = positive(l.Concurrency, 1024)
 	l.Connections = positive(l.Connections, 4096)
 	return l
 }
@@ -70,6 +68,7 @@ type Options struct {
 	Readiness *Readiness           // nil: an empty one
 	Registry  *prometheus.Registry // for /metrics; nil: no such page
 	Now       func() time.Time     // nil: time.Now
+	Gate      *Gate                // nil: one with the defaults
 	Limits    Limits
 }
 
@@ -79,7 +78,8 @@ type Server struct {
 	limits    Limits
 	readiness *Readiness
 	metrics   *metrics
-	slots     chan struct{}
+	gate      *Gate
+	refusals  refusals
 	tooSlow   *fault.Error // the cause of a request that used up its time; never changed
 	state     atomic.Pointer[state]
 	stopping  chan struct{}
@@ -105,10 +105,12 @@ func New(o Options) (*Server, error) {
 	if o.Readiness == nil {
 		o.Readiness = NewReadiness(o.Now)
 	}
-	s := &Server{
-		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(), stopping: make(chan struct{}),
+	if o.Gate == nil {
+		o.Gate = NewGate(GateOptions{Now: o.Now})
 	}
-	s.slots = make(chan struct{}, s.limits.Concurrency)
+	s := &Server{
+		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(o.Gate), stopping: make(chan struct{}), gate: o.Gate,
+	}
 	s.tooSlow = fault.New(fault.NotReady, context.DeadlineExceeded, "cause", fmt.Sprintf("no certificate within %s", s.limits.Request))
 	s.SetNotReady("starting")
 	s.grpc = grpc.NewServer(

@@ -132,6 +132,7 @@ func (o *operation) prepare(ctx context.Context) (next *system, waiting []string
 		keep  func()
 	}{
 		{"listen", cfg.Listen != old.config.Listen, func() { cfg.Listen = old.config.Listen }},
+		{"limits", cfg.Limits != old.config.Limits, func() { cfg.Limits = old.config.Limits }},
 		{"ct.embedded", !reflect.DeepEqual(cfg.CT.Embedded, old.config.CT.Embedded), func() { cfg.CT.Embedded = old.config.CT.Embedded }},
 		{"state_dir", cfg.StateDir != old.config.StateDir, func() { cfg.StateDir = old.config.StateDir }},
 	} {

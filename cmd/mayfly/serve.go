@@ -65,6 +65,7 @@ type instance struct {
 	material  *material // what its files hold; nil: not loaded yet
 	listeners server.Listeners
 	log       *slog.Logger
+	gate      *server.Gate  // set by serve
 	drain     time.Duration // how long requests under way may take after the stop; 0 is the server's default
 	// ready is called once, beside the serving, when the CA can issue. Its error stops the CA. It may be nil.
 	ready func(context.Context, *material) error
@@ -83,12 +84,13 @@ func serve(ctx context.Context, in instance) (err error) {
 			return misconfigured(err)
 		}
 	}
+	in.gate = server.NewGate(server.GateOptions{Requests: in.config.Limits.Requests, Patience: in.config.Limits.Wait})
 	registry := newRegistry()
 	readiness := server.NewReadiness(time.Now)
 	tiles := &lateHandler{}
 	srv, err := server.New(server.Options{
 		Logger: in.log, Readiness: readiness, Registry: registry, CT: tiles.orNil(in.config.CT.Embedded != nil),
-		Limits: server.Limits{Drain: in.drain},
+		Limits: server.Limits{Drain: in.drain}, Gate: in.gate,
 	})
 	if err != nil {
 		return err
