@@ -34,7 +34,7 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	if c.issues {
 		if err := s.gate.Full(); err != nil {
 			_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id)) // as below
-			return out, s.refuse(ctx, refusal{method: c.method, transport: r.transport, id: r.id, err: err}).Err()
+			return out, statusOf(s.refuse(ctx, refusal{method: c.method, transport: r.transport, id: r.id, err: err}), r.id).Err()
 		}
 	}
 	s.metrics.inFlight.Inc()

@@ -2,13 +2,16 @@ package server
 
 import (
 	"context"
+	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc/status"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 
 	"github.com/mayfly-ca/mayfly/fault"
 )
@@ -29,8 +32,8 @@ type refusals struct {
 // least to spend; each is counted in the metrics.
 const refuseEvery = time.Second
 
-// refuse answers a request that is not let in, with as little work as can be.
-func (s *Server) refuse(ctx context.Context, r refusal) *status.Status {
+// refuse counts a request that is not let in.
+func (s *Server) refuse(ctx context.Context, r refusal) *fault.Error {
 	f := fault.From(r.err)
 	s.metrics.requests.WithLabelValues(r.method, r.transport, codeOf(f.Kind).String(), string(f.Reason)).Inc()
 	s.refusals.count.Add(1)
@@ -39,7 +42,7 @@ func (s *Server) refuse(ctx context.Context, r refusal) *status.Status {
 		s.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelWarn, "requests refused: more come than the processors can serve",
 			slog.Int64("count", s.refusals.count.Swap(0)), slog.String("reason", string(f.Reason)), slog.String("cause", f.Err.Error()))
 	}
-	return statusOf(f, r.id)
+	return f
 }
 
 // admitting refuses requests for certificates over REST before anything of their bodies is read.
@@ -55,11 +58,30 @@ func (s *Server) admitting(next http.Handler) http.Handler {
 		}
 		if method != "" {
 			if err := s.gate.Full(); err != nil {
-				st := s.refuse(r.Context(), refusal{method: method, transport: "rest", id: w.Header().Get(requestIDKey), err: err})
-				s.writeError(w, r, st.Err())
+				id := w.Header().Get(requestIDKey)
+				writeRefusal(w, s.refuse(r.Context(), refusal{method: method, transport: "rest", id: id, err: err}), id)
+				_, _ = io.CopyN(io.Discard, r.Body, 4096) // as in writeError
 				return
 			}
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// writeRefusal writes what [Server.writeError] would write of f, without the detour over messages.
+func writeRefusal(w http.ResponseWriter, f *fault.Error, id string) {
+	const typeURL = "type.googleapis.com/google.rpc."
+	seconds := strconv.Itoa(int(retryAfter(f) / time.Second))
+	message, _ := json.Marshal(f.Public) // a string always can be
+	body := append(make([]byte, 0, 512), `{"code":`...)
+	body = strconv.AppendInt(body, int64(codeOf(f.Kind)), 10)
+	body = append(append(body, `,"message":`...), message...)
+	body = append(body, `,"details":[{"@type":"`+typeURL+`ErrorInfo","reason":"`...)
+	body = append(append(body, f.Reason...), `","domain":"`+domain+`","metadata":{"request_id":"`...)
+	body = append(append(body, id...), `"}},{"@type":"`+typeURL+`RetryInfo","retryDelay":"`...)
+	body = append(append(body, seconds...), `s"}]}`...)
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Retry-After", seconds)
+	w.WriteHeader(runtime.HTTPStatusFromCode(codeOf(f.Kind)))
+	_, _ = w.Write(body) // the client is gone: nobody to tell
 }
