@@ -35,7 +35,7 @@ var layers = map[string][]string{
 	"ca/file":        {"fault"},
 	"ctlog":          {"fault", "tbs"},
 	"ctlog/embedded": {"ctlog/monitor", "fault", "tbs"}, // fsck reads entries as an auditor does
-	"ctlog/monitor":  {"fault", "tbs"}, // reads logs, as an auditor does
+	"ctlog/monitor":  {"fault", "tbs"},                  // reads logs, as an auditor does
 	"audit":          {"fault", "secret"},
 
 	"audit/reconcile": {"audit", "ctlog/monitor", "tbs", "fault", "secret"}, // journals against logs

@@ -84,6 +84,7 @@ type Set struct {
 	watchers sync.WaitGroup
 	life     context.Context //nolint:containedctx // of attempts that nobody waits for
 	end      context.CancelFunc
+	crew     crew // makes the attempts
 }
 
 type member struct {
@@ -103,7 +104,7 @@ type member struct {
 
 // New makes a set. Its errors are each a [fault.Setting].
 func New(o Options) (*Set, error) {
-	s := &Set{policy: o.Policy.withDefaults(), now: o.Now, log: o.Logger, granted: o.Granted}
+	s := &Set{policy: o.Policy.withDefaults(), now: o.Now, log: o.Logger, granted: o.Granted, crew: newCrew()}
 	if s.now == nil {
 		s.now = time.Now
 	}

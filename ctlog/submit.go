@@ -277,7 +277,7 @@ func (r *round) launch(e *entrant, p pass) {
 		r.set.watchers.Go(work)
 		return
 	}
-	go work()
+	r.set.crew.run(work)
 }
 
 // untilRetry fires when the next log may be asked; nil is never.

@@ -55,7 +55,11 @@ type world struct {
 	key      *ecdsa.PrivateKey
 	verifier *oidc.Verifier
 	core     *server.Core
+	gate     *server.Gate
 }
+
+// gateSize is how many requests a world takes at once.
+const gateSize = 64
 
 type buffer struct {
 	mu sync.Mutex
@@ -96,7 +100,8 @@ func newWorldWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *
 	change(&entry)
 	w.verifier, err = oidc.New(oidc.Config{Issuers: map[string]oidc.IssuerConfig{w.idp.URL(): entry}}, oidc.Options{Logger: logger})
 	must(t, err)
-	w.srv, err = server.New(server.Options{Logger: logger, Limits: server.Limits{Drain: time.Second}})
+	w.gate = server.NewGate(server.GateOptions{Requests: gateSize, Computing: gateSize})
+	w.srv, err = server.New(server.Options{Logger: logger, Limits: server.Limits{Drain: time.Second}, Gate: w.gate})
 	must(t, err)
 	w.core = &server.Core{Issuers: w.verifier, Keys: keys, Authority: authority, Generation: 7, Digest: "abc"}
 	w.srv.SetCore(w.core)
