@@ -64,7 +64,7 @@ func wants(f ct.Fault) (result ctlog.Result, tries int) {
 		return ctlog.Garbled, 1
 	case ct.Redirect, ct.SeeOther, ct.Error400, ct.Error404, ct.UnknownRoot, ct.Closed:
 		return ctlog.Refused, 1
-	case ct.TooMany, ct.TooManyShort, ct.TooManyDate: // for longer than the budget
+	case ct.TooMany, ct.TooManyShort, ct.TooManyDate, ct.Error503Long: // for longer than the budget
 		return ctlog.Busy, 1
 	case ct.Error408, ct.TooManyHuge, ct.TooManyPast, ct.Error503: // a delay that cannot be read is none
 		return ctlog.Busy, 3

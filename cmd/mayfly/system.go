@@ -128,6 +128,7 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 	if s.embedded != nil {
 		members = append(members, ctlog.Member{Name: "embedded", Key: s.embedded.Key(), Submitter: s.embedded})
 	}
+	s.keepBenched(members, old)
 	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Logger: in.log})
 	return err
 }
