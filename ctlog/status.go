@@ -69,7 +69,7 @@ func (s *Set) Health() error {
 			down = append(down, st.Name+": its validity does not cover a certificate of now")
 		default:
 			up++
-			operators[m.seat().operator()] = true
+			operators[m.operator] = true
 		}
 	}
 	switch need := s.policy; {
@@ -109,6 +109,17 @@ func (s *Set) Unbench(name string) bool {
 		}
 	}
 	return false
+}
+
+// Benched returns why each benched log is, by name: what a later set has to know.
+func (s *Set) Benched() map[string]string {
+	all := map[string]string{}
+	for _, m := range s.members {
+		if why := m.benchedFor(); why != "" {
+			all[m.Name] = why
+		}
+	}
+	return all
 }
 
 func (m *member) bench(cause string) (changed bool) {
