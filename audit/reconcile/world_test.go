@@ -77,7 +77,7 @@ func newWorld(t testing.TB, logs, journals int) *world {
 // start begins a process that has the journal j.
 func (w *world) start(j int) {
 	w.t.Helper()
-	journal, err := audit.Open(audit.Config{File: w.paths[j]}, audit.Options{Now: w.now, Disk: func(f *os.File) audit.Disk { return ram{f} }})
+	journal, err := audit.Open(audit.Config{File: w.paths[j], MaxSize: "64KiB"}, audit.Options{Now: w.now, Disk: func(f *os.File) audit.Disk { return ram{f} }})
 	must(w.t, err)
 	w.journals[j], w.made[j] = journal, 0
 	w.t.Cleanup(func() {
