@@ -1,6 +1,7 @@
 package reconcile_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -87,6 +88,27 @@ var scenarios = []struct {
 		w.write(0, r)
 		w.log(0, c)
 	}, want: []string{"unintended_entry"}},
+	{name: "a released certificate that somebody logged", do: func(w *world) {
+		c := w.real()
+		w.intend(0, c)
+		w.log(0, c)
+		w.release(0, c)
+		w.logFinal(1, c.der)
+	}},
+	{name: "a certificate that was intended and not released", do: func(w *world) {
+		c := w.real()
+		w.intend(0, c)
+		w.fail(0, c)
+		w.logFinal(1, c.der)
+	}, want: []string{"certificate_without_outcome"}, x: reconcile.Explained{Orphans: 1}},
+	{name: "a certificate that is not the one released", do: func(w *world) {
+		c := w.real()
+		released := bytes.Clone(c.der)
+		w.intend(0, c)
+		c.der = append(c.der, 0) // the journal has the digest of another one
+		w.release(0, c)
+		w.logFinal(1, released)
+	}, want: []string{"certificate_without_outcome"}},
 	{name: "an SCT without an entry", do: func(w *world) {
 		c := w.next()
 		w.intend(0, c)
