@@ -21,7 +21,8 @@ const (
 	stepSize = 1 << 14         // entries of each log that are read before journals are
 	slack    = 2 * time.Minute // between the clocks of the CA and of logs, and longer than a request lasts
 	keepFor  = time.Hour       // what has been settled is kept that long; what turns up later is looked for in the journals
-	mostRows = 1 << 20         // then what has been settled goes at once
+	mostRows = 1 << 18         // then what has been settled goes at once
+	fewRows  = 1 << 12         // below that nothing goes
 	scrubAge = 24 * time.Hour
 	mostOpen = 1000 // alarms that are kept apart
 )
@@ -64,6 +65,7 @@ type AuditorOptions struct {
 
 	Step   uint64           // entries of a log that are read at once; 0 is 16384
 	Keep   time.Duration    // how long what is settled is kept; 0 is an hour
+	Rows   uint32           // how many certificates are kept in mind; when there are more, what is settled goes at once; 0 is 262144
 	Now    func() time.Time // nil: time.Now
 	Logger *slog.Logger
 }
@@ -146,6 +148,9 @@ func NewAuditor(o AuditorOptions) (*Auditor, error) {
 	}
 	if o.Step == 0 {
 		o.Step = stepSize
+	}
+	if o.Rows == 0 {
+		o.Rows = mostRows
 	}
 	if o.Keep == 0 {
 		o.Keep = keepFor
@@ -426,7 +431,7 @@ func (a *Auditor) readJournal(ctx context.Context, r *reading) error {
 				return err
 			}
 		}
-		if !a.until.IsZero() && record.Time.After(a.until) || len(a.promises) >= mostRows {
+		if !a.until.IsZero() && record.Time.After(a.until) || len(a.promises) >= int(a.o.Rows) {
 			r.held = record
 			return nil
 		}

@@ -282,7 +282,7 @@ func (a *Auditor) recallFrom(ctx context.Context, j Journal, wanted map[string]u
 // evict forgets what is settled and old. What is open stays: promises, entries without intent, intents without outcome.
 func (a *Auditor) evict() {
 	n := a.rows.n
-	if n < 1<<12 || n < mostRows && n < 2*a.kept {
+	if n < min(fewRows, a.o.Rows) || n < a.o.Rows && n < 2*a.kept {
 		return
 	}
 	now := a.o.Now()
@@ -290,7 +290,7 @@ func (a *Auditor) evict() {
 		now = a.until
 	}
 	horizon := now.Add(-a.o.Keep)
-	if n >= mostRows {
+	if n >= a.o.Rows {
 		horizon = now.Add(-aRequest)
 	}
 	a.reduce(horizon)

@@ -337,7 +337,7 @@ func TestArchived(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1, 1)
 	a := w.auditor()
-	a.keep = time.Minute
+	a.keep, a.rows = time.Minute, 16
 	a.restart()
 	first := w.issue(0, 0)
 	for range 100 {
@@ -618,7 +618,7 @@ func TestIncrementalIsFull(t *testing.T) {
 			w := newWorld(t, 2, 2)
 			w.random = rand.New(rand.NewPCG(seed, 3))
 			a := w.auditor()
-			a.step, a.keep = 1+uint64(w.random.IntN(9)), time.Minute
+			a.step, a.keep, a.rows = 1+uint64(w.random.IntN(9)), time.Minute, 16
 			a.restart()
 			var old []*certificate
 			for range 150 {

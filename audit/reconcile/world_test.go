@@ -271,6 +271,7 @@ type continuous struct {
 	orders  []reconcile.Order
 	step    uint64
 	keep    time.Duration
+	rows    uint32
 	lag     time.Duration
 }
 
@@ -285,7 +286,7 @@ func (c *continuous) restart() {
 	c.w.t.Helper()
 	var err error
 	c.Auditor, err = reconcile.NewAuditor(reconcile.AuditorOptions{
-		Every: time.Minute, Now: c.w.now, Step: c.step, Keep: c.keep, Lag: c.lag,
+		Every: time.Minute, Now: c.w.now, Step: c.step, Keep: c.keep, Lag: c.lag, Rows: c.rows,
 		Journals: func() ([]reconcile.Journal, error) { return c.w.list(), nil },
 		Load:     func() ([]byte, error) { return c.state, nil },
 		Save:     func(data []byte) error { c.state = slices.Clone(data); return nil },
