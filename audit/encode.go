@@ -21,6 +21,8 @@ const (
 	tailSize = len(sumMember) + 2*sha256.Size + len(lineEnd)
 	// maxLine is the longest line that is read, in bytes with its line end. What a token can say is far shorter.
 	maxLine = 1 << 20
+	// maxText bounds the free text of a record, in bytes, so that its line fits even if all of it is escaped.
+	maxText = 128 << 10
 )
 
 // chain seals records one after the other. A copy of a chain goes on from the same place; it shares the hash, so the two MUST
@@ -176,6 +178,9 @@ func appendEscape(b []byte, r rune) []byte {
 func (r *Record) check() error {
 	if r.Signatures < 0 || r.Micros < 0 || r.Count < 0 {
 		return fmt.Errorf("a %s record with a negative number", r.Kind)
+	}
+	if n := len(r.Issuer) + len(r.Subject) + len(r.SAN) + len(r.Entry) + len(r.Rule) + len(r.Text); n > maxText {
+		return fmt.Errorf("a %s record with %d bytes of text; at most %d", r.Kind, n, maxText)
 	}
 	return nil
 }

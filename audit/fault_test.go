@@ -192,7 +192,7 @@ func TestFlappingDisk(t *testing.T) {
 	}
 }
 
-// G4 // F11: a caller who has left does not take the record of a signature with him when the write then fails.
+// G4: a caller who has left does not take the record of a signature with him when the write then fails.
 func TestCallerLeaves(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")

@@ -183,7 +183,9 @@ func (j *Journal) Note(r *Record) {
 		j.log.Error("journal: a record was refused", "cause", err.Error())
 		return
 	}
-	_ = j.enqueue(entry{record: *r}) // a note is kept or counted, never refused
+	if err := j.enqueue(entry{record: *r}); err != nil {
+		j.log.Error("journal: a record is lost", "kind", string(r.Kind), "cause", err.Error())
+	}
 }
 
 var errClosed = errors.New("the journal is closed")
@@ -193,12 +195,12 @@ func (j *Journal) enqueue(e entry) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	switch {
-	case e.wait == nil && (j.closing || j.notes >= maxNotes && e.record.Signatures == 0):
+	case j.closing:
+		return errClosed
+	case e.wait == nil && j.notes >= maxNotes && e.record.Signatures == 0:
 		j.dropped++
 		j.metrics.dropped.Inc()
 		return nil
-	case e.wait != nil && j.closing:
-		return errClosed
 	case e.wait != nil && j.broken != nil:
 		return j.broken
 	}
@@ -253,8 +255,8 @@ func (j *Journal) take() (all []entry, closing bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	all, j.waiting, j.spare, j.notes = j.waiting, j.spare[:0], nil, 0
-	if j.dropped > 0 {
-		all = append(all, entry{record: Record{Kind: Dropped, Count: j.dropped}})
+	if j.dropped > 0 { // at the front: nothing may stand behind the record of the stop
+		all = slices.Insert(all, 0, entry{record: Record{Kind: Dropped, Count: j.dropped}})
 		j.dropped = 0
 	}
 	return all, j.closing

@@ -69,7 +69,7 @@ func (s *otlpSink) send(ctx context.Context, batch []message) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // read to the end or given up
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxOTLPAnswer))
 	if err != nil {
 		return err
@@ -88,11 +88,8 @@ func rejected(body []byte) error {
 			Rejected json.RawMessage `json:"rejectedLogRecords"`
 		} `json:"partialSuccess"`
 	}
-	if json.Unmarshal(body, &answer) != nil {
-		return nil
-	}
-	n, err := strconv.ParseInt(strings.Trim(string(answer.PartialSuccess.Rejected), `"`), 10, 64)
-	if err == nil && n > 0 {
+	_ = json.Unmarshal(body, &answer) // as said above
+	if n, _ := strconv.ParseInt(strings.Trim(string(answer.PartialSuccess.Rejected), `"`), 10, 64); n > 0 {
 		return fmt.Errorf("%w: %d of this batch", errRejected, n)
 	}
 	return nil
@@ -113,8 +110,12 @@ func encodeOTLP(batch []message) []byte {
 		b = appendString(b, string(m.raw))
 		b = append(b, `},"attributes":[`...)
 		for k, a := range []struct{ key, value string }{
-			{"mayfly.seq", strconv.FormatUint(m.record.Seq, 10)}, {"mayfly.kind", string(m.record.Kind)}, {"mayfly.result", string(m.record.Result)},
-			{"mayfly.reason", m.record.Reason}, {"mayfly.serial", m.record.Serial}, {"mayfly.request_id", m.record.RequestID},
+			{"mayfly.seq", strconv.FormatUint(m.record.Seq, 10)},
+			{"mayfly.kind", string(m.record.Kind)},
+			{"mayfly.result", string(m.record.Result)},
+			{"mayfly.reason", m.record.Reason},
+			{"mayfly.serial", m.record.Serial},
+			{"mayfly.request_id", m.record.RequestID},
 		} {
 			if a.value == "" {
 				continue

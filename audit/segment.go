@@ -85,7 +85,7 @@ func firstOf(path string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read
 	line, err := readLine(bufio.NewReader(f))
 	if err != nil {
 		return 0, nil //nolint:nilerr // an empty file, or one that begins with a torn line

@@ -122,7 +122,7 @@ func TestSyslog(t *testing.T) {
 			t.Parallel()
 			var got received
 			var wait sync.WaitGroup
-			address, roots := "", ""
+			var address, roots string
 			switch scheme {
 			case "tls":
 				srv := httptest.NewTLSServer(nil) // for its certificate

@@ -114,7 +114,7 @@ func (s *fileStore) findEnd(start chain) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read
 	for r := bufio.NewReaderSize(f, 1<<20); ; {
 		line, err := readLine(r)
 		switch {
@@ -136,7 +136,7 @@ func lastOf(path string) (seq uint64, sum string, err error) {
 	if err != nil {
 		return 0, "", err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read
 	st, err := f.Stat()
 	if err != nil {
 		return 0, "", err
@@ -344,8 +344,6 @@ func (s *fileStore) repair() (cut string, err error) {
 	}
 	return cut, s.writeHead()
 }
-
-func (s *fileStore) end() chain { return s.last }
 
 func (s *fileStore) closeFile() {
 	if s.file != nil {

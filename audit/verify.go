@@ -92,7 +92,6 @@ type verification struct {
 	summary     Summary
 	findings    []Damage
 	at          Position // of the line that is looked at
-	size        int64    // of it
 	before      int64    // bytes in the files before
 	total       int64
 }

@@ -156,7 +156,7 @@ func TestVerifyFirst(t *testing.T) {
 	}
 }
 
-// G5 // G6: records that are chained well and contradict each other.
+// G5: records that are chained well and contradict each other.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	failed := func(n int) *audit.Record {

@@ -25,8 +25,11 @@ type reading struct {
 func (r reading) recent(now time.Time) bool { return !r.at.IsZero() && now.Sub(r.at) < lately }
 
 // testimony is the last that a log said of the time: by the timestamp of a verified SCT, which is signed but may be nonsense, and
-// by the Date of an HTTP answer (RFC 9110 §6.6.1), which is not signed and good to a second.
-type testimony struct{ sct, date reading }
+// by the Date of an HTTP answer (RFC 9110 §6.6.1), which is not signed and good to a second. mute is when it was asked in vain.
+type testimony struct {
+	sct, date reading
+	mute      time.Time
+}
 
 // verdict of one log on our clock.
 type verdict int
@@ -93,6 +96,15 @@ func (s *Set) hear(m *member, signed bool, offset time.Duration) {
 	s.compareClocks(now)
 }
 
+// heardNothing takes down that a log was asked for the time and did not tell it: nobody waits for it any more.
+func (s *Set) heardNothing(m *member) {
+	now := time.Now()
+	m.mu.Lock()
+	m.clock.mute = now
+	m.mu.Unlock()
+	s.compareClocks(now)
+}
+
 // compareClocks decides whether it is our clock that is wrong: every log that answered lately says so, all in one direction, and
 // at least one of them under its signature. It is ours no more as soon as one of them agrees with us.
 func (s *Set) compareClocks(now time.Time) {
@@ -109,7 +121,7 @@ func (s *Set) compareClocks(now time.Time) {
 		m.mu.Unlock()
 		v, by := said.verdict(now)
 		count[v]++
-		missing = missing || v == unheardOf && !m.breaker.isOpen()
+		missing = missing || v == unheardOf && !m.breaker.isOpen() && !(reading{at: said.mute}).recent(now)
 		if v == later || v == earlier {
 			signed = signed || said.sct.recent(now)
 			if least == 0 || by.Abs() < least.Abs() {

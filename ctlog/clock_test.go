@@ -2,6 +2,7 @@ package ctlog_test
 
 import (
 	"math"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -148,4 +149,29 @@ func TestLogsDisagree(t *testing.T) {
 			}
 		})
 	}
+}
+
+// G7: a log that does not tell the time keeps nobody from the truth.
+func TestMuteLogIsNoWitness(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	a, first := labLog(t, "a", ct.Options{})
+	a.SetSkew(3 * time.Minute)
+	mute := newLog(t)
+	inner := mute.Config.Handler
+	mute.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Date"] = nil
+		if r.Method == http.MethodGet {
+			http.NotFound(w, r)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	})
+	mute.set(status(http.StatusBadRequest, ""))
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, mute.member(t, "mute")}, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
+	watch(t, s, ca.root)
+	eventually(t, "stopped", func() bool {
+		_, err := s.Submit(t.Context(), ca.precert(t))
+		return err != nil && s.Clock() != nil
+	})
 }

@@ -26,11 +26,8 @@ func (m *member) verify(raw []byte, p tbs.Precertificate, when span) (offset tim
 	}
 	t := s.Time()
 	offset = when.offset(t)
-	if from := when.from.Add(-skew); t.Before(from) {
-		return offset, skewed(offset, "the SCT is of %s, before %s", t, from)
-	}
-	if to := when.to.Add(skew); t.After(to) {
-		return offset, skewed(offset, "the SCT is of %s, after %s", t, to)
+	if offset < -skew || offset > skew {
+		return offset, skewed(offset, t, when)
 	}
 	if !m.NotBefore.IsZero() && t.Before(m.NotBefore) || !m.NotAfter.IsZero() && !t.Before(m.NotAfter) {
 		return offset, &Failure{Result: Unverified, Err: errors.New("the SCT is from outside the log's validity")}
@@ -38,6 +35,11 @@ func (m *member) verify(raw []byte, p tbs.Precertificate, when span) (offset tim
 	return offset, nil
 }
 
-func skewed(offset time.Duration, format string, t, bound time.Time) *Failure {
-	return &Failure{Result: Skewed, Err: &skewError{fmt.Errorf(format, t.Format(time.RFC3339), bound.UTC().Format(time.RFC3339)), offset}}
+// skewed is the failure of an SCT that is too far outside of the span.
+func skewed(offset time.Duration, t time.Time, when span) *Failure {
+	text := "after " + when.to.Add(skew).UTC().Format(time.RFC3339)
+	if offset < 0 {
+		text = "before " + when.from.Add(-skew).UTC().Format(time.RFC3339)
+	}
+	return &Failure{Result: Skewed, Err: &skewError{fmt.Errorf("the SCT is of %s, %s", t.Format(time.RFC3339), text), offset}}
 }

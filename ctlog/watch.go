@@ -101,9 +101,11 @@ func (s *Set) look(ctx context.Context, w watched) (most time.Duration) {
 		if warning = w.lacking(roots); warning != "" {
 			most = rootsBackoff
 		}
-		if !date.IsZero() { // to a second, rounded down
-			s.hear(w.member, false, span{sent.Add(-time.Second), s.now()}.offset(date))
-		}
+	}
+	if !date.IsZero() { // to a second, rounded down
+		s.hear(w.member, false, span{sent.Add(-time.Second), s.now()}.offset(date))
+	} else {
+		s.heardNothing(w.member)
 	}
 	if w.warn(warning) && warning != "" {
 		s.log.Warn("log will not do", "log", w.Name, "warning", warning)

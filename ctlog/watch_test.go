@@ -144,7 +144,7 @@ func TestRoots(t *testing.T) {
 func open(t *testing.T, srv *httptest.Server, caCert []byte) *ctlog.Remote {
 	t.Helper()
 	r, err := ctlog.OpenRemote(ctlog.LogConfig{Name: "lab", URL: srv.URL}, ctlog.RemoteOptions{
-		PublicKeyPEM: publicPEM(t, newAuthority(t).key.Public()), CACertPEM: caCert, Timeout: time.Second,
+		PublicKeyPEM: publicPEM(t, newAuthority(t).key.Public()), CACertPEM: caCert, Timeout: 5 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -56,7 +56,7 @@ func sumOf(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// A14 // B11 // G4: a certificate has its intent and its outcome, over each way to ask, and they say what is true.
+// G4: a certificate has its intent and its outcome, over each way to ask, and they say what is true.
 func TestJournalOfCertificates(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -84,7 +84,7 @@ func TestJournalOfCertificates(t *testing.T) {
 		t.Fatalf("%d records", len(entries))
 	}
 	key, _ := w.idp.Key()
-	print, err := (&jose.JSONWebKey{Key: key.Public()}).Thumbprint(crypto.SHA256)
+	name, err := (&jose.JSONWebKey{Key: key.Public()}).Thumbprint(crypto.SHA256)
 	must(t, err)
 	for i, id := range []string{"of-grpc", "of-rest", "of-v1"} {
 		intent, outcome := entries[1+2*i].Record, entries[2+2*i].Record
@@ -101,7 +101,7 @@ func TestJournalOfCertificates(t *testing.T) {
 			for what, pair := range map[string][2]string{
 				"request id": {r.RequestID, id}, "transport": {r.Transport, transport}, "source": {r.Source, "127.0.0.1"}, "issuer": {r.Issuer, w.idp.URL()},
 				"subject": {r.Subject, "subject-1"}, "san": {r.SAN, "alice@example.com"}, "entry": {r.Entry, w.idp.URL()}, "config": {r.Config, "abc"},
-				"provider key": {r.ProviderKey, base64.RawURLEncoding.EncodeToString(print)}, "key": {r.Key, sumOf(w.spki())}, "key type": {r.KeyType, "ecdsa-sha2-256-nistp256"},
+				"provider key": {r.ProviderKey, base64.RawURLEncoding.EncodeToString(name)}, "key": {r.Key, sumOf(w.spki())}, "key type": {r.KeyType, "ecdsa-sha2-256-nistp256"},
 				"issuer key": {r.IssuerKey, sumOf(w.pki.Chain[0].RawSubjectPublicKeyInfo)}, "serial": {r.Serial, fmt.Sprintf("%040x", c.SerialNumber)},
 			} {
 				if pair[0] != pair[1] {

@@ -256,9 +256,10 @@ func (l *Log) answer(w http.ResponseWriter, leaf *cttypes.MerkleTreeLeaf, fault 
 	case StrangerExtras:
 		out.Extensions = "AAAFAAAAAAE="
 	}
+	honest := out
 	l.mu.Lock()
 	last := l.last
-	l.last = &out
+	l.last = &honest
 	l.mu.Unlock()
 	if fault == Replay && last != nil {
 		out = *last
