@@ -227,27 +227,29 @@ func (a *account) outcome(b *book, r *audit.Record) {
 		one.mark = markOf(sum)
 	}
 	for i := range r.SCTs {
-		a.promised(b, r, n, &r.SCTs[i])
+		if problem := a.promised(n, &r.SCTs[i]); problem != "" {
+			b.broken(a, r, problem)
+		}
 	}
 }
 
-// promised notes an SCT that is in a released certificate, unless its entry is here already.
-func (a *account) promised(b *book, r *audit.Record, n uint32, sct *audit.SCT) {
+// promised notes an SCT that is in a released certificate, unless its entry is here already. It returns what is wrong with it.
+func (a *account) promised(n uint32, sct *audit.SCT) (problem string) {
 	log, ok := a.byID[sct.Log]
 	if !ok {
 		a.unwatched++
-		return
+		return ""
 	}
 	extensions, err := hex.DecodeString(sct.Extensions)
 	if err != nil {
-		b.broken(a, r, "the extensions of an SCT are not hexadecimal")
-		return
+		return "the extensions of an SCT are not hexadecimal"
 	}
 	p := promise{row: n, log: log, timestamp: sct.Timestamp, extensions: digestOf(extensions)}
 	p.index, p.indexed = leafIndexOf(extensions)
 	if !a.kept(&p) {
 		a.promises = append(a.promises, p)
 	}
+	return ""
 }
 
 // kept reports whether the entry that p promises has been seen where and as it was promised.

@@ -21,8 +21,10 @@ const (
 	stepSize = 1 << 14         // entries of each log that are read before journals are
 	slack    = 2 * time.Minute // between the clocks of the CA and of logs, and longer than a request lasts
 	keepFor  = time.Hour       // what has been settled is kept that long; what turns up later is looked for in the journals
-	mostRows = 1 << 20         // then what has been settled goes at once
+	mostRows = 1 << 18         // then what has been settled goes at once
+	fewRows  = 1 << 12         // below that nothing goes
 	scrubAge = 24 * time.Hour
+	mostOpen = 1000 // alarms that are kept apart
 )
 
 // Target is a log under continuous audit.
@@ -43,8 +45,8 @@ type Setup struct {
 type AuditorOptions struct {
 	// Every is the time between two runs.
 	Every time.Duration
-	// Journals lists the journals of now, the one of this process first. Nil: there is none, and only what [Auditor.Granted] is
-	// told is audited.
+	// Journals lists the journals of now, the one of this process first. With an error it lists those that are there: they are
+	// read, and nobody is accused. Nil: there is none, and only what [Auditor.Granted] is told is audited.
 	Journals func() ([]Journal, error)
 	// Lag is how far journals of others may be behind.
 	Lag time.Duration
@@ -63,6 +65,7 @@ type AuditorOptions struct {
 
 	Step   uint64           // entries of a log that are read at once; 0 is 16384
 	Keep   time.Duration    // how long what is settled is kept; 0 is an hour
+	Rows   uint32           // how many certificates are kept in mind; when there are more, what is settled goes at once; 0 is 262144
 	Now    func() time.Time // nil: time.Now
 	Logger *slog.Logger
 }
@@ -145,6 +148,9 @@ func NewAuditor(o AuditorOptions) (*Auditor, error) {
 	}
 	if o.Step == 0 {
 		o.Step = stepSize
+	}
+	if o.Rows == 0 {
+		o.Rows = mostRows
 	}
 	if o.Keep == 0 {
 		o.Keep = keepFor
@@ -246,18 +252,32 @@ func (a *Auditor) Tick(ctx context.Context) {
 	a.obey(ctx)
 	var troubles []string
 	for more := true; more && ctx.Err() == nil; {
+		step := time.Now()
 		more, troubles = a.cycle(ctx)
 		if err := a.save(); err != nil {
 			troubles = append(troubles, "the auditor's state cannot be kept: "+err.Error())
+		}
+		if more { // whoever asks for a certificate goes first
+			pause(ctx, time.Since(step)/2)
 		}
 	}
 	if ctx.Err() != nil {
 		return
 	}
+	troubles = slices.Compact(troubles)
 	a.publish(troubles)
 	a.metrics.ran(began, len(troubles) == 0)
 	for _, text := range troubles {
 		a.o.Logger.Warn("audit is incomplete", "cause", text)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	wait := time.NewTimer(d)
+	defer wait.Stop()
+	select {
+	case <-ctx.Done():
+	case <-wait.C:
 	}
 }
 
@@ -309,6 +329,9 @@ func (a *Auditor) follow(ctx context.Context, f *follower) (more bool, err error
 		}
 		return nil
 	})
+	if errors.Is(err, monitor.ErrStale) {
+		return false, nil // a replica that lags behind; a log that shows nothing new for too long is late, see settle
+	}
 	if err != nil {
 		f.trusted, f.stuck = !monitor.Convicts(err), true
 		if !f.trusted {
@@ -328,8 +351,11 @@ func (a *Auditor) follow(ctx context.Context, f *follower) (more bool, err error
 	return more, nil
 }
 
-// scrub reads another step of everything once more, and begins again a day after its end.
+// scrub reads another step of everything once more, and begins again a day after its end, where the log's storage is ours to keep.
 func (a *Auditor) scrub(ctx context.Context, f *follower) {
+	if !f.Log().Local() {
+		return
+	}
 	if f.scrub == nil {
 		if a.o.Now().Before(f.scrubAt) {
 			return
@@ -356,10 +382,7 @@ func (a *Auditor) readJournals(ctx context.Context) error {
 		return nil
 	}
 	all, err := a.o.Journals()
-	if err != nil {
-		return err
-	}
-	var errs []error
+	errs := []error{err} // those that are there are read all the same
 	for _, j := range all {
 		r := a.cursors[j.Path]
 		if r == nil {
@@ -408,7 +431,7 @@ func (a *Auditor) readJournal(ctx context.Context, r *reading) error {
 				return err
 			}
 		}
-		if !a.until.IsZero() && record.Time.After(a.until) || len(a.promises) >= mostRows {
+		if !a.until.IsZero() && record.Time.After(a.until) || len(a.promises) >= int(a.o.Rows) {
 			r.held = record
 			return nil
 		}

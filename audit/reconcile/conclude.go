@@ -119,17 +119,20 @@ func (a *Auditor) found(f Finding) {
 			return
 		}
 	}
-	a.open = append(a.open, Alarm{Finding: f, Raised: a.o.Now().UTC()})
 	a.metrics.alarms.WithLabelValues(string(f.Kind)).Inc()
 	a.o.Logger.Error("audit alarm", "kind", string(f.Kind), "severity", string(f.Severity), "log", f.Log, "journal", f.Journal,
 		"serial", f.Serial, "finding_id", f.ID, "text", f.Text, "action", f.Action)
-	if f.Kind.Breaks() {
+	if f.Kind.Breaks() && a.benched[f.Log] == "" {
 		a.benched[f.Log] = f.Text
 		a.mu.Lock()
 		a.out = maps.Clone(a.benched) // before: a set that is made meanwhile asks for them
 		a.mu.Unlock()
 		a.bench(f.Log, f.Text)
 	}
+	if len(a.open) >= mostOpen {
+		return // nobody reads them one by one; the command lists all
+	}
+	a.open = append(a.open, Alarm{Finding: f, Raised: a.o.Now().UTC()})
 	if a.o.Raise != nil {
 		a.o.Raise(context.Background(), f) //nolint:contextcheck // an alarm is raised to its end, also while the process stops
 	}
@@ -158,7 +161,7 @@ func (a *Auditor) conclude(ctx context.Context) error {
 	}
 	a.suspects = waiting
 	for _, s := range accused {
-		if !a.rows.at(s.row).is(intended) {
+		if !a.rows.at(s.row).is(intended) && a.judge(s, m) == guilty { // recall may have found that older files are gone
 			a.accuse(s)
 		}
 	}
@@ -234,10 +237,11 @@ func (a *Auditor) recall(ctx context.Context, accused []suspect) error {
 	return nil
 }
 
+// recallFrom looks in one journal.
 func (a *Auditor) recallFrom(ctx context.Context, j Journal, wanted map[string]uint32) error {
 	c := j.open(0)
 	defer c.close()
-	for {
+	for first := true; ; {
 		r, err := c.next()
 		var d *audit.Damage
 		switch {
@@ -249,6 +253,12 @@ func (a *Auditor) recallFrom(ctx context.Context, j Journal, wanted map[string]u
 			continue // reported when it was read first
 		case err != nil:
 			return err
+		}
+		if first {
+			first = false
+			if b := a.bookOf(j); r.Seq != 1 && r.Time.After(b.first) { // its older files were archived
+				b.first, b.cut = r.Time, true
+			}
 		}
 		n, ok := wanted[r.TBS]
 		if !ok || r.TBS == "" {
@@ -272,7 +282,7 @@ func (a *Auditor) recallFrom(ctx context.Context, j Journal, wanted map[string]u
 // evict forgets what is settled and old. What is open stays: promises, entries without intent, intents without outcome.
 func (a *Auditor) evict() {
 	n := a.rows.n
-	if n < 1<<12 || n < mostRows && n < 2*a.kept {
+	if n < min(fewRows, a.o.Rows) || n < a.o.Rows && n < 2*a.kept {
 		return
 	}
 	now := a.o.Now()
@@ -280,7 +290,7 @@ func (a *Auditor) evict() {
 		now = a.until
 	}
 	horizon := now.Add(-a.o.Keep)
-	if n >= mostRows {
+	if n >= a.o.Rows {
 		horizon = now.Add(-aRequest)
 	}
 	a.reduce(horizon)

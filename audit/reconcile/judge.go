@@ -97,10 +97,14 @@ func (a *account) judge(s suspect, m moment) verdict {
 	}
 	var began time.Time
 	for _, b := range a.books {
-		if (b.keys[key] || !named) && b.read > 0 && (began.IsZero() || b.first.Before(began)) {
-			began = b.first
+		start := b.first
+		if b.cut { // the intent of what was under way then is in the files that are gone
+			start = start.Add(slack)
 		}
-		if !b.live && b.last.Before(at) && m.now.Sub(at) < m.lag {
+		if (b.keys[key] || !named) && b.read > 0 && (began.IsZero() || start.Before(began)) {
+			began = start
+		}
+		if !b.live && b.last.Before(at.Add(slack)) && m.now.Sub(at) < m.lag {
 			return later
 		}
 	}

@@ -1,6 +1,7 @@
 package reconcile_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -87,6 +88,27 @@ var scenarios = []struct {
 		w.write(0, r)
 		w.log(0, c)
 	}, want: []string{"unintended_entry"}},
+	{name: "a released certificate that somebody logged", do: func(w *world) {
+		c := w.real()
+		w.intend(0, c)
+		w.log(0, c)
+		w.release(0, c)
+		w.logFinal(1, c.der)
+	}},
+	{name: "a certificate that was intended and not released", do: func(w *world) {
+		c := w.real()
+		w.intend(0, c)
+		w.fail(0, c)
+		w.logFinal(1, c.der)
+	}, want: []string{"certificate_without_outcome"}, x: reconcile.Explained{Orphans: 1}},
+	{name: "a certificate that is not the one released", do: func(w *world) {
+		c := w.real()
+		released := bytes.Clone(c.der)
+		w.intend(0, c)
+		c.der = append(c.der, 0) // the journal has the digest of another one
+		w.release(0, c)
+		w.logFinal(1, released)
+	}, want: []string{"certificate_without_outcome"}},
 	{name: "an SCT without an entry", do: func(w *world) {
 		c := w.next()
 		w.intend(0, c)
@@ -282,6 +304,86 @@ func TestTwoInstances(t *testing.T) {
 	in := reconcile.Input{Journals: []reconcile.Journal{{Name: "a", Path: w.paths[0]}, {Name: "b", Path: copied}}}
 	if _, err := reconcile.Run(t.Context(), in); err == nil {
 		t.Error("the same journal twice was taken")
+	}
+}
+
+// The journal of another instance that is not there keeps nobody from auditing ours, and nobody is accused for the want of it.
+func TestOthersMissing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, 2)
+	a := w.auditor()
+	w.issue(1, 0)
+	c := w.next()
+	w.intend(0, c)
+	c.scts = []audit.SCT{w.sct(0, uint64(w.now().UnixMilli()), ct.Extensions(0))}
+	w.release(0, c)
+	w.publish()
+	there := w.paths
+	w.paths = []string{there[0], there[1] + ".gone"}
+	a.tick()
+	if diff := cmp.Diff([]string{"missing_entry"}, kinds(a.raised)); diff != "" || len(a.Warnings()) != 2 {
+		t.Errorf("%s %v", diff, a.Warnings())
+	}
+	w.paths = there
+	a.restart()
+	a.tick()
+	if len(a.raised) != 1 || len(a.Warnings()) != 1 {
+		t.Errorf("when it is back: %v %v", a.raised, a.Warnings())
+	}
+}
+
+// Where older files of the journal were archived, what is older than the rest cannot be judged; what is younger is.
+func TestArchived(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, 1)
+	a := w.auditor()
+	a.keep, a.rows = time.Minute, 16
+	a.restart()
+	first := w.issue(0, 0)
+	for range 100 {
+		w.pass(time.Minute)
+		w.issue(0, 0)
+	}
+	w.publish()
+	a.tick()
+	segments, err := audit.Segments(w.paths[0])
+	must(t, err)
+	if len(segments) < 2 {
+		t.Fatalf("%d files", len(segments))
+	}
+	must(t, os.Remove(segments[0].Path))
+	_, err = w.logs[0].Add(ct.StaticEntry{Timestamp: uint64(w.now().Add(-100 * time.Minute).UnixMilli()), IssuerKeyHash: w.keyHash(), TBS: first.tbs, Certificate: []byte("x")})
+	must(t, err)
+	w.publish()
+	a.restart()
+	a.tick()
+	r := w.full(nil)
+	if len(a.raised) > 0 || len(r.Findings) > 0 || r.Explained.Before == 0 {
+		t.Errorf("of before: %v %+v", a.raised, r)
+	}
+	theft(w, 0, true)
+	w.publish()
+	a.tick()
+	if diff := cmp.Diff([]string{"unintended_entry"}, kinds(a.raised)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// More alarms than anybody reads are counted, and fill nothing.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, 1)
+	for range 1100 {
+		theft(w, 0, true)
+	}
+	w.publish()
+	a := w.auditor()
+	a.tick()
+	if len(a.raised) != 1000 || len(a.Alarms()) != 1000 {
+		t.Errorf("%d raised, %d open", len(a.raised), len(a.Alarms()))
+	}
+	if r := w.full(nil); len(r.Findings) != 1100 {
+		t.Errorf("the command lists %d", len(r.Findings))
 	}
 }
 
@@ -516,7 +618,7 @@ func TestIncrementalIsFull(t *testing.T) {
 			w := newWorld(t, 2, 2)
 			w.random = rand.New(rand.NewPCG(seed, 3))
 			a := w.auditor()
-			a.step, a.keep = 1+uint64(w.random.IntN(9)), time.Minute
+			a.step, a.keep, a.rows = 1+uint64(w.random.IntN(9)), time.Minute, 16
 			a.restart()
 			var old []*certificate
 			for range 150 {

@@ -3,6 +3,7 @@ package reconcile_test
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
@@ -20,6 +21,7 @@ import (
 	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/audit/reconcile"
 	"github.com/mayfly-ca/mayfly/ctlog/monitor"
+	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -77,7 +79,7 @@ func newWorld(t testing.TB, logs, journals int) *world {
 // start begins a process that has the journal j.
 func (w *world) start(j int) {
 	w.t.Helper()
-	journal, err := audit.Open(audit.Config{File: w.paths[j]}, audit.Options{Now: w.now, Disk: func(f *os.File) audit.Disk { return ram{f} }})
+	journal, err := audit.Open(audit.Config{File: w.paths[j], MaxSize: "64KiB"}, audit.Options{Now: w.now, Disk: func(f *os.File) audit.Disk { return ram{f} }})
 	must(w.t, err)
 	w.journals[j], w.made[j] = journal, 0
 	w.t.Cleanup(func() {
@@ -123,6 +125,7 @@ type certificate struct {
 	serial string
 	tbs    []byte
 	scts   []audit.SCT
+	der    []byte // of the final certificate, where it matters
 }
 
 // next makes up another certificate: as much DER as an auditor reads.
@@ -133,6 +136,24 @@ func (w *world) next() *certificate {
 	}
 	serial[0] = serial[0]&0x3f | 1
 	return &certificate{serial: hex.EncodeToString(serial), tbs: tbsOf(serial, w.random.Uint64())}
+}
+
+// real makes up a certificate that can be in a log itself.
+func (w *world) real() *certificate {
+	w.t.Helper()
+	der := w.pki.Leaf(w.random.Int64(), false)
+	bare, _, err := tbs.Unlisted(der)
+	must(w.t, err)
+	leaf, err := x509.ParseCertificate(der)
+	must(w.t, err)
+	return &certificate{serial: fmt.Sprintf("%040x", leaf.SerialNumber), tbs: bare, der: der}
+}
+
+// logFinal puts a certificate itself into log l.
+func (w *world) logFinal(l int, der []byte) {
+	w.t.Helper()
+	_, err := w.logs[l].Add(ct.StaticEntry{Timestamp: uint64(w.now().UnixMilli()), Certificate: der})
+	must(w.t, err)
 }
 
 func tbsOf(serial []byte, rest uint64) []byte {
@@ -183,6 +204,9 @@ func (w *world) options(l int) monitor.Options {
 func (w *world) release(j int, c *certificate) {
 	r := w.record(c, audit.Outcome)
 	r.Result, r.Signatures, r.SCTs, r.Certificate = audit.Issued, 2, c.scts, digest("final "+c.serial)
+	if c.der != nil {
+		r.Certificate = digest(string(c.der))
+	}
 	w.made[j] += 2
 	w.write(j, r)
 }
@@ -247,6 +271,7 @@ type continuous struct {
 	orders  []reconcile.Order
 	step    uint64
 	keep    time.Duration
+	rows    uint32
 	lag     time.Duration
 }
 
@@ -261,7 +286,7 @@ func (c *continuous) restart() {
 	c.w.t.Helper()
 	var err error
 	c.Auditor, err = reconcile.NewAuditor(reconcile.AuditorOptions{
-		Every: time.Minute, Now: c.w.now, Step: c.step, Keep: c.keep, Lag: c.lag,
+		Every: time.Minute, Now: c.w.now, Step: c.step, Keep: c.keep, Lag: c.lag, Rows: c.rows,
 		Journals: func() ([]reconcile.Journal, error) { return c.w.list(), nil },
 		Load:     func() ([]byte, error) { return c.state, nil },
 		Save:     func(data []byte) error { c.state = slices.Clone(data); return nil },

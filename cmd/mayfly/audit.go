@@ -19,8 +19,8 @@ func newAudit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Verify, follow and search the journal, and hold it against the logs",
-		Long: "The journal has every decision of the CA as one line of JSON; docs/audit.md describes it. These commands only read, and work\n" +
-			"on a journal that is being written.",
+		Long: "The journal has every decision of the CA as one line of JSON; docs/audit.md describes it. All commands but clear only read,\n" +
+			"and work on a journal that is being written.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}

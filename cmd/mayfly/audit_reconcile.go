@@ -97,7 +97,7 @@ func (f *reconcileFlags) run(ctx context.Context, std streams) error {
 	if len(in.Logs) == 0 {
 		return usage("no log to read; the configuration has %s", logNamesOf(targets))
 	}
-	debug.SetGCPercent(40) // a million entries are kept at once: memory is dearer than time here
+	debug.SetGCPercent(25) // a million entries are kept at once: memory is dearer than time here
 	report, err := reconcile.Run(ctx, in)
 	if err != nil {
 		return err

@@ -146,20 +146,19 @@ func (a *auditing) install(s *system) {
 func (a *auditing) journals() ([]reconcile.Journal, error) {
 	cfg := a.in.config
 	var others []string
+	var missing error
 	if cfg.Audit.Reconcile != nil {
 		for _, pattern := range cfg.Audit.Reconcile.Journals {
 			found, err := filepath.Glob(pattern)
-			if err != nil {
-				return nil, fmt.Errorf("audit.reconcile.journals: %w", err)
-			}
-			if len(found) == 0 {
-				return nil, fmt.Errorf("audit.reconcile.journals: nothing is at %s", pattern)
+			if err != nil || len(found) == 0 {
+				missing = errors.Join(missing, err, fmt.Errorf("audit.reconcile.journals: nothing is at %s", pattern))
 			}
 			others = append(others, slices.DeleteFunc(found, isCompanion)...)
 		}
 	}
 	slices.Sort(others)
-	return journalsOf(cfg, slices.Compact(others))
+	all, err := journalsOf(cfg, slices.Compact(others))
+	return all, errors.Join(err, missing)
 }
 
 // isCompanion says that a path is a file beside a journal, or a closed segment of one: a path that is there, a dot, and more.

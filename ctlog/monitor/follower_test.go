@@ -1,6 +1,7 @@
 package monitor_test
 
 import (
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -87,7 +88,20 @@ func TestStatic(t *testing.T) {
 	s := newStatic(t)
 	server := httptest.NewServer(http.FileServer(http.Dir(s.Dir)))
 	t.Cleanup(server.Close)
+	packed := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		data, err := os.ReadFile(filepath.Join(s.Dir, filepath.FromSlash(r.URL.Path)))
+		if err != nil {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		_, _ = z.Write(data)
+		_ = z.Close()
+	}))
+	t.Cleanup(packed.Close)
 	ways := map[string]*monitor.Follower{
+		"packed":     follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Monitoring: packed.URL}, monitor.FollowerOptions{}),
 		"directory":  follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Dir: s.Dir}, monitor.FollowerOptions{}),
 		"monitoring": follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Monitoring: server.URL}, monitor.FollowerOptions{}),
 		"submission": follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Submission: server.URL + "/"}, monitor.FollowerOptions{}),
@@ -372,6 +386,12 @@ func TestHostileServer(t *testing.T) {
 					return
 				}
 			}
+		},
+		"bomb": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			z := gzip.NewWriter(w)
+			_, _ = z.Write(make([]byte, 1<<24))
+			_ = z.Close()
 		},
 		"nonsense": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
 		"hangs":    func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },

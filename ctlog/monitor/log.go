@@ -92,6 +92,18 @@ func needOrigin(o Options) error {
 // Name returns the log's name.
 func (l *Log) Name() string { return l.name }
 
+// Local reports whether the log is a directory on this machine.
+func (l *Log) Local() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, ok := l.source.(*static)
+	if !ok {
+		return false
+	}
+	_, local := s.from.(folder)
+	return local
+}
+
 // ID returns the log ID: SHA-256 of the key's SubjectPublicKeyInfo (RFC 6962 §3.2).
 func (l *Log) ID() [32]byte { return l.pin.id }
 

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -76,7 +77,7 @@ func newWeb(prefix string, t Transport) (*web, error) {
 		MaxIdleConnsPerHost:    window,
 		MaxConnsPerHost:        2 * window,
 		IdleConnTimeout:        30 * time.Second,
-		DisableCompression:     true, // a limit on bytes read is then a limit on bytes parsed
+		DisableCompression:     true, // see readBody
 		ForceAttemptHTTP2:      true,
 	}
 	if t.Certificate != nil {
@@ -113,6 +114,7 @@ func (w *web) once(ctx context.Context, path string, limit int64) (body []byte, 
 	if err != nil {
 		return nil, false, err
 	}
+	r.Header.Set("Accept-Encoding", "gzip") // and what comes is unpacked here, under the same limit
 	if w.agent != "" {
 		r.Header.Set("User-Agent", w.agent)
 	}
@@ -121,7 +123,7 @@ func (w *web) once(ctx context.Context, path string, limit int64) (body []byte, 
 		return nil, true, err
 	}
 	defer rsp.Body.Close() //nolint:errcheck // only read
-	body, err = io.ReadAll(io.LimitReader(rsp.Body, limit+1))
+	body, err = readBody(rsp, limit)
 	switch {
 	case absent(rsp.StatusCode):
 		return nil, false, fmt.Errorf("%s: the log answered %d: %w", path, rsp.StatusCode, fs.ErrNotExist)
@@ -134,6 +136,19 @@ func (w *web) once(ctx context.Context, path string, limit int64) (body []byte, 
 		return nil, false, fmt.Errorf("%s: the answer is longer than %d bytes", path, limit)
 	}
 	return body, false, nil
+}
+
+// readBody reads at most limit bytes and one, unpacked. Object stores that keep tiles compressed send them so whether asked or not.
+func readBody(rsp *http.Response, limit int64) ([]byte, error) {
+	var body io.Reader = rsp.Body
+	if strings.EqualFold(rsp.Header.Get("Content-Encoding"), "gzip") {
+		z, err := gzip.NewReader(io.LimitReader(rsp.Body, limit+1))
+		if err != nil {
+			return nil, err
+		}
+		body = z
+	}
+	return io.ReadAll(io.LimitReader(body, limit+1))
 }
 
 // absent says that there is nothing under a path. Object stores answer 403 where they do not show what there is, and servers
