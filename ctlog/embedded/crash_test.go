@@ -274,7 +274,7 @@ func TestFaults(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), strace, "-f", "-o", os.DevNull, "/bin/true").CombinedOutput(); err != nil {
 		t.Skipf("processes cannot be traced here: %s", out)
 	}
-	var total tally
+	total := tally{early: map[string]int{}}
 	t.Run("runs", func(t *testing.T) {
 		for _, call := range []string{"write", "fsync", "renameat", "openat", "close", "mkdirat", "unlinkat", "flock", "fcntl"} {
 			for _, problem := range []string{"EIO", "ENOSPC", "signal=KILL"} {
@@ -290,13 +290,19 @@ func TestFaults(t *testing.T) {
 	})
 	t.Logf("%d runs, %d injected faults, %d acknowledged entries, 0 of them lost; %d runs went on to their end, %d ended early; %d requests refused",
 		total.runs.Load(), total.injected.Load(), total.acknowledged.Load(), total.ended.Load(), total.runs.Load()-total.ended.Load(), total.refused.Load())
+	t.Logf("an open log ended early: %v", total.early)
 	if total.injected.Load() < int64(most) || total.acknowledged.Load() < int64(most) {
 		t.Error("too few faults or entries to show anything")
 	}
 }
 
 // tally is what all runs of [TestFaults] did.
-type tally struct{ runs, injected, acknowledged, ended, refused atomic.Int64 }
+type tally struct {
+	runs, injected, acknowledged, ended, refused atomic.Int64
+
+	mu    sync.Mutex
+	early map[string]int // runs of an open log that ended early, by what failed
+}
 
 // faultCase is the n-th call of each thread that fails, and every fifth of those after it for every third case.
 type faultCase struct {
@@ -371,6 +377,11 @@ func (total *tally) run(t *testing.T, c faultCase) {
 		total.injected.Add(1)
 	}
 	total.acknowledged.Add(int64(len(got)))
+	if c.attached && ended == "" {
+		total.mu.Lock()
+		total.early[c.call+" "+c.problem]++
+		total.mu.Unlock()
+	}
 	if strings.HasPrefix(ended, "end ") {
 		total.ended.Add(1)
 		var refused int64

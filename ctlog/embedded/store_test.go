@@ -228,6 +228,24 @@ func TestRotateByHand(t *testing.T) {
 	}
 }
 
+// Root makes no keys in the directory of another user, who runs the CA and could not read them.
+func TestRotateAsRoot(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("this test changes the owner of a directory, which only root may")
+	}
+	c := embedded.Config{Dir: t.TempDir(), Origin: origin}
+	if err := os.Chown(c.Dir, 4242, 4242); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.PlanShard(rotationForTest(), time.Now()); err == nil || !strings.Contains(err.Error(), "sudo -u '#4242'") {
+		t.Errorf("%v", err)
+	}
+	if files, err := os.ReadDir(c.Dir); err != nil || len(files) != 0 {
+		t.Errorf("%v %v", files, err)
+	}
+}
+
 // A shards.json that this program has not written is refused: names in it are paths.
 func TestShardsRefused(t *testing.T) {
 	t.Parallel()
