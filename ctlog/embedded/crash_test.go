@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -258,6 +259,48 @@ func TestStorageFails(t *testing.T) {
 	if size < 4 {
 		t.Errorf("%d entries", size)
 	}
+}
+
+// A disk that is full refuses entries, loses none, and takes them again once there is room. It mounts one: "make crash" runs it.
+func TestFullDisk(t *testing.T) {
+	if os.Getenv("MAYFLY_CRASH") == "" {
+		t.Skip("make crash runs this test")
+	}
+	disk := t.TempDir()
+	mount := func(options string) error {
+		return exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", options, "tmpfs", disk).Run()
+	}
+	if err := mount("size=4m"); err != nil {
+		t.Skipf("nothing can be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := exec.Command("umount", disk).Run(); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := filepath.Join(disk, "log")
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), "MAYFLY_TEST_LOG_DIR="+dir, "MAYFLY_TEST_ENTRIES=4000")
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() {
+		var free syscall.Statfs_t
+		full := func() bool { return syscall.Statfs(disk, &free) == nil && free.Bavail*uint64(free.Bsize) < 1<<20 } //nolint:gosec // a block's size
+		for deadline := time.Now().Add(15 * time.Second); !full() && time.Now().Before(deadline); {
+			time.Sleep(10 * time.Millisecond) // another process fills it
+		}
+		time.Sleep(time.Second) // for requests to be refused: nothing else tells that they were
+		if err := mount("remount,size=512m"); err != nil {
+			t.Error(err)
+		}
+	})
+	got, ended := writer(t, cmd, func(int) bool { return false })
+	var refused int
+	if n, err := fmt.Sscanf(ended, "end %d", &refused); n != 1 || err != nil || refused == 0 || len(got) < 4000 {
+		t.Errorf("%d entries, last words %q", len(got), ended)
+	}
+	proveAll(t, dir, got)
+	t.Logf("%d acknowledged entries, 0 of them lost, %d requests refused", len(got), refused)
 }
 
 // TestFaults fails system calls of a process that logs, one kind and one place after the other, and proves each time that nothing
