@@ -50,7 +50,7 @@ func remote(t *testing.T, l *ct.Log) *ctlog.Set {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
-	set, err := ctlog.New(ctlog.Options{Members: []ctlog.Member{{Name: "lab", Key: r.Key(), Submitter: r}}, Budget: 2 * time.Second, Attempt: time.Second})
+	set, err := ctlog.New(ctlog.Options{Members: []ctlog.Member{{Name: "lab", Key: r.Key(), Submitter: r}}, Policy: ctlog.PolicyConfig{Budget: 2 * time.Second, Attempt: time.Second}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,6 +289,9 @@ func TestClock(t *testing.T) {
 		}
 	}
 	now = start
+	if a, err = ca.New(ca.Options{Chain: p.Chain, Signer: p.Key, Log: log, Now: func() time.Time { return now }}); err != nil { // the old one knows a later time
+		t.Fatal(err)
+	}
 	log.now = func() { now = now.Add(2 * time.Minute) } // a log that eats the certificate's life
 	if _, err := a.Issue(t.Context(), request(t, alice())); fault.From(err).Reason != fault.LogUnavailable {
 		t.Errorf("got %v", err)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
@@ -27,7 +28,7 @@ func (l *loader) checkSettings() {
 	}
 	l.main.add(fault.Under(c.CT.check(), "ct"))
 	if c.Audit != nil {
-		l.setting(fault.BadSetting("this version has no journal", "remove the block; decisions are in the log", "audit"))
+		l.main.add(fault.Under(c.Audit.Check(), "audit"))
 	}
 }
 
@@ -89,11 +90,24 @@ func (c CT) check() error {
 		}
 		names[one.Name] = true
 	}
-	if all := len(c.Logs) + min(1, len(names)-len(c.Logs)); c.Policy.MinSCTs > max(all, 1) && c.None == nil {
-		errs = append(errs, fault.BadSetting("asks for more SCTs than there are logs", "lower it or add logs", "policy", "min_scts"))
+	policy := c.Policy.Check()
+	if policy == nil && somewhere {
+		policy = c.Policy.CheckFor(c.seats())
 	}
-	errs = append(errs, fault.Under(c.Policy.Check(), "policy"))
+	errs = append(errs, fault.Under(policy, "policy"))
 	return errors.Join(errs...)
+}
+
+// seats are the logs as the policy sees them.
+func (c CT) seats() []ctlog.Seat {
+	var all []ctlog.Seat
+	for _, one := range c.Logs {
+		all = append(all, one.Seat())
+	}
+	if c.Embedded != nil {
+		all = append(all, ctlog.Seat{Name: "embedded", Embed: true})
+	}
+	return all
 }
 
 // checkPaths looks whether what the settings name is there.
@@ -107,6 +121,12 @@ func (l *loader) lookAt(t *tree, paths []pathSetting) {
 	for _, p := range paths {
 		st, err := os.Stat(*p.at)
 		name := l.shown(*p.at)
+		if p.made && os.IsNotExist(err) {
+			if parent, e := os.Stat(filepath.Dir(*p.at)); e != nil || !parent.IsDir() {
+				t.add(fault.BadSetting("there is no directory for "+name, "make it, for the CA alone", p.path...))
+			}
+			continue
+		}
 		switch {
 		case err != nil && p.dir && os.IsNotExist(err):
 		case err != nil:
@@ -171,6 +191,12 @@ func (l *loader) checkProduction() {
 			l.setting(fault.BadSetting("plain http is not for production", fix, "ct", "logs", strconv.Itoa(i), "insecure"))
 		}
 	}
+	if a := c.Audit; a != nil && a.Syslog != nil && a.Syslog.Insecure {
+		l.setting(fault.BadSetting("records in the clear are not for production", fix, "audit", "syslog", "insecure"))
+	}
+	if a := c.Audit; a != nil && a.OTLP != nil && a.OTLP.Insecure {
+		l.setting(fault.BadSetting("records in the clear are not for production", fix, "audit", "otlp", "insecure"))
+	}
 	if l.issuers == nil {
 		return
 	}
@@ -184,9 +210,15 @@ func (l *loader) checkProduction() {
 // warn says what is allowed and should be known.
 func (l *loader) warn() {
 	c := l.config
-	l.warning(l.main, "there is no journal: decisions are in the log only", "audit")
+	if c.Audit == nil {
+		l.warning(l.main, "there is no journal: decisions are in the log only", "audit")
+	} else {
+		for _, w := range c.Audit.Warnings() {
+			l.warning(l.main, w.Problem+"; "+w.Fix, append([]string{"audit"}, w.Path...)...)
+		}
+	}
 	if c.CT.None != nil {
-		l.warning(l.main, "certificates are not logged: nobody can see what this CA signs", "ct", "none")
+		l.warning(l.main, "certificates are not logged: nobody can see what this CA signs; the reason given: "+c.CT.None.Reason, "ct", "none")
 	}
 	if c.CA.Ephemeral != nil {
 		l.warning(l.main, "the CA's key is made anew at each start: what was signed before cannot be verified any more", "ca", "ephemeral")

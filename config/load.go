@@ -44,8 +44,8 @@ func Load(path string) (*Config, []Warning, error) {
 	return l.config, l.warnings, nil
 }
 
-// Named lists the configuration file and the issuer file that it names, absolute, as far as they can be told: also where [Load]
-// fails, so that a correction is noticed.
+// Named lists the configuration file and the files that it names, absolute, as far as they can be told: also where [Load] fails,
+// so that a correction is noticed.
 func Named(path string) []string {
 	main, err := filepath.Abs(path)
 	if err != nil {
@@ -55,18 +55,14 @@ func Named(path string) []string {
 	if t, _ := l.readMain(path); t != nil {
 		l.absolute(filepath.Dir(main))
 	}
-	out := []string{main}
-	if l.config.Identity.File != "" {
-		out = append(out, l.config.Identity.File)
-	}
-	return out
+	return l.files(main)
 }
 
 // files lists main and every file, not directory, that a setting names.
 func (l *loader) files(main string) []string {
 	out := []string{main}
 	for _, p := range slices.Concat(l.paths, l.issuerPaths) {
-		if !p.dir && *p.at != "" {
+		if !p.dir && !p.made && *p.at != "" { // a journal changes all the time
 			out = append(out, *p.at)
 		}
 	}

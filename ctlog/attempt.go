@@ -5,63 +5,105 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/tbs"
 )
 
 // attempt asks one log once, verifies what it answers, and tells the breaker. It ends when the attempt's time is up, when the
-// caller leaves, or when the SCT is no longer needed.
-func (r *round) attempt(e *entrant) outcome {
+// caller leaves, or when the SCT is no longer needed; a lingering one with its time only.
+func (r *round) attempt(e *entrant, p pass) outcome {
+	ctx := r.ctx
+	if p.linger {
+		ctx = r.set.life
+	}
 	began := time.Now()
-	sct, err := r.ask(e)
+	sct, err := r.set.ask(ctx, e.member, question{r.p, r.start})
 	took := time.Since(began)
 	o := outcome{from: e, sct: sct}
-	if err == nil {
-		r.set.metrics.observe(e.Name, Accepted, took)
-		if e.breaker.succeed(r.set.now()) {
-			r.set.log.Info("log is back", "log", e.Name)
-		}
-		return o
+	if err != nil {
+		o.err = r.judge(err, took, p)
 	}
-	o.err = r.judge(err, took)
-	r.set.metrics.observe(e.Name, o.err.Result, took)
-	if o.err.Result == Abandoned {
-		e.breaker.abandon()
-		return o
-	}
-	r.set.log.Debug("attempt at log failed", "log", e.Name, "error", o.err, "seconds", took.Seconds())
-	if e.breaker.fail(r.set.now(), o.err.Error()) {
-		r.set.log.Warn("log is set aside", "log", e.Name, "error", o.err)
-	}
+	r.set.conclude(e.member, ending{failure: o.err, took: took, pass: p, overtaken: errors.Is(context.Cause(r.ctx), errEnough)})
 	return o
 }
 
-func (r *round) ask(e *entrant) (sct []byte, err error) {
-	ctx, cancel := context.WithTimeout(r.ctx, r.set.attempt)
+// ending is how an attempt ended: failure is nil for an SCT.
+type ending struct {
+	failure   *Failure
+	took      time.Duration
+	pass      pass
+	overtaken bool // if abandoned: because other logs were faster
+}
+
+// conclude counts an attempt and tells the breaker.
+func (s *Set) conclude(m *member, v ending) {
+	if v.failure == nil {
+		s.metrics.observe(m.Name, Accepted, v.took)
+		if m.breaker.succeed(s.now()) {
+			s.log.Info("log is back", "log", m.Name)
+			m.nudge() // its roots, which could not be read
+		}
+		return
+	}
+	s.metrics.observe(m.Name, v.failure.Result, v.took)
+	if v.failure.Result == Abandoned {
+		m.breaker.abandon(v.pass)
+		if v.overtaken {
+			m.breaker.overtaken()
+		}
+		return
+	}
+	s.log.Debug("attempt at log failed", "log", m.Name, "error", v.failure, "seconds", v.took.Seconds())
+	if m.breaker.fail(s.now(), v.failure) {
+		s.log.Warn("log is set aside", "log", m.Name, "error", v.failure)
+	}
+}
+
+// question is what a log is asked; start is when the request began.
+type question struct {
+	p     tbs.Precertificate
+	start time.Time
+}
+
+// ask is one call of a log and the proof of its answer.
+func (s *Set) ask(ctx context.Context, m *member, q question) (sct []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.policy.Attempt)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil { // a defect of one log is no reason to lose the process
 			sct, err = nil, fmt.Errorf("panic: %v", p)
 		}
 	}()
-	if sct, err = e.Submitter.Submit(ctx, r.p); err != nil {
+	if sct, err = m.Submitter.Submit(ctx, q.p); err != nil {
 		return nil, err
 	}
-	from := r.start
-	if r.p.NotBefore.After(from) {
-		from = r.p.NotBefore
+	from := q.start.Truncate(time.Millisecond) // the resolution of an SCT
+	if q.p.NotBefore.After(from) {
+		from = q.p.NotBefore
 	}
-	if err := e.verify(sct, r.p, span{from, r.set.now()}); err != nil {
-		return nil, &Failure{Result: Unverified, Err: err}
+	offset, err := m.verify(sct, q.p, span{from, s.now()})
+	if _, off := offsetOf(err); err == nil || off {
+		s.hear(m, true, offset)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return sct, nil
 }
 
 // judge says whose doing err is: the log's, or of those who did not wait for it.
-func (r *round) judge(err error, took time.Duration) *Failure {
+func (r *round) judge(err error, took time.Duration, p pass) *Failure {
 	f := failureOf(err)
+	if p.linger {
+		if r.set.life.Err() != nil {
+			f = &Failure{Result: Abandoned, Err: err}
+		}
+		return f
+	}
 	switch cause := context.Cause(r.ctx); {
 	case cause == nil:
 		return f
-	case errors.Is(cause, errEnough) && took >= r.set.stagger:
+	case errors.Is(cause, errEnough) && took >= r.set.policy.Stagger:
 		// Else a log that hangs would go on to delay every request, because nobody ever waits for its end.
 		return &Failure{Result: TimedOut, Err: fmt.Errorf("no answer in %s, while other logs answered", took.Round(time.Millisecond))}
 	case r.caller.Err() == nil && errors.Is(cause, context.DeadlineExceeded):

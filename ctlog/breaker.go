@@ -14,6 +14,8 @@ const (
 	// settle is how long after its last failure a log that was set aside counts as down. Were it without end, a server that
 	// gets no requests because it is not ready would never find out.
 	settle = 5 * time.Second
+	// maxHold is the longest that a log may make us wait by Retry-After, for this request or for others.
+	maxHold = 5 * time.Second
 )
 
 // breaker keeps requests away from a log that fails. It is closed (every request passes), open (none passes), or half open
@@ -21,30 +23,49 @@ const (
 type breaker struct {
 	mu       sync.Mutex
 	failures int  // in a row
+	unheard  int  // attempts in a row that were given up because other logs were faster
 	open     bool // until an attempt succeeds
-	probing  bool // the one attempt of the half-open state is under way
+	probing  bool // the one attempt of the half-open state, or the one that waits for an unheard log, is under way
 	retryAt  time.Time
+	held     time.Time // the log asked to be left alone until then
 	cause    string
+	skewed   bool      // cause is its clock, or ours
 	since    time.Time // of the present state
 	failed   time.Time // the last failure
 	worked   time.Time // the last success
 }
 
-// allow reports whether an attempt may start. Each one allowed MUST end in succeed, fail or abandon.
-func (b *breaker) allow(now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.open {
-		return true
-	}
-	if b.probing || now.Before(b.retryAt) {
-		return false
-	}
-	b.probing = true
-	return true
+// pass is the leave to make one attempt. Each MUST end in succeed, fail or abandon.
+type pass struct {
+	granted bool
+	// linger: the attempt goes on to its end even if nobody needs its SCT any more, as its result says whether the log lives.
+	linger bool
 }
 
-// ready reports whether allow would say yes, and takes nothing.
+// allow says whether an attempt may start.
+func (b *breaker) allow(now time.Time) pass {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case now.Before(b.held):
+		return pass{}
+	case !b.open && (b.unheard < tripAfter || b.probing):
+		return pass{granted: true}
+	case b.probing || now.Before(b.retryAt):
+		return pass{}
+	}
+	b.probing = true
+	return pass{granted: true, linger: true}
+}
+
+// doubtful reports whether nothing was heard of the log for some attempts, and one is under way that will tell.
+func (b *breaker) doubtful() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.probing && b.unheard >= tripAfter
+}
+
+// ready reports whether allow would say yes now or once the log may be asked again by its own words, and takes nothing.
 func (b *breaker) ready(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -59,17 +80,21 @@ func (b *breaker) succeed(now time.Time) bool {
 	if was {
 		b.since = now
 	}
-	b.open, b.probing, b.failures, b.cause, b.worked = false, false, 0, "", now
+	b.open, b.probing, b.failures, b.unheard, b.cause, b.skewed, b.worked = false, false, 0, 0, "", false, now
 	return was
 }
 
-// fail counts a failure and reports whether it opened the breaker.
-func (b *breaker) fail(now time.Time, cause string) bool {
+// fail counts a failure and reports whether it opened the breaker. One by the clock opens it at once: it would come again.
+func (b *breaker) fail(now time.Time, f *Failure) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.failures++
-	b.cause, b.failed, b.probing = cause, now, false
-	if !b.open && b.failures < tripAfter {
+	b.failures += 1 + b.unheard // it was silent before
+	b.unheard = 0
+	b.cause, b.skewed, b.failed, b.probing = f.Error(), f.Result == Skewed, now, false
+	if f.RetryAfter > 0 {
+		b.held = now.Add(min(f.RetryAfter, maxHold))
+	}
+	if !b.open && !b.skewed && b.failures < tripAfter {
 		return false
 	}
 	return b.trip(now)
@@ -83,7 +108,7 @@ func (b *breaker) silent(now time.Time, cause string) bool {
 	if !b.open && !b.worked.IsZero() && now.Sub(b.worked) < settle {
 		return false
 	}
-	b.cause, b.failed = cause, now
+	b.cause, b.skewed, b.failed = cause, false, now
 	if b.open {
 		return false // and do not put off the next try of a request
 	}
@@ -100,20 +125,38 @@ func (b *breaker) trip(now time.Time) bool {
 }
 
 // abandon takes an attempt back that says nothing about the log.
-func (b *breaker) abandon() {
+func (b *breaker) abandon(p pass) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.probing = false
+	b.probing = b.probing && !p.linger
+}
+
+// overtaken takes an attempt back that was given up because other logs were faster. Some of these in a row, and one attempt is
+// made to the end: a log that hangs would never be found out where others always answer first.
+func (b *breaker) overtaken() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unheard++
+}
+
+// forgive closes a breaker that the clock has opened.
+func (b *breaker) forgive(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.open && b.skewed {
+		b.open, b.probing, b.failures, b.cause, b.skewed, b.since = false, false, 0, "", false, now
+	}
 }
 
 // wait is how long the log is still left alone.
 func (b *breaker) wait(now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.open {
-		return 0
+	wait := max(0, b.held.Sub(now))
+	if b.open {
+		wait = max(wait, b.retryAt.Sub(now))
 	}
-	return max(0, b.retryAt.Sub(now))
+	return wait
 }
 
 func (b *breaker) isOpen() bool {

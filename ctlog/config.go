@@ -1,10 +1,15 @@
 package ctlog
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,23 +26,53 @@ type LogConfig struct {
 	PublicKey string `yaml:"public_key"`
 	// Origin is the name in the log's checkpoints, for the exported trust material.
 	Origin string `yaml:"origin"`
-	// Operator is who runs the log, for the trust material; of several logs those of different operators are asked first.
+	// Operator is who runs the log, for the trust material and policy.min_operators; of several logs those of different operators are asked first.
 	Operator string `yaml:"operator"`
 	// NotBefore is when the log begins to take entries, RFC 3339 or a date (00:00 UTC). When omitted: always. See [Member].
 	NotBefore string `yaml:"not_before"`
 	// NotAfter is when the log ends; shards must overlap by more than ten minutes. When omitted: never.
 	NotAfter string `yaml:"not_after"`
+	// LogID is the log's ID, the SHA-256 of its key, in hexadecimal or base64. It is compared with public_key: a guard against the wrong file.
+	LogID string `yaml:"log_id"`
 	// CACert is the path of PEM certificates that the log's TLS certificate must chain to, in place of the system's.
 	CACert string `yaml:"ca_cert"`
+	// ClientCertificate is for a log that asks for a TLS client certificate.
+	ClientCertificate *ClientCertificateConfig `yaml:"client_certificate"`
+	// Proxy is the URL of an HTTP or SOCKS5 proxy. When omitted: none; the environment is never asked.
+	Proxy string `yaml:"proxy"`
+	// Rate is how many submissions a second the log is sent, more than 0. A log over its rate is passed over, or waited for if nobody else is left. When omitted: no limit.
+	Rate float64 `yaml:"rate"`
+	// Embed says whether SCTs of this log may stand in certificates. false is for a log whose key is not in every client's trusted root yet: it gets each precertificate afterwards, in the background. Default: true.
+	Embed *bool `yaml:"embed"`
+	// MonitoringURL is where a static-ct log is read from, if apart from url.
+	MonitoringURL string `yaml:"monitoring_url"`
+	// MaxMergeDelay is how long the log may take to show an entry that it has promised, 1m or more. Default: 24h.
+	MaxMergeDelay time.Duration `yaml:"max_merge_delay"`
 	// Insecure allows plain http to a host that is not loopback.
 	Insecure bool `yaml:"insecure"`
 }
 
-// PolicyConfig says how many SCTs make a certificate.
-type PolicyConfig struct {
-	// MinSCTs is the number of SCTs that a certificate needs, each of another log. Default: 1.
-	MinSCTs int `yaml:"min_scts"`
+// ClientCertificateConfig is a key pair in PEM files.
+type ClientCertificateConfig struct {
+	// Certificate is the path of the certificate chain.
+	Certificate string `yaml:"certificate"`
+	// Key is the path of the private key.
+	Key string `yaml:"key"`
 }
+
+// defaultMergeDelay is what public logs promise (24 hours).
+const defaultMergeDelay = 24 * time.Hour
+
+// MergeDelay is MaxMergeDelay, or its default.
+func (c LogConfig) MergeDelay() time.Duration {
+	if c.MaxMergeDelay == 0 {
+		return defaultMergeDelay
+	}
+	return c.MaxMergeDelay
+}
+
+// Embeds reports whether SCTs of this log may stand in certificates.
+func (c LogConfig) Embeds() bool { return c.Embed == nil || *c.Embed }
 
 // Check finds what is wrong with c without opening a file or a socket: one [fault.Setting] for each.
 func (c LogConfig) Check() error {
@@ -45,7 +80,7 @@ func (c LogConfig) Check() error {
 	if strings.TrimSpace(c.Name) == "" {
 		errs = append(errs, fault.BadSetting("the log has no name", "give it a short name of your own", "name"))
 	}
-	if problem, fix := c.urlProblem(); problem != "" {
+	if problem, fix := c.urlProblem(c.URL); problem != "" {
 		errs = append(errs, fault.BadSetting(problem, fix, "url"))
 	}
 	if c.PublicKey == "" {
@@ -55,7 +90,69 @@ func (c LogConfig) Check() error {
 	if _, _, err := c.Window(); err != nil {
 		errs = append(errs, err)
 	}
+	return errors.Join(append(errs, c.checkID(), c.checkConnection(), c.checkReading())...)
+}
+
+// checkConnection checks how the log is reached.
+func (c LogConfig) checkConnection() error {
+	var errs []error
+	if pair := c.ClientCertificate; pair != nil && (pair.Certificate == "" || pair.Key == "") {
+		errs = append(errs, fault.BadSetting("needs certificate and key", "write both paths", "client_certificate"))
+	}
+	if _, err := c.proxyURL(); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Rate < 0 || math.IsInf(c.Rate, 0) || math.IsNaN(c.Rate) {
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("%g submissions a second is no rate", c.Rate), "write a number above 0, or leave it out for no limit", "rate"))
+	}
 	return errors.Join(errs...)
+}
+
+// checkReading checks what auditors use.
+func (c LogConfig) checkReading() error {
+	var errs []error
+	if problem, fix := c.urlProblem(c.MonitoringURL); c.MonitoringURL != "" && problem != "" {
+		errs = append(errs, fault.BadSetting(problem, fix, "monitoring_url"))
+	}
+	if c.MaxMergeDelay != 0 && c.MaxMergeDelay < time.Minute {
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("%s is shorter than a minute", c.MaxMergeDelay), "write what the log promises, such as 24h", "max_merge_delay"))
+	}
+	return errors.Join(errs...)
+}
+
+// proxyURL is Proxy, parsed; nil is none.
+func (c LogConfig) proxyURL() (*url.URL, error) {
+	if c.Proxy == "" {
+		return nil, nil //nolint:nilnil // nil is no proxy
+	}
+	u, err := url.Parse(c.Proxy)
+	switch {
+	case err != nil || u.Hostname() == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme):
+		return nil, fault.BadSetting("not the URL of a proxy", "write http://HOST:PORT or socks5://HOST:PORT", "proxy")
+	case u.User != nil:
+		return nil, fault.BadSetting("a password does not belong into the configuration", "use a proxy that knows this machine", "proxy")
+	}
+	return u, nil
+}
+
+func (c LogConfig) checkID() error {
+	if _, err := c.pinnedID(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// pinnedID is LogID as bytes; nil is not set.
+func (c LogConfig) pinnedID() ([]byte, error) {
+	if c.LogID == "" {
+		return nil, nil
+	}
+	for _, decode := range []func(string) ([]byte, error){hex.DecodeString, base64.StdEncoding.DecodeString} {
+		if id, err := decode(c.LogID); err == nil && len(id) == sha256.Size {
+			return id, nil
+		}
+	}
+	return nil, fault.BadSetting(fmt.Sprintf("%q is not a log ID", c.LogID), "write the SHA-256 of the log's key, in hexadecimal or base64", "log_id")
 }
 
 // Window returns the log's validity; a zero time is unbounded. Its errors are of the kind that Check returns.
@@ -71,14 +168,6 @@ func (c LogConfig) Window() (from, to time.Time, err error) {
 	return from, to, nil
 }
 
-// Check finds what is wrong with c on its own; [New] compares it with the number of logs.
-func (c PolicyConfig) Check() error {
-	if c.MinSCTs < 0 {
-		return fault.BadSetting(fmt.Sprintf("%d SCTs cannot be asked for", c.MinSCTs), "write 1 or more", "min_scts")
-	}
-	return nil
-}
-
 func parseMoment(text, key string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
@@ -92,13 +181,13 @@ func parseMoment(text, key string) (time.Time, error) {
 		"write a date such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z", key)
 }
 
-// urlProblem returns what is wrong with the URL and what to write instead, or nothing.
-func (c LogConfig) urlProblem() (problem, fix string) {
+// urlProblem returns what is wrong with a URL of the log and what to write instead, or nothing.
+func (c LogConfig) urlProblem(text string) (problem, fix string) {
 	const example = "write the log's submission prefix, for example https://ct.example.com/2026"
-	if c.URL == "" {
+	if text == "" {
 		return "the log has no url", example
 	}
-	u, err := url.Parse(c.URL)
+	u, err := url.Parse(text)
 	switch {
 	case err != nil:
 		return "the url cannot be parsed", example

@@ -1,21 +1,28 @@
 package ctlog_test
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
 // settings returns the paths of the settings in err.
@@ -59,6 +66,23 @@ func TestLogConfigCheck(t *testing.T) {
 		{"the API's path", func(c *ctlog.LogConfig) { c.URL += "/ct/v1/add-pre-chain" }, []string{"url"}},
 		{"dates", func(c *ctlog.LogConfig) { c.NotBefore, c.NotAfter = "2026-01-01", "2026-07-01T00:00:00Z" }, nil},
 		{"no dates", func(c *ctlog.LogConfig) { c.NotBefore, c.NotAfter = "yesterday", "2026-13-01" }, []string{"not_before", "not_after"}},
+		{"log ID in hexadecimal", func(c *ctlog.LogConfig) { c.LogID = strings.Repeat("0f", 32) }, nil},
+		{"log ID in base64", func(c *ctlog.LogConfig) { c.LogID = base64.StdEncoding.EncodeToString(make([]byte, 32)) }, nil},
+		{"short log ID", func(c *ctlog.LogConfig) { c.LogID = "0f0f" }, []string{"log_id"}},
+		{"proxy", func(c *ctlog.LogConfig) { c.Proxy = "socks5://127.0.0.1:1080" }, nil},
+		{"no proxy", func(c *ctlog.LogConfig) { c.Proxy = "proxy.example.com:3128" }, []string{"proxy"}},
+		{"proxy with a password", func(c *ctlog.LogConfig) { c.Proxy = "http://u:p@proxy.example.com:3128" }, []string{"proxy"}},
+		{"half a client certificate", func(c *ctlog.LogConfig) { c.ClientCertificate = &ctlog.ClientCertificateConfig{Key: "k.pem"} }, []string{"client_certificate"}},
+		{"client certificate", func(c *ctlog.LogConfig) {
+			c.ClientCertificate = &ctlog.ClientCertificateConfig{Certificate: "c.pem", Key: "k.pem"}
+		}, nil},
+		{"rate", func(c *ctlog.LogConfig) { c.Rate = 0.5 }, nil},
+		{"negative rate", func(c *ctlog.LogConfig) { c.Rate = -1 }, []string{"rate"}},
+		{"rate without end", func(c *ctlog.LogConfig) { c.Rate = math.Inf(1) }, []string{"rate"}},
+		{"monitoring", func(c *ctlog.LogConfig) {
+			c.MonitoringURL, c.MaxMergeDelay = "https://mon.example.com/2026", time.Minute
+		}, nil},
+		{"no monitoring", func(c *ctlog.LogConfig) { c.MonitoringURL, c.MaxMergeDelay = "http://mon.example.com", time.Second }, []string{"monitoring_url", "max_merge_delay"}},
 		{"wrong order", func(c *ctlog.LogConfig) { c.NotBefore, c.NotAfter = "2026-01-01", "2026-01-01" }, []string{"not_after"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -66,10 +90,10 @@ func TestLogConfigCheck(t *testing.T) {
 			c := good
 			row.change(&c)
 			err := c.Check()
-			if diff := cmp.Diff(row.want, settings(err)); diff != "" || (err == nil) != (row.want == nil) {
+			if diff := gocmp.Diff(row.want, settings(err)); diff != "" || (err == nil) != (row.want == nil) {
 				t.Errorf("%v: %s", err, diff)
 			}
-			if err != nil && strings.Contains(err.Error(), "u:p") {
+			if err != nil && strings.Contains(err.Error(), "u:p@") {
 				t.Errorf("the password is in %q", err)
 			}
 		})
@@ -109,8 +133,8 @@ func TestNewRefuses(t *testing.T) {
 		{"one name", ctlog.Options{Members: []ctlog.Member{a, same}}, "two logs have the name"},
 		{"one key", ctlog.Options{Members: []ctlog.Member{a, twin}}, "same key"},
 		{"weak key", ctlog.Options{Members: []ctlog.Member{a, weak}}, "P-224"},
-		{"more SCTs than logs", ctlog.Options{Members: []ctlog.Member{a, b}, MinSCTs: 3}, "policy.min_scts: 3 SCTs of 2 logs"},
-		{"fewer than none", ctlog.Options{Members: []ctlog.Member{a, b}, MinSCTs: -1}, "policy.min_scts: -1"},
+		{"more SCTs than logs", ctlog.Options{Members: []ctlog.Member{a, b}, Policy: ctlog.PolicyConfig{MinSCTs: 3}}, "policy.min_scts: 3 SCTs of 2 logs"},
+		{"fewer than none", ctlog.Options{Members: []ctlog.Member{a, b}, Policy: ctlog.PolicyConfig{MinSCTs: -1}}, "policy.min_scts: -1"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -171,21 +195,43 @@ func TestOpenRemoteRefuses(t *testing.T) {
 	t.Parallel()
 	key := publicPEM(t, newKey(t, elliptic.P256()).Public())
 	for _, row := range []struct {
-		name, url string
-		o         ctlog.RemoteOptions
-		want      string
+		name string
+		c    ctlog.LogConfig
+		o    ctlog.RemoteOptions
+		want string
 	}{
-		{"url", "http://ct.example.com", ctlog.RemoteOptions{PublicKeyPEM: key}, "url"},
-		{"key", "https://ct.example.com", ctlog.RemoteOptions{}, "public_key"},
-		{"CA certificates", "https://ct.example.com", ctlog.RemoteOptions{PublicKeyPEM: key, CACertPEM: []byte("x")}, "ca_cert"},
+		{"url", ctlog.LogConfig{URL: "http://ct.example.com"}, ctlog.RemoteOptions{PublicKeyPEM: key}, "url"},
+		{"key", ctlog.LogConfig{}, ctlog.RemoteOptions{}, "public_key"},
+		{"CA certificates", ctlog.LogConfig{}, ctlog.RemoteOptions{PublicKeyPEM: key, CACertPEM: []byte("x")}, "ca_cert"},
+		{"client certificate", ctlog.LogConfig{}, ctlog.RemoteOptions{PublicKeyPEM: key, ClientCertificatePEM: key, ClientKeyPEM: key}, "client_certificate"},
+		{"proxy", ctlog.LogConfig{Proxy: "nowhere"}, ctlog.RemoteOptions{PublicKeyPEM: key}, "proxy"},
+		{"log ID", ctlog.LogConfig{LogID: strings.Repeat("ab", 32)}, ctlog.RemoteOptions{PublicKeyPEM: key}, "log_id"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := ctlog.OpenRemote(ctlog.LogConfig{Name: "lab", URL: row.url}, row.o)
+			row.c.Name, row.c.URL = "lab", cmp.Or(row.c.URL, "https://ct.example.com")
+			_, err := ctlog.OpenRemote(row.c, row.o)
 			var s *fault.Setting
 			if !errors.As(err, &s) || strings.Join(s.Path, ".") != row.want {
 				t.Errorf("error is %v", err)
 			}
 		})
+	}
+}
+
+// B2: the ID that the operator wrote is compared with the key, and an error has both.
+func TestLogID(t *testing.T) {
+	t.Parallel()
+	l := ct.New(t, ct.Options{})
+	spki, err := x509.MarshalPKIXPublicKey(l.Key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, other := sha256.Sum256(spki), strings.Repeat("ab", 32)
+	for text, ok := range map[string]bool{"": true, hex.EncodeToString(id[:]): true, base64.StdEncoding.EncodeToString(id[:]): true, other: false} {
+		_, err := ctlog.OpenRemote(ctlog.LogConfig{Name: "lab", URL: l.URL(), LogID: text}, ctlog.RemoteOptions{PublicKeyPEM: l.PublicKeyPEM()})
+		if (err == nil) != ok || err != nil && (!strings.Contains(err.Error(), other) || !strings.Contains(err.Error(), hex.EncodeToString(id[:]))) {
+			t.Errorf("log_id %q: %v", text, err)
+		}
 	}
 }

@@ -20,8 +20,10 @@ const (
 	TimedOut    Result = "timed_out"   // no answer in time
 	Garbled     Result = "garbled"     // the answer is no SCT
 	Unverified  Result = "unverified"  // the SCT is not one of this log for this precertificate
+	Skewed      Result = "skewed"      // the SCT verifies but for its timestamp: the log's clock or ours is wrong
 	Failed      Result = "failed"      // anything else
 	Abandoned   Result = "abandoned"   // the caller left, or other logs were faster
+	Dropped     Result = "dropped"     // not attempted: a submission in the background for which there was no room or no log
 )
 
 // Failure is why an attempt at a log gave no SCT. Its text is for the operator: it may quote the log.

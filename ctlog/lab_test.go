@@ -13,12 +13,15 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"math"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/tbs"
@@ -213,13 +216,14 @@ func (l *logLab) member(t testing.TB, name string) ctlog.Member {
 
 func newSet(t testing.TB, o ctlog.Options) *ctlog.Set {
 	t.Helper()
-	if o.Attempt == 0 {
-		o.Attempt = 2 * time.Second
+	if o.Policy.Attempt == 0 {
+		o.Policy.Attempt = 2 * time.Second
 	}
 	s, err := ctlog.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(s.Wait)
 	return s
 }
 
@@ -228,4 +232,27 @@ type submitterFunc func(context.Context, tbs.Precertificate) ([]byte, error)
 
 func (f submitterFunc) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, error) {
 	return f(ctx, p)
+}
+
+// gauge is the value of a metric of the set, by its name and labels; NaN if there is none.
+func gauge(t testing.TB, s *ctlog.Set, name string) float64 {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(s.Collectors()...)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			key := f.GetName()
+			for _, label := range m.GetLabel() {
+				key += " " + label.GetValue()
+			}
+			if key == name {
+				return m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			}
+		}
+	}
+	return math.NaN()
 }

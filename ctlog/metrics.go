@@ -9,7 +9,8 @@ import (
 type metrics struct {
 	attempts *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
-	usable   []prometheus.Collector
+	offset   *prometheus.GaugeVec
+	states   []prometheus.Collector // of each log
 }
 
 // newMetrics makes the instruments of s. Labels are names of the configuration and the closed set of results.
@@ -23,18 +24,38 @@ func newMetrics(s *Set) *metrics {
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 4},
 		}, []string{"log"}),
 	}
+	m.offset = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "mayfly_ctlog_clock_offset_seconds", Help: "The clock of a log minus ours, by what it answered last; 0 within the time that the call took.",
+	}, []string{"log"})
 	for _, one := range s.members {
-		m.usable = append(m.usable, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "mayfly_ctlog_usable_ratio", Help: "1 if the log is asked, 0 if it is set aside because it fails.",
-			ConstLabels: prometheus.Labels{"log": one.Name},
-		}, func() float64 {
-			if ok, _, _ := one.breaker.state(s.now()); ok {
+		m.states = append(m.states, stateGauges(s, one)...)
+	}
+	return m
+}
+
+func stateGauges(s *Set, one *member) []prometheus.Collector {
+	gauge := func(name, help string, value func() bool) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{"log": one.Name}}, func() float64 {
+			if value() {
 				return 1
 			}
 			return 0
-		}))
+		})
 	}
-	return m
+	all := []prometheus.Collector{
+		gauge("mayfly_ctlog_usable_ratio", "1 if the log is asked, 0 if it is set aside because it fails, or benched.", func() bool {
+			ok, _, _ := one.breaker.state(s.now())
+			return ok && one.benchedFor() == ""
+		}),
+		gauge("mayfly_ctlog_benched_ratio", "1 if the log is not asked because it broke a promise.", func() bool { return one.benchedFor() != "" }),
+	}
+	if one.Detached {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "mayfly_ctlog_background_queue_entries", Help: "Precertificates that wait for a log whose SCTs are not embedded.",
+			ConstLabels: prometheus.Labels{"log": one.Name},
+		}, func() float64 { return float64(len(one.queue)) }))
+	}
+	return all
 }
 
 func (m *metrics) observe(log string, r Result, took time.Duration) {
@@ -42,7 +63,11 @@ func (m *metrics) observe(log string, r Result, took time.Duration) {
 	m.seconds.WithLabelValues(log).Observe(took.Seconds())
 }
 
-// Collectors returns the metrics of this set: mayfly_ctlog_attempts_total, mayfly_ctlog_attempt_seconds, mayfly_ctlog_usable_ratio.
+// drop counts a precertificate that was not sent on in the background.
+func (m *metrics) drop(log string) { m.attempts.WithLabelValues(log, string(Dropped)).Inc() }
+
+// Collectors returns the metrics of this set: mayfly_ctlog_attempts_total, mayfly_ctlog_attempt_seconds,
+// mayfly_ctlog_clock_offset_seconds, mayfly_ctlog_usable_ratio, mayfly_ctlog_benched_ratio, mayfly_ctlog_background_queue_entries.
 func (s *Set) Collectors() []prometheus.Collector {
-	return append([]prometheus.Collector{s.metrics.attempts, s.metrics.seconds}, s.metrics.usable...)
+	return append([]prometheus.Collector{s.metrics.attempts, s.metrics.seconds, s.metrics.offset}, s.metrics.states...)
 }

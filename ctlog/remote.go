@@ -1,6 +1,7 @@
 package ctlog
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/tls"
@@ -22,11 +23,10 @@ import (
 )
 
 const (
-	defaultAttempt = 4 * time.Second
-	maxSCTBody     = 64 << 10 // bytes of an answer to add-pre-chain
-	maxRootsBody   = 4 << 20  // bytes of an answer to get-roots: a public log lists some hundred roots
-	maxHeader      = 32 << 10
-	maxQuote       = 200 // bytes of an answer in an error
+	maxSCTBody   = 64 << 10 // bytes of an answer to add-pre-chain
+	maxRootsBody = 4 << 20  // bytes of an answer to get-roots: a public log lists some hundred roots
+	maxHeader    = 32 << 10
+	maxQuote     = 200 // bytes of an answer in an error
 )
 
 // RemoteOptions are what [OpenRemote] needs beside the configuration.
@@ -35,6 +35,8 @@ type RemoteOptions struct {
 	PublicKeyPEM []byte
 	// CACertPEM is the content of LogConfig.CACert; empty takes the system's roots.
 	CACertPEM []byte
+	// ClientCertificatePEM and ClientKeyPEM are the contents of LogConfig.ClientCertificate.
+	ClientCertificatePEM, ClientKeyPEM []byte
 	// Timeout bounds one call. 0 is 4 s.
 	Timeout   time.Duration
 	UserAgent string
@@ -54,16 +56,23 @@ type Remote struct {
 
 // OpenRemote prepares a client of the log c; it opens no connection. Its errors are each a [fault.Setting] of c.
 func OpenRemote(c LogConfig, o RemoteOptions) (*Remote, error) {
-	if problem, fix := c.urlProblem(); problem != "" {
+	if problem, fix := c.urlProblem(c.URL); problem != "" {
 		return nil, fault.BadSetting(problem, fix, "url")
 	}
 	key, err := ParsePublicKey(o.PublicKeyPEM)
 	if err != nil {
 		return nil, fault.BadSetting(err.Error(), "write the path of the log's public key in PEM", "public_key")
 	}
-	roots, err := parseRoots(o.CACertPEM)
+	if err := c.compareID(key); err != nil {
+		return nil, err
+	}
+	conf, err := tlsConfig(o)
 	if err != nil {
-		return nil, fault.BadSetting(err.Error(), "write the path of CA certificates in PEM", "ca_cert")
+		return nil, err
+	}
+	proxy, err := c.proxyURL()
+	if err != nil {
+		return nil, err
 	}
 	r := &Remote{key: key, timeout: o.Timeout, now: o.Now}
 	if r.timeout <= 0 {
@@ -75,7 +84,10 @@ func OpenRemote(c LogConfig, o RemoteOptions) (*Remote, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	r.transport = newTransport(roots, r.timeout)
+	r.transport = newTransport(conf, r.timeout)
+	if proxy != nil {
+		r.transport.Proxy = http.ProxyURL(proxy)
+	}
 	hc := &http.Client{Transport: bounded{r.transport}, Timeout: r.timeout, CheckRedirect: refuseRedirect}
 	r.client, err = jsonclient.New(c.URL, hc, jsonclient.Options{UserAgent: o.UserAgent, Logger: printer{o.Logger}})
 	if err != nil {
@@ -95,12 +107,45 @@ func parseRoots(pemCerts []byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-func newTransport(roots *x509.CertPool, timeout time.Duration) *http.Transport {
+// compareID holds the key against the ID that the operator wrote.
+func (c LogConfig) compareID(key crypto.PublicKey) error {
+	want, err := c.pinnedID()
+	if err != nil || want == nil {
+		return err
+	}
+	got, err := logID(key)
+	if err != nil {
+		return fault.BadSetting(err.Error(), "write the path of the log's public key in PEM", "public_key")
+	}
+	if !bytes.Equal(want, got[:]) {
+		return fault.BadSetting(fmt.Sprintf("log_id is %x, but public_key has the id %x", want, got), "write the key that belongs to this log, or correct log_id", "log_id")
+	}
+	return nil
+}
+
+// tlsConfig is whom we believe to be the log, and who we are.
+func tlsConfig(o RemoteOptions) (*tls.Config, error) {
+	roots, err := parseRoots(o.CACertPEM)
+	if err != nil {
+		return nil, fault.BadSetting(err.Error(), "write the path of CA certificates in PEM", "ca_cert")
+	}
+	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if len(o.ClientCertificatePEM)+len(o.ClientKeyPEM) > 0 {
+		pair, err := tls.X509KeyPair(o.ClientCertificatePEM, o.ClientKeyPEM)
+		if err != nil {
+			return nil, fault.BadSetting(err.Error(), "write the paths of a certificate and its private key in PEM", "client_certificate")
+		}
+		conf.Certificates = []tls.Certificate{pair}
+	}
+	return conf, nil
+}
+
+func newTransport(conf *tls.Config, timeout time.Duration) *http.Transport {
 	dial := &net.Dialer{Timeout: timeout / 2, KeepAlive: 15 * time.Second}
 	return &http.Transport{
 		Proxy:                  nil, // the environment does not decide who sees our precertificates
 		DialContext:            dial.DialContext,
-		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:        conf,
 		TLSHandshakeTimeout:    timeout / 2,
 		ResponseHeaderTimeout:  timeout,
 		MaxResponseHeaderBytes: maxHeader,
@@ -165,16 +210,27 @@ func (r *Remote) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, erro
 
 // Roots returns the DER of the roots that the log accepts (RFC 6962 §4.7). Its errors are each a [Failure].
 func (r *Remote) Roots(ctx context.Context) ([][]byte, error) {
+	roots, _, err := r.roots(ctx)
+	return roots, err
+}
+
+// roots is Roots, with the time of the answer as its Date says; zero if it does not.
+func (r *Remote) roots(ctx context.Context) ([][]byte, time.Time, error) {
 	var answer ct.GetRootsResponse
-	_, _, err := r.client.GetAndParse(ctx, ct.GetRootsPath, nil, &answer) //nolint:bodyclose // the client reads and closes it
+	rsp, _, err := r.client.GetAndParse(ctx, ct.GetRootsPath, nil, &answer) //nolint:bodyclose // the client reads and closes it
 	if err != nil {
 		var e jsonclient.RspError
 		if errors.As(err, &e) && e.StatusCode != http.StatusOK && e.StatusCode != 0 {
-			return nil, r.statusFailure(e.StatusCode, "", e.Body)
+			return nil, time.Time{}, r.statusFailure(e.StatusCode, "", e.Body)
 		}
-		return nil, callFailure(err)
+		return nil, time.Time{}, callFailure(err)
 	}
-	return decodeRoots(answer.Certificates)
+	date, err := http.ParseTime(rsp.Header.Get("Date"))
+	if err != nil {
+		date = time.Time{}
+	}
+	roots, err := decodeRoots(answer.Certificates)
+	return roots, date, err
 }
 
 // statusFailure says what an HTTP status other than 200 means for us.

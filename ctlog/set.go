@@ -6,15 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
-
-// defaultBudget leaves room below the 20 s that a request may take.
-const defaultBudget = 12 * time.Second
 
 // Submitter takes a precertificate and returns an SCT in TLS encoding (RFC 6962 §3.2): a [Remote], or a log in this process.
 // An error that is a [Failure] says whether to ask again; any other one says no.
@@ -33,65 +31,110 @@ type Member struct {
 	// lies in it (NotAfter itself excluded), and only within it: verifiers reject an SCT from outside. Where one shard follows
 	// another, the two should therefore overlap by more than the life of a certificate.
 	NotBefore, NotAfter time.Time
-	Operator            string
+	// Operator is who runs the log; "" is somebody of the log's own.
+	Operator string
+	// Rate is how many submissions a second the log is sent; 0 is no limit.
+	Rate float64
+	// Detached: SCTs of this log are not embedded, as not every verifier knows its key yet. It gets each precertificate in the
+	// background, once the others have given enough SCTs.
+	Detached bool
+	// Benched is why the log is not asked at all; "" is that it is. See [Set.Bench].
+	Benched string
 }
+
+// seat is the member as a policy sees it.
+func (m Member) seat() Seat { return Seat{Name: m.Name, Operator: m.Operator, Embed: !m.Detached} }
 
 // Options make a [Set].
 type Options struct {
-	// Members in the order in which they are asked.
+	// Members in the order in which they are asked, those with the latest NotBefore first.
 	Members []Member
-	// MinSCTs is the number of SCTs wanted, each of another member. 0 is 1.
-	MinSCTs int
-	// Budget bounds a whole Submit; 0 is 12 s. Attempt bounds one attempt at one log; 0 is 4 s. After a quarter of it, another
-	// log is asked as well.
-	Budget, Attempt time.Duration
+	// Policy says how many SCTs are wanted, and how logs are asked. TrustedRoot is not looked at.
+	Policy PolicyConfig
+	// Granted is called for every SCT that a Submit returns, before it returns. It MUST be cheap. Nil is nobody.
+	Granted func(Grant)
 	// Now is the clock that SCTs and validities are held against; nil is time.Now.
 	Now    func() time.Time
 	Logger *slog.Logger
 }
 
+// Grant is an SCT, and with it the promise of a log to show the entry.
+type Grant struct {
+	// Log is the member's name.
+	Log string
+	// SCT is in TLS encoding (RFC 6962 §3.2).
+	SCT            []byte
+	Precertificate tbs.Precertificate
+}
+
 // Set is several logs under one policy. Its methods may be called by several goroutines.
 type Set struct {
-	members         []*member
-	need            int
-	budget, attempt time.Duration
-	stagger         time.Duration
-	now             func() time.Time
-	log             *slog.Logger
-	metrics         *metrics
-	watchers        sync.WaitGroup
+	members []*member
+	ranked  []*member // those that may be embedded, in the order in which they are asked
+	policy  PolicyConfig
+	now     func() time.Time
+	log     *slog.Logger
+	granted func(Grant)
+	metrics *metrics
+	clock   clockWatch
+
+	watchers sync.WaitGroup
+	life     context.Context //nolint:containedctx // of attempts that nobody waits for
+	end      context.CancelFunc
 }
 
 type member struct {
 	Member
 	id      [32]byte
+	remote  *Remote // nil: a log in this process
 	breaker *breaker
+	bucket  *bucket
+	poke    chan struct{}           // somebody wants to know how it is
+	queue   chan tbs.Precertificate // of a detached log
 
 	mu      sync.Mutex
 	warning string
+	benched string
+	clock   testimony
 }
 
 // New makes a set. Its errors are each a [fault.Setting].
 func New(o Options) (*Set, error) {
-	s := &Set{need: max(o.MinSCTs, 1), budget: o.Budget, attempt: o.Attempt, now: o.Now, log: o.Logger}
-	if s.budget <= 0 {
-		s.budget = defaultBudget
-	}
-	if s.attempt <= 0 {
-		s.attempt = defaultAttempt
-	}
-	s.stagger = s.attempt / 4
+	s := &Set{policy: o.Policy.withDefaults(), now: o.Now, log: o.Logger, granted: o.Granted}
 	if s.now == nil {
 		s.now = time.Now
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if err := errors.Join(s.add(o.Members), (PolicyConfig{MinSCTs: o.MinSCTs}).checkFor(len(o.Members))); err != nil {
+	if s.granted == nil {
+		s.granted = func(Grant) {}
+	}
+	err := errors.Join(s.add(o.Members), fault.Under(o.Policy.Check(), "policy"))
+	if err == nil {
+		seats := make([]Seat, 0, len(o.Members))
+		for _, m := range o.Members {
+			seats = append(seats, m.seat())
+		}
+		err = fault.Under(o.Policy.CheckFor(seats), "policy")
+	}
+	if err != nil {
 		return nil, err
 	}
+	s.life, s.end = context.WithCancel(context.Background())
+	s.rank()
 	s.metrics = newMetrics(s)
 	return s, nil
+}
+
+// rank orders the logs that may be embedded: the newest shard first, so that an old one is left alone as soon as there is another.
+func (s *Set) rank() {
+	for _, m := range s.members {
+		if !m.Detached {
+			s.ranked = append(s.ranked, m)
+		}
+	}
+	slices.SortStableFunc(s.ranked, func(a, b *member) int { return b.NotBefore.Compare(a.NotBefore) })
 }
 
 // add checks the members and takes them in.
@@ -117,83 +160,15 @@ func (s *Set) add(members []Member) error {
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("logs %q and %q have the same key", other, m.Name), "name each log once"))
 		}
 		names[m.Name], keys[id] = true, m.Name
-		s.members = append(s.members, &member{Member: m, id: id, breaker: &breaker{since: began}})
+		if m.Rate < 0 {
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("log %q: a rate of %g", m.Name, m.Rate), "write a number above 0"))
+		}
+		one := &member{Member: m, id: id, breaker: &breaker{since: began}, bucket: newBucket(m.Rate, time.Now()), poke: make(chan struct{}, 1), benched: m.Benched}
+		one.remote, _ = m.Submitter.(*Remote)
+		if m.Detached {
+			one.queue = make(chan tbs.Precertificate, maxQueue)
+		}
+		s.members = append(s.members, one)
 	}
 	return errors.Join(errs...)
-}
-
-// checkFor is Check, with the number of logs known.
-func (c PolicyConfig) checkFor(logs int) error {
-	if err := c.Check(); err != nil {
-		return fault.Under(err, "policy")
-	}
-	if c.MinSCTs > logs && logs > 0 {
-		return fault.BadSetting(fmt.Sprintf("%d SCTs of %d logs: each must be of another log", c.MinSCTs, logs),
-			"name more logs, or ask for fewer SCTs", "policy", "min_scts")
-	}
-	return nil
-}
-
-// MinSCTs is the number of SCTs that a Submit returns.
-func (s *Set) MinSCTs() int { return s.need }
-
-// Status is the state of one log.
-type Status struct {
-	Name string
-	// OK is false while the log is set aside.
-	OK bool
-	// Warning is what will or may fail; Cause is why the log is not OK. Both are for the operator.
-	Warning, Cause string
-	// Since is when OK last changed.
-	Since time.Time
-}
-
-// Status returns the state of each log, in the order of the members.
-func (s *Set) Status() []Status {
-	now := s.now()
-	all := make([]Status, 0, len(s.members))
-	for _, m := range s.members {
-		ok, cause, since := m.breaker.state(now)
-		st := Status{Name: m.Name, OK: ok, Cause: cause, Warning: m.warned(), Since: since}
-		if ok && cause != "" {
-			st.Warning, st.Cause = "not asked since it failed: "+cause, ""
-		}
-		if st.Warning == "" {
-			st.Warning = m.ending(now)
-		}
-		all = append(all, st)
-	}
-	return all
-}
-
-func (m *member) warned() string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.warning
-}
-
-func (m *member) warn(text string) (changed bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	changed = m.warning != text
-	m.warning = text
-	return changed
-}
-
-// ending warns of a validity that does not hold now.
-func (m *member) ending(now time.Time) string {
-	switch {
-	case !m.NotBefore.IsZero() && now.Before(m.NotBefore):
-		return "is not asked before " + m.NotBefore.UTC().Format(time.RFC3339)
-	case !m.NotAfter.IsZero() && !now.Before(m.NotAfter):
-		return "is not asked any more: its validity ended at " + m.NotAfter.UTC().Format(time.RFC3339)
-	}
-	return ""
-}
-
-// covers reports whether the log may be asked now for a certificate that ends at notAfter.
-func (m *member) covers(now, notAfter time.Time) bool {
-	from, to := m.NotBefore, m.NotAfter
-	return (from.IsZero() || !now.Before(from) && !notAfter.Before(from)) &&
-		(to.IsZero() || now.Before(to) && notAfter.Before(to))
 }

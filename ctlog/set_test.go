@@ -71,7 +71,7 @@ func TestPolicy(t *testing.T) {
 				m.Operator = op
 				members = append(members, m)
 			}
-			s := newSet(t, ctlog.Options{Members: members, MinSCTs: row.min})
+			s := newSet(t, ctlog.Options{Members: members, Policy: ctlog.PolicyConfig{MinSCTs: row.min, Parallel: max(row.min, 1)}})
 			if diff := cmp.Diff(row.want, askedOf(t, s, p, members)); diff != "" {
 				t.Error(diff)
 			}
@@ -147,7 +147,7 @@ func TestInfeasibleAsksNobody(t *testing.T) {
 	a, b := newLog(t), newLog(t)
 	out := b.member(t, "b")
 	out.NotAfter = time.Now()
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{a.member(t, "a"), out}, MinSCTs: 2})
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{a.member(t, "a"), out}, Policy: ctlog.PolicyConfig{MinSCTs: 2}})
 	_, err := s.Submit(t.Context(), newAuthority(t).precert(t))
 	if fault.From(err).Reason != fault.LogUnavailable || a.calls.Load()+b.calls.Load() != 0 {
 		t.Errorf("error %v after %d and %d calls", err, a.calls.Load(), b.calls.Load())
@@ -193,7 +193,7 @@ func TestBudget(t *testing.T) {
 	t.Cleanup(func() { close(release) })
 	deaf := submitterFunc(func(context.Context, tbs.Precertificate) ([]byte, error) { <-release; return nil, errors.New("late") })
 	s := newSet(t, ctlog.Options{
-		Members: []ctlog.Member{{Name: "deaf", Key: newLog(t).key.Public(), Submitter: deaf}}, Attempt: 100 * time.Millisecond, Budget: 300 * time.Millisecond,
+		Members: []ctlog.Member{{Name: "deaf", Key: newLog(t).key.Public(), Submitter: deaf}}, Policy: ctlog.PolicyConfig{Attempt: 100 * time.Millisecond, Budget: 300 * time.Millisecond},
 	})
 	began := time.Now()
 	_, err := s.Submit(t.Context(), newAuthority(t).precert(t))
@@ -327,7 +327,7 @@ func TestSlowLogIsSetAside(t *testing.T) {
 	t.Parallel()
 	slow, good, p := newLog(t), newLog(t), newAuthority(t).precert(t)
 	slow.set(hang)
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{slow.member(t, "slow"), good.member(t, "good")}, Attempt: 400 * time.Millisecond})
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{slow.member(t, "slow"), good.member(t, "good")}, Policy: ctlog.PolicyConfig{Attempt: 400 * time.Millisecond, Stagger: 100 * time.Millisecond, Parallel: 1}})
 	deadline := time.Now().Add(10 * time.Second)
 	for s.Status()[0].OK && time.Now().Before(deadline) {
 		if _, err := s.Submit(t.Context(), p); err != nil {
@@ -354,7 +354,7 @@ func TestCollectors(t *testing.T) {
 	t.Parallel()
 	good, bad := newLog(t), newLog(t)
 	bad.set(status(400, ""))
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{bad.member(t, "bad"), good.member(t, "good")}})
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{bad.member(t, "bad"), good.member(t, "good")}, Policy: ctlog.PolicyConfig{Parallel: 1}})
 	if _, err := s.Submit(t.Context(), newAuthority(t).precert(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -377,6 +377,7 @@ func TestCollectors(t *testing.T) {
 	want := map[string]float64{
 		"mayfly_ctlog_attempts_total bad refused": 1, "mayfly_ctlog_attempts_total good accepted": 1, "mayfly_ctlog_attempt_seconds bad": 1,
 		"mayfly_ctlog_attempt_seconds good": 1, "mayfly_ctlog_usable_ratio bad": 1, "mayfly_ctlog_usable_ratio good": 1,
+		"mayfly_ctlog_benched_ratio bad": 0, "mayfly_ctlog_benched_ratio good": 0, "mayfly_ctlog_clock_offset_seconds good": 0,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +15,6 @@ import (
 const (
 	maxTries = 3                      // attempts at one log for one precertificate
 	backoff  = 100 * time.Millisecond // before the second attempt, at least; doubled for the third
-	maxWait  = 5 * time.Second        // a log that asks for more is not asked again for this precertificate
 )
 
 // errEnough ends attempts whose SCT is no longer needed, errHopeless those whose SCT would not suffice.
@@ -27,17 +26,22 @@ var (
 // round is one Submit. One goroutine owns it; attempts only send to results.
 type round struct {
 	set    *Set
-	caller context.Context
-	ctx    context.Context // caller's, within the budget
+	caller context.Context //nolint:containedctx // a round is one call
+	ctx    context.Context //nolint:containedctx // caller's, within the budget
 	p      tbs.Precertificate
 	start  time.Time
 	ends   time.Time // of the budget
 
 	entrants []*entrant
-	running  int
-	hedges   int // attempts beyond those that the policy needs, because others were slow
-	scts     [][]byte
+	hedges   int // attempts beyond policy.Parallel, because others were slow
+	wins     []win
 	results  chan outcome
+}
+
+// win is a verified SCT.
+type win struct {
+	from *entrant
+	sct  []byte
 }
 
 // entrant is a member as one round sees it.
@@ -45,6 +49,7 @@ type entrant struct {
 	*member
 	tries   int
 	running bool
+	linger  bool // the attempt that runs is there to find out about the log; others are asked as if it were not
 	won     bool
 	done    bool      // not to be asked (again)
 	readyAt time.Time // real time
@@ -57,55 +62,64 @@ type outcome struct {
 	err  *Failure
 }
 
-// Submit returns as many verified SCTs in TLS encoding as the policy wants, each of another log. It errs with a [fault.Error]:
-// CANCELED or DEADLINE_EXCEEDED (or the context's own cause, if that is a fault) if the caller left, else LOG_UNAVAILABLE with
-// RetryAfter, as soon as nobody is left to ask.
+// Submit returns as many verified SCTs in TLS encoding as the policy wants, each of another log, of as many operators as it
+// wants. It errs with a [fault.Error]: CANCELED or DEADLINE_EXCEEDED (or the context's own cause, if that is a fault) if the
+// caller left, NOT_READY if our clock is wrong, else LOG_UNAVAILABLE with RetryAfter, as soon as nobody is left to ask.
 func (s *Set) Submit(ctx context.Context, p tbs.Precertificate) ([][]byte, error) {
-	bounded, cancel := context.WithTimeout(ctx, s.budget)
+	if err := s.Clock(); err != nil {
+		return nil, fault.New(fault.NotReady, err, "cause", err.Error())
+	}
+	bounded, cancel := context.WithTimeout(ctx, s.policy.Budget)
 	defer cancel()
 	inner, end := context.WithCancelCause(bounded)
 	defer end(errHopeless)
 	r := &round{
-		set: s, caller: ctx, ctx: inner, p: p, start: s.now(), ends: time.Now().Add(s.budget),
-		results: make(chan outcome, len(s.members)),
+		set: s, caller: ctx, ctx: inner, p: p, start: s.now(), ends: time.Now().Add(s.policy.Budget),
+		results: make(chan outcome, len(s.ranked)),
 	}
-	for _, m := range s.members {
+	for _, m := range s.ranked {
 		e := &entrant{member: m}
-		if !m.covers(r.start, p.NotAfter) {
-			e.done, e.last = true, errors.New("its validity does not cover this certificate from now to its end")
+		if e.last = m.refusal(r.start, p.NotAfter); e.last != nil {
+			e.done = true
 		}
 		r.entrants = append(r.entrants, e)
 	}
-	scts, err := r.run()
-	if err == nil {
-		end(errEnough)
+	if err := r.run(); err != nil {
+		return nil, err
 	}
-	return scts, err
+	end(errEnough)
+	scts := make([][]byte, 0, s.policy.MinSCTs)
+	for _, w := range r.chosen() {
+		scts = append(scts, w.sct)
+		s.granted(Grant{Log: w.from.Name, SCT: w.sct, Precertificate: p})
+	}
+	s.forward(p)
+	return scts, nil
 }
 
-func (r *round) run() ([][]byte, error) {
-	hedge := time.NewTicker(r.set.stagger)
+func (r *round) run() error {
+	stagger := r.set.policy.Stagger
+	hedge := time.NewTicker(stagger)
 	defer hedge.Stop()
 	for {
 		if r.ctx.Err() != nil || !r.feasible() {
-			return nil, r.unavailable()
+			return r.unavailable()
 		}
 		r.fill()
 		retry := r.untilRetry()
-		if r.running == 0 && retry == nil {
-			return nil, r.unavailable()
+		if retry == nil && !slices.ContainsFunc(r.entrants, func(e *entrant) bool { return e.running }) {
+			return r.unavailable()
 		}
 		select {
 		case o := <-r.results:
 			r.take(o)
-			if len(r.scts) >= r.set.need {
-				return r.scts, nil
+			if r.got() >= r.set.policy.MinSCTs {
+				return nil
 			}
-			hedge.Reset(r.set.stagger)
+			hedge.Reset(stagger)
 		case <-hedge.C:
 			if e := r.next(true); e != nil {
 				r.hedges++
-				r.launch(e)
 			}
 		case <-retry:
 		case <-r.ctx.Done():
@@ -116,36 +130,46 @@ func (r *round) run() ([][]byte, error) {
 // feasible reports whether enough SCTs may still come together. If not, nobody is asked: an SCT that helps nobody is an entry
 // in a log for a certificate that never was.
 func (r *round) feasible() bool {
-	n, now := len(r.scts), r.set.now()
+	n, operators := 0, map[string]bool{}
 	for _, e := range r.entrants {
-		if e.running || !e.done && e.breaker.ready(now) {
+		_, ok := r.when(e)
+		if ok || e.running || e.won {
+			n++
+			operators[e.seat().operator()] = true
+		}
+	}
+	return n >= r.set.policy.MinSCTs && len(operators) >= r.set.policy.MinOperators
+}
+
+// underWay is how many SCTs there are or may soon be.
+func (r *round) underWay() int {
+	n := r.got()
+	for _, e := range r.entrants {
+		if e.running && !e.linger {
 			n++
 		}
 	}
-	return n >= r.set.need
+	return n
 }
 
-// fill starts attempts until those under way would do.
+// fill starts attempts until as many are under way as the policy wants at once.
 func (r *round) fill() {
-	for r.running+len(r.scts) < r.set.need+r.hedges {
-		e := r.next(false)
-		if e == nil {
+	for r.underWay() < r.set.policy.Parallel+r.hedges {
+		if r.next(false) == nil {
 			return
 		}
-		r.launch(e)
 	}
 }
 
-// next returns whom to ask now, or nil: in the order of the members, but first those whose operator has no part yet. The
-// breaker has then granted the attempt.
+// next asks one more log and returns it, or nil: in the order of the set, but first those whose operator has no part yet, and last
+// those that may be dead.
 func (r *round) next(fresh bool) *entrant {
-	now := time.Now()
-	for _, newOperator := range []bool{true, false} {
+	for _, rank := range []struct{ doubtful, taken bool }{{false, false}, {false, true}, {true, false}, {true, true}} {
 		for _, e := range r.entrants {
-			if e.running || e.done || e.readyAt.After(now) || fresh && e.tries > 0 || newOperator && r.taken(e.Operator) {
+			if e.breaker.doubtful() != rank.doubtful || fresh && e.tries > 0 || !fresh && r.spares(e) || r.taken(e) && !rank.taken {
 				continue
 			}
-			if e.breaker.allow(r.set.now()) {
+			if r.try(e) {
 				return e
 			}
 		}
@@ -153,61 +177,149 @@ func (r *round) next(fresh bool) *entrant {
 	return nil
 }
 
-func (r *round) taken(operator string) bool {
-	for _, e := range r.entrants {
-		if operator != "" && e.Operator == operator && (e.running || e.won) {
-			return true
-		}
+// try asks e, if it may be asked now.
+func (r *round) try(e *entrant) bool {
+	now := time.Now()
+	if at, ok := r.when(e); !ok || at.After(now) || !e.bucket.take(now) {
+		return false
 	}
-	return false
+	p := e.breaker.allow(r.set.now())
+	if !p.granted {
+		e.bucket.give()
+		return false
+	}
+	r.launch(e, p)
+	return true
 }
 
-func (r *round) launch(e *entrant) {
-	e.running = true
+// when says from when on (in real time) e may be asked, and whether at all.
+func (r *round) when(e *entrant) (time.Time, bool) {
+	now := r.set.now()
+	if e.done || e.running || !r.useful(e) || !e.breaker.ready(now) {
+		return time.Time{}, false
+	}
+	at := e.readyAt
+	if wait := max(e.bucket.wait(time.Now()), e.breaker.wait(now)); wait > 0 {
+		if held := time.Now().Add(wait); held.After(at) {
+			at = held
+		}
+	}
+	return at, !at.After(r.ends)
+}
+
+// spares reports whether e is left alone although there is room: it may be dead, and enough others are under way.
+func (r *round) spares(e *entrant) bool {
+	return e.breaker.doubtful() && r.underWay() >= r.set.policy.MinSCTs
+}
+
+// taken reports whether the operator of e has a part in this round.
+func (r *round) taken(e *entrant) bool {
+	return slices.ContainsFunc(r.entrants, func(o *entrant) bool {
+		return (o.running || o.won) && o.seat().operator() == e.seat().operator()
+	})
+}
+
+// operators are those whose SCTs have come.
+func (r *round) operators() map[string]bool {
+	all := map[string]bool{}
+	for _, w := range r.wins {
+		all[w.from.seat().operator()] = true
+	}
+	return all
+}
+
+// spare is how many SCTs of operators that are there already would do: the rest must be of others.
+func (r *round) spare(operators int) int {
+	return max(0, r.set.policy.MinSCTs-max(r.set.policy.MinOperators, operators))
+}
+
+// got is how many of the SCTs that came count.
+func (r *round) got() int {
+	n := len(r.operators())
+	return min(n+min(len(r.wins)-n, r.spare(n)), r.set.policy.MinSCTs)
+}
+
+// useful reports whether an SCT of e would count.
+func (r *round) useful(e *entrant) bool {
+	have := r.operators()
+	return !have[e.seat().operator()] || len(r.wins)-len(have) < r.spare(len(have))
+}
+
+// chosen are the SCTs to return, in the order in which they came: one of each operator, and others to make up the number.
+func (r *round) chosen() []win {
+	need := r.set.policy.MinSCTs
+	seen, take := map[string]bool{}, make([]bool, len(r.wins))
+	left := need
+	for _, another := range []bool{true, false} {
+		for i, w := range r.wins {
+			op := w.from.seat().operator()
+			if left == 0 || take[i] || another && seen[op] {
+				continue
+			}
+			seen[op], take[i] = true, true
+			left--
+		}
+	}
+	out := make([]win, 0, need)
+	for i, w := range r.wins {
+		if take[i] {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+func (r *round) launch(e *entrant, p pass) {
+	e.running, e.linger = true, p.linger
 	e.tries++
-	r.running++
-	go func() { r.results <- r.attempt(e) }()
+	work := func() { r.results <- r.attempt(e, p) }
+	if p.linger {
+		r.set.watchers.Go(work)
+		return
+	}
+	go work()
 }
 
-// untilRetry fires when the next log may be asked again; nil is never.
+// untilRetry fires when the next log may be asked; nil is never.
 func (r *round) untilRetry() <-chan time.Time {
-	var soonest time.Time
-	for _, e := range r.entrants {
-		if e.done || e.running || e.tries == 0 || !e.breaker.ready(r.set.now()) {
-			continue
-		}
-		if soonest.IsZero() || e.readyAt.Before(soonest) {
-			soonest = e.readyAt
-		}
-	}
-	if soonest.IsZero() || r.running+len(r.scts) >= r.set.need+r.hedges {
+	if r.underWay() >= r.set.policy.Parallel+r.hedges {
 		return nil
 	}
-	return time.After(time.Until(soonest))
+	var soonest time.Time
+	found := false
+	for _, e := range r.entrants {
+		if at, ok := r.when(e); ok && !r.spares(e) && (!found || at.Before(soonest)) {
+			soonest, found = at, true
+		}
+	}
+	if !found {
+		return nil
+	}
+	return time.After(max(time.Until(soonest), time.Millisecond))
 }
 
 func (r *round) take(o outcome) {
 	e := o.from
-	r.running--
 	e.running = false
 	if o.err == nil {
 		e.won, e.done = true, true
-		r.scts = append(r.scts, o.sct)
+		r.wins = append(r.wins, win{e, o.sct})
 		return
 	}
 	e.last = o.err
-	wait := max(backoff<<(e.tries-1), o.err.RetryAfter)
-	wait += rand.N(backoff << (e.tries - 1)) //nolint:gosec // jitter, no secret
-	e.readyAt = time.Now().Add(wait)
-	e.done = !o.err.transient() || e.tries >= maxTries || o.err.RetryAfter > maxWait || e.readyAt.After(r.ends)
+	e.readyAt = time.Now().Add(retryWait(e.tries, o.err))
+	e.done = !o.err.transient() || e.tries >= maxTries || o.err.RetryAfter > maxHold
 }
 
 // unavailable is the error of a round that ended without enough SCTs.
 func (r *round) unavailable() error {
-	s := &shortfall{got: len(r.scts), need: r.set.need}
 	if err := r.caller.Err(); err != nil {
 		return callerLeft(r.caller, err)
 	}
+	if err := r.set.Clock(); err != nil {
+		return fault.New(fault.NotReady, err, "cause", err.Error())
+	}
+	s := &shortfall{got: r.got(), need: r.set.policy.MinSCTs}
 	wait := time.Duration(0)
 	for _, e := range r.entrants {
 		s.logs = append(s.logs, e.complaint(r.set.now()))
@@ -242,6 +354,9 @@ func (e *entrant) complaint(now time.Time) error {
 	case !ok:
 		return fmt.Errorf("log %s: set aside: %s", e.Name, cause)
 	}
+	if e.bucket.wait(time.Now()) > 0 {
+		return fmt.Errorf("log %s: over its rate of %g a second", e.Name, e.Rate)
+	}
 	return fmt.Errorf("log %s: not asked", e.Name)
 }
 
@@ -251,7 +366,7 @@ func (e *entrant) nextChance(now time.Time) time.Duration {
 	if errors.As(e.last, &f) && f.RetryAfter > 0 {
 		return f.RetryAfter
 	}
-	return e.breaker.wait(now)
+	return max(e.breaker.wait(now), e.bucket.wait(time.Now()))
 }
 
 // shortfall is the private cause of LOG_UNAVAILABLE.

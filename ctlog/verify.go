@@ -8,33 +8,38 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// skew is how far a log's clock may be from ours.
-const skew = 60 * time.Second
-
 // span is when an SCT may have been made.
 type span struct{ from, to time.Time }
 
-// verify proves that raw is an SCT of m over p, made in the span: version 1, log ID, signature with the pinned key, time.
-func (m *member) verify(raw []byte, p tbs.Precertificate, when span) error {
+// verify proves that raw is an SCT of m over p: version 1, log ID, signature with the pinned key, and the time, which it
+// returns as the offset from the span. Its error is a [Failure].
+func (m *member) verify(raw []byte, p tbs.Precertificate, when span) (offset time.Duration, err error) {
 	s, err := tbs.ParseSCT(raw)
 	if err != nil {
-		return err
+		return 0, &Failure{Result: Unverified, Err: err}
 	}
 	if s.LogID != m.id {
-		return fmt.Errorf("the SCT has the log id %x; the pinned key has %x", s.LogID, m.id)
+		return 0, &Failure{Result: Unverified, Err: fmt.Errorf("the SCT has the log id %x; the pinned key has %x", s.LogID, m.id)}
 	}
 	if err := s.Verify(m.Key, p.Entry); err != nil {
-		return err
+		return 0, &Failure{Result: Unverified, Err: err}
 	}
 	t := s.Time()
-	if from := when.from.Add(-skew); t.Before(from) {
-		return fmt.Errorf("the SCT is of %s, before %s", t.Format(time.RFC3339), from.UTC().Format(time.RFC3339))
-	}
-	if to := when.to.Add(skew); t.After(to) {
-		return fmt.Errorf("the SCT is of %s, after %s", t.Format(time.RFC3339), to.UTC().Format(time.RFC3339))
+	offset = when.offset(t)
+	if offset < -skew || offset > skew {
+		return offset, skewed(offset, t, when)
 	}
 	if !m.NotBefore.IsZero() && t.Before(m.NotBefore) || !m.NotAfter.IsZero() && !t.Before(m.NotAfter) {
-		return errors.New("the SCT is from outside the log's validity")
+		return offset, &Failure{Result: Unverified, Err: errors.New("the SCT is from outside the log's validity")}
 	}
-	return nil
+	return offset, nil
+}
+
+// skewed is the failure of an SCT that is too far outside of the span.
+func skewed(offset time.Duration, t time.Time, when span) *Failure {
+	text := "after " + when.to.Add(skew).UTC().Format(time.RFC3339)
+	if offset < 0 {
+		text = "before " + when.from.Add(-skew).UTC().Format(time.RFC3339)
+	}
+	return &Failure{Result: Skewed, Err: &skewError{fmt.Errorf("the SCT is of %s, %s", t.Format(time.RFC3339), text), offset}}
 }

@@ -54,6 +54,7 @@ type world struct {
 	logs     *buffer
 	key      *ecdsa.PrivateKey
 	verifier *oidc.Verifier
+	core     *server.Core
 }
 
 type buffer struct {
@@ -85,7 +86,7 @@ func newWorldWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *
 	logger := slog.New(slog.NewJSONHandler(w.logs, nil))
 	remote, err := ctlog.OpenRemote(ctlog.LogConfig{Name: "lab", URL: w.log.URL(), PublicKey: "-"}, ctlog.RemoteOptions{PublicKeyPEM: w.log.PublicKeyPEM()})
 	must(t, err)
-	set, err := ctlog.New(ctlog.Options{Members: []ctlog.Member{{Name: "lab", Key: remote.Key(), Submitter: remote}}, Budget: 2 * time.Second, Attempt: time.Second})
+	set, err := ctlog.New(ctlog.Options{Members: []ctlog.Member{{Name: "lab", Key: remote.Key(), Submitter: remote}}, Policy: ctlog.PolicyConfig{Budget: 2 * time.Second, Attempt: time.Second}})
 	must(t, err)
 	authority, err := ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: set, Backdate: 30 * time.Second, Logger: logger})
 	must(t, err)
@@ -97,7 +98,8 @@ func newWorldWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *
 	must(t, err)
 	w.srv, err = server.New(server.Options{Logger: logger, Limits: server.Limits{Drain: time.Second}})
 	must(t, err)
-	w.srv.SetCore(&server.Core{Issuers: w.verifier, Keys: keys, Authority: authority, Generation: 7, Digest: "abc"})
+	w.core = &server.Core{Issuers: w.verifier, Keys: keys, Authority: authority, Generation: 7, Digest: "abc"}
+	w.srv.SetCore(w.core)
 	var l server.Listeners
 	l.HTTP, err = net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -377,7 +379,7 @@ func TestDependencyFaults(t *testing.T) {
 		{"log hangs", func(w *world) { w.log.SetFault(ct.Hang) }, "LOG_UNAVAILABLE"},
 		{"log signs wrong", func(w *world) { w.log.SetFault(ct.BadSignature) }, "LOG_UNAVAILABLE"},
 		{"log of another id", func(w *world) { w.log.SetFault(ct.OtherLog) }, "LOG_UNAVAILABLE"},
-		{"log of tomorrow", func(w *world) { w.log.SetFault(ct.Future) }, "LOG_UNAVAILABLE"},
+		{"log of tomorrow", func(w *world) { w.log.SetFault(ct.Future) }, "NOT_READY"}, // as far as the only log can tell, it is our clock
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

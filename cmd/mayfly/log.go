@@ -43,15 +43,15 @@ func (f *logFlags) register(cmd *cobra.Command) {
 	fl.BoolVar(&f.json, "json", false, "print JSON")
 }
 
-// target is one log to read.
-type target struct {
+// logTarget is one log to read.
+type logTarget struct {
 	embedded.Shard
 	reader *embedded.Reader
 	dir    string // "" for a remote one
 }
 
 // targets opens the logs that the flags and the argument name. It asks a remote one for its checkpoint, to learn its origin.
-func (f *logFlags) targets(ctx context.Context, args []string) ([]target, error) {
+func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, error) {
 	named := 0
 	for _, one := range []string{f.config, f.dir, strings.Join(args, "")} {
 		if one != "" {
@@ -72,13 +72,13 @@ func (f *logFlags) targets(ctx context.Context, args []string) ([]target, error)
 	if err != nil {
 		return nil, err
 	}
-	var out []target
+	var out []logTarget
 	for _, s := range shards {
 		key, err := loadLogKey(cmp.Or(f.publicKey, c.PublicKeyFile(s)))
 		if err != nil {
 			return nil, err
 		}
-		t := target{Shard: s, dir: c.ShardDir(s)}
+		t := logTarget{Shard: s, dir: c.ShardDir(s)}
 		if t.reader, err = embedded.NewReader(embedded.Dir(t.dir), s.Origin, key); err != nil {
 			return nil, err
 		}
@@ -110,7 +110,7 @@ func embeddedOf(path string) (embedded.Config, error) {
 	return *cfg.CT.Embedded, nil
 }
 
-func (f *logFlags) remote(ctx context.Context, url string) ([]target, error) {
+func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) {
 	if f.publicKey == "" {
 		return nil, usage("--public-key is missing; nothing of a remote log can be believed without its key")
 	}
@@ -122,7 +122,7 @@ func (f *logFlags) remote(ctx context.Context, url string) ([]target, error) {
 	if err != nil {
 		return nil, usage("%v", err)
 	}
-	t := target{Shard: embedded.Shard{Origin: f.origin}}
+	t := logTarget{Shard: embedded.Shard{Origin: f.origin}}
 	if t.Origin == "" {
 		if t.Origin, err = embedded.OriginOf(ctx, source); err != nil {
 			return nil, err
@@ -131,7 +131,7 @@ func (f *logFlags) remote(ctx context.Context, url string) ([]target, error) {
 	if t.reader, err = embedded.NewReader(source, t.Origin, key); err != nil {
 		return nil, err
 	}
-	return []target{t}, nil
+	return []logTarget{t}, nil
 }
 
 func loadLogKey(name string) (any, error) {
@@ -147,15 +147,15 @@ func loadLogKey(name string) (any, error) {
 }
 
 // progress is one line on a terminal that is written over; elsewhere it is nothing.
-type progress struct {
+type logProgress struct {
 	w    io.Writer
 	on   bool
 	last time.Time
 }
 
-func newProgress(w io.Writer) *progress { return &progress{w: w, on: isTerminal(w)} }
+func newLogProgress(w io.Writer) *logProgress { return &logProgress{w: w, on: isTerminal(w)} }
 
-func (p *progress) show(what string, done, all uint64) {
+func (p *logProgress) show(what string, done, all uint64) {
 	if !p.on || time.Since(p.last) < 100*time.Millisecond && done < all {
 		return
 	}
@@ -163,14 +163,14 @@ func (p *progress) show(what string, done, all uint64) {
 	fmt.Fprintf(p.w, "\r\x1b[K%s: %d of %d entries", what, done, all)
 }
 
-func (p *progress) clear() {
+func (p *logProgress) clear() {
 	if p.on && !p.last.IsZero() {
 		fmt.Fprint(p.w, "\r\x1b[K")
 	}
 }
 
-// moment prints a time of a table; a zero time is unbounded.
-func moment(t time.Time) string {
+// logMoment prints a time of a table; a zero time is unbounded.
+func logMoment(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}

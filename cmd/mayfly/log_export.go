@@ -97,7 +97,7 @@ func (f *logExportFlags) run(ctx context.Context, args []string, std streams) (e
 		w = file
 	}
 	buffered := bufio.NewWriterSize(w, 1<<16)
-	p := newProgress(std.err)
+	p := newLogProgress(std.err)
 	if f.out == "" {
 		p.on = false // it would stand among the entries
 	}
@@ -139,7 +139,7 @@ type exportedEntry struct {
 	Problem       string    `json:"problem,omitempty"` // why fields are missing
 }
 
-func (f *logExportFlags) write(w io.Writer, t target, e monitor.Entry) error {
+func (f *logExportFlags) write(w io.Writer, t logTarget, e monitor.Entry) error {
 	der := e.Content
 	if e.Precert {
 		der = e.Precertificate

@@ -28,7 +28,7 @@ func newLogFsck() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p := newProgress(cmd.ErrOrStderr())
+			p := newLogProgress(cmd.ErrOrStderr())
 			reports, err := fsck(cmd.Context(), targets, p)
 			p.clear()
 			if err != nil {
@@ -51,7 +51,7 @@ type fsckReport struct {
 	Findings     []embedded.Finding `json:"findings"`
 }
 
-func fsck(ctx context.Context, targets []target, p *progress) ([]fsckReport, error) {
+func fsck(ctx context.Context, targets []logTarget, p *logProgress) ([]fsckReport, error) {
 	var out []fsckReport
 	for _, t := range targets {
 		r := fsckReport{Log: t.reader.String(), Origin: t.Origin, Findings: []embedded.Finding{}}
@@ -97,7 +97,7 @@ func writeFsck(w io.Writer, reports []fsckReport, asJSON bool) error {
 		if n := len(r.Findings); n > 0 {
 			found = st.red(fmt.Sprint(n))
 		}
-		g.add(r.Log, r.Origin, fmt.Sprint(r.Entries), moment(r.Checkpoint), fmt.Sprint(len(r.Cosignatures)), found)
+		g.add(r.Log, r.Origin, fmt.Sprint(r.Entries), logMoment(r.Checkpoint), fmt.Sprint(len(r.Cosignatures)), found)
 	}
 	if err := g.write(w, st); err != nil {
 		return err

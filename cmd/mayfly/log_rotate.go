@@ -91,7 +91,7 @@ func (f *logRotateFlags) print(w io.Writer, shards []embedded.Shard) error {
 		if name == "" {
 			name = "(first)"
 		}
-		g.add(name, s.Origin, "/ct"+s.Path()+"/", moment(s.NotBefore), moment(s.NotAfter), id)
+		g.add(name, s.Origin, "/ct"+s.Path()+"/", logMoment(s.NotBefore), logMoment(s.NotAfter), id)
 	}
 	if err := g.write(w, st); err != nil {
 		return err

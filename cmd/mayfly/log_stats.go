@@ -31,7 +31,7 @@ func newLogStats() *cobra.Command {
 				return err
 			}
 			var all []logStats
-			p := newProgress(cmd.ErrOrStderr())
+			p := newLogProgress(cmd.ErrOrStderr())
 			for _, t := range targets {
 				s, err := count(cmd.Context(), t, p)
 				if err != nil {
@@ -73,7 +73,7 @@ type diskStats struct {
 	Partial int   `json:"partial_tiles"`
 }
 
-func count(ctx context.Context, t target, p *progress) (logStats, error) {
+func count(ctx context.Context, t logTarget, p *logProgress) (logStats, error) {
 	s := logStats{
 		Log: t.reader.String(), Origin: t.Origin, NotBefore: t.NotBefore, NotAfter: t.NotAfter, Closed: t.Closed,
 		ByDay: map[string]int{}, ByIssuer: map[string]int{},
@@ -149,13 +149,13 @@ func printStats(w io.Writer, all []logStats) error {
 		t.add("log", s.Log)
 		t.add("origin", s.Origin)
 		t.add("entries", fmt.Sprint(s.Entries))
-		t.add("checkpoint", moment(s.Checkpoint))
-		t.add("validity", moment(s.NotBefore)+" to "+moment(s.NotAfter))
+		t.add("checkpoint", logMoment(s.Checkpoint))
+		t.add("validity", logMoment(s.NotBefore)+" to "+logMoment(s.NotAfter))
 		if !s.Closed.IsZero() {
-			t.add("closed", moment(s.Closed))
+			t.add("closed", logMoment(s.Closed))
 		}
-		t.add("first entry", moment(s.First))
-		t.add("last entry", moment(s.Last))
+		t.add("first entry", logMoment(s.First))
+		t.add("last entry", logMoment(s.Last))
 		if d := s.Disk; d != nil {
 			t.add("on disk", fmt.Sprintf("%d bytes in %d files, %d of them partial tiles", d.Bytes, d.Files, d.Partial))
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca"
@@ -23,13 +24,17 @@ type material struct {
 	logs   []remoteLog
 	// retired are chains that this process has issued under, and that no setting names any more. They are in trust too.
 	retired [][]*x509.Certificate
+	// trustedRoot is the SHA-256 of ct.policy.trusted_root.
+	trustedRoot [32]byte
 }
 
 type remoteLog struct {
 	config   ctlog.LogConfig
 	remote   *ctlog.Remote
 	from, to time.Time
-	files    [2][]byte // key and CA as they were read
+	files    [4][]byte // key, CA, client certificate and its key as they were read
+	// published is when the published trusted root believes the log, if one is configured.
+	published *window
 }
 
 // load reads the files. It opens no socket.
@@ -59,7 +64,7 @@ func loadAround(cfg *config.Config, chain []*x509.Certificate, signer crypto.Sig
 		m.trust = append(m.trust, chain)
 	}
 	for _, l := range cfg.CT.Logs {
-		r, err := openLog(l)
+		r, err := openLog(l, cfg.CT.Policy)
 		if err != nil {
 			return nil, fmt.Errorf("ct.logs: log %s: %w", l.Name, err)
 		}
@@ -100,22 +105,28 @@ func loadChain(name string) ([]*x509.Certificate, error) {
 	return chain, nil
 }
 
-func openLog(l ctlog.LogConfig) (remoteLog, error) {
-	key, err := readInput(nil, l.PublicKey)
-	if err != nil {
-		return remoteLog{}, err
+func openLog(l ctlog.LogConfig, policy ctlog.PolicyConfig) (remoteLog, error) {
+	r := remoteLog{config: l}
+	names := [4]string{l.PublicKey, l.CACert}
+	if pair := l.ClientCertificate; pair != nil {
+		names[2], names[3] = pair.Certificate, pair.Key
 	}
-	o := ctlog.RemoteOptions{PublicKeyPEM: key, UserAgent: userAgent()}
-	if l.CACert != "" {
-		if o.CACertPEM, err = readInput(nil, l.CACert); err != nil {
+	var err error
+	for i, name := range names {
+		if name == "" {
+			continue
+		}
+		if r.files[i], err = readInput(nil, name); err != nil {
 			return remoteLog{}, err
 		}
 	}
-	r := remoteLog{config: l, files: [2][]byte{key, o.CACertPEM}}
 	if r.from, r.to, err = l.Window(); err != nil {
 		return remoteLog{}, err
 	}
-	r.remote, err = ctlog.OpenRemote(l, o)
+	r.remote, err = ctlog.OpenRemote(l, ctlog.RemoteOptions{
+		PublicKeyPEM: r.files[0], CACertPEM: r.files[1], ClientCertificatePEM: r.files[2], ClientKeyPEM: r.files[3],
+		Timeout: policy.AttemptOrDefault(), UserAgent: userAgent(),
+	})
 	return r, err
 }
 
@@ -124,6 +135,20 @@ func (m *material) roots() []*x509.Certificate {
 	roots := []*x509.Certificate{m.chain[len(m.chain)-1]}
 	for _, chain := range m.trust {
 		roots = append(roots, chain[len(chain)-1])
+	}
+	return roots
+}
+
+// issuingRoots are the roots of the chains that certificates may be issued under, the active one first. Chains that this process
+// has left, and those that have expired, are only for verifiers.
+func (m *material) issuingRoots() []*x509.Certificate {
+	roots := []*x509.Certificate{m.chain[len(m.chain)-1]}
+	for _, chain := range m.trust {
+		root := chain[len(chain)-1]
+		old := slices.ContainsFunc(m.retired, func(gone []*x509.Certificate) bool { return sameChain(gone, chain) })
+		if !old && time.Now().Before(chain[0].NotAfter) && !slices.ContainsFunc(roots, root.Equal) {
+			roots = append(roots, root)
+		}
 	}
 	return roots
 }
@@ -158,6 +183,9 @@ func prove(cfg *config.Config) (*material, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The signature of this trial stands in no journal: what checks a configuration has none open, and may run beside a CA that
+	// holds it. It is over a poisoned precertificate for a name that nobody can have, which is thrown away. A server that starts
+	// makes its own trial later, and journals that.
 	if _, err := ca.New(ca.Options{Chain: m.chain, Signer: m.signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()}); err != nil {
 		return nil, fmt.Errorf("ca: %w", err)
 	}
@@ -166,24 +194,43 @@ func prove(cfg *config.Config) (*material, error) {
 			return nil, fmt.Errorf("ct.embedded: %w", err)
 		}
 	}
-	if members := m.members(); len(members) > 0 {
-		needed := cfg.CT.Policy.MinSCTs
-		if cfg.CT.Embedded != nil {
-			needed = min(needed, len(members)) // the one in this process is not open yet
-		}
-		if _, err := ctlog.New(ctlog.Options{Members: members, MinSCTs: needed}); err != nil {
-			return nil, fmt.Errorf("ct: %w", err)
-		}
+	if err := m.publish(cfg); err != nil {
+		return nil, err
+	}
+	if err := m.tryPolicy(cfg); err != nil {
+		return nil, fmt.Errorf("ct: %w", err)
 	}
 	return m, nil
+}
+
+// tryPolicy makes a set of the logs that are open already; config has compared the policy with all of them.
+func (m *material) tryPolicy(cfg *config.Config) error {
+	members := m.members()
+	if len(members) == 0 {
+		return nil
+	}
+	policy := cfg.CT.Policy
+	if cfg.CT.Embedded != nil { // the one in this process is not open yet
+		policy = ctlog.PolicyConfig{}
+		for i := range members {
+			members[i].Detached = false
+		}
+	}
+	_, err := ctlog.New(ctlog.Options{Members: members, Policy: policy})
+	return err
 }
 
 // members are the remote logs.
 func (m *material) members() []ctlog.Member {
 	members := make([]ctlog.Member, 0, len(m.logs)+1)
 	for _, l := range m.logs {
+		w := window{l.from, l.to}
+		if l.published != nil {
+			w = w.within(*l.published)
+		}
 		members = append(members, ctlog.Member{
-			Name: l.config.Name, Key: l.remote.Key(), Submitter: l.remote, NotBefore: l.from, NotAfter: l.to, Operator: l.config.Operator,
+			Name: l.config.Name, Key: l.remote.Key(), Submitter: l.remote, NotBefore: w.from, NotAfter: w.to, Operator: l.config.Operator,
+			Rate: l.config.Rate, Detached: !l.config.Embeds(),
 		})
 	}
 	return members

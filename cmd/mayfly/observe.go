@@ -1,9 +1,9 @@
 package main
 
 import (
-	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -34,6 +34,10 @@ func (s *system) checks() []server.Check {
 			return server.Health{OK: h.OK, Warning: h.Warning, Cause: h.Cause}
 		}},
 		{Name: "ct", Ask: s.logHealth},
+		{Name: "clock", Ask: s.clockHealth},
+	}
+	if s.ledger.journal != nil {
+		out = append(out, s.ledger.check())
 	}
 	if s.embedded != nil {
 		out = append(out, s.shardChecks()...)
@@ -56,6 +60,9 @@ func (s *system) logHealth() server.Health {
 	if s.logs == nil {
 		return server.Health{OK: true, Warning: "certificates are not logged (ct.none): " + s.noLog}
 	}
+	if err := s.logs.Health(); err != nil {
+		return server.Health{Cause: err.Error()}
+	}
 	var down []string
 	all := slices.DeleteFunc(s.logs.Status(), func(st ctlog.Status) bool { return s.idle(st.Name) })
 	for _, st := range all {
@@ -65,13 +72,28 @@ func (s *system) logHealth() server.Health {
 			down = append(down, st.Name+": "+st.Cause)
 		}
 	}
-	switch {
-	case len(all)-len(down) < s.logs.MinSCTs():
-		return server.Health{Cause: fmt.Sprintf("%d of %d logs answer, %d are needed; %s", len(all)-len(down), len(all), s.logs.MinSCTs(), strings.Join(down, "; "))}
-	case len(down) > 0:
-		return server.Health{OK: true, Warning: strings.Join(down, "; ")}
+	return server.Health{OK: true, Warning: strings.Join(down, "; ")}
+}
+
+// clockHealth is whether this machine's clock is good enough to issue.
+func (s *system) clockHealth() server.Health {
+	err := s.clock.Check(time.Now())
+	if err == nil && s.logs != nil {
+		err = s.logs.Clock()
+	}
+	if err != nil {
+		return server.Health{Cause: err.Error()}
 	}
 	return server.Health{OK: true}
+}
+
+// noneGauge says whether certificates go without a log.
+func (s *system) noneGauge() prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_ct_none_ratio", Help: "1 if certificates are issued without a log (ct.none), 0 if every one is logged."})
+	if s.logs == nil {
+		g.Set(1)
+	}
+	return g
 }
 
 func (s *system) oneLog(name string) server.Health {

@@ -212,10 +212,13 @@ func TestCheckIsStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.replace(t, "junk/log.key.pem", []byte("junk"))
+	s.replace(t, "other.json", rootWithoutLogs(t, pki.New(pki.Options{})))
 	head, _, _ := strings.Cut(good, "ct:\n")
 	for name, text := range map[string]string{
 		"good": good, "one key, two logs": twice, "key of the embedded log": head + "ct:\n  embedded: {dir: junk, origin: x.example.com/ct}\n",
-		"wrong": good + "nonsense: 1\n", "no chain": strings.Replace(good, "chain.pem", "ct.pem", 1),
+		"log that is not published": good + "  policy: {trusted_root: other.json}\n", "too many operators": good + "  policy: {min_scts: 2, min_operators: 2}\n",
+		"log of another id": strings.Replace(good, "name: lab", "log_id: "+strings.Repeat("ab", 32)+", name: lab", 1),
+		"wrong":             good + "nonsense: 1\n", "no chain": strings.Replace(good, "chain.pem", "ct.pem", 1),
 	} {
 		s.replace(t, "try.yaml", []byte(text))
 		_, errCheck := runIn(s.dir, "config", "check", "--config", "try.yaml")

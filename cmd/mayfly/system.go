@@ -34,7 +34,9 @@ type system struct {
 	logs      *ctlog.Set      // nil with ct.none
 	embedded  *embedded.Store // nil without ct.embedded
 	authority *ca.Authority
-	noLog     string // the reason of ct.none
+	ledger    ledger
+	clock     *ca.Clock // of the process
+	noLog     string    // the reason of ct.none
 
 	logsKey, authorityKey [32]byte           // of what logs and authority were made from
 	stopLogs              context.CancelFunc // ends what watches logs; nil: not started
@@ -43,7 +45,10 @@ type system struct {
 // assemble builds the parts from the loaded material, innermost first. The trial inside [ca.New] proves that they can issue.
 // Parts of old are taken over where nothing about them has changed; old stays as it is, and may be nil.
 func assemble(ctx context.Context, in instance, m *material, old *system) (_ *system, err error) {
-	s := &system{config: in.config, material: m}
+	s := &system{config: in.config, material: m, ledger: in.ledger, clock: ca.NewClock(nil)}
+	if old != nil {
+		s.clock = old.clock
+	}
 	defer func() {
 		if err != nil && old == nil {
 			err = errors.Join(err, s.close())
@@ -112,12 +117,15 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 		return nil
 	}
 	var shards []embedded.OpenShard
-	keys := []any{ct.Policy, s.material.chain[len(s.material.chain)-1].Raw}
+	keys := []any{ct.Policy, s.material.trustedRoot}
 	if s.embedded != nil {
 		shards = s.embedded.Open()
 	}
 	for _, one := range shards {
 		keys = append(keys, one.Shard)
+	}
+	for _, root := range s.material.issuingRoots() {
+		keys = append(keys, root.Raw)
 	}
 	for _, l := range s.material.logs {
 		keys = append(keys, l.config, l.files)
@@ -136,7 +144,11 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 			Operator: embeddedOperator, // two SCTs of two shards are not what a policy of two wants
 		})
 	}
-	s.logs, err = ctlog.New(ctlog.Options{Members: members, MinSCTs: ct.Policy.MinSCTs, Logger: in.log})
+	benched := in.auditing.benched()
+	for i := range members {
+		members[i].Benched = benched[members[i].Name]
+	}
+	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Granted: in.auditing.granted, Logger: in.log})
 	return err
 }
 
@@ -161,11 +173,13 @@ func (s *system) openAuthority(in instance, old *system) (err error) {
 		return nil
 	}
 	var log ca.Log // stays nil with ct.none
+	var ready func() error
 	if s.logs != nil {
-		log = s.logs
+		log, ready = s.logs, s.logs.Clock
 	}
 	s.authority, err = ca.New(ca.Options{
-		Chain: m.chain, Signer: m.signer, Log: log, Trust: m.trust, Backdate: in.config.CA.BackdateOrDefault(), Logger: in.log,
+		Chain: m.chain, Signer: m.signer, Log: log, Ready: ready, Clock: s.clock, Trust: m.trust, Backdate: in.config.CA.BackdateOrDefault(), Logger: in.log,
+		Trial: in.ledger.trial, Signatures: in.ledger.signatures,
 	})
 	return err
 }
@@ -185,7 +199,8 @@ func (s *system) start(ctx context.Context) {
 	if s.logs != nil && s.stopLogs == nil {
 		own, cancel := context.WithCancel(ctx)
 		s.stopLogs = cancel
-		s.logs.Watch(own, s.material.chain[len(s.material.chain)-1])
+		roots := s.material.issuingRoots()
+		s.logs.Watch(own, roots[0], roots[1:]...)
 	}
 }
 
@@ -218,12 +233,13 @@ func (s *system) close() error {
 func (s *system) core(generation uint64) *server.Core {
 	return &server.Core{
 		Issuers: s.issuers, Keys: s.keys, Authority: s.authority, Generation: generation, Digest: s.config.Digest,
-		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1,
+		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1, Journal: s.ledger.journal,
 	}
 }
 
 func (s *system) collectors() []prometheus.Collector {
 	all := append(s.issuers.Collectors(), s.authority.Collectors()...)
+	all = append(all, s.noneGauge())
 	if s.logs != nil {
 		all = append(all, s.logs.Collectors()...)
 	}

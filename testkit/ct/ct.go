@@ -12,6 +12,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -23,24 +24,15 @@ import (
 	ctx509 "github.com/google/certificate-transparency-go/x509"
 )
 
-// Fault is how the log misbehaves.
-type Fault string
-
-// The faults.
-const (
-	None         Fault = ""
-	Error500     Fault = "error 500"
-	TooMany      Fault = "429"
-	Hang         Fault = "hang"
-	Garbage      Fault = "garbage"
-	BadSignature Fault = "bad signature"
-	OtherLog     Fault = "another log's id"
-	Future       Fault = "a timestamp of tomorrow"
-)
-
 // Options for [New].
 type Options struct {
 	Roots []*x509.Certificate
+	// Extensions are put into every SCT; static-ct logs have the leaf index there.
+	Extensions []byte
+	// Latency is how long an answer takes.
+	Latency time.Duration
+	// MostEntries is how many entries get-entries gives at once; 0 is 100.
+	MostEntries int
 }
 
 // Log is a running log.
@@ -52,12 +44,19 @@ type Log struct {
 	release chan struct{}
 	mu      sync.Mutex
 	fault   Fault
+	skew    time.Duration
+	calls   int
 	entries [][]byte
+	last    *cttypes.AddChainResponse
+	tree    tree
 }
 
 // New starts a log that ends with the test.
 func New(t testing.TB, o Options) *Log {
 	t.Helper()
+	if o.MostEntries == 0 {
+		o.MostEntries = 100
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -66,10 +65,7 @@ func New(t testing.TB, o Options) *Log {
 	if l.spki, err = x509.MarshalPKIXPublicKey(l.key.Public()); err != nil {
 		t.Fatal(err)
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /ct/v1/add-pre-chain", l.addPreChain)
-	mux.HandleFunc("GET /ct/v1/get-roots", l.getRoots)
-	l.server = httptest.NewServer(mux)
+	l.server = httptest.NewServer(l)
 	t.Cleanup(func() {
 		close(l.release)
 		l.server.Close()
@@ -95,62 +91,118 @@ func (l *Log) Entries() [][]byte {
 	return append([][]byte(nil), l.entries...)
 }
 
+// Calls is how often add-pre-chain was asked.
+func (l *Log) Calls() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.calls
+}
+
+// SetSkew sets the log's clock that much ahead of ours: timestamps and the Date of its answers.
+func (l *Log) SetSkew(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.skew = d
+}
+
+func (l *Log) now() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.clock()
+}
+
+// clock is now, for whoever holds the mutex.
+func (l *Log) clock() time.Time { return time.Now().Add(l.skew) }
+
+// ServeHTTP has the log's endpoints. A log that hangs does so for the two that the CA asks.
+func (l *Log) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Date", l.now().UTC().Format(http.TimeFormat))
+	switch r.Method + " " + r.URL.Path {
+	case "POST /ct/v1/add-pre-chain":
+		l.addPreChain(w, r)
+	case "GET /ct/v1/get-roots":
+		l.getRoots(w, r)
+	case "POST /ct/v1/add-chain":
+		l.addChain(w, r)
+	default:
+		l.serveTree(w, r)
+	}
+}
+
 // SetFault changes how the log behaves from now on.
 func (l *Log) SetFault(f Fault) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fault = f
+	l.tree.frozen = l.tree.sth(l)
 }
 
-func (l *Log) getRoots(w http.ResponseWriter, _ *http.Request) {
+func (l *Log) getRoots(w http.ResponseWriter, r *http.Request) {
+	l.mu.Lock()
+	fault := l.fault
+	l.mu.Unlock()
+	if fault == Hang || fault == Reset {
+		l.instead(w, r, fault)
+		return
+	}
 	out := map[string][]string{"certificates": {}}
 	for _, c := range l.o.Roots {
-		out["certificates"] = append(out["certificates"], base64.StdEncoding.EncodeToString(c.Raw))
+		if fault != UnknownRoot {
+			out["certificates"] = append(out["certificates"], base64.StdEncoding.EncodeToString(c.Raw))
+		}
 	}
 	_ = json.NewEncoder(w).Encode(out)
 }
 
 func (l *Log) addPreChain(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the client left
+	}
 	l.mu.Lock()
 	fault := l.fault
+	l.calls++
 	l.mu.Unlock()
-	switch fault {
-	case Error500:
-		http.Error(w, "canary-of-the-log", http.StatusInternalServerError)
-		return
-	case TooMany:
-		w.Header().Set("Retry-After", "60")
-		http.Error(w, "canary-of-the-log", http.StatusTooManyRequests)
-		return
-	case Hang:
+	if l.o.Latency > 0 {
 		select {
+		case <-time.After(l.o.Latency):
 		case <-r.Context().Done():
-		case <-l.release:
+			return
 		}
+	}
+	if l.instead(w, r, fault) {
 		return
-	case Garbage:
-		_, _ = w.Write([]byte("canary-of-the-log"))
-		return
-	case None, BadSignature, OtherLog, Future:
 	}
 	var in cttypes.AddChainRequest
-	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || len(in.Chain) < 2 {
+	if err := json.Unmarshal(body, &in); err != nil || len(in.Chain) < 2 {
 		http.Error(w, "not a chain", http.StatusBadRequest)
 		return
 	}
-	leaf, err := leafOf(in.Chain)
+	leaf, err := leafOf(in.Chain, cttypes.PrecertLogEntryType, l.now())
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	leaf.TimestampedEntry.Extensions = l.o.Extensions
 	l.mu.Lock()
 	l.entries = append(l.entries, in.Chain[0])
+	if fault != Withhold {
+		err = l.tree.add(leaf, in.Chain)
+	}
 	l.mu.Unlock()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	if fault == ResetAfter {
+		reset(w)
+		return
+	}
 	l.answer(w, leaf, fault)
 }
 
-// leafOf verifies the precertificate under its issuer and builds the Merkle tree leaf.
-func leafOf(chain [][]byte) (*cttypes.MerkleTreeLeaf, error) {
+// leafOf verifies the certificate under its issuer and builds the Merkle tree leaf.
+func leafOf(chain [][]byte, kind cttypes.LogEntryType, now time.Time) (*cttypes.MerkleTreeLeaf, error) {
 	var certs []*ctx509.Certificate
 	for _, der := range chain {
 		c, err := ctx509.ParseCertificate(der)
@@ -164,15 +216,14 @@ func leafOf(chain [][]byte) (*cttypes.MerkleTreeLeaf, error) {
 			return nil, err
 		}
 	}
-	return cttypes.MerkleTreeLeafFromChain(certs, cttypes.PrecertLogEntryType, uint64(time.Now().UnixMilli())) //nolint:gosec // after 1970
+	return cttypes.MerkleTreeLeafFromChain(certs, kind, uint64(now.UnixMilli())) //nolint:gosec // after 1970
 }
 
 func (l *Log) answer(w http.ResponseWriter, leaf *cttypes.MerkleTreeLeaf, fault Fault) {
-	if fault == Future {
-		leaf.TimestampedEntry.Timestamp += 24 * 3600 * 1000
-	}
-	sct := cttypes.SignedCertificateTimestamp{SCTVersion: cttypes.V1, Timestamp: leaf.TimestampedEntry.Timestamp}
+	spoil(leaf, fault)
+	sct := cttypes.SignedCertificateTimestamp{SCTVersion: cttypes.V1, Timestamp: leaf.TimestampedEntry.Timestamp, Extensions: l.o.Extensions}
 	sct.LogID.KeyID = sha256.Sum256(l.spki)
+	leaf.TimestampedEntry.Extensions = sct.Extensions
 	input, err := cttypes.SerializeSCTSignatureInput(sct, cttypes.LogEntry{Leaf: *leaf})
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -191,9 +242,45 @@ func (l *Log) answer(w http.ResponseWriter, leaf *cttypes.MerkleTreeLeaf, fault 
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	id := sct.LogID.KeyID[:]
-	if fault == OtherLog {
-		id = make([]byte, 32)
+	out := cttypes.AddChainResponse{
+		SCTVersion: cttypes.V1, ID: sct.LogID.KeyID[:], Timestamp: sct.Timestamp, Signature: encoded,
+		Extensions: base64.StdEncoding.EncodeToString(sct.Extensions),
 	}
-	_ = json.NewEncoder(w).Encode(cttypes.AddChainResponse{SCTVersion: cttypes.V1, ID: id, Timestamp: sct.Timestamp, Signature: encoded})
+	switch fault {
+	case OtherLog:
+		out.ID = make([]byte, 32)
+	case Version2:
+		out.SCTVersion = 1
+	case TrailingBytes:
+		out.Signature = append(out.Signature, 0)
+	case StrangerExtras:
+		out.Extensions = "AAAFAAAAAAE="
+	}
+	honest := out
+	l.mu.Lock()
+	last := l.last
+	l.last = &honest
+	l.mu.Unlock()
+	if fault == Replay && last != nil {
+		out = *last
+	}
+	encode(w, out, fault)
+}
+
+// spoil changes what the SCT will be about.
+func spoil(leaf *cttypes.MerkleTreeLeaf, fault Fault) {
+	e := leaf.TimestampedEntry
+	switch fault {
+	case OtherPrecert:
+		e.PrecertEntry.TBSCertificate = append([]byte(nil), e.PrecertEntry.TBSCertificate...)
+		e.PrecertEntry.TBSCertificate[len(e.PrecertEntry.TBSCertificate)-1] ^= 1
+	case OtherIssuer:
+		e.PrecertEntry.IssuerKeyHash[0] ^= 1
+	case X509Entry:
+		e.EntryType, e.X509Entry = cttypes.X509LogEntryType, &cttypes.ASN1Cert{Data: e.PrecertEntry.TBSCertificate}
+	case Future:
+		e.Timestamp += 24 * 3600 * 1000
+	case Past:
+		e.Timestamp = 1
+	}
 }

@@ -1,0 +1,381 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/server"
+	"github.com/mayfly-ca/mayfly/testkit/ct"
+	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+	"github.com/mayfly-ca/mayfly/trust"
+)
+
+// logLab is a folder with a CA, and logs that run.
+type logLab struct {
+	dir  string
+	pki  *pki.PKI
+	logs []*ct.Log
+}
+
+func newLogLab(t *testing.T, logs int) *logLab {
+	t.Helper()
+	l := &logLab{dir: t.TempDir(), pki: pki.New(pki.Options{})}
+	l.write(t, "chain.pem", l.pki.ChainPEM())
+	l.write(t, "key.pem", l.pki.KeyPEM())
+	l.write(t, "identity.yaml", []byte("oidc-issuers:\n  https://a.example.com: {client-id: sigstore, type: email}\n"))
+	for i := range logs {
+		log := newTestLog(t, l.pki)
+		l.write(t, fmt.Sprintf("ct%d.pem", i), log.PublicKeyPEM())
+		l.logs = append(l.logs, log)
+	}
+	return l
+}
+
+func (l *logLab) write(t *testing.T, name string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(l.dir, name), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// config writes mayfly.yaml with this text under ct, in which %0 is the address of the first log, and loads it.
+func (l *logLab) config(t *testing.T, ct string) *config.Config {
+	t.Helper()
+	for i, log := range l.logs {
+		ct = strings.ReplaceAll(ct, fmt.Sprintf("%%%d", i), fmt.Sprintf("name: log%d, url: %q, public_key: ct%d.pem", i, log.URL(), i))
+	}
+	l.write(t, "mayfly.yaml", []byte("identity: {file: identity.yaml}\nca:\n  file: {chain: chain.pem, key: key.pem}\nct:\n"+ct))
+	cfg, _, err := config.Load(filepath.Join(l.dir, "mayfly.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// publish writes root.json with the logs of cfg, after a change.
+func (l *logLab) publish(t *testing.T, cfg *config.Config, change func(*trust.Material)) {
+	t.Helper()
+	m, err := load(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	material, err := m.export(cfg, "https://ca.example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(&material)
+	data, err := material.TrustedRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(t, "root.json", data)
+}
+
+// B4: an SCT of a log that verifiers do not know, or not for now, is not embedded: the configuration is refused, and the error
+// says which log it is and what to do.
+func TestPublishedLogs(t *testing.T) {
+	t.Parallel()
+	l := newLogLab(t, 2)
+	const both = "  logs:\n    - {%0}\n    - {%1}\n"
+	const aside = "  logs:\n    - {%0}\n    - {%1, embed: false}\n"
+	const policy = "  policy: {trusted_root: root.json}\n"
+	first := func(m *trust.Material) { m.Logs = m.Logs[:1] }
+	ended := func(m *trust.Material) { m.Logs[1].To = time.Now().Add(-time.Minute) }
+	renamed := func(m *trust.Material) { m.Logs[1].ID = make([]byte, 32) }
+	until := time.Now().Add(48 * time.Hour).Truncate(time.Second)
+	for _, row := range []struct {
+		name, ct string
+		change   func(*trust.Material)
+		want     []string // in the error
+	}{
+		{"all are", both, func(*trust.Material) {}, nil},
+		{"one is not", both, first, []string{"ct.logs: log log1", "not in the trusted root", "publish", "embed: false"}},
+		{"one is not embedded", aside, first, nil},
+		{"one has ended", both, ended, []string{"log log1", "not for now"}},
+		{"one has another id", both, renamed, []string{"log log1", "not in the trusted root"}},
+		{"for two days", both, func(m *trust.Material) { m.Logs[1].To = until }, nil},
+	} {
+		cfg := l.config(t, row.ct)
+		l.publish(t, cfg, row.change)
+		m, err := prove(l.config(t, row.ct+policy))
+		if (err == nil) != (row.want == nil) {
+			t.Errorf("%s: %v", row.name, err)
+		}
+		for _, w := range row.want {
+			if err != nil && !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: %q is not in: %v", row.name, w, err)
+			}
+		}
+		if err != nil {
+			continue
+		}
+		one := m.members()[1]
+		if one.Detached != (row.ct == aside) || one.NotAfter.Equal(until) != (row.name == "for two days") {
+			t.Errorf("%s: member %+v", row.name, one)
+		}
+	}
+	l.write(t, "root.json", []byte("{}"))
+	if _, err := prove(l.config(t, both+policy)); err == nil || !strings.Contains(err.Error(), "ct.policy.trusted_root") {
+		t.Errorf("junk for a trusted root: %v", err)
+	}
+}
+
+// B4: the embedded log has to be published like any other.
+func TestPublishedEmbeddedLog(t *testing.T) {
+	t.Parallel()
+	l := newLogLab(t, 1)
+	const both = "  logs:\n    - {%0}\n  embedded: {dir: log, origin: mayfly.local/ct}\n"
+	sys := l.start(t, l.config(t, both)) // makes the key
+	l.publish(t, sys.config, func(*trust.Material) {})
+	if _, err := prove(l.config(t, both+"  policy: {trusted_root: root.json}\n")); err != nil {
+		t.Error(err)
+	}
+	l.publish(t, sys.config, func(m *trust.Material) { m.Logs = m.Logs[:1] })
+	_, err := prove(l.config(t, both+"  policy: {trusted_root: root.json}\n"))
+	if err == nil || !strings.Contains(err.Error(), "mayfly.local/ct") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+// B4 // G3: a reload is held against the published trusted root, too.
+func TestReloadUnpublished(t *testing.T) {
+	t.Parallel()
+	provider := idp.New(t, idp.Options{})
+	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL()})
+	main, err := os.ReadFile(filepath.Join(s.dir, "mayfly.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, before := s.generation(t)
+	s.replace(t, "root.json", rootWithoutLogs(t, pki.New(pki.Options{})))
+	s.replace(t, "mayfly.yaml", append(main, "  policy: {trusted_root: root.json}\n"...))
+	s.until(t, "refused", func() bool { return strings.Contains(s.logs.String(), "log lab: its key") })
+	if _, d := s.generation(t); d != before {
+		t.Error("a log that is not published is in force")
+	}
+	cfg, _, err := config.Load(filepath.Join(s.dir, "mayfly.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := load(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	material, err := m.export(cfg, "https://ca.example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := material.TrustedRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.replace(t, "root.json", root) // it is watched, like every file that is named
+	s.until(t, "reloaded", func() bool { _, d := s.generation(t); return d != before })
+}
+
+// rootWithoutLogs is a trusted root that believes a CA and no log.
+func rootWithoutLogs(t *testing.T, p *pki.PKI) []byte {
+	t.Helper()
+	root, err := trust.Material{Authorities: []trust.Authority{{URL: "https://ca.example.com", Chain: p.Chain}}}.TrustedRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// start assembles a system and runs its background work until the test ends.
+func (l *logLab) start(t *testing.T, cfg *config.Config) *system {
+	t.Helper()
+	m, err := prove(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	sys, err := assemble(ctx, instance{config: cfg, log: slog.New(slog.DiscardHandler)}, m, nil)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	sys.start(ctx)
+	t.Cleanup(func() {
+		cancel()
+		if err := sys.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return sys
+}
+
+// again assembles the system that a reload to cfg would make.
+func (l *logLab) again(t *testing.T, old *system, cfg *config.Config) *system {
+	t.Helper()
+	m, err := prove(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := assemble(t.Context(), instance{config: cfg, log: slog.New(slog.DiscardHandler)}, m, old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return next
+}
+
+// G3: whatever the set of logs is made from makes another one when it changes, and nothing else does.
+func TestReloadOfLogs(t *testing.T) {
+	t.Parallel()
+	l := newLogLab(t, 2)
+	l.publish(t, l.config(t, "  logs:\n    - {%0}\n    - {%1}\n"), func(*trust.Material) {})
+	const base = "  logs:\n    - {%0}\n    - {%1}\n  policy: {trusted_root: root.json}\n"
+	old := l.start(t, l.config(t, base))
+	if next := l.again(t, old, l.config(t, base)); next.logs != old.logs || next.clock != old.clock {
+		t.Error("the same configuration makes another set")
+	}
+	for name, text := range map[string]string{
+		"policy": strings.Replace(base, "root.json", "root.json, min_scts: 2, min_operators: 2", 1), "stagger": strings.Replace(base, "root.json", "root.json, stagger: 1s", 1),
+		"rate": strings.Replace(base, "%1", "%1, rate: 5", 1), "embed": strings.Replace(base, "%1", "%1, embed: false", 1),
+		"operator": strings.Replace(base, "%1", "%1, operator: x", 1), "proxy": strings.Replace(base, "%1", `%1, proxy: "http://127.0.0.1:1"`, 1),
+	} {
+		if next := l.again(t, old, l.config(t, text)); next.logs == old.logs || next.authority == old.authority {
+			t.Errorf("another %s makes the same set", name)
+		}
+	}
+	l.publish(t, old.config, func(m *trust.Material) { m.Logs[0].To = time.Now().Add(time.Hour) })
+	if next := l.again(t, old, l.config(t, base)); next.logs == old.logs {
+		t.Error("another trusted root makes the same set")
+	}
+}
+
+// G7: while the clocks of all logs differ from ours, readiness says so and names the reason; it comes back by itself.
+func TestReadinessOfClock(t *testing.T) {
+	t.Parallel()
+	l := newLogLab(t, 1)
+	l.logs[0].SetSkew(2 * time.Minute)
+	sys := l.start(t, l.config(t, "  logs:\n    - {%0}\n  policy: {attempt: 400ms}\n"))
+	clock := func() server.Health { return health(t, sys, "clock") }
+	if h := clock(); !h.OK || h.Advisory {
+		t.Errorf("at the start: %+v", h)
+	}
+	if err := issue(t, sys); err == nil {
+		t.Error("an SCT of another time")
+	}
+	poll(t, "stopped", func() bool { h := clock(); return !h.OK && strings.Contains(h.Cause, "behind all logs") })
+	calls := l.logs[0].Calls()
+	if e := fault.From(issue(t, sys)); e.Reason != fault.NotReady || !strings.Contains(e.Meta["cause"], "behind all logs") || l.logs[0].Calls() != calls {
+		t.Errorf("%+v after %d calls", e, l.logs[0].Calls()-calls)
+	}
+	l.logs[0].SetSkew(0)
+	poll(t, "lifted", func() bool { return clock().OK })
+	if err := issue(t, sys); err != nil {
+		t.Error(err)
+	}
+
+	sys.clock.Issued(time.Now().Add(time.Minute))
+	if h := clock(); h.OK || !strings.Contains(h.Cause, "went back") {
+		t.Errorf("after a step back: %+v", h)
+	}
+}
+
+// B7: without a log only by ct.none, with its reason in the warnings, in readiness, and in a metric; the CA is ready all the same.
+func TestNoLog(t *testing.T) {
+	t.Parallel()
+	l := newLogLab(t, 1)
+	cfg := l.config(t, "  none: {reason: an island without network}\n")
+	_, warnings, err := config.Load(filepath.Join(l.dir, "mayfly.yaml"))
+	if err != nil || !strings.Contains(fmt.Sprint(warnings), "the reason given: an island without network") {
+		t.Errorf("%v, %v", warnings, err)
+	}
+	sys := l.start(t, cfg)
+	if h := health(t, sys, "ct"); !h.OK || h.Advisory || !strings.Contains(h.Warning, "an island without network") {
+		t.Errorf("%+v", h)
+	}
+	if v := metric(t, sys, "mayfly_ct_none_ratio"); v != 1 {
+		t.Errorf("the metric is %g", v)
+	}
+	with := l.start(t, l.config(t, "  logs:\n    - {%0}\n"))
+	if v := metric(t, with, "mayfly_ct_none_ratio"); v != 0 {
+		t.Errorf("the metric is %g with a log", v)
+	}
+}
+
+// B6: readiness names the log that lacks a root, and which.
+func TestReadinessOfRoots(t *testing.T) {
+	t.Parallel()
+	l := newLogLab(t, 2)
+	l.logs[1].SetFault(ct.UnknownRoot)
+	next := pki.New(pki.Options{})
+	l.write(t, "next.pem", next.ChainPEM())
+	cfg := l.config(t, "  logs:\n    - {%0}\n    - {%1}\n")
+	cfg.CA.Trust = []string{filepath.Join(l.dir, "next.pem")}
+	sys := l.start(t, cfg)
+	for name, roots := range map[string]int{"log log0": 1, "log log1": 2} {
+		poll(t, name, func() bool { return strings.Count(health(t, sys, name).Warning, "does not accept") == roots })
+	}
+}
+
+// issue asks the authority for one certificate.
+func issue(t *testing.T, sys *system) error {
+	t.Helper()
+	const issuer = "https://a.example.com"
+	id := identity.Identity{Issuer: issuer, Subject: "s1", SAN: identity.SAN{Kind: identity.Email, Value: "alice@example.com"}}
+	id.Extensions.Set(identity.IssuerV1, issuer)
+	id.Extensions.Set(identity.Issuer, issuer)
+	id.Extensions.Set(identity.Subject, "s1")
+	key := pki.NewKey(pki.P256)
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = sys.authority.Issue(t.Context(), ca.Request{Identity: id, SPKI: spki, PublicKey: key.Public()})
+	return err
+}
+
+func health(t *testing.T, sys *system, name string) server.Health {
+	t.Helper()
+	for _, c := range sys.checks() {
+		if c.Name == name {
+			return c.Ask()
+		}
+	}
+	t.Fatalf("there is no dependency %q", name)
+	return server.Health{}
+}
+
+func metric(t *testing.T, sys *system, name string) float64 {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(sys.collectors()...)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	return math.NaN()
+}
+
+func poll(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) { // the background work has no event
+		if time.Now().After(deadline) {
+			t.Fatalf("not %s", what)
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/trust"
+)
+
+// window is a time span; zero is unbounded.
+type window struct{ from, to time.Time }
+
+func (w window) covers(t time.Time) bool {
+	return (w.from.IsZero() || !t.Before(w.from)) && (w.to.IsZero() || t.Before(w.to))
+}
+
+// within is the part of w that lies in o.
+func (w window) within(o window) window {
+	if o.from.After(w.from) {
+		w.from = o.from
+	}
+	if w.to.IsZero() || !o.to.IsZero() && o.to.Before(w.to) {
+		w.to = o.to
+	}
+	return w
+}
+
+// publish holds the logs whose SCTs are embedded against ct.policy.trusted_root, the trusted root as verifiers have it: an SCT of
+// a log that they do not know makes a certificate that they refuse (B4). It narrows each log's validity to the published one.
+func (m *material) publish(cfg *config.Config) error {
+	name := cfg.CT.Policy.TrustedRoot
+	if name == "" {
+		return nil
+	}
+	data, err := readInput(nil, name)
+	if err != nil {
+		return fmt.Errorf("ct.policy.trusted_root: %w", err)
+	}
+	root, err := trust.ParseTrustedRoot(data)
+	if err != nil {
+		return fmt.Errorf("ct.policy.trusted_root: %s: %w", name, err)
+	}
+	m.trustedRoot = sha256.Sum256(data)
+	now := time.Now()
+	known := map[string]bool{}
+	for i := range m.logs {
+		l := &m.logs[i]
+		known[keyText(l.remote.Key())] = true
+		if !l.config.Embeds() {
+			continue
+		}
+		if l.published, err = publishedWindow(root, l.remote.Key(), now); err != nil {
+			return fault.BadSetting(fmt.Sprintf("log %s: %v", l.config.Name, err), "publish a trusted root that has it (mayfly trust export), or set embed: false", "ct", "logs")
+		}
+	}
+	if cfg.CT.Embedded == nil {
+		return nil
+	}
+	all, err := m.export(cfg, "")
+	if err != nil {
+		return err
+	}
+	for _, l := range all.Logs {
+		if known[keyText(l.Key)] || !(window{l.From, l.To}).covers(now) {
+			continue
+		}
+		if _, err := publishedWindow(root, l.Key, now); err != nil {
+			return fault.BadSetting(fmt.Sprintf("log %s: %v", l.Origin, err), "publish a trusted root that has it (mayfly trust export)", "ct", "embedded")
+		}
+	}
+	return nil
+}
+
+// publishedWindow is when root believes the log with this key: the validity that holds now.
+func publishedWindow(root trust.Material, key any, now time.Time) (*window, error) {
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return nil, err
+	}
+	id := sha256.Sum256(spki)
+	found := false
+	for _, l := range root.Logs {
+		other, err := x509.MarshalPKIXPublicKey(l.Key)
+		if err != nil || !bytes.Equal(spki, other) || l.ID != nil && !bytes.Equal(l.ID, id[:]) {
+			continue
+		}
+		found = true
+		if w := (window{l.From, l.To}); w.covers(now) {
+			return &w, nil
+		}
+	}
+	if found {
+		return nil, fmt.Errorf("the trusted root that is published has its key (log id %x), but not for now", id)
+	}
+	return nil, fmt.Errorf("its key (log id %x) is not in the trusted root that is published", id)
+}
+
+func keyText(key any) string {
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return ""
+	}
+	return string(spki)
+}

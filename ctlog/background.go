@@ -1,0 +1,111 @@
+package ctlog
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/tbs"
+)
+
+const (
+	maxQueue    = 256              // precertificates that wait for one detached log
+	senders     = 2                // submissions at once to one of them
+	maxPatience = 30 * time.Second // of one submission for the log's rate and for what the log asks for
+)
+
+// forward hands p to the logs whose SCTs are not embedded. Nobody waits for them: without room, or without [Set.Watch], p is dropped.
+func (s *Set) forward(p tbs.Precertificate) {
+	now := s.now()
+	for _, m := range s.members {
+		if !m.Detached || m.refusal(now, p.NotAfter) != nil {
+			continue
+		}
+		select {
+		case m.queue <- p:
+		default:
+			s.metrics.drop(m.Name)
+		}
+	}
+}
+
+// send works through the queue of a detached log until ctx ends.
+func (s *Set) send(ctx context.Context, m *member) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case p := <-m.queue:
+			s.deliver(ctx, m, p)
+		}
+	}
+}
+
+// deliver submits p to a detached log: at most as often as a round would, and not at all while the log is set aside.
+func (s *Set) deliver(ctx context.Context, m *member, p tbs.Precertificate) {
+	start := s.now()
+	for try := range maxTries {
+		leave, ok := s.await(ctx, m)
+		if !ok {
+			if ctx.Err() == nil {
+				s.metrics.drop(m.Name)
+			}
+			return
+		}
+		began := time.Now()
+		_, err := s.ask(ctx, m, question{p, start})
+		v := ending{took: time.Since(began), pass: leave}
+		if err != nil {
+			if v.failure = failureOf(err); ctx.Err() != nil {
+				v.failure = &Failure{Result: Abandoned, Err: err}
+			}
+		}
+		s.conclude(m, v)
+		if v.failure == nil || !v.failure.transient() || v.failure.RetryAfter > maxHold {
+			return
+		}
+		if !pause(ctx, retryWait(try+1, v.failure)) {
+			return
+		}
+	}
+}
+
+// await waits for a token and for the time that the log asked for.
+func (s *Set) await(ctx context.Context, m *member) (pass, bool) {
+	deadline := time.Now().Add(maxPatience)
+	for {
+		now := time.Now()
+		wait := max(m.bucket.wait(now), 0)
+		if !m.breaker.ready(s.now()) || m.benchedFor() != "" || now.Add(wait).After(deadline) {
+			return pass{}, false
+		}
+		if wait = max(wait, m.breaker.wait(s.now())); wait == 0 && m.bucket.take(now) {
+			if leave := m.breaker.allow(s.now()); leave.granted {
+				return leave, true
+			}
+			m.bucket.give()
+			return pass{}, false
+		}
+		if !pause(ctx, max(wait, time.Millisecond)) {
+			return pass{}, false
+		}
+	}
+}
+
+// retryWait is how long to wait before the same log is asked again, after so many tries.
+func retryWait(tries int, f *Failure) time.Duration {
+	step := backoff << (tries - 1)
+	return max(step, f.RetryAfter) + rand.N(step) //nolint:gosec // jitter, no secret
+}
+
+// pause waits, and reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,95 @@
+package ctlog_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/testkit/ct"
+)
+
+// B4: a log that is not published yet gets every precertificate, and no certificate has its SCT; what it answers is verified.
+func TestDetachedLog(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	_, first := labLog(t, "old", ct.Options{})
+	l, second := labLog(t, "new", ct.Options{})
+	second.Detached = true
+	members := []ctlog.Member{second, first}
+	s := newSet(t, ctlog.Options{Members: members})
+	watch(t, s, ca.root)
+	submit := func() {
+		t.Helper()
+		p := ca.precert(t)
+		scts, err := s.Submit(t.Context(), p)
+		if err != nil || len(scts) != 1 || signer(t, scts[0], p, members) != "old" {
+			t.Fatalf("%d SCTs, %v", len(scts), err)
+		}
+		eventually(t, "passed on", func() bool {
+			return slices.ContainsFunc(l.Entries(), func(der []byte) bool { return slices.Equal(der, p.DER) })
+		})
+	}
+	for range 3 {
+		submit()
+	}
+	eventually(t, "counted", func() bool { return gauge(t, s, "mayfly_ctlog_attempts_total new accepted") == 3 })
+
+	l.SetFault(ct.BadSignature)
+	submit()
+	eventually(t, "verified", func() bool { return gauge(t, s, "mayfly_ctlog_attempts_total new unverified") == 1 })
+	if err := s.Health(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A log that nobody waits for may be dead or slow: that delays no request, keeps no memory, and is seen.
+func TestDeadDetachedLog(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	_, first := labLog(t, "old", ct.Options{})
+	l, second := labLog(t, "new", ct.Options{})
+	second.Detached = true
+	l.SetFault(ct.Hang)
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
+	watch(t, s, ca.root)
+	p := ca.precert(t)
+	began := time.Now()
+	for range 400 {
+		if _, err := s.Submit(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("400 requests took %s", took)
+	}
+	eventually(t, "dropped", func() bool { return gauge(t, s, "mayfly_ctlog_attempts_total new dropped") > 100 })
+	if l.Calls() > 30 {
+		t.Errorf("%d calls of a dead log", l.Calls())
+	}
+	eventually(t, "seen", func() bool { return !s.Status()[1].OK })
+	if err := s.Health(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A rate holds in the background, too.
+func TestDetachedLogHasARate(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	_, first := labLog(t, "old", ct.Options{})
+	l, second := labLog(t, "new", ct.Options{})
+	second.Detached, second.Rate = true, 4
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}})
+	watch(t, s, ca.root)
+	began := time.Now()
+	for range 7 {
+		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "passed on", func() bool { return len(l.Entries()) == 7 })
+	if took := time.Since(began); took < 700*time.Millisecond { // four at once, then one each quarter of a second
+		t.Errorf("7 entries in %s", took)
+	}
+}

@@ -1,0 +1,55 @@
+package ctlog_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/testkit/ct"
+)
+
+// BenchmarkSubmit asks two logs that take 20 ms each; with the third one, which never answers, nobody should notice. It reports
+// latency in milliseconds, and how often the dead log was asked for each hundred requests.
+func BenchmarkSubmit(b *testing.B) {
+	for _, bench := range []struct {
+		name   string
+		dead   bool
+		policy ctlog.PolicyConfig
+	}{
+		{"all=well", false, ctlog.PolicyConfig{}},
+		{"one=dead", true, ctlog.PolicyConfig{}},
+		{"one=dead/parallel=1", true, ctlog.PolicyConfig{Parallel: 1}},
+		{"one=dead/min_scts=2", true, ctlog.PolicyConfig{MinSCTs: 2}},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			ca := newAuthority(b)
+			hole, first := labLog(b, "dead", ct.Options{})
+			members := []ctlog.Member{first}
+			if bench.dead {
+				hole.SetFault(ct.Hang)
+			} else {
+				members = nil
+			}
+			for _, name := range []string{"a", "b"} {
+				_, m := labLog(b, name, ct.Options{Latency: 20 * time.Millisecond})
+				members = append(members, m)
+			}
+			s := newSet(b, ctlog.Options{Members: members, Policy: bench.policy})
+			p := ca.precert(b)
+			took := make([]time.Duration, 0, b.N)
+			for b.Loop() {
+				began := time.Now()
+				if _, err := s.Submit(b.Context(), p); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(began))
+			}
+			slices.Sort(took)
+			ms := func(percent int) float64 { return took[len(took)*percent/100].Seconds() * 1e3 }
+			b.ReportMetric(ms(50), "p50-ms")
+			b.ReportMetric(ms(99), "p99-ms")
+			b.ReportMetric(100*float64(hole.Calls())/float64(len(took)), "dead-calls/100")
+		})
+	}
+}

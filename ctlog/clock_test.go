@@ -1,0 +1,177 @@
+package ctlog_test
+
+import (
+	"math"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/testkit/ct"
+)
+
+// G7 B3: if all logs disagree with our clock, in one direction, it is ours: nothing is issued, the reason is said, and it ends by
+// itself when the clocks agree again.
+func TestOurClockIsWrong(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		off  time.Duration // of all logs
+		want string
+	}{
+		{"behind", 95 * time.Second, "this machine's clock is 95 s behind all logs"},
+		{"ahead", -time.Hour, "this machine's clock is 3600 s ahead of all logs"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			ca := newAuthority(t)
+			a, first := labLog(t, "a", ct.Options{})
+			b, second := labLog(t, "b", ct.Options{})
+			a.SetSkew(row.off)
+			b.SetSkew(row.off + time.Second)
+			s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
+			watch(t, s, ca.root)
+			eventually(t, "stopped", func() bool {
+				_, err := s.Submit(t.Context(), ca.precert(t))
+				if err == nil {
+					t.Error("an SCT from a time that is not now")
+				}
+				return s.Clock() != nil
+			})
+			// The Date of an answer has seconds only, and is a moment old: a second more or less.
+			if got := s.Clock(); !near(got.Error(), row.want) {
+				t.Errorf("%v, want %s", got, row.want)
+			}
+			if off := gauge(t, s, "mayfly_ctlog_clock_offset_seconds a"); math.Abs(off-row.off.Seconds()) > 3 {
+				t.Errorf("offset is %g", off)
+			}
+			entries := len(a.Entries()) + len(b.Entries())
+			_, err := s.Submit(t.Context(), ca.precert(t))
+			if e := fault.From(err); e.Reason != fault.NotReady || !near(e.Meta["cause"], row.want) || len(a.Entries())+len(b.Entries()) != entries {
+				t.Errorf("%+v, and %d entries more", e, len(a.Entries())+len(b.Entries())-entries)
+			}
+			a.SetSkew(0)
+			b.SetSkew(0)
+			eventually(t, "lifted", func() bool { return s.Clock() == nil })
+			eventually(t, "issued", func() bool { _, err := s.Submit(t.Context(), ca.precert(t)); return err == nil })
+		})
+	}
+}
+
+// near compares texts in which a number may be off by two.
+func near(got, want string) bool {
+	fields, wanted := strings.Fields(got), strings.Fields(want)
+	if len(fields) != len(wanted) {
+		return false
+	}
+	for i, f := range fields {
+		if x, err := time.ParseDuration(f + "s"); err == nil {
+			if y, err := time.ParseDuration(wanted[i] + "s"); err == nil && (x-y).Abs() <= 2*time.Second {
+				continue
+			}
+		}
+		if f != wanted[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !holds() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not %s", what)
+		}
+		pauseFor(t, 5*time.Millisecond)
+	}
+}
+
+// B3: one log of several with a wrong clock is that log's fault: it is set aside, and issuance goes on.
+func TestOneLogsClockIsWrong(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	a, first := labLog(t, "a", ct.Options{})
+	_, second := labLog(t, "b", ct.Options{})
+	a.SetSkew(-2 * time.Minute)
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
+	watch(t, s, ca.root)
+	eventually(t, "set aside", func() bool {
+		p := ca.precert(t)
+		scts, err := s.Submit(t.Context(), p)
+		if err != nil || signer(t, scts[0], p, []ctlog.Member{first, second}) != "b" || s.Clock() != nil {
+			t.Errorf("%v, clock %v", err, s.Clock())
+		}
+		return !s.Status()[0].OK
+	})
+	if st := s.Status()[0]; !strings.Contains(st.Cause, "skewed") {
+		t.Errorf("status is %+v", st)
+	}
+	calls := a.Calls()
+	for range 20 {
+		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil || s.Clock() != nil {
+			t.Errorf("%v, clock %v", err, s.Clock())
+		}
+	}
+	if a.Calls() > calls+2 {
+		t.Errorf("%d calls of a log that is set aside", a.Calls()-calls)
+	}
+}
+
+// Two logs that disagree with us and with each other say nothing about our clock; neither does a log that contradicts itself.
+func TestLogsDisagree(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	for _, row := range []struct {
+		name string
+		set  func(a, b *ct.Log)
+	}{
+		{"with each other", func(a, b *ct.Log) { a.SetSkew(10 * time.Minute); b.SetSkew(-10 * time.Minute) }},
+		{"with themselves", func(a, b *ct.Log) { a.SetFault(ct.Future); b.SetFault(ct.Future) }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			a, first := labLog(t, "a", ct.Options{})
+			b, second := labLog(t, "b", ct.Options{})
+			row.set(a, b)
+			s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
+			watch(t, s, ca.root)
+			eventually(t, "both heard", func() bool { // their Date
+				return !math.IsNaN(gauge(t, s, "mayfly_ctlog_clock_offset_seconds a")) && !math.IsNaN(gauge(t, s, "mayfly_ctlog_clock_offset_seconds b"))
+			})
+			for range 5 {
+				if _, err := s.Submit(t.Context(), ca.precert(t)); fault.From(err).Reason != fault.LogUnavailable || s.Clock() != nil {
+					t.Errorf("%v, clock %v", err, s.Clock())
+				}
+			}
+		})
+	}
+}
+
+// G7: a log that does not tell the time keeps nobody from the truth.
+func TestMuteLogIsNoWitness(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	a, first := labLog(t, "a", ct.Options{})
+	a.SetSkew(3 * time.Minute)
+	mute := newLog(t)
+	inner := mute.Config.Handler
+	mute.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Date"] = nil
+		if r.Method == http.MethodGet {
+			http.NotFound(w, r)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	})
+	mute.set(status(http.StatusBadRequest, ""))
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, mute.member(t, "mute")}, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
+	watch(t, s, ca.root)
+	eventually(t, "stopped", func() bool {
+		_, err := s.Submit(t.Context(), ca.precert(t))
+		return err != nil && s.Clock() != nil
+	})
+}

@@ -1,0 +1,235 @@
+package ctlog_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/tbs"
+	"github.com/mayfly-ca/mayfly/testkit/ct"
+)
+
+// labLog starts a log with faults, and opens it as a member of a set.
+func labLog(t testing.TB, name string, o ct.Options) (*ct.Log, ctlog.Member) {
+	t.Helper()
+	l := ct.New(t, o)
+	return l, openLab(t, l, ctlog.LogConfig{Name: name, URL: l.URL()})
+}
+
+func openLab(t testing.TB, l *ct.Log, c ctlog.LogConfig) ctlog.Member {
+	t.Helper()
+	r, err := ctlog.OpenRemote(c, ctlog.RemoteOptions{PublicKeyPEM: l.PublicKeyPEM(), UserAgent: "lab"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return ctlog.Member{Name: c.Name, Key: r.Key(), Submitter: r, Operator: c.Operator, Rate: c.Rate, Detached: !c.Embeds()}
+}
+
+// signer is which of the members made raw for p; it fails the test unless raw verifies.
+func signer(t testing.TB, raw []byte, p tbs.Precertificate, members []ctlog.Member) string {
+	t.Helper()
+	s, err := tbs.ParseSCT(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range members {
+		spki, err := x509.MarshalPKIXPublicKey(m.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.LogID == sha256.Sum256(spki) && s.Verify(m.Key, p.Entry) == nil && time.Since(s.Time()).Abs() < time.Minute {
+			return m.Name
+		}
+	}
+	t.Errorf("an SCT that does not verify: %x", raw)
+	return ""
+}
+
+// wants is the result that each fault of a log must have.
+func wants(f ct.Fault) (result ctlog.Result, tries int) {
+	switch f {
+	case ct.BadSignature, ct.OtherLog, ct.OtherPrecert, ct.OtherIssuer, ct.X509Entry, ct.Replay, ct.StrangerExtras:
+		return ctlog.Unverified, 1
+	case ct.Future, ct.Past:
+		return ctlog.Skewed, 1
+	case ct.Version2, ct.Garbage, ct.HTML, ct.EmptyObject, ct.Huge, ct.Trailing, ct.TrailingBytes:
+		return ctlog.Garbled, 1
+	case ct.Redirect, ct.SeeOther, ct.Error400, ct.Error404, ct.UnknownRoot, ct.Closed:
+		return ctlog.Refused, 1
+	case ct.TooMany, ct.TooManyShort, ct.TooManyDate: // for longer than the budget
+		return ctlog.Busy, 1
+	case ct.Error408, ct.TooManyHuge, ct.TooManyPast, ct.Error503: // a delay that cannot be read is none
+		return ctlog.Busy, 3
+	case ct.Error500, ct.Error502, ct.Error504:
+		return ctlog.Broken, 3
+	case ct.Reset, ct.ResetAfter:
+		return ctlog.Unreachable, 3
+	case ct.Hang, ct.HangInBody, ct.SlowLoris:
+		return ctlog.TimedOut, 1
+	}
+	return "", 0
+}
+
+var impatient = ctlog.PolicyConfig{Attempt: 300 * time.Millisecond, Stagger: 50 * time.Millisecond, Budget: 900 * time.Millisecond}
+
+// Whatever a log does, alone, as the first, as the second or with all others: no SCT that does not verify is returned, the error
+// is of the right class, in time, the log is asked no more often than it may be, and all is well when it behaves again.
+// B1 // B2 // B3 // B8 // B9 // B10 // B11
+func TestFaultMatrix(t *testing.T) {
+	t.Parallel()
+	authority := newAuthority(t)
+	for _, f := range ct.Faults() {
+		for _, who := range []string{"first", "second", "all"} {
+			t.Run(string(f)+"/"+who, func(t *testing.T) {
+				t.Parallel()
+				a, first := labLog(t, "first", ct.Options{Roots: []*x509.Certificate{authority.root}})
+				b, second := labLog(t, "second", ct.Options{Roots: []*x509.Certificate{authority.root}})
+				c := &clock{}
+				w := faultRun{authority: authority, clock: c, members: []ctlog.Member{first, second}, logs: map[string]*ct.Log{"first": a, "second": b}, fault: f}
+				w.set = newSet(t, ctlog.Options{Members: w.members, Policy: impatient, Now: c.now})
+				watch(t, w.set, authority.root)
+				for _, l := range w.logs { // connections, and an SCT to replay
+					w.alone(t, l)
+				}
+				if who == "all" {
+					w.allFail(t)
+				} else {
+					w.oneFails(t, who)
+				}
+				w.recovers(t)
+			})
+		}
+	}
+}
+
+type faultRun struct {
+	authority authority
+	clock     *clock
+	members   []ctlog.Member
+	logs      map[string]*ct.Log
+	fault     ct.Fault
+	set       *ctlog.Set
+}
+
+// alone has one log answer, whichever is faster.
+func (w *faultRun) alone(t *testing.T, l *ct.Log) {
+	t.Helper()
+	for _, m := range w.members {
+		if w.logs[m.Name] == l {
+			if _, err := m.Submitter.Submit(t.Context(), w.authority.precert(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// oneFails: the other log makes up for it within the stagger, whether it is asked at the same time or not.
+func (w *faultRun) oneFails(t *testing.T, who string) {
+	t.Helper()
+	w.logs[who].SetFault(w.fault)
+	for range 8 {
+		p := w.authority.precert(t)
+		began := time.Now()
+		scts, err := w.set.Submit(t.Context(), p)
+		if err != nil || len(scts) != 1 {
+			t.Fatalf("%d SCTs and %v", len(scts), err)
+		}
+		if got := signer(t, scts[0], p, w.members); got == who {
+			t.Errorf("the SCT is of the log that fails")
+		}
+		if took := time.Since(began); took > impatient.Stagger+time.Second { // a machine under load
+			t.Errorf("took %s", took)
+		}
+	}
+	if calls := w.logs[who].Calls() - 1; calls > 8 {
+		t.Errorf("%d calls for 8 requests", calls)
+	}
+}
+
+// allFail: an error of the right class, in time, and no storm.
+func (w *faultRun) allFail(t *testing.T) {
+	t.Helper()
+	for _, l := range w.logs {
+		l.SetFault(w.fault)
+	}
+	want, tries := wants(w.fault)
+	began := time.Now()
+	scts, err := w.set.Submit(t.Context(), w.authority.precert(t))
+	took := time.Since(began)
+	var one *ctlog.Failure
+	if scts != nil || !errors.As(err, &one) || one.Result != want {
+		if want != ctlog.Skewed || fault.From(err).Reason != fault.NotReady { // before the logs' Date was read, it may be our clock
+			t.Errorf("%d SCTs and %v; want %s", len(scts), err, want)
+		}
+	}
+	if e := fault.From(err); e.Kind != fault.Unavailable {
+		t.Errorf("error %+v", e)
+	}
+	if took > impatient.Budget+time.Second {
+		t.Errorf("took %s", took)
+	}
+	for name, l := range w.logs {
+		if got := l.Calls() - 1; got > tries {
+			t.Errorf("log %s was asked %d times for one request, want at most %d", name, got, tries)
+		}
+	}
+	const callers = 8
+	before := w.logs["first"].Calls()
+	began = time.Now()
+	var all sync.WaitGroup
+	for range callers {
+		all.Go(func() {
+			for range 20 {
+				if _, err := w.set.Submit(t.Context(), w.authority.precert(t)); err == nil {
+					t.Error("an SCT of logs that fail")
+				}
+			}
+		})
+	}
+	all.Wait()
+	if rate, most := w.logs["first"].Calls()-before, 5+3*callers+int(time.Since(began).Seconds()*2); rate > most {
+		t.Errorf("%d calls for %d requests in %s", rate, 20*callers, time.Since(began))
+	}
+}
+
+// recovers: within five seconds, on the clock that the set has.
+func (w *faultRun) recovers(t *testing.T) {
+	t.Helper()
+	for _, l := range w.logs {
+		l.SetFault(ct.None)
+	}
+	w.clock.advance(5 * time.Second)
+	deadline := time.Now().Add(10 * time.Second)
+	up := func(s ctlog.Status) bool { return s.OK && s.Warning == "" }
+	for {
+		p := w.authority.precert(t)
+		p.NotBefore, p.NotAfter = p.NotBefore.Add(5*time.Second), p.NotAfter.Add(5*time.Second)
+		scts, err := w.set.Submit(t.Context(), p)
+		if err == nil {
+			signer(t, scts[0], p, w.members)
+			if st := w.set.Status(); slices.ContainsFunc(st, up) && w.set.Clock() == nil && w.set.Health() == nil {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no recovery: %v, %+v", err, w.set.Status())
+		}
+		pauseFor(t, 10*time.Millisecond)
+	}
+}
+
+// pauseFor lets a poll breathe.
+func pauseFor(t *testing.T, d time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	<-ctx.Done()
+}

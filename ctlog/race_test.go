@@ -1,0 +1,423 @@
+package ctlog_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/testkit/ct"
+)
+
+// B10: as many logs as the policy says are asked at once, and the first answer is enough.
+func TestRace(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	for _, row := range []struct {
+		name   string
+		slow   int // of three logs, from the first
+		policy ctlog.PolicyConfig
+		calls  []int
+		most   time.Duration
+	}{
+		{"both at once", 1, ctlog.PolicyConfig{Stagger: 5 * time.Second}, []int{1, 1, 0}, time.Second},
+		{"three at once", 2, ctlog.PolicyConfig{Stagger: 5 * time.Second, Parallel: 3}, []int{1, 1, 1}, time.Second},
+		{"one after the stagger", 1, ctlog.PolicyConfig{Stagger: 200 * time.Millisecond, Parallel: 1}, []int{1, 1, 0}, 1200 * time.Millisecond},
+		{"one more after the stagger", 2, ctlog.PolicyConfig{Stagger: 200 * time.Millisecond}, []int{1, 1, 1}, 1200 * time.Millisecond},
+		{"two SCTs of three logs", 1, ctlog.PolicyConfig{Stagger: 200 * time.Millisecond, MinSCTs: 2}, []int{1, 1, 1}, 1200 * time.Millisecond},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			var logs []*ct.Log
+			var members []ctlog.Member
+			for i := range 3 {
+				l, m := labLog(t, fmt.Sprint(i), ct.Options{Latency: 100 * time.Millisecond}) // time to reach the others
+				if i < row.slow {
+					l.SetFault(ct.Hang)
+				}
+				logs, members = append(logs, l), append(members, m)
+			}
+			s := newSet(t, ctlog.Options{Members: members, Policy: row.policy})
+			p := ca.precert(t)
+			began := time.Now()
+			scts, err := s.Submit(t.Context(), p)
+			took := time.Since(began)
+			if err != nil || len(scts) != s.MinSCTs() || took > row.most {
+				t.Fatalf("%d SCTs, %v after %s", len(scts), err, took)
+			}
+			for _, raw := range scts {
+				signer(t, raw, p, members)
+			}
+			var calls []int
+			for _, l := range logs {
+				calls = append(calls, l.Calls())
+			}
+			if diff := cmp.Diff(row.calls, calls); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// B9: after an error the next log is asked at once, long before the stagger.
+func TestNextAtOnce(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	var members []ctlog.Member
+	for i, f := range []ct.Fault{ct.Error400, ct.Error503, ct.Reset, ct.None} {
+		l, m := labLog(t, fmt.Sprint(i), ct.Options{})
+		l.SetFault(f)
+		members = append(members, m)
+	}
+	s := newSet(t, ctlog.Options{Members: members, Policy: ctlog.PolicyConfig{Parallel: 1, Stagger: 2 * time.Second}})
+	began := time.Now()
+	if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil || time.Since(began) > time.Second {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+}
+
+// B2: SCTs are of as many operators as the policy says, or there are none; a log whose SCT would not count is not asked.
+func TestOperators(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	for _, row := range []struct {
+		name      string
+		operators string // of the logs, one letter each
+		down      string // digits of the logs that fail
+		scts, ops int
+		want      []string
+		unasked   string
+	}{
+		{"two of two", "xxy", "", 2, 2, []string{"0", "2"}, "1"},
+		{"the other log of an operator", "xxy", "0", 2, 2, []string{"1", "2"}, ""},
+		{"the only log of an operator is down", "xxy", "2", 2, 2, nil, ""},
+		{"three SCTs of two operators", "xxxy", "", 3, 2, []string{"0", "1", "3"}, "2"},
+		{"without operators", "---", "0", 2, 2, []string{"1", "2"}, ""},
+		{"a number alone", "xxx", "", 2, 1, []string{"0", "1"}, "2"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			var members []ctlog.Member
+			var logs []*ct.Log
+			for i, op := range row.operators {
+				l, m := labLog(t, fmt.Sprint(i), ct.Options{})
+				if op != '-' {
+					m.Operator = string(op)
+				}
+				if strings.Contains(row.down, m.Name) {
+					l.SetFault(ct.Error400)
+				}
+				logs, members = append(logs, l), append(members, m)
+			}
+			s := newSet(t, ctlog.Options{Members: members, Policy: ctlog.PolicyConfig{MinSCTs: row.scts, MinOperators: row.ops, Stagger: time.Second}})
+			p := ca.precert(t)
+			began := time.Now()
+			scts, err := s.Submit(t.Context(), p)
+			var got []string
+			for _, raw := range scts {
+				got = append(got, signer(t, raw, p, members))
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(row.want, got); diff != "" || (err == nil) != (row.want != nil) || time.Since(began) > time.Second {
+				t.Errorf("%v after %s: %s", err, time.Since(began), diff)
+			}
+			for _, name := range row.unasked {
+				if n := logs[name-'0'].Calls(); n != 0 {
+					t.Errorf("log %c was asked %d times", name, n)
+				}
+			}
+		})
+	}
+}
+
+// B6: of several shards the newest is asked first, then they are asked in the order of the configuration.
+func TestNewestShardFirst(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	var members []ctlog.Member
+	for i, age := range []time.Duration{0, 30 * 24 * time.Hour, time.Hour, time.Hour} {
+		_, m := labLog(t, fmt.Sprint(i), ct.Options{})
+		if age > 0 {
+			m.NotBefore = time.Now().Add(-age)
+		}
+		members = append(members, m)
+	}
+	members[3].NotBefore = members[2].NotBefore
+	for n, want := range [][]string{{"2"}, {"2", "3"}, {"1", "2", "3"}, {"0", "1", "2", "3"}} {
+		s := newSet(t, ctlog.Options{Members: members, Policy: ctlog.PolicyConfig{MinSCTs: n + 1, Parallel: n + 1}})
+		if diff := cmp.Diff(want, askedOf(t, s, ca.precert(t), members)); diff != "" {
+			t.Error(diff)
+		}
+		if got := s.Status()[0].Name; got != "0" {
+			t.Errorf("status begins with %s", got)
+		}
+	}
+}
+
+// A log over its rate is passed over; if nobody else is left it is waited for, if the budget allows.
+func TestRate(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	slow, few := labLog(t, "few", ct.Options{})
+	few.Rate = 2
+	other, many := labLog(t, "many", ct.Options{})
+
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{few, many}, Policy: ctlog.PolicyConfig{Parallel: 1}})
+	began := time.Now()
+	for range 6 {
+		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if most := 2 + int(2*time.Since(began).Seconds()) + 1; slow.Calls() > most || slow.Calls()+other.Calls() != 6 {
+		t.Errorf("%d calls at the log with a rate, %d at the other", slow.Calls(), other.Calls())
+	}
+
+	before := slow.Calls()
+	s = newSet(t, ctlog.Options{Members: []ctlog.Member{few}})
+	began = time.Now()
+	for range 4 { // two at once, then one each half second
+		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(began); took < 900*time.Millisecond || took > 3*time.Second || slow.Calls() != before+4 {
+		t.Errorf("4 submissions at 2 a second took %s", took)
+	}
+
+	few.Rate = 0.01
+	s = newSet(t, ctlog.Options{Members: []ctlog.Member{few}, Policy: ctlog.PolicyConfig{Budget: 3 * time.Second}})
+	if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
+		t.Fatal(err)
+	}
+	began = time.Now()
+	_, err := s.Submit(t.Context(), ca.precert(t))
+	if e := fault.From(err); e.Reason != fault.LogUnavailable || e.RetryAfter != 30*time.Second || time.Since(began) > time.Second || !strings.Contains(err.Error(), "over its rate of 0.01") {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+	few.Rate = -1
+	if _, err := ctlog.New(ctlog.Options{Members: []ctlog.Member{few}}); err == nil {
+		t.Error("a negative rate passes")
+	}
+}
+
+// B9: what a log asks for by Retry-After holds for every request, for at most five seconds.
+func TestRetryAfterHoldsForAll(t *testing.T) {
+	t.Parallel()
+	ca, c := newAuthority(t), &clock{}
+	l, m := labLog(t, "lab", ct.Options{})
+	l.SetFault(ct.TooMany) // for a minute
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{m}, Now: c.now, Policy: ctlog.PolicyConfig{Budget: 3 * time.Second}})
+	for range 5 {
+		if _, err := s.Submit(t.Context(), ca.precert(t)); fault.From(err).Reason != fault.LogUnavailable {
+			t.Error(err)
+		}
+	}
+	if l.Calls() != 1 {
+		t.Errorf("%d calls", l.Calls())
+	}
+	l.SetFault(ct.None)
+	c.advance(5 * time.Second)
+	if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
+		t.Error(err)
+	}
+}
+
+// B10: a log that hangs while others always answer first delays nobody, and is found out all the same; so is that it is back.
+func TestHangingLogIsFoundOut(t *testing.T) {
+	t.Parallel()
+	ca, c := newAuthority(t), &clock{}
+	dead, first := labLog(t, "dead", ct.Options{})
+	_, second := labLog(t, "good", ct.Options{})
+	dead.SetFault(ct.Hang)
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Now: c.now, Policy: ctlog.PolicyConfig{Attempt: 300 * time.Millisecond, Stagger: 250 * time.Millisecond}})
+	submit := func() {
+		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
+			t.Error(err)
+		}
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for s.Status()[0].OK && time.Now().Before(deadline) {
+		submit()
+	}
+	if st := s.Status(); st[0].OK || !strings.Contains(st[0].Cause, string(ctlog.TimedOut)) || !st[1].OK {
+		t.Fatalf("status is %+v", st)
+	}
+	calls := dead.Calls()
+	for range 20 {
+		submit()
+	}
+	if dead.Calls() != calls {
+		t.Errorf("set aside, and yet asked %d times", dead.Calls()-calls)
+	}
+	dead.SetFault(ct.None)
+	for st := s.Status()[0]; (!st.OK || st.Warning != "") && time.Now().Before(deadline); st = s.Status()[0] {
+		c.advance(100 * time.Millisecond)
+		submit()
+	}
+	if st := s.Status()[0]; !st.OK || st.Warning != "" {
+		t.Errorf("status is %+v", st)
+	}
+}
+
+// A slow log whose SCT is never needed is no dead log.
+func TestSlowerLogIsNotSetAside(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	_, slow := labLog(t, "slow", ct.Options{Latency: 100 * time.Millisecond})
+	_, fast := labLog(t, "fast", ct.Options{})
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{slow, fast}})
+	for range 40 {
+		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if st := s.Status()[0]; !st.OK || st.Warning != "" {
+		t.Errorf("status is %+v", st)
+	}
+}
+
+// Each SCT that is returned is granted once, and no other.
+func TestGranted(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	bad, first := labLog(t, "bad", ct.Options{})
+	bad.SetFault(ct.BadSignature)
+	members := []ctlog.Member{first}
+	for i := range 3 {
+		_, m := labLog(t, fmt.Sprint(i), ct.Options{})
+		members = append(members, m)
+	}
+	var grants []ctlog.Grant
+	s := newSet(t, ctlog.Options{Members: members, Policy: ctlog.PolicyConfig{MinSCTs: 2, Parallel: 4}, Granted: func(g ctlog.Grant) { grants = append(grants, g) }})
+	p := ca.precert(t)
+	scts, err := s.Submit(t.Context(), p)
+	if err != nil || len(grants) != 2 {
+		t.Fatalf("%d grants for %d SCTs, %v", len(grants), len(scts), err)
+	}
+	for i, g := range grants {
+		if !slices.Equal(g.SCT, scts[i]) || g.Log != signer(t, scts[i], p, members) || !slices.Equal(g.Precertificate.DER, p.DER) {
+			t.Errorf("grant %d is of log %s", i, g.Log)
+		}
+	}
+	grants = nil
+	s = newSet(t, ctlog.Options{Members: members[:1], Granted: func(g ctlog.Grant) { grants = append(grants, g) }})
+	if _, err := s.Submit(t.Context(), p); err == nil || grants != nil {
+		t.Errorf("%v, and %d grants", err, len(grants))
+	}
+}
+
+// A benched log is not asked, is down with its cause, and comes back when it is told to.
+func TestBench(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	a, first := labLog(t, "a", ct.Options{})
+	_, second := labLog(t, "b", ct.Options{})
+	first.Benched = "a promise of yesterday"
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}})
+	check := func(benched string, calls int) {
+		t.Helper()
+		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
+			t.Error(err)
+		}
+		st := s.Status()[0]
+		if st.OK != (benched == "") || benched != "" && st.Cause != "benched: "+benched || a.Calls() > calls {
+			t.Errorf("status %+v after %d calls", st, a.Calls())
+		}
+	}
+	check("a promise of yesterday", 0)
+	if s.Unbench("c") || !s.Unbench("a") {
+		t.Error("Unbench knows the wrong logs")
+	}
+	check("", 1)
+	if s.Bench("c", "x") || !s.Bench("a", "entry 7 is not there") {
+		t.Error("Bench knows the wrong logs")
+	}
+	check("entry 7 is not there", 1)
+	if !s.Bench("b", "") || s.Health() == nil {
+		t.Error("both are benched, and all is well")
+	}
+	_, err := s.Submit(t.Context(), ca.precert(t))
+	if fault.From(err).Reason != fault.LogUnavailable || !strings.Contains(err.Error(), "log a: benched: entry 7 is not there") {
+		t.Error(err)
+	}
+	if gauge(t, s, "mayfly_ctlog_benched_ratio a") != 1 || gauge(t, s, "mayfly_ctlog_usable_ratio a") != 0 {
+		t.Error("the metrics do not say so")
+	}
+}
+
+// Health is whether a Submit can succeed.
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	_, a := labLog(t, "a", ct.Options{})
+	_, b := labLog(t, "b", ct.Options{})
+	over, aside := b, b
+	over.NotAfter, aside.Detached = time.Now().Add(5*time.Minute), true
+	one, two := ctlog.PolicyConfig{}, ctlog.PolicyConfig{MinSCTs: 2, MinOperators: 2}
+	for _, row := range []struct {
+		name    string
+		members []ctlog.Member
+		policy  ctlog.PolicyConfig
+		benched string
+		want    string
+	}{
+		{"good", []ctlog.Member{a, b}, two, "", ""},
+		{"one is benched", []ctlog.Member{a, b}, two, "a", "1 of 2 logs answer, 2 are needed; a: benched"},
+		{"one is enough", []ctlog.Member{a, b}, one, "a", ""},
+		{"one ends soon", []ctlog.Member{a, over}, two, "", "b: its validity does not cover"},
+		{"one does not count", []ctlog.Member{a, aside}, one, "a", "0 of 1 logs answer"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSet(t, ctlog.Options{Members: row.members, Policy: row.policy})
+			s.Bench(row.benched, "x")
+			if err := s.Health(); (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+				t.Errorf("%v, want %q", err, row.want)
+			}
+		})
+	}
+}
+
+// B5: what a static-ct log says in its extensions reaches the certificate as it is.
+func TestLeafIndexIsCopied(t *testing.T) {
+	t.Parallel()
+	index := []byte{0, 0, 5, 0, 0, 0, 1, 44}
+	_, m := labLog(t, "static", ct.Options{Extensions: index})
+	p := newAuthority(t).precert(t)
+	scts, err := newSet(t, ctlog.Options{Members: []ctlog.Member{m}}).Submit(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer(t, scts[0], p, []ctlog.Member{m})
+	if !strings.Contains(string(scts[0]), string(index)) {
+		t.Errorf("%x", scts[0])
+	}
+}
+
+// A caller that gives up while a probe of a dead log goes on is not kept.
+func TestProbeKeepsNobody(t *testing.T) {
+	t.Parallel()
+	c := &clock{}
+	l := newLog(t)
+	l.set(status(http.StatusBadRequest, ""))
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}, Now: c.now, Policy: ctlog.PolicyConfig{Attempt: time.Second, Budget: 5 * time.Second}})
+	p := newAuthority(t).precert(t)
+	for range 5 {
+		_, _ = s.Submit(t.Context(), p)
+	}
+	l.set(hang)
+	c.advance(1100 * time.Millisecond)
+	began := time.Now()
+	_, err := s.Submit(t.Context(), p)
+	var f *ctlog.Failure
+	if !errors.As(err, &f) || f.Result != ctlog.TimedOut || time.Since(began) > 2*time.Second {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+}
