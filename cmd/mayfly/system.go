@@ -97,7 +97,7 @@ func (s *system) openEmbedded(ctx context.Context, in instance, old *system) (er
 		return nil
 	}
 	s.embedded, err = embedded.OpenStore(ctx, *in.config.CT.Embedded, embedded.Options{
-		Roots: s.material.roots(), Logger: in.log, UserAgent: userAgent(),
+		Roots: s.material.roots(), Logger: in.log, UserAgent: userAgent(), Event: in.ledger.note,
 	})
 	if err != nil {
 		return fmt.Errorf("embedded log: %w", err)
