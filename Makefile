@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # The race detector needs a C compiler.
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
-.PHONY: help dev build test race check lint generate check-generate breaking fuzz bench e2e e2e-all clean
+.PHONY: help dev build test race check lint generate check-generate breaking fuzz bench crash e2e e2e-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,14 @@ fuzz: ## every fuzz target for FUZZTIME each
 
 bench: ## certificates per second, latency and CPU, beside the cost of the cryptography
 	$(GO) test -run '^$$' -bench BenchmarkServe -benchtime 3s ./cmd/mayfly
+
+CRASH ?= 12
+crash: ## system calls of the embedded log fail one after the other; proves that nothing acknowledged is lost
+	@command -v strace >/dev/null || apt-get install -y strace || echo "strace is not here and could not be installed: the test skips itself"
+	MAYFLY_CRASH=$(CRASH) $(GO) test -count=1 -timeout 60m -parallel 4 -run 'TestFaults|TestKilled|TestRotationKilled|TestStorageFails' -v ./ctlog/embedded
+
+bench-reconcile: ## the audit of a log with a million entries: time and peak memory of the real command
+	$(GO) test -run '^$$' -bench BenchmarkReconcile -benchtime 1x -timeout 60m -v ./cmd/mayfly
 
 e2e: build ## real clients, logs and services against the real binary
 	cd e2e && $(GO) run ./cmd/prepare && $(GO) test -count=1 -timeout 15m ./...

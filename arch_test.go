@@ -30,19 +30,20 @@ var layers = map[string][]string{
 
 	"pop":            {"fault"},
 	"oidc":           {"fault", "identity"},
-	"ca":             {"fault", "identity", "tbs"},
+	"secret":         {"fault"}, // where secrets of the configuration stand
+	"ca":             {"fault", "identity", "tbs", "secret"},
 	"ca/file":        {"fault"},
 	"ctlog":          {"fault", "tbs"},
-	"ctlog/embedded": {"fault", "tbs"},
+	"ctlog/embedded": {"ctlog/monitor", "fault", "tbs"}, // fsck reads entries as an auditor does
 	"ctlog/monitor":  {"fault", "tbs"}, // reads logs, as an auditor does
-	"audit":          {"fault"},
+	"audit":          {"fault", "secret"},
 
-	"audit/reconcile": {"audit", "ctlog/monitor", "tbs", "fault"}, // journals against logs
+	"audit/reconcile": {"audit", "ctlog/monitor", "tbs", "fault", "secret"}, // journals against logs
 
 	"proto":  {},
-	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "audit", "audit/reconcile", "fault"},
-	"server": {"fault", "identity", "pop", "oidc", "ca", "audit", "proto"},
-	"client": {"fault", "identity", "tbs", "proto"}, // tbs: it verifies SCTs over the precertificate that it rebuilds
+	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "audit", "audit/reconcile", "fault", "secret"},
+	"server": {"fault", "identity", "tbs", "pop", "oidc", "ca", "audit", "proto"}, // tbs: the SCTs that a certificate has, for the journal
+	"client": {"fault", "identity", "tbs", "proto"},                               // tbs: it verifies SCTs over the precertificate that it rebuilds
 	"trust":  {"fault"},
 	"devidp": {},
 	"devtsa": {}, // the timestamp authority of "mayfly dev"

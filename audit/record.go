@@ -61,9 +61,10 @@ type Record struct {
 	Signatures  int    `json:"signatures,omitempty"`  // by the CA's key, for this request; see Stop and Reload
 	Micros      int64  `json:"micros,omitempty"`      // from decoded request to this record
 
-	Version string `json:"version,omitempty"` // of mayfly
-	Count   int    `json:"count,omitempty"`
-	Text    string `json:"text,omitempty"` // for people
+	Instance string `json:"instance,omitempty"` // of a start: 26 random letters and digits, so that two processes can be told apart
+	Version  string `json:"version,omitempty"`  // of mayfly
+	Count    int    `json:"count,omitempty"`
+	Text     string `json:"text,omitempty"` // for people
 
 	Prev string `json:"prev"` // Sum of the record before; of the first record: 64 zeroes
 	Sum  string `json:"sum"`  // SHA-256 (or HMAC-SHA256 under the journal's key) of the line up to and without `,"sum":`

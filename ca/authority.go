@@ -10,9 +10,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/identity"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
@@ -35,17 +35,22 @@ type Log interface {
 
 // Intent is what the CA is about to sign.
 type Intent struct {
-	Identity identity.Identity
-	// TBS is the DER TBSCertificate that the first signature will be made over.
-	TBS    []byte
-	Serial []byte
+	Serial []byte // 20 octets, big-endian
+	// TBS is the SHA-256 of the TBSCertificate without poison and SCT list: what logs have (RFC 6962 §3.2, PreCert).
+	TBS [32]byte
+	// IssuerKeyHash is the SHA-256 of the issuing certificate's SubjectPublicKeyInfo (ibid.).
+	IssuerKeyHash [32]byte
 }
 
-// Outcome is how an intent ended: Certificate is the DER, or Err is why there is none.
+// Outcome is how an intent ended: with a certificate, or with Err.
 type Outcome struct {
-	Serial      []byte
-	Certificate []byte
-	Err         error
+	Serial      []byte   // of the intent
+	Certificate []byte   // DER; nil: there is none
+	SCTs        [][]byte // in it, in TLS encoding
+	// Signatures is how many times the CA's key was asked to sign for this request. A failed call counts: what the signer did
+	// before it failed is not known.
+	Signatures int
+	Err        error
 }
 
 // Options for [New].
@@ -59,14 +64,14 @@ type Options struct {
 	Trust [][]*x509.Certificate
 	// Backdate is how far before now a certificate begins: 0 to [MaxBackdate].
 	Backdate time.Duration
+	// Trial is called before the one signature that [New] makes; its error stops New. Nil is nobody.
+	Trial func(context.Context, Intent) error
+	// Signatures counts every call of Signer, also those of other authorities that share it. Nil: nobody wants to know.
+	Signatures *atomic.Int64
 	// Ready is asked before anything is drafted: its error stops issuance, and its text is told to the caller. Nil is nobody.
 	Ready func() error
 	// Clock notices that the wall clock went back. Nil is one of this authority's own.
 	Clock *Clock
-	// Intent is called before the first signature, Outcome before a certificate is released; an error of either stops it.
-	// Nil is nobody.
-	Intent  func(context.Context, Intent) error
-	Outcome func(context.Context, Outcome) error
 
 	Now    func() time.Time // nil: time.Now
 	Rand   io.Reader        // nil: crypto/rand
@@ -119,7 +124,7 @@ func New(o Options) (*Authority, error) {
 	}
 	a.metrics = newMetrics(a.to)
 	a.press = &press{
-		scheme: scheme, signer: o.Signer, rand: o.Rand, slots: make(chan struct{}, signSlots), timeout: signTimeout, metrics: a.metrics,
+		scheme: scheme, signer: o.Signer, rand: o.Rand, slots: make(chan struct{}, signSlots), timeout: signTimeout, metrics: a.metrics, calls: o.Signatures,
 	}
 	if a.shadow, err = newShadow(o.Chain, now); err != nil {
 		return nil, err
@@ -146,11 +151,11 @@ func (o *Options) defaults() {
 	if o.Clock == nil {
 		o.Clock = NewClock(nil)
 	}
-	if o.Intent == nil {
-		o.Intent = func(context.Context, Intent) error { return nil }
+	if o.Trial == nil {
+		o.Trial = func(context.Context, Intent) error { return nil }
 	}
-	if o.Outcome == nil {
-		o.Outcome = func(context.Context, Outcome) error { return nil }
+	if o.Signatures == nil {
+		o.Signatures = new(atomic.Int64)
 	}
 }
 

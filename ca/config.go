@@ -3,11 +3,10 @@ package ca
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/secret"
 )
 
 // Backdate bounds: how far before now a certificate may begin, for verifiers whose clock is slow.
@@ -45,7 +44,7 @@ type FileConfig struct {
 	// Key is the path of the private key in PEM: PKCS#8 or SEC 1, encrypted or not.
 	Key string `yaml:"key"`
 	// Password decrypts the key; nil when it is not encrypted.
-	Password *Secret `yaml:"password"`
+	Password *secret.Source `yaml:"password"`
 }
 
 // EphemeralConfig is a hierarchy that is made at start and lives in memory only.
@@ -55,37 +54,6 @@ type EphemeralConfig struct{}
 type OtherConfig struct {
 	// Any is not looked at.
 	Any map[string]string `yaml:"any,any"`
-}
-
-// Secret is a secret that stands in an environment variable or in a file; exactly one is set.
-type Secret struct {
-	// Env is the name of an environment variable.
-	Env string `yaml:"env"`
-	// File is a path; one line end at its end does not belong to the secret.
-	File string `yaml:"file"`
-}
-
-// Read returns the secret; one line end at the end of a file does not belong to it. A nil Secret is no secret: nil.
-func (s *Secret) Read() ([]byte, error) {
-	if s == nil {
-		return nil, nil
-	}
-	if s.File != "" {
-		data, err := os.ReadFile(s.File)
-		if err != nil {
-			return nil, err
-		}
-		text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-		if text == "" {
-			return nil, fmt.Errorf("%s is empty", s.File)
-		}
-		return []byte(text), nil
-	}
-	v := os.Getenv(s.Env)
-	if v == "" {
-		return nil, fmt.Errorf("the environment variable %s is not set or empty", s.Env)
-	}
-	return []byte(v), nil
 }
 
 // BackdateOrDefault returns the backdate in force.

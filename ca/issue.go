@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha1" //nolint:gosec // RFC 5280 §4.2.1.2 names keys by SHA-1; nothing rests on its strength
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -25,6 +26,10 @@ type Request struct {
 	// SPKI is the DER SubjectPublicKeyInfo as the caller proved it; PublicKey is the same key, parsed.
 	SPKI      []byte
 	PublicKey crypto.PublicKey
+	// Intent is called before the first signature, and its error stops the request. Outcome is called once for each intent that
+	// was taken, before a certificate is released, and its error stops that. Nil is nobody. Neither may keep what it is given.
+	Intent  func(context.Context, Intent) error
+	Outcome func(context.Context, Outcome) error
 }
 
 // Certificate is an issued certificate.
@@ -41,38 +46,66 @@ type Certificate struct {
 
 // Issue makes one certificate. Its errors are [fault.Error] values.
 func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err error) {
-	outcome := refused
-	defer func() { a.metrics.certificates.WithLabelValues(string(outcome)).Inc() }()
+	result := refused
+	defer func() { a.metrics.certificates.WithLabelValues(string(result)).Inc() }()
 	d, err := a.draft(r)
 	if err != nil {
 		return nil, err
 	}
-	outcome = failed
-	if err := a.o.Intent(ctx, Intent{Identity: r.Identity, TBS: d.first, Serial: d.want.serial}); err != nil {
-		return nil, fault.New(fault.JournalUnavailable, err)
+	result = failed
+	if r.Intent != nil { // G4
+		if err := r.Intent(ctx, a.intent(d)); err != nil {
+			return nil, unwritten(ctx, err)
+		}
 	}
-	first, err := a.seal(ctx, d.first)
+	signatures, settled := 0, false
+	defer func() {
+		if settled {
+			return
+		}
+		if err == nil {
+			err = errors.New("a panic") // it goes on behind this function
+		}
+		err = a.ended(ctx, r, Outcome{Serial: d.want.serial, Signatures: signatures, Err: err})
+	}()
+	first, err := a.seal(ctx, d.first, &signatures)
 	if err != nil {
-		return nil, a.ended(ctx, d, err)
+		return nil, err
 	}
 	final, scts := first, [][]byte(nil)
 	if a.o.Log != nil {
-		if final, scts, err = a.logged(ctx, d, first); err != nil {
-			outcome = orphaned
-			return nil, a.ended(ctx, d, err)
+		if final, scts, err = a.logged(ctx, d, first, &signatures); err != nil {
+			result = orphaned
+			return nil, err
 		}
 	}
 	if err := a.release(ctx, d, final); err != nil {
-		return nil, a.ended(ctx, d, err)
+		return nil, err
 	}
-	if err := a.o.Outcome(ctx, Outcome{Serial: d.want.serial, Certificate: final}); err != nil {
-		return nil, fault.New(fault.JournalUnavailable, err)
+	settled = true
+	if r.Outcome != nil {
+		// From here on the caller's leaving changes nothing: what the journal says is issued is given to whoever is there.
+		if err := r.Outcome(context.WithoutCancel(ctx), Outcome{Serial: d.want.serial, Certificate: final, SCTs: scts, Signatures: signatures}); err != nil {
+			return nil, fault.New(fault.JournalUnavailable, err)
+		}
 	}
-	outcome = succeeded
+	result = succeeded
 	return &Certificate{
 		DER: final, Chain: a.chainDER, Embedded: a.o.Log != nil, SCTs: scts,
 		Serial: d.want.serial, NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity),
 	}, nil
+}
+
+func (a *Authority) intent(d *draft) Intent {
+	return Intent{Serial: d.want.serial, TBS: sha256.Sum256(d.tbs.Bare()), IssuerKeyHash: a.keyHash}
+}
+
+// unwritten is an intent that was not written: because the caller left meanwhile, or because the journal cannot be written.
+func unwritten(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ended(ctx)
+	}
+	return fault.New(fault.JournalUnavailable, err)
 }
 
 // draft is a certificate before its first signature.
@@ -167,11 +200,11 @@ func (a *Authority) build(r Request, serial []byte, notBefore time.Time) (*draft
 	return d, nil
 }
 
-// seal signs a linted TBSCertificate.
-func (a *Authority) seal(ctx context.Context, raw []byte) ([]byte, error) {
+// seal signs a linted TBSCertificate. It counts the calls of the signer in n.
+func (a *Authority) seal(ctx context.Context, raw []byte, n *int) ([]byte, error) {
 	start := time.Now()
 	defer a.metrics.stage("sign", start)
-	signature, err := a.press.sign(ctx, raw)
+	signature, err := a.press.sign(ctx, raw, n)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +212,7 @@ func (a *Authority) seal(ctx context.Context, raw []byte) ([]byte, error) {
 }
 
 // logged takes the precertificate to the logs and makes the certificate with their SCTs.
-func (a *Authority) logged(ctx context.Context, d *draft, pre []byte) (final []byte, scts [][]byte, err error) {
+func (a *Authority) logged(ctx context.Context, d *draft, pre []byte, n *int) (final []byte, scts [][]byte, err error) {
 	start := time.Now()
 	scts, err = a.o.Log.Submit(ctx, tbs.Precertificate{
 		DER: pre, Chain: a.chainDER, Entry: tbs.Entry{IssuerKeyHash: a.keyHash, TBS: d.tbs.Bare()},
@@ -199,7 +232,7 @@ func (a *Authority) logged(ctx context.Context, d *draft, pre []byte) (final []b
 	if err := d.want.lint(raw, listed); err != nil {
 		return nil, nil, fmt.Errorf("lint: %w", err)
 	}
-	if final, err = a.seal(ctx, raw); err != nil {
+	if final, err = a.seal(ctx, raw, n); err != nil {
 		return nil, nil, err
 	}
 	if err := tbs.Correspond(pre, final, scts); err != nil {
@@ -232,13 +265,15 @@ func (a *Authority) release(ctx context.Context, d *draft, final []byte) error {
 	return nil
 }
 
-// ended records that an intent came to nothing, and gives err an owner.
-func (a *Authority) ended(ctx context.Context, d *draft, err error) error {
-	a.o.Logger.WarnContext(ctx, "no certificate for a signed intent", "serial", fmt.Sprintf("%x", d.want.serial), "cause", err.Error())
-	if e := a.o.Outcome(context.WithoutCancel(ctx), Outcome{Serial: d.want.serial, Err: err}); e != nil {
-		a.o.Logger.ErrorContext(ctx, "journal the outcome", "cause", e.Error())
+// ended tells that an intent came to nothing, and gives the error an owner. No certificate hangs on what the journal says to it.
+func (a *Authority) ended(ctx context.Context, r Request, o Outcome) error {
+	a.o.Logger.WarnContext(ctx, "no certificate for an intent", "serial", fmt.Sprintf("%x", o.Serial), "signatures", o.Signatures, "cause", o.Err.Error())
+	if r.Outcome != nil {
+		if err := r.Outcome(context.WithoutCancel(ctx), o); err != nil {
+			a.o.Logger.ErrorContext(ctx, "journal the outcome", "cause", err.Error())
+		}
 	}
-	return fault.From(err)
+	return fault.From(o.Err)
 }
 
 // subjectKeyID is the SHA-1 of the subjectPublicKey bits (RFC 5280 §4.2.1.2 (1)).

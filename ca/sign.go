@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
@@ -56,6 +57,7 @@ type press struct {
 	slots   chan struct{}
 	timeout time.Duration
 	metrics *metrics
+	calls   *atomic.Int64 // of the signer
 }
 
 const (
@@ -65,9 +67,9 @@ const (
 
 var errSignerSlow = errors.New("the signer did not answer in time")
 
-// sign returns the signature over message. A signer that hangs keeps its slot until it answers, so that no more than
+// sign returns the signature over message, and adds to n each time it asks the signer. A signer that hangs keeps its slot until it answers, so that no more than
 // signSlots goroutines can hang with it.
-func (p *press) sign(ctx context.Context, message []byte) ([]byte, error) {
+func (p *press) sign(ctx context.Context, message []byte, n *int) ([]byte, error) {
 	timer := time.NewTimer(p.timeout)
 	defer timer.Stop()
 	select {
@@ -82,6 +84,8 @@ func (p *press) sign(ctx context.Context, message []byte) ([]byte, error) {
 		err       error
 	}
 	done := make(chan answer, 1)
+	*n++
+	p.calls.Add(1)
 	go func() {
 		defer func() { <-p.slots }()
 		digest := message

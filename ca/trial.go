@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/identity"
@@ -56,7 +57,7 @@ func newShadow(chain []*x509.Certificate, now time.Time) (*shadow, error) {
 		parent = s.chain[i]
 	}
 	scheme, err := schemeOf(&key.PublicKey)
-	s.press = press{scheme: scheme, signer: key, rand: rand.Reader, slots: make(chan struct{}, signSlots), timeout: signTimeout, metrics: newMetrics(now)}
+	s.press = press{scheme: scheme, signer: key, rand: rand.Reader, slots: make(chan struct{}, signSlots), timeout: signTimeout, metrics: newMetrics(now), calls: new(atomic.Int64)}
 	return s, err
 }
 
@@ -96,7 +97,8 @@ func (s *shadow) verify(d *draft) error {
 		return err
 	}
 	raw := again.Bare()
-	signature, err := s.press.sign(context.Background(), raw)
+	thrownAway := 0
+	signature, err := s.press.sign(context.Background(), raw, &thrownAway)
 	if err != nil {
 		return err
 	}
@@ -145,7 +147,11 @@ func (a *Authority) trial(ctx context.Context) error {
 	if err := d.want.lint(raw, poisoned); err != nil {
 		return fmt.Errorf("lint: %w", err)
 	}
-	pre, err := a.seal(ctx, raw)
+	if err := a.o.Trial(ctx, a.intent(d)); err != nil {
+		return err
+	}
+	made := 0
+	pre, err := a.seal(ctx, raw, &made)
 	if err != nil {
 		return err
 	}

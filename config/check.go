@@ -28,7 +28,7 @@ func (l *loader) checkSettings() {
 	}
 	l.main.add(fault.Under(c.CT.check(), "ct"))
 	if c.Audit != nil {
-		l.setting(fault.BadSetting("this version has no journal", "remove the block; decisions are in the log", "audit"))
+		l.main.add(fault.Under(c.Audit.Check(), "audit"))
 	}
 }
 
@@ -85,6 +85,9 @@ func (c CT) check() error {
 		if one.Name != "" && names[one.Name] {
 			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" stands twice", "give each log a name of its own", "logs", at, "name"))
 		}
+		if c.Embedded != nil && strings.HasPrefix(one.Name, "embedded-") {
+			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is one of a shard of the embedded log", "give the log another name", "logs", at, "name"))
+		}
 		names[one.Name] = true
 	}
 	policy := c.Policy.Check()
@@ -118,6 +121,12 @@ func (l *loader) lookAt(t *tree, paths []pathSetting) {
 	for _, p := range paths {
 		st, err := os.Stat(*p.at)
 		name := l.shown(*p.at)
+		if p.made && os.IsNotExist(err) {
+			if parent, e := os.Stat(filepath.Dir(*p.at)); e != nil || !parent.IsDir() {
+				t.add(fault.BadSetting("there is no directory for "+name, "make it, for the CA alone", p.path...))
+			}
+			continue
+		}
 		switch {
 		case err != nil && p.dir && os.IsNotExist(err):
 		case err != nil:
@@ -182,6 +191,12 @@ func (l *loader) checkProduction() {
 			l.setting(fault.BadSetting("plain http is not for production", fix, "ct", "logs", strconv.Itoa(i), "insecure"))
 		}
 	}
+	if a := c.Audit; a != nil && a.Syslog != nil && a.Syslog.Insecure {
+		l.setting(fault.BadSetting("records in the clear are not for production", fix, "audit", "syslog", "insecure"))
+	}
+	if a := c.Audit; a != nil && a.OTLP != nil && a.OTLP.Insecure {
+		l.setting(fault.BadSetting("records in the clear are not for production", fix, "audit", "otlp", "insecure"))
+	}
 	if l.issuers == nil {
 		return
 	}
@@ -195,7 +210,13 @@ func (l *loader) checkProduction() {
 // warn says what is allowed and should be known.
 func (l *loader) warn() {
 	c := l.config
-	l.warning(l.main, "there is no journal: decisions are in the log only", "audit")
+	if c.Audit == nil {
+		l.warning(l.main, "there is no journal: decisions are in the log only", "audit")
+	} else {
+		for _, w := range c.Audit.Warnings() {
+			l.warning(l.main, w.Problem+"; "+w.Fix, append([]string{"audit"}, w.Path...)...)
+		}
+	}
 	if c.CT.None != nil {
 		l.warning(l.main, "certificates are not logged: nobody can see what this CA signs; the reason given: "+c.CT.None.Reason, "ct", "none")
 	}

@@ -11,9 +11,14 @@
 package config
 
 import (
+	"errors"
+
+	"github.com/mayfly-ca/mayfly/audit"
+	"github.com/mayfly-ca/mayfly/audit/reconcile"
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
@@ -32,8 +37,8 @@ type Config struct {
 	ClientAlgorithms []string `yaml:"client_algorithms"`
 	// CT says which transparency logs precertificates go to: logs and embedded, one of them or both, or none.
 	CT CT `yaml:"ct"`
-	// Audit is refused: there is no journal in this version.
-	Audit *AuditConfig `yaml:"audit"`
+	// Audit is the journal of decisions: no certificate without a record of it. When omitted: there is none, and decisions are in the log only.
+	Audit *Audit `yaml:"audit"`
 	// StateDir is a directory that keeps the last good keys of identity providers over a restart; keep it writable by the CA alone. When omitted: nothing is kept.
 	StateDir string `yaml:"state_dir"`
 	// Production, when true, refuses ephemeral keys, ct.none and every insecure.
@@ -99,8 +104,20 @@ type NoneConfig struct {
 	Reason string `yaml:"reason"`
 }
 
-// AuditConfig is the audit journal, which this version does not have: a configuration with it is refused.
-type AuditConfig struct {
-	// File is refused: not in this version.
-	File string `yaml:"file"`
+// Audit is the journal of decisions and what is done with it.
+type Audit struct {
+	audit.Config `yaml:",inline"`
+	// Reconcile says how journal and logs are held against each other while the CA runs; it needs file. When omitted: every minute.
+	Reconcile *reconcile.Config `yaml:"reconcile"`
+	// Alarm says who is told when something is found.
+	Alarm *reconcile.AlarmConfig `yaml:"alarm"`
+}
+
+// Check finds what is wrong with it. Its errors are [fault.Setting] values.
+func (a *Audit) Check() error {
+	errs := []error{a.Config.Check(), fault.Under(a.Reconcile.Check(), "reconcile"), fault.Under(a.Alarm.Check(), "alarm")}
+	if a.File == "" && a.Reconcile != nil && len(a.Reconcile.Journals) > 0 {
+		errs = append(errs, fault.BadSetting("journals of others without a journal of this instance", "write audit.file", "reconcile", "journals"))
+	}
+	return errors.Join(errs...)
 }

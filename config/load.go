@@ -62,7 +62,7 @@ func Named(path string) []string {
 func (l *loader) files(main string) []string {
 	out := []string{main}
 	for _, p := range slices.Concat(l.paths, l.issuerPaths) {
-		if !p.dir && *p.at != "" {
+		if !p.dir && !p.made && *p.at != "" { // a journal changes all the time
 			out = append(out, *p.at)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/secret"
 )
 
 // absoluteIssuers does the same for the issuer file, whose paths are relative to its own folder.
@@ -37,11 +38,51 @@ func (l *loader) absoluteIssuers(dir string) {
 	}
 }
 
+// absoluteAudit does the same for the journal.
+func (l *loader) absoluteAudit(dir string, add func(pathSetting)) {
+	a := l.config.Audit
+	if a == nil {
+		return
+	}
+	add(pathSetting{at: &a.File, path: []string{"audit", "file"}, made: true})
+	for key, s := range map[string]*secret.Source{"key": a.Key, "salt": a.Salt} {
+		if s != nil {
+			add(pathSetting{at: &s.File, path: []string{"audit", key, "file"}, secret: true})
+		}
+	}
+	if a.Syslog != nil {
+		add(pathSetting{at: &a.Syslog.CACert, path: []string{"audit", "syslog", "ca_cert"}})
+	}
+	if a.Reconcile != nil { // patterns: what they match comes and goes
+		for i, pattern := range a.Reconcile.Journals {
+			if !filepath.IsAbs(pattern) {
+				a.Reconcile.Journals[i] = filepath.Join(dir, pattern)
+			}
+		}
+	}
+	if a.Alarm != nil && a.Alarm.Webhook != nil {
+		add(pathSetting{at: &a.Alarm.Webhook.CACert, path: []string{"audit", "alarm", "webhook", "ca_cert"}})
+		if s := a.Alarm.Webhook.Bearer; s != nil {
+			add(pathSetting{at: &s.File, path: []string{"audit", "alarm", "webhook", "bearer", "file"}, secret: true})
+		}
+	}
+	if a.OTLP == nil {
+		return
+	}
+	add(pathSetting{at: &a.OTLP.CACert, path: []string{"audit", "otlp", "ca_cert"}})
+	for name, s := range a.OTLP.Headers {
+		if s != nil {
+			add(pathSetting{at: &s.File, path: []string{"audit", "otlp", "headers", name, "file"}, secret: true})
+		}
+	}
+}
+
 // pathSetting is a setting that names something in the file system.
 type pathSetting struct {
 	at     *string
 	path   []string
 	dir    bool // a directory, which need not exist
+	made   bool // a file that the CA makes; only its directory has to exist
 	secret bool // for the process only
 }
 
@@ -80,5 +121,6 @@ func (l *loader) absolute(dir string) {
 	if c.CT.Embedded != nil {
 		add(pathSetting{at: &c.CT.Embedded.Dir, path: []string{"ct", "embedded", "dir"}, dir: true})
 	}
+	l.absoluteAudit(dir, add)
 	add(pathSetting{at: &c.StateDir, path: []string{"state_dir"}, dir: true})
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
@@ -91,6 +92,7 @@ func newGenerator(t *testing.T) *generator {
 		t: t, docs: map[string]map[string]string{}, defs: map[string]any{},
 		enums: map[string][]string{
 			"IssuerConfig.Type": oidc.Types(), "IssuerConfig.Profile": profiles, "IssuerConfig.Compat": {"fulcio"}, "VectorConfig.Expect": {"allow", "deny"},
+			"Config.Subjects": {audit.SubjectsPlain, audit.SubjectsDigest},
 		},
 	}
 }
@@ -105,6 +107,14 @@ func (g *generator) doc(t reflect.Type, field string) string {
 		g.t.Errorf("%s.%s has no comment", t, field)
 	}
 	return text
+}
+
+// ownerOf is the struct that f stands in: t, or one that is inline in it.
+func ownerOf(t reflect.Type, f field) reflect.Type {
+	for _, i := range f.index[:len(f.index)-1] {
+		t = t.Field(i).Type
+	}
+	return t
 }
 
 func (g *generator) schema(t reflect.Type) map[string]any {
@@ -145,10 +155,10 @@ func (g *generator) object(t reflect.Type) map[string]any {
 		if !f.any {
 			s = g.schema(field.Type)
 		}
-		if e := g.enums[t.Name()+"."+field.Name]; e != nil {
+		if e := g.enums[ownerOf(t, f).Name()+"."+field.Name]; e != nil {
 			s["enum"] = e
 		}
-		s["description"] = g.doc(t, field.Name)
+		s["description"] = g.doc(ownerOf(t, f), field.Name)
 		properties[f.name] = s
 		if f.alias != "" {
 			properties[f.alias] = s
@@ -192,7 +202,7 @@ func (g *generator) rows(t reflect.Type, prefix string) (out []string) {
 		if inner.Kind() != reflect.Struct {
 			key = strings.TrimSuffix(key, "[]")
 		}
-		out = append(out, fmt.Sprintf("| `%s` | %s |", key, strings.ReplaceAll(g.doc(t, field.Name), "|", `\|`)))
+		out = append(out, fmt.Sprintf("| `%s` | %s |", key, strings.ReplaceAll(g.doc(ownerOf(t, f), field.Name), "|", `\|`)))
 		if inner.Kind() == reflect.Struct && inner.NumField() > 0 && inner.PkgPath() != "time" {
 			out = append(out, g.rows(inner, key+".")...)
 		}

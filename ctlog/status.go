@@ -40,6 +40,11 @@ func (m *member) status(now time.Time) Status {
 	if ok && cause != "" {
 		st.Warning, st.Cause = "not asked since it failed: "+cause, ""
 	}
+	if m.Health != nil {
+		if err := m.Health(); err != nil {
+			st.OK, st.Cause = false, err.Error()
+		}
+	}
 	if why := m.benchedFor(); why != "" {
 		st.OK, st.Cause = false, "benched: "+why
 	}
@@ -104,17 +109,6 @@ func (s *Set) Unbench(name string) bool {
 		}
 	}
 	return false
-}
-
-// Benched returns why each benched log is, by name: what a later set has to know.
-func (s *Set) Benched() map[string]string {
-	all := map[string]string{}
-	for _, m := range s.members {
-		if why := m.benchedFor(); why != "" {
-			all[m.Name] = why
-		}
-	}
-	return all
 }
 
 func (m *member) bench(cause string) (changed bool) {

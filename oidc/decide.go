@@ -13,6 +13,8 @@ type Decision struct {
 	Identity identity.Identity
 	// Entry is the URL or pattern of the entry in the configuration that applied.
 	Entry string
+	// ProviderKey is the thumbprint (RFC 7638, SHA-256, base64url) of the key that verified the token.
+	ProviderKey string
 	// Rule is the name of the policy rule that decided; "" where there is no policy, or none of its rules refused.
 	Rule string
 	// Shadow is the rule that would have refused if the rules in shadow mode were in force; "" where none would.

@@ -225,12 +225,13 @@ func (e *Explainer) signature(x *Explanation, r *row, t *token) {
 		x.note("signature", Unknown, "not verified: the provider's keys are not at hand")
 		return
 	}
-	_, err = t.verify(ring)
+	_, x.Decision.ProviderKey, err = t.verify(ring)
 	x.did("signature", err, fmt.Sprintf("by one of the provider's %d keys", len(ring.keys)))
 }
 
 func (e *Explainer) decision(x *Explanation, r *row, c claims) {
 	d, err := r.decide(c)
+	d.ProviderKey = x.Decision.ProviderKey
 	x.Decision = d
 	denied := err != nil && fault.From(err).Reason == fault.PolicyDenied
 	if err != nil && !denied {

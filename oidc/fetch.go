@@ -2,8 +2,10 @@ package oidc
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -228,8 +230,14 @@ type discovery struct {
 type keyring struct {
 	fetched time.Time
 	algs    []string
-	keys    []jose.JSONWebKey
+	keys    []providerKey
 	raw     []byte // the JWKS as it came
+}
+
+// providerKey is a key with its name: the SHA-256 thumbprint of RFC 7638 in base64url.
+type providerKey struct {
+	jose.JSONWebKey
+	thumbprint string
 }
 
 // algorithms are the asymmetric ones (RFC 7518 §3.1, RFC 8037 §3.1).
@@ -275,7 +283,7 @@ func parseDiscovery(body []byte, issuer string) (discovery, error) {
 
 // parseKeys reads a JWK set (RFC 7517 §5) as a provider serves it. Keys that cannot verify tokens are left out; none left is an
 // error, so that the last good ones stay.
-func parseKeys(body []byte) ([]jose.JSONWebKey, error) {
+func parseKeys(body []byte) ([]providerKey, error) {
 	keys, err := parseKeySet(body)
 	if err == nil && len(keys) == 0 {
 		err = errNoKey
@@ -286,7 +294,7 @@ func parseKeys(body []byte) ([]jose.JSONWebKey, error) {
 var errNoKey = errors.New("the key set has no usable key")
 
 // parseKeySet is parseKeys for a set that may be empty.
-func parseKeySet(body []byte) ([]jose.JSONWebKey, error) {
+func parseKeySet(body []byte) ([]providerKey, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
@@ -296,13 +304,17 @@ func parseKeySet(body []byte) ([]jose.JSONWebKey, error) {
 	if len(set.Keys) > maxKeys {
 		return nil, fmt.Errorf("%d keys; the limit is %d", len(set.Keys), maxKeys)
 	}
-	var out []jose.JSONWebKey
+	var out []providerKey
 	for _, raw := range set.Keys {
 		var k jose.JSONWebKey
 		if k.UnmarshalJSON(raw) != nil || !k.Valid() || !k.IsPublic() || k.Use == "enc" || !strong(k.Key) {
 			continue
 		}
-		out = append(out, k)
+		sum, err := k.Thumbprint(crypto.SHA256)
+		if err != nil {
+			continue
+		}
+		out = append(out, providerKey{k, base64.RawURLEncoding.EncodeToString(sum)})
 	}
 	return out, nil
 }

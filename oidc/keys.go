@@ -64,7 +64,7 @@ type provider struct {
 }
 
 // key returns the keys that may verify a token with this key id; all of them when it names none.
-func (p *provider) key(ctx context.Context, alg, kid string) ([]jose.JSONWebKey, error) {
+func (p *provider) key(ctx context.Context, alg, kid string) ([]providerKey, error) {
 	now := p.now()
 	ring := p.ring.Load()
 	if ring == nil || ring.age(now) > p.usable {
@@ -93,11 +93,11 @@ func (p *provider) key(ctx context.Context, alg, kid string) ([]jose.JSONWebKey,
 
 var errUnknownKey = errors.New("no such key id")
 
-func (r *keyring) find(alg, kid string) ([]jose.JSONWebKey, error) {
+func (r *keyring) find(alg, kid string) ([]providerKey, error) {
 	if !slices.Contains(r.algs, alg) {
 		return nil, fault.New(fault.AlgorithmNotAllowed, nil, "alg", alg)
 	}
-	var out []jose.JSONWebKey
+	var out []providerKey
 	known := false
 	for _, k := range r.keys {
 		if kid != "" && k.KeyID != kid {
@@ -235,7 +235,7 @@ func strong(key any) bool {
 }
 
 // fits reports whether a key is of the kind that alg needs, curve included (D2).
-func fits(alg string, k jose.JSONWebKey) bool {
+func fits(alg string, k providerKey) bool {
 	if k.Algorithm != "" && k.Algorithm != alg {
 		return false
 	}
@@ -255,6 +255,7 @@ type oneToken struct {
 	provider *provider
 	token    *token
 	payload  []byte // verified
+	key      string // thumbprint of the key that verified it
 	err      error
 }
 
@@ -272,30 +273,32 @@ func (o *oneToken) verify(ctx context.Context, raw string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return o.token.verifyWith(keys)
+	payload, key, err := o.token.verifyWith(keys)
+	o.key = key
+	return payload, err
 }
 
-// verify verifies the signature with the keys of a ring, and returns the payload.
-func (t *token) verify(r *keyring) ([]byte, error) {
+// verify verifies the signature with the keys of a ring, and returns the payload and the thumbprint of the key.
+func (t *token) verify(r *keyring) (payload []byte, key string, err error) {
 	keys, err := r.find(t.alg, t.kid)
 	if errors.Is(err, errUnknownKey) {
 		err = fault.New(fault.KeyIDUnknown, err, "kid", t.kid)
 	}
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	return t.verifyWith(keys)
 }
 
-func (t *token) verifyWith(keys []jose.JSONWebKey) ([]byte, error) {
+func (t *token) verifyWith(keys []providerKey) (payload []byte, key string, err error) {
 	jws, err := jose.ParseSignedCompact(t.raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(t.alg)})
 	if err != nil {
-		return nil, fault.New(fault.TokenMalformed, errors.New("not a JWS"))
+		return nil, "", fault.New(fault.TokenMalformed, errors.New("not a JWS"))
 	}
 	for _, k := range keys {
 		if payload, err := jws.Verify(k.Key); err == nil {
-			return payload, nil
+			return payload, k.thumbprint, nil
 		}
 	}
-	return nil, fault.New(fault.SignatureInvalid, fmt.Errorf("none of %d keys verifies it", len(keys)))
+	return nil, "", fault.New(fault.SignatureInvalid, fmt.Errorf("none of %d keys verifies it", len(keys)))
 }

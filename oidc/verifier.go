@@ -97,10 +97,12 @@ func (v *Verifier) Identify(ctx context.Context, raw string) (Decision, error) {
 	if err := r.check(t, v.pool.o.Now()); err != nil {
 		return d, v.count(d, err)
 	}
-	if err := v.verify(ctx, r, t); err != nil {
+	key, err := v.verify(ctx, r, t)
+	if err != nil {
 		return d, v.count(d, err)
 	}
 	d, err = r.decide(t.claims)
+	d.ProviderKey = key
 	return d, v.count(d, err)
 }
 
@@ -116,15 +118,16 @@ func (v *Verifier) providerFor(iss string, r *row) (*provider, error) {
 	return p, nil
 }
 
-// verify has go-oidc verify the signature with the issuer's keys. Audience and times were checked before, with better errors.
-func (v *Verifier) verify(ctx context.Context, r *row, t *token) error {
+// verify has go-oidc verify the signature with the issuer's keys, and returns the thumbprint of the key that did. Audience and
+// times were checked before, with better errors.
+func (v *Verifier) verify(ctx context.Context, r *row, t *token) (key string, err error) {
 	iss, err := t.claims.text("iss")
 	if err != nil {
-		return err
+		return "", err
 	}
 	p, err := v.providerFor(iss, r)
 	if err != nil {
-		return err
+		return "", err
 	}
 	set := &oneToken{provider: p, token: t}
 	verifier := gooidc.NewVerifier(iss, set, &gooidc.Config{
@@ -132,15 +135,15 @@ func (v *Verifier) verify(ctx context.Context, r *row, t *token) error {
 	})
 	_, err = verifier.Verify(ctx, t.raw)
 	if set.err != nil {
-		return set.err
+		return "", set.err
 	}
 	if err != nil {
-		return fault.New(fault.TokenMalformed, err)
+		return "", fault.New(fault.TokenMalformed, err)
 	}
 	if !bytes.Equal(set.payload, t.payload) {
-		return fault.New(fault.SignatureInvalid, errors.New("the verified payload is not the parsed one"))
+		return "", fault.New(fault.SignatureInvalid, errors.New("the verified payload is not the parsed one"))
 	}
-	return nil
+	return set.key, nil
 }
 
 // IssuerInfo is what clients may know of a row.

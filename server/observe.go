@@ -30,7 +30,10 @@ type call[R any] struct {
 // metrics and one record (F4).
 func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error) {
 	start := time.Now()
+	s.running.Add(1)
+	defer s.running.Add(-1)
 	r := newRecord(ctx)
+	r.began = start
 	s.metrics.inFlight.Inc()
 	defer s.metrics.inFlight.Dec()
 	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id)) // an in-process or native stream takes it; there is no other
@@ -40,6 +43,9 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	defer cancel()
 
 	out, failure := guarded(ctx, s, c, r)
+	if c.issues && failure != nil {
+		r.refused(failure)
+	}
 	if failure != nil {
 		var none R
 		out, err = none, statusOf(failure, r.id).Err()
@@ -57,13 +63,16 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 			failure = fault.New(fault.InternalError, fmt.Errorf("panic: %v", p))
 		}
 	}()
+	st := s.state.Load()
+	if st.core != nil {
+		r.under(st.core)
+	}
 	select {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
 	default:
 		return out, fault.New(fault.RateLimited, fmt.Errorf("%d requests are running", cap(s.slots)))
 	}
-	st := s.state.Load()
 	if st.core == nil {
 		return out, fault.New(fault.NotReady, nil, "cause", st.cause)
 	}
@@ -80,6 +89,8 @@ type record struct {
 	transport string // "grpc" or "rest"
 	agent     string // what the client says it is
 	attrs     []slog.Attr
+	began     time.Time
+	account   account
 }
 
 func newRecord(ctx context.Context) *record {
@@ -96,6 +107,7 @@ func newRecord(ctx context.Context) *record {
 		source = host
 	}
 	r.add("source", source)
+	r.account.facts.Source = source
 	for _, key := range []string{"grpcgateway-user-agent", "user-agent"} {
 		if all := metadata.ValueFromIncomingContext(ctx, key); r.agent == "" && len(all) > 0 {
 			r.agent = all[0]
@@ -114,6 +126,7 @@ func (r *record) add(key, value string) { r.attrs = append(r.attrs, slog.String(
 
 // decision notes who asks and what the configuration says of them. The handler of the log escapes what is in the values (D22).
 func (r *record) decision(d oidc.Decision) {
+	r.account.decision(d)
 	for _, a := range []struct{ key, value string }{
 		{"entry", d.Entry},
 		{"issuer", d.Identity.Issuer},

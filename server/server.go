@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
@@ -30,6 +31,8 @@ type Core struct {
 	Generation uint64 // counts configurations, from 1
 	Digest     string // SHA-256 of the configuration, in hexadecimal
 	NoLegacy   bool   // the older API (v1) is switched off
+	// Journal is where decisions are written. Nil is nowhere.
+	Journal *audit.Journal
 }
 
 // Limits bound what clients can take. A zero field has the default that its comment gives.
@@ -78,6 +81,7 @@ type Server struct {
 	slots     chan struct{}
 	state     atomic.Pointer[state]
 	stopping  chan struct{}
+	running   atomic.Int64 // requests
 	grpc      *grpc.Server
 	http      http.Handler
 	admin     http.Handler
@@ -149,6 +153,8 @@ const (
 	headerTimeout = 5 * time.Second
 	bodyTimeout   = 10 * time.Second
 	idleTimeout   = 30 * time.Second
+
+	settleTime = 5 * time.Second
 )
 
 // Serve answers on l until ctx ends, then stops: readiness goes first, running requests get the drain time. It closes the
@@ -193,7 +199,21 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	for range running {
 		err = errors.Join(err, <-failed)
 	}
+	s.settle()
 	return err
+}
+
+// settle waits for requests whose connection was cut at the end of the drain time: what they write to the journal they write
+// before the server has stopped (F11). Their contexts have ended, so that it does not take long.
+func (s *Server) settle() {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(settleTime); s.running.Load() > 0; <-tick.C {
+		if time.Now().After(end) {
+			s.log.Error("requests do not end", "count", s.running.Load())
+			return
+		}
+	}
 }
 
 func orderly(err error) error {

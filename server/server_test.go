@@ -55,6 +55,7 @@ type world struct {
 	logs     *buffer
 	key      *ecdsa.PrivateKey
 	verifier *oidc.Verifier
+	core     *server.Core
 }
 
 type buffer struct {
@@ -98,7 +99,8 @@ func newWorldWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *
 	must(t, err)
 	w.srv, err = server.New(server.Options{Logger: logger, Limits: server.Limits{Drain: time.Second}})
 	must(t, err)
-	w.srv.SetCore(&server.Core{Issuers: w.verifier, Keys: keys, Authority: authority, Generation: 7, Digest: "abc"})
+	w.core = &server.Core{Issuers: w.verifier, Keys: keys, Authority: authority, Generation: 7, Digest: "abc"}
+	w.srv.SetCore(w.core)
 	var l server.Listeners
 	l.HTTP, err = net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

@@ -48,10 +48,11 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 		return nil, err
 	}
 	r.add("key_algorithm", key.Algorithm)
+	r.account.key(key)
 	if d.KeyAlgorithms != nil && !slices.Contains(d.KeyAlgorithms, key.Algorithm) {
 		return nil, fault.New(fault.KeyAlgorithmNotAllowed, errors.New("not for this issuer"), "algorithm", key.Algorithm)
 	}
-	cert, err := core.Authority.Issue(ctx, ca.Request{Identity: id, SPKI: key.SPKI, PublicKey: key.Public})
+	cert, err := core.Authority.Issue(ctx, r.journalled(ca.Request{Identity: id, SPKI: key.SPKI, PublicKey: key.Public}))
 	if err != nil {
 		return nil, err
 	}

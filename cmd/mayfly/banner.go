@@ -54,6 +54,7 @@ func (b banner) print(w io.Writer) error {
 	t.add(b.file("signing_config.json"), "for signers: where to ask")
 	t.add(b.file("chain.pem"), "issuing certificate, root")
 	t.add(b.file("ct/log.pub.pem"), "public key of the log")
+	t.add(b.file("journal.jsonl"), "every decision; \"mayfly audit\" reads it")
 	t.add(b.file("mayfly.yaml"), "this configuration, for \"mayfly serve\"")
 	if err := t.write(&s, st); err != nil {
 		return err

@@ -49,18 +49,20 @@ func BenchmarkServe(b *testing.B) {
 		rest     bool
 		embedded bool
 		callers  int
+		more     string // settings
 	}{
-		{"gRPC/P-256/log=loopback/callers=1", pki.P256, elliptic.P256(), false, false, 1},
-		{"gRPC/P-256/log=loopback/callers=64", pki.P256, elliptic.P256(), false, false, 64},
-		{"gRPC/P-384/log=loopback/callers=64", pki.P384, elliptic.P384(), false, false, 64},
-		{"REST/P-256/log=loopback/callers=64", pki.P256, elliptic.P256(), true, false, 64},
-		{"gRPC/P-256/log=embedded/callers=1", pki.P256, elliptic.P256(), false, true, 1},
-		{"gRPC/P-256/log=embedded/callers=64", pki.P256, elliptic.P256(), false, true, 64},
+		{"gRPC/P-256/log=loopback/callers=1", pki.P256, elliptic.P256(), false, false, 1, ""},
+		{"gRPC/P-256/log=loopback/callers=64", pki.P256, elliptic.P256(), false, false, 64, ""},
+		{"gRPC/P-256/log=loopback/callers=64/journal", pki.P256, elliptic.P256(), false, false, 64, journalOn},
+		{"gRPC/P-384/log=loopback/callers=64", pki.P384, elliptic.P384(), false, false, 64, ""},
+		{"REST/P-256/log=loopback/callers=64", pki.P256, elliptic.P256(), true, false, 64, ""},
+		{"gRPC/P-256/log=embedded/callers=1", pki.P256, elliptic.P256(), false, true, 1, ""},
+		{"gRPC/P-256/log=embedded/callers=64", pki.P256, elliptic.P256(), false, true, 64, ""},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			provider := idp.New(b, idp.Options{})
 			p := pki.New(pki.Options{Key: bench.key})
-			s := startServe(b, serveSetup{pki: p, issuer: provider.URL(), embedded: bench.embedded})
+			s := startServe(b, serveSetup{pki: p, issuer: provider.URL(), embedded: bench.embedded, more: bench.more})
 			requests := makeRequests(b, provider)
 			call, closeCall := s.caller(b, bench.rest)
 			defer closeCall()
@@ -80,6 +82,9 @@ func BenchmarkServe(b *testing.B) {
 		})
 	}
 }
+
+// journalOn is the setting that switches the journal on.
+const journalOn = "audit: {file: journal.jsonl}\n"
 
 // measure makes b.N calls from n callers and reports throughput and latency.
 func measure(b *testing.B, s *serveProcess, n int, call func(i int) error) {

@@ -96,11 +96,16 @@ func dev(ctx context.Context, o *common, f *devFlags, std streams) error {
 		closeAll(listeners)
 		return misconfigured(err)
 	}
+	publish := func(m *material) error {
+		url := "http://" + listeners.HTTP.Addr().String()
+		return state.publish(exported{config: cfg, material: m, services: trust.Services{CA: url}}, stamps)
+	}
 	return serve(ctx, instance{
 		path: state.path("mayfly.yaml"), known: config.Contents(cfg.Files), config: cfg, listeners: listeners, log: log, drain: time.Second,
+		publish: publish,
 		ready: func(ctx context.Context, m *material) error {
 			url := "http://" + listeners.HTTP.Addr().String()
-			if err := state.publish(exported{config: cfg, material: m, services: trust.Services{CA: url}}, stamps); err != nil {
+			if err := publish(m); err != nil {
 				return err
 			}
 			if err := proveItself(ctx, provider, state, url); err != nil {

@@ -142,6 +142,8 @@ ct:
   embedded:
     dir: ct
     origin: mayfly.local/ct
+audit:
+  file: journal.jsonl
 state_dir: keys
 `, a.http, a.grpc, a.admin)
 	if err := os.MkdirAll(s.path("keys"), 0o700); err != nil {

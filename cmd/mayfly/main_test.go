@@ -5,7 +5,9 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -32,7 +34,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"dev": cmdDev, "occupy": cmdOccupy, "status": cmdStatus,
+			"dev": cmdDev, "occupy": cmdOccupy, "status": cmdStatus, "eventually": cmdEventually,
 		},
 	})
 }
@@ -61,6 +63,24 @@ func cmdOccupy(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Defer(func() { l.Close() })
 	ts.Setenv(args[0], l.Addr().String())
+}
+
+// cmdEventually runs mayfly until what it prints matches, at most ten seconds: eventually PATTERN ARG...
+func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: eventually PATTERN ARG...")
+	}
+	want := regexp.MustCompile(args[0])
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) { // another process: there is nothing to wait on
+		err := ts.Exec("mayfly", args[1:]...)
+		out := ts.ReadFile("stdout")
+		if err == nil && want.MatchString(out) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%v: no %q in %q", err, args[0], out)
+		}
+	}
 }
 
 // cmdStatus runs mayfly and compares its exit status, which testscript's exec does not tell: status CODE ARG...

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -168,15 +167,11 @@ func (m *material) export(cfg *config.Config, url string) (trust.Material, error
 		out.Logs = append(out.Logs, trust.Log{URL: l.config.URL, Origin: l.config.Origin, Operator: l.config.Operator, Key: l.remote.Key(), From: from, To: l.to})
 	}
 	if e := cfg.CT.Embedded; e != nil {
-		data, err := os.ReadFile(embeddedKeyFile(e.Dir))
-		if err != nil {
-			return out, fmt.Errorf("ct.embedded: %w; the log makes its key when the CA starts for the first time", err)
-		}
-		key, err := ctlog.ParsePublicKey(data)
+		shards, err := exportShards(*e, url+"/ct", m.chain[0].NotBefore)
 		if err != nil {
 			return out, fmt.Errorf("ct.embedded: %w", err)
 		}
-		out.Logs = append(out.Logs, trust.Log{URL: url + "/ct", Origin: e.Origin, Key: key, From: m.chain[0].NotBefore})
+		out.Logs = append(out.Logs, shards...)
 	}
 	return out, nil
 }
@@ -188,6 +183,9 @@ func prove(cfg *config.Config) (*material, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The signature of this trial stands in no journal: what checks a configuration has none open, and may run beside a CA that
+	// holds it. It is over a poisoned precertificate for a name that nobody can have, which is thrown away. A server that starts
+	// makes its own trial later, and journals that.
 	if _, err := ca.New(ca.Options{Chain: m.chain, Signer: m.signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()}); err != nil {
 		return nil, fmt.Errorf("ca: %w", err)
 	}

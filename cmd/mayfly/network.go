@@ -64,7 +64,7 @@ func (h *lateHandler) orNil(wanted bool) http.Handler {
 	return h
 }
 
-func (h *lateHandler) set(l *embedded.Log) {
+func (h *lateHandler) set(l *embedded.Store) {
 	if l != nil {
 		handler := l.Handler()
 		h.current.Store(&handler)

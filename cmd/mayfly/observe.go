@@ -1,12 +1,14 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/server"
 )
 
@@ -34,12 +36,15 @@ func (s *system) checks() []server.Check {
 		{Name: "ct", Ask: s.logHealth},
 		{Name: "clock", Ask: s.clockHealth},
 	}
+	if s.ledger.journal != nil {
+		out = append(out, s.ledger.check())
+	}
 	if s.embedded != nil {
-		out = append(out, server.Check{Name: "log embedded", Ask: func() server.Health { return advisory(s.embedded.Health()) }})
+		out = append(out, s.shardChecks()...)
 	}
 	if s.logs != nil {
 		for _, st := range s.logs.Status() {
-			if st.Name != "embedded" {
+			if st.Name != "embedded" && !strings.HasPrefix(st.Name, "embedded-") {
 				out = append(out, server.Check{Name: "log " + st.Name, Ask: func() server.Health { return s.oneLog(st.Name) }})
 			}
 		}
@@ -48,13 +53,6 @@ func (s *system) checks() []server.Check {
 		out = append(out, server.Check{Name: "issuer " + st.Issuer, Ask: func() server.Health { return s.oneIssuer(st.Issuer) }})
 	}
 	return out
-}
-
-func advisory(err error) server.Health {
-	if err != nil {
-		return server.Health{Advisory: true, Cause: err.Error()}
-	}
-	return server.Health{OK: true, Advisory: true}
 }
 
 // logHealth is whether enough logs answer.
@@ -66,7 +64,8 @@ func (s *system) logHealth() server.Health {
 		return server.Health{Cause: err.Error()}
 	}
 	var down []string
-	for _, st := range s.logs.Status() {
+	all := slices.DeleteFunc(s.logs.Status(), func(st ctlog.Status) bool { return s.idle(st.Name) })
+	for _, st := range all {
 		if !st.OK {
 			down = append(down, st.Name+": "+st.Cause)
 		}
@@ -117,7 +116,7 @@ func (s *system) oneIssuer(issuer string) server.Health {
 func (s *system) logCount(m *material) int {
 	n := len(m.logs)
 	if s.embedded != nil {
-		n++
+		n += len(s.embedded.Open())
 	}
 	return n
 }

@@ -44,7 +44,8 @@ func (o *operation) install(ctx context.Context, s *system) {
 	o.generation++
 	old := o.current.Swap(s)
 	o.server.SetCore(s.core(o.generation))
-	o.readiness.Replace(append(s.checks(), server.Check{Name: "config", Ask: func() server.Health {
+	o.in.auditing.install(s)
+	o.readiness.Replace(append(append(s.checks(), o.in.auditing.check()...), server.Check{Name: "config", Ask: func() server.Health {
 		return server.Health{OK: true, Advisory: true, Warning: o.trouble.Load().(string)} //nolint:forcetypeassert // nothing else is stored
 	}}))
 	if old != nil {
@@ -86,6 +87,9 @@ func (o *operation) watch(ctx context.Context, hangup <-chan os.Signal) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-o.current.Load().shardChanges():
+			o.reshard(ctx)
+			continue
 		case <-hangup:
 		case <-o.again:
 			why = "the files changed"
@@ -98,6 +102,9 @@ func (o *operation) watch(ctx context.Context, hangup <-chan os.Signal) {
 func (o *operation) reload(ctx context.Context, why string) {
 	began := time.Now()
 	next, waiting, err := o.prepare(ctx)
+	if err == nil {
+		err = o.in.ledger.reloaded(ctx, next.config)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return
@@ -133,6 +140,7 @@ func (o *operation) prepare(ctx context.Context) (next *system, waiting []string
 	}{
 		{"listen", cfg.Listen != old.config.Listen, func() { cfg.Listen = old.config.Listen }},
 		{"ct.embedded", !reflect.DeepEqual(cfg.CT.Embedded, old.config.CT.Embedded), func() { cfg.CT.Embedded = old.config.CT.Embedded }},
+		{"audit", !reflect.DeepEqual(cfg.Audit, old.config.Audit), func() { cfg.Audit = old.config.Audit }},
 		{"state_dir", cfg.StateDir != old.config.StateDir, func() { cfg.StateDir = old.config.StateDir }},
 	} {
 		if one.apart {

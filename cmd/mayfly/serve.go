@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/config"
@@ -65,9 +66,13 @@ type instance struct {
 	material  *material // what its files hold; nil: not loaded yet
 	listeners server.Listeners
 	log       *slog.Logger
+	ledger    ledger
+	auditing  *auditing     // nil: nothing is audited
 	drain     time.Duration // how long requests under way may take after the stop; 0 is the server's default
 	// ready is called once, beside the serving, when the CA can issue. Its error stops the CA. It may be nil.
 	ready func(context.Context, *material) error
+	// publish is called when there are other shards of the embedded log, which verifiers need. It may be nil.
+	publish func(*material) error
 }
 
 // serve runs the CA until ctx ends. It owns the listeners. It returns nil after an orderly stop.
@@ -94,6 +99,13 @@ func serve(ctx context.Context, in instance) (err error) {
 	}
 	srv.SetNotReady("starting")
 	registry.MustRegister(srv.Collectors()...)
+	if err := in.openAccounts(registry); err != nil {
+		return err
+	}
+	defer func() {
+		in.auditing.wait()
+		err = errors.Join(err, in.ledger.close())
+	}()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -113,6 +125,7 @@ func serve(ctx context.Context, in instance) (err error) {
 	registry.MustRegister(op)
 	registry.MustRegister(op.metrics.collectors()...)
 	op.install(ctx, sys)
+	in.auditing.start(ctx)
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
@@ -131,6 +144,21 @@ func serve(ctx context.Context, in instance) (err error) {
 		}
 	}
 	return <-served
+}
+
+// openAccounts opens the journal, and makes the auditor that holds it against the logs.
+func (in *instance) openAccounts(registry *prometheus.Registry) (err error) {
+	if in.ledger, err = openLedger(*in); err != nil {
+		return err
+	}
+	if in.auditing, err = newAuditing(*in); err != nil {
+		return errors.Join(err, in.ledger.close())
+	}
+	if j := in.ledger.journal; j != nil {
+		registry.MustRegister(j.Collectors()...)
+	}
+	registry.MustRegister(in.auditing.collectors()...)
+	return nil
 }
 
 // listen opens the listeners of a configuration. The same address for REST and gRPC is one listener.

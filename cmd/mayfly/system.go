@@ -31,9 +31,10 @@ type system struct {
 	material  *material
 	issuers   *oidc.Verifier
 	keys      *pop.Policy
-	logs      *ctlog.Set // nil with ct.none
-	embedded  *embedded.Log
+	logs      *ctlog.Set      // nil with ct.none
+	embedded  *embedded.Store // nil without ct.embedded
 	authority *ca.Authority
+	ledger    ledger
 	clock     *ca.Clock // of the process
 	noLog     string    // the reason of ct.none
 
@@ -44,7 +45,7 @@ type system struct {
 // assemble builds the parts from the loaded material, innermost first. The trial inside [ca.New] proves that they can issue.
 // Parts of old are taken over where nothing about them has changed; old stays as it is, and may be nil.
 func assemble(ctx context.Context, in instance, m *material, old *system) (_ *system, err error) {
-	s := &system{config: in.config, material: m, clock: ca.NewClock(nil)}
+	s := &system{config: in.config, material: m, ledger: in.ledger, clock: ca.NewClock(nil)}
 	if old != nil {
 		s.clock = old.clock
 	}
@@ -96,12 +97,17 @@ func (s *system) openEmbedded(ctx context.Context, in instance, old *system) (er
 	if in.config.CT.Embedded == nil {
 		return nil
 	}
-	s.embedded, err = embedded.Open(ctx, *in.config.CT.Embedded, embedded.Options{Roots: s.material.roots(), Logger: in.log})
+	s.embedded, err = embedded.OpenStore(ctx, *in.config.CT.Embedded, embedded.Options{
+		Roots: s.material.roots(), Logger: in.log, UserAgent: userAgent(),
+	})
 	if err != nil {
 		return fmt.Errorf("embedded log: %w", err)
 	}
 	return nil
 }
+
+// embeddedOperator stands for the CA itself among the operators of its logs.
+const embeddedOperator = "embedded"
 
 // openLogs gathers remote and embedded logs under the one policy.
 func (s *system) openLogs(in instance, old *system) (err error) {
@@ -110,7 +116,14 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 		s.noLog = ct.None.Reason
 		return nil
 	}
-	keys := []any{ct.Policy, s.material.trustedRoot, s.embedded != nil}
+	var shards []embedded.OpenShard
+	keys := []any{ct.Policy, s.material.trustedRoot}
+	if s.embedded != nil {
+		shards = s.embedded.Open()
+	}
+	for _, one := range shards {
+		keys = append(keys, one.Shard)
+	}
 	for _, root := range s.material.issuingRoots() {
 		keys = append(keys, root.Raw)
 	}
@@ -125,11 +138,17 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 		return nil
 	}
 	members := s.material.members()
-	if s.embedded != nil {
-		members = append(members, ctlog.Member{Name: "embedded", Key: s.embedded.Key(), Submitter: s.embedded})
+	for _, one := range shards {
+		members = append(members, ctlog.Member{
+			Name: one.Label(), Key: one.Log.Key(), Submitter: one.Log, NotBefore: one.NotBefore, NotAfter: one.NotAfter,
+			Health: one.Log.Health, Operator: embeddedOperator, // two SCTs of two shards are not what a policy of two wants
+		})
 	}
-	s.keepBenched(members, old)
-	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Logger: in.log})
+	benched := in.auditing.benched()
+	for i := range members {
+		members[i].Benched = benched[members[i].Name]
+	}
+	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Granted: in.auditing.granted, Logger: in.log})
 	return err
 }
 
@@ -160,6 +179,7 @@ func (s *system) openAuthority(in instance, old *system) (err error) {
 	}
 	s.authority, err = ca.New(ca.Options{
 		Chain: m.chain, Signer: m.signer, Log: log, Ready: ready, Clock: s.clock, Trust: m.trust, Backdate: in.config.CA.BackdateOrDefault(), Logger: in.log,
+		Trial: in.ledger.trial, Signatures: in.ledger.signatures,
 	})
 	return err
 }
@@ -213,7 +233,7 @@ func (s *system) close() error {
 func (s *system) core(generation uint64) *server.Core {
 	return &server.Core{
 		Issuers: s.issuers, Keys: s.keys, Authority: s.authority, Generation: generation, Digest: s.config.Digest,
-		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1,
+		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1, Journal: s.ledger.journal,
 	}
 }
 
@@ -230,7 +250,7 @@ func (s *system) collectors() []prometheus.Collector {
 }
 
 // ownKeys are the keys that no certificate may be issued for.
-func (m *material) ownKeys(e *embedded.Log) []crypto.PublicKey {
+func (m *material) ownKeys(e *embedded.Store) []crypto.PublicKey {
 	var keys []crypto.PublicKey
 	for _, chain := range append([][]*x509.Certificate{m.chain}, m.trust...) {
 		for _, c := range chain {
@@ -241,7 +261,7 @@ func (m *material) ownKeys(e *embedded.Log) []crypto.PublicKey {
 		keys = append(keys, l.remote.Key())
 	}
 	if e != nil {
-		keys = append(keys, e.Key())
+		keys = append(keys, e.Keys()...)
 	}
 	return keys
 }

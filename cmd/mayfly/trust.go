@@ -190,6 +190,3 @@ func firstEmailIssuer(cfg *config.Config) string {
 	}
 	return first
 }
-
-// embeddedKeyFile is where the embedded log keeps its public key.
-func embeddedKeyFile(dir string) string { return filepath.Join(dir, "log.pub.pem") }

@@ -1,7 +1,6 @@
 package embedded_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -13,10 +12,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,7 +32,14 @@ const origin = "mayfly.test/ct"
 // The test binary is also the process that is killed.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("MAYFLY_TEST_LOG_DIR"); dir != "" {
-		submitForEver(dir)
+		submitAll(dir)
+		return
+	}
+	if dir := os.Getenv("MAYFLY_TEST_ROTATE_DIR"); dir != "" {
+		if _, err := (embedded.Config{Dir: dir, Origin: origin}).MakeShard(rotationForTest(), time.Now()); err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
 		return
 	}
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("k8s.io/klog/v2.(*flushDaemon).run.func1"))
@@ -94,7 +101,7 @@ func head(t *testing.T, l *embedded.Log, size uint64) (uint64, []byte) {
 			t.Fatal(err)
 		}
 		fields := strings.Fields(signatures)
-		blob, err := base64.StdEncoding.DecodeString(fields[len(fields)-1])
+		blob, err := base64.StdEncoding.DecodeString(fields[2]) // the first line is the log's own
 		if err != nil || fields[1] != origin {
 			t.Fatalf("signature line %q", signatures)
 		}
@@ -203,81 +210,6 @@ func TestSubmit(t *testing.T) {
 	}
 }
 
-// submitForEver prints each SCT when it has it, until the process is killed.
-func submitForEver(dir string) {
-	l, err := embedded.Open(context.Background(), embedded.Config{Dir: dir, Origin: origin}, embedded.Options{})
-	if err != nil {
-		fmt.Println("error", err)
-		os.Exit(1)
-	}
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	for c := range 16 {
-		all.Go(func() {
-			for i := c; ; i += 16 {
-				raw, err := l.Submit(context.Background(), precert(i))
-				if err != nil {
-					return
-				}
-				mu.Lock()
-				fmt.Println(i, hex.EncodeToString(raw))
-				mu.Unlock()
-			}
-		})
-	}
-	all.Wait()
-}
-
-// A process that is killed while it logs loses nothing that it promised.
-func TestKilled(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), "MAYFLY_TEST_LOG_DIR="+dir)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	type promise struct {
-		n   int
-		raw []byte
-	}
-	var got []promise
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		number, text, _ := strings.Cut(lines.Text(), " ")
-		raw, err := hex.DecodeString(text)
-		if err != nil {
-			break // the last line may be cut
-		}
-		n, err := strconv.Atoi(number)
-		if err != nil {
-			t.Fatalf("%q", lines.Text())
-		}
-		if got = append(got, promise{n, raw}); len(got) == 300 {
-			if err := cmd.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	_ = cmd.Wait() // it was killed
-	if len(got) < 300 {
-		t.Fatalf("only %d promises", len(got))
-	}
-	l := open(t, dir)
-	size, root := head(t, l, uint64(len(got)))
-	leaves, computed := tree(t, l, size)
-	if !bytes.Equal(root, computed) {
-		t.Error("the tree is damaged")
-	}
-	for _, p := range got {
-		found(t, leaves, precert(p.n), p.raw)
-	}
-}
-
 // One process at a time, one origin for ever, no new key over old entries.
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
@@ -326,6 +258,14 @@ func TestHandler(t *testing.T) {
 		{"GET", "/tile/0/999", 404},
 		{"GET", "/", 404},
 		{"GET", "/origin", 404},
+		{"GET", "/shards.json", 404},
+		{"GET", "/shards/x/checkpoint", 404},
+		{"GET", "/checkpoint.cosigned", 404},
+		{"GET", "/tile/0/000/../../../log.key.pem", 404},
+		{"GET", "/tile/data/..%2f..%2flog.key.pem", 404},
+		{"GET", "/issuer/" + strings.Repeat("0", 64), 404},
+		{"DELETE", "/tile/0/000", 405},
+		{"OPTIONS", "/checkpoint", 204},
 	} {
 		w := httptest.NewRecorder()
 		l.Handler().ServeHTTP(w, httptest.NewRequest(c.method, c.path, nil))
@@ -335,18 +275,75 @@ func TestHandler(t *testing.T) {
 	}
 }
 
+// What a reader may keep, and for how long (c2sp.org/static-ct-api, c2sp.org/tlog-tiles).
+func TestReadPath(t *testing.T) {
+	t.Parallel()
+	l := open(t, t.TempDir())
+	var all sync.WaitGroup
+	for n := range 300 {
+		all.Go(func() { submit(t, l, n) })
+	}
+	all.Wait()
+	head(t, l, 300)
+	ask := func(method, path, span string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(method, path, nil)
+		if span != "" {
+			r.Header.Set("Range", span)
+		}
+		l.Handler().ServeHTTP(w, r)
+		return w
+	}
+	sum := sha256.Sum256([]byte("issuing"))
+	const ever = "public, max-age=31536000, immutable"
+	for _, c := range []struct{ path, cache, kind string }{
+		{"/checkpoint", "no-store", "text/plain; charset=utf-8"},
+		{"/tile/0/000", ever, "application/octet-stream"},
+		{"/tile/data/000", ever, "application/octet-stream"},
+		{"/tile/0/001.p/44", "public, max-age=86400, immutable", "application/octet-stream"},
+		{"/tile/1/000.p/1", "public, max-age=86400, immutable", "application/octet-stream"},
+		{"/issuer/" + hex.EncodeToString(sum[:]), ever, "application/pkix-cert"},
+		{"/ct/v1/get-roots", "no-cache", "application/json"},
+		{"/tile/0/002", "no-store", "text/plain; charset=utf-8"},
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			h := ask(method, c.path, "").Header()
+			if h.Get("Cache-Control") != c.cache || h.Get("Content-Type") != c.kind || h.Get("Access-Control-Allow-Origin") != "*" {
+				t.Errorf("%s %s: %v", method, c.path, h)
+			}
+		}
+	}
+	r := ask(http.MethodGet, "/tile/0/000", "bytes=32-63")
+	if part := r.Body.Bytes(); r.Code != http.StatusPartialContent || !bytes.Equal(part, get(t, l, "/tile/0/000")[32:64]) {
+		t.Errorf("range: %d, %d bytes", r.Code, len(part))
+	}
+}
+
 func BenchmarkSubmit(b *testing.B) {
 	for _, callers := range []int{1, 64} {
 		b.Run(fmt.Sprint("callers=", callers), func(b *testing.B) {
 			l := open(b, b.TempDir())
-			b.SetParallelism(callers)
-			b.RunParallel(func(pb *testing.PB) {
-				for n := 0; pb.Next(); n++ {
-					if _, err := l.Submit(b.Context(), precert(n)); err != nil {
-						b.Error(err)
+			took := make([]time.Duration, b.N)
+			var next atomic.Int64
+			var all sync.WaitGroup
+			b.ResetTimer()
+			for range callers {
+				all.Go(func() {
+					for n := next.Add(1) - 1; n < int64(b.N); n = next.Add(1) - 1 {
+						began := time.Now()
+						if _, err := l.Submit(b.Context(), precert(int(n))); err != nil {
+							b.Error(err)
+						}
+						took[n] = time.Since(began)
 					}
-				}
-			})
+				})
+			}
+			all.Wait()
+			b.StopTimer()
+			slices.Sort(took)
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "SCT/s")
+			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 		})
 	}
 }

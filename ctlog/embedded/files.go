@@ -54,8 +54,21 @@ func claimOrigin(c Config) error {
 	return nil
 }
 
-// Inspect looks whether [Open] would find the log as it should be. It changes nothing, and a directory that is not there is fine.
+// Inspect looks whether [OpenStore] would find the log as it should be. It changes nothing, and a directory that is not there is fine.
 func Inspect(c Config) error {
+	shards, err := c.Shards()
+	if err != nil {
+		return err
+	}
+	for _, s := range shards {
+		if err := inspect(Config{Dir: c.ShardDir(s), Origin: c.originOf(s.Name)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func inspect(c Config) error {
 	data, err := os.ReadFile(filepath.Join(c.Dir, originFile))
 	if have := strings.TrimSpace(string(data)); err == nil && have != c.Origin {
 		return otherOrigin(c, have)
@@ -154,9 +167,30 @@ func writeSynced(path string, data []byte, mode os.FileMode) (err error) {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	d, err := os.Open(dir)
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(filepath.Clean(dir))
 	if err != nil {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// mkdirSynced makes a directory with those above it and returns when their names are on disk.
+func mkdirSynced(dir string) error {
+	if st, err := os.Stat(dir); err == nil && st.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := mkdirSynced(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // a public log
+		return err
+	}
+	return syncDir(parent)
 }

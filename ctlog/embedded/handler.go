@@ -1,73 +1,126 @@
 package embedded
 
 import (
+	"bytes"
+	"crypto/x509"
 	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 )
+
+const checkpointFile = "checkpoint"
 
 // readable are the paths of a log, and no others: keys and state lie in the same directory.
 var readable = regexp.MustCompile(`^/(checkpoint|issuer/[0-9a-f]{64}|tile/(data|[0-5])/(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?)$`)
 
+// files is the read path of one log.
+type files struct {
+	dir   string
+	roots func() []*x509.Certificate
+	// checkpoint returns what to serve in place of the file, or nothing.
+	checkpoint func() []byte
+}
+
 // Handler serves the read path: /checkpoint, /tile/…, /issuer/<sha256 hex> (c2sp.org/static-ct-api) and /ct/v1/get-roots
 // (RFC 6962 §4.7). There is no submission from outside.
 func (l *Log) Handler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "this log is read-only", http.StatusMethodNotAllowed)
-			return
-		}
-		if r.URL.Path == "/ct/v1/get-roots" {
-			l.getRoots(w)
-			return
-		}
-		if !readable.MatchString(r.URL.Path) {
-			http.NotFound(w, r)
-			return
-		}
-		l.serveFile(w, r)
-	})
+	f := files{dir: l.dir, roots: func() []*x509.Certificate { return *l.roots.Load() }}
+	if l.cosigner != nil {
+		f.checkpoint = l.cosigner.checkpoint
+	}
+	return f
 }
 
-func (l *Log) serveFile(w http.ResponseWriter, r *http.Request) {
-	f, err := os.Open(filepath.Join(l.dir, filepath.FromSlash(r.URL.Path))) //nolint:gosec // the path has passed readable
-	if err != nil {
-		http.NotFound(w, r)
-		return
-	}
-	defer f.Close() //nolint:errcheck // only read
-	st, err := f.Stat()
-	if err != nil || !st.Mode().IsRegular() {
-		http.NotFound(w, r)
-		return
-	}
+// ServeHTTP implements [http.Handler].
+func (f files) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", "*") // a log is public, and monitors run in browsers too
 	h.Set("X-Content-Type-Options", "nosniff")
 	switch {
-	case r.URL.Path == "/checkpoint":
-		h.Set("Content-Type", "text/plain; charset=utf-8")
-		h.Set("Cache-Control", "no-store")
-	case strings.HasPrefix(r.URL.Path, "/issuer/"):
-		h.Set("Content-Type", "application/pkix-cert")
-		h.Set("Cache-Control", "public, max-age=604800, immutable")
+	case r.Method == http.MethodOptions:
+		h.Set("Access-Control-Allow-Methods", "GET, HEAD")
+		h.Set("Access-Control-Allow-Headers", "Range, If-Modified-Since")
+		h.Set("Access-Control-Max-Age", "86400")
+		w.WriteHeader(http.StatusNoContent)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		h.Set("Allow", "GET, HEAD")
+		refuse(w, "this log is read-only", http.StatusMethodNotAllowed)
+	case r.URL.Path == "/ct/v1/get-roots":
+		f.getRoots(w)
+	case !readable.MatchString(r.URL.Path):
+		refuse(w, "404 page not found", http.StatusNotFound)
 	default:
-		h.Set("Content-Type", "application/octet-stream")
-		h.Set("Cache-Control", "public, max-age=604800, immutable") // a partial tile has its width in its name
+		f.serveFile(w, r)
 	}
-	http.ServeContent(w, r, "", st.ModTime(), f)
 }
 
-func (l *Log) getRoots(w http.ResponseWriter) {
+// refuse answers with an error that nobody may keep: what is not there yet will be.
+func refuse(w http.ResponseWriter, text string, code int) {
+	w.Header().Set("Cache-Control", "no-store")
+	http.Error(w, text, code)
+}
+
+// serveFile answers with one file. How long it may be kept: a checkpoint not at all, what is named after its content or its place in
+// the tree for ever, a partial tile for a day, because the log removes it once the full one is there (c2sp.org/tlog-tiles, "Partial
+// Tiles").
+func (f files) serveFile(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	switch path := r.URL.Path; {
+	case path == "/"+checkpointFile:
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+		h.Set("Cache-Control", "no-store")
+		if f.checkpoint != nil {
+			if data := f.checkpoint(); data != nil {
+				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+				return
+			}
+		}
+	case strings.HasPrefix(path, "/issuer/"):
+		h.Set("Content-Type", "application/pkix-cert")
+		h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	default:
+		h.Set("Content-Type", "application/octet-stream")
+		h.Set("Cache-Control", "public, max-age=31536000, immutable")
+		if strings.Contains(path, ".p/") {
+			h.Set("Cache-Control", "public, max-age=86400, immutable")
+		}
+	}
+	file, err := os.Open(filepath.Join(f.dir, filepath.FromSlash(r.URL.Path))) //nolint:gosec // the path has passed readable
+	if err != nil {
+		h.Del("Content-Type")
+		if !os.IsNotExist(err) { // it may well be there
+			refuse(w, "the file cannot be read now", http.StatusServiceUnavailable)
+			return
+		}
+		refuse(w, "404 page not found", http.StatusNotFound)
+		return
+	}
+	defer file.Close() //nolint:errcheck // only read
+	st, err := file.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		h.Del("Content-Type")
+		refuse(w, "404 page not found", http.StatusNotFound)
+		return
+	}
+	at := st.ModTime()
+	if r.URL.Path == "/"+checkpointFile {
+		at = time.Time{} // there may be two in one second, which a client could not tell apart
+	}
+	http.ServeContent(w, r, "", at, file)
+}
+
+func (f files) getRoots(w http.ResponseWriter) {
 	out := struct {
 		Certificates [][]byte `json:"certificates"`
 	}{Certificates: [][]byte{}}
-	for _, c := range *l.roots.Load() {
+	for _, c := range f.roots() {
 		out.Certificates = append(out.Certificates, c.Raw)
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-cache")
 	_ = json.NewEncoder(w).Encode(out) // the client is gone: nobody to tell
 }

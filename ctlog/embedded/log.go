@@ -16,13 +16,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/transparency-dev/tessera"
 	"github.com/transparency-dev/tessera/ctonly"
 	"github.com/transparency-dev/tessera/storage/posix"
 	"golang.org/x/crypto/cryptobyte"
 
-	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
@@ -35,54 +33,93 @@ const (
 	cleanEvery      = time.Minute // of partial tiles that full ones replaced
 )
 
-// Options for [Open].
+// Options for [Open] and [OpenStore].
 type Options struct {
 	Roots  []*x509.Certificate // answered to get-roots
 	Now    func() time.Time    // nil: time.Now
 	Logger *slog.Logger        // nil: none
+	// Event hears of what belongs into a journal: a rotation, a shard that was closed, a storage that fails or works again. It must
+	// not wait. nil: nobody.
+	Event func(reason, text string)
+	// Every is how often a store looks at its shards, and how often a storage that has failed is tried; 0 is a second.
+	Every time.Duration
+	// UserAgent names this program to witnesses.
+	UserAgent string
+
+	label   string   // of the log, for metrics and messages
+	metrics *metrics // shared by the logs of a store
 }
 
-// Log is an open log. It is safe for concurrent use.
-type Log struct {
-	dir      string
-	signer   *signer
-	roots    atomic.Pointer[[]*x509.Certificate]
-	log      *slog.Logger
-	lock     *os.File
-	gate     *gate
-	shutdown func(context.Context) error
-	stop     context.CancelFunc
-	metrics  *metrics
-
-	mu      sync.Mutex
-	issuers map[[32]byte]bool // stored
-	broken  error             // the last entry could not be stored
-	closed  bool
-}
-
-// Open opens the log in c.Dir, or makes one with a new P-256 key. It errs when another process has the directory, or when
-// the directory holds a log of another origin.
-func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
-	if err := c.Check(); err != nil {
-		return nil, err
-	}
+func (o Options) withDefaults() Options {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	l := &Log{dir: c.Dir, log: o.Logger, metrics: newMetrics(), issuers: map[[32]byte]bool{}}
+	if o.Event == nil {
+		o.Event = func(string, string) {}
+	}
+	if o.Every <= 0 {
+		o.Every = time.Second
+	}
+	if o.label == "" {
+		o.label = Shard{}.Label()
+	}
+	if o.metrics == nil {
+		o.metrics = newMetrics()
+	}
+	return o
+}
+
+// Log is an open log. It is safe for concurrent use.
+type Log struct {
+	dir, label string
+	signer     *signer
+	roots      atomic.Pointer[[]*x509.Certificate]
+	log        *slog.Logger
+	event      func(reason, text string)
+	lock       *os.File
+	gate       *gate
+	reader     tessera.LogReader
+	shutdown   func(context.Context) error
+	stop       context.CancelFunc
+	background sync.WaitGroup
+	metrics    *metrics
+	cosigner   *cosigner // nil without witnesses
+	health     health
+	hurt       chan struct{} // the storage has failed
+	every      time.Duration
+	closing    sync.Once
+	closed     error // what Close returned
+
+	mu      sync.Mutex
+	issuers map[[32]byte]bool // stored
+}
+
+// Open opens the log in c.Dir, or makes one with a new P-256 key. It errs when another process has the directory, or when
+// the directory holds a log of another origin. It knows nothing of shards.
+func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	o = o.withDefaults()
+	l := &Log{
+		dir: c.Dir, label: o.label, log: o.Logger, event: o.Event, metrics: o.metrics, every: o.Every, issuers: map[[32]byte]bool{}, hurt: make(chan struct{}, 1),
+	}
 	l.SetRoots(o.Roots)
-	if err := os.MkdirAll(filepath.Join(c.Dir, "issuer"), 0o755); err != nil { //nolint:gosec // a public log
+	if err := mkdirSynced(filepath.Join(c.Dir, "issuer")); err != nil {
 		return nil, err
 	}
 	if l.lock, err = lockDir(c.Dir); err != nil {
 		return nil, err
 	}
+	life, stop := context.WithCancel(context.WithoutCancel(ctx)) // the log ends at Close, after those who use it
+	l.stop = stop
 	defer func() {
 		if err != nil {
-			_ = l.lock.Close()
+			stop()
+			err = errors.Join(err, l.lock.Close())
 		}
 	}()
 	if err := claimOrigin(c); err != nil {
@@ -93,33 +130,47 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 		return nil, err
 	}
 	l.signer = &signer{origin: c.Origin, key: key, id: id, now: o.Now, rand: rand.Reader}
-	life, stop := context.WithCancel(context.WithoutCancel(ctx)) // the log ends at Close, after those who use it
-	l.stop = stop
-	driver, err := posix.New(life, posix.Config{Path: c.Dir})
+	appender, err := l.openStorage(life)
+	if err == nil {
+		err = l.caughtUp(ctx)
+	}
 	if err != nil {
-		stop()
 		return nil, fmt.Errorf("%s: %w", c.Dir, err)
 	}
-	appender, shutdown, reader, err := tessera.NewAppender(life, driver, tessera.NewAppendOptions().
+	if len(c.Witnesses) > 0 {
+		if l.cosigner, err = newCosigner(l, c, o); err != nil {
+			return nil, err
+		}
+		l.background.Go(func() { l.cosigner.run(life) })
+	}
+	l.gate = newGate(life, storage{append: tessera.NewCertificateTransparencyAppender(appender), ready: l.storageReady, failed: l.storageFailed})
+	l.background.Go(func() { l.mend(life) })
+	l.metrics.watch(l)
+	return l, nil
+}
+
+// openStorage starts the library that keeps the tree. It panics when it cannot lock its files.
+func (l *Log) openStorage(life context.Context) (a *tessera.Appender, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the storage cannot be opened: %v", r)
+		}
+	}()
+	driver, err := posix.New(life, posix.Config{Path: l.dir})
+	if err != nil {
+		return nil, err
+	}
+	a, l.shutdown, l.reader, err = tessera.NewAppender(life, driver, tessera.NewAppendOptions().
 		WithCheckpointSigner(l.signer).WithCTLayout().WithBatching(batchSize, batchAge).
 		WithCheckpointInterval(checkpointEvery).WithCheckpointRepublishInterval(republishEvery).
 		WithGarbageCollectionInterval(cleanEvery).WithShutdownTimeout(5*time.Second))
-	if err != nil {
-		stop()
-		return nil, fmt.Errorf("%s: %w", c.Dir, err)
-	}
-	l.shutdown = shutdown
-	if err := l.caughtUp(ctx, reader); err != nil {
-		stop()
-		return nil, fmt.Errorf("%s: %w", c.Dir, err)
-	}
-	l.gate = newGate(life, tessera.NewCertificateTransparencyAppender(appender))
-	return l, nil
+	return a, err
 }
 
 // caughtUp waits until the checkpoint covers the tree. After a crash the tree on disk is ahead of it, and whoever looks at the
 // log as soon as the CA is back must find every SCT's entry.
-func (l *Log) caughtUp(ctx context.Context, r tessera.LogReader) error {
+func (l *Log) caughtUp(ctx context.Context) error {
+	r := l.reader
 	size, err := r.IntegratedSize(ctx)
 	if err != nil {
 		return err
@@ -147,28 +198,25 @@ func (l *Log) caughtUp(ctx context.Context, r tessera.LogReader) error {
 }
 
 // Submit adds p and returns its SCT in TLS encoding (RFC 6962 §3.2) once the entry is on disk. It checks nothing of p: the
-// CA in the same process made it. An error is a [fault.Error] with the reason LOG_UNAVAILABLE, or the end of ctx.
+// CA in the same process made it. An error is a [fault.Error] with the reason LOG_UNAVAILABLE, or the end of ctx. Once the storage has
+// failed, Submit errs at once until the storage has proved that it works again.
 func (l *Log) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, error) {
 	start := time.Now()
+	if err := l.health.err(); err != nil {
+		l.metrics.entries.WithLabelValues(l.label, "failure").Inc()
+		return nil, unavailable(err)
+	}
 	sct, err := l.submit(ctx, p)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		l.metrics.entries.WithLabelValues("failure").Inc()
-		l.setBroken(err)
-		return nil, fault.New(fault.LogUnavailable, fmt.Errorf("embedded log: %w", err))
+		l.metrics.entries.WithLabelValues(l.label, "failure").Inc()
+		return nil, unavailable(err)
 	}
-	l.metrics.entries.WithLabelValues("success").Inc()
-	l.metrics.seconds.Observe(time.Since(start).Seconds())
-	l.setBroken(nil)
+	l.metrics.entries.WithLabelValues(l.label, "success").Inc()
+	l.metrics.seconds.WithLabelValues(l.label).Observe(time.Since(start).Seconds())
 	return sct, nil
-}
-
-func (l *Log) setBroken(err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.broken = err
 }
 
 func (l *Log) submit(ctx context.Context, p tbs.Precertificate) ([]byte, error) {
@@ -220,6 +268,7 @@ func (l *Log) storeIssuer(sum [32]byte, der []byte) error {
 		return nil
 	}
 	if err := writeSynced(filepath.Join(l.dir, "issuer", hex.EncodeToString(sum[:])), der, 0o644); err != nil {
+		l.storageFailed(err)
 		return err
 	}
 	l.issuers[sum] = true
@@ -235,50 +284,19 @@ func (l *Log) Key() crypto.PublicKey { return l.signer.key.Public() }
 // ID returns the log ID: SHA-256 of the SPKI.
 func (l *Log) ID() [32]byte { return l.signer.id }
 
-// Health is nil while entries can be stored, as far as the last one showed.
-func (l *Log) Health() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return errors.New("the log is closed")
-	}
-	return l.broken
-}
-
-// Close publishes a checkpoint over everything that was added and releases the directory. It waits no longer than ctx.
+// Close publishes a checkpoint over everything that was added and releases the directory. It waits no longer than ctx. Called again
+// it returns what it returned before.
 func (l *Log) Close(ctx context.Context) error {
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
-		return nil
-	}
-	l.closed = true
-	l.mu.Unlock()
-	err := l.shutdown(ctx)
-	l.stop()
-	l.gate.wait()
-	return errors.Join(err, l.lock.Close())
-}
-
-// metrics of one log.
-type metrics struct {
-	entries *prometheus.CounterVec
-	seconds prometheus.Histogram
-}
-
-func newMetrics() *metrics {
-	return &metrics{
-		entries: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mayfly_embedded_log_entries_total", Help: "Entries for the embedded log, by result.",
-		}, []string{"result"}),
-		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "mayfly_embedded_log_submit_seconds", Help: "Time until an entry is on disk.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
-		}),
-	}
-}
-
-// Collectors returns the metrics of the log.
-func (l *Log) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{l.metrics.entries, l.metrics.seconds}
+	l.closing.Do(func() {
+		l.health.close()
+		l.metrics.forget(l)
+		l.closed = errors.Join(l.gate.close(ctx), l.shutdown(ctx))
+		if l.cosigner != nil {
+			l.cosigner.round(ctx) // over the last checkpoint
+		}
+		l.stop()
+		l.background.Wait()
+		l.closed = errors.Join(l.closed, l.lock.Close())
+	})
+	return l.closed
 }

@@ -31,6 +31,8 @@ type Options struct {
 	Extensions []byte
 	// Latency is how long an answer takes.
 	Latency time.Duration
+	// MostEntries is how many entries get-entries gives at once; 0 is 100.
+	MostEntries int
 }
 
 // Log is a running log.
@@ -46,11 +48,15 @@ type Log struct {
 	calls   int
 	entries [][]byte
 	last    *cttypes.AddChainResponse
+	tree    tree
 }
 
 // New starts a log that ends with the test.
 func New(t testing.TB, o Options) *Log {
 	t.Helper()
+	if o.MostEntries == 0 {
+		o.MostEntries = 100
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -102,10 +108,13 @@ func (l *Log) SetSkew(d time.Duration) {
 func (l *Log) now() time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return time.Now().Add(l.skew)
+	return l.clock()
 }
 
-// ServeHTTP has the log's two endpoints. A log that hangs does so for both.
+// clock is now, for whoever holds the mutex.
+func (l *Log) clock() time.Time { return time.Now().Add(l.skew) }
+
+// ServeHTTP has the log's endpoints. A log that hangs does so for the two that the CA asks.
 func (l *Log) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Date", l.now().UTC().Format(http.TimeFormat))
 	switch r.Method + " " + r.URL.Path {
@@ -113,8 +122,10 @@ func (l *Log) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		l.addPreChain(w, r)
 	case "GET /ct/v1/get-roots":
 		l.getRoots(w, r)
+	case "POST /ct/v1/add-chain":
+		l.addChain(w, r)
 	default:
-		http.NotFound(w, r)
+		l.serveTree(w, r)
 	}
 }
 
@@ -123,6 +134,7 @@ func (l *Log) SetFault(f Fault) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fault = f
+	l.tree.frozen = l.tree.sth(l)
 }
 
 func (l *Log) getRoots(w http.ResponseWriter, r *http.Request) {
@@ -166,14 +178,22 @@ func (l *Log) addPreChain(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not a chain", http.StatusBadRequest)
 		return
 	}
-	leaf, err := leafOf(in.Chain, l.now())
+	leaf, err := leafOf(in.Chain, cttypes.PrecertLogEntryType, l.now())
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	leaf.TimestampedEntry.Extensions = l.o.Extensions
 	l.mu.Lock()
 	l.entries = append(l.entries, in.Chain[0])
+	if fault != Withhold {
+		err = l.tree.add(leaf, in.Chain)
+	}
 	l.mu.Unlock()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	if fault == ResetAfter {
 		reset(w)
 		return
@@ -181,8 +201,8 @@ func (l *Log) addPreChain(w http.ResponseWriter, r *http.Request) {
 	l.answer(w, leaf, fault)
 }
 
-// leafOf verifies the precertificate under its issuer and builds the Merkle tree leaf.
-func leafOf(chain [][]byte, now time.Time) (*cttypes.MerkleTreeLeaf, error) {
+// leafOf verifies the certificate under its issuer and builds the Merkle tree leaf.
+func leafOf(chain [][]byte, kind cttypes.LogEntryType, now time.Time) (*cttypes.MerkleTreeLeaf, error) {
 	var certs []*ctx509.Certificate
 	for _, der := range chain {
 		c, err := ctx509.ParseCertificate(der)
@@ -196,7 +216,7 @@ func leafOf(chain [][]byte, now time.Time) (*cttypes.MerkleTreeLeaf, error) {
 			return nil, err
 		}
 	}
-	return cttypes.MerkleTreeLeafFromChain(certs, cttypes.PrecertLogEntryType, uint64(now.UnixMilli())) //nolint:gosec // after 1970
+	return cttypes.MerkleTreeLeafFromChain(certs, kind, uint64(now.UnixMilli())) //nolint:gosec // after 1970
 }
 
 func (l *Log) answer(w http.ResponseWriter, leaf *cttypes.MerkleTreeLeaf, fault Fault) {

@@ -58,7 +58,14 @@ const (
 	Closed        Fault = "the shard is closed"
 )
 
-// Faults are all of them but [None].
+// The faults of what it shows to those who read it. Whoever submits notices none of them.
+const (
+	Withhold   Fault = "an SCT without an entry"
+	ForgedHead Fault = "a tree head of another key"
+	StaleHead  Fault = "the tree head of when the fault began"
+)
+
+// Faults are all that a log can do to those who submit: [None] and what it shows to readers are not among them.
 func Faults() []Fault {
 	return []Fault{
 		BadSignature, OtherLog, OtherPrecert, OtherIssuer, X509Entry, Version2, Future, Past, Replay, StrangerExtras,

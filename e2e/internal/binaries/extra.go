@@ -9,10 +9,11 @@ import (
 	"path/filepath"
 )
 
-// Extra returns the programs that only "make e2e-all" needs. Each is built when a test asks for it.
+// Extra returns the programs that few tests need, most of them of "make e2e-all" alone. Each is built when a test asks for it.
 func Extra() []Tool {
 	return []Tool{
 		{Name: "crane", Package: "github.com/google/go-containerregistry/cmd/crane", Version: "v0.22.1"},
+		{Name: "omniwitness", Package: "github.com/transparency-dev/witness/cmd/omniwitness", Version: "v0.0.0-20260720115447-2e1c6971d19e"},
 		{Name: "gitsign", Module: "tools/gitsign", Package: "github.com/sigstore/gitsign", Version: "v0.14.0"},
 		{Name: "rekor-backend", Module: "tools/rekor", Package: ".", Version: "v1.7.2"},
 		{Name: "rekor1-server", Package: "github.com/sigstore/rekor/cmd/rekor-server", Version: "v1.5.4"},

@@ -25,11 +25,27 @@ func (g *Log) Restart(l *Lab) {
 // TesseraCT starts a static-ct log.
 func (l *Lab) TesseraCT(roots string) *Log {
 	l.Helper()
+	return l.TesseraCTIn(LogPlace{Name: "tesseract", Roots: roots})
+}
+
+// LogPlace is which of several logs of a kind it is, and where.
+type LogPlace struct {
+	Name  string
+	Roots string // file
+	Dir   string // "": a folder of the lab
+}
+
+// TesseraCTIn starts one of several static-ct logs.
+func (l *Lab) TesseraCTIn(at LogPlace) *Log {
+	l.Helper()
 	address := l.Address()
-	g := &Log{Name: "tesseract", URL: "http://" + address, Origin: "e2e.test/tesseract", Key: l.LogKey("tesseract")}
+	g := &Log{Name: at.Name, URL: "http://" + address, Origin: "e2e.test/" + at.Name, Key: l.LogKey(at.Name)}
+	if at.Dir == "" {
+		at.Dir = l.Mkdir(at.Name, "log")
+	}
 	g.start = func(l *Lab) *Process {
-		return l.Start("tesseract", Command{Name: "tesseract", Args: []string{
-			"-listen", address, "-origin", g.Origin, "-dir", l.Mkdir("tesseract", "log"), "-key", g.Key.Private, "-roots", roots,
+		return l.Start(at.Name, Command{Name: "tesseract", Args: []string{
+			"-listen", address, "-origin", g.Origin, "-dir", at.Dir, "-key", g.Key.Private, "-roots", at.Roots,
 		}}, func(ctx context.Context) error { return GetOK(ctx, g.URL+"/ct/v1/get-roots") })
 	}
 	g.Restart(l)
@@ -39,10 +55,17 @@ func (l *Lab) TesseraCT(roots string) *Log {
 // CTFE starts an RFC 6962 log. What it has logged is gone when it ends.
 func (l *Lab) CTFE(roots string) *Log {
 	l.Helper()
+	return l.CTFEIn(LogPlace{Name: "ctfe", Roots: roots})
+}
+
+// CTFEIn starts one of several RFC 6962 logs; they keep nothing on disk.
+func (l *Lab) CTFEIn(at LogPlace) *Log {
+	l.Helper()
+	roots := at.Roots
 	address := l.Address()
-	g := &Log{Name: "ctfe", URL: "http://" + address + "/lab", Key: l.LogKey("ctfe")}
+	g := &Log{Name: at.Name, URL: "http://" + address + "/lab", Key: l.LogKey(at.Name)}
 	g.start = func(l *Lab) *Process {
-		return l.Start("ctfe", Command{Name: "ctfe", Args: []string{
+		return l.Start(at.Name, Command{Name: "ctfe", Args: []string{
 			"-listen", address, "-prefix", "lab", "-key", g.Key.Private, "-roots", roots,
 		}}, func(ctx context.Context) error { return GetOK(ctx, g.URL+"/ct/v1/get-sth") })
 	}

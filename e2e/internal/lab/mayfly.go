@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -42,6 +43,13 @@ func (m *Mayfly) startDev(l *Lab) {
 	m.ReadyIn = time.Since(start)
 }
 
+// Spawned starts "mayfly serve" again under a command that runs it, and does not wait: it may not live to be ready.
+func (m *Mayfly) Spawned(l *Lab, wrap ...string) {
+	l.Helper()
+	argv := append(wrap, l.Look("mayfly"), "serve", "--config", m.Dir+"/mayfly.yaml")
+	m.Process = l.Spawn("serve-"+filepath.Base(m.Dir), Command{Name: argv[0], Args: argv[1:]})
+}
+
 // Log returns the log inside a development CA.
 func (m *Mayfly) Log() *Log {
 	return &Log{Name: "embedded", URL: m.URL + "/ct", Origin: "mayfly.local/ct", Key: KeyPair{Public: m.Dir + "/ct/log.pub.pem"}}
@@ -61,6 +69,7 @@ type ServeOptions struct {
 	CT       string // the block under ct:, indented by two spaces
 	Identity string // identity.yaml
 	OnePort  bool   // gRPC on the address of REST
+	More     string // further settings
 }
 
 // Serve starts "mayfly serve" with a configuration file and waits until it is ready.
@@ -82,14 +91,22 @@ ca:
     chain: %s
     key: %s
 ct:
-%s`, strings.TrimPrefix(m.URL, "http://"), m.GRPC, strings.TrimPrefix(m.Admin, "http://"), o.PKI.ChainFile, o.PKI.KeyFile, o.CT))
+%s%s`, strings.TrimPrefix(m.URL, "http://"), m.GRPC, strings.TrimPrefix(m.Admin, "http://"), o.PKI.ChainFile, o.PKI.KeyFile, o.CT, o.More))
 	l.Run(Command{Name: "mayfly", Args: []string{"config", "check", "--config", file}})
 	m.Dir = l.Path(o.Name)
+	m.ServeAgain(l)
+	return m
+}
+
+// ServeAgain starts "mayfly serve" on the files that are there, after it was stopped or killed, and waits until it is ready.
+// wrap is a command that runs it, such as strace with its flags; without one it runs by itself.
+func (m *Mayfly) ServeAgain(l *Lab, wrap ...string) {
+	l.Helper()
 	start := time.Now()
-	m.Process = l.Start("serve-"+o.Name, Command{Name: "mayfly", Args: []string{"serve", "--config", file}},
+	argv := append(wrap, l.Look("mayfly"), "serve", "--config", m.Dir+"/mayfly.yaml")
+	m.Process = l.Start("serve-"+filepath.Base(m.Dir), Command{Name: argv[0], Args: argv[1:]},
 		func(ctx context.Context) error { return GetOK(ctx, m.Admin+"/readyz") })
 	m.ReadyIn = time.Since(start)
-	return m
 }
 
 // EmailIssuer is an identity.yaml with one e-mail issuer.

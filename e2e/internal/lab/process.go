@@ -207,6 +207,19 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
+// Pause stops the program where it is (SIGSTOP): its sockets stay open and nobody answers.
+func (p *Process) Pause() { p.signal(syscall.SIGSTOP) }
+
+// Continue lets a paused program go on.
+func (p *Process) Continue() { p.signal(syscall.SIGCONT) }
+
+func (p *Process) signal(s syscall.Signal) {
+	p.lab.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.lab.Fatalf("%s: %v", p.name, err)
+	}
+}
+
 // Wait returns the exit status of a program that ends by itself.
 func (p *Process) Wait() int {
 	p.lab.Helper()
@@ -217,6 +230,16 @@ func (p *Process) Wait() int {
 		p.lab.Fatalf("%s did not end within %s\n%s", p.name, Patience, p.Stderr())
 	}
 	return p.cmd.ProcessState.ExitCode()
+}
+
+// Ended reports whether the program has ended.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Done is closed when the program has ended.

@@ -56,6 +56,19 @@ func (l *Lab) CheckLogged(g *Log, certs ...Issued) (highest uint64) {
 	return highest
 }
 
+// HasSCT reports whether a certificate carries an SCT of g, whose signature is then verified.
+func (l *Lab) HasSCT(g *Log, c Issued) bool {
+	l.Helper()
+	_, err := promise(l.publicKey(g.Key.Public), c)
+	if err != nil && !errors.Is(err, errNoSCT) {
+		l.Errorf("certificate %x: %v", c.Leaf.SerialNumber, err)
+	}
+	return err == nil
+}
+
+// errNoSCT is that a certificate has no SCT of a log.
+var errNoSCT = errors.New("no SCT of this log")
+
 func (l *Lab) publicKey(file string) *ecdsa.PublicKey {
 	l.Helper()
 	block, _ := pem.Decode([]byte(l.Read(file)))
@@ -188,7 +201,7 @@ func promise(key *ecdsa.PublicKey, c Issued) (promisedEntry, error) {
 		hash := sha256.Sum256(append([]byte{0}, leaf...))
 		return promisedEntry{leafHash: hash[:], extensions: extensions}, nil
 	}
-	return promisedEntry{}, errors.New("no SCT of this log")
+	return promisedEntry{}, errNoSCT
 }
 
 // splitTBS takes the SCT list extension out of a TBSCertificate (RFC 6962 §3.2) and returns the rest, and the list.

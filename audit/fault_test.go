@@ -1,0 +1,342 @@
+package audit_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/audit"
+)
+
+// badDisk is a disk that can be told to fail. It writes as much as a real one would have.
+type badDisk struct {
+	mu    sync.Mutex
+	file  *os.File
+	short int   // bytes that a write gets to the file before it fails; -1: all of them, then no failure
+	write error // of the next writes
+	sync  error
+	hang  chan struct{} // a sync waits for it
+}
+
+func (d *badDisk) set(f func(*badDisk)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f(d)
+}
+
+// wrap is what a journal is given; it is called again at each repair.
+func (d *badDisk) wrap(f *os.File) audit.Disk {
+	d.set(func(d *badDisk) { d.file = f })
+	return d
+}
+
+func (d *badDisk) Write(p []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.write == nil && d.short < 0 {
+		return d.file.Write(p)
+	}
+	n, err := d.file.Write(p[:min(max(d.short, 0), len(p))])
+	if err == nil {
+		err = d.write
+	}
+	return n, err
+}
+
+func (d *badDisk) Sync() error {
+	d.mu.Lock()
+	hang := d.hang
+	d.mu.Unlock()
+	if hang != nil {
+		<-hang
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sync != nil {
+		return d.sync
+	}
+	return d.file.Sync()
+}
+
+// eventually waits until what holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it never came true that %s", what)
+		}
+	}
+}
+
+// G4: a disk that fails, in whichever way: nobody is told that a record counts which does not; the journal says that it cannot
+// be written, recovers by itself, and is whole.
+func TestDiskFaults(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		damage func(*badDisk)
+		cause  string
+		torn   bool
+	}{
+		"no space":      {func(d *badDisk) { d.write = syscall.ENOSPC }, "no space", false},
+		"half a record": {func(d *badDisk) { d.write, d.short = syscall.ENOSPC, 100 }, "no space", true},
+		"short write":   {func(d *badDisk) { d.short = 10 }, io.ErrShortWrite.Error(), true},
+		"input/output":  {func(d *badDisk) { d.write = syscall.EIO }, "input/output", false},
+		"sync":          {func(d *badDisk) { d.sync = syscall.EIO }, "input/output", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "journal.jsonl")
+			d := &badDisk{short: -1}
+			j := open(t, audit.Config{File: path}, audit.Options{Disk: d.wrap})
+			must(t, j.Append(t.Context(), intent(1)))
+			d.set(c.damage)
+			err := j.Append(t.Context(), outcome(1))
+			if err == nil || !strings.Contains(err.Error(), c.cause) {
+				t.Fatalf("acknowledged: %v", err)
+			}
+			if h := j.Health(); h.OK || h.Cause == "" {
+				t.Errorf("%+v", h)
+			}
+			if err := j.Append(t.Context(), intent(2)); err == nil {
+				t.Error("acknowledged while broken")
+			}
+			failed := outcome(1)
+			failed.Result, failed.Reason = audit.Failed, "JOURNAL_UNAVAILABLE"
+			j.Note(failed) // kept until the disk is back
+			d.set(func(d *badDisk) { d.write, d.sync, d.short = nil, nil, -1 })
+			eventually(t, "the journal recovers", func() bool { return j.Health().OK })
+			must(t, j.Append(t.Context(), intent(3)))
+			shut(t, j, 2)
+			if got := found(t, path, audit.VerifyOptions{}); got != "" {
+				t.Error(got)
+			}
+			entries := all(t, path)
+			if got := kinds(entries); got != "start intent recovered outcome intent stop" {
+				t.Fatalf("records %s", got)
+			}
+			if entries[3].Result != audit.Failed || !strings.Contains(entries[2].Text, c.cause) {
+				t.Errorf("%+v\n%+v", entries[2].Record, entries[3].Record)
+			}
+			aside, err := filepath.Glob(path + ".torn-*")
+			must(t, err)
+			if (len(aside) > 0) != c.torn {
+				t.Errorf("set aside: %v", aside)
+			}
+		})
+	}
+}
+
+// G4: many callers while the disk comes and goes. Exactly what was acknowledged is there.
+func TestFlappingDisk(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal.jsonl")
+	d := &badDisk{short: -1}
+	j := open(t, audit.Config{File: path, MaxSize: "64KiB"}, audit.Options{Disk: d.wrap})
+	var mu sync.Mutex
+	acknowledged := map[string]bool{}
+	var refused atomic.Int32
+	var callers sync.WaitGroup
+	stop := make(chan struct{})
+	for i := range 8 {
+		callers.Go(func() {
+			for n := 1; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				r := intent(i*1_000_000 + n)
+				if j.Append(t.Context(), r) != nil {
+					refused.Add(1)
+					time.Sleep(time.Millisecond) // as a client would
+					continue
+				}
+				mu.Lock()
+				acknowledged[r.Serial] = true
+				mu.Unlock()
+			}
+		})
+	}
+	for i := range 6 {
+		d.set(func(d *badDisk) {
+			if d.sync = syscall.EIO; i%2 == 0 {
+				d.sync, d.write, d.short = nil, syscall.ENOSPC, 150
+			}
+		})
+		eventually(t, "the journal notices", func() bool { return !j.Health().OK })
+		d.set(func(d *badDisk) { d.write, d.sync, d.short = nil, nil, -1 })
+		eventually(t, "the journal recovers", func() bool { return j.Health().OK })
+	}
+	close(stop)
+	callers.Wait()
+	shut(t, j, 0)
+	if got := found(t, path, audit.VerifyOptions{}); got != "" {
+		t.Error(got)
+	}
+	for _, e := range all(t, path) {
+		if e.Kind == audit.Intent && !acknowledged[e.Serial] {
+			t.Errorf("record %d counts, and its caller was told that it does not", e.Seq)
+		}
+		delete(acknowledged, e.Serial)
+	}
+	if len(acknowledged) > 0 || refused.Load() == 0 {
+		t.Errorf("%d acknowledged records are missing; %d were refused", len(acknowledged), refused.Load())
+	}
+}
+
+// G4: a caller who has left does not take the record of a signature with him when the write then fails.
+func TestCallerLeaves(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal.jsonl")
+	d := &badDisk{short: -1}
+	j := open(t, audit.Config{File: path}, audit.Options{Disk: d.wrap})
+	must(t, j.Append(t.Context(), intent(1)))
+	hang := make(chan struct{})
+	d.set(func(d *badDisk) { d.hang, d.sync = hang, syscall.EIO })
+	ctx, cancel := context.WithCancelCause(t.Context())
+	left := errors.New("gone")
+	time.AfterFunc(10*time.Millisecond, func() { cancel(left) })
+	if err := j.Append(ctx, outcome(1)); !errors.Is(err, left) {
+		t.Fatal(err)
+	}
+	close(hang)
+	eventually(t, "the journal notices", func() bool { return !j.Health().OK })
+	d.set(func(d *badDisk) { d.hang, d.sync = nil, nil })
+	eventually(t, "the journal recovers", func() bool { return j.Health().OK })
+	shut(t, j, 2)
+	if got := found(t, path, audit.VerifyOptions{}); got != "" {
+		t.Error(got)
+	}
+	if e := all(t, path)[3]; e.Kind != audit.Outcome || e.Result != audit.Failed || e.Signatures != 2 {
+		t.Errorf("%+v", e.Record)
+	}
+}
+
+// Denials that come faster than they can be written are counted; a signature is never among them.
+func TestDropped(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal.jsonl")
+	d := &badDisk{short: -1}
+	j := open(t, audit.Config{File: path}, audit.Options{Disk: d.wrap})
+	d.set(func(d *badDisk) { d.write = syscall.ENOSPC })
+	if j.Append(t.Context(), intent(1)) == nil {
+		t.Fatal("acknowledged")
+	}
+	for range 5000 {
+		j.Note(&audit.Record{Kind: audit.Outcome, Result: audit.Denied, Reason: "RATE_LIMITED"})
+	}
+	j.Note(&audit.Record{Kind: audit.Event, Text: "kept", Signatures: 1})
+	d.set(func(d *badDisk) { d.write = nil })
+	eventually(t, "the journal recovers", func() bool { return j.Health().OK })
+	shut(t, j, 0)
+	s, findings, err := audit.Verify(path, audit.VerifyOptions{})
+	must(t, err)
+	dropped := 0
+	for _, e := range all(t, path) {
+		if e.Kind == audit.Dropped {
+			dropped += e.Count
+		}
+	}
+	if s.Results[audit.Denied]+dropped != 5000 || dropped == 0 || s.Kinds[audit.Event] != 1 || len(findings) > 0 {
+		t.Errorf("%+v, %d dropped, %v", s, dropped, findings)
+	}
+}
+
+// G4: what a crash leaves at the end is set aside at the next start; what was acknowledged and is gone is not passed over.
+func TestTornTail(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(t *testing.T, path string)
+		refuse string
+	}{
+		"half a line": {func(t *testing.T, path string) { extend(t, path, `{"seq":5,"time":"2026-`) }, ""},
+		"zeroes":      {func(t *testing.T, path string) { extend(t, path, strings.Repeat("\x00", 4096)) }, ""},
+		"a whole record that was not acknowledged": {func(t *testing.T, path string) {
+			data, err := os.ReadFile(path)
+			must(t, err)
+			extend(t, path, string(data[:len(data)/2]))
+		}, ""},
+		"acknowledged records are gone": {func(t *testing.T, path string) {
+			st, err := os.Stat(path)
+			must(t, err)
+			must(t, os.Truncate(path, st.Size()-10))
+		}, "records are missing or damaged"},
+		"the file is gone": {func(t *testing.T, path string) { must(t, os.Remove(path)) }, "records are missing or damaged"},
+		"a changed record": {func(t *testing.T, path string) {
+			data, err := os.ReadFile(path)
+			must(t, err)
+			must(t, os.WriteFile(path, []byte(strings.Replace(string(data), "alice", "mallo", 1)), 0o600))
+		}, "records are missing or damaged"},
+		"a head that is nothing": {func(t *testing.T, path string) { must(t, os.WriteFile(path+".head", []byte("x"), 0o600)) }, "does not hold"},
+		"no head, torn": {func(t *testing.T, path string) {
+			must(t, os.Remove(path+".head"))
+			extend(t, path, "{")
+		}, "is missing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "journal.jsonl")
+			j := open(t, audit.Config{File: path}, audit.Options{})
+			must(t, j.Append(t.Context(), intent(1)))
+			must(t, j.Append(t.Context(), outcome(1)))
+			shut(t, j, 2)
+			c.change(t, path)
+			j, err := audit.Open(audit.Config{File: path}, audit.Options{})
+			if c.refuse != "" {
+				if err == nil || !strings.Contains(err.Error(), c.refuse) {
+					t.Fatalf("opened: %v", err)
+				}
+				return
+			}
+			must(t, err)
+			shut(t, j, 0)
+			if got := kinds(all(t, path)); got != "start intent outcome stop recovered start stop" {
+				t.Errorf("records %s", got)
+			}
+			if got := found(t, path, audit.VerifyOptions{}); got != "" {
+				t.Error(got)
+			}
+			aside, err := filepath.Glob(path + ".torn-*")
+			must(t, err)
+			if len(aside) != 1 {
+				t.Errorf("set aside: %v", aside)
+			}
+		})
+	}
+}
+
+func extend(t *testing.T, path, text string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	_, err = f.WriteString(text)
+	must(t, errors.Join(err, f.Close()))
+}
+
+// A journal that somebody moves away while it is written is missed at once, and goes on when it is back.
+func TestMovedAway(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal.jsonl")
+	var skew atomic.Int64
+	j := open(t, audit.Config{File: path}, audit.Options{Now: func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }})
+	must(t, os.Rename(path, path+"-elsewhere"))
+	skew.Store(int64(2 * time.Second)) // it looks once a second
+	if err := j.Append(t.Context(), intent(1)); err == nil || !strings.Contains(err.Error(), "moved or removed") {
+		t.Fatal(err)
+	}
+	must(t, os.Rename(path+"-elsewhere", path))
+	eventually(t, "the journal recovers", func() bool { return j.Health().OK })
+	must(t, j.Append(t.Context(), intent(2)))
+	shut(t, j, 0)
+	if got := found(t, path, audit.VerifyOptions{}); got != "" {
+		t.Error(got)
+	}
+}

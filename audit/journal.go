@@ -1,0 +1,446 @@
+package audit
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+const (
+	// maxNotes bounds the records that nobody waits for.
+	maxNotes = 4096
+	// How soon, and how rarely, a journal that cannot be written is tried again.
+	minRepair = 50 * time.Millisecond
+	maxRepair = 5 * time.Second
+	// hung is how long a commit takes before the journal counts as one that cannot be written.
+	hung = 5 * time.Second
+)
+
+// Options for [Open].
+type Options struct {
+	Version string // of mayfly, for the record of the start
+	Digest  string // of the configuration, likewise
+
+	Logger *slog.Logger     // nil: none
+	Now    func() time.Time // nil: time.Now
+	Stdout *os.File         // where the copy for standard output goes; nil: os.Stdout
+	// Disk takes the place of the file that is written; nil is the file itself.
+	Disk func(*os.File) Disk
+}
+
+// store makes groups of records durable: a file, or sinks that acknowledge.
+type store interface {
+	// commit returns when the group is durable. After an error it is not called again before repair has succeeded.
+	commit(group) error
+	// repair tries to make the store fit again, and says what was lost or set aside, if anything.
+	repair() (cut string, err error)
+}
+
+// group is what one commit writes.
+type group struct {
+	lines   []byte
+	entries []entry
+	end     chain // after its last record
+}
+
+// entry is a record that waits to be written.
+type entry struct {
+	record Record
+	wait   *waiter // nil: nobody waits
+}
+
+// waiter is somebody who waits for a record, until he gives up or is told.
+type waiter struct {
+	done  chan error // has room for the one answer
+	taken atomic.Bool
+}
+
+func newWaiter() *waiter { return &waiter{done: make(chan error, 1)} }
+
+func (w *waiter) tell(err error) { w.done <- err }
+
+// giveUp is false when the answer is on its way already.
+func (w *waiter) giveUp() bool { return w.taken.CompareAndSwap(false, true) }
+
+// refuse tells that the record does not count. It is false when nobody waits any more.
+func (w *waiter) refuse(err error) bool {
+	if !w.taken.CompareAndSwap(false, true) {
+		return false
+	}
+	w.done <- err
+	return true
+}
+
+// Journal writes records. It is safe for concurrent use.
+type Journal struct {
+	log      *slog.Logger
+	now      func() time.Time
+	metrics  *metrics
+	privacy  *privacy
+	store    store
+	file     *fileStore // the store, if it is a file; else nil
+	copies   []*copier
+	busy     atomic.Int64  // when the commit under way began, in nanoseconds since 1970; 0: none is
+	wake     chan struct{} // something waits, or the journal closes
+	stopping chan struct{} // closed when Close is called
+	ended    chan struct{} // closed when the writer has returned
+
+	mu      sync.Mutex
+	waiting []entry
+	notes   int   // of them, those that nobody waits for
+	dropped int   // notes that found no place, since the last record about them
+	broken  error // why nothing can be written; nil: it can
+	since   time.Time
+	closing bool
+
+	chain chain  // of the writer alone, as what follows
+	lines []byte // of the group that it writes
+	out   io.Writer
+	spare []entry
+}
+
+// Open takes the journal for this process, sets aside what a crash left at its end, and writes the record of the start: when
+// Open returns, the journal can be written. Its errors say what to do.
+func Open(c Config, o Options) (*Journal, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Disk == nil {
+		o.Disk = func(f *os.File) Disk { return osDisk{f} }
+	}
+	key, err := c.Key.Read()
+	if err != nil {
+		return nil, fmt.Errorf("audit.key: %w", err)
+	}
+	j := &Journal{
+		log: o.Logger, now: o.Now, metrics: newMetrics(), wake: make(chan struct{}, 1), stopping: make(chan struct{}), ended: make(chan struct{}),
+		chain: newChain(key), since: o.Now(),
+	}
+	if j.privacy, err = c.privacy(); err != nil {
+		return nil, err
+	}
+	cut, err := j.openStore(c, o)
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	j.metrics.watch(j)
+	begin := []entry{{record: Record{Kind: Start, Version: o.Version, Config: o.Digest, Instance: rand.Text()}}}
+	if cut != "" {
+		o.Logger.Warn("journal: its end was set aside", "text", cut)
+		begin = append([]entry{{record: Record{Kind: Recovered, Text: cut}}}, begin...)
+	}
+	if err := j.commit(begin); err != nil {
+		j.closeStore()
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	for _, c := range j.copies {
+		c.start()
+	}
+	go j.write()
+	return j, nil
+}
+
+// Append returns when the record is durable. Seq, Time, Prev and Sum are the journal's to set. After an error the record does
+// not count, unless ctx has ended: then it may. The error names the cause for the operator.
+func (j *Journal) Append(ctx context.Context, r *Record) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	w := newWaiter()
+	if err := j.enqueue(entry{*r, w}); err != nil {
+		return err
+	}
+	select {
+	case err := <-w.done:
+		return err
+	case <-ctx.Done():
+		if !w.giveUp() {
+			return <-w.done
+		}
+		return context.Cause(ctx)
+	}
+}
+
+// Note writes a record without waiting for it. While the journal cannot be written it is kept, up to a bound; records beyond it
+// are counted, and the count is written as one record. A record with signatures is always kept.
+func (j *Journal) Note(r *Record) {
+	if err := r.check(); err != nil {
+		j.log.Error("journal: a record was refused", "cause", err.Error())
+		return
+	}
+	if err := j.enqueue(entry{record: *r}); err != nil {
+		j.log.Error("journal: a record is lost", "kind", string(r.Kind), "cause", err.Error())
+	}
+}
+
+var errClosed = errors.New("the journal is closed")
+
+func (j *Journal) enqueue(e entry) error {
+	j.privacy.apply(&e.record)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	switch {
+	case j.closing:
+		return errClosed
+	case e.wait == nil && j.notes >= maxNotes && e.record.Signatures == 0:
+		j.dropped++
+		j.metrics.dropped.Inc()
+		return nil
+	case e.wait != nil && j.broken != nil:
+		return j.broken
+	}
+	if e.wait == nil {
+		j.notes++
+	}
+	j.waiting = append(j.waiting, e)
+	j.poke()
+	return nil
+}
+
+func (j *Journal) poke() {
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+// write is the one goroutine that writes: it takes whatever waits, commits it as one group and wakes those who wait. While a
+// group is on its way to the disk the next one gathers (group commit).
+func (j *Journal) write() {
+	defer close(j.ended)
+	for failures := 0; ; {
+		if j.cause() != "" {
+			if j.mend() {
+				failures = 0
+				continue
+			}
+			failures++
+			if !j.pause(min(maxRepair, minRepair<<min(failures, 10))) {
+				j.abandon()
+				return
+			}
+			continue
+		}
+		all, closing := j.take()
+		switch {
+		case len(all) > 0:
+			j.settle(all)
+			clear(all)
+			j.spare = all
+		case closing:
+			return
+		default:
+			<-j.wake
+		}
+	}
+}
+
+// take returns everything that waits, and whether the journal closes.
+func (j *Journal) take() (all []entry, closing bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	all, j.waiting, j.spare, j.notes = j.waiting, j.spare[:0], nil, 0
+	if j.dropped > 0 { // at the front: nothing may stand behind the record of the stop
+		all = slices.Insert(all, 0, entry{record: Record{Kind: Dropped, Count: j.dropped}})
+		j.dropped = 0
+	}
+	return all, j.closing
+}
+
+// settle commits a group and tells those who wait.
+func (j *Journal) settle(all []entry) {
+	err := j.commit(all)
+	if err != nil {
+		j.fail(err, all)
+		return
+	}
+	for _, e := range all {
+		if e.wait != nil {
+			e.wait.tell(nil)
+		}
+	}
+}
+
+// commit seals a group and makes it durable.
+func (j *Journal) commit(all []entry) error {
+	began := time.Now()
+	next, now := j.chain, j.now()
+	j.lines = j.lines[:0]
+	for i := range all {
+		j.lines = next.seal(j.lines, &all[i].record, now)
+	}
+	j.busy.Store(began.UnixNano())
+	err := j.store.commit(group{lines: j.lines, entries: all, end: next})
+	j.busy.Store(0)
+	if err != nil {
+		if j.file == nil {
+			j.chain = next // it may have arrived: its numbers are not used again
+		}
+		return err
+	}
+	j.chain = next
+	j.metrics.committed(all, time.Since(began))
+	j.stdout(j.lines)
+	for _, c := range j.copies {
+		c.follow(next.seq)
+	}
+	if cap(j.lines) > maxLine {
+		j.lines = nil
+	}
+	return nil
+}
+
+// fail stops the journal: from here on nothing is acknowledged until a repair. Everybody who waits is told; what nobody waits
+// for is kept for after the repair.
+func (j *Journal) fail(err error, group []entry) {
+	j.log.Error("journal: it cannot be written; no certificates are issued until it can", "cause", err.Error())
+	j.metrics.failures.Inc()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.broken, j.since = err, j.now()
+	var kept []entry
+	for _, e := range slices.Concat(group, j.waiting) {
+		switch {
+		case e.wait == nil:
+			kept = append(kept, e)
+		case e.record.Kind == Stop:
+			kept = append(kept, e) // one more try, then abandon
+		case !e.wait.refuse(err) && e.record.Signatures > 0:
+			// Whoever asked has gone with a failure; that the key signed must not be lost with him.
+			e.wait, e.record.Result, e.record.Reason = nil, Failed, string(fault.JournalUnavailable)
+			kept = append(kept, e)
+		}
+	}
+	j.waiting, j.notes = kept, len(kept)
+}
+
+// mend repairs the store and writes that it did; only then does the journal take records again.
+func (j *Journal) mend() bool {
+	cause := j.cause()
+	cut, err := j.store.repair()
+	if err == nil {
+		text := "the journal could not be written: " + cause + "; nothing was acknowledged meanwhile"
+		if cut != "" {
+			text += "; " + cut
+		}
+		err = j.commit([]entry{{record: Record{Kind: Recovered, Text: text}}})
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err != nil {
+		if cause != err.Error() {
+			j.log.Error("journal: it still cannot be written", "cause", err.Error())
+		}
+		j.broken = err
+		return false
+	}
+	j.log.Info("journal: it can be written again", "after", j.now().Sub(j.since))
+	j.broken, j.since = nil, j.now()
+	return true
+}
+
+// pause waits before the next repair. It is false when the journal closes: then there is no next one.
+func (j *Journal) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-j.stopping:
+		return false
+	}
+}
+
+// abandon tells the last ones that wait that the journal stays as it is.
+func (j *Journal) abandon() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	lost := 0
+	for _, e := range j.waiting {
+		if e.wait != nil {
+			e.wait.tell(j.broken)
+		} else {
+			lost++
+		}
+	}
+	if j.waiting = nil; lost > 0 {
+		j.log.Error("journal: records that nobody waited for are lost", "count", lost)
+	}
+}
+
+func (j *Journal) cause() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.broken == nil {
+		return ""
+	}
+	return j.broken.Error()
+}
+
+// Health is whether the journal can be written.
+type Health struct {
+	OK      bool
+	Warning string // a copy that is behind
+	Cause   string // why not OK
+}
+
+// Health returns at once.
+func (j *Journal) Health() Health {
+	if cause := j.cause(); cause != "" {
+		return Health{Cause: cause}
+	}
+	if since := j.busy.Load(); since != 0 && time.Since(time.Unix(0, since)) > hung {
+		return Health{Cause: "the disk has not answered for " + time.Since(time.Unix(0, since)).Truncate(time.Second).String()}
+	}
+	h := Health{OK: true}
+	for _, c := range j.copies {
+		if w := c.warning(); w != "" && h.Warning == "" {
+			h.Warning = w
+		}
+	}
+	return h
+}
+
+// Close writes what waits and the record of the stop with the number of signatures since the start, and lets the file go. Copies
+// get until ctx ends to catch up; what they miss they get after the next start. Append and Note MUST NOT be called any more.
+func (j *Journal) Close(ctx context.Context, signatures int) error {
+	w := newWaiter()
+	j.mu.Lock()
+	if j.closing {
+		j.mu.Unlock()
+		return errClosed
+	}
+	j.waiting = append(j.waiting, entry{Record{Kind: Stop, Signatures: signatures}, w})
+	j.closing = true
+	j.poke()
+	j.mu.Unlock()
+	close(j.stopping)
+	<-j.ended
+	err := <-w.done
+	if err != nil {
+		err = fmt.Errorf("audit: the stop was not written: %w", err)
+	}
+	for _, c := range j.copies {
+		c.stop(ctx)
+	}
+	j.closeStore()
+	return err
+}
+
+// Collectors returns the metrics of the journal.
+func (j *Journal) Collectors() []prometheus.Collector { return j.metrics.collectors() }

@@ -1,0 +1,144 @@
+package reconcile
+
+import (
+	"encoding/hex"
+	"fmt"
+	"time"
+)
+
+// grace is how long after a log's delay a promise may still be open because the log shows no newer head.
+const grace = time.Hour
+
+// moment is when, and with what patience, accounts are settled.
+type moment struct {
+	now time.Time
+	// lag is how far a copy of another instance's journal may be behind: an entry younger than that has time.
+	lag time.Duration
+	// behind: a log that shows no new head for longer than its delay is late, whatever its last head covers.
+	behind bool
+}
+
+// settle judges every promise that can be judged. Those that cannot yet are kept.
+func (a *account) settle(m moment) {
+	kept := a.promises[:0]
+	for i := range a.promises {
+		p := a.promises[i]
+		if a.kept(&p) {
+			continue
+		}
+		if kind, text := a.late(&p, m); text != "" {
+			w := a.logs[p.log]
+			f := Finding{Kind: kind, Log: w.name, Serial: hex.EncodeToString(a.rows.at(p.row).serial[:]), Time: timeOf(p.timestamp), Text: text}
+			if p.indexed {
+				f.Index = &p.index
+			}
+			a.report(newFinding(f, fmt.Sprint(p.timestamp)))
+			continue
+		}
+		kept = append(kept, p)
+	}
+	a.promises = kept
+}
+
+// late says how the promise p is broken; "" is not, as far as can be known.
+func (a *account) late(p *promise, m moment) (Kind, string) {
+	w := a.logs[p.log]
+	due := timeOf(p.timestamp).Add(w.delay)
+	elsewhere := a.elsewhere(p)
+	switch {
+	case w.away || !w.trusted:
+		return "", ""
+	case p.indexed && p.index < w.size && elsewhere != "":
+		return EntryMismatch, fmt.Sprintf("the log promised this entry at index %d with the time %d; %s", p.index, p.timestamp, elsewhere)
+	case p.indexed && p.index < w.size:
+		return MissingEntry, fmt.Sprintf("the log promised this entry at index %d, and has another one there (head over %d entries)", p.index, w.size)
+	case w.size == w.head.Size && w.head.Time().After(due) && elsewhere != "":
+		return EntryMismatch, fmt.Sprintf("the log promised this entry with the time %d; %s", p.timestamp, elsewhere)
+	case w.size == w.head.Size && w.head.Time().After(due):
+		return MissingEntry, fmt.Sprintf("the log promised this entry at %s, and its head of %s does not cover it (its delay is %s)",
+			timeOf(p.timestamp).Format(time.RFC3339), w.head.Time().Format(time.RFC3339), w.delay)
+	case m.behind && (w.size == w.head.Size || w.stuck) && m.now.After(due.Add(grace)):
+		return MissingEntry, fmt.Sprintf("the log promised this entry at %s and has shown no head that covers it since (its delay is %s)",
+			timeOf(p.timestamp).Format(time.RFC3339), w.delay)
+	}
+	return "", ""
+}
+
+// elsewhere says where the log has the entry, if not where and as it promised.
+func (a *account) elsewhere(p *promise) (text string) {
+	a.has(p.row, func(have *place) bool {
+		if have.log == p.log && !have.final {
+			text = fmt.Sprintf("it has it at index %d with the time %d", have.index, have.timestamp)
+			if have.index == p.index && have.timestamp == p.timestamp {
+				text += " and other extensions"
+			}
+		}
+		return text != ""
+	})
+	return text
+}
+
+// verdict is what becomes of an entry without intent.
+type verdict int
+
+const (
+	guilty verdict = iota
+	later          // a journal may still bring the intent
+	before         // it is older than the journals
+)
+
+// judge says what becomes of an entry that no journal read so far intended.
+func (a *account) judge(s suspect, m moment) verdict {
+	at := timeOf(a.places.at(s.place).timestamp)
+	key := hex.EncodeToString(s.key[:])
+	named := false
+	for _, b := range a.books {
+		named = named || b.keys[key]
+	}
+	var began time.Time
+	for _, b := range a.books {
+		if (b.keys[key] || !named) && b.read > 0 && (began.IsZero() || b.first.Before(began)) {
+			began = b.first
+		}
+		if !b.live && b.last.Before(at) && m.now.Sub(at) < m.lag {
+			return later
+		}
+	}
+	if !began.IsZero() && at.Before(began) {
+		return before
+	}
+	return guilty
+}
+
+// accuse reports an entry that nobody intended.
+func (a *account) accuse(s suspect) {
+	p, r := a.places.at(s.place), a.rows.at(s.row)
+	index := p.index
+	what := "precertificate"
+	if p.final {
+		what = "certificate"
+	}
+	text := fmt.Sprintf("the %s at index %d is under our issuing key %x, and no journal intended it (TBS digest %x)", what, index, s.key[:8], r.tbs)
+	if r.is(trial) {
+		text = fmt.Sprintf("the %s at index %d is one that was made to try the key at a start, and should have gone nowhere (TBS digest %x)", what, index, r.tbs)
+	}
+	a.report(newFinding(Finding{
+		Kind: UnintendedEntry, Log: a.logs[p.log].name, Index: &index, Serial: hex.EncodeToString(r.serial[:]), Time: timeOf(p.timestamp), Text: text,
+	}, ""))
+}
+
+// acquit judges a certificate that was found in a log, whose intent is known: it must be the one that was released.
+func (a *account) acquit(f final) {
+	p, r := a.places.at(f.place), a.rows.at(f.row)
+	if r.is(issued) && r.mark == markOf(f.certificate) {
+		return
+	}
+	index := p.index
+	text := fmt.Sprintf("the certificate at index %d (SHA-256 %x) is not the one that was released for its serial number", index, f.certificate)
+	if !r.is(issued) {
+		text = fmt.Sprintf("the certificate at index %d (SHA-256 %x) was intended, and no record says that it was released", index, f.certificate)
+	}
+	a.report(newFinding(Finding{
+		Kind: CertificateWithoutOutcome, Log: a.logs[p.log].name, Index: &index, Serial: hex.EncodeToString(r.serial[:]), Time: timeOf(p.timestamp), Text: text,
+	}, ""))
+}

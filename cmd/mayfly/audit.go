@@ -1,0 +1,165 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/audit"
+	"github.com/mayfly-ca/mayfly/config"
+)
+
+func newAudit() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Verify, follow and search the journal, and hold it against the logs",
+		Long: "The journal has every decision of the CA as one line of JSON; docs/audit.md describes it. These commands only read, and work\n" +
+			"on a journal that is being written.",
+		Args: cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
+	}
+	cmd.AddCommand(newAuditVerify(), newAuditTail(), newAuditQuery(), newAuditReconcile(), newAuditClear())
+	return cmd
+}
+
+// journalFlags say which journal is meant.
+type journalFlags struct{ config string }
+
+func (f *journalFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.config, "config", "", "configuration file that names the journal, in place of JOURNAL")
+}
+
+// target is a journal as the command line names it.
+type target struct {
+	path   string
+	config audit.Config // has File only, where the journal was named by its path
+}
+
+func (f *journalFlags) target(args []string) (target, error) {
+	switch {
+	case len(args) == 1 && f.config != "":
+		return target{}, usage("JOURNAL and --config name two journals; write one of them")
+	case len(args) == 1:
+		return f.named(args[0])
+	case f.config == "":
+		return target{}, usage("no journal; write its path, or --config FILE")
+	}
+	cfg, _, err := config.Load(f.config)
+	if err != nil {
+		return target{}, misconfigured(err)
+	}
+	if cfg.Audit == nil || cfg.Audit.File == "" {
+		return target{}, usage("%s has no audit.file: there is no journal to read here", f.config)
+	}
+	return f.there(target{cfg.Audit.File, cfg.Audit.Config})
+}
+
+func (f *journalFlags) named(path string) (target, error) {
+	return f.there(target{path, audit.Config{File: path, Subjects: audit.SubjectsDigest}})
+}
+
+// there refuses a path at which there is nothing.
+func (f *journalFlags) there(t target) (target, error) {
+	if _, err := audit.Segments(t.path); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return t, fmt.Errorf("there is no journal at %s; write the path that audit.file has in the configuration", t.path)
+		}
+		return t, err
+	}
+	return t, nil
+}
+
+// What a record is, in one word, and how it is painted.
+func recordWord(r *audit.Record, st style) string {
+	switch {
+	case r.Kind == audit.Alarm:
+		return st.red(st.bold("ALARM"))
+	case r.Kind != audit.Outcome:
+		return st.dim(string(r.Kind))
+	case r.Result == audit.Issued:
+		return st.green("issued")
+	case r.Result == audit.Denied:
+		return st.yellow("denied")
+	}
+	return st.red(printable(string(r.Result)))
+}
+
+// recordHead are the columns of recordCells.
+func recordHead() []string {
+	return []string{"SEQ", "TIME", "WHAT", "WHO", "ISSUER", "SERIAL", "WHY"}
+}
+
+// recordCells are the columns of one record for people. "-" is nothing.
+func recordCells(r *audit.Record, st style) []string {
+	who := r.SAN
+	if who == "" {
+		who = r.Subject
+	}
+	return []string{
+		fmt.Sprint(r.Seq), r.Time.Local().Format(time.DateTime), recordWord(r, st), orDash(who), orDash(r.Issuer), orDash(r.Serial), recordWhy(r),
+	}
+}
+
+func recordWhy(r *audit.Record) string {
+	var out []string
+	add := func(s string) {
+		if s != "" {
+			out = append(out, printable(s))
+		}
+	}
+	add(r.Reason)
+	if r.Reason == "" {
+		add(r.Rule)
+	}
+	switch r.Kind {
+	case audit.Start:
+		add(strings.TrimSpace("version " + r.Version))
+	case audit.Stop, audit.Reload:
+		add(fmt.Sprintf("%d signatures since the start", r.Signatures))
+	case audit.Dropped:
+		add(fmt.Sprintf("%d denials not written", r.Count))
+	case audit.Trial, audit.Intent, audit.Outcome, audit.Alarm, audit.Recovered, audit.Event:
+	}
+	add(r.Text)
+	return strings.Join(out, "; ")
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return printable(s)
+}
+
+// printRecords prints records as a table.
+func printRecords(w io.Writer, records []audit.Record) error {
+	st := styleFor(w)
+	g := grid{head: recordHead()}
+	for i := range records {
+		g.add(recordCells(&records[i], st)...)
+	}
+	return g.write(w, st)
+}
+
+// reportDamage says on standard error that a line was left out.
+func reportDamage(w io.Writer, d *audit.Damage) {
+	fmt.Fprintf(w, "mayfly: %v (left out; \"mayfly audit verify\" says more)\n", d)
+}
+
+// readSalt returns the salt for digests of subjects; nil where there is none.
+func (t target) readSalt() ([]byte, error) {
+	if t.config.Subjects != audit.SubjectsDigest {
+		return nil, nil
+	}
+	salt, err := t.config.ReadSalt()
+	if errors.Is(err, os.ErrNotExist) && t.config.Salt == nil {
+		return nil, nil
+	}
+	return salt, err
+}

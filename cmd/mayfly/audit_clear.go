@@ -1,0 +1,101 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/audit/reconcile"
+	"github.com/mayfly-ca/mayfly/config"
+)
+
+func newAuditClear() *cobra.Command {
+	var path string
+	var order reconcile.Order
+	var yes, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "clear --config FILE [--log NAME | --alarm ID]",
+		Short: "List the open alarms of the auditor, or close those that were dealt with",
+		Long: "clear without --log and --alarm lists the alarms that are open. With --log it closes those of a log that broke a promise, and the\n" +
+			"log is asked for SCTs again; with --alarm it closes one. It only says what would be done, unless --yes is given. The running CA\n" +
+			"carries the order out at its next audit, within audit.reconcile.every, and writes it into the journal.",
+		Example: "  mayfly audit clear --config mayfly.yaml\n  mayfly audit clear --config mayfly.yaml --log tesseract --yes",
+		Args:    cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case path == "":
+				return usage("--config is missing; write --config FILE")
+			case order.Log != "" && order.Alarm != "":
+				return usage("--log and --alarm are two orders; write one of them")
+			}
+			cfg, _, err := config.Load(path)
+			if err != nil {
+				return misconfigured(err)
+			}
+			if cfg.Audit == nil || cfg.Audit.File == "" {
+				return usage("%s has no audit.file: its alarms end with the process", path)
+			}
+			open, benched, err := readAlarms(cfg)
+			if err != nil {
+				return err
+			}
+			concerned := []reconcile.Alarm{}
+			for _, a := range open {
+				if order == (reconcile.Order{}) || order.Concerns(a.Finding) {
+					concerned = append(concerned, a)
+				}
+			}
+			if asJSON {
+				err = writeJSON(cmd.OutOrStdout(), concerned)
+			} else {
+				err = printAlarms(cmd, concerned)
+			}
+			if err != nil || order == (reconcile.Order{}) {
+				return err
+			}
+			if _, out := benched[order.Log]; len(concerned) == 0 && !out {
+				return usage("no alarm is open that this would close; \"mayfly audit clear --config %s\" lists them", path)
+			}
+			if !yes {
+				fmt.Fprintln(cmd.ErrOrStderr(), "Nothing was done. Add --yes to close them.")
+				return nil
+			}
+			data, err := json.Marshal(order)
+			if err != nil {
+				return err
+			}
+			if err := writePrivate(cfg.Audit.File+orderInfix+rand.Text(), data); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.ErrOrStderr(), "Ordered. The CA closes them at its next audit.")
+			return nil
+		}),
+	}
+	cmd.Flags().StringVar(&path, "config", "", "configuration file (required)")
+	cmd.Flags().StringVar(&order.Log, "log", "", "name of a log that broke a promise and was mended")
+	cmd.Flags().StringVar(&order.Alarm, "alarm", "", "ID of one alarm")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printAlarms(cmd *cobra.Command, all []reconcile.Alarm) error {
+	w := cmd.OutOrStdout()
+	if len(all) == 0 {
+		_, err := fmt.Fprintln(w, "no alarm is open")
+		return err
+	}
+	st := styleFor(w)
+	g := grid{head: []string{"RAISED", "ALARM", "KIND", "WHERE", "WHAT"}}
+	for _, a := range all {
+		where := a.Log
+		if where == "" {
+			where = a.Journal
+		}
+		g.add(a.Raised.Format(time.RFC3339), a.ID, st.red(string(a.Kind)), orDash(where), printable(a.Text))
+	}
+	return g.write(w, st)
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/audit"
+)
+
+// queryFlags are the filters of a query. All that are given must hold.
+type queryFlags struct {
+	issuer, subject, san, providerKey, serial, requestID, key, result, reason, since, until string
+	intents, json                                                                           bool
+}
+
+func newAuditQuery() *cobra.Command {
+	var from journalFlags
+	var f queryFlags
+	cmd := &cobra.Command{
+		Use:   "query {JOURNAL | --config FILE}",
+		Short: "Find records: who got what, when and why not",
+		Long: "query prints the records for which all given filters hold. Intents are left out, as an outcome says all of its intent again.\n" +
+			"Where subjects are digests, the plain subject is still what to write: the digest is computed with the journal's salt.",
+		Example: "  mayfly audit query --config mayfly.yaml --san alice@example.com --since 24h\n" +
+			"  mayfly audit query journal.jsonl --result denied --reason POLICY_DENIED --since 2026-11-01 --json",
+		Args: cobra.MaximumNArgs(1),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			t, err := from.target(args)
+			if err != nil {
+				return err
+			}
+			salt, err := t.readSalt()
+			if err != nil {
+				return err
+			}
+			q, err := f.compile(salt, time.Now())
+			if err != nil {
+				return err
+			}
+			return q.run(t, streams{out: cmd.OutOrStdout(), err: cmd.ErrOrStderr()}, f.json)
+		}),
+	}
+	from.add(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&f.issuer, "issuer", "", "issuer of the token")
+	fl.StringVar(&f.subject, "subject", "", "subject of the token")
+	fl.StringVar(&f.san, "san", "", "identity in the certificate")
+	fl.StringVar(&f.providerKey, "provider-key", "", "thumbprint (RFC 7638) of the key that verified the token")
+	fl.StringVar(&f.serial, "serial", "", "serial number, hexadecimal")
+	fl.StringVar(&f.requestID, "request-id", "", "id of the request")
+	fl.StringVar(&f.key, "key", "", "certified key: SHA-256 of its SubjectPublicKeyInfo, or a PEM file with the key or the certificate")
+	fl.StringVar(&f.result, "result", "", "issued, failed or denied")
+	fl.StringVar(&f.reason, "reason", "", "reason of docs/errors.md, or kind of an alarm")
+	fl.StringVar(&f.since, "since", "", "not before: RFC 3339, a date, or how long ago (24h)")
+	fl.StringVar(&f.until, "until", "", "before: likewise")
+	fl.BoolVar(&f.intents, "intents", false, "intents, too")
+	fl.BoolVar(&f.json, "json", false, "print the records as they stand in the journal")
+	completeWords(cmd, "result", string(audit.Issued), string(audit.Failed), string(audit.Denied))
+	return cmd
+}
+
+// query is what a record is held against.
+type query struct {
+	equal        []func(*audit.Record) bool
+	since, until time.Time
+	intents      bool
+	wantsNames   bool // by subject or SAN
+	salted       bool
+}
+
+func (f *queryFlags) compile(salt []byte, now time.Time) (*query, error) {
+	q := &query{intents: f.intents, salted: salt != nil, wantsNames: f.subject != "" || f.san != ""}
+	add := func(want string, of func(*audit.Record) string) {
+		if want != "" {
+			q.equal = append(q.equal, func(r *audit.Record) bool { return of(r) == want })
+		}
+	}
+	named := func(want string, of func(*audit.Record) string) {
+		if want == "" {
+			return
+		}
+		digest := want
+		if salt != nil {
+			digest = audit.SubjectDigest(salt, want)
+		}
+		q.equal = append(q.equal, func(r *audit.Record) bool { return of(r) == want || of(r) == digest })
+	}
+	key, err := keyDigest(f.key)
+	if err != nil {
+		return nil, err
+	}
+	switch f.result {
+	case "", string(audit.Issued), string(audit.Failed), string(audit.Denied):
+	default:
+		return nil, usage("--result %q: write issued, failed or denied", f.result)
+	}
+	add(f.issuer, func(r *audit.Record) string { return r.Issuer })
+	named(f.subject, func(r *audit.Record) string { return r.Subject })
+	named(f.san, func(r *audit.Record) string { return r.SAN })
+	add(f.providerKey, func(r *audit.Record) string { return r.ProviderKey })
+	add(serialOf(f.serial), func(r *audit.Record) string { return r.Serial })
+	add(f.requestID, func(r *audit.Record) string { return r.RequestID })
+	add(key, func(r *audit.Record) string { return r.Key })
+	add(f.result, func(r *audit.Record) string { return string(r.Result) })
+	add(f.reason, func(r *audit.Record) string { return r.Reason })
+	if q.since, err = moment("--since", f.since, now); err != nil {
+		return nil, err
+	}
+	q.until, err = moment("--until", f.until, now)
+	return q, err
+}
+
+// serialOf is a serial number as the journal has it: other tools leave zeroes out or write colons and capitals.
+func serialOf(s string) string {
+	s = strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(s, "0x"), ":", ""))
+	if s == "" || len(s) >= 40 {
+		return s
+	}
+	return strings.Repeat("0", 40-len(s)) + s
+}
+
+// keyDigest is the SHA-256 of a SubjectPublicKeyInfo: as it is written, or of the key or the certificate in a file.
+func keyDigest(s string) (string, error) {
+	low := strings.ToLower(strings.ReplaceAll(s, ":", ""))
+	if raw, err := hex.DecodeString(low); s == "" || err == nil && len(raw) == sha256.Size {
+		return low, nil
+	}
+	data, err := readInput(os.Stdin, s)
+	if err != nil {
+		return "", fmt.Errorf("--key: %w; write 64 hexadecimal digits, or the name of a PEM file", err)
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return "", fmt.Errorf("--key: %s holds no PEM", s)
+	}
+	spki := block.Bytes
+	if block.Type == "CERTIFICATE" {
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return "", fmt.Errorf("--key: %s: %w", s, err)
+		}
+		spki = c.RawSubjectPublicKeyInfo
+	} else if block.Type != "PUBLIC KEY" {
+		return "", fmt.Errorf("--key: %s holds a %s, not a public key or a certificate", s, block.Type)
+	}
+	sum := sha256.Sum256(spki)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// moment reads a time, a date or a duration before now. "" is no time.
+func moment(flag, s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, nil
+		}
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return time.Time{}, usage("%s %q: write RFC 3339 (2026-11-24T12:00:00Z), a date (2026-11-24), or how long ago (24h)", flag, s)
+	}
+	return now.Add(-d), nil
+}
+
+func (q *query) matches(r *audit.Record) bool {
+	if r.Kind == audit.Intent && !q.intents || r.Time.Before(q.since) || !q.until.IsZero() && !r.Time.Before(q.until) {
+		return false
+	}
+	for _, holds := range q.equal {
+		if !holds(r) {
+			return false
+		}
+	}
+	return true
+}
+
+func (q *query) run(t target, std streams, asJSON bool) error {
+	var found []audit.Record
+	hidden := false
+	for e, err := range audit.Read(t.path, 0) {
+		var d *audit.Damage
+		switch {
+		case errors.As(err, &d):
+			reportDamage(std.err, d)
+			continue
+		case err != nil:
+			return err
+		}
+		hidden = hidden || q.wantsNames && !q.salted && strings.HasPrefix(e.SAN, "hmac-sha256:")
+		if !q.matches(&e.Record) {
+			continue
+		}
+		if !asJSON {
+			found = append(found, e.Record)
+		} else if _, err := std.out.Write(e.Raw); err != nil {
+			return err
+		}
+	}
+	if hidden {
+		fmt.Fprintf(std.err, "mayfly: subjects in this journal are digests, and their salt is not at hand: none can be found by name; name it with --config\n")
+	}
+	if asJSON {
+		return nil
+	}
+	if len(found) == 0 {
+		fmt.Fprintln(std.err, "mayfly: no record matches")
+		return nil
+	}
+	return printRecords(std.out, found)
+}

@@ -1,0 +1,391 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mayfly-ca/mayfly/audit/reconcile"
+	"github.com/mayfly-ca/mayfly/testkit/ct"
+	"github.com/mayfly-ca/mayfly/testkit/history"
+	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+)
+
+// auditLab is a CA with a journal whose process comes and goes, and whoever is told of alarms.
+type auditLab struct {
+	t              *testing.T
+	dir            string
+	pki            *pki.PKI
+	log            *ct.Log // nil: the embedded one
+	provider       *idp.Provider
+	requests       []signRequest
+	process        *serveProcess
+	admin          string
+	hook           *httptest.Server
+	mu             sync.Mutex
+	told           []reconcile.Finding
+	authorizations []string
+	refuse         int // posts that the hook does not take
+}
+
+func newAuditLab(t *testing.T, remote bool) *auditLab {
+	t.Helper()
+	l := &auditLab{t: t, dir: t.TempDir(), pki: pki.New(pki.Options{}), provider: idp.New(t, idp.Options{}), admin: freeAddress(t), refuse: 1}
+	l.hook = httptest.NewServer(http.HandlerFunc(l.listen))
+	t.Cleanup(l.hook.Close)
+	l.requests = makeRequests(t, l.provider)
+	logs := "  embedded: {dir: log, origin: mayfly.local/ct}\n"
+	if remote {
+		l.log = newTestLog(t, l.pki)
+		l.write("ct.pem", l.log.PublicKeyPEM())
+		logs = fmt.Sprintf("  logs: [{name: lab, url: %q, public_key: ct.pem, max_merge_delay: 1m}]\n", l.log.URL())
+	}
+	l.write("chain.pem", l.pki.ChainPEM())
+	l.write("key.pem", l.pki.KeyPEM())
+	l.write("bearer", []byte("hook-secret\n"))
+	l.write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email}\n", l.provider.URL()))
+	l.process = &serveProcess{dir: l.dir, http: freeAddress(t), grpc: freeAddress(t)}
+	l.write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\nca:\n  file: {chain: chain.pem, key: key.pem}\n"+
+		"audit:\n  file: journal.jsonl\n  reconcile: {every: 1s}\n  alarm: {webhook: {url: %q, bearer: {file: bearer}}}\nct:\n%s",
+		l.process.http, l.process.grpc, l.admin, l.hook.URL, logs))
+	return l
+}
+
+func (l *auditLab) write(name string, data []byte) {
+	l.t.Helper()
+	if err := os.WriteFile(filepath.Join(l.dir, name), data, 0o600); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// listen is the webhook.
+func (l *auditLab) listen(w http.ResponseWriter, r *http.Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.refuse > 0 {
+		l.refuse--
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	var in struct{ Finding reconcile.Finding }
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		l.t.Errorf("webhook: %v", err)
+	}
+	l.told = append(l.told, in.Finding)
+	l.authorizations = append(l.authorizations, r.Header.Get("Authorization"))
+}
+
+func (l *auditLab) heard() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := []string{}
+	for _, f := range l.told {
+		out = append(out, string(f.Kind))
+	}
+	return out
+}
+
+// start starts the CA and waits until it serves.
+func (l *auditLab) start() {
+	l.t.Helper()
+	s := l.process
+	s.logs = &lockedBuffer{}
+	s.cmd = exec.Command("mayfly", "serve", "--config", filepath.Join(l.dir, "mayfly.yaml"), "--log-level", "warn")
+	s.cmd.Stderr = s.logs
+	if err := s.cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	cmd := s.cmd
+	l.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	s.until(l.t, "serving", func() bool {
+		resp, err := http.Get("http://" + s.http + "/api/v2/trustBundle")
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+}
+
+// end ends the CA with a signal.
+func (l *auditLab) end(signal syscall.Signal) {
+	l.t.Helper()
+	if err := l.process.cmd.Process.Signal(signal); err != nil {
+		l.t.Fatal(err)
+	}
+	_ = l.process.cmd.Wait() // it was killed
+}
+
+// issue gets n certificates.
+func (l *auditLab) issue(n int) {
+	l.t.Helper()
+	call, done := l.process.caller(l.t, false)
+	defer done()
+	for i := range n {
+		if err := call(l.requests[i%len(l.requests)]); err != nil {
+			l.t.Fatalf("%v; log:\n%s", err, l.process.logs)
+		}
+	}
+}
+
+// steal submits a precertificate that the CA's key signed elsewhere.
+func (l *auditLab) steal() {
+	l.t.Helper()
+	if err := l.log.Add(append([][]byte{l.pki.Leaf(time.Now().UnixNano(), true)}, l.pki.ChainDER()...), true); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// mayfly runs a command and returns what it prints and its exit status.
+func (l *auditLab) mayfly(args ...string) (out, stderr string, status int) {
+	l.t.Helper()
+	cmd := exec.Command("mayfly", args...)
+	var o, e bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &o, &e
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		l.t.Fatal(err)
+	}
+	return o.String(), e.String(), cmd.ProcessState.ExitCode()
+}
+
+// reconcile runs the whole audit and returns the kinds of findings.
+func (l *auditLab) reconcile(args ...string) (kinds []string, status int) {
+	l.t.Helper()
+	out, stderr, status := l.mayfly(append([]string{"audit", "reconcile", "--json", "--config", filepath.Join(l.dir, "mayfly.yaml")}, args...)...)
+	var r reconcile.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		l.t.Fatalf("%v: %s%s", err, out, stderr)
+	}
+	for _, f := range r.Findings {
+		kinds = append(kinds, string(f.Kind))
+	}
+	if status == 1 {
+		l.t.Log(stderr)
+	}
+	return kinds, status
+}
+
+func (l *auditLab) get(path string) (string, int) {
+	resp, err := http.Get("http://" + l.admin + path)
+	if err != nil {
+		return err.Error(), 0
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	return string(body), resp.StatusCode
+}
+
+// G6: a certificate that was made with the CA's key elsewhere is found by the command and by the running CA, which tells
+// everybody once: journal, metrics, readiness, log, webhook.
+func TestAuditTheft(t *testing.T) {
+	t.Parallel()
+	l := newAuditLab(t, true)
+	l.start()
+	l.issue(20)
+	if kinds, status := l.reconcile(); status != 0 {
+		t.Fatalf("before: %v, status %d", kinds, status)
+	}
+	l.steal()
+	l.process.until(t, "told", func() bool { return len(l.heard()) > 0 })
+	kinds, status := l.reconcile()
+	if diff := cmp.Diff([]string{"unintended_entry"}, kinds); diff != "" || status != exitFound {
+		t.Errorf("the command: status %d, %s", status, diff)
+	}
+	out, _, status := l.mayfly("audit", "reconcile", "--config", filepath.Join(l.dir, "mayfly.yaml"))
+	for _, want := range []string{"unintended_entry", "lab", "1 findings", "stop issuing", "proven"} {
+		if !strings.Contains(out, want) || status != exitFound {
+			t.Errorf("the table has no %q: %s", want, out)
+		}
+	}
+	if metrics, _ := l.get("/metrics"); !strings.Contains(metrics, `mayfly_audit_alarms_total{kind="unintended_entry"} 1`) || !strings.Contains(metrics, "mayfly_audit_alarms_open 1") {
+		t.Error("no metric says so")
+	}
+	if ready, code := l.get("/readyz"); code != http.StatusOK || !strings.Contains(ready, "1 alarms are open, the last is unintended_entry") {
+		t.Errorf("readiness %d: %s", code, ready)
+	}
+	if !strings.Contains(l.process.logs.String(), "audit alarm") {
+		t.Errorf("the log does not say so: %s", l.process.logs)
+	}
+	l.end(syscall.SIGTERM)
+	l.start()
+	l.issue(1)
+	l.process.until(t, "audited after the restart", func() bool {
+		m, _ := l.get("/metrics")
+		return strings.Contains(m, `mayfly_audit_runs_total{result="complete"}`) && !strings.Contains(m, `mayfly_audit_runs_total{result="complete"} 0`)
+	})
+	if diff := cmp.Diff([]string{"unintended_entry"}, l.heard()); diff != "" {
+		t.Errorf("the webhook was told again: %s", diff)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.Equal(l.authorizations, []string{"Bearer hook-secret"}) {
+		t.Errorf("authorization: %q", l.authorizations)
+	}
+	journal, err := os.ReadFile(filepath.Join(l.dir, "journal.jsonl"))
+	if err != nil || bytes.Count(journal, []byte(`"kind":"alarm"`)) != 1 {
+		t.Errorf("%d alarms in the journal, %v", bytes.Count(journal, []byte(`"kind":"alarm"`)), err)
+	}
+}
+
+// G6 // G9: a log that loses entries is not asked any more, also after a restart, until an operator says so; the order is in the journal.
+func TestAuditBench(t *testing.T) {
+	t.Parallel()
+	l := newAuditLab(t, true)
+	l.start()
+	l.issue(10)
+	audited := func() bool {
+		data, err := os.ReadFile(filepath.Join(l.dir, "journal.jsonl.reconcile"))
+		return err == nil && bytes.Contains(data, fmt.Appendf(nil, `"size":%d,`, l.log.Size()))
+	}
+	l.process.until(t, "audited", audited)
+	l.log.Truncate(3)
+	down := func() bool { _, code := l.get("/readyz"); return code == http.StatusServiceUnavailable }
+	l.process.until(t, "out of service without its only log", down)
+	if ready, _ := l.get("/readyz"); !strings.Contains(ready, "the log shrank") {
+		t.Errorf("readiness does not say why: %s", ready)
+	}
+	l.end(syscall.SIGTERM)
+	l.start()
+	l.process.until(t, "out of service after a restart", down)
+	config := filepath.Join(l.dir, "mayfly.yaml")
+	if out, _, status := l.mayfly("audit", "clear", "--config", config, "--log", "lab"); status != 0 || !strings.Contains(out, "log_shrunk") {
+		t.Errorf("the dry run: status %d, %s", status, out)
+	}
+	if _, _, status := l.mayfly("audit", "clear", "--config", config, "--log", "another", "--yes"); status != exitUsage {
+		t.Errorf("another log: status %d", status)
+	}
+	time.Sleep(1200 * time.Millisecond) // an audit of the other process: a dry run must order nothing
+	if !down() {
+		t.Fatal("the dry run did something")
+	}
+	if _, stderr, status := l.mayfly("audit", "clear", "--config", config, "--log", "lab", "--yes"); status != 0 {
+		t.Fatalf("status %d, %s", status, stderr)
+	}
+	l.process.until(t, "in service again", func() bool { _, code := l.get("/readyz"); return code == http.StatusOK })
+	l.issue(1)
+	journal, err := os.ReadFile(filepath.Join(l.dir, "journal.jsonl"))
+	if err != nil || !bytes.Contains(journal, []byte("alarms were cleared: log lab")) {
+		t.Errorf("the order is not in the journal: %v", err)
+	}
+}
+
+// G4 // G6 // B12: a process that is killed while it issues leaves nothing but what can be explained, and entries of the embedded
+// log that are altered or removed are found.
+func TestAuditKilled(t *testing.T) {
+	t.Parallel()
+	l := newAuditLab(t, false)
+	for range 2 {
+		l.start()
+		var callers sync.WaitGroup
+		for i := range 8 {
+			call, done := l.process.caller(t, i%2 == 0)
+			callers.Go(func() {
+				defer done()
+				for n := i; call(l.requests[n%len(l.requests)]) == nil; n += 8 { // until it is killed
+				}
+			})
+		}
+		l.process.until(t, "busy", func() bool {
+			st, err := os.Stat(filepath.Join(l.dir, "journal.jsonl"))
+			return err == nil && st.Size() > 300<<10
+		})
+		l.end(syscall.SIGKILL)
+		callers.Wait()
+	}
+	l.start() // the log catches up
+	l.issue(300)
+	if kinds, status := l.reconcile(); status != 0 {
+		t.Errorf("after two kills: %v, status %d", kinds, status)
+	}
+	l.end(syscall.SIGTERM)
+	if kinds, status := l.reconcile(); status != 0 {
+		t.Errorf("while nothing runs: %v, status %d", kinds, status)
+	}
+	tile := filepath.Join(l.dir, "log", "tile", "data", "000")
+	good, err := os.ReadFile(tile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := slices.Clone(good)
+	bad[100] ^= 1
+	for name, change := range map[string]func() error{
+		"altered": func() error { return os.WriteFile(tile, bad, 0o600) },
+		"removed": func() error { return os.Remove(tile) },
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		if kinds, status := l.reconcile(); status != exitFound || !slices.Equal(kinds, []string{"log_mismatch"}) {
+			t.Errorf("%s: %v, status %d", name, kinds, status)
+		}
+	}
+	if err := os.WriteFile(tile, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(l.dir, "log", "checkpoint")); err != nil {
+		t.Fatal(err)
+	}
+	if _, status := l.reconcile(); status != exitFailed {
+		t.Errorf("a log that cannot be read: status %d", status)
+	}
+}
+
+// BenchmarkReconcile is the real command over a million entries and their two million records. It prints time and memory.
+func BenchmarkReconcile(b *testing.B) {
+	entries := 1_000_000
+	if testing.Short() {
+		entries = 20_000
+	}
+	dir, p := b.TempDir(), pki.New(pki.Options{})
+	write := func(name string, data []byte) {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	write("chain.pem", p.ChainPEM())
+	write("key.pem", p.KeyPEM())
+	write("identity.yaml", []byte("oidc-issuers:\n  https://a.example.com: {client-id: sigstore, type: email}\n"))
+	write("mayfly.yaml", []byte("identity: {file: identity.yaml}\nca:\n  file: {chain: chain.pem, key: key.pem}\naudit: {file: journal.jsonl}\n"+
+		"ct:\n  embedded: {dir: log, origin: mayfly.local/ct}\n"))
+	began := time.Now()
+	if _, err := history.Write(history.Options{
+		PKI: p, Log: filepath.Join(dir, "log"), Origin: "mayfly.local/ct", Journal: filepath.Join(dir, "journal.jsonl"), Entries: entries, End: time.Now(),
+	}); err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("%d entries and their records were made in %s", entries, time.Since(began).Round(time.Second))
+	for b.Loop() {
+		cmd := exec.Command("mayfly", "audit", "reconcile", "--config", filepath.Join(dir, "mayfly.yaml"))
+		out, err := cmd.CombinedOutput()
+		if err != nil || !bytes.Contains(out, []byte("all is well\n")) {
+			b.Fatalf("%v\n%s", err, out)
+		}
+		b.Logf("\n%s", out)
+		use := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+		rss := use.Maxrss
+		if runtime.GOOS == "linux" {
+			rss <<= 10
+		}
+		b.ReportMetric(float64(rss)/(1<<20), "peak-rss-MB")
+		b.ReportMetric(float64(cmd.ProcessState.UserTime().Milliseconds()+cmd.ProcessState.SystemTime().Milliseconds())/1e3, "cpu-s")
+	}
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/audit"
+)
+
+// followEvery is how often a journal is looked at for new records.
+const followEvery = 100 * time.Millisecond
+
+func newAuditTail() *cobra.Command {
+	var from journalFlags
+	var n uint64
+	var follow, asJSON bool
+	cmd := &cobra.Command{
+		Use:     "tail {JOURNAL | --config FILE}",
+		Short:   "Show the last records, and those that come",
+		Long:    "tail prints the last records of a journal, one line each. With -f it goes on with what is written, also into the next file.",
+		Example: "  mayfly audit tail -f --config /etc/mayfly/mayfly.yaml\n  mayfly audit tail -n 100 --json journal.jsonl",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			t, err := from.target(args)
+			if err != nil {
+				return err
+			}
+			last, err := audit.Last(t.path)
+			if err != nil {
+				return err
+			}
+			if n > last {
+				n = last
+			}
+			r := audit.NewReader(t.path, last-n+1)
+			defer r.Close() //nolint:errcheck // only read
+			p := tailPrinter{out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), json: asJSON}
+			if !follow {
+				return p.drain(r)
+			}
+			return p.follow(cmd.Context(), r)
+		}),
+	}
+	from.add(cmd)
+	cmd.Flags().Uint64VarP(&n, "lines", "n", 10, "how many records")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the records as they stand in the journal")
+	return cmd
+}
+
+// tailPrinter prints records one by one.
+type tailPrinter struct {
+	out, err io.Writer
+	json     bool
+}
+
+// drain prints what is there.
+func (p tailPrinter) drain(r *audit.Reader) error {
+	for {
+		e, err := r.Next()
+		var d *audit.Damage
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case errors.As(err, &d):
+			reportDamage(p.err, d)
+			continue
+		case err != nil:
+			return err
+		}
+		if err := p.print(e); err != nil {
+			return err
+		}
+	}
+}
+
+func (p tailPrinter) follow(ctx context.Context, r *audit.Reader) error {
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	for {
+		if err := p.drain(r); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (p tailPrinter) print(e audit.Entry) error {
+	if p.json {
+		_, err := p.out.Write(e.Raw)
+		return err
+	}
+	c := recordCells(&e.Record, styleFor(p.out))
+	_, err := fmt.Fprintf(p.out, "%s  %s  %s  %s  %s  %s\n", c[1], c[2], c[3], c[4], c[5], c[6])
+	return err
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/audit"
+)
+
+func newAuditVerify() *cobra.Command {
+	var from journalFlags
+	var keyFile string
+	var first uint64
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "verify {JOURNAL | --config FILE}",
+		Short: "Say whether a journal is whole, and name the place where it is not",
+		Long: "verify reads the whole journal: the sum of each record, its place in the chain across all files, the end against what was\n" +
+			"acknowledged (JOURNAL.head), and records against each other: no certificate without an intent, no serial number twice, every\n" +
+			"signature of the CA's key accounted for. Whoever can write all the files can rewrite the end of a journal without a key so that\n" +
+			"it verifies; compare the printed sum with one that was kept elsewhere (docs/audit.md).\n\n" +
+			"Exit status: 0 the journal is whole, 3 something is wrong.",
+		Example: "  mayfly audit verify --config /etc/mayfly/mayfly.yaml\n  mayfly audit verify --first 100001 journal.jsonl",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			t, err := from.target(args)
+			if err != nil {
+				return err
+			}
+			o := audit.VerifyOptions{First: first, Progress: progress(cmd.ErrOrStderr())}
+			if o.Key, err = journalKey(t, keyFile); err != nil {
+				return err
+			}
+			summary, findings, err := audit.Verify(t.path, o)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = writeJSON(cmd.OutOrStdout(), newVerifyView(summary, findings))
+			} else if len(findings) == 0 {
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), summaryLine(styleFor(cmd.OutOrStdout()), t.path, summary))
+			}
+			if err != nil || len(findings) == 0 {
+				return err
+			}
+			return &stop{exitFound, fmt.Errorf("%s", findingLines(findings, summary, len(o.Key) > 0))}
+		}),
+	}
+	from.add(cmd)
+	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with the secret of audit.key, where the journal is named by its path")
+	cmd.Flags().Uint64Var(&first, "first", 0, "number of the first record, where older files are kept elsewhere (default 1: nothing is missing)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// journalKey is the secret of the sums, from the configuration or from a file.
+func journalKey(t target, file string) ([]byte, error) {
+	if file == "" {
+		key, err := t.config.Key.Read()
+		if err != nil {
+			return nil, fmt.Errorf("audit.key: %w", err)
+		}
+		return key, nil
+	}
+	key, err := readInput(nil, file)
+	return bytes.TrimSuffix(bytes.TrimSuffix(key, []byte("\n")), []byte("\r")), err
+}
+
+// progress writes how far a verification is, on a terminal only.
+func progress(w io.Writer) func(done, total int64) {
+	if !isTerminal(w) {
+		return nil
+	}
+	shown := time.Now()
+	return func(done, total int64) {
+		if now := time.Now(); done == total || now.Sub(shown) > 200*time.Millisecond {
+			shown = now
+			fmt.Fprintf(w, "\r%3d %%\r", 100*done/max(total, 1))
+		}
+	}
+}
+
+func summaryLine(st style, path string, s audit.Summary) string {
+	if s.Last == 0 {
+		return path + ": " + st.green("whole") + ", without a record"
+	}
+	line := fmt.Sprintf("%s: %s, %d records (%d to %d) in %d files, %s to %s, %d issued, %d failed, %d denied", path, st.green("whole"),
+		s.Records(), s.First, s.Last, s.Segments, s.From.Format(time.RFC3339), s.To.Format(time.RFC3339),
+		s.Results[audit.Issued], s.Results[audit.Failed], s.Results[audit.Denied])
+	if s.Open > 0 {
+		line += fmt.Sprintf(", %d under way", s.Open)
+	}
+	if s.Crashes > 0 {
+		line += fmt.Sprintf(", %d ends without a stop", s.Crashes)
+	}
+	return line + ", sum " + s.Sum
+}
+
+func findingLines(findings []audit.Damage, s audit.Summary, keyed bool) string {
+	var b strings.Builder
+	for i := range findings {
+		fmt.Fprintf(&b, "%v\n", &findings[i])
+	}
+	fmt.Fprintf(&b, "mayfly: the journal is not whole: %d findings in %d records that could be read", len(findings), s.Records())
+	if s.Records() == 0 && !keyed {
+		b.WriteString("; if its sums have a key, name it with --config or --key-file")
+	}
+	return b.String()
+}
+
+// verifyView is what "audit verify --json" prints.
+type verifyView struct {
+	Whole    bool                 `json:"whole"`
+	Findings []findingView        `json:"findings"`
+	Segments int                  `json:"segments"`
+	First    uint64               `json:"first"`
+	Last     uint64               `json:"last"`
+	Sum      string               `json:"sum"`
+	From     time.Time            `json:"from"`
+	To       time.Time            `json:"to"`
+	Kinds    map[audit.Kind]int   `json:"kinds"`
+	Results  map[audit.Result]int `json:"results"`
+	Open     int                  `json:"open"`
+	Crashes  int                  `json:"crashes"`
+}
+
+type findingView struct {
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+	Offset int64  `json:"offset"`
+	What   string `json:"what"`
+}
+
+func newVerifyView(s audit.Summary, findings []audit.Damage) verifyView {
+	v := verifyView{
+		Whole: len(findings) == 0, Findings: []findingView{}, Segments: s.Segments, First: s.First, Last: s.Last, Sum: s.Sum,
+		From: s.From, To: s.To, Kinds: s.Kinds, Results: s.Results, Open: s.Open, Crashes: s.Crashes,
+	}
+	for _, d := range findings {
+		v.Findings = append(v.Findings, findingView{d.At.File, d.At.Line, d.At.Offset, d.What})
+	}
+	return v
+}

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-ca/mayfly/audit"
+	"github.com/mayfly-ca/mayfly/audit/reconcile"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/server"
+	"github.com/mayfly-ca/mayfly/tbs"
+)
+
+// The files of the auditor beside the journal.
+const (
+	auditorSuffix = ".reconcile"
+	orderInfix    = ".reconcile.order-"
+)
+
+// auditing is the auditor of a process. Its methods are for nil, too: then nothing is audited.
+type auditing struct {
+	auditor *reconcile.Auditor
+	hook    *reconcile.Webhook // nil: nobody is told
+	ledger  ledger
+	in      instance
+	logs    atomic.Pointer[ctlog.Set] // in force; nil with ct.none
+	running sync.WaitGroup
+}
+
+// newAuditing makes the auditor that a configuration asks for; nil is none.
+func newAuditing(in instance) (*auditing, error) {
+	a := &auditing{ledger: in.ledger, in: in}
+	var settings *reconcile.Config
+	if in.config.Audit != nil {
+		settings = in.config.Audit.Reconcile
+	}
+	every := settings.Period()
+	if every == 0 || in.config.CT.None != nil {
+		return nil, nil //nolint:nilnil // nil is no auditor
+	}
+	o := reconcile.AuditorOptions{
+		Every: every, Lag: settings.LagOrDefault(), Logger: in.log, Raise: a.raise, Cleared: a.cleared, Bench: a.bench, Unbench: a.unbench,
+	}
+	if in.config.Audit != nil && in.config.Audit.File != "" {
+		state := in.config.Audit.File + auditorSuffix
+		o.Journals = a.journals
+		o.Load = func() ([]byte, error) {
+			data, err := os.ReadFile(state)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil, nil
+			}
+			return data, err
+		}
+		o.Save = func(data []byte) error { return writePrivate(state, data) }
+		o.Orders = func() ([]reconcile.Order, error) { return takeOrders(in.config.Audit.File) }
+	}
+	if err := a.openWebhook(); err != nil {
+		return nil, err
+	}
+	var err error
+	if a.auditor, err = reconcile.NewAuditor(o); err != nil {
+		return nil, fmt.Errorf("audit.reconcile: %w", err)
+	}
+	return a, nil
+}
+
+func (a *auditing) openWebhook() error {
+	cfg := a.in.config
+	if cfg.Audit == nil || cfg.Audit.Alarm == nil || cfg.Audit.Alarm.Webhook == nil {
+		return nil
+	}
+	w := cfg.Audit.Alarm.Webhook
+	bearer, err := w.Bearer.Read()
+	if err != nil {
+		return fmt.Errorf("audit.alarm.webhook.bearer: %w", err)
+	}
+	roots, err := loadRoots(w.CACert)
+	if err != nil {
+		return fmt.Errorf("audit.alarm.webhook.ca_cert: %w", err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	a.hook = reconcile.NewWebhook(reconcile.WebhookOptions{
+		URL: w.URL, Bearer: string(bearer), Roots: roots, Instance: host, UserAgent: userAgent(), Logger: a.in.log,
+	})
+	return nil
+}
+
+// start begins the background work, which ends with ctx.
+func (a *auditing) start(ctx context.Context) {
+	if a == nil {
+		return
+	}
+	a.running.Go(func() { a.auditor.Run(ctx) })
+	if a.hook != nil {
+		a.running.Go(func() { a.hook.Run(ctx) })
+	}
+}
+
+// wait returns when the background work has ended.
+func (a *auditing) wait() {
+	if a != nil {
+		a.running.Wait()
+	}
+}
+
+// install has the auditor follow the logs and chains of s, and keeps s from asking logs that broke a promise.
+func (a *auditing) install(s *system) {
+	if a == nil {
+		return
+	}
+	targets, err := targetsOf(s.config)
+	if err != nil {
+		a.in.log.Error("the auditor goes on with the logs of before", "cause", err.Error())
+		return
+	}
+	a.logs.Store(s.logs)
+	for log, cause := range a.auditor.Benched() {
+		a.bench(log, cause)
+	}
+	issuers := []*x509.Certificate{s.material.chain[0]}
+	for _, chain := range s.material.trust {
+		issuers = append(issuers, chain[0])
+	}
+	a.auditor.Configure(reconcile.Setup{Targets: targets, Issuers: issuers})
+}
+
+// journals lists the journal of this process and those of others that are there now.
+func (a *auditing) journals() ([]reconcile.Journal, error) {
+	cfg := a.in.config
+	var others []string
+	if cfg.Audit.Reconcile != nil {
+		for _, pattern := range cfg.Audit.Reconcile.Journals {
+			found, err := filepath.Glob(pattern)
+			if err != nil {
+				return nil, fmt.Errorf("audit.reconcile.journals: %w", err)
+			}
+			if len(found) == 0 {
+				return nil, fmt.Errorf("audit.reconcile.journals: nothing is at %s", pattern)
+			}
+			others = append(others, slices.DeleteFunc(found, isCompanion)...)
+		}
+	}
+	slices.Sort(others)
+	return journalsOf(cfg, slices.Compact(others))
+}
+
+// isCompanion says that a path is a file beside a journal, or a closed segment of one: a path that is there, a dot, and more.
+func isCompanion(path string) bool {
+	for i := len(path) - 1; i > 0 && path[i] != filepath.Separator; i-- {
+		if path[i] != '.' {
+			continue
+		}
+		if st, err := os.Stat(path[:i]); err == nil && st.Mode().IsRegular() {
+			return true
+		}
+	}
+	return false
+}
+
+// raise writes a finding where it is seen: into the journal, and to the webhook. The auditor has written it to the log.
+func (a *auditing) raise(_ context.Context, f reconcile.Finding) {
+	if j := a.ledger.journal; j != nil {
+		where := ""
+		if f.Log != "" {
+			where = "log " + f.Log + ": "
+		}
+		j.Note(&audit.Record{Kind: audit.Alarm, Reason: string(f.Kind), Serial: f.Serial, Text: where + f.Text + " (alarm " + f.ID + ")"})
+	}
+	if a.hook != nil {
+		a.hook.Tell(f)
+	}
+}
+
+func (a *auditing) cleared(_ context.Context, o reconcile.Order) {
+	what := "alarm " + o.Alarm
+	if o.Log != "" {
+		what = "log " + o.Log
+	}
+	a.in.log.Warn("audit alarms were cleared by an operator", "what", what)
+	if j := a.ledger.journal; j != nil {
+		j.Note(&audit.Record{Kind: audit.Event, Reason: "audit_cleared", Text: "alarms were cleared: " + what})
+	}
+}
+
+func (a *auditing) bench(log, cause string) {
+	if s := a.logs.Load(); s != nil {
+		s.Bench(log, cause)
+	}
+}
+
+func (a *auditing) unbench(log string) {
+	if s := a.logs.Load(); s != nil {
+		s.Unbench(log)
+	}
+}
+
+// benched are the logs that broke a promise, with the cause.
+func (a *auditing) benched() map[string]string {
+	if a == nil {
+		return nil
+	}
+	return a.auditor.Benched()
+}
+
+// granted hears of each SCT. With a journal the auditor reads of it there.
+func (a *auditing) granted(g ctlog.Grant) {
+	if a == nil || a.ledger.journal != nil && a.in.config.Audit.File != "" {
+		return
+	}
+	sct, err := tbs.ParseSCT(g.SCT)
+	if err != nil {
+		return // it has been verified
+	}
+	a.auditor.Granted(reconcile.Grant{
+		Log: sct.LogID, TBS: sha256.Sum256(g.Precertificate.Entry.TBS), Timestamp: sct.Timestamp, Extensions: sct.Extensions,
+	})
+}
+
+// check is the auditor's line in the readiness report. It never takes the CA out of service: benched logs do, when too few are left.
+func (a *auditing) check() []server.Check {
+	if a == nil {
+		return nil
+	}
+	return []server.Check{{Name: "audit", Ask: func() server.Health {
+		warnings := a.auditor.Warnings()
+		if a.hook != nil {
+			if w := a.hook.Warning(); w != "" {
+				warnings = append(warnings, w)
+			}
+		}
+		return server.Health{OK: true, Advisory: true, Warning: strings.Join(warnings, "; ")}
+	}}}
+}
+
+func (a *auditing) collectors() []prometheus.Collector {
+	if a == nil {
+		return nil
+	}
+	out := a.auditor.Collectors()
+	if a.hook != nil {
+		out = append(out, a.hook.Collectors()...)
+	}
+	return out
+}
+
+// takeOrders reads the orders that "mayfly audit clear" left beside a journal, and removes them.
+func takeOrders(journal string) (out []reconcile.Order, err error) {
+	found, err := filepath.Glob(escapeGlob(journal+orderInfix) + "*")
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range found {
+		data, err := os.ReadFile(path)
+		var o reconcile.Order
+		if err == nil {
+			err = json.Unmarshal(data, &o)
+		}
+		if err != nil {
+			return out, errors.Join(fmt.Errorf("%s: %w", path, err), os.Remove(path))
+		}
+		if err := os.Remove(path); err != nil {
+			return out, err // else it would be carried out again and again
+		}
+		out = append(out, o)
+	}
+	return out, nil
+}
+
+// escapeGlob makes a path a pattern that matches itself only.
+func escapeGlob(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}
+
+// readAlarms reads which alarms are open, from the state that the auditor keeps beside a journal.
+func readAlarms(cfg *config.Config) ([]reconcile.Alarm, map[string]string, error) {
+	data, err := os.ReadFile(cfg.Audit.File + auditorSuffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	alarms, benched, err := reconcile.ReadAlarms(data)
+	return alarms, maps.Clone(benched), err
+}

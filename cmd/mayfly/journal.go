@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/audit"
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/server"
+)
+
+// ledger is the journal of a process and the account that it closes with. Its methods are for a nil journal, too.
+type ledger struct {
+	journal    *audit.Journal // nil: there is none
+	signatures *atomic.Int64  // by the CA's key, since the start
+}
+
+// copyTime is how long copies of the journal may catch up at the stop. What they miss they get after the next start.
+const copyTime = 3 * time.Second
+
+// openLedger opens the journal of a configuration, if it has one.
+func openLedger(in instance) (l ledger, err error) {
+	l.signatures = new(atomic.Int64)
+	if in.config.Audit != nil {
+		l.journal, err = audit.Open(in.config.Audit.Config, audit.Options{Logger: in.log, Version: readBuildInfo().Version, Digest: in.config.Digest})
+	}
+	return l, err
+}
+
+// close writes the record of the stop. Nothing may be signed any more.
+func (l ledger) close() error {
+	if l.journal == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), copyTime)
+	defer cancel()
+	return l.journal.Close(ctx, int(l.signatures.Load()))
+}
+
+// trial writes that the CA's key is about to sign a precertificate that goes nowhere (C9).
+func (l ledger) trial(ctx context.Context, in ca.Intent) error {
+	if l.journal == nil {
+		return nil
+	}
+	return l.journal.Append(ctx, &audit.Record{
+		Kind: audit.Trial, Serial: fmt.Sprintf("%040x", in.Serial), TBS: hex.EncodeToString(in.TBS[:]),
+		IssuerKey: hex.EncodeToString(in.IssuerKeyHash[:]), Signatures: 1,
+	})
+}
+
+// reloaded writes that another configuration is about to take over, with the signatures so far.
+func (l ledger) reloaded(ctx context.Context, cfg *config.Config) error {
+	if l.journal == nil {
+		return nil
+	}
+	err := l.journal.Append(ctx, &audit.Record{Kind: audit.Reload, Config: cfg.Digest, Signatures: int(l.signatures.Load())})
+	if err != nil {
+		return fmt.Errorf("audit: the reload was not written: %w", err)
+	}
+	return nil
+}
+
+// check is the journal's line in the readiness report: without it no certificate is issued.
+func (l ledger) check() server.Check {
+	return server.Check{Name: "journal", Ask: func() server.Health {
+		h := l.journal.Health()
+		return server.Health{OK: h.OK, Warning: h.Warning, Cause: h.Cause}
+	}}
+}

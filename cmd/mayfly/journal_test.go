@@ -1,0 +1,112 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/mayfly-ca/mayfly/audit"
+	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
+	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+)
+
+// F11 // G4 // G5: reloads with another key, then SIGTERM under load. Whatever certificate a client holds is in the journal as
+// issued, every signature is accounted for, and the journal is whole and says that the stop was in order.
+func TestJournalUnderLoad(t *testing.T) {
+	t.Parallel()
+	provider := idp.New(t, idp.Options{})
+	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL(), embedded: true, more: "audit: {file: journal.jsonl, max_size: 64KiB}\n"})
+	requests := makeRequests(t, provider)
+	var mu sync.Mutex
+	held := map[string]bool{} // SHA-256 of certificates that clients got
+	var callers sync.WaitGroup
+	enough := make(chan struct{})
+	var once sync.Once
+	for i := range 8 {
+		conn, err := grpc.NewClient(s.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := fulciopb.NewCAClient(conn)
+		callers.Go(func() {
+			defer conn.Close()
+			for n := i; ; n += 8 {
+				out, err := c.CreateSigningCertificate(t.Context(), requests[n%len(requests)].pb)
+				if err != nil {
+					return // the server has gone
+				}
+				block, _ := pem.Decode([]byte(out.GetSignedCertificateEmbeddedSct().GetChain().GetCertificates()[0]))
+				sum := sha256.Sum256(block.Bytes)
+				mu.Lock()
+				if held[hex.EncodeToString(sum[:])] = true; len(held) == 300 {
+					once.Do(func() { close(enough) })
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for n := range 5 {
+		s.replace(t, "identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email, description: \"%d\"}\n", provider.URL(), n))
+		before, _ := s.generation(t)
+		s.hangup(t)
+		s.until(t, "reloaded", func() bool { now, _ := s.generation(t); return now != before })
+	}
+	<-enough
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	callers.Wait()
+	if err := s.cmd.Wait(); err != nil {
+		t.Fatalf("%v; log:\n%s", err, s.logs)
+	}
+	path := filepath.Join(s.dir, "journal.jsonl")
+	summary, findings, err := audit.Verify(path, audit.VerifyOptions{})
+	if err != nil || len(findings) > 0 {
+		t.Fatalf("%v %v", findings, err)
+	}
+	if summary.Kinds[audit.Trial] != 1 || summary.Kinds[audit.Reload] < 5 || summary.Open != 0 || summary.Kinds[audit.Stop] != 1 || summary.Segments < 2 {
+		t.Errorf("%+v", summary)
+	}
+	for e, err := range audit.Read(path, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Result == audit.Issued {
+			delete(held, e.Certificate)
+		}
+	}
+	if len(held) > 0 {
+		t.Errorf("%d certificates are not in the journal", len(held))
+	}
+}
+
+// G4: a journal that cannot be opened is no start, and says what to do.
+func TestJournalRefusesStart(t *testing.T) {
+	t.Parallel()
+	provider := idp.New(t, idp.Options{})
+	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL(), embedded: true, more: "audit: {file: journal.jsonl}\n"})
+	_ = s.cmd.Process.Signal(os.Interrupt)
+	_ = s.cmd.Wait()
+	path := filepath.Join(s.dir, "journal.jsonl")
+	if err := os.Truncate(path, 100); err != nil {
+		t.Fatal(err)
+	}
+	var out lockedBuffer
+	if status := run(t.Context(), []string{"serve", "--config", filepath.Join(s.dir, "mayfly.yaml")}, streams{out: &out, err: &out}); status != exitFailed {
+		t.Errorf("status %d", status)
+	}
+	if !strings.Contains(out.String(), "records are missing or damaged") || !strings.Contains(out.String(), "mayfly audit verify") {
+		t.Error(out.String())
+	}
+}

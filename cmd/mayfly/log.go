@@ -1,0 +1,178 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+)
+
+func newLog() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "log",
+		Short: "Check, count, copy and rotate a static-ct log",
+		Long: "The commands of log work on the log of ct.embedded, while the CA runs and while it does not. fsck, stats and export only read, and\n" +
+			"take the URL of another static-ct log, too.",
+		Args: cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
+	}
+	cmd.AddCommand(newLogFsck(), newLogStats(), newLogExport(), newLogRotate())
+	return cmd
+}
+
+// logFlags say which logs are meant.
+type logFlags struct {
+	config, dir, publicKey, origin string
+	json                           bool
+}
+
+func (f *logFlags) register(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.config, "config", "", "configuration file; the log is that of ct.embedded, with all shards")
+	fl.StringVar(&f.dir, "dir", "", "directory of the log, with all shards")
+	fl.StringVar(&f.publicKey, "public-key", "", "PEM file with the log's key; required for a URL")
+	fl.StringVar(&f.origin, "origin", "", "origin in the log's checkpoints, for a URL (default: as its checkpoint says)")
+	fl.BoolVar(&f.json, "json", false, "print JSON")
+}
+
+// logTarget is one log to read.
+type logTarget struct {
+	embedded.Shard
+	reader *embedded.Reader
+	dir    string // "" for a remote one
+}
+
+// targets opens the logs that the flags and the argument name. It asks a remote one for its checkpoint, to learn its origin.
+func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, error) {
+	named := 0
+	for _, one := range []string{f.config, f.dir, strings.Join(args, "")} {
+		if one != "" {
+			named++
+		}
+	}
+	if named != 1 {
+		return nil, usage("name one log: --config FILE, --dir DIR, or a URL")
+	}
+	if len(args) == 1 {
+		return f.remote(ctx, args[0])
+	}
+	c, err := f.local()
+	if err != nil {
+		return nil, err
+	}
+	shards, err := c.Shards()
+	if err != nil {
+		return nil, err
+	}
+	var out []logTarget
+	for _, s := range shards {
+		key, err := loadLogKey(cmp.Or(f.publicKey, c.PublicKeyFile(s)))
+		if err != nil {
+			return nil, err
+		}
+		t := logTarget{Shard: s, dir: c.ShardDir(s)}
+		if t.reader, err = embedded.NewReader(embedded.Dir(t.dir), s.Origin, key); err != nil {
+			return nil, err
+		}
+		out = append(out, t)
+	}
+	if f.publicKey != "" && len(out) > 1 {
+		return nil, usage("--public-key: the log has %d shards, each with a key of its own; leave it out", len(out))
+	}
+	return out, nil
+}
+
+// local is the log of --config or --dir.
+func (f *logFlags) local() (embedded.Config, error) {
+	if f.dir != "" {
+		return embedded.Local(f.dir)
+	}
+	return embeddedOf(f.config)
+}
+
+// embeddedOf is the block ct.embedded of a configuration file.
+func embeddedOf(path string) (embedded.Config, error) {
+	cfg, _, err := config.Load(path)
+	if err != nil {
+		return embedded.Config{}, misconfigured(err)
+	}
+	if cfg.CT.Embedded == nil {
+		return embedded.Config{}, usage("%s has no ct.embedded", path)
+	}
+	return *cfg.CT.Embedded, nil
+}
+
+func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) {
+	if f.publicKey == "" {
+		return nil, usage("--public-key is missing; nothing of a remote log can be believed without its key")
+	}
+	key, err := loadLogKey(f.publicKey)
+	if err != nil {
+		return nil, err
+	}
+	source, err := embedded.NewRemote(url, userAgent())
+	if err != nil {
+		return nil, usage("%v", err)
+	}
+	t := logTarget{Shard: embedded.Shard{Origin: f.origin}}
+	if t.Origin == "" {
+		if t.Origin, err = embedded.OriginOf(ctx, source); err != nil {
+			return nil, err
+		}
+	}
+	if t.reader, err = embedded.NewReader(source, t.Origin, key); err != nil {
+		return nil, err
+	}
+	return []logTarget{t}, nil
+}
+
+func loadLogKey(name string) (any, error) {
+	data, err := readInput(nil, name)
+	if err != nil {
+		return nil, err
+	}
+	key, err := ctlog.ParsePublicKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return key, nil
+}
+
+// progress is one line on a terminal that is written over; elsewhere it is nothing.
+type logProgress struct {
+	w    io.Writer
+	on   bool
+	last time.Time
+}
+
+func newLogProgress(w io.Writer) *logProgress { return &logProgress{w: w, on: isTerminal(w)} }
+
+func (p *logProgress) show(what string, done, all uint64) {
+	if !p.on || time.Since(p.last) < 100*time.Millisecond && done < all {
+		return
+	}
+	p.last = time.Now()
+	fmt.Fprintf(p.w, "\r\x1b[K%s: %d of %d entries", what, done, all)
+}
+
+func (p *logProgress) clear() {
+	if p.on && !p.last.IsZero() {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}
+
+// logMoment prints a time of a table; a zero time is unbounded.
+func logMoment(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format(time.RFC3339)
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/ctlog/monitor"
+	"github.com/mayfly-ca/mayfly/identity"
+)
+
+type logExportFlags struct {
+	logFlags
+	from, to, out string
+	pem           bool
+}
+
+func newLogExport() *cobra.Command {
+	f := &logExportFlags{}
+	cmd := &cobra.Command{
+		Use:   "export [--config FILE | --dir DIR | URL]",
+		Short: "Copy the entries of a log as JSON Lines or PEM",
+		Long: "export writes one JSON object for each entry: log, index, timestamp, serial, SAN, issuer of the identity, digest of the TBSCertificate, and the\n" +
+			"precertificate in base64; or, with --pem, the precertificates. It verifies the checkpoint; \"mayfly log fsck\" verifies the entries.",
+		Example: "  mayfly log export --config mayfly.yaml --from 2026-11-01T00:00:00Z --out entries.jsonl\n" +
+			"  mayfly log export https://ca.example.com/ct --public-key log.pub.pem --from 100 --to 200 --pem",
+		Args: cobra.MaximumNArgs(1),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			return f.run(cmd.Context(), args, streams{nil, cmd.OutOrStdout(), cmd.ErrOrStderr()})
+		}),
+	}
+	f.register(cmd)
+	if err := cmd.Flags().MarkHidden("json"); err != nil { // it is JSON anyway
+		panic(err)
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.from, "from", "", "first entry: an index, or a time in RFC 3339")
+	fl.StringVar(&f.to, "to", "", "end, itself not included: an index, or a time in RFC 3339")
+	fl.StringVar(&f.out, "out", "", "file to write (default: standard output)")
+	fl.BoolVar(&f.pem, "pem", false, "precertificates in PEM")
+	return cmd
+}
+
+// bound is an index or a time.
+type bound struct {
+	index uint64
+	at    time.Time
+}
+
+func parseBound(flag, text string, otherwise uint64) (bound, error) {
+	if text == "" {
+		return bound{index: otherwise}, nil
+	}
+	if n, err := strconv.ParseUint(text, 10, 63); err == nil {
+		return bound{index: n}, nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return bound{}, usage("--%s %q: write an index, or a time such as 2026-11-01T00:00:00Z", flag, text)
+	}
+	return bound{index: otherwise, at: at}, nil
+}
+
+func (f *logExportFlags) run(ctx context.Context, args []string, std streams) (err error) {
+	from, err := parseBound("from", f.from, 0)
+	if err != nil {
+		return err
+	}
+	to, err := parseBound("to", f.to, math.MaxUint64)
+	if err != nil {
+		return err
+	}
+	targets, err := f.targets(ctx, args)
+	if err != nil {
+		return err
+	}
+	w := std.out
+	if f.out != "" {
+		file, err := os.OpenFile(f.out, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644) //nolint:gosec // what is in a log is public
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, file.Close()) }()
+		w = file
+	}
+	buffered := bufio.NewWriterSize(w, 1<<16)
+	p := newLogProgress(std.err)
+	if f.out == "" {
+		p.on = false // it would stand among the entries
+	}
+	defer p.clear()
+	for _, t := range targets {
+		h, err := t.reader.Head(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", t.reader, err)
+		}
+		for e, err := range t.reader.Entries(ctx, h, from.index, to.index) {
+			if err != nil {
+				return fmt.Errorf("%s: %w", t.reader, err)
+			}
+			p.show(t.reader.String(), e.Index+1, h.Size)
+			at := entryTime(e)
+			if at.Before(from.at) || !to.at.IsZero() && !at.Before(to.at) {
+				continue
+			}
+			if err := f.write(buffered, t, e); err != nil {
+				return err
+			}
+		}
+	}
+	return buffered.Flush()
+}
+
+// exportedEntry is one line of "log export".
+type exportedEntry struct {
+	Log           string    `json:"log"` // the origin
+	Index         uint64    `json:"index"`
+	Timestamp     time.Time `json:"timestamp"`
+	Serial        string    `json:"serial,omitempty"`
+	SAN           string    `json:"san,omitempty"`
+	Issuer        string    `json:"issuer,omitempty"` // of the identity
+	NotAfter      time.Time `json:"not_after,omitzero"`
+	IssuerKeyHash string    `json:"issuer_key_hash,omitempty"`
+	TBSDigest     string    `json:"tbs_sha256"` // of the TBSCertificate without poison and SCT list
+	DER           []byte    `json:"der"`
+	Problem       string    `json:"problem,omitempty"` // why fields are missing
+}
+
+func (f *logExportFlags) write(w io.Writer, t logTarget, e monitor.Entry) error {
+	der := e.Content
+	if e.Precert {
+		der = e.Precertificate
+	}
+	if f.pem {
+		_, err := fmt.Fprintf(w, "# %s entry %d %s\n%s", t.Origin, e.Index, entryTime(e).Format(time.RFC3339Nano), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+		return err
+	}
+	line := exportedEntry{Log: t.Origin, Index: e.Index, Timestamp: entryTime(e), DER: der}
+	if e.Precert {
+		sum := sha256.Sum256(e.Content)
+		line.TBSDigest, line.IssuerKeyHash = hex.EncodeToString(sum[:]), hex.EncodeToString(e.IssuerKeyHash[:])
+	}
+	if c, err := x509.ParseCertificate(der); err != nil {
+		line.Problem = err.Error()
+	} else {
+		line.Serial, line.NotAfter = hex.EncodeToString(c.SerialNumber.Bytes()), c.NotAfter.UTC()
+		if id, err := identity.Parse(c); err != nil {
+			line.Problem = err.Error()
+		} else {
+			line.SAN, line.Issuer = id.SAN.Value, id.Issuer
+		}
+	}
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(line)
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+)
+
+func newLogFsck() *cobra.Command {
+	f := &logFlags{}
+	cmd := &cobra.Command{
+		Use:   "fsck [--config FILE | --dir DIR | URL]",
+		Short: "Verify a log completely, from its entries up",
+		Long: "fsck verifies the checkpoint's signature, computes every hash of the tree from the entries and compares it with every tile, and looks\n" +
+			"at every entry: does its precertificate correspond to what was logged, is it signed by its issuer, is that issuer in the log, does its timestamp\n" +
+			"make sense? It goes on after a finding and reports all of them. The exit status is 3 when it found something.",
+		Example: "  mayfly log fsck --config mayfly.yaml\n" +
+			"  mayfly log fsck https://ca.example.com/ct --public-key log.pub.pem",
+		Args: cobra.MaximumNArgs(1),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			targets, err := f.targets(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
+			p := newLogProgress(cmd.ErrOrStderr())
+			reports, err := fsck(cmd.Context(), targets, p)
+			p.clear()
+			if err != nil {
+				return err
+			}
+			return printFsck(cmd.OutOrStdout(), reports, f.json)
+		}),
+	}
+	f.register(cmd)
+	return cmd
+}
+
+// fsckReport is what "log fsck --json" prints for one log.
+type fsckReport struct {
+	Log          string             `json:"log"`
+	Origin       string             `json:"origin"`
+	Entries      uint64             `json:"entries"`
+	Checkpoint   time.Time          `json:"checkpoint,omitzero"`
+	Cosignatures []string           `json:"cosignatures,omitempty"` // by whom; they are not verified
+	Findings     []embedded.Finding `json:"findings"`
+}
+
+func fsck(ctx context.Context, targets []logTarget, p *logProgress) ([]fsckReport, error) {
+	var out []fsckReport
+	for _, t := range targets {
+		r := fsckReport{Log: t.reader.String(), Origin: t.Origin, Findings: []embedded.Finding{}}
+		h, err := t.reader.Check(ctx, embedded.CheckOptions{
+			Now: time.Now(), NotBefore: t.NotBefore, NotAfter: t.NotAfter,
+			Found:    func(f embedded.Finding) { r.Findings = append(r.Findings, f) },
+			Progress: func(done, all uint64) { p.show(r.Log, done, all) },
+		})
+		if err != nil {
+			return nil, err
+		}
+		r.Entries, r.Checkpoint, r.Cosignatures = h.Size, h.Time, h.Cosignature
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func printFsck(w io.Writer, reports []fsckReport, asJSON bool) error {
+	findings := 0
+	for _, r := range reports {
+		findings += len(r.Findings)
+	}
+	if err := writeFsck(w, reports, asJSON); err != nil {
+		return err
+	}
+	switch findings {
+	case 0:
+		return nil
+	case 1:
+		return &stop{exitFound, errors.New("mayfly: the log has one fault")}
+	}
+	return &stop{exitFound, fmt.Errorf("mayfly: the log has %d faults", findings)}
+}
+
+func writeFsck(w io.Writer, reports []fsckReport, asJSON bool) error {
+	if asJSON {
+		return writeJSON(w, reports)
+	}
+	st := styleFor(w)
+	g := grid{head: []string{"log", "origin", "entries", "checkpoint", "cosignatures", "findings"}}
+	for _, r := range reports {
+		found := st.green("none")
+		if n := len(r.Findings); n > 0 {
+			found = st.red(fmt.Sprint(n))
+		}
+		g.add(r.Log, r.Origin, fmt.Sprint(r.Entries), logMoment(r.Checkpoint), fmt.Sprint(len(r.Cosignatures)), found)
+	}
+	if err := g.write(w, st); err != nil {
+		return err
+	}
+	for _, r := range reports {
+		for _, f := range r.Findings {
+			if _, err := fmt.Fprintf(w, "  %s: %s: %s\n", r.Log, st.bold(f.Where), f.Problem); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+)
+
+type logRotateFlags struct {
+	config, at, name       string
+	yes, unpublished, json bool
+}
+
+func newLogRotate() *cobra.Command {
+	f := &logRotateFlags{}
+	cmd := &cobra.Command{
+		Use:   "rotate --config FILE",
+		Short: "Make the next shard of the embedded log, with a new key",
+		Long: "rotate shows which shards there would be, and with --yes makes the new one. It takes over at --at, and the one before it ends 20 minutes\n" +
+			"later. A CA that runs takes it up by itself. Until --at, give verifiers a trusted root that has the new key (\"mayfly trust export\"): it\n" +
+			"names every shard. That takes time, so --at must be ct.embedded.lead away.",
+		Example: "  mayfly log rotate --config mayfly.yaml --at 2027-01-01T00:00:00Z\n" +
+			"  mayfly log rotate --config mayfly.yaml --at 2027-01-01T00:00:00Z --name 2027 --yes",
+		Args: cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error { return f.run(cmd.OutOrStdout(), time.Now()) }),
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.config, "config", "", "configuration file (required)")
+	fl.StringVar(&f.at, "at", "", "when the new shard takes over, RFC 3339 (default: the next date of ct.embedded.rotate, or midnight, that leaves the lead)")
+	fl.StringVar(&f.name, "name", "", "name of the new shard, in its origin and its path (default: made from the date)")
+	fl.BoolVar(&f.yes, "yes", false, "do it; without this flag nothing changes")
+	fl.BoolVar(&f.unpublished, "unpublished", false, "allow an --at sooner than the lead: verifiers without the new key refuse what is signed from then on")
+	fl.BoolVar(&f.json, "json", false, "print JSON")
+	return cmd
+}
+
+func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
+	if f.config == "" {
+		return usage("--config is missing; write --config FILE")
+	}
+	c, err := embeddedOf(f.config)
+	if err != nil {
+		return err
+	}
+	r := embedded.Rotation{Name: f.name, Unpublished: f.unpublished}
+	if f.at != "" {
+		if r.At, err = time.Parse(time.RFC3339, f.at); err != nil {
+			return usage("--at %q: write a time such as 2027-01-01T00:00:00Z", f.at)
+		}
+	} else if f.unpublished {
+		r.At = now
+	}
+	shards, err := c.PlanShard(r, now)
+	if err == nil && f.yes {
+		if _, err = c.MakeShard(r, now); err == nil {
+			shards, err = c.Shards()
+		}
+	}
+	if errors.Is(err, embedded.ErrTooSoon) {
+		return usage("%v, or say --unpublished: every signature whose SCT is of the new shard then fails to verify for whoever does not have the key yet", err)
+	}
+	if err != nil {
+		return err
+	}
+	if f.json {
+		return writeJSON(w, shards)
+	}
+	return f.print(w, shards)
+}
+
+func (f *logRotateFlags) print(w io.Writer, shards []embedded.Shard) error {
+	st := styleFor(w)
+	g := grid{head: []string{"shard", "origin", "path", "from", "to", "log ID"}}
+	for i, s := range shards {
+		id := s.LogID
+		if i == len(shards)-1 {
+			s.Origin = st.bold(s.Origin)
+		}
+		if id == "" {
+			id = "made with the key"
+			if i == 0 {
+				id = "-"
+			}
+		}
+		name := s.Name
+		if name == "" {
+			name = "(first)"
+		}
+		g.add(name, s.Origin, "/ct"+s.Path()+"/", logMoment(s.NotBefore), logMoment(s.NotAfter), id)
+	}
+	if err := g.write(w, st); err != nil {
+		return err
+	}
+	text := "Nothing was changed. Say --yes to make the new shard."
+	if f.yes {
+		text = "Done. A CA that runs takes it up by itself. Publish a trusted root with the new key now: mayfly trust export"
+	}
+	_, err := fmt.Fprintf(w, "\n%s\n", text)
+	return err
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/ctlog/monitor"
+)
+
+func newLogStats() *cobra.Command {
+	f := &logFlags{}
+	cmd := &cobra.Command{
+		Use:   "stats [--config FILE | --dir DIR | URL]",
+		Short: "Count what is in a log",
+		Long:  "stats counts the entries of a log by day and by issuing key, and says how much it takes on disk. It verifies the checkpoint and nothing else.",
+		Example: "  mayfly log stats --config mayfly.yaml\n" +
+			"  mayfly log stats https://ca.example.com/ct --public-key log.pub.pem --json",
+		Args: cobra.MaximumNArgs(1),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			targets, err := f.targets(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
+			var all []logStats
+			p := newLogProgress(cmd.ErrOrStderr())
+			for _, t := range targets {
+				s, err := count(cmd.Context(), t, p)
+				if err != nil {
+					p.clear()
+					return err
+				}
+				all = append(all, s)
+			}
+			p.clear()
+			if f.json {
+				return writeJSON(cmd.OutOrStdout(), all)
+			}
+			return printStats(cmd.OutOrStdout(), all)
+		}),
+	}
+	f.register(cmd)
+	return cmd
+}
+
+// logStats is what "log stats --json" prints for one log.
+type logStats struct {
+	Log        string         `json:"log"`
+	Origin     string         `json:"origin"`
+	Entries    uint64         `json:"entries"`
+	Checkpoint time.Time      `json:"checkpoint"`
+	NotBefore  time.Time      `json:"not_before,omitzero"`
+	NotAfter   time.Time      `json:"not_after,omitzero"`
+	Closed     time.Time      `json:"closed,omitzero"`
+	First      time.Time      `json:"first,omitzero"`
+	Last       time.Time      `json:"last,omitzero"`
+	ByDay      map[string]int `json:"by_day"`
+	ByIssuer   map[string]int `json:"by_issuer_key"` // by SHA-256 of the issuing certificate's SPKI
+	Disk       *diskStats     `json:"disk,omitempty"`
+}
+
+type diskStats struct {
+	Bytes   int64 `json:"bytes"`
+	Files   int   `json:"files"`
+	Partial int   `json:"partial_tiles"`
+}
+
+func count(ctx context.Context, t logTarget, p *logProgress) (logStats, error) {
+	s := logStats{
+		Log: t.reader.String(), Origin: t.Origin, NotBefore: t.NotBefore, NotAfter: t.NotAfter, Closed: t.Closed,
+		ByDay: map[string]int{}, ByIssuer: map[string]int{},
+	}
+	h, err := t.reader.Head(ctx)
+	if err != nil {
+		return s, fmt.Errorf("%s: %w", s.Log, err)
+	}
+	s.Entries, s.Checkpoint = h.Size, h.Time
+	for e, err := range t.reader.Entries(ctx, h, 0, h.Size) {
+		if err != nil {
+			return s, fmt.Errorf("%s: %w", s.Log, err)
+		}
+		at := entryTime(e)
+		if s.First.IsZero() || at.Before(s.First) {
+			s.First = at
+		}
+		if at.After(s.Last) {
+			s.Last = at
+		}
+		s.ByDay[at.Format(time.DateOnly)]++
+		issuer := "none"
+		if e.Precert {
+			issuer = hex.EncodeToString(e.IssuerKeyHash[:])
+		}
+		s.ByIssuer[issuer]++
+		p.show(s.Log, e.Index+1, h.Size)
+	}
+	if t.dir == "" {
+		return s, nil
+	}
+	s.Disk, err = diskUsage(t.dir)
+	return s, err
+}
+
+// entryTime is when an entry was made.
+func entryTime(e monitor.Entry) time.Time {
+	return time.UnixMilli(int64(min(e.Timestamp, 1<<62))).UTC() //nolint:gosec // bounded
+}
+
+// diskUsage walks the files of one log. Those that the log removes meanwhile do not count.
+func diskUsage(dir string) (*diskStats, error) {
+	d := &diskStats{}
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
+		case entry.IsDir() && path == filepath.Join(dir, "shards"): // they are logs of their own
+			return filepath.SkipDir
+		case !entry.Type().IsRegular():
+			return nil
+		}
+		st, err := entry.Info()
+		if err != nil {
+			return nil //nolint:nilerr // gone
+		}
+		d.Bytes += st.Size()
+		d.Files++
+		if strings.HasSuffix(filepath.Dir(path), ".p") {
+			d.Partial++
+		}
+		return nil
+	})
+	return d, err
+}
+
+func printStats(w io.Writer, all []logStats) error {
+	st := styleFor(w)
+	for _, s := range all {
+		t := table{}
+		t.add("log", s.Log)
+		t.add("origin", s.Origin)
+		t.add("entries", fmt.Sprint(s.Entries))
+		t.add("checkpoint", logMoment(s.Checkpoint))
+		t.add("validity", logMoment(s.NotBefore)+" to "+logMoment(s.NotAfter))
+		if !s.Closed.IsZero() {
+			t.add("closed", logMoment(s.Closed))
+		}
+		t.add("first entry", logMoment(s.First))
+		t.add("last entry", logMoment(s.Last))
+		if d := s.Disk; d != nil {
+			t.add("on disk", fmt.Sprintf("%d bytes in %d files, %d of them partial tiles", d.Bytes, d.Files, d.Partial))
+		}
+		if err := t.write(w, st); err != nil {
+			return err
+		}
+		for _, by := range []struct {
+			head   string
+			counts map[string]int
+		}{{"day", s.ByDay}, {"issuer key (SHA-256)", s.ByIssuer}} {
+			g := grid{head: []string{by.head, "entries"}}
+			for _, key := range sortedKeys(by.counts) {
+				g.add(key, fmt.Sprint(by.counts[key]))
+			}
+			if len(g.rows) == 0 {
+				continue
+			}
+			if _, err := fmt.Fprintln(w); err != nil {
+				return err
+			}
+			if err := g.write(w, st); err != nil {
+				return err
+			}
+		}
+		if _, err := fmt.Fprintln(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+)
+
+// A rotation costs no request, needs no restart, and does not wait for a configuration file that somebody is about to mend.
+func TestRotateUnderLoad(t *testing.T) {
+	t.Parallel()
+	provider := idp.New(t, idp.Options{})
+	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL(), embedded: true})
+	requests := makeRequests(t, provider)
+	stop := make(chan struct{})
+	var callers sync.WaitGroup
+	for i := range 4 {
+		call, release := s.caller(t, i%2 == 0)
+		callers.Go(func() {
+			defer release()
+			for n := i; ; n += 4 {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := call(requests[n%len(requests)]); err != nil {
+					t.Errorf("a request failed during a rotation: %v", err)
+					return
+				}
+			}
+		})
+	}
+	s.replace(t, "identity.yaml", []byte("oidc-issuers: {broken"))
+	s.until(t, "refused", func() bool { return strings.Contains(s.logs.String(), "not reloaded") })
+	c := embedded.Config{Dir: filepath.Join(s.dir, "log"), Origin: "mayfly.local/ct"}
+	if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: time.Now(), Unpublished: true}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "logged in the new shard", func() bool {
+		resp, err := http.Get("http://" + s.http + "/ct/next/checkpoint")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		lines := strings.Split(string(text), "\n")
+		return err == nil && len(lines) > 2 && lines[0] == "mayfly.local/ct/next" && lines[1] != "0"
+	})
+	close(stop)
+	callers.Wait()
+	if _, err := os.Stat(filepath.Join(c.Dir, "shards", "next", "tile")); err != nil {
+		t.Error(err)
+	}
+}
+
+// A disk that fails is a 503 with the reason LOG_UNAVAILABLE and an end of readiness, and when it works again so does the CA, by itself.
+func TestLogStorageFails(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p, err := launchDev(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mayfly := func(args ...string) string {
+		cmd := exec.CommandContext(t.Context(), "mayfly", args...)
+		cmd.Dir = dir
+		out, _ := cmd.CombinedOutput() // its text is what is looked at
+		return string(out)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "token"), []byte(mayfly("dev", "token", "--email", "alice@example.com")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	request := func() string {
+		return mayfly("request", "--url", p.url, "--trusted-root", ".mayfly-dev/trusted_root.json", "--token-file", "token")
+	}
+	ready := func() (int, string) {
+		status, page := get(t, p.admin+"/readyz")
+		return status, string(page)
+	}
+	tiles := filepath.Join(dir, ".mayfly-dev", "ct", "tile")
+	if err := errors.Join(os.Rename(tiles, tiles+".away"), os.WriteFile(tiles, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if out := request(); !strings.Contains(out, "LOG_UNAVAILABLE") {
+		t.Errorf("the answer is %s", out)
+	}
+	if status, page := ready(); status != http.StatusServiceUnavailable || !strings.Contains(page, "the storage failed at") {
+		t.Errorf("readiness: %d %s", status, page)
+	}
+	if err := errors.Join(os.Remove(tiles), os.Rename(tiles+".away", tiles)); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) { // another process
+		status, page := ready()
+		if status == http.StatusOK && strings.Contains(request(), "alice@example.com") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not ready again: %d %s", status, page)
+		}
+	}
+	_, page := get(t, p.admin+"/metrics")
+	for _, want := range []string{
+		`mayfly_embedded_log_entries_total{log="embedded",result="failure"}`, `mayfly_embedded_log_tree_count{log="embedded"} 2`,
+		`mayfly_embedded_log_checkpoint_age_seconds{log="embedded"}`, `mayfly_embedded_log_shards_count{state="current"} 1`,
+	} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("no metric %s", want)
+		}
+	}
+	if err := p.stop(); err != nil {
+		t.Error(err)
+	}
+}

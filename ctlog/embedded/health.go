@@ -1,0 +1,186 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+// late is how long a checkpoint may lag behind the tree before readiness says so.
+const late = 15 * time.Second
+
+// health is whether entries can be stored. After a failed write nothing is taken until the storage has proved that it works: a
+// failed sync may have lost what an earlier write put into the page cache, so that going on as if nothing had happened would build
+// on it.
+type health struct {
+	mu     sync.Mutex
+	broken error
+	since  time.Time
+	closed bool
+}
+
+func (h *health) err() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return errClosed
+	}
+	if h.broken != nil {
+		return fmt.Errorf("the storage failed at %s and is tried again and again: %w", h.since.UTC().Format(time.RFC3339), h.broken)
+	}
+	return nil
+}
+
+// set notes a failure or, with nil, the end of one. It reports whether that is news.
+func (h *health) set(err error, now time.Time) (news bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	news = (h.broken == nil) != (err == nil)
+	if news {
+		h.since = now
+	}
+	h.broken = err
+	return news
+}
+
+func (h *health) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+}
+
+// storageFailed stops the taking of entries until [Log.mend] has found the storage to work.
+func (l *Log) storageFailed(err error) {
+	if errors.Is(err, errClosed) || !l.health.set(err, l.signer.now()) {
+		return
+	}
+	l.log.Error("the embedded log cannot store entries", "log", l.label, "cause", err.Error())
+	l.event("log-storage-failed", fmt.Sprintf("%s: %v", l.label, err))
+	select {
+	case l.hurt <- struct{}{}:
+	default:
+	}
+}
+
+// mend waits for failures and then tries the storage until it works, until ctx ends.
+func (l *Log) mend(ctx context.Context) {
+	tick := time.NewTicker(l.every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.hurt:
+		}
+		for broken := true; broken; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if err := l.probe(ctx); err != nil {
+				l.health.set(err, l.signer.now())
+				continue
+			}
+			broken = false
+		}
+		l.health.set(nil, l.signer.now())
+		l.log.Info("the embedded log can store entries again", "log", l.label)
+		l.event("log-storage-works", l.label)
+	}
+}
+
+// probe proves that the storage works: every directory of the log syncs, so that all names that files were given are on disk; a file
+// can be written and synced; and the tree can be read.
+func (l *Log) probe(ctx context.Context) error {
+	err := filepath.WalkDir(l.dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // a partial tile that was swept away
+			return nil
+		case err != nil:
+			return err
+		case !d.IsDir():
+			return nil
+		case path == filepath.Join(l.dir, shardsDir):
+			return filepath.SkipDir // they are logs of their own
+		}
+		if err := syncDir(path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := l.storageReady(); err != nil {
+		return err
+	}
+	name := filepath.Join(l.dir, ".probe")
+	if err := writeSynced(name, []byte("mayfly\n"), 0o644); err != nil {
+		return err
+	}
+	if err := os.Remove(name); err != nil {
+		return err
+	}
+	_, err = l.reader.IntegratedSize(ctx)
+	return err
+}
+
+// storageReady errs where the storage library would end the process: when no file can be opened. It stays off the lock file itself,
+// because closing any descriptor of that would release the library's lock (fcntl(2), F_SETLK).
+func (l *Log) storageReady() error {
+	f, err := os.Open(filepath.Join(l.dir, ".state", "treeState"))
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// unavailable is the error of a Submit.
+func unavailable(err error) error {
+	return fault.New(fault.LogUnavailable, fmt.Errorf("embedded log: %w", err))
+}
+
+// Health is nil while entries can be stored.
+func (l *Log) Health() error { return l.health.err() }
+
+// Warning says what readers of the log miss: a checkpoint over the newest entries, or cosignatures. "" is nothing.
+func (l *Log) Warning(ctx context.Context) string {
+	size, err := l.reader.IntegratedSize(ctx)
+	if err != nil {
+		return "the tree cannot be read: " + err.Error()
+	}
+	published, at, err := l.published()
+	if err != nil {
+		return "the checkpoint cannot be read: " + err.Error()
+	}
+	if age := time.Since(at); published < size && age > late || age > republishEvery+time.Minute {
+		return fmt.Sprintf("the checkpoint is %s old and covers %d of %d entries", age.Round(time.Second), published, size)
+	}
+	if l.cosigner != nil {
+		return l.cosigner.warning()
+	}
+	return ""
+}
+
+// published reads what the checkpoint on disk covers, and when it was written.
+func (l *Log) published() (size uint64, at time.Time, err error) {
+	path := filepath.Join(l.dir, checkpointFile)
+	st, err := os.Stat(path)
+	if err != nil {
+		return 0, at, err
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return 0, at, err
+	}
+	size, _, err = parseHead(raw, l.signer.origin)
+	return size, st.ModTime(), err
+}

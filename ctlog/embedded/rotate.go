@@ -1,0 +1,144 @@
+package embedded
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Rotation is the wish for a new shard.
+type Rotation struct {
+	// At is when it takes over. Zero: the next date of the schedule, or midnight, that leaves the lead.
+	At time.Time
+	// Name is the shard's name. "": made from At.
+	Name string
+	// Unpublished lets At be sooner than the lead: verifiers that do not have the new key by then refuse its SCTs.
+	Unpublished bool
+}
+
+// ErrTooSoon is why a rotation is refused whose key verifiers could not have.
+var ErrTooSoon = errors.New("verifiers could not have the new shard's key by then")
+
+// PlanShard says what a rotation would make of the shards. It changes nothing.
+func (c Config) PlanShard(r Rotation, now time.Time) ([]Shard, error) {
+	shards, err := c.Shards()
+	if err != nil {
+		return nil, err
+	}
+	return c.plan(shards, r, now)
+}
+
+func (c Config) plan(shards []Shard, r Rotation, now time.Time) ([]Shard, error) {
+	r.At = c.moment(r, now)
+	lead := c.LeadOrDefault()
+	last := shards[len(shards)-1]
+	switch {
+	case r.At.Before(now.Add(-time.Minute)):
+		return nil, fmt.Errorf("%s is in the past; choose a later moment", r.At.Format(time.RFC3339))
+	case !r.At.After(last.NotBefore):
+		return nil, fmt.Errorf("shard %s takes over at %s already; choose a later moment", last.Label(), last.NotBefore.Format(time.RFC3339))
+	case !last.NotAfter.IsZero():
+		return nil, fmt.Errorf("shard %s ends at %s and has no successor; restore %s", last.Label(), last.NotAfter.Format(time.RFC3339), stateFile)
+	case r.At.Before(now.Add(lead).Truncate(time.Second)) && !r.Unpublished:
+		return nil, fmt.Errorf("%s is less than %s away: %w; choose a later moment", r.At.Format(time.RFC3339), lead, ErrTooSoon)
+	}
+	if r.Name == "" {
+		r.Name = r.At.Format("2006-01-02")
+		if s, ok := schedules()[c.Rotate]; ok && s.next(r.At.Add(-time.Second)).Equal(r.At) {
+			r.Name = s.name(r.At)
+		}
+	}
+	if err := checkName(r.Name); err != nil {
+		return nil, err
+	}
+	for _, s := range shards {
+		if s.Name == r.Name {
+			return nil, fmt.Errorf("there is a shard %q already; give the new one another name", r.Name)
+		}
+	}
+	out := append([]Shard{}, shards...)
+	out[len(out)-1].NotAfter = r.At.Add(Overlap)
+	return append(out, Shard{Name: r.Name, Origin: c.originOf(r.Name), NotBefore: r.At, Created: now.UTC().Truncate(time.Second)}), nil
+}
+
+// moment is when a rotation takes place.
+func (c Config) moment(r Rotation, now time.Time) time.Time {
+	if !r.At.IsZero() {
+		return r.At.UTC().Truncate(time.Second)
+	}
+	from := now.UTC().Add(c.LeadOrDefault())
+	if s, ok := schedules()[c.Rotate]; ok {
+		return s.next(from)
+	}
+	return from.Truncate(24 * time.Hour).Add(24 * time.Hour)
+}
+
+// MakeShard makes a new shard and returns it. First comes its directory with its key, then the file shards.json in one step: a process
+// that dies between leaves a key that the same rotation takes up again, and nobody else knows.
+func (c Config) MakeShard(r Rotation, now time.Time) (Shard, error) {
+	var made Shard
+	err := c.change(func(shards []Shard) ([]Shard, error) {
+		planned, err := c.plan(shards, r, now)
+		if err != nil {
+			return nil, err
+		}
+		for i := range planned { // the first is not in a file yet when there was no rotation
+			if planned[i].LogID != "" {
+				continue
+			}
+			if planned[i], err = c.found(planned[i]); err != nil {
+				return nil, err
+			}
+		}
+		made = planned[len(planned)-1]
+		return planned, nil
+	})
+	return made, err
+}
+
+// found makes the directory and the key of a shard, unless they are there, and fills in the log ID.
+func (c Config) found(s Shard) (Shard, error) {
+	dir := c.ShardDir(s)
+	if err := mkdirSynced(dir); err != nil {
+		return s, err
+	}
+	if err := claimOrigin(Config{Dir: dir, Origin: s.Origin}); err != nil {
+		return s, err
+	}
+	_, id, err := openKey(dir)
+	if err != nil {
+		return s, err
+	}
+	s.LogID = hex.EncodeToString(id[:])
+	if s.Created.IsZero() {
+		s.Created = born(dir)
+	}
+	return s, nil
+}
+
+// born is when the key of a shard was made.
+func born(dir string) time.Time {
+	st, err := os.Stat(filepath.Join(dir, keyFile))
+	if err != nil {
+		return time.Time{}
+	}
+	return st.ModTime().UTC().Truncate(time.Second)
+}
+
+// due returns the rotation of the schedule whose time has come. A date that is so near that verifiers would have less than half of the
+// lead, because the schedule is new or nothing ran for long, is left out for the one after it.
+func (c Config) due(shards []Shard, now time.Time) (Rotation, bool) {
+	s, ok := schedules()[c.Rotate]
+	if !ok {
+		return Rotation{}, false
+	}
+	lead := c.LeadOrDefault()
+	at := s.next(now.UTC().Add(lead / 2))
+	if last := shards[len(shards)-1]; !last.NotBefore.Before(at) {
+		at = s.next(last.NotBefore)
+	}
+	return Rotation{At: at, Name: s.name(at), Unpublished: true}, !now.Add(lead).Before(at)
+}

@@ -1,0 +1,400 @@
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Store is the embedded log with all its shards. It takes up shards that another process makes, makes those that the schedule wants,
+// and closes those whose time is over. It is safe for concurrent use.
+type Store struct {
+	config  Config
+	o       Options
+	roots   atomic.Pointer[[]*x509.Certificate]
+	changes chan struct{}
+	stop    context.CancelFunc
+	done    chan struct{}
+	lock    *os.File // of the directory, where no open log holds it
+
+	mu      sync.RWMutex
+	shards  []*member
+	known   []byte // the state file as it was taken up
+	trouble string // why the shards are not what they should be
+}
+
+// member is a shard of a store.
+type member struct {
+	Shard
+	log     *Log // nil when closed
+	handler http.Handler
+	key     crypto.PublicKey
+}
+
+// OpenShard is a shard of a store that is open, for those who submit.
+type OpenShard struct {
+	Shard
+	Log *Log
+}
+
+// OpenStore opens every shard of the log in c.Dir that is not closed, and makes the first one if there is none. It errs when another
+// process has the directory.
+func OpenStore(ctx context.Context, c Config, o Options) (_ *Store, err error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	o = o.withDefaults()
+	s := &Store{config: c, o: o, changes: make(chan struct{}, 1), done: make(chan struct{})}
+	s.SetRoots(o.Roots)
+	defer func() {
+		if err != nil {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			err = errors.Join(err, s.release(ctx))
+		}
+	}()
+	if err := mkdirSynced(c.Dir); err != nil {
+		return nil, err
+	}
+	if err := s.refresh(ctx); err != nil {
+		return nil, err
+	}
+	<-s.changes // those who come later have seen nothing else
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.stop = stop
+	go s.maintain(life)
+	return s, nil
+}
+
+// maintain looks after the shards until ctx ends.
+func (s *Store) maintain(ctx context.Context) {
+	defer close(s.done)
+	tick := time.NewTicker(s.o.Every)
+	defer tick.Stop()
+	for {
+		err := errors.Join(s.rotateIfDue(), s.refresh(ctx), s.closeEnded(ctx))
+		s.count()
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		s.mu.Lock()
+		news := text != s.trouble && text != ""
+		s.trouble = text
+		s.mu.Unlock()
+		if news && ctx.Err() == nil {
+			s.o.Logger.Error("the shards of the embedded log are not as they should be; this is tried again", "cause", text)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// rotateIfDue makes the shard that the schedule wants.
+func (s *Store) rotateIfDue() error {
+	shards := s.Shards()
+	r, due := s.config.due(shards, s.o.Now())
+	if !due {
+		return nil
+	}
+	made, err := s.config.MakeShard(r, s.o.Now())
+	if err != nil {
+		return fmt.Errorf("rotation for %s: %w", r.At.Format(time.RFC3339), err)
+	}
+	s.report("log-shard-made", made, "takes over at "+made.NotBefore.Format(time.RFC3339)+"; publish its key to verifiers by then")
+	return nil
+}
+
+func (s *Store) report(reason string, one Shard, text string) {
+	s.o.Logger.Info("embedded log", "event", reason, "log", one.Label(), "origin", one.Origin, "log_id", one.LogID, "what", text)
+	s.o.Event(reason, fmt.Sprintf("%s (log ID %s) %s", one.Label(), one.LogID, text))
+}
+
+// refresh takes up what the state file says, if that has changed.
+func (s *Store) refresh(ctx context.Context) error {
+	data, err := os.ReadFile(filepath.Join(s.config.Dir, stateFile))
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	s.mu.RLock()
+	same := s.shards != nil && bytes.Equal(data, s.known)
+	s.mu.RUnlock()
+	if same {
+		return nil
+	}
+	shards, err := s.config.Shards()
+	if data != nil {
+		shards, err = s.config.parseState(data)
+	}
+	if err != nil {
+		return err
+	}
+	var next []*member
+	for _, one := range shards {
+		m, err := s.open(ctx, one)
+		if err != nil {
+			return fmt.Errorf("shard %s: %w", one.Label(), err)
+		}
+		s.adopt(m) // so that it is closed whatever comes
+		next = append(next, m)
+	}
+	s.mu.Lock()
+	s.shards, s.known = next, data
+	s.mu.Unlock()
+	select {
+	case s.changes <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// open returns the shard as one says, with the log that is open already if there is one.
+func (s *Store) open(ctx context.Context, one Shard) (*member, error) {
+	s.mu.RLock()
+	for _, have := range s.shards {
+		if have.Name == one.Name && (have.log == nil) == !one.Closed.IsZero() {
+			m := *have
+			m.Shard = one
+			s.mu.RUnlock()
+			return &m, nil
+		}
+	}
+	s.mu.RUnlock()
+	dir := s.config.ShardDir(one)
+	if !one.Closed.IsZero() {
+		return s.openClosed(one, dir)
+	}
+	o := s.o
+	o.label, o.Roots = one.Label(), *s.roots.Load()
+	if one.Name == "" && s.lock != nil { // was closed, and is open again: the file was edited
+		_ = s.lock.Close()
+		s.lock = nil
+	}
+	c := Config{Dir: dir, Origin: one.Origin, Witnesses: s.config.Witnesses, WitnessPolicy: s.config.WitnessPolicy}
+	l, err := Open(ctx, c, o)
+	if err != nil {
+		return nil, err
+	}
+	id := fmt.Sprintf("%x", l.ID())
+	if one.LogID != "" && one.LogID != id {
+		_ = l.Close(ctx)
+		return nil, fmt.Errorf("%s is not the key that %s names (log ID %s); restore the key", filepath.Join(dir, keyFile), stateFile, one.LogID)
+	}
+	one.LogID = id
+	if one.Created.IsZero() {
+		one.Created = born(dir)
+	}
+	return &member{Shard: one, log: l, handler: l.Handler(), key: l.Key()}, nil
+}
+
+// openClosed is a shard that is only read.
+func (s *Store) openClosed(one Shard, dir string) (*member, error) {
+	if one.Name == "" && s.lock == nil {
+		var err error
+		if s.lock, err = lockDir(dir); err != nil {
+			return nil, err
+		}
+	}
+	data, err := os.ReadFile(filepath.Join(dir, publicFile))
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, fmt.Errorf("%s holds no key in PEM; restore it", filepath.Join(dir, publicFile))
+	}
+	k, err := x509.ParsePKIXPublicKey(block.Bytes)
+	key, ok := k.(*ecdsa.PublicKey)
+	if err != nil || !ok {
+		return nil, fmt.Errorf("%s holds no P-256 key; restore it", filepath.Join(dir, publicFile))
+	}
+	return &member{Shard: one, key: key, handler: files{
+		dir: dir, roots: func() []*x509.Certificate { return *s.roots.Load() }, checkpoint: func() []byte { return lastCosigned(dir) },
+	}}, nil
+}
+
+// adopt keeps m among the shards, in place of what has its name.
+func (s *Store) adopt(m *member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := slices.IndexFunc(s.shards, func(have *member) bool { return have.Name == m.Name })
+	next := slices.Clone(s.shards) // readers may hold the old one
+	if at < 0 {
+		next = append(next, m)
+	} else {
+		next[at] = m
+	}
+	s.shards = next
+}
+
+// closeEnded closes the shards whose time is over: the last checkpoint first, then the state file.
+func (s *Store) closeEnded(ctx context.Context) error {
+	s.mu.RLock()
+	shards := s.shards
+	s.mu.RUnlock()
+	var errs []error
+	for _, m := range shards {
+		if m.log == nil || !m.ended(s.o.Now()) {
+			continue
+		}
+		if err := s.closeShard(ctx, m); err != nil {
+			errs = append(errs, fmt.Errorf("closing shard %s: %w", m.Label(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Store) closeShard(ctx context.Context, m *member) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := m.log.Close(ctx); err != nil {
+		return err // it takes nothing any more, and the next start tries again
+	}
+	closed := m.Shard
+	closed.Closed = s.o.Now().UTC().Truncate(time.Second)
+	err := s.config.change(func(shards []Shard) ([]Shard, error) {
+		for i := range shards {
+			if shards[i].Name == closed.Name {
+				shards[i].Closed = closed.Closed
+			}
+		}
+		return shards, nil
+	})
+	if err != nil {
+		return err
+	}
+	s.report("log-shard-closed", closed, "takes no more entries; its last checkpoint is published and it stays readable")
+	return s.refresh(ctx)
+}
+
+// count brings the metric of the shards up to date.
+func (s *Store) count() {
+	now, n := s.o.Now(), map[string]int{"future": 0, "current": 0, "closed": 0}
+	for _, one := range s.Shards() {
+		switch {
+		case !one.Closed.IsZero() || one.ended(now):
+			n["closed"]++
+		case now.Before(one.NotBefore):
+			n["future"]++
+		default:
+			n["current"]++
+		}
+	}
+	for state, many := range n {
+		s.o.metrics.shards.WithLabelValues(state).Set(float64(many))
+	}
+}
+
+// Changes receives a value when [Store.Open] has become another one.
+func (s *Store) Changes() <-chan struct{} { return s.changes }
+
+// Shards returns all shards, oldest first.
+func (s *Store) Shards() []Shard {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make([]Shard, 0, len(s.shards))
+	for _, m := range s.shards {
+		out = append(out, m.Shard)
+	}
+	return out
+}
+
+// Open returns the shards that are not closed, the newest first: of two that cover a certificate it is the one to prefer.
+func (s *Store) Open() []OpenShard {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []OpenShard
+	for _, m := range slices.Backward(s.shards) {
+		if m.log != nil {
+			out = append(out, OpenShard{m.Shard, m.log})
+		}
+	}
+	return out
+}
+
+// Keys returns the public keys of all shards.
+func (s *Store) Keys() []crypto.PublicKey {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make([]crypto.PublicKey, 0, len(s.shards))
+	for _, m := range s.shards {
+		out = append(out, m.key)
+	}
+	return out
+}
+
+// Warning says what is wrong with the shards as a whole; "" is nothing.
+func (s *Store) Warning() string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.trouble
+}
+
+// SetRoots replaces what get-roots answers.
+func (s *Store) SetRoots(roots []*x509.Certificate) {
+	s.roots.Store(&roots)
+	for _, one := range s.Open() {
+		one.Log.SetRoots(roots)
+	}
+}
+
+// Handler serves the read path of every shard (see [Log.Handler]): the first at the root, the others below /NAME/.
+func (s *Store) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.RLock()
+		shards := s.shards
+		s.mu.RUnlock()
+		name, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		for _, m := range shards {
+			if m.Name == name && name != "" {
+				http.StripPrefix("/"+name, m.handler).ServeHTTP(w, r)
+				return
+			}
+		}
+		if len(shards) == 0 {
+			refuse(w, "404 page not found", http.StatusNotFound)
+			return
+		}
+		shards[0].handler.ServeHTTP(w, r)
+	})
+}
+
+// Close publishes a checkpoint over everything that was added and releases the directory. It waits no longer than ctx.
+func (s *Store) Close(ctx context.Context) error {
+	s.stop()
+	<-s.done
+	return s.release(ctx)
+}
+
+func (s *Store) release(ctx context.Context) error {
+	var errs []error
+	for _, one := range s.Open() {
+		errs = append(errs, one.Log.Close(ctx))
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+		s.lock = nil
+	}
+	return errors.Join(errs...)
+}
+
+// Collectors returns the metrics of all shards.
+func (s *Store) Collectors() []prometheus.Collector { return []prometheus.Collector{s.o.metrics} }

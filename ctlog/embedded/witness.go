@@ -1,0 +1,411 @@
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	f_note "github.com/transparency-dev/formats/note"
+	"github.com/transparency-dev/tessera"
+	"github.com/transparency-dev/tessera/client"
+	"golang.org/x/mod/sumdb/note"
+)
+
+// How witnesses are asked.
+const (
+	cosignedFile   = "checkpoint.cosigned"
+	lookEvery      = 200 * time.Millisecond // for a new checkpoint
+	witnessTimeout = 4 * time.Second        // for all of one checkpoint
+	stragglers     = time.Second            // once the policy is satisfied
+	maxCosignature = 16 << 10
+	patience       = 3 // failures in a row until a witness is set aside
+	asideFor       = 10 * time.Second
+	asideMost      = 10 * time.Minute
+)
+
+// cosigner asks witnesses for cosignatures (c2sp.org/tlog-witness) and keeps the checkpoint that readers get. Nothing waits for it
+// but the checkpoint, and that no longer than witnessTimeout: then it is published with the cosignatures that are there.
+//
+// The storage library could ask witnesses itself, but it would publish an empty checkpoint when it cannot build a proof and is told
+// to go on without cosignatures, stops at the first ones that suffice, and knows no limits.
+type cosigner struct {
+	dir, label string
+	log        *slog.Logger
+	event      func(reason, text string)
+	metrics    *metrics
+	reader     tessera.LogReader
+	own        note.Verifier
+	witnesses  []*witness
+	want       int
+	client     *http.Client
+	userAgent  string
+
+	turn sync.Mutex // of a round
+
+	mu     sync.Mutex
+	served []byte // the checkpoint with its cosignatures
+	have   int    // how many
+	tried  bool
+	seen   []byte    // the checkpoint that the last round was about
+	again  time.Time // when it is asked for again, if cosignatures are missing
+}
+
+// witness is one of them, as far as this log knows it. Only its round changes it, but for what mu guards.
+type witness struct {
+	name, url string
+	verifier  note.Verifier
+	size      uint64 // of the checkpoint that it cosigned last
+
+	mu       sync.Mutex
+	failures int
+	until    time.Time // set aside
+	last     error
+}
+
+// newCosigner expects that l's storage is open.
+func newCosigner(l *Log, c Config, o Options) (*cosigner, error) {
+	own, err := verifierFor(l.signer.origin, l.Key())
+	if err != nil {
+		return nil, err
+	}
+	w := &cosigner{
+		dir: l.dir, label: l.label, log: l.log, event: l.event, metrics: l.metrics, reader: l.reader, own: own, want: c.cosignatures(),
+		userAgent: o.UserAgent,
+		client: &http.Client{
+			Timeout:       witnessTimeout,
+			Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: witnessTimeout, TLSHandshakeTimeout: witnessTimeout, MaxResponseHeaderBytes: maxCosignature, IdleConnTimeout: time.Minute},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+	for _, one := range c.Witnesses {
+		v, err := f_note.NewVerifierForCosignatureV1(one.PublicKey)
+		if err != nil {
+			return nil, fmt.Errorf("witness %s: %w", one.URL, err)
+		}
+		name, err := one.check()
+		if err != nil {
+			return nil, err
+		}
+		w.witnesses = append(w.witnesses, &witness{name: name, url: strings.TrimRight(one.URL, "/") + "/add-checkpoint", verifier: v})
+		for _, result := range []string{"success", "failure", "conflict", "skipped"} {
+			w.metrics.cosignatures.WithLabelValues(w.label, name, result)
+		}
+	}
+	w.served = lastCosigned(l.dir) // an older one would hide entries that have SCTs
+	w.have = w.count(w.served)
+	return w, nil
+}
+
+// verifierFor verifies the checkpoints of a log.
+func verifierFor(origin string, key any) (note.Verifier, error) {
+	vkey, err := f_note.RFC6962VerifierString(origin, key)
+	if err != nil {
+		return nil, err
+	}
+	return f_note.NewRFC6962Verifier(vkey)
+}
+
+// lastCosigned is the cosigned form of the checkpoint on disk, or nothing.
+func lastCosigned(dir string) []byte {
+	plain, err := os.ReadFile(filepath.Join(dir, checkpointFile))
+	if err != nil {
+		return nil
+	}
+	cosigned, err := os.ReadFile(filepath.Join(dir, cosignedFile))
+	if err != nil || !bytes.HasPrefix(cosigned, plain) {
+		return nil
+	}
+	return cosigned
+}
+
+// count returns how many cosignatures a checkpoint carries.
+func (c *cosigner) count(checkpoint []byte) int {
+	verifiers := []note.Verifier{c.own}
+	for _, w := range c.witnesses {
+		verifiers = append(verifiers, w.verifier)
+	}
+	n, err := note.Open(checkpoint, note.VerifierList(verifiers...))
+	if err != nil {
+		return 0
+	}
+	return len(n.Sigs) - 1
+}
+
+// run asks for cosignatures of each new checkpoint until ctx ends.
+func (c *cosigner) run(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	defer c.client.CloseIdleConnections()
+	for {
+		c.round(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// round asks every witness to cosign the checkpoint on disk, unless that was done and has sufficed, or is not long ago.
+func (c *cosigner) round(ctx context.Context) {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	checkpoint, err := c.reader.ReadCheckpoint(ctx)
+	if err != nil {
+		return // readiness says so
+	}
+	c.mu.Lock()
+	same := bytes.Equal(checkpoint, c.seen)
+	done := same && (c.have >= c.want || time.Now().Before(c.again))
+	if c.seen = checkpoint; !done {
+		c.again = time.Now().Add(asideFor)
+	}
+	c.mu.Unlock()
+	if done {
+		return
+	}
+	size, _, err := parseHead(checkpoint, c.own.Name())
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, witnessTimeout)
+	defer cancel()
+	lines := make(chan string, len(c.witnesses))
+	proofs := &proofs{reader: c.reader, size: size}
+	for _, w := range c.witnesses {
+		go func() { lines <- c.ask(ctx, w, proofs, checkpoint) }()
+	}
+	signed, have := bytes.Clone(checkpoint), 0
+	var enough <-chan time.Time
+	for left := len(c.witnesses); left > 0; left-- {
+		if have >= c.want && enough == nil {
+			c.publish(signed, have)
+			enough = time.After(stragglers)
+		}
+		select {
+		case line := <-lines:
+			if line != "" {
+				signed, have = append(signed, line...), have+1
+			}
+			continue
+		case <-enough:
+			cancel() // and wait for the rest to give up: the next round is theirs, too
+			enough = nil
+			if line := <-lines; line != "" {
+				signed, have = append(signed, line...), have+1
+			}
+		}
+	}
+	c.publish(signed, have)
+}
+
+// publish makes a checkpoint the one that readers get.
+func (c *cosigner) publish(signed []byte, have int) {
+	c.mu.Lock()
+	c.tried = true
+	if bytes.HasPrefix(c.served, c.seen) && have < c.have { // asked again, and answered by fewer
+		c.mu.Unlock()
+		return
+	}
+	c.served, c.have = bytes.Clone(signed), have
+	c.mu.Unlock()
+	c.metrics.cosigned.WithLabelValues(c.label).Set(float64(have))
+	// For the next process, and for whoever serves the directory with another server. It need not survive a power failure.
+	name := filepath.Join(c.dir, cosignedFile)
+	err := os.WriteFile(name+".new", signed, 0o644) //nolint:gosec // public
+	if err == nil {
+		err = os.Rename(name+".new", name)
+	}
+	if err != nil {
+		c.log.Warn("the cosigned checkpoint is not kept", "log", c.label, "cause", err.Error())
+	}
+}
+
+// checkpoint is what readers get; nothing before the first round.
+func (c *cosigner) checkpoint() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.served
+}
+
+// warning says which cosignatures are missing.
+func (c *cosigner) warning() string {
+	c.mu.Lock()
+	have, tried := c.have, c.tried
+	c.mu.Unlock()
+	if !tried || have >= c.want {
+		return ""
+	}
+	text := fmt.Sprintf("the checkpoint carries %d of %d cosignatures", have, c.want)
+	for _, w := range c.witnesses {
+		w.mu.Lock()
+		if w.last != nil {
+			text += "; witness " + w.name + ": " + w.last.Error()
+		}
+		w.mu.Unlock()
+	}
+	return text
+}
+
+// ask returns the line with w's cosignature, or nothing.
+func (c *cosigner) ask(ctx context.Context, w *witness, p *proofs, checkpoint []byte) string {
+	w.mu.Lock()
+	aside := time.Now().Before(w.until)
+	w.mu.Unlock()
+	if aside {
+		c.metrics.cosignatures.WithLabelValues(c.label, w.name, "skipped").Inc()
+		return ""
+	}
+	line, err := c.cosign(ctx, w, p, checkpoint)
+	result := "success"
+	var larger *largerError
+	switch {
+	case errors.As(err, &larger):
+		result = "conflict"
+	case err != nil:
+		result = "failure"
+	}
+	c.metrics.cosignatures.WithLabelValues(c.label, w.name, result).Inc()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	news := (err == nil) != (w.last == nil)
+	w.last = err
+	if err == nil {
+		w.failures, w.until = 0, time.Time{}
+		if news {
+			c.log.Info("witness cosigns again", "log", c.label, "witness", w.name)
+		}
+		return line
+	}
+	if w.failures++; w.failures >= patience {
+		w.until = time.Now().Add(min(asideFor<<min(w.failures-patience, 10), asideMost))
+	}
+	if news {
+		c.log.Warn("witness does not cosign", "log", c.label, "witness", w.name, "cause", err.Error())
+		if larger != nil {
+			c.event("log-behind-witness", fmt.Sprintf("%s: witness %s: %v", c.label, w.name, err))
+		}
+	}
+	return ""
+}
+
+// largerError is a witness that has cosigned more than there is: this log has lost entries, or somebody else has its key.
+type largerError struct{ theirs, ours uint64 }
+
+func (e *largerError) Error() string {
+	return fmt.Sprintf("it has cosigned a checkpoint over %d entries, and this log has %d: entries were lost (an old backup?), or another process has the log's key", e.theirs, e.ours)
+}
+
+// cosign asks w, at most twice: the second time from the size that it answered to the first (c2sp.org/tlog-witness, "409 Conflict").
+func (c *cosigner) cosign(ctx context.Context, w *witness, p *proofs, checkpoint []byte) (line string, err error) {
+	for range 2 {
+		proof, err := p.from(ctx, w.size)
+		if err != nil {
+			return "", fmt.Errorf("no consistency proof: %w", err)
+		}
+		var body strings.Builder
+		fmt.Fprintf(&body, "old %d\n", w.size)
+		for _, hash := range proof {
+			body.WriteString(base64.StdEncoding.EncodeToString(hash) + "\n")
+		}
+		body.WriteString("\n" + string(checkpoint))
+		status, answer, err := c.post(ctx, w.url, body.String())
+		if err != nil {
+			return "", err
+		}
+		switch status {
+		case http.StatusOK:
+			if line, err = cosignature(checkpoint, answer, w.verifier); err == nil {
+				w.size = p.size
+			}
+			return line, err
+		case http.StatusConflict:
+			size, err := strconv.ParseUint(strings.TrimSuffix(string(answer), "\n"), 10, 63)
+			switch {
+			case err != nil:
+				return "", fmt.Errorf("it has another root for the %d entries that it cosigned before: the log's key has signed two trees", w.size)
+			case size > p.size:
+				return "", &largerError{size, p.size}
+			case size == w.size:
+				return "", fmt.Errorf("it refuses the step from %d to %d entries", w.size, p.size)
+			}
+			w.size = size
+		case http.StatusNotFound:
+			return "", errors.New("it does not know this log; give its operator the origin and the key")
+		case http.StatusForbidden:
+			return "", errors.New("it has another key for this log; give its operator the right one")
+		default:
+			return "", fmt.Errorf("status %d", status)
+		}
+	}
+	return "", errors.New("it changes the size that it has cosigned while it is asked")
+}
+
+func (c *cosigner) post(ctx context.Context, url, body string) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Content-Type", "text/plain; charset=utf-8")
+	if c.userAgent != "" {
+		req.Header.Set("User-Agent", c.userAgent)
+	}
+	resp, err := c.client.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // only read
+	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxCosignature+1))
+	if err == nil && len(answer) > maxCosignature {
+		err = fmt.Errorf("the answer is longer than %d bytes", maxCosignature)
+	}
+	return resp.StatusCode, answer, err
+}
+
+// cosignature picks the one line out of a witness's answer that verifies.
+func cosignature(checkpoint, answer []byte, v note.Verifier) (string, error) {
+	n, err := note.Open(append(bytes.Clone(checkpoint), answer...), note.VerifierList(v))
+	if err != nil || len(n.Sigs) != 1 {
+		return "", errors.New("its cosignature does not verify with the configured key")
+	}
+	at, err := f_note.CoSigV1Timestamp(n.Sigs[0])
+	if age := time.Since(at); err != nil || age > 5*time.Minute || age < -5*time.Minute {
+		return "", fmt.Errorf("its cosignature is of %s; look at both clocks", at.UTC().Format(time.RFC3339))
+	}
+	return fmt.Sprintf("— %s %s\n", n.Sigs[0].Name, n.Sigs[0].Base64), nil
+}
+
+// proofs builds the consistency proofs for one checkpoint, each once (RFC 6962 §2.1.2).
+type proofs struct {
+	reader  tessera.LogReader
+	size    uint64
+	mu      sync.Mutex
+	builder *client.ProofBuilder
+}
+
+func (p *proofs) from(ctx context.Context, old uint64) ([][]byte, error) {
+	if old == 0 || old == p.size {
+		return nil, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.builder == nil {
+		b, err := client.NewProofBuilder(ctx, p.size, p.reader.ReadTile)
+		if err != nil {
+			return nil, err
+		}
+		p.builder = b
+	}
+	return p.builder.ConsistencyProof(ctx, old, p.size)
+}

@@ -1,0 +1,196 @@
+package embedded_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/testkit/witness"
+)
+
+// witnessed opens a log with witnesses that know it.
+func witnessed(t *testing.T, dir string, want int, all ...*witness.Witness) *embedded.Log {
+	t.Helper()
+	c := embedded.Config{Dir: dir, Origin: origin, WitnessPolicy: &want}
+	for _, w := range all {
+		c.Witnesses = append(c.Witnesses, embedded.WitnessConfig{URL: w.URL(), PublicKey: w.Key()})
+	}
+	first := open(t, dir) // for the key
+	for _, w := range all {
+		w.Know(origin, first.Key())
+	}
+	shut(t, first)
+	l, err := embedded.Open(t.Context(), c, embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { shut(t, l) })
+	return l
+}
+
+// until waits for something that the log does by itself, at most ten seconds.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not %s", what)
+		}
+	}
+}
+
+func submit(t *testing.T, l *embedded.Log, n int) {
+	t.Helper()
+	if _, err := l.Submit(t.Context(), precert(n)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Checkpoints carry the cosignatures of every witness, each step with a proof, over a restart, and the last one too.
+func TestWitnesses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a, b := witness.New(t, "a.example"), witness.New(t, "b.example")
+	l := witnessed(t, dir, 2, a, b)
+	both := func(size uint64) func() bool {
+		return func() bool {
+			n, _ := head(t, l, 0)
+			text := string(get(t, l, "/checkpoint"))
+			_, first := a.Cosigned(text)
+			_, second := b.Cosigned(text)
+			return n >= size && first && second
+		}
+	}
+	for n := range 3 {
+		submit(t, l, n)
+		until(t, "cosigned by both", both(uint64(n+1)))
+	}
+	if w := l.Warning(t.Context()); w != "" {
+		t.Error(w)
+	}
+	if _, proofs := a.Requests(); proofs < 2 {
+		t.Errorf("%d proofs", proofs)
+	}
+	submit(t, l, 3)
+	shut(t, l)
+	if n := a.Size(origin); n != 4 {
+		t.Errorf("the last checkpoint has %d entries at the witness", n)
+	}
+	l = witnessed(t, dir, 2, a, b)
+	if _, ok := a.Cosigned(string(get(t, l, "/checkpoint"))); !ok {
+		t.Error("no cosignature after a restart")
+	}
+	submit(t, l, 4)
+	until(t, "cosigned after a restart, by 409 and the size in it", both(5))
+}
+
+// A witness that fails is named by readiness, and delays neither an SCT nor, for long, a checkpoint.
+func TestWitnessFails(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		fault witness.Fault
+		want  string
+	}{
+		{witness.Error500, "status 500"},
+		{witness.Garbage, "does not verify"},
+		{witness.Endless, "longer than"},
+		{witness.BadSignature, "does not verify"},
+		{witness.Redirect, "status 307"},
+		{witness.Old, "clocks"},
+		{witness.Hang, ""},
+		{witness.Wandering, ""},
+		{witness.Larger, "entries were lost"},
+	} {
+		t.Run(string(c.fault), func(t *testing.T) {
+			t.Parallel()
+			good, bad := witness.New(t, "good.example"), witness.New(t, "bad.example")
+			bad.Fail(c.fault)
+			l := witnessed(t, t.TempDir(), 2, good, bad)
+			began := time.Now()
+			submit(t, l, 0)
+			if took := time.Since(began); took > 2*time.Second {
+				t.Errorf("an SCT took %s", took)
+			}
+			until(t, "published with one cosignature", func() bool {
+				n, _ := head(t, l, 0)
+				_, ok := good.Cosigned(string(get(t, l, "/checkpoint")))
+				return n == 1 && ok
+			})
+			if w := l.Warning(t.Context()); !strings.Contains(w, "1 of 2") || !strings.Contains(w, "bad.example") || !strings.Contains(w, c.want) {
+				t.Errorf("warning %q, want %q", w, c.want)
+			}
+			if _, ok := bad.Cosigned(string(get(t, l, "/checkpoint"))); ok {
+				t.Error("the bad cosignature is published")
+			}
+		})
+	}
+}
+
+// What suffices is published at once; a witness that hangs is set aside, and asked again later.
+func TestWitnessPolicy(t *testing.T) {
+	t.Parallel()
+	good, slow := witness.New(t, "good.example"), witness.New(t, "slow.example")
+	slow.Fail(witness.Hang)
+	l := witnessed(t, t.TempDir(), 1, good, slow)
+	for n := range 8 {
+		submit(t, l, n)
+		until(t, "covered", func() bool { size, _ := head(t, l, 0); return size == uint64(n+1) })
+		if w := l.Warning(t.Context()); w != "" {
+			t.Error(w)
+		}
+	}
+	if all, _ := slow.Requests(); all > 4 {
+		t.Errorf("%d requests to a witness that does not answer", all)
+	}
+}
+
+// A witness that does not know the log says so to the operator.
+func TestWitnessStranger(t *testing.T) {
+	t.Parallel()
+	w := witness.New(t, "stranger.example")
+	c := embedded.Config{Dir: t.TempDir(), Origin: origin, Witnesses: []embedded.WitnessConfig{{URL: w.URL(), PublicKey: w.Key(), Name: "w"}}}
+	l, err := embedded.Open(context.Background(), c, embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { shut(t, l) })
+	until(t, "warned", func() bool { return strings.Contains(l.Warning(t.Context()), "witness w: it does not know this log") })
+}
+
+func TestWitnessConfig(t *testing.T) {
+	t.Parallel()
+	w := witness.New(t, "w.example")
+	two := 2
+	for name, c := range map[string]struct {
+		w    embedded.WitnessConfig
+		n    *int
+		want string
+	}{
+		"good":     {embedded.WitnessConfig{URL: w.URL(), PublicKey: w.Key()}, nil, ""},
+		"plain":    {embedded.WitnessConfig{URL: "http://witness.example.com", PublicKey: w.Key()}, nil, "https"},
+		"no url":   {embedded.WitnessConfig{PublicKey: w.Key()}, nil, "url"},
+		"no key":   {embedded.WitnessConfig{URL: w.URL()}, nil, "public_key"},
+		"bad key":  {embedded.WitnessConfig{URL: w.URL(), PublicKey: strings.Replace(w.Key(), "w.example", "v.example", 1)}, nil, "public_key"},
+		"too many": {embedded.WitnessConfig{URL: w.URL(), PublicKey: w.Key()}, &two, "witness_policy"},
+	} {
+		err := embedded.Config{Dir: "x", Origin: origin, Witnesses: []embedded.WitnessConfig{c.w}, WitnessPolicy: c.n}.Check()
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Whatever a witness answers, nothing but one line gets into the checkpoint, and that one verifies.
+func FuzzCosignature(f *testing.F) {
+	w := witness.New(f, "w.example")
+	checkpoint := []byte("mayfly.test/ct\n1\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n— mayfly.test/ct AAAAAAAA\n")
+	f.Add([]byte("— w.example AAAA\n"))
+	f.Add([]byte("\n\n— x y\n"))
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		line, err := embedded.Cosignature(checkpoint, answer, w.Key())
+		if _, ok := w.Cosigned(string(checkpoint) + line); err == nil && (!ok || strings.Count(line, "\n") != 1) {
+			t.Errorf("%q", line)
+		}
+	})
+}

@@ -1,0 +1,227 @@
+package monitor
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"sync"
+
+	"github.com/transparency-dev/merkle/compact"
+	"github.com/transparency-dev/merkle/proof"
+	"github.com/transparency-dev/merkle/rfc6962"
+)
+
+// window is how many pieces of a log are fetched at the same time. It bounds the memory: a piece has at most 256 entries.
+const window = 4
+
+// Follower reads a log from where it stopped the last time, and proves on the way that the log only appended and that every
+// entry it was shown is in the log's tree. It is for one goroutine at a time.
+type Follower struct {
+	log      *Log
+	state    State
+	step     uint64
+	progress func(read, size uint64)
+}
+
+// FollowerOptions are for [Follow].
+type FollowerOptions struct {
+	// State is where to go on; the zero State is the beginning.
+	State State
+	// Step is how many entries one Next reads at most; 0 is all there are.
+	Step uint64
+	// Progress is called now and then while entries are read; nil is nobody.
+	Progress func(read, size uint64)
+}
+
+// Follow makes a follower. It errs if the state is of another log.
+func Follow(l *Log, o FollowerOptions) (*Follower, error) {
+	if o.State.Log == ([32]byte{}) {
+		o.State.Log = l.ID()
+	}
+	if o.State.Log != l.ID() {
+		return nil, fmt.Errorf("log %s: the state is one of the log with the id %x", l.name, o.State.Log)
+	}
+	return &Follower{log: l, state: o.State, step: o.Step, progress: o.Progress}, nil
+}
+
+// Log returns the log that is followed.
+func (f *Follower) Log() *Log { return f.log }
+
+// State returns how far the follower has come. What lies before it is proven.
+func (f *Follower) State() State { return f.state }
+
+// Restore goes back to a state that State returned.
+func (f *Follower) Restore(s State) { f.state = s }
+
+// Rewind lets the next Next begin with the first entry again. The head that was seen stays: the log must still continue it.
+func (f *Follower) Rewind() { f.state.Size, f.state.Hashes = 0, nil }
+
+// Next reads a fresh head and the entries up to it, or as many as one step has, and passes each of them to take. Then it
+// proves them. Only if it returns nil has the state moved, and only then may what take was given be believed; if take itself
+// errs, Next returns that error. The slices of an entry MUST NOT be kept. more says that the head covers entries which are
+// still to be read.
+func (f *Follower) Next(ctx context.Context, take func(*Entry) error) (more bool, err error) {
+	s, head, err := f.log.open(ctx)
+	if err != nil {
+		return false, fmt.Errorf("log %s: %w", f.log.name, err)
+	}
+	if err := f.judge(ctx, s, head); err != nil {
+		return false, fmt.Errorf("log %s: %w", f.log.name, err)
+	}
+	to := head.Size
+	if f.step > 0 {
+		to = min(to, f.state.Size+f.step)
+	}
+	r := reading{source: s, from: f.state.Size, to: to, head: head, take: take, progress: f.progress}
+	tree, err := r.run(ctx, f.state.tree())
+	if err == nil {
+		err = f.proven(ctx, r, tree)
+	}
+	if err != nil {
+		return false, fmt.Errorf("log %s: %w", f.log.name, err)
+	}
+	f.state.Size, f.state.Hashes, f.state.Head = to, cloned(tree.Hashes()), head
+	return to < head.Size, nil
+}
+
+// judge holds a fresh head against the last one.
+func (f *Follower) judge(ctx context.Context, s source, head Head) error {
+	last := f.state.Head
+	switch {
+	case head.Size == last.Size && head.Root != last.Root && (last.Size > 0 || last.Timestamp > 0):
+		return fmt.Errorf("%w: two heads over %d entries, with the roots %x and %x", ErrFork, head.Size, last.Root, head.Root)
+	case head.Size < last.Size && head.Timestamp > last.Timestamp:
+		return fmt.Errorf("%w: from %d entries at %s to %d at %s", ErrShrunk, last.Size, last.Time(), head.Size, head.Time())
+	case head.Size < last.Size:
+		if path, err := s.consistency(ctx, head.Size, last.Size); head.Size > 0 && err == nil && !consistent(head, last, path) {
+			return fmt.Errorf("%w: its head over %d entries is not part of the one over %d", ErrFork, head.Size, last.Size)
+		}
+		return fmt.Errorf("%w: %d entries, and %d were seen", ErrStale, head.Size, last.Size)
+	case head.Size > last.Size && last.Size > 0 && f.state.Size != last.Size: // else reading on proves it
+		return f.appended(ctx, s, head)
+	}
+	return nil
+}
+
+// appended proves that head continues the last one.
+func (f *Follower) appended(ctx context.Context, s source, head Head) error {
+	path, err := s.consistency(ctx, f.state.Head.Size, head.Size)
+	if err != nil {
+		return fmt.Errorf("no proof that %d entries continue %d: %w", head.Size, f.state.Head.Size, err)
+	}
+	if !consistent(f.state.Head, head, path) {
+		return fmt.Errorf("%w: its head over %d entries does not continue the one over %d", ErrFork, head.Size, f.state.Head.Size)
+	}
+	return nil
+}
+
+func consistent(old, young Head, path [][]byte) bool {
+	return proof.VerifyConsistency(rfc6962.DefaultHasher, old.Size, young.Size, path, old.Root[:], young.Root[:]) == nil
+}
+
+// proven shows that the entries read are those under the signed root.
+func (f *Follower) proven(ctx context.Context, r reading, tree *compact.Range) error {
+	root, err := rootOf(tree)
+	if err != nil {
+		return err
+	}
+	if r.to == r.head.Size && root == r.head.Root {
+		return nil
+	}
+	if r.to < r.head.Size {
+		path, err := r.source.consistency(ctx, r.to, r.head.Size)
+		if err != nil {
+			return fmt.Errorf("no proof that the first %d entries are in the tree of %d: %w", r.to, r.head.Size, err)
+		}
+		if consistent(Head{Size: r.to, Root: root}, r.head, path) {
+			return nil
+		}
+	}
+	if f.state.Head.Size > 0 && f.state.Head.Size < r.head.Size {
+		if err := f.appended(ctx, r.source, r.head); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: entries %d to %d do not lead to the signed root over %d; %s",
+		ErrMismatch, r.from, r.to-1, r.head.Size, r.source.stray(ctx, r.from, r.to, r.head.Size))
+}
+
+func rootOf(tree *compact.Range) ([32]byte, error) {
+	if tree.End() == 0 {
+		return sha256.Sum256(nil), nil
+	}
+	root, err := tree.GetRootHash(nil)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	return [32]byte(root), nil
+}
+
+// reading is one run over [from, to).
+type reading struct {
+	source   source
+	from, to uint64
+	head     Head
+	take     func(*Entry) error
+	progress func(read, size uint64)
+}
+
+// piece is a unit of a log that has been fetched, with the hash of each leaf.
+type piece struct {
+	entries []Entry
+	sums    [][32]byte
+	err     error
+}
+
+// run fetches the pieces, a few at a time, and takes them in order. It returns tree with them appended.
+func (r *reading) run(ctx context.Context, tree *compact.Range) (*compact.Range, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var fetching sync.WaitGroup
+	defer fetching.Wait()
+	defer cancel()
+	queue := make(chan chan piece, window-1)
+	fetching.Go(func() {
+		defer close(queue)
+		for to := r.from; to < r.to; {
+			from := to
+			to = min(r.source.unit(from), r.to)
+			end := to
+			answer := make(chan piece, 1)
+			select {
+			case queue <- answer:
+			case <-ctx.Done():
+				return
+			}
+			fetching.Go(func() { answer <- r.fetch(ctx, from, end) })
+		}
+	})
+	for answer := range queue {
+		p := <-answer
+		if p.err != nil {
+			return nil, p.err
+		}
+		for i := range p.entries {
+			if err := tree.Append(p.sums[i][:], nil); err != nil {
+				return nil, err
+			}
+			if err := r.take(&p.entries[i]); err != nil {
+				return nil, err
+			}
+		}
+		if r.progress != nil {
+			r.progress(tree.End(), r.head.Size)
+		}
+	}
+	return tree, context.Cause(ctx)
+}
+
+func (r *reading) fetch(ctx context.Context, from, to uint64) (p piece) {
+	if p.entries, p.err = r.source.entries(ctx, from, to, r.head.Size); p.err != nil {
+		return p
+	}
+	p.sums = make([][32]byte, len(p.entries))
+	for i := range p.entries {
+		p.sums[i] = p.entries[i].LeafHash()
+	}
+	return p
+}

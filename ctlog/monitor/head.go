@@ -1,0 +1,176 @@
+package monitor
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+)
+
+// Head is what a log commits itself to: a signed tree head (RFC 6962 §3.5), or a checkpoint that says the same.
+type Head struct {
+	Size uint64
+	Root [32]byte
+	// Timestamp is when the log signed it, in milliseconds since 1970.
+	Timestamp uint64
+}
+
+// Time returns the timestamp.
+func (h Head) Time() time.Time { return time.UnixMilli(int64(min(h.Timestamp, 1<<62))).UTC() } //nolint:gosec // bounded
+
+// noteRFC6962 is the type of signature in a checkpoint that is the signature of a tree head (c2sp.org/static-ct-api, "Checkpoints").
+const noteRFC6962 = 0x05
+
+// maxSignatures bounds the lines of a note: cosigners are few (c2sp.org/signed-note).
+const maxSignatures = 64
+
+// pin is whose heads are believed.
+type pin struct {
+	key    crypto.PublicKey
+	id     [32]byte // SHA-256 of the SPKI (RFC 6962 §3.2)
+	origin string   // "" where only tree heads of RFC 6962 are read
+}
+
+func newPin(key crypto.PublicKey, origin string) (pin, error) {
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return pin{}, fmt.Errorf("log key: %w", err)
+	}
+	return pin{key: key, id: sha256.Sum256(spki), origin: origin}, nil
+}
+
+// checkpoint reads a note (c2sp.org/tlog-checkpoint) and verifies the log's own signature on it. Signatures of others are not
+// looked at.
+func (p pin) checkpoint(note []byte) (Head, error) {
+	text, signatures, ok := strings.Cut(string(note), "\n\n")
+	if !ok {
+		return Head{}, errors.New("checkpoint: no blank line between text and signatures")
+	}
+	h, origin, err := parseBody(text)
+	if err != nil {
+		return Head{}, err
+	}
+	if origin != p.origin {
+		return Head{}, fmt.Errorf("%w: the checkpoint is of %q, and the log is %q; is its origin configured as it should be?", ErrBadHead, clip(origin), p.origin)
+	}
+	lines := strings.Split(strings.TrimSuffix(signatures, "\n"), "\n")
+	if len(lines) > maxSignatures {
+		return Head{}, fmt.Errorf("checkpoint: %d signatures; at most %d are read", len(lines), maxSignatures)
+	}
+	for _, line := range lines {
+		name, encoded, ok := strings.Cut(strings.TrimPrefix(line, "— "), " ")
+		blob, err := base64.StdEncoding.Strict().DecodeString(encoded)
+		if !ok || !strings.HasPrefix(line, "— ") || err != nil || len(blob) < 5 {
+			return Head{}, errors.New("checkpoint: a signature line has another form")
+		}
+		if name != p.origin || binary.BigEndian.Uint32(blob) != p.noteKeyID() {
+			continue
+		}
+		if len(blob) < 12 {
+			return Head{}, fmt.Errorf("%w: the checkpoint's signature is cut short", ErrBadHead)
+		}
+		h.Timestamp = binary.BigEndian.Uint64(blob[4:])
+		return h, p.verify(h, blob[12:])
+	}
+	return Head{}, fmt.Errorf("%w: the checkpoint carries no signature of the pinned key", ErrBadHead)
+}
+
+// parseBody reads the first three lines of a checkpoint. Lines that follow are extensions.
+func parseBody(text string) (h Head, origin string, err error) {
+	lines := strings.SplitN(text, "\n", 4)
+	if len(lines) < 3 {
+		return h, "", errors.New("checkpoint: fewer than three lines")
+	}
+	if h.Size, err = strconv.ParseUint(lines[1], 10, 63); err != nil || strconv.FormatUint(h.Size, 10) != lines[1] {
+		return h, "", errors.New("checkpoint: the second line is not a tree size")
+	}
+	root, err := base64.StdEncoding.Strict().DecodeString(lines[2])
+	if err != nil || len(root) != sha256.Size {
+		return h, "", errors.New("checkpoint: the third line is not a root hash")
+	}
+	h.Root = [32]byte(root)
+	return h, lines[0], nil
+}
+
+// noteKeyID is the key ID of the log in a note (c2sp.org/signed-note, "Signatures").
+func (p pin) noteKeyID() uint32 {
+	h := sha256.New()
+	h.Write([]byte(p.origin + "\n"))
+	h.Write([]byte{noteRFC6962})
+	h.Write(p.id[:])
+	return binary.BigEndian.Uint32(h.Sum(nil))
+}
+
+// sth reads and verifies the answer to get-sth (RFC 6962 §4.3).
+func (p pin) sth(body []byte) (Head, error) {
+	var in struct {
+		Size      *uint64 `json:"tree_size"`
+		Timestamp *uint64 `json:"timestamp"`
+		Root      []byte  `json:"sha256_root_hash"`
+		Signature []byte  `json:"tree_head_signature"`
+	}
+	if err := decodeJSON(body, &in); err != nil {
+		return Head{}, fmt.Errorf("tree head: %w", err)
+	}
+	if in.Size == nil || in.Timestamp == nil || len(in.Root) != sha256.Size || *in.Size > 1<<62 {
+		return Head{}, errors.New("tree head: size, timestamp or root hash are missing or have another form")
+	}
+	h := Head{Size: *in.Size, Root: [32]byte(in.Root), Timestamp: *in.Timestamp}
+	return h, p.verify(h, in.Signature)
+}
+
+// decodeJSON reads exactly one JSON value.
+func decodeJSON(body []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if err := dec.Decode(v); err != nil {
+		return fmt.Errorf("not the JSON asked for: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("not the JSON asked for: something follows it")
+	}
+	return nil
+}
+
+// verify checks the signature over a TreeHeadSignature (RFC 6962 §3.5), a DigitallySigned struct (RFC 5246 §4.7).
+func (p pin) verify(h Head, signed []byte) error {
+	const sha256Hash, rsaSignature, ecdsaSignature = 4, 1, 3 // RFC 5246 §7.4.1.4.1
+	in := cryptobyte.String(signed)
+	var hash, algorithm uint8
+	var signature cryptobyte.String
+	if !in.ReadUint8(&hash) || !in.ReadUint8(&algorithm) || !in.ReadUint16LengthPrefixed(&signature) || !in.Empty() {
+		return fmt.Errorf("%w: the signature of the tree head has another form", ErrBadHead)
+	}
+	b := cryptobyte.NewBuilder(nil)
+	b.AddUint8(0) // v1
+	b.AddUint8(1) // tree_hash
+	b.AddUint64(h.Timestamp)
+	b.AddUint64(h.Size)
+	b.AddBytes(h.Root[:])
+	digest := sha256.Sum256(b.BytesOrPanic())
+	good := false
+	switch key := p.key.(type) {
+	case *ecdsa.PublicKey:
+		good = hash == sha256Hash && algorithm == ecdsaSignature && ecdsa.VerifyASN1(key, digest[:], signature)
+	case *rsa.PublicKey:
+		good = hash == sha256Hash && algorithm == rsaSignature && rsa.VerifyPKCS1v15(key, crypto.SHA256, digest[:], signature) == nil
+	}
+	if !good {
+		return fmt.Errorf("%w: the signature over size %d does not verify with the pinned key", ErrBadHead, h.Size)
+	}
+	return nil
+}
+
+func clip(s string) string { return s[:min(len(s), 200)] }

@@ -1,0 +1,135 @@
+package monitor
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/url"
+
+	"github.com/transparency-dev/merkle/proof"
+	"github.com/transparency-dev/merkle/rfc6962"
+)
+
+// batch is how many entries get-entries is asked for at once. Logs give fewer where that suits them.
+const batch = 256
+
+// rfc reads a log of RFC 6962 (§4).
+type rfc struct {
+	pin
+	from getter
+}
+
+func (s *rfc) head(ctx context.Context) (Head, error) {
+	body, err := s.from.get(ctx, "ct/v1/get-sth", maxHead)
+	if err != nil {
+		return Head{}, err
+	}
+	return s.sth(body)
+}
+
+// unit implements [source].
+func (s *rfc) unit(from uint64) uint64 { return (from/batch + 1) * batch }
+
+// entries implements [source]: get-entries (RFC 6962 §4.6), as often as it takes.
+func (s *rfc) entries(ctx context.Context, from, to, _ uint64) ([]Entry, error) {
+	var all []Entry
+	for next := from; next < to; next = from + uint64(len(all)) {
+		body, err := s.from.get(ctx, fmt.Sprintf("ct/v1/get-entries?start=%d&end=%d", next, to-1), maxBundle)
+		if err != nil {
+			return nil, err
+		}
+		some, err := parseEntries(body, next)
+		if err != nil {
+			return nil, err
+		}
+		if len(some) == 0 || uint64(len(some)) > to-next {
+			return nil, fmt.Errorf("get-entries from %d to %d: the log gave %d entries", next, to-1, len(some))
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+func parseEntries(body []byte, first uint64) ([]Entry, error) {
+	var in struct {
+		Entries []struct {
+			Leaf  []byte `json:"leaf_input"`
+			Extra []byte `json:"extra_data"`
+		} `json:"entries"`
+	}
+	if err := decodeJSON(body, &in); err != nil {
+		return nil, fmt.Errorf("get-entries: %w", err)
+	}
+	out := make([]Entry, 0, len(in.Entries))
+	for i, one := range in.Entries {
+		e, err := ParseLeafEntry(first+uint64(i), one.Leaf, one.Extra)
+		if err != nil {
+			return nil, fmt.Errorf("%w: get-entries: %w", ErrMismatch, err)
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// consistency implements [source]: get-sth-consistency (RFC 6962 §4.4).
+func (s *rfc) consistency(ctx context.Context, from, to uint64) ([][]byte, error) {
+	body, err := s.from.get(ctx, fmt.Sprintf("ct/v1/get-sth-consistency?first=%d&second=%d", from, to), maxProof)
+	if err != nil {
+		return nil, err
+	}
+	var in struct {
+		Proof [][]byte `json:"consistency"`
+	}
+	if err := decodeJSON(body, &in); err != nil {
+		return nil, fmt.Errorf("get-sth-consistency: %w", err)
+	}
+	return in.Proof, nil
+}
+
+// maxAsked is how many entries are asked for one by one to find the one that is not in the tree.
+const maxAsked = 2 * batch
+
+// stray implements [source]: the log itself says of each entry where its tree has it (get-proof-by-hash, RFC 6962 §4.5).
+func (s *rfc) stray(ctx context.Context, from, to, size uint64) string {
+	head, err := s.head(ctx)
+	if err != nil || head.Size < size {
+		return ""
+	}
+	for next := from; next < min(to, from+maxAsked); next = s.unit(next) {
+		all, err := s.entries(ctx, next, min(s.unit(next), to), size)
+		if err != nil {
+			return ""
+		}
+		for i := range all {
+			if err := s.included(ctx, &all[i], head); err != nil {
+				return fmt.Sprintf("entry %d: %v", all[i].Index, err)
+			}
+		}
+	}
+	return ""
+}
+
+// included proves that e is in the tree of head, at its index.
+func (s *rfc) included(ctx context.Context, e *Entry, head Head) error {
+	sum := e.LeafHash()
+	query := url.Values{"hash": {base64.StdEncoding.EncodeToString(sum[:])}, "tree_size": {fmt.Sprint(head.Size)}}
+	body, err := s.from.get(ctx, "ct/v1/get-proof-by-hash?"+query.Encode(), maxProof)
+	if err != nil {
+		return fmt.Errorf("the log has no proof for what it serves: %w", err)
+	}
+	var in struct {
+		Index uint64   `json:"leaf_index"`
+		Path  [][]byte `json:"audit_path"`
+	}
+	if err := decodeJSON(body, &in); err != nil {
+		return err
+	}
+	if in.Index != e.Index {
+		return fmt.Errorf("the log's tree has it at %d", in.Index)
+	}
+	if err := proof.VerifyInclusion(rfc6962.DefaultHasher, e.Index, head.Size, sum[:], in.Path, head.Root[:]); err != nil {
+		return errors.New("the log's proof does not lead to its signed root")
+	}
+	return nil
+}

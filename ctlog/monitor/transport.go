@@ -1,0 +1,173 @@
+package monitor
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Limits of what is read of a log at once, in bytes.
+const (
+	maxHead   = 64 << 10
+	maxBundle = 64 << 20 // 256 entries, and a precertificate with its TBSCertificate may have nearly 32 MiB; far less in fact
+	maxHashes = 256 * 32
+	maxProof  = 64 << 10
+)
+
+const (
+	callTimeout = 30 * time.Second
+	tries       = 3
+	pauseFirst  = 200 * time.Millisecond
+	pauseMost   = 5 * time.Second
+)
+
+// getter reads what stands under a path of a log. A path that is not there is [fs.ErrNotExist].
+type getter interface {
+	get(ctx context.Context, path string, limit int64) ([]byte, error)
+}
+
+// Transport says how a log is reached over HTTP.
+type Transport struct {
+	// Roots are the CAs that the log's TLS certificate must chain to; nil is the system's.
+	Roots *x509.CertPool
+	// Certificate is what we show the log; nil is nothing.
+	Certificate *tls.Certificate
+	// Proxy is the proxy for its requests; nil is none. The environment is not asked.
+	Proxy     *url.URL
+	UserAgent string
+	// Timeout bounds one call. 0 is 30 s.
+	Timeout time.Duration
+}
+
+// web reads over HTTP. Redirects are refused: nobody but the configured host speaks for the log.
+type web struct {
+	prefix string
+	agent  string
+	client *http.Client
+}
+
+func newWeb(prefix string, t Transport) (*web, error) {
+	u, err := url.Parse(prefix)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("%q is not the prefix of a log", clip(prefix))
+	}
+	if t.Timeout <= 0 {
+		t.Timeout = callTimeout
+	}
+	dial := &net.Dialer{Timeout: t.Timeout / 2, KeepAlive: 15 * time.Second}
+	transport := &http.Transport{
+		Proxy:                  http.ProxyURL(t.Proxy),
+		DialContext:            dial.DialContext,
+		TLSClientConfig:        &tls.Config{RootCAs: t.Roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    t.Timeout / 2,
+		ResponseHeaderTimeout:  t.Timeout,
+		MaxResponseHeaderBytes: 32 << 10,
+		MaxIdleConnsPerHost:    window,
+		MaxConnsPerHost:        2 * window,
+		IdleConnTimeout:        30 * time.Second,
+		DisableCompression:     true, // a limit on bytes read is then a limit on bytes parsed
+		ForceAttemptHTTP2:      true,
+	}
+	if t.Certificate != nil {
+		transport.TLSClientConfig.Certificates = []tls.Certificate{*t.Certificate}
+	}
+	refuse := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &web{
+		prefix: strings.TrimRight(prefix, "/") + "/", agent: t.UserAgent,
+		client: &http.Client{Transport: transport, Timeout: t.Timeout, CheckRedirect: refuse},
+	}, nil
+}
+
+// get implements [getter]. A status that says "later" and a broken connection get another try, after a pause.
+func (w *web) get(ctx context.Context, path string, limit int64) (body []byte, err error) {
+	pause := pauseFirst
+	for n := 1; ; n++ {
+		var again bool
+		if body, again, err = w.once(ctx, path, limit); err == nil || !again || n == tries || ctx.Err() != nil {
+			return body, err
+		}
+		wait := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			wait.Stop()
+			return nil, context.Cause(ctx)
+		case <-wait.C:
+		}
+		pause = min(4*pause, pauseMost)
+	}
+}
+
+func (w *web) once(ctx context.Context, path string, limit int64) (body []byte, again bool, err error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, w.prefix+path, http.NoBody)
+	if err != nil {
+		return nil, false, err
+	}
+	if w.agent != "" {
+		r.Header.Set("User-Agent", w.agent)
+	}
+	rsp, err := w.client.Do(r)
+	if err != nil {
+		return nil, true, err
+	}
+	defer rsp.Body.Close() //nolint:errcheck // only read
+	body, err = io.ReadAll(io.LimitReader(rsp.Body, limit+1))
+	switch {
+	case absent(rsp.StatusCode):
+		return nil, false, fmt.Errorf("%s: the log answered %d: %w", path, rsp.StatusCode, fs.ErrNotExist)
+	case rsp.StatusCode != http.StatusOK:
+		later := rsp.StatusCode >= 500 || rsp.StatusCode == http.StatusTooManyRequests || rsp.StatusCode == http.StatusRequestTimeout
+		return nil, later, fmt.Errorf("%s: the log answered %d %s", path, rsp.StatusCode, http.StatusText(rsp.StatusCode))
+	case err != nil:
+		return nil, true, fmt.Errorf("%s: %w", path, err)
+	case int64(len(body)) > limit:
+		return nil, false, fmt.Errorf("%s: the answer is longer than %d bytes", path, limit)
+	}
+	return body, false, nil
+}
+
+// absent says that there is nothing under a path. Object stores answer 403 where they do not show what there is, and servers
+// that know other paths only answer 400 or 405.
+func absent(status int) bool {
+	switch status {
+	case http.StatusNotFound, http.StatusGone, http.StatusForbidden, http.StatusBadRequest, http.StatusMethodNotAllowed:
+		return true
+	}
+	return false
+}
+
+// folder reads the directory of a log on this machine.
+type folder string
+
+// get implements [getter]. Paths are made by this package; none of them comes from a log.
+func (d folder) get(_ context.Context, path string, limit int64) ([]byte, error) {
+	f, err := os.Open(filepath.Join(string(d), filepath.FromSlash(path)))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !st.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a file", f.Name())
+	case st.Size() > limit:
+		return nil, fmt.Errorf("%s has more than %d bytes", f.Name(), limit)
+	}
+	body := make([]byte, st.Size())
+	if _, err := io.ReadFull(f, body); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return body, nil
+}

@@ -1,0 +1,320 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
+)
+
+// certificate asks for one certificate over REST.
+func certificate(ctx context.Context, ca *lab.Mayfly, issuer *lab.Issuer) (lab.Answer, error) {
+	client := &http.Client{Timeout: lab.Patience}
+	return lab.RequestCertificate(ctx, client, ca.URL, issuer.Email("alice@example.com"), "alice@example.com")
+}
+
+// severalLogs is the ct: block of remote logs, each of an operator of its own.
+func severalLogs(policy string, logs ...*lab.Log) string {
+	out := "  logs:\n"
+	for _, g := range logs {
+		out += fmt.Sprintf("    - {name: %s, url: %q, public_key: %s, origin: %q, operator: operator-of-%s, max_merge_delay: 1m}\n",
+			g.Name, g.URL, g.Key.Public, strings.TrimSpace(g.Origin+" "), g.Name)
+	}
+	out = strings.ReplaceAll(out, `, origin: ""`, "")
+	return out + "  policy: " + policy + "\n"
+}
+
+// TestManyLogs holds a CA with three real logs of two kinds to its policy of two SCTs of two operators, while logs are killed, stopped,
+// filled and started again. // B1 B2 B8 B10
+func TestManyLogs(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	pki := l.PKI()
+	issuer := l.Issuer(nil)
+	a := l.TesseraCTIn(lab.LogPlace{Name: "tesseract-a", Roots: pki.RootFile})
+	b := l.TesseraCTIn(lab.LogPlace{Name: "tesseract-b", Roots: pki.RootFile})
+	c := l.CTFEIn(lab.LogPlace{Name: "ctfe", Roots: pki.RootFile})
+	logs := []*lab.Log{a, b, c}
+	ca := l.Serve(lab.ServeOptions{
+		Name: "many", PKI: pki, Identity: lab.EmailIssuer(issuer.URL),
+		CT: severalLogs("{min_scts: 2, min_operators: 2, stagger: 300ms}", logs...),
+	})
+	issue := func(what string, n int, limit time.Duration) (from map[string]int) {
+		t.Helper()
+		from = map[string]int{}
+		slowest := time.Duration(0)
+		for range n {
+			answer, err := certificate(t.Context(), ca, issuer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			issued, err := answer.Signed()
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			scts := 0
+			for _, g := range logs {
+				if l.HasSCT(g, issued) {
+					scts++
+					from[g.Name]++
+					if g.Server != nil {
+						l.CheckLogged(g, issued)
+					}
+				}
+			}
+			if scts < 2 {
+				t.Errorf("%s: a certificate with SCTs of %d of our logs, want 2", what, scts)
+			}
+			slowest = max(slowest, answer.Took)
+		}
+		if slowest > limit {
+			t.Errorf("%s: the slowest answer took %s, want at most %s", what, slowest, limit)
+		}
+		t.Logf("%s: %d certificates, slowest %s, SCTs of %v", what, n, slowest.Round(time.Millisecond), from)
+		return from
+	}
+	issue("three logs", 10, 5*time.Second)
+
+	a.Server.Kill()
+	if from := issue("one killed", 10, 8*time.Second); from[a.Name] != 0 {
+		t.Errorf("%d SCTs of a log that is dead", from[a.Name])
+	}
+
+	b.Server.Pause()
+	answer, err := certificate(t.Context(), ca, issuer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refusal, err := answer.Refused()
+	if err != nil || answer.Status != http.StatusServiceUnavailable || answer.Took > 20*time.Second ||
+		len(refusal.Details) == 0 || refusal.Details[0].Reason != "LOG_UNAVAILABLE" {
+		t.Errorf("one log is left of two that are needed: status %d after %s: %s", answer.Status, answer.Took, answer.Body)
+	}
+	t.Logf("one killed, one stopped: refused after %s", answer.Took.Round(time.Millisecond))
+	b.Server.Continue()
+	l.Eventually("certificates again", func(ctx context.Context) error {
+		answer, err := certificate(ctx, ca, issuer)
+		if err == nil {
+			_, err = answer.Signed()
+		}
+		return err
+	})
+
+	a.Restart(l)
+	l.Eventually("the first log is asked again", func(ctx context.Context) error {
+		answer, err := certificate(ctx, ca, issuer)
+		if err != nil {
+			return err
+		}
+		issued, err := answer.Signed()
+		if err == nil && !l.HasSCT(a, issued) {
+			err = errors.New("no SCT of it yet")
+		}
+		return err
+	})
+	c.Server.Pause()
+	issue("another one stopped", 10, 8*time.Second)
+	c.Server.Continue()
+	ca.Stop()
+}
+
+// TestFullDisks fills the disks of a log and of the journal. // B1 B10 G4
+func TestFullDisks(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	pki := l.PKI()
+	issuer := l.Issuer(nil)
+	small := l.SmallDisk("small", "4m")
+	full := l.TesseraCTIn(lab.LogPlace{Name: "tesseract-full", Roots: pki.RootFile, Dir: filepath.Join(small, "log")})
+	good := l.TesseraCTIn(lab.LogPlace{Name: "tesseract-good", Roots: pki.RootFile})
+	journal := l.SmallDisk("journal", "1m")
+	ca := l.Serve(lab.ServeOptions{
+		Name: "full", PKI: pki, Identity: lab.EmailIssuer(issuer.URL),
+		CT:   severalLogs("{min_scts: 1, stagger: 300ms}", full, good),
+		More: "audit: {file: " + journal + "/journal.jsonl}\n",
+	})
+	one := func(ctx context.Context) (lab.Issued, error) {
+		answer, err := certificate(ctx, ca, issuer)
+		if err != nil {
+			return lab.Issued{}, err
+		}
+		return answer.Signed()
+	}
+	fill := func(dir string) (empty func()) {
+		t.Helper()
+		name := filepath.Join(dir, "ballast")
+		_ = exec.CommandContext(t.Context(), "dd", "if=/dev/zero", "of="+name, "bs=4k").Run() // ends when the disk is full
+		return func() {
+			if err := os.Remove(name); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if _, err := one(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	empty := fill(small)
+	for range 20 {
+		issued, err := one(t.Context())
+		if err != nil {
+			t.Fatalf("one of two logs is full: %v", err)
+		}
+		if l.HasSCT(full, issued) {
+			l.CheckLogged(full, issued) // what it promises it must keep
+		} else {
+			l.CheckLogged(good, issued)
+		}
+	}
+	empty()
+
+	empty = fill(journal)
+	refused := false
+	for range 50 {
+		answer, err := certificate(t.Context(), ca, issuer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.Status == http.StatusOK {
+			continue // the last page has room for some records
+		}
+		refusal, err := answer.Refused()
+		if err != nil || answer.Status != http.StatusServiceUnavailable || len(refusal.Details) == 0 || refusal.Details[0].Reason != "JOURNAL_UNAVAILABLE" {
+			t.Fatalf("the journal's disk is full: status %d: %s", answer.Status, answer.Body)
+		}
+		refused = true
+		break
+	}
+	if !refused {
+		t.Error("50 certificates without room for their records")
+	}
+	if err := lab.GetOK(t.Context(), ca.Admin+"/readyz"); err == nil {
+		t.Error("ready without a journal")
+	}
+	empty()
+	l.Eventually("certificates again", func(ctx context.Context) error {
+		_, err := one(ctx)
+		return err
+	})
+	ca.Stop()
+	l.Run(lab.Command{Name: "mayfly", Args: []string{"audit", "verify", journal + "/journal.jsonl"}})
+	l.Run(lab.Command{Name: "mayfly", Args: []string{"audit", "reconcile", "--config", ca.Dir + "/mayfly.yaml"}})
+}
+
+// TestStolenKey signs with the CA's key outside of mayfly, and takes an entry out of a log: both are found by the command and by the
+// running CA, which tells a webhook. // G6
+func TestStolenKey(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	pki := l.PKI()
+	issuer := l.Issuer(nil)
+	hook := l.Webhook()
+	static, rfc := l.TesseraCT(pki.RootFile), l.CTFE(pki.RootFile)
+	ca := l.Serve(lab.ServeOptions{
+		Name: "stolen", PKI: pki, Identity: lab.EmailIssuer(issuer.URL),
+		CT:   severalLogs("{min_scts: 2}", static, rfc) + "  embedded: {dir: log, origin: e2e.test/own}\n",
+		More: fmt.Sprintf("audit:\n  file: journal.jsonl\n  reconcile: {every: 1s}\n  alarm: {webhook: {url: %q}}\n", hook.URL),
+	})
+	for range 10 {
+		answer, err := certificate(t.Context(), ca, issuer)
+		if err == nil {
+			_, err = answer.Signed()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	reconcile := lab.Command{Name: "mayfly", Args: []string{"audit", "reconcile", "--config", ca.Dir + "/mayfly.yaml"}}
+	l.Run(reconcile)
+	if said := hook.Said(); len(said) != 0 {
+		t.Errorf("alarms without a cause: %q", said)
+	}
+	for _, g := range []*lab.Log{static, rfc} {
+		serial := fmt.Sprintf("%x", l.Thief(pki, g, "mallory@example.com"))
+		l.Eventually("the CA cries", func(context.Context) error {
+			for _, text := range hook.Said() {
+				if strings.Contains(text, "unintended") && strings.Contains(text, serial) {
+					return nil
+				}
+			}
+			return fmt.Errorf("it said %q", hook.Said())
+		})
+	}
+	if r := l.RunFails(reconcile, "unintended"); r.Status != 3 {
+		t.Errorf("reconcile ends with status %d, want 3", r.Status)
+	}
+	ca.Stop()
+}
+
+// TestKilledAtEachStep ends the CA with SIGKILL at its first, second, … system call of each kind that makes something durable or
+// sends something, under requests, and then holds journal and logs against each other: every certificate that a caller got is in both, and
+// whatever a kill cut short is explained. // A2 G4 G6 F11
+func TestKilledAtEachStep(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
+	t.Parallel()
+	l := lab.New(t)
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip("needs strace (apt-get install strace)")
+	}
+	if out, err := exec.CommandContext(t.Context(), "strace", "-o", os.DevNull, "true").CombinedOutput(); err != nil {
+		t.Skipf("this machine does not let strace trace: %v: %s", err, out)
+	}
+	pki := l.PKI()
+	issuer := l.Issuer(nil)
+	rfc := l.CTFE(pki.RootFile)
+	own := &lab.Log{Name: "embedded", Origin: "e2e.test/own"}
+	ca := l.Serve(lab.ServeOptions{
+		Name: "killed", PKI: pki, Identity: lab.EmailIssuer(issuer.URL),
+		CT:   severalLogs("{min_scts: 2}", rfc) + "  embedded: {dir: log, origin: e2e.test/own}\n",
+		More: "audit: {file: journal.jsonl, reconcile: {every: off}}\n",
+	})
+	own.URL, own.Key.Public = ca.URL+"/ct", ca.Dir+"/log/log.pub.pem"
+	ca.Stop()
+	var got []lab.Issued
+	kills := 0
+	// strace -D traces from a process of its own, so that the one that is started, killed and waited for is mayfly itself.
+	for _, calls := range []string{"fsync,fdatasync", "write", "rename,renameat,renameat2,link,linkat"} {
+		for _, n := range []int{1, 2, 3, 5, 8, 12, 17, 23, 30, 40} {
+			ca.Spawned(l, "strace", "-D", "-f", "-qq", "-o", os.DevNull, "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", calls, n))
+			for range 30 {
+				answer, err := certificate(t.Context(), ca, issuer)
+				if err != nil {
+					if ca.Ended() {
+						kills++
+						break
+					}
+					continue // not listening yet
+				}
+				if issued, err := answer.Signed(); err == nil {
+					got = append(got, issued)
+				}
+			}
+			ca.Kill()
+		}
+	}
+	if kills < 10 {
+		t.Errorf("only %d kills struck while requests were running", kills)
+	}
+	ca.ServeAgain(l)
+	for _, issued := range got {
+		l.CheckLogged(own, issued)
+		l.CheckLogged(rfc, issued)
+		l.Run(lab.Command{Name: "mayfly", Args: []string{
+			"audit", "query", ca.Dir + "/journal.jsonl", "--result", "issued", "--serial", fmt.Sprintf("%040x", issued.Leaf.SerialNumber), "--json",
+		}})
+	}
+	ca.Stop()
+	l.Run(lab.Command{Name: "mayfly", Args: []string{"audit", "verify", ca.Dir + "/journal.jsonl"}})
+	r := l.Run(lab.Command{Name: "mayfly", Args: []string{"audit", "reconcile", "--config", ca.Dir + "/mayfly.yaml"}})
+	t.Logf("%d kills, %d certificates received, each in both logs and the journal:\n%s", kills, len(got), r.Stdout)
+}

@@ -1,0 +1,50 @@
+// Package secret says where a secret of the configuration stands: in an environment variable or in a file, never in the
+// configuration itself. It MUST NOT print one.
+package secret
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+// Source is a secret that stands in an environment variable or in a file; exactly one is set.
+type Source struct {
+	// Env is the name of an environment variable.
+	Env string `yaml:"env"`
+	// File is a path; one line end at its end does not belong to the secret.
+	File string `yaml:"file"`
+}
+
+// Check finds what is wrong with s without looking for the secret. A nil Source is none. Its errors are [fault.Setting] values.
+func (s *Source) Check() error {
+	if s != nil && (s.Env == "") == (s.File == "") {
+		return fault.BadSetting("a secret comes from one place", "write {env: NAME} or {file: PATH}")
+	}
+	return nil
+}
+
+// Read returns the secret; one line end at the end of a file does not belong to it. A nil Source is no secret: nil.
+func (s *Source) Read() ([]byte, error) {
+	if s == nil {
+		return nil, nil
+	}
+	if s.File != "" {
+		data, err := os.ReadFile(s.File)
+		if err != nil {
+			return nil, err
+		}
+		text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+		if text == "" {
+			return nil, fmt.Errorf("%s is empty", s.File)
+		}
+		return []byte(text), nil
+	}
+	v := os.Getenv(s.Env)
+	if v == "" {
+		return nil, fmt.Errorf("the environment variable %s is not set or empty", s.Env)
+	}
+	return []byte(v), nil
+}

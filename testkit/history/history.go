@@ -1,0 +1,225 @@
+// Package history writes what a CA leaves behind after a long time of work: a static-ct log in a directory and the journal that
+// goes with it, as many entries as are wanted, fast.
+package history
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/audit"
+	"github.com/mayfly-ca/mayfly/testkit/ct"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+)
+
+// Options for [Write].
+type Options struct {
+	PKI     *pki.PKI
+	Log     string // directory of the log, in the layout of the embedded one
+	Origin  string
+	Journal string // path
+	Entries int
+	End     time.Time // of the last certificate; they are a millisecond apart
+}
+
+// disk does not wait: what is written here need not survive.
+type disk struct{ *os.File }
+
+func (disk) Sync() error { return nil }
+
+// Write makes the log and the journal: for each entry an intent and an outcome with its SCT.
+func Write(o Options) (*ct.Static, error) {
+	if err := os.MkdirAll(o.Log, 0o755); err != nil {
+		return nil, err
+	}
+	log, err := ct.NewStatic(o.Log, o.Origin)
+	if err != nil {
+		return nil, err
+	}
+	log.Now = func() time.Time { return o.End.Add(time.Second) }
+	der, err := x509.MarshalPKIXPublicKey(log.Key.Public())
+	if err != nil {
+		return nil, err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(log.Key)
+	if err != nil {
+		return nil, err
+	}
+	for name, data := range map[string][]byte{
+		"log.pub.pem": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}),
+		"log.key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
+		"origin":      []byte(o.Origin + "\n"),
+	} {
+		if err := os.WriteFile(filepath.Join(o.Log, name), data, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	t, err := newTemplate(o.PKI)
+	if err != nil {
+		return nil, err
+	}
+	return log, write(o, log, t)
+}
+
+// template is a certificate whose serial number is put in.
+type template struct {
+	tbs, der []byte
+	at       int // of the serial number, in both
+	derAt    int
+	keyHash  [32]byte
+}
+
+func newTemplate(p *pki.PKI) (*template, error) {
+	serial := new(big.Int).SetBytes(append([]byte{0x5a}, make([]byte, 19)...))
+	c := &x509.Certificate{
+		SerialNumber: serial, NotBefore: time.Now(), NotAfter: time.Now().Add(10 * time.Minute), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, EmailAddresses: []string{"release@example.com"},
+	}
+	for i := range 16 { // as many as a CI provider's
+		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{
+			Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8 + i}, Value: []byte("\x0c\x28https://ci.example.com/group/project/-/1"),
+		})
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, p.Intermediate, key.Public(), p.Key)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	t := &template{tbs: leaf.RawTBSCertificate, der: der, keyHash: sha256.Sum256(p.Intermediate.RawSubjectPublicKeyInfo)}
+	t.at = indexOf(t.tbs, serial.Bytes())
+	t.derAt = indexOf(t.der, serial.Bytes())
+	return t, nil
+}
+
+func indexOf(data, what []byte) int {
+	for i := range data {
+		if string(data[i:i+len(what)]) == string(what) {
+			return i
+		}
+	}
+	panic("the certificate has no serial number")
+}
+
+// one is a certificate of the history.
+type one struct {
+	serial [20]byte
+	sum    [32]byte
+	at     uint64
+	index  uint64
+}
+
+func write(o Options, log *ct.Static, t *template) error {
+	now, mu := o.End.Add(-time.Duration(o.Entries)*time.Millisecond-time.Minute), sync.Mutex{}
+	journal, err := audit.Open(audit.Config{File: o.Journal, MaxSize: "1GiB"}, audit.Options{
+		Disk: func(f *os.File) audit.Disk { return disk{f} },
+		Now: func() time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			return now
+		},
+	})
+	if err != nil {
+		return err
+	}
+	const callers = 512
+	queues := make([]chan one, callers)
+	var writing sync.WaitGroup
+	id := sha256.Sum256(mustSPKI(log.Key))
+	errs := make(chan error, callers)
+	for i := range queues {
+		queues[i] = make(chan one, 4)
+		writing.Go(func() {
+			for c := range queues[i] {
+				r := c.record(t, audit.Intent)
+				err := journal.Append(context.Background(), &r)
+				r = c.record(t, audit.Outcome)
+				r.Result, r.Signatures, r.Micros, r.Certificate = audit.Issued, 2, 12345, r.TBS
+				r.SCTs = []audit.SCT{{Log: hex.EncodeToString(id[:]), Timestamp: c.at, Extensions: hex.EncodeToString(ct.Extensions(c.index))}}
+				if err == nil {
+					err = journal.Append(context.Background(), &r)
+				}
+				if err != nil {
+					select {
+					case errs <- err:
+					default:
+					}
+				}
+			}
+		})
+	}
+	for i := range o.Entries {
+		at := o.End.Add(-time.Duration(o.Entries-i) * time.Millisecond)
+		c := t.next(i, at)
+		if c.index, err = log.Add(ct.StaticEntry{Timestamp: c.at, IssuerKeyHash: t.keyHash, TBS: t.tbs, Certificate: t.der, Chain: [][32]byte{t.keyHash, t.keyHash}}); err != nil {
+			break
+		}
+		mu.Lock()
+		now = at
+		mu.Unlock()
+		queues[i%callers] <- c
+	}
+	for _, q := range queues {
+		close(q)
+	}
+	writing.Wait()
+	close(errs)
+	for e := range errs {
+		err = e
+	}
+	if err != nil {
+		return err
+	}
+	if err := log.Publish(); err != nil {
+		return err
+	}
+	return journal.Close(context.Background(), 2*o.Entries)
+}
+
+// next puts another serial number into the template.
+func (t *template) next(i int, at time.Time) (c one) {
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64(nil, uint64(i)))
+	copy(c.serial[:], sum[:20])
+	c.serial[0] = c.serial[0]&0x3f | 0x40
+	copy(t.tbs[t.at:], c.serial[:])
+	copy(t.der[t.derAt:], c.serial[:])
+	c.sum, c.at = sha256.Sum256(t.tbs), uint64(at.UnixMilli())
+	return c
+}
+
+func (c one) record(t *template, k audit.Kind) audit.Record {
+	return audit.Record{
+		Kind: k, RequestID: hex.EncodeToString(c.sum[:8]), Transport: "grpc", Source: "192.0.2.17", Issuer: "https://token.actions.example.com",
+		Subject: "repo:example/project:ref:refs/heads/main", SAN: "https://ci.example.com/example/project/.ci/release.yml@refs/heads/main",
+		Entry: "https://token.actions.example.com", Config: hex.EncodeToString(c.sum[:]), ProviderKey: "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
+		Key: hex.EncodeToString(c.sum[:]), KeyType: "ecdsa-sha2-256-nistp256", IssuerKey: hex.EncodeToString(t.keyHash[:]),
+		Serial: hex.EncodeToString(c.serial[:]), TBS: hex.EncodeToString(c.sum[:]),
+	}
+}
+
+func mustSPKI(key *ecdsa.PrivateKey) []byte {
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		panic(err) // it was just made
+	}
+	return der
+}
