@@ -111,17 +111,6 @@ func (s *Set) Unbench(name string) bool {
 	return false
 }
 
-// Benched returns why each benched log is, by name: what a later set has to know.
-func (s *Set) Benched() map[string]string {
-	all := map[string]string{}
-	for _, m := range s.members {
-		if why := m.benchedFor(); why != "" {
-			all[m.Name] = why
-		}
-	}
-	return all
-}
-
 func (m *member) bench(cause string) (changed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -260,23 +260,6 @@ func TestReloadOfLogs(t *testing.T) {
 	}
 }
 
-// A log that is benched stays so over a reload, unless it is another log under the old name.
-func TestReloadKeepsBenched(t *testing.T) {
-	t.Parallel()
-	l := newLogLab(t, 2)
-	const base = "  logs:\n    - {%0}\n    - {%1}\n"
-	old := l.start(t, l.config(t, base))
-	old.logs.Bench("log1", "a promise was broken")
-	changed := l.config(t, base+"  policy: {stagger: 1s}\n")
-	if st := l.again(t, old, changed).logs.Status(); !st[0].OK || st[1].OK || !strings.Contains(st[1].Cause, "a promise was broken") {
-		t.Errorf("%+v", st)
-	}
-	l.write(t, "ct1.pem", newTestLog(t, l.pki).PublicKeyPEM())
-	if st := l.again(t, old, changed).logs.Status(); !st[1].OK {
-		t.Errorf("another log under the old name: %+v", st)
-	}
-}
-
 // G7: while the clocks of all logs differ from ours, readiness says so and names the reason; it comes back by itself.
 func TestReadinessOfClock(t *testing.T) {
 	t.Parallel()

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/config"
-	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/trust"
 )
@@ -107,22 +106,4 @@ func keyText(key any) string {
 		return ""
 	}
 	return string(spki)
-}
-
-// keepBenched leaves logs benched that were so before a reload, unless the name stands for another key now.
-func (s *system) keepBenched(members []ctlog.Member, old *system) {
-	if old == nil || old.logs == nil {
-		return
-	}
-	before := map[string]string{}
-	for _, l := range old.material.logs {
-		before[l.config.Name] = keyText(l.remote.Key())
-	}
-	for name, why := range old.logs.Benched() {
-		for i, m := range members {
-			if key, remote := before[name]; m.Name == name && (!remote || key == keyText(m.Key)) {
-				members[i].Benched = why
-			}
-		}
-	}
 }

@@ -147,7 +147,6 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 	for i := range members {
 		members[i].Benched = benched[members[i].Name]
 	}
-	s.keepBenched(members, old)
 	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Granted: in.auditing.granted, Logger: in.log})
 	return err
 }
