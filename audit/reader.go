@@ -47,6 +47,7 @@ type Reader struct {
 	buf  *bufio.Reader
 	at   Position // of the next line
 	torn int64    // where a closed segment was found to end inside a line; -1: nowhere
+	gap  uint64   // the record that was looked for once more, because a later one came
 }
 
 // NewReader reads the journal at path from record number from on; 0 is the first that there is.
@@ -84,6 +85,12 @@ func (r *Reader) Next() (Entry, error) {
 		case err != nil:
 			return Entry{}, err
 		case e.Seq < r.next:
+		case r.next > 0 && e.Seq > r.next && r.gap != r.next:
+			// The segment in between may have been closed while its successor was being opened.
+			r.gap = r.next
+			if err := r.Close(); err != nil {
+				return Entry{}, err
+			}
 		default:
 			r.next = e.Seq + 1
 			return e, nil
@@ -157,6 +164,9 @@ func (r *Reader) advance() (moved bool, err error) {
 	}
 	if now, err := os.Stat(r.path); err == nil && os.SameFile(mine, now) || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, nil //nolint:nilerr // the newest segment: more may come
+	}
+	if mine, err = r.file.Stat(); err != nil { // again: it has its final size only now that it is closed
+		return false, err
 	}
 	if mine.Size() > r.at.Offset { // written between the last read and the rotation
 		if r.torn != r.at.Offset {

@@ -40,6 +40,9 @@ type Member struct {
 	Detached bool
 	// Benched is why the log is not asked at all; "" is that it is. See [Set.Bench].
 	Benched string
+	// Health says at once why a log in this process cannot take entries, or nil. A nil func is a log of which only requests
+	// find out.
+	Health func() error
 }
 
 // seat is the member as a policy sees it.

@@ -40,6 +40,11 @@ func (m *member) status(now time.Time) Status {
 	if ok && cause != "" {
 		st.Warning, st.Cause = "not asked since it failed: "+cause, ""
 	}
+	if m.Health != nil {
+		if err := m.Health(); err != nil {
+			st.OK, st.Cause = false, err.Error()
+		}
+	}
 	if why := m.benchedFor(); why != "" {
 		st.OK, st.Cause = false, "benched: "+why
 	}

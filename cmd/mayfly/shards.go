@@ -94,16 +94,6 @@ func (s *system) idle(name string) bool {
 	return ok && (!one.NotBefore.IsZero() && now.Before(one.NotBefore) || !one.NotAfter.IsZero() && !now.Before(one.NotAfter))
 }
 
-// shardTrouble says why a shard of the embedded log cannot take entries; "" for one that can, and for other logs.
-func (s *system) shardTrouble(name string) string {
-	if one, ok := s.shard(name); ok {
-		if err := one.Log.Health(); err != nil {
-			return err.Error()
-		}
-	}
-	return ""
-}
-
 func (s *system) shard(name string) (embedded.OpenShard, bool) {
 	if s.embedded == nil {
 		return embedded.OpenShard{}, false

@@ -141,7 +141,7 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 	for _, one := range shards {
 		members = append(members, ctlog.Member{
 			Name: one.Label(), Key: one.Log.Key(), Submitter: one.Log, NotBefore: one.NotBefore, NotAfter: one.NotAfter,
-			Operator: embeddedOperator, // two SCTs of two shards are not what a policy of two wants
+			Health: one.Log.Health, Operator: embeddedOperator, // two SCTs of two shards are not what a policy of two wants
 		})
 	}
 	benched := in.auditing.benched()
