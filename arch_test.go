@@ -43,7 +43,7 @@ var layers = map[string][]string{
 	"proto":  {},
 	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "audit", "audit/reconcile", "fault", "secret"},
 	"server": {"fault", "identity", "tbs", "pop", "oidc", "ca", "audit", "proto"}, // tbs: the SCTs that a certificate has, for the journal
-	"client": {"fault", "identity", "tbs", "proto"}, // tbs: it verifies SCTs over the precertificate that it rebuilds
+	"client": {"fault", "identity", "tbs", "proto"},                               // tbs: it verifies SCTs over the precertificate that it rebuilds
 	"trust":  {"fault"},
 	"devidp": {},
 	"devtsa": {}, // the timestamp authority of "mayfly dev"
