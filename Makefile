@@ -63,7 +63,7 @@ bench: ## certificates per second, latency and CPU, beside the cost of the crypt
 CRASH ?= 12
 crash: ## system calls of the embedded log fail one after the other; proves that nothing acknowledged is lost
 	@command -v strace >/dev/null || apt-get install -y strace || echo "strace is not here and could not be installed: the test skips itself"
-	MAYFLY_CRASH=$(CRASH) $(GO) test -count=1 -timeout 60m -parallel 4 -run 'TestFaults|TestKilled|TestRotationKilled|TestStorageFails' -v ./ctlog/embedded
+	MAYFLY_CRASH=$(CRASH) $(GO) test -count=1 -timeout 60m -parallel 4 -run 'TestFaults|TestFullDisk|TestKilled|TestRotationKilled|TestStorageFails' -v ./ctlog/embedded
 
 bench-reconcile: ## the audit of a log with a million entries: time and peak memory of the real command
 	$(GO) test -run '^$$' -bench BenchmarkReconcile -benchtime 1x -timeout 60m -v ./cmd/mayfly

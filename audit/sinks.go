@@ -8,9 +8,27 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
+
+// Inspect finds what would stop [Open] and can be seen without touching the journal: secrets and certificates that cannot be read.
+func (c Config) Inspect() error {
+	if _, err := c.Key.Read(); err != nil {
+		return fmt.Errorf("key: %w", err)
+	}
+	if c.Subjects == SubjectsDigest {
+		if _, err := c.ReadSalt(); err != nil && (c.Salt != nil || !errors.Is(err, fs.ErrNotExist)) {
+			return fmt.Errorf("salt: %w", err)
+		}
+	}
+	_, sinks, err := c.sinks()
+	for _, s := range sinks {
+		s.close()
+	}
+	return err
+}
 
 // openStore opens the place where records are durable, and the copies of it.
 func (j *Journal) openStore(c Config, o Options) (cut string, err error) {

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -24,6 +23,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	collogs "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/secret"
@@ -280,27 +281,6 @@ func gauge(t *testing.T, j *audit.Journal, name string) float64 {
 	return 0
 }
 
-// export is an ExportLogsServiceRequest in JSON, as far as it is used.
-type export struct {
-	ResourceLogs []struct {
-		Resource  struct{ Attributes []attribute }
-		ScopeLogs []struct {
-			Scope      struct{ Name string }
-			LogRecords []struct {
-				TimeUnixNano, ObservedTimeUnixNano, SeverityText string
-				SeverityNumber                                   int
-				Body                                             struct{ StringValue string }
-				Attributes                                       []attribute
-			}
-		}
-	}
-}
-
-type attribute struct {
-	Key   string
-	Value struct{ StringValue string }
-}
-
 // collector is an OpenTelemetry collector that can be told to fail.
 type collector struct {
 	received
@@ -321,21 +301,24 @@ func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/v1/logs" || r.Header.Get("Content-Type") != "application/json" || r.Header.Get("X-Key") != "canary-header" {
 		c.t.Errorf("%s %v", r.URL, r.Header)
 	}
-	var in export
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(&in); err != nil {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
 		c.t.Error(err)
 	}
-	if a := in.ResourceLogs[0].Resource.Attributes; len(a) != 1 || a[0].Key != "service.name" || a[0].Value.StringValue != "mayfly" {
-		c.t.Errorf("resource %+v", a)
+	var in collogs.ExportLogsServiceRequest // the protocol's own types; an unknown member is an error
+	if err := protojson.Unmarshal(body, &in); err != nil {
+		c.t.Error(err)
+		return
 	}
-	for _, l := range in.ResourceLogs[0].ScopeLogs[0].LogRecords {
-		rec, err := audit.ParseRecord([]byte(l.Body.StringValue))
-		if err != nil || l.TimeUnixNano != strconv.FormatInt(rec.Time.UnixNano(), 10) || l.SeverityNumber == 0 || l.Attributes[0].Value.StringValue != fmt.Sprint(rec.Seq) {
-			c.t.Errorf("%v: %+v", err, l)
+	if a := in.GetResourceLogs()[0].GetResource().GetAttributes(); len(a) != 1 || a[0].GetKey() != "service.name" || a[0].GetValue().GetStringValue() != "mayfly" {
+		c.t.Errorf("resource %v", a)
+	}
+	for _, l := range in.GetResourceLogs()[0].GetScopeLogs()[0].GetLogRecords() {
+		rec, err := audit.ParseRecord([]byte(l.GetBody().GetStringValue()))
+		if err != nil || l.GetTimeUnixNano() != uint64(rec.Time.UnixNano()) || l.GetSeverityNumber() == 0 || l.GetAttributes()[0].GetValue().GetStringValue() != fmt.Sprint(rec.Seq) {
+			c.t.Errorf("%v: %v", err, l)
 		}
-		c.add(l.Body.StringValue)
+		c.add(l.GetBody().GetStringValue())
 	}
 	_, _ = io.WriteString(w, c.answer)
 }

@@ -73,6 +73,10 @@ type Options struct {
 	// Clock notices that the wall clock went back. Nil is one of this authority's own.
 	Clock *Clock
 
+	// Pause is called when a request begins to wait for somebody else: a log, or a signer outside this process. What it returns
+	// is called when the request goes on. Nil is nobody.
+	Pause func() (resume func())
+
 	Now    func() time.Time // nil: time.Now
 	Rand   io.Reader        // nil: crypto/rand
 	Logger *slog.Logger     // nil: none
@@ -124,7 +128,8 @@ func New(o Options) (*Authority, error) {
 	}
 	a.metrics = newMetrics(a.to)
 	a.press = &press{
-		scheme: scheme, signer: o.Signer, rand: o.Rand, slots: make(chan struct{}, signSlots), timeout: signTimeout, metrics: a.metrics, calls: o.Signatures,
+		scheme: scheme, signer: o.Signer, local: inProcess(o.Signer), pause: o.Pause, rand: o.Rand, slots: make(chan struct{}, signSlots), timeout: signTimeout,
+		metrics: a.metrics, calls: o.Signatures,
 	}
 	if a.shadow, err = newShadow(o.Chain, now); err != nil {
 		return nil, err
@@ -144,6 +149,9 @@ func (o *Options) defaults() {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Pause == nil {
+		o.Pause = func() func() { return func() {} }
 	}
 	if o.Ready == nil {
 		o.Ready = func() error { return nil }

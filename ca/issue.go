@@ -6,7 +6,6 @@ import (
 	"crypto"
 	"crypto/sha1" //nolint:gosec // RFC 5280 §4.2.1.2 names keys by SHA-1; nothing rests on its strength
 	"crypto/sha256"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -47,14 +46,14 @@ type Certificate struct {
 // Issue makes one certificate. Its errors are [fault.Error] values.
 func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err error) {
 	result := refused
-	defer func() { a.metrics.certificates.WithLabelValues(string(result)).Inc() }()
+	defer func() { a.metrics.results[result].Inc() }()
 	d, err := a.draft(r)
 	if err != nil {
 		return nil, err
 	}
 	result = failed
 	if r.Intent != nil { // G4
-		if err := r.Intent(ctx, a.intent(d)); err != nil {
+		if err := a.waiting(func() error { return r.Intent(ctx, a.intent(d)) }); err != nil {
 			return nil, unwritten(ctx, err)
 		}
 	}
@@ -85,7 +84,8 @@ func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err e
 	settled = true
 	if r.Outcome != nil {
 		// From here on the caller's leaving changes nothing: what the journal says is issued is given to whoever is there.
-		if err := r.Outcome(context.WithoutCancel(ctx), Outcome{Serial: d.want.serial, Certificate: final, SCTs: scts, Signatures: signatures}); err != nil {
+		o := Outcome{Serial: d.want.serial, Certificate: final, SCTs: scts, Signatures: signatures}
+		if err := a.waiting(func() error { return r.Outcome(context.WithoutCancel(ctx), o) }); err != nil {
 			return nil, fault.New(fault.JournalUnavailable, err)
 		}
 	}
@@ -97,7 +97,13 @@ func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err e
 }
 
 func (a *Authority) intent(d *draft) Intent {
-	return Intent{Serial: d.want.serial, TBS: sha256.Sum256(d.tbs.Bare()), IssuerKeyHash: a.keyHash}
+	return Intent{Serial: d.want.serial, TBS: sha256.Sum256(d.bare), IssuerKeyHash: a.keyHash}
+}
+
+// waiting calls f, which waits for somebody else.
+func (a *Authority) waiting(f func() error) error {
+	defer a.o.Pause()()
+	return f()
 }
 
 // unwritten is an intent that was not written: because the caller left meanwhile, or because the journal cannot be written.
@@ -112,13 +118,15 @@ func unwritten(ctx context.Context, err error) error {
 type draft struct {
 	want  expectation
 	tbs   tbs.TBS
+	bare  []byte // the TBSCertificate as logs have it: neither poison nor SCT list
 	first []byte // the TBSCertificate that is signed first
+	last  []byte // the one that is released: it has passed the lint
 }
 
 // draft builds the TBSCertificate once and lints it.
 func (a *Authority) draft(r Request) (*draft, error) {
 	start := time.Now()
-	defer a.metrics.stage("draft", start)
+	defer a.metrics.stage(stageDraft, start)
 	now := a.o.Now()
 	err := a.o.Ready()
 	if err == nil {
@@ -191,19 +199,20 @@ func (a *Authority) build(r Request, serial []byte, notBefore time.Time) (*draft
 		return nil, err
 	}
 	f := poisoned
-	if d.first = d.tbs.Poisoned(); a.o.Log == nil {
-		f, d.first = bare, d.tbs.Bare()
+	if d.bare, d.first = d.tbs.Bare(), d.tbs.Poisoned(); a.o.Log == nil {
+		f, d.first = bare, d.bare
 	}
 	if err := d.want.lint(d.first, f); err != nil {
 		return nil, fmt.Errorf("lint: %w", err)
 	}
+	d.last = d.first
 	return d, nil
 }
 
 // seal signs a linted TBSCertificate. It counts the calls of the signer in n.
 func (a *Authority) seal(ctx context.Context, raw []byte, n *int) ([]byte, error) {
 	start := time.Now()
-	defer a.metrics.stage("sign", start)
+	defer a.metrics.stage(stageSign, start)
 	signature, err := a.press.sign(ctx, raw, n)
 	if err != nil {
 		return nil, err
@@ -214,11 +223,11 @@ func (a *Authority) seal(ctx context.Context, raw []byte, n *int) ([]byte, error
 // logged takes the precertificate to the logs and makes the certificate with their SCTs.
 func (a *Authority) logged(ctx context.Context, d *draft, pre []byte, n *int) (final []byte, scts [][]byte, err error) {
 	start := time.Now()
-	scts, err = a.o.Log.Submit(ctx, tbs.Precertificate{
-		DER: pre, Chain: a.chainDER, Entry: tbs.Entry{IssuerKeyHash: a.keyHash, TBS: d.tbs.Bare()},
+	scts, err = a.submit(ctx, tbs.Precertificate{
+		DER: pre, Chain: a.chainDER, Entry: tbs.Entry{IssuerKeyHash: a.keyHash, TBS: d.bare},
 		NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity),
 	})
-	a.metrics.stage("log", start)
+	a.metrics.stage(stageLog, start)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -232,6 +241,7 @@ func (a *Authority) logged(ctx context.Context, d *draft, pre []byte, n *int) (f
 	if err := d.want.lint(raw, listed); err != nil {
 		return nil, nil, fmt.Errorf("lint: %w", err)
 	}
+	d.last = raw
 	if final, err = a.seal(ctx, raw, n); err != nil {
 		return nil, nil, err
 	}
@@ -241,22 +251,32 @@ func (a *Authority) logged(ctx context.Context, d *draft, pre []byte, n *int) (f
 	return final, scts, nil
 }
 
-// release is the last look at a certificate: its signature is the issuing key's (C1), its bytes are the draft's, and enough
-// of its life is left (A7).
+func (a *Authority) submit(ctx context.Context, p tbs.Precertificate) (scts [][]byte, err error) {
+	err = a.waiting(func() error {
+		scts, err = a.o.Log.Submit(ctx, p)
+		return err
+	})
+	return scts, err
+}
+
+// release is the last look at a certificate: its TBSCertificate is, byte for byte, the one that has passed the lint (A4), its
+// signature is the issuing key's (C1), and enough of its life is left (A7). What the lint found out by parsing (public key,
+// validity, algorithm) is true of the same bytes, so that they are not parsed a second time; they are taken out of the finished
+// certificate by other code than put them in.
 func (a *Authority) release(ctx context.Context, d *draft, final []byte) error {
 	start := time.Now()
-	defer a.metrics.stage("verify", start)
-	c, err := x509.ParseCertificate(final)
+	defer a.metrics.stage(stageVerify, start)
+	c, err := tbs.Split(final)
 	if err != nil {
 		return err
 	}
-	if err := a.chain[0].CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature); err != nil {
+	if !bytes.Equal(c.TBS, d.last) || !bytes.Equal(c.Algorithm, a.press.algorithm) {
+		return errors.New("the certificate is not what was linted")
+	}
+	if err := a.chain[0].CheckSignature(a.press.name, c.TBS, c.Signature); err != nil {
 		return fault.New(fault.SignerUnavailable, fmt.Errorf("the signer's signature does not verify: %w", err))
 	}
-	if !bytes.Equal(c.RawSubjectPublicKeyInfo, d.want.spki) {
-		return errors.New("public key differs from the proven one")
-	}
-	if left := c.NotAfter.Sub(a.o.Now()); left < minLeft {
+	if left := d.want.notBefore.Add(Validity).Sub(a.o.Now()); left < minLeft {
 		return fault.New(fault.LogUnavailable, fmt.Errorf("only %s of the certificate's life is left", left))
 	}
 	if ctx.Err() != nil {
@@ -269,7 +289,7 @@ func (a *Authority) release(ctx context.Context, d *draft, final []byte) error {
 func (a *Authority) ended(ctx context.Context, r Request, o Outcome) error {
 	a.o.Logger.WarnContext(ctx, "no certificate for an intent", "serial", fmt.Sprintf("%x", o.Serial), "signatures", o.Signatures, "cause", o.Err.Error())
 	if r.Outcome != nil {
-		if err := r.Outcome(context.WithoutCancel(ctx), o); err != nil {
+		if err := a.waiting(func() error { return r.Outcome(context.WithoutCancel(ctx), o) }); err != nil {
 			a.o.Logger.ErrorContext(ctx, "journal the outcome", "cause", err.Error())
 		}
 	}

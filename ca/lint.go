@@ -3,6 +3,8 @@ package ca
 import (
 	"bytes"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"time"
@@ -98,55 +100,80 @@ func (e *expectation) fields(c *x509.Certificate) error {
 	return nil
 }
 
-// The extensions in their order; identity extensions stand after the SAN.
+// The extensions at the head of the list, in their order, and the last one of a precertificate and of a certificate with SCTs.
+// Identity extensions stand between.
 var (
-	dottedHead   = []string{"2.5.29.15", "2.5.29.37", "2.5.29.14", "2.5.29.35", "2.5.29.17"}
-	dottedPoison = "1.3.6.1.4.1.11129.2.4.3"
-	dottedList   = "1.3.6.1.4.1.11129.2.4.2"
+	head = []struct {
+		oid      asn1.ObjectIdentifier
+		critical bool
+	}{
+		{asn1.ObjectIdentifier{2, 5, 29, 15}, true},  // key usage
+		{asn1.ObjectIdentifier{2, 5, 29, 37}, false}, // extended key usage
+		{asn1.ObjectIdentifier{2, 5, 29, 14}, false}, // subject key identifier
+		{oidAuthorityKey, false},
+		{asn1.ObjectIdentifier{2, 5, 29, 17}, true}, // subject alternative name
+	}
+	oidAuthorityKey = asn1.ObjectIdentifier{2, 5, 29, 35}
+	oidPoison       = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 3}
+	oidSCTList      = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}
 )
 
 // extensions checks that the list of extensions is the profile's: order, criticality, nothing twice, nothing else.
 func (e *expectation) extensions(c *x509.Certificate, f form) error {
-	want := make([]string, 0, 32)
-	for _, oid := range dottedHead {
-		if oid == "2.5.29.35" && len(e.issuing.SubjectKeyId) == 0 {
+	in := extensionReader{left: c.Extensions}
+	for _, h := range head {
+		if h.oid.Equal(oidAuthorityKey) && len(e.issuing.SubjectKeyId) == 0 {
 			continue
 		}
-		want = append(want, oid)
+		in.take(h.oid.Equal, h.critical)
 	}
 	for x := range identity.Known() {
 		if e.identity.Extensions.Get(x) != "" {
-			want = append(want, x.OID().String())
+			in.take(x.Is, false)
 		}
 	}
-	own := len(want)
 	for _, x := range e.identity.Custom {
-		want = append(want, x.OID.String())
+		if value := in.take(x.OID.Equal, false); in.err == nil && !x.Holds(value) {
+			return fmt.Errorf("extension %s differs from the request", x.OID)
+		}
 	}
 	switch f {
 	case poisoned:
-		want = append(want, dottedPoison)
-	case listed:
-		want = append(want, dottedList)
-	}
-	if len(c.Extensions) != len(want) {
-		return fmt.Errorf("%d extensions, not %d", len(c.Extensions), len(want))
-	}
-	for i, ext := range c.Extensions {
-		oid := ext.Id.String()
-		if oid != want[i] {
-			return fmt.Errorf("extension %d is %s, not %s", i, oid, want[i])
-		}
-		critical := oid == "2.5.29.15" || oid == "2.5.29.17" || oid == dottedPoison
-		if ext.Critical != critical {
-			return fmt.Errorf("extension %s: critical is %t", oid, ext.Critical)
-		}
-		if n := i - own; n >= 0 && n < len(e.identity.Custom) && !e.identity.Custom[n].Holds(ext.Value) {
-			return fmt.Errorf("extension %s differs from the request", oid)
-		}
-		if oid == dottedPoison && !bytes.Equal(ext.Value, []byte{5, 0}) {
+		if value := in.take(oidPoison.Equal, true); in.err == nil && !bytes.Equal(value, []byte{5, 0}) {
 			return errors.New("poison is not NULL")
 		}
+	case listed:
+		in.take(oidSCTList.Equal, false)
+	case bare:
 	}
-	return nil
+	if in.err == nil && len(in.left) > 0 {
+		return fmt.Errorf("extension %s at the end, which nobody asked for", in.left[0].Id)
+	}
+	return in.err
+}
+
+// extensionReader takes extensions off the front of a list. Its first error stays.
+type extensionReader struct {
+	left []pkix.Extension
+	err  error
+}
+
+// take returns the value of the next extension, which must be the one that is means.
+func (r *extensionReader) take(is func(asn1.ObjectIdentifier) bool, critical bool) []byte {
+	if r.err != nil {
+		return nil
+	}
+	if len(r.left) == 0 {
+		r.err = errors.New("an extension is missing at the end")
+		return nil
+	}
+	ext := r.left[0]
+	r.left = r.left[1:]
+	switch {
+	case !is(ext.Id):
+		r.err = fmt.Errorf("extension %s stands where another one belongs", ext.Id)
+	case ext.Critical != critical:
+		r.err = fmt.Errorf("extension %s: critical is %t", ext.Id, ext.Critical)
+	}
+	return ext.Value
 }

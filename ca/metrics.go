@@ -12,7 +12,24 @@ type metrics struct {
 	signerFailures prometheus.Counter
 	seconds        *prometheus.HistogramVec
 	expiry         prometheus.Gauge
+
+	// The series that every request adds to, found once.
+	results map[result]prometheus.Counter
+	stages  [stageCount]prometheus.Observer
 }
+
+// stage is a part of issuance that is timed.
+type stage uint8
+
+const (
+	stageDraft stage = iota
+	stageSign
+	stageLog
+	stageVerify
+	stageCount
+)
+
+func (s stage) String() string { return [...]string{"draft", "sign", "log", "verify"}[s] }
 
 func newMetrics(expiry time.Time) *metrics {
 	m := &metrics{
@@ -30,8 +47,12 @@ func newMetrics(expiry time.Time) *metrics {
 			Name: "mayfly_ca_expiry_timestamp_seconds", Help: "When the first certificate of the chain expires.",
 		}),
 	}
+	m.results = map[result]prometheus.Counter{}
 	for _, r := range []result{succeeded, refused, orphaned, failed} {
-		m.certificates.WithLabelValues(string(r))
+		m.results[r] = m.certificates.WithLabelValues(string(r))
+	}
+	for s := range stageCount {
+		m.stages[s] = m.seconds.WithLabelValues(s.String())
 	}
 	m.expiry.Set(float64(expiry.Unix()))
 	return m
@@ -46,8 +67,8 @@ const (
 	failed    result = "failed"
 )
 
-func (m *metrics) stage(name string, from time.Time) {
-	m.seconds.WithLabelValues(name).Observe(time.Since(from).Seconds())
+func (m *metrics) stage(s stage, from time.Time) {
+	m.stages[s].Observe(time.Since(from).Seconds())
 }
 
 // Collectors returns the metrics of the authority.

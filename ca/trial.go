@@ -57,7 +57,10 @@ func newShadow(chain []*x509.Certificate, now time.Time) (*shadow, error) {
 		parent = s.chain[i]
 	}
 	scheme, err := schemeOf(&key.PublicKey)
-	s.press = press{scheme: scheme, signer: key, rand: rand.Reader, slots: make(chan struct{}, signSlots), timeout: signTimeout, metrics: newMetrics(now), calls: new(atomic.Int64)}
+	s.press = press{
+		scheme: scheme, signer: key, local: true, rand: rand.Reader, slots: make(chan struct{}, signSlots), timeout: signTimeout,
+		metrics: newMetrics(now), calls: new(atomic.Int64),
+	}
 	return s, err
 }
 

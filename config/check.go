@@ -19,6 +19,7 @@ import (
 func (l *loader) checkSettings() {
 	c := l.config
 	l.main.add(c.Listen.check())
+	l.main.add(c.Limits.check())
 	if c.Identity.File == "" {
 		l.setting(fault.BadSetting("is missing", "write the path of the issuer file: who may get certificates", "identity", "file"))
 	}

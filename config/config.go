@@ -27,6 +27,8 @@ import (
 type Config struct {
 	// Listen has the addresses of the listeners.
 	Listen Listen `yaml:"listen"`
+	// Limits says how much work is taken on before requests are refused.
+	Limits Limits `yaml:"limits"`
 	// API says which versions of the API are served.
 	API API `yaml:"api"`
 	// Identity says who may get certificates.

@@ -39,22 +39,24 @@ func Watch(ctx context.Context, o WatchOptions, changed func()) {
 		<-quiet.C
 	}
 	known := o.Known
+	meant := follow(w, o.Files())
 	for {
-		if w != nil {
-			follow(w, o.Files())
-		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-events:
-			quiet.Reset(settle)
+		case e := <-events:
+			if e.Op&^(fsnotify.Write|fsnotify.Chmod) != 0 || meant[e.Name] {
+				quiet.Reset(settle)
+			}
 			continue
 		case err := <-failures: // events were lost
 			o.Logger.Warn("configuration files: look instead of listen", "cause", err.Error())
 		case <-quiet.C:
 		case <-tick.C:
 		}
-		now := Contents(o.Files())
+		files := o.Files()
+		meant = follow(w, files)
+		now := Contents(files)
 		differs := false
 		for name, sum := range now {
 			before, ok := known[name]
@@ -77,24 +79,32 @@ type WatchOptions struct {
 // settle is how long files must be left alone: a writer that truncates and writes is not read in between.
 const settle = 50 * time.Millisecond
 
-// follow watches the folders of the names and of what they point to.
-func follow(w *fsnotify.Watcher, files []string) {
+// follow watches the folders of the names and of what they point to. w may be nil. It returns the paths whose content counts:
+// a file beside them that is only written, such as a log, is of no interest however often it is. Were it looked at each time, a
+// busy server would read its configuration all day, and never while the writing goes on. A new name is of interest whatever it
+// is: it may be a link that a name goes through.
+func follow(w *fsnotify.Watcher, files []string) (meant map[string]bool) {
 	watched := map[string]bool{}
-	for _, dir := range w.WatchList() {
-		watched[dir] = true
-	}
-	for _, f := range files {
-		dirs := []string{filepath.Dir(f)}
-		if behind, err := filepath.EvalSymlinks(f); err == nil {
-			dirs = append(dirs, filepath.Dir(behind))
+	if w != nil {
+		for _, dir := range w.WatchList() {
+			watched[dir] = true
 		}
-		for _, dir := range dirs {
-			if !watched[dir] {
+	}
+	meant = make(map[string]bool, 2*len(files))
+	for _, f := range files {
+		paths := []string{f}
+		if behind, err := filepath.EvalSymlinks(f); err == nil {
+			paths = append(paths, behind)
+		}
+		for _, p := range paths {
+			meant[p] = true
+			if dir := filepath.Dir(p); w != nil && !watched[dir] {
 				watched[dir] = true
 				_ = w.Add(dir) // a folder that cannot be watched is looked at
 			}
 		}
 	}
+	return meant
 }
 
 // Contents are digests of the contents, by name. A file that cannot be read has the digest of zeroes.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,6 +74,57 @@ func TestWatch(t *testing.T) {
 		t.Error("the same content is a change")
 	case <-time.After(500 * time.Millisecond):
 	}
+	cancel()
+	<-ended
+}
+
+// A log that is written beside the configuration does not make the server read its configuration, and does not hide a change.
+func TestWatchBesideALog(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	at := filepath.Join(dir, "plain.yaml")
+	log, err := os.Create(filepath.Join(dir, "server.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if err := os.WriteFile(at, []byte("one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int64
+	files := func() []string {
+		asked.Add(1)
+		return []string{at}
+	}
+	known := config.Contents(files())
+	ctx, cancel := context.WithCancel(t.Context())
+	changes, ended := make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: known, Every: time.Hour}, func() { changes <- struct{}{} })
+	}()
+	writing, stopped := context.WithCancel(t.Context())
+	var lines sync.WaitGroup
+	lines.Go(func() {
+		for writing.Err() == nil {
+			_, _ = log.WriteString("a line\n")
+			time.Sleep(time.Millisecond) // faster than a change settles
+		}
+	})
+	time.Sleep(200 * time.Millisecond) // 200 lines
+	if n := asked.Load(); n > 2 {
+		t.Errorf("200 lines of a log made the configuration be read %d times", n)
+	}
+	if err := os.WriteFile(at, []byte("two"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-changes:
+	case <-time.After(10 * time.Second):
+		t.Error("the change was not seen while the log was written")
+	}
+	stopped()
+	lines.Wait()
 	cancel()
 	<-ended
 }

@@ -31,7 +31,7 @@ func TestOurClockIsWrong(t *testing.T) {
 			b, second := labLog(t, "b", ct.Options{})
 			a.SetSkew(row.off)
 			b.SetSkew(row.off + time.Second)
-			s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
+			s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
 			watch(t, s, ca.root)
 			eventually(t, "stopped", func() bool {
 				_, err := s.Submit(t.Context(), ca.precert(t))
@@ -97,7 +97,7 @@ func TestOneLogsClockIsWrong(t *testing.T) {
 	a, first := labLog(t, "a", ct.Options{})
 	_, second := labLog(t, "b", ct.Options{})
 	a.SetSkew(-2 * time.Minute)
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
 	watch(t, s, ca.root)
 	eventually(t, "set aside", func() bool {
 		p := ca.precert(t)
@@ -137,7 +137,7 @@ func TestLogsDisagree(t *testing.T) {
 			a, first := labLog(t, "a", ct.Options{})
 			b, second := labLog(t, "b", ct.Options{})
 			row.set(a, b)
-			s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
+			s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
 			watch(t, s, ca.root)
 			eventually(t, "both heard", func() bool { // their Date
 				return !math.IsNaN(gauge(t, s, "mayfly_ctlog_clock_offset_seconds a")) && !math.IsNaN(gauge(t, s, "mayfly_ctlog_clock_offset_seconds b"))
@@ -168,7 +168,7 @@ func TestMuteLogIsNoWitness(t *testing.T) {
 		inner.ServeHTTP(w, r)
 	})
 	mute.set(status(http.StatusBadRequest, ""))
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, mute.member(t, "mute")}, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, mute.member(t, "mute")}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
 	watch(t, s, ca.root)
 	eventually(t, "stopped", func() bool {
 		_, err := s.Submit(t.Context(), ca.precert(t))

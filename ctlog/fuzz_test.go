@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"testing"
 
+	ct "github.com/google/certificate-transparency-go"
+	"github.com/google/certificate-transparency-go/tls"
+
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
@@ -33,6 +36,9 @@ func FuzzParseResponse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		raw, err := ctlog.ParseResponse(body)
+		if theirs, ok := parseWithLibrary(body); ok != (err == nil) || ok && !bytes.Equal(theirs, raw) {
+			t.Fatalf("%q gave %x, %v; certificate-transparency-go reads %x, %t", body, raw, err, theirs, ok)
+		}
 		if err != nil {
 			return
 		}
@@ -44,6 +50,25 @@ func FuzzParseResponse(f *testing.F) {
 			t.Fatalf("%x became %x, %v", raw, again, err)
 		}
 	})
+}
+
+// parseWithLibrary reads an answer with certificate-transparency-go; ok is false where there is no SCT of version 1 in it, or a
+// member is absent that the library takes for zero.
+func parseWithLibrary(body []byte) (raw []byte, ok bool) {
+	var present struct {
+		Version   *json.RawMessage `json:"sct_version"`
+		Timestamp *json.RawMessage `json:"timestamp"`
+	}
+	var answer ct.AddChainResponse
+	if json.Unmarshal(body, &present) != nil || json.Unmarshal(body, &answer) != nil || present.Version == nil || present.Timestamp == nil || answer.SCTVersion != ct.V1 {
+		return nil, false
+	}
+	s, err := answer.ToSignedCertificateTimestamp()
+	if err != nil {
+		return nil, false
+	}
+	raw, err = tls.Marshal(*s)
+	return raw, err == nil
 }
 
 // A key that parses is one that a log may have.

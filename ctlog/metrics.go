@@ -1,6 +1,7 @@
 package ctlog
 
 import (
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,7 +11,8 @@ type metrics struct {
 	attempts *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	offset   *prometheus.GaugeVec
-	states   []prometheus.Collector // of each log
+	states   []prometheus.Collector               // of each log
+	accepted map[string]func() prometheus.Counter // by log: what every request adds to, found once
 }
 
 // newMetrics makes the instruments of s. Labels are names of the configuration and the closed set of results.
@@ -27,7 +29,9 @@ func newMetrics(s *Set) *metrics {
 	m.offset = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "mayfly_ctlog_clock_offset_seconds", Help: "The clock of a log minus ours, by what it answered last; 0 within the time that the call took.",
 	}, []string{"log"})
+	m.accepted = make(map[string]func() prometheus.Counter, len(s.members))
 	for _, one := range s.members {
+		m.accepted[one.Name] = sync.OnceValue(func() prometheus.Counter { return m.attempts.WithLabelValues(one.Name, string(Accepted)) })
 		m.states = append(m.states, stateGauges(s, one)...)
 	}
 	return m
@@ -59,7 +63,11 @@ func stateGauges(s *Set, one *member) []prometheus.Collector {
 }
 
 func (m *metrics) observe(log string, r Result, took time.Duration) {
-	m.attempts.WithLabelValues(log, string(r)).Inc()
+	if r == Accepted {
+		m.accepted[log]().Inc()
+	} else {
+		m.attempts.WithLabelValues(log, string(r)).Inc()
+	}
 	m.seconds.WithLabelValues(log).Observe(took.Seconds())
 }
 

@@ -19,7 +19,6 @@ import (
 	"github.com/google/certificate-transparency-go/jsonclient"
 
 	"github.com/mayfly-ca/mayfly/fault"
-	"github.com/mayfly-ca/mayfly/tbs"
 )
 
 const (
@@ -48,7 +47,8 @@ type RemoteOptions struct {
 // Remote is a log behind HTTP (RFC 6962 §4). One call is one try.
 type Remote struct {
 	key       crypto.PublicKey
-	client    *jsonclient.JSONClient
+	client    *jsonclient.JSONClient // for get-roots
+	submit    submission
 	transport *http.Transport
 	timeout   time.Duration
 	now       func() time.Time
@@ -91,6 +91,9 @@ func OpenRemote(c LogConfig, o RemoteOptions) (*Remote, error) {
 	hc := &http.Client{Transport: bounded{r.transport}, Timeout: r.timeout, CheckRedirect: refuseRedirect}
 	r.client, err = jsonclient.New(c.URL, hc, jsonclient.Options{UserAgent: o.UserAgent, Logger: printer{o.Logger}})
 	if err != nil {
+		return nil, fault.BadSetting(err.Error(), "write the log's submission prefix", "url")
+	}
+	if r.submit, err = newSubmission(c.URL, o.UserAgent, hc.Transport); err != nil {
 		return nil, fault.BadSetting(err.Error(), "write the log's submission prefix", "url")
 	}
 	return r, nil
@@ -188,25 +191,6 @@ func (r *Remote) Key() crypto.PublicKey { return r.key }
 
 // Close closes connections that wait for another call.
 func (r *Remote) Close() { r.transport.CloseIdleConnections() }
-
-// Submit sends p to add-pre-chain (RFC 6962 §4.2), once, and returns the SCT in TLS encoding. It does not verify the SCT:
-// [Set.Submit] does. Its errors are each a [Failure].
-func (r *Remote) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, error) {
-	request := ct.AddChainRequest{Chain: append([][]byte{p.DER}, p.Chain...)}
-	var answer any
-	rsp, body, err := r.client.PostAndParse(ctx, ct.AddPreChainPath, &request, &answer) //nolint:bodyclose // the client reads and closes it
-	if err != nil {
-		return nil, callFailure(err)
-	}
-	if rsp.StatusCode != http.StatusOK {
-		return nil, r.statusFailure(rsp.StatusCode, rsp.Header.Get("Retry-After"), body)
-	}
-	sct, err := ParseResponse(body)
-	if err != nil {
-		return nil, &Failure{Result: Garbled, Status: rsp.StatusCode, Err: err}
-	}
-	return sct, nil
-}
 
 // Roots returns the DER of the roots that the log accepts (RFC 6962 §4.7). Its errors are each a [Failure].
 func (r *Remote) Roots(ctx context.Context) ([][]byte, error) {

@@ -84,16 +84,18 @@ type Set struct {
 	watchers sync.WaitGroup
 	life     context.Context //nolint:containedctx // of attempts that nobody waits for
 	end      context.CancelFunc
+	crew     crew // makes the attempts
 }
 
 type member struct {
 	Member
-	id      [32]byte
-	remote  *Remote // nil: a log in this process
-	breaker *breaker
-	bucket  *bucket
-	poke    chan struct{}           // somebody wants to know how it is
-	queue   chan tbs.Precertificate // of a detached log
+	id       [32]byte
+	operator string  // as the policy counts it
+	remote   *Remote // nil: a log in this process
+	breaker  *breaker
+	bucket   *bucket
+	poke     chan struct{}           // somebody wants to know how it is
+	queue    chan tbs.Precertificate // of a detached log
 
 	mu      sync.Mutex
 	warning string
@@ -103,7 +105,7 @@ type member struct {
 
 // New makes a set. Its errors are each a [fault.Setting].
 func New(o Options) (*Set, error) {
-	s := &Set{policy: o.Policy.withDefaults(), now: o.Now, log: o.Logger, granted: o.Granted}
+	s := &Set{policy: o.Policy.withDefaults(), now: o.Now, log: o.Logger, granted: o.Granted, crew: newCrew()}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -166,7 +168,7 @@ func (s *Set) add(members []Member) error {
 		if m.Rate < 0 {
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("log %q: a rate of %g", m.Name, m.Rate), "write a number above 0"))
 		}
-		one := &member{Member: m, id: id, breaker: &breaker{since: began}, bucket: newBucket(m.Rate, time.Now()), poke: make(chan struct{}, 1), benched: m.Benched}
+		one := &member{Member: m, id: id, operator: m.seat().operator(), breaker: &breaker{since: began}, bucket: newBucket(m.Rate, time.Now()), poke: make(chan struct{}, 1), benched: m.Benched}
 		one.remote, _ = m.Submitter.(*Remote)
 		if m.Detached {
 			one.queue = make(chan tbs.Precertificate, maxQueue)

@@ -69,7 +69,7 @@ func (s *Set) Health() error {
 			down = append(down, st.Name+": its validity does not cover a certificate of now")
 		default:
 			up++
-			operators[m.seat().operator()] = true
+			operators[m.operator] = true
 		}
 	}
 	switch need := s.policy; {

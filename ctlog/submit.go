@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -51,8 +52,9 @@ type entrant struct {
 	running bool
 	linger  bool // the attempt that runs is there to find out about the log; others are asked as if it were not
 	won     bool
-	done    bool      // not to be asked (again)
-	readyAt time.Time // real time
+	done    bool          // not to be asked (again)
+	readyAt time.Time     // real time
+	jitter  time.Duration // so that those who wait for a busy log do not all come back at once
 	last    error
 }
 
@@ -78,7 +80,7 @@ func (s *Set) Submit(ctx context.Context, p tbs.Precertificate) ([][]byte, error
 		results: make(chan outcome, len(s.ranked)),
 	}
 	for _, m := range s.ranked {
-		e := &entrant{member: m}
+		e := &entrant{member: m, jitter: rand.N(backoff)} //nolint:gosec // no secret
 		if e.last = m.refusal(r.start, p.NotAfter); e.last != nil {
 			e.done = true
 		}
@@ -135,7 +137,7 @@ func (r *round) feasible() bool {
 		_, ok := r.when(e)
 		if ok || e.running || e.won {
 			n++
-			operators[e.seat().operator()] = true
+			operators[e.operator] = true
 		}
 	}
 	return n >= r.set.policy.MinSCTs && len(operators) >= r.set.policy.MinOperators
@@ -200,7 +202,7 @@ func (r *round) when(e *entrant) (time.Time, bool) {
 	}
 	at := e.readyAt
 	if wait := max(e.bucket.wait(time.Now()), e.breaker.wait(now)); wait > 0 {
-		if held := time.Now().Add(wait); held.After(at) {
+		if held := time.Now().Add(wait + e.jitter); held.After(at) {
 			at = held
 		}
 	}
@@ -215,7 +217,7 @@ func (r *round) spares(e *entrant) bool {
 // taken reports whether the operator of e has a part in this round.
 func (r *round) taken(e *entrant) bool {
 	return slices.ContainsFunc(r.entrants, func(o *entrant) bool {
-		return (o.running || o.won) && o.seat().operator() == e.seat().operator()
+		return (o.running || o.won) && o.operator == e.operator
 	})
 }
 
@@ -223,7 +225,7 @@ func (r *round) taken(e *entrant) bool {
 func (r *round) operators() map[string]bool {
 	all := map[string]bool{}
 	for _, w := range r.wins {
-		all[w.from.seat().operator()] = true
+		all[w.from.operator] = true
 	}
 	return all
 }
@@ -242,7 +244,7 @@ func (r *round) got() int {
 // useful reports whether an SCT of e would count.
 func (r *round) useful(e *entrant) bool {
 	have := r.operators()
-	return !have[e.seat().operator()] || len(r.wins)-len(have) < r.spare(len(have))
+	return !have[e.operator] || len(r.wins)-len(have) < r.spare(len(have))
 }
 
 // chosen are the SCTs to return, in the order in which they came: one of each operator, and others to make up the number.
@@ -252,7 +254,7 @@ func (r *round) chosen() []win {
 	left := need
 	for _, another := range []bool{true, false} {
 		for i, w := range r.wins {
-			op := w.from.seat().operator()
+			op := w.from.operator
 			if left == 0 || take[i] || another && seen[op] {
 				continue
 			}
@@ -277,7 +279,7 @@ func (r *round) launch(e *entrant, p pass) {
 		r.set.watchers.Go(work)
 		return
 	}
-	go work()
+	r.set.crew.run(work)
 }
 
 // untilRetry fires when the next log may be asked; nil is never.

@@ -108,5 +108,10 @@ func (x Extension) OID() asn1.ObjectIdentifier {
 	return asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, int(x)}
 }
 
+// Is reports whether oid is x's.
+func (x Extension) Is(oid asn1.ObjectIdentifier) bool {
+	return len(oid) == len(arc)+1 && arc.Equal(oid[:len(arc)]) && oid[len(arc)] == int(x)
+}
+
 // Raw reports whether the extension's value is bare UTF-8 and not a DER UTF8String.
 func (x Extension) Raw() bool { return x <= rawUpTo }

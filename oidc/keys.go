@@ -47,6 +47,7 @@ type provider struct {
 	now     func() time.Time
 	save    func(*keyring)
 	metrics *metrics
+	pause   func() (resume func())
 	label   string // in metrics: from the configuration, never from a token
 
 	slots  chan struct{} // one is held during a fetch; nil: as many as there are
@@ -68,7 +69,7 @@ func (p *provider) key(ctx context.Context, alg, kid string) ([]providerKey, err
 	now := p.now()
 	ring := p.ring.Load()
 	if ring == nil || ring.age(now) > p.usable {
-		if err := p.refresh(ctx); err != nil {
+		if err := p.await(ctx); err != nil {
 			return nil, err
 		}
 		ring = p.ring.Load()
@@ -82,7 +83,7 @@ func (p *provider) key(ctx context.Context, alg, kid string) ([]providerKey, err
 	if !p.misses.AllowN(now, 1) {
 		return nil, fault.New(fault.KeyIDUnknown, err, "kid", kid)
 	}
-	if err := p.refresh(ctx); err != nil { // the keys in hand are good: the id is unknown, not the provider at fault
+	if err := p.await(ctx); err != nil { // the keys in hand are good: the id is unknown, not the provider at fault
 		return nil, fault.New(fault.KeyIDUnknown, err, "kid", kid)
 	}
 	if keys, err = p.ring.Load().find(alg, kid); errors.Is(err, errUnknownKey) {
@@ -115,6 +116,12 @@ func (r *keyring) find(alg, kid string) ([]providerKey, error) {
 		return nil, fault.New(fault.AlgorithmNotAllowed, errors.New("the key is of another kind"), "alg", alg)
 	}
 	return nil, errUnknownKey
+}
+
+// await is refresh for a request.
+func (p *provider) await(ctx context.Context) error {
+	defer p.pause()()
+	return p.refresh(ctx)
 }
 
 // refresh waits for one fetch, which it shares with everybody who waits; the fetch itself belongs to nobody and goes on when
@@ -234,6 +241,9 @@ func strong(key any) bool {
 	return false
 }
 
+// curveAlgorithms are the algorithms that a curve is for (RFC 7518 §3.4).
+var curveAlgorithms = map[elliptic.Curve]string{elliptic.P256(): "ES256", elliptic.P384(): "ES384", elliptic.P521(): "ES512"}
+
 // fits reports whether a key is of the kind that alg needs, curve included (D2).
 func fits(alg string, k providerKey) bool {
 	if k.Algorithm != "" && k.Algorithm != alg {
@@ -243,7 +253,7 @@ func fits(alg string, k providerKey) bool {
 	case *rsa.PublicKey:
 		return strings.HasPrefix(alg, "RS") || strings.HasPrefix(alg, "PS")
 	case *ecdsa.PublicKey:
-		return alg == map[elliptic.Curve]string{elliptic.P256(): "ES256", elliptic.P384(): "ES384", elliptic.P521(): "ES512"}[key.Curve]
+		return alg == curveAlgorithms[key.Curve]
 	case ed25519.PublicKey:
 		return alg == "EdDSA"
 	}

@@ -97,7 +97,7 @@ func (p *pool) provider(issuer string, r *row) (*provider, error) {
 func (p *pool) newProvider(issuer string, r *row) (*provider, error) {
 	out := &provider{
 		issuer: issuer, fresh: freshFor, usable: usableFor, now: p.o.Now, metrics: p.metrics, label: r.key,
-		misses: rate.NewLimiter(rate.Every(missEvery), missBurst), wait: &p.wait, root: p.root,
+		misses: rate.NewLimiter(rate.Every(missEvery), missBurst), wait: &p.wait, root: p.root, pause: p.o.Pause,
 		save: func(*keyring) {},
 	}
 	if c := r.config.StaticKeys; c != nil {

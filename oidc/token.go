@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/mayfly-ca/mayfly/fault"
 )
@@ -82,85 +81,6 @@ func parseToken(raw string) (*token, error) {
 		}
 	}
 	return t, nil
-}
-
-// parseObject reads one JSON object strictly: UTF-8, no bytes after it, at most maxDepth levels. unclean says that a name
-// stands twice, or two names differ in case only; the last one then counts.
-func parseObject(data []byte) (out claims, unclean, err error) {
-	if !utf8.Valid(data) {
-		return nil, nil, errors.New("not UTF-8")
-	}
-	d := json.NewDecoder(strings.NewReader(string(data)))
-	d.UseNumber()
-	r := &reader{d: d}
-	v, err := r.value(0)
-	if err != nil {
-		return nil, nil, err
-	}
-	if d.More() || strings.TrimSpace(string(data[d.InputOffset():])) != "" {
-		return nil, nil, errors.New("bytes after the object")
-	}
-	m, ok := v.(map[string]any)
-	if !ok {
-		return nil, nil, errors.New("not an object")
-	}
-	return m, r.unclean, nil
-}
-
-type reader struct {
-	d       *json.Decoder
-	unclean error
-}
-
-func (r *reader) value(depth int) (any, error) {
-	if depth > maxDepth {
-		return nil, errors.New("nested too deep")
-	}
-	t, err := r.d.Token()
-	if err != nil {
-		return nil, err
-	}
-	switch t {
-	case json.Delim('{'):
-		return r.object(depth)
-	case json.Delim('['):
-		list := []any{}
-		for r.d.More() {
-			v, err := r.value(depth + 1)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, v)
-		}
-		_, err := r.d.Token()
-		return list, err
-	}
-	return t, nil
-}
-
-func (r *reader) object(depth int) (any, error) {
-	m := map[string]any{}
-	folded := map[string]bool{}
-	for r.d.More() {
-		t, err := r.d.Token()
-		if err != nil {
-			return nil, err
-		}
-		name, ok := t.(string)
-		if !ok {
-			return nil, errors.New("a name is not a string")
-		}
-		if low := strings.ToLower(name); folded[low] {
-			r.unclean = errors.New("a claim stands twice, or two claims differ in case only")
-		} else {
-			folded[low] = true
-		}
-		if m[name], err = r.value(depth + 1); err != nil {
-			return nil, err
-		}
-	}
-	_, err := r.d.Token()
-	return m, err
 }
 
 // text returns a string claim. An absent, null or empty one is missing; another type is invalid.

@@ -21,6 +21,9 @@ type Options struct {
 	Logger    *slog.Logger     // nil: none
 	StateDir  string           // where the last good keys are kept; "": nowhere
 	UserAgent string
+	// Pause is called when a request begins to wait for a provider; what it returns is called when the request goes on. Nil is
+	// nobody.
+	Pause func() (resume func())
 	// ServiceAccountDir has ca.crt and token of the pod that this process runs in; "" is where Kubernetes puts them.
 	ServiceAccountDir string
 }
@@ -39,6 +42,9 @@ func New(c Config, o Options) (*Verifier, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Pause == nil {
+		o.Pause = func() func() { return func() {} }
 	}
 	p := newPool(o)
 	v, err := p.verifier(c)

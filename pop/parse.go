@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
@@ -104,12 +105,16 @@ func onlyBlock(data []byte) (*pem.Block, error) {
 // canonical checks that spki is the only encoding of pub. The standard library lets extra elements pass at the end of
 // several of the sequences, and a bit string that is no whole number of bytes.
 func canonical(spki []byte, pub crypto.PublicKey) error {
-	switch pub.(type) {
-	case *ecdsa.PublicKey, *rsa.PublicKey, ed25519.PublicKey:
+	var again []byte
+	var err error
+	switch k := pub.(type) {
+	case *ecdsa.PublicKey:
+		again, err = marshalEC(k)
+	case *rsa.PublicKey, ed25519.PublicKey:
+		again, err = x509.MarshalPKIXPublicKey(pub)
 	default:
 		return fmt.Errorf("unsupported key type %T", pub)
 	}
-	again, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
 		return err
 	}
@@ -117,4 +122,25 @@ func canonical(spki []byte, pub crypto.PublicKey) error {
 		return errors.New("the key is not in its one DER encoding")
 	}
 	return nil
+}
+
+// marshalEC writes an EC key as [x509.MarshalPKIXPublicKey] does, from the one beginning that each curve has (RFC 5480 §2):
+// algorithm, curve, and the head of the bit string with the uncompressed point.
+func marshalEC(k *ecdsa.PublicKey) ([]byte, error) {
+	var start string
+	switch k.Curve {
+	case elliptic.P256():
+		start = "\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00"
+	case elliptic.P384():
+		start = "\x30\x76\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x22\x03\x62\x00"
+	case elliptic.P521():
+		start = "\x30\x81\x9b\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x23\x03\x81\x86\x00"
+	default:
+		return nil, fmt.Errorf("unsupported curve %s", k.Curve.Params().Name)
+	}
+	point, err := k.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	return append(append(make([]byte, 0, len(start)+len(point)), start...), point...), nil
 }

@@ -65,7 +65,7 @@ func (s legacy) GetRootCertificate(ctx context.Context, _ *emptypb.Empty) (*http
 			var all []string
 			for _, chain := range core.Authority.Bundle() {
 				for _, c := range chain {
-					all = append(all, pemOf(c.Raw))
+					all = append(all, pemOf(c.Raw)+"\n")
 				}
 			}
 			return chainBody(strings.Join(all, "\n")), nil

@@ -9,9 +9,10 @@ type metrics struct {
 	seconds  *prometheus.HistogramVec
 	inFlight prometheus.Gauge
 	panics   prometheus.Counter
+	waiting  prometheus.Collector
 }
 
-func newMetrics() *metrics {
+func newMetrics(g *Gate) *metrics {
 	return &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_server_requests_total", Help: "Requests, by method, transport, gRPC code and reason.",
@@ -25,9 +26,12 @@ func newMetrics() *metrics {
 		}, []string{"method"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_server_requests_running", Help: "Requests that are running."}),
 		panics:   prometheus.NewCounter(prometheus.CounterOpts{Name: "mayfly_server_panics_total", Help: "Requests that ended in a panic."}),
+		waiting: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "mayfly_server_requests_waiting", Help: "Requests in the queue for a processor.",
+		}, func() float64 { return float64(g.Waiting()) }),
 	}
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.legacy, m.seconds, m.inFlight, m.panics}
+	return []prometheus.Collector{m.requests, m.legacy, m.seconds, m.inFlight, m.panics, m.waiting}
 }

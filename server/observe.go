@@ -34,12 +34,17 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	defer s.running.Add(-1)
 	r := newRecord(ctx)
 	r.began = start
+	if c.issues {
+		if err := s.gate.Full(); err != nil {
+			_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id)) // as below
+			return out, statusOf(s.refuse(ctx, refusal{method: c.method, transport: r.transport, id: r.id, err: err}), r.id).Err()
+		}
+	}
 	s.metrics.inFlight.Inc()
 	defer s.metrics.inFlight.Dec()
 	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id)) // an in-process or native stream takes it; there is no other
 	_ = grpc.SetTrailer(ctx, metadata.Pairs(requestIDKey, r.id))
-	ctx, cancel := context.WithTimeoutCause(ctx, s.limits.Request,
-		fault.New(fault.NotReady, context.DeadlineExceeded, "cause", fmt.Sprintf("no certificate within %s", s.limits.Request)))
+	ctx, cancel := context.WithTimeoutCause(ctx, s.limits.Request, s.tooSlow)
 	defer cancel()
 
 	out, failure := guarded(ctx, s, c, r)
@@ -67,11 +72,11 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 	if st.core != nil {
 		r.under(st.core)
 	}
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
-		return out, fault.New(fault.RateLimited, fmt.Errorf("%d requests are running", cap(s.slots)))
+	if c.issues { // the others cost next to nothing
+		if err := s.gate.Enter(ctx); err != nil {
+			return out, owned(ctx, err)
+		}
+		defer s.gate.Leave()
 	}
 	if st.core == nil {
 		return out, fault.New(fault.NotReady, nil, "cause", st.cause)
@@ -86,15 +91,18 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 // record gathers what the one log line of a request says. It MUST NOT be given a token, a proof or a key.
 type record struct {
 	id        string
-	transport string // "grpc" or "rest"
-	agent     string // what the client says it is
-	attrs     []slog.Attr
+	transport string      // "grpc" or "rest"
+	agent     string      // what the client says it is
+	attrs     []slog.Attr // the first headAttrs are filled at the end
 	began     time.Time
 	account   account
 }
 
+// headAttrs is how many attributes stand at the beginning of every record.
+const headAttrs = 5
+
 func newRecord(ctx context.Context) *record {
-	r := &record{transport: "rest"}
+	r := &record{transport: "rest", attrs: make([]slog.Attr, headAttrs, headAttrs+16)}
 	source := ""
 	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
 		r.transport, source = "grpc", p.Addr.String()
@@ -196,10 +204,11 @@ func (s *Server) finish(ctx context.Context, f finished) {
 	if !f.issues && f.failure == nil {
 		level = slog.LevelDebug // reads are many and say little
 	}
-	attrs := append([]slog.Attr{
+	attrs := f.record.attrs
+	copy(attrs, []slog.Attr{
 		slog.String("request_id", f.record.id), slog.String("method", f.method), slog.String("transport", f.record.transport),
 		slog.String("code", code.String()), slog.Duration("took", f.took),
-	}, f.record.attrs...)
+	})
 	if f.failure != nil {
 		attrs = append(attrs, slog.String("reason", reason))
 		if f.failure.Err != nil {

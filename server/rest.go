@@ -66,7 +66,7 @@ func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 		AllowedHeaders: []string{"Accept", "Authorization", "Content-Type", "X-Request-Id", "X-Requested-With"},
 		ExposedHeaders: []string{"SCT", "X-Request-Id", "Retry-After", "Deprecation", "Link", "Mayfly-Config-Generation", "Mayfly-Config-Digest"},
 	})
-	return s.bounded(allow.Handler(withLog(s.withLegacy(gateway), ct))), nil
+	return s.bounded(allow.Handler(s.admitting(withLog(s.withLegacy(gateway), ct)))), nil
 }
 
 // withLog puts the read path of the embedded log before the gateway.

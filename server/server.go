@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
@@ -33,6 +35,8 @@ type Core struct {
 	NoLegacy   bool   // the older API (v1) is switched off
 	// Journal is where decisions are written. Nil is nowhere.
 	Journal *audit.Journal
+
+	chain []string // the authority's chain as answers carry it, written once
 }
 
 // Limits bound what clients can take. A zero field has the default that its comment gives.
@@ -41,7 +45,6 @@ type Limits struct {
 	Header      int           // of a request, in bytes: 32 KiB
 	Request     time.Duration // from decoded request to answer: 20 s
 	Drain       time.Duration // for running requests at the stop: 25 s
-	Concurrency int           // requests that run at once, the rest is refused: 1024
 	Connections int           // open per listener, the rest waits: 4096
 }
 
@@ -50,7 +53,6 @@ func (l Limits) withDefaults() Limits {
 	l.Header = positive(l.Header, 32<<10)
 	l.Request = positive(l.Request, 20*time.Second)
 	l.Drain = positive(l.Drain, 25*time.Second)
-	l.Concurrency = positive(l.Concurrency, 1024)
 	l.Connections = positive(l.Connections, 4096)
 	return l
 }
@@ -69,6 +71,7 @@ type Options struct {
 	Readiness *Readiness           // nil: an empty one
 	Registry  *prometheus.Registry // for /metrics; nil: no such page
 	Now       func() time.Time     // nil: time.Now
+	Gate      *Gate                // nil: one with the defaults
 	Limits    Limits
 }
 
@@ -78,7 +81,9 @@ type Server struct {
 	limits    Limits
 	readiness *Readiness
 	metrics   *metrics
-	slots     chan struct{}
+	gate      *Gate
+	refusals  refusals
+	tooSlow   *fault.Error // the cause of a request that used up its time; never changed
 	state     atomic.Pointer[state]
 	stopping  chan struct{}
 	running   atomic.Int64 // requests
@@ -104,15 +109,20 @@ func New(o Options) (*Server, error) {
 	if o.Readiness == nil {
 		o.Readiness = NewReadiness(o.Now)
 	}
-	s := &Server{
-		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(), stopping: make(chan struct{}),
+	if o.Gate == nil {
+		o.Gate = NewGate(GateOptions{Now: o.Now})
 	}
-	s.slots = make(chan struct{}, s.limits.Concurrency)
+	s := &Server{
+		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(o.Gate), stopping: make(chan struct{}), gate: o.Gate,
+	}
+	s.tooSlow = fault.New(fault.NotReady, context.DeadlineExceeded, "cause", fmt.Sprintf("no certificate within %s", s.limits.Request))
 	s.SetNotReady("starting")
 	s.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(int(s.limits.Body)),
 		grpc.MaxHeaderListSize(uint32(s.limits.Header)), //nolint:gosec // our own small number
 		grpc.MaxConcurrentStreams(256),
+		grpc.NumStreamWorkers(streamWorkers),
+		grpc.SharedWriteBuffer(true), // an idle connection holds none
 		grpc.ConnectionTimeout(headerTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 5 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
@@ -129,7 +139,13 @@ func New(o Options) (*Server, error) {
 }
 
 // SetCore puts c in force for requests that begin from now on.
-func (s *Server) SetCore(c *Core) { s.state.Store(&state{core: c}) }
+func (s *Server) SetCore(c *Core) {
+	own := *c
+	for _, cert := range c.Authority.Chain() {
+		own.chain = append(own.chain, pemOf(cert.Raw))
+	}
+	s.state.Store(&state{core: &own})
+}
 
 // SetNotReady takes the core away. Clients read cause.
 func (s *Server) SetNotReady(cause string) { s.state.Store(&state{cause: cause}) }
@@ -147,6 +163,10 @@ func (s *Server) Collectors() []prometheus.Collector { return s.metrics.collecto
 type Listeners struct {
 	HTTP, GRPC, Admin net.Listener
 }
+
+// streamWorkers is how many goroutines take gRPC requests one after the other; further requests get one of their own. A worker
+// keeps the stack that the cryptography made grow.
+const streamWorkers = 64
 
 // The bounds on slow clients (F3).
 const (

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,7 +56,11 @@ type world struct {
 	key      *ecdsa.PrivateKey
 	verifier *oidc.Verifier
 	core     *server.Core
+	gate     *server.Gate
 }
+
+// gateSize is how many requests a world takes at once.
+const gateSize = 64
 
 type buffer struct {
 	mu sync.Mutex
@@ -96,7 +101,8 @@ func newWorldWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *
 	change(&entry)
 	w.verifier, err = oidc.New(oidc.Config{Issuers: map[string]oidc.IssuerConfig{w.idp.URL(): entry}}, oidc.Options{Logger: logger})
 	must(t, err)
-	w.srv, err = server.New(server.Options{Logger: logger, Limits: server.Limits{Drain: time.Second}})
+	w.gate = server.NewGate(server.GateOptions{Requests: gateSize, Computing: gateSize})
+	w.srv, err = server.New(server.Options{Logger: logger, Limits: server.Limits{Drain: time.Second}, Gate: w.gate})
 	must(t, err)
 	w.core = &server.Core{Issuers: w.verifier, Keys: keys, Authority: authority, Generation: 7, Digest: "abc"}
 	w.srv.SetCore(w.core)
@@ -398,6 +404,29 @@ func TestDependencyFaults(t *testing.T) {
 				t.Errorf("gRPC: %v", err)
 			} else if _, ok := st.Details()[1].(*errdetails.RetryInfo); !ok {
 				t.Errorf("gRPC: details %v", st.Details())
+			}
+		})
+	}
+}
+
+// B1 // B9 // F6: whatever a log does, there is no certificate, the answer is 503 within the patience of clients, and says nothing of the log.
+func TestLogFaults(t *testing.T) {
+	t.Parallel()
+	for _, f := range ct.Faults() {
+		t.Run(string(f), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, false)
+			if a := w.rest("POST", "/api/v2/signingCert", w.body(w.idp.Token(nil))); a.code != 200 {
+				t.Fatalf("%d %s", a.code, a.body)
+			}
+			w.log.SetFault(f)
+			began := time.Now()
+			a := w.rest("POST", "/api/v2/signingCert", w.body(w.idp.Token(nil)))
+			if a.code != 503 || len(a.status.Details) < 1 || !slices.Contains([]string{"LOG_UNAVAILABLE", "NOT_READY"}, a.status.Details[0].Reason) {
+				t.Errorf("%d %s", a.code, a.body)
+			}
+			if strings.Contains(a.body, "canary") || strings.Contains(a.body, "CERTIFICATE") || time.Since(began) > 5*time.Second {
+				t.Errorf("after %s: %s", time.Since(began), a.body)
 			}
 		})
 	}

@@ -2,7 +2,7 @@ package server
 
 import (
 	"context"
-	"encoding/pem"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -57,7 +57,7 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 		return nil, err
 	}
 	r.add("serial", fmt.Sprintf("%x", cert.Serial))
-	return encode(cert), nil
+	return encode(cert, core.chain), nil
 }
 
 // credential returns the token: the request's, or else the one that stands exactly once in the metadata. The gateway puts an
@@ -97,12 +97,9 @@ func prove(keys *pop.Policy, in *fulciopb.CreateSigningCertificateRequest, p pop
 	return keys.VerifySignature(p)
 }
 
-// encode puts a certificate on the wire: PEM blocks without a newline at the end, leaf first.
-func encode(c *ca.Certificate) *fulciopb.SigningCertificate {
-	chain := &fulciopb.CertificateChain{Certificates: make([]string, 0, 1+len(c.Chain))}
-	for _, der := range append([][]byte{c.DER}, c.Chain...) {
-		chain.Certificates = append(chain.Certificates, strings.TrimSuffix(pemOf(der), "\n"))
-	}
+// encode puts a certificate on the wire: PEM blocks without a newline at the end, leaf first. rest is the chain above it.
+func encode(c *ca.Certificate, rest []string) *fulciopb.SigningCertificate {
+	chain := &fulciopb.CertificateChain{Certificates: append(append(make([]string, 0, 1+len(rest)), pemOf(c.DER)), rest...)}
 	if c.Embedded {
 		return &fulciopb.SigningCertificate{Certificate: &fulciopb.SigningCertificate_SignedCertificateEmbeddedSct{
 			SignedCertificateEmbeddedSct: &fulciopb.SigningCertificateEmbeddedSCT{Chain: chain},
@@ -113,8 +110,20 @@ func encode(c *ca.Certificate) *fulciopb.SigningCertificate {
 	}}
 }
 
+// pemOf writes a certificate as encoding/pem does (RFC 7468 §3), without the newline at the end.
 func pemOf(der []byte) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	const (
+		begin, end = "-----BEGIN CERTIFICATE-----\n", "-----END CERTIFICATE-----"
+		line       = 48 // bytes, which make 64 characters
+	)
+	out := make([]byte, 0, len(begin)+base64.StdEncoding.EncodedLen(len(der))+len(der)/line+1+len(end))
+	out = append(out, begin...)
+	for len(der) > 0 {
+		n := min(line, len(der))
+		out = append(base64.StdEncoding.AppendEncode(out, der[:n]), '\n')
+		der = der[n:]
+	}
+	return string(append(out, end...))
 }
 
 // GetTrustBundle returns every chain, in PEM blocks that end in a newline.
@@ -126,7 +135,7 @@ func (s service) GetTrustBundle(ctx context.Context, _ *fulciopb.GetTrustBundleR
 			for _, certs := range core.Authority.Bundle() {
 				chain := &fulciopb.CertificateChain{}
 				for _, c := range certs {
-					chain.Certificates = append(chain.Certificates, pemOf(c.Raw))
+					chain.Certificates = append(chain.Certificates, pemOf(c.Raw)+"\n")
 				}
 				out.Chains = append(out.Chains, chain)
 			}

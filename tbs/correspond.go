@@ -82,15 +82,38 @@ func isOID(ext, oid []byte) bool {
 }
 
 func splitCertificate(der []byte) (split, error) {
-	var s split
-	in := cryptobyte.String(der)
-	var cert, tbs, alg cryptobyte.String
-	if !in.ReadASN1(&cert, asn1.SEQUENCE) || !in.Empty() || !cert.ReadASN1(&tbs, asn1.SEQUENCE) ||
-		!cert.ReadASN1Element(&alg, asn1.SEQUENCE) {
-		return s, errors.New("not a DER Certificate")
+	p, err := Split(der)
+	if err != nil {
+		return split{}, err
 	}
-	s.algorithm = alg
+	s := split{algorithm: p.Algorithm}
+	whole := cryptobyte.String(p.TBS)
+	var tbs cryptobyte.String
+	if !whole.ReadASN1(&tbs, asn1.SEQUENCE) {
+		return s, errors.New("not a DER TBSCertificate")
+	}
 	return s, s.readTBS(tbs)
+}
+
+// Parts are the three parts of a Certificate (RFC 5280 §4.1).
+type Parts struct {
+	TBS       []byte // DER TBSCertificate
+	Algorithm []byte // DER AlgorithmIdentifier
+	Signature []byte // the bits of signatureValue
+}
+
+// Split takes a DER Certificate apart; the parts point into it. A byte before, between or after them is an error, and so is a
+// signature that is no whole number of bytes.
+func Split(certificate []byte) (Parts, error) {
+	in := cryptobyte.String(certificate)
+	var cert, tbs, alg cryptobyte.String
+	var p Parts
+	if !in.ReadASN1(&cert, asn1.SEQUENCE) || !in.Empty() || !cert.ReadASN1Element(&tbs, asn1.SEQUENCE) ||
+		!cert.ReadASN1Element(&alg, asn1.SEQUENCE) || !cert.ReadASN1BitStringAsBytes(&p.Signature) || !cert.Empty() {
+		return Parts{}, errors.New("not a DER Certificate")
+	}
+	p.TBS, p.Algorithm = tbs, alg
+	return p, nil
 }
 
 func (s *split) readTBS(tbs cryptobyte.String) error {
@@ -107,6 +130,7 @@ func (s *split) readTBS(tbs cryptobyte.String) error {
 	if !tbs.ReadASN1(&wrapped, tagExtensions) || !tbs.Empty() || !wrapped.ReadASN1(&list, asn1.SEQUENCE) || !wrapped.Empty() {
 		return errors.New("TBSCertificate does not end in extensions")
 	}
+	s.extensions = make([][]byte, 0, 16)
 	for !list.Empty() {
 		var ext cryptobyte.String
 		if !list.ReadASN1Element(&ext, asn1.SEQUENCE) {

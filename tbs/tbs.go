@@ -163,26 +163,36 @@ func (t TBS) with(last []byte) []byte {
 	return append(out, last...)
 }
 
-// header returns a DER tag and length. Lengths here are far below 2^24.
+// header returns a DER tag and length. Lengths here are far below 2^24. It is small enough to be inlined, so that its result
+// need not live longer than the caller.
 func header(tag asn1.Tag, n int) []byte {
+	return appendHeader(make([]byte, 0, 5), tag, n)
+}
+
+func appendHeader(b []byte, tag asn1.Tag, n int) []byte {
 	switch {
 	case n < 0x80:
-		return []byte{byte(tag), byte(n)}
+		return append(b, byte(tag), byte(n))
 	case n < 0x100:
-		return []byte{byte(tag), 0x81, byte(n)}
+		return append(b, byte(tag), 0x81, byte(n))
 	case n < 0x10000:
-		return []byte{byte(tag), 0x82, byte(n >> 8), byte(n)}
+		return append(b, byte(tag), 0x82, byte(n>>8), byte(n))
 	}
-	return []byte{byte(tag), 0x83, byte(n >> 16), byte(n >> 8), byte(n)}
+	return append(b, byte(tag), 0x83, byte(n>>16), byte(n>>8), byte(n))
 }
 
 // Certificate wraps a TBSCertificate, the DER AlgorithmIdentifier and the signature into a Certificate (RFC 5280 §4.1).
 func Certificate(tbs, algorithm, signature []byte) ([]byte, error) {
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(tbs)+len(algorithm)+len(signature)+16))
-	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddBytes(tbs)
-		b.AddBytes(algorithm)
-		b.AddASN1BitString(signature)
-	})
-	return b.Bytes()
+	n := len(tbs) + len(algorithm) + 1 + len(signature)
+	if n >= 1<<23 {
+		return nil, fmt.Errorf("a certificate of %d bytes", n)
+	}
+	bits := header(asn1.BIT_STRING, 1+len(signature))
+	outer := header(asn1.SEQUENCE, n+len(bits))
+	out := append(make([]byte, 0, len(outer)+len(bits)+n), outer...)
+	out = append(out, tbs...)
+	out = append(out, algorithm...)
+	out = append(out, bits...)
+	out = append(out, 0) // no unused bits
+	return append(out, signature...), nil
 }

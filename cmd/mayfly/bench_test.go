@@ -42,27 +42,11 @@ import (
 // the server's own CPU time per certificate, and the floor: what the cryptography of one certificate costs, timed in the same
 // run. Ratios are comparable between machines, times are not.
 func BenchmarkServe(b *testing.B) {
-	for _, bench := range []struct {
-		name     string
-		key      pki.KeyType
-		curve    elliptic.Curve
-		rest     bool
-		embedded bool
-		callers  int
-		more     string // settings
-	}{
-		{"gRPC/P-256/log=loopback/callers=1", pki.P256, elliptic.P256(), false, false, 1, ""},
-		{"gRPC/P-256/log=loopback/callers=64", pki.P256, elliptic.P256(), false, false, 64, ""},
-		{"gRPC/P-256/log=loopback/callers=64/journal", pki.P256, elliptic.P256(), false, false, 64, journalOn},
-		{"gRPC/P-384/log=loopback/callers=64", pki.P384, elliptic.P384(), false, false, 64, ""},
-		{"REST/P-256/log=loopback/callers=64", pki.P256, elliptic.P256(), true, false, 64, ""},
-		{"gRPC/P-256/log=embedded/callers=1", pki.P256, elliptic.P256(), false, true, 1, ""},
-		{"gRPC/P-256/log=embedded/callers=64", pki.P256, elliptic.P256(), false, true, 64, ""},
-	} {
+	for _, bench := range serveBenchmarks() {
 		b.Run(bench.name, func(b *testing.B) {
 			provider := idp.New(b, idp.Options{})
 			p := pki.New(pki.Options{Key: bench.key})
-			s := startServe(b, serveSetup{pki: p, issuer: provider.URL(), embedded: bench.embedded, more: bench.more})
+			s := startServe(b, serveSetup{pki: p, issuer: provider.URL(), embedded: bench.embedded, issuers: furtherIssuers(b, bench.issuers-1), more: bench.more})
 			requests := makeRequests(b, provider)
 			call, closeCall := s.caller(b, bench.rest)
 			defer closeCall()
@@ -85,6 +69,65 @@ func BenchmarkServe(b *testing.B) {
 
 // journalOn is the setting that switches the journal on.
 const journalOn = "audit: {file: journal.jsonl}\n"
+
+type serveBenchmark struct {
+	name     string
+	key      pki.KeyType
+	curve    elliptic.Curve
+	rest     bool
+	embedded bool
+	callers  int
+	issuers  int
+	more     string // settings
+}
+
+// serveBenchmarks are both curves over both transports with both kinds of log, for one caller and for many; and a thousand issuers
+// beside one.
+func serveBenchmarks() []serveBenchmark {
+	var out []serveBenchmark
+	for _, b := range []serveBenchmark{{key: pki.P256, curve: elliptic.P256()}, {key: pki.P384, curve: elliptic.P384()}} {
+		b.issuers = 1
+		for _, b.rest = range []bool{false, true} {
+			for _, b.embedded = range []bool{false, true} {
+				for _, b.callers = range []int{1, 64} {
+					transport, log := "gRPC", "loopback"
+					if b.rest {
+						transport = "REST"
+					}
+					if b.embedded {
+						log = "embedded"
+					}
+					b.name = fmt.Sprintf("%s/%s/log=%s/callers=%d", transport, b.curve.Params().Name, log, b.callers)
+					out = append(out, b)
+				}
+			}
+		}
+	}
+	many := out[1]
+	many.name += "/issuers=1000"
+	many.issuers = 1000
+	journal := out[1]
+	journal.name += "/journal"
+	journal.more = journalOn
+	embedded := out[3]
+	embedded.name += "/journal"
+	embedded.more = journalOn
+	return append(out, many, journal, embedded)
+}
+
+// furtherIssuers are entries of the issuer file that no token comes from.
+func furtherIssuers(tb testing.TB, n int) string {
+	tb.Helper()
+	if n <= 0 {
+		return ""
+	}
+	keys := strings.TrimSpace(string(idp.New(tb, idp.Options{}).JWKS()))
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "  \"https://idp-%d.example.com\": {client-id: sigstore, type: uri, subject-domain: \"https://idp-%d.example.com\", static-keys: {jwks: %q}}\n", i, i, keys)
+	}
+	return b.String()
+}
 
 // measure makes b.N calls from n callers and reports throughput and latency.
 func measure(b *testing.B, s *serveProcess, n int, call func(i int) error) {

@@ -64,6 +64,13 @@ func (l ledger) reloaded(ctx context.Context, cfg *config.Config) error {
 	return nil
 }
 
+// note writes what an operator should know, without waiting.
+func (l ledger) note(reason, text string) {
+	if l.journal != nil {
+		l.journal.Note(&audit.Record{Kind: audit.Event, Reason: reason, Text: text[:min(len(text), 1000)]})
+	}
+}
+
 // check is the journal's line in the readiness report: without it no certificate is issued.
 func (l ledger) check() server.Check {
 	return server.Check{Name: "journal", Ask: func() server.Health {

@@ -189,6 +189,11 @@ func prove(cfg *config.Config) (*material, error) {
 	if _, err := ca.New(ca.Options{Chain: m.chain, Signer: m.signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()}); err != nil {
 		return nil, fmt.Errorf("ca: %w", err)
 	}
+	if cfg.Audit != nil {
+		if err := cfg.Audit.Inspect(); err != nil {
+			return nil, fmt.Errorf("audit.%w", err)
+		}
+	}
 	if cfg.CT.Embedded != nil {
 		if err := embedded.Inspect(*cfg.CT.Embedded); err != nil {
 			return nil, fmt.Errorf("ct.embedded: %w", err)

@@ -139,6 +139,7 @@ func (o *operation) prepare(ctx context.Context) (next *system, waiting []string
 		keep  func()
 	}{
 		{"listen", cfg.Listen != old.config.Listen, func() { cfg.Listen = old.config.Listen }},
+		{"limits", cfg.Limits != old.config.Limits, func() { cfg.Limits = old.config.Limits }},
 		{"ct.embedded", !reflect.DeepEqual(cfg.CT.Embedded, old.config.CT.Embedded), func() { cfg.CT.Embedded = old.config.CT.Embedded }},
 		{"audit", !reflect.DeepEqual(cfg.Audit, old.config.Audit), func() { cfg.Audit = old.config.Audit }},
 		{"state_dir", cfg.StateDir != old.config.StateDir, func() { cfg.StateDir = old.config.StateDir }},

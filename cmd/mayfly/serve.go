@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -68,6 +69,7 @@ type instance struct {
 	log       *slog.Logger
 	ledger    ledger
 	auditing  *auditing     // nil: nothing is audited
+	gate      *server.Gate  // set by serve
 	drain     time.Duration // how long requests under way may take after the stop; 0 is the server's default
 	// ready is called once, beside the serving, when the CA can issue. Its error stops the CA. It may be nil.
 	ready func(context.Context, *material) error
@@ -78,6 +80,7 @@ type instance struct {
 // serve runs the CA until ctx ends. It owns the listeners. It returns nil after an orderly stop.
 func serve(ctx context.Context, in instance) (err error) {
 	defer closeAll(in.listeners)
+	tuneMemory(in.log)
 	hangup := make(chan os.Signal, 1) // from here on it ends the process no more
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -87,12 +90,13 @@ func serve(ctx context.Context, in instance) (err error) {
 			return misconfigured(err)
 		}
 	}
+	in.gate = server.NewGate(server.GateOptions{Requests: in.config.Limits.Requests, Patience: in.config.Limits.Wait})
 	registry := newRegistry()
 	readiness := server.NewReadiness(time.Now)
 	tiles := &lateHandler{}
 	srv, err := server.New(server.Options{
 		Logger: in.log, Readiness: readiness, Registry: registry, CT: tiles.orNil(in.config.CT.Embedded != nil),
-		Limits: server.Limits{Drain: in.drain},
+		Limits: server.Limits{Drain: in.drain}, Gate: in.gate,
 	})
 	if err != nil {
 		return err
@@ -126,14 +130,11 @@ func serve(ctx context.Context, in instance) (err error) {
 	registry.MustRegister(op.metrics.collectors()...)
 	op.install(ctx, sys)
 	in.auditing.start(ctx)
-	watching := make(chan struct{})
-	go func() {
-		defer close(watching)
-		if in.path != "" {
-			op.watch(ctx, hangup)
-		}
-	}()
-	defer func() { <-watching }()
+	var watching sync.WaitGroup
+	if in.path != "" {
+		watching.Go(func() { op.watch(ctx, hangup) })
+	}
+	defer watching.Wait()
 	defer cancel()
 	in.log.Info("ready", "issuer_count", len(sys.issuers.Issuers()), "log_count", sys.logCount(loaded),
 		"chain", sys.authority.Chain()[0].Subject.String(), "config_digest", in.config.Digest)

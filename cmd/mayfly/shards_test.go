@@ -21,7 +21,7 @@ import (
 func TestRotateUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL(), embedded: true})
+	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL(), embedded: true, more: "audit: {file: journal.jsonl}\n"})
 	requests := makeRequests(t, provider)
 	stop := make(chan struct{})
 	var callers sync.WaitGroup
@@ -62,6 +62,10 @@ func TestRotateUnderLoad(t *testing.T) {
 	callers.Wait()
 	if _, err := os.Stat(filepath.Join(c.Dir, "shards", "next", "tile")); err != nil {
 		t.Error(err)
+	}
+	lines, err := os.ReadFile(filepath.Join(s.dir, "journal.jsonl"))
+	if err != nil || !strings.Contains(string(lines), `"kind":"event","reason":"log-shard-opened","text":"embedded-next (log ID `) {
+		t.Errorf("the journal does not say that there is another shard: %v", err)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"time"
 
@@ -60,7 +59,7 @@ func assemble(ctx context.Context, in instance, m *material, old *system) (_ *sy
 		}
 	}
 	if old == nil {
-		s.issuers, err = newVerifier(in.config, in.log)
+		s.issuers, err = newVerifier(in.config, in)
 	} else {
 		s.issuers, err = old.issuers.With(in.config.Issuers)
 	}
@@ -84,8 +83,8 @@ func assemble(ctx context.Context, in instance, m *material, old *system) (_ *sy
 }
 
 // newVerifier builds what identifies callers. It asks nobody.
-func newVerifier(cfg *config.Config, log *slog.Logger) (*oidc.Verifier, error) {
-	return oidc.New(cfg.Issuers, oidc.Options{Logger: log, StateDir: cfg.StateDir, UserAgent: userAgent()})
+func newVerifier(cfg *config.Config, in instance) (*oidc.Verifier, error) {
+	return oidc.New(cfg.Issuers, oidc.Options{Logger: in.log, StateDir: cfg.StateDir, UserAgent: userAgent(), Pause: in.gate.Pause})
 }
 
 // openEmbedded opens the log in this process. It lives as long as the process: two cannot have its directory.
@@ -98,7 +97,7 @@ func (s *system) openEmbedded(ctx context.Context, in instance, old *system) (er
 		return nil
 	}
 	s.embedded, err = embedded.OpenStore(ctx, *in.config.CT.Embedded, embedded.Options{
-		Roots: s.material.roots(), Logger: in.log, UserAgent: userAgent(),
+		Roots: s.material.roots(), Logger: in.log, UserAgent: userAgent(), Event: in.ledger.note,
 	})
 	if err != nil {
 		return fmt.Errorf("embedded log: %w", err)
@@ -180,6 +179,7 @@ func (s *system) openAuthority(in instance, old *system) (err error) {
 	s.authority, err = ca.New(ca.Options{
 		Chain: m.chain, Signer: m.signer, Log: log, Ready: ready, Clock: s.clock, Trust: m.trust, Backdate: in.config.CA.BackdateOrDefault(), Logger: in.log,
 		Trial: in.ledger.trial, Signatures: in.ledger.signatures,
+		Pause: in.gate.Pause,
 	})
 	return err
 }

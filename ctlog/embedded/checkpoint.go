@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ type signer struct {
 	id     [32]byte // SHA-256 of the SPKI (RFC 6962 §3.2)
 	now    func() time.Time
 	rand   io.Reader
+	sound  func() error // why no tree may be signed now: it may not be on disk
 }
 
 const (
@@ -45,6 +47,9 @@ func (s *signer) KeyHash() uint32 {
 
 // Sign implements the signer of notes: timestamp, then the signature over the tree head that the note describes.
 func (s *signer) Sign(msg []byte) ([]byte, error) {
+	if err := s.sound(); err != nil {
+		return nil, fmt.Errorf("no checkpoint is signed while the storage fails: %w", err)
+	}
 	size, root, err := parseHead(msg, s.origin)
 	if err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -260,6 +261,48 @@ func TestStorageFails(t *testing.T) {
 	}
 }
 
+// A disk that is full refuses entries, loses none, and takes them again once there is room. It mounts one: "make crash" runs it.
+func TestFullDisk(t *testing.T) {
+	if os.Getenv("MAYFLY_CRASH") == "" {
+		t.Skip("make crash runs this test")
+	}
+	disk := t.TempDir()
+	mount := func(options string) error {
+		return exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", options, "tmpfs", disk).Run()
+	}
+	if err := mount("size=4m"); err != nil {
+		t.Skipf("nothing can be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := exec.Command("umount", disk).Run(); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := filepath.Join(disk, "log")
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), "MAYFLY_TEST_LOG_DIR="+dir, "MAYFLY_TEST_ENTRIES=4000")
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() {
+		var free syscall.Statfs_t
+		full := func() bool { return syscall.Statfs(disk, &free) == nil && free.Bavail*uint64(free.Bsize) < 1<<20 } //nolint:gosec // a block's size
+		for deadline := time.Now().Add(15 * time.Second); !full() && time.Now().Before(deadline); {
+			time.Sleep(10 * time.Millisecond) // another process fills it
+		}
+		time.Sleep(time.Second) // for requests to be refused: nothing else tells that they were
+		if err := mount("remount,size=512m"); err != nil {
+			t.Error(err)
+		}
+	})
+	got, ended := writer(t, cmd, func(int) bool { return false })
+	var refused int
+	if n, err := fmt.Sscanf(ended, "end %d", &refused); n != 1 || err != nil || refused == 0 || len(got) < 4000 {
+		t.Errorf("%d entries, last words %q", len(got), ended)
+	}
+	proveAll(t, dir, got)
+	t.Logf("%d acknowledged entries, 0 of them lost, %d requests refused", len(got), refused)
+}
+
 // TestFaults fails system calls of a process that logs, one kind and one place after the other, and proves each time that nothing
 // that it promised is lost. It takes minutes: "make crash" runs it.
 func TestFaults(t *testing.T) {
@@ -274,7 +317,7 @@ func TestFaults(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), strace, "-f", "-o", os.DevNull, "/bin/true").CombinedOutput(); err != nil {
 		t.Skipf("processes cannot be traced here: %s", out)
 	}
-	var total tally
+	total := tally{early: map[string]int{}}
 	t.Run("runs", func(t *testing.T) {
 		for _, call := range []string{"write", "fsync", "renameat", "openat", "close", "mkdirat", "unlinkat", "flock", "fcntl"} {
 			for _, problem := range []string{"EIO", "ENOSPC", "signal=KILL"} {
@@ -290,13 +333,19 @@ func TestFaults(t *testing.T) {
 	})
 	t.Logf("%d runs, %d injected faults, %d acknowledged entries, 0 of them lost; %d runs went on to their end, %d ended early; %d requests refused",
 		total.runs.Load(), total.injected.Load(), total.acknowledged.Load(), total.ended.Load(), total.runs.Load()-total.ended.Load(), total.refused.Load())
+	t.Logf("an open log ended early: %v", total.early)
 	if total.injected.Load() < int64(most) || total.acknowledged.Load() < int64(most) {
 		t.Error("too few faults or entries to show anything")
 	}
 }
 
 // tally is what all runs of [TestFaults] did.
-type tally struct{ runs, injected, acknowledged, ended, refused atomic.Int64 }
+type tally struct {
+	runs, injected, acknowledged, ended, refused atomic.Int64
+
+	mu    sync.Mutex
+	early map[string]int // runs of an open log that ended early, by what failed
+}
 
 // faultCase is the n-th call of each thread that fails, and every fifth of those after it for every third case.
 type faultCase struct {
@@ -371,6 +420,11 @@ func (total *tally) run(t *testing.T, c faultCase) {
 		total.injected.Add(1)
 	}
 	total.acknowledged.Add(int64(len(got)))
+	if c.attached && ended == "" {
+		total.mu.Lock()
+		total.early[c.call+" "+c.problem]++
+		total.mu.Unlock()
+	}
 	if strings.HasPrefix(ended, "end ") {
 		total.ended.Add(1)
 		var refused int64

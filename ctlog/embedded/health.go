@@ -13,8 +13,12 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// late is how long a checkpoint may lag behind the tree before readiness says so.
-const late = 15 * time.Second
+const (
+	// late is how long a checkpoint may lag behind the tree before readiness says so.
+	late = 15 * time.Second
+	// probeSize is more than most groups of entries take, so that a disk that is almost full does not seem to work in between.
+	probeSize = 1 << 20
+)
 
 // health is whether entries can be stored. After a failed write nothing is taken until the storage has proved that it works: a
 // failed sync may have lost what an earlier write put into the page cache, so that going on as if nothing had happened would build
@@ -36,6 +40,13 @@ func (h *health) err() error {
 		return fmt.Errorf("the storage failed at %s and is tried again and again: %w", h.since.UTC().Format(time.RFC3339), h.broken)
 	}
 	return nil
+}
+
+// sound is nil unless the storage has failed, whether or not the log is closed.
+func (h *health) sound() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.broken
 }
 
 // set notes a failure or, with nil, the end of one. It reports whether that is news.
@@ -123,7 +134,7 @@ func (l *Log) probe(ctx context.Context) error {
 		return err
 	}
 	name := filepath.Join(l.dir, ".probe")
-	if err := writeSynced(name, []byte("mayfly\n"), 0o644); err != nil {
+	if err := writeSynced(name, make([]byte, probeSize), 0o644); err != nil {
 		return err
 	}
 	if err := os.Remove(name); err != nil {

@@ -129,7 +129,7 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l.signer = &signer{origin: c.Origin, key: key, id: id, now: o.Now, rand: rand.Reader}
+	l.signer = &signer{origin: c.Origin, key: key, id: id, now: o.Now, rand: rand.Reader, sound: l.health.sound}
 	appender, err := l.openStorage(life)
 	if err == nil {
 		err = l.caughtUp(ctx)

@@ -22,8 +22,11 @@ type Rotation struct {
 // ErrTooSoon is why a rotation is refused whose key verifiers could not have.
 var ErrTooSoon = errors.New("verifiers could not have the new shard's key by then")
 
-// PlanShard says what a rotation would make of the shards. It changes nothing.
+// PlanShard says what a rotation would make of the shards. It changes nothing. It errs for a user whose keys the CA could not read.
 func (c Config) PlanShard(r Rotation, now time.Time) ([]Shard, error) {
+	if err := c.checkOwner(); err != nil {
+		return nil, err
+	}
 	shards, err := c.Shards()
 	if err != nil {
 		return nil, err

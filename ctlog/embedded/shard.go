@@ -144,8 +144,23 @@ func (c Config) save(shards []Shard) error {
 	return writeSynced(filepath.Join(c.Dir, stateFile), append(data, '\n'), 0o644)
 }
 
+// checkOwner refuses root in a directory of somebody else: the CA could not read the keys that root makes.
+func (c Config) checkOwner() error {
+	st, err := os.Stat(c.Dir)
+	if err != nil {
+		return nil //nolint:nilerr // it will be made
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 && sys.Uid != 0 {
+		return fmt.Errorf("%s belongs to the user with the id %d, who could not read what root makes there; run this as that user (sudo -u '#%d')", c.Dir, sys.Uid, sys.Uid)
+	}
+	return nil
+}
+
 // change runs edit over the shards and saves what it returns, alone among processes.
 func (c Config) change(edit func([]Shard) ([]Shard, error)) error {
+	if err := mkdirSynced(c.Dir); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(filepath.Join(c.Dir, stateLock), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err

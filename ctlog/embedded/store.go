@@ -135,7 +135,8 @@ func (s *Store) refresh(ctx context.Context) error {
 		return err
 	}
 	s.mu.RLock()
-	same := s.shards != nil && bytes.Equal(data, s.known)
+	started := s.shards != nil
+	same := started && bytes.Equal(data, s.known)
 	s.mu.RUnlock()
 	if same {
 		return nil
@@ -153,7 +154,9 @@ func (s *Store) refresh(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("shard %s: %w", one.Label(), err)
 		}
-		s.adopt(m) // so that it is closed whatever comes
+		if s.adopt(m) && started { // so that it is closed whatever comes
+			s.report("log-shard-opened", m.Shard, "was made and takes over at "+m.NotBefore.Format(time.RFC3339))
+		}
 		next = append(next, m)
 	}
 	s.mu.Lock()
@@ -231,8 +234,8 @@ func (s *Store) openClosed(one Shard, dir string) (*member, error) {
 	}}, nil
 }
 
-// adopt keeps m among the shards, in place of what has its name.
-func (s *Store) adopt(m *member) {
+// adopt keeps m among the shards, in place of what has its name. It reports whether there was none.
+func (s *Store) adopt(m *member) (fresh bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := slices.IndexFunc(s.shards, func(have *member) bool { return have.Name == m.Name })
@@ -243,6 +246,7 @@ func (s *Store) adopt(m *member) {
 		next[at] = m
 	}
 	s.shards = next
+	return at < 0
 }
 
 // closeEnded closes the shards whose time is over: the last checkpoint first, then the state file.

@@ -137,6 +137,16 @@ func TestRotateByDate(t *testing.T) {
 			t.Errorf("%s: %d %q", path, w.Code, w.Body)
 		}
 	}
+	for _, path := range []string{ // C8
+		"/2027", "/2027/", "/2027/log.key.pem", "/2027/../log.key.pem", "/2027/..%2f..%2flog.key.pem", "/shards/2027/log.key.pem", "/2027/2027/checkpoint",
+		"/2027/.state/treeState", "/2028/checkpoint", "//2027/checkpoint", "/shards.json", "/shards.lock", "/.probe",
+	} {
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != http.StatusNotFound || w.Header().Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: %d %v", path, w.Code, w.Header())
+		}
+	}
 	if len(s.Keys()) != 2 {
 		t.Error("a key is forgotten")
 	}
@@ -148,6 +158,31 @@ func TestRotateByDate(t *testing.T) {
 	}
 	if _, err := embedded.OpenStore(t.Context(), c, embedded.Options{}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a second process has the directory: %v", err)
+	}
+}
+
+// A shard that ends while nothing runs is closed at the next start, with a checkpoint over everything.
+func TestEndedWhileDown(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := embedded.Config{Dir: dir, Origin: origin}
+	l := open(t, dir)
+	submit(t, l, 0)
+	shut(t, l)
+	now := time.Now()
+	if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: now.Add(time.Hour), Unpublished: true}, now); err != nil {
+		t.Fatal(err)
+	}
+	told := &journal{}
+	s := openStore(t, c, embedded.Options{Now: func() time.Time { return now.Add(24 * time.Hour) }, Event: told.event})
+	until(t, "closed", func() bool { return told.has("log-shard-closed") })
+	if names(s.Open()) != "embedded-next" {
+		t.Error(names(s.Open()))
+	}
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/checkpoint", nil))
+	if !strings.HasPrefix(w.Body.String(), origin+"\n1\n") {
+		t.Errorf("%s", w.Body)
 	}
 }
 
@@ -225,6 +260,24 @@ func TestRotateByHand(t *testing.T) {
 	}
 	if diff := cmp.Diff(shards, s.Shards()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Root makes no keys in the directory of another user, who runs the CA and could not read them.
+func TestRotateAsRoot(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("this test changes the owner of a directory, which only root may")
+	}
+	c := embedded.Config{Dir: t.TempDir(), Origin: origin}
+	if err := os.Chown(c.Dir, 4242, 4242); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.PlanShard(rotationForTest(), time.Now()); err == nil || !strings.Contains(err.Error(), "sudo -u '#4242'") {
+		t.Errorf("%v", err)
+	}
+	if files, err := os.ReadDir(c.Dir); err != nil || len(files) != 0 {
+		t.Errorf("%v %v", files, err)
 	}
 }
 

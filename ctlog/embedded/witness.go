@@ -280,6 +280,11 @@ func (c *cosigner) ask(ctx context.Context, w *witness, p *proofs, checkpoint []
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	news := (err == nil) != (w.last == nil)
+	var before *largerError
+	if larger != nil && !errors.As(w.last, &before) {
+		news = true
+		c.event("log-behind-witness", fmt.Sprintf("%s: witness %s: %v", c.label, w.name, err))
+	}
 	w.last = err
 	if err == nil {
 		w.failures, w.until = 0, time.Time{}
@@ -293,9 +298,6 @@ func (c *cosigner) ask(ctx context.Context, w *witness, p *proofs, checkpoint []
 	}
 	if news {
 		c.log.Warn("witness does not cosign", "log", c.label, "witness", w.name, "cause", err.Error())
-		if larger != nil {
-			c.event("log-behind-witness", fmt.Sprintf("%s: witness %s: %v", c.label, w.name, err))
-		}
 	}
 	return ""
 }

@@ -47,6 +47,7 @@ const (
 	Error500      Fault = "error 500"
 	Error502      Fault = "502"
 	Error503      Fault = "503"
+	Error503Long  Fault = "503 for a minute"
 	Error504      Fault = "504"
 	Hang          Fault = "hang"
 	HangInBody    Fault = "hang in the body"
@@ -69,7 +70,7 @@ func Faults() []Fault {
 	return []Fault{
 		BadSignature, OtherLog, OtherPrecert, OtherIssuer, X509Entry, Version2, Future, Past, Replay, StrangerExtras,
 		Garbage, HTML, EmptyObject, Huge, Trailing, TrailingBytes, Redirect, SeeOther, Error400, Error404, Error408,
-		TooMany, TooManyShort, TooManyHuge, TooManyPast, TooManyDate, Error500, Error502, Error503, Error504,
+		TooMany, TooManyShort, TooManyHuge, TooManyPast, TooManyDate, Error500, Error502, Error503, Error503Long, Error504,
 		Hang, HangInBody, SlowLoris, Reset, ResetAfter, UnknownRoot, Closed,
 	}
 }
@@ -121,6 +122,8 @@ func (l *Log) instead(w http.ResponseWriter, r *http.Request, f Fault) bool {
 		refuse(http.StatusBadGateway, "")
 	case Error503:
 		refuse(http.StatusServiceUnavailable, "")
+	case Error503Long:
+		refuse(http.StatusServiceUnavailable, "60")
 	case Error504:
 		refuse(http.StatusGatewayTimeout, "")
 	case Hang, HangInBody, SlowLoris:

@@ -1,0 +1,342 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/devidp"
+	"github.com/mayfly-ca/mayfly/tbs"
+)
+
+// benchLab is what a run loads, and where its tokens come from.
+type benchLab struct {
+	rest, grpc, admin string // URLs, and the address of gRPC
+	provider          *devidp.Provider
+	closers           []func() error // the last first
+}
+
+func (l *benchLab) close() error {
+	var err error
+	for i := len(l.closers) - 1; i >= 0; i-- {
+		err = errors.Join(err, l.closers[i]())
+	}
+	return err
+}
+
+// open starts a CA and its surroundings, or finds the way to one that runs.
+func (f *benchFlags) open(ctx context.Context, o *common, std streams) (_ *benchLab, err error) {
+	l := &benchLab{rest: f.target, grpc: f.grpc, admin: f.metrics}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.close())
+		}
+	}()
+	if f.dir != "" {
+		state, err := readState(f.dir)
+		if err != nil {
+			return nil, err
+		}
+		l.provider, err = devidp.New(devidp.Options{Dir: state.path("idp"), Issuer: state.Issuer, TokenLife: time.Hour})
+		return l, err
+	}
+	dir, err := os.MkdirTemp("", "mayfly-bench")
+	if err != nil {
+		return nil, err
+	}
+	l.closers = append(l.closers, func() error { return os.RemoveAll(dir) })
+	address := f.listenIDP
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	if err := checkLoopback(address); err != nil {
+		return nil, err
+	}
+	at, err := net.Listen("tcp", address) //nolint:noctx // it does not wait
+	if err != nil {
+		return nil, fmt.Errorf("--listen-idp: %s; choose another address", listenProblem(address, err))
+	}
+	issuer := "http://" + at.Addr().String()
+	l.provider, err = devidp.New(devidp.Options{Dir: filepath.Join(dir, "idp"), Issuer: issuer, TokenLife: 12 * time.Hour})
+	if err != nil {
+		return nil, errors.Join(err, at.Close())
+	}
+	stop := servePages(at, l.provider.Handler())
+	l.closers = append(l.closers, func() error { stop(); return nil })
+	entry := fmt.Sprintf("  %q:\n    issuer-url: %q\n    client-id: sigstore\n    type: email\n", issuer, issuer)
+	if !f.launched {
+		fmt.Fprintf(std.err, "the CA must know this issuer for the time of the run; its issuer file needs:\n\noidc-issuers:\n%s\n", entry)
+		return l, nil
+	}
+	return l, l.launch(ctx, launch{flags: f, common: o, dir: dir, identity: "oidc-issuers:\n" + entry})
+}
+
+type launch struct {
+	flags         *benchFlags
+	common        *common
+	dir, identity string
+}
+
+// launch starts "mayfly serve" as a process of its own, so that its processor time is its own.
+func (l *benchLab) launch(ctx context.Context, s launch) error {
+	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "mayfly bench", Now: time.Now()})
+	if err != nil {
+		return err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(h.Key)
+	if err != nil {
+		return err
+	}
+	var chain []byte
+	for _, c := range h.Chain {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	logs := "  embedded: {dir: ct, origin: mayfly.local/ct}\n"
+	var logKey []byte
+	if !s.flags.embedded {
+		var url string
+		if url, logKey, err = l.instantLog(h.Chain); err != nil {
+			return err
+		}
+		logs = fmt.Sprintf("  logs:\n    - {name: instant, url: %q, public_key: log.pem}\n", url)
+	}
+	free, err := freeAddresses(3)
+	if err != nil {
+		return err
+	}
+	l.rest, l.grpc, l.admin = "http://"+free[0], free[1], "http://"+free[2]+"/metrics"
+	settings := fmt.Sprintf("listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\n"+
+		"ca:\n  file: {chain: chain.pem, key: key.pem}\nct:\n%s", free[0], free[1], free[2], logs)
+	for name, data := range map[string][]byte{
+		"chain.pem": chain, "key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), "log.pem": logKey,
+		"identity.yaml": []byte(s.identity), "mayfly.yaml": []byte(settings),
+	} {
+		if err := writePrivate(filepath.Join(s.dir, name), data); err != nil {
+			return err
+		}
+	}
+	return l.run(ctx, s)
+}
+
+// run starts the process and waits until it can issue.
+func (l *benchLab) run(ctx context.Context, s launch) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	name := filepath.Join(s.dir, "server.log")
+	out, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, "serve", "--config", filepath.Join(s.dir, "mayfly.yaml"), "--log-level", s.common.logLevel, "--log-format", "json") //nolint:gosec,noctx // ourselves; stopped below, in order
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us: we stop it when we are done
+	if err := errors.Join(cmd.Start(), out.Close()); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	l.closers = append(l.closers, func() error {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // or it has ended
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(30 * time.Second):
+			return errors.Join(errors.New("the CA did not stop in time"), cmd.Process.Kill())
+		}
+	})
+	ready := strings.TrimSuffix(l.admin, "/metrics") + "/readyz"
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if _, err := fetch(ctx, ready); err == nil {
+			return nil
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			text, _ := os.ReadFile(name) // what there is of it
+			return fmt.Errorf("the CA did not start: %w\n%s", err, text)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return errors.New("the CA that was started is not ready after 20s")
+		}
+	}
+}
+
+// freeAddresses are loopback addresses that nobody listens on now.
+func freeAddresses(n int) ([]string, error) {
+	var out []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not wait
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close() //nolint:errcheck // all of them at the end, so that they differ
+		out = append(out, l.Addr().String())
+	}
+	return out, nil
+}
+
+// fetch gets a page.
+func fetch(ctx context.Context, url string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return fetchLong(ctx, url)
+}
+
+func fetchLong(ctx context.Context, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close() //nolint:errcheck // only read
+	data, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s answers %s", url, res.Status)
+	}
+	return data, err
+}
+
+// usage is what a process has used so far, from its metrics page.
+type processUsage struct {
+	cpu time.Duration
+	rss float64 // bytes
+	ok  bool
+}
+
+func (l *benchLab) usage(ctx context.Context) processUsage {
+	if l.admin == "" {
+		return processUsage{}
+	}
+	page, err := fetch(ctx, l.admin)
+	if err != nil {
+		return processUsage{}
+	}
+	var u processUsage
+	lines := bufio.NewScanner(strings.NewReader(string(page)))
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		n, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			continue
+		}
+		switch name {
+		case "process_cpu_seconds_total":
+			u.cpu, u.ok = time.Duration(n*float64(time.Second)), true
+		case "process_resident_memory_bytes":
+			u.rss = n
+		}
+	}
+	return u
+}
+
+// profile records the CA's processor profile over the run. What it returns waits for the end and writes the file.
+func (l *benchLab) profile(ctx context.Context, f *benchFlags) func() error {
+	if f.profile == "" {
+		return func() error { return nil }
+	}
+	seconds := int(f.step.Seconds()*float64(len(f.steps))) + 1
+	type answer struct {
+		data []byte
+		err  error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		data, err := fetchLong(ctx, strings.TrimSuffix(l.admin, "/metrics")+"/debug/pprof/profile?seconds="+strconv.Itoa(seconds))
+		done <- answer{data, err}
+	}()
+	return func() error {
+		a := <-done
+		if a.err != nil {
+			return a.err
+		}
+		return os.WriteFile(f.profile, a.data, 0o644) //nolint:gosec // no secret
+	}
+}
+
+// instantLog starts an RFC 6962 log that signs and keeps nothing. It returns its URL and its key in PEM.
+func (l *benchLab) instantLog(chain []*x509.Certificate) (url string, keyPEM []byte, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", nil, err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return "", nil, err
+	}
+	at, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not wait
+	if err != nil {
+		return "", nil, err
+	}
+	log := &instantLog{key: key, id: sha256.Sum256(spki), issuer: sha256.Sum256(chain[0].RawSubjectPublicKeyInfo)}
+	pages := http.NewServeMux()
+	pages.HandleFunc("POST /ct/v1/add-pre-chain", log.add)
+	pages.HandleFunc("GET /ct/v1/get-roots", func(w http.ResponseWriter, _ *http.Request) {
+		_ = writeJSON(w, map[string][][]byte{"certificates": {chain[len(chain)-1].Raw}}) // the client is gone: nobody to tell
+	})
+	stop := servePages(at, pages)
+	l.closers = append(l.closers, func() error { stop(); return nil })
+	return "http://" + at.Addr().String(), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki}), nil
+}
+
+type instantLog struct {
+	key    *ecdsa.PrivateKey
+	id     [32]byte
+	issuer [32]byte // SHA-256 of the issuing certificate's SPKI
+}
+
+func (l *instantLog) add(w http.ResponseWriter, r *http.Request) {
+	var in struct{ Chain [][]byte }
+	if json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&in) != nil || len(in.Chain) == 0 {
+		http.Error(w, "no chain", http.StatusBadRequest)
+		return
+	}
+	bare, _, err := tbs.Unlisted(in.Chain[0])
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	at := uint64(time.Now().UnixMilli()) //nolint:gosec // after 1970
+	input, err := tbs.SignatureInput(at, nil, tbs.Entry{IssuerKeyHash: l.issuer, TBS: bare})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	digest := sha256.Sum256(input)
+	sig, err := ecdsa.SignASN1(rand.Reader, l.key, digest[:])
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	signed := append([]byte{4, 3, byte(len(sig) >> 8), byte(len(sig))}, sig...) // SHA-256, ECDSA (RFC 5246 §7.4.1.4.1)
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = fmt.Fprintf(w, `{"sct_version":0,"id":%q,"timestamp":%d,"extensions":"","signature":%q}`,
+		base64.StdEncoding.EncodeToString(l.id[:]), at, base64.StdEncoding.EncodeToString(signed))
+}

@@ -1,0 +1,32 @@
+package config
+
+import (
+	"errors"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+// Limits says how much work is taken on before requests are refused. The defaults fit every machine; a change needs a restart.
+type Limits struct {
+	// Requests is how many requests for certificates are inside at once: computing, waiting for a processor, or waiting for a log. Raise it where logs are slow: it must be above certificates per second times the seconds that a log takes. Each costs less than 1 MiB. Default: 1024.
+	Requests int `yaml:"requests"`
+	// Wait is how long a request may be expected to wait for a processor; when more come than the processors can serve, the rest is refused at once, with Retry-After. Default: 1s.
+	Wait time.Duration `yaml:"wait"`
+}
+
+const (
+	mostRequests = 1 << 17
+	longestWait  = 10 * time.Second // half of what a request may take at all
+)
+
+func (l Limits) check() error {
+	var errs []error
+	if l.Requests < 0 || l.Requests > mostRequests {
+		errs = append(errs, fault.BadSetting("is out of range", "write a number from 1 to 131072, or remove it", "limits", "requests"))
+	}
+	if l.Wait < 0 || l.Wait > longestWait {
+		errs = append(errs, fault.BadSetting("is out of range", "write a duration up to 10s, or remove it", "limits", "wait"))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,187 @@
+package server
+
+import (
+	"container/list"
+	"context"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+// Gate lets as many requests compute at once as the processors can serve, has further ones wait in the order in which they came,
+// and refuses at once those for which waiting would take too long. A request that waits for somebody else (a log, a provider, a
+// signing device) does not count among those that compute: see [Gate.Pause].
+//
+// Requests that compute beside each other on too few processors all get slower; requests in a queue cost memory and nothing else.
+// Whatever comes in, those that have been let in are served at the speed of the processors.
+type Gate struct {
+	most      int           // requests inside at once: computing, pausing and in the queue
+	computing int           // of them, at once
+	patience  time.Duration // nobody joins a queue whose first has waited for longer
+	now       func() time.Time
+	resume    func() // made once
+
+	mu     sync.Mutex
+	inside int
+	busy   int // computing now
+	queue  list.List
+}
+
+// waiter is a request in the queue.
+type waiter struct {
+	since time.Time
+	enter chan struct{} // closed when it may compute
+}
+
+// perProcessor is how many requests compute at once for each processor: enough that none is idle while one of them waits for
+// memory or for the scheduler.
+const perProcessor = 4
+
+// Defaults of a [Gate].
+const (
+	DefaultRequests = 1024
+	DefaultPatience = time.Second
+)
+
+// GateOptions for [NewGate]. A zero field has the default that its comment gives.
+type GateOptions struct {
+	Requests  int              // inside at once: [DefaultRequests]
+	Computing int              // of them computing at once: four for each processor
+	Patience  time.Duration    // how long the first of the queue may have waited when one more joins: [DefaultPatience]
+	Now       func() time.Time // nil: time.Now
+}
+
+// NewGate returns an open gate.
+func NewGate(o GateOptions) *Gate {
+	g := &Gate{
+		most: positive(o.Requests, DefaultRequests), computing: positive(o.Computing, perProcessor*runtime.GOMAXPROCS(0)),
+		patience: positive(o.Patience, DefaultPatience), now: o.Now,
+	}
+	if g.now == nil {
+		g.now = time.Now
+	}
+	g.resume = func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.busy++
+	}
+	return g
+}
+
+// Enter returns when the request may compute. Its error is RATE_LIMITED, at once, or the end of ctx. After a nil error the
+// caller MUST call [Gate.Leave].
+func (g *Gate) Enter(ctx context.Context) error {
+	g.mu.Lock()
+	if err := g.full(); err != nil {
+		g.mu.Unlock()
+		return err
+	}
+	g.inside++
+	if g.busy < g.computing && g.queue.Len() == 0 {
+		g.busy++
+		g.mu.Unlock()
+		return nil
+	}
+	w := &waiter{since: g.now(), enter: make(chan struct{})}
+	place := g.queue.PushBack(w)
+	g.mu.Unlock()
+	select {
+	case <-w.enter:
+		return nil
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-w.enter: // let in while it was leaving
+		g.busy--
+	default:
+		g.queue.Remove(place)
+	}
+	g.inside--
+	g.admit()
+	return context.Cause(ctx)
+}
+
+// Leave ends what a successful Enter began.
+func (g *Gate) Leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.inside--
+	g.busy--
+	g.admit()
+}
+
+// Pause says that a request that was let in waits for somebody else; it MUST call resume when it goes on, which does not block:
+// what has been begun is finished first. A nil gate pauses nothing.
+func (g *Gate) Pause() (resume func()) {
+	if g == nil {
+		return func() {}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.busy--
+	g.admit()
+	return g.resume
+}
+
+// Waiting is how many requests are in the queue.
+func (g *Gate) Waiting() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.queue.Len()
+}
+
+// Full returns the error of an Enter that would be refused now, or nil.
+func (g *Gate) Full() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.full()
+}
+
+// full needs mu.
+func (g *Gate) full() error {
+	if g.inside >= g.most {
+		return overloaded(errFull)
+	}
+	if first := g.queue.Front(); first != nil {
+		if w, ok := first.Value.(*waiter); ok && g.now().Sub(w.since) > g.patience {
+			return overloaded(errSlow)
+		}
+	}
+	return nil
+}
+
+// admit lets those in who can compute now. It needs mu.
+func (g *Gate) admit() {
+	for g.busy < g.computing {
+		first := g.queue.Front()
+		if first == nil {
+			return
+		}
+		if w, ok := g.queue.Remove(first).(*waiter); ok {
+			g.busy++
+			close(w.enter)
+		}
+	}
+}
+
+// maxRetry is after how long, at most, a refused client is asked to try again. Clients that were refused together are asked to
+// come back apart.
+const maxRetry = 5 * time.Second
+
+func overloaded(cause error) error {
+	return fault.New(fault.RateLimited, cause).WithRetryAfter(time.Second + rand.N(maxRetry-time.Second)) //nolint:gosec // jitter, no secret
+}
+
+type gateError string
+
+func (e gateError) Error() string { return string(e) }
+
+const (
+	errFull gateError = "too many requests are inside; raise limits.requests if the logs are slow, or add a server"
+	errSlow gateError = "the queue is too slow; add a server"
+)

@@ -1,0 +1,87 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+// refusal is a request that is not let in.
+type refusal struct {
+	method, transport, id string
+	err                   error // of the gate
+}
+
+// refusals are counted between two lines in the log.
+type refusals struct {
+	since atomic.Int64 // the last line, in Unix nanoseconds
+	count atomic.Int64 // refused since
+}
+
+// refuseEvery is how often a line in the log speaks of refusals. A line for each would cost more than the refusal, when there is
+// least to spend; each is counted in the metrics.
+const refuseEvery = time.Second
+
+// refuse counts a request that is not let in.
+func (s *Server) refuse(ctx context.Context, r refusal) *fault.Error {
+	f := fault.From(r.err)
+	s.metrics.requests.WithLabelValues(r.method, r.transport, codeOf(f.Kind).String(), string(f.Reason)).Inc()
+	s.refusals.count.Add(1)
+	now := time.Now().UnixNano()
+	if last := s.refusals.since.Load(); now-last >= int64(refuseEvery) && s.refusals.since.CompareAndSwap(last, now) {
+		s.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelWarn, "requests refused: more come than the processors can serve",
+			slog.Int64("count", s.refusals.count.Swap(0)), slog.String("reason", string(f.Reason)), slog.String("cause", f.Err.Error()))
+	}
+	return f
+}
+
+// admitting refuses requests for certificates over REST before anything of their bodies is read.
+func (s *Server) admitting(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		method := ""
+		switch {
+		case r.Method != http.MethodPost:
+		case strings.HasSuffix(r.URL.Path, "/v2/signingCert"):
+			method = "CreateSigningCertificate"
+		case strings.HasSuffix(r.URL.Path, "/v1/signingCert"):
+			method = "v1.CreateSigningCertificate"
+		}
+		if method != "" {
+			if err := s.gate.Full(); err != nil {
+				id := w.Header().Get(requestIDKey)
+				writeRefusal(w, s.refuse(r.Context(), refusal{method: method, transport: "rest", id: id, err: err}), id)
+				_, _ = io.CopyN(io.Discard, r.Body, 4096) // as in writeError
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// writeRefusal writes what [Server.writeError] would write of f, without the detour over messages.
+func writeRefusal(w http.ResponseWriter, f *fault.Error, id string) {
+	const typeURL = "type.googleapis.com/google.rpc."
+	seconds := strconv.Itoa(int(retryAfter(f) / time.Second))
+	message, _ := json.Marshal(f.Public) // a string always can be
+	body := append(make([]byte, 0, 512), `{"code":`...)
+	body = strconv.AppendInt(body, int64(codeOf(f.Kind)), 10)
+	body = append(append(body, `,"message":`...), message...)
+	body = append(body, `,"details":[{"@type":"`+typeURL+`ErrorInfo","reason":"`...)
+	body = append(append(body, f.Reason...), `","domain":"`+domain+`","metadata":{"request_id":"`...)
+	body = append(append(body, id...), `"}},{"@type":"`+typeURL+`RetryInfo","retryDelay":"`...)
+	body = append(append(body, seconds...), `s"}]}`...)
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Retry-After", seconds)
+	w.WriteHeader(runtime.HTTPStatusFromCode(codeOf(f.Kind)))
+	_, _ = w.Write(body) // the client is gone: nobody to tell
+}
