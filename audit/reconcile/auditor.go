@@ -387,6 +387,7 @@ func (a *Auditor) readJournals(ctx context.Context) error {
 		r := a.cursors[j.Path]
 		if r == nil {
 			b := a.bookOf(j)
+			a.recognise(j, b)
 			r = &reading{cursor: j.open(b.next), book: b}
 			a.cursors[j.Path] = r
 		}
@@ -395,6 +396,21 @@ func (a *Auditor) readJournals(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// recognise begins a book anew if its journal was replaced by another one since it was read, which is no small matter.
+func (a *Auditor) recognise(j Journal, b *book) {
+	if b.read == 0 || b.cut {
+		return
+	}
+	c := j.open(0)
+	defer c.close()
+	r, err := c.next()
+	if err != nil || r.Seq != 1 || r.Sum == b.root {
+		return // whatever else is wrong is met when it is read
+	}
+	b.damaged(a.account, fmt.Sprintf("it is not the journal that was read before: that one had %d records, the last of %s", b.next-1, b.last.Format(time.RFC3339)))
+	*b = book{name: b.name, path: b.path, number: b.number, live: b.live, keys: b.keys}
 }
 
 // bookOf returns the book of a journal, which the state may have brought.

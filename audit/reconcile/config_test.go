@@ -136,16 +136,18 @@ func FuzzState(f *testing.F) {
 	a.Configure(w.setup(f))
 	a.Tick(f.Context())
 	f.Add(state)
+	nobody := func() ([]reconcile.Journal, error) { return nil, nil }
 	f.Fuzz(func(t *testing.T, data string) {
 		var out string
 		a, err := reconcile.NewAuditor(reconcile.AuditorOptions{
 			Every: time.Minute, Load: func() ([]byte, error) { return []byte(data), nil }, Save: func(b []byte) error { out = string(b); return nil },
+			Journals: nobody,
 		})
 		if err != nil {
 			return
 		}
 		a.Tick(t.Context())
-		if _, err := reconcile.NewAuditor(reconcile.AuditorOptions{Every: time.Minute, Load: func() ([]byte, error) { return []byte(out), nil }}); err != nil {
+		if _, err := reconcile.NewAuditor(reconcile.AuditorOptions{Every: time.Minute, Journals: nobody, Load: func() ([]byte, error) { return []byte(out), nil }}); err != nil {
 			t.Errorf("a state that was taken is refused when it comes back: %v", err)
 		}
 	})

@@ -369,6 +369,34 @@ func TestArchived(t *testing.T) {
 	}
 }
 
+// G5: a journal that was replaced is told of, and the new one is read.
+func TestReplaced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, 1)
+	a := w.auditor()
+	w.issue(0, 0)
+	w.issue(0, 0)
+	w.publish()
+	a.tick()
+	w.stop(0, 0)
+	for _, suffix := range []string{"", ".head"} {
+		must(t, os.Remove(w.paths[0]+suffix))
+	}
+	w.pass(time.Minute)
+	w.start(0)
+	c := w.next()
+	w.intend(0, c)
+	w.log(0, c)
+	c.scts[0].Timestamp++
+	w.release(0, c)
+	w.publish()
+	a.restart()
+	a.tick()
+	if diff := cmp.Diff([]string{"entry_mismatch", "journal_broken"}, kinds(a.raised)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // More alarms than anybody reads are counted, and fill nothing.
 func TestFlood(t *testing.T) {
 	t.Parallel()
