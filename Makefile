@@ -4,10 +4,12 @@ GO ?= go
 BIN := bin
 GOLANGCI_VERSION := v2.15.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# Tests are not optimised by the profile: it would have every dependency compiled a second time.
+NOPGO := -pgo=off
 # The race detector needs a C compiler.
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
-.PHONY: help dev build test race check lint generate check-generate breaking fuzz bench crash e2e e2e-all clean
+.PHONY: help dev build test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo soak crash e2e e2e-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,10 +22,10 @@ build: ## bin/mayfly
 
 test: ## all tests of the product; with the race detector where a C compiler is there
 	@if [ -n "$(RACE)" ]; then echo "tests with the race detector"; else echo "tests without the race detector: no C compiler"; fi
-	$(GO) test $(RACE) ./...
+	$(GO) test $(NOPGO) $(RACE) ./...
 
 race: ## all tests with the race detector, or an error
-	CGO_ENABLED=1 $(GO) test -race ./...
+	CGO_ENABLED=1 $(GO) test $(NOPGO) -race ./...
 
 check: race lint check-generate breaking ## what CI runs
 
@@ -57,8 +59,30 @@ fuzz: ## every fuzz target for FUZZTIME each
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 		echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
 
-bench: ## certificates per second, latency and CPU, beside the cost of the cryptography
-	$(GO) test -run '^$$' -bench BenchmarkServe -benchtime 3s ./cmd/mayfly
+BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
+BASELINE := docs/bench.txt
+bench: build ## certificates per second, latency and CPU over the cost of the cryptography, beside the saved run (some minutes)
+	MAYFLY=$(CURDIR)/$(BIN)/mayfly $(GO) test $(NOPGO) -run '^$$' -bench BenchmarkServe -benchtime 3s ./cmd/mayfly > $(BIN)/bench.txt || { cat $(BIN)/bench.txt; exit 1; }
+	@awk '/^Benchmark/ { for (i = 3; i < NF; i += 2) v[$$(i+1)] = $$i; \
+		if (!n++) printf "%-58s %8s %8s %8s %10s %8s\n", "", "certs/s", "p50 ms", "p99 ms", "cpu/floor", "RSS MB"; \
+		sub(/^BenchmarkServe\//, "", $$1); printf "%-58s %8.0f %8.2f %8.2f %10.2f %8.0f\n", $$1, v["certs/s"], v["p50-ms"], v["p99-ms"], v["cpu/floor"], v["peak-rss-MB"] }' $(BIN)/bench.txt
+	@$(GO) run $(BENCHSTAT) -filter '.unit:(cpu/floor OR peak-rss-MB)' saved=$(BASELINE) now=$(BIN)/bench.txt
+
+bench-save: bench ## make the last run the saved one
+	grep -E '^(goos|goarch|pkg|cpu|Benchmark)' $(BIN)/bench.txt > $(BASELINE)
+
+PGO := cmd/mayfly/default.pgo
+pgo: build ## record the profile that the compiler optimises for
+	$(BIN)/mayfly bench --log-level info --grpc on --callers 32 --step 20s --cpu-profile $(BIN)/grpc.pprof
+	$(BIN)/mayfly bench --log-level info --callers 32 --step 20s --cpu-profile $(BIN)/rest.pprof
+	$(BIN)/mayfly bench --log-level info --grpc on --embedded --callers 32 --step 20s --cpu-profile $(BIN)/embedded.pprof
+	$(GO) tool pprof -proto -output $(PGO) $(BIN)/grpc.pprof $(BIN)/rest.pprof $(BIN)/embedded.pprof
+	@test $$(wc -c < $(PGO)) -lt 1048576 || { echo "$(PGO) is larger than 1 MiB: record for a shorter time"; exit 1; }
+
+SOAK_STEP ?= 1m
+SOAK_CERTS ?= 2000000
+soak: build ## many certificates in one run (SOAK_CERTS, 20 steps of SOAK_STEP at most), and whether memory grows
+	$(BIN)/mayfly bench --grpc on --callers 64$$(printf ',64%.0s' 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19) --step $(SOAK_STEP) --max-requests $(SOAK_CERTS)
 
 CRASH ?= 12
 crash: ## system calls of the embedded log fail one after the other; proves that nothing acknowledged is lost

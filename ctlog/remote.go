@@ -26,6 +26,10 @@ const (
 	maxRootsBody = 4 << 20  // bytes of an answer to get-roots: a public log lists some hundred roots
 	maxHeader    = 32 << 10
 	maxQuote     = 200 // bytes of an answer in an error
+
+	// maxConns bounds the connections to one log that speaks HTTP/1.1: each carries one precertificate at a time, and a log that
+	// takes a second would otherwise bound the certificates per second.
+	maxConns = 1024
 )
 
 // RemoteOptions are what [OpenRemote] needs beside the configuration.
@@ -152,8 +156,8 @@ func newTransport(conf *tls.Config, timeout time.Duration) *http.Transport {
 		TLSHandshakeTimeout:    timeout / 2,
 		ResponseHeaderTimeout:  timeout,
 		MaxResponseHeaderBytes: maxHeader,
-		MaxIdleConnsPerHost:    32,
-		MaxConnsPerHost:        256,
+		MaxIdleConnsPerHost:    maxConns, // fewer would be closed and opened again all the time
+		MaxConnsPerHost:        maxConns,
 		IdleConnTimeout:        30 * time.Second,
 		DisableCompression:     true, // a limit on bytes read is then a limit on bytes parsed
 		ForceAttemptHTTP2:      true,

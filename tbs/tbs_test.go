@@ -228,3 +228,42 @@ func BenchmarkBuild(b *testing.B) {
 		_ = built.Poisoned()
 	}
 }
+
+// A4: a certificate is taken apart into exactly its parts, or not at all.
+func TestSplit(t *testing.T) {
+	t.Parallel()
+	built, err := tbs.New(template(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	der := wrap(t, built.Bare())
+	got, err := tbs.Split(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := tbs.Parts{TBS: built.Bare(), Algorithm: []byte(ecdsaSHA256), Signature: []byte{1, 2, 3}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	for name, bad := range map[string][]byte{
+		"empty": nil, "a byte after it": append(bytes.Clone(der), 0), "cut short": der[:len(der)-1],
+		"odd bits":         append(bytes.Clone(der[:len(der)-4]), 1, 1, 2, 4), // one unused bit in the signature
+		"a fourth element": fourth(t, der),
+	} {
+		if p, err := tbs.Split(bad); err == nil {
+			t.Errorf("%s: %+v", name, p)
+		}
+	}
+}
+
+// fourth is a certificate with a NULL after the signature.
+func fourth(t *testing.T, der []byte) []byte {
+	t.Helper()
+	bad := append(bytes.Clone(der), 5, 0)
+	if bad[1] != 0x82 {
+		t.Fatalf("length of another form: %x", bad[:4])
+	}
+	n := int(bad[2])<<8 + int(bad[3]) + 2
+	bad[2], bad[3] = byte(n>>8), byte(n)
+	return bad
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -295,7 +296,7 @@ func startServe(tb testing.TB, set serveSetup) *serveProcess {
 	write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n%s", set.issuer, set.issuer, set.issuers))
 	write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: off}\nidentity: {file: identity.yaml}\n"+
 		"ca:\n  file: {chain: chain.pem, key: key.pem}\nct:\n%s%s", s.http, s.grpc, logs, set.more))
-	s.cmd = exec.Command("mayfly", "serve", "--config", filepath.Join(dir, "mayfly.yaml"), "--log-level", "warn")
+	s.cmd = exec.Command(cmp.Or(os.Getenv("MAYFLY"), "mayfly"), "serve", "--config", filepath.Join(dir, "mayfly.yaml"), "--log-level", "warn")
 	s.cmd.Stderr = s.logs
 	if err := s.cmd.Start(); err != nil {
 		tb.Fatal(err)

@@ -1,0 +1,71 @@
+package ca_test
+
+import (
+	"context"
+	"crypto/x509"
+	"sync/atomic"
+	"testing"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/tbs"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+)
+
+// pauses counts how often a request paused, and whether it pauses now.
+type pauses struct{ begun, now atomic.Int64 }
+
+func (p *pauses) pause() func() {
+	p.begun.Add(1)
+	p.now.Add(1)
+	return func() { p.now.Add(-1) }
+}
+
+// during is a log that looks whether the request pauses.
+type during struct {
+	stub
+	p       *pauses
+	pausing bool
+}
+
+func (d *during) Submit(ctx context.Context, p tbs.Precertificate) ([][]byte, error) {
+	d.pausing = d.p.now.Load() == 1
+	return d.stub.Submit(ctx, p)
+}
+
+// C10 // F2: a request pauses while it waits for a log, and for a signer that may be outside this process; a key in this process is
+// not waited for.
+func TestPause(t *testing.T) {
+	t.Parallel()
+	p := pki.New(pki.Options{})
+	for name, c := range map[string]struct {
+		options func(*ca.Options)
+		want    int64
+	}{
+		"local key":      {func(*ca.Options) {}, 1},
+		"foreign signer": {func(o *ca.Options) { o.Signer = &spy{Signer: p.Key} }, 3},
+	} {
+		counts := &pauses{}
+		log := &during{stub: stub{scts: oneSCT(t)}, p: counts}
+		o := ca.Options{Chain: p.Chain, Signer: p.Key, Log: log, Pause: counts.pause}
+		c.options(&o)
+		a, err := ca.New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts.begun.Store(0) // the trial signs too
+		got, err := a.Issue(t.Context(), request(t, alice()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := counts.begun.Load(); n != c.want || counts.now.Load() != 0 || !log.pausing {
+			t.Errorf("%s: paused %d times, want %d; now %d; during the submission %t", name, n, c.want, counts.now.Load(), log.pausing)
+		}
+		leaf, err := x509.ParseCertificate(got.DER)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Chain[0].CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
