@@ -94,6 +94,7 @@ type Auditor struct {
 	cursors   map[string]*reading
 	until     time.Time // journals are read up to here in this cycle
 	benched   map[string]string
+	troubles  []string // of the last run
 	open      []Alarm
 	kept      uint32 // rows after the last eviction
 
@@ -118,7 +119,7 @@ type Order struct {
 
 // Concerns reports whether the order closes the alarm f.
 func (o Order) Concerns(f Finding) bool {
-	return o.Log != "" && f.Log == o.Log && f.Kind.Breaks() || o.Alarm != "" && f.ID == o.Alarm
+	return o.Log != "" && f.Log == o.Log && f.Kind.ofLog() || o.Alarm != "" && f.ID == o.Alarm
 }
 
 // follower is a log that is followed.
@@ -267,9 +268,12 @@ func (a *Auditor) Tick(ctx context.Context) {
 	troubles = slices.Compact(troubles)
 	a.publish(troubles)
 	a.metrics.ran(began, len(troubles) == 0)
-	for _, text := range troubles {
-		a.o.Logger.Warn("audit is incomplete", "cause", text)
+	if !slices.Equal(troubles, a.troubles) { // else it has been said
+		for _, text := range troubles {
+			a.o.Logger.Warn("audit is incomplete", "cause", text)
+		}
 	}
+	a.troubles = troubles
 }
 
 func pause(ctx context.Context, d time.Duration) {

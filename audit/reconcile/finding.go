@@ -51,6 +51,10 @@ func (k Kind) Action() string { return rules[k].action }
 // Breaks reports whether a log broke its promise, and should not be asked for another one.
 func (k Kind) Breaks() bool { return rules[k].breaks }
 
+// ofLog reports whether it is for the log's operator to mend. A head that is not signed by the pinned key says nothing of who
+// has the key: an SCT is verified all the same.
+func (k Kind) ofLog() bool { return k.Breaks() || k == LogHeadInvalid }
+
 // Kinds lists all kinds, in the order of the manual.
 func Kinds() []Kind {
 	return []Kind{

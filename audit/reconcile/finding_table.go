@@ -19,5 +19,5 @@ var rules = map[Kind]rule{
 		"restore its newest state or begin a new one", true},
 	LogMismatch: {Serious, "the log's storage was changed or damaged: compare it with a copy; an embedded log: stop the CA before you restore it", true},
 	LogHeadInvalid: {Serious, "someone else answers for the log, or its key or origin is configured wrongly: compare public_key and origin with what " +
-		"its operator publishes", true},
+		"its operator publishes", false},
 }

@@ -568,6 +568,29 @@ func TestBenched(t *testing.T) {
 	}
 }
 
+// A head that the pinned key did not sign is an alarm, and no reason to do without the log: its SCTs are verified.
+func TestHeadInvalid(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, 1)
+	w.issue(0, 0)
+	w.publish()
+	a := w.auditor()
+	damage(w, 0, "checkpoint", func(b []byte) []byte { return bytes.Replace(b, []byte("\n1\n"), []byte("\n2\n"), 1) })
+	a.tick()
+	if diff := cmp.Diff([]string{"log_head_invalid"}, kinds(a.raised)); diff != "" || len(a.benched) > 0 {
+		t.Errorf("%s, benched %v", diff, a.benched)
+	}
+	if diff := cmp.Diff([]string{"log_head_invalid"}, kinds(w.full(nil).Findings)); diff != "" {
+		t.Error(diff)
+	}
+	w.publish()
+	a.orders = []reconcile.Order{{Log: "log0"}}
+	a.tick()
+	if len(a.Alarms()) > 0 || len(a.raised) != 1 {
+		t.Errorf("after it was mended: %v", a.Alarms())
+	}
+}
+
 // Damage to what was read long ago is found by reading everything again.
 func TestScrub(t *testing.T) {
 	t.Parallel()

@@ -133,8 +133,8 @@ func (l *Log) open(ctx context.Context) (source, Head, error) {
 		}
 		errs = append(errs, err)
 		if !errors.Is(err, fs.ErrNotExist) { // it is there, and does not answer now
-			break
+			return nil, Head{}, errors.Join(errs...)
 		}
 	}
-	return nil, Head{}, errors.Join(errs...)
+	return nil, Head{}, fmt.Errorf("%w; if it is a static-ct log that is read elsewhere, write monitoring_url and origin", errors.Join(errs...))
 }
