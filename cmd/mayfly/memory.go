@@ -39,13 +39,16 @@ type heap struct {
 	roots int64 // stacks and global variables, which it scanned beside them
 }
 
+// smallest is the heap in bytes below which the runtime does not collect at GOGC=100; it grows with GOGC.
+const smallest = 4 << 20
+
 // percentFor is the GOGC with which the heap grows to twice what is live, and to floor at least. The runtime lets it grow by
 // that share of live objects and roots together.
 func percentFor(h heap, floor int64) int {
 	if h.live <= 0 {
 		return 100
 	}
-	return int(min(max(100*(floor-h.live)/(h.live+h.roots), 100), 10000))
+	return int(max(min(100*(floor-h.live)/(h.live+h.roots), 100*floor/smallest), 100))
 }
 
 func measureHeap() heap {

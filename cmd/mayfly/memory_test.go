@@ -22,7 +22,9 @@ func TestPercentFor(t *testing.T) {
 		{heap{live: 4 * mib, roots: 4 * mib}, 48 * mib, 550},
 		{heap{live: 24 * mib}, 48 * mib, 100},
 		{heap{live: 200 * mib}, 48 * mib, 100},
-		{heap{live: 1}, 48 * mib, 10000},
+		{heap{live: 1}, 48 * mib, 1200},
+		{heap{live: 4 * mib}, 16 * mib, 300},
+		{heap{live: 1}, 2 * mib, 100},
 	} {
 		if got := percentFor(c.h, c.floor); got != c.want {
 			t.Errorf("%+v: %d, want %d", c.h, got, c.want)
