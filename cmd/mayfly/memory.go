@@ -43,12 +43,14 @@ type heap struct {
 const smallest = 4 << 20
 
 // percentFor is the GOGC with which the heap grows to twice what is live, and to floor at least. The runtime lets it grow by
-// that share of live objects and roots together.
+// that share of live objects and roots together; without this, the stacks of a thousand requests would let it grow by as much
+// again.
 func percentFor(h heap, floor int64) int {
 	if h.live <= 0 {
 		return 100
 	}
-	return int(max(min(100*(floor-h.live)/(h.live+h.roots), 100*floor/smallest), 100))
+	growth := max(floor-h.live, h.live)
+	return int(max(min(100*growth/(h.live+h.roots), 100*floor/smallest), 50))
 }
 
 func measureHeap() heap {
