@@ -27,9 +27,9 @@ const (
 	maxHeader    = 32 << 10
 	maxQuote     = 200 // bytes of an answer in an error
 
-	// maxConns bounds the connections to one log that speaks HTTP/1.1: each carries one precertificate at a time, and a log that
-	// takes a second would otherwise bound the certificates per second.
-	maxConns = 1024
+	// maxConns bounds the connections to one log that speaks HTTP/1.1, where each carries one precertificate at a time; over TLS
+	// it is HTTP/2, where each carries many.
+	maxConns = 256
 )
 
 // RemoteOptions are what [OpenRemote] needs beside the configuration.

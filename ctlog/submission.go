@@ -44,7 +44,7 @@ func (r *Remote) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, erro
 		ctx, cancel = context.WithTimeout(ctx, r.timeout)
 		defer cancel()
 	}
-	rsp, body, err := r.submit.do(ctx, marshalChain(p))
+	rsp, body, err := r.submit.do(ctx, marshalChain(p)) //nolint:bodyclose // it reads and closes it
 	switch {
 	case err != nil:
 		return nil, callFailure(err)

@@ -122,7 +122,6 @@ func New(o Options) (*Server, error) {
 		grpc.MaxHeaderListSize(uint32(s.limits.Header)), //nolint:gosec // our own small number
 		grpc.MaxConcurrentStreams(256),
 		grpc.NumStreamWorkers(streamWorkers),
-		grpc.SharedWriteBuffer(true), // an idle connection holds none
 		grpc.ConnectionTimeout(headerTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 5 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),

@@ -39,13 +39,18 @@ type heap struct {
 	roots int64 // stacks and global variables, which it scanned beside them
 }
 
+// smallest is the heap in bytes below which the runtime does not collect at GOGC=100; it grows with GOGC.
+const smallest = 4 << 20
+
 // percentFor is the GOGC with which the heap grows to twice what is live, and to floor at least. The runtime lets it grow by
-// that share of live objects and roots together.
+// that share of live objects and roots together; without this, the stacks of a thousand requests would let it grow by as much
+// again.
 func percentFor(h heap, floor int64) int {
 	if h.live <= 0 {
 		return 100
 	}
-	return int(min(max(100*(floor-h.live)/(h.live+h.roots), 100), 10000))
+	growth := max(floor-h.live, h.live)
+	return int(max(min(100*growth/(h.live+h.roots), 100*floor/smallest), 50))
 }
 
 func measureHeap() heap {
