@@ -21,7 +21,7 @@ func TestTokenAllocations(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := tok.verify(ring); err != nil {
+		if _, err := tok.verify(ring); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -225,7 +225,7 @@ func (e *Explainer) signature(x *Explanation, r *row, t *token) {
 		x.note("signature", Unknown, "not verified: the provider's keys are not at hand")
 		return
 	}
-	_, x.Decision.ProviderKey, err = t.verify(ring)
+	x.Decision.ProviderKey, err = t.verify(ring)
 	x.did("signature", err, fmt.Sprintf("by one of the provider's %d keys", len(ring.keys)))
 }
 

@@ -288,16 +288,17 @@ func (o *oneToken) verify(ctx context.Context, raw string) ([]byte, error) {
 	return payload, err
 }
 
-// verify verifies the signature with the keys of a ring, and returns the payload and the thumbprint of the key.
-func (t *token) verify(r *keyring) (payload []byte, key string, err error) {
+// verify verifies the signature with the keys of a ring, and returns the thumbprint of the key that did.
+func (t *token) verify(r *keyring) (key string, err error) {
 	keys, err := r.find(t.alg, t.kid)
 	if errors.Is(err, errUnknownKey) {
 		err = fault.New(fault.KeyIDUnknown, err, "kid", t.kid)
 	}
 	if err != nil {
-		return nil, "", err
+		return "", err
 	}
-	return t.verifyWith(keys)
+	_, key, err = t.verifyWith(keys)
+	return key, err
 }
 
 func (t *token) verifyWith(keys []providerKey) (payload []byte, key string, err error) {
