@@ -95,7 +95,7 @@ type Journal struct {
 	store    store
 	file     *fileStore // the store, if it is a file; else nil
 	copies   []*copier
-	busy     atomic.Int64  // when the commit under way began, in nanoseconds since 1970; 0: none is
+	busy     atomic.Int64  // when the commit under way began, with its copy on standard output, in nanoseconds since 1970; 0: none is
 	wake     chan struct{} // something waits, or the journal closes
 	stopping chan struct{} // closed when Close is called
 	ended    chan struct{} // closed when the writer has returned
@@ -224,17 +224,18 @@ func (j *Journal) poke() {
 }
 
 // write is the one goroutine that writes: it takes whatever waits, commits it as one group and wakes those who wait. While a
-// group is on its way to the disk the next one gathers (group commit).
+// group is on its way to the disk the next one gathers (group commit). The first repair is at once. Later ones wait, also where
+// repairs succeed and the next group fails again: a store that takes small records and no large ones must not keep us busy.
 func (j *Journal) write() {
 	defer close(j.ended)
-	for failures := 0; ; {
+	failures := 0 // since the last group that was committed
+	failed := func() (goOn bool) {
+		failures++
+		return failures == 1 || j.pause(min(maxRepair, minRepair<<min(failures-1, 10)))
+	}
+	for {
 		if j.cause() != "" {
-			if j.mend() {
-				failures = 0
-				continue
-			}
-			failures++
-			if !j.pause(min(maxRepair, minRepair<<min(failures, 10))) {
+			if !j.mend() && !failed() {
 				j.abandon()
 				return
 			}
@@ -244,7 +245,12 @@ func (j *Journal) write() {
 		all, closing := j.take()
 		switch {
 		case len(all) > 0:
-			j.settle(all)
+			if j.settle(all) {
+				failures = 0
+			} else if !failed() {
+				j.abandon()
+				return
+			}
 			clear(all)
 			j.spare = all
 		case closing:
@@ -281,19 +287,20 @@ func (j *Journal) gather() {
 	}
 }
 
-// settle commits a group and tells those who wait.
-func (j *Journal) settle(all []entry) {
+// settle commits a group and tells those who wait. It is false when the group does not count.
+func (j *Journal) settle(all []entry) bool {
 	j.crowded = len(all) >= crowd
 	err := j.commit(all)
 	if err != nil {
 		j.fail(err, all)
-		return
+		return false
 	}
 	for _, e := range all {
 		if e.wait != nil {
 			e.wait.tell(nil)
 		}
 	}
+	return true
 }
 
 // commit seals a group and makes it durable.
@@ -305,8 +312,8 @@ func (j *Journal) commit(all []entry) error {
 		j.lines = next.seal(j.lines, &all[i].record, now)
 	}
 	j.busy.Store(began.UnixNano())
+	defer j.busy.Store(0)
 	err := j.store.commit(group{lines: j.lines, entries: all, end: next})
-	j.busy.Store(0)
 	if err != nil {
 		if j.file == nil {
 			j.chain = next // it may have arrived: its numbers are not used again
@@ -425,7 +432,7 @@ func (j *Journal) Health() Health {
 		return Health{Cause: cause}
 	}
 	if since := j.busy.Load(); since != 0 && time.Since(time.Unix(0, since)) > hung {
-		return Health{Cause: "the disk has not answered for " + time.Since(time.Unix(0, since)).Truncate(time.Second).String()}
+		return Health{Cause: "the disk, or who reads standard output, has not answered for " + time.Since(time.Unix(0, since)).Truncate(time.Second).String()}
 	}
 	h := Health{OK: true}
 	for _, c := range j.copies {
