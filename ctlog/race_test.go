@@ -353,6 +353,32 @@ func TestBench(t *testing.T) {
 	}
 }
 
+// B1: a log that is benched while it is asked gives no SCT to a certificate, and is not asked again.
+func TestBenchedMeanwhile(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	a, second := newLog(t), newLog(t)
+	members := []ctlog.Member{a.member(t, "a"), second.member(t, "b")}
+	s := newSet(t, ctlog.Options{Members: members, Policy: ctlog.PolicyConfig{Parallel: 1}})
+	for _, code := range []int{http.StatusOK, http.StatusServiceUnavailable} {
+		s.Unbench("a")
+		calls := a.calls.Load()
+		a.set(func(w http.ResponseWriter, _ *http.Request, honest func(edit) map[string]any) {
+			s.Bench("a", "it forgot an entry")
+			w.WriteHeader(code)
+			write(w, honest(nil))
+		})
+		p := ca.precert(t)
+		scts, err := s.Submit(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if from := signer(t, scts[0], p, members); from != "b" || a.calls.Load() != calls+1 {
+			t.Errorf("%d: an SCT of %s after %d calls", code, from, a.calls.Load()-calls)
+		}
+	}
+}
+
 // Health is whether a Submit can succeed.
 func TestHealth(t *testing.T) {
 	t.Parallel()
