@@ -1,6 +1,7 @@
 package ctlog_test
 
 import (
+	"errors"
 	"math"
 	"net/http"
 	"strings"
@@ -174,4 +175,23 @@ func TestMuteLogIsNoWitness(t *testing.T) {
 		_, err := s.Submit(t.Context(), ca.precert(t))
 		return err != nil && s.Clock() != nil
 	})
+}
+
+// G7: a set that takes the place of one whose clock was in doubt begins with the doubt, and its logs decide. Without such logs
+// nobody ever would.
+func TestDoubtGoesOver(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	doubt := errors.New("this machine's clock is 95 s behind all logs")
+	_, a := labLog(t, "a", ct.Options{})
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{a}, Stopped: doubt})
+	if _, err := s.Submit(t.Context(), ca.precert(t)); fault.From(err).Reason != fault.NotReady {
+		t.Errorf("issued in doubt: %v", err)
+	}
+	watch(t, s, ca.root)
+	eventually(t, "lifted", func() bool { return s.Clock() == nil })
+	local := ctlog.Member{Name: "b", Key: a.Key, Submitter: submitterFunc(nil)}
+	if s := newSet(t, ctlog.Options{Members: []ctlog.Member{local}, Stopped: doubt}); s.Clock() != nil {
+		t.Errorf("stopped for ever: %v", s.Clock())
+	}
 }

@@ -56,6 +56,9 @@ type Options struct {
 	Policy PolicyConfig
 	// Granted is called for every SCT that a Submit returns, before it returns. It MUST be cheap. Nil is nobody.
 	Granted func(Grant)
+	// Stopped is what [Set.Clock] of the set before said: the doubt about our clock goes over to this one, until its logs have
+	// spoken. Without a log that can speak it is not looked at.
+	Stopped error
 	// Now is the clock that SCTs and validities are held against; nil is time.Now.
 	Now    func() time.Time
 	Logger *slog.Logger
@@ -125,6 +128,9 @@ func New(o Options) (*Set, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if slices.ContainsFunc(s.members, func(m *member) bool { return m.remote != nil }) {
+		s.clock.stopped = o.Stopped
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.rank()

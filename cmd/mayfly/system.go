@@ -147,7 +147,11 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 	for i := range members {
 		members[i].Benched = benched[members[i].Name]
 	}
-	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Granted: in.auditing.granted, Logger: in.log})
+	var stopped error
+	if old != nil && old.logs != nil {
+		stopped = old.logs.Clock()
+	}
+	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Granted: in.auditing.granted, Stopped: stopped, Logger: in.log})
 	return err
 }
 
