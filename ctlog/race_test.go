@@ -320,8 +320,8 @@ func TestBench(t *testing.T) {
 	ca := newAuthority(t)
 	a, first := labLog(t, "a", ct.Options{})
 	_, second := labLog(t, "b", ct.Options{})
-	first.Benched = "a promise of yesterday"
 	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}})
+	s.Bench("a", "a promise of yesterday")
 	check := func(benched string, calls int) {
 		t.Helper()
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {

@@ -38,8 +38,6 @@ type Member struct {
 	// Detached: SCTs of this log are not embedded, as not every verifier knows its key yet. It gets each precertificate in the
 	// background, once the others have given enough SCTs.
 	Detached bool
-	// Benched is why the log is not asked at all; "" is that it is. See [Set.Bench].
-	Benched string
 	// Health says at once why a log in this process cannot take entries, or nil. A nil func is a log of which only requests
 	// find out.
 	Health func() error
@@ -174,7 +172,7 @@ func (s *Set) add(members []Member) error {
 		if m.Rate < 0 {
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("log %q: a rate of %g", m.Name, m.Rate), "write a number above 0"))
 		}
-		one := &member{Member: m, id: id, operator: m.seat().operator(), breaker: &breaker{since: began}, bucket: newBucket(m.Rate, time.Now()), poke: make(chan struct{}, 1), benched: m.Benched}
+		one := &member{Member: m, id: id, operator: m.seat().operator(), breaker: &breaker{since: began}, bucket: newBucket(m.Rate, time.Now()), poke: make(chan struct{}, 1)}
 		one.remote, _ = m.Submitter.(*Remote)
 		if m.Detached {
 			one.queue = make(chan tbs.Precertificate, maxQueue)

@@ -140,10 +140,6 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 		return nil
 	}
 	members := append(s.material.members(), s.shardMembers(shards, in.log)...)
-	benched := in.auditing.benched()
-	for i := range members {
-		members[i].Benched = benched[members[i].Name]
-	}
 	var stopped error
 	if old != nil && old.logs != nil {
 		stopped = old.logs.Clock()
