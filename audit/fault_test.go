@@ -408,6 +408,9 @@ func TestNotAFile(t *testing.T) {
 		if _, err := audit.Open(audit.Config{File: path}, audit.Options{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", path, err)
 		}
+		if err := (audit.Config{File: path}).Inspect(); err == nil || !strings.Contains(err.Error(), want) { // G2
+			t.Errorf("%s passes: %v", path, err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package ctlog_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -445,5 +446,33 @@ func TestProbeKeepsNobody(t *testing.T) {
 	var f *ctlog.Failure
 	if !errors.As(err, &f) || f.Result != ctlog.TimedOut || time.Since(began) > 2*time.Second {
 		t.Errorf("%v after %s", err, time.Since(began))
+	}
+}
+
+// C2: a reload takes a set out of use while a request of it waits for a log that is probed: the request has its SCT all the same.
+func TestProbeOutlivesReload(t *testing.T) {
+	t.Parallel()
+	c, l, ca := &clock{}, newLog(t), newAuthority(t)
+	l.set(status(http.StatusBadRequest, ""))
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}, Now: c.now})
+	ctx, reload := context.WithCancel(t.Context())
+	defer reload()
+	s.Watch(ctx, ca.root)
+	p := ca.precert(t)
+	for range 5 {
+		_, _ = s.Submit(t.Context(), p)
+	}
+	l.set(func(w http.ResponseWriter, r *http.Request, honest func(edit) map[string]any) {
+		reload()
+		select {
+		case <-r.Context().Done():
+			t.Error("the probe was given up")
+		case <-time.After(300 * time.Millisecond):
+		}
+		write(w, honest(nil))
+	})
+	c.advance(1100 * time.Millisecond)
+	if _, err := s.Submit(t.Context(), p); err != nil {
+		t.Error(err)
 	}
 }
