@@ -149,11 +149,11 @@ func (s *Set) compareClocks(now time.Time) {
 	}
 }
 
-// askTime has the background work ask every log for its time that has not told it in the last seconds.
+// askTime has the background work ask every log for its time that has not told it, and was not asked in vain, in the last seconds.
 func (s *Set) askTime(now time.Time) {
 	for _, m := range s.members {
 		m.mu.Lock()
-		fresh := now.Sub(m.clock.date.at) < askAgain
+		fresh := now.Sub(m.clock.date.at) < askAgain || now.Sub(m.clock.mute) < askAgain
 		m.mu.Unlock()
 		if !fresh {
 			m.nudge()

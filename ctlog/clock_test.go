@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -193,5 +194,35 @@ func TestDoubtGoesOver(t *testing.T) {
 	local := ctlog.Member{Name: "b", Key: a.Key, Submitter: submitterFunc(nil)}
 	if s := newSet(t, ctlog.Options{Members: []ctlog.Member{local}, Stopped: doubt}); s.Clock() != nil {
 		t.Errorf("stopped for ever: %v", s.Clock())
+	}
+}
+
+// B9: while one log disagrees, others are asked for the time: one that does not tell it is not asked over and over.
+func TestMuteLogIsNotHurried(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	a, first := labLog(t, "a", ct.Options{})
+	a.SetSkew(-2 * time.Minute)
+	_, second := labLog(t, "b", ct.Options{})
+	mute := newLog(t)
+	var asked atomic.Int64
+	mute.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			asked.Add(1)
+		}
+		w.Header()["Date"] = nil
+		http.NotFound(w, r)
+	})
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second, mute.member(t, "mute")}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
+	watch(t, s, ca.root)
+	eventually(t, "heard", func() bool {
+		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
+			t.Error(err)
+		}
+		return !s.Status()[0].OK && asked.Load() > 0
+	})
+	pauseFor(t, 500*time.Millisecond)
+	if n := asked.Load(); n > 5 {
+		t.Errorf("asked %d times", n)
 	}
 }
