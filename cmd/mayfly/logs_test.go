@@ -355,7 +355,7 @@ func TestReadinessOfClock(t *testing.T) {
 func TestNoLog(t *testing.T) {
 	t.Parallel()
 	l := newLogLab(t, 1)
-	cfg := l.config(t, "  none: {reason: an island without network}\n")
+	cfg := l.config(t, "  none: {reason: an island without network}\n") // and without a journal
 	_, warnings, err := config.Load(filepath.Join(l.dir, "mayfly.yaml"))
 	if err != nil || !strings.Contains(fmt.Sprint(warnings), "the reason given: an island without network") {
 		t.Errorf("%v, %v", warnings, err)
@@ -366,6 +366,9 @@ func TestNoLog(t *testing.T) {
 	}
 	if v := metric(t, sys, "mayfly_ct_none_ratio"); v != 1 {
 		t.Errorf("the metric is %g", v)
+	}
+	if h := health(t, sys, "journal"); !h.OK || !strings.Contains(h.Warning, "there is no journal") {
+		t.Errorf("%+v", h)
 	}
 	with := l.start(t, l.config(t, "  logs:\n    - {%0}\n"))
 	if v := metric(t, with, "mayfly_ct_none_ratio"); v != 0 {
