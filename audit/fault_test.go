@@ -250,6 +250,46 @@ func TestDropped(t *testing.T) {
 	}
 }
 
+// F2 // G4: a flood of requests that are nobody's does not fill the disk: beyond a bound they are counted, in few records. Denials of
+// those whose token verified are all there, as is what was signed.
+func TestStrangersAreCounted(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal.jsonl")
+	j := open(t, audit.Config{File: path}, audit.Options{})
+	const strangers, known = 20_000, 3000
+	for i := range strangers {
+		j.Note(&audit.Record{Kind: audit.Outcome, Result: audit.Denied, Reason: "TOKEN_MALFORMED"})
+		if i%100 == 0 { // room in the queue for all of the others
+			must(t, j.Append(t.Context(), &audit.Record{Kind: audit.Event}))
+		}
+	}
+	for i := range known {
+		j.Note(&audit.Record{Kind: audit.Outcome, Result: audit.Denied, Reason: "POLICY_DENIED", ProviderKey: "k"})
+		if i%100 == 0 {
+			must(t, j.Append(t.Context(), &audit.Record{Kind: audit.Event}))
+		}
+	}
+	must(t, j.Append(t.Context(), intent(1)))
+	j.Note(&audit.Record{Kind: audit.Outcome, Result: audit.Failed, Serial: intent(1).Serial, Signatures: 1})
+	shut(t, j, 1)
+	if got := found(t, path, audit.VerifyOptions{}); got != "" {
+		t.Error(got)
+	}
+	n, records, counted := map[string]int{}, 0, 0
+	for _, e := range all(t, path) {
+		n[e.Reason]++
+		if e.Kind == audit.Dropped {
+			records, counted = records+1, counted+e.Count
+		}
+	}
+	if written := n["TOKEN_MALFORMED"]; written < 2000 || written > 6000 || written+counted != strangers || records > 60 {
+		t.Errorf("%d written, %d counted in %d records", written, counted, records)
+	}
+	if n["POLICY_DENIED"] != known {
+		t.Errorf("%d denials of known callers", n["POLICY_DENIED"])
+	}
+}
+
 // G4: what a crash leaves at the end is set aside at the next start; what was acknowledged and is gone is not passed over.
 func TestTornTail(t *testing.T) {
 	t.Parallel()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/mayfly-ca/mayfly/fault"
 )
@@ -21,6 +22,11 @@ import (
 const (
 	// maxNotes bounds the records that nobody waits for.
 	maxNotes = 4096
+	// strangersRate is how many denials a second, on average, are written of requests that proved to be nobody's, and strangersBurst
+	// how many at once. Without a bound, anybody on the network could fill the disk, and so stop issuance.
+	strangersRate, strangersBurst = 50, 2000
+	// tellDropped is how often a record counts those that were not written.
+	tellDropped = time.Second
 	// How soon, and how rarely, a journal that cannot be written is tried again.
 	minRepair = 50 * time.Millisecond
 	maxRepair = 5 * time.Second
@@ -88,23 +94,25 @@ func (w *waiter) refuse(err error) bool {
 
 // Journal writes records. It is safe for concurrent use.
 type Journal struct {
-	log      *slog.Logger
-	now      func() time.Time
-	metrics  *metrics
-	privacy  *privacy
-	store    store
-	file     *fileStore // the store, if it is a file; else nil
-	copies   []*copier
-	busy     atomic.Int64  // when the commit under way began, with its copy on standard output, in nanoseconds since 1970; 0: none is
-	wake     chan struct{} // something waits, or the journal closes
-	stopping chan struct{} // closed when Close is called
-	ended    chan struct{} // closed when the writer has returned
+	log       *slog.Logger
+	now       func() time.Time
+	metrics   *metrics
+	privacy   *privacy
+	store     store
+	file      *fileStore // the store, if it is a file; else nil
+	copies    []*copier
+	busy      atomic.Int64  // when the commit under way began, with its copy on standard output, in nanoseconds since 1970; 0: none is
+	wake      chan struct{} // something waits, or the journal closes
+	strangers *rate.Limiter
+	stopping  chan struct{} // closed when Close is called
+	ended     chan struct{} // closed when the writer has returned
 
 	mu      sync.Mutex
 	waiting []entry
-	notes   int   // of them, those that nobody waits for
-	dropped int   // notes that found no place, since the last record about them
-	broken  error // why nothing can be written; nil: it can
+	notes   int       // of them, those that nobody waits for
+	dropped int       // notes that were not taken, since the last record about them
+	told    time.Time // of that record
+	broken  error     // why nothing can be written; nil: it can
 	since   time.Time
 	closing bool
 
@@ -133,7 +141,7 @@ func Open(c Config, o Options) (*Journal, error) {
 	}
 	j := &Journal{
 		log: o.Logger, now: o.Now, metrics: newMetrics(), wake: make(chan struct{}, 1), stopping: make(chan struct{}), ended: make(chan struct{}),
-		chain: newChain(key), since: o.Now(),
+		chain: newChain(key), since: o.Now(), strangers: rate.NewLimiter(strangersRate, strangersBurst),
 	}
 	if j.privacy, err = c.privacy(); err != nil {
 		return nil, err
@@ -181,7 +189,8 @@ func (j *Journal) Append(ctx context.Context, r *Record) error {
 }
 
 // Note writes a record without waiting for it. While the journal cannot be written it is kept, up to a bound; records beyond it
-// are counted, and the count is written as one record. A record with signatures is always kept.
+// are counted, and the count is written as one record. So are denials that name nobody, beyond a rate. A record with signatures is
+// always kept.
 func (j *Journal) Note(r *Record) {
 	if err := r.check(); err != nil {
 		j.log.Error("journal: a record was refused", "cause", err.Error())
@@ -201,7 +210,7 @@ func (j *Journal) enqueue(e entry) error {
 	switch {
 	case j.closing:
 		return errClosed
-	case e.wait == nil && j.notes >= maxNotes && e.record.Signatures == 0:
+	case e.wait == nil && e.record.Signatures == 0 && (j.notes >= maxNotes || e.record.nobodys() && !j.strangers.Allow()):
 		j.dropped++
 		j.metrics.dropped.Inc()
 		return nil
@@ -266,9 +275,9 @@ func (j *Journal) take() (all []entry, closing bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	all, j.waiting, j.spare, j.notes = j.waiting, j.spare[:0], nil, 0
-	if j.dropped > 0 { // at the front: nothing may stand behind the record of the stop
+	if j.dropped > 0 && (j.closing || time.Since(j.told) >= tellDropped) { // at the front: nothing may stand behind the record of the stop
 		all = slices.Insert(all, 0, entry{record: Record{Kind: Dropped, Count: j.dropped}})
-		j.dropped = 0
+		j.dropped, j.told = 0, time.Now()
 	}
 	return all, j.closing
 }
