@@ -436,14 +436,14 @@ func (d *smallDisk) Sync() error { return d.file.Sync() }
 func TestNotAFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	real, pipe, link, dangling := filepath.Join(dir, "real"), filepath.Join(dir, "pipe"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling")
-	shut(t, open(t, audit.Config{File: real}, audit.Options{}), 0)
+	file, pipe, link, dangling := filepath.Join(dir, "real"), filepath.Join(dir, "pipe"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling")
+	shut(t, open(t, audit.Config{File: file}, audit.Options{}), 0)
 	must(t, syscall.Mkfifo(pipe, 0o600))
-	must(t, os.Symlink(real, link))
+	must(t, os.Symlink(file, link))
 	must(t, os.Symlink(filepath.Join(dir, "nowhere"), dangling))
 	for path, want := range map[string]string{
 		pipe: "name the file itself", link: "name the file itself", dangling: "name the file itself", dir: "name the file itself",
-		filepath.Join(dir, "absent", "journal"): "make it", filepath.Join(real, "journal"): "make it",
+		filepath.Join(dir, "absent", "journal"): "make it", filepath.Join(file, "journal"): "make it",
 	} {
 		if _, err := audit.Open(audit.Config{File: path}, audit.Options{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", path, err)

@@ -78,4 +78,6 @@ type SCT struct {
 }
 
 // nobodys reports whether r denies a request whose token, if there was one, did not verify.
-func (r *Record) nobodys() bool { return r.Kind == Outcome && r.Result == Denied && r.ProviderKey == "" }
+func (r *Record) nobodys() bool {
+	return r.Kind == Outcome && r.Result == Denied && r.ProviderKey == ""
+}

@@ -114,5 +114,7 @@ func TestDetachedQueueIsGivenUp(t *testing.T) {
 	const queue = "mayfly_ctlog_background_queue_entries new"
 	eventually(t, "taken up", func() bool { return gauge(t, s, queue) == 3 }) // one is sent, two wait for the rate
 	reload()
-	eventually(t, "given up", func() bool { return gauge(t, s, queue) == 0 && gauge(t, s, "mayfly_ctlog_attempts_total new dropped") == 5 })
+	eventually(t, "given up", func() bool {
+		return gauge(t, s, queue) == 0 && gauge(t, s, "mayfly_ctlog_attempts_total new dropped") == 5
+	})
 }

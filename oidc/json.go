@@ -209,12 +209,12 @@ func halved(text string) bool {
 		if i++; text[i] != 'u' {
 			continue
 		}
-		first, second := unit(text[i-1:]), rune(0)
+		first := unit(text[i-1:])
 		i += 4
 		if !utf16.IsSurrogate(first) {
 			continue
 		}
-		if second = unit(text[i+1:]); utf16.DecodeRune(first, second) == utf8.RuneError {
+		if utf16.DecodeRune(first, unit(text[i+1:])) == utf8.RuneError {
 			return true
 		}
 		i += 6
