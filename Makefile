@@ -62,7 +62,7 @@ fuzz: ## every fuzz target for FUZZTIME each
 BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 BASELINE := docs/bench.txt
 bench: build ## certificates per second, latency and CPU over the cost of the cryptography, beside the saved run (some minutes)
-	MAYFLY=$(CURDIR)/$(BIN)/mayfly $(GO) test $(NOPGO) -run '^$$' -bench BenchmarkServe -benchtime 3s ./cmd/mayfly > $(BIN)/bench.txt || { cat $(BIN)/bench.txt; exit 1; }
+	MAYFLY=$(CURDIR)/$(BIN)/mayfly $(GO) test $(NOPGO) -run '^$$' -bench BenchmarkServe -benchtime 2s ./cmd/mayfly > $(BIN)/bench.txt || { cat $(BIN)/bench.txt; exit 1; }
 	@awk '/^Benchmark/ { for (i = 3; i < NF; i += 2) v[$$(i+1)] = $$i; \
 		if (!n++) printf "%-58s %8s %8s %8s %10s %8s\n", "", "certs/s", "p50 ms", "p99 ms", "cpu/floor", "RSS MB"; \
 		sub(/^BenchmarkServe\//, "", $$1); printf "%-58s %8.0f %8.2f %8.2f %10.2f %8.0f\n", $$1, v["certs/s"], v["p50-ms"], v["p99-ms"], v["cpu/floor"], v["peak-rss-MB"] }' $(BIN)/bench.txt

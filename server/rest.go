@@ -27,6 +27,9 @@ import (
 // rest builds the REST API: request id, CORS, body limit, then the log's read path or the gateway.
 func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 	gateway := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, quick{&runtime.HTTPBodyMarshaler{Marshaler: &runtime.JSONPb{
+			MarshalOptions: protojson.MarshalOptions{EmitUnpopulated: true}, UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
+		}}}),
 		runtime.WithMetadata(func(_ context.Context, r *http.Request) metadata.MD {
 			// Also without the header: a token that came another way is then there twice, and is refused.
 			return metadata.Pairs(tokenKey, bearer(r.Header.Get("Authorization")))

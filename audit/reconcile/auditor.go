@@ -87,7 +87,6 @@ const maxGrants = 1 << 16
 type Auditor struct {
 	o       AuditorOptions
 	metrics *auditorMetrics
-	grants  chan Grant
 
 	*account
 	followers []*follower
@@ -99,7 +98,8 @@ type Auditor struct {
 	kept      uint32 // rows after the last eviction
 
 	mu       sync.Mutex
-	setup    *Setup // to be taken over
+	setup    *Setup  // to be taken over
+	grants   []Grant // that wait; at most maxGrants
 	warnings []string
 	alarms   []Alarm           // a copy of open
 	out      map[string]string // a copy of benched
@@ -160,9 +160,6 @@ func NewAuditor(o AuditorOptions) (*Auditor, error) {
 	a.account = newAccount(newKeyring(nil), a.found)
 	a.proven = true // follow sees to it
 	a.metrics = newAuditorMetrics(a)
-	if o.Journals == nil {
-		a.grants = make(chan Grant, maxGrants)
-	}
 	if o.Load == nil {
 		return a, nil
 	}
@@ -192,11 +189,13 @@ func (a *Auditor) Granted(g Grant) {
 	if a.o.Journals != nil {
 		return // the journal will say it
 	}
-	select {
-	case a.grants <- g:
-	default:
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.grants) == maxGrants {
 		a.metrics.dropped.Inc()
+		return
 	}
+	a.grants = append(a.grants, g)
 }
 
 // Benched are the logs that broke a promise and were not cleared, with the cause.
@@ -469,13 +468,12 @@ func (a *Auditor) copied(b *book) bool {
 
 // readGrants takes in what [Auditor.Granted] was told.
 func (a *Auditor) readGrants() {
-	for {
-		select {
-		case g := <-a.grants:
-			a.granted(g)
-		default:
-			return
-		}
+	a.mu.Lock()
+	all := a.grants
+	a.grants = nil
+	a.mu.Unlock()
+	for _, g := range all {
+		a.granted(g)
 	}
 }
 

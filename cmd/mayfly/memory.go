@@ -42,15 +42,14 @@ type heap struct {
 // smallest is the heap in bytes below which the runtime does not collect at GOGC=100; it grows with GOGC.
 const smallest = 4 << 20
 
-// percentFor is the GOGC with which the heap grows to twice what is live, and to floor at least. The runtime lets it grow by
-// that share of live objects and roots together; without this, the stacks of a thousand requests would let it grow by as much
-// again.
+// percentFor is the GOGC with which the heap grows to floor, and 100, the runtime's own, where that lets it grow further. The
+// runtime lets it grow by that share of live objects and roots together. Less than 100 would save memory when thousands call, and
+// cost a fifth of the processors just then.
 func percentFor(h heap, floor int64) int {
 	if h.live <= 0 {
 		return 100
 	}
-	growth := max(floor-h.live, h.live)
-	return int(max(min(100*growth/(h.live+h.roots), 100*floor/smallest), 50))
+	return int(max(min(100*(floor-h.live)/(h.live+h.roots), 100*floor/smallest), 100))
 }
 
 func measureHeap() heap {
