@@ -238,9 +238,14 @@ func (j *Journal) poke() {
 func (j *Journal) write() {
 	defer close(j.ended)
 	failures := 0 // since the last group that was committed
+	last := false // the journal closes, and has one more try
 	failed := func() (goOn bool) {
 		failures++
-		return failures == 1 || j.pause(min(maxRepair, minRepair<<min(failures-1, 10)))
+		if failures == 1 || j.pause(min(maxRepair, minRepair<<min(failures-1, 10))) {
+			return true
+		}
+		goOn, last = !last, true
+		return goOn
 	}
 	for {
 		if j.cause() != "" {
