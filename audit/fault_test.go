@@ -220,7 +220,7 @@ func TestCallerLeaves(t *testing.T) {
 	}
 }
 
-// Denials that come faster than they can be written are counted; a signature is never among them.
+// Denials that come faster than they can be written are counted; an alarm or a signature is never among them.
 func TestDropped(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -233,7 +233,7 @@ func TestDropped(t *testing.T) {
 	for range 5000 {
 		j.Note(&audit.Record{Kind: audit.Outcome, Result: audit.Denied, Reason: "RATE_LIMITED"})
 	}
-	j.Note(&audit.Record{Kind: audit.Event, Text: "kept", Signatures: 1})
+	j.Note(&audit.Record{Kind: audit.Alarm, Text: "kept"})
 	d.set(func(d *badDisk) { d.write = nil })
 	eventually(t, "the journal recovers", func() bool { return j.Health().OK })
 	shut(t, j, 0)
@@ -245,7 +245,7 @@ func TestDropped(t *testing.T) {
 			dropped += e.Count
 		}
 	}
-	if s.Results[audit.Denied]+dropped != 5000 || dropped == 0 || s.Kinds[audit.Event] != 1 || len(findings) > 0 {
+	if s.Results[audit.Denied]+dropped != 5000 || dropped == 0 || s.Kinds[audit.Alarm] != 1 || len(findings) > 0 {
 		t.Errorf("%+v, %d dropped, %v", s, dropped, findings)
 	}
 }

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// maxNotes bounds the records that nobody waits for.
+	// maxNotes is how many records that nobody waits for are kept before denials are only counted.
 	maxNotes = 4096
 	// strangersRate is how many denials a second, on average, are written of requests that proved to be nobody's, and strangersBurst
 	// how many at once. Without a bound, anybody on the network could fill the disk, and so stop issuance.
@@ -188,9 +188,8 @@ func (j *Journal) Append(ctx context.Context, r *Record) error {
 	}
 }
 
-// Note writes a record without waiting for it. While the journal cannot be written it is kept, up to a bound; records beyond it
-// are counted, and the count is written as one record. So are denials that name nobody, beyond a rate. A record with signatures is
-// always kept.
+// Note writes a record without waiting for it. While the journal cannot be written it is kept; denials beyond a bound are counted,
+// and the count is written as one record. So are denials of requests that proved to be nobody's, beyond a rate.
 func (j *Journal) Note(r *Record) {
 	if err := r.check(); err != nil {
 		j.log.Error("journal: a record was refused", "cause", err.Error())
@@ -210,7 +209,7 @@ func (j *Journal) enqueue(e entry) error {
 	switch {
 	case j.closing:
 		return errClosed
-	case e.wait == nil && e.record.Signatures == 0 && (j.notes >= maxNotes || e.record.nobodys() && !j.strangers.Allow()):
+	case e.wait == nil && e.record.denial() && (j.notes >= maxNotes || e.record.nobodys() && !j.strangers.Allow()):
 		j.dropped++
 		j.metrics.dropped.Inc()
 		return nil

@@ -77,7 +77,8 @@ type SCT struct {
 	Extensions string `json:"extensions,omitempty"` // a static-ct log's leaf index stands here
 }
 
-// nobodys reports whether r denies a request whose token, if there was one, did not verify.
-func (r *Record) nobodys() bool {
-	return r.Kind == Outcome && r.Result == Denied && r.ProviderKey == ""
-}
+// denial reports whether r is of a request for which nothing was signed: anybody can make any number of these.
+func (r *Record) denial() bool { return r.Kind == Outcome && r.Signatures == 0 }
+
+// nobodys reports whether the token of the request, if there was one, did not verify.
+func (r *Record) nobodys() bool { return r.ProviderKey == "" }
