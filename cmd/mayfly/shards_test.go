@@ -100,8 +100,10 @@ func TestLogStorageFails(t *testing.T) {
 	if out := request(); !strings.Contains(out, "LOG_UNAVAILABLE") {
 		t.Errorf("the answer is %s", out)
 	}
-	if status, page := ready(); status != http.StatusServiceUnavailable || !strings.Contains(page, "the storage failed at") {
-		t.Errorf("readiness: %d %s", status, page)
+	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) { // while it is tried
+		if status, page := ready(); status != http.StatusServiceUnavailable || !strings.Contains(page, "the storage failed at") {
+			t.Fatalf("readiness: %d %s", status, page)
+		}
 	}
 	if err := errors.Join(os.Remove(tiles), os.Rename(tiles+".away", tiles)); err != nil {
 		t.Fatal(err)

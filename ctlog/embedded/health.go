@@ -109,7 +109,7 @@ func (l *Log) mend(ctx context.Context) {
 }
 
 // probe proves that the storage works: every directory of the log syncs, so that all names that files were given are on disk; a file
-// can be written and synced; and the tree can be read.
+// can be written and synced; the tree can be read; and its tiles are where they were.
 func (l *Log) probe(ctx context.Context) error {
 	err := filepath.WalkDir(l.dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -140,8 +140,17 @@ func (l *Log) probe(ctx context.Context) error {
 	if err := os.Remove(name); err != nil {
 		return err
 	}
-	_, err = l.reader.IntegratedSize(ctx)
-	return err
+	size, err := l.reader.IntegratedSize(ctx)
+	if err != nil || size == 0 {
+		return err
+	}
+	tiles := filepath.Join(l.dir, "tile")
+	if st, err := os.Stat(tiles); err != nil {
+		return err
+	} else if !st.IsDir() { // the next entry would fail again
+		return fmt.Errorf("%s is not a directory", tiles)
+	}
+	return nil
 }
 
 // storageReady errs where the storage library would end the process: when no file can be opened. It stays off the lock file itself,
