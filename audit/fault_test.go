@@ -250,6 +250,46 @@ func TestDropped(t *testing.T) {
 	}
 }
 
+// F2 // G4: a flood of requests that are nobody's does not fill the disk: beyond a bound they are counted, in few records. Denials of
+// those whose token verified are all there, as is what was signed.
+func TestStrangersAreCounted(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal.jsonl")
+	j := open(t, audit.Config{File: path}, audit.Options{})
+	const strangers, known = 20_000, 3000
+	for i := range strangers {
+		j.Note(&audit.Record{Kind: audit.Outcome, Result: audit.Denied, Reason: "TOKEN_MALFORMED"})
+		if i%100 == 0 { // room in the queue for all of the others
+			must(t, j.Append(t.Context(), &audit.Record{Kind: audit.Event}))
+		}
+	}
+	for i := range known {
+		j.Note(&audit.Record{Kind: audit.Outcome, Result: audit.Denied, Reason: "POLICY_DENIED", ProviderKey: "k"})
+		if i%100 == 0 {
+			must(t, j.Append(t.Context(), &audit.Record{Kind: audit.Event}))
+		}
+	}
+	must(t, j.Append(t.Context(), intent(1)))
+	j.Note(&audit.Record{Kind: audit.Outcome, Result: audit.Failed, Serial: intent(1).Serial, Signatures: 1})
+	shut(t, j, 1)
+	if got := found(t, path, audit.VerifyOptions{}); got != "" {
+		t.Error(got)
+	}
+	n, records, counted := map[string]int{}, 0, 0
+	for _, e := range all(t, path) {
+		n[e.Reason]++
+		if e.Kind == audit.Dropped {
+			records, counted = records+1, counted+e.Count
+		}
+	}
+	if written := n["TOKEN_MALFORMED"]; written < 2000 || written > 6000 || written+counted != strangers || records > 60 {
+		t.Errorf("%d written, %d counted in %d records", written, counted, records)
+	}
+	if n["POLICY_DENIED"] != known {
+		t.Errorf("%d denials of known callers", n["POLICY_DENIED"])
+	}
+}
+
 // G4: what a crash leaves at the end is set aside at the next start; what was acknowledged and is gone is not passed over.
 func TestTornTail(t *testing.T) {
 	t.Parallel()
@@ -339,4 +379,97 @@ func TestMovedAway(t *testing.T) {
 	if got := found(t, path, audit.VerifyOptions{}); got != "" {
 		t.Error(got)
 	}
+}
+
+// G4: a store that takes small records and no large ones is not asked over and over: repairs that succeed do not begin the
+// waiting anew. What was kept is written once the store takes it.
+func TestRepairsWait(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal.jsonl")
+	d := &smallDisk{limit: 1500, times: make(chan time.Time, 4)}
+	j := open(t, audit.Config{File: path}, audit.Options{Disk: func(f *os.File) audit.Disk { return d.wrap(f) }})
+	large := outcome(1)
+	large.Result, large.Text = audit.Failed, strings.Repeat("x", 2000)
+	j.Note(large)
+	var at []time.Time
+	for range cap(d.times) {
+		at = append(at, <-d.times)
+	}
+	if took := at[3].Sub(at[0]); took < 250*time.Millisecond {
+		t.Errorf("four times in %s", took)
+	}
+	d.grow.Store(true)
+	eventually(t, "the journal recovers", func() bool { return j.Append(t.Context(), intent(2)) == nil })
+	shut(t, j, 1)
+	if got := kinds(all(t, path)); !strings.HasSuffix(got, "outcome intent stop") {
+		t.Errorf("records %s", got)
+	}
+}
+
+// smallDisk takes writes up to a limit, until it grows. It tells when it refused one.
+type smallDisk struct {
+	file  *os.File
+	limit int
+	grow  atomic.Bool
+	times chan time.Time
+}
+
+func (d *smallDisk) wrap(f *os.File) audit.Disk {
+	d.file = f
+	return d
+}
+
+func (d *smallDisk) Write(p []byte) (int, error) {
+	if len(p) > d.limit && !d.grow.Load() {
+		select {
+		case d.times <- time.Now():
+		default:
+		}
+		return 0, syscall.ENOSPC
+	}
+	return d.file.Write(p)
+}
+
+func (d *smallDisk) Sync() error { return d.file.Sync() }
+
+// G4: what is no file is no journal, and the error says what to do: a pipe would wait for ever, a link would have a second lock.
+func TestNotAFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, pipe, link, dangling := filepath.Join(dir, "real"), filepath.Join(dir, "pipe"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling")
+	shut(t, open(t, audit.Config{File: file}, audit.Options{}), 0)
+	must(t, syscall.Mkfifo(pipe, 0o600))
+	must(t, os.Symlink(file, link))
+	must(t, os.Symlink(filepath.Join(dir, "nowhere"), dangling))
+	for path, want := range map[string]string{
+		pipe: "name the file itself", link: "name the file itself", dangling: "name the file itself", dir: "name the file itself",
+		filepath.Join(dir, "absent", "journal"): "make it", filepath.Join(file, "journal"): "make it",
+	} {
+		if _, err := audit.Open(audit.Config{File: path}, audit.Options{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+		if err := (audit.Config{File: path}).Inspect(); err == nil || !strings.Contains(err.Error(), want) { // G2
+			t.Errorf("%s passes: %v", path, err)
+		}
+	}
+}
+
+// F9: a reader of standard output who hangs is seen in the report: certificates wait for him.
+func TestHungReaderIsSeen(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	must(t, err)
+	j := open(t, audit.Config{File: filepath.Join(t.TempDir(), "journal.jsonl"), Stdout: true}, audit.Options{Stdout: w})
+	for range 200 { // more than a pipe holds
+		big := outcome(1)
+		big.Serial, big.Result, big.Text = "", audit.Denied, strings.Repeat("x", 2000)
+		j.Note(big)
+	}
+	eventually(t, "the report says so", func() bool { return !j.Health().OK })
+	drained := make(chan error, 1)
+	go func() { _, err := io.Copy(io.Discard, r); drained <- err }()
+	eventually(t, "it goes on", func() bool { return j.Health().OK })
+	shut(t, j, 0)
+	must(t, w.Close())
+	must(t, <-drained)
 }

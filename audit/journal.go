@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/mayfly-ca/mayfly/fault"
 )
@@ -21,6 +22,11 @@ import (
 const (
 	// maxNotes bounds the records that nobody waits for.
 	maxNotes = 4096
+	// strangersRate is how many denials a second, on average, are written of requests that proved to be nobody's, and strangersBurst
+	// how many at once. Without a bound, anybody on the network could fill the disk, and so stop issuance.
+	strangersRate, strangersBurst = 50, 2000
+	// tellDropped is how often a record counts those that were not written.
+	tellDropped = time.Second
 	// How soon, and how rarely, a journal that cannot be written is tried again.
 	minRepair = 50 * time.Millisecond
 	maxRepair = 5 * time.Second
@@ -88,23 +94,25 @@ func (w *waiter) refuse(err error) bool {
 
 // Journal writes records. It is safe for concurrent use.
 type Journal struct {
-	log      *slog.Logger
-	now      func() time.Time
-	metrics  *metrics
-	privacy  *privacy
-	store    store
-	file     *fileStore // the store, if it is a file; else nil
-	copies   []*copier
-	busy     atomic.Int64  // when the commit under way began, in nanoseconds since 1970; 0: none is
-	wake     chan struct{} // something waits, or the journal closes
-	stopping chan struct{} // closed when Close is called
-	ended    chan struct{} // closed when the writer has returned
+	log       *slog.Logger
+	now       func() time.Time
+	metrics   *metrics
+	privacy   *privacy
+	store     store
+	file      *fileStore // the store, if it is a file; else nil
+	copies    []*copier
+	busy      atomic.Int64  // when the commit under way began, with its copy on standard output, in nanoseconds since 1970; 0: none is
+	wake      chan struct{} // something waits, or the journal closes
+	strangers *rate.Limiter
+	stopping  chan struct{} // closed when Close is called
+	ended     chan struct{} // closed when the writer has returned
 
 	mu      sync.Mutex
 	waiting []entry
-	notes   int   // of them, those that nobody waits for
-	dropped int   // notes that found no place, since the last record about them
-	broken  error // why nothing can be written; nil: it can
+	notes   int       // of them, those that nobody waits for
+	dropped int       // notes that were not taken, since the last record about them
+	told    time.Time // of that record
+	broken  error     // why nothing can be written; nil: it can
 	since   time.Time
 	closing bool
 
@@ -133,7 +141,7 @@ func Open(c Config, o Options) (*Journal, error) {
 	}
 	j := &Journal{
 		log: o.Logger, now: o.Now, metrics: newMetrics(), wake: make(chan struct{}, 1), stopping: make(chan struct{}), ended: make(chan struct{}),
-		chain: newChain(key), since: o.Now(),
+		chain: newChain(key), since: o.Now(), strangers: rate.NewLimiter(strangersRate, strangersBurst),
 	}
 	if j.privacy, err = c.privacy(); err != nil {
 		return nil, err
@@ -181,7 +189,8 @@ func (j *Journal) Append(ctx context.Context, r *Record) error {
 }
 
 // Note writes a record without waiting for it. While the journal cannot be written it is kept, up to a bound; records beyond it
-// are counted, and the count is written as one record. A record with signatures is always kept.
+// are counted, and the count is written as one record. So are denials that name nobody, beyond a rate. A record with signatures is
+// always kept.
 func (j *Journal) Note(r *Record) {
 	if err := r.check(); err != nil {
 		j.log.Error("journal: a record was refused", "cause", err.Error())
@@ -201,7 +210,7 @@ func (j *Journal) enqueue(e entry) error {
 	switch {
 	case j.closing:
 		return errClosed
-	case e.wait == nil && j.notes >= maxNotes && e.record.Signatures == 0:
+	case e.wait == nil && e.record.Signatures == 0 && (j.notes >= maxNotes || e.record.nobodys() && !j.strangers.Allow()):
 		j.dropped++
 		j.metrics.dropped.Inc()
 		return nil
@@ -224,17 +233,23 @@ func (j *Journal) poke() {
 }
 
 // write is the one goroutine that writes: it takes whatever waits, commits it as one group and wakes those who wait. While a
-// group is on its way to the disk the next one gathers (group commit).
+// group is on its way to the disk the next one gathers (group commit). The first repair is at once. Later ones wait, also where
+// repairs succeed and the next group fails again: a store that takes small records and no large ones must not keep us busy.
 func (j *Journal) write() {
 	defer close(j.ended)
-	for failures := 0; ; {
+	failures := 0 // since the last group that was committed
+	last := false // the journal closes, and has one more try
+	failed := func() (goOn bool) {
+		failures++
+		if failures == 1 || j.pause(min(maxRepair, minRepair<<min(failures-1, 10))) {
+			return true
+		}
+		goOn, last = !last, true
+		return goOn
+	}
+	for {
 		if j.cause() != "" {
-			if j.mend() {
-				failures = 0
-				continue
-			}
-			failures++
-			if !j.pause(min(maxRepair, minRepair<<min(failures, 10))) {
+			if !j.mend() && !failed() {
 				j.abandon()
 				return
 			}
@@ -244,7 +259,12 @@ func (j *Journal) write() {
 		all, closing := j.take()
 		switch {
 		case len(all) > 0:
-			j.settle(all)
+			if j.settle(all) {
+				failures = 0
+			} else if !failed() {
+				j.abandon()
+				return
+			}
 			clear(all)
 			j.spare = all
 		case closing:
@@ -260,9 +280,9 @@ func (j *Journal) take() (all []entry, closing bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	all, j.waiting, j.spare, j.notes = j.waiting, j.spare[:0], nil, 0
-	if j.dropped > 0 { // at the front: nothing may stand behind the record of the stop
+	if j.dropped > 0 && (j.closing || time.Since(j.told) >= tellDropped) { // at the front: nothing may stand behind the record of the stop
 		all = slices.Insert(all, 0, entry{record: Record{Kind: Dropped, Count: j.dropped}})
-		j.dropped = 0
+		j.dropped, j.told = 0, time.Now()
 	}
 	return all, j.closing
 }
@@ -281,19 +301,20 @@ func (j *Journal) gather() {
 	}
 }
 
-// settle commits a group and tells those who wait.
-func (j *Journal) settle(all []entry) {
+// settle commits a group and tells those who wait. It is false when the group does not count.
+func (j *Journal) settle(all []entry) bool {
 	j.crowded = len(all) >= crowd
 	err := j.commit(all)
 	if err != nil {
 		j.fail(err, all)
-		return
+		return false
 	}
 	for _, e := range all {
 		if e.wait != nil {
 			e.wait.tell(nil)
 		}
 	}
+	return true
 }
 
 // commit seals a group and makes it durable.
@@ -305,8 +326,8 @@ func (j *Journal) commit(all []entry) error {
 		j.lines = next.seal(j.lines, &all[i].record, now)
 	}
 	j.busy.Store(began.UnixNano())
+	defer j.busy.Store(0)
 	err := j.store.commit(group{lines: j.lines, entries: all, end: next})
-	j.busy.Store(0)
 	if err != nil {
 		if j.file == nil {
 			j.chain = next // it may have arrived: its numbers are not used again
@@ -425,7 +446,7 @@ func (j *Journal) Health() Health {
 		return Health{Cause: cause}
 	}
 	if since := j.busy.Load(); since != 0 && time.Since(time.Unix(0, since)) > hung {
-		return Health{Cause: "the disk has not answered for " + time.Since(time.Unix(0, since)).Truncate(time.Second).String()}
+		return Health{Cause: "the disk, or who reads standard output, has not answered for " + time.Since(time.Unix(0, since)).Truncate(time.Second).String()}
 	}
 	h := Health{OK: true}
 	for _, c := range j.copies {

@@ -33,7 +33,7 @@ func newMetrics() *metrics {
 			Name: "mayfly_journal_failures_total", Help: "Times that the journal could no longer be written.",
 		}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "mayfly_journal_dropped_total", Help: "Denials that came faster than they could be written.",
+			Name: "mayfly_journal_dropped_total", Help: "Denials that came faster than they are written, and were only counted.",
 		}),
 		copyFailures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_journal_copy_failures_total", Help: "Batches that a sink did not take.",

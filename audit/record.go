@@ -15,7 +15,7 @@ const (
 	Outcome   Kind = "outcome"   // how a request ended: all of the intent again, Result, SCTs
 	Alarm     Kind = "alarm"     // something that must not be; Reason, Text
 	Recovered Kind = "recovered" // what a crash left at the end of the file was set aside; Text
-	Dropped   Kind = "dropped"   // denials that came faster than they could be written; Count
+	Dropped   Kind = "dropped"   // denials that came faster than they are written; Count
 	Event     Kind = "event"     // something an operator did or should know: a shard, a rotation; Reason, Text
 )
 
@@ -75,4 +75,9 @@ type SCT struct {
 	Log        string `json:"log"`                  // log ID: SHA-256 of its key
 	Timestamp  uint64 `json:"timestamp"`            // milliseconds since 1970
 	Extensions string `json:"extensions,omitempty"` // a static-ct log's leaf index stands here
+}
+
+// nobodys reports whether r denies a request whose token, if there was one, did not verify.
+func (r *Record) nobodys() bool {
+	return r.Kind == Outcome && r.Result == Denied && r.ProviderKey == ""
 }

@@ -13,8 +13,14 @@ import (
 	"path/filepath"
 )
 
-// Inspect finds what would stop [Open] and can be seen without touching the journal: secrets and certificates that cannot be read.
+// Inspect finds what would stop [Open] and can be seen without touching the journal: a place that cannot hold one, secrets and
+// certificates that cannot be read.
 func (c Config) Inspect() error {
+	if c.File != "" {
+		if err := checkPlace(c.File); err != nil {
+			return fmt.Errorf("file: %w", err)
+		}
+	}
 	if _, err := c.Key.Read(); err != nil {
 		return fmt.Errorf("key: %w", err)
 	}

@@ -44,8 +44,11 @@ type fileStore struct {
 // openFile takes the journal at o.path for this process: its lock, the end of what is there, and a head. cut says what was set
 // aside, "" for nothing. start is a chain without records, which has the journal's hash.
 func openFile(s *fileStore, start chain) (cut string, err error) {
-	if s.lock, err = os.OpenFile(s.path+lockSuffix, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	if err := checkPlace(s.path); err != nil {
 		return "", err
+	}
+	if s.lock, err = os.OpenFile(s.path+lockSuffix, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return "", fmt.Errorf("%w; the directory must let this user make and rename files", err)
 	}
 	defer func() {
 		if err != nil {
@@ -68,6 +71,23 @@ func openFile(s *fileStore, start chain) (cut string, err error) {
 		return "", err
 	}
 	return cut, s.openHead()
+}
+
+// checkPlace refuses a path that cannot hold a journal. A link would have a lock of its own beside that of the file it leads to, so
+// that two processes could write the one file; a pipe would have the start wait for a writer.
+func checkPlace(path string) error {
+	if st, err := os.Stat(filepath.Dir(path)); err != nil || !st.IsDir() {
+		return fmt.Errorf("%s is not a directory that can be read; make it, for this user alone", filepath.Dir(path))
+	}
+	switch st, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !st.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file; name the file itself, or one that is not there yet", path)
+	}
+	return nil
 }
 
 // checkHead refuses to go on where that would hide that records are missing.

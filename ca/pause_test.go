@@ -2,11 +2,15 @@ package ca_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
+	"errors"
+	"io"
 	"sync/atomic"
 	"testing"
 
 	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -67,5 +71,42 @@ func TestPause(t *testing.T) {
 		if err := p.Chain[0].CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// panicking is a signer outside this process whose client has a defect.
+type panicking struct{ *spy }
+
+func (p panicking) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
+	if p.fail != nil {
+		panic("canary")
+	}
+	return p.spy.Sign(r, digest, o)
+}
+
+// F5 // C10 // G4: a panic in a signer costs its request alone: the process lives, the slot is given back, the signature counts, the
+// request goes on as often as it paused.
+func TestSignerPanics(t *testing.T) {
+	t.Parallel()
+	p := pki.New(pki.Options{})
+	counts := &pauses{}
+	signer := panicking{&spy{Signer: p.Key}}
+	a, err := ca.New(ca.Options{Chain: p.Chain, Signer: signer, Log: &stub{scts: oneSCT(t)}, Pause: counts.pause})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer.fail = errors.New("panic")
+	for range 100 { // more than there are slots
+		signatures := 0
+		r := request(t, alice())
+		r.Outcome = func(_ context.Context, o ca.Outcome) error { signatures = o.Signatures; return nil }
+		r.Intent = func(context.Context, ca.Intent) error { return nil }
+		if _, err := a.Issue(t.Context(), r); fault.From(err).Reason != fault.SignerUnavailable || signatures != 1 {
+			t.Fatalf("%v, %d signatures", err, signatures)
+		}
+	}
+	signer.fail = nil
+	if _, err := a.Issue(t.Context(), request(t, alice())); err != nil || counts.now.Load() != 0 || !a.Health().OK {
+		t.Errorf("%v, %d pause, %+v", err, counts.now.Load(), a.Health())
 	}
 }

@@ -115,7 +115,12 @@ func (p *press) sign(ctx context.Context, message []byte, n *int) ([]byte, error
 	*n++
 	p.calls.Add(1)
 	go func() {
-		defer func() { <-p.slots }()
+		defer func() {
+			if v := recover(); v != nil { // nobody above us in this goroutine would: the process would end (F5)
+				done <- answer{err: fmt.Errorf("panic: %v", v)}
+			}
+			<-p.slots
+		}()
 		signature, err := p.compute(message)
 		done <- answer{signature, err}
 	}()

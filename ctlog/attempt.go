@@ -13,8 +13,11 @@ import (
 // caller leaves, or when the SCT is no longer needed; a lingering one with its time only.
 func (r *round) attempt(e *entrant, p pass) outcome {
 	ctx := r.ctx
-	if p.linger {
-		ctx = r.set.life
+	if p.linger { // beyond the round, and beyond the life of a set that a reload took out of use while the round goes on
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(context.WithoutCancel(r.ctx))
+		defer cancel()
+		defer context.AfterFunc(r.set.life, func() { <-r.ctx.Done(); cancel() })()
 	}
 	began := time.Now()
 	sct, err := r.set.ask(ctx, e.member, question{r.p, r.start})
@@ -95,7 +98,7 @@ func (s *Set) ask(ctx context.Context, m *member, q question) (sct []byte, err e
 func (r *round) judge(err error, took time.Duration, p pass) *Failure {
 	f := failureOf(err)
 	if p.linger {
-		if r.set.life.Err() != nil {
+		if r.set.life.Err() != nil && r.ctx.Err() != nil {
 			f = &Failure{Result: Abandoned, Err: err}
 		}
 		return f

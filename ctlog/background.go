@@ -34,10 +34,27 @@ func (s *Set) send(ctx context.Context, m *member) {
 	for {
 		select {
 		case <-ctx.Done():
+			s.discard(m)
 			return
 		case p := <-m.queue:
 			s.deliver(ctx, m, p)
 		}
+	}
+}
+
+// discard gives up what waits: a stop, or a reload with another set of logs, does not wait for logs whose SCTs nobody needs.
+func (s *Set) discard(m *member) {
+	for n := 0; ; n++ {
+		select {
+		case <-m.queue:
+			s.metrics.drop(m.Name)
+			continue
+		default:
+		}
+		if n > 0 {
+			s.log.Warn("precertificates were not sent on in the background", "log", m.Name, "count", n)
+		}
+		return
 	}
 }
 
@@ -47,9 +64,7 @@ func (s *Set) deliver(ctx context.Context, m *member, p tbs.Precertificate) {
 	for try := range maxTries {
 		leave, ok := s.await(ctx, m)
 		if !ok {
-			if ctx.Err() == nil {
-				s.metrics.drop(m.Name)
-			}
+			s.metrics.drop(m.Name)
 			return
 		}
 		began := time.Now()

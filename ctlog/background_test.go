@@ -1,6 +1,7 @@
 package ctlog_test
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -92,4 +93,28 @@ func TestDetachedLogHasARate(t *testing.T) {
 	if took := time.Since(began); took < 700*time.Millisecond { // four at once, then one each quarter of a second
 		t.Errorf("7 entries in %s", took)
 	}
+}
+
+// What waits for a log when a set goes out of use is given up, and counted.
+func TestDetachedQueueIsGivenUp(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	_, first := labLog(t, "old", ct.Options{})
+	_, second := labLog(t, "new", ct.Options{})
+	second.Detached, second.Rate = true, .1 // one at once, the next in ten seconds
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}})
+	ctx, reload := context.WithCancel(t.Context())
+	defer reload()
+	s.Watch(ctx, ca.root)
+	for range 6 {
+		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const queue = "mayfly_ctlog_background_queue_entries new"
+	eventually(t, "taken up", func() bool { return gauge(t, s, queue) == 3 }) // one is sent, two wait for the rate
+	reload()
+	eventually(t, "given up", func() bool {
+		return gauge(t, s, queue) == 0 && gauge(t, s, "mayfly_ctlog_attempts_total new dropped") == 5
+	})
 }

@@ -106,7 +106,9 @@ func (s *Set) heardNothing(m *member) {
 }
 
 // compareClocks decides whether it is our clock that is wrong: every log that answered lately says so, all in one direction, and
-// at least one of them under its signature. It is ours no more as soon as one of them agrees with us.
+// at least one of them under its signature. It is ours no more as soon as one of them agrees with us, or when what they said is
+// old and none of those that can be asked says it again: a log without Date speaks in SCTs only, which nobody asks for while
+// nothing is issued. The next SCT then decides; one that disagrees is no use to anybody.
 func (s *Set) compareClocks(now time.Time) {
 	s.clock.mu.Lock()
 	defer s.clock.mu.Unlock()
@@ -138,20 +140,20 @@ func (s *Set) compareClocks(now time.Time) {
 		s.askTime(now)
 	case was != nil && against:
 		s.clock.stopped = clockError(least)
-	case was != nil && count[agrees] > 0:
+	case was != nil && (count[agrees] > 0 || count[later]+count[earlier] == 0 && !missing):
 		s.clock.stopped = nil
-		s.log.Info("the clock agrees with the logs again")
+		s.log.Info("the clock does not disagree with the logs any more", "logs_that_agree", count[agrees])
 		for _, m := range s.members {
 			m.breaker.forgive(s.now())
 		}
 	}
 }
 
-// askTime has the background work ask every log for its time that has not told it in the last seconds.
+// askTime has the background work ask every log for its time that has not told it, and was not asked in vain, in the last seconds.
 func (s *Set) askTime(now time.Time) {
 	for _, m := range s.members {
 		m.mu.Lock()
-		fresh := now.Sub(m.clock.date.at) < askAgain
+		fresh := now.Sub(m.clock.date.at) < askAgain || now.Sub(m.clock.mute) < askAgain
 		m.mu.Unlock()
 		if !fresh {
 			m.nudge()

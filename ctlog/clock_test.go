@@ -1,9 +1,11 @@
 package ctlog_test
 
 import (
+	"errors"
 	"math"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -174,4 +176,53 @@ func TestMuteLogIsNoWitness(t *testing.T) {
 		_, err := s.Submit(t.Context(), ca.precert(t))
 		return err != nil && s.Clock() != nil
 	})
+}
+
+// G7: a set that takes the place of one whose clock was in doubt begins with the doubt, and its logs decide. Without such logs
+// nobody ever would.
+func TestDoubtGoesOver(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	doubt := errors.New("this machine's clock is 95 s behind all logs")
+	_, a := labLog(t, "a", ct.Options{})
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{a}, Stopped: doubt})
+	if _, err := s.Submit(t.Context(), ca.precert(t)); fault.From(err).Reason != fault.NotReady {
+		t.Errorf("issued in doubt: %v", err)
+	}
+	watch(t, s, ca.root)
+	eventually(t, "lifted", func() bool { return s.Clock() == nil })
+	local := ctlog.Member{Name: "b", Key: a.Key, Submitter: submitterFunc(nil)}
+	if s := newSet(t, ctlog.Options{Members: []ctlog.Member{local}, Stopped: doubt}); s.Clock() != nil {
+		t.Errorf("stopped for ever: %v", s.Clock())
+	}
+}
+
+// B9: while one log disagrees, others are asked for the time: one that does not tell it is not asked over and over.
+func TestMuteLogIsNotHurried(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	a, first := labLog(t, "a", ct.Options{})
+	a.SetSkew(-2 * time.Minute)
+	_, second := labLog(t, "b", ct.Options{})
+	mute := newLog(t)
+	var asked atomic.Int64
+	mute.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			asked.Add(1)
+		}
+		w.Header()["Date"] = nil
+		http.NotFound(w, r)
+	})
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second, mute.member(t, "mute")}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
+	watch(t, s, ca.root)
+	eventually(t, "heard", func() bool {
+		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
+			t.Error(err)
+		}
+		return !s.Status()[0].OK && asked.Load() > 0
+	})
+	pauseFor(t, 500*time.Millisecond)
+	if n := asked.Load(); n > 5 {
+		t.Errorf("asked %d times", n)
+	}
 }

@@ -1,6 +1,7 @@
 package ctlog_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -320,8 +321,8 @@ func TestBench(t *testing.T) {
 	ca := newAuthority(t)
 	a, first := labLog(t, "a", ct.Options{})
 	_, second := labLog(t, "b", ct.Options{})
-	first.Benched = "a promise of yesterday"
 	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}})
+	s.Bench("a", "a promise of yesterday")
 	check := func(benched string, calls int) {
 		t.Helper()
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
@@ -350,6 +351,32 @@ func TestBench(t *testing.T) {
 	}
 	if gauge(t, s, "mayfly_ctlog_benched_ratio a") != 1 || gauge(t, s, "mayfly_ctlog_usable_ratio a") != 0 {
 		t.Error("the metrics do not say so")
+	}
+}
+
+// B1: a log that is benched while it is asked gives no SCT to a certificate, and is not asked again.
+func TestBenchedMeanwhile(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	a, second := newLog(t), newLog(t)
+	members := []ctlog.Member{a.member(t, "a"), second.member(t, "b")}
+	s := newSet(t, ctlog.Options{Members: members, Policy: ctlog.PolicyConfig{Parallel: 1}})
+	for _, code := range []int{http.StatusOK, http.StatusServiceUnavailable} {
+		s.Unbench("a")
+		calls := a.calls.Load()
+		a.set(func(w http.ResponseWriter, _ *http.Request, honest func(edit) map[string]any) {
+			s.Bench("a", "it forgot an entry")
+			w.WriteHeader(code)
+			write(w, honest(nil))
+		})
+		p := ca.precert(t)
+		scts, err := s.Submit(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if from := signer(t, scts[0], p, members); from != "b" || a.calls.Load() != calls+1 {
+			t.Errorf("%d: an SCT of %s after %d calls", code, from, a.calls.Load()-calls)
+		}
 	}
 }
 
@@ -419,5 +446,33 @@ func TestProbeKeepsNobody(t *testing.T) {
 	var f *ctlog.Failure
 	if !errors.As(err, &f) || f.Result != ctlog.TimedOut || time.Since(began) > 2*time.Second {
 		t.Errorf("%v after %s", err, time.Since(began))
+	}
+}
+
+// C2: a reload takes a set out of use while a request of it waits for a log that is probed: the request has its SCT all the same.
+func TestProbeOutlivesReload(t *testing.T) {
+	t.Parallel()
+	c, l, ca := &clock{}, newLog(t), newAuthority(t)
+	l.set(status(http.StatusBadRequest, ""))
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}, Now: c.now})
+	ctx, reload := context.WithCancel(t.Context())
+	defer reload()
+	s.Watch(ctx, ca.root)
+	p := ca.precert(t)
+	for range 5 {
+		_, _ = s.Submit(t.Context(), p)
+	}
+	l.set(func(w http.ResponseWriter, r *http.Request, honest func(edit) map[string]any) {
+		reload()
+		select {
+		case <-r.Context().Done():
+			t.Error("the probe was given up")
+		case <-time.After(300 * time.Millisecond):
+		}
+		write(w, honest(nil))
+	})
+	c.advance(1100 * time.Millisecond)
+	if _, err := s.Submit(t.Context(), p); err != nil {
+		t.Error(err)
 	}
 }

@@ -38,8 +38,6 @@ type Member struct {
 	// Detached: SCTs of this log are not embedded, as not every verifier knows its key yet. It gets each precertificate in the
 	// background, once the others have given enough SCTs.
 	Detached bool
-	// Benched is why the log is not asked at all; "" is that it is. See [Set.Bench].
-	Benched string
 	// Health says at once why a log in this process cannot take entries, or nil. A nil func is a log of which only requests
 	// find out.
 	Health func() error
@@ -56,6 +54,9 @@ type Options struct {
 	Policy PolicyConfig
 	// Granted is called for every SCT that a Submit returns, before it returns. It MUST be cheap. Nil is nobody.
 	Granted func(Grant)
+	// Stopped is what [Set.Clock] of the set before said: the doubt about our clock goes over to this one, until its logs have
+	// spoken. Without a log that can speak it is not looked at.
+	Stopped error
 	// Now is the clock that SCTs and validities are held against; nil is time.Now.
 	Now    func() time.Time
 	Logger *slog.Logger
@@ -126,6 +127,9 @@ func New(o Options) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
+	if slices.ContainsFunc(s.members, func(m *member) bool { return m.remote != nil }) {
+		s.clock.stopped = o.Stopped
+	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.rank()
 	s.metrics = newMetrics(s)
@@ -168,7 +172,7 @@ func (s *Set) add(members []Member) error {
 		if m.Rate < 0 {
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("log %q: a rate of %g", m.Name, m.Rate), "write a number above 0"))
 		}
-		one := &member{Member: m, id: id, operator: m.seat().operator(), breaker: &breaker{since: began}, bucket: newBucket(m.Rate, time.Now()), poke: make(chan struct{}, 1), benched: m.Benched}
+		one := &member{Member: m, id: id, operator: m.seat().operator(), breaker: &breaker{since: began}, bucket: newBucket(m.Rate, time.Now()), poke: make(chan struct{}, 1)}
 		one.remote, _ = m.Submitter.(*Remote)
 		if m.Detached {
 			one.queue = make(chan tbs.Precertificate, maxQueue)

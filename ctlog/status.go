@@ -82,7 +82,7 @@ func (s *Set) Health() error {
 }
 
 // Bench takes the log out of use, because it broke a promise: it is not asked at all, and is down with this cause, until
-// [Set.Unbench]. It reports whether there is such a log. A later set learns of it by [Member].
+// [Set.Unbench]. It reports whether there is such a log. A later set has to be told, too.
 func (s *Set) Bench(name, cause string) bool {
 	if cause == "" {
 		cause = "no cause was given"

@@ -197,7 +197,7 @@ func (r *round) try(e *entrant) bool {
 // when says from when on (in real time) e may be asked, and whether at all.
 func (r *round) when(e *entrant) (time.Time, bool) {
 	now := r.set.now()
-	if e.done || e.running || !r.useful(e) || !e.breaker.ready(now) {
+	if e.done || e.running || !r.useful(e) || !e.breaker.ready(now) || e.benchedFor() != "" {
 		return time.Time{}, false
 	}
 	at := e.readyAt
@@ -303,6 +303,10 @@ func (r *round) untilRetry() <-chan time.Time {
 func (r *round) take(o outcome) {
 	e := o.from
 	e.running = false
+	if why := e.benchedFor(); why != "" { // while it was asked: its promise is worth nothing now
+		e.last, e.done = fmt.Errorf("benched: %s", why), true
+		return
+	}
 	if o.err == nil {
 		e.won, e.done = true, true
 		r.wins = append(r.wins, win{e, o.sct})

@@ -4,12 +4,15 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
 // parseObject reads one JSON object (RFC 8259) strictly: UTF-8, no bytes after it, at most maxDepth levels. unclean says that a
-// name stands twice, or two names differ in case only; the last one then counts. It is the only reading of a header or payload.
+// name stands twice, or two names differ in case only; the last one then counts; or that a text has half of a surrogate pair (§8.2),
+// for which U+FFFD stands then. It is the only reading of a header or payload.
 func parseObject(data []byte) (out claims, unclean, err error) {
 	if !utf8.Valid(data) {
 		return nil, nil, errors.New("not UTF-8")
@@ -182,6 +185,9 @@ func (r *reader) string() (string, error) {
 			if json.Unmarshal([]byte(r.text[start:r.at]), &s) != nil {
 				return "", errJSON
 			}
+			if halved(r.text[start:r.at]) { // two such texts that differ would be one name in certificates (D13)
+				r.unclean = errors.New("a text is not Unicode")
+			}
 			return s, nil
 		case c < 0x20:
 			return "", errJSON
@@ -191,6 +197,41 @@ func (r *reader) string() (string, error) {
 		}
 	}
 	return "", errJSON
+}
+
+// halved reports whether an escape of a string (RFC 8259 §7) is one half of a surrogate pair, and the other half is not beside it. text is
+// a string as JSON has it.
+func halved(text string) bool {
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' {
+			continue
+		}
+		if i++; text[i] != 'u' {
+			continue
+		}
+		first := unit(text[i-1:])
+		i += 4
+		if !utf16.IsSurrogate(first) {
+			continue
+		}
+		if utf16.DecodeRune(first, unit(text[i+1:])) == utf8.RuneError {
+			return true
+		}
+		i += 6
+	}
+	return false
+}
+
+// unit is the UTF-16 code unit of the escape that text begins with; 0 if it begins with another thing.
+func unit(text string) rune {
+	if len(text) < 6 || text[:2] != `\u` {
+		return 0
+	}
+	n, err := strconv.ParseUint(text[2:6], 16, 16)
+	if err != nil {
+		return 0
+	}
+	return rune(n) //nolint:gosec // 16 bits
 }
 
 // number reads a number (RFC 8259 §6) as its text.

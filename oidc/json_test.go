@@ -81,3 +81,19 @@ func TestUnclean(t *testing.T) {
 		}
 	}
 }
+
+// D12 // D13: half a surrogate pair is no character: two subjects that differ in it only would be the same one in certificates.
+func TestHalfAPair(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		`"\ud83d\ude00"`: false, `"a\ud83d\ude00b\u00e4\n"`: false, `"\uD83D\uDE00"`: false, `"\\ud800"`: false, `"\\\\ud800"`: false, `"\ufffd"`: false,
+		`"\ud800"`: true, `"\udc00"`: true, `"\ude00\ud83d"`: true, `"\ud800x"`: true, `"\ud800\n"`: true, `"\ud800\ud800\udc00"`: true, `"\\\ud800"`: true,
+		`"\ud83d\ude00\udfff"`: true, `"\ud83d\u0041"`: true, `"\ud83d\\ude00"`: true, `"\ufffd\ud800"`: true,
+	} {
+		for _, object := range []string{`{"sub":` + text + `}`, `{` + text + `:1}`, `{"a":[` + text + `]}`} {
+			if _, unclean, err := parseObject([]byte(object)); err != nil || (unclean != nil) != want {
+				t.Errorf("%s: %v, %v", object, unclean, err)
+			}
+		}
+	}
+}

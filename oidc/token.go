@@ -32,7 +32,7 @@ type token struct {
 	kid     string
 	payload []byte
 	claims  claims
-	unclean error // what Fulcio would let pass: names twice, or equal but for their case
+	unclean error // what Fulcio would let pass: names twice, or equal but for their case, or half a surrogate pair
 }
 
 // parseToken takes a token apart (RFC 7515 §7.1). It accepts the compact serialization only, in its one canonical spelling (D4).

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
@@ -25,6 +26,9 @@ type account struct {
 
 // outcomeTime bounds the wait for an outcome, which the end of the request does not end.
 const outcomeTime = 10 * time.Second
+
+// errOutcomeTime is an outcome that was not waited for any longer: it may yet be written.
+var errOutcomeTime = fmt.Errorf("the outcome was not durable within %s", outcomeTime)
 
 // under notes the core that the request runs on.
 func (r *record) under(core *Core) {
@@ -85,10 +89,11 @@ func (r *record) outcome(ctx context.Context, o ca.Outcome) error {
 		}
 		e.SCTs = append(e.SCTs, audit.SCT{Log: hex.EncodeToString(s.LogID[:]), Timestamp: s.Timestamp, Extensions: hex.EncodeToString(s.Extensions)})
 	}
-	ctx, cancel := context.WithTimeout(ctx, outcomeTime)
+	ctx, cancel := context.WithTimeoutCause(ctx, outcomeTime, errOutcomeTime)
 	defer cancel()
 	err := r.account.journal.Append(ctx, &e)
-	r.account.settled = err == nil || ctx.Err() != nil
+	// Not ctx.Err(): the journal may refuse the record at the moment in which the time ends, and then it is not there.
+	r.account.settled = err == nil || errors.Is(err, errOutcomeTime)
 	return err
 }
 

@@ -42,6 +42,15 @@ type auditing struct {
 	running sync.WaitGroup
 }
 
+// wantsAuditor reports whether a configuration asks for an auditor, and there are logs for it.
+func wantsAuditor(cfg *config.Config) bool {
+	var settings *reconcile.Config
+	if cfg.Audit != nil {
+		settings = cfg.Audit.Reconcile
+	}
+	return settings.Period() != 0 && cfg.CT.None == nil
+}
+
 // newAuditing makes the auditor that a configuration asks for; nil is none.
 func newAuditing(in instance) (*auditing, error) {
 	a := &auditing{ledger: in.ledger, in: in}
@@ -49,12 +58,11 @@ func newAuditing(in instance) (*auditing, error) {
 	if in.config.Audit != nil {
 		settings = in.config.Audit.Reconcile
 	}
-	every := settings.Period()
-	if every == 0 || in.config.CT.None != nil {
+	if !wantsAuditor(in.config) {
 		return nil, nil //nolint:nilnil // nil is no auditor
 	}
 	o := reconcile.AuditorOptions{
-		Every: every, Lag: settings.LagOrDefault(), Logger: in.log, Raise: a.raise, Cleared: a.cleared, Bench: a.bench, Unbench: a.unbench,
+		Every: settings.Period(), Lag: settings.LagOrDefault(), Logger: in.log, Raise: a.raise, Cleared: a.cleared, Bench: a.bench, Unbench: a.unbench,
 	}
 	if in.config.Audit != nil && in.config.Audit.File != "" {
 		state := in.config.Audit.File + auditorSuffix
@@ -121,19 +129,20 @@ func (a *auditing) wait() {
 	}
 }
 
-// install has the auditor follow the logs and chains of s, and keeps s from asking logs that broke a promise.
+// install has the auditor follow the logs and chains of s, and keeps s from asking logs that broke a promise: it comes before the
+// first request of s, and whatever else fails.
 func (a *auditing) install(s *system) {
 	if a == nil {
 		return
+	}
+	a.logs.Store(s.logs) // first: what is found from here on is told to s
+	for log, cause := range a.auditor.Benched() {
+		a.bench(log, cause)
 	}
 	targets, err := targetsOf(s.config)
 	if err != nil {
 		a.in.log.Error("the auditor goes on with the logs of before", "cause", err.Error())
 		return
-	}
-	a.logs.Store(s.logs)
-	for log, cause := range a.auditor.Benched() {
-		a.bench(log, cause)
 	}
 	issuers := []*x509.Certificate{s.material.chain[0]}
 	for _, chain := range s.material.trust {
@@ -209,14 +218,6 @@ func (a *auditing) unbench(log string) {
 	if s := a.logs.Load(); s != nil {
 		s.Unbench(log)
 	}
-}
-
-// benched are the logs that broke a promise, with the cause.
-func (a *auditing) benched() map[string]string {
-	if a == nil {
-		return nil
-	}
-	return a.auditor.Benched()
 }
 
 // granted hears of each SCT. With a journal the auditor reads of it there.

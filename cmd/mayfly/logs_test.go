@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
 	"github.com/mayfly-ca/mayfly/server"
@@ -149,6 +151,65 @@ func TestPublishedEmbeddedLog(t *testing.T) {
 	_, err := prove(l.config(t, both+"  policy: {trusted_root: root.json}\n"))
 	if err == nil || !strings.Contains(err.Error(), "mayfly.local/ct") {
 		t.Errorf("error is %v", err)
+	}
+}
+
+// B4 // F9: a shard that comes up while the process runs is not asked before it is published; readiness says so, and says it of a
+// shard that is benched, too.
+func TestPublishedShard(t *testing.T) {
+	t.Parallel()
+	l := newLogLab(t, 0)
+	const text = "  embedded: {dir: log, origin: mayfly.local/ct}\n"
+	first := l.start(t, l.config(t, text)) // makes the key
+	l.publish(t, first.config, func(*trust.Material) {})
+	root, err := os.ReadFile(filepath.Join(l.dir, "root.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := load(first.config)
+	if err == nil {
+		first.config.CT.Policy.TrustedRoot = filepath.Join(l.dir, "root.json")
+		err = m.publish(first.config)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.material = m
+	c := *first.config.CT.Embedded
+	if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: time.Now().Add(-time.Second), Unpublished: true}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	<-first.embedded.Changes()
+	reshard := func() *system {
+		next, err := assemble(t.Context(), instance{config: first.config, log: slog.New(slog.DiscardHandler)}, first.material, first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next
+	}
+	next := reshard()
+	if h := health(t, next, "log embedded-next"); h.OK || !strings.Contains(h.Cause, "not in the trusted root that is published") {
+		t.Errorf("not published: %+v", h)
+	}
+	for _, st := range next.logs.Status() {
+		if st.Name == "embedded-next" {
+			t.Error("a shard that is not published is asked")
+		}
+	}
+	l.publish(t, first.config, func(*trust.Material) {})
+	if now, err := os.ReadFile(filepath.Join(l.dir, "root.json")); err != nil || bytes.Equal(now, root) {
+		t.Fatalf("nothing new was published: %v", err)
+	}
+	if err := first.material.publish(first.config); err != nil {
+		t.Fatal(err)
+	}
+	next = reshard()
+	if h := health(t, next, "log embedded-next"); !h.OK {
+		t.Errorf("published: %+v", h)
+	}
+	next.logs.Bench("embedded-next", "it forgot an entry")
+	if h := health(t, next, "log embedded-next"); h.OK || !h.Advisory || h.Cause != "benched: it forgot an entry" {
+		t.Errorf("benched: %+v", h)
 	}
 }
 
@@ -294,7 +355,7 @@ func TestReadinessOfClock(t *testing.T) {
 func TestNoLog(t *testing.T) {
 	t.Parallel()
 	l := newLogLab(t, 1)
-	cfg := l.config(t, "  none: {reason: an island without network}\n")
+	cfg := l.config(t, "  none: {reason: an island without network}\n") // and without a journal
 	_, warnings, err := config.Load(filepath.Join(l.dir, "mayfly.yaml"))
 	if err != nil || !strings.Contains(fmt.Sprint(warnings), "the reason given: an island without network") {
 		t.Errorf("%v, %v", warnings, err)
@@ -305,6 +366,9 @@ func TestNoLog(t *testing.T) {
 	}
 	if v := metric(t, sys, "mayfly_ct_none_ratio"); v != 1 {
 		t.Errorf("the metric is %g", v)
+	}
+	if h := health(t, sys, "journal"); !h.OK || !strings.Contains(h.Warning, "there is no journal") {
+		t.Errorf("%+v", h)
 	}
 	with := l.start(t, l.config(t, "  logs:\n    - {%0}\n"))
 	if v := metric(t, with, "mayfly_ct_none_ratio"); v != 0 {

@@ -24,7 +24,8 @@ type material struct {
 	logs   []remoteLog
 	// retired are chains that this process has issued under, and that no setting names any more. They are in trust too.
 	retired [][]*x509.Certificate
-	// trustedRoot is the SHA-256 of ct.policy.trusted_root.
+	// published is ct.policy.trusted_root, nil if none is configured; trustedRoot is its SHA-256.
+	published   *trust.Material
 	trustedRoot [32]byte
 }
 

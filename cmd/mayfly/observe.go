@@ -35,9 +35,7 @@ func (s *system) checks() []server.Check {
 		}},
 		{Name: "ct", Ask: s.logHealth},
 		{Name: "clock", Ask: s.clockHealth},
-	}
-	if s.ledger.journal != nil {
-		out = append(out, s.ledger.check())
+		s.ledger.check(),
 	}
 	if s.embedded != nil {
 		out = append(out, s.shardChecks()...)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/trust"
 )
@@ -45,7 +46,7 @@ func (m *material) publish(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("ct.policy.trusted_root: %s: %w", name, err)
 	}
-	m.trustedRoot = sha256.Sum256(data)
+	m.published, m.trustedRoot = &root, sha256.Sum256(data)
 	now := time.Now()
 	known := map[string]bool{}
 	for i := range m.logs {
@@ -98,6 +99,24 @@ func publishedWindow(root trust.Material, key any, now time.Time) (*window, erro
 		return nil, fmt.Errorf("the trusted root that is published has its key (log id %x), but not for now", id)
 	}
 	return nil, fmt.Errorf("its key (log id %x) is not in the trusted root that is published", id)
+}
+
+// publishedShard is the validity of a shard of the embedded log within the published one, if a trusted root is configured. Shards come
+// up while the process runs, long after the configuration was checked: one whose key verifiers do not have is not asked (B4).
+func (m *material) publishedShard(one embedded.OpenShard) (window, error) {
+	w := window{one.NotBefore, one.NotAfter}
+	at := time.Now()
+	if one.NotBefore.After(at) {
+		at = one.NotBefore
+	}
+	if m.published == nil || !w.covers(at) { // one that has ended is not asked anyway
+		return w, nil
+	}
+	p, err := publishedWindow(*m.published, one.Log.Key(), at)
+	if err != nil {
+		return w, err
+	}
+	return w.within(*p), nil
 }
 
 func keyText(key any) string {

@@ -43,8 +43,8 @@ func (o *operation) install(ctx context.Context, s *system) {
 	s.start(ctx)
 	o.generation++
 	old := o.current.Swap(s)
-	o.server.SetCore(s.core(o.generation))
 	o.in.auditing.install(s)
+	o.server.SetCore(s.core(o.generation))
 	o.readiness.Replace(append(append(s.checks(), o.in.auditing.check()...), server.Check{Name: "config", Ask: func() server.Health {
 		return server.Health{OK: true, Advisory: true, Warning: o.trouble.Load().(string)} //nolint:forcetypeassert // nothing else is stored
 	}}))
@@ -148,6 +148,9 @@ func (o *operation) prepare(ctx context.Context) (next *system, waiting []string
 			waiting = append(waiting, one.name)
 			one.keep()
 		}
+	}
+	if o.in.auditing == nil && wantsAuditor(cfg) { // it started with ct.none
+		waiting = append(waiting, "audit.reconcile")
 	}
 	if ct := cfg.CT; ct.None != nil && ct.Embedded != nil || ct.None == nil && ct.Embedded == nil && len(ct.Logs) == 0 {
 		return nil, nil, errors.New("ct.embedded in place of ct.none, or the reverse, needs a restart")

@@ -72,12 +72,16 @@ func (s *system) shardChecks() []server.Check {
 	for i, one := range s.embedded.Open() {
 		newest := i == 0
 		out = append(out, server.Check{Name: "log " + one.Label(), Ask: func() server.Health {
-			h := server.Health{OK: true, Advisory: true}
-			if err := one.Log.Health(); err != nil {
-				h.OK, h.Cause = false, err.Error()
+			if why := s.unpublished[one.Label()]; why != "" {
+				return server.Health{Advisory: true, Cause: why}
+			}
+			h := s.oneLog(one.Label()) // its storage, and whether it is benched
+			if !h.OK {
 				return h
 			}
-			h.Warning = one.Log.Warning(context.Background())
+			if w := one.Log.Warning(context.Background()); w != "" {
+				h.Warning = w
+			}
 			if w := s.embedded.Warning(); h.Warning == "" && newest {
 				h.Warning = w
 			}

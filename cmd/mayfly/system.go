@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -37,6 +38,8 @@ type system struct {
 	clock     *ca.Clock // of the process
 	noLog     string    // the reason of ct.none
 
+	// unpublished are shards of the embedded log that are not asked because verifiers do not have their keys, with the cause.
+	unpublished           map[string]string
 	logsKey, authorityKey [32]byte           // of what logs and authority were made from
 	stopLogs              context.CancelFunc // ends what watches logs; nil: not started
 }
@@ -133,22 +136,34 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 		return err
 	}
 	if old != nil && old.logs != nil && old.logsKey == s.logsKey {
-		s.logs, s.stopLogs = old.logs, old.stopLogs
+		s.logs, s.stopLogs, s.unpublished = old.logs, old.stopLogs, old.unpublished
 		return nil
 	}
-	members := s.material.members()
+	members := append(s.material.members(), s.shardMembers(shards, in.log)...)
+	var stopped error
+	if old != nil && old.logs != nil {
+		stopped = old.logs.Clock()
+	}
+	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Granted: in.auditing.granted, Stopped: stopped, Logger: in.log})
+	return err
+}
+
+// shardMembers are the shards of the embedded log that may be asked.
+func (s *system) shardMembers(shards []embedded.OpenShard, log *slog.Logger) (members []ctlog.Member) {
+	s.unpublished = map[string]string{}
 	for _, one := range shards {
+		w, err := s.material.publishedShard(one)
+		if err != nil {
+			s.unpublished[one.Label()] = err.Error() + "; publish a trusted root that has it (mayfly trust export)"
+			log.Warn("a shard of the embedded log is not asked", "log", one.Label(), "cause", s.unpublished[one.Label()])
+			continue
+		}
 		members = append(members, ctlog.Member{
-			Name: one.Label(), Key: one.Log.Key(), Submitter: one.Log, NotBefore: one.NotBefore, NotAfter: one.NotAfter,
+			Name: one.Label(), Key: one.Log.Key(), Submitter: one.Log, NotBefore: w.from, NotAfter: w.to,
 			Health: one.Log.Health, Operator: embeddedOperator, // two SCTs of two shards are not what a policy of two wants
 		})
 	}
-	benched := in.auditing.benched()
-	for i := range members {
-		members[i].Benched = benched[members[i].Name]
-	}
-	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Granted: in.auditing.granted, Logger: in.log})
-	return err
+	return members
 }
 
 func (s *system) openAuthority(in instance, old *system) (err error) {
