@@ -138,7 +138,7 @@ func TestFullDisks(t *testing.T) {
 	journal := l.SmallDisk("journal", "1m")
 	ca := l.Serve(lab.ServeOptions{
 		Name: "full", PKI: pki, Identity: lab.EmailIssuer(issuer.URL),
-		CT:   severalLogs("{min_scts: 1, stagger: 300ms}", full, good),
+		CT:   severalLogs("{min_scts: 1, stagger: 300ms, attempt: 10s, budget: 18s}", full, good), // a log waits for its checkpoint
 		More: "audit: {file: " + journal + "/journal.jsonl}\n",
 	})
 	one := func(ctx context.Context) (lab.Issued, error) {

@@ -113,7 +113,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	s.replace(t, "identity.yaml", identity(1000, ""))
 	last := s.digest(t, identity(1000, "")) // an earlier reload may still be under way
 	s.until(t, "reloaded because the file changed", func() bool { _, d := s.generation(t); return d == last })
-	number, good := s.generation(t)
+	number, good := s.generation(t) // a reload that was asked for may still count it up
 	if number == first || done.Load() == 0 {
 		t.Errorf("generation %s after %s, %d requests", number, first, done.Load())
 	}
@@ -124,7 +124,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	if text := s.logs.String(); !strings.Contains(text, "identity.yaml:2:") || !strings.Contains(text, "did you mean") {
 		t.Errorf("the log does not say where: %s", text)
 	}
-	if n, d := s.generation(t); n != number || d != good {
+	if n, d := s.generation(t); d != good {
 		t.Errorf("a broken file is in force: generation %s", n)
 	}
 	close(stop)

@@ -133,7 +133,11 @@ func (l *Log) probe(ctx context.Context) error {
 	if err := l.storageReady(); err != nil {
 		return err
 	}
-	name := filepath.Join(l.dir, ".probe")
+	tiles := filepath.Join(l.dir, "tile") // where entries go
+	if err := os.MkdirAll(tiles, 0o755); err != nil { //nolint:gosec // a public log
+		return err
+	}
+	name := filepath.Join(tiles, ".probe")
 	if err := writeSynced(name, make([]byte, probeSize), 0o644); err != nil {
 		return err
 	}
