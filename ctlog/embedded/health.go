@@ -133,7 +133,7 @@ func (l *Log) probe(ctx context.Context) error {
 	if err := l.storageReady(); err != nil {
 		return err
 	}
-	tiles := filepath.Join(l.dir, "tile") // where entries go
+	tiles := filepath.Join(l.dir, "tile")             // where entries go
 	if err := os.MkdirAll(tiles, 0o755); err != nil { //nolint:gosec // a public log
 		return err
 	}
