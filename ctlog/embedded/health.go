@@ -133,19 +133,21 @@ func (l *Log) probe(ctx context.Context) error {
 	if err := l.storageReady(); err != nil {
 		return err
 	}
-	tiles := filepath.Join(l.dir, "tile")             // where entries go
-	if err := os.MkdirAll(tiles, 0o755); err != nil { //nolint:gosec // a public log
+	size, err := l.reader.IntegratedSize(ctx)
+	if err != nil {
 		return err
+	}
+	tiles := filepath.Join(l.dir, "tile") // where entries go
+	if size == 0 {
+		if err := os.MkdirAll(tiles, 0o755); err != nil { //nolint:gosec // a public log
+			return err
+		}
 	}
 	name := filepath.Join(tiles, ".probe")
 	if err := writeSynced(name, make([]byte, probeSize), 0o644); err != nil {
 		return err
 	}
-	if err := os.Remove(name); err != nil {
-		return err
-	}
-	_, err = l.reader.IntegratedSize(ctx)
-	return err
+	return os.Remove(name)
 }
 
 // storageReady errs where the storage library would end the process: when no file can be opened. It stays off the lock file itself,
