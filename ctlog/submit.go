@@ -221,13 +221,19 @@ func (r *round) taken(e *entrant) bool {
 	})
 }
 
-// operators are those whose SCTs have come.
-func (r *round) operators() map[string]bool {
-	all := map[string]bool{}
-	for _, w := range r.wins {
-		all[w.from.operator] = true
+// operators is of how many operators SCTs have come.
+func (r *round) operators() int {
+	n := 0
+	for i, w := range r.wins {
+		if !fromOperator(r.wins[:i], w.from.operator) {
+			n++
+		}
 	}
-	return all
+	return n
+}
+
+func fromOperator(wins []win, operator string) bool {
+	return slices.ContainsFunc(wins, func(w win) bool { return w.from.operator == operator })
 }
 
 // spare is how many SCTs of operators that are there already would do: the rest must be of others.
@@ -237,14 +243,14 @@ func (r *round) spare(operators int) int {
 
 // got is how many of the SCTs that came count.
 func (r *round) got() int {
-	n := len(r.operators())
+	n := r.operators()
 	return min(n+min(len(r.wins)-n, r.spare(n)), r.set.policy.MinSCTs)
 }
 
 // useful reports whether an SCT of e would count.
 func (r *round) useful(e *entrant) bool {
-	have := r.operators()
-	return !have[e.operator] || len(r.wins)-len(have) < r.spare(len(have))
+	n := r.operators()
+	return !fromOperator(r.wins, e.operator) || len(r.wins)-n < r.spare(n)
 }
 
 // chosen are the SCTs to return, in the order in which they came: one of each operator, and others to make up the number.
