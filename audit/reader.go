@@ -104,8 +104,12 @@ func (r *Reader) line() (Entry, error) {
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, errTorn):
 		return Entry{}, errors.Join(io.EOF, r.rewind()) // what is cut off and written anew must not be read from the buffer
-	case err != nil:
-		return Entry{}, &Damage{At: r.at, What: err.Error()}
+	case errors.Is(err, errLong): // what is behind it is met next
+		d := &Damage{At: r.at, What: err.Error()}
+		r.at.Offset += int64(len(raw))
+		return Entry{}, d
+	case err != nil: // says nothing of the line, and another try may read it
+		return Entry{}, errors.Join(err, r.rewind())
 	}
 	at := r.at
 	r.at.Line++
@@ -204,8 +208,11 @@ func Last(path string) (uint64, error) {
 			return 0, err
 		}
 		seq, err := lastIn(f)
-		if err = errors.Join(err, f.Close()); err != nil || seq > 0 {
-			return seq, err
+		if err = errors.Join(err, f.Close()); err != nil {
+			return 0, fmt.Errorf("the end of %s: %w", s.Path, err)
+		}
+		if seq > 0 {
+			return seq, nil
 		}
 	}
 	return 0, nil
