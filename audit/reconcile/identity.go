@@ -1,7 +1,9 @@
 package reconcile
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 )
@@ -34,19 +36,42 @@ func (b *book) continuedBy(j Journal) bool {
 	return err == nil && r.Seq == b.next-1 && r.Sum == b.sum
 }
 
-// recognise begins a book anew if its journal was replaced by another one since it was read, which is no small matter.
+// recognise begins a book anew if its journal is not what was read before, which is no small matter.
 func (a *Auditor) recognise(j Journal, b *book) {
-	if b.read == 0 || b.cut {
+	had := fmt.Sprintf("that one had %d records, the last of %s", b.next-1, b.last.Format(time.RFC3339))
+	switch {
+	case b.read == 0:
 		return
+	case !b.cut && b.replacedBy(j):
+		b.damaged(a.account, "it is not the journal that was read before: "+had)
+	case b.live && b.rewrittenIn(j):
+		b.damaged(a.account, "its end is not the one that was read before, it was cut off or written anew: "+had)
+	default:
+		return // whatever else is wrong is met when it is read
 	}
+	for n := uint32(1); n <= a.rows.n; n++ { // what it said is what it says again
+		if r := a.rows.at(n); r.journal == b.number {
+			r.flags = 0
+		}
+	}
+	a.promises = slices.DeleteFunc(a.promises, func(p promise) bool { return a.rows.at(p.row).journal == b.number })
+	*b = book{name: b.name, path: b.path, number: b.number, live: b.live, keys: b.keys}
+}
+
+// replacedBy reports whether j begins with another first record than b.
+func (b *book) replacedBy(j Journal) bool {
 	c := j.open(0)
 	defer c.close()
 	r, err := c.next()
-	if err != nil || r.Seq != 1 || r.Sum == b.root {
-		return // whatever else is wrong is met when it is read
-	}
-	b.damaged(a.account, fmt.Sprintf("it is not the journal that was read before: that one had %d records, the last of %s", b.next-1, b.last.Format(time.RFC3339)))
-	*b = book{name: b.name, path: b.path, number: b.number, live: b.live, keys: b.keys}
+	return err == nil && r.Seq == 1 && r.Sum != b.root
+}
+
+// rewrittenIn reports whether j ends before the last record of b that was read, or has another one there.
+func (b *book) rewrittenIn(j Journal) bool {
+	c := j.open(b.next - 1)
+	defer c.close()
+	r, err := c.next()
+	return errors.Is(err, io.EOF) || err == nil && r.Seq == b.next-1 && r.Sum != b.sum
 }
 
 // bookOf returns the book of a journal, which the state may have brought.

@@ -1,6 +1,7 @@
 package reconcile_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -84,5 +85,32 @@ func TestLateJournal(t *testing.T) {
 		a.restart()
 		a.tick()
 		a.quiet()
+	}
+}
+
+// G5: records that were cut off the end of a journal, with what says so in its directory, are missed by the auditor who read them.
+func TestCutEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, 1)
+	a := w.auditor()
+	w.issue(0, 0)
+	w.issue(0, 0)
+	w.publish()
+	a.tick()
+	w.stop(0, 0)
+	data, err := os.ReadFile(w.paths[0])
+	must(t, err)
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	must(t, os.WriteFile(w.paths[0], bytes.Join(lines[:len(lines)-3], nil), 0o600)) // the last outcome and the stop, and what is behind the last line feed
+	must(t, os.Remove(w.paths[0]+".head"))
+	w.start(0)
+	w.issue(0, 0)
+	w.publish()
+	for range 2 {
+		a.restart()
+		a.tick()
+	}
+	if diff := cmp.Diff([]string{"journal_broken"}, kinds(a.raised)); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -71,6 +71,9 @@ func (f *reconcileFlags) run(ctx context.Context, std streams) error {
 	if cfg.Audit == nil || cfg.Audit.File == "" {
 		return usage("%s has no audit.file: there is no journal to hold the logs against", f.config)
 	}
+	if f.lag < 0 {
+		return usage("--lag %s: write how far behind a journal may be, such as 10m", f.lag)
+	}
 	if in.Lag = f.lag; in.Lag == 0 {
 		in.Lag = cfg.Audit.Reconcile.LagOrDefault()
 	}
