@@ -87,6 +87,11 @@ func (f *reconcileFlags) run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	for _, name := range f.logs {
+		if !slices.ContainsFunc(targets, func(t reconcile.Target) bool { return t.Log.Name() == name }) {
+			return usage("--log %q: there is no such log; the configuration has %s", name, logNamesOf(targets))
+		}
+	}
 	for _, t := range targets {
 		if len(f.logs) > 0 && !slices.Contains(f.logs, t.Log.Name()) {
 			continue
@@ -181,7 +186,7 @@ func printReport(w io.Writer, r reconcile.Report) error {
 		if l.Error != "" {
 			state = st.red(printable(l.Error))
 		}
-		g.add(printable(l.Name), fmt.Sprint(l.Size), fmt.Sprint(l.Read), fmt.Sprint(l.Ours), l.Head.Format(time.RFC3339), state)
+		g.add(printable(l.Name), fmt.Sprint(l.Size), fmt.Sprint(l.Read), fmt.Sprint(l.Ours), logMoment(l.Head), state)
 	}
 	if err := g.write(w, st); err != nil {
 		return err
@@ -193,7 +198,7 @@ func printReport(w io.Writer, r reconcile.Report) error {
 		if j.Error != "" {
 			state = st.red(printable(j.Error))
 		}
-		g.add(printable(j.Name), fmt.Sprint(j.Records), j.First.Format(time.RFC3339), j.Last.Format(time.RFC3339), state)
+		g.add(printable(j.Name), fmt.Sprint(j.Records), logMoment(j.First), logMoment(j.Last), state)
 	}
 	if err := g.write(w, st); err != nil {
 		return err
@@ -230,7 +235,7 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 		if where == "" {
 			where = f.Journal
 		}
-		g.add(f.Time.Format(time.RFC3339), st.red(string(f.Kind)), orDash(where), index, orDash(f.Serial), printable(f.Text))
+		g.add(logMoment(f.Time), st.red(string(f.Kind)), orDash(where), index, orDash(f.Serial), printable(f.Text))
 		actions[f.Kind] = f.Action
 	}
 	if err := g.write(w, st); err != nil {
