@@ -72,3 +72,38 @@ func TestReadLongLine(t *testing.T) {
 		t.Errorf("at the end: %v", err)
 	}
 }
+
+// G1: what stands behind the acknowledged end is not read by whoever asks for what counts, also when other records have taken its place.
+func TestReadAcknowledged(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal")
+	j, err := audit.Open(audit.Config{File: path}, audit.Options{})
+	must(t, err)
+	must(t, j.Close(t.Context(), 0))
+	data, err := os.ReadFile(path)
+	must(t, err)
+	head, err := os.ReadFile(path + ".head")
+	must(t, err)
+	r := audit.NewReader(path, 0).Acknowledged()
+	defer r.Close() //nolint:errcheck // only read
+	for range 2 {
+		_, err := r.Next()
+		must(t, err)
+	}
+	unborn := bytes.Replace(data[bytes.IndexByte(data, '\n')+1:], []byte(`{"seq":2,`), []byte(`{"seq":3,`), 1)
+	must(t, os.WriteFile(path, append(bytes.Clone(data), unborn...), 0o600))
+	for range 2 {
+		if e, err := r.Next(); !errors.Is(err, io.EOF) {
+			t.Fatalf("record %d, %v; nobody acknowledged it", e.Seq, err)
+		}
+	}
+	if e, err := audit.NewReader(path, 3).Next(); err != nil || e.Seq != 3 {
+		t.Errorf("whoever asks for everything gets %d, %v", e.Seq, err)
+	}
+	other := bytes.Replace(unborn, []byte(`"kind":"stop"`), []byte(`"kind":"event"`), 1)
+	must(t, os.WriteFile(path, append(bytes.Clone(data), other...), 0o600))
+	must(t, os.WriteFile(path+".head", bytes.Replace(head, []byte("2 "), []byte("3 "), 1), 0o600))
+	if e, err := r.Next(); err != nil || e.Seq != 3 || e.Kind != audit.Event {
+		t.Errorf("record %d (%s), %v; want the one that was acknowledged", e.Seq, e.Kind, err)
+	}
+}
