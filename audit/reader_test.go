@@ -73,7 +73,7 @@ func TestReadLongLine(t *testing.T) {
 	}
 }
 
-// G1: what stands behind the acknowledged end is not read by whoever asks for what counts, also when other records have taken its place.
+// G4: what stands behind the acknowledged end is not read by whoever asks for what counts, also when other records have taken its place.
 func TestReadAcknowledged(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal")

@@ -65,7 +65,7 @@ func (f *reconcileFlags) run(ctx context.Context, std streams) error {
 		return misconfigured(err)
 	}
 	in := reconcile.Input{Progress: reconcileProgress(std.err)}
-	if in.Since, err = sinceWhen(f.since, time.Now()); err != nil {
+	if in.Since, err = moment("--since", f.since, time.Now()); err != nil {
 		return err
 	}
 	if cfg.Audit == nil || cfg.Audit.File == "" {
@@ -145,22 +145,6 @@ func logNamesOf(targets []reconcile.Target) string {
 		return "none"
 	}
 	return strings.Join(names, ", ")
-}
-
-// sinceWhen reads a duration before now, a date or a time.
-func sinceWhen(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
-		return now.Add(-d), nil
-	}
-	for _, layout := range []string{time.RFC3339, time.DateOnly} {
-		if t, err := time.Parse(layout, text); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, usage("--since %q: write a duration such as 24h, a date such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z", text)
 }
 
 // reconcileProgress writes how far a run is, on a terminal only.
