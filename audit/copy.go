@@ -125,7 +125,7 @@ func (c *copier) stopping() bool {
 
 func (c *copier) run() {
 	defer close(c.ended)
-	r := NewReader(c.path, c.done+1)
+	r := NewReader(c.path, c.done+1).Acknowledged()
 	defer func() { _ = r.Close() }() // it was only read
 	defer c.save(true)
 	for failures := 0; ; {
@@ -163,7 +163,7 @@ func (c *copier) gather(r *Reader) (batch []message) {
 		c.done = 0
 		c.mu.Unlock()
 		_ = r.Close() // it was only read
-		*r = *NewReader(c.path, 1)
+		*r = *NewReader(c.path, 1).Acknowledged()
 	}
 	for size := 0; len(batch) < maxBatch && size < maxBatchLen && r.next <= target; {
 		e, err := r.Next()

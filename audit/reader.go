@@ -48,10 +48,39 @@ type Reader struct {
 	at   Position // of the next line
 	torn int64    // where a closed segment was found to end inside a line; -1: nowhere
 	gap  uint64   // the record that was looked for once more, because a later one came
+
+	bounded bool   // see Acknowledged
+	bound   uint64 // the last record that is known to be acknowledged
 }
 
 // NewReader reads the journal at path from record number from on; 0 is the first that there is.
 func NewReader(path string, from uint64) *Reader { return &Reader{path: path, next: from} }
+
+// Acknowledged lets r end behind the last record that FILE.head names, where there is that file: what stands behind it was not told to
+// anybody yet, and after a write that failed other records take its place.
+func (r *Reader) Acknowledged() *Reader {
+	r.bounded = true
+	return r
+}
+
+// held reports whether the next record is not acknowledged yet.
+func (r *Reader) held() (bool, error) {
+	if !r.bounded || r.next <= r.bound {
+		return false, nil
+	}
+	h, err := readHead(r.path)
+	for tries := 0; err != nil && !errors.Is(err, fs.ErrNotExist) && tries < 3; tries++ { // perhaps it is just being written
+		h, err = readHead(r.path)
+	}
+	if err != nil {
+		return false, nil //nolint:nilerr // nobody knows: what is there is read
+	}
+	r.bound = h.seq
+	if r.file != nil {
+		err = r.rewind() // the buffer may have what is there no more
+	}
+	return r.next > r.bound, err
+}
 
 // Close closes the file that is open.
 func (r *Reader) Close() error {
@@ -67,6 +96,11 @@ func (r *Reader) Close() error {
 // [Damage]; the next call goes on behind it. An incomplete last line counts as not there yet.
 func (r *Reader) Next() (Entry, error) {
 	for {
+		if held, err := r.held(); err != nil {
+			return Entry{}, err
+		} else if held {
+			return Entry{}, io.EOF
+		}
 		if r.file == nil {
 			if err := r.open(); err != nil {
 				return Entry{}, err
@@ -104,8 +138,12 @@ func (r *Reader) line() (Entry, error) {
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, errTorn):
 		return Entry{}, errors.Join(io.EOF, r.rewind()) // what is cut off and written anew must not be read from the buffer
-	case err != nil:
-		return Entry{}, &Damage{At: r.at, What: err.Error()}
+	case errors.Is(err, errLong): // what is behind it is met next
+		d := &Damage{At: r.at, What: err.Error()}
+		r.at.Offset += int64(len(raw))
+		return Entry{}, d
+	case err != nil: // says nothing of the line, and another try may read it
+		return Entry{}, errors.Join(err, r.rewind())
 	}
 	at := r.at
 	r.at.Line++
@@ -204,8 +242,11 @@ func Last(path string) (uint64, error) {
 			return 0, err
 		}
 		seq, err := lastIn(f)
-		if err = errors.Join(err, f.Close()); err != nil || seq > 0 {
-			return seq, err
+		if err = errors.Join(err, f.Close()); err != nil {
+			return 0, fmt.Errorf("the end of %s: %w", s.Path, err)
+		}
+		if seq > 0 {
+			return seq, nil
 		}
 	}
 	return 0, nil

@@ -26,7 +26,7 @@ type account struct {
 	suspects []suspect
 	finals   []final
 	report   func(Finding)
-	told     bool // a journal named a key that was not known when logs were read
+	told     bool // a journal brought a key, or certificates, that were not known when logs were read
 
 	pairs  []pair
 	proven bool // whatever an entry is taken in from has been proven

@@ -92,6 +92,7 @@ type Auditor struct {
 	followers []*follower
 	cursors   map[string]*reading
 	until     time.Time // journals are read up to here in this cycle
+	begun     bool      // something of the logs had been read before this cycle
 	benched   map[string]string
 	troubles  []string // of the last run
 	open      []Alarm
@@ -287,6 +288,7 @@ func pause(ctx context.Context, d time.Duration) {
 // cycle reads a step of each log and then the journals, as far as that step needs, and judges. See [account] for the order.
 func (a *Auditor) cycle(ctx context.Context) (more bool, troubles []string) {
 	a.until = time.Time{}
+	a.begun = slices.ContainsFunc(a.followers, func(f *follower) bool { return f.size > 0 })
 	for _, f := range a.followers {
 		behind, err := a.follow(ctx, f)
 		if err != nil && ctx.Err() == nil {
@@ -306,7 +308,7 @@ func (a *Auditor) cycle(ctx context.Context) (more bool, troubles []string) {
 	if ctx.Err() != nil {
 		return false, troubles
 	}
-	if a.told { // the logs were not searched for a key that a journal names
+	if a.told { // the logs were not searched for what a journal names
 		a.told = false
 		for _, f := range a.followers {
 			f.Rewind()
@@ -386,11 +388,14 @@ func (a *Auditor) readJournals(ctx context.Context) error {
 	}
 	all, err := a.o.Journals()
 	errs := []error{err} // those that are there are read all the same
+	a.followMoves(all)
 	for _, j := range all {
 		r := a.cursors[j.Path]
 		if r == nil {
 			b := a.bookOf(j)
 			a.recognise(j, b)
+			// What it says of the time before may be of entries that were read and forgotten: they are read again.
+			a.told = a.told || b.read == 0 && a.begun
 			r = &reading{cursor: j.open(b.next), book: b}
 			a.cursors[j.Path] = r
 		}
@@ -399,34 +404,6 @@ func (a *Auditor) readJournals(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// recognise begins a book anew if its journal was replaced by another one since it was read, which is no small matter.
-func (a *Auditor) recognise(j Journal, b *book) {
-	if b.read == 0 || b.cut {
-		return
-	}
-	c := j.open(0)
-	defer c.close()
-	r, err := c.next()
-	if err != nil || r.Seq != 1 || r.Sum == b.root {
-		return // whatever else is wrong is met when it is read
-	}
-	b.damaged(a.account, fmt.Sprintf("it is not the journal that was read before: that one had %d records, the last of %s", b.next-1, b.last.Format(time.RFC3339)))
-	*b = book{name: b.name, path: b.path, number: b.number, live: b.live, keys: b.keys}
-}
-
-// bookOf returns the book of a journal, which the state may have brought.
-func (a *Auditor) bookOf(j Journal) *book {
-	for _, b := range a.books {
-		if b.path == j.Path {
-			b.name, b.live = j.Name, j.Live
-			return b
-		}
-	}
-	b := &book{name: j.Name, path: j.Path, number: uint16(len(a.books)), live: j.Live, keys: map[string]bool{}} //nolint:gosec // a few
-	a.books = append(a.books, b)
-	return b
 }
 
 func (a *Auditor) readJournal(ctx context.Context, r *reading) error {
@@ -459,11 +436,6 @@ func (a *Auditor) readJournal(ctx context.Context, r *reading) error {
 		}
 	}
 	return nil
-}
-
-// copied says that a book is the copy of another one.
-func (a *Auditor) copied(b *book) bool {
-	return slices.ContainsFunc(a.books, func(other *book) bool { return other != b && other.root == b.root })
 }
 
 // readGrants takes in what [Auditor.Granted] was told.

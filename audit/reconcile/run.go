@@ -38,7 +38,11 @@ type cursor struct {
 }
 
 func (j Journal) open(from uint64) *cursor {
-	return &cursor{audit.NewReader(j.Path, from), audit.NewSums(j.Key)}
+	r := audit.NewReader(j.Path, from)
+	if j.Live {
+		r.Acknowledged()
+	}
+	return &cursor{r, audit.NewSums(j.Key)}
 }
 
 // next returns the next record. The error is [io.EOF] at the present end; a *[audit.Damage] is no end.

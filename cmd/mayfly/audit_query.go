@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -46,7 +47,7 @@ func newAuditQuery() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return q.run(t, streams{out: cmd.OutOrStdout(), err: cmd.ErrOrStderr()}, f.json)
+			return q.run(cmd.Context(), t, streams{out: cmd.OutOrStdout(), err: cmd.ErrOrStderr()}, f.json)
 		}),
 	}
 	from.add(cmd)
@@ -185,12 +186,14 @@ func (q *query) matches(r *audit.Record) bool {
 	return true
 }
 
-func (q *query) run(t target, std streams, asJSON bool) error {
+func (q *query) run(ctx context.Context, t target, std streams, asJSON bool) error {
 	var found []audit.Record
 	hidden := false
 	for e, err := range audit.Read(t.path, 0) {
 		var d *audit.Damage
 		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		case errors.As(err, &d):
 			reportDamage(std.err, d)
 			continue

@@ -65,11 +65,14 @@ func (f *reconcileFlags) run(ctx context.Context, std streams) error {
 		return misconfigured(err)
 	}
 	in := reconcile.Input{Progress: reconcileProgress(std.err)}
-	if in.Since, err = sinceWhen(f.since, time.Now()); err != nil {
+	if in.Since, err = moment("--since", f.since, time.Now()); err != nil {
 		return err
 	}
 	if cfg.Audit == nil || cfg.Audit.File == "" {
 		return usage("%s has no audit.file: there is no journal to hold the logs against", f.config)
+	}
+	if f.lag < 0 {
+		return usage("--lag %s: write how far behind a journal may be, such as 10m", f.lag)
 	}
 	if in.Lag = f.lag; in.Lag == 0 {
 		in.Lag = cfg.Audit.Reconcile.LagOrDefault()
@@ -83,6 +86,11 @@ func (f *reconcileFlags) run(ctx context.Context, std streams) error {
 	targets, err := targetsOf(cfg)
 	if err != nil {
 		return err
+	}
+	for _, name := range f.logs {
+		if !slices.ContainsFunc(targets, func(t reconcile.Target) bool { return t.Log.Name() == name }) {
+			return usage("--log %q: there is no such log; the configuration has %s", name, logNamesOf(targets))
+		}
 	}
 	for _, t := range targets {
 		if len(f.logs) > 0 && !slices.Contains(f.logs, t.Log.Name()) {
@@ -139,22 +147,6 @@ func logNamesOf(targets []reconcile.Target) string {
 	return strings.Join(names, ", ")
 }
 
-// sinceWhen reads a duration before now, a date or a time.
-func sinceWhen(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
-		return now.Add(-d), nil
-	}
-	for _, layout := range []string{time.RFC3339, time.DateOnly} {
-		if t, err := time.Parse(layout, text); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, usage("--since %q: write a duration such as 24h, a date such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z", text)
-}
-
 // reconcileProgress writes how far a run is, on a terminal only.
 func reconcileProgress(w io.Writer) func(reconcile.Progress) {
 	if !isTerminal(w) {
@@ -178,7 +170,7 @@ func printReport(w io.Writer, r reconcile.Report) error {
 		if l.Error != "" {
 			state = st.red(printable(l.Error))
 		}
-		g.add(printable(l.Name), fmt.Sprint(l.Size), fmt.Sprint(l.Read), fmt.Sprint(l.Ours), l.Head.Format(time.RFC3339), state)
+		g.add(printable(l.Name), fmt.Sprint(l.Size), fmt.Sprint(l.Read), fmt.Sprint(l.Ours), logMoment(l.Head), state)
 	}
 	if err := g.write(w, st); err != nil {
 		return err
@@ -190,7 +182,7 @@ func printReport(w io.Writer, r reconcile.Report) error {
 		if j.Error != "" {
 			state = st.red(printable(j.Error))
 		}
-		g.add(printable(j.Name), fmt.Sprint(j.Records), j.First.Format(time.RFC3339), j.Last.Format(time.RFC3339), state)
+		g.add(printable(j.Name), fmt.Sprint(j.Records), logMoment(j.First), logMoment(j.Last), state)
 	}
 	if err := g.write(w, st); err != nil {
 		return err
@@ -227,7 +219,7 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 		if where == "" {
 			where = f.Journal
 		}
-		g.add(f.Time.Format(time.RFC3339), st.red(string(f.Kind)), orDash(where), index, orDash(f.Serial), printable(f.Text))
+		g.add(logMoment(f.Time), st.red(string(f.Kind)), orDash(where), index, orDash(f.Serial), printable(f.Text))
 		actions[f.Kind] = f.Action
 	}
 	if err := g.write(w, st); err != nil {

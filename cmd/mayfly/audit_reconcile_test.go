@@ -216,6 +216,16 @@ func TestAuditTheft(t *testing.T) {
 			t.Errorf("the table has no %q: %s", want, out)
 		}
 	}
+	for want, args := range map[string][]string{
+		`--log "another": there is no such log; the configuration has lab`: {"--log", "lab", "--log", "another"},
+		"--lag -5m0s: write how far behind":                                {"--lag", "-5m"},
+		`--since "soon": write RFC 3339`:                                   {"--since", "soon"},
+	} {
+		_, stderr, status := l.mayfly(append([]string{"audit", "reconcile", "--config", filepath.Join(l.dir, "mayfly.yaml")}, args...)...)
+		if status != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("%v: status %d, %s", args, status, stderr)
+		}
+	}
 	if metrics, _ := l.get("/metrics"); !strings.Contains(metrics, `mayfly_audit_alarms_total{kind="unintended_entry"} 1`) || !strings.Contains(metrics, "mayfly_audit_alarms_open 1") {
 		t.Error("no metric says so")
 	}

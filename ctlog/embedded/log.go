@@ -183,7 +183,7 @@ func (l *Log) caughtUp(ctx context.Context) error {
 		if raw, err := r.ReadCheckpoint(ctx); err == nil {
 			published, _, err := parseHead(raw, l.signer.origin)
 			if err != nil {
-				return fmt.Errorf("checkpoint: %w", err)
+				return fmt.Errorf("checkpoint: %w; restore it, or remove it: then another one is signed over the tree that is there", err)
 			}
 			if published >= size {
 				return nil

@@ -82,7 +82,7 @@ var shardName = regexp.MustCompile(`^[0-9a-z][0-9a-z-]{0,31}$`)
 
 func checkName(name string) error {
 	if !shardName.MatchString(name) || slices.Contains([]string{"checkpoint", "tile", "issuer", "ct"}, name) {
-		return fmt.Errorf("%q cannot be the name of a shard; write up to 32 lower-case letters, digits and hyphens", name)
+		return fmt.Errorf("%q cannot be the name of a shard; write up to 32 lower-case letters, digits and hyphens, and none of checkpoint, tile, issuer and ct", name)
 	}
 	return nil
 }

@@ -96,6 +96,9 @@ func (f *Follower) judge(ctx context.Context, s source, head Head) error {
 		if path, err := s.consistency(ctx, head.Size, last.Size); head.Size > 0 && err == nil && !consistent(head, last, path) {
 			return fmt.Errorf("%w: its head over %d entries is not part of the one over %d", ErrFork, head.Size, last.Size)
 		}
+		if f.log.Local() { // a directory is no replica that lags behind: an older copy took its place
+			return fmt.Errorf("%w: from %d entries to %d, with the head of %s", ErrShrunk, last.Size, head.Size, head.Time())
+		}
 		return fmt.Errorf("%w: %d entries, and %d were seen", ErrStale, head.Size, last.Size)
 	case head.Size > last.Size && last.Size > 0 && f.state.Size != last.Size: // else reading on proves it
 		return f.appended(ctx, s, head)

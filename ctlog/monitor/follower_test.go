@@ -342,7 +342,7 @@ func TestRFC6962Faults(t *testing.T) {
 	}
 }
 
-// A replica that lags behind is no crime; one that answers later is read.
+// A replica that lags behind is no crime; one that answers later is read. A directory does not lag.
 func TestStaleHead(t *testing.T) {
 	t.Parallel()
 	p, l, f := newRFC(t)
@@ -361,15 +361,23 @@ func TestStaleHead(t *testing.T) {
 	}
 	s.Now = func() time.Time { return time.Now().Add(time.Minute) }
 	fill(t, s, 10)
+	web := httptest.NewServer(http.FileServer(http.Dir(s.Dir)))
+	t.Cleanup(web.Close)
 	f = follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Dir: s.Dir}, monitor.FollowerOptions{})
-	if _, err := all(t, f); err != nil {
-		t.Fatal(err)
+	away := follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Monitoring: web.URL}, monitor.FollowerOptions{})
+	for _, one := range []*monitor.Follower{f, away} {
+		if _, err := all(t, one); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.WriteFile(filepath.Join(s.Dir, "checkpoint"), old, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := all(t, f); !errors.Is(err, monitor.ErrStale) || monitor.Convicts(err) {
+	if _, err := all(t, away); !errors.Is(err, monitor.ErrStale) || monitor.Convicts(err) {
 		t.Errorf("%v", err)
+	}
+	if _, err := all(t, f); !errors.Is(err, monitor.ErrShrunk) {
+		t.Errorf("a directory that an older copy took the place of: %v", err)
 	}
 }
 

@@ -72,6 +72,10 @@ func (s *static) tile(ctx context.Context, t tile) ([]byte, error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return data, err
 		}
+		if data, e := s.from.get(ctx, path, t.limit); !errors.Is(e, fs.ErrNotExist) {
+			return data, e
+		}
+		return nil, err // it names the tile that should be there
 	}
 	return s.from.get(ctx, path, t.limit)
 }
