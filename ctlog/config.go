@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/mayfly-ca/mayfly/fault"
 )
@@ -77,6 +78,9 @@ func (c LogConfig) Embeds() bool { return c.Embed == nil || *c.Embed }
 // Check finds what is wrong with c without opening a file or a socket: one [fault.Setting] for each.
 func (c LogConfig) Check() error {
 	var errs []error
+	if strings.ContainsFunc(c.Name, unicode.IsControl) {
+		errs = append(errs, fault.BadSetting("the log's name has a control character, which tables and metrics cannot show", "give it a short name of your own", "name"))
+	}
 	if strings.TrimSpace(c.Name) == "" {
 		errs = append(errs, fault.BadSetting("the log has no name", "give it a short name of your own", "name"))
 	}

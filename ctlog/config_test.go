@@ -50,6 +50,7 @@ func TestLogConfigCheck(t *testing.T) {
 	}{
 		{"good", func(*ctlog.LogConfig) {}, nil},
 		{"nothing", func(c *ctlog.LogConfig) { *c = ctlog.LogConfig{} }, []string{"name", "url", "public_key"}},
+		{"a name with a line end", func(c *ctlog.LogConfig) { c.Name = "lab\n" }, []string{"name"}},
 		{"blank name", func(c *ctlog.LogConfig) { c.Name = " " }, []string{"name"}},
 		{"loopback v4", func(c *ctlog.LogConfig) { c.URL = "http://127.0.0.1:6962/lab" }, nil},
 		{"loopback v6", func(c *ctlog.LogConfig) { c.URL = "http://[::1]:6962/lab/" }, nil},

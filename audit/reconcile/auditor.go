@@ -220,7 +220,7 @@ func (a *Auditor) Warnings() []string {
 	out := slices.Clone(a.warnings)
 	if n := len(a.alarms); n > 0 {
 		last := a.alarms[n-1]
-		out = append([]string{fmt.Sprintf("%d alarms are open, the last is %s: %s", n, last.Kind, last.Text)}, out...)
+		out = append([]string{fmt.Sprintf("open alarms: %d, the last is %s: %s", n, last.Kind, last.Text)}, out...)
 	}
 	return out
 }

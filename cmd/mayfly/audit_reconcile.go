@@ -128,7 +128,7 @@ func (f *reconcileFlags) tell(r reconcile.Report, std streams) error {
 		return err
 	}
 	if len(r.Findings) > 0 {
-		return &stop{exitFound, fmt.Errorf("mayfly: %d findings; docs/reconcile.md says what to do", len(r.Findings))}
+		return &stop{exitFound, fmt.Errorf("mayfly: %s; docs/reconcile.md says what to do", amount(len(r.Findings), "finding"))}
 	}
 	if len(r.Incomplete) > 0 {
 		return fmt.Errorf("not everything could be read, so that nothing is proven: %s", strings.Join(r.Incomplete, "; "))
@@ -194,7 +194,7 @@ func printReport(w io.Writer, r reconcile.Report) error {
 	word := st.green("all is well")
 	switch {
 	case len(r.Findings) > 0:
-		word = st.red(fmt.Sprintf("%d findings", len(r.Findings)))
+		word = st.red(amount(len(r.Findings), "finding"))
 	case len(r.Incomplete) > 0:
 		word = st.yellow("incomplete")
 	}

@@ -211,7 +211,7 @@ func TestAuditTheft(t *testing.T) {
 		t.Errorf("the command: status %d, %s", status, diff)
 	}
 	out, _, status := l.mayfly("audit", "reconcile", "--config", filepath.Join(l.dir, "mayfly.yaml"))
-	for _, want := range []string{"unintended_entry", "lab", "1 findings", "stop issuing", "proven"} {
+	for _, want := range []string{"unintended_entry", "lab", "1 finding", "stop issuing", "proven"} {
 		if !strings.Contains(out, want) || status != exitFound {
 			t.Errorf("the table has no %q: %s", want, out)
 		}
@@ -229,7 +229,7 @@ func TestAuditTheft(t *testing.T) {
 	if metrics, _ := l.get("/metrics"); !strings.Contains(metrics, `mayfly_audit_alarms_total{kind="unintended_entry"} 1`) || !strings.Contains(metrics, "mayfly_audit_alarms_open 1") {
 		t.Error("no metric says so")
 	}
-	if ready, code := l.get("/readyz"); code != http.StatusOK || !strings.Contains(ready, "1 alarms are open, the last is unintended_entry") {
+	if ready, code := l.get("/readyz"); code != http.StatusOK || !strings.Contains(ready, "open alarms: 1, the last is unintended_entry") {
 		t.Errorf("readiness %d: %s", code, ready)
 	}
 	if !strings.Contains(l.process.logs.String(), "audit alarm") {

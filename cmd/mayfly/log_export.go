@@ -83,6 +83,9 @@ func (f *logExportFlags) run(ctx context.Context, args []string, std streams) (e
 	if err != nil {
 		return err
 	}
+	if from.at.IsZero() && to.at.IsZero() && from.index > to.index {
+		return usage("--from %d is behind --to %d: nothing lies between; write them the other way round", from.index, to.index)
+	}
 	targets, err := f.targets(ctx, args)
 	if err != nil {
 		return err
