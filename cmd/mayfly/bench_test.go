@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/sha512"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -166,53 +163,14 @@ func measure(b *testing.B, s *serveProcess, n int, call func(i int) error) {
 	b.ReportMetric(float64(latencies[b.N*99/100].Microseconds())/1e3, "p99-ms")
 }
 
-// measureFloor times what no certificate can do without: one RS256 verification (token), one P-256 verification (proof), two CA
-// signatures, one P-256 verification (SCT) and one verification of the CA's signature. The best of several runs counts.
+// measureFloor is the floor for a CA with a key on this curve.
 func measureFloor(b *testing.B, curve elliptic.Curve) time.Duration {
 	b.Helper()
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	floor, err := benchFloor(&ecdsa.PublicKey{Curve: curve})
 	if err != nil {
 		b.Fatal(err)
 	}
-	leaf, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		b.Fatal(err)
-	}
-	issuing, err := ecdsa.GenerateKey(curve, rand.Reader)
-	if err != nil {
-		b.Fatal(err)
-	}
-	digest := sha256.Sum256([]byte("token, proof and SCT"))
-	caDigest := digest[:]
-	if curve == elliptic.P384() {
-		d := sha512.Sum384([]byte("certificate"))
-		caDigest = d[:]
-	}
-	tokenSig, err := rsa.SignPKCS1v15(nil, rsaKey, crypto.SHA256, digest[:])
-	if err != nil {
-		b.Fatal(err)
-	}
-	leafSig, err := ecdsa.SignASN1(rand.Reader, leaf, digest[:])
-	if err != nil {
-		b.Fatal(err)
-	}
-	best := time.Hour
-	for range 10 {
-		const rounds = 50
-		began := time.Now()
-		for range rounds {
-			ok := rsa.VerifyPKCS1v15(&rsaKey.PublicKey, crypto.SHA256, digest[:], tokenSig) == nil
-			ok = ecdsa.VerifyASN1(&leaf.PublicKey, digest[:], leafSig) && ok
-			ok = ecdsa.VerifyASN1(&leaf.PublicKey, digest[:], leafSig) && ok
-			first, err1 := ecdsa.SignASN1(rand.Reader, issuing, caDigest)
-			_, err2 := ecdsa.SignASN1(rand.Reader, issuing, caDigest)
-			if !ok || err1 != nil || err2 != nil || !ecdsa.VerifyASN1(&issuing.PublicKey, caDigest, first) {
-				b.Fatal("a primitive does not work")
-			}
-		}
-		best = min(best, time.Since(began)/rounds)
-	}
-	return best
+	return floor
 }
 
 // signRequest is one request in both forms.
