@@ -12,7 +12,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	ct "github.com/google/certificate-transparency-go"
@@ -52,8 +54,9 @@ type RemoteOptions struct {
 type Remote struct {
 	key       crypto.PublicKey
 	client    *jsonclient.JSONClient // for get-roots
-	submit    submission
+	submit    poster
 	transport *http.Transport
+	wire      *wire // nil if submit goes over the transport
 	timeout   time.Duration
 	now       func() time.Time
 }
@@ -88,7 +91,8 @@ func OpenRemote(c LogConfig, o RemoteOptions) (*Remote, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	r.transport = newTransport(conf, r.timeout)
+	dialer := &net.Dialer{Timeout: r.timeout / 2, KeepAlive: 15 * time.Second}
+	r.transport = newTransport(conf, dialer, r.timeout)
 	if proxy != nil {
 		r.transport.Proxy = http.ProxyURL(proxy)
 	}
@@ -97,8 +101,14 @@ func OpenRemote(c LogConfig, o RemoteOptions) (*Remote, error) {
 	if err != nil {
 		return nil, fault.BadSetting(err.Error(), "write the log's submission prefix", "url")
 	}
-	if r.submit, err = newSubmission(c.URL, o.UserAgent, hc.Transport); err != nil {
+	u, err := url.Parse(strings.TrimRight(c.URL, "/") + ct.AddPreChainPath)
+	if err != nil {
 		return nil, fault.BadSetting(err.Error(), "write the log's submission prefix", "url")
+	}
+	if r.wire = newWire(u, o.UserAgent, dialer); r.wire != nil && proxy == nil {
+		r.submit = r.wire
+	} else {
+		r.submit = newSubmission(u, o.UserAgent, r.transport)
 	}
 	return r, nil
 }
@@ -147,18 +157,17 @@ func tlsConfig(o RemoteOptions) (*tls.Config, error) {
 	return conf, nil
 }
 
-func newTransport(conf *tls.Config, timeout time.Duration) *http.Transport {
-	dial := &net.Dialer{Timeout: timeout / 2, KeepAlive: 15 * time.Second}
+func newTransport(conf *tls.Config, dialer *net.Dialer, timeout time.Duration) *http.Transport {
 	return &http.Transport{
 		Proxy:                  nil, // the environment does not decide who sees our precertificates
-		DialContext:            dial.DialContext,
+		DialContext:            dialer.DialContext,
 		TLSClientConfig:        conf,
 		TLSHandshakeTimeout:    timeout / 2,
 		ResponseHeaderTimeout:  timeout,
 		MaxResponseHeaderBytes: maxHeader,
 		MaxIdleConnsPerHost:    maxConns, // fewer would be closed and opened again all the time
 		MaxConnsPerHost:        maxConns,
-		IdleConnTimeout:        30 * time.Second,
+		IdleConnTimeout:        idleTime,
 		DisableCompression:     true, // a limit on bytes read is then a limit on bytes parsed
 		ForceAttemptHTTP2:      true,
 	}
@@ -194,7 +203,12 @@ func (p printer) Printf(format string, args ...any) {
 func (r *Remote) Key() crypto.PublicKey { return r.key }
 
 // Close closes connections that wait for another call.
-func (r *Remote) Close() { r.transport.CloseIdleConnections() }
+func (r *Remote) Close() {
+	r.transport.CloseIdleConnections()
+	if r.wire != nil {
+		r.wire.close()
+	}
+}
 
 // Roots returns the DER of the roots that the log accepts (RFC 6962 §4.7). Its errors are each a [Failure].
 func (r *Remote) Roots(ctx context.Context) ([][]byte, error) {

@@ -8,32 +8,37 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
-
-	ct "github.com/google/certificate-transparency-go"
 
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// submission makes add-pre-chain requests (RFC 6962 §4.2). It goes to the transport without a [http.Client] in between: there are
-// no redirects to follow, no cookies, and the time limit is the context's.
+// poster posts a precertificate and its chain to add-pre-chain (RFC 6962 §4.1) once, and reads the answer to its end.
+type poster interface {
+	post(ctx context.Context, p tbs.Precertificate) (reply, error)
+}
+
+// reply is an answer of a log.
+type reply struct {
+	status     int
+	retryAfter string // header
+	body       []byte
+}
+
+// submission is the poster over TLS, HTTP/2 and proxies. It goes to the transport without a [http.Client] in between: there are no
+// redirects to follow, no cookies, and the time limit is the context's.
 type submission struct {
 	url       *url.URL
 	header    http.Header // never changed
 	transport http.RoundTripper
 }
 
-func newSubmission(prefix, agent string, transport http.RoundTripper) (submission, error) {
-	u, err := url.Parse(strings.TrimRight(prefix, "/") + ct.AddPreChainPath)
-	if err != nil {
-		return submission{}, err
-	}
+func newSubmission(u *url.URL, agent string, transport http.RoundTripper) submission {
 	h := http.Header{"Content-Type": {"application/json"}}
 	if agent != "" {
 		h.Set("User-Agent", agent)
 	}
-	return submission{url: u, header: h, transport: transport}, nil
+	return submission{url: u, header: h, transport: transport}
 }
 
 // Submit sends p to add-pre-chain (RFC 6962 §4.2), once, and returns the SCT in TLS encoding. It does not verify the SCT:
@@ -44,50 +49,62 @@ func (r *Remote) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, erro
 		ctx, cancel = context.WithTimeout(ctx, r.timeout)
 		defer cancel()
 	}
-	rsp, body, err := r.submit.do(ctx, marshalChain(p)) //nolint:bodyclose // it reads and closes it
+	answer, err := r.submit.post(ctx, p)
 	switch {
 	case err != nil:
 		return nil, callFailure(err)
-	case rsp.StatusCode != http.StatusOK:
-		return nil, r.statusFailure(rsp.StatusCode, rsp.Header.Get("Retry-After"), body)
+	case answer.status != http.StatusOK:
+		return nil, r.statusFailure(answer.status, answer.retryAfter, answer.body)
 	}
-	sct, err := ParseResponse(body)
+	sct, err := ParseResponse(answer.body)
 	if err != nil {
-		return nil, &Failure{Result: Garbled, Status: rsp.StatusCode, Err: err}
+		return nil, &Failure{Result: Garbled, Status: answer.status, Err: err}
 	}
 	return sct, nil
 }
 
-// do makes one request and reads the answer to its end, so that the connection can be used again. The header goes out as it is
-// for every request: the transport only reads it.
-func (s submission) do(ctx context.Context, body []byte) (_ *http.Response, answer []byte, err error) {
+// post implements poster. The header goes out as it is for every request: the transport only reads it.
+func (s submission) post(ctx context.Context, p tbs.Precertificate) (reply, error) {
+	body := appendChain(make([]byte, 0, chainLen(p)), p)
 	request := (&http.Request{
 		Method: http.MethodPost, URL: s.url, Host: s.url.Host, Header: s.header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
 		// A connection that the log closed while it was idle: the transport may send the request again, on another one.
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 	}).WithContext(ctx)
-	rsp, err := s.transport.RoundTrip(request)
+	rsp, err := s.transport.RoundTrip(request) //nolint:bodyclose // readReply closes it
 	if err != nil {
-		return nil, nil, err
+		return reply{}, err
 	}
-	defer func() { err = errors.Join(err, rsp.Body.Close()) }()
-	answer, err = io.ReadAll(rsp.Body)
-	return rsp, answer, err
+	return readReply(rsp)
 }
 
-// marshalChain writes the JSON of the request: the precertificate and its chain, in base64.
-func marshalChain(p tbs.Precertificate) []byte {
-	const head, between, tail = `{"chain":["`, `","`, `"]}`
-	n := len(head) + base64.StdEncoding.EncodedLen(len(p.DER)) + len(tail)
+// readReply reads rsp to its end, so that the connection can be used again, and closes it.
+func readReply(rsp *http.Response) (answer reply, err error) {
+	defer func() { err = errors.Join(err, rsp.Body.Close()) }()
+	answer = reply{status: rsp.StatusCode, retryAfter: rsp.Header.Get("Retry-After")}
+	body := bytes.NewBuffer(make([]byte, 0, min(max(rsp.ContentLength, 0), maxSCTBody)+bytes.MinRead))
+	_, err = body.ReadFrom(http.MaxBytesReader(nil, rsp.Body, maxSCTBody))
+	answer.body = body.Bytes()
+	return answer, err
+}
+
+// The JSON of a request: the precertificate and its chain, in base64.
+const chainHead, chainBetween, chainTail = `{"chain":["`, `","`, `"]}`
+
+// chainLen is the length of what appendChain appends.
+func chainLen(p tbs.Precertificate) int {
+	n := len(chainHead) + base64.StdEncoding.EncodedLen(len(p.DER)) + len(chainTail)
 	for _, c := range p.Chain {
-		n += len(between) + base64.StdEncoding.EncodedLen(len(c))
+		n += len(chainBetween) + base64.StdEncoding.EncodedLen(len(c))
 	}
-	out := append(make([]byte, 0, n), head...)
-	out = base64.StdEncoding.AppendEncode(out, p.DER)
+	return n
+}
+
+func appendChain(out []byte, p tbs.Precertificate) []byte {
+	out = base64.StdEncoding.AppendEncode(append(out, chainHead...), p.DER)
 	for _, c := range p.Chain {
-		out = append(out, between...)
-		out = base64.StdEncoding.AppendEncode(out, c)
+		out = base64.StdEncoding.AppendEncode(append(out, chainBetween...), c)
 	}
-	return append(out, tail...)
+	return append(out, chainTail...)
 }
