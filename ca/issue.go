@@ -21,7 +21,8 @@ import (
 
 // Request is what is certified.
 type Request struct {
-	Identity identity.Identity
+	// Identity MUST NOT be changed before Issue has returned.
+	Identity *identity.Identity
 	// SPKI is the DER SubjectPublicKeyInfo as the caller proved it; PublicKey is the same key, parsed.
 	SPKI      []byte
 	PublicKey crypto.PublicKey

@@ -31,7 +31,7 @@ type expectation struct {
 	notBefore time.Time
 	spki      []byte
 	keyID     []byte
-	identity  identity.Identity
+	identity  *identity.Identity
 	issuing   *x509.Certificate
 	algorithm []byte
 }

@@ -38,7 +38,7 @@ func Preview(o Options, id identity.Identity) (*x509.Certificate, error) {
 	if a.shadow, err = newShadow(o.Chain, o.Now()); err != nil {
 		return nil, err
 	}
-	d, err := a.draft(Request{Identity: id, SPKI: spki, PublicKey: &key.PublicKey})
+	d, err := a.draft(Request{Identity: &id, SPKI: spki, PublicKey: &key.PublicKey})
 	if err != nil {
 		return nil, err
 	}

@@ -130,7 +130,7 @@ func (a *Authority) trial(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r := Request{SPKI: spki, PublicKey: &key.PublicKey, Identity: identity.Identity{
+	r := Request{SPKI: spki, PublicKey: &key.PublicKey, Identity: &identity.Identity{
 		Issuer: trialName, Subject: "trial", SAN: identity.SAN{Kind: identity.URI, Value: trialName},
 	}}
 	r.Identity.Extensions.Set(identity.Issuer, trialName)

@@ -50,7 +50,7 @@ func start(t *testing.T) *server {
 	must(t, err)
 	id := identity.Identity{SAN: identity.SAN{Kind: identity.Email, Value: "alice@example.com"}}
 	id.Extensions.Set(identity.Issuer, "https://issuer.example.com")
-	cert, err := a.Issue(t.Context(), ca.Request{Identity: id, SPKI: spki})
+	cert, err := a.Issue(t.Context(), ca.Request{Identity: &id, SPKI: spki})
 	must(t, err)
 	for _, der := range append([][]byte{cert.DER}, cert.Chain...) {
 		s.chain = append(s.chain, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))

@@ -56,7 +56,7 @@ func BenchmarkDecide(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := t.find(iss).decide(parsed); err != nil {
+		if err := t.find(iss).decide(parsed, new(Decision)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -25,23 +25,23 @@ type Decision struct {
 	Rules []RuleResult
 }
 
-// decide maps verified claims and asks the policy. It is pure. The decision also comes with an error that it explains.
-func (r *row) decide(c claims) (Decision, error) {
-	d := Decision{Entry: r.key, KeyAlgorithms: r.config.KeyAlgorithms}
+// decide maps verified claims and asks the policy. It is pure. It fills in d, also where it explains an error.
+func (r *row) decide(c claims, d *Decision) error {
+	d.Entry, d.KeyAlgorithms = r.key, r.config.KeyAlgorithms
 	id, err := r.identify(c)
 	if err != nil {
-		return d, err
+		return err
 	}
 	d.Identity = id
 	if r.policy == nil {
-		return d, nil
+		return nil
 	}
-	j := r.policy.judge(c, &id)
+	j := r.policy.judge(c, &d.Identity)
 	d.Rule, d.Shadow, d.Rules = j.rule, j.shadow, j.results
 	if !j.allowed {
-		return d, fault.New(fault.PolicyDenied, nil, "rule", j.rule)
+		return fault.New(fault.PolicyDenied, nil, "rule", j.rule)
 	}
-	return d, nil
+	return nil
 }
 
 // DecodeClaims reads the claims of a token from JSON, as strictly as from a token.

@@ -128,27 +128,30 @@ func (e *Explainer) Claims(all map[string]any) *Explanation {
 	return x
 }
 
-// Decide maps claims and asks the policy. If they have an audience, it must be an accepted one.
-func (e *Explainer) Decide(all map[string]any) (Decision, error) {
+// Decide maps claims and asks the policy. If they have an audience, it must be an accepted one. The decision also comes with an
+// error that it explains.
+func (e *Explainer) Decide(all map[string]any) (d Decision, err error) {
 	parsed, err := ParseClaims(all)
 	if err != nil {
-		return Decision{}, fault.New(fault.TokenMalformed, err)
+		return d, fault.New(fault.TokenMalformed, err)
 	}
 	c := claims(parsed)
 	iss, err := c.text("iss")
 	if err != nil {
-		return Decision{}, err
+		return d, err
 	}
 	r := e.table.find(iss)
 	if r == nil {
-		return Decision{}, fault.New(fault.IssuerNotTrusted, nil, "issuer", iss)
+		return d, fault.New(fault.IssuerNotTrusted, nil, "issuer", iss)
 	}
+	d.Entry = r.key
 	if _, ok := c["aud"]; ok {
 		if err := r.checkAudience(c); err != nil {
-			return Decision{Entry: r.key}, err
+			return d, err
 		}
 	}
-	return r.decide(c)
+	err = r.decide(c, &d)
+	return d, err
 }
 
 func (e *Explainer) issuer(x *Explanation, c claims) *row {
@@ -230,9 +233,8 @@ func (e *Explainer) signature(x *Explanation, r *row, t *token) {
 }
 
 func (e *Explainer) decision(x *Explanation, r *row, c claims) {
-	d, err := r.decide(c)
-	d.ProviderKey = x.Decision.ProviderKey
-	x.Decision = d
+	d := &x.Decision
+	err := r.decide(c, d)
 	denied := err != nil && fault.From(err).Reason == fault.PolicyDenied
 	if err != nil && !denied {
 		x.did("identity", err, "")
@@ -258,7 +260,7 @@ func (e *Explainer) decision(x *Explanation, r *row, c claims) {
 	}
 }
 
-func (r RuleResult) verdict(d Decision) Verdict {
+func (r RuleResult) verdict(d *Decision) Verdict {
 	switch {
 	case r.Shadow || r.Name != d.Rule && !strings.Contains(","+d.Rule+",", ","+r.Name+","):
 		return Noted

@@ -260,32 +260,18 @@ func fits(alg string, k providerKey) bool {
 	return false
 }
 
-// oneToken is the key set of one verification. It keeps the error that go-oidc would flatten to text.
-type oneToken struct {
-	provider *provider
-	token    *token
-	payload  []byte // verified
-	key      string // thumbprint of the key that verified it
-	err      error
+// verified is the key set that go-oidc is given: it knows one token, whose signature has been verified.
+type verified struct {
+	raw     string
+	payload []byte
 }
 
 // VerifySignature implements the go-oidc key set.
-func (o *oneToken) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
-	o.payload, o.err = o.verify(ctx, raw)
-	return o.payload, o.err
-}
-
-func (o *oneToken) verify(ctx context.Context, raw string) ([]byte, error) {
-	if raw != o.token.raw {
+func (v verified) VerifySignature(_ context.Context, raw string) ([]byte, error) {
+	if raw != v.raw {
 		return nil, errors.New("another token")
 	}
-	keys, err := o.provider.key(ctx, o.token.alg, o.token.kid)
-	if err != nil {
-		return nil, err
-	}
-	payload, key, err := o.token.verifyWith(keys)
-	o.key = key
-	return payload, err
+	return v.payload, nil
 }
 
 // verify verifies the signature with the keys of a ring, and returns the thumbprint of the key that did.

@@ -275,7 +275,8 @@ func (r *row) runVector(v VectorConfig) error {
 	if err != nil {
 		return err
 	}
-	d, err := r.decide(claims(c))
+	var d Decision
+	err = r.decide(claims(c), &d)
 	denied := d.Rule
 	if err == nil {
 		denied = ""

@@ -23,6 +23,7 @@ type Gate struct {
 	patience  time.Duration // nobody joins a queue whose first has waited for longer
 	now       func() time.Time
 	resume    func() // made once
+	refusals  *pace
 
 	mu     sync.Mutex
 	inside int
@@ -58,7 +59,7 @@ type GateOptions struct {
 func NewGate(o GateOptions) *Gate {
 	g := &Gate{
 		most: positive(o.Requests, DefaultRequests), computing: positive(o.Computing, perProcessor*runtime.GOMAXPROCS(0)),
-		patience: positive(o.Patience, DefaultPatience), now: o.Now,
+		patience: positive(o.Patience, DefaultPatience), now: o.Now, refusals: newPace(),
 	}
 	if g.now == nil {
 		g.now = time.Now

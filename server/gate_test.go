@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -202,4 +203,67 @@ func TestOverload(t *testing.T) {
 	if _, err := w.grpc.CreateSigningCertificate(t.Context(), w.message(w.idp.Token(nil))); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
+}
+
+// F2: refusals are given at once until they would take too much of the processors; those beyond wait for their turn, in bounded
+// number and time, and are let in if there is room by then.
+func TestRefusalsHaveAPace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := server.NewGate(server.GateOptions{Requests: 1})
+		must(t, g.Enter(t.Context()))
+		second := 1000 * runtime.GOMAXPROCS(0) // refusals
+		knock := func(ctx context.Context) (time.Duration, error) {
+			began := time.Now()
+			err := g.Knock(ctx)
+			return time.Since(began), err
+		}
+		for i := range 5 * second {
+			if took, err := knock(t.Context()); took != 0 || fault.From(err).Reason != fault.RateLimited {
+				t.Fatalf("refusal %d took %s: %v", i, took, err)
+			}
+		}
+		var took [8192]time.Duration
+		var all sync.WaitGroup
+		for i := range took {
+			all.Go(func() {
+				var err error
+				if took[i], err = knock(t.Context()); fault.From(err).Reason != fault.RateLimited {
+					t.Error(err)
+				}
+			})
+			synctest.Wait() // one after the other
+		}
+		all.Wait()
+		waited := 0
+		for i, d := range took {
+			if want := time.Duration(i+1) * time.Second / time.Duration(second); i < second && d != want || d > time.Second {
+				t.Fatalf("refusal %d beyond the pace took %s, want %s", i, d, want)
+			}
+			if d > 0 {
+				waited++
+			}
+		}
+		if waited > 4096 || waited < min(second, 4096) {
+			t.Errorf("%d waited", waited)
+		}
+
+		ctx, cancel := context.WithCancel(t.Context())
+		later := make(chan error, 2)
+		go func() { later <- g.Knock(ctx) }()
+		synctest.Wait()
+		cancel()
+		if err := <-later; fault.From(err).Reason != fault.RateLimited {
+			t.Errorf("a caller who left: %v", err)
+		}
+		go func() { later <- g.Knock(t.Context()) }()
+		synctest.Wait()
+		g.Leave()
+		must(t, <-later)
+		must(t, g.Enter(t.Context()))
+		time.Sleep(time.Minute)
+		if took, err := knock(t.Context()); took != 0 || err == nil {
+			t.Errorf("after a minute of peace: %s, %v", took, err)
+		}
+	})
 }

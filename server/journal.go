@@ -35,7 +35,7 @@ func (r *record) under(core *Core) {
 	r.account.journal, r.account.facts.Config = core.Journal, core.Digest
 }
 
-func (a *account) decision(d oidc.Decision) {
+func (a *account) decision(d *oidc.Decision) {
 	f := &a.facts
 	f.Issuer, f.Subject, f.SAN, f.Entry, f.Rule, f.ProviderKey = d.Identity.Issuer, d.Identity.Subject, d.Identity.SAN.Value, d.Entry, d.Rule, d.ProviderKey
 }
@@ -52,11 +52,10 @@ func hexSum(data []byte) string {
 }
 
 // journalled gives a request the journal's two hooks: what is about to be signed, and how it ended.
-func (r *record) journalled(req ca.Request) ca.Request {
+func (r *record) journalled(req *ca.Request) {
 	if r.account.journal != nil {
 		req.Intent, req.Outcome = r.intent, r.outcome
 	}
-	return req
 }
 
 // entry is a record of the request as it is now.

@@ -9,7 +9,7 @@ type metrics struct {
 	seconds  *prometheus.HistogramVec
 	inFlight prometheus.Gauge
 	panics   prometheus.Counter
-	waiting  prometheus.Collector
+	gate     []prometheus.Collector
 }
 
 func newMetrics(g *Gate) *metrics {
@@ -26,12 +26,17 @@ func newMetrics(g *Gate) *metrics {
 		}, []string{"method"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_server_requests_running", Help: "Requests that are running."}),
 		panics:   prometheus.NewCounter(prometheus.CounterOpts{Name: "mayfly_server_panics_total", Help: "Requests that ended in a panic."}),
-		waiting: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "mayfly_server_requests_waiting", Help: "Requests in the queue for a processor.",
-		}, func() float64 { return float64(g.Waiting()) }),
+		gate: []prometheus.Collector{
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "mayfly_server_requests_waiting", Help: "Requests in the queue for a processor.",
+			}, func() float64 { return float64(g.Waiting()) }),
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "mayfly_server_refusals_waiting", Help: "Requests that wait to be refused: more come back at once than a share of the processors can refuse.",
+			}, func() float64 { return float64(g.refusals.turns()) }),
+		},
 	}
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.legacy, m.seconds, m.inFlight, m.panics, m.waiting}
+	return append([]prometheus.Collector{m.requests, m.legacy, m.seconds, m.inFlight, m.panics}, m.gate...)
 }

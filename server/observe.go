@@ -35,9 +35,8 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	r := newRecord(ctx)
 	r.began = start
 	if c.issues {
-		if err := s.gate.Full(); err != nil {
-			_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id)) // as below
-			return out, statusOf(s.refuse(ctx, refusal{method: c.method, transport: r.transport, id: r.id, err: err}), r.id).Err()
+		if err := s.gate.Knock(ctx); err != nil {
+			return out, s.turnedAway(ctx, refusal{method: c.method, transport: r.transport, id: r.id, err: err})
 		}
 	}
 	s.metrics.inFlight.Inc()
@@ -133,7 +132,7 @@ func newRecord(ctx context.Context) *record {
 func (r *record) add(key, value string) { r.attrs = append(r.attrs, slog.String(key, shorten(value))) }
 
 // decision notes who asks and what the configuration says of them. The handler of the log escapes what is in the values (D22).
-func (r *record) decision(d oidc.Decision) {
+func (r *record) decision(d *oidc.Decision) {
 	r.account.decision(d)
 	for _, a := range []struct{ key, value string }{
 		{"entry", d.Entry},

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/mayfly-ca/mayfly/fault"
 )
@@ -45,6 +47,12 @@ func (s *Server) refuse(ctx context.Context, r refusal) *fault.Error {
 	return f
 }
 
+// turnedAway is the error of a method that is not let in.
+func (s *Server) turnedAway(ctx context.Context, r refusal) error {
+	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id)) // an in-process or native stream takes it; there is no other
+	return statusOf(s.refuse(ctx, r), r.id).Err()
+}
+
 // admitting refuses requests for certificates over REST before anything of their bodies is read.
 func (s *Server) admitting(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -57,15 +65,19 @@ func (s *Server) admitting(next http.Handler) http.Handler {
 			method = "v1.CreateSigningCertificate"
 		}
 		if method != "" {
-			if err := s.gate.Full(); err != nil {
-				id := w.Header().Get(requestIDKey)
-				writeRefusal(w, s.refuse(r.Context(), refusal{method: method, transport: "rest", id: id, err: err}), id)
-				_, _ = io.CopyN(io.Discard, r.Body, 4096) // as in writeError
+			if err := s.gate.Knock(r.Context()); err != nil {
+				s.turnAway(w, r, refusal{method: method, transport: "rest", id: w.Header().Get(requestIDKey), err: err})
 				return
 			}
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// turnAway answers a request over REST that is not let in.
+func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, refused refusal) {
+	writeRefusal(w, s.refuse(r.Context(), refused), refused.id)
+	_, _ = io.CopyN(io.Discard, r.Body, 4096) // as in writeError
 }
 
 // writeRefusal writes what [Server.writeError] would write of f, without the detour over messages.

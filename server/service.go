@@ -42,8 +42,7 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 	if err != nil {
 		return nil, err
 	}
-	id := d.Identity
-	key, err := prove(core.Keys, in, pop.Proof{Challenge: id.Challenge, ChallengeClaim: id.ChallengeClaim})
+	key, err := prove(core.Keys, in, pop.Proof{Challenge: d.Identity.Challenge, ChallengeClaim: d.Identity.ChallengeClaim})
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +51,9 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 	if d.KeyAlgorithms != nil && !slices.Contains(d.KeyAlgorithms, key.Algorithm) {
 		return nil, fault.New(fault.KeyAlgorithmNotAllowed, errors.New("not for this issuer"), "algorithm", key.Algorithm)
 	}
-	cert, err := core.Authority.Issue(ctx, r.journalled(ca.Request{Identity: id, SPKI: key.SPKI, PublicKey: key.Public}))
+	request := ca.Request{Identity: &d.Identity, SPKI: key.SPKI, PublicKey: key.Public}
+	r.journalled(&request)
+	cert, err := core.Authority.Issue(ctx, request)
 	if err != nil {
 		return nil, err
 	}

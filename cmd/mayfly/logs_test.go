@@ -404,7 +404,7 @@ func issue(t *testing.T, sys *system) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = sys.authority.Issue(t.Context(), ca.Request{Identity: id, SPKI: spki, PublicKey: key.Public()})
+	_, err = sys.authority.Issue(t.Context(), ca.Request{Identity: &id, SPKI: spki, PublicKey: key.Public()})
 	return err
 }
 
