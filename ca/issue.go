@@ -221,7 +221,9 @@ func (a *Authority) seal(ctx context.Context, raw []byte, n *int) ([]byte, error
 	return tbs.Certificate(raw, a.press.algorithm, signature)
 }
 
-// logged takes the precertificate to the logs and makes the certificate with their SCTs.
+// logged takes the precertificate to the logs and makes the certificate with their SCTs. What it needs of the stack is not Issue's.
+//
+//go:noinline
 func (a *Authority) logged(ctx context.Context, d *draft, pre []byte, n *int) (final []byte, scts [][]byte, err error) {
 	start := time.Now()
 	scts, err = a.submit(ctx, tbs.Precertificate{

@@ -82,21 +82,26 @@ func inProcess(s crypto.Signer) bool {
 	return false
 }
 
-// sign returns the signature over message, and adds to n each time it asks the signer. A signer outside this process that hangs
-// keeps its slot until it answers, so that no more than signSlots goroutines can hang with it.
+// sign returns the signature over message, and adds to n each time it asks the signer.
 func (p *press) sign(ctx context.Context, message []byte, n *int) ([]byte, error) {
-	if p.local {
-		if ctx.Err() != nil {
-			return nil, ended(ctx)
-		}
-		*n++
-		p.calls.Add(1)
-		signature, err := p.compute(message)
-		if err != nil {
-			return nil, p.failed(err)
-		}
-		return signature, nil
+	if !p.local {
+		return p.order(ctx, message, n)
 	}
+	if ctx.Err() != nil {
+		return nil, ended(ctx)
+	}
+	*n++
+	p.calls.Add(1)
+	signature, err := p.compute(message)
+	if err != nil {
+		return nil, p.failed(err)
+	}
+	return signature, nil
+}
+
+// order is sign for a signer outside this process. One that hangs keeps its slot until it answers, so that no more than signSlots
+// goroutines can hang with it.
+func (p *press) order(ctx context.Context, message []byte, n *int) ([]byte, error) {
 	defer p.pause()()
 	timer := time.NewTimer(p.timeout)
 	defer timer.Stop()

@@ -7,12 +7,10 @@ import (
 	"time"
 )
 
-// pace gives refusals a share of the processors. A refusal costs a tenth of a certificate; callers who come back at once, against what they were
-// told, would take all processors for being refused. So many refusals are given at once; those beyond wait for
-// their turn, and who has waited is let in if there is room by then.
-//
-// Callers who obey Retry-After, three seconds on average, do not notice: at the pace of two processors, six thousand of
-// them are refused over and over without waiting.
+// pace gives refusals a share of the processors. So many are given at once; further ones wait for their turn, and whoever has waited
+// is let in if there is room by then. Callers who come back at once, against what they were told, would else take the
+// processors for being refused. Callers who obey Retry-After, which is three seconds on average, never wait: six thousand
+// of them can be refused over and over at the pace of two processors.
 type pace struct {
 	gap   time.Duration // between two refusals
 	burst time.Duration // how much of the pace may be saved up
