@@ -20,7 +20,7 @@ func (r *round) attempt(e *entrant, p pass) outcome {
 		defer context.AfterFunc(r.set.life, func() { <-r.ctx.Done(); cancel() })()
 	}
 	began := time.Now()
-	sct, err := r.set.ask(ctx, e.member, question{r.p, r.start})
+	sct, err := r.set.ask(ctx, e.member, question{&r.p, r.start})
 	took := time.Since(began)
 	o := outcome{from: e, sct: sct}
 	if err != nil {
@@ -64,7 +64,7 @@ func (s *Set) conclude(m *member, v ending) {
 
 // question is what a log is asked; start is when the request began.
 type question struct {
-	p     tbs.Precertificate
+	p     *tbs.Precertificate
 	start time.Time
 }
 
@@ -77,7 +77,7 @@ func (s *Set) ask(ctx context.Context, m *member, q question) (sct []byte, err e
 			sct, err = nil, fmt.Errorf("panic: %v", p)
 		}
 	}()
-	if sct, err = m.Submitter.Submit(ctx, q.p); err != nil {
+	if sct, err = m.Submitter.Submit(ctx, *q.p); err != nil {
 		return nil, err
 	}
 	from := q.start.Truncate(time.Millisecond) // the resolution of an SCT

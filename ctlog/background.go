@@ -68,7 +68,7 @@ func (s *Set) deliver(ctx context.Context, m *member, p tbs.Precertificate) {
 			return
 		}
 		began := time.Now()
-		_, err := s.ask(ctx, m, question{p, start})
+		_, err := s.ask(ctx, m, question{&p, start})
 		v := ending{took: time.Since(began), pass: leave}
 		if err != nil {
 			if v.failure = failureOf(err); ctx.Err() != nil {

@@ -15,7 +15,7 @@ import (
 
 // poster posts a precertificate and its chain to add-pre-chain (RFC 6962 §4.1) once, and reads the answer to its end.
 type poster interface {
-	post(ctx context.Context, p tbs.Precertificate) (reply, error)
+	post(ctx context.Context, p *tbs.Precertificate) (reply, error)
 }
 
 // reply is an answer of a log.
@@ -49,7 +49,7 @@ func (r *Remote) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, erro
 		ctx, cancel = context.WithTimeout(ctx, r.timeout)
 		defer cancel()
 	}
-	answer, err := r.submit.post(ctx, p)
+	answer, err := r.submit.post(ctx, &p)
 	switch {
 	case err != nil:
 		return nil, callFailure(err)
@@ -64,7 +64,7 @@ func (r *Remote) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, erro
 }
 
 // post implements poster. The header goes out as it is for every request: the transport only reads it.
-func (s submission) post(ctx context.Context, p tbs.Precertificate) (reply, error) {
+func (s submission) post(ctx context.Context, p *tbs.Precertificate) (reply, error) {
 	body := appendChain(make([]byte, 0, chainLen(p)), p)
 	request := (&http.Request{
 		Method: http.MethodPost, URL: s.url, Host: s.url.Host, Header: s.header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -93,7 +93,7 @@ func readReply(rsp *http.Response) (answer reply, err error) {
 const chainHead, chainBetween, chainTail = `{"chain":["`, `","`, `"]}`
 
 // chainLen is the length of what appendChain appends.
-func chainLen(p tbs.Precertificate) int {
+func chainLen(p *tbs.Precertificate) int {
 	n := len(chainHead) + base64.StdEncoding.EncodedLen(len(p.DER)) + len(chainTail)
 	for _, c := range p.Chain {
 		n += len(chainBetween) + base64.StdEncoding.EncodedLen(len(c))
@@ -101,7 +101,7 @@ func chainLen(p tbs.Precertificate) int {
 	return n
 }
 
-func appendChain(out []byte, p tbs.Precertificate) []byte {
+func appendChain(out []byte, p *tbs.Precertificate) []byte {
 	out = base64.StdEncoding.AppendEncode(append(out, chainHead...), p.DER)
 	for _, c := range p.Chain {
 		out = base64.StdEncoding.AppendEncode(append(out, chainBetween...), c)

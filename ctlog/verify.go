@@ -13,7 +13,7 @@ type span struct{ from, to time.Time }
 
 // verify proves that raw is an SCT of m over p: version 1, log ID, signature with the pinned key, and the time, which it
 // returns as the offset from the span. Its error is a [Failure].
-func (m *member) verify(raw []byte, p tbs.Precertificate, when span) (offset time.Duration, err error) {
+func (m *member) verify(raw []byte, p *tbs.Precertificate, when span) (offset time.Duration, err error) {
 	s, err := tbs.ParseSCT(raw)
 	if err != nil {
 		return 0, &Failure{Result: Unverified, Err: err}

@@ -64,7 +64,7 @@ func newWire(u *url.URL, agent string, dialer *net.Dialer) *wire {
 }
 
 // post implements poster. A request that was written is not written again: whether to ask again is the set's to say.
-func (w *wire) post(ctx context.Context, p tbs.Precertificate) (reply, error) {
+func (w *wire) post(ctx context.Context, p *tbs.Precertificate) (reply, error) {
 	select {
 	case w.places <- struct{}{}:
 	case <-ctx.Done():
@@ -99,7 +99,7 @@ func overtaken(ctx context.Context, err error) error {
 }
 
 // ask writes the request and reads the answer. It says whether another request may follow on the connection.
-func (l *line) ask(head string, p tbs.Precertificate) (answer reply, again bool, err error) {
+func (l *line) ask(head string, p *tbs.Precertificate) (answer reply, again bool, err error) {
 	l.left = answerLimit
 	l.out = append(l.out[:0], head...)
 	l.out = strconv.AppendInt(l.out, int64(chainLen(p)), 10)

@@ -95,7 +95,7 @@ func (w *wire) heard(t testing.TB) {
 
 func write(c net.Conn, text string) { _, _ = io.WriteString(c, text) }
 
-var somePrecert = tbs.Precertificate{DER: bytes.Repeat([]byte("precert"), 200), Chain: [][]byte{[]byte("issuer"), []byte("root")}}
+var somePrecert = &tbs.Precertificate{DER: bytes.Repeat([]byte("precert"), 200), Chain: [][]byte{[]byte("issuer"), []byte("root")}}
 
 const fine = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
