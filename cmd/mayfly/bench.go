@@ -159,7 +159,7 @@ func bench(ctx context.Context, o *common, f *benchFlags, std streams) error {
 		}
 		result.add(run)
 	}
-	result.Exhausted = left.Load() <= 0
+	result.Exhausted, result.Interrupted = left.Load() <= 0, ctx.Err() != nil
 	return f.report(std.out, result)
 }
 

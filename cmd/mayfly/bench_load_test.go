@@ -259,14 +259,14 @@ func TestBenchTable(t *testing.T) {
 			"  load        certs/s  p50 ms  p99 ms  refused/s  failed  server µs/cert  floor µs  ratio  RSS MB\n",
 			"  64 callers  1200     40.00   90.00   0          0       600             300       2.00   80\n",
 		}, []string{"recovery", "not sent", "late", "processors\n"}},
-		"open": {benchResult{Processors: 2, Steps: []benchStep{plain, half, over}, Exhausted: true}, []string{
+		"open": {benchResult{Processors: 2, Steps: []benchStep{plain, half, over}, Exhausted: true, Interrupted: true}, []string{
 			"  load            certs/s  p50 ms  p99 ms  added ms  refused/s  refusal p50  refusal p99  not sent  failed  server",
 			"  64 callers      1200     40.00   90.00   –         0          –            –            –         0       600",
 			"  600/s, 50%      600      2.00    5.00    1.50      0          –            –            –         0       600",
 			"  12000/s, 1000%  1100     40.00   90.00   –         9000       3.00         70.00        9500      0       600",
 			"recovery from 12000/s, 1000%: 0.4 s after the last arrival half the capacity (600/s) was served",
 			"at 12000/s, 1000% this tool was late itself, by 20.0 ms",
-			"first error with 12000/s, 1000%: busy\n", "not sent: arrivals while", "added: mean latency less", "--max-requests was reached",
+			"first error with 12000/s, 1000%: busy\n", "not sent: arrivals while", "added: mean latency less", "--max-requests was reached", "interrupted: ",
 		}, nil},
 		"processors": {benchResult{Processors: 2, Steps: []benchStep{one, two}}, []string{
 			"  processors  load        certs/s  p50 ms  p99 ms  refused/s  failed  server µs/cert  certs/CPU s  floor µs",

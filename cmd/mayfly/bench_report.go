@@ -20,8 +20,9 @@ type benchResult struct {
 	Steps      []benchStep `json:"steps"`
 	// Growth is by how many bytes the server's memory grew for each certificate, between the first and the last of several steps
 	// with the same load; the first one is left out, because caches fill.
-	Growth    *float64 `json:"rss_growth_bytes_per_certificate,omitempty"`
-	Exhausted bool     `json:"max_requests_reached"`
+	Growth      *float64 `json:"rss_growth_bytes_per_certificate,omitempty"`
+	Exhausted   bool     `json:"max_requests_reached"`
+	Interrupted bool     `json:"interrupted"`
 }
 
 // growth is the slope of memory over certificates, if there are at least four equal steps.
@@ -189,6 +190,9 @@ func (r benchResult) notes() []string {
 	}
 	if r.Exhausted {
 		out = append(out, "--max-requests was reached: the last step is shorter than the others, or steps are missing")
+	}
+	if r.Interrupted {
+		out = append(out, "interrupted: the last step lacks what was under way")
 	}
 	if r.Growth != nil {
 		out = append(out, fmt.Sprintf("memory grew by %.1f bytes for each certificate", *r.Growth))
