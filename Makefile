@@ -63,9 +63,10 @@ BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 BASELINE := docs/bench.txt
 bench: build ## certificates per second, latency and CPU over the cost of the cryptography, beside the saved run (some minutes)
 	MAYFLY=$(CURDIR)/$(BIN)/mayfly $(GO) test $(NOPGO) -run '^$$' -bench BenchmarkServe -benchtime 2s ./cmd/mayfly > $(BIN)/bench.txt || { cat $(BIN)/bench.txt; exit 1; }
-	@awk '/^Benchmark/ { for (i = 3; i < NF; i += 2) v[$$(i+1)] = $$i; \
-		if (!n++) printf "%-58s %8s %8s %8s %10s %8s\n", "", "certs/s", "p50 ms", "p99 ms", "cpu/floor", "RSS MB"; \
-		sub(/^BenchmarkServe\//, "", $$1); printf "%-58s %8.0f %8.2f %8.2f %10.2f %8.0f\n", $$1, v["certs/s"], v["p50-ms"], v["p99-ms"], v["cpu/floor"], v["peak-rss-MB"] }' $(BIN)/bench.txt
+	@awk '/^Benchmark/ { split("", v); for (i = 3; i < NF; i += 2) v[$$(i+1)] = $$i; \
+		if (!n++) printf "%-58s %8s %8s %8s %10s %8s %9s %12s\n", "", "certs/s", "p50 ms", "p99 ms", "cpu/floor", "RSS MB", "of peak", "refusal p99"; \
+		sub(/^BenchmarkServe\//, "", $$1); printf "%-58s %8.0f %8.2f %8.2f %10.2f %8.0f", $$1, v["certs/s"], v["p50-ms"], v["p99-ms"], v["cpu/floor"], v["peak-rss-MB"]; \
+		if ("goodput/peak" in v) printf " %8.0f%% %9.1f ms", 100 * v["goodput/peak"], v["refusal-p99-ms"]; print "" }' $(BIN)/bench.txt
 	@$(GO) run $(BENCHSTAT) -filter '.unit:(cpu/floor OR peak-rss-MB)' saved=$(BASELINE) now=$(BIN)/bench.txt
 
 bench-save: bench ## make the last run the saved one

@@ -8,8 +8,9 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"strconv"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,22 +21,28 @@ type benchFlags struct {
 	target, grpc     string
 	dir, listenIDP   string
 	metrics          string
-	callers          string
-	step             time.Duration
+	callers, rate    string
+	processors       string
+	step, logLatency time.Duration
 	most             int
 	embedded         bool
 	json             bool
 	svg, profile     string
 	anotherHost      bool
-	steps            []int
+	plan             []benchLoad
+	relative         bool  // the plan has percentages, and begins with a look for the capacity
+	servers          []int // processors of each server; 0: all
 	native, launched bool
 }
 
 // Bounds on a run: this tool must not become a weapon by a slip of the finger.
 const (
 	maxBenchCallers  = 4096
+	maxBenchRate     = 100_000
+	maxBenchPercent  = 10_000
 	maxBenchStep     = 10 * time.Minute
 	maxBenchRequests = 10_000_000
+	maxLogLatency    = 3 * time.Second
 )
 
 func newBench(o *common) *cobra.Command {
@@ -43,13 +50,18 @@ func newBench(o *common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure how many certificates a CA issues, and what each costs",
-		Long: "bench asks for certificates, with more callers at each step, and prints per step: certificates per second, latency, errors, and\n" +
-			"the server's processor time for one certificate beside the cost of its cryptography.\n\n" +
+		Long: "bench asks for certificates and prints for each step: certificates and refusals per second, latency of both, errors, and the\n" +
+			"server's processor time for one certificate beside the cost of its cryptography.\n\n" +
+			"With --callers so many ask one after the other, and wait as long as a refusal says. With --rate requests arrive at random times\n" +
+			"(a Poisson process), whether others are answered or not: latency counts from the time when a request should have been made, and\n" +
+			"nobody asks twice. Percentages are of the capacity, which a short step with 64 callers finds first; after more than 100%, bench\n" +
+			"says how soon half the capacity is served as before. --processors starts a server with so many processors for each number.\n\n" +
 			"Without --target it starts a CA of its own on loopback, with a log and an identity provider that answer at once: what this\n" +
 			"machine can do at best. With --target it loads a CA that runs; its tokens come from \"mayfly dev\" (--dir), or from a provider\n" +
 			"that bench starts (--listen-idp) and whose entry it prints for the CA's issuer file. Every certificate is real, and logged\n" +
 			"where the CA logs.",
-		Example: "  mayfly bench\n  mayfly bench --embedded --callers 1,64 --step 10s --svg bench.svg\n" +
+		Example: "  mayfly bench\n  mayfly bench --embedded --callers 1,64 --step 10s --svg bench.svg\n  mayfly bench --rate 50%,100%,1000%\n" +
+			"  mayfly bench --processors 1,2,4\n" +
 			"  mayfly bench --target http://127.0.0.1:5555 --dir .mayfly-dev --metrics http://127.0.0.1:2112/metrics",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -65,10 +77,13 @@ func newBench(o *common) *cobra.Command {
 	fl.StringVar(&f.dir, "dir", "", "take tokens of the \"mayfly dev\" whose directory this is")
 	fl.StringVar(&f.listenIDP, "listen-idp", "", "loopback address for a provider whose tokens are used, for example 127.0.0.1:5558")
 	fl.StringVar(&f.metrics, "metrics", "", "URL of the target's metrics page, for its processor time and memory")
-	fl.StringVar(&f.callers, "callers", "1,4,16,64,256", "callers at each step")
+	fl.StringVar(&f.callers, "callers", "", "callers at each step (default "+defaultCallers+"; with --processors 64)")
+	fl.StringVar(&f.rate, "rate", "", "requests per second at each step instead, as numbers or as percentages of the capacity: 200,400 or 50%,100%,1000%")
+	fl.StringVar(&f.processors, "processors", "", "for each of these numbers, start a CA with so many processors: 1,2")
 	fl.DurationVar(&f.step, "step", 5*time.Second, "length of a step")
 	fl.IntVar(&f.most, "max-requests", 200_000, "stop after so many requests")
 	fl.BoolVar(&f.embedded, "embedded", false, "the CA that is started logs to an embedded log on disk")
+	fl.DurationVar(&f.logLatency, "log-latency", 0, "the log of the CA that is started takes so long")
 	fl.BoolVar(&f.json, "json", false, "print the result as JSON")
 	fl.StringVar(&f.svg, "svg", "", "write a picture of the result to this file")
 	fl.StringVar(&f.profile, "cpu-profile", "", "write a profile of the CA that is started, over all steps, to this file")
@@ -77,26 +92,28 @@ func newBench(o *common) *cobra.Command {
 }
 
 func (f *benchFlags) check() error {
-	for _, text := range strings.Split(f.callers, ",") {
-		n, err := strconv.Atoi(strings.TrimSpace(text))
-		if err != nil || n < 1 || n > maxBenchCallers {
-			return usage("--callers %q: write numbers from 1 to %d with commas between, for example 1,16,64", f.callers, maxBenchCallers)
-		}
-		f.steps = append(f.steps, n)
-	}
 	f.launched = f.target == "" && (f.grpc == "" || f.grpc == "on")
 	f.native = f.grpc != ""
+	if err := f.makePlan(runtime.NumCPU()); err != nil {
+		return err
+	}
 	switch {
 	case f.step < 100*time.Millisecond || f.step > maxBenchStep:
 		return usage("--step %s: write a duration from 100ms to %s", f.step, maxBenchStep)
 	case f.most < 1 || f.most > maxBenchRequests:
 		return usage("--max-requests %d: write a number from 1 to %d", f.most, maxBenchRequests)
+	case f.logLatency < 0 || f.logLatency > maxLogLatency:
+		return usage("--log-latency %s: write a duration up to %s", f.logLatency, maxLogLatency)
+	case f.logLatency > 0 && f.embedded:
+		return usage("--log-latency is for the log that bench makes up, and --embedded for a real one; remove one of them")
+	case f.profile != "" && f.processors != "":
+		return usage("--cpu-profile is for one CA, and --processors starts several; remove one of them")
 	case f.launched && (f.dir != "" || f.listenIDP != "" || f.metrics != ""):
 		return usage("--dir, --listen-idp and --metrics are for a running CA; write --target too, or remove them")
 	case f.launched:
 		return nil
-	case f.profile != "" || f.embedded:
-		return usage("--cpu-profile and --embedded are for a CA that bench starts; remove --target, or remove them")
+	case f.profile != "" || f.embedded || f.processors != "" || f.logLatency > 0:
+		return usage("--cpu-profile, --embedded, --processors and --log-latency are for a CA that bench starts; remove --target, or remove them")
 	case f.grpc == "on":
 		return usage("--grpc on: the gRPC port of the target is needed; write --grpc HOST:PORT")
 	case (f.dir == "") == (f.listenIDP == ""):
@@ -123,33 +140,45 @@ func (f *benchFlags) checkHosts() error {
 	return nil
 }
 
-// bench runs the steps and reports.
-func bench(ctx context.Context, o *common, f *benchFlags, std streams) (err error) {
-	lab, err := f.open(ctx, o, std)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lab.close()) }()
-	fmt.Fprintln(std.err, "preparing requests …")
-	run, err := newBenchRun(ctx, f, lab)
-	if err != nil {
-		return err
-	}
-	defer run.client.Close()
-	profiled := lab.profile(ctx, f)
-	for _, n := range f.steps {
-		if ctx.Err() != nil || run.left.Load() <= 0 {
+// bench runs the plan, against each server if there are several, and reports.
+func bench(ctx context.Context, o *common, f *benchFlags, std streams) error {
+	result := f.result()
+	left := &atomic.Int64{}
+	left.Store(int64(f.most))
+	for _, n := range f.servers {
+		if len(result.Steps) > 0 && (ctx.Err() != nil || left.Load() <= 0) {
 			break
 		}
-		fmt.Fprintf(std.err, "%d callers …\n", n)
-		if err := run.step(ctx, n); err != nil {
+		lab, err := f.open(ctx, o, std, n)
+		if err != nil {
 			return err
 		}
+		run, err := f.runOn(ctx, lab, std.err, left)
+		if err := errors.Join(err, lab.close()); err != nil {
+			return err
+		}
+		result.add(run)
+	}
+	result.Exhausted, result.Interrupted = left.Load() <= 0, ctx.Err() != nil
+	return f.report(std.out, result)
+}
+
+// runOn runs the plan against one CA.
+func (f *benchFlags) runOn(ctx context.Context, lab *benchLab, progress io.Writer, left *atomic.Int64) (*benchRun, error) {
+	fmt.Fprintln(progress, "preparing requests …")
+	run, err := newBenchRun(ctx, lab, f, left)
+	if err != nil {
+		return nil, err
+	}
+	defer run.clients.close()
+	profiled := lab.profile(ctx, f)
+	if err := run.ramp(ctx, progress); err != nil {
+		return nil, err
 	}
 	if err := profiled(); err != nil {
-		return fmt.Errorf("--cpu-profile: %w", err)
+		return nil, fmt.Errorf("--cpu-profile: %w", err)
 	}
-	return f.report(std.out, run.result())
+	return run, nil
 }
 
 func (f *benchFlags) report(w io.Writer, r benchResult) error {

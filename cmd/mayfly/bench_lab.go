@@ -3,13 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -26,14 +20,23 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/devidp"
-	"github.com/mayfly-ca/mayfly/tbs"
 )
 
 // benchLab is what a run loads, and where its tokens come from.
 type benchLab struct {
 	rest, grpc, admin string // URLs, and the address of gRPC
 	provider          *devidp.Provider
+	log               *benchLog      // nil: another's
 	closers           []func() error // the last first
+
+	processors int // that the server has; 0: all
+	placement  *benchPlacement
+}
+
+// benchPlacement is where the server ran that had some of the processors only.
+type benchPlacement struct {
+	Pinned bool `json:"pinned"` // to its processors; otherwise it was only told how many to use
+	Shared bool `json:"shared"` // with the load
 }
 
 func (l *benchLab) close() error {
@@ -44,9 +47,9 @@ func (l *benchLab) close() error {
 	return err
 }
 
-// open starts a CA and its surroundings, or finds the way to one that runs.
-func (f *benchFlags) open(ctx context.Context, o *common, std streams) (_ *benchLab, err error) {
-	l := &benchLab{rest: f.target, grpc: f.grpc, admin: f.metrics}
+// open starts a CA with so many processors (0: all) and its surroundings, or finds the way to one that runs.
+func (f *benchFlags) open(ctx context.Context, o *common, std streams, processors int) (_ *benchLab, err error) {
+	l := &benchLab{rest: f.target, grpc: f.grpc, admin: f.metrics, processors: processors}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.close())
@@ -115,10 +118,10 @@ func (l *benchLab) launch(ctx context.Context, s launch) error {
 	var logKey []byte
 	if !s.flags.embedded {
 		var url string
-		if url, logKey, err = l.instantLog(h.Chain); err != nil {
+		if url, logKey, err = l.startLog(h.Chain, s.flags.logLatency); err != nil {
 			return err
 		}
-		logs = fmt.Sprintf("  logs:\n    - {name: instant, url: %q, public_key: log.pem}\n", url)
+		logs = fmt.Sprintf("  logs:\n    - {name: bench, url: %q, public_key: log.pem}\n", url)
 	}
 	free, err := freeAddresses(3)
 	if err != nil {
@@ -152,20 +155,18 @@ func (l *benchLab) run(ctx context.Context, s launch) error {
 	cmd := exec.Command(self, "serve", "--config", filepath.Join(s.dir, "mayfly.yaml"), "--log-level", s.common.logLevel, "--log-format", "json") //nolint:gosec,noctx // ourselves; stopped below, in order
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us: we stop it when we are done
-	if err := errors.Join(cmd.Start(), out.Close()); err != nil {
+	ended := make(chan error, 1)
+	start := func() error {
+		if err := errors.Join(cmd.Start(), out.Close()); err != nil {
+			return err
+		}
+		go func() { ended <- cmd.Wait() }()
+		l.closers = append(l.closers, func() error { return stopServer(cmd, ended) })
+		return nil
+	}
+	if err := l.start(cmd, start); err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	l.closers = append(l.closers, func() error {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // or it has ended
-		select {
-		case err := <-ended:
-			return err
-		case <-time.After(30 * time.Second):
-			return errors.Join(errors.New("the CA did not stop in time"), cmd.Process.Kill())
-		}
-	})
 	ready := strings.TrimSuffix(l.admin, "/metrics") + "/readyz"
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		if _, err := fetch(ctx, ready); err == nil {
@@ -183,6 +184,29 @@ func (l *benchLab) run(ctx context.Context, s launch) error {
 		if time.Now().After(deadline) {
 			return errors.New("the CA that was started is not ready after 20s")
 		}
+	}
+}
+
+// start starts the server on its processors.
+func (l *benchLab) start(cmd *exec.Cmd, start func() error) (err error) {
+	if l.processors == 0 {
+		return start()
+	}
+	cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(l.processors))
+	var undo func() error
+	if l.placement, undo, err = place(l.processors, start); err == nil {
+		l.closers = append(l.closers, undo)
+	}
+	return err
+}
+
+func stopServer(cmd *exec.Cmd, ended <-chan error) error {
+	_ = cmd.Process.Signal(syscall.SIGTERM) // or it has ended
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(30 * time.Second):
+		return errors.Join(errors.New("the CA did not stop in time"), cmd.Process.Kill())
 	}
 }
 
@@ -262,7 +286,7 @@ func (l *benchLab) profile(ctx context.Context, f *benchFlags) func() error {
 	if f.profile == "" {
 		return func() error { return nil }
 	}
-	seconds := int(f.step.Seconds()*float64(len(f.steps))) + 1
+	seconds := int(f.step.Seconds()*float64(len(f.plan))) + 1
 	type answer struct {
 		data []byte
 		err  error
@@ -279,64 +303,4 @@ func (l *benchLab) profile(ctx context.Context, f *benchFlags) func() error {
 		}
 		return os.WriteFile(f.profile, a.data, 0o644) //nolint:gosec // no secret
 	}
-}
-
-// instantLog starts an RFC 6962 log that signs and keeps nothing. It returns its URL and its key in PEM.
-func (l *benchLab) instantLog(chain []*x509.Certificate) (url string, keyPEM []byte, err error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return "", nil, err
-	}
-	spki, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		return "", nil, err
-	}
-	at, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not wait
-	if err != nil {
-		return "", nil, err
-	}
-	log := &instantLog{key: key, id: sha256.Sum256(spki), issuer: sha256.Sum256(chain[0].RawSubjectPublicKeyInfo)}
-	pages := http.NewServeMux()
-	pages.HandleFunc("POST /ct/v1/add-pre-chain", log.add)
-	pages.HandleFunc("GET /ct/v1/get-roots", func(w http.ResponseWriter, _ *http.Request) {
-		_ = writeJSON(w, map[string][][]byte{"certificates": {chain[len(chain)-1].Raw}}) // the client is gone: nobody to tell
-	})
-	stop := servePages(at, pages)
-	l.closers = append(l.closers, func() error { stop(); return nil })
-	return "http://" + at.Addr().String(), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki}), nil
-}
-
-type instantLog struct {
-	key    *ecdsa.PrivateKey
-	id     [32]byte
-	issuer [32]byte // SHA-256 of the issuing certificate's SPKI
-}
-
-func (l *instantLog) add(w http.ResponseWriter, r *http.Request) {
-	var in struct{ Chain [][]byte }
-	if json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&in) != nil || len(in.Chain) == 0 {
-		http.Error(w, "no chain", http.StatusBadRequest)
-		return
-	}
-	bare, _, err := tbs.Unlisted(in.Chain[0])
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	at := uint64(time.Now().UnixMilli()) //nolint:gosec // after 1970
-	input, err := tbs.SignatureInput(at, nil, tbs.Entry{IssuerKeyHash: l.issuer, TBS: bare})
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	digest := sha256.Sum256(input)
-	sig, err := ecdsa.SignASN1(rand.Reader, l.key, digest[:])
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	signed := append([]byte{4, 3, byte(len(sig) >> 8), byte(len(sig))}, sig...) // SHA-256, ECDSA (RFC 5246 §7.4.1.4.1)
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = fmt.Fprintf(w, `{"sct_version":0,"id":%q,"timestamp":%d,"extensions":"","signature":%q}`,
-		base64.StdEncoding.EncodeToString(l.id[:]), at, base64.StdEncoding.EncodeToString(signed))
 }

@@ -1,10 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -16,10 +16,13 @@ type benchResult struct {
 	Transport  string      `json:"transport"`
 	Target     string      `json:"target"` // "" is a CA that was started for the run
 	Log        string      `json:"log"`
+	Capacity   float64     `json:"capacity_per_second,omitempty"` // what percentages are of
 	Steps      []benchStep `json:"steps"`
 	// Growth is by how many bytes the server's memory grew for each certificate, between the first and the last of several steps
-	// with as many callers; the first one is left out, because caches fill.
-	Growth *float64 `json:"rss_growth_bytes_per_certificate,omitempty"`
+	// with the same load; the first one is left out, because caches fill.
+	Growth      *float64 `json:"rss_growth_bytes_per_certificate,omitempty"`
+	Exhausted   bool     `json:"max_requests_reached"`
+	Interrupted bool     `json:"interrupted"`
 }
 
 // growth is the slope of memory over certificates, if there are at least four equal steps.
@@ -29,7 +32,7 @@ func growth(steps []benchStep) *float64 {
 	}
 	made := 0
 	for i, s := range steps {
-		if s.Callers != steps[0].Callers || s.RSS == 0 {
+		if s.benchLoad != steps[0].benchLoad || s.Processors != steps[0].Processors || s.RSS == 0 {
 			return nil
 		}
 		if i > 1 {
@@ -40,23 +43,33 @@ func growth(steps []benchStep) *float64 {
 	return &g
 }
 
-func (r *benchRun) result() benchResult {
-	out := benchResult{Version: readBuildInfo().Version, Processors: runtime.NumCPU(), Transport: "REST", Target: r.flags.target, Log: "the target's", Steps: r.steps, Growth: growth(r.steps)}
-	if r.flags.native {
+// result is a result without steps.
+func (f *benchFlags) result() benchResult {
+	out := benchResult{Version: readBuildInfo().Version, Processors: runtime.NumCPU(), Transport: "REST", Target: f.target, Log: "the target's"}
+	if f.native {
 		out.Transport = "gRPC"
-		if !r.flags.launched {
-			out.Target = r.flags.grpc
+		if !f.launched {
+			out.Target = f.grpc
 		}
 	}
-	if r.flags.launched {
-		if out.Log = "instant, on loopback"; r.flags.embedded {
-			out.Log = "embedded"
-		}
+	switch {
+	case f.embedded:
+		out.Log = "embedded"
+	case f.launched && f.logLatency > 0:
+		out.Log = f.logLatency.String() + ", on loopback"
+	case f.launched:
+		out.Log = "instant, on loopback"
 	}
 	return out
 }
 
-// orDash prints n, or a dash where it was not measured.
+// add takes the steps of a run over.
+func (r *benchResult) add(run *benchRun) {
+	r.Steps = append(r.Steps, run.steps...)
+	r.Capacity, r.Growth = run.capacity, growth(r.Steps)
+}
+
+// dashOr prints n, or a dash where it was not measured.
 func dashOr(n float64, decimals int) string {
 	if n == 0 {
 		return "–"
@@ -69,74 +82,156 @@ func (r benchResult) print(w io.Writer, st style) error {
 	if target == "" {
 		target = "a CA of this run"
 	}
-	fmt.Fprintf(w, "%s over %s, log: %s, %d processors (shared with this tool)\n\n", target, r.Transport, r.Log, r.Processors)
-	g := &grid{head: []string{"callers", "certs/s", "p50 ms", "p99 ms", "refused", "failed", "server µs/cert", "floor µs", "ratio", "RSS MB"}}
-	for _, s := range r.Steps {
-		g.add(strconv.Itoa(s.Callers), dashOr(s.PerSecond, 0), dashOr(s.P50, 2), dashOr(s.P99, 2), strconv.Itoa(s.Refused), strconv.Itoa(s.Failed),
-			dashOr(s.CPU, 0), dashOr(s.Floor, 0), dashOr(s.Ratio, 2), dashOr(s.RSS, 0))
+	shared := " (shared with this tool)"
+	if len(r.Steps) > 0 && r.Steps[0].Placement != nil {
+		shared = "" // a line for each number of processors says it
 	}
-	if err := g.write(w, st); err != nil {
+	fmt.Fprintf(w, "%s over %s, log: %s, %s here%s\n\n", target, r.Transport, r.Log, amount(r.Processors, "processor"), shared)
+	if err := r.table().write(w, st); err != nil {
 		return err
 	}
 	fmt.Fprintf(w, "\n%s\n", r.plot(st))
-	for _, s := range r.Steps {
-		if s.FirstError != "" {
-			fmt.Fprintf(w, "first error with %d callers: %s\n", s.Callers, s.FirstError)
+	for _, note := range r.notes() {
+		if _, err := fmt.Fprintln(w, note); err != nil {
+			return err
 		}
 	}
-	if r.Growth != nil {
-		fmt.Fprintf(w, "memory grew by %.1f bytes for each certificate\n", *r.Growth)
+	return nil
+}
+
+// benchColumn is one of the table. Where it is optional, it is left out if it has nothing to say.
+type benchColumn struct {
+	head     string
+	optional bool
+	cell     func(benchStep) string
+}
+
+func benchColumns() []benchColumn {
+	number := func(head string, decimals int, of func(benchStep) float64) benchColumn {
+		return benchColumn{head: head, cell: func(s benchStep) string { return dashOr(of(s), decimals) }}
 	}
-	_, err := fmt.Fprintln(w, "floor: the cryptography that one certificate cannot do without, timed beside each step; ratio: server µs over floor")
-	return err
+	optional := func(c benchColumn) benchColumn { c.optional = true; return c }
+	return []benchColumn{
+		optional(number("processors", 0, func(s benchStep) float64 { return float64(s.Processors) })),
+		{head: "load", cell: benchStep.load},
+		number("certs/s", 0, func(s benchStep) float64 { return s.PerSecond }),
+		number("p50 ms", 2, func(s benchStep) float64 { return s.P50 }),
+		number("p99 ms", 2, func(s benchStep) float64 { return s.P99 }),
+		optional(number("added ms", 2, func(s benchStep) float64 { return s.Added })),
+		{head: "refused/s", cell: func(s benchStep) string { return strconv.FormatFloat(s.RefusedPerSecond, 'f', 0, 64) }},
+		optional(number("refusal p50", 2, func(s benchStep) float64 { return s.RefusedP50 })),
+		optional(number("refusal p99", 2, func(s benchStep) float64 { return s.RefusedP99 })),
+		optional(number("not sent", 0, func(s benchStep) float64 { return float64(s.NotSent) })),
+		{head: "failed", cell: func(s benchStep) string { return strconv.Itoa(s.Failed) }},
+		number("server µs/cert", 0, func(s benchStep) float64 { return s.CPU }),
+		optional(number("certs/CPU s", 0, func(s benchStep) float64 {
+			if s.Processors == 0 {
+				return 0 // it says what the column before says
+			}
+			return s.PerCPUSecond
+		})),
+		number("floor µs", 0, func(s benchStep) float64 { return s.Floor }),
+		number("ratio", 2, func(s benchStep) float64 { return s.Ratio }),
+		number("RSS MB", 0, func(s benchStep) float64 { return s.RSS }),
+	}
+}
+
+func (s benchStep) load() string { return s.benchLoad.String() }
+
+func (r benchResult) table() *grid {
+	columns := slices.DeleteFunc(benchColumns(), func(c benchColumn) bool {
+		return c.optional && !slices.ContainsFunc(r.Steps, func(s benchStep) bool { return c.cell(s) != "–" })
+	})
+	g := &grid{}
+	for _, c := range columns {
+		g.head = append(g.head, c.head)
+	}
+	for _, s := range r.Steps {
+		var row []string
+		for _, c := range columns {
+			row = append(row, c.cell(s))
+		}
+		g.add(row...)
+	}
+	return g
+}
+
+// name is what a step is called beside the table.
+func (s benchStep) name() string {
+	if s.Processors > 0 {
+		return s.load() + ", " + amount(s.Processors, "processor")
+	}
+	return s.load()
+}
+
+// notes are the lines below the table.
+func (r benchResult) notes() []string {
+	var out []string
+	explained := map[string]string{}
+	for _, s := range r.Steps {
+		if s.Recovery != nil {
+			out = append(out, fmt.Sprintf("recovery from %s: %s", s.name(), s.Recovery))
+		}
+		if s.LateP99 > max(1, s.P99/10) {
+			out = append(out, fmt.Sprintf("at %s this tool was late itself, by %.1f ms (p99): that is part of the latencies", s.name(), s.LateP99))
+		}
+		if s.FirstError != "" {
+			out = append(out, fmt.Sprintf("first error with %s: %s", s.name(), s.FirstError))
+		}
+		if s.NotSent > 0 {
+			explained["not sent"] = fmt.Sprintf("not sent: arrivals while %d requests were under way, or that this tool had no time for", maxInFlight)
+		}
+		if s.Added > 0 {
+			explained["added"] = "added: mean latency less the mean time that the log took by its own clock"
+		}
+		if s.Placement != nil {
+			out = append(out, s.Placement.note(s.Processors))
+		}
+	}
+	if r.Exhausted {
+		out = append(out, "--max-requests was reached: the last step is shorter than the others, or steps are missing")
+	}
+	if r.Interrupted {
+		out = append(out, "interrupted: the last step lacks what was under way")
+	}
+	if r.Growth != nil {
+		out = append(out, fmt.Sprintf("memory grew by %.1f bytes for each certificate", *r.Growth))
+	}
+	for _, key := range sortedKeys(explained) {
+		out = append(out, explained[key])
+	}
+	out = append(slices.Compact(out), "floor: the cryptography that one certificate cannot do without, timed beside each step; ratio: server µs over floor")
+	return out
+}
+
+// note says what the numbers of a server with some of the processors are worth.
+func (p benchPlacement) note(n int) string {
+	who := amount(n, "processor")
+	switch {
+	case !p.Pinned:
+		return who + ": the server was told how many to use, and ran on any; its certs/s are not what it could do alone, its µs/cert are its own"
+	case p.Shared:
+		return who + ": this machine has too few to leave as many to this tool, which ran on the server's; its certs/s are less than it could do alone, its µs/cert are its own"
+	}
+	return who + ": the server had them for itself, and this tool the others"
 }
 
 // plot draws certificates per second as bars of text.
 func (r benchResult) plot(st style) string {
 	const width = 50
-	most := 1.0
+	most, widest := 1.0, 0
 	for _, s := range r.Steps {
-		most = max(most, s.PerSecond)
+		most, widest = max(most, s.PerSecond), max(widest, len(s.name()))
 	}
 	var b strings.Builder
-	b.WriteString(st.dim(" callers  certificates per second") + "\n")
+	b.WriteString(st.dim(fmt.Sprintf(" %*s  certificates per second", widest, "load")) + "\n")
 	for _, s := range r.Steps {
 		eighths := int(s.PerSecond / most * width * 8)
 		bar := strings.Repeat("█", eighths/8)
 		if part := eighths % 8; part > 0 {
 			bar += string([]rune("▏▎▍▌▋▊▉")[part-1])
 		}
-		fmt.Fprintf(&b, " %7d  %s %.0f\n", s.Callers, bar, s.PerSecond)
+		fmt.Fprintf(&b, " %*s  %s %.0f\n", widest, s.name(), bar, s.PerSecond)
 	}
 	return b.String()
-}
-
-// svg draws throughput as bars and latencies as lines, over the steps.
-func (r benchResult) svg() []byte {
-	const left, top, height, column = 60, 30, 220, 90
-	width := left*2 + column*max(1, len(r.Steps))
-	most, slowest := 1.0, 1.0
-	for _, s := range r.Steps {
-		most, slowest = max(most, s.PerSecond), max(slowest, s.P99)
-	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n", width, top+height+50)
-	b.WriteString("<style>text{fill:#333} .bar{fill:#9ecae1} .p50{stroke:#31a354;fill:none;stroke-width:2} .p99{stroke:#de2d26;fill:none;stroke-width:2}" +
-		" @media (prefers-color-scheme: dark){text{fill:#ddd}}</style>\n")
-	fmt.Fprintf(&b, `<text x="%d" y="18">certificates per second (bars); latency p50 (green) and p99 (red), full height %.1f ms; %s</text>`+"\n", 10, slowest, r.Transport)
-	var p50, p99 strings.Builder
-	for i, s := range r.Steps {
-		x := left + i*column
-		h := s.PerSecond / most * height
-		fmt.Fprintf(&b, `<rect class="bar" x="%d" y="%.1f" width="%d" height="%.1f"/>`+"\n", x+10, top+height-h, column-20, h)
-		fmt.Fprintf(&b, `<text x="%d" y="%.1f" text-anchor="middle">%.0f</text>`+"\n", x+column/2, top+height-h-4, s.PerSecond)
-		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">%d callers</text>`+"\n", x+column/2, top+height+18, s.Callers)
-		if s.Ratio > 0 {
-			fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">%.2f × floor</text>`+"\n", x+column/2, top+height+36, s.Ratio)
-		}
-		fmt.Fprintf(&p50, "%d,%.1f ", x+column/2, top+height-s.P50/slowest*height)
-		fmt.Fprintf(&p99, "%d,%.1f ", x+column/2, top+height-s.P99/slowest*height)
-	}
-	fmt.Fprintf(&b, `<polyline class="p50" points="%s"/><polyline class="p99" points="%s"/>`+"\n</svg>\n", p50.String(), p99.String())
-	return b.Bytes()
 }

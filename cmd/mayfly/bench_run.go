@@ -4,65 +4,71 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
-	"crypto/sha512"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/client"
 )
 
-// benchRun is one run of the steps.
+// benchRun is one run of the plan against one CA.
 type benchRun struct {
 	flags    *benchFlags
 	lab      *benchLab
-	client   *client.Client
-	requests []*client.Prepared
-	next     atomic.Int64
-	left     atomic.Int64 // requests that may still be made
+	clients  lanes
+	load     *generator
 	caKey    crypto.PublicKey
+	capacity float64 // certificates per second; 0: not looked for
 	steps    []benchStep
 }
 
-// benchStep is what one number of callers came to.
+// benchStep is what one load came to.
 type benchStep struct {
-	Callers      int     `json:"callers"`
-	Certificates int     `json:"certificates"`
-	PerSecond    float64 `json:"certificates_per_second"`
-	P50          float64 `json:"p50_ms"`
-	P99          float64 `json:"p99_ms"`
-	Refused      int     `json:"refused"` // told to come back later
-	Failed       int     `json:"failed"`
-	FirstError   string  `json:"first_error,omitempty"`
-	CPU          float64 `json:"server_cpu_us,omitempty"` // for one certificate
-	Floor        float64 `json:"floor_us"`
-	Ratio        float64 `json:"ratio,omitempty"`
-	RSS          float64 `json:"server_rss_mb,omitempty"`
+	Processors int `json:"processors,omitempty"` // that the server had; 0: all
+	benchLoad
+	Certificates     int             `json:"certificates"`
+	PerSecond        float64         `json:"certificates_per_second"`
+	P50              float64         `json:"p50_ms"` // of certificates
+	P99              float64         `json:"p99_ms"`
+	Added            float64         `json:"added_mean_ms,omitempty"` // mean latency less the mean of the log
+	Refused          int             `json:"refused"`                 // told to come back later
+	RefusedPerSecond float64         `json:"refused_per_second"`
+	RefusedP50       float64         `json:"refused_p50_ms,omitempty"`
+	RefusedP99       float64         `json:"refused_p99_ms,omitempty"`
+	Failed           int             `json:"failed"`
+	NotSent          int             `json:"not_sent"`              // arrivals beyond what can be in flight or made
+	LateP99          float64         `json:"late_p99_ms,omitempty"` // of the load generator, behind the intended arrivals
+	FirstError       string          `json:"first_error,omitempty"`
+	CPU              float64         `json:"server_cpu_us,omitempty"` // for one certificate
+	Floor            float64         `json:"floor_us"`
+	Ratio            float64         `json:"ratio,omitempty"`
+	PerCPUSecond     float64         `json:"certificates_per_cpu_second,omitempty"`
+	RSS              float64         `json:"server_rss_mb,omitempty"`
+	Placement        *benchPlacement `json:"placement,omitempty"` // with --processors
+	Recovery         *benchRecovery  `json:"recovery,omitempty"`  // after more than the capacity
 }
 
 const preparedRequests = 500
 
-// newBenchRun prepares requests of many people and makes the first one, whose answer must be a certificate.
-func newBenchRun(ctx context.Context, f *benchFlags, l *benchLab) (*benchRun, error) {
+// newBenchRun prepares requests of many people and makes the first one, whose answer must be a certificate. left is how many
+// requests may still be made.
+func newBenchRun(ctx context.Context, l *benchLab, f *benchFlags, left *atomic.Int64) (*benchRun, error) {
 	r := &benchRun{flags: f, lab: l}
-	r.left.Store(int64(f.most))
 	o := client.Options{URL: l.rest, SkipVerify: true, UserAgent: userAgent() + " bench"}
 	if f.native {
 		o.URL, o.GRPC = l.grpc, true
 	}
 	var err error
-	if r.client, err = client.New(o); err != nil {
+	if r.clients, err = openLanes(o); err != nil {
 		return nil, err
 	}
-	for i := range preparedRequests {
+	requests := make([]*client.Prepared, preparedRequests)
+	for i := range requests {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -74,19 +80,26 @@ func newBenchRun(ctx context.Context, f *benchFlags, l *benchLab) (*benchRun, er
 		if err != nil {
 			return nil, err
 		}
-		p, err := client.Request{Token: token, Signer: key}.Prepare()
-		if err != nil {
+		if requests[i], err = (client.Request{Token: token, Signer: key}).Prepare(); err != nil {
 			return nil, err
 		}
-		r.requests = append(r.requests, p)
 	}
-	return r, r.first(ctx)
+	r.load = newGenerator(r.clients, requests, left)
+	if err := r.first(ctx, requests[0]); err != nil {
+		return nil, err
+	}
+	for i := range r.clients { // connections
+		if err := r.load.send(ctx, i, maxLanes); err != nil {
+			return nil, errors.New(client.Explain(err))
+		}
+	}
+	return r, nil
 }
 
 // first waits until the CA takes a request: with --listen-idp, its operator has to tell it of the provider.
-func (r *benchRun) first(ctx context.Context) error {
+func (r *benchRun) first(ctx context.Context, request *client.Prepared) error {
 	for deadline := time.Now().Add(5 * time.Minute); ; {
-		a, err := r.client.Send(ctx, r.requests[0])
+		a, err := r.clients[0].Send(ctx, request)
 		if err == nil {
 			certs, err := a.Certificates()
 			if err != nil || len(certs) < 2 {
@@ -106,164 +119,111 @@ func (r *benchRun) first(ctx context.Context) error {
 	}
 }
 
-// step has n callers ask for one step's time.
-func (r *benchRun) step(ctx context.Context, n int) error {
-	floor, err := benchFloor(r.caKey)
-	if err != nil {
-		return err
-	}
-	s := benchStep{Callers: n}
-	var mu sync.Mutex
-	var all []time.Duration
-	before, began := r.lab.usage(ctx), time.Now()
-	timed, cancel := context.WithTimeout(ctx, r.flags.step)
-	defer cancel()
-	var wg sync.WaitGroup
-	for range n {
-		wg.Go(func() {
-			mine := r.call(timed, ctx)
-			mu.Lock()
-			defer mu.Unlock()
-			all = append(all, mine.took...)
-			s.Refused += mine.refused
-			s.Failed += mine.failed
-			if s.FirstError == "" {
-				s.FirstError = mine.first
+// ramp makes the steps of the plan, and says on progress where it is.
+func (r *benchRun) ramp(ctx context.Context, progress io.Writer) error {
+	for i, l := range r.flags.plan {
+		if r.load.over(ctx) {
+			break
+		}
+		if l.Percent > 0 {
+			l.Rate = min(l.Percent/100*r.capacity, maxBenchRate)
+		}
+		fmt.Fprintf(progress, "%s …\n", l)
+		s, err := r.step(ctx, l)
+		if err != nil {
+			return err
+		}
+		r.steps = append(r.steps, s)
+		if i == 0 && r.flags.relative {
+			if r.capacity = s.PerSecond; r.capacity == 0 && ctx.Err() == nil {
+				return fmt.Errorf("no capacity to take percentages of: not one certificate for %s; %s", l, s.FirstError)
 			}
-		})
-	}
-	wg.Wait()
-	took, after := time.Since(began), r.lab.usage(ctx)
-	again, err := benchFloor(r.caKey)
-	if err != nil {
-		return err
-	}
-	floor = min(floor, again) // who else runs on this machine makes it slower, never faster
-	slices.Sort(all)
-	s.Certificates, s.PerSecond = len(all), float64(len(all))/took.Seconds()
-	s.Floor = microseconds(floor)
-	if k := len(all); k > 0 {
-		s.P50, s.P99 = microseconds(all[k/2])/1e3, microseconds(all[k*99/100])/1e3
-		if before.ok && after.ok {
-			s.CPU = microseconds(after.cpu-before.cpu) / float64(k)
-			s.Ratio, s.RSS = s.CPU/s.Floor, after.rss/(1<<20)
 		}
 	}
-	r.steps = append(r.steps, s)
 	return nil
 }
 
+// step makes one load, between two looks at the floor: who else runs on this machine makes it slower, never faster.
+func (r *benchRun) step(ctx context.Context, l benchLoad) (benchStep, error) {
+	s := benchStep{benchLoad: l, Processors: r.lab.processors, Placement: r.lab.placement}
+	before, err := benchFloor(r.caKey)
+	if err != nil {
+		return s, err
+	}
+	switch {
+	case l.Callers > 0:
+		r.measure(ctx, &s, func() tally { return r.load.closed(ctx, l.Callers, r.length(l)) })
+	case r.capacity > 0 && l.Rate > r.capacity:
+		r.overload(ctx, &s)
+	default:
+		r.measure(ctx, &s, func() tally { return r.load.open(ctx, l.Rate, r.flags.step).wait() })
+	}
+	after, err := benchFloor(r.caKey)
+	if err != nil {
+		return s, err
+	}
+	s.Floor = microseconds(min(before, after))
+	if s.CPU > 0 {
+		s.Ratio, s.PerCPUSecond = s.CPU/s.Floor, 1e6/s.CPU
+	}
+	return s, nil
+}
+
+// length is how long a load lasts. The one that looks for the capacity is short.
+func (r *benchRun) length(l benchLoad) time.Duration {
+	if l.Callers > 0 && r.flags.relative {
+		return min(r.flags.step, capacityStep)
+	}
+	return r.flags.step
+}
+
+// measure notes what came of a load, and what server and log used meanwhile.
+func (r *benchRun) measure(ctx context.Context, s *benchStep, load func() tally) {
+	usage, logged, began := r.lab.usage(ctx), r.lab.logged(), time.Now()
+	t := load()
+	took := time.Since(began)
+	s.fill(t, took)
+	after := r.lab.usage(ctx)
+	if n := len(t.served); n > 0 {
+		s.Added = added(t.served, r.lab.logged().since(logged))
+		if usage.ok && after.ok {
+			s.CPU, s.RSS = microseconds(after.cpu-usage.cpu)/float64(n), after.rss/(1<<20)
+		}
+	}
+}
+
+// fill counts what came of the requests of a load that took so long, the last answer included.
+func (s *benchStep) fill(t tally, took time.Duration) {
+	s.Certificates, s.Refused, s.Failed, s.NotSent, s.FirstError = len(t.served), len(t.refused), t.failed, t.unsent, t.first
+	s.PerSecond, s.RefusedPerSecond = float64(len(t.served))/took.Seconds(), float64(len(t.refused))/took.Seconds()
+	s.P50, s.P99 = percentile(t.served, 50), percentile(t.served, 99)
+	s.RefusedP50, s.RefusedP99 = percentile(t.refused, 50), percentile(t.refused, 99)
+	s.LateP99 = percentile(t.late, 99)
+}
+
+// added is the mean latency in milliseconds beside what the log itself took. Means can be subtracted where each certificate has
+// one answer of the log, percentiles cannot; where the log answered more often, or less, it is 0: not known.
+func added(served []time.Duration, log logUse) float64 {
+	if log.answers == 0 || log.answers != int64(len(served)) {
+		return 0
+	}
+	return microseconds(mean(served)-log.took/time.Duration(log.answers)) / 1e3
+}
+
+func mean(of []time.Duration) time.Duration {
+	var sum time.Duration
+	for _, d := range of {
+		sum += d
+	}
+	return sum / time.Duration(len(of))
+}
+
+// percentile is the p-th percentile in milliseconds, 0 of nothing.
+func percentile(of []time.Duration, p int) float64 {
+	if len(of) == 0 {
+		return 0
+	}
+	return microseconds(slices.Sorted(slices.Values(of))[len(of)*p/100]) / 1e3
+}
+
 func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
-
-// tally is what one caller got.
-type tally struct {
-	took            []time.Duration
-	refused, failed int
-	first           string
-}
-
-// call asks until timed ends. A request under way may end: it is cut off by whole only. A refusal is obeyed.
-func (r *benchRun) call(timed, whole context.Context) tally {
-	var t tally
-	for timed.Err() == nil && r.left.Add(-1) >= 0 {
-		began := time.Now()
-		_, err := r.client.Send(whole, r.requests[int(r.next.Add(1))%len(r.requests)])
-		var refusal *client.Error
-		switch {
-		case err == nil:
-			t.took = append(t.took, time.Since(began))
-			continue
-		case whole.Err() != nil:
-			return t
-		case errors.As(err, &refusal) && refusal.RetryAfter > 0:
-			t.refused++
-			select {
-			case <-timed.Done():
-			case <-time.After(refusal.RetryAfter):
-			}
-		default:
-			t.failed++
-		}
-		if t.first == "" {
-			t.first = client.Explain(err)
-		}
-	}
-	return t
-}
-
-// benchFloor times what no certificate can do without: one RS256 verification (token), one P-256 verification (proof), two
-// signatures by a key such as the CA's, one P-256 verification (SCT) and one verification of the CA's signature. The best of
-// several runs counts.
-func benchFloor(caKey crypto.PublicKey) (time.Duration, error) {
-	token, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return 0, err
-	}
-	leaf, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return 0, err
-	}
-	issuing, verify, err := keyLike(caKey)
-	if err != nil {
-		return 0, err
-	}
-	short, long := sha256.Sum256([]byte("token, proof and SCT")), sha512.Sum384([]byte("certificate"))
-	tokenSig, err1 := rsa.SignPKCS1v15(nil, token, crypto.SHA256, short[:])
-	leafSig, err2 := ecdsa.SignASN1(rand.Reader, leaf, short[:])
-	if err := errors.Join(err1, err2); err != nil {
-		return 0, err
-	}
-	digest, hash := long[:], crypto.SHA384
-	switch k := caKey.(type) {
-	case *ecdsa.PublicKey:
-		if k.Curve == elliptic.P256() {
-			digest, hash = short[:], crypto.SHA256
-		}
-	case *rsa.PublicKey:
-		digest, hash = short[:], crypto.SHA256
-	case ed25519.PublicKey:
-		hash = 0
-	}
-	best := time.Hour
-	for range 8 {
-		const rounds = 25
-		began := time.Now()
-		for range rounds {
-			ok := rsa.VerifyPKCS1v15(&token.PublicKey, crypto.SHA256, short[:], tokenSig) == nil
-			ok = ecdsa.VerifyASN1(&leaf.PublicKey, short[:], leafSig) && ok
-			ok = ecdsa.VerifyASN1(&leaf.PublicKey, short[:], leafSig) && ok
-			first, err1 := issuing.Sign(rand.Reader, digest, hash)
-			_, err2 := issuing.Sign(rand.Reader, digest, hash)
-			if !ok || err1 != nil || err2 != nil || !verify(digest, first) {
-				return 0, errors.New("a primitive does not work on this machine")
-			}
-		}
-		best = min(best, time.Since(began)/rounds)
-	}
-	return best, nil
-}
-
-// keyLike makes a key of the kind of public, and a func that verifies its signatures.
-func keyLike(public crypto.PublicKey) (crypto.Signer, func(digest, sig []byte) bool, error) {
-	switch k := public.(type) {
-	case *ecdsa.PublicKey:
-		key, err := ecdsa.GenerateKey(k.Curve, rand.Reader)
-		if err != nil {
-			return nil, nil, err
-		}
-		return key, func(d, s []byte) bool { return ecdsa.VerifyASN1(&key.PublicKey, d, s) }, nil
-	case *rsa.PublicKey:
-		key, err := rsa.GenerateKey(rand.Reader, k.N.BitLen())
-		if err != nil {
-			return nil, nil, err
-		}
-		return key, func(d, s []byte) bool { return rsa.VerifyPKCS1v15(&key.PublicKey, crypto.SHA256, d, s) == nil }, nil
-	case ed25519.PublicKey:
-		pub, key, err := ed25519.GenerateKey(rand.Reader)
-		if err != nil {
-			return nil, nil, err
-		}
-		return key, func(d, s []byte) bool { return ed25519.Verify(pub, d, s) }, nil
-	}
-	return nil, nil, fmt.Errorf("the CA has a key of type %T, which cannot be timed", public)
-}

@@ -30,6 +30,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/mayfly-ca/mayfly/client"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
@@ -54,9 +55,14 @@ func BenchmarkServe(b *testing.B) {
 				}
 			}
 			floor := measureFloor(b, bench.curve)
-			measure(b, s, bench.callers, func(i int) error { return call(requests[i%len(requests)]) })
+			made := b.N
+			if bench.percent > 0 {
+				made = measureOpen(b, s, provider, bench.percent)
+			} else {
+				measure(b, s, bench.callers, func(i int) error { return call(requests[i%len(requests)]) })
+			}
 			floor = min(floor, measureFloor(b, bench.curve))
-			cpu := float64(s.cpu()-s.cpuBefore) / float64(b.N)
+			cpu := float64(s.cpu()-s.cpuBefore) / float64(made)
 			b.ReportMetric(cpu/1e3, "server-cpu-µs/cert")
 			b.ReportMetric(float64(floor)/1e3, "floor-µs/cert")
 			b.ReportMetric(cpu/float64(floor), "cpu/floor")
@@ -76,11 +82,12 @@ type serveBenchmark struct {
 	embedded bool
 	callers  int
 	issuers  int
-	more     string // settings
+	more     string  // settings
+	percent  float64 // of the capacity, in an open loop, in place of callers
 }
 
-// serveBenchmarks are both curves over both transports with both kinds of log, for one caller and for many; and a thousand issuers
-// beside one.
+// serveBenchmarks are both curves over both transports with both kinds of log, for one caller and for many; a thousand issuers
+// beside one; the journal; and arrivals at half the capacity and at ten times as many.
 func serveBenchmarks() []serveBenchmark {
 	var out []serveBenchmark
 	for _, b := range []serveBenchmark{{key: pki.P256, curve: elliptic.P256()}, {key: pki.P384, curve: elliptic.P384()}} {
@@ -110,7 +117,10 @@ func serveBenchmarks() []serveBenchmark {
 	embedded := out[3]
 	embedded.name += "/journal"
 	embedded.more = journalOn
-	return append(out, many, journal, embedded)
+	half, over := out[1], out[1]
+	half.name, half.percent = "gRPC/P-256/log=loopback/half-load", 50
+	over.name, over.percent = "gRPC/P-256/log=loopback/overload", 1000
+	return append(out, many, journal, embedded, half, over)
 }
 
 // furtherIssuers are entries of the issuer file that no token comes from.
@@ -161,6 +171,49 @@ func measure(b *testing.B, s *serveProcess, n int, call func(i int) error) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "certs/s")
 	b.ReportMetric(float64(latencies[b.N/2].Microseconds())/1e3, "p50-ms")
 	b.ReportMetric(float64(latencies[b.N*99/100].Microseconds())/1e3, "p99-ms")
+}
+
+// measureOpen measures the capacity with 64 callers and lets requests arrive at a percentage of it, for two seconds times b.N. It
+// returns how many certificates there were.
+func measureOpen(b *testing.B, s *serveProcess, provider *idp.Provider, percent float64) int {
+	b.Helper()
+	clients, err := openLanes(client.Options{URL: s.grpc, GRPC: true, SkipVerify: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer clients.close()
+	requests := make([]*client.Prepared, 200)
+	for i := range requests {
+		key, err1 := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		email := fmt.Sprintf("user%d@example.com", i)
+		token := provider.Token(map[string]any{"sub": email, "email": email, "email_verified": true, "exp": time.Now().Add(time.Hour).Unix()})
+		var err2 error
+		if requests[i], err2 = (client.Request{Token: token, Signer: key}).Prepare(); errors.Join(err1, err2) != nil {
+			b.Fatal(errors.Join(err1, err2))
+		}
+	}
+	left := &atomic.Int64{}
+	left.Store(maxBenchRequests)
+	g := newGenerator(clients, requests, left)
+	began := time.Now()
+	peak := float64(len(g.closed(b.Context(), capacityCallers, 2*time.Second).served)) / time.Since(began).Seconds()
+	s.cpuBefore = s.cpu()
+	b.ResetTimer()
+	var step benchStep
+	got := g.open(b.Context(), peak*percent/100, time.Duration(b.N)*2*time.Second).wait()
+	b.StopTimer()
+	step.fill(got, b.Elapsed())
+	if step.Certificates == 0 || step.Failed > 0 {
+		b.Fatalf("%d certificates, %d failures: %s; log:\n%s", step.Certificates, step.Failed, step.FirstError, s.logs)
+	}
+	b.ReportMetric(step.PerSecond, "certs/s")
+	b.ReportMetric(step.P50, "p50-ms")
+	b.ReportMetric(step.P99, "p99-ms")
+	if percent > 100 {
+		b.ReportMetric(step.PerSecond/peak, "goodput/peak")
+		b.ReportMetric(step.RefusedP99, "refusal-p99-ms")
+	}
+	return step.Certificates
 }
 
 // measureFloor is the floor for a CA with a key on this curve.

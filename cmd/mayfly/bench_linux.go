@@ -1,0 +1,73 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// nap sleeps for less than the milliseconds that the runtime's timers are good for.
+func nap(d time.Duration) {
+	t := unix.NsecToTimespec(d.Nanoseconds())
+	_ = unix.Nanosleep(&t, nil) // a signal may end it early: the request is made a little early
+}
+
+// place has start make a process that runs on n processors only (sched_setaffinity(2)); this one goes to the others if it has as
+// many of them. What it returns undoes the latter.
+func place(n int, start func() error) (p *benchPlacement, undo func() error, err error) {
+	var all unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return nil, nil, fmt.Errorf("processors: %w", err)
+	}
+	its, ours := divide(all, n)
+	runtime.LockOSThread() // a process starts with the processors of the thread that makes it
+	defer runtime.UnlockOSThread()
+	if err := unix.SchedSetaffinity(0, &its); err != nil {
+		return nil, nil, fmt.Errorf("processors: %w", err)
+	}
+	err = start()
+	if err := errors.Join(err, confine(ours)); err != nil {
+		return nil, nil, errors.Join(err, confine(all))
+	}
+	return &benchPlacement{Pinned: true, Shared: ours == all}, func() error { return confine(all) }, nil
+}
+
+// divide gives n processors to the server, and the others to the load; all of them where they are fewer than n.
+func divide(all unix.CPUSet, n int) (its, ours unix.CPUSet) {
+	for cpu := 0; its.Count()+ours.Count() < all.Count(); cpu++ {
+		switch {
+		case !all.IsSet(cpu):
+		case its.Count() < n:
+			its.Set(cpu)
+		default:
+			ours.Set(cpu)
+		}
+	}
+	if ours.Count() < n {
+		ours = all
+	}
+	return its, ours
+}
+
+// confine keeps all threads of this process on some processors; those to come start with what the one that makes them has.
+func confine(to unix.CPUSet) error {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		id, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return err
+		}
+		if err := unix.SchedSetaffinity(id, &to); err != nil && !errors.Is(err, unix.ESRCH) { // ESRCH: the thread has ended
+			return fmt.Errorf("processors: %w", err)
+		}
+	}
+	return nil
+}
