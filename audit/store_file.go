@@ -92,8 +92,13 @@ func checkPlace(path string) error {
 
 // checkHead refuses to go on where that would hide that records are missing.
 func (s *fileStore) checkHead() error {
-	const advice = "going on would hide it; find out why (\"mayfly audit verify\"), keep the files elsewhere as evidence and begin a new journal"
 	h, err := readHead(s.path)
+	return s.compareHead(h, err)
+}
+
+// compareHead holds the end that was found against the head that was read, or the error of reading it.
+func (s *fileStore) compareHead(h head, err error) error {
+	const advice = "going on would hide it; find out why (\"mayfly audit verify\"), keep the files elsewhere as evidence and begin a new journal"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		// It is made before the first record. One that was lost is made again, if the journal is whole.

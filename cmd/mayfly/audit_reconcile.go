@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/ctlog/monitor"
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // reconcileFlags are those of "audit reconcile".
@@ -263,7 +264,7 @@ func explained(x reconcile.Explained) string {
 func journalsOf(cfg *config.Config, others []string) ([]reconcile.Journal, error) {
 	key, err := cfg.Audit.Key.Read()
 	if err != nil {
-		return nil, fmt.Errorf("audit.key: %w", err)
+		return nil, fault.Under(err, "audit", "key")
 	}
 	out := []reconcile.Journal{{Name: cfg.Audit.File, Path: cfg.Audit.File, Live: true, Key: key}}
 	for _, path := range others {
@@ -359,18 +360,18 @@ func monitorOptions(l ctlog.LogConfig) (o monitor.Options, err error) {
 	return o, nil
 }
 
-// loadRoots reads CA certificates; "" is the system's.
+// loadRoots reads CA certificates; "" is the system's. It errs with a setting, whose path is the caller's to say.
 func loadRoots(path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil //nolint:nilnil // nil is the system's pool
 	}
 	data, err := readInput(nil, path)
 	if err != nil {
-		return nil, err
+		return nil, fault.BadFile(path, err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("%s has no CA certificate in PEM", path)
+		return nil, fault.BadSetting("no CA certificate in PEM", "write the path of CA certificates in PEM").In(path)
 	}
 	return pool, nil
 }

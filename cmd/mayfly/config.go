@@ -116,6 +116,7 @@ func checkConfig(ctx context.Context, path string, online bool) (checkResult, er
 	var v *oidc.Verifier
 	if err == nil {
 		v, err = newVerifier(cfg, instance{})
+		err = cfg.Locate(err)
 	}
 	if err != nil {
 		r.Error, r.Problems = err.Error(), problemsOf(err)
