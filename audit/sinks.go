@@ -24,7 +24,7 @@ func (c Config) Inspect() error {
 		errs = append(errs, fault.Under(err, "key"))
 	} else if c.File != "" {
 		if err := inspectFile(c.File, newChain(key)); err != nil {
-			errs = append(errs, badJournal(c.File, err))
+			errs = append(errs, badJournal(err))
 		}
 	}
 	if c.Subjects == SubjectsDigest {
@@ -40,10 +40,10 @@ func (c Config) Inspect() error {
 }
 
 // badJournal is an error about a journal's file, as a setting. Most of them name the file and say what to do.
-func badJournal(path string, err error) error {
+func badJournal(err error) error {
 	var at *fs.PathError
 	if errors.As(err, &at) {
-		return fault.BadFile(path, err, "file")
+		return fault.BadFile(at.Path, err, "file")
 	}
 	return fault.BadSetting(err.Error(), "", "file")
 }

@@ -125,9 +125,9 @@ func (l *loader) loadIssuers() {
 	}
 	name := shown(l.path, file)
 	var p *Problem
-	src, p := readSource(file, name, "")
+	src, p := readSource(file, name, "write the path of the issuer file, relative to this file")
 	if p != nil {
-		l.setting(fault.BadSetting(name+" "+p.What, "write the path of the issuer file, relative to this file", "identity", "file"))
+		l.setting(fault.BadSetting(name+" "+p.What, p.Fix, "identity", "file"))
 		return
 	}
 	l.issuers, l.issuerSource = decode(src, &l.config.Issuers, true), src.data

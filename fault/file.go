@@ -24,7 +24,7 @@ func BadFile(file string, err error, path ...string) *Setting {
 func Advice(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Sprintf("let the user that this runs as (id %d) have it, with chown and chmod, or run this as another user", os.Geteuid())
+		return fmt.Sprintf("chown or chmod it, or a directory above it, for the user that this runs as (id %d)", os.Geteuid())
 	case errors.Is(err, syscall.EROFS):
 		return "name a place on a file system that can be written"
 	case errors.Is(err, syscall.ENOTDIR):

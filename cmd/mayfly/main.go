@@ -12,9 +12,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // Exit statuses.
@@ -106,8 +109,17 @@ func runs(body action) func(*cobra.Command, []string) error {
 		if err == nil || errors.As(err, &s) {
 			return err
 		}
-		return &stop{exitFailed, fmt.Errorf("mayfly: %w", err)}
+		return &stop{exitFailed, fmt.Errorf("mayfly: %w%s", err, advice(err))}
 	}
+}
+
+// advice is what to do about an error of the operating system that does not say so itself.
+func advice(err error) string {
+	what := fault.Advice(err)
+	if what == "" || strings.Contains(err.Error(), "; ") {
+		return ""
+	}
+	return "; " + what
 }
 
 // usage is an error in the command line: exit status 2.

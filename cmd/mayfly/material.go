@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -255,9 +256,29 @@ func (m *material) tryPolicy(cfg *config.Config) error {
 		for i := range members {
 			members[i].Detached = false
 		}
+		if err := m.noTwin(*cfg.CT.Embedded); err != nil {
+			return err
+		}
 	}
 	_, err := ctlog.New(ctlog.Options{Members: members, Policy: policy})
 	return err
+}
+
+// noTwin errs where a log of the list has the key of a shard of the embedded log, which is that log.
+func (m *material) noTwin(c embedded.Config) error {
+	shards, err := exportShards(c, "", time.Time{})
+	if err != nil {
+		return nil //nolint:nilerr // there is no key before the first start
+	}
+	for i, l := range m.logs {
+		for _, s := range shards {
+			if keyText(l.remote.Key()) == keyText(s.Key) {
+				return fault.BadSetting(fmt.Sprintf("log %q has the key of the embedded log %s", l.config.Name, s.Origin), "remove one of them",
+					"logs", strconv.Itoa(i), "public_key").In(l.config.PublicKey)
+			}
+		}
+	}
+	return nil
 }
 
 // members are the remote logs.

@@ -47,13 +47,24 @@ func inspect(c Config, s Shard) error {
 	if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	for _, name := range []string{".", "issuer", "tile", stateDir, lockFile, filepath.Join(stateDir, treeLock)} {
-		if err := mayWrite(filepath.Join(c.Dir, name)); err != nil {
+	for _, name := range []string{".", "issuer", "tile", stateDir} {
+		if err := mayWrite(filepath.Join(c.Dir, name), true); err != nil {
 			return err
 		}
 	}
-	data, err := os.ReadFile(filepath.Join(c.Dir, originFile))
-	if have := strings.TrimSpace(string(data)); err == nil && have != c.Origin {
+	for _, name := range []string{lockFile, filepath.Join(stateDir, treeLock)} {
+		if err := mayWrite(filepath.Join(c.Dir, name), false); err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(c.Dir, originFile)
+	data, err := os.ReadFile(path)
+	have := strings.TrimSpace(string(data))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return badFile(path, err)
+	case have != c.Origin:
 		return otherOrigin(c, have)
 	}
 	return errors.Join(inspectKey(c.Dir, s), inspectTree(c))
@@ -87,9 +98,13 @@ func inspectKey(dir string, s Shard) error {
 
 // The files of the storage library.
 const (
-	stateDir  = ".state"
-	treeFile  = "treeState"
-	treeLock  = "treeState.lock"
+	stateDir = ".state"
+	treeFile = "treeState"
+	treeLock = "treeState.lock"
+
+	versionFile   = "version" // of the layout
+	layoutVersion = "1"       // the one that the library knows
+
 	repairing = "restore it from a backup that is not older than the last SCT"
 )
 
@@ -105,6 +120,15 @@ func inspectTree(c Config) error {
 		if _, err := parseTree(data); err != nil {
 			return fault.BadSetting(err.Error(), repairing, "dir").In(path)
 		}
+	}
+	path = filepath.Join(c.Dir, stateDir, versionFile)
+	data, err = os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return badFile(path, err)
+	case string(data) != layoutVersion:
+		return fault.BadSetting(fmt.Sprintf("it says %q, and this version of mayfly knows the layout %s", data, layoutVersion), "use the mayfly that wrote it", "dir").In(path)
 	}
 	path = filepath.Join(c.Dir, checkpointFile)
 	data, err = os.ReadFile(path)
@@ -159,7 +183,7 @@ func otherKey(dir string, s Shard) error {
 // badFile is a file of the log that cannot be used.
 func badFile(path string, err error) error {
 	s := fault.BadFile(path, err, "dir")
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR) {
 		s.Fix = "restore it"
 	}
 	s.Problem = strings.TrimPrefix(s.Problem, path+": ")
@@ -167,17 +191,22 @@ func badFile(path string, err error) error {
 }
 
 // mayWrite errs when this process may not write to a file, or make files in a directory, that is there.
-func mayWrite(path string) error {
+func mayWrite(path string, dir bool) error {
 	const read, write, search = 4, 2, 1 // access(2)
 	st, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	mode := uint32(read | write)
-	if err == nil && st.IsDir() {
+	if dir {
 		mode |= search
 	}
-	if err == nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+	case st.IsDir() && !dir:
+		err = syscall.EISDIR
+	case !st.IsDir() && dir:
+		err = syscall.ENOTDIR
+	default:
 		err = syscall.Access(path, mode)
 	}
 	if err != nil {
