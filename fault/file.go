@@ -36,7 +36,7 @@ func Advice(err error) string {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "allow more open files (ulimit -n, LimitNOFILE)"
 	case errors.Is(err, fs.ErrNotExist):
-		return "write the path of a file that is there"
+		return "write a path that is there"
 	}
 	return ""
 }

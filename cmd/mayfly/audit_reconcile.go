@@ -165,7 +165,7 @@ func reconcileProgress(w io.Writer) func(reconcile.Progress) {
 // printReport prints logs, journals and findings as tables, and one line that sums up.
 func printReport(w io.Writer, r reconcile.Report) error {
 	st := styleFor(w)
-	g := grid{head: []string{"LOG", "ENTRIES", "READ", "OURS", "HEAD", "STATE"}}
+	g := grid{head: []string{"LOG", "ENTRIES", "READ", "OURS", "HEAD", "STATE"}, spare: []string{"READ", "HEAD"}}
 	for _, l := range r.Logs {
 		state := st.green("proven")
 		if l.Error != "" {
@@ -177,7 +177,7 @@ func printReport(w io.Writer, r reconcile.Report) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	g = grid{head: []string{"JOURNAL", "RECORDS", "FROM", "TO", "STATE"}}
+	g = grid{head: []string{"JOURNAL", "RECORDS", "FROM", "TO", "STATE"}, spare: []string{"FROM", "TO"}}
 	for _, j := range r.Journals {
 		state := st.green("read")
 		if j.Error != "" {
@@ -199,8 +199,7 @@ func printReport(w io.Writer, r reconcile.Report) error {
 	case len(r.Incomplete) > 0:
 		word = st.yellow("incomplete")
 	}
-	_, err := fmt.Fprintf(w, "%s%s\n", word, explained(r.Explained))
-	return err
+	return flow(w, st, word+explained(r.Explained))
 }
 
 func printFindings(w io.Writer, all []reconcile.Finding) error {
@@ -209,7 +208,7 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 	}
 	st := styleFor(w)
 	fmt.Fprintln(w)
-	g := grid{head: []string{"TIME", "KIND", "WHERE", "INDEX", "SERIAL", "WHAT"}}
+	g := grid{head: []string{"TIME", "KIND", "WHERE", "INDEX", "SERIAL", "WHAT"}, spare: []string{"TIME", "INDEX", "SERIAL"}}
 	actions := map[reconcile.Kind]string{}
 	for _, f := range all {
 		index := "-"
@@ -229,7 +228,9 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 	fmt.Fprintln(w)
 	for _, k := range reconcile.Kinds() {
 		if text := actions[k]; text != "" {
-			fmt.Fprintf(w, "%s (%s): %s\n", st.bold(string(k)), k.Severity(), text)
+			if err := flow(w, st, fmt.Sprintf("%s (%s): %s", st.bold(string(k)), k.Severity(), text)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -70,7 +70,8 @@ func (r benchResult) print(w io.Writer, st style) error {
 		target = "a CA of this run"
 	}
 	fmt.Fprintf(w, "%s over %s, log: %s, %d processors (shared with this tool)\n\n", target, r.Transport, r.Log, r.Processors)
-	g := &grid{head: []string{"callers", "certs/s", "p50 ms", "p99 ms", "refused", "failed", "server µs/cert", "floor µs", "ratio", "RSS MB"}}
+	g := &grid{head: []string{"callers", "certs/s", "p50 ms", "p99 ms", "refused", "failed", "server µs/cert", "floor µs", "ratio", "RSS MB"},
+		spare: []string{"floor µs", "RSS MB", "server µs/cert"}}
 	for _, s := range r.Steps {
 		g.add(strconv.Itoa(s.Callers), dashOr(s.PerSecond, 0), dashOr(s.P50, 2), dashOr(s.P99, 2), strconv.Itoa(s.Refused), strconv.Itoa(s.Failed),
 			dashOr(s.CPU, 0), dashOr(s.Floor, 0), dashOr(s.Ratio, 2), dashOr(s.RSS, 0))
@@ -87,13 +88,15 @@ func (r benchResult) print(w io.Writer, st style) error {
 	if r.Growth != nil {
 		fmt.Fprintf(w, "memory grew by %.1f bytes for each certificate\n", *r.Growth)
 	}
-	_, err := fmt.Fprintln(w, "floor: the cryptography that one certificate cannot do without, timed beside each step; ratio: server µs over floor")
-	return err
+	return flow(w, st, "floor: the cryptography that one certificate cannot do without, timed beside each step; ratio: server µs over floor")
 }
 
 // plot draws certificates per second as bars of text.
 func (r benchResult) plot(st style) string {
-	const width = 50
+	width := 50.0
+	if st.width > 0 {
+		width = max(10, min(width, float64(st.width-20)))
+	}
 	most := 1.0
 	for _, s := range r.Steps {
 		most = max(most, s.PerSecond)

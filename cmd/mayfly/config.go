@@ -164,7 +164,9 @@ func (r checkResult) print(w io.Writer) error {
 	st := styleFor(w)
 	fmt.Fprintf(w, "%s %s\n", st.green("ok"), r.File)
 	for _, warning := range r.Warnings {
-		fmt.Fprintf(w, "  %s %s\n", st.yellow("warning"), warning)
+		if err := flow(w, st, "  "+st.yellow("warning")+" "+warning); err != nil {
+			return err
+		}
 	}
 	var t table
 	for _, c := range r.Chain {
@@ -184,7 +186,7 @@ func (r checkResult) print(w io.Writer) error {
 			keys[o.Issuer] = st.red(o.Cause)
 		}
 	}
-	g := grid{head: []string{"issuer", "type", "audience", "policy", "keys"}}
+	g := grid{head: []string{"issuer", "type", "audience", "policy", "keys"}, spare: []string{"audience", "type"}}
 	for _, e := range r.Entries {
 		kind := e.Type
 		if e.Profile != "" {

@@ -79,7 +79,7 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 
 func (f *logRotateFlags) print(w io.Writer, shards []embedded.Shard) error {
 	st := styleFor(w)
-	g := grid{head: []string{"shard", "origin", "path", "from", "to", "log ID"}}
+	g := grid{head: []string{"shard", "origin", "path", "from", "to", "log ID"}, spare: []string{"path", "log ID"}}
 	for i, s := range shards {
 		id := s.LogID
 		if i == len(shards)-1 {
@@ -104,6 +104,6 @@ func (f *logRotateFlags) print(w io.Writer, shards []embedded.Shard) error {
 	if f.yes {
 		text = "Done. A CA that runs takes it up by itself. Publish a trusted root with the new key now: mayfly trust export"
 	}
-	_, err := fmt.Fprintf(w, "\n%s\n", text)
-	return err
+	fmt.Fprintln(w)
+	return flow(w, st, text)
 }
