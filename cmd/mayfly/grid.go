@@ -156,7 +156,7 @@ func shrink(columns []gridColumn, width int) {
 	}
 }
 
-func total(columns []gridColumn, of func(column) int) int {
+func total(columns []gridColumn, of func(gridColumn) int) int {
 	n := gridLeft + gridGap*(len(columns)-1)
 	for _, c := range columns {
 		n += of(c)
