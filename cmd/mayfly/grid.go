@@ -34,6 +34,7 @@ const (
 type gridColumn struct {
 	at            int // in head and rows
 	width, narrow int // the widest cell, and how narrow it may become
+	digests       bool
 }
 
 func (g *grid) write(w io.Writer, st style) error {
@@ -107,6 +108,7 @@ func (g *grid) fit(width int) (columns []gridColumn, left []string) {
 			if i < len(row) {
 				c.width = max(c.width, visible(row[i]))
 				c.narrow = max(c.narrow, narrowest(row[i]))
+				c.digests = c.digests || isDigest(row[i])
 			}
 		}
 		columns = append(columns, c)
@@ -140,12 +142,12 @@ func narrowest(cell string) int {
 	return foldedMin
 }
 
-// shrink takes from the widest columns until all fit.
+// shrink takes from digests first, then from the widest columns, until all fit.
 func shrink(columns []gridColumn, width int) {
 	for total(columns, func(c gridColumn) int { return c.width }) > width {
 		widest := -1
 		for i, c := range columns {
-			if c.width > c.narrow && (widest < 0 || c.width > columns[widest].width) {
+			if c.width > c.narrow && (widest < 0 || c.weight() > columns[widest].weight()) {
 				widest = i
 			}
 		}
@@ -154,6 +156,13 @@ func shrink(columns []gridColumn, width int) {
 		}
 		columns[widest].width--
 	}
+}
+
+func (c gridColumn) weight() int {
+	if c.digests {
+		return c.width + 1<<20
+	}
+	return c.width
 }
 
 func total(columns []gridColumn, of func(gridColumn) int) int {

@@ -66,7 +66,7 @@ func TestFolded(t *testing.T) {
 		{"one two three", 7, "one two|three"},
 		{"one two three", 8, "one two|three"},
 		{"abcdefghij", 4, "abcd|efgh|ij"},
-		{"https://a.example/b", 12, "https://|a.example/b"},
+		{"https://a.example/b", 12, "https://a.|example/b"},
 		{"\x1b[31mone two\x1b[0m x", 4, "\x1b[31mone\x1b[0m|\x1b[31mtwo\x1b[0m|x"},
 		{"ä ö ü", 3, "ä ö|ü"},
 	} {

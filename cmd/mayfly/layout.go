@@ -79,7 +79,7 @@ func folded(s string, width int) []string {
 		at, skip := width, 0
 		if i := lastIndex(text[:width+1], func(r rune) bool { return r == ' ' }); i > 0 {
 			at, skip = i, 1
-		} else if i := lastIndex(text[:width], func(r rune) bool { return strings.ContainsRune("/,;:=&?@-", r) }); i >= width/2 {
+		} else if i := lastIndex(text[:width], func(r rune) bool { return strings.ContainsRune("/,;:=&?@.-", r) }); i >= width/3 {
 			at = i + 1
 		}
 		out = append(out, rendered(text[:at]))
