@@ -3,6 +3,7 @@ package audit
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -41,7 +42,14 @@ func inspectEnd(path string, start chain) error {
 // mayWrite errs when this process may not write to a file that is there.
 func mayWrite(path string) error {
 	const read, write = 4, 2 // access(2)
-	if err := syscall.Access(path, read|write); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	st, err := os.Stat(path)
+	switch {
+	case err == nil && st.IsDir():
+		err = syscall.EISDIR
+	case err == nil:
+		err = syscall.Access(path, read|write)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return &fs.PathError{Op: "open", Path: filepath.Clean(path), Err: err}
 	}
 	return nil

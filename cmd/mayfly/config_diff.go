@@ -131,6 +131,9 @@ func (v diffView) print(w io.Writer) error {
 		case c.New == "":
 			line = fmt.Sprintf("  %s %s", st.red("-"), strings.TrimSpace(c.Key+" "+printable(c.Old)))
 		}
+		if c.Restart {
+			line += " " + st.dim("(restart to apply it)")
+		}
 		if err := flow(w, st, line); err != nil {
 			return err
 		}

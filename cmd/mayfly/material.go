@@ -98,7 +98,11 @@ func loadFileCA(c *ca.FileConfig) ([]*x509.Certificate, crypto.Signer, error) {
 	}
 	signer, err := file.Open(file.Options{Key: key, Password: password})
 	if err != nil {
-		return nil, nil, fault.BadSetting(err.Error(), "", "key").In(c.Key)
+		bad := fault.BadSetting(err.Error(), "write the path of the CA's private key in PEM", "key").In(c.Key)
+		if strings.Contains(bad.Problem, ";") { // it says what to do
+			bad.Fix = ""
+		}
+		return nil, nil, bad
 	}
 	return chain, signer, nil
 }
