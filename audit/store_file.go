@@ -110,6 +110,8 @@ func (s *fileStore) compareHead(h head, err error) error {
 			return fmt.Errorf("%s is missing and %s is damaged after record %d; %s", s.path+headSuffix, s.path, s.last.seq, advice)
 		}
 		return nil
+	case errors.Is(err, fs.ErrPermission):
+		return err
 	case err != nil:
 		return fmt.Errorf("%w; %s", err, advice)
 	case s.last.seq < h.seq:

@@ -70,8 +70,8 @@ func (r benchResult) print(w io.Writer, st style) error {
 		target = "a CA of this run"
 	}
 	fmt.Fprintf(w, "%s over %s, log: %s, %d processors (shared with this tool)\n\n", target, r.Transport, r.Log, r.Processors)
-	g := &grid{head: []string{"callers", "certs/s", "p50 ms", "p99 ms", "refused", "failed", "server µs/cert", "floor µs", "ratio", "RSS MB"},
-		spare: []string{"floor µs", "RSS MB", "server µs/cert"}}
+	g := &grid{head: []string{"callers", "certs/s", "p50 ms", "p99 ms", "refused", "failed", "server µs/cert", "floor µs", "ratio", "RSS MB"}}
+	g.spare = []string{"floor µs", "RSS MB", "server µs/cert"}
 	for _, s := range r.Steps {
 		g.add(strconv.Itoa(s.Callers), dashOr(s.PerSecond, 0), dashOr(s.P50, 2), dashOr(s.P99, 2), strconv.Itoa(s.Refused), strconv.Itoa(s.Failed),
 			dashOr(s.CPU, 0), dashOr(s.Floor, 0), dashOr(s.Ratio, 2), dashOr(s.RSS, 0))

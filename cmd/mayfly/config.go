@@ -64,7 +64,8 @@ func newConfigCheck() *cobra.Command {
 		Use:   "check --config FILE",
 		Short: "Say whether \"mayfly serve\" would start with this configuration",
 		Long: "check runs the code that \"mayfly serve\" runs before it opens a socket: configuration, issuer file, policies and their tests, keys\n" +
-			"and chains. With --online it also asks every identity provider for its keys.\n\n" +
+			"and chains, journal and log, and places that have to be written. It changes nothing; run it as the user that the CA runs as.\n" +
+			"With --online it also asks every identity provider for its keys.\n\n" +
 			"Exit status: 0 all is well, 2 the configuration is wrong, 3 a provider could not be reached.",
 		Example: "  mayfly config check --config mayfly.yaml --online",
 		Args:    cobra.MaximumNArgs(1),

@@ -16,22 +16,22 @@ func TestGridFits(t *testing.T) {
 		out.add("200", "-", "-", "-", "3", style{on: true}.red("a painted reason that takes more than one line on most terminals"))
 		return out
 	}
-	print := func(width int) string {
+	printed := func(width int) string {
 		var b bytes.Buffer
 		if err := g().write(&b, style{width: width}); err != nil {
 			t.Fatal(err)
 		}
 		return b.String()
 	}
-	wide := print(0)
+	wide := printed(0)
 	if lines := strings.Count(wide, "\n"); lines != 3 || !strings.Contains(wide, digest) {
 		t.Errorf("not on a terminal:\n%s", wide)
 	}
-	if print(500) != wide {
-		t.Errorf("a wide terminal differs:\n%s", print(500))
+	if printed(500) != wide {
+		t.Errorf("a wide terminal differs:\n%s", printed(500))
 	}
 	for width := 40; width < 220; width++ {
-		out := print(width)
+		out := printed(width)
 		for line := range strings.Lines(out) {
 			if n := visible(strings.TrimRight(line, "\n")); n > width {
 				t.Errorf("%d of %d columns: %q", n, width, line)
@@ -49,7 +49,7 @@ func TestGridFits(t *testing.T) {
 			t.Errorf("%d columns:\n%s", width, out)
 		}
 	}
-	if narrow := print(60); !strings.Contains(narrow, "not shown: ISSUER") || !strings.Contains(narrow, "…") {
+	if narrow := printed(60); !strings.Contains(narrow, "not shown: ISSUER") || !strings.Contains(narrow, "…") {
 		t.Errorf("60 columns:\n%s", narrow)
 	}
 }

@@ -108,10 +108,10 @@ func TestInspect(t *testing.T) {
 	write := func(name, text string) func(string) error {
 		return func(dir string) error { return os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600) }
 	}
-	inPlace := func(name string, make func(string) error) func(string) error {
+	inPlace := func(name string, put func(string) error) func(string) error {
 		return func(dir string) error {
 			path := filepath.Join(dir, name)
-			return errors.Join(os.RemoveAll(path), make(path))
+			return errors.Join(os.RemoveAll(path), put(path))
 		}
 	}
 	folder := func(path string) error { return os.Mkdir(path, 0o700) }
