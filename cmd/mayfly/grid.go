@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -39,7 +38,7 @@ type gridColumn struct {
 
 func (g *grid) write(w io.Writer, st style) error {
 	columns, left := g.fit(st.width)
-	if err := g.line(w, g.head, columns, st.dim); err != nil {
+	if _, err := io.WriteString(w, lines(g.head, columns, st.dim)); err != nil {
 		return err
 	}
 	shortened := false
@@ -50,7 +49,7 @@ func (g *grid) write(w io.Writer, st style) error {
 				row[c.at], shortened = cut(row[c.at], c.width), true
 			}
 		}
-		if err := g.line(w, row, columns, func(s string) string { return s }); err != nil {
+		if _, err := io.WriteString(w, lines(row, columns, func(s string) string { return s })); err != nil {
 			return err
 		}
 	}
@@ -67,8 +66,9 @@ func (g *grid) write(w io.Writer, st style) error {
 	return flow(w, st, st.dim("  ("+strings.Join(text, "; ")+"; --json has all)"))
 }
 
-// line prints a row, on as many lines as its highest cell has.
-func (g *grid) line(w io.Writer, row []string, columns []gridColumn, paint func(string) string) error {
+// lines are a row, as many as its highest cell has.
+func lines(row []string, columns []gridColumn, paint func(string) string) string {
+	var b strings.Builder
 	cells := make([][]string, len(columns))
 	height := 1
 	for i, c := range columns {
@@ -78,23 +78,21 @@ func (g *grid) line(w io.Writer, row []string, columns []gridColumn, paint func(
 		}
 	}
 	for n := range height {
-		var b strings.Builder
-		b.WriteString(" ")
+		var line strings.Builder
+		line.WriteString(" ")
 		for i, c := range columns {
 			cell := ""
 			if n < len(cells[i]) {
 				cell = cells[i][n]
 			}
-			b.WriteString(" " + paint(cell))
+			line.WriteString(" " + paint(cell))
 			if i < len(columns)-1 {
-				b.WriteString(strings.Repeat(" ", c.width-visible(cell)+1))
+				line.WriteString(strings.Repeat(" ", c.width-visible(cell)+1))
 			}
 		}
-		if _, err := fmt.Fprintln(w, strings.TrimRight(b.String(), " ")); err != nil {
-			return err
-		}
+		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
 	}
-	return nil
+	return b.String()
 }
 
 // fit chooses columns and widths for a terminal; 0 is no limit. left are the heads of the columns that are left out.
