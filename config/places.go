@@ -33,8 +33,11 @@ func (p pathSetting) makeable() error {
 	dir := *p.at
 	for {
 		_, err := os.Stat(dir)
-		if !os.IsNotExist(err) || dir == filepath.Dir(dir) {
+		if err == nil || dir == filepath.Dir(dir) {
 			break
+		}
+		if !os.IsNotExist(err) {
+			return fault.BadFile(*p.at, err, p.path...)
 		}
 		dir = filepath.Dir(dir)
 	}

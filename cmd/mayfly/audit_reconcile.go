@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"net/url"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -79,14 +79,14 @@ func (f *reconcileFlags) run(ctx context.Context, std streams) error {
 		in.Lag = cfg.Audit.Reconcile.LagOrDefault()
 	}
 	if in.Journals, err = journalsOf(cfg, f.journals); err != nil {
-		return err
+		return located(cfg, err)
 	}
 	if in.Issuers, err = issuersOf(cfg); err != nil {
-		return err
+		return located(cfg, err)
 	}
 	targets, err := targetsOf(cfg)
 	if err != nil {
-		return err
+		return located(cfg, err)
 	}
 	for _, name := range f.logs {
 		if !slices.ContainsFunc(targets, func(t reconcile.Target) bool { return t.Log.Name() == name }) {
@@ -278,14 +278,17 @@ func journalsOf(cfg *config.Config, others []string) ([]reconcile.Journal, error
 
 // issuersOf are the issuing certificates of the configuration, past and present. The key is not needed.
 func issuersOf(cfg *config.Config) (out []*x509.Certificate, err error) {
-	paths := cfg.CA.Trust
 	if cfg.CA.File != nil {
-		paths = append([]string{cfg.CA.File.Chain}, paths...)
+		chain, err := loadChain(cfg.CA.File.Chain)
+		if err != nil {
+			return nil, fault.Under(err, "ca", "file", "chain")
+		}
+		out = append(out, chain[0])
 	}
-	for _, path := range paths {
+	for i, path := range cfg.CA.Trust {
 		chain, err := loadChain(path)
 		if err != nil {
-			return nil, err
+			return nil, fault.Under(err, "ca", "trust", strconv.Itoa(i))
 		}
 		out = append(out, chain[0])
 	}
@@ -297,10 +300,10 @@ const embeddedDelay = 10 * time.Minute
 
 // targetsOf are the logs of a configuration, as an auditor reads them.
 func targetsOf(cfg *config.Config) (out []reconcile.Target, err error) {
-	for _, l := range cfg.CT.Logs {
+	for i, l := range cfg.CT.Logs {
 		o, err := monitorOptions(l)
 		if err != nil {
-			return nil, fmt.Errorf("ct.logs: log %s: %w", l.Name, err)
+			return nil, fault.Under(err, "ct", "logs", strconv.Itoa(i))
 		}
 		log, err := monitor.Open(o)
 		if err != nil {
@@ -313,12 +316,12 @@ func targetsOf(cfg *config.Config) (out []reconcile.Target, err error) {
 	}
 	shards, err := cfg.CT.Embedded.Shards()
 	if err != nil {
-		return nil, fmt.Errorf("ct.embedded: %w", err)
+		return nil, fault.Under(err, "ct", "embedded")
 	}
 	for _, s := range shards {
 		t, err := shardTarget(*cfg.CT.Embedded, s)
 		if err != nil {
-			return nil, fmt.Errorf("ct.embedded: %w", err)
+			return nil, fault.Under(err, "ct", "embedded", "dir")
 		}
 		out = append(out, t)
 	}
@@ -341,21 +344,21 @@ func monitorOptions(l ctlog.LogConfig) (o monitor.Options, err error) {
 		Transport: monitor.Transport{UserAgent: userAgent()},
 	}
 	if o.Key, err = loadLogKey(l.PublicKey); err != nil {
-		return o, err
+		return o, fault.Under(err, "public_key")
 	}
 	if o.Transport.Roots, err = loadRoots(l.CACert); err != nil {
-		return o, err
+		return o, fault.Under(err, "ca_cert")
 	}
 	if pair := l.ClientCertificate; pair != nil {
 		certificate, err := tls.LoadX509KeyPair(pair.Certificate, pair.Key)
 		if err != nil {
-			return o, fmt.Errorf("client_certificate: %w", err)
+			return o, fault.BadSetting(err.Error(), "write the paths of a certificate and its private key in PEM", "client_certificate")
 		}
 		o.Transport.Certificate = &certificate
 	}
 	if l.Proxy != "" {
 		if o.Transport.Proxy, err = url.Parse(l.Proxy); err != nil {
-			return o, errors.New("proxy: not a URL")
+			return o, fault.BadSetting("not a URL", "write http://HOST:PORT or socks5://HOST:PORT", "proxy")
 		}
 	}
 	return o, nil

@@ -44,7 +44,7 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 	if f.config == "" {
 		return usage("--config is missing; write --config FILE")
 	}
-	c, err := embeddedOf(f.config)
+	cfg, c, err := embeddedOf(f.config)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 		return usage("--%s: %s; %s", s.Path[0], s.Problem, s.Fix)
 	}
 	if err != nil {
-		return err
+		return located(cfg, fault.Under(err, "ct", "embedded"))
 	}
 	if f.json {
 		return writeJSON(w, shards)

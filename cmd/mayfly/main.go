@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
@@ -111,6 +112,15 @@ func runs(body action) func(*cobra.Command, []string) error {
 		}
 		return &stop{exitFailed, fmt.Errorf("mayfly: %w%s", err, advice(err))}
 	}
+}
+
+// located is an error about a file that a configuration names, with the place of the setting; any other error stays as it is.
+func located(cfg *config.Config, err error) error {
+	at := cfg.Locate(err)
+	if _, ok := errors.AsType[config.Problems](at); ok {
+		return misconfigured(at)
+	}
+	return err
 }
 
 // advice is what to do about an error of the operating system that does not say so itself.

@@ -166,7 +166,7 @@ type exported struct {
 func (e exported) write(dir string) error {
 	m, err := e.material.export(e.config, e.services.CA)
 	if err != nil {
-		return err
+		return located(e.config, err)
 	}
 	m.Timestamps, m.Rekor = e.timestamps, e.signatures
 	root, err := m.TrustedRoot()
