@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 const maxOTLPAnswer = 64 << 10 // bytes
@@ -28,10 +30,10 @@ func newOTLP(c OTLPConfig) (*otlpSink, error) {
 	for name, value := range c.Headers {
 		text, err := value.Read()
 		if err != nil {
-			return nil, fmt.Errorf("headers.%s: %w", name, err)
+			return nil, fault.Under(err, "headers", name)
 		}
 		if bytes.ContainsAny(text, "\r\n\x00") {
-			return nil, fmt.Errorf("headers.%s: the value has a line end in it", name)
+			return nil, fault.BadSetting("the value has a line end in it", "write one line", "headers", name)
 		}
 		s.headers[name] = string(text)
 	}

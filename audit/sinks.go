@@ -10,30 +10,53 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Inspect finds what would stop [Open] and can be seen without touching the journal: a place that cannot hold one, secrets and
-// certificates that cannot be read.
+// Inspect finds what would stop [Open] and can be seen without changing anything: a place that cannot hold a journal, a file that is
+// none or is damaged, secrets and certificates that cannot be read. Its errors are [fault.Setting] values. Another process may have the
+// journal and write to it.
 func (c Config) Inspect() error {
-	if c.File != "" {
-		if err := checkPlace(c.File); err != nil {
-			return fmt.Errorf("file: %w", err)
+	var errs []error
+	key, err := c.Key.Read()
+	if err != nil {
+		errs = append(errs, fault.Under(err, "key"))
+	} else if c.File != "" {
+		if err := inspectFile(c.File, newChain(key)); err != nil {
+			errs = append(errs, badJournal(err))
 		}
-	}
-	if _, err := c.Key.Read(); err != nil {
-		return fmt.Errorf("key: %w", err)
 	}
 	if c.Subjects == SubjectsDigest {
 		if _, err := c.ReadSalt(); err != nil && (c.Salt != nil || !errors.Is(err, fs.ErrNotExist)) {
-			return fmt.Errorf("salt: %w", err)
+			errs = append(errs, c.badSalt(err))
 		}
 	}
 	_, sinks, err := c.sinks()
 	for _, s := range sinks {
 		s.close()
 	}
-	return err
+	return errors.Join(append(errs, err)...)
+}
+
+// badJournal is an error about a journal's file, as a setting. Most of them name the file and say what to do.
+func badJournal(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return fault.BadFile(at.Path, err, "file")
+	}
+	return fault.BadSetting(err.Error(), "", "file")
+}
+
+func (c Config) badSalt(err error) error {
+	var at *fs.PathError
+	switch {
+	case c.Salt != nil:
+		return fault.Under(err, "salt")
+	case errors.As(err, &at):
+		return fault.BadFile(c.File+saltSuffix, err, "subjects")
+	}
+	return fault.BadSetting(err.Error(), "", "subjects")
 }
 
 // openStore opens the place where records are durable, and the copies of it.
@@ -97,14 +120,14 @@ func (c Config) sinks() (names []string, sinks []sink, err error) {
 	if c.Syslog != nil {
 		s, err := newSyslog(*c.Syslog)
 		if err != nil {
-			return nil, nil, fmt.Errorf("syslog: %w", err)
+			return nil, nil, fault.Under(err, "syslog")
 		}
 		names, sinks = append(names, "syslog"), append(sinks, s)
 	}
 	if c.OTLP != nil {
 		s, err := newOTLP(*c.OTLP)
 		if err != nil {
-			return nil, nil, fmt.Errorf("otlp: %w", err)
+			return nil, nil, fault.Under(err, "otlp")
 		}
 		names, sinks = append(names, "otlp"), append(sinks, s)
 	}
@@ -134,11 +157,11 @@ func tlsConfig(file string) (*tls.Config, error) {
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("ca_cert: %w", err)
+		return nil, fault.BadFile(file, err, "ca_cert")
 	}
 	t.RootCAs = x509.NewCertPool()
 	if !t.RootCAs.AppendCertsFromPEM(data) {
-		return nil, errors.New("ca_cert: " + filepath.Base(file) + " holds no certificate in PEM")
+		return nil, fault.BadSetting("holds no certificate in PEM", "write the path of CA certificates in PEM", "ca_cert").In(file)
 	}
 	return t, nil
 }

@@ -92,15 +92,26 @@ func checkPlace(path string) error {
 
 // checkHead refuses to go on where that would hide that records are missing.
 func (s *fileStore) checkHead() error {
-	const advice = "going on would hide it; find out why (\"mayfly audit verify\"), keep the files elsewhere as evidence and begin a new journal"
 	h, err := readHead(s.path)
+	return s.compareHead(h, err)
+}
+
+// compareHead holds the end that was found against the head that was read, or the error of reading it.
+func (s *fileStore) compareHead(h head, err error) error {
+	const advice = "going on would hide it; find out why (\"mayfly audit verify\"), keep the files elsewhere as evidence and begin a new journal"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		// It is made before the first record. One that was lost is made again, if the journal is whole.
 		if st, err := os.Stat(s.path); err == nil && st.Size() != s.size {
+			if s.last.seq == 0 {
+				return fmt.Errorf("%s is no journal, or its first record is damaged, and %s is missing; name a file that is not there yet (if it was a journal: %s)",
+					s.path, s.path+headSuffix, advice)
+			}
 			return fmt.Errorf("%s is missing and %s is damaged after record %d; %s", s.path+headSuffix, s.path, s.last.seq, advice)
 		}
 		return nil
+	case errors.Is(err, fs.ErrPermission):
+		return err
 	case err != nil:
 		return fmt.Errorf("%w; %s", err, advice)
 	case s.last.seq < h.seq:

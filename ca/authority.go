@@ -10,9 +10,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"sync/atomic"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
@@ -96,27 +98,27 @@ type Authority struct {
 
 // New checks chain and key and proves that they can issue: it signs one precertificate for a name that nobody can hold,
 // which goes nowhere, and runs everything else of the path under a key made for the purpose (C9). The error says which
-// certificate is wrong and how.
+// certificate is wrong and how; where a setting of [Config] is to blame, it is a [fault.Setting].
 func New(o Options) (*Authority, error) {
 	o.defaults()
 	if o.Backdate < 0 || o.Backdate > MaxBackdate {
-		return nil, fmt.Errorf("backdate %s is out of range", o.Backdate)
+		return nil, fault.BadSetting(fmt.Sprintf("backdate %s is out of range", o.Backdate), "write whole seconds from 0s to 40s", "backdate")
 	}
 	now := o.Now()
 	if err := checkChain(o.Chain, now); err != nil {
-		return nil, err
+		return nil, fault.BadSetting(err.Error(), "write a chain that may issue for code signing now", "file", "chain")
 	}
 	for i, chain := range o.Trust {
 		if err := checkOrder(chain); err != nil {
-			return nil, fmt.Errorf("trusted chain %d: %w", i+1, err)
+			return nil, fault.BadSetting(err.Error(), "write one chain, issuing certificate first, root last", "trust", strconv.Itoa(i))
 		}
 	}
 	if o.Signer == nil || !samePublicKey(o.Chain[0], o.Signer) {
-		return nil, fmt.Errorf("the key is not the key of certificate 1 (%s)", name(o.Chain[0]))
+		return nil, fault.BadSetting(fmt.Sprintf("the key is not the key of certificate 1 (%s)", name(o.Chain[0])), "write the key that belongs to the chain", "file", "key")
 	}
 	scheme, err := schemeOf(o.Signer.Public())
 	if err != nil {
-		return nil, err
+		return nil, fault.BadSetting(err.Error(), "", "file", "key")
 	}
 	a := &Authority{o: o, chain: o.Chain, keyHash: sha256.Sum256(o.Chain[0].RawSubjectPublicKeyInfo)}
 	for _, c := range o.Chain {
@@ -124,7 +126,8 @@ func New(o Options) (*Authority, error) {
 	}
 	a.from, a.to = window(o.Chain)
 	if a.to.Sub(now) < Validity+margin {
-		return nil, fmt.Errorf("the chain expires at %s, too soon for certificates of %s", a.to.UTC().Format(time.RFC3339), Validity)
+		return nil, fault.BadSetting(fmt.Sprintf("the chain expires at %s, too soon for certificates of %s", a.to.UTC().Format(time.RFC3339), Validity),
+			"write a chain that lives longer", "file", "chain")
 	}
 	a.metrics = newMetrics(a.to)
 	a.press = &press{

@@ -121,7 +121,7 @@ func (l *loader) checkPaths() {
 func (l *loader) lookAt(t *tree, paths []pathSetting) {
 	for _, p := range paths {
 		st, err := os.Stat(*p.at)
-		name := l.shown(*p.at)
+		name := shown(l.path, *p.at)
 		if p.made && os.IsNotExist(err) {
 			if parent, e := os.Stat(filepath.Dir(*p.at)); e != nil || !parent.IsDir() {
 				t.add(fault.BadSetting("there is no directory for "+name, "make it, for the CA alone", p.path...))
@@ -129,33 +129,21 @@ func (l *loader) lookAt(t *tree, paths []pathSetting) {
 			continue
 		}
 		switch {
-		case err != nil && p.dir && os.IsNotExist(err):
-		case err != nil:
+		case p.dir && os.IsNotExist(err):
+		case os.IsNotExist(err):
 			t.add(fault.BadSetting(name+": "+cause(err), "write the path of a file, relative to this file", p.path...))
+		case err != nil:
+			t.add(fault.BadFile(*p.at, err, p.path...))
 		case p.dir && !st.IsDir():
 			t.add(fault.BadSetting(name+" is not a directory", "write the path of a directory", p.path...))
 		case !p.dir && st.IsDir():
 			t.add(fault.BadSetting(name+" is a directory", "write the path of a file", p.path...))
 		case p.secret && st.Mode().Perm()&0o004 != 0:
 			l.warning(t, name+" can be read by everybody on this machine; chmod 600 it", p.path...)
+		case p.spare && access(*p.at) != nil:
+			l.warning(t, name+" cannot be written, so that nothing is kept there; "+fault.Advice(access(*p.at)), p.path...)
 		}
 	}
-}
-
-// shown is how messages call a file: as the operator would write it from where the command was started.
-func (l *loader) shown(path string) string {
-	if filepath.IsAbs(l.path) {
-		return path
-	}
-	dir, err := filepath.Abs(filepath.Dir(l.path))
-	if err != nil {
-		return path
-	}
-	rel, err := filepath.Rel(dir, path)
-	if err != nil || strings.HasPrefix(rel, "..") {
-		return path
-	}
-	return filepath.Join(filepath.Dir(l.path), rel)
 }
 
 // checkKeyAlgorithms checks the names that package pop owns.

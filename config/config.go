@@ -7,7 +7,8 @@
 // returned at once. It MUST NOT open a socket or write a file, and MUST NOT print the value of a secret.
 //
 // The domain packages say what a setting means: each Config type has a Check that returns [fault.Setting] errors, whose
-// paths are mapped to positions here. What the files behind the paths hold (keys, certificates) is not looked at.
+// paths are mapped to positions here. What the files behind the paths hold (keys, certificates) is not looked at; who does
+// so has [Config.Locate] for what is wrong in them.
 package config
 
 import (
@@ -49,6 +50,9 @@ type Config struct {
 	// Issuers is the content of the issuer file.
 	Issuers oidc.Config `yaml:"-"`
 	dir     string      // of the file
+
+	main, issuers *tree // where the settings stand
+	places        []pathSetting
 
 	// Files are the files that the configuration was read from or names, absolute: what to watch for changes.
 	Files []string `yaml:"-"`

@@ -12,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // maxFile is the size limit of one configuration file in bytes.
@@ -29,6 +31,9 @@ func readSource(path, name, missing string) (source, *Problem) {
 	f, err := os.Open(path)
 	if err != nil {
 		p := Problem{File: name, What: "cannot be read: " + cause(err), Fix: missing}
+		if !os.IsNotExist(err) {
+			p.Fix = fault.Advice(err)
+		}
 		return s, &p
 	}
 	defer f.Close() //nolint:errcheck // nothing was written

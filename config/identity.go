@@ -33,8 +33,10 @@ func LoadIdentity(path string) (issuers *oidc.Config, main *Config, err error) {
 			return nil, nil, err
 		}
 		l.absolute(dir)
-		main, l.config.dir = l.config, dir
+		l.defaults()
+		main, l.config.dir, l.config.main = l.config, dir, l.main
 		l.loadIssuers()
+		l.config.issuers = l.issuers
 	} else {
 		l.issuers = decode(src, &l.config.Issuers, true)
 		file, err := filepath.Abs(path)
@@ -69,6 +71,8 @@ type Change struct {
 	Entry    string `json:"entry"` // "oidc-issuers https://…"
 	Key      string `json:"key"`   // "client-id"; "" where the whole entry comes or goes
 	Old, New string
+	// Restart says that a process that runs takes it up only after a restart.
+	Restart bool `json:"restart,omitempty"`
 }
 
 // Diff lists the settings that differ between two issuer files, sorted by entry and key.
@@ -79,7 +83,47 @@ func Diff(before, after oidc.Config) []Change {
 // DiffMain lists the settings that differ between two configurations, without their issuer files. Paths under the folder of a
 // configuration are compared as they stand there.
 func DiffMain(before, after *Config) []Change {
-	return differences(flatten(reflect.ValueOf(*before), before.dir), flatten(reflect.ValueOf(*after), after.dir), 1)
+	out := differences(flatten(reflect.ValueOf(*before), before.dir), flatten(reflect.ValueOf(*after), after.dir), 1)
+	for i, c := range out {
+		out[i].Restart = needsRestart(strings.Split(c.Entry+"."+c.Key, "."))
+	}
+	return out
+}
+
+// needsRestart says that a setting is taken up at the start of the process alone. path is its path, or begins with it.
+func needsRestart(path []string) bool {
+	return slices.Contains([]string{"listen", "limits", "audit", "state_dir"}, path[0]) || len(path) > 1 && path[0] == "ct" && path[1] == "embedded"
+}
+
+// Restart lists the settings of next that a process that runs with c takes up only after a restart, at their places in the file of next.
+func (c *Config) Restart(next *Config) []Warning {
+	old, fresh := flatten(reflect.ValueOf(*c), c.dir), flatten(reflect.ValueOf(*next), next.dir)
+	var out []Warning
+	for _, key := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(sortedKeys(old), sortedKeys(fresh))))) {
+		path := strings.Split(key, "\x00")
+		if old[key] == fresh[key] || !needsRestart(path) {
+			continue
+		}
+		text := old[key] + " → " + fresh[key]
+		switch {
+		case old[key] == "":
+			text = fresh[key] + " is new"
+		case fresh[key] == "":
+			text = old[key] + " is gone"
+		}
+		out = append(out, next.Waits(text, path...))
+	}
+	return out
+}
+
+// Waits is a warning that a setting of c is not in force before a restart.
+func (c *Config) Waits(text string, path ...string) Warning {
+	w := Warning{Text: strings.Join(path, ".") + ": " + text + "; restart to apply it"}
+	if c.main != nil {
+		at := c.main.position(path)
+		w.File, w.Line, w.Column = c.main.src.name, at.line, at.column
+	}
+	return w
 }
 
 // differences of two sets of settings. The first parts of a path are the entry, the rest is the key.
@@ -121,11 +165,14 @@ func walkSettings(v reflect.Value, path []string, f func([]string, string)) {
 	}
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:
-		if v.Elem().Kind() == reflect.Bool {
-			f(path, printed(v.Elem()))
-			return
+		switch e := v.Elem(); {
+		case e.Kind() == reflect.Struct && e.IsZero():
+			f(path, "{}")
+		case e.Kind() == reflect.Bool, e.CanInt() && e.IsZero(): // what is not the default
+			f(path, printed(e))
+		default:
+			walkSettings(e, path, f)
 		}
-		walkSettings(v.Elem(), path, f)
 	case reflect.Struct:
 		for _, one := range fieldsOf(v.Type()) {
 			if field := v.FieldByIndex(one.index); !one.any && !field.IsZero() {

@@ -39,7 +39,7 @@ func Load(path string) (*Config, []Warning, error) {
 	a, b := sha256.Sum256(l.mainSource), sha256.Sum256(l.issuerSource)
 	sum := sha256.Sum256(slices.Concat(a[:], b[:]))
 	l.config.Digest = hex.EncodeToString(sum[:])
-	l.config.dir = dir
+	l.config.dir, l.config.main, l.config.issuers, l.config.places = dir, l.main, l.issuers, l.paths
 	l.config.Files = l.files(filepath.Join(dir, filepath.Base(path)))
 	return l.config, l.warnings, nil
 }
@@ -123,11 +123,11 @@ func (l *loader) loadIssuers() {
 	if file == "" {
 		return // reported by checkSettings
 	}
-	name := l.shown(file)
+	name := shown(l.path, file)
 	var p *Problem
-	src, p := readSource(file, name, "")
+	src, p := readSource(file, name, "write the path of the issuer file, relative to this file")
 	if p != nil {
-		l.setting(fault.BadSetting(name+" "+p.What, "write the path of the issuer file, relative to this file", "identity", "file"))
+		l.setting(fault.BadSetting(name+" "+p.What, p.Fix, "identity", "file"))
 		return
 	}
 	l.issuers, l.issuerSource = decode(src, &l.config.Issuers, true), src.data
@@ -155,13 +155,20 @@ func (t *tree) add(err error) {
 			t.report(t.marks[""].value, leaf.Error(), "")
 			return
 		}
-		what := s.Problem
-		if len(s.Path) > 0 {
-			what = strings.Join(s.Path, ".") + ": " + what
-		}
-		at := t.position(s.Path)
-		t.problems = append(t.problems, t.src.problem(at, what, s.Fix))
+		t.problems = append(t.problems, t.problem(s))
 	})
+}
+
+// problem is s at its place.
+func (t *tree) problem(s *fault.Setting) Problem {
+	what := s.Problem
+	if s.File != "" {
+		what = shown(t.src.name, s.File) + ": " + what
+	}
+	if len(s.Path) > 0 {
+		what = strings.Join(s.Path, ".") + ": " + what
+	}
+	return t.src.problem(t.position(s.Path), what, s.Fix)
 }
 
 // position returns where the setting stands: its value; the key, if it is a block; or the key of the closest block around it

@@ -82,6 +82,7 @@ type pathSetting struct {
 	at     *string
 	path   []string
 	dir    bool // a directory, which need not exist
+	spare  bool // one that the CA can do without
 	made   bool // a file that the CA makes; only its directory has to exist
 	secret bool // for the process only
 }
@@ -122,5 +123,5 @@ func (l *loader) absolute(dir string) {
 		add(pathSetting{at: &c.CT.Embedded.Dir, path: []string{"ct", "embedded", "dir"}, dir: true})
 	}
 	l.absoluteAudit(dir, add)
-	add(pathSetting{at: &c.StateDir, path: []string{"state_dir"}, dir: true})
+	add(pathSetting{at: &c.StateDir, path: []string{"state_dir"}, dir: true, spare: true})
 }

@@ -68,12 +68,12 @@ func OpenRemote(c LogConfig, o RemoteOptions) (*Remote, error) {
 	}
 	key, err := ParsePublicKey(o.PublicKeyPEM)
 	if err != nil {
-		return nil, fault.BadSetting(err.Error(), "write the path of the log's public key in PEM", "public_key")
+		return nil, fault.BadSetting(err.Error(), "write the path of the log's public key in PEM", "public_key").In(c.PublicKey)
 	}
 	if err := c.compareID(key); err != nil {
 		return nil, err
 	}
-	conf, err := tlsConfig(o)
+	conf, err := c.tlsConfig(o)
 	if err != nil {
 		return nil, err
 	}
@@ -135,26 +135,38 @@ func (c LogConfig) compareID(key crypto.PublicKey) error {
 		return fault.BadSetting(err.Error(), "write the path of the log's public key in PEM", "public_key")
 	}
 	if !bytes.Equal(want, got[:]) {
-		return fault.BadSetting(fmt.Sprintf("log_id is %x, but public_key has the id %x", want, got), "write the key that belongs to this log, or correct log_id", "log_id")
+		return fault.BadSetting(fmt.Sprintf("log_id is %x, but public_key has the id %x", want, got), "write the key that belongs to this log, or correct log_id", "log_id").In(c.PublicKey)
 	}
 	return nil
 }
 
 // tlsConfig is whom we believe to be the log, and who we are.
-func tlsConfig(o RemoteOptions) (*tls.Config, error) {
+func (c LogConfig) tlsConfig(o RemoteOptions) (*tls.Config, error) {
 	roots, err := parseRoots(o.CACertPEM)
 	if err != nil {
-		return nil, fault.BadSetting(err.Error(), "write the path of CA certificates in PEM", "ca_cert")
+		return nil, fault.BadSetting(err.Error(), "write the path of CA certificates in PEM", "ca_cert").In(c.CACert)
 	}
 	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	if len(o.ClientCertificatePEM)+len(o.ClientKeyPEM) > 0 {
 		pair, err := tls.X509KeyPair(o.ClientCertificatePEM, o.ClientKeyPEM)
 		if err != nil {
-			return nil, fault.BadSetting(err.Error(), "write the paths of a certificate and its private key in PEM", "client_certificate")
+			return nil, c.pairProblem(o.ClientCertificatePEM, err)
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	}
 	return conf, nil
+}
+
+// pairProblem says which of the two files of a client certificate is wrong.
+func (c LogConfig) pairProblem(chain []byte, err error) error {
+	const fix = "write the paths of a certificate and its private key in PEM"
+	switch _, e := parseRoots(chain); {
+	case c.ClientCertificate == nil:
+		return fault.BadSetting(err.Error(), fix, "client_certificate")
+	case e != nil || len(chain) == 0:
+		return fault.BadSetting("no certificate in PEM", fix, "client_certificate", "certificate").In(c.ClientCertificate.Certificate)
+	}
+	return fault.BadSetting(err.Error(), fix, "client_certificate", "key").In(c.ClientCertificate.Key)
 }
 
 func newTransport(conf *tls.Config, dialer *net.Dialer, timeout time.Duration) *http.Transport {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -153,24 +154,25 @@ func (s *Set) add(members []Member) error {
 		errs = append(errs, fault.BadSetting("no log to submit to", "name a log"))
 	}
 	names, keys, began := map[string]bool{}, map[[32]byte]string{}, s.now()
-	for _, m := range members {
+	for i, m := range members {
+		at := []string{"logs", strconv.Itoa(i)} // where the members are in the configuration's order
 		id, err := logID(m.Key)
 		if err == nil {
 			err = checkKey(m.Key)
 		}
 		switch other, twice := keys[id]; {
 		case m.Name == "" || m.Submitter == nil:
-			errs = append(errs, fault.BadSetting("a log without name or without submitter", ""))
+			errs = append(errs, fault.BadSetting("a log without name or without submitter", "", at...))
 		case names[m.Name]:
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("two logs have the name %q", m.Name), "give each log a name of its own"))
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("two logs have the name %q", m.Name), "give each log a name of its own", append(at, "name")...))
 		case err != nil:
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("log %q: %v", m.Name, err), "give the log's own key"))
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("log %q: %v", m.Name, err), "give the log's own key", append(at, "public_key")...))
 		case twice: // one SCT per log
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("logs %q and %q have the same key", other, m.Name), "name each log once"))
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("logs %q and %q have the same key", other, m.Name), "name each log once", append(at, "public_key")...))
 		}
 		names[m.Name], keys[id] = true, m.Name
 		if m.Rate < 0 {
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("log %q: a rate of %g", m.Name, m.Rate), "write a number above 0"))
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("log %q: a rate of %g", m.Name, m.Rate), "write a number above 0", append(at, "rate")...))
 		}
 		one := &member{Member: m, id: id, operator: m.seat().operator(), breaker: &breaker{since: began}, bucket: newBucket(m.Rate, time.Now()), poke: make(chan struct{}, 1)}
 		one.remote, _ = m.Submitter.(*Remote)

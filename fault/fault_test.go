@@ -3,6 +3,9 @@ package fault_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -55,5 +58,23 @@ func TestSettings(t *testing.T) {
 	}
 	if fault.Under(nil, "a") != nil {
 		t.Error("nil became an error")
+	}
+}
+
+// G1: a file that cannot be used names itself and says what to do.
+func TestBadFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for want, path := range map[string]string{"write a path that is there": filepath.Join(dir, "no"), "write the path of a file": dir, "not a directory": "/dev/null/no"} {
+		_, err := os.ReadFile(path)
+		if got := fault.BadFile(path, err, "a").Error(); !strings.HasPrefix(got, "a: "+path+": ") || !strings.Contains(got, want) || strings.Count(got, path) != 1 {
+			t.Errorf("%q", got)
+		}
+	}
+	if got := fault.Advice(fs.ErrPermission); !strings.Contains(got, "chown") {
+		t.Errorf("%q", got)
+	}
+	if got := fault.BadFile("f", errors.New("is empty")).Error(); got != "f: is empty" {
+		t.Errorf("%q", got)
 	}
 }

@@ -11,6 +11,8 @@ type Setting struct {
 	Problem string
 	// Fix is what to write instead. It may be empty.
 	Fix string
+	// File is the path of the file whose content is wrong, where the setting is a path; it may be empty.
+	File string
 }
 
 // BadSetting returns a [Setting].
@@ -18,9 +20,18 @@ func BadSetting(problem, fix string, path ...string) *Setting {
 	return &Setting{Path: path, Problem: problem, Fix: fix}
 }
 
-// Error gives path, problem and fix on one line.
+// In names the file whose content is wrong, and returns s.
+func (s *Setting) In(file string) *Setting {
+	s.File = file
+	return s
+}
+
+// Error gives path, file, problem and fix on one line.
 func (s *Setting) Error() string {
 	text := s.Problem
+	if s.File != "" {
+		text = s.File + ": " + text
+	}
 	if len(s.Path) > 0 {
 		text = strings.Join(s.Path, ".") + ": " + text
 	}

@@ -126,7 +126,7 @@ func (o OutboundConfig) roots(caCert string) (*x509.CertPool, error) {
 	if o.CABundle != "" {
 		data, err := os.ReadFile(o.CABundle)
 		if err != nil {
-			return nil, fault.BadSetting(err.Error(), "write the path of a PEM file", "outbound", "ca-bundle")
+			return nil, fault.BadFile(o.CABundle, err, "outbound", "ca-bundle")
 		}
 		pem = append(append(pem, '\n'), data...)
 	}
@@ -140,7 +140,7 @@ func (o OutboundConfig) roots(caCert string) (*x509.CertPool, error) {
 		}
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fault.BadSetting(o.CABundle+" holds no certificate in PEM", "write the path of a PEM file", "outbound", "ca-bundle")
+		return nil, fault.BadSetting("holds no certificate in PEM", "write the path of a PEM file", "outbound", "ca-bundle").In(o.CABundle)
 	}
 	return pool, nil
 }

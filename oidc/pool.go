@@ -108,7 +108,7 @@ func (p *pool) newProvider(issuer string, r *row) (*provider, error) {
 			err = errNoKey
 		}
 		if err != nil {
-			return nil, fault.BadSetting(err.Error(), `write files that hold {"keys": […]}`, "static-keys")
+			return nil, staticProblem(*c, err)
 		}
 		out.ring.Store(ring)
 		return out, nil

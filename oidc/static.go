@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // How often files with keys are looked at.
@@ -64,4 +66,21 @@ func (s static) fetch(_ context.Context, now time.Time) (*keyring, error) {
 		return nil, errors.New("too many keys")
 	}
 	return ring, nil
+}
+
+// staticProblem says where the setting stands whose file is wrong.
+func staticProblem(c StaticKeysConfig, err error) error {
+	key, name := "jwks", ""
+	switch {
+	case c.File != "":
+		key, name = "file", c.File
+	case c.Dir != "":
+		key, name = "dir", c.Dir
+	}
+	s := fault.BadFile(name, err, "static-keys", key)
+	if s.Fix == "" {
+		s.Fix = `write files that hold {"keys": […]}`
+	}
+	s.Problem = strings.TrimPrefix(s.Problem, name+": ")
+	return s
 }

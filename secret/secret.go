@@ -26,7 +26,8 @@ func (s *Source) Check() error {
 	return nil
 }
 
-// Read returns the secret; one line end at the end of a file does not belong to it. A nil Source is no secret: nil.
+// Read returns the secret; one line end at the end of a file does not belong to it. A nil Source is no secret: nil. Its errors are
+// [fault.Setting] values.
 func (s *Source) Read() ([]byte, error) {
 	if s == nil {
 		return nil, nil
@@ -34,17 +35,17 @@ func (s *Source) Read() ([]byte, error) {
 	if s.File != "" {
 		data, err := os.ReadFile(s.File)
 		if err != nil {
-			return nil, err
+			return nil, fault.BadFile(s.File, err, "file")
 		}
 		text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 		if text == "" {
-			return nil, fmt.Errorf("%s is empty", s.File)
+			return nil, fault.BadSetting("is empty", "write the secret into it", "file").In(s.File)
 		}
 		return []byte(text), nil
 	}
 	v := os.Getenv(s.Env)
 	if v == "" {
-		return nil, fmt.Errorf("the environment variable %s is not set or empty", s.Env)
+		return nil, fault.BadSetting(fmt.Sprintf("the environment variable %s is not set or empty", s.Env), "set it for this process", "env")
 	}
 	return []byte(v), nil
 }

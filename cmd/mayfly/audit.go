@@ -140,7 +140,7 @@ func orDash(s string) string {
 // printRecords prints records as a table.
 func printRecords(w io.Writer, records []audit.Record) error {
 	st := styleFor(w)
-	g := grid{head: recordHead()}
+	g := grid{head: recordHead(), spare: []string{"ISSUER", "SEQ", "SERIAL"}}
 	for i := range records {
 		g.add(recordCells(&records[i], st)...)
 	}

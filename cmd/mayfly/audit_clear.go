@@ -89,7 +89,7 @@ func printAlarms(cmd *cobra.Command, all []reconcile.Alarm) error {
 		return err
 	}
 	st := styleFor(w)
-	g := grid{head: []string{"RAISED", "ALARM", "KIND", "WHERE", "WHAT"}}
+	g := grid{head: []string{"RAISED", "ALARM", "KIND", "WHERE", "WHAT"}, spare: []string{"RAISED", "WHERE"}}
 	for _, a := range all {
 		where := a.Log
 		if where == "" {

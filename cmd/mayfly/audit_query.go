@@ -106,6 +106,9 @@ func (f *queryFlags) compile(salt []byte, now time.Time) (*query, error) {
 	}
 	add(f.issuer, func(r *audit.Record) string { return r.Issuer })
 	named(f.subject, func(r *audit.Record) string { return r.Subject })
+	if strings.Trim(serialOf(f.serial), "0123456789abcdef") != "" {
+		return nil, usage("--serial %q: write it in hexadecimal", f.serial)
+	}
 	named(f.san, func(r *audit.Record) string { return r.SAN })
 	add(f.providerKey, func(r *audit.Record) string { return r.ProviderKey })
 	add(serialOf(f.serial), func(r *audit.Record) string { return r.Serial })
@@ -116,8 +119,13 @@ func (f *queryFlags) compile(salt []byte, now time.Time) (*query, error) {
 	if q.since, err = moment("--since", f.since, now); err != nil {
 		return nil, err
 	}
-	q.until, err = moment("--until", f.until, now)
-	return q, err
+	if q.until, err = moment("--until", f.until, now); err != nil {
+		return nil, err
+	}
+	if !q.since.IsZero() && !q.until.IsZero() && !q.since.Before(q.until) {
+		return nil, usage("--since %s is not before --until %s: nothing lies between; write them the other way round", f.since, f.until)
+	}
+	return q, nil
 }
 
 // serialOf is a serial number as the journal has it: other tools leave zeroes out or write colons and capitals.

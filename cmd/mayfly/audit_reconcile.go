@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"net/url"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/ctlog/monitor"
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // reconcileFlags are those of "audit reconcile".
@@ -78,14 +79,14 @@ func (f *reconcileFlags) run(ctx context.Context, std streams) error {
 		in.Lag = cfg.Audit.Reconcile.LagOrDefault()
 	}
 	if in.Journals, err = journalsOf(cfg, f.journals); err != nil {
-		return err
+		return located(cfg, err)
 	}
 	if in.Issuers, err = issuersOf(cfg); err != nil {
-		return err
+		return located(cfg, err)
 	}
 	targets, err := targetsOf(cfg)
 	if err != nil {
-		return err
+		return located(cfg, err)
 	}
 	for _, name := range f.logs {
 		if !slices.ContainsFunc(targets, func(t reconcile.Target) bool { return t.Log.Name() == name }) {
@@ -164,7 +165,7 @@ func reconcileProgress(w io.Writer) func(reconcile.Progress) {
 // printReport prints logs, journals and findings as tables, and one line that sums up.
 func printReport(w io.Writer, r reconcile.Report) error {
 	st := styleFor(w)
-	g := grid{head: []string{"LOG", "ENTRIES", "READ", "OURS", "HEAD", "STATE"}}
+	g := grid{head: []string{"LOG", "ENTRIES", "READ", "OURS", "HEAD", "STATE"}, spare: []string{"READ", "HEAD"}}
 	for _, l := range r.Logs {
 		state := st.green("proven")
 		if l.Error != "" {
@@ -176,7 +177,7 @@ func printReport(w io.Writer, r reconcile.Report) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	g = grid{head: []string{"JOURNAL", "RECORDS", "FROM", "TO", "STATE"}}
+	g = grid{head: []string{"JOURNAL", "RECORDS", "FROM", "TO", "STATE"}, spare: []string{"FROM", "TO"}}
 	for _, j := range r.Journals {
 		state := st.green("read")
 		if j.Error != "" {
@@ -198,8 +199,7 @@ func printReport(w io.Writer, r reconcile.Report) error {
 	case len(r.Incomplete) > 0:
 		word = st.yellow("incomplete")
 	}
-	_, err := fmt.Fprintf(w, "%s%s\n", word, explained(r.Explained))
-	return err
+	return flow(w, st, word+explained(r.Explained))
 }
 
 func printFindings(w io.Writer, all []reconcile.Finding) error {
@@ -208,7 +208,7 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 	}
 	st := styleFor(w)
 	fmt.Fprintln(w)
-	g := grid{head: []string{"TIME", "KIND", "WHERE", "INDEX", "SERIAL", "WHAT"}}
+	g := grid{head: []string{"TIME", "KIND", "WHERE", "INDEX", "SERIAL", "WHAT"}, spare: []string{"TIME", "INDEX", "SERIAL"}}
 	actions := map[reconcile.Kind]string{}
 	for _, f := range all {
 		index := "-"
@@ -228,7 +228,9 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 	fmt.Fprintln(w)
 	for _, k := range reconcile.Kinds() {
 		if text := actions[k]; text != "" {
-			fmt.Fprintf(w, "%s (%s): %s\n", st.bold(string(k)), k.Severity(), text)
+			if err := flow(w, st, fmt.Sprintf("%s (%s): %s", st.bold(string(k)), k.Severity(), text)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -263,7 +265,7 @@ func explained(x reconcile.Explained) string {
 func journalsOf(cfg *config.Config, others []string) ([]reconcile.Journal, error) {
 	key, err := cfg.Audit.Key.Read()
 	if err != nil {
-		return nil, fmt.Errorf("audit.key: %w", err)
+		return nil, fault.Under(err, "audit", "key")
 	}
 	out := []reconcile.Journal{{Name: cfg.Audit.File, Path: cfg.Audit.File, Live: true, Key: key}}
 	for _, path := range others {
@@ -276,14 +278,17 @@ func journalsOf(cfg *config.Config, others []string) ([]reconcile.Journal, error
 
 // issuersOf are the issuing certificates of the configuration, past and present. The key is not needed.
 func issuersOf(cfg *config.Config) (out []*x509.Certificate, err error) {
-	paths := cfg.CA.Trust
 	if cfg.CA.File != nil {
-		paths = append([]string{cfg.CA.File.Chain}, paths...)
+		chain, err := loadChain(cfg.CA.File.Chain)
+		if err != nil {
+			return nil, fault.Under(err, "ca", "file", "chain")
+		}
+		out = append(out, chain[0])
 	}
-	for _, path := range paths {
+	for i, path := range cfg.CA.Trust {
 		chain, err := loadChain(path)
 		if err != nil {
-			return nil, err
+			return nil, fault.Under(err, "ca", "trust", strconv.Itoa(i))
 		}
 		out = append(out, chain[0])
 	}
@@ -295,10 +300,10 @@ const embeddedDelay = 10 * time.Minute
 
 // targetsOf are the logs of a configuration, as an auditor reads them.
 func targetsOf(cfg *config.Config) (out []reconcile.Target, err error) {
-	for _, l := range cfg.CT.Logs {
+	for i, l := range cfg.CT.Logs {
 		o, err := monitorOptions(l)
 		if err != nil {
-			return nil, fmt.Errorf("ct.logs: log %s: %w", l.Name, err)
+			return nil, fault.Under(err, "ct", "logs", strconv.Itoa(i))
 		}
 		log, err := monitor.Open(o)
 		if err != nil {
@@ -311,12 +316,12 @@ func targetsOf(cfg *config.Config) (out []reconcile.Target, err error) {
 	}
 	shards, err := cfg.CT.Embedded.Shards()
 	if err != nil {
-		return nil, fmt.Errorf("ct.embedded: %w", err)
+		return nil, fault.Under(err, "ct", "embedded")
 	}
 	for _, s := range shards {
 		t, err := shardTarget(*cfg.CT.Embedded, s)
 		if err != nil {
-			return nil, fmt.Errorf("ct.embedded: %w", err)
+			return nil, fault.Under(err, "ct", "embedded", "dir")
 		}
 		out = append(out, t)
 	}
@@ -339,38 +344,38 @@ func monitorOptions(l ctlog.LogConfig) (o monitor.Options, err error) {
 		Transport: monitor.Transport{UserAgent: userAgent()},
 	}
 	if o.Key, err = loadLogKey(l.PublicKey); err != nil {
-		return o, err
+		return o, fault.Under(err, "public_key")
 	}
 	if o.Transport.Roots, err = loadRoots(l.CACert); err != nil {
-		return o, err
+		return o, fault.Under(err, "ca_cert")
 	}
 	if pair := l.ClientCertificate; pair != nil {
 		certificate, err := tls.LoadX509KeyPair(pair.Certificate, pair.Key)
 		if err != nil {
-			return o, fmt.Errorf("client_certificate: %w", err)
+			return o, fault.BadSetting(err.Error(), "write the paths of a certificate and its private key in PEM", "client_certificate")
 		}
 		o.Transport.Certificate = &certificate
 	}
 	if l.Proxy != "" {
 		if o.Transport.Proxy, err = url.Parse(l.Proxy); err != nil {
-			return o, errors.New("proxy: not a URL")
+			return o, fault.BadSetting("not a URL", "write http://HOST:PORT or socks5://HOST:PORT", "proxy")
 		}
 	}
 	return o, nil
 }
 
-// loadRoots reads CA certificates; "" is the system's.
+// loadRoots reads CA certificates; "" is the system's. It errs with a setting, whose path is the caller's to say.
 func loadRoots(path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil //nolint:nilnil // nil is the system's pool
 	}
 	data, err := readInput(nil, path)
 	if err != nil {
-		return nil, err
+		return nil, fault.BadFile(path, err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("%s has no CA certificate in PEM", path)
+		return nil, fault.BadSetting("no CA certificate in PEM", "write the path of CA certificates in PEM").In(path)
 	}
 	return pool, nil
 }

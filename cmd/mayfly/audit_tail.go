@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -99,7 +99,6 @@ func (p tailPrinter) print(e audit.Entry) error {
 		_, err := p.out.Write(e.Raw)
 		return err
 	}
-	c := recordCells(&e.Record, styleFor(p.out))
-	_, err := fmt.Fprintf(p.out, "%s  %s  %s  %s  %s  %s\n", c[1], c[2], c[3], c[4], c[5], c[6])
-	return err
+	st := styleFor(p.out)
+	return flow(p.out, st, strings.Join(recordCells(&e.Record, st)[1:], "  "))
 }

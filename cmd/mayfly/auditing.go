@@ -22,6 +22,7 @@ import (
 	"github.com/mayfly-ca/mayfly/audit/reconcile"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
@@ -67,13 +68,7 @@ func newAuditing(in instance) (*auditing, error) {
 	if in.config.Audit != nil && in.config.Audit.File != "" {
 		state := in.config.Audit.File + auditorSuffix
 		o.Journals = a.journals
-		o.Load = func() ([]byte, error) {
-			data, err := os.ReadFile(state)
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil, nil
-			}
-			return data, err
-		}
+		o.Load = func() ([]byte, error) { return readAuditorState(state) }
 		o.Save = func(data []byte) error { return writePrivate(state, data) }
 		o.Orders = func() ([]reconcile.Order, error) { return takeOrders(in.config.Audit.File) }
 	}
@@ -93,13 +88,9 @@ func (a *auditing) openWebhook() error {
 		return nil
 	}
 	w := cfg.Audit.Alarm.Webhook
-	bearer, err := w.Bearer.Read()
+	bearer, roots, err := webhookFiles(w)
 	if err != nil {
-		return fmt.Errorf("audit.alarm.webhook.bearer: %w", err)
-	}
-	roots, err := loadRoots(w.CACert)
-	if err != nil {
-		return fmt.Errorf("audit.alarm.webhook.ca_cert: %w", err)
+		return fault.Under(err, "audit", "alarm", "webhook")
 	}
 	host, err := os.Hostname()
 	if err != nil {
@@ -109,6 +100,60 @@ func (a *auditing) openWebhook() error {
 		URL: w.URL, Bearer: string(bearer), Roots: roots, Instance: host, UserAgent: userAgent(), Logger: a.in.log,
 	})
 	return nil
+}
+
+// webhookFiles reads what the settings of the webhook name; it errs with settings of w.
+func webhookFiles(w *reconcile.WebhookConfig) ([]byte, *x509.CertPool, error) {
+	bearer, err := w.Bearer.Read()
+	if err = fault.Under(err, "bearer"); err != nil {
+		return nil, nil, err
+	}
+	roots, err := loadRoots(w.CACert)
+	if err != nil {
+		return nil, nil, fault.Under(err, "ca_cert")
+	}
+	return bearer, roots, nil
+}
+
+// inspectAudit finds what would stop the journal and the auditor at the start, and changes nothing.
+func inspectAudit(cfg *config.Config) error {
+	if cfg.Audit == nil {
+		return nil
+	}
+	errs := []error{fault.Under(cfg.Audit.Inspect(), "audit")}
+	if !wantsAuditor(cfg) {
+		return errors.Join(errs...)
+	}
+	if a := cfg.Audit.Alarm; a != nil && a.Webhook != nil {
+		_, _, err := webhookFiles(a.Webhook)
+		errs = append(errs, fault.Under(err, "audit", "alarm", "webhook"))
+	}
+	if cfg.Audit.File != "" {
+		errs = append(errs, inspectState(cfg.Audit.File+auditorSuffix))
+	}
+	return errors.Join(errs...)
+}
+
+// inspectState tries the file that an auditor keeps beside a journal.
+func inspectState(path string) error {
+	load := func() ([]byte, error) { return readAuditorState(path) }
+	_, err := reconcile.NewAuditor(reconcile.AuditorOptions{Load: load, Bench: func(string, string) {}})
+	var at *fs.PathError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &at):
+		return fault.BadFile(path, err, "audit", "reconcile")
+	}
+	return fault.BadSetting(err.Error(), "", "audit", "reconcile").In(path)
+}
+
+func readAuditorState(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
 }
 
 // start begins the background work, which ends with ctx.
@@ -291,11 +336,8 @@ func escapeGlob(path string) string {
 
 // readAlarms reads which alarms are open, from the state that the auditor keeps beside a journal.
 func readAlarms(cfg *config.Config) ([]reconcile.Alarm, map[string]string, error) {
-	data, err := os.ReadFile(cfg.Audit.File + auditorSuffix)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil
-	}
-	if err != nil {
+	data, err := readAuditorState(cfg.Audit.File + auditorSuffix)
+	if err != nil || data == nil {
 		return nil, nil, err
 	}
 	alarms, benched, err := reconcile.ReadAlarms(data)

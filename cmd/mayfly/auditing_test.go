@@ -4,7 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
+	"strings"
 	"testing"
 )
 
@@ -43,7 +43,7 @@ func TestReloadIntoLogsWantsAuditor(t *testing.T) {
 	o := &operation{in: in}
 	o.current.Store(sys)
 	l.config(t, "  logs:\n    - {%0}\n")
-	if _, waiting, err := o.prepare(t.Context()); err != nil || !slices.Contains(waiting, "audit.reconcile") {
+	if _, waiting, err := o.prepare(t.Context()); err != nil || len(waiting) != 1 || !strings.Contains(waiting[0].String(), "mayfly.yaml:") || !strings.Contains(waiting[0].Text, "audit.reconcile: ") {
 		t.Errorf("%v waits for a restart, %v", waiting, err)
 	}
 }

@@ -92,7 +92,7 @@ func (r benchResult) print(w io.Writer, st style) error {
 	}
 	fmt.Fprintf(w, "\n%s\n", r.plot(st))
 	for _, note := range r.notes() {
-		if _, err := fmt.Fprintln(w, note); err != nil {
+		if err := flow(w, st, note); err != nil {
 			return err
 		}
 	}
@@ -142,7 +142,7 @@ func (r benchResult) table() *grid {
 	columns := slices.DeleteFunc(benchColumns(), func(c benchColumn) bool {
 		return c.optional && !slices.ContainsFunc(r.Steps, func(s benchStep) bool { return c.cell(s) != "–" })
 	})
-	g := &grid{}
+	g := &grid{spare: []string{"floor µs", "not sent", "refusal p50", "RSS MB", "added ms", "certs/CPU s", "server µs/cert", "refusal p99"}}
 	for _, c := range columns {
 		g.head = append(g.head, c.head)
 	}
@@ -218,10 +218,13 @@ func (p benchPlacement) note(n int) string {
 
 // plot draws certificates per second as bars of text.
 func (r benchResult) plot(st style) string {
-	const width = 50
 	most, widest := 1.0, 0
 	for _, s := range r.Steps {
 		most, widest = max(most, s.PerSecond), max(widest, len(s.name()))
+	}
+	width := 50.0
+	if st.width > 0 {
+		width = max(10, min(width, float64(st.width-widest-12)))
 	}
 	var b strings.Builder
 	b.WriteString(st.dim(fmt.Sprintf(" %*s  certificates per second", widest, "load")) + "\n")

@@ -56,10 +56,14 @@ func isTerminal(w any) bool {
 }
 
 // style writes terminal attributes, or nothing where the stream is no terminal or NO_COLOR is set (https://no-color.org).
-type style struct{ on bool }
+// It knows how wide the terminal is; 0 is no terminal.
+type style struct {
+	on    bool
+	width int
+}
 
 func styleFor(w io.Writer) style {
-	return style{on: isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	return style{on: isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb", width: columnsOf(w)}
 }
 
 func (s style) wrap(code, text string) string {
@@ -80,14 +84,25 @@ type table struct{ rows [][2]string }
 
 func (t *table) add(name, value string) { t.rows = append(t.rows, [2]string{name, value}) }
 
-// write prints the rows, names padded to one width, indented by two spaces.
+// write prints the rows, names padded to one width, indented by two spaces. On a terminal a value that is too long goes on under its
+// beginning, or under its name where there is no room beside it.
 func (t *table) write(w io.Writer, st style) error {
 	width := 0
 	for _, r := range t.rows {
 		width = max(width, len(r[0]))
 	}
 	for _, r := range t.rows {
-		line := "  " + st.dim(r[0]) + strings.Repeat(" ", width-len(r[0])+2) + r[1] + "\n"
+		lead, value := "  "+st.dim(r[0])+strings.Repeat(" ", width-len(r[0])+2), []string{r[1]}
+		indent := width + 4
+		switch room := st.width - indent; {
+		case st.width == 0 || visible(r[1]) <= room:
+		case room < wideCell:
+			lead, indent = "  "+st.dim(r[0])+"\n    ", 4
+			value = folded(r[1], st.width-indent)
+		default:
+			value = folded(r[1], room)
+		}
+		line := lead + strings.Join(value, "\n"+strings.Repeat(" ", indent)) + "\n"
 		if _, err := io.WriteString(w, line); err != nil {
 			return err
 		}

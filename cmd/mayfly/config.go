@@ -64,7 +64,8 @@ func newConfigCheck() *cobra.Command {
 		Use:   "check --config FILE",
 		Short: "Say whether \"mayfly serve\" would start with this configuration",
 		Long: "check runs the code that \"mayfly serve\" runs before it opens a socket: configuration, issuer file, policies and their tests, keys\n" +
-			"and chains. With --online it also asks every identity provider for its keys.\n\n" +
+			"and chains, journal and log, and places that have to be written. It changes nothing; run it as the user that the CA runs as.\n" +
+			"With --online it also asks every identity provider for its keys.\n\n" +
 			"Exit status: 0 all is well, 2 the configuration is wrong, 3 a provider could not be reached.",
 		Example: "  mayfly config check --config mayfly.yaml --online",
 		Args:    cobra.MaximumNArgs(1),
@@ -116,6 +117,7 @@ func checkConfig(ctx context.Context, path string, online bool) (checkResult, er
 	var v *oidc.Verifier
 	if err == nil {
 		v, err = newVerifier(cfg, instance{})
+		err = cfg.Locate(err)
 	}
 	if err != nil {
 		r.Error, r.Problems = err.Error(), problemsOf(err)
@@ -163,7 +165,9 @@ func (r checkResult) print(w io.Writer) error {
 	st := styleFor(w)
 	fmt.Fprintf(w, "%s %s\n", st.green("ok"), r.File)
 	for _, warning := range r.Warnings {
-		fmt.Fprintf(w, "  %s %s\n", st.yellow("warning"), warning)
+		if err := flow(w, st, "  "+st.yellow("warning")+" "+warning); err != nil {
+			return err
+		}
 	}
 	var t table
 	for _, c := range r.Chain {
@@ -183,7 +187,7 @@ func (r checkResult) print(w io.Writer) error {
 			keys[o.Issuer] = st.red(o.Cause)
 		}
 	}
-	g := grid{head: []string{"issuer", "type", "audience", "policy", "keys"}}
+	g := grid{head: []string{"issuer", "type", "audience", "policy", "keys"}, spare: []string{"audience", "type"}}
 	for _, e := range r.Entries {
 		kind := e.Type
 		if e.Profile != "" {

@@ -124,13 +124,18 @@ func (v diffView) print(w io.Writer) error {
 			entry = c.Entry
 			fmt.Fprintln(w, st.bold(entry))
 		}
+		line := fmt.Sprintf("  %s %s: %s → %s", st.yellow("~"), c.Key, printable(c.Old), printable(c.New))
 		switch {
 		case c.Old == "":
-			fmt.Fprintf(w, "  %s %s\n", st.green("+"), strings.TrimSpace(c.Key+" "+printable(c.New)))
+			line = fmt.Sprintf("  %s %s", st.green("+"), strings.TrimSpace(c.Key+" "+printable(c.New)))
 		case c.New == "":
-			fmt.Fprintf(w, "  %s %s\n", st.red("-"), strings.TrimSpace(c.Key+" "+printable(c.Old)))
-		default:
-			fmt.Fprintf(w, "  %s %s: %s → %s\n", st.yellow("~"), c.Key, printable(c.Old), printable(c.New))
+			line = fmt.Sprintf("  %s %s", st.red("-"), strings.TrimSpace(c.Key+" "+printable(c.Old)))
+		}
+		if c.Restart {
+			line += " " + st.dim("(restart to apply it)")
+		}
+		if err := flow(w, st, line); err != nil {
+			return err
 		}
 	}
 	if v.Compared == 0 {
@@ -144,7 +149,7 @@ func (v diffView) print(w io.Writer) error {
 		"gains": st.green("gains a certificate"), "loses": st.red("loses its certificate"), "certificate": st.yellow("another certificate"),
 		"reason": "another reason", "rule": "another rule",
 	}
-	g := grid{head: []string{"token", "change", "before", "after", "fields"}}
+	g := grid{head: []string{"token", "change", "before", "after", "fields"}, spare: []string{"fields"}}
 	for _, t := range v.Tokens {
 		g.add(t.File, words[t.Change], printable(t.Old), printable(t.New), strings.Join(t.Fields, " "))
 	}

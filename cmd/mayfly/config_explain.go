@@ -185,14 +185,15 @@ func (v explanationView) print(w io.Writer) error {
 	}
 	fmt.Fprintln(w)
 	if !v.Allowed {
-		fmt.Fprintf(w, "%s The client would read: %s (%s)\n", st.red("Refused."), v.Message, v.Reason)
-		return nil
+		return flow(w, st, fmt.Sprintf("%s The client would read: %s (%s)", st.red("Refused."), v.Message, v.Reason))
 	}
 	verdict := st.green("Allowed.")
 	if slices.ContainsFunc(v.Steps, func(s oidc.Step) bool { return s.Name == "signature" && s.Verdict == oidc.Unknown }) {
 		verdict = st.yellow("Allowed, if the signature is the issuer's.")
 	}
-	fmt.Fprintf(w, "%s This certificate would be issued, with an SCT list added by the logs:\n\n", verdict)
+	if err := flow(w, st, verdict+" This certificate would be issued, with an SCT list added by the logs:\n"); err != nil {
+		return err
+	}
 	if v.Certificate == nil {
 		return nil
 	}

@@ -164,6 +164,9 @@ func (f *devFlags) listen() (l server.Listeners, idp net.Listener, err error) {
 		if address == "off" {
 			return nil, nil
 		}
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return nil, usage("--%s %q: write HOST:PORT, for example 127.0.0.1:0", flag, address)
+		}
 		ln, err := net.Listen("tcp", address) //nolint:noctx // it does not wait
 		if err != nil {
 			return nil, fmt.Errorf("--%s: %s; choose another address with --%s HOST:PORT (port 0 picks a free one)", flag, listenProblem(address, err), flag)

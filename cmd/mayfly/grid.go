@@ -8,42 +8,167 @@ import (
 	"unicode/utf8"
 )
 
-// grid is a table with a head, its columns as wide as their widest cell.
+// grid is a table with a head, its columns as wide as their widest cell. On a terminal that is narrower, long cells are broken
+// into lines, digests are cut, and if that is not enough columns are left out; elsewhere nothing is.
 type grid struct {
 	head []string
 	rows [][]string
+	// spare are the heads of columns that people can do without, the first one first.
+	spare []string
 }
 
 func (g *grid) add(cells ...string) { g.rows = append(g.rows, cells) }
 
+// How narrow the cells of a grid become.
+const (
+	wideCell  = 20 // what is no wider is not broken, as long as there is another way
+	foldedMin = 16
+	cutMin    = 12
+	leastMin  = 6
+	gridLeft  = 2 // in front of the first column
+	gridGap   = 2 // between two
+)
+
+// gridColumn is a column of a grid as it is printed.
+type gridColumn struct {
+	at            int // in head and rows
+	width, narrow int // the widest cell, and how narrow it may become
+	digests       bool
+}
+
 func (g *grid) write(w io.Writer, st style) error {
-	width := make([]int, len(g.head))
-	for _, row := range append([][]string{g.head}, g.rows...) {
-		for i, cell := range row {
-			width[i] = max(width[i], visible(cell))
-		}
+	columns, left := g.fit(st.width)
+	if _, err := io.WriteString(w, lines(g.head, columns, st.dim)); err != nil {
+		return err
 	}
-	line := func(row []string, paint func(string) string) error {
-		var b strings.Builder
-		b.WriteString(" ")
-		for i, cell := range row {
-			b.WriteString(" " + paint(cell))
-			if i < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", width[i]-visible(cell)+1))
+	shortened := false
+	for _, row := range g.rows {
+		row = slices.Clone(row)
+		for _, c := range columns {
+			if c.at < len(row) && isDigest(row[c.at]) && visible(row[c.at]) > c.width {
+				row[c.at], shortened = cut(row[c.at], c.width), true
 			}
 		}
-		_, err := io.WriteString(w, strings.TrimRight(b.String(), " ")+"\n")
-		return err
-	}
-	if err := line(g.head, st.dim); err != nil {
-		return err
-	}
-	for _, row := range g.rows {
-		if err := line(row, func(s string) string { return s }); err != nil {
+		if _, err := io.WriteString(w, lines(row, columns, func(s string) string { return s })); err != nil {
 			return err
 		}
 	}
-	return nil
+	var text []string
+	if len(left) > 0 {
+		text = append(text, "not shown: "+strings.Join(left, ", "))
+	}
+	if shortened {
+		text = append(text, "… is cut")
+	}
+	if len(text) == 0 {
+		return nil
+	}
+	return flow(w, st, st.dim("  ("+strings.Join(text, "; ")+"; --json has all)"))
+}
+
+// lines are a row, as many as its highest cell has.
+func lines(row []string, columns []gridColumn, paint func(string) string) string {
+	var b strings.Builder
+	cells := make([][]string, len(columns))
+	height := 1
+	for i, c := range columns {
+		if c.at < len(row) {
+			cells[i] = folded(row[c.at], c.width)
+			height = max(height, len(cells[i]))
+		}
+	}
+	for n := range height {
+		var line strings.Builder
+		line.WriteString(" ")
+		for i, c := range columns {
+			cell := ""
+			if n < len(cells[i]) {
+				cell = cells[i][n]
+			}
+			line.WriteString(" " + paint(cell))
+			if i < len(columns)-1 {
+				line.WriteString(strings.Repeat(" ", c.width-visible(cell)+1))
+			}
+		}
+		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+	}
+	return b.String()
+}
+
+// fit chooses columns and widths for a terminal; 0 is no limit. left are the heads of the columns that are left out.
+func (g *grid) fit(width int) (columns []gridColumn, left []string) {
+	for i, head := range g.head {
+		c := gridColumn{at: i, width: visible(head)}
+		for _, word := range strings.Fields(head) {
+			c.narrow = max(c.narrow, visible(word))
+		}
+		for _, row := range g.rows {
+			if i < len(row) {
+				c.width = max(c.width, visible(row[i]))
+				c.narrow = max(c.narrow, narrowest(row[i]))
+				c.digests = c.digests || isDigest(row[i])
+			}
+		}
+		columns = append(columns, c)
+	}
+	if width == 0 {
+		return columns, nil
+	}
+	for _, head := range g.spare {
+		if total(columns, func(c gridColumn) int { return c.narrow }) <= width {
+			break
+		}
+		columns = slices.DeleteFunc(columns, func(c gridColumn) bool { return g.head[c.at] == head })
+		left = append(left, head)
+	}
+	for least := foldedMin; total(columns, func(c gridColumn) int { return c.narrow }) > width && least >= leastMin; least-- {
+		for i := range columns {
+			columns[i].narrow = min(columns[i].narrow, least)
+		}
+	}
+	shrink(columns, width)
+	return columns, left
+}
+
+func narrowest(cell string) int {
+	switch n := visible(cell); {
+	case n <= wideCell:
+		return n
+	case isDigest(cell):
+		return cutMin
+	}
+	return foldedMin
+}
+
+// shrink takes from digests first, then from the widest columns, until all fit.
+func shrink(columns []gridColumn, width int) {
+	for total(columns, func(c gridColumn) int { return c.width }) > width {
+		widest := -1
+		for i, c := range columns {
+			if c.width > c.narrow && (widest < 0 || c.weight() > columns[widest].weight()) {
+				widest = i
+			}
+		}
+		if widest < 0 {
+			return
+		}
+		columns[widest].width--
+	}
+}
+
+func (c gridColumn) weight() int {
+	if c.digests {
+		return c.width + 1<<20
+	}
+	return c.width
+}
+
+func total(columns []gridColumn, of func(gridColumn) int) int {
+	n := gridLeft + gridGap*(len(columns)-1)
+	for _, c := range columns {
+		n += of(c)
+	}
+	return n
 }
 
 // visible is the width of a text without terminal attributes.

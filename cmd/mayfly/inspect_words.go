@@ -107,10 +107,10 @@ func printCertificate(w io.Writer, v certificateView, st style) error {
 	if err := t.write(w, st); err != nil {
 		return err
 	}
-	if err := printValues(w, "Extensions", v.Extensions); err != nil {
+	if err := printValues(w, st, section{"Extensions", v.Extensions}); err != nil {
 		return err
 	}
-	if err := printValues(w, "Other extensions", v.Other); err != nil {
+	if err := printValues(w, st, section{"Other extensions", v.Other}); err != nil {
 		return err
 	}
 	if v.Identity == nil || v.Kind == preview {
@@ -119,22 +119,27 @@ func printCertificate(w io.Writer, v certificateView, st style) error {
 	return printTimestamps(w, st, v.SCTs)
 }
 
-func printValues(w io.Writer, title string, values []namedValue) error {
-	if len(values) == 0 {
+// section is a part of what a certificate says.
+type section struct {
+	title  string
+	values []namedValue
+}
+
+func printValues(w io.Writer, st style, s section) error {
+	if len(s.values) == 0 {
 		return nil
 	}
-	fmt.Fprintln(w, " "+title)
+	fmt.Fprintln(w, " "+s.title)
 	var t table
-	for _, x := range values {
+	for _, x := range s.values {
 		t.add(x.Name, printable(x.Value))
 	}
-	return t.write(w, styleFor(w))
+	return t.write(w, st)
 }
 
 func printTimestamps(w io.Writer, st style, scts []timestampView) error {
 	if len(scts) == 0 {
-		_, err := fmt.Fprintln(w, " "+st.yellow("No SCT: this certificate is in no Certificate Transparency log that it names"))
-		return err
+		return flow(w, st, " "+st.yellow("No SCT: this certificate is in no Certificate Transparency log that it names"))
 	}
 	fmt.Fprintln(w, " Signed certificate timestamps")
 	var t table
@@ -149,7 +154,7 @@ func printTimestamps(w io.Writer, st style, scts []timestampView) error {
 		}
 		t.add(name, line)
 	}
-	return t.write(w, styleFor(w))
+	return t.write(w, st)
 }
 
 // printable keeps text from a certificate from steering the terminal.

@@ -106,7 +106,7 @@ func TestJournalRefusesStart(t *testing.T) {
 	// A process of its own: the storage library logs through a global that a start sets, while logs of other tests write.
 	again := exec.CommandContext(t.Context(), "mayfly", "serve", "--config", filepath.Join(s.dir, "mayfly.yaml"))
 	out, err := again.CombinedOutput()
-	if again.ProcessState.ExitCode() != exitFailed {
+	if again.ProcessState.ExitCode() != exitUsage {
 		t.Errorf("%v: %s", err, out)
 	}
 	if !strings.Contains(string(out), "records are missing or damaged") || !strings.Contains(string(out), "mayfly audit verify") {

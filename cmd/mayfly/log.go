@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 func newLog() *cobra.Command {
@@ -95,19 +96,20 @@ func (f *logFlags) local() (embedded.Config, error) {
 	if f.dir != "" {
 		return embedded.Local(f.dir)
 	}
-	return embeddedOf(f.config)
+	_, c, err := embeddedOf(f.config)
+	return c, err
 }
 
 // embeddedOf is the block ct.embedded of a configuration file.
-func embeddedOf(path string) (embedded.Config, error) {
+func embeddedOf(path string) (*config.Config, embedded.Config, error) {
 	cfg, _, err := config.Load(path)
 	if err != nil {
-		return embedded.Config{}, misconfigured(err)
+		return nil, embedded.Config{}, misconfigured(err)
 	}
 	if cfg.CT.Embedded == nil {
-		return embedded.Config{}, usage("%s has no ct.embedded", path)
+		return nil, embedded.Config{}, usage("%s has no ct.embedded", path)
 	}
-	return *cfg.CT.Embedded, nil
+	return cfg, *cfg.CT.Embedded, nil
 }
 
 func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) {
@@ -134,14 +136,15 @@ func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) 
 	return []logTarget{t}, nil
 }
 
+// loadLogKey errs with a setting, whose path is the caller's to say.
 func loadLogKey(name string) (any, error) {
 	data, err := readInput(nil, name)
 	if err != nil {
-		return nil, err
+		return nil, fault.BadFile(name, err)
 	}
 	key, err := ctlog.ParsePublicKey(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fault.BadSetting(err.Error(), "write the path of the log's public key in PEM").In(name)
 	}
 	return key, nil
 }

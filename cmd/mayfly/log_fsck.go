@@ -91,7 +91,7 @@ func writeFsck(w io.Writer, reports []fsckReport, asJSON bool) error {
 		return writeJSON(w, reports)
 	}
 	st := styleFor(w)
-	g := grid{head: []string{"log", "origin", "entries", "checkpoint", "cosignatures", "findings"}}
+	g := grid{head: []string{"log", "origin", "entries", "checkpoint", "cosignatures", "findings"}, spare: []string{"cosignatures", "checkpoint"}}
 	for _, r := range reports {
 		found := st.green("none")
 		if n := len(r.Findings); n > 0 {
@@ -104,7 +104,7 @@ func writeFsck(w io.Writer, reports []fsckReport, asJSON bool) error {
 	}
 	for _, r := range reports {
 		for _, f := range r.Findings {
-			if _, err := fmt.Fprintf(w, "  %s: %s: %s\n", r.Log, st.bold(f.Where), f.Problem); err != nil {
+			if err := flow(w, st, fmt.Sprintf("  %s: %s: %s", r.Log, st.bold(f.Where), f.Problem)); err != nil {
 				return err
 			}
 		}

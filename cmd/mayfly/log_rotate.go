@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 type logRotateFlags struct {
@@ -43,7 +44,7 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 	if f.config == "" {
 		return usage("--config is missing; write --config FILE")
 	}
-	c, err := embeddedOf(f.config)
+	cfg, c, err := embeddedOf(f.config)
 	if err != nil {
 		return err
 	}
@@ -64,8 +65,11 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 	if errors.Is(err, embedded.ErrTooSoon) {
 		return usage("%v, or say --unpublished: every signature whose SCT is of the new shard then fails to verify for whoever does not have the key yet", err)
 	}
+	if s := new(fault.Setting); errors.As(err, &s) && len(s.Path) == 1 && (s.Path[0] == "at" || s.Path[0] == "name") {
+		return usage("--%s: %s; %s", s.Path[0], s.Problem, s.Fix)
+	}
 	if err != nil {
-		return err
+		return located(cfg, fault.Under(err, "ct", "embedded"))
 	}
 	if f.json {
 		return writeJSON(w, shards)
@@ -75,7 +79,7 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 
 func (f *logRotateFlags) print(w io.Writer, shards []embedded.Shard) error {
 	st := styleFor(w)
-	g := grid{head: []string{"shard", "origin", "path", "from", "to", "log ID"}}
+	g := grid{head: []string{"shard", "origin", "path", "from", "to", "log ID"}, spare: []string{"path", "log ID"}}
 	for i, s := range shards {
 		id := s.LogID
 		if i == len(shards)-1 {
@@ -100,6 +104,6 @@ func (f *logRotateFlags) print(w io.Writer, shards []embedded.Shard) error {
 	if f.yes {
 		text = "Done. A CA that runs takes it up by itself. Publish a trusted root with the new key now: mayfly trust export"
 	}
-	_, err := fmt.Fprintf(w, "\n%s\n", text)
-	return err
+	fmt.Fprintln(w)
+	return flow(w, st, text)
 }

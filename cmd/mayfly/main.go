@@ -12,9 +12,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // Exit statuses.
@@ -106,8 +110,26 @@ func runs(body action) func(*cobra.Command, []string) error {
 		if err == nil || errors.As(err, &s) {
 			return err
 		}
-		return &stop{exitFailed, fmt.Errorf("mayfly: %w", err)}
+		return &stop{exitFailed, fmt.Errorf("mayfly: %w%s", err, advice(err))}
 	}
+}
+
+// located is an error about a file that a configuration names, with the place of the setting; any other error stays as it is.
+func located(cfg *config.Config, err error) error {
+	at := cfg.Locate(err)
+	if _, ok := errors.AsType[config.Problems](at); ok {
+		return misconfigured(at)
+	}
+	return err
+}
+
+// advice is what to do about an error of the operating system that does not say so itself.
+func advice(err error) string {
+	what := fault.Advice(err)
+	if what == "" || strings.Contains(err.Error(), "; ") {
+		return ""
+	}
+	return "; " + what
 }
 
 // usage is an error in the command line: exit status 2.

@@ -4,8 +4,11 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca"
@@ -13,6 +16,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -38,18 +42,18 @@ type remoteLog struct {
 	published *window
 }
 
-// load reads the files. It opens no socket.
+// load reads the files. It opens no socket. Its errors say where in the configuration the setting stands that names the file.
 func load(cfg *config.Config) (*material, error) {
+	var chain []*x509.Certificate
+	var signer crypto.Signer
+	var err error
 	if cfg.CA.Ephemeral != nil {
-		chain, signer, err := ca.NewEphemeral(time.Now(), rand.Reader)
-		if err != nil {
-			return nil, err
-		}
-		return loadAround(cfg, chain, signer)
+		chain, signer, err = ca.NewEphemeral(time.Now(), rand.Reader)
+	} else {
+		chain, signer, err = loadFileCA(cfg.CA.File)
 	}
-	chain, signer, err := loadFileCA(cfg.CA.File)
 	if err != nil {
-		return nil, err
+		return nil, cfg.Locate(fault.Under(err, "ca", "file"))
 	}
 	return loadAround(cfg, chain, signer)
 }
@@ -57,70 +61,86 @@ func load(cfg *config.Config) (*material, error) {
 // loadAround reads everything but the chain and the key.
 func loadAround(cfg *config.Config, chain []*x509.Certificate, signer crypto.Signer) (*material, error) {
 	m := &material{chain: chain, signer: signer}
-	for _, name := range cfg.CA.Trust {
+	var errs []error
+	for i, name := range cfg.CA.Trust {
 		chain, err := loadChain(name)
 		if err != nil {
-			return nil, fmt.Errorf("ca.trust: %w", err)
+			errs = append(errs, fault.Under(err, "ca", "trust", strconv.Itoa(i)))
 		}
 		m.trust = append(m.trust, chain)
 	}
-	for _, l := range cfg.CT.Logs {
+	for i, l := range cfg.CT.Logs {
 		r, err := openLog(l, cfg.CT.Policy)
 		if err != nil {
-			return nil, fmt.Errorf("ct.logs: log %s: %w", l.Name, err)
+			errs = append(errs, fault.Under(err, "ct", "logs", strconv.Itoa(i)))
 		}
 		m.logs = append(m.logs, r)
+	}
+	if len(errs) > 0 {
+		return nil, cfg.Locate(errors.Join(errs...))
 	}
 	return m, nil
 }
 
+// loadFileCA errs with settings of c.
 func loadFileCA(c *ca.FileConfig) ([]*x509.Certificate, crypto.Signer, error) {
 	chain, err := loadChain(c.Chain)
-	if err != nil {
-		return nil, nil, fmt.Errorf("ca.file.chain: %w", err)
+	if err = fault.Under(err, "chain"); err != nil {
+		return nil, nil, err
 	}
 	key, err := readInput(nil, c.Key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("ca.file.key: %w", err)
+		return nil, nil, fault.BadFile(c.Key, err, "key")
 	}
 	password, err := c.Password.Read()
-	if err != nil {
-		return nil, nil, fmt.Errorf("ca.file.password: %w", err)
+	if err = fault.Under(err, "password"); err != nil {
+		return nil, nil, err
 	}
 	signer, err := file.Open(file.Options{Key: key, Password: password})
 	if err != nil {
-		return nil, nil, fmt.Errorf("ca.file.key: %s: %w", c.Key, err)
+		bad := fault.BadSetting(err.Error(), "write the path of the CA's private key in PEM", "key").In(c.Key)
+		if strings.Contains(bad.Problem, ";") { // it says what to do
+			bad.Fix = ""
+		}
+		return nil, nil, bad
 	}
 	return chain, signer, nil
 }
 
+// loadChain errs with a setting, whose path is the caller's to say.
 func loadChain(name string) ([]*x509.Certificate, error) {
 	data, err := readInput(nil, name)
 	if err != nil {
-		return nil, err
+		return nil, fault.BadFile(name, err)
 	}
 	chain, err := ca.ParseChain(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fault.BadSetting(err.Error(), "write the certificates in PEM, issuing certificate first, root last").In(name)
 	}
 	return chain, nil
 }
 
+// openLog errs with settings of l.
 func openLog(l ctlog.LogConfig, policy ctlog.PolicyConfig) (remoteLog, error) {
 	r := remoteLog{config: l}
-	names := [4]string{l.PublicKey, l.CACert}
+	names := map[string]string{"public_key": l.PublicKey, "ca_cert": l.CACert} // by the path of the setting
 	if pair := l.ClientCertificate; pair != nil {
-		names[2], names[3] = pair.Certificate, pair.Key
+		names["client_certificate.certificate"], names["client_certificate.key"] = pair.Certificate, pair.Key
 	}
-	var err error
-	for i, name := range names {
-		if name == "" {
+	var errs []error
+	for i, key := range []string{"public_key", "ca_cert", "client_certificate.certificate", "client_certificate.key"} {
+		if names[key] == "" {
 			continue
 		}
-		if r.files[i], err = readInput(nil, name); err != nil {
-			return remoteLog{}, err
+		var err error
+		if r.files[i], err = readInput(nil, names[key]); err != nil {
+			errs = append(errs, fault.BadFile(names[key], err, strings.Split(key, ".")...))
 		}
 	}
+	if len(errs) > 0 {
+		return remoteLog{}, errors.Join(errs...)
+	}
+	var err error
 	if r.from, r.to, err = l.Window(); err != nil {
 		return remoteLog{}, err
 	}
@@ -170,7 +190,7 @@ func (m *material) export(cfg *config.Config, url string) (trust.Material, error
 	if e := cfg.CT.Embedded; e != nil {
 		shards, err := exportShards(*e, url+"/ct", m.chain[0].NotBefore)
 		if err != nil {
-			return out, fmt.Errorf("ct.embedded: %w", err)
+			return out, fault.Under(err, "ct", "embedded", "dir")
 		}
 		out.Logs = append(out.Logs, shards...)
 	}
@@ -178,7 +198,7 @@ func (m *material) export(cfg *config.Config, url string) (trust.Material, error
 }
 
 // prove loads what the configuration names and proves that it can issue, without a log and without a socket: everything that can
-// stop a start before the first socket opens.
+// stop a start before the first socket opens. It changes nothing on disk. Its errors say where in the configuration the setting stands.
 func prove(cfg *config.Config) (*material, error) {
 	m, err := load(cfg)
 	if err != nil {
@@ -187,26 +207,45 @@ func prove(cfg *config.Config) (*material, error) {
 	// The signature of this trial stands in no journal: what checks a configuration has none open, and may run beside a CA that
 	// holds it. It is over a poisoned precertificate for a name that nobody can have, which is thrown away. A server that starts
 	// makes its own trial later, and journals that.
-	if _, err := ca.New(ca.Options{Chain: m.chain, Signer: m.signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()}); err != nil {
-		return nil, fmt.Errorf("ca: %w", err)
-	}
-	if cfg.Audit != nil {
-		if err := cfg.Audit.Inspect(); err != nil {
-			return nil, fmt.Errorf("audit.%w", err)
-		}
-	}
+	_, err = ca.New(ca.Options{Chain: m.chain, Signer: m.signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()})
+	errs := []error{inFile(cfg.CA, err), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg)}
 	if cfg.CT.Embedded != nil {
-		if err := embedded.Inspect(*cfg.CT.Embedded); err != nil {
-			return nil, fmt.Errorf("ct.embedded: %w", err)
-		}
+		errs = append(errs, fault.Under(embedded.Inspect(*cfg.CT.Embedded), "ct", "embedded"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, cfg.Locate(err)
 	}
 	if err := m.publish(cfg); err != nil {
 		return nil, err
 	}
-	if err := m.tryPolicy(cfg); err != nil {
-		return nil, fmt.Errorf("ct: %w", err)
+	return m, cfg.Locate(fault.Under(m.tryPolicy(cfg), "ct"))
+}
+
+// inFile names the file in an error of [ca.New].
+func inFile(c ca.Config, err error) error {
+	var s *fault.Setting
+	if !errors.As(err, &s) || c.File == nil || len(s.Path) != 2 {
+		return fault.Under(err, "ca")
 	}
-	return m, nil
+	named := *s
+	switch n, e := strconv.Atoi(s.Path[1]); {
+	case s.Path[1] == "chain":
+		named.File = c.File.Chain
+	case s.Path[1] == "key":
+		named.File = c.File.Key
+	case e == nil && n < len(c.Trust):
+		named.File = c.Trust[n]
+	}
+	return fault.Under(&named, "ca")
+}
+
+// tryIssuers builds what identifies callers: it reads the keys and certificates that the issuer file names. It asks nobody.
+func tryIssuers(cfg *config.Config) error {
+	v, err := newVerifier(cfg, instance{})
+	if err == nil {
+		v.Wait()
+	}
+	return err
 }
 
 // tryPolicy makes a set of the logs that are open already; config has compared the policy with all of them.
@@ -221,9 +260,29 @@ func (m *material) tryPolicy(cfg *config.Config) error {
 		for i := range members {
 			members[i].Detached = false
 		}
+		if err := m.noTwin(*cfg.CT.Embedded); err != nil {
+			return err
+		}
 	}
 	_, err := ctlog.New(ctlog.Options{Members: members, Policy: policy})
 	return err
+}
+
+// noTwin errs where a log of the list has the key of a shard of the embedded log, which is that log.
+func (m *material) noTwin(c embedded.Config) error {
+	shards, err := exportShards(c, "", time.Time{})
+	if err != nil {
+		return nil //nolint:nilerr // there is no key before the first start
+	}
+	for i, l := range m.logs {
+		for _, s := range shards {
+			if keyText(l.remote.Key()) == keyText(s.Key) {
+				return fault.BadSetting(fmt.Sprintf("log %q has the key of the embedded log %s", l.config.Name, s.Origin), "remove one of them",
+					"logs", strconv.Itoa(i), "public_key").In(l.config.PublicKey)
+			}
+		}
+	}
+	return nil
 }
 
 // members are the remote logs.

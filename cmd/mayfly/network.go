@@ -37,6 +37,17 @@ func listenProblem(address string, err error) string {
 	return err.Error()
 }
 
+// listenAdvice is what to do about it.
+func listenAdvice(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "stop that one, or write another address"
+	case errors.Is(err, syscall.EACCES):
+		return "write a port from 1024 on, or give the process the privilege (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE)"
+	}
+	return "write an address that this machine has, or 0.0.0.0 for all of them"
+}
+
 // addresses are the addresses that were chosen, as a configuration writes them.
 func addresses(l server.Listeners) listenAddresses {
 	name := func(one net.Listener) string {

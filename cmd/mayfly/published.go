@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/config"
@@ -40,11 +41,11 @@ func (m *material) publish(cfg *config.Config) error {
 	}
 	data, err := readInput(nil, name)
 	if err != nil {
-		return fmt.Errorf("ct.policy.trusted_root: %w", err)
+		return cfg.Locate(fault.BadFile(name, err, "ct", "policy", "trusted_root"))
 	}
 	root, err := trust.ParseTrustedRoot(data)
 	if err != nil {
-		return fmt.Errorf("ct.policy.trusted_root: %s: %w", name, err)
+		return cfg.Locate(fault.BadSetting(err.Error(), "write the path of trusted_root.json as it is published", "ct", "policy", "trusted_root").In(name))
 	}
 	m.published, m.trustedRoot = &root, sha256.Sum256(data)
 	now := time.Now()
@@ -56,7 +57,8 @@ func (m *material) publish(cfg *config.Config) error {
 			continue
 		}
 		if l.published, err = publishedWindow(root, l.remote.Key(), now); err != nil {
-			return fault.BadSetting(fmt.Sprintf("log %s: %v", l.config.Name, err), "publish a trusted root that has it (mayfly trust export), or set embed: false", "ct", "logs")
+			return cfg.Locate(fault.BadSetting(fmt.Sprintf("log %s: %v", l.config.Name, err), "publish a trusted root that has it (mayfly trust export), or set embed: false",
+				"ct", "logs", strconv.Itoa(i)).In(name))
 		}
 	}
 	if cfg.CT.Embedded == nil {
@@ -64,14 +66,14 @@ func (m *material) publish(cfg *config.Config) error {
 	}
 	all, err := m.export(cfg, "")
 	if err != nil {
-		return err
+		return cfg.Locate(err)
 	}
 	for _, l := range all.Logs {
 		if known[keyText(l.Key)] || !(window{l.From, l.To}).covers(now) {
 			continue
 		}
 		if _, err := publishedWindow(root, l.Key, now); err != nil {
-			return fault.BadSetting(fmt.Sprintf("log %s: %v", l.Origin, err), "publish a trusted root that has it (mayfly trust export)", "ct", "embedded")
+			return cfg.Locate(fault.BadSetting(fmt.Sprintf("log %s: %v", l.Origin, err), "publish a trusted root that has it (mayfly trust export)", "ct", "embedded").In(name))
 		}
 	}
 	return nil

@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"os"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/server"
 )
 
@@ -114,12 +113,12 @@ func (o *operation) reload(ctx context.Context, why string) {
 		o.in.log.Error("configuration not reloaded; the one before stays in force", "why", why, "cause", err.Error())
 		return
 	}
-	text := ""
-	if len(waiting) > 0 {
-		text = "a restart is needed for " + strings.Join(waiting, ", ")
-		o.in.log.Warn("configuration", "warning", text)
+	var texts []string
+	for _, w := range waiting {
+		texts = append(texts, w.String())
+		o.in.log.Warn("configuration", "warning", w.String()+"; what was in force stays until then")
 	}
-	o.trouble.Store(text)
+	o.trouble.Store(strings.Join(texts, "; "))
 	o.install(ctx, next)
 	o.metrics.reloads.WithLabelValues("success").Inc()
 	o.in.log.Info("configuration reloaded", "why", why, "generation", o.generation, "config_digest", next.config.Digest,
@@ -127,33 +126,23 @@ func (o *operation) reload(ctx context.Context, why string) {
 }
 
 // prepare builds a system from the files as they are now. waiting are the settings that only a restart can change.
-func (o *operation) prepare(ctx context.Context) (next *system, waiting []string, err error) {
+func (o *operation) prepare(ctx context.Context) (next *system, waiting []config.Warning, err error) {
 	old := o.current.Load()
 	cfg, warnings, err := config.Load(o.in.path)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, one := range []struct {
-		name  string
-		apart bool
-		keep  func()
-	}{
-		{"listen", cfg.Listen != old.config.Listen, func() { cfg.Listen = old.config.Listen }},
-		{"limits", cfg.Limits != old.config.Limits, func() { cfg.Limits = old.config.Limits }},
-		{"ct.embedded", !reflect.DeepEqual(cfg.CT.Embedded, old.config.CT.Embedded), func() { cfg.CT.Embedded = old.config.CT.Embedded }},
-		{"audit", !reflect.DeepEqual(cfg.Audit, old.config.Audit), func() { cfg.Audit = old.config.Audit }},
-		{"state_dir", cfg.StateDir != old.config.StateDir, func() { cfg.StateDir = old.config.StateDir }},
-	} {
-		if one.apart {
-			waiting = append(waiting, one.name)
-			one.keep()
-		}
-	}
+	waiting = old.config.Restart(cfg)
+	wants := cfg.CT.Embedded
+	cfg.Listen, cfg.Limits, cfg.CT.Embedded, cfg.Audit, cfg.StateDir = old.config.Listen, old.config.Limits, old.config.CT.Embedded, old.config.Audit, old.config.StateDir
 	if o.in.auditing == nil && wantsAuditor(cfg) { // it started with ct.none
-		waiting = append(waiting, "audit.reconcile")
+		waiting = append(waiting, cfg.Waits("there is no auditor", "audit", "reconcile"))
 	}
-	if ct := cfg.CT; ct.None != nil && ct.Embedded != nil || ct.None == nil && ct.Embedded == nil && len(ct.Logs) == 0 {
-		return nil, nil, errors.New("ct.embedded in place of ct.none, or the reverse, needs a restart")
+	switch ct := cfg.CT; {
+	case ct.None != nil && ct.Embedded != nil:
+		return nil, nil, cfg.Locate(fault.BadSetting("it takes the place of ct.embedded", "restart to apply it", "ct", "none"))
+	case ct.None == nil && ct.Embedded == nil && len(ct.Logs) == 0 && wants != nil:
+		return nil, nil, cfg.Locate(fault.BadSetting("it takes the place of other logs or of ct.none", "restart to apply it", "ct", "embedded"))
 	}
 	m, err := o.material(cfg, old)
 	if err != nil {
@@ -177,7 +166,7 @@ func (o *operation) prepare(ctx context.Context) (next *system, waiting []string
 // bundle: verifiers need it for what it has signed (C4).
 func (o *operation) material(cfg *config.Config, old *system) (*material, error) {
 	if cfg.CA.Ephemeral != nil && old.config.CA.Ephemeral == nil {
-		return nil, errors.New("ca.ephemeral in place of a key that is kept needs a restart")
+		return nil, cfg.Locate(fault.BadSetting("it takes the place of a key that is kept", "restart to apply it", "ca", "ephemeral"))
 	}
 	var m *material
 	var err error

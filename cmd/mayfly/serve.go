@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/server"
 )
 
@@ -49,7 +49,7 @@ func newServe(o *common) *cobra.Command {
 			}
 			listeners, err := listen(cfg.Listen)
 			if err != nil {
-				return err
+				return &stop{exitFailed, cfg.Locate(err)}
 			}
 			return serve(cmd.Context(), instance{path: path, known: known, warnings: warnings, config: cfg, material: m, listeners: listeners, log: log})
 		}),
@@ -162,7 +162,7 @@ func (in *instance) openAccounts(registry *prometheus.Registry) (err error) {
 	return nil
 }
 
-// listen opens the listeners of a configuration. The same address for REST and gRPC is one listener.
+// listen opens the listeners of a configuration. The same address for REST and gRPC is one listener. It errs with a setting.
 func listen(l config.Listen) (out server.Listeners, err error) {
 	defer func() {
 		if err != nil {
@@ -175,7 +175,7 @@ func listen(l config.Listen) (out server.Listeners, err error) {
 		}
 		ln, err := net.Listen("tcp", address) //nolint:noctx // it does not wait
 		if err != nil {
-			return nil, fmt.Errorf("listen.%s: %s; change listen.%s in the configuration or free the address", key, listenProblem(address, err), key)
+			return nil, fault.BadSetting(listenProblem(address, err), listenAdvice(err), "listen", key)
 		}
 		return ln, nil
 	}

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"io/fs"
 	"os"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/trust"
 )
@@ -23,11 +25,15 @@ func exportShards(c embedded.Config, url string, from time.Time) ([]trust.Log, e
 	for _, s := range shards {
 		data, err := os.ReadFile(c.PublicKeyFile(s))
 		if err != nil {
-			return nil, fmt.Errorf("%w; the log makes its key when the CA starts for the first time", err)
+			bad := fault.BadFile(c.PublicKeyFile(s), err)
+			if errors.Is(err, fs.ErrNotExist) {
+				bad.Fix = "the log makes its key when the CA starts for the first time"
+			}
+			return nil, bad
 		}
 		key, err := ctlog.ParsePublicKey(data)
 		if err != nil {
-			return nil, err
+			return nil, fault.BadSetting(err.Error(), "restore the file").In(c.PublicKeyFile(s))
 		}
 		if !s.NotBefore.IsZero() {
 			from = s.NotBefore

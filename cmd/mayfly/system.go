@@ -18,6 +18,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
 	"github.com/mayfly-ca/mayfly/server"
@@ -67,20 +68,20 @@ func assemble(ctx context.Context, in instance, m *material, old *system) (_ *sy
 		s.issuers, err = old.issuers.With(in.config.Issuers)
 	}
 	if err != nil {
-		return nil, misconfigured(err)
+		return nil, misconfigured(in.config.Locate(err))
 	}
 	if err := s.openEmbedded(ctx, in, old); err != nil {
 		return nil, err
 	}
 	if err := s.openLogs(in, old); err != nil {
-		return nil, misconfigured(err)
+		return nil, misconfigured(in.config.Locate(fault.Under(err, "ct")))
 	}
 	if err := s.openAuthority(in, old); err != nil {
-		return nil, misconfigured(err)
+		return nil, misconfigured(in.config.Locate(inFile(in.config.CA, err)))
 	}
 	s.keys, err = pop.New(pop.Config{Algorithms: in.config.ClientAlgorithms}, pop.Options{Forbidden: m.ownKeys(s.embedded)})
 	if err != nil {
-		return nil, misconfigured(err)
+		return nil, misconfigured(in.config.Locate(fault.Under(err, "client_algorithms")))
 	}
 	return s, nil
 }

@@ -82,6 +82,8 @@ func (f *exportFlags) run(w io.Writer) error {
 	}
 	if f.url == "" {
 		f.url = "http://" + cfg.Listen.HTTP
+	} else if u, err := url.Parse(f.url); err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return usage("--url %q: write the URL of the CA, for example https://ca.example.com", f.url)
 	}
 	if f.issuer == "" {
 		f.issuer = firstEmailIssuer(cfg)
@@ -118,7 +120,7 @@ func (f *exportFlags) services() error {
 	if f.tsa != "" {
 		chain, err := readCertificates(nil, f.tsaChain)
 		if err != nil {
-			return usage("--tsa-chain: %v", err)
+			return fmt.Errorf("--tsa-chain: %w", err)
 		}
 		f.timestamps = []trust.Authority{{URL: f.tsa, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter}}
 	}
@@ -131,15 +133,15 @@ func (f *exportFlags) services() error {
 	}
 	data, err := readInput(nil, f.rekorKey)
 	if err != nil {
-		return err
+		return fmt.Errorf("--rekor-key: %w", err)
 	}
 	b, _ := pem.Decode(data)
 	if b == nil {
-		return usage("--rekor-key %s: no PEM block \"PUBLIC KEY\" in it", f.rekorKey)
+		return fmt.Errorf("--rekor-key %s: no PEM block \"PUBLIC KEY\" in it", f.rekorKey)
 	}
 	key, err := x509.ParsePKIXPublicKey(b.Bytes)
 	if err != nil {
-		return usage("--rekor-key %s: %v", f.rekorKey, err)
+		return fmt.Errorf("--rekor-key %s: %w", f.rekorKey, err)
 	}
 	f.signatures = []trust.Log{{URL: f.rekor, Origin: cmp.Or(f.rekorOrigin, u.Hostname()), Operator: f.operator, Key: key}}
 	return nil
@@ -164,7 +166,7 @@ type exported struct {
 func (e exported) write(dir string) error {
 	m, err := e.material.export(e.config, e.services.CA)
 	if err != nil {
-		return err
+		return located(e.config, err)
 	}
 	m.Timestamps, m.Rekor = e.timestamps, e.signatures
 	root, err := m.TrustedRoot()

@@ -175,7 +175,7 @@ func (f *tufFlags) newShow() *cobra.Command {
 
 func showTUF(w io.Writer, r *trust.Repository) error {
 	st := styleFor(w)
-	g := grid{head: []string{"role", "version", "expires", "key", "private key"}}
+	g := grid{head: []string{"role", "version", "expires", "key", "private key"}, spare: []string{"key"}}
 	for _, i := range r.Info() {
 		expires := i.Expires.Format("2006-01-02 15:04")
 		if i.Soon {

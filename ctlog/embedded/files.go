@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // The files beside the log's own.
@@ -54,56 +56,23 @@ func claimOrigin(c Config) error {
 	return nil
 }
 
-// Inspect looks whether [OpenStore] would find the log as it should be. It changes nothing, and a directory that is not there is fine.
-func Inspect(c Config) error {
-	shards, err := c.Shards()
-	if err != nil {
-		return err
-	}
-	for _, s := range shards {
-		if err := inspect(Config{Dir: c.ShardDir(s), Origin: c.originOf(s.Name)}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func inspect(c Config) error {
-	data, err := os.ReadFile(filepath.Join(c.Dir, originFile))
-	if have := strings.TrimSpace(string(data)); err == nil && have != c.Origin {
-		return otherOrigin(c, have)
-	}
-	data, err = os.ReadFile(filepath.Join(c.Dir, keyFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, e := os.Stat(filepath.Join(c.Dir, "checkpoint")); e == nil {
-			return keyGone(filepath.Join(c.Dir, keyFile))
-		}
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	_, err = parseKey(filepath.Join(c.Dir, keyFile), data)
-	return err
-}
-
 func otherOrigin(c Config, have string) error {
-	return fmt.Errorf("%s holds the log %q, not %q; a log cannot change its origin: write the old one, or use a new directory", c.Dir, have, c.Origin)
+	return fault.BadSetting(fmt.Sprintf("%s holds the log %q, not %q", c.Dir, have, c.Origin), "a log cannot change its origin: write the old one, or use a new directory", "origin")
 }
 
 func keyGone(path string) error {
-	return fmt.Errorf("%s is gone, but the log has entries: restore the key, or use a new directory", path)
+	return fault.BadSetting("it is gone, but the log has entries", "restore the key, or use a new directory", "dir").In(path)
 }
 
 func parseKey(path string, data []byte) (*ecdsa.PrivateKey, error) {
 	block, _ := pem.Decode(data)
 	if block == nil {
-		return nil, fmt.Errorf("%s holds no key in PEM; restore it", path)
+		return nil, fault.BadSetting("it holds no key in PEM", "restore it", "dir").In(path)
 	}
 	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	key, ok := k.(*ecdsa.PrivateKey)
 	if err != nil || !ok || key.Curve != elliptic.P256() {
-		return nil, fmt.Errorf("%s holds no P-256 key; restore it", path)
+		return nil, fault.BadSetting("it holds no P-256 key", "restore it", "dir").In(path)
 	}
 	return key, nil
 }

@@ -80,7 +80,7 @@ func (l *Log) storageFailed(err error) {
 	}
 }
 
-// mend waits for failures and then tries the storage until it works, until ctx ends.
+// mend waits for failures, of writes and of the right edge, and then tries the storage until it works, until ctx ends.
 func (l *Log) mend(ctx context.Context) {
 	tick := time.NewTicker(l.every)
 	defer tick.Stop()
@@ -88,6 +88,11 @@ func (l *Log) mend(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-tick.C:
+			if err := l.rightEdge(ctx); err != nil && ctx.Err() == nil {
+				l.storageFailed(err)
+			}
+			continue
 		case <-l.hurt:
 		}
 		for broken := true; broken; {
@@ -109,7 +114,7 @@ func (l *Log) mend(ctx context.Context) {
 }
 
 // probe proves that the storage works: every directory of the log syncs, so that all names that files were given are on disk; a file
-// can be written and synced; and the tree can be read.
+// can be written and synced; and what the next entry builds on can be read.
 func (l *Log) probe(ctx context.Context) error {
 	err := filepath.WalkDir(l.dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -131,6 +136,9 @@ func (l *Log) probe(ctx context.Context) error {
 		return err
 	}
 	if err := l.storageReady(); err != nil {
+		return err
+	}
+	if err := l.rightEdge(ctx); err != nil {
 		return err
 	}
 	size, err := l.reader.IntegratedSize(ctx)

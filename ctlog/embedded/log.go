@@ -144,6 +144,9 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 		l.background.Go(func() { l.cosigner.run(life) })
 	}
 	l.gate = newGate(life, storage{append: tessera.NewCertificateTransparencyAppender(appender), ready: l.storageReady, failed: l.storageFailed})
+	if err := l.rightEdge(ctx); err != nil {
+		l.storageFailed(err) // it may be restored while the process runs
+	}
 	l.background.Go(func() { l.mend(life) })
 	l.metrics.watch(l)
 	return l, nil

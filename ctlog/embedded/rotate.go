@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // Rotation is the wish for a new shard.
@@ -22,7 +24,8 @@ type Rotation struct {
 // ErrTooSoon is why a rotation is refused whose key verifiers could not have.
 var ErrTooSoon = errors.New("verifiers could not have the new shard's key by then")
 
-// PlanShard says what a rotation would make of the shards. It changes nothing. It errs for a user whose keys the CA could not read.
+// PlanShard says what a rotation would make of the shards. It changes nothing. It errs for a user whose keys the CA could not read, and
+// with a [fault.Setting] under "at" or "name" where the wish is wrong.
 func (c Config) PlanShard(r Rotation, now time.Time) ([]Shard, error) {
 	if err := c.checkOwner(); err != nil {
 		return nil, err
@@ -40,9 +43,9 @@ func (c Config) plan(shards []Shard, r Rotation, now time.Time) ([]Shard, error)
 	last := shards[len(shards)-1]
 	switch {
 	case r.At.Before(now.Add(-time.Minute)):
-		return nil, fmt.Errorf("%s is in the past; choose a later moment", r.At.Format(time.RFC3339))
+		return nil, fault.BadSetting(r.At.Format(time.RFC3339)+" is in the past", "choose a later moment", "at")
 	case !r.At.After(last.NotBefore):
-		return nil, fmt.Errorf("shard %s takes over at %s already; choose a later moment", last.Label(), last.NotBefore.Format(time.RFC3339))
+		return nil, fault.BadSetting(fmt.Sprintf("shard %s takes over at %s already", last.Label(), last.NotBefore.Format(time.RFC3339)), "choose a later moment", "at")
 	case !last.NotAfter.IsZero():
 		return nil, fmt.Errorf("shard %s ends at %s and has no successor; restore %s", last.Label(), last.NotAfter.Format(time.RFC3339), stateFile)
 	case r.At.Before(now.Add(lead).Truncate(time.Second)) && !r.Unpublished:
@@ -59,7 +62,7 @@ func (c Config) plan(shards []Shard, r Rotation, now time.Time) ([]Shard, error)
 	}
 	for _, s := range shards {
 		if s.Name == r.Name {
-			return nil, fmt.Errorf("there is a shard %q already; give the new one another name", r.Name)
+			return nil, fault.BadSetting(fmt.Sprintf("there is a shard %q already", r.Name), "give the new one another name", "name")
 		}
 	}
 	out := append([]Shard{}, shards...)

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // The files of the shards, beside those of the first one.
@@ -82,7 +84,7 @@ var shardName = regexp.MustCompile(`^[0-9a-z][0-9a-z-]{0,31}$`)
 
 func checkName(name string) error {
 	if !shardName.MatchString(name) || slices.Contains([]string{"checkpoint", "tile", "issuer", "ct"}, name) {
-		return fmt.Errorf("%q cannot be the name of a shard; write up to 32 lower-case letters, digits and hyphens, and none of checkpoint, tile, issuer and ct", name)
+		return fault.BadSetting(fmt.Sprintf("%q cannot be the name of a shard", name), "write up to 32 lower-case letters, digits and hyphens, and none of checkpoint, tile, issuer and ct", "name")
 	}
 	return nil
 }
@@ -122,7 +124,7 @@ func (c Config) parseState(data []byte) ([]Shard, error) {
 	names := map[string]bool{}
 	for i, one := range s.Shards {
 		if err := checkName(one.Name); i > 0 && err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %q cannot be the name of a shard; restore the file", path, one.Name)
 		}
 		id, err := hex.DecodeString(one.LogID)
 		if names[one.Name] || err != nil || len(id) != 32 {

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -199,7 +197,7 @@ func (s *Store) open(ctx context.Context, one Shard) (*member, error) {
 	id := fmt.Sprintf("%x", l.ID())
 	if one.LogID != "" && one.LogID != id {
 		_ = l.Close(ctx)
-		return nil, fmt.Errorf("%s is not the key that %s names (log ID %s); restore the key", filepath.Join(dir, keyFile), stateFile, one.LogID)
+		return nil, otherKey(dir, one)
 	}
 	one.LogID = id
 	if one.Created.IsZero() {
@@ -216,18 +214,9 @@ func (s *Store) openClosed(one Shard, dir string) (*member, error) {
 			return nil, err
 		}
 	}
-	data, err := os.ReadFile(filepath.Join(dir, publicFile))
+	key, err := readPublic(dir)
 	if err != nil {
 		return nil, err
-	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, fmt.Errorf("%s holds no key in PEM; restore it", filepath.Join(dir, publicFile))
-	}
-	k, err := x509.ParsePKIXPublicKey(block.Bytes)
-	key, ok := k.(*ecdsa.PublicKey)
-	if err != nil || !ok {
-		return nil, fmt.Errorf("%s holds no P-256 key; restore it", filepath.Join(dir, publicFile))
 	}
 	return &member{Shard: one, key: key, handler: files{
 		dir: dir, roots: func() []*x509.Certificate { return *s.roots.Load() }, checkpoint: func() []byte { return lastCosigned(dir) },
