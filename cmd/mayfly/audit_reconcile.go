@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"runtime/debug"
 	"slices"
@@ -352,9 +353,11 @@ func monitorOptions(l ctlog.LogConfig) (o monitor.Options, err error) {
 		o.Transport.Certificate = &certificate
 	}
 	if l.Proxy != "" {
-		if o.Transport.Proxy, err = url.Parse(l.Proxy); err != nil {
+		proxy, err := url.Parse(l.Proxy)
+		if err != nil {
 			return o, errors.New("proxy: not a URL")
 		}
+		o.Transport.Proxy = http.ProxyURL(proxy)
 	}
 	return o, nil
 }

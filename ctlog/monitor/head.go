@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
 )
@@ -29,7 +30,10 @@ type Head struct {
 }
 
 // Time returns the timestamp.
-func (h Head) Time() time.Time { return time.UnixMilli(int64(min(h.Timestamp, 1<<62))).UTC() } //nolint:gosec // bounded
+func (h Head) Time() time.Time { return TimeOf(h.Timestamp) }
+
+// TimeOf is a timestamp of a log, in milliseconds since 1970.
+func TimeOf(timestamp uint64) time.Time { return time.UnixMilli(int64(min(timestamp, 1<<62))).UTC() } //nolint:gosec // bounded
 
 // noteRFC6962 is the type of signature in a checkpoint that is the signature of a tree head (c2sp.org/static-ct-api, "Checkpoints").
 const noteRFC6962 = 0x05
@@ -52,46 +56,58 @@ func newPin(key crypto.PublicKey, origin string) (pin, error) {
 	return pin{key: key, id: sha256.Sum256(spki), origin: origin}, nil
 }
 
-// checkpoint reads a note (c2sp.org/tlog-checkpoint) and verifies the log's own signature on it. Signatures of others are not
-// looked at.
-func (p pin) checkpoint(note []byte) (Head, error) {
+// checkpoint reads a note (c2sp.org/tlog-checkpoint) and verifies the log's own signature on it. Of the other signatures it gives the
+// names of those who say that they made them: nobody has verified those.
+func (p pin) checkpoint(note []byte) (h Head, cosigners []string, err error) {
 	text, signatures, ok := strings.Cut(string(note), "\n\n")
-	if !ok {
-		return Head{}, errors.New("checkpoint: no blank line between text and signatures")
+	switch {
+	case !ok:
+		return h, nil, errors.New("checkpoint: no blank line between text and signatures")
+	case !strings.HasSuffix(signatures, "\n"):
+		return h, nil, errors.New("checkpoint: cut short")
 	}
-	h, origin, err := parseBody(text)
+	h, origin, err := ParseCheckpoint(note)
 	if err != nil {
-		return Head{}, err
+		return Head{}, nil, err
 	}
 	if origin != p.origin {
-		return Head{}, fmt.Errorf("%w: the checkpoint is of %q, and the log is %q; is its origin configured as it should be?", ErrBadHead, clip(origin), p.origin)
+		return Head{}, nil, fmt.Errorf("%w: the checkpoint is of %q, and the log is %q; is its origin configured as it should be?", ErrBadHead, clip(origin), p.origin)
+	}
+	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\n' || r == utf8.RuneError }) { // c2sp.org/signed-note
+		return Head{}, nil, errors.New("checkpoint: it has characters that no note has")
 	}
 	lines := strings.Split(strings.TrimSuffix(signatures, "\n"), "\n")
 	if len(lines) > maxSignatures {
-		return Head{}, fmt.Errorf("checkpoint: %d signatures; at most %d are read", len(lines), maxSignatures)
+		return Head{}, nil, fmt.Errorf("checkpoint: %d signatures; at most %d are read", len(lines), maxSignatures)
 	}
+	var own []byte
 	for _, line := range lines {
 		name, encoded, ok := strings.Cut(strings.TrimPrefix(line, "— "), " ")
 		blob, err := base64.StdEncoding.Strict().DecodeString(encoded)
-		if !ok || !strings.HasPrefix(line, "— ") || err != nil || len(blob) < 5 {
-			return Head{}, errors.New("checkpoint: a signature line has another form")
+		switch {
+		case !ok || !strings.HasPrefix(line, "— ") || err != nil || len(blob) < 5:
+			return Head{}, nil, errors.New("checkpoint: a signature line has another form")
+		case name != p.origin || binary.BigEndian.Uint32(blob) != p.noteKeyID():
+			cosigners = append(cosigners, name)
+		case own == nil:
+			own = blob
 		}
-		if name != p.origin || binary.BigEndian.Uint32(blob) != p.noteKeyID() {
-			continue
-		}
-		if len(blob) < 12 {
-			return Head{}, fmt.Errorf("%w: the checkpoint's signature is cut short", ErrBadHead)
-		}
-		h.Timestamp = binary.BigEndian.Uint64(blob[4:])
-		return h, p.verify(h, blob[12:])
 	}
-	return Head{}, fmt.Errorf("%w: the checkpoint carries no signature of the pinned key", ErrBadHead)
+	switch {
+	case own == nil:
+		return Head{}, nil, fmt.Errorf("%w: the checkpoint carries no signature of the pinned key", ErrBadHead)
+	case len(own) < 12:
+		return Head{}, nil, fmt.Errorf("%w: the checkpoint's signature is cut short", ErrBadHead)
+	}
+	h.Timestamp = binary.BigEndian.Uint64(own[4:])
+	return h, cosigners, p.verify(h, own[12:])
 }
 
-// parseBody reads the first three lines of a checkpoint. Lines that follow are extensions.
-func parseBody(text string) (h Head, origin string, err error) {
-	lines := strings.SplitN(text, "\n", 4)
-	if len(lines) < 3 {
+// ParseCheckpoint reads the first three lines of a checkpoint (c2sp.org/tlog-checkpoint): origin, size and root hash. It verifies no
+// signature.
+func ParseCheckpoint(note []byte) (h Head, origin string, err error) {
+	lines := strings.SplitN(string(note), "\n", 4)
+	if len(lines) < 4 {
 		return h, "", errors.New("checkpoint: fewer than three lines")
 	}
 	if h.Size, err = strconv.ParseUint(lines[1], 10, 63); err != nil || strconv.FormatUint(h.Size, 10) != lines[1] {
