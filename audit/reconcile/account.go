@@ -245,7 +245,7 @@ func (a *account) promised(n uint32, sct *audit.SCT) (problem string) {
 		return "the extensions of an SCT are not hexadecimal"
 	}
 	p := promise{row: n, log: log, timestamp: sct.Timestamp, extensions: digestOf(extensions)}
-	p.index, p.indexed = leafIndexOf(extensions)
+	p.index, p.indexed = monitor.ParseLeafIndex(extensions)
 	if !a.kept(&p) {
 		a.promises = append(a.promises, p)
 	}
@@ -264,4 +264,4 @@ func (a *account) kept(p *promise) bool {
 // the same eight bytes would gain nothing: its intent is known.
 func markOf(sum [32]byte) uint64 { return binary.BigEndian.Uint64(sum[:]) }
 
-func timeOf(milliseconds uint64) time.Time { return monitor.Head{Timestamp: milliseconds}.Time() }
+func timeOf(milliseconds uint64) time.Time { return monitor.TimeOf(milliseconds) }

@@ -4,16 +4,14 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 )
 
 // signer signs for the log: SCTs (RFC 6962 §3.2) and checkpoints, which are notes whose signature is that of an RFC 6962 tree
@@ -50,7 +48,7 @@ func (s *signer) Sign(msg []byte) ([]byte, error) {
 	if err := s.sound(); err != nil {
 		return nil, fmt.Errorf("no checkpoint is signed while the storage fails: %w", err)
 	}
-	size, root, err := parseHead(msg, s.origin)
+	h, err := parseHead(msg, s.origin)
 	if err != nil {
 		return nil, err
 	}
@@ -59,8 +57,8 @@ func (s *signer) Sign(msg []byte) ([]byte, error) {
 	head.AddUint8(0) // v1
 	head.AddUint8(1) // tree_hash
 	head.AddUint64(at)
-	head.AddUint64(size)
-	head.AddBytes(root)
+	head.AddUint64(h.Size)
+	head.AddBytes(h.Root[:])
 	sig, err := s.digitallySigned(head.BytesOrPanic())
 	if err != nil {
 		return nil, err
@@ -86,17 +84,11 @@ func (s *signer) sign(data []byte) ([]byte, error) {
 	return s.key.Sign(s.rand, digest[:], crypto.SHA256)
 }
 
-// parseHead reads the first three lines of a checkpoint (c2sp.org/tlog-checkpoint): origin, size, root hash.
-func parseHead(msg []byte, origin string) (size uint64, root []byte, err error) {
-	lines := strings.Split(string(msg), "\n")
-	if len(lines) < 4 || lines[0] != origin {
-		return 0, nil, errors.New("not a checkpoint of this log")
+// parseHead reads a checkpoint of the log with that origin; who signed it is not looked at.
+func parseHead(note []byte, origin string) (monitor.Head, error) {
+	h, of, err := monitor.ParseCheckpoint(note)
+	if err == nil && of != origin {
+		err = fmt.Errorf("it is a checkpoint of %q, not of %q", of, origin)
 	}
-	if size, err = strconv.ParseUint(lines[1], 10, 64); err != nil || strconv.FormatUint(size, 10) != lines[1] {
-		return 0, nil, errors.New("the checkpoint has no tree size")
-	}
-	if root, err = base64.StdEncoding.Strict().DecodeString(lines[2]); err != nil || len(root) != sha256.Size {
-		return 0, nil, errors.New("the checkpoint has no root hash")
-	}
-	return size, root, nil
+	return h, err
 }

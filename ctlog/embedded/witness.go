@@ -175,14 +175,14 @@ func (c *cosigner) round(ctx context.Context) {
 	if done {
 		return
 	}
-	size, _, err := parseHead(checkpoint, c.own.Name())
+	head, err := parseHead(checkpoint, c.own.Name())
 	if err != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, witnessTimeout)
 	defer cancel()
 	lines := make(chan string, len(c.witnesses))
-	proofs := &proofs{reader: c.reader, size: size}
+	proofs := &proofs{reader: c.reader, size: head.Size}
 	for _, w := range c.witnesses {
 		go func() { lines <- c.ask(ctx, w, proofs, checkpoint) }()
 	}
