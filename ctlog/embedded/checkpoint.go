@@ -25,23 +25,13 @@ type signer struct {
 	sound  func() error // why no tree may be signed now: it may not be on disk
 }
 
-const (
-	noteRFC6962 = 0x05 // signature type in a note's key id
-
-	tlsSHA256, tlsECDSA = 4, 3 // RFC 5246 §7.4.1.4.1
-)
+const tlsSHA256, tlsECDSA = 4, 3 // RFC 5246 §7.4.1.4.1
 
 // Name implements the signer of notes.
 func (s *signer) Name() string { return s.origin }
 
 // KeyHash implements the signer of notes.
-func (s *signer) KeyHash() uint32 {
-	h := sha256.New()
-	h.Write([]byte(s.origin + "\n"))
-	h.Write([]byte{noteRFC6962})
-	h.Write(s.id[:])
-	return binary.BigEndian.Uint32(h.Sum(nil))
-}
+func (s *signer) KeyHash() uint32 { return monitor.NoteKeyID(s.origin, s.id) }
 
 // Sign implements the signer of notes: timestamp, then the signature over the tree head that the note describes.
 func (s *signer) Sign(msg []byte) ([]byte, error) {
@@ -52,18 +42,12 @@ func (s *signer) Sign(msg []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	at := uint64(s.now().UnixMilli()) //nolint:gosec // after 1970
-	head := cryptobyte.NewBuilder(nil)
-	head.AddUint8(0) // v1
-	head.AddUint8(1) // tree_hash
-	head.AddUint64(at)
-	head.AddUint64(h.Size)
-	head.AddBytes(h.Root[:])
-	sig, err := s.digitallySigned(head.BytesOrPanic())
+	h.Timestamp = uint64(s.now().UnixMilli()) //nolint:gosec // after 1970
+	sig, err := s.digitallySigned(h.SignatureInput())
 	if err != nil {
 		return nil, err
 	}
-	return append(binary.BigEndian.AppendUint64(nil, at), sig...), nil
+	return append(binary.BigEndian.AppendUint64(nil, h.Timestamp), sig...), nil
 }
 
 // digitallySigned is the TLS structure of RFC 5246 §4.7.

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -55,7 +56,7 @@ func (l *Log) Check(ctx context.Context, o CheckOptions) (out Checked, err error
 	if ctx.Err() != nil {
 		return Checked{}, context.Cause(ctx)
 	}
-	c := &check{static: s, CheckOptions: o, head: out.Head, issuers: map[[32]byte]*issuer{}, tiles: map[compact.NodeID][]byte{}}
+	c := &check{static: s, CheckOptions: o, head: out.Head, issuers: map[[32]byte]*x509.Certificate{}, tiles: map[compact.NodeID][]byte{}}
 	if err != nil {
 		c.found(checkpointPath, "%s", strings.TrimPrefix(err.Error(), "checkpoint: "))
 		return Checked{}, nil
@@ -78,14 +79,7 @@ type check struct {
 	tiles map[compact.NodeID][]byte // above the lowest ones, of which not all hashes are there yet
 
 	mu      sync.Mutex
-	issuers map[[32]byte]*issuer
-}
-
-// issuer is a certificate that entries name.
-type issuer struct {
-	certificate *x509.Certificate // nil: err says why
-	err         error
-	told        bool
+	issuers map[[32]byte]*x509.Certificate // nil: it cannot be read, which has been said
 }
 
 func (c *check) found(where, format string, args ...any) {
@@ -94,8 +88,7 @@ func (c *check) found(where, format string, args ...any) {
 
 // checked is a bundle and the tile over it.
 type checked struct {
-	entries []Entry // none if they cannot be read
-	hashes  []byte  // none if neither they nor the tile can be read
+	hashes []byte // of its entries; none if neither they nor the tile can be read
 	findings
 }
 
@@ -109,14 +102,11 @@ func (c *check) run(ctx context.Context) error {
 		for _, f := range p.findings {
 			c.Found(f)
 		}
-		for i := range p.entries {
-			c.tellIssuers(&p.entries[i])
-		}
 		if p.hashes == nil {
 			c.found("tile/0", "neither the entries nor the hashes of the entries from %d on can be read: nothing after them was checked", tree.End())
 			return nil
 		}
-		for hash := range bytesOf(p.hashes) {
+		for hash := range slices.Chunk(p.hashes, sha256.Size) {
 			if err := tree.Append(hash, visit); err != nil {
 				return err
 			}
@@ -138,27 +128,20 @@ func (c *check) run(ctx context.Context) error {
 	return errors.Join(err, context.Cause(ctx))
 }
 
-// bytesOf yields digests that stand one after the other.
-func bytesOf(hashes []byte) func(func([]byte) bool) {
-	return func(yield func([]byte) bool) {
-		for ; len(hashes) > 0 && yield(hashes[:sha256.Size]); hashes = hashes[sha256.Size:] {
-		}
-	}
-}
-
 // fetch reads a bundle, looks at each of its entries, and holds the tile above against them.
 func (c *check) fetch(ctx context.Context, from, _ uint64) (p checked) {
 	above, below := tile{0, from / tileWidth, c.head.Size}, tile{bundles, from / tileWidth, c.head.Size}
+	var entries []Entry
 	data, err := c.tile(ctx, below)
 	if err == nil {
-		p.entries, err = below.entries(data)
+		entries, err = below.entries(data)
 	}
 	if err != nil {
 		p.add(below.String(), "%v", err)
 	}
-	for i := range p.entries {
-		c.entry(ctx, &p.entries[i], &p.findings)
-		sum := p.entries[i].LeafHash()
+	for i := range entries {
+		c.entry(ctx, &entries[i], &p.findings)
+		sum := entries[i].LeafHash()
 		p.hashes = append(p.hashes, sum[:]...)
 	}
 	hashes, err := c.hashes(ctx, above)
@@ -213,15 +196,7 @@ func (c *check) entry(ctx context.Context, e *Entry, f *findings) {
 	if !bytes.Equal(e.Extensions, LeafIndex(e.Index)) {
 		f.add(where, "its extensions %x do not say where it is", e.Extensions)
 	}
-	var by *x509.Certificate
-	for i, sum := range e.Chain {
-		if one := c.issuer(ctx, sum).certificate; i == 0 {
-			by = one
-		}
-	}
-	if len(e.Chain) == 0 {
-		f.add(where, "names no issuer")
-	}
+	by := c.issuer(ctx, e, f)
 	if e.Precert {
 		precertificate(e, by, func(format string, args ...any) { f.add(where, format, args...) })
 	}
@@ -256,37 +231,29 @@ func precertificate(e *Entry, by *x509.Certificate, found func(format string, ar
 	}
 }
 
-// issuer reads a certificate that an entry names, once.
-func (c *check) issuer(ctx context.Context, sum [32]byte) *issuer {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if known := c.issuers[sum]; known != nil {
-		return known
+// issuer reads the certificates of the chain of e, each once, and returns the first of them.
+func (c *check) issuer(ctx context.Context, e *Entry, f *findings) *x509.Certificate {
+	if len(e.Chain) == 0 {
+		f.add(fmt.Sprintf("entry %d", e.Index), "names no issuer")
+		return nil
 	}
-	i := &issuer{}
-	c.issuers[sum] = i
-	der, err := c.from.get(ctx, issuerPath(sum), maxIssuer)
-	switch {
-	case err != nil:
-		i.err = err
-	case sha256.Sum256(der) != sum:
-		i.err = errors.New("its content has another SHA-256 than its name")
-	default:
-		i.certificate, i.err = x509.ParseCertificate(der)
-	}
-	return i
-}
-
-func issuerPath(sum [32]byte) string { return "issuer/" + hex.EncodeToString(sum[:]) }
-
-// tellIssuers tells what is wrong with the issuers of an entry, of each once.
-func (c *check) tellIssuers(e *Entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, sum := range e.Chain {
-		if i := c.issuers[sum]; i.err != nil && !i.told {
-			i.told = true
-			c.found(issuerPath(sum), "entry %d is the first that needs it: %v", e.Index, i.err)
+		if _, known := c.issuers[sum]; known {
+			continue
+		}
+		path := "issuer/" + hex.EncodeToString(sum[:])
+		der, err := c.from.get(ctx, path, maxIssuer)
+		if err == nil && sha256.Sum256(der) != sum {
+			err = errors.New("its content has another SHA-256 than its name")
+		}
+		if c.issuers[sum] = nil; err == nil {
+			c.issuers[sum], err = x509.ParseCertificate(der)
+		}
+		if err != nil {
+			f.add(path, "entry %d needs it: %v", e.Index, err)
 		}
 	}
+	return c.issuers[e.Chain[0]]
 }

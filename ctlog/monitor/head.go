@@ -32,11 +32,17 @@ type Head struct {
 // Time returns the timestamp.
 func (h Head) Time() time.Time { return TimeOf(h.Timestamp) }
 
+// SignatureInput is the TreeHeadSignature (RFC 6962 §3.5) that the log signs.
+func (h Head) SignatureInput() []byte {
+	b := binary.BigEndian.AppendUint64([]byte{0, 1}, h.Timestamp) // v1, tree_hash
+	return append(binary.BigEndian.AppendUint64(b, h.Size), h.Root[:]...)
+}
+
 // TimeOf is a timestamp of a log, in milliseconds since 1970.
 func TimeOf(timestamp uint64) time.Time { return time.UnixMilli(int64(min(timestamp, 1<<62))).UTC() } //nolint:gosec // bounded
 
 // noteRFC6962 is the type of signature in a checkpoint that is the signature of a tree head (c2sp.org/static-ct-api, "Checkpoints").
-const noteRFC6962 = 0x05
+const noteRFC6962 = "\x05"
 
 // maxSignatures bounds the lines of a note: cosigners are few (c2sp.org/signed-note).
 const maxSignatures = 64
@@ -59,12 +65,14 @@ func newPin(key crypto.PublicKey, origin string) (pin, error) {
 // checkpoint reads a note (c2sp.org/tlog-checkpoint) and verifies the log's own signature on it. Of the other signatures it gives the
 // names of those who say that they made them: nobody has verified those.
 func (p pin) checkpoint(note []byte) (h Head, cosigners []string, err error) {
-	text, signatures, ok := strings.Cut(string(note), "\n\n")
+	_, signatures, ok := strings.Cut(string(note), "\n\n")
 	switch {
 	case !ok:
 		return h, nil, errors.New("checkpoint: no blank line between text and signatures")
 	case !strings.HasSuffix(signatures, "\n"):
 		return h, nil, errors.New("checkpoint: cut short")
+	case !utf8.Valid(note) || bytes.ContainsFunc(note, func(r rune) bool { return r < ' ' && r != '\n' }): // c2sp.org/signed-note
+		return h, nil, errors.New("checkpoint: it has characters that no note has")
 	}
 	h, origin, err := ParseCheckpoint(note)
 	if err != nil {
@@ -72,9 +80,6 @@ func (p pin) checkpoint(note []byte) (h Head, cosigners []string, err error) {
 	}
 	if origin != p.origin {
 		return Head{}, nil, fmt.Errorf("%w: the checkpoint is of %q, and the log is %q; is its origin configured as it should be?", ErrBadHead, clip(origin), p.origin)
-	}
-	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\n' || r == utf8.RuneError }) { // c2sp.org/signed-note
-		return Head{}, nil, errors.New("checkpoint: it has characters that no note has")
 	}
 	lines := strings.Split(strings.TrimSuffix(signatures, "\n"), "\n")
 	if len(lines) > maxSignatures {
@@ -87,7 +92,7 @@ func (p pin) checkpoint(note []byte) (h Head, cosigners []string, err error) {
 		switch {
 		case !ok || !strings.HasPrefix(line, "— ") || err != nil || len(blob) < 5:
 			return Head{}, nil, errors.New("checkpoint: a signature line has another form")
-		case name != p.origin || binary.BigEndian.Uint32(blob) != p.noteKeyID():
+		case name != p.origin || binary.BigEndian.Uint32(blob) != NoteKeyID(p.origin, p.id):
 			cosigners = append(cosigners, name)
 		case own == nil:
 			own = blob
@@ -121,13 +126,10 @@ func ParseCheckpoint(note []byte) (h Head, origin string, err error) {
 	return h, lines[0], nil
 }
 
-// noteKeyID is the key ID of the log in a note (c2sp.org/signed-note, "Signatures").
-func (p pin) noteKeyID() uint32 {
-	h := sha256.New()
-	h.Write([]byte(p.origin + "\n"))
-	h.Write([]byte{noteRFC6962})
-	h.Write(p.id[:])
-	return binary.BigEndian.Uint32(h.Sum(nil))
+// NoteKeyID is the key ID of a log in a note (c2sp.org/signed-note, "Signatures"), from its origin and its log ID.
+func NoteKeyID(origin string, id [32]byte) uint32 {
+	sum := sha256.Sum256(append([]byte(origin+"\n"+noteRFC6962), id[:]...))
+	return binary.BigEndian.Uint32(sum[:])
 }
 
 // sth reads and verifies the answer to get-sth (RFC 6962 §4.3).
@@ -169,13 +171,7 @@ func (p pin) verify(h Head, signed []byte) error {
 	if !in.ReadUint8(&hash) || !in.ReadUint8(&algorithm) || !in.ReadUint16LengthPrefixed(&signature) || !in.Empty() {
 		return fmt.Errorf("%w: the signature of the tree head has another form", ErrBadHead)
 	}
-	b := cryptobyte.NewBuilder(nil)
-	b.AddUint8(0) // v1
-	b.AddUint8(1) // tree_hash
-	b.AddUint64(h.Timestamp)
-	b.AddUint64(h.Size)
-	b.AddBytes(h.Root[:])
-	digest := sha256.Sum256(b.BytesOrPanic())
+	digest := sha256.Sum256(h.SignatureInput())
 	good := false
 	switch key := p.key.(type) {
 	case *ecdsa.PublicKey:

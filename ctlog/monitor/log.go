@@ -153,6 +153,16 @@ func (l *Log) Entries(ctx context.Context, h Head, from, to uint64) iter.Seq2[*E
 	}
 }
 
+// Consistency returns the proof that the tree over to entries of a static-ct log continues the one over from (RFC 6962 §2.1.2). It is
+// put together from what the log serves, and not verified.
+func (l *Log) Consistency(ctx context.Context, from, to uint64) ([][]byte, error) {
+	s, err := l.tiles()
+	if err != nil {
+		return nil, err
+	}
+	return s.consistency(ctx, from, to)
+}
+
 // tiles is the source of a log that is known to be one of tiles.
 func (l *Log) tiles() (*static, error) {
 	l.mu.Lock()
