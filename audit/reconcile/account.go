@@ -49,6 +49,8 @@ type watched struct {
 	head  monitor.Head  // that was verified last
 	ours  uint64
 	last  uint64 // timestamp of the newest entry read, milliseconds
+	// copied: it is read from a directory that need not be the one which the log is written to.
+	copied bool
 	// trusted: what was read of it was proven. away: the configuration does not name it any more.
 	// stuck: it could not be read the last time.
 	trusted, away, stuck bool
