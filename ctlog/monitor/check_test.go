@@ -155,6 +155,7 @@ func TestCheckFaults(t *testing.T) {
 		{"a hash altered above", flip("tile/1/000.p/2", 3), []string{"tile/1/000.p/2: is not what the entries give"}},
 		{"a tile cut short", in("tile/0/001", func(d []byte) []byte { return d[:100] }), []string{"tile/0/001: it has 100 bytes, and the tree has 8192 there"}},
 		{"a tile that is too long", in("tile/0/001", func(d []byte) []byte { return append(d, 0) }), []string{"tile/0/001: "}},
+		{"a tile that is too long at the edge", in("tile/1/000.p/2", func(d []byte) []byte { return append(d, 0) }), []string{"tile/1/000.p/2: "}},
 		{"a tile gone", without("tile/0/001"), []string{"tile/0/001: open "}},
 		{"a tile gone above", without("tile/1/000.p/2"), []string{"tile/1/000.p/2: open "}},
 		{"a timestamp altered", flip("tile/data/001", 1), []string{"entry 256: its timestamp", "entry 256: its timestamp", "tile/0/001: is not", "tile/1/000.p/2: is not", rootDiffers}},

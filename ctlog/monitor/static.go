@@ -118,13 +118,13 @@ func (t tile) entries(data []byte) ([]Entry, error) {
 // tile reads a tile: as a whole where the tree has it, else as the partial one that the size asks for. A partial tile may have
 // gone since a larger one took its place, and then the whole one has what it had (c2sp.org/tlog-tiles, "Partial Tiles").
 func (s *static) tile(ctx context.Context, t tile) ([]byte, error) {
-	limit := int64(maxHashes)
+	limit, whole := int64(t.width()*sha256.Size), int64(maxHashes) //nolint:gosec // at most 256
 	if t.level == bundles {
-		limit = maxBundle
+		limit, whole = maxBundle, maxBundle
 	}
 	data, err := s.from.get(ctx, t.String(), limit)
 	if errors.Is(err, fs.ErrNotExist) && t.width() < tileWidth {
-		if data, e := s.from.get(ctx, t.whole(), limit); !errors.Is(e, fs.ErrNotExist) {
+		if data, e := s.from.get(ctx, t.whole(), whole); !errors.Is(e, fs.ErrNotExist) {
 			return data, e
 		}
 	}
