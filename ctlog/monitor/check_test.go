@@ -38,15 +38,24 @@ func signed(t testing.TB, p *pki.PKI, n uint64) ct.StaticEntry {
 	return e
 }
 
-// precerts is a log of n precertificates, with their issuers.
-func precerts(t testing.TB, p *pki.PKI, n int) *ct.Static {
+// entries are n of them.
+func entries(t testing.TB, p *pki.PKI, n uint64) (out []ct.StaticEntry) {
+	t.Helper()
+	for i := range n {
+		out = append(out, signed(t, p, i))
+	}
+	return out
+}
+
+// precerts is a log of such entries, with their issuers.
+func precerts(t testing.TB, p *pki.PKI, all []ct.StaticEntry) *ct.Static {
 	t.Helper()
 	s, err := ct.NewStatic(t.TempDir(), origin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for s.Size() < uint64(n) {
-		put(t, s, signed(t, p, s.Size()))
+	for _, e := range all {
+		put(t, s, e)
 	}
 	if err := errors.Join(s.Publish(), os.Mkdir(filepath.Join(s.Dir, "issuer"), 0o700)); err != nil {
 		t.Fatal(err)
@@ -93,6 +102,7 @@ func check(t *testing.T, s *ct.Static, o monitor.CheckOptions) string {
 func TestCheckFaults(t *testing.T) {
 	t.Parallel()
 	p, other := pki.New(pki.Options{}), pki.New(pki.Options{})
+	all := entries(t, p, 600)
 	reissue := func(change func(*ct.StaticEntry)) func(*testing.T, *ct.Static) {
 		return func(t *testing.T, s *ct.Static) { // one more entry, which is the log's own
 			e := signed(t, p, 600)
@@ -203,7 +213,7 @@ func TestCheckFaults(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := precerts(t, p, 600)
+			s := precerts(t, p, all)
 			c.change(t, s)
 			got := strings.SplitAfter(strings.TrimSuffix(check(t, s, monitor.CheckOptions{}), "\n"), "\n")
 			if got[0] == "" {
@@ -235,7 +245,8 @@ func firstEntry(d []byte) []byte {
 // The entries of a shard are of its time.
 func TestCheckValidity(t *testing.T) {
 	t.Parallel()
-	s := precerts(t, pki.New(pki.Options{}), 1)
+	p := pki.New(pki.Options{})
+	s := precerts(t, p, entries(t, p, 1))
 	now := time.Now()
 	for _, o := range []monitor.CheckOptions{{NotBefore: now.Add(time.Hour)}, {NotAfter: now.Add(-time.Hour)}} {
 		if got := check(t, s, o); !strings.Contains(got, "outside of the shard's validity") {
@@ -253,7 +264,8 @@ func TestCheckValidity(t *testing.T) {
 // A remote log is checked in the same way, says who it is, and who cosigned it.
 func TestCheckRemote(t *testing.T) {
 	t.Parallel()
-	s := precerts(t, pki.New(pki.Options{}), 300)
+	p := pki.New(pki.Options{})
+	s := precerts(t, p, entries(t, p, 300))
 	change(t, s, "checkpoint", func(d []byte) []byte { return append(d, "— witness.test AAAAAAAA\n"...) })
 	web := httptest.NewServer(http.FileServer(http.Dir(s.Dir)))
 	t.Cleanup(web.Close)
@@ -348,7 +360,8 @@ func TestPrefix(t *testing.T) {
 
 // BenchmarkCheck is the cost of an entry.
 func BenchmarkCheck(b *testing.B) {
-	s := precerts(b, pki.New(pki.Options{}), 4096)
+	p := pki.New(pki.Options{})
+	s := precerts(b, p, entries(b, p, 4096))
 	l, err := monitor.Open(monitor.Options{Key: s.Key.Public(), Origin: origin, Dir: s.Dir})
 	if err != nil {
 		b.Fatal(err)
