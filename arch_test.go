@@ -34,8 +34,8 @@ var layers = map[string][]string{
 	"ca":             {"fault", "identity", "tbs", "secret"},
 	"ca/file":        {"fault"},
 	"ctlog":          {"fault", "tbs"},
-	"ctlog/embedded": {"ctlog/monitor", "fault", "tbs"}, // fsck reads entries as an auditor does
-	"ctlog/monitor":  {"fault", "tbs"},                  // reads logs, as an auditor does
+	"ctlog/embedded": {"ctlog/monitor", "fault", "tbs"}, // one reading of a checkpoint
+	"ctlog/monitor":  {"fault", "tbs"},                  // reads and checks logs, as an auditor does
 	"audit":          {"fault", "secret"},
 
 	"audit/reconcile": {"audit", "ctlog/monitor", "tbs", "fault", "secret"}, // journals against logs

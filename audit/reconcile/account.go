@@ -49,6 +49,8 @@ type watched struct {
 	head  monitor.Head  // that was verified last
 	ours  uint64
 	last  uint64 // timestamp of the newest entry read, milliseconds
+	// copied: it is read from a directory that need not be the one which the log is written to.
+	copied bool
 	// trusted: what was read of it was proven. away: the configuration does not name it any more.
 	// stuck: it could not be read the last time.
 	trusted, away, stuck bool
@@ -245,7 +247,7 @@ func (a *account) promised(n uint32, sct *audit.SCT) (problem string) {
 		return "the extensions of an SCT are not hexadecimal"
 	}
 	p := promise{row: n, log: log, timestamp: sct.Timestamp, extensions: digestOf(extensions)}
-	p.index, p.indexed = leafIndexOf(extensions)
+	p.index, p.indexed = monitor.ParseLeafIndex(extensions)
 	if !a.kept(&p) {
 		a.promises = append(a.promises, p)
 	}
@@ -264,4 +266,4 @@ func (a *account) kept(p *promise) bool {
 // the same eight bytes would gain nothing: its intent is known.
 func markOf(sum [32]byte) uint64 { return binary.BigEndian.Uint64(sum[:]) }
 
-func timeOf(milliseconds uint64) time.Time { return monitor.Head{Timestamp: milliseconds}.Time() }
+func timeOf(milliseconds uint64) time.Time { return monitor.TimeOf(milliseconds) }

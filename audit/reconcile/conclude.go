@@ -146,7 +146,7 @@ func (a *Auditor) bench(log, cause string) {
 
 // conclude judges what can be judged now.
 func (a *Auditor) conclude(ctx context.Context) error {
-	m := moment{now: a.o.Now(), lag: a.o.Lag, behind: true}
+	m := moment{now: a.o.Now(), lag: a.o.Lag}
 	a.reportPairs()
 	a.settle(m)
 	if a.o.Journals == nil {

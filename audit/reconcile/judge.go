@@ -14,8 +14,6 @@ type moment struct {
 	now time.Time
 	// lag is how far a copy of another instance's journal may be behind: an entry younger than that has time.
 	lag time.Duration
-	// behind: a log that shows no new head for longer than its delay is late, whatever its last head covers.
-	behind bool
 }
 
 // settle judges every promise that can be judged. Those that cannot yet are kept.
@@ -57,11 +55,34 @@ func (a *account) late(p *promise, m moment) (Kind, string) {
 	case w.size == w.head.Size && w.head.Time().After(due):
 		return MissingEntry, fmt.Sprintf("the log promised this entry at %s, and its head of %s does not cover it (its delay is %s)",
 			timeOf(p.timestamp).Format(time.RFC3339), w.head.Time().Format(time.RFC3339), w.delay)
-	case m.behind && (w.size == w.head.Size || w.stuck) && m.now.After(due.Add(grace)):
+	case !w.copied && (w.size == w.head.Size || w.stuck) && m.now.After(due.Add(grace)):
 		return MissingEntry, fmt.Sprintf("the log promised this entry at %s and has shown no head that covers it since (its delay is %s)",
 			timeOf(p.timestamp).Format(time.RFC3339), w.delay)
 	}
 	return "", ""
+}
+
+// overdue counts the promises that no copy keeps although their time is over, and says so of each such log: whether the log broke them or the
+// copy is an old one, the copy does not tell. What was promised before since is counted and not spoken of.
+func (a *account) overdue(now, since time.Time) (all uint64, texts []string) {
+	here := make([]uint64, len(a.logs))
+	for _, p := range a.promises {
+		w, at := a.logs[p.log], timeOf(p.timestamp)
+		if !w.copied || !w.trusted || !now.After(at.Add(w.delay+grace)) {
+			continue
+		}
+		all++
+		if !at.Before(since) {
+			here[p.log]++
+		}
+	}
+	for i, n := range here {
+		if w := a.logs[i]; n > 0 {
+			texts = append(texts, fmt.Sprintf("log %s: its newest head here is of %s, covers %d entries, and lacks %d that were promised and whose time is over: "+
+				"if this is a copy, take a newer one; if it is the log itself, restore its newest state", w.name, w.head.Time().Format(time.RFC3339), w.head.Size, n))
+		}
+	}
+	return all, texts
 }
 
 // elsewhere says where the log has the entry, if not where and as it promised.

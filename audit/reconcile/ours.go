@@ -165,23 +165,3 @@ func digestOf(extensions []byte) uint64 {
 	}
 	return n
 }
-
-// leafIndexOf returns the index that a static-ct log put into the extensions of an SCT (c2sp.org/static-ct-api, "SCT Extension").
-func leafIndexOf(extensions []byte) (uint64, bool) {
-	in := cryptobyte.String(extensions)
-	var kind uint8
-	var value cryptobyte.String
-	for !in.Empty() {
-		if !in.ReadUint8(&kind) || !in.ReadUint16LengthPrefixed(&value) {
-			return 0, false
-		}
-		if kind == 0 && len(value) == 5 {
-			var n uint64
-			for _, b := range value {
-				n = n<<8 | uint64(b)
-			}
-			return n, true
-		}
-	}
-	return 0, false
-}

@@ -6,9 +6,12 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +19,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/audit/reconcile"
+	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -626,10 +630,35 @@ func TestSilentLog(t *testing.T) {
 	if len(a.raised) > 0 {
 		t.Errorf("too soon: %v", a.raised)
 	}
+	if r := w.full(nil); len(r.Findings) > 0 || len(r.Incomplete) > 0 || r.Explained.Open != 1 || r.Explained.Overdue != 0 {
+		t.Errorf("too soon: %+v", r)
+	}
 	w.pass(2 * time.Minute)
 	a.tick()
 	if diff := cmp.Diff([]string{"missing_entry"}, kinds(a.raised)); diff != "" {
 		t.Error(diff)
+	}
+	// The whole audit reads a directory that may be an old copy: the entry is not in it, and that is all that can be known.
+	r := w.full(nil)
+	if len(r.Findings) > 0 || len(r.Incomplete) != 1 || !strings.Contains(r.Incomplete[0], "covers 0 entries, and lacks 1 that were promised") ||
+		r.Explained != (reconcile.Explained{Overdue: 1}) {
+		t.Errorf("a directory: %+v", r)
+	}
+	r = w.full(func(in *reconcile.Input) { in.Since = w.now().Add(-time.Minute) })
+	if len(r.Incomplete) > 0 || r.Explained.Overdue != 1 {
+		t.Errorf("a promise of before --since: %+v", r)
+	}
+	// Who answers for the log is no copy.
+	web := httptest.NewServer(http.FileServer(http.Dir(w.logs[0].Dir)))
+	t.Cleanup(web.Close)
+	r = w.full(func(in *reconcile.Input) {
+		l, err := monitor.Open(monitor.Options{Name: "log0", Key: w.logs[0].Key.Public(), Origin: w.logs[0].Origin, Monitoring: web.URL})
+		must(t, err)
+		in.Logs[0].Follower, err = monitor.Follow(l, monitor.FollowerOptions{})
+		must(t, err)
+	})
+	if diff := cmp.Diff(ids(a.raised), ids(r.Findings)); diff != "" || len(r.Incomplete) > 0 {
+		t.Errorf("over HTTP: %s %v", diff, r.Incomplete)
 	}
 }
 

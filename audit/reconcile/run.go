@@ -119,6 +119,8 @@ type Explained struct {
 	Young uint64 `json:"entries_too_young"`
 	// Open are promises whose time has not come.
 	Open uint64 `json:"open_promises"`
+	// Overdue are promises whose time is over, of logs whose copy here is older: see Incomplete.
+	Overdue uint64 `json:"overdue_promises"`
 	// Unwatched are promises of logs that are not read.
 	Unwatched uint64 `json:"promises_of_other_logs"`
 	// Cut are outcomes at the beginning of a journal whose older segments were taken away.
@@ -172,6 +174,7 @@ func (r *run) read(ctx context.Context) error {
 	for i, l := range r.Logs {
 		log := l.Follower.Log()
 		w := r.watch(log.Name(), log.ID(), l.Delay)
+		w.copied = log.Local()
 		more, err := true, error(nil)
 		for more && err == nil {
 			more, err = l.Follower.Next(ctx, func(e *monitor.Entry) error {
@@ -308,7 +311,9 @@ func (r *run) conclude() {
 			x.Orphans++
 		}
 	}
-	x.Open, x.Unwatched = uint64(len(r.promises)), r.unwatched
+	overdue, texts := r.overdue(m.now, r.Since)
+	r.out.Incomplete = append(r.out.Incomplete, texts...)
+	x.Overdue, x.Open, x.Unwatched = overdue, uint64(len(r.promises))-overdue, r.unwatched
 	for _, b := range r.books {
 		x.Cut += b.early
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"runtime/debug"
 	"slices"
@@ -40,7 +41,8 @@ func newAuditReconcile() *cobra.Command {
 			"the journal, and says what does not match: an entry that nobody intended (the CA's key is used elsewhere), a promise that a log did\n" +
 			"not keep, a serial number used twice, signatures that no record explains. It needs the chain and the logs' keys, not the CA's key,\n" +
 			"and writes nothing. Where several instances sign with one key, name the journals of the others with --journal.\n\n" +
-			"Exit status: 0 all is well, 1 something could not be read, 3 something was found (docs/reconcile.md says what to do).",
+			"Exit status: 0 all is well, 1 something could not be read or the copy of a log is too old, 3 something was found (docs/reconcile.md\n" +
+			"says what to do).",
 		Example: "  mayfly audit reconcile --config /etc/mayfly/mayfly.yaml --journal /mnt/other/journal.jsonl --since 24h",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -248,6 +250,7 @@ func explained(x reconcile.Explained) string {
 		{x.Before, "entries of before the journal"},
 		{x.Young, "entries that are not judged yet"},
 		{x.Open, "promises whose time has not come"},
+		{x.Overdue, "promises whose time is over, and the log here is older"},
 		{x.Unwatched, "promises of logs that were not read"},
 		{x.Cut, "outcomes after a cut journal's beginning"},
 	} {
@@ -357,9 +360,11 @@ func monitorOptions(l ctlog.LogConfig) (o monitor.Options, err error) {
 		o.Transport.Certificate = &certificate
 	}
 	if l.Proxy != "" {
-		if o.Transport.Proxy, err = url.Parse(l.Proxy); err != nil {
+		proxy, err := url.Parse(l.Proxy)
+		if err != nil {
 			return o, fault.BadSetting("not a URL", "write http://HOST:PORT or socks5://HOST:PORT", "proxy")
 		}
+		o.Transport.Proxy = http.ProxyURL(proxy)
 	}
 	return o, nil
 }

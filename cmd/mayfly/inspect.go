@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 	"github.com/mayfly-ca/mayfly/identity"
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/trust"
@@ -155,12 +156,7 @@ func viewTimestamp(raw []byte, logs map[[32]byte]string) (timestampView, error) 
 		return timestampView{}, err
 	}
 	t := timestampView{Log: logs[s.LogID], LogID: hex.EncodeToString(s.LogID[:]), Timestamp: s.Time()}
-	// static-ct-api: one extension of type 0 (leaf_index), 5 octets.
-	if e := s.Extensions; len(e) == 8 && e[0] == 0 && e[1] == 0 && e[2] == 5 {
-		var index uint64
-		for _, b := range e[3:] {
-			index = index<<8 | uint64(b)
-		}
+	if index, ok := monitor.ParseLeafIndex(s.Extensions); ok {
 		t.LeafIndex = &index
 	}
 	return t, nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
@@ -47,8 +49,8 @@ func (f *logFlags) register(cmd *cobra.Command) {
 // logTarget is one log to read.
 type logTarget struct {
 	embedded.Shard
-	reader *embedded.Reader
-	dir    string // "" for a remote one
+	*monitor.Log        // its name is its directory, or its URL
+	dir          string // "" for a remote one
 }
 
 // targets opens the logs that the flags and the argument name. It asks a remote one for its checkpoint, to learn its origin.
@@ -80,7 +82,7 @@ func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, err
 			return nil, err
 		}
 		t := logTarget{Shard: s, dir: c.ShardDir(s)}
-		if t.reader, err = embedded.NewReader(embedded.Dir(t.dir), s.Origin, key); err != nil {
+		if t.Log, err = monitor.Open(monitor.Options{Name: t.dir, Dir: t.dir, Key: key, Origin: s.Origin}); err != nil {
 			return nil, err
 		}
 		out = append(out, t)
@@ -120,20 +122,19 @@ func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) 
 	if err != nil {
 		return nil, err
 	}
-	source, err := embedded.NewRemote(url, userAgent())
-	if err != nil {
+	if err := monitor.CheckPrefix(url); err != nil {
 		return nil, usage("%v", err)
 	}
-	t := logTarget{Shard: embedded.Shard{Origin: f.origin}}
-	if t.Origin == "" {
-		if t.Origin, err = embedded.OriginOf(ctx, source); err != nil {
-			return nil, err
+	o := monitor.Options{Name: url, Monitoring: url, Key: key, Origin: f.origin, Transport: monitor.Transport{
+		Proxy: http.ProxyFromEnvironment, UserAgent: userAgent(),
+	}}
+	if o.Origin == "" {
+		if o.Origin, err = monitor.OriginOf(ctx, o); err != nil {
+			return nil, fmt.Errorf("%s: %w", url, err)
 		}
 	}
-	if t.reader, err = embedded.NewReader(source, t.Origin, key); err != nil {
-		return nil, err
-	}
-	return []logTarget{t}, nil
+	log, err := monitor.Open(o)
+	return []logTarget{{Shard: embedded.Shard{Origin: o.Origin}, Log: log}}, err
 }
 
 // loadLogKey errs with a setting, whose path is the caller's to say.

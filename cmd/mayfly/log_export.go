@@ -106,16 +106,16 @@ func (f *logExportFlags) run(ctx context.Context, args []string, std streams) (e
 	}
 	defer p.clear()
 	for _, t := range targets {
-		h, err := t.reader.Head(ctx)
+		h, err := t.Head(ctx)
 		if err != nil {
-			return fmt.Errorf("%s: %w", t.reader, err)
+			return fmt.Errorf("%s: %w", t.Log.Name(), err)
 		}
-		for e, err := range t.reader.Entries(ctx, h, from.index, to.index) {
+		for e, err := range t.Entries(ctx, h, from.index, to.index) {
 			if err != nil {
-				return fmt.Errorf("%s: %w", t.reader, err)
+				return fmt.Errorf("%s: %w", t.Log.Name(), err)
 			}
-			p.show(t.reader.String(), e.Index+1, h.Size)
-			at := entryTime(e)
+			p.show(t.Log.Name(), e.Index+1, h.Size)
+			at := e.Time()
 			if at.Before(from.at) || !to.at.IsZero() && !at.Before(to.at) {
 				continue
 			}
@@ -142,16 +142,16 @@ type exportedEntry struct {
 	Problem       string    `json:"problem,omitempty"` // why fields are missing
 }
 
-func (f *logExportFlags) write(w io.Writer, t logTarget, e monitor.Entry) error {
+func (f *logExportFlags) write(w io.Writer, t logTarget, e *monitor.Entry) error {
 	der := e.Content
 	if e.Precert {
 		der = e.Precertificate
 	}
 	if f.pem {
-		_, err := fmt.Fprintf(w, "# %s entry %d %s\n%s", t.Origin, e.Index, entryTime(e).Format(time.RFC3339Nano), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+		_, err := fmt.Fprintf(w, "# %s entry %d %s\n%s", t.Origin, e.Index, e.Time().Format(time.RFC3339Nano), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 		return err
 	}
-	line := exportedEntry{Log: t.Origin, Index: e.Index, Timestamp: entryTime(e), DER: der}
+	line := exportedEntry{Log: t.Origin, Index: e.Index, Timestamp: e.Time(), DER: der}
 	if e.Precert {
 		sum := sha256.Sum256(e.Content)
 		line.TBSDigest, line.IssuerKeyHash = hex.EncodeToString(sum[:]), hex.EncodeToString(e.IssuerKeyHash[:])

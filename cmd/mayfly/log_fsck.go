@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 )
 
 func newLogFsck() *cobra.Command {
@@ -43,27 +43,27 @@ func newLogFsck() *cobra.Command {
 
 // fsckReport is what "log fsck --json" prints for one log.
 type fsckReport struct {
-	Log          string             `json:"log"`
-	Origin       string             `json:"origin"`
-	Entries      uint64             `json:"entries"`
-	Checkpoint   time.Time          `json:"checkpoint,omitzero"`
-	Cosignatures []string           `json:"cosignatures,omitempty"` // by whom; they are not verified
-	Findings     []embedded.Finding `json:"findings"`
+	Log          string            `json:"log"`
+	Origin       string            `json:"origin"`
+	Entries      uint64            `json:"entries"`
+	Checkpoint   time.Time         `json:"checkpoint,omitzero"`
+	Cosignatures []string          `json:"cosignatures,omitempty"` // by whom; they are not verified
+	Findings     []monitor.Finding `json:"findings"`
 }
 
 func fsck(ctx context.Context, targets []logTarget, p *logProgress) ([]fsckReport, error) {
 	var out []fsckReport
 	for _, t := range targets {
-		r := fsckReport{Log: t.reader.String(), Origin: t.Origin, Findings: []embedded.Finding{}}
-		h, err := t.reader.Check(ctx, embedded.CheckOptions{
+		r := fsckReport{Log: t.Log.Name(), Origin: t.Origin, Findings: []monitor.Finding{}}
+		h, err := t.Check(ctx, monitor.CheckOptions{
 			Now: time.Now(), NotBefore: t.NotBefore, NotAfter: t.NotAfter,
-			Found:    func(f embedded.Finding) { r.Findings = append(r.Findings, f) },
+			Found:    func(f monitor.Finding) { r.Findings = append(r.Findings, f) },
 			Progress: func(done, all uint64) { p.show(r.Log, done, all) },
 		})
 		if err != nil {
 			return nil, err
 		}
-		r.Entries, r.Checkpoint, r.Cosignatures = h.Size, h.Time, h.Cosignature
+		r.Entries, r.Checkpoint, r.Cosignatures = h.Size, h.Time(), h.Cosigners
 		out = append(out, r)
 	}
 	return out, nil

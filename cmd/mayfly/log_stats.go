@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 )
 
 func newLogStats() *cobra.Command {
@@ -75,19 +73,19 @@ type diskStats struct {
 
 func count(ctx context.Context, t logTarget, p *logProgress) (logStats, error) {
 	s := logStats{
-		Log: t.reader.String(), Origin: t.Origin, NotBefore: t.NotBefore, NotAfter: t.NotAfter, Closed: t.Closed,
+		Log: t.Log.Name(), Origin: t.Origin, NotBefore: t.NotBefore, NotAfter: t.NotAfter, Closed: t.Closed,
 		ByDay: map[string]int{}, ByIssuer: map[string]int{},
 	}
-	h, err := t.reader.Head(ctx)
+	h, err := t.Head(ctx)
 	if err != nil {
 		return s, fmt.Errorf("%s: %w", s.Log, err)
 	}
-	s.Entries, s.Checkpoint = h.Size, h.Time
-	for e, err := range t.reader.Entries(ctx, h, 0, h.Size) {
+	s.Entries, s.Checkpoint = h.Size, h.Time()
+	for e, err := range t.Entries(ctx, h, 0, h.Size) {
 		if err != nil {
 			return s, fmt.Errorf("%s: %w", s.Log, err)
 		}
-		at := entryTime(e)
+		at := e.Time()
 		if s.First.IsZero() || at.Before(s.First) {
 			s.First = at
 		}
@@ -107,11 +105,6 @@ func count(ctx context.Context, t logTarget, p *logProgress) (logStats, error) {
 	}
 	s.Disk, err = diskUsage(t.dir)
 	return s, err
-}
-
-// entryTime is when an entry was made.
-func entryTime(e monitor.Entry) time.Time {
-	return time.UnixMilli(int64(min(e.Timestamp, 1<<62))).UTC() //nolint:gosec // bounded
 }
 
 // diskUsage walks the files of one log. Those that the log removes meanwhile do not count.

@@ -4,16 +4,14 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 )
 
 // signer signs for the log: SCTs (RFC 6962 §3.2) and checkpoints, which are notes whose signature is that of an RFC 6962 tree
@@ -27,45 +25,29 @@ type signer struct {
 	sound  func() error // why no tree may be signed now: it may not be on disk
 }
 
-const (
-	noteRFC6962 = 0x05 // signature type in a note's key id
-
-	tlsSHA256, tlsECDSA = 4, 3 // RFC 5246 §7.4.1.4.1
-)
+const tlsSHA256, tlsECDSA = 4, 3 // RFC 5246 §7.4.1.4.1
 
 // Name implements the signer of notes.
 func (s *signer) Name() string { return s.origin }
 
 // KeyHash implements the signer of notes.
-func (s *signer) KeyHash() uint32 {
-	h := sha256.New()
-	h.Write([]byte(s.origin + "\n"))
-	h.Write([]byte{noteRFC6962})
-	h.Write(s.id[:])
-	return binary.BigEndian.Uint32(h.Sum(nil))
-}
+func (s *signer) KeyHash() uint32 { return monitor.NoteKeyID(s.origin, s.id) }
 
 // Sign implements the signer of notes: timestamp, then the signature over the tree head that the note describes.
 func (s *signer) Sign(msg []byte) ([]byte, error) {
 	if err := s.sound(); err != nil {
 		return nil, fmt.Errorf("no checkpoint is signed while the storage fails: %w", err)
 	}
-	size, root, err := parseHead(msg, s.origin)
+	h, err := parseHead(msg, s.origin)
 	if err != nil {
 		return nil, err
 	}
-	at := uint64(s.now().UnixMilli()) //nolint:gosec // after 1970
-	head := cryptobyte.NewBuilder(nil)
-	head.AddUint8(0) // v1
-	head.AddUint8(1) // tree_hash
-	head.AddUint64(at)
-	head.AddUint64(size)
-	head.AddBytes(root)
-	sig, err := s.digitallySigned(head.BytesOrPanic())
+	h.Timestamp = uint64(s.now().UnixMilli()) //nolint:gosec // after 1970
+	sig, err := s.digitallySigned(h.SignatureInput())
 	if err != nil {
 		return nil, err
 	}
-	return append(binary.BigEndian.AppendUint64(nil, at), sig...), nil
+	return append(binary.BigEndian.AppendUint64(nil, h.Timestamp), sig...), nil
 }
 
 // digitallySigned is the TLS structure of RFC 5246 §4.7.
@@ -86,17 +68,11 @@ func (s *signer) sign(data []byte) ([]byte, error) {
 	return s.key.Sign(s.rand, digest[:], crypto.SHA256)
 }
 
-// parseHead reads the first three lines of a checkpoint (c2sp.org/tlog-checkpoint): origin, size, root hash.
-func parseHead(msg []byte, origin string) (size uint64, root []byte, err error) {
-	lines := strings.Split(string(msg), "\n")
-	if len(lines) < 4 || lines[0] != origin {
-		return 0, nil, errors.New("not a checkpoint of this log")
+// parseHead reads a checkpoint of the log with that origin; who signed it is not looked at.
+func parseHead(note []byte, origin string) (monitor.Head, error) {
+	h, of, err := monitor.ParseCheckpoint(note)
+	if err == nil && of != origin {
+		err = fmt.Errorf("it is a checkpoint of %q, not of %q", of, origin)
 	}
-	if size, err = strconv.ParseUint(lines[1], 10, 64); err != nil || strconv.FormatUint(size, 10) != lines[1] {
-		return 0, nil, errors.New("the checkpoint has no tree size")
-	}
-	if root, err = base64.StdEncoding.Strict().DecodeString(lines[2]); err != nil || len(root) != sha256.Size {
-		return 0, nil, errors.New("the checkpoint has no root hash")
-	}
-	return size, root, nil
+	return h, err
 }

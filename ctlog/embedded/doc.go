@@ -5,6 +5,6 @@
 // follows: checkpoint, tiles, entry bundles, issuers. A log directory MUST be on a local file system, and belongs to one
 // process at a time.
 //
-// A [Store] is a row of shards, each a [Log] with a key of its own, of which one follows another in time. A [Reader] reads a
-// log, this one or a remote one, from its files alone, and believes nothing that the log's key has not signed.
+// A [Store] is a row of shards, each a [Log] with a key of its own, of which one follows another in time. What is
+// checked of it is checked from its files alone, by package monitor, as of any other log.
 package embedded

@@ -188,3 +188,38 @@ func listing(t *testing.T, dir string) string {
 	}
 	return out.String()
 }
+
+// F9: a log whose key was replaced by another one does not start: its readers would not believe what it signs.
+func TestAnotherKey(t *testing.T) {
+	t.Parallel()
+	dirs := []string{t.TempDir(), t.TempDir()}
+	for _, dir := range dirs {
+		l, err := embedded.Open(t.Context(), embedded.Config{Dir: dir, Origin: origin}, embedded.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Submit(t.Context(), precert(1)); err != nil {
+			t.Error(err)
+		}
+		if err := l.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := embedded.Config{Dir: dirs[0], Origin: origin}
+	if err := embedded.Inspect(c); err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.ReadFile(filepath.Join(dirs[1], "log.key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dirs[0], "log.key.pem"), other, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, opened := embedded.Open(t.Context(), c, embedded.Options{})
+	for _, err := range []error{opened, embedded.Inspect(c)} {
+		if err == nil || !strings.Contains(err.Error(), "log.key.pem: it is not the key that signed") {
+			t.Errorf("error is %v", err)
+		}
+	}
+}

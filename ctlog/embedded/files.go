@@ -56,6 +56,19 @@ func claimOrigin(c Config) error {
 	return nil
 }
 
+// Local returns the configuration of the log in a directory, as far as it is written there.
+func Local(dir string) (Config, error) {
+	data, err := os.ReadFile(filepath.Join(dir, originFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, fmt.Errorf("%s holds no log; name the directory of ct.embedded.dir", dir)
+	}
+	c := Config{Dir: dir, Origin: strings.TrimSpace(string(data))}
+	if err == nil {
+		err = c.Check()
+	}
+	return c, err
+}
+
 func otherOrigin(c Config, have string) error {
 	return fault.BadSetting(fmt.Sprintf("%s holds the log %q, not %q", c.Dir, have, c.Origin), "a log cannot change its origin: write the old one, or use a new directory", "origin")
 }

@@ -206,6 +206,6 @@ func (l *Log) published() (size uint64, at time.Time, err error) {
 	if err != nil {
 		return 0, at, err
 	}
-	size, _, err = parseHead(raw, l.signer.origin)
-	return size, st.ModTime(), err
+	head, err := parseHead(raw, l.signer.origin)
+	return head.Size, st.ModTime(), err
 }

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
@@ -67,33 +69,51 @@ func inspect(c Config, s Shard) error {
 	case have != c.Origin:
 		return otherOrigin(c, have)
 	}
-	return errors.Join(inspectKey(c.Dir, s), inspectTree(c))
+	key, err := inspectKey(c.Dir, s)
+	if err := errors.Join(err, inspectTree(c)); err != nil || key == nil {
+		return err
+	}
+	tiles, err := monitor.Open(monitor.Options{Dir: c.Dir, Key: key.Public(), Origin: c.Origin})
+	if err != nil {
+		return err
+	}
+	return signedBy(context.Background(), tiles, c.Dir) // it reads one file
 }
 
-func inspectKey(dir string, s Shard) error {
+// signedBy errs if another key than the log's signed the checkpoint in dir: entries promised by two keys must not come into one log.
+func signedBy(ctx context.Context, tiles *monitor.Log, dir string) error {
+	if _, err := tiles.Head(ctx); errors.Is(err, monitor.ErrBadHead) {
+		return fault.BadSetting(fmt.Sprintf("it is not the key that signed %s: %v", filepath.Join(dir, checkpointFile), err),
+			"restore the key that belongs to this directory, or use a new directory for a new log", "dir").In(filepath.Join(dir, keyFile))
+	}
+	return nil
+}
+
+// inspectKey returns the key of the log; nil is none yet.
+func inspectKey(dir string, s Shard) (*ecdsa.PrivateKey, error) {
 	path := filepath.Join(dir, keyFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, e := os.Stat(filepath.Join(dir, checkpointFile)); e == nil {
-			return keyGone(path)
+			return nil, keyGone(path)
 		}
-		return nil
+		return nil, nil //nolint:nilnil // nil is none yet
 	}
 	if err != nil {
-		return badFile(path, err)
+		return nil, badFile(path, err)
 	}
 	key, err := parseKey(path, data)
 	if err != nil || s.LogID == "" {
-		return err
+		return key, err
 	}
 	spki, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if fmt.Sprintf("%x", sha256.Sum256(spki)) != s.LogID {
-		return otherKey(dir, s)
+		return nil, otherKey(dir, s)
 	}
-	return nil
+	return key, nil
 }
 
 // The files of the storage library.
@@ -138,7 +158,7 @@ func inspectTree(c Config) error {
 	case err != nil:
 		return badFile(path, err)
 	}
-	if _, _, err := parseHead(data, c.Origin); err != nil {
+	if _, err := parseHead(data, c.Origin); err != nil {
 		return fault.BadSetting(err.Error(), "restore it, or remove it: then another one is signed over the tree that is there", "dir").In(path)
 	}
 	return nil

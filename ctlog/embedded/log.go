@@ -16,12 +16,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/ctlog/monitor"
+	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/transparency-dev/tessera"
 	"github.com/transparency-dev/tessera/ctonly"
 	"github.com/transparency-dev/tessera/storage/posix"
-	"golang.org/x/crypto/cryptobyte"
-
-	"github.com/mayfly-ca/mayfly/tbs"
 )
 
 // How entries are gathered and checkpoints published.
@@ -82,6 +81,7 @@ type Log struct {
 	lock       *os.File
 	gate       *gate
 	reader     tessera.LogReader
+	tiles      *monitor.Log // the files, as everybody reads them
 	shutdown   func(context.Context) error
 	stop       context.CancelFunc
 	background sync.WaitGroup
@@ -127,6 +127,12 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 	}
 	key, id, err := openKey(c.Dir)
 	if err != nil {
+		return nil, err
+	}
+	if l.tiles, err = monitor.Open(monitor.Options{Name: l.label, Dir: l.dir, Key: key.Public(), Origin: c.Origin}); err != nil {
+		return nil, err
+	}
+	if err := signedBy(ctx, l.tiles, c.Dir); err != nil {
 		return nil, err
 	}
 	l.signer = &signer{origin: c.Origin, key: key, id: id, now: o.Now, rand: rand.Reader, sound: l.health.sound}
@@ -184,11 +190,11 @@ func (l *Log) caughtUp(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		if raw, err := r.ReadCheckpoint(ctx); err == nil {
-			published, _, err := parseHead(raw, l.signer.origin)
+			published, err := parseHead(raw, l.signer.origin)
 			if err != nil {
 				return fmt.Errorf("checkpoint: %w; restore it, or remove it: then another one is signed over the tree that is there", err)
 			}
-			if published >= size {
+			if published.Size >= size {
 				return nil
 			}
 		}
@@ -238,7 +244,7 @@ func (l *Log) submit(ctx context.Context, p tbs.Precertificate) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	extensions := leafIndex(index)
+	extensions := monitor.LeafIndex(index)
 	input, err := tbs.SignatureInput(e.Timestamp, extensions, p.Entry)
 	if err != nil {
 		return nil, err
@@ -250,17 +256,6 @@ func (l *Log) submit(ctx context.Context, p tbs.Precertificate) ([]byte, error) 
 	return tbs.SCT{
 		LogID: l.signer.id, Timestamp: e.Timestamp, Extensions: extensions, Hash: tlsSHA256, Sig: tlsECDSA, Signature: signature,
 	}.Marshal()
-}
-
-// leafIndex is the SCT extension that says where the entry is (c2sp.org/static-ct-api, "SCT Extension").
-func leafIndex(index uint64) []byte {
-	b := cryptobyte.NewBuilder(nil)
-	b.AddUint8(0) // leaf_index
-	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
-		b.AddUint8(uint8(index >> 32)) //nolint:gosec // 40 bits
-		b.AddUint32(uint32(index))     //nolint:gosec // as above
-	})
-	return b.BytesOrPanic()
 }
 
 // storeIssuer keeps a certificate of the chain, which entries name by its SHA-256 only.

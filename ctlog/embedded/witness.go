@@ -18,8 +18,9 @@ import (
 
 	f_note "github.com/transparency-dev/formats/note"
 	"github.com/transparency-dev/tessera"
-	"github.com/transparency-dev/tessera/client"
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 )
 
 // How witnesses are asked.
@@ -45,7 +46,8 @@ type cosigner struct {
 	event      func(reason, text string)
 	metrics    *metrics
 	reader     tessera.LogReader
-	own        note.Verifier
+	origin     string
+	tiles      *monitor.Log // for proofs
 	witnesses  []*witness
 	want       int
 	client     *http.Client
@@ -75,12 +77,8 @@ type witness struct {
 
 // newCosigner expects that l's storage is open.
 func newCosigner(l *Log, c Config, o Options) (*cosigner, error) {
-	own, err := verifierFor(l.signer.origin, l.Key())
-	if err != nil {
-		return nil, err
-	}
 	w := &cosigner{
-		dir: l.dir, label: l.label, log: l.log, event: l.event, metrics: l.metrics, reader: l.reader, own: own, want: c.cosignatures(),
+		dir: l.dir, label: l.label, log: l.log, event: l.event, metrics: l.metrics, reader: l.reader, origin: l.signer.origin, tiles: l.tiles, want: c.cosignatures(),
 		userAgent: o.UserAgent,
 		client: &http.Client{
 			Timeout:       witnessTimeout,
@@ -107,15 +105,6 @@ func newCosigner(l *Log, c Config, o Options) (*cosigner, error) {
 	return w, nil
 }
 
-// verifierFor verifies the checkpoints of a log.
-func verifierFor(origin string, key any) (note.Verifier, error) {
-	vkey, err := f_note.RFC6962VerifierString(origin, key)
-	if err != nil {
-		return nil, err
-	}
-	return f_note.NewRFC6962Verifier(vkey)
-}
-
 // lastCosigned is the cosigned form of the checkpoint on disk, or nothing.
 func lastCosigned(dir string) []byte {
 	plain, err := os.ReadFile(filepath.Join(dir, checkpointFile))
@@ -131,7 +120,7 @@ func lastCosigned(dir string) []byte {
 
 // count returns how many cosignatures a checkpoint carries.
 func (c *cosigner) count(checkpoint []byte) int {
-	verifiers := []note.Verifier{c.own}
+	var verifiers []note.Verifier
 	for _, w := range c.witnesses {
 		verifiers = append(verifiers, w.verifier)
 	}
@@ -139,7 +128,7 @@ func (c *cosigner) count(checkpoint []byte) int {
 	if err != nil {
 		return 0
 	}
-	return len(n.Sigs) - 1
+	return len(n.Sigs)
 }
 
 // run asks for cosignatures of each new checkpoint until ctx ends.
@@ -175,16 +164,15 @@ func (c *cosigner) round(ctx context.Context) {
 	if done {
 		return
 	}
-	size, _, err := parseHead(checkpoint, c.own.Name())
+	head, err := parseHead(checkpoint, c.origin)
 	if err != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, witnessTimeout)
 	defer cancel()
 	lines := make(chan string, len(c.witnesses))
-	proofs := &proofs{reader: c.reader, size: size}
 	for _, w := range c.witnesses {
-		go func() { lines <- c.ask(ctx, w, proofs, checkpoint) }()
+		go func() { lines <- c.ask(ctx, w, proposal{checkpoint, head.Size}) }()
 	}
 	signed, have := bytes.Clone(checkpoint), 0
 	var enough <-chan time.Time
@@ -258,8 +246,14 @@ func (c *cosigner) warning() string {
 	return text
 }
 
+// proposal is a checkpoint that is to be cosigned, over so many entries.
+type proposal struct {
+	checkpoint []byte
+	size       uint64
+}
+
 // ask returns the line with w's cosignature, or nothing.
-func (c *cosigner) ask(ctx context.Context, w *witness, p *proofs, checkpoint []byte) string {
+func (c *cosigner) ask(ctx context.Context, w *witness, p proposal) string {
 	w.mu.Lock()
 	aside := time.Now().Before(w.until)
 	w.mu.Unlock()
@@ -267,7 +261,7 @@ func (c *cosigner) ask(ctx context.Context, w *witness, p *proofs, checkpoint []
 		c.metrics.cosignatures.WithLabelValues(c.label, w.name, "skipped").Inc()
 		return ""
 	}
-	line, err := c.cosign(ctx, w, p, checkpoint)
+	line, err := c.cosign(ctx, w, p)
 	result := "success"
 	var larger *largerError
 	switch {
@@ -310,25 +304,27 @@ func (e *largerError) Error() string {
 }
 
 // cosign asks w, at most twice: the second time from the size that it answered to the first (c2sp.org/tlog-witness, "409 Conflict").
-func (c *cosigner) cosign(ctx context.Context, w *witness, p *proofs, checkpoint []byte) (line string, err error) {
+func (c *cosigner) cosign(ctx context.Context, w *witness, p proposal) (line string, err error) {
 	for range 2 {
-		proof, err := p.from(ctx, w.size)
-		if err != nil {
-			return "", fmt.Errorf("no consistency proof: %w", err)
+		var proof [][]byte
+		if w.size > 0 {
+			if proof, err = c.tiles.Consistency(ctx, w.size, p.size); err != nil {
+				return "", fmt.Errorf("no consistency proof: %w", err)
+			}
 		}
 		var body strings.Builder
 		fmt.Fprintf(&body, "old %d\n", w.size)
 		for _, hash := range proof {
 			body.WriteString(base64.StdEncoding.EncodeToString(hash) + "\n")
 		}
-		body.WriteString("\n" + string(checkpoint))
+		body.WriteString("\n" + string(p.checkpoint))
 		status, answer, err := c.post(ctx, w.url, body.String())
 		if err != nil {
 			return "", err
 		}
 		switch status {
 		case http.StatusOK:
-			if line, err = cosignature(checkpoint, answer, w.verifier); err == nil {
+			if line, err = cosignature(p.checkpoint, answer, w.verifier); err == nil {
 				w.size = p.size
 			}
 			return line, err
@@ -386,28 +382,4 @@ func cosignature(checkpoint, answer []byte, v note.Verifier) (string, error) {
 		return "", fmt.Errorf("its cosignature is of %s; look at both clocks", at.UTC().Format(time.RFC3339))
 	}
 	return fmt.Sprintf("— %s %s\n", n.Sigs[0].Name, n.Sigs[0].Base64), nil
-}
-
-// proofs builds the consistency proofs for one checkpoint, each once (RFC 6962 §2.1.2).
-type proofs struct {
-	reader  tessera.LogReader
-	size    uint64
-	mu      sync.Mutex
-	builder *client.ProofBuilder
-}
-
-func (p *proofs) from(ctx context.Context, old uint64) ([][]byte, error) {
-	if old == 0 || old == p.size {
-		return nil, nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.builder == nil {
-		b, err := client.NewProofBuilder(ctx, p.size, p.reader.ReadTile)
-		if err != nil {
-			return nil, err
-		}
-		p.builder = b
-	}
-	return p.builder.ConsistencyProof(ctx, old, p.size)
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 )
@@ -36,6 +37,9 @@ const (
 
 // Leaf is the MerkleTreeLeaf (RFC 6962 §3.4) that the entry stands for. It MUST NOT be changed.
 func (e *Entry) Leaf() []byte { return e.leaf }
+
+// Time returns the timestamp.
+func (e *Entry) Time() time.Time { return TimeOf(e.Timestamp) }
 
 // LeafHash is the entry's hash in the tree (RFC 6962 §2.1).
 func (e *Entry) LeafHash() [32]byte {
@@ -123,4 +127,29 @@ func (e *Entry) readTimestamped(in *cryptobyte.String) error {
 		return errors.New("cut short")
 	}
 	return nil
+}
+
+// LeafIndex is the SCT extension that says where an entry is (c2sp.org/static-ct-api, "SCT Extension").
+func LeafIndex(index uint64) []byte {
+	return []byte{0, 0, 5, byte(index >> 32), byte(index >> 24), byte(index >> 16), byte(index >> 8), byte(index)} //nolint:gosec // 40 bits
+}
+
+// ParseLeafIndex returns the index that a static-ct log put into the extensions of an SCT.
+func ParseLeafIndex(extensions []byte) (uint64, bool) {
+	in := cryptobyte.String(extensions)
+	var kind uint8
+	var value cryptobyte.String
+	for !in.Empty() {
+		if !in.ReadUint8(&kind) || !in.ReadUint16LengthPrefixed(&value) {
+			return 0, false
+		}
+		if kind == 0 && len(value) == 5 {
+			var n uint64
+			for _, b := range value {
+				n = n<<8 | uint64(b)
+			}
+			return n, true
+		}
+	}
+	return 0, false
 }

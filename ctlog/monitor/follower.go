@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"iter"
 	"sync"
 
 	"github.com/transparency-dev/merkle/compact"
@@ -72,7 +73,7 @@ func (f *Follower) Next(ctx context.Context, take func(*Entry) error) (more bool
 	if f.step > 0 {
 		to = min(to, f.state.Size+f.step)
 	}
-	r := reading{source: s, from: f.state.Size, to: to, head: head, take: take, progress: f.progress}
+	r := reading{stretch: stretch{source: s, from: f.state.Size, to: to}, head: head, take: take, progress: f.progress}
 	tree, err := r.run(ctx, f.state.tree())
 	if err == nil {
 		err = f.proven(ctx, r, tree)
@@ -160,10 +161,46 @@ func rootOf(tree *compact.Range) ([32]byte, error) {
 	return [32]byte(root), nil
 }
 
-// reading is one run over [from, to).
-type reading struct {
+// stretch is the entries [from, to) of a log.
+type stretch struct {
 	source   source
 	from, to uint64
+}
+
+// pieces fetches a stretch unit by unit, a few at a time, and yields what was fetched in order. They end early when ctx does.
+func pieces[T any](ctx context.Context, s stretch, fetch func(ctx context.Context, from, to uint64) T) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		var fetching sync.WaitGroup
+		defer fetching.Wait()
+		defer cancel()
+		queue := make(chan chan T, window-1)
+		fetching.Go(func() {
+			defer close(queue)
+			for to := s.from; to < s.to; {
+				from := to
+				to = min(s.source.unit(from), s.to)
+				end := to
+				answer := make(chan T, 1)
+				select {
+				case queue <- answer:
+				case <-ctx.Done():
+					return
+				}
+				fetching.Go(func() { answer <- fetch(ctx, from, end) })
+			}
+		})
+		for answer := range queue {
+			if !yield(<-answer) {
+				return
+			}
+		}
+	}
+}
+
+// reading is one run over a stretch.
+type reading struct {
+	stretch
 	head     Head
 	take     func(*Entry) error
 	progress func(read, size uint64)
@@ -176,30 +213,9 @@ type piece struct {
 	err     error
 }
 
-// run fetches the pieces, a few at a time, and takes them in order. It returns tree with them appended.
+// run takes the entries in order. It returns tree with them appended.
 func (r *reading) run(ctx context.Context, tree *compact.Range) (*compact.Range, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	var fetching sync.WaitGroup
-	defer fetching.Wait()
-	defer cancel()
-	queue := make(chan chan piece, window-1)
-	fetching.Go(func() {
-		defer close(queue)
-		for to := r.from; to < r.to; {
-			from := to
-			to = min(r.source.unit(from), r.to)
-			end := to
-			answer := make(chan piece, 1)
-			select {
-			case queue <- answer:
-			case <-ctx.Done():
-				return
-			}
-			fetching.Go(func() { answer <- r.fetch(ctx, from, end) })
-		}
-	})
-	for answer := range queue {
-		p := <-answer
+	for p := range pieces(ctx, r.stretch, r.fetch) {
 		if p.err != nil {
 			return nil, p.err
 		}

@@ -2,13 +2,16 @@ package monitor
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
@@ -82,15 +85,60 @@ func FuzzParseLeafEntry(f *testing.F) {
 func FuzzCheckpoint(f *testing.F) {
 	p, s := sample(f)
 	good := read(f, s, "checkpoint")
-	want, err := p.checkpoint(good)
+	want, _, err := p.checkpoint(good)
 	if err != nil || want.Size != 2 {
 		f.Fatal(want, err)
 	}
 	f.Add(good)
 	f.Add(append(bytes.Clone(good), "— cosigner AAAAAAAA\n"...))
 	f.Fuzz(func(t *testing.T, note []byte) {
-		if h, err := p.checkpoint(note); err == nil && h != want {
+		if h, _, err := p.checkpoint(note); err == nil && h != want {
 			t.Errorf("a head that nobody signed: %+v", h)
+		}
+		if _, origin, err := ParseCheckpoint(note); err == nil && strings.Contains(origin, "\n") {
+			t.Errorf("%q", origin)
+		}
+	})
+}
+
+// fixed is a log whose files all have the same content.
+type fixed struct{ checkpoint, rest []byte }
+
+func (s fixed) get(_ context.Context, path string, _ int64) ([]byte, error) {
+	if path == checkpointPath {
+		return s.checkpoint, nil
+	}
+	return s.rest, nil
+}
+
+func FuzzCheck(f *testing.F) {
+	p, s := sample(f)
+	good := read(f, s, "checkpoint")
+	f.Add(good, read(f, s, "tile/data/000.p/2"))
+	f.Add(good, read(f, s, "tile/0/000.p/2"))
+	f.Add([]byte("log.test/2026\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n— log.test/2026 AAAAAAA=\n"), []byte{0})
+	f.Fuzz(func(t *testing.T, checkpoint, rest []byte) {
+		l := &Log{pin: p, source: &static{p, fixed{checkpoint, rest}}}
+		for e, err := range l.Entries(t.Context(), Head{Size: 300}, 1, 300) {
+			if err == nil && e.Index == 0 {
+				t.Error("an entry that was not asked for")
+			}
+		}
+		found := false
+		if _, err := l.Check(t.Context(), CheckOptions{Now: time.Now(), Found: func(Finding) { found = true }}); err != nil || !found {
+			t.Errorf("entries that no CA made pass: %v", err)
+		}
+	})
+}
+
+func FuzzLeafIndex(f *testing.F) {
+	f.Add(LeafIndex(1<<40-1), uint64(7))
+	f.Fuzz(func(t *testing.T, extensions []byte, index uint64) {
+		if n, ok := ParseLeafIndex(extensions); !ok && n != 0 || n >= 1<<40 {
+			t.Error(n, ok)
+		}
+		if n, ok := ParseLeafIndex(LeafIndex(index % (1 << 40))); !ok || n != index%(1<<40) {
+			t.Errorf("%d comes back as %d", index, n)
 		}
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
 )
@@ -29,10 +30,19 @@ type Head struct {
 }
 
 // Time returns the timestamp.
-func (h Head) Time() time.Time { return time.UnixMilli(int64(min(h.Timestamp, 1<<62))).UTC() } //nolint:gosec // bounded
+func (h Head) Time() time.Time { return TimeOf(h.Timestamp) }
+
+// SignatureInput is the TreeHeadSignature (RFC 6962 §3.5) that the log signs.
+func (h Head) SignatureInput() []byte {
+	b := binary.BigEndian.AppendUint64([]byte{0, 1}, h.Timestamp) // v1, tree_hash
+	return append(binary.BigEndian.AppendUint64(b, h.Size), h.Root[:]...)
+}
+
+// TimeOf is a timestamp of a log, in milliseconds since 1970.
+func TimeOf(timestamp uint64) time.Time { return time.UnixMilli(int64(min(timestamp, 1<<62))).UTC() } //nolint:gosec // bounded
 
 // noteRFC6962 is the type of signature in a checkpoint that is the signature of a tree head (c2sp.org/static-ct-api, "Checkpoints").
-const noteRFC6962 = 0x05
+const noteRFC6962 = "\x05"
 
 // maxSignatures bounds the lines of a note: cosigners are few (c2sp.org/signed-note).
 const maxSignatures = 64
@@ -52,46 +62,57 @@ func newPin(key crypto.PublicKey, origin string) (pin, error) {
 	return pin{key: key, id: sha256.Sum256(spki), origin: origin}, nil
 }
 
-// checkpoint reads a note (c2sp.org/tlog-checkpoint) and verifies the log's own signature on it. Signatures of others are not
-// looked at.
-func (p pin) checkpoint(note []byte) (Head, error) {
-	text, signatures, ok := strings.Cut(string(note), "\n\n")
-	if !ok {
-		return Head{}, errors.New("checkpoint: no blank line between text and signatures")
+// checkpoint reads a note (c2sp.org/tlog-checkpoint) and verifies the log's own signature on it. Of the other signatures it gives the
+// names of those who say that they made them: nobody has verified those.
+func (p pin) checkpoint(note []byte) (h Head, cosigners []string, err error) {
+	_, signatures, ok := strings.Cut(string(note), "\n\n")
+	switch {
+	case !ok:
+		return h, nil, errors.New("checkpoint: no blank line between text and signatures")
+	case !strings.HasSuffix(signatures, "\n"):
+		return h, nil, errors.New("checkpoint: cut short")
+	case !utf8.Valid(note) || bytes.ContainsFunc(note, func(r rune) bool { return r < ' ' && r != '\n' }): // c2sp.org/signed-note
+		return h, nil, errors.New("checkpoint: it has characters that no note has")
 	}
-	h, origin, err := parseBody(text)
+	h, origin, err := ParseCheckpoint(note)
 	if err != nil {
-		return Head{}, err
+		return Head{}, nil, err
 	}
 	if origin != p.origin {
-		return Head{}, fmt.Errorf("%w: the checkpoint is of %q, and the log is %q; is its origin configured as it should be?", ErrBadHead, clip(origin), p.origin)
+		return Head{}, nil, fmt.Errorf("%w: the checkpoint is of %q, and the log is %q; is its origin configured as it should be?", ErrBadHead, clip(origin), p.origin)
 	}
 	lines := strings.Split(strings.TrimSuffix(signatures, "\n"), "\n")
 	if len(lines) > maxSignatures {
-		return Head{}, fmt.Errorf("checkpoint: %d signatures; at most %d are read", len(lines), maxSignatures)
+		return Head{}, nil, fmt.Errorf("checkpoint: %d signatures; at most %d are read", len(lines), maxSignatures)
 	}
+	var own []byte
 	for _, line := range lines {
 		name, encoded, ok := strings.Cut(strings.TrimPrefix(line, "— "), " ")
 		blob, err := base64.StdEncoding.Strict().DecodeString(encoded)
-		if !ok || !strings.HasPrefix(line, "— ") || err != nil || len(blob) < 5 {
-			return Head{}, errors.New("checkpoint: a signature line has another form")
+		switch {
+		case !ok || !strings.HasPrefix(line, "— ") || err != nil || len(blob) < 5:
+			return Head{}, nil, errors.New("checkpoint: a signature line has another form")
+		case name != p.origin || binary.BigEndian.Uint32(blob) != NoteKeyID(p.origin, p.id):
+			cosigners = append(cosigners, name)
+		case own == nil:
+			own = blob
 		}
-		if name != p.origin || binary.BigEndian.Uint32(blob) != p.noteKeyID() {
-			continue
-		}
-		if len(blob) < 12 {
-			return Head{}, fmt.Errorf("%w: the checkpoint's signature is cut short", ErrBadHead)
-		}
-		h.Timestamp = binary.BigEndian.Uint64(blob[4:])
-		return h, p.verify(h, blob[12:])
 	}
-	return Head{}, fmt.Errorf("%w: the checkpoint carries no signature of the pinned key", ErrBadHead)
+	switch {
+	case own == nil:
+		return Head{}, nil, fmt.Errorf("%w: the checkpoint carries no signature of the pinned key", ErrBadHead)
+	case len(own) < 12:
+		return Head{}, nil, fmt.Errorf("%w: the checkpoint's signature is cut short", ErrBadHead)
+	}
+	h.Timestamp = binary.BigEndian.Uint64(own[4:])
+	return h, cosigners, p.verify(h, own[12:])
 }
 
-// parseBody reads the first three lines of a checkpoint. Lines that follow are extensions.
-func parseBody(text string) (h Head, origin string, err error) {
-	lines := strings.SplitN(text, "\n", 4)
-	if len(lines) < 3 {
+// ParseCheckpoint reads the first three lines of a checkpoint (c2sp.org/tlog-checkpoint): origin, size and root hash. It verifies no
+// signature.
+func ParseCheckpoint(note []byte) (h Head, origin string, err error) {
+	lines := strings.SplitN(string(note), "\n", 4)
+	if len(lines) < 4 {
 		return h, "", errors.New("checkpoint: fewer than three lines")
 	}
 	if h.Size, err = strconv.ParseUint(lines[1], 10, 63); err != nil || strconv.FormatUint(h.Size, 10) != lines[1] {
@@ -105,13 +126,10 @@ func parseBody(text string) (h Head, origin string, err error) {
 	return h, lines[0], nil
 }
 
-// noteKeyID is the key ID of the log in a note (c2sp.org/signed-note, "Signatures").
-func (p pin) noteKeyID() uint32 {
-	h := sha256.New()
-	h.Write([]byte(p.origin + "\n"))
-	h.Write([]byte{noteRFC6962})
-	h.Write(p.id[:])
-	return binary.BigEndian.Uint32(h.Sum(nil))
+// NoteKeyID is the key ID of a log in a note (c2sp.org/signed-note, "Signatures"), from its origin and its log ID.
+func NoteKeyID(origin string, id [32]byte) uint32 {
+	sum := sha256.Sum256(append([]byte(origin+"\n"+noteRFC6962), id[:]...))
+	return binary.BigEndian.Uint32(sum[:])
 }
 
 // sth reads and verifies the answer to get-sth (RFC 6962 §4.3).
@@ -153,13 +171,7 @@ func (p pin) verify(h Head, signed []byte) error {
 	if !in.ReadUint8(&hash) || !in.ReadUint8(&algorithm) || !in.ReadUint16LengthPrefixed(&signature) || !in.Empty() {
 		return fmt.Errorf("%w: the signature of the tree head has another form", ErrBadHead)
 	}
-	b := cryptobyte.NewBuilder(nil)
-	b.AddUint8(0) // v1
-	b.AddUint8(1) // tree_hash
-	b.AddUint64(h.Timestamp)
-	b.AddUint64(h.Size)
-	b.AddBytes(h.Root[:])
-	digest := sha256.Sum256(b.BytesOrPanic())
+	digest := sha256.Sum256(h.SignatureInput())
 	good := false
 	switch key := p.key.(type) {
 	case *ecdsa.PublicKey:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"sync"
 )
 
@@ -94,14 +95,8 @@ func (l *Log) Name() string { return l.name }
 
 // Local reports whether the log is a directory on this machine.
 func (l *Log) Local() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s, ok := l.source.(*static)
-	if !ok {
-		return false
-	}
-	_, local := s.from.(folder)
-	return local
+	s, err := l.tiles()
+	return err == nil && s.local()
 }
 
 // ID returns the log ID: SHA-256 of the key's SubjectPublicKeyInfo (RFC 6962 §3.2).
@@ -111,6 +106,71 @@ func (l *Log) ID() [32]byte { return l.pin.id }
 func (l *Log) Head(ctx context.Context) (Head, error) {
 	_, h, err := l.open(ctx)
 	return h, err
+}
+
+// OriginOf returns the origin that the static-ct log at o.Monitoring gives itself. Who has the log's key may take it: the head that the
+// log shows then is signed under that origin, or not believed.
+func OriginOf(ctx context.Context, o Options) (string, error) {
+	w, err := newWeb(o.Monitoring, o.Transport)
+	if err != nil {
+		return "", err
+	}
+	defer w.client.CloseIdleConnections()
+	note, err := w.get(ctx, checkpointPath, maxHead)
+	if err != nil {
+		return "", err
+	}
+	_, origin, err := ParseCheckpoint(note)
+	return origin, err
+}
+
+// Entries yields the entries [from, to) that h covers, as a static-ct log serves them: only [Log.Check] and a [Follower] prove that they
+// are the tree's. An error ends them.
+func (l *Log) Entries(ctx context.Context, h Head, from, to uint64) iter.Seq2[*Entry, error] {
+	return func(yield func(*Entry, error) bool) {
+		s, err := l.tiles()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for p := range pieces(ctx, stretch{source: s, from: from, to: min(to, h.Size)}, func(ctx context.Context, from, to uint64) (p piece) {
+			p.entries, p.err = s.entries(ctx, from, to, h.Size)
+			return p
+		}) {
+			for i := range p.entries {
+				if !yield(&p.entries[i], nil) {
+					return
+				}
+			}
+			if p.err != nil {
+				yield(nil, p.err)
+				return
+			}
+		}
+		if ctx.Err() != nil {
+			yield(nil, context.Cause(ctx))
+		}
+	}
+}
+
+// Consistency returns the proof that the tree over to entries of a static-ct log continues the one over from (RFC 6962 §2.1.2). It is
+// put together from what the log serves, and not verified.
+func (l *Log) Consistency(ctx context.Context, from, to uint64) ([][]byte, error) {
+	s, err := l.tiles()
+	if err != nil {
+		return nil, err
+	}
+	return s.consistency(ctx, from, to)
+}
+
+// tiles is the source of a log that is known to be one of tiles.
+func (l *Log) tiles() (*static, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s, ok := l.source.(*static); ok {
+		return s, nil
+	}
+	return nil, fmt.Errorf("log %s is no static-ct log", l.name)
 }
 
 // open finds out once of which kind the log is, and returns its newest head.

@@ -18,16 +18,32 @@ const (
 	tileHeight = 8
 )
 
+// bundles is the level of the tiles that have the entries themselves.
+const bundles = -1
+
+const checkpointPath = "checkpoint"
+
 // static reads a log of tiles (c2sp.org/static-ct-api).
 type static struct {
 	pin
 	from getter
 }
 
+func (s *static) local() bool {
+	_, local := s.from.(folder)
+	return local
+}
+
 func (s *static) head(ctx context.Context) (Head, error) {
-	note, err := s.from.get(ctx, "checkpoint", maxHead)
+	h, _, err := s.signed(ctx)
+	return h, err
+}
+
+// signed is the head, and who claims to have cosigned it.
+func (s *static) signed(ctx context.Context) (h Head, cosigners []string, err error) {
+	note, err := s.from.get(ctx, checkpointPath, maxHead)
 	if err != nil {
-		return Head{}, err
+		return h, nil, err
 	}
 	return s.checkpoint(note)
 }
@@ -37,76 +53,109 @@ func (s *static) unit(from uint64) uint64 { return (from/tileWidth + 1) * tileWi
 
 // entries implements [source]. from and to lie in one bundle.
 func (s *static) entries(ctx context.Context, from, to, size uint64) ([]Entry, error) {
-	n := from / tileWidth
-	data, err := s.tile(ctx, tile{kind: "data", n: n, size: size, limit: maxBundle})
-	if _, local := s.from.(folder); local && errors.Is(err, fs.ErrNotExist) { // tiles are on disk before the head that covers them
-		return nil, fmt.Errorf("%w: bundle %d is gone: %w", ErrMismatch, n, err)
+	t := tile{bundles, from / tileWidth, size}
+	data, err := s.tile(ctx, t)
+	if s.local() && errors.Is(err, fs.ErrNotExist) { // tiles are on disk before the head that covers them
+		return nil, fmt.Errorf("%w: bundle %d is gone: %w", ErrMismatch, t.n, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	all, err := ParseDataTile(data, n*tileWidth)
+	all, err := t.entries(data)
 	if err != nil {
-		return nil, fmt.Errorf("%w: bundle %d: %w", ErrMismatch, n, err)
+		return nil, fmt.Errorf("%w: bundle %d: %w", ErrMismatch, t.n, err)
 	}
-	if have := n*tileWidth + uint64(len(all)); have < to || len(all) > tileWidth {
-		return nil, fmt.Errorf("%w: bundle %d has %d entries, and %d are covered by the head", ErrMismatch, n, len(all), min(size-n*tileWidth, tileWidth))
-	}
-	return all[from-n*tileWidth : to-n*tileWidth], nil
+	return all[from-t.first() : to-t.first()], nil
 }
 
-// tile names a tile in a tree of size leaves or, for hashes, of so many nodes at the tile's lowest level.
+// tile names a tile of a tree of size leaves.
 type tile struct {
-	kind  string // "data" or the level
-	n     uint64
-	size  uint64
-	limit int64
+	level   int // or bundles
+	n, size uint64
+}
+
+// width is how many hashes, or entries, the tree has in the tile.
+func (t tile) width() uint64 {
+	return min(t.size>>(tileHeight*max(t.level, 0))-t.first(), tileWidth)
+}
+
+// first is the index of the first of them at their level.
+func (t tile) first() uint64 { return t.n * tileWidth }
+
+// whole is the path of the tile when nothing is missing in it: its number with three digits each, "x" before all but the last
+// (c2sp.org/tlog-tiles).
+func (t tile) whole() string {
+	path := fmt.Sprintf("%03d", t.n%1000)
+	for n := t.n / 1000; n > 0; n /= 1000 {
+		path = fmt.Sprintf("x%03d/", n%1000) + path
+	}
+	if t.level == bundles {
+		return "tile/data/" + path
+	}
+	return fmt.Sprintf("tile/%d/%s", t.level, path)
+}
+
+// String is the path of the tile in its tree.
+func (t tile) String() string {
+	if w := t.width(); w < tileWidth {
+		return fmt.Sprintf("%s.p/%d", t.whole(), w)
+	}
+	return t.whole()
+}
+
+// entries reads an entry bundle: exactly those that the tree has.
+func (t tile) entries(data []byte) ([]Entry, error) {
+	all, err := ParseDataTile(data, t.first())
+	if err != nil {
+		return nil, err
+	}
+	if uint64(len(all)) < t.width() || len(all) > tileWidth {
+		return nil, fmt.Errorf("it has %d entries, and %d are covered by the head", len(all), t.width())
+	}
+	return all[:t.width()], nil
 }
 
 // tile reads a tile: as a whole where the tree has it, else as the partial one that the size asks for. A partial tile may have
 // gone since a larger one took its place, and then the whole one has what it had (c2sp.org/tlog-tiles, "Partial Tiles").
 func (s *static) tile(ctx context.Context, t tile) ([]byte, error) {
-	path := "tile/" + t.kind + "/" + tilePath(t.n)
-	if width := min(t.size-t.n*tileWidth, tileWidth); width < tileWidth {
-		data, err := s.from.get(ctx, fmt.Sprintf("%s.p/%d", path, width), t.limit)
-		if !errors.Is(err, fs.ErrNotExist) {
-			return data, err
-		}
-		if data, e := s.from.get(ctx, path, t.limit); !errors.Is(e, fs.ErrNotExist) {
+	limit, whole := int64(t.width()*sha256.Size), int64(maxHashes) //nolint:gosec // at most 256
+	if t.level == bundles {
+		limit, whole = maxBundle, maxBundle
+	}
+	data, err := s.from.get(ctx, t.String(), limit)
+	if errors.Is(err, fs.ErrNotExist) && t.width() < tileWidth {
+		if data, e := s.from.get(ctx, t.whole(), whole); !errors.Is(e, fs.ErrNotExist) {
 			return data, e
 		}
-		return nil, err // it names the tile that should be there
 	}
-	return s.from.get(ctx, path, t.limit)
+	return data, err // it names the tile that should be there
 }
 
-// tilePath is the number of a tile as a path: three digits each, "x" before all but the last (c2sp.org/tlog-tiles).
-func tilePath(n uint64) string {
-	path := fmt.Sprintf("%03d", n%1000)
-	for n /= 1000; n > 0; n /= 1000 {
-		path = fmt.Sprintf("x%03d/", n%1000) + path
+// hashes reads a tile of hashes: exactly those that the tree has, one after the other.
+func (s *static) hashes(ctx context.Context, t tile) ([]byte, error) {
+	data, err := s.tile(ctx, t)
+	if err != nil {
+		return nil, err
 	}
-	return path
+	if have, want := uint64(len(data)), t.width()*sha256.Size; have < want {
+		return nil, fmt.Errorf("it has %d bytes, and the tree has %d there", have, want)
+	}
+	return data[:t.width()*sha256.Size], nil
 }
 
 // node computes the hash of an inner node, which must be of a perfect tree, from the tile that has what is below it.
 func (s *static) node(ctx context.Context, id compact.NodeID, size uint64) ([]byte, error) {
-	level := uint64(id.Level) / tileHeight
-	up := uint64(id.Level) % tileHeight
+	up := id.Level % tileHeight
 	first := id.Index << up // of the nodes at the tile's lowest level
-	n, width := first/tileWidth, uint64(1)<<up
-	data, err := s.tile(ctx, tile{kind: fmt.Sprint(level), n: n, size: size >> (tileHeight * level), limit: maxHashes})
+	t := tile{int(id.Level / tileHeight), first / tileWidth, size}
+	data, err := s.hashes(ctx, t)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", t, err)
 	}
-	at := (first - n*tileWidth) * sha256.Size
-	if uint64(len(data)) < at+width*sha256.Size {
-		return nil, fmt.Errorf("tile %d/%d is cut short", level, n)
-	}
-	hashes := make([][]byte, width)
+	hashes := make([][]byte, 1<<up)
 	for i := range hashes {
+		at := (first - t.first() + uint64(i)) * sha256.Size //nolint:gosec // below 256
 		hashes[i] = data[at : at+sha256.Size]
-		at += sha256.Size
 	}
 	for ; len(hashes) > 1; hashes = hashes[:len(hashes)/2] {
 		for i := range len(hashes) / 2 {
@@ -136,25 +185,18 @@ func (s *static) consistency(ctx context.Context, from, to uint64) ([][]byte, er
 // stray implements [source]: it holds the entries against the hashes of the tree.
 func (s *static) stray(ctx context.Context, from, to, size uint64) string {
 	for n := from / tileWidth; n*tileWidth < to; n++ {
-		hashes, err := s.tile(ctx, tile{kind: "0", n: n, size: size, limit: maxHashes})
+		above, below := tile{0, n, size}, tile{bundles, n, size}
+		hashes, err := s.hashes(ctx, above)
 		if err != nil {
 			return ""
 		}
-		data, err := s.tile(ctx, tile{kind: "data", n: n, size: size, limit: maxBundle})
+		all, err := s.entries(ctx, below.first(), min(below.first()+tileWidth, to), size)
 		if err != nil {
 			return ""
-		}
-		all, err := ParseDataTile(data, n*tileWidth)
-		if err != nil {
-			return fmt.Sprintf("tile/data/%s cannot be read", tilePath(n))
 		}
 		for i := range all {
-			sum := all[i].LeafHash()
-			if at := i * sha256.Size; len(hashes) < at+sha256.Size || string(hashes[at:at+sha256.Size]) != string(sum[:]) {
-				if all[i].Index >= to {
-					break
-				}
-				return fmt.Sprintf("entry %d in tile/data/%s is not the one of tile/0/%s", all[i].Index, tilePath(n), tilePath(n))
+			if sum := all[i].LeafHash(); string(hashes[i*sha256.Size:(i+1)*sha256.Size]) != string(sum[:]) {
+				return fmt.Sprintf("entry %d in %s is not the one of %s", all[i].Index, below, above)
 			}
 		}
 	}

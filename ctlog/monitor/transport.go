@@ -23,6 +23,7 @@ const (
 	maxHead   = 64 << 10
 	maxBundle = 64 << 20 // 256 entries, and a precertificate with its TBSCertificate may have nearly 32 MiB; far less in fact
 	maxHashes = 256 * 32
+	maxIssuer = 1 << 20
 	maxProof  = 64 << 10
 )
 
@@ -44,8 +45,8 @@ type Transport struct {
 	Roots *x509.CertPool
 	// Certificate is what we show the log; nil is nothing.
 	Certificate *tls.Certificate
-	// Proxy is the proxy for its requests; nil is none. The environment is not asked.
-	Proxy     *url.URL
+	// Proxy chooses the proxy for a request, as in [http.Transport]; nil is none: the environment is not asked.
+	Proxy     func(*http.Request) (*url.URL, error)
 	UserAgent string
 	// Timeout bounds one call. 0 is 30 s.
 	Timeout time.Duration
@@ -58,17 +59,25 @@ type web struct {
 	client *http.Client
 }
 
-func newWeb(prefix string, t Transport) (*web, error) {
+// CheckPrefix says what is wrong with a prefix that paths of a log are appended to.
+func CheckPrefix(prefix string) error {
 	u, err := url.Parse(prefix)
-	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("%q is not the prefix of a log", clip(prefix))
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("%q is not the URL of a log; write its prefix, for example https://ca.example.com/ct", clip(prefix))
+	}
+	return nil
+}
+
+func newWeb(prefix string, t Transport) (*web, error) {
+	if err := CheckPrefix(prefix); err != nil {
+		return nil, err
 	}
 	if t.Timeout <= 0 {
 		t.Timeout = callTimeout
 	}
 	dial := &net.Dialer{Timeout: t.Timeout / 2, KeepAlive: 15 * time.Second}
 	transport := &http.Transport{
-		Proxy:                  http.ProxyURL(t.Proxy),
+		Proxy:                  t.Proxy,
 		DialContext:            dial.DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: t.Roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    t.Timeout / 2,

@@ -1,0 +1,259 @@
+package monitor
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/transparency-dev/merkle/compact"
+	"github.com/transparency-dev/merkle/rfc6962"
+
+	"github.com/mayfly-ca/mayfly/tbs"
+)
+
+// Finding is one thing that is wrong with a log.
+type Finding struct {
+	Where   string `json:"where"` // a path of the log, or "entry N"
+	Problem string `json:"problem"`
+}
+
+// CheckOptions are for [Log.Check].
+type CheckOptions struct {
+	// Found is told of each finding.
+	Found func(Finding)
+	// Progress hears of the entries that are done; nil is nobody.
+	Progress func(done, all uint64)
+	Now      time.Time
+	// NotBefore and NotAfter bound the entries' timestamps; zero is unbounded.
+	NotBefore, NotAfter time.Time
+}
+
+// Checked is what [Log.Check] checked.
+type Checked struct {
+	Head
+	Cosigners []string // names in the signature lines that are not the log's own; nobody has verified those
+}
+
+// Check verifies a whole static-ct log: the checkpoint's signature, every entry and every tile under it, every issuer. A [Follower] stops
+// at the first thing that is wrong; here all of them are told, and the error is for what ends the check.
+//
+// Every hash is computed from the entries; no tile is believed. Where entries cannot be read, the tile above them stands in for them, so
+// that the rest of the tree is checked all the same.
+func (l *Log) Check(ctx context.Context, o CheckOptions) (out Checked, err error) {
+	s, err := l.tiles()
+	if err != nil {
+		return out, err
+	}
+	out.Head, out.Cosigners, err = s.signed(ctx)
+	if ctx.Err() != nil {
+		return Checked{}, context.Cause(ctx)
+	}
+	c := &check{static: s, CheckOptions: o, head: out.Head, issuers: map[[32]byte]*x509.Certificate{}, tiles: map[compact.NodeID][]byte{}}
+	if err != nil {
+		c.found(checkpointPath, "%s", strings.TrimPrefix(err.Error(), "checkpoint: "))
+		return Checked{}, nil
+	}
+	return out, c.run(ctx)
+}
+
+// findings are those of a part of a log.
+type findings []Finding
+
+func (f *findings) add(where, format string, args ...any) {
+	*f = append(*f, Finding{where, fmt.Sprintf(format, args...)})
+}
+
+// check is one run of [Log.Check].
+type check struct {
+	*static
+	CheckOptions
+	head  Head
+	tiles map[compact.NodeID][]byte // above the lowest ones, of which not all hashes are there yet
+
+	mu      sync.Mutex
+	issuers map[[32]byte]*x509.Certificate // nil: it cannot be read, which has been said
+}
+
+func (c *check) found(where, format string, args ...any) {
+	c.Found(Finding{where, fmt.Sprintf(format, args...)})
+}
+
+// checked is a bundle and the tile over it.
+type checked struct {
+	hashes []byte // of its entries; none if neither they nor the tile can be read
+	findings
+}
+
+func (c *check) run(ctx context.Context) error {
+	tree := (&compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}).NewEmptyRange(0)
+	visit := func(id compact.NodeID, hash []byte) { c.visit(ctx, id, hash) }
+	for p := range pieces(ctx, stretch{source: c.static, to: c.head.Size}, c.fetch) {
+		if ctx.Err() != nil {
+			break // and what was found of the last pieces was found because of that
+		}
+		for _, f := range p.findings {
+			c.Found(f)
+		}
+		if p.hashes == nil {
+			c.found("tile/0", "neither the entries nor the hashes of the entries from %d on can be read: nothing after them was checked", tree.End())
+			return nil
+		}
+		for hash := range slices.Chunk(p.hashes, sha256.Size) {
+			if err := tree.Append(hash, visit); err != nil {
+				return err
+			}
+		}
+		if c.Progress != nil {
+			c.Progress(tree.End(), c.head.Size)
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	for id, hashes := range c.tiles { // at the right edge of the tree
+		c.compare(ctx, id, hashes)
+	}
+	root, err := rootOf(tree)
+	if err == nil && root != c.head.Root {
+		c.found(checkpointPath, "the entries have the root %x, the checkpoint has %x", root, c.head.Root)
+	}
+	return errors.Join(err, context.Cause(ctx))
+}
+
+// fetch reads a bundle, looks at each of its entries, and holds the tile above against them.
+func (c *check) fetch(ctx context.Context, from, _ uint64) (p checked) {
+	above, below := tile{0, from / tileWidth, c.head.Size}, tile{bundles, from / tileWidth, c.head.Size}
+	var entries []Entry
+	data, err := c.tile(ctx, below)
+	if err == nil {
+		entries, err = below.entries(data)
+	}
+	if err != nil {
+		p.add(below.String(), "%v", err)
+	}
+	for i := range entries {
+		c.entry(ctx, &entries[i], &p.findings)
+		sum := entries[i].LeafHash()
+		p.hashes = append(p.hashes, sum[:]...)
+	}
+	hashes, err := c.hashes(ctx, above)
+	switch {
+	case err != nil:
+		p.add(above.String(), "%v", err)
+	case p.hashes == nil:
+		p.hashes = hashes
+	case !bytes.Equal(hashes, p.hashes):
+		p.add(above.String(), "is not what the entries give")
+	}
+	return p
+}
+
+// visit collects the hashes of the tiles above the lowest ones: those of every eighth level (c2sp.org/tlog-tiles, "Merkle Tree").
+func (c *check) visit(ctx context.Context, id compact.NodeID, hash []byte) {
+	if id.Level == 0 || id.Level%tileHeight != 0 {
+		return
+	}
+	at := compact.NodeID{Level: id.Level / tileHeight, Index: id.Index / tileWidth}
+	c.tiles[at] = append(c.tiles[at], hash...)
+	if len(c.tiles[at]) == maxHashes {
+		c.compare(ctx, at, c.tiles[at])
+		delete(c.tiles, at)
+	}
+}
+
+func (c *check) compare(ctx context.Context, id compact.NodeID, want []byte) {
+	t := tile{int(id.Level), id.Index, c.head.Size}
+	switch got, err := c.hashes(ctx, t); {
+	case ctx.Err() != nil:
+	case err != nil:
+		c.found(t.String(), "%v", err)
+	case !bytes.Equal(got, want):
+		c.found(t.String(), "is not what the entries give")
+	}
+}
+
+// entry checks one entry on its own.
+func (c *check) entry(ctx context.Context, e *Entry, f *findings) {
+	where := fmt.Sprintf("entry %d", e.Index)
+	at, latest := e.Time(), c.head.Time()
+	if latest.After(c.Now) {
+		latest = c.Now
+	}
+	switch {
+	case at.After(latest.Add(time.Minute)):
+		f.add(where, "its timestamp %s is later than the checkpoint's", at.Format(time.RFC3339))
+	case !c.NotBefore.IsZero() && at.Before(c.NotBefore.Add(-time.Minute)), !c.NotAfter.IsZero() && at.After(c.NotAfter.Add(time.Minute)):
+		f.add(where, "its timestamp %s is outside of the shard's validity", at.Format(time.RFC3339))
+	}
+	if !bytes.Equal(e.Extensions, LeafIndex(e.Index)) {
+		f.add(where, "its extensions %x do not say where it is", e.Extensions)
+	}
+	by := c.issuer(ctx, e, f)
+	if e.Precert {
+		precertificate(e, by, func(format string, args ...any) { f.add(where, format, args...) })
+	}
+}
+
+// precertificate checks that a precertificate is the one that was logged, and signed by its issuer; nil is one that could not be read.
+func precertificate(e *Entry, by *x509.Certificate, found func(format string, args ...any)) {
+	if by != nil && sha256.Sum256(by.RawSubjectPublicKeyInfo) != e.IssuerKeyHash {
+		found("its issuer key hash is not that of the first certificate of its chain")
+	}
+	bare, _, err := tbs.Unlisted(e.Precertificate)
+	switch {
+	case err != nil:
+		found("its precertificate: %v", err)
+		return
+	case !bytes.Equal(bare, e.Content):
+		found("its precertificate without the poison is not what was logged")
+	}
+	cert, err := x509.ParseCertificate(e.Precertificate)
+	if err != nil {
+		found("its precertificate: %v", err)
+		return
+	}
+	if at := e.Time(); at.Before(cert.NotBefore.Add(-time.Minute)) || at.After(cert.NotAfter) {
+		found("its timestamp %s is outside of its certificate's validity, %s to %s",
+			at.Format(time.RFC3339), cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
+	}
+	if by != nil {
+		if err := by.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature); err != nil {
+			found("its precertificate is not signed by the first certificate of its chain: %v", err)
+		}
+	}
+}
+
+// issuer reads the certificates of the chain of e, each once, and returns the first of them.
+func (c *check) issuer(ctx context.Context, e *Entry, f *findings) *x509.Certificate {
+	if len(e.Chain) == 0 {
+		f.add(fmt.Sprintf("entry %d", e.Index), "names no issuer")
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, sum := range e.Chain {
+		if _, known := c.issuers[sum]; known {
+			continue
+		}
+		path := "issuer/" + hex.EncodeToString(sum[:])
+		der, err := c.from.get(ctx, path, maxIssuer)
+		if err == nil && sha256.Sum256(der) != sum {
+			err = errors.New("its content has another SHA-256 than its name")
+		}
+		if c.issuers[sum] = nil; err == nil {
+			c.issuers[sum], err = x509.ParseCertificate(der)
+		}
+		if err != nil {
+			f.add(path, "entry %d needs it: %v", e.Index, err)
+		}
+	}
+	return c.issuers[e.Chain[0]]
+}

@@ -1,0 +1,36 @@
+package monitor
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/transparency-dev/merkle/compact"
+	"github.com/transparency-dev/merkle/rfc6962"
+)
+
+// Edge reads what the next entry of a static-ct log builds on when it has size entries: the tiles that are not full, and the entries beside
+// them. It returns the root that those tiles give; the caller knows what it must be.
+func (l *Log) Edge(ctx context.Context, size uint64) ([]byte, error) {
+	s, err := l.tiles()
+	if err != nil {
+		return nil, err
+	}
+	var hashes [][]byte
+	for _, id := range compact.RangeNodes(0, size, nil) {
+		hash, err := s.node(ctx, id, size)
+		if err != nil {
+			return nil, err
+		}
+		hashes = append(hashes, hash)
+	}
+	if last := (tile{bundles, size / tileWidth, size}); last.width() > 0 {
+		if _, err := s.entries(ctx, last.first(), size, size); err != nil {
+			return nil, fmt.Errorf("%s: %w", last, err)
+		}
+	}
+	whole, err := (&compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}).NewRange(0, size, hashes)
+	if err != nil {
+		return nil, err
+	}
+	return whole.GetRootHash(nil)
+}
