@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -11,14 +12,29 @@ import (
 	"github.com/mayfly-ca/mayfly/audit"
 )
 
+// countingDisk counts the syncs.
+type countingDisk struct {
+	*os.File
+	n *atomic.Int64
+}
+
+func (d countingDisk) Sync() error {
+	d.n.Add(1)
+	return d.File.Sync()
+}
+
 // BenchmarkAppend is the time until a record is durable: one caller waits for the disk each time, many share a commit.
 func BenchmarkAppend(b *testing.B) {
-	for _, callers := range []int{1, 64} {
+	for _, callers := range []int{1, 8, 64} {
 		b.Run("callers="+strconv.Itoa(callers), func(b *testing.B) {
-			j := open(b, audit.Config{File: filepath.Join(b.TempDir(), "journal.jsonl")}, audit.Options{})
+			var syncs atomic.Int64
+			j := open(b, audit.Config{File: filepath.Join(b.TempDir(), "journal.jsonl")}, audit.Options{
+				Disk: func(f *os.File) audit.Disk { return countingDisk{f, &syncs} },
+			})
 			r := outcome(1)
 			var next atomic.Int64
 			var wait sync.WaitGroup
+			syncs.Store(0)
 			b.ReportAllocs()
 			b.ResetTimer()
 			for range callers {
@@ -33,6 +49,7 @@ func BenchmarkAppend(b *testing.B) {
 			wait.Wait()
 			b.StopTimer()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
+			b.ReportMetric(float64(b.N)/float64(syncs.Load()), "records/sync")
 			shut(b, j, 0)
 		})
 	}

@@ -30,10 +30,6 @@ const (
 	// How soon, and how rarely, a journal that cannot be written is tried again.
 	minRepair = 50 * time.Millisecond
 	maxRepair = 5 * time.Second
-	// After a group of at least company records the next one gathers for gatherFor for each of them, gatherMost at most.
-	company    = 4
-	gatherFor  = 500 * time.Microsecond
-	gatherMost = 8 * time.Millisecond
 	// hung is how long a commit takes before the journal counts as one that cannot be written.
 	hung = 5 * time.Second
 )
@@ -255,7 +251,9 @@ func (j *Journal) write() {
 			}
 			continue
 		}
-		j.gather()
+		if j.queued() > 0 {
+			j.gather()
+		}
 		all, closing := j.take()
 		switch {
 		case len(all) > 0:
@@ -285,21 +283,6 @@ func (j *Journal) take() (all []entry, closing bool) {
 		j.dropped, j.told = 0, time.Now()
 	}
 	return all, j.closing
-}
-
-// gather waits a little for company where many come at once, the longer the more there are: a sync costs about as much processor
-// time as thirty records, and in groups of thirty a busy journal costs next to nothing. Who comes alone, or with a few, waits
-// for the disk only.
-func (j *Journal) gather() {
-	if j.crowd < company {
-		return
-	}
-	timer := time.NewTimer(min(gatherMost, time.Duration(j.crowd)*gatherFor))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-j.stopping:
-	}
 }
 
 // settle commits a group and tells those who wait. It is false when the group does not count.

@@ -49,11 +49,7 @@ func newMetrics() *metrics {
 func (m *metrics) watch(j *Journal) {
 	m.gauges = append(m.gauges, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mayfly_journal_queue_records", Help: "Records that wait to be written.",
-	}, func() float64 {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		return float64(len(j.waiting))
-	}))
+	}, func() float64 { return float64(j.queued()) }))
 	for _, c := range j.copies {
 		m.copyFailures.WithLabelValues(c.name)
 		m.gauges = append(m.gauges, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
