@@ -19,9 +19,7 @@ func (r *round) attempt(e *entrant, p pass) outcome {
 		defer cancel()
 		defer context.AfterFunc(r.set.life, func() { <-r.ctx.Done(); cancel() })()
 	}
-	began := time.Now()
-	sct, err := r.set.ask(ctx, e.member, question{&r.p, r.start})
-	took := time.Since(began)
+	sct, took, err := r.set.ask(ctx, e.member, question{&r.p, r.start})
 	o := outcome{from: e, sct: sct}
 	if err != nil {
 		o.err = r.judge(err, took, p)
@@ -68,30 +66,35 @@ type question struct {
 	start time.Time
 }
 
-// ask is one call of a log and the proof of its answer.
-func (s *Set) ask(ctx context.Context, m *member, q question) (sct []byte, err error) {
+// ask is one call of a log, which took so long, and the proof of its answer.
+func (s *Set) ask(ctx context.Context, m *member, q question) (sct []byte, took time.Duration, err error) {
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, s.policy.Attempt)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil { // a defect of one log is no reason to lose the process
-			sct, err = nil, fmt.Errorf("panic: %v", p)
+			sct, took, err = nil, time.Since(began), fmt.Errorf("panic: %v", p)
 		}
 	}()
-	if sct, err = m.Submitter.Submit(ctx, *q.p); err != nil {
-		return nil, err
+	sct, err = m.Submitter.Submit(ctx, *q.p)
+	took = time.Since(began)
+	if err != nil {
+		return nil, took, err
 	}
+	to := s.now()
+	defer s.compute()()
 	from := q.start.Truncate(time.Millisecond) // the resolution of an SCT
 	if q.p.NotBefore.After(from) {
 		from = q.p.NotBefore
 	}
-	offset, err := m.verify(sct, q.p, span{from, s.now()})
+	offset, err := m.verify(sct, q.p, span{from, to})
 	if _, off := offsetOf(err); err == nil || off {
 		s.hear(m, true, offset)
 	}
 	if err != nil {
-		return nil, err
+		return nil, took, err
 	}
-	return sct, nil
+	return sct, took, nil
 }
 
 // judge says whose doing err is: the log's, or of those who did not wait for it.

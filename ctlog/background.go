@@ -67,9 +67,8 @@ func (s *Set) deliver(ctx context.Context, m *member, p tbs.Precertificate) {
 			s.metrics.drop(m.Name)
 			return
 		}
-		began := time.Now()
-		_, err := s.ask(ctx, m, question{&p, start})
-		v := ending{took: time.Since(began), pass: leave}
+		_, took, err := s.ask(ctx, m, question{&p, start})
+		v := ending{took: took, pass: leave}
 		if err != nil {
 			if v.failure = failureOf(err); ctx.Err() != nil {
 				v.failure = &Failure{Result: Abandoned, Err: err}

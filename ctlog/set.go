@@ -55,6 +55,8 @@ type Options struct {
 	Policy PolicyConfig
 	// Granted is called for every SCT that a Submit returns, before it returns. It MUST be cheap. Nil is nobody.
 	Granted func(Grant)
+	// Compute is called before an SCT is verified, and may wait for a processor; what it returns is called after it. Nil is nobody.
+	Compute func() (done func())
 	// Stopped is what [Set.Clock] of the set before said: the doubt about our clock goes over to this one, until its logs have
 	// spoken. Without a log that can speak it is not looked at.
 	Stopped error
@@ -80,6 +82,7 @@ type Set struct {
 	now     func() time.Time
 	log     *slog.Logger
 	granted func(Grant)
+	compute func() (done func())
 	metrics *metrics
 	clock   clockWatch
 
@@ -107,7 +110,7 @@ type member struct {
 
 // New makes a set. Its errors are each a [fault.Setting].
 func New(o Options) (*Set, error) {
-	s := &Set{policy: o.Policy.withDefaults(), now: o.Now, log: o.Logger, granted: o.Granted, crew: newCrew()}
+	s := &Set{policy: o.Policy.withDefaults(), now: o.Now, log: o.Logger, granted: o.Granted, compute: o.Compute, crew: newCrew()}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -116,6 +119,9 @@ func New(o Options) (*Set, error) {
 	}
 	if s.granted == nil {
 		s.granted = func(Grant) {}
+	}
+	if s.compute == nil {
+		s.compute = func() func() { return func() {} }
 	}
 	err := errors.Join(s.add(o.Members), fault.Under(o.Policy.Check(), "policy"))
 	if err == nil {

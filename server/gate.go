@@ -13,22 +13,25 @@ import (
 
 // Gate lets as many requests compute at once as the processors can serve, has further ones wait in the order in which they came,
 // and refuses at once those for which waiting would take too long. A request that waits for somebody else (a log, a provider, a
-// signing device) does not count among those that compute: see [Gate.Pause].
+// signing device) does not count among those that compute, and goes before those that have not begun when it goes on: see [Gate.Pause].
 //
 // Requests that compute beside each other on too few processors all get slower; requests in a queue cost memory and nothing else.
-// Whatever comes in, those that have been let in are served at the speed of the processors.
+// Whatever comes in, those that have been let in are served at the speed of the processors, and a processor is soon there for
+// what cannot wait: answers of logs, and refusals.
 type Gate struct {
 	most      int           // requests inside at once: computing, pausing and in the queue
 	computing int           // of them, at once
 	patience  time.Duration // nobody joins a queue whose first has waited for longer
 	now       func() time.Time
-	resume    func() // made once
+	acquire   func() // made once: [Gate.resume], for Pause
+	release   func() // made once, for Compute
 	refusals  *pace
 
 	mu     sync.Mutex
 	inside int
-	busy   int // computing now
-	queue  list.List
+	busy   int       // computing now
+	begun  list.List // those that go on
+	queue  list.List // those that have not begun
 }
 
 // waiter is a request in the queue.
@@ -64,10 +67,10 @@ func NewGate(o GateOptions) *Gate {
 	if g.now == nil {
 		g.now = time.Now
 	}
-	g.resume = func() {
+	g.acquire, g.release = g.resume, func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		g.busy++
+		g.rest()
 	}
 	return g
 }
@@ -81,7 +84,7 @@ func (g *Gate) Enter(ctx context.Context) error {
 		return err
 	}
 	g.inside++
-	if g.busy < g.computing && g.queue.Len() == 0 {
+	if g.busy < g.computing && g.begun.Len()+g.queue.Len() == 0 {
 		g.busy++
 		g.mu.Unlock()
 		return nil
@@ -98,12 +101,11 @@ func (g *Gate) Enter(ctx context.Context) error {
 	defer g.mu.Unlock()
 	select {
 	case <-w.enter: // let in while it was leaving
-		g.busy--
+		g.rest()
 	default:
 		g.queue.Remove(place)
 	}
 	g.inside--
-	g.admit()
 	return context.Cause(ctx)
 }
 
@@ -112,21 +114,47 @@ func (g *Gate) Leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.inside--
-	g.busy--
-	g.admit()
+	g.rest()
 }
 
-// Pause says that a request that was let in waits for somebody else; it MUST call resume when it goes on, which does not block:
-// what has been begun is finished first. A nil gate pauses nothing.
+// Pause says that a request that was let in waits for somebody else; it MUST call resume when it goes on, which may wait for a
+// processor. A nil gate pauses nothing.
 func (g *Gate) Pause() (resume func()) {
 	if g == nil {
 		return func() {}
 	}
+	g.release()
+	return g.acquire
+}
+
+// Compute waits for a processor on behalf of a request that pauses, before those that have not begun, and MUST be followed by done.
+// Whoever computes MUST NOT wait for another one that does. A nil gate does not wait.
+func (g *Gate) Compute() (done func()) {
+	if g == nil {
+		return func() {}
+	}
+	g.acquire()
+	return g.release
+}
+
+// resume returns when a request that has begun may compute: those that have begun are finished first.
+func (g *Gate) resume() {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	if g.busy < g.computing && g.begun.Len() == 0 {
+		g.busy++
+		g.mu.Unlock()
+		return
+	}
+	w := &waiter{enter: make(chan struct{})}
+	g.begun.PushBack(w)
+	g.mu.Unlock()
+	<-w.enter
+}
+
+// rest ends a computation. It needs mu.
+func (g *Gate) rest() {
 	g.busy--
 	g.admit()
-	return g.resume
 }
 
 // Waiting is how many requests are in the queue.
@@ -159,11 +187,15 @@ func (g *Gate) full() error {
 // admit lets those in who can compute now. It needs mu.
 func (g *Gate) admit() {
 	for g.busy < g.computing {
-		first := g.queue.Front()
+		from := &g.begun
+		if from.Len() == 0 {
+			from = &g.queue
+		}
+		first := from.Front()
 		if first == nil {
 			return
 		}
-		if w, ok := g.queue.Remove(first).(*waiter); ok {
+		if w, ok := from.Remove(first).(*waiter); ok {
 			g.busy++
 			close(w.enter)
 		}

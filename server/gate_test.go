@@ -34,35 +34,61 @@ func enterLater(ctx context.Context, t *testing.T, g *server.Gate) <-chan error 
 	return out
 }
 
-// F2: as many compute as may; the others come in in the order in which they came; whoever pauses makes room and is not held up
-// when it goes on.
+// F2: as many compute as may; the others come in in the order in which they came; whoever pauses makes room, and goes on before
+// those that have not begun.
 func TestGateOrder(t *testing.T) {
 	t.Parallel()
-	g := server.NewGate(server.GateOptions{Requests: 10, Computing: 2})
-	ctx := t.Context()
-	must(t, g.Enter(ctx))
-	must(t, g.Enter(ctx))
-	third, fourth, fifth := enterLater(ctx, t, g), enterLater(ctx, t, g), enterLater(ctx, t, g)
-	g.Leave()
-	must(t, <-third)
-	resume := g.Pause()
-	must(t, <-fourth)
-	resume() // three compute now
-	g.Leave()
-	select {
-	case <-fifth:
-		t.Fatal("a third one was let in")
-	case <-time.After(20 * time.Millisecond):
-	}
-	g.Leave()
-	must(t, <-fifth)
-	g.Leave()
-	g.Leave()
-	must(t, g.Enter(ctx)) // nothing is left over
-	must(t, g.Enter(ctx))
-	if g.Waiting() != 0 {
-		t.Errorf("%d wait", g.Waiting())
-	}
+	synctest.Test(t, func(t *testing.T) {
+		g := server.NewGate(server.GateOptions{Requests: 10, Computing: 2})
+		var order []string
+		var mu sync.Mutex
+		note := func(who string) {
+			mu.Lock()
+			defer mu.Unlock()
+			order = append(order, who)
+		}
+		enter := func(who string) {
+			go func() {
+				must(t, g.Enter(t.Context()))
+				note(who)
+			}()
+			synctest.Wait()
+		}
+		enter("first")
+		enter("second")
+		enter("third")
+		enter("fourth")
+		resume := g.Pause() // lets the third one in
+		synctest.Wait()
+		go func() {
+			resume()
+			note("first again")
+		}()
+		synctest.Wait()
+		go func() {
+			done := g.Compute() // for one that pauses
+			note("for first")
+			done()
+		}()
+		synctest.Wait()
+		if got := strings.Join(order, ", "); got != "first, second, third" {
+			t.Fatalf("they came in: %s", got)
+		}
+		for range 2 {
+			g.Leave()
+			synctest.Wait()
+		}
+		if got := strings.Join(order, ", "); got != "first, second, third, first again, for first, fourth" {
+			t.Fatalf("they came in: %s", got)
+		}
+		g.Leave()
+		g.Leave()
+		must(t, g.Enter(t.Context())) // nothing is left over
+		must(t, g.Enter(t.Context()))
+		if g.Waiting() != 0 {
+			t.Errorf("%d wait", g.Waiting())
+		}
+	})
 }
 
 // F2 // F7: beyond its size, and behind a queue that does not move, the gate says no at once, and asks those it refuses to come back
@@ -136,6 +162,18 @@ func TestGateRace(t *testing.T) {
 						t.Errorf("%d compute", n)
 					}
 					runtime.Gosched()
+					busy.Add(-1)
+					resume := g.Pause()
+					done := g.Compute()
+					if n := busy.Add(1); n > computing {
+						t.Errorf("%d compute beside those that pause", n)
+					}
+					busy.Add(-1)
+					done()
+					resume()
+					if n := busy.Add(1); n > computing {
+						t.Errorf("%d compute after a pause", n)
+					}
 					busy.Add(-1)
 					g.Leave()
 					served.Add(1)

@@ -145,7 +145,7 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 	if old != nil && old.logs != nil {
 		stopped = old.logs.Clock()
 	}
-	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Granted: in.auditing.granted, Stopped: stopped, Logger: in.log})
+	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Granted: in.auditing.granted, Compute: in.gate.Compute, Stopped: stopped, Logger: in.log})
 	return err
 }
 
