@@ -40,10 +40,6 @@ type waiter struct {
 	enter chan struct{} // closed when it may compute
 }
 
-// perProcessor is how many requests compute at once for each processor: enough that none is idle while one of them waits for
-// memory or for the scheduler.
-const perProcessor = 4
-
 // Defaults of a [Gate].
 const (
 	DefaultRequests = 1024
@@ -52,17 +48,18 @@ const (
 
 // GateOptions for [NewGate]. A zero field has the default that its comment gives.
 type GateOptions struct {
-	Requests  int              // inside at once: [DefaultRequests]
-	Computing int              // of them computing at once: four for each processor
-	Patience  time.Duration    // how long the first of the queue may have waited when one more joins: [DefaultPatience]
-	Now       func() time.Time // nil: time.Now
+	Requests   int              // inside at once: [DefaultRequests]
+	Processors int              // as many requests compute at once: GOMAXPROCS
+	Patience   time.Duration    // how long the first of the queue may have waited when one more joins: [DefaultPatience]
+	Now        func() time.Time // nil: time.Now
 }
 
 // NewGate returns an open gate.
 func NewGate(o GateOptions) *Gate {
+	processors := positive(o.Processors, runtime.GOMAXPROCS(0))
 	g := &Gate{
-		most: positive(o.Requests, DefaultRequests), computing: positive(o.Computing, perProcessor*runtime.GOMAXPROCS(0)),
-		patience: positive(o.Patience, DefaultPatience), now: o.Now, refusals: newPace(),
+		most: positive(o.Requests, DefaultRequests), computing: processors,
+		patience: positive(o.Patience, DefaultPatience), now: o.Now, refusals: newPace(processors),
 	}
 	if g.now == nil {
 		g.now = time.Now

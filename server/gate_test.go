@@ -39,7 +39,7 @@ func enterLater(ctx context.Context, t *testing.T, g *server.Gate) <-chan error 
 func TestGateOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := server.NewGate(server.GateOptions{Requests: 10, Computing: 2})
+		g := server.NewGate(server.GateOptions{Requests: 10, Processors: 2})
 		var order []string
 		var mu sync.Mutex
 		note := func(who string) {
@@ -97,7 +97,7 @@ func TestGateRefuses(t *testing.T) {
 	t.Parallel()
 	var clock atomic.Int64
 	now := func() time.Time { return time.Unix(0, clock.Load()) }
-	g := server.NewGate(server.GateOptions{Requests: 3, Computing: 1, Patience: time.Second, Now: now})
+	g := server.NewGate(server.GateOptions{Requests: 3, Processors: 1, Patience: time.Second, Now: now})
 	must(t, g.Enter(t.Context()))
 	second := enterLater(t.Context(), t, g)
 	must(t, g.Full())
@@ -128,7 +128,7 @@ func TestGateRefuses(t *testing.T) {
 // F2: whoever leaves the queue makes room.
 func TestGateCancel(t *testing.T) {
 	t.Parallel()
-	g := server.NewGate(server.GateOptions{Requests: 2, Computing: 1})
+	g := server.NewGate(server.GateOptions{Requests: 2, Processors: 1})
 	must(t, g.Enter(t.Context()))
 	ctx, cancel := context.WithCancel(t.Context())
 	second := enterLater(ctx, t, g)
@@ -145,7 +145,7 @@ func TestGateCancel(t *testing.T) {
 func TestGateRace(t *testing.T) {
 	t.Parallel()
 	const computing = 4
-	g := server.NewGate(server.GateOptions{Requests: 20, Computing: computing, Patience: time.Hour})
+	g := server.NewGate(server.GateOptions{Requests: 20, Processors: computing, Patience: time.Hour})
 	var busy, served, refused atomic.Int64
 	var wg sync.WaitGroup
 	for i := range 100 {

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"time"
 )
@@ -27,8 +26,8 @@ const (
 	mostTurns            = 4096            // so many wait at once; those beyond are refused at once: waiting costs memory
 )
 
-func newPace() *pace {
-	return &pace{gap: time.Second / time.Duration(refusalsPerProcessor*runtime.GOMAXPROCS(0)), burst: savedUp}
+func newPace(processors int) *pace {
+	return &pace{gap: time.Second / time.Duration(refusalsPerProcessor*processors), burst: savedUp}
 }
 
 // turn says how long a refusal that is due now has to wait; 0 is not at all. After a wait the caller MUST call done.

@@ -101,7 +101,7 @@ func newWorldWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *
 	change(&entry)
 	w.verifier, err = oidc.New(oidc.Config{Issuers: map[string]oidc.IssuerConfig{w.idp.URL(): entry}}, oidc.Options{Logger: logger})
 	must(t, err)
-	w.gate = server.NewGate(server.GateOptions{Requests: gateSize, Computing: gateSize})
+	w.gate = server.NewGate(server.GateOptions{Requests: gateSize, Processors: gateSize})
 	w.srv, err = server.New(server.Options{Logger: logger, Limits: server.Limits{Drain: time.Second}, Gate: w.gate})
 	must(t, err)
 	w.core = &server.Core{Issuers: w.verifier, Keys: keys, Authority: authority, Generation: 7, Digest: "abc"}

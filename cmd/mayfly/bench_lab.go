@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -192,7 +194,10 @@ func (l *benchLab) start(cmd *exec.Cmd, start func() error) (err error) {
 	if l.processors == 0 {
 		return start()
 	}
-	cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(l.processors))
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "GOMAXPROCS=") })
+	if runtime.GOOS != "linux" { // there it sees how many it is bound to
+		cmd.Env = append(cmd.Env, "GOMAXPROCS="+strconv.Itoa(l.processors))
+	}
 	var undo func() error
 	if l.placement, undo, err = place(l.processors, start); err == nil {
 		l.closers = append(l.closers, undo)

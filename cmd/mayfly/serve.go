@@ -90,7 +90,9 @@ func serve(ctx context.Context, in instance) (err error) {
 			return misconfigured(err)
 		}
 	}
-	in.gate = server.NewGate(server.GateOptions{Requests: in.config.Limits.Requests, Patience: in.config.Limits.Wait})
+	in.gate = server.NewGate(server.GateOptions{
+		Requests: in.config.Limits.Requests, Patience: in.config.Limits.Wait, Processors: tuneProcessors(),
+	})
 	registry := newRegistry()
 	readiness := server.NewReadiness(time.Now)
 	tiles := &lateHandler{}
