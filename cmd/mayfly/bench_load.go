@@ -65,7 +65,7 @@ type tally struct {
 	served, refused []time.Duration // latencies
 	failed, unsent  int
 	late            []time.Duration // by how much the generator was behind, in an open loop
-	first           string          // error
+	first           string          // failure, or refusal where nothing failed
 }
 
 // count sorts an answer, and says how long a refused caller is to wait.
@@ -74,11 +74,12 @@ func (t *tally) count(took time.Duration, err error) time.Duration {
 		t.served = append(t.served, took)
 		return 0
 	}
-	if t.first == "" {
+	var refusal *client.Error
+	refused := errors.As(err, &refusal) && refusal.RetryAfter > 0
+	if t.first == "" || !refused && t.failed == 0 {
 		t.first = client.Explain(err)
 	}
-	var refusal *client.Error
-	if errors.As(err, &refusal) && refusal.RetryAfter > 0 {
+	if refused {
 		t.refused = append(t.refused, took)
 		return refusal.RetryAfter
 	}
@@ -88,10 +89,10 @@ func (t *tally) count(took time.Duration, err error) time.Duration {
 
 func (t *tally) add(more tally) {
 	t.served, t.refused = append(t.served, more.served...), append(t.refused, more.refused...)
-	t.failed += more.failed
-	if t.first == "" {
+	if t.first == "" || t.failed == 0 && more.failed > 0 {
 		t.first = more.first
 	}
+	t.failed += more.failed
 }
 
 // closed has n callers ask for a time. A request under way may end: it is cut off by ctx only.
