@@ -50,7 +50,7 @@ func remote(t *testing.T, l *ct.Log) *ctlog.Set {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
-	set, err := ctlog.New(ctlog.Options{Members: []ctlog.Member{{Name: "lab", Key: r.Key(), Submitter: r}}, Policy: ctlog.PolicyConfig{Budget: 2 * time.Second, Attempt: time.Second}})
+	set, err := ctlog.New(ctlog.Options{Members: []ctlog.Member{{Name: "lab", Key: r.Key(), Submitter: r}}, Policy: ctlog.PolicyConfig{Budget: 15 * time.Second, Attempt: 10 * time.Second}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,12 +46,12 @@ func TestProviderFaults(t *testing.T) {
 			p := idp.New(t, idp.Options{})
 			shift := new(atomic.Int64)
 			now := func() time.Time { return time.Now().Add(time.Duration(shift.Load())) }
-			v := verifier(t, one(p, func(c *oidc.IssuerConfig) { c.Outbound.Timeout = 300 * time.Millisecond }), oidc.Options{Now: now})
+			v := verifier(t, one(p, func(c *oidc.IssuerConfig) { c.Outbound.Timeout = 2 * time.Second }), oidc.Options{Now: now})
 			p.SetFault(f)
 			token := p.Token(nil)
 			began := time.Now()
 			_, err := v.Identify(t.Context(), token)
-			if d := time.Since(began); d > 3*time.Second {
+			if d := time.Since(began); d > 10*time.Second {
 				t.Errorf("took %s", d)
 			}
 			failure := fault.From(err)
@@ -62,7 +62,7 @@ func TestProviderFaults(t *testing.T) {
 				t.Errorf("%d bytes were read", n)
 			}
 			began = time.Now()
-			if _, err = v.Identify(t.Context(), token); fault.From(err).Reason != fault.ProviderUnavailable || time.Since(began) > 100*time.Millisecond {
+			if _, err = v.Identify(t.Context(), token); fault.From(err).Reason != fault.ProviderUnavailable || time.Since(began) > time.Second {
 				t.Errorf("during the back-off: %v after %s", err, time.Since(began))
 			}
 			p.SetFault(idp.None)
@@ -162,7 +162,7 @@ func TestTenants(t *testing.T) {
 	good := idp.New(t, idp.Options{TLS: true, Path: "/id/good"})
 	base := strings.TrimSuffix(good.URL(), "good")
 	v := verifier(t, oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{base + "*": {
-		ClientID: "sigstore", Type: "email", CACert: good.CA(), Outbound: oidc.OutboundConfig{Timeout: time.Second},
+		ClientID: "sigstore", Type: "email", CACert: good.CA(), Outbound: oidc.OutboundConfig{Timeout: 5 * time.Second},
 	}}}, oidc.Options{})
 	for range 2 { // the second time it is known to be good
 		if _, err := v.Identify(t.Context(), good.Token(nil)); err != nil {
@@ -210,7 +210,7 @@ func TestTenantSlots(t *testing.T) {
 	}})
 	base := strings.TrimSuffix(p.URL(), "1")
 	v := verifier(t, oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{base + "*": {
-		ClientID: "sigstore", Type: "email", CACert: p.CA(), Outbound: oidc.OutboundConfig{Timeout: 500 * time.Millisecond},
+		ClientID: "sigstore", Type: "email", CACert: p.CA(), Outbound: oidc.OutboundConfig{Timeout: 2 * time.Second},
 	}}}, oidc.Options{})
 	var all sync.WaitGroup
 	for range 60 {
