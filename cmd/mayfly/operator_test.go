@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/ondisk"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
@@ -76,9 +76,9 @@ func TestCheckFindsWhatStopsAStart(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			before := filesIn(t, dir)
+			before := ondisk.Listing(t, dir)
 			out, err := runIn(dir, "config", "check", "--config", "mayfly.yaml")
-			if after := filesIn(t, dir); after != before {
+			if after := ondisk.Listing(t, dir); after != before {
 				t.Errorf("the check changed\n%s\nto\n%s", before, after)
 			}
 			if row.want == "" {
@@ -99,26 +99,6 @@ func TestCheckFindsWhatStopsAStart(t *testing.T) {
 			}
 		})
 	}
-}
-
-// filesIn has names, sizes and times of everything below dir.
-func filesIn(t *testing.T, dir string) string {
-	t.Helper()
-	var out strings.Builder
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		st, err := d.Info()
-		if err == nil {
-			fmt.Fprintln(&out, path, st.Mode(), st.Size(), st.ModTime().UnixNano())
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out.String()
 }
 
 // G2: a check beside a CA that writes its journal, closes segments of it and logs finds nothing wrong.

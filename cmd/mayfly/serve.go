@@ -90,9 +90,7 @@ func serve(ctx context.Context, in instance) (err error) {
 			return misconfigured(err)
 		}
 	}
-	in.gate = server.NewGate(server.GateOptions{
-		Requests: in.config.Limits.Requests, Patience: in.config.Limits.Wait, Processors: tuneProcessors(),
-	})
+	in.gate = server.NewGate(server.GateOptions{Requests: in.config.Limits.Requests, Patience: in.config.Limits.Wait, Processors: tuneProcessors()})
 	registry := newRegistry()
 	readiness := server.NewReadiness(time.Now)
 	tiles := &lateHandler{}

@@ -3,7 +3,6 @@ package embedded_test
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/testkit/ondisk"
 )
 
 // F9: a file at the right edge of the tree that is damaged ends readiness before a request meets it, and names itself; so it does at the
@@ -145,12 +145,12 @@ func TestInspect(t *testing.T) {
 			if err := errors.Join(os.CopyFS(c.Dir, os.DirFS(whole)), row.change(c.Dir)); err != nil {
 				t.Fatal(err)
 			}
-			before := listing(t, c.Dir)
+			before := ondisk.Listing(t, c.Dir)
 			err := embedded.Inspect(c)
 			if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
 				t.Errorf("Inspect: %v", err)
 			}
-			if after := listing(t, c.Dir); after != before {
+			if after := ondisk.Listing(t, c.Dir); after != before {
 				t.Errorf("Inspect changed\n%s\nto\n%s", before, after)
 			}
 			s, openErr := embedded.OpenStore(t.Context(), c, embedded.Options{})
@@ -164,29 +164,6 @@ func TestInspect(t *testing.T) {
 			}
 		})
 	}
-}
-
-// listing has names, sizes and times of everything below dir.
-func listing(t *testing.T, dir string) string {
-	t.Helper()
-	var out strings.Builder
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) && path == dir {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		st, err := d.Info()
-		if err == nil {
-			fmt.Fprintln(&out, path, st.Mode(), st.Size(), st.ModTime().UnixNano())
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out.String()
 }
 
 // F9: a log whose key was replaced by another one does not start: its readers would not believe what it signs.
