@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -79,7 +80,7 @@ type Grant struct {
 	Extensions []byte
 }
 
-// maxGrants bounds what waits to be audited where there is no journal.
+// maxGrants bounds what waits to be audited where there is no journal: SCTs until the next run, and promises that are open.
 const maxGrants = 1 << 16
 
 // Auditor holds journals and logs against each other again and again, each time only what is new. Run and Tick are for one
@@ -97,6 +98,7 @@ type Auditor struct {
 	troubles  []string // of the last run
 	open      []Alarm
 	kept      uint32 // rows after the last eviction
+	passed    int    // grants since there was room for all
 
 	mu       sync.Mutex
 	setup    *Setup  // to be taken over
@@ -444,8 +446,22 @@ func (a *Auditor) readGrants() {
 	all := a.grants
 	a.grants = nil
 	a.mu.Unlock()
+	most := min(int(a.o.Rows), maxGrants)
 	for _, g := range all {
-		a.granted(g)
+		open := len(a.promises)
+		if open < most {
+			a.passed = 0
+			a.granted(g)
+			continue
+		}
+		// Of more than there is room for a random part is watched: no log knows which.
+		a.metrics.dropped.Inc()
+		a.passed++
+		if n := rand.IntN(open + a.passed); n < open { //nolint:gosec // see above; nobody outside can see the choice
+			a.promises[n] = a.promises[open-1]
+			a.promises = a.promises[:open-1]
+			a.granted(g)
+		}
 	}
 }
 

@@ -31,7 +31,7 @@ func newAuditorMetrics(a *Auditor) *auditorMetrics {
 			Name: "mayfly_audit_complete_timestamp_seconds", Help: "When everything could be read last, in seconds since 1970.",
 		}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "mayfly_audit_grants_dropped_total", Help: "SCTs that are not audited because too many wait (only without a journal).",
+			Name: "mayfly_audit_grants_dropped_total", Help: "SCTs that are not audited because too many wait, or too many promises are open (only without a journal).",
 		}),
 		open: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "mayfly_audit_alarms_open", Help: "Findings that no operator has cleared.",

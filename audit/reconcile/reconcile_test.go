@@ -689,6 +689,39 @@ func TestGrants(t *testing.T) {
 	}
 }
 
+// F2: without a journal, a log that shows nothing does not fill the memory: of its promises a random part is watched.
+func TestManyGrants(t *testing.T) {
+	t.Parallel()
+	const rows, grants = 50, 5000
+	w := newWorld(t, 1, 0)
+	var raised []reconcile.Finding
+	a, err := reconcile.NewAuditor(reconcile.AuditorOptions{Every: time.Minute, Now: w.now, Raise: raise(&raised), Rows: rows})
+	must(t, err)
+	a.Configure(w.setup(t))
+	began := w.now().UnixMilli()
+	for i := range grants {
+		a.Granted(reconcile.Grant{
+			Log: w.id(0), TBS: sha256.Sum256([]byte(fmt.Sprint("TBS ", i))), Serial: [20]byte{1, byte(i >> 8), byte(i)}, Timestamp: uint64(began) + uint64(i),
+			Extensions: ct.Extensions(0),
+		})
+		if i%1000 == 999 {
+			a.Tick(t.Context())
+		}
+	}
+	w.log(0, w.next()) // the place that all were promised
+	w.publish()
+	a.Tick(t.Context())
+	late := 0
+	for _, f := range raised {
+		if f.Time.UnixMilli() >= began+grants/2 {
+			late++
+		}
+	}
+	if n := len(raised); n != rows || late < rows/10 || late > rows*9/10 {
+		t.Errorf("%d findings, %d of them of the second half", n, late)
+	}
+}
+
 // G6: looking after each step, with restarts and a short memory, comes to what the whole audit comes to.
 func TestIncrementalIsFull(t *testing.T) {
 	t.Parallel()
