@@ -87,7 +87,7 @@ type serveBenchmark struct {
 }
 
 // serveBenchmarks are both curves over both transports with both kinds of log, for one caller and for many; a thousand issuers
-// beside one; the journal; and arrivals at half the capacity and at ten times as many.
+// beside one; the journal; arrivals at half the capacity and at ten times as many; and a thousand connections, for the memory.
 func serveBenchmarks() []serveBenchmark {
 	var out []serveBenchmark
 	for _, b := range []serveBenchmark{{key: pki.P256, curve: elliptic.P256()}, {key: pki.P384, curve: elliptic.P384()}} {
@@ -120,7 +120,9 @@ func serveBenchmarks() []serveBenchmark {
 	half, over := out[1], out[1]
 	half.name, half.percent = "gRPC/P-256/log=loopback/half-load", 50
 	over.name, over.percent = "gRPC/P-256/log=loopback/overload", 1000
-	return append(out, many, journal, embedded, half, over)
+	crowd := out[5]
+	crowd.name, crowd.callers = "REST/P-256/log=loopback/callers=1000", 1000
+	return append(out, many, journal, embedded, half, over, crowd)
 }
 
 // furtherIssuers are entries of the issuer file that no token comes from.
