@@ -11,8 +11,7 @@ import (
 // processors for being refused. Callers who obey Retry-After, which is three seconds on average, never wait: six thousand
 // of them can be refused over and over at the pace of two processors.
 type pace struct {
-	gap   time.Duration // between two refusals
-	burst time.Duration // how much of the pace may be saved up
+	gap time.Duration // between two refusals
 
 	mu      sync.Mutex
 	next    time.Time // when the next one is due
@@ -27,14 +26,14 @@ const (
 )
 
 func newPace(processors int) *pace {
-	return &pace{gap: time.Second / time.Duration(refusalsPerProcessor*processors), burst: savedUp}
+	return &pace{gap: time.Second / time.Duration(refusalsPerProcessor*processors)}
 }
 
 // turn says how long a refusal that is due now has to wait; 0 is not at all. After a wait the caller MUST call done.
 func (p *pace) turn(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if earliest := now.Add(-p.burst); p.next.Before(earliest) {
+	if earliest := now.Add(-savedUp); p.next.Before(earliest) {
 		p.next = earliest
 	}
 	wait := p.next.Add(p.gap).Sub(now)

@@ -246,12 +246,17 @@ func (a *account) promised(n uint32, sct *audit.SCT) (problem string) {
 	if err != nil {
 		return "the extensions of an SCT are not hexadecimal"
 	}
-	p := promise{row: n, log: log, timestamp: sct.Timestamp, extensions: digestOf(extensions)}
+	a.expect(promise{row: n, log: log, timestamp: sct.Timestamp}, extensions)
+	return ""
+}
+
+// expect keeps a promise, whose SCT has these extensions, until its entry is here.
+func (a *account) expect(p promise, extensions []byte) {
+	p.extensions = digestOf(extensions)
 	p.index, p.indexed = monitor.ParseLeafIndex(extensions)
 	if !a.kept(&p) {
 		a.promises = append(a.promises, p)
 	}
-	return ""
 }
 
 // kept reports whether the entry that p promises has been seen where and as it was promised.

@@ -473,10 +473,6 @@ func (a *account) granted(g Grant) {
 	}
 	a.rows.at(n).flags |= intended | issued
 	if log, ok := a.numberOf(g.Log); ok {
-		p := promise{row: n, log: log, timestamp: g.Timestamp, extensions: digestOf(g.Extensions)}
-		p.index, p.indexed = monitor.ParseLeafIndex(g.Extensions)
-		if !a.kept(&p) {
-			a.promises = append(a.promises, p)
-		}
+		a.expect(promise{row: n, log: log, timestamp: g.Timestamp}, g.Extensions)
 	}
 }
