@@ -9,7 +9,7 @@ NOPGO := -pgo=off
 # The race detector needs a C compiler.
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
-.PHONY: help dev build test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo soak crash e2e e2e-all clean
+.PHONY: help dev build test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo soak crash mutants e2e e2e-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,10 @@ CRASH ?= 12
 crash: ## system calls of the embedded log fail one after the other; proves that nothing acknowledged is lost
 	@command -v strace >/dev/null || apt-get install -y strace || echo "strace is not here and could not be installed: the test skips itself"
 	MAYFLY_CRASH=$(CRASH) $(GO) test -count=1 -timeout 60m -parallel 4 -run 'TestFaults|TestFullDisk|TestKilled|TestRotationKilled|TestStorageFails' -v ./ctlog/embedded
+
+ONLY ?=
+mutants: ## plant small defects one at a time, and say which the tests do not notice; ONLY=area, or ONLY="area: words"
+	$(GO) run ./testkit/mutants $(if $(ONLY),-only "$(ONLY)")
 
 bench-reconcile: ## the audit of a log with a million entries: time and peak memory of the real command
 	$(GO) test -run '^$$' -bench BenchmarkReconcile -benchtime 1x -timeout 60m -v ./cmd/mayfly
