@@ -12,7 +12,7 @@ RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 .PHONY: help dev build test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo soak crash mutants e2e e2e-all clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: build ## a whole CA on this machine, nothing to configure
 	@exec $(BIN)/mayfly dev

@@ -28,7 +28,7 @@ type Config struct {
 	Subjects string `yaml:"subjects"`
 	// Salt is the secret for digests of subjects. When omitted: one is made at FILE.salt.
 	Salt *secret.Source `yaml:"salt"`
-	// Stdout, when true, writes each record to standard output as well.
+	// Stdout says whether each record is written to standard output as well.
 	Stdout bool `yaml:"stdout"`
 	// Syslog sends a copy to a syslog receiver.
 	Syslog *SyslogConfig `yaml:"syslog"`

@@ -19,7 +19,7 @@ const (
 type Config struct {
 	// File is a key in a file.
 	File *FileConfig `yaml:"file"`
-	// Ephemeral, written as {}, makes root and key at start, in memory only.
+	// Ephemeral, written as {}, is for trials: root and key are made at start, in memory only.
 	Ephemeral *EphemeralConfig `yaml:"ephemeral"`
 
 	// KMS is refused: not in this version.
@@ -43,7 +43,7 @@ type FileConfig struct {
 	Chain string `yaml:"chain"`
 	// Key is the path of the private key in PEM: PKCS#8 or SEC 1, encrypted or not.
 	Key string `yaml:"key"`
-	// Password decrypts the key; nil when it is not encrypted.
+	// Password is the secret that decrypts the key. When omitted: the key is not encrypted.
 	Password *secret.Source `yaml:"password"`
 }
 

@@ -36,7 +36,7 @@ type Config struct {
 	Identity Identity `yaml:"identity"`
 	// CA says where the CA's key is and which chains verifiers may need. Exactly one key backend is set.
 	CA ca.Config `yaml:"ca"`
-	// ClientAlgorithms are the algorithms of the keys that may be certified. Default: ecdsa-sha2-256-nistp256, ecdsa-sha2-384-nistp384, ecdsa-sha2-512-nistp521, rsa-sign-pkcs1-2048-sha256, rsa-sign-pkcs1-3072-sha256, rsa-sign-pkcs1-4096-sha256, ed25519.
+	// ClientAlgorithms are the algorithms of the keys that may be certified. Default: rsa-sign-pkcs1-2048-sha256, rsa-sign-pkcs1-3072-sha256, rsa-sign-pkcs1-4096-sha256, ecdsa-sha2-256-nistp256, ecdsa-sha2-384-nistp384, ecdsa-sha2-512-nistp521, ed25519.
 	ClientAlgorithms []string `yaml:"client_algorithms"`
 	// CT says which transparency logs precertificates go to: logs and embedded, one of them or both, or none.
 	CT CT `yaml:"ct"`
@@ -44,7 +44,7 @@ type Config struct {
 	Audit *Audit `yaml:"audit"`
 	// StateDir is a directory that keeps the last good keys of identity providers over a restart; keep it writable by the CA alone. When omitted: nothing is kept.
 	StateDir string `yaml:"state_dir"`
-	// Production, when true, refuses ephemeral keys, ct.none and every insecure.
+	// Production says whether ephemeral keys, ct.none and every insecure are refused.
 	Production bool `yaml:"production"`
 
 	// Issuers is the content of the issuer file.
@@ -98,7 +98,7 @@ type CT struct {
 	Logs []ctlog.LogConfig `yaml:"logs"`
 	// Embedded is a log in this process, on local disk.
 	Embedded *embedded.Config `yaml:"embedded"`
-	// None issues without a log.
+	// None is the decision to issue certificates without a log.
 	None *NoneConfig `yaml:"none"`
 	// Policy says which SCTs make a certificate, and how logs are asked for them.
 	Policy ctlog.PolicyConfig `yaml:"policy"`

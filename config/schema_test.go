@@ -18,7 +18,13 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/audit"
+	"github.com/mayfly-ca/mayfly/audit/reconcile"
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/pop"
+	"github.com/mayfly-ca/mayfly/secret"
 )
 
 var update = flag.Bool("update", false, "write the schemas and the tables of docs/config.md")
@@ -57,15 +63,17 @@ func comments(t *testing.T, dir string) map[string]string {
 }
 
 var (
-	startsWithName = regexp.MustCompile(`^\w+ (is|are|has|says|means) `)
+	startsWithVerb = regexp.MustCompile(`^(is|are|has|says|means) `)
 	goLink         = regexp.MustCompile(` See \[\w+\]\.|\[(\w+)\]`)
+	defaultOf      = regexp.MustCompile(` ?(Default|When omitted): (.+?)\.$`)
+	goWords        = regexp.MustCompile(`\bnil\b|\b[a-z]+[A-Z]\w*\(|\[\w+\]`)
 )
 
 // sentence turns a Go comment into words for someone who writes YAML.
 func sentence(doc, field string) string {
 	doc = strings.Join(strings.Fields(doc), " ")
-	if m := startsWithName.FindString(doc); m != "" && strings.HasPrefix(doc, field+" ") {
-		doc = doc[len(m):]
+	if rest, ok := strings.CutPrefix(doc, field+" "); ok {
+		doc = startsWithVerb.ReplaceAllString(rest, "")
 	}
 	doc = strings.TrimSpace(goLink.ReplaceAllString(doc, "$1"))
 	if doc == "" {
@@ -181,30 +189,177 @@ func (g *generator) document(t reflect.Type, title string) []byte {
 	return b.Bytes()
 }
 
-// rows are the lines of a table: key, meaning.
-func (g *generator) rows(t reflect.Type, prefix string) (out []string) {
+// rows are the lines of a table: key, type, default, meaning. facts says what the code of the loader knows of the keys.
+func (g *generator) rows(t reflect.Type, prefix string, facts keyFacts) (out []string) {
 	for _, f := range fieldsOf(t) {
 		if f.any {
 			continue
 		}
-		field := t.FieldByIndex(f.index)
-		inner, key := field.Type, prefix+f.name
-		for {
-			if inner.Kind() == reflect.Slice {
-				inner, key = inner.Elem(), key+"[]"
-				continue
-			}
-			if inner.Kind() != reflect.Pointer {
-				break
-			}
-			inner = inner.Elem()
+		field, owner := t.FieldByIndex(f.index), ownerOf(t, f)
+		inner, key := element(field.Type), prefix+f.name
+		if inner.Kind() == reflect.Struct && field.Type.Kind() == reflect.Slice {
+			key += "[]"
 		}
-		if inner.Kind() != reflect.Struct {
-			key = strings.TrimSuffix(key, "[]")
+		meaning, fallback := g.doc(owner, field.Name), ""
+		if m := defaultOf.FindStringSubmatch(meaning); m != nil {
+			meaning, fallback = strings.TrimSuffix(meaning, m[0]), m[2]
+			if m[1] == "Default" && !strings.Contains(fallback, " ") {
+				fallback = "`" + fallback + "`"
+			}
 		}
-		out = append(out, fmt.Sprintf("| `%s` | %s |", key, strings.ReplaceAll(g.doc(ownerOf(t, f), field.Name), "|", `\|`)))
+		if goWords.MatchString(meaning) {
+			g.t.Errorf("the comment of %s.%s is for readers of Go, and the documentation shows it: %s", owner, field.Name, meaning)
+		}
+		switch {
+		case facts.blocks[key] && inner.Kind() == reflect.Struct, facts.texts[key] && field.Type.Kind() == reflect.String:
+			fallback = "required"
+		case fallback == "" && inner.Kind() == reflect.Bool:
+			fallback = "`false`"
+		case fallback == "":
+			fallback = "–"
+		}
+		kind := typeWords(field.Type, facts.paths[key])
+		if e := g.enums[owner.Name()+"."+field.Name]; e != nil {
+			kind = "`" + strings.Join(e, "`, `") + "`"
+		}
+		cells := []string{"`" + key + "`", kind, fallback, meaning}
+		for i := range cells {
+			cells[i] = strings.ReplaceAll(cells[i], "|", `\|`)
+		}
+		out = append(out, "| "+strings.Join(cells, " | ")+" |")
 		if inner.Kind() == reflect.Struct && inner.NumField() > 0 && inner.PkgPath() != "time" {
-			out = append(out, g.rows(inner, key+".")...)
+			out = append(out, g.rows(inner, key+".", facts)...)
+		}
+	}
+	return out
+}
+
+// element is what a pointer points to or a list is of, all the way down.
+func element(t reflect.Type) reflect.Type {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	return t
+}
+
+// typeWords names a type for someone who writes YAML. path says that the text is a path in the file system.
+func typeWords(t reflect.Type, path bool) string {
+	switch {
+	case t == reflect.TypeFor[time.Duration]():
+		return "duration"
+	case t.Kind() == reflect.Pointer:
+		return typeWords(t.Elem(), path)
+	case t == reflect.TypeFor[secret.Source]():
+		return "secret"
+	case t.Kind() == reflect.Slice:
+		return "list of " + plural(typeWords(t.Elem(), path))
+	case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Interface:
+		return "object"
+	case t.Kind() == reflect.Map:
+		return "map of " + plural(typeWords(t.Elem(), path))
+	case t.Kind() == reflect.Struct:
+		return "block"
+	case t.Kind() == reflect.Bool:
+		return "boolean"
+	case t.Kind() == reflect.Float64:
+		return "number"
+	case t.Kind() == reflect.String && path:
+		return "path"
+	case t.Kind() == reflect.String:
+		return "text"
+	}
+	return "integer"
+}
+
+func plural(word string) string { return word + "s" }
+
+// keyFacts is what the code of the loader knows of the keys of a table.
+type keyFacts struct {
+	texts  map[string]bool // the block of this text is refused without it
+	blocks map[string]bool // a configuration is refused without this block
+	paths  map[string]bool // names something in the file system
+}
+
+// filled returns a value of t with every pointer set, every list and map with one element, and text in every string.
+func filled(t reflect.Type, text string) reflect.Value {
+	v := reflect.New(t).Elem()
+	switch {
+	case t == reflect.TypeFor[*secret.Source]() && text == "": // an empty one is refused, and that is another matter
+	case t.Kind() == reflect.Pointer:
+		v.Set(reflect.New(t.Elem()))
+		v.Elem().Set(filled(t.Elem(), text))
+	case t.Kind() == reflect.Slice:
+		v.Set(reflect.Append(v, filled(t.Elem(), text)))
+	case t.Kind() == reflect.Map:
+		v.Set(reflect.MakeMap(t))
+		v.SetMapIndex(reflect.ValueOf("name"), filled(t.Elem(), text))
+	case t.Kind() == reflect.String:
+		v.SetString(text)
+	case t.Kind() == reflect.Struct && t.PkgPath() != "time":
+		for _, f := range fieldsOf(t) {
+			if field := v.FieldByIndex(f.index); field.CanSet() && !f.any {
+				field.Set(filled(field.Type(), text))
+			}
+		}
+	}
+	return v
+}
+
+// facts asks the code: which settings the loader makes absolute, and which empty ones the checks refuse.
+func facts() (main, issuer keyFacts) {
+	name := func(path []string) string {
+		return strings.NewReplacer(".0.", "[].", ".0", "", ".name", "").Replace(strings.Join(path, "."))
+	}
+	issuers := func(text string) map[string]oidc.IssuerConfig {
+		one := filled(reflect.TypeFor[oidc.IssuerConfig](), text).Interface().(oidc.IssuerConfig)
+		one.Type = "email" // the others need more
+		return map[string]oidc.IssuerConfig{"name": one}
+	}
+	main = keyFacts{map[string]bool{}, map[string]bool{}, map[string]bool{}}
+	issuer = keyFacts{map[string]bool{}, nil, map[string]bool{}}
+	full := filled(reflect.TypeFor[Config](), "x").Interface().(Config)
+	full.Issuers.Issuers = issuers("x")
+	l := &loader{config: &full}
+	l.absolute("/")
+	l.absoluteIssuers("/")
+	for _, p := range l.paths {
+		main.paths[name(p.path)] = true
+	}
+	main.paths["audit.reconcile.journals"] = true // patterns, which the loader does not keep
+	for _, p := range l.issuerPaths {
+		issuer.paths[name(p.path[2:])] = true
+	}
+	// A text that is refused in an empty block is required there. Blocks that contradict each other are refused too, and are not texts.
+	bare := filled(reflect.TypeFor[Config](), "").Interface().(Config)
+	unlogged := filled(reflect.TypeFor[Config](), "").Interface().(Config)
+	var empty Config
+	unlogged.CT.Logs, unlogged.CT.Embedded = nil, nil
+	nothing := decode(source{"", []byte("production: true")}, &Config{}, false)
+	for _, c := range []*Config{&bare, &unlogged, &empty} {
+		l = &loader{config: c, main: &tree{marks: nothing.marks}}
+		l.defaults()
+		l.checkSettings()
+		for _, path := range settingPaths(l.main.problems) {
+			if c == &empty {
+				main.blocks[name(path)] = true
+			} else {
+				main.texts[name(path)] = true
+			}
+		}
+	}
+	l.issuers = &tree{marks: nothing.marks}
+	l.issuers.add((&oidc.Config{Issuers: issuers("")}).Check())
+	for _, path := range settingPaths(l.issuers.problems) {
+		issuer.texts[name(path[2:])] = true
+	}
+	return main, issuer
+}
+
+// settingPaths are the paths of the settings that problems name.
+func settingPaths(problems Problems) (out [][]string) {
+	for _, p := range problems {
+		if path, _, ok := strings.Cut(p.What, ": "); ok && !strings.Contains(path, " ") {
+			out = append(out, strings.Split(path, "."))
 		}
 	}
 	return out
@@ -233,9 +388,10 @@ func TestPublished(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(page)
+	main, issuer := facts()
 	for name, rows := range map[string][]string{
-		"mayfly": g.rows(reflect.TypeFor[Config](), ""), "issuer": g.rows(reflect.TypeFor[oidc.IssuerConfig](), ""),
-		"profile": g.rows(reflect.TypeFor[oidc.ProviderConfig](), ""),
+		"mayfly": g.rows(reflect.TypeFor[Config](), "", main), "issuer": g.rows(reflect.TypeFor[oidc.IssuerConfig](), "", issuer),
+		"profile": g.rows(reflect.TypeFor[oidc.ProviderConfig](), "", keyFacts{}),
 	} {
 		begin, end := "<!-- keys: "+name+" -->\n", "<!-- end of keys -->"
 		head, rest, ok := strings.Cut(text, begin)
@@ -243,7 +399,43 @@ func TestPublished(t *testing.T) {
 		if !ok || !closed {
 			t.Fatalf("docs/config.md has no place for the keys of %s", name)
 		}
-		text = head + begin + "\n| key | meaning |\n|---|---|\n" + strings.Join(rows, "\n") + "\n\n" + end + tail
+		text = head + begin + "\n| key | type | default | meaning |\n|---|---|---|---|\n" + strings.Join(rows, "\n") + "\n\n" + end + tail
 	}
 	check("../docs/config.md", []byte(text))
+}
+
+// What the documentation says is the default is what the code takes.
+func TestDocumentedDefaults(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/config.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &loader{config: &Config{}}
+	l.defaults()
+	keys, err := pop.New(pop.Config{}, pop.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range map[string]any{
+		"listen.http": l.config.Listen.HTTP, "listen.grpc": l.config.Listen.GRPC, "listen.admin": l.config.Listen.Admin,
+		"ca.backdate": ca.Config{}.BackdateOrDefault(), "client_algorithms": strings.Join(keys.Algorithms(), ", "),
+		"ct.logs[].max_merge_delay": ctlog.LogConfig{}.MergeDelay(), "ct.logs[].embed": ctlog.LogConfig{}.Embeds(),
+		"ct.embedded.lead": embedded.Config{}.LeadOrDefault(), "ct.policy.attempt": ctlog.PolicyConfig{}.AttemptOrDefault(),
+		"audit.reconcile.every": (&reconcile.Config{}).Period(), "audit.reconcile.lag": (&reconcile.Config{}).LagOrDefault(),
+	} {
+		row := regexp.MustCompile("(?m)^\\| `" + regexp.QuoteMeta(key) + "` \\| [^|]+ \\| ([^|]+) \\|").FindSubmatch(page)
+		if row == nil {
+			t.Errorf("docs/config.md has no row %s", key)
+			continue
+		}
+		got := strings.Trim(string(row[1]), "`")
+		if want, ok := value.(time.Duration); ok {
+			if d, err := time.ParseDuration(got); err != nil || d != want {
+				t.Errorf("docs/config.md: the default of %s is %s, and the code has %s", key, got, want)
+			}
+		} else if want := fmt.Sprint(value); got != want {
+			t.Errorf("docs/config.md: the default of %s is %s, and the code has %s", key, got, want)
+		}
+	}
 }
