@@ -28,6 +28,7 @@ const (
 	missEvery  = 5 * time.Second // fetches because of unknown key ids, on average
 	missBurst  = 3
 	minBackoff = time.Second
+	busyRetry  = 2 * time.Second // for a request that may not wait because too many others do
 	maxBackoff = 30 * time.Second
 )
 
@@ -47,7 +48,7 @@ type provider struct {
 	now     func() time.Time
 	save    func(*keyring)
 	metrics *metrics
-	pause   func() (resume func())
+	pause   func(context.Context, string) (resume func(), err error)
 	label   string // in metrics: from the configuration, never from a token
 
 	slots  chan struct{} // one is held during a fetch; nil: as many as there are
@@ -120,7 +121,11 @@ func (r *keyring) find(alg, kid string) ([]providerKey, error) {
 
 // await is refresh for a request.
 func (p *provider) await(ctx context.Context) error {
-	defer p.pause()()
+	resume, err := p.pause(ctx, p.label)
+	if err != nil {
+		return fault.New(fault.ProviderUnavailable, err, "issuer", p.issuer).WithRetryAfter(busyRetry)
+	}
+	defer resume()
 	return p.refresh(ctx)
 }
 

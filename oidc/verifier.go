@@ -21,9 +21,10 @@ type Options struct {
 	Logger    *slog.Logger     // nil: none
 	StateDir  string           // where the last good keys are kept; "": nowhere
 	UserAgent string
-	// Pause is called when a request begins to wait for a provider; what it returns is called when the request goes on. Nil is
-	// nobody.
-	Pause func() (resume func())
+	// Pause is called when a request begins to wait for the provider of an entry (a key of the configuration), before its token is
+	// verified; resume is called when the request goes on. An error says that too many requests wait already: the request then does
+	// not wait. Optional.
+	Pause func(ctx context.Context, entry string) (resume func(), err error)
 	// ServiceAccountDir has ca.crt and token of the pod that this process runs in; "" is where Kubernetes puts them.
 	ServiceAccountDir string
 }
@@ -44,7 +45,7 @@ func New(c Config, o Options) (*Verifier, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Pause == nil {
-		o.Pause = func() func() { return func() {} }
+		o.Pause = func(context.Context, string) (func(), error) { return func() {}, nil }
 	}
 	p := newPool(o)
 	v, err := p.verifier(c)

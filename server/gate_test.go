@@ -75,14 +75,14 @@ func TestGateOrder(t *testing.T) {
 			t.Fatalf("they came in: %s", got)
 		}
 		for range 2 {
-			g.Leave()
+			g.Leave(t.Context())
 			synctest.Wait()
 		}
 		if got := strings.Join(order, ", "); got != "first, second, third, first again, for first, fourth" {
 			t.Fatalf("they came in: %s", got)
 		}
-		g.Leave()
-		g.Leave()
+		g.Leave(t.Context())
+		g.Leave(t.Context())
 		must(t, g.Enter(t.Context())) // nothing is left over
 		must(t, g.Enter(t.Context()))
 		if g.Waiting() != 0 {
@@ -100,10 +100,10 @@ func TestGateRefuses(t *testing.T) {
 	g := server.NewGate(server.GateOptions{Requests: 3, Processors: 1, Patience: time.Second, Now: now})
 	must(t, g.Enter(t.Context()))
 	second := enterLater(t.Context(), t, g)
-	must(t, g.Full())
+	must(t, g.Full(t.Context()))
 	clock.Store(int64(time.Second + 1))
 	refused := g.Enter(t.Context())
-	if fault.From(refused).Reason != fault.RateLimited || g.Full() == nil {
+	if fault.From(refused).Reason != fault.RateLimited || g.Full(t.Context()) == nil {
 		t.Errorf("behind a queue that does not move: %v", refused)
 	}
 	clock.Store(0)
@@ -119,9 +119,9 @@ func TestGateRefuses(t *testing.T) {
 	if len(delays) < 10 {
 		t.Errorf("only %d different times to come back", len(delays))
 	}
-	g.Leave()
+	g.Leave(t.Context())
 	must(t, <-second)
-	g.Leave()
+	g.Leave(t.Context())
 	must(t, <-third)
 }
 
@@ -137,7 +137,7 @@ func TestGateCancel(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	third := enterLater(t.Context(), t, g)
-	g.Leave()
+	g.Leave(t.Context())
 	must(t, <-third)
 }
 
@@ -175,7 +175,7 @@ func TestGateRace(t *testing.T) {
 						t.Errorf("%d compute after a pause", n)
 					}
 					busy.Add(-1)
-					g.Leave()
+					g.Leave(t.Context())
 					served.Add(1)
 				case !errors.Is(err, context.Canceled):
 					refused.Add(1)
@@ -237,7 +237,7 @@ func TestOverload(t *testing.T) {
 	if !strings.Contains(w.logs.String(), "requests refused") {
 		t.Error("the log does not speak of refusals")
 	}
-	w.gate.Leave()
+	w.gate.Leave(t.Context())
 	if _, err := w.grpc.CreateSigningCertificate(t.Context(), w.message(w.idp.Token(nil))); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
@@ -296,7 +296,7 @@ func TestRefusalsHaveAPace(t *testing.T) {
 		}
 		go func() { later <- g.Knock(t.Context()) }()
 		synctest.Wait()
-		g.Leave()
+		g.Leave(t.Context())
 		must(t, <-later)
 		must(t, g.Enter(t.Context()))
 		time.Sleep(time.Minute)

@@ -75,7 +75,7 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 		if err := s.gate.Enter(ctx); err != nil {
 			return out, owned(ctx, err)
 		}
-		defer s.gate.Leave()
+		defer s.gate.Leave(ctx)
 	}
 	if st.core == nil {
 		return out, fault.New(fault.NotReady, nil, "cause", st.cause)

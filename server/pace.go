@@ -65,7 +65,7 @@ func (p *pace) turns() int {
 // Knock returns nil if the gate has room. Its error is RATE_LIMITED: at once while refusals are few, else when it is this one's
 // turn and there is still no room, or when ctx ends.
 func (g *Gate) Knock(ctx context.Context) error {
-	err := g.Full()
+	err := g.Full(ctx)
 	if err == nil {
 		return nil
 	}
@@ -78,7 +78,7 @@ func (g *Gate) Knock(ctx context.Context) error {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return g.Full()
+		return g.Full(ctx)
 	case <-ctx.Done():
 		return err
 	}

@@ -88,7 +88,7 @@ func assemble(ctx context.Context, in instance, m *material, old *system) (_ *sy
 
 // newVerifier builds what identifies callers. It asks nobody.
 func newVerifier(cfg *config.Config, in instance) (*oidc.Verifier, error) {
-	return oidc.New(cfg.Issuers, oidc.Options{Logger: in.log, StateDir: cfg.StateDir, UserAgent: userAgent(), Pause: in.gate.Pause})
+	return oidc.New(cfg.Issuers, oidc.Options{Logger: in.log, StateDir: cfg.StateDir, UserAgent: userAgent(), Pause: in.gate.AwaitProvider})
 }
 
 // openEmbedded opens the log in this process. It lives as long as the process: two cannot have its directory.
