@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -186,6 +187,52 @@ func TestCodeFlow(t *testing.T) {
 	}
 	if st, err := os.Stat(dir + "/key.json"); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("key file: %v", err)
+	}
+}
+
+// A claim of the caller is in the token as it was written: a number stays a number to its last digit, in any depth.
+func TestClaims(t *testing.T) {
+	t.Parallel()
+	l := start(t, t.TempDir())
+	payload := func(claims string) map[string]json.RawMessage {
+		t.Helper()
+		d := json.NewDecoder(strings.NewReader(claims))
+		d.UseNumber()
+		var given map[string]any
+		if err := d.Decode(&given); err != nil {
+			t.Fatal(err)
+		}
+		token, err := l.p.Token("alice@example.com", given)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out map[string]json.RawMessage
+		if err := json.Unmarshal(data, &out); err != nil {
+			t.Fatal(err)
+		}
+		l.claims(token) // the signature verifies
+		return out
+	}
+	for name, want := range map[string]string{
+		"exp": "4102444800", "nbf": "1", "iat": "1.5", "n": "-0", "large": "123456789012345678901234567890", "exponent": "1e+30", "text": `"1"`,
+		"object": `{"x":3,"y":[1,"1",2.50]}`, "list": "[1,2]", "yes": "true",
+	} {
+		if got := payload(`{"` + name + `": ` + want + `}`)[name]; string(got) != want {
+			t.Errorf("claim %s: %s became %s", name, want, got)
+		}
+	}
+	usual := payload(`{"email": null}`)
+	if _, there := usual["email"]; there {
+		t.Error("a null does not remove the claim")
+	}
+	now := strconv.FormatInt(l.clock().Unix(), 10)
+	end := strconv.FormatInt(l.clock().Add(devidp.DefaultTokenLife).Unix(), 10)
+	if string(usual["nbf"]) != now || string(usual["iat"]) != now || string(usual["exp"]) != end {
+		t.Errorf("times: nbf %s, iat %s, exp %s; it is %s", usual["nbf"], usual["iat"], usual["exp"], now)
 	}
 }
 

@@ -23,15 +23,19 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/mayfly-ca/mayfly/internal/durable"
 )
+
+// DefaultTokenLife is how long a token is valid: long enough to install a client and to follow a tutorial.
+const DefaultTokenLife = time.Hour
 
 // Options for [New].
 type Options struct {
 	Dir       string           // the signing key is kept here, readable by the owner only
 	Issuer    string           // the URL under which the provider is reached: http://HOST:PORT
 	ClientID  string           // "" is sigstore
-	TokenLife time.Duration    // 0 is 5 minutes
+	TokenLife time.Duration    // 0 is [DefaultTokenLife]
 	Now       func() time.Time // nil: time.Now
 	Logger    *slog.Logger     // nil: none
 }
@@ -54,7 +58,7 @@ func New(o Options) (*Provider, error) {
 		o.ClientID = "sigstore"
 	}
 	if o.TokenLife <= 0 {
-		o.TokenLife = 5 * time.Minute
+		o.TokenLife = DefaultTokenLife
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -106,13 +110,11 @@ func openKey(path string) (*rsa.PrivateKey, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		return nil, err
-	}
-	return key, os.Rename(path+".new", path)
+	return key, durable.WriteFile(path, data, 0o600)
 }
 
-// Token makes an ID token for an e-mail address. claims are added and win over the usual ones; a nil one removes.
+// Token makes an ID token for an e-mail address (OpenID Connect Core 1.0 §2). Each member of claims replaces the usual claim of
+// that name, and nil removes it. Values are encoded as [json.Marshal] does, so that a [json.Number] stays the number that it was.
 func (p *Provider) Token(email string, claims map[string]any) (string, error) {
 	return p.token(email, "", claims)
 }
@@ -121,14 +123,22 @@ func (p *Provider) token(email, nonce string, extra map[string]any) (string, err
 	now := p.o.Now()
 	c := map[string]any{
 		"iss": p.o.Issuer, "aud": p.o.ClientID, "sub": email, "email": email, "email_verified": true,
-		"iat": now.Unix(), "exp": now.Add(p.o.TokenLife).Unix(),
+		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(p.o.TokenLife).Unix(),
 	}
 	if nonce != "" {
 		c["nonce"] = nonce
 	}
 	maps.Copy(c, extra)
 	maps.DeleteFunc(c, func(_ string, v any) bool { return v == nil })
-	return jwt.Signed(p.signer).Claims(c).Serialize()
+	payload, err := json.Marshal(c) // go-jose's own encoder turns a json.Number into text, and NumericDate is a number (RFC 7519 §2)
+	if err != nil {
+		return "", err
+	}
+	signed, err := p.signer.Sign(payload)
+	if err != nil {
+		return "", err
+	}
+	return signed.CompactSerialize()
 }
 
 // Handler serves the provider.
@@ -186,7 +196,7 @@ func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) {
 		"code_challenge_methods_supported":      []string{"S256"},
 		"grant_types_supported":                 []string{"authorization_code", deviceGrant},
 		"token_endpoint_auth_methods_supported": []string{"none", "client_secret_basic", "client_secret_post"},
-		"claims_supported":                      []string{"iss", "sub", "aud", "exp", "iat", "email", "email_verified", "nonce"},
+		"claims_supported":                      []string{"iss", "sub", "aud", "exp", "iat", "nbf", "email", "email_verified", "nonce"},
 	})
 }
 

@@ -20,6 +20,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
 // life is how long the certificates of an authority last: longer than what it vouches for.
@@ -143,18 +145,10 @@ func (a *Authority) create(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := write(filepath.Join(dir, keyFile), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, keyFile), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
 		return err
 	}
-	return write(filepath.Join(dir, chainFile), text.Bytes(), 0o644)
-}
-
-// write replaces a file as a whole.
-func write(path string, data []byte, mode fs.FileMode) error {
-	if err := os.WriteFile(path+".new", data, mode); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return durable.WriteFile(filepath.Join(dir, chainFile), text.Bytes(), 0o644)
 }
 
 // serial is 127 random bits.

@@ -5,6 +5,8 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -116,7 +118,7 @@ func TestRefuses(t *testing.T) {
 		code int
 	}{
 		"no type":        {"", good, http.StatusUnsupportedMediaType},
-		"JSON":           {"application/json", []byte("{}"), http.StatusUnsupportedMediaType},
+		"text":           {"text/plain", good, http.StatusUnsupportedMediaType},
 		"huge":           {queryType, make([]byte, 5000), http.StatusRequestEntityTooLarge},
 		"empty":          {queryType, nil, http.StatusCreated},
 		"garbage":        {queryType, []byte("garbage"), http.StatusCreated},
@@ -130,6 +132,63 @@ func TestRefuses(t *testing.T) {
 		}
 		if stamp, err := timestamp.ParseResponse(reply); err == nil {
 			t.Errorf("%s: stamped at %s", name, stamp.Time)
+		}
+	}
+}
+
+// The JSON form of Sigstore's timestamp authority, which sigstore-js sends, gets the same response as the query in DER.
+func TestJSON(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(open(t, t.TempDir()).Handler())
+	defer s.Close()
+	digest := func(h crypto.Hash) string {
+		d := h.New()
+		d.Write([]byte("hello"))
+		return base64.StdEncoding.EncodeToString(d.Sum(nil))
+	}
+	const large = "123456789012345678901234567890"
+	for name, c := range map[string]struct {
+		hash         crypto.Hash
+		body         string
+		nonce        string
+		certificates int
+	}{
+		"sigstore-js": {crypto.SHA256, `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha256"}`, "", 0},
+		"all members": {crypto.SHA384, `{"artifactHash":"` + digest(crypto.SHA384) + `","hashAlgorithm":"SHA384","certificates":true,"nonce":` + large +
+			`,"tsaPolicyOID":"1.3.6.1.4.1.57264.2"}`, large, 1},
+		"SHA-512": {crypto.SHA512, `{"artifactHash":"` + digest(crypto.SHA512) + `","hashAlgorithm":"sha512","other":1,"nonce":0}`, "0", 0},
+	} {
+		code, reply := post(t, s.URL, "application/json; charset=utf-8", []byte(c.body))
+		if code != http.StatusCreated {
+			t.Errorf("%s: status %d: %s", name, code, reply)
+			continue
+		}
+		stamp, err := timestamp.ParseResponse(reply)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got := base64.StdEncoding.EncodeToString(stamp.HashedMessage); got != digest(c.hash) || stamp.HashAlgorithm != c.hash || len(stamp.Certificates) != c.certificates {
+			t.Errorf("%s: %s %s, %d certificates", name, stamp.HashAlgorithm, got, len(stamp.Certificates))
+		}
+		if got := stamp.Nonce; (got == nil) != (c.nonce == "") || got != nil && got.String() != c.nonce {
+			t.Errorf("%s: nonce %s, want %q", name, got, c.nonce)
+		}
+	}
+	for name, body := range map[string]string{
+		"empty": "", "no object": `"x"`, "no members": "{}", "no digest": `{"hashAlgorithm":"sha256"}`, "no algorithm": `{"artifactHash":"` + digest(crypto.SHA256) + `"}`,
+		"SHA-1": `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha1"}`, "another length": `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha512"}`,
+		"another policy": `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha256","tsaPolicyOID":"1.2.3"}`,
+		"no base64":      `{"artifactHash":"!","hashAlgorithm":"sha256"}`, "nonce": `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha256","nonce":"x"}`,
+		"more behind it": `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha256"} {}`,
+	} {
+		code, reply := post(t, s.URL, "application/json", []byte(body))
+		var out struct {
+			Code    int    `json:"code"`
+			Message string `json:"message"`
+		}
+		if err := json.Unmarshal(reply, &out); code != http.StatusBadRequest || err != nil || out.Code != code || out.Message == "" {
+			t.Errorf("%s: %d %q", name, code, reply)
 		}
 	}
 }
@@ -173,11 +232,12 @@ func FuzzStamp(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(q)
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, body []byte) {
+	f.Add(queryType, q)
+	f.Add(queryType, []byte{})
+	f.Add("application/json", []byte(`{"artifactHash":"LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=","hashAlgorithm":"sha256","nonce":-1,"tsaPolicyOID":"1.3.6.1.4.1.57264.2"}`))
+	f.Fuzz(func(t *testing.T, kind string, body []byte) {
 		r := httptest.NewRequest(http.MethodPost, devtsa.Path, bytes.NewReader(body))
-		r.Header.Set("Content-Type", queryType)
+		r.Header.Set("Content-Type", kind)
 		w := httptest.NewRecorder()
 		a.Handler().ServeHTTP(w, r)
 		if w.Code == http.StatusInternalServerError {

@@ -225,6 +225,7 @@ func (s *devState) publish(e exported, stamps *devtsa.Authority) error {
 
 func newDevToken(f *devFlags) *cobra.Command {
 	var email, claimsFile string
+	var life time.Duration
 	cmd := &cobra.Command{
 		Use:   "token --email ADDRESS",
 		Short: "Print an identity token of the development provider",
@@ -236,6 +237,9 @@ func newDevToken(f *devFlags) *cobra.Command {
 			if email == "" {
 				return usage("--email is missing; write --email alice@example.com")
 			}
+			if life < time.Second {
+				return usage("--ttl %s: write a duration of at least one second, for example 1h", life)
+			}
 			claims, err := readClaims(claimsFile)
 			if err != nil {
 				return err
@@ -244,7 +248,7 @@ func newDevToken(f *devFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p, err := devidp.New(devidp.Options{Dir: state.path("idp"), Issuer: state.Issuer})
+			p, err := devidp.New(devidp.Options{Dir: state.path("idp"), Issuer: state.Issuer, TokenLife: life})
 			if err != nil {
 				return err
 			}
@@ -257,7 +261,8 @@ func newDevToken(f *devFlags) *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVar(&email, "email", "", "the address that the token names (required)")
-	cmd.Flags().StringVar(&claimsFile, "claims", "", "JSON object with more claims; they win over the usual ones")
+	cmd.Flags().StringVar(&claimsFile, "claims", "", "file with a JSON object of claims, \"-\" for standard input; each replaces the usual claim, null removes it")
+	cmd.Flags().DurationVar(&life, "ttl", devidp.DefaultTokenLife, "how long the token is valid")
 	return cmd
 }
 
