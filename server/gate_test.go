@@ -201,8 +201,9 @@ func TestGateRace(t *testing.T) {
 func TestOverload(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
+	here := server.WithSource(t.Context(), "127.0.0.1")
 	for range gateSize {
-		must(t, w.gate.Enter(t.Context()))
+		must(t, w.gate.Enter(here))
 	}
 	asked := w.idp.Requests()
 	_, err := w.grpc.CreateSigningCertificate(t.Context(), w.message("not a token"))
@@ -237,7 +238,7 @@ func TestOverload(t *testing.T) {
 	if !strings.Contains(w.logs.String(), "requests refused") {
 		t.Error("the log does not speak of refusals")
 	}
-	w.gate.Leave(t.Context())
+	w.gate.Leave(here)
 	if _, err := w.grpc.CreateSigningCertificate(t.Context(), w.message(w.idp.Token(nil))); err != nil {
 		t.Errorf("with room again: %v", err)
 	}

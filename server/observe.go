@@ -5,9 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
-	"net"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -32,6 +30,7 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	start := time.Now()
 	s.running.Add(1)
 	defer s.running.Add(-1)
+	s.received(visitIn(ctx))
 	r := newRecord(ctx)
 	r.began = start
 	if c.issues {
@@ -102,16 +101,12 @@ const headAttrs = 5
 
 func newRecord(ctx context.Context) *record {
 	r := &record{transport: "rest", attrs: make([]slog.Attr, headAttrs, headAttrs+16)}
-	source := ""
 	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
-		r.transport, source = "grpc", p.Addr.String()
-	} else if all := metadata.ValueFromIncomingContext(ctx, "x-forwarded-for"); len(all) > 0 {
-		// The gateway appends the address of the connection; what stands before it is the client's word.
-		source = all[len(all)-1]
-		source = strings.TrimSpace(source[strings.LastIndexByte(source, ',')+1:])
+		r.transport = "grpc"
 	}
-	if host, _, err := net.SplitHostPort(source); err == nil {
-		source = host
+	source := ""
+	if v := visitIn(ctx); v != nil && v.client.IsValid() {
+		source = v.client.String()
 	}
 	r.add("source", source)
 	r.account.facts.Source = source

@@ -41,7 +41,7 @@ func (s *Server) refuse(ctx context.Context, r refusal) *fault.Error {
 	s.refusals.count.Add(1)
 	now := time.Now().UnixNano()
 	if last := s.refusals.since.Load(); now-last >= int64(refuseEvery) && s.refusals.since.CompareAndSwap(last, now) {
-		s.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelWarn, "requests refused: more come than the processors can serve",
+		s.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelWarn, "requests refused",
 			slog.Int64("count", s.refusals.count.Swap(0)), slog.String("reason", string(f.Reason)), slog.String("cause", f.Err.Error()))
 	}
 	return f
@@ -53,7 +53,11 @@ func (s *Server) turnedAway(ctx context.Context, r refusal) error {
 	return statusOf(s.refuse(ctx, r), r.id).Err()
 }
 
-// admitting refuses requests for certificates over REST before anything of their bodies is read.
+// unreceived is the method, in metrics, of requests that were not received.
+const unreceived = "unreceived"
+
+// admitting refuses requests for certificates over REST before anything of their bodies is read, and requests whose bodies would be
+// too many to receive at once.
 func (s *Server) admitting(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		method := ""
@@ -67,6 +71,12 @@ func (s *Server) admitting(next http.Handler) http.Handler {
 		if method != "" {
 			if err := s.gate.Knock(r.Context()); err != nil {
 				s.turnAway(w, r, refusal{method: method, transport: "rest", id: w.Header().Get(requestIDKey), err: err})
+				return
+			}
+		}
+		if v := visitIn(r.Context()); v != nil && r.Body != http.NoBody && r.ContentLength != 0 {
+			if f := s.begin(v); f != nil {
+				s.turnAway(w, r, refusal{method: unreceived, transport: "rest", id: w.Header().Get(requestIDKey), err: f})
 				return
 			}
 		}

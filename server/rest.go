@@ -94,21 +94,48 @@ func (s *Server) bounded(next http.Handler) http.Handler {
 		r.Header.Set(requestIDKey, id)
 		w.Header().Set(requestIDKey, id)
 		r.Body = http.MaxBytesReader(w, r.Body, s.limits.Body)
-		next.ServeHTTP(w, r)
+		ctx := &visitContext{Context: r.Context(), visit: s.httpVisit(r)}
+		defer s.end(&ctx.visit)
+		if r.ContentLength == 0 {
+			ctx.visit.working = true
+			ctx.visit.conn.begin()
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 
-// both serves REST and gRPC on one port: gRPC is HTTP/2 with a content type of its own.
+// both serves REST and gRPC on one port: gRPC is HTTP/2 with a content type of its own. The library reads a request over gRPC under the
+// deadlines of its stream; those of a stream that stays open are longer.
 func (s *Server) both() http.Handler {
+	standing := map[string]bool{}
+	for service, info := range s.grpc.GetServiceInfo() {
+		for _, m := range info.Methods {
+			standing["/"+service+"/"+m.Name] = m.IsServerStream || m.IsClientStream
+		}
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 {
+			key := s.httpVisit(r).key
+			if !s.streams.open.take(key) {
+				w.Header().Set("Retry-After", "1")
+				w.WriteHeader(http.StatusTooManyRequests)
+				return
+			}
+			defer s.streams.open.give(key)
+		}
 		if r.ProtoMajor != 2 || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 			s.http.ServeHTTP(w, r)
 			return
 		}
-		c := http.NewResponseController(w) // a health watch is open for long; grpc has its own bounds
-		_ = c.SetReadDeadline(time.Time{})
-		_ = c.SetWriteDeadline(time.Time{})
-		s.grpc.ServeHTTP(w, r)
+		ctx := &visitContext{Context: r.Context(), visit: s.httpVisit(r)}
+		c := http.NewResponseController(w)
+		_ = c.SetReadDeadline(ctx.visit.due)
+		if standing[r.URL.Path] {
+			_ = c.SetWriteDeadline(time.Now().Add(standingTime + bodyTimeout))
+		} else {
+			_ = c.SetWriteDeadline(time.Now().Add(2*bodyTimeout + s.limits.Request))
+		}
+		s.grpc.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 

@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -45,7 +47,23 @@ type Limits struct {
 	Header      int           // of a request, in bytes: 32 KiB
 	Request     time.Duration // from decoded request to answer: 20 s
 	Drain       time.Duration // for running requests at the stop: 25 s
-	Connections int           // open per listener, the rest waits: 4096
+	Connections int           // open per listener: 4096, or as many as 1/8 of the memory limit has room for
+	PerSource   int           // of them, of one source address (IPv4) or /64 (IPv6): half of Connections
+	Streams     int           // requests that are being received: 4096, or as many as 1/8 of the memory limit has room for
+}
+
+// What a connection and a request that is being received cost at most, in bytes, and the bounds on how many of them 1/8 of the memory
+// limit is divided into.
+const (
+	connectionCost = 64 << 10
+	streamCost     = 96 << 10 // a body of the largest size, buffers and a stack
+	mostOpen       = 4096
+	fewestOpen     = 256
+)
+
+// room is how many things of a cost 1/8 of the memory limit has room for.
+func room(cost int64) int {
+	return int(min(max(debug.SetMemoryLimit(-1)/8/cost, fewestOpen), mostOpen))
 }
 
 func (l Limits) withDefaults() Limits {
@@ -53,7 +71,9 @@ func (l Limits) withDefaults() Limits {
 	l.Header = positive(l.Header, 32<<10)
 	l.Request = positive(l.Request, 20*time.Second)
 	l.Drain = positive(l.Drain, 25*time.Second)
-	l.Connections = positive(l.Connections, 4096)
+	l.Connections = positive(l.Connections, room(connectionCost))
+	l.PerSource = min(positive(l.PerSource, max(1, l.Connections/2)), l.Connections)
+	l.Streams = positive(l.Streams, room(streamCost))
 	return l
 }
 
@@ -73,6 +93,10 @@ type Options struct {
 	Now       func() time.Time     // nil: time.Now
 	Gate      *Gate                // nil: one with the defaults
 	Limits    Limits
+	// Proxies are the proxies in front of the server whose X-Forwarded-For is believed. Without any, the address of the peer counts.
+	Proxies []netip.Prefix
+	// Profiling serves profiles on the admin listener also where it is not a loopback address.
+	Profiling bool
 }
 
 // Server speaks gRPC and REST.
@@ -82,6 +106,10 @@ type Server struct {
 	readiness *Readiness
 	metrics   *metrics
 	gate      *Gate
+	proxies   proxies
+	profiling bool
+	streams   *streams
+	listening *listening
 	refusals  refusals
 	tooSlow   *fault.Error // the cause of a request that used up its time; never changed
 	state     atomic.Pointer[state]
@@ -114,21 +142,30 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(o.Gate), stopping: make(chan struct{}), gate: o.Gate,
+		proxies: o.Proxies, profiling: o.Profiling,
 	}
+	s.streams, s.listening = newStreams(s.limits.Streams), newListening(s)
 	s.tooSlow = fault.New(fault.NotReady, context.DeadlineExceeded, "cause", fmt.Sprintf("no certificate within %s", s.limits.Request))
 	s.SetNotReady("starting")
 	s.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(int(s.limits.Body)),
 		grpc.MaxHeaderListSize(uint32(s.limits.Header)), //nolint:gosec // our own small number
-		grpc.MaxConcurrentStreams(256),
+		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.ConnectionTimeout(headerTimeout),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 5 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: 5 * time.Minute, MaxConnectionAge: 30 * time.Minute, MaxConnectionAgeGrace: s.limits.Request + bodyTimeout,
+			Time: pingAfter, Timeout: pingTimeout,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		// Thousands of connections may be idle: they do not need buffers of 64 KiB each.
+		grpc.ReadBufferSize(grpcReadBuffer), grpc.SharedWriteBuffer(true),
+		grpc.InTapHandle(s.arrive),
 	)
-	fulciopb.RegisterCAServer(s.grpc, service{Server: s})
-	grpc_health_v1.RegisterHealthServer(s.grpc, &healthService{server: s})
-	reflection.Register(s.grpc)
+	all := registrar{s.grpc, s}
+	fulciopb.RegisterCAServer(all, service{Server: s})
+	grpc_health_v1.RegisterHealthServer(all, &healthService{server: s})
+	reflection.Register(all)
 	var err error
 	if s.http, err = s.rest(o.CT); err != nil {
 		return nil, err
@@ -167,26 +204,36 @@ type Listeners struct {
 // keeps the stack that the cryptography made grow.
 const streamWorkers = 64
 
+// maxStreams is how many requests are open over one connection of HTTP/2.
+const maxStreams = 256
+
 // The bounds on slow clients (F3).
 const (
 	headerTimeout = 5 * time.Second
 	bodyTimeout   = 10 * time.Second
 	idleTimeout   = 30 * time.Second
 
+	writeTimeout = 15 * time.Second // for the peer to read what was written
+	pingAfter    = 20 * time.Second // of silence on a connection of HTTP/2
+	pingTimeout  = 10 * time.Second
+
 	settleTime = 5 * time.Second
+
+	grpcReadBuffer = 8 << 10
 )
 
 // Serve answers on l until ctx ends, then stops: readiness goes first, running requests get the drain time. It closes the
-// listeners. It returns nil after an orderly stop.
+// listeners. It returns nil after an orderly stop. It is called once.
 func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	failed := make(chan error, 3)
 	var pages []*http.Server
 	onePort := l.HTTP != nil && l.HTTP == l.GRPC
 	running := 0
-	serve := func(h *http.Server, at net.Listener) {
+	serve := func(h *http.Server, at net.Listener, bounds *connections) {
 		pages = append(pages, h)
 		running++
-		go func() { failed <- orderly(h.Serve(netutil.LimitListener(at, s.limits.Connections))) }()
+		h.ConnContext = withConn
+		go func() { failed <- orderly(h.Serve(bounds.listen(at))) }()
 	}
 	if l.HTTP != nil {
 		h := s.httpServer(s.http)
@@ -195,18 +242,21 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 			h.Protocols = new(http.Protocols)
 			h.Protocols.SetHTTP1(true)
 			h.Protocols.SetUnencryptedHTTP2(true)
-			h.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 256}
+			h.HTTP2 = &http.HTTP2Config{
+				MaxConcurrentStreams: maxStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: writeTimeout,
+			}
 		}
-		serve(h, l.HTTP)
+		serve(h, l.HTTP, s.listening.http)
 	}
 	if l.Admin != nil {
 		h := s.httpServer(s.admin)
 		h.WriteTimeout = 0 // profiles take as long as they are asked to
-		serve(h, l.Admin)
+		serve(h, l.Admin, s.listening.admin)
 	}
-	if l.GRPC != nil && !onePort {
+	native := l.GRPC != nil && !onePort
+	if native {
 		running++
-		go func() { failed <- orderly(s.grpc.Serve(netutil.LimitListener(l.GRPC, s.limits.Connections))) }()
+		go func() { failed <- orderly(s.grpc.Serve(s.listening.grpc.listen(l.GRPC))) }()
 	}
 	var err error
 	select {
@@ -214,7 +264,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	case err = <-failed:
 		running--
 	}
-	s.stop(pages)
+	s.stop(pages, native)
 	for range running {
 		err = errors.Join(err, <-failed)
 	}
@@ -242,21 +292,32 @@ func orderly(err error) error {
 	return err
 }
 
-// stop lets running requests end, within the drain time.
-func (s *Server) stop(pages []*http.Server) {
+// stop lets running requests end, within the drain time. Where gRPC is served by the HTTP server (native is false), that server is shut
+// down first: the library would end the requests that it has got from there, it does not know how to wait for them.
+func (s *Server) stop(pages []*http.Server, native bool) {
 	close(s.stopping)
 	ctx, cancel := context.WithTimeout(context.Background(), s.limits.Drain)
 	defer cancel()
 	drained := make(chan struct{})
-	go func() {
+	graceful := func() {
 		s.grpc.GracefulStop()
 		close(drained)
-	}()
+	}
+	if native {
+		go graceful()
+	}
+	var closing sync.WaitGroup
 	for _, h := range pages {
-		if err := h.Shutdown(ctx); err != nil {
-			s.log.Warn("requests were still running at the end of the drain time", "drain", s.limits.Drain)
-			_ = h.Close() // the connections that did not drain
-		}
+		closing.Go(func() {
+			if err := h.Shutdown(ctx); err != nil {
+				s.log.Warn("requests were still running at the end of the drain time", "drain", s.limits.Drain)
+				_ = h.Close() // the connections that did not drain
+			}
+		})
+	}
+	closing.Wait()
+	if !native {
+		go graceful()
 	}
 	select {
 	case <-drained:

@@ -42,6 +42,9 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 	if err != nil {
 		return nil, err
 	}
+	if v := visitIn(ctx); v != nil && v.conn != nil {
+		v.conn.proven.Store(true)
+	}
 	key, err := prove(core.Keys, in, pop.Proof{Challenge: d.Identity.Challenge, ChallengeClaim: d.Identity.ChallengeClaim})
 	if err != nil {
 		return nil, err

@@ -2,13 +2,30 @@ package server
 
 import (
 	"context"
+	"errors"
+	"net/http"
 	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/tap"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// visit is what the server knows of a request before it is decoded: whom it comes from, and how to end its reception.
+// visit is what the server knows of a request before it is decoded: whom it comes from, over which connection, and how to end its
+// reception. Over native gRPC it is made by [Server.arrive], over HTTP by [Server.bounded] and [Server.both].
 type visit struct {
+	conn   *conn      // nil where there is none of ours, as in a test of a handler
 	client netip.Addr // the address of the client, behind trusted proxies
 	key    netip.Addr // of client, for limits
+	abort  func()     // ends the reception of a request over native gRPC; nil over HTTP, whose server has a deadline
+	due    time.Time  // when the reception over HTTP ends
+
+	receiving bool // it has a place among those that are being received
+	working   bool // its connection works on it
 }
 
 // visitContext carries a visit. It embeds the context that it extends, so that deriving from it needs no goroutine.
@@ -30,5 +47,215 @@ func (c *visitContext) Value(key any) any {
 // visitIn returns the visit that a context carries; nil where there is none, as in a test of one handler.
 func visitIn(ctx context.Context) *visit {
 	v, _ := ctx.Value(visitKey{}).(*visit)
+	return v
+}
+
+// newVisit is the visit of a request that came over c; peer is its other end.
+func (s *Server) newVisit(c *conn, peer netip.Addr, forwarded []string) visit {
+	v := visit{conn: c, client: s.proxies.client(peer, forwarded)}
+	v.key = sourceKey(v.client)
+	return v
+}
+
+// The counts and times of streams (W1, F2, F3).
+const (
+	receiveShare  = 8         // one source may have 1/8 of the streams that are being received
+	standingMost  = 1024      // streams that stay open for long: health watches, reflection
+	standingShare = 64        // of one source
+	standingTime  = time.Hour // then the client has to ask again
+)
+
+// streams bounds how many requests are received, how many are open over HTTP/2, and how many streams stay open for long, at once.
+type streams struct {
+	receiving *sourceBudget
+	open      *sourceBudget // over HTTP/2 of the one-port mode; elsewhere connections and requests are the bound
+	standing  *sourceBudget
+	timeouts  atomic.Uint64 // requests that were not received in time
+}
+
+func newStreams(most int) *streams {
+	return &streams{
+		receiving: newSourceBudget(most, max(64, most/receiveShare)), open: newSourceBudget(4*most, most), standing: newSourceBudget(standingMost, standingShare),
+	}
+}
+
+// Errors of requests that are not received. They have no request id: nothing of the request was read.
+var (
+	errReceiving = errors.New("too many requests are being received, in total or from this source")
+	errStanding  = errors.New("too many streams are open, in total or from this source")
+	errReceipt   = errors.New("the request was not received within " + bodyTimeout.String())
+)
+
+// arrive gives a stream over native gRPC its visit. The library calls it before the stream has a goroutine, and holds a lock of the
+// connection meanwhile.
+func (s *Server) arrive(ctx context.Context, info *tap.Info) (context.Context, error) {
+	ctx, cancel := context.WithCancel(ctx) // the context of the stream ends it at the latest
+	var c *conn
+	var from netip.Addr
+	if p, ok := peer.FromContext(ctx); ok {
+		if at, ours := p.Addr.(*remoteAddr); ours {
+			c, from = at.conn, at.conn.peer
+		} else {
+			from = addressOf(p.Addr)
+		}
+	}
+	out := &visitContext{Context: ctx, visit: s.newVisit(c, from, info.Header["x-forwarded-for"])}
+	out.visit.abort = cancel
+	return out, nil
+}
+
+// begin gives a request a place among those that are being received.
+func (s *Server) begin(v *visit) *fault.Error {
+	if !s.streams.receiving.take(v.key) {
+		return fault.New(fault.RateLimited, errReceiving).WithRetryAfter(time.Second)
+	}
+	v.receiving = true
+	return nil
+}
+
+// received notes that a request is complete.
+func (s *Server) received(v *visit) {
+	if v == nil || !v.receiving {
+		return
+	}
+	s.streams.receiving.give(v.key)
+	v.receiving, v.working = false, true
+	v.conn.begin()
+}
+
+// end ends a visit, however far it came.
+func (s *Server) end(v *visit) {
+	switch {
+	case v.receiving:
+		s.streams.receiving.give(v.key)
+		v.receiving = false
+	case v.working:
+		v.conn.end()
+		v.working = false
+	}
+}
+
+// registrar registers services whose methods have the bounds on receiving.
+type registrar struct {
+	*grpc.Server
+	server *Server
+}
+
+// RegisterService implements [grpc.ServiceRegistrar].
+func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	own := *desc
+	own.Methods, own.Streams = nil, nil
+	for _, m := range desc.Methods {
+		m.Handler = r.server.unary(m.Handler)
+		own.Methods = append(own.Methods, m)
+	}
+	for _, st := range desc.Streams {
+		st.Handler = r.server.streaming(st.Handler)
+		own.Streams = append(own.Streams, st)
+	}
+	r.Server.RegisterService(&own, impl)
+}
+
+// unary bounds the reception of a request: in time, in total and by source.
+func (s *Server) unary(next grpc.MethodHandler) grpc.MethodHandler {
+	return func(impl any, ctx context.Context, decode func(any) error, i grpc.UnaryServerInterceptor) (any, error) {
+		v := visitIn(ctx)
+		if v == nil {
+			return next(impl, ctx, decode, i)
+		}
+		if f := s.begin(v); f != nil {
+			return nil, s.unheard(ctx, f)
+		}
+		defer s.end(v)
+		return next(impl, ctx, func(into any) error { return s.receive(ctx, v, func() error { return decode(into) }) }, i)
+	}
+}
+
+// receive runs the reception of one message under its deadline.
+func (s *Server) receive(ctx context.Context, v *visit, message func() error) error {
+	if v.abort == nil { // HTTP: its server has the deadline
+		err := message()
+		if err == nil {
+			s.received(v)
+		} else if !time.Now().Before(v.due) {
+			err = s.tooLate(ctx)
+		}
+		return err
+	}
+	timer := time.AfterFunc(bodyTimeout, v.abort)
+	err := message()
+	if !timer.Stop() {
+		return s.tooLate(ctx)
+	}
+	if err == nil {
+		s.received(v)
+	}
+	return err
+}
+
+// tooLate is the error of a request that was not received in time.
+func (s *Server) tooLate(ctx context.Context) error {
+	s.streams.timeouts.Add(1)
+	return s.unheard(ctx, fault.New(fault.CallerDeadline, errReceipt).WithPublic("%s", errReceipt.Error()))
+}
+
+// unheard counts a request that was not received and returns what its client reads.
+func (s *Server) unheard(ctx context.Context, f *fault.Error) error {
+	r := newRecord(ctx)
+	return statusOf(s.refuse(ctx, refusal{method: unreceived, transport: r.transport, id: r.id, err: f}), r.id).Err()
+}
+
+// streaming bounds streams: how many are open, for how long, and the wait for each message.
+func (s *Server) streaming(next grpc.StreamHandler) grpc.StreamHandler {
+	return func(impl any, stream grpc.ServerStream) error {
+		v := visitIn(stream.Context())
+		if v == nil {
+			return next(impl, stream)
+		}
+		if !s.streams.standing.take(v.key) {
+			return s.unheard(stream.Context(), fault.New(fault.RateLimited, errStanding).WithRetryAfter(time.Second))
+		}
+		defer s.streams.standing.give(v.key)
+		defer s.end(v)
+		ctx, cancel := context.WithTimeout(stream.Context(), standingTime)
+		defer cancel()
+		return next(impl, &boundedStream{ServerStream: stream, ctx: ctx, server: s, visit: v})
+	}
+}
+
+// boundedStream is a stream that waits for a message no longer than a request may take to be received.
+type boundedStream struct {
+	grpc.ServerStream
+	ctx    context.Context //nolint:containedctx // a stream has one
+	server *Server
+	visit  *visit
+}
+
+// Context implements [grpc.ServerStream].
+func (b *boundedStream) Context() context.Context { return b.ctx }
+
+// RecvMsg implements [grpc.ServerStream].
+func (b *boundedStream) RecvMsg(into any) error {
+	b.server.end(b.visit)
+	if f := b.server.begin(b.visit); f != nil {
+		return b.server.unheard(b.ctx, f)
+	}
+	return b.server.receive(b.ctx, b.visit, func() error { return b.ServerStream.RecvMsg(into) })
+}
+
+// httpVisit is the visit of a request over HTTP.
+func (s *Server) httpVisit(r *http.Request) visit {
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	var from netip.Addr
+	switch {
+	case c != nil:
+		from = c.peer
+	default:
+		if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+			from = at.Addr().Unmap().WithZone("")
+		}
+	}
+	v := s.newVisit(c, from, r.Header.Values("X-Forwarded-For"))
+	v.due = time.Now().Add(bodyTimeout)
 	return v
 }
