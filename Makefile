@@ -46,6 +46,7 @@ $(BIN)/buf: tools/go.mod
 
 generate: $(BIN)/buf ## the code and the OpenAPI document from proto/
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/buf generate
+	$(GO) test $(NOPGO) -count=1 ./proto/openapi -update
 
 check-generate: generate ## that generating changes nothing
 	@git diff --exit-code -- proto || { echo "proto/: run make generate and commit"; exit 1; }
@@ -99,6 +100,9 @@ bench-reconcile: ## the audit of a log with a million entries: time and peak mem
 
 e2e: build ## real clients, logs and services against the real binary
 	cd e2e && $(GO) run ./cmd/prepare && $(GO) test -count=1 -timeout 15m ./...
+
+openapi-clients: ## clients that are generated from /openapi.json for Python and TypeScript, against the real binary; needs python3 and npm
+	cd e2e && $(GO) test -count=1 -timeout 20m -tags openapi -run TestOpenAPIClients ./...
 
 e2e-all: build ## every real client and walk-through, one by one; goes on where it stopped, and writes docs/compatibility.md
 	cd e2e && $(GO) run ./cmd/all $(if $(ONLY),-only $(ONLY))

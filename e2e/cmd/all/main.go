@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,6 +37,30 @@ func main() {
 	}
 }
 
+// install makes sure, before anything is built, that this machine has what clients need: with the package manager where this is
+// Debian or Ubuntu and the user is root, else by naming all of it.
+func install(ctx context.Context, clients []matrix.Client) error {
+	lacks := matrix.Missing(ctx, clients)
+	if len(lacks) == 0 {
+		return nil
+	}
+	line := "apt-get update && apt-get install -y --no-install-recommends " + strings.Join(matrix.Packages(lacks), " ")
+	if _, err := exec.LookPath("apt-get"); err == nil && os.Geteuid() == 0 {
+		fmt.Fprintf(os.Stderr, "e2e-all: not on this machine: %s; running: %s\n", matrix.Names(lacks), line)
+		cmd := exec.CommandContext(ctx, "sh", "-c", line) //nolint:gosec // names of our own table
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+		if err := cmd.Run(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e-all: apt-get:", err)
+		}
+		lacks = matrix.Missing(ctx, clients)
+	}
+	if len(lacks) > 0 {
+		return fmt.Errorf("not on this machine: %s; on Debian or Ubuntu, run as root: %s", matrix.Names(lacks), line)
+	}
+	return nil
+}
+
 // result is what is remembered of a client.
 type result struct {
 	Passed bool     `json:"passed"`
@@ -44,6 +69,16 @@ type result struct {
 }
 
 func run(ctx context.Context, only string, force bool) error {
+	clients := matrix.Table()
+	if only != "" {
+		clients = slices.DeleteFunc(clients, func(c matrix.Client) bool { return c.Name != only })
+		if len(clients) == 0 {
+			return fmt.Errorf("no client or walk-through %q", only)
+		}
+	}
+	if err := install(ctx, clients); err != nil {
+		return err
+	}
 	b, err := binaries.New(".", os.Stderr)
 	if err != nil {
 		return err
@@ -142,11 +177,6 @@ func remember(path string, r result) error {
 // runOne runs the test of c and returns what it says it has proven.
 func runOne(ctx context.Context, c matrix.Client) (result, []byte) {
 	start := time.Now()
-	for _, need := range c.Needs {
-		if _, err := exec.LookPath(need); err != nil {
-			return result{}, fmt.Appendf(nil, "%s is not on PATH; install it with the system's package manager", need)
-		}
-	}
 	record, err := os.CreateTemp("", "mayfly-e2e-*")
 	if err != nil {
 		return result{}, []byte(err.Error())
