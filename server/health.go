@@ -19,7 +19,7 @@ type healthService struct {
 }
 
 func (h *healthService) now() grpc_health_v1.HealthCheckResponse_ServingStatus {
-	if h.server.report().Ready {
+	if h.server.ready() {
 		return grpc_health_v1.HealthCheckResponse_SERVING
 	}
 	return grpc_health_v1.HealthCheckResponse_NOT_SERVING

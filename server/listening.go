@@ -3,6 +3,8 @@ package server
 import (
 	"slices"
 	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // listening has the bounds of the listeners.
@@ -31,4 +33,57 @@ func (l *listening) health() Health {
 		warnings = append(warnings, c.warning())
 	}
 	return Health{OK: true, Advisory: true, Warning: strings.Join(slices.DeleteFunc(warnings, func(w string) bool { return w == "" }), "; ")}
+}
+
+// boundsCollector has the metrics of the bounds on connections, streams and waits.
+type boundsCollector struct{ *Server }
+
+var (
+	connectionsDesc = prometheus.NewDesc("mayfly_server_connections", "Open connections, by listener.", []string{"listener"}, nil)
+	limitDesc       = prometheus.NewDesc("mayfly_server_connections_limit", "How many connections may be open, by listener.", []string{"listener"}, nil)
+	refusedDesc     = prometheus.NewDesc("mayfly_server_connections_refused_total",
+		"Connections that were closed at once, by listener and cause: the source has as many as it may have, or the listener has.", []string{"listener", "cause"}, nil)
+	evictedDesc = prometheus.NewDesc("mayfly_server_connections_evicted_total",
+		"Connections without a request that were closed for new ones, because the source or the listener had no room.", []string{"listener"}, nil)
+	floodedDesc = prometheus.NewDesc("mayfly_server_connections_flooded_total",
+		"Connections that were closed because much was received over them and no request.", []string{"listener"}, nil)
+	receivingDesc = prometheus.NewDesc("mayfly_server_requests_receiving", "Requests that are being received.", nil, nil)
+	standingDesc  = prometheus.NewDesc("mayfly_server_streams_standing", "Streams that stay open: health watches and reflection.", nil, nil)
+	unheardDesc   = prometheus.NewDesc("mayfly_server_requests_unreceived_total",
+		"Requests that were not received, by cause: not in time, too many at once, too many streams that stay open.", []string{"cause"}, nil)
+	providersDesc        = prometheus.NewDesc("mayfly_server_provider_waits", "Requests that wait for an identity provider before their tokens are verified.", nil, nil)
+	providersRefusedDesc = prometheus.NewDesc("mayfly_server_provider_waits_refused_total",
+		"Requests that were refused because too many others wait for identity providers.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (b boundsCollector) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByCollect(b, out) }
+
+// Collect implements [prometheus.Collector].
+func (b boundsCollector) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, n int, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)
+	}
+	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	for _, c := range b.listening.all() {
+		gauge(connectionsDesc, c.count(), c.name)
+		gauge(limitDesc, c.most, c.name)
+		for cause, name := range refusalCauses {
+			counter(refusedDesc, c.refused[cause].Load(), c.name, name)
+		}
+		counter(evictedDesc, c.evicted.Load(), c.name)
+		counter(floodedDesc, c.flooded.Load(), c.name)
+	}
+	receiving, refused := b.streams.receiving.taken()
+	gauge(receivingDesc, receiving)
+	_, busy := b.streams.open.taken()
+	counter(unheardDesc, refused+busy, "too_many")
+	standing, refused := b.streams.standing.taken()
+	gauge(standingDesc, standing)
+	counter(unheardDesc, refused, "too_many_standing")
+	counter(unheardDesc, b.streams.timeouts.Load(), "timeout")
+	gauge(providersDesc, b.gate.AwaitingProviders())
+	counter(providersRefusedDesc, b.gate.providers.refusals())
 }

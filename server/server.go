@@ -114,6 +114,7 @@ type Server struct {
 	tooSlow   *fault.Error // the cause of a request that used up its time; never changed
 	state     atomic.Pointer[state]
 	stopping  chan struct{}
+	began     time.Time
 	running   atomic.Int64 // requests
 	grpc      *grpc.Server
 	http      http.Handler
@@ -142,7 +143,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(o.Gate), stopping: make(chan struct{}), gate: o.Gate,
-		proxies: o.Proxies, profiling: o.Profiling,
+		proxies: o.Proxies, profiling: o.Profiling, began: o.Now(),
 	}
 	s.streams, s.listening = newStreams(s.limits.Streams), newListening(s)
 	s.tooSlow = fault.New(fault.NotReady, context.DeadlineExceeded, "cause", fmt.Sprintf("no certificate within %s", s.limits.Request))
@@ -193,7 +194,9 @@ func (s *Server) HTTPHandler() http.Handler { return s.http }
 func (s *Server) AdminHandler() http.Handler { return s.admin }
 
 // Collectors returns the metrics of the server.
-func (s *Server) Collectors() []prometheus.Collector { return s.metrics.collectors() }
+func (s *Server) Collectors() []prometheus.Collector {
+	return append(s.metrics.collectors(), readinessCollector{s}, boundsCollector{s})
+}
 
 // Listeners are where a server listens; nil is nowhere. The same listener for HTTP and GRPC serves both on one port.
 type Listeners struct {
@@ -258,12 +261,20 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 		running++
 		go func() { failed <- orderly(s.grpc.Serve(s.listening.grpc.listen(l.GRPC))) }()
 	}
+	background, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var watching sync.WaitGroup
+	watching.Go(func() { s.readiness.run(background) })
+	watching.Go(func() { s.follow(background) })
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 		running--
 	}
+	cancel()
+	watching.Wait()
+	s.log.Info("stopping", "drain", s.limits.Drain)
 	s.stop(pages, native)
 	for range running {
 		err = errors.Join(err, <-failed)

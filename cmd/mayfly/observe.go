@@ -41,14 +41,31 @@ func (s *system) checks() []server.Check {
 		out = append(out, s.shardChecks()...)
 	}
 	if s.logs != nil {
-		for _, st := range s.logs.Status() {
-			if st.Name != "embedded" && !strings.HasPrefix(st.Name, "embedded-") {
-				out = append(out, server.Check{Name: "log " + st.Name, Ask: func() server.Health { return s.oneLog(st.Name) }})
-			}
+		out = append(out, server.Check{Name: "logs", All: s.remoteLogs})
+	}
+	return append(out, server.Check{Name: "issuers", All: s.allIssuers})
+}
+
+// remoteLogs are the lines of the logs that are not shards of the embedded log.
+func (s *system) remoteLogs() map[string]server.Health {
+	out := map[string]server.Health{}
+	for _, st := range s.logs.Status() {
+		if st.Name != "embedded" && !strings.HasPrefix(st.Name, "embedded-") {
+			out["log "+st.Name] = logLine(st)
 		}
 	}
+	return out
+}
+
+func logLine(st ctlog.Status) server.Health {
+	return server.Health{OK: st.OK, Advisory: true, Warning: st.Warning, Cause: st.Cause}
+}
+
+// allIssuers are the lines of the configured issuers.
+func (s *system) allIssuers() map[string]server.Health {
+	out := map[string]server.Health{}
 	for _, st := range s.issuers.Status() {
-		out = append(out, server.Check{Name: "issuer " + st.Issuer, Ask: func() server.Health { return s.oneIssuer(st.Issuer) }})
+		out["issuer "+st.Issuer] = server.Health{OK: st.OK, Advisory: true, Cause: st.Cause}
 	}
 	return out
 }
@@ -95,19 +112,10 @@ func (s *system) noneGauge() prometheus.Collector {
 func (s *system) oneLog(name string) server.Health {
 	for _, st := range s.logs.Status() {
 		if st.Name == name {
-			return server.Health{OK: st.OK, Advisory: true, Warning: st.Warning, Cause: st.Cause}
+			return logLine(st)
 		}
 	}
 	return server.Health{Advisory: true, Cause: "log is gone"}
-}
-
-func (s *system) oneIssuer(issuer string) server.Health {
-	for _, st := range s.issuers.Status() {
-		if st.Issuer == issuer {
-			return server.Health{OK: st.OK, Advisory: true, Cause: st.Cause}
-		}
-	}
-	return server.Health{Advisory: true, Cause: "issuer is gone"}
 }
 
 // logCount is how many logs certificates can go to.

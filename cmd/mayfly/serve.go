@@ -79,6 +79,13 @@ type instance struct {
 
 // serve runs the CA until ctx ends. It owns the listeners. It returns nil after an orderly stop.
 func serve(ctx context.Context, in instance) (err error) {
+	defer func() {
+		if err != nil {
+			in.log.Error("stopped", "cause", err.Error())
+			return
+		}
+		in.log.Info("stopped")
+	}()
 	defer closeAll(in.listeners)
 	tuneMemory(in.log)
 	hangup := make(chan os.Signal, 1) // from here on it ends the process no more
@@ -136,7 +143,7 @@ func serve(ctx context.Context, in instance) (err error) {
 	}
 	defer watching.Wait()
 	defer cancel()
-	in.log.Info("ready", "issuer_count", len(sys.issuers.Issuers()), "log_count", sys.logCount(loaded),
+	in.log.Info("started", "issuer_count", len(sys.issuers.Issuers()), "log_count", sys.logCount(loaded),
 		"chain", sys.authority.Chain()[0].Subject.String(), "config_digest", in.config.Digest)
 	if in.ready != nil {
 		if err := in.ready(ctx, loaded); err != nil {
