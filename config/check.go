@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -56,10 +57,73 @@ func (l Listen) check() error {
 		}
 		seen[one.address] = one.key
 	}
+	for i, one := range l.TrustedProxies {
+		if _, err := parseProxy(one); err != nil {
+			errs = append(errs, fault.BadSetting(strconv.Quote(one)+" is not a CIDR prefix or an IP address", "write for example 10.0.0.0/8 or 192.0.2.7",
+				"listen", "trusted_proxies", strconv.Itoa(i)))
+		}
+	}
 	if on == 0 && len(errs) == 0 {
 		errs = append(errs, fault.BadSetting("neither http nor grpc is on: nobody could ask for a certificate", "switch one on", "listen"))
 	}
 	return errors.Join(errs...)
+}
+
+// Proxies are the trusted proxies; it panics on a value that the check refuses.
+func (l Listen) Proxies() []netip.Prefix {
+	out := make([]netip.Prefix, 0, len(l.TrustedProxies))
+	for _, one := range l.TrustedProxies {
+		p, err := parseProxy(one)
+		if err != nil {
+			panic(err)
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// parseProxy reads a CIDR prefix or an address. A prefix with bits behind its length is refused: it is a slip.
+func parseProxy(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	switch {
+	case err != nil:
+		return netip.Prefix{}, err
+	case p.Masked() != p:
+		return netip.Prefix{}, errors.New("there are bits behind the length of the prefix")
+	case p.Addr().Is4In6():
+		return netip.Prefix{}, errors.New("write an IPv4 prefix as such")
+	}
+	return p, nil
+}
+
+// warnings says what is allowed and should be known of the listeners.
+func (l Listen) warnings() (out []*fault.Setting) {
+	warn := func(problem, fix string, path ...string) {
+		out = append(out, fault.BadSetting(problem, fix, append([]string{"listen"}, path...)...))
+	}
+	if host, _, err := net.SplitHostPort(l.Admin); err == nil && l.Admin != Off && !loopback(host) {
+		problem := "metrics and readiness can be read by everybody who can reach " + l.Admin
+		if l.Profiling {
+			problem += ", and profiles (pprof)"
+		}
+		warn(problem, "listen on 127.0.0.1, or keep the address on a network of your own", "admin")
+	}
+	for i, p := range l.Proxies() {
+		if p.Bits() == 0 {
+			warn("every client is believed what it says of its address", "write the addresses of the proxies", "trusted_proxies", strconv.Itoa(i))
+		}
+	}
+	return out
+}
+
+// loopback reports whether a host of a listener is this machine alone.
+func loopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
 }
 
 func (c CT) check() error {
@@ -204,6 +268,11 @@ func (l *loader) warn() {
 	} else {
 		for _, w := range c.Audit.Warnings() {
 			l.warning(l.main, w.Problem+"; "+w.Fix, append([]string{"audit"}, w.Path...)...)
+		}
+	}
+	if len(l.main.problems) == 0 {
+		for _, w := range c.Listen.warnings() {
+			l.warning(l.main, w.Problem+"; "+w.Fix, w.Path...)
 		}
 	}
 	if c.CT.None != nil {

@@ -78,6 +78,10 @@ type Listen struct {
 	GRPC string `yaml:"grpc"`
 	// Admin is the address of readiness, metrics and profiling. Default: 127.0.0.1:2112.
 	Admin string `yaml:"admin"`
+	// TrustedProxies are the addresses of the proxies in front of the CA, as CIDR prefixes or single addresses. From them, the last address in X-Forwarded-For that is not a trusted proxy is the source of a request: in the log, in the journal and in the limits by source. When omitted: none, the source is the address of the connection.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+	// Profiling, when true, serves profiles (/debug/pprof/) also where the admin listener is not on a loopback address, and for every Host header. Profiles show what the process does and cost it time. Default: false.
+	Profiling bool `yaml:"profiling"`
 }
 
 // API says which versions of the API are served. The current one always is.

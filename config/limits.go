@@ -13,11 +13,16 @@ type Limits struct {
 	Requests int `yaml:"requests"`
 	// Wait is how long a request may be expected to wait for a processor; when more come than the processors can serve, the rest is refused at once, with Retry-After. Default: 1s.
 	Wait time.Duration `yaml:"wait"`
+	// Connections is how many connections may be open on each of the listeners http and grpc. When they are, an idle connection of the source that has most is closed for a new one. Default: 4096, or as many as an eighth of the memory limit has room for at 64 KiB each.
+	Connections int `yaml:"connections"`
+	// ConnectionsPerSource is how many of them one source address (IPv4) or /64 (IPv6) may have; listen.trusted_proxies have no such limit. Default: half of connections.
+	ConnectionsPerSource int `yaml:"connections_per_source"`
 }
 
 const (
-	mostRequests = 1 << 17
-	longestWait  = 10 * time.Second // half of what a request may take at all
+	mostRequests    = 1 << 17
+	mostConnections = 1 << 20
+	longestWait     = 10 * time.Second // half of what a request may take at all
 )
 
 func (l Limits) check() error {
@@ -27,6 +32,15 @@ func (l Limits) check() error {
 	}
 	if l.Wait < 0 || l.Wait > longestWait {
 		errs = append(errs, fault.BadSetting("is out of range", "write a duration up to 10s, or remove it", "limits", "wait"))
+	}
+	if l.Connections < 0 || l.Connections > mostConnections {
+		errs = append(errs, fault.BadSetting("is out of range", "write a number from 1 to 1048576, or remove it", "limits", "connections"))
+	}
+	if l.ConnectionsPerSource < 0 || l.ConnectionsPerSource > mostConnections {
+		errs = append(errs, fault.BadSetting("is out of range", "write a number from 1 to 1048576, or remove it", "limits", "connections_per_source"))
+	}
+	if l.Connections > 0 && l.ConnectionsPerSource > l.Connections {
+		errs = append(errs, fault.BadSetting("is more than limits.connections", "write a smaller number, or remove it", "limits", "connections_per_source"))
 	}
 	return errors.Join(errs...)
 }

@@ -35,6 +35,8 @@ const (
 	CSRMalformed           Reason = "CSR_MALFORMED"
 	ProofInvalid           Reason = "PROOF_INVALID"
 
+	PathUnknown      Reason = "PATH_UNKNOWN"
+	MethodNotAllowed Reason = "METHOD_NOT_ALLOWED"
 	RequestMalformed Reason = "REQUEST_MALFORMED"
 	RequestTooLarge  Reason = "REQUEST_TOO_LARGE"
 	RateLimited      Reason = "RATE_LIMITED"
@@ -70,6 +72,8 @@ const (
 	msgPolicy    = "the policy of this certificate authority does not allow a certificate for this identity"
 	msgAlgorithm = "signing algorithm not permitted"
 	msgMalformed = "the request could not be parsed"
+	msgPath      = "Not Found"
+	msgMethod    = "Method Not Allowed"
 	msgCanceled  = "context canceled"
 	msgDeadline  = "context deadline exceeded"
 )
@@ -109,6 +113,8 @@ var reasons = map[Reason]reason{
 	CSRMalformed:           row(Invalid, msgCSR),
 	ProofInvalid:           row(Invalid, msgProof, "claim"),
 
+	PathUnknown:      row(Invalid, msgPath, "path"),
+	MethodNotAllowed: row(Invalid, msgMethod, "method"),
 	RequestMalformed: row(Invalid, msgMalformed),
 	RequestTooLarge:  row(Exhausted, msgTooLarge, "max"),
 	RateLimited:      row(Exhausted, msgRate),

@@ -234,7 +234,7 @@ func (r *Readiness) Report() Report {
 		for name, a := range c.last {
 			d := Dependency{OK: a.OK, Warning: a.Warning, Cause: a.Cause, Since: a.since, advisory: a.Advisory}
 			if late != nil {
-				d = Dependency{Cause: late.Cause, Since: late.Since, advisory: a.Advisory}
+				d = *late // what hangs may be anything, so that it is not only for information
 			}
 			out.add(name, d)
 		}
@@ -259,7 +259,7 @@ func (r *Readiness) ready() bool {
 			return false
 		}
 		for _, a := range c.last {
-			if !a.Advisory && (late || !a.OK) {
+			if late || !a.OK && !a.Advisory {
 				return false
 			}
 		}

@@ -143,7 +143,7 @@ func (s *Server) both() http.Handler {
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	st := status.Convert(err)
 	if len(st.Details()) == 0 {
-		if with, e := st.WithDetails(s.gatewayInfo(st, w.Header().Get(requestIDKey))); e == nil {
+		if with, e := st.WithDetails(s.gatewayInfo(st, r, w.Header().Get(requestIDKey))); e == nil {
 			st = with
 		}
 	}
@@ -167,13 +167,19 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 // gatewayInfo is the reason for an error that never reached the service.
-func (s *Server) gatewayInfo(st *status.Status, requestID string) *errdetails.ErrorInfo {
+func (s *Server) gatewayInfo(st *status.Status, r *http.Request, requestID string) *errdetails.ErrorInfo {
 	info := &errdetails.ErrorInfo{Reason: string(fault.InternalError), Domain: domain, Metadata: map[string]string{"request_id": requestID}}
 	tooLarge := new(http.MaxBytesError)
 	switch c := st.Code(); {
 	case c == codes.InvalidArgument && st.Message() == tooLarge.Error():
 		info.Reason, info.Metadata["max"] = string(fault.RequestTooLarge), strconv.FormatInt(s.limits.Body, 10)
-	case c == codes.InvalidArgument, c == codes.NotFound, c == codes.Unimplemented:
+	case c == codes.NotFound:
+		f := fault.New(fault.PathUnknown, nil, "path", r.URL.Path)
+		info.Reason, info.Metadata["path"] = string(f.Reason), f.Meta["path"]
+	case c == codes.Unimplemented:
+		f := fault.New(fault.MethodNotAllowed, nil, "method", r.Method)
+		info.Reason, info.Metadata["method"] = string(f.Reason), f.Meta["method"]
+	case c == codes.InvalidArgument:
 		info.Reason = string(fault.RequestMalformed)
 	case c == codes.Canceled:
 		info.Reason = string(fault.CallerCanceled)

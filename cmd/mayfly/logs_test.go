@@ -414,6 +414,11 @@ func health(t *testing.T, sys *system, name string) server.Health {
 		if c.Name == name {
 			return c.Ask()
 		}
+		if c.All != nil {
+			if h, ok := c.All()[name]; ok {
+				return h
+			}
+		}
 	}
 	t.Fatalf("there is no dependency %q", name)
 	return server.Health{}
