@@ -1,9 +1,11 @@
 package reconcile
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/audit"
@@ -25,8 +27,11 @@ type account struct {
 	promises []promise
 	suspects []suspect
 	finals   []final
+	others   []other
 	report   func(Finding)
-	told     bool // a journal brought a key, or certificates, that were not known when logs were read
+	// again reads an entry of the log with that number once more: only those that are reported are worth the memory.
+	again func(ctx context.Context, log uint16, index uint64) (*monitor.Entry, error)
+	told  bool // a journal brought a key, or certificates, that were not known when logs were read
 
 	pairs  []pair
 	proven bool // whatever an entry is taken in from has been proven
@@ -49,6 +54,8 @@ type watched struct {
 	head  monitor.Head  // that was verified last
 	ours  uint64
 	last  uint64 // timestamp of the newest entry read, milliseconds
+	// unread has the SHA-256 of CA certificates that the log names and did not serve, and the first entry that names each.
+	unread map[[32]byte]uint64
 	// copied: it is read from a directory that need not be the one which the log is written to.
 	copied bool
 	// trusted: what was read of it was proven. away: the configuration does not name it any more.
@@ -62,6 +69,14 @@ type suspect struct {
 	row   uint32
 	place uint32
 	key   [32]byte
+}
+
+// other is a CA certificate for our key that the configuration does not name, as an entry has it in its chain.
+type other struct {
+	log       uint16
+	index     uint64
+	timestamp uint64
+	sum       [32]byte
 }
 
 // final is a certificate that was found in a log.
@@ -84,6 +99,9 @@ func (a *account) watch(name string, id [32]byte, delay time.Duration) *watched 
 
 // entry takes in an entry of ours from the log with that number.
 func (a *account) entry(log uint16, s sighting) {
+	if s.other != ([32]byte{}) && !slices.ContainsFunc(a.others, func(o other) bool { return o.log == log && o.sum == s.other }) {
+		a.others = append(a.others, other{log, s.index, s.timestamp, s.other})
+	}
 	n := a.find(s.tbs)
 	if n == 0 {
 		var twin uint32
@@ -91,7 +109,7 @@ func (a *account) entry(log uint16, s sighting) {
 			a.pairs = append(a.pairs, pair{n, twin, timeOf(s.timestamp)})
 		}
 	}
-	if !a.addPlace(n, place{index: s.index, timestamp: s.timestamp, extensions: s.extensions, log: log, final: s.final}) {
+	if !a.addPlace(n, place{index: s.index, timestamp: s.timestamp, extensions: s.extensions, log: log, final: s.final, below: s.below}) {
 		return
 	}
 	a.logs[log].ours++
@@ -115,8 +133,13 @@ func (a *account) reportPairs() {
 		if string(first[:]) > string(second[:]) {
 			first, second = second, first
 		}
+		known := a.rows.at(p.row).is(intended|trial) || a.rows.at(p.twin).is(intended|trial)
+		signature := ""
+		if !known { // a log can make up any number of them, and each of the two is a finding of its own
+			signature = SignatureUnverified
+		}
 		a.report(newFinding(Finding{
-			Kind: SerialReused, Serial: serial, Time: p.when,
+			Kind: SerialReused, Serial: serial, Time: p.when, Signature: signature,
 			Text: fmt.Sprintf("two certificates have the serial number %s: those with the TBS digests %x and %x", serial, first, second),
 		}, fmt.Sprintf("%x %x", first, second)))
 	}

@@ -25,7 +25,9 @@ const (
 	mostRows = 1 << 18         // then what has been settled goes at once
 	fewRows  = 1 << 12         // below that nothing goes
 	scrubAge = 24 * time.Hour
-	mostOpen = 1000 // alarms that are kept apart
+	// mostAlike is how many alarms of a bounded kind are kept apart for one log or journal, and mostUnverified how many of entries that
+	// only a log says our key signed. More are counted in one alarm.
+	mostAlike, mostUnverified = 1000, 10000
 )
 
 // Target is a log under continuous audit.
@@ -56,10 +58,12 @@ type AuditorOptions struct {
 	Save func([]byte) error
 	// Orders returns what an operator has ordered since it was asked last; nil is nothing.
 	Orders func() ([]Order, error)
+	// Commands are what to run next for a finding; nil is none.
+	Commands func(Finding) []string
 	// Raise is told of each finding once: it writes it where it is seen.
 	Raise func(context.Context, Finding)
-	// Cleared is told of each order that was carried out.
-	Cleared func(context.Context, Order)
+	// Cleared is told of each order that was carried out, and of the alarms that it closed.
+	Cleared func(context.Context, Order, []Finding)
 	// Bench keeps a log from being asked, Unbench lets it be asked again.
 	Bench   func(log, cause string)
 	Unbench func(log string)
@@ -97,8 +101,10 @@ type Auditor struct {
 	benched   map[string]string
 	troubles  []string // of the last run
 	open      []Alarm
-	kept      uint32 // rows after the last eviction
-	passed    int    // grants since there was room for all
+	known     map[string]int // IDs of open alarms, with their places in open
+	alike     map[string]int // open alarms of a bounded kind, by kind and source
+	kept      uint32         // rows after the last eviction
+	passed    int            // grants since there was room for all
 
 	mu       sync.Mutex
 	setup    *Setup  // to be taken over
@@ -159,7 +165,7 @@ func NewAuditor(o AuditorOptions) (*Auditor, error) {
 	if o.Keep == 0 {
 		o.Keep = keepFor
 	}
-	a := &Auditor{o: o, cursors: map[string]*reading{}, benched: map[string]string{}}
+	a := &Auditor{o: o, cursors: map[string]*reading{}, benched: map[string]string{}, known: map[string]int{}, alike: map[string]int{}}
 	a.account = newAccount(newKeyring(nil), a.found)
 	a.proven = true // follow sees to it
 	a.metrics = newAuditorMetrics(a)
@@ -173,6 +179,7 @@ func NewAuditor(o AuditorOptions) (*Auditor, error) {
 	if err := a.restore(data); err != nil {
 		return nil, err
 	}
+	a.count()
 	for log, cause := range a.benched {
 		a.bench(log, cause)
 	}
@@ -296,6 +303,10 @@ func (a *Auditor) cycle(ctx context.Context) (more bool, troubles []string) {
 		if err != nil && ctx.Err() == nil {
 			troubles = append(troubles, err.Error())
 		}
+		a.fetchMissing(ctx, f.watched, f.Log())
+		if text := f.blind(); text != "" {
+			troubles = append(troubles, text)
+		}
 		if behind { // its journals are read no further than the entries are
 			more = true
 			if at := timeOf(f.last).Add(slack); a.until.IsZero() || at.Before(a.until) {
@@ -331,7 +342,7 @@ func (a *Auditor) follow(ctx context.Context, f *follower) (more bool, err error
 	last := f.last
 	more, err = f.Next(ctx, func(e *monitor.Entry) error {
 		last = max(last, e.Timestamp)
-		if s, ours := a.keys.sight(e); ours {
+		if s, ours := a.sight(ctx, f.watched, f.Log(), e); ours {
 			seen = append(seen, s)
 		}
 		return nil

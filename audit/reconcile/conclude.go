@@ -22,14 +22,7 @@ func (a *Auditor) takeOver() {
 	if s == nil {
 		return
 	}
-	hashes := a.keys.hashes
-	fresh := false
-	for _, c := range s.Issuers {
-		if !hashes[keyHash(c)] {
-			hashes[keyHash(c)], fresh = true, true
-		}
-	}
-	a.keys.issuers = s.Issuers
+	fresh := a.keys.configure(s.Issuers)
 	old := a.followers
 	a.followers = nil
 	for _, w := range a.logs {
@@ -81,14 +74,17 @@ func (a *Auditor) obey(ctx context.Context) {
 
 // clear closes alarms. A log that is cleared is read from its beginning again, as if it was seen for the first time.
 func (a *Auditor) clear(ctx context.Context, o Order) {
+	var closed []Finding
 	left := a.open[:0]
 	for _, one := range a.open {
 		if o.Concerns(one.Finding) {
+			closed = append(closed, one.Finding)
 			continue
 		}
 		left = append(left, one)
 	}
 	a.open = left
+	a.count()
 	for _, f := range a.followers {
 		if o.Log == "" || f.watched.name != o.Log {
 			continue
@@ -108,20 +104,16 @@ func (a *Auditor) clear(ctx context.Context, o Order) {
 		}
 	}
 	if a.o.Cleared != nil {
-		a.o.Cleared(ctx, o)
+		a.o.Cleared(ctx, o, closed)
 	}
 }
 
 // found is told of each finding by the account.
 func (a *Auditor) found(f Finding) {
-	for i := range a.open {
-		if a.open[i].ID == f.ID {
-			return
-		}
+	if _, open := a.known[f.ID]; open {
+		return
 	}
 	a.metrics.alarms.WithLabelValues(string(f.Kind)).Inc()
-	a.o.Logger.Error("audit alarm", "kind", string(f.Kind), "severity", string(f.Severity), "log", f.Log, "journal", f.Journal,
-		"serial", f.Serial, "finding_id", f.ID, "text", f.Text, "action", f.Action)
 	if f.Kind.Breaks() && a.benched[f.Log] == "" {
 		a.benched[f.Log] = f.Text
 		a.mu.Lock()
@@ -129,12 +121,64 @@ func (a *Auditor) found(f Finding) {
 		a.mu.Unlock()
 		a.bench(f.Log, f.Text)
 	}
-	if len(a.open) >= mostOpen {
-		return // nobody reads them one by one; the command lists all
+	if f.Bounded() {
+		most := mostAlike
+		if f.Signature == SignatureUnverified {
+			most = mostUnverified
+		}
+		if a.alike[f.class()] >= most {
+			a.sumUp(f, most)
+			return
+		}
 	}
+	a.raise(f)
+}
+
+// raise opens an alarm and tells of it.
+func (a *Auditor) raise(f Finding) {
+	if a.o.Commands != nil {
+		f.Commands = a.o.Commands(f)
+	}
+	attrs := []any{
+		"kind", string(f.Kind), "severity", string(f.Severity), "log", f.Log, "journal", f.Journal, "serial", f.Serial, "identity", f.Identity,
+		"issuer", f.Issuer, "issued_by", f.IssuedBy, "finding_id", f.ID, "text", f.Text, "action", f.Action, "commands", f.Commands,
+	}
+	if f.Index != nil {
+		attrs = append(attrs, "index", *f.Index)
+	}
+	a.o.Logger.Error("audit alarm", attrs...)
+	a.known[f.ID] = len(a.open)
+	a.alike[f.class()]++
 	a.open = append(a.open, Alarm{Finding: f, Raised: a.o.Now().UTC()})
 	if a.o.Raise != nil {
 		a.o.Raise(context.Background(), f) //nolint:contextcheck // an alarm is raised to its end, also while the process stops
+	}
+}
+
+// sumUp counts a finding in the one alarm that stands for all of its class beyond the bound.
+func (a *Auditor) sumUp(f Finding, most int) {
+	all := newFinding(Finding{
+		Kind: f.Kind, Log: f.Log, Journal: f.Journal, Time: f.Time, Signature: f.Signature, Count: 1,
+		Text: fmt.Sprintf("more than %d alarms of the kind %s are open for %s: further ones are counted here; mayfly audit reconcile lists all",
+			most, f.Kind, f.source()),
+	}, "more "+f.Signature)
+	if at, open := a.known[all.ID]; open {
+		a.open[at].Count++
+		return
+	}
+	a.raise(all)
+}
+
+// class is what alarms are alike in.
+func (f *Finding) class() string { return string(f.Kind) + "\n" + f.source() + "\n" + f.Signature }
+
+// count finds the open alarms anew, after some were closed.
+func (a *Auditor) count() {
+	clear(a.known)
+	clear(a.alike)
+	for i := range a.open {
+		a.known[a.open[i].ID] = i
+		a.alike[a.open[i].class()]++
 	}
 }
 
@@ -147,8 +191,25 @@ func (a *Auditor) bench(log, cause string) {
 // conclude judges what can be judged now.
 func (a *Auditor) conclude(ctx context.Context) error {
 	m := moment{now: a.o.Now(), lag: a.o.Lag}
+	a.again = reread(func(n uint16) *monitor.Follower {
+		for _, f := range a.followers {
+			if f.number == n {
+				return f.Follower
+			}
+		}
+		return nil
+	})
+	defer func() { a.again = nil }() // and what it keeps
 	a.reportPairs()
+	a.reportOthers()
 	a.settle(m)
+	a.suspects = slices.DeleteFunc(a.suspects, func(s suspect) bool { // whatever the journals say
+		below := a.places.at(s.place).below
+		if below {
+			a.accuse(ctx, s)
+		}
+		return below
+	})
 	if a.o.Journals == nil {
 		a.suspects, a.finals = nil, nil // nobody could say what was intended
 		return nil
@@ -162,7 +223,7 @@ func (a *Auditor) conclude(ctx context.Context) error {
 	a.suspects = waiting
 	for _, s := range accused {
 		if !a.rows.at(s.row).is(intended) && a.judge(s, m) == guilty { // recall may have found that older files are gone
-			a.accuse(s)
+			a.accuse(ctx, s)
 		}
 	}
 	finals := a.finals
@@ -172,7 +233,7 @@ func (a *Auditor) conclude(ctx context.Context) error {
 		case a.awaited(f.suspect) || !a.due(f.suspect):
 			a.finals = append(a.finals, f)
 		case a.rows.at(f.row).is(intended):
-			a.acquit(f)
+			a.acquit(ctx, f)
 		}
 	}
 	return nil

@@ -13,6 +13,8 @@ type Kind string
 // What can be found.
 const (
 	UnintendedEntry           Kind = "unintended_entry"            // our key signed what no journal knows of
+	CABelowOurs               Kind = "ca_below_ours"               // our key signed a CA certificate, or something is issued under one
+	UnknownCACertificate      Kind = "unknown_ca_certificate"      // a CA certificate for our key that the configuration does not name
 	MissingEntry              Kind = "missing_entry"               // a promise that the log did not keep
 	EntryMismatch             Kind = "entry_mismatch"              // a promise that the log kept in another way
 	SerialReused              Kind = "serial_reused"               // two certificates, or two decisions, with one serial number
@@ -40,6 +42,9 @@ type rule struct {
 	severity Severity
 	action   string // for whoever is paged
 	breaks   bool   // the log's promise: it is not asked for SCTs any more
+	// bounded: one log or journal can make any number of findings of the kind, each of which says the same of it. Beyond
+	// [mostAlike] they are summed up. What may mean that a key is lost is never bounded.
+	bounded bool
 }
 
 // Severity returns how soon somebody must look.
@@ -58,7 +63,7 @@ func (k Kind) ofLog() bool { return k.Breaks() || k == LogHeadInvalid }
 // Kinds lists all kinds, in the order of the manual.
 func Kinds() []Kind {
 	return []Kind{
-		UnintendedEntry, CertificateWithoutOutcome, OutcomeWithoutIntent, SignaturesUncounted, SerialReused, JournalBroken,
+		UnintendedEntry, CABelowOurs, UnknownCACertificate, CertificateWithoutOutcome, OutcomeWithoutIntent, SignaturesUncounted, SerialReused, JournalBroken,
 		MissingEntry, EntryMismatch, LogForked, LogShrunk, LogMismatch, LogHeadInvalid,
 	}
 }
@@ -73,10 +78,58 @@ type Finding struct {
 	Journal string    `json:"journal,omitempty"`
 	Serial  string    `json:"serial,omitempty"` // hexadecimal
 	Time    time.Time `json:"time"`             // of the entry, the promise or the record
-	Text    string    `json:"text"`
-	Action  string    `json:"action"`
+	// Identity is whose name the certificate of the entry bears (its SANs, else its subject), Issuer the OIDC issuer in it, and IssuedBy
+	// the name of the CA. They are escaped and clipped.
+	Identity string `json:"identity,omitempty"`
+	Issuer   string `json:"issuer,omitempty"`
+	IssuedBy string `json:"issued_by,omitempty"`
+	// TBS is the SHA-256 of the entry's TBSCertificate, Certificate that of a final certificate, both hexadecimal.
+	TBS         string `json:"tbs,omitempty"`
+	Certificate string `json:"certificate,omitempty"`
+	// Signature says whether the log has a signature of our key for the entry: verified, or not verified.
+	Signature string `json:"signature,omitempty"`
+	// Count is how many findings this one sums up; 0 is none but itself.
+	Count  int    `json:"count,omitempty"`
+	Text   string `json:"text"`
+	Action string `json:"action"`
+	// Commands are what to run next, each a line for a POSIX shell.
+	Commands []string `json:"commands,omitempty"`
 	// ID is the same for the same finding, whenever it is made.
 	ID string `json:"id"`
+}
+
+// The values of Finding.Signature.
+const (
+	SignatureVerified   = "verified"
+	SignatureUnverified = "not verified"
+)
+
+// Words is the text of f with what else a person asks first: whose name it is about, and which CA's.
+func (f *Finding) Words() string {
+	text := f.Text
+	if f.Identity != "" {
+		text += "; it bears the identity " + f.Identity
+		if f.Issuer != "" {
+			text += " (issuer " + f.Issuer + ")"
+		}
+		if f.IssuedBy != "" {
+			text += ", issued by " + f.IssuedBy
+		}
+	}
+	return text
+}
+
+// Bounded reports whether findings like f are summed up when one log or journal makes very many of them.
+func (f *Finding) Bounded() bool {
+	return rules[f.Kind].bounded || f.Signature == SignatureUnverified
+}
+
+// source is what f says something of.
+func (f *Finding) source() string {
+	if f.Log != "" {
+		return "log " + f.Log
+	}
+	return "journal " + f.Journal
 }
 
 // newFinding completes f: severity, action and ID follow from the rest. Subject tells findings apart that are the same in kind,

@@ -1,9 +1,13 @@
 package reconcile
 
 import (
+	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/tbs"
 )
 
 // grace is how long after a log's delay a promise may still be open because the log shows no newer head.
@@ -110,6 +114,9 @@ const (
 
 // judge says what becomes of an entry that no journal read so far intended.
 func (a *account) judge(s suspect, m moment) verdict {
+	if a.places.at(s.place).below { // no journal can explain it
+		return guilty
+	}
 	at := timeOf(a.places.at(s.place).timestamp)
 	key := hex.EncodeToString(s.key[:])
 	named := false
@@ -136,24 +143,101 @@ func (a *account) judge(s suspect, m moment) verdict {
 }
 
 // accuse reports an entry that nobody intended.
-func (a *account) accuse(s suspect) {
+func (a *account) accuse(ctx context.Context, s suspect) {
 	p, r := a.places.at(s.place), a.rows.at(s.row)
 	index := p.index
 	what := "precertificate"
 	if p.final {
 		what = "certificate"
 	}
-	text := fmt.Sprintf("the %s at index %d is under our issuing key %x, and no journal intended it (TBS digest %x)", what, index, s.key[:8], r.tbs)
-	if r.is(trial) {
-		text = fmt.Sprintf("the %s at index %d is one that was made to try the key at a start, and should have gone nowhere (TBS digest %x)", what, index, r.tbs)
+	f := Finding{
+		Kind: UnintendedEntry, Log: a.logs[p.log].name, Index: &index, Serial: hex.EncodeToString(r.serial[:]), Time: timeOf(p.timestamp),
+		TBS: hex.EncodeToString(r.tbs[:]),
 	}
-	a.report(newFinding(Finding{
-		Kind: UnintendedEntry, Log: a.logs[p.log].name, Index: &index, Serial: hex.EncodeToString(r.serial[:]), Time: timeOf(p.timestamp), Text: text,
-	}, ""))
+	who := a.name(ctx, s, &f)
+	switch {
+	case p.below && !who.ca:
+		f.Kind = CABelowOurs
+		f.Text = fmt.Sprintf("the %s at index %d is under a CA that our issuing key %x certified (TBS digest %x)", what, index, s.key[:8], r.tbs)
+	case who.ca:
+		f.Kind = CABelowOurs
+		f.Text = fmt.Sprintf("the %s at index %d is one of a CA, under our issuing key %x (TBS digest %x)", what, index, s.key[:8], r.tbs)
+	case r.is(trial):
+		f.Text = fmt.Sprintf("the %s at index %d is one that was made to try the key at a start, and should have gone nowhere (TBS digest %x)",
+			what, index, r.tbs)
+	default:
+		f.Text = fmt.Sprintf("the %s at index %d is under our issuing key %x, and no journal intended it (TBS digest %x)",
+			what, index, s.key[:8], r.tbs)
+	}
+	if f.Signature == SignatureUnverified {
+		f.Text += "; the log has no precertificate for it that our key signed: it did not verify what it took, or made the entry up"
+	}
+	if f.Identity == "" {
+		f.Text += "; the log did not serve the entry again, so that its identity is not known"
+	}
+	a.report(newFinding(f, ""))
+}
+
+// name adds to a finding whose name the entry bears. The entry is read again, and counts only if it is the one that was proven.
+func (a *account) name(ctx context.Context, s suspect, f *Finding) (who bearer) {
+	p, r := a.places.at(s.place), a.rows.at(s.row)
+	if a.again == nil {
+		return who
+	}
+	e, err := a.again(ctx, p.log, p.index)
+	if err != nil || e.Precert == p.final || e.Timestamp != p.timestamp {
+		return who
+	}
+	body := e.Content
+	if p.final {
+		parts, err := tbs.Split(e.Content)
+		if err != nil || tbsDigest(e.Content) != r.tbs {
+			return who
+		}
+		body = parts.TBS
+		sum := sha256.Sum256(e.Content)
+		f.Certificate, f.Signature = hex.EncodeToString(sum[:]), SignatureVerified
+	} else {
+		if sha256.Sum256(body) != r.tbs {
+			return who
+		}
+		if f.Signature = SignatureUnverified; p.below || tbsDigest(e.Precertificate) == r.tbs && a.keys.signer(e.Precertificate) != nil {
+			f.Signature = SignatureVerified
+		}
+	}
+	who = bearerOf(body)
+	f.Identity, f.Issuer, f.IssuedBy = who.identity, who.issuer, who.by
+	if f.Identity == "" {
+		f.Identity = "none that can be read"
+	}
+	return who
+}
+
+// reportOthers reports CA certificates for our keys that the configuration does not name, each once for each log.
+func (a *account) reportOthers() {
+	for _, o := range a.others {
+		if w := a.logs[o.log]; !a.proven && !w.trusted {
+			continue
+		}
+		var who bearer
+		if parts, err := tbs.Split(a.keys.others[o.sum]); err == nil {
+			who = bearerOf(parts.TBS)
+		}
+		f := newFinding(Finding{
+			Kind: UnknownCACertificate, Log: a.logs[o.log].name, Time: timeOf(o.timestamp), Certificate: hex.EncodeToString(o.sum[:]),
+			Identity: who.identity, IssuedBy: who.by,
+			Text: fmt.Sprintf("the entry at index %d, and perhaps others, is under a certificate (SHA-256 %x) for our issuing key that neither "+
+				"ca nor ca.trust names", o.index, o.sum),
+		}, hex.EncodeToString(o.sum[:]))
+		index := o.index
+		f.Index = &index // any entry would do: the ID is that of the certificate
+		a.report(f)
+	}
+	a.others = nil
 }
 
 // acquit judges a certificate that was found in a log, whose intent is known: it must be the one that was released.
-func (a *account) acquit(f final) {
+func (a *account) acquit(ctx context.Context, f final) {
 	p, r := a.places.at(f.place), a.rows.at(f.row)
 	if r.is(issued) && r.mark == markOf(f.certificate) {
 		return
@@ -163,7 +247,10 @@ func (a *account) acquit(f final) {
 	if !r.is(issued) {
 		text = fmt.Sprintf("the certificate at index %d (SHA-256 %x) was intended, and no record says that it was released", index, f.certificate)
 	}
-	a.report(newFinding(Finding{
-		Kind: CertificateWithoutOutcome, Log: a.logs[p.log].name, Index: &index, Serial: hex.EncodeToString(r.serial[:]), Time: timeOf(p.timestamp), Text: text,
-	}, ""))
+	found := Finding{
+		Kind: CertificateWithoutOutcome, Log: a.logs[p.log].name, Index: &index, Serial: hex.EncodeToString(r.serial[:]), Time: timeOf(p.timestamp),
+		TBS: hex.EncodeToString(r.tbs[:]), Text: text,
+	}
+	a.name(ctx, f.suspect, &found)
+	a.report(newFinding(found, ""))
 }

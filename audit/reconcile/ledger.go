@@ -33,6 +33,7 @@ type place struct {
 	next       uint32 // an older place of the same row; 0 is none
 	log        uint16
 	final      bool
+	below      bool // it is a CA certificate that our key made, or is under one
 }
 
 // promise is an SCT whose entry has not been seen yet.

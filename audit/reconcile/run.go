@@ -67,6 +67,8 @@ type Input struct {
 	Since time.Time
 	// Lag is how far a journal that is not live may be behind; an entry that is younger is not judged.
 	Lag time.Duration
+	// Commands are what to run next for a finding; nil is none.
+	Commands func(Finding) []string
 	// Progress is called now and then; nil is nobody.
 	Progress func(Progress)
 }
@@ -147,6 +149,7 @@ func Run(ctx context.Context, in Input) (Report, error) {
 	for {
 		r := &run{Input: in}
 		r.account = newAccount(keys, r.found)
+		r.again = reread(func(n uint16) *monitor.Follower { return in.Logs[n].Follower })
 		if err := r.read(ctx); err != nil {
 			return Report{}, err
 		}
@@ -156,7 +159,7 @@ func Run(ctx context.Context, in Input) (Report, error) {
 			}
 			continue
 		}
-		r.conclude()
+		r.conclude(ctx)
 		return r.out, nil
 	}
 }
@@ -164,6 +167,9 @@ func Run(ctx context.Context, in Input) (Report, error) {
 func (r *run) found(f Finding) {
 	if f.Time.Before(r.Since) && f.Kind != JournalBroken {
 		return
+	}
+	if r.Commands != nil {
+		f.Commands = r.Commands(f)
 	}
 	r.out.Findings = append(r.out.Findings, f)
 }
@@ -178,7 +184,7 @@ func (r *run) read(ctx context.Context) error {
 		more, err := true, error(nil)
 		for more && err == nil {
 			more, err = l.Follower.Next(ctx, func(e *monitor.Entry) error {
-				if s, ok := r.keys.sight(e); ok {
+				if s, ok := r.sight(ctx, w, log, e); ok {
 					r.entry(uint16(i), s)
 				}
 				if r.Progress != nil && e.Index%4096 == 0 {
@@ -200,6 +206,9 @@ func (r *run) read(ctx context.Context) error {
 		case err != nil:
 			lr.Error = err.Error()
 			r.out.Incomplete = append(r.out.Incomplete, err.Error())
+		}
+		if text := w.blind(); text != "" {
+			r.out.Incomplete = append(r.out.Incomplete, text)
 		}
 		r.out.Logs = append(r.out.Logs, lr)
 	}
@@ -271,9 +280,10 @@ func (r *run) readJournal(ctx context.Context, j Journal, b *book) error {
 }
 
 // conclude judges everything. Nothing more will come.
-func (r *run) conclude() {
+func (r *run) conclude(ctx context.Context) {
 	m := moment{now: r.Now(), lag: r.Lag}
 	r.reportPairs()
+	r.reportOthers()
 	r.settle(m)
 	x := &r.out.Explained
 	unread := slices.ContainsFunc(r.out.Journals, func(j JournalReport) bool { return j.Error != "" })
@@ -283,11 +293,11 @@ func (r *run) conclude() {
 		}
 		switch r.judge(s, m) {
 		case guilty:
-			if unread {
+			if unread && !r.places.at(s.place).below {
 				x.Young++
 				continue
 			}
-			r.accuse(s)
+			r.accuse(ctx, s)
 		case later:
 			x.Young++
 		case before:
@@ -296,7 +306,7 @@ func (r *run) conclude() {
 	}
 	for _, f := range r.finals {
 		if r.rows.at(f.row).is(intended) && r.logs[r.places.at(f.place).log].trusted {
-			r.acquit(f)
+			r.acquit(ctx, f)
 		}
 	}
 	for n := uint32(1); n <= r.rows.n; n++ {

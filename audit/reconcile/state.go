@@ -69,6 +69,7 @@ type savedPlace struct {
 	Timestamp  uint64 `json:"timestamp"`
 	Extensions uint64 `json:"extensions"`
 	Final      bool   `json:"final,omitempty"`
+	Below      bool   `json:"below,omitempty"`
 }
 
 type savedPromise struct {
@@ -135,7 +136,7 @@ func (a *Auditor) dumpRows(out *saved) {
 			one := savedRow{TBS: hex.EncodeToString(r.tbs[:]), Serial: hex.EncodeToString(r.serial[:]), When: r.when, Mark: r.mark, Journal: r.journal, Flags: r.flags}
 			for at := r.places; at != 0; at = a.places.at(at).next {
 				p := a.places.at(at)
-				one.Places = append(one.Places, savedPlace{p.log, p.index, p.timestamp, p.extensions, p.final})
+				one.Places = append(one.Places, savedPlace{p.log, p.index, p.timestamp, p.extensions, p.final, p.below})
 			}
 			out.Rows = append(out.Rows, one)
 			numbers[n] = uint32(len(out.Rows)) //nolint:gosec // as many as rows
@@ -212,7 +213,7 @@ func (a *Auditor) restoreRows(in *saved) bool {
 			if int(p.Log) >= len(a.logs) {
 				return false
 			}
-			a.addPlace(n, place{index: p.Index, timestamp: p.Timestamp, extensions: p.Extensions, log: p.Log, final: p.Final})
+			a.addPlace(n, place{index: p.Index, timestamp: p.Timestamp, extensions: p.Extensions, log: p.Log, final: p.Final, below: p.Below})
 		}
 	}
 	for _, p := range in.Promises {

@@ -242,7 +242,7 @@ func (a *auditing) raise(_ context.Context, f reconcile.Finding) {
 	}
 }
 
-func (a *auditing) cleared(_ context.Context, o reconcile.Order) {
+func (a *auditing) cleared(_ context.Context, o reconcile.Order, closed []reconcile.Finding) {
 	what := "alarm " + o.Alarm
 	if o.Log != "" {
 		what = "log " + o.Log
