@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 // Limits of the webhook.
 const (
 	hookTimeout = 10 * time.Second
-	hookQueue   = 256
+	hookQueue   = 256 // findings of bounded kinds that wait
 	hookFirst   = time.Second
 	hookMost    = 5 * time.Minute
 	hookGiveUp  = 24 * time.Hour
@@ -46,9 +47,18 @@ type WebhookOptions struct {
 type Webhook struct {
 	o      WebhookOptions
 	client *http.Client
-	queue  chan []byte
+	wake   chan struct{} // something waits
 	posts  *prometheus.CounterVec
 	broken atomic.Pointer[string]
+
+	mu      sync.Mutex
+	waiting [2][]*post // what may mean a lost key or log; and the rest
+}
+
+// post is one body that is to be delivered.
+type post struct {
+	body  []byte
+	since time.Time
 }
 
 // NewWebhook prepares a webhook; it opens no connection.
@@ -59,7 +69,7 @@ func NewWebhook(o WebhookOptions) *Webhook {
 	if o.Pause <= 0 {
 		o.Pause = hookFirst
 	}
-	w := &Webhook{o: o, queue: make(chan []byte, hookQueue), posts: prometheus.NewCounterVec(prometheus.CounterOpts{
+	w := &Webhook{o: o, wake: make(chan struct{}, 1), posts: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "mayfly_audit_webhook_posts_total", Help: "Posts to the alarm webhook, by result.",
 	}, []string{"result"})}
 	for _, result := range []string{"success", "failure", "dropped"} {
@@ -86,52 +96,95 @@ type message struct {
 	Finding  Finding `json:"finding"`
 }
 
-// Tell queues a finding. It never waits: when the queue is full the finding is left out, which the metric says.
+// Tell queues a finding. It never waits. When very many wait, findings of a bounded kind are left out, which the metric says; one that
+// may mean that a key or a log is lost never is.
 func (w *Webhook) Tell(f Finding) {
 	body, err := json.Marshal(message{w.o.Instance, f})
 	if err != nil {
 		return // a Finding has nothing that JSON lacks
 	}
-	select {
-	case w.queue <- body:
-	default:
+	w.mu.Lock()
+	class := 0
+	if f.Bounded() {
+		class = 1
+	}
+	full := class == 1 && len(w.waiting[class]) >= hookQueue
+	if !full {
+		w.waiting[class] = append(w.waiting[class], &post{body: body, since: time.Now()})
+	}
+	w.mu.Unlock()
+	if full {
 		w.posts.WithLabelValues("dropped").Inc()
 		w.o.Logger.Error("alarm webhook: the queue is full, an alarm is in the journal and the log only", "finding_id", f.ID)
+		return
+	}
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// next is the post that is to be tried: the oldest one of a class, or of the other class where that one is empty. It stays in its queue.
+func (w *Webhook) next(class int) (*post, int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for range w.waiting {
+		if queue := w.waiting[class]; len(queue) > 0 {
+			return queue[0], class
+		}
+		class = 1 - class
+	}
+	return nil, 0
+}
+
+// done takes the first post out of its queue, or puts it behind the others of its class, so that one which the server refuses for what it
+// says does not keep the others from it.
+func (w *Webhook) done(class int, again bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	queue := w.waiting[class]
+	first := queue[0]
+	w.waiting[class] = queue[1:]
+	if again {
+		w.waiting[class] = append(w.waiting[class], first)
 	}
 }
 
 // Run delivers until ctx ends.
 func (w *Webhook) Run(ctx context.Context) {
 	defer w.client.CloseIdleConnections()
+	pause, class := w.o.Pause, 0
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case body := <-w.queue:
-			w.deliver(ctx, body)
+		var p *post
+		p, class = w.next(class)
+		if p == nil {
+			select {
+			case <-ctx.Done():
+				return
+			case <-w.wake:
+			}
+			continue
 		}
-	}
-}
-
-func (w *Webhook) deliver(ctx context.Context, body []byte) {
-	pause, began := w.o.Pause, time.Now()
-	for {
-		err := w.post(ctx, body)
-		if err == nil {
-			w.posts.WithLabelValues("success").Inc()
-			w.broken.Store(nil)
-			return
-		}
+		err := w.post(ctx, p.body)
 		if ctx.Err() != nil {
 			return
+		}
+		if err == nil {
+			pause = w.o.Pause
+			w.posts.WithLabelValues("success").Inc()
+			w.broken.Store(nil)
+			w.done(class, false)
+			class = 0
+			continue
 		}
 		w.posts.WithLabelValues("failure").Inc()
 		text := err.Error()
 		w.broken.Store(&text)
 		w.o.Logger.Warn("alarm webhook does not take an alarm", "error", err, "retry_in", pause)
-		if time.Since(began) > hookGiveUp {
+		late := time.Since(p.since) > hookGiveUp
+		w.done(class, !late)
+		if late {
 			w.posts.WithLabelValues("dropped").Inc()
-			return
 		}
 		wait := time.NewTimer(pause)
 		select {
@@ -140,7 +193,7 @@ func (w *Webhook) deliver(ctx context.Context, body []byte) {
 			return
 		case <-wait.C:
 		}
-		pause = min(2*pause, hookMost)
+		pause, class = min(2*pause, hookMost), 1-class // one that is always refused holds up neither class
 	}
 }
 
