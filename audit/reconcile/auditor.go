@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -124,6 +125,8 @@ type Alarm struct {
 type Order struct {
 	Log   string `json:"log,omitempty"`
 	Alarm string `json:"alarm,omitempty"` // ID
+	// By is who gave the order, as far as it is known.
+	By string `json:"-"`
 }
 
 // Concerns reports whether the order closes the alarm f.
@@ -259,7 +262,7 @@ func (a *Auditor) close() {
 func (a *Auditor) Tick(ctx context.Context) {
 	began := time.Now()
 	a.takeOver()
-	a.obey(ctx)
+	disobeyed := a.obey(ctx)
 	var troubles []string
 	for more := true; more && ctx.Err() == nil; {
 		step := time.Now()
@@ -273,6 +276,9 @@ func (a *Auditor) Tick(ctx context.Context) {
 	}
 	if ctx.Err() != nil {
 		return
+	}
+	if disobeyed != nil {
+		troubles = append(troubles, strings.Split(disobeyed.Error(), "\n")...)
 	}
 	troubles = slices.Compact(troubles)
 	a.publish(troubles)

@@ -58,18 +58,16 @@ func (a *account) numberOf(id [32]byte) (uint16, bool) {
 	return n, ok
 }
 
-// obey carries out the operator's orders.
-func (a *Auditor) obey(ctx context.Context) {
+// obey carries out the operator's orders. The error is about those that are not carried out.
+func (a *Auditor) obey(ctx context.Context) error {
 	if a.o.Orders == nil {
-		return
+		return nil
 	}
 	orders, err := a.o.Orders()
-	if err != nil {
-		a.o.Logger.Warn("an order for the auditor cannot be read", "cause", err)
-	}
 	for _, o := range orders {
 		a.clear(ctx, o)
 	}
+	return err
 }
 
 // clear closes alarms. A log that is cleared is read from its beginning again, as if it was seen for the first time.

@@ -67,7 +67,7 @@ func newAuditClear() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := writePrivate(cfg.Audit.File+orderInfix+rand.Text(), data); err != nil {
+			if err := writeOrder(cfg.Audit.File, rand.Text(), data); err != nil {
 				return err
 			}
 			fmt.Fprintln(cmd.ErrOrStderr(), "Ordered. The CA closes them at its next audit.")
@@ -95,7 +95,22 @@ func printAlarms(cmd *cobra.Command, all []reconcile.Alarm) error {
 		if where == "" {
 			where = a.Journal
 		}
-		g.add(a.Raised.Format(time.RFC3339), a.ID, st.red(string(a.Kind)), orDash(where), printable(a.Text))
+		if a.Index != nil {
+			where += fmt.Sprintf(" #%d", *a.Index)
+		}
+		text := a.Words()
+		if a.Count > 0 {
+			text += fmt.Sprintf(" (%d more)", a.Count)
+		}
+		g.add(a.Raised.Format(time.RFC3339), a.ID, st.red(string(a.Kind)), orDash(where), printable(text))
 	}
-	return g.write(w, st)
+	if err := g.write(w, st); err != nil {
+		return err
+	}
+	for _, a := range all {
+		if err := printCommands(w, st, a.Finding); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -67,7 +67,7 @@ func (f *reconcileFlags) run(ctx context.Context, std streams) error {
 	if err != nil {
 		return misconfigured(err)
 	}
-	in := reconcile.Input{Progress: reconcileProgress(std.err)}
+	in := reconcile.Input{Progress: reconcileProgress(std.err), Commands: nextSteps{path: f.config, config: cfg}.commands}
 	if in.Since, err = moment("--since", f.since, time.Now()); err != nil {
 		return err
 	}
@@ -221,7 +221,7 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 		if where == "" {
 			where = f.Journal
 		}
-		g.add(logMoment(f.Time), st.red(string(f.Kind)), orDash(where), index, orDash(f.Serial), printable(f.Text))
+		g.add(logMoment(f.Time), st.red(string(f.Kind)), orDash(where), index, orDash(f.Serial), printable(f.Words()))
 		actions[f.Kind] = f.Action
 	}
 	if err := g.write(w, st); err != nil {
@@ -233,6 +233,38 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 			if err := flow(w, st, fmt.Sprintf("%s (%s): %s", st.bold(string(k)), k.Severity(), text)); err != nil {
 				return err
 			}
+		}
+	}
+	for i, f := range all {
+		if i == maxToldCommands {
+			_, err := fmt.Fprintf(w, "\n--json has the commands for the other %s.\n", amount(len(all)-i, "finding"))
+			return err
+		}
+		if err := printCommands(w, st, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxToldCommands is for how many findings the commands to run next are printed.
+const maxToldCommands = 20
+
+// printCommands prints what to run next for a finding, one command a line, so that each can be copied.
+func printCommands(w io.Writer, st style, f reconcile.Finding) error {
+	if len(f.Commands) == 0 {
+		return nil
+	}
+	about := f.ID
+	if f.Identity != "" {
+		about += ", " + printable(f.Identity)
+	}
+	if _, err := fmt.Fprintf(w, "\n%s (%s), run next:\n", st.bold(string(f.Kind)), about); err != nil {
+		return err
+	}
+	for _, c := range f.Commands {
+		if _, err := fmt.Fprintf(w, "  %s\n", printable(c)); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -281,12 +313,17 @@ func journalsOf(cfg *config.Config, others []string) ([]reconcile.Journal, error
 
 // issuersOf are the issuing certificates of the configuration, past and present. The key is not needed.
 func issuersOf(cfg *config.Config) (out []*x509.Certificate, err error) {
-	if cfg.CA.File != nil {
+	if cfg.CA.File != nil { // another backend MUST name its chain here
 		chain, err := loadChain(cfg.CA.File.Chain)
 		if err != nil {
 			return nil, fault.Under(err, "ca", "file", "chain")
 		}
 		out = append(out, chain[0])
+	} else {
+		// What cannot be known of the configuration is not taken from the journal, which may be forged with the log: that would let
+		// whoever has both decide which key is looked for.
+		return nil, fault.BadSetting("the issuing key of ca.ephemeral ends with its process, and no file has its certificate: its entries cannot be "+
+			"told from others", "write ca.file with the chain", "ca", "ephemeral")
 	}
 	for i, path := range cfg.CA.Trust {
 		chain, err := loadChain(path)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -40,6 +39,7 @@ type auditing struct {
 	ledger  ledger
 	in      instance
 	logs    atomic.Pointer[ctlog.Set] // in force; nil with ct.none
+	current atomic.Pointer[config.Config]
 	running sync.WaitGroup
 }
 
@@ -55,6 +55,7 @@ func wantsAuditor(cfg *config.Config) bool {
 // newAuditing makes the auditor that a configuration asks for; nil is none.
 func newAuditing(in instance) (*auditing, error) {
 	a := &auditing{ledger: in.ledger, in: in}
+	a.current.Store(in.config)
 	var settings *reconcile.Config
 	if in.config.Audit != nil {
 		settings = in.config.Audit.Reconcile
@@ -64,6 +65,9 @@ func newAuditing(in instance) (*auditing, error) {
 	}
 	o := reconcile.AuditorOptions{
 		Every: settings.Period(), Lag: settings.LagOrDefault(), Logger: in.log, Raise: a.raise, Cleared: a.cleared, Bench: a.bench, Unbench: a.unbench,
+		Commands: func(f reconcile.Finding) []string {
+			return nextSteps{path: in.path, config: a.current.Load(), alarms: true}.commands(f)
+		},
 	}
 	if in.config.Audit != nil && in.config.Audit.File != "" {
 		state := in.config.Audit.File + auditorSuffix
@@ -180,6 +184,7 @@ func (a *auditing) install(s *system) {
 	if a == nil {
 		return
 	}
+	a.current.Store(s.config)
 	a.logs.Store(s.logs) // first: what is found from here on is told to s
 	for log, cause := range a.auditor.Benched() {
 		a.bench(log, cause)
@@ -235,7 +240,10 @@ func (a *auditing) raise(_ context.Context, f reconcile.Finding) {
 		if f.Log != "" {
 			where = "log " + f.Log + ": "
 		}
-		j.Note(&audit.Record{Kind: audit.Alarm, Reason: string(f.Kind), Serial: f.Serial, Text: where + f.Text + " (alarm " + f.ID + ")"})
+		j.Note(&audit.Record{
+			Kind: audit.Alarm, Reason: string(f.Kind), Serial: f.Serial, Issuer: f.Issuer, SAN: f.Identity, TBS: f.TBS, Certificate: f.Certificate,
+			Text: where + f.Text + " (alarm " + f.ID + ")",
+		})
 	}
 	if a.hook != nil {
 		a.hook.Tell(f)
@@ -247,11 +255,28 @@ func (a *auditing) cleared(_ context.Context, o reconcile.Order, closed []reconc
 	if o.Log != "" {
 		what = "log " + o.Log
 	}
-	a.in.log.Warn("audit alarms were cleared by an operator", "what", what)
+	text := "alarms were cleared: " + what
+	if o.By != "" {
+		text += ", by " + o.By
+	}
+	for i, f := range closed {
+		if i == maxToldClosed {
+			text += fmt.Sprintf("; and %d more", len(closed)-i)
+			break
+		}
+		text += fmt.Sprintf("; %s %s", f.ID, f.Kind)
+		if f.Serial != "" {
+			text += " serial " + f.Serial
+		}
+	}
+	a.in.log.Warn("audit alarms were cleared by an operator", "what", what, "by", o.By, "count", len(closed), "text", text)
 	if j := a.ledger.journal; j != nil {
-		j.Note(&audit.Record{Kind: audit.Event, Reason: "audit_cleared", Text: "alarms were cleared: " + what})
+		j.Note(&audit.Record{Kind: audit.Event, Reason: "audit_cleared", Text: text})
 	}
 }
+
+// maxToldClosed is how many of the alarms that an order closes its record names.
+const maxToldClosed = 20
 
 func (a *auditing) bench(log, cause string) {
 	if s := a.logs.Load(); s != nil {
@@ -304,34 +329,6 @@ func (a *auditing) collectors() []prometheus.Collector {
 		out = append(out, a.hook.Collectors()...)
 	}
 	return out
-}
-
-// takeOrders reads the orders that "mayfly audit clear" left beside a journal, and removes them.
-func takeOrders(journal string) (out []reconcile.Order, err error) {
-	found, err := filepath.Glob(escapeGlob(journal+orderInfix) + "*")
-	if err != nil {
-		return nil, err
-	}
-	for _, path := range found {
-		data, err := os.ReadFile(path)
-		var o reconcile.Order
-		if err == nil {
-			err = json.Unmarshal(data, &o)
-		}
-		if err != nil {
-			return out, errors.Join(fmt.Errorf("%s: %w", path, err), os.Remove(path))
-		}
-		if err := os.Remove(path); err != nil {
-			return out, err // else it would be carried out again and again
-		}
-		out = append(out, o)
-	}
-	return out, nil
-}
-
-// escapeGlob makes a path a pattern that matches itself only.
-func escapeGlob(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
 // readAlarms reads which alarms are open, from the state that the auditor keeps beside a journal.
