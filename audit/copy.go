@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
 const (
@@ -28,6 +30,7 @@ type copierOptions struct {
 	sink    sink
 	log     *slog.Logger
 	metrics *metrics
+	fresh   uint64 // the record after which a copy begins that has no cursor; 0: with the first that there is
 }
 
 // copier brings the records of a file to a sink, in order, each at least once. It reads the file, so that an outage of the sink
@@ -57,12 +60,13 @@ func newCopier(o copierOptions) *copier {
 
 func (c *copier) cursorFile() string { return c.path + cursorInfix + c.name }
 
-// start begins at the cursor; without one at the first record that there is.
+// start begins at the cursor; without one where a fresh copy begins.
 func (c *copier) start() {
 	data, err := os.ReadFile(c.cursorFile())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.log.Warn("journal: the cursor of a copy cannot be read; it starts from the beginning", "sink", c.name, "cause", err.Error())
 	}
+	c.done, c.saved = c.fresh, c.fresh
 	if n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64); err == nil {
 		c.done, c.saved = n, n
 	}
@@ -233,12 +237,7 @@ func (c *copier) save(now bool) {
 	if done == c.saved || !now && time.Since(c.savedAt) < cursorEvery {
 		return
 	}
-	tmp := c.cursorFile() + ".new"
-	err := os.WriteFile(tmp, strconv.AppendUint(nil, done, 10), 0o600)
-	if err == nil {
-		err = os.Rename(tmp, c.cursorFile())
-	}
-	if err != nil {
+	if err := durable.WriteFile(c.cursorFile(), strconv.AppendUint(nil, done, 10), 0o600); err != nil {
 		c.log.Warn("journal: the cursor of a copy cannot be kept", "sink", c.name, "cause", err.Error())
 		return
 	}

@@ -5,18 +5,16 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/time/rate"
-
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
@@ -32,6 +30,8 @@ const (
 	maxRepair = 5 * time.Second
 	// hung is how long a commit takes before the journal counts as one that cannot be written.
 	hung = 5 * time.Second
+	// lookEvery is how often a journal that nothing is written to is looked at.
+	lookEvery = time.Second
 )
 
 // Options for [Open].
@@ -42,6 +42,9 @@ type Options struct {
 	Logger *slog.Logger     // nil: none
 	Now    func() time.Time // nil: time.Now
 	Stdout *os.File         // where the copy for standard output goes; nil: os.Stdout
+	// Changed is told when somebody else changed a file of the journal while it was written. It MUST return at once. Nil is nobody: then
+	// [Journal.Health] has a warning until the process ends.
+	Changed func(what string)
 	// Disk takes the place of the file that is written; nil is the file itself.
 	Disk func(*os.File) Disk
 }
@@ -91,18 +94,18 @@ func (w *waiter) refuse(err error) bool {
 
 // Journal writes records. It is safe for concurrent use.
 type Journal struct {
-	log       *slog.Logger
-	now       func() time.Time
-	metrics   *metrics
-	privacy   *privacy
-	store     store
-	file      *fileStore // the store, if it is a file; else nil
-	copies    []*copier
-	busy      atomic.Int64  // when the commit under way began, with its copy on standard output, in nanoseconds since 1970; 0: none is
-	wake      chan struct{} // something waits, or the journal closes
-	strangers *rate.Limiter
-	stopping  chan struct{} // closed when Close is called
-	ended     chan struct{} // closed when the writer has returned
+	log      *slog.Logger
+	now      func() time.Time
+	metrics  *metrics
+	privacy  *privacy
+	store    store
+	file     *fileStore // the store, if it is a file; else nil
+	copies   []*copier
+	busy     atomic.Int64  // when the commit under way began, in nanoseconds since 1970; 0: none is
+	wake     chan struct{} // something waits, or the journal closes
+	changed  func(string)  // may be nil
+	stopping chan struct{} // closed when Close is called
+	ended    chan struct{} // closed when the writer has returned
 
 	mu      sync.Mutex
 	waiting []entry
@@ -111,13 +114,17 @@ type Journal struct {
 	told    time.Time // of that record
 	broken  error     // why nothing can be written; nil: it can
 	since   time.Time
+	altered string // what somebody else changed last; "": nothing
+	denials denials
 	closing bool
 
-	chain chain  // of the writer alone, as what follows
-	lines []byte // of the group that it writes
-	out   io.Writer
-	spare []entry
-	crowd int // records of the last group
+	free func(dir string) (free, size uint64, known bool) // of a disk
+
+	chain    chain  // of the writer alone, as what follows
+	lines    []byte // of the group that it writes
+	spare    []entry
+	crowd    int       // records of the last group
+	measured time.Time // when the disk was looked at last
 }
 
 // Open takes the journal for this process, sets aside what a crash left at its end, and writes the record of the start: when
@@ -138,7 +145,7 @@ func Open(c Config, o Options) (*Journal, error) {
 	}
 	j := &Journal{
 		log: o.Logger, now: o.Now, metrics: newMetrics(), wake: make(chan struct{}, 1), stopping: make(chan struct{}), ended: make(chan struct{}),
-		chain: newChain(key), since: o.Now(), strangers: rate.NewLimiter(strangersRate, strangersBurst),
+		chain: newChain(key), since: o.Now(), denials: newDenials(), changed: o.Changed, free: freeOf,
 	}
 	if j.privacy, err = c.privacy(); err != nil {
 		return nil, err
@@ -185,8 +192,9 @@ func (j *Journal) Append(ctx context.Context, r *Record) error {
 	}
 }
 
-// Note writes a record without waiting for it. While the journal cannot be written it is kept; denials beyond a bound are counted,
-// and the count is written as one record. So are denials of requests that proved to be nobody's, beyond a rate.
+// Note writes a record without waiting for it. While the journal cannot be written it is kept; denials beyond the bounds of their number
+// are counted, and the counts are written as records of the kind [Dropped]: one for each identity and reason that was denied again and
+// again, and one for the rest.
 func (j *Journal) Note(r *Record) {
 	if err := r.check(); err != nil {
 		j.log.Error("journal: a record was refused", "cause", err.Error())
@@ -206,12 +214,20 @@ func (j *Journal) enqueue(e entry) error {
 	switch {
 	case j.closing:
 		return errClosed
-	case e.wait == nil && e.record.denial() && (j.notes >= maxNotes || e.record.nobodys() && !j.strangers.Allow()):
-		j.dropped++
-		j.metrics.dropped.Inc()
-		return nil
 	case e.wait != nil && j.broken != nil:
 		return j.broken
+	case e.wait == nil && e.record.denial():
+		full, counted := false, false
+		if j.notes < maxNotes {
+			full, counted = j.denials.admit(&e.record)
+		}
+		if !full {
+			j.metrics.dropped.Inc()
+			if !counted {
+				j.dropped++
+			}
+			return nil
+		}
 	}
 	if e.wait == nil {
 		j.notes++
@@ -233,6 +249,8 @@ func (j *Journal) poke() {
 // repairs succeed and the next group fails again: a store that takes small records and no large ones must not keep us busy.
 func (j *Journal) write() {
 	defer close(j.ended)
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	failures := 0 // since the last group that was committed
 	last := false // the journal closes, and has one more try
 	failed := func() (goOn bool) {
@@ -268,21 +286,79 @@ func (j *Journal) write() {
 		case closing:
 			return
 		default:
-			<-j.wake
+			select {
+			case <-j.wake:
+			case <-look.C:
+				j.look()
+			}
 		}
+	}
+}
+
+// look finds out that somebody else changed the file while there is nothing to write.
+func (j *Journal) look() {
+	if j.file == nil {
+		return
+	}
+	if err := j.file.check(); err != nil {
+		j.file.suspect = true
+		j.fail(err, nil)
+	}
+}
+
+// wasChanged says once that somebody else changed a file of the journal.
+func (j *Journal) wasChanged(what string) {
+	j.mu.Lock()
+	again := j.altered == what
+	j.altered = what
+	j.mu.Unlock()
+	if again {
+		return
+	}
+	j.log.Error("journal: somebody else changed it while it was written", "what", what)
+	if j.changed != nil {
+		j.changed(what)
 	}
 }
 
 // take returns everything that waits, and whether the journal closes.
 func (j *Journal) take() (all []entry, closing bool) {
+	j.measure()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	all, j.waiting, j.spare, j.notes = j.waiting, j.spare[:0], nil, 0
-	if j.dropped > 0 && (j.closing || time.Since(j.told) >= tellDropped) { // at the front: nothing may stand behind the record of the stop
-		all = slices.Insert(all, 0, entry{record: Record{Kind: Dropped, Count: j.dropped}})
-		j.dropped, j.told = 0, time.Now()
+	now := time.Now()
+	counted, rest := j.denials.summaries(now, j.closing)
+	j.dropped += rest
+	every := tellDropped
+	if j.denials.tight {
+		every = tellTight
 	}
-	return all, j.closing
+	if j.dropped > 0 && (j.closing || now.Sub(j.told) >= every) {
+		counted = append(counted, entry{record: Record{Kind: Dropped, Count: j.dropped}})
+		j.dropped, j.told = 0, now
+	}
+	return slices.Insert(all, 0, counted...), j.closing // at the front: nothing may stand behind the record of the stop
+}
+
+// measure finds out whether the disk is nearly full: then its rest is for certificates.
+func (j *Journal) measure() {
+	if j.file == nil || time.Since(j.measured) < measureEvery {
+		return
+	}
+	j.measured = time.Now()
+	free, size, known := j.free(filepath.Dir(j.file.path))
+	tight := known && free < min(maxReserve, size/20)
+	j.mu.Lock()
+	was := j.denials.tight
+	j.denials.tight = tight
+	j.mu.Unlock()
+	switch {
+	case tight && !was:
+		j.log.Error("journal: its disk is nearly full: denials are only counted, so that the rest is left for certificates", "free_bytes", free)
+	case was && !tight:
+		j.log.Info("journal: its disk has room again: denials are written")
+	}
 }
 
 // settle commits a group and tells those who wait. It is false when the group does not count.
@@ -320,7 +396,6 @@ func (j *Journal) commit(all []entry) error {
 	}
 	j.chain = next
 	j.metrics.committed(all, time.Since(began))
-	j.stdout(j.lines)
 	for _, c := range j.copies {
 		c.follow(next.seq)
 	}
@@ -335,6 +410,10 @@ func (j *Journal) commit(all []entry) error {
 func (j *Journal) fail(err error, group []entry) {
 	j.log.Error("journal: it cannot be written; no certificates are issued until it can", "cause", err.Error())
 	j.metrics.failures.Inc()
+	var foreign *changedError
+	if errors.As(err, &foreign) {
+		j.wasChanged(foreign.what)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.broken, j.since = err, j.now()
@@ -358,6 +437,10 @@ func (j *Journal) fail(err error, group []entry) {
 func (j *Journal) mend() bool {
 	cause := j.cause()
 	cut, err := j.store.repair()
+	var foreign *changedError
+	if errors.As(err, &foreign) {
+		j.wasChanged(foreign.what)
+	}
 	if err == nil {
 		text := "the journal could not be written: " + cause + "; nothing was acknowledged meanwhile"
 		if cut != "" {
@@ -376,6 +459,9 @@ func (j *Journal) mend() bool {
 	}
 	j.log.Info("journal: it can be written again", "after", j.now().Sub(j.since))
 	j.broken, j.since = nil, j.now()
+	if j.changed != nil {
+		j.altered = "" // the next change is another one
+	}
 	return true
 }
 
@@ -430,9 +516,17 @@ func (j *Journal) Health() Health {
 		return Health{Cause: cause}
 	}
 	if since := j.busy.Load(); since != 0 && time.Since(time.Unix(0, since)) > hung {
-		return Health{Cause: "the disk, or who reads standard output, has not answered for " + time.Since(time.Unix(0, since)).Truncate(time.Second).String()}
+		return Health{Cause: "the disk has not answered for " + time.Since(time.Unix(0, since)).Truncate(time.Second).String()}
 	}
 	h := Health{OK: true}
+	j.mu.Lock()
+	if j.denials.tight {
+		h.Warning = "the disk of the journal is nearly full: denials are only counted; when it is full, no certificates are issued"
+	}
+	if j.altered != "" && j.changed == nil {
+		h.Warning = "the journal was changed while it was written: " + j.altered
+	}
+	j.mu.Unlock()
 	for _, c := range j.copies {
 		if w := c.warning(); w != "" && h.Warning == "" {
 			h.Warning = w

@@ -131,7 +131,10 @@ type head struct {
 	sum string
 }
 
-const headLayout = "%020d %s\n"
+const (
+	headLayout = "%020d %s\n"
+	headSize   = int64(20 + 1 + len(zeroes) + 1)
+)
 
 func (h head) bytes() []byte { return fmt.Appendf(nil, headLayout, h.seq, h.sum) }
 

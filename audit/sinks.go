@@ -71,19 +71,16 @@ func (j *Journal) openStore(c Config, o Options) (cut string, err error) {
 	}
 	if c.File == "" {
 		if c.Stdout {
-			names, sinks = append([]string{"stdout"}, names...), append([]sink{streamSink{out}}, sinks...)
+			names, sinks = append([]string{"stdout"}, names...), append([]sink{&streamSink{out: out}}, sinks...)
 		}
 		j.store = &sinkStore{names, sinks}
 		return "", nil
-	}
-	if c.Stdout {
-		j.out = out
 	}
 	size, err := c.maxSize()
 	if err != nil {
 		return "", err
 	}
-	j.file = &fileStore{path: c.File, maxSize: size, wrap: o.Disk, now: o.Now}
+	j.file = &fileStore{path: c.File, maxSize: size, wrap: o.Disk, now: o.Now, notice: j.wasChanged}
 	j.store = j.file
 	if cut, err = openFile(j.file, j.chain); err != nil {
 		return "", fmt.Errorf("file: %w", err)
@@ -91,6 +88,11 @@ func (j *Journal) openStore(c Config, o Options) (cut string, err error) {
 	j.chain = j.file.last
 	for i, one := range sinks {
 		j.copies = append(j.copies, newCopier(copierOptions{name: names[i], path: c.File, sink: one, log: j.log, metrics: j.metrics}))
+	}
+	if c.Stdout { // whoever reads it for the first time wants what happens now, not all that ever happened
+		j.copies = append(j.copies, newCopier(copierOptions{
+			name: "stdout", path: c.File, sink: &streamSink{out: out}, log: j.log, metrics: j.metrics, fresh: j.chain.seq,
+		}))
 	}
 	return cut, nil
 }
@@ -101,17 +103,6 @@ func (j *Journal) closeStore() {
 		s.close()
 	case *sinkStore:
 		s.close()
-	}
-}
-
-// stdout writes the copy for standard output, which waits for whoever reads it. The file is what counts.
-func (j *Journal) stdout(lines []byte) {
-	if j.out == nil {
-		return
-	}
-	if _, err := j.out.Write(lines); err != nil {
-		j.metrics.copyFailures.WithLabelValues("stdout").Inc()
-		j.log.Warn("journal: the copy on standard output failed", "cause", err.Error())
 	}
 }
 
@@ -134,20 +125,44 @@ func (c Config) sinks() (names []string, sinks []sink, err error) {
 	return names, sinks, nil
 }
 
-// streamSink writes lines to a stream.
-type streamSink struct{ out io.Writer }
-
-func (s streamSink) send(_ context.Context, batch []message) error {
-	var b bytes.Buffer
-	for _, m := range batch {
-		b.Write(m.raw)
-		b.WriteByte('\n')
-	}
-	_, err := s.out.Write(b.Bytes())
-	return err
+// streamSink writes lines to a stream. A write that nobody reads goes on beside the sink, as nothing can end it: whoever sends the same
+// messages again waits for it, and is not told of another one.
+type streamSink struct {
+	out     io.Writer
+	pending chan error // of the write that is under way; nil: none is
+	last    uint64     // the last record of it
 }
 
-func (s streamSink) close() {}
+func (s *streamSink) send(ctx context.Context, batch []message) error {
+	last := batch[len(batch)-1].record.Seq
+	for {
+		same := s.pending != nil && s.last == last
+		if s.pending == nil {
+			var b bytes.Buffer
+			for _, m := range batch {
+				b.Write(m.raw)
+				b.WriteByte('\n')
+			}
+			pending := make(chan error, 1)
+			go func() {
+				_, err := s.out.Write(b.Bytes())
+				pending <- err
+			}()
+			s.pending, s.last, same = pending, last, true
+		}
+		select {
+		case err := <-s.pending:
+			s.pending = nil
+			if same {
+				return err
+			}
+		case <-ctx.Done():
+			return errors.New("nobody reads standard output")
+		}
+	}
+}
+
+func (s *streamSink) close() {}
 
 // tlsConfig trusts the certificates of the file, or the system's where none is named.
 func tlsConfig(file string) (*tls.Config, error) {

@@ -38,7 +38,14 @@ type fileStore struct {
 	head *os.File
 	size int64 // of the file, up to what was acknowledged
 	last chain // the acknowledged end
-	look time.Time
+	base chain // before the first record of the file
+
+	// What the files are like since this process wrote them last. suspect: somebody else changed the file, and it was not read since.
+	stamp, headStamp stamp
+	suspect          bool
+	closed           map[string]stamp // segments, by path
+	look, lookClosed time.Time
+	notice           func(string) // is told of what was changed and does not stop the journal; not nil
 }
 
 // openFile takes the journal at o.path for this process: its lock, the end of what is there, and a head. cut says what was set
@@ -47,17 +54,14 @@ func openFile(s *fileStore, start chain) (cut string, err error) {
 	if err := checkPlace(s.path); err != nil {
 		return "", err
 	}
-	if s.lock, err = os.OpenFile(s.path+lockSuffix, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return "", fmt.Errorf("%w; the directory must let this user make and rename files", err)
+	if s.lock, err = takeLock(s.path); err != nil {
+		return "", err
 	}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
-		return "", fmt.Errorf("%s is in use by another process; stop that one or give this one a file of its own", s.path)
-	}
 	if err := s.findEnd(start); err != nil {
 		return "", err
 	}
@@ -70,6 +74,10 @@ func openFile(s *fileStore, start chain) (cut string, err error) {
 	if cut, err = s.setAside(); err != nil {
 		return "", err
 	}
+	if err := s.restamp(); err != nil {
+		return "", err
+	}
+	s.watchClosed()
 	return cut, s.openHead()
 }
 
@@ -138,6 +146,7 @@ func (s *fileStore) findEnd(start chain) error {
 		}
 		s.last.seq, s.last.sum = seq, sum
 	}
+	s.base = s.last
 	f, err := os.Open(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -209,16 +218,22 @@ func lineBefore(f *os.File, end int64) (link, error) {
 func (s *fileStore) reopen() (err error) {
 	s.closeFile()
 	created := false
-	s.file, err = os.OpenFile(s.path, os.O_RDWR|os.O_APPEND, 0)
+	s.file, err = os.OpenFile(s.path, os.O_RDWR|os.O_APPEND|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		if s.size > 0 {
-			return fmt.Errorf("%s was moved or removed while it was written; put it back, or begin a new journal elsewhere", s.path)
+			return changed("%s was moved or removed while it was written", s.path)
 		}
 		created = true
 		s.file, err = os.OpenFile(s.path, os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
 	}
+	if errors.Is(err, syscall.ELOOP) {
+		return changed("%s is a link", s.path)
+	}
 	if err != nil {
 		return err
+	}
+	if st, err := s.file.Stat(); err != nil || !st.Mode().IsRegular() {
+		return errors.Join(err, changed("%s is not a regular file", s.path))
 	}
 	s.disk = s.wrap(s.file)
 	if created {
@@ -236,7 +251,7 @@ func (s *fileStore) setAside() (string, error) {
 	extra := st.Size() - s.size
 	switch {
 	case extra < 0:
-		return "", fmt.Errorf("%s has %d bytes, %d were written: somebody has cut it; see \"mayfly audit verify\"", s.path, st.Size(), s.size)
+		return "", changed("%s has %d bytes, and %d were written: somebody has cut it", s.path, st.Size(), s.size)
 	case extra == 0:
 		return "", nil
 	}
@@ -272,12 +287,18 @@ func (s *fileStore) copyTail(name string, n int64) error {
 // openHead writes the head and syncs it once, so that a journal always has one.
 func (s *fileStore) openHead() (err error) {
 	if s.head == nil {
-		if s.head, err = os.OpenFile(s.path+headSuffix, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		flags := os.O_RDWR | os.O_CREATE | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+		if s.head, err = os.OpenFile(s.path+headSuffix, flags, 0o600); err != nil {
 			return err
 		}
 	}
 	if err := s.writeHead(); err != nil {
 		return err
+	}
+	if s.headStamp.size > headSize { // what was there before was no head
+		if err := errors.Join(s.head.Truncate(headSize), s.writeHead()); err != nil {
+			return err
+		}
 	}
 	if err := s.head.Sync(); err != nil {
 		return err
@@ -286,7 +307,13 @@ func (s *fileStore) openHead() (err error) {
 }
 
 func (s *fileStore) writeHead() error {
-	_, err := s.head.WriteAt(head{s.last.seq, s.last.sum}.bytes(), 0)
+	if _, err := s.head.WriteAt(head{s.last.seq, s.last.sum}.bytes(), 0); err != nil {
+		return err
+	}
+	st, err := s.head.Stat()
+	if err == nil {
+		s.headStamp = stampOf(st)
+	}
 	return err
 }
 
@@ -295,7 +322,8 @@ func (s *fileStore) commit(g group) error {
 	if s.file == nil {
 		return errors.New("the file is not open")
 	}
-	if err := s.present(); err != nil {
+	if err := s.check(); err != nil {
+		s.suspect = true
 		return err
 	}
 	if s.size > 0 && s.size+int64(len(g.lines)) > s.maxSize {
@@ -307,11 +335,11 @@ func (s *fileStore) commit(g group) error {
 	if err == nil && n < len(g.lines) {
 		err = io.ErrShortWrite
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.disk.Sync()
 	}
-	if err := s.disk.Sync(); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, s.restamp())
 	}
 	before := s.last
 	s.last = g.end
@@ -320,23 +348,11 @@ func (s *fileStore) commit(g group) error {
 		return err
 	}
 	s.size += int64(n)
-	return nil
-}
-
-// present notices once a second when the file that is written is no longer the one that has its name.
-func (s *fileStore) present() error {
-	now := s.now()
-	if since := now.Sub(s.look); since >= 0 && since < time.Second {
-		return nil
-	}
-	s.look = now
-	mine, err := s.file.Stat()
-	if err != nil {
-		return err
-	}
-	named, err := os.Stat(s.path)
-	if err != nil || !os.SameFile(mine, named) {
-		return fmt.Errorf("%s was moved or removed while it was written; put it back, or begin a new journal elsewhere", s.path)
+	// The group counts, whatever is found now. If somebody else wrote in the meantime, the size is another one: the next look stops the
+	// journal then.
+	if st, err := s.file.Stat(); err == nil {
+		s.stamp = stampOf(st)
+		s.stamp.size = s.size
 	}
 	return nil
 }
@@ -354,26 +370,61 @@ func (s *fileStore) rotate() error {
 	if err := os.Rename(s.path, name); err != nil {
 		return err
 	}
-	s.size = 0
-	return s.reopen()
+	if st, err := os.Lstat(name); err == nil {
+		s.closed[name] = stampOf(st)
+	}
+	s.size, s.base = 0, s.last
+	if err := s.reopen(); err != nil {
+		return err
+	}
+	return s.restamp()
 }
 
 // repair makes the file fit to go on from the acknowledged end, as after a crash: what the page cache holds after a failed sync
-// is not known to be on disk.
+// is not known to be on disk. A file that somebody else changed, or another one in its place, is read from its first record before
+// anything is appended.
 func (s *fileStore) repair() (cut string, err error) {
+	if err := s.checkLock(); err != nil {
+		return "", err
+	}
 	if err := s.reopen(); err != nil {
 		return "", err
 	}
-	if s.size > 0 {
+	st, err := s.file.Stat()
+	if err != nil {
+		return "", err
+	}
+	if s.suspect || stampOf(st) != s.stamp {
+		s.suspect = true // until it is read
+		if err := s.verifyContent(); err != nil {
+			return "", err
+		}
+	} else if s.size > 0 {
 		l, err := lineBefore(s.file, s.size)
 		if err != nil || l.seq != s.last.seq || l.sum != s.last.sum {
-			return "", fmt.Errorf("record %d does not stand where it was written in %s; see \"mayfly audit verify\"", s.last.seq, s.path)
+			return "", changed("record %d does not stand where it was written in %s", s.last.seq, s.path)
 		}
 	}
+	s.suspect = false
 	if cut, err = s.setAside(); err != nil {
 		return "", err
 	}
-	return cut, s.writeHead()
+	if err := s.restamp(); err != nil {
+		return "", err
+	}
+	if err := s.checkHeadFile(); err != nil {
+		return "", err
+	}
+	return cut, s.writeHead() // a group that failed may have written it
+}
+
+// restamp remembers the file as it is now.
+func (s *fileStore) restamp() error {
+	st, err := s.file.Stat()
+	if err == nil {
+		s.stamp = stampOf(st)
+	}
+	return err
 }
 
 func (s *fileStore) closeFile() {
@@ -385,10 +436,13 @@ func (s *fileStore) closeFile() {
 
 func (s *fileStore) close() {
 	s.closeFile()
-	for _, f := range []*os.File{s.head, s.lock} {
-		if f != nil {
-			_ = f.Close() // as above; the lock goes with its file
-		}
+	if s.head != nil {
+		_ = s.head.Close() // as above
+		s.head = nil
+	}
+	if s.lock != nil {
+		release(s.lock)
+		s.lock = nil
 	}
 }
 

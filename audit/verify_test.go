@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -141,6 +142,37 @@ func TestEveryLine(t *testing.T) {
 	must(t, os.Remove(path+".head"))
 	if got := found(t, path, audit.VerifyOptions{}); !strings.Contains(got, "is missing") {
 		t.Errorf("no head: %q", got)
+	}
+}
+
+// G5: a record that was changed and given a sum that is right is found by the one behind it, in whichever file and wherever it stands; the
+// last one by the head.
+func TestResealed(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal.jsonl")
+	j := open(t, audit.Config{File: path, MaxSize: "64KiB"}, audit.Options{})
+	for n := range 150 {
+		must(t, j.Append(t.Context(), intent(n)))
+	}
+	shut(t, j, 0)
+	segments, err := audit.Segments(path)
+	must(t, err)
+	for _, one := range segments {
+		data, err := os.ReadFile(one.Path)
+		must(t, err)
+		lines := bytes.SplitAfter(data, []byte("\n"))
+		for i, line := range lines {
+			if !bytes.Contains(line, []byte("alice")) {
+				continue
+			}
+			changed := slices.Clone(lines)
+			changed[i] = resealed(line)
+			must(t, os.WriteFile(one.Path, bytes.Join(changed, nil), 0o600))
+			if got := found(t, path, audit.VerifyOptions{}); !strings.Contains(got, "prev is not its sum") {
+				t.Fatalf("record %d of %s: found %q", i, filepath.Base(one.Path), got)
+			}
+		}
+		must(t, os.WriteFile(one.Path, data, 0o600))
 	}
 }
 

@@ -108,8 +108,10 @@ type Auditor struct {
 	passed    int            // grants since there was room for all
 
 	mu       sync.Mutex
-	setup    *Setup  // to be taken over
-	grants   []Grant // that wait; at most maxGrants
+	setup    *Setup        // to be taken over
+	reported []Finding     // by others, see Report
+	early    chan struct{} // something was reported: the next run is at once
+	grants   []Grant       // that wait; at most maxGrants
 	warnings []string
 	alarms   []Alarm           // a copy of open
 	out      map[string]string // a copy of benched
@@ -168,7 +170,7 @@ func NewAuditor(o AuditorOptions) (*Auditor, error) {
 	if o.Keep == 0 {
 		o.Keep = keepFor
 	}
-	a := &Auditor{o: o, cursors: map[string]*reading{}, benched: map[string]string{}, known: map[string]int{}, alike: map[string]int{}}
+	a := &Auditor{o: o, early: make(chan struct{}, 1), cursors: map[string]*reading{}, benched: map[string]string{}, known: map[string]int{}, alike: map[string]int{}}
 	a.account = newAccount(newKeyring(nil), a.found)
 	a.proven = true // follow sees to it
 	a.metrics = newAuditorMetrics(a)
@@ -195,6 +197,23 @@ func (a *Auditor) Configure(s Setup) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.setup = &s
+}
+
+// JournalChanged reports that somebody else changed a file of the journal while this process wrote it. It never waits. The alarm stays open
+// until an operator clears it; what happens to the journal until then is part of it.
+func (a *Auditor) JournalChanged(journal, what string) {
+	f := newFinding(Finding{
+		Kind: JournalBroken, Journal: journal, Time: a.o.Now().UTC(), Text: "somebody else changed the journal while it was written: " + what,
+	}, "changed while it was written")
+	a.mu.Lock()
+	if len(a.reported) < mostAlike {
+		a.reported = append(a.reported, f)
+	}
+	a.mu.Unlock()
+	select {
+	case a.early <- struct{}{}:
+	default:
+	}
 }
 
 // Granted takes an SCT to audit, where there is no journal. It never waits: what finds no place is counted.
@@ -230,11 +249,24 @@ func (a *Auditor) Warnings() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := slices.Clone(a.warnings)
-	if n := len(a.alarms); n > 0 {
-		last := a.alarms[n-1]
-		out = append([]string{fmt.Sprintf("open alarms: %d, the last is %s: %s", n, last.Kind, last.Text)}, out...)
+	n := len(a.alarms)
+	if n == 0 {
+		return out
 	}
-	return out
+	last := &a.alarms[n-1]
+	text := fmt.Sprintf("open alarms: %d, the last is %s: %s", n, last.Kind, last.Words())
+	if last.Severity != Critical {
+		critical := 0
+		for i := range a.alarms {
+			if a.alarms[i].Severity == Critical {
+				critical, last = critical+1, &a.alarms[i]
+			}
+		}
+		if critical > 0 {
+			text += fmt.Sprintf("; %d are critical, the last of these is %s: %s", critical, last.Kind, last.Words())
+		}
+	}
+	return append([]string{text}, out...)
 }
 
 // Run audits until ctx ends.
@@ -248,6 +280,7 @@ func (a *Auditor) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-a.early:
 		}
 	}
 }
@@ -262,6 +295,13 @@ func (a *Auditor) close() {
 func (a *Auditor) Tick(ctx context.Context) {
 	began := time.Now()
 	a.takeOver()
+	a.mu.Lock()
+	reported := a.reported
+	a.reported = nil
+	a.mu.Unlock()
+	for _, f := range reported {
+		a.found(f)
+	}
 	disobeyed := a.obey(ctx)
 	var troubles []string
 	for more := true; more && ctx.Err() == nil; {

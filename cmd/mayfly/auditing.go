@@ -250,6 +250,12 @@ func (a *auditing) raise(_ context.Context, f reconcile.Finding) {
 	}
 }
 
+// journalChanged raises the alarm that somebody else changed the journal of this process. While the journal cannot be written, log, metrics
+// and webhook have it, and the record of it is kept for when it can.
+func (a *auditing) journalChanged(what string) {
+	a.auditor.JournalChanged(a.in.config.Audit.File, what)
+}
+
 func (a *auditing) cleared(_ context.Context, o reconcile.Order, closed []reconcile.Finding) {
 	what := "alarm " + o.Alarm
 	if o.Log != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,38 @@ import (
 type ledger struct {
 	journal    *audit.Journal // nil: there is none
 	signatures *atomic.Int64  // by the CA's key, since the start
+	changes    *changes
+}
+
+// changes brings what the journal finds changed to the auditor, which is made after it.
+type changes struct {
+	mu      sync.Mutex
+	auditor *auditing // nil: there is none yet
+	early   []string  // that were found before there was one
+}
+
+func (c *changes) found(what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.auditor != nil {
+		c.auditor.journalChanged(what)
+	} else if len(c.early) < 16 { // it is made within the second
+		c.early = append(c.early, what)
+	}
+}
+
+// tell has a told of what was found, and of what will be.
+func (c *changes) tell(a *auditing) {
+	if c == nil || a == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.auditor = a
+	for _, what := range c.early {
+		a.journalChanged(what)
+	}
+	c.early = nil
 }
 
 // copyTime is how long copies of the journal may catch up at the stop. What they miss they get after the next start.
@@ -25,9 +58,15 @@ const copyTime = 3 * time.Second
 // openLedger opens the journal of a configuration, if it has one.
 func openLedger(in instance) (l ledger, err error) {
 	l.signatures = new(atomic.Int64)
-	if in.config.Audit != nil {
-		l.journal, err = audit.Open(in.config.Audit.Config, audit.Options{Logger: in.log, Version: readBuildInfo().Version, Digest: in.config.Digest})
+	if in.config.Audit == nil {
+		return l, nil
 	}
+	o := audit.Options{Logger: in.log, Version: readBuildInfo().Version, Digest: in.config.Digest}
+	if wantsAuditor(in.config) { // it keeps the alarm until it is cleared
+		l.changes = &changes{}
+		o.Changed = l.changes.found
+	}
+	l.journal, err = audit.Open(in.config.Audit.Config, o)
 	return l, err
 }
 

@@ -91,6 +91,7 @@ func serve(ctx context.Context, in instance) (err error) {
 	hangup := make(chan os.Signal, 1) // from here on it ends the process no more
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
+	signal.Ignore(syscall.SIGPIPE) // who reads standard output or standard error may go; the CA stays
 	loaded := in.material
 	if loaded == nil {
 		if loaded, err = load(in.config); err != nil {
@@ -163,6 +164,7 @@ func (in *instance) openAccounts(registry *prometheus.Registry) (err error) {
 	if in.auditing, err = newAuditing(*in); err != nil {
 		return errors.Join(err, in.ledger.close())
 	}
+	in.ledger.changes.tell(in.auditing)
 	if j := in.ledger.journal; j != nil {
 		registry.MustRegister(j.Collectors()...)
 	}
