@@ -54,7 +54,7 @@ func resealed(line []byte) []byte {
 	return append(bytes.Clone(body), `,"sum":"`+hex.EncodeToString(sum[:])+"\"}\n"...)
 }
 
-// A3: what somebody does to the files of a journal while the CA writes them. The journal says so at once, also when nothing is written;
+// G5: what somebody does to the files of a journal while the CA writes them. The journal says so at once, also when nothing is written;
 // nothing is appended before what was acknowledged stands there again; and when it does, the journal goes on and is whole.
 func TestChangedWhileWritten(t *testing.T) {
 	t.Parallel()
