@@ -2,14 +2,10 @@ package trust
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -25,18 +21,33 @@ const fetchTimeout = 20 * time.Second
 // Fetch gets the trusted root out of a TUF repository, which must follow from root, the root.json that the caller trusts.
 func Fetch(ctx context.Context, repository string, root []byte, userAgent string) ([]byte, error) {
 	u, err := url.Parse(repository)
-	if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
+	if err != nil || !fetchable(u) {
 		return nil, fmt.Errorf("%q is not the URL of a TUF repository; write https://HOST/PATH (http on loopback only)", repository)
 	}
 	f := fetcher.NewDefaultFetcher()
-	f.SetHTTPClient(withContext{ctx, &http.Client{Timeout: fetchTimeout}})
+	f.SetHTTPClient(withContext{ctx, &http.Client{Timeout: fetchTimeout, CheckRedirect: checkRedirect}})
 	f.SetHTTPUserAgent(userAgent)
 	f.SetRetry(time.Second, 2)
-	data, err := source{repository, root, f}.target(rootTarget)
+	data, err := source{url: repository, root: root, fetcher: f}.target(rootTarget)
 	if err != nil {
 		return nil, fmt.Errorf("TUF repository %s: %w", repository, err)
 	}
 	return data, nil
+}
+
+// fetchable reports whether something may be asked of u: https, or http on this machine.
+func fetchable(u *url.URL) bool {
+	return u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname()))
+}
+
+// maxRedirects bounds the redirects of one download.
+const maxRedirects = 3
+
+func checkRedirect(r *http.Request, via []*http.Request) error {
+	if len(via) > maxRedirects || !fetchable(r.URL) {
+		return fmt.Errorf("the repository redirects to %s://%s; redirects are followed to https only, %d at most", r.URL.Scheme, r.URL.Host, maxRedirects)
+	}
+	return nil
 }
 
 func loopback(host string) bool {
@@ -60,6 +71,7 @@ type source struct {
 	url     string
 	root    []byte
 	fetcher fetcher.Fetcher
+	at      *time.Time // nil: now
 }
 
 // target follows the repository from the root on and returns a file of it.
@@ -87,16 +99,22 @@ func (s source) follow() (*updater.Updater, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.at != nil {
+		u.UnsafeSetRefTime(*s.at)
+	}
 	return u, u.Refresh()
 }
 
-// Check follows the repository from its first root on, as a client that was set up long ago would, and reads every file of it.
+// Check reads the repository anew and says what is wrong with it, as [InspectTUF] does.
 func (r *Repository) Check() error {
-	first, err := os.ReadFile(r.served("1.root.json"))
-	if err != nil {
-		return err
-	}
-	u, err := source{"http://repository.invalid", first, onDisk{r}}.follow()
+	_, err := InspectTUF(r.o)
+	return err
+}
+
+// accepts errs where a client that was set up with the first root would refuse the files at the given time; at the zero time
+// nothing has expired.
+func (r *Repository) accepts(files map[string][]byte, at time.Time) error {
+	u, err := source{url: inMemoryURL, root: files[rootFile(1)], fetcher: inMemory(files), at: &at}.follow()
 	if err != nil {
 		return fmt.Errorf("a client would refuse the repository: %w", err)
 	}
@@ -108,21 +126,19 @@ func (r *Repository) Check() error {
 	return nil
 }
 
-// onDisk downloads from the directory that is served.
-type onDisk struct{ r *Repository }
+const inMemoryURL = "http://repository.invalid"
+
+// inMemory downloads from files by their names in the repository.
+type inMemory map[string][]byte
 
 // DownloadFile implements the fetcher of the library.
-func (d onDisk) DownloadFile(path string, limit int64, _ time.Duration) ([]byte, error) {
-	name := strings.TrimPrefix(path, "http://repository.invalid/")
-	if !filepath.IsLocal(name) {
-		return nil, fmt.Errorf("%q is not in the repository", path)
-	}
-	data, err := os.ReadFile(d.r.served(name))
+func (m inMemory) DownloadFile(path string, limit int64, _ time.Duration) ([]byte, error) {
+	data, ok := m[strings.TrimPrefix(path, inMemoryURL+"/")]
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case !ok:
 		return nil, &metadata.ErrDownloadHTTP{StatusCode: http.StatusNotFound, URL: path}
-	case err == nil && int64(len(data)) > limit:
-		return nil, &metadata.ErrDownloadLengthMismatch{Msg: "longer than the metadata says"}
+	case int64(len(data)) > limit:
+		return nil, &metadata.ErrDownloadLengthMismatch{Msg: "longer than a client reads"}
 	}
-	return data, err
+	return data, nil
 }

@@ -4,11 +4,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
 // The roles of a TUF repository, in the order in which they vouch for each other.
@@ -42,56 +45,93 @@ type TUFOptions struct {
 // Repository is a TUF repository on disk, for the trusted root and the signing configuration.
 //
 // DIR/repository is what a web server serves: N.root.json, N.targets.json, N.snapshot.json, timestamp.json and
-// targets/DIGEST.NAME. DIR/keys has one private key for each role; those of root and targets can be kept elsewhere and put there
-// when they are needed. timestamp.json is written last: a client that comes in the middle of a change meets the old state or the
-// new one, as does whoever goes on after a crash.
+// targets/DIGEST.NAME. Others may be able to write there, so nothing in it counts before it is verified. DIR/keys is secret: it
+// has one private key for each role, and in published/ a copy of the repository as it was last verified, which is the anchor.
+// The keys of root and targets can be kept elsewhere and put there when they are needed; published/ stays.
+//
+// A change MUST start from metadata that follows, by signatures, from the anchor, and MUST NOT be older than the anchor (TUF
+// §5.3 to §5.6). What is signed is verified in memory as a client verifies it; only then is it written. A file that clients
+// start from is replaced last, so that they meet the old state or the new one, and a change that a crash interrupted is
+// finished by the next command.
 type Repository struct {
 	o         TUFOptions
 	root      *metadata.Metadata[metadata.RootType]
 	targets   *metadata.Metadata[metadata.TargetsType]
 	snapshot  *metadata.Metadata[metadata.SnapshotType]
 	timestamp *metadata.Metadata[metadata.TimestampType]
-	files     map[string][]byte // to be written, by name
+
+	anchor map[string][]byte // the copy beside the keys, by the name in the repository
+	now    map[string][]byte // the repository, verified: every root, the newest metadata and each target file
+	change change
+
+	writeFile func(name string, data []byte, mode fs.FileMode) error
+}
+
+// change is what a command has signed and not yet written.
+type change struct {
+	files   map[string][]byte    // by the name in the repository
+	entries []string             // of files, those that clients start from, in the order in which they are to be replaced
+	keys    map[string][]byte    // new private keys in PEM, by role
+	signers map[string]tufSigner // of keys
 }
 
 // InitTUF makes a repository in a directory that has none, with a new key for each role.
 func InitTUF(o TUFOptions) (*Repository, error) {
 	r := newRepository(o)
-	if r.exists() {
-		return nil, fmt.Errorf("%s holds a repository already; publish changes it", o.Dir)
+	if name, err := r.occupied(); err != nil {
+		return nil, err
+	} else if name != "" {
+		return nil, fmt.Errorf("%s holds a repository or its keys already (%s); \"mayfly trust tuf publish\" changes it", o.Dir, name)
 	}
-	root := metadata.Root(r.until(roleRoot))
-	r.root = root
+	r.root = metadata.Root(r.until(roleRoot))
 	for _, role := range Roles() {
 		key, err := r.newKey(role)
 		if err != nil {
 			return nil, err
 		}
-		if err := root.Signed.AddKey(key, role); err != nil {
-			return nil, err
-		}
-		if err := r.promote(role); err != nil {
+		if err := r.root.Signed.AddKey(key, role); err != nil {
 			return nil, err
 		}
 	}
 	r.targets, r.snapshot, r.timestamp = metadata.Targets(), metadata.Snapshot(), metadata.Timestamp()
 	r.targets.Signed.Version, r.snapshot.Signed.Version, r.timestamp.Signed.Version = 0, 0, 0
-	if err := r.signRoot(root.Signed.Version); err != nil {
+	if err := r.signRoot(r.root.Signed.Version); err != nil {
 		return nil, err
 	}
-	return r, r.finish(r.signTargets)
+	return r, r.finish(r.signTargets, r.signSnapshot, r.signTimestamp)
 }
 
-// OpenTUF opens a repository.
+// OpenTUF opens a repository: it finishes a change that a crash interrupted, and verifies the whole of DIR/repository from the
+// anchor on, but for expiry. A directory without an anchor is a [NoAnchorError].
 func OpenTUF(o TUFOptions) (*Repository, error) {
 	r := newRepository(o)
-	if !r.exists() {
-		return nil, fmt.Errorf("%s holds no repository; make one with \"mayfly trust tuf init --dir %s\"", o.Dir, o.Dir)
+	if err := r.recover(); err != nil {
+		return nil, fmt.Errorf("%s: %w", o.Dir, err)
 	}
 	if err := r.load(); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.Dir, err)
 	}
 	return r, nil
+}
+
+// InspectTUF reads a repository and changes nothing. The error says what is wrong with DIR/repository, expiry included; the
+// repository is then as the anchor knows it, or nil where there is no usable anchor.
+func InspectTUF(o TUFOptions) (*Repository, error) {
+	r := newRepository(o)
+	err := r.load()
+	if err == nil {
+		err = r.accepts(r.now, r.o.Now())
+	}
+	if err == nil {
+		err = r.unfinished()
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", o.Dir, err)
+	}
+	if r.root == nil {
+		return nil, err
+	}
+	return r, err
 }
 
 func newRepository(o TUFOptions) *Repository {
@@ -101,7 +141,14 @@ func newRepository(o TUFOptions) *Repository {
 	lives := DefaultLives()
 	maps.Copy(lives, o.Lives)
 	o.Lives = lives
-	return &Repository{o: o, files: map[string][]byte{}}
+	r := &Repository{o: o, writeFile: durable.WriteFile}
+	r.begin()
+	return r
+}
+
+// begin forgets what was signed and not written.
+func (r *Repository) begin() {
+	r.change = change{files: map[string][]byte{}, keys: map[string][]byte{}, signers: map[string]tufSigner{}}
 }
 
 func (r *Repository) until(role string) time.Time {
@@ -109,8 +156,12 @@ func (r *Repository) until(role string) time.Time {
 }
 
 // Publish puts files into the repository, under the names that clients look for, and signs anew whatever ends soon. Without
-// files it only does the latter, and needs no keys but those of snapshot and timestamp. It returns the names.
+// files it only does the latter, and needs no keys but those of snapshot and timestamp. It returns the names. After an error
+// nothing is written.
 func (r *Repository) Publish(contents ...[]byte) ([]string, error) {
+	if err := r.reset(); err != nil {
+		return nil, err
+	}
 	var names []string
 	for _, data := range contents {
 		name, err := targetName(data)
@@ -123,7 +174,7 @@ func (r *Repository) Publish(contents ...[]byte) ([]string, error) {
 		}
 		r.targets.Signed.Targets[name] = target
 		sum := sha256.Sum256(data)
-		r.files["targets/"+hex.EncodeToString(sum[:])+"."+name] = data
+		r.change.files[targetFile(hex.EncodeToString(sum[:]), name)] = data
 		names = append(names, name)
 	}
 	if r.soon(roleRoot, r.root.Signed.Expires) && r.hasKey(roleRoot) {
@@ -131,17 +182,17 @@ func (r *Repository) Publish(contents ...[]byte) ([]string, error) {
 			return nil, err
 		}
 	}
-	var steps []func() error
+	steps := []func() error{r.signSnapshot, r.signTimestamp}
 	if len(names) > 0 || r.soon(roleTargets, r.targets.Signed.Expires) && r.hasKey(roleTargets) {
-		steps = append(steps, r.signTargets)
+		steps = slices.Insert(steps, 0, r.signTargets)
 	}
 	slices.Sort(names)
 	return names, r.finish(steps...)
 }
 
-// finish takes the steps, signs what changes each time, writes everything, and proves it the way a client would.
+// finish takes the steps, verifies what they signed as a client does, and writes it.
 func (r *Repository) finish(steps ...func() error) error {
-	for _, step := range append(steps, r.signSnapshot, r.signTimestamp, r.commit, r.Check) {
+	for _, step := range append(steps, r.verify, r.commit) {
 		if err := step(); err != nil {
 			return err
 		}
@@ -154,13 +205,21 @@ func (r *Repository) soon(role string, expires time.Time) bool {
 	return expires.Sub(r.o.Now()) < r.o.Lives[role]/3
 }
 
-// Rotate gives a role a new key. The root key must be there, as root says which keys count; a new root key is vouched for by
-// the old one (TUF §6.1), so that clients follow.
+// Rotate gives a role a new key and takes the old one out of force. The root key must be there, as root says which keys count.
+// After an error nothing is written.
+//
+// A new root key is vouched for by the old one (TUF §6.1), so that clients follow. For another role there are two new roots: the
+// first names both keys, so that clients accept what the old key signed until timestamp.json is replaced; the second names the
+// new key alone.
 func (r *Repository) Rotate(role string) error {
 	if !slices.Contains(Roles(), role) {
 		return fmt.Errorf("%q is no role; write one of root, targets, snapshot, timestamp", role)
 	}
-	signers, err := r.signers(roleRoot)
+	if err := r.reset(); err != nil {
+		return err
+	}
+	old := slices.Clone(r.root.Signed.Roles[role].KeyIDs)
+	signers, err := r.signersOf(roleRoot)
 	if err != nil {
 		return err
 	}
@@ -168,33 +227,35 @@ func (r *Repository) Rotate(role string) error {
 	if err != nil {
 		return err
 	}
-	for _, old := range slices.Clone(r.root.Signed.Roles[role].KeyIDs) {
-		if err := r.root.Signed.RevokeKey(old, role); err != nil {
-			return err
-		}
-	}
 	if err := r.root.Signed.AddKey(key, role); err != nil {
 		return err
 	}
+	version := r.root.Signed.Version + 1
 	if role == roleRoot {
-		next, err := r.readKey(role, true)
-		if err != nil {
+		signers = append(signers, r.change.signers[role])
+	} else {
+		// The interim root lives no longer than the one before it did.
+		if soonest := r.o.Now().Add(24 * time.Hour).UTC().Truncate(time.Second); r.root.Signed.Expires.Before(soonest) {
+			r.root.Signed.Expires = soonest
+		}
+		if err := r.signRootWith(version, signers); err != nil {
 			return err
 		}
-		signers = append(signers, next)
+		version++
 	}
-	if err := r.signRootWith(r.root.Signed.Version+1, signers); err != nil {
-		return err
+	for _, id := range old {
+		if err := r.root.Signed.RevokeKey(id, role); err != nil {
+			return err
+		}
 	}
-	// What the role has signed is signed anew by its new key, which goes into force with the new root.
-	var steps []func() error
+	steps := []func() error{r.signSnapshot, r.signTimestamp, func() error {
+		r.root.Signed.Expires = r.until(roleRoot)
+		return r.signRootWith(version, signers)
+	}}
 	if role == roleTargets {
-		steps = append(steps, r.signTargets)
+		steps = slices.Insert(steps, 0, r.signTargets)
 	}
-	if err := r.finish(steps...); err != nil {
-		return err
-	}
-	return r.promote(role)
+	return r.finish(steps...)
 }
 
 // RoleInfo is the state of a role.
@@ -232,58 +293,85 @@ func (r *Repository) Targets() map[string]string {
 }
 
 func (r *Repository) signRoot(version int64) error {
-	signers, err := r.signers(roleRoot)
+	signers, err := r.signersOf(roleRoot)
 	if err != nil {
 		return err
 	}
+	r.root.Signed.Expires = r.until(roleRoot)
 	return r.signRootWith(version, signers)
 }
 
 func (r *Repository) signRootWith(version int64, signers []tufSigner) error {
-	r.root.Signed.Version, r.root.Signed.Expires = version, r.until(roleRoot)
+	r.root.Signed.Version = version
+	name := rootFile(version)
+	r.change.entries = append(r.change.entries, name)
 	var err error
-	r.files[fmt.Sprintf("%d.root.json", version)], err = signed(r.root, signers)
+	r.change.files[name], err = signed(r.root.Signed, signers)
 	return err
 }
 
 func (r *Repository) signTargets() error {
 	r.targets.Signed.Version++
 	r.targets.Signed.Expires = r.until(roleTargets)
-	signers, err := r.signers(roleTargets)
+	signers, err := r.signersOf(roleTargets)
 	if err != nil {
 		return err
 	}
-	r.files[fmt.Sprintf("%d.targets.json", r.targets.Signed.Version)], err = signed(r.targets, signers)
+	r.change.files[targetsFile(r.targets.Signed.Version)], err = signed(r.targets.Signed, signers)
 	return err
 }
 
 func (r *Repository) signSnapshot() error {
 	r.snapshot.Signed.Version++
 	r.snapshot.Signed.Expires = r.until(roleSnapshot)
-	r.snapshot.Signed.Meta = map[string]*metadata.MetaFiles{"targets.json": metadata.MetaFile(r.targets.Signed.Version)}
-	signers, err := r.signers(roleSnapshot)
+	targets, err := r.meta(targetsFile(r.targets.Signed.Version), r.targets.Signed.Version)
 	if err != nil {
 		return err
 	}
-	r.files[fmt.Sprintf("%d.snapshot.json", r.snapshot.Signed.Version)], err = signed(r.snapshot, signers)
+	r.snapshot.Signed.Meta = map[string]*metadata.MetaFiles{targetsMeta: targets}
+	signers, err := r.signersOf(roleSnapshot)
+	if err != nil {
+		return err
+	}
+	r.change.files[snapshotFile(r.snapshot.Signed.Version)], err = signed(r.snapshot.Signed, signers)
 	return err
 }
 
 func (r *Repository) signTimestamp() error {
 	r.timestamp.Signed.Version++
 	r.timestamp.Signed.Expires = r.until(roleTimestamp)
-	r.timestamp.Signed.Meta = map[string]*metadata.MetaFiles{"snapshot.json": metadata.MetaFile(r.snapshot.Signed.Version)}
-	signers, err := r.signers(roleTimestamp)
+	snapshot, err := r.meta(snapshotFile(r.snapshot.Signed.Version), r.snapshot.Signed.Version)
 	if err != nil {
 		return err
 	}
-	r.files[timestampName], err = signed(r.timestamp, signers)
+	r.timestamp.Signed.Meta = map[string]*metadata.MetaFiles{snapshotMeta: snapshot}
+	signers, err := r.signersOf(roleTimestamp)
+	if err != nil {
+		return err
+	}
+	r.change.entries = append(r.change.entries, timestampFile)
+	r.change.files[timestampFile], err = signed(r.timestamp.Signed, signers)
 	return err
 }
 
-// signed is m with the signatures of all signers.
-func signed[T metadata.Roles](m *metadata.Metadata[T], signers []tufSigner) ([]byte, error) {
-	m.ClearSignatures()
+// meta describes a metadata file to the role above it: version, length and hash.
+func (r *Repository) meta(name string, version int64) (*metadata.MetaFiles, error) {
+	data, ok := r.change.files[name]
+	if !ok {
+		data, ok = r.now[name]
+	}
+	if !ok {
+		return nil, fmt.Errorf("%s is neither signed nor verified", name)
+	}
+	sum := sha256.Sum256(data)
+	m := metadata.MetaFile(version)
+	m.Length, m.Hashes = int64(len(data)), metadata.Hashes{"sha256": sum[:]}
+	return m, nil
+}
+
+// signed is a metadata file. It has nothing of the file that content was read from but content, which was signed there.
+func signed[T metadata.Roles](content T, signers []tufSigner) ([]byte, error) {
+	m := &metadata.Metadata[T]{Signed: content, Signatures: []metadata.Signature{}}
 	for _, s := range signers {
 		if _, err := m.Sign(s); err != nil {
 			return nil, err

@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/mayfly-ca/mayfly/trust"
+	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
 func exists(name string) bool {
@@ -21,7 +21,7 @@ func writePrivate(name string, data []byte) error { return writeFile(name, data,
 
 // writeFile replaces a file as a whole.
 func writeFile(name string, data []byte, mode fs.FileMode) error {
-	return trust.WriteFile(name, data, mode)
+	return durable.WriteFile(name, data, mode)
 }
 
 // decodeNumbers decodes exactly one JSON value and keeps the digits of its numbers.

@@ -156,13 +156,3 @@ func printTimestamps(w io.Writer, st style, scts []timestampView) error {
 	}
 	return t.write(w, st)
 }
-
-// printable keeps text from a certificate from steering the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || (r >= 0x7f && r < 0xa0) || r == '\u202e' || r == '\u2066' {
-			return '\uFFFD'
-		}
-		return r
-	}, s)
-}

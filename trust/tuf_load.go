@@ -1,0 +1,424 @@
+package trust
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	trustroot "github.com/sigstore/protobuf-specs/gen/pb-go/trustroot/v1"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
+	"google.golang.org/protobuf/encoding/protojson"
+)
+
+// The names of metadata files, in the repository and in the metadata that describes them.
+const (
+	timestampFile = "timestamp.json"
+	snapshotMeta  = "snapshot.json"
+	targetsMeta   = "targets.json"
+	rootSuffix    = ".root.json"
+)
+
+func rootFile(version int64) string     { return strconv.FormatInt(version, 10) + rootSuffix }
+func snapshotFile(version int64) string { return strconv.FormatInt(version, 10) + "." + snapshotMeta }
+func targetsFile(version int64) string  { return strconv.FormatInt(version, 10) + "." + targetsMeta }
+
+func targetFile(digest, name string) string { return "targets/" + digest + "." + name }
+
+// The names that clients look for.
+const (
+	rootTarget    = "trusted_root.json"
+	signingTarget = "signing_config.v0.2.json"
+)
+
+const (
+	maxMetadata  = 5_000_000 // bytes of a metadata file; the limit of clients
+	maxRotations = 256       // roots that a client follows at once
+)
+
+// targetName is the name that clients look for what data is. Anything but a trusted root or a signing configuration is refused.
+func targetName(data []byte) (string, error) {
+	var kind struct {
+		MediaType string `json:"mediaType"`
+	}
+	if err := json.Unmarshal(data, &kind); err != nil {
+		return "", errors.New("not JSON: publish takes a trusted root and a signing configuration")
+	}
+	switch kind.MediaType {
+	case signingMediaType:
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, &trustroot.SigningConfig{}); err != nil {
+			return "", fmt.Errorf("not a signing configuration: %w", err)
+		}
+		return signingTarget, nil
+	case "":
+		return "", errors.New("it has no mediaType: publish takes a trusted root and a signing configuration")
+	}
+	if _, err := ParseTrustedRoot(data); err != nil {
+		return "", err
+	}
+	return rootTarget, nil
+}
+
+// NoAnchorError is a repository without the copy beside the keys that says which metadata is authentic: one of an earlier
+// version of mayfly, or one whose keys were put together by hand.
+type NoAnchorError struct {
+	Dir         string
+	Fingerprint string // SHA-256 of repository/1.root.json, in hexadecimal
+}
+
+// Error says what to compare and how to adopt the repository.
+func (e *NoAnchorError) Error() string {
+	return fmt.Sprintf("there is no copy of the published metadata beside the keys (%s), so nothing says whether the repository is authentic; "+
+		"repository/1.root.json has the SHA-256 %s: if the 1.root.json that clients were given has the same, run \"mayfly trust tuf adopt --dir %s --root-sha256 %s\"",
+		filepath.Join(e.Dir, anchorDir), e.Fingerprint, e.Dir, e.Fingerprint)
+}
+
+// errNone is a directory without a repository.
+var errNone = errors.New("it holds no repository; make one with \"mayfly trust tuf init\"")
+
+// anchorDir has the anchor, below the directory of the repository.
+const anchorDir = "keys/published"
+
+// occupied names a file that a repository or its keys left in the directory; "" is none.
+func (r *Repository) occupied() (string, error) {
+	for _, pattern := range []string{"repository/" + timestampFile, "repository/*" + rootSuffix, "keys/*.pem", anchorDir, commitFile} {
+		names, err := filepath.Glob(filepath.Join(globEscape(r.o.Dir), filepath.FromSlash(pattern)))
+		if err != nil {
+			return "", err
+		}
+		if len(names) > 0 {
+			return filepath.Rel(r.o.Dir, names[0])
+		}
+	}
+	return "", nil
+}
+
+// globEscape makes a path match itself in [filepath.Glob].
+func globEscape(name string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
+}
+
+// folder is a directory whose content somebody else may have arranged.
+type folder struct{ *os.Root }
+
+// open opens a folder below the directory of the repository.
+func (r *Repository) open(name string) (folder, error) {
+	root, err := os.OpenRoot(filepath.Join(r.o.Dir, filepath.FromSlash(name)))
+	return folder{root}, err
+}
+
+// read returns a regular file of at most limit bytes. A link that leads out of the folder is an error, as is a named pipe.
+func (f folder) read(name string, limit int64) ([]byte, error) {
+	file, err := f.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close() //nolint:errcheck // only read
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	data, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s is longer than %d bytes", name, limit)
+	}
+	return data, err
+}
+
+// readAnchor reads the copy beside the keys; it is empty where there is none.
+func (r *Repository) readAnchor() (map[string][]byte, error) {
+	out := map[string][]byte{}
+	f, err := r.open(anchorDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	err = fs.WalkDir(f.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || strings.HasPrefix(d.Name(), ".") {
+			return err
+		}
+		out[name], err = f.read(name, maxMetadata)
+		return err
+	})
+	return out, err
+}
+
+// load verifies the repository from the anchor on, but for expiry. After an error the repository is what the anchor knows, if
+// that is usable.
+func (r *Repository) load() error {
+	anchor, err := r.readAnchor()
+	if err != nil {
+		return err
+	}
+	f, err := r.open("repository")
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && len(anchor) == 0:
+		return errNone
+	case err == nil:
+		defer f.Close() //nolint:errcheck // only read
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if len(anchor) == 0 {
+		first, err := f.read(rootFile(1), maxMetadata)
+		if errors.Is(err, fs.ErrNotExist) {
+			return errNone
+		}
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(first)
+		return &NoAnchorError{Dir: r.o.Dir, Fingerprint: hex.EncodeToString(sum[:])}
+	}
+	if err := r.adopt(anchor); err != nil {
+		return err
+	}
+	if f.Root == nil {
+		return changed(errors.New("the directory repository is missing"))
+	}
+	served, err := r.follow(f)
+	if err != nil {
+		return changed(err)
+	}
+	r.now = served
+	return r.parse()
+}
+
+// adopt takes in the anchor.
+func (r *Repository) adopt(anchor map[string][]byte) error {
+	source := func(name string) ([]byte, error) {
+		data, ok := anchor[name]
+		if !ok {
+			return nil, fs.ErrNotExist
+		}
+		return data, nil
+	}
+	all, err := verified(anchor[rootFile(1)], source, time.Time{})
+	if err != nil {
+		return fmt.Errorf("%s is damaged, put back your copy of it: %w", anchorDir, err)
+	}
+	if len(all) != len(anchor) {
+		for name := range anchor {
+			if _, ok := all[name]; !ok {
+				return fmt.Errorf("%s is damaged, put back your copy of it: %s does not belong there", anchorDir, name)
+			}
+		}
+	}
+	r.anchor, r.now = all, all
+	return r.parse()
+}
+
+// follow verifies what is served, as a client does whose last visit left it with the anchor.
+func (r *Repository) follow(f folder) (map[string][]byte, error) {
+	source := func(name string) ([]byte, error) { return f.read(name, maxMetadata) }
+	served, err := verified(r.anchor[rootFile(1)], source, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	if served[rootFile(1)], err = source(rootFile(1)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for name, data := range r.anchor {
+		if strings.HasSuffix(name, rootSuffix) && !bytes.Equal(served[name], data) {
+			return nil, differs(name, served[name] != nil)
+		}
+	}
+	now := Repository{now: served}
+	if err := now.parse(); err != nil {
+		return nil, err
+	}
+	for _, c := range []struct {
+		name       string
+		got, known int64
+		file       func(int64) string
+	}{
+		{timestampFile, now.timestamp.Signed.Version, r.timestamp.Signed.Version, func(int64) string { return timestampFile }},
+		{"snapshot", now.snapshot.Signed.Version, r.snapshot.Signed.Version, snapshotFile},
+		{"targets", now.targets.Signed.Version, r.targets.Signed.Version, targetsFile},
+	} {
+		if c.got < c.known {
+			return nil, fmt.Errorf("%s was rolled back: it has version %d, and version %d was published", c.name, c.got, c.known)
+		}
+		if c.got == c.known && !bytes.Equal(served[c.file(c.got)], r.anchor[c.file(c.known)]) {
+			return nil, differs(c.file(c.got), true)
+		}
+	}
+	return served, r.strayRoots(f, served)
+}
+
+func differs(name string, there bool) error {
+	if !there {
+		return fmt.Errorf("%s is missing", name)
+	}
+	return fmt.Errorf("%s differs from what was published", name)
+}
+
+// changed is an error about what is served, with what to do.
+func changed(err error) error {
+	return fmt.Errorf("the repository is not as it was published: %w; find out who changed it, then \"mayfly trust tuf restore\" writes it again", err)
+}
+
+// strayRoots errs where the folder has a root that does not follow from the others: a client would meet it after the next root.
+func (r *Repository) strayRoots(f folder, served map[string][]byte) error {
+	entries, err := fs.ReadDir(f.FS(), ".")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		number, ok := strings.CutSuffix(e.Name(), rootSuffix)
+		if _, err := strconv.ParseInt(number, 10, 64); !ok || err != nil {
+			continue
+		}
+		if served[e.Name()] == nil {
+			return fmt.Errorf("%s does not follow from the roots before it", e.Name())
+		}
+	}
+	return nil
+}
+
+// verified follows a repository from its first root on, as a client does: signatures, thresholds, versions, lengths, hashes,
+// and expiry at the given time (zero: nothing has expired). It returns every file that it verified, by name.
+func verified(first []byte, source func(name string) ([]byte, error), at time.Time) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	if first == nil {
+		return nil, errors.New("1.root.json is missing")
+	}
+	tm, err := trustedmetadata.New(first)
+	if err != nil {
+		return nil, fmt.Errorf("1.root.json: %w", err)
+	}
+	if v := tm.Root.Signed.Version; v != 1 {
+		return nil, fmt.Errorf("1.root.json: it has version %d", v)
+	}
+	tm.RefTime = at
+	out[rootFile(1)] = first
+	for v := int64(2); ; v++ {
+		data, err := source(rootFile(v))
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err == nil && v > maxRotations {
+			err = fmt.Errorf("a client follows %d roots at most", maxRotations)
+		}
+		if err == nil {
+			_, err = tm.UpdateRoot(data)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", rootFile(v), err)
+		}
+		out[rootFile(v)] = data
+	}
+	if !tm.Root.Signed.ConsistentSnapshot {
+		return nil, errors.New("the root has no consistent snapshots, so the names of files are other ones")
+	}
+	get := func(name string, use func(data []byte) error) error {
+		data, err := source(name)
+		if err == nil {
+			err = use(data)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		out[name] = data
+		return nil
+	}
+	if err := get(timestampFile, func(data []byte) error {
+		_, err := tm.UpdateTimestamp(data)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	snapshot := tm.Timestamp.Signed.Meta[snapshotMeta]
+	if snapshot == nil {
+		return nil, fmt.Errorf("%s names no snapshot", timestampFile)
+	}
+	if err := get(snapshotFile(snapshot.Version), func(data []byte) error {
+		_, err := tm.UpdateSnapshot(data, false)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	targets := tm.Snapshot.Signed.Meta[targetsMeta]
+	if targets == nil {
+		return nil, fmt.Errorf("%s names no targets", snapshotFile(snapshot.Version))
+	}
+	if err := get(targetsFile(targets.Version), func(data []byte) error {
+		_, err := tm.UpdateTargets(data)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(tm.Targets[metadata.TARGETS].Signed.Targets)) {
+		target := tm.Targets[metadata.TARGETS].Signed.Targets[name]
+		if target == nil || len(target.Hashes) != 1 || target.Hashes["sha256"] == nil || path.Base(name) != name {
+			return nil, fmt.Errorf("%s: the file %q is not of the kind that is published here", targetsFile(targets.Version), name)
+		}
+		if err := get(targetFile(target.Hashes["sha256"].String(), name), target.VerifyLengthHashes); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// reset goes back to the verified metadata.
+func (r *Repository) reset() error {
+	r.begin()
+	return r.parse()
+}
+
+// parse reads the newest metadata of the verified files.
+func (r *Repository) parse() error {
+	newest := int64(0)
+	for name := range r.now {
+		number, ok := strings.CutSuffix(name, rootSuffix)
+		if v, err := strconv.ParseInt(number, 10, 64); ok && err == nil {
+			newest = max(newest, v)
+		}
+	}
+	root, err := metadata.Root().FromBytes(r.now[rootFile(newest)])
+	if err != nil {
+		return err
+	}
+	timestamp, err := metadata.Timestamp().FromBytes(r.now[timestampFile])
+	if err != nil {
+		return err
+	}
+	snapshot, err := metadata.Snapshot().FromBytes(r.now[snapshotFile(timestamp.Signed.Meta[snapshotMeta].Version)])
+	if err != nil {
+		return err
+	}
+	targets, err := metadata.Targets().FromBytes(r.now[targetsFile(snapshot.Signed.Meta[targetsMeta].Version)])
+	if err != nil {
+		return err
+	}
+	for _, role := range Roles() {
+		if root.Signed.Roles[role] == nil {
+			return fmt.Errorf("%s names no role %s", rootFile(newest), role)
+		}
+	}
+	if targets.Signed.Targets == nil {
+		targets.Signed.Targets = map[string]*metadata.TargetFiles{}
+	}
+	r.root, r.timestamp, r.snapshot, r.targets = root, timestamp, snapshot, targets
+	return nil
+}
