@@ -1,7 +1,8 @@
 // Package client asks a CA for certificates, over REST or gRPC.
 //
-// It MUST NOT return a certificate that it has not verified: for the key that was sent, to a trusted root, with SCTs of
-// trusted logs, unless the caller turned that off. A token MUST NOT reach an error.
+// It MUST NOT return a certificate that it has not verified: for the key that was sent, in the name that the token has, to a
+// trusted root, with SCTs of trusted logs, unless the caller turned that off ([Options.SkipVerify], [NoSCTs]). A token MUST NOT
+// reach an error.
 package client
 
 import (
@@ -13,8 +14,6 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -37,7 +36,8 @@ type Options struct {
 	URL  string // of the CA: https://HOST or http://HOST, over gRPC also HOST:PORT
 	GRPC bool   // URL is that of the gRPC port
 	// Trust verifies answers. Nil is an error unless SkipVerify.
-	Trust      *Trust
+	Trust *Trust
+	// SkipVerify accepts certificates of anyone, for any name; they are still for the key that was sent.
 	SkipVerify bool
 	UserAgent  string
 	Timeout    time.Duration    // of one call; 0 is 30 s
@@ -108,6 +108,10 @@ type Request struct {
 	Signer crypto.Signer // the key to certify
 	CSR    bool          // prove possession by a CSR that is made here, instead of a signed challenge
 	CSRPEM []byte        // a PKCS#10 request in PEM, signed by its key
+
+	// Identity and Issuer are what the certificate must name. "" is what the token says; a name that a CA makes from claims in
+	// its own way needs them.
+	Identity, Issuer string
 }
 
 // Certificate is an answer.
@@ -158,6 +162,11 @@ func (c *Client) Request(ctx context.Context, r Request) (*Certificate, error) {
 	}
 	if got.Identity, err = identity.Parse(got.Leaf); err != nil {
 		return nil, fmt.Errorf("the certificate's identity: %w", err)
+	}
+	if c.o.Trust != nil || r.Identity != "" || r.Issuer != "" {
+		if err := r.names(got.Identity); err != nil {
+			return nil, err
+		}
 	}
 	return got, nil
 }
@@ -216,26 +225,14 @@ func (r Request) challenged(in *fulciopb.CreateSigningCertificateRequest) (*fulc
 
 // challengeOf reads the token without verifying it: that is the server's work.
 func challengeOf(token string) (string, error) {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return "", errors.New("the identity token is not a JWT of three parts")
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	c, err := readClaims(token)
 	if err != nil {
-		return "", errors.New("the identity token's payload is not base64url")
+		return "", err
 	}
-	var claims struct {
-		Email   string `json:"email"`
-		Subject string `json:"sub"`
-	}
-	if err := json.Unmarshal(payload, &claims); err != nil {
-		return "", errors.New("the identity token's payload is not JSON")
-	}
-	switch {
-	case claims.Email != "":
-		return claims.Email, nil
-	case claims.Subject != "":
-		return claims.Subject, nil
+	for _, name := range []string{"email", "sub"} {
+		if value := c.text(name); value != "" {
+			return value, nil
+		}
 	}
 	return "", errors.New("the identity token has neither email nor sub")
 }

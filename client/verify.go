@@ -7,52 +7,129 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/identity"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// Trust is whom the client believes.
+// NoSCTs as [Trust.MinSCTs] accepts a certificate that no trusted log vouches for.
+const NoSCTs = -1
+
+// Trust is whom the client believes. A trusted_root.json becomes one by package trust: ParseTrustedRoot and Material.ForClient.
 type Trust struct {
-	// Chains have the issuing certificate first and the root last.
+	// Authorities are believed for as long as they say.
+	Authorities []Authority
+	// Chains are authorities without bounds in time: issuing certificate first, root last.
 	Chains [][]*x509.Certificate
 	Logs   []Log
-	// MinSCTs is how many SCTs of different logs a certificate needs; 0 accepts one without.
+	// MinSCTs is how many SCTs of different trusted logs a certificate needs. 0 is 1; [NoSCTs] turns SCTs off.
 	MinSCTs int
 }
 
-// Log is a Certificate Transparency log. Zero times are no bounds.
+// Authority is a chain and the time in which it is believed: a certificate that is verified outside of it is refused, also if
+// none of its certificates has expired. That is how the end of an authority whose key was stolen is told. Zero times are no
+// bounds; both bounds belong to the time.
+type Authority struct {
+	Chain    []*x509.Certificate // issuing certificate first, root last
+	From, To time.Time
+}
+
+func (a Authority) covers(t time.Time) bool {
+	return !t.Before(a.From) && (a.To.IsZero() || !t.After(a.To))
+}
+
+// Log is a Certificate Transparency log. An SCT from outside its times is refused; zero times are no bounds.
 type Log struct {
 	Key      crypto.PublicKey
 	From, To time.Time
 }
 
-// Verify checks the first of certs at now; the others are its chain, as the server sent them. It checks its chain to a trusted root, its usage and validity, and that enough of its SCTs are
-// from trusted logs and were made for it (RFC 6962 §3.2). It returns those SCTs.
+// Verify checks the first of certs at now; the others are its chain, as the server sent them. It MUST lead to the root of an
+// authority that is believed now, be for code signing by digital signature (RFC 5280 §4.2.1.12, §4.2.1.3) and be valid now, and
+// enough of its SCTs MUST be of different trusted logs and made for it (RFC 6962 §3.2). Verify returns those SCTs.
 func Verify(certs []*x509.Certificate, t Trust, now time.Time) ([]tbs.SCT, error) {
-	leaf, chain := certs[0], certs[1:]
-	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
-	for _, c := range t.Chains {
-		roots.AddCert(c[len(c)-1])
-		for _, i := range c[:len(c)-1] {
-			intermediates.AddCert(i)
-		}
+	if len(certs) == 0 {
+		return nil, errors.New("there is no certificate to verify")
 	}
-	for _, c := range chain {
-		intermediates.AddCert(c)
+	if t.MinSCTs < NoSCTs {
+		return nil, fmt.Errorf("MinSCTs is %d; write a number of SCTs, or NoSCTs", t.MinSCTs)
 	}
-	identity.Handle(leaf)
-	paths, err := leaf.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
-	})
+	leaf := certs[0]
+	paths, err := t.paths(leaf, certs[1:], now)
 	if err != nil {
-		return nil, fmt.Errorf("the certificate does not lead to a trusted root: %w", err)
+		return nil, err
 	}
-	if t.MinSCTs == 0 {
+	switch {
+	case leaf.IsCA:
+		return nil, errors.New("the certificate is that of a CA")
+	case !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageCodeSigning):
+		return nil, errors.New("the certificate is not for code signing")
+	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
+		return nil, errors.New("the certificate is not for digital signatures")
+	}
+	if t.MinSCTs == NoSCTs {
 		return nil, nil
 	}
-	return verifySCTs(leaf, paths[0][1], t)
+	var good []tbs.SCT
+	for _, path := range paths {
+		if good, err = verifySCTs(leaf, path[1], t); err == nil {
+			return good, nil
+		}
+	}
+	return nil, err
+}
+
+// paths are the ways from leaf to roots of authorities that are believed now.
+func (t Trust) paths(leaf *x509.Certificate, chain []*x509.Certificate, now time.Time) ([][]*x509.Certificate, error) {
+	authorities := slices.Clone(t.Authorities)
+	for _, c := range t.Chains {
+		authorities = append(authorities, Authority{Chain: c})
+	}
+	var believed []Authority
+	ended := map[string]bool{} // keys that only authorities outside of their time have as their issuing key
+	for _, a := range authorities {
+		if len(a.Chain) == 0 {
+			return nil, errors.New("an authority in the trust has no certificate")
+		}
+		if a.covers(now) {
+			believed = append(believed, a)
+		} else {
+			ended[string(a.Chain[0].RawSubjectPublicKeyInfo)] = true
+		}
+	}
+	for _, a := range believed {
+		delete(ended, string(a.Chain[0].RawSubjectPublicKeyInfo))
+	}
+	identity.Handle(leaf)
+	var good [][]*x509.Certificate
+	problem := errors.New("no authority is trusted at this time")
+	for _, a := range believed {
+		last := len(a.Chain) - 1
+		roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
+		roots.AddCert(a.Chain[last])
+		for _, c := range slices.Concat(a.Chain[:last], chain) {
+			intermediates.AddCert(c)
+		}
+		found, err := leaf.Verify(x509.VerifyOptions{
+			Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+		})
+		if err != nil {
+			problem = err
+		}
+		for _, path := range found {
+			if through := slices.ContainsFunc(path[1:], func(c *x509.Certificate) bool { return ended[string(c.RawSubjectPublicKeyInfo)] }); through {
+				problem = errors.New("the authority that issued it is not trusted at this time")
+			} else if len(path) > 1 {
+				good = append(good, path)
+			}
+		}
+	}
+	if len(good) == 0 {
+		return nil, fmt.Errorf("the certificate does not lead to a trusted root: %w", problem)
+	}
+	return good, nil
 }
 
 func verifySCTs(leaf, issuer *x509.Certificate, t Trust) ([]tbs.SCT, error) {
@@ -78,13 +155,14 @@ func verifySCTs(leaf, issuer *x509.Certificate, t Trust) ([]tbs.SCT, error) {
 			good = append(good, sct)
 		}
 	}
-	if len(good) < t.MinSCTs {
-		return nil, fmt.Errorf("the certificate carries %d valid SCTs of trusted logs, %d are needed: %w", len(good), t.MinSCTs, problem)
+	if need := max(t.MinSCTs, 1); len(good) < need {
+		return nil, fmt.Errorf("the certificate carries %d valid SCTs of trusted logs, %d are needed: %w", len(good), need, problem)
 	}
 	return good, nil
 }
 
 func (t Trust) verifySCT(sct tbs.SCT, entry tbs.Entry) error {
+	problem := fmt.Errorf("the log %x is not trusted", sct.LogID[:8])
 	for _, l := range t.Logs {
 		spki, err := x509.MarshalPKIXPublicKey(l.Key)
 		if err != nil {
@@ -94,11 +172,12 @@ func (t Trust) verifySCT(sct tbs.SCT, entry tbs.Entry) error {
 			continue
 		}
 		if at := sct.Time(); at.Before(l.From) || !l.To.IsZero() && at.After(l.To) {
-			return fmt.Errorf("an SCT of %s is outside of its log's validity", at.Format(time.RFC3339))
+			problem = fmt.Errorf("an SCT of %s is outside of its log's validity", at.Format(time.RFC3339))
+			continue // the same key may be listed for another time
 		}
 		return sct.Verify(l.Key, entry)
 	}
-	return fmt.Errorf("the log %x is not trusted", sct.LogID[:8])
+	return problem
 }
 
 // matches checks that the answer is for the key that was sent.

@@ -1,8 +1,8 @@
 // Package trust writes and reads what clients need to know of a CA: the trusted root (who is believed) and the signing
 // configuration (who is asked), in the JSON of Sigstore's protobuf-specs.
 //
-// A trusted root MUST carry only material that the operator chose. Nothing is fetched but out of a TUF repository that follows from a
-// root.json of the caller.
+// A trusted root MUST carry only material that the operator chose. Nothing is fetched but out of a TUF repository that follows from
+// a root.json of the caller. What is written for clients MUST be read back and verified first.
 package trust
 
 import (
@@ -25,6 +25,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mayfly-ca/mayfly/client"
 )
 
 // Media types of the two documents.
@@ -56,6 +58,12 @@ type Material struct {
 	Logs        []Log
 	Timestamps  []Authority // timestamp authorities (RFC 3161)
 	Rekor       []Log       // logs of signatures
+
+	// Skipped says which entries of the trusted root were not understood and left out, one text each: their certificates and SCTs
+	// do not verify.
+	Skipped []string
+
+	skippedLog bool // one of them is a Certificate Transparency log
 }
 
 // TrustedRoot writes trusted_root.json, indented.
@@ -195,80 +203,143 @@ func keyDetails(key crypto.PublicKey) (common.PublicKeyDetails, error) {
 	return 0, fmt.Errorf("a trusted root has no name for a log key of type %T", key)
 }
 
-// ParseTrustedRoot reads trusted_root.json: its certificate authorities and Certificate Transparency logs.
+// ParseTrustedRoot reads trusted_root.json: its authorities and logs. An entry that is not understood (a key or a certificate of a
+// kind that this program does not know) is left out and named in Skipped; without one authority that is understood it is an error.
 func ParseTrustedRoot(data []byte) (Material, error) {
 	var m Material
-	if len(data) > maxRoot {
-		return m, fmt.Errorf("a trusted root of %d bytes; the limit is %d", len(data), maxRoot)
+	in, err := parseRoot(data)
+	if err != nil {
+		return m, err
 	}
-	in := &trustroot.TrustedRoot{}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, in); err != nil {
-		return m, errors.New("not a trusted root: the JSON does not have its shape")
+	skip := func(member string, i int, err error) {
+		m.Skipped = append(m.Skipped, fmt.Sprintf("%s[%d]: %v", member, i, err))
 	}
-	if in.GetMediaType() == "" {
-		return m, errors.New("not a trusted root: it has no mediaType")
+	for i, ca := range in.GetCertificateAuthorities() {
+		if a, err := parseAuthority(ca); err != nil {
+			skip("certificateAuthorities", i, err)
+		} else {
+			m.Authorities = append(m.Authorities, a)
+		}
 	}
-	var err error
-	if m.Authorities, err = parseAuthorities("certificateAuthorities", in.GetCertificateAuthorities()); err != nil {
-		return Material{}, err
+	for i, ca := range in.GetTimestampAuthorities() {
+		if a, err := parseAuthority(ca); err != nil {
+			skip("timestampAuthorities", i, err)
+		} else {
+			m.Timestamps = append(m.Timestamps, a)
+		}
 	}
-	if m.Timestamps, err = parseAuthorities("timestampAuthorities", in.GetTimestampAuthorities()); err != nil {
-		return Material{}, err
+	for i, l := range in.GetCtlogs() {
+		if log, err := parseLog(l); err != nil {
+			skip("ctlogs", i, err)
+			m.skippedLog = true
+		} else {
+			m.Logs = append(m.Logs, log)
+		}
 	}
-	if m.Logs, err = parseLogs("ctlogs", in.GetCtlogs()); err != nil {
-		return Material{}, err
-	}
-	if m.Rekor, err = parseLogs("tlogs", in.GetTlogs()); err != nil {
-		return Material{}, err
+	for i, l := range in.GetTlogs() {
+		if log, err := parseLog(l); err != nil {
+			skip("tlogs", i, err)
+		} else {
+			m.Rekor = append(m.Rekor, log)
+		}
 	}
 	if len(m.Authorities) == 0 {
-		return m, errors.New("the trusted root names no certificate authority")
+		if len(m.Skipped) > 0 {
+			return Material{}, fmt.Errorf("the trusted root names no certificate authority that is understood: %s", m.Skipped[0])
+		}
+		return Material{}, errors.New("the trusted root names no certificate authority")
 	}
 	return m, nil
 }
 
-func parseAuthorities(member string, all []*trustroot.CertificateAuthority) ([]Authority, error) {
-	var out []Authority
-	for i, ca := range all {
-		a := Authority{URL: ca.GetUri()}
-		a.From, a.To = times(ca.GetValidFor())
-		for _, raw := range ca.GetCertChain().GetCertificates() {
-			c, err := x509.ParseCertificate(raw.GetRawBytes())
-			if err != nil {
-				return nil, fmt.Errorf("%s[%d]: %w", member, i, err)
-			}
-			a.Chain = append(a.Chain, c)
-		}
-		if len(a.Chain) == 0 {
-			return nil, fmt.Errorf("%s[%d] has no certificate", member, i)
-		}
-		out = append(out, a)
+func parseRoot(data []byte) (*trustroot.TrustedRoot, error) {
+	if len(data) > maxRoot {
+		return nil, fmt.Errorf("a trusted root of %d bytes; the limit is %d", len(data), maxRoot)
 	}
-	return out, nil
+	in := &trustroot.TrustedRoot{}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, in); err != nil {
+		return nil, errors.New("not a trusted root: the JSON does not have its shape")
+	}
+	if in.GetMediaType() == "" {
+		return nil, errors.New("not a trusted root: it has no mediaType")
+	}
+	return in, nil
 }
 
-func parseLogs(member string, all []*trustroot.TransparencyLogInstance) ([]Log, error) {
-	var out []Log
-	for i, l := range all {
-		key, err := x509.ParsePKIXPublicKey(l.GetPublicKey().GetRawBytes())
+func parseAuthority(ca *trustroot.CertificateAuthority) (Authority, error) {
+	a := Authority{URL: ca.GetUri()}
+	var err error
+	if a.From, a.To, err = times(ca.GetValidFor()); err != nil {
+		return a, err
+	}
+	for _, raw := range ca.GetCertChain().GetCertificates() {
+		c, err := x509.ParseCertificate(raw.GetRawBytes())
 		if err != nil {
-			return nil, fmt.Errorf("%s[%d]: %w", member, i, err)
+			return a, err
 		}
-		log := Log{URL: l.GetBaseUrl(), Operator: l.GetOperator(), Key: key, ID: l.GetLogId().GetKeyId()}
-		log.From, log.To = times(l.GetPublicKey().GetValidFor())
-		out = append(out, log)
+		a.Chain = append(a.Chain, c)
 	}
-	return out, nil
+	if len(a.Chain) == 0 {
+		return a, errors.New("it has no certificate")
+	}
+	return a, nil
 }
 
-func times(r *common.TimeRange) (from, to time.Time) {
+func parseLog(l *trustroot.TransparencyLogInstance) (Log, error) {
+	log := Log{URL: l.GetBaseUrl(), Operator: l.GetOperator(), ID: l.GetLogId().GetKeyId()}
+	var err error
+	if log.Key, err = parseKey(l.GetPublicKey()); err != nil {
+		return log, err
+	}
+	log.From, log.To, err = times(l.GetPublicKey().GetValidFor())
+	return log, err
+}
+
+// parseKey reads a key in the form that its keyDetails name: PKCS#1 for the old names of RSA keys, else PKIX.
+func parseKey(k *common.PublicKey) (crypto.PublicKey, error) {
+	var key crypto.PublicKey
+	var err error
+	switch k.GetKeyDetails() {
+	case common.PublicKeyDetails_PKCS1_RSA_PKCS1V5, common.PublicKeyDetails_PKCS1_RSA_PSS: //nolint:staticcheck // Sigstore's staging root has them
+		key, err = x509.ParsePKCS1PublicKey(k.GetRawBytes())
+	default:
+		key, err = x509.ParsePKIXPublicKey(k.GetRawBytes())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the key (keyDetails %s) is not understood: %w", k.GetKeyDetails(), err)
+	}
+	return key, nil
+}
+
+// ForClient is what package client believes by the trusted root: its authorities and Certificate Transparency logs with their
+// times. One SCT is demanded, unless the trusted root has no such log at all: then its CA has none.
+func (m Material) ForClient() client.Trust {
+	t := client.Trust{}
+	for _, a := range m.Authorities {
+		t.Authorities = append(t.Authorities, client.Authority{Chain: a.Chain, From: a.From, To: a.To})
+	}
+	for _, l := range m.Logs {
+		t.Logs = append(t.Logs, client.Log{Key: l.Key, From: l.From, To: l.To})
+	}
+	if len(m.Logs) == 0 && !m.skippedLog {
+		t.MinSCTs = client.NoSCTs
+	}
+	return t
+}
+
+func times(r *common.TimeRange) (from, to time.Time, err error) {
+	for _, t := range []*timestamppb.Timestamp{r.GetStart(), r.GetEnd()} {
+		if t != nil && t.CheckValid() != nil {
+			return from, to, errors.New("its validFor is not a time")
+		}
+	}
 	if r.GetStart() != nil {
 		from = r.GetStart().AsTime()
 	}
 	if r.GetEnd() != nil {
 		to = r.GetEnd().AsTime()
 	}
-	return from, to
+	return from, to, nil
 }
 
 // Services are whom a signer asks, by URL; "" is none.
@@ -293,9 +364,15 @@ func (s Services) SigningConfig() ([]byte, error) {
 		return []*trustroot.Service{{Url: url, MajorApiVersion: version, ValidFor: timeRange(s.From, time.Time{}), Operator: s.Operator}}
 	}
 	out := &trustroot.SigningConfig{
-		MediaType: signingMediaType, CaUrls: service(s.CA, 1), OidcUrls: service(s.OIDC, 1), RekorTlogUrls: service(s.Rekor, 2), TsaUrls: service(s.TSA, 1),
-		RekorTlogConfig: &trustroot.ServiceConfiguration{Selector: trustroot.ServiceSelector_ANY},
-		TsaConfig:       &trustroot.ServiceConfiguration{Selector: trustroot.ServiceSelector_ANY},
+		MediaType: signingMediaType, CaUrls: service(s.CA, 1), OidcUrls: service(s.OIDC, 1),
+		RekorTlogUrls: service(s.Rekor, 2), TsaUrls: service(s.TSA, 1),
+	}
+	// A selector without a service makes clients (sigstore-js) look for one and fail.
+	if s.Rekor != "" {
+		out.RekorTlogConfig = &trustroot.ServiceConfiguration{Selector: trustroot.ServiceSelector_ANY}
+	}
+	if s.TSA != "" {
+		out.TsaConfig = &trustroot.ServiceConfiguration{Selector: trustroot.ServiceSelector_ANY}
 	}
 	return marshal(out)
 }

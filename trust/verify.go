@@ -1,15 +1,18 @@
 package trust
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
+	trustroot "github.com/sigstore/protobuf-specs/gen/pb-go/trustroot/v1"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/verify"
@@ -32,10 +35,14 @@ type Verified struct {
 	Leaf       *x509.Certificate
 	Identity   string
 	Issuer     string
-	Times      []Time // when it was signed, at least one
-	LogEntries int    // of signatures, in logs of the trusted root
-	SCTs       int    // demanded
+	Times      []Time // when it was signed, at least one, each verified
+	LogEntries int    // entries of different logs of signatures of the trusted root, each verified
+	SCTs       int    // SCTs of different logs of the trusted root, each verified
+	Demanded   int    // how many SCTs were demanded
 	Statement  string // the type of an attestation; "" for a signature over the artifact
+
+	// Skipped says which entries of the trusted root were not understood and left out, one text each.
+	Skipped []string
 }
 
 // Time is when somebody saw the signature.
@@ -111,11 +118,11 @@ func VerifyBundle(trustedRoot, bundleJSON []byte, e Expectation) (*Verified, err
 	if err != nil {
 		return nil, err
 	}
-	material, err := root.NewTrustedRootFromJSON(trustedRoot)
+	material, skipped, err := verifierMaterial(trustedRoot)
 	if err != nil {
 		return nil, fmt.Errorf("trusted root: %w", err)
 	}
-	options, scts, err := demands(b, material, e)
+	options, demanded, err := demands(b, material, e)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +134,67 @@ func VerifyBundle(trustedRoot, bundleJSON []byte, e Expectation) (*Verified, err
 	if err != nil {
 		return nil, failure(err)
 	}
-	return proven(b, result, scts)
+	out, err := proven(b, result, material)
+	if err != nil {
+		return nil, err
+	}
+	out.Demanded, out.Skipped = demanded, skipped
+	return out, nil
+}
+
+// trusted is a trusted root as the verifier of sigstore-go takes it.
+type trusted struct {
+	*root.TrustedRoot
+	hadCTLogs bool // the file names Certificate Transparency logs, understood or not
+}
+
+// verifierMaterial reads a trusted root without the entries that the verifier does not understand; skipped has a text for each.
+func verifierMaterial(data []byte) (t *trusted, skipped []string, err error) {
+	in, err := parseRoot(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	had := len(in.GetCtlogs()) > 0
+	check := func(member string, i int, err error) bool {
+		if err != nil {
+			skipped = append(skipped, fmt.Sprintf("%s[%d]: %v", member, i, err))
+		}
+		return err == nil
+	}
+	in.CertificateAuthorities = kept(in.CertificateAuthorities, func(i int, a *trustroot.CertificateAuthority) bool {
+		_, err := root.ParseCertificateAuthority(a)
+		return check("certificateAuthorities", i, err)
+	})
+	in.TimestampAuthorities = kept(in.TimestampAuthorities, func(i int, a *trustroot.CertificateAuthority) bool {
+		_, err := root.ParseTimestampingAuthority(a)
+		return check("timestampAuthorities", i, err)
+	})
+	log := func(member string) func(i int, l *trustroot.TransparencyLogInstance) bool {
+		return func(i int, l *trustroot.TransparencyLogInstance) bool {
+			_, err := root.ParseTransparencyLogs([]*trustroot.TransparencyLogInstance{l})
+			return check(member, i, err)
+		}
+	}
+	in.Ctlogs, in.Tlogs = kept(in.Ctlogs, log("ctlogs")), kept(in.Tlogs, log("tlogs"))
+	out, err := root.NewTrustedRootFromProtobuf(in)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(in.CertificateAuthorities) == 0 {
+		return nil, nil, errors.New(strings.Join(append([]string{"it names no certificate authority that is understood"}, skipped...), "; "))
+	}
+	return &trusted{out, had}, skipped, nil
+}
+
+// kept are the entries that keep is true of.
+func kept[T any](all []T, keep func(i int, one T) bool) []T {
+	var out []T
+	for i, one := range all {
+		if keep(i, one) {
+			out = append(out, one)
+		}
+	}
+	return out
 }
 
 func parseBundle(data []byte) (*bundle.Bundle, error) {
@@ -150,10 +217,10 @@ func whole(expr string) string {
 }
 
 // demands are the proofs that the bundle must carry. SCTs are demanded where the trusted root names a log of certificates.
-func demands(b *bundle.Bundle, material *root.TrustedRoot, e Expectation) ([]verify.VerifierOption, int, error) {
+func demands(b *bundle.Bundle, material *trusted, e Expectation) ([]verify.VerifierOption, int, error) {
 	var out []verify.VerifierOption
 	scts := 0
-	if len(material.CTLogs()) > 0 {
+	if material.hadCTLogs {
 		scts = 1
 		out = append(out, verify.WithSignedCertificateTimestamps(scts))
 	}
@@ -190,26 +257,83 @@ func failure(err error) *Failure {
 	return &Failure{"bundle", "", err}
 }
 
-func proven(b *bundle.Bundle, r *verify.VerificationResult, scts int) (*Verified, error) {
+func proven(b *bundle.Bundle, r *verify.VerificationResult, material *trusted) (*Verified, error) {
 	content, err := b.VerificationContent()
 	if err != nil {
 		return nil, err
 	}
-	out := &Verified{Leaf: content.Certificate(), SCTs: scts}
+	out := &Verified{Leaf: content.Certificate()}
 	if out.Leaf == nil || r.Signature == nil || r.Signature.Certificate == nil {
 		return nil, &Failure{"certificate chain", "the bundle is signed with a bare key", errors.New("there is no certificate in it")}
 	}
 	out.Identity, out.Issuer = r.Signature.Certificate.SubjectAlternativeName, r.Signature.Certificate.Issuer
+	var chains [][]*x509.Certificate
 	for _, t := range r.VerifiedTimestamps {
 		out.Times = append(out.Times, Time{Kind: t.Type, Source: t.URI, At: t.Timestamp})
+		found, err := authorityAt(t.Timestamp, content, material)
+		if err != nil {
+			return nil, err
+		}
+		chains = append(chains, found...)
 	}
 	entries, err := b.TlogEntries()
 	if err != nil {
 		return nil, err
 	}
-	out.LogEntries = len(entries)
+	// The verifier says only whether there were enough, so it is asked for more until there are not.
+	out.LogEntries = most(len(entries), func(n int) error {
+		_, err := verify.VerifyTlogEntry(b, material, n, false)
+		return err
+	})
+	out.SCTs = most(len(material.CTLogs()), func(n int) error { return verify.VerifySignedCertificateTimestamp(chains, n, material) })
 	if r.Statement != nil {
 		out.Statement = r.Statement.GetPredicateType()
 	}
 	return out, nil
+}
+
+// most is the largest n up to limit for which verify finds n proofs.
+func most(limit int, verify func(n int) error) int {
+	for n := range limit {
+		if verify(n+1) != nil {
+			return n
+		}
+	}
+	return limit
+}
+
+// authorityAt are the chains to authorities that are trusted at the time of the signature. A certificate that the bundle brings
+// along cannot stand in for an authority of the trusted root that had ended then: another authority may have the same root.
+func authorityAt(at time.Time, content verify.VerificationContent, material *trusted) ([][]*x509.Certificate, error) {
+	chains, err := verify.VerifyLeafCertificate(at, content.Certificate(), material)
+	if err == nil {
+		return chains, nil
+	}
+	brought := content.Intermediates()
+	for _, a := range material.FulcioCertificateAuthorities() {
+		ca, ok := a.(*root.FulcioCertificateAuthority)
+		if !ok {
+			continue
+		}
+		for _, known := range ca.Intermediates {
+			if slices.ContainsFunc(brought, func(c *x509.Certificate) bool {
+				return bytes.Equal(c.RawSubjectPublicKeyInfo, known.RawSubjectPublicKeyInfo)
+			}) {
+				return nil, &Failure{"certificate chain", "the authority that issued the certificate was not trusted when it signed", err}
+			}
+		}
+	}
+	// The trusted root names a root alone, and the bundle brings what is below it.
+	for _, a := range material.FulcioCertificateAuthorities() {
+		ca, ok := a.(*root.FulcioCertificateAuthority)
+		if !ok {
+			continue
+		}
+		with := *ca
+		with.Intermediates = append(slices.Clone(ca.Intermediates), brought...)
+		if chains, err = with.Verify(content.Certificate(), at); err == nil {
+			return chains, nil
+		}
+	}
+	return nil, &Failure{"certificate chain", "is the CA in the trusted root, and was the certificate valid when it signed?", err}
 }

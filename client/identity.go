@@ -1,0 +1,179 @@
+package client
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/mayfly-ca/mayfly/identity"
+)
+
+// claims are the claims of a token that was not verified: that is the server's work.
+type claims map[string]json.RawMessage
+
+func readClaims(token string) (claims, error) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return nil, errors.New("the identity token is not a JWT of three parts")
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return nil, errors.New("the identity token's payload is not base64url")
+	}
+	var c claims
+	if err := json.Unmarshal(payload, &c); err != nil {
+		return nil, errors.New("the identity token's payload is not JSON")
+	}
+	return c, nil
+}
+
+// text is a claim that is a text; a claim of another type, or none, is "". Several names lead into objects.
+func (c claims) text(names ...string) string {
+	for len(names) > 1 {
+		var inner claims
+		if json.Unmarshal(c[names[0]], &inner) != nil {
+			return ""
+		}
+		c, names = inner, names[1:]
+	}
+	var s string
+	if json.Unmarshal(c[names[0]], &s) != nil {
+		return ""
+	}
+	return s
+}
+
+// workflowNames are how CAs make the URI of a certificate out of a token's claims, by provider: an address, which is a setting of
+// the CA, and after it the text in which a claim stands for each {}. The claims of one provider do not occur together in the
+// tokens of another.
+var workflowNames = []struct {
+	end    string
+	depth  int // segments that the path of the address may have
+	claims [][]string
+}{
+	{"/{}", 0, [][]string{{"job_workflow_ref"}}},                                                          // GitHub
+	{"https://{}", 0, [][]string{{"ci_config_ref_uri"}}},                                                  // GitLab
+	{"/{}/{}", 0, [][]string{{"organization_slug"}, {"pipeline_slug"}}},                                   // Buildkite
+	{"/{}/{}", 0, [][]string{{"workspaceUuid"}, {"repositoryUuid"}}},                                      // Bitbucket
+	{"/{}/_build?definitionId={}", 1, [][]string{{"prj_id"}, {"def_id"}}},                                 // Azure Pipelines
+	{"/{}/{}:{}/{}", 0, [][]string{{"account_name"}, {"pipeline_name"}, {"account_id"}, {"pipeline_id"}}}, // Codefresh
+	{"/projects/{}/pipeline-definitions/{}", 2, [][]string{{"oidc.circleci.com/project-id"}, {"oidc.circleci.com/pipeline-definition-id"}}},
+	{"/{}/{}/pipelines/pipeline/{}", 0, [][]string{{"workspace_domain"}, {"project_name"}, {"pipeline_id"}}}, // Buddy
+	{"/app/{}/workspaces/{}", 0, [][]string{{"terraform_organization_name"}, {"terraform_workspace_name"}}},
+	{"/namespaces/{}/serviceaccounts/{}", 0, [][]string{{"kubernetes.io", "namespace"}, {"kubernetes.io", "serviceaccount", "name"}}},
+}
+
+// workflow reports whether name is what a CA makes of the claims. known is false where the claims are of no provider in the table.
+func (c claims) workflow(name string) (known, same bool) {
+	decoded, err := url.PathUnescape(name)
+	if err != nil {
+		decoded = name
+	}
+	for _, n := range workflowNames {
+		parts := strings.Split(n.end, "{}")
+		end := parts[0]
+		for i, claim := range n.claims {
+			value := c.text(claim...)
+			if value == "" {
+				end = ""
+				break
+			}
+			end += value + parts[i+1]
+		}
+		if end == "" {
+			continue
+		}
+		known = true
+		for _, form := range []string{name, decoded} {
+			if base, ok := strings.CutSuffix(form, end); ok && isAddress(base, n.depth) {
+				return true, true
+			}
+		}
+	}
+	return known, false
+}
+
+// isAddress reports whether base is the address of a provider, with at most depth segments in its path; or nothing.
+func isAddress(base string, depth int) bool {
+	if base == "" {
+		return true
+	}
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return false
+	}
+	return len(strings.FieldsFunc(u.Path, func(r rune) bool { return r == '/' })) <= depth
+}
+
+// names checks that a certificate names the caller that the request's token names, or the expected one.
+//
+// The issuer MUST be the token's, or the one that the token says it speaks for (federated_claims of Dex). The subject, where the
+// certificate has it, MUST be the token's. An address MUST be the claim email; a user's name starts with the subject; a URI MUST
+// be the subject, or end in the claims that its provider's names are made of. A URI that cannot be told from the token this way
+// passes only with the token's subject beside it.
+func (r Request) names(id identity.Identity) error {
+	c, err := readClaims(r.Token)
+	if err != nil {
+		if r.Identity == "" || r.Issuer == "" {
+			return fmt.Errorf("compare the certificate with the token: %w", err)
+		}
+		c = nil
+	}
+	if err := r.issuerMatches(id, c); err != nil {
+		return err
+	}
+	if r.Identity != "" {
+		if id.SAN.Value != r.Identity {
+			return fmt.Errorf("the certificate names %q, and %q was expected", id.SAN.Value, r.Identity)
+		}
+		return nil
+	}
+	subject := c.text("sub")
+	if id.Subject != "" && id.Subject != subject {
+		return fmt.Errorf("the certificate is of the subject %q, and the token's is %q: the token was replaced on the way", id.Subject, subject)
+	}
+	if !r.told(id, c) {
+		return fmt.Errorf("the certificate names %q, which does not follow from the token that was sent (issuer %q, subject %q): "+
+			"the token was replaced on the way, or the CA makes names in its own way; if that is the expected name, pass it", id.SAN.Value, c.text("iss"), subject)
+	}
+	return nil
+}
+
+func (r Request) issuerMatches(id identity.Identity, c claims) error {
+	own, federated := c.text("iss"), c.text("federated_claims", "connector_id")
+	switch {
+	case id.Issuer == "":
+		return errors.New("the certificate names no issuer")
+	case r.Issuer == "" && (id.Issuer == own || id.Issuer == federated):
+		return nil
+	case r.Issuer != "" && (id.Issuer == r.Issuer || own == r.Issuer && id.Issuer == federated):
+		return nil
+	case r.Issuer != "":
+		return fmt.Errorf("the certificate names the issuer %q, and %q was expected", id.Issuer, r.Issuer)
+	}
+	return fmt.Errorf("the certificate names the issuer %q, and the token's is %q: the token was replaced on the way, or the CA names issuers in its own way; "+
+		"if that is the expected issuer, pass it", id.Issuer, own)
+}
+
+// told reports whether the name in the certificate follows from the claims.
+func (r Request) told(id identity.Identity, c claims) bool {
+	subject, email := c.text("sub"), c.text("email")
+	name := id.SAN.Value
+	switch id.SAN.Kind {
+	case identity.Email:
+		return email != "" && name == email || email == "" && name == subject
+	case identity.OtherName:
+		domain, ok := strings.CutPrefix(name, subject+"!")
+		return ok && subject != "" && domain != "" && !strings.Contains(domain, "!")
+	case identity.URI:
+		if name == subject {
+			return true
+		}
+		known, same := c.workflow(name)
+		return same || !known && id.Subject != ""
+	}
+	return false
+}
