@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/printable"
 )
 
 // claims are the claims of a token that was not verified: that is the server's work.
@@ -108,6 +109,9 @@ func isAddress(base string, depth int) bool {
 	return len(strings.FieldsFunc(u.Path, func(r rune) bool { return r == '/' })) <= depth
 }
 
+// ErrOtherIdentity is wrapped by errors about a certificate of somebody else than the token's caller.
+var ErrOtherIdentity = errors.New("the certificate is for another identity")
+
 // names checks that a certificate names the caller that the request's token names, or the expected one.
 //
 // The issuer MUST be the token's, or the one that the token says it speaks for (federated_claims of Dex). The subject, where the
@@ -127,17 +131,17 @@ func (r Request) names(id identity.Identity) error {
 	}
 	if r.Identity != "" {
 		if id.SAN.Value != r.Identity {
-			return fmt.Errorf("the certificate names %q, and %q was expected", id.SAN.Value, r.Identity)
+			return other("it names %s, and %s was expected", id.SAN.Value, r.Identity)
 		}
 		return nil
 	}
 	subject := c.text("sub")
 	if id.Subject != "" && id.Subject != subject {
-		return fmt.Errorf("the certificate is of the subject %q, and the token's is %q: the token was replaced on the way", id.Subject, subject)
+		return other("it is of the subject %s, and the token's is %s; the token was replaced on the way", id.Subject, subject)
 	}
 	if !r.told(id, c) {
-		return fmt.Errorf("the certificate names %q, which does not follow from the token that was sent (issuer %q, subject %q): "+
-			"the token was replaced on the way, or the CA makes names in its own way; if that is the expected name, pass it", id.SAN.Value, c.text("iss"), subject)
+		return other("it names %s, which does not follow from the token that was sent (issuer %s, subject %s); "+
+			"the token was replaced on the way, or the CA makes names in its own way", id.SAN.Value, c.text("iss"), subject)
 	}
 	return nil
 }
@@ -146,16 +150,24 @@ func (r Request) issuerMatches(id identity.Identity, c claims) error {
 	own, federated := c.text("iss"), c.text("federated_claims", "connector_id")
 	switch {
 	case id.Issuer == "":
-		return errors.New("the certificate names no issuer")
+		return other("it names no issuer")
 	case r.Issuer == "" && (id.Issuer == own || id.Issuer == federated):
 		return nil
 	case r.Issuer != "" && (id.Issuer == r.Issuer || own == r.Issuer && id.Issuer == federated):
 		return nil
 	case r.Issuer != "":
-		return fmt.Errorf("the certificate names the issuer %q, and %q was expected", id.Issuer, r.Issuer)
+		return other("it names the issuer %s, and %s was expected", id.Issuer, r.Issuer)
 	}
-	return fmt.Errorf("the certificate names the issuer %q, and the token's is %q: the token was replaced on the way, or the CA names issuers in its own way; "+
-		"if that is the expected issuer, pass it", id.Issuer, own)
+	return other("it names the issuer %s, and the token's is %s; the token was replaced on the way, or the CA names issuers in its own way", id.Issuer, own)
+}
+
+// other is an [ErrOtherIdentity] with values that the certificate and the token brought.
+func other(format string, values ...string) error {
+	quoted := make([]any, len(values))
+	for i, v := range values {
+		quoted[i] = `"` + printable.Escape(v) + `"`
+	}
+	return fmt.Errorf("%w: "+format, append([]any{ErrOtherIdentity}, quoted...)...)
 }
 
 // told reports whether the name in the certificate follows from the claims.

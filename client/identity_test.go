@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -81,7 +82,7 @@ func TestNames(t *testing.T) {
 		{"own template, with subject", m{"iss": idp, "sub": "s", "x": "y"}, uri("https://example.com/y"), idp, "s", nil, ""},
 		{"own template, no subject", m{"iss": idp, "sub": "s", "x": "y"}, uri("https://example.com/y"), idp, "", nil, "does not follow"},
 		{"own template, named", m{"iss": idp, "sub": "s", "x": "y"}, uri("https://example.com/y"), idp, "", func(r *client.Request) { r.Identity = "https://example.com/y" }, ""},
-		{"expected, another came", github, email("mallory@example.com"), idp, "", func(r *client.Request) { r.Identity = "alice@example.com" }, `names "mallory@example.com", and "alice@example.com" was expected`},
+		{"expected, another came", github, email("mallory@example.com"), idp, "", func(r *client.Request) { r.Identity = "alice@example.com" }, `it names "mallory@example.com", and "alice@example.com" was expected`},
 		{"expected issuer", m{"iss": idp, "sub": "1", "email": "a@example.com"}, email("a@example.com"), "https://other.example.com", "", func(r *client.Request) { r.Issuer = "https://other.example.com" }, ""},
 		{"expected issuer, another came", m{"iss": idp, "sub": "1", "email": "a@example.com"}, email("a@example.com"), idp, "", func(r *client.Request) { r.Issuer = "https://other.example.com" }, "was expected"},
 	} {
@@ -103,6 +104,9 @@ func TestNames(t *testing.T) {
 			got, err := cl.Request(t.Context(), r)
 			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) || (got == nil) != (err != nil) {
 				t.Errorf("%v; want %q", err, c.want)
+			}
+			if err != nil && !errors.Is(err, client.ErrOtherIdentity) {
+				t.Errorf("%v is no ErrOtherIdentity", err)
 			}
 			if err != nil && strings.Contains(err.Error(), r.Token) {
 				t.Error("the token is in the error")

@@ -96,7 +96,7 @@ func printCertificate(w io.Writer, v certificateView, st style) error {
 	}
 	fmt.Fprintf(w, "%s %s\n", st.bold(strings.ToUpper(v.Kind[:1])+v.Kind[1:]), st.bold(printable(title)))
 	t.add("validity", v.NotBefore.Format(time.RFC3339)+" to "+v.NotAfter.Format(time.RFC3339)+" ("+v.Lifetime+"), "+left)
-	t.add("issued by", v.IssuedBy)
+	t.add("issued by", printable(v.IssuedBy))
 	t.add("serial", v.Serial)
 	t.add("public key", v.PublicKey)
 	t.add("signature", v.SignatureAlgorithm)
@@ -144,7 +144,7 @@ func printTimestamps(w io.Writer, st style, scts []timestampView) error {
 	fmt.Fprintln(w, " Signed certificate timestamps")
 	var t table
 	for _, s := range scts {
-		name := s.Log
+		name := printable(s.Log)
 		if name == "" {
 			name = "log"
 		}

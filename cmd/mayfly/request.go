@@ -28,6 +28,7 @@ const passwordEnv = "MAYFLY_KEY_PASSWORD"
 
 type requestFlags struct {
 	url, trustedRoot, key, out, keyOut string
+	identity                           string // --identity: what the certificate must name; "" is what the token says
 	csr                                string // "" none, "-" made here from the key, else a file
 	grpc, insecure, asJSON             bool
 	timeout                            time.Duration
@@ -39,8 +40,10 @@ func newRequest(*common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "request --url URL [--trusted-root FILE]",
 		Short: "Get a certificate as a signer would, and verify it",
-		Long: "request sends an identity token and a proof of possession, verifies chain, identity and SCTs of the answer against a\n" +
-			"trusted root, and only then writes files and shows the certificate. The token comes from --token-file, else from\n" +
+		Long: "request sends an identity token and a proof of possession, and verifies the answer before it writes files or shows the\n" +
+			"certificate: that it is for the key that was sent and names the identity and issuer of the token (or --identity and\n" +
+			"--issuer), that its chain leads to an authority that the trusted root believes now, that it is for code signing, and, where\n" +
+			"the trusted root names Certificate Transparency logs, that one of them signed an SCT for it. The token comes from --token-file, else from\n" +
 			tokenEnv + ", else from standard input if something is piped in, else from a sign-in in the browser (--device: on\n" +
 			"another machine). The key is made here (P-256) unless --key names one; " + passwordEnv + " opens an encrypted one.",
 		Example: "  mayfly request --url http://127.0.0.1:5555 --trusted-root .mayfly-dev/trusted_root.json --out cert.pem\n" +
@@ -59,7 +62,9 @@ func newRequest(*common) *cobra.Command {
 	fl.StringVar(&f.trustedRoot, "trusted-root", "", "trusted_root.json to verify the answer against")
 	fl.BoolVar(&f.insecure, "insecure-skip-verify", false, "accept the answer unverified (instead of --trusted-root)")
 	fl.StringVar(&f.signIn.file, "token-file", "", "file with the identity token; \"-\" is standard input")
-	fl.StringVar(&f.signIn.issuer, "issuer", "", "OpenID Connect issuer to sign in at (default: the CA's first e-mail issuer)")
+	fl.StringVar(&f.identity, "identity", "", "address, URI or name that the certificate must have (default: what the token says)")
+	fl.StringVar(&f.signIn.issuer, "issuer", "", "OpenID Connect issuer that the certificate must name (default: the token's), and to sign in at\n"+
+		"(default: the CA's first e-mail issuer)")
 	fl.StringVar(&f.signIn.clientID, "client-id", "sigstore", "OAuth 2.0 client ID for the sign-in")
 	fl.BoolVar(&f.signIn.device, "device", false, "sign in with a code on another device")
 	fl.StringVar(&f.key, "key", "", "private key to certify, PEM (default: a fresh P-256 key)")
@@ -97,10 +102,12 @@ func (f *requestFlags) check(args []string) error {
 func (f *requestFlags) run(ctx context.Context, std streams) error {
 	opts := client.Options{URL: f.url, GRPC: f.grpc, SkipVerify: f.insecure, UserAgent: userAgent(), Timeout: f.timeout}
 	if f.trustedRoot != "" {
-		t, err := loadTrust(f.trustedRoot)
+		m, err := readTrustedRoot(f.trustedRoot)
 		if err != nil {
 			return err
 		}
+		warnSkipped(std.err, f.trustedRoot, m.Skipped)
+		t := m.ForClient()
 		opts.Trust = &t
 	}
 	c, err := client.New(opts)
@@ -115,9 +122,10 @@ func (f *requestFlags) run(ctx context.Context, std streams) error {
 	if req.Token, err = f.signIn.token(ctx, std, c); err != nil {
 		return err
 	}
+	req.Identity, req.Issuer = f.identity, f.signIn.issuer
 	cert, err := c.Request(ctx, req)
 	if err != nil {
-		return errors.New(client.Explain(err))
+		return errors.New(client.Explain(err) + f.expected(err))
 	}
 	if f.insecure {
 		fmt.Fprintln(std.err, styleFor(std.err).yellow("warning: the answer is not verified (--insecure-skip-verify)"))
@@ -126,6 +134,14 @@ func (f *requestFlags) run(ctx context.Context, std streams) error {
 		return err
 	}
 	return f.show(std.out, cert)
+}
+
+// expected says how to name the expected identity where the one in the certificate is not that of the token.
+func (f *requestFlags) expected(err error) string {
+	if !errors.Is(err, client.ErrOtherIdentity) {
+		return ""
+	}
+	return "\n  nothing was written; --identity SAN and --issuer URL say what the certificate must name instead of what the token says"
 }
 
 // request prepares key and proof. fresh is the key that was made here, nil if the caller brought one.
@@ -166,7 +182,7 @@ func (f *requestFlags) write(std streams, cert *client.Certificate, fresh *ecdsa
 		if fresh != nil && f.keyOut == "" {
 			fmt.Fprintln(std.err, "The key made for this certificate is not kept; --out FILE keeps both.")
 		}
-	} else if err := os.WriteFile(f.out, cert.PEM(), 0o644); err != nil { //nolint:gosec // certificates are public
+	} else if err := writeFile(f.out, cert.PEM(), 0o644); err != nil {
 		return err
 	}
 	keyOut := f.keyOut
@@ -210,23 +226,26 @@ func (f *requestFlags) show(w io.Writer, cert *client.Certificate) error {
 
 // loadTrust reads a trusted_root.json.
 func loadTrust(name string) (client.Trust, error) {
+	m, err := readTrustedRoot(name)
+	return m.ForClient(), err
+}
+
+// readTrustedRoot reads a trusted_root.json.
+func readTrustedRoot(name string) (trust.Material, error) {
 	data, err := readInput(nil, name)
 	if err != nil {
-		return client.Trust{}, err
+		return trust.Material{}, err
 	}
 	m, err := trust.ParseTrustedRoot(data)
 	if err != nil {
-		return client.Trust{}, fmt.Errorf("%s: %w", name, err)
+		return trust.Material{}, fmt.Errorf("%s: %w", name, err)
 	}
-	t := client.Trust{MinSCTs: 1}
-	for _, a := range m.Authorities {
-		t.Chains = append(t.Chains, a.Chain)
+	return m, nil
+}
+
+// warnSkipped says which entries of a trusted root were not understood.
+func warnSkipped(w io.Writer, name string, skipped []string) {
+	for _, s := range skipped {
+		fmt.Fprintln(w, styleFor(w).yellow(fmt.Sprintf("warning: %s: an entry of the trusted root is left out: %s", name, printable(s))))
 	}
-	for _, l := range m.Logs {
-		t.Logs = append(t.Logs, client.Log{Key: l.Key, From: l.From, To: l.To})
-	}
-	if len(t.Logs) == 0 {
-		t.MinSCTs = 0 // a trusted root without logs belongs to a CA without a log
-	}
-	return t, nil
 }

@@ -25,9 +25,11 @@ func newVerify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify BUNDLE --trusted-root FILE --artifact FILE --identity SAN --issuer URL",
 		Short: "Verify a Sigstore bundle: who signed what, and when",
-		Long: "verify checks a Sigstore bundle against a trusted root: that the certificate chains to the CA and was valid when it signed,\n" +
-			"that a Certificate Transparency log has it, that the signature is in a Rekor log or has a timestamp, that it is over the\n" +
-			"artifact, and that identity and issuer are the expected ones. Exit status 3 means that one of these is not so.",
+		Long: "verify checks a Sigstore bundle against a trusted root: that the certificate chains to an authority that was trusted and was\n" +
+			"valid when it signed, that a trusted Certificate Transparency log signed an SCT for it (where the trusted root names such\n" +
+			"logs), that the signature is in a trusted Rekor log (--no-rekor: has a trusted timestamp instead), that it is over the\n" +
+			"artifact, and that identity and issuer are the expected ones. Exit status 3 means that one of these is not so. The numbers\n" +
+			"that it prints are of what it verified.",
 		Example: "  mayfly verify app.sigstore.json --trusted-root trusted_root.json --artifact app.tar.gz \\\n" +
 			"    --identity alice@example.com --issuer https://login.example.com\n" +
 			"  mayfly verify app.sigstore.json --tuf https://tuf.example.com --tuf-root 1.root.json --digest sha256:0123... \\\n" +
@@ -79,7 +81,7 @@ func (f *verifyFlags) run(cmd *cobra.Command, name string) error {
 	case errors.Is(err, trust.ErrUsage):
 		return usage("%v", err)
 	case errors.As(err, &failed):
-		text := name + " does not verify: " + failed.Error()
+		text := name + " does not verify: " + printable(failed.Error())
 		if failed.Hint != "" {
 			text += "\n  " + failed.Hint
 		}
@@ -90,6 +92,7 @@ func (f *verifyFlags) run(cmd *cobra.Command, name string) error {
 	if f.asJSON {
 		return f.json(cmd.OutOrStdout(), v)
 	}
+	warnSkipped(cmd.ErrOrStderr(), f.trustedRoot+f.tuf, v.Skipped)
 	names, err := logNamesIn(root)
 	if err != nil {
 		return err
@@ -122,7 +125,7 @@ func printVerified(w io.Writer, v *trust.Verified, logs map[[32]byte]string) err
 	t.add("identity", printable(v.Identity))
 	t.add("issuer", printable(v.Issuer))
 	for _, at := range v.Times {
-		t.add("signed", at.At.UTC().Format(time.RFC3339)+" "+st.dim("("+at.Kind+" "+at.Source+")"))
+		t.add("signed", at.At.UTC().Format(time.RFC3339)+" "+st.dim("("+printable(strings.TrimSpace(at.Kind+" "+at.Source))+")"))
 	}
 	switch {
 	case v.LogEntries > 0:
@@ -130,11 +133,14 @@ func printVerified(w io.Writer, v *trust.Verified, logs map[[32]byte]string) err
 	default:
 		t.add("log entries", st.yellow("none")+" "+st.dim("(--no-rekor)"))
 	}
-	if v.SCTs == 0 {
+	switch {
+	case v.SCTs > 0:
+		t.add("transparency", amount(v.SCTs, "SCT")+" of trusted logs")
+	case v.Demanded == 0:
 		t.add("transparency", st.yellow("not demanded")+" "+st.dim("(the trusted root names no Certificate Transparency log)"))
 	}
 	if v.Statement != "" {
-		t.add("statement", v.Statement)
+		t.add("statement", printable(v.Statement))
 	}
 	if err := t.write(&s, st); err != nil {
 		return err
@@ -171,8 +177,9 @@ func (f *verifyFlags) json(w io.Writer, v *trust.Verified) error {
 		Issuer      string          `json:"issuer"`
 		Signed      []at            `json:"signed"`
 		LogEntries  int             `json:"log_entries"`
-		SCTs        int             `json:"scts_demanded"`
+		SCTs        int             `json:"scts"`
+		Demanded    int             `json:"scts_demanded"`
 		Statement   string          `json:"statement,omitempty"`
 		Certificate certificateView `json:"certificate"`
-	}{true, v.Identity, v.Issuer, times, v.LogEntries, v.SCTs, v.Statement, view})
+	}{true, v.Identity, v.Issuer, times, v.LogEntries, v.SCTs, v.Demanded, v.Statement, view})
 }
