@@ -30,7 +30,7 @@ const idp = "https://idp.example.com"
 
 type m = map[string]any
 
-// D19: a certificate is returned only if it names the caller of the token that was sent, or the one that was expected.
+// A certificate is returned only if it names the caller of the token that was sent, or the one that was expected.
 func TestNames(t *testing.T) {
 	t.Parallel()
 	github := m{"iss": idp, "sub": "repo:acme/app:ref:refs/heads/main", "job_workflow_ref": "acme/app/.github/workflows/a b.yml@refs/heads/m%61in"}
