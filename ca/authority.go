@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
@@ -126,7 +127,7 @@ func New(o Options) (*Authority, error) {
 	}
 	a.from, a.to = window(o.Chain)
 	if a.to.Sub(now) < Validity+margin {
-		return nil, fault.BadSetting(fmt.Sprintf("the chain expires at %s, too soon for certificates of %s", a.to.UTC().Format(time.RFC3339), Validity),
+		return nil, fault.BadSetting(fmt.Sprintf("the chain expires at %s, too soon for certificates of %s", a.to.UTC().Format(time.RFC3339), human.Duration(Validity)),
 			"write a chain that lives longer", "file", "chain")
 	}
 	a.metrics = newMetrics(a.to)
@@ -195,11 +196,11 @@ func (a *Authority) Health() Health {
 	case left <= 0:
 		return Health{Cause: "the chain expired at " + a.to.UTC().Format(time.RFC3339)}
 	case left < unreadyAt:
-		return Health{Cause: fmt.Sprintf("the chain expires in %s", left)}
+		return Health{Cause: "the chain expires in " + human.Duration(left)}
 	case len(a.press.slots) == cap(a.press.slots):
 		return Health{Cause: "the signer does not answer"}
 	case left < warnBefore:
-		return Health{OK: true, Warning: fmt.Sprintf("the chain expires in %s, at %s", left, a.to.UTC().Format(time.RFC3339))}
+		return Health{OK: true, Warning: fmt.Sprintf("the chain expires in %s, at %s", human.Duration(left), a.to.UTC().Format(time.RFC3339))}
 	}
 	return Health{OK: true}
 }

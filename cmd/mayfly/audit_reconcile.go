@@ -22,6 +22,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/human"
 )
 
 // reconcileFlags are those of "audit reconcile".
@@ -54,7 +55,7 @@ func newAuditReconcile() *cobra.Command {
 	fl.StringArrayVar(&f.journals, "journal", nil, "journal of another instance that signs with the same key; may be repeated")
 	fl.StringArrayVar(&f.logs, "log", nil, "read this log only; may be repeated (default: all)")
 	fl.StringVar(&f.since, "since", "", "leave out findings before this date or time, or older than this duration; everything is read all the same")
-	fl.DurationVar(&f.lag, "lag", 0, "how far the journals named by --journal may be behind (default: audit.reconcile.lag)")
+	fl.Var(lasting(&f.lag, 0), "lag", "how far the journals named by --journal may be behind (default: audit.reconcile.lag)")
 	fl.BoolVar(&f.json, "json", false, "print JSON")
 	return cmd
 }
@@ -131,7 +132,7 @@ func (f *reconcileFlags) tell(r reconcile.Report, std streams) error {
 		return err
 	}
 	if len(r.Findings) > 0 {
-		return &stop{exitFound, fmt.Errorf("mayfly: %s; docs/reconcile.md says what to do", amount(len(r.Findings), "finding"))}
+		return &stop{exitFound, fmt.Errorf("mayfly: %s; docs/reconcile.md says what to do", human.Count(len(r.Findings), "finding"))}
 	}
 	if len(r.Incomplete) > 0 {
 		return fmt.Errorf("not everything could be read, so that nothing is proven: %s", strings.Join(r.Incomplete, "; "))
@@ -197,7 +198,7 @@ func printReport(w io.Writer, r reconcile.Report) error {
 	word := st.green("all is well")
 	switch {
 	case len(r.Findings) > 0:
-		word = st.red(amount(len(r.Findings), "finding"))
+		word = st.red(human.Count(len(r.Findings), "finding"))
 	case len(r.Incomplete) > 0:
 		word = st.yellow("incomplete")
 	}

@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/internal/human"
 )
 
 const (
@@ -23,7 +25,7 @@ type benchLoad struct {
 func (l benchLoad) String() string {
 	switch {
 	case l.Callers > 0:
-		return amount(l.Callers, "caller")
+		return human.Count(l.Callers, "caller")
 	case l.Percent > 0:
 		return strconv.FormatFloat(l.Rate, 'f', 0, 64) + "/s, " + strconv.FormatFloat(l.Percent, 'f', -1, 64) + "%"
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/mayfly-ca/mayfly/internal/human"
 )
 
 // benchResult is the result of a run.
@@ -86,7 +88,7 @@ func (r benchResult) print(w io.Writer, st style) error {
 	if len(r.Steps) > 0 && r.Steps[0].Placement != nil {
 		shared = "" // a line for each number of processors says it
 	}
-	fmt.Fprintf(w, "%s over %s, log: %s, %s here%s\n\n", target, r.Transport, r.Log, amount(r.Processors, "processor"), shared)
+	fmt.Fprintf(w, "%s over %s, log: %s, %s here%s\n\n", target, r.Transport, r.Log, human.Count(r.Processors, "processor"), shared)
 	if err := r.table().write(w, st); err != nil {
 		return err
 	}
@@ -159,7 +161,7 @@ func (r benchResult) table() *grid {
 // name is what a step is called beside the table.
 func (s benchStep) name() string {
 	if s.Processors > 0 {
-		return s.load() + ", " + amount(s.Processors, "processor")
+		return s.load() + ", " + human.Count(s.Processors, "processor")
 	}
 	return s.load()
 }
@@ -206,7 +208,7 @@ func (r benchResult) notes() []string {
 
 // note says what the numbers of a server with some of the processors are worth.
 func (p benchPlacement) note(n int) string {
-	who := amount(n, "processor")
+	who := human.Count(n, "processor")
 	switch {
 	case !p.Pinned:
 		return who + ": the server was told how many to use, and ran on any; its certs/s are not what it could do alone, its µs/cert are its own"

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/mayfly-ca/mayfly/internal/human"
 )
 
 // svg draws throughput as bars and latencies as lines, over the steps, with what else a step came to below it.
@@ -45,7 +47,7 @@ func (s benchStep) captions() []string {
 		}
 	}
 	if s.Processors > 0 {
-		out = append(out, amount(s.Processors, "processor"))
+		out = append(out, human.Count(s.Processors, "processor"))
 		say(s.PerCPUSecond, "%.0f for a CPU second")
 	}
 	say(s.Ratio, "%.2f × floor")

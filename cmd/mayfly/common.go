@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 	"k8s.io/klog/v2"
 )
@@ -29,12 +31,18 @@ func (o *common) logger(w io.Writer) (*slog.Logger, error) {
 		return nil, usage("--log-level %q: write debug, info, warn or error", o.logLevel)
 	}
 	opts := &slog.HandlerOptions{Level: level}
+	inSeconds := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration { // slog writes nanoseconds into JSON, without saying so
+			return slog.Float64(a.Key+"_seconds", a.Value.Duration().Seconds())
+		}
+		return a
+	}}
 	var h slog.Handler
 	switch {
 	case o.logFormat == "text" || o.logFormat == "auto" && isTerminal(w):
 		h = slog.NewTextHandler(w, opts)
 	case o.logFormat == "json" || o.logFormat == "auto":
-		h = slog.NewJSONHandler(w, opts)
+		h = slog.NewJSONHandler(w, inSeconds)
 	default:
 		return nil, usage("--log-format %q: write text, json or auto", o.logFormat)
 	}
@@ -121,10 +129,41 @@ func shellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// amount is a number of things in words: "1 finding", "2 findings".
-func amount(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
+// lengthOfTime is a flag with a duration whose default reads "1h", where pflag's own writes "1h0m0s".
+type lengthOfTime struct{ at *time.Duration }
+
+var _ pflag.Value = lengthOfTime{}
+
+// lasting gives at its default and returns the flag that sets it.
+func lasting(at *time.Duration, fallback time.Duration) lengthOfTime {
+	*at = fallback
+	return lengthOfTime{at}
 }
+
+// String implements [pflag.Value].
+func (l lengthOfTime) String() string {
+	if l.at == nil || *l.at == 0 {
+		return "" // no default
+	}
+	text := l.at.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// Set implements [pflag.Value].
+func (l lengthOfTime) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return errors.New("write a duration such as 30s, 10m or 1h")
+	}
+	*l.at = d
+	return nil
+}
+
+// Type implements [pflag.Value].
+func (lengthOfTime) Type() string { return "duration" }

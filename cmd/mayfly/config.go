@@ -70,7 +70,10 @@ func newConfigCheck() *cobra.Command {
 		Example: "  mayfly config check --config mayfly.yaml --online",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 && path == "" {
+			if len(args) == 1 && path != "" {
+				return usage("two configurations, --config %s and %s; name one", path, args[0])
+			}
+			if len(args) == 1 {
 				path = args[0]
 			}
 			if path == "" {

@@ -18,6 +18,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/devidp"
 	"github.com/mayfly-ca/mayfly/devtsa"
+	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/trust"
 )
@@ -238,7 +239,7 @@ func newDevToken(f *devFlags) *cobra.Command {
 				return usage("--email is missing; write --email alice@example.com")
 			}
 			if life < time.Second {
-				return usage("--ttl %s: write a duration of at least one second, for example 1h", life)
+				return usage("--ttl %s: write a duration of at least one second, for example 1h", human.Duration(life))
 			}
 			claims, err := readClaims(claimsFile)
 			if err != nil {
@@ -262,7 +263,7 @@ func newDevToken(f *devFlags) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&email, "email", "", "the address that the token names (required)")
 	cmd.Flags().StringVar(&claimsFile, "claims", "", "file with a JSON object of claims, \"-\" for standard input; each replaces the usual claim, null removes it")
-	cmd.Flags().DurationVar(&life, "ttl", devidp.DefaultTokenLife, "how long the token is valid")
+	cmd.Flags().Var(lasting(&life, devidp.DefaultTokenLife), "ttl", "how long the token is valid")
 	return cmd
 }
 

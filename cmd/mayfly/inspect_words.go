@@ -9,23 +9,18 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/internal/human"
 )
 
 func timeLeft(c *x509.Certificate, now time.Time) string {
 	switch {
 	case now.Before(c.NotBefore):
-		return "valid in " + humanDuration(c.NotBefore.Sub(now))
+		return "valid in " + human.Duration(c.NotBefore.Sub(now))
 	case now.After(c.NotAfter):
-		return "expired " + humanDuration(now.Sub(c.NotAfter)) + " ago"
+		return "expired " + human.Duration(now.Sub(c.NotAfter)) + " ago"
 	}
-	return humanDuration(c.NotAfter.Sub(now)) + " left"
-}
-
-func humanDuration(d time.Duration) string {
-	if day := 24 * time.Hour; d >= 2*day {
-		return fmt.Sprintf("%d days", d/day)
-	}
-	return d.Round(time.Second).String()
+	return human.Duration(c.NotAfter.Sub(now)) + " left"
 }
 
 func keyName(k any) string {
@@ -95,7 +90,7 @@ func printCertificate(w io.Writer, v certificateView, st style) error {
 		left = st.red(v.TimeLeft)
 	}
 	fmt.Fprintf(w, "%s %s\n", st.bold(strings.ToUpper(v.Kind[:1])+v.Kind[1:]), st.bold(printable(title)))
-	t.add("validity", v.NotBefore.Format(time.RFC3339)+" to "+v.NotAfter.Format(time.RFC3339)+" ("+v.Lifetime+"), "+left)
+	t.add("validity", v.NotBefore.Format(time.RFC3339)+" to "+v.NotAfter.Format(time.RFC3339)+" ("+human.Duration(v.NotAfter.Sub(v.NotBefore))+"), "+left)
 	t.add("issued by", printable(v.IssuedBy))
 	t.add("serial", v.Serial)
 	t.add("public key", v.PublicKey)

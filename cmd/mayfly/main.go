@@ -83,12 +83,44 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.Version = readBuildInfo().Version
+	root.SetVersionTemplate("mayfly {{.Version}}\n")
 	root.PersistentFlags().StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.PersistentFlags().StringVar(&o.logFormat, "log-format", "auto", "text, json, or auto: text in a terminal, else json")
 	completeWords(root, "log-level", "debug", "info", "warn", "error")
 	completeWords(root, "log-format", "auto", "text", "json")
 	root.AddCommand(newDev(o), newServe(o), newRequest(o), newInspect(), newVerify(), newConfig(), newTrust(), newAudit(), newLog(), newBench(o), newVersion())
+	explainArguments(root)
 	return root
+}
+
+// explainArguments has cmd and all commands below it say which argument is missing or unexpected, in place of how many cobra wants.
+func explainArguments(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		explainArguments(c)
+	}
+	check := cmd.Args
+	if check == nil || cmd.HasSubCommands() { // an argument of those is the name of a command
+		return
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if check(cmd, args) == nil {
+			return nil
+		}
+		most := 0
+		for _, word := range strings.Fields(cmd.Use)[1:] {
+			if strings.HasPrefix(word, "-") || strings.HasPrefix(word, "[") || strings.HasPrefix(word, "{") {
+				break // flags and what is optional come last
+			}
+			if most++; most > len(args) {
+				return fmt.Errorf("the argument %s is missing; write %s %s", word, cmd.CommandPath(), strings.Join(strings.Fields(cmd.Use)[1:], " "))
+			}
+		}
+		for most < len(args) && check(cmd, args[:most+1]) == nil {
+			most++
+		}
+		return fmt.Errorf("unexpected argument %q; quote an argument that has spaces", args[most])
+	}
 }
 
 // completeWords gives a flag its shell completion.

@@ -72,7 +72,7 @@ func newRequest(*common) *cobra.Command {
 	fl.Lookup("csr").NoOptDefVal = "-"
 	fl.StringVar(&f.out, "out", "", "file for the certificate chain, PEM; a fresh key goes beside it")
 	fl.StringVar(&f.keyOut, "key-out", "", "file for the fresh key (default: --out with .key.pem)")
-	fl.DurationVar(&f.timeout, "timeout", 30*time.Second, "longest wait for the certificate")
+	fl.Var(lasting(&f.timeout, 30*time.Second), "timeout", "longest wait for the certificate")
 	fl.BoolVar(&f.asJSON, "json", false, "show the certificate as JSON")
 	return cmd
 }

@@ -49,7 +49,7 @@ func newTrustExport() *cobra.Command {
 			"  mayfly trust export --config mayfly.yaml --url https://ca.example.com --out trust/ \\\n" +
 			"    --tsa https://tsa.example.com/api/v1/timestamp --tsa-chain tsa.pem --rekor https://rekor.example.com --rekor-key rekor.pub",
 		Args: cobra.NoArgs,
-		RunE: runs(func(cmd *cobra.Command, _ []string) error { return f.run(cmd.OutOrStdout()) }),
+		RunE: runs(func(cmd *cobra.Command, _ []string) error { return f.run(cmd.OutOrStdout(), cmd.ErrOrStderr()) }),
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.config, "config", "", "configuration file (required)")
@@ -65,7 +65,7 @@ func newTrustExport() *cobra.Command {
 	return cmd
 }
 
-func (f *exportFlags) run(w io.Writer) error {
+func (f *exportFlags) run(w, warnings io.Writer) error {
 	if f.config == "" || f.out == "" {
 		return usage("--config and --out are required; write --config FILE --out DIR")
 	}
@@ -104,6 +104,10 @@ func (f *exportFlags) run(w io.Writer) error {
 	}
 	if err := files.write(f.out); err != nil {
 		return err
+	}
+	if f.tsa == "" && f.rekor == "" {
+		fmt.Fprintln(warnings, "warning: there is neither a timestamp authority nor a Rekor log, so a signature verifies only while its certificate is valid "+
+			"(10 minutes); name one with --tsa and --tsa-chain, or with --rekor and --rekor-key")
 	}
 	_, err = fmt.Fprintf(w, "%s\n%s\n", filepath.Join(f.out, rootName), filepath.Join(f.out, signingName))
 	return err

@@ -35,7 +35,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-var updateWire = flag.Bool("update", false, "write the golden file of the wire anew")
+var update = flag.Bool("update", false, "write the golden files anew")
 
 // goldenWire holds each request of the table with the answer of mayfly, and that of Fulcio where the two differ. What varies
 // from run to run is masked; JSON is sorted and indented, as its white space says nothing.
@@ -57,7 +57,7 @@ func TestWire(t *testing.T) {
 	if path := os.Getenv(fulcioEnv); path != "" {
 		golden = w.compareFulcio(t, comparison{got: got, golden: golden, server: startFulcio(t, fulcioSetup{path: path, pki: p, issuer: provider.URL()})})
 	}
-	if *updateWire {
+	if *update {
 		writeWire(t, got, golden)
 		return
 	}
@@ -114,7 +114,7 @@ func (w *wire) compareFulcio(t *testing.T, c comparison) map[string]wireEntry {
 			e.fulcio = answer
 		}
 		out[name] = e
-		if diff := gocmp.Diff(c.golden[name].fulcio, e.fulcio); diff != "" && !*updateWire {
+		if diff := gocmp.Diff(c.golden[name].fulcio, e.fulcio); diff != "" && !*update {
 			t.Errorf("%s: (-golden +Fulcio where it differs)\n%s", name, diff)
 		}
 	}
@@ -342,7 +342,7 @@ const (
 func readWire(t *testing.T) map[string]wireEntry {
 	t.Helper()
 	data, err := os.ReadFile(goldenWire)
-	if err != nil && !*updateWire {
+	if err != nil && !*update {
 		t.Fatal(err)
 	}
 	out := map[string]wireEntry{}
