@@ -238,7 +238,7 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 	}
 	for i, f := range all {
 		if i == maxToldCommands {
-			_, err := fmt.Fprintf(w, "\n--json has the commands for the other %s.\n", amount(len(all)-i, "finding"))
+			_, err := fmt.Fprintf(w, "\n--json has the commands for the other %s.\n", human.Count(len(all)-i, "finding"))
 			return err
 		}
 		if err := printCommands(w, st, f); err != nil {

@@ -100,7 +100,7 @@ func TestLogStorageFails(t *testing.T) {
 	if out := request(); !strings.Contains(out, "LOG_UNAVAILABLE") {
 		t.Errorf("the answer is %s", out)
 	}
-	poll(t, "not ready", func() bool { status, _ := ready(); return status == http.StatusServiceUnavailable }) // it is asked once a second
+	poll(t, "not ready", func() bool { status, _ := ready(); return status == http.StatusServiceUnavailable })       // it is asked once a second
 	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) { // while it is tried
 		if status, page := ready(); status != http.StatusServiceUnavailable || !strings.Contains(page, "the storage failed at") {
 			t.Fatalf("readiness: %d %s", status, page)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -231,7 +232,7 @@ func (f *tufFlags) newRestore() *cobra.Command {
 					return err
 				}
 			}
-			_, err = fmt.Fprintln(cmd.ErrOrStderr(), amount(len(changed), "file")+" restored.")
+			_, err = fmt.Fprintln(cmd.ErrOrStderr(), human.Count(len(changed), "file")+" restored.")
 			return err
 		}),
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -135,7 +136,7 @@ func printVerified(w io.Writer, v *trust.Verified, logs map[[32]byte]string) err
 	}
 	switch {
 	case v.SCTs > 0:
-		t.add("transparency", amount(v.SCTs, "SCT")+" of trusted logs")
+		t.add("transparency", human.Count(v.SCTs, "SCT")+" of trusted logs")
 	case v.Demanded == 0:
 		t.add("transparency", st.yellow("not demanded")+" "+st.dim("(the trusted root names no Certificate Transparency log)"))
 	}
