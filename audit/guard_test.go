@@ -86,7 +86,7 @@ func TestChangedWhileWritten(t *testing.T) {
 			must(t, os.Truncate(path, st.Size()-200))
 		}, "somebody else writes to it", true},
 		"emptied, as copytruncate does": {func(t *testing.T, path string) { must(t, os.Truncate(path, 0)) }, "somebody else writes to it", true},
-		"moved away": {func(t *testing.T, path string) { must(t, os.Rename(path, path+"-away")) }, "was moved or removed", true},
+		"moved away":                    {func(t *testing.T, path string) { must(t, os.Rename(path, path+"-away")) }, "was moved or removed", true},
 		"moved away, an empty file in its place": {func(t *testing.T, path string) {
 			must(t, os.Rename(path, path+"-away"))
 			must(t, os.WriteFile(path, nil, 0o600))
@@ -199,7 +199,9 @@ func TestChangedWhileWritten(t *testing.T) {
 				must(t, os.RemoveAll(path))
 				copyDir(t, keep, dir)
 			}
-			eventually(t, "the journal goes on", func() bool { return j.Append(t.Context(), intent(3000)) == nil || j.Append(t.Context(), intent(3001)) == nil })
+			eventually(t, "the journal goes on", func() bool {
+				return j.Append(t.Context(), intent(3000)) == nil || j.Append(t.Context(), intent(3001)) == nil
+			})
 			shut(t, j, 0)
 			if c.says == "" && alarms() != "" {
 				t.Errorf("an alarm: %s", alarms())

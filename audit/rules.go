@@ -5,14 +5,15 @@ import (
 	"fmt"
 )
 
-// rules hold records against each other.
+// rules hold records against each other. What they keep of each certificate goes to a temporary file when there are many.
 type rules struct {
-	serials map[serial]mark
-	open    int  // intents of the process that runs, without an outcome
-	partial bool // no start seen yet, and what came before is kept elsewhere
-	any     bool // a record was seen
-	running bool // a start without a stop
-	made    int  // signatures since the start
+	serials spool
+	at      place // of the record that is looked at
+	open    int   // intents of the process that runs, without an outcome
+	partial bool  // no start seen yet, and what came before is kept elsewhere
+	any     bool  // a record was seen
+	running bool  // a start without a stop
+	made    int   // signatures since the start
 	crashes int
 }
 
@@ -25,9 +26,11 @@ const (
 	intended mark = 1 << iota
 	tried
 	ended
+	// orphan: it was signed, and its intent may be among what was written to the temporary file.
+	orphan
 )
 
-func newRules(partial bool) *rules { return &rules{serials: map[serial]mark{}, partial: partial} }
+func newRules(partial bool) *rules { return &rules{serials: newSpool(), partial: partial} }
 
 // perIntent is how many signatures one intent can have: precertificate and certificate.
 const perIntent = 2
@@ -82,17 +85,37 @@ func (s *rules) intent(r *Record) (wrong []string) {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	if s.serials[n] != 0 {
-		wrong = append(wrong, fmt.Sprintf("the serial number %s was used before", r.Serial))
-	}
+	m, more := s.serials.get(n), intended
 	if r.Kind == Trial {
-		s.serials[n] |= tried
+		more = tried
 		s.made += r.Signatures
-		return wrong
+	} else {
+		s.open++
 	}
-	s.serials[n] |= intended
-	s.open++
+	if m != 0 {
+		wrong = append(wrong, usedBefore(n))
+		if m&(intended|tried) == 0 {
+			more = 0 // it was said, and finish is not to say it again
+		}
+	}
+	s.serials.add(n, more, s.at)
 	return wrong
+}
+
+// What can be wrong with a serial number.
+func usedBefore(n serial) string    { return fmt.Sprintf("the serial number %x was used before", n) }
+func secondOutcome(n serial) string { return fmt.Sprintf("a second outcome for serial number %x", n) }
+func withoutIntent(n serial) string {
+	return fmt.Sprintf("serial number %x was signed without an intent", n)
+}
+
+// finish returns what is wrong with serial numbers that stand far apart, and where.
+func (s *rules) finish(most int) ([]misplaced, error) { return s.serials.finish(most) }
+
+// misplaced is something that is wrong with a record.
+type misplaced struct {
+	at   place
+	what string
 }
 
 func (s *rules) outcome(r *Record) (wrong []string) {
@@ -112,16 +135,21 @@ func (s *rules) outcome(r *Record) (wrong []string) {
 	if err != nil {
 		return append(wrong, err.Error())
 	}
-	m := s.serials[n]
+	m, more := s.serials.get(n), ended
 	switch {
 	case m&ended != 0:
-		wrong = append(wrong, fmt.Sprintf("a second outcome for serial number %s", r.Serial))
+		wrong = append(wrong, secondOutcome(n))
 	case m&intended != 0:
 		s.open = max(0, s.open-1)
 	case (r.Result == Issued || r.Signatures > 0) && !s.partial:
-		wrong = append(wrong, fmt.Sprintf("serial number %s was signed without an intent", r.Serial))
+		if s.serials.spilled() {
+			more |= orphan // finish knows
+			s.open = max(0, s.open-s.serials.claimOpen())
+			break
+		}
+		wrong = append(wrong, withoutIntent(n))
 	}
-	s.serials[n] = m | ended
+	s.serials.add(n, more, s.at)
 	return wrong
 }
 

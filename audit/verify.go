@@ -18,6 +18,8 @@ type VerifyOptions struct {
 	First uint64
 	// Progress is told now and then how many bytes of how many are done. Nil is nobody.
 	Progress func(done, total int64)
+
+	spool int // how many serial numbers are kept in memory; 0 is [spoolLimit]
 }
 
 // Summary is what a journal holds.
@@ -46,7 +48,8 @@ const maxFindings = 100
 
 // Verify reads a whole journal, also one that is being written, and returns everything that is wrong with it: a changed byte, a
 // missing, added or moved record, a cut at the end, and records that contradict each other. After the first break of the chain
-// it stops. The error is one of reading.
+// it stops. The error is one of reading. One file is open at a time, and the memory does not grow with the journal: of more
+// than a hundred thousand certificates the serial numbers go to a temporary file.
 func Verify(path string, o VerifyOptions) (Summary, []Damage, error) {
 	v := &verification{o: o, path: path, chain: newChain(o.Key), rules: newRules(o.First > 1), summary: Summary{Kinds: map[Kind]int{}, Results: map[Result]int{}}}
 	if o.First > 1 {
@@ -56,24 +59,34 @@ func Verify(path string, o VerifyOptions) (Summary, []Damage, error) {
 	if v.head, err = readHead(path); err != nil {
 		v.headProblem = err
 	}
-	files, err := v.open()
+	defer v.rules.serials.close()
+	if o.spool > 0 {
+		v.rules.serials.limit = o.spool
+	}
+	files, newest, err := v.list()
+	if newest != nil {
+		defer newest.Close() //nolint:errcheck // only read
+	}
 	if err != nil {
 		return v.summary, nil, err
 	}
-	defer func() {
-		for _, f := range files {
-			_ = f.file.Close() // it was only read
-		}
-	}()
-	for _, f := range files {
-		if err := v.segment(f); err != nil {
+	for i, s := range files {
+		v.rules.at.file = uint32(i) //nolint:gosec // fewer than that
+		if err := v.file(s, newest); err != nil {
 			var d *Damage
 			if !errors.As(err, &d) {
 				return v.summary, v.findings, err
 			}
 			return v.summary, append(v.findings, *d), nil
 		}
-		v.before += f.size
+	}
+	apart, err := v.rules.finish(maxFindings - len(v.findings))
+	if err != nil {
+		return v.summary, v.findings, err
+	}
+	for _, one := range apart {
+		at := Position{files[one.at.file].Path, int(one.at.line), int64(one.at.offset)} //nolint:gosec // as it was put in
+		v.findings = append(v.findings, Damage{at, one.what})
 	}
 	v.checkHead()
 	v.summary.Open = v.rules.open
@@ -102,10 +115,10 @@ type openSegment struct {
 	size int64
 }
 
-// open opens the files of the journal as they are now. The newest is opened first: if it is closed in the meantime, it is found
-// under its new name and not taken twice.
-func (v *verification) open() (out []openSegment, err error) {
-	newest, err := os.Open(v.path)
+// list lists the files of the journal as they are now. The newest is opened first: if it is closed in the meantime, it is found under its
+// new name and not taken twice. The others are opened one at a time.
+func (v *verification) list() (out []Segment, newest *os.File, err error) {
+	newest, err = os.Open(v.path)
 	for try := 0; errors.Is(err, fs.ErrNotExist) && try < 20; try++ { // between two steps of a rotation
 		if all, e := closedSegments(v.path); e != nil || len(all) == 0 {
 			break
@@ -114,43 +127,68 @@ func (v *verification) open() (out []openSegment, err error) {
 		newest, err = os.Open(v.path)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return nil, nil, err
 	}
 	missing := err
 	all, err := closedSegments(v.path)
 	if err != nil {
-		return nil, err
+		return nil, newest, err
 	}
 	if missing != nil && len(all) == 0 {
-		return nil, missing
+		return nil, nil, missing
 	}
-	var mine fs.FileInfo
-	if newest != nil {
-		if mine, err = newest.Stat(); err != nil {
-			return nil, errors.Join(err, newest.Close())
-		}
+	if newest == nil {
+		all, err = v.sized(all, nil)
+		return all, nil, err
 	}
-	for _, s := range all {
-		f, err := os.Open(s.Path)
+	mine, err := newest.Stat()
+	if err != nil {
+		return nil, newest, err
+	}
+	if all, err = v.sized(all, mine); err != nil {
+		return nil, newest, err
+	}
+	v.total += mine.Size()
+	return append(all, Segment{Path: v.path}), newest, nil
+}
+
+// sized adds the sizes of the closed segments to the total, and leaves out the one that is mine, and what follows it.
+func (v *verification) sized(all []Segment, mine fs.FileInfo) ([]Segment, error) {
+	for i, s := range all {
+		st, err := os.Stat(s.Path)
 		if err != nil {
 			return nil, err
 		}
-		st, err := f.Stat()
-		if err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
 		if mine != nil && os.SameFile(st, mine) {
-			_ = f.Close() // it is open already
-			break
+			return all[:i], nil
 		}
-		out = append(out, openSegment{s, f, st.Size()})
 		v.total += st.Size()
 	}
-	if newest != nil {
-		out = append(out, openSegment{Segment{Path: v.path}, newest, mine.Size()})
-		v.total += mine.Size()
+	return all, nil
+}
+
+// file opens and verifies one file; the newest is open.
+func (v *verification) file(s Segment, newest *os.File) error {
+	f := newest
+	if s.Closed {
+		var err error
+		if f, err = os.Open(s.Path); err != nil {
+			return fmt.Errorf("%w; if it was archived meanwhile, run it again with --first", err)
+		}
+		defer f.Close() //nolint:errcheck // only read
 	}
-	return out, nil
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := v.segment(openSegment{s, f, st.Size()}); err != nil {
+		return err
+	}
+	v.before += st.Size()
+	if v.o.Progress != nil {
+		v.o.Progress(v.before, max(v.total, v.before))
+	}
+	return nil
 }
 
 // segment verifies the lines of one file.
@@ -224,6 +262,7 @@ func (v *verification) line(s openSegment, line []byte) error {
 	if r.Seq == v.head.seq {
 		v.headSum = r.Sum
 	}
+	v.rules.at.line, v.rules.at.offset = uint32(v.at.Line), uint64(v.at.Offset) //nolint:gosec // a file has fewer lines
 	for _, what := range v.rules.record(&r) {
 		if v.findings = append(v.findings, Damage{v.at, what}); len(v.findings) >= maxFindings {
 			return v.damage("more than can be listed")
