@@ -42,11 +42,12 @@ const (
 	RateLimited      Reason = "RATE_LIMITED"
 	TokenReplayed    Reason = "TOKEN_REPLAYED"
 
-	ProviderUnavailable Reason = "PROVIDER_UNAVAILABLE"
-	LogUnavailable      Reason = "LOG_UNAVAILABLE"
-	SignerUnavailable   Reason = "SIGNER_UNAVAILABLE"
-	JournalUnavailable  Reason = "JOURNAL_UNAVAILABLE"
-	NotReady            Reason = "NOT_READY"
+	ProviderUnavailable  Reason = "PROVIDER_UNAVAILABLE"
+	ProviderKeysUnusable Reason = "PROVIDER_KEYS_UNUSABLE"
+	LogUnavailable       Reason = "LOG_UNAVAILABLE"
+	SignerUnavailable    Reason = "SIGNER_UNAVAILABLE"
+	JournalUnavailable   Reason = "JOURNAL_UNAVAILABLE"
+	NotReady             Reason = "NOT_READY"
 
 	CallerCanceled Reason = "CANCELED"
 	CallerDeadline Reason = "DEADLINE_EXCEEDED"
@@ -63,7 +64,8 @@ const (
 	msgLog       = "Error entering certificate in CTL"
 	msgCA        = "error communicating with CA backend"
 	msgInternal  = "internal error; the operator finds the cause in the log under this request id"
-	msgProvider  = "the identity provider cannot be reached; try again"
+	msgProvider  = "the keys of the identity provider cannot be fetched now; try again"
+	msgUnusable  = "the identity provider publishes no key that this certificate authority accepts; the provider's operator must replace its keys"
 	msgJournal   = "the journal cannot be written; try again later"
 	msgNotReady  = "the certificate authority is not ready; try again"
 	msgTooLarge  = "the request is too large"
@@ -120,11 +122,12 @@ var reasons = map[Reason]reason{
 	RateLimited:      row(Exhausted, msgRate),
 	TokenReplayed:    row(Exhausted, msgReplay),
 
-	ProviderUnavailable: row(Unavailable, msgProvider, "issuer"),
-	LogUnavailable:      row(Unavailable, msgLog),
-	SignerUnavailable:   row(Unavailable, msgCA),
-	JournalUnavailable:  row(Unavailable, msgJournal),
-	NotReady:            row(Unavailable, msgNotReady, "cause"),
+	ProviderUnavailable:  row(Unavailable, msgProvider, "issuer"),
+	ProviderKeysUnusable: row(Invalid, msgUnusable, "issuer"),
+	LogUnavailable:       row(Unavailable, msgLog),
+	SignerUnavailable:    row(Unavailable, msgCA),
+	JournalUnavailable:   row(Unavailable, msgJournal),
+	NotReady:             row(Unavailable, msgNotReady, "cause"),
 
 	CallerCanceled: row(Canceled, msgCanceled),
 	CallerDeadline: row(DeadlineExceeded, msgDeadline),

@@ -82,6 +82,8 @@ type IssuerConfig struct {
 
 	// Where the discovery document is, if not under the issuer's URL.
 	DiscoveryURL string `yaml:"discovery-url"`
+	// Where the keys are, if the discovery document does not say so or there is none. Without discovery-url no document is asked for.
+	JWKSURL string `yaml:"jwks-url"`
 	// Keys that are not fetched: for networks without a way to the provider.
 	StaticKeys *StaticKeysConfig `yaml:"static-keys"`
 	// How the provider is reached.
@@ -112,15 +114,15 @@ type OutboundConfig struct {
 	Proxy string `yaml:"proxy"`
 	// For providers that ask for a TLS client certificate.
 	ClientCertificate *ClientCertificateConfig `yaml:"client-certificate"`
-	// File with a bearer token for discovery and keys, read at each fetch; sent to the issuer's own host over https only.
+	// File with a bearer token for discovery and keys, read again every 5s; sent to the issuer's own host over https only.
 	BearerTokenFile string `yaml:"bearer-token-file"`
 	// Allows private addresses where they are refused: patterns, and keys on another host.
 	PrivateNetwork bool `yaml:"private-network"`
-	// For discovery and keys together, at most 5s. Default: 4s.
+	// For discovery and keys together, at most 30s; a request waits for 5s of it at most, and the fetch goes on without the request. Default: 4s for a request, 10s for a fetch.
 	Timeout time.Duration `yaml:"timeout"`
 }
 
-// ClientCertificateConfig is a key pair in PEM files, read at each fetch.
+// ClientCertificateConfig is a key pair in PEM files, read again every 5s.
 type ClientCertificateConfig struct {
 	// PEM file of the certificate chain.
 	Certificate string `yaml:"certificate"`

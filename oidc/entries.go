@@ -51,13 +51,16 @@ func (r rule) label() string {
 
 // Probe asks every exact issuer for its keys once and returns how it went, sorted.
 func (v *Verifier) Probe(ctx context.Context) []Status {
+	for _, r := range v.table.rows {
+		r.route.readSecrets()
+	}
 	var all sync.WaitGroup
 	slots := make(chan struct{}, 8)
 	for _, p := range v.providers {
 		all.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			_ = p.refresh(ctx) // its error is in the status
+			_ = p.refresh(ctx, caller{request: true}) // its error is in the status
 		})
 	}
 	all.Wait()

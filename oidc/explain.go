@@ -218,7 +218,10 @@ func (e *Explainer) signature(x *Explanation, r *row, t *token) {
 	case r.config.StaticKeys != nil:
 		ring, err = static{*r.config.StaticKeys}.fetch(context.Background(), time.Now())
 	case e.state != "" && !r.wildcard:
-		ring = stateFile{dir: e.state, issuer: iss, log: slog.New(slog.DiscardHandler)}.load()
+		var way *route
+		if way, err = newRoute(r, Options{}, newAnchors()); err == nil {
+			ring = stateFile{dir: e.state, issuer: iss, trust: way.trust, log: slog.New(slog.DiscardHandler)}.load(time.Now())
+		}
 	}
 	if ring == nil {
 		if err != nil {

@@ -3,220 +3,89 @@ package oidc
 import (
 	"context"
 	"crypto"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-
-	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // Bounds on a fetch (E1, E2, E10).
 const (
-	fetchTimeout    = 4 * time.Second // discovery and keys together, unless the entry says otherwise
-	maxFetchTimeout = 5 * time.Second
-	maxBody         = 1 << 20 // after decompression
-	maxKeys         = 64
-	maxRedirects    = 3
+	// maxWait is how long a request waits for a fetch, and how long the fetch of an unproven provider may take, at most.
+	maxWait = 5 * time.Second
+	// What a request waits, and a fetch takes, where the entry sets no time-out. A fetch that began for a request goes on without it.
+	defaultWait  = 4 * time.Second
+	defaultFetch = 10 * time.Second
+	// maxFetch is the longest time-out that an entry may set.
+	maxFetch = 30 * time.Second
+
+	maxBody        = 1 << 20   // of a document of an entry's own provider, after decompression
+	maxPatternBody = 128 << 10 // of a document of a provider under a pattern
+	maxRedirects   = 3
 )
 
 // remote gets discovery document and keys of one issuer over HTTP.
 type remote struct {
-	issuer    string
-	home      *url.URL // where the discovery document is
-	wildcard  bool
-	insecure  bool
-	local     bool // the operator wrote a loopback host
-	private   bool
-	bearer    string // file with a token for home's host; "": none
-	timeout   time.Duration
-	userAgent string
-	proxy     func(*http.Request) (*url.URL, error)
-	open      *http.Client // may dial any address
-	guarded   *http.Client // refuses private addresses at dial time (E3)
+	issuer string
+	route  atomic.Pointer[route] // of the configuration that is in force
 }
 
-// newRemote reads the files of the outbound block that are read once: the CA bundle.
-func newRemote(issuer string, r *row, o Options) (*remote, error) {
-	c := r.config
-	out := o.inCluster(issuer, r)
-	roots, err := out.roots(c.CACert)
+func newRemote(issuer string, f *route) *remote {
+	r := &remote{issuer: issuer}
+	r.route.Store(f)
+	return r
+}
+
+// wait is how long a request waits for a fetch.
+func (f *remote) wait() time.Duration {
+	if set := f.route.Load().timeout; set > 0 {
+		return min(set, maxWait)
+	}
+	return defaultWait
+}
+
+// timeout is how long a fetch may take.
+func (f *remote) timeout(c class) time.Duration {
+	set := f.route.Load().timeout
+	switch {
+	case c == unproven:
+		return f.wait()
+	case set > 0:
+		return set
+	}
+	return defaultFetch
+}
+
+// home is the place that the issuer or the operator named: the discovery document, or the keys where no document is asked for.
+func (f *route) home(issuer string) (*url.URL, error) {
+	switch {
+	case f.discovery != nil:
+		return f.discovery, nil
+	case f.jwks != nil:
+		return f.jwks, nil
+	}
+	return url.Parse(strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration")
+}
+
+// host is what fetches of the issuer count against.
+func (f *route) host(issuer string) string {
+	if f == nil {
+		return ""
+	}
+	u, err := f.home(issuer)
 	if err != nil {
-		return nil, err
+		return ""
 	}
-	f := &remote{
-		issuer: issuer, wildcard: r.wildcard, insecure: c.Insecure, private: out.PrivateNetwork, bearer: out.BearerTokenFile,
-		timeout: out.Timeout, userAgent: o.UserAgent, proxy: http.ProxyFromEnvironment,
-	}
-	if u, err := url.Parse(strings.ReplaceAll(r.key, "*", "0")); err == nil { // a star in a host makes it another one
-		f.local = loopback(u.Hostname())
-	}
-	if f.timeout == 0 {
-		f.timeout = fetchTimeout
-	}
-	base := c.DiscoveryURL
-	if base == "" {
-		base = strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
-	}
-	if f.home, err = url.Parse(base); err != nil {
-		return nil, err
-	}
-	switch out.Proxy {
-	case "":
-	case "none":
-		f.proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
-	default:
-		u, err := url.Parse(out.Proxy)
-		if err != nil {
-			return nil, err
-		}
-		f.proxy = http.ProxyURL(u)
-	}
-	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	if cc := out.ClientCertificate; cc != nil {
-		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(cc.Certificate, cc.Key)
-			return &pair, err
-		}
-	}
-	f.open, f.guarded = f.client(conf, nil), f.client(conf.Clone(), publicOnly)
-	return f, nil
-}
-
-func (f *remote) client(conf *tls.Config, control func(string, string, syscall.RawConn) error) *http.Client {
-	d := net.Dialer{Timeout: 2 * time.Second, Control: control}
-	proxy := f.proxy
-	if control != nil {
-		proxy = nil // the address that is dialed must be the provider's own
-	}
-	return &http.Client{
-		Transport: &http.Transport{
-			DialContext: d.DialContext, TLSClientConfig: conf, Proxy: proxy,
-			TLSHandshakeTimeout: 2 * time.Second, ResponseHeaderTimeout: 3 * time.Second, MaxResponseHeaderBytes: 64 << 10,
-			MaxIdleConnsPerHost: 1, IdleConnTimeout: 30 * time.Second, ForceAttemptHTTP2: true,
-		},
-		CheckRedirect: func(to *http.Request, via []*http.Request) error {
-			first := via[0].URL
-			if len(via) > maxRedirects || to.URL.Host != first.Host || to.URL.Scheme != first.Scheme {
-				return errors.New("redirect to another host or scheme, or one too many")
-			}
-			return nil
-		},
-	}
-}
-
-// roots are the CAs to trust; nil means the system's.
-func (o OutboundConfig) roots(caCert string) (*x509.CertPool, error) {
-	pem := []byte(caCert)
-	if o.CABundle != "" {
-		data, err := os.ReadFile(o.CABundle)
-		if err != nil {
-			return nil, fault.BadFile(o.CABundle, err, "outbound", "ca-bundle")
-		}
-		pem = append(append(pem, '\n'), data...)
-	}
-	if len(pem) == 0 {
-		return nil, nil
-	}
-	pool := x509.NewCertPool()
-	if !o.CAExclusive {
-		if system, err := x509.SystemCertPool(); err == nil {
-			pool = system
-		}
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fault.BadSetting("holds no certificate in PEM", "write the path of a PEM file", "outbound", "ca-bundle").In(o.CABundle)
-	}
-	return pool, nil
-}
-
-// Where Kubernetes puts the credentials of a pod, and where Fulcio's manifests put the CA.
-const (
-	serviceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
-	fulcioClusterCA   = "/var/run/fulcio/ca.crt"
-)
-
-// inCluster is the outbound block of an entry. The issuer of the cluster that mayfly itself runs in needs none: its keys are
-// had with the CA and the token of the pod, as long as the entry says nothing else. No other host ever gets that token (E13).
-func (o Options) inCluster(issuer string, r *row) OutboundConfig {
-	out := r.config.Outbound
-	u, err := url.Parse(issuer)
-	if err != nil || r.wildcard || r.config.Type != "kubernetes" || u.Scheme != "https" || out.CABundle != "" || out.BearerTokenFile != "" || r.config.CACert != "" || r.config.DiscoveryURL != "" ||
-		u.Host != "kubernetes.default.svc" && u.Host != "kubernetes.default.svc.cluster.local" {
-		return out
-	}
-	dir := o.ServiceAccountDir
-	if dir == "" {
-		dir = serviceAccountDir
-	}
-	for _, ca := range []string{fulcioClusterCA, filepath.Join(dir, "ca.crt")} {
-		if _, err := os.Stat(ca); err == nil && out.CABundle == "" {
-			out.CABundle = ca
-		}
-	}
-	if token := filepath.Join(dir, "token"); out.CABundle != "" {
-		if _, err := os.Stat(token); err == nil {
-			out.BearerTokenFile = token
-		}
-	}
-	return out
-}
-
-func (f *remote) close() {
-	f.open.CloseIdleConnections()
-	f.guarded.CloseIdleConnections()
-}
-
-// publicOnly refuses addresses that only this machine or network can mean, after the name was resolved.
-func publicOnly(_, address string, _ syscall.RawConn) error {
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return err
-	}
-	return publicAddress(ap.Addr())
-}
-
-// specialPrefixes are address blocks that are not for the public internet (RFC 6890 and its registries), or that wrap an IPv4
-// address, and the two addresses at which clouds serve credentials outside of those blocks.
-var specialPrefixes = []string{
-	"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4", "168.63.129.16/32",
-	"::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16", "fec0::/10",
-}
-
-// publicName reports whether a host may be handed to a proxy, which resolves it out of our sight: not a short name, not one
-// that only a network of its own knows, not a number in a spelling that is no address.
-func publicName(host string) bool {
-	if a, err := netip.ParseAddr(host); err == nil {
-		return publicAddress(a) == nil
-	}
-	labels := strings.Split(strings.ToLower(host), ".")
-	last := labels[len(labels)-1]
-	return len(labels) > 1 && last != "" && !slices.Contains([]string{"internal", "local", "localhost", "localdomain", "lan", "home", "corp", "arpa", "svc", "cluster"}, last) &&
-		strings.ContainsFunc(last, func(r rune) bool { return r >= 'a' && r <= 'z' }) && !strings.HasPrefix(last, "0x")
-}
-
-func publicAddress(a netip.Addr) error {
-	a = a.Unmap()
-	special := slices.ContainsFunc(specialPrefixes, func(text string) bool { return netip.MustParsePrefix(text).Contains(a) })
-	if special || !a.IsGlobalUnicast() || a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() {
-		return fmt.Errorf("%s is not a public address; private-network: true allows it", a)
-	}
-	return nil
+	return u.Host
 }
 
 // discovery is what we read of a discovery document (OpenID Connect Discovery 1.0 §3).
@@ -228,10 +97,12 @@ type discovery struct {
 
 // keyring is an issuer's keys at a moment. It is immutable.
 type keyring struct {
-	fetched time.Time
-	algs    []string
-	keys    []providerKey
-	raw     []byte // the JWKS as it came
+	fetched  time.Time
+	algs     []string
+	keys     []providerKey
+	unusable map[string]string // why a key that the set has is not used, by key id; bounded
+	raw      []byte            // the JWKS as it came; nil where it is not kept
+	size     int               // of the JWKS, in bytes
 }
 
 // providerKey is a key with its name: the SHA-256 thumbprint of RFC 7638 in base64url.
@@ -243,26 +114,29 @@ type providerKey struct {
 // algorithms are the asymmetric ones (RFC 7518 §3.1, RFC 8037 §3.1).
 var algorithms = []string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA"}
 
-// fetch gets discovery document and keys.
+// fetch gets discovery document and keys. It ends with ctx.
 func (f *remote) fetch(ctx context.Context, now time.Time) (*keyring, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
-	defer cancel()
-	body, err := f.get(ctx, f.home.String())
+	way := f.route.Load()
+	home, err := way.home(f.issuer)
 	if err != nil {
-		return nil, fmt.Errorf("discovery: %w", err)
+		return nil, err
 	}
-	d, err := parseDiscovery(body, f.issuer)
+	g := getter{route: way, home: home}
+	d := discovery{Algorithms: algorithms}
+	if way.jwks == nil || way.discovery != nil {
+		body, err := g.get(ctx, home, home.Host)
+		if err != nil {
+			return nil, fmt.Errorf("discovery: %w", err)
+		}
+		if d, err = parseDiscovery(body, f.issuer); err != nil {
+			return nil, fmt.Errorf("discovery: %w", err)
+		}
+	}
+	body, set, err := g.keys(ctx, d.JWKSURI)
 	if err != nil {
-		return nil, fmt.Errorf("discovery: %w", err)
-	}
-	if body, err = f.get(ctx, d.JWKSURI); err != nil {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
-	keys, err := parseKeys(body)
-	if err != nil {
-		return nil, fmt.Errorf("keys: %w", err)
-	}
-	return &keyring{fetched: now, algs: d.Algorithms, keys: keys, raw: body}, nil
+	return &keyring{fetched: now, algs: d.Algorithms, keys: set.keys, unusable: set.unusable, raw: body, size: len(body)}, nil
 }
 
 // parseDiscovery reads a discovery document for issuer (E9) and keeps the algorithms that we know; none named means RS256.
@@ -274,6 +148,11 @@ func parseDiscovery(body []byte, issuer string) (discovery, error) {
 	if d.Issuer != issuer {
 		return d, fmt.Errorf("the document is for the issuer %.200q", d.Issuer)
 	}
+	for i, a := range d.Algorithms {
+		if a == "Ed25519" { // the name that RFC 9864 gives to EdDSA with this curve
+			d.Algorithms[i] = "EdDSA"
+		}
+	}
 	d.Algorithms = slices.DeleteFunc(d.Algorithms, func(a string) bool { return !slices.Contains(algorithms, a) })
 	if len(d.Algorithms) == 0 {
 		d.Algorithms = []string{"RS256"}
@@ -281,125 +160,215 @@ func parseDiscovery(body []byte, issuer string) (discovery, error) {
 	return d, nil
 }
 
+// keySet is what a JWK set comes to.
+type keySet struct {
+	keys     []providerKey
+	unusable map[string]string
+}
+
+// unusableError says that a provider publishes keys and that none of them is accepted. Asking again does not help.
+type unusableError string
+
+func (e unusableError) Error() string { return string(e) }
+
+var errNoKey = errors.New("the key set has no key for signatures")
+
 // parseKeys reads a JWK set (RFC 7517 §5) as a provider serves it. Keys that cannot verify tokens are left out; none left is an
 // error, so that the last good ones stay.
-func parseKeys(body []byte) ([]providerKey, error) {
-	keys, err := parseKeySet(body)
-	if err == nil && len(keys) == 0 {
-		err = errNoKey
+func parseKeys(body []byte) (keySet, error) {
+	set, err := parseKeySet(body)
+	if err != nil {
+		return set, err
 	}
-	return keys, err
+	return set, (&keyring{keys: set.keys, unusable: set.unusable}).usable()
 }
 
-var errNoKey = errors.New("the key set has no usable key")
+// maxUnusable bounds what is remembered of keys that are not used.
+const maxUnusable = 64
 
-// parseKeySet is parseKeys for a set that may be empty.
-func parseKeySet(body []byte) ([]providerKey, error) {
-	var set struct {
+// parseKeySet is parseKeys for a set that may be empty. The bytes of a set are bounded by its reader; the number of keys is not.
+func parseKeySet(body []byte) (keySet, error) {
+	var raw struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
-	if err := json.Unmarshal(body, &set); err != nil {
-		return nil, errors.New("the key set is not JSON of the right shape")
+	if err := json.Unmarshal(body, &raw); err != nil {
+		return keySet{}, errors.New("the key set is not JSON of the right shape")
 	}
-	if len(set.Keys) > maxKeys {
-		return nil, fmt.Errorf("%d keys; the limit is %d", len(set.Keys), maxKeys)
-	}
-	var out []providerKey
-	for _, raw := range set.Keys {
-		var k jose.JSONWebKey
-		if k.UnmarshalJSON(raw) != nil || !k.Valid() || !k.IsPublic() || k.Use == "enc" || !strong(k.Key) {
-			continue
+	set := keySet{unusable: map[string]string{}}
+	for _, one := range raw.Keys {
+		k, id, why := parseKey(one)
+		switch {
+		case why == "":
+			set.keys = append(set.keys, k)
+		case why != otherUse && len(set.unusable) < maxUnusable:
+			set.unusable[id] = why
 		}
-		sum, err := k.Thumbprint(crypto.SHA256)
-		if err != nil {
-			continue
-		}
-		out = append(out, providerKey{k, base64.RawURLEncoding.EncodeToString(sum)})
 	}
-	return out, nil
+	return set, nil
 }
 
-// get reads a document. Its URL must be https, or http where the configuration says so.
-func (f *remote) get(ctx context.Context, address string) ([]byte, error) {
-	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.User != nil {
-		return nil, fmt.Errorf("%.200q is not a URL", address)
+// otherUse says that a key is none that should verify signatures: nobody has to replace it.
+const otherUse = "a key for another use"
+
+// parseKey reads one key, or says why it is not used. Nothing but the public key and its names is kept: not the certificates beside it.
+func parseKey(data []byte) (k providerKey, id, why string) {
+	var named struct {
+		KeyID any `json:"kid"`
 	}
-	if u.Scheme != "https" && (u.Scheme != "http" || f.home.Scheme != "http") {
-		return nil, fmt.Errorf("%.200q is not https", address)
+	if json.Unmarshal(data, &named) == nil {
+		id, _ = named.KeyID.(string)
 	}
-	if u.Scheme == "http" && !loopback(u.Hostname()) && !f.insecure {
-		return nil, fmt.Errorf("%.200q is plain http", address)
+	id = id[:min(len(id), maxKeyID)]
+	var j jose.JSONWebKey
+	switch err := j.UnmarshalJSON(data); {
+	case err != nil || !j.Valid():
+		return k, id, "of a kind that is not known, or damaged"
+	case !j.IsPublic():
+		return k, id, "a private or secret key"
+	case j.Use == "enc":
+		return k, id, otherUse
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if why := weakness(j.Key); why != "" {
+		return k, id, why
+	}
+	sum, err := j.Thumbprint(crypto.SHA256)
+	if err != nil {
+		return k, id, "without a thumbprint"
+	}
+	k.JSONWebKey = jose.JSONWebKey{Key: j.Key, KeyID: j.KeyID, Algorithm: j.Algorithm, Use: j.Use}
+	k.thumbprint = base64.RawURLEncoding.EncodeToString(sum)
+	return k, id, ""
+}
+
+// getter makes the requests of one fetch.
+type getter struct {
+	*route
+	home *url.URL
+}
+
+// keys gets the key set: from jwks-url, or from where the discovery document says. An issuer that wants a bearer token gets it at its own
+// host alone: where the document names another host, as an API server of Kubernetes does that advertises the address of a node,
+// the issuer's own host is asked for the same path with the token first, and the named host then without (E13).
+func (g getter) keys(ctx context.Context, named string) ([]byte, keySet, error) {
+	if g.jwks != nil {
+		return g.keysAt(ctx, g.jwks, g.jwks.Host)
+	}
+	u, err := url.Parse(named)
+	if err != nil || u.Host == "" {
+		return nil, keySet{}, fmt.Errorf("jwks_uri: %.200q is not a URL", named)
+	}
+	if g.bearerFile == "" || u.Host == g.home.Host && u.Scheme == g.home.Scheme {
+		return g.keysAt(ctx, u, g.home.Host)
+	}
+	own := &url.URL{Scheme: g.home.Scheme, Host: g.home.Host, Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}
+	body, set, err := g.keysAt(ctx, own, g.home.Host)
+	if err == nil {
+		return body, set, nil
+	}
+	body, set, other := g.keysAt(ctx, u, g.home.Host)
+	if other != nil {
+		return nil, keySet{}, fmt.Errorf("with the token from %s: %w; without from %s: %w", own.Host, err, u.Host, other)
+	}
+	return body, set, nil
+}
+
+func (g getter) keysAt(ctx context.Context, u *url.URL, vouched string) ([]byte, keySet, error) {
+	body, err := g.get(ctx, u, vouched)
+	if err != nil {
+		return nil, keySet{}, err
+	}
+	set, err := parseKeys(body)
+	return body, set, err
+}
+
+// get reads a document. Its URL must be https, or http where the configuration says so. vouched is the host that the issuer or the
+// operator named; another one came from a document.
+func (g getter) get(ctx context.Context, u *url.URL, vouched string) ([]byte, error) {
+	if u.Host == "" || u.User != nil {
+		return nil, fmt.Errorf("%.200q is not a URL", u.Redacted())
+	}
+	if u.Scheme != "https" && (u.Scheme != "http" || g.home.Scheme != "http") {
+		return nil, fmt.Errorf("%.200q is not https", u)
+	}
+	if u.Scheme == "http" && !loopback(u.Hostname()) && !g.insecure {
+		return nil, fmt.Errorf("%.200q is plain http", u)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}
 	// An API server of Kubernetes serves its keys as application/jwk-set+json and nothing else (RFC 7517 §8.5.2).
 	req.Header.Set("Accept", "application/json, application/jwk-set+json, */*;q=0.5")
-	req.Header.Set("User-Agent", f.userAgent)
-	if err := f.authorize(req); err != nil {
+	req.Header.Set("User-Agent", g.userAgent)
+	if err := g.authorize(req); err != nil {
 		return nil, err
 	}
-	client, err := f.clientFor(req)
+	client, err := g.clientFor(req, vouched)
 	if err != nil {
 		return nil, err
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, slow(ctx, err)
 	}
 	defer res.Body.Close() //nolint:errcheck // read to the end or given up
 	if res.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answers %s", u.Host, res.Status)
 	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxBody+1))
-	if err != nil {
-		return nil, err
+	limit := maxBody
+	if g.pattern {
+		limit = maxPatternBody
 	}
-	if len(body) > maxBody {
-		return nil, fmt.Errorf("%s answers with more than %d bytes", u.Host, maxBody)
+	body, err := io.ReadAll(io.LimitReader(res.Body, int64(limit)+1))
+	if err != nil {
+		return nil, slow(ctx, err)
+	}
+	if len(body) > limit {
+		return nil, fmt.Errorf("%s answers with more than %d bytes", u.Host, limit)
 	}
 	return body, nil
 }
 
+// slow is the cause of a context that ended, which says how long it was, or else the error.
+func slow(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+	}
+	return err
+}
+
 // clientFor says which addresses a request may reach. Issuers that only match a pattern, and keys on another host than the
 // issuer's, come from a text that somebody else wrote.
-func (f *remote) clientFor(req *http.Request) (*http.Client, error) {
+func (g getter) clientFor(req *http.Request, vouched string) (*http.Client, error) {
 	u := req.URL
 	switch {
-	case f.private, !f.wildcard && u.Host == f.home.Host, f.local && loopback(u.Hostname()):
-		return f.open, nil
-	case f.wildcard && u.Host != f.home.Host:
+	case g.private, !g.pattern && u.Host == vouched, g.local && loopback(u.Hostname()):
+		return g.open, nil
+	case g.pattern && u.Host != g.home.Host:
 		return nil, fmt.Errorf("the keys are on another host, %s", u.Host)
 	}
-	if p, err := f.proxy(req); err == nil && p == nil {
-		return f.guarded, nil
+	if p, err := g.proxy(req); err == nil && p == nil {
+		return g.guarded, nil
 	}
 	// A proxy resolves the name; what can be said without it is said here.
 	if !publicName(u.Hostname()) {
 		return nil, fmt.Errorf("%s is not a public name; private-network: true allows it", u.Hostname())
 	}
-	return f.open, nil
+	return g.open, nil
 }
 
-// authorize adds the bearer token of the entry. Only the host of the discovery document gets it, over https only; with a token,
-// no other host is asked at all (E13).
-func (f *remote) authorize(req *http.Request) error {
-	if f.bearer == "" {
+// authorize adds the bearer token of the entry. Only the host of the discovery document gets it, over https only (E13).
+func (g getter) authorize(req *http.Request) error {
+	if g.bearerFile == "" || req.URL.Host != g.home.Host || req.URL.Scheme != "https" {
 		return nil
 	}
-	if req.URL.Host != f.home.Host || req.URL.Scheme != "https" {
-		return fmt.Errorf("the token for %s is not for %s", f.home.Host, req.URL.Host)
+	s := g.secrets.Load()
+	if s == nil || s.bearer == "" {
+		if s != nil && s.err != nil {
+			return s.err
+		}
+		return fmt.Errorf("%s has not been read", g.bearerFile)
 	}
-	data, err := os.ReadFile(f.bearer)
-	if err != nil {
-		return err
-	}
-	token := strings.TrimSpace(string(data))
-	if token == "" || len(token) > maxToken || strings.ContainsAny(token, "\r\n \t") {
-		return fmt.Errorf("%s holds no bearer token", f.bearer)
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Authorization", "Bearer "+s.bearer)
 	return nil
 }

@@ -13,12 +13,12 @@ func FuzzKeys(f *testing.F) {
 	f.Add(`{"issuer":"https://a","jwks_uri":"https://a/keys","id_token_signing_alg_values_supported":["none","RS256"]}`)
 	f.Add(`{"keys":[{"kty":"oct","k":"AA"}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
-		keys, err := parseKeys([]byte(text))
-		if err == nil && len(keys) == 0 {
+		set, err := parseKeys([]byte(text))
+		if err == nil && len(set.keys) == 0 {
 			t.Error("no key and no error")
 		}
-		for _, k := range keys {
-			if !strong(k.Key) || !k.IsPublic() || k.Use == "enc" {
+		for _, k := range set.keys {
+			if weakness(k.Key) != "" || !k.IsPublic() || k.Use == "enc" {
 				t.Errorf("%+v", k)
 			}
 		}

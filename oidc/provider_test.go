@@ -39,7 +39,6 @@ func TestProviderFaults(t *testing.T) {
 	t.Parallel()
 	for _, f := range []idp.Fault{
 		idp.Error500, idp.Hang, idp.Garbage, idp.Huge, idp.Bomb, idp.Drip, idp.NoKeys, idp.WrongIssuer, idp.RedirectAway, idp.RedirectLoop,
-		idp.TooManyKeys, idp.WeakKeys,
 	} {
 		t.Run(string(f), func(t *testing.T) {
 			t.Parallel()
@@ -428,6 +427,7 @@ func TestBearer(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Rotate()
+	v.Probe(t.Context()) // as happens beside the traffic
 	if _, err := v.Identify(t.Context(), p.Token(nil)); err != nil {
 		t.Fatal(err)
 	}
@@ -443,12 +443,13 @@ func TestBearer(t *testing.T) {
 	away := idp.New(t, idp.Options{TLS: true, Wrap: note})
 	front := idp.New(t, idp.Options{TLS: true, Wrap: func(http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			fmt.Fprintf(w, `{"issuer":"https://%s","jwks_uri":%q}`, r.Host, away.URL()+"/keys")
+			fmt.Fprintf(w, `{"issuer":"https://%s","jwks_uri":%q,"id_token_signing_alg_values_supported":["ES256"]}`, r.Host, away.URL()+"/keys")
 		})
 	}})
 	v = verifier(t, one(front, func(c *oidc.IssuerConfig) { c.CACert, c.Outbound.BearerTokenFile = front.CA()+away.CA(), token }), oidc.Options{})
-	if _, err := v.Identify(t.Context(), front.Token(nil)); reason(err) != fault.ProviderUnavailable || len(got) != 0 {
-		t.Errorf("to another host: %v, %v", err, got)
+	// The other host has keys for everybody; what it is not shown is the token.
+	if _, err := v.Identify(t.Context(), away.Token(map[string]any{"iss": front.URL()})); err != nil || len(got) != 1 || got[0] != "" {
+		t.Errorf("to another host: %v, %q", err, got)
 	}
 }
 
@@ -488,10 +489,12 @@ func TestStaticKeys(t *testing.T) {
 	v = verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &oidc.StaticKeysConfig{Dir: dir} }), oidc.Options{Now: now})
 	p.Rotate()
 	write("b.json", p.JWKS())
+	v.Probe(t.Context()) // as happens beside the traffic: no request reads a file
 	if _, err := v.Identify(t.Context(), token()); err != nil {
 		t.Errorf("a new key: %v", err)
 	}
 	write("c.json", []byte("{"))
+	v.Probe(t.Context())
 	shift.Store(int64(12 * time.Hour))
 	if _, err := v.Identify(t.Context(), token()); err != nil {
 		t.Errorf("a broken file beside: %v", err)

@@ -2,9 +2,8 @@ package oidc
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,13 +12,18 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// How often files with keys are looked at.
-const staticEvery = 5 * time.Second
+// How often files with keys are looked at, and how many bytes those of a directory may have.
+const (
+	staticEvery = 5 * time.Second
+	maxStatic   = 4 << 20
+)
 
-// static reads the keys of one issuer from the configuration or from files.
+// static reads the keys of one issuer from the configuration or from files. It is asked beside the traffic only, never for a request.
 type static struct{ config StaticKeysConfig }
 
-func (s static) close() {}
+func (static) wait() time.Duration { return defaultWait }
+
+func (static) timeout(class) time.Duration { return defaultWait }
 
 // fetch reads the keys. A file that cannot be read, or that is no key set, spoils the whole: then the keys before stay, for a
 // day. A set that somebody has emptied is no fault: its keys are gone.
@@ -29,8 +33,8 @@ func (s static) fetch(_ context.Context, now time.Time) (*keyring, error) {
 		ring.algs = algorithms
 	}
 	if s.config.JWKS != "" {
-		keys, err := parseKeySet([]byte(s.config.JWKS))
-		ring.keys = keys
+		set, err := parseKeySet([]byte(s.config.JWKS))
+		ring.keys, ring.unusable = set.keys, set.unusable
 		return ring, err
 	}
 	files := []string{s.config.File}
@@ -45,27 +49,40 @@ func (s static) fetch(_ context.Context, now time.Time) (*keyring, error) {
 		}
 	}
 	for _, name := range files {
-		st, err := os.Stat(name)
-		if err == nil && st.Size() > maxBody {
-			err = fmt.Errorf("%s has more than %d bytes", name, maxBody)
-		}
+		data, err := readFile(name, maxBody)
 		if err != nil {
 			return nil, err
 		}
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return nil, err
+		if ring.size += len(data); ring.size > maxStatic {
+			return nil, fmt.Errorf("the files in %s have more than %d bytes together", s.config.Dir, maxStatic)
 		}
-		keys, err := parseKeySet(data)
+		set, err := parseKeySet(data)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		ring.keys = append(ring.keys, keys...)
-	}
-	if len(ring.keys) > maxKeys {
-		return nil, errors.New("too many keys")
+		ring.keys = append(ring.keys, set.keys...)
+		if ring.unusable == nil {
+			ring.unusable = set.unusable
+			continue
+		}
+		for id, why := range set.unusable {
+			if len(ring.unusable) < maxUnusable {
+				ring.unusable[id] = why
+			}
+		}
 	}
 	return ring, nil
+}
+
+// usable refuses a ring without keys: at load a set that holds none is a mistake.
+func (r *keyring) usable() error {
+	if len(r.keys) > 0 {
+		return nil
+	}
+	for _, id := range slices.Sorted(maps.Keys(r.unusable)) {
+		return unusableError(fmt.Sprintf("no key that is accepted: %.64q is %s", id, r.unusable[id]))
+	}
+	return errNoKey
 }
 
 // staticProblem says where the setting stands whose file is wrong.

@@ -1,12 +1,12 @@
 package oidc
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -36,6 +36,7 @@ type row struct {
 	profile   *profile // of the type ci-provider; else nil
 	custom    []customTemplate
 	policy    *policy // nil: everybody
+	route     *route  // how its providers are reached; nil where nothing is fetched, as to explain a configuration
 }
 
 type customTemplate struct {
@@ -178,6 +179,9 @@ func (c IssuerConfig) checkPattern(key string) error {
 	if c.DiscoveryURL != "" {
 		errs = append(errs, fault.BadSetting("a pattern means many issuers, and each has a discovery document of its own", "remove it, or write the issuer under oidc-issuers", "discovery-url"))
 	}
+	if c.JWKSURL != "" {
+		errs = append(errs, fault.BadSetting("a pattern means many issuers, and each has keys of its own", "remove it, or write the issuer under oidc-issuers", "jwks-url"))
+	}
 	if c.StaticKeys != nil {
 		errs = append(errs, fault.BadSetting("a pattern means many issuers, and each has keys of its own", "write the issuers under oidc-issuers", "static-keys"))
 	}
@@ -189,11 +193,20 @@ func (c IssuerConfig) checkPattern(key string) error {
 
 func (c IssuerConfig) checkURL(text string) error {
 	u, err := url.Parse(text)
+	if err == nil && (u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+		return fault.BadSetting("an issuer has no user, query or fragment", "write https://HOST/PATH")
+	}
+	return c.checkEndpoint(text)
+}
+
+// checkEndpoint checks the URL of a document of a provider. It may have a query: some providers tell applications apart by it.
+func (c IssuerConfig) checkEndpoint(text string) error {
+	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "":
-		return fault.BadSetting(fmt.Sprintf("%q is not a URL", text), "write the issuer as its tokens name it, https://HOST/PATH")
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return fault.BadSetting("an issuer has no user, query or fragment", "write https://HOST/PATH")
+		return fault.BadSetting(fmt.Sprintf("%q is not a URL", text), "write https://HOST/PATH")
+	case u.User != nil || u.Fragment != "":
+		return fault.BadSetting("the URL has a user or a fragment", "write https://HOST/PATH")
 	case u.Scheme == "https":
 		return nil
 	case u.Scheme == "http" && (loopback(u.Hostname()) || c.Insecure):
@@ -202,12 +215,6 @@ func (c IssuerConfig) checkURL(text string) error {
 		return fault.BadSetting("plain http: anybody on the way could make tokens", "use https, or set insecure: true for this issuer")
 	}
 	return fault.BadSetting(fmt.Sprintf("the scheme %q is not https", u.Scheme), "write https://HOST/PATH")
-}
-
-// loopback reports whether host can only be this machine.
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // compile turns an entry into a row. It returns a row also with an error, for checks across rows. known is what is wrong with
@@ -289,7 +296,7 @@ func (c IssuerConfig) checkRest() error {
 	only(len(c.EmailDomains) > 0, "email", "email-domains")
 	only(c.SharedEmailDomains, "email", "shared-email-domains")
 	only(len(c.MappedIssuers) > 0, "email", "mapped-issuers")
-	if at := c.DiscoveryURL; c.Outbound.BearerTokenFile != "" && (strings.HasPrefix(at, "http://") || at == "" && strings.HasPrefix(c.IssuerURL, "http://")) {
+	if at := cmp.Or(c.DiscoveryURL, c.JWKSURL, c.IssuerURL); c.Outbound.BearerTokenFile != "" && strings.HasPrefix(at, "http://") {
 		add("a token is not sent over plain http", "use https, or remove it", "outbound", "bearer-token-file")
 	}
 	if c.MaxLifetime < 0 || c.MaxAge < 0 {
@@ -306,11 +313,14 @@ func (c IssuerConfig) checkRest() error {
 	if c.CACert != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(c.CACert)) {
 		add("ca-cert holds no certificate in PEM", "write the PEM text of the CA", "ca-cert")
 	}
-	if c.DiscoveryURL != "" {
-		if c.StaticKeys != nil {
-			add("discovery-url and static-keys contradict each other", "remove one of them", "discovery-url")
+	for key, at := range map[string]string{"discovery-url": c.DiscoveryURL, "jwks-url": c.JWKSURL} {
+		if at == "" {
+			continue
 		}
-		errs = append(errs, fault.Under(c.checkURL(c.DiscoveryURL), "discovery-url"))
+		if c.StaticKeys != nil {
+			add(key+" and static-keys contradict each other", "remove one of them", key)
+		}
+		errs = append(errs, fault.Under(c.checkEndpoint(at), key))
 	}
 	if c.StaticKeys != nil {
 		errs = append(errs, fault.Under(c.StaticKeys.check(), "static-keys"))
@@ -362,8 +372,9 @@ func (o OutboundConfig) check(caCert string) error {
 	if c := o.ClientCertificate; c != nil && (c.Certificate == "" || c.Key == "") {
 		errs = append(errs, fault.BadSetting("needs certificate and key", "write both", "client-certificate"))
 	}
-	if o.Timeout < 0 || o.Timeout > maxFetchTimeout {
-		errs = append(errs, fault.BadSetting(fmt.Sprintf("%s is not between 0 and %s", o.Timeout, maxFetchTimeout), "clients wait no longer", "timeout"))
+	if o.Timeout < 0 || o.Timeout > maxFetch {
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("%s is not between 0 and %s", o.Timeout, maxFetch),
+			fmt.Sprintf("write a duration such as 10s; a request waits for %s of it at most", maxWait), "timeout"))
 	}
 	return errors.Join(errs...)
 }

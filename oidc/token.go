@@ -15,6 +15,7 @@ import (
 // Bounds on a token.
 const (
 	maxToken = 16 << 10
+	maxKeyID = 1024
 	maxDepth = 16
 
 	leeway          = time.Minute // for nbf and iat
@@ -76,7 +77,7 @@ func parseToken(raw string) (*token, error) {
 		return nil, malformed("the header has no alg")
 	}
 	if kid, ok := header["kid"]; ok {
-		if t.kid, ok = kid.(string); !ok || len(t.kid) > 1024 {
+		if t.kid, ok = kid.(string); !ok || len(t.kid) > maxKeyID {
 			return nil, malformed("kid is not a short string")
 		}
 	}

@@ -64,6 +64,12 @@ func (p *pool) verifier(c Config) (*Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
+	all := newAnchors()
+	for _, r := range t.rows {
+		if r.route, err = newRoute(r, p.o, all); err != nil {
+			return nil, fault.Under(err, r.section(), r.key)
+		}
+	}
 	v := &Verifier{table: t, providers: make(map[string]*provider, len(t.exact)), pool: p}
 	for key, r := range t.exact {
 		if v.providers[key], err = p.provider(key, r); err != nil {
@@ -80,20 +86,23 @@ func (v *Verifier) Start(ctx context.Context) {
 }
 
 // Wait ends the background work of v and of every verifier that it has in common with.
-func (v *Verifier) Wait() {
-	v.pool.stop()
-	v.pool.wait.Wait()
-}
+func (v *Verifier) Wait() { v.pool.end() }
 
 // Identify verifies a token, maps its claims and asks the policy. Its errors are [fault.Error] values; the decision is never nil, and
 // one that comes with an error explains it and names nobody.
 func (v *Verifier) Identify(ctx context.Context, raw string) (*Decision, error) {
+	return v.IdentifyFrom(ctx, "", raw)
+}
+
+// IdentifyFrom is Identify for a client at an address: what requests may wait for together is shared out by it. "" is an address that is
+// not known, which has no share of its own.
+func (v *Verifier) IdentifyFrom(ctx context.Context, source, raw string) (*Decision, error) {
 	d := new(Decision)
-	err := v.identify(ctx, raw, d)
+	err := v.identify(ctx, source, raw, d)
 	return d, v.count(d, err)
 }
 
-func (v *Verifier) identify(ctx context.Context, raw string, d *Decision) error {
+func (v *Verifier) identify(ctx context.Context, source, raw string, d *Decision) error {
 	t, err := parseToken(raw)
 	if err != nil {
 		return err
@@ -110,7 +119,7 @@ func (v *Verifier) identify(ctx context.Context, raw string, d *Decision) error 
 	if err := r.check(t, v.pool.o.Now()); err != nil {
 		return err
 	}
-	if d.ProviderKey, err = v.verify(ctx, r, t); err != nil {
+	if d.ProviderKey, err = v.verify(ctx, source, r, t); err != nil {
 		return err
 	}
 	return r.decide(t.claims, d)
@@ -131,7 +140,7 @@ func (v *Verifier) providerFor(iss string, r *row) (*provider, error) {
 // verify verifies the signature with the issuer's keys, has go-oidc look at the token as well, and returns the thumbprint of the key.
 // Audience and times were checked before, with better errors. go-oidc comes second, and not around the signature: an RSA verification needs
 // seven KiB of stack, and below it there is so little room that every goroutine that serves a connection would need 32 KiB in place of 16.
-func (v *Verifier) verify(ctx context.Context, r *row, t *token) (key string, err error) {
+func (v *Verifier) verify(ctx context.Context, source string, r *row, t *token) (key string, err error) {
 	iss, err := t.claims.text("iss")
 	if err != nil {
 		return "", err
@@ -140,11 +149,18 @@ func (v *Verifier) verify(ctx context.Context, r *row, t *token) (key string, er
 	if err != nil {
 		return "", err
 	}
-	keys, err := p.key(ctx, t.alg, t.kid)
+	keys, ring, err := p.key(ctx, source, t.alg, t.kid)
 	if err != nil {
 		return "", err
 	}
 	payload, key, err := t.verifyWith(keys)
+	if err != nil && fault.From(err).Reason == fault.SignatureInvalid { // a provider may have replaced the key and kept its id
+		if newer := p.renew(ctx, source, ring); newer != nil {
+			if keys, err = newer.find(iss, t.alg, t.kid); err == nil {
+				payload, key, err = t.verifyWith(keys)
+			}
+		}
+	}
 	if err != nil {
 		return "", err
 	}
@@ -202,11 +218,16 @@ func (r *row) challenge() string {
 
 // Status is whether an exact issuer's keys can be had.
 type Status struct {
-	Issuer string
-	OK     bool
-	Cause  string
-	Since  time.Time
+	Issuer  string
+	OK      bool   // the last fetch succeeded, or there was none and the keys are at hand
+	Cause   string // why not OK
+	Warning string // what tokens are verified with meanwhile
+	Since   time.Time
+	Fetched time.Time // of the keys at hand; zero: none
 }
+
+// Pools is the state of the fetches, by class of provider.
+func (v *Verifier) Pools() []PoolStatus { return v.pool.slots.status() }
 
 // Status lists the exact issuers, sorted.
 func (v *Verifier) Status() []Status {
@@ -242,7 +263,33 @@ func newMetrics() *metrics {
 // Collectors returns the metrics of the verifier and of those that it has in common with.
 func (v *Verifier) Collectors() []prometheus.Collector {
 	m := v.pool.metrics
-	return []prometheus.Collector{m.tokens, m.fetches, m.rules}
+	return []prometheus.Collector{m.tokens, m.fetches, m.rules, v.pool.slots, keyAges{v.pool}}
+}
+
+// keyAges tells when the keys of exact issuers were fetched: an alarm on their age comes before they cease to count.
+type keyAges struct{ pool *pool }
+
+var fetchedDesc = prometheus.NewDesc("mayfly_oidc_keys_fetched_timestamp_seconds",
+	"When the keys that tokens of an entry are verified with were fetched, in seconds since 1970.", []string{"issuer"}, nil)
+
+// Describe implements [prometheus.Collector].
+func (keyAges) Describe(out chan<- *prometheus.Desc) { out <- fetchedDesc }
+
+// Collect implements [prometheus.Collector].
+func (k keyAges) Collect(out chan<- prometheus.Metric) {
+	var all []*provider
+	k.pool.mu.Lock()
+	for _, e := range k.pool.exact {
+		if e.cancel != nil { // of the configuration in force
+			all = append(all, e.provider)
+		}
+	}
+	k.pool.mu.Unlock()
+	for _, one := range all {
+		if ring := one.ring.Load(); ring != nil {
+			out <- prometheus.MustNewConstMetric(fetchedDesc, prometheus.GaugeValue, float64(ring.fetched.UnixMilli())/1000, one.entry)
+		}
+	}
 }
 
 // forget drops the series of an entry that is gone.
