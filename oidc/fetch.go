@@ -171,7 +171,7 @@ type unusableError string
 
 func (e unusableError) Error() string { return string(e) }
 
-var errNoKey = errors.New("the key set has no key for signatures")
+var errNoKey = errors.New("the key set has no usable key")
 
 // parseKeys reads a JWK set (RFC 7517 §5) as a provider serves it. Keys that cannot verify tokens are left out; none left is an
 // error, so that the last good ones stay.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -81,7 +82,7 @@ type flight struct {
 
 // key returns the keys that may verify a token with this key id, all of them when it names none, and the ring that they are of. from is
 // the address of the client.
-func (p *provider) key(ctx context.Context, from, alg, kid string) ([]providerKey, *keyring, error) {
+func (p *provider) key(ctx context.Context, from netip.Addr, alg, kid string) ([]providerKey, *keyring, error) {
 	now := p.now()
 	ring := p.ring.Load()
 	switch {
@@ -111,7 +112,7 @@ func (p *provider) key(ctx context.Context, from, alg, kid string) ([]providerKe
 // renew returns newer keys than those that did not verify a token, if there are some; else nil. Anybody can make tokens that no key
 // verifies, so that this leads to a fetch now and then only, however many tokens come, and one fetch serves all who wait. While a fetch
 // is under way its result is awaited; a provider that does not answer costs such a token its time, and no other token anything.
-func (p *provider) renew(ctx context.Context, from string, have *keyring) *keyring {
+func (p *provider) renew(ctx context.Context, from netip.Addr, have *keyring) *keyring {
 	if ring := p.ring.Load(); ring != have {
 		return ring
 	}
@@ -171,7 +172,7 @@ var errUnknownKey = errors.New("no such key id")
 var errSlow = errors.New("the provider has not answered yet; its keys are still being fetched")
 
 // await is refresh for a request. It waits for a bounded time, in one of a bounded number of places.
-func (p *provider) await(ctx context.Context, from string) error {
+func (p *provider) await(ctx context.Context, from netip.Addr) error {
 	resume, err := p.pause(ctx, p.entry)
 	if err != nil {
 		return fault.New(fault.ProviderUnavailable, err, "issuer", p.issuer).WithRetryAfter(soon())
@@ -266,7 +267,7 @@ func (p *provider) launch(who caller) error {
 	f := &flight{done: make(chan struct{})}
 	if !p.files {
 		var err error
-		if f.turn, err = p.slots.apply(c, p.entry, p.host, who); err != nil {
+		if f.turn, err = p.slots.apply(c, claim{entry: p.entry, host: p.host}, who); err != nil {
 			return err
 		}
 	}

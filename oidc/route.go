@@ -111,7 +111,7 @@ func newRoute(r *row, o Options, all *anchors) (*route, error) {
 		}
 	}
 	f.open, f.guarded = f.client(conf, nil), f.client(conf.Clone(), publicOnly)
-	f.trust = vouching(r, out, bundle, f.proxyFor(one))
+	f.trust = f.vouching(r, out, bundle)
 	f.readSecrets()
 	return f, nil
 }
@@ -154,8 +154,12 @@ func (f *route) proxyFor(u *url.URL) string {
 
 // vouching is the digest of the settings, and of the contents of files, that make the keys of an entry's providers what they are. What says
 // how long a fetch may take, or what becomes of a verified token, is not in it. For a pattern the issuer comes beside it.
-func vouching(r *row, out OutboundConfig, bundle []byte, proxy string) string {
+func (f *route) vouching(r *row, out OutboundConfig, bundle []byte) string {
 	c := r.config
+	proxy := ""
+	if one, err := f.home(strings.ReplaceAll(r.key, "*", "0")); err == nil { // what the environment says of it
+		proxy = f.proxyFor(one)
+	}
 	pair := ClientCertificateConfig{}
 	if out.ClientCertificate != nil {
 		pair = *out.ClientCertificate

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -43,12 +44,15 @@ const queueFactor = 4
 
 // caller is on whose behalf a fetch is made.
 type caller struct {
-	request bool   // a request waits for the fetch
-	source  string // the address of the client; "": unknown, or there is none
+	request bool       // a request waits for the fetch
+	source  netip.Addr // of the request; the zero address: unknown, or there is none
 }
 
 // claim is what something held counts against. The zero claim is the total.
-type claim struct{ entry, host, source string }
+type claim struct {
+	entry, host string
+	source      netip.Addr
+}
 
 // limit is a claim with its share, and the word for it in metrics.
 type limit struct {
@@ -59,7 +63,7 @@ type limit struct {
 
 // limits are the claims of a holder. Below a pattern, which anybody can invent providers for, a source has at most half of each other share
 // too, so that one source never holds all of it.
-func (s share) limits(entry, host, source string) []limit {
+func (s share) limits(entry, host string, source netip.Addr) []limit {
 	out := []limit{{claim{}, "total", s.total}}
 	if s.entry > 0 {
 		out = append(out, limit{claim{entry: entry}, "entry", s.entry})
@@ -70,7 +74,7 @@ func (s share) limits(entry, host, source string) []limit {
 		}
 		out = append(out, limit{claim{entry: entry, host: host}, "host", s.host})
 	}
-	if s.source > 0 && source != "" {
+	if s.source > 0 && source.IsValid() {
 		narrow := out[1:]
 		out = append(out, limit{claim{source: source}, "source", s.source})
 		for _, l := range narrow {
@@ -142,11 +146,11 @@ func newSlots(now func() time.Time) *slots {
 
 var errFull = errors.New("too many providers are being asked at once")
 
-// apply asks for a turn. Only the queue of unproven providers is bounded here: the number of the others is that of the entries and of the
+// apply asks for a turn for a fetch of the entry and from the host of at. Only the queue of unproven providers is bounded here: the number of the others is that of the entries and of the
 // providers that are remembered.
-func (s *slots) apply(c class, entry, host string, who caller) (*turn, error) {
+func (s *slots) apply(c class, at claim, who caller) (*turn, error) {
 	t := &turn{slots: s, class: c, request: who.request, ready: make(chan struct{})}
-	t.limits = fetchShares[c].limits(entry, host, who.source)
+	t.limits = fetchShares[c].limits(at.entry, at.host, who.source)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := &s.lanes[c]

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -91,18 +92,18 @@ func (v *Verifier) Wait() { v.pool.end() }
 // Identify verifies a token, maps its claims and asks the policy. Its errors are [fault.Error] values; the decision is never nil, and
 // one that comes with an error explains it and names nobody.
 func (v *Verifier) Identify(ctx context.Context, raw string) (*Decision, error) {
-	return v.IdentifyFrom(ctx, "", raw)
+	return v.IdentifyFrom(ctx, netip.Addr{}, raw)
 }
 
-// IdentifyFrom is Identify for a client at an address: what requests may wait for together is shared out by it. "" is an address that is
-// not known, which has no share of its own.
-func (v *Verifier) IdentifyFrom(ctx context.Context, source, raw string) (*Decision, error) {
+// IdentifyFrom is Identify for a request from an address: fetches for providers that have proved nothing are shared out by it. The zero
+// address is one that is not known; no share is kept for it.
+func (v *Verifier) IdentifyFrom(ctx context.Context, source netip.Addr, raw string) (*Decision, error) {
 	d := new(Decision)
 	err := v.identify(ctx, source, raw, d)
 	return d, v.count(d, err)
 }
 
-func (v *Verifier) identify(ctx context.Context, source, raw string, d *Decision) error {
+func (v *Verifier) identify(ctx context.Context, source netip.Addr, raw string, d *Decision) error {
 	t, err := parseToken(raw)
 	if err != nil {
 		return err
@@ -140,7 +141,7 @@ func (v *Verifier) providerFor(iss string, r *row) (*provider, error) {
 // verify verifies the signature with the issuer's keys, has go-oidc look at the token as well, and returns the thumbprint of the key.
 // Audience and times were checked before, with better errors. go-oidc comes second, and not around the signature: an RSA verification needs
 // seven KiB of stack, and below it there is so little room that every goroutine that serves a connection would need 32 KiB in place of 16.
-func (v *Verifier) verify(ctx context.Context, source string, r *row, t *token) (key string, err error) {
+func (v *Verifier) verify(ctx context.Context, source netip.Addr, r *row, t *token) (key string, err error) {
 	iss, err := t.claims.text("iss")
 	if err != nil {
 		return "", err

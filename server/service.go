@@ -37,7 +37,7 @@ func (s service) CreateSigningCertificate(ctx context.Context, in *fulciopb.Crea
 
 // create is the path of a request: who asks, which key, then the certificate.
 func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSigningCertificateRequest, r *record) (*fulciopb.SigningCertificate, error) {
-	d, err := core.Issuers.Identify(ctx, credential(ctx, in))
+	d, err := core.Issuers.IdentifyFrom(ctx, sourceIn(ctx), credential(ctx, in))
 	r.decision(d)
 	if err != nil {
 		return nil, err

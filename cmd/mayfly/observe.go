@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -36,6 +37,7 @@ func (s *system) checks() []server.Check {
 		{Name: "ct", Ask: s.logHealth},
 		{Name: "clock", Ask: s.clockHealth},
 		s.ledger.check(),
+		{Name: "identity providers", Ask: s.providerPools},
 	}
 	if s.embedded != nil {
 		out = append(out, s.shardChecks()...)
@@ -65,7 +67,7 @@ func logLine(st ctlog.Status) server.Health {
 func (s *system) allIssuers() map[string]server.Health {
 	out := map[string]server.Health{}
 	for _, st := range s.issuers.Status() {
-		out["issuer "+st.Issuer] = server.Health{OK: st.OK, Advisory: true, Cause: st.Cause}
+		out["issuer "+st.Issuer] = server.Health{OK: st.OK, Advisory: true, Warning: st.Warning, Cause: st.Cause}
 	}
 	return out
 }
@@ -116,6 +118,22 @@ func (s *system) oneLog(name string) server.Health {
 		}
 	}
 	return server.Health{Advisory: true, Cause: "log is gone"}
+}
+
+// fullFor is how long readiness says that fetches of provider keys were refused.
+const fullFor = time.Minute
+
+// providerPools says whether more providers are asked for their keys than there are slots for. Anybody can bring that about for providers
+// that a pattern matches, so that it is a warning.
+func (s *system) providerPools() server.Health {
+	var full []string
+	for _, p := range s.issuers.Pools() {
+		if !p.LastRefused.IsZero() && time.Since(p.LastRefused) < fullFor {
+			full = append(full, fmt.Sprintf("too many %s identity providers are asked for keys at once; the last request was refused at %s",
+				strings.ReplaceAll(p.Class, "_", " "), p.LastRefused.UTC().Format(time.RFC3339)))
+		}
+	}
+	return server.Health{OK: true, Advisory: true, Warning: strings.Join(full, "; ")}
 }
 
 // logCount is how many logs certificates can go to.
