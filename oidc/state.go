@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/internal/durable"
@@ -53,20 +54,37 @@ func (s stateFile) load(now time.Time) *keyring {
 
 // read checks everything that can be checked of a kept file before its keys count.
 func (s stateFile) read(now time.Time) (*keyring, error) {
-	for _, name := range []string{s.dir, s.path()} {
-		st, err := os.Stat(name)
-		if err != nil {
-			return nil, err
-		}
-		if st.Mode().Perm()&0o022 != 0 {
-			return nil, fmt.Errorf("others than the owner can write %s; chmod go-w it", name)
-		}
+	if err := s.ours(); err != nil {
+		return nil, err
 	}
 	data, err := readFile(s.path(), maxState)
 	if err != nil {
 		return nil, err
 	}
 	return s.parse(data, now)
+}
+
+// ours refuses files that another user may have written: whoever can do that could forge tokens. A group may own the directory, as that of
+// a volume in Kubernetes, because a file that it puts there has another owner.
+func (s stateFile) ours() error {
+	dir, err := os.Stat(s.dir)
+	if err != nil {
+		return err
+	}
+	if dir.Mode().Perm()&0o002 != 0 && dir.Mode()&os.ModeSticky == 0 {
+		return fmt.Errorf("everybody can write in %s; chmod o-w it", s.dir)
+	}
+	file, err := os.Lstat(s.path())
+	if err != nil {
+		return err
+	}
+	if file.Mode().Perm()&0o022 != 0 && file.Mode().IsRegular() {
+		return fmt.Errorf("others than the owner can write %s; remove it", s.path())
+	}
+	if owner, ok := file.Sys().(*syscall.Stat_t); ok && owner.Uid != 0 && int64(owner.Uid) != int64(os.Geteuid()) {
+		return fmt.Errorf("%s belongs to another user (id %d); remove it", s.path(), owner.Uid)
+	}
+	return nil
 }
 
 // parse is read for bytes.
