@@ -162,7 +162,7 @@ func TestHangingInventions(t *testing.T) {
 	flood.Wait()
 }
 
-// E5 // E12: a thousand entries at start, most of which hang, ask no more than their share at once; a client of one that answers does not
+// E5: a thousand entries at start, most of which hang, ask no more than their share at once; a client of one that answers does not
 // wait for the others.
 func TestManyEntriesAtStart(t *testing.T) {
 	t.Parallel()
@@ -473,7 +473,7 @@ func TestKeysOnAnotherHost(t *testing.T) {
 	}
 }
 
-// E6 // E7 // E12: keys that a file kept are used at once and fetched anew at once; until that has succeeded, and whenever the provider does not
+// E6 // E7: keys that a file kept are used at once and fetched anew at once; until that has succeeded, and whenever the provider does not
 // answer, the status says what tokens are verified with.
 func TestKeptKeys(t *testing.T) {
 	t.Parallel()
