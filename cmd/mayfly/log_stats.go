@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/internal/human"
 )
 
 func newLogStats() *cobra.Command {
@@ -150,7 +152,7 @@ func printStats(w io.Writer, all []logStats) error {
 		t.add("first entry", logMoment(s.First))
 		t.add("last entry", logMoment(s.Last))
 		if d := s.Disk; d != nil {
-			t.add("on disk", fmt.Sprintf("%d bytes in %d files, %d of them partial tiles", d.Bytes, d.Files, d.Partial))
+			t.add("on disk", fmt.Sprintf("%s in %s, %d of them partial tiles", human.Count(int(d.Bytes), "byte"), human.Count(d.Files, "file"), d.Partial))
 		}
 		if err := t.write(w, st); err != nil {
 			return err
