@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/printable"
 )
 
 // Error is a refusal by the server.
@@ -24,9 +25,9 @@ type Error struct {
 
 // Error gives code, message and reason on one line.
 func (e *Error) Error() string {
-	text := fmt.Sprintf("%s: %s", e.Code, e.Message)
+	text := fmt.Sprintf("%s: %s", e.Code, shown(e.Message))
 	if e.Reason != "" {
-		text += " (" + string(e.Reason) + ")"
+		text += " (" + shown(string(e.Reason)) + ")"
 	}
 	return text
 }
@@ -35,18 +36,18 @@ func (e *Error) Error() string {
 func Explain(err error) string {
 	var e *Error
 	if !errors.As(err, &e) {
-		return err.Error()
+		return printable.Escape(err.Error())
 	}
 	var b strings.Builder
-	b.WriteString(e.Message)
+	b.WriteString(shown(e.Message))
 	if hint := e.hint(); hint != "" {
 		b.WriteString(": " + hint)
 	}
 	if e.Reason != "" {
-		b.WriteString("\n  reason      " + string(e.Reason))
+		b.WriteString("\n  reason      " + shown(string(e.Reason)))
 	}
 	if e.RequestID != "" {
-		b.WriteString("\n  request id  " + e.RequestID)
+		b.WriteString("\n  request id  " + shown(e.RequestID))
 	}
 	if e.RetryAfter > 0 {
 		b.WriteString("\n  retry after " + e.RetryAfter.String())
@@ -54,9 +55,21 @@ func Explain(err error) string {
 	return b.String()
 }
 
+// maxShown is how much of one text of the server is shown, in bytes.
+const maxShown = 1000
+
+// shown is a text of the server as a terminal or a log may show it: on one line, and not long.
+func shown(s string) string {
+	if len(s) > maxShown {
+		s = strings.ToValidUTF8(s[:maxShown], "") + "…"
+	}
+	return printable.Escape(s)
+}
+
 // hint is what to do, by reason. Quotes are the server's words about our own request.
 func (e *Error) hint() string {
-	m := func(key string) string { return fmt.Sprintf("%q", e.Metadata[key]) }
+	bare := func(key string) string { return shown(e.Metadata[key]) }
+	m := func(key string) string { return `"` + bare(key) + `"` }
 	switch e.Reason {
 	case fault.TokenMissing:
 		return "no token was sent"
@@ -69,11 +82,11 @@ func (e *Error) hint() string {
 	case fault.AudienceMismatch:
 		return "the token is for " + m("got") + "; get one for the audience " + m("want")
 	case fault.TokenExpired:
-		return "the token expired " + e.Metadata["seconds"] + " s ago; get a new one"
+		return "the token expired " + bare("seconds") + " s ago; get a new one"
 	case fault.TokenNotYetValid:
-		return "the token is valid in " + e.Metadata["seconds"] + " s only; are the clocks right?"
+		return "the token is valid in " + bare("seconds") + " s only; are the clocks right?"
 	case fault.TokenTooLongLived:
-		return "the token lives longer than " + e.Metadata["max"] + "; get a shorter one"
+		return "the token lives longer than " + bare("max") + "; get a shorter one"
 	case fault.AlgorithmNotAllowed:
 		return "tokens of this issuer are not signed with " + m("alg")
 	case fault.KeyIDUnknown, fault.SignatureInvalid:
@@ -92,10 +105,10 @@ func (e *Error) hint() string {
 		return "send the public key in PEM, or a certificate signing request"
 	case fault.CSRMalformed:
 		return "send one PEM block CERTIFICATE REQUEST, signed with the key in it"
-	case fault.RequestMalformed:
+	case fault.RequestMalformed, fault.PathUnknown, fault.MethodNotAllowed:
 		return "is this the URL of a CA?"
 	case fault.RequestTooLarge:
-		return "the server reads " + e.Metadata["max"] + " bytes"
+		return "the server reads " + bare("max") + " bytes"
 	case fault.RateLimited:
 		return "wait; one certificate is good for several signatures of a job"
 	case fault.TokenReplayed:
@@ -113,7 +126,7 @@ func (e *Error) hint() string {
 	case fault.ProofInvalid:
 		return "the signature must be over the claim " + m("claim")
 	case fault.NotReady:
-		return e.Metadata["cause"]
+		return bare("cause")
 	case fault.ProviderUnavailable:
 		return "the server cannot reach " + m("issuer")
 	}

@@ -66,7 +66,8 @@ type Material struct {
 	skippedLog bool // one of them is a Certificate Transparency log
 }
 
-// TrustedRoot writes trusted_root.json, indented.
+// TrustedRoot writes trusted_root.json, indented. It is read back first, by this package and by sigstore-go: each chain leads from
+// its first certificate to its last, and each entry is understood.
 func (m Material) TrustedRoot() ([]byte, error) {
 	if len(m.Authorities) == 0 {
 		return nil, errors.New("a trusted root needs at least one authority")
@@ -85,7 +86,22 @@ func (m Material) TrustedRoot() ([]byte, error) {
 	if out.Tlogs, err = logs(m.Rekor, rekorID); err != nil {
 		return nil, err
 	}
-	return marshal(out, "certificateAuthorities", "ctlogs", "timestampAuthorities", "tlogs")
+	data, err := marshal(out, "certificateAuthorities", "ctlogs", "timestampAuthorities", "tlogs")
+	if err != nil {
+		return nil, err
+	}
+	back, err := ParseTrustedRoot(data)
+	if err != nil {
+		return nil, err
+	}
+	_, skipped, err := verifierMaterial(data)
+	if err != nil {
+		return nil, err
+	}
+	if skipped = append(back.Skipped, skipped...); len(skipped) > 0 {
+		return nil, fmt.Errorf("clients would not understand the trusted root: %s", skipped[0])
+	}
+	return data, nil
 }
 
 func authorities(all []Authority) ([]*trustroot.CertificateAuthority, error) {
@@ -93,6 +109,11 @@ func authorities(all []Authority) ([]*trustroot.CertificateAuthority, error) {
 	for _, a := range all {
 		if len(a.Chain) == 0 {
 			return nil, errors.New("an authority needs a chain")
+		}
+		for i, c := range a.Chain[1:] {
+			if err := a.Chain[i].CheckSignatureFrom(c); err != nil {
+				return nil, fmt.Errorf("authority %s: certificate %d of the chain (%s) is not signed by the next one (%s): %w", a.URL, i+1, a.Chain[i].Subject, c.Subject, err)
+			}
 		}
 		ca := &trustroot.CertificateAuthority{Uri: a.URL, CertChain: &common.X509CertificateChain{}, ValidFor: timeRange(a.From, a.To)}
 		subject := a.Chain[len(a.Chain)-1].Subject

@@ -87,8 +87,8 @@ func (e *NoAnchorError) Error() string {
 		filepath.Join(e.Dir, anchorDir), e.Fingerprint, e.Dir, e.Fingerprint)
 }
 
-// errNone is a directory without a repository.
-var errNone = errors.New("it holds no repository; make one with \"mayfly trust tuf init\"")
+// ErrNoRepository is wrapped by errors about a directory without a repository.
+var ErrNoRepository = errors.New("it holds no repository; make one with \"mayfly trust tuf init\"")
 
 // anchorDir has the anchor, below the directory of the repository.
 const anchorDir = "keys/published"
@@ -173,7 +173,7 @@ func (r *Repository) load() error {
 	f, err := r.open("repository")
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && len(anchor) == 0:
-		return errNone
+		return ErrNoRepository
 	case err == nil:
 		defer f.Close() //nolint:errcheck // only read
 	case !errors.Is(err, fs.ErrNotExist):
@@ -182,7 +182,7 @@ func (r *Repository) load() error {
 	if len(anchor) == 0 {
 		first, err := f.read(rootFile(1), maxMetadata)
 		if errors.Is(err, fs.ErrNotExist) {
-			return errNone
+			return ErrNoRepository
 		}
 		if err != nil {
 			return err

@@ -149,7 +149,7 @@ func printRecords(w io.Writer, records []audit.Record) error {
 
 // reportDamage says on standard error that a line was left out.
 func reportDamage(w io.Writer, d *audit.Damage) {
-	fmt.Fprintf(w, "mayfly: %v (left out; \"mayfly audit verify\" says more)\n", d)
+	fmt.Fprintf(w, "mayfly: %s (left out; \"mayfly audit verify\" says more)\n", printable(d.Error()))
 }
 
 // readSalt returns the salt for digests of subjects; nil where there is none.

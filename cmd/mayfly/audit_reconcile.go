@@ -115,7 +115,7 @@ func (f *reconcileFlags) run(ctx context.Context, std streams) error {
 		return err
 	}
 	if isTerminal(std.err) {
-		fmt.Fprint(std.err, "\r\x1b[K")
+		fmt.Fprint(progressTo(std.err), "\r\x1b[K")
 	}
 	return f.tell(report, std)
 }
@@ -160,7 +160,7 @@ func reconcileProgress(w io.Writer) func(reconcile.Progress) {
 	return func(p reconcile.Progress) {
 		if now := time.Now(); now.Sub(shown) > 200*time.Millisecond {
 			shown = now
-			fmt.Fprintf(w, "\r\x1b[K%s: %d", p.Name, p.Read)
+			fmt.Fprintf(progressTo(w), "\r\x1b[K%s: %d", printable(p.Name), p.Read)
 		}
 	}
 }

@@ -81,7 +81,7 @@ func progress(w io.Writer) func(done, total int64) {
 	return func(done, total int64) {
 		if now := time.Now(); done == total || now.Sub(shown) > 200*time.Millisecond {
 			shown = now
-			fmt.Fprintf(w, "\r%3d %%\r", 100*done/max(total, 1))
+			fmt.Fprintf(progressTo(w), "\r%3d %%\r", 100*done/max(total, 1))
 		}
 	}
 }
@@ -105,7 +105,7 @@ func summaryLine(st style, path string, s audit.Summary) string {
 func findingLines(findings []audit.Damage, s audit.Summary, keyed bool) string {
 	var b strings.Builder
 	for i := range findings {
-		fmt.Fprintf(&b, "%v\n", &findings[i])
+		fmt.Fprintf(&b, "%s\n", printable(findings[i].Error()))
 	}
 	fmt.Fprintf(&b, "mayfly: the journal is not whole: %d findings in %d records that could be read", len(findings), s.Records())
 	if s.Records() == 0 && !keyed {

@@ -42,6 +42,9 @@ func (o *common) logger(w io.Writer) (*slog.Logger, error) {
 	case o.logFormat == "text" || o.logFormat == "auto" && isTerminal(w):
 		h = slog.NewTextHandler(w, opts)
 	case o.logFormat == "json" || o.logFormat == "auto":
+		if s, ok := w.(*screen); ok && !isTerminal(w) {
+			w = s.to // nobody looks at it, and each request writes there
+		}
 		h = slog.NewJSONHandler(w, inSeconds)
 	default:
 		return nil, usage("--log-format %q: write text, json or auto", o.logFormat)
@@ -59,7 +62,7 @@ func (h warnings) Enabled(ctx context.Context, l slog.Level) bool {
 }
 
 func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
+	f, ok := behind(w).(*os.File)
 	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a file descriptor fits
 }
 
@@ -90,7 +93,7 @@ func (s style) red(t string) string    { return s.wrap("31", t) }
 // table aligns rows of name and value.
 type table struct{ rows [][2]string }
 
-func (t *table) add(name, value string) { t.rows = append(t.rows, [2]string{name, value}) }
+func (t *table) add(name, value string) { t.rows = append(t.rows, [2]string{cell(name), cell(value)}) }
 
 // write prints the rows, names padded to one width, indented by two spaces. On a terminal a value that is too long goes on under its
 // beginning, or under its name where there is no room beside it.

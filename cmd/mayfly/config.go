@@ -117,6 +117,9 @@ func checkConfig(ctx context.Context, path string, online bool) (checkResult, er
 	if err == nil {
 		m, err = prove(cfg)
 	}
+	if err == nil {
+		r.Warnings = append(r.Warnings, m.skipped(cfg)...)
+	}
 	var v *oidc.Verifier
 	if err == nil {
 		v, err = newVerifier(cfg, instance{})

@@ -122,7 +122,7 @@ func (v diffView) print(w io.Writer) error {
 	for _, c := range v.Settings {
 		if c.Entry != entry {
 			entry = c.Entry
-			fmt.Fprintln(w, st.bold(entry))
+			fmt.Fprintln(w, st.bold(printable(entry)))
 		}
 		line := fmt.Sprintf("  %s %s: %s → %s", st.yellow("~"), c.Key, printable(c.Old), printable(c.New))
 		switch {

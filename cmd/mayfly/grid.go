@@ -17,7 +17,13 @@ type grid struct {
 	spare []string
 }
 
-func (g *grid) add(cells ...string) { g.rows = append(g.rows, cells) }
+func (g *grid) add(cells ...string) {
+	row := make([]string, len(cells))
+	for i, c := range cells {
+		row[i] = cell(c)
+	}
+	g.rows = append(g.rows, row)
+}
 
 // How narrow the cells of a grid become.
 const (
@@ -81,13 +87,13 @@ func lines(row []string, columns []gridColumn, paint func(string) string) string
 		var line strings.Builder
 		line.WriteString(" ")
 		for i, c := range columns {
-			cell := ""
+			text := ""
 			if n < len(cells[i]) {
-				cell = cells[i][n]
+				text = cells[i][n]
 			}
-			line.WriteString(" " + paint(cell))
+			line.WriteString(" " + paint(text))
 			if i < len(columns)-1 {
-				line.WriteString(strings.Repeat(" ", c.width-visible(cell)+1))
+				line.WriteString(strings.Repeat(" ", c.width-visible(text)+1))
 			}
 		}
 		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")

@@ -13,7 +13,7 @@ import (
 
 // columnsOf is the width of the terminal that w is; 0 where it is none, or does not say: then nothing is fitted.
 func columnsOf(w any) int {
-	f, ok := w.(*os.File)
+	f, ok := behind(w).(*os.File)
 	if !ok {
 		return 0
 	}
@@ -116,6 +116,7 @@ func isDigest(cell string) bool {
 // flow prints a line of prose. On a terminal it is broken at spaces, and what follows the first line is indented.
 func flow(w io.Writer, st style, text string) error {
 	const indent = "    "
+	text = cell(text)
 	lines := []string{text}
 	if st.width > 0 && visible(text) > st.width {
 		lead := text[:len(text)-len(strings.TrimLeft(text, " "))]

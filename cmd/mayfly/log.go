@@ -164,12 +164,12 @@ func (p *logProgress) show(what string, done, all uint64) {
 		return
 	}
 	p.last = time.Now()
-	fmt.Fprintf(p.w, "\r\x1b[K%s: %d of %d entries", what, done, all)
+	fmt.Fprintf(progressTo(p.w), "\r\x1b[K%s: %d of %d entries", printable(what), done, all)
 }
 
 func (p *logProgress) clear() {
 	if p.on && !p.last.IsZero() {
-		fmt.Fprint(p.w, "\r\x1b[K")
+		fmt.Fprint(progressTo(p.w), "\r\x1b[K")
 	}
 }
 

@@ -53,6 +53,7 @@ type streams struct {
 
 // run executes one command line and returns the exit status.
 func run(ctx context.Context, args []string, std streams) int {
+	std.out, std.err = newScreen(std.out), newScreen(std.err)
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetIn(std.in)

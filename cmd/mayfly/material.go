@@ -58,6 +58,21 @@ func load(cfg *config.Config) (*material, error) {
 	return loadAround(cfg, chain, signer)
 }
 
+// loadPublic reads what is public: the chains and the keys of the logs. It needs no private key and no password, and is enough to
+// write trust material.
+func loadPublic(cfg *config.Config) (*material, error) {
+	chain, err := loadChain(cfg.CA.File.Chain)
+	if err != nil {
+		return nil, cfg.Locate(fault.Under(err, "ca", "file", "chain"))
+	}
+	public := *cfg
+	public.CT.Logs = slices.Clone(cfg.CT.Logs)
+	for i := range public.CT.Logs {
+		public.CT.Logs[i].ClientCertificate, public.CT.Logs[i].CACert = nil, "" // nothing is asked of a log
+	}
+	return loadAround(&public, chain, nil)
+}
+
 // loadAround reads everything but the chain and the key.
 func loadAround(cfg *config.Config, chain []*x509.Certificate, signer crypto.Signer) (*material, error) {
 	m := &material{chain: chain, signer: signer}

@@ -1,6 +1,104 @@
 package main
 
-import escape "github.com/mayfly-ca/mayfly/internal/printable"
+import (
+	"io"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	escape "github.com/mayfly-ca/mayfly/internal/printable"
+)
 
 // printable is a text from outside (a server, a certificate, a bundle, a journal, a file) as a terminal may show it, on one line.
 func printable(s string) string { return escape.Escape(s) }
+
+// attributes are the terminal sequences that style writes.
+var attributes = []string{"\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"}
+
+// besides applies f to what is between the attributes in s.
+func besides(s string, f func(string) string) string {
+	if !strings.Contains(s, "\x1b") {
+		return f(s)
+	}
+	var b strings.Builder
+	for s != "" {
+		at, which := len(s), ""
+		for _, a := range attributes {
+			if i := strings.Index(s, a); i >= 0 && i < at {
+				at, which = i, a
+			}
+		}
+		b.WriteString(f(s[:at]) + which)
+		s = s[at+len(which):]
+	}
+	return b.String()
+}
+
+// cell is a text with attributes, as it may stand in a line of a table.
+func cell(s string) string { return besides(s, escape.Escape) }
+
+// screen is an output for people, through which no text from outside steers a terminal, whichever way it came: of characters that
+// are not visible it lets pass line feeds, tabs and, where the output is styled, the attributes of style.
+type screen struct {
+	to     io.Writer
+	styled bool
+
+	mu   sync.Mutex
+	rest []byte // the beginning of a character whose other bytes are still to come
+}
+
+func newScreen(to io.Writer) *screen { return &screen{to: to, styled: styleFor(to).on} }
+
+// Write implements [io.Writer].
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.rest) == 0 && plain(p) {
+		return s.to.Write(p)
+	}
+	data := append(s.rest, p...)
+	whole := len(data)
+	for i := max(0, whole-utf8.UTFMax+1); i < whole; i++ {
+		if utf8.RuneStart(data[i]) && !utf8.FullRune(data[i:]) {
+			whole = i
+			break
+		}
+	}
+	text := string(data[:whole])
+	s.rest = append([]byte(nil), data[whole:]...)
+	if s.styled {
+		text = besides(text, escape.Lines)
+	} else {
+		text = escape.Lines(text)
+	}
+	if _, err := io.WriteString(s.to, text); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// plain reports whether p has visible ASCII characters and line feeds only.
+func plain(p []byte) bool {
+	for _, c := range p {
+		if (c < 0x20 || c >= 0x7f) && c != '\n' {
+			return false
+		}
+	}
+	return true
+}
+
+// behind is what a screen writes to, for progress lines, which steer the terminal; what is no screen is returned as it is.
+func behind(w any) any {
+	if s, ok := w.(*screen); ok {
+		return s.to
+	}
+	return w
+}
+
+// progressTo is where a progress line is written.
+func progressTo(w io.Writer) io.Writer {
+	if s, ok := w.(*screen); ok {
+		return s.to
+	}
+	return w
+}

@@ -79,6 +79,18 @@ func (m *material) publish(cfg *config.Config) error {
 	return nil
 }
 
+// skipped says which entries of ct.policy.trusted_root were not understood.
+func (m *material) skipped(cfg *config.Config) []string {
+	if m.published == nil {
+		return nil
+	}
+	var out []string
+	for _, s := range m.published.Skipped {
+		out = append(out, fmt.Sprintf("ct.policy.trusted_root: an entry of %s is left out: %s", cfg.CT.Policy.TrustedRoot, printable(s)))
+	}
+	return out
+}
+
 // publishedWindow is when root believes the log with this key: the validity that holds now.
 func publishedWindow(root trust.Material, key any, now time.Time) (*window, error) {
 	spki, err := x509.MarshalPKIXPublicKey(key)

@@ -181,6 +181,11 @@ func (o *operation) material(cfg *config.Config, old *system) (*material, error)
 	if err := m.publish(cfg); err != nil {
 		return nil, err
 	}
+	if m.trustedRoot != old.material.trustedRoot {
+		for _, text := range m.skipped(cfg) {
+			o.in.log.Warn("configuration", "warning", text)
+		}
+	}
 	if !sameChain(m.chain, old.material.chain) {
 		o.in.log.Warn("the issuing chain changes: verifiers that do not have the new one yet will refuse its certificates",
 			"old", old.material.chain[0].Subject.String(), "new", m.chain[0].Subject.String())

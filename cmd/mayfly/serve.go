@@ -47,6 +47,9 @@ func newServe(o *common) *cobra.Command {
 			for _, w := range warnings {
 				log.Warn("configuration", "warning", w.String())
 			}
+			for _, text := range m.skipped(cfg) {
+				log.Warn("configuration", "warning", text)
+			}
 			listeners, err := listen(cfg.Listen)
 			if err != nil {
 				return &stop{exitFailed, cfg.Locate(err)}

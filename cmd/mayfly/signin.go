@@ -86,7 +86,7 @@ func (s signIn) provider(ctx context.Context, c *client.Client) (string, error) 
 
 // interactive signs a person in and returns the ID token.
 func (s signIn) interactive(ctx context.Context, out io.Writer, issuer string) (string, error) {
-	fmt.Fprintf(out, "Signing in at %s\n", issuer)
+	fmt.Fprintf(out, "Signing in at %s\n", printable(issuer))
 	var flow oauthflow.TokenGetter = &oauthflow.InteractiveIDTokenGetter{
 		HTMLPage: "<!doctype html><title>mayfly</title><p>Signed in. You can close this page.", Input: os.Stdin, Output: out,
 	}

@@ -43,7 +43,8 @@ func newTrustExport() *cobra.Command {
 		Use:   "export --config FILE --out DIR",
 		Short: "Write trusted_root.json and signing_config.json",
 		Long: "export writes trusted_root.json (every chain and every log of the configuration with their validity, for verifiers) and\n" +
-			"signing_config.json (where signers send their requests) into DIR. It reads the configuration; the CA need not run.\n" +
+			"signing_config.json (where signers send their requests) into DIR. It reads the configuration, the chains and the public keys;\n" +
+			"the CA need not run, and neither its private key nor a password is needed.\n" +
 			"A timestamp authority and a Rekor log of yours get into both files by flags.",
 		Example: "  mayfly trust export --config mayfly.yaml --url https://ca.example.com --out trust/\n" +
 			"  mayfly trust export --config mayfly.yaml --url https://ca.example.com --out trust/ \\\n" +
@@ -76,7 +77,7 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 	if cfg.CA.Ephemeral != nil {
 		return usage("%s: the CA is ephemeral: its chain exists only while it runs, so there is nothing to export", f.config)
 	}
-	m, err := load(cfg)
+	m, err := loadPublic(cfg)
 	if err != nil {
 		return misconfigured(err)
 	}
@@ -175,7 +176,7 @@ func (e exported) write(dir string) error {
 	m.Timestamps, m.Rekor = e.timestamps, e.signatures
 	root, err := m.TrustedRoot()
 	if err != nil {
-		return err
+		return fmt.Errorf("nothing was written: %w", err)
 	}
 	signing, err := e.services.SigningConfig()
 	if err != nil {

@@ -162,6 +162,9 @@ func (f *tufFlags) newShow() *cobra.Command {
 				return err
 			}
 			r, wrong := trust.InspectTUF(o)
+			if errors.Is(wrong, trust.ErrNoRepository) {
+				return wrong
+			}
 			if asJSON {
 				err = jsonTUF(cmd.OutOrStdout(), r, wrong)
 			} else if r != nil {

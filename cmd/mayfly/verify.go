@@ -88,7 +88,7 @@ func (f *verifyFlags) run(cmd *cobra.Command, name string) error {
 		}
 		return &stop{exitFound, errors.New(text)}
 	case err != nil:
-		return fmt.Errorf("%s: %w", name, err)
+		return fmt.Errorf("%s: %s", name, printable(err.Error()))
 	}
 	if f.asJSON {
 		return f.json(cmd.OutOrStdout(), v)

@@ -3,12 +3,15 @@
 // A control character steers a terminal (ECMA-48). A format or invisible character makes two different texts look equal, or one
 // text look like another (UTS #39, UTS #55). Names with such a character MUST be refused; other texts from outside MUST pass
 // [Escape] before a terminal or a log line for people gets them.
+//
+// [Escape] is for one value, which stays on its line; [Lines] is for whole outputs, as the last gate before a terminal.
 package printable
 
 import (
 	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -56,6 +59,24 @@ func Escape(s string) string {
 			fmt.Fprintf(&b, `\u%04x`, r)
 		default:
 			fmt.Fprintf(&b, `\U%08x`, r)
+		}
+	}
+	return b.String()
+}
+
+// Lines returns s with every character that is not [Visible] written as in a JSON string, \u001b (RFC 8259 §7), but for line feeds
+// and tabs. A JSON text keeps its meaning.
+func Lines(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case r == '\n' || r == '\t' || Visible(r):
+			b.WriteRune(r)
+		case r < 0x10000:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
 		}
 	}
 	return b.String()

@@ -1,6 +1,7 @@
 package printable_test
 
 import (
+	"encoding/json"
 	"testing"
 	"unicode"
 	"unicode/utf8"
@@ -36,6 +37,33 @@ func TestEscape(t *testing.T) {
 		if _, hidden := printable.Hidden(in); hidden == (in == want) {
 			t.Errorf("Hidden(%+q) = %t", in, hidden)
 		}
+	}
+}
+
+// What is shown of a JSON text is the same JSON text.
+func TestLines(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"":                     "",
+		"a\n\tb é":             "a\n\tb é",
+		"a\x1b[2J\r":           `a\u001b[2J\u000d`,
+		"\u009b\u202e\x7f":     `\u009b\u202e\u007f`,
+		"\U000e0041\u200b":     `\udb40\udc41\u200b`,
+		"\xff":                 `\ufffd`,
+		"\"\u202e\U000e0041\"": `"\u202e\udb40\udc41"`,
+	} {
+		if got := printable.Lines(in); got != want {
+			t.Errorf("Lines(%+q) = %s; want %s", in, got, want)
+		}
+	}
+	const hostile = "a\u202e\U000e0041\u2028\u007f\u009b\ufeff"
+	data, err := json.Marshal(hostile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back string
+	if err := json.Unmarshal([]byte(printable.Lines(string(data))), &back); err != nil || back != hostile {
+		t.Errorf("JSON of %+q becomes %+q, %v", hostile, back, err)
 	}
 }
 
