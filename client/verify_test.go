@@ -240,3 +240,5 @@ func TestVerifyAuthorityTimes(t *testing.T) {
 		}
 	}
 }
+
+var someTime = time.Unix(0, 0)

@@ -184,6 +184,9 @@ func (l *loader) checkPaths() {
 
 func (l *loader) lookAt(t *tree, paths []pathSetting) {
 	for _, p := range paths {
+		if p.secret && l.public {
+			continue
+		}
 		st, err := os.Stat(*p.at)
 		name := shown(l.path, *p.at)
 		if p.made && os.IsNotExist(err) {

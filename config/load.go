@@ -16,7 +16,16 @@ import (
 // wrong, each with file, line and column. The warnings are valid whether or not there is an error; they are in the order of
 // the file.
 func Load(path string) (*Config, []Warning, error) {
-	l := &loader{config: &Config{}, path: path}
+	return (&loader{config: &Config{}, path: path}).load()
+}
+
+// LoadPublic is [Load] on a machine that has only what is public: private keys and passwords need not be there.
+func LoadPublic(path string) (*Config, []Warning, error) {
+	return (&loader{config: &Config{}, path: path, public: true}).load()
+}
+
+func (l *loader) load() (*Config, []Warning, error) {
+	path := l.path
 	l.main, l.mainSource = l.readMain(path)
 	if l.main == nil || len(l.main.problems) > 0 {
 		return nil, nil, l.result()
@@ -74,6 +83,7 @@ func (l *loader) files(main string) []string {
 type loader struct {
 	config                   *Config
 	path                     string // as the operator wrote it
+	public                   bool   // secrets need not be there
 	main, issuers            *tree  // nil: the file could not be read
 	mainSource, issuerSource []byte
 	paths, issuerPaths       []pathSetting

@@ -70,7 +70,7 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 	if f.config == "" || f.out == "" {
 		return usage("--config and --out are required; write --config FILE --out DIR")
 	}
-	cfg, _, err := config.Load(f.config)
+	cfg, _, err := config.LoadPublic(f.config)
 	if err != nil {
 		return misconfigured(err)
 	}

@@ -1,0 +1,54 @@
+package client_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"fmt"
+	"log"
+	"os"
+
+	"github.com/mayfly-ca/mayfly/client"
+	"github.com/mayfly-ca/mayfly/trust"
+)
+
+// A trusted root says whom to believe. What Request returns was verified against it: for the key that was sent, in the name that
+// the token has, from an authority that is trusted now, with an SCT of a trusted log.
+func Example() {
+	data, err := os.ReadFile("trusted_root.json")
+	if err != nil {
+		log.Fatal(err)
+	}
+	root, err := trust.ParseTrustedRoot(data)
+	if err != nil {
+		log.Fatal(err)
+	}
+	believed := root.ForClient()
+	ca, err := client.New(client.Options{URL: "https://ca.example.com", Trust: &believed})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ca.Close()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		log.Fatal(err)
+	}
+	got, err := ca.Request(context.Background(), client.Request{Token: os.Getenv("SIGSTORE_ID_TOKEN"), Signer: key})
+	if err != nil {
+		log.Fatal(client.Explain(err))
+	}
+	fmt.Println(got.Identity.SAN.Value, len(got.SCTs))
+}
+
+// The zero value of a trust believes nobody and demands an SCT; what is left out is turned off by name.
+func ExampleTrust() {
+	t := client.Trust{}
+	_, err := client.Verify(nil, t, someTime)
+	fmt.Println(err)
+	t.MinSCTs = client.NoSCTs // a CA without a Certificate Transparency log
+	fmt.Println(t.MinSCTs)
+	// Output:
+	// there is no certificate to verify
+	// -1
+}
