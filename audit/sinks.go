@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"os"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 // Inspect finds what would stop [Open] and can be seen without changing anything: a place that cannot hold a journal, a file that is
@@ -174,9 +174,8 @@ func tlsConfig(file string) (*tls.Config, error) {
 	if err != nil {
 		return nil, fault.BadFile(file, err, "ca_cert")
 	}
-	t.RootCAs = x509.NewCertPool()
-	if !t.RootCAs.AppendCertsFromPEM(data) {
-		return nil, fault.BadSetting("holds no certificate in PEM", "write the path of CA certificates in PEM", "ca_cert").In(file)
+	if t.RootCAs, err = pemfile.Pool(data); err != nil {
+		return nil, fault.BadContent(err, "write the path of CA certificates in PEM", "ca_cert").In(file)
 	}
 	return t, nil
 }

@@ -4,43 +4,29 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 // maxChain caps the certificates in one chain.
 const maxChain = 10
 
-// ParseChain reads certificates in PEM, issuing certificate first, root last. Text between the blocks is allowed; a block of
-// another type, a certificate twice or one that is not signed by the next is an error.
+// ParseChain reads certificates in PEM, issuing certificate first, root last. Text between the blocks is allowed; a block that is damaged
+// or of another type, a certificate twice or one that is not signed by the next is an error. An error of the file's form is a
+// [pemfile.Error].
 func ParseChain(data []byte) ([]*x509.Certificate, error) {
-	var chain []*x509.Certificate
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("block %d is a %s, not a CERTIFICATE", len(chain)+1, block.Type)
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", len(chain)+1, err)
-		}
-		if chain = append(chain, c); len(chain) > maxChain {
-			return nil, fmt.Errorf("more than %d certificates in one chain", maxChain)
-		}
+	chain, err := pemfile.Certificates(data)
+	if err != nil {
+		return nil, err
 	}
-	if len(chain) == 0 {
-		return nil, errors.New("no certificate in PEM")
-	}
-	if bytes.Contains(data, []byte("-----BEGIN")) {
-		return nil, errors.New("a PEM block at the end is damaged")
+	if len(chain) > maxChain {
+		return nil, fmt.Errorf("more than %d certificates in one chain", maxChain)
 	}
 	return chain, checkOrder(chain)
 }
@@ -97,6 +83,63 @@ func checkChain(chain []*x509.Certificate, now time.Time) error {
 		return fmt.Errorf("certificate 1 (%s) may not issue for code signing: its extended key usage lacks codeSigning", name(chain[0]))
 	}
 	return nil
+}
+
+// Advice is something about a chain that works, and that the operator should know.
+type Advice struct {
+	Problem, Fix string
+	// Serious is true for what a CA in production must not have.
+	Serious bool
+}
+
+// Advise says what is unwise in a chain that [New] accepts, issuing certificate first: what whoever gets hold of the issuing key could do
+// beyond certificates of this CA, and extensions that RFC 5280 wants otherwise.
+func Advise(chain []*x509.Certificate) []Advice {
+	if len(chain) == 0 {
+		return nil
+	}
+	var out []Advice
+	c := chain[0]
+	add := func(serious bool, problem, fix string) {
+		out = append(out, Advice{fmt.Sprintf("the issuing certificate (%s) ", name(c)) + problem, fix, serious})
+	}
+	if !c.MaxPathLenZero || c.MaxPathLen != 0 {
+		add(true, "has no path length of 0 (pathlen:0 in its basic constraints): its key can make further CAs, whose certificates no one looks for",
+			"have it issued again with pathlen:0 (mayfly ca init makes such a chain)")
+	}
+	var others []string
+	for _, u := range c.ExtKeyUsage {
+		if u != x509.ExtKeyUsageCodeSigning {
+			others = append(others, u.String())
+		}
+	}
+	for _, oid := range c.UnknownExtKeyUsage {
+		others = append(others, oid.String())
+	}
+	switch {
+	case len(others) > 0:
+		add(false, "may issue for more than code signing (extended key usage "+strings.Join(others, ", ")+")",
+			"have it issued again with codeSigning alone")
+	case len(c.ExtKeyUsage) == 0: // a root that issues itself
+		add(false, "has no extended key usage: its key can make certificates for any purpose", "have one issued with codeSigning alone")
+	}
+	if len(chain) == 1 {
+		add(false, "is the root itself: its key cannot be replaced without another root for every verifier",
+			"keep the root's key off-line and use an intermediate (mayfly ca init makes such a chain)")
+	}
+	if c.KeyUsage == 0 {
+		add(false, "has no key usage (RFC 5280 section 4.2.1.3)", "have it issued again with keyCertSign")
+	}
+	for _, ext := range c.Extensions {
+		switch id := ext.Id.String(); {
+		case id == idNameConstraints && !ext.Critical:
+			add(false, "has name constraints that are not critical (RFC 5280 section 4.2.1.10): some verifiers do not look at them",
+				"have it issued again with critical name constraints")
+		case id == "2.5.29.19" && !ext.Critical:
+			add(false, "has basic constraints that are not critical (RFC 5280 section 4.2.1.9)", "have it issued again with critical basic constraints")
+		}
+	}
+	return out
 }
 
 func hasUsage(c *x509.Certificate, want x509.ExtKeyUsage) bool {

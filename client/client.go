@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
@@ -190,9 +191,9 @@ func (r Request) message() (*fulciopb.CreateSigningCertificateRequest, crypto.Pu
 	default:
 		return r.challenged(in)
 	}
-	block, _ := pem.Decode(csr)
-	if block == nil {
-		return nil, nil, errors.New("the certificate signing request is not PEM")
+	block, err := pemfile.Only(csr, "CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
+	if err != nil {
+		return nil, nil, fmt.Errorf("the certificate signing request: %w", err)
 	}
 	parsed, err := x509.ParseCertificateRequest(block.Bytes)
 	if err != nil {
@@ -263,9 +264,9 @@ func sign(s crypto.Signer, message []byte) ([]byte, error) {
 func parseChain(chain *fulciopb.CertificateChain) ([]*x509.Certificate, error) {
 	var out []*x509.Certificate
 	for i, text := range chain.GetCertificates() {
-		block, _ := pem.Decode([]byte(text))
-		if block == nil || block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("certificate %d is not PEM", i+1)
+		block, err := pemfile.Only([]byte(text), "CERTIFICATE")
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d is not PEM: %w", i+1, err)
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
@@ -118,12 +119,7 @@ func (c *Config) Restart(next *Config) []Warning {
 
 // Waits is a warning that a setting of c is not in force before a restart.
 func (c *Config) Waits(text string, path ...string) Warning {
-	w := Warning{Text: strings.Join(path, ".") + ": " + text + "; restart to apply it"}
-	if c.main != nil {
-		at := c.main.position(path)
-		w.File, w.Line, w.Column = c.main.src.name, at.line, at.column
-	}
-	return w
+	return c.Warn(fault.BadSetting(text, "restart to apply it", path...))
 }
 
 // differences of two sets of settings. The first parts of a path are the entry, the rest is the key.

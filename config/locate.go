@@ -29,6 +29,31 @@ func (c *Config) Locate(err error) error {
 	return all.orNil()
 }
 
+// Warn makes a warning of a setting that works, at the place where it stands.
+func (c *Config) Warn(s *fault.Setting) Warning {
+	w := Warning{Text: strings.Join(s.Path, ".") + ": "}
+	if s.File != "" {
+		w.Text += shown(c.path(), s.File) + ": "
+	}
+	w.Text += s.Problem
+	if s.Fix != "" {
+		w.Text += "; " + s.Fix
+	}
+	if t := c.treeOf(s.Path); t != nil {
+		at := t.position(s.Path)
+		w.File, w.Line, w.Column = t.src.name, at.line, at.column
+	}
+	return w
+}
+
+// path is the configuration file as the operator wrote it; "" for a configuration that was not loaded from a file.
+func (c *Config) path() string {
+	if c.main == nil {
+		return ""
+	}
+	return c.main.src.name
+}
+
 // treeOf is the file in which a setting stands.
 func (c *Config) treeOf(path []string) *tree {
 	if len(path) > 0 && (path[0] == "oidc-issuers" || path[0] == "meta-issuers" || path[0] == "ci-issuer-metadata") && c.issuers != nil {

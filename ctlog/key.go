@@ -1,16 +1,15 @@
 package ctlog
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
+
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 // minRSABits is the smallest RSA modulus of a log's key (RFC 6962 §2.1.4), maxRSABits keeps verification cheap.
@@ -20,18 +19,10 @@ const (
 )
 
 // ParsePublicKey reads a log's key: exactly one PEM block with a SubjectPublicKeyInfo (RFC 5280 §4.1.2.7) that holds ECDSA
-// on P-256 or P-384, or RSA of 2048 to 8192 bits. Text may stand before the block, only white space after it.
+// on P-256 or P-384, or RSA of 2048 to 8192 bits. Text may stand before the block, only
+// white space after it.
 func ParsePublicKey(data []byte) (crypto.PublicKey, error) {
-	block, rest := pem.Decode(data)
-	switch {
-	case block == nil:
-		return nil, errors.New("log key: no PEM block")
-	case block.Type != "PUBLIC KEY":
-		return nil, fmt.Errorf("log key: the PEM block is a %s, not a PUBLIC KEY", block.Type)
-	case len(bytes.TrimSpace(rest)) != 0:
-		return nil, errors.New("log key: something follows the PEM block; exactly one is allowed")
-	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	key, err := pemfile.PublicKey(data)
 	if err != nil {
 		return nil, fmt.Errorf("log key: %w", err)
 	}

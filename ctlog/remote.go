@@ -21,6 +21,7 @@ import (
 	"github.com/google/certificate-transparency-go/jsonclient"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 const (
@@ -68,7 +69,7 @@ func OpenRemote(c LogConfig, o RemoteOptions) (*Remote, error) {
 	}
 	key, err := ParsePublicKey(o.PublicKeyPEM)
 	if err != nil {
-		return nil, fault.BadSetting(err.Error(), "write the path of the log's public key in PEM", "public_key").In(c.PublicKey)
+		return nil, fault.BadContent(err, "write the path of the log's public key in PEM", "public_key").In(c.PublicKey)
 	}
 	if err := c.compareID(key); err != nil {
 		return nil, err
@@ -117,11 +118,7 @@ func parseRoots(pemCerts []byte) (*x509.CertPool, error) {
 	if len(pemCerts) == 0 {
 		return nil, nil //nolint:nilnil // nil is the system's pool
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pemCerts) {
-		return nil, errors.New("no CA certificate in PEM")
-	}
-	return pool, nil
+	return pemfile.Pool(pemCerts)
 }
 
 // compareID holds the key against the ID that the operator wrote.
@@ -144,11 +141,11 @@ func (c LogConfig) compareID(key crypto.PublicKey) error {
 func (c LogConfig) tlsConfig(o RemoteOptions) (*tls.Config, error) {
 	roots, err := parseRoots(o.CACertPEM)
 	if err != nil {
-		return nil, fault.BadSetting(err.Error(), "write the path of CA certificates in PEM", "ca_cert").In(c.CACert)
+		return nil, fault.BadContent(err, "write the path of CA certificates in PEM", "ca_cert").In(c.CACert)
 	}
 	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	if len(o.ClientCertificatePEM)+len(o.ClientKeyPEM) > 0 {
-		pair, err := tls.X509KeyPair(o.ClientCertificatePEM, o.ClientKeyPEM)
+		pair, err := pemfile.KeyPair(o.ClientCertificatePEM, o.ClientKeyPEM)
 		if err != nil {
 			return nil, c.pairProblem(o.ClientCertificatePEM, err)
 		}
@@ -163,10 +160,12 @@ func (c LogConfig) pairProblem(chain []byte, err error) error {
 	switch _, e := parseRoots(chain); {
 	case c.ClientCertificate == nil:
 		return fault.BadSetting(err.Error(), fix, "client_certificate")
-	case e != nil || len(chain) == 0:
+	case e != nil:
+		return fault.BadContent(e, fix, "client_certificate", "certificate").In(c.ClientCertificate.Certificate)
+	case len(chain) == 0:
 		return fault.BadSetting("no certificate in PEM", fix, "client_certificate", "certificate").In(c.ClientCertificate.Certificate)
 	}
-	return fault.BadSetting(err.Error(), fix, "client_certificate", "key").In(c.ClientCertificate.Key)
+	return fault.BadContent(err, fix, "client_certificate", "key").In(c.ClientCertificate.Key)
 }
 
 func newTransport(conf *tls.Config, dialer *net.Dialer, timeout time.Duration) *http.Transport {

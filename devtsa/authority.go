@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 // life is how long the certificates of an authority last: longer than what it vouches for.
@@ -77,17 +78,15 @@ func (a *Authority) open(dir string) (found bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("%w; restore it, or remove %s and a new authority is made", err, dir)
 	}
-	for b, rest := pem.Decode(rest); b != nil; b, rest = pem.Decode(rest) {
-		c, err := x509.ParseCertificate(b.Bytes)
-		if err != nil {
-			break
-		}
-		a.chain = append(a.chain, c)
+	if a.chain, err = pemfile.Certificates(rest); err != nil {
+		return false, fmt.Errorf("%s: %w, or remove %s and a new authority is made", filepath.Join(dir, chainFile), err, dir)
 	}
-	if b, _ := pem.Decode(key); b != nil {
-		if k, err := x509.ParsePKCS8PrivateKey(b.Bytes); err == nil {
-			a.key, _ = k.(*ecdsa.PrivateKey)
-		}
+	b, err := pemfile.Only(key, "PRIVATE KEY")
+	if err != nil {
+		return false, fmt.Errorf("%s: %w, or remove %s and a new authority is made", filepath.Join(dir, keyFile), err, dir)
+	}
+	if k, err := x509.ParsePKCS8PrivateKey(b.Bytes); err == nil {
+		a.key, _ = k.(*ecdsa.PrivateKey)
 	}
 	if a.key == nil || len(a.chain) != 2 || !a.key.PublicKey.Equal(a.chain[0].PublicKey) {
 		return false, fmt.Errorf("%s does not hold a key and its chain; restore it, or remove it and a new authority is made", dir)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -16,6 +17,20 @@ func BadFile(file string, err error, path ...string) *Setting {
 		if s.Problem = at.Err.Error(); at.Path != file {
 			s.Problem = at.Path + ": " + s.Problem
 		}
+	}
+	return s
+}
+
+// BadContent returns a [Setting] whose file can be read, but holds something wrong. Where err knows what to do (methods What and Remedy, as
+// the errors of internal/pemfile have), that takes the place of fix.
+func BadContent(err error, fix string, path ...string) *Setting {
+	s := BadSetting(err.Error(), fix, path...)
+	var knows interface {
+		What() string
+		Remedy() string
+	}
+	if errors.As(err, &knows) {
+		s.Problem, s.Fix = strings.Replace(s.Problem, fmt.Sprint(knows), knows.What(), 1), knows.Remedy()
 	}
 	return s
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 // route is how the providers of one entry are reached. It is made when the configuration is loaded, with the roots, the transports and the
@@ -230,9 +231,22 @@ func (a *anchors) roots(o OutboundConfig, caCert string, bundle []byte) (*x509.C
 			pool = system
 		}
 	}
-	pem := append([]byte(caCert+"\n"), bundle...)
-	if !pool.AppendCertsFromPEM(pem) || bundle != nil && !x509.NewCertPool().AppendCertsFromPEM(bundle) {
-		return nil, fault.BadSetting("holds no certificate in PEM", "write the path of a PEM file", "outbound", "ca-bundle").In(o.CABundle)
+	add := func(data []byte) error {
+		certs, err := pemfile.Roots(data)
+		for _, c := range certs {
+			pool.AddCert(c)
+		}
+		return err
+	}
+	if caCert != "" {
+		if err := add([]byte(caCert)); err != nil {
+			return nil, fault.BadContent(err, "write the PEM text of the CA", "ca-cert")
+		}
+	}
+	if bundle != nil {
+		if err := add(bundle); err != nil {
+			return nil, fault.BadContent(err, "write the path of a PEM file", "outbound", "ca-bundle").In(o.CABundle)
+		}
 	}
 	a.pools[key] = pool
 	return pool, nil
@@ -285,7 +299,7 @@ func readPair(c ClientCertificateConfig) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	pair, err := tls.X509KeyPair(certificate, key)
+	pair, err := pemfile.KeyPair(certificate, key)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Certificate, err)
 	}

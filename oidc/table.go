@@ -2,7 +2,6 @@ package oidc
 
 import (
 	"cmp"
-	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/identity"
 )
 
@@ -310,8 +310,10 @@ func (c IssuerConfig) checkRest() error {
 			add(fmt.Sprintf("%q is not an algorithm of tokens", a), "write some of "+strings.Join(algorithms, ", "), "token-algorithms", fmt.Sprint(i))
 		}
 	}
-	if c.CACert != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(c.CACert)) {
-		add("ca-cert holds no certificate in PEM", "write the PEM text of the CA", "ca-cert")
+	if c.CACert != "" {
+		if _, err := pemfile.Roots([]byte(c.CACert)); err != nil {
+			errs = append(errs, fault.BadContent(err, "write the PEM text of the CA", "ca-cert"))
+		}
 	}
 	for key, at := range map[string]string{"discovery-url": c.DiscoveryURL, "jwks-url": c.JWKSURL} {
 		if at == "" {

@@ -8,9 +8,10 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
+
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 // Caps in bytes, before anything is parsed. RSA-4096 is 800 bytes of PEM; what "openssl req -text" writes before a signing
@@ -29,7 +30,7 @@ func parseKey(data []byte) ([]byte, crypto.PublicKey, error) {
 	if !bytes.Contains(data, []byte(pemStart)) {
 		return parsePKIX(data)
 	}
-	block, err := onlyBlock(data)
+	block, err := pemfile.Only(data)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -73,7 +74,7 @@ func parseCSR(data []byte) (*x509.CertificateRequest, error) {
 	case len(data) > maxCSR:
 		return nil, fmt.Errorf("signing request of %d bytes; at most %d", len(data), maxCSR)
 	}
-	block, err := onlyBlock(data)
+	block, err := pemfile.Only(data)
 	if err != nil {
 		return nil, err
 	}
@@ -84,23 +85,6 @@ func parseCSR(data []byte) (*x509.CertificateRequest, error) {
 }
 
 const pemStart = "-----BEGIN "
-
-// onlyBlock returns the one PEM block in data. Text may stand before it, as command-line tools write it; after it only
-// white space. The starts are counted because encoding/pem passes over a damaged block in silence and reads the next: two
-// readers of the same input must not see two different blocks.
-func onlyBlock(data []byte) (*pem.Block, error) {
-	if n := bytes.Count(data, []byte(pemStart)); n != 1 {
-		return nil, fmt.Errorf("%d PEM blocks; exactly one is expected", n)
-	}
-	block, rest := pem.Decode(data)
-	if block == nil {
-		return nil, errors.New("damaged PEM block")
-	}
-	if rest = bytes.TrimSpace(rest); len(rest) > 0 {
-		return nil, fmt.Errorf("%d bytes after the PEM block", len(rest))
-	}
-	return block, nil
-}
 
 // canonical checks that spki is the only encoding of pub. The standard library lets extra elements pass at the end of
 // several of the sequences, and a bit string that is no whole number of bytes.

@@ -17,6 +17,8 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 	"github.com/youmark/pkcs8"
+
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 type tufSigner = signature.Signer
@@ -100,9 +102,9 @@ func (r *Repository) readKey(name string) (tufSigner, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, _ := pem.Decode(data)
-	if b == nil {
-		return nil, fmt.Errorf("%s: no PEM block in it", name)
+	b, err := pemfile.Only(data, "PRIVATE KEY", "ENCRYPTED PRIVATE KEY")
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	var key crypto.PrivateKey
 	if b.Type == "ENCRYPTED PRIVATE KEY" {

@@ -7,101 +7,101 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
+
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 // Options for [Open].
 type Options struct {
-	// Key is one private key in PEM: PKCS#8 (RFC 5958), PKCS#8 encrypted with a password, SEC 1 (RFC 5915) or PKCS#1 (RFC 8017).
+	// Key is one private key in PEM: PKCS#8 (RFC 5958), PKCS#8 encrypted with a password, SEC 1 (RFC 5915) or PKCS#1 (RFC 8017). The
+	// last two may be encrypted in the old way of OpenSSL, with PEM headers (RFC 1421).
 	Key []byte
-	// Password decrypts an encrypted key; empty for one that is not.
+	// Password decrypts an encrypted key; it is not used for one that is not encrypted.
 	Password []byte
+	// Warn is called with what works and should be changed, and what to do. Optional.
+	Warn func(problem, fix string)
 }
 
-// Open returns the key as a signer. A password without an encrypted key, or the reverse, is an error that says so.
+// Open returns the key as a signer. Its errors are [*pemfile.Error] values; they say what to do.
 func Open(o Options) (crypto.Signer, error) {
+	if o.Warn == nil {
+		o.Warn = func(string, string) {}
+	}
 	block, err := only(o.Key)
 	if err != nil {
 		return nil, err
 	}
-	encrypted := strings.HasPrefix(block.Type, "ENCRYPTED ") || block.Headers["DEK-Info"] != ""
-	switch {
+	fail := func(problem, fix string) error { return &pemfile.Error{Line: block.Line, Problem: problem, Fix: fix} }
+	var key crypto.PrivateKey
+	der := block.Bytes
+	legacy := block.Headers["DEK-Info"] != ""
+	switch encrypted := legacy || strings.HasPrefix(block.Type, "ENCRYPTED "); {
 	case encrypted && len(o.Password) == 0:
-		return nil, errors.New("the private key is encrypted; set its password")
+		return nil, fail("the private key is encrypted", "set its password")
 	case !encrypted && len(o.Password) > 0:
-		return nil, errors.New("a password is set, but the private key is not encrypted; remove the password or encrypt the key")
+		o.Warn("a password is set, but the private key is not encrypted, so that the password is not used", pkcs8+", or remove the password")
 	}
-	key, err := parse(block, o.Password)
-	if err != nil {
-		return nil, err
+	if legacy {
+		o.Warn("the private key is encrypted in the old PEM form (DEK-Info), which has a weak key derivation and no integrity", pkcs8)
+		//nolint:staticcheck // deprecated for its weakness, of which the operator is warned; Fulcio reads such files
+		der, err = x509.DecryptPEMBlock(&pem.Block{Type: block.Type, Headers: block.Headers, Bytes: block.Bytes}, o.Password)
 	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("a key of type %T cannot sign", key)
+	if err == nil {
+		switch block.Type {
+		case "PRIVATE KEY":
+			key, err = x509.ParsePKCS8PrivateKey(der)
+		case "EC PRIVATE KEY":
+			key, err = x509.ParseECPrivateKey(der)
+		case "RSA PRIVATE KEY":
+			key, err = x509.ParsePKCS1PrivateKey(der)
+		case "ENCRYPTED PRIVATE KEY":
+			text := pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: der})
+			key, err = cryptoutils.UnmarshalPEMToPrivateKey(text, cryptoutils.StaticPasswordFunc(o.Password))
+		default:
+			return nil, fail(fmt.Sprintf("private keys of the form %.40q are not read", block.Type), "convert it with \"openssl pkcs8 -topk8\"")
+		}
 	}
-	return signer, nil
+	switch signer, ok := key.(crypto.Signer); {
+	case err != nil && (legacy || block.Type == "ENCRYPTED PRIVATE KEY"): // the cause may quote bytes of the key
+		return nil, fail("the private key cannot be decrypted: wrong password or damaged file", "set the password that the key was encrypted with")
+	case err != nil:
+		return nil, fail("the private key cannot be parsed: the file is damaged, or holds another kind of key", "restore the file")
+	case !ok:
+		return nil, fail(fmt.Sprintf("a key of type %T cannot sign", key), "use an ECDSA, RSA or Ed25519 key")
+	default:
+		return signer, nil
+	}
 }
 
+const pkcs8 = "encrypt it with \"openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW\""
+
 // only returns the one private key block. Elliptic-curve tools write an EC PARAMETERS block before it; certificates are not keys.
-func only(data []byte) (*pem.Block, error) {
-	var found *pem.Block
-	for {
-		block, rest := pem.Decode(data)
-		if block == nil {
-			break
+func only(data []byte) (pemfile.Block, error) {
+	blocks, err := pemfile.Decode(data)
+	if err != nil {
+		return pemfile.Block{}, err
+	}
+	var found *pemfile.Block
+	for i, b := range blocks {
+		fail := func(problem, fix string) (pemfile.Block, error) {
+			return pemfile.Block{}, &pemfile.Error{Line: b.Line, Problem: problem, Fix: fix}
 		}
-		data = rest
 		switch {
-		case block.Type == "EC PARAMETERS":
-		case !strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			return nil, fmt.Errorf("found a %s where a PRIVATE KEY belongs", block.Type)
+		case b.Type == "EC PARAMETERS":
+		case !strings.HasSuffix(b.Type, "PRIVATE KEY"):
+			return fail(fmt.Sprintf("found a %.40q where a PRIVATE KEY belongs", b.Type), "write the path of a file that holds the private key alone")
 		case found != nil:
-			return nil, errors.New("more than one private key")
+			return fail("more than one private key", "keep the one that belongs to the certificate")
 		default:
-			found = block
+			found = &blocks[i]
 		}
 	}
 	if found == nil {
-		return nil, errors.New("no private key in PEM")
+		return pemfile.Block{}, &pemfile.Error{Problem: "no private key in PEM", Fix: "write the path of a file that holds the private key"}
 	}
-	return found, nil
-}
-
-func parse(block *pem.Block, password []byte) (crypto.PrivateKey, error) {
-	switch block.Type {
-	case "PRIVATE KEY":
-		return hidden(x509.ParsePKCS8PrivateKey(block.Bytes))
-	case "EC PRIVATE KEY":
-		if block.Headers["DEK-Info"] != "" {
-			return nil, errLegacy
-		}
-		return hidden(x509.ParseECPrivateKey(block.Bytes))
-	case "RSA PRIVATE KEY":
-		if block.Headers["DEK-Info"] != "" {
-			return nil, errLegacy
-		}
-		return hidden(x509.ParsePKCS1PrivateKey(block.Bytes))
-	case "ENCRYPTED PRIVATE KEY":
-		key, err := cryptoutils.UnmarshalPEMToPrivateKey(pem.EncodeToMemory(block), cryptoutils.StaticPasswordFunc(password))
-		if err != nil {
-			return nil, errors.New("the private key cannot be decrypted: wrong password or damaged file")
-		}
-		return key, nil
-	}
-	return nil, fmt.Errorf("private keys of the form %q are not read; convert to PKCS#8 with \"openssl pkcs8 -topk8\"", block.Type)
-}
-
-// errLegacy: the encryption inside PEM headers (RFC 1421) has no integrity and a weak key derivation.
-var errLegacy = errors.New("the private key is encrypted in the old PEM way; convert to PKCS#8 with \"openssl pkcs8 -topk8\"")
-
-// hidden drops the parser's text, which may quote bytes of the key.
-func hidden[K any](key K, err error) (crypto.PrivateKey, error) {
-	if err != nil {
-		return nil, errors.New("the private key cannot be parsed; is the file damaged?")
-	}
-	return key, nil
+	return *found, nil
 }

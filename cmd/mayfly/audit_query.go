@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/audit"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 // queryFlags are the filters of a query. All that are given must hold.
@@ -147,10 +147,11 @@ func keyDigest(s string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("--key: %w; write 64 hexadecimal digits, or the name of a PEM file", err)
 	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return "", fmt.Errorf("--key: %s holds no PEM", s)
+	blocks, err := pemfile.Decode(data)
+	if err != nil {
+		return "", fmt.Errorf("--key: %s: %w", s, err)
 	}
+	block := blocks[0]
 	spki := block.Bytes
 	if block.Type == "CERTIFICATE" {
 		c, err := x509.ParseCertificate(block.Bytes)

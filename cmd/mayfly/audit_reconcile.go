@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
@@ -23,6 +22,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/human"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 // reconcileFlags are those of "audit reconcile".
@@ -391,9 +391,9 @@ func monitorOptions(l ctlog.LogConfig) (o monitor.Options, err error) {
 		return o, fault.Under(err, "ca_cert")
 	}
 	if pair := l.ClientCertificate; pair != nil {
-		certificate, err := tls.LoadX509KeyPair(pair.Certificate, pair.Key)
+		certificate, err := pemfile.LoadKeyPair(pair.Certificate, pair.Key)
 		if err != nil {
-			return o, fault.BadSetting(err.Error(), "write the paths of a certificate and its private key in PEM", "client_certificate")
+			return o, fault.BadContent(err, "write the paths of a certificate and its private key in PEM", "client_certificate")
 		}
 		o.Transport.Certificate = &certificate
 	}
@@ -416,9 +416,9 @@ func loadRoots(path string) (*x509.CertPool, error) {
 	if err != nil {
 		return nil, fault.BadFile(path, err)
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(data) {
-		return nil, fault.BadSetting("no CA certificate in PEM", "write the path of CA certificates in PEM").In(path)
+	pool, err := pemfile.Pool(data)
+	if err != nil {
+		return nil, fault.BadContent(err, "write the path of CA certificates in PEM").In(path)
 	}
 	return pool, nil
 }

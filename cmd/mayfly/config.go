@@ -130,6 +130,9 @@ func checkConfig(ctx context.Context, path string, online bool) (checkResult, er
 		return r, err
 	}
 	defer v.Wait()
+	for _, w := range m.warnings {
+		r.Warnings = append(r.Warnings, w.String())
+	}
 	e, err := oidc.NewExplainer(cfg.Issuers)
 	if err != nil {
 		return r, err

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +16,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/trust"
 )
@@ -201,29 +202,17 @@ func readCertificates(stdin io.Reader, name string) ([]*x509.Certificate, error)
 	if err != nil {
 		return nil, err
 	}
-	var certs []*x509.Certificate
-	for rest := data; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("%s holds a PEM block %q; inspect reads certificates (\"CERTIFICATE\")", name, block.Type)
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("%s: certificate %d: %w", name, len(certs)+1, err)
-		}
-		certs = append(certs, c)
+	if c, err := x509.ParseCertificate(data); err == nil {
+		return []*x509.Certificate{c}, nil
 	}
-	if len(certs) > 0 {
-		return certs, nil
-	}
-	c, err := x509.ParseCertificate(data)
-	if err != nil {
+	certs, err := pemfile.Certificates(data)
+	if err != nil && !bytes.Contains(data, []byte("-----BEGIN ")) {
 		return nil, fmt.Errorf("%s: no certificate in it, neither in PEM nor in DER", name)
 	}
-	return []*x509.Certificate{c}, nil
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return certs, nil
 }
 
 // readInput reads a file or, for "-", standard input, up to maxInput bytes.

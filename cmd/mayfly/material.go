@@ -31,6 +31,8 @@ type material struct {
 	// published is ct.policy.trusted_root, nil if none is configured; trustedRoot is its SHA-256.
 	published   *trust.Material
 	trustedRoot [32]byte
+	// warnings are about what the files hold: it works, and the operator should know.
+	warnings []config.Warning
 }
 
 type remoteLog struct {
@@ -46,16 +48,39 @@ type remoteLog struct {
 func load(cfg *config.Config) (*material, error) {
 	var chain []*x509.Certificate
 	var signer crypto.Signer
+	var warnings []config.Warning
 	var err error
 	if cfg.CA.Ephemeral != nil {
 		chain, signer, err = ca.NewEphemeral(time.Now(), rand.Reader)
 	} else {
-		chain, signer, err = loadFileCA(cfg.CA.File)
+		chain, signer, err = loadFileCA(cfg.CA.File, func(problem, fix string) {
+			warnings = append(warnings, cfg.Warn(fault.BadSetting(problem, fix, "ca", "file", "key").In(cfg.CA.File.Key)))
+		})
 	}
 	if err != nil {
 		return nil, cfg.Locate(fault.Under(err, "ca", "file"))
 	}
-	return loadAround(cfg, chain, signer)
+	if cfg.CA.File != nil {
+		var errs []error
+		for _, a := range ca.Advise(chain) {
+			s := fault.BadSetting(a.Problem, a.Fix, "ca", "file", "chain").In(cfg.CA.File.Chain)
+			if a.Serious && cfg.Production {
+				s.Problem += "; this is refused with production: true"
+				errs = append(errs, s)
+				continue
+			}
+			warnings = append(warnings, cfg.Warn(s))
+		}
+		if len(errs) > 0 {
+			return nil, cfg.Locate(errors.Join(errs...))
+		}
+	}
+	m, err := loadAround(cfg, chain, signer)
+	if err != nil {
+		return nil, err
+	}
+	m.warnings = warnings
+	return m, nil
 }
 
 // loadPublic reads what is public: the chains and the keys of the logs. It needs no private key and no password, and is enough to
@@ -97,8 +122,8 @@ func loadAround(cfg *config.Config, chain []*x509.Certificate, signer crypto.Sig
 	return m, nil
 }
 
-// loadFileCA errs with settings of c.
-func loadFileCA(c *ca.FileConfig) ([]*x509.Certificate, crypto.Signer, error) {
+// loadFileCA errs with settings of c. It calls warn with what is unwise about the key.
+func loadFileCA(c *ca.FileConfig, warn func(problem, fix string)) ([]*x509.Certificate, crypto.Signer, error) {
 	chain, err := loadChain(c.Chain)
 	if err = fault.Under(err, "chain"); err != nil {
 		return nil, nil, err
@@ -111,13 +136,9 @@ func loadFileCA(c *ca.FileConfig) ([]*x509.Certificate, crypto.Signer, error) {
 	if err = fault.Under(err, "password"); err != nil {
 		return nil, nil, err
 	}
-	signer, err := file.Open(file.Options{Key: key, Password: password})
+	signer, err := file.Open(file.Options{Key: key, Password: password, Warn: warn})
 	if err != nil {
-		bad := fault.BadSetting(err.Error(), "write the path of the CA's private key in PEM", "key").In(c.Key)
-		if strings.Contains(bad.Problem, ";") { // it says what to do
-			bad.Fix = ""
-		}
-		return nil, nil, bad
+		return nil, nil, fault.BadContent(err, "write the path of the CA's private key in PEM", "key").In(c.Key)
 	}
 	return chain, signer, nil
 }
@@ -130,7 +151,7 @@ func loadChain(name string) ([]*x509.Certificate, error) {
 	}
 	chain, err := ca.ParseChain(data)
 	if err != nil {
-		return nil, fault.BadSetting(err.Error(), "write the certificates in PEM, issuing certificate first, root last").In(name)
+		return nil, fault.BadContent(err, "write the certificates in PEM, issuing certificate first, root last").In(name)
 	}
 	return chain, nil
 }

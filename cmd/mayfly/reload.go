@@ -153,6 +153,7 @@ func (o *operation) prepare(ctx context.Context) (next *system, waiting []config
 	if next, err = assemble(ctx, in, m, old); err != nil {
 		return nil, nil, err
 	}
+	warnings = append(warnings, m.warnings...)
 	next.warnings = warnings
 	for _, w := range warnings {
 		if !slices.ContainsFunc(old.warnings, func(have config.Warning) bool { return have.Text == w.Text }) {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca/file"
 	"github.com/mayfly-ca/mayfly/client"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -151,8 +152,8 @@ func (f *requestFlags) request() (req client.Request, fresh *ecdsa.PrivateKey, e
 		if err != nil {
 			return req, nil, err
 		}
-		if b, _ := pem.Decode(data); b == nil || !strings.HasSuffix(b.Type, "CERTIFICATE REQUEST") {
-			return req, nil, fmt.Errorf("%s: no PEM block \"CERTIFICATE REQUEST\" in it", f.csr)
+		if _, err := pemfile.Only(data, "CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"); err != nil {
+			return req, nil, fmt.Errorf("%s: %w", f.csr, err)
 		}
 		return client.Request{CSRPEM: data}, nil, nil
 	}

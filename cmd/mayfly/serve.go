@@ -44,6 +44,7 @@ func newServe(o *common) *cobra.Command {
 			if err != nil {
 				return misconfigured(err)
 			}
+			warnings = append(warnings, m.warnings...)
 			for _, w := range warnings {
 				log.Warn("configuration", "warning", w.String())
 			}

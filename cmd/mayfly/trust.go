@@ -2,8 +2,6 @@ package main
 
 import (
 	"cmp"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net/url"
@@ -14,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -140,11 +139,7 @@ func (f *exportFlags) services() error {
 	if err != nil {
 		return fmt.Errorf("--rekor-key: %w", err)
 	}
-	b, _ := pem.Decode(data)
-	if b == nil {
-		return fmt.Errorf("--rekor-key %s: no PEM block \"PUBLIC KEY\" in it", f.rekorKey)
-	}
-	key, err := x509.ParsePKIXPublicKey(b.Bytes)
+	key, err := pemfile.PublicKey(data)
 	if err != nil {
 		return fmt.Errorf("--rekor-key %s: %w", f.rekorKey, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 // The files beside the log's own.
@@ -78,9 +79,9 @@ func keyGone(path string) error {
 }
 
 func parseKey(path string, data []byte) (*ecdsa.PrivateKey, error) {
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, fault.BadSetting("it holds no key in PEM", "restore it", "dir").In(path)
+	block, err := pemfile.Only(data, "PRIVATE KEY")
+	if err != nil {
+		return nil, fault.BadContent(err, "restore it", "dir").In(path)
 	}
 	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	key, ok := k.(*ecdsa.PrivateKey)

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 // Inspect finds what would stop [OpenStore] and can be seen without changing anything: files that are damaged, or that this process
@@ -184,13 +184,12 @@ func readPublic(dir string) (*ecdsa.PublicKey, error) {
 	if err != nil {
 		return nil, badFile(path, err)
 	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, fault.BadSetting("it holds no key in PEM", "restore it", "dir").In(path)
+	k, err := pemfile.PublicKey(data)
+	if err != nil {
+		return nil, fault.BadContent(err, "restore it", "dir").In(path)
 	}
-	k, err := x509.ParsePKIXPublicKey(block.Bytes)
 	key, ok := k.(*ecdsa.PublicKey)
-	if err != nil || !ok {
+	if !ok {
 		return nil, fault.BadSetting("it holds no P-256 key", "restore it", "dir").In(path)
 	}
 	return key, nil
