@@ -106,7 +106,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// FuzzOpen: C8, no error has a part of the key or of the password.
+// FuzzOpen: no error has a part of the key or of the password.
 func FuzzOpen(f *testing.F) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
