@@ -17,6 +17,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/mayfly-ca/mayfly/internal/printable"
 )
 
 // Kind is the form of a SAN.
@@ -142,10 +144,8 @@ func checkText(field, v string, limit int) error {
 	if !utf8.ValidString(v) {
 		return &ValueError{field, "is not UTF-8"}
 	}
-	for _, r := range v {
-		if r < 0x20 || (r >= 0x7f && r < 0xa0) {
-			return &ValueError{field, fmt.Sprintf("has the control character U+%04X", r)}
-		}
+	if r, hidden := printable.Hidden(v); hidden {
+		return &ValueError{field, fmt.Sprintf("has the control, format or invisible character %U", r)}
 	}
 	return nil
 }

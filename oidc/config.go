@@ -20,6 +20,8 @@ type Config struct {
 type IssuerConfig struct {
 	// The issuer as its tokens name it; the same as the key of the entry.
 	IssuerURL string `yaml:"issuer-url" alias:"IssuerURL"`
+	// A second name of issuer-url, as some packagers of Fulcio write it.
+	Issuer string `yaml:"issuer" alias:"Issuer"`
 	// The audience that tokens must be made for.
 	ClientID string `yaml:"client-id" alias:"ClientID"`
 	// What tokens become: email, uri, username, spiffe, kubernetes, chainguard-identity, ci-provider, github-workflow, gitlab-pipeline, buildkite-job or codefresh-workflow. May be left out with profile.
@@ -47,7 +49,7 @@ type IssuerConfig struct {
 
 	// A profile that mayfly ships, in place of type and ci-provider; "mayfly config profiles" lists them.
 	Profile string `yaml:"profile"`
-	// Values for the parameters of profile.
+	// Values for the parameters of profile, or of the type github-workflow, gitlab-pipeline, buildkite-job or codefresh-workflow, which have those of the profile of that name.
 	Parameters map[string]string `yaml:"parameters"`
 	// Further audiences; a token needs one of these or client-id.
 	Audiences []string `yaml:"audiences"`
@@ -77,7 +79,7 @@ type IssuerConfig struct {
 	LegacyExtensions *bool `yaml:"legacy-extensions"`
 	// Who of those with a good token gets a certificate.
 	Policy *PolicyConfig `yaml:"policy"`
-	// fulcio turns off the rules on tokens and on structured identities that Fulcio does not have.
+	// fulcio turns off the rules on tokens and on structured identities that Fulcio does not have, and gives Fulcio's bytes; names that Fulcio gives to two subjects are refused all the same.
 	Compat string `yaml:"compat"`
 
 	// Where the discovery document is, if not under the issuer's URL.
@@ -130,15 +132,18 @@ type ClientCertificateConfig struct {
 	Key string `yaml:"key"`
 }
 
-// ProviderConfig is the profile of a CI provider. Templates are text with {{.claim}}, {{index . "claim"}} and {{if eq .claim "text"}}.
+// ProviderConfig is the profile of a CI provider. Templates are those of Go's text/template that always end and never call code; docs/config.md
+// lists what is known.
 type ProviderConfig struct {
+	// The same as the key of the entry, as some packagers of Fulcio write it.
+	IssuerName string `yaml:"issuer-name" alias:"IssuerName"`
 	// Values for names that tokens do not have.
 	Defaults map[string]string `yaml:"default-template-values" alias:"DefaultTemplateValues"`
 	// Templates by the name of an extension.
 	Extensions map[string]string `yaml:"extension-templates" alias:"ExtensionTemplates"`
 	// Template of the URI that the certificate names.
 	SAN string `yaml:"subject-alternative-name-template" alias:"SubjectAlternativeNameTemplate"`
-	// The defaults that a token's claim of the same name overrides. When omitted: those that are empty, and those that the shipped profile of the same name lists.
+	// The defaults that a token's claim of the same name overrides. A token with another value of any other default is refused. When omitted: those that are empty, and those that the shipped profile of the same name lists; with compat: fulcio, all.
 	Claims []string `yaml:"claims,gap"`
 	// Claims that have no slash in the URI that the certificate names: with one, two claims could make the URI of two others.
 	Segments []string `yaml:"segments"`

@@ -17,6 +17,9 @@ func base(c claims) (identity.Identity, error) {
 	if err != nil {
 		return identity.Identity{}, err
 	}
+	if err := checkText("iss", iss); err != nil {
+		return identity.Identity{}, err
+	}
 	id := identity.Identity{Issuer: iss}
 	id.Extensions.Set(identity.IssuerV1, iss)
 	id.Extensions.Set(identity.Issuer, iss)
@@ -102,6 +105,9 @@ func (e emailRules) identify(c claims) (identity.Identity, error) {
 	if !verified && e.verified != "" {
 		return id, fault.New(fault.EmailUnverified, nil)
 	}
+	if err := checkText(e.claim, email); err != nil {
+		return id, err
+	}
 	if !emailAddress(email) {
 		return id, fault.New(fault.ClaimInvalid, errors.New("not an e-mail address"), "claim", e.claim)
 	}
@@ -131,6 +137,9 @@ func (e emailRules) mapIssuer(id identity.Identity, c claims) (identity.Identity
 	}
 	if len(e.mapped) > 0 && !slices.Contains(e.mapped, iss) {
 		return id, fault.New(fault.IdentityNotAllowed, nil, "claim", strings.Join(e.path, "."))
+	}
+	if err := checkText(strings.Join(e.path, "."), iss); err != nil {
+		return id, err
 	}
 	id.Extensions.Set(identity.IssuerV1, iss)
 	id.Extensions.Set(identity.Issuer, iss)

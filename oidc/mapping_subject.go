@@ -50,22 +50,41 @@ func newURIMapper(r IssuerConfig, _ library) (mapper, error) {
 		if err != nil {
 			return id, err
 		}
-		u, err := url.Parse(id.Subject)
-		switch {
-		case emailAddress(id.Subject):
+		if emailAddress(id.Subject) {
 			return id, badSubject("an e-mail address, not a URI")
-		case err != nil:
-			return id, badSubject("not a URI")
-		case u.Scheme != want.Scheme || u.Hostname() != want.Hostname():
-			return id, badSubject("not under %s", r.SubjectDomain)
-		case !lenient && (u.User != nil || u.Port() != want.Port()):
-			return id, badSubject("has a user or another port")
-		case !lenient && dotted(u.Path):
-			return id, badSubject("has . or .. in its path")
+		}
+		if lenient {
+			u, err := url.Parse(id.Subject)
+			switch {
+			case err != nil:
+				return id, badSubject("not a URI")
+			case u.Scheme != want.Scheme || u.Hostname() != want.Hostname():
+				return id, badSubject("not under %s", r.SubjectDomain)
+			case u.String() != id.Subject:
+				return id, badSubject("written by Fulcio as another URI is")
+			}
+		} else if err := uriSubject(id.Subject, want); err != nil {
+			return id, err
 		}
 		id.SAN = identity.SAN{Kind: identity.URI, Value: id.Subject}
 		return id, nil
 	}, nil
+}
+
+// uriSubject checks a subject that is a URI: of the scheme, host and port of want, and written in one way (D14).
+func uriSubject(subject string, want *url.URL) error {
+	scheme, authority, path, ok := components(subject)
+	switch {
+	case !ok || !strings.HasPrefix(subject, scheme+"://"):
+		return badSubject("not a URI")
+	case strings.Contains(authority, "@"):
+		return badSubject("has a user")
+	case scheme != want.Scheme || authority != want.Host:
+		return badSubject("not under %s://%s", want.Scheme, want.Host)
+	case strings.Count(subject, "#") > 1:
+		return badSubject("not a URI: has # twice")
+	}
+	return onlySpelling(part{text: subject, claim: "sub"}, path)
 }
 
 // newUsernameMapper certifies names of one domain, as an otherName "name!domain".
@@ -167,25 +186,28 @@ func newKubernetesMapper(r IssuerConfig, _ library) (mapper, error) {
 		const ns, sa = "kubernetes.io.namespace", "kubernetes.io.serviceaccount.name"
 		k, _ := c["kubernetes.io"].(map[string]any)
 		account, _ := k["serviceaccount"].(map[string]any)
-		namespace, err := part(k["namespace"], ns, lenient)
+		namespace, err := kubernetesName(k["namespace"], ns, lenient)
 		if err != nil {
 			return id, err
 		}
-		name, err := part(account["name"], sa, lenient)
+		name, err := kubernetesName(account["name"], sa, lenient)
 		if err != nil {
 			return id, err
 		}
-		id.SAN = identity.SAN{Kind: identity.URI, Value: "https://kubernetes.io/namespaces/" + namespace + "/serviceaccounts/" + name}
-		return id, nil
+		uri, err := uriRules{lenient: lenient, segments: []string{ns, sa}}.build([]part{
+			{text: "https://kubernetes.io/namespaces/"}, {text: namespace, claim: ns}, {text: "/serviceaccounts/"}, {text: name, claim: sa},
+		})
+		id.SAN = identity.SAN{Kind: identity.URI, Value: uri}
+		return id, err
 	}, nil
 }
 
-// part is a name as Kubernetes makes them: lower-case letters, digits, hyphens and dots (RFC 1123 §2.1).
-func part(v any, claim string, lenient bool) (string, error) {
+// kubernetesName is a name as Kubernetes makes them: lower-case letters, digits, hyphens and dots (RFC 1123 §2.1).
+func kubernetesName(v any, claim string, lenient bool) (string, error) {
 	s, isText := v.(string)
 	switch {
 	case lenient && (v == nil || isText):
-		return s, nil
+		return s, checkText(claim, s)
 	case v == nil || isText && s == "":
 		return "", fault.New(fault.ClaimMissing, nil, "claim", claim)
 	case !isText || len(s) > 253 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-.") != "" || strings.Trim(s[:1]+s[len(s)-1:], "-.") != s[:1]+s[len(s)-1:]:
@@ -221,15 +243,11 @@ func newChainguardMapper(r IssuerConfig, _ library) (mapper, error) {
 			_, err := c.text("sub")
 			return id, err
 		}
-		if !lenient && (dotted(id.Subject) || slashed(id.Subject) || escaped(id.Subject)) {
-			return id, badSubject("not a path")
-		}
-		u, err := url.Parse(id.Issuer)
-		if err != nil {
-			return id, fault.New(fault.ClaimInvalid, errors.New("not a URL"), "claim", "iss")
-		}
-		id.SAN = identity.SAN{Kind: identity.URI, Value: u.JoinPath(id.Subject).String()}
-		return id, nil
+		uri, err := uriRules{lenient: lenient, joined: true}.build([]part{
+			{text: strings.TrimSuffix(id.Issuer, "/") + "/"}, {text: id.Subject, claim: "sub"},
+		})
+		id.SAN = identity.SAN{Kind: identity.URI, Value: uri}
+		return id, err
 	}, nil
 }
 
@@ -247,14 +265,4 @@ func actors(v any) error {
 		return fault.New(fault.ClaimInvalid, errors.New("not an object of texts"), "claim", "act")
 	}
 	return nil
-}
-
-// dotted reports whether path has a segment . or .., or a backslash, which some take for a slash.
-func dotted(path string) bool {
-	for segment := range strings.SplitSeq(path, "/") {
-		if segment == "." || segment == ".." {
-			return true
-		}
-	}
-	return strings.Contains(path, `\`)
 }

@@ -2,82 +2,78 @@ package oidc
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
 )
 
-// The four types here are older than profiles. Their claims are typed, and their URIs are joined as paths, so that dots and
-// double slashes are cleaned; profiles do neither.
+// The four types here are older than profiles. Their claims are typed, and Fulcio joins their URIs as paths.
 
 // texts are claims read in one go: the first that is missing or no text is the error.
 type texts struct {
 	claims  claims
 	lenient bool
+	base    string // the address that URIs begin with
+	home    bool   // the issuer is the provider's own, or base was set for it
 	err     error
+}
+
+func (t *texts) fail(err error) {
+	if t.err == nil {
+		t.err = err
+	}
 }
 
 // need returns a claim that must be there.
 func (t *texts) need(name string) string {
 	s, err := t.claims.text(name)
-	if t.err == nil {
-		t.err = err
+	if err == nil {
+		err = checkText(name, s)
 	}
+	t.fail(err)
 	return s
-}
-
-// path returns a claim that must be there and becomes a part of a path: one that would lead elsewhere, or that another
-// text would become the same path as, is refused (D13, D15).
-func (t *texts) path(name string) string {
-	s := t.need(name)
-	if t.err == nil && !t.lenient && (dotted(s) || slashed(s) || escaped(s)) {
-		t.err = fault.New(fault.ClaimInvalid, errors.New("leads out of its path, or is not the only way to write it"), "claim", name)
-	}
-	return s
-}
-
-// segment is path for what stands between two slashes.
-func (t *texts) segment(name string) string {
-	s := t.path(name)
-	if t.err == nil && !t.lenient && strings.Contains(s, "/") {
-		t.err = fault.New(fault.ClaimInvalid, errors.New("has a slash"), "claim", name)
-	}
-	return s
-}
-
-// slashed reports whether joining would drop a slash of path.
-func slashed(path string) bool { return strings.HasPrefix(path, "/") || strings.Contains(path, "//") }
-
-// escaped reports whether path has a percent sign that joining would take for an escape (RFC 3986 §2.1).
-func escaped(path string) bool {
-	for i := 0; i+2 < len(path); i++ {
-		if path[i] == '%' && strings.Trim(path[i+1:i+3], "0123456789abcdefABCDEF") == "" {
-			return true
-		}
-	}
-	return false
 }
 
 // may returns a claim that may be absent.
 func (t *texts) may(name string) string {
 	s, isText := t.claims[name].(string)
-	if t.err == nil && !isText && t.claims[name] != nil {
-		t.err = fault.New(fault.ClaimInvalid, errors.New("not a text"), "claim", name)
+	if !isText && t.claims[name] != nil {
+		t.fail(badPart(name, "not a text"))
 	}
+	t.fail(checkText(name, s))
 	return s
 }
 
-// join is base with path elements, cleaned.
-func join(base string, elem ...string) (string, error) {
-	u, err := url.Parse(base)
-	if err != nil {
-		return "", err
+// uri is a URI of literals and claims, in turn; a claim is written as its name behind an @. It begins with base where the first part
+// is empty.
+func (t *texts) uri(rules uriRules, parts ...string) string {
+	all := make([]part, 0, 8)
+	for i, p := range parts {
+		name, isClaim := strings.CutPrefix(p, "@")
+		switch {
+		case i == 0 && p == "":
+			all = append(all, part{text: t.base})
+		case isClaim:
+			all = append(all, part{text: t.may(name), claim: name})
+		default:
+			all = append(all, part{text: p})
+		}
 	}
-	return u.JoinPath(elem...).String(), nil
+	rules.lenient = t.lenient
+	if t.err != nil {
+		return ""
+	}
+	uri, err := rules.build(all)
+	t.fail(err)
+	return uri
+}
+
+// path is a URI under base.
+func (t *texts) path(parts ...string) string {
+	return t.uri(uriRules{joined: true}, slices.Concat([]string{""}, parts)...)
 }
 
 // named gives id its URI and extensions; an empty extension stays away.
@@ -89,97 +85,94 @@ func named(id identity.Identity, san string, extensions map[identity.Extension]s
 	return id
 }
 
-// paths joins several paths onto one base; the first failure is kept.
-type paths struct {
-	base string
-	err  error
-}
-
-func (p *paths) at(elem ...string) string {
-	s, err := join(p.base, elem...)
-	if p.err == nil && err != nil {
-		p.err = fault.New(fault.ClaimInvalid, errors.New("the address is not a URL"), "claim", "platform_url")
+// byClaims is a mapper that reads claims one by one: the first that is missing or wrong is the error. parameter is the name of the
+// address that URIs begin with, in the profile of the same name as the type.
+func byClaims(r IssuerConfig, parameter string, f func(*texts, identity.Identity) identity.Identity) (mapper, error) {
+	s := profiles[r.Type]
+	base, home := s.Defaults[parameter], s.home(r.IssuerURL)
+	if len(r.Parameters) > 0 {
+		set, err := s.defaults(r)
+		if err != nil {
+			return nil, err
+		}
+		base, home = set[parameter], true
 	}
-	return s
-}
-
-// byClaims is a mapper that reads claims one by one: the first that is missing or wrong is the error, before what f says.
-func byClaims(r IssuerConfig, f func(*texts, identity.Identity) (identity.Identity, error)) mapper {
 	lenient := r.Compat == "fulcio"
 	return func(c claims) (identity.Identity, error) {
 		id, err := bySubject(c)
 		if err != nil {
 			return id, err
 		}
-		t := &texts{claims: c, lenient: lenient}
-		id, err = f(t, id)
-		if t.err != nil {
-			err = t.err
-		}
-		return id, err
-	}
+		t := &texts{claims: c, lenient: lenient, base: base + "/", home: home}
+		id = f(t, id)
+		return id, t.err
+	}, nil
 }
 
 // newGitHubMapper certifies workflows of GitHub Actions.
 func newGitHubMapper(r IssuerConfig, _ library) (mapper, error) {
-	return byClaims(r, func(t *texts, id identity.Identity) (identity.Identity, error) {
-		jobRef, sha, event, repository := t.path("job_workflow_ref"), t.need("sha"), t.need("event_name"), t.path("repository")
+	return byClaims(r, "url", func(t *texts, id identity.Identity) identity.Identity {
+		t.need("job_workflow_ref")
+		sha, event, repository := t.need("sha"), t.need("event_name"), t.need("repository")
 		workflow, ref := t.need("workflow"), t.need("ref")
 		jobSHA, runner, repositoryID := t.need("job_workflow_sha"), t.need("runner_environment"), t.need("repository_id")
-		owner, ownerID, visibility := t.path("repository_owner"), t.need("repository_owner_id"), t.need("repository_visibility")
-		workflowRef, workflowSHA := t.path("workflow_ref"), t.need("workflow_sha")
-		runID, attempt := t.path("run_id"), t.path("run_attempt")
-		p := &paths{base: "https://github.com/"}
-		id = named(id, p.at(jobRef), map[identity.Extension]string{
+		t.need("repository_owner")
+		ownerID, visibility := t.need("repository_owner_id"), t.need("repository_visibility")
+		t.need("workflow_ref")
+		workflowSHA := t.need("workflow_sha")
+		t.need("run_id")
+		t.need("run_attempt")
+		san := t.path("@job_workflow_ref")
+		return named(id, san, map[identity.Extension]string{
 			identity.GitHubWorkflowTrigger: event, identity.GitHubWorkflowSHA: sha, identity.GitHubWorkflowName: workflow,
 			identity.GitHubWorkflowRepository: repository, identity.GitHubWorkflowRef: ref,
-			identity.BuildSignerURI: p.at(jobRef), identity.BuildSignerDigest: jobSHA, identity.RunnerEnvironment: runner,
-			identity.SourceRepositoryURI: p.at(repository), identity.SourceRepositoryDigest: sha, identity.SourceRepositoryRef: ref,
-			identity.SourceRepositoryIdentifier: repositoryID, identity.SourceRepositoryOwnerURI: p.at(owner), identity.SourceRepositoryOwnerID: ownerID,
-			identity.BuildConfigURI: p.at(workflowRef), identity.BuildConfigDigest: workflowSHA, identity.BuildTrigger: event,
-			identity.RunInvocationURI:           p.at(repository, "actions/runs", runID, "attempts", attempt),
+			identity.BuildSignerURI: san, identity.BuildSignerDigest: jobSHA, identity.RunnerEnvironment: runner,
+			identity.SourceRepositoryURI: t.path("@repository"), identity.SourceRepositoryDigest: sha, identity.SourceRepositoryRef: ref,
+			identity.SourceRepositoryIdentifier: repositoryID, identity.SourceRepositoryOwnerURI: t.path("@repository_owner"),
+			identity.SourceRepositoryOwnerID: ownerID, identity.BuildConfigURI: t.path("@workflow_ref"),
+			identity.BuildConfigDigest: workflowSHA, identity.BuildTrigger: event,
+			identity.RunInvocationURI:           t.path("@repository", "/actions/runs/", "@run_id", "/attempts/", "@run_attempt"),
 			identity.SourceRepositoryVisibility: visibility,
 		})
-		return id, p.err
-	}), nil
+	})
 }
 
-// newGitLabMapper certifies pipelines of gitlab.com.
+// newGitLabMapper certifies pipelines of GitLab.
 func newGitLabMapper(r IssuerConfig, _ library) (mapper, error) {
-	return byClaims(r, func(t *texts, id identity.Identity) (identity.Identity, error) {
-		project, source := t.path("project_path"), t.need("pipeline_source")
+	return byClaims(r, "url", func(t *texts, id identity.Identity) identity.Identity {
+		t.need("project_path")
+		source := t.need("pipeline_source")
 		t.need("pipeline_id")
-		configRef, jobID, ref, refType := t.need("ci_config_ref_uri"), t.path("job_id"), t.need("ref"), t.need("ref_type")
-		namespace, namespaceID, projectID := t.path("namespace_path"), t.need("namespace_id"), t.need("project_id")
+		t.need("ci_config_ref_uri")
+		t.need("job_id")
+		ref, refType := t.need("ref"), t.need("ref_type")
+		t.need("namespace_path")
+		namespaceID, projectID := t.need("namespace_id"), t.need("project_id")
 		sha, runner := t.need("sha"), t.need("runner_environment")
 		configSHA, visibility := t.may("ci_config_sha"), t.may("project_visibility")
-		if t.err == nil {
-			t.err = runnerID(t.claims["runner_id"])
-		}
-		switch {
-		case t.err != nil:
-			return id, t.err
-		case refType == "branch":
+		t.fail(runnerID(t.claims["runner_id"]))
+		switch refType {
+		case "branch":
 			ref = "refs/heads/" + ref
-		case refType == "tag":
+		case "tag":
 			ref = "refs/tags/" + ref
 		default:
-			return id, fault.New(fault.ClaimInvalid, errors.New("neither branch nor tag"), "claim", "ref_type")
+			t.fail(badPart("ref_type", "neither branch nor tag"))
 		}
-		u, err := url.Parse("https://" + configRef)
-		if err != nil || !t.lenient && (u.User != nil || dotted(configRef)) {
-			return id, fault.New(fault.ClaimInvalid, errors.New("not a URL without its scheme"), "claim", "ci_config_ref_uri")
+		rules := uriRules{}
+		if t.home && !t.lenient {
+			rules.under = t.base
 		}
-		p := &paths{base: "https://gitlab.com/"}
-		id = named(id, u.String(), map[identity.Extension]string{
-			identity.BuildSignerURI: u.String(), identity.BuildSignerDigest: configSHA, identity.RunnerEnvironment: runner,
-			identity.SourceRepositoryURI: p.at(project), identity.SourceRepositoryDigest: sha, identity.SourceRepositoryRef: ref,
-			identity.SourceRepositoryIdentifier: projectID, identity.SourceRepositoryOwnerURI: p.at(namespace), identity.SourceRepositoryOwnerID: namespaceID,
-			identity.BuildConfigURI: u.String(), identity.BuildConfigDigest: configSHA, identity.BuildTrigger: source,
-			identity.RunInvocationURI: p.at(project, "/-/jobs/", jobID), identity.SourceRepositoryVisibility: visibility,
+		san := t.uri(rules, "https://", "@ci_config_ref_uri")
+		return named(id, san, map[identity.Extension]string{
+			identity.BuildSignerURI: san, identity.BuildSignerDigest: configSHA, identity.RunnerEnvironment: runner,
+			identity.SourceRepositoryURI: t.path("@project_path"), identity.SourceRepositoryDigest: sha, identity.SourceRepositoryRef: ref,
+			identity.SourceRepositoryIdentifier: projectID, identity.SourceRepositoryOwnerURI: t.path("@namespace_path"),
+			identity.SourceRepositoryOwnerID: namespaceID, identity.BuildConfigURI: san, identity.BuildConfigDigest: configSHA,
+			identity.BuildTrigger: source, identity.RunInvocationURI: t.path("@project_path", "/-/jobs/", "@job_id"),
+			identity.SourceRepositoryVisibility: visibility,
 		})
-		return id, p.err
-	}), nil
+	})
 }
 
 // runnerID checks the one claim that is a number: whole, and not zero.
@@ -196,33 +189,50 @@ func runnerID(v any) error {
 
 // newBuildkiteMapper certifies pipelines of Buildkite.
 func newBuildkiteMapper(r IssuerConfig, _ library) (mapper, error) {
-	return byClaims(r, func(t *texts, id identity.Identity) (identity.Identity, error) {
-		organization, pipeline := t.segment("organization_slug"), t.segment("pipeline_slug")
-		p := &paths{base: "https://buildkite.com"}
-		return named(id, p.at(organization, pipeline), nil), p.err
-	}), nil
+	return byClaims(r, "url", func(t *texts, id identity.Identity) identity.Identity {
+		t.need("organization_slug")
+		t.need("pipeline_slug")
+		rules := uriRules{joined: true, segments: []string{"organization_slug", "pipeline_slug"}}
+		return named(id, t.uri(rules, "", "@organization_slug", "/", "@pipeline_slug"), nil)
+	})
 }
 
 // newCodefreshMapper certifies pipelines of Codefresh, whose tokens name the platform.
 func newCodefreshMapper(r IssuerConfig, _ library) (mapper, error) {
-	return byClaims(r, func(t *texts, id identity.Identity) (identity.Identity, error) {
-		account, pipeline, workflow := t.segment("account_id"), t.segment("pipeline_id"), t.segment("workflow_id")
-		platform := t.may("platform_url")
-		name, path := t.segment, t.path // Fulcio lets these be empty; the URI would then mean another pipeline
-		if t.lenient {
-			name, path = t.may, t.may
+	fixed := len(r.Parameters) > 0
+	return byClaims(r, "platform_url", func(t *texts, id identity.Identity) identity.Identity {
+		t.need("account_id")
+		t.need("pipeline_id")
+		t.need("workflow_id")
+		platform, begin := t.may("platform_url"), "@platform_url"
+		switch {
+		case fixed && platform != "" && platform+"/" != t.base:
+			t.fail(badPart("platform_url", "is not the operator's setting of that name"))
+			begin = ""
+		case platform == "" || fixed:
+			begin = ""
 		}
-		accountName, pipelineName := name("account_name"), path("pipeline_name")
+		if !t.lenient { // Fulcio lets these be empty; the URI would then mean another pipeline
+			t.need("account_name")
+			t.need("pipeline_name")
+		}
 		repository, ref, runner := t.may("scm_repo_url"), t.may("scm_ref"), t.may("runner_environment")
-		if platform == "" {
-			platform = "https://g.codefresh.io"
+		rules := uriRules{joined: true, segments: []string{"account_name", "account_id", "pipeline_id", "workflow_id"}, free: "pipeline_name"}
+		at := func(rules uriRules, parts ...string) string {
+			if begin != "" {
+				parts = slices.Concat([]string{begin, "/"}, parts)
+			} else {
+				parts = slices.Concat([]string{""}, parts) // the base has its slash
+			}
+			return t.uri(rules, parts...)
 		}
-		p := &paths{base: platform}
-		id = named(id, p.at(accountName, pipelineName+":"+account+"/"+pipeline), map[identity.Extension]string{
-			identity.BuildSignerURI: p.at("build", workflow), identity.RunnerEnvironment: runner,
+		san := at(rules, "@account_name", "/", "@pipeline_name", ":", "@account_id", "/", "@pipeline_id")
+		rules.free = ""
+		build := at(rules, "build/", "@workflow_id")
+		return named(id, san, map[identity.Extension]string{
+			identity.BuildSignerURI: build, identity.RunnerEnvironment: runner,
 			identity.SourceRepositoryURI: repository, identity.SourceRepositoryRef: ref,
-			identity.BuildConfigURI: p.at("api/pipelines", pipeline), identity.RunInvocationURI: p.at("build", workflow),
+			identity.BuildConfigURI: at(rules, "api/pipelines/", "@pipeline_id"), identity.RunInvocationURI: build,
 		})
-		return id, p.err
-	}), nil
+	})
 }

@@ -1,18 +1,18 @@
 package oidc
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"math/big"
-	"net/url"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/printable"
 )
 
 // profile is a parsed [ProviderConfig].
@@ -23,7 +23,10 @@ type profile struct {
 	extensions []profileExtension // in the order of a certificate
 	under      string             // what the URI must begin with; "": anything
 	segments   []string           // claims that stand between two slashes of the URI
-	escaped    bool               // the provider escapes what it makes URIs from; else it does not (D13)
+	parameters map[string]bool    // the defaults that are parameters of a shipped profile, which no claim changes, also not with compat: fulcio
+	optional   []string           // claims that the provider documents as null or absent at times: their extensions are left out then
+	names      names              // the forms of san
+	free       string             // the claim of san that may contain what stands beside it; "": the last one
 }
 
 type profileExtension struct {
@@ -32,9 +35,14 @@ type profileExtension struct {
 }
 
 func parseProfile(name string, c ProviderConfig) (*profile, error) {
-	p := &profile{defaults: c.Defaults, overridden: map[string]bool{}, under: c.Under, segments: c.Segments}
+	p := &profile{defaults: c.Defaults, overridden: map[string]bool{}, under: c.Under, segments: c.Segments, optional: profiles[name].Optional}
 	if c.Segments == nil {
 		p.segments = profiles[name].Segments
+	}
+	var errs []error
+	if c.IssuerName != "" && c.IssuerName != name {
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("issuer-name %q is not the key of its entry, %q", c.IssuerName, name),
+			"write the same name in both places, or remove issuer-name", "issuer-name"))
 	}
 	claimed := c.Claims
 	if claimed == nil {
@@ -43,7 +51,6 @@ func parseProfile(name string, c ProviderConfig) (*profile, error) {
 	for _, name := range claimed {
 		p.overridden[name] = true
 	}
-	var errs []error
 	parsed := map[identity.Extension]template{}
 	for _, name := range slices.Sorted(maps.Keys(c.Extensions)) {
 		x, ok := extensionNamed(name)
@@ -70,8 +77,40 @@ func parseProfile(name string, c ProviderConfig) (*profile, error) {
 		errs = append(errs, fault.BadSetting("template: "+err.Error(), "correct the template", "subject-alternative-name-template"))
 	} else if len(p.san) == 0 {
 		errs = append(errs, fault.BadSetting("no template for the name in the certificate", "write a template that gives a URI", "subject-alternative-name-template"))
+	} else if err := p.findNames(false); err != nil {
+		errs = append(errs, err)
 	}
 	return p, errors.Join(errs...)
+}
+
+// findNames lists the forms of the name and finds the claim in it that may contain what stands beside it: the only one that may have
+// a slash, or else the last one.
+func (p *profile) findNames(lenient bool) error {
+	var err error
+	if p.names, err = p.san.names(values{profile: p, lenient: lenient}); err != nil {
+		return fault.BadSetting("template: "+err.Error(), "use fewer conditions", "subject-alternative-name-template")
+	}
+	for _, f := range p.names.forms {
+		for i := 1; i < len(f.parts) && !lenient; i++ {
+			if f.parts[i].claim != "" && f.parts[i-1].claim != "" {
+				return fault.BadSetting(fmt.Sprintf("template: the claims %s and %s follow one another: where one ends could not be told",
+					f.parts[i-1].claim, f.parts[i].claim), "write a text between them, such as /", "subject-alternative-name-template")
+			}
+		}
+	}
+	p.free = ""
+	if len(p.names.forms) == 1 {
+		var open []string
+		for i, one := range p.names.forms[0].parts {
+			if one.claim != "" && i > 0 && !slices.Contains(p.segments, one.claim) {
+				open = append(open, one.claim)
+			}
+		}
+		if len(open) == 1 {
+			p.free = open[0]
+		}
+	}
+	return nil
 }
 
 // claimedDefaults are the defaults that stand for optional claims although a profile does not list them: empty ones, and those
@@ -121,24 +160,38 @@ func (l library) profileOf(r IssuerConfig) (*profile, error) {
 
 // newCIMapper maps claims through the templates of a profile.
 func newCIMapper(r IssuerConfig, l library) (mapper, error) {
+	lenient := r.Compat == "fulcio"
+	if r.CIProvider == "" && r.Profile == "" { // Fulcio starts with such an entry, and refuses each of its tokens
+		return func(claims) (identity.Identity, error) {
+			return identity.Identity{}, fault.New(fault.IdentityNotAllowed, errors.New("the entry has no ci-provider"), "claim", "iss")
+		}, nil
+	}
 	p, err := l.profileOf(r)
 	if err != nil {
 		return nil, err
 	}
-	lenient := r.Compat == "fulcio"
+	if p == nil {
+		return nil, nil // its own error is reported already
+	}
+	if lenient {
+		own := *p
+		if p = &own; p.findNames(true) != nil {
+			return nil, nil // reported for the profile
+		}
+	}
 	return func(c claims) (identity.Identity, error) {
 		id, err := bySubject(c)
 		if err != nil {
 			return id, err
 		}
-		v := values{claims: c, profile: p}
-		if id.SAN, err = p.name(v, lenient); err != nil {
+		v := values{claims: c, profile: p, lenient: lenient}
+		if id.SAN, err = p.name(v); err != nil {
 			return id, err
 		}
 		for _, x := range p.extensions {
-			text, err := x.template.render(v)
+			text, err := x.template.extension(v)
 			if err != nil {
-				return id, unrendered(err, x.extension.String())
+				return id, err
 			}
 			id.Extensions.Set(x.extension, text)
 		}
@@ -146,127 +199,210 @@ func newCIMapper(r IssuerConfig, l library) (mapper, error) {
 	}, nil
 }
 
-// name renders the URI. What it is made of must be there and must not lead elsewhere (D15).
-func (p *profile) name(v values, lenient bool) (identity.SAN, error) {
-	if !lenient {
-		for r := range p.san.refs {
-			if _, fixed := p.defaults[r.claim]; fixed && !p.overridden[r.claim] {
-				continue
-			}
-			switch s, ok := v.get(r.claim); {
-			case ok && s == "":
-				return identity.SAN{}, fault.New(fault.ClaimMissing, errors.New("empty"), "claim", r.claim)
-			case ok && (dotted(s) || strings.HasPrefix(s, "/") || strings.Contains(s, "/") && slices.Contains(p.segments, r.claim) || twofold(s, p.escaped)):
-				return identity.SAN{}, fault.New(fault.ClaimInvalid, errors.New("leads out of its path"), "claim", r.claim)
-			}
-		}
-	}
-	text, err := p.san.render(v)
+// name makes the URI that is certified (D13, D15).
+func (p *profile) name(v values) (identity.SAN, error) {
+	parts, err := p.san.parts(v)
 	if err != nil {
-		return identity.SAN{}, unrendered(err, "san")
+		return identity.SAN{}, unrendered(err, "sub")
 	}
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme == "" || u.Host == "" && u.Opaque == "" || u.User != nil {
-		return identity.SAN{}, fault.New(fault.ClaimInvalid, fmt.Errorf("the name's template gives %.200q, which is no URI", text), "claim", "san")
+	if len(parts) == 0 || len(parts) == 1 && parts[0].text == "" {
+		return identity.SAN{}, fault.New(fault.ClaimMissing, errors.New("the template of the name gives nothing"), "claim", p.firstClaim())
 	}
-	if p.under != "" && !strings.HasPrefix(u.String(), p.under) {
-		return identity.SAN{}, fault.New(fault.IdentityNotAllowed, fmt.Errorf("the name is not under %s", p.under), "claim", "san")
+	rules := uriRules{lenient: v.lenient, segments: p.segments, free: p.free, under: p.under}
+	if p.names.ambiguous {
+		rules.segments = p.names.claims()
 	}
-	return identity.SAN{Kind: identity.URI, Value: u.String()}, nil
+	uri, err := rules.build(parts)
+	if err == nil {
+		err = p.names.check(uri, parts)
+	}
+	return identity.SAN{Kind: identity.URI, Value: uri}, err
 }
 
-// twofold reports whether s is not the only text that makes its URI. What a URI cannot hold is percent-encoded there (RFC 3986
-// §2.1), so that of é and %C3%A9 only one may pass: the second for providers that escape, the first for all others.
-func twofold(s string, escapes bool) bool {
-	for i := range len(s) {
-		switch {
-		case escapes && unfit(s[i]):
-			return true
-		case !escapes && s[i] == '%' && i+2 < len(s):
-			if b, err := hex.DecodeString(s[i+1 : i+3]); err == nil && unfit(b[0]) {
-				return true
-			}
+// firstClaim is the claim that the name is made of, where an error needs one.
+func (p *profile) firstClaim() string {
+	for r := range p.san.refs {
+		return r.claim
+	}
+	return "sub"
+}
+
+// extension renders a template of an extension. What is made of several texts and begins as a URI obeys the rules of the name, and
+// keeps its bytes.
+func (t template) extension(v values) (string, error) {
+	parts, err := t.parts(v)
+	if err != nil {
+		return "", unrendered(err, "sub")
+	}
+	text := ""
+	if len(parts) == 1 {
+		text = parts[0].text
+	} else {
+		text = concatenated(parts)
+		if !v.lenient && webAddress.MatchString(text) && slices.ContainsFunc(parts, func(p part) bool { return p.claim != "" && !p.setting }) {
+			text, err = uriRules{verbatim: true}.build(parts)
 		}
 	}
-	return false
+	if err == nil && len(text) > maxRendered {
+		err = fault.New(fault.ClaimInvalid, fmt.Errorf("a template gives %d bytes; the limit is %d", len(text), maxRendered), "claim", longest(parts))
+	}
+	return text, err
 }
 
-// unfit reports whether a byte is percent-encoded when a path is written.
-func unfit(c byte) bool { return c <= ' ' || c >= 0x7f || strings.IndexByte("\"<>\\^`{|}", c) >= 0 }
+// webAddress is the beginning of a URI with an authority.
+var webAddress = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*://`)
+
+// longest is the claim with the longest text.
+func longest(parts []part) string {
+	claim, n := "sub", 0
+	for _, p := range parts {
+		if p.claim != "" && len(p.text) > n {
+			claim, n = p.claim, len(p.text)
+		}
+	}
+	return claim
+}
 
 // values are what templates read: claims, and the defaults of a profile.
 type values struct {
 	claims  claims
 	profile *profile // nil: no defaults
+	lenient bool     // compat: fulcio
 }
 
-// get returns a value as text; ok is false when neither a claim nor a default has the name. A claim that is null is absent.
-func (v values) get(name string) (text string, ok bool) {
-	if v.profile != nil {
-		if d, isDefault := v.profile.defaults[name]; isDefault {
-			if c := v.claims[name]; c != nil && v.profile.overridden[name] {
-				return words(c), true
-			}
-			return d, true
-		}
-	}
+// get returns a value as text; ok is false when neither a claim nor a default has the name. A claim that is null is absent. A claim with
+// the name of a default that no claim may change has that value or is an error: another name than the token says is never certified.
+func (v values) get(name string) (p part, ok bool, err error) {
 	c := v.claims[name]
+	if v.profile == nil {
+		return v.claim(name, c)
+	}
+	d, isDefault := v.profile.defaults[name]
+	if !isDefault {
+		return v.claim(name, c)
+	}
 	if c == nil {
+		_, fixed := v.setting(name)
+		if fixed {
+			name = ""
+		}
+		return part{text: d, claim: name, setting: !fixed}, true, nil
+	}
+	p, _, err = v.claim(name, c)
+	if _, fixed := v.setting(name); err == nil && fixed {
+		if p.text != d {
+			err = badPart(name, "is not the operator's setting of that name")
+		}
+		p.claim = ""
+	}
+	return p, true, err
+}
+
+func (v values) claim(name string, c any) (part, bool, error) {
+	if c == nil {
+		return part{}, false, nil
+	}
+	text, err := claimText(name, c)
+	return part{text: text, claim: name}, true, err
+}
+
+// setting returns the default of name if no claim changes it.
+func (v values) setting(name string) (string, bool) {
+	if v.profile == nil {
 		return "", false
 	}
-	return words(c), true
+	d, ok := v.profile.defaults[name]
+	return d, ok && !v.profile.overridden[name] && (!v.lenient || v.profile.parameters[name])
 }
 
-// words prints a claim: numbers in decimals without exponent, lists and objects in brackets.
-func words(v any) string {
+// nullable reports whether the provider documents the claim as one that may be null or absent.
+func (v values) nullable(name string) bool {
+	return v.profile != nil && slices.Contains(v.profile.optional, name)
+}
+
+// claimText prints a claim: a text as it is, a number in decimals without exponent, true or false. A list or an object has no text.
+func claimText(name string, v any) (string, error) {
+	text := ""
 	switch v := v.(type) {
 	case string:
-		return v
+		text = v
 	case json.Number:
-		return decimal(v.String())
-	case nil:
-		return "<nil>"
+		var ok bool
+		if text, ok = decimal(v.String()); !ok {
+			return "", badPart(name, "a number with too many digits")
+		}
+	case bool:
+		text = strconv.FormatBool(v)
 	case []any:
-		parts := make([]string, len(v))
-		for i, one := range v {
-			parts[i] = words(one)
-		}
-		return "[" + strings.Join(parts, " ") + "]"
-	case map[string]any:
-		var parts []string
-		for _, k := range slices.Sorted(maps.Keys(v)) {
-			parts = append(parts, k+":"+words(v[k]))
-		}
-		return "map[" + strings.Join(parts, " ") + "]"
+		return "", badPart(name, "a list, not a text")
+	default:
+		return "", badPart(name, "an object, not a text")
 	}
-	return fmt.Sprint(v)
+	return text, checkText(name, text)
 }
 
-// decimal writes a JSON number without exponent. One with hundreds of digits stays as it is, and is too long soon enough.
-func decimal(s string) string {
-	if !strings.ContainsAny(s, "eE.") {
-		return s
+// checkText refuses what a certificate cannot carry, or what a reader of it cannot see (A17), under the name of the claim.
+func checkText(claim, text string) error {
+	if len(text) > maxRendered {
+		return badPart(claim, fmt.Sprintf("has %d bytes; the limit is %d", len(text), maxRendered))
 	}
-	if i := strings.IndexAny(s, "eE"); i >= 0 && len(strings.TrimLeft(s[i+1:], "+-0")) > 2 {
-		return s
+	if r, hidden := printable.Hidden(text); hidden {
+		return badPart(claim, fmt.Sprintf("has the character %U, which cannot be seen", r))
 	}
-	f, ok := new(big.Rat).SetString(s)
-	if !ok {
-		return s
+	return nil
+}
+
+// decimal writes a JSON number exactly, without exponent, and in one way: 100, 1e2 and 100.0 are one number. ok is false for
+// a number that would be too long.
+func decimal(s string) (out string, ok bool) {
+	if len(s) < 19 && s != "-0" && !strings.ContainsAny(s, "eE.") {
+		return s, true
 	}
-	if f.IsInt() {
-		return f.Num().String()
+	s, minus := strings.CutPrefix(s, "-")
+	exponent := 0
+	if i := strings.IndexAny(s, "eE"); i >= 0 {
+		n, err := strconv.Atoi(s[i+1:])
+		if err != nil || n > maxRendered || n < -maxRendered {
+			return "", false
+		}
+		s, exponent = s[:i], n
 	}
-	return strings.TrimRight(f.FloatString(120), "0")
+	whole, fraction, _ := strings.Cut(s, ".")
+	digits := whole + fraction
+	point := len(whole) + exponent // where the decimal point stands in digits
+	if len(digits) > maxRendered {
+		return "", false
+	}
+	if point > len(digits) {
+		digits += strings.Repeat("0", point-len(digits))
+	}
+	if point < 0 {
+		digits, point = strings.Repeat("0", -point)+digits, 0
+	}
+	whole, fraction = strings.TrimLeft(digits[:point], "0"), strings.TrimRight(digits[point:], "0")
+	if whole == "" {
+		whole = "0"
+	}
+	if fraction != "" {
+		whole += "." + fraction
+	}
+	if minus && whole != "0" {
+		whole = "-" + whole
+	}
+	return whole, len(whole) <= maxRendered
 }
 
 // unrendered is what the caller is told of a template that gives nothing.
-func unrendered(err error, what string) error {
+func unrendered(err error, claim string) error {
 	var m *missingError
 	if errors.As(err, &m) {
 		return fault.New(fault.ClaimMissing, err, "claim", m.claim)
 	}
-	return fault.New(fault.ClaimInvalid, err, "claim", what)
+	var known *fault.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	return fault.New(fault.ClaimInvalid, err, "claim", claim)
 }
 
 // ProfileInfo is a profile that mayfly ships.
@@ -307,7 +443,7 @@ func Profiles() []ProfileInfo {
 func (p *profile) needs() []string {
 	all := map[string]bool{"sub": true}
 	note := func(r ref) {
-		if _, isDefault := p.defaults[r.claim]; !isDefault && !r.optional {
+		if _, isDefault := p.defaults[r.claim]; !isDefault && !r.optional && !slices.Contains(p.optional, r.claim) {
 			all[r.claim] = true
 		}
 	}

@@ -20,7 +20,8 @@ type shipped struct {
 	Issuers []string
 	// Segments are claims that have no slash: with one, two claims could make the URI of two others (D13).
 	Segments []string
-	Escapes  bool   // claims are percent-encoded by the provider
+	// Optional are claims that the provider documents as null or absent at times; an extension that is such a claim is left out then.
+	Optional []string
 	Under    string // the parameter that the URI in the certificate must begin with
 	Email    *emailProfile
 	Needs    []string // claims, where there are no templates
@@ -53,15 +54,16 @@ var profiles = map[string]shipped{
 	"gitlab-pipeline": {
 		Summary: "GitLab CI; url: the web address of a self-managed instance",
 		Issuers: []string{"https://gitlab.com"}, Parameters: []string{"url"}, Under: "url",
+		Optional: []string{"ci_config_sha"}, // the definition of the pipeline is in another project
 		ProviderConfig: ProviderConfig{
 			Defaults: map[string]string{"url": "https://gitlab.com", "environment": ""}, Claims: []string{"environment"},
 			SAN: "https://{{.ci_config_ref_uri}}",
 			Extensions: map[string]string{
-				"build-signer-uri": "https://{{.ci_config_ref_uri}}", "build-signer-digest": "ci_config_sha", "runner-environment": "runner_environment",
+				"build-signer-uri": "https://{{.ci_config_ref_uri}}", "build-signer-digest": `{{index . "ci_config_sha"}}`, "runner-environment": "runner_environment",
 				"source-repository-uri": "{{.url}}/{{.project_path}}", "source-repository-digest": "sha",
 				"source-repository-ref":        `{{if eq .ref_type "branch"}}refs/heads/{{.ref}}{{else}}refs/tags/{{.ref}}{{end}}`,
 				"source-repository-identifier": "project_id", "source-repository-owner-uri": "{{.url}}/{{.namespace_path}}",
-				"source-repository-owner-identifier": "namespace_id", "build-config-uri": "https://{{.ci_config_ref_uri}}", "build-config-digest": "ci_config_sha",
+				"source-repository-owner-identifier": "namespace_id", "build-config-uri": "https://{{.ci_config_ref_uri}}", "build-config-digest": `{{index . "ci_config_sha"}}`,
 				"build-trigger": "pipeline_source", "run-invocation-uri": "{{.url}}/{{.project_path}}/-/jobs/{{.job_id}}",
 				"source-repository-visibility-at-signing": "project_visibility", "deployment-environment": "environment",
 			},
@@ -114,8 +116,9 @@ var profiles = map[string]shipped{
 		Issuers:  []string{"https://oidc.buddyusercontent.com", "https://*-oidc.buddyusercontent.com"},
 		Segments: []string{"workspace_domain", "project_name", "pipeline_id"},
 		ProviderConfig: ProviderConfig{
-			Defaults: map[string]string{"base_url": "https://app.buddy.works", "revision": "", "ref": ""}, Claims: []string{"revision", "ref"},
-			SAN: "{{.base_url}}/{{.workspace_domain}}/{{.project_name}}/pipelines/pipeline/{{.pipeline_id}}",
+			Defaults: map[string]string{"base_url": "https://app.buddy.works", "revision": "", "ref": ""},
+			Claims:   []string{"base_url", "revision", "ref"}, // tokens of other regions than the first have a base_url
+			SAN:      "{{.base_url}}/{{.workspace_domain}}/{{.project_name}}/pipelines/pipeline/{{.pipeline_id}}",
 			Extensions: map[string]string{
 				"build-signer-uri":   "{{.base_url}}/{{.workspace_domain}}/{{.project_name}}/pipelines/pipeline/{{.pipeline_id}}",
 				"runner-environment": "runner_environment", "source-repository-uri": "{{.base_url}}/{{.workspace_domain}}/{{.project_name}}",
@@ -155,7 +158,7 @@ var profiles = map[string]shipped{
 		},
 	},
 	"jenkins": {
-		Summary: "Jenkins with the OpenID Connect Provider plugin; url: the root of Jenkins, which jobs must be under", Parameters: []string{"url"}, Under: "url", Escapes: true,
+		Summary: "Jenkins with the OpenID Connect Provider plugin; url: the root of Jenkins, which jobs must be under", Parameters: []string{"url"}, Under: "url",
 		ProviderConfig: ProviderConfig{
 			Defaults: map[string]string{"url": ""}, Claims: []string{},
 			SAN:        "{{.sub}}",
@@ -193,32 +196,24 @@ func shippedProfile(r IssuerConfig) (*profile, error) {
 		return nil, fault.BadSetting(fmt.Sprintf("profile %q is unknown", r.Profile), "write one of "+strings.Join(slices.Sorted(maps.Keys(profiles)), ", "), "profile")
 	}
 	c := s.ProviderConfig
-	c.Defaults = maps.Clone(s.Defaults)
-	for name, v := range r.Parameters {
-		if !slices.Contains(s.Parameters, name) {
-			fix := "it has none"
-			if len(s.Parameters) > 0 {
-				fix = "it has " + strings.Join(s.Parameters, ", ")
-			}
-			return nil, fault.BadSetting(fmt.Sprintf("the profile %s has no parameter %q", r.Profile, name), fix, "parameters", name)
-		}
-		v = strings.TrimSuffix(v, "/")
-		if u, err := url.Parse(v); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery+u.Fragment != "" || u.String() != v {
-			return nil, fault.BadSetting(fmt.Sprintf("%q is not a web address", v), "write https://HOST", "parameters", name)
-		}
-		c.Defaults[name] = v
+	var err error
+	if c.Defaults, err = s.defaults(r); err != nil {
+		return nil, err
 	}
-	home := slices.ContainsFunc(s.Issuers, func(p string) bool { return match(p, strings.ReplaceAll(r.IssuerURL, "*", "x")) })
+	c.Claims = slices.DeleteFunc(slices.Clone(s.Claims), func(claim string) bool { return r.Parameters[claim] != "" })
 	for _, name := range s.Parameters {
-		if _, set := r.Parameters[name]; !set && !home {
-			return nil, fault.BadSetting(fmt.Sprintf("the profile %s needs the parameter %s for this issuer: certificates would name somebody else's host", r.Profile, name),
-				"write parameters: {"+name+": https://HOST}", "profile")
+		if _, set := r.Parameters[name]; !set && !s.home(r.IssuerURL) {
+			return nil, fault.BadSetting(fmt.Sprintf("the profile %s needs the parameter %s for this issuer: certificates would name another provider's host",
+				r.Profile, name), "write parameters: {"+name+": https://HOST}", "profile")
 		}
 	}
 	c.Segments, c.Under = s.Segments, s.under(c.Defaults)
 	p, err := parseProfile(r.Profile, c)
 	if err == nil {
-		p.escaped = s.Escapes
+		p.parameters = map[string]bool{}
+		for _, name := range s.Parameters {
+			p.parameters[name] = !slices.Contains(c.Claims, name)
+		}
 	}
 	return p, err
 }
@@ -229,4 +224,33 @@ func (s shipped) under(parameters map[string]string) string {
 		return parameters[s.Under] + "/"
 	}
 	return s.Under
+}
+
+// home reports whether an issuer, a URL or a pattern, is the provider's own.
+func (s shipped) home(issuer string) bool {
+	return slices.ContainsFunc(s.Issuers, func(p string) bool { return match(p, strings.ReplaceAll(issuer, "*", "x")) })
+}
+
+// defaults are the defaults with the parameters of one issuer.
+func (s shipped) defaults(r IssuerConfig) (map[string]string, error) {
+	out := maps.Clone(s.Defaults)
+	for name, v := range r.Parameters {
+		if !slices.Contains(s.Parameters, name) {
+			fix := "it has none"
+			if len(s.Parameters) > 0 {
+				fix = "it has " + strings.Join(s.Parameters, ", ")
+			}
+			what := "the profile " + r.Profile
+			if r.Profile == "" {
+				what = "the type " + r.Type
+			}
+			return nil, fault.BadSetting(fmt.Sprintf("%s has no parameter %q", what, name), fix, "parameters", name)
+		}
+		v = strings.TrimSuffix(v, "/")
+		if u, err := url.Parse(v); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery+u.Fragment != "" || u.String() != v {
+			return nil, fault.BadSetting(fmt.Sprintf("%q is not a web address", v), "write https://HOST", "parameters", name)
+		}
+		out[name] = v
+	}
+	return out, nil
 }

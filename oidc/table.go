@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/publicsuffix"
+
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/identity"
@@ -152,6 +154,9 @@ func (r *row) section() string {
 }
 
 func (c IssuerConfig) checkExact(key string) error {
+	if c.Issuer != "" && c.Issuer != key {
+		return fault.BadSetting(fmt.Sprintf("issuer %q is not the key of its entry, %q", c.Issuer, key), "write the same URL in both places, or remove issuer", "issuer")
+	}
 	if c.IssuerURL != "" && c.IssuerURL != key {
 		return fault.BadSetting(fmt.Sprintf("issuer-url %q is not the key of its entry, %q", c.IssuerURL, key), "write the same URL in both places", "issuer-url")
 	}
@@ -163,8 +168,11 @@ func (c IssuerConfig) checkExact(key string) error {
 
 func (c IssuerConfig) checkPattern(key string) error {
 	var errs []error
-	if !strings.Contains(key, "*") {
-		errs = append(errs, fault.BadSetting("a pattern without a star", "move the entry to oidc-issuers"))
+	if c.Issuer != "" && c.Issuer != key {
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("issuer %q is not the key of its entry, %q", c.Issuer, key), "remove issuer", "issuer"))
+	}
+	if problem := boundless(key); problem != "" {
+		errs = append(errs, fault.BadSetting(problem, "write the domain of the provider without a star, https://*.example.com"))
 	}
 	one := strings.ReplaceAll(key, "*", "0") // an issuer that matches; a star in a host makes it another one
 	if u, err := url.Parse(one); !strings.HasPrefix(key, "https://") && (err != nil || u.Scheme != "http" || !loopback(u.Hostname())) {
@@ -217,6 +225,35 @@ func (c IssuerConfig) checkEndpoint(text string) error {
 	return fault.BadSetting(fmt.Sprintf("the scheme %q is not https", u.Scheme), "write https://HOST/PATH")
 }
 
+// checkSubject checks that sub is a text that a certificate can carry, and not empty (OpenID Connect Core 1.0 §2, D11).
+func (r *row) checkSubject(c claims) error {
+	sub, err := c.text("sub")
+	if err != nil && (!r.lenient || fault.From(err).Reason != fault.ClaimMissing) {
+		return err
+	}
+	return checkText("sub", sub)
+}
+
+// boundless says why a pattern means hosts of everybody: a star stands for the registered domain of a host, or a part of it.
+// Private entries of the public suffix list, such as github.io, belong to one provider and count as its domain.
+func boundless(pattern string) string {
+	_, authority, _, _ := components(pattern)
+	host, _, _ := strings.Cut(authority, ":")
+	labels := strings.Split(host, ".")
+	suffix, icann := publicsuffix.PublicSuffix(strings.ReplaceAll(strings.ToLower(host), "*", "x"))
+	for !icann && strings.Contains(suffix, ".") {
+		_, parent, _ := strings.Cut(suffix, ".")
+		suffix, icann = publicsuffix.PublicSuffix(parent)
+	}
+	own := min(len(labels), strings.Count(suffix, ".")+2)
+	for _, label := range labels[len(labels)-own:] {
+		if label == "*" || strings.Contains(label, "*") && len(labels) > 1 {
+			return "the star stands for the domain itself: anybody who has a domain could be the issuer"
+		}
+	}
+	return ""
+}
+
 // compile turns an entry into a row. It returns a row also with an error, for checks across rows. known is what is wrong with
 // the key of the entry.
 func (l library) compile(key string, c IssuerConfig, known error) (*row, error) {
@@ -237,7 +274,7 @@ func (l library) compile(key string, c IssuerConfig, known error) (*row, error) 
 				c.EmailDomains = e.domains
 			}
 		}
-	} else if len(c.Parameters) > 0 {
+	} else if len(c.Parameters) > 0 && (types[c.Type].newMapper == nil || profiles[c.Type].SAN == "") {
 		add("parameters are those of a profile, and there is none", "write profile: NAME or remove them", "parameters")
 	}
 	r := &row{key: key, written: written, config: c, lifetime: c.MaxLifetime, lenient: c.Compat == "fulcio"}
@@ -405,8 +442,27 @@ func parseCustom(all map[string]string) ([]customTemplate, error) {
 	return out, errors.Join(errs...)
 }
 
+// claimOf is the claim that a field of a certificate is made of.
+func (r *row) claimOf(field string, id *identity.Identity) string {
+	switch {
+	case field == identity.Issuer.String() || field == identity.IssuerV1.String():
+		if r.config.IssuerClaim != "" {
+			return strings.TrimPrefix(r.config.IssuerClaim, "$.")
+		}
+		return "iss"
+	case field == "san" && r.profile != nil:
+		return r.profile.firstClaim()
+	case field == "san" && id.ChallengeClaim != "":
+		return id.ChallengeClaim // what the caller knows it by
+	}
+	return "sub"
+}
+
 // identify maps verified claims: what the certificate will say. It is pure.
 func (r *row) identify(c claims) (identity.Identity, error) {
+	if err := r.checkSubject(c); err != nil {
+		return identity.Identity{}, err
+	}
 	id, err := r.mapper(c)
 	if err != nil {
 		return identity.Identity{}, err
@@ -419,22 +475,18 @@ func (r *row) identify(c claims) (identity.Identity, error) {
 		}
 	}
 	for _, t := range r.custom {
-		text, err := t.template.render(values{claims: c, profile: r.profile})
+		text, err := t.template.extension(values{claims: c, profile: r.profile, lenient: r.lenient})
 		if err != nil {
-			return identity.Identity{}, unrendered(err, t.oid.String())
+			return identity.Identity{}, err
 		}
 		if text != "" {
 			id.Custom = append(id.Custom, identity.Custom{OID: t.oid, Value: text})
 		}
 	}
-	if err := id.Check(); err != nil {
+	if err := id.Check(); err != nil { // what claims are refused for has been said by then; this is the last look
 		var bad *identity.ValueError
 		if errors.As(err, &bad) {
-			claim := bad.Field
-			if claim == "san" && r.profile == nil && id.ChallengeClaim != "" {
-				claim = id.ChallengeClaim // what the caller knows it by
-			}
-			err = fault.New(fault.ClaimInvalid, err, "claim", claim)
+			err = fault.New(fault.ClaimInvalid, err, "claim", r.claimOf(bad.Field, &id))
 		}
 		return identity.Identity{}, err
 	}

@@ -3,31 +3,71 @@ package oidc
 import (
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
+	"text/template/parse"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// A template is a closed subset of Go's text/template: text, {{.claim}}, {{index . "claim"}}, both with or without
-// parentheses and spaces, {{if eq X "text"}} … {{else}} … {{end}} with X one of those two, or a bare claim name without
-// braces. It is parsed once and walked.
+// A template is a part of Go's text/template that always ends and never calls code: text, claims, if and with, eq, ne, and, or,
+// not, printf of texts. [parse] reads the syntax, so that it means what it means to Fulcio; the walk over the tree is here. A claim's
+// name without braces is a template too.
 type template []node
 
+// node is a text (literal), a printed value, or a condition.
 type node struct {
-	text  string // literal, if ref and test are nil
-	ref   *ref
-	test  *ref // if eq test value
-	value string
-	yes   template
-	no    template
+	text    string
+	value   *expr
+	test    *expr
+	with    bool // the test's value is the dot of yes
+	yes, no template
+}
+
+type op uint8
+
+const (
+	opText op = iota // a string
+	opClaim
+	opDot // the value of the closest with
+	opEq
+	opNe
+	opNot
+	opAnd
+	opOr
+	opPrintf
+)
+
+// kind is what an expression gives. The last one is for conditions only.
+type kind uint8
+
+const (
+	aText kind = iota
+	aBool
+	eitherOne
+)
+
+type expr struct {
+	op       op
+	kind     kind
+	text     string // opText; opClaim: the name
+	optional bool   // opClaim: written with index, so that it may be absent where it is the whole template or only tested
+	args     []expr
+	format   []string // opPrintf: what stands around the arguments
 }
 
 // ref is a claim that a template reads.
 type ref struct {
 	claim    string
-	optional bool // written with index: may be absent where it is the whole template or only compared
+	optional bool
 }
 
-// maxRendered caps what a template gives, in bytes.
-const maxRendered = 2048
+// Limits of a template: on what it gives, in bytes, and on its forms.
+const (
+	maxRendered = 2048
+	maxForms    = 64
+)
 
 // parseTemplate reads a template; its errors name the byte, from 1.
 func parseTemplate(src string) (template, error) {
@@ -36,163 +76,227 @@ func parseTemplate(src string) (template, error) {
 		return nil, nil
 	}
 	if !strings.Contains(src, "{{") {
-		return template{{ref: &ref{claim: trimmed}}}, nil
+		return template{{value: &expr{op: opClaim, text: trimmed}}}, nil
 	}
-	p := &templateParser{src: src}
-	t, end, err := p.list(false)
-	if err != nil {
-		return nil, err
+	tree := parse.New("")
+	tree.Mode = parse.SkipFuncCheck
+	all := map[string]*parse.Tree{}
+	if _, err := tree.Parse(src, "", "", all); err != nil {
+		return nil, errors.New(strings.TrimPrefix(err.Error(), "template: :"))
 	}
-	if end != "" {
-		return nil, p.errorf("%s without if", end)
+	for name, other := range all {
+		if name != "" {
+			return nil, at(other.Root, "define is not known here")
+		}
 	}
-	return t, nil
+	if tree.Root == nil {
+		return nil, nil
+	}
+	return templateReader{}.list(tree.Root)
 }
 
-type templateParser struct {
-	src string
-	pos int
+// at is an error at the place of a node.
+func at(n parse.Node, format string, args ...any) error {
+	return fmt.Errorf("at byte %d: %s", int(n.Position())+1, fmt.Sprintf(format, args...))
 }
 
-func (p *templateParser) errorf(format string, args ...any) error {
-	return fmt.Errorf("at byte %d: %s", p.pos+1, fmt.Sprintf(format, args...))
-}
+// templateReader turns the tree of text/template/parse into a template. within says that a with stands around.
+type templateReader struct{ within bool }
 
-// list reads nodes until the end, or until an else or end action, which it returns.
-func (p *templateParser) list(inside bool) (t template, end string, err error) {
-	for {
-		text, rest, found := strings.Cut(p.src[p.pos:], "{{")
-		if text != "" {
-			t = append(t, node{text: text})
-		}
-		if !found {
-			if inside {
-				return nil, "", p.errorf("if without end")
-			}
-			return t, "", nil
-		}
-		p.pos = len(p.src) - len(rest)
-		body, after, found := strings.Cut(rest, "}}")
-		if !found {
-			return nil, "", p.errorf("an action is not closed with }}")
-		}
-		words, err := lex(body)
-		if err != nil {
-			return nil, "", p.errorf("%s", err)
-		}
-		next := len(p.src) - len(after)
-		switch {
-		case len(words) == 1 && (words[0] == "else" || words[0] == "end"):
-			p.pos = next
-			return t, words[0], nil
-		case len(words) > 0 && words[0] == "if":
-			n, err := p.condition(words[1:], next)
+func (r templateReader) list(l *parse.ListNode) (template, error) {
+	var out template
+	if l == nil {
+		return nil, nil
+	}
+	for _, n := range l.Nodes {
+		switch n := n.(type) {
+		case *parse.TextNode:
+			out = append(out, node{text: string(n.Text)})
+		case *parse.CommentNode:
+		case *parse.ActionNode:
+			e, err := r.pipe(n.Pipe)
 			if err != nil {
-				return nil, "", err
+				return nil, err
 			}
-			t = append(t, n)
+			if e.kind == eitherOne {
+				return nil, at(n, "this gives a text or true or false; print one of them")
+			}
+			out = append(out, node{value: &e})
+		case *parse.IfNode:
+			one, err := r.branch(&n.BranchNode, false)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, one)
+		case *parse.WithNode:
+			one, err := r.branch(&n.BranchNode, true)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, one)
 		default:
-			r, left, err := readRef(words)
-			if err != nil || len(left) > 0 {
-				return nil, "", p.errorf("only {{.claim}}, {{index . \"claim\"}} and {{if eq … \"text\"}} are known")
-			}
-			t = append(t, node{ref: &r})
-			p.pos = next
-		}
-	}
-}
-
-func (p *templateParser) condition(words []string, next int) (node, error) {
-	bad := p.errorf("a condition is {{if eq .claim \"text\"}} or {{if eq (index . \"claim\") \"text\"}}")
-	words = strip(words)
-	if len(words) < 3 || words[0] != "eq" {
-		return node{}, bad
-	}
-	r, left, err := readRef(words[1:])
-	if err != nil || len(left) != 1 || !strings.HasPrefix(left[0], `"`) {
-		return node{}, bad
-	}
-	n := node{test: &r, value: left[0][1:]}
-	p.pos = next
-	var end string
-	if n.yes, end, err = p.list(true); err != nil {
-		return node{}, err
-	}
-	if end == "else" {
-		if n.no, end, err = p.list(true); err != nil {
-			return node{}, err
-		}
-		if end == "else" {
-			return node{}, p.errorf("a second else")
-		}
-	}
-	return n, nil
-}
-
-// strip takes parentheses around all of words away.
-func strip(words []string) []string {
-	for len(words) > 2 && words[0] == "(" && words[len(words)-1] == ")" {
-		words = words[1 : len(words)-1]
-	}
-	return words
-}
-
-// readRef reads .claim or index . "claim", in parentheses or not, and returns what follows.
-func readRef(words []string) (ref, []string, error) {
-	depth := 0
-	for len(words) > 0 && words[0] == "(" {
-		depth++
-		words = words[1:]
-	}
-	var r ref
-	switch {
-	case len(words) > 0 && len(words[0]) > 1 && words[0][0] == '.':
-		r, words = ref{claim: words[0][1:]}, words[1:]
-	case len(words) > 2 && words[0] == "index" && words[1] == "." && strings.HasPrefix(words[2], `"`):
-		r, words = ref{claim: words[2][1:], optional: true}, words[3:]
-	default:
-		return r, nil, errors.New("not a claim")
-	}
-	for ; depth > 0; depth-- {
-		if len(words) == 0 || words[0] != ")" {
-			return r, nil, errors.New("a parenthesis is not closed")
-		}
-		words = words[1:]
-	}
-	if r.claim == "" {
-		return r, nil, errors.New("a claim has no name")
-	}
-	return r, words, nil
-}
-
-// lex splits an action into words. A string keeps its opening quote as a mark; it has no escapes.
-func lex(s string) ([]string, error) {
-	var out []string
-	for s = strings.TrimLeft(s, " \t"); s != ""; s = strings.TrimLeft(s, " \t") {
-		switch s[0] {
-		case '(', ')':
-			out, s = append(out, s[:1]), s[1:]
-		case '"':
-			end := strings.IndexByte(s[1:], '"')
-			if end < 0 || strings.ContainsRune(s[1:end+1], '\\') {
-				return nil, errors.New("a string is not closed or has an escape")
-			}
-			out, s = append(out, s[:end+1]), s[end+2:]
-		default:
-			n := strings.IndexAny(s, " \t()\"")
-			if n < 0 {
-				n = len(s)
-			}
-			w := s[:n]
-			for i := range len(w) {
-				if ch := w[i]; !starByte(ch) && (ch != '.' || i > 0) {
-					return nil, fmt.Errorf("%q is not known here", w)
-				}
-			}
-			out, s = append(out, w), s[n:]
+			return nil, at(n, "%s is not known here; docs/config.md lists what is", firstWord(n))
 		}
 	}
 	return out, nil
+}
+
+// firstWord names an action that is not known.
+func firstWord(n parse.Node) string {
+	return strings.Trim(strings.Fields(strings.TrimLeft(n.String(), "{- "))[0], "{}")
+}
+
+func (r templateReader) branch(b *parse.BranchNode, with bool) (node, error) {
+	test, err := r.pipe(b.Pipe)
+	if err != nil {
+		return node{}, err
+	}
+	if with && test.kind != aText {
+		return node{}, at(b.Pipe, "with is for a claim or a text")
+	}
+	out := node{test: &test, with: with}
+	inner := r
+	inner.within = r.within || with
+	if out.yes, err = inner.list(b.List); err != nil {
+		return node{}, err
+	}
+	out.no, err = r.list(b.ElseList)
+	return out, err
+}
+
+// pipe reads a pipeline: the value of each command is the last argument of the next one.
+func (r templateReader) pipe(p *parse.PipeNode) (expr, error) {
+	if len(p.Decl) > 0 {
+		return expr{}, at(p, "variables are not known here")
+	}
+	var value *expr
+	for _, c := range p.Cmds {
+		e, err := r.command(c, value)
+		if err != nil {
+			return expr{}, err
+		}
+		value = &e
+	}
+	return *value, nil
+}
+
+func (r templateReader) command(c *parse.CommandNode, last *expr) (expr, error) {
+	name, isFunction := c.Args[0].(*parse.IdentifierNode)
+	if !isFunction {
+		if len(c.Args) > 1 || last != nil {
+			return expr{}, at(c, "%s takes no arguments", c.Args[0])
+		}
+		return r.operand(c.Args[0])
+	}
+	if name.Ident == "index" {
+		return r.index(c, last)
+	}
+	var args []expr
+	for _, a := range c.Args[1:] {
+		e, err := r.operand(a)
+		if err != nil {
+			return expr{}, err
+		}
+		args = append(args, e)
+	}
+	if last != nil {
+		args = append(args, *last)
+	}
+	return function(c, name.Ident, args)
+}
+
+// operand reads one argument.
+func (r templateReader) operand(n parse.Node) (expr, error) {
+	switch n := n.(type) {
+	case *parse.StringNode:
+		return expr{op: opText, text: n.Text}, nil
+	case *parse.FieldNode:
+		if len(n.Ident) == 1 && !r.within {
+			return expr{op: opClaim, text: n.Ident[0]}, nil
+		}
+		if r.within {
+			return expr{}, at(n, "inside with, write $%s", n)
+		}
+	case *parse.VariableNode:
+		if len(n.Ident) == 2 && n.Ident[0] == "$" {
+			return expr{op: opClaim, text: n.Ident[1]}, nil
+		}
+	case *parse.DotNode:
+		if r.within {
+			return expr{op: opDot}, nil
+		}
+	case *parse.PipeNode:
+		return r.pipe(n)
+	}
+	return expr{}, at(n, "%s is neither a claim nor a text", n)
+}
+
+// index reads index . "claim".
+func (r templateReader) index(c *parse.CommandNode, last *expr) (expr, error) {
+	if len(c.Args) == 3 && last == nil {
+		name, isText := c.Args[2].(*parse.StringNode)
+		_, dot := c.Args[1].(*parse.DotNode)
+		root, dollar := c.Args[1].(*parse.VariableNode)
+		if isText && name.Text != "" && (dot && !r.within || dollar && len(root.Ident) == 1 && root.Ident[0] == "$") {
+			return expr{op: opClaim, text: name.Text, optional: true}, nil
+		}
+	}
+	return expr{}, at(c, `index is for claims: index . "claim"`)
+}
+
+// function checks the arguments of a function: what is accepted has a value for all claims.
+func function(c *parse.CommandNode, name string, args []expr) (expr, error) {
+	texts := !slices.ContainsFunc(args, func(e expr) bool { return e.kind != aText })
+	switch n := len(args); {
+	case name == "eq" && n >= 2 && texts:
+		return expr{op: opEq, kind: aBool, args: args}, nil
+	case name == "ne" && n == 2 && texts:
+		return expr{op: opNe, kind: aBool, args: args}, nil
+	case name == "not" && n == 1:
+		return expr{op: opNot, kind: aBool, args: args}, nil
+	case (name == "and" || name == "or") && n >= 1:
+		e := expr{op: opAnd, kind: args[0].kind, args: args}
+		if name == "or" {
+			e.op = opOr
+		}
+		if slices.ContainsFunc(args, func(a expr) bool { return a.kind != e.kind }) {
+			e.kind = eitherOne
+		}
+		return e, nil
+	case name == "printf" && n >= 1 && args[0].op == opText && texts:
+		format, err := printfFormat(args[0].text)
+		if err == nil && len(format) != n {
+			err = fmt.Errorf("printf has %d arguments for %d places", n-1, len(format)-1)
+		}
+		if err != nil {
+			return expr{}, at(c, "%s", err)
+		}
+		return expr{op: opPrintf, args: args[1:], format: format}, nil
+	case slices.Contains([]string{"eq", "ne", "not", "and", "or", "printf"}, name):
+		return expr{}, at(c, "%s with these arguments is not known here", name)
+	}
+	return expr{}, at(c, "%s is not known here; known are index, eq, ne, and, or, not and printf", name)
+}
+
+// printfFormat cuts a format at each %s (or %v, which is the same for a text).
+func printfFormat(s string) ([]string, error) {
+	out := []string{""}
+	for {
+		before, after, found := strings.Cut(s, "%")
+		out[len(out)-1] += before
+		if !found {
+			return out, nil
+		}
+		switch {
+		case strings.HasPrefix(after, "s"), strings.HasPrefix(after, "v"):
+			out = append(out, "")
+		case strings.HasPrefix(after, "%"):
+			out[len(out)-1] += "%"
+		default:
+			return nil, errors.New("printf knows %s and %% only")
+		}
+		s = after[1:]
+	}
 }
 
 // missingError is a claim that a template needs and that neither token nor defaults have.
@@ -200,74 +304,362 @@ type missingError struct{ claim string }
 
 func (e *missingError) Error() string { return "neither the token nor the defaults have " + e.claim }
 
-// refs yields every claim that the template reads. One that is only compared is optional when written with index.
-func (t template) refs(yield func(ref) bool) {
-	t.each(yield)
-}
+// refs yields every claim that the template reads. One that is only tested is optional when written with index.
+func (t template) refs(yield func(ref) bool) { t.each(len(t) == 1, yield) }
 
-func (t template) each(yield func(ref) bool) bool {
-	whole := len(t) == 1
+func (t template) each(whole bool, yield func(ref) bool) bool {
 	for _, n := range t {
 		switch {
 		case n.test != nil:
-			if !yield(*n.test) || !n.yes.each(yield) || !n.no.each(yield) {
+			if !n.test.each(true, yield) || !n.yes.each(false, yield) || !n.no.each(false, yield) {
 				return false
 			}
-		case n.ref != nil:
-			if !yield(ref{n.ref.claim, n.ref.optional && whole}) {
-				return false
-			}
+		case n.value != nil && !n.value.each(whole, yield):
+			return false
 		}
 	}
 	return true
 }
 
-// render walks the template over values. An empty text means that the extension is left out.
-func (t template) render(v values) (string, error) {
-	if len(t) == 1 && t[0].ref != nil { // most templates are the name of a claim
-		text, ok := v.get(t[0].ref.claim)
-		if !ok && !t[0].ref.optional {
-			return "", &missingError{t[0].ref.claim}
+func (e *expr) each(tested bool, yield func(ref) bool) bool {
+	if e.op == opClaim {
+		return yield(ref{e.text, e.optional && tested})
+	}
+	for i := range e.args {
+		if !e.args[i].each((tested || e.kind == aBool || e.op == opOr && i+1 < len(e.args)) && e.op != opPrintf, yield) {
+			return false
 		}
-		return text, tooLong(len(text))
 	}
-	var b strings.Builder
-	if err := t.walk(v, &b); err != nil {
-		return "", err
-	}
-	return b.String(), tooLong(b.Len())
+	return true
 }
 
-func tooLong(n int) error {
-	if n > maxRendered {
-		return fmt.Errorf("a template gives %d bytes; the limit is %d", n, maxRendered)
-	}
-	return nil
+// scope is what a template is rendered over.
+type scope struct {
+	values
+	dot    []part
+	absent string // an optional claim that is absent, at the end of what was evaluated last
 }
 
-func (t template) walk(v values, b *strings.Builder) error {
-	for _, n := range t {
+// parts walks the template over values. No parts mean that the extension is left out.
+func (t template) parts(v values) ([]part, error) {
+	if len(t) == 1 && t[0].value != nil && t[0].value.op == opClaim { // most templates are the name of a claim
+		p, ok, err := v.get(t[0].value.text)
+		switch {
+		case err != nil:
+			return nil, err
+		case !ok && !t[0].value.optional && !v.nullable(t[0].value.text):
+			return nil, &missingError{t[0].value.text}
+		case !ok:
+			return nil, nil
+		}
+		return []part{p}, nil
+	}
+	s := &scope{values: v}
+	return s.walk(t, make([]part, 0, 8), len(t) == 1)
+}
+
+func (s *scope) walk(t template, out []part, whole bool) ([]part, error) {
+	for i := range t {
+		n := &t[i]
 		switch {
 		case n.test != nil:
-			text, ok := v.get(n.test.claim)
-			if !ok && !n.test.optional {
-				return &missingError{n.test.claim}
+			value, holds, err := s.eval(n.test)
+			if err != nil {
+				return nil, err
 			}
-			branch := n.no
-			if ok && text == n.value {
+			branch, dot := n.no, s.dot
+			if holds {
 				branch = n.yes
+				if n.with {
+					s.dot = value
+				}
 			}
-			if err := branch.walk(v, b); err != nil {
-				return err
+			if out, err = s.walk(branch, out, false); err != nil {
+				return nil, err
 			}
-		case n.ref != nil:
-			text, ok := v.get(n.ref.claim)
-			if !ok {
-				return &missingError{n.ref.claim}
+			s.dot = dot
+		case n.value != nil:
+			value, holds, err := s.eval(n.value)
+			switch {
+			case err != nil:
+				return nil, err
+			case n.value.kind == aBool:
+				value = []part{{text: fmt.Sprint(holds)}}
+			case s.absent != "" && !whole:
+				return nil, &missingError{s.absent}
 			}
-			b.WriteString(text)
+			out = append(out, value...)
 		default:
-			b.WriteString(n.text)
+			out = append(out, part{text: n.text})
+		}
+	}
+	return out, nil
+}
+
+// eval returns the value of an expression: a text in parts, and whether it counts as true.
+func (s *scope) eval(e *expr) (value []part, holds bool, err error) {
+	s.absent = ""
+	switch e.op {
+	case opText:
+		return []part{{text: e.text}}, e.text != "", nil
+	case opDot:
+		return s.dot, true, nil
+	case opClaim:
+		p, ok, err := s.get(e.text)
+		switch {
+		case err != nil:
+			return nil, false, err
+		case !ok && !e.optional:
+			return nil, false, &missingError{e.text}
+		case !ok:
+			s.absent = e.text
+			return nil, false, nil
+		}
+		return []part{p}, p.text != "", nil
+	case opNot:
+		_, holds, err = s.eval(&e.args[0])
+		s.absent = ""
+		return nil, !holds, err
+	case opAnd, opOr:
+		for i := range e.args {
+			if value, holds, err = s.eval(&e.args[i]); err != nil || holds == (e.op == opOr) {
+				return value, holds, err
+			}
+		}
+		return value, holds, nil
+	case opEq, opNe:
+		return s.compare(e)
+	}
+	for i := range e.args { // opPrintf
+		one, _, err := s.eval(&e.args[i])
+		if err == nil && s.absent != "" {
+			err = &missingError{s.absent}
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		value = append(append(value, part{text: e.format[i]}), one...)
+	}
+	value = append(value, part{text: e.format[len(e.format)-1]})
+	return value, concatenated(value) != "", nil
+}
+
+// compare says whether the first argument is one of the others, or not the other one.
+func (s *scope) compare(e *expr) ([]part, bool, error) {
+	first, _, err := s.eval(&e.args[0])
+	if err != nil {
+		return nil, false, err
+	}
+	text, found := concatenated(first), false
+	for i := range e.args[1:] {
+		other, _, err := s.eval(&e.args[i+1])
+		if err != nil {
+			return nil, false, err
+		}
+		found = found || concatenated(other) == text
+	}
+	s.absent = ""
+	return nil, found == (e.op == opEq), nil
+}
+
+// form is one way in which the parts of a template may follow one another: what they are does not depend on a token.
+type form struct {
+	parts   []part // a part of a claim has no text
+	claims  int
+	pattern *regexp.Regexp // of what the form gives when no claim has a slash; nil where no other form could give it
+}
+
+// forms lists the forms of a template. v has no claims.
+func (t template) forms(v values) ([]form, error) {
+	all, err := v.listForms(t, [][]part{nil}, nil)
+	if err != nil {
+		return nil, err
+	}
+	var out []form
+	for _, parts := range all {
+		f := form{parts: merged(parts, true)}
+		for _, p := range f.parts {
+			if p.claim != "" {
+				f.claims++
+			}
+		}
+		if !slices.ContainsFunc(out, func(o form) bool { return slices.Equal(o.parts, f.parts) }) {
+			out = append(out, f)
+		}
+	}
+	return out, nil
+}
+
+var errForms = fmt.Errorf("gives more than %d kinds of names", maxForms)
+
+// times appends each alternative to each beginning.
+func times(beginnings, alternatives [][]part) ([][]part, error) {
+	if len(beginnings)*len(alternatives) > maxForms {
+		return nil, errForms
+	}
+	var out [][]part
+	for _, b := range beginnings {
+		for _, a := range alternatives {
+			out = append(out, slices.Concat(b, a))
+		}
+	}
+	return out, nil
+}
+
+func (v values) listForms(t template, out, dot [][]part) ([][]part, error) {
+	for _, n := range t {
+		var alternatives [][]part
+		var err error
+		switch {
+		case n.test != nil:
+			inner := dot
+			if n.with {
+				if inner, err = v.alternatives(n.test, dot); err != nil {
+					return nil, err
+				}
+			}
+			if alternatives, err = v.listForms(n.yes, [][]part{nil}, inner); err != nil {
+				return nil, err
+			}
+			var no [][]part
+			if no, err = v.listForms(n.no, [][]part{nil}, dot); err != nil {
+				return nil, err
+			}
+			alternatives = append(alternatives, no...)
+		case n.value != nil:
+			if alternatives, err = v.alternatives(n.value, dot); err != nil {
+				return nil, err
+			}
+		default:
+			alternatives = [][]part{{{text: n.text}}}
+		}
+		if out, err = times(out, alternatives); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// alternatives are the forms of what an expression prints.
+func (v values) alternatives(e *expr, dot [][]part) ([][]part, error) {
+	switch {
+	case e.kind == aBool:
+		return [][]part{{{text: "true"}}, {{text: "false"}}}, nil
+	case e.op == opText:
+		return [][]part{{{text: e.text}}}, nil
+	case e.op == opDot:
+		return dot, nil
+	case e.op == opClaim:
+		if d, fixed := v.setting(e.text); fixed {
+			return [][]part{{{text: d}}}, nil
+		}
+		return [][]part{{{claim: e.text}}}, nil
+	case e.op == opPrintf:
+		out := [][]part{{{text: e.format[0]}}}
+		for i := range e.args {
+			one, err := v.alternatives(&e.args[i], dot)
+			if err != nil {
+				return nil, err
+			}
+			if out, err = times(out, one); err != nil {
+				return nil, err
+			}
+			if out, err = times(out, [][]part{{{text: e.format[i+1]}}}); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	}
+	var out [][]part
+	for i := range e.args { // or, and
+		one, err := v.alternatives(&e.args[i], dot)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, one...)
+		if len(out) > maxForms {
+			return nil, errForms
+		}
+	}
+	return out, nil
+}
+
+// names are the forms of the template of a name. Where two of them could give one name, no claim in the name has a slash, and of two
+// forms that still give one name the one with fewer claims does.
+type names struct {
+	forms     []form
+	ambiguous bool
+}
+
+func (t template) names(v values) (names, error) {
+	forms, err := t.forms(v)
+	n := names{forms: forms}
+	if err != nil {
+		return n, err
+	}
+	slices.SortStableFunc(n.forms, func(a, b form) int { return a.claims - b.claims })
+	for i, a := range n.forms {
+		for _, b := range n.forms[:i] {
+			x, y := opening(a.parts), opening(b.parts)
+			n.ambiguous = n.ambiguous || strings.HasPrefix(x, y) || strings.HasPrefix(y, x)
+		}
+	}
+	for i := range n.forms {
+		if n.ambiguous {
+			var b strings.Builder
+			for _, p := range n.forms[i].parts {
+				if p.claim != "" {
+					b.WriteString(`[^/]+`)
+					continue
+				}
+				b.WriteString(regexp.QuoteMeta(encoded(p.text, literalByte)))
+			}
+			n.forms[i].pattern = regexp.MustCompile("^" + b.String() + "$")
+		}
+	}
+	return n, nil
+}
+
+// opening is the text before the first claim.
+func opening(parts []part) string {
+	if len(parts) == 0 || parts[0].claim != "" {
+		return ""
+	}
+	return parts[0].text
+}
+
+// claims of all forms, which may have no slash where forms are ambiguous.
+func (n names) claims() []string {
+	var out []string
+	for _, f := range n.forms {
+		for _, p := range f.parts {
+			if p.claim != "" && !slices.Contains(out, p.claim) {
+				out = append(out, p.claim)
+			}
+		}
+	}
+	return out
+}
+
+// check refuses a name that a form with fewer claims gives too. parts are what it was made of.
+func (n names) check(name string, parts []part) error {
+	if !n.ambiguous {
+		return nil
+	}
+	for _, f := range n.forms {
+		if slices.EqualFunc(f.parts, merged(parts, true), func(a, b part) bool {
+			return a.claim == b.claim && (a.claim != "" || a.text == b.text)
+		}) {
+			return nil
+		}
+		if f.pattern.MatchString(name) {
+			claim := "sub"
+			for _, p := range parts {
+				if p.claim != "" {
+					claim = p.claim
+				}
+			}
+			return fault.New(fault.ClaimInvalid, errors.New("another form of the template gives the same name"), "claim", claim)
 		}
 	}
 	return nil

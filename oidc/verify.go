@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -53,6 +54,13 @@ func (r *row) checkNames(t *token, _ time.Time) error {
 	if t.unclean != nil && !r.lenient {
 		return fault.New(fault.TokenMalformed, t.unclean)
 	}
+	for _, name := range []string{"sub", "nonce", "at_hash"} { // the texts that go-oidc reads (OpenID Connect Core 1.0 §2)
+		if v := t.claims[name]; v != nil {
+			if _, isText := v.(string); !isText {
+				return fault.New(fault.ClaimInvalid, errors.New("not a text"), "claim", name)
+			}
+		}
+	}
 	return nil
 }
 
@@ -83,11 +91,8 @@ func (r *row) checkNotBefore(t *token, now time.Time) error {
 
 // checkIssuedAt: made not in the future, not too long ago, and not for too long.
 func (r *row) checkIssuedAt(t *token, now time.Time) error {
-	if r.lenient && r.config.MaxAge == 0 && r.config.MaxLifetime == 0 {
-		return nil
-	}
 	iat, ok, err := t.claims.at("iat")
-	if err != nil {
+	if err != nil || r.lenient && r.config.MaxAge == 0 && r.config.MaxLifetime == 0 {
 		return err
 	}
 	exp, _, err := t.claims.at("exp")
