@@ -33,10 +33,11 @@ type token struct {
 	kid     string
 	payload []byte
 	claims  claims
-	unclean error // what Fulcio would let pass: names twice, or equal but for their case, or half a surrogate pair
+	unclean error // what Fulcio would let pass: white space, names twice, or equal but for their case, or half a surrogate pair
 }
 
-// parseToken takes a token apart (RFC 7515 §7.1). It accepts the compact serialization only, in its one canonical spelling (D4).
+// parseToken takes a token apart (RFC 7515 §7.1). It accepts the compact serialization only, in its one canonical spelling (D4), but
+// for white space, such as a line end behind it: Fulcio drops it, and so does this function, with a note in unclean.
 func parseToken(raw string) (*token, error) {
 	if raw == "" {
 		return nil, fault.New(fault.TokenMissing, nil)
@@ -48,13 +49,19 @@ func parseToken(raw string) (*token, error) {
 	if strings.Count(raw, ".") != 2 {
 		return nil, malformed("not three parts")
 	}
+	var spaced error
 	parts := strings.Split(raw, ".")
+	if strings.ContainsAny(raw, " \t\r\n") {
+		if strings.ContainsAny(parts[1], " \t") {
+			return nil, malformed("a space in the payload")
+		}
+		spaced = errors.New("white space in the token")
+		raw = strings.NewReplacer(" ", "", "\t", "", "\r", "", "\n", "").Replace(raw)
+		parts = strings.Split(raw, ".")
+	}
 	var decoded [3][]byte
 	for i, p := range parts {
 		var err error
-		if strings.ContainsAny(p, "\r\n") {
-			return nil, malformed("a line end inside")
-		}
 		if decoded[i], err = base64.RawURLEncoding.Strict().DecodeString(p); err != nil || len(decoded[i]) == 0 {
 			return nil, malformed("a part is not base64url")
 		}
@@ -67,6 +74,7 @@ func parseToken(raw string) (*token, error) {
 	if t.claims, t.unclean, err = parseObject(decoded[1]); err != nil {
 		return nil, malformed("the payload is not a JSON object")
 	}
+	t.unclean = errors.Join(t.unclean, spaced)
 	for _, name := range []string{"crit", "b64"} {
 		if _, ok := header[name]; ok {
 			return nil, malformed("the header has " + name)
