@@ -58,6 +58,9 @@ func isIssuerFile(src source) bool {
 	if p != nil || root.Kind != yaml.MappingNode {
 		return false
 	}
+	if isConfigMap(root) {
+		return true
+	}
 	known := fieldsOf(reflect.TypeFor[oidc.Config]())
 	for i := 0; i < len(root.Content); i += 2 {
 		if known.find(target(root.Content[i]).Value) != nil {

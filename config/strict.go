@@ -1,10 +1,14 @@
 package config
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -31,6 +35,8 @@ type tree struct {
 	order    []string // the paths of marks, in the order of the document
 	problems Problems
 	visits   int
+	isJSON   *bool // nil: not looked at yet
+	notJSON  bool  // reported
 }
 
 // pathKey is a path as a map key. NUL cannot stand in a file.
@@ -46,8 +52,27 @@ func decode(src source, into any, allowGap bool) *tree {
 		return t
 	}
 	t.marks[""] = mark{key: root, value: root}
+	if allowGap && isConfigMap(root) {
+		t.report(root, "this is a Kubernetes ConfigMap, and the issuer file is a text under its data:",
+			"mount the ConfigMap and name the file in it, or copy what stands under data: into a file of its own")
+		return t
+	}
 	t.value(root, reflect.ValueOf(into).Elem(), nil)
 	return t
+}
+
+// isConfigMap reports whether the document is a Kubernetes object that holds files.
+func isConfigMap(root *yaml.Node) bool {
+	kind, version := "", false
+	for i := 0; root.Kind == yaml.MappingNode && i+1 < len(root.Content); i += 2 {
+		switch target(root.Content[i]).Value {
+		case "kind":
+			kind = target(root.Content[i+1]).Value
+		case "apiVersion":
+			version = true
+		}
+	}
+	return version && (kind == "ConfigMap" || kind == "Secret")
 }
 
 // maxProblems caps how many problems one file may have before the rest is not collected any more.
@@ -225,6 +250,10 @@ func (t *tree) block(n *yaml.Node, v reflect.Value, path []string) {
 			}
 			continue
 		}
+		if text != f.name && !t.json() {
+			t.otherSpelling(e.key, text, f.name)
+			continue
+		}
 		seen[f.name] = e
 		if f.any {
 			continue
@@ -300,6 +329,38 @@ func (t *tree) duplicate(n *yaml.Node, text string, first *yaml.Node) {
 		what = fmt.Sprintf("\"%s\" and \"%s\" in line %d are the same setting", text, other, first.Line)
 	}
 	t.report(n, what, "remove one of them")
+}
+
+// json reports whether the document is JSON, which alone has the second spellings of keys.
+func (t *tree) json() bool {
+	if t.isJSON == nil {
+		valid := json.Valid(t.src.data)
+		t.isJSON = &valid
+	}
+	return *t.isJSON
+}
+
+// otherSpelling refuses a key of Fulcio's JSON form in a file that is not JSON: Fulcio ignores it there.
+func (t *tree) otherSpelling(n *yaml.Node, text, name string) {
+	if !bytes.HasPrefix(bytes.TrimSpace(t.src.data), []byte("{")) {
+		t.report(n, fmt.Sprintf("%s is the spelling of a JSON file, and this is YAML", quoteShort(text)), fmt.Sprintf("write \"%s\"", name))
+		return
+	}
+	if t.notJSON {
+		return // one report is enough
+	}
+	t.notJSON = true
+	var v any
+	what, at := "the file is not JSON, and its keys are those of Fulcio's JSON form", place{n.Line, n.Column}
+	if err := json.Unmarshal(t.src.data, &v); err != nil {
+		what += ": " + err.Error()
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) && syntax.Offset > 0 {
+			before := string(t.src.data[:syntax.Offset-1])
+			at = place{1 + strings.Count(before, "\n"), 1 + utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:])}
+		}
+	}
+	t.problems = append(t.problems, t.src.problem(at, what, "correct the JSON (no comma behind the last entry, no comments), or write the keys of the YAML form, such as \""+name+"\""))
 }
 
 func (t *tree) unknown(n *yaml.Node, fields fields, path []string) {

@@ -169,6 +169,11 @@ func (e *Explainer) issuer(x *Explanation, c claims) *row {
 	default:
 		x.did("issuer", nil, iss)
 	}
+	if r != nil {
+		if problem, fix, _ := r.misnamed(); problem != "" {
+			x.note("entry", Noted, problem+"; "+fix)
+		}
+	}
 	return r
 }
 

@@ -33,8 +33,8 @@ func (c Config) Warnings() []*fault.Setting {
 		return nil
 	}
 	var out []*fault.Setting
-	add := func(r *row, problem, fix, key string) {
-		out = append(out, fault.BadSetting(problem, fix, r.section(), r.key, key))
+	add := func(r *row, problem, fix string, keys ...string) {
+		out = append(out, fault.BadSetting(problem, fix, append([]string{r.section(), r.key}, keys...)...))
 	}
 	for _, r := range t.rows {
 		restricted := r.policy.enforces() || r.written
@@ -46,9 +46,17 @@ func (c Config) Warnings() []*fault.Setting {
 		if r.config.IssuerClaim != "" && len(r.config.MappedIssuers) == 0 {
 			add(r, "issuer-claim without mapped-issuers: this provider can name any issuer, others in this file too", "list the issuers that it may name", "issuer-claim")
 		}
-		if name := r.config.CIProvider; name != "" && r.foreign(profiles[name]) {
-			add(r, "the profile "+name+" names the host of "+strings.Join(profiles[name].Issuers[:1], "")+", which is another one's",
-				"write profile: "+name+" with parameters in place of ci-provider, or a profile of its own", "ci-provider")
+		if problem, fix, key := r.misnamed(); problem != "" {
+			add(r, problem, fix, key)
+		}
+		if r.config.Type == "ci-provider" && r.config.CIProvider == "" && r.config.Profile == "" {
+			add(r, "no ci-provider: every token of this issuer is refused", "write profile: NAME, or ci-provider: NAME of an entry under ci-issuer-metadata", "type")
+		}
+		if r.wildcard && !strings.Contains(r.key, "*") {
+			add(r, "a pattern without a star means one issuer, whose keys are fetched at the first token only", "move the entry to oidc-issuers")
+		}
+		if placeholder := unfilled(r.key); placeholder != "" {
+			add(r, placeholder+" is a placeholder that is taken literally: no token has it in iss", "write the issuer as it stands in iss of a token")
 		}
 		if said := r.config.ChallengeClaim; said != "" && said != r.challenge() {
 			add(r, "proofs are verified over the claim "+r.challenge()+", and clients are told so", "remove it, or write challenge-claim: "+r.challenge(), "challenge-claim")
@@ -67,12 +75,44 @@ func (c Config) Warnings() []*fault.Setting {
 		}
 		for _, d := range slices.Sorted(maps.Keys(p.Defaults)) {
 			if p.Defaults[d] != "" {
-				out = append(out, fault.BadSetting(fmt.Sprintf("a claim %s of a token does not change this default", d),
-					"list it under claims if it should, or write claims: [] if not", "ci-issuer-metadata", name, "default-template-values", d))
+				out = append(out, fault.BadSetting(fmt.Sprintf("a token whose claim %s is another text than this default is refused; with Fulcio the claim wins", d),
+					"list it under claims if it should win, or write claims: [] if not", "ci-issuer-metadata", name, "default-template-values", d))
 			}
 		}
 	}
 	return out
+}
+
+// misnamed says that certificates of r name the host of another provider than its issuer; problem is "" where they do not.
+func (r *row) misnamed() (problem, fix, key string) {
+	if name := r.config.CIProvider; name != "" && r.foreign(profiles[name]) {
+		return "the profile " + name + " names the host of " + strings.Join(profiles[name].Issuers[:1], "") + ", which is another one's",
+			"write profile: " + name + " with parameters in place of ci-provider, or a profile of its own", "ci-provider"
+	}
+	if s := profiles[r.config.Type]; s.SAN != "" && len(r.config.Parameters) == 0 && !s.home(r.key) {
+		return "the type " + r.config.Type + " names the host " + s.Defaults[s.Parameters[0]] + ", which is another one's",
+			"write parameters: {" + s.Parameters[0] + ": https://HOST} beside it", "type"
+	}
+	return "", "", ""
+}
+
+// unfilled returns the part of an issuer's URL that a provider's documentation writes for a value of the reader's own, or that
+// stands for every tenant and is in no token; "" where there is none.
+func unfilled(issuer string) string {
+	if open := strings.IndexAny(issuer, "{<$"); open >= 0 {
+		if end := strings.IndexAny(issuer[open:], "}>/"); end > 0 {
+			return strings.TrimSuffix(issuer[open:open+end+1], "/")
+		}
+		return issuer[open:]
+	}
+	_, authority, path, _ := components(issuer)
+	microsoft := strings.HasPrefix(authority, "login.microsoftonline.")
+	for _, segment := range strings.Split(path, "/") {
+		if segment == "common" || microsoft && (segment == "organizations" || segment == "consumers") {
+			return "/" + segment + "/"
+		}
+	}
+	return ""
 }
 
 // foreign reports whether r uses the file's own copy of a shipped profile whose addresses are another issuer's.

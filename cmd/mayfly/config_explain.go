@@ -51,7 +51,8 @@ type explanationView struct {
 	Message     string            `json:"message,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	Steps       []oidc.Step       `json:"steps"`
-	Certificate *certificateView  `json:"certificate,omitempty"`
+	Certificate *certificateView  `json:"-"`
+	Shown       any               `json:"certificate"` // Certificate, or an empty object where the token is refused before it has one
 }
 
 func (f explainFlags) run(cmd *cobra.Command) error {
@@ -87,6 +88,10 @@ func (f explainFlags) run(cmd *cobra.Command) error {
 	if x.Err != nil {
 		reason := fault.From(x.Err)
 		view.Reason, view.Message, view.Metadata = string(reason.Reason), reason.Reason.Message(), reason.Meta
+	}
+	view.Shown = struct{}{}
+	if view.Certificate != nil {
+		view.Shown = view.Certificate
 	}
 	if f.json {
 		err = writeJSON(cmd.OutOrStdout(), view)
