@@ -495,10 +495,10 @@ func (u uriRules) whole(p part) (string, error) {
 // onlySpelling checks that a claim is a URI (RFC 3986 §3), and written in the one way that §6.2.2 prefers: no encoding of a byte that
 // needs none, upper-case digits, no dot segment. path is the path in it.
 func onlySpelling(p part, path string) error {
-	for i := 0; i < len(p.text); i++ {
+	for i := strings.Index(p.text, path); i < len(p.text); i++ { // what stands before is checked by the caller
 		c := p.text[i]
 		if c != '%' {
-			if !pathByte(c) && c != '?' && c != '#' && c != '[' && c != ']' {
+			if !pathByte(c) && c != '?' && c != '#' {
 				return badPart(p.claim, "has a character that a URI cannot hold (RFC 3986)")
 			}
 			continue
