@@ -18,7 +18,7 @@ const (
 	tellRepeated = 10 * time.Second
 	// maxRepeaters is how many identities and reasons are kept apart, and maxTold how many of them have a record of their own in one
 	// interval. The others are counted together.
-	maxRepeaters = 4096
+	maxRepeaters = 1024
 	maxTold      = 64
 	// knownRate is how many denials a second, on average, are written in full of all identities together, and knownBurst how many at once.
 	knownRate, knownBurst = 50, 2000

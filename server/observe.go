@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -48,12 +49,18 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	out, failure := guarded(ctx, s, c, r)
 	if c.issues && failure != nil {
 		r.refused(failure)
+		s.repeats.refused(r.decided, failure)
 	}
 	if failure != nil {
 		var none R
 		out, err = none, statusOf(failure, r.id).Err()
 	}
-	s.finish(ctx, finished{method: c.method, issues: c.issues, record: r, failure: failure, took: time.Since(start)})
+	end := finished{method: c.method, issues: c.issues, record: r, failure: failure, took: time.Since(start)}
+	if failure != nil && errors.Is(failure, errRepeats) {
+		s.repeated(ctx, end)
+	} else {
+		s.finish(ctx, end)
+	}
 	return out, err
 }
 
@@ -94,6 +101,7 @@ type record struct {
 	attrs     []slog.Attr // the first headAttrs are filled at the end
 	began     time.Time
 	account   account
+	decided   *oidc.Decision // who asks; nil until the token was verified
 }
 
 // headAttrs is how many attributes stand at the beginning of every record.

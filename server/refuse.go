@@ -38,11 +38,9 @@ const refuseEvery = time.Second
 func (s *Server) refuse(ctx context.Context, r refusal) *fault.Error {
 	f := fault.From(r.err)
 	s.metrics.requests.WithLabelValues(r.method, r.transport, codeOf(f.Kind).String(), string(f.Reason)).Inc()
-	s.refusals.count.Add(1)
-	now := time.Now().UnixNano()
-	if last := s.refusals.since.Load(); now-last >= int64(refuseEvery) && s.refusals.since.CompareAndSwap(last, now) {
+	if n, due := s.refusals.due(time.Now()); due {
 		s.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelWarn, "requests refused",
-			slog.Int64("count", s.refusals.count.Swap(0)), slog.String("reason", string(f.Reason)), slog.String("cause", f.Err.Error()))
+			slog.Int64("count", n), slog.String("reason", string(f.Reason)), slog.String("cause", f.Err.Error()))
 	}
 	return f
 }

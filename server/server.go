@@ -111,6 +111,8 @@ type Server struct {
 	streams   *streams
 	listening *listening
 	refusals  refusals
+	repeats   *repeats
+	limited   refusals
 	tooSlow   *fault.Error // the cause of a request that used up its time; never changed
 	state     atomic.Pointer[state]
 	stopping  chan struct{}
@@ -145,6 +147,7 @@ func New(o Options) (*Server, error) {
 		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(o.Gate), stopping: make(chan struct{}), gate: o.Gate,
 		proxies: o.Proxies, profiling: o.Profiling, began: o.Now(),
 	}
+	s.repeats = newRepeats(o.Now)
 	s.streams, s.listening = newStreams(s.limits.Streams), newListening(s)
 	s.tooSlow = fault.New(fault.NotReady, context.DeadlineExceeded, "cause", fmt.Sprintf("no certificate within %s", s.limits.Request))
 	s.SetNotReady("starting")

@@ -39,6 +39,10 @@ func (s service) CreateSigningCertificate(ctx context.Context, in *fulciopb.Crea
 func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSigningCertificateRequest, r *record) (*fulciopb.SigningCertificate, error) {
 	d, err := core.Issuers.IdentifyFrom(ctx, sourceIn(ctx), credential(ctx, in))
 	r.decision(d)
+	if limited := s.repeats.admit(d); limited != nil {
+		return nil, limited
+	}
+	r.decided = d
 	if err != nil {
 		return nil, err
 	}
