@@ -224,7 +224,7 @@ func TestRepeatedDenials(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	for n := range 3 * maxRepeaters {
-		for range 2 {
+		for range 20 {
 			deny(fmt.Sprint(n), "KEY_MALFORMED")
 		}
 	}

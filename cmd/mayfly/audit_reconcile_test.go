@@ -226,6 +226,22 @@ func TestAuditTheft(t *testing.T) {
 			t.Errorf("%v: status %d, %s", args, status, stderr)
 		}
 	}
+	// Whoever looks at it learns whose name the certificate bears, where it is and what to run, wherever he looks.
+	told := l.told[0]
+	if told.Identity != "thief@example.com" || told.Index == nil || len(told.Commands) < 4 || told.Signature != reconcile.SignatureVerified {
+		t.Errorf("the webhook was told %+v", told)
+	}
+	journalled, _, _ := l.mayfly("audit", "query", "--config", filepath.Join(l.dir, "mayfly.yaml"), "--reason", "unintended_entry", "--san", "thief@example.com")
+	asJSON, _, _ := l.mayfly("audit", "reconcile", "--config", filepath.Join(l.dir, "mayfly.yaml"), "--json")
+	listed, _, _ := l.mayfly("audit", "clear", "--config", filepath.Join(l.dir, "mayfly.yaml"))
+	for what, text := range map[string]string{
+		"the log": l.process.logs.String(), "the journal": journalled, "the table": out, "JSON": asJSON, "the list of open alarms": listed,
+	} {
+		if !strings.Contains(text, "thief@example.com") || what != "the journal" && !strings.Contains(text, "mayfly audit query --config") ||
+			!strings.Contains(text, told.Serial[len(told.Serial)-16:]) {
+			t.Errorf("%s does not name identity, serial number and commands: %s", what, text)
+		}
+	}
 	if metrics, _ := l.get("/metrics"); !strings.Contains(metrics, `mayfly_audit_alarms_total{kind="unintended_entry"} 1`) || !strings.Contains(metrics, "mayfly_audit_alarms_open 1") {
 		t.Error("no metric says so")
 	}
@@ -253,6 +269,110 @@ func TestAuditTheft(t *testing.T) {
 	journal, err := os.ReadFile(filepath.Join(l.dir, "journal.jsonl"))
 	if err != nil || bytes.Count(journal, []byte(`"kind":"alarm"`)) != 1 {
 		t.Errorf("%d alarms in the journal, %v", bytes.Count(journal, []byte(`"kind":"alarm"`)), err)
+	}
+}
+
+// G5 // G9: somebody edits the journal while the CA writes it: nothing is issued until it is back, everybody is told, and the alarm stays open
+// until it is cleared, which is on record.
+func TestAuditJournalEdited(t *testing.T) {
+	t.Parallel()
+	l := newAuditLab(t, false)
+	l.start()
+	l.issue(5)
+	path := filepath.Join(l.dir, "journal.jsonl")
+	ready := func(code int, text string) func() bool {
+		return func() bool { body, got := l.get("/readyz"); return got == code && strings.Contains(body, text) }
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.process.replace(t, "journal.jsonl", bytes.Replace(good, []byte(`"kind":"intent"`), []byte(`"kind":"outcom"`), 1))
+	l.process.until(t, "out of service", ready(http.StatusServiceUnavailable, "another file took its place"))
+	l.process.until(t, "told", func() bool { return slices.Contains(l.heard(), "journal_broken") })
+	call, done := l.process.caller(t, false)
+	defer done()
+	if err := call(l.requests[0]); err == nil {
+		t.Error("a certificate was issued")
+	}
+	l.process.replace(t, "journal.jsonl", good)
+	l.process.until(t, "in service again, with the alarm open", ready(http.StatusOK, "journal_broken"))
+	l.issue(1)
+	config := filepath.Join(l.dir, "mayfly.yaml")
+	listed, _, status := l.mayfly("audit", "clear", "--config", config, "--json")
+	var alarms []reconcile.Alarm
+	if err := json.Unmarshal([]byte(listed), &alarms); err != nil || status != 0 || len(alarms) == 0 || !strings.Contains(alarms[0].Text, "somebody else changed the journal") {
+		t.Fatalf("%v: %s", err, listed)
+	}
+	for _, a := range alarms {
+		l.shell(a.Commands[len(a.Commands)-1], 0) // audit clear
+	}
+	l.process.until(t, "cleared", func() bool { m, _ := l.get("/metrics"); return strings.Contains(m, "mayfly_audit_alarms_open 0") })
+	l.end(syscall.SIGTERM)
+	journal, err := os.ReadFile(path)
+	if err != nil || !bytes.Contains(journal, []byte("alarms were cleared: alarm "+alarms[0].ID+", by user ")) || !bytes.Contains(journal, []byte(`"kind":"alarm"`)) {
+		t.Errorf("the journal does not say so: %v", err)
+	}
+	if out, stderr, status := l.mayfly("audit", "verify", "--config", config); status != 0 {
+		t.Errorf("the journal is not whole: %s%s", out, stderr)
+	}
+}
+
+// shell runs a command as it is printed, and returns its output.
+func (l *auditLab) shell(command string, want ...int) string {
+	l.t.Helper()
+	out, err := exec.Command("sh", "-c", command).CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		l.t.Fatal(err)
+	}
+	code := 0
+	if exit != nil {
+		code = exit.ExitCode()
+	}
+	if !slices.Contains(want, code) {
+		l.t.Errorf("%s: exit %d: %s", command, code, out)
+	}
+	return string(out)
+}
+
+// G6: the commands that come with a finding work as they are printed: the first shows the entry, and the others what the journal knows.
+func TestAuditCommands(t *testing.T) {
+	t.Parallel()
+	l := newAuditLab(t, false)
+	l.start()
+	l.issue(2)
+	l.end(syscall.SIGTERM)
+	for _, suffix := range []string{"", ".head", ".lock", ".reconcile"} { // somebody issues with another journal
+		if err := os.Rename(filepath.Join(l.dir, "journal.jsonl"+suffix), filepath.Join(l.dir, "kept"+suffix)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.start()
+	l.issue(1)
+	l.end(syscall.SIGTERM)
+	for _, suffix := range []string{"", ".head", ".lock", ".reconcile"} {
+		if err := os.Rename(filepath.Join(l.dir, "kept"+suffix), filepath.Join(l.dir, "journal.jsonl"+suffix)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, stderr, status := l.mayfly("audit", "reconcile", "--json", "--config", filepath.Join(l.dir, "mayfly.yaml"))
+	var r reconcile.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil || status != exitFound || len(r.Findings) != 1 {
+		t.Fatalf("%v: %s%s", err, out, stderr)
+	}
+	f := r.Findings[0]
+	if f.Kind != reconcile.UnintendedEntry || !strings.HasSuffix(f.Identity, "@example.com") || f.Issuer != l.provider.URL() || f.Signature != reconcile.SignatureVerified {
+		t.Errorf("%+v", f)
+	}
+	for i, command := range f.Commands {
+		text := l.shell(command, 0, exitFound)
+		if i == 0 && (!strings.Contains(text, f.Identity) || !strings.Contains(text, strings.TrimLeft(f.Serial, "0"))) {
+			t.Errorf("%s does not show the entry: %s", command, text)
+		}
+	}
+	if len(f.Commands) < 4 {
+		t.Errorf("commands: %q", f.Commands)
 	}
 }
 

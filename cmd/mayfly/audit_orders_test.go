@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/mayfly-ca/mayfly/audit"
+	"github.com/mayfly-ca/mayfly/audit/reconcile"
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/config"
+)
+
+const goodOrder = `{"alarm":"0123456789abcdef"}`
+
+// G9: an order closes alarms, also of a stolen key: it is carried out only if nobody but the CA's user and root can have written it, and is
+// an order. What may be somebody else's stays where it is; what is no order goes.
+func TestOrders(t *testing.T) {
+	t.Parallel()
+	write := func(path, text string, mode os.FileMode) error {
+		return errors.Join(os.WriteFile(path, []byte(text), 0o600), os.Chmod(path, mode))
+	}
+	for name, c := range map[string]struct {
+		make  func(path string) error
+		taken bool
+		says  string
+		stays bool
+	}{
+		"an alarm":       {func(p string) error { return write(p, goodOrder, 0o600) }, true, "", false},
+		"a log":          {func(p string) error { return write(p, `{"log":"tesseract"}`, 0o600) }, true, "", false},
+		"nothing":        {func(p string) error { return write(p, ``, 0o600) }, false, "no order", false},
+		"no object":      {func(p string) error { return write(p, `[]`, 0o600) }, false, "no order", false},
+		"neither":        {func(p string) error { return write(p, `{}`, 0o600) }, false, "neither a log nor an alarm", false},
+		"both":           {func(p string) error { return write(p, `{"log":"a","alarm":"0123456789abcdef"}`, 0o600) }, false, "or both", false},
+		"a pattern":      {func(p string) error { return write(p, `{"alarm":"*"}`, 0o600) }, false, "16 hexadecimal digits", false},
+		"another member": {func(p string) error { return write(p, `{"alarm":"0123456789abcdef","all":true}`, 0o600) }, false, "unknown field", false},
+		"two values":     {func(p string) error { return write(p, goodOrder+goodOrder, 0o600) }, false, "more than one value", false},
+		"too large":      {func(p string) error { return write(p, goodOrder+strings.Repeat(" ", maxOrder), 0o600) }, false, "the longest has", false},
+		"group-writable": {func(p string) error { return write(p, goodOrder, 0o620) }, false, "others than its owner can write", true},
+		"world-writable": {func(p string) error { return write(p, goodOrder, 0o602) }, false, "others than its owner can write", true},
+		"a link": {func(p string) error {
+			return errors.Join(write(p+"-", goodOrder, 0o600), os.Rename(p+"-", filepath.Join(filepath.Dir(p), "x")), os.Symlink("x", p))
+		}, false, "not carried out", true},
+		"a dangling link": {func(p string) error { return os.Symlink("/nowhere", p) }, false, "not carried out", true},
+		"a pipe":          {func(p string) error { return syscall.Mkfifo(p, 0o600) }, false, "not a regular file", true},
+		"a directory":     {func(p string) error { return os.Mkdir(p, 0o700) }, false, "not a regular file", true},
+		"a foreign owner": {func(p string) error { return errors.Join(write(p, goodOrder, 0o600), os.Chown(p, 4242, -1)) }, false, "belongs to user 4242", true},
+		"a directory that others can write to": {func(p string) error {
+			return errors.Join(write(p, goodOrder, 0o600), os.Chmod(filepath.Dir(p), 0o770))
+		}, false, "run chmod go-w", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if name == "a foreign owner" && os.Geteuid() != 0 {
+				t.Skip("only root can give a file away")
+			}
+			dir := filepath.Join(t.TempDir(), "state")
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			journal := filepath.Join(dir, "journal.jsonl")
+			path := journal + orderInfix + "A"
+			if err := c.make(path); err != nil {
+				t.Fatal(err)
+			}
+			orders, err := takeOrders(journal)
+			if (len(orders) == 1) != c.taken || (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%+v, %v", orders, err)
+			}
+			if c.taken && orders[0].By != fmt.Sprintf("user %d", os.Geteuid()) {
+				t.Errorf("by %q", orders[0].By)
+			}
+			if _, err := os.Lstat(path); (err == nil) != c.stays {
+				t.Errorf("the file stays: %v", err)
+			}
+		})
+	}
+}
+
+// What the command writes is what the CA takes, in order, and where it would not be taken the command says so.
+func TestWriteOrder(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state [x]*") // no pattern
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	journal := filepath.Join(dir, "journal.jsonl")
+	for _, name := range []string{"B", "A"} {
+		if err := writeOrder(journal, name, []byte(`{"log":"`+name+`"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := takeOrders(journal)
+	want := []reconcile.Order{{Log: "A"}, {Log: "B"}}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(reconcile.Order{}, "By")); diff != "" || err != nil {
+		t.Errorf("%s %v", diff, err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeOrder(journal, "C", []byte(goodOrder)); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+		t.Errorf("others could write orders: %v", err)
+	}
+}
+
+func FuzzOrder(f *testing.F) {
+	f.Add([]byte(goodOrder))
+	f.Add([]byte(`{"log":"tesseract"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		o, err := parseOrder(data)
+		if err != nil {
+			return
+		}
+		if (o.Log == "") == (o.Alarm == "") || o.By != "" {
+			t.Errorf("%+v", o)
+		}
+	})
+}
+
+// Where no file has the issuing certificate the offline audit fails: it would judge what the journal itself names.
+func TestIssuersOfNoFile(t *testing.T) {
+	t.Parallel()
+	var cfg config.Config
+	cfg.CA.Ephemeral = new(ca.EphemeralConfig)
+	if out, err := issuersOf(&cfg); err == nil || len(out) > 0 || !strings.Contains(err.Error(), "ca.file") {
+		t.Errorf("%d issuers, %v", len(out), err)
+	}
+	cfg.CA.Trust = []string{"/nowhere"} // what was issued before is not what is issued now
+	if out, err := issuersOf(&cfg); err == nil || len(out) > 0 {
+		t.Errorf("%d issuers, %v", len(out), err)
+	}
+}
+
+// G3 // G4: a configuration takes over only when the journal says so: if that cannot be written, the one before stays in force.
+func TestReloadIsJournalled(t *testing.T) {
+	t.Parallel()
+	l := newLogLab(t, 1)
+	sys := l.start(t, l.config(t, "  logs:\n    - {%0}\n"))
+	j, err := audit.Open(audit.Config{File: filepath.Join(l.dir, "journal.jsonl")}, audit.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(context.Background(), 0); err != nil { // from here on it takes nothing
+		t.Fatal(err)
+	}
+	in := instance{path: filepath.Join(l.dir, "mayfly.yaml"), config: sys.config, log: slog.New(slog.DiscardHandler), ledger: ledger{journal: j, signatures: new(atomic.Int64)}}
+	o := &operation{in: in, metrics: newReloadMetrics()}
+	o.current.Store(sys)
+	o.reload(t.Context(), "a test")
+	if o.current.Load() != sys || o.generation != 0 {
+		t.Error("a reload that the journal does not have is in force")
+	}
+	if text, _ := o.trouble.Load().(string); !strings.Contains(text, "the reload was not written") {
+		t.Errorf("readiness says %q", text)
+	}
+}
