@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
-// F8: only refusals of what a verified identity sent count, they are forgiven at their rate, and the memory for them is bounded.
+// F2: only refusals of what a verified identity sent count, they are forgiven at their rate, and the memory for them is bounded.
 func TestRepeats(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1e9, 0)

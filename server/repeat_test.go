@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// F8: an identity that is refused again and again for what it sends is refused sooner, over each transport, and its denials take few records
+// F2: an identity that is refused again and again for what it sends is refused sooner, over each transport, and its denials take few records
 // and few lines of the log. Other identities get their certificates, and it gets one again later.
 func TestRepeatedRefusals(t *testing.T) {
 	t.Parallel()
