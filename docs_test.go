@@ -3,11 +3,15 @@ package mayfly_test
 import (
 	"flag"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"maps"
 	"os"
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -134,6 +138,164 @@ func TestDocumentationLinks(t *testing.T) {
 		for _, m := range docLink.FindAllStringSubmatch(readDoc(t, name), -1) {
 			if _, err := os.Stat(path.Join(path.Dir(name), m[1])); err != nil {
 				t.Errorf("%s links to %s, which does not exist", name, m[1])
+			}
+		}
+	})
+}
+
+// metric is a metric that the code registers.
+type metric struct{ name, kind, labels, help string }
+
+// text is the value of a string literal, or of literals that are added up.
+func text(e ast.Expr) (string, bool) {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		s, err := strconv.Unquote(e.Value)
+		return s, err == nil && e.Kind == token.STRING
+	case *ast.BinaryExpr:
+		a, okA := text(e.X)
+		b, okB := text(e.Y)
+		return a + b, okA && okB
+	case *ast.ParenExpr:
+		return text(e.X)
+	}
+	return "", false
+}
+
+// metricOf reads prometheus.NewXVec(prometheus.XOpts{Name: …, Help: …}, []string{…}), and calls of helpers and of prometheus.NewDesc
+// with name, help and labels.
+func metricOf(call *ast.CallExpr) (m metric) {
+	function := ""
+	switch f := call.Fun.(type) {
+	case *ast.SelectorExpr:
+		function = f.Sel.Name
+	case *ast.Ident:
+		function = f.Name
+	}
+	for _, kind := range []string{"counter", "gauge", "histogram", "summary"} {
+		if strings.Contains(strings.ToLower(function), kind) {
+			m.kind = kind
+		}
+	}
+	var labels []string
+	for i, arg := range call.Args {
+		if s, ok := text(arg); ok {
+			switch i {
+			case 0:
+				m.name = s
+			case 1:
+				m.help = s
+			default:
+				labels = append(labels, s)
+			}
+		}
+		literal, ok := arg.(*ast.CompositeLit)
+		if !ok {
+			continue
+		}
+		for _, e := range literal.Elts {
+			if pair, ok := e.(*ast.KeyValueExpr); ok {
+				key, _ := pair.Key.(*ast.Ident)
+				value, isText := text(pair.Value)
+				switch {
+				case key == nil || !isText:
+				case key.Name == "Name":
+					m.name = value
+				case key.Name == "Help":
+					m.help = value
+				}
+				if constant, ok := pair.Value.(*ast.CompositeLit); ok && key != nil && key.Name == "ConstLabels" {
+					for _, e := range constant.Elts {
+						if label, ok := text(e.(*ast.KeyValueExpr).Key); ok {
+							labels = append(labels, label)
+						}
+					}
+				}
+			} else if s, ok := text(e); ok {
+				labels = append(labels, s)
+			}
+		}
+	}
+	if strings.HasPrefix(m.name, "mayfly_ctlog_") && len(labels) == 0 {
+		labels = []string{"log"} // a constant label of all of them
+	}
+	m.labels = strings.Join(labels, ", ")
+	return m
+}
+
+// metrics are those of the product, by name.
+func metrics(t *testing.T) map[string]metric {
+	t.Helper()
+	found := map[string]metric{}
+	walk(t, skipped, func(name string) {
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") || strings.HasPrefix(name, "testkit/") || strings.HasPrefix(name, "e2e/") {
+			return
+		}
+		tree, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(tree, func(n ast.Node) bool {
+			if call, ok := n.(*ast.CallExpr); ok {
+				if m := metricOf(call); strings.HasPrefix(m.name, "mayfly_") && m.help != "" {
+					if strings.HasSuffix(m.name, "_total") {
+						m.kind = "counter"
+					}
+					if old, known := found[m.name]; !known || old.kind == "" || len(m.labels) > len(old.labels) {
+						found[m.name] = m
+					}
+				}
+			}
+			return true
+		})
+	})
+	return found
+}
+
+// docs/operations.md lists every metric that the code registers, with its meaning, and no page names one that does not exist.
+func TestMetricsPage(t *testing.T) {
+	t.Parallel()
+	const name, begin, end = "docs/operations.md", "<!-- metrics -->\n", "<!-- end of metrics -->"
+	known := metrics(t)
+	if len(known) < 40 {
+		t.Fatalf("only %d metrics found", len(known))
+	}
+	rows := "\n| metric | type | labels | what it says |\n|---|---|---|---|\n"
+	for _, key := range slices.Sorted(maps.Keys(known)) {
+		m := known[key]
+		labels := "–"
+		if m.labels != "" {
+			labels = "`" + strings.ReplaceAll(m.labels, ", ", "`, `") + "`"
+		}
+		kind := m.kind
+		if kind == "" {
+			kind = "gauge" // the type of what a collector measures when it is asked
+		}
+		rows += fmt.Sprintf("| `%s` | %s | %s | %s |\n", key, kind, labels, strings.ReplaceAll(m.help, "|", `\|`))
+	}
+	page := readDoc(t, name)
+	head, rest, ok := strings.Cut(page, begin)
+	_, tail, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		t.Fatalf("%s has no place for the metrics", name)
+	}
+	if want := head + begin + rows + "\n" + end + tail; want != page {
+		if !*update {
+			t.Errorf("%s does not list the metrics of the code; run: go test . -run TestMetricsPage -update", name)
+		} else if err := os.WriteFile(name, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	suffix := regexp.MustCompile(`_(bucket|sum|count)$`)
+	walk(t, skipped, func(name string) {
+		if !strings.HasSuffix(name, ".md") || name == "CHANGELOG.md" || name == "docs/decisions.md" {
+			return
+		}
+		for _, m := range regexp.MustCompile("`(mayfly_[a-z0-9_]+)(…?)").FindAllStringSubmatch(readDoc(t, name), -1) {
+			if _, ok := known[suffix.ReplaceAllString(m[1], "")]; !ok && m[2] == "" {
+				if _, ok := known[m[1]]; !ok {
+					t.Errorf("%s names the metric %s, which the code does not register", name, m[1])
+				}
 			}
 		}
 	})
