@@ -278,6 +278,8 @@ type serveSetup struct {
 	embedded bool
 	issuers  string // further entries of the issuer file
 	more     string // further settings
+	one      bool   // REST and gRPC on one port
+	admin    bool   // with an admin listener
 }
 
 // serveProcess is a running "mayfly serve".
@@ -286,6 +288,7 @@ type serveProcess struct {
 	logs       *lockedBuffer
 	dir        string
 	http, grpc string
+	admin      string
 	cpuBefore  time.Duration
 }
 
@@ -297,7 +300,13 @@ func startServe(tb testing.TB, set serveSetup) *serveProcess {
 			tb.Fatal(err)
 		}
 	}
-	s := &serveProcess{logs: &lockedBuffer{}, dir: dir, http: freeAddress(tb), grpc: freeAddress(tb)}
+	s := &serveProcess{logs: &lockedBuffer{}, dir: dir, http: freeAddress(tb), grpc: freeAddress(tb), admin: "off"}
+	if set.one {
+		s.grpc = s.http
+	}
+	if set.admin {
+		s.admin = freeAddress(tb)
+	}
 	logs := "  embedded: {dir: log, origin: mayfly.local/ct}\n"
 	if !set.embedded {
 		log := ct.New(tb, ct.Options{Roots: []*x509.Certificate{set.pki.Root}})
@@ -307,8 +316,8 @@ func startServe(tb testing.TB, set serveSetup) *serveProcess {
 	write("chain.pem", set.pki.ChainPEM())
 	write("key.pem", set.pki.KeyPEM())
 	write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n%s", set.issuer, set.issuer, set.issuers))
-	write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: off}\nidentity: {file: identity.yaml}\n"+
-		"ca:\n  file: {chain: chain.pem, key: key.pem}\nct:\n%s%s", s.http, s.grpc, logs, set.more))
+	write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\n"+
+		"ca:\n  file: {chain: chain.pem, key: key.pem}\nct:\n%s%s", s.http, s.grpc, s.admin, logs, set.more))
 	s.cmd = exec.Command(cmp.Or(os.Getenv("MAYFLY"), "mayfly"), "serve", "--config", filepath.Join(dir, "mayfly.yaml"), "--log-level", "warn")
 	s.cmd.Stderr = s.logs
 	if err := s.cmd.Start(); err != nil {

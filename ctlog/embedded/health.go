@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
@@ -173,21 +174,80 @@ func unavailable(err error) error {
 	return fault.New(fault.LogUnavailable, fmt.Errorf("embedded log: %w", err))
 }
 
-// Health is nil while entries can be stored.
-func (l *Log) Health() error { return l.health.err() }
+// look is what the files of a log said when they were read last.
+type look struct {
+	at      time.Time // when they were read
+	size    uint64    // entries in the tree
+	covered uint64    // entries that the checkpoint covers
+	written time.Time // when the checkpoint was written
+	err     error
+}
 
-// Warning says what readers of the log miss: a checkpoint over the newest entries, or cosignatures. "" is nothing.
-func (l *Log) Warning(ctx context.Context) string {
-	size, err := l.reader.IntegratedSize(ctx)
-	if err != nil {
-		return "the tree cannot be read: " + err.Error()
+// blind is how old a look may be. Files are read in the background: a disk that hangs must not hold up readiness or metrics.
+const blind = 5 * time.Second
+
+// watchFiles looks at the files again and again until ctx ends. A look that hangs is waited for by nobody, and there is one at most.
+func (l *Log) watchFiles(ctx context.Context) {
+	tick := time.NewTicker(l.every)
+	defer tick.Stop()
+	var busy atomic.Bool
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if busy.CompareAndSwap(false, true) {
+			go func() {
+				defer busy.Store(false)
+				l.lookAtFiles(ctx)
+			}()
+		}
 	}
-	published, at, err := l.published()
-	if err != nil {
-		return "the checkpoint cannot be read: " + err.Error()
+}
+
+func (l *Log) lookAtFiles(ctx context.Context) {
+	seen := look{}
+	if seen.size, seen.err = l.reader.IntegratedSize(ctx); seen.err != nil {
+		seen.err = fmt.Errorf("the tree cannot be read: %w", seen.err)
+	} else if seen.covered, seen.written, seen.err = l.published(); seen.err != nil {
+		seen.err = fmt.Errorf("the checkpoint cannot be read: %w", seen.err)
 	}
-	if age := time.Since(at); published < size && age > late || age > republishEvery+time.Minute {
-		return fmt.Sprintf("the checkpoint is %s old and covers %d of %d entries", age.Round(time.Second), published, size)
+	if ctx.Err() == nil {
+		seen.at = time.Now()
+		l.seen.Store(&seen)
+	}
+}
+
+// hangs is an error while the files of an open log have not been read for too long.
+func (l *Log) hangs() error {
+	if seen := l.seen.Load(); seen != nil {
+		if age := time.Since(seen.at); age > blind+l.every {
+			return fmt.Errorf("the storage has not answered for %s", age.Truncate(time.Second))
+		}
+	}
+	return nil
+}
+
+// Health is nil while entries can be stored. It reads nothing.
+func (l *Log) Health() error {
+	if err := l.health.err(); err != nil {
+		return err
+	}
+	return l.hangs()
+}
+
+// Warning says what readers of the log miss: a checkpoint over the newest entries, or cosignatures. "" is nothing. It reads nothing.
+func (l *Log) Warning(context.Context) string {
+	seen := l.seen.Load()
+	switch {
+	case seen == nil:
+		return "the storage has not been read yet"
+	case seen.err != nil:
+		return seen.err.Error()
+	}
+	if age := time.Since(seen.written); seen.covered < seen.size && age > late || age > republishEvery+time.Minute {
+		return fmt.Sprintf("the checkpoint is %s old and covers %d of %d entries", age.Round(time.Second), seen.covered, seen.size)
 	}
 	if l.cosigner != nil {
 		return l.cosigner.warning()

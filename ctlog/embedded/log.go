@@ -89,6 +89,7 @@ type Log struct {
 	cosigner   *cosigner // nil without witnesses
 	health     health
 	hurt       chan struct{} // the storage has failed
+	seen       atomic.Pointer[look]
 	every      time.Duration
 	closing    sync.Once
 	closed     error // what Close returned
@@ -153,7 +154,9 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 	if err := l.rightEdge(ctx); err != nil {
 		l.storageFailed(err) // it may be restored while the process runs
 	}
+	l.lookAtFiles(ctx)
 	l.background.Go(func() { l.mend(life) })
+	l.background.Go(func() { l.watchFiles(life) })
 	l.metrics.watch(l)
 	return l, nil
 }

@@ -1,11 +1,11 @@
 package embedded
 
 import (
-	"context"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // metrics of the logs of one store. The label log is a shard's [Shard.Label].
@@ -38,17 +38,52 @@ func newMetrics() *metrics {
 		cosignatures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_embedded_log_cosignatures_total", Help: "Requests for cosignatures, by shard, witness and result.",
 		}, []string{"log", "witness", "result"}),
-		cosigned: gauge("mayfly_embedded_log_cosigned_count", "Cosignatures that the published checkpoint carries.", "log"),
-		size:     gauge("mayfly_embedded_log_tree_count", "Entries in the tree.", "log"),
-		covered:  gauge("mayfly_embedded_log_checkpoint_count", "Entries that the published checkpoint covers.", "log"),
+		cosigned: gauge("mayfly_embedded_log_checkpoint_cosignatures", "Cosignatures that the published checkpoint carries.", "log"),
+		size:     gauge("mayfly_embedded_log_tree_entries", "Entries in the tree.", "log"),
+		covered:  gauge("mayfly_embedded_log_checkpoint_entries", "Entries that the published checkpoint covers.", "log"),
 		age:      gauge("mayfly_embedded_log_checkpoint_age_seconds", "Age of the published checkpoint.", "log"),
-		shards:   gauge("mayfly_embedded_log_shards_count", "Shards of the embedded log, by state: future, current or closed.", "state"),
+		shards:   gauge("mayfly_embedded_log_shards", "Shards of the embedded log, by state: future, current or closed.", "state"),
 		logs:     map[string]*Log{},
 	}
 	return m
 }
 
-// watch has the log's tree and checkpoint looked at whenever metrics are asked for.
+// alias is the former name of a gauge. Names that end in _count are reserved for histograms and summaries (OpenMetrics), so that the
+// former names are untyped; they stay for dashboards and alerts that were written before.
+type alias struct {
+	desc *prometheus.Desc
+	of   *prometheus.GaugeVec
+}
+
+func (m *metrics) aliases() []alias {
+	former := func(name, now, label string, of *prometheus.GaugeVec) alias {
+		return alias{prometheus.NewDesc(name, "Former name of "+now+".", []string{label}, nil), of}
+	}
+	return []alias{
+		former("mayfly_embedded_log_cosigned_count", "mayfly_embedded_log_checkpoint_cosignatures", "log", m.cosigned),
+		former("mayfly_embedded_log_tree_count", "mayfly_embedded_log_tree_entries", "log", m.size),
+		former("mayfly_embedded_log_checkpoint_count", "mayfly_embedded_log_checkpoint_entries", "log", m.covered),
+		former("mayfly_embedded_log_shards_count", "mayfly_embedded_log_shards", "state", m.shards),
+	}
+}
+
+// collect writes the series of the gauge under the former name.
+func (a alias) collect(out chan<- prometheus.Metric) {
+	series := make(chan prometheus.Metric)
+	go func() {
+		defer close(series)
+		a.of.Collect(series)
+	}()
+	for one := range series {
+		var data dto.Metric
+		if err := one.Write(&data); err != nil || len(data.GetLabel()) != 1 {
+			continue // a gauge of one label always can be written
+		}
+		out <- prometheus.MustNewConstMetric(a.desc, prometheus.UntypedValue, data.GetGauge().GetValue(), data.GetLabel()[0].GetValue())
+	}
+}
+
+// watch has the log's tree and checkpoint in the metrics.
 func (m *metrics) watch(l *Log) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -71,23 +106,29 @@ func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 	for _, c := range m.all() {
 		c.Describe(out)
 	}
+	for _, a := range m.aliases() {
+		out <- a.desc
+	}
 }
 
-// Collect implements [prometheus.Collector].
+// Collect implements [prometheus.Collector]. It reads no file: see [Log.watchFiles].
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for label, l := range m.logs {
-		if n, err := l.reader.IntegratedSize(context.Background()); err == nil {
-			m.size.WithLabelValues(label).Set(float64(n))
+		seen := l.seen.Load()
+		if seen == nil || seen.err != nil {
+			continue
 		}
-		if n, at, err := l.published(); err == nil {
-			m.covered.WithLabelValues(label).Set(float64(n))
-			m.age.WithLabelValues(label).Set(time.Since(at).Seconds())
-		}
+		m.size.WithLabelValues(label).Set(float64(seen.size))
+		m.covered.WithLabelValues(label).Set(float64(seen.covered))
+		m.age.WithLabelValues(label).Set(time.Since(seen.written).Seconds())
 	}
 	for _, c := range m.all() {
 		c.Collect(out)
+	}
+	for _, a := range m.aliases() {
+		a.collect(out)
 	}
 }
 

@@ -1,0 +1,408 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
+	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+)
+
+// crowdSize is how many connections a crowd has: few in an ordinary test, MAYFLY_CROWD with "make crowd".
+func crowdSize(t *testing.T) (size int, full bool) {
+	t.Helper()
+	text := os.Getenv("MAYFLY_CROWD")
+	if text == "" {
+		return 300, false
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > 15000 {
+		t.Fatalf("MAYFLY_CROWD=%q: write a number of connections, up to 15000", text)
+	}
+	return n, true
+}
+
+// member is what one connection of a crowd does. It returns when it is closed.
+type member func(net.Conn)
+
+// members are the ways to hold a connection without a request that is complete.
+func members() map[string]member {
+	halfStreams := func(streams int) member {
+		return func(c net.Conn) {
+			f := preface(c)
+			for i := range streams {
+				halfStream(f, uint32(2*i+1), 51200)
+			}
+			answerPings(c, f)
+		}
+	}
+	send := func(text string) member {
+		return func(c net.Conn) {
+			_, _ = io.WriteString(c, text)
+			_, _ = io.Copy(io.Discard, c)
+		}
+	}
+	return map[string]member{
+		"silent":         send(""),
+		"half a header":  send("POST /api/v2/signingCert HTTP/1.1\r\nHost: x\r\n"),
+		"half a body":    send("POST /api/v2/signingCert HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 51200\r\n\r\n{\"a"),
+		"idle HTTP/2":    halfStreams(0),
+		"half a stream":  halfStreams(1),
+		"many streams":   halfStreams(256),
+		"large streams":  largeStreams,
+		"half a frame":   func(c net.Conn) { f := preface(c); _ = f.Flush(); _, _ = c.Write([]byte{0, 0x40, 0, 0, 0}); _, _ = io.Copy(io.Discard, c) },
+		"resets":         resets,
+		"pings":          pings,
+		"never reads":    neverReads,
+		"never reads h2": neverReadsStreams,
+	}
+}
+
+// bufferedFramer is a framer whose frames are sent by Flush.
+type bufferedFramer struct {
+	*http2.Framer
+	out *bytes.Buffer
+	to  net.Conn
+}
+
+func (f *bufferedFramer) Flush() error {
+	_, err := f.to.Write(f.out.Bytes())
+	f.out.Reset()
+	return err
+}
+
+func preface(c net.Conn) *bufferedFramer {
+	out := new(bytes.Buffer)
+	f := &bufferedFramer{http2.NewFramer(out, c), out, c}
+	out.WriteString(http2.ClientPreface)
+	_ = f.WriteSettings()
+	return f
+}
+
+func headers(f *bufferedFramer, stream uint32, path string, end bool) {
+	var block bytes.Buffer
+	e := hpack.NewEncoder(&block)
+	e.SetMaxDynamicTableSize(0)
+	for _, h := range [][2]string{
+		{":method", "POST"}, {":scheme", "http"}, {":path", path}, {":authority", "localhost"}, {"content-type", "application/grpc"}, {"te", "trailers"},
+	} {
+		_ = e.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+	}
+	_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: end})
+}
+
+const createPath = "/dev.sigstore.fulcio.v2.CA/CreateSigningCertificate"
+
+// halfStream sends the first bytes of a message of a size.
+func halfStream(f *bufferedFramer, stream uint32, size int) {
+	headers(f, stream, createPath, false)
+	_ = f.WriteData(stream, false, []byte{0, 0, byte(size >> 8), byte(size), 'a', 'b', 'c'})
+}
+
+// answerPings is a client that does what HTTP/2 wants of it and nothing else.
+func answerPings(c net.Conn, f *bufferedFramer) {
+	if f.Flush() != nil {
+		return
+	}
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			return
+		}
+		switch frame := frame.(type) {
+		case *http2.PingFrame:
+			if !frame.IsAck() {
+				_ = f.WritePing(true, frame.Data)
+			}
+		case *http2.SettingsFrame:
+			if !frame.IsAck() {
+				_ = f.WriteSettingsAck()
+			}
+		}
+		if f.out.Len() > 0 && f.Flush() != nil {
+			return
+		}
+	}
+}
+
+// largeStreams sends all but the last byte of messages of 50 KiB.
+func largeStreams(c net.Conn) {
+	f := preface(c)
+	const size = 51200
+	for i := range 16 {
+		id := uint32(2*i + 1)
+		halfStream(f, id, size)
+		for sent := 3; sent < size-1; {
+			n := min(16384, size-1-sent)
+			_ = f.WriteData(id, false, make([]byte, n))
+			sent += n
+		}
+	}
+	answerPings(c, f)
+}
+
+// resets begins streams and ends them at once, as long as the server lets it.
+func resets(c net.Conn) {
+	go func() { _, _ = io.Copy(io.Discard, c) }()
+	f := preface(c)
+	for id := uint32(1); id < 1<<22; {
+		for range 64 {
+			halfStream(f, id, 51200)
+			_ = f.WriteRSTStream(id, http2.ErrCodeCancel)
+			id += 2
+		}
+		if f.Flush() != nil {
+			return
+		}
+		time.Sleep(time.Millisecond) // the machine is the client's, too
+	}
+}
+
+// pings sends frames that want an answer each.
+func pings(c net.Conn) {
+	go func() { _, _ = io.Copy(io.Discard, c) }()
+	f := preface(c)
+	for {
+		for range 64 {
+			_ = f.WritePing(false, [8]byte{1})
+			_ = f.WriteSettings()
+		}
+		if f.Flush() != nil {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// neverReads asks again and again over HTTP/1.1 and reads no answer.
+func neverReads(c net.Conn) {
+	for {
+		if _, err := io.WriteString(c, strings.Repeat("GET /api/v2/trustBundle HTTP/1.1\r\nHost: x\r\n\r\n", 16)); err != nil {
+			return
+		}
+	}
+}
+
+// neverReadsStreams does so over gRPC.
+func neverReadsStreams(c net.Conn) {
+	f := preface(c)
+	for id := uint32(1); id < 1<<22; {
+		for range 64 {
+			headers(f, id, "/dev.sigstore.fulcio.v2.CA/GetTrustBundle", false)
+			_ = f.WriteData(id, true, make([]byte, 5))
+			id += 2
+		}
+		if f.Flush() != nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// from is a dialer whose connections come from an address.
+func from(address string) *net.Dialer {
+	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}, Timeout: 5 * time.Second}
+}
+
+// crowd keeps so many connections open that behave like m, from 127.0.0.1, until ctx ends. Whoever is closed comes back.
+func crowd(ctx context.Context, n int, address string, m member) (wait func()) {
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				c, err := from("127.0.0.1").DialContext(ctx, "tcp", address)
+				if err == nil {
+					stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+					m(c)
+					stop()
+					_ = c.Close()
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(time.Second + rand.N(2*time.Second)): //nolint:gosec // jitter
+				}
+			}
+		})
+	}
+	return all.Wait
+}
+
+// signer asks for certificates from another address, over a new connection each time, and counts those that it does not get.
+type signer struct {
+	asked, lost atomic.Int64
+	last        atomic.Pointer[error]
+}
+
+func (s *signer) sign(rest bool, address string, r signRequest) {
+	s.asked.Add(1)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var err error
+	if rest {
+		err = signREST(ctx, address, r)
+	} else {
+		err = signGRPC(ctx, address, r)
+	}
+	if err != nil {
+		s.lost.Add(1)
+		s.last.Store(&err)
+	}
+}
+
+func signREST(ctx context.Context, address string, r signRequest) error {
+	transport := &http.Transport{DialContext: from("127.0.0.2").DialContext, DisableKeepAlives: true}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/api/v2/signingCert", bytes.NewReader(r.json))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := transport.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close() //nolint:errcheck // read to the end
+	data, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", res.Status, data)
+	}
+	return err
+}
+
+func signGRPC(ctx context.Context, address string, r signRequest) error {
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, at string) (net.Conn, error) { return from("127.0.0.2").DialContext(ctx, "tcp", at) }))
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // nothing is lost
+	_, err = fulciopb.NewCAClient(conn).CreateSigningCertificate(ctx, r.pb)
+	return err
+}
+
+// rss is the resident memory of the process now, in bytes.
+func (s *serveProcess) rss(t *testing.T) int {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		t.Skip("there is no /proc")
+	}
+	_, rest, _ := strings.Cut(string(data), "VmRSS:")
+	var kb int
+	if _, err := fmt.Sscan(rest, &kb); err != nil {
+		t.Fatal(err)
+	}
+	return kb << 10
+}
+
+// F2 // F3 // F8: a crowd of connections from one address, whatever it does with them, costs a client of another address less than a tenth
+// of its requests and the server less than 100 MB, over every listener and both kinds of requests.
+func TestCrowd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a while")
+	}
+	size, full := crowdSize(t)
+	t.Parallel()
+	provider := idp.New(t, idp.Options{})
+	requests := makeRequests(t, provider)
+	for _, mode := range []struct {
+		name       string
+		one        bool
+		crowd      string // the listener that the crowd is on
+		rest, grpc bool   // what the client asks over
+	}{
+		{"REST", false, "http", true, false},
+		{"gRPC", false, "grpc", false, true},
+		{"one port", true, "http", true, true},
+	} {
+		for name, m := range members() {
+			h2 := strings.Contains(name, "stream") || strings.Contains(name, "h2") || strings.Contains(name, "HTTP/2") || strings.Contains(name, "frame") ||
+				name == "resets" || name == "pings"
+			if mode.name == "REST" && h2 || mode.name == "gRPC" && !h2 && name != "silent" {
+				continue // the listener would close it at the first byte
+			}
+			t.Run(mode.name+"/"+name, func(t *testing.T) {
+				if !full {
+					t.Parallel()
+				}
+				set := serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL(), one: mode.one, admin: true}
+				n, last := size, 20*time.Second
+				switch name {
+				case "resets", "pings", "never reads", "never reads h2":
+					n = size / 10 // each does as much as a hundred that wait
+				case "many streams", "large streams":
+					n = size / 4
+				}
+				if !full {
+					set.more, last = "limits: {connections: 128}\n", 3*time.Second
+				}
+				s := startServe(t, set)
+				address := map[string]string{"http": s.http, "grpc": s.grpc}[mode.crowd]
+				for i := range 20 { // buffers and caches
+					for _, rest := range []bool{true, false} {
+						if rest && mode.rest {
+							_ = signREST(t.Context(), s.http, requests[i])
+						} else if !rest && mode.grpc {
+							_ = signGRPC(t.Context(), s.grpc, requests[i])
+						}
+					}
+				}
+				before := s.rss(t)
+				ctx, cancel := context.WithCancel(t.Context())
+				wait := crowd(ctx, n, address, m)
+				defer wait()
+				defer cancel()
+				var client signer
+				most := before
+				var calls sync.WaitGroup
+				for i, end := 0, time.Now().Add(last); time.Now().Before(end); i++ {
+					calls.Go(func() {
+						rest := mode.rest && (!mode.grpc || i%2 == 0)
+						at := s.grpc
+						if rest {
+							at = s.http
+						}
+						client.sign(rest, at, requests[i%len(requests)])
+					})
+					time.Sleep(50 * time.Millisecond) // the pace of the client
+					most = max(most, s.rss(t))
+				}
+				calls.Wait()
+				t.Logf("%d connections: %d of %d requests lost, %d -> %d MB", n, client.lost.Load(), client.asked.Load(), before>>20, most>>20)
+				if 10*client.lost.Load() >= client.asked.Load() {
+					t.Errorf("%d of %d requests are lost: %v", client.lost.Load(), client.asked.Load(), *client.last.Load())
+				}
+				if grown := most - before; grown >= 100<<20 {
+					t.Errorf("the memory grew by %d MB", grown>>20)
+				}
+				if n > 128 && !full {
+					_, page := get(t, "http://"+s.admin+"/metrics")
+					if want := fmt.Sprintf(`mayfly_server_connections_refused_total{cause="source_limit",listener=%q} 0`, mode.crowd); strings.Contains(string(page), want) {
+						t.Error("no connection was refused")
+					}
+					if _, page := get(t, "http://"+s.admin+"/readyz"); !strings.Contains(string(page), "one source has as many connections as it may have: 127.0.0.1") {
+						t.Errorf("readiness: %s", page)
+					}
+				}
+			})
+		}
+	}
+}
