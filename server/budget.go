@@ -100,6 +100,17 @@ func (b *sourceBudget) take(key netip.Addr) bool {
 	return true
 }
 
+// full reports whether there is no place, and counts that as a refusal.
+func (b *sourceBudget) full(key netip.Addr) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.n < b.most && b.sources[key] < b.share {
+		return false
+	}
+	b.refused++
+	return true
+}
+
 func (b *sourceBudget) give(key netip.Addr) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

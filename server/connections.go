@@ -55,13 +55,14 @@ const (
 var refusalCauses = [2]string{"source_limit", "listener_full"}
 
 const (
-	evictAfter  = time.Second           // a connection that waits for less is not closed for another one
-	keepProven  = 30 * time.Second      // the same for a connection over which a token was verified
-	evictPace   = 10 * time.Millisecond // between two evictions by one source
-	tellEvery   = 10 * time.Second
-	visibleFor  = time.Minute // how long readiness speaks of connections that were refused
-	floodWindow = time.Minute
-	floodBytes  = 4 << 20 // received in a window without one complete request: 256 streams with 16 KiB each are not a flood
+	evictAfter    = time.Second           // a connection that waits for less is not closed for another one
+	keepProven    = 30 * time.Second      // the same for a connection over which a token was verified
+	evictPace     = 10 * time.Millisecond // between two evictions by one source
+	tellEvery     = 10 * time.Second
+	visibleFor    = time.Minute // how long readiness speaks of connections that were refused
+	floodWindow   = time.Minute
+	maxTurnedAway = 16      // streams in a row that are refused over one connection before it is closed
+	floodBytes    = 4 << 20 // received in a window without one complete request: 256 streams with 16 KiB each are not a flood
 )
 
 // listen returns l with the bounds of c.
@@ -104,6 +105,8 @@ type conn struct {
 	window atomic.Int64 // when the window for floods began, in Unix nanoseconds
 	silent atomic.Int64 // bytes received in the window since the last complete request
 	armed  atomic.Int64 // when the deadline for writing was set
+
+	turnedAway atomic.Int32 // streams over it that were refused since the last complete request
 }
 
 // remoteAddr is the peer of a connection. It leads from a request over native gRPC to its connection: the peer is all that the library
@@ -289,6 +292,7 @@ func (c *conn) begin() {
 	if c != nil {
 		c.working.Add(1)
 		c.silent.Store(0)
+		c.turnedAway.Store(0)
 	}
 }
 

@@ -114,20 +114,26 @@ func (s *Server) both() http.Handler {
 		}
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v := s.httpVisit(r)
+		isGRPC := r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
 		if r.ProtoMajor == 2 {
-			key := s.httpVisit(r).key
-			if !s.streams.open.take(key) {
-				w.Header().Set("Retry-After", "1")
-				w.WriteHeader(http.StatusTooManyRequests)
+			if !s.streams.open.take(v.key) {
+				s.refuseStream(v.conn)
+				writeNoRoom(w)
 				return
 			}
-			defer s.streams.open.give(key)
+			defer s.streams.open.give(v.key)
+			if isGRPC && s.streams.receiving.full(v.key) {
+				s.refuseStream(v.conn)
+				writeNoRoom(w)
+				return
+			}
 		}
-		if r.ProtoMajor != 2 || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		if !isGRPC {
 			s.http.ServeHTTP(w, r)
 			return
 		}
-		ctx := &visitContext{Context: r.Context(), visit: s.httpVisit(r)}
+		ctx := &visitContext{Context: r.Context(), visit: v}
 		c := http.NewResponseController(w)
 		_ = c.SetReadDeadline(ctx.visit.due)
 		if standing[r.URL.Path] {

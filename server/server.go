@@ -210,8 +210,12 @@ type Listeners struct {
 // keeps the stack that the cryptography made grow.
 const streamWorkers = 64
 
-// maxStreams is how many requests are open over one connection of HTTP/2.
-const maxStreams = 256
+// How many requests are open over one connection of HTTP/2: native gRPC, and the one-port mode, where each costs more (RFC 9113
+// §6.5.2 recommends 100 at least).
+const (
+	maxStreams     = 256
+	maxHTTPStreams = 128
+)
 
 // The bounds on slow clients (F3).
 const (
@@ -249,7 +253,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 			h.Protocols.SetHTTP1(true)
 			h.Protocols.SetUnencryptedHTTP2(true)
 			h.HTTP2 = &http.HTTP2Config{
-				MaxConcurrentStreams: maxStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: writeTimeout,
+				MaxConcurrentStreams: maxHTTPStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: writeTimeout,
 			}
 		}
 		serve(h, l.HTTP, s.listening.http)

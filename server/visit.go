@@ -5,11 +5,14 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 
 	"github.com/mayfly-ca/mayfly/fault"
@@ -59,7 +62,7 @@ func (s *Server) newVisit(c *conn, peer netip.Addr, forwarded []string) visit {
 
 // The counts and times of streams (W1, F2, F3).
 const (
-	receiveShare  = 8         // one source may have 1/8 of the streams that are being received
+	receiveShare  = 16        // one source may have 1/16 of the streams that are being received
 	standingMost  = 1024      // streams that stay open for long: health watches, reflection
 	standingShare = 64        // of one source
 	standingTime  = time.Hour // then the client has to ask again
@@ -75,7 +78,7 @@ type streams struct {
 
 func newStreams(most int) *streams {
 	return &streams{
-		receiving: newSourceBudget(most, max(64, most/receiveShare)), open: newSourceBudget(4*most, most), standing: newSourceBudget(standingMost, standingShare),
+		receiving: newSourceBudget(most, max(64, most/receiveShare)), open: newSourceBudget(4*most, most/2), standing: newSourceBudget(standingMost, standingShare),
 	}
 }
 
@@ -86,10 +89,9 @@ var (
 	errReceipt   = errors.New("the request was not received within " + bodyTimeout.String())
 )
 
-// arrive gives a stream over native gRPC its visit. The library calls it before the stream has a goroutine, and holds a lock of the
-// connection meanwhile.
+// arrive gives a stream over native gRPC its visit, or refuses it where there is no room for another one that is being received. The
+// library calls it before the stream has a goroutine, and holds a lock of the connection meanwhile.
 func (s *Server) arrive(ctx context.Context, info *tap.Info) (context.Context, error) {
-	ctx, cancel := context.WithCancel(ctx) // the context of the stream ends it at the latest
 	var c *conn
 	var from netip.Addr
 	if p, ok := peer.FromContext(ctx); ok {
@@ -99,9 +101,37 @@ func (s *Server) arrive(ctx context.Context, info *tap.Info) (context.Context, e
 			from = addressOf(p.Addr)
 		}
 	}
-	out := &visitContext{Context: ctx, visit: s.newVisit(c, from, info.Header["x-forwarded-for"])}
-	out.visit.abort = cancel
-	return out, nil
+	v := s.newVisit(c, from, info.Header["x-forwarded-for"])
+	if s.streams.receiving.full(v.key) {
+		s.refuseStream(c)
+		return ctx, errNoRoom
+	}
+	ctx, v.abort = context.WithCancel(ctx) // the context of the stream ends it at the latest
+	return &visitContext{Context: ctx, visit: v}, nil
+}
+
+// errNoRoom is what a client reads whose request is refused before anything of it is received. It has no request id, so that it costs next
+// to nothing.
+var errNoRoom = status.Error(codes.ResourceExhausted, fault.RateLimited.Message())
+
+// refuseStream counts a stream that is refused before anything of it is received. A connection over which nothing but such streams
+// come is closed: each costs the server a goroutine, and the client nothing.
+func (s *Server) refuseStream(c *conn) {
+	s.refuse(context.Background(), refusal{method: unreceived, transport: "grpc", err: fault.New(fault.RateLimited, errReceiving)})
+	if c != nil && !c.proven.Load() && c.turnedAway.Add(1) > maxTurnedAway {
+		c.all.flooded.Add(1)
+		_ = c.Close()
+	}
+}
+
+// writeNoRoom writes errNoRoom as an answer over HTTP/2 that has trailers only.
+func writeNoRoom(w http.ResponseWriter) {
+	h := w.Header()
+	h["Date"] = nil
+	h.Set("Content-Type", "application/grpc")
+	h.Set("Grpc-Status", strconv.Itoa(int(codes.ResourceExhausted)))
+	h.Set("Grpc-Message", fault.RateLimited.Message())
+	w.WriteHeader(http.StatusOK)
 }
 
 // begin gives a request a place among those that are being received.

@@ -61,14 +61,19 @@ func members() map[string]member {
 		}
 	}
 	return map[string]member{
-		"silent":         send(""),
-		"half a header":  send("POST /api/v2/signingCert HTTP/1.1\r\nHost: x\r\n"),
-		"half a body":    send("POST /api/v2/signingCert HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 51200\r\n\r\n{\"a"),
-		"idle HTTP/2":    halfStreams(0),
-		"half a stream":  halfStreams(1),
-		"many streams":   halfStreams(256),
-		"large streams":  largeStreams,
-		"half a frame":   func(c net.Conn) { f := preface(c); _ = f.Flush(); _, _ = c.Write([]byte{0, 0x40, 0, 0, 0}); _, _ = io.Copy(io.Discard, c) },
+		"silent":        send(""),
+		"half a header": send("POST /api/v2/signingCert HTTP/1.1\r\nHost: x\r\n"),
+		"half a body":   send("POST /api/v2/signingCert HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 51200\r\n\r\n{\"a"),
+		"idle HTTP/2":   halfStreams(0),
+		"half a stream": halfStreams(1),
+		"many streams":  halfStreams(256),
+		"large streams": largeStreams,
+		"half a frame": func(c net.Conn) {
+			f := preface(c)
+			_ = f.Flush()
+			_, _ = c.Write([]byte{0, 0x40, 0, 0, 0})
+			_, _ = io.Copy(io.Discard, c)
+		},
 		"resets":         resets,
 		"pings":          pings,
 		"never reads":    neverReads,
@@ -289,7 +294,9 @@ func signREST(ctx context.Context, address string, r signRequest) error {
 
 func signGRPC(ctx context.Context, address string, r signRequest) error {
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, at string) (net.Conn, error) { return from("127.0.0.2").DialContext(ctx, "tcp", at) }))
+		grpc.WithContextDialer(func(ctx context.Context, at string) (net.Conn, error) {
+			return from("127.0.0.2").DialContext(ctx, "tcp", at)
+		}))
 	if err != nil {
 		return err
 	}
