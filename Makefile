@@ -95,6 +95,10 @@ ONLY ?=
 mutants: ## plant small defects one at a time, and say which the tests do not notice; ONLY=area, or ONLY="area: words"
 	$(GO) run ./testkit/mutants $(if $(ONLY),-only "$(ONLY)")
 
+CROWD ?= 10000
+crowd: ## CROWD connections from one address that are idle, half-sent or flood the server, while a client of another address signs (some 10 minutes)
+	MAYFLY_CROWD=$(CROWD) $(GO) test $(NOPGO) -count=1 -timeout 60m -run TestCrowd -v ./cmd/mayfly | grep -v '^=== '
+
 bench-reconcile: ## the audit of a log with a million entries: time and peak memory of the real command
 	$(GO) test -run '^$$' -bench BenchmarkReconcile -benchtime 1x -timeout 60m -v ./cmd/mayfly
 

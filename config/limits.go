@@ -15,7 +15,7 @@ type Limits struct {
 	Wait time.Duration `yaml:"wait"`
 	// Connections is how many connections may be open on each of the listeners http and grpc. When they are, an idle connection of the source that has most is closed for a new one. Default: 4096, or as many as an eighth of the memory limit has room for at 64 KiB each.
 	Connections int `yaml:"connections"`
-	// ConnectionsPerSource is how many of them one source address (IPv4) or /64 (IPv6) may have; listen.trusted_proxies have no such limit. Default: half of connections.
+	// ConnectionsPerSource is how many of them one source address (IPv4) or /64 (IPv6) may have; listen.trusted_proxies have no such limit. Default: three eighths of connections.
 	ConnectionsPerSource int `yaml:"connections_per_source"`
 }
 

@@ -22,6 +22,7 @@ type connections struct {
 	open     map[netip.Addr]map[*conn]struct{}
 	n        int
 	evicting map[netip.Addr]time.Time // the last eviction by a source
+	floods   map[netip.Addr]*floods
 
 	refused [2]atomic.Uint64 // by cause
 	evicted atomic.Uint64
@@ -43,7 +44,7 @@ type bounds struct {
 }
 
 func newConnections(b bounds) *connections {
-	return &connections{bounds: b, now: time.Now, open: map[netip.Addr]map[*conn]struct{}{}, evicting: map[netip.Addr]time.Time{}}
+	return &connections{bounds: b, now: time.Now, open: map[netip.Addr]map[*conn]struct{}{}, evicting: map[netip.Addr]time.Time{}, floods: map[netip.Addr]*floods{}}
 }
 
 // Causes of a refused connection: indexes of connections.refused, and names in metrics.
@@ -54,12 +55,21 @@ const (
 
 var refusalCauses = [2]string{"source_limit", "listener_full"}
 
+// floods are the connections of a source that were closed because they flooded the server.
+type floods struct {
+	count int
+	since time.Time
+	until time.Time // no connection of the source is taken before
+}
+
 const (
 	evictAfter    = time.Second           // a connection that waits for less is not closed for another one
 	keepProven    = 30 * time.Second      // the same for a connection over which a token was verified
 	evictPace     = 10 * time.Millisecond // between two evictions by one source
 	tellEvery     = 10 * time.Second
-	visibleFor    = time.Minute // how long readiness speaks of connections that were refused
+	visibleFor    = time.Minute      // how long readiness speaks of connections that were refused
+	floodsAllowed = 8                // connections of one source that flood the server, in a window, before it has to stay away
+	stayAway      = 10 * time.Second // so long
 	floodWindow   = time.Minute
 	maxTurnedAway = 16      // streams in a row that are refused over one connection before it is closed
 	floodBytes    = 4 << 20 // received in a window without one complete request: 256 streams with 16 KiB each are not a flood
@@ -131,6 +141,8 @@ func (c *connections) admit(raw net.Conn) *conn {
 	c.mu.Lock()
 	cause, victim := -1, (*conn)(nil)
 	switch {
+	case limited && c.away(one.key, now):
+		cause = refusedSource
 	case limited && len(c.open[one.key]) >= c.share:
 		cause, victim = refusedSource, c.victim(one.key, one.key, now)
 	case c.n >= c.most:
@@ -157,6 +169,49 @@ func (c *connections) admit(raw net.Conn) *conn {
 	}
 	return one
 }
+
+// away reports whether a source has to stay away, because its connections flooded the server. It needs mu.
+func (c *connections) away(key netip.Addr, now time.Time) bool {
+	f := c.floods[key]
+	return f != nil && now.Before(f.until)
+}
+
+// flood closes a connection over which the server was flooded. When a source does that again and again, its other connections are closed,
+// too, unless a token that came over them was verified, and it is not let in for a while: closing costs the server more than connecting
+// costs the client.
+func (c *connections) flood(one *conn) {
+	c.flooded.Add(1)
+	now := c.now()
+	var closing []*conn
+	c.mu.Lock()
+	if c.share > 0 && !c.trust.has(one.peer) {
+		f := c.floods[one.key]
+		if f == nil || now.Sub(f.since) > floodWindow {
+			if len(c.floods) >= maxFloods {
+				clear(c.floods)
+			}
+			f = &floods{since: now}
+			c.floods[one.key] = f
+		}
+		if f.count++; f.count >= floodsAllowed && now.After(f.until) {
+			f.until = now.Add(stayAway)
+			for other := range c.open[one.key] {
+				if !other.proven.Load() && other != one {
+					closing = append(closing, other)
+				}
+			}
+		}
+	}
+	c.mu.Unlock()
+	c.speak(refusedSource, one.peer, now)
+	_ = one.Close()
+	for _, other := range closing {
+		_ = other.Close()
+	}
+}
+
+// maxFloods is how many sources that flooded the server are remembered.
+const maxFloods = 4096
 
 // largest is the source with most connections. It needs mu.
 func (c *connections) largest() (out netip.Addr) {
@@ -222,7 +277,7 @@ func (c *connections) speak(cause int, peer netip.Addr, now time.Time) {
 	}
 	text := "all connections of the listener are taken"
 	if cause == refusedSource {
-		text = "one source has as many connections as it may have: " + peer.String()
+		text = "one source has as many connections as it may have, or floods the server: " + peer.String()
 	}
 	c.where.Store(&text)
 	c.log.Warn("no room for connections: refused, or an idle one closed for each", "listener", c.name, "cause", refusalCauses[cause], "source", peer.String(),
@@ -266,8 +321,7 @@ func (c *conn) Read(p []byte) (int, error) {
 			c.window.Store(now)
 			c.silent.Store(int64(n))
 		} else {
-			c.all.flooded.Add(1)
-			_ = c.Close()
+			c.all.flood(c)
 			return 0, net.ErrClosed
 		}
 	}

@@ -48,7 +48,7 @@ type Limits struct {
 	Request     time.Duration // from decoded request to answer: 20 s
 	Drain       time.Duration // for running requests at the stop: 25 s
 	Connections int           // open per listener: 4096, or as many as 1/8 of the memory limit has room for
-	PerSource   int           // of them, of one source address (IPv4) or /64 (IPv6): half of Connections
+	PerSource   int           // of them, of one source address (IPv4) or /64 (IPv6): 3/8 of Connections
 	Streams     int           // requests that are being received: 4096, or as many as 1/8 of the memory limit has room for
 }
 
@@ -72,7 +72,7 @@ func (l Limits) withDefaults() Limits {
 	l.Request = positive(l.Request, 20*time.Second)
 	l.Drain = positive(l.Drain, 25*time.Second)
 	l.Connections = positive(l.Connections, room(connectionCost))
-	l.PerSource = min(positive(l.PerSource, max(1, l.Connections/2)), l.Connections)
+	l.PerSource = min(positive(l.PerSource, max(1, l.Connections/8*3)), l.Connections)
 	l.Streams = positive(l.Streams, room(streamCost))
 	return l
 }

@@ -119,8 +119,7 @@ var errNoRoom = status.Error(codes.ResourceExhausted, fault.RateLimited.Message(
 func (s *Server) refuseStream(c *conn) {
 	s.refuse(context.Background(), refusal{method: unreceived, transport: "grpc", err: fault.New(fault.RateLimited, errReceiving)})
 	if c != nil && !c.proven.Load() && c.turnedAway.Add(1) > maxTurnedAway {
-		c.all.flooded.Add(1)
-		_ = c.Close()
+		c.all.flood(c)
 	}
 }
 
