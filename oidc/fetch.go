@@ -247,8 +247,8 @@ type getter struct {
 }
 
 // keys gets the key set: from jwks-url, or from where the discovery document says. An issuer that wants a bearer token gets it at its own
-// host alone: where the document names another host, as an API server of Kubernetes does that advertises the address of a node,
-// the issuer's own host is asked for the same path with the token first, and the named host then without (E13).
+// host alone. Where the document names another host, as an API server of Kubernetes does that advertises the address of a node, the
+// issuer's own host is asked for the same path first, with the token, and the named host then, without (E13).
 func (g getter) keys(ctx context.Context, named string) ([]byte, keySet, error) {
 	if g.jwks != nil {
 		return g.keysAt(ctx, g.jwks, g.jwks.Host)
@@ -257,7 +257,7 @@ func (g getter) keys(ctx context.Context, named string) ([]byte, keySet, error) 
 	if err != nil || u.Host == "" {
 		return nil, keySet{}, fmt.Errorf("jwks_uri: %.200q is not a URL", named)
 	}
-	if g.bearerFile == "" || u.Host == g.home.Host && u.Scheme == g.home.Scheme {
+	if g.bearerFile == "" && !g.cluster || u.Host == g.home.Host && u.Scheme == g.home.Scheme {
 		return g.keysAt(ctx, u, g.home.Host)
 	}
 	own := &url.URL{Scheme: g.home.Scheme, Host: g.home.Host, Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}
@@ -267,7 +267,7 @@ func (g getter) keys(ctx context.Context, named string) ([]byte, keySet, error) 
 	}
 	body, set, other := g.keysAt(ctx, u, g.home.Host)
 	if other != nil {
-		return nil, keySet{}, fmt.Errorf("with the token from %s: %w; without from %s: %w", own.Host, err, u.Host, other)
+		return nil, keySet{}, fmt.Errorf("%s: %w; %s, which jwks_uri names: %w", own.Host, err, u.Host, other)
 	}
 	return body, set, nil
 }

@@ -419,13 +419,14 @@ func TestKeysOnAnotherHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		own, other      int // status of the keys there
-		wantOwn, wanted bool
-		ok              bool
+		own, other int // status of the keys there
+		token      string
+		wanted, ok bool
 	}{
-		"on the own host too":     {own: 200, other: 200, wantOwn: true, wanted: false, ok: true},
-		"for everybody elsewhere": {own: 404, other: 200, wantOwn: true, wanted: true, ok: true},
-		"for nobody":              {own: 403, other: 403, wantOwn: true, wanted: true, ok: false},
+		"on the own host too":     {own: 200, other: 200, token: token, ok: true},
+		"for everybody elsewhere": {own: 404, other: 200, token: token, wanted: true, ok: true},
+		"for nobody":              {own: 403, other: 403, token: token, wanted: true, ok: false},
+		"without a token":         {own: 200, other: 200, ok: true}, // an API server that lets everybody read
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -456,14 +457,19 @@ func TestKeysOnAnotherHost(t *testing.T) {
 				}))
 			}})
 			v := verifier(t, one(p, func(i *oidc.IssuerConfig) {
-				i.CACert, i.Outbound.BearerTokenFile, i.Outbound.PrivateNetwork = p.CA()+other.CA(), token, true
+				i.Type, i.CACert, i.Outbound.BearerTokenFile, i.Outbound.PrivateNetwork = "kubernetes", p.CA()+other.CA(), c.token, true
 			}), oidc.Options{})
-			if _, err := v.Identify(t.Context(), p.Token(nil)); (err == nil) != c.ok {
+			account := map[string]any{"sub": "system:serviceaccount:ns:sa", "kubernetes.io": map[string]any{"namespace": "ns", "serviceaccount": map[string]any{"name": "sa"}}}
+			if _, err := v.Identify(t.Context(), p.Token(account)); (err == nil) != c.ok {
 				t.Errorf("%v", err)
+			}
+			want := ""
+			if c.token != "" {
+				want = "Bearer POD"
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if got := seen["own /openid/v1/jwks"]; got != "Bearer POD" {
+			if got := seen["own /openid/v1/jwks"]; got != want {
 				t.Errorf("the own host was shown %q", got)
 			}
 			if got, asked := seen["other /openid/v1/jwks"]; asked != c.wanted || got != "" {

@@ -28,6 +28,7 @@ import (
 type route struct {
 	key       string // of the entry
 	pattern   bool
+	cluster   bool // an API server of Kubernetes, which may name another host than its own for its keys
 	insecure  bool
 	local     bool // the operator wrote a loopback host
 	private   bool
@@ -72,7 +73,7 @@ func newRoute(r *row, o Options, all *anchors) (*route, error) {
 		return nil, err
 	}
 	f := &route{
-		key: r.key, pattern: r.wildcard, insecure: c.Insecure, private: out.PrivateNetwork, bearerFile: out.BearerTokenFile, clientPair: out.ClientCertificate,
+		key: r.key, pattern: r.wildcard, cluster: c.Type == "kubernetes" && !r.wildcard, insecure: c.Insecure, private: out.PrivateNetwork, bearerFile: out.BearerTokenFile, clientPair: out.ClientCertificate,
 		timeout: out.Timeout, userAgent: o.UserAgent, proxy: http.ProxyFromEnvironment,
 	}
 	one, err := url.Parse(strings.ReplaceAll(r.key, "*", "0")) // a star in a host makes it another one
@@ -167,12 +168,12 @@ func (f *route) vouching(r *row, out OutboundConfig, bundle []byte) string {
 	}
 	data, err := json.Marshal(struct {
 		Key, Discovery, JWKS, CACert, Bundle, Proxy, ProxyInUse, Bearer string
-		Pattern, Insecure, CAExclusive, Private                         bool
+		Pattern, Cluster, Insecure, CAExclusive, Private                bool
 		ClientCertificate                                               ClientCertificateConfig
 		Static                                                          *StaticKeysConfig
 	}{
 		r.key, c.DiscoveryURL, c.JWKSURL, c.CACert, digestOf(bundle), out.Proxy, proxy, out.BearerTokenFile,
-		r.wildcard, c.Insecure, out.CAExclusive, out.PrivateNetwork, pair, c.StaticKeys,
+		r.wildcard, f.cluster, c.Insecure, out.CAExclusive, out.PrivateNetwork, pair, c.StaticKeys,
 	})
 	if err != nil {
 		panic("oidc: texts and booleans cannot be marshalled: " + err.Error())
@@ -338,12 +339,13 @@ const (
 )
 
 // inCluster is the outbound block of an entry. The issuer of the cluster that mayfly itself runs in needs none: its keys are
-// had with the CA and the token of the pod, as long as the entry says nothing else. No other host ever gets that token (E13).
+// had with the CA of the pod, unless the entry names one, and with the token of the pod, unless the entry says where else the documents
+// are or which token to show. No other host ever gets that token (E13).
 func (o Options) inCluster(r *row) OutboundConfig {
 	c := r.config
 	out := c.Outbound
 	u, err := url.Parse(r.key)
-	told := out.CABundle != "" || out.BearerTokenFile != "" || c.CACert != "" || c.DiscoveryURL != "" || c.JWKSURL != ""
+	told := out.BearerTokenFile != "" || c.DiscoveryURL != "" || c.JWKSURL != ""
 	if err != nil || r.wildcard || c.Type != "kubernetes" || u.Scheme != "https" || told ||
 		u.Host != "kubernetes.default.svc" && u.Host != "kubernetes.default.svc.cluster.local" {
 		return out
@@ -353,11 +355,11 @@ func (o Options) inCluster(r *row) OutboundConfig {
 		dir = serviceAccountDir
 	}
 	for _, ca := range []string{fulcioClusterCA, filepath.Join(dir, "ca.crt")} {
-		if _, err := os.Stat(ca); err == nil && out.CABundle == "" {
+		if _, err := os.Stat(ca); err == nil && out.CABundle == "" && c.CACert == "" {
 			out.CABundle = ca
 		}
 	}
-	if token := filepath.Join(dir, "token"); out.CABundle != "" {
+	if token := filepath.Join(dir, "token"); out.CABundle != "" || c.CACert != "" {
 		if _, err := os.Stat(token); err == nil {
 			out.BearerTokenFile = token
 		}

@@ -276,3 +276,47 @@ func ringOf(t *testing.T) *keyring {
 	}
 	return &keyring{fetched: time.Now(), algs: []string{"ES256"}, keys: set.keys, raw: raw, size: len(raw)}
 }
+
+// E13: the pod's token is for the issuer of the pod's own cluster, over https, as long as the entry does not say where else its documents are.
+func TestInCluster(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"ca.crt", "token"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ca, token := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "token")
+	const issuer = "https://kubernetes.default.svc"
+	for name, c := range map[string]struct {
+		key    string
+		config IssuerConfig
+		ca     string
+		token  string
+	}{
+		"as it comes":       {issuer, IssuerConfig{}, ca, token},
+		"full name":         {issuer + ".cluster.local", IssuerConfig{}, ca, token},
+		"with ca-cert":      {issuer, IssuerConfig{CACert: "pem"}, "", token},
+		"with ca-bundle":    {issuer, IssuerConfig{Outbound: OutboundConfig{CABundle: "own"}}, "own", token},
+		"with discovery":    {issuer, IssuerConfig{DiscoveryURL: "https://a.example.com"}, "", ""},
+		"with jwks-url":     {issuer, IssuerConfig{JWKSURL: "https://a.example.com"}, "", ""},
+		"with its own":      {issuer, IssuerConfig{Outbound: OutboundConfig{BearerTokenFile: "own"}}, "", "own"},
+		"plain http":        {"http://kubernetes.default.svc", IssuerConfig{}, "", ""},
+		"another host":      {"https://kubernetes.default.svc.example.com", IssuerConfig{}, "", ""},
+		"another port":      {issuer + ":8443", IssuerConfig{}, "", ""},
+		"another in a path": {"https://a.example.com/kubernetes.default.svc", IssuerConfig{}, "", ""},
+	} {
+		c.config.Type = "kubernetes"
+		out := Options{ServiceAccountDir: dir}.inCluster(&row{key: c.key, config: c.config})
+		if out.CABundle != c.ca || out.BearerTokenFile != c.token {
+			t.Errorf("%s: ca %q, token %q", name, out.CABundle, out.BearerTokenFile)
+		}
+	}
+	for name, r := range map[string]*row{
+		"another type": {key: issuer, config: IssuerConfig{Type: "email"}}, "a pattern": {key: issuer, wildcard: true, config: IssuerConfig{Type: "kubernetes"}},
+	} {
+		if out := (Options{ServiceAccountDir: dir}).inCluster(r); out != (OutboundConfig{}) {
+			t.Errorf("%s: %+v", name, out)
+		}
+	}
+}
