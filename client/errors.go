@@ -114,7 +114,10 @@ func (e *Error) hint() string {
 	case fault.TokenReplayed:
 		return "get a new token"
 	case fault.LogUnavailable:
-		return "the Certificate Transparency logs do not answer; nothing is wrong with the request"
+		if cause := e.Metadata["cause"]; cause != "" {
+			return "the certificate could not be entered in enough Certificate Transparency logs (" + strings.Trim(strconv.QuoteToGraphic(cause), `"`) + "); nothing is wrong with the request"
+		}
+		return "the certificate could not be entered in enough Certificate Transparency logs; nothing is wrong with the request"
 	case fault.SignerUnavailable, fault.JournalUnavailable:
 		return "nothing is wrong with the request; the operator finds the cause under the request id"
 	case fault.CallerCanceled, fault.CallerDeadline:

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/mayfly-ca/mayfly/tbs"
 )
 
 // attempt asks one log once, verifies what it answers, and tells the breaker. It ends when the attempt's time is up, when the
@@ -19,12 +17,13 @@ func (r *round) attempt(e *entrant, p pass) outcome {
 		defer cancel()
 		defer context.AfterFunc(r.set.life, func() { <-r.ctx.Done(); cancel() })()
 	}
-	sct, took, err := r.set.ask(ctx, e.member, question{&r.p, r.start})
+	q := question{&r.p, r.start}
+	sct, took, err := r.set.ask(ctx, e.member, q)
 	o := outcome{from: e, sct: sct}
 	if err != nil {
 		o.err = r.judge(err, took, p)
 	}
-	r.set.conclude(e.member, ending{failure: o.err, took: took, pass: p, overtaken: errors.Is(context.Cause(r.ctx), errEnough)})
+	r.set.conclude(e.member, q, ending{failure: o.err, took: took, pass: p, overtaken: errors.Is(context.Cause(r.ctx), errEnough)})
 	return o
 }
 
@@ -36,10 +35,11 @@ type ending struct {
 	overtaken bool // if abandoned: because other logs were faster
 }
 
-// conclude counts an attempt and tells the breaker.
-func (s *Set) conclude(m *member, v ending) {
+// conclude counts an attempt at q and tells the breaker.
+func (s *Set) conclude(m *member, q question, v ending) {
 	if v.failure == nil {
 		s.metrics.observe(m.Name, Accepted, v.took)
+		m.accepts()
 		if m.breaker.succeed(s.now()) {
 			s.log.Info("log is back", "log", m.Name)
 			m.nudge() // its roots, which could not be read
@@ -55,15 +55,11 @@ func (s *Set) conclude(m *member, v ending) {
 		return
 	}
 	s.log.Debug("attempt at log failed", "log", m.Name, "error", v.failure, "seconds", v.took.Seconds())
-	if m.breaker.fail(s.now(), v.failure) {
+	m.breaker.keep(q)
+	if m.breaker.fail(s.now(), v.failure, v.pass) {
 		s.log.Warn("log is set aside", "log", m.Name, "error", v.failure)
+		m.nudge()
 	}
-}
-
-// question is what a log is asked; start is when the request began.
-type question struct {
-	p     *tbs.Precertificate
-	start time.Time
 }
 
 // ask is one call of a log, which took so long, and the proof of its answer.
@@ -76,7 +72,14 @@ func (s *Set) ask(ctx context.Context, m *member, q question) (sct []byte, took 
 			sct, took, err = nil, time.Since(began), fmt.Errorf("panic: %v", p)
 		}
 	}()
-	sct, err = m.Submitter.Submit(ctx, *q.p)
+	if m.remote != nil {
+		var date time.Time
+		sent := s.now()
+		sct, date, err = m.remote.add(ctx, q.p)
+		s.hearDate(m, sent, date)
+	} else {
+		sct, err = m.Submitter.Submit(ctx, *q.p)
+	}
 	took = time.Since(began)
 	if err != nil {
 		return nil, took, err

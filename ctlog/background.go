@@ -74,7 +74,7 @@ func (s *Set) deliver(ctx context.Context, m *member, p tbs.Precertificate) {
 				v.failure = &Failure{Result: Abandoned, Err: err}
 			}
 		}
-		s.conclude(m, v)
+		s.conclude(m, question{&p, start}, v)
 		if v.failure == nil || !v.failure.transient() || v.failure.RetryAfter > maxHold {
 			return
 		}
@@ -93,8 +93,8 @@ func (s *Set) await(ctx context.Context, m *member) (pass, bool) {
 		if !m.breaker.ready(s.now()) || m.benchedFor() != "" || now.Add(wait).After(deadline) {
 			return pass{}, false
 		}
-		if wait = max(wait, m.breaker.wait(s.now())); wait == 0 && m.bucket.take(now) {
-			if leave := m.breaker.allow(s.now()); leave.granted {
+		if wait = max(wait, m.breaker.wait(s.now(), false)); wait == 0 && m.bucket.take(now) {
+			if leave := m.breaker.allow(s.now(), false); leave.granted {
 				return leave, true
 			}
 			m.bucket.give()
@@ -108,8 +108,8 @@ func (s *Set) await(ctx context.Context, m *member) (pass, bool) {
 
 // retryWait is how long to wait before the same log is asked again, after so many tries.
 func retryWait(tries int, f *Failure) time.Duration {
-	step := backoff << (tries - 1)
-	return max(step, f.RetryAfter) + rand.N(step) //nolint:gosec // jitter, no secret
+	step := min(backoff<<min(tries-1, 8), maxBackoff)
+	return max(step, min(f.RetryAfter, maxHold)) + rand.N(step) //nolint:gosec // jitter, no secret
 }
 
 // pause waits, and reports whether ctx goes on.

@@ -25,10 +25,32 @@ type reading struct {
 func (r reading) recent(now time.Time) bool { return !r.at.IsZero() && now.Sub(r.at) < lately }
 
 // testimony is the last that a log said of the time: by the timestamp of a verified SCT, which is signed but may be nonsense, and
-// by the Date of an HTTP answer (RFC 9110 §6.6.1), which is not signed and good to a second. mute is when it was asked in vain.
+// by the Date of an HTTP answer (RFC 9110 §6.6.1), which is not signed and good to a second. row is how many SCTs one after the other
+// were ahead, or behind; mute is when the log was asked in vain.
 type testimony struct {
 	sct, date reading
+	row       int
 	mute      time.Time
+}
+
+// enough is how many SCTs in a row it takes for a log without Date to speak against our clock: one is evidence against the log.
+const enough = 3
+
+func (r reading) ahead() bool  { return r.offset > skew }
+func (r reading) behind() bool { return r.offset < -skew }
+
+// hear takes down the timestamp of an SCT.
+func (t *testimony) hear(r reading) {
+	same := r.ahead() && t.sct.ahead() || r.behind() && t.sct.behind()
+	switch {
+	case !r.ahead() && !r.behind():
+		t.row = 0
+	case same && t.sct.recent(r.at):
+		t.row++
+	default:
+		t.row = 1
+	}
+	t.sct = r
 }
 
 // verdict of one log on our clock.
@@ -41,7 +63,8 @@ const (
 	earlier // its clock is behind ours
 )
 
-// verdict returns what the log says, and by how much it differs. A log that contradicts itself is no witness against us.
+// verdict returns what the log says, and by how much it differs. A log that contradicts itself is no witness against us, nor is
+// one that says nothing but a single SCT.
 func (t testimony) verdict(now time.Time) (verdict, time.Duration) {
 	out, by := unheardOf, time.Duration(0)
 	for _, r := range []reading{t.sct, t.date} {
@@ -49,15 +72,18 @@ func (t testimony) verdict(now time.Time) (verdict, time.Duration) {
 		switch {
 		case !r.recent(now):
 			continue
-		case r.offset > skew:
+		case r.ahead():
 			v = later
-		case r.offset < -skew:
+		case r.behind():
 			v = earlier
 		}
 		if v == agrees || out != unheardOf && out != v {
 			return agrees, 0
 		}
 		out, by = v, r.offset
+	}
+	if !t.date.recent(now) && t.row < enough {
+		return unheardOf, 0
 	}
 	return out, by
 }
@@ -88,12 +114,26 @@ func (s *Set) hear(m *member, signed bool, offset time.Duration) {
 	now := time.Now()
 	m.mu.Lock()
 	if r := (reading{offset, now}); signed {
-		m.clock.sct = r
+		m.clock.hear(r)
 	} else {
 		m.clock.date = r
 	}
 	m.mu.Unlock()
 	s.compareClocks(now)
+}
+
+// hearDate takes down the Date of an answer to what was sent at a time; the zero time is an answer without one.
+func (s *Set) hearDate(m *member, sent, date time.Time) {
+	if date.IsZero() {
+		return
+	}
+	offset := span{sent.Add(-time.Second), s.now()}.offset(date) // it is to a second, rounded down
+	m.mu.Lock()
+	fresh := m.clock.date.offset == 0 && offset == 0 && time.Since(m.clock.date.at) < time.Second
+	m.mu.Unlock()
+	if !fresh { // else it says what it said a moment ago
+		s.hear(m, false, offset)
+	}
 }
 
 // heardNothing takes down that a log was asked for the time and did not tell it: nobody waits for it any more.

@@ -1,6 +1,7 @@
 package ctlog_test
 
 import (
+	"crypto/x509"
 	"errors"
 	"math"
 	"net/http"
@@ -96,8 +97,8 @@ func eventually(t *testing.T, what string, holds func() bool) {
 func TestOneLogsClockIsWrong(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	a, first := labLog(t, "a", ct.Options{})
-	_, second := labLog(t, "b", ct.Options{})
+	a, first := labLog(t, "a", ct.Options{Roots: []*x509.Certificate{ca.root}})
+	_, second := labLog(t, "b", ct.Options{Roots: []*x509.Certificate{ca.root}})
 	a.SetSkew(-2 * time.Minute)
 	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
 	watch(t, s, ca.root)
@@ -107,11 +108,9 @@ func TestOneLogsClockIsWrong(t *testing.T) {
 		if err != nil || signer(t, scts[0], p, []ctlog.Member{first, second}) != "b" || s.Clock() != nil {
 			t.Errorf("%v, clock %v", err, s.Clock())
 		}
-		return !s.Status()[0].OK
+		st := s.Status()[0]
+		return !st.OK && strings.Contains(st.Cause, "skewed")
 	})
-	if st := s.Status()[0]; !strings.Contains(st.Cause, "skewed") {
-		t.Errorf("status is %+v", st)
-	}
 	calls := a.Calls()
 	for range 20 {
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil || s.Clock() != nil {
@@ -222,7 +221,7 @@ func TestMuteLogIsNotHurried(t *testing.T) {
 		return !s.Status()[0].OK && asked.Load() > 0
 	})
 	pauseFor(t, 500*time.Millisecond)
-	if n := asked.Load(); n > 5 {
+	if n := asked.Load(); n > 10 { // for roots and for a head
 		t.Errorf("asked %d times", n)
 	}
 }

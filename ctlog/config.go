@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +24,8 @@ type LogConfig struct {
 	Name string `yaml:"name"`
 	// URL is the submission prefix, to which /ct/v1/add-pre-chain is appended.
 	URL string `yaml:"url"`
+	// Host is the name that the log is asked for, where url is an address that routes by name: the Host of requests and, over TLS, the name that the certificate must have. Default: the host of url; where that is an IP address, requests have the host of origin.
+	Host string `yaml:"host"`
 	// PublicKey is the path of the log's key, PEM SubjectPublicKeyInfo. It is pinned: no SCT counts that it does not verify.
 	PublicKey string `yaml:"public_key"`
 	// Origin is the name in the log's checkpoints, for the exported trust material.
@@ -105,6 +108,9 @@ func (c LogConfig) checkConnection() error {
 	}
 	if _, err := c.proxyURL(); err != nil {
 		errs = append(errs, err)
+	}
+	if c.Host != "" && (!isHostName(c.Host) || strings.Contains(c.Host, ":")) {
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not the name of a host", c.Host), "write a name such as ct.example.com, without scheme and port", "host"))
 	}
 	if c.Rate < 0 || math.IsInf(c.Rate, 0) || math.IsNaN(c.Rate) {
 		errs = append(errs, fault.BadSetting(fmt.Sprintf("%g submissions a second is no rate", c.Rate), "write a number above 0, or leave it out for no limit", "rate"))
@@ -210,6 +216,27 @@ func (c LogConfig) urlProblem(text string) (problem, fix string) {
 	}
 	return "", ""
 }
+
+// hostHeader is the Host of requests to url.
+func (c LogConfig) hostHeader() string {
+	u, err := url.Parse(c.URL)
+	switch {
+	case c.Host != "":
+		return c.Host
+	case err != nil:
+		return ""
+	case net.ParseIP(u.Hostname()) != nil: // no name that a server could route by; an origin is the public prefix (c2sp.org/static-ct-api)
+		if host, _, _ := strings.Cut(c.Origin, "/"); isHostName(host) {
+			return host
+		}
+	}
+	return u.Host
+}
+
+// hostName is a name of several labels, with or without a port.
+var hostName = regexp.MustCompile(`^([0-9A-Za-z]([0-9A-Za-z-]{0,61}[0-9A-Za-z])?\.)+[A-Za-z]([0-9A-Za-z-]{0,61}[0-9A-Za-z])?(:[0-9]{1,5})?$`)
+
+func isHostName(text string) bool { return len(text) < 254 && hostName.MatchString(text) }
 
 func isLoopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {

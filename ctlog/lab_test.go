@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"encoding/pem"
 	"io"
@@ -137,6 +138,9 @@ func (l *logLab) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodGet && r.URL.Path == "/lab/ct/v1/get-roots":
 		_ = json.NewEncoder(w).Encode(map[string]any{"certificates": *l.roots.Load()})
 		return
+	case r.Method == http.MethodGet && r.URL.Path == "/lab/ct/v1/get-sth":
+		_ = json.NewEncoder(w).Encode(l.head())
+		return
 	case r.Method != http.MethodPost || r.URL.Path != "/lab/ct/v1/add-pre-chain":
 		http.NotFound(w, r)
 		return
@@ -158,6 +162,19 @@ func (l *logLab) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_ = json.NewEncoder(w).Encode(honest(nil))
+}
+
+// head is the head of a log without entries (RFC 6962 §3.5).
+func (l *logLab) head() map[string]any {
+	now, root := uint64(time.Now().UnixMilli()), sha256.Sum256(nil)
+	input := binary.BigEndian.AppendUint64([]byte{0, 1}, now)
+	digest := sha256.Sum256(append(append(input, make([]byte, 8)...), root[:]...))
+	signature, err := ecdsa.SignASN1(rand.Reader, l.key, digest[:])
+	if err != nil {
+		panic(err)
+	}
+	signed := append([]byte{4, 3, byte(len(signature) >> 8), byte(len(signature))}, signature...)
+	return map[string]any{"tree_size": 0, "timestamp": now, "sha256_root_hash": root[:], "tree_head_signature": signed}
 }
 
 // sign makes an SCT as a log does: from the precertificate that it was sent, not from what the test knows.

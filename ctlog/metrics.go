@@ -48,7 +48,7 @@ func stateGauges(s *Set, one *member) []prometheus.Collector {
 	}
 	all := []prometheus.Collector{
 		gauge("mayfly_ctlog_usable_ratio", "1 if the log is asked, 0 if it is set aside because it fails, or benched.", func() bool {
-			ok, _, _ := one.breaker.state(s.now())
+			ok, _, _ := one.breaker.state()
 			return ok && one.benchedFor() == ""
 		}),
 		gauge("mayfly_ctlog_benched_ratio", "1 if the log is not asked because it broke a promise.", func() bool { return one.benchedFor() != "" }),

@@ -6,9 +6,10 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -17,9 +18,7 @@ import (
 	"strings"
 	"time"
 
-	ct "github.com/google/certificate-transparency-go"
-	"github.com/google/certificate-transparency-go/jsonclient"
-
+	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
@@ -54,10 +53,12 @@ type RemoteOptions struct {
 // Remote is a log behind HTTP (RFC 6962 §4). One call is one try.
 type Remote struct {
 	key       crypto.PublicKey
-	client    *jsonclient.JSONClient // for get-roots
+	roots     submission // its URL is that of get-roots
 	submit    poster
+	reader    *monitor.Log // for the head
 	transport *http.Transport
-	wire      *wire // nil if submit goes over the transport
+	wire      *wire  // nil if submit goes over the transport
+	address   string // URL and Host
 	timeout   time.Duration
 	now       func() time.Time
 }
@@ -82,7 +83,7 @@ func OpenRemote(c LogConfig, o RemoteOptions) (*Remote, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Remote{key: key, timeout: o.Timeout, now: o.Now}
+	r := &Remote{key: key, address: c.URL + " " + c.hostHeader(), timeout: o.Timeout, now: o.Now}
 	if r.timeout <= 0 {
 		r.timeout = defaultAttempt
 	}
@@ -97,21 +98,67 @@ func OpenRemote(c LogConfig, o RemoteOptions) (*Remote, error) {
 	if proxy != nil {
 		r.transport.Proxy = http.ProxyURL(proxy)
 	}
-	hc := &http.Client{Transport: bounded{r.transport}, Timeout: r.timeout, CheckRedirect: refuseRedirect}
-	r.client, err = jsonclient.New(c.URL, hc, jsonclient.Options{UserAgent: o.UserAgent, Logger: printer{o.Logger}})
-	if err != nil {
+	roots, err1 := url.Parse(strings.TrimRight(c.URL, "/") + getRootsPath)
+	u, err2 := url.Parse(strings.TrimRight(c.URL, "/") + addPreChainPath)
+	if err := errors.Join(err1, err2); err != nil {
 		return nil, fault.BadSetting(err.Error(), "write the log's submission prefix", "url")
 	}
-	u, err := url.Parse(strings.TrimRight(c.URL, "/") + ct.AddPreChainPath)
-	if err != nil {
-		return nil, fault.BadSetting(err.Error(), "write the log's submission prefix", "url")
-	}
-	if r.wire = newWire(u, o.UserAgent, dialer); r.wire != nil && proxy == nil {
+	host := c.hostHeader()
+	r.roots = newSubmission(roots, host, o.UserAgent, r.transport)
+	if r.wire = newWire(u, host, o.UserAgent, dialer); r.wire != nil && proxy == nil {
 		r.submit = r.wire
 	} else {
-		r.submit = newSubmission(u, o.UserAgent, r.transport)
+		r.submit = newSubmission(u, host, o.UserAgent, r.transport)
 	}
-	return r, nil
+	return r, r.openReader(c, o, conf)
+}
+
+// The paths of RFC 6962 §4, below the prefix of a log.
+const (
+	addPreChainPath = "/ct/v1/add-pre-chain"
+	getRootsPath    = "/ct/v1/get-roots"
+)
+
+// openReader prepares to read the head that proves that the log has the pinned key.
+func (r *Remote) openReader(c LogConfig, o RemoteOptions, conf *tls.Config) error {
+	proxy := r.transport.Proxy
+	t := monitor.Transport{Roots: conf.RootCAs, Proxy: proxy, UserAgent: o.UserAgent, Timeout: r.timeout, Host: c.hostHeader(), ServerName: c.Host}
+	if len(conf.Certificates) > 0 {
+		t.Certificate = &conf.Certificates[0]
+	}
+	options := monitor.Options{Name: c.Name, Key: r.key, Origin: c.Origin, Submission: c.URL, Transport: t}
+	if c.MonitoringURL != "" && c.Origin != "" {
+		options.Monitoring = c.MonitoringURL
+		options.Transport.Host, options.Transport.ServerName = "", ""
+	}
+	var err error
+	if r.reader, err = monitor.Open(options); err != nil {
+		return fault.BadSetting(err.Error(), "write the log's submission prefix", "url")
+	}
+	return nil
+}
+
+// head reads the newest head of the log and verifies it with the pinned key (RFC 6962 §4.3, or c2sp.org/static-ct-api). absent says in
+// words that the log shows none where it is configured to be read. Another error is a [Failure].
+func (r *Remote) head(ctx context.Context) (h monitor.Head, absent string, err error) {
+	h, err = r.reader.Head(ctx)
+	var f *Failure
+	switch {
+	case err == nil:
+		return h, "", nil
+	case monitor.Convicts(err):
+		return h, "", &Failure{Result: Unverified, Err: fmt.Errorf("the log's own head is not signed with the pinned key: %w", err)}
+	case errors.Is(err, fs.ErrNotExist):
+		return h, "the log has no head where it is read, so that only its SCTs show whether public_key is its key; for a static-ct log write monitoring_url and origin", nil
+	case errors.As(err, &f):
+		return h, "", f
+	}
+	f = callFailure(err)
+	var call *url.Error
+	if f.Result == Unreachable && !errors.As(err, &call) { // it answered
+		f.Result = Broken
+	}
+	return h, "", f
 }
 
 func parseRoots(pemCerts []byte) (*x509.CertPool, error) {
@@ -143,7 +190,7 @@ func (c LogConfig) tlsConfig(o RemoteOptions) (*tls.Config, error) {
 	if err != nil {
 		return nil, fault.BadContent(err, "write the path of CA certificates in PEM", "ca_cert").In(c.CACert)
 	}
-	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ServerName: c.Host}
 	if len(o.ClientCertificatePEM)+len(o.ClientKeyPEM) > 0 {
 		pair, err := pemfile.KeyPair(o.ClientCertificatePEM, o.ClientKeyPEM)
 		if err != nil {
@@ -184,32 +231,6 @@ func newTransport(conf *tls.Config, dialer *net.Dialer, timeout time.Duration) *
 	}
 }
 
-// refuseRedirect makes a redirect the answer itself: nobody but the configured host sees our precertificates.
-func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-
-// bounded limits what is read of an answer.
-type bounded struct{ next http.RoundTripper }
-
-func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
-	rsp, err := b.next.RoundTrip(r)
-	if err != nil {
-		return nil, err
-	}
-	limit := int64(maxSCTBody)
-	if r.Method == http.MethodGet {
-		limit = maxRootsBody
-	}
-	rsp.Body = http.MaxBytesReader(nil, rsp.Body, limit)
-	return rsp, nil
-}
-
-// printer passes what the client library prints to our log.
-type printer struct{ log *slog.Logger }
-
-func (p printer) Printf(format string, args ...any) {
-	p.log.Debug("client of a log", "text", fmt.Sprintf(format, args...))
-}
-
 // Key returns the pinned key.
 func (r *Remote) Key() crypto.PublicKey { return r.key }
 
@@ -219,30 +240,34 @@ func (r *Remote) Close() {
 	if r.wire != nil {
 		r.wire.close()
 	}
+	r.reader.Close()
 }
 
 // Roots returns the DER of the roots that the log accepts (RFC 6962 §4.7). Its errors are each a [Failure].
 func (r *Remote) Roots(ctx context.Context) ([][]byte, error) {
-	roots, _, err := r.roots(ctx)
+	roots, _, err := r.getRoots(ctx)
 	return roots, err
 }
 
-// roots is Roots, with the time of the answer as its Date says; zero if it does not.
-func (r *Remote) roots(ctx context.Context) ([][]byte, time.Time, error) {
-	var answer ct.GetRootsResponse
-	rsp, _, err := r.client.GetAndParse(ctx, ct.GetRootsPath, nil, &answer) //nolint:bodyclose // the client reads and closes it
-	if err != nil {
-		var e jsonclient.RspError
-		if errors.As(err, &e) && e.StatusCode != http.StatusOK && e.StatusCode != 0 {
-			return nil, time.Time{}, r.statusFailure(e.StatusCode, "", e.Body)
-		}
-		return nil, time.Time{}, callFailure(err)
+// getRoots is Roots, with the time of the answer as its Date says, whatever the answer is; zero if there is none.
+func (r *Remote) getRoots(ctx context.Context) ([][]byte, time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	answer, err := r.roots.get(ctx, maxRootsBody)
+	date := parseDate(answer.date)
+	switch {
+	case err != nil:
+		return nil, date, callFailure(err)
+	case answer.status != http.StatusOK:
+		return nil, date, r.statusFailure(answer.status, "", answer.body)
 	}
-	date, err := http.ParseTime(rsp.Header.Get("Date"))
-	if err != nil {
-		date = time.Time{}
+	var in struct {
+		Certificates []string `json:"certificates"`
 	}
-	roots, err := decodeRoots(answer.Certificates)
+	if err := json.Unmarshal(answer.body, &in); err != nil {
+		return nil, date, &Failure{Result: Garbled, Status: answer.status, Err: fmt.Errorf("not the JSON asked for: %w", err)}
+	}
+	roots, err := decodeRoots(in.Certificates)
 	return roots, date, err
 }
 
@@ -258,16 +283,12 @@ func (r *Remote) statusFailure(status int, retryAfter string, body []byte) *Fail
 	return f
 }
 
-// callFailure says what an error of the client library means for us.
+// callFailure says what an error of a call means for us.
 func callFailure(err error) *Failure {
-	var rsp jsonclient.RspError // it does not unwrap
-	if errors.As(err, &rsp) {
-		err = rsp.Err
-	}
 	var tooLarge *http.MaxBytesError
 	var tlsErr *tls.CertificateVerificationError
 	var netErr net.Error
-	f := &Failure{Result: Unreachable, Status: rsp.StatusCode, Err: err}
+	f := &Failure{Result: Unreachable, Err: err}
 	switch {
 	case errors.Is(err, context.Canceled):
 		f.Result = Abandoned
@@ -277,8 +298,6 @@ func callFailure(err error) *Failure {
 		f.Result = TimedOut
 	case errors.As(err, &tlsErr):
 		f.Result = Failed // no retry makes a certificate good
-	case rsp.StatusCode != 0 && !errors.Is(err, io.ErrUnexpectedEOF) && netErr == nil:
-		f.Result, f.Err = Garbled, fmt.Errorf("not the JSON asked for: %w", err)
 	}
 	return f
 }
@@ -286,7 +305,8 @@ func callFailure(err error) *Failure {
 // parseRetryAfter reads delay-seconds or a date (RFC 9110 §10.2.3). What cannot be read, or lies in the past, is 0.
 func parseRetryAfter(text string, now time.Time) time.Duration {
 	const most = 24 * time.Hour // no overflow, whatever the log says
-	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil {
+	digits := text != "" && strings.Trim(text, "0123456789") == ""
+	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil || digits { // digits beyond 64 bits give the largest number
 		return time.Duration(min(max(seconds, 0), int64(most/time.Second))) * time.Second
 	}
 	if t, err := http.ParseTime(text); err == nil {

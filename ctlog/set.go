@@ -57,6 +57,9 @@ type Options struct {
 	Granted func(Grant)
 	// Compute is called before an SCT is verified, and may wait for a processor; what it returns is called after it. Nil is nobody.
 	Compute func() (done func())
+	// Previous is the set that this one takes the place of: what it knows of a log that stays the same (name, key and address) goes
+	// over. Optional.
+	Previous *Set
 	// Stopped is what [Set.Clock] of the set before said: the doubt about our clock goes over to this one, until its logs have
 	// spoken. Without a log that can speak it is not looked at.
 	Stopped error
@@ -103,7 +106,9 @@ type member struct {
 	queue    chan tbs.Precertificate // of a detached log
 
 	mu      sync.Mutex
-	warning string
+	warning string    // of the last look
+	refuses string    // why the log will refuse what it is sent, as far as it says so; an SCT disproves it
+	taken   time.Time // when the log last gave an SCT that verified
 	benched string
 	clock   testimony
 }
@@ -138,9 +143,23 @@ func New(o Options) (*Set, error) {
 		s.clock.stopped = o.Stopped
 	}
 	s.life, s.end = context.WithCancel(context.Background())
+	if o.Previous != nil {
+		s.takeOver(o.Previous)
+	}
 	s.rank()
 	s.metrics = newMetrics(s)
 	return s, nil
+}
+
+// takeOver takes what another set knows of logs that are the same here.
+func (s *Set) takeOver(old *Set) {
+	for _, m := range s.members {
+		for _, o := range old.members {
+			if m.Name == o.Name && m.id == o.id && m.remote != nil && o.remote != nil && m.remote.address == o.remote.address {
+				m.breaker.takeOver(o.breaker)
+			}
+		}
+	}
 }
 
 // rank orders the logs that may be embedded: the newest shard first, so that an old one is left alone as soon as there is another.

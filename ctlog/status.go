@@ -3,6 +3,7 @@ package ctlog
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -29,16 +30,20 @@ func (s *Set) Status() []Status {
 	now := s.now()
 	all := make([]Status, 0, len(s.members))
 	for _, m := range s.members {
-		all = append(all, m.status(now))
+		all = append(all, s.status(m, now))
 	}
 	return all
 }
 
-func (m *member) status(now time.Time) Status {
-	ok, cause, since := m.breaker.state(now)
-	st := Status{Name: m.Name, OK: ok, Cause: cause, Warning: m.warned(), Since: since}
-	if ok && cause != "" {
-		st.Warning, st.Cause = "not asked since it failed: "+cause, ""
+func (s *Set) status(m *member, now time.Time) Status {
+	ok, cause, since := m.breaker.state()
+	warning, refuses := m.warned()
+	st := Status{Name: m.Name, OK: ok, Cause: cause, Warning: warning, Since: since}
+	if ok && refuses != "" {
+		st.OK, st.Cause = false, refuses
+	}
+	if st.Warning == "" {
+		st.Warning = m.breaker.warning()
 	}
 	if m.Health != nil {
 		if err := m.Health(); err != nil {
@@ -49,9 +54,16 @@ func (m *member) status(now time.Time) Status {
 		st.OK, st.Cause = false, "benched: "+why
 	}
 	if st.Warning == "" {
-		st.Warning = m.ending(now)
+		st.Warning = m.ending(now, s.succeeded(m))
 	}
 	return st
+}
+
+// succeeded reports whether a log that may be embedded goes on after the end of m.
+func (s *Set) succeeded(m *member) bool {
+	return slices.ContainsFunc(s.ranked, func(o *member) bool {
+		return o != m && (o.NotAfter.IsZero() || o.NotAfter.After(m.NotAfter)) && (o.NotBefore.IsZero() || o.NotBefore.Before(m.NotAfter))
+	})
 }
 
 // Health returns why a Submit would not succeed now, or nil: too few logs, or logs of too few operators, are up, within their
@@ -61,7 +73,7 @@ func (s *Set) Health() error {
 	up, operators, all, down := 0, map[string]bool{}, 0, []string{}
 	for _, m := range s.ranked {
 		all++
-		st := m.status(now)
+		st := s.status(m, now)
 		switch {
 		case !st.OK:
 			down = append(down, st.Name+": "+st.Cause)
@@ -74,9 +86,9 @@ func (s *Set) Health() error {
 	}
 	switch need := s.policy; {
 	case up < need.MinSCTs:
-		return fmt.Errorf("%d of %d logs answer, %d are needed; %s", up, all, need.MinSCTs, strings.Join(down, "; "))
+		return fmt.Errorf("%d of %d logs can give SCTs, %d needed; %s", up, all, need.MinSCTs, strings.Join(down, "; "))
 	case len(operators) < need.MinOperators:
-		return fmt.Errorf("the logs that answer are of %d operators, %d are needed; %s", len(operators), need.MinOperators, strings.Join(down, "; "))
+		return fmt.Errorf("the logs that can give SCTs are of %d operators, %d needed; %s", len(operators), need.MinOperators, strings.Join(down, "; "))
 	}
 	return nil
 }
@@ -125,23 +137,42 @@ func (m *member) benchedFor() string {
 	return m.benched
 }
 
-func (m *member) warned() string {
+func (m *member) warned() (warning, refuses string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.warning
+	return m.warning, m.refuses
 }
 
-func (m *member) warn(text string) (changed bool) {
+func (m *member) warn(warning, refuses string) (changed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	changed = m.warning != text
-	m.warning = text
+	changed = m.warning != warning || m.refuses != refuses
+	m.warning, m.refuses = warning, refuses
 	return changed
 }
 
-// ending warns of a validity that does not hold now.
-func (m *member) ending(now time.Time) string {
+// accepts is told that the log took a precertificate, whatever its roots say.
+func (m *member) accepts() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refuses, m.taken = "", time.Now()
+}
+
+// took reports whether the log took a precertificate after a time.
+func (m *member) took(since time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.taken.After(since)
+}
+
+// endsSoon is how long before the end of a log's validity there is a warning.
+const endsSoon = 30 * 24 * time.Hour
+
+// ending warns of a validity that does not hold now, or ends soon and has no successor in the set.
+func (m *member) ending(now time.Time, succeeded bool) string {
 	switch {
+	case !m.NotAfter.IsZero() && now.Before(m.NotAfter) && m.NotAfter.Sub(now) < endsSoon && !succeeded:
+		return "its validity ends at " + m.NotAfter.UTC().Format(time.RFC3339) + ", and no log follows it; add the next shard to ct.logs"
 	case !m.NotBefore.IsZero() && now.Before(m.NotBefore):
 		return "is not asked before " + m.NotBefore.UTC().Format(time.RFC3339)
 	case !m.NotAfter.IsZero() && !now.Before(m.NotAfter):

@@ -14,8 +14,11 @@ import (
 )
 
 const (
-	maxTries = 3                      // attempts at one log for one precertificate
-	backoff  = 100 * time.Millisecond // before the second attempt, at least; doubled for the third
+	// maxTries is how many attempts at one log for one precertificate are made while another log is left, or where more would make
+	// more entries in the log. A log that is only busy and has no substitute is asked until the budget ends.
+	maxTries   = 3
+	backoff    = 100 * time.Millisecond // before the second attempt, at least; doubled for each other one
+	maxBackoff = time.Second            // of what backoff grows to
 )
 
 // errEnough ends attempts whose SCT is no longer needed, errHopeless those whose SCT would not suffice.
@@ -31,7 +34,7 @@ type round struct {
 	ctx    context.Context //nolint:containedctx // caller's, within the budget
 	p      tbs.Precertificate
 	start  time.Time
-	ends   time.Time // of the budget
+	ends   time.Time // of the budget, or of the caller's patience
 
 	entrants []*entrant
 	hedges   int // attempts beyond policy.Parallel, because others were slow
@@ -54,6 +57,8 @@ type entrant struct {
 	won     bool
 	done    bool          // not to be asked (again)
 	readyAt time.Time     // real time
+	failed  time.Time     // the last attempt, on the clock of the set
+	failure *Failure      // of the last attempt
 	jitter  time.Duration // so that those who wait for a busy log do not all come back at once
 	last    error
 }
@@ -75,8 +80,9 @@ func (s *Set) Submit(ctx context.Context, p tbs.Precertificate) ([][]byte, error
 	defer cancel()
 	inner, end := context.WithCancelCause(bounded)
 	defer end(errHopeless)
+	ends, _ := bounded.Deadline()
 	r := &round{
-		set: s, caller: ctx, ctx: inner, p: p, start: s.now(), ends: time.Now().Add(s.policy.Budget),
+		set: s, caller: ctx, ctx: inner, p: p, start: s.now(), ends: ends,
 		results: make(chan outcome, len(s.ranked)),
 	}
 	for _, m := range s.ranked {
@@ -185,7 +191,7 @@ func (r *round) try(e *entrant) bool {
 	if at, ok := r.when(e); !ok || at.After(now) || !e.bucket.take(now) {
 		return false
 	}
-	p := e.breaker.allow(r.set.now())
+	p := e.breaker.allow(r.set.now(), r.needs(e))
 	if !p.granted {
 		e.bucket.give()
 		return false
@@ -196,17 +202,59 @@ func (r *round) try(e *entrant) bool {
 
 // when says from when on (in real time) e may be asked, and whether at all.
 func (r *round) when(e *entrant) (time.Time, bool) {
+	if e.done || e.running || !r.useful(e) || e.benchedFor() != "" {
+		return time.Time{}, false
+	}
 	now := r.set.now()
-	if e.done || e.running || !r.useful(e) || !e.breaker.ready(now) || e.benchedFor() != "" {
+	needed := r.needs(e)
+	if !r.repeats(e, needed) || !needed && !e.breaker.ready(now) || needed && e.tries == 0 && e.breaker.hopeless(r.start) {
 		return time.Time{}, false
 	}
 	at := e.readyAt
-	if wait := max(e.bucket.wait(time.Now()), e.breaker.wait(now)); wait > 0 {
+	if e.tries > 0 && e.breaker.workedSince(e.failed) { // for another request
+		at = time.Time{}
+	}
+	if wait := max(e.bucket.wait(time.Now()), e.breaker.wait(now, needed)); wait > 0 {
 		if held := time.Now().Add(wait + e.jitter); held.After(at) {
 			at = held
 		}
 	}
 	return at, !at.After(r.ends)
+}
+
+// repeats reports whether e may be asked once more after what it answered in this round.
+func (r *round) repeats(e *entrant, needed bool) bool {
+	switch f := e.failure; {
+	case f == nil:
+		return true
+	case f.transient():
+		return needed || e.tries < maxTries && f.RetryAfter <= maxHold
+	default:
+		return needed && e.tries < maxTries && f.repeatable()
+	}
+}
+
+// needs reports whether the policy cannot be met without e, or another log that has failed or is set aside.
+func (r *round) needs(e *entrant) bool {
+	now := r.set.now()
+	if e.tries == 0 && e.breaker.closed(now) {
+		return false // it makes no difference
+	}
+	n := 0
+	var operators map[string]bool
+	for _, o := range r.entrants {
+		if !o.won && !(o.running && !o.linger) && (o.done || o.tries > 0 || o.benchedFor() != "" || !o.breaker.closed(now)) {
+			continue
+		}
+		n++
+		if r.set.policy.MinOperators > 1 {
+			if operators == nil {
+				operators = map[string]bool{}
+			}
+			operators[o.operator] = true
+		}
+	}
+	return n < r.set.policy.MinSCTs || r.set.policy.MinOperators > 1 && len(operators) < r.set.policy.MinOperators
 }
 
 // spares reports whether e is left alone although there is room: it may be dead, and enough others are under way.
@@ -318,9 +366,8 @@ func (r *round) take(o outcome) {
 		r.wins = append(r.wins, win{e, o.sct})
 		return
 	}
-	e.last = o.err
+	e.last, e.failure, e.failed = o.err, o.err, r.set.now()
 	e.readyAt = time.Now().Add(retryWait(e.tries, o.err))
-	e.done = !o.err.transient() || e.tries >= maxTries || o.err.RetryAfter > maxHold
 }
 
 // unavailable is the error of a round that ended without enough SCTs.
@@ -334,12 +381,12 @@ func (r *round) unavailable() error {
 	s := &shortfall{got: r.got(), need: r.set.policy.MinSCTs}
 	wait := time.Duration(0)
 	for _, e := range r.entrants {
-		s.logs = append(s.logs, e.complaint(r.set.now()))
+		s.logs = append(s.logs, e.complaint())
 		if next := e.nextChance(r.set.now()); next > 0 && (wait == 0 || next < wait) {
 			wait = next
 		}
 	}
-	return fault.New(fault.LogUnavailable, s).WithRetryAfter(min(max(wait, time.Second), 30*time.Second))
+	return fault.New(fault.LogUnavailable, s, "cause", s.public()).WithRetryAfter(min(max(wait, time.Second), 30*time.Second))
 }
 
 func callerLeft(ctx context.Context, err error) error {
@@ -354,20 +401,20 @@ func callerLeft(ctx context.Context, err error) error {
 	}
 }
 
-func (e *entrant) complaint(now time.Time) error {
-	ok, cause, _ := e.breaker.state(now)
+func (e *entrant) complaint() error {
+	ok, cause, _ := e.breaker.state()
 	switch {
 	case e.won:
-		return fmt.Errorf("log %s: SCT received", e.Name)
+		return fmt.Errorf("log %s: %w", e.Name, errReceived)
 	case e.running:
 		return fmt.Errorf("log %s: %w", e.Name, &Failure{Result: TimedOut, Err: errors.New("no answer yet when the attempt was given up")})
 	case e.last != nil:
 		return fmt.Errorf("log %s: %w", e.Name, e.last)
 	case !ok:
-		return fmt.Errorf("log %s: set aside: %s", e.Name, cause)
+		return fmt.Errorf("log %s: %w", e.Name, &asideError{cause, e.breaker.lastResult()})
 	}
 	if e.bucket.wait(time.Now()) > 0 {
-		return fmt.Errorf("log %s: over its rate of %g a second", e.Name, e.Rate)
+		return fmt.Errorf("log %s: %w", e.Name, &overRate{e.Rate})
 	}
 	return fmt.Errorf("log %s: not asked", e.Name)
 }
@@ -378,7 +425,7 @@ func (e *entrant) nextChance(now time.Time) time.Duration {
 	if errors.As(e.last, &f) && f.RetryAfter > 0 {
 		return f.RetryAfter
 	}
-	return max(e.breaker.wait(now), e.bucket.wait(time.Now()))
+	return max(e.breaker.wait(now, false), e.bucket.wait(time.Now()))
 }
 
 // shortfall is the private cause of LOG_UNAVAILABLE.
@@ -396,3 +443,45 @@ func (s *shortfall) Error() string {
 }
 
 func (s *shortfall) Unwrap() []error { return s.logs }
+
+// public says for a client of the CA why there are too few SCTs: what the logs did, each kind once. It quotes nothing of a log, and
+// does not say which logs there are.
+func (s *shortfall) public() string {
+	var texts []string
+	for _, err := range s.logs {
+		text := "a log cannot be used"
+		var f *Failure
+		var over *overRate
+		var aside *asideError
+		switch {
+		case errors.As(err, &f):
+			text = f.Result.public()
+		case errors.As(err, &aside):
+			text = aside.result.public()
+		case errors.As(err, &over):
+			text = "a log takes no more submissions at the moment"
+		case errors.Is(err, errReceived):
+			continue
+		}
+		if !slices.Contains(texts, text) {
+			texts = append(texts, text)
+		}
+	}
+	return strings.Join(texts, "; ")
+}
+
+// errReceived stands for a log that gave its SCT, while others did not.
+var errReceived = errors.New("SCT received")
+
+// asideError is a log that was not asked because it failed others before.
+type asideError struct {
+	cause  string
+	result Result
+}
+
+func (e *asideError) Error() string { return "set aside: " + e.cause }
+
+// overRate is a log that may not be asked yet.
+type overRate struct{ rate float64 }
+
+func (e *overRate) Error() string { return fmt.Sprintf("over its rate of %g a second", e.rate) }

@@ -47,7 +47,7 @@ const (
 )
 
 // newWire returns nil if u is not for it.
-func newWire(u *url.URL, agent string, dialer *net.Dialer) *wire {
+func newWire(u *url.URL, host, agent string, dialer *net.Dialer) *wire {
 	if u.Scheme != "http" || slices.ContainsFunc([]byte(u.Host), func(b byte) bool { return b >= 0x80 }) {
 		return nil
 	}
@@ -55,7 +55,7 @@ func newWire(u *url.URL, agent string, dialer *net.Dialer) *wire {
 	if u.Port() == "" {
 		w.address = net.JoinHostPort(u.Hostname(), "80")
 	}
-	w.head = "POST " + u.RequestURI() + " HTTP/1.1\r\nHost: " + u.Host + "\r\n"
+	w.head = "POST " + u.RequestURI() + " HTTP/1.1\r\nHost: " + host + "\r\n"
 	if agent != "" {
 		w.head += "User-Agent: " + agent + "\r\n"
 	}
@@ -114,7 +114,7 @@ func (l *line) ask(head string, p *tbs.Precertificate) (answer reply, again bool
 		}
 		final := rsp.StatusCode >= http.StatusOK
 		if final || rsp.StatusCode == http.StatusSwitchingProtocols {
-			answer, err = readReply(rsp)
+			answer, err = readReply(rsp, maxSCTBody)
 			return answer, err == nil && final && !rsp.Close && l.in.Buffered() == 0, err
 		}
 	}

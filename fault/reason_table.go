@@ -124,7 +124,7 @@ var reasons = map[Reason]reason{
 
 	ProviderUnavailable:  row(Unavailable, msgProvider, "issuer"),
 	ProviderKeysUnusable: row(Invalid, msgUnusable, "issuer"),
-	LogUnavailable:       row(Unavailable, msgLog),
+	LogUnavailable:       row(Unavailable, msgLog, "cause"),
 	SignerUnavailable:    row(Unavailable, msgCA),
 	JournalUnavailable:   row(Unavailable, msgJournal),
 	NotReady:             row(Unavailable, msgNotReady, "cause"),

@@ -141,11 +141,11 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 		return nil
 	}
 	members := append(s.material.members(), s.shardMembers(shards, in.log)...)
-	var stopped error
+	o := ctlog.Options{Members: members, Policy: ct.Policy, Granted: in.auditing.granted, Compute: in.gate.Compute, Logger: in.log}
 	if old != nil && old.logs != nil {
-		stopped = old.logs.Clock()
+		o.Stopped, o.Previous = old.logs.Clock(), old.logs
 	}
-	s.logs, err = ctlog.New(ctlog.Options{Members: members, Policy: ct.Policy, Granted: in.auditing.granted, Compute: in.gate.Compute, Stopped: stopped, Logger: in.log})
+	s.logs, err = ctlog.New(o)
 	return err
 }
 

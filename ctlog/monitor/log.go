@@ -198,3 +198,24 @@ func (l *Log) open(ctx context.Context) (source, Head, error) {
 	}
 	return nil, Head{}, fmt.Errorf("%w; if it is a static-ct log that is read elsewhere, write monitoring_url and origin", errors.Join(errs...))
 }
+
+// Close closes the connections to the log that wait for another call.
+func (l *Log) Close() {
+	l.mu.Lock()
+	all := append([]source{l.source}, l.probe...)
+	l.mu.Unlock()
+	for _, s := range all {
+		switch s := s.(type) {
+		case *rfc:
+			closeIdle(s.from)
+		case *static:
+			closeIdle(s.from)
+		}
+	}
+}
+
+func closeIdle(from getter) {
+	if w, ok := from.(*web); ok {
+		w.client.CloseIdleConnections()
+	}
+}

@@ -48,6 +48,9 @@ type Transport struct {
 	// Proxy chooses the proxy for a request, as in [http.Transport]; nil is none: the environment is not asked.
 	Proxy     func(*http.Request) (*url.URL, error)
 	UserAgent string
+	// Host is the Host of requests; "" is that of the prefix. ServerName is the name that the log's TLS certificate must have; ""
+	// is the host of the prefix.
+	Host, ServerName string
 	// Timeout bounds one call. 0 is 30 s.
 	Timeout time.Duration
 }
@@ -56,6 +59,7 @@ type Transport struct {
 type web struct {
 	prefix string
 	agent  string
+	host   string // "": that of the prefix
 	client *http.Client
 }
 
@@ -79,7 +83,7 @@ func newWeb(prefix string, t Transport) (*web, error) {
 	transport := &http.Transport{
 		Proxy:                  t.Proxy,
 		DialContext:            dial.DialContext,
-		TLSClientConfig:        &tls.Config{RootCAs: t.Roots, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:        &tls.Config{RootCAs: t.Roots, MinVersion: tls.VersionTLS12, ServerName: t.ServerName},
 		TLSHandshakeTimeout:    t.Timeout / 2,
 		ResponseHeaderTimeout:  t.Timeout,
 		MaxResponseHeaderBytes: 32 << 10,
@@ -94,7 +98,7 @@ func newWeb(prefix string, t Transport) (*web, error) {
 	}
 	refuse := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &web{
-		prefix: strings.TrimRight(prefix, "/") + "/", agent: t.UserAgent,
+		prefix: strings.TrimRight(prefix, "/") + "/", agent: t.UserAgent, host: t.Host,
 		client: &http.Client{Transport: transport, Timeout: t.Timeout, CheckRedirect: refuse},
 	}, nil
 }
@@ -124,6 +128,9 @@ func (w *web) once(ctx context.Context, path string, limit int64) (body []byte, 
 		return nil, false, err
 	}
 	r.Header.Set("Accept-Encoding", "gzip") // and what comes is unpacked here, under the same limit
+	if w.host != "" {
+		r.Host = w.host
+	}
 	if w.agent != "" {
 		r.Header.Set("User-Agent", w.agent)
 	}
