@@ -188,19 +188,30 @@ type Health struct {
 
 // Health looks at the clock: near the end of the chain it warns, then says no before issuance would fail (C7).
 func (a *Authority) Health() Health {
-	now := a.o.Now()
-	left := a.to.Sub(now).Truncate(time.Second)
+	h := validity(a.from, a.to, a.o.Now())
+	if h.OK && len(a.press.slots) == cap(a.press.slots) {
+		return Health{Cause: "the signer does not answer"}
+	}
+	return h
+}
+
+// ChainHealth is what [Authority.Health] says of the validity of chain at a time.
+func ChainHealth(chain []*x509.Certificate, now time.Time) Health {
+	from, to := window(chain)
+	return validity(from, to, now)
+}
+
+func validity(from, to, now time.Time) Health {
+	left := to.Sub(now).Truncate(time.Second)
 	switch {
-	case now.Before(a.from):
-		return Health{Cause: "the chain is not valid before " + a.from.UTC().Format(time.RFC3339)}
+	case now.Before(from):
+		return Health{Cause: "the chain is not valid before " + from.UTC().Format(time.RFC3339)}
 	case left <= 0:
-		return Health{Cause: "the chain expired at " + a.to.UTC().Format(time.RFC3339)}
+		return Health{Cause: "the chain expired at " + to.UTC().Format(time.RFC3339)}
 	case left < unreadyAt:
 		return Health{Cause: "the chain expires in " + human.Duration(left)}
-	case len(a.press.slots) == cap(a.press.slots):
-		return Health{Cause: "the signer does not answer"}
 	case left < warnBefore:
-		return Health{OK: true, Warning: fmt.Sprintf("the chain expires in %s, at %s", human.Duration(left), a.to.UTC().Format(time.RFC3339))}
+		return Health{OK: true, Warning: fmt.Sprintf("the chain expires in %s, at %s", human.Duration(left), to.UTC().Format(time.RFC3339))}
 	}
 	return Health{OK: true}
 }

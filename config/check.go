@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/mayfly-ca/mayfly/audit/reconcile"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/oidc"
@@ -263,6 +264,24 @@ func (l *loader) checkProduction() {
 	}
 }
 
+// warnUnaudited says if a CA in production has no auditor, or one that cannot know what was issued.
+func (l *loader) warnUnaudited() {
+	c := l.config
+	if !c.Production || c.CT.None != nil {
+		return
+	}
+	var settings *reconcile.Config
+	if c.Audit != nil {
+		settings = c.Audit.Reconcile
+	}
+	switch {
+	case settings.Period() == 0:
+		l.warning(l.main, "there is no auditor, so that nobody notices certificates that this CA did not issue; remove every: off, or run mayfly audit reconcile elsewhere", "audit", "reconcile")
+	case c.Audit == nil || c.Audit.File == "":
+		l.warning(l.main, "without a journal the auditor cannot tell which entries of the logs are of certificates that this CA issued; write audit.file", "audit")
+	}
+}
+
 // warn says what is allowed and should be known.
 func (l *loader) warn() {
 	c := l.config
@@ -288,7 +307,11 @@ func (l *loader) warn() {
 		if log.Insecure {
 			l.warning(l.main, "SCTs come over plain http", "ct", "logs", strconv.Itoa(i), "insecure")
 		}
+		for _, w := range log.Warnings() {
+			l.warning(l.main, w.Problem+"; "+w.Fix, append([]string{"ct", "logs", strconv.Itoa(i)}, w.Path...)...)
+		}
 	}
+	l.warnUnaudited()
 	if l.issuers == nil || len(l.issuers.problems) > 0 {
 		return
 	}

@@ -100,6 +100,20 @@ func (c LogConfig) Check() error {
 	return errors.Join(append(errs, c.checkID(), c.checkConnection(), c.checkReading())...)
 }
 
+// Warnings says what is allowed and should be known. Its paths begin at the log.
+func (c LogConfig) Warnings() []*fault.Setting {
+	u, err := url.Parse(c.URL)
+	switch {
+	case err != nil || c.MonitoringURL != "" && c.Origin != "" || c.MonitoringURL == "" && isLoopback(u.Hostname()):
+		return nil
+	case c.MonitoringURL != "":
+		return []*fault.Setting{fault.BadSetting("the checkpoints there cannot be verified without the name of the log, so that neither readiness nor the auditor read them",
+			"write origin, as the first line of the log's checkpoint has it", "monitoring_url")}
+	}
+	return []*fault.Setting{fault.BadSetting("readiness and the auditor read the log at url, as a log of RFC 6962",
+		"if it is a static-ct log (TesseraCT, Sunlight), write monitoring_url and origin: without them the auditor reads nothing of it", "url")}
+}
+
 // checkConnection checks how the log is reached.
 func (c LogConfig) checkConnection() error {
 	var errs []error

@@ -85,7 +85,7 @@ func wants(f ct.Fault) (result ctlog.Result, tries int) {
 // patience is short where all logs keep us waiting, and else long enough for a machine under load.
 func patience(who string) ctlog.PolicyConfig {
 	if who == "all" {
-		return ctlog.PolicyConfig{Attempt: 500 * time.Millisecond, Stagger: 50 * time.Millisecond, Budget: 600 * time.Millisecond}
+		return ctlog.PolicyConfig{Attempt: 1300 * time.Millisecond, Stagger: 50 * time.Millisecond, Budget: 1500 * time.Millisecond}
 	}
 	return ctlog.PolicyConfig{Attempt: 5 * time.Second, Stagger: 50 * time.Millisecond, Budget: 10 * time.Second}
 }
@@ -265,7 +265,7 @@ func TestRecoveryOfTheOnlyLog(t *testing.T) {
 // recoverAlone runs in a goroutine of its own: it only waits, and there would be too few parallel tests for all of them.
 func recoverAlone(t *testing.T, ca authority, f ct.Fault, quiet bool) {
 	l, m := labLog(t, "only", ct.Options{Roots: []*x509.Certificate{ca.root}})
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{m}, Policy: ctlog.PolicyConfig{Attempt: 800 * time.Millisecond, Budget: time.Second}})
+	s := newSet(t, ctlog.Options{Members: []ctlog.Member{m}, Policy: ctlog.PolicyConfig{Attempt: 1200 * time.Millisecond, Budget: 1500 * time.Millisecond}})
 	watch(t, s, ca.root)
 	submit := func() error { _, err := s.Submit(t.Context(), ca.precert(t)); return err }
 	within := func(limit time.Duration, what string, holds func() bool) {
@@ -277,9 +277,7 @@ func recoverAlone(t *testing.T, ca authority, f ct.Fault, quiet bool) {
 		}
 	}
 	within(10*time.Second, "healthy at first", func() bool { return s.Health() == nil })
-	if err := submit(); err != nil {
-		t.Errorf("%s: %v", f, err)
-	}
+	within(20*time.Second, "issuing at first", func() bool { return submit() == nil })
 	l.SetFault(f)
 	within(20*time.Second, "seen", func() bool { _ = submit(); return s.Health() != nil || f == ct.Replay })
 	for range 10 {
@@ -289,7 +287,7 @@ func recoverAlone(t *testing.T, ca authority, f ct.Fault, quiet bool) {
 		}
 	}
 	l.SetFault(ct.None)
-	const limit = 5*time.Second + 2*time.Second // and what a machine under load takes
+	const limit = 5*time.Second + 5*time.Second // and what a machine under load takes
 	if !quiet {
 		within(limit, "issuing", func() bool { return submit() == nil })
 	}

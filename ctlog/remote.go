@@ -103,12 +103,12 @@ func OpenRemote(c LogConfig, o RemoteOptions) (*Remote, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, fault.BadSetting(err.Error(), "write the log's submission prefix", "url")
 	}
-	host := c.hostHeader()
-	r.roots = newSubmission(roots, host, o.UserAgent, r.transport)
-	if r.wire = newWire(u, host, o.UserAgent, dialer); r.wire != nil && proxy == nil {
+	n := names{c.hostHeader(), o.UserAgent}
+	r.roots = newSubmission(roots, n, r.transport)
+	if r.wire = newWire(u, n, dialer); r.wire != nil && proxy == nil {
 		r.submit = r.wire
 	} else {
-		r.submit = newSubmission(u, host, o.UserAgent, r.transport)
+		r.submit = newSubmission(u, n, r.transport)
 	}
 	return r, r.openReader(c, o, conf)
 }
@@ -147,7 +147,7 @@ func (r *Remote) head(ctx context.Context) (h monitor.Head, absent string, err e
 	case err == nil:
 		return h, "", nil
 	case monitor.Convicts(err):
-		return h, "", &Failure{Result: Unverified, Err: fmt.Errorf("the log's own head is not signed with the pinned key: %w", err)}
+		return h, "", &Failure{Result: Unverified, Err: fmt.Errorf("the log's own head is not signed with the pinned key (public_key); write the key of the log at url: %w", err)}
 	case errors.Is(err, fs.ErrNotExist):
 		return h, "the log has no head where it is read, so that only its SCTs show whether public_key is its key; for a static-ct log write monitoring_url and origin", nil
 	case errors.As(err, &f):

@@ -35,12 +35,15 @@ type submission struct {
 	transport http.RoundTripper
 }
 
-func newSubmission(u *url.URL, host, agent string, transport http.RoundTripper) submission {
+// names are what requests say of the two sides: the Host that is asked for, and the User-Agent; "" is none.
+type names struct{ host, agent string }
+
+func newSubmission(u *url.URL, n names, transport http.RoundTripper) submission {
 	h := http.Header{"Content-Type": {"application/json"}}
-	if agent != "" {
-		h.Set("User-Agent", agent)
+	if n.agent != "" {
+		h.Set("User-Agent", n.agent)
 	}
-	return submission{url: u, host: host, header: h, transport: transport}
+	return submission{url: u, host: n.host, header: h, transport: transport}
 }
 
 // Submit sends p to add-pre-chain (RFC 6962 §4.2), once, and returns the SCT in TLS encoding. It does not verify the SCT:

@@ -47,7 +47,7 @@ const (
 )
 
 // newWire returns nil if u is not for it.
-func newWire(u *url.URL, host, agent string, dialer *net.Dialer) *wire {
+func newWire(u *url.URL, n names, dialer *net.Dialer) *wire {
 	if u.Scheme != "http" || slices.ContainsFunc([]byte(u.Host), func(b byte) bool { return b >= 0x80 }) {
 		return nil
 	}
@@ -55,9 +55,9 @@ func newWire(u *url.URL, host, agent string, dialer *net.Dialer) *wire {
 	if u.Port() == "" {
 		w.address = net.JoinHostPort(u.Hostname(), "80")
 	}
-	w.head = "POST " + u.RequestURI() + " HTTP/1.1\r\nHost: " + host + "\r\n"
-	if agent != "" {
-		w.head += "User-Agent: " + agent + "\r\n"
+	w.head = "POST " + u.RequestURI() + " HTTP/1.1\r\nHost: " + n.host + "\r\n"
+	if n.agent != "" {
+		w.head += "User-Agent: " + n.agent + "\r\n"
 	}
 	w.head += "Content-Type: application/json\r\nContent-Length: "
 	return w

@@ -72,7 +72,7 @@ func (l *rawLog) talk(c net.Conn) {
 func (l *rawLog) wire(t testing.TB) *wire {
 	t.Helper()
 	u := &url.URL{Scheme: "http", Host: l.Addr().String(), Path: "/lab/ct/v1/add-pre-chain"}
-	w := newWire(u, u.Host, "lab/1", &net.Dialer{Timeout: time.Second})
+	w := newWire(u, names{u.Host, "lab/1"}, &net.Dialer{Timeout: time.Second})
 	t.Cleanup(w.close) // before the log's: it waits for the ends of connections
 	return w
 }
@@ -139,7 +139,7 @@ func TestWireIsNotForAll(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := newWire(u, u.Host, "", nil)
+		w := newWire(u, names{host: u.Host}, nil)
 		if got := ""; w != nil && w.address != want || w == nil && want != got {
 			t.Errorf("%s: %+v", text, w)
 		}
@@ -191,7 +191,7 @@ func TestWireAnswers(t *testing.T) {
 			transport := newTransport(nil, &net.Dialer{}, time.Second)
 			defer transport.CloseIdleConnections()
 			w := l.wire(t)
-			theirs := newSubmission(&url.URL{Scheme: "http", Host: w.address, Path: "/"}, w.address, "", transport)
+			theirs := newSubmission(&url.URL{Scheme: "http", Host: w.address, Path: "/"}, names{host: w.address}, transport)
 			want, wantErr := theirs.post(t.Context(), somePrecert)
 			before := l.dials.Load()
 			for range 2 {
@@ -384,7 +384,7 @@ func FuzzWireAnswer(f *testing.F) {
 		defer transport.CloseIdleConnections()
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) // the transport waits for the end of what is none
 		defer cancel()
-		want, wantErr := newSubmission(&url.URL{Scheme: "http", Host: "ct.example.com", Path: "/"}, "ct.example.com", "", transport).post(ctx, somePrecert)
+		want, wantErr := newSubmission(&url.URL{Scheme: "http", Host: "ct.example.com", Path: "/"}, names{host: "ct.example.com"}, transport).post(ctx, somePrecert)
 		conn, _ := dial(t.Context(), "", "")
 		l := &line{conn: conn}
 		l.in = bufio.NewReader(l)

@@ -39,6 +39,8 @@ type checkResult struct {
 	Chain    []string         `json:"chain,omitempty"`
 	Logs     []string         `json:"logs"`
 	Online   []onlineView     `json:"online,omitempty"` // with --online
+	// OnlineLogs is what the logs answered, with --online.
+	OnlineLogs []onlineLog `json:"online_logs,omitempty"`
 }
 
 // problemView is one thing that is wrong in a file; line and column are 0 for the file as a whole.
@@ -65,8 +67,9 @@ func newConfigCheck() *cobra.Command {
 		Short: "Say whether \"mayfly serve\" would start with this configuration",
 		Long: "check runs the code that \"mayfly serve\" runs before it opens a socket: configuration, issuer file, policies and their tests, keys\n" +
 			"and chains, journal and log, and places that have to be written. It changes nothing; run it as the user that the CA runs as.\n" +
-			"With --online it also asks every identity provider for its keys.\n\n" +
-			"Exit status: 0 all is well, 2 the configuration is wrong, 3 a provider could not be reached.",
+			"With --online it also asks every identity provider for its keys, and every log for its roots (is ours among them?), for a head that is\n" +
+			"signed with the configured key, and for the time.\n\n" +
+			"Exit status: 0 all is well, 2 the configuration is wrong, 3 a provider or a log could not be reached or would not do.",
 		Example: "  mayfly config check --config mayfly.yaml --online",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -98,12 +101,17 @@ func newConfigCheck() *cobra.Command {
 					return &stop{exitFound, fmt.Errorf("mayfly: not every identity provider could be reached")}
 				}
 			}
+			for _, l := range result.OnlineLogs {
+				if !l.OK {
+					return &stop{exitFound, fmt.Errorf("mayfly: the log %s would not do: %s", l.Name, l.Problems[0])}
+				}
+			}
 			return nil
 		}),
 	}
 	cmd.Flags().StringVar(&path, "config", "", "configuration file (required)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().BoolVar(&online, "online", false, "also ask every identity provider for its keys")
+	cmd.Flags().BoolVar(&online, "online", false, "also ask every identity provider for its keys, and every log for its roots and its head")
 	return cmd
 }
 
@@ -154,6 +162,7 @@ func checkConfig(ctx context.Context, path string, online bool) (checkResult, er
 		for _, s := range v.Probe(ctx) {
 			r.Online = append(r.Online, onlineView{s.Issuer, s.OK, s.Cause})
 		}
+		r.OnlineLogs = m.askLogs(ctx, cfg)
 	}
 	return r, nil
 }
@@ -184,6 +193,19 @@ func (r checkResult) print(w io.Writer) error {
 	}
 	for _, l := range r.Logs {
 		t.add("log", l)
+	}
+	for _, l := range r.OnlineLogs {
+		state := st.green("ok")
+		if !l.OK {
+			state = st.red("no")
+		}
+		t.add("log "+l.Name, state)
+		for _, p := range l.Problems {
+			t.add("", st.red(printable(p)))
+		}
+		for _, p := range l.Warnings {
+			t.add("", st.yellow("warning")+" "+printable(p))
+		}
 	}
 	t.add("digest", r.Digest)
 	if err := t.write(w, st); err != nil {

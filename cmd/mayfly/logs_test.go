@@ -387,7 +387,10 @@ func TestReadinessOfRoots(t *testing.T) {
 	cfg.CA.Trust = []string{filepath.Join(l.dir, "next.pem")}
 	sys := l.start(t, cfg)
 	for name, roots := range map[string]int{"log log0": 1, "log log1": 2} {
-		poll(t, name, func() bool { return strings.Count(health(t, sys, name).Warning, "does not accept") == roots })
+		poll(t, name, func() bool {
+			h := health(t, sys, name)
+			return strings.Count(h.Cause+h.Warning, "does not accept") == roots && h.OK == (roots == 1)
+		})
 	}
 }
 

@@ -254,7 +254,12 @@ func prove(cfg *config.Config) (*material, error) {
 	if err := m.publish(cfg); err != nil {
 		return nil, err
 	}
-	return m, cfg.Locate(fault.Under(m.tryPolicy(cfg), "ct"))
+	if err := cfg.Locate(fault.Under(m.tryPolicy(cfg), "ct")); err != nil {
+		return nil, err
+	}
+	ending, err := m.timely(cfg, time.Now())
+	m.warnings = append(m.warnings, ending...)
+	return m, cfg.Locate(err)
 }
 
 // inFile names the file in an error of [ca.New].
@@ -325,10 +330,7 @@ func (m *material) noTwin(c embedded.Config) error {
 func (m *material) members() []ctlog.Member {
 	members := make([]ctlog.Member, 0, len(m.logs)+1)
 	for _, l := range m.logs {
-		w := window{l.from, l.to}
-		if l.published != nil {
-			w = w.within(*l.published)
-		}
+		w := l.window()
 		members = append(members, ctlog.Member{
 			Name: l.config.Name, Key: l.remote.Key(), Submitter: l.remote, NotBefore: w.from, NotAfter: w.to, Operator: l.config.Operator,
 			Rate: l.config.Rate, Detached: !l.config.Embeds(),

@@ -182,6 +182,9 @@ func (o *operation) material(cfg *config.Config, old *system) (*material, error)
 	if err := m.publish(cfg); err != nil {
 		return nil, err
 	}
+	if _, err := m.timely(cfg, time.Now()); err != nil {
+		return nil, cfg.Locate(err)
+	}
 	if m.trustedRoot != old.material.trustedRoot {
 		for _, text := range m.skipped(cfg) {
 			o.in.log.Warn("configuration", "warning", text)
