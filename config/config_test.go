@@ -57,7 +57,7 @@ ca:
 client_algorithms: [ed25519]
 ct:
   logs:
-    - {name: lab, url: "https://ct.example.com/2026", public_key: ct.pem, origin: o, operator: us, not_before: 2026-01-01, not_after: "2027-01-01T00:00:00Z"}
+    - {name: lab, url: "https://ct.example.com/2026", public_key: ct.pem, origin: o, monitoring_url: "https://read.example.com/2026", operator: us, not_before: 2026-01-01, not_after: "2027-01-01T00:00:00Z"}
   embedded: {dir: ct, origin: x.example.com/ct}
   policy: {min_scts: 2}
 state_dir: state
@@ -73,7 +73,7 @@ production: true
 		c.CT.Embedded.Dir != filepath.Join(dir, "ct") || c.StateDir != filepath.Join(dir, "state") || len(c.Issuers.Issuers) != 1 || len(c.Digest) != 64 {
 		t.Errorf("%+v", c)
 	}
-	if len(warnings) != 1 || !strings.Contains(warnings[0].String(), "journal") {
+	if len(warnings) != 2 || !strings.Contains(warnings[0].String(), "there is no journal") || !strings.Contains(warnings[1].String(), "the auditor cannot tell") {
 		t.Errorf("warnings %v", warnings)
 	}
 }
@@ -187,4 +187,41 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("no place in %q", err)
 		}
 	})
+}
+
+// A log that the auditor may not be able to read, and a CA in production without an auditor, are warned of.
+func TestAuditWarnings(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name, log, rest string
+		want, not       string
+	}{
+		{"only what submission needs", `url: "https://ct.example.com/x"`, "", "monitoring_url and origin", ""},
+		{"both", `url: "https://ct.example.com/x", monitoring_url: "https://r.example.com/x", origin: ct.example.com/x`, "", "", "ct.logs"},
+		{"a reader without its name", `url: "https://ct.example.com/x", monitoring_url: "https://r.example.com/x"`, "", "write origin", ""},
+		{"on this host", `url: "http://127.0.0.1:6962/x"`, "", "", "ct.logs"},
+		{"production without an auditor", `url: "http://127.0.0.1:6962/x"`, "production: true\naudit: {file: j, reconcile: {every: \"off\"}}\n", "there is no auditor", ""},
+		{"production without a journal", `url: "http://127.0.0.1:6962/x"`, "production: true\n", "the auditor cannot tell", ""},
+		{"production with both", `url: "http://127.0.0.1:6962/x"`, "production: true\naudit: {file: j}\n", "", "auditor"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			_, warnings, err := config.Load(write(t, `identity: {file: identity.yaml}
+ca: {file: {chain: chain.pem, key: key.pem}}
+ct:
+  logs:
+    - {name: lab, public_key: ct.pem, `+row.log+`}
+`+row.rest, issuers))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := ""
+			for _, w := range warnings {
+				text += w.String() + "\n"
+			}
+			if !strings.Contains(text, row.want) || row.not != "" && strings.Contains(text, row.not) {
+				t.Errorf("want %q, not %q:\n%s", row.want, row.not, text)
+			}
+		})
+	}
 }

@@ -49,13 +49,16 @@ func (e *Entry) LeafHash() [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// ParseDataTile reads an entry bundle (c2sp.org/static-ct-api, "Log Entries") whose first entry has the index first. The
-// slices of the entries share data's memory.
-func ParseDataTile(data []byte, first uint64) ([]Entry, error) {
-	var out []Entry
+// ParseDataTile reads an entry bundle (c2sp.org/static-ct-api, "Log Entries") whose first entry has the index first, and which has at
+// most that many entries: what follows them is not read. The slices of the entries share data's memory.
+func ParseDataTile(data []byte, first uint64, most int) ([]Entry, error) {
+	out := make([]Entry, 0, min(most, tileWidth, len(data)/minTileEntry+1))
 	in := cryptobyte.String(data)
 	for !in.Empty() {
 		e := Entry{Index: first + uint64(len(out))}
+		if len(out) == most {
+			return nil, fmt.Errorf("it has more than %d entries", most)
+		}
 		from := in
 		if err := e.readTimestamped(&in); err != nil {
 			return nil, fmt.Errorf("entry %d: %w", e.Index, err)
@@ -64,6 +67,9 @@ func ParseDataTile(data []byte, first uint64) ([]Entry, error) {
 		var chain cryptobyte.String
 		if e.Precert && !in.ReadUint24LengthPrefixed((*cryptobyte.String)(&e.Precertificate)) || !in.ReadUint16LengthPrefixed(&chain) {
 			return nil, fmt.Errorf("entry %d: cut short", e.Index)
+		}
+		if len(chain) > maxChain*sha256.Size {
+			return nil, fmt.Errorf("entry %d: a chain of more than %d certificates", e.Index, maxChain)
 		}
 		for !chain.Empty() {
 			var sum []byte
@@ -76,6 +82,13 @@ func ParseDataTile(data []byte, first uint64) ([]Entry, error) {
 	}
 	return out, nil
 }
+
+// minTileEntry is the length of the shortest entry in a bundle: a timestamp, a type, and three empty vectors. maxChain is how many
+// certificates are read above an entry.
+const (
+	minTileEntry = 8 + 2 + 3 + 2 + 2
+	maxChain     = 64
+)
 
 // ParseLeafEntry reads an entry of get-entries (RFC 6962 §4.6): leaf_input and extra_data, decoded.
 func ParseLeafEntry(index uint64, leafInput, extraData []byte) (Entry, error) {
@@ -96,8 +109,11 @@ func ParseLeafEntry(index uint64, leafInput, extraData []byte) (Entry, error) {
 	}
 	for !chain.Empty() {
 		var der cryptobyte.String
-		if !chain.ReadUint24LengthPrefixed(&der) {
+		switch {
+		case !chain.ReadUint24LengthPrefixed(&der) || der.Empty(): // ASN.1Cert is not empty (RFC 6962 §3.1)
 			return e, fmt.Errorf("entry %d: the chain is cut short", index)
+		case len(e.Chain) == maxChain:
+			return e, fmt.Errorf("entry %d: a chain of more than %d certificates", index, maxChain)
 		}
 		e.Issuers = append(e.Issuers, der)
 		e.Chain = append(e.Chain, sha256.Sum256(der))

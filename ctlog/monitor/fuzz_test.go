@@ -54,7 +54,7 @@ func FuzzParseDataTile(f *testing.F) {
 	_, s := sample(f)
 	f.Add(read(f, s, "tile/data/000.p/2"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		all, err := ParseDataTile(data, 256)
+		all, err := ParseDataTile(data, 256, tileWidth)
 		if err != nil {
 			return
 		}
@@ -68,7 +68,7 @@ func FuzzParseDataTile(f *testing.F) {
 
 func FuzzParseLeafEntry(f *testing.F) {
 	_, s := sample(f)
-	all, err := ParseDataTile(read(f, s, "tile/data/000.p/2"), 0)
+	all, err := ParseDataTile(read(f, s, "tile/data/000.p/2"), 0, tileWidth)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func FuzzSTH(f *testing.F) {
 func FuzzEntries(f *testing.F) {
 	f.Add([]byte(`{"entries":[{"leaf_input":"AAAAAAAAAAAAAQAAAAADYWJjAAA=","extra_data":"AAAA"}]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		all, err := parseEntries(body, 3)
+		all, err := parseEntries(body, 3, batch)
 		for i := range all {
 			if err == nil && all[i].Index != uint64(3+i) {
 				t.Errorf("entry %d has the index %d", i, all[i].Index)

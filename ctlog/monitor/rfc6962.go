@@ -1,11 +1,15 @@
 package monitor
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
+	"strings"
 
 	"github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
@@ -39,11 +43,11 @@ func (s *rfc) entries(ctx context.Context, from, to, _ uint64) ([]Entry, error) 
 		if err != nil {
 			return nil, err
 		}
-		some, err := parseEntries(body, next)
+		some, err := parseEntries(body, next, to-next)
 		if err != nil {
 			return nil, err
 		}
-		if len(some) == 0 || uint64(len(some)) > to-next {
+		if len(some) == 0 {
 			return nil, fmt.Errorf("get-entries from %d to %d: the log gave %d entries", next, to-1, len(some))
 		}
 		all = append(all, some...)
@@ -51,23 +55,58 @@ func (s *rfc) entries(ctx context.Context, from, to, _ uint64) ([]Entry, error) 
 	return all, nil
 }
 
-func parseEntries(body []byte, first uint64) ([]Entry, error) {
-	var in struct {
-		Entries []struct {
-			Leaf  []byte `json:"leaf_input"`
-			Extra []byte `json:"extra_data"`
-		} `json:"entries"`
+// parseEntries reads the answer to get-entries, which has at most that many entries (RFC 6962 §4.6: no more than asked for); an answer
+// with more is refused when the first of them is met.
+func parseEntries(body []byte, first, most uint64) ([]Entry, error) {
+	bad := func(problem string) error { return fmt.Errorf("get-entries: not the JSON asked for: %s", problem) }
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return nil, bad("no object")
 	}
-	if err := decodeJSON(body, &in); err != nil {
-		return nil, fmt.Errorf("get-entries: %w", err)
-	}
-	out := make([]Entry, 0, len(in.Entries))
-	for i, one := range in.Entries {
-		e, err := ParseLeafEntry(first+uint64(i), one.Leaf, one.Extra)
+	var out []Entry
+	seen := false
+	for dec.More() {
+		key, err := dec.Token()
 		if err != nil {
-			return nil, fmt.Errorf("%w: get-entries: %w", ErrMismatch, err)
+			return nil, bad(err.Error())
 		}
-		out = append(out, e)
+		if name, _ := key.(string); !strings.EqualFold(name, "entries") {
+			var other json.RawMessage
+			if err := dec.Decode(&other); err != nil {
+				return nil, bad(err.Error())
+			}
+			continue
+		}
+		if t, err := dec.Token(); err != nil || t != json.Delim('[') || seen {
+			return nil, bad("entries is not one list")
+		}
+		seen = true
+		for dec.More() {
+			var one struct {
+				Leaf  []byte `json:"leaf_input"`
+				Extra []byte `json:"extra_data"`
+			}
+			if uint64(len(out)) == most {
+				return nil, fmt.Errorf("get-entries: the log gave more than the %d entries asked for", most)
+			}
+			if err := dec.Decode(&one); err != nil {
+				return nil, bad(err.Error())
+			}
+			e, err := ParseLeafEntry(first+uint64(len(out)), one.Leaf, one.Extra)
+			if err != nil {
+				return nil, fmt.Errorf("%w: get-entries: %w", ErrMismatch, err)
+			}
+			out = append(out, e)
+		}
+		if _, err := dec.Token(); err != nil {
+			return nil, bad(err.Error())
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, bad(err.Error())
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, bad("something follows it")
 	}
 	return out, nil
 }

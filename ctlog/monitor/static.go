@@ -105,11 +105,11 @@ func (t tile) String() string {
 
 // entries reads an entry bundle: exactly those that the tree has.
 func (t tile) entries(data []byte) ([]Entry, error) {
-	all, err := ParseDataTile(data, t.first())
+	all, err := ParseDataTile(data, t.first(), tileWidth)
 	if err != nil {
 		return nil, err
 	}
-	if uint64(len(all)) < t.width() || len(all) > tileWidth {
+	if uint64(len(all)) < t.width() {
 		return nil, fmt.Errorf("it has %d entries, and %d are covered by the head", len(all), t.width())
 	}
 	return all[:t.width()], nil

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"crypto/tls"
@@ -21,7 +22,7 @@ import (
 // Limits of what is read of a log at once, in bytes.
 const (
 	maxHead   = 64 << 10
-	maxBundle = 64 << 20 // 256 entries, and a precertificate with its TBSCertificate may have nearly 32 MiB; far less in fact
+	maxBundle = 16 << 20 // 256 entries of 64 KiB each: what mayfly certifies has some 3 KiB
 	maxHashes = 256 * 32
 	maxIssuer = 1 << 20
 	maxProof  = 64 << 10
@@ -154,17 +155,50 @@ func (w *web) once(ctx context.Context, path string, limit int64) (body []byte, 
 	return body, false, nil
 }
 
+// maxInflation is how many times larger than it came an answer may be when it is unpacked: entries and hashes are mostly random, so
+// that real ones are a few times larger. Up to unpackFree bytes it is not looked at.
+const (
+	maxInflation = 16
+	unpackFree   = 64 << 10
+)
+
 // readBody reads at most limit bytes and one, unpacked. Object stores that keep tiles compressed send them so whether asked or not.
 func readBody(rsp *http.Response, limit int64) ([]byte, error) {
-	var body io.Reader = rsp.Body
-	if strings.EqualFold(rsp.Header.Get("Content-Encoding"), "gzip") {
-		z, err := gzip.NewReader(io.LimitReader(rsp.Body, limit+1))
-		if err != nil {
-			return nil, err
-		}
-		body = z
+	if !strings.EqualFold(rsp.Header.Get("Content-Encoding"), "gzip") {
+		return io.ReadAll(io.LimitReader(rsp.Body, limit+1))
 	}
-	return io.ReadAll(io.LimitReader(body, limit+1))
+	packed := &counter{from: io.LimitReader(rsp.Body, limit+1)}
+	z, err := gzip.NewReader(packed)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	for int64(out.Len()) <= limit {
+		n, err := io.CopyN(&out, z, min(limit+1-int64(out.Len()), 64<<10))
+		switch {
+		case int64(out.Len()) > unpackFree+maxInflation*packed.n:
+			return nil, fmt.Errorf("%d bytes unpack to more than %d times as many", packed.n, maxInflation)
+		case errors.Is(err, io.EOF):
+			return out.Bytes(), nil
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return nil, io.ErrNoProgress
+		}
+	}
+	return out.Bytes(), nil
+}
+
+// counter counts what is read through it.
+type counter struct {
+	from io.Reader
+	n    int64
+}
+
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.from.Read(b)
+	c.n += int64(n)
+	return n, err
 }
 
 // absent says that there is nothing under a path. Object stores answer 403 where they do not show what there is, and servers
