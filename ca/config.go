@@ -22,14 +22,14 @@ type Config struct {
 	// Ephemeral, written as {}, is for trials: root and key are made at start, in memory only.
 	Ephemeral *EphemeralConfig `yaml:"ephemeral"`
 
-	// KMS is refused: not in this version.
-	KMS *OtherConfig `yaml:"kms"`
+	// KMS is refused: not in this version. Whatever is written below it is not looked at.
+	KMS any `yaml:"kms"`
 	// PKCS11 is refused: not in this version.
-	PKCS11 *OtherConfig `yaml:"pkcs11"`
+	PKCS11 any `yaml:"pkcs11"`
 	// Tink is refused: not in this version.
-	Tink *OtherConfig `yaml:"tink"`
+	Tink any `yaml:"tink"`
 	// GoogleCAS is refused: not in this version.
-	GoogleCAS *OtherConfig `yaml:"googlecas"`
+	GoogleCAS any `yaml:"googlecas"`
 
 	// Backdate is how far before now a certificate begins: whole seconds, 0 to 40. Default: 30s.
 	Backdate *time.Duration `yaml:"backdate"`
@@ -41,7 +41,8 @@ type Config struct {
 type FileConfig struct {
 	// Chain is the path of the chain in PEM: issuing certificate first, root last.
 	Chain string `yaml:"chain"`
-	// Key is the path of the private key in PEM: PKCS#8 or SEC 1, encrypted or not.
+	// Key is the path of the private key in PEM: PKCS#8, SEC 1 or PKCS#1, encrypted or not. The old encryption of OpenSSL (DEK-Info) is read
+	// with a warning.
 	Key string `yaml:"key"`
 	// Password is the secret that decrypts the key. When omitted: the key is not encrypted.
 	Password *secret.Source `yaml:"password"`
@@ -49,12 +50,6 @@ type FileConfig struct {
 
 // EphemeralConfig is a hierarchy that is made at start and lives in memory only.
 type EphemeralConfig struct{}
-
-// OtherConfig takes the place of a key backend that this version does not have, so that its key is refused by name.
-type OtherConfig struct {
-	// Any is not looked at.
-	Any map[string]string `yaml:"any,any"`
-}
 
 // BackdateOrDefault returns the backdate in force.
 func (c Config) BackdateOrDefault() time.Duration {
@@ -73,7 +68,7 @@ func (c Config) Check() error {
 			set++
 		}
 	}
-	for name, other := range map[string]*OtherConfig{"kms": c.KMS, "pkcs11": c.PKCS11, "tink": c.Tink, "googlecas": c.GoogleCAS} {
+	for name, other := range map[string]any{"kms": c.KMS, "pkcs11": c.PKCS11, "tink": c.Tink, "googlecas": c.GoogleCAS} {
 		if other != nil {
 			set++
 			errs = append(errs, fault.BadSetting("this version has no key backend "+name, "use file: or ephemeral: {}", name))

@@ -30,6 +30,12 @@ func (l *loader) checkSettings() {
 		l.main.add(fault.Under(err, "client_algorithms"))
 	}
 	l.main.add(fault.Under(c.CT.check(), "ct"))
+	for i, one := range c.CT.Logs {
+		path := []string{"ct", "logs", strconv.Itoa(i), "rate"}
+		if _, written := l.main.marks[pathKey(path)]; written && one.Rate == 0 {
+			l.setting(fault.BadSetting("0 submissions a second is no rate", "write a number above 0, or leave it out for no limit", path...))
+		}
+	}
 	if c.Audit != nil {
 		l.main.add(fault.Under(c.Audit.Check(), "audit"))
 	}

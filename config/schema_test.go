@@ -265,6 +265,8 @@ func typeWords(t reflect.Type, path bool) string {
 		return "number"
 	case t.Kind() == reflect.String && path:
 		return "path"
+	case t.Kind() == reflect.Interface:
+		return "block"
 	case t.Kind() == reflect.String:
 		return "text"
 	}

@@ -69,6 +69,9 @@ const (
 func (a *Authority) open(dir string) (found bool, err error) {
 	rest, err := os.ReadFile(filepath.Join(dir, chainFile))
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, e := os.Stat(filepath.Join(dir, keyFile)); e == nil { // the key is written before the chain
+			return false, fmt.Errorf("%w, but its key is there: restore it, or remove %s and a new authority is made", err, dir)
+		}
 		return false, nil
 	}
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"github.com/mayfly-ca/mayfly/fault"
-	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 // table is a compiled [Config]: everything that a request needs to know of it. It is immutable.

@@ -9,6 +9,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/big"
+	"strings"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/mayfly-ca/mayfly/fault"
 )
@@ -73,8 +78,13 @@ func (p *Policy) VerifyCSR(pemBytes []byte) (Key, error) {
 func (p *Policy) finish(spki []byte, pub crypto.PublicKey, h crypto.Hash) (Key, error) {
 	a := ofKey(pub, h)
 	if !p.permitted[a] {
-		return Key{}, fault.New(fault.KeyAlgorithmNotAllowed, nil, "algorithm", a.name()).
+		e := fault.New(fault.KeyAlgorithmNotAllowed, nil, "algorithm", a.name()).
 			WithPublic("signing algorithm not permitted: %T, %s", pub, h)
+		if longer := challengeHash(pub); h != longer && p.permitted[ofKey(pub, longer)] { // what "openssl req" does with its default
+			e = e.WithPublic("signing algorithm not permitted: %T, %s; sign the request with %s (openssl req -%s)", pub, h, longer,
+				strings.ToLower(strings.ReplaceAll(longer.String(), "-", "")))
+		}
+		return Key{}, e
 	}
 	return Key{SPKI: spki, Public: pub, Algorithm: a.name()}, nil
 }
@@ -98,7 +108,7 @@ func verifyChallenge(pub crypto.PublicKey, h crypto.Hash, proof Proof) error {
 	ok := false
 	switch k := pub.(type) {
 	case *ecdsa.PublicKey:
-		ok = ecdsa.VerifyASN1(k, digest, proof.Signature)
+		ok = ecdsa.VerifyASN1(k, digest, asn1Signature(k, proof.Signature))
 	case *rsa.PublicKey:
 		ok = rsa.VerifyPKCS1v15(k, h, digest, proof.Signature) == nil
 	case ed25519.PublicKey:
@@ -108,6 +118,33 @@ func verifyChallenge(pub crypto.PublicKey, h crypto.Hash, proof Proof) error {
 		return fmt.Errorf("signature over the challenge does not verify with the key (%T, %s)", pub, h)
 	}
 	return nil
+}
+
+// asn1Signature returns signature in the form of RFC 3279 §2.2.3. WebCrypto and .NET write r and s one after the other, each as long as the
+// order of the curve (IEEE P1363): what has exactly that length, and is not ASN.1, is taken as that. There is one reading of each signature.
+func asn1Signature(k *ecdsa.PublicKey, signature []byte) []byte {
+	size := (k.Curve.Params().N.BitLen() + 7) / 8
+	if len(signature) != 2*size || isSignature(signature) {
+		return signature
+	}
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1BigInt(new(big.Int).SetBytes(signature[:size]))
+		b.AddASN1BigInt(new(big.Int).SetBytes(signature[size:]))
+	})
+	der, err := b.Bytes()
+	if err != nil {
+		return signature
+	}
+	return der
+}
+
+// isSignature says whether signature is a sequence of two integers and nothing else.
+func isSignature(signature []byte) bool {
+	in := cryptobyte.String(signature)
+	var sequence cryptobyte.String
+	var r, s big.Int
+	return in.ReadASN1(&sequence, asn1.SEQUENCE) && in.Empty() && sequence.ReadASN1Integer(&r) && sequence.ReadASN1Integer(&s) && sequence.Empty()
 }
 
 // csrHash returns the hash of a signature algorithm, and whether signing requests may use that algorithm.

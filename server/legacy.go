@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/mayfly-ca/mayfly/fault"
 	fulciolegacypb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v1beta"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 )
@@ -30,6 +31,10 @@ func (s legacy) CreateSigningCertificate(ctx context.Context, in *fulciolegacypb
 		issues: true,
 		run: func(ctx context.Context, core *Core, r *record) (*httpbody.HttpBody, error) {
 			s.metrics.legacy.WithLabelValues("CreateSigningCertificate", family(r.agent)).Inc()
+			if len(in.GetCertificateSigningRequest())+len(in.GetPublicKey().GetContent()) == 0 {
+				// Such as a body of the newer API, whose token is in the body: Fulcio names the key before the token here.
+				return nil, fault.New(fault.KeyMissing, nil)
+			}
 			out, err := service{Server: s.Server}.create(ctx, core, upgraded(in), r)
 			if err != nil {
 				return nil, err

@@ -118,10 +118,8 @@ func (s *devState) prepare(a listenAddresses) error {
 	if err := s.save(); err != nil { // the issuer's address may be new
 		return err
 	}
-	if !exists(s.path("chain.pem")) { // written last: without it the keys were never used
-		if err := s.makeHierarchy(); err != nil {
-			return err
-		}
+	if err := s.complete(); err != nil {
+		return err
 	}
 	identity := fmt.Sprintf("oidc-issuers:\n  %q:\n    issuer-url: %q\n    client-id: sigstore\n    type: email\n", s.Issuer, s.Issuer)
 	if err := writeFile(s.path("identity.yaml"), []byte(identity), 0o644); err != nil {
@@ -152,6 +150,38 @@ state_dir: keys
 	return writeFile(s.path("mayfly.yaml"), []byte(cfg), 0o644)
 }
 
+// kept are the files of the CA, in the order in which they are written. Without the last one, the first start did not get far enough to
+// use the others.
+var kept = []string{"root-key.pem", "ca-key.pem", "chain.pem"}
+
+// complete makes the hierarchy in a new directory. It never replaces a file: where some files are there and others are gone, verifiers may
+// still need what the keys have signed.
+func (s *devState) complete() error {
+	var have, gone []string
+	for _, name := range kept {
+		if exists(s.path(name)) {
+			have = append(have, name)
+		} else {
+			gone = append(gone, name)
+		}
+	}
+	used := ""
+	for _, name := range []string{"ct", "journal.jsonl", "idp", "tsa", "trusted_root.json"} {
+		if used == "" && exists(s.path(name)) {
+			used = name
+		}
+	}
+	switch {
+	case len(gone) == 0:
+		return nil
+	case len(have) > 0:
+		return fmt.Errorf("%s is gone, but %s is there: restore it, or choose another directory with --dir", s.path(gone[0]), s.path(have[0]))
+	case used != "":
+		return fmt.Errorf("%s is gone, but the CA has been used (%s is there): restore it, or choose another directory with --dir", s.path(gone[0]), s.path(used))
+	}
+	return s.makeHierarchy()
+}
+
 func (s *devState) makeHierarchy() error {
 	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "mayfly dev", Now: time.Now()})
 	if err != nil {
@@ -161,12 +191,15 @@ func (s *devState) makeHierarchy() error {
 	for _, c := range h.Chain {
 		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
 	}
-	for name, key := range map[string]any{"root-key.pem": h.RootKey, "ca-key.pem": h.Key} {
-		der, err := x509.MarshalPKCS8PrivateKey(key)
+	for _, one := range []struct {
+		name string
+		key  any
+	}{{kept[0], h.RootKey}, {kept[1], h.Key}} {
+		der, err := x509.MarshalPKCS8PrivateKey(one.key)
 		if err != nil {
 			return err
 		}
-		if err := writePrivate(s.path(name), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
+		if err := writePrivate(s.path(one.name), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
 			return err
 		}
 	}
