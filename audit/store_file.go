@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
 // Disk is what the journal does to its file while it runs. [os.File] does, with [syncData] for Sync; tests have one that fails.
@@ -446,10 +448,5 @@ func (s *fileStore) close() {
 	}
 }
 
-func syncDir(path string) error {
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
+// syncDir returns when the name of the file at path is on disk.
+func syncDir(path string) error { return durable.SyncDir(filepath.Dir(path)) }

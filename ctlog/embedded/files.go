@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
@@ -46,7 +47,7 @@ func claimOrigin(c Config) error {
 	path := filepath.Join(c.Dir, originFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return writeSynced(path, []byte(c.Origin+"\n"), 0o644)
+		return durable.WriteFile(path, []byte(c.Origin+"\n"), 0o644)
 	}
 	if err != nil {
 		return err
@@ -115,7 +116,7 @@ func openKey(dir string) (key *ecdsa.PrivateKey, id [32]byte, err error) {
 		return nil, id, err
 	}
 	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})
-	return key, sha256.Sum256(spki), writeSynced(filepath.Join(dir, publicFile), public, 0o644)
+	return key, sha256.Sum256(spki), durable.WriteFile(filepath.Join(dir, publicFile), public, 0o644)
 }
 
 func newKey(path string) (*ecdsa.PrivateKey, error) {
@@ -127,38 +128,7 @@ func newKey(path string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, writeSynced(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
-}
-
-// writeSynced replaces a file in one step and returns when file and name are on disk.
-func writeSynced(path string, data []byte, mode os.FileMode) (err error) {
-	dir, name := filepath.Split(path)
-	f, err := os.CreateTemp(dir, "."+name+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(filepath.Clean(dir))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return key, durable.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
 // mkdirSynced makes a directory with those above it and returns when their names are on disk.
@@ -175,5 +145,5 @@ func mkdirSynced(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // a public log
 		return err
 	}
-	return syncDir(parent)
+	return durable.SyncDir(parent)
 }

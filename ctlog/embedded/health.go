@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
 const (
@@ -128,7 +129,7 @@ func (l *Log) probe(ctx context.Context) error {
 		case path == filepath.Join(l.dir, shardsDir):
 			return filepath.SkipDir // they are logs of their own
 		}
-		if err := syncDir(path); !errors.Is(err, fs.ErrNotExist) {
+		if err := durable.SyncDir(path); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
@@ -153,7 +154,7 @@ func (l *Log) probe(ctx context.Context) error {
 		}
 	}
 	name := filepath.Join(tiles, ".probe")
-	if err := writeSynced(name, make([]byte, probeSize), 0o644); err != nil {
+	if err := durable.WriteFile(name, make([]byte, probeSize), 0o644); err != nil {
 		return err
 	}
 	return os.Remove(name)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ctlog/monitor"
+	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/transparency-dev/tessera"
 	"github.com/transparency-dev/tessera/ctonly"
@@ -268,7 +269,7 @@ func (l *Log) storeIssuer(sum [32]byte, der []byte) error {
 	if l.issuers[sum] {
 		return nil
 	}
-	if err := writeSynced(filepath.Join(l.dir, "issuer", hex.EncodeToString(sum[:])), der, 0o644); err != nil {
+	if err := durable.WriteFile(filepath.Join(l.dir, "issuer", hex.EncodeToString(sum[:])), der, 0o644); err != nil {
 		l.storageFailed(err)
 		return err
 	}

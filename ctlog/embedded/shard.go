@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
 // The files of the shards, beside those of the first one.
@@ -143,7 +144,7 @@ func (c Config) save(shards []Shard) error {
 	if err != nil {
 		return err
 	}
-	return writeSynced(filepath.Join(c.Dir, stateFile), append(data, '\n'), 0o644)
+	return durable.WriteFile(filepath.Join(c.Dir, stateFile), append(data, '\n'), 0o644)
 }
 
 // checkOwner refuses root in a directory of somebody else: the CA could not read the keys that root makes.

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/mayfly-ca/mayfly/ctlog/monitor"
+	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
 // How witnesses are asked.
@@ -209,13 +210,8 @@ func (c *cosigner) publish(signed []byte, have int) {
 	c.served, c.have = bytes.Clone(signed), have
 	c.mu.Unlock()
 	c.metrics.cosigned.WithLabelValues(c.label).Set(float64(have))
-	// For the next process, and for whoever serves the directory with another server. It need not survive a power failure.
-	name := filepath.Join(c.dir, cosignedFile)
-	err := os.WriteFile(name+".new", signed, 0o644) //nolint:gosec // public
-	if err == nil {
-		err = os.Rename(name+".new", name)
-	}
-	if err != nil {
+	// For the next process, and for whoever serves the directory with another server.
+	if err := durable.WriteFile(filepath.Join(c.dir, cosignedFile), signed, 0o644); err != nil {
 		c.log.Warn("the cosigned checkpoint is not kept", "log", c.label, "cause", err.Error())
 	}
 }
