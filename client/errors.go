@@ -130,6 +130,8 @@ func (e *Error) hint() string {
 		return "the signature must be over the claim " + m("claim")
 	case fault.NotReady:
 		return bare("cause")
+	case fault.ProviderKeysUnusable:
+		return "the server cannot use a key of " + m("issuer") + "; tell whoever runs it"
 	case fault.ProviderUnavailable:
 		return "the server cannot reach " + m("issuer")
 	}
