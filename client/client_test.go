@@ -170,6 +170,26 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// What a server says neither steers a terminal, nor writes lines of its own, nor fills the screen.
+func TestExplainIsPrintable(t *testing.T) {
+	t.Parallel()
+	const hostile = "x\x1b[2J\r\nverified\u202e"
+	for r := range fault.Reasons() {
+		e := &client.Error{Message: hostile, Reason: r, RequestID: hostile, Metadata: map[string]string{}}
+		for _, key := range []string{"issuer", "got", "want", "seconds", "max", "alg", "claim", "rule", "cause"} {
+			e.Metadata[key] = hostile
+		}
+		for _, text := range []string{client.Explain(e), e.Error(), client.Explain(errors.New(hostile))} {
+			if strings.ContainsAny(text, "\x1b\r\u202e") || strings.Contains(text, "\nverified") {
+				t.Errorf("%s: %q", r, text)
+			}
+		}
+	}
+	if text := client.Explain(&client.Error{Message: strings.Repeat("é", 1<<20)}); len(text) > 5000 {
+		t.Errorf("%d bytes", len(text))
+	}
+}
+
 // Every reason that a server can give has a hint for people.
 func TestExplainsEveryReason(t *testing.T) {
 	t.Parallel()
