@@ -176,7 +176,7 @@ func (c *copier) gather(r *Reader) (batch []message) {
 		case errors.Is(err, io.EOF):
 			return batch
 		case errors.As(err, &d):
-			c.log.Error("journal: a copy leaves out a line that is no record", "sink", c.name, "cause", err.Error())
+			c.log.Error("journal: a copy leaves out a line that is not a record", "sink", c.name, "cause", err.Error())
 			continue
 		case err != nil:
 			c.log.Error("journal: a copy cannot read the journal", "sink", c.name, "cause", err.Error())

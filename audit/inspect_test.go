@@ -50,7 +50,7 @@ func TestInspect(t *testing.T) {
 		"no journal": {func(dir string) error {
 			must(t, os.Remove(filepath.Join(dir, "j.head")))
 			return os.WriteFile(filepath.Join(dir, "j"), []byte("junk\n"), 0o600)
-		}, nil, "is no journal"},
+		}, nil, "is not a journal"},
 		"folder as lock": {func(dir string) error { return os.Mkdir(filepath.Join(dir, "j.lock"), 0o700) }, nil, "is a directory"},
 	} {
 		dir := filepath.Join(t.TempDir(), "copy")

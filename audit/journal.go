@@ -315,7 +315,7 @@ func (j *Journal) wasChanged(what string) {
 	if again {
 		return
 	}
-	j.log.Error("journal: somebody else changed it while it was written", "what", what)
+	j.log.Error("journal: another process changed it while it was written", "what", what)
 	if j.changed != nil {
 		j.changed(what)
 	}
@@ -490,7 +490,7 @@ func (j *Journal) abandon() {
 		}
 	}
 	if j.waiting = nil; lost > 0 {
-		j.log.Error("journal: records that nobody waited for are lost", "count", lost)
+		j.log.Error("journal: records that no request waited for are lost", "count", lost)
 	}
 }
 

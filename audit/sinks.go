@@ -157,7 +157,7 @@ func (s *streamSink) send(ctx context.Context, batch []message) error {
 				return err
 			}
 		case <-ctx.Done():
-			return errors.New("nobody reads standard output")
+			return errors.New("no process reads standard output")
 		}
 	}
 }

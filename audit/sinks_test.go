@@ -462,7 +462,7 @@ func TestConfigCheck(t *testing.T) {
 		config audit.Config
 		want   string
 	}{
-		"nothing":           {audit.Config{}, "goes nowhere"},
+		"nothing":           {audit.Config{}, "has no destination"},
 		"file":              {audit.Config{File: "x"}, ""},
 		"size":              {audit.Config{File: "x", MaxSize: "1GiB"}, ""},
 		"size without unit": {audit.Config{File: "x", MaxSize: "100"}, "max_size"},

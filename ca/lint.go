@@ -147,7 +147,7 @@ func (e *expectation) extensions(c *x509.Certificate, f form) error {
 	case bare:
 	}
 	if in.err == nil && len(in.left) > 0 {
-		return fmt.Errorf("extension %s at the end, which nobody asked for", in.left[0].Id)
+		return fmt.Errorf("extension %s at the end, which was not requested", in.left[0].Id)
 	}
 	return in.err
 }

@@ -71,7 +71,7 @@ func (l Listen) check() error {
 		}
 	}
 	if on == 0 && len(errs) == 0 {
-		errs = append(errs, fault.BadSetting("neither http nor grpc is on: nobody could ask for a certificate", "switch one on", "listen"))
+		errs = append(errs, fault.BadSetting("neither http nor grpc is on, so that no certificate could be requested", "switch one on", "listen"))
 	}
 	return errors.Join(errs...)
 }
@@ -155,7 +155,7 @@ func (c CT) check() error {
 		at := strconv.Itoa(i)
 		errs = append(errs, fault.Under(one.Check(), "logs", at))
 		if one.Name != "" && names[one.Name] {
-			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" stands twice", "give each log a name of its own", "logs", at, "name"))
+			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is used twice", "give each log a name of its own", "logs", at, "name"))
 		}
 		if c.Embedded != nil && strings.HasPrefix(one.Name, "embedded-") {
 			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is one of a shard of the embedded log", "give the log another name", "logs", at, "name"))
@@ -304,7 +304,7 @@ func (l *loader) warn() {
 		}
 	}
 	if c.CT.None != nil {
-		l.warning(l.main, "certificates are not logged: nobody can see what this CA signs; the reason given: "+c.CT.None.Reason, "ct", "none")
+		l.warning(l.main, "certificates are not logged, so that what this CA signs cannot be seen; the reason given: "+c.CT.None.Reason, "ct", "none")
 	}
 	if c.CA.Ephemeral != nil {
 		l.warning(l.main, "the CA's key is made anew at each start: what was signed before cannot be verified any more", "ca", "ephemeral")

@@ -127,7 +127,7 @@ func (c LogConfig) checkConnection() error {
 		errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not the name of a host", c.Host), "write a name such as ct.example.com, without scheme and port", "host"))
 	}
 	if c.Rate < 0 || math.IsInf(c.Rate, 0) || math.IsNaN(c.Rate) {
-		errs = append(errs, fault.BadSetting(fmt.Sprintf("%g submissions a second is no rate", c.Rate), "write a number above 0, or leave it out for no limit", "rate"))
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("%g submissions a second is not a rate", c.Rate), "write a number above 0, or leave it out for no limit", "rate"))
 	}
 	return errors.Join(errs...)
 }

@@ -255,7 +255,7 @@ func (p *Provider) exchangeDevice(w http.ResponseWriter, r *http.Request) {
 	case g == nil || p.o.Now().After(g.expires):
 		refuse(w, "expired_token", "the device code is unknown, used or expired")
 	case g.email == "":
-		refuse(w, "authorization_pending", "nobody has signed in yet")
+		refuse(w, "authorization_pending", "the user has not signed in yet")
 	case g.challenge != "" && g.challenge != base64.RawURLEncoding.EncodeToString(sum[:]):
 		refuse(w, "invalid_grant", "the code_verifier does not match")
 	default:

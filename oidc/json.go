@@ -130,7 +130,7 @@ func (r *reader) object(depth int) (any, error) {
 			return nil, errJSON
 		}
 		if !seen.add(strings.ToLower(name)) {
-			r.unclean = errors.New("a claim stands twice, or two claims differ in case only")
+			r.unclean = errors.New("a claim is there twice, or two claims differ in case only")
 		}
 		if m[name], err = r.value(depth + 1); err != nil {
 			return nil, err

@@ -115,7 +115,7 @@ func TestPolicyRefused(t *testing.T) {
 		"neither":       {rules(oidc.RuleConfig{Name: "a"}), "either allow or deny"},
 		"no name":       {rules(oidc.RuleConfig{Allow: "true"}), "rules.0.name"},
 		"odd name":      {rules(oidc.RuleConfig{Name: "a b", Allow: "true"}), "rules.0.name"},
-		"twice":         {rules(good, good), "rules.1.name: the rule a stands twice"},
+		"twice":         {rules(good, good), "rules.1.name: the rule a is used twice"},
 
 		"vector allow":      {tested(oidc.VectorConfig{Claims: claimsOf(nil), Expect: "allow", Rule: "a", SAN: "https://github.com/octo/app/.github/workflows/r.yml@refs/heads/main"}), ""},
 		"vector deny":       {tested(oidc.VectorConfig{Claims: claimsOf(map[string]any{"event_name": "pull_request"}), Expect: "deny", Rule: "d"}), ""},

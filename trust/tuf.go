@@ -213,7 +213,7 @@ func (r *Repository) soon(role string, expires time.Time) bool {
 // new key alone.
 func (r *Repository) Rotate(role string) error {
 	if !slices.Contains(Roles(), role) {
-		return fmt.Errorf("%q is no role; write one of root, targets, snapshot, timestamp", role)
+		return fmt.Errorf("%q is not a role; write one of root, targets, snapshot, timestamp", role)
 	}
 	if err := r.reset(); err != nil {
 		return err

@@ -91,7 +91,7 @@ func (e Expectation) artifact() (verify.ArtifactPolicyOption, error) {
 	sum, err := hex.DecodeString(text)
 	size := map[string]int{"sha256": 32, "sha384": 48, "sha512": 64}[algorithm]
 	if !ok || err != nil || len(sum) != size {
-		return nil, fmt.Errorf("%q is no digest; write sha256: and 64 hexadecimal digits", e.Digest)
+		return nil, fmt.Errorf("%q is not a digest; write sha256: and 64 hexadecimal digits", e.Digest)
 	}
 	return verify.WithArtifactDigest(algorithm, sum), nil
 }

@@ -203,7 +203,7 @@ func (a *Auditor) Configure(s Setup) {
 // until an operator clears it; what happens to the journal until then is part of it.
 func (a *Auditor) JournalChanged(journal, what string) {
 	f := newFinding(Finding{
-		Kind: JournalBroken, Journal: journal, Time: a.o.Now().UTC(), Text: "somebody else changed the journal while it was written: " + what,
+		Kind: JournalBroken, Journal: journal, Time: a.o.Now().UTC(), Text: "another process changed the journal while it was written: " + what,
 	}, "changed while it was written")
 	a.mu.Lock()
 	if len(a.reported) < mostAlike {

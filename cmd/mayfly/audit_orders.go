@@ -98,14 +98,14 @@ func readOrder(path string) (o reconcile.Order, err error) {
 	case st.Mode().Perm()&0o022 != 0:
 		return o, fmt.Errorf("%w: others than its owner can write to %s (mode %04o)", errForeignOrder, path, st.Mode().Perm())
 	case st.Size() > maxOrder:
-		return o, fmt.Errorf("%s is no order: it has %d bytes, the longest has %d; it was removed", path, st.Size(), maxOrder)
+		return o, fmt.Errorf("%s is not an order: it has %d bytes, the longest has %d; it was removed", path, st.Size(), maxOrder)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxOrder))
 	if err != nil {
 		return o, fmt.Errorf("%w: %w", errForeignOrder, err)
 	}
 	if o, err = parseOrder(data); err != nil {
-		return o, fmt.Errorf("%s is no order: %w; it was removed", path, err)
+		return o, fmt.Errorf("%s is not an order: %w; it was removed", path, err)
 	}
 	o.By = fmt.Sprintf("user %d", uid)
 	return o, nil

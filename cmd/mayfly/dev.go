@@ -198,7 +198,7 @@ func checkLoopback(address string) error {
 	if ip := net.ParseIP(host); host == "localhost" || (ip != nil && ip.IsLoopback()) {
 		return nil
 	}
-	return usage("--idp %s: the development provider signs in whoever asks, so it listens on loopback only; write 127.0.0.1:PORT", address)
+	return usage("--idp %s: the development provider signs in every caller, so it listens on loopback only; write 127.0.0.1:PORT", address)
 }
 
 // servePages serves until the returned func is called.

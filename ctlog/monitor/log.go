@@ -170,7 +170,7 @@ func (l *Log) tiles() (*static, error) {
 	if s, ok := l.source.(*static); ok {
 		return s, nil
 	}
-	return nil, fmt.Errorf("log %s is no static-ct log", l.name)
+	return nil, fmt.Errorf("log %s is not a static-ct log", l.name)
 }
 
 // open finds out once of which kind the log is, and returns its newest head.
