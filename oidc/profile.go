@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -230,18 +229,20 @@ func (p *profile) firstClaim() string {
 // extension renders a template of an extension. What is made of several texts and begins as a URI obeys the rules of the name, and
 // keeps its bytes.
 func (t template) extension(v values) (string, error) {
+	if len(t) == 1 && t[0].value != nil && t[0].value.op == opClaim { // most are a claim as it is, whose length has been checked
+		p, err := t.claim(v)
+		if err != nil {
+			err = unrendered(err, "sub")
+		}
+		return p.text, err
+	}
 	parts, err := t.parts(v)
 	if err != nil {
 		return "", unrendered(err, "sub")
 	}
-	text := ""
-	if len(parts) == 1 {
-		text = parts[0].text
-	} else {
-		text = concatenated(parts)
-		if !v.lenient && webAddress.MatchString(text) && slices.ContainsFunc(parts, func(p part) bool { return p.claim != "" && !p.setting }) {
-			text, err = uriRules{verbatim: true}.build(parts)
-		}
+	text := concatenated(parts)
+	if !v.lenient && len(parts) > 1 && webAddress(text) && slices.ContainsFunc(parts, func(p part) bool { return p.claim != "" && !p.setting }) {
+		text, err = uriRules{verbatim: true}.build(parts)
 	}
 	if err == nil && len(text) > maxRendered {
 		err = fault.New(fault.ClaimInvalid, fmt.Errorf("a template gives %d bytes; the limit is %d", len(text), maxRendered), "claim", longest(parts))
@@ -249,8 +250,11 @@ func (t template) extension(v values) (string, error) {
 	return text, err
 }
 
-// webAddress is the beginning of a URI with an authority.
-var webAddress = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*://`)
+// webAddress reports whether s begins as a URI with an authority.
+func webAddress(s string) bool {
+	scheme, _, ok := strings.Cut(s, "://")
+	return ok && schemeText(strings.ToLower(scheme))
+}
 
 // longest is the claim with the longest text.
 func longest(parts []part) string {

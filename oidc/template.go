@@ -340,21 +340,22 @@ type scope struct {
 	absent string // an optional claim that is absent, at the end of what was evaluated last
 }
 
+// claim is the value of a template that is a claim; one without text is left out.
+func (t template) claim(v values) (part, error) {
+	p, ok, err := v.get(t[0].value.text)
+	if err == nil && !ok && !t[0].value.optional && !v.nullable(t[0].value.text) {
+		err = &missingError{t[0].value.text}
+	}
+	return p, err
+}
+
 // parts walks the template over values. No parts mean that the extension is left out.
 func (t template) parts(v values) ([]part, error) {
-	if len(t) == 1 && t[0].value != nil && t[0].value.op == opClaim { // most templates are the name of a claim
-		p, ok, err := v.get(t[0].value.text)
-		switch {
-		case err != nil:
-			return nil, err
-		case !ok && !t[0].value.optional && !v.nullable(t[0].value.text):
-			return nil, &missingError{t[0].value.text}
-		case !ok:
-			return nil, nil
-		}
-		return []part{p}, nil
+	if len(t) == 1 && t[0].value != nil && t[0].value.op == opClaim {
+		p, err := t.claim(v)
+		return []part{p}, err
 	}
-	s := &scope{values: v}
+	s := scope{values: v}
 	return s.walk(t, make([]part, 0, 8), len(t) == 1)
 }
 
@@ -378,6 +379,15 @@ func (s *scope) walk(t template, out []part, whole bool) ([]part, error) {
 				return nil, err
 			}
 			s.dot = dot
+		case n.value != nil && n.value.op == opClaim && !n.value.optional: // as below, and as most are
+			p, ok, err := s.get(n.value.text)
+			switch {
+			case err != nil:
+				return nil, err
+			case !ok:
+				return nil, &missingError{n.value.text}
+			}
+			out = append(out, p)
 		case n.value != nil:
 			value, holds, err := s.eval(n.value)
 			switch {
@@ -477,7 +487,7 @@ func (t template) forms(v values) ([]form, error) {
 	}
 	var out []form
 	for _, parts := range all {
-		f := form{parts: merged(parts, true)}
+		f := form{parts: merged(nil, parts, true)}
 		for _, p := range f.parts {
 			if p.claim != "" {
 				f.claims++
@@ -647,7 +657,7 @@ func (n names) check(name string, parts []part) error {
 		return nil
 	}
 	for _, f := range n.forms {
-		if slices.EqualFunc(f.parts, merged(parts, true), func(a, b part) bool {
+		if slices.EqualFunc(f.parts, merged(nil, parts, true), func(a, b part) bool {
 			return a.claim == b.claim && (a.claim != "" || a.text == b.text)
 		}) {
 			return nil

@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/url"
@@ -52,25 +53,25 @@ const (
 )
 
 // placeAfter returns the place of the byte that follows s.
-func placeAfter(s string) place {
-	_, rest, ok := strings.Cut(s, ":")
+func placeAfter(s []byte) place {
+	_, rest, ok := bytes.Cut(s, []byte(":"))
 	if !ok {
 		return inScheme
 	}
-	if authority, slashes := strings.CutPrefix(rest, "//"); slashes {
-		end := strings.IndexAny(authority, "/?#")
+	if authority, slashes := bytes.CutPrefix(rest, []byte("//")); slashes {
+		end := bytes.IndexAny(authority, "/?#")
 		if end < 0 {
 			return inAuthority
 		}
 		rest = authority[end:]
 	}
-	switch i := strings.IndexAny(rest, "?#"); {
-	case i < 0:
-		return inPath
-	case strings.IndexByte(rest, '#') >= 0:
+	switch {
+	case bytes.IndexByte(rest, '#') >= 0:
 		return inFragment
+	case bytes.IndexByte(rest, '?') >= 0:
+		return inQuery
 	}
-	return inQuery
+	return inPath
 }
 
 func badPart(claim, problem string) error {
@@ -79,7 +80,8 @@ func badPart(claim, problem string) error {
 
 // build returns the URI of parts. Its errors name the claim at fault.
 func (u uriRules) build(parts []part) (string, error) {
-	parts = merged(parts, false)
+	var room [8]part // most URIs have fewer parts
+	parts = merged(room[:0], parts, false)
 	for _, p := range parts {
 		if p.claim != "" && slices.Contains(u.segments, p.claim) && strings.Contains(p.text, "/") {
 			return "", badPart(p.claim, "has a slash")
@@ -96,7 +98,8 @@ func (u uriRules) build(parts []part) (string, error) {
 	if n := len(parts) - 1; n > 0 && parts[n].claim != "" && strings.HasSuffix(parts[n-1].text, "://") && parts[n-1].claim == "" {
 		parts = addressed(parts)
 	}
-	places, err := u.fit(parts)
+	var placeRoom [8]place
+	places, err := u.fit(parts, placeRoom[:0])
 	if err != nil {
 		return "", err
 	}
@@ -107,8 +110,8 @@ func (u uriRules) build(parts []part) (string, error) {
 	return out, u.finished(out, parts)
 }
 
-// merged joins neighbouring texts that are not of claims and drops empty ones. It keeps the names of settings if it is told to.
-func merged(parts []part, keepSettings bool) []part {
+// merged joins neighbouring texts that are not of claims and drops empty ones, behind out, which is empty. It keeps the names of settings if it is told to.
+func merged(out, parts []part, keepSettings bool) []part {
 	tidy := true
 	for i, p := range parts {
 		tidy = tidy && !p.setting && (p.claim != "" || p.text != "" && (i == 0 || parts[i-1].claim != ""))
@@ -116,7 +119,6 @@ func merged(parts []part, keepSettings bool) []part {
 	if tidy {
 		return parts
 	}
-	out := make([]part, 0, len(parts))
 	for _, p := range parts {
 		if p.setting && !keepSettings {
 			p = part{text: p.text}
@@ -151,12 +153,12 @@ func addressed(parts []part) []part {
 }
 
 // fit returns the place of each part. It refuses a claim that would change the structure of the URI.
-func (u uriRules) fit(parts []part) ([]place, error) {
-	places := make([]place, len(parts))
-	shape := make([]byte, 0, 256) // the URI with an x in place of each claim, so that places depend on no claim
+func (u uriRules) fit(parts []part, places []place) ([]place, error) {
+	var room [256]byte
+	shape := room[:0] // the URI with an x in place of each claim, so that places depend on no claim
 	for i, p := range parts {
-		at := placeAfter(string(shape))
-		places[i] = at
+		at := placeAfter(shape)
+		places = append(places, at)
 		if p.claim == "" {
 			shape = append(shape, p.text...)
 			continue
@@ -190,7 +192,7 @@ func (u uriRules) fit(parts []part) ([]place, error) {
 			if i >= 2 && parts[i-1].text == "/" && parts[i-2].claim == p.claim && places[i-2] == inAuthority {
 				slashes = 1 // GitLab writes two between project and file
 			}
-			if err := pathText(p, slashes, strings.IndexByte(string(shape), '@') >= 0); err != nil {
+			if err := pathText(p, slashes, bytes.IndexByte(shape, '@') >= 0); err != nil {
 				return nil, err
 			}
 		case inQuery, inFragment:
@@ -296,9 +298,10 @@ func (u uriRules) written(parts []part, places []place) (string, error) {
 			fallback = fallback || p.claim != "" && c != '%' && !pathByte(c) || p.claim == "" && !literalByte(c)
 		}
 	}
-	texts := make([]string, len(parts))
+	var room [8]string
+	texts := room[:0]
 	for i, p := range parts {
-		texts[i] = p.text
+		texts = append(texts, p.text)
 		if u.verbatim || p.claim != "" && places[i] < inPath {
 			continue
 		}
