@@ -225,7 +225,14 @@ func TestCheck(t *testing.T) {
 		config oidc.Config
 		want   string
 	}{
-		"good": {exact(u, ok), ""}, "good pattern": {meta("https://*.example.com/id/*"), ""},
+		"every host":     {meta("https://*"), "the star stands for the domain itself"},
+		"every domain":   {meta("https://*.com/x"), "the star stands for the domain itself"},
+		"every co.uk":    {meta("https://idp.*.co.uk"), "the star stands for the domain itself"},
+		"part of a name": {meta("https://idp.exam*.com:8443"), "the star stands for the domain itself"},
+		"unlisted":       {meta("https://*.corp.internal", "https://*.internal/x"), ""},
+		"pages":          {meta("https://*.github.io", "https://oidc.eks.*.amazonaws.com/id/*", "https://oidc.prod-aks.azure.com/*", "https://*-oidc.buddyusercontent.com"), ""},
+		"no star":        {meta("https://idp.example.com/realm"), ""},
+		"good":           {exact(u, ok), ""}, "good pattern": {meta("https://*.example.com/id/*"), ""},
 		"empty":         {oidc.Config{}, "no issuer"},
 		"http":          {exact("http://a.example.com", ok), "plain http"},
 		"http insecure": {exact("http://a.example.com", with(func(c *oidc.IssuerConfig) { c.Insecure = true })), ""},

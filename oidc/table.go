@@ -245,7 +245,11 @@ func boundless(pattern string) string {
 		_, parent, _ := strings.Cut(suffix, ".")
 		suffix, icann = publicsuffix.PublicSuffix(parent)
 	}
-	own := min(len(labels), strings.Count(suffix, ".")+2)
+	own := strings.Count(suffix, ".") + 2
+	if !icann { // an unlisted ending, such as internal: its domains are the operator's own
+		own = 1
+	}
+	own = min(own, len(labels))
 	for _, label := range labels[len(labels)-own:] {
 		if label == "*" || strings.Contains(label, "*") && len(labels) > 1 {
 			return "the star stands for the domain itself: anybody who has a domain could be the issuer"
