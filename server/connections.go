@@ -136,6 +136,7 @@ func (c *connections) admit(raw net.Conn) *conn {
 	one.remote = remoteAddr{raw.RemoteAddr(), one}
 	now := c.now()
 	one.since.Store(now.UnixNano())
+	one.window.Store(now.UnixNano())
 	limited := c.share > 0 && !c.trust.has(peer)
 
 	c.mu.Lock()

@@ -102,7 +102,9 @@ func TestGateRefuses(t *testing.T) {
 	second := enterLater(t.Context(), t, g)
 	must(t, g.Full(t.Context()))
 	clock.Store(int64(time.Second + 1))
-	refused := g.Enter(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // one that is let into the queue by mistake fails, and does not hang
+	defer cancel()
+	refused := g.Enter(ctx)
 	if fault.From(refused).Reason != fault.RateLimited || g.Full(t.Context()) == nil {
 		t.Errorf("behind a queue that does not move: %v", refused)
 	}
@@ -110,7 +112,7 @@ func TestGateRefuses(t *testing.T) {
 	third := enterLater(t.Context(), t, g)
 	delays := map[time.Duration]bool{}
 	for range 20 {
-		f := fault.From(g.Enter(t.Context()))
+		f := fault.From(g.Enter(ctx))
 		if f.Reason != fault.RateLimited || f.RetryAfter < time.Second || f.RetryAfter > 5*time.Second {
 			t.Errorf("a fourth one: %v, after %s", f, f.RetryAfter)
 		}
@@ -120,9 +122,9 @@ func TestGateRefuses(t *testing.T) {
 		t.Errorf("only %d different times to come back", len(delays))
 	}
 	g.Leave(t.Context())
-	must(t, <-second)
+	must(t, await(t, "the second", second))
 	g.Leave(t.Context())
-	must(t, <-third)
+	must(t, await(t, "the third", third))
 }
 
 // F2: whoever leaves the queue makes room.
@@ -133,12 +135,12 @@ func TestGateCancel(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	second := enterLater(ctx, t, g)
 	cancel()
-	if err := <-second; !errors.Is(err, context.Canceled) {
+	if err := await(t, "the end of the second", second); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	third := enterLater(t.Context(), t, g)
 	g.Leave(t.Context())
-	must(t, <-third)
+	must(t, await(t, "the third", third))
 }
 
 // F2 // F12: whatever happens, no more compute than may, and in the end nobody is inside.

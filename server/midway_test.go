@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -118,7 +119,10 @@ func TestJournalBreaksMidway(t *testing.T) {
 		},
 	} {
 		calls := w.log.Calls()
-		for w.log.Calls() == calls { // until the journal has recovered
+		for end := time.Now().Add(patience); w.log.Calls() == calls; { // until the journal has recovered
+			if time.Now().After(end) {
+				t.Fatalf("%s: no request comes as far as the log", name)
+			}
 			full.Store(false)
 			text := ask()
 			if !strings.Contains(text, "JOURNAL_UNAVAILABLE") || strings.Contains(text, "CERTIFICATE-----") || strings.Contains(text, "space") || strings.Contains(text, path) {

@@ -135,7 +135,7 @@ func (s *Server) both() http.Handler {
 		}
 		ctx := &visitContext{Context: r.Context(), visit: v}
 		c := http.NewResponseController(w)
-		_ = c.SetReadDeadline(ctx.visit.due)
+		_ = c.SetReadDeadline(time.Now().Add(bodyTimeout + pingTimeout)) // those of receive come first
 		if standing[r.URL.Path] {
 			_ = c.SetWriteDeadline(time.Now().Add(standingTime + bodyTimeout))
 		} else {

@@ -57,6 +57,8 @@ type world struct {
 	verifier *oidc.Verifier
 	core     *server.Core
 	gate     *server.Gate
+	set      *ctlog.Set // the logs
+	logger   *slog.Logger
 }
 
 // gateSize is how many requests a world takes at once.
@@ -91,8 +93,10 @@ func newWorldWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *
 	logger := slog.New(slog.NewJSONHandler(w.logs, nil))
 	remote, err := ctlog.OpenRemote(ctlog.LogConfig{Name: "lab", URL: w.log.URL(), PublicKey: "-"}, ctlog.RemoteOptions{PublicKeyPEM: w.log.PublicKeyPEM()})
 	must(t, err)
+	w.logger = logger
 	set, err := ctlog.New(ctlog.Options{Members: []ctlog.Member{{Name: "lab", Key: remote.Key(), Submitter: remote}}, Policy: ctlog.PolicyConfig{Budget: 2 * time.Second, Attempt: time.Second}})
 	must(t, err)
+	w.set = set
 	authority, err := ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: set, Backdate: 30 * time.Second, Logger: logger})
 	must(t, err)
 	keys, err := pop.New(pop.Config{}, pop.Options{Forbidden: []crypto.PublicKey{w.pki.Key.Public()}})
@@ -457,11 +461,14 @@ func TestEndpoints(t *testing.T) {
 	if len(bundle.Chains) != 1 || len(bundle.Chains[0].Certificates) != 2 || !strings.HasSuffix(bundle.Chains[0].Certificates[0], "\n") {
 		t.Errorf("trust bundle: %s", a.body)
 	}
-	if a := w.rest("GET", "/nothing", ""); a.code != 404 || a.status.Code != 5 || a.status.Message != "Not Found" {
-		t.Errorf("unknown path: %d %s", a.code, a.body)
+	for _, method := range []string{"GET", "POST"} {
+		a := w.rest(method, "/nothing/at/all", "")
+		if a.code != 404 || a.status.Code != 5 || a.status.Message != "Not Found" || a.status.Details[0].Reason != "PATH_UNKNOWN" || a.status.Details[0].Metadata["path"] != "/nothing/at/all" {
+			t.Errorf("unknown path: %d %s", a.code, a.body)
+		}
 	}
 	for _, c := range [][2]string{{"GET", "/api/v2/signingCert"}, {"PUT", "/api/v2/trustBundle"}, {"POST", "/healthz"}} {
-		if a := w.rest(c[0], c[1], ""); a.code != 501 || a.status.Message != "Method Not Allowed" {
+		if a := w.rest(c[0], c[1], ""); a.code != 501 || a.status.Message != "Method Not Allowed" || a.status.Details[0].Reason != "METHOD_NOT_ALLOWED" || a.status.Details[0].Metadata["method"] != c[0] {
 			t.Errorf("%v: %d %s", c, a.code, a.body)
 		}
 	}

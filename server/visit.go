@@ -24,8 +24,7 @@ type visit struct {
 	conn   *conn      // nil where there is none of ours, as in a test of a handler
 	client netip.Addr // the address of the client, behind trusted proxies
 	key    netip.Addr // of client, for limits
-	abort  func()     // ends the reception of a request over native gRPC; nil over HTTP, whose server has a deadline
-	due    time.Time  // when the reception over HTTP ends
+	abort  func()     // ends a stream over native gRPC; nil over HTTP, whose server has deadlines
 
 	receiving bool // it has a place among those that are being received
 	working   bool // its connection works on it
@@ -200,23 +199,20 @@ func (s *Server) unary(next grpc.MethodHandler) grpc.MethodHandler {
 	}
 }
 
-// receive runs the reception of one message under its deadline.
+// receive runs the reception of one message under its deadline. At its end the client gets the reason, which ends the stream and with it
+// the wait for the message; the library would tell the client about the end of a context otherwise.
 func (s *Server) receive(ctx context.Context, v *visit, message func() error) error {
-	if v.abort == nil { // HTTP: its server has the deadline
-		err := message()
-		if err == nil {
-			s.received(v)
-		} else if !time.Now().Before(v.due) {
-			err = s.tooLate(ctx)
+	timer := time.AfterFunc(bodyTimeout, func() {
+		late := s.tooLate(ctx)
+		if stream, ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ WriteStatus(*status.Status) error }); ok {
+			_ = stream.WriteStatus(status.Convert(late)) // a stream that has ended needs no status
 		}
-		return err
-	}
-	timer := time.AfterFunc(bodyTimeout, v.abort)
+		if v.abort != nil {
+			v.abort()
+		}
+	})
 	err := message()
-	if !timer.Stop() {
-		return s.tooLate(ctx)
-	}
-	if err == nil {
+	if timer.Stop() && err == nil {
 		s.received(v)
 	}
 	return err
@@ -284,7 +280,5 @@ func (s *Server) httpVisit(r *http.Request) visit {
 			from = at.Addr().Unmap().WithZone("")
 		}
 	}
-	v := s.newVisit(c, from, r.Header.Values("X-Forwarded-For"))
-	v.due = time.Now().Add(bodyTimeout)
-	return v
+	return s.newVisit(c, from, r.Header.Values("X-Forwarded-For"))
 }

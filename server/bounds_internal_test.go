@@ -1,0 +1,255 @@
+package server
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// pipeFrom is a connection from an address.
+type pipeFrom struct {
+	net.Conn
+	from   net.Addr
+	closed atomic.Bool
+}
+
+func (p *pipeFrom) RemoteAddr() net.Addr { return p.from }
+func (p *pipeFrom) Close() error         { p.closed.Store(true); return p.Conn.Close() }
+
+func connect(t *testing.T, c *connections, address string) (*conn, *pipeFrom) {
+	t.Helper()
+	here, there := net.Pipe()
+	t.Cleanup(func() { _ = there.Close() })
+	go func() { _, _ = io.Copy(io.Discard, there) }()
+	p := &pipeFrom{Conn: here, from: &net.TCPAddr{IP: net.ParseIP(address), Port: 1}}
+	return c.admit(p), p
+}
+
+func newBounds(most, share int, trust ...string) (*connections, *time.Time) {
+	b := bounds{name: "http", most: most, share: share, log: slog.New(slog.DiscardHandler)}
+	for _, p := range trust {
+		b.trust = append(b.trust, netip.MustParsePrefix(p))
+	}
+	c, now := newConnections(b), time.Unix(1e9, 0)
+	c.now = func() time.Time { return now }
+	return c, &now
+}
+
+// F3 // F8: one source has its share of the connections and no more; when it has them, the one that has waited longest is closed for a new
+// one, never one that is being worked on, and one that was proven last.
+func TestConnectionsBySource(t *testing.T) {
+	t.Parallel()
+	c, now := newBounds(10, 3)
+	first, p1 := connect(t, c, "192.0.2.1")
+	second, p2 := connect(t, c, "192.0.2.1")
+	third, p3 := connect(t, c, "192.0.2.1")
+	if one, _ := connect(t, c, "192.0.2.1"); one != nil || c.refused[refusedSource].Load() != 1 {
+		t.Error("a fourth connection at once")
+	}
+	if one, _ := connect(t, c, "192.0.2.2"); one == nil {
+		t.Error("another source has no room")
+	}
+	if !strings.Contains(c.warning(), "192.0.2.1") {
+		t.Errorf("readiness says %q", c.warning())
+	}
+	*now = now.Add(2 * time.Second)
+	first.begin()             // works
+	second.proven.Store(true) // waits, and was proven
+	fourth, p4 := connect(t, c, "192.0.2.1")
+	if fourth == nil || p1.closed.Load() || p2.closed.Load() || !p3.closed.Load() || third == nil {
+		t.Error("the wrong connection gave way")
+	}
+	if one, _ := connect(t, c, "192.0.2.1"); one != nil {
+		t.Error("a connection that was just made gives way")
+	}
+	*now = now.Add(time.Minute)
+	fourth.begin()
+	if one, _ := connect(t, c, "192.0.2.1"); one == nil || !p2.closed.Load() || p4.closed.Load() {
+		t.Error("a proven connection that has waited for long does not give way")
+	}
+	first.end()
+	_ = first.Close()
+	_ = first.Close() // twice is once
+	if c.count() != 3 {
+		t.Errorf("%d are open", c.count())
+	}
+	*now = now.Add(2 * time.Minute)
+	if c.warning() != "" {
+		t.Errorf("much later: %q", c.warning())
+	}
+}
+
+// A source is an IPv4 address or the /64 of an IPv6 address; an IPv4 address that is written as IPv6 is the same one.
+func TestSourceKey(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{"192.0.2.1", "192.0.2.1", true},
+		{"192.0.2.1", "192.0.2.2", false},
+		{"192.0.2.1", "::ffff:192.0.2.1", true},
+		{"2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", true},
+		{"2001:db8::1", "2001:db8:0:1::1", false},
+		{"fe80::1%eth0", "fe80::1%eth1", true},
+	} {
+		if same := sourceKey(netip.MustParseAddr(c.a)) == sourceKey(netip.MustParseAddr(c.b)); same != c.same {
+			t.Errorf("%s and %s: %t", c.a, c.b, same)
+		}
+	}
+}
+
+// F3 // F8: a full listener makes room at the cost of the source that has most; trusted proxies have no limit by source.
+func TestConnectionsFull(t *testing.T) {
+	t.Parallel()
+	c, now := newBounds(6, 5, "10.0.0.0/8")
+	for range 5 {
+		connect(t, c, "10.0.0.1")
+	}
+	connect(t, c, "192.0.2.2")
+	if one, _ := connect(t, c, "192.0.2.3"); one != nil || c.refused[refusedFull].Load() != 1 {
+		t.Error("a seventh connection at once")
+	}
+	*now = now.Add(2 * time.Second)
+	if one, _ := connect(t, c, "192.0.2.3"); one == nil || len(c.open[netip.MustParseAddr("10.0.0.1")]) != 4 || c.evicted.Load() != 1 {
+		t.Error("the largest source does not give way")
+	}
+	c, _ = newBounds(6, 2, "10.0.0.0/8")
+	for range 6 {
+		if one, _ := connect(t, c, "10.0.0.1"); one == nil {
+			t.Error("a proxy has a limit by source")
+		}
+	}
+}
+
+// F3: a connection over which much is received and no complete request is closed; a source that does so again and again has to stay away, and
+// loses what it has open, but for what was proven.
+func TestFloods(t *testing.T) {
+	t.Parallel()
+	c, now := newBounds(1000, 500)
+	idle, pi := connect(t, c, "192.0.2.1")
+	proven, pp := connect(t, c, "192.0.2.1")
+	proven.proven.Store(true)
+	other, po := connect(t, c, "192.0.2.2")
+	if idle == nil || other == nil {
+		t.Fatal("no room")
+	}
+	flood := func(address string, requests bool) bool {
+		here, there := net.Pipe()
+		p := &pipeFrom{Conn: here, from: &net.TCPAddr{IP: net.ParseIP(address), Port: 1}}
+		one := c.admit(p)
+		if one == nil {
+			return false
+		}
+		go func() {
+			data := make([]byte, 1<<16)
+			for range 2 * floodBytes / len(data) {
+				if _, err := there.Write(data); err != nil {
+					return
+				}
+			}
+			_ = there.Close()
+		}()
+		buf := make([]byte, 1<<16)
+		for {
+			if _, err := one.Read(buf); err != nil {
+				break
+			}
+			if requests {
+				one.begin()
+				one.end()
+			}
+		}
+		return p.closed.Load()
+	}
+	if flood("192.0.2.3", true) {
+		t.Error("a connection with requests is a flood")
+	}
+	for i := range floodsAllowed {
+		if !flood("192.0.2.1", false) {
+			t.Fatalf("flood %d was not ended", i)
+		}
+	}
+	if !pi.closed.Load() || pp.closed.Load() || po.closed.Load() {
+		t.Error("the wrong connections are closed with the floods")
+	}
+	if one, _ := connect(t, c, "192.0.2.1"); one != nil {
+		t.Error("a source that floods is let in")
+	}
+	if one, _ := connect(t, c, "192.0.2.2"); one == nil {
+		t.Error("another source is not")
+	}
+	*now = now.Add(stayAway + time.Second)
+	if one, _ := connect(t, c, "192.0.2.1"); one == nil {
+		t.Error("a source that has stayed away is not let in")
+	}
+}
+
+// The last address that is not a trusted proxy is the client's; what is no address ends the search.
+func TestForwarded(t *testing.T) {
+	t.Parallel()
+	p := proxies{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8:f::/48")}
+	for _, c := range []struct {
+		peer      string
+		forwarded []string
+		want      string
+	}{
+		{"192.0.2.1", []string{"203.0.113.9"}, "192.0.2.1"},
+		{"10.0.0.1", nil, "10.0.0.1"},
+		{"10.0.0.1", []string{""}, "10.0.0.1"},
+		{"10.0.0.1", []string{"203.0.113.9"}, "203.0.113.9"},
+		{"10.0.0.1", []string{"203.0.113.9:1234"}, "203.0.113.9"},
+		{"10.0.0.1", []string{"[2001:db8::1]:1234"}, "2001:db8::1"},
+		{"10.0.0.1", []string{"[2001:db8::1]"}, "2001:db8::1"},
+		{"10.0.0.1", []string{"2001:db8::1"}, "2001:db8::1"},
+		{"::ffff:10.0.0.1", []string{"203.0.113.9"}, "203.0.113.9"},
+		{"10.0.0.1", []string{"::ffff:203.0.113.9"}, "203.0.113.9"},
+		{"10.0.0.1", []string{"198.51.100.1, 203.0.113.9"}, "203.0.113.9"},
+		{"10.0.0.1", []string{"198.51.100.1", "203.0.113.9"}, "203.0.113.9"},
+		{"10.0.0.1", []string{"203.0.113.9, 10.0.0.7", "2001:db8:f::1"}, "203.0.113.9"},
+		{"10.0.0.1", []string{"10.0.0.9, 10.0.0.8"}, "10.0.0.9"},
+		{"10.0.0.1", []string{"203.0.113.9, unknown"}, "10.0.0.1"},
+		{"10.0.0.1", []string{"203.0.113.9, , 10.0.0.8"}, "10.0.0.8"},
+		{"10.0.0.1", []string{"203.0.113.9" + strings.Repeat(", 10.0.0.8", 40)}, "10.0.0.8"},
+	} {
+		if got := p.client(netip.MustParseAddr(c.peer), c.forwarded); got.Unmap() != netip.MustParseAddr(c.want) {
+			t.Errorf("%s, %q: %s, want %s", c.peer, c.forwarded, got, c.want)
+		}
+	}
+}
+
+// Whatever the header says: the result is the peer, or an address of the header that only trusted proxies stand behind.
+func FuzzForwarded(f *testing.F) {
+	f.Add("198.51.100.1, 203.0.113.9, 10.0.0.1")
+	f.Add("[2001:db8::1]:1,::ffff:10.0.0.1")
+	f.Add(",,,")
+	p, peer := proxies{netip.MustParsePrefix("10.0.0.0/8")}, netip.MustParseAddr("10.9.9.9")
+	f.Fuzz(func(t *testing.T, text string) {
+		got := p.client(peer, []string{text})
+		if !got.IsValid() || got.Zone() != "" {
+			t.Fatalf("%q: %v", text, got)
+		}
+		if got == peer {
+			return
+		}
+		words := strings.Split(text, ",")
+		for i := len(words) - 1; i >= 0; i-- {
+			a, ok := parseHop(words[i])
+			if !ok {
+				t.Fatalf("%q: %s stands before what is no address", text, got)
+			}
+			if a == got {
+				return
+			}
+			if !p.has(a) {
+				t.Fatalf("%q: %s stands before %s, which is no proxy", text, got, a)
+			}
+		}
+		t.Fatalf("%q: %s is not in it", text, got)
+	})
+}

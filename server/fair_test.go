@@ -1,0 +1,154 @@
+package server_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/server"
+)
+
+// F8: the queues of sources are served in turns, so that one with a thousand requests costs another one of them one place.
+func TestGateIsFair(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := server.NewGate(server.GateOptions{Requests: 100, Processors: 1, Patience: time.Hour})
+		order := make(chan string, 100)
+		enter := func(source string) {
+			go func() {
+				ctx := server.WithSource(t.Context(), source)
+				if err := g.Enter(ctx); err != nil {
+					order <- "refused " + source
+					return
+				}
+				order <- source
+				g.Leave(ctx)
+			}()
+			synctest.Wait()
+		}
+		busy := server.WithSource(t.Context(), "192.0.2.1")
+		must(t, g.Enter(busy))
+		for range 50 {
+			enter("192.0.2.1")
+		}
+		enter("192.0.2.2")
+		enter("2001:db8::1")
+		enter("2001:db8::2") // of the same /64
+		g.Leave(busy)
+		synctest.Wait()
+		first := map[string]int{}
+		for i := range 53 {
+			first[<-order] = i
+		}
+		if first["192.0.2.2"] != 1 || first["2001:db8::1"] != 2 || first["2001:db8::2"] != 4 {
+			t.Errorf("they came in as %v", first)
+		}
+	})
+}
+
+// F8: a gate that one source has filled lets another one in: in place of the newest request in the longest queue, or, where all have begun,
+// beyond its size. The source that has filled it gets nothing more.
+func TestGateGivesWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const size = 64
+		one, two := server.WithSource(t.Context(), "192.0.2.1"), server.WithSource(t.Context(), "192.0.2.2")
+		for _, computing := range []int{1, size} { // all but one wait in the queue; all have begun
+			g := server.NewGate(server.GateOptions{Requests: size, Processors: computing, Patience: time.Hour})
+			results := make(chan error, size)
+			ctx, cancel := context.WithCancel(one)
+			for range size {
+				go func() { results <- g.Enter(ctx) }()
+			}
+			synctest.Wait()
+			if err := g.Enter(one); fault.From(err).Reason != fault.RateLimited {
+				t.Fatalf("computing %d: one more of the same source: %v", computing, err)
+			}
+			in := make(chan error, 1)
+			go func() { in <- g.Enter(two) }()
+			synctest.Wait()
+			begun, refused := 0, 0
+			for range len(results) {
+				if err := <-results; err == nil {
+					begun++
+				} else if fault.From(err).Reason == fault.RateLimited {
+					refused++
+				}
+			}
+			switch {
+			case computing == 1 && (begun != 1 || refused != 1 || g.Waiting() != size-1):
+				t.Errorf("%d have begun, %d gave way, %d wait", begun, refused, g.Waiting())
+			case computing == size && (begun != size || g.Waiting() != 1):
+				t.Errorf("%d have begun, %d wait", begun, g.Waiting())
+			}
+			g.Leave(one) // the next turn is that of the other source, or of the first in the queue of this one
+			g2 := 0
+			for len(in) == 0 && g2 < 3 {
+				synctest.Wait()
+				if len(in) == 0 {
+					<-results
+					g.Leave(one)
+				}
+				g2++
+			}
+			must(t, <-in)
+			cancel()
+			synctest.Wait()
+		}
+	})
+}
+
+// F8 // E8: requests that wait for an identity provider before their tokens are verified leave the gate, and are bounded in total, by source
+// and by entry; the places come back.
+func TestProviderWaits(t *testing.T) {
+	t.Parallel()
+	g := server.NewGate(server.GateOptions{Requests: 64, Processors: 64}) // 16 places
+	waits := 0
+	var resumes []func()
+	wait := func(source, entry string) bool {
+		ctx := server.WithSource(t.Context(), source)
+		must(t, g.Enter(ctx))
+		resume, err := g.AwaitProvider(ctx, entry)
+		if err != nil {
+			g.Leave(ctx)
+			return false
+		}
+		waits++
+		resumes = append(resumes, func() { resume(); g.Leave(ctx) })
+		return true
+	}
+	for range 20 {
+		wait("192.0.2.1", "a")
+	}
+	if waits != 8 {
+		t.Errorf("one source has %d of 16 places", waits)
+	}
+	for i := range 20 {
+		wait(fmt.Sprintf("192.0.2.%d", i+2), "a")
+	}
+	if waits != 8 {
+		t.Errorf("one entry has %d of 16 places", waits)
+	}
+	for i := range 20 {
+		wait(fmt.Sprintf("192.0.2.%d", i+2), fmt.Sprint(i))
+	}
+	if waits != 16 || g.AwaitingProviders() != 16 {
+		t.Errorf("%d wait, %d", waits, g.AwaitingProviders())
+	}
+	full := server.WithSource(t.Context(), "198.51.100.1")
+	for range 64 { // those that wait have no place in the gate
+		must(t, g.Enter(full))
+	}
+	for range 64 {
+		g.Leave(full)
+	}
+	for _, resume := range resumes {
+		resume()
+	}
+	if g.AwaitingProviders() != 0 || !wait("192.0.2.1", "a") {
+		t.Error("the places do not come back")
+	}
+}

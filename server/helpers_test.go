@@ -1,0 +1,76 @@
+package server_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// patience is how long a test waits for what must come: a busy machine is slow, and a test must not hang.
+const patience = 60 * time.Second
+
+// await receives from a channel.
+func await[T any](t *testing.T, what string, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("there is not: %s", what)
+		panic("unreachable")
+	}
+}
+
+// eventually waits until something holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it does not come true: %s", what)
+		}
+	}
+}
+
+func firstOf(all ...string) string {
+	for _, s := range all {
+		if s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+// httpGet asks a handler.
+func httpGet(h http.Handler, path string) *httptest.ResponseRecorder {
+	out := httptest.NewRecorder()
+	h.ServeHTTP(out, httptest.NewRequest(http.MethodGet, path, nil))
+	return out
+}
+
+// prefixes reads prefixes with commas between.
+func prefixes(t *testing.T, text string) (out []netip.Prefix) {
+	t.Helper()
+	for _, one := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' }) {
+		p, err := netip.ParsePrefix(one)
+		must(t, err)
+		out = append(out, p)
+	}
+	return out
+}
+
+func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	return ctx, cancel
+}
+
+// localAddr is the context of a request that came in at an address of this machine.
+func localAddr(ctx context.Context, address string) context.Context {
+	return context.WithValue(ctx, http.LocalAddrContextKey, &net.TCPAddr{IP: net.ParseIP(address), Port: 2112})
+}
