@@ -56,14 +56,14 @@ type alias struct {
 }
 
 func (m *metrics) aliases() []alias {
-	former := func(name, now, label string, of *prometheus.GaugeVec) alias {
-		return alias{prometheus.NewDesc(name, "Former name of "+now+".", []string{label}, nil), of}
+	former := func(name, help, label string, of *prometheus.GaugeVec) alias {
+		return alias{prometheus.NewDesc(name, help, []string{label}, nil), of}
 	}
 	return []alias{
-		former("mayfly_embedded_log_cosigned_count", "mayfly_embedded_log_checkpoint_cosignatures", "log", m.cosigned),
-		former("mayfly_embedded_log_tree_count", "mayfly_embedded_log_tree_entries", "log", m.size),
-		former("mayfly_embedded_log_checkpoint_count", "mayfly_embedded_log_checkpoint_entries", "log", m.covered),
-		former("mayfly_embedded_log_shards_count", "mayfly_embedded_log_shards", "state", m.shards),
+		former("mayfly_embedded_log_cosigned_count", "Former name of mayfly_embedded_log_checkpoint_cosignatures, untyped.", "log", m.cosigned),
+		former("mayfly_embedded_log_tree_count", "Former name of mayfly_embedded_log_tree_entries, untyped.", "log", m.size),
+		former("mayfly_embedded_log_checkpoint_count", "Former name of mayfly_embedded_log_checkpoint_entries, untyped.", "log", m.covered),
+		former("mayfly_embedded_log_shards_count", "Former name of mayfly_embedded_log_shards, untyped.", "state", m.shards),
 	}
 }
 
