@@ -58,6 +58,7 @@ func TestRawSignatures(t *testing.T) {
 			"a byte less":          raw[:len(raw)-1],
 			"zeros before":         append(make([]byte, 2), raw...),
 			"one zero before each": bytes.Join([][]byte{{0}, raw[:half], {0}, raw[half:]}, nil),
+			"a zero before s":      bytes.Join([][]byte{raw[:half], {0}, raw[half:]}, nil),
 			"r and s exchanged":    append(bytes.Clone(raw[half:]), raw[:half]...),
 			"r zero":               append(make([]byte, half), raw[half:]...),
 			"s zero":               append(bytes.Clone(raw[:half]), make([]byte, half)...),

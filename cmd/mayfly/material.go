@@ -27,7 +27,7 @@ type material struct {
 	trust  [][]*x509.Certificate
 	logs   []remoteLog
 	// retired are chains that this process has issued under, and that no setting names any more. They are in trust too.
-	retired [][]*x509.Certificate
+	retired []retiredChain
 	// published is ct.policy.trusted_root, nil if none is configured; trustedRoot is its SHA-256.
 	published   *trust.Material
 	trustedRoot [32]byte
@@ -116,6 +116,17 @@ func loadAround(cfg *config.Config, chain []*x509.Certificate, signer crypto.Sig
 		}
 		m.logs = append(m.logs, r)
 	}
+	for i, chain := range append([][]*x509.Certificate{m.chain}, m.trust...) {
+		if chain == nil || !cfg.CA.HasEnded(chain[0]) {
+			continue
+		}
+		const problem, fix = "its issuing certificate is in ca.ended", "name another chain, or remove the digest from ca.ended"
+		if i == 0 {
+			errs = append(errs, fault.BadSetting(problem, fix, "ca", "file", "chain"))
+		} else {
+			errs = append(errs, fault.BadSetting(problem, fix, "ca", "trust", strconv.Itoa(i-1)).In(cfg.CA.Trust[i-1]))
+		}
+	}
 	if len(errs) > 0 {
 		return nil, cfg.Locate(errors.Join(errs...))
 	}
@@ -202,7 +213,7 @@ func (m *material) issuingRoots() []*x509.Certificate {
 	roots := []*x509.Certificate{m.chain[len(m.chain)-1]}
 	for _, chain := range m.trust {
 		root := chain[len(chain)-1]
-		old := slices.ContainsFunc(m.retired, func(gone []*x509.Certificate) bool { return sameChain(gone, chain) })
+		old := slices.ContainsFunc(m.retired, func(gone retiredChain) bool { return sameChain(gone.chain, chain) })
 		if !old && time.Now().Before(chain[0].NotAfter) && !slices.ContainsFunc(roots, root.Equal) {
 			roots = append(roots, root)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -17,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -173,6 +176,75 @@ func TestReloadChain(t *testing.T) {
 	}
 	if _, roots := get(t, "http://"+s.http+"/ct/ct/v1/get-roots"); bytes.Count(roots, []byte(`MII`)) < 2 {
 		t.Errorf("the embedded log does not know both roots: %s", roots)
+	}
+}
+
+// TestEndedChain: a replaced chain leaves the trust bundle at once when the operator ends it, and stays out; its own chain cannot be ended.
+func TestEndedChain(t *testing.T) {
+	t.Parallel()
+	provider := idp.New(t, idp.Options{})
+	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
+	s := startServe(t, serveSetup{pki: old, issuer: provider.URL(), embedded: true})
+	chains := func() int {
+		_, body := get(t, "http://"+s.http+"/api/v2/trustBundle")
+		var bundle struct{ Chains []any }
+		if err := json.Unmarshal(body, &bundle); err != nil {
+			t.Fatal(err)
+		}
+		return len(bundle.Chains)
+	}
+	s.replace(t, "chain.pem", fresh.ChainPEM())
+	s.replace(t, "key.pem", fresh.KeyPEM())
+	s.hangup(t)
+	s.until(t, "replaced", func() bool { return chains() == 2 })
+	main, err := os.ReadFile(filepath.Join(s.dir, "mayfly.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := func(p *pki.PKI) []byte {
+		return bytes.Replace(main, []byte("ca:\n"), fmt.Appendf(nil, "ca:\n  ended: [\"%X\"]\n", sha256.Sum256(p.Intermediate.Raw)), 1)
+	}
+	if bytes.Equal(end(old), main) {
+		t.Fatalf("no place for ca.ended in\n%s", main)
+	}
+	s.replace(t, "mayfly.yaml", end(fresh))
+	s.hangup(t)
+	s.until(t, "refused", func() bool { return strings.Contains(s.logs.String(), "its issuing certificate is in ca.ended") })
+	s.replace(t, "mayfly.yaml", end(old))
+	s.hangup(t)
+	s.until(t, "ended", func() bool { return chains() == 1 })
+	_, digest := s.generation(t)
+	s.replace(t, "mayfly.yaml", main) // the chain is forgotten: it does not come back with the setting
+	s.hangup(t)
+	s.until(t, "reloaded", func() bool { _, d := s.generation(t); return d != digest })
+	if n := chains(); n != 1 {
+		t.Errorf("%d chains", n)
+	}
+}
+
+// C4: a replaced chain is served for as long as its certificates may be valid, and no longer.
+func TestRetire(t *testing.T) {
+	t.Parallel()
+	a, b, now := pki.New(pki.Options{}), pki.New(pki.Options{}), time.Now()
+	for name, c := range map[string]struct {
+		until time.Time
+		ended []string
+		trust [][]*x509.Certificate
+		want  int // chains beside the active one
+		kept  int // of these, retired ones
+	}{
+		"valid":           {now.Add(time.Second), nil, nil, 1, 1},
+		"over":            {now, nil, nil, 0, 0},
+		"ended":           {now.Add(time.Hour), []string{fmt.Sprintf("%x", sha256.Sum256(a.Intermediate.Raw))}, nil, 0, 0},
+		"another ended":   {now.Add(time.Hour), []string{fmt.Sprintf("%x", sha256.Sum256(b.Intermediate.Raw))}, nil, 1, 1},
+		"in ca.trust":     {now.Add(time.Hour), nil, [][]*x509.Certificate{a.Chain}, 1, 0},
+		"long in service": {now.Add(-time.Hour), nil, [][]*x509.Certificate{a.Chain}, 1, 0},
+	} {
+		m := &material{chain: b.Chain, trust: c.trust}
+		m.retire(&config.Config{CA: ca.Config{Ended: c.ended}}, []retiredChain{{a.Chain, c.until}, {b.Chain, now.Add(time.Hour)}}, now)
+		if len(m.trust) != c.want || len(m.retired) != c.kept || (m.nextEnd(now) != nil) != (c.kept > 0) {
+			t.Errorf("%s: %d chains, %d of them retired", name, len(m.trust), len(m.retired))
+		}
 	}
 }
 
