@@ -127,7 +127,12 @@ func TestDevReadiness(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	status, body := get(t, p.admin+"/readyz")
+	var status int
+	var body []byte
+	poll(t, "asked", func() bool { // dependencies are asked once a second
+		status, body = get(t, p.admin+"/readyz")
+		return !strings.Contains(string(body), "have not been fetched yet")
+	})
 	var report struct {
 		Ready        bool
 		Dependencies map[string]struct{ OK bool }
