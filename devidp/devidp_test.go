@@ -229,6 +229,9 @@ func TestClaims(t *testing.T) {
 	if _, there := usual["email"]; there {
 		t.Error("a null does not remove the claim")
 	}
+	if devidp.DefaultTokenLife < 30*time.Minute {
+		t.Errorf("a token is valid for %s, less than it takes to install a client", devidp.DefaultTokenLife)
+	}
 	now := strconv.FormatInt(l.clock().Unix(), 10)
 	end := strconv.FormatInt(l.clock().Add(devidp.DefaultTokenLife).Unix(), 10)
 	if string(usual["nbf"]) != now || string(usual["iat"]) != now || string(usual["exp"]) != end {
