@@ -90,7 +90,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.logFormat, "log-format", "auto", "text, json, or auto: text in a terminal, else json")
 	completeWords(root, "log-level", "debug", "info", "warn", "error")
 	completeWords(root, "log-format", "auto", "text", "json")
-	root.AddCommand(newDev(o), newServe(o), newRequest(o), newInspect(), newVerify(), newConfig(), newTrust(), newAudit(), newLog(), newBench(o), newVersion())
+	root.AddCommand(newDev(o), newServe(o), newRequest(o), newInspect(), newVerify(), newConfig(), newCA(), newTrust(), newAudit(), newLog(), newBench(o), newVersion())
 	explainArguments(root)
 	return root
 }

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/secret"
+)
+
+// TestCAInit makes a CA that starts without a warning about its chain, and that no second run replaces.
+func TestCAInit(t *testing.T) {
+	t.Parallel()
+	for _, encrypted := range []bool{true, false} {
+		dir := t.TempDir()
+		password := filepath.Join(dir, "password")
+		if err := os.WriteFile(password, []byte("secure\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f := &caInitFlags{dir: filepath.Join(dir, "ca"), organization: "Example Inc.", plain: !encrypted}
+		if encrypted {
+			f.password = secret.Source{File: password}
+		}
+		var out bytes.Buffer
+		if err := f.run(&out); err != nil {
+			t.Fatal(err)
+		}
+		main := filepath.Join(dir, "mayfly.yaml")
+		for name, text := range map[string]string{
+			main:                                out.String() + "identity: {file: identity.yaml}\nct: {none: {reason: a test}}\n",
+			filepath.Join(dir, "identity.yaml"): "oidc-issuers:\n  \"https://a.example.com\": {client-id: sigstore, type: email}\n",
+		} {
+			if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cfg, _, err := config.Load(main)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out.String())
+		}
+		m, err := prove(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(m.warnings) > 0 || len(ca.Advise(m.chain)) > 0 {
+			t.Errorf("warnings %v", m.warnings)
+		}
+		key, err := os.ReadFile(filepath.Join(f.dir, "ca-key.pem"))
+		if err != nil || strings.Contains(string(key), "ENCRYPTED") != encrypted {
+			t.Errorf("encrypted %t: %v", encrypted, err)
+		}
+		before := contents(t, dir)
+		if err := os.Remove(filepath.Join(f.dir, "chain.pem")); err != nil {
+			t.Fatal(err)
+		}
+		delete(before, filepath.Join(f.dir, "chain.pem"))
+		if err := f.run(&out); err == nil || !strings.Contains(err.Error(), "keys are not replaced") {
+			t.Errorf("a second run: %v", err)
+		}
+		if !maps.Equal(before, contents(t, dir)) {
+			t.Error("a second run changed files")
+		}
+	}
+	for _, f := range []*caInitFlags{
+		{}, {dir: "x"}, {dir: "x", plain: true, password: secret.Source{Env: "A"}}, {dir: "x", password: secret.Source{Env: "A", File: "b"}},
+		{dir: "x", password: secret.Source{File: "/no/such/file"}},
+	} {
+		if err := f.run(&bytes.Buffer{}); err == nil || exists("x") {
+			t.Errorf("%+v: %v", f, err)
+		}
+	}
+}
