@@ -31,6 +31,9 @@ func Inspect(c Config) error {
 		}
 		return badFile(filepath.Join(c.Dir, stateFile), err)
 	}
+	if err := c.trusted(shards, nil); err != nil {
+		return fault.BadSetting(err.Error(), "", "dir")
+	}
 	var errs []error
 	for _, s := range shards {
 		dir := c.ShardDir(s)

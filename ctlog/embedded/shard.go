@@ -136,6 +136,9 @@ func (c Config) parseState(data []byte) ([]Shard, error) {
 			return nil, otherOrigin(Config{Dir: c.ShardDir(one), Origin: want}, one.Origin)
 		}
 	}
+	if err := inOrder(s.Shards); err != nil {
+		return nil, fmt.Errorf("%s: %w; restore the file", path, err)
+	}
 	return s.Shards, nil
 }
 

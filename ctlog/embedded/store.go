@@ -146,6 +146,9 @@ func (s *Store) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.config.trusted(shards, s.Shards()); err != nil { // before anything of it is opened, or written
+		return err
+	}
 	var next []*member
 	for _, one := range shards {
 		m, err := s.open(ctx, one)
