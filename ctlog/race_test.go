@@ -401,6 +401,8 @@ func TestHealth(t *testing.T) {
 	t.Parallel()
 	_, a := labLog(t, "a", ct.Options{})
 	_, b := labLog(t, "b", ct.Options{})
+	_, c := labLog(t, "c", ct.Options{})
+	of := func(m ctlog.Member, operator string) ctlog.Member { m.Operator = operator; return m }
 	over, aside := b, b
 	over.NotAfter, aside.Detached = time.Now().Add(5*time.Minute), true
 	one, two := ctlog.PolicyConfig{}, ctlog.PolicyConfig{MinSCTs: 2, MinOperators: 2}
@@ -415,6 +417,8 @@ func TestHealth(t *testing.T) {
 		{"one is benched", []ctlog.Member{a, b}, two, "a", "1 of 2 logs can give SCTs, 2 needed; a: benched"},
 		{"one is enough", []ctlog.Member{a, b}, one, "a", ""},
 		{"one ends soon", []ctlog.Member{a, over}, two, "", "b: its validity does not cover"},
+		{"of one operator", []ctlog.Member{of(a, "x"), of(b, "x"), of(c, "y")}, two, "c", "are of 1 operators, 2 needed; c: benched"},
+		{"of two operators", []ctlog.Member{of(a, "x"), of(b, "y")}, two, "", ""},
 		{"one does not count", []ctlog.Member{a, aside}, one, "a", "0 of 1 logs can give SCTs"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

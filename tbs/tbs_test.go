@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"golang.org/x/crypto/cryptobyte"
 	"testing"
 	"time"
 
@@ -188,6 +189,43 @@ func TestSCTVerify(t *testing.T) {
 		change(&s, &e)
 		if s.Verify(key.Public(), e) == nil {
 			t.Errorf("another %s passes", name)
+		}
+	}
+}
+
+// The list keeps the order of the SCTs, and an SCT or a list with a byte too many or too few is not read.
+func TestSCTListKeepsItsOrder(t *testing.T) {
+	t.Parallel()
+	want := scts(t, 3)
+	list, err := tbs.MarshalSCTList(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	extension := func(value []byte) []byte { // an OCTET STRING
+		var b cryptobyte.Builder
+		b.AddASN1OctetString(value)
+		return b.BytesOrPanic()
+	}
+	got, err := tbs.ParseSCTList(extension(list))
+	if err != nil || len(got) != len(want) {
+		t.Fatal(len(got), err)
+	}
+	at := 2
+	for i := range want {
+		if !bytes.Equal(got[i], want[i]) || !bytes.Equal(list[at+2:at+2+len(want[i])], want[i]) {
+			t.Errorf("SCT %d is another one", i)
+		}
+		at += 2 + len(want[i])
+		if _, err := tbs.ParseSCT(append(bytes.Clone(want[i]), 0)); err == nil {
+			t.Error("an SCT with a trailing byte passes")
+		}
+		if _, err := tbs.ParseSCT(want[i][:len(want[i])-1]); err == nil {
+			t.Error("an SCT that is cut short passes")
+		}
+	}
+	for _, bad := range [][]byte{append(bytes.Clone(list), 0), list[:len(list)-1], {0, 0}, {0, 2, 0, 0}} {
+		if _, err := tbs.ParseSCTList(extension(bad)); err == nil {
+			t.Errorf("a list of %d bytes passes", len(bad))
 		}
 	}
 }

@@ -295,6 +295,25 @@ func add(t *testing.T, p *pki.PKI, l *ct.Log, n int) {
 	}
 }
 
+// G6: a head that was seen and not read to its end binds the log all the same: a larger head of another history is a fork, although the
+// entries that were read are the same in both.
+func TestForkBeyondWhatWasRead(t *testing.T) {
+	t.Parallel()
+	p := pki.New(pki.Options{})
+	l := ct.New(t, ct.Options{})
+	add(t, p, l, 6)
+	f := follow(t, monitor.Options{Name: "rfc", Key: l.Key(), Submission: l.URL()}, monitor.FollowerOptions{Step: 2})
+	ignore := func(*monitor.Entry) error { return nil }
+	if more, err := f.Next(t.Context(), ignore); err != nil || !more {
+		t.Fatal(more, err)
+	}
+	l.Rewrite(5)
+	add(t, p, l, 2)
+	if _, err := f.Next(t.Context(), ignore); !errors.Is(err, monitor.ErrFork) {
+		t.Errorf("%v", err)
+	}
+}
+
 // G6: a log of RFC 6962 that gives fewer entries than it is asked for.
 func TestRFC6962(t *testing.T) {
 	t.Parallel()

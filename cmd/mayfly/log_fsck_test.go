@@ -1,0 +1,26 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"github.com/mayfly-ca/mayfly/ctlog/monitor"
+)
+
+// "log fsck" exits 3 for any number of faults, one included.
+func TestFsckExit(t *testing.T) {
+	t.Parallel()
+	for n, want := range []int{0, exitFound, exitFound} {
+		var out bytes.Buffer
+		err := printFsck(&out, []fsckReport{{Log: "a"}, {Log: "b", Findings: make([]monitor.Finding, n)}}, false)
+		got := 0
+		var s *stop
+		if errors.As(err, &s) {
+			got = s.status
+		}
+		if got != want {
+			t.Errorf("%d faults: exit %d, want %d", n, got, want)
+		}
+	}
+}
