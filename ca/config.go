@@ -1,14 +1,8 @@
 package ca
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
@@ -39,29 +33,9 @@ type Config struct {
 
 	// Backdate is how far before now a certificate begins: whole seconds, 0 to 40. Default: 30s.
 	Backdate *time.Duration `yaml:"backdate"`
-	// Trust has paths of PEM files, one chain each, that the trust bundle serves after the active one.
+	// Trust has paths of PEM files, one chain each, that the trust bundle serves after the active one. A chain that was replaced stays
+	// in the bundle only while it is listed here.
 	Trust []string `yaml:"trust"`
-	// Ended has SHA-256 digests of issuing certificates, in hexadecimal, that leave the trust bundle at once: their key was stolen. Without
-	// an entry here a replaced chain stays in the bundle until its last certificates have expired.
-	Ended []string `yaml:"ended"`
-}
-
-// HasEnded reports whether the operator ended the issuing certificate c.
-func (c Config) HasEnded(cert *x509.Certificate) bool {
-	sum := sha256.Sum256(cert.Raw)
-	return slices.ContainsFunc(c.Ended, func(text string) bool {
-		digest, err := ParseDigest(text)
-		return err == nil && bytes.Equal(digest, sum[:])
-	})
-}
-
-// ParseDigest reads a SHA-256 digest in hexadecimal, as "openssl x509 -fingerprint -sha256" writes it: with or without colons.
-func ParseDigest(text string) ([]byte, error) {
-	digest, err := hex.DecodeString(strings.ReplaceAll(text, ":", ""))
-	if err != nil || len(digest) != sha256.Size {
-		return nil, errors.New("not a SHA-256 digest in hexadecimal")
-	}
-	return digest, nil
 }
 
 // FileConfig is a key in a file.
@@ -116,11 +90,6 @@ func (c Config) Check() error {
 	for i, path := range c.Trust {
 		if path == "" {
 			errs = append(errs, fault.BadSetting("empty path", "write the path of a chain in PEM or remove the entry", "trust", fmt.Sprint(i)))
-		}
-	}
-	for i, text := range c.Ended {
-		if _, err := ParseDigest(text); err != nil {
-			errs = append(errs, fault.BadSetting(err.Error(), "write what \"openssl x509 -noout -fingerprint -sha256\" prints", "ended", fmt.Sprint(i)))
 		}
 	}
 	return errors.Join(errs...)

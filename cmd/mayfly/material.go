@@ -26,8 +26,9 @@ type material struct {
 	signer crypto.Signer
 	trust  [][]*x509.Certificate
 	logs   []remoteLog
-	// retired are chains that this process has issued under, and that no setting names any more. They are in trust too.
-	retired []retiredChain
+	// former is the root that this process issued under before the last reload, or nil. The embedded log still accepts it, for requests
+	// that were on their way; verifiers are not given it.
+	former *x509.Certificate
 	// published is ct.policy.trusted_root, nil if none is configured; trustedRoot is its SHA-256.
 	published   *trust.Material
 	trustedRoot [32]byte
@@ -116,17 +117,6 @@ func loadAround(cfg *config.Config, chain []*x509.Certificate, signer crypto.Sig
 		}
 		m.logs = append(m.logs, r)
 	}
-	for i, chain := range append([][]*x509.Certificate{m.chain}, m.trust...) {
-		if chain == nil || !cfg.CA.HasEnded(chain[0]) {
-			continue
-		}
-		const problem, fix = "its issuing certificate is in ca.ended", "name another chain, or remove the digest from ca.ended"
-		if i == 0 {
-			errs = append(errs, fault.BadSetting(problem, fix, "ca", "file", "chain"))
-		} else {
-			errs = append(errs, fault.BadSetting(problem, fix, "ca", "trust", strconv.Itoa(i-1)).In(cfg.CA.Trust[i-1]))
-		}
-	}
 	if len(errs) > 0 {
 		return nil, cfg.Locate(errors.Join(errs...))
 	}
@@ -204,17 +194,19 @@ func (m *material) roots() []*x509.Certificate {
 	for _, chain := range m.trust {
 		roots = append(roots, chain[len(chain)-1])
 	}
+	if m.former != nil && !slices.ContainsFunc(roots, m.former.Equal) {
+		roots = append(roots, m.former)
+	}
 	return roots
 }
 
-// issuingRoots are the roots of the chains that certificates may be issued under, the active one first. Chains that this process
-// has left, and those that have expired, are only for verifiers.
+// issuingRoots are the roots of the chains that certificates may be issued under, the active one first. Those that have
+// expired are only for verifiers.
 func (m *material) issuingRoots() []*x509.Certificate {
 	roots := []*x509.Certificate{m.chain[len(m.chain)-1]}
 	for _, chain := range m.trust {
 		root := chain[len(chain)-1]
-		old := slices.ContainsFunc(m.retired, func(gone retiredChain) bool { return sameChain(gone.chain, chain) })
-		if !old && time.Now().Before(chain[0].NotAfter) && !slices.ContainsFunc(roots, root.Equal) {
+		if time.Now().Before(chain[0].NotAfter) && !slices.ContainsFunc(roots, root.Equal) {
 			roots = append(roots, root)
 		}
 	}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/server"
@@ -92,8 +91,6 @@ func (o *operation) watch(ctx context.Context, hangup <-chan os.Signal) {
 		case <-o.current.Load().shardChanges():
 			o.reshard(ctx)
 			continue
-		case <-o.current.Load().material.nextEnd(time.Now()):
-			why = "a replaced chain leaves the trust bundle"
 		case <-hangup:
 		case <-o.again:
 			why = "the files changed"
@@ -168,8 +165,9 @@ func (o *operation) prepare(ctx context.Context) (next *system, waiting []config
 	return next, waiting, nil
 }
 
-// material loads the files of cfg. An ephemeral CA stays the one that it is. A chain that is replaced stays in the trust
-// bundle: verifiers need it for what it has signed (C4).
+// material loads the files of cfg. An ephemeral CA stays the one that it is. A chain that is replaced leaves the
+// trust bundle unless ca.trust lists it: the bundle has what the configuration names and nothing else, so that it is the same before and
+// after a restart, and a stolen key is out of it at once (C4).
 func (o *operation) material(cfg *config.Config, old *system) (*material, error) {
 	if cfg.CA.Ephemeral != nil && old.config.CA.Ephemeral == nil {
 		return nil, cfg.Locate(fault.BadSetting("it takes the place of a key that is kept", "restart to apply it", "ca", "ephemeral"))
@@ -199,53 +197,17 @@ func (o *operation) material(cfg *config.Config, old *system) (*material, error)
 		o.in.log.Warn("the issuing chain changes: verifiers that do not have the new one yet will refuse its certificates",
 			"old", old.material.chain[0].Subject.String(), "new", m.chain[0].Subject.String())
 	}
-	now := time.Now()
-	m.retire(cfg, append([]retiredChain{{old.material.chain, now.Add(ca.Validity + retiredMargin)}}, old.material.retired...), now)
-	for _, r := range m.retired {
-		o.in.log.Warn("a replaced chain stays in the trust bundle, as certificates under it may be valid; if its key was stolen, add its digest to ca.ended",
-			"issuer", r.chain[0].Subject.String(), "sha256", fmt.Sprintf("%x", sha256.Sum256(r.chain[0].Raw)), "until", r.until.UTC().Format(time.RFC3339))
-	}
-	for _, r := range old.material.retired {
-		if !m.serves(r.chain) {
-			o.in.log.Info("a replaced chain has left the trust bundle", "issuer", r.chain[0].Subject.String())
+	for _, chain := range append([][]*x509.Certificate{old.material.chain}, old.material.trust...) {
+		if !m.serves(chain) {
+			o.in.log.Warn("a chain leaves the trust bundle, because the configuration does not name it any more: verifiers that take the bundle "+
+				"anew refuse what was signed under it; list it in ca.trust unless its key was stolen",
+				"issuer", chain[0].Subject.String(), "sha256", fmt.Sprintf("%x", sha256.Sum256(chain[0].Raw)))
 		}
+	}
+	if !sameChain(m.chain, old.material.chain) {
+		m.former = old.material.chain[len(old.material.chain)-1]
 	}
 	return m, nil
-}
-
-// retiredMargin is how long a replaced chain is served beyond the end of the last certificate that it can have signed: for verifiers whose
-// clock is slow, and whose copy of the bundle is old.
-const retiredMargin = 10 * time.Minute
-
-// retiredChain is a chain that this process has issued under, and when the trust bundle does not have it any more.
-type retiredChain struct {
-	chain []*x509.Certificate
-	until time.Time
-}
-
-// retire puts those of all into the trust bundle that no setting names and whose certificates may be valid (C4). One that the operator ended
-// (ca.ended) leaves at once.
-func (m *material) retire(cfg *config.Config, all []retiredChain, now time.Time) {
-	for _, r := range all {
-		if now.Before(r.until) && !cfg.CA.HasEnded(r.chain[0]) && !m.serves(r.chain) {
-			m.trust, m.retired = append(m.trust, r.chain), append(m.retired, r)
-		}
-	}
-}
-
-// nextEnd receives when the next replaced chain leaves the trust bundle; nil where there is none. A reload that failed is tried again after
-// a minute.
-func (m *material) nextEnd(now time.Time) <-chan time.Time {
-	var next time.Time
-	for _, r := range m.retired {
-		if next.IsZero() || r.until.Before(next) {
-			next = r.until
-		}
-	}
-	if next.IsZero() {
-		return nil
-	}
-	return time.After(max(next.Sub(now), time.Minute))
 }
 
 // serves reports whether the trust bundle has chain.

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -18,8 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/ca"
-	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -146,7 +144,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 }
 
-// C4 // C6: a chain is replaced as a pair with its key, never by half; the old one stays in the trust bundle.
+// C6: a chain is replaced as a pair with its key, never by half; requests on their way still reach the embedded log.
 func TestReloadChain(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -168,7 +166,10 @@ func TestReloadChain(t *testing.T) {
 	}
 	s.replace(t, "key.pem", fresh.KeyPEM())
 	s.hangup(t)
-	s.until(t, "replaced", func() bool { return chains() == 2 })
+	s.until(t, "replaced", func() bool { return strings.Contains(s.logs.String(), "the issuing chain changes") })
+	if n := chains(); n != 1 {
+		t.Errorf("%d chains after a change", n)
+	}
 	call, release := s.caller(t, true)
 	defer release()
 	if err := call(makeRequests(t, provider)[0]); err != nil {
@@ -179,72 +180,43 @@ func TestReloadChain(t *testing.T) {
 	}
 }
 
-// TestEndedChain: a replaced chain leaves the trust bundle at once when the operator ends it, and stays out; its own chain cannot be ended.
-func TestEndedChain(t *testing.T) {
+// C4: the trust bundle has the chains that the configuration names: a replaced one stays while ca.trust lists it, and a chain whose
+// key was stolen is out with the reload that replaces it.
+func TestReplacedChain(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
 	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
 	s := startServe(t, serveSetup{pki: old, issuer: provider.URL(), embedded: true})
-	chains := func() int {
+	bundle := func() string {
 		_, body := get(t, "http://"+s.http+"/api/v2/trustBundle")
-		var bundle struct{ Chains []any }
-		if err := json.Unmarshal(body, &bundle); err != nil {
-			t.Fatal(err)
-		}
-		return len(bundle.Chains)
+		return string(body)
 	}
-	s.replace(t, "chain.pem", fresh.ChainPEM())
-	s.replace(t, "key.pem", fresh.KeyPEM())
-	s.hangup(t)
-	s.until(t, "replaced", func() bool { return chains() == 2 })
+	has := func(p *pki.PKI) bool {
+		der := base64.StdEncoding.EncodeToString(p.Intermediate.Raw)
+		return strings.Contains(strings.ReplaceAll(bundle(), `\n`, ""), der)
+	}
 	main, err := os.ReadFile(filepath.Join(s.dir, "mayfly.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	end := func(p *pki.PKI) []byte {
-		return bytes.Replace(main, []byte("ca:\n"), fmt.Appendf(nil, "ca:\n  ended: [\"%X\"]\n", sha256.Sum256(p.Intermediate.Raw)), 1)
+	listed := bytes.Replace(main, []byte("ca:\n"), []byte("ca:\n  trust: [old.pem]\n"), 1)
+	if bytes.Equal(listed, main) {
+		t.Fatalf("no place for ca.trust in\n%s", main)
 	}
-	if bytes.Equal(end(old), main) {
-		t.Fatalf("no place for ca.ended in\n%s", main)
+	s.replace(t, "old.pem", old.ChainPEM())
+	s.replace(t, "chain.pem", fresh.ChainPEM())
+	s.replace(t, "key.pem", fresh.KeyPEM())
+	s.replace(t, "mayfly.yaml", listed)
+	s.hangup(t)
+	s.until(t, "replaced", func() bool { return has(fresh) })
+	if !has(old) {
+		t.Error("the chain that ca.trust lists is not in the trust bundle")
 	}
-	s.replace(t, "mayfly.yaml", end(fresh))
+	s.replace(t, "mayfly.yaml", main)
 	s.hangup(t)
-	s.until(t, "refused", func() bool { return strings.Contains(s.logs.String(), "its issuing certificate is in ca.ended") })
-	s.replace(t, "mayfly.yaml", end(old))
-	s.hangup(t)
-	s.until(t, "ended", func() bool { return chains() == 1 })
-	_, digest := s.generation(t)
-	s.replace(t, "mayfly.yaml", main) // the chain is forgotten: it does not come back with the setting
-	s.hangup(t)
-	s.until(t, "reloaded", func() bool { _, d := s.generation(t); return d != digest })
-	if n := chains(); n != 1 {
-		t.Errorf("%d chains", n)
-	}
-}
-
-// C4: a replaced chain is served for as long as its certificates may be valid, and no longer.
-func TestRetire(t *testing.T) {
-	t.Parallel()
-	a, b, now := pki.New(pki.Options{}), pki.New(pki.Options{}), time.Now()
-	for name, c := range map[string]struct {
-		until time.Time
-		ended []string
-		trust [][]*x509.Certificate
-		want  int // chains beside the active one
-		kept  int // of these, retired ones
-	}{
-		"valid":           {now.Add(time.Second), nil, nil, 1, 1},
-		"over":            {now, nil, nil, 0, 0},
-		"ended":           {now.Add(time.Hour), []string{fmt.Sprintf("%x", sha256.Sum256(a.Intermediate.Raw))}, nil, 0, 0},
-		"another ended":   {now.Add(time.Hour), []string{fmt.Sprintf("%x", sha256.Sum256(b.Intermediate.Raw))}, nil, 1, 1},
-		"in ca.trust":     {now.Add(time.Hour), nil, [][]*x509.Certificate{a.Chain}, 1, 0},
-		"long in service": {now.Add(-time.Hour), nil, [][]*x509.Certificate{a.Chain}, 1, 0},
-	} {
-		m := &material{chain: b.Chain, trust: c.trust}
-		m.retire(&config.Config{CA: ca.Config{Ended: c.ended}}, []retiredChain{{a.Chain, c.until}, {b.Chain, now.Add(time.Hour)}}, now)
-		if len(m.trust) != c.want || len(m.retired) != c.kept || (m.nextEnd(now) != nil) != (c.kept > 0) {
-			t.Errorf("%s: %d chains, %d of them retired", name, len(m.trust), len(m.retired))
-		}
+	s.until(t, "taken out", func() bool { return !has(old) })
+	if !strings.Contains(s.logs.String(), "a chain leaves the trust bundle") {
+		t.Error("no warning of a chain that leaves the trust bundle")
 	}
 }
 
