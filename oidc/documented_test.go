@@ -19,7 +19,7 @@ func TestDocumentedTimes(t *testing.T) {
 		value        time.Duration
 	}{
 		{"errors.md", "unknown names are limited to one in", missEvery},
-		{"config.md", "key id that it does not know, but for those no more than once in", missEvery},
+		{"config.md", "but for such tokens no more than three times at once and once in", missEvery},
 		{"security.md", "one shared fetch in", missEvery},
 		{"config.md", "at start, then every", freshFor},
 		{"config.md", "Keys that were good stay good for", usableFor},
