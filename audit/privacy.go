@@ -9,7 +9,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
+
+	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
 // digestPrefix marks a digest that stands for a subject.
@@ -51,21 +54,23 @@ func (c Config) ReadSalt() ([]byte, error) {
 
 func (c Config) makeSalt() ([]byte, error) {
 	salt := rand.Text() + rand.Text()
-	f, err := os.OpenFile(c.File+saltSuffix, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(c.File), "."+filepath.Base(c.File)+saltSuffix+".new-*") // 0600
 	if err != nil {
 		return nil, err
 	}
+	defer os.Remove(f.Name()) //nolint:errcheck // it has its other name by then, or is not whole
 	_, err = f.WriteString(salt + "\n")
-	if err == nil {
-		err = f.Sync()
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return nil, err
 	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = syncDir(f.Name())
+	err = os.Link(f.Name(), c.File+saltSuffix) // whole or not at all, and never in the place of another one
+	if errors.Is(err, fs.ErrExist) {
+		return c.ReadSalt()
 	}
 	if err != nil {
-		_ = os.Remove(f.Name()) // it is not whole
+		return nil, err
 	}
-	return []byte(salt), err
+	return []byte(salt), durable.SyncDir(filepath.Dir(c.File))
 }
 
 // SubjectDigest is what stands in a journal for a subject or a SAN under a salt: "hmac-sha256:" and HMAC-SHA256 in hexadecimal.

@@ -152,12 +152,20 @@ func inspectState(path string) error {
 	return fault.BadSetting(err.Error(), "", "audit", "reconcile").In(path)
 }
 
+// readAuditorState reads the file that an auditor keeps beside a journal; nil where there is none. Whoever could write to it could close
+// alarms and have entries passed over.
 func readAuditorState(path string) ([]byte, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	st, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
+	case err != nil:
+		return nil, err
+	case st.Mode().IsRegular() && st.Mode().Perm()&0o022 != 0:
+		return nil, fmt.Errorf("others than the owner of %s can write to it (mode %04o), so that nothing in it is proven; remove it, and everything is "+
+			"read again", path, st.Mode().Perm())
 	}
-	return data, err
+	return os.ReadFile(path)
 }
 
 // start begins the background work, which ends with ctx.
