@@ -1,6 +1,7 @@
 package ca_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -228,6 +229,64 @@ func TestSignsOnlyWhatIsReleased(t *testing.T) {
 	}
 	if n := len(signer.digests) - trials; n != 4 {
 		t.Errorf("%d signatures after the caller left, want 4", n)
+	}
+}
+
+// A3 // A4 // B1: what the lint and the proof of correspondence refuse is never released: nothing is signed before the first lint, nothing a
+// second time before the second, and a log that changes the precertificate in its hands gets no certificate issued.
+func TestIssueRefusesItsOwnMistakes(t *testing.T) {
+	t.Parallel()
+	large := alice()
+	for x := range identity.Known() {
+		if large.Extensions.Get(x) == "" {
+			large.Extensions.Set(x, "https://"+strings.Repeat("a", 1900)+".example.com")
+		}
+	}
+	sct, err := tbs.SCT{Timestamp: 1, Hash: 4, Sig: 3, Signature: make([]byte, 6000)}.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		id         identity.Identity
+		log        *stub
+		damage     bool // the log changes the precertificate
+		want       string
+		signatures int
+	}{
+		"a draft that is too large":               {large, &stub{scts: oneSCT(t)}, false, "lint: ", 0},
+		"SCTs that are too large":                 {alice(), &stub{scts: [][]byte{sct, sct, sct}}, false, "lint: ", 1},
+		"a precertificate that the log changed":   {alice(), &stub{scts: oneSCT(t)}, true, "correspond: ", 2},
+		"a precertificate that the log let alone": {alice(), &stub{scts: oneSCT(t)}, false, "", 2},
+	} {
+		p := pki.New(pki.Options{})
+		signer := &spy{Signer: p.Key}
+		a, err := ca.New(ca.Options{Chain: p.Chain, Signer: signer, Log: c.log})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.damage {
+			c.log.now = func() {
+				pre := c.log.got[0].DER
+				c, err := x509.ParseCertificate(pre)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				at := bytes.Index(pre, c.SubjectKeyId)
+				pre[at] ^= 1
+			}
+		}
+		trials := len(signer.digests)
+		got, err := a.Issue(t.Context(), request(t, c.id))
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.want != "" && (got != nil || err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: got %v, want an error with %q", name, err, c.want)
+		}
+		if n := len(signer.digests) - trials; n != c.signatures {
+			t.Errorf("%s: %d signatures, want %d", name, n, c.signatures)
+		}
 	}
 }
 
