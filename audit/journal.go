@@ -47,6 +47,8 @@ type Options struct {
 	Changed func(what string)
 	// Disk takes the place of the file that is written; nil is the file itself.
 	Disk func(*os.File) Disk
+
+	free func(dir string) (free, size uint64, known bool) // takes the place of freeOf in tests
 }
 
 // store makes groups of records durable: a file, or sinks that acknowledge.
@@ -139,13 +141,16 @@ func Open(c Config, o Options) (*Journal, error) {
 	if o.Disk == nil {
 		o.Disk = func(f *os.File) Disk { return osDisk{f} }
 	}
+	if o.free == nil {
+		o.free = freeOf
+	}
 	key, err := c.Key.Read()
 	if err != nil {
 		return nil, fmt.Errorf("audit.key: %w", err)
 	}
 	j := &Journal{
 		log: o.Logger, now: o.Now, metrics: newMetrics(), wake: make(chan struct{}, 1), stopping: make(chan struct{}), ended: make(chan struct{}),
-		chain: newChain(key), since: o.Now(), denials: newDenials(), changed: o.Changed, free: freeOf,
+		chain: newChain(key), since: o.Now(), denials: newDenials(), changed: o.Changed, free: o.free,
 	}
 	if j.privacy, err = c.privacy(); err != nil {
 		return nil, err
@@ -167,6 +172,7 @@ func Open(c Config, o Options) (*Journal, error) {
 	for _, c := range j.copies {
 		c.start()
 	}
+	j.measure()
 	go j.write()
 	return j, nil
 }
