@@ -277,7 +277,8 @@ type serveSetup struct {
 	issuer   string
 	embedded bool
 	issuers  string // further entries of the issuer file
-	more     string // further settings
+	ca       string // further settings of ca
+	more     string // further settings, the first ones of ct
 	one      bool   // REST and gRPC on one port
 	admin    bool   // with an admin listener
 }
@@ -317,7 +318,7 @@ func startServe(tb testing.TB, set serveSetup) *serveProcess {
 	write("key.pem", set.pki.KeyPEM())
 	write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n%s", set.issuer, set.issuer, set.issuers))
 	write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\n"+
-		"ca:\n  file: {chain: chain.pem, key: key.pem}\nct:\n%s%s", s.http, s.grpc, s.admin, logs, set.more))
+		"ca:\n  file: {chain: chain.pem, key: key.pem}\n%sct:\n%s%s", s.http, s.grpc, s.admin, set.ca, logs, set.more))
 	s.cmd = exec.Command(cmp.Or(os.Getenv("MAYFLY"), "mayfly"), "serve", "--config", filepath.Join(dir, "mayfly.yaml"), "--log-level", "warn")
 	s.cmd.Stderr = s.logs
 	if err := s.cmd.Start(); err != nil {

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
+	"github.com/mayfly-ca/mayfly/testkit/ct"
+	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+)
+
+// A12: nobody gets a certificate for a key of the authority: the keys of its chain, of a chain that it names as trusted, of its logs and
+// of the log in its process. A key is refused before its proof is looked at, so that the test needs no private key.
+func TestOwnKeysAreRefused(t *testing.T) {
+	t.Parallel()
+	provider := idp.New(t, idp.Options{})
+	p, former := pki.New(pki.Options{}), pki.New(pki.Options{})
+	remote := ct.New(t, ct.Options{Roots: []*x509.Certificate{p.Root}})
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"remote.pem": remote.PublicKeyPEM(), "former.pem": former.ChainPEM()} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := startServe(t, serveSetup{
+		pki: p, issuer: provider.URL(), embedded: true,
+		ca:   fmt.Sprintf("  trust: [%q]\n", filepath.Join(dir, "former.pem")),
+		more: fmt.Sprintf("  logs: [{name: remote, url: %q, public_key: %q}]\n", remote.URL(), filepath.Join(dir, "remote.pem")),
+	})
+	embedded, err := os.ReadFile(filepath.Join(s.dir, "log", "log.pub.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks, err := pemfile.Decode(embedded)
+	if err != nil || len(blocks) != 1 {
+		t.Fatal(len(blocks), err)
+	}
+	embeddedKey, err := x509.ParsePKIXPublicKey(blocks[0].Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := provider.Token(map[string]any{"sub": "alice@example.com", "email": "alice@example.com", "email_verified": true})
+	for name, c := range map[string]struct {
+		key  crypto.PublicKey
+		want string
+	}{
+		"issuing certificate":        {p.Intermediate.PublicKey, "KEY_WEAK"},
+		"root":                       {p.Root.PublicKey, "KEY_WEAK"},
+		"former issuing certificate": {former.Intermediate.PublicKey, "KEY_WEAK"},
+		"remote log":                 {remote.Key(), "KEY_WEAK"},
+		"embedded log":               {embeddedKey, "KEY_WEAK"},
+		"a key of somebody else":     {pki.NewKey(pki.P256).Public(), "PROOF_INVALID"},
+	} {
+		spki, err := x509.MarshalPKIXPublicKey(c.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := json.Marshal(map[string]any{
+			"credentials": map[string]any{"oidcIdentityToken": token},
+			"publicKeyRequest": map[string]any{
+				"publicKey":         map[string]any{"content": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki}))},
+				"proofOfPossession": []byte("no proof"),
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.Post("http://"+s.http+"/api/v2/signingCert", "application/json", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(answer), c.want) {
+			t.Errorf("%s: %d %s, want %s (%v)", name, resp.StatusCode, answer, c.want, err)
+		}
+	}
+}
