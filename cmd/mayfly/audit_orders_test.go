@@ -38,8 +38,8 @@ func TestOrders(t *testing.T) {
 	}{
 		"an alarm":       {func(p string) error { return write(p, goodOrder, 0o600) }, true, "", false},
 		"a log":          {func(p string) error { return write(p, `{"log":"tesseract"}`, 0o600) }, true, "", false},
-		"nothing":        {func(p string) error { return write(p, ``, 0o600) }, false, "no order", false},
-		"no object":      {func(p string) error { return write(p, `[]`, 0o600) }, false, "no order", false},
+		"nothing":        {func(p string) error { return write(p, ``, 0o600) }, false, "not an order", false},
+		"no object":      {func(p string) error { return write(p, `[]`, 0o600) }, false, "not an order", false},
 		"neither":        {func(p string) error { return write(p, `{}`, 0o600) }, false, "neither a log nor an alarm", false},
 		"both":           {func(p string) error { return write(p, `{"log":"a","alarm":"0123456789abcdef"}`, 0o600) }, false, "or both", false},
 		"a pattern":      {func(p string) error { return write(p, `{"alarm":"*"}`, 0o600) }, false, "16 hexadecimal digits", false},
