@@ -46,7 +46,7 @@ var layers = map[string][]string{
 	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "audit", "audit/reconcile", "fault", "secret"},
 	"server": {"fault", "identity", "tbs", "pop", "oidc", "ca", "audit", "proto"}, // tbs: the SCTs that a certificate has, for the journal
 	"client": {"fault", "identity", "tbs", "proto"},                               // tbs: it verifies SCTs over the precertificate that it rebuilds
-	"trust":  {"fault", "client"}, // client: a trusted root says whom a client believes
+	"trust":  {"fault", "client"},                                                 // client: a trusted root says whom a client believes
 	"devidp": {},
 	"devtsa": {}, // the timestamp authority of "mayfly dev"
 

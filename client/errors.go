@@ -125,6 +125,9 @@ func (e *Error) hint() string {
 	case fault.InternalError:
 		return "report the request id to the operator"
 	case fault.KeyWeak, fault.KeyAlgorithmNotAllowed:
+		if hint := e.Metadata["hint"]; hint != "" {
+			return printable.Escape(hint)
+		}
 		return "use another key, such as ECDSA P-256"
 	case fault.ProofInvalid:
 		return "the signature must be over the claim " + m("claim")

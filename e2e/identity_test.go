@@ -52,7 +52,7 @@ var stricter = map[string]bool{
 	"kubernetes no-namespace": true, "kubernetes dots": true, "kubernetes slash": true, "kubernetes upper": true, "kubernetes absent": true,
 	"chainguard-identity dots": true, "github-workflow dots": true, "github-workflow empty-ref": true, "github-workflow control": true, "github-workflow null-sha": true,
 	"github-workflow url-claim": true,
-	"gitlab-pipeline user": true, "buildkite-job dots": true, "codefresh-workflow no-name": true,
+	"gitlab-pipeline user":      true, "buildkite-job dots": true, "codefresh-workflow no-name": true,
 	"circleci-job no-project": true, "email no-sub": true,
 }
 

@@ -111,7 +111,7 @@ var reasons = map[Reason]reason{
 	KeyMissing:             row(Invalid, msgKey),
 	KeyMalformed:           row(Invalid, msgKey),
 	KeyWeak:                row(Invalid, msgWeak),
-	KeyAlgorithmNotAllowed: row(Invalid, msgAlgorithm, "algorithm"),
+	KeyAlgorithmNotAllowed: row(Invalid, msgAlgorithm, "algorithm", "hint"),
 	CSRMalformed:           row(Invalid, msgCSR),
 	ProofInvalid:           row(Invalid, msgProof, "claim"),
 

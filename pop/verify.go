@@ -78,12 +78,12 @@ func (p *Policy) VerifyCSR(pemBytes []byte) (Key, error) {
 func (p *Policy) finish(spki []byte, pub crypto.PublicKey, h crypto.Hash) (Key, error) {
 	a := ofKey(pub, h)
 	if !p.permitted[a] {
-		e := fault.New(fault.KeyAlgorithmNotAllowed, nil, "algorithm", a.name()).
-			WithPublic("signing algorithm not permitted: %T, %s", pub, h)
+		meta := []string{"algorithm", a.name()}
 		if longer := challengeHash(pub); h != longer && p.permitted[ofKey(pub, longer)] { // what "openssl req" does with its default
-			e = e.WithPublic("signing algorithm not permitted: %T, %s; sign the request with %s (openssl req -%s)", pub, h, longer,
-				strings.ToLower(strings.ReplaceAll(longer.String(), "-", "")))
+			option := strings.ToLower(strings.ReplaceAll(longer.String(), "-", ""))
+			meta = append(meta, "hint", fmt.Sprintf("sign the request with %s (openssl req -%s)", longer, option))
 		}
+		e := fault.New(fault.KeyAlgorithmNotAllowed, nil, meta...).WithPublic("signing algorithm not permitted: %T, %s", pub, h)
 		return Key{}, e
 	}
 	return Key{SPKI: spki, Public: pub, Algorithm: a.name()}, nil

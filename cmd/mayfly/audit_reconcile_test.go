@@ -301,7 +301,7 @@ func TestAuditJournalEdited(t *testing.T) {
 	config := filepath.Join(l.dir, "mayfly.yaml")
 	listed, _, status := l.mayfly("audit", "clear", "--config", config, "--json")
 	var alarms []reconcile.Alarm
-	if err := json.Unmarshal([]byte(listed), &alarms); err != nil || status != 0 || len(alarms) == 0 || !strings.Contains(alarms[0].Text, "somebody else changed the journal") {
+	if err := json.Unmarshal([]byte(listed), &alarms); err != nil || status != 0 || len(alarms) == 0 || !strings.Contains(alarms[0].Text, "another process changed the journal") {
 		t.Fatalf("%v: %s", err, listed)
 	}
 	for _, a := range alarms {

@@ -26,7 +26,7 @@ type material struct {
 	signer crypto.Signer
 	trust  [][]*x509.Certificate
 	logs   []remoteLog
-	// former is the root that this process issued under before the last reload, or nil. The embedded log still accepts it, for requests
+	// former is the root that this process issued under before the active chain, or nil. The embedded log still accepts it, for requests
 	// that were on their way; verifiers are not given it.
 	former *x509.Certificate
 	// published is ct.policy.trusted_root, nil if none is configured; trustedRoot is its SHA-256.

@@ -204,6 +204,7 @@ func (o *operation) material(cfg *config.Config, old *system) (*material, error)
 				"issuer", chain[0].Subject.String(), "sha256", fmt.Sprintf("%x", sha256.Sum256(chain[0].Raw)))
 		}
 	}
+	m.former = old.material.former
 	if !sameChain(m.chain, old.material.chain) {
 		m.former = old.material.chain[len(old.material.chain)-1]
 	}

@@ -166,7 +166,11 @@ func TestReloadChain(t *testing.T) {
 	}
 	s.replace(t, "key.pem", fresh.KeyPEM())
 	s.hangup(t)
-	s.until(t, "replaced", func() bool { return strings.Contains(s.logs.String(), "the issuing chain changes") })
+	issuing := base64.StdEncoding.EncodeToString(fresh.Intermediate.Raw)
+	s.until(t, "replaced", func() bool {
+		_, bundle := get(t, "http://"+s.http+"/api/v2/trustBundle")
+		return strings.Contains(strings.ReplaceAll(string(bundle), `\n`, ""), issuing)
+	})
 	if n := chains(); n != 1 {
 		t.Errorf("%d chains after a change", n)
 	}
