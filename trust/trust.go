@@ -6,6 +6,7 @@
 package trust
 
 import (
+	"bytes"
 	"cmp"
 	"crypto"
 	"crypto/ecdsa"
@@ -168,6 +169,24 @@ func rekorID(l Log, spki []byte) []byte {
 	}
 	id := sha256.Sum256(append([]byte(l.Origin+"\n\x01"), key...)) // 1 is Ed25519
 	return id[:]
+}
+
+// RekorV2 reports whether a log of signatures is a Rekor of version 2. The ID of such a log is made of its origin and its key (C2SP
+// signed-note); that of version 1 is made of the key alone (RFC 6962 §3.2).
+func (l Log) RekorV2() bool {
+	if _, old := l.Key.(*rsa.PublicKey); old { // version 2 has no RSA keys
+		return false
+	}
+	spki, err := x509.MarshalPKIXPublicKey(l.Key)
+	if err != nil {
+		return false
+	}
+	id := l.ID
+	if id == nil {
+		id = rekorID(l, spki)
+	}
+	sum := sha256.Sum256(spki)
+	return !bytes.Equal(id, sum[:])
 }
 
 // marshal gives the same bytes for the same message: protojson alone varies its white space. Members that some clients demand

@@ -88,6 +88,45 @@ func (l *logLab) publish(t *testing.T, cfg *config.Config, change func(*trust.Ma
 	l.write(t, "root.json", data)
 }
 
+// A Rekor of version 2 refuses signatures of Ed25519 keys, which are certified unless client_algorithms says otherwise: a configuration
+// whose published trusted root names one is warned of, and no other.
+func TestRekorAndEd25519(t *testing.T) {
+	t.Parallel()
+	l := newLogLab(t, 1)
+	const published = "  logs:\n    - {%0}\n  policy: {trusted_root: root.json}\n"
+	const listed = "client_algorithms: [ecdsa-sha2-256-nistp256"
+	rekor := func(kind pki.KeyType, origin string, to time.Time) *trust.Log {
+		return &trust.Log{URL: "https://rekor.example.com", Origin: origin, Key: pki.NewKey(kind).Public(), From: time.Now().Add(-48 * time.Hour), To: to}
+	}
+	for name, c := range map[string]struct {
+		rekor *trust.Log
+		more  string
+		want  bool
+	}{
+		"none":                       {nil, "", false},
+		"version 1":                  {rekor(pki.P256, "", time.Time{}), "", false},
+		"version 1, an Ed25519 key":  {rekor(pki.Ed25519, "", time.Time{}), "", false},
+		"version 2":                  {rekor(pki.Ed25519, "rekor.example.com", time.Time{}), "", true},
+		"version 2, listed":          {rekor(pki.Ed25519, "rekor.example.com", time.Time{}), listed + ", ed25519]\n", true},
+		"version 2, ended":           {rekor(pki.Ed25519, "rekor.example.com", time.Now().Add(-24*time.Hour)), "", false},
+		"version 2, without Ed25519": {rekor(pki.Ed25519, "rekor.example.com", time.Time{}), listed + "]\n", false},
+	} {
+		l.publish(t, l.config(t, "  logs:\n    - {%0}\n"), func(m *trust.Material) {
+			if c.rekor != nil {
+				m.Rekor = []trust.Log{*c.rekor}
+			}
+		})
+		m, err := prove(l.config(t, published+c.more))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got := fmt.Sprint(m.warnings)
+		if strings.Contains(got, "client_algorithms: ") != c.want || c.want && !strings.Contains(got, "https://rekor.example.com") {
+			t.Errorf("%s: warnings %s", name, got)
+		}
+	}
+}
+
 // B4: an SCT of a log that verifiers do not know, or not for now, is not embedded: the configuration is refused, and the error
 // says which log it is and what to do.
 func TestPublishedLogs(t *testing.T) {

@@ -5,12 +5,14 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/pop"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -49,6 +51,7 @@ func (m *material) publish(cfg *config.Config) error {
 	}
 	m.published, m.trustedRoot = &root, sha256.Sum256(data)
 	now := time.Now()
+	m.warnings = append(m.warnings, rekorWarnings(cfg, root, now)...)
 	known := map[string]bool{}
 	for i := range m.logs {
 		l := &m.logs[i]
@@ -74,6 +77,23 @@ func (m *material) publish(cfg *config.Config) error {
 		}
 		if _, err := publishedWindow(root, l.Key, now); err != nil {
 			return cfg.Locate(fault.BadSetting(fmt.Sprintf("log %s: %v", l.Origin, err), "publish a trusted root that has it (mayfly trust export)", "ct", "embedded").In(name))
+		}
+	}
+	return nil
+}
+
+// rekorWarnings says that clients with Ed25519 keys get certificates and then cannot log their signatures: the entries of a Rekor of
+// version 2 hold the digest of the artifact, which pure Ed25519 does not sign.
+func rekorWarnings(cfg *config.Config, root trust.Material, now time.Time) []config.Warning {
+	const pure = "ed25519"
+	keys, err := pop.New(pop.Config{Algorithms: cfg.ClientAlgorithms}, pop.Options{})
+	if err != nil || !slices.Contains(keys.Algorithms(), pure) {
+		return nil
+	}
+	for _, l := range root.Rekor {
+		if (window{l.From, l.To}).covers(now) && l.RekorV2() {
+			return []config.Warning{cfg.Warn(fault.BadSetting(fmt.Sprintf("Ed25519 keys are certified, and the Rekor v2 of ct.policy.trusted_root (%s) refuses "+
+				"their signatures of blobs", printable(l.URL)), "list the other algorithms here, without "+pure, "client_algorithms"))}
 		}
 	}
 	return nil
