@@ -30,10 +30,13 @@ func (l *loader) checkSettings() {
 		l.main.add(fault.Under(err, "client_algorithms"))
 	}
 	l.main.add(fault.Under(c.CT.check(), "ct"))
-	for i, one := range c.CT.Logs {
-		path := []string{"ct", "logs", strconv.Itoa(i), "rate"}
-		if _, written := l.main.marks[pathKey(path)]; written && one.Rate == 0 {
-			l.setting(fault.BadSetting("0 submissions a second is no rate", "write a number above 0, or leave it out for no limit", path...))
+	for i := range c.CT.Logs {
+		at := func(key string) []string { return []string{"ct", "logs", strconv.Itoa(i), key} }
+		if l.main.marks[pathKey(at("rate"))].zero {
+			l.setting(fault.BadSetting("0 submissions a second is no rate", "write a number above 0, or leave it out for no limit", at("rate")...))
+		}
+		if l.main.marks[pathKey(at("max_merge_delay"))].zero {
+			l.setting(fault.BadSetting("0s is shorter than a minute", "write what the log promises, such as 24h", at("max_merge_delay")...))
 		}
 	}
 	if c.Audit != nil {
@@ -288,6 +291,15 @@ func (l *loader) warnUnaudited() {
 	}
 }
 
+// warnZeros says which settings of t are a 0 that has no effect: some would expect it to turn the limit off, or everything.
+func (l *loader) warnZeros(t *tree) {
+	for _, k := range t.order {
+		if t.marks[k].zero {
+			l.warning(t, "0 means the default, as if the setting were not there; remove it, or write a value above 0", strings.Split(k, "\x00")...)
+		}
+	}
+}
+
 // warn says what is allowed and should be known.
 func (l *loader) warn() {
 	c := l.config
@@ -318,9 +330,11 @@ func (l *loader) warn() {
 		}
 	}
 	l.warnUnaudited()
+	l.warnZeros(l.main)
 	if l.issuers == nil || len(l.issuers.problems) > 0 {
 		return
 	}
+	l.warnZeros(l.issuers)
 	for _, w := range c.Issuers.Warnings() {
 		text := w.Problem
 		if w.Fix != "" {

@@ -24,6 +24,7 @@ const maxDepth = 32
 type mark struct {
 	key, value *yaml.Node
 	on         bool // the value is the word true
+	zero       bool // the value is a number or a duration of 0 that cannot be told from none; a pointer could
 }
 
 // tree is a document decoded into a Go value, with the position of everything that was set.
@@ -319,8 +320,11 @@ func (t *tree) set(e entry, v reflect.Value, path []string) {
 		t.order = append(t.order, k)
 	}
 	on := target(e.value).Value == "true"
-	t.marks[k] = mark{key: e.key, value: e.value, on: on}
+	m := mark{key: e.key, value: e.value, on: on}
+	t.marks[k] = m
 	t.value(e.value, v, path)
+	m.zero = (v.CanInt() || v.CanUint() || v.CanFloat()) && v.IsZero()
+	t.marks[k] = m
 }
 
 func (t *tree) duplicate(n *yaml.Node, text string, first *yaml.Node) {

@@ -340,8 +340,10 @@ func (c IssuerConfig) checkRest() error {
 	if at := cmp.Or(c.DiscoveryURL, c.JWKSURL, c.IssuerURL); c.Outbound.BearerTokenFile != "" && strings.HasPrefix(at, "http://") {
 		add("a token is not sent over plain http", "use https, or remove it", "outbound", "bearer-token-file")
 	}
-	if c.MaxLifetime < 0 || c.MaxAge < 0 {
-		add("a duration below zero", "write a duration such as 24h", "max-lifetime")
+	for key, d := range map[string]time.Duration{"max-lifetime": c.MaxLifetime, "max-age": c.MaxAge} {
+		if d < 0 {
+			add("a duration below zero", "write a duration such as 24h, or remove it", key)
+		}
 	}
 	if c.Compat != "" && c.Compat != "fulcio" {
 		add(fmt.Sprintf("compat %q is unknown", c.Compat), "write fulcio or remove the key", "compat")

@@ -1,0 +1,98 @@
+package config_test
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-ca/mayfly/config"
+)
+
+// G1: each number and each duration of the documented settings refuses what is below 0, and takes a 0 in one of three ways: as a value, as
+// an error, or with a warning that the default holds. None means silently something else than it says.
+func TestNumbers(t *testing.T) {
+	t.Parallel()
+	const logs = "ct:\n  logs:\n    - {name: a, url: \"https://ct.example.com\", public_key: ct.pem, "
+	const value, refused, warned = "value", "refused", "warned"
+	base := identity + caFile
+	type setting struct {
+		before, after string // of the number, in the main file, or behind the entry of the issuer file
+		zero, good    string
+		issuer        bool
+	}
+	table := map[string]setting{
+		"limits.requests":               {base + embedded + "limits: {requests: ", "}\n", warned, "10", false},
+		"limits.wait":                   {base + embedded + "limits: {wait: ", "}\n", warned, "1s", false},
+		"limits.connections":            {base + embedded + "limits: {connections: ", "}\n", warned, "10", false},
+		"limits.connections_per_source": {base + embedded + "limits: {connections_per_source: ", "}\n", warned, "10", false},
+		"ca.backdate":                   {base + "  backdate: ", "\n" + embedded, value, "10s", false},
+		"ct.logs[].rate":                {base + logs + "rate: ", "}\n", refused, "0.5", false},
+		"ct.logs[].max_merge_delay":     {base + logs + "max_merge_delay: ", "}\n", refused, "1m", false},
+		"ct.embedded.lead":              {base + "ct:\n  embedded: {dir: ct, origin: x.example.com/ct, lead: ", "}\n", value, "1h", false},
+		"ct.embedded.witness_policy":    {base + "ct:\n  embedded: {dir: ct, origin: x.example.com/ct, witness_policy: ", "}\n", value, "", false},
+		"ct.policy.min_scts":            {base + embedded + "  policy: {min_scts: ", "}\n", warned, "1", false},
+		"ct.policy.min_operators":       {base + embedded + "  policy: {min_operators: ", "}\n", warned, "1", false},
+		"ct.policy.parallel":            {base + embedded + "  policy: {parallel: ", "}\n", warned, "3", false},
+		"ct.policy.stagger":             {base + embedded + "  policy: {stagger: ", "}\n", warned, "1s", false},
+		"ct.policy.attempt":             {base + embedded + "  policy: {attempt: ", "}\n", warned, "1s", false},
+		"ct.policy.budget":              {base + embedded + "  policy: {budget: ", "}\n", warned, "10s", false},
+		"audit.reconcile.lag":           {base + embedded + "audit: {file: x, reconcile: {lag: ", "}}\n", warned, "1m", false},
+		"max-lifetime":                  {"    max-lifetime: ", "\n", warned, "1h", true},
+		"max-age":                       {"    max-age: ", "\n", warned, "1h", true},
+		"outbound.timeout":              {"    outbound: {timeout: ", "}\n", warned, "1s", true},
+	}
+	page, err := os.ReadFile("../docs/config.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (?:integer|number|duration) \\|").FindAllStringSubmatch(string(page), -1) {
+		documented = append(documented, m[1])
+		if _, ok := table[m[1]]; !ok {
+			t.Errorf("%s is not in the table of this test", m[1])
+		}
+	}
+	for key, s := range table {
+		if !slices.Contains(documented, key) {
+			t.Errorf("%s is not documented as a number", key)
+		}
+		unit := ""
+		if strings.Trim(s.good, "0123456789.") != "" {
+			unit = "s"
+		}
+		load := func(number string) ([]config.Warning, error) {
+			if s.issuer {
+				_, w, err := config.Load(write(t, base+embedded, issuers+s.before+number+s.after))
+				return w, err
+			}
+			_, w, err := config.Load(write(t, s.before+number+s.after, issuers))
+			return w, err
+		}
+		name := key[strings.LastIndex(key, ".")+1:]
+		if _, err := load("-1" + unit); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: -1%s: %v", key, unit, err)
+		}
+		if s.good != "" {
+			if w, err := load(s.good); err != nil || zeroWarning(w, name) {
+				t.Errorf("%s: %s: %v, %v", key, s.good, w, err)
+			}
+		}
+		w, err := load("0" + unit)
+		got := value
+		switch {
+		case err != nil:
+			got = refused
+		case zeroWarning(w, name):
+			got = warned
+		}
+		if got != s.zero {
+			t.Errorf("%s: 0%s: %s, want %s: %v, %v", key, unit, got, s.zero, w, err)
+		}
+	}
+}
+
+func zeroWarning(all []config.Warning, name string) bool {
+	return slices.ContainsFunc(all, func(w config.Warning) bool { return strings.Contains(w.Text, name+": 0 means the default") })
+}
