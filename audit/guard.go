@@ -44,7 +44,7 @@ func (s *fileStore) check() error {
 	case !os.SameFile(named, mine):
 		return changed("%s was moved and another file took its place while it was written", s.path)
 	case now.size != s.stamp.size:
-		return changed("%s has %d bytes, and this process left it with %d: somebody else writes to it", s.path, now.size, s.stamp.size)
+		return changed("%s has %d bytes, and this process left it with %d: another process writes to it", s.path, now.size, s.stamp.size)
 	default:
 		if err := s.verifyContent(); err != nil {
 			return err

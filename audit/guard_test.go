@@ -84,8 +84,8 @@ func TestChangedWhileWritten(t *testing.T) {
 			st, err := os.Stat(path)
 			must(t, err)
 			must(t, os.Truncate(path, st.Size()-200))
-		}, "somebody else writes to it", true},
-		"emptied, as copytruncate does": {func(t *testing.T, path string) { must(t, os.Truncate(path, 0)) }, "somebody else writes to it", true},
+		}, "another process writes to it", true},
+		"emptied, as copytruncate does": {func(t *testing.T, path string) { must(t, os.Truncate(path, 0)) }, "another process writes to it", true},
 		"moved away":                    {func(t *testing.T, path string) { must(t, os.Rename(path, path+"-away")) }, "was moved or removed", true},
 		"moved away, an empty file in its place": {func(t *testing.T, path string) {
 			must(t, os.Rename(path, path+"-away"))
@@ -116,7 +116,7 @@ func TestChangedWhileWritten(t *testing.T) {
 		}, "another file took its place", true},
 		"appended to": {func(t *testing.T, path string) {
 			extend(t, path, "{}\n")
-		}, "somebody else writes to it", false}, // what is behind the acknowledged end is set aside
+		}, "another process writes to it", false}, // what is behind the acknowledged end is set aside
 		"replaced by its like": {func(t *testing.T, path string) {
 			data, err := os.ReadFile(path)
 			must(t, err)
