@@ -31,6 +31,7 @@ const idp = "https://idp.example.com"
 type m = map[string]any
 
 // A certificate is returned only if it names the caller of the token that was sent, or the one that was expected.
+// D19: the client refuses a certificate that names another identity than its token.
 func TestNames(t *testing.T) {
 	t.Parallel()
 	github := m{"iss": idp, "sub": "repo:acme/app:ref:refs/heads/main", "job_workflow_ref": "acme/app/.github/workflows/a b.yml@refs/heads/m%61in"}
