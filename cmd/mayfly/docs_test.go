@@ -157,7 +157,7 @@ func (k docKit) write(t *testing.T, dir, name string) {
 	t.Helper()
 	content := ""
 	switch base := filepath.Base(name); {
-	case base == "key.pem", base == "client-key.pem":
+	case base == "key.pem", base == "ca-key.pem", base == "client-key.pem":
 		content = k.key
 	case strings.Contains(base, "chain"), base == "client.pem", strings.HasSuffix(base, "-ca.pem"):
 		content = k.chain
