@@ -120,12 +120,16 @@ func TestProviderWaits(t *testing.T) {
 		resumes = append(resumes, func() { resume(); g.Leave(ctx) })
 		return true
 	}
-	for range 20 {
-		wait("192.0.2.1", "a")
+	for i := range 20 {
+		wait("192.0.2.1", fmt.Sprintf("a%d", i))
 	}
 	if waits != 8 {
 		t.Errorf("one source has %d of 16 places", waits)
 	}
+	for _, resume := range resumes {
+		resume()
+	}
+	waits, resumes = 0, nil
 	for i := range 20 {
 		wait(fmt.Sprintf("192.0.2.%d", i+2), "a")
 	}
@@ -133,12 +137,12 @@ func TestProviderWaits(t *testing.T) {
 		t.Errorf("one entry has %d of 16 places", waits)
 	}
 	for i := range 20 {
-		wait(fmt.Sprintf("192.0.2.%d", i+2), fmt.Sprint(i))
+		wait(fmt.Sprintf("198.51.100.%d", i+2), fmt.Sprint(i))
 	}
 	if waits != 16 || g.AwaitingProviders() != 16 {
 		t.Errorf("%d wait, %d", waits, g.AwaitingProviders())
 	}
-	full := server.WithSource(t.Context(), "198.51.100.1")
+	full := server.WithSource(t.Context(), "203.0.113.1")
 	for range 64 { // those that wait have no place in the gate
 		must(t, g.Enter(full))
 	}
