@@ -80,6 +80,23 @@ func TestChangedWhileWritten(t *testing.T) {
 			lines[1] = resealed(lines[1])
 			overwrite(t, path, 0, string(bytes.Join(lines, nil)))
 		}, "does not follow the record before it", true},
+		"rewritten to its end, with sums that are right": {func(t *testing.T, path string) {
+			data, err := os.ReadFile(path)
+			must(t, err)
+			lines := bytes.SplitAfter(data, []byte("\n"))
+			sum := ""
+			for i := 1; i < len(lines)-1; i++ { // each is chained to the one before anew
+				if sum != "" {
+					at := bytes.Index(lines[i], []byte(`"prev":"`)) + len(`"prev":"`)
+					copy(lines[i][at:], sum)
+				}
+				lines[i] = resealed(lines[i])
+				r, err := audit.ParseRecord(lines[i])
+				must(t, err)
+				sum = r.Sum
+			}
+			overwrite(t, path, 0, string(bytes.Join(lines, nil)))
+		}, "it ends with record", true},
 		"truncated": {func(t *testing.T, path string) {
 			st, err := os.Stat(path)
 			must(t, err)
