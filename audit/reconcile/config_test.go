@@ -140,9 +140,12 @@ func TestWebhookOrder(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { w.Run(ctx) })
+	deadline := time.After(20 * time.Second) // everything is there within one, on an idle machine
 	for done := false; !done; {
 		select {
-		case <-t.Context().Done():
+		case <-deadline:
+			cancel()
+			running.Wait()
 			t.Fatal("not everything is delivered")
 		case <-time.After(time.Millisecond):
 		}

@@ -249,6 +249,11 @@ func TestAlarmsAreBoundedByKind(t *testing.T) {
 			if len(raised) != len(Kinds()) || len(a.Alarms()) != want+len(Kinds()) {
 				t.Errorf("after the flood %d of %d findings were raised, and %d are listed", len(raised), len(Kinds()), len(a.Alarms())-want)
 			}
+			for _, f := range raised {
+				if f.Text != "the one that counts" {
+					t.Errorf("the first alarm of another log is summed up: %+v", f)
+				}
+			}
 			again := len(a.open)
 			for _, f := range raised {
 				a.found(f)
