@@ -103,8 +103,10 @@ func (s *rules) intent(r *Record) (wrong []string) {
 }
 
 // What can be wrong with a serial number.
-func usedBefore(n serial) string    { return fmt.Sprintf("the serial number %x was used before", n) }
+func usedBefore(n serial) string { return fmt.Sprintf("the serial number %x was used before", n) }
+
 func secondOutcome(n serial) string { return fmt.Sprintf("a second outcome for serial number %x", n) }
+
 func withoutIntent(n serial) string {
 	return fmt.Sprintf("serial number %x was signed without an intent", n)
 }

@@ -32,7 +32,7 @@ func Example() {
 	defer ca.Close()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		log.Fatal(err)
+		log.Fatal(err) //nolint:gocritic // the process ends, and the connection with it
 	}
 	got, err := ca.Request(context.Background(), client.Request{Token: os.Getenv("SIGSTORE_ID_TOKEN"), Signer: key})
 	if err != nil {

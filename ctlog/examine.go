@@ -56,7 +56,7 @@ func (r *Remote) Examine(ctx context.Context, o ExamineOptions) (e Examination) 
 	if f != nil && f.silent() {
 		return e
 	}
-	switch _, absent, err := r.head(ctx); {
+	switch absent, err := r.head(ctx); {
 	case err != nil:
 		e.add(&e.Problems, err.Error())
 	default:

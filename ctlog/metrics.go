@@ -32,12 +32,12 @@ func newMetrics(s *Set) *metrics {
 	m.accepted = make(map[string]func() prometheus.Counter, len(s.members))
 	for _, one := range s.members {
 		m.accepted[one.Name] = sync.OnceValue(func() prometheus.Counter { return m.attempts.WithLabelValues(one.Name, string(Accepted)) })
-		m.states = append(m.states, stateGauges(s, one)...)
+		m.states = append(m.states, stateGauges(one)...)
 	}
 	return m
 }
 
-func stateGauges(s *Set, one *member) []prometheus.Collector {
+func stateGauges(one *member) []prometheus.Collector {
 	gauge := func(name, help string, value func() bool) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{"log": one.Name}}, func() float64 {
 			if value() {

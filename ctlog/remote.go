@@ -140,25 +140,25 @@ func (r *Remote) openReader(c LogConfig, o RemoteOptions, conf *tls.Config) erro
 
 // head reads the newest head of the log and verifies it with the pinned key (RFC 6962 §4.3, or c2sp.org/static-ct-api). absent says in
 // words that the log shows none where it is configured to be read. Another error is a [Failure].
-func (r *Remote) head(ctx context.Context) (h monitor.Head, absent string, err error) {
-	h, err = r.reader.Head(ctx)
+func (r *Remote) head(ctx context.Context) (absent string, err error) {
+	_, err = r.reader.Head(ctx)
 	var f *Failure
 	switch {
 	case err == nil:
-		return h, "", nil
+		return "", nil
 	case monitor.Convicts(err):
-		return h, "", &Failure{Result: Unverified, Err: fmt.Errorf("the log's own head is not signed with the pinned key (public_key); write the key of the log at url: %w", err)}
+		return "", &Failure{Result: Unverified, Err: fmt.Errorf("the log's own head is not signed with the pinned key (public_key); write the key of the log at url: %w", err)}
 	case errors.Is(err, fs.ErrNotExist):
-		return h, "the log has no head where it is read, so that only its SCTs show whether public_key is its key; for a static-ct log write monitoring_url and origin", nil
+		return "the log has no head where it is read, so that only its SCTs show whether public_key is its key; for a static-ct log write monitoring_url and origin", nil
 	case errors.As(err, &f):
-		return h, "", f
+		return "", f
 	}
 	f = callFailure(err)
 	var call *url.Error
 	if f.Result == Unreachable && !errors.As(err, &call) { // it answered
 		f.Result = Broken
 	}
-	return h, "", f
+	return "", f
 }
 
 func parseRoots(pemCerts []byte) (*x509.CertPool, error) {

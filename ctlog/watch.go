@@ -115,7 +115,7 @@ func (s *Set) look(ctx context.Context, w watched) (most time.Duration) {
 	if ctx.Err() != nil {
 		return rootsBackoff
 	}
-	warning, refuses := "", ""
+	var warning, refuses string
 	if err != nil {
 		warning, most = "its roots cannot be read: "+err.Error(), readBackoff
 	} else if refuses, warning = w.lacking(roots); refuses+warning != "" {
@@ -147,7 +147,7 @@ func (s *Set) look(ctx context.Context, w watched) (most time.Duration) {
 func (s *Set) prove(ctx context.Context, m *member, answers bool) {
 	bounded, cancel := context.WithTimeout(ctx, s.policy.Attempt)
 	defer cancel()
-	_, absent, err := m.remote.head(bounded)
+	absent, err := m.remote.head(bounded)
 	var f *Failure
 	switch {
 	case ctx.Err() != nil:

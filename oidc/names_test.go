@@ -68,55 +68,89 @@ func nameTargets(t testing.TB) []*nameTarget {
 		{name: "type uri", claims: map[string]any{"sub": "https://example.com/x"}, vary: []string{"sub"}, begin: map[string]string{"sub": "https://example.com/"}},
 		{name: "type username", claims: map[string]any{"sub": "alice"}, vary: []string{"sub"}, whole: func(s string) string { return s + "!example.com" }},
 		{name: "type spiffe", claims: map[string]any{"sub": "spiffe://td/x"}, vary: []string{"sub"}, begin: map[string]string{"sub": "spiffe://td/"}},
-		{name: "type kubernetes", claims: map[string]any{"sub": "s"}, vary: []string{"namespace", "name"},
-			read: must(`^https://kubernetes\.io/namespaces/([a-z0-9.-]+)/serviceaccounts/([a-z0-9.-]+)$`), raw: "https://kubernetes.io/namespaces/<namespace>/serviceaccounts/<name>"},
-		{name: "type chainguard-identity", claims: map[string]any{"sub": "a/b"}, vary: []string{"sub"},
-			read: must(`^https://issuer\.example\.com/` + pathText + `$`), raw: issuerOfNames + "/<sub>", joined: true},
-		{name: "type github-workflow", claims: github, vary: []string{"job_workflow_ref"}, begin: flow,
-			read: must(`^https://github\.com/` + pathText + `$`), raw: "https://github.com/<job_workflow_ref>", joined: true},
+		{
+			name: "type kubernetes", claims: map[string]any{"sub": "s"}, vary: []string{"namespace", "name"},
+			read: must(`^https://kubernetes\.io/namespaces/([a-z0-9.-]+)/serviceaccounts/([a-z0-9.-]+)$`), raw: "https://kubernetes.io/namespaces/<namespace>/serviceaccounts/<name>",
+		},
+		{
+			name: "type chainguard-identity", claims: map[string]any{"sub": "a/b"}, vary: []string{"sub"},
+			read: must(`^https://issuer\.example\.com/` + pathText + `$`), raw: issuerOfNames + "/<sub>", joined: true,
+		},
+		{
+			name: "type github-workflow", claims: github, vary: []string{"job_workflow_ref"}, begin: flow,
+			read: must(`^https://github\.com/` + pathText + `$`), raw: "https://github.com/<job_workflow_ref>", joined: true,
+		},
 		{name: "type gitlab-pipeline", claims: gitlab, vary: []string{"ci_config_ref_uri"}, begin: ofGitLab, read: must(`^https://` + pathText + `$`), raw: "https://<ci_config_ref_uri>"},
-		{name: "type buildkite-job", claims: buildkite, vary: []string{"organization_slug", "pipeline_slug"},
-			read: must(`^https://buildkite\.com/` + segment + `/` + segment + `$`), raw: "https://buildkite.com/<organization_slug>/<pipeline_slug>", joined: true},
+		{
+			name: "type buildkite-job", claims: buildkite, vary: []string{"organization_slug", "pipeline_slug"},
+			read: must(`^https://buildkite\.com/` + segment + `/` + segment + `$`), raw: "https://buildkite.com/<organization_slug>/<pipeline_slug>", joined: true,
+		},
 		{name: "type codefresh-workflow", claims: codefresh, vary: codefreshVary, read: codefreshRead, raw: codefreshRaw, joined: true},
-		{name: "github-workflow", claims: github, vary: []string{"job_workflow_ref"}, begin: flow,
-			read: must(`^https://ci\.example\.com/` + pathText + `$`), raw: "https://ci.example.com/<job_workflow_ref>"},
-		{name: "gitlab-pipeline", claims: with(gitlab, "ci_config_ref_uri", "ci.example.com/x"), vary: []string{"ci_config_ref_uri"},
-			begin: map[string]string{"ci_config_ref_uri": "ci.example.com/a/b//.gitlab-ci.yml@refs/heads/"}, read: must(`^https://` + pathText + `$`), raw: "https://<ci_config_ref_uri>"},
-		{name: "codefresh-workflow", claims: with(codefresh, "platform_url", "https://ci.example.com"), vary: codefreshVary,
-			read: must(strings.Replace(codefreshRead.String(), `g\.codefresh\.io`, `ci\.example\.com`, 1)), raw: strings.Replace(codefreshRaw, "g.codefresh.io", "ci.example.com", 1)},
-		{name: "buildkite-job", claims: buildkite, vary: []string{"organization_slug", "pipeline_slug"},
-			read: must(`^https://ci\.example\.com/` + segment + `/` + segment + `$`), raw: "https://ci.example.com/<organization_slug>/<pipeline_slug>"},
-		{name: "circleci-job", claims: map[string]any{
-			"sub": "s", circle + "job-id": "J", circle + "pipeline-definition-id": "D", circle + "pipeline-id": "PL", circle + "project-id": "P",
-			circle + "ssh-rerun": false, circle + "workflow-id": "W",
-		}, vary: []string{circle + "project-id", circle + "pipeline-definition-id"}, read: must(`^https://ci\.example\.com/projects/` + segment + `/pipeline-definitions/` + segment + `$`),
-			raw: "https://ci.example.com/projects/<" + circle + "project-id>/pipeline-definitions/<" + circle + "pipeline-definition-id>"},
-		{name: "buddy-pipeline", claims: map[string]any{
-			"sub": "s", "workspace_domain": "w", "project_name": "p", "pipeline_id": json.Number("12"), "execution_id": "9", "runner_environment": "x", "triggered_on": "E",
-		}, vary: []string{"workspace_domain", "project_name", "pipeline_id"}, read: must(`^https://ci\.example\.com/` + segment + `/` + segment + `/pipelines/pipeline/` + segment + `$`),
-			raw: "https://ci.example.com/<workspace_domain>/<project_name>/pipelines/pipeline/<pipeline_id>"},
-		{name: "azure-pipelines", claims: map[string]any{"sub": "s", "prj_id": "1", "def_id": "2", "org_id": "3", "run_id": "4"}, vary: []string{"prj_id", "def_id"},
-			read: must(`^https://ci\.example\.com/` + segment + `/_build\?definitionId=([^/?#&]+)$`), raw: "https://ci.example.com/<prj_id>/_build?definitionId=<def_id>"},
+		{
+			name: "github-workflow", claims: github, vary: []string{"job_workflow_ref"}, begin: flow,
+			read: must(`^https://ci\.example\.com/` + pathText + `$`), raw: "https://ci.example.com/<job_workflow_ref>",
+		},
+		{
+			name: "gitlab-pipeline", claims: with(gitlab, "ci_config_ref_uri", "ci.example.com/x"), vary: []string{"ci_config_ref_uri"},
+			begin: map[string]string{"ci_config_ref_uri": "ci.example.com/a/b//.gitlab-ci.yml@refs/heads/"}, read: must(`^https://` + pathText + `$`), raw: "https://<ci_config_ref_uri>",
+		},
+		{
+			name: "codefresh-workflow", claims: with(codefresh, "platform_url", "https://ci.example.com"), vary: codefreshVary,
+			read: must(strings.Replace(codefreshRead.String(), `g\.codefresh\.io`, `ci\.example\.com`, 1)), raw: strings.Replace(codefreshRaw, "g.codefresh.io", "ci.example.com", 1),
+		},
+		{
+			name: "buildkite-job", claims: buildkite, vary: []string{"organization_slug", "pipeline_slug"},
+			read: must(`^https://ci\.example\.com/` + segment + `/` + segment + `$`), raw: "https://ci.example.com/<organization_slug>/<pipeline_slug>",
+		},
+		{
+			name: "circleci-job", claims: map[string]any{
+				"sub": "s", circle + "job-id": "J", circle + "pipeline-definition-id": "D", circle + "pipeline-id": "PL", circle + "project-id": "P",
+				circle + "ssh-rerun": false, circle + "workflow-id": "W",
+			}, vary: []string{circle + "project-id", circle + "pipeline-definition-id"}, read: must(`^https://ci\.example\.com/projects/` + segment + `/pipeline-definitions/` + segment + `$`),
+			raw: "https://ci.example.com/projects/<" + circle + "project-id>/pipeline-definitions/<" + circle + "pipeline-definition-id>",
+		},
+		{
+			name: "buddy-pipeline", claims: map[string]any{
+				"sub": "s", "workspace_domain": "w", "project_name": "p", "pipeline_id": json.Number("12"), "execution_id": "9", "runner_environment": "x", "triggered_on": "E",
+			}, vary: []string{"workspace_domain", "project_name", "pipeline_id"}, read: must(`^https://ci\.example\.com/` + segment + `/` + segment + `/pipelines/pipeline/` + segment + `$`),
+			raw: "https://ci.example.com/<workspace_domain>/<project_name>/pipelines/pipeline/<pipeline_id>",
+		},
+		{
+			name: "azure-pipelines", claims: map[string]any{"sub": "s", "prj_id": "1", "def_id": "2", "org_id": "3", "run_id": "4"}, vary: []string{"prj_id", "def_id"},
+			read: must(`^https://ci\.example\.com/` + segment + `/_build\?definitionId=([^/?#&]+)$`), raw: "https://ci.example.com/<prj_id>/_build?definitionId=<def_id>",
+		},
 		{name: "bitbucket-pipelines", claims: map[string]any{
 			"sub": "s", "workspaceUuid": "{1}", "repositoryUuid": "{2}", "pipelineUuid": "{3}", "stepUuid": "{4}",
 		}, vary: []string{"workspaceUuid", "repositoryUuid"}, read: must(`^https://ci\.example\.com/` + segment + `/` + segment + `$`), raw: "https://ci.example.com/<workspaceUuid>/<repositoryUuid>"},
 		{name: "jenkins", claims: map[string]any{"sub": "https://ci.example.com/job/a/", "build_number": "1"}, vary: []string{"sub"}, begin: map[string]string{"sub": "https://ci.example.com/job/"}},
-		{name: "google-cloud-service-account", claims: map[string]any{"sub": "s", "email": "a@x.iam.gserviceaccount.com", "email_verified": true}, vary: []string{"email"},
-			end: "@x.iam.gserviceaccount.com"},
+		{
+			name: "google-cloud-service-account", claims: map[string]any{"sub": "s", "email": "a@x.iam.gserviceaccount.com", "email_verified": true}, vary: []string{"email"},
+			end: "@x.iam.gserviceaccount.com",
+		},
 		{name: "aws-identity", claims: map[string]any{"sub": "arn:aws:iam::1:role/x"}, vary: []string{"sub"}, begin: map[string]string{"sub": "arn:aws:iam::1:role/"}},
-		{name: "hcp-terraform", claims: map[string]any{
-			"sub": "s", "terraform_organization_name": "o", "terraform_workspace_name": "w", "terraform_run_phase": "plan", "terraform_run_id": "1",
-		}, vary: []string{"terraform_organization_name", "terraform_workspace_name"}, read: must(`^https://ci\.example\.com/app/` + segment + `/workspaces/` + segment + `$`),
-			raw: "https://ci.example.com/app/<terraform_organization_name>/workspaces/<terraform_workspace_name>"},
+		{
+			name: "hcp-terraform", claims: map[string]any{
+				"sub": "s", "terraform_organization_name": "o", "terraform_workspace_name": "w", "terraform_run_phase": "plan", "terraform_run_id": "1",
+			}, vary: []string{"terraform_organization_name", "terraform_workspace_name"}, read: must(`^https://ci\.example\.com/app/` + segment + `/workspaces/` + segment + `$`),
+			raw: "https://ci.example.com/app/<terraform_organization_name>/workspaces/<terraform_workspace_name>",
+		},
 		// Profiles of an issuer file.
-		{name: "file two", claims: map[string]any{"sub": "s", "a": "x", "b": "y"}, vary: []string{"a", "b"},
-			read: must(`^https://ci\.example\.com/([^@?#]+)@` + pathText + `$`), raw: "https://ci.example.com/<a>@<b>"},
-		{name: "file words", claims: map[string]any{"sub": "s", "a": "x", "b": "y"}, vary: []string{"a", "b"},
-			read: must(`^https://ci\.example\.com/(.+?)/-/b/` + pathText + `$`), raw: "https://ci.example.com/<a>/-/b/<b>"},
-		{name: "file host", claims: map[string]any{"sub": "s", "a": "x", "b": "y"}, vary: []string{"a", "b"},
-			read: must(`^https://([a-z0-9._-]+)\.ci\.example\.com/` + pathText + `$`), raw: "https://<a>.ci.example.com/<b>"},
-		{name: "file chained", claims: map[string]any{"sub": "s", "base": "https://h.example", "b": "y"}, vary: []string{"base", "b"},
-			begin: map[string]string{"base": "https://"}, read: must(`^(https?://[a-z0-9._:-]+)/` + pathText + `$`), raw: "<base>/<b>"},
+		{
+			name: "file two", claims: map[string]any{"sub": "s", "a": "x", "b": "y"}, vary: []string{"a", "b"},
+			read: must(`^https://ci\.example\.com/([^@?#]+)@` + pathText + `$`), raw: "https://ci.example.com/<a>@<b>",
+		},
+		{
+			name: "file words", claims: map[string]any{"sub": "s", "a": "x", "b": "y"}, vary: []string{"a", "b"},
+			read: must(`^https://ci\.example\.com/(.+?)/-/b/` + pathText + `$`), raw: "https://ci.example.com/<a>/-/b/<b>",
+		},
+		{
+			name: "file host", claims: map[string]any{"sub": "s", "a": "x", "b": "y"}, vary: []string{"a", "b"},
+			read: must(`^https://([a-z0-9._-]+)\.ci\.example\.com/` + pathText + `$`), raw: "https://<a>.ci.example.com/<b>",
+		},
+		{
+			name: "file chained", claims: map[string]any{"sub": "s", "base": "https://h.example", "b": "y"}, vary: []string{"base", "b"},
+			begin: map[string]string{"base": "https://"}, read: must(`^(https?://[a-z0-9._:-]+)/` + pathText + `$`), raw: "<base>/<b>",
+		},
 	}
 	files := map[string]ProviderConfig{
 		"two": {SAN: "https://ci.example.com/{{.a}}@{{.b}}"}, "words": {SAN: `{{printf "https://ci.example.com/%s" .a}}/-/b/{{.b}}`},
@@ -130,11 +164,11 @@ func nameTargets(t testing.TB) []*nameTarget {
 			target := one
 			issuer := issuerOfNames
 			c := IssuerConfig{ClientID: "x", Compat: compat}
-			switch kind, name, _ := strings.Cut(one.name, " "); {
-			case kind == "type":
+			switch kind, name, _ := strings.Cut(one.name, " "); kind {
+			case "type":
 				c.Type, c.SPIFFETrustDomain = name, map[string]string{"spiffe": "td"}[name]
 				c.SubjectDomain = map[string]string{"uri": "https://example.com", "username": "example.com"}[name]
-			case kind == "file":
+			case "file":
 				c.Type, c.CIProvider = "ci-provider", name
 			default:
 				c.Profile, c.Parameters = one.name, map[string]string{}
@@ -273,7 +307,7 @@ func (n *nameTarget) check(san identity.SAN, c claims) error {
 		}
 		for i, want := range text {
 			if got, err := url.PathUnescape(groups[i+1]); err != nil || got != want {
-				return fmt.Errorf("%s reads %q, %v; the claim is %q", n.vary[i], got, err, want)
+				return fmt.Errorf("%s reads %q (%w); the claim is %q", n.vary[i], got, err, want)
 			}
 		}
 	}
@@ -338,7 +372,7 @@ func (n *nameTarget) checkFulcio(san string, text []string) error {
 		replace = append(replace, "<"+name+">", text[i])
 	}
 	raw = strings.NewReplacer(replace...).Replace(raw)
-	want := ""
+	var want string
 	if n.joined {
 		base := raw[:strings.Index(n.raw, "<")]
 		u, err := url.Parse(base)
@@ -503,7 +537,7 @@ func (n *nameTarget) value(r *rand.Rand, name string) any {
 
 // D11 // D12 // D13 // D14 // D15: for every type and profile, what was made of claims reads back as those claims; claims that differ
 // give names that differ; every refusal names a claim. MAYFLY_NAMES=10000000 is how many sets of claims are tried for each.
-func TestNames(t *testing.T) {
+func TestNames(t *testing.T) { //nolint:tparallel // the group has to end before the sum is checked
 	t.Parallel()
 	count := 4000
 	if text := os.Getenv("MAYFLY_NAMES"); text != "" {

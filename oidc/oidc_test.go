@@ -257,9 +257,11 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: the error has no place", name)
 		}
 	}
-	for _, template := range []string{"{{", "{{.a}", "{{range .a}}{{end}}", "{{.a | html}}", "{{end}}", "{{if eq .a \"b\"}}", "{{template \"x\"}}", "{{printf .a}}", "{{.a.b}}",
+	for _, template := range []string{
+		"{{", "{{.a}", "{{range .a}}{{end}}", "{{.a | html}}", "{{end}}", "{{if eq .a \"b\"}}", "{{template \"x\"}}", "{{printf .a}}", "{{.a.b}}",
 		"{{define \"x\"}}{{end}}x", "{{$x := .a}}{{$x}}", "{{call .a}}", "{{.}}", "{{eq .a 1}}", "{{printf \"%d\" .a}}", "{{printf \"%s\"}}", "{{len .a}}", "{{true}}",
-		"{{with .a}}{{.b}}{{end}}", "{{with eq .a \"b\"}}x{{end}}", "{{or .a (eq .b \"c\")}}", "{{eq (not .a) \"b\"}}", "{{break}}", "{{block \"x\" .}}{{end}}", "{{index .a \"b\"}}", "{{.A.Method}}", "{{nil}}"} {
+		"{{with .a}}{{.b}}{{end}}", "{{with eq .a \"b\"}}x{{end}}", "{{or .a (eq .b \"c\")}}", "{{eq (not .a) \"b\"}}", "{{break}}", "{{block \"x\" .}}{{end}}", "{{index .a \"b\"}}", "{{.A.Method}}", "{{nil}}",
+	} {
 		c := oidc.Config{Issuers: map[string]oidc.IssuerConfig{u: ok}, Providers: map[string]oidc.ProviderConfig{"p": {SAN: "https://x/{{.a}}", Extensions: map[string]string{"build-trigger": template}}}}
 		if err := c.Check(); err == nil || !strings.Contains(err.Error(), "template") {
 			t.Errorf("template %q: %v", template, err)

@@ -175,7 +175,7 @@ func newCIMapper(r IssuerConfig, l library) (mapper, error) {
 	if lenient {
 		own := *p
 		if p = &own; p.findNames(true) != nil {
-			return nil, nil // reported for the profile
+			return nil, nil //nolint:nilerr,nilnil // reported for the profile
 		}
 	}
 	return func(c claims) (identity.Identity, error) {
@@ -326,7 +326,7 @@ func (v values) nullable(name string) bool {
 
 // claimText prints a claim: a text as it is, a number in decimals without exponent, true or false. A list or an object has no text.
 func claimText(name string, v any) (string, error) {
-	text := ""
+	var text string
 	switch v := v.(type) {
 	case string:
 		text = v

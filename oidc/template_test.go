@@ -192,8 +192,14 @@ func TestCovers(t *testing.T) {
 		pattern, domain string
 		want            bool
 	}{
-		{"*.example.com", "a.example.com", true}, {"*.example.com", "a.b.example.com", true}, {"*.example.com", "example.com", false}, {"*.example.com", "evilexample.com", false},
-		{"*.example.com", ".example.com", false}, {"example.com", "example.com", true}, {"example.com", "evilexample.com", false}, {"example.com", "a.example.com", false},
+		{"*.example.com", "a.example.com", true},
+		{"*.example.com", "a.b.example.com", true},
+		{"*.example.com", "example.com", false},
+		{"*.example.com", "evilexample.com", false},
+		{"*.example.com", ".example.com", false},
+		{"example.com", "example.com", true},
+		{"example.com", "evilexample.com", false},
+		{"example.com", "a.example.com", false},
 	} {
 		if got := covers(c.pattern, c.domain); got != c.want {
 			t.Errorf("covers(%s, %s) = %t", c.pattern, c.domain, got)

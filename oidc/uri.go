@@ -368,7 +368,7 @@ func (u uriRules) separate(parts []part, texts []string) error {
 				text = after
 			}
 			if parts[i+1].claim != "" {
-				if next = "/"; !strings.HasSuffix(texts[i], "/") || strings.Contains(texts[i+1], "/") {
+				if !strings.HasSuffix(texts[i], "/") || strings.Contains(texts[i+1], "/") {
 					return badPart(p.claim, "cannot be told from the claim "+parts[i+1].claim+", which follows it")
 				}
 				continue

@@ -14,9 +14,16 @@ func TestBeneath(t *testing.T) {
 		under, uri string
 		want       bool
 	}{
-		{"https://h.example", "https://h.example/x", true}, {"https://h.example", "https://h.example", true}, {"https://h.example", "https://h.example.evil/x", false},
-		{"https://h.example", "https://h.example:8443/x", false}, {"https://h.example", "https://h.example@evil/x", false}, {"https://h.example/", "https://h.example/x", true},
-		{"https://h.example/a/", "https://h.example/ab", false}, {"arn:", "arn:aws:x", true}, {"arn:", "https://x", false}, {"", "https://x", true},
+		{"https://h.example", "https://h.example/x", true},
+		{"https://h.example", "https://h.example", true},
+		{"https://h.example", "https://h.example.evil/x", false},
+		{"https://h.example", "https://h.example:8443/x", false},
+		{"https://h.example", "https://h.example@evil/x", false},
+		{"https://h.example/", "https://h.example/x", true},
+		{"https://h.example/a/", "https://h.example/ab", false},
+		{"arn:", "arn:aws:x", true},
+		{"arn:", "https://x", false},
+		{"", "https://x", true},
 	} {
 		if got := (uriRules{under: c.under}).beneath(c.uri); got != c.want {
 			t.Errorf("%s under %q: %t", c.uri, c.under, got)

@@ -273,8 +273,12 @@ func halfStream(t *testing.T, address string) map[string]string {
 	var block strings.Builder
 	e := hpack.NewEncoder(&block)
 	for _, h := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":path", "/dev.sigstore.fulcio.v2.CA/CreateSigningCertificate"}, {":authority", "localhost"},
-		{"content-type", "application/grpc"}, {"te", "trailers"},
+		{":method", "POST"},
+		{":scheme", "http"},
+		{":path", "/dev.sigstore.fulcio.v2.CA/CreateSigningCertificate"},
+		{":authority", "localhost"},
+		{"content-type", "application/grpc"},
+		{"te", "trailers"},
 	} {
 		must(t, e.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}))
 	}

@@ -163,7 +163,7 @@ func New(o Options) (*Server, error) {
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		// Thousands of connections may be idle: they do not need buffers of 64 KiB each.
-		grpc.ReadBufferSize(grpcReadBuffer), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(grpcReadBuffer),
 		grpc.InTapHandle(s.arrive),
 	)
 	all := registrar{s.grpc, s}

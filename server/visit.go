@@ -116,7 +116,7 @@ var errNoRoom = status.Error(codes.ResourceExhausted, fault.RateLimited.Message(
 // refuseStream counts a stream that is refused before anything of it is received. A connection over which nothing but such streams
 // come is closed: each costs the server a goroutine, and the client nothing.
 func (s *Server) refuseStream(c *conn) {
-	s.refuse(context.Background(), refusal{method: unreceived, transport: "grpc", err: fault.New(fault.RateLimited, errReceiving)})
+	_ = s.refuse(context.Background(), refusal{method: unreceived, transport: "grpc", err: fault.New(fault.RateLimited, errReceiving)})
 	if c != nil && !c.proven.Load() && c.turnedAway.Add(1) > maxTurnedAway {
 		c.all.flood(c)
 	}

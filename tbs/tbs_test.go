@@ -7,9 +7,10 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"golang.org/x/crypto/cryptobyte"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
 
 	ctx509 "github.com/google/certificate-transparency-go/x509"
 	"github.com/google/go-cmp/cmp"

@@ -41,7 +41,7 @@ func (r *Repository) adoptServed(fingerprint string) error {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // only read
-	read := func(name string) ([]byte, error) { return f.read(name, maxMetadata) }
+	read := f.read
 	first, err := read(rootFile(1))
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func (r *Repository) adoptServed(fingerprint string) error {
 	if sum := sha256.Sum256(first); !strings.EqualFold(fingerprint, hex.EncodeToString(sum[:])) {
 		return fmt.Errorf("repository/1.root.json has the SHA-256 %x, not the given one; nothing was adopted", sum)
 	}
-	if r.now, err = verified(first, read, time.Time{}); err != nil {
+	if r.now, err = verified(first, read); err != nil {
 		return fmt.Errorf("nothing was adopted: %w", err)
 	}
 	if err := r.strayRoots(f, r.now); err != nil {
@@ -103,7 +103,7 @@ func (r *Repository) restore() ([]string, error) {
 	names := slices.Sorted(maps.Keys(r.anchor))
 	slices.SortStableFunc(names, func(a, b string) int { return entryRank(a) - entryRank(b) })
 	for _, name := range names {
-		if data, err := f.read(name, maxMetadata); err == nil && bytes.Equal(data, r.anchor[name]) {
+		if data, err := f.read(name); err == nil && bytes.Equal(data, r.anchor[name]) {
 			continue
 		}
 		c.Write = append(c.Write, commitWrite{"repository/" + name, 0o644, r.anchor[name]})
@@ -158,12 +158,12 @@ func (r *Repository) refuseNewer(f folder) error {
 		return fmt.Errorf("repository/%s verifies and is newer than what was published from here: another machine published it; restore from there, or remove the rest of what does not verify", name)
 	}
 	next := rootFile(r.root.Signed.Version + 1)
-	if data, err := f.read(next, maxMetadata); err == nil {
+	if data, err := f.read(next); err == nil {
 		if _, err := tm.UpdateRoot(data); err == nil {
 			return newer(next)
 		}
 	}
-	if data, err := f.read(timestampFile, maxMetadata); err == nil {
+	if data, err := f.read(timestampFile); err == nil {
 		if t, err := tm.UpdateTimestamp(data); err == nil && t.Signed.Version > r.timestamp.Signed.Version {
 			return newer(timestampFile)
 		}

@@ -101,7 +101,7 @@ func (r *Repository) commitment() (commitment, map[string][]byte) {
 	maps.Copy(files, r.change.files)
 	next := Repository{now: files}
 	after := map[string][]byte{}
-	if all, err := verified(files[rootFile(1)], next.file, time.Time{}); err == nil { // verify has shown that it is so
+	if all, err := verified(files[rootFile(1)], next.file); err == nil { // verify has shown that it is so
 		after = all
 	}
 	var c commitment

@@ -35,7 +35,8 @@ const (
 
 func rootFile(version int64) string     { return strconv.FormatInt(version, 10) + rootSuffix }
 func snapshotFile(version int64) string { return strconv.FormatInt(version, 10) + "." + snapshotMeta }
-func targetsFile(version int64) string  { return strconv.FormatInt(version, 10) + "." + targetsMeta }
+
+func targetsFile(version int64) string { return strconv.FormatInt(version, 10) + "." + targetsMeta }
 
 func targetFile(digest, name string) string { return "targets/" + digest + "." + name }
 
@@ -121,8 +122,9 @@ func (r *Repository) open(name string) (folder, error) {
 	return folder{root}, err
 }
 
-// read returns a regular file of at most limit bytes. A link that leads out of the folder is an error, as is a named pipe.
-func (f folder) read(name string, limit int64) ([]byte, error) {
+// read returns a regular file of at most [maxMetadata] bytes. A link that leads out of the folder is an error, as is a named pipe.
+func (f folder) read(name string) ([]byte, error) {
+	const limit = maxMetadata
 	file, err := f.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -157,7 +159,7 @@ func (r *Repository) readAnchor() (map[string][]byte, error) {
 		if err != nil || d.IsDir() || strings.HasPrefix(d.Name(), ".") {
 			return err
 		}
-		out[name], err = f.read(name, maxMetadata)
+		out[name], err = f.read(name)
 		return err
 	})
 	return out, err
@@ -180,7 +182,7 @@ func (r *Repository) load() error {
 		return err
 	}
 	if len(anchor) == 0 {
-		first, err := f.read(rootFile(1), maxMetadata)
+		first, err := f.read(rootFile(1))
 		if errors.Is(err, fs.ErrNotExist) {
 			return ErrNoRepository
 		}
@@ -213,7 +215,7 @@ func (r *Repository) adopt(anchor map[string][]byte) error {
 		}
 		return data, nil
 	}
-	all, err := verified(anchor[rootFile(1)], source, time.Time{})
+	all, err := verified(anchor[rootFile(1)], source)
 	if err != nil {
 		return fmt.Errorf("%s is damaged, put back your copy of it: %w", anchorDir, err)
 	}
@@ -230,8 +232,8 @@ func (r *Repository) adopt(anchor map[string][]byte) error {
 
 // follow verifies what is served, as a client does whose last visit left it with the anchor.
 func (r *Repository) follow(f folder) (map[string][]byte, error) {
-	source := func(name string) ([]byte, error) { return f.read(name, maxMetadata) }
-	served, err := verified(r.anchor[rootFile(1)], source, time.Time{})
+	source := f.read
+	served, err := verified(r.anchor[rootFile(1)], source)
 	if err != nil {
 		return nil, err
 	}
@@ -296,9 +298,9 @@ func (r *Repository) strayRoots(f folder, served map[string][]byte) error {
 	return nil
 }
 
-// verified follows a repository from its first root on, as a client does: signatures, thresholds, versions, lengths, hashes,
-// and expiry at the given time (zero: nothing has expired). It returns every file that it verified, by name.
-func verified(first []byte, source func(name string) ([]byte, error), at time.Time) (map[string][]byte, error) {
+// verified follows a repository from its first root on, as a client does: signatures, thresholds, versions, lengths and hashes;
+// metadata that has expired counts too, as it has to be renewed. It returns every file that it verified, by name.
+func verified(first []byte, source func(name string) ([]byte, error)) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	if first == nil {
 		return nil, errors.New("1.root.json is missing")
@@ -310,7 +312,7 @@ func verified(first []byte, source func(name string) ([]byte, error), at time.Ti
 	if v := tm.Root.Signed.Version; v != 1 {
 		return nil, fmt.Errorf("1.root.json: it has version %d", v)
 	}
-	tm.RefTime = at
+	tm.RefTime = time.Time{}
 	out[rootFile(1)] = first
 	for v := int64(2); ; v++ {
 		data, err := source(rootFile(v))

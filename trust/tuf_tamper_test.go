@@ -328,9 +328,9 @@ func TestTUFReplaced(t *testing.T) {
 		}
 	}
 	at := func(name string) string { return filepath.Join(l.dir, "repository", name) }
-	instead := func(name string, make func(name string) error) func() {
+	instead := func(name string, put func(name string) error) func() {
 		return func() {
-			if err := errors.Join(os.RemoveAll(at(name)), make(at(name))); err != nil {
+			if err := errors.Join(os.RemoveAll(at(name)), put(at(name))); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -67,7 +67,10 @@ func TestCAInit(t *testing.T) {
 		}
 	}
 	for _, f := range []*caInitFlags{
-		{}, {dir: "x"}, {dir: "x", plain: true, password: secret.Source{Env: "A"}}, {dir: "x", password: secret.Source{Env: "A", File: "b"}},
+		{},
+		{dir: "x"},
+		{dir: "x", plain: true, password: secret.Source{Env: "A"}},
+		{dir: "x", password: secret.Source{Env: "A", File: "b"}},
 		{dir: "x", password: secret.Source{File: "/no/such/file"}},
 	} {
 		if err := f.run(&bytes.Buffer{}); err == nil || exists("x") {

@@ -35,7 +35,7 @@ func (m *material) askLogs(ctx context.Context, cfg *config.Config) []onlineLog 
 	}
 	all.Wait()
 	if cfg.CT.Embedded != nil {
-		out = append(out, embeddedHeads(ctx, *cfg.CT.Embedded)...)
+		out = append(out, embeddedHeads(ctx, *cfg.CT.Embedded)...) //nolint:makezero // the first ones are filled above
 	}
 	return out
 }

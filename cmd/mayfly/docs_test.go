@@ -155,7 +155,7 @@ func openssl(t *testing.T, input string, args ...string) string {
 // write puts what the setting that names the file wants into it.
 func (k docKit) write(t *testing.T, dir, name string) {
 	t.Helper()
-	content := ""
+	var content string
 	switch base := filepath.Base(name); {
 	case base == "key.pem", base == "ca-key.pem", base == "client-key.pem":
 		content = k.key

@@ -65,8 +65,10 @@ func hostileCertificate(t *testing.T) []byte {
 		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(9 * time.Minute), Subject: pkix.Name{CommonName: hostile},
 		EmailAddresses: []string{"x\x1b[2J\r\nPAINTED@example.com"},
 		ExtraExtensions: []pkix.Extension{
-			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}, Value: text}, {Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 24}, Value: text},
-			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 9}, Value: text}, {Id: asn1.ObjectIdentifier{1, 2, 3}, Value: text},
+			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}, Value: text},
+			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 24}, Value: text},
+			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 9}, Value: text},
+			{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: text},
 		},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, c, &parent, k.Public(), h.Key)
@@ -98,7 +100,7 @@ func TestHostileText(t *testing.T) {
 		t.Fatal(err)
 	}
 	part := base64.RawURLEncoding.EncodeToString
-	token := file("token", []byte(part([]byte(`{"alg":"RS256","kid":"`+strings.ReplaceAll("\\u001b[2J", "\\", "\\")+`"}`))+"."+part(recorded)+".c2ln"))
+	token := file("token", []byte(part([]byte(`{"alg":"RS256","kid":"`+"\\u001b[2J"+`"}`))+"."+part(recorded)+".c2ln"))
 	issuers := file("issuers.yaml", []byte("oidc-issuers:\n  https://idp.example.com: {client-id: sigstore, type: email}\n"))
 	answers := map[string]func(w http.ResponseWriter){
 		"refusal": func(w http.ResponseWriter) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -56,7 +57,7 @@ func (s *screen) Write(p []byte) (int, error) {
 	if len(s.rest) == 0 && plain(p) {
 		return s.to.Write(p)
 	}
-	data := append(s.rest, p...)
+	data := slices.Concat(s.rest, p)
 	whole := len(data)
 	for i := max(0, whole-utf8.UTFMax+1); i < whole; i++ {
 		if utf8.RuneStart(data[i]) && !utf8.FullRune(data[i:]) {

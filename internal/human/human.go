@@ -13,8 +13,13 @@ var units = []struct {
 	length time.Duration
 	name   string
 }{
-	{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}, {time.Millisecond, "millisecond"},
-	{time.Microsecond, "microsecond"}, {time.Nanosecond, "nanosecond"},
+	{24 * time.Hour, "day"},
+	{time.Hour, "hour"},
+	{time.Minute, "minute"},
+	{time.Second, "second"},
+	{time.Millisecond, "millisecond"},
+	{time.Microsecond, "microsecond"},
+	{time.Nanosecond, "nanosecond"},
 }
 
 // Duration writes d with its largest unit and, where that is not all, the next one: "19 days 23 hours", "90 days", "1 minute 30

@@ -31,8 +31,9 @@ func main() {
 	jobs := flag.Int("jobs", 1, "defects tried at the same time")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	os.Exit(run(ctx, options{root: ".", only: *only, limit: *limit, jobs: *jobs, out: os.Stdout}))
+	code := run(ctx, options{root: ".", only: *only, limit: *limit, jobs: *jobs, out: os.Stdout})
+	stop()
+	os.Exit(code)
 }
 
 type options struct {
@@ -135,7 +136,7 @@ func try(ctx context.Context, o options, m mutant, limit time.Duration) result {
 	if err != nil {
 		return fail(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	file, err := filepath.Abs(filepath.Join(o.root, filepath.FromSlash(m.file)))
 	if err != nil {
 		return fail(err)
