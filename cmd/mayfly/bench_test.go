@@ -343,14 +343,23 @@ func startServe(tb testing.TB, set serveSetup) *serveProcess {
 	}
 }
 
+// givenOut counts the addresses that freeAddress has given out.
+var givenOut atomic.Int64
+
+// freeAddress returns an address on loopback that nothing listens on. Its port lies below those that the system gives to connections, of
+// which other tests open thousands.
 func freeAddress(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	for range 1000 {
+		port := 10000 + (int64(os.Getpid())*97+givenOut.Add(1))%20000
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	tb.Fatal("no free port between 10000 and 30000")
+	return ""
 }
 
 // caller returns a func that makes one request, and one that releases the connections.

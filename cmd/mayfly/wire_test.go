@@ -144,10 +144,15 @@ type wire struct {
 // settled waits until the keys of the provider are there, so that the first request is like the second.
 func (w *wire) settled(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if a := w.send(t, wireCase{method: "POST", path: "/api/v2/signingCert", body: v2Key("${pem}", "${proof}")}); strings.HasPrefix(a, "200") {
-			return
-		} else if time.Now().After(deadline) {
+	health := slices.IndexFunc(wireTable(), func(c wireCase) bool { return c.name == "gRPC health" })
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		a := w.send(t, wireCase{method: "POST", path: "/api/v2/signingCert", body: v2Key("${pem}", "${proof}")})
+		if strings.HasPrefix(a, "200") {
+			if a = w.call(t, wireTable()[health]); !strings.Contains(a, "NOT_SERVING") { // readiness is sampled
+				return
+			}
+		}
+		if time.Now().After(deadline) {
 			t.Fatal(a)
 		}
 	}
