@@ -14,16 +14,27 @@ type waitBudget struct {
 
 	mu      sync.Mutex
 	n       int
-	sources map[netip.Addr]int
-	entries map[string]int
+	sources tally[netip.Addr]
+	entries tally[string]
 	refused uint64
+}
+
+// tally counts by key; a key whose count is zero has no entry.
+type tally[K comparable] map[K]int
+
+func (t tally[K]) add(key K) { t[key]++ }
+
+func (t tally[K]) remove(key K) {
+	if t[key]--; t[key] <= 0 {
+		delete(t, key)
+	}
 }
 
 // minProviderWaits is the smallest budget, whatever limits.requests says.
 const minProviderWaits = 16
 
 func newWaitBudget(most int) *waitBudget {
-	return &waitBudget{most: most, share: max(1, most/2), sources: map[netip.Addr]int{}, entries: map[string]int{}}
+	return &waitBudget{most: most, share: max(1, most/2), sources: tally[netip.Addr]{}, entries: tally[string]{}}
 }
 
 // take takes a place, or says why there is none.
@@ -44,8 +55,8 @@ func (b *waitBudget) take(key netip.Addr, entry string) error {
 		return err
 	}
 	b.n++
-	b.sources[key]++
-	b.entries[entry]++
+	b.sources.add(key)
+	b.entries.add(entry)
 	return nil
 }
 
@@ -53,12 +64,8 @@ func (b *waitBudget) give(key netip.Addr, entry string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.n--
-	if b.sources[key]--; b.sources[key] <= 0 {
-		delete(b.sources, key)
-	}
-	if b.entries[entry]--; b.entries[entry] <= 0 {
-		delete(b.entries, entry)
-	}
+	b.sources.remove(key)
+	b.entries.remove(entry)
 }
 
 func (b *waitBudget) taken() int {
@@ -79,12 +86,12 @@ type sourceBudget struct {
 
 	mu      sync.Mutex
 	n       int
-	sources map[netip.Addr]int
+	sources tally[netip.Addr]
 	refused uint64
 }
 
 func newSourceBudget(most, share int) *sourceBudget {
-	return &sourceBudget{most: most, share: min(most, share), sources: map[netip.Addr]int{}}
+	return &sourceBudget{most: most, share: min(most, share), sources: tally[netip.Addr]{}}
 }
 
 // take reports whether there was a place.
@@ -96,7 +103,7 @@ func (b *sourceBudget) take(key netip.Addr) bool {
 		return false
 	}
 	b.n++
-	b.sources[key]++
+	b.sources.add(key)
 	return true
 }
 
@@ -115,9 +122,7 @@ func (b *sourceBudget) give(key netip.Addr) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.n--
-	if b.sources[key]--; b.sources[key] <= 0 {
-		delete(b.sources, key)
-	}
+	b.sources.remove(key)
 }
 
 func (b *sourceBudget) taken() (n int, refused uint64) {

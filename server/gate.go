@@ -36,9 +36,9 @@ type Gate struct {
 
 	mu      sync.Mutex
 	inside  int
-	sources map[netip.Addr]int // of inside, by source
-	busy    int                // computing now
-	begun   list.List          // of *waiter: requests that go on
+	sources tally[netip.Addr] // of inside, by source
+	busy    int               // computing now
+	begun   list.List         // of *waiter: requests that go on
 	queues  map[netip.Addr]*sourceQueue
 	turns   list.List // of *sourceQueue: those with waiters, the next one first
 	waiting int       // in all queues
@@ -78,7 +78,7 @@ func NewGate(o GateOptions) *Gate {
 	g := &Gate{
 		most: positive(o.Requests, DefaultRequests), computing: processors,
 		patience: positive(o.Patience, DefaultPatience), now: o.Now, refusals: newPace(processors),
-		sources: map[netip.Addr]int{}, queues: map[netip.Addr]*sourceQueue{},
+		sources: tally[netip.Addr]{}, queues: map[netip.Addr]*sourceQueue{},
 	}
 	g.providers = newWaitBudget(max(minProviderWaits, g.most/4))
 	if g.now == nil {
@@ -105,7 +105,7 @@ func (g *Gate) Enter(ctx context.Context) error {
 		g.displace(key)
 	}
 	g.inside++
-	g.sources[key]++
+	g.sources.add(key)
 	if g.busy < g.computing && g.begun.Len() == 0 && g.waiting == 0 {
 		g.busy++
 		g.mu.Unlock()
@@ -145,9 +145,7 @@ func (g *Gate) Leave(ctx context.Context) {
 // exit takes a request of a source out of the gate. It needs mu.
 func (g *Gate) exit(key netip.Addr) {
 	g.inside--
-	if g.sources[key]--; g.sources[key] <= 0 {
-		delete(g.sources, key)
-	}
+	g.sources.remove(key)
 }
 
 // enqueue puts w at the end of the queue of its source. It needs mu.
@@ -257,7 +255,7 @@ func (g *Gate) AwaitProvider(ctx context.Context, entry string) (resume func(), 
 		g.resume()
 		g.mu.Lock()
 		g.inside++
-		g.sources[key]++
+		g.sources.add(key)
 		g.mu.Unlock()
 		g.providers.give(key, entry)
 	}, nil
