@@ -10,10 +10,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/internal/owner"
 )
 
 // stateFile keeps an issuer's last good keys over a restart, under the digest of the settings that vouch for them: after a change of these
@@ -81,8 +81,8 @@ func (s stateFile) ours() error {
 	if file.Mode().Perm()&0o022 != 0 && file.Mode().IsRegular() {
 		return fmt.Errorf("others than the owner can write %s; remove it", s.path())
 	}
-	if owner, ok := file.Sys().(*syscall.Stat_t); ok && owner.Uid != 0 && int64(owner.Uid) != int64(os.Geteuid()) {
-		return fmt.Errorf("%s belongs to another user (id %d); remove it", s.path(), owner.Uid)
+	if uid, known := owner.Of(file); known && uid != 0 && uid != os.Geteuid() {
+		return fmt.Errorf("%s belongs to another user (id %d); remove it", s.path(), uid)
 	}
 	return nil
 }

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -63,11 +61,7 @@ func newAuditClear() *cobra.Command {
 				fmt.Fprintln(cmd.ErrOrStderr(), "Nothing was done. Add --yes to close them.")
 				return nil
 			}
-			data, err := json.Marshal(order)
-			if err != nil {
-				return err
-			}
-			if err := writeOrder(cfg.Audit.File, rand.Text(), data); err != nil {
+			if err := reconcile.WriteOrder(cfg.Audit.File, order); err != nil {
 				return err
 			}
 			fmt.Fprintln(cmd.ErrOrStderr(), "Ordered. The CA closes them at its next audit.")

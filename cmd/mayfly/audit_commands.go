@@ -6,6 +6,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/audit/reconcile"
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/internal/shell"
 )
 
 // nextSteps says what to run next for a finding: lines for a POSIX shell, made of what the configuration says, of numbers and of
@@ -22,9 +23,9 @@ func (n nextSteps) journal() string {
 	case n.config.Audit == nil || n.config.Audit.File == "":
 		return ""
 	case n.path == "":
-		return shellWord(n.config.Audit.File)
+		return shell.Quote(n.config.Audit.File)
 	}
-	return "--config " + shellWord(n.path)
+	return "--config " + shell.Quote(n.path)
 }
 
 // commands implements [reconcile.Input.Commands] and [reconcile.AuditorOptions.Commands].
@@ -43,7 +44,7 @@ func (n nextSteps) commands(f reconcile.Finding) (out []string) {
 		case reconcile.JournalBroken, reconcile.OutcomeWithoutIntent, reconcile.SignaturesUncounted:
 			name := journal
 			if f.Journal != n.config.Audit.File {
-				name = shellWord(f.Journal)
+				name = shell.Quote(f.Journal)
 			}
 			out = append(out, "mayfly audit verify "+name)
 		case reconcile.UnintendedEntry, reconcile.CABelowOurs, reconcile.CertificateWithoutOutcome, reconcile.SerialReused:
@@ -54,17 +55,17 @@ func (n nextSteps) commands(f reconcile.Finding) (out []string) {
 		return out
 	}
 	if f.Log != "" && journal != "" {
-		out = append(out, fmt.Sprintf("mayfly audit reconcile %s --log %s", journal, shellWord(f.Log)))
+		out = append(out, fmt.Sprintf("mayfly audit reconcile %s --log %s", journal, shell.Quote(f.Log)))
 	}
 	if f.Kind == reconcile.LogMismatch || f.Kind == reconcile.LogShrunk {
 		if n.embedded(f.Log) {
-			out = append(out, "mayfly log fsck --config "+shellWord(n.path))
+			out = append(out, "mayfly log fsck --config "+shell.Quote(n.path))
 		}
 	}
 	if n.alarms && journal != "" {
 		which := "--alarm " + f.ID
 		if f.Kind.Breaks() {
-			which = "--log " + shellWord(f.Log)
+			which = "--log " + shell.Quote(f.Log)
 		}
 		out = append(out, fmt.Sprintf("mayfly audit clear %s %s --yes  # when it was dealt with", journal, which))
 	}
@@ -78,9 +79,9 @@ func (n nextSteps) entry(log string, index uint64) string {
 		case l.Name != log:
 		case l.MonitoringURL != "":
 			return fmt.Sprintf("mayfly log export %s --public-key %s --origin %s --from %d --to %d",
-				shellWord(l.MonitoringURL), shellWord(l.PublicKey), shellWord(l.Origin), index, index+1)
+				shell.Quote(l.MonitoringURL), shell.Quote(l.PublicKey), shell.Quote(l.Origin), index, index+1)
 		default:
-			return fmt.Sprintf("curl -s %s", shellWord(fmt.Sprintf("%s/ct/v1/get-entries?start=%d&end=%d", strings.TrimRight(l.URL, "/"), index, index)))
+			return fmt.Sprintf("curl -s %s", shell.Quote(fmt.Sprintf("%s/ct/v1/get-entries?start=%d&end=%d", strings.TrimRight(l.URL, "/"), index, index)))
 		}
 	}
 	if c := n.config.CT.Embedded; c != nil {
@@ -90,7 +91,7 @@ func (n nextSteps) entry(log string, index uint64) string {
 		}
 		for _, s := range shards {
 			if s.Label() == log {
-				return fmt.Sprintf("mayfly log export --dir %s --from %d --to %d", shellWord(c.ShardDir(s)), index, index+1)
+				return fmt.Sprintf("mayfly log export --dir %s --from %d --to %d", shell.Quote(c.ShardDir(s)), index, index+1)
 			}
 		}
 	}

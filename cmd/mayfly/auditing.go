@@ -26,11 +26,8 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// The files of the auditor beside the journal.
-const (
-	auditorSuffix = ".reconcile"
-	orderInfix    = ".reconcile.order-"
-)
+// auditorSuffix is what the file of the auditor's state has behind the path of the journal.
+const auditorSuffix = ".reconcile"
 
 // auditing is the auditor of a process. Its methods are for nil, too: then nothing is audited.
 type auditing struct {
@@ -74,7 +71,7 @@ func newAuditing(in instance) (*auditing, error) {
 		o.Journals = a.journals
 		o.Load = func() ([]byte, error) { return readAuditorState(state) }
 		o.Save = func(data []byte) error { return writePrivate(state, data) }
-		o.Orders = func() ([]reconcile.Order, error) { return takeOrders(in.config.Audit.File) }
+		o.Orders = func() ([]reconcile.Order, error) { return reconcile.TakeOrders(in.config.Audit.File) }
 	}
 	if err := a.openWebhook(); err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/devtsa"
+	"github.com/mayfly-ca/mayfly/internal/shell"
 	"github.com/mayfly-ca/mayfly/server"
 )
 
@@ -65,15 +66,15 @@ func (b banner) print(w io.Writer) error {
 }
 
 func (b banner) file(name string) string {
-	return shellWord(strings.TrimSuffix(b.flags.dir, "/") + "/" + name)
+	return shell.Quote(strings.TrimSuffix(b.flags.dir, "/") + "/" + name)
 }
 
 // lines prints commands that work as they stand, from the directory that mayfly was started in.
 func (b banner) lines(s *strings.Builder, st style, a listenAddresses) {
-	exe := shellWord(program())
+	exe := shell.Quote(program())
 	dir := ""
 	if b.flags.dir != ".mayfly-dev" {
-		dir = " --dir " + shellWord(b.flags.dir)
+		dir = " --dir " + shell.Quote(b.flags.dir)
 	}
 	root, url := b.file("trusted_root.json"), "http://"+a.http
 	section := func(title string, lines ...string) {

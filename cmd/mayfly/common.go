@@ -121,17 +121,6 @@ func (t *table) write(w io.Writer, st style) error {
 	return nil
 }
 
-// shellWord quotes s for a POSIX shell where that is needed.
-func shellWord(s string) string {
-	plain := s != "" && strings.IndexFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+=,", r))
-	}) < 0
-	if plain {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
 // lengthOfTime is a flag with a duration whose default reads "1h", where pflag's own writes "1h0m0s".
 type lengthOfTime struct{ at *time.Duration }
 

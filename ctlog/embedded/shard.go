@@ -15,6 +15,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/internal/owner"
 )
 
 // The files of the shards, beside those of the first one.
@@ -156,8 +157,9 @@ func (c Config) checkOwner() error {
 	if err != nil {
 		return nil //nolint:nilerr // it will be made
 	}
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 && sys.Uid != 0 {
-		return fmt.Errorf("%s belongs to the user with the id %d, who could not read what root makes there; run this as that user (sudo -u '#%d')", c.Dir, sys.Uid, sys.Uid)
+	if uid, known := owner.Of(st); known && os.Geteuid() == 0 && uid != 0 {
+		return fmt.Errorf("%s belongs to the user with the id %d, who could not read what root makes there; "+
+			"run this as that user (sudo -u '#%d')", c.Dir, uid, uid)
 	}
 	return nil
 }

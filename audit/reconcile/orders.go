@@ -1,7 +1,8 @@
-package main
+package reconcile
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -13,8 +14,13 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/mayfly-ca/mayfly/audit/reconcile"
+	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/internal/owner"
+	"github.com/mayfly-ca/mayfly/internal/shell"
 )
+
+// orderInfix stands between the path of a journal and what is the order's own in the name of its file.
+const orderInfix = ".reconcile.order-"
 
 // Bounds of the orders that "mayfly audit clear" leaves beside a journal.
 const (
@@ -22,13 +28,13 @@ const (
 	maxOrders = 64      // that are carried out at once
 )
 
-// errForeignOrder is an order that somebody else may have written. It is left where it is, for an operator to look at.
+// errForeignOrder is an order that another user may have written. It is left where it is, for an operator to look at.
 var errForeignOrder = errors.New("the order is not carried out")
 
-// takeOrders reads the orders that "mayfly audit clear" left beside a journal, and removes them. An order closes alarms, also of a key
-// that may be stolen: only the CA's own user and root may give one. What is no order is removed, and an error says so; what somebody
-// else may have written stays where it is.
-func takeOrders(journal string) (out []reconcile.Order, err error) {
+// TakeOrders reads the orders that [WriteOrder] left beside a journal, at most 64 of them in the order of their names, and removes them.
+// An order closes alarms, also of a key that may be stolen: only the CA's own user and root may give one. A file that is not an order is
+// removed, and an error says so; what another user may have written stays where it is.
+func TakeOrders(journal string) (out []Order, err error) {
 	found, err := filepath.Glob(escapeGlob(journal+orderInfix) + "*")
 	if err != nil || len(found) == 0 {
 		return nil, err
@@ -67,18 +73,18 @@ func checkOrderPlace(journal string) error {
 	if err != nil {
 		return err
 	}
-	if uid, known := ownerOf(st); known && uid != 0 && uid != os.Geteuid() && os.Geteuid() != 0 {
+	if uid, known := owner.Of(st); known && uid != 0 && uid != os.Geteuid() && os.Geteuid() != 0 {
 		return fmt.Errorf("%w: %s belongs to user %d, who could write orders to the auditor; give it to the CA's user", errForeignOrder, dir, uid)
 	}
 	if st.Mode().Perm()&0o022 != 0 {
 		return fmt.Errorf("%w: others than its owner can write to %s (mode %04o), and so give orders to the auditor; run chmod go-w %s",
-			errForeignOrder, dir, st.Mode().Perm(), shellWord(dir))
+			errForeignOrder, dir, st.Mode().Perm(), shell.Quote(dir))
 	}
 	return nil
 }
 
 // readOrder reads one order.
-func readOrder(path string) (o reconcile.Order, err error) {
+func readOrder(path string) (o Order, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return o, fmt.Errorf("%w: %w", errForeignOrder, err) // a link, or not for this user to read
@@ -88,12 +94,12 @@ func readOrder(path string) (o reconcile.Order, err error) {
 	if err != nil {
 		return o, fmt.Errorf("%w: %w", errForeignOrder, err)
 	}
-	uid, known := ownerOf(st)
-	owner, _ := ownerOf(dirInfo(path))
+	uid, known := owner.Of(st)
+	dirUID, _ := owner.Of(dirInfo(path))
 	switch {
 	case !st.Mode().IsRegular():
 		return o, fmt.Errorf("%w: %s is not a regular file", errForeignOrder, path)
-	case known && uid != 0 && uid != os.Geteuid() && uid != owner:
+	case known && uid != 0 && uid != os.Geteuid() && uid != dirUID:
 		return o, fmt.Errorf("%w: %s belongs to user %d; only the CA's user and root may give orders", errForeignOrder, path, uid)
 	case st.Mode().Perm()&0o022 != 0:
 		return o, fmt.Errorf("%w: others than its owner can write to %s (mode %04o)", errForeignOrder, path, st.Mode().Perm())
@@ -112,20 +118,20 @@ func readOrder(path string) (o reconcile.Order, err error) {
 }
 
 // parseOrder reads an order: which alarm, or the alarms of which log.
-func parseOrder(data []byte) (o reconcile.Order, err error) {
+func parseOrder(data []byte) (o Order, err error) {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&o); err != nil {
-		return reconcile.Order{}, err
+		return Order{}, err
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return reconcile.Order{}, errors.New("it has more than one value")
+		return Order{}, errors.New("it has more than one value")
 	}
 	if id, err := hex.DecodeString(o.Alarm); o.Alarm != "" && (err != nil || len(id) != 8) {
-		return reconcile.Order{}, errors.New("the ID of an alarm is 16 hexadecimal digits")
+		return Order{}, errors.New("the ID of an alarm is 16 hexadecimal digits")
 	}
 	if (o.Log == "") == (o.Alarm == "") {
-		return reconcile.Order{}, errors.New("it names neither a log nor an alarm, or both")
+		return Order{}, errors.New("it names neither a log nor an alarm, or both")
 	}
 	return o, nil
 }
@@ -138,16 +144,13 @@ func dirInfo(path string) os.FileInfo {
 	return st
 }
 
-// ownerOf is the user that a file belongs to.
-func ownerOf(st os.FileInfo) (uid int, known bool) {
-	if st == nil {
-		return -1, false
+// WriteOrder leaves an order beside a journal, for the CA that writes the journal.
+func WriteOrder(journal string, o Order) error {
+	data, err := json.Marshal(o)
+	if err != nil {
+		return err
 	}
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !ok {
-		return -1, false
-	}
-	return int(sys.Uid), true
+	return writeOrder(journal, rand.Text(), data)
 }
 
 // writeOrder leaves an order beside a journal. One that root gives belongs to the owner of the journal, who has to read it.
@@ -156,14 +159,14 @@ func writeOrder(journal, name string, data []byte) error {
 		return err
 	}
 	path := journal + orderInfix + name
-	if err := writePrivate(path, data); err != nil {
+	if err := durable.WriteFile(path, data, 0o600); err != nil {
 		return err
 	}
 	st, err := os.Stat(journal)
 	if err != nil {
 		st, err = os.Stat(filepath.Dir(journal))
 	}
-	if uid, known := ownerOf(st); err == nil && known && uid != os.Geteuid() && os.Geteuid() == 0 {
+	if uid, known := owner.Of(st); err == nil && known && uid != os.Geteuid() && os.Geteuid() == 0 {
 		return os.Chown(path, uid, -1)
 	}
 	return nil
