@@ -21,8 +21,8 @@ import (
 
 const module = "github.com/mayfly-ca/mayfly"
 
-// layers says which packages of ours each package may import in production code, besides internal, which all may. "*" is all but testkit. The package that a
-// folder's name does not find here takes the row of the nearest folder above it.
+// layers says which packages of ours each package may import in production code, besides internal, which all may. "*"
+// is all but testkit. The package that a folder's name does not find here takes the row of the nearest folder above it.
 var layers = map[string][]string{
 	"fault":    {},
 	"identity": {},
@@ -46,7 +46,8 @@ var layers = map[string][]string{
 	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "audit", "audit/reconcile", "fault", "secret"},
 	"server": {"fault", "identity", "tbs", "pop", "oidc", "ca", "audit", "proto"}, // tbs: the SCTs that a certificate has, for the journal
 	"client": {"fault", "identity", "tbs", "proto"},                               // tbs: it verifies SCTs over the precertificate that it rebuilds
-	"trust":  {"fault", "client"},                                                 // client: a trusted root says whom a client believes
+	// client: a trusted root says whom a client believes
+	"trust":  {"fault", "client"},
 	"devidp": {},
 	"devtsa": {}, // the timestamp authority of "mayfly dev"
 

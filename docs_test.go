@@ -162,8 +162,8 @@ func text(e ast.Expr) (string, bool) {
 	return "", false
 }
 
-// metricOf reads prometheus.NewXVec(prometheus.XOpts{Name: …, Help: …}, []string{…}), and calls of helpers and of prometheus.NewDesc
-// with name, help and labels.
+// metricOf reads prometheus.NewXVec(prometheus.XOpts{Name: …, Help: …}, []string{…}), and calls of helpers and of
+// prometheus.NewDesc with name, help and labels.
 func metricOf(call *ast.CallExpr) (m metric) {
 	function := ""
 	switch f := call.Fun.(type) {
@@ -252,7 +252,8 @@ func metrics(t *testing.T) map[string]metric {
 	return found
 }
 
-// docs/operations.md lists every metric that the code registers, with its meaning, and no page names one that does not exist.
+// docs/operations.md lists every metric that the code registers, with its meaning, and no page names one that does not
+// exist.
 func TestMetricsPage(t *testing.T) {
 	t.Parallel()
 	const name, begin, end = "docs/operations.md", "<!-- metrics -->\n", "<!-- end of metrics -->"

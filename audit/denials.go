@@ -8,22 +8,24 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Denials cost whoever asks for them nothing, and the journal some 400 bytes each. How much of the disk they take is bounded three times: by
-// identity and reason, over all identities, and by what is left of the disk, the last part of which is kept for certificates.
+// Denials cost whoever asks for them nothing, and the journal some 400 bytes each. How much of the disk they take is
+// bounded three times: by identity and reason, over all identities, and by what is left of the disk, the last part of
+// which is kept for certificates.
 const (
-	// repeatBurst is how many denials of one identity for one reason are written in full at once, and repeatEvery after which time another
-	// one is. Further ones are counted, and the count is written every tellRepeated.
+	// repeatBurst is how many denials of one identity for one reason are written in full at once, and repeatEvery after
+	// which time another one is. Further ones are counted, and the count is written every tellRepeated.
 	repeatBurst  = 100
 	repeatEvery  = 10 * time.Second
 	tellRepeated = 10 * time.Second
-	// maxRepeaters is how many identities and reasons are kept apart, and maxTold how many of them have a record of their own in one
-	// interval. The others are counted together.
+	// maxRepeaters is how many identities and reasons are kept apart, and maxTold how many of them have a record of
+	// their own in one interval. The others are counted together.
 	maxRepeaters = 1024
 	maxTold      = 64
-	// knownRate is how many denials a second, on average, are written in full of all identities together, and knownBurst how many at once.
+	// knownRate is how many denials a second, on average, are written in full of all identities together, and
+	// knownBurst how many at once.
 	knownRate, knownBurst = 50, 2000
-	// measureEvery is how often the disk is looked at. While less of it is free than the reserve, denials are counted only, and
-	// tellTight is how often the count is written.
+	// measureEvery is how often the disk is looked at. While less of it is free than the reserve, denials are counted
+	// only, and tellTight is how often the count is written.
 	measureEvery = 5 * time.Second
 	tellTight    = time.Minute
 	maxReserve   = 256 << 20 // bytes, or a twentieth of the disk if that is less
@@ -54,7 +56,8 @@ func newDenials() denials {
 	}
 }
 
-// admit reports whether a denial is written in full. If not, counted says that a record about its identity will count it.
+// admit reports whether a denial is written in full. If not, counted says that a record about its identity will count
+// it.
 func (d *denials) admit(r *Record) (full, counted bool) {
 	if d.tight {
 		return false, false
@@ -79,8 +82,8 @@ func (d *denials) admit(r *Record) (full, counted bool) {
 	return false, true
 }
 
-// summaries are the records about repeated denials that are due, those with the highest counts first, and how many denials have none.
-// An identity that was not denied for long is forgotten.
+// summaries are the records about repeated denials that are due, those with the highest counts first, and how many
+// denials have none. An identity that was not denied for long is forgotten.
 func (d *denials) summaries(now time.Time, closing bool) (out []entry, rest int) {
 	if !closing && now.Sub(d.told) < tellRepeated {
 		return nil, 0

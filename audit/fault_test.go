@@ -251,8 +251,8 @@ func TestDropped(t *testing.T) {
 	}
 }
 
-// F2 // G4: a flood of requests that are nobody's does not fill the disk: beyond a bound they are counted, in few records. So are
-// repeated denials of one whose token verified, with whose they are. What was signed is there.
+// F2 // G4: a flood of requests that are nobody's does not fill the disk: beyond a bound they are counted, in few
+// records. So are repeated denials of one whose token verified, with whose they are. What was signed is there.
 func TestStrangersAreCounted(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -461,8 +461,8 @@ func TestNotAFile(t *testing.T) {
 	}
 }
 
-// G4 // F9: a reader of standard output who hangs, or is gone, holds up no record: the copy is behind, which is counted, and catches up when
-// it is read. A first copy begins with the present.
+// G4 // F9: a reader of standard output who hangs, or is gone, holds up no record: the copy is behind, which is
+// counted, and catches up when it is read. A first copy begins with the present.
 func TestHungReaderIsSeen(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// changedError says that somebody else changed a file of the journal while it was written. Nothing is appended until what was
-// acknowledged stands there again.
+// changedError says that somebody else changed a file of the journal while it was written. Nothing is appended until
+// what was acknowledged stands there again.
 type changedError struct{ what string }
 
 func (e *changedError) Error() string {
@@ -25,8 +25,9 @@ func changed(format string, args ...any) error { return &changedError{fmt.Sprint
 // closedEvery is how often closed segments are looked at.
 const closedEvery = 10 * time.Second
 
-// check errs with a [changedError] when a file of the journal is not as this process left it. Who only touched the file, or changed its
-// mode, changed no record: that is found out by reading them. It costs a few system calls, and is done before each group.
+// check errs with a [changedError] when a file of the journal is not as this process left it. Who only touched the
+// file, or changed its mode, changed no record: that is found out by reading them. It costs a few system calls, and is
+// done before each group.
 func (s *fileStore) check() error {
 	named, err := os.Lstat(s.path)
 	switch {
@@ -125,16 +126,16 @@ func takeLock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// release gives the lock back at once. Closing the file alone would not, while a process that is being started has a copy of the
-// descriptor.
+// release gives the lock back at once. Closing the file alone would not, while a process that is being started has a
+// copy of the descriptor.
 func release(lock *os.File) {
 	_ = syscall.Flock(int(lock.Fd()), syscall.LOCK_UN) //nolint:gosec // as above; and the lock goes with the process in any case
 	_ = lock.Close()                                   // nothing is written to it
 }
 
-// verifyContent reads the file from its first record to the acknowledged end, and errs with a [changedError] unless these are the
-// records that were acknowledged: the chain begins behind the segment before and ends with the sum that is in memory, so that no byte
-// between can be another one.
+// verifyContent reads the file from its first record to the acknowledged end, and errs with a [changedError] unless
+// these are the records that were acknowledged: the chain begins behind the segment before and ends with the sum that
+// is in memory, so that no byte between can be another one.
 func (s *fileStore) verifyContent() error {
 	f, err := os.OpenFile(s.path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -177,8 +178,8 @@ func (s *fileStore) watchClosed() {
 	s.lookClosed = s.now()
 }
 
-// checkClosed looks at the closed segments. One that is gone was archived. One that was changed is read, and held against the first
-// record of the next: the CA goes on, as what it writes hangs on neither.
+// checkClosed looks at the closed segments. One that is gone was archived. One that was changed is read, and held
+// against the first record of the next: the CA goes on, as what it writes hangs on neither.
 func (s *fileStore) checkClosed() {
 	for path, was := range s.closed {
 		st, err := os.Lstat(path)

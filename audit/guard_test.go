@@ -54,8 +54,9 @@ func resealed(line []byte) []byte {
 	return append(bytes.Clone(body), `,"sum":"`+hex.EncodeToString(sum[:])+"\"}\n"...)
 }
 
-// G5: what somebody does to the files of a journal while the CA writes them. The journal says so at once, also when nothing is written;
-// nothing is appended before what was acknowledged stands there again; and when it does, the journal goes on and is whole.
+// G5: what somebody does to the files of a journal while the CA writes them. The journal says so at once, also when
+// nothing is written; nothing is appended before what was acknowledged stands there again; and when it does, the
+// journal goes on and is whole.
 func TestChangedWhileWritten(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -42,8 +42,8 @@ type Options struct {
 	Logger *slog.Logger     // nil: none
 	Now    func() time.Time // nil: time.Now
 	Stdout *os.File         // where the copy for standard output goes; nil: os.Stdout
-	// Changed is told when somebody else changed a file of the journal while it was written. It MUST return at once. Nil is nobody: then
-	// [Journal.Health] has a warning until the process ends.
+	// Changed is told when somebody else changed a file of the journal while it was written. It MUST return at once.
+	// Nil is nobody: then [Journal.Health] has a warning until the process ends.
 	Changed func(what string)
 	// Disk takes the place of the file that is written; nil is the file itself.
 	Disk func(*os.File) Disk
@@ -198,9 +198,9 @@ func (j *Journal) Append(ctx context.Context, r *Record) error {
 	}
 }
 
-// Note writes a record without waiting for it. While the journal cannot be written it is kept; denials beyond the bounds of their number
-// are counted, and the counts are written as records of the kind [Dropped]: one for each identity and reason that was denied again and
-// again, and one for the rest.
+// Note writes a record without waiting for it. While the journal cannot be written it is kept; denials beyond the
+// bounds of their number are counted, and the counts are written as records of the kind [Dropped]: one for each
+// identity and reason that was denied again and again, and one for the rest.
 func (j *Journal) Note(r *Record) {
 	if err := r.check(); err != nil {
 		j.log.Error("journal: a record was refused", "cause", err.Error())

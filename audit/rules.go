@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// rules hold records against each other. What they keep of each certificate goes to a temporary file when there are many.
+// rules hold records against each other. What they keep of each certificate goes to a temporary file when there are
+// many.
 type rules struct {
 	serials spool
 	at      place // of the record that is looked at

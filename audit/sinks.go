@@ -125,8 +125,8 @@ func (c Config) sinks() (names []string, sinks []sink, err error) {
 	return names, sinks, nil
 }
 
-// streamSink writes lines to a stream. A write that nobody reads goes on beside the sink, as nothing can end it: whoever sends the same
-// messages again waits for it, and is not told of another one.
+// streamSink writes lines to a stream. A write that nobody reads goes on beside the sink, as nothing can end it:
+// whoever sends the same messages again waits for it, and is not told of another one.
 type streamSink struct {
 	out     io.Writer
 	pending chan error // of the write that is under way; nil: none is

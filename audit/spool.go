@@ -17,8 +17,8 @@ type place struct {
 	offset     uint64
 }
 
-// spool keeps what happened to each serial number of a journal of any length in bounded memory. What does not fit is written to a temporary
-// file, as runs that are sorted by serial number; [spool.finish] merges them.
+// spool keeps what happened to each serial number of a journal of any length in bounded memory. What does not fit is
+// written to a temporary file, as runs that are sorted by serial number; [spool.finish] merges them.
 type spool struct {
 	limit int // of the serial numbers in memory
 	near  map[serial]seen
@@ -49,7 +49,8 @@ func (s *spool) get(n serial) mark { return s.near[n].mark }
 // spilled reports whether something was written to the file.
 func (s *spool) spilled() bool { return s.file != nil }
 
-// claimOpen takes one of the intents that were written to the file without an outcome, if there is any, and returns how many it took.
+// claimOpen takes one of the intents that were written to the file without an outcome, if there is any, and returns how
+// many it took.
 func (s *spool) claimOpen() int {
 	if s.open == 0 {
 		return 0
@@ -68,8 +69,8 @@ func (s *spool) add(n serial, m mark, at place) {
 	s.near[n] = one
 }
 
-// spill writes what is in memory to the file, but for the intents whose outcomes may yet come, unless these are too many or it is all that
-// there is.
+// spill writes what is in memory to the file, but for the intents whose outcomes may yet come, unless these are too
+// many or it is all that there is.
 func (s *spool) spill(last bool) {
 	var all []serial
 	for n, one := range s.near {
@@ -140,7 +141,8 @@ func (r *run) next() error {
 	return err
 }
 
-// finish merges the runs, and returns at most so many things that are wrong with serial numbers which stand in more than one of them.
+// finish merges the runs, and returns at most so many things that are wrong with serial numbers which stand in more
+// than one of them.
 func (s *spool) finish(most int) (out []misplaced, err error) {
 	if s.file == nil && s.err == nil {
 		return nil, nil

@@ -17,7 +17,8 @@ import (
 
 func serialOf(n int) string { return fmt.Sprintf("%040x", n) }
 
-// G5: what is wrong with serial numbers is found whatever the memory holds: with room for eight of them the same as with room for all.
+// G5: what is wrong with serial numbers is found whatever the memory holds: with room for eight of them the same as
+// with room for all.
 func TestSpool(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(40) {
@@ -76,8 +77,8 @@ func TestSpool(t *testing.T) {
 	}
 }
 
-// F2: the journal of many certificates is verified with one segment open at a time and a memory that does not grow with it; a serial number
-// that is used again far behind is found with its place.
+// F2: the journal of many certificates is verified with one segment open at a time and a memory that does not grow with
+// it; a serial number that is used again far behind is found with its place.
 func TestVerifyIsBounded(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -169,7 +170,8 @@ func TestTightDisk(t *testing.T) {
 	}
 }
 
-// The reserve is what measure compares with: a part of a small disk, and no more than some hundred megabytes of a large one.
+// The reserve is what measure compares with: a part of a small disk, and no more than some hundred megabytes of a large
+// one.
 func TestMeasure(t *testing.T) {
 	t.Parallel()
 	j := &Journal{file: &fileStore{path: "/journal"}, log: slog.New(slog.DiscardHandler), denials: newDenials()}
@@ -197,8 +199,8 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
-// D22 // F2: of repeated denials the first are written in full, then one record for an interval says whose and how many. Other identities,
-// and other reasons, are not concerned; and however many there are, the memory is bounded.
+// D22 // F2: of repeated denials the first are written in full, then one record for an interval says whose and how
+// many. Other identities, and other reasons, are not concerned; and however many there are, the memory is bounded.
 func TestRepeatedDenials(t *testing.T) {
 	t.Parallel()
 	d := newDenials()

@@ -5,8 +5,9 @@ import (
 	"syscall"
 )
 
-// stamp tells whether a file is the one that it was: its place on the disk, its size, and the times of its last changes. The system
-// alone sets the change time (ctime), so that nobody can change a file and keep its stamp, without setting the system's clock.
+// stamp tells whether a file is the one that it was: its place on the disk, its size, and the times of its last
+// changes. The system alone sets the change time (ctime), so that nobody can change a file and keep its stamp, without
+// setting the system's clock.
 type stamp struct {
 	device, inode    uint64
 	size             int64

@@ -42,7 +42,8 @@ type fileStore struct {
 	last chain // the acknowledged end
 	base chain // before the first record of the file
 
-	// What the files are like since this process wrote them last. suspect: somebody else changed the file, and it was not read since.
+	// What the files are like since this process wrote them last. suspect: somebody else changed the file, and it was
+	// not read since.
 	stamp, headStamp stamp
 	suspect          bool
 	closed           map[string]stamp // segments, by path
@@ -350,8 +351,8 @@ func (s *fileStore) commit(g group) error {
 		return err
 	}
 	s.size += int64(n)
-	// The group counts, whatever is found now. If somebody else wrote in the meantime, the size is another one: the next look stops the
-	// journal then.
+	// The group counts, whatever is found now. If somebody else wrote in the meantime, the size is another one: the
+	// next look stops the journal then.
 	if st, err := s.file.Stat(); err == nil {
 		s.stamp = stampOf(st)
 		s.stamp.size = s.size
@@ -382,9 +383,9 @@ func (s *fileStore) rotate() error {
 	return s.restamp()
 }
 
-// repair makes the file fit to go on from the acknowledged end, as after a crash: what the page cache holds after a failed sync
-// is not known to be on disk. A file that somebody else changed, or another one in its place, is read from its first record before
-// anything is appended.
+// repair makes the file fit to go on from the acknowledged end, as after a crash: what the page cache holds after a
+// failed sync is not known to be on disk. A file that somebody else changed, or another one in its place, is read from
+// its first record before anything is appended.
 func (s *fileStore) repair() (cut string, err error) {
 	if err := s.checkLock(); err != nil {
 		return "", err

@@ -145,8 +145,8 @@ func TestEveryLine(t *testing.T) {
 	}
 }
 
-// G5: a record that was changed and given a sum that is right is found by the one behind it, in whichever file and wherever it stands; the
-// last one by the head.
+// G5: a record that was changed and given a sum that is right is found by the one behind it, in whichever file and
+// wherever it stands; the last one by the head.
 func TestResealed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")

@@ -232,8 +232,9 @@ func TestSignsOnlyWhatIsReleased(t *testing.T) {
 	}
 }
 
-// A3 // A4 // B1: what the lint and the proof of correspondence refuse is never released: nothing is signed before the first lint, nothing a
-// second time before the second, and a log that changes the precertificate in its hands gets no certificate issued.
+// A3 // A4 // B1: what the lint and the proof of correspondence refuse is never released: nothing is signed before the
+// first lint, nothing a second time before the second, and a log that changes the precertificate in its hands gets no
+// certificate issued.
 func TestIssueRefusesItsOwnMistakes(t *testing.T) {
 	t.Parallel()
 	large := alice()

@@ -17,9 +17,9 @@ import (
 // maxChain caps the certificates in one chain.
 const maxChain = 10
 
-// ParseChain reads certificates in PEM, issuing certificate first, root last. Text between the blocks is allowed; a block that is damaged
-// or of another type, a certificate twice or one that is not signed by the next is an error. An error of the file's form is a
-// [pemfile.Error].
+// ParseChain reads certificates in PEM, issuing certificate first, root last. Text between the blocks is allowed; a
+// block that is damaged or of another type, a certificate twice or one that is not signed by the next is an error. An
+// error of the file's form is a [pemfile.Error].
 func ParseChain(data []byte) ([]*x509.Certificate, error) {
 	chain, err := pemfile.Certificates(data)
 	if err != nil {
@@ -92,8 +92,8 @@ type Advice struct {
 	Serious bool
 }
 
-// Advise says what is unwise in a chain that [New] accepts, issuing certificate first: what whoever gets hold of the issuing key could do
-// beyond certificates of this CA, and extensions that RFC 5280 wants otherwise.
+// Advise says what is unwise in a chain that [New] accepts, issuing certificate first: what whoever gets hold of the
+// issuing key could do beyond certificates of this CA, and extensions that RFC 5280 wants otherwise.
 func Advise(chain []*x509.Certificate) []Advice {
 	if len(chain) == 0 {
 		return nil

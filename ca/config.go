@@ -33,8 +33,8 @@ type Config struct {
 
 	// Backdate is how far before now a certificate begins: whole seconds, 0 to 40. Default: 30s.
 	Backdate *time.Duration `yaml:"backdate"`
-	// Trust has paths of PEM files, one chain each, that the trust bundle serves after the active one. A chain that was replaced stays
-	// in the bundle only while it is listed here.
+	// Trust has paths of PEM files, one chain each, that the trust bundle serves after the active one. A chain that was
+	// replaced stays in the bundle only while it is listed here.
 	Trust []string `yaml:"trust"`
 }
 
@@ -42,8 +42,8 @@ type Config struct {
 type FileConfig struct {
 	// Chain is the path of the chain in PEM: issuing certificate first, root last.
 	Chain string `yaml:"chain"`
-	// Key is the path of the private key in PEM: PKCS#8, SEC 1 or PKCS#1, encrypted or not. The old encryption of OpenSSL (DEK-Info) is read
-	// with a warning.
+	// Key is the path of the private key in PEM: PKCS#8, SEC 1 or PKCS#1, encrypted or not. The old encryption of
+	// OpenSSL (DEK-Info) is read with a warning.
 	Key string `yaml:"key"`
 	// Password is the secret that decrypts the key. When omitted: the key is not encrypted.
 	Password *secret.Source `yaml:"password"`

@@ -10,8 +10,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// A8: 158 bits of a serial number are random. Of 64 serials, no bit but the two fixed ones is always 0 or always 1 (the odds of a false
-// alarm are 2^-55).
+// A8: 158 bits of a serial number are random. Of 64 serials, no bit but the two fixed ones is always 0 or always 1 (the
+// odds of a false alarm are 2^-55).
 func TestSerialBits(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})

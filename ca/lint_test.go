@@ -15,8 +15,8 @@ import (
 	"github.com/mayfly-ca/mayfly/identity"
 )
 
-// A3 // A10: the lint sees each departure from the profile by itself. The certificates are made by the standard library, so that the builder
-// of this authority is not asked whether it is right.
+// A3 // A10: the lint sees each departure from the profile by itself. The certificates are made by the standard
+// library, so that the builder of this authority is not asked whether it is right.
 func TestLint(t *testing.T) {
 	t.Parallel()
 	chain, signer, err := NewEphemeral(time.Now(), rand.Reader)

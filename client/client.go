@@ -1,8 +1,8 @@
 // Package client asks a CA for certificates, over REST or gRPC.
 //
-// It MUST NOT return a certificate that it has not verified: for the key that was sent, in the name that the token has, to a
-// trusted root, with SCTs of trusted logs, unless the caller turned that off ([Options.SkipVerify], [NoSCTs]). A token MUST NOT
-// reach an error.
+// It MUST NOT return a certificate that it has not verified: for the key that was sent, in the name that the token has,
+// to a trusted root, with SCTs of trusted logs, unless the caller turned that off ([Options.SkipVerify], [NoSCTs]). A
+// token MUST NOT reach an error.
 package client
 
 import (
@@ -110,8 +110,8 @@ type Request struct {
 	CSR    bool          // prove possession by a CSR that is made here, instead of a signed challenge
 	CSRPEM []byte        // a PKCS#10 request in PEM, signed by its key
 
-	// Identity and Issuer are what the certificate must name. "" is what the token says; a name that a CA makes from claims in
-	// its own way needs them.
+	// Identity and Issuer are what the certificate must name. "" is what the token says; a name that a CA makes from
+	// claims in its own way needs them.
 	Identity, Issuer string
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// A trusted root says whom to believe. What Request returns was verified against it: for the key that was sent, in the name that
-// the token has, from an authority that is trusted now, with an SCT of a trusted log.
+// A trusted root says whom to believe. What Request returns was verified against it: for the key that was sent, in the
+// name that the token has, from an authority that is trusted now, with an SCT of a trusted log.
 func Example() {
 	data, err := os.ReadFile("trusted_root.json")
 	if err != nil {

@@ -47,19 +47,20 @@ func (c claims) text(names ...string) string {
 	return s
 }
 
-// workflowNames are how CAs make the URI of a certificate out of a token's claims, by provider: an address, which is a setting of
-// the CA, and after it the text in which a claim stands for each {}. The claims of one provider do not occur together in the
-// tokens of another.
+// workflowNames are how CAs make the URI of a certificate out of a token's claims, by provider: an address, which is a
+// setting of the CA, and after it the text in which a claim stands for each {}. The claims of one provider do not occur
+// together in the tokens of another.
 var workflowNames = []struct {
 	end    string
 	depth  int // segments that the path of the address may have
 	claims [][]string
 }{
-	{"/{}", 0, [][]string{{"job_workflow_ref"}}},                                                          // GitHub
-	{"https://{}", 0, [][]string{{"ci_config_ref_uri"}}},                                                  // GitLab
-	{"/{}/{}", 0, [][]string{{"organization_slug"}, {"pipeline_slug"}}},                                   // Buildkite
-	{"/{}/{}", 0, [][]string{{"workspaceUuid"}, {"repositoryUuid"}}},                                      // Bitbucket
-	{"/{}/_build?definitionId={}", 1, [][]string{{"prj_id"}, {"def_id"}}},                                 // Azure Pipelines
+	{"/{}", 0, [][]string{{"job_workflow_ref"}}},                        // GitHub
+	{"https://{}", 0, [][]string{{"ci_config_ref_uri"}}},                // GitLab
+	{"/{}/{}", 0, [][]string{{"organization_slug"}, {"pipeline_slug"}}}, // Buildkite
+	{"/{}/{}", 0, [][]string{{"workspaceUuid"}, {"repositoryUuid"}}},    // Bitbucket
+	// Azure Pipelines
+	{"/{}/_build?definitionId={}", 1, [][]string{{"prj_id"}, {"def_id"}}},
 	{"/{}/{}:{}/{}", 0, [][]string{{"account_name"}, {"pipeline_name"}, {"account_id"}, {"pipeline_id"}}}, // Codefresh
 	{"/projects/{}/pipeline-definitions/{}", 2, [][]string{{"oidc.circleci.com/project-id"}, {"oidc.circleci.com/pipeline-definition-id"}}},
 	{"/{}/{}/pipelines/pipeline/{}", 0, [][]string{{"workspace_domain"}, {"project_name"}, {"pipeline_id"}}}, // Buddy
@@ -67,7 +68,8 @@ var workflowNames = []struct {
 	{"/namespaces/{}/serviceaccounts/{}", 0, [][]string{{"kubernetes.io", "namespace"}, {"kubernetes.io", "serviceaccount", "name"}}},
 }
 
-// workflow reports whether name is what a CA makes of the claims. known is false where the claims are of no provider in the table.
+// workflow reports whether name is what a CA makes of the claims. known is false where the claims are of no provider in
+// the table.
 func (c claims) workflow(name string) (known, same bool) {
 	decoded, err := url.PathUnescape(name)
 	if err != nil {
@@ -114,10 +116,10 @@ var ErrOtherIdentity = errors.New("the certificate is for another identity")
 
 // names checks that a certificate names the caller that the request's token names, or the expected one.
 //
-// The issuer MUST be the token's, or the one that the token says it speaks for (federated_claims of Dex). The subject, where the
-// certificate has it, MUST be the token's. An address MUST be the claim email; a user's name starts with the subject; a URI MUST
-// be the subject, or end in the claims that its provider's names are made of. A URI that cannot be told from the token this way
-// passes only with the token's subject beside it.
+// The issuer MUST be the token's, or the one that the token says it speaks for (federated_claims of Dex). The subject,
+// where the certificate has it, MUST be the token's. An address MUST be the claim email; a user's name starts with the
+// subject; a URI MUST be the subject, or end in the claims that its provider's names are made of. A URI that cannot be
+// told from the token this way passes only with the token's subject beside it.
 func (r Request) names(id identity.Identity) error {
 	c, err := readClaims(r.Token)
 	if err != nil {

@@ -17,7 +17,8 @@ import (
 // NoSCTs as [Trust.MinSCTs] accepts a certificate that no trusted log vouches for.
 const NoSCTs = -1
 
-// Trust is whom the client believes. A trusted_root.json becomes one by package trust: ParseTrustedRoot and Material.ForClient.
+// Trust is whom the client believes. A trusted_root.json becomes one by package trust: ParseTrustedRoot and
+// Material.ForClient.
 type Trust struct {
 	// Authorities are believed for as long as they say.
 	Authorities []Authority
@@ -28,9 +29,9 @@ type Trust struct {
 	MinSCTs int
 }
 
-// Authority is a chain and the time in which it is believed: a certificate that is verified outside of it is refused, also if
-// none of its certificates has expired. That is how the end of an authority whose key was stolen is told. Zero times are no
-// bounds; both bounds belong to the time.
+// Authority is a chain and the time in which it is believed: a certificate that is verified outside of it is refused,
+// also if none of its certificates has expired. That is how the end of an authority whose key was stolen is told. Zero
+// times are no bounds; both bounds belong to the time.
 type Authority struct {
 	Chain    []*x509.Certificate // issuing certificate first, root last
 	From, To time.Time
@@ -46,9 +47,10 @@ type Log struct {
 	From, To time.Time
 }
 
-// Verify checks the first of certs at now; the others are its chain, as the server sent them. It MUST lead to the root of an
-// authority that is believed now, be for code signing by digital signature (RFC 5280 §4.2.1.12, §4.2.1.3) and be valid now, and
-// enough of its SCTs MUST be of different trusted logs and made for it (RFC 6962 §3.2). Verify returns those SCTs.
+// Verify checks the first of certs at now; the others are its chain, as the server sent them. It MUST lead to the root
+// of an authority that is believed now, be for code signing by digital signature (RFC 5280 §4.2.1.12, §4.2.1.3) and be
+// valid now, and enough of its SCTs MUST be of different trusted logs and made for it (RFC 6962 §3.2). Verify returns
+// those SCTs.
 func Verify(certs []*x509.Certificate, t Trust, now time.Time) ([]tbs.SCT, error) {
 	if len(certs) == 0 {
 		return nil, errors.New("there is no certificate to verify")

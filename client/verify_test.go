@@ -91,8 +91,8 @@ func (i issued) certificate(t *testing.T) *x509.Certificate {
 	return certify()
 }
 
-// B1: SCTs count only if they are of trusted logs, of different ones, over this very certificate, and within the log's time; the
-// zero value of a trust demands one.
+// B1: SCTs count only if they are of trusted logs, of different ones, over this very certificate, and within the log's
+// time; the zero value of a trust demands one.
 func TestVerifySCTs(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -199,8 +199,8 @@ func TestVerifyUsage(t *testing.T) {
 	}
 }
 
-// An authority counts within its time only, also where the answer brings its certificates along and another authority has the
-// same root.
+// An authority counts within its time only, also where the answer brings its certificates along and another authority
+// has the same root.
 func TestVerifyAuthorityTimes(t *testing.T) {
 	t.Parallel()
 	ended := pki.New(pki.Options{})

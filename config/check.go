@@ -291,7 +291,8 @@ func (l *loader) warnUnaudited() {
 	}
 }
 
-// warnZeros says which settings of t are a 0 that has no effect: some would expect it to turn the limit off, or everything.
+// warnZeros says which settings of t are a 0 that has no effect: some would expect it to turn the limit off, or
+// everything.
 func (l *loader) warnZeros(t *tree) {
 	for _, k := range t.order {
 		if t.marks[k].zero {

@@ -36,7 +36,9 @@ type Config struct {
 	Identity Identity `yaml:"identity"`
 	// CA says where the CA's key is and which chains verifiers may need. Exactly one key backend is set.
 	CA ca.Config `yaml:"ca"`
-	// ClientAlgorithms are the algorithms of the keys that may be certified. Default: rsa-sign-pkcs1-2048-sha256, rsa-sign-pkcs1-3072-sha256, rsa-sign-pkcs1-4096-sha256, ecdsa-sha2-256-nistp256, ecdsa-sha2-384-nistp384, ecdsa-sha2-512-nistp521, ed25519.
+	// ClientAlgorithms are the algorithms of the keys that may be certified. Default: rsa-sign-pkcs1-2048-sha256,
+	// rsa-sign-pkcs1-3072-sha256, rsa-sign-pkcs1-4096-sha256, ecdsa-sha2-256-nistp256, ecdsa-sha2-384-nistp384,
+	// ecdsa-sha2-512-nistp521, ed25519.
 	ClientAlgorithms []string `yaml:"client_algorithms"`
 	// CT says which transparency logs precertificates go to: logs and embedded, one of them or both, or none.
 	CT CT `yaml:"ct"`
@@ -78,9 +80,12 @@ type Listen struct {
 	GRPC string `yaml:"grpc"`
 	// Admin is the address of readiness, metrics and profiling. Default: 127.0.0.1:2112.
 	Admin string `yaml:"admin"`
-	// TrustedProxies are the addresses of the proxies in front of the CA, as CIDR prefixes or single addresses. From them, the last address in X-Forwarded-For that is not a trusted proxy is the source of a request: in the log, in the journal and in the limits by source. When omitted: none, the source is the address of the connection.
+	// TrustedProxies are the addresses of the proxies in front of the CA, as CIDR prefixes or single addresses. From
+	// them, the last address in X-Forwarded-For that is not a trusted proxy is the source of a request: in the log, in
+	// the journal and in the limits by source. When omitted: none, the source is the address of the connection.
 	TrustedProxies []string `yaml:"trusted_proxies"`
-	// Profiling, when true, serves profiles (/debug/pprof/) also where the admin listener is not on a loopback address, and for every Host header. Profiles show what the process does and cost it time. Default: false.
+	// Profiling, when true, serves profiles (/debug/pprof/) also where the admin listener is not on a loopback address,
+	// and for every Host header. Profiles show what the process does and cost it time. Default: false.
 	Profiling bool `yaml:"profiling"`
 }
 

@@ -13,9 +13,12 @@ type Limits struct {
 	Requests int `yaml:"requests"`
 	// Wait is how long a request may be expected to wait for a processor; when more come than the processors can serve, the rest is refused at once, with Retry-After. Default: 1s.
 	Wait time.Duration `yaml:"wait"`
-	// Connections is how many connections may be open on each of the listeners http and grpc. When they are, an idle connection of the source that has most is closed for a new one. Default: 4096, or as many as an eighth of the memory limit has room for at 64 KiB each.
+	// Connections is how many connections may be open on each of the listeners http and grpc. When they are, an idle
+	// connection of the source that has most is closed for a new one. Default: 4096, or as many as an eighth of the
+	// memory limit has room for at 64 KiB each.
 	Connections int `yaml:"connections"`
-	// ConnectionsPerSource is how many of them one source address (IPv4) or /64 (IPv6) may have; listen.trusted_proxies have no such limit. Default: three eighths of connections.
+	// ConnectionsPerSource is how many of them one source address (IPv4) or /64 (IPv6) may have; listen.trusted_proxies
+	// have no such limit. Default: three eighths of connections.
 	ConnectionsPerSource int `yaml:"connections_per_source"`
 }
 

@@ -10,8 +10,9 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 )
 
-// G1: each number and each duration of the documented settings refuses what is below 0, and takes a 0 in one of three ways: as a value, as
-// an error, or with a warning that the default holds. None means silently something else than it says.
+// G1: each number and each duration of the documented settings refuses what is below 0, and takes a 0 in one of three
+// ways: as a value, as an error, or with a warning that the default holds. None means silently something else than it
+// says.
 func TestNumbers(t *testing.T) {
 	t.Parallel()
 	const logs = "ct:\n  logs:\n    - {name: a, url: \"https://ct.example.com\", public_key: ct.pem, "

@@ -331,7 +331,8 @@ func facts() (main, issuer keyFacts) {
 	for _, p := range l.issuerPaths {
 		issuer.paths[name(p.path[2:])] = true
 	}
-	// A text that is refused in an empty block is required there. Blocks that contradict each other are refused too, and are not texts.
+	// A text that is refused in an empty block is required there. Blocks that contradict each other are refused too,
+	// and are not texts.
 	bare := filled(reflect.TypeFor[Config](), "").Interface().(Config)
 	unlogged := filled(reflect.TypeFor[Config](), "").Interface().(Config)
 	var empty Config

@@ -10,8 +10,8 @@ import (
 const (
 	// tripAfter failures in a row set a log aside.
 	tripAfter = 5
-	// coolDown is how long a log that was set aside is left alone before one request may try it, while other logs can take its
-	// place. It bounds the attempts at a dead log, and how long it takes to notice that the log is back.
+	// coolDown is how long a log that was set aside is left alone before one request may try it, while other logs can
+	// take its place. It bounds the attempts at a dead log, and how long it takes to notice that the log is back.
 	coolDown = time.Second
 	// firstProbe is the same time where no other log is left. It doubles with each failure, up to coolDown.
 	firstProbe = 250 * time.Millisecond
@@ -23,8 +23,9 @@ const (
 	maxHold = 5 * time.Second
 )
 
-// breaker keeps requests away from a log that fails. It is closed (every request passes), open (none passes), or half open
-// (one passes, whose result decides). Only a proof closes it, an SCT or a head that verifies: the passing of time does not.
+// breaker keeps requests away from a log that fails. It is closed (every request passes), open (none passes), or half
+// open (one passes, whose result decides). Only a proof closes it, an SCT or a head that verifies: the passing of time
+// does not.
 type breaker struct {
 	mu       sync.Mutex
 	failures int  // in a row
@@ -110,8 +111,8 @@ func (b *breaker) close(now time.Time) bool {
 	return was
 }
 
-// fail counts a failed attempt and reports whether it opened the breaker. One by the clock or by the key opens it at once: it would
-// come again.
+// fail counts a failed attempt and reports whether it opened the breaker. One by the clock or by the key opens it at
+// once: it would come again.
 func (b *breaker) fail(now time.Time, f *Failure, p pass) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -141,8 +142,8 @@ func (b *breaker) keep(q question) {
 	b.last = &q
 }
 
-// silent is told that a log gave no sign of life outside a request, or a head that does not verify (then with the result Unverified).
-// It opens the breaker unless the log worked of late, and reports whether it did.
+// silent is told that a log gave no sign of life outside a request, or a head that does not verify (then with the
+// result Unverified). It opens the breaker unless the log worked of late, and reports whether it did.
 func (b *breaker) silent(now time.Time, f *Failure) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -167,9 +168,9 @@ func (b *breaker) trip(now time.Time) bool {
 	return !was
 }
 
-// read is told what the background work could read of the log: a head that verifies (lacks is ""), or why there is no head to
-// read. It reports whether that closed the breaker. It does not where a submission failed that can still be tried again: then only
-// an SCT shows that the log takes precertificates.
+// read is told what the background work could read of the log: a head that verifies (lacks is ""), or why there is no
+// head to read. It reports whether that closed the breaker. It does not where a submission failed that can still be
+// tried again: then only an SCT shows that the log takes precertificates.
 func (b *breaker) read(now time.Time, lacks string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -267,7 +268,8 @@ func (b *breaker) pause(now time.Time, needed bool) time.Duration {
 	return wait
 }
 
-// hopeless reports whether it is set aside for what no retry makes good, and was so a moment ago, at a time after since.
+// hopeless reports whether it is set aside for what no retry makes good, and was so a moment ago, at a time after
+// since.
 func (b *breaker) hopeless(since time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -321,7 +323,8 @@ func (b *breaker) warning() string {
 	return ""
 }
 
-// takeOver takes what is known of the same log from a set that went out of use. An attempt that is under way there is not one here.
+// takeOver takes what is known of the same log from a set that went out of use. An attempt that is under way there is
+// not one here.
 func (b *breaker) takeOver(old *breaker) {
 	old.mu.Lock()
 	defer old.mu.Unlock()

@@ -24,16 +24,17 @@ type reading struct {
 
 func (r reading) recent(now time.Time) bool { return !r.at.IsZero() && now.Sub(r.at) < lately }
 
-// testimony is the last that a log said of the time: by the timestamp of a verified SCT, which is signed but may be nonsense, and
-// by the Date of an HTTP answer (RFC 9110 §6.6.1), which is not signed and good to a second. row is how many SCTs one after the other
-// were ahead, or behind; mute is when the log was asked in vain.
+// testimony is the last that a log said of the time: by the timestamp of a verified SCT, which is signed but may be
+// nonsense, and by the Date of an HTTP answer (RFC 9110 §6.6.1), which is not signed and good to a second. row is how
+// many SCTs one after the other were ahead, or behind; mute is when the log was asked in vain.
 type testimony struct {
 	sct, date reading
 	row       int
 	mute      time.Time
 }
 
-// enough is how many SCTs in a row it takes for a log without Date to speak against our clock: one is evidence against the log.
+// enough is how many SCTs in a row it takes for a log without Date to speak against our clock: one is evidence against
+// the log.
 const enough = 3
 
 func (r reading) ahead() bool  { return r.offset > skew }
@@ -63,8 +64,8 @@ const (
 	earlier // its clock is behind ours
 )
 
-// verdict returns what the log says, and by how much it differs. A log that contradicts itself is no witness against us, nor is
-// one that says nothing but a single SCT.
+// verdict returns what the log says, and by how much it differs. A log that contradicts itself is no witness against
+// us, nor is one that says nothing but a single SCT.
 func (t testimony) verdict(now time.Time) (verdict, time.Duration) {
 	out, by := unheardOf, time.Duration(0)
 	for _, r := range []reading{t.sct, t.date} {

@@ -24,7 +24,9 @@ type LogConfig struct {
 	Name string `yaml:"name"`
 	// URL is the submission prefix, to which /ct/v1/add-pre-chain is appended.
 	URL string `yaml:"url"`
-	// Host is the name that the log is asked for, where url is an address that routes by name: the Host of requests and, over TLS, the name that the certificate must have. Default: the host of url; where that is an IP address, requests have the host of origin.
+	// Host is the name that the log is asked for, where url is an address that routes by name: the Host of requests
+	// and, over TLS, the name that the certificate must have. Default: the host of url; where that is an IP address,
+	// requests have the host of origin.
 	Host string `yaml:"host"`
 	// PublicKey is the path of the log's key, PEM SubjectPublicKeyInfo. It is pinned: no SCT counts that it does not verify.
 	PublicKey string `yaml:"public_key"`

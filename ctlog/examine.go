@@ -22,8 +22,8 @@ type Examination struct {
 	Warnings []string
 }
 
-// Examine asks a log what shows whether it would do: its roots (RFC 6962 §4.7), a head signed with the pinned key, and the time. It
-// makes no entry.
+// Examine asks a log what shows whether it would do: its roots (RFC 6962 §4.7), a head signed with the pinned key, and
+// the time. It makes no entry.
 func (r *Remote) Examine(ctx context.Context, o ExamineOptions) (e Examination) {
 	if o.Now == nil {
 		o.Now = time.Now

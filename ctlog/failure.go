@@ -48,9 +48,9 @@ func (f *Failure) transient() bool { return f.Result.transient() }
 
 func (r Result) transient() bool { return r == Busy || r == Broken || r == Unreachable }
 
-// repeatable reports whether the log may be asked for the same precertificate again when no other log is left: an answer that was
-// wrong once, or did not come, may be right the next time. A log that says that the request is bad (RFC 6962 §4: 400), or that the
-// caller may not ask, says so again.
+// repeatable reports whether the log may be asked for the same precertificate again when no other log is left: an
+// answer that was wrong once, or did not come, may be right the next time. A log that says that the request is bad (RFC
+// 6962 §4: 400), or that the caller may not ask, says so again.
 func (f *Failure) repeatable() bool {
 	switch f.Result {
 	case TimedOut, Garbled, Skewed, Unverified:

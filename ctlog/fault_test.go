@@ -246,10 +246,9 @@ func pauseFor(t *testing.T, d time.Duration) {
 	<-ctx.Done()
 }
 
-// The only log fails in any way, and then is well again: within five seconds certificates flow, and within five seconds the set says
-// so, whether there are requests or not. While the log fails, and a submission has shown it, the set does not count as healthy, however
-// much time passes.
-// B9 // B10
+// The only log fails in any way, and then is well again: within five seconds certificates flow, and within five seconds
+// the set says so, whether there are requests or not. While the log fails, and a submission has shown it, the set does
+// not count as healthy, however much time passes. B9 // B10
 func TestRecoveryOfTheOnlyLog(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -262,7 +261,8 @@ func TestRecoveryOfTheOnlyLog(t *testing.T) {
 	all.Wait()
 }
 
-// recoverAlone runs in a goroutine of its own: it only waits, and there would be too few parallel tests for all of them.
+// recoverAlone runs in a goroutine of its own: it only waits, and there would be too few parallel tests for all of
+// them.
 func recoverAlone(t *testing.T, ca authority, f ct.Fault, quiet bool) {
 	l, m := labLog(t, "only", ct.Options{Roots: []*x509.Certificate{ca.root}})
 	s := newSet(t, ctlog.Options{Members: []ctlog.Member{m}, Policy: ctlog.PolicyConfig{Attempt: 1200 * time.Millisecond, Budget: 1500 * time.Millisecond}})
@@ -328,8 +328,8 @@ func TestBlip(t *testing.T) {
 	all.Wait()
 }
 
-// What a log asks for by Retry-After is waited for, at most five seconds, if no other log is left and the budget allows.
-// B9
+// What a log asks for by Retry-After is waited for, at most five seconds, if no other log is left and the budget
+// allows. B9
 func TestLongRetryAfterIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -351,9 +351,8 @@ func TestLongRetryAfterIsWaitedFor(t *testing.T) {
 	}
 }
 
-// A log whose pinned key is wrong does not count before anything of it has verified, at the start and after any time; the cause names
-// the key. With the right key the set is healthy without a request.
-// B1
+// A log whose pinned key is wrong does not count before anything of it has verified, at the start and after any time;
+// the cause names the key. With the right key the set is healthy without a request. B1
 func TestWrongKey(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)

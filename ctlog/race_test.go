@@ -208,8 +208,8 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// B9: what a log asks for by Retry-After holds for every request, for at most five seconds, while another log is left. Without one
-// the log is asked now and then.
+// B9: what a log asks for by Retry-After holds for every request, for at most five seconds, while another log is left.
+// Without one the log is asked now and then.
 func TestRetryAfterHoldsForAll(t *testing.T) {
 	t.Parallel()
 	ca, c := newAuthority(t), &clock{}

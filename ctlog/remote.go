@@ -138,8 +138,8 @@ func (r *Remote) openReader(c LogConfig, o RemoteOptions, conf *tls.Config) erro
 	return nil
 }
 
-// head reads the newest head of the log and verifies it with the pinned key (RFC 6962 §4.3, or c2sp.org/static-ct-api). absent says in
-// words that the log shows none where it is configured to be read. Another error is a [Failure].
+// head reads the newest head of the log and verifies it with the pinned key (RFC 6962 §4.3, or c2sp.org/static-ct-api).
+// absent says in words that the log shows none where it is configured to be read. Another error is a [Failure].
 func (r *Remote) head(ctx context.Context) (absent string, err error) {
 	_, err = r.reader.Head(ctx)
 	var f *Failure
@@ -306,7 +306,8 @@ func callFailure(err error) *Failure {
 func parseRetryAfter(text string, now time.Time) time.Duration {
 	const most = 24 * time.Hour // no overflow, whatever the log says
 	digits := text != "" && strings.Trim(text, "0123456789") == ""
-	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil || digits { // digits beyond 64 bits give the largest number
+	// digits beyond 64 bits give the largest number
+	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil || digits {
 		return time.Duration(min(max(seconds, 0), int64(most/time.Second))) * time.Second
 	}
 	if t, err := http.ParseTime(text); err == nil {

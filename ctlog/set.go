@@ -57,8 +57,8 @@ type Options struct {
 	Granted func(Grant)
 	// Compute is called before an SCT is verified, and may wait for a processor; what it returns is called after it. Nil is nobody.
 	Compute func() (done func())
-	// Previous is the set that this one takes the place of: what it knows of a log that stays the same (name, key and address) goes
-	// over. Optional.
+	// Previous is the set that this one takes the place of: what it knows of a log that stays the same (name, key and
+	// address) goes over. Optional.
 	Previous *Set
 	// Stopped is what [Set.Clock] of the set before said: the doubt about our clock goes over to this one, until its logs have
 	// spoken. Without a log that can speak it is not looked at.

@@ -251,8 +251,8 @@ type clock struct{ at atomic.Int64 }
 func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.at.Load())) }
 func (c *clock) advance(d time.Duration) { c.at.Add(int64(d)) }
 
-// B10: five failures set a log aside. While another log is left, nobody asks it but one request a second. It counts as down until it
-// gives an SCT, however much time passes; one SCT brings it back.
+// B10: five failures set a log aside. While another log is left, nobody asks it but one request a second. It counts as
+// down until it gives an SCT, however much time passes; one SCT brings it back.
 func TestBreaker(t *testing.T) {
 	t.Parallel()
 	l, c, p := newLog(t), &clock{}, newAuthority(t).precert(t)
@@ -297,7 +297,8 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
-// B10: while the only log is half open, one request probes it. The others wait for what it says, and go through when it says yes.
+// B10: while the only log is half open, one request probes it. The others wait for what it says, and go through when it
+// says yes.
 func TestBreakerProbesOnce(t *testing.T) {
 	t.Parallel()
 	l, c, p := newLog(t), &clock{}, newAuthority(t).precert(t)

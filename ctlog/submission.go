@@ -26,8 +26,9 @@ type reply struct {
 	body       []byte
 }
 
-// submission is the client of one path of a log, and the poster over TLS, HTTP/2 and proxies. It goes to the transport without a [http.Client] in between: there are no
-// redirects to follow, no cookies, and the time limit is the context's.
+// submission is the client of one path of a log, and the poster over TLS, HTTP/2 and proxies. It goes to the transport
+// without a [http.Client] in between: there are no redirects to follow, no cookies, and the time limit is the
+// context's.
 type submission struct {
 	url       *url.URL
 	host      string

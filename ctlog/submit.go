@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// maxTries is how many attempts at one log for one precertificate are made while another log is left, or where more would make
-	// more entries in the log. A log that is only busy and has no substitute is asked until the budget ends.
+	// maxTries is how many attempts at one log for one precertificate are made while another log is left, or where more
+	// would make more entries in the log. A log that is only busy and has no substitute is asked until the budget ends.
 	maxTries   = 3
 	backoff    = 100 * time.Millisecond // before the second attempt, at least; doubled for each other one
 	maxBackoff = time.Second            // of what backoff grows to
@@ -444,8 +444,8 @@ func (s *shortfall) Error() string {
 
 func (s *shortfall) Unwrap() []error { return s.logs }
 
-// public says for a client of the CA why there are too few SCTs: what the logs did, each kind once. It quotes nothing of a log, and
-// does not say which logs there are.
+// public says for a client of the CA why there are too few SCTs: what the logs did, each kind once. It quotes nothing
+// of a log, and does not say which logs there are.
 func (s *shortfall) public() string {
 	var texts []string
 	for _, err := range s.logs {

@@ -20,11 +20,11 @@ const (
 	clockEvery   = 2              // looks are this many ticks apart while our clock is in doubt
 )
 
-// Watch looks after the logs in the background until ctx ends, and returns at once. It reads a head of each remote log, which proves
-// that the log has the pinned key: before that, or an SCT, the log does not count in [Set.Health]. It says in [Set.Status] if a log
-// does not accept the root of the active chain, or one of the others (RFC 6962 §4.7). It tries a log that was set aside with the last
-// precertificate that the log did not take, asks for the time while there is a doubt about it, and sends precertificates on to logs
-// that are not embedded.
+// Watch looks after the logs in the background until ctx ends, and returns at once. It reads a head of each remote log,
+// which proves that the log has the pinned key: before that, or an SCT, the log does not count in [Set.Health]. It says
+// in [Set.Status] if a log does not accept the root of the active chain, or one of the others (RFC 6962 §4.7). It tries
+// a log that was set aside with the last precertificate that the log did not take, asks for the time while there is a
+// doubt about it, and sends precertificates on to logs that are not embedded.
 func (s *Set) Watch(ctx context.Context, active *x509.Certificate, others ...*x509.Certificate) {
 	context.AfterFunc(ctx, s.end)
 	for _, m := range s.members {
@@ -85,8 +85,9 @@ func (s *Set) watch(ctx context.Context, w watched) {
 	}
 }
 
-// retry tries a log that was set aside with the last precertificate that the log did not take. Nobody waits for the SCT: it shows that
-// the log takes precertificates again, so that readiness does not depend on requests, which a server that is not ready does not get.
+// retry tries a log that was set aside with the last precertificate that the log did not take. Nobody waits for the
+// SCT: it shows that the log takes precertificates again, so that readiness does not depend on requests, which a server
+// that is not ready does not get.
 func (s *Set) retry(ctx context.Context, m *member) {
 	q, leave, ok := m.breaker.again(s.now())
 	if !ok {
@@ -106,7 +107,8 @@ func (s *Set) retry(ctx context.Context, m *member) {
 	s.conclude(m, q, v)
 }
 
-// look reads the log's head and its roots. It returns 0 if all of our roots are among them, else the longest time until the next look.
+// look reads the log's head and its roots. It returns 0 if all of our roots are among them, else the longest time until
+// the next look.
 func (s *Set) look(ctx context.Context, w watched) (most time.Duration) {
 	bounded, cancel := context.WithTimeout(ctx, s.policy.Attempt)
 	defer cancel()

@@ -113,8 +113,9 @@ func openKey(path string) (*rsa.PrivateKey, error) {
 	return key, durable.WriteFile(path, data, 0o600)
 }
 
-// Token makes an ID token for an e-mail address (OpenID Connect Core 1.0 §2). Each member of claims replaces the usual claim of
-// that name, and nil removes it. Values are encoded as [json.Marshal] does, so that a [json.Number] stays the number that it was.
+// Token makes an ID token for an e-mail address (OpenID Connect Core 1.0 §2). Each member of claims replaces the usual
+// claim of that name, and nil removes it. Values are encoded as [json.Marshal] does, so that a [json.Number] stays the
+// number that it was.
 func (p *Provider) Token(email string, claims map[string]any) (string, error) {
 	return p.token(email, "", claims)
 }
@@ -130,7 +131,8 @@ func (p *Provider) token(email, nonce string, extra map[string]any) (string, err
 	}
 	maps.Copy(c, extra)
 	maps.DeleteFunc(c, func(_ string, v any) bool { return v == nil })
-	payload, err := json.Marshal(c) // go-jose's own encoder turns a json.Number into text, and NumericDate is a number (RFC 7519 §2)
+	// go-jose's own encoder turns a json.Number into text, and NumericDate is a number (RFC 7519 §2)
+	payload, err := json.Marshal(c)
 	if err != nil {
 		return "", err
 	}

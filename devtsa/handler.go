@@ -36,8 +36,8 @@ const (
 // policy is the policy of every timestamp: an arc for tests, as nobody vouches for this clock.
 var policy = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 2}
 
-// Handler answers timestamp queries over HTTP (RFC 3161 §3.4), in DER or in the JSON form of Sigstore's timestamp authority, and
-// publishes the chain.
+// Handler answers timestamp queries over HTTP (RFC 3161 §3.4), in DER or in the JSON form of Sigstore's timestamp
+// authority, and publishes the chain.
 func (a *Authority) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+Path, a.stamp)
@@ -88,7 +88,8 @@ func (a *Authority) stamp(w http.ResponseWriter, r *http.Request) {
 func refuse(w http.ResponseWriter, text string) {
 	w.Header().Set("Content-Type", jsonType)
 	w.WriteHeader(http.StatusBadRequest)
-	_ = json.NewEncoder(w).Encode(map[string]any{"code": http.StatusBadRequest, "message": text}) // the client is gone: nobody to tell
+	// the client is gone: nobody to tell
+	_ = json.NewEncoder(w).Encode(map[string]any{"code": http.StatusBadRequest, "message": text})
 }
 
 // reply answers a query, both in DER. What is wrong with the query is said in the reply (RFC 3161 §2.4.2); the error is ours.

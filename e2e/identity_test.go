@@ -56,8 +56,8 @@ var stricter = map[string]bool{
 	"circleci-job no-project": true, "email no-sub": true,
 }
 
-// different are those that both certify, not alike: numbers keep their digits, and a # in the name of a branch is percent-encoded where
-// Fulcio ends the path with it.
+// different are those that both certify, not alike: numbers keep their digits, and a # in the name of a branch is
+// percent-encoded where Fulcio ends the path with it.
 var different = map[string]bool{"github-workflow numbers": true, "github-workflow slash-ref": true}
 
 // TestSameAsFulcio (// H7 // D16) issues from one issuer file at a released Fulcio and at mayfly, for the claims of every golden file, and

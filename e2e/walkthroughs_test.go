@@ -34,8 +34,8 @@ func TestWalkthroughs(t *testing.T) {
 	}
 }
 
-// TestPages runs the lines of README.md and of docs/getting-started.md, those with cosign and a timestamp authority included. A YAML
-// block that begins with the name of a file is that file.
+// TestPages runs the lines of README.md and of docs/getting-started.md, those with cosign and a timestamp authority
+// included. A YAML block that begins with the name of a file is that file.
 func TestPages(t *testing.T) {
 	t.Parallel()
 	for _, page := range []string{"../README.md", "../docs/getting-started.md"} {

@@ -21,8 +21,8 @@ func BadFile(file string, err error, path ...string) *Setting {
 	return s
 }
 
-// BadContent returns a [Setting] whose file can be read, but holds something wrong. Where err knows what to do (methods What and Remedy, as
-// the errors of internal/pemfile have), that takes the place of fix.
+// BadContent returns a [Setting] whose file can be read, but holds something wrong. Where err knows what to do (methods
+// What and Remedy, as the errors of internal/pemfile have), that takes the place of fix.
 func BadContent(err error, fix string, path ...string) *Setting {
 	s := BadSetting(err.Error(), fix, path...)
 	var knows interface {

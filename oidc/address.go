@@ -15,8 +15,9 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// publicOnly refuses addresses that only this machine or network can mean, after the name was resolved. It is a dialer's Control
-// function, so that a name that resolves to another address the second time (DNS rebinding) is refused as well.
+// publicOnly refuses addresses that only this machine or network can mean, after the name was resolved. It is a
+// dialer's Control function, so that a name that resolves to another address the second time (DNS rebinding) is refused
+// as well.
 func publicOnly(_, address string, _ syscall.RawConn) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -25,13 +26,15 @@ func publicOnly(_, address string, _ syscall.RawConn) error {
 	return publicAddress(ap.Addr())
 }
 
-// globalUnicast6 is the only block of IPv6 that IANA allocates public unicast addresses from (RFC 4291 §2.4 and IANA's registry of the
-// IPv6 address space). Everything outside of it is refused: loopback, link-local, site-local, unique local and multicast addresses,
-// NAT64 (64:ff9b::/96, 64:ff9b:1::/48), and every way of writing an IPv4 address below ::/8 (mapped, compatible, translated).
+// globalUnicast6 is the only block of IPv6 that IANA allocates public unicast addresses from (RFC 4291 §2.4 and IANA's
+// registry of the IPv6 address space). Everything outside of it is refused: loopback, link-local, site-local, unique
+// local and multicast addresses, NAT64 (64:ff9b::/96, 64:ff9b:1::/48), and every way of writing an IPv4 address below
+// ::/8 (mapped, compatible, translated).
 var globalUnicast6 = netip.MustParsePrefix("2000::/3")
 
-// specialPrefixes are blocks inside of the public ranges that are not for the public internet (RFC 6890 and IANA's registries of special
-// purpose addresses), or that carry an IPv4 address (6to4, Teredo), and the address at which Azure serves credentials.
+// specialPrefixes are blocks inside of the public ranges that are not for the public internet (RFC 6890 and IANA's
+// registries of special purpose addresses), or that carry an IPv4 address (6to4, Teredo), and the address at which
+// Azure serves credentials.
 var specialPrefixes = prefixes(
 	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24",
 	"192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4",
@@ -47,8 +50,8 @@ func prefixes(all ...string) []netip.Prefix {
 	return out
 }
 
-// publicAddress refuses an address that is not a public unicast address. An address with a zone is none: a zone names a link of this
-// machine, and the kernel ignores it for wider scopes.
+// publicAddress refuses an address that is not a public unicast address. An address with a zone is none: a zone names a
+// link of this machine, and the kernel ignores it for wider scopes.
 func publicAddress(a netip.Addr) error {
 	plain := a.WithZone("").Unmap()
 	special := a.Zone() != "" || !plain.IsValid() || plain.Is6() && (!globalUnicast6.Contains(plain) || isatap(plain)) ||
@@ -65,15 +68,16 @@ func isatap(a netip.Addr) bool {
 	return b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
-// privateSuffixes are top-level labels that no public name has (RFC 6761, RFC 6762, RFC 7686, and what networks use by habit).
+// privateSuffixes are top-level labels that no public name has (RFC 6761, RFC 6762, RFC 7686, and what networks use by
+// habit).
 var privateSuffixes = []string{
 	"internal", "intranet", "private", "local", "localhost", "localdomain", "lan", "home", "corp", "arpa", "svc", "cluster", "consul", "test", "invalid",
 	"example", "onion",
 }
 
-// publicName reports whether a host may be handed to a proxy, which resolves it out of our sight: not a short name, not one
-// that only a network of its own knows, not a number in a spelling that is no address, not a spelling that a proxy could map to
-// another name (other than ASCII).
+// publicName reports whether a host may be handed to a proxy, which resolves it out of our sight: not a short name, not
+// one that only a network of its own knows, not a number in a spelling that is no address, not a spelling that a proxy
+// could map to another name (other than ASCII).
 func publicName(host string) bool {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return publicAddress(a) == nil

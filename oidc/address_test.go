@@ -88,7 +88,8 @@ func TestPublicName(t *testing.T) {
 	}
 }
 
-// E3: every IPv4 address and its mapped form are judged alike, and what passes is global unicast for the standard library too.
+// E3: every IPv4 address and its mapped form are judged alike, and what passes is global unicast for the standard
+// library too.
 func FuzzPublicAddress(f *testing.F) {
 	for _, text := range privateV4 {
 		b := netip.MustParseAddr(text).As4()

@@ -49,7 +49,8 @@ type IssuerConfig struct {
 
 	// A profile that mayfly ships, in place of type and ci-provider; "mayfly config profiles" lists them.
 	Profile string `yaml:"profile"`
-	// Values for the parameters of profile, or of the type github-workflow, gitlab-pipeline, buildkite-job or codefresh-workflow, which have those of the profile of that name.
+	// Values for the parameters of profile, or of the type github-workflow, gitlab-pipeline, buildkite-job or
+	// codefresh-workflow, which have those of the profile of that name.
 	Parameters map[string]string `yaml:"parameters"`
 	// Further audiences; a token needs one of these or client-id.
 	Audiences []string `yaml:"audiences"`
@@ -79,12 +80,14 @@ type IssuerConfig struct {
 	LegacyExtensions *bool `yaml:"legacy-extensions"`
 	// Who of those with a good token gets a certificate.
 	Policy *PolicyConfig `yaml:"policy"`
-	// fulcio turns off the rules on tokens and on structured identities that Fulcio does not have, and gives Fulcio's bytes; names that Fulcio gives to two subjects are refused all the same.
+	// fulcio turns off the rules on tokens and on structured identities that Fulcio does not have, and gives Fulcio's
+	// bytes; names that Fulcio gives to two subjects are refused all the same.
 	Compat string `yaml:"compat"`
 
 	// Where the discovery document is, if not under the issuer's URL.
 	DiscoveryURL string `yaml:"discovery-url"`
-	// Where the keys are, if the discovery document does not say so or there is none. Without discovery-url no document is asked for.
+	// Where the keys are, if the discovery document does not say so or there is none. Without discovery-url no document
+	// is asked for.
 	JWKSURL string `yaml:"jwks-url"`
 	// Keys that are not fetched: for networks without a way to the provider.
 	StaticKeys *StaticKeysConfig `yaml:"static-keys"`
@@ -116,11 +119,13 @@ type OutboundConfig struct {
 	Proxy string `yaml:"proxy"`
 	// For providers that ask for a TLS client certificate.
 	ClientCertificate *ClientCertificateConfig `yaml:"client-certificate"`
-	// File with a bearer token for discovery and keys, read again every 5s; sent to the issuer's own host over https only.
+	// File with a bearer token for discovery and keys, read again every 5s; sent to the issuer's own host over https
+	// only.
 	BearerTokenFile string `yaml:"bearer-token-file"`
 	// Allows private addresses where they are refused: patterns, and keys on another host.
 	PrivateNetwork bool `yaml:"private-network"`
-	// For discovery and keys together, at most 30s; a request waits for 5s of it at most, and the fetch goes on without the request. Default: 4s for a request, 10s for a fetch.
+	// For discovery and keys together, at most 30s; a request waits for 5s of it at most, and the fetch goes on without
+	// the request. Default: 4s for a request, 10s for a fetch.
 	Timeout time.Duration `yaml:"timeout"`
 }
 
@@ -132,8 +137,8 @@ type ClientCertificateConfig struct {
 	Key string `yaml:"key"`
 }
 
-// ProviderConfig is the profile of a CI provider. Templates are those of Go's text/template that always end and never call code; docs/config.md
-// lists what is known.
+// ProviderConfig is the profile of a CI provider. Templates are those of Go's text/template that always end and never
+// call code; docs/config.md lists what is known.
 type ProviderConfig struct {
 	// The same as the key of the entry, as some packagers of Fulcio write it.
 	IssuerName string `yaml:"issuer-name" alias:"IssuerName"`
@@ -143,7 +148,9 @@ type ProviderConfig struct {
 	Extensions map[string]string `yaml:"extension-templates" alias:"ExtensionTemplates"`
 	// Template of the URI that the certificate names.
 	SAN string `yaml:"subject-alternative-name-template" alias:"SubjectAlternativeNameTemplate"`
-	// The defaults that a token's claim of the same name overrides. A token with another value of any other default is refused. When omitted: those that are empty, and those that the shipped profile of the same name lists; with compat: fulcio, all.
+	// The defaults that a token's claim of the same name overrides. A token with another value of any other default is
+	// refused. When omitted: those that are empty, and those that the shipped profile of the same name lists; with
+	// compat: fulcio, all.
 	Claims []string `yaml:"claims,gap"`
 	// Claims that have no slash in the URI that the certificate names: with one, two claims could make the URI of two others.
 	Segments []string `yaml:"segments"`

@@ -20,9 +20,11 @@ import (
 
 // Bounds on a fetch (E1, E2, E10).
 const (
-	// maxWait is how long a request waits for a fetch, and how long the fetch of an unproven provider may take, at most.
+	// maxWait is how long a request waits for a fetch, and how long the fetch of an unproven provider may take, at
+	// most.
 	maxWait = 5 * time.Second
-	// What a request waits, and a fetch takes, where the entry sets no time-out. A fetch that began for a request goes on without it.
+	// What a request waits, and a fetch takes, where the entry sets no time-out. A fetch that began for a request goes
+	// on without it.
 	defaultWait  = 4 * time.Second
 	defaultFetch = 10 * time.Second
 	// maxFetch is the longest time-out that an entry may set.
@@ -65,7 +67,8 @@ func (f *remote) timeout(c class) time.Duration {
 	return defaultFetch
 }
 
-// home is the place that the issuer or the operator named: the discovery document, or the keys where no document is asked for.
+// home is the place that the issuer or the operator named: the discovery document, or the keys where no document is
+// asked for.
 func (f *route) home(issuer string) (*url.URL, error) {
 	switch {
 	case f.discovery != nil:
@@ -186,7 +189,8 @@ func parseKeys(body []byte) (keySet, error) {
 // maxUnusable bounds what is remembered of keys that are not used.
 const maxUnusable = 64
 
-// parseKeySet is parseKeys for a set that may be empty. The bytes of a set are bounded by its reader; the number of keys is not.
+// parseKeySet is parseKeys for a set that may be empty. The bytes of a set are bounded by its reader; the number of
+// keys is not.
 func parseKeySet(body []byte) (keySet, error) {
 	var raw struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -210,7 +214,8 @@ func parseKeySet(body []byte) (keySet, error) {
 // otherUse says that a key is none that should verify signatures: nobody has to replace it.
 const otherUse = "a key for another use"
 
-// parseKey reads one key, or says why it is not used. Nothing but the public key and its names is kept: not the certificates beside it.
+// parseKey reads one key, or says why it is not used. Nothing but the public key and its names is kept: not the
+// certificates beside it.
 func parseKey(data []byte) (k providerKey, id, why string) {
 	var named struct {
 		KeyID any `json:"kid"`
@@ -246,9 +251,10 @@ type getter struct {
 	home *url.URL
 }
 
-// keys gets the key set: from jwks-url, or from where the discovery document says. An issuer that wants a bearer token gets it at its own
-// host alone. Where the document names another host, as an API server of Kubernetes does that advertises the address of a node, the
-// issuer's own host is asked for the same path first, with the token, and the named host then, without (E13).
+// keys gets the key set: from jwks-url, or from where the discovery document says. An issuer that wants a bearer token
+// gets it at its own host alone. Where the document names another host, as an API server of Kubernetes does that
+// advertises the address of a node, the issuer's own host is asked for the same path first, with the token, and the
+// named host then, without (E13).
 func (g getter) keys(ctx context.Context, named string) ([]byte, keySet, error) {
 	if g.jwks != nil {
 		return g.keysAt(ctx, g.jwks, g.jwks.Host)
@@ -281,8 +287,8 @@ func (g getter) keysAt(ctx context.Context, u *url.URL, vouched string) ([]byte,
 	return body, set, err
 }
 
-// get reads a document. Its URL must be https, or http where the configuration says so. vouched is the host that the issuer or the
-// operator named; another one came from a document.
+// get reads a document. Its URL must be https, or http where the configuration says so. vouched is the host that the
+// issuer or the operator named; another one came from a document.
 func (g getter) get(ctx context.Context, u *url.URL, vouched string) ([]byte, error) {
 	if u.Host == "" || u.User != nil {
 		return nil, fmt.Errorf("%.200q is not a URL", u.Redacted())

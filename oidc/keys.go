@@ -80,8 +80,8 @@ type flight struct {
 	err  error         // once done is closed
 }
 
-// key returns the keys that may verify a token with this key id, all of them when it names none, and the ring that they are of. from is
-// the address of the client.
+// key returns the keys that may verify a token with this key id, all of them when it names none, and the ring that they
+// are of. from is the address of the client.
 func (p *provider) key(ctx context.Context, from netip.Addr, alg, kid string) ([]providerKey, *keyring, error) {
 	now := p.now()
 	ring := p.ring.Load()
@@ -109,9 +109,10 @@ func (p *provider) key(ctx context.Context, from netip.Addr, alg, kid string) ([
 	return keys, ring, err
 }
 
-// renew returns newer keys than those that did not verify a token, if there are some; else nil. Anybody can make tokens that no key
-// verifies, so that this leads to a fetch now and then only, however many tokens come, and one fetch serves all who wait. While a fetch
-// is under way its result is awaited; a provider that does not answer costs such a token its time, and no other token anything.
+// renew returns newer keys than those that did not verify a token, if there are some; else nil. Anybody can make tokens
+// that no key verifies, so that this leads to a fetch now and then only, however many tokens come, and one fetch serves
+// all who wait. While a fetch is under way its result is awaited; a provider that does not answer costs such a token
+// its time, and no other token anything.
 func (p *provider) renew(ctx context.Context, from netip.Addr, have *keyring) *keyring {
 	if ring := p.ring.Load(); ring != have {
 		return ring
@@ -134,7 +135,8 @@ func (p *provider) flying() bool {
 	return p.flight != nil
 }
 
-// maxTries is how many keys a token is tried with. A token that names no key could cost as many verifications as a set has keys.
+// maxTries is how many keys a token is tried with. A token that names no key could cost as many verifications as a set
+// has keys.
 const maxTries = 64
 
 // find returns the keys for an algorithm and a key id ("": any). Its errors are [fault.Error] values.
@@ -187,7 +189,8 @@ func (p *provider) await(ctx context.Context, from netip.Addr) error {
 	return err
 }
 
-// soon is after how long a client whose request was not waited for is asked to try again. Clients that were refused together come back apart.
+// soon is after how long a client whose request was not waited for is asked to try again. Clients that were refused
+// together come back apart.
 func soon() time.Duration { return time.Second + rand.N(2*time.Second) } //nolint:gosec // jitter, no secret
 
 // refresh waits for one fetch, which it shares with everybody who waits; the fetch itself belongs to nobody and goes on when

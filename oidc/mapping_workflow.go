@@ -47,8 +47,8 @@ func (t *texts) may(name string) string {
 	return s
 }
 
-// uri is a URI of literals and claims, in turn; a claim is written as its name behind an @. It begins with base where the first part
-// is empty.
+// uri is a URI of literals and claims, in turn; a claim is written as its name behind an @. It begins with base where
+// the first part is empty.
 func (t *texts) uri(rules uriRules, parts ...string) string {
 	all := make([]part, 0, 8)
 	for i, p := range parts {
@@ -85,8 +85,8 @@ func named(id identity.Identity, san string, extensions map[identity.Extension]s
 	return id
 }
 
-// byClaims is a mapper that reads claims one by one: the first that is missing or wrong is the error. parameter is the name of the
-// address that URIs begin with, in the profile of the same name as the type.
+// byClaims is a mapper that reads claims one by one: the first that is missing or wrong is the error. parameter is the
+// name of the address that URIs begin with, in the profile of the same name as the type.
 func byClaims(r IssuerConfig, parameter string, f func(*texts, identity.Identity) identity.Identity) (mapper, error) {
 	s := profiles[r.Type]
 	base, home := s.Defaults[parameter], s.home(r.IssuerURL)

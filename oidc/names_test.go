@@ -19,9 +19,10 @@ import (
 	"github.com/mayfly-ca/mayfly/identity"
 )
 
-// A nameTarget is one way from claims to a name: an identity type, or a profile. What the name must be is computed a second time, from the
-// finished name back to the claims and with nothing of the code that made it: read cuts the name, each group is decoded once, and the
-// groups must be the texts of the claims in vary. A function from names to claims cannot give two claims for one name.
+// A nameTarget is one way from claims to a name: an identity type, or a profile. What the name must be is computed a
+// second time, from the finished name back to the claims and with nothing of the code that made it: read cuts the name,
+// each group is decoded once, and the groups must be the texts of the claims in vary. A function from names to claims
+// cannot give two claims for one name.
 type nameTarget struct {
 	name   string
 	row    *row
@@ -29,7 +30,8 @@ type nameTarget struct {
 	vary   []string          // the claims that the name is made of
 	begin  map[string]string // what most texts of a claim begin with
 	end    string            // and end with
-	read   *regexp.Regexp    // groups are the claims in vary, percent-encoded; nil: the name is the first claim, or as whole says
+	// groups are the claims in vary, percent-encoded; nil: the name is the first claim, or as whole says
+	read   *regexp.Regexp
 	whole  func(sub string) string
 	raw    string // what Fulcio makes the name from, with <claim> for each claim; "" where the name is a claim
 	joined bool   // Fulcio joins it as a path
@@ -535,8 +537,9 @@ func (n *nameTarget) value(r *rand.Rand, name string) any {
 	return randomName(r)
 }
 
-// D11 // D12 // D13 // D14 // D15: for every type and profile, what was made of claims reads back as those claims; claims that differ
-// give names that differ; every refusal names a claim. MAYFLY_NAMES=10000000 is how many sets of claims are tried for each.
+// D11 // D12 // D13 // D14 // D15: for every type and profile, what was made of claims reads back as those claims;
+// claims that differ give names that differ; every refusal names a claim. MAYFLY_NAMES=10000000 is how many sets of
+// claims are tried for each.
 func TestNames(t *testing.T) { //nolint:tparallel // the group has to end before the sum is checked
 	t.Parallel()
 	count := 4000

@@ -25,7 +25,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// farm is a host of very many providers with one key: every path is an issuer, and those with "hang" in it never answer.
+// farm is a host of very many providers with one key: every path is an issuer, and those with "hang" in it never
+// answer.
 type farm struct {
 	server  *httptest.Server
 	release chan struct{}
@@ -93,8 +94,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// E5 // E8: fifty invented providers that hang occupy what invented providers have, and nothing of what others have: entries, known good
-// providers and their refreshes, other patterns; and the same pattern for clients at other addresses.
+// E5 // E8: fifty invented providers that hang occupy what invented providers have, and nothing of what others have:
+// entries, known good providers and their refreshes, other patterns; and the same pattern for clients at other
+// addresses.
 func TestHangingInventions(t *testing.T) {
 	t.Parallel()
 	f := newFarm(t)
@@ -162,8 +164,8 @@ func TestHangingInventions(t *testing.T) {
 	flood.Wait()
 }
 
-// E5: a thousand entries at start, most of which hang, ask no more than their share at once; a client of one that answers does not
-// wait for the others.
+// E5: a thousand entries at start, most of which hang, ask no more than their share at once; a client of one that
+// answers does not wait for the others.
 func TestManyEntriesAtStart(t *testing.T) {
 	t.Parallel()
 	f := newFarm(t)
@@ -185,8 +187,8 @@ func TestManyEntriesAtStart(t *testing.T) {
 	}
 }
 
-// E4 // E7: tokens that no key verifies lead to a bounded number of fetches, however many come one after the other, and whatever is wrong with
-// them: the id, the signature, the algorithm.
+// E4 // E7: tokens that no key verifies lead to a bounded number of fetches, however many come one after the other, and
+// whatever is wrong with them: the id, the signature, the algorithm.
 func TestForgedTokens(t *testing.T) {
 	t.Parallel()
 	for name, forge := range map[string]func(p *idp.Provider, i int) string{
@@ -209,7 +211,8 @@ func TestForgedTokens(t *testing.T) {
 			t.Parallel()
 			p := idp.New(t, idp.Options{})
 			now := time.Now()
-			v := verifier(t, one(p, nil), oidc.Options{Now: func() time.Time { return now }}) // no allowance comes back meanwhile
+			// no allowance comes back meanwhile
+			v := verifier(t, one(p, nil), oidc.Options{Now: func() time.Time { return now }})
 			if _, err := v.Identify(t.Context(), p.Token(nil)); err != nil {
 				t.Fatal(err)
 			}
@@ -236,7 +239,8 @@ func sign(p *idp.Provider, s idp.Signing) string {
 	})
 }
 
-// E7: a provider that replaces its key and keeps the id, the kind of key too, is believed at the next token; the former key counts for nothing.
+// E7: a provider that replaces its key and keeps the id, the kind of key too, is believed at the next token; the former
+// key counts for nothing.
 func TestSameKeyID(t *testing.T) {
 	t.Parallel()
 	for name, next := range map[string]idp.Signing{
@@ -271,7 +275,8 @@ func TestSameKeyID(t *testing.T) {
 	}
 }
 
-// E10: the number of keys in a set is nobody's concern; their bytes are, and how many a token without a key id is tried with.
+// E10: the number of keys in a set is nobody's concern; their bytes are, and how many a token without a key id is tried
+// with.
 func TestLargeKeySets(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
@@ -325,7 +330,8 @@ func TestLargeKeySets(t *testing.T) {
 	}
 }
 
-// E10 // E11: keys that are too weak are named as what they are, to the client and to the operator, and asking again is not suggested.
+// E10 // E11: keys that are too weak are named as what they are, to the client and to the operator, and asking again is
+// not suggested.
 func TestWeakKeys(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
@@ -355,7 +361,8 @@ func TestWeakKeys(t *testing.T) {
 	}
 }
 
-// RFC 9864 §2.2: the algorithm of a key and in a discovery document may be called Ed25519; it is what tokens call EdDSA.
+// RFC 9864 §2.2: the algorithm of a key and in a discovery document may be called Ed25519; it is what tokens call
+// EdDSA.
 func TestEd25519Name(t *testing.T) {
 	t.Parallel()
 	key := pki.NewKey(pki.Ed25519)
@@ -410,8 +417,8 @@ func TestJWKSURL(t *testing.T) {
 	}
 }
 
-// E13: where the document of an issuer that wants a token names another host, the issuer's own host is asked for the same path with the
-// token; the other host is asked only if that fails, and never sees the token.
+// E13: where the document of an issuer that wants a token names another host, the issuer's own host is asked for the
+// same path with the token; the other host is asked only if that fails, and never sees the token.
 func TestKeysOnAnotherHost(t *testing.T) {
 	t.Parallel()
 	token := filepath.Join(t.TempDir(), "token")
@@ -479,8 +486,8 @@ func TestKeysOnAnotherHost(t *testing.T) {
 	}
 }
 
-// E6 // E7: keys that a file kept are used at once and fetched anew at once; until that has succeeded, and whenever the provider does not
-// answer, the status says what tokens are verified with.
+// E6 // E7: keys that a file kept are used at once and fetched anew at once; until that has succeeded, and whenever the
+// provider does not answer, the status says what tokens are verified with.
 func TestKeptKeys(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -516,7 +523,8 @@ func TestKeptKeys(t *testing.T) {
 	}
 }
 
-// E6: after discovery-url points elsewhere, keys of the former place count for nothing: after a reload, and after a restart.
+// E6: after discovery-url points elsewhere, keys of the former place count for nothing: after a reload, and after a
+// restart.
 func TestMovedDiscovery(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -13,8 +13,8 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// pool has the providers of a line of verifiers: a reload keeps the keys of issuers whose settings it did not change. Its mutex is held for
-// look-ups only: nothing is read, parsed or sent meanwhile.
+// pool has the providers of a line of verifiers: a reload keeps the keys of issuers whose settings it did not change.
+// Its mutex is held for look-ups only: nothing is read, parsed or sent meanwhile.
 type pool struct {
 	o       Options
 	metrics *metrics
@@ -46,8 +46,8 @@ const (
 	maxPatternBytes     = 16 << 20 // of the key sets of all of them
 )
 
-// patternCache has the providers under one pattern. A flood of invented ones costs the good ones nothing, and those of one pattern push
-// out their own kind only (E8).
+// patternCache has the providers under one pattern. A flood of invented ones costs the good ones nothing, and those of
+// one pattern push out their own kind only (E8).
 type patternCache struct {
 	good     *simplelru.LRU[string, *patternProvider] // by issuer; its keys were had once
 	unproven *simplelru.LRU[string, *patternProvider]
@@ -131,7 +131,8 @@ func (p *pool) newExact(issuer string, r *row) (*provider, error) {
 	return out, nil
 }
 
-// saver returns a function that has the newest keys written without waiting for the disk: neither a request nor the next fetch does.
+// saver returns a function that has the newest keys written without waiting for the disk: neither a request nor the
+// next fetch does.
 func (p *pool) saver(one *provider, s stateFile) func(*keyring) {
 	var saving atomic.Bool
 	return func(*keyring) {
@@ -245,8 +246,8 @@ func (p *pool) keepSecrets(ctx context.Context) {
 	}
 }
 
-// keepFresh looks each second whether a provider needs a fetch; the back-off after failures is the provider's own. Keys that a file kept
-// are fetched at once.
+// keepFresh looks each second whether a provider needs a fetch; the back-off after failures is the provider's own. Keys
+// that a file kept are fetched at once.
 func (p *pool) keepFresh(ctx context.Context, one *provider) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

@@ -22,10 +22,12 @@ type profile struct {
 	extensions []profileExtension // in the order of a certificate
 	under      string             // what the URI must begin with; "": anything
 	segments   []string           // claims that stand between two slashes of the URI
-	parameters map[string]bool    // the defaults that are parameters of a shipped profile, which no claim changes, also not with compat: fulcio
-	optional   []string           // claims that the provider documents as null or absent at times: their extensions are left out then
-	names      names              // the forms of san
-	free       string             // the claim of san that may contain what stands beside it; "": the last one
+	// the defaults that are parameters of a shipped profile, which no claim changes, also not with compat: fulcio
+	parameters map[string]bool
+	// claims that the provider documents as null or absent at times: their extensions are left out then
+	optional []string
+	names    names  // the forms of san
+	free     string // the claim of san that may contain what stands beside it; "": the last one
 }
 
 type profileExtension struct {
@@ -82,8 +84,8 @@ func parseProfile(name string, c ProviderConfig) (*profile, error) {
 	return p, errors.Join(errs...)
 }
 
-// findNames lists the forms of the name and finds the claim in it that may contain what stands beside it: the only one that may have
-// a slash, or else the last one.
+// findNames lists the forms of the name and finds the claim in it that may contain what stands beside it: the only one
+// that may have a slash, or else the last one.
 func (p *profile) findNames(lenient bool) error {
 	var err error
 	if p.names, err = p.san.names(values{profile: p, lenient: lenient}); err != nil {
@@ -226,10 +228,11 @@ func (p *profile) firstClaim() string {
 	return "sub"
 }
 
-// extension renders a template of an extension. What is made of several texts and begins as a URI obeys the rules of the name, and
-// keeps its bytes.
+// extension renders a template of an extension. What is made of several texts and begins as a URI obeys the rules of
+// the name, and keeps its bytes.
 func (t template) extension(v values) (string, error) {
-	if len(t) == 1 && t[0].value != nil && t[0].value.op == opClaim { // most are a claim as it is, whose length has been checked
+	// most are a claim as it is, whose length has been checked
+	if len(t) == 1 && t[0].value != nil && t[0].value.op == opClaim {
 		p, err := t.claim(v)
 		if err != nil {
 			err = unrendered(err, "sub")
@@ -274,8 +277,9 @@ type values struct {
 	lenient bool     // compat: fulcio
 }
 
-// get returns a value as text; ok is false when neither a claim nor a default has the name. A claim that is null is absent. A claim with
-// the name of a default that no claim may change has that value or is an error: another name than the token says is never certified.
+// get returns a value as text; ok is false when neither a claim nor a default has the name. A claim that is null is
+// absent. A claim with the name of a default that no claim may change has that value or is an error: another name than
+// the token says is never certified.
 func (v values) get(name string) (p part, ok bool, err error) {
 	c := v.claims[name]
 	if v.profile == nil {
@@ -324,7 +328,8 @@ func (v values) nullable(name string) bool {
 	return v.profile != nil && slices.Contains(v.profile.optional, name)
 }
 
-// claimText prints a claim: a text as it is, a number in decimals without exponent, true or false. A list or an object has no text.
+// claimText prints a claim: a text as it is, a number in decimals without exponent, true or false. A list or an object
+// has no text.
 func claimText(name string, v any) (string, error) {
 	var text string
 	switch v := v.(type) {
@@ -345,7 +350,8 @@ func claimText(name string, v any) (string, error) {
 	return text, checkText(name, text)
 }
 
-// checkText refuses what a certificate cannot carry, or what a reader of it cannot see (A17), under the name of the claim.
+// checkText refuses what a certificate cannot carry, or what a reader of it cannot see (A17), under the name of the
+// claim.
 func checkText(claim, text string) error {
 	if len(text) > maxRendered {
 		return badPart(claim, fmt.Sprintf("has %d bytes; the limit is %d", len(text), maxRendered))
@@ -356,8 +362,8 @@ func checkText(claim, text string) error {
 	return nil
 }
 
-// decimal writes a JSON number exactly, without exponent, and in one way: 100, 1e2 and 100.0 are one number. ok is false for
-// a number that would be too long.
+// decimal writes a JSON number exactly, without exponent, and in one way: 100, 1e2 and 100.0 are one number. ok is
+// false for a number that would be too long.
 func decimal(s string) (out string, ok bool) {
 	if len(s) < 19 && s != "-0" && !strings.ContainsAny(s, "eE.") {
 		return s, true

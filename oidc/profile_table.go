@@ -20,7 +20,8 @@ type shipped struct {
 	Issuers []string
 	// Segments are claims that have no slash: with one, two claims could make the URI of two others (D13).
 	Segments []string
-	// Optional are claims that the provider documents as null or absent at times; an extension that is such a claim is left out then.
+	// Optional are claims that the provider documents as null or absent at times; an extension that is such a claim is
+	// left out then.
 	Optional []string
 	Under    string // the parameter that the URI in the certificate must begin with
 	Email    *emailProfile

@@ -23,8 +23,8 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// route is how the providers of one entry are reached. It is made when the configuration is loaded, with the roots, the transports and the
-// digest of the settings: nothing is read, hashed or parsed on behalf of a request.
+// route is how the providers of one entry are reached. It is made when the configuration is loaded, with the roots, the
+// transports and the digest of the settings: nothing is read, hashed or parsed on behalf of a request.
 type route struct {
 	key       string // of the entry
 	pattern   bool
@@ -44,13 +44,13 @@ type route struct {
 	clientPair *ClientCertificateConfig
 	secrets    atomic.Pointer[secrets]
 
-	// trust is the digest of everything that vouches for the keys of this entry's providers: keys that were fetched under one digest
-	// count for nothing under another one.
+	// trust is the digest of everything that vouches for the keys of this entry's providers: keys that were fetched
+	// under one digest count for nothing under another one.
 	trust string
 }
 
-// secrets are what mayfly shows to a provider. They are read when the configuration is loaded and again beside the traffic, because
-// they change while the process runs (tokens of pods, certificates that live for hours).
+// secrets are what mayfly shows to a provider. They are read when the configuration is loaded and again beside the
+// traffic, because they change while the process runs (tokens of pods, certificates that live for hours).
 type secrets struct {
 	bearer string
 	pair   *tls.Certificate
@@ -154,8 +154,9 @@ func (f *route) proxyFor(u *url.URL) string {
 	return by.Scheme + "://" + by.Host
 }
 
-// vouching is the digest of the settings, and of the contents of files, that make the keys of an entry's providers what they are. What says
-// how long a fetch may take, or what becomes of a verified token, is not in it. For a pattern the issuer comes beside it.
+// vouching is the digest of the settings, and of the contents of files, that make the keys of an entry's providers what
+// they are. What says how long a fetch may take, or what becomes of a verified token, is not in it. For a pattern the
+// issuer comes beside it.
 func (f *route) vouching(r *row, out OutboundConfig, bundle []byte) string {
 	c := r.config
 	proxy := ""
@@ -253,7 +254,8 @@ func (a *anchors) roots(o OutboundConfig, caCert string, bundle []byte) (*x509.C
 	return pool, nil
 }
 
-// readSecrets reads the bearer token and the client certificate again. What was good before stays while a file is broken.
+// readSecrets reads the bearer token and the client certificate again. What was good before stays while a file is
+// broken.
 func (f *route) readSecrets() {
 	if f.bearerFile == "" && f.clientPair == nil {
 		return
@@ -307,7 +309,8 @@ func readPair(c ClientCertificateConfig) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// readFile reads a regular file of at most limit bytes. Anything else, such as a pipe that nobody writes to, could hold up the reader.
+// readFile reads a regular file of at most limit bytes. Anything else, such as a pipe that nobody writes to, could hold
+// up the reader.
 func readFile(name string, limit int64) ([]byte, error) {
 	st, err := os.Stat(name)
 	switch {
@@ -338,9 +341,9 @@ const (
 	fulcioClusterCA   = "/var/run/fulcio/ca.crt"
 )
 
-// inCluster is the outbound block of an entry. The issuer of the cluster that mayfly itself runs in needs none: its keys are
-// had with the CA of the pod, unless the entry names one, and with the token of the pod, unless the entry says where else the documents
-// are or which token to show. No other host ever gets that token (E13).
+// inCluster is the outbound block of an entry. The issuer of the cluster that mayfly itself runs in needs none: its
+// keys are had with the CA of the pod, unless the entry names one, and with the token of the pod, unless the entry says
+// where else the documents are or which token to show. No other host ever gets that token (E13).
 func (o Options) inCluster(r *row) OutboundConfig {
 	c := r.config
 	out := c.Outbound

@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// class says on whose account a fetch is made, by what is known of its provider. Each class has slots of its own: providers that hang
-// cannot take the slots of providers that are known to be good.
+// class says on whose account a fetch is made, by what is known of its provider. Each class has slots of its own:
+// providers that hang cannot take the slots of providers that are known to be good.
 type class uint8
 
 const (
@@ -26,12 +26,12 @@ const (
 
 var classNames = [classes]string{"known_good", "configured", "failing", "unproven"}
 
-// share is how many of something may be held at once: in all, by one entry of the configuration, by one host, and by one source of
-// requests. Zero is no limit.
+// share is how many of something may be held at once: in all, by one entry of the configuration, by one host, and by
+// one source of requests. Zero is no limit.
 type share struct{ total, entry, host, source int }
 
-// fetchShares are how many fetches run at once. Fetches that no request waits for get at most half of a total and of a host's share,
-// so that a start with very many entries leaves room for requests.
+// fetchShares are how many fetches run at once. Fetches that no request waits for get at most half of a total and of a
+// host's share, so that a start with very many entries leaves room for requests.
 var fetchShares = [classes]share{
 	knownGood:  {total: 32, host: 16},
 	configured: {total: 48, host: 24},
@@ -61,8 +61,8 @@ type limit struct {
 	max  int
 }
 
-// limits are the claims of a holder. Below a pattern, which anybody can invent providers for, a source has at most half of each other share
-// too, so that one source never holds all of it.
+// limits are the claims of a holder. Below a pattern, which anybody can invent providers for, a source has at most half
+// of each other share too, so that one source never holds all of it.
 func (s share) limits(entry, host string, source netip.Addr) []limit {
 	out := []limit{{claim{}, "total", s.total}}
 	if s.entry > 0 {
@@ -146,8 +146,8 @@ func newSlots(now func() time.Time) *slots {
 
 var errFull = errors.New("too many providers are being asked at once")
 
-// apply asks for a turn for a fetch of the entry and from the host of at. Only the queue of unproven providers is bounded here: the number of the others is that of the entries and of the
-// providers that are remembered.
+// apply asks for a turn for a fetch of the entry and from the host of at. Only the queue of unproven providers is
+// bounded here: the number of the others is that of the entries and of the providers that are remembered.
 func (s *slots) apply(c class, at claim, who caller) (*turn, error) {
 	t := &turn{slots: s, class: c, request: who.request, ready: make(chan struct{})}
 	t.limits = fetchShares[c].limits(at.entry, at.host, who.source)

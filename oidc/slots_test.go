@@ -22,8 +22,8 @@ func (t *turn) running() bool {
 	}
 }
 
-// E5 // E8: whatever comes and ends in whatever order, no limit is exceeded, nobody waits while there is room, a request goes before
-// what nobody waits for, and nothing stays counted.
+// E5 // E8: whatever comes and ends in whatever order, no limit is exceeded, nobody waits while there is room, a
+// request goes before what nobody waits for, and nothing stays counted.
 func TestSlots(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(6) {
@@ -110,8 +110,8 @@ func checkSlots(t *testing.T, s *slots, all []*turn) {
 	}
 }
 
-// E8: the pools are filled by the unproven class alone, in every way in which that can be done; whoever is of another class, or of a pattern,
-// host or source that has not filled it, has a slot at once.
+// E8: the pools are filled by the unproven class alone, in every way in which that can be done; whoever is of another
+// class, or of a pattern, host or source that has not filled it, has a slot at once.
 func TestUnprovenFill(t *testing.T) {
 	t.Parallel()
 	good, evil := address(1), address(2)

@@ -16,8 +16,9 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/owner"
 )
 
-// stateFile keeps an issuer's last good keys over a restart, under the digest of the settings that vouch for them: after a change of these
-// settings the file is not found. Public keys only: whoever can write the file can forge tokens, so it belongs to the operator alone.
+// stateFile keeps an issuer's last good keys over a restart, under the digest of the settings that vouch for them:
+// after a change of these settings the file is not found. Public keys only: whoever can write the file can forge
+// tokens, so it belongs to the operator alone.
 type stateFile struct {
 	dir    string
 	issuer string
@@ -64,8 +65,8 @@ func (s stateFile) read(now time.Time) (*keyring, error) {
 	return s.parse(data, now)
 }
 
-// ours refuses files that another user may have written: whoever can do that could forge tokens. A group may own the directory, as that of
-// a volume in Kubernetes, because a file that it puts there has another owner.
+// ours refuses files that another user may have written: whoever can do that could forge tokens. A group may own the
+// directory, as that of a volume in Kubernetes, because a file that it puts there has another owner.
 func (s stateFile) ours() error {
 	dir, err := os.Stat(s.dir)
 	if err != nil {

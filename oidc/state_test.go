@@ -145,7 +145,8 @@ func TestSweepState(t *testing.T) {
 	}
 }
 
-// E6 // E10: whatever the file holds, it ends in an error or in keys that may verify, of this issuer and these settings.
+// E6 // E10: whatever the file holds, it ends in an error or in keys that may verify, of this issuer and these
+// settings.
 func FuzzKeptFile(f *testing.F) {
 	s := stateFile{issuer: "https://idp.example.com", trust: "aa"}
 	now := time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)

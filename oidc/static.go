@@ -18,7 +18,8 @@ const (
 	maxStatic   = 4 << 20
 )
 
-// static reads the keys of one issuer from the configuration or from files. It is asked beside the traffic only, never for a request.
+// static reads the keys of one issuer from the configuration or from files. It is asked beside the traffic only, never
+// for a request.
 type static struct{ config StaticKeysConfig }
 
 func (static) wait() time.Duration { return defaultWait }

@@ -207,7 +207,8 @@ func (c IssuerConfig) checkURL(text string) error {
 	return c.checkEndpoint(text)
 }
 
-// checkEndpoint checks the URL of a document of a provider. It may have a query: some providers tell applications apart by it.
+// checkEndpoint checks the URL of a document of a provider. It may have a query: some providers tell applications apart
+// by it.
 func (c IssuerConfig) checkEndpoint(text string) error {
 	u, err := url.Parse(text)
 	switch {
@@ -234,8 +235,8 @@ func (r *row) checkSubject(c claims) error {
 	return checkText("sub", sub)
 }
 
-// boundless says why a pattern means hosts of everybody: a star stands for the registered domain of a host, or a part of it.
-// Private entries of the public suffix list, such as github.io, belong to one provider and count as its domain.
+// boundless says why a pattern means hosts of everybody: a star stands for the registered domain of a host, or a part
+// of it. Private entries of the public suffix list, such as github.io, belong to one provider and count as its domain.
 func boundless(pattern string) string {
 	_, authority, _, _ := components(pattern)
 	host, _, _ := strings.Cut(authority, ":")

@@ -11,9 +11,9 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// A template is a part of Go's text/template that always ends and never calls code: text, claims, if and with, eq, ne, and, or,
-// not, printf of texts. [parse] reads the syntax, so that it means what it means to Fulcio; the walk over the tree is here. A claim's
-// name without braces is a template too.
+// A template is a part of Go's text/template that always ends and never calls code: text, claims, if and with, eq, ne,
+// and, or, not, printf of texts. [parse] reads the syntax, so that it means what it means to Fulcio; the walk over the
+// tree is here. A claim's name without braces is a template too.
 type template []node
 
 // node is a text (literal), a printed value, or a condition.
@@ -49,10 +49,11 @@ const (
 )
 
 type expr struct {
-	op       op
-	kind     kind
-	text     string // opText; opClaim: the name
-	optional bool   // opClaim: written with index, so that it may be absent where it is the whole template or only tested
+	op   op
+	kind kind
+	text string // opText; opClaim: the name
+	// opClaim: written with index, so that it may be absent where it is the whole template or only tested
+	optional bool
 	args     []expr
 	format   []string // opPrintf: what stands around the arguments
 }
@@ -594,8 +595,8 @@ func (v values) alternatives(e *expr, dot [][]part) ([][]part, error) {
 	return out, nil
 }
 
-// names are the forms of the template of a name. Where two of them could give one name, no claim in the name has a slash, and of two
-// forms that still give one name the one with fewer claims does.
+// names are the forms of the template of a name. Where two of them could give one name, no claim in the name has a
+// slash, and of two forms that still give one name the one with fewer claims does.
 type names struct {
 	forms     []form
 	ambiguous bool

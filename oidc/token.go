@@ -33,11 +33,13 @@ type token struct {
 	kid     string
 	payload []byte
 	claims  claims
-	unclean error // what Fulcio would let pass: white space, names twice, or equal but for their case, or half a surrogate pair
+	// what Fulcio would let pass: white space, names twice, or equal but for their case, or half a surrogate pair
+	unclean error
 }
 
-// parseToken takes a token apart (RFC 7515 §7.1). It accepts the compact serialization only, in its one canonical spelling (D4), but
-// for white space, such as a line end behind it: Fulcio drops it, and so does this function, with a note in unclean.
+// parseToken takes a token apart (RFC 7515 §7.1). It accepts the compact serialization only, in its one canonical
+// spelling (D4), but for white space, such as a line end behind it: Fulcio drops it, and so does this function, with a
+// note in unclean.
 func parseToken(raw string) (*token, error) {
 	if raw == "" {
 		return nil, fault.New(fault.TokenMissing, nil)

@@ -21,17 +21,18 @@ type part struct {
 
 // uriRules build a URI from parts. The one function that makes URIs is [uriRules.build].
 //
-// Two lists of parts that differ in the text of a claim MUST NOT give one URI (D13). So nothing is ever decoded, every byte of a
-// claim that RFC 3986 does not allow in its place is percent-encoded, the percent sign included, and what separates two claims
-// cannot stand in the first one. What a claim would add to the structure of the URI (an empty or a dot segment, a query, a
-// fragment, a user, another host or port) is refused (D15).
+// Two lists of parts that differ in the text of a claim MUST NOT give one URI (D13). So nothing is ever decoded, every
+// byte of a claim that RFC 3986 does not allow in its place is percent-encoded, the percent sign included, and what
+// separates two claims cannot stand in the first one. What a claim would add to the structure of the URI (an empty or a
+// dot segment, a query, a fragment, a user, another host or port) is refused (D15).
 type uriRules struct {
 	// lenient gives Fulcio's bytes in place of ours, and refuses those that Fulcio gives for another text too.
 	lenient bool
-	// joined says that Fulcio appends the parts to the first one as a path and cleans it, as its types without profile do.
-	// Otherwise Fulcio parses the text of all parts as one URL.
+	// joined says that Fulcio appends the parts to the first one as a path and cleans it, as its types without profile
+	// do. Otherwise Fulcio parses the text of all parts as one URL.
 	joined bool
-	// verbatim leaves the bytes of claims as they are, as Fulcio does in the extensions of profiles, and refuses the same.
+	// verbatim leaves the bytes of claims as they are, as Fulcio does in the extensions of profiles, and refuses the
+	// same.
 	verbatim bool
 	// segments are claims that have no slash.
 	segments []string
@@ -110,7 +111,8 @@ func (u uriRules) build(parts []part) (string, error) {
 	return out, u.finished(out, parts)
 }
 
-// merged joins neighbouring texts that are not of claims and drops empty ones, behind out, which is empty. It keeps the names of settings if it is told to.
+// merged joins neighbouring texts that are not of claims and drops empty ones, behind out, which is empty. It keeps the
+// names of settings if it is told to.
 func merged(out, parts []part, keepSettings bool) []part {
 	tidy := true
 	for i, p := range parts {
@@ -142,7 +144,8 @@ func concatenated(parts []part) string {
 	return b.String()
 }
 
-// addressed splits a last claim that stands behind "://" and is a host with a path, such as GitLab's ci_config_ref_uri: HOST/PROJECT//FILE@REF.
+// addressed splits a last claim that stands behind "://" and is a host with a path, such as GitLab's ci_config_ref_uri:
+// HOST/PROJECT//FILE@REF.
 func addressed(parts []part) []part {
 	last := parts[len(parts)-1]
 	host, path, ok := strings.Cut(last.text, "/")
@@ -239,7 +242,8 @@ func dotted(path string) bool {
 	return strings.IndexByte(path, '\\') >= 0
 }
 
-// decoded replaces each valid percent-encoding of s by its byte (RFC 3986 §2.1) and leaves all else. It is for checks alone.
+// decoded replaces each valid percent-encoding of s by its byte (RFC 3986 §2.1) and leaves all else. It is for checks
+// alone.
 func decoded(s string) string {
 	if strings.IndexByte(s, '%') < 0 {
 		return s
@@ -288,8 +292,8 @@ func pathByte(c byte) bool { return unreserved(c) || strings.IndexByte("!$&'()*+
 // literalByte reports whether c may stand in the operator's own text of a URI, which is encoded already.
 func literalByte(c byte) bool { return pathByte(c) || strings.IndexByte("%?#[]", c) >= 0 }
 
-// written encodes claims and joins the parts. As net/url does, a path with a byte that must be encoded has !, ', (, ) and * encoded too:
-// certificates for file names with a space are the same as those of Fulcio then.
+// written encodes claims and joins the parts. As net/url does, a path with a byte that must be encoded has !, ', (, )
+// and * encoded too: certificates for file names with a space are the same as those of Fulcio then.
 func (u uriRules) written(parts []part, places []place) (string, error) {
 	fallback := false
 	for i, p := range parts {
@@ -345,9 +349,9 @@ func encoded(s string, keep func(byte) bool) string {
 	return string(out)
 }
 
-// separate checks that the text of each claim can be told from what stands beside it: one claim, the free one, may contain
-// anything; those before it do not contain what follows them, and those behind it do not contain what stands before them. Then a
-// URI can be read from both ends in one way only.
+// separate checks that the text of each claim can be told from what stands beside it: one claim, the free one, may
+// contain anything; those before it do not contain what follows them, and those behind it do not contain what stands
+// before them. Then a URI can be read from both ends in one way only.
 func (u uriRules) separate(parts []part, texts []string) error {
 	free := -1
 	for i, p := range parts {
@@ -421,7 +425,8 @@ func (u uriRules) finished(uri string, parts []part) error {
 	return nil
 }
 
-// beneath reports whether uri begins with what it must begin with; a host is not the beginning of a longer name of a host.
+// beneath reports whether uri begins with what it must begin with; a host is not the beginning of a longer name of a
+// host.
 func (u uriRules) beneath(uri string) bool {
 	rest, ok := strings.CutPrefix(uri, u.under)
 	if _, authority, path, whole := components(u.under); ok && whole && authority != "" && path == "" && rest != "" {
@@ -466,8 +471,8 @@ func origin(s string) bool {
 	return ok && path == "" && (scheme == "https" || scheme == "http") && s == scheme+"://"+authority && authorityText(authority, scheme)
 }
 
-// authorityText reports whether s is a host and perhaps a port, written in the one way that RFC 3986 §6.2 prefers: in lower case,
-// and without a port that the scheme means anyway.
+// authorityText reports whether s is a host and perhaps a port, written in the one way that RFC 3986 §6.2 prefers: in
+// lower case, and without a port that the scheme means anyway.
 func authorityText(s, scheme string) bool {
 	host, port, ok := strings.Cut(s, ":")
 	if ok && (port == "" || len(port) > 5 || port[0] == '0' || strings.Trim(port, "0123456789") != "" ||
@@ -495,8 +500,8 @@ func (u uriRules) whole(p part) (string, error) {
 	return p.text, onlySpelling(p, path)
 }
 
-// onlySpelling checks that a claim is a URI (RFC 3986 §3), and written in the one way that §6.2.2 prefers: no encoding of a byte that
-// needs none, upper-case digits, no dot segment. path is the path in it.
+// onlySpelling checks that a claim is a URI (RFC 3986 §3), and written in the one way that §6.2.2 prefers: no encoding
+// of a byte that needs none, upper-case digits, no dot segment. path is the path in it.
 func onlySpelling(p part, path string) error {
 	for i := strings.Index(p.text, path); i < len(p.text); i++ { // what stands before is checked by the caller
 		c := p.text[i]
@@ -518,7 +523,8 @@ func onlySpelling(p part, path string) error {
 	return nil
 }
 
-// fulcio returns the URI as Fulcio v1.8.8 writes it. Of all texts that Fulcio writes alike, one passes: the one that was not encoded.
+// fulcio returns the URI as Fulcio v1.8.8 writes it. Of all texts that Fulcio writes alike, one passes: the one that
+// was not encoded.
 func (u uriRules) fulcio(parts []part) (string, error) {
 	texts := make([]string, len(parts))
 	culprit := "sub"
@@ -558,8 +564,9 @@ func (u uriRules) fulcio(parts []part) (string, error) {
 	return uri, nil
 }
 
-// unencoded returns the one text that stands for a URI which net/url has written: where net/url had to encode a byte of a path or
-// of a fragment, it decoded and encoded all of it, and the text is what it decoded. It is a function of the URI alone.
+// unencoded returns the one text that stands for a URI which net/url has written: where net/url had to encode a byte of
+// a path or of a fragment, it decoded and encoded all of it, and the text is what it decoded. It is a function of the
+// URI alone.
 func unencoded(uri string, joined bool) string {
 	rest, fragment, hasFragment := strings.Cut(uri, "#")
 	rest, query, hasQuery := strings.Cut(rest, "?")

@@ -22,9 +22,9 @@ type Options struct {
 	Logger    *slog.Logger     // nil: none
 	StateDir  string           // where the last good keys are kept; "": nowhere
 	UserAgent string
-	// Pause is called when a request begins to wait for the provider of an entry (a key of the configuration), before its token is
-	// verified; resume is called when the request goes on. An error says that too many requests wait already: the request then does
-	// not wait. Optional.
+	// Pause is called when a request begins to wait for the provider of an entry (a key of the configuration), before
+	// its token is verified; resume is called when the request goes on. An error says that too many requests wait
+	// already: the request then does not wait. Optional.
 	Pause func(ctx context.Context, entry string) (resume func(), err error)
 	// ServiceAccountDir has ca.crt and token of the pod that this process runs in; "" is where Kubernetes puts them.
 	ServiceAccountDir string
@@ -95,8 +95,8 @@ func (v *Verifier) Identify(ctx context.Context, raw string) (*Decision, error) 
 	return v.IdentifyFrom(ctx, netip.Addr{}, raw)
 }
 
-// IdentifyFrom is Identify for a request from an address: fetches for providers that have proved nothing are shared out by it. The zero
-// address is one that is not known; no share is kept for it.
+// IdentifyFrom is Identify for a request from an address: fetches for providers that have proved nothing are shared out
+// by it. The zero address is one that is not known; no share is kept for it.
 func (v *Verifier) IdentifyFrom(ctx context.Context, source netip.Addr, raw string) (*Decision, error) {
 	d := new(Decision)
 	err := v.identify(ctx, source, raw, d)
@@ -155,7 +155,8 @@ func (v *Verifier) verify(ctx context.Context, source netip.Addr, r *row, t *tok
 		return "", err
 	}
 	payload, key, err := t.verifyWith(keys)
-	if err != nil && fault.From(err).Reason == fault.SignatureInvalid { // a provider may have replaced the key and kept its id
+	// a provider may have replaced the key and kept its id
+	if err != nil && fault.From(err).Reason == fault.SignatureInvalid {
 		if newer := p.renew(ctx, source, ring); newer != nil {
 			if keys, err = newer.find(iss, t.alg, t.kid); err == nil {
 				payload, key, err = t.verifyWith(keys)

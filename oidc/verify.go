@@ -54,7 +54,8 @@ func (r *row) checkNames(t *token, _ time.Time) error {
 	if t.unclean != nil && !r.lenient {
 		return fault.New(fault.TokenMalformed, t.unclean)
 	}
-	for _, name := range []string{"sub", "nonce", "at_hash"} { // the texts that go-oidc reads (OpenID Connect Core 1.0 §2)
+	// the texts that go-oidc reads (OpenID Connect Core 1.0 §2)
+	for _, name := range []string{"sub", "nonce", "at_hash"} {
 		if v := t.claims[name]; v != nil {
 			if _, isText := v.(string); !isText {
 				return fault.New(fault.ClaimInvalid, errors.New("not a text"), "claim", name)

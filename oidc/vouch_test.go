@@ -14,8 +14,9 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// vouches says of every setting of an entry whether it vouches for the keys of the entry's provider: whether keys that were fetched before
-// it changed count afterwards. A setting that is not in the table fails the test: decide it, and add it to vouching if it vouches.
+// vouches says of every setting of an entry whether it vouches for the keys of the entry's provider: whether keys that
+// were fetched before it changed count afterwards. A setting that is not in the table fails the test: decide it, and
+// add it to vouching if it vouches.
 var vouches = map[string]bool{
 	"DiscoveryURL": true, "JWKSURL": true, "CACert": true, "Insecure": true,
 	"Outbound.CABundle": true, "Outbound.CAExclusive": true, "Outbound.Proxy": true, "Outbound.BearerTokenFile": true, "Outbound.PrivateNetwork": true,
@@ -75,8 +76,8 @@ func change(t *testing.T, path string, v reflect.Value) {
 	}
 }
 
-// E6 // E7: keys count for the settings that fetched them. Each setting is changed alone; keys in memory and keys in a file are gone exactly
-// if the setting vouches for them.
+// E6 // E7: keys count for the settings that fetched them. Each setting is changed alone; keys in memory and keys in a
+// file are gone exactly if the setting vouches for them.
 func TestVouching(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -92,7 +93,8 @@ func TestVouching(t *testing.T) {
 	base := func() IssuerConfig {
 		c := IssuerConfig{CACert: caCert, Type: "email", ClientID: "x"}
 		c.Outbound.CABundle, c.Outbound.Proxy = ca, "http://proxy.example.com:3128"
-		leaves(reflect.ValueOf(&c).Elem(), "", func(string, reflect.Value) {}) // has every pointer set, as after a change
+		// has every pointer set, as after a change
+		leaves(reflect.ValueOf(&c).Elem(), "", func(string, reflect.Value) {})
 		c.StaticKeys = nil
 		return c
 	}
@@ -246,7 +248,8 @@ func TestTimeoutAfterReload(t *testing.T) {
 	}
 }
 
-// E1: the time-out of an entry is the bound of a fetch; a request and an unproven provider have five seconds of it at most.
+// E1: the time-out of an entry is the bound of a fetch; a request and an unproven provider have five seconds of it at
+// most.
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ set, wait, known, unproven time.Duration }{
@@ -278,7 +281,8 @@ func ringOf(t *testing.T) *keyring {
 	return &keyring{fetched: time.Now(), algs: []string{"ES256"}, keys: set.keys, raw: raw, size: len(raw)}
 }
 
-// E13: the pod's token is for the issuer of the pod's own cluster, over https, as long as the entry does not say where else its documents are.
+// E13: the pod's token is for the issuer of the pod's own cluster, over https, as long as the entry does not say where
+// else its documents are.
 func TestInCluster(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -83,7 +83,8 @@ func (c Config) Warnings() []*fault.Setting {
 	return out
 }
 
-// misnamed says that certificates of r name the host of another provider than its issuer; problem is "" where they do not.
+// misnamed says that certificates of r name the host of another provider than its issuer; problem is "" where they do
+// not.
 func (r *row) misnamed() (problem, fix, key string) {
 	if name := r.config.CIProvider; name != "" && r.foreign(profiles[name]) {
 		return "the profile " + name + " names the host of " + strings.Join(profiles[name].Issuers[:1], "") + ", which is another one's",
@@ -96,8 +97,8 @@ func (r *row) misnamed() (problem, fix, key string) {
 	return "", "", ""
 }
 
-// unfilled returns the part of an issuer's URL that a provider's documentation writes for a value of the reader's own, or that
-// stands for every tenant and is in no token; "" where there is none.
+// unfilled returns the part of an issuer's URL that a provider's documentation writes for a value of the reader's own,
+// or that stands for every tenant and is in no token; "" where there is none.
 func unfilled(issuer string) string {
 	if open := strings.IndexAny(issuer, "{<$"); open >= 0 {
 		if end := strings.IndexAny(issuer[open:], "}>/"); end > 0 {

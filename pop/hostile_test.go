@@ -101,7 +101,8 @@ func FuzzRawSignature(f *testing.F) {
 		if len(signature) != len(raw) {
 			again = p1363(t, k, signature)
 		}
-		s := new(big.Int).Sub(order, new(big.Int).SetBytes(again[32:])) // n - s verifies too, for every verifier of ECDSA
+		// n - s verifies too, for every verifier of ECDSA
+		s := new(big.Int).Sub(order, new(big.Int).SetBytes(again[32:]))
 		if !bytes.Equal(again, raw) && !bytes.Equal(append(bytes.Clone(again[:32]), s.FillBytes(make([]byte, 32))...), raw) {
 			t.Errorf("another signature verifies: %x", signature)
 		}
@@ -121,7 +122,8 @@ func primes(t testing.TB, bits int) (*big.Int, *big.Int) {
 	return a, b
 }
 
-// roca returns a modulus as the faulty library made them: modulo each small prime it is a power of 65537 (CVE-2017-15361).
+// roca returns a modulus as the faulty library made them: modulo each small prime it is a power of 65537
+// (CVE-2017-15361).
 func roca(t testing.TB) *big.Int {
 	t.Helper()
 	m := big.NewInt(2)
@@ -277,7 +279,8 @@ func TestWorthlessProofs(t *testing.T) {
 	_ = sha1.Size // linked, so that the request can be made
 }
 
-// A request that "openssl req" makes for a P-384 or P-521 key is signed with SHA-256, which the default list does not permit.
+// A request that "openssl req" makes for a P-384 or P-521 key is signed with SHA-256, which the default list does not
+// permit.
 func TestHashOfOpenSSL(t *testing.T) {
 	t.Parallel()
 	for curve, want := range map[elliptic.Curve]string{elliptic.P384(): "openssl req -sha384", elliptic.P521(): "openssl req -sha512"} {

@@ -68,8 +68,8 @@ type Key struct {
 type Proof struct {
 	// PublicKey is one PEM block "PUBLIC KEY" (PKIX) or "RSA PUBLIC KEY" (PKCS #1), or a bare PKIX key in DER.
 	PublicKey []byte
-	// Signature is over Challenge: ECDSA with SHA-256, SHA-384 or SHA-512 for P-256, P-384 and P-521, in ASN.1 or as r and s one after the
-	// other (64, 96 or 132 bytes, IEEE P1363); PKCS #1 v1.5 with SHA-256 for RSA; pure Ed25519.
+	// Signature is over Challenge: ECDSA with SHA-256, SHA-384 or SHA-512 for P-256, P-384 and P-521, in ASN.1 or as r
+	// and s one after the other (64, 96 or 132 bytes, IEEE P1363); PKCS #1 v1.5 with SHA-256 for RSA; pure Ed25519.
 	Signature []byte
 	// Challenge is the subject of the verified identity token: the exact text of the claim.
 	Challenge string

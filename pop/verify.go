@@ -79,7 +79,8 @@ func (p *Policy) finish(spki []byte, pub crypto.PublicKey, h crypto.Hash) (Key, 
 	a := ofKey(pub, h)
 	if !p.permitted[a] {
 		meta := []string{"algorithm", a.name()}
-		if longer := challengeHash(pub); h != longer && p.permitted[ofKey(pub, longer)] { // what "openssl req" does with its default
+		// what "openssl req" does with its default
+		if longer := challengeHash(pub); h != longer && p.permitted[ofKey(pub, longer)] {
 			option := strings.ToLower(strings.ReplaceAll(longer.String(), "-", ""))
 			meta = append(meta, "hint", fmt.Sprintf("sign the request with %s (openssl req -%s)", longer, option))
 		}
@@ -120,8 +121,9 @@ func verifyChallenge(pub crypto.PublicKey, h crypto.Hash, proof Proof) error {
 	return nil
 }
 
-// asn1Signature returns signature in the form of RFC 3279 §2.2.3. WebCrypto and .NET write r and s one after the other, each as long as the
-// order of the curve (IEEE P1363): what has exactly that length, and is not ASN.1, is taken as that. There is one reading of each signature.
+// asn1Signature returns signature in the form of RFC 3279 §2.2.3. WebCrypto and .NET write r and s one after the other,
+// each as long as the order of the curve (IEEE P1363): what has exactly that length, and is not ASN.1, is taken as
+// that. There is one reading of each signature.
 func asn1Signature(k *ecdsa.PublicKey, signature []byte) []byte {
 	size := (k.Curve.Params().N.BitLen() + 7) / 8
 	if len(signature) != 2*size || isSignature(signature) {

@@ -40,8 +40,8 @@ func newBounds(most, share int, trust ...string) (*connections, *time.Time) {
 	return c, &now
 }
 
-// F3 // F8: one source has its share of the connections and no more; when it has them, the one that has waited longest is closed for a new
-// one, never one that is being worked on, and one that was proven last.
+// F3 // F8: one source has its share of the connections and no more; when it has them, the one that has waited longest
+// is closed for a new one, never one that is being worked on, and one that was proven last.
 func TestConnectionsBySource(t *testing.T) {
 	t.Parallel()
 	c, now := newBounds(10, 3)
@@ -104,7 +104,8 @@ func TestSourceKey(t *testing.T) {
 	}
 }
 
-// F3 // F8: a full listener makes room at the cost of the source that has most; trusted proxies have no limit by source.
+// F3 // F8: a full listener makes room at the cost of the source that has most; trusted proxies have no limit by
+// source.
 func TestConnectionsFull(t *testing.T) {
 	t.Parallel()
 	c, now := newBounds(6, 5, "10.0.0.0/8")
@@ -127,8 +128,8 @@ func TestConnectionsFull(t *testing.T) {
 	}
 }
 
-// F3: a connection over which much is received and no complete request is closed; a source that does so again and again has to stay away, and
-// loses what it has open, but for what was proven.
+// F3: a connection over which much is received and no complete request is closed; a source that does so again and again
+// has to stay away, and loses what it has open, but for what was proven.
 func TestFloods(t *testing.T) {
 	t.Parallel()
 	c, now := newBounds(1000, 500)

@@ -7,8 +7,9 @@ import (
 	"sync"
 )
 
-// waitBudget bounds how many requests wait for identity providers before their tokens are verified: in total, by source address, and by
-// entry of the configuration, so that neither one source nor one provider that hangs takes all of the places.
+// waitBudget bounds how many requests wait for identity providers before their tokens are verified: in total, by source
+// address, and by entry of the configuration, so that neither one source nor one provider that hangs takes all of the
+// places.
 type waitBudget struct {
 	most, share int
 

@@ -10,10 +10,11 @@ import (
 	"time"
 )
 
-// connections bounds the open connections of one listener, in total and by source address. A connection waits while no request that came
-// in over it is being worked on: it is idle, or a request is still being received. When there is no room for a new connection, the one
-// that has waited longest is closed in its favour: one of the same source when the source has all that it may have, one of the source
-// that has most when the listener is full. Connections over which no token was ever verified go first.
+// connections bounds the open connections of one listener, in total and by source address. A connection waits while no
+// request that came in over it is being worked on: it is idle, or a request is still being received. When there is no
+// room for a new connection, the one that has waited longest is closed in its favour: one of the same source when the
+// source has all that it may have, one of the source that has most when the listener is full. Connections over which no
+// token was ever verified go first.
 type connections struct {
 	bounds
 	now func() time.Time
@@ -63,16 +64,18 @@ type floods struct {
 }
 
 const (
-	evictAfter    = time.Second           // a connection that waits for less is not closed for another one
-	keepProven    = 30 * time.Second      // the same for a connection over which a token was verified
-	evictPace     = 10 * time.Millisecond // between two evictions by one source
-	tellEvery     = 10 * time.Second
-	visibleFor    = time.Minute      // how long readiness speaks of connections that were refused
-	floodsAllowed = 8                // connections of one source that flood the server, in a window, before it has to stay away
+	evictAfter = time.Second           // a connection that waits for less is not closed for another one
+	keepProven = 30 * time.Second      // the same for a connection over which a token was verified
+	evictPace  = 10 * time.Millisecond // between two evictions by one source
+	tellEvery  = 10 * time.Second
+	visibleFor = time.Minute // how long readiness speaks of connections that were refused
+	// connections of one source that flood the server, in a window, before it has to stay away
+	floodsAllowed = 8
 	stayAway      = 10 * time.Second // so long
 	floodWindow   = time.Minute
-	maxTurnedAway = 16      // streams in a row that are refused over one connection before it is closed
-	floodBytes    = 4 << 20 // received in a window without one complete request: 256 streams with 16 KiB each are not a flood
+	maxTurnedAway = 16 // streams in a row that are refused over one connection before it is closed
+	// received in a window without one complete request: 256 streams with 16 KiB each are not a flood
+	floodBytes = 4 << 20
 )
 
 // listen returns l with the bounds of c.
@@ -119,8 +122,8 @@ type conn struct {
 	turnedAway atomic.Int32 // streams over it that were refused since the last complete request
 }
 
-// remoteAddr is the peer of a connection. It leads from a request over native gRPC to its connection: the peer is all that the library
-// shows of one.
+// remoteAddr is the peer of a connection. It leads from a request over native gRPC to its connection: the peer is all
+// that the library shows of one.
 type remoteAddr struct {
 	net.Addr
 	conn *conn
@@ -177,9 +180,9 @@ func (c *connections) away(key netip.Addr, now time.Time) bool {
 	return f != nil && now.Before(f.until)
 }
 
-// flood closes a connection over which the server was flooded. When a source does that again and again, its other connections are closed,
-// too, unless a token that came over them was verified, and it is not let in for a while: closing costs the server more than connecting
-// costs the client.
+// flood closes a connection over which the server was flooded. When a source does that again and again, its other
+// connections are closed, too, unless a token that came over them was verified, and it is not let in for a while:
+// closing costs the server more than connecting costs the client.
 func (c *connections) flood(one *conn) {
 	c.flooded.Add(1)
 	now := c.now()
@@ -312,8 +315,8 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// Read implements [net.Conn]. It ends a connection over which much is received and no request: frames of HTTP/2 that cost the server an
-// answer each and no client needs in numbers (PING, SETTINGS, streams that are reset at once).
+// Read implements [net.Conn]. It ends a connection over which much is received and no request: frames of HTTP/2 that
+// cost the server an answer each and no client needs in numbers (PING, SETTINGS, streams that are reset at once).
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if total := c.silent.Add(int64(n)); total > floodBytes {
@@ -329,8 +332,8 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write implements [net.Conn]. Where the listener bounds it, a write that the peer does not read ends the connection. The deadline is
-// set anew when a quarter of it has passed, not for each write.
+// Write implements [net.Conn]. Where the listener bounds it, a write that the peer does not read ends the connection.
+// The deadline is set anew when a quarter of it has passed, not for each write.
 func (c *conn) Write(p []byte) (int, error) {
 	if limit := c.all.write; limit > 0 {
 		now := c.all.now()

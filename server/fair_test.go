@@ -11,7 +11,8 @@ import (
 	"github.com/mayfly-ca/mayfly/server"
 )
 
-// F8: the queues of sources are served in turns, so that one with a thousand requests costs another one of them one place.
+// F8: the queues of sources are served in turns, so that one with a thousand requests costs another one of them one
+// place.
 func TestGateIsFair(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -49,8 +50,8 @@ func TestGateIsFair(t *testing.T) {
 	})
 }
 
-// F8: a gate that one source has filled lets another one in: in place of the newest request in the longest queue, or, where all have begun,
-// beyond its size. The source that has filled it gets nothing more.
+// F8: a gate that one source has filled lets another one in: in place of the newest request in the longest queue, or,
+// where all have begun, beyond its size. The source that has filled it gets nothing more.
 func TestGateGivesWay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -101,8 +102,8 @@ func TestGateGivesWay(t *testing.T) {
 	})
 }
 
-// F8 // E8: requests that wait for an identity provider before their tokens are verified leave the gate, and are bounded in total, by source
-// and by entry; the places come back.
+// F8 // E8: requests that wait for an identity provider before their tokens are verified leave the gate, and are
+// bounded in total, by source and by entry; the places come back.
 func TestProviderWaits(t *testing.T) {
 	t.Parallel()
 	g := server.NewGate(server.GateOptions{Requests: 64, Processors: 64}) // 16 places

@@ -12,18 +12,20 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Gate lets as many requests compute at once as the processors can serve, has further ones wait, and refuses at once those for
-// which waiting would take too long. A request that waits for a dependency (a log, a provider, a signing device) does not count among
-// those that compute, and has priority over those that have not begun when it goes on: see [Gate.Pause].
+// Gate lets as many requests compute at once as the processors can serve, has further ones wait, and refuses at once
+// those for which waiting would take too long. A request that waits for a dependency (a log, a provider, a signing
+// device) does not count among those that compute, and has priority over those that have not begun when it goes on: see
+// [Gate.Pause].
 //
 // Requests that compute beside each other on too few processors all get slower; requests in a queue cost memory and nothing else.
 // Whatever comes in, those that have been let in are served at the speed of the processors, and a processor is soon there for
 // what cannot wait: answers of logs, and refusals.
 //
-// What a request proves is not known before its token is verified, so that the gate is fair between source addresses (F8): each source
-// has a queue of its own, the queues are served in turns, and when there is no room the newest request of the source with the longest
-// queue gives way to a request of a source that has less. One source alone may use the whole gate. A request that waits for an
-// identity provider before its token is verified leaves the gate and takes a place of a smaller budget: see [Gate.AwaitProvider].
+// What a request proves is not known before its token is verified, so that the gate is fair between source addresses
+// (F8): each source has a queue of its own, the queues are served in turns, and when there is no room the newest
+// request of the source with the longest queue gives way to a request of a source that has less. One source alone may
+// use the whole gate. A request that waits for an identity provider before its token is verified leaves the gate and
+// takes a place of a smaller budget: see [Gate.AwaitProvider].
 type Gate struct {
 	most      int           // requests inside at once: computing, pausing and in the queues
 	computing int           // of them, at once
@@ -92,8 +94,8 @@ func NewGate(o GateOptions) *Gate {
 	return g
 }
 
-// Enter returns when the request may compute. Its error is RATE_LIMITED (at once, or when the request gives way to another source), or
-// the end of ctx. After a nil error the caller MUST call [Gate.Leave] with the same context.
+// Enter returns when the request may compute. Its error is RATE_LIMITED (at once, or when the request gives way to
+// another source), or the end of ctx. After a nil error the caller MUST call [Gate.Leave] with the same context.
 func (g *Gate) Enter(ctx context.Context) error {
 	key := sourceIn(ctx)
 	g.mu.Lock()
@@ -171,7 +173,8 @@ func (g *Gate) dequeue(q *sourceQueue, place *list.Element) *waiter {
 	return w
 }
 
-// longest is the queue that a request of this source may displace one from: it is longer than what the source has inside. It needs mu.
+// longest is the queue that a request of this source may displace one from: it is longer than what the source has
+// inside. It needs mu.
 func (g *Gate) longest(key netip.Addr) *sourceQueue {
 	var out *sourceQueue
 	for at := g.turns.Front(); at != nil; at = at.Next() {
@@ -195,8 +198,8 @@ func (g *Gate) displace(key netip.Addr) {
 	}
 }
 
-// Pause says that a request that was let in waits for a dependency, and that its token was verified; it MUST call resume when it goes
-// on, which may wait for a processor. A nil gate pauses nothing.
+// Pause says that a request that was let in waits for a dependency, and that its token was verified; it MUST call
+// resume when it goes on, which may wait for a processor. A nil gate pauses nothing.
 func (g *Gate) Pause() (resume func()) {
 	if g == nil {
 		return func() {}
@@ -235,10 +238,11 @@ func (g *Gate) rest() {
 	g.admit()
 }
 
-// AwaitProvider says that a request that was let in waits for the identity provider of a configured entry before its token is verified.
-// Such a request has proved nothing, so that it leaves the gate and takes a place of a budget of its own, of which one source and one
-// entry may each have one half. The error says that there is no place; the request then still has its place in the gate. After a nil
-// error the caller MUST call resume when the request goes on, which may wait for a processor. A nil gate pauses nothing.
+// AwaitProvider says that a request that was let in waits for the identity provider of a configured entry before its
+// token is verified. Such a request has proved nothing, so that it leaves the gate and takes a place of a budget of its
+// own, of which one source and one entry may each have one half. The error says that there is no place; the request
+// then still has its place in the gate. After a nil error the caller MUST call resume when the request goes on, which
+// may wait for a processor. A nil gate pauses nothing.
 func (g *Gate) AwaitProvider(ctx context.Context, entry string) (resume func(), err error) {
 	if g == nil {
 		return func() {}, nil
@@ -291,8 +295,8 @@ func (g *Gate) full(key netip.Addr) error {
 	return nil
 }
 
-// reserved reports whether there is a place for a source that has next to nothing in a gate whose places are all taken by requests
-// of others that cannot be displaced, because they have begun. It needs mu.
+// reserved reports whether there is a place for a source that has next to nothing in a gate whose places are all taken
+// by requests of others that cannot be displaced, because they have begun. It needs mu.
 func (g *Gate) reserved(key netip.Addr) bool {
 	return key.IsValid() && g.inside < g.most+max(1, g.most/8) && g.sources[key] < max(1, g.most/64)
 }
@@ -309,8 +313,8 @@ func (g *Gate) admit() {
 	}
 }
 
-// next takes the request that computes next out of where it waits: those that have begun first, then one of each source in turn. It
-// needs mu.
+// next takes the request that computes next out of where it waits: those that have begun first, then one of each source
+// in turn. It needs mu.
 func (g *Gate) next() *waiter {
 	if first := g.begun.Front(); first != nil {
 		w, _ := g.begun.Remove(first).(*waiter)

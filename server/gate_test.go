@@ -102,7 +102,8 @@ func TestGateRefuses(t *testing.T) {
 	second := enterLater(t.Context(), t, g)
 	must(t, g.Full(t.Context()))
 	clock.Store(int64(time.Second + 1))
-	ctx, cancel := context.WithTimeout(t.Context(), patience) // one that is let into the queue by mistake fails, and does not hang
+	// one that is let into the queue by mistake fails, and does not hang
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	refused := g.Enter(ctx)
 	if fault.From(refused).Reason != fault.RateLimited || g.Full(t.Context()) == nil {

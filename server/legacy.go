@@ -32,7 +32,8 @@ func (s legacy) CreateSigningCertificate(ctx context.Context, in *fulciolegacypb
 		run: func(ctx context.Context, core *Core, r *record) (*httpbody.HttpBody, error) {
 			s.metrics.legacy.WithLabelValues("CreateSigningCertificate", family(r.agent)).Inc()
 			if len(in.GetCertificateSigningRequest())+len(in.GetPublicKey().GetContent()) == 0 {
-				// Such as a body of the newer API, whose token is in the body: Fulcio names the key before the token here.
+				// Such as a body of the newer API, whose token is in the body: Fulcio names the key before the token
+				// here.
 				return nil, fault.New(fault.KeyMissing, nil)
 			}
 			out, err := service{Server: s.Server}.create(ctx, core, upgraded(in), r)

@@ -25,8 +25,8 @@ func newListening(s *Server) *listening {
 
 func (l *listening) all() []*connections { return []*connections{l.http, l.grpc, l.admin} }
 
-// health is the line of the listeners in the readiness report. It is advisory: whoever takes connections must not be able to take the
-// server out of service for others.
+// health is the line of the listeners in the readiness report. It is advisory: whoever takes connections must not be
+// able to take the server out of service for others.
 func (l *listening) health() Health {
 	var warnings []string
 	for _, c := range l.all() {

@@ -131,8 +131,8 @@ func (w *world) askers(s *served) map[string]func(context.Context) error {
 	return out
 }
 
-// F11: a stop in the middle of requests that wait for a log lets them end, over every listener: each gets its certificate. No new request is
-// taken, and readiness ends at once.
+// F11: a stop in the middle of requests that wait for a log lets them end, over every listener: each gets its
+// certificate. No new request is taken, and readiness ends at once.
 func TestStopDrains(t *testing.T) {
 	t.Parallel()
 	for _, m := range modes {
@@ -218,7 +218,8 @@ func TestStopCuts(t *testing.T) {
 	}
 }
 
-// F3: a request that does not come to an end within the time for receiving is ended, over every listener; the client reads why.
+// F3: a request that does not come to an end within the time for receiving is ended, over every listener; the client
+// reads why.
 func TestReceiptHasADeadline(t *testing.T) {
 	t.Parallel()
 	for _, m := range modes {
@@ -312,8 +313,8 @@ func halfStream(t *testing.T, address string) map[string]string {
 	}
 }
 
-// The source of a request is the address of the connection, unless that is a trusted proxy: then it is the last address in X-Forwarded-For
-// that is not one. What stands before is the client's word. It is so over every listener.
+// The source of a request is the address of the connection, unless that is a trusted proxy: then it is the last address
+// in X-Forwarded-For that is not one. What stands before is the client's word. It is so over every listener.
 func TestSource(t *testing.T) {
 	t.Parallel()
 	for _, m := range modes {
@@ -372,8 +373,9 @@ func (w *world) logged(t *testing.T, id, key, want string) {
 	}
 }
 
-// A request id of the caller is taken only if it is short and of letters, digits and "._-"; else the request gets another one. It is so in
-// answers, in refusals and over every transport, so that none can break the JSON of an answer or a record.
+// A request id of the caller is taken only if it is short and of letters, digits and "._-"; else the request gets
+// another one. It is so in answers, in refusals and over every transport, so that none can break the JSON of an answer
+// or a record.
 func TestRequestIDs(t *testing.T) {
 	t.Parallel()
 	for _, m := range modes {
@@ -422,7 +424,8 @@ func TestRequestIDs(t *testing.T) {
 	}
 }
 
-// F3: a request for a certificate takes no longer than its limit, over every listener, and the caller reads that it was ours.
+// F3: a request for a certificate takes no longer than its limit, over every listener, and the caller reads that it was
+// ours.
 func TestRequestLimit(t *testing.T) {
 	t.Parallel()
 	for _, m := range modes {

@@ -27,8 +27,8 @@ type Health struct {
 	Cause    string // why not OK
 }
 
-// Check is how one dependency, or a group of them, is asked. Ask or All is set. Both may take long, and may hang: they are called in the
-// background, one call of a check at a time, and what they said last is what is reported.
+// Check is how one dependency, or a group of them, is asked. Ask or All is set. Both may take long, and may hang: they
+// are called in the background, one call of a check at a time, and what they said last is what is reported.
 type Check struct {
 	Name string
 	Ask  func() Health
@@ -36,9 +36,9 @@ type Check struct {
 	All func() map[string]Health
 }
 
-// Readiness knows whether the dependencies of the server can issue. A sampler in the background asks them; reports are answered from
-// memory and never wait (B4). A check that has not answered for staleAfter is not OK, which is visible in the report: a dependency that
-// hangs is one that does not work. It is safe for concurrent use.
+// Readiness knows whether the dependencies of the server can issue. A sampler in the background asks them; reports are
+// answered from memory and never wait (B4). A check that has not answered for staleAfter is not OK, which is visible in
+// the report: a dependency that hangs is one that does not work. It is safe for concurrent use.
 type Readiness struct {
 	now    func() time.Time
 	mu     sync.Mutex
@@ -83,8 +83,8 @@ func (r *Readiness) Add(c Check) {
 	r.Replace(append(all, c))
 }
 
-// Replace puts checks in the place of all that are there. A dependency that was there keeps its past. It waits for the first answers
-// for at most a second; a check that has not answered by then is not OK until it does.
+// Replace puts checks in the place of all that are there. A dependency that was there keeps its past. It waits for the
+// first answers for at most a second; a check that has not answered by then is not OK until it does.
 func (r *Readiness) Replace(checks []Check) {
 	r.mu.Lock()
 	old := map[string]*check{}
@@ -398,7 +398,8 @@ func (s *Server) adminPages(registry *prometheus.Registry) http.Handler {
 			http.Error(w, "profiles are served on loopback addresses only; write listen.profiling: true to serve them here", http.StatusForbidden)
 			return
 		case !loopbackHost(r.Host):
-			// A page in a browser on this machine may have had its own name resolved to a loopback address (DNS rebinding).
+			// A page in a browser on this machine may have had its own name resolved to a loopback address (DNS
+			// rebinding).
 			http.Error(w, "profiles are served for the host names of loopback addresses only, as localhost or 127.0.0.1", http.StatusForbidden)
 			return
 		}

@@ -17,8 +17,9 @@ import (
 	"github.com/mayfly-ca/mayfly/server"
 )
 
-// F9: a check that hangs holds up neither readiness, nor health, nor metrics, nor the change of checks, and makes the server not ready within
-// seconds; the report says which one and how old it is. When it answers again, the server is ready again.
+// F9: a check that hangs holds up neither readiness, nor health, nor metrics, nor the change of checks, and makes the
+// server not ready within seconds; the report says which one and how old it is. When it answers again, the server is
+// ready again.
 func TestReadinessOfWhatHangs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -119,7 +120,8 @@ func TestReadinessOfWhatPanics(t *testing.T) {
 	}
 }
 
-// Profiles are served at loopback addresses, for their names only (DNS rebinding); where the configuration says so, everywhere.
+// Profiles are served at loopback addresses, for their names only (DNS rebinding); where the configuration says so,
+// everywhere.
 func TestProfiles(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

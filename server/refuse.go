@@ -54,8 +54,8 @@ func (s *Server) turnedAway(ctx context.Context, r refusal) error {
 // unreceived is the method, in metrics, of requests that were not received.
 const unreceived = "unreceived"
 
-// admitting refuses requests for certificates over REST before anything of their bodies is read, and requests whose bodies would be
-// too many to receive at once.
+// admitting refuses requests for certificates over REST before anything of their bodies is read, and requests whose
+// bodies would be too many to receive at once.
 func (s *Server) admitting(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		method := ""

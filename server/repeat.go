@@ -13,8 +13,9 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
-// repeats bounds how often one identity may be refused for what it sends. Whoever has one valid token could else have any number of
-// tokens verified, refused, journalled and logged. Certificates do not count, and neither does what is the server's fault.
+// repeats bounds how often one identity may be refused for what it sends. Whoever has one valid token could else have
+// any number of tokens verified, refused, journalled and logged. Certificates do not count, and neither does what is
+// the server's fault.
 type repeats struct {
 	now  func() time.Time
 	seed maphash.Seed
@@ -44,7 +45,8 @@ func newRepeats(now func() time.Time) *repeats {
 	return &repeats{now: now, seed: maphash.MakeSeed(), by: map[uint64]*allowance{}}
 }
 
-// whose is the identity of a request whose token verified. Where the claims give none, it is what is known of the token.
+// whose is the identity of a request whose token verified. Where the claims give none, it is what is known of the
+// token.
 func (p *repeats) whose(d *oidc.Decision) uint64 {
 	id := &d.Identity
 	if id.Issuer == "" && id.Subject == "" {
@@ -88,7 +90,8 @@ func (p *repeats) refused(d *oidc.Decision, f *fault.Error) {
 	who := p.whose(d)
 	a := p.by[who]
 	if a == nil {
-		if len(p.by) >= mostRepeaters && now.Sub(p.swept) >= time.Second { // each of many new ones would else look at all
+		// each of many new ones would else look at all
+		if len(p.by) >= mostRepeaters && now.Sub(p.swept) >= time.Second {
 			p.swept = now
 			p.forget(now)
 		}
@@ -112,8 +115,8 @@ func (p *repeats) forget(now time.Time) {
 	}
 }
 
-// repeated counts a request that was refused because its identity was refused too often: the metrics have each, and the log has one line
-// for many.
+// repeated counts a request that was refused because its identity was refused too often: the metrics have each, and the
+// log has one line for many.
 func (s *Server) repeated(ctx context.Context, f finished) {
 	s.metrics.requests.WithLabelValues(f.method, f.record.transport, codeOf(f.failure.Kind).String(), string(f.failure.Reason)).Inc()
 	s.metrics.seconds.WithLabelValues(f.method).Observe(f.took.Seconds())

@@ -11,7 +11,8 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
-// F2: only refusals of what a verified identity sent count, they are forgiven at their rate, and the memory for them is bounded.
+// F2: only refusals of what a verified identity sent count, they are forgiven at their rate, and the memory for them is
+// bounded.
 func TestRepeats(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1e9, 0)
@@ -21,10 +22,12 @@ func TestRepeats(t *testing.T) {
 	}
 	alice, bob := of("alice"), of("bob")
 	for range 2 * refusalsAtOnce {
-		for _, reason := range []fault.Reason{fault.LogUnavailable, fault.InternalError, fault.RateLimited} { // the server's own, or no fault
+		// the server's own, or no fault
+		for _, reason := range []fault.Reason{fault.LogUnavailable, fault.InternalError, fault.RateLimited} {
 			p.refused(alice, fault.New(reason, errors.New("x")))
 		}
-		p.refused(&oidc.Decision{Identity: alice.Identity}, fault.New(fault.TokenExpired, nil)) // nobody vouches for the identity
+		// nobody vouches for the identity
+		p.refused(&oidc.Decision{Identity: alice.Identity}, fault.New(fault.TokenExpired, nil))
 	}
 	p.refused(nil, fault.New(fault.KeyMissing, nil))
 	if len(p.by) != 0 || p.admit(alice) != nil {

@@ -12,8 +12,9 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// F2: an identity that is refused again and again for what it sends is refused sooner, over each transport, and its denials take few records
-// and few lines of the log. Other identities get their certificates, and it gets one again later.
+// F2: an identity that is refused again and again for what it sends is refused sooner, over each transport, and its
+// denials take few records and few lines of the log. Other identities get their certificates, and it gets one again
+// later.
 func TestRepeatedRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)

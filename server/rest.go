@@ -104,8 +104,8 @@ func (s *Server) bounded(next http.Handler) http.Handler {
 	})
 }
 
-// both serves REST and gRPC on one port: gRPC is HTTP/2 with a content type of its own. The library reads a request over gRPC under the
-// deadlines of its stream; those of a stream that stays open are longer.
+// both serves REST and gRPC on one port: gRPC is HTTP/2 with a content type of its own. The library reads a request
+// over gRPC under the deadlines of its stream; those of a stream that stays open are longer.
 func (s *Server) both() http.Handler {
 	standing := map[string]bool{}
 	for service, info := range s.grpc.GetServiceInfo() {

@@ -49,11 +49,12 @@ type Limits struct {
 	Drain       time.Duration // for running requests at the stop: 25 s
 	Connections int           // open per listener: 4096, or as many as 1/8 of the memory limit has room for
 	PerSource   int           // of them, of one source address (IPv4) or /64 (IPv6): 3/8 of Connections
-	Streams     int           // requests that are being received: 4096, or as many as 1/8 of the memory limit has room for
+	// requests that are being received: 4096, or as many as 1/8 of the memory limit has room for
+	Streams int
 }
 
-// What a connection and a request that is being received cost at most, in bytes, and the bounds on how many of them 1/8 of the memory
-// limit is divided into.
+// What a connection and a request that is being received cost at most, in bytes, and the bounds on how many of them 1/8
+// of the memory limit is divided into.
 const (
 	connectionCost = 64 << 10
 	streamCost     = 96 << 10 // a body of the largest size, buffers and a stack
@@ -93,7 +94,8 @@ type Options struct {
 	Now       func() time.Time     // nil: time.Now
 	Gate      *Gate                // nil: one with the defaults
 	Limits    Limits
-	// Proxies are the proxies in front of the server whose X-Forwarded-For is believed. Without any, the address of the peer counts.
+	// Proxies are the proxies in front of the server whose X-Forwarded-For is believed. Without any, the address of the
+	// peer counts.
 	Proxies []netip.Prefix
 	// Profiling serves profiles on the admin listener also where it is not a loopback address.
 	Profiling bool
@@ -210,8 +212,8 @@ type Listeners struct {
 // keeps the stack that the cryptography made grow.
 const streamWorkers = 64
 
-// How many requests are open over one connection of HTTP/2: native gRPC, and the one-port mode, where each costs more (RFC 9113
-// §6.5.2 recommends 100 at least).
+// How many requests are open over one connection of HTTP/2: native gRPC, and the one-port mode, where each costs more
+// (RFC 9113 §6.5.2 recommends 100 at least).
 const (
 	maxStreams     = 256
 	maxHTTPStreams = 128
@@ -310,8 +312,9 @@ func orderly(err error) error {
 	return err
 }
 
-// stop lets running requests end, within the drain time. Where gRPC is served by the HTTP server (native is false), that server is shut
-// down first: the library would end the requests that it has got from there, it does not know how to wait for them.
+// stop lets running requests end, within the drain time. Where gRPC is served by the HTTP server (native is false),
+// that server is shut down first: the library would end the requests that it has got from there, it does not know how
+// to wait for them.
 func (s *Server) stop(pages []*http.Server, native bool) {
 	close(s.stopping)
 	ctx, cancel := context.WithTimeout(context.Background(), s.limits.Drain)

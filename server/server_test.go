@@ -389,7 +389,8 @@ func TestDependencyFaults(t *testing.T) {
 		{"log hangs", func(w *world) { w.log.SetFault(ct.Hang) }, "LOG_UNAVAILABLE"},
 		{"log signs wrong", func(w *world) { w.log.SetFault(ct.BadSignature) }, "LOG_UNAVAILABLE"},
 		{"log of another id", func(w *world) { w.log.SetFault(ct.OtherLog) }, "LOG_UNAVAILABLE"},
-		{"log of tomorrow", func(w *world) { w.log.SetFault(ct.Future) }, "LOG_UNAVAILABLE"}, // one SCT is evidence against the log, not our clock
+		// one SCT is evidence against the log, not our clock
+		{"log of tomorrow", func(w *world) { w.log.SetFault(ct.Future) }, "LOG_UNAVAILABLE"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

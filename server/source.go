@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// sourceKey is what the limits by source address count for: an IPv4 address, or the /64 of an IPv6 address, because whoever has one
-// address of a /64 usually has all of them.
+// sourceKey is what the limits by source address count for: an IPv4 address, or the /64 of an IPv6 address, because
+// whoever has one address of a /64 usually has all of them.
 func sourceKey(a netip.Addr) netip.Addr {
 	if a = a.Unmap(); !a.Is6() {
 		return a
@@ -51,9 +51,10 @@ func (p proxies) has(a netip.Addr) bool {
 // maxHops is how many addresses of an X-Forwarded-For header are looked at.
 const maxHops = 32
 
-// client returns the address of the client behind a connection: that of the peer, unless the peer is a trusted proxy. Each proxy appends
-// the address that it was reached from to X-Forwarded-For, so that the last address that is not a trusted proxy is the last one that
-// somebody who is trusted has seen; what stands before it is the client's own word. An entry that is no address ends the search.
+// client returns the address of the client behind a connection: that of the peer, unless the peer is a trusted proxy.
+// Each proxy appends the address that it was reached from to X-Forwarded-For, so that the last address that is not a
+// trusted proxy is the last one that somebody who is trusted has seen; what stands before it is the client's own word.
+// An entry that is no address ends the search.
 func (p proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
 	out := peer
 	if !p.has(peer) {
@@ -79,7 +80,8 @@ func (p proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
 	return out
 }
 
-// parseHop reads an entry of X-Forwarded-For: an IP address, which may have a port; an IPv6 address may stand in brackets.
+// parseHop reads an entry of X-Forwarded-For: an IP address, which may have a port; an IPv6 address may stand in
+// brackets.
 func parseHop(word string) (netip.Addr, bool) {
 	word = strings.Trim(word, " \t")
 	if len(word) > 64 {

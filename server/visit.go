@@ -18,8 +18,9 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// visit is what the server knows of a request before it is decoded: whom it comes from, over which connection, and how to end its
-// reception. Over native gRPC it is made by [Server.arrive], over HTTP by [Server.bounded] and [Server.both].
+// visit is what the server knows of a request before it is decoded: whom it comes from, over which connection, and how
+// to end its reception. Over native gRPC it is made by [Server.arrive], over HTTP by [Server.bounded] and
+// [Server.both].
 type visit struct {
 	conn   *conn      // nil where there is none of ours, as in a test of a handler
 	client netip.Addr // the address of the client, behind trusted proxies
@@ -67,7 +68,8 @@ const (
 	standingTime  = time.Hour // then the client has to ask again
 )
 
-// streams bounds how many requests are received, how many are open over HTTP/2, and how many streams stay open for long, at once.
+// streams bounds how many requests are received, how many are open over HTTP/2, and how many streams stay open for
+// long, at once.
 type streams struct {
 	receiving *sourceBudget
 	open      *sourceBudget // over HTTP/2 of the one-port mode; elsewhere connections and requests are the bound
@@ -88,8 +90,8 @@ var (
 	errReceipt   = errors.New("the request was not received within " + bodyTimeout.String())
 )
 
-// arrive gives a stream over native gRPC its visit, or refuses it where there is no room for another one that is being received. The
-// library calls it before the stream has a goroutine, and holds a lock of the connection meanwhile.
+// arrive gives a stream over native gRPC its visit, or refuses it where there is no room for another one that is being
+// received. The library calls it before the stream has a goroutine, and holds a lock of the connection meanwhile.
 func (s *Server) arrive(ctx context.Context, info *tap.Info) (context.Context, error) {
 	var c *conn
 	var from netip.Addr
@@ -109,12 +111,12 @@ func (s *Server) arrive(ctx context.Context, info *tap.Info) (context.Context, e
 	return &visitContext{Context: ctx, visit: v}, nil
 }
 
-// errNoRoom is what a client reads whose request is refused before anything of it is received. It has no request id, so that it costs next
-// to nothing.
+// errNoRoom is what a client reads whose request is refused before anything of it is received. It has no request id, so
+// that it costs next to nothing.
 var errNoRoom = status.Error(codes.ResourceExhausted, fault.RateLimited.Message())
 
-// refuseStream counts a stream that is refused before anything of it is received. A connection over which nothing but such streams
-// come is closed: each costs the server a goroutine, and the client nothing.
+// refuseStream counts a stream that is refused before anything of it is received. A connection over which nothing but
+// such streams come is closed: each costs the server a goroutine, and the client nothing.
 func (s *Server) refuseStream(c *conn) {
 	_ = s.refuse(context.Background(), refusal{method: unreceived, transport: "grpc", err: fault.New(fault.RateLimited, errReceiving)})
 	if c != nil && !c.proven.Load() && c.turnedAway.Add(1) > maxTurnedAway {
@@ -199,8 +201,8 @@ func (s *Server) unary(next grpc.MethodHandler) grpc.MethodHandler {
 	}
 }
 
-// receive runs the reception of one message under its deadline. At its end the client gets the reason, which ends the stream and with it
-// the wait for the message; the library would tell the client about the end of a context otherwise.
+// receive runs the reception of one message under its deadline. At its end the client gets the reason, which ends the
+// stream and with it the wait for the message; the library would tell the client about the end of a context otherwise.
 func (s *Server) receive(ctx context.Context, v *visit, message func() error) error {
 	timer := time.AfterFunc(bodyTimeout, func() {
 		late := s.tooLate(ctx)

@@ -111,8 +111,8 @@ func (r *Repository) Check() error {
 	return err
 }
 
-// accepts errs where a client that was set up with the first root would refuse the files at the given time; at the zero time
-// nothing has expired.
+// accepts errs where a client that was set up with the first root would refuse the files at the given time; at the zero
+// time nothing has expired.
 func (r *Repository) accepts(files map[string][]byte, at time.Time) error {
 	u, err := source{url: inMemoryURL, root: files[rootFile(1)], fetcher: inMemory(files), at: &at}.follow()
 	if err != nil {

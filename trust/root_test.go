@@ -39,7 +39,8 @@ func ctlog(raw []byte, details string) map[string]any {
 	}
 }
 
-// Sigstore's staging root has an RSA key in PKCS#1; roots to come have keys that nobody knows yet. Neither makes the rest useless.
+// Sigstore's staging root has an RSA key in PKCS#1; roots to come have keys that nobody knows yet. Neither makes the
+// rest useless.
 func TestRootOfOtherProducers(t *testing.T) {
 	t.Parallel()
 	key := pki.NewKey(pki.RSA2048).Public().(*rsa.PublicKey)
@@ -192,8 +193,8 @@ func TestSigningConfigSelectors(t *testing.T) {
 	}
 }
 
-// Only what was verified is counted: an entry of a log that nobody knows is not, nor an SCT that was not demanded of a log that is
-// not trusted.
+// Only what was verified is counted: an entry of a log that nobody knows is not, nor an SCT that was not demanded of a
+// log that is not trusted.
 func TestCountsWhatWasVerified(t *testing.T) {
 	t.Parallel()
 	bundle := edited(t, testdata(t, "bundle.json"), func(b map[string]any) {

@@ -1,8 +1,8 @@
 // Package trust writes and reads what clients need to know of a CA: the trusted root (who is believed) and the signing
 // configuration (who is asked), in the JSON of Sigstore's protobuf-specs.
 //
-// A trusted root MUST carry only material that the operator chose. Nothing is fetched but out of a TUF repository that follows from
-// a root.json of the caller. What is written for clients MUST be read back and verified first.
+// A trusted root MUST carry only material that the operator chose. Nothing is fetched but out of a TUF repository that
+// follows from a root.json of the caller. What is written for clients MUST be read back and verified first.
 package trust
 
 import (
@@ -60,15 +60,15 @@ type Material struct {
 	Timestamps  []Authority // timestamp authorities (RFC 3161)
 	Rekor       []Log       // logs of signatures
 
-	// Skipped says which entries of the trusted root were not understood and left out, one text each: their certificates and SCTs
-	// do not verify.
+	// Skipped says which entries of the trusted root were not understood and left out, one text each: their
+	// certificates and SCTs do not verify.
 	Skipped []string
 
 	skippedLog bool // one of them is a Certificate Transparency log
 }
 
-// TrustedRoot writes trusted_root.json, indented. It is read back first, by this package and by sigstore-go: each chain leads from
-// its first certificate to its last, and each entry is understood.
+// TrustedRoot writes trusted_root.json, indented. It is read back first, by this package and by sigstore-go: each chain
+// leads from its first certificate to its last, and each entry is understood.
 func (m Material) TrustedRoot() ([]byte, error) {
 	if len(m.Authorities) == 0 {
 		return nil, errors.New("a trusted root needs at least one authority")
@@ -171,8 +171,8 @@ func rekorID(l Log, spki []byte) []byte {
 	return id[:]
 }
 
-// RekorV2 reports whether a log of signatures is a Rekor of version 2. The ID of such a log is made of its origin and its key (C2SP
-// signed-note); that of version 1 is made of the key alone (RFC 6962 §3.2).
+// RekorV2 reports whether a log of signatures is a Rekor of version 2. The ID of such a log is made of its origin and
+// its key (C2SP signed-note); that of version 1 is made of the key alone (RFC 6962 §3.2).
 func (l Log) RekorV2() bool {
 	if _, old := l.Key.(*rsa.PublicKey); old { // version 2 has no RSA keys
 		return false
@@ -243,8 +243,9 @@ func keyDetails(key crypto.PublicKey) (common.PublicKeyDetails, error) {
 	return 0, fmt.Errorf("a trusted root has no name for a log key of type %T", key)
 }
 
-// ParseTrustedRoot reads trusted_root.json: its authorities and logs. An entry that is not understood (a key or a certificate of a
-// kind that this program does not know) is left out and named in Skipped; without one authority that is understood it is an error.
+// ParseTrustedRoot reads trusted_root.json: its authorities and logs. An entry that is not understood (a key or a
+// certificate of a kind that this program does not know) is left out and named in Skipped; without one authority that
+// is understood it is an error.
 func ParseTrustedRoot(data []byte) (Material, error) {
 	var m Material
 	in, err := parseRoot(data)
@@ -351,8 +352,8 @@ func parseKey(k *common.PublicKey) (crypto.PublicKey, error) {
 	return key, nil
 }
 
-// ForClient is what package client believes by the trusted root: its authorities and Certificate Transparency logs with their
-// times. One SCT is demanded, unless the trusted root has no such log at all: then its CA has none.
+// ForClient is what package client believes by the trusted root: its authorities and Certificate Transparency logs with
+// their times. One SCT is demanded, unless the trusted root has no such log at all: then its CA has none.
 func (m Material) ForClient() client.Trust {
 	t := client.Trust{}
 	for _, a := range m.Authorities {

@@ -45,14 +45,15 @@ type TUFOptions struct {
 // Repository is a TUF repository on disk, for the trusted root and the signing configuration.
 //
 // DIR/repository is what a web server serves: N.root.json, N.targets.json, N.snapshot.json, timestamp.json and
-// targets/DIGEST.NAME. Others may be able to write there, so nothing in it counts before it is verified. DIR/keys is secret: it
-// has one private key for each role, and in published/ a copy of the repository as it was last verified, which is the anchor.
-// The keys of root and targets can be kept elsewhere and put there when they are needed; published/ stays.
+// targets/DIGEST.NAME. Others may be able to write there, so nothing in it counts before it is verified. DIR/keys is
+// secret: it has one private key for each role, and in published/ a copy of the repository as it was last verified,
+// which is the anchor. The keys of root and targets can be kept elsewhere and put there when they are needed;
+// published/ stays.
 //
-// A change MUST start from metadata that follows, by signatures, from the anchor, and MUST NOT be older than the anchor (TUF
-// §5.3 to §5.6). What is signed is verified in memory as a client verifies it; only then is it written. A file that clients
-// start from is replaced last, so that they meet the old state or the new one, and a change that a crash interrupted is
-// finished by the next command.
+// A change MUST start from metadata that follows, by signatures, from the anchor, and MUST NOT be older than the anchor
+// (TUF §5.3 to §5.6). What is signed is verified in memory as a client verifies it; only then is it written. A file
+// that clients start from is replaced last, so that they meet the old state or the new one, and a change that a crash
+// interrupted is finished by the next command.
 type Repository struct {
 	o         TUFOptions
 	root      *metadata.Metadata[metadata.RootType]
@@ -69,8 +70,9 @@ type Repository struct {
 
 // change is what a command has signed and not yet written.
 type change struct {
-	files   map[string][]byte    // by the name in the repository
-	entries []string             // of files, those that clients start from, in the order in which they are to be replaced
+	files map[string][]byte // by the name in the repository
+	// of files, those that clients start from, in the order in which they are to be replaced
+	entries []string
 	keys    map[string][]byte    // new private keys in PEM, by role
 	signers map[string]tufSigner // of keys
 }
@@ -101,8 +103,8 @@ func InitTUF(o TUFOptions) (*Repository, error) {
 	return r, r.finish(r.signTargets, r.signSnapshot, r.signTimestamp)
 }
 
-// OpenTUF opens a repository: it finishes a change that a crash interrupted, and verifies the whole of DIR/repository from the
-// anchor on, but for expiry. A directory without an anchor is a [NoAnchorError].
+// OpenTUF opens a repository: it finishes a change that a crash interrupted, and verifies the whole of DIR/repository
+// from the anchor on, but for expiry. A directory without an anchor is a [NoAnchorError].
 func OpenTUF(o TUFOptions) (*Repository, error) {
 	r := newRepository(o)
 	if err := r.recover(); err != nil {
@@ -114,8 +116,8 @@ func OpenTUF(o TUFOptions) (*Repository, error) {
 	return r, nil
 }
 
-// InspectTUF reads a repository and changes nothing. The error says what is wrong with DIR/repository, expiry included; the
-// repository is then as the anchor knows it, or nil where there is no usable anchor.
+// InspectTUF reads a repository and changes nothing. The error says what is wrong with DIR/repository, expiry included;
+// the repository is then as the anchor knows it, or nil where there is no usable anchor.
 func InspectTUF(o TUFOptions) (*Repository, error) {
 	r := newRepository(o)
 	err := r.load()
@@ -155,9 +157,9 @@ func (r *Repository) until(role string) time.Time {
 	return r.o.Now().Add(r.o.Lives[role]).UTC().Truncate(time.Second)
 }
 
-// Publish puts files into the repository, under the names that clients look for, and signs anew whatever ends soon. Without
-// files it only does the latter, and needs no keys but those of snapshot and timestamp. It returns the names. After an error
-// nothing is written.
+// Publish puts files into the repository, under the names that clients look for, and signs anew whatever ends soon.
+// Without files it only does the latter, and needs no keys but those of snapshot and timestamp. It returns the names.
+// After an error nothing is written.
 func (r *Repository) Publish(contents ...[]byte) ([]string, error) {
 	if err := r.reset(); err != nil {
 		return nil, err
@@ -205,12 +207,12 @@ func (r *Repository) soon(role string, expires time.Time) bool {
 	return expires.Sub(r.o.Now()) < r.o.Lives[role]/3
 }
 
-// Rotate gives a role a new key and takes the old one out of force. The root key must be there, as root says which keys count.
-// After an error nothing is written.
+// Rotate gives a role a new key and takes the old one out of force. The root key must be there, as root says which keys
+// count. After an error nothing is written.
 //
-// A new root key is vouched for by the old one (TUF §6.1), so that clients follow. For another role there are two new roots: the
-// first names both keys, so that clients accept what the old key signed until timestamp.json is replaced; the second names the
-// new key alone.
+// A new root key is vouched for by the old one (TUF §6.1), so that clients follow. For another role there are two new
+// roots: the first names both keys, so that clients accept what the old key signed until timestamp.json is replaced;
+// the second names the new key alone.
 func (r *Repository) Rotate(role string) error {
 	if !slices.Contains(Roles(), role) {
 		return fmt.Errorf("%q is not a role; write one of root, targets, snapshot, timestamp", role)

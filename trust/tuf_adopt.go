@@ -17,9 +17,10 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
 )
 
-// AdoptTUF makes the anchor of a repository that has none out of what is served. Nothing beside the keys says whether that is
-// authentic, so the caller does: fingerprint is the SHA-256, in hexadecimal, of the 1.root.json that clients were given. All else
-// must follow from it, and each private key in the directory must be one that the newest root names.
+// AdoptTUF makes the anchor of a repository that has none out of what is served. Nothing beside the keys says whether
+// that is authentic, so the caller does: fingerprint is the SHA-256, in hexadecimal, of the 1.root.json that clients
+// were given. All else must follow from it, and each private key in the directory must be one that the newest root
+// names.
 func AdoptTUF(o TUFOptions, fingerprint string) (*Repository, error) {
 	r := newRepository(o)
 	err := r.load()
@@ -69,9 +70,10 @@ func (r *Repository) adoptServed(fingerprint string) error {
 	return r.commit()
 }
 
-// RestoreTUF writes the repository as the anchor has it: each file that is missing or differs, and it removes roots that do not
-// follow from the others. It returns the paths that it changed, below the directory of the repository. Metadata that is newer
-// than the anchor and verifies is an error: another machine has published it, and clients may have seen it.
+// RestoreTUF writes the repository as the anchor has it: each file that is missing or differs, and it removes roots
+// that do not follow from the others. It returns the paths that it changed, below the directory of the repository.
+// Metadata that is newer than the anchor and verifies is an error: another machine has published it, and clients may
+// have seen it.
 func RestoreTUF(o TUFOptions) ([]string, error) {
 	r := newRepository(o)
 	changed, err := r.restore()

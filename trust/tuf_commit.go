@@ -23,7 +23,8 @@ const commitFile = "keys/commit.json"
 // lockFile is locked while a change is written.
 const lockFile = "keys/lock"
 
-// commitment is the content of the commit file: what the directory holds when the change is done. It can be carried out again.
+// commitment is the content of the commit file: what the directory holds when the change is done. It can be carried out
+// again.
 type commitment struct {
 	Write  []commitWrite `json:"write"`  // in this order
 	Remove []string      `json:"remove"` // paths below the directory
@@ -35,7 +36,8 @@ type commitWrite struct {
 	Data []byte      `json:"data"`
 }
 
-// verify errs unless clients accept what was signed, now, and every state on the way there, in which a crash may leave it.
+// verify errs unless clients accept what was signed, now, and every state on the way there, in which a crash may leave
+// it.
 func (r *Repository) verify() error {
 	files := maps.Clone(r.now)
 	if files == nil {
@@ -62,8 +64,8 @@ func (r *Repository) verify() error {
 	return nil
 }
 
-// commit writes what was signed: first the files that nothing names yet; then, with the whole change in the commit file, those
-// that clients start from, the keys, and the anchor.
+// commit writes what was signed: first the files that nothing names yet; then, with the whole change in the commit
+// file, those that clients start from, the keys, and the anchor.
 func (r *Repository) commit() (err error) {
 	if err := os.MkdirAll(filepath.Join(r.o.Dir, "keys"), 0o700); err != nil {
 		return err
@@ -151,8 +153,8 @@ func (r *Repository) there(name string) bool {
 	return err == nil
 }
 
-// writeAhead writes the files of the repository that clients do not find yet, and then the commit file, with which the change
-// is decided. After an error it removes what it wrote.
+// writeAhead writes the files of the repository that clients do not find yet, and then the commit file, with which the
+// change is decided. After an error it removes what it wrote.
 func (r *Repository) writeAhead(c commitment) (err error) {
 	var made []string
 	defer func() {
@@ -188,8 +190,8 @@ func (r *Repository) writeAhead(c commitment) (err error) {
 	return r.write(commitWrite{commitFile, 0o600, data})
 }
 
-// replaceable errs where a file cannot be written because of what is in its place: somebody may have put a directory or a link
-// where the change is to go.
+// replaceable errs where a file cannot be written because of what is in its place: somebody may have put a directory or
+// a link where the change is to go.
 func (r *Repository) replaceable(name string) error {
 	full := r.path(name)
 	if info, err := os.Lstat(full); err == nil && !info.Mode().IsRegular() {

@@ -59,8 +59,8 @@ func served(t *testing.T, dir string) map[string][]byte {
 	return out
 }
 
-// A command that crashes, or fails, at any of its writes leaves a repository that clients accept; the next command finishes the
-// change or starts from before it.
+// A command that crashes, or fails, at any of its writes leaves a repository that clients accept; the next command
+// finishes the change or starts from before it.
 func TestTUFCrashAtEachWrite(t *testing.T) {
 	t.Parallel()
 	root, err := os.ReadFile(filepath.Join("testdata", "trusted_root.json"))

@@ -51,7 +51,8 @@ const (
 	maxRotations = 256       // roots that a client follows at once
 )
 
-// targetName is the name that clients look for what data is. Anything but a trusted root or a signing configuration is refused.
+// targetName is the name that clients look for what data is. Anything but a trusted root or a signing configuration is
+// refused.
 func targetName(data []byte) (string, error) {
 	var kind struct {
 		MediaType string `json:"mediaType"`
@@ -74,8 +75,8 @@ func targetName(data []byte) (string, error) {
 	return rootTarget, nil
 }
 
-// NoAnchorError is a repository without the copy beside the keys that says which metadata is authentic: one of an earlier
-// version of mayfly, or one whose keys were put together by hand.
+// NoAnchorError is a repository without the copy beside the keys that says which metadata is authentic: one of an
+// earlier version of mayfly, or one whose keys were put together by hand.
 type NoAnchorError struct {
 	Dir         string
 	Fingerprint string // SHA-256 of repository/1.root.json, in hexadecimal
@@ -122,7 +123,8 @@ func (r *Repository) open(name string) (folder, error) {
 	return folder{root}, err
 }
 
-// read returns a regular file of at most [maxMetadata] bytes. A link that leads out of the folder is an error, as is a named pipe.
+// read returns a regular file of at most [maxMetadata] bytes. A link that leads out of the folder is an error, as is a
+// named pipe.
 func (f folder) read(name string) ([]byte, error) {
 	const limit = maxMetadata
 	file, err := f.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -165,8 +167,8 @@ func (r *Repository) readAnchor() (map[string][]byte, error) {
 	return out, err
 }
 
-// load verifies the repository from the anchor on, but for expiry. After an error the repository is what the anchor knows, if
-// that is usable.
+// load verifies the repository from the anchor on, but for expiry. After an error the repository is what the anchor
+// knows, if that is usable.
 func (r *Repository) load() error {
 	anchor, err := r.readAnchor()
 	if err != nil {
@@ -280,7 +282,8 @@ func changed(err error) error {
 	return fmt.Errorf("the repository is not as it was published: %w; find out who changed it, then \"mayfly trust tuf restore\" writes it again", err)
 }
 
-// strayRoots errs where the folder has a root that does not follow from the others: a client would meet it after the next root.
+// strayRoots errs where the folder has a root that does not follow from the others: a client would meet it after the
+// next root.
 func (r *Repository) strayRoots(f folder, served map[string][]byte) error {
 	entries, err := fs.ReadDir(f.FS(), ".")
 	if err != nil {
@@ -298,8 +301,9 @@ func (r *Repository) strayRoots(f folder, served map[string][]byte) error {
 	return nil
 }
 
-// verified follows a repository from its first root on, as a client does: signatures, thresholds, versions, lengths and hashes;
-// metadata that has expired counts too, as it has to be renewed. It returns every file that it verified, by name.
+// verified follows a repository from its first root on, as a client does: signatures, thresholds, versions, lengths and
+// hashes; metadata that has expired counts too, as it has to be renewed. It returns every file that it verified, by
+// name.
 func verified(first []byte, source func(name string) ([]byte, error)) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	if first == nil {

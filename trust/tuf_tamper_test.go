@@ -144,8 +144,8 @@ func (l *lab) commands() map[string]func() error {
 	return out
 }
 
-// check runs a command on the directory as it is now. Nothing that was not validly signed before may be in anything that is
-// signed after, and a command that fails has written nothing.
+// check runs a command on the directory as it is now. Nothing that was not validly signed before may be in anything
+// that is signed after, and a command that fails has written nothing.
 func (l *lab) check(t *testing.T, what, name string, command func() error) (refused bool) {
 	t.Helper()
 	before := snapshot(t, l.dir)
@@ -240,7 +240,8 @@ func rewritten(t *testing.T, data string) []string {
 	return out
 }
 
-// Whoever can write to the served directory and has no key changes any byte or value of any file: no command signs the change.
+// Whoever can write to the served directory and has no key changes any byte or value of any file: no command signs the
+// change.
 func TestTUFTampered(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -392,7 +393,8 @@ func TestTUFReplaced(t *testing.T) {
 	}
 }
 
-// What another machine has published with the same keys is newer and verifies: it is gone on from, not refused and not undone.
+// What another machine has published with the same keys is newer and verifies: it is gone on from, not refused and not
+// undone.
 func TestTUFTwoMachines(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -445,8 +447,8 @@ func TestTUFTwoMachines(t *testing.T) {
 	}
 }
 
-// A repository without the copy beside its keys is adopted by the fingerprint of the root that clients have, and only if all else
-// follows from it.
+// A repository without the copy beside its keys is adopted by the fingerprint of the root that clients have, and only
+// if all else follows from it.
 func TestTUFAdopt(t *testing.T) {
 	t.Parallel()
 	l, foreign := newLab(t), newLab(t)

@@ -148,7 +148,8 @@ type trusted struct {
 	hadCTLogs bool // the file names Certificate Transparency logs, understood or not
 }
 
-// verifierMaterial reads a trusted root without the entries that the verifier does not understand; skipped has a text for each.
+// verifierMaterial reads a trusted root without the entries that the verifier does not understand; skipped has a text
+// for each.
 func verifierMaterial(data []byte) (t *trusted, skipped []string, err error) {
 	in, err := parseRoot(data)
 	if err != nil {
@@ -302,8 +303,9 @@ func most(limit int, verify func(n int) error) int {
 	return limit
 }
 
-// authorityAt are the chains to authorities that are trusted at the time of the signature. A certificate that the bundle brings
-// along cannot stand in for an authority of the trusted root that had ended then: another authority may have the same root.
+// authorityAt are the chains to authorities that are trusted at the time of the signature. A certificate that the
+// bundle brings along cannot stand in for an authority of the trusted root that had ended then: another authority may
+// have the same root.
 func authorityAt(at time.Time, content verify.VerificationContent, material *trusted) ([][]*x509.Certificate, error) {
 	chains, err := verify.VerifyLeafCertificate(at, content.Certificate(), material)
 	if err == nil {

@@ -54,7 +54,8 @@ type watched struct {
 	head  monitor.Head  // that was verified last
 	ours  uint64
 	last  uint64 // timestamp of the newest entry read, milliseconds
-	// unread has the SHA-256 of CA certificates that the log names and did not serve, and the first entry that names each.
+	// unread has the SHA-256 of CA certificates that the log names and did not serve, and the first entry that names
+	// each.
 	unread map[[32]byte]uint64
 	// copied: it is read from a directory that need not be the one which the log is written to.
 	copied bool

@@ -26,8 +26,8 @@ const (
 	mostRows = 1 << 18         // then what has been settled goes at once
 	fewRows  = 1 << 12         // below that nothing goes
 	scrubAge = 24 * time.Hour
-	// mostAlike is how many alarms of a bounded kind are kept apart for one log or journal, and mostUnverified how many of entries that
-	// only a log says our key signed. More are counted in one alarm.
+	// mostAlike is how many alarms of a bounded kind are kept apart for one log or journal, and mostUnverified how many
+	// of entries that only a log says our key signed. More are counted in one alarm.
 	mostAlike, mostUnverified = 1000, 10000
 )
 
@@ -199,8 +199,8 @@ func (a *Auditor) Configure(s Setup) {
 	a.setup = &s
 }
 
-// JournalChanged reports that somebody else changed a file of the journal while this process wrote it. It never waits. The alarm stays open
-// until an operator clears it; what happens to the journal until then is part of it.
+// JournalChanged reports that somebody else changed a file of the journal while this process wrote it. It never waits.
+// The alarm stays open until an operator clears it; what happens to the journal until then is part of it.
 func (a *Auditor) JournalChanged(journal, what string) {
 	f := newFinding(Finding{
 		Kind: JournalBroken, Journal: journal, Time: a.o.Now().UTC(), Text: "another process changed the journal while it was written: " + what,

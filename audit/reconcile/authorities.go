@@ -15,8 +15,8 @@ const (
 	mostFetches = 256  // of them at once
 )
 
-// sight reports whether an entry is one of ours, see [keyring.sight]. A static-ct log names the certificates above an entry by their
-// digests: those that are not known yet are read first.
+// sight reports whether an entry is one of ours, see [keyring.sight]. A static-ct log names the certificates above an
+// entry by their digests: those that are not known yet are read first.
 func (a *account) sight(ctx context.Context, w *watched, log *monitor.Log, e *monitor.Entry) (sighting, bool) {
 	if len(e.Issuers) > 0 || len(e.Chain) == 0 {
 		return a.keys.sight(e)
@@ -76,8 +76,8 @@ func (w *watched) blind() string {
 		"are under a CA that our key made is not known", w.name, len(w.unread), first)
 }
 
-// fetchMissing asks a log again for CA certificates that it did not serve. If one of them is of a CA that our key made, the log is read
-// again.
+// fetchMissing asks a log again for CA certificates that it did not serve. If one of them is of a CA that our key made,
+// the log is read again.
 func (a *account) fetchMissing(ctx context.Context, w *watched, log *monitor.Log) {
 	asked := 0
 	for sum := range w.unread {
@@ -95,8 +95,8 @@ func (a *account) fetchMissing(ctx context.Context, w *watched, log *monitor.Log
 	}
 }
 
-// reread returns a function that reads an entry of a log once more. It keeps the entries that came with the last one, and does not ask a
-// log again that did not answer.
+// reread returns a function that reads an entry of a log once more. It keeps the entries that came with the last one,
+// and does not ask a log again that did not answer.
 func reread(follower func(uint16) *monitor.Follower) func(context.Context, uint16, uint64) (*monitor.Entry, error) {
 	var near []monitor.Entry
 	var of *monitor.Follower

@@ -107,8 +107,8 @@ func TestWebhook(t *testing.T) {
 	}
 }
 
-// An alarm that may mean a lost key is never left out of the webhook and goes first, however many others wait, and whatever the server
-// refuses for good.
+// An alarm that may mean a lost key is never left out of the webhook and goes first, however many others wait, and
+// whatever the server refuses for good.
 func TestWebhookOrder(t *testing.T) {
 	t.Parallel()
 	const most = 256

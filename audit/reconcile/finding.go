@@ -12,9 +12,11 @@ type Kind string
 
 // What can be found.
 const (
-	UnintendedEntry           Kind = "unintended_entry"            // our key signed what no journal knows of
-	CABelowOurs               Kind = "ca_below_ours"               // our key signed a CA certificate, or something is issued under one
-	UnknownCACertificate      Kind = "unknown_ca_certificate"      // a CA certificate for our key that the configuration does not name
+	UnintendedEntry Kind = "unintended_entry" // our key signed what no journal knows of
+	// our key signed a CA certificate, or something is issued under one
+	CABelowOurs Kind = "ca_below_ours"
+	// a CA certificate for our key that the configuration does not name
+	UnknownCACertificate      Kind = "unknown_ca_certificate"
 	MissingEntry              Kind = "missing_entry"               // a promise that the log did not keep
 	EntryMismatch             Kind = "entry_mismatch"              // a promise that the log kept in another way
 	SerialReused              Kind = "serial_reused"               // two certificates, or two decisions, with one serial number
@@ -42,8 +44,8 @@ type rule struct {
 	severity Severity
 	action   string // for whoever is paged
 	breaks   bool   // the log's promise: it is not asked for SCTs any more
-	// bounded: one log or journal can make any number of findings of the kind, each of which says the same of it. Beyond
-	// [mostAlike] they are summed up. What may mean that a key is lost is never bounded.
+	// bounded: one log or journal can make any number of findings of the kind, each of which says the same of it.
+	// Beyond [mostAlike] they are summed up. What may mean that a key is lost is never bounded.
 	bounded bool
 }
 
@@ -78,8 +80,8 @@ type Finding struct {
 	Journal string    `json:"journal,omitempty"`
 	Serial  string    `json:"serial,omitempty"` // hexadecimal
 	Time    time.Time `json:"time"`             // of the entry, the promise or the record
-	// Identity is whose name the certificate of the entry bears (its SANs, else its subject), Issuer the OIDC issuer in it, and IssuedBy
-	// the name of the CA. They are escaped and clipped.
+	// Identity is whose name the certificate of the entry bears (its SANs, else its subject), Issuer the OIDC issuer in
+	// it, and IssuedBy the name of the CA. They are escaped and clipped.
 	Identity string `json:"identity,omitempty"`
 	Issuer   string `json:"issuer,omitempty"`
 	IssuedBy string `json:"issued_by,omitempty"`

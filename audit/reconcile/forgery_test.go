@@ -152,7 +152,8 @@ var forgeries = []struct {
 	}, nil, nil},
 }
 
-// G6: the table of forgeries: whatever way the key is used past the CA, an alarm names the identity, the log entry and what to run next.
+// G6: the table of forgeries: whatever way the key is used past the CA, an alarm names the identity, the log entry and
+// what to run next.
 func TestForgeries(t *testing.T) {
 	t.Parallel()
 	for _, c := range forgeries {
@@ -233,8 +234,8 @@ func TestBelowWithoutJournal(t *testing.T) {
 	}
 }
 
-// A log that does not serve the certificates above its entries leaves it open whether one is of a CA below ours: that is said, and when it
-// serves them the entries are judged.
+// A log that does not serve the certificates above its entries leaves it open whether one is of a CA below ours: that
+// is said, and when it serves them the entries are judged.
 func TestIssuersNotServed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1, 1)
@@ -263,8 +264,8 @@ func TestIssuersNotServed(t *testing.T) {
 	}
 }
 
-// An entry that the log serves no signature of our key for is an alarm all the same, which says so; and one that the log serves no more is
-// one without an identity.
+// An entry that the log serves no signature of our key for is an alarm all the same, which says so; and one that the
+// log serves no more is one without an identity.
 func TestClaimedEntry(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1, 1)

@@ -178,7 +178,8 @@ func (a *account) accuse(ctx context.Context, s suspect) {
 	a.report(newFinding(f, ""))
 }
 
-// name adds to a finding whose name the entry bears. The entry is read again, and counts only if it is the one that was proven.
+// name adds to a finding whose name the entry bears. The entry is read again, and counts only if it is the one that was
+// proven.
 func (a *account) name(ctx context.Context, s suspect, f *Finding) (who bearer) {
 	p, r := a.places.at(s.place), a.rows.at(s.row)
 	if a.again == nil {

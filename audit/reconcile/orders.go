@@ -31,9 +31,10 @@ const (
 // errForeignOrder is an order that another user may have written. It is left where it is, for an operator to look at.
 var errForeignOrder = errors.New("the order is not carried out")
 
-// TakeOrders reads the orders that [WriteOrder] left beside a journal, at most 64 of them in the order of their names, and removes them.
-// An order closes alarms, also of a key that may be stolen: only the CA's own user and root may give one. A file that is not an order is
-// removed, and an error says so; what another user may have written stays where it is.
+// TakeOrders reads the orders that [WriteOrder] left beside a journal, at most 64 of them in the order of their names,
+// and removes them. An order closes alarms, also of a key that may be stolen: only the CA's own user and root may give
+// one. A file that is not an order is removed, and an error says so; what another user may have written stays where it
+// is.
 func TakeOrders(journal string) (out []Order, err error) {
 	found, err := filepath.Glob(escapeGlob(journal+orderInfix) + "*")
 	if err != nil || len(found) == 0 {
@@ -153,7 +154,8 @@ func WriteOrder(journal string, o Order) error {
 	return writeOrder(journal, rand.Text(), data)
 }
 
-// writeOrder leaves an order beside a journal. One that root gives belongs to the owner of the journal, who has to read it.
+// writeOrder leaves an order beside a journal. One that root gives belongs to the owner of the journal, who has to read
+// it.
 func writeOrder(journal, name string, data []byte) error {
 	if err := checkOrderPlace(journal); err != nil {
 		return err

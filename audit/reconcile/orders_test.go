@@ -15,8 +15,8 @@ import (
 
 const goodOrder = `{"alarm":"0123456789abcdef"}`
 
-// G9: an order closes alarms, also of a stolen key: it is carried out only if nobody but the CA's user and root can have written it, and is
-// an order. What may be somebody else's stays where it is; what is not an order goes.
+// G9: an order closes alarms, also of a stolen key: it is carried out only if nobody but the CA's user and root can
+// have written it, and is an order. What may be somebody else's stays where it is; what is not an order goes.
 func TestOrders(t *testing.T) {
 	t.Parallel()
 	write := func(path, text string, mode os.FileMode) error {

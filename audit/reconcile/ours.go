@@ -55,8 +55,8 @@ type authority struct {
 	key      [32]byte // our key: its own, or the one that signed it
 }
 
-// Bounds of what a log can make an auditor keep: CA certificates, of which a CA's own logs have a handful and the largest public
-// ones some thousands; and certificates for our keys that are not ours.
+// Bounds of what a log can make an auditor keep: CA certificates, of which a CA's own logs have a handful and the
+// largest public ones some thousands; and certificates for our keys that are not ours.
 const (
 	maxAuthorities = 1 << 14
 	maxOthers      = 64
@@ -128,16 +128,17 @@ type sighting struct {
 	certificate [32]byte // SHA-256 of its DER, if final
 	// below says that the entry is, or is under, a CA certificate that our key signed.
 	below bool
-	// other is the SHA-256 of the certificate directly above, if it is one for our key that the configuration does not name.
+	// other is the SHA-256 of the certificate directly above, if it is one for our key that the configuration does not
+	// name.
 	other [32]byte
 }
 
-// sight reports whether an entry is one of ours: our key issued it, whatever name its certificate bears, or our key stands
-// further above.
+// sight reports whether an entry is one of ours: our key issued it, whatever name its certificate bears, or our key
+// stands further above.
 //
-// A precertificate names the key that issues it (RFC 6962 §3.2), and the log has verified that. A certificate is ours if one of
-// our keys signed it. What stands further above is read from the chain that the log serves, each certificate of which counts
-// only if our key did sign it.
+// A precertificate names the key that issues it (RFC 6962 §3.2), and the log has verified that. A certificate is ours
+// if one of our keys signed it. What stands further above is read from the chain that the log serves, each certificate
+// of which counts only if our key did sign it.
 func (k *keyring) sight(e *monitor.Entry) (sighting, bool) {
 	s := sighting{index: e.Index, timestamp: e.Timestamp, extensions: digestOf(e.Extensions), final: !e.Precert}
 	direct := false
@@ -178,8 +179,9 @@ func (k *keyring) sight(e *monitor.Entry) (sighting, bool) {
 	return s, true
 }
 
-// tbsDigest is the SHA-256 of the TBSCertificate of a DER Certificate as a log has it, without poison and SCT list. Of something that
-// cannot be taken apart it is that of the whole: our key signed it, whatever it is, and no journal will know it.
+// tbsDigest is the SHA-256 of the TBSCertificate of a DER Certificate as a log has it, without poison and SCT list. Of
+// something that cannot be taken apart it is that of the whole: our key signed it, whatever it is, and no journal will
+// know it.
 func tbsDigest(der []byte) [32]byte {
 	bare, _, err := tbs.Unlisted(der)
 	if err != nil {
@@ -188,8 +190,8 @@ func tbsDigest(der []byte) [32]byte {
 	return sha256.Sum256(bare)
 }
 
-// chain finds out what the certificates above an entry are to us, as far as the log served them. The topmost one is first: it may
-// be the certificate of a key that signed the next.
+// chain finds out what the certificates above an entry are to us, as far as the log served them. The topmost one is
+// first: it may be the certificate of a key that signed the next.
 func (k *keyring) chain(e *monitor.Entry) {
 	if len(e.Chain) < len(e.Issuers) { // whoever made the entry left the digests out
 		e.Chain = make([][32]byte, len(e.Issuers))
@@ -260,8 +262,9 @@ func (k *keyring) assessOurs(der []byte, key [32]byte) authority {
 	return authority{own, key}
 }
 
-// signedBy reports whether the key made the signature of a certificate. It reads no more of the certificate than that: another
-// parser than Go's may take a certificate that Go's refuses. A hash that is broken, such as SHA-1, counts all the same.
+// signedBy reports whether the key made the signature of a certificate. It reads no more of the certificate than that:
+// another parser than Go's may take a certificate that Go's refuses. A hash that is broken, such as SHA-1, counts all
+// the same.
 func signedBy(key crypto.PublicKey, der []byte) bool {
 	p, err := tbs.Split(der)
 	if err != nil {
@@ -297,8 +300,8 @@ func signedBy(key crypto.PublicKey, der []byte) bool {
 	return false
 }
 
-// signatureHashes are the hashes that a signature of each algorithm may be over (RFC 3279 §2.2, RFC 4055 §5, RFC 5758 §3, RFC 8410
-// §6: none). An identifier that is not listed is one that no verifier of code signatures takes.
+// signatureHashes are the hashes that a signature of each algorithm may be over (RFC 3279 §2.2, RFC 4055 §5, RFC 5758
+// §3, RFC 8410 §6: none). An identifier that is not listed is one that no verifier of code signatures takes.
 var signatureHashes = map[string][]crypto.Hash{
 	"1.2.840.10045.4.1":     {crypto.SHA1},
 	"1.2.840.10045.4.3.1":   {crypto.SHA224},
@@ -310,7 +313,8 @@ var signatureHashes = map[string][]crypto.Hash{
 	"1.2.840.113549.1.1.11": {crypto.SHA256},
 	"1.2.840.113549.1.1.12": {crypto.SHA384},
 	"1.2.840.113549.1.1.13": {crypto.SHA512},
-	"1.2.840.113549.1.1.10": {crypto.SHA256, crypto.SHA384, crypto.SHA512, crypto.SHA1}, // RSASSA-PSS: the hash is a parameter
+	// RSASSA-PSS: the hash is a parameter
+	"1.2.840.113549.1.1.10": {crypto.SHA256, crypto.SHA384, crypto.SHA512, crypto.SHA1},
 	"1.3.101.112":           nil,
 }
 

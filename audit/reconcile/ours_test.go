@@ -51,7 +51,8 @@ func (p party) certify(t testing.TB, name string, ca bool, key crypto.Signer) pa
 	return party{out, key}
 }
 
-// G6: our key is found wherever it stands above an entry, whatever names the certificates bear, in the form of each kind of log.
+// G6: our key is found wherever it stands above an entry, whatever names the certificates bear, in the form of each
+// kind of log.
 func TestSight(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []pki.KeyType{pki.P256, pki.P384, pki.P521, pki.RSA2048, pki.Ed25519} {
@@ -213,8 +214,8 @@ func FuzzBearer(f *testing.F) {
 	})
 }
 
-// Alarms that mean a lost key or a broken log are raised, kept and told of, however many others there are; those that one log or journal
-// can make any number of are summed up, for each log and journal.
+// Alarms that mean a lost key or a broken log are raised, kept and told of, however many others there are; those that
+// one log or journal can make any number of are summed up, for each log and journal.
 func TestAlarmsAreBoundedByKind(t *testing.T) {
 	t.Parallel()
 	for _, flood := range Kinds() {

@@ -96,8 +96,8 @@ type message struct {
 	Finding  Finding `json:"finding"`
 }
 
-// Tell queues a finding. It never waits. When very many wait, findings of a bounded kind are left out, which the metric says; one that
-// may mean that a key or a log is lost never is.
+// Tell queues a finding. It never waits. When very many wait, findings of a bounded kind are left out, which the metric
+// says; one that may mean that a key or a log is lost never is.
 func (w *Webhook) Tell(f Finding) {
 	body, err := json.Marshal(message{w.o.Instance, f})
 	if err != nil {
@@ -124,7 +124,8 @@ func (w *Webhook) Tell(f Finding) {
 	}
 }
 
-// next is the post that is to be tried: the oldest one of a class, or of the other class where that one is empty. It stays in its queue.
+// next is the post that is to be tried: the oldest one of a class, or of the other class where that one is empty. It
+// stays in its queue.
 func (w *Webhook) next(class int) (*post, int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -137,8 +138,8 @@ func (w *Webhook) next(class int) (*post, int) {
 	return nil, 0
 }
 
-// done takes the first post out of its queue, or puts it behind the others of its class, so that one which the server refuses for what it
-// says does not keep the others from it.
+// done takes the first post out of its queue, or puts it behind the others of its class, so that one which the server
+// refuses for what it says does not keep the others from it.
 func (w *Webhook) done(class int, again bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

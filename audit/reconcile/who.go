@@ -17,8 +17,8 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// bearer is what a certificate says of its subject, as far as whoever looks at a finding asks first. The texts come from an entry
-// that nobody vouches for: they are escaped and clipped.
+// bearer is what a certificate says of its subject, as far as whoever looks at a finding asks first. The texts come
+// from an entry that nobody vouches for: they are escaped and clipped.
 type bearer struct {
 	identity string // the SANs, else the subject
 	issuer   string // of the OIDC token
@@ -39,7 +39,8 @@ var (
 	oidIssuerV2 = []byte{0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0xbf, 0x30, 0x01, 0x08}
 )
 
-// bearerOf reads a TBSCertificate (RFC 5280 §4.1). What it cannot read it leaves out: Go's parser refuses what another one takes.
+// bearerOf reads a TBSCertificate (RFC 5280 §4.1). What it cannot read it leaves out: Go's parser refuses what another
+// one takes.
 func bearerOf(body []byte) (out bearer) {
 	in := cryptobyte.String(body)
 	var fields, name, extensions cryptobyte.String

@@ -17,8 +17,8 @@ import (
 
 // Options for [Open].
 type Options struct {
-	// Key is one private key in PEM: PKCS#8 (RFC 5958), PKCS#8 encrypted with a password, SEC 1 (RFC 5915) or PKCS#1 (RFC 8017). The
-	// last two may be encrypted in the old way of OpenSSL, with PEM headers (RFC 1421).
+	// Key is one private key in PEM: PKCS#8 (RFC 5958), PKCS#8 encrypted with a password, SEC 1 (RFC 5915) or PKCS#1
+	// (RFC 8017). The last two may be encrypted in the old way of OpenSSL, with PEM headers (RFC 1421).
 	Key []byte
 	// Password decrypts an encrypted key; it is not used for one that is not encrypted.
 	Password []byte

@@ -9,8 +9,8 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/shell"
 )
 
-// nextSteps says what to run next for a finding: lines for a POSIX shell, made of what the configuration says, of numbers and of
-// hexadecimal digits alone. Nothing of an entry, such as the identity in it, stands in them.
+// nextSteps says what to run next for a finding: lines for a POSIX shell, made of what the configuration says, of
+// numbers and of hexadecimal digits alone. Nothing of an entry, such as the identity in it, stands in them.
 type nextSteps struct {
 	path   string // of the configuration file; "": there is none, and the journal is named by its path
 	config *config.Config

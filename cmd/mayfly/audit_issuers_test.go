@@ -27,7 +27,8 @@ func TestIssuersOfNoFile(t *testing.T) {
 	}
 }
 
-// G3 // G4: a configuration takes over only when the journal says so: if that cannot be written, the one before stays in force.
+// G3 // G4: a configuration takes over only when the journal says so: if that cannot be written, the one before stays
+// in force.
 func TestReloadIsJournalled(t *testing.T) {
 	t.Parallel()
 	l := newLogLab(t, 1)

@@ -321,8 +321,8 @@ func issuersOf(cfg *config.Config) (out []*x509.Certificate, err error) {
 		}
 		out = append(out, chain[0])
 	} else {
-		// What cannot be known of the configuration is not taken from the journal, which may be forged with the log: that would let
-		// whoever has both decide which key is looked for.
+		// What cannot be known of the configuration is not taken from the journal, which may be forged with the log:
+		// that would let whoever has both decide which key is looked for.
 		return nil, fault.BadSetting("the issuing key of ca.ephemeral ends with its process, and no file has its certificate: its entries cannot be "+
 			"told from others", "write ca.file with the chain", "ca", "ephemeral")
 	}

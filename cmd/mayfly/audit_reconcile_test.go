@@ -272,8 +272,8 @@ func TestAuditTheft(t *testing.T) {
 	}
 }
 
-// G5 // G9: somebody edits the journal while the CA writes it: nothing is issued until it is back, everybody is told, and the alarm stays open
-// until it is cleared, which is on record.
+// G5 // G9: somebody edits the journal while the CA writes it: nothing is issued until it is back, everybody is told,
+// and the alarm stays open until it is cleared, which is on record.
 func TestAuditJournalEdited(t *testing.T) {
 	t.Parallel()
 	l := newAuditLab(t, false)
@@ -336,7 +336,8 @@ func (l *auditLab) shell(command string, want ...int) string {
 	return string(out)
 }
 
-// G6: the commands that come with a finding work as they are printed: the first shows the entry, and the others what the journal knows.
+// G6: the commands that come with a finding work as they are printed: the first shows the entry, and the others what
+// the journal knows.
 func TestAuditCommands(t *testing.T) {
 	t.Parallel()
 	l := newAuditLab(t, false)

@@ -149,8 +149,8 @@ func inspectState(path string) error {
 	return fault.BadSetting(err.Error(), "", "audit", "reconcile").In(path)
 }
 
-// readAuditorState reads the file that an auditor keeps beside a journal; nil where there is none. Whoever could write to it could close
-// alarms and have entries passed over.
+// readAuditorState reads the file that an auditor keeps beside a journal; nil where there is none. Whoever could write
+// to it could close alarms and have entries passed over.
 func readAuditorState(path string) ([]byte, error) {
 	st, err := os.Lstat(path)
 	switch {
@@ -255,8 +255,8 @@ func (a *auditing) raise(_ context.Context, f reconcile.Finding) {
 	}
 }
 
-// journalChanged raises the alarm that somebody else changed the journal of this process. While the journal cannot be written, log, metrics
-// and webhook have it, and the record of it is kept for when it can.
+// journalChanged raises the alarm that somebody else changed the journal of this process. While the journal cannot be
+// written, log, metrics and webhook have it, and the record of it is kept for when it can.
 func (a *auditing) journalChanged(what string) {
 	a.auditor.JournalChanged(a.in.config.Audit.File, what)
 }

@@ -346,8 +346,8 @@ func startServe(tb testing.TB, set serveSetup) *serveProcess {
 // givenOut counts the addresses that freeAddress has given out.
 var givenOut atomic.Int64
 
-// freeAddress returns an address on loopback that nothing listens on. Its port lies below those that the system gives to connections, of
-// which other tests open thousands.
+// freeAddress returns an address on loopback that nothing listens on. Its port lies below those that the system gives
+// to connections, of which other tests open thousands.
 func freeAddress(tb testing.TB) string {
 	tb.Helper()
 	for range 1000 {

@@ -52,7 +52,8 @@ type explanationView struct {
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	Steps       []oidc.Step       `json:"steps"`
 	Certificate *certificateView  `json:"-"`
-	Shown       any               `json:"certificate"` // Certificate, or an empty object where the token is refused before it has one
+	// Certificate, or an empty object where the token is refused before it has one
+	Shown any `json:"certificate"`
 }
 
 func (f explainFlags) run(cmd *cobra.Command) error {

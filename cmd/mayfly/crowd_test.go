@@ -227,7 +227,8 @@ func from(address string) *net.Dialer {
 	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}, Timeout: 5 * time.Second}
 }
 
-// crowd keeps so many connections open that behave like m, from 127.0.0.1, until ctx ends. Whoever is closed comes back.
+// crowd keeps so many connections open that behave like m, from 127.0.0.1, until ctx ends. Whoever is closed comes
+// back.
 func crowd(ctx context.Context, n int, address string, m member) (wait func()) {
 	var all sync.WaitGroup
 	for range n {
@@ -250,7 +251,8 @@ func crowd(ctx context.Context, n int, address string, m member) (wait func()) {
 	return all.Wait
 }
 
-// signer asks for certificates from another address, over a new connection each time, and counts those that it does not get.
+// signer asks for certificates from another address, over a new connection each time, and counts those that it does not
+// get.
 type signer struct {
 	asked, lost atomic.Int64
 	last        atomic.Pointer[error]
@@ -320,8 +322,9 @@ func (s *serveProcess) rss(t *testing.T) int {
 	return kb << 10
 }
 
-// F2 // F3 // F8: a crowd of connections from one address, whatever it does with them, costs a client of another address less than a tenth
-// of its requests and the server less than 100 MB, over every listener and both kinds of requests.
+// F2 // F3 // F8: a crowd of connections from one address, whatever it does with them, costs a client of another
+// address less than a tenth of its requests and the server less than 100 MB, over every listener and both kinds of
+// requests.
 func TestCrowd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes a while")

@@ -150,12 +150,12 @@ state_dir: keys
 	return writeFile(s.path("mayfly.yaml"), []byte(cfg), 0o644)
 }
 
-// kept are the files of the CA, in the order in which they are written. Without the last one, the first start did not get far enough to
-// use the others.
+// kept are the files of the CA, in the order in which they are written. Without the last one, the first start did not
+// get far enough to use the others.
 var kept = []string{"root-key.pem", "ca-key.pem", "chain.pem"}
 
-// complete makes the hierarchy in a new directory. It never replaces a file: where some files are there and others are gone, verifiers may
-// still need what the keys have signed.
+// complete makes the hierarchy in a new directory. It never replaces a file: where some files are there and others are
+// gone, verifiers may still need what the keys have signed.
 func (s *devState) complete() error {
 	var have, gone []string
 	for _, name := range kept {

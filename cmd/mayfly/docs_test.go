@@ -182,7 +182,8 @@ func (k docKit) write(t *testing.T, dir, name string) {
 	}
 }
 
-// Every YAML block is, with the files that it names, a configuration or an issuer file that "mayfly config check" accepts.
+// Every YAML block is, with the files that it names, a configuration or an issuer file that "mayfly config check"
+// accepts.
 func TestDocumentedYAML(t *testing.T) {
 	t.Parallel()
 	kit := newDocKit(t)
@@ -225,7 +226,8 @@ func TestDocumentedYAML(t *testing.T) {
 	}
 }
 
-// checkDocumented runs "mayfly config check" in dir. A published trusted root is first exported from the configuration itself.
+// checkDocumented runs "mayfly config check" in dir. A published trusted root is first exported from the configuration
+// itself.
 func checkDocumented(t *testing.T, dir, main string) {
 	t.Helper()
 	mayfly := func(args ...string) ([]byte, error) {
@@ -247,8 +249,8 @@ func checkDocumented(t *testing.T, dir, main string) {
 	}
 }
 
-// completed is a block with what it leaves out: the other parts of a configuration, or what is around an entry of an issuer file. A
-// year in it is the year of today, so that windows of logs do not end.
+// completed is a block with what it leaves out: the other parts of a configuration, or what is around an entry of an
+// issuer file. A year in it is the year of today, so that windows of logs do not end.
 func completed(t *testing.T, text string) (main, identity string) {
 	t.Helper()
 	year := time.Now().Year()
@@ -318,7 +320,8 @@ func filesOf(t *testing.T, identity string) (out []string) {
 	return slices.DeleteFunc(out, func(name string) bool { return name == "" })
 }
 
-// The blocks of each page run in one shell and in their order. What needs a program that only "make e2e" has runs there.
+// The blocks of each page run in one shell and in their order. What needs a program that only "make e2e" has runs
+// there.
 func TestDocumentedLines(t *testing.T) {
 	t.Parallel()
 	for _, program := range []string{"bash", "openssl", "curl"} {

@@ -78,8 +78,8 @@ func hostileCertificate(t *testing.T) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// No text from outside reaches a terminal raw: of a server, a certificate, a bundle, a token, a trusted root or a journal, in
-// tables, errors and JSON.
+// No text from outside reaches a terminal raw: of a server, a certificate, a bundle, a token, a trusted root or a
+// journal, in tables, errors and JSON.
 func TestHostileText(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

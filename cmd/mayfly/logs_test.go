@@ -88,8 +88,8 @@ func (l *logLab) publish(t *testing.T, cfg *config.Config, change func(*trust.Ma
 	l.write(t, "root.json", data)
 }
 
-// A Rekor of version 2 refuses signatures of Ed25519 keys, which are certified unless client_algorithms says otherwise: a configuration
-// whose published trusted root names one is warned of, and no other.
+// A Rekor of version 2 refuses signatures of Ed25519 keys, which are certified unless client_algorithms says otherwise:
+// a configuration whose published trusted root names one is warned of, and no other.
 func TestRekorAndEd25519(t *testing.T) {
 	t.Parallel()
 	l := newLogLab(t, 1)

@@ -95,7 +95,8 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// explainArguments has cmd and all commands below it say which argument is missing or unexpected, in place of how many cobra wants.
+// explainArguments has cmd and all commands below it say which argument is missing or unexpected, in place of how many
+// cobra wants.
 func explainArguments(cmd *cobra.Command) {
 	for _, c := range cmd.Commands() {
 		explainArguments(c)

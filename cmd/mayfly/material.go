@@ -26,8 +26,8 @@ type material struct {
 	signer crypto.Signer
 	trust  [][]*x509.Certificate
 	logs   []remoteLog
-	// former is the root that this process issued under before the active chain, or nil. The embedded log still accepts it, for requests
-	// that were on their way; verifiers are not given it.
+	// former is the root that this process issued under before the active chain, or nil. The embedded log still accepts
+	// it, for requests that were on their way; verifiers are not given it.
 	former *x509.Certificate
 	// published is ct.policy.trusted_root, nil if none is configured; trustedRoot is its SHA-256.
 	published   *trust.Material
@@ -84,8 +84,8 @@ func load(cfg *config.Config) (*material, error) {
 	return m, nil
 }
 
-// loadPublic reads what is public: the chains and the keys of the logs. It needs no private key and no password, and is enough to
-// write trust material.
+// loadPublic reads what is public: the chains and the keys of the logs. It needs no private key and no password, and is
+// enough to write trust material.
 func loadPublic(cfg *config.Config) (*material, error) {
 	chain, err := loadChain(cfg.CA.File.Chain)
 	if err != nil {

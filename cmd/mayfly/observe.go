@@ -123,8 +123,8 @@ func (s *system) oneLog(name string) server.Health {
 // fullFor is how long readiness says that fetches of provider keys were refused.
 const fullFor = time.Minute
 
-// providerPools says whether more providers are asked for their keys than there are slots for. Anybody can bring that about for providers
-// that a pattern matches, so that it is a warning.
+// providerPools says whether more providers are asked for their keys than there are slots for. Anybody can bring that
+// about for providers that a pattern matches, so that it is a warning.
 func (s *system) providerPools() server.Health {
 	var full []string
 	for _, p := range s.issuers.Pools() {

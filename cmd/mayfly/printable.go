@@ -10,7 +10,8 @@ import (
 	escape "github.com/mayfly-ca/mayfly/internal/printable"
 )
 
-// printable is a text from outside (a server, a certificate, a bundle, a journal, a file) as a terminal may show it, on one line.
+// printable is a text from outside (a server, a certificate, a bundle, a journal, a file) as a terminal may show it, on
+// one line.
 func printable(s string) string { return escape.Escape(s) }
 
 // attributes are the terminal sequences that style writes.
@@ -38,8 +39,9 @@ func besides(s string, f func(string) string) string {
 // cell is a text with attributes, as it may stand in a line of a table.
 func cell(s string) string { return besides(s, escape.Escape) }
 
-// screen is an output for people, through which no text from outside steers a terminal, whichever way it came: of characters that
-// are not visible it lets pass line feeds, tabs and, where the output is styled, the attributes of style.
+// screen is an output for people, through which no text from outside steers a terminal, whichever way it came: of
+// characters that are not visible it lets pass line feeds, tabs and, where the output is styled, the attributes of
+// style.
 type screen struct {
 	to     io.Writer
 	styled bool
@@ -88,7 +90,8 @@ func plain(p []byte) bool {
 	return true
 }
 
-// behind is what a screen writes to, for progress lines, which steer the terminal; what is no screen is returned as it is.
+// behind is what a screen writes to, for progress lines, which steer the terminal; what is no screen is returned as it
+// is.
 func behind(w any) any {
 	if s, ok := w.(*screen); ok {
 		return s.to

@@ -82,8 +82,8 @@ func (m *material) publish(cfg *config.Config) error {
 	return nil
 }
 
-// rekorWarnings says that clients with Ed25519 keys get certificates and then cannot log their signatures: the entries of a Rekor of
-// version 2 hold the digest of the artifact, which pure Ed25519 does not sign.
+// rekorWarnings says that clients with Ed25519 keys get certificates and then cannot log their signatures: the entries
+// of a Rekor of version 2 hold the digest of the artifact, which pure Ed25519 does not sign.
 func rekorWarnings(cfg *config.Config, root trust.Material, now time.Time) []config.Warning {
 	const pure = "ed25519"
 	keys, err := pop.New(pop.Config{Algorithms: cfg.ClientAlgorithms}, pop.Options{})

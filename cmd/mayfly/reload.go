@@ -165,9 +165,9 @@ func (o *operation) prepare(ctx context.Context) (next *system, waiting []config
 	return next, waiting, nil
 }
 
-// material loads the files of cfg. An ephemeral CA stays the one that it is. A chain that is replaced leaves the
-// trust bundle unless ca.trust lists it: the bundle has what the configuration names and nothing else, so that it is the same before and
-// after a restart, and a stolen key is out of it at once (C4).
+// material loads the files of cfg. An ephemeral CA stays the one that it is. A chain that is replaced leaves the trust
+// bundle unless ca.trust lists it: the bundle has what the configuration names and nothing else, so that it is the same
+// before and after a restart, and a stolen key is out of it at once (C4).
 func (o *operation) material(cfg *config.Config, old *system) (*material, error) {
 	if cfg.CA.Ephemeral != nil && old.config.CA.Ephemeral == nil {
 		return nil, cfg.Locate(fault.BadSetting("it takes the place of a key that is kept", "restart to apply it", "ca", "ephemeral"))

@@ -184,8 +184,8 @@ func TestReloadChain(t *testing.T) {
 	}
 }
 
-// C4: the trust bundle has the chains that the configuration names: a replaced one stays while ca.trust lists it, and a chain whose
-// key was stolen is out with the reload that replaces it.
+// C4: the trust bundle has the chains that the configuration names: a replaced one stays while ca.trust lists it, and a
+// chain whose key was stolen is out with the reload that replaces it.
 func TestReplacedChain(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})

@@ -100,7 +100,8 @@ func TestLogStorageFails(t *testing.T) {
 	if out := request(); !strings.Contains(out, "LOG_UNAVAILABLE") {
 		t.Errorf("the answer is %s", out)
 	}
-	poll(t, "not ready", func() bool { status, _ := ready(); return status == http.StatusServiceUnavailable })       // it is asked once a second
+	// it is asked once a second
+	poll(t, "not ready", func() bool { status, _ := ready(); return status == http.StatusServiceUnavailable })
 	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) { // while it is tried
 		if status, page := ready(); status != http.StatusServiceUnavailable || !strings.Contains(page, "the storage failed at") {
 			t.Fatalf("readiness: %d %s", status, page)
@@ -125,7 +126,8 @@ func TestLogStorageFails(t *testing.T) {
 	})
 	for _, want := range []string{
 		`mayfly_embedded_log_entries_total{log="embedded",result="failure"}`, `mayfly_embedded_log_tree_entries{log="embedded"} 2`,
-		"# TYPE mayfly_embedded_log_tree_count untyped", `mayfly_embedded_log_tree_count{log="embedded"} 2`, // the former name
+		// the former name
+		"# TYPE mayfly_embedded_log_tree_count untyped", `mayfly_embedded_log_tree_count{log="embedded"} 2`,
 		`mayfly_embedded_log_checkpoint_age_seconds{log="embedded"}`, `mayfly_embedded_log_shards{state="current"} 1`,
 	} {
 		if !strings.Contains(string(page), want) {

@@ -15,8 +15,8 @@ import (
 // warnAhead is how long before the end of what certificates need there is a warning.
 const warnAhead = 30 * 24 * time.Hour
 
-// timely refuses what cannot issue at a time: a chain that readiness would refuse, and logs of which too few may be asked for a
-// certificate of now. It warns of what ends soon. Its errors are settings of cfg.
+// timely refuses what cannot issue at a time: a chain that readiness would refuse, and logs of which too few may be
+// asked for a certificate of now. It warns of what ends soon. Its errors are settings of cfg.
 func (m *material) timely(cfg *config.Config, now time.Time) ([]config.Warning, error) {
 	var warnings []config.Warning
 	if f := cfg.CA.File; f != nil {

@@ -104,7 +104,8 @@ func TestCheckAsksLogs(t *testing.T) {
 	}
 }
 
-// A log that shows neither roots nor a head may do: the check says that it does not know, and names the settings that tell.
+// A log that shows neither roots nor a head may do: the check says that it does not know, and names the settings that
+// tell.
 func TestCheckOfASilentLog(t *testing.T) {
 	t.Parallel()
 	l := newLogLab(t, 1)

@@ -18,7 +18,8 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// The trusted root ended the authority a day ago, as one does when its key was stolen: a fresh certificate of it is refused.
+// The trusted root ended the authority a day ago, as one does when its key was stolen: a fresh certificate of it is
+// refused.
 func TestEndedAuthority(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -49,8 +50,8 @@ func TestEndedAuthority(t *testing.T) {
 	}
 }
 
-// An entry of a trusted root that is not understood is left out with a warning; the RSA key of Sigstore's staging root is
-// understood.
+// An entry of a trusted root that is not understood is left out with a warning; the RSA key of Sigstore's staging root
+// is understood.
 func TestPublishedRootOfAnotherProducer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

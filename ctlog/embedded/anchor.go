@@ -9,9 +9,10 @@ import (
 	"slices"
 )
 
-// trusted errs if shards, as shards.json has them, may not take the place of those that are in force: a log only ever gets another shard,
-// and shards end and are closed. What is in force stays then. Without shards in force, at a start, the directory itself is held against
-// the file: a shard that has published a checkpoint and is not named has entries that the CA promised to show.
+// trusted errs if shards, as shards.json has them, may not take the place of those that are in force: a log only ever
+// gets another shard, and shards end and are closed. What is in force stays then. Without shards in force, at a start,
+// the directory itself is held against the file: a shard that has published a checkpoint and is not named has entries
+// that the CA promised to show.
 func (c Config) trusted(shards, inForce []Shard) error {
 	path := filepath.Join(c.Dir, stateFile)
 	bad := func(format string, args ...any) error {
@@ -73,7 +74,8 @@ func (c Config) writableByAll(shards []Shard) error {
 	return nil
 }
 
-// inOrder errs if shards do not follow each other: each begins after the one before, which ends later than that, and has a key of its own.
+// inOrder errs if shards do not follow each other: each begins after the one before, which ends later than that, and
+// has a key of its own.
 func inOrder(shards []Shard) error {
 	ids := map[string]string{}
 	for i, s := range shards {

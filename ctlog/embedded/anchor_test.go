@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 )
 
-// A list of shards that was changed by somebody else, or restored from an old copy, is not taken up: neither while the log runs nor at a
-// start. What is in force stays, and the cause is said.
+// A list of shards that was changed by somebody else, or restored from an old copy, is not taken up: neither while the
+// log runs nor at a start. What is in force stays, and the cause is said.
 func TestChangedShardsAreNotTakenUp(t *testing.T) {
 	t.Parallel()
 	type list struct {

@@ -184,10 +184,12 @@ type look struct {
 	err     error
 }
 
-// blind is how old a look may be. Files are read in the background: a disk that hangs must not hold up readiness or metrics.
+// blind is how old a look may be. Files are read in the background: a disk that hangs must not hold up readiness or
+// metrics.
 const blind = 5 * time.Second
 
-// watchFiles looks at the files again and again until ctx ends. A look that hangs is waited for by nobody, and there is one at most.
+// watchFiles looks at the files again and again until ctx ends. A look that hangs is waited for by nobody, and there is
+// one at most.
 func (l *Log) watchFiles(ctx context.Context) {
 	tick := time.NewTicker(l.every)
 	defer tick.Stop()
@@ -238,7 +240,8 @@ func (l *Log) Health() error {
 	return l.hangs()
 }
 
-// Warning says what readers of the log miss: a checkpoint over the newest entries, or cosignatures. "" is nothing. It reads nothing.
+// Warning says what readers of the log miss: a checkpoint over the newest entries, or cosignatures. "" is nothing. It
+// reads nothing.
 func (l *Log) Warning(context.Context) string {
 	seen := l.seen.Load()
 	switch {

@@ -48,8 +48,8 @@ func newMetrics() *metrics {
 	return m
 }
 
-// alias is the former name of a gauge. Names that end in _count are reserved for histograms and summaries (OpenMetrics), so that the
-// former names are untyped; they stay for dashboards and alerts that were written before.
+// alias is the former name of a gauge. Names that end in _count are reserved for histograms and summaries
+// (OpenMetrics), so that the former names are untyped; they stay for dashboards and alerts that were written before.
 type alias struct {
 	desc *prometheus.Desc
 	of   *prometheus.GaugeVec

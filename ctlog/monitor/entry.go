@@ -49,8 +49,9 @@ func (e *Entry) LeafHash() [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// ParseDataTile reads an entry bundle (c2sp.org/static-ct-api, "Log Entries") whose first entry has the index first, and which has at
-// most that many entries: what follows them is not read. The slices of the entries share data's memory.
+// ParseDataTile reads an entry bundle (c2sp.org/static-ct-api, "Log Entries") whose first entry has the index first,
+// and which has at most that many entries: what follows them is not read. The slices of the entries share data's
+// memory.
 func ParseDataTile(data []byte, first uint64, most int) ([]Entry, error) {
 	out := make([]Entry, 0, min(most, tileWidth, len(data)/minTileEntry+1))
 	in := cryptobyte.String(data)
@@ -83,8 +84,8 @@ func ParseDataTile(data []byte, first uint64, most int) ([]Entry, error) {
 	return out, nil
 }
 
-// minTileEntry is the length of the shortest entry in a bundle: a timestamp, a type, and three empty vectors. maxChain is how many
-// certificates are read above an entry.
+// minTileEntry is the length of the shortest entry in a bundle: a timestamp, a type, and three empty vectors. maxChain
+// is how many certificates are read above an entry.
 const (
 	minTileEntry = 8 + 2 + 3 + 2 + 2
 	maxChain     = 64

@@ -295,8 +295,8 @@ func add(t *testing.T, p *pki.PKI, l *ct.Log, n int) {
 	}
 }
 
-// G6: a head that was seen and not read to its end binds the log all the same: a larger head of another history is a fork, although the
-// entries that were read are the same in both.
+// G6: a head that was seen and not read to its end binds the log all the same: a larger head of another history is a
+// fork, although the entries that were read are the same in both.
 func TestForkBeyondWhatWasRead(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})

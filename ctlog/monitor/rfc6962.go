@@ -55,8 +55,8 @@ func (s *rfc) entries(ctx context.Context, from, to, _ uint64) ([]Entry, error) 
 	return all, nil
 }
 
-// parseEntries reads the answer to get-entries, which has at most that many entries (RFC 6962 §4.6: no more than asked for); an answer
-// with more is refused when the first of them is met.
+// parseEntries reads the answer to get-entries, which has at most that many entries (RFC 6962 §4.6: no more than asked
+// for); an answer with more is refused when the first of them is met.
 func parseEntries(body []byte, first, most uint64) ([]Entry, error) {
 	bad := func(problem string) error { return fmt.Errorf("get-entries: not the JSON asked for: %s", problem) }
 	dec := json.NewDecoder(bytes.NewReader(body))

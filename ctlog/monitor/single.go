@@ -9,8 +9,8 @@ import (
 )
 
 // Around reads the entries that the log serves together with the entry at index: those of its bundle, or of a batch of
-// get-entries, up to size, which a head must cover. Nothing of them is proven: the caller compares what it takes with what a
-// [Follower] has proven before.
+// get-entries, up to size, which a head must cover. Nothing of them is proven: the caller compares what it takes with
+// what a [Follower] has proven before.
 func (l *Log) Around(ctx context.Context, index, size uint64) ([]Entry, error) {
 	l.mu.Lock()
 	s := l.source

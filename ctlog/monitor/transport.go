@@ -49,8 +49,8 @@ type Transport struct {
 	// Proxy chooses the proxy for a request, as in [http.Transport]; nil is none: the environment is not asked.
 	Proxy     func(*http.Request) (*url.URL, error)
 	UserAgent string
-	// Host is the Host of requests; "" is that of the prefix. ServerName is the name that the log's TLS certificate must have; ""
-	// is the host of the prefix.
+	// Host is the Host of requests; "" is that of the prefix. ServerName is the name that the log's TLS certificate
+	// must have; "" is the host of the prefix.
 	Host, ServerName string
 	// Timeout bounds one call. 0 is 30 s.
 	Timeout time.Duration
@@ -155,8 +155,8 @@ func (w *web) once(ctx context.Context, path string, limit int64) (body []byte, 
 	return body, false, nil
 }
 
-// maxInflation is how many times larger than it came an answer may be when it is unpacked: entries and hashes are mostly random, so
-// that real ones are a few times larger. Up to unpackFree bytes it is not looked at.
+// maxInflation is how many times larger than it came an answer may be when it is unpacked: entries and hashes are
+// mostly random, so that real ones are a few times larger. Up to unpackFree bytes it is not looked at.
 const (
 	maxInflation = 16
 	unpackFree   = 64 << 10

@@ -1,7 +1,7 @@
 // Package durable writes files that survive a crash.
 //
-// A file is written beside its final name, synced, renamed, and its directory is synced: a reader, or a machine that lost its power,
-// meets the old content or the new one, whole.
+// A file is written beside its final name, synced, renamed, and its directory is synced: a reader, or a machine that
+// lost its power, meets the old content or the new one, whole.
 package durable
 
 import (
@@ -11,8 +11,9 @@ import (
 	"path/filepath"
 )
 
-// WriteFile replaces the file name, or makes it, with the given permissions. When WriteFile returns without an error, content and
-// name are on disk; after an error the former file is still there, unless only syncing the directory failed.
+// WriteFile replaces the file name, or makes it, with the given permissions. When WriteFile returns without an error,
+// content and name are on disk; after an error the former file is still there, unless only syncing the directory
+// failed.
 func WriteFile(name string, data []byte, mode fs.FileMode) (err error) {
 	dir := filepath.Dir(name)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(name)+".new-*")

@@ -1,9 +1,10 @@
 // Package pemfile reads files in PEM, the textual encoding of RFC 7468, without losing anything.
 //
-// The decoder of the standard library passes over what it cannot read: a file with one damaged character gives fewer blocks, and nobody
-// is told. Here a block that begins is decoded, or it is an error with its line and what to do. Text is allowed before, between and after
-// the blocks, as OpenSSL, PKCS #12 tools and CA bundles write it (RFC 7468 §5.2: subject, issuer, bag attributes, comments), but nothing
-// that looks like a part of a block. A byte-order mark at the beginning of a line is ignored, and lines may end in CR LF.
+// The decoder of the standard library passes over what it cannot read: a file with one damaged character gives fewer
+// blocks, and nobody is told. Here a block that begins is decoded, or it is an error with its line and what to do. Text
+// is allowed before, between and after the blocks, as OpenSSL, PKCS #12 tools and CA bundles write it (RFC 7468 §5.2:
+// subject, issuer, bag attributes, comments), but nothing that looks like a part of a block. A byte-order mark at the
+// beginning of a line is ignored, and lines may end in CR LF.
 //
 // No error holds any byte of a body: it may be a private key.
 package pemfile
@@ -245,8 +246,8 @@ func (l *lines) decode(b Block, body []byte, what string) (Block, error) {
 	return b, nil
 }
 
-// Only returns the one block of data, which has one of the types; none means any. Only white space may follow it: two readers of the same
-// file cannot see two different blocks. Its errors are [*Error] values.
+// Only returns the one block of data, which has one of the types; none means any. Only white space may follow it: two
+// readers of the same file cannot see two different blocks. Its errors are [*Error] values.
 func Only(data []byte, types ...string) (Block, error) {
 	blocks, err := Decode(data)
 	if err != nil {
@@ -286,8 +287,8 @@ func other(b Block, types ...string) error {
 	return e
 }
 
-// Certificates returns the certificates of data, at least one, in their order. A block of another type, or one that holds no certificate,
-// is an error. Its errors are [*Error] values.
+// Certificates returns the certificates of data, at least one, in their order. A block of another type, or one that
+// holds no certificate, is an error. Its errors are [*Error] values.
 func Certificates(data []byte) ([]*x509.Certificate, error) {
 	blocks, err := Decode(data)
 	if err != nil {
@@ -308,7 +309,8 @@ func noCertificate(err error) error {
 func certificates(blocks []Block) ([]*x509.Certificate, error) {
 	certs := make([]*x509.Certificate, 0, len(blocks))
 	for i, b := range blocks {
-		if b.Type != "CERTIFICATE" && b.Type != "X509 CERTIFICATE" { // the second is an old name of the first (RFC 7468 §5.1)
+		// the second is an old name of the first (RFC 7468 §5.1)
+		if b.Type != "CERTIFICATE" && b.Type != "X509 CERTIFICATE" {
 			return nil, other(b, "CERTIFICATE")
 		}
 		c, err := x509.ParseCertificate(b.Bytes)
@@ -322,9 +324,9 @@ func certificates(blocks []Block) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// Roots returns the certificates of a bundle of CA certificates, at least one. Unlike [x509.CertPool.AppendCertsFromPEM] it leaves no
-// certificate out: one that cannot be read is an error. Blocks of other types, such as revocation lists, are passed over. Its errors are
-// [*Error] values.
+// Roots returns the certificates of a bundle of CA certificates, at least one. Unlike
+// [x509.CertPool.AppendCertsFromPEM] it leaves no certificate out: one that cannot be read is an error. Blocks of other
+// types, such as revocation lists, are passed over. Its errors are [*Error] values.
 func Roots(data []byte) ([]*x509.Certificate, error) {
 	blocks, err := Decode(data)
 	if err != nil {
@@ -352,7 +354,8 @@ func Pool(data []byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// KeyPair returns a certificate chain and its private key for TLS, as [tls.X509KeyPair] does. Damage of either file is an [*Error].
+// KeyPair returns a certificate chain and its private key for TLS, as [tls.X509KeyPair] does. Damage of either file is
+// an [*Error].
 func KeyPair(certificate, key []byte) (tls.Certificate, error) {
 	for _, file := range []*[]byte{&certificate, &key} {
 		blocks, err := Decode(*file)
@@ -383,7 +386,8 @@ func LoadKeyPair(certificate, key string) (tls.Certificate, error) {
 	return KeyPair(content[0], content[1])
 }
 
-// PublicKey returns the one public key of data, a SubjectPublicKeyInfo (RFC 5280 §4.1.2.7). Its errors are [*Error] values.
+// PublicKey returns the one public key of data, a SubjectPublicKeyInfo (RFC 5280 §4.1.2.7). Its errors are [*Error]
+// values.
 func PublicKey(data []byte) (crypto.PublicKey, error) {
 	b, err := Only(data, "PUBLIC KEY")
 	if err != nil {

@@ -1,8 +1,8 @@
 // Package printable decides which characters of a text from outside may be shown to a person or certified in a name.
 //
-// A control character steers a terminal (ECMA-48). A format or invisible character makes two different texts look equal, or one
-// text look like another (UTS #39, UTS #55). Names with such a character MUST be refused; other texts from outside MUST pass
-// [Escape] before a terminal or a log line for people gets them.
+// A control character steers a terminal (ECMA-48). A format or invisible character makes two different texts look
+// equal, or one text look like another (UTS #39, UTS #55). Names with such a character MUST be refused; other texts
+// from outside MUST pass [Escape] before a terminal or a log line for people gets them.
 //
 // [Escape] is for one value, which stays on its line; [Lines] is for whole outputs, as the last gate before a terminal.
 package printable
@@ -15,10 +15,10 @@ import (
 	"unicode/utf8"
 )
 
-// Visible reports whether r is a character that a reader can see and that does not change how its neighbours are shown. It is
-// false for controls (Unicode Cc), format characters (Cf: bidirectional controls, zero-width characters, tags), line and paragraph
-// separators (Zl, Zp), the other default-ignorable characters (UAX #44) and variation selectors, and for what is no character
-// (surrogates, noncharacters, private use, the replacement character).
+// Visible reports whether r is a character that a reader can see and that does not change how its neighbours are shown.
+// It is false for controls (Unicode Cc), format characters (Cf: bidirectional controls, zero-width characters, tags),
+// line and paragraph separators (Zl, Zp), the other default-ignorable characters (UAX #44) and variation selectors, and
+// for what is no character (surrogates, noncharacters, private use, the replacement character).
 func Visible(r rune) bool {
 	switch {
 	case r >= 0x20 && r < 0x7f:
@@ -29,8 +29,8 @@ func Visible(r rune) bool {
 	return !unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
-// Hidden returns the first character of s that is not [Visible], and whether there is one. A byte that is not UTF-8 counts as
-// [utf8.RuneError].
+// Hidden returns the first character of s that is not [Visible], and whether there is one. A byte that is not UTF-8
+// counts as [utf8.RuneError].
 func Hidden(s string) (rune, bool) {
 	for _, r := range s {
 		if !Visible(r) {
@@ -40,8 +40,8 @@ func Hidden(s string) (rune, bool) {
 	return 0, false
 }
 
-// Escape returns s with every character that is not [Visible] written as an escape of a Go string literal: \x0d, \x1b, \u202e. A
-// backslash stays as it is.
+// Escape returns s with every character that is not [Visible] written as an escape of a Go string literal: \x0d, \x1b,
+// \u202e. A backslash stays as it is.
 func Escape(s string) string {
 	if _, hidden := Hidden(s); !hidden {
 		return s
@@ -64,8 +64,8 @@ func Escape(s string) string {
 	return b.String()
 }
 
-// Lines returns s with every character that is not [Visible] written as in a JSON string, \u001b (RFC 8259 §7), but for line feeds
-// and tabs. A JSON text keeps its meaning.
+// Lines returns s with every character that is not [Visible] written as in a JSON string, \u001b (RFC 8259 §7), but for
+// line feeds and tabs. A JSON text keeps its meaning.
 func Lines(s string) string {
 	var b strings.Builder
 	for _, r := range s {

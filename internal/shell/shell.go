@@ -3,7 +3,8 @@ package shell
 
 import "strings"
 
-// Quote returns s as one word of a POSIX shell (IEEE Std 1003.1, section 2.2): as it is where that is safe, else in single quotes.
+// Quote returns s as one word of a POSIX shell (IEEE Std 1003.1, section 2.2): as it is where that is safe, else in
+// single quotes.
 func Quote(s string) string {
 	plain := s != "" && strings.IndexFunc(s, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+=,", r))

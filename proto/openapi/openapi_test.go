@@ -374,7 +374,8 @@ func TestDocument(t *testing.T) {
 	}
 }
 
-// What generators of clients stumble over: a reference to nothing, an operation id that stands twice, a schema that nobody uses.
+// What generators of clients stumble over: a reference to nothing, an operation id that stands twice, a schema that
+// nobody uses.
 func TestReferences(t *testing.T) {
 	t.Parallel()
 	var doc object

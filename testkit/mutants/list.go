@@ -141,8 +141,8 @@ func split(text string) ([]string, error) {
 	return words, nil
 }
 
-// apply returns the content of m's file with the defect. It is an error when the text is not there exactly once, or when the result is
-// not Go any more: then the list no longer fits the code.
+// apply returns the content of m's file with the defect. It is an error when the text is not there exactly once, or
+// when the result is not Go any more: then the list no longer fits the code.
 func (m mutant) apply(root string) ([]byte, error) {
 	data, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(m.file)))
 	if err != nil {

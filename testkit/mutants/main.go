@@ -1,9 +1,10 @@
 // Command mutants plants small defects in the code, one at a time, and says which of them the tests do not notice.
 //
-// The defects are kept in lists beside this file (*.txt, format in CONTRIBUTING.md). Each one is given to "go test" as an overlay, so
-// that no file of the repository changes. A defect is caught when a test fails. A defect that makes the tests run into the time limit
-// hangs: a test has to fail within seconds. The exit status is 0 when all are caught, 1 when one survives or hangs, 2 when a list does
-// not fit the code (its text is not there exactly once, the result does not build) or when the tests fail without any defect.
+// The defects are kept in lists beside this file (*.txt, format in CONTRIBUTING.md). Each one is given to "go test" as
+// an overlay, so that no file of the repository changes. A defect is caught when a test fails. A defect that makes the
+// tests run into the time limit hangs: a test has to fail within seconds. The exit status is 0 when all are caught, 1
+// when one survives or hangs, 2 when a list does not fit the code (its text is not there exactly once, the result does
+// not build) or when the tests fail without any defect.
 package main
 
 import (
@@ -106,7 +107,8 @@ func run(ctx context.Context, o options) int {
 	return report(o.out, results)
 }
 
-// baselines runs the tests of list without a defect, which also fills the build cache, and returns how long each set takes.
+// baselines runs the tests of list without a defect, which also fills the build cache, and returns how long each set
+// takes.
 func baselines(ctx context.Context, o options, list []mutant) (map[string]time.Duration, bool) {
 	normal := map[string]time.Duration{}
 	for _, m := range list {
@@ -159,7 +161,8 @@ func try(ctx context.Context, o options, m mutant, limit time.Duration) result {
 // noBuild is what "go test" prints for a package that does not compile.
 var noBuild = regexp.MustCompile(`(?m)^FAIL\t\S+ \[(build|setup) failed\]|^(no Go files|no packages|pattern )`)
 
-// goTest runs "go test" with args in dir. The optimiser's profile and vet are off: neither finds a defect, and both cost time.
+// goTest runs "go test" with args in dir. The optimiser's profile and vet are off: neither finds a defect, and both
+// cost time.
 func goTest(ctx context.Context, dir string, limit time.Duration, args []string) result {
 	ctx, cancel := context.WithTimeout(ctx, limit+10*time.Minute) // building has its own time
 	defer cancel()

@@ -37,8 +37,8 @@ func main() {
 	}
 }
 
-// install makes sure, before anything is built, that this machine has what clients need: with the package manager where this is
-// Debian or Ubuntu and the user is root, else by naming all of it.
+// install makes sure, before anything is built, that this machine has what clients need: with the package manager where
+// this is Debian or Ubuntu and the user is root, else by naming all of it.
 func install(ctx context.Context, clients []matrix.Client) error {
 	lacks := matrix.Missing(ctx, clients)
 	if len(lacks) == 0 {
