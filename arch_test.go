@@ -198,7 +198,8 @@ func TestLayers(t *testing.T) {
 				continue
 			}
 			allowed := layers[layer]
-			if target == layer || target == "internal" || slices.Contains(allowed, target) || slices.Contains(allowed, "*") && target != "testkit" {
+			if target == layer || target == "internal" || slices.Contains(allowed, target) ||
+				slices.Contains(allowed, "*") && target != "testkit" {
 				continue
 			}
 			t.Errorf("%s: %s may not import %s (it may import %v)", f.path, layer, ours, allowed)

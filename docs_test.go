@@ -228,7 +228,8 @@ func metrics(t *testing.T) map[string]metric {
 	t.Helper()
 	found := map[string]metric{}
 	walk(t, skipped, func(name string) {
-		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") || strings.HasPrefix(name, "testkit/") || strings.HasPrefix(name, "e2e/") {
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") ||
+			strings.HasPrefix(name, "testkit/") || strings.HasPrefix(name, "e2e/") {
 			return
 		}
 		tree, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)

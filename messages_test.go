@@ -16,8 +16,10 @@ import (
 
 // messageCalls have a message among their arguments: the numbers of those arguments.
 var messageCalls = map[string][]int{
-	"errors.New": {0}, "fmt.Errorf": {0}, "usage": {0}, "fault.BadSetting": {0, 1}, "WithPublic": {0}, "http.Error": {1},
-	"refuse": {1, 2}, "showError": {1}, "Info": {0}, "Warn": {0}, "Error": {0}, "Debug": {0}, "warning": {1}, "BadContent": {1},
+	"errors.New": {0}, "fmt.Errorf": {0}, "usage": {0}, "fault.BadSetting": {0, 1}, "WithPublic": {0},
+	"http.Error": {1},
+	"refuse":     {1, 2}, "showError": {1}, "Info": {0}, "Warn": {0}, "Error": {0}, "Debug": {0}, "warning": {1},
+	"BadContent": {1},
 }
 
 // messageFields of structs are messages.
@@ -62,7 +64,8 @@ func messages(t *testing.T) []string {
 	t.Helper()
 	var out []string
 	walk(t, skipped, func(name string) {
-		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") || strings.HasSuffix(name, ".pb.go") || strings.HasSuffix(name, ".pb.gw.go") ||
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") ||
+			strings.HasSuffix(name, ".pb.go") || strings.HasSuffix(name, ".pb.gw.go") ||
 			strings.HasPrefix(name, "testkit/") || strings.HasPrefix(name, "e2e/") {
 			return
 		}
@@ -71,7 +74,8 @@ func messages(t *testing.T) []string {
 			t.Fatal(err)
 		}
 		add := func(e ast.Expr) {
-			if m := template(e); strings.ContainsFunc(strings.ReplaceAll(m, "{}", ""), func(r rune) bool { return r >= 'a' && r <= 'z' }) {
+			if m := template(e); strings.ContainsFunc(strings.ReplaceAll(m, "{}", ""),
+				func(r rune) bool { return r >= 'a' && r <= 'z' }) {
 				out = append(out, path.Dir(name)+": "+strings.ReplaceAll(m, "\n", " / "))
 			}
 		}

@@ -75,7 +75,8 @@ const (
 func (c Config) Check() error {
 	var errs []error
 	if c.File == "" && !c.Stdout && c.Syslog == nil && c.OTLP == nil {
-		errs = append(errs, fault.BadSetting("the journal has no destination", "write file: with the path of the journal"))
+		errs = append(errs, fault.BadSetting("the journal has no destination",
+			"write file: with the path of the journal"))
 	}
 	if _, err := c.maxSize(); err != nil {
 		errs = append(errs, fault.BadSetting(err.Error(), "write a size like 128MiB, at least 64KiB", "max_size"))
@@ -109,7 +110,9 @@ func (c Config) Check() error {
 func (c Config) Warnings() []*fault.Setting {
 	var out []*fault.Setting
 	if c.File == "" {
-		out = append(out, fault.BadSetting("without a file each start begins a new chain, and only the receivers have the records", "write file:"))
+		out = append(out,
+			fault.BadSetting("without a file each start begins a new chain, and only the receivers have the records",
+				"write file:"))
 	}
 	if c.Syslog != nil && c.Syslog.Insecure {
 		out = append(out, fault.BadSetting("records cross a network in the clear", "use tls://", "syslog", "insecure"))
@@ -158,7 +161,8 @@ func (c *SyslogConfig) check(durable bool) error {
 	case u.Scheme != "tls" && !isLoopback(u.Hostname()) && !c.Insecure:
 		errs = append(errs, fault.BadSetting("records would cross a network in the clear", "use tls://, or say insecure: true", "address"))
 	case u.Scheme == "udp" && !durable:
-		errs = append(errs, fault.BadSetting("a datagram is not acknowledged, and there is no file", "write file:, or use tls:// or tcp://", "address"))
+		errs = append(errs, fault.BadSetting("a datagram is not acknowledged, and there is no file",
+			"write file:, or use tls:// or tcp://", "address"))
 	}
 	if c.CACert != "" && !strings.HasPrefix(c.Address, "tls:") {
 		errs = append(errs, fault.BadSetting("there is no TLS", "use tls://, or remove it", "ca_cert"))

@@ -51,7 +51,8 @@ type denials struct {
 
 func newDenials() denials {
 	return denials{
-		strangers: rate.NewLimiter(strangersRate, strangersBurst), known: rate.NewLimiter(knownRate, knownBurst), by: map[repeater]*repeats{},
+		strangers: rate.NewLimiter(strangersRate, strangersBurst), known: rate.NewLimiter(knownRate, knownBurst),
+		by:   map[repeater]*repeats{},
 		told: time.Now(),
 	}
 }
@@ -105,7 +106,8 @@ func (d *denials) summaries(now time.Time, closing bool) (out []entry, rest int)
 		} else {
 			r := &one.record
 			out = append(out, entry{record: Record{
-				Kind: Dropped, Issuer: r.Issuer, Subject: r.Subject, SAN: r.SAN, Entry: r.Entry, ProviderKey: r.ProviderKey, Reason: r.Reason, Count: one.count,
+				Kind: Dropped, Issuer: r.Issuer, Subject: r.Subject, SAN: r.SAN, Entry: r.Entry,
+				ProviderKey: r.ProviderKey, Reason: r.Reason, Count: one.count,
 				Text: fmt.Sprintf("further denials of this identity for this reason within %s", tellRepeated),
 			}})
 		}

@@ -265,7 +265,10 @@ func TestStrangersAreCounted(t *testing.T) {
 		}
 	}
 	for i := range known {
-		j.Note(&audit.Record{Kind: audit.Outcome, Result: audit.Denied, Reason: "POLICY_DENIED", Issuer: "i", Subject: "s", ProviderKey: "k"})
+		j.Note(&audit.Record{
+			Kind: audit.Outcome, Result: audit.Denied, Reason: "POLICY_DENIED", Issuer: "i",
+			Subject: "s", ProviderKey: "k",
+		})
 		if i%100 == 0 {
 			must(t, j.Append(t.Context(), &audit.Record{Kind: audit.Event}))
 		}

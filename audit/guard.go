@@ -45,7 +45,8 @@ func (s *fileStore) check() error {
 	case !os.SameFile(named, mine):
 		return changed("%s was moved and another file took its place while it was written", s.path)
 	case now.size != s.stamp.size:
-		return changed("%s has %d bytes, and this process left it with %d: another process writes to it", s.path, now.size, s.stamp.size)
+		return changed("%s has %d bytes, and this process left it with %d: another process writes to it", s.path,
+			now.size, s.stamp.size)
 	default:
 		if err := s.verifyContent(); err != nil {
 			return err
@@ -81,7 +82,8 @@ func (s *fileStore) checkHeadFile() error {
 		return err
 	}
 	if h, err := readHead(s.path); err != nil || h.seq != s.last.seq || h.sum != s.last.sum || !s.mine(named) {
-		s.notice(fmt.Sprintf("%s was changed, moved or removed while the journal was written; it was written anew", s.path+headSuffix))
+		s.notice(fmt.Sprintf("%s was changed, moved or removed while the journal was written; it was written anew",
+			s.path+headSuffix))
 	}
 	_ = s.head.Close() // it is not the one that has the name
 	s.head = nil
@@ -103,7 +105,8 @@ func (s *fileStore) checkLock() error {
 	if named, err := os.Lstat(s.path + lockSuffix); err == nil && os.SameFile(mine, named) {
 		return nil
 	}
-	s.notice(fmt.Sprintf("%s was moved or removed while the journal was written: another process could have taken the journal", s.path+lockSuffix))
+	s.notice(fmt.Sprintf("%s was moved or removed while the journal was written: another process could "+
+		"have taken the journal", s.path+lockSuffix))
 	fresh, err := takeLock(s.path)
 	if err != nil {
 		return err
@@ -121,7 +124,8 @@ func takeLock(path string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
 		_ = f.Close() // it was not written
-		return nil, fmt.Errorf("%s is in use by another process; stop that one or give this one a file of its own", path)
+		return nil, fmt.Errorf("%s is in use by another process; stop that one or give this one a file of its own",
+			path)
 	}
 	return f, nil
 }
@@ -152,12 +156,14 @@ func (s *fileStore) verifyContent() error {
 			err = at.follow(line)
 		}
 		if err != nil {
-			return changed("%s was changed while it was written, behind record %d (byte %d): %v", s.path, at.seq, size, err)
+			return changed("%s was changed while it was written, behind record %d (byte %d): %v", s.path,
+				at.seq, size, err)
 		}
 		size += int64(len(line))
 	}
 	if size != s.size || at.seq != s.last.seq || at.sum != s.last.sum {
-		return changed("%s was changed while it was written: it ends with record %d, and record %d was written; see \"mayfly audit verify\"",
+		return changed("%s was changed while it was written: it ends with record %d, and record %d was written; see "+
+			"\"mayfly audit verify\"",
 			s.path, at.seq, s.last.seq)
 	}
 	return nil
@@ -245,7 +251,8 @@ func (s *fileStore) verifyClosed(path string) error {
 		}
 	}
 	if at.seq != end.seq || at.sum != end.sum {
-		return fmt.Errorf("it ends with record %d, and the next file continues record %d with another sum", at.seq, end.seq)
+		return fmt.Errorf("it ends with record %d, and the next file continues record %d with another sum", at.seq,
+			end.seq)
 	}
 	return nil
 }

@@ -103,8 +103,14 @@ func TestChangedWhileWritten(t *testing.T) {
 			must(t, err)
 			must(t, os.Truncate(path, st.Size()-200))
 		}, "another process writes to it", true},
-		"emptied, as copytruncate does": {func(t *testing.T, path string) { must(t, os.Truncate(path, 0)) }, "another process writes to it", true},
-		"moved away":                    {func(t *testing.T, path string) { must(t, os.Rename(path, path+"-away")) }, "was moved or removed", true},
+		"emptied, as copytruncate does": {
+			func(t *testing.T, path string) { must(t, os.Truncate(path, 0)) },
+			"another process writes to it", true,
+		},
+		"moved away": {
+			func(t *testing.T, path string) { must(t, os.Rename(path, path+"-away")) },
+			"was moved or removed", true,
+		},
 		"moved away, an empty file in its place": {func(t *testing.T, path string) {
 			must(t, os.Rename(path, path+"-away"))
 			must(t, os.WriteFile(path, nil, 0o600))
@@ -144,14 +150,20 @@ func TestChangedWhileWritten(t *testing.T) {
 			must(t, os.Chtimes(path, time.Now(), time.Now()))
 			must(t, os.Chmod(path, 0o640))
 		}, "", false},
-		"the head removed": {func(t *testing.T, path string) { must(t, os.Remove(path+".head")) }, "written anew", false},
+		"the head removed": {
+			func(t *testing.T, path string) { must(t, os.Remove(path+".head")) },
+			"written anew", false,
+		},
 		"the head edited": {func(t *testing.T, path string) {
 			overwrite(t, path+".head", 0, "00000000000000000001")
 		}, "written anew", false},
 		"the head replaced": {func(t *testing.T, path string) {
 			replace(t, path+".head", []byte("x"))
 		}, "written anew", false},
-		"the lock removed": {func(t *testing.T, path string) { must(t, os.Remove(path+".lock")) }, "could have taken the journal", false},
+		"the lock removed": {
+			func(t *testing.T, path string) { must(t, os.Remove(path+".lock")) },
+			"could have taken the journal", false,
+		},
 		"a closed file edited": {func(t *testing.T, path string) {
 			all, err := audit.Segments(path)
 			must(t, err)
@@ -186,11 +198,12 @@ func TestChangedWhileWritten(t *testing.T) {
 				return strings.Join(told, "\n")
 			}
 			skew := newSkew()
-			j := open(t, audit.Config{File: path, MaxSize: "64KiB"}, audit.Options{Now: skew.now, Changed: func(what string) {
-				mu.Lock()
-				defer mu.Unlock()
-				told = append(told, what)
-			}})
+			j := open(t, audit.Config{File: path, MaxSize: "64KiB"},
+				audit.Options{Now: skew.now, Changed: func(what string) {
+					mu.Lock()
+					defer mu.Unlock()
+					told = append(told, what)
+				}})
 			for n := range 150 { // one closed file, and more
 				must(t, j.Append(t.Context(), intent(n)))
 			}
@@ -204,7 +217,8 @@ func TestChangedWhileWritten(t *testing.T) {
 			}
 			skew.add(time.Minute) // the next look is due
 			if c.says != "" {
-				eventually(t, "it is noticed while nothing is written", func() bool { return strings.Contains(alarms(), c.says) })
+				eventually(t, "it is noticed while nothing is written",
+					func() bool { return strings.Contains(alarms(), c.says) })
 			}
 			if c.stops {
 				eventually(t, "the report says so", func() bool { return !j.Health().OK })

@@ -361,7 +361,8 @@ func (j *Journal) measure() {
 	j.mu.Unlock()
 	switch {
 	case tight && !was:
-		j.log.Error("journal: its disk is nearly full: denials are only counted, so that the rest is left for certificates", "free_bytes", free)
+		j.log.Error("journal: its disk is nearly full: denials are only counted, so that the rest is "+
+			"left for certificates", "free_bytes", free)
 	case was && !tight:
 		j.log.Info("journal: its disk has room again: denials are written")
 	}
@@ -522,12 +523,14 @@ func (j *Journal) Health() Health {
 		return Health{Cause: cause}
 	}
 	if since := j.busy.Load(); since != 0 && time.Since(time.Unix(0, since)) > hung {
-		return Health{Cause: "the disk has not answered for " + time.Since(time.Unix(0, since)).Truncate(time.Second).String()}
+		return Health{Cause: "the disk has not answered for " +
+			time.Since(time.Unix(0, since)).Truncate(time.Second).String()}
 	}
 	h := Health{OK: true}
 	j.mu.Lock()
 	if j.denials.tight {
-		h.Warning = "the disk of the journal is nearly full: denials are only counted; when it is full, no certificates are issued"
+		h.Warning = "the disk of the journal is nearly full: denials are only counted; when it is full, no " +
+			"certificates are issued"
 	}
 	if j.altered != "" && j.changed == nil {
 		h.Warning = "the journal was changed while it was written: " + j.altered

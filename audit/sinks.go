@@ -91,7 +91,8 @@ func (j *Journal) openStore(c Config, o Options) (cut string, err error) {
 	}
 	if c.Stdout { // whoever reads it for the first time wants what happens now, not all that ever happened
 		j.copies = append(j.copies, newCopier(copierOptions{
-			name: "stdout", path: c.File, sink: &streamSink{out: out}, log: j.log, metrics: j.metrics, fresh: j.chain.seq,
+			name: "stdout", path: c.File, sink: &streamSink{out: out}, log: j.log, metrics: j.metrics,
+			fresh: j.chain.seq,
 		}))
 	}
 	return cut, nil

@@ -137,7 +137,10 @@ func (r *run) next() error {
 	}
 	r.n = serial(b[:len(serial{})])
 	rest := b[len(serial{}):]
-	r.seen = seen{place{binary.BigEndian.Uint32(rest[1:]), binary.BigEndian.Uint32(rest[5:]), binary.BigEndian.Uint64(rest[9:])}, mark(rest[0])}
+	r.seen = seen{place{
+		binary.BigEndian.Uint32(rest[1:]), binary.BigEndian.Uint32(rest[5:]),
+		binary.BigEndian.Uint64(rest[9:]),
+	}, mark(rest[0])}
 	return err
 }
 
@@ -149,8 +152,10 @@ func (s *spool) finish(most int) (out []misplaced, err error) {
 	}
 	s.spill(true)
 	if s.err != nil {
-		return nil, fmt.Errorf("the directory for temporary files, %s, cannot hold what is known of the certificates (%d bytes for each): %w",
-			os.TempDir(), spoolSize, s.err)
+		return nil,
+			fmt.Errorf("the directory for temporary files, %s, cannot hold what is known of the certificates "+
+				"(%d bytes for each): %w",
+				os.TempDir(), spoolSize, s.err)
 	}
 	var runs []*run // in the order of the journal
 	from := int64(0)

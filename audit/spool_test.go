@@ -42,7 +42,8 @@ func TestSpool(t *testing.T) {
 			case 3:
 				records = append(records, Record{Kind: Intent, Serial: serialOf(n)})
 			default:
-				records = append(records, Record{Kind: Intent, Serial: serialOf(n)}, Record{Kind: Outcome, Serial: serialOf(n), Result: Issued, Signatures: 2})
+				records = append(records, Record{Kind: Intent, Serial: serialOf(n)},
+					Record{Kind: Outcome, Serial: serialOf(n), Result: Issued, Signatures: 2})
 			}
 		}
 		wrong := func(limit int) (out []string, runs int) {
@@ -108,7 +109,8 @@ func TestVerifyIsBounded(t *testing.T) {
 		}
 		n := 0
 		for _, fd := range open {
-			if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && filepath.Dir(to) == filepath.Dir(path) {
+			if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil &&
+				filepath.Dir(to) == filepath.Dir(path) {
 				n++
 			}
 		}
@@ -117,7 +119,8 @@ func TestVerifyIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(findings) != 1 || findings[0].What != usedBefore(serial{19: 1}) || findings[0].At.File != path || findings[0].At.Line == 0 {
+	if len(findings) != 1 || findings[0].What != usedBefore(serial{19: 1}) || findings[0].At.File != path ||
+		findings[0].At.Line == 0 {
 		t.Errorf("found %v", findings)
 	}
 	if s.Segments < 15 || most > 2 { // the newest one, and the one that is read
@@ -205,7 +208,10 @@ func TestRepeatedDenials(t *testing.T) {
 	t.Parallel()
 	d := newDenials()
 	deny := func(subject, reason string) (full bool) {
-		full, _ = d.admit(&Record{Kind: Outcome, Result: Denied, Reason: reason, Issuer: "i", Subject: subject, SAN: "san of " + subject, ProviderKey: "k"})
+		full, _ = d.admit(&Record{
+			Kind: Outcome, Result: Denied, Reason: reason, Issuer: "i", Subject: subject,
+			SAN: "san of " + subject, ProviderKey: "k",
+		})
 		return full
 	}
 	written := 0
@@ -214,7 +220,8 @@ func TestRepeatedDenials(t *testing.T) {
 			written++
 		}
 	}
-	if written < repeatBurst || written > repeatBurst+2 || !deny("alice", "POLICY_DENIED") || !deny("bob", "KEY_MALFORMED") {
+	if written < repeatBurst || written > repeatBurst+2 || !deny("alice", "POLICY_DENIED") ||
+		!deny("bob", "KEY_MALFORMED") {
 		t.Errorf("%d of 1000 were written", written)
 	}
 	if out, _ := d.summaries(time.Now(), false); len(out) > 0 {
@@ -224,7 +231,8 @@ func TestRepeatedDenials(t *testing.T) {
 	if len(out) != 1 || rest != 0 {
 		t.Fatalf("%+v, %d", out, rest)
 	}
-	if r := out[0].record; r.Kind != Dropped || r.Count != 1000-written || r.Subject != "alice" || r.SAN != "san of alice" || r.Issuer != "i" || r.Reason != "KEY_MALFORMED" {
+	if r := out[0].record; r.Kind != Dropped || r.Count != 1000-written || r.Subject != "alice" ||
+		r.SAN != "san of alice" || r.Issuer != "i" || r.Reason != "KEY_MALFORMED" {
 		t.Errorf("%+v", r)
 	}
 	for n := range 3 * maxRepeaters {

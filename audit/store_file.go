@@ -115,7 +115,8 @@ func (s *fileStore) compareHead(h head, err error) error {
 		// It is made before the first record. One that was lost is made again, if the journal is whole.
 		if st, err := os.Stat(s.path); err == nil && st.Size() != s.size {
 			if s.last.seq == 0 {
-				return fmt.Errorf("%s is not a journal, or its first record is damaged, and %s is missing; name a file that is not there yet (if it was a journal: %s)",
+				return fmt.Errorf("%s is not a journal, or its first record is damaged, and %s is missing; name a "+
+					"file that is not there yet (if it was a journal: %s)",
 					s.path, s.path+headSuffix, advice)
 			}
 			return fmt.Errorf("%s is missing and %s is damaged after record %d; %s", s.path+headSuffix, s.path, s.last.seq, advice)

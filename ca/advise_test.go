@@ -24,7 +24,10 @@ func TestAdvise(t *testing.T) {
 			if err != nil {
 				panic(err)
 			}
-			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: critical, Value: value}}
+			c.ExtraExtensions = []pkix.Extension{{
+				Id:       asn1.ObjectIdentifier{2, 5, 29, 19},
+				Critical: critical, Value: value,
+			}}
 		}
 	}
 	for name, c := range map[string]struct {
@@ -32,14 +35,23 @@ func TestAdvise(t *testing.T) {
 		want    string
 		serious bool
 	}{
-		"good":             {pki.New(pki.Options{}), "", false},
-		"good by hand":     {issuing(basic(true)), "", false},
-		"no path length":   {issuing(func(c *x509.Certificate) { c.MaxPathLenZero = false }), "no path length of 0", true},
-		"path length 1":    {issuing(func(c *x509.Certificate) { c.MaxPathLenZero, c.MaxPathLen = false, 1 }), "no path length of 0", true},
-		"more usages":      {issuing(func(c *x509.Certificate) { c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth) }), "more than code signing", false},
-		"unknown usages":   {issuing(func(c *x509.Certificate) { c.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{1, 2, 3}} }), "1.2.3", false},
-		"no key usage":     {issuing(func(c *x509.Certificate) { c.KeyUsage = 0 }), "no key usage", false},
-		"soft constraints": {issuing(func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{"example.com"} }), "name constraints that are not critical", false},
+		"good":         {pki.New(pki.Options{}), "", false},
+		"good by hand": {issuing(basic(true)), "", false},
+		"no path length": {
+			issuing(func(c *x509.Certificate) { c.MaxPathLenZero = false }),
+			"no path length of 0", true,
+		},
+		"path length 1": {
+			issuing(func(c *x509.Certificate) { c.MaxPathLenZero, c.MaxPathLen = false, 1 }),
+			"no path length of 0", true,
+		},
+		"more usages":    {issuing(func(c *x509.Certificate) { c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth) }), "more than code signing", false},
+		"unknown usages": {issuing(func(c *x509.Certificate) { c.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{1, 2, 3}} }), "1.2.3", false},
+		"no key usage":   {issuing(func(c *x509.Certificate) { c.KeyUsage = 0 }), "no key usage", false},
+		"soft constraints": {
+			issuing(func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{"example.com"} }),
+			"name constraints that are not critical", false,
+		},
 		"hard constraints": {issuing(func(c *x509.Certificate) {
 			c.PermittedEmailAddresses, c.PermittedDNSDomainsCritical = []string{"example.com"}, true
 		}), "", false},
@@ -55,7 +67,8 @@ func TestAdvise(t *testing.T) {
 				t.Errorf("%s: half a sentence: %+v", name, a)
 			}
 		}
-		if text := strings.Join(texts, "\n"); !strings.Contains(text, c.want) || (text == "") != (c.want == "") || serious != c.serious {
+		if text := strings.Join(texts, "\n"); !strings.Contains(text, c.want) || (text == "") != (c.want == "") ||
+			serious != c.serious {
 			t.Errorf("%s: %q, serious %t; want %q, %t", name, text, serious, c.want, c.serious)
 		}
 	}

@@ -127,7 +127,8 @@ func New(o Options) (*Authority, error) {
 	}
 	a.from, a.to = window(o.Chain)
 	if a.to.Sub(now) < Validity+margin {
-		return nil, fault.BadSetting(fmt.Sprintf("the chain expires at %s, too soon for certificates of %s", a.to.UTC().Format(time.RFC3339), human.Duration(Validity)),
+		return nil, fault.BadSetting(fmt.Sprintf("the chain expires at %s, too soon for certificates of %s",
+			a.to.UTC().Format(time.RFC3339), human.Duration(Validity)),
 			"write a chain that lives longer", "file", "chain")
 	}
 	a.metrics = newMetrics(a.to)
@@ -211,7 +212,8 @@ func validity(from, to, now time.Time) Health {
 	case left < unreadyAt:
 		return Health{Cause: "the chain expires in " + human.Duration(left)}
 	case left < warnBefore:
-		return Health{OK: true, Warning: fmt.Sprintf("the chain expires in %s, at %s", human.Duration(left), to.UTC().Format(time.RFC3339))}
+		return Health{OK: true, Warning: fmt.Sprintf("the chain expires in %s, at %s", human.Duration(left),
+			to.UTC().Format(time.RFC3339))}
 	}
 	return Health{OK: true}
 }

@@ -104,7 +104,9 @@ func Advise(chain []*x509.Certificate) []Advice {
 		out = append(out, Advice{fmt.Sprintf("the issuing certificate (%s) ", name(c)) + problem, fix, serious})
 	}
 	if !c.MaxPathLenZero || c.MaxPathLen != 0 {
-		add(true, "has no path length of 0 (pathlen:0 in its basic constraints): its key can make further CAs, whose certificates no one looks for",
+		add(true,
+			"has no path length of 0 (pathlen:0 in its basic constraints): its key can make further CAs, whose "+
+				"certificates no one looks for",
 			"have it issued again with pathlen:0 (mayfly ca init makes such a chain)")
 	}
 	var others []string
@@ -121,7 +123,8 @@ func Advise(chain []*x509.Certificate) []Advice {
 		add(false, "may issue for more than code signing (extended key usage "+strings.Join(others, ", ")+")",
 			"have it issued again with codeSigning alone")
 	case len(c.ExtKeyUsage) == 0: // a root that issues itself
-		add(false, "has no extended key usage: its key can make certificates for any purpose", "have one issued with codeSigning alone")
+		add(false, "has no extended key usage: its key can make certificates for any purpose",
+			"have one issued with codeSigning alone")
 	}
 	if len(chain) == 1 {
 		add(false, "is the root itself: its key cannot be replaced without another root for every verifier",
@@ -133,10 +136,13 @@ func Advise(chain []*x509.Certificate) []Advice {
 	for _, ext := range c.Extensions {
 		switch id := ext.Id.String(); {
 		case id == idNameConstraints && !ext.Critical:
-			add(false, "has name constraints that are not critical (RFC 5280 section 4.2.1.10): some verifiers do not look at them",
+			add(false,
+				"has name constraints that are not critical (RFC 5280 section 4.2.1.10): some "+
+					"verifiers do not look at them",
 				"have it issued again with critical name constraints")
 		case id == "2.5.29.19" && !ext.Critical:
-			add(false, "has basic constraints that are not critical (RFC 5280 section 4.2.1.9)", "have it issued again with critical basic constraints")
+			add(false, "has basic constraints that are not critical (RFC 5280 section 4.2.1.9)",
+				"have it issued again with critical basic constraints")
 		}
 	}
 	return out

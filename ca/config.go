@@ -69,7 +69,10 @@ func (c Config) Check() error {
 			set++
 		}
 	}
-	for name, other := range map[string]any{"kms": c.KMS, "pkcs11": c.PKCS11, "tink": c.Tink, "googlecas": c.GoogleCAS} {
+	for name, other := range map[string]any{
+		"kms": c.KMS, "pkcs11": c.PKCS11, "tink": c.Tink,
+		"googlecas": c.GoogleCAS,
+	} {
 		if other != nil {
 			set++
 			errs = append(errs, fault.BadSetting("this version has no key backend "+name, "use file: or ephemeral: {}", name))

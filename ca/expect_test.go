@@ -46,7 +46,10 @@ func TestBackdate(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	p := pki.New(pki.Options{Now: now})
 	for _, backdate := range []time.Duration{0, time.Second, 30 * time.Second, ca.MaxBackdate} {
-		a, err := ca.New(ca.Options{Chain: p.Chain, Signer: p.Key, Backdate: backdate, Now: func() time.Time { return now }})
+		a, err := ca.New(ca.Options{
+			Chain: p.Chain, Signer: p.Key, Backdate: backdate,
+			Now: func() time.Time { return now },
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,7 +61,8 @@ func TestBackdate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := now.Add(-backdate); !got.NotBefore.Equal(want) || !c.NotBefore.Equal(want) || !c.NotAfter.Equal(want.Add(ca.Validity)) {
+		if want := now.Add(-backdate); !got.NotBefore.Equal(want) || !c.NotBefore.Equal(want) ||
+			!c.NotAfter.Equal(want.Add(ca.Validity)) {
 			t.Errorf("backdate %s: %s to %s at %s", backdate, c.NotBefore, c.NotAfter, now)
 		}
 	}

@@ -35,9 +35,13 @@ func TestLint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := &identity.Identity{Issuer: "https://a.example.com", Subject: "s", SAN: identity.SAN{Kind: identity.Email, Value: "alice@example.com"}}
+	id := &identity.Identity{
+		Issuer: "https://a.example.com", Subject: "s",
+		SAN: identity.SAN{Kind: identity.Email, Value: "alice@example.com"},
+	}
 	id.Extensions.Set(identity.Issuer, "https://a.example.com")
-	d, err := a.build(Request{Identity: id, SPKI: spki, PublicKey: &key.PublicKey}, append([]byte{0x40}, make([]byte, 19)...), time.Now().UTC().Truncate(time.Second))
+	d, err := a.build(Request{Identity: id, SPKI: spki, PublicKey: &key.PublicKey},
+		append([]byte{0x40}, make([]byte, 19)...), time.Now().UTC().Truncate(time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,43 +66,71 @@ func TestLint(t *testing.T) {
 		change func(c *x509.Certificate)
 		want   string // in the error
 	}{
-		"nothing":            {func(*x509.Certificate) {}, ""},
-		"serial":             {func(c *x509.Certificate) { c.SerialNumber = new(big.Int).Add(c.SerialNumber, big.NewInt(1)) }, "serial"},
-		"subject":            {func(c *x509.Certificate) { c.RawSubject, c.Subject = nil, pkix.Name{CommonName: "x"} }, "subject"},
+		"nothing": {func(*x509.Certificate) {}, ""},
+		"serial":  {func(c *x509.Certificate) { c.SerialNumber = new(big.Int).Add(c.SerialNumber, big.NewInt(1)) }, "serial"},
+		"subject": {
+			func(c *x509.Certificate) { c.RawSubject, c.Subject = nil, pkix.Name{CommonName: "x"} },
+			"subject",
+		},
 		"begin":              {func(c *x509.Certificate) { c.NotBefore = c.NotBefore.Add(-time.Second) }, "validity"},
 		"end":                {func(c *x509.Certificate) { c.NotAfter = c.NotAfter.Add(time.Second) }, "validity"},
 		"key usage critical": {func(c *x509.Certificate) { find(c, "2.5.29.15").Critical = false }, "critical"},
-		"key usage":          {func(c *x509.Certificate) { find(c, "2.5.29.15").Value = []byte{3, 2, 1, 6} }, "key usage"},
-		"key usage and more": {func(c *x509.Certificate) { find(c, "2.5.29.15").Value = []byte{3, 2, 2, 0x84} }, "key usage"},
+		"key usage": {
+			func(c *x509.Certificate) { find(c, "2.5.29.15").Value = []byte{3, 2, 1, 6} },
+			"key usage",
+		},
+		"key usage and more": {
+			func(c *x509.Certificate) { find(c, "2.5.29.15").Value = []byte{3, 2, 2, 0x84} },
+			"key usage",
+		},
 		"extended usage": {func(c *x509.Certificate) {
 			find(c, "2.5.29.37").Value = []byte{0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1}
 		}, "extended key usage"},
 		"extended usage critical": {func(c *x509.Certificate) { find(c, "2.5.29.37").Critical = true }, "critical"},
 		"name critical":           {func(c *x509.Certificate) { find(c, "2.5.29.17").Critical = false }, "critical"},
-		"another name":            {func(c *x509.Certificate) { v := find(c, "2.5.29.17").Value; v[len(v)-1] = 'n' }, "identity"},
+		"another name": {
+			func(c *x509.Certificate) { v := find(c, "2.5.29.17").Value; v[len(v)-1] = 'n' },
+			"identity",
+		},
 		"another issuer": {func(c *x509.Certificate) {
 			v := find(c, "1.3.6.1.4.1.57264.1.8").Value
 			v[len(v)-1] = 'n'
 		}, "identity"},
-		"subject key identifier":   {func(c *x509.Certificate) { v := find(c, "2.5.29.14").Value; v[len(v)-1] ^= 1 }, "subject key identifier"},
-		"authority key identifier": {func(c *x509.Certificate) { v := find(c, "2.5.29.35").Value; v[len(v)-1] ^= 1 }, "authority key identifier"},
+		"subject key identifier": {
+			func(c *x509.Certificate) { v := find(c, "2.5.29.14").Value; v[len(v)-1] ^= 1 },
+			"subject key identifier",
+		},
+		"authority key identifier": {
+			func(c *x509.Certificate) { v := find(c, "2.5.29.35").Value; v[len(v)-1] ^= 1 },
+			"authority key identifier",
+		},
 		"basic constraints": {func(c *x509.Certificate) {
-			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}})
+			c.ExtraExtensions = append(c.ExtraExtensions,
+				pkix.Extension{
+					Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true,
+					Value: []byte{0x30, 3, 1, 1, 0xff},
+				})
 		}, "basic constraints"},
 		"an extension more": {func(c *x509.Certificate) {
-			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{5, 0}})
+			c.ExtraExtensions = append(c.ExtraExtensions,
+				pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{5, 0}})
 		}, "at the end"},
 		"an extension less": {func(c *x509.Certificate) { c.ExtraExtensions = c.ExtraExtensions[:len(c.ExtraExtensions)-1] }, ""},
 		"poison": {func(c *x509.Certificate) {
-			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: oidPoison, Critical: true, Value: []byte{5, 0}})
+			c.ExtraExtensions = append(c.ExtraExtensions,
+				pkix.Extension{Id: oidPoison, Critical: true, Value: []byte{5, 0}})
 		}, "at the end"},
 		"order": {func(c *x509.Certificate) {
 			c.ExtraExtensions[0], c.ExtraExtensions[1] = c.ExtraExtensions[1], c.ExtraExtensions[0]
 		}, "where another one belongs"},
 	} {
-		template := &x509.Certificate{SerialNumber: good.SerialNumber, RawSubject: good.RawSubject, NotBefore: good.NotBefore, NotAfter: good.NotAfter}
+		template := &x509.Certificate{
+			SerialNumber: good.SerialNumber, RawSubject: good.RawSubject,
+			NotBefore: good.NotBefore, NotAfter: good.NotAfter,
+		}
 		for _, ext := range good.Extensions {
-			template.ExtraExtensions = append(template.ExtraExtensions, pkix.Extension{Id: ext.Id, Critical: ext.Critical, Value: append([]byte(nil), ext.Value...)})
+			template.ExtraExtensions = append(template.ExtraExtensions,
+				pkix.Extension{Id: ext.Id, Critical: ext.Critical, Value: append([]byte(nil), ext.Value...)})
 		}
 		c.change(template)
 		der, err := x509.CreateCertificate(rand.Reader, template, chain[0], &key.PublicKey, signer)
@@ -119,7 +151,8 @@ func TestLint(t *testing.T) {
 		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: good.SerialNumber, NotBefore: good.NotBefore, NotAfter: good.NotAfter, ExtraExtensions: good.Extensions,
+		SerialNumber: good.SerialNumber, NotBefore: good.NotBefore, NotAfter: good.NotAfter,
+		ExtraExtensions: good.Extensions,
 	}, chain[0], &other.PublicKey, signer)
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +168,11 @@ func TestLint(t *testing.T) {
 
 func mustCertificate(t *testing.T, raw, algorithm []byte) []byte {
 	t.Helper()
-	der, err := asn1.Marshal([]asn1.RawValue{{FullBytes: raw}, {FullBytes: algorithm}, {Tag: asn1.TagBitString, Bytes: make([]byte, 65)}})
+	der, err := asn1.Marshal([]asn1.RawValue{
+		{FullBytes: raw},
+		{FullBytes: algorithm},
+		{Tag: asn1.TagBitString, Bytes: make([]byte, 65)},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,8 @@ func must(t *testing.T, err error) {
 
 func token() string {
 	part := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
-	return part(`{"alg":"RS256"}`) + "." + part(`{"iss":"https://issuer.example.com","email":"alice@example.com"}`) + ".c2VjcmV0"
+	return part(`{"alg":"RS256"}`) + "." + part(`{"iss":"https://issuer.example.com","email":"alice@example.com"}`) +
+		".c2VjcmV0"
 }
 
 func (s *server) trust() client.Trust {

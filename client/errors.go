@@ -115,9 +115,11 @@ func (e *Error) hint() string {
 		return "get a new token"
 	case fault.LogUnavailable:
 		if cause := e.Metadata["cause"]; cause != "" {
-			return "the certificate could not be entered in enough Certificate Transparency logs (" + printable.Escape(cause) + "); nothing is wrong with the request"
+			return "the certificate could not be entered in enough Certificate Transparency logs (" +
+				printable.Escape(cause) + "); nothing is wrong with the request"
 		}
-		return "the certificate could not be entered in enough Certificate Transparency logs; nothing is wrong with the request"
+		return "the certificate could not be entered in enough Certificate Transparency logs; nothing is " +
+			"wrong with the request"
 	case fault.SignerUnavailable, fault.JournalUnavailable:
 		return "nothing is wrong with the request; the operator finds the cause under the request id"
 	case fault.CallerCanceled, fault.CallerDeadline:

@@ -62,10 +62,16 @@ var workflowNames = []struct {
 	// Azure Pipelines
 	{"/{}/_build?definitionId={}", 1, [][]string{{"prj_id"}, {"def_id"}}},
 	{"/{}/{}:{}/{}", 0, [][]string{{"account_name"}, {"pipeline_name"}, {"account_id"}, {"pipeline_id"}}}, // Codefresh
-	{"/projects/{}/pipeline-definitions/{}", 2, [][]string{{"oidc.circleci.com/project-id"}, {"oidc.circleci.com/pipeline-definition-id"}}},
+	{
+		"/projects/{}/pipeline-definitions/{}", 2,
+		[][]string{{"oidc.circleci.com/project-id"}, {"oidc.circleci.com/pipeline-definition-id"}},
+	},
 	{"/{}/{}/pipelines/pipeline/{}", 0, [][]string{{"workspace_domain"}, {"project_name"}, {"pipeline_id"}}}, // Buddy
 	{"/app/{}/workspaces/{}", 0, [][]string{{"terraform_organization_name"}, {"terraform_workspace_name"}}},
-	{"/namespaces/{}/serviceaccounts/{}", 0, [][]string{{"kubernetes.io", "namespace"}, {"kubernetes.io", "serviceaccount", "name"}}},
+	{"/namespaces/{}/serviceaccounts/{}", 0, [][]string{
+		{"kubernetes.io", "namespace"},
+		{"kubernetes.io", "serviceaccount", "name"},
+	}},
 }
 
 // workflow reports whether name is what a CA makes of the claims. known is false where the claims are of no provider in
@@ -139,11 +145,13 @@ func (r Request) names(id identity.Identity) error {
 	}
 	subject := c.text("sub")
 	if id.Subject != "" && id.Subject != subject {
-		return other("it is of the subject %s, and the token's is %s; the token was replaced on the way", id.Subject, subject)
+		return other("it is of the subject %s, and the token's is %s; the token was replaced on the way",
+			id.Subject, subject)
 	}
 	if !r.told(id, c) {
 		return other("it names %s, which does not follow from the token that was sent (issuer %s, subject %s); "+
-			"the token was replaced on the way, or the CA makes names in its own way", id.SAN.Value, c.text("iss"), subject)
+			"the token was replaced on the way, or the CA makes names in its own way", id.SAN.Value,
+			c.text("iss"), subject)
 	}
 	return nil
 }
@@ -160,7 +168,8 @@ func (r Request) issuerMatches(id identity.Identity, c claims) error {
 	case r.Issuer != "":
 		return other("it names the issuer %s, and %s was expected", id.Issuer, r.Issuer)
 	}
-	return other("it names the issuer %s, and the token's is %s; the token was replaced on the way, or the CA names issuers in its own way", id.Issuer, own)
+	return other("it names the issuer %s, and the token's is %s; the token was replaced on the way, or the CA names "+
+		"issuers in its own way", id.Issuer, own)
 }
 
 // other is an [ErrOtherIdentity] with values that the certificate and the token brought.

@@ -115,13 +115,15 @@ func (t Trust) paths(leaf *x509.Certificate, chain []*x509.Certificate, now time
 			intermediates.AddCert(c)
 		}
 		found, err := leaf.Verify(x509.VerifyOptions{
-			Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+			Roots: roots, Intermediates: intermediates, CurrentTime: now,
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 		})
 		if err != nil {
 			problem = err
 		}
 		for _, path := range found {
-			if through := slices.ContainsFunc(path[1:], func(c *x509.Certificate) bool { return ended[string(c.RawSubjectPublicKeyInfo)] }); through {
+			if through := slices.ContainsFunc(path[1:],
+				func(c *x509.Certificate) bool { return ended[string(c.RawSubjectPublicKeyInfo)] }); through {
 				problem = errors.New("the authority that issued it is not trusted at this time")
 			} else if len(path) > 1 {
 				good = append(good, path)
@@ -158,7 +160,8 @@ func verifySCTs(leaf, issuer *x509.Certificate, t Trust) ([]tbs.SCT, error) {
 		}
 	}
 	if need := max(t.MinSCTs, 1); len(good) < need {
-		return nil, fmt.Errorf("the certificate carries %d valid SCTs of trusted logs, %d are needed: %w", len(good), need, problem)
+		return nil, fmt.Errorf("the certificate carries %d valid SCTs of trusted logs, %d are needed: %w",
+			len(good), need, problem)
 	}
 	return good, nil
 }

@@ -54,8 +54,9 @@ func (i issued) certificate(t *testing.T) *x509.Certificate {
 	n, err := rand.Int(rand.Reader, serials)
 	must(t, err)
 	template := &x509.Certificate{
-		SerialNumber: n, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(9 * time.Minute), EmailAddresses: []string{"alice@example.com"},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+		SerialNumber: n, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(9 * time.Minute),
+		EmailAddresses: []string{"alice@example.com"},
+		KeyUsage:       x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 	}
 	if i.change != nil {
 		i.change(template)
@@ -78,7 +79,10 @@ func (i issued) certificate(t *testing.T) *x509.Certificate {
 	unlisted, _, err := tbs.Unlisted(bare.Raw)
 	must(t, err)
 	var list [][]byte
-	for _, s := range i.scts(tbs.Entry{IssuerKeyHash: sha256.Sum256(i.p.Chain[0].RawSubjectPublicKeyInfo), TBS: unlisted}) {
+	for _, s := range i.scts(tbs.Entry{
+		IssuerKeyHash: sha256.Sum256(i.p.Chain[0].RawSubjectPublicKeyInfo),
+		TBS:           unlisted,
+	}) {
 		data, err := s.Marshal()
 		must(t, err)
 		list = append(list, data)
@@ -87,7 +91,8 @@ func (i issued) certificate(t *testing.T) *x509.Certificate {
 	must(t, err)
 	value, err = asn1.Marshal(value) // an OCTET STRING (RFC 6962 §3.3)
 	must(t, err)
-	template.ExtraExtensions = append(template.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}, Value: value})
+	template.ExtraExtensions = append(template.ExtraExtensions,
+		pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}, Value: value})
 	return certify()
 }
 
@@ -114,16 +119,24 @@ func TestVerifySCTs(t *testing.T) {
 		trust client.Trust
 		want  string
 	}{
-		"good":                {by(one), client.Trust{}, ""},
-		"good, two":           {by(one, two), client.Trust{MinSCTs: 2}, ""},
-		"one of a stranger":   {by(stranger, one), client.Trust{}, ""},
-		"none":                {nil, client.Trust{}, "it has none"},
-		"none, not demanded":  {nil, client.Trust{MinSCTs: client.NoSCTs}, ""},
-		"a negative number":   {by(one, two), client.Trust{MinSCTs: -2}, "MinSCTs is -2"},
-		"a stranger's":        {by(stranger), client.Trust{}, "is not trusted"},
-		"one log twice":       {by(one, one), client.Trust{MinSCTs: 2}, "carries 1 valid SCTs of trusted logs, 2 are needed"},
+		"good":               {by(one), client.Trust{}, ""},
+		"good, two":          {by(one, two), client.Trust{MinSCTs: 2}, ""},
+		"one of a stranger":  {by(stranger, one), client.Trust{}, ""},
+		"none":               {nil, client.Trust{}, "it has none"},
+		"none, not demanded": {nil, client.Trust{MinSCTs: client.NoSCTs}, ""},
+		"a negative number":  {by(one, two), client.Trust{MinSCTs: -2}, "MinSCTs is -2"},
+		"a stranger's":       {by(stranger), client.Trust{}, "is not trusted"},
+		"one log twice": {
+			by(one, one),
+			client.Trust{MinSCTs: 2},
+			"carries 1 valid SCTs of trusted logs, 2 are needed",
+		},
 		"one log twice, both": {by(one, two, one), client.Trust{MinSCTs: 3}, "carries 2 valid SCTs"},
-		"another leaf's":      {func(tbs.Entry) []tbs.SCT { return by(one)(ofAnother) }, client.Trust{}, "does not verify"},
+		"another leaf's": {
+			func(tbs.Entry) []tbs.SCT { return by(one)(ofAnother) },
+			client.Trust{},
+			"does not verify",
+		},
 		"another issuer's": {func(e tbs.Entry) []tbs.SCT {
 			e.IssuerKeyHash = sha256.Sum256(otherIssuer.Chain[0].RawSubjectPublicKeyInfo)
 			return by(one)(e)
@@ -133,15 +146,28 @@ func TestVerifySCTs(t *testing.T) {
 			s[0].Signature[len(s[0].Signature)-1] ^= 1
 			return s
 		}, client.Trust{}, "does not verify"},
-		"another time": {func(e tbs.Entry) []tbs.SCT { s := by(one)(e); s[0].Timestamp++; return s }, client.Trust{}, "does not verify"},
+		"another time": {
+			func(e tbs.Entry) []tbs.SCT { s := by(one)(e); s[0].Timestamp++; return s },
+			client.Trust{},
+			"does not verify",
+		},
 		"another log's name": {func(e tbs.Entry) []tbs.SCT {
 			s := append(by(stranger)(e), by(one)(e)...)
 			s[0].LogID = s[1].LogID
 			return s[:1]
 		}, client.Trust{}, "does not verify"},
-		"before its log":       {by(one), client.Trust{Logs: []client.Log{{Key: one.Public(), From: now.Add(time.Hour)}}}, "outside of its log's validity"},
-		"after its log":        {by(one), client.Trust{Logs: []client.Log{{Key: one.Public(), To: now.Add(-time.Hour)}}}, "outside of its log's validity"},
-		"a key in two periods": {by(one), client.Trust{Logs: []client.Log{{Key: one.Public(), To: now.Add(-time.Hour)}, {Key: one.Public(), From: now.Add(-time.Hour)}}}, ""},
+		"before its log": {by(one), client.Trust{Logs: []client.Log{{
+			Key:  one.Public(),
+			From: now.Add(time.Hour),
+		}}}, "outside of its log's validity"},
+		"after its log": {by(one), client.Trust{Logs: []client.Log{{
+			Key: one.Public(),
+			To:  now.Add(-time.Hour),
+		}}}, "outside of its log's validity"},
+		"a key in two periods": {by(one), client.Trust{Logs: []client.Log{
+			{Key: one.Public(), To: now.Add(-time.Hour)},
+			{Key: one.Public(), From: now.Add(-time.Hour)},
+		}}, ""},
 	} {
 		c.trust.Chains = [][]*x509.Certificate{p.Chain}
 		if c.trust.Logs == nil {
@@ -167,16 +193,28 @@ func TestVerifyUsage(t *testing.T) {
 		change func(*x509.Certificate)
 		want   string
 	}{
-		"good":          {nil, ""},
-		"TLS server":    {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, "incompatible key usage"},
-		"no usage":      {func(c *x509.Certificate) { c.ExtKeyUsage = nil }, "not for code signing"},
-		"any usage":     {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} }, "not for code signing"},
-		"no signatures": {func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }, "not for digital signatures"},
+		"good": {nil, ""},
+		"TLS server": {
+			func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} },
+			"incompatible key usage",
+		},
+		"no usage": {func(c *x509.Certificate) { c.ExtKeyUsage = nil }, "not for code signing"},
+		"any usage": {
+			func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} },
+			"not for code signing",
+		},
+		"no signatures": {
+			func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment },
+			"not for digital signatures",
+		},
 		"expired":       {func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }, "expired"},
 		"not yet valid": {func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }, "not yet valid"},
 		"a CA":          {func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true }, ""},
 		"precertificate": {func(c *x509.Certificate) {
-			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 3}, Critical: true, Value: asn1.NullBytes}}
+			c.ExtraExtensions = []pkix.Extension{{
+				Id:       asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 3},
+				Critical: true, Value: asn1.NullBytes,
+			}}
 		}, "unhandled critical extension"},
 	} {
 		leaf := issued{p: p, change: c.change}.certificate(t)
@@ -194,7 +232,8 @@ func TestVerifyUsage(t *testing.T) {
 	if _, err := client.Verify(nil, trust, time.Now()); err == nil {
 		t.Error("no certificate verifies")
 	}
-	if _, err := client.Verify([]*x509.Certificate{issued{p: p}.certificate(t)}, client.Trust{MinSCTs: client.NoSCTs}, time.Now()); err == nil {
+	if _, err := client.Verify([]*x509.Certificate{issued{p: p}.certificate(t)}, client.Trust{MinSCTs: client.NoSCTs},
+		time.Now()); err == nil {
 		t.Error("a trust without an authority verifies")
 	}
 }
@@ -222,14 +261,20 @@ func TestVerifyAuthorityTimes(t *testing.T) {
 		authorities []client.Authority
 		good        bool
 	}{
-		"without bounds":                {[]client.Authority{bounded(0, 0)}, true},
-		"within":                        {[]client.Authority{bounded(-time.Hour, time.Hour)}, true},
-		"at both bounds":                {[]client.Authority{{Chain: ended.Chain, From: now, To: now}}, true},
-		"ended":                         {[]client.Authority{bounded(-48*time.Hour, -24*time.Hour)}, false},
-		"not begun":                     {[]client.Authority{bounded(time.Hour, 0)}, false},
-		"ended and renewed":             {[]client.Authority{bounded(-48*time.Hour, -24*time.Hour), bounded(-time.Hour, 0)}, true},
-		"ended, another one active":     {[]client.Authority{bounded(0, -time.Hour), {Chain: active.Chain}}, false},
-		"ended, its root alone active":  {[]client.Authority{bounded(0, -time.Hour), {Chain: []*x509.Certificate{root}}}, false},
+		"without bounds": {[]client.Authority{bounded(0, 0)}, true},
+		"within":         {[]client.Authority{bounded(-time.Hour, time.Hour)}, true},
+		"at both bounds": {[]client.Authority{{Chain: ended.Chain, From: now, To: now}}, true},
+		"ended":          {[]client.Authority{bounded(-48*time.Hour, -24*time.Hour)}, false},
+		"not begun":      {[]client.Authority{bounded(time.Hour, 0)}, false},
+		"ended and renewed": {[]client.Authority{
+			bounded(-48*time.Hour, -24*time.Hour),
+			bounded(-time.Hour, 0),
+		}, true},
+		"ended, another one active": {[]client.Authority{bounded(0, -time.Hour), {Chain: active.Chain}}, false},
+		"ended, its root alone active": {[]client.Authority{
+			bounded(0, -time.Hour),
+			{Chain: []*x509.Certificate{root}},
+		}, false},
 		"the root alone":                {[]client.Authority{{Chain: []*x509.Certificate{root}}}, true},
 		"an authority without anything": {[]client.Authority{{}, bounded(0, 0)}, false},
 	} {

@@ -33,10 +33,12 @@ func (l *loader) checkSettings() {
 	for i := range c.CT.Logs {
 		at := func(key string) []string { return []string{"ct", "logs", strconv.Itoa(i), key} }
 		if l.main.marks[pathKey(at("rate"))].zero {
-			l.setting(fault.BadSetting("0 submissions a second is no rate", "write a number above 0, or leave it out for no limit", at("rate")...))
+			l.setting(fault.BadSetting("0 submissions a second is no rate",
+				"write a number above 0, or leave it out for no limit", at("rate")...))
 		}
 		if l.main.marks[pathKey(at("max_merge_delay"))].zero {
-			l.setting(fault.BadSetting("0s is shorter than a minute", "write what the log promises, such as 24h", at("max_merge_delay")...))
+			l.setting(fault.BadSetting("0s is shorter than a minute", "write what the log promises, such as 24h",
+				at("max_merge_delay")...))
 		}
 	}
 	if c.Audit != nil {
@@ -69,12 +71,14 @@ func (l Listen) check() error {
 	}
 	for i, one := range l.TrustedProxies {
 		if _, err := parseProxy(one); err != nil {
-			errs = append(errs, fault.BadSetting(strconv.Quote(one)+" is not a CIDR prefix or an IP address", "write for example 10.0.0.0/8 or 192.0.2.7",
+			errs = append(errs, fault.BadSetting(strconv.Quote(one)+" is not a CIDR prefix or an IP address",
+				"write for example 10.0.0.0/8 or 192.0.2.7",
 				"listen", "trusted_proxies", strconv.Itoa(i)))
 		}
 	}
 	if on == 0 && len(errs) == 0 {
-		errs = append(errs, fault.BadSetting("neither http nor grpc is on, so that no certificate could be requested", "switch one on", "listen"))
+		errs = append(errs, fault.BadSetting("neither http nor grpc is on, so that no certificate could be requested",
+			"switch one on", "listen"))
 	}
 	return errors.Join(errs...)
 }
@@ -124,7 +128,8 @@ func (l Listen) warnings() (out []*fault.Setting) {
 	}
 	for i, p := range l.Proxies() {
 		if p.Bits() == 0 {
-			warn("every client is believed what it says of its address", "write the addresses of the proxies", "trusted_proxies", strconv.Itoa(i))
+			warn("every client is believed what it says of its address", "write the addresses of the proxies",
+				"trusted_proxies", strconv.Itoa(i))
 		}
 	}
 	return out
@@ -158,7 +163,8 @@ func (c CT) check() error {
 		at := strconv.Itoa(i)
 		errs = append(errs, fault.Under(one.Check(), "logs", at))
 		if one.Name != "" && names[one.Name] {
-			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is used twice", "give each log a name of its own", "logs", at, "name"))
+			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is used twice",
+				"give each log a name of its own", "logs", at, "name"))
 		}
 		if c.Embedded != nil && strings.HasPrefix(one.Name, "embedded-") {
 			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is one of a shard of the embedded log", "give the log another name", "logs", at, "name"))
@@ -285,9 +291,13 @@ func (l *loader) warnUnaudited() {
 	}
 	switch {
 	case settings.Period() == 0:
-		l.warning(l.main, "there is no auditor, so that nobody notices certificates that this CA did not issue; remove every: off, or run mayfly audit reconcile elsewhere", "audit", "reconcile")
+		l.warning(l.main,
+			"there is no auditor, so that nobody notices certificates that this CA did not issue; remove every: off, "+
+				"or run mayfly audit reconcile elsewhere", "audit", "reconcile")
 	case c.Audit == nil || c.Audit.File == "":
-		l.warning(l.main, "without a journal the auditor cannot tell which entries of the logs are of certificates that this CA issued; write audit.file", "audit")
+		l.warning(l.main,
+			"without a journal the auditor cannot tell which entries of the logs are of certificates that this CA "+
+				"issued; write audit.file", "audit")
 	}
 }
 
@@ -296,7 +306,8 @@ func (l *loader) warnUnaudited() {
 func (l *loader) warnZeros(t *tree) {
 	for _, k := range t.order {
 		if t.marks[k].zero {
-			l.warning(t, "0 means the default, as if the setting were not there; remove it, or write a value above 0", strings.Split(k, "\x00")...)
+			l.warning(t, "0 means the default, as if the setting were not there; remove it, or write a value above 0",
+				strings.Split(k, "\x00")...)
 		}
 	}
 }
@@ -317,7 +328,8 @@ func (l *loader) warn() {
 		}
 	}
 	if c.CT.None != nil {
-		l.warning(l.main, "certificates are not logged, so that what this CA signs cannot be seen; the reason given: "+c.CT.None.Reason, "ct", "none")
+		l.warning(l.main, "certificates are not logged, so that what this CA signs cannot be seen; the reason given: "+
+			c.CT.None.Reason, "ct", "none")
 	}
 	if c.CA.Ephemeral != nil {
 		l.warning(l.main, "the CA's key is made anew at each start: what was signed before cannot be verified any more", "ca", "ephemeral")

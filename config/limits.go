@@ -37,13 +37,16 @@ func (l Limits) check() error {
 		errs = append(errs, fault.BadSetting("is out of range", "write a duration up to 10s, or remove it", "limits", "wait"))
 	}
 	if l.Connections < 0 || l.Connections > mostConnections {
-		errs = append(errs, fault.BadSetting("is out of range", "write a number from 1 to 1048576, or remove it", "limits", "connections"))
+		errs = append(errs, fault.BadSetting("is out of range", "write a number from 1 to 1048576, or remove it",
+			"limits", "connections"))
 	}
 	if l.ConnectionsPerSource < 0 || l.ConnectionsPerSource > mostConnections {
-		errs = append(errs, fault.BadSetting("is out of range", "write a number from 1 to 1048576, or remove it", "limits", "connections_per_source"))
+		errs = append(errs, fault.BadSetting("is out of range", "write a number from 1 to 1048576, or remove it",
+			"limits", "connections_per_source"))
 	}
 	if l.Connections > 0 && l.ConnectionsPerSource > l.Connections {
-		errs = append(errs, fault.BadSetting("is more than limits.connections", "write a smaller number, or remove it", "limits", "connections_per_source"))
+		errs = append(errs, fault.BadSetting("is more than limits.connections", "write a smaller number, or remove it",
+			"limits", "connections_per_source"))
 	}
 	return errors.Join(errs...)
 }

@@ -24,25 +24,35 @@ func TestNumbers(t *testing.T) {
 		issuer        bool
 	}
 	table := map[string]setting{
-		"limits.requests":               {base + embedded + "limits: {requests: ", "}\n", warned, "10", false},
-		"limits.wait":                   {base + embedded + "limits: {wait: ", "}\n", warned, "1s", false},
-		"limits.connections":            {base + embedded + "limits: {connections: ", "}\n", warned, "10", false},
-		"limits.connections_per_source": {base + embedded + "limits: {connections_per_source: ", "}\n", warned, "10", false},
-		"ca.backdate":                   {base + "  backdate: ", "\n" + embedded, value, "10s", false},
-		"ct.logs[].rate":                {base + logs + "rate: ", "}\n", refused, "0.5", false},
-		"ct.logs[].max_merge_delay":     {base + logs + "max_merge_delay: ", "}\n", refused, "1m", false},
-		"ct.embedded.lead":              {base + "ct:\n  embedded: {dir: ct, origin: x.example.com/ct, lead: ", "}\n", value, "1h", false},
-		"ct.embedded.witness_policy":    {base + "ct:\n  embedded: {dir: ct, origin: x.example.com/ct, witness_policy: ", "}\n", value, "", false},
-		"ct.policy.min_scts":            {base + embedded + "  policy: {min_scts: ", "}\n", warned, "1", false},
-		"ct.policy.min_operators":       {base + embedded + "  policy: {min_operators: ", "}\n", warned, "1", false},
-		"ct.policy.parallel":            {base + embedded + "  policy: {parallel: ", "}\n", warned, "3", false},
-		"ct.policy.stagger":             {base + embedded + "  policy: {stagger: ", "}\n", warned, "1s", false},
-		"ct.policy.attempt":             {base + embedded + "  policy: {attempt: ", "}\n", warned, "1s", false},
-		"ct.policy.budget":              {base + embedded + "  policy: {budget: ", "}\n", warned, "10s", false},
-		"audit.reconcile.lag":           {base + embedded + "audit: {file: x, reconcile: {lag: ", "}}\n", warned, "1m", false},
-		"max-lifetime":                  {"    max-lifetime: ", "\n", warned, "1h", true},
-		"max-age":                       {"    max-age: ", "\n", warned, "1h", true},
-		"outbound.timeout":              {"    outbound: {timeout: ", "}\n", warned, "1s", true},
+		"limits.requests":    {base + embedded + "limits: {requests: ", "}\n", warned, "10", false},
+		"limits.wait":        {base + embedded + "limits: {wait: ", "}\n", warned, "1s", false},
+		"limits.connections": {base + embedded + "limits: {connections: ", "}\n", warned, "10", false},
+		"limits.connections_per_source": {
+			base + embedded + "limits: {connections_per_source: ", "}\n",
+			warned, "10", false,
+		},
+		"ca.backdate":               {base + "  backdate: ", "\n" + embedded, value, "10s", false},
+		"ct.logs[].rate":            {base + logs + "rate: ", "}\n", refused, "0.5", false},
+		"ct.logs[].max_merge_delay": {base + logs + "max_merge_delay: ", "}\n", refused, "1m", false},
+		"ct.embedded.lead": {
+			base + "ct:\n  embedded: {dir: ct, origin: x.example.com/ct, lead: ", "}\n",
+			value, "1h", false,
+		},
+		"ct.embedded.witness_policy": {base +
+			"ct:\n  embedded: {dir: ct, origin: x.example.com/ct, witness_policy: ", "}\n", value, "", false},
+		"ct.policy.min_scts":      {base + embedded + "  policy: {min_scts: ", "}\n", warned, "1", false},
+		"ct.policy.min_operators": {base + embedded + "  policy: {min_operators: ", "}\n", warned, "1", false},
+		"ct.policy.parallel":      {base + embedded + "  policy: {parallel: ", "}\n", warned, "3", false},
+		"ct.policy.stagger":       {base + embedded + "  policy: {stagger: ", "}\n", warned, "1s", false},
+		"ct.policy.attempt":       {base + embedded + "  policy: {attempt: ", "}\n", warned, "1s", false},
+		"ct.policy.budget":        {base + embedded + "  policy: {budget: ", "}\n", warned, "10s", false},
+		"audit.reconcile.lag": {
+			base + embedded + "audit: {file: x, reconcile: {lag: ", "}}\n",
+			warned, "1m", false,
+		},
+		"max-lifetime":     {"    max-lifetime: ", "\n", warned, "1h", true},
+		"max-age":          {"    max-age: ", "\n", warned, "1h", true},
+		"outbound.timeout": {"    outbound: {timeout: ", "}\n", warned, "1s", true},
 	}
 	page, err := os.ReadFile("../docs/config.md")
 	if err != nil {
@@ -95,5 +105,6 @@ func TestNumbers(t *testing.T) {
 }
 
 func zeroWarning(all []config.Warning, name string) bool {
-	return slices.ContainsFunc(all, func(w config.Warning) bool { return strings.Contains(w.Text, name+": 0 means the default") })
+	return slices.ContainsFunc(all,
+		func(w config.Warning) bool { return strings.Contains(w.Text, name+": 0 means the default") })
 }

@@ -208,10 +208,12 @@ func (g *generator) rows(t reflect.Type, prefix string, facts keyFacts) (out []s
 			}
 		}
 		if goWords.MatchString(meaning) {
-			g.t.Errorf("the comment of %s.%s is for readers of Go, and the documentation shows it: %s", owner, field.Name, meaning)
+			g.t.Errorf("the comment of %s.%s is for readers of Go, and the documentation shows it: %s", owner,
+				field.Name, meaning)
 		}
 		switch {
-		case facts.blocks[key] && inner.Kind() == reflect.Struct, facts.texts[key] && field.Type.Kind() == reflect.String:
+		case facts.blocks[key] && inner.Kind() == reflect.Struct,
+			facts.texts[key] && field.Type.Kind() == reflect.String:
 			fallback = "required"
 		case fallback == "" && inner.Kind() == reflect.Bool:
 			fallback = "`false`"
@@ -393,7 +395,8 @@ func TestPublished(t *testing.T) {
 	text := string(page)
 	main, issuer := facts()
 	for name, rows := range map[string][]string{
-		"mayfly": g.rows(reflect.TypeFor[Config](), "", main), "issuer": g.rows(reflect.TypeFor[oidc.IssuerConfig](), "", issuer),
+		"mayfly":  g.rows(reflect.TypeFor[Config](), "", main),
+		"issuer":  g.rows(reflect.TypeFor[oidc.IssuerConfig](), "", issuer),
 		"profile": g.rows(reflect.TypeFor[oidc.ProviderConfig](), "", keyFacts{}),
 	} {
 		begin, end := "<!-- keys: "+name+" -->\n", "<!-- end of keys -->"
@@ -402,7 +405,8 @@ func TestPublished(t *testing.T) {
 		if !ok || !closed {
 			t.Fatalf("docs/config.md has no place for the keys of %s", name)
 		}
-		text = head + begin + "\n| key | type | default | meaning |\n|---|---|---|---|\n" + strings.Join(rows, "\n") + "\n\n" + end + tail
+		text = head + begin + "\n| key | type | default | meaning |\n|---|---|---|---|\n" + strings.Join(rows, "\n") +
+			"\n\n" + end + tail
 	}
 	check("../docs/config.md", []byte(text))
 }
@@ -424,10 +428,13 @@ func TestDocumentedDefaults(t *testing.T) {
 		"listen.http": l.config.Listen.HTTP, "listen.grpc": l.config.Listen.GRPC, "listen.admin": l.config.Listen.Admin,
 		"ca.backdate": ca.Config{}.BackdateOrDefault(), "client_algorithms": strings.Join(keys.Algorithms(), ", "),
 		"ct.logs[].max_merge_delay": ctlog.LogConfig{}.MergeDelay(), "ct.logs[].embed": ctlog.LogConfig{}.Embeds(),
-		"ct.embedded.lead": embedded.Config{}.LeadOrDefault(), "ct.policy.attempt": ctlog.PolicyConfig{}.AttemptOrDefault(),
-		"audit.reconcile.every": (&reconcile.Config{}).Period(), "audit.reconcile.lag": (&reconcile.Config{}).LagOrDefault(),
+		"ct.embedded.lead":      embedded.Config{}.LeadOrDefault(),
+		"ct.policy.attempt":     ctlog.PolicyConfig{}.AttemptOrDefault(),
+		"audit.reconcile.every": (&reconcile.Config{}).Period(),
+		"audit.reconcile.lag":   (&reconcile.Config{}).LagOrDefault(),
 	} {
-		row := regexp.MustCompile("(?m)^\\| `" + regexp.QuoteMeta(key) + "` \\| [^|]+ \\| ([^|]+) \\|").FindSubmatch(page)
+		row := regexp.MustCompile("(?m)^\\| `" + regexp.QuoteMeta(key) +
+			"` \\| [^|]+ \\| ([^|]+) \\|").FindSubmatch(page)
 		if row == nil {
 			t.Errorf("docs/config.md has no row %s", key)
 			continue

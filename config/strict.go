@@ -347,7 +347,8 @@ func (t *tree) json() bool {
 // otherSpelling refuses a key of Fulcio's JSON form in a file that is not JSON: Fulcio ignores it there.
 func (t *tree) otherSpelling(n *yaml.Node, text, name string) {
 	if !bytes.HasPrefix(bytes.TrimSpace(t.src.data), []byte("{")) {
-		t.report(n, fmt.Sprintf("%s is the spelling of a JSON file, and this is YAML", quoteShort(text)), fmt.Sprintf("write \"%s\"", name))
+		t.report(n, fmt.Sprintf("%s is the spelling of a JSON file, and this is YAML", quoteShort(text)),
+			fmt.Sprintf("write \"%s\"", name))
 		return
 	}
 	if t.notJSON {
@@ -361,10 +362,14 @@ func (t *tree) otherSpelling(n *yaml.Node, text, name string) {
 		var syntax *json.SyntaxError
 		if errors.As(err, &syntax) && syntax.Offset > 0 {
 			before := string(t.src.data[:syntax.Offset-1])
-			at = place{1 + strings.Count(before, "\n"), 1 + utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:])}
+			at = place{
+				1 + strings.Count(before, "\n"),
+				1 + utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:]),
+			}
 		}
 	}
-	t.problems = append(t.problems, t.src.problem(at, what, "correct the JSON (no comma behind the last entry, no comments), or write the keys of the YAML form, such as \""+name+"\""))
+	t.problems = append(t.problems, t.src.problem(at, what,
+		"correct the JSON (no comma behind the last entry, no comments), or write the keys of the YAML form, such as \""+name+"\""))
 }
 
 func (t *tree) unknown(n *yaml.Node, fields fields, path []string) {

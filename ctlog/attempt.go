@@ -23,7 +23,10 @@ func (r *round) attempt(e *entrant, p pass) outcome {
 	if err != nil {
 		o.err = r.judge(err, took, p)
 	}
-	r.set.conclude(e.member, q, ending{failure: o.err, took: took, pass: p, overtaken: errors.Is(context.Cause(r.ctx), errEnough)})
+	r.set.conclude(e.member, q, ending{
+		failure: o.err, took: took, pass: p,
+		overtaken: errors.Is(context.Cause(r.ctx), errEnough),
+	})
 	return o
 }
 

@@ -197,7 +197,8 @@ func (b *breaker) again(now time.Time) (question, pass, bool) {
 	if !b.result.transient() { // it may make another entry each time
 		wait = 4 * coolDown
 	}
-	if !b.open || b.probing || b.foreign || b.last == nil || !b.last.alive(now) || now.Before(b.failed.Add(wait)) || now.Before(b.held) {
+	if !b.open || b.probing || b.foreign || b.last == nil || !b.last.alive(now) || now.Before(b.failed.Add(wait)) ||
+		now.Before(b.held) {
 		return question{}, pass{}, false
 	}
 	b.probing = true
@@ -330,7 +331,8 @@ func (b *breaker) takeOver(old *breaker) {
 	defer old.mu.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.failures, b.unheard, b.open, b.probes, b.retryAt, b.held = old.failures, old.unheard, old.open, old.probes, old.retryAt, old.held
+	b.failures, b.unheard, b.open, b.probes, b.retryAt, b.held = old.failures, old.unheard, old.open, old.probes,
+		old.retryAt, old.held
 	b.cause, b.result, b.since, b.failed, b.worked = old.cause, old.result, old.since, old.failed, old.worked
 	b.foreign, b.proven, b.lacks, b.last = old.foreign, old.proven, old.lacks, old.last
 }

@@ -109,11 +109,13 @@ func (c LogConfig) Warnings() []*fault.Setting {
 	case err != nil || c.MonitoringURL != "" && c.Origin != "" || c.MonitoringURL == "" && isLoopback(u.Hostname()):
 		return nil
 	case c.MonitoringURL != "":
-		return []*fault.Setting{fault.BadSetting("the checkpoints there cannot be verified without the name of the log, so that neither readiness nor the auditor read them",
+		return []*fault.Setting{fault.BadSetting("the checkpoints there cannot be verified without the name of the "+
+			"log, so that neither readiness nor the auditor read them",
 			"write origin, as the first line of the log's checkpoint has it", "monitoring_url")}
 	}
 	return []*fault.Setting{fault.BadSetting("readiness and the auditor read the log at url, as a log of RFC 6962",
-		"if it is a static-ct log (TesseraCT, Sunlight), write monitoring_url and origin: without them the auditor reads nothing of it", "url")}
+		"if it is a static-ct log (TesseraCT, Sunlight), write monitoring_url and origin: without them the "+
+			"auditor reads nothing of it", "url")}
 }
 
 // checkConnection checks how the log is reached.
@@ -126,10 +128,12 @@ func (c LogConfig) checkConnection() error {
 		errs = append(errs, err)
 	}
 	if c.Host != "" && (!isHostName(c.Host) || strings.Contains(c.Host, ":")) {
-		errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not the name of a host", c.Host), "write a name such as ct.example.com, without scheme and port", "host"))
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not the name of a host", c.Host),
+			"write a name such as ct.example.com, without scheme and port", "host"))
 	}
 	if c.Rate < 0 || math.IsInf(c.Rate, 0) || math.IsNaN(c.Rate) {
-		errs = append(errs, fault.BadSetting(fmt.Sprintf("%g submissions a second is not a rate", c.Rate), "write a number above 0, or leave it out for no limit", "rate"))
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("%g submissions a second is not a rate", c.Rate),
+			"write a number above 0, or leave it out for no limit", "rate"))
 	}
 	return errors.Join(errs...)
 }

@@ -50,7 +50,8 @@ func (r *Remote) Examine(ctx context.Context, o ExamineOptions) (e Examination) 
 			if off < 0 {
 				word = "behind"
 			}
-			e.add(&e.Problems, fmt.Sprintf("its clock is %d s %s this machine's; SCTs may differ by 60 s", int(off.Abs().Seconds()+.5), word))
+			e.add(&e.Problems, fmt.Sprintf("its clock is %d s %s this machine's; SCTs may differ by 60 s",
+				int(off.Abs().Seconds()+.5), word))
 		}
 	}
 	if f != nil && f.silent() {

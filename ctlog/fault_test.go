@@ -85,7 +85,10 @@ func wants(f ct.Fault) (result ctlog.Result, tries int) {
 // patience is short where all logs keep us waiting, and else long enough for a machine under load.
 func patience(who string) ctlog.PolicyConfig {
 	if who == "all" {
-		return ctlog.PolicyConfig{Attempt: 1300 * time.Millisecond, Stagger: 50 * time.Millisecond, Budget: 1500 * time.Millisecond}
+		return ctlog.PolicyConfig{
+			Attempt: 1300 * time.Millisecond, Stagger: 50 * time.Millisecond,
+			Budget: 1500 * time.Millisecond,
+		}
 	}
 	return ctlog.PolicyConfig{Attempt: 5 * time.Second, Stagger: 50 * time.Millisecond, Budget: 10 * time.Second}
 }
@@ -103,7 +106,10 @@ func TestFaultMatrix(t *testing.T) {
 				a, first := labLog(t, "first", ct.Options{Roots: []*x509.Certificate{authority.root}})
 				b, second := labLog(t, "second", ct.Options{Roots: []*x509.Certificate{authority.root}})
 				c := &clock{}
-				w := faultRun{authority: authority, clock: c, members: []ctlog.Member{first, second}, logs: map[string]*ct.Log{"first": a, "second": b}, fault: f, policy: patience(who)}
+				w := faultRun{
+					authority: authority, clock: c, members: []ctlog.Member{first, second},
+					logs: map[string]*ct.Log{"first": a, "second": b}, fault: f, policy: patience(who),
+				}
 				w.set = newSet(t, ctlog.Options{Members: w.members, Policy: w.policy, Now: c.now})
 				watch(t, w.set, authority.root)
 				for _, l := range w.logs { // connections, and an SCT to replay
@@ -265,7 +271,10 @@ func TestRecoveryOfTheOnlyLog(t *testing.T) {
 // them.
 func recoverAlone(t *testing.T, ca authority, f ct.Fault, quiet bool) {
 	l, m := labLog(t, "only", ct.Options{Roots: []*x509.Certificate{ca.root}})
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{m}, Policy: ctlog.PolicyConfig{Attempt: 1200 * time.Millisecond, Budget: 1500 * time.Millisecond}})
+	s := newSet(t, ctlog.Options{
+		Members: []ctlog.Member{m},
+		Policy:  ctlog.PolicyConfig{Attempt: 1200 * time.Millisecond, Budget: 1500 * time.Millisecond},
+	})
 	watch(t, s, ca.root)
 	submit := func() error { _, err := s.Submit(t.Context(), ca.precert(t)); return err }
 	within := func(limit time.Duration, what string, holds func() bool) {
@@ -308,7 +317,10 @@ func TestBlip(t *testing.T) {
 		}
 		all.Go(func() {
 			l, m := labLog(t, "only", ct.Options{})
-			s := newSet(t, ctlog.Options{Members: []ctlog.Member{m}, Policy: ctlog.PolicyConfig{Attempt: time.Second, Budget: 10 * time.Second}})
+			s := newSet(t, ctlog.Options{
+				Members: []ctlog.Member{m},
+				Policy:  ctlog.PolicyConfig{Attempt: time.Second, Budget: 10 * time.Second},
+			})
 			l.SetFault(f)
 			ended := make(chan struct{})
 			go func() { // when the log has answered once
@@ -364,11 +376,16 @@ func TestWrongKey(t *testing.T) {
 	}
 	t.Cleanup(r.Close)
 	c := &clock{}
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{{Name: "lab", Key: r.Key(), Submitter: r}}, Now: c.now, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
+	s := newSet(t, ctlog.Options{
+		Members: []ctlog.Member{{Name: "lab", Key: r.Key(), Submitter: r}}, Now: c.now,
+		Policy: ctlog.PolicyConfig{Attempt: time.Second},
+	})
 	watch(t, s, ca.root)
-	eventually(t, "found out", func() bool { return !s.Status()[0].OK && strings.Contains(s.Status()[0].Cause, "pinned key") })
+	eventually(t, "found out",
+		func() bool { return !s.Status()[0].OK && strings.Contains(s.Status()[0].Cause, "pinned key") })
 	_, err = s.Submit(t.Context(), ca.precert(t))
-	if e := fault.From(err); e.Reason != fault.LogUnavailable || !strings.Contains(e.Meta["cause"], "does not verify with the key") {
+	if e := fault.From(err); e.Reason != fault.LogUnavailable ||
+		!strings.Contains(e.Meta["cause"], "does not verify with the key") {
 		t.Errorf("%+v", e)
 	}
 	c.advance(50 * time.Second)

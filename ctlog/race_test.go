@@ -216,7 +216,10 @@ func TestRetryAfterHoldsForAll(t *testing.T) {
 	l, m := labLog(t, "lab", ct.Options{})
 	_, other := labLog(t, "other", ct.Options{})
 	l.SetFault(ct.TooMany) // for a minute
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{m, other}, Now: c.now, Policy: ctlog.PolicyConfig{Budget: 3 * time.Second, Parallel: 1}})
+	s := newSet(t, ctlog.Options{
+		Members: []ctlog.Member{m, other}, Now: c.now,
+		Policy: ctlog.PolicyConfig{Budget: 3 * time.Second, Parallel: 1},
+	})
 	submit := func() {
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
 			t.Error(err)
@@ -417,7 +420,12 @@ func TestHealth(t *testing.T) {
 		{"one is benched", []ctlog.Member{a, b}, two, "a", "1 of 2 logs can give SCTs, 2 needed; a: benched"},
 		{"one is enough", []ctlog.Member{a, b}, one, "a", ""},
 		{"one ends soon", []ctlog.Member{a, over}, two, "", "b: its validity does not cover"},
-		{"of one operator", []ctlog.Member{of(a, "x"), of(b, "x"), of(c, "y")}, two, "c", "are of 1 operators, 2 needed; c: benched"},
+		{
+			"of one operator",
+			[]ctlog.Member{of(a, "x"), of(b, "x"), of(c, "y")},
+			two, "c",
+			"are of 1 operators, 2 needed; c: benched",
+		},
 		{"of two operators", []ctlog.Member{of(a, "x"), of(b, "y")}, two, "", ""},
 		{"one does not count", []ctlog.Member{a, aside}, one, "a", "0 of 1 logs can give SCTs"},
 	} {

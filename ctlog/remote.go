@@ -122,7 +122,10 @@ const (
 // openReader prepares to read the head that proves that the log has the pinned key.
 func (r *Remote) openReader(c LogConfig, o RemoteOptions, conf *tls.Config) error {
 	proxy := r.transport.Proxy
-	t := monitor.Transport{Roots: conf.RootCAs, Proxy: proxy, UserAgent: o.UserAgent, Timeout: r.timeout, Host: c.hostHeader(), ServerName: c.Host}
+	t := monitor.Transport{
+		Roots: conf.RootCAs, Proxy: proxy, UserAgent: o.UserAgent, Timeout: r.timeout,
+		Host: c.hostHeader(), ServerName: c.Host,
+	}
 	if len(conf.Certificates) > 0 {
 		t.Certificate = &conf.Certificates[0]
 	}
@@ -147,9 +150,14 @@ func (r *Remote) head(ctx context.Context) (absent string, err error) {
 	case err == nil:
 		return "", nil
 	case monitor.Convicts(err):
-		return "", &Failure{Result: Unverified, Err: fmt.Errorf("the log's own head is not signed with the pinned key (public_key); write the key of the log at url: %w", err)}
+		return "", &Failure{
+			Result: Unverified,
+			Err: fmt.Errorf("the log's own head is not signed with the pinned key (public_key); write the key "+
+				"of the log at url: %w", err),
+		}
 	case errors.Is(err, fs.ErrNotExist):
-		return "the log has no head where it is read, so that only its SCTs show whether public_key is its key; for a static-ct log write monitoring_url and origin", nil
+		return "the log has no head where it is read, so that only its SCTs show whether public_key is its key; for " +
+			"a static-ct log write monitoring_url and origin", nil
 	case errors.As(err, &f):
 		return "", f
 	}
@@ -265,7 +273,10 @@ func (r *Remote) getRoots(ctx context.Context) ([][]byte, time.Time, error) {
 		Certificates []string `json:"certificates"`
 	}
 	if err := json.Unmarshal(answer.body, &in); err != nil {
-		return nil, date, &Failure{Result: Garbled, Status: answer.status, Err: fmt.Errorf("not the JSON asked for: %w", err)}
+		return nil, date, &Failure{
+			Result: Garbled, Status: answer.status,
+			Err: fmt.Errorf("not the JSON asked for: %w", err),
+		}
 	}
 	roots, err := decodeRoots(in.Certificates)
 	return roots, date, err

@@ -155,7 +155,8 @@ func New(o Options) (*Set, error) {
 func (s *Set) takeOver(old *Set) {
 	for _, m := range s.members {
 		for _, o := range old.members {
-			if m.Name == o.Name && m.id == o.id && m.remote != nil && o.remote != nil && m.remote.address == o.remote.address {
+			if m.Name == o.Name && m.id == o.id && m.remote != nil && o.remote != nil &&
+				m.remote.address == o.remote.address {
 				m.breaker.takeOver(o.breaker)
 			}
 		}

@@ -62,7 +62,8 @@ func (s *Set) status(m *member, now time.Time) Status {
 // succeeded reports whether a log that may be embedded goes on after the end of m.
 func (s *Set) succeeded(m *member) bool {
 	return slices.ContainsFunc(s.ranked, func(o *member) bool {
-		return o != m && (o.NotAfter.IsZero() || o.NotAfter.After(m.NotAfter)) && (o.NotBefore.IsZero() || o.NotBefore.Before(m.NotAfter))
+		return o != m && (o.NotAfter.IsZero() || o.NotAfter.After(m.NotAfter)) &&
+			(o.NotBefore.IsZero() || o.NotBefore.Before(m.NotAfter))
 	})
 }
 
@@ -88,7 +89,8 @@ func (s *Set) Health() error {
 	case up < need.MinSCTs:
 		return fmt.Errorf("%d of %d logs can give SCTs, %d needed; %s", up, all, need.MinSCTs, strings.Join(down, "; "))
 	case len(operators) < need.MinOperators:
-		return fmt.Errorf("the logs that can give SCTs are of %d operators, %d needed; %s", len(operators), need.MinOperators, strings.Join(down, "; "))
+		return fmt.Errorf("the logs that can give SCTs are of %d operators, %d needed; %s", len(operators),
+			need.MinOperators, strings.Join(down, "; "))
 	}
 	return nil
 }
@@ -172,7 +174,8 @@ const endsSoon = 30 * 24 * time.Hour
 func (m *member) ending(now time.Time, succeeded bool) string {
 	switch {
 	case !m.NotAfter.IsZero() && now.Before(m.NotAfter) && m.NotAfter.Sub(now) < endsSoon && !succeeded:
-		return "its validity ends at " + m.NotAfter.UTC().Format(time.RFC3339) + ", and no log follows it; add the next shard to ct.logs"
+		return "its validity ends at " + m.NotAfter.UTC().Format(time.RFC3339) +
+			", and no log follows it; add the next shard to ct.logs"
 	case !m.NotBefore.IsZero() && now.Before(m.NotBefore):
 		return "is not asked before " + m.NotBefore.UTC().Format(time.RFC3339)
 	case !m.NotAfter.IsZero() && !now.Before(m.NotAfter):

@@ -92,7 +92,8 @@ func parseDate(text string) time.Time {
 func (s submission) post(ctx context.Context, p *tbs.Precertificate) (reply, error) {
 	body := appendChain(make([]byte, 0, chainLen(p)), p)
 	request := (&http.Request{
-		Method: http.MethodPost, URL: s.url, Host: s.host, Header: s.header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Method: http.MethodPost, URL: s.url, Host: s.host, Header: s.header, Proto: "HTTP/1.1",
+		ProtoMajor: 1, ProtoMinor: 1,
 		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
 		// A connection that the log closed while it was idle: the transport may send the request again, on another one.
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
@@ -107,7 +108,8 @@ func (s submission) post(ctx context.Context, p *tbs.Precertificate) (reply, err
 // get asks for the URL, and reads at most limit bytes of the answer.
 func (s submission) get(ctx context.Context, limit int64) (reply, error) {
 	request := (&http.Request{
-		Method: http.MethodGet, URL: s.url, Host: s.host, Header: s.header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Method: http.MethodGet, URL: s.url, Host: s.host, Header: s.header, Proto: "HTTP/1.1",
+		ProtoMajor: 1, ProtoMinor: 1,
 	}).WithContext(ctx)
 	rsp, err := s.transport.RoundTrip(request) //nolint:bodyclose // readReply closes it
 	if err != nil {

@@ -207,7 +207,8 @@ func (r *round) when(e *entrant) (time.Time, bool) {
 	}
 	now := r.set.now()
 	needed := r.needs(e)
-	if !r.repeats(e, needed) || !needed && !e.breaker.ready(now) || needed && e.tries == 0 && e.breaker.hopeless(r.start) {
+	if !r.repeats(e, needed) || !needed && !e.breaker.ready(now) ||
+		needed && e.tries == 0 && e.breaker.hopeless(r.start) {
 		return time.Time{}, false
 	}
 	at := e.readyAt
@@ -243,7 +244,8 @@ func (r *round) needs(e *entrant) bool {
 	n := 0
 	var operators map[string]bool
 	for _, o := range r.entrants {
-		if !o.won && !(o.running && !o.linger) && (o.done || o.tries > 0 || o.benchedFor() != "" || !o.breaker.closed(now)) {
+		if !o.won && !(o.running && !o.linger) &&
+			(o.done || o.tries > 0 || o.benchedFor() != "" || !o.breaker.closed(now)) {
 			continue
 		}
 		n++
@@ -386,7 +388,8 @@ func (r *round) unavailable() error {
 			wait = next
 		}
 	}
-	return fault.New(fault.LogUnavailable, s, "cause", s.public()).WithRetryAfter(min(max(wait, time.Second), 30*time.Second))
+	return fault.New(fault.LogUnavailable, s, "cause",
+		s.public()).WithRetryAfter(min(max(wait, time.Second), 30*time.Second))
 }
 
 func callerLeft(ctx context.Context, err error) error {

@@ -108,7 +108,10 @@ func faultTable(t *testing.T) []faultRow {
 			w.Header().Set("Content-Length", "100")
 			_, _ = w.Write([]byte(`{"sct`))
 		}, want: ctlog.Unreachable, calls: untilEnd},
-		{name: "huge body", answer: raw(`{"x":"` + strings.Repeat("a", 65<<10) + `"}`), want: ctlog.Garbled, calls: 3, text: "longer than 65536 bytes"},
+		{
+			name: "huge body", answer: raw(`{"x":"` + strings.Repeat("a", 65<<10) + `"}`), want: ctlog.Garbled, calls: 3,
+			text: "longer than 65536 bytes",
+		},
 		{name: "huge body of an error", answer: func(w http.ResponseWriter, _ *http.Request, _ func(edit) map[string]any) {
 			w.WriteHeader(http.StatusInternalServerError)
 			_, _ = w.Write(bytes.Repeat([]byte("a"), 65<<10))
@@ -121,12 +124,31 @@ func faultTable(t *testing.T) []faultRow {
 			write(w, honest(nil))
 			write(w, honest(nil))
 		}, want: ctlog.Garbled, calls: 3},
-		{name: "version 2", answer: after(func(m map[string]any) { m["sct_version"] = 1 }), want: ctlog.Garbled, calls: 3, text: "version 2"},
-		{name: "no version", answer: after(func(m map[string]any) { delete(m, "sct_version") }), want: ctlog.Garbled, calls: 3},
-		{name: "short id", answer: after(func(m map[string]any) { m["id"] = []byte{1, 2} }), want: ctlog.Garbled, calls: 3},
-		{name: "trailing bytes in the signature", answer: after(func(m map[string]any) { m["signature"] = append(m["signature"].([]byte), 0) }), want: ctlog.Garbled, calls: 3},
-		{name: "no signature", answer: after(func(m map[string]any) { delete(m, "signature") }), want: ctlog.Garbled, calls: 3},
-		{name: "another log's id", answer: edited(func(s *tbs.SCT, _ *tbs.Entry) { s.LogID[0] ^= 1 }), want: ctlog.Unverified, calls: 3, text: "log id"},
+		{
+			name: "version 2", answer: after(func(m map[string]any) { m["sct_version"] = 1 }), want: ctlog.Garbled,
+			calls: 3, text: "version 2",
+		},
+		{
+			name: "no version", answer: after(func(m map[string]any) { delete(m, "sct_version") }),
+			want: ctlog.Garbled, calls: 3,
+		},
+		{
+			name: "short id", answer: after(func(m map[string]any) { m["id"] = []byte{1, 2} }),
+			want: ctlog.Garbled, calls: 3,
+		},
+		{
+			name:   "trailing bytes in the signature",
+			answer: after(func(m map[string]any) { m["signature"] = append(m["signature"].([]byte), 0) }),
+			want:   ctlog.Garbled, calls: 3,
+		},
+		{
+			name: "no signature", answer: after(func(m map[string]any) { delete(m, "signature") }),
+			want: ctlog.Garbled, calls: 3,
+		},
+		{
+			name: "another log's id", answer: edited(func(s *tbs.SCT, _ *tbs.Entry) { s.LogID[0] ^= 1 }),
+			want: ctlog.Unverified, calls: 3, text: "log id",
+		},
 		{name: "another key", answer: func(w http.ResponseWriter, r *http.Request, honest func(edit) map[string]any) {
 			s, err := signSCT(other, otherEntry, nil)
 			m := honest(nil)
@@ -135,15 +157,43 @@ func faultTable(t *testing.T) []faultRow {
 				write(w, m)
 			}
 		}, want: ctlog.Unverified, calls: 3, text: "does not verify"},
-		{name: "broken signature", answer: after(func(m map[string]any) { m["signature"].([]byte)[20] ^= 1 }), want: ctlog.Unverified, calls: 3},
-		{name: "signed with SHA-1", answer: edited(func(s *tbs.SCT, _ *tbs.Entry) { s.Hash = 2 }), want: ctlog.Unverified, calls: 3},
-		{name: "signed with RSA, it says", answer: edited(func(s *tbs.SCT, _ *tbs.Entry) { s.Sig = 1 }), want: ctlog.Unverified, calls: 3},
-		{name: "for another certificate", answer: edited(func(_ *tbs.SCT, e *tbs.Entry) { e.TBS = otherEntry.TBS }), want: ctlog.Unverified, calls: 3},
-		{name: "for another issuer", answer: edited(func(_ *tbs.SCT, e *tbs.Entry) { e.IssuerKeyHash[3] ^= 1 }), want: ctlog.Unverified, calls: 3},
-		{name: "other extensions than signed", answer: after(func(m map[string]any) { m["extensions"] = "" }), want: ctlog.Unverified, calls: 3},
-		{name: "other time than signed", answer: after(func(m map[string]any) { m["timestamp"] = m["timestamp"].(uint64) + 1 }), want: ctlog.Unverified, calls: 3},
-		{name: "of 1970", answer: edited(func(s *tbs.SCT, _ *tbs.Entry) { s.Timestamp = 1 }), want: ctlog.Skewed, calls: 3, text: "1970"},
-		{name: "of the far future", answer: edited(func(s *tbs.SCT, _ *tbs.Entry) { s.Timestamp = 1<<64 - 1 }), want: ctlog.Skewed, calls: 3, text: "after"},
+		{
+			name: "broken signature", answer: after(func(m map[string]any) { m["signature"].([]byte)[20] ^= 1 }),
+			want: ctlog.Unverified, calls: 3,
+		},
+		{
+			name: "signed with SHA-1", answer: edited(func(s *tbs.SCT, _ *tbs.Entry) { s.Hash = 2 }),
+			want: ctlog.Unverified, calls: 3,
+		},
+		{
+			name: "signed with RSA, it says", answer: edited(func(s *tbs.SCT, _ *tbs.Entry) { s.Sig = 1 }),
+			want: ctlog.Unverified, calls: 3,
+		},
+		{
+			name: "for another certificate", answer: edited(func(_ *tbs.SCT, e *tbs.Entry) { e.TBS = otherEntry.TBS }),
+			want: ctlog.Unverified, calls: 3,
+		},
+		{
+			name: "for another issuer", answer: edited(func(_ *tbs.SCT, e *tbs.Entry) { e.IssuerKeyHash[3] ^= 1 }),
+			want: ctlog.Unverified, calls: 3,
+		},
+		{
+			name: "other extensions than signed", answer: after(func(m map[string]any) { m["extensions"] = "" }),
+			want: ctlog.Unverified, calls: 3,
+		},
+		{
+			name:   "other time than signed",
+			answer: after(func(m map[string]any) { m["timestamp"] = m["timestamp"].(uint64) + 1 }),
+			want:   ctlog.Unverified, calls: 3,
+		},
+		{
+			name: "of 1970", answer: edited(func(s *tbs.SCT, _ *tbs.Entry) { s.Timestamp = 1 }), want: ctlog.Skewed,
+			calls: 3, text: "1970",
+		},
+		{
+			name: "of the far future", answer: edited(func(s *tbs.SCT, _ *tbs.Entry) { s.Timestamp = 1<<64 - 1 }),
+			want: ctlog.Skewed, calls: 3, text: "after",
+		},
 		{name: "70 s old", answer: edited(shift(-70 * time.Second)), want: ctlog.Skewed, calls: 3, text: "before"},
 		{name: "70 s ahead", answer: edited(shift(70 * time.Second)), want: ctlog.Skewed, calls: 3, text: "after"},
 	}
@@ -160,7 +210,10 @@ func TestFaultOfOneLog(t *testing.T) {
 			l := newLog(t)
 			l.set(row.answer)
 			const budget = 2500 * time.Millisecond
-			s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}, Policy: ctlog.PolicyConfig{Attempt: time.Second, Budget: budget}})
+			s := newSet(t, ctlog.Options{
+				Members: []ctlog.Member{l.member(t, "lab")},
+				Policy:  ctlog.PolicyConfig{Attempt: time.Second, Budget: budget},
+			})
 			began := time.Now()
 			scts, err := s.Submit(t.Context(), ca.precert(t))
 			took := time.Since(began)
@@ -171,7 +224,8 @@ func TestFaultOfOneLog(t *testing.T) {
 			if !errors.As(err, &f) || f.Result != row.want || !strings.Contains(err.Error(), row.text) {
 				t.Errorf("error is %v; want result %s, text %q", err, row.want, row.text)
 			}
-			if e := fault.From(err); e.Reason != fault.LogUnavailable || e.RetryAfter < time.Second || e.RetryAfter > 30*time.Second || !strings.HasPrefix(e.Meta["cause"], "a log ") {
+			if e := fault.From(err); e.Reason != fault.LogUnavailable || e.RetryAfter < time.Second ||
+				e.RetryAfter > 30*time.Second || !strings.HasPrefix(e.Meta["cause"], "a log ") {
 				t.Errorf("fault is %+v", e)
 			}
 			got := l.calls.Load()

@@ -19,10 +19,18 @@ func (m *member) verify(raw []byte, p *tbs.Precertificate, when span) (offset ti
 		return 0, &Failure{Result: Unverified, Err: err}
 	}
 	if s.LogID != m.id {
-		return 0, &Failure{Result: Unverified, Err: fmt.Errorf("the SCT is of the log id %x, and public_key has the log id %x; write the key of the log at url", s.LogID, m.id)}
+		return 0, &Failure{
+			Result: Unverified,
+			Err: fmt.Errorf("the SCT is of the log id %x, and public_key has the log id %x; write the "+
+				"key of the log at url", s.LogID, m.id),
+		}
 	}
 	if err := s.Verify(m.Key, p.Entry); err != nil {
-		return 0, &Failure{Result: Unverified, Err: fmt.Errorf("the SCT bears the log id of public_key, but is not signed with that key over this precertificate: %w", err)}
+		return 0, &Failure{
+			Result: Unverified,
+			Err: fmt.Errorf("the SCT bears the log id of public_key, but is not signed with that key over "+
+				"this precertificate: %w", err),
+		}
 	}
 	t := s.Time()
 	offset = when.offset(t)

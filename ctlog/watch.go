@@ -170,7 +170,8 @@ func (w watched) lacking(accepted [][]byte) (active, others string) {
 		return slices.ContainsFunc(accepted, func(der []byte) bool { return bytes.Equal(der, c.Raw) })
 	}
 	if !has(w.active) {
-		active = fmt.Sprintf("it does not accept our root %s and will refuse our precertificates; have the log's operator add that certificate to the accepted roots", rootName(w.active))
+		active = fmt.Sprintf("it does not accept our root %s and will refuse our precertificates; have the log's "+
+			"operator add that certificate to the accepted roots", rootName(w.active))
 	}
 	var texts []string
 	for _, c := range w.others {

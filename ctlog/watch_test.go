@@ -51,7 +51,8 @@ func TestWatchRoots(t *testing.T) {
 	l := newLog(t, other.root)
 	s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
 	watch(t, s, ours.root)
-	until(t, s, "unknown root", func(st ctlog.Status) bool { return !st.OK && strings.Contains(st.Cause, "does not accept our root") })
+	until(t, s, "unknown root",
+		func(st ctlog.Status) bool { return !st.OK && strings.Contains(st.Cause, "does not accept our root") })
 	l.setRoots(other.root, ours.root)
 	until(t, s, "known root", func(st ctlog.Status) bool { return st.OK && st.Warning == "" })
 }

@@ -191,7 +191,8 @@ func TestWireAnswers(t *testing.T) {
 			transport := newTransport(nil, &net.Dialer{}, time.Second)
 			defer transport.CloseIdleConnections()
 			w := l.wire(t)
-			theirs := newSubmission(&url.URL{Scheme: "http", Host: w.address, Path: "/"}, names{host: w.address}, transport)
+			theirs := newSubmission(&url.URL{Scheme: "http", Host: w.address, Path: "/"},
+				names{host: w.address}, transport)
 			want, wantErr := theirs.post(t.Context(), somePrecert)
 			before := l.dials.Load()
 			for range 2 {
@@ -384,7 +385,8 @@ func FuzzWireAnswer(f *testing.F) {
 		defer transport.CloseIdleConnections()
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) // the transport waits for the end of what is none
 		defer cancel()
-		want, wantErr := newSubmission(&url.URL{Scheme: "http", Host: "ct.example.com", Path: "/"}, names{host: "ct.example.com"}, transport).post(ctx, somePrecert)
+		want, wantErr := newSubmission(&url.URL{Scheme: "http", Host: "ct.example.com", Path: "/"},
+			names{host: "ct.example.com"}, transport).post(ctx, somePrecert)
 		conn, _ := dial(t.Context(), "", "")
 		l := &line{conn: conn}
 		l.in = bufio.NewReader(l)

@@ -218,7 +218,8 @@ func TestClaims(t *testing.T) {
 		return out
 	}
 	for name, want := range map[string]string{
-		"exp": "4102444800", "nbf": "1", "iat": "1.5", "n": "-0", "large": "123456789012345678901234567890", "exponent": "1e+30", "text": `"1"`,
+		"exp": "4102444800", "nbf": "1", "iat": "1.5", "n": "-0", "large": "123456789012345678901234567890",
+		"exponent": "1e+30", "text": `"1"`,
 		"object": `{"x":3,"y":[1,"1",2.50]}`, "list": "[1,2]", "yes": "true",
 	} {
 		if got := payload(`{"` + name + `": ` + want + `}`)[name]; string(got) != want {

@@ -198,7 +198,10 @@ func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) {
 		"code_challenge_methods_supported":      []string{"S256"},
 		"grant_types_supported":                 []string{"authorization_code", deviceGrant},
 		"token_endpoint_auth_methods_supported": []string{"none", "client_secret_basic", "client_secret_post"},
-		"claims_supported":                      []string{"iss", "sub", "aud", "exp", "iat", "nbf", "email", "email_verified", "nonce"},
+		"claims_supported": []string{
+			"iss", "sub", "aud", "exp", "iat", "nbf", "email",
+			"email_verified", "nonce",
+		},
 	})
 }
 

@@ -70,7 +70,8 @@ func (a *Authority) open(dir string) (found bool, err error) {
 	rest, err := os.ReadFile(filepath.Join(dir, chainFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, e := os.Stat(filepath.Join(dir, keyFile)); e == nil { // the key is written before the chain
-			return false, fmt.Errorf("%w, but its key is there: restore it, or remove %s and a new authority is made", err, dir)
+			return false, fmt.Errorf("%w, but its key is there: restore it, or remove %s and a new authority is made",
+				err, dir)
 		}
 		return false, nil
 	}
@@ -82,11 +83,13 @@ func (a *Authority) open(dir string) (found bool, err error) {
 		return false, fmt.Errorf("%w; restore it, or remove %s and a new authority is made", err, dir)
 	}
 	if a.chain, err = pemfile.Certificates(rest); err != nil {
-		return false, fmt.Errorf("%s: %w, or remove %s and a new authority is made", filepath.Join(dir, chainFile), err, dir)
+		return false, fmt.Errorf("%s: %w, or remove %s and a new authority is made",
+			filepath.Join(dir, chainFile), err, dir)
 	}
 	b, err := pemfile.Only(key, "PRIVATE KEY")
 	if err != nil {
-		return false, fmt.Errorf("%s: %w, or remove %s and a new authority is made", filepath.Join(dir, keyFile), err, dir)
+		return false, fmt.Errorf("%s: %w, or remove %s and a new authority is made",
+			filepath.Join(dir, keyFile), err, dir)
 	}
 	if k, err := x509.ParsePKCS8PrivateKey(b.Bytes); err == nil {
 		a.key, _ = k.(*ecdsa.PrivateKey)
@@ -147,7 +150,8 @@ func (a *Authority) create(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(filepath.Join(dir, keyFile), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, keyFile),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
 		return err
 	}
 	return durable.WriteFile(filepath.Join(dir, chainFile), text.Bytes(), 0o644)

@@ -153,10 +153,13 @@ func TestJSON(t *testing.T) {
 		nonce        string
 		certificates int
 	}{
-		"sigstore-js": {crypto.SHA256, `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha256"}`, "", 0},
-		"all members": {crypto.SHA384, `{"artifactHash":"` + digest(crypto.SHA384) + `","hashAlgorithm":"SHA384","certificates":true,"nonce":` + large +
+		"sigstore-js": {crypto.SHA256, `{"artifactHash":"` + digest(crypto.SHA256) +
+			`","hashAlgorithm":"sha256"}`, "", 0},
+		"all members": {crypto.SHA384, `{"artifactHash":"` + digest(crypto.SHA384) +
+			`","hashAlgorithm":"SHA384","certificates":true,"nonce":` + large +
 			`,"tsaPolicyOID":"1.3.6.1.4.1.57264.2"}`, large, 1},
-		"SHA-512": {crypto.SHA512, `{"artifactHash":"` + digest(crypto.SHA512) + `","hashAlgorithm":"sha512","other":1,"nonce":0}`, "0", 0},
+		"SHA-512": {crypto.SHA512, `{"artifactHash":"` + digest(crypto.SHA512) +
+			`","hashAlgorithm":"sha512","other":1,"nonce":0}`, "0", 0},
 	} {
 		code, reply := post(t, s.URL, "application/json; charset=utf-8", []byte(c.body))
 		if code != http.StatusCreated {
@@ -168,7 +171,8 @@ func TestJSON(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if got := base64.StdEncoding.EncodeToString(stamp.HashedMessage); got != digest(c.hash) || stamp.HashAlgorithm != c.hash || len(stamp.Certificates) != c.certificates {
+		if got := base64.StdEncoding.EncodeToString(stamp.HashedMessage); got != digest(c.hash) ||
+			stamp.HashAlgorithm != c.hash || len(stamp.Certificates) != c.certificates {
 			t.Errorf("%s: %s %s, %d certificates", name, stamp.HashAlgorithm, got, len(stamp.Certificates))
 		}
 		if got := stamp.Nonce; (got == nil) != (c.nonce == "") || got != nil && got.String() != c.nonce {
@@ -176,10 +180,14 @@ func TestJSON(t *testing.T) {
 		}
 	}
 	for name, body := range map[string]string{
-		"empty": "", "no object": `"x"`, "no members": "{}", "no digest": `{"hashAlgorithm":"sha256"}`, "no algorithm": `{"artifactHash":"` + digest(crypto.SHA256) + `"}`,
-		"SHA-1": `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha1"}`, "another length": `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha512"}`,
-		"another policy": `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha256","tsaPolicyOID":"1.2.3"}`,
-		"no base64":      `{"artifactHash":"!","hashAlgorithm":"sha256"}`, "nonce": `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha256","nonce":"x"}`,
+		"empty": "", "no object": `"x"`, "no members": "{}", "no digest": `{"hashAlgorithm":"sha256"}`,
+		"no algorithm":   `{"artifactHash":"` + digest(crypto.SHA256) + `"}`,
+		"SHA-1":          `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha1"}`,
+		"another length": `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha512"}`,
+		"another policy": `{"artifactHash":"` + digest(crypto.SHA256) +
+			`","hashAlgorithm":"sha256","tsaPolicyOID":"1.2.3"}`,
+		"no base64":      `{"artifactHash":"!","hashAlgorithm":"sha256"}`,
+		"nonce":          `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha256","nonce":"x"}`,
 		"more behind it": `{"artifactHash":"` + digest(crypto.SHA256) + `","hashAlgorithm":"sha256"} {}`,
 	} {
 		code, reply := post(t, s.URL, "application/json", []byte(body))
@@ -187,7 +195,8 @@ func TestJSON(t *testing.T) {
 			Code    int    `json:"code"`
 			Message string `json:"message"`
 		}
-		if err := json.Unmarshal(reply, &out); code != http.StatusBadRequest || err != nil || out.Code != code || out.Message == "" {
+		if err := json.Unmarshal(reply, &out); code != http.StatusBadRequest || err != nil || out.Code != code ||
+			out.Message == "" {
 			t.Errorf("%s: %d %q", name, code, reply)
 		}
 	}
@@ -234,7 +243,8 @@ func FuzzStamp(f *testing.F) {
 	}
 	f.Add(queryType, q)
 	f.Add(queryType, []byte{})
-	f.Add("application/json", []byte(`{"artifactHash":"LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=","hashAlgorithm":"sha256","nonce":-1,"tsaPolicyOID":"1.3.6.1.4.1.57264.2"}`))
+	f.Add("application/json",
+		[]byte(`{"artifactHash":"LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=","hashAlgorithm":"sha256","nonce":-1,"tsaPolicyOID":"1.3.6.1.4.1.57264.2"}`))
 	f.Fuzz(func(t *testing.T, kind string, body []byte) {
 		r := httptest.NewRequest(http.MethodPost, devtsa.Path, bytes.NewReader(body))
 		r.Header.Set("Content-Type", kind)

@@ -53,7 +53,8 @@ func (a *Authority) Handler() http.Handler {
 func (a *Authority) stamp(w http.ResponseWriter, r *http.Request) {
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if kind != queryType && kind != jsonType {
-		http.Error(w, "the body must be a timestamp query (RFC 3161) with Content-Type "+queryType+", or "+jsonType, http.StatusUnsupportedMediaType)
+		http.Error(w, "the body must be a timestamp query (RFC 3161) with Content-Type "+queryType+", or "+jsonType,
+			http.StatusUnsupportedMediaType)
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxQuery))
@@ -120,7 +121,10 @@ func parseJSON(body []byte) (*timestamp.Request, *refusal) {
 		TSAPolicyOID  string   `json:"tsaPolicyOID"`
 	}
 	if err := json.Unmarshal(body, &in); err != nil {
-		return nil, &refusal{timestamp.BadDataFormat, "the body is not a JSON object with artifactHash (base64) and hashAlgorithm"}
+		return nil, &refusal{
+			timestamp.BadDataFormat,
+			"the body is not a JSON object with artifactHash (base64) and hashAlgorithm",
+		}
 	}
 	q := &timestamp.Request{HashedMessage: in.ArtifactHash, Certificates: in.Certificates, Nonce: in.Nonce}
 	switch strings.ToLower(in.HashAlgorithm) {
@@ -134,7 +138,10 @@ func parseJSON(body []byte) (*timestamp.Request, *refusal) {
 	if in.TSAPolicyOID != "" {
 		oid, err := x509.ParseOID(in.TSAPolicyOID)
 		if err != nil || !oid.EqualASN1OID(policy) {
-			return nil, &refusal{timestamp.UnacceptedPolicy, "tsaPolicyOID is not " + policy.String() + ", the only policy; leave it out"}
+			return nil, &refusal{
+				timestamp.UnacceptedPolicy,
+				"tsaPolicyOID is not " + policy.String() + ", the only policy; leave it out",
+			}
 		}
 	}
 	return q, nil

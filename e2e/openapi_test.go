@@ -29,7 +29,8 @@ func TestOpenAPIClients(t *testing.T) {
 	}
 	mayfly, dir := filepath.Join(own, "mayfly"), t.TempDir()
 	url := development(t, mayfly, dir)
-	out, err := exec.CommandContext(t.Context(), mayfly, "dev", "token", "--dir", filepath.Join(dir, "dev"), "--email", "alice@example.com").Output()
+	out, err := exec.CommandContext(t.Context(), mayfly, "dev", "token", "--dir", filepath.Join(dir, "dev"), "--email",
+		"alice@example.com").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,13 +57,15 @@ func TestOpenAPIClients(t *testing.T) {
 		}
 		bin := filepath.Join(project, "venv", "bin")
 		run(t, dir, filepath.Join(bin, "openapi-spec-validator"), document)
-		run(t, dir, filepath.Join(bin, "openapi-python-client"), "generate", "--path", document, "--meta", "none", "--output-path", filepath.Join(dir, "generated"),
+		run(t, dir, filepath.Join(bin, "openapi-python-client"), "generate", "--path", document, "--meta", "none",
+			"--output-path", filepath.Join(dir, "generated"),
 			"--config", filepath.Join(project, "config.yaml"), "--fail-on-warning")
 		copyFile(t, filepath.Join(project, "client.py"), dir)
 		run(t, dir, filepath.Join(bin, "python"), "client.py", url, token, "alice@example.com")
 	})
 	t.Run("typescript", func(t *testing.T) {
-		project, err := b.Project(t.Context(), "clients/openapi-typescript", "npm", "install", "--no-audit", "--no-fund", "--no-package-lock")
+		project, err := b.Project(t.Context(), "clients/openapi-typescript", "npm", "install", "--no-audit",
+			"--no-fund", "--no-package-lock")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +80,8 @@ func TestOpenAPIClients(t *testing.T) {
 		run(t, dir, filepath.Join(bin, "openapi-typescript"), document, "--output", "api.ts")
 		copyFile(t, filepath.Join(project, "client.ts"), dir)
 		copyFile(t, filepath.Join(project, "package.json"), dir)
-		run(t, dir, filepath.Join(bin, "tsc"), "--strict", "--noUncheckedIndexedAccess", "--target", "es2022", "--module", "nodenext", "client.ts")
+		run(t, dir, filepath.Join(bin, "tsc"), "--strict", "--noUncheckedIndexedAccess", "--target", "es2022",
+			"--module", "nodenext", "client.ts")
 		run(t, dir, "node", "client.js", url, token, "alice@example.com")
 	})
 }
@@ -86,7 +90,8 @@ func TestOpenAPIClients(t *testing.T) {
 func development(t *testing.T, mayfly, dir string) string {
 	t.Helper()
 	free := "127.0.0.1:0"
-	cmd := exec.Command(mayfly, "dev", "--dir", filepath.Join(dir, "dev"), "--http", free, "--grpc", "off", "--admin", "off", "--idp", free)
+	cmd := exec.Command(mayfly, "dev", "--dir", filepath.Join(dir, "dev"), "--http", free, "--grpc", "off", "--admin",
+		"off", "--idp", free)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

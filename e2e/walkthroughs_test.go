@@ -57,7 +57,8 @@ func TestPages(t *testing.T) {
 			if strings.HasSuffix(page, "README.md") { // "make dev" in another terminal
 				script += dev + "dev.out 2> dev.err &\nuntil grep -q 'Ctrl-C stops' dev.out; do sleep 1; done\n"
 			}
-			for _, m := range regexp.MustCompile("(?ms)^```(sh|yaml)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+			for _, m := range regexp.MustCompile("(?ms)^```(sh|yaml)\n(.*?)^```$").FindAllStringSubmatch(string(text),
+				-1) {
 				name := regexp.MustCompile(`^# ([\w.-]+\.yaml)\n`).FindStringSubmatch(m[2])
 				switch {
 				case m[1] == "sh":
@@ -66,7 +67,10 @@ func TestPages(t *testing.T) {
 					script += "cat > " + name[1] + " <<'END OF FILE'\n" + m[2] + "END OF FILE\n"
 				}
 			}
-			r := l.Run(lab.Command{Name: "bash", Args: []string{l.Write("page.sh", strings.NewReplacer(change...).Replace(script)+"echo all done\n")}})
+			r := l.Run(lab.Command{
+				Name: "bash",
+				Args: []string{l.Write("page.sh", strings.NewReplacer(change...).Replace(script)+"echo all done\n")},
+			})
 			if !strings.HasSuffix(strings.TrimSpace(r.Stdout), "all done") {
 				t.Errorf("not to the end:\n%s%s", r.Stdout, r.Stderr)
 			}

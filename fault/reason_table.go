@@ -56,16 +56,17 @@ const (
 
 // The messages that Fulcio's clients know.
 const (
-	msgToken     = "There was an error processing the identity token"
-	msgKey       = "The public key supplied in the request could not be parsed"
-	msgWeak      = "The public key supplied in the request is insecure"
-	msgCSR       = "The certificate signing request could not be parsed"
-	msgProof     = "The signature supplied in the request could not be verified"
-	msgLog       = "Error entering certificate in CTL"
-	msgCA        = "error communicating with CA backend"
-	msgInternal  = "internal error; the operator finds the cause in the log under this request id"
-	msgProvider  = "the keys of the identity provider cannot be fetched now; try again"
-	msgUnusable  = "the identity provider publishes no key that this certificate authority accepts; the provider's operator must replace its keys"
+	msgToken    = "There was an error processing the identity token"
+	msgKey      = "The public key supplied in the request could not be parsed"
+	msgWeak     = "The public key supplied in the request is insecure"
+	msgCSR      = "The certificate signing request could not be parsed"
+	msgProof    = "The signature supplied in the request could not be verified"
+	msgLog      = "Error entering certificate in CTL"
+	msgCA       = "error communicating with CA backend"
+	msgInternal = "internal error; the operator finds the cause in the log under this request id"
+	msgProvider = "the keys of the identity provider cannot be fetched now; try again"
+	msgUnusable = "the identity provider publishes no key that this certificate authority accepts; the provider's " +
+		"operator must replace its keys"
 	msgJournal   = "the journal cannot be written; try again later"
 	msgNotReady  = "the certificate authority is not ready; try again"
 	msgTooLarge  = "the request is too large"

@@ -158,7 +158,10 @@ func FuzzParseArc(f *testing.F) {
 // A17 // D12: a character that cannot be seen is in no name and in no extension.
 func TestHiddenCharacters(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{"ali\u200bce", "\u202eecila", "\u2067alice", "a\u00adb", "a\x00b", "a\nb", "a\u0085b", "a\u2028b", "\ufeffa", "a\U000e0041"} {
+	for _, text := range []string{
+		"ali\u200bce", "\u202eecila", "\u2067alice", "a\u00adb", "a\x00b", "a\nb", "a\u0085b",
+		"a\u2028b", "\ufeffa", "a\U000e0041",
+	} {
 		in := func(name, extension string, custom []identity.Custom) error {
 			id := identity.Identity{SAN: identity.SAN{Kind: identity.OtherName, Value: name}, Custom: custom}
 			id.Extensions.Set(identity.Issuer, "https://issuer.example.com")
@@ -168,7 +171,8 @@ func TestHiddenCharacters(t *testing.T) {
 		if in("alice!example.com", "push", nil) != nil {
 			t.Fatal("an ordinary identity is refused")
 		}
-		if in(text, "push", nil) == nil || in("alice!example.com", text, nil) == nil || in("alice!example.com", "push", []identity.Custom{{Value: text}}) == nil {
+		if in(text, "push", nil) == nil || in("alice!example.com", text, nil) == nil ||
+			in("alice!example.com", "push", []identity.Custom{{Value: text}}) == nil {
 			t.Errorf("%+q passes", text)
 		}
 	}

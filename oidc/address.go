@@ -36,8 +36,10 @@ var globalUnicast6 = netip.MustParsePrefix("2000::/3")
 // registries of special purpose addresses), or that carry an IPv4 address (6to4, Teredo), and the address at which
 // Azure serves credentials.
 var specialPrefixes = prefixes(
-	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24",
-	"192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4",
+	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+	"192.0.2.0/24", "192.31.196.0/24",
+	"192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24",
+	"203.0.113.0/24", "224.0.0.0/4",
 	"240.0.0.0/4", "168.63.129.16/32",
 	"2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3ffe::/16", "3fff::/20",
 )
@@ -54,7 +56,8 @@ func prefixes(all ...string) []netip.Prefix {
 // link of this machine, and the kernel ignores it for wider scopes.
 func publicAddress(a netip.Addr) error {
 	plain := a.WithZone("").Unmap()
-	special := a.Zone() != "" || !plain.IsValid() || plain.Is6() && (!globalUnicast6.Contains(plain) || isatap(plain)) ||
+	special := a.Zone() != "" || !plain.IsValid() ||
+		plain.Is6() && (!globalUnicast6.Contains(plain) || isatap(plain)) ||
 		slices.ContainsFunc(specialPrefixes, func(p netip.Prefix) bool { return p.Contains(plain) })
 	if special {
 		return fmt.Errorf("%s is not a public address; private-network: true allows it", a)
@@ -71,7 +74,8 @@ func isatap(a netip.Addr) bool {
 // privateSuffixes are top-level labels that no public name has (RFC 6761, RFC 6762, RFC 7686, and what networks use by
 // habit).
 var privateSuffixes = []string{
-	"internal", "intranet", "private", "local", "localhost", "localdomain", "lan", "home", "corp", "arpa", "svc", "cluster", "consul", "test", "invalid",
+	"internal", "intranet", "private", "local", "localhost", "localdomain", "lan", "home", "corp", "arpa", "svc",
+	"cluster", "consul", "test", "invalid",
 	"example", "onion",
 }
 

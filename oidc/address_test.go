@@ -9,9 +9,12 @@ import (
 
 // privateV4 has at least one address of each block of IPv4 that is not public (RFC 6890), its ends among them.
 var privateV4 = []string{
-	"0.0.0.0", "0.255.255.255", "10.0.0.0", "10.255.255.255", "100.64.0.0", "100.100.100.200", "100.127.255.255", "127.0.0.1", "127.255.255.255", "169.254.0.0",
-	"169.254.169.254", "172.16.0.0", "172.31.255.255", "192.0.0.0", "192.0.0.192", "192.0.0.255", "192.0.2.1", "192.88.99.1", "192.168.0.0", "192.168.255.255",
-	"198.18.0.0", "198.19.255.255", "198.51.100.1", "203.0.113.255", "224.0.0.1", "239.255.255.255", "240.0.0.0", "255.255.255.255", "168.63.129.16",
+	"0.0.0.0", "0.255.255.255", "10.0.0.0", "10.255.255.255", "100.64.0.0", "100.100.100.200", "100.127.255.255",
+	"127.0.0.1", "127.255.255.255", "169.254.0.0",
+	"169.254.169.254", "172.16.0.0", "172.31.255.255", "192.0.0.0", "192.0.0.192", "192.0.0.255", "192.0.2.1",
+	"192.88.99.1", "192.168.0.0", "192.168.255.255",
+	"198.18.0.0", "198.19.255.255", "198.51.100.1", "203.0.113.255", "224.0.0.1", "239.255.255.255", "240.0.0.0",
+	"255.255.255.255", "168.63.129.16",
 }
 
 // embeddings are the ways of writing an IPv4 address as one of IPv6.
@@ -58,12 +61,16 @@ func TestPublicAddress(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"::", "::1", "fe80::1", "febf::1", "fec0::1", "feff::1", "fc00::1", "fd00:ec2::254", "fd20:ce::254", "ff02::1", "ff0e::1", "100::1", "2001::1", "2001:1ff::1", "2001:db8::1",
+		"::", "::1", "fe80::1", "febf::1", "fec0::1", "feff::1", "fc00::1", "fd00:ec2::254", "fd20:ce::254", "ff02::1",
+		"ff0e::1", "100::1", "2001::1", "2001:1ff::1", "2001:db8::1",
 		"2002::1", "3ffe::1", "3fff::1", "5f00::1", "4000::1", "1000::1", "2620:4f:8000::1",
 	} {
 		refused("IPv6", text)
 	}
-	for _, text := range []string{"1.1.1.1", "8.8.8.8", "100.63.255.255", "100.128.0.1", "172.32.0.1", "192.0.1.1", "198.20.0.1", "223.255.255.255", "2600::1", "2a00:1450::8a", "2001:4860:4860::8888", "2400:cb00::1"} {
+	for _, text := range []string{
+		"1.1.1.1", "8.8.8.8", "100.63.255.255", "100.128.0.1", "172.32.0.1", "192.0.1.1",
+		"198.20.0.1", "223.255.255.255", "2600::1", "2a00:1450::8a", "2001:4860:4860::8888", "2400:cb00::1",
+	} {
 		if err := publicAddress(netip.MustParseAddr(text)); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
@@ -77,9 +84,12 @@ func TestPublicAddress(t *testing.T) {
 func TestPublicName(t *testing.T) {
 	t.Parallel()
 	for host, want := range map[string]bool{
-		"idp.example.com": true, "xn--bcher-kva.example.org": true, "IDP.Example.COM": true, "localhost": false, "LOCALHOST": false, "a.localhost": false, "metadata": false,
-		"metadata.google.internal": false, "a.svc.cluster.local": false, "printer.lan": false, "x.home.arpa": false, "2130706433": false, "0x7f.1": false, "0x7f000001": false,
-		"127.1": false, "0177.0.0.1": false, "127.0.0.1.": false, "localhost.": false, "idp.example.com.": false, "１２７.0.0.1": false, "a.ｌocal": false, "a。local": false,
+		"idp.example.com": true, "xn--bcher-kva.example.org": true, "IDP.Example.COM": true, "localhost": false,
+		"LOCALHOST": false, "a.localhost": false, "metadata": false,
+		"metadata.google.internal": false, "a.svc.cluster.local": false, "printer.lan": false, "x.home.arpa": false,
+		"2130706433": false, "0x7f.1": false, "0x7f000001": false,
+		"127.1": false, "0177.0.0.1": false, "127.0.0.1.": false, "localhost.": false, "idp.example.com.": false,
+		"１２７.0.0.1": false, "a.ｌocal": false, "a。local": false,
 		"fe80::1%lo": false, "a b.com": false, "": false, "a.0x7f": false,
 	} {
 		if got := publicName(host); got != want {
@@ -106,7 +116,8 @@ func FuzzPublicAddress(f *testing.F) {
 		binary.BigEndian.PutUint64(w[:], high)
 		binary.BigEndian.PutUint64(w[8:], low)
 		for _, a := range []netip.Addr{plain, netip.AddrFrom16(w), netip.AddrFrom16(w).WithZone(zone)} {
-			if publicAddress(a) == nil && (!a.IsGlobalUnicast() || a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.Zone() != "") {
+			if publicAddress(a) == nil && (!a.IsGlobalUnicast() || a.IsPrivate() || a.IsLoopback() ||
+				a.IsLinkLocalUnicast() || a.Zone() != "") {
 				t.Errorf("%s passes", a)
 			}
 		}

@@ -11,8 +11,9 @@ import (
 func TestDocumentedTimes(t *testing.T) {
 	t.Parallel()
 	words := map[time.Duration]string{
-		5 * time.Second: "five seconds", 10 * time.Second: "ten seconds", 15 * time.Second: "fifteen seconds", 5 * time.Minute: "five minutes",
-		24 * time.Hour: "24 hours", time.Minute: "60 s", 30 * time.Second: "30 s",
+		5 * time.Second: "five seconds", 10 * time.Second: "ten seconds", 15 * time.Second: "fifteen seconds",
+		5 * time.Minute: "five minutes",
+		24 * time.Hour:  "24 hours", time.Minute: "60 s", 30 * time.Second: "30 s",
 	}
 	for _, c := range []struct {
 		page, before string

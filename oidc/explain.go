@@ -225,7 +225,10 @@ func (e *Explainer) signature(x *Explanation, r *row, t *token) {
 	case e.state != "" && !r.wildcard:
 		var way *route
 		if way, err = newRoute(r, Options{}, newAnchors()); err == nil {
-			ring = stateFile{dir: e.state, issuer: iss, trust: way.trust, log: slog.New(slog.DiscardHandler)}.load(time.Now())
+			ring = stateFile{
+				dir: e.state, issuer: iss, trust: way.trust,
+				log: slog.New(slog.DiscardHandler),
+			}.load(time.Now())
 		}
 	}
 	if ring == nil {

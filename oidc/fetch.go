@@ -139,7 +139,10 @@ func (f *remote) fetch(ctx context.Context, now time.Time) (*keyring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
-	return &keyring{fetched: now, algs: d.Algorithms, keys: set.keys, unusable: set.unusable, raw: body, size: len(body)}, nil
+	return &keyring{
+		fetched: now, algs: d.Algorithms, keys: set.keys, unusable: set.unusable, raw: body,
+		size: len(body),
+	}, nil
 }
 
 // parseDiscovery reads a discovery document for issuer (E9) and keeps the algorithms that we know; none named means RS256.

@@ -158,7 +158,8 @@ func (r *keyring) find(issuer, alg, kid string) ([]providerKey, error) {
 	why, unusable := r.unusable[kid]
 	switch {
 	case len(out) > maxTries:
-		return nil, fault.New(fault.KeyIDUnknown, fmt.Errorf("%d keys fit; at most %d are tried", len(out), maxTries), "kid", kid)
+		return nil, fault.New(fault.KeyIDUnknown,
+			fmt.Errorf("%d keys fit; at most %d are tried", len(out), maxTries), "kid", kid)
 	case len(out) > 0:
 		return out, nil
 	case known:

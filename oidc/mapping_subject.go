@@ -195,7 +195,10 @@ func newKubernetesMapper(r IssuerConfig, _ library) (mapper, error) {
 			return id, err
 		}
 		uri, err := uriRules{lenient: lenient, segments: []string{ns, sa}}.build([]part{
-			{text: "https://kubernetes.io/namespaces/"}, {text: namespace, claim: ns}, {text: "/serviceaccounts/"}, {text: name, claim: sa},
+			{text: "https://kubernetes.io/namespaces/"},
+			{text: namespace, claim: ns},
+			{text: "/serviceaccounts/"},
+			{text: name, claim: sa},
 		})
 		id.SAN = identity.SAN{Kind: identity.URI, Value: uri}
 		return id, err

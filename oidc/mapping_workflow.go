@@ -127,11 +127,14 @@ func newGitHubMapper(r IssuerConfig, _ library) (mapper, error) {
 			identity.GitHubWorkflowTrigger: event, identity.GitHubWorkflowSHA: sha, identity.GitHubWorkflowName: workflow,
 			identity.GitHubWorkflowRepository: repository, identity.GitHubWorkflowRef: ref,
 			identity.BuildSignerURI: san, identity.BuildSignerDigest: jobSHA, identity.RunnerEnvironment: runner,
-			identity.SourceRepositoryURI: t.path("@repository"), identity.SourceRepositoryDigest: sha, identity.SourceRepositoryRef: ref,
-			identity.SourceRepositoryIdentifier: repositoryID, identity.SourceRepositoryOwnerURI: t.path("@repository_owner"),
-			identity.SourceRepositoryOwnerID: ownerID, identity.BuildConfigURI: t.path("@workflow_ref"),
+			identity.SourceRepositoryURI: t.path("@repository"), identity.SourceRepositoryDigest: sha,
+			identity.SourceRepositoryRef:        ref,
+			identity.SourceRepositoryIdentifier: repositoryID,
+			identity.SourceRepositoryOwnerURI:   t.path("@repository_owner"),
+			identity.SourceRepositoryOwnerID:    ownerID, identity.BuildConfigURI: t.path("@workflow_ref"),
 			identity.BuildConfigDigest: workflowSHA, identity.BuildTrigger: event,
-			identity.RunInvocationURI:           t.path("@repository", "/actions/runs/", "@run_id", "/attempts/", "@run_attempt"),
+			identity.RunInvocationURI: t.path("@repository", "/actions/runs/", "@run_id",
+				"/attempts/", "@run_attempt"),
 			identity.SourceRepositoryVisibility: visibility,
 		})
 	})
@@ -166,10 +169,13 @@ func newGitLabMapper(r IssuerConfig, _ library) (mapper, error) {
 		san := t.uri(rules, "https://", "@ci_config_ref_uri")
 		return named(id, san, map[identity.Extension]string{
 			identity.BuildSignerURI: san, identity.BuildSignerDigest: configSHA, identity.RunnerEnvironment: runner,
-			identity.SourceRepositoryURI: t.path("@project_path"), identity.SourceRepositoryDigest: sha, identity.SourceRepositoryRef: ref,
-			identity.SourceRepositoryIdentifier: projectID, identity.SourceRepositoryOwnerURI: t.path("@namespace_path"),
-			identity.SourceRepositoryOwnerID: namespaceID, identity.BuildConfigURI: san, identity.BuildConfigDigest: configSHA,
-			identity.BuildTrigger: source, identity.RunInvocationURI: t.path("@project_path", "/-/jobs/", "@job_id"),
+			identity.SourceRepositoryURI: t.path("@project_path"), identity.SourceRepositoryDigest: sha,
+			identity.SourceRepositoryRef:        ref,
+			identity.SourceRepositoryIdentifier: projectID,
+			identity.SourceRepositoryOwnerURI:   t.path("@namespace_path"),
+			identity.SourceRepositoryOwnerID:    namespaceID, identity.BuildConfigURI: san,
+			identity.BuildConfigDigest: configSHA,
+			identity.BuildTrigger:      source, identity.RunInvocationURI: t.path("@project_path", "/-/jobs/", "@job_id"),
 			identity.SourceRepositoryVisibility: visibility,
 		})
 	})
@@ -217,7 +223,10 @@ func newCodefreshMapper(r IssuerConfig, _ library) (mapper, error) {
 			t.need("pipeline_name")
 		}
 		repository, ref, runner := t.may("scm_repo_url"), t.may("scm_ref"), t.may("runner_environment")
-		rules := uriRules{joined: true, segments: []string{"account_name", "account_id", "pipeline_id", "workflow_id"}, free: "pipeline_name"}
+		rules := uriRules{
+			joined: true, segments: []string{"account_name", "account_id", "pipeline_id", "workflow_id"},
+			free: "pipeline_name",
+		}
 		at := func(rules uriRules, parts ...string) string {
 			if begin != "" {
 				parts = slices.Concat([]string{begin, "/"}, parts)

@@ -43,18 +43,27 @@ const issuerOfNames = "https://issuer.example.com"
 func nameTargets(t testing.TB) []*nameTarget {
 	t.Helper()
 	github := map[string]any{
-		"sub": "s", "event_name": "push", "job_workflow_ref": "o/r/.github/workflows/r.yml@refs/heads/main", "ref": "refs/heads/main", "repository": "o/r",
-		"repository_id": "1", "repository_owner": "o", "repository_owner_id": "2", "repository_visibility": "public", "run_attempt": "1", "run_id": "9",
-		"runner_environment": "github-hosted", "sha": "a", "workflow": "w", "workflow_ref": "o/r/x@y", "workflow_sha": "b", "job_workflow_sha": "c",
+		"sub": "s", "event_name": "push", "job_workflow_ref": "o/r/.github/workflows/r.yml@refs/heads/main",
+		"ref": "refs/heads/main", "repository": "o/r",
+		"repository_id": "1", "repository_owner": "o", "repository_owner_id": "2", "repository_visibility": "public",
+		"run_attempt": "1", "run_id": "9",
+		"runner_environment": "github-hosted", "sha": "a", "workflow": "w", "workflow_ref": "o/r/x@y",
+		"workflow_sha": "b", "job_workflow_sha": "c",
 	}
 	gitlab := map[string]any{
-		"sub": "s", "ci_config_ref_uri": "gitlab.com/a/b//.gitlab-ci.yml@refs/heads/main", "ci_config_sha": "d", "job_id": "31", "namespace_id": "12",
-		"namespace_path": "a", "pipeline_id": "1", "pipeline_source": "push", "project_id": "34", "project_path": "a/b", "project_visibility": "private",
-		"ref": "main", "ref_type": "branch", "runner_environment": "x", "runner_id": json.Number("1"), "sha": "c",
+		"sub": "s", "ci_config_ref_uri": "gitlab.com/a/b//.gitlab-ci.yml@refs/heads/main", "ci_config_sha": "d",
+		"job_id": "31", "namespace_id": "12",
+		"namespace_path": "a", "pipeline_id": "1", "pipeline_source": "push", "project_id": "34", "project_path": "a/b",
+		"project_visibility": "private",
+		"ref":                "main", "ref_type": "branch", "runner_environment": "x", "runner_id": json.Number("1"), "sha": "c",
 	}
-	codefresh := map[string]any{"sub": "s", "account_id": "i", "account_name": "n", "pipeline_id": "p", "pipeline_name": "x/y", "workflow_id": "w"}
+	codefresh := map[string]any{
+		"sub": "s", "account_id": "i", "account_name": "n", "pipeline_id": "p",
+		"pipeline_name": "x/y", "workflow_id": "w",
+	}
 	buildkite := map[string]any{
-		"sub": "s", "organization_slug": "o", "pipeline_slug": "p", "build_commit": "c", "build_number": json.Number("4"), "build_source": "ui", "job_id": "j",
+		"sub": "s", "organization_slug": "o", "pipeline_slug": "p", "build_commit": "c",
+		"build_number": json.Number("4"), "build_source": "ui", "job_id": "j",
 		"runner_environment": "x",
 	}
 	must := regexp.MustCompile
@@ -66,13 +75,26 @@ func nameTargets(t testing.TB) []*nameTarget {
 	codefreshVary := []string{"account_name", "pipeline_name", "account_id", "pipeline_id"}
 	circle := "oidc.circleci.com/"
 	targets := []nameTarget{
-		{name: "type email", claims: map[string]any{"sub": "s", "email": "a@example.com", "email_verified": true}, vary: []string{"email"}, end: "@example.com"},
-		{name: "type uri", claims: map[string]any{"sub": "https://example.com/x"}, vary: []string{"sub"}, begin: map[string]string{"sub": "https://example.com/"}},
-		{name: "type username", claims: map[string]any{"sub": "alice"}, vary: []string{"sub"}, whole: func(s string) string { return s + "!example.com" }},
-		{name: "type spiffe", claims: map[string]any{"sub": "spiffe://td/x"}, vary: []string{"sub"}, begin: map[string]string{"sub": "spiffe://td/"}},
+		{
+			name: "type email", claims: map[string]any{"sub": "s", "email": "a@example.com", "email_verified": true},
+			vary: []string{"email"}, end: "@example.com",
+		},
+		{
+			name: "type uri", claims: map[string]any{"sub": "https://example.com/x"}, vary: []string{"sub"},
+			begin: map[string]string{"sub": "https://example.com/"},
+		},
+		{
+			name: "type username", claims: map[string]any{"sub": "alice"}, vary: []string{"sub"},
+			whole: func(s string) string { return s + "!example.com" },
+		},
+		{
+			name: "type spiffe", claims: map[string]any{"sub": "spiffe://td/x"}, vary: []string{"sub"},
+			begin: map[string]string{"sub": "spiffe://td/"},
+		},
 		{
 			name: "type kubernetes", claims: map[string]any{"sub": "s"}, vary: []string{"namespace", "name"},
-			read: must(`^https://kubernetes\.io/namespaces/([a-z0-9.-]+)/serviceaccounts/([a-z0-9.-]+)$`), raw: "https://kubernetes.io/namespaces/<namespace>/serviceaccounts/<name>",
+			read: must(`^https://kubernetes\.io/namespaces/([a-z0-9.-]+)/serviceaccounts/([a-z0-9.-]+)$`),
+			raw:  "https://kubernetes.io/namespaces/<namespace>/serviceaccounts/<name>",
 		},
 		{
 			name: "type chainguard-identity", claims: map[string]any{"sub": "a/b"}, vary: []string{"sub"},
@@ -80,61 +102,98 @@ func nameTargets(t testing.TB) []*nameTarget {
 		},
 		{
 			name: "type github-workflow", claims: github, vary: []string{"job_workflow_ref"}, begin: flow,
-			read: must(`^https://github\.com/` + pathText + `$`), raw: "https://github.com/<job_workflow_ref>", joined: true,
+			read: must(`^https://github\.com/` + pathText + `$`),
+			raw:  "https://github.com/<job_workflow_ref>", joined: true,
 		},
-		{name: "type gitlab-pipeline", claims: gitlab, vary: []string{"ci_config_ref_uri"}, begin: ofGitLab, read: must(`^https://` + pathText + `$`), raw: "https://<ci_config_ref_uri>"},
+		{
+			name: "type gitlab-pipeline", claims: gitlab, vary: []string{"ci_config_ref_uri"}, begin: ofGitLab,
+			read: must(`^https://` + pathText + `$`), raw: "https://<ci_config_ref_uri>",
+		},
 		{
 			name: "type buildkite-job", claims: buildkite, vary: []string{"organization_slug", "pipeline_slug"},
-			read: must(`^https://buildkite\.com/` + segment + `/` + segment + `$`), raw: "https://buildkite.com/<organization_slug>/<pipeline_slug>", joined: true,
+			read: must(`^https://buildkite\.com/` + segment + `/` + segment + `$`),
+			raw:  "https://buildkite.com/<organization_slug>/<pipeline_slug>", joined: true,
 		},
-		{name: "type codefresh-workflow", claims: codefresh, vary: codefreshVary, read: codefreshRead, raw: codefreshRaw, joined: true},
+		{
+			name: "type codefresh-workflow", claims: codefresh, vary: codefreshVary, read: codefreshRead,
+			raw: codefreshRaw, joined: true,
+		},
 		{
 			name: "github-workflow", claims: github, vary: []string{"job_workflow_ref"}, begin: flow,
 			read: must(`^https://ci\.example\.com/` + pathText + `$`), raw: "https://ci.example.com/<job_workflow_ref>",
 		},
 		{
-			name: "gitlab-pipeline", claims: with(gitlab, "ci_config_ref_uri", "ci.example.com/x"), vary: []string{"ci_config_ref_uri"},
-			begin: map[string]string{"ci_config_ref_uri": "ci.example.com/a/b//.gitlab-ci.yml@refs/heads/"}, read: must(`^https://` + pathText + `$`), raw: "https://<ci_config_ref_uri>",
+			name: "gitlab-pipeline", claims: with(gitlab, "ci_config_ref_uri", "ci.example.com/x"),
+			vary:  []string{"ci_config_ref_uri"},
+			begin: map[string]string{"ci_config_ref_uri": "ci.example.com/a/b//.gitlab-ci.yml@refs/heads/"},
+			read:  must(`^https://` + pathText + `$`), raw: "https://<ci_config_ref_uri>",
 		},
 		{
-			name: "codefresh-workflow", claims: with(codefresh, "platform_url", "https://ci.example.com"), vary: codefreshVary,
-			read: must(strings.Replace(codefreshRead.String(), `g\.codefresh\.io`, `ci\.example\.com`, 1)), raw: strings.Replace(codefreshRaw, "g.codefresh.io", "ci.example.com", 1),
+			name: "codefresh-workflow", claims: with(codefresh, "platform_url", "https://ci.example.com"),
+			vary: codefreshVary,
+			read: must(strings.Replace(codefreshRead.String(), `g\.codefresh\.io`, `ci\.example\.com`, 1)),
+			raw:  strings.Replace(codefreshRaw, "g.codefresh.io", "ci.example.com", 1),
 		},
 		{
 			name: "buildkite-job", claims: buildkite, vary: []string{"organization_slug", "pipeline_slug"},
-			read: must(`^https://ci\.example\.com/` + segment + `/` + segment + `$`), raw: "https://ci.example.com/<organization_slug>/<pipeline_slug>",
+			read: must(`^https://ci\.example\.com/` + segment + `/` + segment + `$`),
+			raw:  "https://ci.example.com/<organization_slug>/<pipeline_slug>",
 		},
 		{
 			name: "circleci-job", claims: map[string]any{
-				"sub": "s", circle + "job-id": "J", circle + "pipeline-definition-id": "D", circle + "pipeline-id": "PL", circle + "project-id": "P",
+				"sub": "s", circle + "job-id": "J", circle + "pipeline-definition-id": "D",
+				circle + "pipeline-id": "PL", circle + "project-id": "P",
 				circle + "ssh-rerun": false, circle + "workflow-id": "W",
-			}, vary: []string{circle + "project-id", circle + "pipeline-definition-id"}, read: must(`^https://ci\.example\.com/projects/` + segment + `/pipeline-definitions/` + segment + `$`),
-			raw: "https://ci.example.com/projects/<" + circle + "project-id>/pipeline-definitions/<" + circle + "pipeline-definition-id>",
+			}, vary: []string{circle + "project-id", circle + "pipeline-definition-id"},
+			read: must(`^https://ci\.example\.com/projects/` + segment + `/pipeline-definitions/` + segment + `$`),
+			raw: "https://ci.example.com/projects/<" + circle + "project-id>/pipeline-definitions/<" + circle +
+				"pipeline-definition-id>",
 		},
 		{
 			name: "buddy-pipeline", claims: map[string]any{
-				"sub": "s", "workspace_domain": "w", "project_name": "p", "pipeline_id": json.Number("12"), "execution_id": "9", "runner_environment": "x", "triggered_on": "E",
-			}, vary: []string{"workspace_domain", "project_name", "pipeline_id"}, read: must(`^https://ci\.example\.com/` + segment + `/` + segment + `/pipelines/pipeline/` + segment + `$`),
+				"sub": "s", "workspace_domain": "w", "project_name": "p", "pipeline_id": json.Number("12"),
+				"execution_id": "9", "runner_environment": "x", "triggered_on": "E",
+			}, vary: []string{"workspace_domain", "project_name", "pipeline_id"},
+			read: must(`^https://ci\.example\.com/` + segment + `/` + segment +
+				`/pipelines/pipeline/` + segment + `$`),
 			raw: "https://ci.example.com/<workspace_domain>/<project_name>/pipelines/pipeline/<pipeline_id>",
 		},
 		{
-			name: "azure-pipelines", claims: map[string]any{"sub": "s", "prj_id": "1", "def_id": "2", "org_id": "3", "run_id": "4"}, vary: []string{"prj_id", "def_id"},
-			read: must(`^https://ci\.example\.com/` + segment + `/_build\?definitionId=([^/?#&]+)$`), raw: "https://ci.example.com/<prj_id>/_build?definitionId=<def_id>",
+			name: "azure-pipelines", claims: map[string]any{
+				"sub": "s", "prj_id": "1", "def_id": "2", "org_id": "3",
+				"run_id": "4",
+			}, vary: []string{"prj_id", "def_id"},
+			read: must(`^https://ci\.example\.com/` + segment + `/_build\?definitionId=([^/?#&]+)$`),
+			raw:  "https://ci.example.com/<prj_id>/_build?definitionId=<def_id>",
 		},
-		{name: "bitbucket-pipelines", claims: map[string]any{
-			"sub": "s", "workspaceUuid": "{1}", "repositoryUuid": "{2}", "pipelineUuid": "{3}", "stepUuid": "{4}",
-		}, vary: []string{"workspaceUuid", "repositoryUuid"}, read: must(`^https://ci\.example\.com/` + segment + `/` + segment + `$`), raw: "https://ci.example.com/<workspaceUuid>/<repositoryUuid>"},
-		{name: "jenkins", claims: map[string]any{"sub": "https://ci.example.com/job/a/", "build_number": "1"}, vary: []string{"sub"}, begin: map[string]string{"sub": "https://ci.example.com/job/"}},
 		{
-			name: "google-cloud-service-account", claims: map[string]any{"sub": "s", "email": "a@x.iam.gserviceaccount.com", "email_verified": true}, vary: []string{"email"},
-			end: "@x.iam.gserviceaccount.com",
+			name: "bitbucket-pipelines", claims: map[string]any{
+				"sub": "s", "workspaceUuid": "{1}", "repositoryUuid": "{2}", "pipelineUuid": "{3}", "stepUuid": "{4}",
+			}, vary: []string{"workspaceUuid", "repositoryUuid"},
+			read: must(`^https://ci\.example\.com/` + segment + `/` + segment + `$`),
+			raw:  "https://ci.example.com/<workspaceUuid>/<repositoryUuid>",
 		},
-		{name: "aws-identity", claims: map[string]any{"sub": "arn:aws:iam::1:role/x"}, vary: []string{"sub"}, begin: map[string]string{"sub": "arn:aws:iam::1:role/"}},
+		{
+			name: "jenkins", claims: map[string]any{"sub": "https://ci.example.com/job/a/", "build_number": "1"},
+			vary: []string{"sub"}, begin: map[string]string{"sub": "https://ci.example.com/job/"},
+		},
+		{
+			name:   "google-cloud-service-account",
+			claims: map[string]any{"sub": "s", "email": "a@x.iam.gserviceaccount.com", "email_verified": true},
+			vary:   []string{"email"},
+			end:    "@x.iam.gserviceaccount.com",
+		},
+		{
+			name: "aws-identity", claims: map[string]any{"sub": "arn:aws:iam::1:role/x"}, vary: []string{"sub"},
+			begin: map[string]string{"sub": "arn:aws:iam::1:role/"},
+		},
 		{
 			name: "hcp-terraform", claims: map[string]any{
-				"sub": "s", "terraform_organization_name": "o", "terraform_workspace_name": "w", "terraform_run_phase": "plan", "terraform_run_id": "1",
-			}, vary: []string{"terraform_organization_name", "terraform_workspace_name"}, read: must(`^https://ci\.example\.com/app/` + segment + `/workspaces/` + segment + `$`),
-			raw: "https://ci.example.com/app/<terraform_organization_name>/workspaces/<terraform_workspace_name>",
+				"sub": "s", "terraform_organization_name": "o", "terraform_workspace_name": "w",
+				"terraform_run_phase": "plan", "terraform_run_id": "1",
+			}, vary: []string{"terraform_organization_name", "terraform_workspace_name"},
+			read: must(`^https://ci\.example\.com/app/` + segment + `/workspaces/` + segment + `$`),
+			raw:  "https://ci.example.com/app/<terraform_organization_name>/workspaces/<terraform_workspace_name>",
 		},
 		// Profiles of an issuer file.
 		{
@@ -143,20 +202,29 @@ func nameTargets(t testing.TB) []*nameTarget {
 		},
 		{
 			name: "file words", claims: map[string]any{"sub": "s", "a": "x", "b": "y"}, vary: []string{"a", "b"},
-			read: must(`^https://ci\.example\.com/(.+?)/-/b/` + pathText + `$`), raw: "https://ci.example.com/<a>/-/b/<b>",
+			read: must(`^https://ci\.example\.com/(.+?)/-/b/` + pathText + `$`),
+			raw:  "https://ci.example.com/<a>/-/b/<b>",
 		},
 		{
 			name: "file host", claims: map[string]any{"sub": "s", "a": "x", "b": "y"}, vary: []string{"a", "b"},
-			read: must(`^https://([a-z0-9._-]+)\.ci\.example\.com/` + pathText + `$`), raw: "https://<a>.ci.example.com/<b>",
+			read: must(`^https://([a-z0-9._-]+)\.ci\.example\.com/` + pathText + `$`),
+			raw:  "https://<a>.ci.example.com/<b>",
 		},
 		{
-			name: "file chained", claims: map[string]any{"sub": "s", "base": "https://h.example", "b": "y"}, vary: []string{"base", "b"},
-			begin: map[string]string{"base": "https://"}, read: must(`^(https?://[a-z0-9._:-]+)/` + pathText + `$`), raw: "<base>/<b>",
+			name: "file chained", claims: map[string]any{"sub": "s", "base": "https://h.example", "b": "y"},
+			vary:  []string{"base", "b"},
+			begin: map[string]string{"base": "https://"}, read: must(`^(https?://[a-z0-9._:-]+)/` + pathText + `$`),
+			raw: "<base>/<b>",
 		},
 	}
 	files := map[string]ProviderConfig{
-		"two": {SAN: "https://ci.example.com/{{.a}}@{{.b}}"}, "words": {SAN: `{{printf "https://ci.example.com/%s" .a}}/-/b/{{.b}}`},
-		"host": {SAN: "https://{{.a}}.ci.example.com/{{.b}}"}, "chained": {SAN: "{{.base}}/{{.b}}", Defaults: map[string]string{"base": "https://d.example"}, Claims: []string{"base"}},
+		"two":   {SAN: "https://ci.example.com/{{.a}}@{{.b}}"},
+		"words": {SAN: `{{printf "https://ci.example.com/%s" .a}}/-/b/{{.b}}`},
+		"host":  {SAN: "https://{{.a}}.ci.example.com/{{.b}}"},
+		"chained": {
+			SAN: "{{.base}}/{{.b}}", Defaults: map[string]string{"base": "https://d.example"},
+			Claims: []string{"base"},
+		},
 	}
 	seen := map[string]bool{}
 	var out []*nameTarget
@@ -316,7 +384,8 @@ func (n *nameTarget) check(san identity.SAN, c claims) error {
 	if san.Kind != identity.URI {
 		return nil
 	}
-	return checkRFC(san.Value, n.row.config.Type == "uri", strings.HasPrefix(n.name, "azure"), strings.Contains(n.name, "gitlab"))
+	return checkRFC(san.Value, n.row.config.Type == "uri", strings.HasPrefix(n.name, "azure"),
+		strings.Contains(n.name, "gitlab"))
 }
 
 // checkRFC parses a URI with the expressions of RFC 3986, and looks at the segments of its path decoded once and twice.
@@ -397,9 +466,12 @@ func (n *nameTarget) checkFulcio(san string, text []string) error {
 
 // words of the generator: what paths, escapes and the grammar of URIs are made of.
 var nameWords = []string{
-	"a", "b", "c", "main", "x-y", "v1", "a", "b", "c", "main", "7", "/", "/", "-", ".", "..", "_", "~", ".yml", "@refs/heads/", "é", "日本", "e\u0301", " ",
-	"%", "%2", "%2e", "%2E", "%2f", "%2F", "%61", "%20", "%25", "%252e", "%c3%a9", "%C3%A9", "%0a", "%zz", "2", "e", "f", "?", "#", "\\", "\"", "<", ">", "{", "}", "|", "^", "@",
-	":", "!", "&", "=", "+", ",", ";", "(", ")", "*", "'", "$", "[", "]", "`", "\u200b", "\u202e", "\u2067", "\u00ad", "\x00", "\n", "A", "//", "/../", "http://", "%2e%2e%2f", "/-/b/",
+	"a", "b", "c", "main", "x-y", "v1", "a", "b", "c", "main", "7", "/", "/", "-", ".", "..", "_", "~", ".yml",
+	"@refs/heads/", "é", "日本", "e\u0301", " ",
+	"%", "%2", "%2e", "%2E", "%2f", "%2F", "%61", "%20", "%25", "%252e", "%c3%a9", "%C3%A9", "%0a", "%zz", "2", "e",
+	"f", "?", "#", "\\", "\"", "<", ">", "{", "}", "|", "^", "@",
+	":", "!", "&", "=", "+", ",", ";", "(", ")", "*", "'", "$", "[", "]", "`", "\u200b", "\u202e", "\u2067", "\u00ad",
+	"\x00", "\n", "A", "//", "/../", "http://", "%2e%2e%2f", "/-/b/",
 }
 
 func randomName(r *rand.Rand) string {
@@ -448,7 +520,8 @@ func (n *nameTarget) try(c claims, vary string, other any) (named bool, err erro
 		if fault.From(err).Reason == fault.InternalError {
 			return false, err
 		}
-		if f := fault.From(err); f.Meta["claim"] == "" && f.Reason != fault.EmailUnverified || f.Meta["claim"] == "san" {
+		if f := fault.From(err); f.Meta["claim"] == "" && f.Reason != fault.EmailUnverified ||
+			f.Meta["claim"] == "san" {
 			return false, fmt.Errorf("the refusal names no claim: %w", err)
 		}
 		return false, nil
@@ -573,7 +646,10 @@ func TestNames(t *testing.T) { //nolint:tparallel // the group has to end before
 // fuzzName is the same with texts of the fuzzer's.
 func fuzzName(f *testing.F, name string) {
 	f.Helper()
-	for _, s := range []string{"a", "a b", "m%61in", "100%", "%2e%2e%2f", "é", "a/b", "x y.yml@refs/heads/main", "a?b#c", "\u202e"} {
+	for _, s := range []string{
+		"a", "a b", "m%61in", "100%", "%2e%2e%2f", "é", "a/b", "x y.yml@refs/heads/main",
+		"a?b#c", "\u202e",
+	} {
 		f.Add(s, "b", uint8(0))
 		f.Add(s, s, uint8(1))
 	}

@@ -230,9 +230,10 @@ func TestCheck(t *testing.T) {
 		"every co.uk":    {meta("https://idp.*.co.uk"), "the star stands for the domain itself"},
 		"part of a name": {meta("https://idp.exam*.com:8443"), "the star stands for the domain itself"},
 		"unlisted":       {meta("https://*.corp.internal", "https://*.internal/x"), ""},
-		"pages":          {meta("https://*.github.io", "https://oidc.eks.*.amazonaws.com/id/*", "https://oidc.prod-aks.azure.com/*", "https://*-oidc.buddyusercontent.com"), ""},
-		"no star":        {meta("https://idp.example.com/realm"), ""},
-		"good":           {exact(u, ok), ""}, "good pattern": {meta("https://*.example.com/id/*"), ""},
+		"pages": {meta("https://*.github.io", "https://oidc.eks.*.amazonaws.com/id/*",
+			"https://oidc.prod-aks.azure.com/*", "https://*-oidc.buddyusercontent.com"), ""},
+		"no star": {meta("https://idp.example.com/realm"), ""},
+		"good":    {exact(u, ok), ""}, "good pattern": {meta("https://*.example.com/id/*"), ""},
 		"empty":         {oidc.Config{}, "no issuer"},
 		"http":          {exact("http://a.example.com", ok), "plain http"},
 		"http insecure": {exact("http://a.example.com", with(func(c *oidc.IssuerConfig) { c.Insecure = true })), ""},
@@ -258,9 +259,12 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	for _, template := range []string{
-		"{{", "{{.a}", "{{range .a}}{{end}}", "{{.a | html}}", "{{end}}", "{{if eq .a \"b\"}}", "{{template \"x\"}}", "{{printf .a}}", "{{.a.b}}",
-		"{{define \"x\"}}{{end}}x", "{{$x := .a}}{{$x}}", "{{call .a}}", "{{.}}", "{{eq .a 1}}", "{{printf \"%d\" .a}}", "{{printf \"%s\"}}", "{{len .a}}", "{{true}}",
-		"{{with .a}}{{.b}}{{end}}", "{{with eq .a \"b\"}}x{{end}}", "{{or .a (eq .b \"c\")}}", "{{eq (not .a) \"b\"}}", "{{break}}", "{{block \"x\" .}}{{end}}", "{{index .a \"b\"}}", "{{.A.Method}}", "{{nil}}",
+		"{{", "{{.a}", "{{range .a}}{{end}}", "{{.a | html}}", "{{end}}", "{{if eq .a \"b\"}}", "{{template \"x\"}}",
+		"{{printf .a}}", "{{.a.b}}",
+		"{{define \"x\"}}{{end}}x", "{{$x := .a}}{{$x}}", "{{call .a}}", "{{.}}", "{{eq .a 1}}", "{{printf \"%d\" .a}}",
+		"{{printf \"%s\"}}", "{{len .a}}", "{{true}}",
+		"{{with .a}}{{.b}}{{end}}", "{{with eq .a \"b\"}}x{{end}}", "{{or .a (eq .b \"c\")}}", "{{eq (not .a) \"b\"}}",
+		"{{break}}", "{{block \"x\" .}}{{end}}", "{{index .a \"b\"}}", "{{.A.Method}}", "{{nil}}",
 	} {
 		c := oidc.Config{Issuers: map[string]oidc.IssuerConfig{u: ok}, Providers: map[string]oidc.ProviderConfig{"p": {SAN: "https://x/{{.a}}", Extensions: map[string]string{"build-trigger": template}}}}
 		if err := c.Check(); err == nil || !strings.Contains(err.Error(), "template") {

@@ -42,7 +42,11 @@ func newFarm(t *testing.T) *farm {
 	t.Helper()
 	f := &farm{release: make(chan struct{}), key: pki.NewKey(pki.P256)}
 	var err error
-	if f.jwks, err = json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: f.key.Public(), KeyID: "k1", Use: "sig"}}}); err != nil {
+	if f.jwks,
+		err = json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{
+		Key: f.key.Public(), KeyID: "k1",
+		Use: "sig",
+	}}}); err != nil {
 		t.Fatal(err)
 	}
 	f.server = httptest.NewServer(f)
@@ -71,7 +75,8 @@ func (f *farm) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.pause()
 	}
 	if issuer, ok := strings.CutSuffix(r.URL.Path, "/.well-known/openid-configuration"); ok {
-		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q,"id_token_signing_alg_values_supported":["ES256"]}`, f.server.URL+issuer, f.server.URL+issuer+"/keys")
+		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q,"id_token_signing_alg_values_supported":["ES256"]}`,
+			f.server.URL+issuer, f.server.URL+issuer+"/keys")
 		return
 	}
 	_, _ = w.Write(f.jwks)
@@ -81,7 +86,8 @@ func (f *farm) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (f *farm) token(path string) string {
 	now := time.Now().Unix()
 	return idp.Signing{Key: f.key, Alg: "ES256", KeyID: "k1"}.Token(map[string]any{
-		"iss": f.server.URL + path, "aud": "sigstore", "sub": "s", "email": "a@example.com", "email_verified": true, "iat": now, "exp": now + 3600,
+		"iss": f.server.URL + path, "aud": "sigstore", "sub": "s", "email": "a@example.com", "email_verified": true,
+		"iat": now, "exp": now + 3600,
 	})
 }
 
@@ -155,7 +161,10 @@ func TestHangingInventions(t *testing.T) {
 	for _, family := range got {
 		seen[family.GetName()] = true
 	}
-	for _, name := range []string{"mayfly_oidc_fetches_running", "mayfly_oidc_fetches_queued", "mayfly_oidc_fetches_refused_total"} {
+	for _, name := range []string{
+		"mayfly_oidc_fetches_running", "mayfly_oidc_fetches_queued",
+		"mayfly_oidc_fetches_refused_total",
+	} {
 		if !seen[name] {
 			t.Errorf("no metric %s", name)
 		}
@@ -169,9 +178,11 @@ func TestHangingInventions(t *testing.T) {
 func TestManyEntriesAtStart(t *testing.T) {
 	t.Parallel()
 	f := newFarm(t)
-	c := oidc.Config{Issuers: map[string]oidc.IssuerConfig{f.server.URL + "/good": {ClientID: "sigstore", Type: "email"}}}
+	c := oidc.Config{Issuers: map[string]oidc.IssuerConfig{f.server.URL +
+		"/good": {ClientID: "sigstore", Type: "email"}}}
 	for i := range 1000 {
-		c.Issuers[fmt.Sprintf("%s/hang-%d", f.server.URL, i)] = oidc.IssuerConfig{ClientID: "sigstore", Type: "email", Outbound: oidc.OutboundConfig{Timeout: 30 * time.Second}}
+		c.Issuers[fmt.Sprintf("%s/hang-%d", f.server.URL,
+			i)] = oidc.IssuerConfig{ClientID: "sigstore", Type: "email", Outbound: oidc.OutboundConfig{Timeout: 30 * time.Second}}
 	}
 	v := verifier(t, c, oidc.Options{})
 	ctx, stop := context.WithCancel(t.Context())
@@ -235,7 +246,8 @@ func TestForgedTokens(t *testing.T) {
 func sign(p *idp.Provider, s idp.Signing) string {
 	now := time.Now().Unix()
 	return s.Token(map[string]any{
-		"iss": p.URL(), "aud": "sigstore", "sub": "s", "email": "a@example.com", "email_verified": true, "iat": now, "exp": now + 300,
+		"iss": p.URL(), "aud": "sigstore", "sub": "s", "email": "a@example.com", "email_verified": true,
+		"iat": now, "exp": now + 300,
 	})
 }
 
@@ -254,7 +266,8 @@ func TestSameKeyID(t *testing.T) {
 		p := idp.New(t, idp.Options{Wrap: func(http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path != "/keys" {
-					fmt.Fprintf(w, `{"issuer":"http://%s","jwks_uri":"http://%s/keys","id_token_signing_alg_values_supported":[%q]}`, r.Host, r.Host, current.Load().Alg)
+					fmt.Fprintf(w,
+						`{"issuer":"http://%s","jwks_uri":"http://%s/keys","id_token_signing_alg_values_supported":[%q]}`, r.Host, r.Host, current.Load().Alg)
 					return
 				}
 				s := current.Load()
@@ -284,7 +297,10 @@ func TestLargeKeySets(t *testing.T) {
 	set := func(n int) string {
 		var all jose.JSONWebKeySet
 		for i := range n {
-			all.Keys = append(all.Keys, jose.JSONWebKey{Key: pki.NewKey(pki.P256).Public(), KeyID: fmt.Sprint("other-", i)})
+			all.Keys = append(all.Keys, jose.JSONWebKey{
+				Key:   pki.NewKey(pki.P256).Public(),
+				KeyID: fmt.Sprint("other-", i),
+			})
 		}
 		all.Keys = append(all.Keys, jose.JSONWebKey{Key: key.Public(), KeyID: kid})
 		data, err := json.Marshal(all)
@@ -297,7 +313,9 @@ func TestLargeKeySets(t *testing.T) {
 		keys          int
 		named, nobody fault.Reason
 	}{{63, "", ""}, {64, "", fault.KeyIDUnknown}, {1000, "", fault.KeyIDUnknown}} {
-		v := verifier(t, one(p, func(i *oidc.IssuerConfig) { i.StaticKeys = &oidc.StaticKeysConfig{JWKS: set(c.keys)} }), oidc.Options{})
+		v := verifier(t,
+			one(p, func(i *oidc.IssuerConfig) { i.StaticKeys = &oidc.StaticKeysConfig{JWKS: set(c.keys)} }),
+			oidc.Options{})
 		if _, err := v.Identify(t.Context(), p.Token(nil)); reason(err) != c.named {
 			t.Errorf("%d other keys: %v", c.keys, err)
 		}
@@ -316,14 +334,17 @@ func TestLargeKeySets(t *testing.T) {
 		}})
 	}
 	for size, want := range map[int][2]fault.Reason{ // of an entry, and under a pattern
-		100 << 10: {"", ""}, 200 << 10: {"", fault.ProviderUnavailable}, 2 << 20: {fault.ProviderUnavailable, fault.ProviderUnavailable},
+		100 << 10: {"", ""}, 200 << 10: {"", fault.ProviderUnavailable},
+		2 << 20: {fault.ProviderUnavailable, fault.ProviderUnavailable},
 	} {
 		p := padded(size)
 		c := oidc.IssuerConfig{ClientID: "sigstore", Type: "email", CACert: p.CA()}
 		for i, config := range []oidc.Config{
-			{Issuers: map[string]oidc.IssuerConfig{p.URL(): c}}, {MetaIssuers: map[string]oidc.IssuerConfig{strings.TrimSuffix(p.URL(), "1") + "*": c}},
+			{Issuers: map[string]oidc.IssuerConfig{p.URL(): c}},
+			{MetaIssuers: map[string]oidc.IssuerConfig{strings.TrimSuffix(p.URL(), "1") + "*": c}},
 		} {
-			if _, err := verifier(t, config, oidc.Options{}).Identify(t.Context(), p.Token(nil)); reason(err) != want[i] {
+			if _, err := verifier(t, config, oidc.Options{}).Identify(t.Context(),
+				p.Token(nil)); reason(err) != want[i] {
 				t.Errorf("%d bytes, pattern %t: %v", size, i == 1, err)
 			}
 		}
@@ -340,7 +361,8 @@ func TestWeakKeys(t *testing.T) {
 	for range 2 { // the second time within the back-off
 		_, err := v.Identify(t.Context(), p.Token(nil))
 		failure := fault.From(err)
-		if failure.Reason != fault.ProviderKeysUnusable || failure.Kind != fault.Invalid || failure.Meta["issuer"] != p.URL() || strings.Contains(failure.Public, "try again") {
+		if failure.Reason != fault.ProviderKeysUnusable || failure.Kind != fault.Invalid ||
+			failure.Meta["issuer"] != p.URL() || strings.Contains(failure.Public, "try again") {
 			t.Errorf("%+v", failure)
 		}
 	}
@@ -352,11 +374,16 @@ func TestWeakKeys(t *testing.T) {
 	// One weak key beside a good one: only tokens that name it are refused for it.
 	weak := `{"kty":"RSA","kid":"weak","n":"` + strings.Repeat("_", 171) + `","e":"AQAB"}`
 	mixed := strings.Replace(string(p.JWKS()), `{"keys":[`, `{"keys":[`+weak+`,`, 1)
-	v = verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &oidc.StaticKeysConfig{JWKS: mixed} }), oidc.Options{})
+	v = verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &oidc.StaticKeysConfig{JWKS: mixed} }),
+		oidc.Options{})
 	if _, err := v.Identify(t.Context(), p.Token(nil)); err != nil {
 		t.Errorf("beside a weak key: %v", err)
 	}
-	if _, err := v.Identify(t.Context(), sign(p, idp.Signing{Key: pki.NewKey(pki.RSA2048), Alg: "RS256", KeyID: "weak"})); reason(err) != fault.ProviderKeysUnusable {
+	if _, err := v.Identify(t.Context(), sign(p,
+		idp.Signing{
+			Key: pki.NewKey(pki.RSA2048), Alg: "RS256",
+			KeyID: "weak",
+		})); reason(err) != fault.ProviderKeysUnusable {
 		t.Errorf("the weak key: %v", err)
 	}
 }
@@ -370,13 +397,15 @@ func TestEd25519Name(t *testing.T) {
 		p := idp.New(t, idp.Options{Wrap: func(http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path != "/keys" {
-					fmt.Fprintf(w, `{"issuer":"http://%s","jwks_uri":"http://%s/keys","id_token_signing_alg_values_supported":[%q]}`, r.Host, r.Host, name)
+					fmt.Fprintf(w,
+						`{"issuer":"http://%s","jwks_uri":"http://%s/keys","id_token_signing_alg_values_supported":[%q]}`, r.Host, r.Host, name)
 					return
 				}
 				_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "k1", Algorithm: name}}})
 			})
 		}})
-		_, err := verifier(t, one(p, nil), oidc.Options{}).Identify(t.Context(), sign(p, idp.Signing{Key: key, Alg: jose.EdDSA, KeyID: "k1"}))
+		_, err := verifier(t, one(p, nil), oidc.Options{}).Identify(t.Context(),
+			sign(p, idp.Signing{Key: key, Alg: jose.EdDSA, KeyID: "k1"}))
 		if (err == nil) != (name != "ES256") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -396,20 +425,31 @@ func TestJWKSURL(t *testing.T) {
 	iss := "https://idp.example.com" // not to be reached
 	entry := oidc.IssuerConfig{ClientID: "sigstore", Type: "email", JWKSURL: elsewhere.URL + "/jwks?tenant=1"}
 	v := verifier(t, oidc.Config{Issuers: map[string]oidc.IssuerConfig{iss: entry}}, oidc.Options{})
-	if _, err := v.Identify(t.Context(), p.Token(map[string]any{"iss": iss})); err != nil || asked.Load() != "/jwks?tenant=1" || p.Requests() != 0 {
+	if _, err := v.Identify(t.Context(), p.Token(map[string]any{"iss": iss})); err != nil ||
+		asked.Load() != "/jwks?tenant=1" || p.Requests() != 0 {
 		t.Errorf("%v, asked for %v, %d requests to the issuer", err, asked.Load(), p.Requests())
 	}
 	both := one(p, func(c *oidc.IssuerConfig) {
 		c.DiscoveryURL, c.JWKSURL = p.URL()+"/.well-known/openid-configuration", elsewhere.URL+"/both"
 	})
-	if _, err := verifier(t, both, oidc.Options{}).Identify(t.Context(), p.Token(nil)); err != nil || asked.Load() != "/both" || p.Requests() != 1 {
+	if _, err := verifier(t, both, oidc.Options{}).Identify(t.Context(), p.Token(nil)); err != nil ||
+		asked.Load() != "/both" || p.Requests() != 1 {
 		t.Errorf("with discovery-url: %v, asked for %v, %d requests to the issuer", err, asked.Load(), p.Requests())
 	}
 	for name, c := range map[string]oidc.Config{
-		"for a pattern":    {MetaIssuers: map[string]oidc.IssuerConfig{"https://*.example.com": entry}},
-		"over plain http":  {Issuers: map[string]oidc.IssuerConfig{iss: {ClientID: "x", Type: "email", JWKSURL: "http://keys.example.com/jwks"}}},
-		"with static-keys": {Issuers: map[string]oidc.IssuerConfig{iss: {ClientID: "x", Type: "email", JWKSURL: "https://keys.example.com", StaticKeys: &oidc.StaticKeysConfig{JWKS: string(p.JWKS())}}}},
-		"with a user":      {Issuers: map[string]oidc.IssuerConfig{iss: {ClientID: "x", Type: "email", JWKSURL: "https://u@keys.example.com"}}},
+		"for a pattern": {MetaIssuers: map[string]oidc.IssuerConfig{"https://*.example.com": entry}},
+		"over plain http": {Issuers: map[string]oidc.IssuerConfig{iss: {
+			ClientID: "x", Type: "email",
+			JWKSURL: "http://keys.example.com/jwks",
+		}}},
+		"with static-keys": {Issuers: map[string]oidc.IssuerConfig{iss: {
+			ClientID: "x", Type: "email",
+			JWKSURL: "https://keys.example.com", StaticKeys: &oidc.StaticKeysConfig{JWKS: string(p.JWKS())},
+		}}},
+		"with a user": {Issuers: map[string]oidc.IssuerConfig{iss: {
+			ClientID: "x", Type: "email",
+			JWKSURL: "https://u@keys.example.com",
+		}}},
 	} {
 		if err := c.Check(); err == nil || !strings.Contains(err.Error(), "jwks-url") {
 			t.Errorf("%s: %v", name, err)
@@ -453,20 +493,28 @@ func TestKeysOnAnotherHost(t *testing.T) {
 			}
 			var p, other *idp.Provider
 			keys := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(p.JWKS()) })
-			other = idp.New(t, idp.Options{TLS: true, Wrap: func(http.Handler) http.Handler { return handler("other ", c.other, keys) }})
+			other = idp.New(t, idp.Options{
+				TLS:  true,
+				Wrap: func(http.Handler) http.Handler { return handler("other ", c.other, keys) },
+			})
 			p = idp.New(t, idp.Options{TLS: true, Wrap: func(http.Handler) http.Handler {
 				return handler("own ", c.own, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					if r.URL.Path == "/openid/v1/jwks" {
 						keys(w, r)
 						return
 					}
-					fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q,"id_token_signing_alg_values_supported":["ES256"]}`, p.URL(), other.URL()+"/openid/v1/jwks")
+					fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q,"id_token_signing_alg_values_supported":["ES256"]}`,
+						p.URL(), other.URL()+"/openid/v1/jwks")
 				}))
 			}})
 			v := verifier(t, one(p, func(i *oidc.IssuerConfig) {
-				i.Type, i.CACert, i.Outbound.BearerTokenFile, i.Outbound.PrivateNetwork = "kubernetes", p.CA()+other.CA(), c.token, true
+				i.Type, i.CACert, i.Outbound.BearerTokenFile, i.Outbound.PrivateNetwork = "kubernetes",
+					p.CA()+other.CA(), c.token, true
 			}), oidc.Options{})
-			account := map[string]any{"sub": "system:serviceaccount:ns:sa", "kubernetes.io": map[string]any{"namespace": "ns", "serviceaccount": map[string]any{"name": "sa"}}}
+			account := map[string]any{
+				"sub":           "system:serviceaccount:ns:sa",
+				"kubernetes.io": map[string]any{"namespace": "ns", "serviceaccount": map[string]any{"name": "sa"}},
+			}
 			if _, err := v.Identify(t.Context(), p.Token(account)); (err == nil) != c.ok {
 				t.Errorf("%v", err)
 			}
@@ -510,12 +558,14 @@ func TestKeptKeys(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	v.Start(ctx)
-	eventually(t, "fetched at once, though the keys are fresh", func() bool { return p.Requests() > before && v.Status()[0].Cause != "" })
+	eventually(t, "fetched at once, though the keys are fresh",
+		func() bool { return p.Requests() > before && v.Status()[0].Cause != "" })
 	if s := v.Status()[0]; s.OK || !strings.Contains(s.Warning, "state_dir") {
 		t.Errorf("while the provider is down: %+v", s)
 	}
 	p.SetFault(idp.None)
-	eventually(t, "the warning ends with the first fetch", func() bool { s := v.Status()[0]; return s.OK && s.Warning == "" })
+	eventually(t, "the warning ends with the first fetch",
+		func() bool { s := v.Status()[0]; return s.OK && s.Warning == "" })
 	p.SetFault(idp.Error500)
 	v.Probe(t.Context())
 	if s := v.Status()[0]; s.OK || !strings.Contains(s.Warning, "tokens are verified with keys of") {
@@ -540,7 +590,8 @@ func TestMovedDiscovery(t *testing.T) {
 		t.Errorf("after a reload: %v", err)
 	}
 	v.Wait()
-	if _, err := verifier(t, moved, oidc.Options{StateDir: dir}).Identify(t.Context(), p.Token(nil)); reason(err) != fault.ProviderUnavailable {
+	if _, err := verifier(t, moved, oidc.Options{StateDir: dir}).Identify(t.Context(),
+		p.Token(nil)); reason(err) != fault.ProviderUnavailable {
 		t.Errorf("after a restart: %v", err)
 	}
 	if _, err := verifier(t, one(p, nil), oidc.Options{StateDir: dir}).Identify(t.Context(), p.Token(nil)); err != nil {

@@ -64,7 +64,8 @@ func compilePolicy(c PolicyConfig) (*policy, error) {
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("the name %q of a rule is not 1 to 64 letters, digits, - and _", rc.Name), "clients and metrics show it", "rules", at, "name"))
 		}
 		if seen[rc.Name] {
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("the rule %s is used twice", rc.Name), "give each rule a name of its own", "rules", at, "name"))
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("the rule %s is used twice", rc.Name),
+				"give each rule a name of its own", "rules", at, "name"))
 		}
 		seen[rc.Name] = true
 		r, err := compileRule(env, rc)

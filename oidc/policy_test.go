@@ -154,21 +154,54 @@ func TestWarnings(t *testing.T) {
 		}, "own": {Defaults: map[string]string{"url": "https://ci.example.com"}, SAN: "{{.url}}/{{.sub}}"}}}
 	}
 	for name, c := range map[string]struct{ text, want string }{
-		"world":   {warnings(one(actions, oidc.IssuerConfig{Profile: "github-workflow"})), "every repository on GitHub"},
-		"policy":  {warnings(one(actions, oidc.IssuerConfig{Profile: "github-workflow", Policy: &oidc.PolicyConfig{Rules: []oidc.RuleConfig{{Name: "a", Allow: "true"}}}})), ""},
-		"shadow":  {warnings(one(actions, oidc.IssuerConfig{Profile: "github-workflow", Policy: &oidc.PolicyConfig{Rules: []oidc.RuleConfig{{Name: "a", Allow: "true", Shadow: true}}}})), "refuses nothing"},
+		"world": {
+			warnings(one(actions, oidc.IssuerConfig{Profile: "github-workflow"})),
+			"every repository on GitHub",
+		},
+		"policy": {warnings(one(actions, oidc.IssuerConfig{
+			Profile: "github-workflow",
+			Policy:  &oidc.PolicyConfig{Rules: []oidc.RuleConfig{{Name: "a", Allow: "true"}}},
+		})), ""},
+		"shadow": {
+			warnings(one(actions, oidc.IssuerConfig{
+				Profile: "github-workflow",
+				Policy:  &oidc.PolicyConfig{Rules: []oidc.RuleConfig{{Name: "a", Allow: "true", Shadow: true}}},
+			})),
+			"refuses nothing",
+		},
 		"private": {warnings(one("https://ci.example.com", oidc.IssuerConfig{Type: "email"})), ""},
-		"any":     {warnings(one("https://dex.example.com", oidc.IssuerConfig{Type: "email", IssuerClaim: "$.a"})), "without mapped-issuers"},
-		"host":    {warnings(one("https://gitlab.example.com", oidc.IssuerConfig{Type: "ci-provider", CIProvider: "gitlab-pipeline"})), "https://gitlab.com"},
-		"type":    {warnings(one("https://ghes.example.com/_services/token", oidc.IssuerConfig{Type: "github-workflow"})), "names the host https://github.com, which is another one's"},
+		"any": {
+			warnings(one("https://dex.example.com", oidc.IssuerConfig{Type: "email", IssuerClaim: "$.a"})),
+			"without mapped-issuers",
+		},
+		"host": {warnings(one("https://gitlab.example.com",
+			oidc.IssuerConfig{Type: "ci-provider", CIProvider: "gitlab-pipeline"})), "https://gitlab.com"},
+		"type": {warnings(one("https://ghes.example.com/_services/token",
+			oidc.IssuerConfig{Type: "github-workflow"})), "names the host https://github.com, which is another one's"},
 		"set": {warnings(one("https://ghes.example.com/_services/token", oidc.IssuerConfig{
 			Type: "github-workflow", Parameters: map[string]string{"url": "https://ghes.example.com"},
 		})), ""},
-		"home":     {warnings(one("https://agent.buildkite.com", oidc.IssuerConfig{Type: "buildkite-job", Policy: &oidc.PolicyConfig{Rules: []oidc.RuleConfig{{Name: "a", Allow: "true"}}}})), ""},
-		"braces":   {warnings(one("https://login.example.com/{tenantid}/v2.0", oidc.IssuerConfig{Type: "email"})), "{tenantid} is a placeholder"},
-		"common":   {warnings(one("https://login.example.com/common/v2.0", oidc.IssuerConfig{Type: "email"})), "/common/ is a placeholder"},
-		"nameless": {warnings(one("https://ci.example.com", oidc.IssuerConfig{Type: "ci-provider"})), "every token of this issuer is refused"},
-		"defaults": {warnings(one("https://ci.example.com", oidc.IssuerConfig{Type: "ci-provider", CIProvider: "own"})), "is refused; with Fulcio the claim wins"},
+		"home": {warnings(one("https://agent.buildkite.com",
+			oidc.IssuerConfig{
+				Type:   "buildkite-job",
+				Policy: &oidc.PolicyConfig{Rules: []oidc.RuleConfig{{Name: "a", Allow: "true"}}},
+			})), ""},
+		"braces": {
+			warnings(one("https://login.example.com/{tenantid}/v2.0", oidc.IssuerConfig{Type: "email"})),
+			"{tenantid} is a placeholder",
+		},
+		"common": {
+			warnings(one("https://login.example.com/common/v2.0", oidc.IssuerConfig{Type: "email"})),
+			"/common/ is a placeholder",
+		},
+		"nameless": {
+			warnings(one("https://ci.example.com", oidc.IssuerConfig{Type: "ci-provider"})),
+			"every token of this issuer is refused",
+		},
+		"defaults": {
+			warnings(one("https://ci.example.com", oidc.IssuerConfig{Type: "ci-provider", CIProvider: "own"})),
+			"is refused; with Fulcio the claim wins",
+		},
 	} {
 		if c.want != "" && !strings.Contains(c.text, c.want) || c.want == "" && strings.Contains(c.text, "oidc-issuers") {
 			t.Errorf("%s: %s", name, c.text)

@@ -61,7 +61,8 @@ type patternProvider struct {
 
 func newPool(o Options) *pool {
 	p := &pool{
-		o: o, metrics: newMetrics(), slots: newSlots(o.Now), exact: map[string]*exactEntry{}, patterns: map[string]*patternCache{},
+		o: o, metrics: newMetrics(), slots: newSlots(o.Now), exact: map[string]*exactEntry{},
+		patterns: map[string]*patternCache{},
 	}
 	p.root, p.stop = context.WithCancel(context.Background())
 	return p
@@ -96,7 +97,8 @@ func (p *pool) provider(issuer string, r *row) (*provider, error) {
 // newProvider does no I/O.
 func (p *pool) newProvider(issuer string, r *row, s source) *provider {
 	return &provider{
-		issuer: issuer, entry: r.key, pattern: r.wildcard, host: r.route.host(issuer), source: s, fresh: freshFor, usable: usableFor, now: p.o.Now,
+		issuer: issuer, entry: r.key, pattern: r.wildcard, host: r.route.host(issuer), source: s, fresh: freshFor,
+		usable: usableFor, now: p.o.Now,
 		metrics: p.metrics, slots: p.slots, misses: rate.NewLimiter(rate.Every(missEvery), missBurst),
 		wait: &p.wait, root: p.root, pause: p.o.Pause, keep: func(*keyring) {},
 	}
@@ -254,7 +256,8 @@ func (p *pool) keepFresh(ctx context.Context, one *provider) {
 	told := ""
 	for {
 		due := one.fresh - min(10*time.Second, one.fresh/2)
-		if ring := one.ring.Load(); ring == nil || one.kept.Load() || ring.age(p.o.Now()) > due || one.status().Cause != "" {
+		if ring := one.ring.Load(); ring == nil || one.kept.Load() || ring.age(p.o.Now()) > due ||
+			one.status().Cause != "" {
 			_ = one.refresh(ctx, caller{}) // its error is in the status
 		}
 		if s := one.status(); s.Cause != told && ctx.Err() == nil {

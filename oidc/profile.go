@@ -36,13 +36,17 @@ type profileExtension struct {
 }
 
 func parseProfile(name string, c ProviderConfig) (*profile, error) {
-	p := &profile{defaults: c.Defaults, overridden: map[string]bool{}, under: c.Under, segments: c.Segments, optional: profiles[name].Optional}
+	p := &profile{
+		defaults: c.Defaults, overridden: map[string]bool{}, under: c.Under, segments: c.Segments,
+		optional: profiles[name].Optional,
+	}
 	if c.Segments == nil {
 		p.segments = profiles[name].Segments
 	}
 	var errs []error
 	if c.IssuerName != "" && c.IssuerName != name {
-		errs = append(errs, fault.BadSetting(fmt.Sprintf("issuer-name %q is not the key of its entry, %q", c.IssuerName, name),
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("issuer-name %q is not the key of its entry, %q",
+			c.IssuerName, name),
 			"write the same name in both places, or remove issuer-name", "issuer-name"))
 	}
 	claimed := c.Claims
@@ -94,8 +98,10 @@ func (p *profile) findNames(lenient bool) error {
 	for _, f := range p.names.forms {
 		for i := 1; i < len(f.parts) && !lenient; i++ {
 			if f.parts[i].claim != "" && f.parts[i-1].claim != "" {
-				return fault.BadSetting(fmt.Sprintf("template: the claims %s and %s follow one another: where one ends could not be told",
-					f.parts[i-1].claim, f.parts[i].claim), "write a text between them, such as /", "subject-alternative-name-template")
+				return fault.BadSetting(fmt.Sprintf("template: the claims %s and %s follow one another: where one "+
+					"ends could not be told",
+					f.parts[i-1].claim, f.parts[i].claim), "write a text between them, such as /",
+					"subject-alternative-name-template")
 			}
 		}
 	}
@@ -164,7 +170,8 @@ func newCIMapper(r IssuerConfig, l library) (mapper, error) {
 	lenient := r.Compat == "fulcio"
 	if r.CIProvider == "" && r.Profile == "" { // Fulcio starts with such an entry, and refuses each of its tokens
 		return func(claims) (identity.Identity, error) {
-			return identity.Identity{}, fault.New(fault.IdentityNotAllowed, errors.New("the entry has no ci-provider"), "claim", "iss")
+			return identity.Identity{}, fault.New(fault.IdentityNotAllowed,
+				errors.New("the entry has no ci-provider"), "claim", "iss")
 		}, nil
 	}
 	p, err := l.profileOf(r)
@@ -207,7 +214,8 @@ func (p *profile) name(v values) (identity.SAN, error) {
 		return identity.SAN{}, unrendered(err, "sub")
 	}
 	if len(parts) == 0 || len(parts) == 1 && parts[0].text == "" {
-		return identity.SAN{}, fault.New(fault.ClaimMissing, errors.New("the template of the name gives nothing"), "claim", p.firstClaim())
+		return identity.SAN{}, fault.New(fault.ClaimMissing, errors.New("the template of the name gives nothing"),
+			"claim", p.firstClaim())
 	}
 	rules := uriRules{lenient: v.lenient, segments: p.segments, free: p.free, under: p.under}
 	if p.names.ambiguous {
@@ -244,11 +252,13 @@ func (t template) extension(v values) (string, error) {
 		return "", unrendered(err, "sub")
 	}
 	text := concatenated(parts)
-	if !v.lenient && len(parts) > 1 && webAddress(text) && slices.ContainsFunc(parts, func(p part) bool { return p.claim != "" && !p.setting }) {
+	if !v.lenient && len(parts) > 1 && webAddress(text) &&
+		slices.ContainsFunc(parts, func(p part) bool { return p.claim != "" && !p.setting }) {
 		text, err = uriRules{verbatim: true}.build(parts)
 	}
 	if err == nil && len(text) > maxRendered {
-		err = fault.New(fault.ClaimInvalid, fmt.Errorf("a template gives %d bytes; the limit is %d", len(text), maxRendered), "claim", longest(parts))
+		err = fault.New(fault.ClaimInvalid, fmt.Errorf("a template gives %d bytes; the limit is %d", len(text),
+			maxRendered), "claim", longest(parts))
 	}
 	return text, err
 }

@@ -60,12 +60,15 @@ var profiles = map[string]shipped{
 			Defaults: map[string]string{"url": "https://gitlab.com", "environment": ""}, Claims: []string{"environment"},
 			SAN: "https://{{.ci_config_ref_uri}}",
 			Extensions: map[string]string{
-				"build-signer-uri": "https://{{.ci_config_ref_uri}}", "build-signer-digest": `{{index . "ci_config_sha"}}`, "runner-environment": "runner_environment",
+				"build-signer-uri":    "https://{{.ci_config_ref_uri}}",
+				"build-signer-digest": `{{index . "ci_config_sha"}}`, "runner-environment": "runner_environment",
 				"source-repository-uri": "{{.url}}/{{.project_path}}", "source-repository-digest": "sha",
 				"source-repository-ref":        `{{if eq .ref_type "branch"}}refs/heads/{{.ref}}{{else}}refs/tags/{{.ref}}{{end}}`,
 				"source-repository-identifier": "project_id", "source-repository-owner-uri": "{{.url}}/{{.namespace_path}}",
-				"source-repository-owner-identifier": "namespace_id", "build-config-uri": "https://{{.ci_config_ref_uri}}", "build-config-digest": `{{index . "ci_config_sha"}}`,
-				"build-trigger": "pipeline_source", "run-invocation-uri": "{{.url}}/{{.project_path}}/-/jobs/{{.job_id}}",
+				"source-repository-owner-identifier": "namespace_id",
+				"build-config-uri":                   "https://{{.ci_config_ref_uri}}",
+				"build-config-digest":                `{{index . "ci_config_sha"}}`,
+				"build-trigger":                      "pipeline_source", "run-invocation-uri": "{{.url}}/{{.project_path}}/-/jobs/{{.job_id}}",
 				"source-repository-visibility-at-signing": "project_visibility", "deployment-environment": "environment",
 			},
 		},
@@ -159,7 +162,8 @@ var profiles = map[string]shipped{
 		},
 	},
 	"jenkins": {
-		Summary: "Jenkins with the OpenID Connect Provider plugin; url: the root of Jenkins, which jobs must be under", Parameters: []string{"url"}, Under: "url",
+		Summary:    "Jenkins with the OpenID Connect Provider plugin; url: the root of Jenkins, which jobs must be under",
+		Parameters: []string{"url"}, Under: "url",
 		ProviderConfig: ProviderConfig{
 			Defaults: map[string]string{"url": ""}, Claims: []string{},
 			SAN:        "{{.sub}}",
@@ -204,8 +208,10 @@ func shippedProfile(r IssuerConfig) (*profile, error) {
 	c.Claims = slices.DeleteFunc(slices.Clone(s.Claims), func(claim string) bool { return r.Parameters[claim] != "" })
 	for _, name := range s.Parameters {
 		if _, set := r.Parameters[name]; !set && !s.home(r.IssuerURL) {
-			return nil, fault.BadSetting(fmt.Sprintf("the profile %s needs the parameter %s for this issuer: certificates would name another provider's host",
-				r.Profile, name), "write parameters: {"+name+": https://HOST}", "profile")
+			return nil,
+				fault.BadSetting(fmt.Sprintf("the profile %s needs the parameter %s for this issuer: certificates "+
+					"would name another provider's host",
+					r.Profile, name), "write parameters: {"+name+": https://HOST}", "profile")
 		}
 	}
 	c.Segments, c.Under = s.Segments, s.under(c.Defaults)
@@ -248,8 +254,10 @@ func (s shipped) defaults(r IssuerConfig) (map[string]string, error) {
 			return nil, fault.BadSetting(fmt.Sprintf("%s has no parameter %q", what, name), fix, "parameters", name)
 		}
 		v = strings.TrimSuffix(v, "/")
-		if u, err := url.Parse(v); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery+u.Fragment != "" || u.String() != v {
-			return nil, fault.BadSetting(fmt.Sprintf("%q is not a web address", v), "write https://HOST", "parameters", name)
+		if u, err := url.Parse(v); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" ||
+			u.User != nil || u.RawQuery+u.Fragment != "" || u.String() != v {
+			return nil, fault.BadSetting(fmt.Sprintf("%q is not a web address", v), "write https://HOST",
+				"parameters", name)
 		}
 		out[name] = v
 	}

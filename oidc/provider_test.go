@@ -443,12 +443,14 @@ func TestBearer(t *testing.T) {
 	away := idp.New(t, idp.Options{TLS: true, Wrap: note})
 	front := idp.New(t, idp.Options{TLS: true, Wrap: func(http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			fmt.Fprintf(w, `{"issuer":"https://%s","jwks_uri":%q,"id_token_signing_alg_values_supported":["ES256"]}`, r.Host, away.URL()+"/keys")
+			fmt.Fprintf(w, `{"issuer":"https://%s","jwks_uri":%q,"id_token_signing_alg_values_supported":["ES256"]}`,
+				r.Host, away.URL()+"/keys")
 		})
 	}})
 	v = verifier(t, one(front, func(c *oidc.IssuerConfig) { c.CACert, c.Outbound.BearerTokenFile = front.CA()+away.CA(), token }), oidc.Options{})
 	// The other host has keys for everybody; what it is not shown is the token.
-	if _, err := v.Identify(t.Context(), away.Token(map[string]any{"iss": front.URL()})); err != nil || len(got) != 1 || got[0] != "" {
+	if _, err := v.Identify(t.Context(), away.Token(map[string]any{"iss": front.URL()})); err != nil ||
+		len(got) != 1 || got[0] != "" {
 		t.Errorf("to another host: %v, %q", err, got)
 	}
 }

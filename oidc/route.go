@@ -73,7 +73,8 @@ func newRoute(r *row, o Options, all *anchors) (*route, error) {
 		return nil, err
 	}
 	f := &route{
-		key: r.key, pattern: r.wildcard, cluster: c.Type == "kubernetes" && !r.wildcard, insecure: c.Insecure, private: out.PrivateNetwork, bearerFile: out.BearerTokenFile, clientPair: out.ClientCertificate,
+		key: r.key, pattern: r.wildcard, cluster: c.Type == "kubernetes" && !r.wildcard, insecure: c.Insecure,
+		private: out.PrivateNetwork, bearerFile: out.BearerTokenFile, clientPair: out.ClientCertificate,
 		timeout: out.Timeout, userAgent: o.UserAgent, proxy: http.ProxyFromEnvironment,
 	}
 	one, err := url.Parse(strings.ReplaceAll(r.key, "*", "0")) // a star in a host makes it another one

@@ -136,7 +136,8 @@ type turn struct {
 func newSlots(now func() time.Time) *slots {
 	s := &slots{now: now, refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "mayfly_oidc_fetches_refused_total",
-		Help: "Fetches that were refused because too many run or wait, by class of provider and by the limit that was reached.",
+		Help: "Fetches that were refused because too many run or wait, by class of provider and by the " +
+			"limit that was reached.",
 	}, []string{"class", "limit"})}
 	for c := range s.lanes {
 		s.lanes[c].running, s.lanes[c].admitted = tally{}, tally{}
@@ -253,15 +254,18 @@ func (s *slots) status() []PoolStatus {
 	for c := range s.lanes {
 		l := &s.lanes[c]
 		out = append(out, PoolStatus{
-			Class: classNames[c], Running: l.running[claim{}], Queued: len(l.queue), Limit: fetchShares[c].total, LastRefused: l.lastRefused,
+			Class: classNames[c], Running: l.running[claim{}], Queued: len(l.queue), Limit: fetchShares[c].total,
+			LastRefused: l.lastRefused,
 		})
 	}
 	return out
 }
 
 var (
-	runningDesc = prometheus.NewDesc("mayfly_oidc_fetches_running", "Fetches of keys that run now, by class of provider.", []string{"class"}, nil)
-	queuedDesc  = prometheus.NewDesc("mayfly_oidc_fetches_queued", "Fetches of keys that wait for a slot, by class of provider.", []string{"class"}, nil)
+	runningDesc = prometheus.NewDesc("mayfly_oidc_fetches_running",
+		"Fetches of keys that run now, by class of provider.", []string{"class"}, nil)
+	queuedDesc = prometheus.NewDesc("mayfly_oidc_fetches_queued",
+		"Fetches of keys that wait for a slot, by class of provider.", []string{"class"}, nil)
 )
 
 // Describe implements [prometheus.Collector].

@@ -71,7 +71,8 @@ func TestSlots(t *testing.T) {
 		}
 		for c := range s.lanes {
 			if l := &s.lanes[c]; len(l.running)+len(l.admitted)+len(l.queue) != 0 {
-				t.Fatalf("seed %d: class %s still counts %v, %v, %d queued", seed, classNames[c], l.running, l.admitted, len(l.queue))
+				t.Fatalf("seed %d: class %s still counts %v, %v, %d queued", seed, classNames[c], l.running,
+					l.admitted, len(l.queue))
 			}
 		}
 	}
@@ -100,7 +101,8 @@ func checkSlots(t *testing.T, s *slots, all []*turn) {
 					t.Fatalf("class %s: %d run, the limit %s is %d", classNames[c], running[l.claim], l.name, l.max)
 				}
 				if class(c) == unproven && admitted[l.claim] > l.max*queueFactor {
-					t.Fatalf("class %s: %d admitted, the limit %s is %d times %d", classNames[c], admitted[l.claim], l.name, l.max, queueFactor)
+					t.Fatalf("class %s: %d admitted, the limit %s is %d times %d", classNames[c], admitted[l.claim],
+						l.name, l.max, queueFactor)
 				}
 			}
 			if !one.running() && one.request && running.full(one.limits, 1) == "" {
@@ -121,14 +123,38 @@ func TestUnprovenFill(t *testing.T) {
 		at    claim
 		from  netip.Addr
 	}{
-		"known good":                    {flood: []claim{{entry: "a", host: "h"}}, class: knownGood, at: claim{entry: "a", host: "h"}, from: evil},
-		"configured":                    {flood: []claim{{entry: "a", host: "h"}}, class: configured, at: claim{entry: "b", host: "h"}, from: evil},
-		"failing":                       {flood: []claim{{entry: "a", host: "h"}}, class: failing, at: claim{entry: "b", host: "h"}, from: evil},
-		"another pattern":               {flood: []claim{{entry: "a", host: "h"}}, class: unproven, at: claim{entry: "b", host: "h"}, from: evil},
-		"another host":                  {flood: []claim{{entry: "a", host: "h"}}, class: unproven, at: claim{entry: "a", host: "g"}, from: evil},
-		"another source":                {flood: []claim{{entry: "a", host: "h"}}, class: unproven, at: claim{entry: "a", host: "h"}, from: good},
-		"another source, many patterns": {flood: floodOf(10, 1), class: unproven, at: claim{entry: "0", host: "0"}, from: good},
-		"another source, many hosts":    {flood: floodOf(10, 10), class: unproven, at: claim{entry: "z", host: "z"}, from: good},
+		"known good": {
+			flood: []claim{{entry: "a", host: "h"}}, class: knownGood,
+			at: claim{entry: "a", host: "h"}, from: evil,
+		},
+		"configured": {
+			flood: []claim{{entry: "a", host: "h"}}, class: configured,
+			at: claim{entry: "b", host: "h"}, from: evil,
+		},
+		"failing": {
+			flood: []claim{{entry: "a", host: "h"}}, class: failing,
+			at: claim{entry: "b", host: "h"}, from: evil,
+		},
+		"another pattern": {
+			flood: []claim{{entry: "a", host: "h"}}, class: unproven,
+			at: claim{entry: "b", host: "h"}, from: evil,
+		},
+		"another host": {
+			flood: []claim{{entry: "a", host: "h"}}, class: unproven,
+			at: claim{entry: "a", host: "g"}, from: evil,
+		},
+		"another source": {
+			flood: []claim{{entry: "a", host: "h"}}, class: unproven,
+			at: claim{entry: "a", host: "h"}, from: good,
+		},
+		"another source, many patterns": {
+			flood: floodOf(10, 1), class: unproven,
+			at: claim{entry: "0", host: "0"}, from: good,
+		},
+		"another source, many hosts": {
+			flood: floodOf(10, 10), class: unproven,
+			at: claim{entry: "z", host: "z"}, from: good,
+		},
 	} {
 		s := newSlots(time.Now)
 		held, refused := 0, 0

@@ -48,7 +48,8 @@ func (s stateFile) path() string { return filepath.Join(s.dir, statePrefix+s.tru
 func (s stateFile) load(now time.Time) *keyring {
 	ring, err := s.read(now)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn("kept keys of an identity provider are not used", "issuer", s.issuer, "file", s.path(), "cause", err.Error())
+		s.log.Warn("kept keys of an identity provider are not used", "issuer", s.issuer, "file", s.path(),
+			"cause", err.Error())
 	}
 	return ring
 }
@@ -106,16 +107,21 @@ func (s stateFile) parse(data []byte, now time.Time) (*keyring, error) {
 		return nil, err
 	}
 	ring := &keyring{
-		fetched: saved.Fetched, algs: saved.Algorithms, keys: set.keys, unusable: set.unusable, raw: saved.Keys, size: len(saved.Keys),
+		fetched: saved.Fetched, algs: saved.Algorithms, keys: set.keys, unusable: set.unusable, raw: saved.Keys,
+		size: len(saved.Keys),
 	}
 	if age := ring.age(now); age > usableFor {
-		return nil, fmt.Errorf("the keys are of %s: too old, or from the future", saved.Fetched.UTC().Format(time.RFC3339))
+		return nil, fmt.Errorf("the keys are of %s: too old, or from the future",
+			saved.Fetched.UTC().Format(time.RFC3339))
 	}
 	return ring, nil
 }
 
 func (s stateFile) save(r *keyring) {
-	data, err := json.Marshal(savedKeys{Issuer: s.issuer, Settings: s.trust, Fetched: r.fetched, Algorithms: r.algs, Keys: r.raw})
+	data, err := json.Marshal(savedKeys{
+		Issuer: s.issuer, Settings: s.trust, Fetched: r.fetched,
+		Algorithms: r.algs, Keys: r.raw,
+	})
 	if err == nil {
 		err = durable.WriteFile(s.path(), data, 0o600)
 	}

@@ -49,9 +49,19 @@ func TestKeptFile(t *testing.T) {
 			}
 			put(t, s.path(), data[:len(data)/2])
 		}, "not JSON"},
-		"too large":                          {func(t *testing.T, s stateFile) { put(t, s.path(), bytes.Repeat([]byte(" "), maxState+1)) }, "limit"},
-		"a file that others can write":       {func(t *testing.T, s stateFile) { chmod(t, s.path(), 0o620) }, "others than the owner"},
-		"a directory that others can write":  {func(t *testing.T, s stateFile) { chmod(t, s.dir, 0o777) }, "everybody can write"},
+		"too large": {func(t *testing.T,
+			s stateFile,
+		) {
+			put(t, s.path(), bytes.Repeat([]byte(" "), maxState+1))
+		}, "limit"},
+		"a file that others can write": {
+			func(t *testing.T, s stateFile) { chmod(t, s.path(), 0o620) },
+			"others than the owner",
+		},
+		"a directory that others can write": {
+			func(t *testing.T, s stateFile) { chmod(t, s.dir, 0o777) },
+			"everybody can write",
+		},
 		"a directory that a group can write": {func(t *testing.T, s stateFile) { chmod(t, s.dir, 0o770) }, ""},
 		"of another user": {func(t *testing.T, s stateFile) {
 			if os.Geteuid() != 0 {
@@ -77,7 +87,10 @@ func TestKeptFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			var log bytes.Buffer
-			s := stateFile{dir: dir, issuer: "https://idp.example.com", trust: strings.Repeat("a", 64), log: slog.New(slog.NewTextHandler(&log, nil))}
+			s := stateFile{
+				dir: dir, issuer: "https://idp.example.com", trust: strings.Repeat("a", 64),
+				log: slog.New(slog.NewTextHandler(&log, nil)),
+			}
 			s.save(ring)
 			if log.Len() > 0 {
 				t.Fatal(log.String())
@@ -85,7 +98,8 @@ func TestKeptFile(t *testing.T) {
 			c.harm(t, s)
 			got := s.load(time.Now())
 			switch {
-			case c.want == "" && (got == nil || got.keys[0].thumbprint != ring.keys[0].thumbprint || !got.fetched.Equal(ring.fetched)):
+			case c.want == "" && (got == nil || got.keys[0].thumbprint != ring.keys[0].thumbprint ||
+				!got.fetched.Equal(ring.fetched)):
 				t.Errorf("%+v, %s", got, log.String())
 			case c.want != "" && (got != nil || !strings.Contains(log.String(), c.want)):
 				t.Errorf("%+v, %s", got, log.String())
@@ -131,7 +145,8 @@ func TestSweepState(t *testing.T) {
 	dir := t.TempDir()
 	now := time.Now()
 	for name, age := range map[string]time.Duration{
-		statePrefix + "old.json": 3 * usableFor, oldPrefix + "0123.json": 3 * usableFor, statePrefix + "new.json": time.Hour, "another.json": 3 * usableFor, statePrefix + "x": 3 * usableFor,
+		statePrefix + "old.json": 3 * usableFor, oldPrefix + "0123.json": 3 * usableFor,
+		statePrefix + "new.json": time.Hour, "another.json": 3 * usableFor, statePrefix + "x": 3 * usableFor,
 	} {
 		put(t, filepath.Join(dir, name), nil)
 		if err := os.Chtimes(filepath.Join(dir, name), now, now.Add(-age)); err != nil {

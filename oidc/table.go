@@ -155,7 +155,8 @@ func (r *row) section() string {
 
 func (c IssuerConfig) checkExact(key string) error {
 	if c.Issuer != "" && c.Issuer != key {
-		return fault.BadSetting(fmt.Sprintf("issuer %q is not the key of its entry, %q", c.Issuer, key), "write the same URL in both places, or remove issuer", "issuer")
+		return fault.BadSetting(fmt.Sprintf("issuer %q is not the key of its entry, %q", c.Issuer, key),
+			"write the same URL in both places, or remove issuer", "issuer")
 	}
 	if c.IssuerURL != "" && c.IssuerURL != key {
 		return fault.BadSetting(fmt.Sprintf("issuer-url %q is not the key of its entry, %q", c.IssuerURL, key), "write the same URL in both places", "issuer-url")
@@ -169,10 +170,12 @@ func (c IssuerConfig) checkExact(key string) error {
 func (c IssuerConfig) checkPattern(key string) error {
 	var errs []error
 	if c.Issuer != "" && c.Issuer != key {
-		errs = append(errs, fault.BadSetting(fmt.Sprintf("issuer %q is not the key of its entry, %q", c.Issuer, key), "remove issuer", "issuer"))
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("issuer %q is not the key of its entry, %q", c.Issuer, key),
+			"remove issuer", "issuer"))
 	}
 	if problem := boundless(key); problem != "" {
-		errs = append(errs, fault.BadSetting(problem, "write the domain of the provider without a star, https://*.example.com"))
+		errs = append(errs, fault.BadSetting(problem,
+			"write the domain of the provider without a star, https://*.example.com"))
 	}
 	one := strings.ReplaceAll(key, "*", "0") // an issuer that matches; a star in a host makes it another one
 	if u, err := url.Parse(one); !strings.HasPrefix(key, "https://") && (err != nil || u.Scheme != "http" || !loopback(u.Hostname())) {
@@ -188,7 +191,8 @@ func (c IssuerConfig) checkPattern(key string) error {
 		errs = append(errs, fault.BadSetting("a pattern means many issuers, and each has a discovery document of its own", "remove it, or write the issuer under oidc-issuers", "discovery-url"))
 	}
 	if c.JWKSURL != "" {
-		errs = append(errs, fault.BadSetting("a pattern means many issuers, and each has keys of its own", "remove it, or write the issuer under oidc-issuers", "jwks-url"))
+		errs = append(errs, fault.BadSetting("a pattern means many issuers, and each has keys of its own",
+			"remove it, or write the issuer under oidc-issuers", "jwks-url"))
 	}
 	if c.StaticKeys != nil {
 		errs = append(errs, fault.BadSetting("a pattern means many issuers, and each has keys of its own", "write the issuers under oidc-issuers", "static-keys"))
@@ -338,7 +342,8 @@ func (c IssuerConfig) checkRest() error {
 	only(len(c.EmailDomains) > 0, "email", "email-domains")
 	only(c.SharedEmailDomains, "email", "shared-email-domains")
 	only(len(c.MappedIssuers) > 0, "email", "mapped-issuers")
-	if at := cmp.Or(c.DiscoveryURL, c.JWKSURL, c.IssuerURL); c.Outbound.BearerTokenFile != "" && strings.HasPrefix(at, "http://") {
+	if at := cmp.Or(c.DiscoveryURL, c.JWKSURL, c.IssuerURL); c.Outbound.BearerTokenFile != "" &&
+		strings.HasPrefix(at, "http://") {
 		add("a token is not sent over plain http", "use https, or remove it", "outbound", "bearer-token-file")
 	}
 	for key, d := range map[string]time.Duration{"max-lifetime": c.MaxLifetime, "max-age": c.MaxAge} {

@@ -327,7 +327,8 @@ func (e *expr) each(tested bool, yield func(ref) bool) bool {
 		return yield(ref{e.text, e.optional && tested})
 	}
 	for i := range e.args {
-		if !e.args[i].each((tested || e.kind == aBool || e.op == opOr && i+1 < len(e.args)) && e.op != opPrintf, yield) {
+		if !e.args[i].each((tested || e.kind == aBool || e.op == opOr && i+1 < len(e.args)) &&
+			e.op != opPrintf, yield) {
 			return false
 		}
 	}
@@ -670,7 +671,8 @@ func (n names) check(name string, parts []part) error {
 					claim = p.claim
 				}
 			}
-			return fault.New(fault.ClaimInvalid, errors.New("another form of the template gives the same name"), "claim", claim)
+			return fault.New(fault.ClaimInvalid,
+				errors.New("another form of the template gives the same name"), "claim", claim)
 		}
 	}
 	return nil

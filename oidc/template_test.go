@@ -15,14 +15,21 @@ func TestTemplateMeaning(t *testing.T) {
 	t.Parallel()
 	all := map[string]string{"a": "x", "b": "main", "c": "", "d/e": "y", "t": "true"}
 	for src, want := range map[string]string{
-		"a": "x", " a ": "x", "{{.a}}": "x", "{{ .a }}-{{ .b }}": "x-main", `{{index . "d/e"}}`: "y", `{{(index . "d/e")}}`: "y",
+		"a": "x", " a ": "x", "{{.a}}": "x", "{{ .a }}-{{ .b }}": "x-main", `{{index . "d/e"}}`: "y",
+		`{{(index . "d/e")}}`:                "y",
 		`{{if .c}}{{.c}}{{else}}none{{end}}`: "none", `{{if ne .b "main"}}tag{{else}}branch{{end}}`: "branch",
-		`{{if and (eq .a "x") (eq .b "main")}}z{{end}}`: "z", `{{or .c "none"}}`: "none", `{{or .a "none"}}`: "x", `{{and .a .b}}`: "main",
-		`{{if not .c}}none{{end}}`: "none", `{{printf "https://ci.example.com/%s" .a}}`: "https://ci.example.com/x", `{{printf "%s%%%v" .a .b}}`: "x%main",
-		"{{- if eq .a \"x\" -}}  y  {{- end -}}": "y", `{{/* a comment */}}{{.a}}`: "x", `{{with .a}}[{{.}}]{{else}}none{{end}}`: "[x]",
-		`{{with .c}}[{{.}}]{{else}}none{{end}}`: "none", `{{with .a}}{{$.b}}{{.}}{{end}}`: "mainx", `{{if .c}}1{{else if eq .a "y" "x"}}2{{else}}3{{end}}`: "2",
-		`{{.a | printf "%s/%s" .b}}`: "main/x", `{{if eq .t "true"}}rerun{{else}}""{{end}}`: "rerun", `{{"text"}}`: "text", "{{`raw`}}": "raw", `{{eq .a "x"}}`: "true",
-		`{{with .a}}{{with $.b}}{{.}}{{end}}{{.}}{{end}}`: "mainx", `{{with .c}}1{{else with .b}}{{.}}{{end}}`: "main", `{{if or .c (eq .a "x")}}y{{end}}`: "y",
+		`{{if and (eq .a "x") (eq .b "main")}}z{{end}}`: "z", `{{or .c "none"}}`: "none", `{{or .a "none"}}`: "x",
+		`{{and .a .b}}`:            "main",
+		`{{if not .c}}none{{end}}`: "none", `{{printf "https://ci.example.com/%s" .a}}`: "https://ci.example.com/x",
+		`{{printf "%s%%%v" .a .b}}`:              "x%main",
+		"{{- if eq .a \"x\" -}}  y  {{- end -}}": "y", `{{/* a comment */}}{{.a}}`: "x",
+		`{{with .a}}[{{.}}]{{else}}none{{end}}`: "[x]",
+		`{{with .c}}[{{.}}]{{else}}none{{end}}`: "none", `{{with .a}}{{$.b}}{{.}}{{end}}`: "mainx",
+		`{{if .c}}1{{else if eq .a "y" "x"}}2{{else}}3{{end}}`: "2",
+		`{{.a | printf "%s/%s" .b}}`:                           "main/x", `{{if eq .t "true"}}rerun{{else}}""{{end}}`: "rerun",
+		`{{"text"}}`: "text", "{{`raw`}}": "raw", `{{eq .a "x"}}`: "true",
+		`{{with .a}}{{with $.b}}{{.}}{{end}}{{.}}{{end}}`: "mainx", `{{with .c}}1{{else with .b}}{{.}}{{end}}`: "main",
+		`{{if or .c (eq .a "x")}}y{{end}}`:                               "y",
 		`refs/{{if eq .a "branch"}}heads/{{ else }}tags/{{end}}{{ .b }}`: "refs/tags/main",
 	} {
 		if got, ok := renderedHere(t, src, all); !ok || got != want {
@@ -36,15 +43,18 @@ func TestTemplateMeaning(t *testing.T) {
 	}
 	// Claims that are absent: an error that names them, but for index where it is all of the template or tested.
 	for src, missing := range map[string]string{
-		"z": "z", "{{.z}}": "z", "{{if .z}}x{{end}}": "z", `{{index . "z"}}/`: "z", `{{printf "%s" (index . "z")}}`: "z", `{{eq .z "x"}}x`: "z",
-		`{{index . "z"}}`: "", `{{if index . "z"}}x{{end}}`: "", `{{if eq (index . "z") "x"}}x{{end}}`: "", `{{with index . "z"}}{{.}}{{end}}`: "", `{{or (index . "z") ""}}`: "",
+		"z": "z", "{{.z}}": "z", "{{if .z}}x{{end}}": "z", `{{index . "z"}}/`: "z",
+		`{{printf "%s" (index . "z")}}`: "z", `{{eq .z "x"}}x`: "z",
+		`{{index . "z"}}`: "", `{{if index . "z"}}x{{end}}`: "", `{{if eq (index . "z") "x"}}x{{end}}`: "",
+		`{{with index . "z"}}{{.}}{{end}}`: "", `{{or (index . "z") ""}}`: "",
 	} {
 		parsed, err := parseTemplate(src)
 		if err != nil {
 			t.Fatalf("%s: %v", src, err)
 		}
 		text, err := parsed.extension(values{claims: claims{"a": "x"}})
-		if missing == "" && (err != nil || text != "") || missing != "" && (err == nil || fault.From(err).Meta["claim"] != missing) {
+		if missing == "" && (err != nil || text != "") ||
+			missing != "" && (err == nil || fault.From(err).Meta["claim"] != missing) {
 			t.Errorf("%s: %q, %v", src, text, err)
 		}
 	}
@@ -80,17 +90,24 @@ func renderedByGo(t *testing.T, src string, all map[string]string) (string, bool
 // randomTemplate is a template of what is known, depth levels deep.
 func randomTemplate(r *rand.Rand, depth int) string {
 	operand := func() string {
-		return []string{".a", ".b", ".c", `"x"`, `""`, `(index . "d")`, `(or .c .a)`, `(and .a .b)`, `(printf "%s-" .b)`, "$.a"}[r.IntN(10)]
+		return []string{
+			".a", ".b", ".c", `"x"`, `""`, `(index . "d")`, `(or .c .a)`, `(and .a .b)`,
+			`(printf "%s-" .b)`, "$.a",
+		}[r.IntN(10)]
 	}
 	test := func() string {
 		x, y := operand(), operand()
-		return []string{x, "eq " + x + " " + y, "ne " + x + " " + y, "not " + x, "and " + x + " " + y, "or " + x + " " + y, fmt.Sprintf("and (eq %s %s) (not %s)", x, y, x)}[r.IntN(7)]
+		return []string{
+			x, "eq " + x + " " + y, "ne " + x + " " + y, "not " + x, "and " + x + " " + y,
+			"or " + x + " " + y, fmt.Sprintf("and (eq %s %s) (not %s)", x, y, x),
+		}[r.IntN(7)]
 	}
 	var b strings.Builder
 	for range 1 + r.IntN(3) {
 		switch k := r.IntN(6); {
 		case depth > 0 && k == 0:
-			fmt.Fprintf(&b, "{{if %s}}%s{{else if %s}}%s{{else}}%s{{end}}", test(), randomTemplate(r, depth-1), test(), randomTemplate(r, depth-1), randomTemplate(r, depth-1))
+			fmt.Fprintf(&b, "{{if %s}}%s{{else if %s}}%s{{else}}%s{{end}}", test(), randomTemplate(r, depth-1), test(),
+				randomTemplate(r, depth-1), randomTemplate(r, depth-1))
 		case depth > 0 && k == 1:
 			fmt.Fprintf(&b, "{{- with %s }}[{{.}}{{$.b}}]{{else}}%s{{end -}}", operand(), randomTemplate(r, depth-1))
 		case k == 2:
@@ -127,8 +144,10 @@ func TestRandomTemplates(t *testing.T) {
 func TestForms(t *testing.T) {
 	t.Parallel()
 	for _, src := range []string{
-		`https://h.example/{{if .a}}{{.a}}/{{end}}{{.b}}`, `https://h.example/{{or .a "none"}}/{{.b}}`, `https://h.example/{{if eq .a "x"}}x/{{.b}}{{else}}{{.b}}/x{{end}}`,
-		`https://h.example/{{with .a}}{{.}}{{else}}none{{end}}/{{.b}}`, `https://h.example/{{if .a}}a/{{.a}}{{else}}b/{{.b}}{{end}}`,
+		`https://h.example/{{if .a}}{{.a}}/{{end}}{{.b}}`, `https://h.example/{{or .a "none"}}/{{.b}}`,
+		`https://h.example/{{if eq .a "x"}}x/{{.b}}{{else}}{{.b}}/x{{end}}`,
+		`https://h.example/{{with .a}}{{.}}{{else}}none{{end}}/{{.b}}`,
+		`https://h.example/{{if .a}}a/{{.a}}{{else}}b/{{.b}}{{end}}`,
 	} {
 		c := Config{
 			Issuers:   map[string]IssuerConfig{issuerOfNames: {ClientID: "x", Type: "ci-provider", CIProvider: "p"}},
@@ -171,8 +190,10 @@ func TestDecimal(t *testing.T) {
 	t.Parallel()
 	small := "1." + strings.Repeat("0", 125) + "1"
 	for in, want := range map[string]string{
-		"0": "0", "-0": "0", "-0.0": "0", "7": "7", "1.50": "1.5", "1e2": "100", "1E+2": "100", "12.5e1": "125", "1e-3": "0.001", "0.10e1": "1", "100.0": "100",
-		"12345678901234567890123": "12345678901234567890123", "-1.25e-1": "-0.125", small: small, "1e100": "1" + strings.Repeat("0", 100),
+		"0": "0", "-0": "0", "-0.0": "0", "7": "7", "1.50": "1.5", "1e2": "100", "1E+2": "100", "12.5e1": "125",
+		"1e-3": "0.001", "0.10e1": "1", "100.0": "100",
+		"12345678901234567890123": "12345678901234567890123", "-1.25e-1": "-0.125", small: small,
+		"1e100": "1" + strings.Repeat("0", 100),
 	} {
 		if got, ok := decimal(in); !ok || got != want {
 			t.Errorf("%s gives %q, %t; want %q", in, got, ok, want)
@@ -206,12 +227,21 @@ func TestCovers(t *testing.T) {
 		}
 	}
 	// The same with a token.
-	table, err := Config{Issuers: map[string]IssuerConfig{issuerOfNames: {ClientID: "x", Type: "email", EmailDomains: []string{"*.Example.com"}}}}.compile()
+	table, err := Config{Issuers: map[string]IssuerConfig{issuerOfNames: {
+		ClientID: "x", Type: "email",
+		EmailDomains: []string{"*.Example.com"},
+	}}}.compile()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for address, want := range map[string]bool{"a@eu.example.com": true, "a@evilexample.com": false, "a@example.com": false, "a@eu.example.com.evil.org": false, "a@EU.EXAMPLE.COM": true} {
-		_, err := table.exact[issuerOfNames].identify(claims{"iss": issuerOfNames, "sub": "s", "email": address, "email_verified": true})
+	for address, want := range map[string]bool{
+		"a@eu.example.com": true, "a@evilexample.com": false,
+		"a@example.com": false, "a@eu.example.com.evil.org": false, "a@EU.EXAMPLE.COM": true,
+	} {
+		_, err := table.exact[issuerOfNames].identify(claims{
+			"iss": issuerOfNames, "sub": "s", "email": address,
+			"email_verified": true,
+		})
 		if (err == nil) != want || err != nil && fault.From(err).Reason != fault.IdentityNotAllowed {
 			t.Errorf("%s: %v", address, err)
 		}
@@ -227,8 +257,10 @@ func TestExtensionParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for a, want := range map[string]string{
-		"x/y": "https://h.example/x/y/-/runs/7", "a b": "https://h.example/a b/-/runs/7", "{x}": "https://h.example/{x}/-/runs/7", "r@refs/heads/#1": "https://h.example/r@refs/heads/#1/-/runs/7",
-		"": "", "..": "", "x/../y": "", "%2e%2e": "", "x?y": "", "x#y": "", "/x": "", "x//y": "", `x\y`: "", "x/-/runs/1": "",
+		"x/y": "https://h.example/x/y/-/runs/7", "a b": "https://h.example/a b/-/runs/7",
+		"{x}": "https://h.example/{x}/-/runs/7", "r@refs/heads/#1": "https://h.example/r@refs/heads/#1/-/runs/7",
+		"": "", "..": "", "x/../y": "", "%2e%2e": "", "x?y": "", "x#y": "", "/x": "", "x//y": "",
+		`x\y`: "", "x/-/runs/1": "",
 	} {
 		got, err := parsed.extension(values{claims: claims{"a": a, "b": "7"}})
 		if got != want || (err == nil) != (want != "") || err != nil && fault.From(err).Meta["claim"] != "a" {
@@ -239,7 +271,10 @@ func TestExtensionParts(t *testing.T) {
 
 // G1: reading a template always ends, and what it gives is short, and never Go's print of a value.
 func FuzzTemplateRender(f *testing.F) {
-	for _, s := range []string{"a", "{{.a}}", `{{index . "b/c"}}`, `{{if eq .a "x"}}y{{else}}z{{end}}`, `{{with .a}}{{.}}{{end}}`, `{{or .a .b}}`, `{{printf "%s" .a}}`, "{{define \"x\"}}{{end}}"} {
+	for _, s := range []string{
+		"a", "{{.a}}", `{{index . "b/c"}}`, `{{if eq .a "x"}}y{{else}}z{{end}}`,
+		`{{with .a}}{{.}}{{end}}`, `{{or .a .b}}`, `{{printf "%s" .a}}`, "{{define \"x\"}}{{end}}",
+	} {
 		f.Add(s, "x", "")
 	}
 	f.Fuzz(func(t *testing.T, src, a, b string) {
@@ -250,14 +285,18 @@ func FuzzTemplateRender(f *testing.F) {
 		if _, err := parsed.names(values{}); err != nil {
 			return
 		}
-		text, err := parsed.extension(values{claims: claims{"a": a, "b": b, "list": []any{"x"}, "object": map[string]any{"x": "y"}}})
+		text, err := parsed.extension(values{claims: claims{
+			"a": a, "b": b, "list": []any{"x"},
+			"object": map[string]any{"x": "y"},
+		}})
 		if err != nil {
 			return
 		}
 		if len(text) > maxRendered || strings.Contains(text, "map[") && !strings.Contains(src+a+b, "map[") {
 			t.Errorf("%q gives %q", src, text)
 		}
-		if tree, err := gotemplate.New("").Option("missingkey=error").Parse(src); err == nil && strings.Contains(src, "{{") && !strings.Contains(src, "index") {
+		if tree, err := gotemplate.New("").Option("missingkey=error").Parse(src); err == nil &&
+			strings.Contains(src, "{{") && !strings.Contains(src, "index") {
 			var want strings.Builder
 			if err := tree.Execute(&want, map[string]string{"a": a, "b": b}); err == nil && want.String() != text {
 				t.Errorf("%q over %q and %q gives %q; text/template: %q", src, a, b, text, want.String())

@@ -96,7 +96,8 @@ func (u uriRules) build(parts []part) (string, error) {
 	case len(parts) == 1 && parts[0].claim != "":
 		return u.whole(parts[0])
 	}
-	if n := len(parts) - 1; n > 0 && parts[n].claim != "" && strings.HasSuffix(parts[n-1].text, "://") && parts[n-1].claim == "" {
+	if n := len(parts) - 1; n > 0 && parts[n].claim != "" && strings.HasSuffix(parts[n-1].text, "://") &&
+		parts[n-1].claim == "" {
 		parts = addressed(parts)
 	}
 	var placeRoom [8]place
@@ -152,7 +153,8 @@ func addressed(parts []part) []part {
 	if !ok {
 		return parts
 	}
-	return append(slices.Clone(parts[:len(parts)-1]), part{text: host, claim: last.claim}, part{text: "/"}, part{text: path, claim: last.claim})
+	return append(slices.Clone(parts[:len(parts)-1]), part{text: host, claim: last.claim}, part{text: "/"},
+		part{text: path, claim: last.claim})
 }
 
 // fit returns the place of each part. It refuses a claim that would change the structure of the URI.
@@ -218,7 +220,8 @@ func pathText(p part, slashes int, ref bool) error {
 		return badPart(p.claim, "has . or .. as a part of a path, or a backslash")
 	case mark >= 0 && (t[mark] == '?' || strings.IndexByte(t, '?') >= 0):
 		return badPart(p.claim, "has a question mark, which begins the query of a URI")
-	case mark >= 0 && !ref && !strings.Contains(t[:mark], "@"): // git allows it in the name of a branch, which stands behind an @
+	case mark >= 0 && !ref && !strings.Contains(t[:mark],
+		"@"): // git allows it in the name of a branch, which stands behind an @
 		return badPart(p.claim, "has a #, which begins the fragment of a URI")
 	}
 	return nil
@@ -283,7 +286,8 @@ func hexDigit(c byte) int {
 
 // unreserved reports whether c never needs an encoding (RFC 3986 §2.3).
 func unreserved(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_' || c == '~'
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.' ||
+		c == '_' || c == '~'
 }
 
 // pathByte reports whether c may stand in a path as it is (RFC 3986 §3.3).
@@ -468,7 +472,8 @@ func hostText(s string) bool {
 // origin reports whether s is scheme, host and perhaps port of a web address, in their one spelling (RFC 3986 §6.2).
 func origin(s string) bool {
 	scheme, authority, path, ok := components(s)
-	return ok && path == "" && (scheme == "https" || scheme == "http") && s == scheme+"://"+authority && authorityText(authority, scheme)
+	return ok && path == "" && (scheme == "https" || scheme == "http") && s == scheme+"://"+authority &&
+		authorityText(authority, scheme)
 }
 
 // authorityText reports whether s is a host and perhaps a port, written in the one way that RFC 3986 §6.2 prefers: in
@@ -494,8 +499,10 @@ func (u uriRules) whole(p part) (string, error) {
 	if !u.beneath(p.text) {
 		return "", fault.New(fault.IdentityNotAllowed, fmt.Errorf("not under %s", u.under), "claim", p.claim)
 	}
-	if authority != "" && !authorityText(authority, scheme) || strings.ContainsAny(p.text, "?#") || authority == "" && path == "" {
-		return "", badPart(p.claim, "has a user, a query, a fragment, or a host that is written in another way than usual")
+	if authority != "" && !authorityText(authority, scheme) || strings.ContainsAny(p.text, "?#") ||
+		authority == "" && path == "" {
+		return "", badPart(p.claim,
+			"has a user, a query, a fragment, or a host that is written in another way than usual")
 	}
 	return p.text, onlySpelling(p, path)
 }
@@ -556,10 +563,12 @@ func (u uriRules) fulcio(parts []part) (string, error) {
 		only = uri
 	}
 	if only != text {
-		return "", badPart(culprit, "is written by Fulcio as another text is, so that the certificate would not tell the two apart")
+		return "", badPart(culprit,
+			"is written by Fulcio as another text is, so that the certificate would not tell the two apart")
 	}
 	if !u.beneath(uri) {
-		return "", fault.New(fault.IdentityNotAllowed, fmt.Errorf("the name is not under %s", u.under), "claim", culprit)
+		return "", fault.New(fault.IdentityNotAllowed,
+			fmt.Errorf("the name is not under %s", u.under), "claim", culprit)
 	}
 	return uri, nil
 }
@@ -588,7 +597,8 @@ func unencoded(uri string, joined bool) string {
 func reencoded(s string, joined bool) string {
 	for i := range len(s) {
 		b, ok := octet(s[i:])
-		if ok && (b <= ' ' || b >= 0x7f || strings.IndexByte("\"<>\\^`{|}", b) >= 0 || joined && (b == '?' || b == '#')) {
+		if ok && (b <= ' ' || b >= 0x7f || strings.IndexByte("\"<>\\^`{|}", b) >= 0 ||
+			joined && (b == '?' || b == '#')) {
 			return decoded(s)
 		}
 	}

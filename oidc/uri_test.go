@@ -42,14 +42,20 @@ func TestSpellings(t *testing.T) {
 	}
 	const at = "https://example.com:8443"
 	for sub, want := range map[string]bool{
-		at: true, at + "/": true, at + "/users/1": true, at + "/a%20b": true, at + "/%C3%A9?x=1#y": true, at + "/users/": true,
-		at + "/a b": false, at + `?x="<>`: false, "https://example.com/a": false, "https://example.com:/a": false, "HTTPS://example.com:8443/a": false, "https://Example.com:8443/a": false,
-		at + "/%61": false, at + "/%c3%a9": false, at + "/%2e%2e/x": false, at + "/%252e%252e/x": false, at + "/a//b": false, at + "/%": false, at + "/%zz": false, at + "/[x]": false,
-		at + "/a#b#c": false, "https://u@example.com:8443/a": false, "https:/example.com:8443/a": false, "https:example.com": false, at + `/a\b`: false, at + "/é": false,
-		at + "/a\u200bb": false, "https://example.com:08443/": false, "//example.com:8443/": false, at + ".evil/": false,
+		at: true, at + "/": true, at + "/users/1": true, at + "/a%20b": true, at + "/%C3%A9?x=1#y": true,
+		at + "/users/": true,
+		at + "/a b":    false, at + `?x="<>`: false, "https://example.com/a": false, "https://example.com:/a": false,
+		"HTTPS://example.com:8443/a": false, "https://Example.com:8443/a": false,
+		at + "/%61": false, at + "/%c3%a9": false, at + "/%2e%2e/x": false, at + "/%252e%252e/x": false,
+		at + "/a//b": false, at + "/%": false, at + "/%zz": false, at + "/[x]": false,
+		at + "/a#b#c": false, "https://u@example.com:8443/a": false, "https:/example.com:8443/a": false,
+		"https:example.com": false, at + `/a\b`: false, at + "/é": false,
+		at + "/a\u200bb": false, "https://example.com:08443/": false, "//example.com:8443/": false,
+		at + ".evil/": false,
 	} {
 		id, err := table.exact["https://example.com"].identify(claims{"iss": "https://example.com", "sub": sub})
-		if (err == nil) != want || err == nil && id.SAN.Value != sub || err != nil && fault.From(err).Meta["claim"] != "sub" {
+		if (err == nil) != want || err == nil && id.SAN.Value != sub ||
+			err != nil && fault.From(err).Meta["claim"] != "sub" {
 			t.Errorf("%q: %q, %v", sub, id.SAN.Value, err)
 		}
 	}
@@ -64,10 +70,23 @@ func TestBytesOfNames(t *testing.T) {
 	}
 	const refused = ""
 	for _, c := range []struct{ file, ours, fulcio, fixed, fixedFulcio string }{
-		{"r.yml@refs/heads/main", "r.yml@refs/heads/main", "r.yml@refs/heads/main", "r.yml@refs/heads/main", "r.yml@refs/heads/main"},
-		{"Build Release.yml@refs/heads/main", "Build%20Release.yml@refs/heads/main", "Build%20Release.yml@refs/heads/main", "Build%20Release.yml@refs/heads/main", "Build%20Release.yml@refs/heads/main"},
-		{"Build (x).yml@a", "Build%20%28x%29.yml@a", "Build%20%28x%29.yml@a", "Build%20%28x%29.yml@a", "Build%20%28x%29.yml@a"},
-		{"Build Release.yml@refs/heads/m%61in", "Build%20Release.yml@refs/heads/m%2561in", refused, "Build%20Release.yml@refs/heads/m%2561in", refused},
+		{
+			"r.yml@refs/heads/main", "r.yml@refs/heads/main", "r.yml@refs/heads/main", "r.yml@refs/heads/main",
+			"r.yml@refs/heads/main",
+		},
+		{
+			"Build Release.yml@refs/heads/main", "Build%20Release.yml@refs/heads/main",
+			"Build%20Release.yml@refs/heads/main", "Build%20Release.yml@refs/heads/main",
+			"Build%20Release.yml@refs/heads/main",
+		},
+		{
+			"Build (x).yml@a", "Build%20%28x%29.yml@a", "Build%20%28x%29.yml@a", "Build%20%28x%29.yml@a",
+			"Build%20%28x%29.yml@a",
+		},
+		{
+			"Build Release.yml@refs/heads/m%61in", "Build%20Release.yml@refs/heads/m%2561in", refused,
+			"Build%20Release.yml@refs/heads/m%2561in", refused,
+		},
 		{"r.yml@m%61in", "r.yml@m%2561in", "r.yml@m%61in", "r.yml@m%2561in", "r.yml@m%61in"},
 		{"r.yml@100%", "r.yml@100%25", refused, "r.yml@100%25", refused},
 		{"r.yml@100%25", "r.yml@100%2525", "r.yml@100%25", "r.yml@100%2525", "r.yml@100%25"},
@@ -84,7 +103,10 @@ func TestBytesOfNames(t *testing.T) {
 		{`x\y.yml@a`, refused, "x%5Cy.yml@a", refused, "x%5Cy.yml@a"},
 		{"x.yml@a\u202e", refused, refused, refused, refused},
 	} {
-		for target, want := range map[string]string{"github-workflow": c.ours, "github-workflow compat": c.fulcio, "type github-workflow": c.fixed, "type github-workflow compat": c.fixedFulcio} {
+		for target, want := range map[string]string{
+			"github-workflow": c.ours, "github-workflow compat": c.fulcio,
+			"type github-workflow": c.fixed, "type github-workflow compat": c.fixedFulcio,
+		} {
 			n := byName[target]
 			base := "https://ci.example.com/o/r/.github/workflows/"
 			if n.row.config.Profile == "" {

@@ -272,7 +272,8 @@ func (v *Verifier) Collectors() []prometheus.Collector {
 type keyAges struct{ pool *pool }
 
 var fetchedDesc = prometheus.NewDesc("mayfly_oidc_keys_fetched_timestamp_seconds",
-	"When the keys that tokens of an entry are verified with were fetched, in seconds since 1970.", []string{"issuer"}, nil)
+	"When the keys that tokens of an entry are verified with were fetched, in seconds since 1970.",
+	[]string{"issuer"}, nil)
 
 // Describe implements [prometheus.Collector].
 func (keyAges) Describe(out chan<- *prometheus.Desc) { out <- fetchedDesc }
@@ -289,7 +290,8 @@ func (k keyAges) Collect(out chan<- prometheus.Metric) {
 	k.pool.mu.Unlock()
 	for _, one := range all {
 		if ring := one.ring.Load(); ring != nil {
-			out <- prometheus.MustNewConstMetric(fetchedDesc, prometheus.GaugeValue, float64(ring.fetched.UnixMilli())/1000, one.entry)
+			out <- prometheus.MustNewConstMetric(fetchedDesc, prometheus.GaugeValue,
+				float64(ring.fetched.UnixMilli())/1000, one.entry)
 		}
 	}
 }

@@ -19,17 +19,22 @@ import (
 // add it to vouching if it vouches.
 var vouches = map[string]bool{
 	"DiscoveryURL": true, "JWKSURL": true, "CACert": true, "Insecure": true,
-	"Outbound.CABundle": true, "Outbound.CAExclusive": true, "Outbound.Proxy": true, "Outbound.BearerTokenFile": true, "Outbound.PrivateNetwork": true,
+	"Outbound.CABundle": true, "Outbound.CAExclusive": true, "Outbound.Proxy": true, "Outbound.BearerTokenFile": true,
+	"Outbound.PrivateNetwork":                true,
 	"Outbound.ClientCertificate.Certificate": true, "Outbound.ClientCertificate.Key": true,
 	"StaticKeys.JWKS": true, "StaticKeys.File": true, "StaticKeys.Dir": true, "StaticKeys.Algorithms": true,
 
 	"Outbound.Timeout": false, // how long, not where from
 	// What becomes of a token that the keys have verified:
-	"ClientID": false, "CIProvider": false, "IssuerClaim": false, "SubjectDomain": false, "SPIFFETrustDomain": false, "ChallengeClaim": false,
-	"Description": false, "Contact": false, "Environment": false, "SkipEmailVerification": false, "Profile": false, "Parameters": false, "Audiences": false,
-	"AuthorizedParties": false, "EmailClaim": false, "EmailVerified": false, "EmailDomains": false, "SharedEmailDomains": false, "MappedIssuers": false,
-	"MaxLifetime": false, "MaxAge": false, "TokenAlgorithms": false, "KeyAlgorithms": false, "CustomExtensions": false, "LegacyExtensions": false,
-	"Policy": false, "Compat": false,
+	"ClientID": false, "CIProvider": false, "IssuerClaim": false, "SubjectDomain": false, "SPIFFETrustDomain": false,
+	"ChallengeClaim": false,
+	"Description":    false, "Contact": false, "Environment": false, "SkipEmailVerification": false, "Profile": false,
+	"Parameters": false, "Audiences": false,
+	"AuthorizedParties": false, "EmailClaim": false, "EmailVerified": false, "EmailDomains": false,
+	"SharedEmailDomains": false, "MappedIssuers": false,
+	"MaxLifetime": false, "MaxAge": false, "TokenAlgorithms": false, "KeyAlgorithms": false, "CustomExtensions": false,
+	"LegacyExtensions": false,
+	"Policy":           false, "Compat": false,
 	"Type":      false, // outside of the cluster's own issuer, see TestVouchingInCluster
 	"IssuerURL": false, // the same as the key of the entry, which vouches
 	"Issuer":    false, // likewise
@@ -227,7 +232,10 @@ func TestTimeoutAfterReload(t *testing.T) {
 	t.Parallel()
 	const issuer = "https://idp.example.com"
 	config := func(d time.Duration) Config {
-		return Config{Issuers: map[string]IssuerConfig{issuer: {Type: "email", ClientID: "x", Outbound: OutboundConfig{Timeout: d}}}}
+		return Config{Issuers: map[string]IssuerConfig{issuer: {
+			Type: "email", ClientID: "x",
+			Outbound: OutboundConfig{Timeout: d},
+		}}}
 	}
 	v, err := New(config(time.Second), Options{})
 	if err != nil {
@@ -259,7 +267,10 @@ func TestTimeouts(t *testing.T) {
 		{20 * time.Second, 5 * time.Second, 20 * time.Second, 5 * time.Second},
 	} {
 		f := newRemote("https://idp.example.com", &route{timeout: c.set})
-		got := []time.Duration{f.wait(), f.timeout(knownGood), f.timeout(configured), f.timeout(failing), f.timeout(unproven)}
+		got := []time.Duration{
+			f.wait(), f.timeout(knownGood), f.timeout(configured), f.timeout(failing),
+			f.timeout(unproven),
+		}
 		if want := []time.Duration{c.wait, c.known, c.known, c.known, c.unproven}; !reflect.DeepEqual(got, want) {
 			t.Errorf("set %s: %v, want %v", c.set, got, want)
 		}
@@ -318,7 +329,8 @@ func TestInCluster(t *testing.T) {
 		}
 	}
 	for name, r := range map[string]*row{
-		"another type": {key: issuer, config: IssuerConfig{Type: "email"}}, "a pattern": {key: issuer, wildcard: true, config: IssuerConfig{Type: "kubernetes"}},
+		"another type": {key: issuer, config: IssuerConfig{Type: "email"}},
+		"a pattern":    {key: issuer, wildcard: true, config: IssuerConfig{Type: "kubernetes"}},
 	} {
 		if out := (Options{ServiceAccountDir: dir}).inCluster(r); out != (OutboundConfig{}) {
 			t.Errorf("%s: %+v", name, out)

@@ -50,13 +50,16 @@ func (c Config) Warnings() []*fault.Setting {
 			add(r, problem, fix, key)
 		}
 		if r.config.Type == "ci-provider" && r.config.CIProvider == "" && r.config.Profile == "" {
-			add(r, "no ci-provider: every token of this issuer is refused", "write profile: NAME, or ci-provider: NAME of an entry under ci-issuer-metadata", "type")
+			add(r, "no ci-provider: every token of this issuer is refused",
+				"write profile: NAME, or ci-provider: NAME of an entry under ci-issuer-metadata", "type")
 		}
 		if r.wildcard && !strings.Contains(r.key, "*") {
-			add(r, "a pattern without a star means one issuer, whose keys are fetched at the first token only", "move the entry to oidc-issuers")
+			add(r, "a pattern without a star means one issuer, whose keys are fetched at the first token only",
+				"move the entry to oidc-issuers")
 		}
 		if placeholder := unfilled(r.key); placeholder != "" {
-			add(r, placeholder+" is a placeholder that is taken literally: no token has it in iss", "write the issuer as it stands in iss of a token")
+			add(r, placeholder+" is a placeholder that is taken literally: no token has it in iss",
+				"write the issuer as it stands in iss of a token")
 		}
 		if said := r.config.ChallengeClaim; said != "" && said != r.challenge() {
 			add(r, "proofs are verified over the claim "+r.challenge()+", and clients are told so", "remove it, or write challenge-claim: "+r.challenge(), "challenge-claim")
@@ -75,8 +78,11 @@ func (c Config) Warnings() []*fault.Setting {
 		}
 		for _, d := range slices.Sorted(maps.Keys(p.Defaults)) {
 			if p.Defaults[d] != "" {
-				out = append(out, fault.BadSetting(fmt.Sprintf("a token whose claim %s is another text than this default is refused; with Fulcio the claim wins", d),
-					"list it under claims if it should win, or write claims: [] if not", "ci-issuer-metadata", name, "default-template-values", d))
+				out = append(out,
+					fault.BadSetting(fmt.Sprintf("a token whose claim %s is another text than this default is "+
+						"refused; with Fulcio the claim wins", d),
+						"list it under claims if it should win, or write claims: [] if not", "ci-issuer-metadata", name,
+						"default-template-values", d))
 			}
 		}
 	}
@@ -87,11 +93,14 @@ func (c Config) Warnings() []*fault.Setting {
 // not.
 func (r *row) misnamed() (problem, fix, key string) {
 	if name := r.config.CIProvider; name != "" && r.foreign(profiles[name]) {
-		return "the profile " + name + " names the host of " + strings.Join(profiles[name].Issuers[:1], "") + ", which is another one's",
-			"write profile: " + name + " with parameters in place of ci-provider, or a profile of its own", "ci-provider"
+		return "the profile " + name + " names the host of " + strings.Join(profiles[name].Issuers[:1], "") +
+				", which is another one's",
+			"write profile: " + name + " with parameters in place of ci-provider, or a profile of its own",
+			"ci-provider"
 	}
 	if s := profiles[r.config.Type]; s.SAN != "" && len(r.config.Parameters) == 0 && !s.home(r.key) {
-		return "the type " + r.config.Type + " names the host " + s.Defaults[s.Parameters[0]] + ", which is another one's",
+		return "the type " + r.config.Type + " names the host " + s.Defaults[s.Parameters[0]] +
+				", which is another one's",
 			"write parameters: {" + s.Parameters[0] + ": https://HOST} beside it", "type"
 	}
 	return "", "", ""

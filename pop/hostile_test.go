@@ -39,10 +39,17 @@ func TestRawSignatures(t *testing.T) {
 		curve elliptic.Curve
 		hash  crypto.Hash
 		size  int
-	}{{elliptic.P256(), crypto.SHA256, 64}, {elliptic.P384(), crypto.SHA384, 96}, {elliptic.P521(), crypto.SHA512, 132}} {
+	}{
+		{elliptic.P256(), crypto.SHA256, 64},
+		{elliptic.P384(), crypto.SHA384, 96},
+		{elliptic.P521(), crypto.SHA512, 132},
+	} {
 		k := ec(t, c.curve)
 		verify := func(signature []byte, text string) error {
-			_, err := p.VerifySignature(pop.Proof{PublicKey: publicPEM(t, k.Public()), Signature: signature, Challenge: text, ChallengeClaim: "email"})
+			_, err := p.VerifySignature(pop.Proof{
+				PublicKey: publicPEM(t, k.Public()), Signature: signature,
+				Challenge: text, ChallengeClaim: "email",
+			})
 			return err
 		}
 		raw := p1363(t, k, sign(t, k, c.hash, challenge))
@@ -64,7 +71,8 @@ func TestRawSignatures(t *testing.T) {
 			"s zero":               append(bytes.Clone(raw[:half]), make([]byte, half)...),
 			"all zero":             make([]byte, len(raw)),
 			"all ones":             bytes.Repeat([]byte{0xff}, len(raw)),
-			"order as s":           append(bytes.Clone(raw[:half]), c.curve.Params().N.FillBytes(make([]byte, half))...),
+			"order as s": append(bytes.Clone(raw[:half]),
+				c.curve.Params().N.FillBytes(make([]byte, half))...),
 		} {
 			if err := verify(signature, challenge); reason(err) != fault.ProofInvalid {
 				t.Errorf("%d bytes, %s: %v", c.size, name, err)
@@ -93,7 +101,10 @@ func FuzzRawSignature(f *testing.F) {
 	f.Add(raw)
 	order := k.Params().N
 	f.Fuzz(func(t *testing.T, signature []byte) {
-		_, err := p.VerifySignature(pop.Proof{PublicKey: key, Signature: signature, Challenge: challenge, ChallengeClaim: "email"})
+		_, err := p.VerifySignature(pop.Proof{
+			PublicKey: key, Signature: signature, Challenge: challenge,
+			ChallengeClaim: "email",
+		})
 		if err != nil {
 			return
 		}
@@ -103,7 +114,8 @@ func FuzzRawSignature(f *testing.F) {
 		}
 		// n - s verifies too, for every verifier of ECDSA
 		s := new(big.Int).Sub(order, new(big.Int).SetBytes(again[32:]))
-		if !bytes.Equal(again, raw) && !bytes.Equal(append(bytes.Clone(again[:32]), s.FillBytes(make([]byte, 32))...), raw) {
+		if !bytes.Equal(again, raw) && !bytes.Equal(append(bytes.Clone(again[:32]), s.FillBytes(make([]byte, 32))...),
+			raw) {
 			t.Errorf("another signature verifies: %x", signature)
 		}
 	})
@@ -176,7 +188,10 @@ func TestWeakKeys(t *testing.T) {
 		"Ed25519 not reduced, x of other sign":   {ed25519.PublicKey(negative), "not reduced"},
 		"Ed25519 prime itself, a point of order": {ed25519.PublicKey(append([]byte{0xed}, y[1:]...)), "not reduced"},
 	} {
-		_, err := p.VerifySignature(pop.Proof{PublicKey: publicPEM(t, row.key), Signature: []byte{1}, Challenge: challenge, ChallengeClaim: "email"})
+		_, err := p.VerifySignature(pop.Proof{
+			PublicKey: publicPEM(t, row.key), Signature: []byte{1},
+			Challenge: challenge, ChallengeClaim: "email",
+		})
 		if reason(err) != fault.KeyWeak || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: %v, want %s", name, err, row.want)
 		}
@@ -186,7 +201,10 @@ func TestWeakKeys(t *testing.T) {
 // wrap puts an element around the concatenation of parts.
 func wrap(t testing.TB, tag int, parts ...[]byte) []byte {
 	t.Helper()
-	out, err := asn1.Marshal(asn1.RawValue{Tag: tag, IsCompound: tag == asn1.TagSequence, Bytes: bytes.Join(parts, nil)})
+	out, err := asn1.Marshal(asn1.RawValue{
+		Tag: tag, IsCompound: tag == asn1.TagSequence,
+		Bytes: bytes.Join(parts, nil),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +252,10 @@ func TestOneEncoding(t *testing.T) {
 		"bytes after the block":  append(block("PUBLIC KEY", spki), 'x'),
 		"a damaged second block": append(block("PUBLIC KEY", spki), "-----BEGIN PUBLIC KEY-----\n"...),
 	} {
-		_, err := p.VerifySignature(pop.Proof{PublicKey: key, Signature: signature, Challenge: challenge, ChallengeClaim: "email"})
+		_, err := p.VerifySignature(pop.Proof{
+			PublicKey: key, Signature: signature, Challenge: challenge,
+			ChallengeClaim: "email",
+		})
 		if reason(err) != fault.KeyMalformed {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -263,7 +284,10 @@ func TestWorthlessProofs(t *testing.T) {
 		if _, ok := k.(ed25519.PrivateKey); ok {
 			hash = 0
 		}
-		_, err := p.VerifySignature(pop.Proof{PublicKey: publicPEM(t, k.Public()), Signature: sign(t, k, hash, ""), ChallengeClaim: "email"})
+		_, err := p.VerifySignature(pop.Proof{
+			PublicKey: publicPEM(t, k.Public()), Signature: sign(t, k, hash, ""),
+			ChallengeClaim: "email",
+		})
 		if reason(err) != fault.ProofInvalid || !strings.Contains(err.Error(), "empty challenge") {
 			t.Errorf("%T over the empty challenge: %v", k, err)
 		}
@@ -273,7 +297,8 @@ func TestWorthlessProofs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.VerifyCSR(request(t, k, spki, withSHA1, crypto.SHA1)); reason(err) != fault.ProofInvalid || !strings.Contains(err.Error(), "SHA1") {
+	if _, err := p.VerifyCSR(request(t, k, spki, withSHA1, crypto.SHA1)); reason(err) != fault.ProofInvalid ||
+		!strings.Contains(err.Error(), "SHA1") {
 		t.Errorf("a request signed with SHA-1: %v", err)
 	}
 	_ = sha1.Size // linked, so that the request can be made
@@ -283,7 +308,10 @@ func TestWorthlessProofs(t *testing.T) {
 // permit.
 func TestHashOfOpenSSL(t *testing.T) {
 	t.Parallel()
-	for curve, want := range map[elliptic.Curve]string{elliptic.P384(): "openssl req -sha384", elliptic.P521(): "openssl req -sha512"} {
+	for curve, want := range map[elliptic.Curve]string{
+		elliptic.P384(): "openssl req -sha384",
+		elliptic.P521(): "openssl req -sha512",
+	} {
 		k := ec(t, curve)
 		spki, err := x509.MarshalPKIXPublicKey(k.Public())
 		if err != nil {

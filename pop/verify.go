@@ -84,7 +84,8 @@ func (p *Policy) finish(spki []byte, pub crypto.PublicKey, h crypto.Hash) (Key, 
 			option := strings.ToLower(strings.ReplaceAll(longer.String(), "-", ""))
 			meta = append(meta, "hint", fmt.Sprintf("sign the request with %s (openssl req -%s)", longer, option))
 		}
-		e := fault.New(fault.KeyAlgorithmNotAllowed, nil, meta...).WithPublic("signing algorithm not permitted: %T, %s", pub, h)
+		e := fault.New(fault.KeyAlgorithmNotAllowed, nil,
+			meta...).WithPublic("signing algorithm not permitted: %T, %s", pub, h)
 		return Key{}, e
 	}
 	return Key{SPKI: spki, Public: pub, Algorithm: a.name()}, nil
@@ -146,7 +147,8 @@ func isSignature(signature []byte) bool {
 	in := cryptobyte.String(signature)
 	var sequence cryptobyte.String
 	var r, s big.Int
-	return in.ReadASN1(&sequence, asn1.SEQUENCE) && in.Empty() && sequence.ReadASN1Integer(&r) && sequence.ReadASN1Integer(&s) && sequence.Empty()
+	return in.ReadASN1(&sequence, asn1.SEQUENCE) && in.Empty() && sequence.ReadASN1Integer(&r) &&
+		sequence.ReadASN1Integer(&s) && sequence.Empty()
 }
 
 // csrHash returns the hash of a signature algorithm, and whether signing requests may use that algorithm.

@@ -45,7 +45,10 @@ type bounds struct {
 }
 
 func newConnections(b bounds) *connections {
-	return &connections{bounds: b, now: time.Now, open: map[netip.Addr]map[*conn]struct{}{}, evicting: map[netip.Addr]time.Time{}, floods: map[netip.Addr]*floods{}}
+	return &connections{
+		bounds: b, now: time.Now, open: map[netip.Addr]map[*conn]struct{}{},
+		evicting: map[netip.Addr]time.Time{}, floods: map[netip.Addr]*floods{},
+	}
 }
 
 // Causes of a refused connection: indexes of connections.refused, and names in metrics.
@@ -242,7 +245,8 @@ func (c *connections) victim(by, of netip.Addr, now time.Time) *conn {
 		if waited < evictAfter || proven && waited < keepProven {
 			continue
 		}
-		if out == nil || out.proven.Load() && !proven || out.proven.Load() == proven && one.since.Load() < out.since.Load() {
+		if out == nil || out.proven.Load() && !proven ||
+			out.proven.Load() == proven && one.since.Load() < out.since.Load() {
 			out = one
 		}
 	}
@@ -284,7 +288,8 @@ func (c *connections) speak(cause int, peer netip.Addr, now time.Time) {
 		text = "one source has as many connections as it may have, or floods the server: " + peer.String()
 	}
 	c.where.Store(&text)
-	c.log.Warn("no room for connections: refused, or an idle one closed for each", "listener", c.name, "cause", refusalCauses[cause], "source", peer.String(),
+	c.log.Warn("no room for connections: refused, or an idle one closed for each", "listener", c.name, "cause",
+		refusalCauses[cause], "source", peer.String(),
 		"count", c.untold.Swap(0), "open", c.count(), "limit", c.most, "limit_per_source", c.share)
 }
 

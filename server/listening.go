@@ -20,7 +20,10 @@ func newListening(s *Server) *listening {
 	rest, native := b, b
 	rest.name = "http" // net/http has deadlines for writing
 	native.name, native.write = "grpc", writeTimeout
-	return &listening{http: newConnections(rest), grpc: newConnections(native), admin: newConnections(bounds{name: "admin", most: adminConnections, log: s.log})}
+	return &listening{
+		http: newConnections(rest), grpc: newConnections(native),
+		admin: newConnections(bounds{name: "admin", most: adminConnections, log: s.log}),
+	}
 }
 
 func (l *listening) all() []*connections { return []*connections{l.http, l.grpc, l.admin} }
@@ -32,26 +35,35 @@ func (l *listening) health() Health {
 	for _, c := range l.all() {
 		warnings = append(warnings, c.warning())
 	}
-	return Health{OK: true, Advisory: true, Warning: strings.Join(slices.DeleteFunc(warnings, func(w string) bool { return w == "" }), "; ")}
+	return Health{OK: true, Advisory: true, Warning: strings.Join(slices.DeleteFunc(warnings,
+		func(w string) bool { return w == "" }), "; ")}
 }
 
 // boundsCollector has the metrics of the bounds on connections, streams and waits.
 type boundsCollector struct{ *Server }
 
 var (
-	connectionsDesc = prometheus.NewDesc("mayfly_server_connections", "Open connections, by listener.", []string{"listener"}, nil)
-	limitDesc       = prometheus.NewDesc("mayfly_server_connections_limit", "How many connections may be open, by listener.", []string{"listener"}, nil)
-	refusedDesc     = prometheus.NewDesc("mayfly_server_connections_refused_total",
-		"Connections that were closed at once, by listener and cause: the source has as many as it may have, or the listener has.", []string{"listener", "cause"}, nil)
+	connectionsDesc = prometheus.NewDesc("mayfly_server_connections", "Open connections, by listener.",
+		[]string{"listener"}, nil)
+	limitDesc = prometheus.NewDesc("mayfly_server_connections_limit",
+		"How many connections may be open, by listener.", []string{"listener"}, nil)
+	refusedDesc = prometheus.NewDesc("mayfly_server_connections_refused_total",
+		"Connections that were closed at once, by listener and cause: the source has as many as it may "+
+			"have, or the listener has.", []string{"listener", "cause"}, nil)
 	evictedDesc = prometheus.NewDesc("mayfly_server_connections_evicted_total",
-		"Connections without a request that were closed for new ones, because the source or the listener had no room.", []string{"listener"}, nil)
+		"Connections without a request that were closed for new ones, because the source or the listener had no room.",
+		[]string{"listener"}, nil)
 	floodedDesc = prometheus.NewDesc("mayfly_server_connections_flooded_total",
 		"Connections that were closed because much was received over them and no request.", []string{"listener"}, nil)
-	receivingDesc = prometheus.NewDesc("mayfly_server_requests_receiving", "Requests that are being received.", nil, nil)
-	standingDesc  = prometheus.NewDesc("mayfly_server_streams_standing", "Streams that stay open: health watches and reflection.", nil, nil)
-	unheardDesc   = prometheus.NewDesc("mayfly_server_requests_unreceived_total",
-		"Requests that were not received, by cause: not in time, too many at once, too many streams that stay open.", []string{"cause"}, nil)
-	providersDesc        = prometheus.NewDesc("mayfly_server_provider_waits", "Requests that wait for an identity provider before their tokens are verified.", nil, nil)
+	receivingDesc = prometheus.NewDesc("mayfly_server_requests_receiving",
+		"Requests that are being received.", nil, nil)
+	standingDesc = prometheus.NewDesc("mayfly_server_streams_standing",
+		"Streams that stay open: health watches and reflection.", nil, nil)
+	unheardDesc = prometheus.NewDesc("mayfly_server_requests_unreceived_total",
+		"Requests that were not received, by cause: not in time, too many at once, too many streams that stay open.",
+		[]string{"cause"}, nil)
+	providersDesc = prometheus.NewDesc("mayfly_server_provider_waits",
+		"Requests that wait for an identity provider before their tokens are verified.", nil, nil)
 	providersRefusedDesc = prometheus.NewDesc("mayfly_server_provider_waits_refused_total",
 		"Requests that were refused because too many others wait for identity providers.", nil, nil)
 )

@@ -99,7 +99,8 @@ func (w *world) askers(s *served) map[string]func(context.Context) error {
 	out := map[string]func(context.Context) error{}
 	if s.rest != "" {
 		out["REST"] = func(ctx context.Context) error {
-			req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.rest+"/api/v2/signingCert", strings.NewReader(w.body(w.idp.Token(nil))))
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.rest+"/api/v2/signingCert",
+				strings.NewReader(w.body(w.idp.Token(nil))))
 			if err != nil {
 				return err
 			}
@@ -163,7 +164,8 @@ func TestStopDrains(t *testing.T) {
 				out := httpGet(s.srv.AdminHandler(), "/readyz")
 				return fmt.Sprint(out.Code, out.Body)
 			}
-			eventually(t, "not ready while it stops", func() bool { return strings.HasPrefix(page(), "503") && strings.Contains(page(), "stopping") })
+			eventually(t, "not ready while it stops",
+				func() bool { return strings.HasPrefix(page(), "503") && strings.Contains(page(), "stopping") })
 			eventually(t, "no new connection", func() bool {
 				c, err := net.Dial("tcp", firstOf(s.rest, s.grpc))
 				if err == nil {
@@ -233,7 +235,8 @@ func TestReceiptHasADeadline(t *testing.T) {
 				if took := time.Since(began); took < 9*time.Second || took > 40*time.Second {
 					t.Errorf("it ended after %s", took)
 				}
-				if trailer["grpc-status"] != fmt.Sprint(int(codes.DeadlineExceeded)) || !strings.Contains(trailer["grpc-message"], "not received within 10s") {
+				if trailer["grpc-status"] != fmt.Sprint(int(codes.DeadlineExceeded)) ||
+					!strings.Contains(trailer["grpc-message"], "not received within 10s") {
 					t.Errorf("trailers %v", trailer)
 				}
 			})
@@ -251,7 +254,8 @@ func TestReceiptHasADeadline(t *testing.T) {
 				must(t, c.SetReadDeadline(time.Now().Add(40*time.Second)))
 				began := time.Now()
 				_, err = io.ReadAll(c)
-				if took := time.Since(began); err != nil && !errors.Is(err, net.ErrClosed) && strings.Contains(err.Error(), "timeout") || took < 9*time.Second {
+				if took := time.Since(began); err != nil && !errors.Is(err, net.ErrClosed) &&
+					strings.Contains(err.Error(), "timeout") || took < 9*time.Second {
 					t.Errorf("it ended after %s: %v", took, err)
 				}
 			})
@@ -283,7 +287,10 @@ func halfStream(t *testing.T, address string) map[string]string {
 	} {
 		must(t, e.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}))
 	}
-	must(t, f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte(block.String()), EndHeaders: true}))
+	must(t, f.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: 1, BlockFragment: []byte(block.String()),
+		EndHeaders: true,
+	}))
 	must(t, f.WriteData(1, false, []byte{0, 0, 0, 200, 0, 'a', 'b', 'c'}))
 	out := map[string]string{}
 	for {
@@ -330,7 +337,8 @@ func TestSource(t *testing.T) {
 				w := newWorld(t, false)
 				s := w.serve(server.Options{Logger: w.logger, Proxies: prefixes(t, c.trusted)}, m.http, m.grpc, m.one)
 				if s.rest != "" {
-					req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.rest+"/api/v2/signingCert", strings.NewReader(w.body("x")))
+					req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+						"http://"+s.rest+"/api/v2/signingCert", strings.NewReader(w.body("x")))
 					must(t, err)
 					req.Header.Set("X-Forwarded-For", c.forwarded)
 					req.Header.Set("X-Request-Id", "over-rest")
@@ -343,8 +351,10 @@ func TestSource(t *testing.T) {
 					conn, err := grpc.NewClient(s.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 					must(t, err)
 					defer conn.Close() //nolint:errcheck // nothing is lost
-					ctx := metadata.AppendToOutgoingContext(t.Context(), "x-forwarded-for", c.forwarded, "x-request-id", "over-grpc")
-					if _, err = fulciopb.NewCAClient(conn).CreateSigningCertificate(ctx, w.message("x")); status.Code(err) != codes.InvalidArgument {
+					ctx := metadata.AppendToOutgoingContext(t.Context(), "x-forwarded-for", c.forwarded,
+						"x-request-id", "over-grpc")
+					if _, err = fulciopb.NewCAClient(conn).CreateSigningCertificate(ctx,
+						w.message("x")); status.Code(err) != codes.InvalidArgument {
 						t.Fatal(err)
 					}
 					w.logged(t, "over-grpc", "source", c.want)
@@ -389,10 +399,12 @@ func TestRequestIDs(t *testing.T) {
 					must(t, gate.Enter(server.WithSource(t.Context(), "127.0.0.1")))
 				}
 				for id, sane := range map[string]bool{
-					"my-id.1_A": true, strings.Repeat("a", 64): true, strings.Repeat("a", 65): false, `a"b`: false, "a b": false, "a/b": false, "é": false, `"},{"x":"`: false,
+					"my-id.1_A": true, strings.Repeat("a", 64): true, strings.Repeat("a", 65): false, `a"b`: false,
+					"a b": false, "a/b": false, "é": false, `"},{"x":"`: false,
 				} {
 					if s.rest != "" {
-						req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.rest+"/api/v2/signingCert", strings.NewReader(w.body("x")))
+						req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+							"http://"+s.rest+"/api/v2/signingCert", strings.NewReader(w.body("x")))
 						must(t, err)
 						req.Header.Set("X-Request-Id", id)
 						res, err := http.DefaultClient.Do(req)
@@ -414,7 +426,8 @@ func TestRequestIDs(t *testing.T) {
 						var header metadata.MD
 						_, err = fulciopb.NewCAClient(conn).CreateSigningCertificate(metadata.AppendToOutgoingContext(t.Context(), "x-request-id", id), w.message("x"), grpc.Header(&header))
 						must(t, conn.Close())
-						if got := strings.Join(header.Get("x-request-id"), ","); err == nil || (got == id) != sane || got == "" {
+						if got := strings.Join(header.Get("x-request-id"), ","); err == nil ||
+							(got == id) != sane || got == "" {
 							t.Errorf("full %t: %q: the header has %q; %v", full, id, got, err)
 						}
 					}
@@ -440,7 +453,8 @@ func TestRequestLimit(t *testing.T) {
 			for name, ask := range w.askers(s) {
 				began := time.Now()
 				err := ask(t.Context())
-				if took := time.Since(began); err == nil || took > 15*time.Second || !strings.Contains(err.Error(), "not ready") {
+				if took := time.Since(began); err == nil || took > 15*time.Second ||
+					!strings.Contains(err.Error(), "not ready") {
 					t.Errorf("%s: after %s: %v", name, took, err)
 				}
 			}

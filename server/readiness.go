@@ -222,7 +222,10 @@ func (r *Readiness) Report() Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	out := Report{Ready: true, Dependencies: make(map[string]Dependency, len(r.checks)), Oldest: now.UTC().Truncate(time.Second)}
+	out := Report{
+		Ready: true, Dependencies: make(map[string]Dependency, len(r.checks)),
+		Oldest: now.UTC().Truncate(time.Second),
+	}
 	for _, c := range r.checks {
 		if at := c.asked.UTC().Truncate(time.Second); at.Before(out.Oldest) {
 			out.Oldest = at
@@ -347,7 +350,8 @@ var (
 	readyDesc      = prometheus.NewDesc("mayfly_ready", "1 if /readyz says ready, 0 if not.", nil, nil)
 	dependencyDesc = prometheus.NewDesc("mayfly_dependency_ready",
 		"1 if the dependency works, 0 if not, by its name in /readyz.", []string{"dependency"}, nil)
-	answerAgeDesc = prometheus.NewDesc("mayfly_readiness_age_seconds", "Age of the oldest answer of a dependency that /readyz reports.", nil, nil)
+	answerAgeDesc = prometheus.NewDesc("mayfly_readiness_age_seconds",
+		"Age of the oldest answer of a dependency that /readyz reports.", nil, nil)
 )
 
 // Collect implements [prometheus.Collector]: the readiness, from memory.
@@ -363,7 +367,8 @@ func (c readinessCollector) Collect(out chan<- prometheus.Metric) {
 	for name, d := range r.Dependencies {
 		out <- prometheus.MustNewConstMetric(dependencyDesc, prometheus.GaugeValue, number(d.OK), name)
 	}
-	out <- prometheus.MustNewConstMetric(answerAgeDesc, prometheus.GaugeValue, max(0, c.readiness.now().Sub(r.Oldest).Truncate(time.Second).Seconds()))
+	out <- prometheus.MustNewConstMetric(answerAgeDesc, prometheus.GaugeValue,
+		max(0, c.readiness.now().Sub(r.Oldest).Truncate(time.Second).Seconds()))
 }
 
 // adminPages are for the operator. They MUST NOT be reachable from outside.
@@ -395,12 +400,16 @@ func (s *Server) adminPages(registry *prometheus.Registry) http.Handler {
 		switch {
 		case s.profiling:
 		case !onLoopback(r):
-			http.Error(w, "profiles are served on loopback addresses only; write listen.profiling: true to serve them here", http.StatusForbidden)
+			http.Error(w,
+				"profiles are served on loopback addresses only; write listen.profiling: true to serve them here",
+				http.StatusForbidden)
 			return
 		case !loopbackHost(r.Host):
 			// A page in a browser on this machine may have had its own name resolved to a loopback address (DNS
 			// rebinding).
-			http.Error(w, "profiles are served for the host names of loopback addresses only, as localhost or 127.0.0.1", http.StatusForbidden)
+			http.Error(w,
+				"profiles are served for the host names of loopback addresses only, as localhost or 127.0.0.1",
+				http.StatusForbidden)
 			return
 		}
 		profiles.ServeHTTP(w, r)

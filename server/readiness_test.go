@@ -26,7 +26,10 @@ func TestReadinessOfWhatHangs(t *testing.T) {
 	logs := &buffer{}
 	registry := prometheus.NewRegistry()
 	readiness := server.NewReadiness(time.Now)
-	srv, err := server.New(server.Options{Logger: slog.New(slog.NewJSONHandler(logs, nil)), Readiness: readiness, Registry: registry})
+	srv, err := server.New(server.Options{
+		Logger: slog.New(slog.NewJSONHandler(logs, nil)), Readiness: readiness,
+		Registry: registry,
+	})
 	must(t, err)
 	registry.MustRegister(srv.Collectors()...)
 	srv.SetCore(w.core)
@@ -57,7 +60,8 @@ func TestReadinessOfWhatHangs(t *testing.T) {
 		return out.Code, r
 	}
 	code, r := report()
-	if code != http.StatusOK || !r.Dependencies["disk"].OK || !r.Dependencies["log a"].OK || r.Dependencies["log b"].Cause != "down" || r.Oldest.IsZero() {
+	if code != http.StatusOK || !r.Dependencies["disk"].OK || !r.Dependencies["log a"].OK ||
+		r.Dependencies["log b"].Cause != "down" || r.Oldest.IsZero() {
 		t.Fatalf("%d %+v", code, r)
 	}
 	eventually(t, "the log says ready", func() bool { return strings.Contains(logs.String(), `"msg":"ready"`) })
@@ -65,23 +69,29 @@ func TestReadinessOfWhatHangs(t *testing.T) {
 	hang.Store(true)
 	eventually(t, "not ready", func() bool {
 		code, r := report()
-		return code == http.StatusServiceUnavailable && strings.Contains(r.Dependencies["disk"].Cause, "hangs") && r.Dependencies["log a"].OK
+		return code == http.StatusServiceUnavailable && strings.Contains(r.Dependencies["disk"].Cause, "hangs") &&
+			r.Dependencies["log a"].OK
 	})
 	metrics := httpGet(srv.AdminHandler(), "/metrics").Body.String()
-	for _, want := range []string{"mayfly_ready 0", `mayfly_dependency_ready{dependency="disk"} 0`, `mayfly_dependency_ready{dependency="log a"} 1`, `mayfly_dependency_ready{dependency="log b"} 0`} {
+	for _, want := range []string{
+		"mayfly_ready 0", `mayfly_dependency_ready{dependency="disk"} 0`,
+		`mayfly_dependency_ready{dependency="log a"} 1`, `mayfly_dependency_ready{dependency="log b"} 0`,
+	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("no metric %s", want)
 		}
 	}
 	eventually(t, "the log says why", func() bool {
-		return strings.Contains(logs.String(), `"msg":"not ready"`) && strings.Contains(logs.String(), "disk: no answer for")
+		return strings.Contains(logs.String(), `"msg":"not ready"`) &&
+			strings.Contains(logs.String(), "disk: no answer for")
 	})
 	began := time.Now()
 	readiness.Replace([]server.Check{disk})
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the change of checks took %s", took)
 	}
-	if code, r := report(); code != http.StatusServiceUnavailable || len(r.Dependencies) != 2 || r.Dependencies["disk"].OK {
+	if code, r := report(); code != http.StatusServiceUnavailable || len(r.Dependencies) != 2 ||
+		r.Dependencies["disk"].OK {
 		t.Errorf("after the change: %d %+v", code, r)
 	}
 	free()

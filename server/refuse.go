@@ -74,7 +74,10 @@ func (s *Server) admitting(next http.Handler) http.Handler {
 		}
 		if v := visitIn(r.Context()); v != nil && r.Body != http.NoBody && r.ContentLength != 0 {
 			if f := s.begin(v); f != nil {
-				s.turnAway(w, r, refusal{method: unreceived, transport: "rest", id: w.Header().Get(requestIDKey), err: f})
+				s.turnAway(w, r, refusal{
+					method: unreceived, transport: "rest",
+					id: w.Header().Get(requestIDKey), err: f,
+				})
 				return
 			}
 		}

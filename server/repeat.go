@@ -70,7 +70,8 @@ func (p *repeats) admit(d *oidc.Decision) error {
 	if a.refill(now); a.left >= 1 {
 		return nil
 	}
-	return fault.New(fault.RateLimited, errRepeats).WithRetryAfter(max(time.Second, time.Duration((1-a.left)/refusalsRate*float64(time.Second))))
+	return fault.New(fault.RateLimited, errRepeats).WithRetryAfter(max(time.Second,
+		time.Duration((1-a.left)/refusalsRate*float64(time.Second))))
 }
 
 func (a *allowance) refill(now time.Time) {
@@ -118,12 +119,15 @@ func (p *repeats) forget(now time.Time) {
 // repeated counts a request that was refused because its identity was refused too often: the metrics have each, and the
 // log has one line for many.
 func (s *Server) repeated(ctx context.Context, f finished) {
-	s.metrics.requests.WithLabelValues(f.method, f.record.transport, codeOf(f.failure.Kind).String(), string(f.failure.Reason)).Inc()
+	s.metrics.requests.WithLabelValues(f.method, f.record.transport, codeOf(f.failure.Kind).String(),
+		string(f.failure.Reason)).Inc()
 	s.metrics.seconds.WithLabelValues(f.method).Observe(f.took.Seconds())
 	if n, due := s.limited.due(time.Now()); due {
 		id := &f.record.account.facts
-		s.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelWarn, "requests refused", slog.Int64("count", n), slog.String("reason", string(f.failure.Reason)),
-			slog.String("cause", errRepeats.Error()), slog.String("issuer", shorten(id.Issuer)), slog.String("subject", shorten(id.Subject)),
+		s.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelWarn, "requests refused", slog.Int64("count", n),
+			slog.String("reason", string(f.failure.Reason)),
+			slog.String("cause", errRepeats.Error()), slog.String("issuer", shorten(id.Issuer)),
+			slog.String("subject", shorten(id.Subject)),
 			slog.String("request_id", f.record.id))
 	}
 }

@@ -40,7 +40,8 @@ func TestRepeats(t *testing.T) {
 		p.refused(alice, fault.New(fault.KeyMissing, nil))
 	}
 	err := p.admit(alice)
-	if f := fault.From(err); f.Reason != fault.RateLimited || f.RetryAfter < time.Second || !errors.Is(err, errRepeats) {
+	if f := fault.From(err); f.Reason != fault.RateLimited || f.RetryAfter < time.Second ||
+		!errors.Is(err, errRepeats) {
 		t.Errorf("%v", err)
 	}
 	if p.admit(bob) != nil || p.admit(&oidc.Decision{Entry: "e", ProviderKey: "k"}) != nil {

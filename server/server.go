@@ -160,8 +160,9 @@ func New(o Options) (*Server, error) {
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.ConnectionTimeout(headerTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionIdle: 5 * time.Minute, MaxConnectionAge: 30 * time.Minute, MaxConnectionAgeGrace: s.limits.Request + bodyTimeout,
-			Time: pingAfter, Timeout: pingTimeout,
+			MaxConnectionIdle: 5 * time.Minute, MaxConnectionAge: 30 * time.Minute,
+			MaxConnectionAgeGrace: s.limits.Request + bodyTimeout,
+			Time:                  pingAfter, Timeout: pingTimeout,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		// Thousands of connections may be idle: they do not need buffers of 64 KiB each.
@@ -255,7 +256,8 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 			h.Protocols.SetHTTP1(true)
 			h.Protocols.SetUnencryptedHTTP2(true)
 			h.HTTP2 = &http.HTTP2Config{
-				MaxConcurrentStreams: maxHTTPStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: writeTimeout,
+				MaxConcurrentStreams: maxHTTPStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout,
+				WriteByteTimeout: writeTimeout,
 			}
 		}
 		serve(h, l.HTTP, s.listening.http)

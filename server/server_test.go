@@ -480,12 +480,14 @@ func TestEndpoints(t *testing.T) {
 	}
 	for _, method := range []string{"GET", "POST"} {
 		a := w.rest(method, "/nothing/at/all", "")
-		if a.code != 404 || a.status.Code != 5 || a.status.Message != "Not Found" || a.status.Details[0].Reason != "PATH_UNKNOWN" || a.status.Details[0].Metadata["path"] != "/nothing/at/all" {
+		if a.code != 404 || a.status.Code != 5 || a.status.Message != "Not Found" ||
+			a.status.Details[0].Reason != "PATH_UNKNOWN" || a.status.Details[0].Metadata["path"] != "/nothing/at/all" {
 			t.Errorf("unknown path: %d %s", a.code, a.body)
 		}
 	}
 	for _, c := range [][2]string{{"GET", "/api/v2/signingCert"}, {"PUT", "/api/v2/trustBundle"}, {"POST", "/healthz"}} {
-		if a := w.rest(c[0], c[1], ""); a.code != 501 || a.status.Message != "Method Not Allowed" || a.status.Details[0].Reason != "METHOD_NOT_ALLOWED" || a.status.Details[0].Metadata["method"] != c[0] {
+		if a := w.rest(c[0], c[1], ""); a.code != 501 || a.status.Message != "Method Not Allowed" ||
+			a.status.Details[0].Reason != "METHOD_NOT_ALLOWED" || a.status.Details[0].Metadata["method"] != c[0] {
 			t.Errorf("%v: %d %s", c, a.code, a.body)
 		}
 	}

@@ -79,7 +79,8 @@ type streams struct {
 
 func newStreams(most int) *streams {
 	return &streams{
-		receiving: newSourceBudget(most, max(64, most/receiveShare)), open: newSourceBudget(4*most, most/2), standing: newSourceBudget(standingMost, standingShare),
+		receiving: newSourceBudget(most, max(64, most/receiveShare)), open: newSourceBudget(4*most, most/2),
+		standing: newSourceBudget(standingMost, standingShare),
 	}
 }
 
@@ -118,7 +119,10 @@ var errNoRoom = status.Error(codes.ResourceExhausted, fault.RateLimited.Message(
 // refuseStream counts a stream that is refused before anything of it is received. A connection over which nothing but
 // such streams come is closed: each costs the server a goroutine, and the client nothing.
 func (s *Server) refuseStream(c *conn) {
-	_ = s.refuse(context.Background(), refusal{method: unreceived, transport: "grpc", err: fault.New(fault.RateLimited, errReceiving)})
+	_ = s.refuse(context.Background(), refusal{
+		method: unreceived, transport: "grpc",
+		err: fault.New(fault.RateLimited, errReceiving),
+	})
 	if c != nil && !c.proven.Load() && c.turnedAway.Add(1) > maxTurnedAway {
 		c.all.flood(c)
 	}
@@ -197,7 +201,8 @@ func (s *Server) unary(next grpc.MethodHandler) grpc.MethodHandler {
 			return nil, s.unheard(ctx, f)
 		}
 		defer s.end(v)
-		return next(impl, ctx, func(into any) error { return s.receive(ctx, v, func() error { return decode(into) }) }, i)
+		return next(impl, ctx, func(into any) error { return s.receive(ctx, v, func() error { return decode(into) }) },
+			i)
 	}
 }
 
@@ -206,7 +211,8 @@ func (s *Server) unary(next grpc.MethodHandler) grpc.MethodHandler {
 func (s *Server) receive(ctx context.Context, v *visit, message func() error) error {
 	timer := time.AfterFunc(bodyTimeout, func() {
 		late := s.tooLate(ctx)
-		if stream, ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ WriteStatus(*status.Status) error }); ok {
+		if stream,
+			ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ WriteStatus(*status.Status) error }); ok {
 			_ = stream.WriteStatus(status.Convert(late)) // a stream that has ended needs no status
 		}
 		if v.abort != nil {

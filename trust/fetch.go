@@ -45,7 +45,8 @@ const maxRedirects = 3
 
 func checkRedirect(r *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects || !fetchable(r.URL) {
-		return fmt.Errorf("the repository redirects to %s://%s; redirects are followed to https only, %d at most", r.URL.Scheme, r.URL.Host, maxRedirects)
+		return fmt.Errorf("the repository redirects to %s://%s; redirects are followed to https only, %d at most",
+			r.URL.Scheme, r.URL.Host, maxRedirects)
 	}
 	return nil
 }

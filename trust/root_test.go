@@ -34,8 +34,12 @@ func edited(t *testing.T, data []byte, change func(root map[string]any)) []byte 
 func ctlog(raw []byte, details string) map[string]any {
 	id := sha256.Sum256(raw)
 	return map[string]any{
-		"baseUrl": "https://old.example.com/2021", "hashAlgorithm": "SHA2_256", "logId": map[string]any{"keyId": base64.StdEncoding.EncodeToString(id[:])},
-		"publicKey": map[string]any{"rawBytes": base64.StdEncoding.EncodeToString(raw), "keyDetails": details, "validFor": map[string]any{"start": "2021-03-14T00:00:00Z"}},
+		"baseUrl": "https://old.example.com/2021", "hashAlgorithm": "SHA2_256",
+		"logId": map[string]any{"keyId": base64.StdEncoding.EncodeToString(id[:])},
+		"publicKey": map[string]any{
+			"rawBytes": base64.StdEncoding.EncodeToString(raw), "keyDetails": details,
+			"validFor": map[string]any{"start": "2021-03-14T00:00:00Z"},
+		},
 	}
 }
 
@@ -53,14 +57,19 @@ func TestRootOfOtherProducers(t *testing.T) {
 	}{
 		"PKCS#1": {func(r map[string]any) { r["ctlogs"] = append(r["ctlogs"].([]any), old) }, 1, ""},
 		"a key of another form": {func(r map[string]any) {
-			r["ctlogs"] = append(r["ctlogs"].([]any), ctlog(x509.MarshalPKCS1PublicKey(key), "PKIX_RSA_PKCS1V15_2048_SHA256"))
+			r["ctlogs"] = append(r["ctlogs"].([]any),
+				ctlog(x509.MarshalPKCS1PublicKey(key), "PKIX_RSA_PKCS1V15_2048_SHA256"))
 		}, 0, "ctlogs[1]"},
 		"an algorithm to come": {func(r map[string]any) {
 			r["ctlogs"] = append(r["ctlogs"].([]any), ctlog([]byte("key"), "PKIX_TO_COME"))
 		}, 0, "ctlogs[1]"},
-		"a Rekor key to come": {func(r map[string]any) { r["tlogs"] = []any{ctlog([]byte("key"), "ML_DSA_65")} }, 0, "tlogs[0]"},
+		"a Rekor key to come": {
+			func(r map[string]any) { r["tlogs"] = []any{ctlog([]byte("key"), "ML_DSA_65")} }, 0,
+			"tlogs[0]",
+		},
 		"an authority to come": {func(r map[string]any) {
-			r["certificateAuthorities"] = append(r["certificateAuthorities"].([]any), map[string]any{"certChain": map[string]any{"certificates": []any{map[string]any{"rawBytes": "AAAA"}}}})
+			r["certificateAuthorities"] = append(r["certificateAuthorities"].([]any),
+				map[string]any{"certChain": map[string]any{"certificates": []any{map[string]any{"rawBytes": "AAAA"}}}})
 		}, 0, "certificateAuthorities[1]"},
 		"a member to come": {func(r map[string]any) { r["toCome"] = map[string]any{"x": 1} }, 0, ""},
 	} {
@@ -74,7 +83,8 @@ func TestRootOfOtherProducers(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 			continue
 		}
-		if len(m.Logs) != len(before.Logs)+c.logs || len(m.Skipped) > 0 != (c.skipped != "") || c.skipped != "" && !strings.HasPrefix(m.Skipped[0], c.skipped) {
+		if len(m.Logs) != len(before.Logs)+c.logs || len(m.Skipped) > 0 != (c.skipped != "") ||
+			c.skipped != "" && !strings.HasPrefix(m.Skipped[0], c.skipped) {
 			t.Errorf("%s: %d logs, skipped %q", what, len(m.Logs), m.Skipped)
 		}
 		if c.logs > 0 {
@@ -106,7 +116,8 @@ func TestForClient(t *testing.T) {
 	if len(c.Authorities) != len(m.Authorities) || len(c.Logs) != len(m.Logs) || len(c.Chains) != 0 || c.MinSCTs != 0 {
 		t.Errorf("%+v", c)
 	}
-	if !c.Authorities[1].To.Equal(m.Authorities[1].To) || !c.Authorities[1].From.Equal(m.Authorities[1].From) || !c.Logs[0].From.Equal(m.Logs[0].From) {
+	if !c.Authorities[1].To.Equal(m.Authorities[1].To) || !c.Authorities[1].From.Equal(m.Authorities[1].From) ||
+		!c.Logs[0].From.Equal(m.Logs[0].From) {
 		t.Error("the times are dropped")
 	}
 	m.Logs[0].To = m.Logs[0].From.Add(time.Hour)
@@ -120,7 +131,10 @@ func TestForClient(t *testing.T) {
 	// The authority of testdata/bundle.json had ended when it signed.
 	ended := edited(t, testdata(t, "trusted_root.json"), func(r map[string]any) {
 		for _, a := range r["certificateAuthorities"].([]any) {
-			a.(map[string]any)["validFor"] = map[string]any{"start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z"}
+			a.(map[string]any)["validFor"] = map[string]any{
+				"start": "2020-01-01T00:00:00Z",
+				"end":   "2020-01-02T00:00:00Z",
+			}
 		}
 	})
 	if _, err := trust.VerifyBundle(ended, testdata(t, "bundle.json"), good(t)); err == nil {
@@ -132,7 +146,11 @@ func TestForClient(t *testing.T) {
 		all := r["certificateAuthorities"].([]any)
 		certs := all[0].(map[string]any)["certChain"].(map[string]any)["certificates"].([]any)
 		authority = certs[:len(certs)-1]
-		r["certificateAuthorities"] = append(all, map[string]any{"certChain": map[string]any{"certificates": certs[len(certs)-1:]}, "validFor": map[string]any{"start": "2020-01-01T00:00:00Z"}})
+		r["certificateAuthorities"] = append(all,
+			map[string]any{
+				"certChain": map[string]any{"certificates": certs[len(certs)-1:]},
+				"validFor":  map[string]any{"start": "2020-01-01T00:00:00Z"},
+			})
 	})
 	brought := edited(t, testdata(t, "bundle.json"), func(b map[string]any) {
 		b["mediaType"] = "application/vnd.dev.sigstore.bundle+json;version=0.2"
@@ -143,7 +161,8 @@ func TestForClient(t *testing.T) {
 	if _, err := trust.VerifyBundle(withRoot, brought, good(t)); err == nil {
 		t.Error("a bundle brings an authority along that had ended, and verifies")
 	}
-	if _, err := trust.VerifyBundle(testdata(t, "trusted_root.json"), brought, good(t)); err != nil && !strings.Contains(err.Error(), "inclusion") {
+	if _, err := trust.VerifyBundle(testdata(t, "trusted_root.json"), brought, good(t)); err != nil &&
+		!strings.Contains(err.Error(), "inclusion") {
 		t.Errorf("the same bundle, the authority trusted: %v", err)
 	}
 }
@@ -179,13 +198,21 @@ func reversed(chain []*x509.Certificate) []*x509.Certificate {
 // A selector stands only beside its services: clients look for one where it stands.
 func TestSigningConfigSelectors(t *testing.T) {
 	t.Parallel()
-	for _, s := range []trust.Services{{}, {TSA: "https://tsa"}, {Rekor: "https://rekor"}, {TSA: "https://tsa", Rekor: "https://rekor"}} {
+	for _, s := range []trust.Services{
+		{},
+		{TSA: "https://tsa"},
+		{Rekor: "https://rekor"},
+		{TSA: "https://tsa", Rekor: "https://rekor"},
+	} {
 		s.CA, s.Operator, s.From = "https://ca", "us", time.Unix(0, 0)
 		data, err := s.SigningConfig()
 		if err != nil {
 			t.Fatal(err)
 		}
-		for member, want := range map[string]bool{"rekorTlogUrls": s.Rekor != "", "rekorTlogConfig": s.Rekor != "", "tsaUrls": s.TSA != "", "tsaConfig": s.TSA != ""} {
+		for member, want := range map[string]bool{
+			"rekorTlogUrls": s.Rekor != "", "rekorTlogConfig": s.Rekor != "",
+			"tsaUrls": s.TSA != "", "tsaConfig": s.TSA != "",
+		} {
 			if strings.Contains(string(data), `"`+member+`"`) != want {
 				t.Errorf("%+v: %s in %s", s, member, data)
 			}
@@ -207,7 +234,8 @@ func TestCountsWhatWasVerified(t *testing.T) {
 		body, err := json.Marshal(map[string]any{"apiVersion": "0.0.1", "kind": "hashedrekord", "spec": map[string]any{
 			"data": map[string]any{"hash": map[string]any{"algorithm": "sha256", "value": hexOf(sum)}},
 			"signature": map[string]any{"content": m["signature"], "publicKey": map[string]any{
-				"content": base64.StdEncoding.EncodeToString([]byte("-----BEGIN CERTIFICATE-----\n" + certificate + "\n-----END CERTIFICATE-----\n")),
+				"content": base64.StdEncoding.EncodeToString([]byte("-----BEGIN CERTIFICATE-----\n" + certificate +
+					"\n-----END CERTIFICATE-----\n")),
 			}},
 		}})
 		if err != nil {
@@ -215,9 +243,13 @@ func TestCountsWhatWasVerified(t *testing.T) {
 		}
 		zero := base64.StdEncoding.EncodeToString(make([]byte, 32))
 		v["tlogEntries"] = []any{map[string]any{
-			"logIndex": "7", "logId": map[string]any{"keyId": zero}, "kindVersion": map[string]any{"kind": "hashedrekord", "version": "0.0.1"},
+			"logIndex": "7", "logId": map[string]any{"keyId": zero},
+			"kindVersion":    map[string]any{"kind": "hashedrekord", "version": "0.0.1"},
 			"integratedTime": "1700000000", "canonicalizedBody": base64.StdEncoding.EncodeToString(body),
-			"inclusionProof": map[string]any{"logIndex": "7", "rootHash": zero, "treeSize": "8", "hashes": []any{}, "checkpoint": map[string]any{"envelope": "x\n8\n" + zero + "\n\n— x AAAAAAAA\n"}},
+			"inclusionProof": map[string]any{
+				"logIndex": "7", "rootHash": zero, "treeSize": "8", "hashes": []any{},
+				"checkpoint": map[string]any{"envelope": "x\n8\n" + zero + "\n\n— x AAAAAAAA\n"},
+			},
 		}}
 	})
 	v, err := trust.VerifyBundle(testdata(t, "trusted_root.json"), bundle, good(t))
@@ -230,7 +262,8 @@ func TestCountsWhatWasVerified(t *testing.T) {
 		t.Error("an invented entry is one of a log")
 	}
 	without := edited(t, testdata(t, "trusted_root.json"), func(r map[string]any) { r["ctlogs"] = []any{} })
-	if v, err = trust.VerifyBundle(without, testdata(t, "bundle.json"), good(t)); err != nil || v.SCTs != 0 || v.Demanded != 0 {
+	if v, err = trust.VerifyBundle(without, testdata(t, "bundle.json"), good(t)); err != nil ||
+		v.SCTs != 0 || v.Demanded != 0 {
 		t.Errorf("without a trusted log: %+v, %v", v, err)
 	}
 }

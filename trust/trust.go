@@ -113,7 +113,9 @@ func authorities(all []Authority) ([]*trustroot.CertificateAuthority, error) {
 		}
 		for i, c := range a.Chain[1:] {
 			if err := a.Chain[i].CheckSignatureFrom(c); err != nil {
-				return nil, fmt.Errorf("authority %s: certificate %d of the chain (%s) is not signed by the next one (%s): %w", a.URL, i+1, a.Chain[i].Subject, c.Subject, err)
+				return nil,
+					fmt.Errorf("authority %s: certificate %d of the chain (%s) is not signed by the next one (%s): %w",
+						a.URL, i+1, a.Chain[i].Subject, c.Subject, err)
 			}
 		}
 		ca := &trustroot.CertificateAuthority{Uri: a.URL, CertChain: &common.X509CertificateChain{}, ValidFor: timeRange(a.From, a.To)}
@@ -286,7 +288,8 @@ func ParseTrustedRoot(data []byte) (Material, error) {
 	}
 	if len(m.Authorities) == 0 {
 		if len(m.Skipped) > 0 {
-			return Material{}, fmt.Errorf("the trusted root names no certificate authority that is understood: %s", m.Skipped[0])
+			return Material{}, fmt.Errorf("the trusted root names no certificate authority that is understood: %s",
+				m.Skipped[0])
 		}
 		return Material{}, errors.New("the trusted root names no certificate authority")
 	}

@@ -83,7 +83,9 @@ func InitTUF(o TUFOptions) (*Repository, error) {
 	if name, err := r.occupied(); err != nil {
 		return nil, err
 	} else if name != "" {
-		return nil, fmt.Errorf("%s holds a repository already, or its keys: %s; \"mayfly trust tuf publish\" changes it", o.Dir, name)
+		return nil,
+			fmt.Errorf("%s holds a repository already, or its keys: %s; \"mayfly trust tuf publish\" changes it", o.Dir,
+				name)
 	}
 	r.root = metadata.Root(r.until(roleRoot))
 	for _, role := range Roles() {

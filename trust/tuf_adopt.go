@@ -157,7 +157,8 @@ func (r *Repository) refuseNewer(f folder) error {
 		}
 	}
 	newer := func(name string) error {
-		return fmt.Errorf("repository/%s verifies and is newer than what was published from here: another machine published it; restore from there, or remove the rest of what does not verify", name)
+		return fmt.Errorf("repository/%s verifies and is newer than what was published from here: another machine "+
+			"published it; restore from there, or remove the rest of what does not verify", name)
 	}
 	next := rootFile(r.root.Signed.Version + 1)
 	if data, err := f.read(next); err == nil {

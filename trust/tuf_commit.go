@@ -288,7 +288,9 @@ func (r *Repository) takeLock() (*os.File, error) {
 		return nil, err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
-		return nil, errors.Join(errors.New("another command is changing the repository; run this one again when it has ended"), f.Close())
+		return nil,
+			errors.Join(errors.New("another command is changing the repository; run this one again when it has ended"),
+				f.Close())
 	}
 	return f, nil
 }

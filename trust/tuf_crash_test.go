@@ -118,7 +118,8 @@ func TestTUFCrashAtEachWrite(t *testing.T) {
 					if err := r.accepts(after, time.Now()); err != nil {
 						t.Errorf("crash %t at write %d: %v", crash, at, err)
 					}
-					if decided := tree(t, dir)["keys/commit.json"] != ""; !crash && !decided && !equalTrees(before, tree(t, dir)) {
+					if decided := tree(t, dir)["keys/commit.json"] != ""; !crash && !decided &&
+						!equalTrees(before, tree(t, dir)) {
 						t.Errorf("failure at write %d left something behind", at)
 					}
 					if !crash && at%3 != 0 {

@@ -62,7 +62,8 @@ func targetName(data []byte) (string, error) {
 	}
 	switch kind.MediaType {
 	case signingMediaType:
-		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, &trustroot.SigningConfig{}); err != nil {
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data,
+			&trustroot.SigningConfig{}); err != nil {
 			return "", fmt.Errorf("not a signing configuration: %w", err)
 		}
 		return signingTarget, nil
@@ -84,8 +85,10 @@ type NoAnchorError struct {
 
 // Error says what to compare and how to adopt the repository.
 func (e *NoAnchorError) Error() string {
-	return fmt.Sprintf("there is no copy of the published metadata beside the keys (%s), so nothing says whether the repository is authentic; "+
-		"repository/1.root.json has the SHA-256 %s: if the 1.root.json that clients were given has the same, run \"mayfly trust tuf adopt --dir %s --root-sha256 %s\"",
+	return fmt.Sprintf("there is no copy of the published metadata beside the keys (%s), so nothing says whether the "+
+		"repository is authentic; "+
+		"repository/1.root.json has the SHA-256 %s: if the 1.root.json that clients were given has the same, run "+
+		"\"mayfly trust tuf adopt --dir %s --root-sha256 %s\"",
 		filepath.Join(e.Dir, anchorDir), e.Fingerprint, e.Dir, e.Fingerprint)
 }
 
@@ -97,7 +100,10 @@ const anchorDir = "keys/published"
 
 // occupied names a file that a repository or its keys left in the directory; "" is none.
 func (r *Repository) occupied() (string, error) {
-	for _, pattern := range []string{"repository/" + timestampFile, "repository/*" + rootSuffix, "keys/*.pem", anchorDir, commitFile} {
+	for _, pattern := range []string{
+		"repository/" + timestampFile, "repository/*" + rootSuffix, "keys/*.pem",
+		anchorDir, commitFile,
+	} {
 		names, err := filepath.Glob(filepath.Join(globEscape(r.o.Dir), filepath.FromSlash(pattern)))
 		if err != nil {
 			return "", err
@@ -256,12 +262,16 @@ func (r *Repository) follow(f folder) (map[string][]byte, error) {
 		got, known int64
 		file       func(int64) string
 	}{
-		{timestampFile, now.timestamp.Signed.Version, r.timestamp.Signed.Version, func(int64) string { return timestampFile }},
+		{
+			timestampFile, now.timestamp.Signed.Version, r.timestamp.Signed.Version,
+			func(int64) string { return timestampFile },
+		},
 		{"snapshot", now.snapshot.Signed.Version, r.snapshot.Signed.Version, snapshotFile},
 		{"targets", now.targets.Signed.Version, r.targets.Signed.Version, targetsFile},
 	} {
 		if c.got < c.known {
-			return nil, fmt.Errorf("%s was rolled back: it has version %d, and version %d was published", c.name, c.got, c.known)
+			return nil, fmt.Errorf("%s was rolled back: it has version %d, and version %d was published",
+				c.name, c.got, c.known)
 		}
 		if c.got == c.known && !bytes.Equal(served[c.file(c.got)], r.anchor[c.file(c.known)]) {
 			return nil, differs(c.file(c.got), true)
@@ -279,7 +289,8 @@ func differs(name string, there bool) error {
 
 // changed is an error about what is served, with what to do.
 func changed(err error) error {
-	return fmt.Errorf("the repository is not as it was published: %w; find out who changed it, then \"mayfly trust tuf restore\" writes it again", err)
+	return fmt.Errorf("the repository is not as it was published: %w; find out who changed it, then \"mayfly trust "+
+		"tuf restore\" writes it again", err)
 }
 
 // strayRoots errs where the folder has a root that does not follow from the others: a client would meet it after the
@@ -377,7 +388,8 @@ func verified(first []byte, source func(name string) ([]byte, error)) (map[strin
 	for _, name := range slices.Sorted(maps.Keys(tm.Targets[metadata.TARGETS].Signed.Targets)) {
 		target := tm.Targets[metadata.TARGETS].Signed.Targets[name]
 		if target == nil || len(target.Hashes) != 1 || target.Hashes["sha256"] == nil || path.Base(name) != name {
-			return nil, fmt.Errorf("%s: the file %q is not of the kind that is published here", targetsFile(targets.Version), name)
+			return nil, fmt.Errorf("%s: the file %q is not of the kind that is published here",
+				targetsFile(targets.Version), name)
 		}
 		if err := get(targetFile(target.Hashes["sha256"].String(), name), target.VerifyLengthHashes); err != nil {
 			return nil, err

@@ -46,7 +46,8 @@ func place(t testing.TB, dir string, files map[string]string) {
 	}
 	for name, data := range files {
 		full := filepath.Join(dir, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(full), 0o700), os.WriteFile(full, []byte(data), 0o600)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(full), 0o700),
+			os.WriteFile(full, []byte(data), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -66,7 +67,8 @@ func vouched(t testing.TB, files map[string]string) map[string]bool {
 	t.Helper()
 	out := map[string]bool{}
 	for name, data := range files {
-		if !strings.HasPrefix(name, "repository/") || !strings.HasSuffix(name, ".json") || strings.Contains(name, "targets/") {
+		if !strings.HasPrefix(name, "repository/") || !strings.HasSuffix(name, ".json") ||
+			strings.Contains(name, "targets/") {
 			continue
 		}
 		var s state
@@ -269,7 +271,8 @@ func TestTUFTampered(t *testing.T) {
 			end := min(i+step, len(data))
 			flipped := []byte(data)
 			flipped[i] ^= 1
-			mutants = append(mutants, string(flipped), data[:i]+data[end:], data[:i]+data[i:end]+data[i:end]+data[end:], data[:i])
+			mutants = append(mutants, string(flipped), data[:i]+data[end:],
+				data[:i]+data[i:end]+data[i:end]+data[end:], data[:i])
 		}
 		full := filepath.Join(l.dir, file)
 		for k, mutant := range mutants {
@@ -322,7 +325,8 @@ func TestTUFReplaced(t *testing.T) {
 		}
 		for name, data := range files {
 			if full := filepath.Join(l.dir, name); strings.HasPrefix(name, "repository/") {
-				if err := errors.Join(os.MkdirAll(filepath.Dir(full), 0o700), os.WriteFile(full, []byte(data), 0o600)); err != nil {
+				if err := errors.Join(os.MkdirAll(filepath.Dir(full), 0o700),
+					os.WriteFile(full, []byte(data), 0o600)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -350,14 +354,16 @@ func TestTUFReplaced(t *testing.T) {
 		"a root after the next one":      instead("5.root.json", copyOf("{}")),
 		"no first root":                  instead("1.root.json", func(string) error { return nil }),
 		"nothing":                        func() { served(nil) },
-		"a named pipe":                   instead("timestamp.json", func(name string) error { return syscall.Mkfifo(name, 0o600) }),
+		"a named pipe": instead("timestamp.json",
+			func(name string) error { return syscall.Mkfifo(name, 0o600) }),
 		"a folder":                       instead("timestamp.json", folder),
 		"a folder where files are to be": instead("5.snapshot.json", folder),
 		"a folder for the next root":     instead("4.root.json", folder),
 		"a link out of the directory": instead("timestamp.json", func(name string) error {
 			return os.Symlink(filepath.Join(foreign.dir, "repository/timestamp.json"), name)
 		}),
-		"targets leads to another folder": instead("targets", func(name string) error { return os.Symlink(t.TempDir(), name) }),
+		"targets leads to another folder": instead("targets",
+			func(name string) error { return os.Symlink(t.TempDir(), name) }),
 	} {
 		for name, command := range l.commands() {
 			place(t, l.dir, l.good)
@@ -472,7 +478,8 @@ func TestTUFAdopt(t *testing.T) {
 		"another fingerprint": func(map[string]string) string { return strings.Repeat("0", 64) },
 		"no fingerprint":      func(map[string]string) string { return "" },
 		"a planted target": func(f map[string]string) string {
-			f["repository/3.targets.json"] = strings.Replace(f["repository/3.targets.json"], `"length": `, `"length": 1`, 1)
+			f["repository/3.targets.json"] = strings.Replace(f["repository/3.targets.json"],
+				`"length": `, `"length": 1`, 1)
 			return none.Fingerprint
 		},
 		"a planted root": func(f map[string]string) string {
@@ -552,7 +559,8 @@ func TestTUFRotationEndsTheOldKey(t *testing.T) {
 			}
 		}
 		for file, data := range snapshot(t, before) {
-			if full := filepath.Join(l.dir, file); strings.HasPrefix(file, "repository/") && !strings.HasSuffix(file, ".root.json") {
+			if full := filepath.Join(l.dir, file); strings.HasPrefix(file, "repository/") &&
+				!strings.HasSuffix(file, ".root.json") {
 				if err := os.WriteFile(full, []byte(data), 0o600); err != nil {
 					t.Fatal(err)
 				}
@@ -574,10 +582,12 @@ func TestFetchPlainHTTP(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	for _, u := range []string{
-		"http://tuf.example.com", "http://127.0.0.1.example.com", "http://localhost.example.com", "http://192.0.2.1", "http://[2001:db8::1]",
+		"http://tuf.example.com", "http://127.0.0.1.example.com", "http://localhost.example.com", "http://192.0.2.1",
+		"http://[2001:db8::1]",
 		"ftp://127.0.0.1", "file:///tmp", "https://", "tuf.example.com", "",
 	} {
-		if _, err := trust.Fetch(t.Context(), u, l.first, "test"); err == nil || !strings.Contains(err.Error(), "is not the URL of a TUF repository") {
+		if _, err := trust.Fetch(t.Context(), u, l.first, "test"); err == nil ||
+			!strings.Contains(err.Error(), "is not the URL of a TUF repository") {
 			t.Errorf("%s: %v", u, err)
 		}
 	}
@@ -587,7 +597,8 @@ func TestFetchPlainHTTP(t *testing.T) {
 		http.Redirect(w, r, "http://tuf.example.com"+r.URL.Path, http.StatusFound)
 	}))
 	t.Cleanup(s.Close)
-	if _, err := trust.Fetch(t.Context(), s.URL, l.first, "test"); err == nil || !strings.Contains(err.Error(), "redirects are followed to https only") || asked == 0 {
+	if _, err := trust.Fetch(t.Context(), s.URL, l.first, "test"); err == nil ||
+		!strings.Contains(err.Error(), "redirects are followed to https only") || asked == 0 {
 		t.Errorf("a redirect to plain http: %v", err)
 	}
 }

@@ -182,7 +182,9 @@ func verifierMaterial(data []byte) (t *trusted, skipped []string, err error) {
 		return nil, nil, err
 	}
 	if len(in.CertificateAuthorities) == 0 {
-		return nil, nil, errors.New(strings.Join(append([]string{"it names no certificate authority that is understood"}, skipped...), "; "))
+		return nil, nil,
+			errors.New(strings.Join(append([]string{"it names no certificate authority that is understood"},
+				skipped...), "; "))
 	}
 	return &trusted{out, had}, skipped, nil
 }
@@ -286,7 +288,8 @@ func proven(b *bundle.Bundle, r *verify.VerificationResult, material *trusted) (
 		_, err := verify.VerifyTlogEntry(b, material, n, false)
 		return err
 	})
-	out.SCTs = most(len(material.CTLogs()), func(n int) error { return verify.VerifySignedCertificateTimestamp(chains, n, material) })
+	out.SCTs = most(len(material.CTLogs()),
+		func(n int) error { return verify.VerifySignedCertificateTimestamp(chains, n, material) })
 	if r.Statement != nil {
 		out.Statement = r.Statement.GetPredicateType()
 	}
@@ -321,7 +324,10 @@ func authorityAt(at time.Time, content verify.VerificationContent, material *tru
 			if slices.ContainsFunc(brought, func(c *x509.Certificate) bool {
 				return bytes.Equal(c.RawSubjectPublicKeyInfo, known.RawSubjectPublicKeyInfo)
 			}) {
-				return nil, &Failure{"certificate chain", "the authority that issued the certificate was not trusted when it signed", err}
+				return nil, &Failure{
+					"certificate chain",
+					"the authority that issued the certificate was not trusted when it signed", err,
+				}
 			}
 		}
 	}
@@ -337,5 +343,8 @@ func authorityAt(at time.Time, content verify.VerificationContent, material *tru
 			return chains, nil
 		}
 	}
-	return nil, &Failure{"certificate chain", "is the CA in the trusted root, and was the certificate valid when it signed?", err}
+	return nil, &Failure{
+		"certificate chain",
+		"is the CA in the trusted root, and was the certificate valid when it signed?", err,
+	}
 }

@@ -100,7 +100,8 @@ func (a *account) watch(name string, id [32]byte, delay time.Duration) *watched 
 
 // entry takes in an entry of ours from the log with that number.
 func (a *account) entry(log uint16, s sighting) {
-	if s.other != ([32]byte{}) && !slices.ContainsFunc(a.others, func(o other) bool { return o.log == log && o.sum == s.other }) {
+	if s.other != ([32]byte{}) && !slices.ContainsFunc(a.others,
+		func(o other) bool { return o.log == log && o.sum == s.other }) {
 		a.others = append(a.others, other{log, s.index, s.timestamp, s.other})
 	}
 	n := a.find(s.tbs)
@@ -110,7 +111,10 @@ func (a *account) entry(log uint16, s sighting) {
 			a.pairs = append(a.pairs, pair{n, twin, timeOf(s.timestamp)})
 		}
 	}
-	if !a.addPlace(n, place{index: s.index, timestamp: s.timestamp, extensions: s.extensions, log: log, final: s.final, below: s.below}) {
+	if !a.addPlace(n, place{
+		index: s.index, timestamp: s.timestamp, extensions: s.extensions, log: log, final: s.final,
+		below: s.below,
+	}) {
 		return
 	}
 	a.logs[log].ours++

@@ -170,7 +170,10 @@ func NewAuditor(o AuditorOptions) (*Auditor, error) {
 	if o.Keep == 0 {
 		o.Keep = keepFor
 	}
-	a := &Auditor{o: o, early: make(chan struct{}, 1), cursors: map[string]*reading{}, benched: map[string]string{}, known: map[string]int{}, alike: map[string]int{}}
+	a := &Auditor{
+		o: o, early: make(chan struct{}, 1), cursors: map[string]*reading{}, benched: map[string]string{},
+		known: map[string]int{}, alike: map[string]int{},
+	}
 	a.account = newAccount(newKeyring(nil), a.found)
 	a.proven = true // follow sees to it
 	a.metrics = newAuditorMetrics(a)
@@ -203,7 +206,8 @@ func (a *Auditor) Configure(s Setup) {
 // The alarm stays open until an operator clears it; what happens to the journal until then is part of it.
 func (a *Auditor) JournalChanged(journal, what string) {
 	f := newFinding(Finding{
-		Kind: JournalBroken, Journal: journal, Time: a.o.Now().UTC(), Text: "another process changed the journal while it was written: " + what,
+		Kind: JournalBroken, Journal: journal, Time: a.o.Now().UTC(),
+		Text: "another process changed the journal while it was written: " + what,
 	}, "changed while it was written")
 	a.mu.Lock()
 	if len(a.reported) < mostAlike {

@@ -72,7 +72,8 @@ func (w *watched) blind() string {
 			first = index
 		}
 	}
-	return fmt.Sprintf("log %s does not serve %d of the CA certificates that its entries name, the first of them at index %d: whether these entries "+
+	return fmt.Sprintf("log %s does not serve %d of the CA certificates that its entries name, the first of them at "+
+		"index %d: whether these entries "+
 		"are under a CA that our key made is not known", w.name, len(w.unread), first)
 }
 

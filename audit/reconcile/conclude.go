@@ -138,8 +138,10 @@ func (a *Auditor) raise(f Finding) {
 		f.Commands = a.o.Commands(f)
 	}
 	attrs := []any{
-		"kind", string(f.Kind), "severity", string(f.Severity), "log", f.Log, "journal", f.Journal, "serial", f.Serial, "identity", f.Identity,
-		"issuer", f.Issuer, "issued_by", f.IssuedBy, "finding_id", f.ID, "text", f.Text, "action", f.Action, "commands", f.Commands,
+		"kind", string(f.Kind), "severity", string(f.Severity), "log", f.Log, "journal", f.Journal, "serial", f.Serial,
+		"identity", f.Identity,
+		"issuer", f.Issuer, "issued_by", f.IssuedBy, "finding_id", f.ID, "text", f.Text, "action", f.Action,
+		"commands", f.Commands,
 	}
 	if f.Index != nil {
 		attrs = append(attrs, "index", *f.Index)
@@ -157,7 +159,8 @@ func (a *Auditor) raise(f Finding) {
 func (a *Auditor) sumUp(f Finding, most int) {
 	all := newFinding(Finding{
 		Kind: f.Kind, Log: f.Log, Journal: f.Journal, Time: f.Time, Signature: f.Signature, Count: 1,
-		Text: fmt.Sprintf("more than %d alarms of the kind %s are open for %s: further ones are counted here; mayfly audit reconcile lists all",
+		Text: fmt.Sprintf("more than %d alarms of the kind %s are open for %s: further ones are counted here; mayfly "+
+			"audit reconcile lists all",
 			most, f.Kind, f.source()),
 	}, "more "+f.Signature)
 	if at, open := a.known[all.ID]; open {

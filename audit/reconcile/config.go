@@ -48,7 +48,8 @@ func (c *Config) Check() error {
 	}
 	for i, pattern := range c.Journals {
 		if _, err := filepath.Match(pattern, ""); err != nil || pattern == "" {
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is neither a path nor a pattern", pattern), "write a path such as /var/log/mayfly/*.journal", "journals", fmt.Sprint(i)))
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is neither a path nor a pattern", pattern),
+				"write a path such as /var/log/mayfly/*.journal", "journals", fmt.Sprint(i)))
 		}
 	}
 	if c.Lag < 0 || c.Lag > 7*mostEvery {

@@ -65,7 +65,8 @@ func (k Kind) ofLog() bool { return k.Breaks() || k == LogHeadInvalid }
 // Kinds lists all kinds, in the order of the manual.
 func Kinds() []Kind {
 	return []Kind{
-		UnintendedEntry, CABelowOurs, UnknownCACertificate, CertificateWithoutOutcome, OutcomeWithoutIntent, SignaturesUncounted, SerialReused, JournalBroken,
+		UnintendedEntry, CABelowOurs, UnknownCACertificate, CertificateWithoutOutcome, OutcomeWithoutIntent,
+		SignaturesUncounted, SerialReused, JournalBroken,
 		MissingEntry, EntryMismatch, LogForked, LogShrunk, LogMismatch, LogHeadInvalid,
 	}
 }

@@ -54,7 +54,8 @@ func (f forger) make(t testing.TB, ca, precertificate bool, key crypto.Signer) [
 	must(t, err)
 	c := &x509.Certificate{
 		SerialNumber: serial, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(9 * time.Minute),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, EmailAddresses: []string{"chief@example.com"},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+		EmailAddresses:  []string{"chief@example.com"},
 		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}, Value: issuer}},
 	}
 	if ca {
@@ -100,10 +101,16 @@ var forgeries = []struct {
 }{
 	{"direct, precertificate only", func(w *world, ours, _ forger) {
 		ours.log(w, 0, ours.make(w.t, false, true, pki.NewKey("")), true)
-	}, []string{"unintended_entry"}, []string{"chief@example.com", "https://idp.example.com", "CN=test issuing,O=test"}},
+	}, []string{"unintended_entry"}, []string{
+		"chief@example.com", "https://idp.example.com",
+		"CN=test issuing,O=test",
+	}},
 	{"direct, final only", func(w *world, ours, _ forger) {
 		ours.log(w, 0, ours.make(w.t, false, false, pki.NewKey("")), false)
-	}, []string{"unintended_entry"}, []string{"chief@example.com", "https://idp.example.com", "CN=test issuing,O=test"}},
+	}, []string{"unintended_entry"}, []string{
+		"chief@example.com", "https://idp.example.com",
+		"CN=test issuing,O=test",
+	}},
 	{"direct, final in a log that serves no chain", func(w *world, ours, _ forger) {
 		w.logFinal(1, ours.make(w.t, false, false, pki.NewKey("")))
 	}, []string{"unintended_entry"}, []string{"chief@example.com"}},
@@ -140,7 +147,8 @@ var forgeries = []struct {
 		w.log(0, c)
 		w.release(0, c)
 		_, err := w.logs[1].Add(ct.StaticEntry{
-			Timestamp: uint64(w.now().UnixMilli()), Certificate: w.pki.Leaf(1, true), TBS: c.tbs, IssuerKeyHash: w.keyHash(), Chain: twin.chain(w, 1),
+			Timestamp: uint64(w.now().UnixMilli()), Certificate: w.pki.Leaf(1, true), TBS: c.tbs,
+			IssuerKeyHash: w.keyHash(), Chain: twin.chain(w, 1),
 		})
 		must(w.t, err)
 	}, []string{"unknown_ca_certificate"}, []string{"CN=forged CA"}},
@@ -165,7 +173,8 @@ func TestForgeries(t *testing.T) {
 			watching.tick()
 			w.pass(time.Minute)
 			w.issue(0, 0)
-			c.do(w, forger{w.pki.Intermediate, w.pki.Key, w.pki.Chain[1:]}, forger{other.Intermediate, other.Key, other.Chain[1:]})
+			c.do(w, forger{w.pki.Intermediate, w.pki.Key, w.pki.Chain[1:]},
+				forger{other.Intermediate, other.Key, other.Chain[1:]})
 			w.issue(0, 1)
 			w.pass(time.Minute)
 			w.publish()
@@ -182,14 +191,18 @@ func TestForgeries(t *testing.T) {
 			if diff := cmp.Diff(append([]string{}, c.want...), kinds(report.Findings)); diff != "" {
 				t.Errorf("findings: %s", diff)
 			}
-			for name, a := range map[string]*continuous{"an auditor from the beginning": watching, "a late auditor": late} {
+			for name, a := range map[string]*continuous{
+				"an auditor from the beginning": watching,
+				"a late auditor":                late,
+			} {
 				if diff := cmp.Diff(ids(report.Findings), ids(a.raised)); diff != "" {
 					t.Errorf("%s: %s", name, diff)
 				}
 			}
 			said := ""
 			for _, f := range slices.Concat(report.Findings, watching.raised) {
-				if f.Identity == "" || f.Index == nil || f.Log == "" || f.Severity == "" || !strings.Contains(f.Words(), f.Identity) {
+				if f.Identity == "" || f.Index == nil || f.Log == "" || f.Severity == "" ||
+					!strings.Contains(f.Words(), f.Identity) {
 					t.Errorf("a finding without identity or place: %+v", f)
 				}
 				said += f.Identity + " " + f.Issuer + " " + f.IssuedBy + "\n"
@@ -250,7 +263,8 @@ func TestIssuersNotServed(t *testing.T) {
 	a.tick()
 	r := w.full(nil)
 	for _, said := range [][]string{a.Warnings(), r.Incomplete} {
-		if len(said) != 1 || !strings.Contains(said[0], "does not serve 3 of the CA certificates") || !strings.Contains(said[0], "index 1") {
+		if len(said) != 1 || !strings.Contains(said[0], "does not serve 3 of the CA certificates") ||
+			!strings.Contains(said[0], "index 1") {
 			t.Errorf("%q", said)
 		}
 	}
@@ -272,7 +286,8 @@ func TestClaimedEntry(t *testing.T) {
 	theft(w, 0, true) // the TBSCertificate is not the one of the precertificate
 	w.publish()
 	r := w.full(nil)
-	if len(r.Findings) != 1 || r.Findings[0].Signature != reconcile.SignatureUnverified || !strings.Contains(r.Findings[0].Text, "made the entry up") {
+	if len(r.Findings) != 1 || r.Findings[0].Signature != reconcile.SignatureUnverified ||
+		!strings.Contains(r.Findings[0].Text, "made the entry up") {
 		t.Errorf("%+v", r.Findings)
 	}
 }
@@ -291,14 +306,16 @@ func TestPrevIsCompared(t *testing.T) {
 	lines := strings.SplitAfter(string(data), "\n")
 	r, err := audit.ParseRecord([]byte(lines[2]))
 	must(t, err)
-	body, _, _ := strings.Cut(strings.Replace(lines[2], `"kind":"outcome"`, `"kind":"outcome","request_id":"x"`, 1), `,"sum":`)
+	body, _, _ := strings.Cut(strings.Replace(lines[2], `"kind":"outcome"`, `"kind":"outcome","request_id":"x"`, 1),
+		`,"sum":`)
 	lines[2] = body + `,"sum":"` + digest(body) + "\"}\n"
 	if strings.Contains(lines[2], r.Sum) {
 		t.Fatal("the record is the same")
 	}
 	must(t, os.WriteFile(w.paths[0], []byte(strings.Join(lines, "")), 0o600))
 	report := w.full(nil)
-	if len(report.Findings) != 1 || report.Findings[0].Kind != reconcile.JournalBroken || !strings.Contains(report.Findings[0].Text, "does not continue") {
+	if len(report.Findings) != 1 || report.Findings[0].Kind != reconcile.JournalBroken ||
+		!strings.Contains(report.Findings[0].Text, "does not continue") {
 		t.Errorf("%+v", report.Findings)
 	}
 }

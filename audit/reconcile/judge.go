@@ -151,26 +151,32 @@ func (a *account) accuse(ctx context.Context, s suspect) {
 		what = "certificate"
 	}
 	f := Finding{
-		Kind: UnintendedEntry, Log: a.logs[p.log].name, Index: &index, Serial: hex.EncodeToString(r.serial[:]), Time: timeOf(p.timestamp),
-		TBS: hex.EncodeToString(r.tbs[:]),
+		Kind: UnintendedEntry, Log: a.logs[p.log].name, Index: &index, Serial: hex.EncodeToString(r.serial[:]),
+		Time: timeOf(p.timestamp),
+		TBS:  hex.EncodeToString(r.tbs[:]),
 	}
 	who := a.name(ctx, s, &f)
 	switch {
 	case p.below && !who.ca:
 		f.Kind = CABelowOurs
-		f.Text = fmt.Sprintf("the %s at index %d is under a CA that our issuing key %x certified (TBS digest %x)", what, index, s.key[:8], r.tbs)
+		f.Text = fmt.Sprintf("the %s at index %d is under a CA that our issuing key %x certified (TBS digest %x)", what,
+			index, s.key[:8], r.tbs)
 	case who.ca:
 		f.Kind = CABelowOurs
-		f.Text = fmt.Sprintf("the %s at index %d is one of a CA, under our issuing key %x (TBS digest %x)", what, index, s.key[:8], r.tbs)
+		f.Text = fmt.Sprintf("the %s at index %d is one of a CA, under our issuing key %x (TBS digest %x)", what,
+			index, s.key[:8], r.tbs)
 	case r.is(trial):
-		f.Text = fmt.Sprintf("the %s at index %d is one that was made to try the key at a start, and should have gone nowhere (TBS digest %x)",
+		f.Text = fmt.Sprintf("the %s at index %d is one that was made to try the key at a start, and should have "+
+			"gone nowhere (TBS digest %x)",
 			what, index, r.tbs)
 	default:
-		f.Text = fmt.Sprintf("the %s at index %d is under our issuing key %x, and no journal intended it (TBS digest %x)",
+		f.Text = fmt.Sprintf("the %s at index %d is under our issuing key %x, and no journal "+
+			"intended it (TBS digest %x)",
 			what, index, s.key[:8], r.tbs)
 	}
 	if f.Signature == SignatureUnverified {
-		f.Text += "; the log has no precertificate for it that our key signed: it did not verify what it took, or made the entry up"
+		f.Text += "; the log has no precertificate for it that our key signed: it did not verify what it " +
+			"took, or made the entry up"
 	}
 	if f.Identity == "" {
 		f.Text += "; the log did not serve the entry again, so that its identity is not known"
@@ -202,7 +208,8 @@ func (a *account) name(ctx context.Context, s suspect, f *Finding) (who bearer) 
 		if sha256.Sum256(body) != r.tbs {
 			return who
 		}
-		if f.Signature = SignatureUnverified; p.below || tbsDigest(e.Precertificate) == r.tbs && a.keys.signer(e.Precertificate) != nil {
+		if f.Signature = SignatureUnverified; p.below ||
+			tbsDigest(e.Precertificate) == r.tbs && a.keys.signer(e.Precertificate) != nil {
 			f.Signature = SignatureVerified
 		}
 	}
@@ -225,9 +232,11 @@ func (a *account) reportOthers() {
 			who = bearerOf(parts.TBS)
 		}
 		f := newFinding(Finding{
-			Kind: UnknownCACertificate, Log: a.logs[o.log].name, Time: timeOf(o.timestamp), Certificate: hex.EncodeToString(o.sum[:]),
-			Identity: who.identity, IssuedBy: who.by,
-			Text: fmt.Sprintf("the entry at index %d, and perhaps others, is under a certificate (SHA-256 %x) for our issuing key that neither "+
+			Kind: UnknownCACertificate, Log: a.logs[o.log].name, Time: timeOf(o.timestamp),
+			Certificate: hex.EncodeToString(o.sum[:]),
+			Identity:    who.identity, IssuedBy: who.by,
+			Text: fmt.Sprintf("the entry at index %d, and perhaps others, is under a certificate (SHA-256 %x) for "+
+				"our issuing key that neither "+
 				"ca nor ca.trust names", o.index, o.sum),
 		}, hex.EncodeToString(o.sum[:]))
 		index := o.index
@@ -249,7 +258,8 @@ func (a *account) acquit(ctx context.Context, f final) {
 		text = fmt.Sprintf("the certificate at index %d (SHA-256 %x) was intended, and no record says that it was released", index, f.certificate)
 	}
 	found := Finding{
-		Kind: CertificateWithoutOutcome, Log: a.logs[p.log].name, Index: &index, Serial: hex.EncodeToString(r.serial[:]), Time: timeOf(p.timestamp),
+		Kind: CertificateWithoutOutcome, Log: a.logs[p.log].name, Index: &index,
+		Serial: hex.EncodeToString(r.serial[:]), Time: timeOf(p.timestamp),
 		TBS: hex.EncodeToString(r.tbs[:]), Text: text,
 	}
 	a.name(ctx, f.suspect, &found)

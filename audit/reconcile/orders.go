@@ -75,10 +75,12 @@ func checkOrderPlace(journal string) error {
 		return err
 	}
 	if uid, known := owner.Of(st); known && uid != 0 && uid != os.Geteuid() && os.Geteuid() != 0 {
-		return fmt.Errorf("%w: %s belongs to user %d, who could write orders to the auditor; give it to the CA's user", errForeignOrder, dir, uid)
+		return fmt.Errorf("%w: %s belongs to user %d, who could write orders to the auditor; give it to the CA's user",
+			errForeignOrder, dir, uid)
 	}
 	if st.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%w: others than its owner can write to %s (mode %04o), and so give orders to the auditor; run chmod go-w %s",
+		return fmt.Errorf("%w: others than its owner can write to %s (mode %04o), and so give orders to the "+
+			"auditor; run chmod go-w %s",
 			errForeignOrder, dir, st.Mode().Perm(), shell.Quote(dir))
 	}
 	return nil
@@ -101,11 +103,14 @@ func readOrder(path string) (o Order, err error) {
 	case !st.Mode().IsRegular():
 		return o, fmt.Errorf("%w: %s is not a regular file", errForeignOrder, path)
 	case known && uid != 0 && uid != os.Geteuid() && uid != dirUID:
-		return o, fmt.Errorf("%w: %s belongs to user %d; only the CA's user and root may give orders", errForeignOrder, path, uid)
+		return o, fmt.Errorf("%w: %s belongs to user %d; only the CA's user and root may give orders",
+			errForeignOrder, path, uid)
 	case st.Mode().Perm()&0o022 != 0:
-		return o, fmt.Errorf("%w: others than its owner can write to %s (mode %04o)", errForeignOrder, path, st.Mode().Perm())
+		return o, fmt.Errorf("%w: others than its owner can write to %s (mode %04o)", errForeignOrder,
+			path, st.Mode().Perm())
 	case st.Size() > maxOrder:
-		return o, fmt.Errorf("%s is not an order: it has %d bytes, the longest has %d; it was removed", path, st.Size(), maxOrder)
+		return o, fmt.Errorf("%s is not an order: it has %d bytes, the longest has %d; it was removed", path,
+			st.Size(), maxOrder)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxOrder))
 	if err != nil {

@@ -28,23 +28,51 @@ func TestOrders(t *testing.T) {
 		says  string
 		stays bool
 	}{
-		"an alarm":       {func(p string) error { return write(p, goodOrder, 0o600) }, true, "", false},
-		"a log":          {func(p string) error { return write(p, `{"log":"tesseract"}`, 0o600) }, true, "", false},
-		"nothing":        {func(p string) error { return write(p, ``, 0o600) }, false, "not an order", false},
-		"no object":      {func(p string) error { return write(p, `[]`, 0o600) }, false, "not an order", false},
-		"neither":        {func(p string) error { return write(p, `{}`, 0o600) }, false, "neither a log nor an alarm", false},
-		"both":           {func(p string) error { return write(p, `{"log":"a","alarm":"0123456789abcdef"}`, 0o600) }, false, "or both", false},
-		"a pattern":      {func(p string) error { return write(p, `{"alarm":"*"}`, 0o600) }, false, "16 hexadecimal digits", false},
-		"another member": {func(p string) error { return write(p, `{"alarm":"0123456789abcdef","all":true}`, 0o600) }, false, "unknown field", false},
-		"two values":     {func(p string) error { return write(p, goodOrder+goodOrder, 0o600) }, false, "more than one value", false},
-		"too large":      {func(p string) error { return write(p, goodOrder+strings.Repeat(" ", maxOrder), 0o600) }, false, "the longest has", false},
-		"group-writable": {func(p string) error { return write(p, goodOrder, 0o620) }, false, "others than its owner can write", true},
-		"world-writable": {func(p string) error { return write(p, goodOrder, 0o602) }, false, "others than its owner can write", true},
+		"an alarm":  {func(p string) error { return write(p, goodOrder, 0o600) }, true, "", false},
+		"a log":     {func(p string) error { return write(p, `{"log":"tesseract"}`, 0o600) }, true, "", false},
+		"nothing":   {func(p string) error { return write(p, ``, 0o600) }, false, "not an order", false},
+		"no object": {func(p string) error { return write(p, `[]`, 0o600) }, false, "not an order", false},
+		"neither": {
+			func(p string) error { return write(p, `{}`, 0o600) }, false,
+			"neither a log nor an alarm", false,
+		},
+		"both": {
+			func(p string) error { return write(p, `{"log":"a","alarm":"0123456789abcdef"}`, 0o600) },
+			false, "or both", false,
+		},
+		"a pattern": {
+			func(p string) error { return write(p, `{"alarm":"*"}`, 0o600) }, false,
+			"16 hexadecimal digits", false,
+		},
+		"another member": {
+			func(p string) error { return write(p, `{"alarm":"0123456789abcdef","all":true}`, 0o600) },
+			false, "unknown field", false,
+		},
+		"two values": {
+			func(p string) error { return write(p, goodOrder+goodOrder, 0o600) }, false,
+			"more than one value", false,
+		},
+		"too large": {
+			func(p string) error { return write(p, goodOrder+strings.Repeat(" ", maxOrder), 0o600) },
+			false, "the longest has", false,
+		},
+		"group-writable": {
+			func(p string) error { return write(p, goodOrder, 0o620) }, false,
+			"others than its owner can write", true,
+		},
+		"world-writable": {
+			func(p string) error { return write(p, goodOrder, 0o602) }, false,
+			"others than its owner can write", true,
+		},
 		"a link": {func(p string) error {
-			return errors.Join(write(p+"-", goodOrder, 0o600), os.Rename(p+"-", filepath.Join(filepath.Dir(p), "x")), os.Symlink("x", p))
+			return errors.Join(write(p+"-", goodOrder, 0o600), os.Rename(p+"-", filepath.Join(filepath.Dir(p), "x")),
+				os.Symlink("x", p))
 		}, false, "not carried out", true},
 		"a dangling link": {func(p string) error { return os.Symlink("/nowhere", p) }, false, "not carried out", true},
-		"a pipe":          {func(p string) error { return syscall.Mkfifo(p, 0o600) }, false, "not a regular file", true},
+		"a pipe": {
+			func(p string) error { return syscall.Mkfifo(p, 0o600) }, false,
+			"not a regular file", true,
+		},
 		"a directory":     {func(p string) error { return os.Mkdir(p, 0o700) }, false, "not a regular file", true},
 		"a foreign owner": {func(p string) error { return errors.Join(write(p, goodOrder, 0o600), os.Chown(p, 4242, -1)) }, false, "belongs to user 4242", true},
 		"a directory that others can write to": {func(p string) error {
@@ -66,7 +94,8 @@ func TestOrders(t *testing.T) {
 				t.Fatal(err)
 			}
 			orders, err := TakeOrders(journal)
-			if (len(orders) == 1) != c.taken || (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			if (len(orders) == 1) != c.taken || (err == nil) != (c.says == "") ||
+				err != nil && !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%+v, %v", orders, err)
 			}
 			if c.taken && orders[0].By != fmt.Sprintf("user %d", os.Geteuid()) {

@@ -66,7 +66,10 @@ const (
 func keyHash(c *x509.Certificate) [32]byte { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
 
 func newKeyring(issuers []*x509.Certificate) *keyring {
-	k := &keyring{hashes: map[[32]byte]bool{}, authorities: map[[32]byte]authority{}, below: map[[32]byte][32]byte{}, others: map[[32]byte][]byte{}}
+	k := &keyring{
+		hashes: map[[32]byte]bool{}, authorities: map[[32]byte]authority{}, below: map[[32]byte][32]byte{},
+		others: map[[32]byte][]byte{},
+	}
 	k.configure(issuers)
 	return k
 }

@@ -33,11 +33,14 @@ type party struct {
 func (p party) certify(t testing.TB, name string, ca bool, key crypto.Signer) party {
 	t.Helper()
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, KeyUsage: x509.KeyUsageDigitalSignature, EmailAddresses: []string{name},
+		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Minute),
+		NotAfter:    time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, KeyUsage: x509.KeyUsageDigitalSignature,
+		EmailAddresses: []string{name},
 	}
 	if ca {
-		c.IsCA, c.BasicConstraintsValid, c.KeyUsage, c.MaxPathLen, c.EmailAddresses = true, true, x509.KeyUsageCertSign, -1, nil
+		c.IsCA, c.BasicConstraintsValid, c.KeyUsage, c.MaxPathLen, c.EmailAddresses = true, true,
+			x509.KeyUsageCertSign, -1, nil
 		c.Subject = pkix.Name{CommonName: name}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, c, p.Certificate, key.Public(), p.key)
@@ -58,9 +61,13 @@ func TestSight(t *testing.T) {
 	for _, kind := range []pki.KeyType{pki.P256, pki.P384, pki.P521, pki.RSA2048, pki.Ed25519} {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			p := pki.New(pki.Options{Key: kind, Intermediate: func(c *x509.Certificate) { c.MaxPathLenZero, c.MaxPathLen = false, -1 }})
+			p := pki.New(pki.Options{
+				Key:          kind,
+				Intermediate: func(c *x509.Certificate) { c.MaxPathLenZero, c.MaxPathLen = false, -1 },
+			})
 			other := pki.New(pki.Options{})
-			root, ours, foreign := party{p.Root, p.RootKey}, party{p.Intermediate, p.Key}, party{other.Intermediate, other.Key}
+			root, ours, foreign := party{p.Root, p.RootKey}, party{p.Intermediate, p.Key},
+				party{other.Intermediate, other.Key}
 			sub := ours.certify(t, "CA below", true, pki.NewKey(""))
 			subsub := sub.certify(t, "CA below the CA below", true, pki.NewKey(""))
 			cross := party{other.Root, other.RootKey}.certify(t, "another name", true, p.Key)
@@ -72,28 +79,48 @@ func TestSight(t *testing.T) {
 				ours, below bool
 				other       bool
 			}{
-				"direct":                       {leaf(ours), ours, []party{ours, root}, true, false, false},
-				"direct, no chain":             {leaf(ours), ours, nil, true, false, false},
-				"below":                        {leaf(sub), sub, []party{sub, ours, root}, true, true, false},
-				"below, our certificate left":  {leaf(sub), sub, []party{sub}, true, true, false},
-				"two below":                    {leaf(subsub), subsub, []party{subsub, sub, ours, root}, true, true, false},
-				"our key under another name":   {leaf(cross), cross, []party{cross, {other.Root, nil}}, true, false, true},
-				"another CA":                   {leaf(foreign), foreign, []party{foreign, {other.Root, nil}}, false, false, false},
-				"another CA, our chain beside": {leaf(foreign), foreign, []party{foreign, ours, root}, false, false, false},
+				"direct":                      {leaf(ours), ours, []party{ours, root}, true, false, false},
+				"direct, no chain":            {leaf(ours), ours, nil, true, false, false},
+				"below":                       {leaf(sub), sub, []party{sub, ours, root}, true, true, false},
+				"below, our certificate left": {leaf(sub), sub, []party{sub}, true, true, false},
+				"two below": {
+					leaf(subsub), subsub,
+					[]party{subsub, sub, ours, root},
+					true, true, false,
+				},
+				"our key under another name": {
+					leaf(cross), cross,
+					[]party{cross, {other.Root, nil}},
+					true, false, true,
+				},
+				"another CA": {
+					leaf(foreign), foreign,
+					[]party{foreign, {other.Root, nil}},
+					false, false, false,
+				},
+				"another CA, our chain beside": {
+					leaf(foreign), foreign,
+					[]party{foreign, ours, root},
+					false, false, false,
+				},
 				"another CA, one of the same name": {func() party {
 					twin := pki.New(pki.Options{Key: kind})
 					return leaf(party{twin.Intermediate, twin.Key})
 				}(), foreign, []party{foreign}, false, false, false},
 			} {
 				final := &monitor.Entry{Content: c.leaf.Raw}
-				precert := &monitor.Entry{Precert: true, IssuerKeyHash: keyHash(c.by.Certificate), Content: c.leaf.RawTBSCertificate}
+				precert := &monitor.Entry{
+					Precert: true, IssuerKeyHash: keyHash(c.by.Certificate),
+					Content: c.leaf.RawTBSCertificate,
+				}
 				for _, one := range c.chain {
 					final.Issuers = append(final.Issuers, one.Raw)
 					precert.Issuers = append(precert.Issuers, one.Raw)
 				}
 				for what, e := range map[string]*monitor.Entry{"final": final, "precertificate": precert} {
 					s, ok := newKeyring(p.Chain[:1]).sight(e)
-					if ok != c.ours || s.below != c.below || (s.other != [32]byte{}) != c.other || ok && s.key != keyHash(p.Intermediate) ||
+					if ok != c.ours || s.below != c.below || (s.other != [32]byte{}) != c.other ||
+						ok && s.key != keyHash(p.Intermediate) ||
 						ok && s.tbs != sha256.Sum256(c.leaf.RawTBSCertificate) {
 						t.Errorf("%s, %s: ours %t, below %t, other %x", name, what, ok, s.below, s.other)
 					}
@@ -106,7 +133,10 @@ func TestSight(t *testing.T) {
 			// The key of a CA below ours is known from then on, also where a log serves no chain.
 			k := newKeyring(p.Chain[:1])
 			k.sight(&monitor.Entry{Content: leaf(sub).Raw, Issuers: [][]byte{sub.Raw}})
-			if s, ok := k.sight(&monitor.Entry{Precert: true, IssuerKeyHash: keyHash(sub.Certificate), Content: []byte("x")}); !ok || !s.below {
+			if s, ok := k.sight(&monitor.Entry{
+				Precert: true, IssuerKeyHash: keyHash(sub.Certificate),
+				Content: []byte("x"),
+			}); !ok || !s.below {
 				t.Errorf("a known CA below ours: %t %t", ok, s.below)
 			}
 			// A key that only a journal names, whose certificate the log serves.
@@ -114,7 +144,10 @@ func TestSight(t *testing.T) {
 			if !k.learn(fmt.Sprintf("%x", keyHash(p.Intermediate))) || k.learn("xyz") {
 				t.Error("the key of a journal")
 			}
-			if s, ok := k.sight(&monitor.Entry{Content: leaf(sub).Raw, Issuers: [][]byte{sub.Raw, ours.Raw, root.Raw}}); !ok || !s.below {
+			if s, ok := k.sight(&monitor.Entry{
+				Content: leaf(sub).Raw,
+				Issuers: [][]byte{sub.Raw, ours.Raw, root.Raw},
+			}); !ok || !s.below {
 				t.Errorf("below a key of a journal: %t %t", ok, s.below)
 			}
 		})
@@ -165,8 +198,12 @@ func TestBearer(t *testing.T) {
 	arc := func(n int) encasn1.ObjectIdentifier { return encasn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, n} }
 	c := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Now(), NotAfter: time.Now().Add(time.Minute),
-		Subject: pkix.Name{CommonName: "not this"}, EmailAddresses: []string{"chief\x1b[2J@example.com"}, DNSNames: []string{"second.example.com"},
-		ExtraExtensions: []pkix.Extension{{Id: arc(1), Value: []byte("https://old.example.com")}, {Id: arc(8), Value: text("https://idp.example.com/\u202e")}},
+		Subject: pkix.Name{CommonName: "not this"}, EmailAddresses: []string{"chief\x1b[2J@example.com"},
+		DNSNames: []string{"second.example.com"},
+		ExtraExtensions: []pkix.Extension{
+			{Id: arc(1), Value: []byte("https://old.example.com")},
+			{Id: arc(8), Value: text("https://idp.example.com/\u202e")},
+		},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, c, p.Intermediate, p.Intermediate.PublicKey, p.Key)
 	if err != nil {
@@ -176,15 +213,20 @@ func TestBearer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := bearer{identity: `second.example.com, chief\x1b[2J@example.com`, issuer: `https://idp.example.com/\u202e`, by: "CN=test issuing,O=test"}
+	want := bearer{
+		identity: `second.example.com, chief\x1b[2J@example.com`, issuer: `https://idp.example.com/\u202e`,
+		by: "CN=test issuing,O=test",
+	}
 	if got := bearerOf(parts.TBS); got != want {
 		t.Errorf("%+v, not %+v", got, want)
 	}
 	f := Finding{Text: "a text", Identity: want.identity, Issuer: want.issuer, IssuedBy: want.by}
-	if got := f.Words(); !strings.Contains(got, want.identity) || !strings.Contains(got, want.issuer) || !strings.Contains(got, want.by) {
+	if got := f.Words(); !strings.Contains(got, want.identity) || !strings.Contains(got, want.issuer) ||
+		!strings.Contains(got, want.by) {
 		t.Error(got)
 	}
-	if root, _ := tbs.Split(p.Root.Raw); bearerOf(root.TBS) != (bearer{identity: "CN=test root,O=test", by: "CN=test root,O=test", ca: true}) {
+	if root,
+		_ := tbs.Split(p.Root.Raw); bearerOf(root.TBS) != (bearer{identity: "CN=test root,O=test", by: "CN=test root,O=test", ca: true}) {
 		t.Errorf("a CA certificate: %+v", bearerOf(root.TBS))
 	}
 }
@@ -223,7 +265,8 @@ func TestAlarmsAreBoundedByKind(t *testing.T) {
 			t.Parallel()
 			var raised []Finding
 			a, err := NewAuditor(AuditorOptions{
-				Every: time.Minute, Logger: slog.New(slog.DiscardHandler), Raise: func(_ context.Context, f Finding) { raised = append(raised, f) },
+				Every: time.Minute, Logger: slog.New(slog.DiscardHandler),
+				Raise: func(_ context.Context, f Finding) { raised = append(raised, f) },
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -248,7 +291,8 @@ func TestAlarmsAreBoundedByKind(t *testing.T) {
 			}
 			a.publish(nil)
 			if len(raised) != len(Kinds()) || len(a.Alarms()) != want+len(Kinds()) {
-				t.Errorf("after the flood %d of %d findings were raised, and %d are listed", len(raised), len(Kinds()), len(a.Alarms())-want)
+				t.Errorf("after the flood %d of %d findings were raised, and %d are listed", len(raised), len(Kinds()),
+					len(a.Alarms())-want)
 			}
 			for _, f := range raised {
 				if f.Text != "the one that counts" {
@@ -281,7 +325,8 @@ func TestClaimsOfALog(t *testing.T) {
 		a.found(newFinding(Finding{Kind: UnintendedEntry, Log: "liar", Signature: SignatureUnverified}, fmt.Sprint(i)))
 	}
 	a.found(newFinding(Finding{Kind: UnintendedEntry, Log: "liar", Signature: SignatureVerified}, "ours"))
-	if n := len(a.open); n != mostUnverified+2 || a.open[n-2].Count != 10 || a.open[n-1].Signature != SignatureVerified {
+	if n := len(a.open); n != mostUnverified+2 || a.open[n-2].Count != 10 ||
+		a.open[n-1].Signature != SignatureVerified {
 		t.Errorf("%d alarms", n)
 	}
 }

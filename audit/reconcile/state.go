@@ -213,7 +213,10 @@ func (a *Auditor) restoreRows(in *saved) bool {
 			if int(p.Log) >= len(a.logs) {
 				return false
 			}
-			a.addPlace(n, place{index: p.Index, timestamp: p.Timestamp, extensions: p.Extensions, log: p.Log, final: p.Final, below: p.Below})
+			a.addPlace(n, place{
+				index: p.Index, timestamp: p.Timestamp, extensions: p.Extensions, log: p.Log,
+				final: p.Final, below: p.Below,
+			})
 		}
 	}
 	for _, p := range in.Promises {

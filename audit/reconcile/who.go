@@ -44,7 +44,8 @@ var (
 func bearerOf(body []byte) (out bearer) {
 	in := cryptobyte.String(body)
 	var fields, name, extensions cryptobyte.String
-	if !in.ReadASN1(&fields, asn1.SEQUENCE) || !skipToSerial(&fields) || !fields.SkipASN1(asn1.INTEGER) || !fields.SkipASN1(asn1.SEQUENCE) ||
+	if !in.ReadASN1(&fields, asn1.SEQUENCE) || !skipToSerial(&fields) || !fields.SkipASN1(asn1.INTEGER) ||
+		!fields.SkipASN1(asn1.SEQUENCE) ||
 		!fields.ReadASN1Element(&name, asn1.SEQUENCE) {
 		return out
 	}
@@ -77,7 +78,8 @@ func bearerOf(body []byte) (out bearer) {
 // extension takes in the next extension of list. It is false when that is none.
 func (b *bearer) extension(list *cryptobyte.String) bool {
 	var one, id, value cryptobyte.String
-	if !list.ReadASN1(&one, asn1.SEQUENCE) || !one.ReadASN1(&id, asn1.OBJECT_IDENTIFIER) || !one.SkipOptionalASN1(asn1.BOOLEAN) ||
+	if !list.ReadASN1(&one, asn1.SEQUENCE) || !one.ReadASN1(&id, asn1.OBJECT_IDENTIFIER) ||
+		!one.SkipOptionalASN1(asn1.BOOLEAN) ||
 		!one.ReadASN1(&value, asn1.OCTET_STRING) {
 		return false
 	}
@@ -87,7 +89,8 @@ func (b *bearer) extension(list *cryptobyte.String) bool {
 	case bytes.Equal(id, oidConstraints):
 		var constraints cryptobyte.String
 		var ca bool
-		b.ca = value.ReadASN1(&constraints, asn1.SEQUENCE) && constraints.PeekASN1Tag(asn1.BOOLEAN) && constraints.ReadASN1Boolean(&ca) && ca
+		b.ca = value.ReadASN1(&constraints, asn1.SEQUENCE) && constraints.PeekASN1Tag(asn1.BOOLEAN) &&
+			constraints.ReadASN1Boolean(&ca) && ca
 	case bytes.Equal(id, oidIssuerV1) && b.issuer == "":
 		b.issuer = shown(string(value))
 	case bytes.Equal(id, oidIssuerV2):
@@ -117,7 +120,8 @@ func generalNames(value cryptobyte.String) (out []string) {
 		switch tag {
 		case asn1.Tag(0).Constructed().ContextSpecific():
 			var id, wrapped, text cryptobyte.String
-			if name.ReadASN1(&id, asn1.OBJECT_IDENTIFIER) && name.ReadASN1(&wrapped, asn1.Tag(0).Constructed().ContextSpecific()) &&
+			if name.ReadASN1(&id, asn1.OBJECT_IDENTIFIER) &&
+				name.ReadASN1(&wrapped, asn1.Tag(0).Constructed().ContextSpecific()) &&
 				bytes.Equal(id, oidUsername) && wrapped.ReadASN1(&text, asn1.UTF8String) {
 				out = append(out, string(text))
 				continue

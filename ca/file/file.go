@@ -43,12 +43,15 @@ func Open(o Options) (crypto.Signer, error) {
 	case encrypted && len(o.Password) == 0:
 		return nil, fail("the private key is encrypted", "set its password")
 	case !encrypted && len(o.Password) > 0:
-		o.Warn("a password is set, but the private key is not encrypted, so that the password is not used", pkcs8+", or remove the password")
+		o.Warn("a password is set, but the private key is not encrypted, so that the password is not used",
+			pkcs8+", or remove the password")
 	}
 	if legacy {
-		o.Warn("the private key is encrypted in the old PEM form (DEK-Info), which has a weak key derivation and no integrity", pkcs8)
+		o.Warn("the private key is encrypted in the old PEM form (DEK-Info), which has a weak key "+
+			"derivation and no integrity", pkcs8)
 		//nolint:staticcheck // deprecated for its weakness, of which the operator is warned; Fulcio reads such files
-		der, err = x509.DecryptPEMBlock(&pem.Block{Type: block.Type, Headers: block.Headers, Bytes: block.Bytes}, o.Password)
+		der, err = x509.DecryptPEMBlock(&pem.Block{Type: block.Type, Headers: block.Headers, Bytes: block.Bytes},
+			o.Password)
 	}
 	if err == nil {
 		switch block.Type {
@@ -62,14 +65,17 @@ func Open(o Options) (crypto.Signer, error) {
 			text := pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: der})
 			key, err = cryptoutils.UnmarshalPEMToPrivateKey(text, cryptoutils.StaticPasswordFunc(o.Password))
 		default:
-			return nil, fail(fmt.Sprintf("private keys of the form %.40q are not read", block.Type), "convert it with \"openssl pkcs8 -topk8\"")
+			return nil, fail(fmt.Sprintf("private keys of the form %.40q are not read", block.Type),
+				"convert it with \"openssl pkcs8 -topk8\"")
 		}
 	}
 	switch signer, ok := key.(crypto.Signer); {
 	case err != nil && (legacy || block.Type == "ENCRYPTED PRIVATE KEY"): // the cause may quote bytes of the key
-		return nil, fail("the private key cannot be decrypted: wrong password or damaged file", "set the password that the key was encrypted with")
+		return nil, fail("the private key cannot be decrypted: wrong password or damaged file",
+			"set the password that the key was encrypted with")
 	case err != nil:
-		return nil, fail("the private key cannot be parsed: the file is damaged, or holds another kind of key", "restore the file")
+		return nil, fail("the private key cannot be parsed: the file is damaged, or holds another kind of key",
+			"restore the file")
 	case !ok:
 		return nil, fail(fmt.Sprintf("a key of type %T cannot sign", key), "use an ECDSA, RSA or Ed25519 key")
 	default:
@@ -93,7 +99,8 @@ func only(data []byte) (pemfile.Block, error) {
 		switch {
 		case b.Type == "EC PARAMETERS":
 		case !strings.HasSuffix(b.Type, "PRIVATE KEY"):
-			return fail(fmt.Sprintf("found a %.40q where a PRIVATE KEY belongs", b.Type), "write the path of a file that holds the private key alone")
+			return fail(fmt.Sprintf("found a %.40q where a PRIVATE KEY belongs", b.Type),
+				"write the path of a file that holds the private key alone")
 		case found != nil:
 			return fail("more than one private key", "keep the one that belongs to the certificate")
 		default:
@@ -101,7 +108,10 @@ func only(data []byte) (pemfile.Block, error) {
 		}
 	}
 	if found == nil {
-		return pemfile.Block{}, &pemfile.Error{Problem: "no private key in PEM", Fix: "write the path of a file that holds the private key"}
+		return pemfile.Block{}, &pemfile.Error{
+			Problem: "no private key in PEM",
+			Fix:     "write the path of a file that holds the private key",
+		}
 	}
 	return *found, nil
 }

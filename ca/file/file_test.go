@@ -59,47 +59,80 @@ func TestOpen(t *testing.T) {
 		warnings       string // a part of the only one
 		err            string
 	}{
-		"PKCS #8":                {pk8, "", ec, "", ""},
-		"PKCS #8, Ed25519":       {block("PRIVATE KEY", must[[]byte](t)(x509.MarshalPKCS8PrivateKey(ed))), "", ed, "", ""},
+		"PKCS #8": {pk8, "", ec, "", ""},
+		"PKCS #8, Ed25519": {
+			block("PRIVATE KEY", must[[]byte](t)(x509.MarshalPKCS8PrivateKey(ed))), "", ed, "",
+			"",
+		},
 		"SEC 1":                  {parameters + block("EC PRIVATE KEY", ecDER), "", ec, "", ""},
 		"PKCS #1":                {block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey)), "", rsaKey, "", ""},
 		"encrypted":              {sealed, "secure", ec, "", ""},
 		"byte-order mark, CR LF": {"\xef\xbb\xbf" + strings.ReplaceAll(pk8, "\n", "\r\n"), "", ec, "", ""},
-		"bag attributes":         {"Bag Attributes\n    friendlyName: ca\nKey Attributes: <No Attributes>\n" + pk8, "", ec, "", ""},
-		"old form, DES":          {legacy("EC PRIVATE KEY", ecDER, x509.PEMCipher3DES), "secure", ec, "openssl pkcs8 -topk8", ""},
-		"old form, AES":          {legacy("EC PRIVATE KEY", ecDER, x509.PEMCipherAES256), "secure", ec, "DEK-Info", ""},
-		"old form, RSA":          {legacy("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey), x509.PEMCipherAES128), "secure", rsaKey, "DEK-Info", ""},
-		"a password too many":    {pk8, "secure", ec, "a password is set, but the private key is not encrypted", ""},
+		"bag attributes": {"Bag Attributes\n    friendlyName: ca\nKey Attributes: <No Attributes>\n" +
+			pk8, "", ec, "", ""},
+		"old form, DES": {
+			legacy("EC PRIVATE KEY", ecDER, x509.PEMCipher3DES), "secure", ec,
+			"openssl pkcs8 -topk8", "",
+		},
+		"old form, AES": {legacy("EC PRIVATE KEY", ecDER, x509.PEMCipherAES256), "secure", ec, "DEK-Info", ""},
+		"old form, RSA": {
+			legacy("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey), x509.PEMCipherAES128),
+			"secure", rsaKey, "DEK-Info", "",
+		},
+		"a password too many": {pk8, "secure", ec, "a password is set, but the private key is not encrypted", ""},
 
-		"no password":              {sealed, "", nil, "", "the private key is encrypted; set its password"},
-		"wrong password":           {sealed, "open", nil, "", "wrong password or damaged file"},
-		"old form, no password":    {legacy("EC PRIVATE KEY", ecDER, x509.PEMCipherAES256), "", nil, "", "set its password"},
-		"old form, wrong password": {legacy("EC PRIVATE KEY", ecDER, x509.PEMCipherAES256), "open", nil, "DEK-Info", "wrong password or damaged file"},
-		"damaged":                  {strings.Replace(pk8, "\nM", "\n!", 1), "", nil, "", "line 2: character 1 is not base64"},
-		"other DER":                {block("PRIVATE KEY", []byte{0x30, 0}), "", nil, "", "line 1: the private key cannot be parsed"},
-		"two":                      {pk8 + pk8, "", nil, "", "line 6: more than one private key"},
-		"certificate":              {block("CERTIFICATE", []byte{0}), "", nil, "", `found a "CERTIFICATE" where a PRIVATE KEY belongs`},
-		"parameters only":          {parameters, "", nil, "", "no private key in PEM"},
-		"of OpenSSH":               {block("OPENSSH PRIVATE KEY", []byte{0}), "", nil, "", "are not read; convert"},
-		"nothing":                  {"", "", nil, "", "no PEM block"},
+		"no password":    {sealed, "", nil, "", "the private key is encrypted; set its password"},
+		"wrong password": {sealed, "open", nil, "", "wrong password or damaged file"},
+		"old form, no password": {
+			legacy("EC PRIVATE KEY", ecDER, x509.PEMCipherAES256), "", nil, "",
+			"set its password",
+		},
+		"old form, wrong password": {
+			legacy("EC PRIVATE KEY", ecDER, x509.PEMCipherAES256), "open", nil, "DEK-Info",
+			"wrong password or damaged file",
+		},
+		"damaged": {
+			strings.Replace(pk8, "\nM", "\n!", 1), "", nil, "",
+			"line 2: character 1 is not base64",
+		},
+		"other DER": {
+			block("PRIVATE KEY", []byte{0x30, 0}), "", nil, "",
+			"line 1: the private key cannot be parsed",
+		},
+		"two": {pk8 + pk8, "", nil, "", "line 6: more than one private key"},
+		"certificate": {
+			block("CERTIFICATE", []byte{0}), "", nil, "",
+			`found a "CERTIFICATE" where a PRIVATE KEY belongs`,
+		},
+		"parameters only": {parameters, "", nil, "", "no private key in PEM"},
+		"of OpenSSH":      {block("OPENSSH PRIVATE KEY", []byte{0}), "", nil, "", "are not read; convert"},
+		"nothing":         {"", "", nil, "", "no PEM block"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var warnings []string
-			got, err := file.Open(file.Options{Key: []byte(c.text), Password: []byte(c.password), Warn: func(problem, fix string) {
-				warnings = append(warnings, problem+"; "+fix)
-			}})
+			got, err := file.Open(file.Options{
+				Key: []byte(c.text), Password: []byte(c.password),
+				Warn: func(problem, fix string) {
+					warnings = append(warnings, problem+"; "+fix)
+				},
+			})
 			var located *pemfile.Error
-			if (err == nil) != (c.err == "") || err != nil && (!errors.As(err, &located) || located.Fix == "" || !strings.Contains(err.Error(), c.err)) {
+			if (err == nil) != (c.err == "") || err != nil &&
+				(!errors.As(err, &located) || located.Fix == "" || !strings.Contains(err.Error(), c.err)) {
 				t.Fatalf("%v, want %q", err, c.err)
 			}
 			if c.key != nil && !c.key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(got.Public()) { //nolint:forcetypeassert // each key has it
 				t.Error("another key")
 			}
-			if text := strings.Join(warnings, "\n"); !strings.Contains(text, c.warnings) || len(warnings) > 1 || (c.warnings == "") != (text == "") {
+			if text := strings.Join(warnings, "\n"); !strings.Contains(text, c.warnings) || len(warnings) > 1 ||
+				(c.warnings == "") != (text == "") {
 				t.Errorf("warnings %q, want %q", text, c.warnings)
 			}
-			if _, again := file.Open(file.Options{Key: []byte(c.text), Password: []byte(c.password)}); (again == nil) != (err == nil) {
+			if _, again := file.Open(file.Options{
+				Key:      []byte(c.text),
+				Password: []byte(c.password),
+			}); (again == nil) != (err == nil) {
 				t.Errorf("without Warn: %v", again)
 			}
 		})
@@ -117,7 +150,8 @@ func FuzzOpen(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add([]byte(block("PRIVATE KEY", der)), "")
-	f.Add([]byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: DES-CBC,0123456789ABCDEF\n\nAAAAAAAAAAA=\n-----END EC PRIVATE KEY-----\n"), "a long password")
+	f.Add([]byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: "+
+		"DES-CBC,0123456789ABCDEF\n\nAAAAAAAAAAA=\n-----END EC PRIVATE KEY-----\n"), "a long password")
 	f.Fuzz(func(t *testing.T, data []byte, password string) {
 		signer, err := file.Open(file.Options{Key: data, Password: []byte(password)})
 		if (signer == nil) != (err != nil) {

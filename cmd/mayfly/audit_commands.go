@@ -47,7 +47,8 @@ func (n nextSteps) commands(f reconcile.Finding) (out []string) {
 				name = shell.Quote(f.Journal)
 			}
 			out = append(out, "mayfly audit verify "+name)
-		case reconcile.UnintendedEntry, reconcile.CABelowOurs, reconcile.CertificateWithoutOutcome, reconcile.SerialReused:
+		case reconcile.UnintendedEntry, reconcile.CABelowOurs, reconcile.CertificateWithoutOutcome,
+			reconcile.SerialReused:
 			out = append(out, "mayfly audit verify "+journal)
 		}
 	}
@@ -81,7 +82,8 @@ func (n nextSteps) entry(log string, index uint64) string {
 			return fmt.Sprintf("mayfly log export %s --public-key %s --origin %s --from %d --to %d",
 				shell.Quote(l.MonitoringURL), shell.Quote(l.PublicKey), shell.Quote(l.Origin), index, index+1)
 		default:
-			return fmt.Sprintf("curl -s %s", shell.Quote(fmt.Sprintf("%s/ct/v1/get-entries?start=%d&end=%d", strings.TrimRight(l.URL, "/"), index, index)))
+			return fmt.Sprintf("curl -s %s", shell.Quote(fmt.Sprintf("%s/ct/v1/get-entries?start=%d&end=%d",
+				strings.TrimRight(l.URL, "/"), index, index)))
 		}
 	}
 	if c := n.config.CT.Embedded; c != nil {
@@ -91,7 +93,8 @@ func (n nextSteps) entry(log string, index uint64) string {
 		}
 		for _, s := range shards {
 			if s.Label() == log {
-				return fmt.Sprintf("mayfly log export --dir %s --from %d --to %d", shell.Quote(c.ShardDir(s)), index, index+1)
+				return fmt.Sprintf("mayfly log export --dir %s --from %d --to %d",
+					shell.Quote(c.ShardDir(s)), index, index+1)
 			}
 		}
 	}

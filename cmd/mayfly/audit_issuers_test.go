@@ -40,7 +40,10 @@ func TestReloadIsJournalled(t *testing.T) {
 	if err := j.Close(context.Background(), 0); err != nil { // from here on it takes nothing
 		t.Fatal(err)
 	}
-	in := instance{path: filepath.Join(l.dir, "mayfly.yaml"), config: sys.config, log: slog.New(slog.DiscardHandler), ledger: ledger{journal: j, signatures: new(atomic.Int64)}}
+	in := instance{
+		path: filepath.Join(l.dir, "mayfly.yaml"), config: sys.config, log: slog.New(slog.DiscardHandler),
+		ledger: ledger{journal: j, signatures: new(atomic.Int64)},
+	}
 	o := &operation{in: in, metrics: newReloadMetrics()}
 	o.current.Store(sys)
 	o.reload(t.Context(), "a test")

@@ -55,7 +55,8 @@ func newAuditReconcile() *cobra.Command {
 	fl.StringArrayVar(&f.journals, "journal", nil, "journal of another instance that signs with the same key; may be repeated")
 	fl.StringArrayVar(&f.logs, "log", nil, "read this log only; may be repeated (default: all)")
 	fl.StringVar(&f.since, "since", "", "leave out findings before this date or time, or older than this duration; everything is read all the same")
-	fl.Var(lasting(&f.lag, 0), "lag", "how far the journals named by --journal may be behind (default: audit.reconcile.lag)")
+	fl.Var(lasting(&f.lag, 0), "lag",
+		"how far the journals named by --journal may be behind (default: audit.reconcile.lag)")
 	fl.BoolVar(&f.json, "json", false, "print JSON")
 	return cmd
 }
@@ -68,7 +69,10 @@ func (f *reconcileFlags) run(ctx context.Context, std streams) error {
 	if err != nil {
 		return misconfigured(err)
 	}
-	in := reconcile.Input{Progress: reconcileProgress(std.err), Commands: nextSteps{path: f.config, config: cfg}.commands}
+	in := reconcile.Input{
+		Progress: reconcileProgress(std.err),
+		Commands: nextSteps{path: f.config, config: cfg}.commands,
+	}
 	if in.Since, err = moment("--since", f.since, time.Now()); err != nil {
 		return err
 	}
@@ -132,7 +136,8 @@ func (f *reconcileFlags) tell(r reconcile.Report, std streams) error {
 		return err
 	}
 	if len(r.Findings) > 0 {
-		return &stop{exitFound, fmt.Errorf("mayfly: %s; docs/reconcile.md says what to do", human.Count(len(r.Findings), "finding"))}
+		return &stop{exitFound, fmt.Errorf("mayfly: %s; docs/reconcile.md says what to do",
+			human.Count(len(r.Findings), "finding"))}
 	}
 	if len(r.Incomplete) > 0 {
 		return fmt.Errorf("not everything could be read, so that nothing is proven: %s", strings.Join(r.Incomplete, "; "))
@@ -238,7 +243,8 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 	}
 	for i, f := range all {
 		if i == maxToldCommands {
-			_, err := fmt.Fprintf(w, "\n--json has the commands for the other %s.\n", human.Count(len(all)-i, "finding"))
+			_, err := fmt.Fprintf(w, "\n--json has the commands for the other %s.\n",
+				human.Count(len(all)-i, "finding"))
 			return err
 		}
 		if err := printCommands(w, st, f); err != nil {
@@ -323,8 +329,10 @@ func issuersOf(cfg *config.Config) (out []*x509.Certificate, err error) {
 	} else {
 		// What cannot be known of the configuration is not taken from the journal, which may be forged with the log:
 		// that would let whoever has both decide which key is looked for.
-		return nil, fault.BadSetting("the issuing key of ca.ephemeral ends with its process, and no file has its certificate: its entries cannot be "+
-			"told from others", "write ca.file with the chain", "ca", "ephemeral")
+		return nil,
+			fault.BadSetting("the issuing key of ca.ephemeral ends with its process, and no file has its "+
+				"certificate: its entries cannot be "+
+				"told from others", "write ca.file with the chain", "ca", "ephemeral")
 	}
 	for i, path := range cfg.CA.Trust {
 		chain, err := loadChain(path)
@@ -393,7 +401,8 @@ func monitorOptions(l ctlog.LogConfig) (o monitor.Options, err error) {
 	if pair := l.ClientCertificate; pair != nil {
 		certificate, err := pemfile.LoadKeyPair(pair.Certificate, pair.Key)
 		if err != nil {
-			return o, fault.BadContent(err, "write the paths of a certificate and its private key in PEM", "client_certificate")
+			return o, fault.BadContent(err, "write the paths of a certificate and its private key in PEM",
+				"client_certificate")
 		}
 		o.Transport.Certificate = &certificate
 	}

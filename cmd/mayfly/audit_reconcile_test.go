@@ -228,16 +228,20 @@ func TestAuditTheft(t *testing.T) {
 	}
 	// Whoever looks at it learns whose name the certificate bears, where it is and what to run, wherever he looks.
 	told := l.told[0]
-	if told.Identity != "thief@example.com" || told.Index == nil || len(told.Commands) < 4 || told.Signature != reconcile.SignatureVerified {
+	if told.Identity != "thief@example.com" || told.Index == nil || len(told.Commands) < 4 ||
+		told.Signature != reconcile.SignatureVerified {
 		t.Errorf("the webhook was told %+v", told)
 	}
-	journalled, _, _ := l.mayfly("audit", "query", "--config", filepath.Join(l.dir, "mayfly.yaml"), "--reason", "unintended_entry", "--san", "thief@example.com")
+	journalled, _, _ := l.mayfly("audit", "query", "--config", filepath.Join(l.dir, "mayfly.yaml"), "--reason",
+		"unintended_entry", "--san", "thief@example.com")
 	asJSON, _, _ := l.mayfly("audit", "reconcile", "--config", filepath.Join(l.dir, "mayfly.yaml"), "--json")
 	listed, _, _ := l.mayfly("audit", "clear", "--config", filepath.Join(l.dir, "mayfly.yaml"))
 	for what, text := range map[string]string{
-		"the log": l.process.logs.String(), "the journal": journalled, "the table": out, "JSON": asJSON, "the list of open alarms": listed,
+		"the log": l.process.logs.String(), "the journal": journalled, "the table": out, "JSON": asJSON,
+		"the list of open alarms": listed,
 	} {
-		if !strings.Contains(text, "thief@example.com") || what != "the journal" && !strings.Contains(text, "mayfly audit query --config") ||
+		if !strings.Contains(text, "thief@example.com") ||
+			what != "the journal" && !strings.Contains(text, "mayfly audit query --config") ||
 			!strings.Contains(text, told.Serial[len(told.Serial)-16:]) {
 			t.Errorf("%s does not name identity, serial number and commands: %s", what, text)
 		}
@@ -301,16 +305,19 @@ func TestAuditJournalEdited(t *testing.T) {
 	config := filepath.Join(l.dir, "mayfly.yaml")
 	listed, _, status := l.mayfly("audit", "clear", "--config", config, "--json")
 	var alarms []reconcile.Alarm
-	if err := json.Unmarshal([]byte(listed), &alarms); err != nil || status != 0 || len(alarms) == 0 || !strings.Contains(alarms[0].Text, "another process changed the journal") {
+	if err := json.Unmarshal([]byte(listed), &alarms); err != nil || status != 0 || len(alarms) == 0 ||
+		!strings.Contains(alarms[0].Text, "another process changed the journal") {
 		t.Fatalf("%v: %s", err, listed)
 	}
 	for _, a := range alarms {
 		l.shell(a.Commands[len(a.Commands)-1], 0) // audit clear
 	}
-	l.process.until(t, "cleared", func() bool { m, _ := l.get("/metrics"); return strings.Contains(m, "mayfly_audit_alarms_open 0") })
+	l.process.until(t, "cleared",
+		func() bool { m, _ := l.get("/metrics"); return strings.Contains(m, "mayfly_audit_alarms_open 0") })
 	l.end(syscall.SIGTERM)
 	journal, err := os.ReadFile(path)
-	if err != nil || !bytes.Contains(journal, []byte("alarms were cleared: alarm "+alarms[0].ID+", by user ")) || !bytes.Contains(journal, []byte(`"kind":"alarm"`)) {
+	if err != nil || !bytes.Contains(journal, []byte("alarms were cleared: alarm "+alarms[0].ID+", by user ")) ||
+		!bytes.Contains(journal, []byte(`"kind":"alarm"`)) {
 		t.Errorf("the journal does not say so: %v", err)
 	}
 	if out, stderr, status := l.mayfly("audit", "verify", "--config", config); status != 0 {
@@ -345,7 +352,8 @@ func TestAuditCommands(t *testing.T) {
 	l.issue(2)
 	l.end(syscall.SIGTERM)
 	for _, suffix := range []string{"", ".head", ".lock", ".reconcile"} { // somebody issues with another journal
-		if err := os.Rename(filepath.Join(l.dir, "journal.jsonl"+suffix), filepath.Join(l.dir, "kept"+suffix)); err != nil {
+		if err := os.Rename(filepath.Join(l.dir, "journal.jsonl"+suffix),
+			filepath.Join(l.dir, "kept"+suffix)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -353,7 +361,8 @@ func TestAuditCommands(t *testing.T) {
 	l.issue(1)
 	l.end(syscall.SIGTERM)
 	for _, suffix := range []string{"", ".head", ".lock", ".reconcile"} {
-		if err := os.Rename(filepath.Join(l.dir, "kept"+suffix), filepath.Join(l.dir, "journal.jsonl"+suffix)); err != nil {
+		if err := os.Rename(filepath.Join(l.dir, "kept"+suffix),
+			filepath.Join(l.dir, "journal.jsonl"+suffix)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -363,7 +372,8 @@ func TestAuditCommands(t *testing.T) {
 		t.Fatalf("%v: %s%s", err, out, stderr)
 	}
 	f := r.Findings[0]
-	if f.Kind != reconcile.UnintendedEntry || !strings.HasSuffix(f.Identity, "@example.com") || f.Issuer != l.provider.URL() || f.Signature != reconcile.SignatureVerified {
+	if f.Kind != reconcile.UnintendedEntry || !strings.HasSuffix(f.Identity, "@example.com") ||
+		f.Issuer != l.provider.URL() || f.Signature != reconcile.SignatureVerified {
 		t.Errorf("%+v", f)
 	}
 	for i, command := range f.Commands {

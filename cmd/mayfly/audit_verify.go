@@ -90,8 +90,10 @@ func summaryLine(st style, path string, s audit.Summary) string {
 	if s.Last == 0 {
 		return path + ": " + st.green("whole") + ", without a record"
 	}
-	line := fmt.Sprintf("%s: %s, %s (%d to %d) in %s, %s to %s, %d issued, %d failed, %d denied", path, st.green("whole"),
-		human.Count(s.Records(), "record"), s.First, s.Last, human.Count(s.Segments, "file"), s.From.Format(time.RFC3339), s.To.Format(time.RFC3339),
+	line := fmt.Sprintf("%s: %s, %s (%d to %d) in %s, %s to %s, %d issued, %d failed, %d denied", path,
+		st.green("whole"),
+		human.Count(s.Records(), "record"), s.First, s.Last, human.Count(s.Segments, "file"),
+		s.From.Format(time.RFC3339), s.To.Format(time.RFC3339),
 		s.Results[audit.Issued], s.Results[audit.Failed], s.Results[audit.Denied])
 	if s.Open > 0 {
 		line += fmt.Sprintf(", %d under way", s.Open)

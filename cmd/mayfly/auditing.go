@@ -159,8 +159,10 @@ func readAuditorState(path string) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case st.Mode().IsRegular() && st.Mode().Perm()&0o022 != 0:
-		return nil, fmt.Errorf("others than the owner of %s can write to it (mode %04o), so that nothing in it is proven; remove it, and everything is "+
-			"read again", path, st.Mode().Perm())
+		return nil,
+			fmt.Errorf("others than the owner of %s can write to it (mode %04o), so that nothing in it is proven; "+
+				"remove it, and everything is "+
+				"read again", path, st.Mode().Perm())
 	}
 	return os.ReadFile(path)
 }
@@ -246,8 +248,9 @@ func (a *auditing) raise(_ context.Context, f reconcile.Finding) {
 			where = "log " + f.Log + ": "
 		}
 		j.Note(&audit.Record{
-			Kind: audit.Alarm, Reason: string(f.Kind), Serial: f.Serial, Issuer: f.Issuer, SAN: f.Identity, TBS: f.TBS, Certificate: f.Certificate,
-			Text: where + f.Text + " (alarm " + f.ID + ")",
+			Kind: audit.Alarm, Reason: string(f.Kind), Serial: f.Serial, Issuer: f.Issuer, SAN: f.Identity, TBS: f.TBS,
+			Certificate: f.Certificate,
+			Text:        where + f.Text + " (alarm " + f.ID + ")",
 		})
 	}
 	if a.hook != nil {
@@ -280,7 +283,8 @@ func (a *auditing) cleared(_ context.Context, o reconcile.Order, closed []reconc
 			text += " serial " + f.Serial
 		}
 	}
-	a.in.log.Warn("audit alarms were cleared by an operator", "what", what, "by", o.By, "count", len(closed), "text", text)
+	a.in.log.Warn("audit alarms were cleared by an operator", "what", what, "by", o.By, "count",
+		len(closed), "text", text)
 	if j := a.ledger.journal; j != nil {
 		j.Note(&audit.Record{Kind: audit.Event, Reason: "audit_cleared", Text: text})
 	}

@@ -130,7 +130,8 @@ func (l *benchLab) launch(ctx context.Context, s launch) error {
 		return err
 	}
 	l.rest, l.grpc, l.admin = "http://"+free[0], free[1], "http://"+free[2]+"/metrics"
-	settings := fmt.Sprintf("listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\nlimits: {connections: 8192, connections_per_source: 8192}\n"+
+	settings := fmt.Sprintf("listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\nlimits: "+
+		"{connections: 8192, connections_per_source: 8192}\n"+
 		"ca:\n  file: {chain: chain.pem, key: key.pem}\nct:\n%s", free[0], free[1], free[2], logs)
 	for name, data := range map[string][]byte{
 		"chain.pem": chain, "key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), "log.pem": logKey,

@@ -88,7 +88,8 @@ func (r benchResult) print(w io.Writer, st style) error {
 	if len(r.Steps) > 0 && r.Steps[0].Placement != nil {
 		shared = "" // a line for each number of processors says it
 	}
-	fmt.Fprintf(w, "%s over %s, log: %s, %s here%s\n\n", target, r.Transport, r.Log, human.Count(r.Processors, "processor"), shared)
+	fmt.Fprintf(w, "%s over %s, log: %s, %s here%s\n\n", target, r.Transport, r.Log,
+		human.Count(r.Processors, "processor"), shared)
 	if err := r.table().write(w, st); err != nil {
 		return err
 	}

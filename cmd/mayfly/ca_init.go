@@ -43,8 +43,10 @@ func newCAInit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init --dir DIR",
 		Short: "Make a root and an issuing certificate with their keys",
-		Long: "init makes a P-384 root that is valid for ten years and, below it, a P-256 issuing certificate that is valid for five years, may have no\n" +
-			"CA below it (path length 0) and signs for code signing only. The keys are encrypted (PKCS#8) with a password from the environment or\n" +
+		Long: "init makes a P-384 root that is valid for ten years and, below it, a P-256 issuing certificate that " +
+			"is valid for five years, may have no\n" +
+			"CA below it (path length 0) and signs for code signing only. The keys are encrypted (PKCS#8) with a " +
+			"password from the environment or\n" +
 			"from a file. It replaces no file.\n\n" +
 			"root-key.pem is not needed by the CA that runs: keep it off-line, for the next issuing certificate.",
 		Example: "  CA_PASSWORD=... mayfly ca init --dir ca --organization \"Example Inc.\" --password-env CA_PASSWORD",
@@ -125,7 +127,10 @@ func privatePEM(key any, password []byte) ([]byte, error) {
 		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 	}
 	der, err := pkcs8.MarshalPrivateKey(key, password, &pkcs8.Opts{
-		Cipher: pkcs8.AES256CBC, KDFOpts: pkcs8.PBKDF2Opts{SaltSize: 16, IterationCount: 600_000, HMACHash: crypto.SHA256},
+		Cipher: pkcs8.AES256CBC, KDFOpts: pkcs8.PBKDF2Opts{
+			SaltSize: 16, IterationCount: 600_000,
+			HMACHash: crypto.SHA256,
+		},
 	})
 	if err != nil {
 		return nil, errors.New("the private key cannot be encrypted") // the cause may quote it

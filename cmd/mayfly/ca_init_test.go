@@ -32,8 +32,10 @@ func TestCAInit(t *testing.T) {
 		}
 		main := filepath.Join(dir, "mayfly.yaml")
 		for name, text := range map[string]string{
-			main:                                out.String() + "identity: {file: identity.yaml}\nct: {none: {reason: a test}}\n",
-			filepath.Join(dir, "identity.yaml"): "oidc-issuers:\n  \"https://a.example.com\": {client-id: sigstore, type: email}\n",
+			main: out.String() +
+				"identity: {file: identity.yaml}\nct: {none: {reason: a test}}\n",
+			filepath.Join(dir,
+				"identity.yaml"): "oidc-issuers:\n  \"https://a.example.com\": {client-id: sigstore, type: email}\n",
 		} {
 			if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 				t.Fatal(err)

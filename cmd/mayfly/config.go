@@ -67,9 +67,11 @@ func newConfigCheck() *cobra.Command {
 		Short: "Say whether \"mayfly serve\" would start with this configuration",
 		Long: "check runs the code that \"mayfly serve\" runs before it opens a socket: configuration, issuer file, policies and their tests, keys\n" +
 			"and chains, journal and log, and places that have to be written. It changes nothing; run it as the user that the CA runs as.\n" +
-			"With --online it also asks every identity provider for its keys, and every log for its roots (is ours among them?), for a head that is\n" +
+			"With --online it also asks every identity provider for its keys, and every log for its roots (is ours " +
+			"among them?), for a head that is\n" +
 			"signed with the configured key, and for the time.\n\n" +
-			"Exit status: 0 all is well, 2 the configuration is wrong, 3 a provider or a log could not be reached or would not do.",
+			"Exit status: 0 all is well, 2 the configuration is wrong, 3 a provider or a log could not be " +
+			"reached or would not do.",
 		Example: "  mayfly config check --config mayfly.yaml --online",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -111,7 +113,8 @@ func newConfigCheck() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&path, "config", "", "configuration file (required)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().BoolVar(&online, "online", false, "also ask every identity provider for its keys, and every log for its roots and its head")
+	cmd.Flags().BoolVar(&online, "online", false,
+		"also ask every identity provider for its keys, and every log for its roots and its head")
 	return cmd
 }
 

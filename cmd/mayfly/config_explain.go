@@ -197,7 +197,8 @@ func (v explanationView) print(w io.Writer) error {
 	if slices.ContainsFunc(v.Steps, func(s oidc.Step) bool { return s.Name == "signature" && s.Verdict == oidc.Unknown }) {
 		verdict = st.yellow("Allowed, if the signature is the issuer's.")
 	}
-	if err := flow(w, st, verdict+" This certificate would be issued, with an SCT list added by the logs:"); err != nil {
+	if err := flow(w, st,
+		verdict+" This certificate would be issued, with an SCT list added by the logs:"); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)

@@ -30,7 +30,10 @@ func (m *material) askLogs(ctx context.Context, cfg *config.Config) []onlineLog 
 			if now := time.Now(); l.outside(now, now) != nil {
 				e.Warnings = append(e.Warnings, l.outside(now, now).Error())
 			}
-			out[i] = onlineLog{Name: l.config.Name, OK: len(e.Problems) == 0, Problems: e.Problems, Warnings: e.Warnings}
+			out[i] = onlineLog{
+				Name: l.config.Name, OK: len(e.Problems) == 0, Problems: e.Problems,
+				Warnings: e.Warnings,
+			}
 		})
 	}
 	all.Wait()
@@ -53,7 +56,8 @@ func embeddedHeads(ctx context.Context, c embedded.Config) []onlineLog {
 		case h.Err != nil:
 			one.Problems = []string{h.Err.Error()}
 		case h.Absent:
-			one.Warnings = []string{fmt.Sprintf("%s holds no log yet; it is made at the first start", c.ShardDir(h.Shard))}
+			one.Warnings = []string{fmt.Sprintf("%s holds no log yet; it is made at the first start",
+				c.ShardDir(h.Shard))}
 		}
 		out = append(out, one)
 	}

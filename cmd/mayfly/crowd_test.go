@@ -63,7 +63,8 @@ func members() map[string]member {
 	return map[string]member{
 		"silent":        send(""),
 		"half a header": send("POST /api/v2/signingCert HTTP/1.1\r\nHost: x\r\n"),
-		"half a body":   send("POST /api/v2/signingCert HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 51200\r\n\r\n{\"a"),
+		"half a body": send("POST /api/v2/signingCert HTTP/1.1\r\nHost: x\r\nContent-Type: " +
+			"application/json\r\nContent-Length: 51200\r\n\r\n{\"a"),
 		"idle HTTP/2":   halfStreams(0),
 		"half a stream": halfStreams(1),
 		"many streams":  halfStreams(256),
@@ -107,11 +108,19 @@ func headers(f *bufferedFramer, stream uint32, path string, end bool) {
 	e := hpack.NewEncoder(&block)
 	e.SetMaxDynamicTableSize(0)
 	for _, h := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":path", path}, {":authority", "localhost"}, {"content-type", "application/grpc"}, {"te", "trailers"},
+		{":method", "POST"},
+		{":scheme", "http"},
+		{":path", path},
+		{":authority", "localhost"},
+		{"content-type", "application/grpc"},
+		{"te", "trailers"},
 	} {
 		_ = e.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
 	}
-	_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: end})
+	_ = f.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: block.Bytes(),
+		EndHeaders: true, EndStream: end,
+	})
 }
 
 const createPath = "/dev.sigstore.fulcio.v2.CA/CreateSigningCertificate"
@@ -200,7 +209,8 @@ func pings(c net.Conn) {
 // neverReads asks again and again over HTTP/1.1 and reads no answer.
 func neverReads(c net.Conn) {
 	for {
-		if _, err := io.WriteString(c, strings.Repeat("GET /api/v2/trustBundle HTTP/1.1\r\nHost: x\r\n\r\n", 16)); err != nil {
+		if _, err := io.WriteString(c, strings.Repeat("GET /api/v2/trustBundle HTTP/1.1\r\nHost: x\r\n\r\n",
+			16)); err != nil {
 			return
 		}
 	}
@@ -277,7 +287,8 @@ func (s *signer) sign(rest bool, address string, r signRequest) {
 func signREST(ctx context.Context, address string, r signRequest) error {
 	transport := &http.Transport{DialContext: from("127.0.0.2").DialContext, DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/api/v2/signingCert", bytes.NewReader(r.json))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/api/v2/signingCert",
+		bytes.NewReader(r.json))
 	if err != nil {
 		return err
 	}
@@ -344,9 +355,11 @@ func TestCrowd(t *testing.T) {
 		{"one port", true, "http", true, true},
 	} {
 		for name, m := range members() {
-			h2 := strings.Contains(name, "stream") || strings.Contains(name, "h2") || strings.Contains(name, "HTTP/2") || strings.Contains(name, "frame") ||
+			h2 := strings.Contains(name, "stream") || strings.Contains(name, "h2") ||
+				strings.Contains(name, "HTTP/2") || strings.Contains(name, "frame") ||
 				name == "resets" || name == "pings"
-			flood := name == "resets" || name == "pings" || strings.HasPrefix(name, "never") || name == "many streams" || name == "large streams"
+			flood := name == "resets" || name == "pings" || strings.HasPrefix(name, "never") ||
+				name == "many streams" || name == "large streams"
 			if flood && !full {
 				continue // it takes what the machine has
 			}
@@ -397,9 +410,11 @@ func TestCrowd(t *testing.T) {
 					most = max(most, s.rss(t))
 				}
 				calls.Wait()
-				t.Logf("%d connections: %d of %d requests lost, %d -> %d MB", n, client.lost.Load(), client.asked.Load(), before>>20, most>>20)
+				t.Logf("%d connections: %d of %d requests lost, %d -> %d MB", n, client.lost.Load(),
+					client.asked.Load(), before>>20, most>>20)
 				if 10*client.lost.Load() >= client.asked.Load() {
-					t.Errorf("%d of %d requests are lost: %v", client.lost.Load(), client.asked.Load(), *client.last.Load())
+					t.Errorf("%d of %d requests are lost: %v", client.lost.Load(), client.asked.Load(),
+						*client.last.Load())
 				}
 				if grown := most - before; grown >= 100<<20 {
 					t.Errorf("the memory grew by %d MB", grown>>20)
@@ -409,7 +424,8 @@ func TestCrowd(t *testing.T) {
 					if want := fmt.Sprintf(`mayfly_server_connections_refused_total{cause="source_limit",listener=%q} 0`, mode.crowd); strings.Contains(string(page), want) {
 						t.Error("no connection was refused")
 					}
-					if _, page := get(t, "http://"+s.admin+"/readyz"); !strings.Contains(string(page), "one source has as many connections as it may have, or floods the server: 127.0.0.1") {
+					if _, page := get(t, "http://"+s.admin+"/readyz"); !strings.Contains(string(page),
+						"one source has as many connections as it may have, or floods the server: 127.0.0.1") {
 						t.Errorf("readiness: %s", page)
 					}
 				}

@@ -198,7 +198,8 @@ func checkLoopback(address string) error {
 	if ip := net.ParseIP(host); host == "localhost" || (ip != nil && ip.IsLoopback()) {
 		return nil
 	}
-	return usage("--idp %s: the development provider signs in every caller, so it listens on loopback only; write 127.0.0.1:PORT", address)
+	return usage("--idp %s: the development provider signs in every caller, so it listens on loopback "+
+		"only; write 127.0.0.1:PORT", address)
 }
 
 // servePages serves until the returned func is called.
@@ -262,7 +263,8 @@ func newDevToken(f *devFlags) *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVar(&email, "email", "", "the address that the token names (required)")
-	cmd.Flags().StringVar(&claimsFile, "claims", "", "file with a JSON object of claims, \"-\" for standard input; each replaces the usual claim, null removes it")
+	cmd.Flags().StringVar(&claimsFile, "claims", "",
+		"file with a JSON object of claims, \"-\" for standard input; each replaces the usual claim, null removes it")
 	cmd.Flags().Var(lasting(&life, devidp.DefaultTokenLife), "ttl", "how long the token is valid")
 	return cmd
 }

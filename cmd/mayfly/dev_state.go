@@ -175,9 +175,11 @@ func (s *devState) complete() error {
 	case len(gone) == 0:
 		return nil
 	case len(have) > 0:
-		return fmt.Errorf("%s is gone, but %s is there: restore it, or choose another directory with --dir", s.path(gone[0]), s.path(have[0]))
+		return fmt.Errorf("%s is gone, but %s is there: restore it, or choose another directory with --dir",
+			s.path(gone[0]), s.path(have[0]))
 	case used != "":
-		return fmt.Errorf("%s is gone, but the CA has been used (%s is there): restore it, or choose another directory with --dir", s.path(gone[0]), s.path(used))
+		return fmt.Errorf("%s is gone, but the CA has been used (%s is there): restore it, or choose "+
+			"another directory with --dir", s.path(gone[0]), s.path(used))
 	}
 	return s.makeHierarchy()
 }
@@ -199,7 +201,8 @@ func (s *devState) makeHierarchy() error {
 		if err != nil {
 			return err
 		}
-		if err := writePrivate(s.path(one.name), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
+		if err := writePrivate(s.path(one.name),
+			pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
 			return err
 		}
 	}

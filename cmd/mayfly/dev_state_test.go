@@ -32,7 +32,10 @@ func TestDevKeepsKeys(t *testing.T) {
 	t.Parallel()
 	names := []string{"root-key.pem", "ca-key.pem", "chain.pem"}
 	for mask := range 1 << len(names) {
-		for _, used := range []string{"", "journal.jsonl", "ct/checkpoint", "idp/key.json", "tsa/chain.pem", "trusted_root.json"} {
+		for _, used := range []string{
+			"", "journal.jsonl", "ct/checkpoint", "idp/key.json", "tsa/chain.pem",
+			"trusted_root.json",
+		} {
 			dir := t.TempDir()
 			s := &devState{dir: dir, Version: stateVersion, Issuer: "http://127.0.0.1:1"}
 			if err := s.complete(); err != nil {

@@ -162,7 +162,8 @@ func (k docKit) write(t *testing.T, dir, name string) {
 	case strings.Contains(base, "chain"), base == "client.pem", strings.HasSuffix(base, "-ca.pem"):
 		content = k.chain
 	case strings.HasSuffix(base, ".pem"):
-		content = openssl(t, openssl(t, "", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"), "pkey", "-pubout")
+		content = openssl(t, openssl(t, "", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"),
+			"pkey", "-pubout")
 	case strings.HasSuffix(base, "jwks.json"):
 		content = k.jwks
 	case base == "identity.yaml":
@@ -195,7 +196,8 @@ func TestDocumentedYAML(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			main, identity := completed(t, b.text)
-			main = dashedPath.ReplaceAllString(strings.ReplaceAll(main, "MAYFLY_CA_PASSWORD", "MAYFLY_DOCS_PASSWORD"), dir+"/$1/")
+			main = dashedPath.ReplaceAllString(strings.ReplaceAll(main, "MAYFLY_CA_PASSWORD", "MAYFLY_DOCS_PASSWORD"),
+				dir+"/$1/")
 			save := func(name, text string) {
 				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 					t.Fatal(err)
@@ -261,7 +263,8 @@ func completed(t *testing.T, text string) (main, identity string) {
 	}
 	has := func(key string) bool { _, ok := keys[key]; return ok }
 	indent := func(n int) string {
-		return strings.Repeat(" ", n) + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n"+strings.Repeat(" ", n)) + "\n"
+		return strings.Repeat(" ", n) + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n",
+			"\n"+strings.Repeat(" ", n)) + "\n"
 	}
 	switch {
 	case has("oidc-issuers"), has("meta-issuers"), has("ci-issuer-metadata"):
@@ -271,7 +274,8 @@ func completed(t *testing.T, text string) (main, identity string) {
 		if has("custom-extensions") {
 			profile, issuer = "gitlab-pipeline", "https://gitlab.com"
 		}
-		identity = "oidc-issuers:\n  " + issuer + ":\n    client-id: sigstore\n    profile: " + profile + "\n" + indent(4)
+		identity = "oidc-issuers:\n  " + issuer + ":\n    client-id: sigstore\n    profile: " +
+			profile + "\n" + indent(4)
 	default:
 		for key := range keys {
 			if strings.HasPrefix(key, "https://") {
@@ -315,7 +319,8 @@ func filesOf(t *testing.T, identity string) (out []string) {
 		t.Fatal(err)
 	}
 	for _, i := range file.Issuers {
-		out = append(out, i.Outbound.CABundle, i.Outbound.BearerToken, i.Outbound.Client.Certificate, i.Outbound.Client.Key, i.Static.File)
+		out = append(out, i.Outbound.CABundle, i.Outbound.BearerToken, i.Outbound.Client.Certificate,
+			i.Outbound.Client.Key, i.Static.File)
 	}
 	return slices.DeleteFunc(out, func(name string) bool { return name == "" })
 }
@@ -364,7 +369,8 @@ func TestDocumentedLines(t *testing.T) {
 			if ran == 0 {
 				t.Fatal("no lines")
 			}
-			script = strings.NewReplacer(append(ports, "bin/mayfly", "mayfly", "/etc/mayfly/", "", "tail -f", "tail")...).Replace(script)
+			script = strings.NewReplacer(append(ports, "bin/mayfly", "mayfly", "/etc/mayfly/", "", "tail -f",
+				"tail")...).Replace(script)
 			cmd := exec.CommandContext(t.Context(), "bash", "-c", script+"echo all done\n")
 			cmd.Dir, cmd.Env = dir, append(os.Environ(), "NO_COLOR=1", "HOME="+dir)
 			cmd.WaitDelay = 10 * time.Second
@@ -394,8 +400,10 @@ func prepareDocs(t *testing.T, dir, page string, p *devProcess) string {
 		return ""
 	}
 	return "export PS1=x\nmayfly dev token --email alice@example.com > token\n" +
-		"mayfly request --url " + p.url + " --trusted-root .mayfly-dev/trusted_root.json --token-file token --out cert.pem > request.out\n" +
-		"SERIAL=$(mayfly audit query .mayfly-dev/journal.jsonl --san alice@example.com --json | sed 's/.*\"serial\":\"\\([0-9a-f]*\\)\".*/\\1/')\n" +
+		"mayfly request --url " + p.url +
+		" --trusted-root .mayfly-dev/trusted_root.json --token-file token --out cert.pem > request.out\n" +
+		"SERIAL=$(mayfly audit query .mayfly-dev/journal.jsonl --san alice@example.com --json | sed " +
+		"'s/.*\"serial\":\"\\([0-9a-f]*\\)\".*/\\1/')\n" +
 		"mkdir trust && cp .mayfly-dev/trusted_root.json .mayfly-dev/signing_config.json trust/\n" +
 		"mv trust .mayfly-dev/ && cd .mayfly-dev\n"
 }

@@ -22,7 +22,8 @@ func TestHelp(t *testing.T) {
 			return
 		}
 		var help bytes.Buffer
-		if status := run(t.Context(), append(path, "--help"), streams{strings.NewReader(""), &help, io.Discard}); status != 0 {
+		if status := run(t.Context(), append(path, "--help"),
+			streams{strings.NewReader(""), &help, io.Discard}); status != 0 {
 			t.Errorf("%s --help: exit status %d", cmd.CommandPath(), status)
 		}
 		out.WriteString("-- " + cmd.CommandPath() + " --\n")

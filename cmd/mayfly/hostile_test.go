@@ -30,7 +30,8 @@ import (
 )
 
 // hostile steers a terminal, looks like another text, and would paint a line of its own.
-const hostile = "x\x1b[2J\x1b[H\x1b[32m\r\nPAINTED verified\u009b1m\u202e\u202a\u2067\u200b\u200e\u2028\ufeff\U000e0041\x7fz"
+const hostile = "x\x1b[2J\x1b[H\x1b[32m\r\nPAINTED " +
+	"verified\u009b1m\u202e\u202a\u2067\u200b\u200e\u2028\ufeff\U000e0041\x7fz"
 
 // harmless errs where an output steers a terminal or has a line that somebody else wrote.
 func harmless(t *testing.T, what, output string) {
@@ -62,7 +63,8 @@ func hostileCertificate(t *testing.T) []byte {
 	parent := *h.Chain[0]
 	parent.RawSubject, parent.Subject = nil, pkix.Name{CommonName: hostile, Organization: []string{hostile}}
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(9 * time.Minute), Subject: pkix.Name{CommonName: hostile},
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(9 * time.Minute),
+		Subject:        pkix.Name{CommonName: hostile},
 		EmailAddresses: []string{"x\x1b[2J\r\nPAINTED@example.com"},
 		ExtraExtensions: []pkix.Extension{
 			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}, Value: text},
@@ -92,7 +94,8 @@ func TestHostileText(t *testing.T) {
 	}
 	certificate := hostileCertificate(t)
 	claims := map[string]any{
-		"iss": "https://idp.example.com", "aud": "sigstore", "sub": hostile, "email": hostile, "email_verified": true, hostile: hostile,
+		"iss": "https://idp.example.com", "aud": "sigstore", "sub": hostile, "email": hostile,
+		"email_verified": true, hostile: hostile,
 		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
 	}
 	recorded, err := json.Marshal(claims)
@@ -101,7 +104,8 @@ func TestHostileText(t *testing.T) {
 	}
 	part := base64.RawURLEncoding.EncodeToString
 	token := file("token", []byte(part([]byte(`{"alg":"RS256","kid":"`+"\\u001b[2J"+`"}`))+"."+part(recorded)+".c2ln"))
-	issuers := file("issuers.yaml", []byte("oidc-issuers:\n  https://idp.example.com: {client-id: sigstore, type: email}\n"))
+	issuers := file("issuers.yaml",
+		[]byte("oidc-issuers:\n  https://idp.example.com: {client-id: sigstore, type: email}\n"))
 	answers := map[string]func(w http.ResponseWriter){
 		"refusal": func(w http.ResponseWriter) {
 			w.Header().Set("X-Request-Id", "id\x7f")
@@ -135,8 +139,13 @@ func TestHostileText(t *testing.T) {
 	for what, answer := range answers {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w) }))
 		t.Cleanup(s.Close)
-		for _, more := range [][]string{{"--insecure-skip-verify"}, {"--insecure-skip-verify", "--json"}, {"--insecure-skip-verify", "--identity", "alice@example.com"}} {
-			try("request, "+what, append([]string{"request", "--url", s.URL, "--token-file", token, "--csr"}, more...)...)
+		for _, more := range [][]string{
+			{"--insecure-skip-verify"},
+			{"--insecure-skip-verify", "--json"},
+			{"--insecure-skip-verify", "--identity", "alice@example.com"},
+		} {
+			try("request, "+what, append([]string{"request", "--url", s.URL, "--token-file", token, "--csr"},
+				more...)...)
 		}
 	}
 	cert := file("cert.pem", certificate)
@@ -159,12 +168,16 @@ func TestHostileText(t *testing.T) {
 // hostileJournal writes a line that is a record of an earlier time, and one that is none.
 func hostileJournal(t *testing.T, name string) {
 	t.Helper()
-	r := audit.Record{Kind: audit.Outcome, Time: time.Now(), Result: audit.Issued, SAN: hostile, Subject: hostile, Issuer: hostile, Serial: hostile, Text: hostile, Rule: hostile, Reason: hostile}
+	r := audit.Record{
+		Kind: audit.Outcome, Time: time.Now(), Result: audit.Issued, SAN: hostile, Subject: hostile,
+		Issuer: hostile, Serial: hostile, Text: hostile, Rule: hostile, Reason: hostile,
+	}
 	data, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(name, []byte(string(data)+"\n{\"kind\":\"\u202e\u200b\x7f"+"\"}\n"+"\x1b[2J\rPAINTED\n"), 0o600); err != nil {
+	if err := os.WriteFile(name, []byte(string(data)+"\n{\"kind\":\"\u202e\u200b\x7f"+"\"}\n"+"\x1b[2J\rPAINTED\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
@@ -183,7 +196,10 @@ func TestHostileValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	v := &trust.Verified{Leaf: leaf, Identity: hostile, Issuer: hostile, Statement: hostile, Times: []trust.Time{{Kind: hostile, Source: hostile, At: time.Now()}}}
+	v := &trust.Verified{
+		Leaf: leaf, Identity: hostile, Issuer: hostile, Statement: hostile,
+		Times: []trust.Time{{Kind: hostile, Source: hostile, At: time.Now()}},
+	}
 	if err := printVerified(&out, v, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +236,8 @@ func TestScreen(t *testing.T) {
 	var out bytes.Buffer
 	s := &screen{to: &out, styled: true}
 	st := style{on: true}
-	if _, err := io.WriteString(s, st.green("ok")+"\x1b[2J\x1b[5m\x1b[320m"); err != nil || out.String() != st.green("ok")+`\u001b[2J\u001b[5m\u001b[320m` {
+	if _, err := io.WriteString(s, st.green("ok")+"\x1b[2J\x1b[5m\x1b[320m"); err != nil ||
+		out.String() != st.green("ok")+`\u001b[2J\u001b[5m\u001b[320m` {
 		t.Errorf("%q, %v", out.String(), err)
 	}
 }

@@ -90,7 +90,8 @@ func printCertificate(w io.Writer, v certificateView, st style) error {
 		left = st.red(v.TimeLeft)
 	}
 	fmt.Fprintf(w, "%s %s\n", st.bold(strings.ToUpper(v.Kind[:1])+v.Kind[1:]), st.bold(printable(title)))
-	t.add("validity", v.NotBefore.Format(time.RFC3339)+" to "+v.NotAfter.Format(time.RFC3339)+" ("+human.Duration(v.NotAfter.Sub(v.NotBefore))+"), "+left)
+	t.add("validity", v.NotBefore.Format(time.RFC3339)+" to "+v.NotAfter.Format(time.RFC3339)+" ("+
+		human.Duration(v.NotAfter.Sub(v.NotBefore))+"), "+left)
 	t.add("issued by", printable(v.IssuedBy))
 	t.add("serial", v.Serial)
 	t.add("public key", v.PublicKey)

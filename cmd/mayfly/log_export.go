@@ -148,7 +148,8 @@ func (f *logExportFlags) write(w io.Writer, t logTarget, e *monitor.Entry) error
 		der = e.Precertificate
 	}
 	if f.pem {
-		_, err := fmt.Fprintf(w, "# %s entry %d %s\n%s", printable(t.Origin), e.Index, e.Time().Format(time.RFC3339Nano), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+		_, err := fmt.Fprintf(w, "# %s entry %d %s\n%s", printable(t.Origin), e.Index,
+			e.Time().Format(time.RFC3339Nano), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 		return err
 	}
 	line := exportedEntry{Log: t.Origin, Index: e.Index, Timestamp: e.Time(), DER: der}

@@ -63,7 +63,8 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 		}
 	}
 	if errors.Is(err, embedded.ErrTooSoon) {
-		return usage("%v, or say --unpublished: every signature whose SCT is of the new shard then fails to verify for clients that do not have the key yet", err)
+		return usage("%v, or say --unpublished: every signature whose SCT is of the new shard then fails to verify "+
+			"for clients that do not have the key yet", err)
 	}
 	if s := new(fault.Setting); errors.As(err, &s) && len(s.Path) == 1 && (s.Path[0] == "at" || s.Path[0] == "name") {
 		return usage("--%s: %s; %s", s.Path[0], s.Problem, s.Fix)

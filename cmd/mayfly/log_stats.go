@@ -152,7 +152,8 @@ func printStats(w io.Writer, all []logStats) error {
 		t.add("first entry", logMoment(s.First))
 		t.add("last entry", logMoment(s.Last))
 		if d := s.Disk; d != nil {
-			t.add("on disk", fmt.Sprintf("%s in %s, %d of them partial tiles", human.Count(int(d.Bytes), "byte"), human.Count(d.Files, "file"), d.Partial))
+			t.add("on disk", fmt.Sprintf("%s in %s, %d of them partial tiles", human.Count(int(d.Bytes), "byte"),
+				human.Count(d.Files, "file"), d.Partial))
 		}
 		if err := t.write(w, st); err != nil {
 			return err

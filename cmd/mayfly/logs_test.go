@@ -96,19 +96,28 @@ func TestRekorAndEd25519(t *testing.T) {
 	const published = "  logs:\n    - {%0}\n  policy: {trusted_root: root.json}\n"
 	const listed = "client_algorithms: [ecdsa-sha2-256-nistp256"
 	rekor := func(kind pki.KeyType, origin string, to time.Time) *trust.Log {
-		return &trust.Log{URL: "https://rekor.example.com", Origin: origin, Key: pki.NewKey(kind).Public(), From: time.Now().Add(-48 * time.Hour), To: to}
+		return &trust.Log{
+			URL: "https://rekor.example.com", Origin: origin, Key: pki.NewKey(kind).Public(),
+			From: time.Now().Add(-48 * time.Hour), To: to,
+		}
 	}
 	for name, c := range map[string]struct {
 		rekor *trust.Log
 		more  string
 		want  bool
 	}{
-		"none":                       {nil, "", false},
-		"version 1":                  {rekor(pki.P256, "", time.Time{}), "", false},
-		"version 1, an Ed25519 key":  {rekor(pki.Ed25519, "", time.Time{}), "", false},
-		"version 2":                  {rekor(pki.Ed25519, "rekor.example.com", time.Time{}), "", true},
-		"version 2, listed":          {rekor(pki.Ed25519, "rekor.example.com", time.Time{}), listed + ", ed25519]\n", true},
-		"version 2, ended":           {rekor(pki.Ed25519, "rekor.example.com", time.Now().Add(-24*time.Hour)), "", false},
+		"none":                      {nil, "", false},
+		"version 1":                 {rekor(pki.P256, "", time.Time{}), "", false},
+		"version 1, an Ed25519 key": {rekor(pki.Ed25519, "", time.Time{}), "", false},
+		"version 2":                 {rekor(pki.Ed25519, "rekor.example.com", time.Time{}), "", true},
+		"version 2, listed": {
+			rekor(pki.Ed25519, "rekor.example.com", time.Time{}),
+			listed + ", ed25519]\n", true,
+		},
+		"version 2, ended": {
+			rekor(pki.Ed25519, "rekor.example.com", time.Now().Add(-24*time.Hour)), "",
+			false,
+		},
 		"version 2, without Ed25519": {rekor(pki.Ed25519, "rekor.example.com", time.Time{}), listed + "]\n", false},
 	} {
 		l.publish(t, l.config(t, "  logs:\n    - {%0}\n"), func(m *trust.Material) {
@@ -121,7 +130,8 @@ func TestRekorAndEd25519(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		got := fmt.Sprint(m.warnings)
-		if strings.Contains(got, "client_algorithms: ") != c.want || c.want && !strings.Contains(got, "https://rekor.example.com") {
+		if strings.Contains(got, "client_algorithms: ") != c.want ||
+			c.want && !strings.Contains(got, "https://rekor.example.com") {
 			t.Errorf("%s: warnings %s", name, got)
 		}
 	}

@@ -90,7 +90,8 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.logFormat, "log-format", "auto", "text, json, or auto: text in a terminal, else json")
 	completeWords(root, "log-level", "debug", "info", "warn", "error")
 	completeWords(root, "log-format", "auto", "text", "json")
-	root.AddCommand(newDev(o), newServe(o), newRequest(o), newInspect(), newVerify(), newConfig(), newCA(), newTrust(), newAudit(), newLog(), newBench(o), newVersion())
+	root.AddCommand(newDev(o), newServe(o), newRequest(o), newInspect(), newVerify(), newConfig(), newCA(), newTrust(),
+		newAudit(), newLog(), newBench(o), newVersion())
 	explainArguments(root)
 	return root
 }
@@ -115,7 +116,8 @@ func explainArguments(cmd *cobra.Command) {
 				break // flags and what is optional come last
 			}
 			if most++; most > len(args) {
-				return fmt.Errorf("the argument %s is missing; write %s %s", word, cmd.CommandPath(), strings.Join(strings.Fields(cmd.Use)[1:], " "))
+				return fmt.Errorf("the argument %s is missing; write %s %s", word, cmd.CommandPath(),
+					strings.Join(strings.Fields(cmd.Use)[1:], " "))
 			}
 		}
 		for most < len(args) && check(cmd, args[:most+1]) == nil {

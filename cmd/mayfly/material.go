@@ -55,7 +55,8 @@ func load(cfg *config.Config) (*material, error) {
 		chain, signer, err = ca.NewEphemeral(time.Now(), rand.Reader)
 	} else {
 		chain, signer, err = loadFileCA(cfg.CA.File, func(problem, fix string) {
-			warnings = append(warnings, cfg.Warn(fault.BadSetting(problem, fix, "ca", "file", "key").In(cfg.CA.File.Key)))
+			warnings = append(warnings, cfg.Warn(fault.BadSetting(problem, fix, "ca", "file",
+				"key").In(cfg.CA.File.Key)))
 		})
 	}
 	if err != nil {
@@ -152,7 +153,8 @@ func loadChain(name string) ([]*x509.Certificate, error) {
 	}
 	chain, err := ca.ParseChain(data)
 	if err != nil {
-		return nil, fault.BadContent(err, "write the certificates in PEM, issuing certificate first, root last").In(name)
+		return nil, fault.BadContent(err,
+			"write the certificates in PEM, issuing certificate first, root last").In(name)
 	}
 	return chain, nil
 }

@@ -129,8 +129,10 @@ func (s *system) providerPools() server.Health {
 	var full []string
 	for _, p := range s.issuers.Pools() {
 		if !p.LastRefused.IsZero() && time.Since(p.LastRefused) < fullFor {
-			full = append(full, fmt.Sprintf("too many %s identity providers are asked for keys at once; the last request was refused at %s",
-				strings.ReplaceAll(p.Class, "_", " "), p.LastRefused.UTC().Format(time.RFC3339)))
+			full = append(full,
+				fmt.Sprintf("too many %s identity providers are asked for keys at once; the last "+
+					"request was refused at %s",
+					strings.ReplaceAll(p.Class, "_", " "), p.LastRefused.UTC().Format(time.RFC3339)))
 		}
 	}
 	return server.Health{OK: true, Advisory: true, Warning: strings.Join(full, "; ")}

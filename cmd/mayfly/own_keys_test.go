@@ -36,8 +36,9 @@ func TestOwnKeysAreRefused(t *testing.T) {
 	}
 	s := startServe(t, serveSetup{
 		pki: p, issuer: provider.URL(), embedded: true,
-		ca:   fmt.Sprintf("  trust: [%q]\n", filepath.Join(dir, "former.pem")),
-		more: fmt.Sprintf("  logs: [{name: remote, url: %q, public_key: %q}]\n", remote.URL(), filepath.Join(dir, "remote.pem")),
+		ca: fmt.Sprintf("  trust: [%q]\n", filepath.Join(dir, "former.pem")),
+		more: fmt.Sprintf("  logs: [{name: remote, url: %q, public_key: %q}]\n", remote.URL(),
+			filepath.Join(dir, "remote.pem")),
 	})
 	embedded, err := os.ReadFile(filepath.Join(s.dir, "log", "log.pub.pem"))
 	if err != nil {
@@ -51,7 +52,10 @@ func TestOwnKeysAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token := provider.Token(map[string]any{"sub": "alice@example.com", "email": "alice@example.com", "email_verified": true})
+	token := provider.Token(map[string]any{
+		"sub": "alice@example.com", "email": "alice@example.com",
+		"email_verified": true,
+	})
 	for name, c := range map[string]struct {
 		key  crypto.PublicKey
 		want string
@@ -70,7 +74,10 @@ func TestOwnKeysAreRefused(t *testing.T) {
 		body, err := json.Marshal(map[string]any{
 			"credentials": map[string]any{"oidcIdentityToken": token},
 			"publicKeyRequest": map[string]any{
-				"publicKey":         map[string]any{"content": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki}))},
+				"publicKey": map[string]any{"content": string(pem.EncodeToMemory(&pem.Block{
+					Type:  "PUBLIC KEY",
+					Bytes: spki,
+				}))},
 				"proofOfPossession": []byte("no proof"),
 			},
 		})

@@ -92,8 +92,10 @@ func rekorWarnings(cfg *config.Config, root trust.Material, now time.Time) []con
 	}
 	for _, l := range root.Rekor {
 		if (window{l.From, l.To}).covers(now) && l.RekorV2() {
-			return []config.Warning{cfg.Warn(fault.BadSetting(fmt.Sprintf("Ed25519 keys are certified, and the Rekor v2 of ct.policy.trusted_root (%s) refuses "+
-				"their signatures of blobs", printable(l.URL)), "list the other algorithms here, without "+pure, "client_algorithms"))}
+			return []config.Warning{cfg.Warn(fault.BadSetting(fmt.Sprintf("Ed25519 keys are certified, and the Rekor "+
+				"v2 of ct.policy.trusted_root (%s) refuses "+
+				"their signatures of blobs", printable(l.URL)), "list the other algorithms here, without "+pure,
+				"client_algorithms"))}
 		}
 	}
 	return nil
@@ -106,7 +108,8 @@ func (m *material) skipped(cfg *config.Config) []string {
 	}
 	var out []string
 	for _, s := range m.published.Skipped {
-		out = append(out, fmt.Sprintf("ct.policy.trusted_root: an entry of %s is left out: %s", cfg.CT.Policy.TrustedRoot, printable(s)))
+		out = append(out, fmt.Sprintf("ct.policy.trusted_root: an entry of %s is left out: %s",
+			cfg.CT.Policy.TrustedRoot, printable(s)))
 	}
 	return out
 }

@@ -199,7 +199,8 @@ func (o *operation) material(cfg *config.Config, old *system) (*material, error)
 	}
 	for _, chain := range append([][]*x509.Certificate{old.material.chain}, old.material.trust...) {
 		if !m.serves(chain) {
-			o.in.log.Warn("a chain leaves the trust bundle, because the configuration does not name it any more: verifiers that take the bundle "+
+			o.in.log.Warn("a chain leaves the trust bundle, because the configuration does not name it any more: "+
+				"verifiers that take the bundle "+
 				"anew refuse what was signed under it; list it in ca.trust unless its key was stolen",
 				"issuer", chain[0].Subject.String(), "sha256", fmt.Sprintf("%x", sha256.Sum256(chain[0].Raw)))
 		}

@@ -41,10 +41,14 @@ func newRequest(*common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "request --url URL [--trusted-root FILE]",
 		Short: "Get a certificate as a signer would, and verify it",
-		Long: "request sends an identity token and a proof of possession, and verifies the answer before it writes files or shows the\n" +
-			"certificate: that it is for the key that was sent and names the identity and issuer of the token (or --identity and\n" +
-			"--issuer), that its chain leads to an authority that the trusted root believes now, that it is for code signing, and, where\n" +
-			"the trusted root names Certificate Transparency logs, that one of them signed an SCT for it. The token comes from --token-file, else from\n" +
+		Long: "request sends an identity token and a proof of possession, and verifies the answer before it " +
+			"writes files or shows the\n" +
+			"certificate: that it is for the key that was sent and names the identity and issuer of the " +
+			"token (or --identity and\n" +
+			"--issuer), that its chain leads to an authority that the trusted root believes now, that it is for code " +
+			"signing, and, where\n" +
+			"the trusted root names Certificate Transparency logs, that one of them signed an SCT for it. The token " +
+			"comes from --token-file, else from\n" +
 			tokenEnv + ", else from standard input if something is piped in, else from a sign-in in the browser (--device: on\n" +
 			"another machine). The key is made here (P-256) unless --key names one; " + passwordEnv + " opens an encrypted one.",
 		Example: "  mayfly request --url http://127.0.0.1:5555 --trusted-root .mayfly-dev/trusted_root.json --out cert.pem\n" +
@@ -63,9 +67,11 @@ func newRequest(*common) *cobra.Command {
 	fl.StringVar(&f.trustedRoot, "trusted-root", "", "trusted_root.json to verify the answer against")
 	fl.BoolVar(&f.insecure, "insecure-skip-verify", false, "accept the answer unverified (instead of --trusted-root)")
 	fl.StringVar(&f.signIn.file, "token-file", "", "file with the identity token; \"-\" is standard input")
-	fl.StringVar(&f.identity, "identity", "", "address, URI or name that the certificate must have (default: what the token says)")
-	fl.StringVar(&f.signIn.issuer, "issuer", "", "OpenID Connect issuer that the certificate must name (default: the token's), and to sign in at\n"+
-		"(default: the CA's first e-mail issuer)")
+	fl.StringVar(&f.identity, "identity", "",
+		"address, URI or name that the certificate must have (default: what the token says)")
+	fl.StringVar(&f.signIn.issuer, "issuer", "",
+		"OpenID Connect issuer that the certificate must name (default: the token's), and to sign in at\n"+
+			"(default: the CA's first e-mail issuer)")
 	fl.StringVar(&f.signIn.clientID, "client-id", "sigstore", "OAuth 2.0 client ID for the sign-in")
 	fl.BoolVar(&f.signIn.device, "device", false, "sign in with a code on another device")
 	fl.StringVar(&f.key, "key", "", "private key to certify, PEM (default: a fresh P-256 key)")
@@ -142,7 +148,8 @@ func (f *requestFlags) expected(err error) string {
 	if !errors.Is(err, client.ErrOtherIdentity) {
 		return ""
 	}
-	return "\n  nothing was written; --identity SAN and --issuer URL say what the certificate must name instead of what the token says"
+	return "\n  nothing was written; --identity SAN and --issuer URL say what the certificate must name instead " +
+		"of what the token says"
 }
 
 // request prepares key and proof. fresh is the key that was made here, nil if the caller brought one.
@@ -247,6 +254,7 @@ func readTrustedRoot(name string) (trust.Material, error) {
 // warnSkipped says which entries of a trusted root were not understood.
 func warnSkipped(w io.Writer, name string, skipped []string) {
 	for _, s := range skipped {
-		fmt.Fprintln(w, styleFor(w).yellow(fmt.Sprintf("warning: %s: an entry of the trusted root is left out: %s", name, printable(s))))
+		fmt.Fprintln(w, styleFor(w).yellow(fmt.Sprintf("warning: %s: an entry of the trusted root is left out: %s",
+			name, printable(s))))
 	}
 }

@@ -108,7 +108,10 @@ func serve(ctx context.Context, in instance) (err error) {
 	tiles := &lateHandler{}
 	srv, err := server.New(server.Options{
 		Logger: in.log, Readiness: readiness, Registry: registry, CT: tiles.orNil(in.config.CT.Embedded != nil),
-		Limits: server.Limits{Drain: in.drain, Connections: in.config.Limits.Connections, PerSource: in.config.Limits.ConnectionsPerSource}, Gate: in.gate,
+		Limits: server.Limits{
+			Drain: in.drain, Connections: in.config.Limits.Connections,
+			PerSource: in.config.Limits.ConnectionsPerSource,
+		}, Gate: in.gate,
 		Proxies: in.config.Listen.Proxies(), Profiling: in.config.Listen.Profiling,
 	})
 	if err != nil {

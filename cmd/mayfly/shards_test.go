@@ -125,7 +125,8 @@ func TestLogStorageFails(t *testing.T) {
 		return strings.Contains(string(page), `mayfly_embedded_log_tree_entries{log="embedded"} 2`)
 	})
 	for _, want := range []string{
-		`mayfly_embedded_log_entries_total{log="embedded",result="failure"}`, `mayfly_embedded_log_tree_entries{log="embedded"} 2`,
+		`mayfly_embedded_log_entries_total{log="embedded",result="failure"}`,
+		`mayfly_embedded_log_tree_entries{log="embedded"} 2`,
 		// the former name
 		"# TYPE mayfly_embedded_log_tree_count untyped", `mayfly_embedded_log_tree_count{log="embedded"} 2`,
 		`mayfly_embedded_log_checkpoint_age_seconds{log="embedded"}`, `mayfly_embedded_log_shards{state="current"} 1`,

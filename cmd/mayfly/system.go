@@ -88,7 +88,10 @@ func assemble(ctx context.Context, in instance, m *material, old *system) (_ *sy
 
 // newVerifier builds what identifies callers. It asks nobody.
 func newVerifier(cfg *config.Config, in instance) (*oidc.Verifier, error) {
-	return oidc.New(cfg.Issuers, oidc.Options{Logger: in.log, StateDir: cfg.StateDir, UserAgent: userAgent(), Pause: in.gate.AwaitProvider})
+	return oidc.New(cfg.Issuers, oidc.Options{
+		Logger: in.log, StateDir: cfg.StateDir, UserAgent: userAgent(),
+		Pause: in.gate.AwaitProvider,
+	})
 }
 
 // openEmbedded opens the log in this process. It lives as long as the process: two cannot have its directory.
@@ -141,7 +144,10 @@ func (s *system) openLogs(in instance, old *system) (err error) {
 		return nil
 	}
 	members := append(s.material.members(), s.shardMembers(shards, in.log)...)
-	o := ctlog.Options{Members: members, Policy: ct.Policy, Granted: in.auditing.granted, Compute: in.gate.Compute, Logger: in.log}
+	o := ctlog.Options{
+		Members: members, Policy: ct.Policy, Granted: in.auditing.granted,
+		Compute: in.gate.Compute, Logger: in.log,
+	}
 	if old != nil && old.logs != nil {
 		o.Stopped, o.Previous = old.logs.Clock(), old.logs
 	}

@@ -22,10 +22,12 @@ func (m *material) timely(cfg *config.Config, now time.Time) ([]config.Warning, 
 	if f := cfg.CA.File; f != nil {
 		switch h := ca.ChainHealth(m.chain, now); {
 		case !h.OK:
-			return nil, fault.BadSetting(h.Cause+"; certificates are issued while it is valid, up to an hour before its end",
+			return nil, fault.BadSetting(h.Cause+
+				"; certificates are issued while it is valid, up to an hour before its end",
 				"have a new issuing certificate made, and write its chain here", "ca", "file", "chain").In(f.Chain)
 		case h.Warning != "":
-			warnings = append(warnings, cfg.Warn(fault.BadSetting(h.Warning, "have a new issuing certificate made", "ca", "file", "chain")))
+			warnings = append(warnings, cfg.Warn(fault.BadSetting(h.Warning, "have a new issuing certificate made",
+				"ca", "file", "chain")))
 		}
 	}
 	ending, err := m.timelyLogs(cfg, now)
@@ -63,8 +65,10 @@ func (m *material) timelyLogs(cfg *config.Config, now time.Time) (warnings []con
 			continue
 		}
 		if cfg.CT.Policy.CheckFor(usable(w.to, w.to.Add(ca.Validity))) != nil {
-			warnings = append(warnings, cfg.Warn(fault.BadSetting(fmt.Sprintf("the log %s ends at %s, and the logs that go on are too few for ct.policy",
-				l.config.Name, w.to.UTC().Format(time.RFC3339)), "add the next one", "ct", "logs", strconv.Itoa(i))))
+			warnings = append(warnings,
+				cfg.Warn(fault.BadSetting(fmt.Sprintf("the log %s ends at %s, and the logs that go on are "+
+					"too few for ct.policy",
+					l.config.Name, w.to.UTC().Format(time.RFC3339)), "add the next one", "ct", "logs", strconv.Itoa(i))))
 		}
 	}
 	return warnings, nil
@@ -88,10 +92,12 @@ func (l remoteLog) outside(now, end time.Time) error {
 	}
 	switch {
 	case w.from.After(now):
-		return fault.BadSetting(fmt.Sprintf("the log %s takes no certificates before %s%s, and too few others do", l.config.Name, w.from.UTC().Format(time.RFC3339), where),
+		return fault.BadSetting(fmt.Sprintf("the log %s takes no certificates before %s%s, and too few others do",
+			l.config.Name, w.from.UTC().Format(time.RFC3339), where),
 			"name a log whose validity has begun", "not_before")
 	case !w.covers(end):
-		return fault.BadSetting(fmt.Sprintf("the log %s takes no certificates that end after %s%s, and too few others do", l.config.Name, w.to.UTC().Format(time.RFC3339), where),
+		return fault.BadSetting(fmt.Sprintf("the log %s takes no certificates that end after %s%s, "+
+			"and too few others do", l.config.Name, w.to.UTC().Format(time.RFC3339), where),
 			"name a log that goes on, such as the next shard", "not_after")
 	}
 	return nil

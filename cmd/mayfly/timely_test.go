@@ -30,16 +30,28 @@ func TestCheckOfTimes(t *testing.T) {
 	}{
 		{"all is well", "  logs:\n    - {%0}\n", 0, 0, ""},
 		{"the only log is over", "  logs:\n    - {%0" + quoted("not_after", -1) + "}\n", 0, 2, "ct.logs.0.not_after"},
-		{"the only log ends before a certificate", "  logs:\n    - {%0" + quoted("not_after", 0.003) + "}\n", 0, 2, "ct.logs.0.not_after"},
-		{"the only log has not begun", "  logs:\n    - {%0" + quoted("not_before", 1) + "}\n", 0, 2, "ct.logs.0.not_before"},
+		{
+			"the only log ends before a certificate", "  logs:\n    - {%0" + quoted("not_after", 0.003) + "}\n", 0, 2,
+			"ct.logs.0.not_after",
+		},
+		{
+			"the only log has not begun", "  logs:\n    - {%0" + quoted("not_before", 1) + "}\n", 0, 2,
+			"ct.logs.0.not_before",
+		},
 		{"a second log begins", "  logs:\n    - {%0}\n    - {%1" + quoted("not_before", 1) + "}\n", 0, 0, ""},
-		{"two of two are needed", "  logs:\n    - {%0}\n    - {%1" + quoted("not_before", 1) + "}\n  policy: {min_scts: 2}\n", 0, 2, "ct.logs.1.not_before"},
+		{"two of two are needed", "  logs:\n    - {%0}\n    - {%1" + quoted("not_before", 1) +
+			"}\n  policy: {min_scts: 2}\n", 0, 2, "ct.logs.1.not_before"},
 		{"the only log ends in 20 days", "  logs:\n    - {%0" + quoted("not_after", 20) + "}\n", 0, 0, "warning"},
 		{"the only log ends in 40 days", "  logs:\n    - {%0" + quoted("not_after", 40) + "}\n", 0, 0, ""},
-		{"another log follows", "  logs:\n    - {%0" + quoted("not_after", 20) + "}\n    - {%1" + quoted("not_before", 19) + "}\n", 0, 0, ""},
-		{"a gap before the other log", "  logs:\n    - {%0" + quoted("not_after", 20) + "}\n    - {%1" + quoted("not_before", 21) + "}\n", 0, 0, "ct.logs.0: the log log0 ends"},
+		{"another log follows", "  logs:\n    - {%0" + quoted("not_after", 20) + "}\n    - {%1" +
+			quoted("not_before", 19) + "}\n", 0, 0, ""},
+		{"a gap before the other log", "  logs:\n    - {%0" + quoted("not_after", 20) + "}\n    - {%1" +
+			quoted("not_before", 21) + "}\n", 0, 0, "ct.logs.0: the log log0 ends"},
 		{"the chain ends in 50 minutes", "  logs:\n    - {%0}\n", 50 * time.Minute, 2, "ca.file.chain"},
-		{"the chain ends in 20 days", "  logs:\n    - {%0}\n", 20 * 24 * time.Hour, 0, "ca.file.chain: the chain expires in 19 days"},
+		{
+			"the chain ends in 20 days", "  logs:\n    - {%0}\n", 20 * 24 * time.Hour, 0,
+			"ca.file.chain: the chain expires in 19 days",
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -60,7 +72,8 @@ func TestCheckOfTimes(t *testing.T) {
 			if row.exit == 0 {
 				return
 			}
-			if got, text := exitAndText(runIn(l.dir, "serve", "--config", "mayfly.yaml")); got != row.exit || !strings.Contains(text, row.want) {
+			if got, text := exitAndText(runIn(l.dir, "serve", "--config", "mayfly.yaml")); got != row.exit ||
+				!strings.Contains(text, row.want) {
 				t.Errorf("a start: exit %d\n%s", got, text)
 			}
 		})
@@ -77,11 +90,24 @@ func TestCheckAsksLogs(t *testing.T) {
 		want string // in what is printed; "" is all well
 	}{
 		{"well", func(*logLab, *ct.Log, *testing.T) {}, "", ""},
-		{"another root", func(_ *logLab, log *ct.Log, _ *testing.T) { log.SetFault(ct.UnknownRoot) }, "", "does not accept our root"},
-		{"another key", func(l *logLab, _ *ct.Log, t *testing.T) { l.write(t, "ct0.pem", newTestLog(t, l.pki).PublicKeyPEM()) }, "", "pinned key"},
-		{"another time", func(_ *logLab, log *ct.Log, _ *testing.T) { log.SetSkew(-10 * time.Minute) }, "", "behind this machine's"},
+		{
+			"another root", func(_ *logLab, log *ct.Log, _ *testing.T) { log.SetFault(ct.UnknownRoot) }, "",
+			"does not accept our root",
+		},
+		{"another key", func(l *logLab, _ *ct.Log,
+			t *testing.T,
+		) {
+			l.write(t, "ct0.pem", newTestLog(t, l.pki).PublicKeyPEM())
+		}, "", "pinned key"},
+		{
+			"another time", func(_ *logLab, log *ct.Log, _ *testing.T) { log.SetSkew(-10 * time.Minute) }, "",
+			"behind this machine's",
+		},
 		{"broken", func(_ *logLab, log *ct.Log, _ *testing.T) { log.SetFault(ct.Reset) }, "", "unreachable"},
-		{"dead", func(*logLab, *ct.Log, *testing.T) {}, "  logs:\n    - {name: dead, url: \"http://127.0.0.1:1\", public_key: ct0.pem}\n", "unreachable"},
+		{
+			"dead", func(*logLab, *ct.Log, *testing.T) {},
+			"  logs:\n    - {name: dead, url: \"http://127.0.0.1:1\", public_key: ct0.pem}\n", "unreachable",
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -117,7 +143,8 @@ func TestCheckOfASilentLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := m.askLogs(t.Context(), cfg)[0]
-	if text := strings.Join(got.Warnings, "; "); !got.OK || !strings.Contains(text, "roots cannot be read") || !strings.Contains(text, "monitoring_url and origin") {
+	if text := strings.Join(got.Warnings, "; "); !got.OK || !strings.Contains(text, "roots cannot be read") ||
+		!strings.Contains(text, "monitoring_url and origin") {
 		t.Errorf("%+v", got)
 	}
 }

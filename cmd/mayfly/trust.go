@@ -42,7 +42,8 @@ func newTrustExport() *cobra.Command {
 		Use:   "export --config FILE --out DIR",
 		Short: "Write trusted_root.json and signing_config.json",
 		Long: "export writes trusted_root.json (every chain and every log of the configuration with their validity, for verifiers) and\n" +
-			"signing_config.json (where signers send their requests) into DIR. It reads the configuration, the chains and the public keys;\n" +
+			"signing_config.json (where signers send their requests) into DIR. It reads the configuration, the " +
+			"chains and the public keys;\n" +
 			"the CA need not run, and neither its private key nor a password is needed.\n" +
 			"A timestamp authority and a Rekor log of yours get into both files by flags.",
 		Example: "  mayfly trust export --config mayfly.yaml --url https://ca.example.com --out trust/\n" +
@@ -106,8 +107,10 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 		return err
 	}
 	if f.tsa == "" && f.rekor == "" {
-		fmt.Fprintln(warnings, "warning: there is neither a timestamp authority nor a Rekor log, so a signature verifies only while its certificate is valid "+
-			"(10 minutes); name one with --tsa and --tsa-chain, or with --rekor and --rekor-key")
+		fmt.Fprintln(warnings,
+			"warning: there is neither a timestamp authority nor a Rekor log, so a signature verifies only while its "+
+				"certificate is valid "+
+				"(10 minutes); name one with --tsa and --tsa-chain, or with --rekor and --rekor-key")
 	}
 	_, err = fmt.Fprintf(w, "%s\n%s\n", filepath.Join(f.out, rootName), filepath.Join(f.out, signingName))
 	return err

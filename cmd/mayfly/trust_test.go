@@ -58,8 +58,11 @@ func TestPublishedRootOfAnotherProducer(t *testing.T) {
 	p := pki.New(pki.Options{})
 	log := pki.NewKey(pki.P256).Public()
 	m := trust.Material{
-		Authorities: []trust.Authority{{URL: "https://ca.example.com", Chain: p.Chain, From: time.Now().Add(-time.Hour)}},
-		Logs:        []trust.Log{{URL: "https://ct.example.com", Key: log, From: time.Now().Add(-time.Hour)}},
+		Authorities: []trust.Authority{{
+			URL: "https://ca.example.com", Chain: p.Chain,
+			From: time.Now().Add(-time.Hour),
+		}},
+		Logs: []trust.Log{{URL: "https://ct.example.com", Key: log, From: time.Now().Add(-time.Hour)}},
 	}
 	data, err := m.TrustedRoot()
 	if err != nil {
@@ -71,13 +74,16 @@ func TestPublishedRootOfAnotherProducer(t *testing.T) {
 	}
 	entry := func(raw []byte, details string) map[string]any {
 		return map[string]any{
-			"baseUrl": "https://old.example.com", "hashAlgorithm": "SHA2_256", "logId": map[string]any{"keyId": "AAAA"}, "publicKey": map[string]any{
-				"rawBytes": base64.StdEncoding.EncodeToString(raw), "keyDetails": details, "validFor": map[string]any{"start": "2021-03-14T00:00:00Z"},
+			"baseUrl": "https://old.example.com", "hashAlgorithm": "SHA2_256", "logId": map[string]any{"keyId": "AAAA"},
+			"publicKey": map[string]any{
+				"rawBytes": base64.StdEncoding.EncodeToString(raw), "keyDetails": details,
+				"validFor": map[string]any{"start": "2021-03-14T00:00:00Z"},
 			},
 		}
 	}
 	rsaKey := pki.NewKey(pki.RSA2048).Public().(*rsa.PublicKey)
-	root["ctlogs"] = append(root["ctlogs"].([]any), entry(x509.MarshalPKCS1PublicKey(rsaKey), "PKCS1_RSA_PKCS1V5"), entry([]byte("x"), "TO_COME"))
+	root["ctlogs"] = append(root["ctlogs"].([]any), entry(x509.MarshalPKCS1PublicKey(rsaKey), "PKCS1_RSA_PKCS1V5"),
+		entry([]byte("x"), "TO_COME"))
 	if data, err = json.Marshal(root); err != nil {
 		t.Fatal(err)
 	}
@@ -85,15 +91,18 @@ func TestPublishedRootOfAnotherProducer(t *testing.T) {
 		"root.json": data, "chain.pem": p.ChainPEM(), "key.pem": p.KeyPEM(), "log.pem": publicPEM(t, log),
 		"issuers.yaml": []byte("oidc-issuers:\n  https://idp.example.com: {client-id: sigstore, type: email}\n"),
 		"mayfly.yaml": []byte("identity: {file: issuers.yaml}\nca: {file: {chain: chain.pem, key: key.pem}}\n" +
-			"ct: {logs: [{name: lab, url: \"https://ct.example.com\", public_key: log.pem}], policy: {trusted_root: root.json}}\n"),
+			"ct: {logs: [{name: lab, url: \"https://ct.example.com\", public_key: log.pem}], policy: " +
+			"{trusted_root: root.json}}\n"),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var out, errs bytes.Buffer
-	status := run(t.Context(), []string{"config", "check", "--config", filepath.Join(dir, "mayfly.yaml")}, streams{strings.NewReader(""), &out, &errs})
-	if status != 0 || !strings.Contains(out.String(), "left out: ctlogs[2]") || strings.Contains(out.String(), "ctlogs[1]") {
+	status := run(t.Context(), []string{"config", "check", "--config", filepath.Join(dir, "mayfly.yaml")},
+		streams{strings.NewReader(""), &out, &errs})
+	if status != 0 || !strings.Contains(out.String(), "left out: ctlogs[2]") ||
+		strings.Contains(out.String(), "ctlogs[1]") {
 		t.Errorf("status %d, %s%s", status, out.String(), errs.String())
 	}
 }

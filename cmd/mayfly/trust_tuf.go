@@ -31,8 +31,10 @@ func newTUF() *cobra.Command {
 		Short: "Make and maintain a TUF repository that clients get their trust from",
 		Long: "A TUF repository gives clients trusted_root.json and signing_config.json, and keeps giving them the newest: a client that\n" +
 			"was set up once with 1.root.json (cosign initialize --mirror URL --root 1.root.json) follows every change by itself.\n" +
-			"DIR/repository is for a web server; DIR/keys is secret. " + tufPasswordEnv + " encrypts the keys. DIR/keys/published is a copy\n" +
-			"of what was published: each command verifies DIR/repository against it, as a client does, and signs nothing else.",
+			"DIR/repository is for a web server; DIR/keys is secret. " + tufPasswordEnv +
+			" encrypts the keys. DIR/keys/published is a copy\n" +
+			"of what was published: each command verifies DIR/repository against it, as a client does, " +
+			"and signs nothing else.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
@@ -86,7 +88,9 @@ func (f *tufFlags) newInit() *cobra.Command {
 			if len(o.Password) == 0 {
 				fmt.Fprintln(cmd.ErrOrStderr(), st.yellow("warning: the keys in "+f.dir+"/keys are not encrypted; set "+tufPasswordEnv+" to encrypt them"))
 			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "Give clients %s/repository/1.root.json; move keys/root.pem and keys/targets.pem to a safe place. keys/published stays.\n", strings.TrimSuffix(f.dir, "/"))
+			fmt.Fprintf(cmd.ErrOrStderr(),
+				"Give clients %s/repository/1.root.json; move keys/root.pem and keys/targets.pem to a safe place. "+
+					"keys/published stays.\n", strings.TrimSuffix(f.dir, "/"))
 			return showTUF(cmd.OutOrStdout(), r)
 		}),
 	}
@@ -97,8 +101,10 @@ func (f *tufFlags) newPublish() *cobra.Command {
 		Use:   "publish --dir DIR [FILE...]",
 		Short: "Publish a trusted root and a signing configuration, or only renew what ends soon",
 		Long: "publish puts the files (trusted_root.json, signing_config.json) into the repository and signs it anew. Without files it only\n" +
-			"renews: run it daily with the keys of snapshot and timestamp alone. Nothing is left half done: clients meet the old state or the\n" +
-			"new, and what a crash interrupted the next command finishes. A repository that was changed by somebody else is refused.",
+			"renews: run it daily with the keys of snapshot and timestamp alone. Nothing is left half done: clients " +
+			"meet the old state or the\n" +
+			"new, and what a crash interrupted the next command finishes. A repository that was changed by " +
+			"somebody else is refused.",
 		Example: "  mayfly trust tuf publish --dir tuf/ trust/trusted_root.json trust/signing_config.json\n  mayfly trust tuf publish --dir tuf/",
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			r, err := f.open()
@@ -152,8 +158,10 @@ func (f *tufFlags) newShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show --dir DIR",
 		Short: "Show roles, keys, expiry and files, and check the repository as a client would",
-		Long: "show prints the state of the repository and changes nothing. It exits with 3 if a client would refuse the repository, if it\n" +
-			"does not follow from the copy in DIR/keys/published, or if that copy is missing, and says what is wrong. What it prints then\n" +
+		Long: "show prints the state of the repository and changes nothing. It exits with 3 if a client would refuse " +
+			"the repository, if it\n" +
+			"does not follow from the copy in DIR/keys/published, or if that copy is missing, and says what is " +
+			"wrong. What it prints then\n" +
 			"is the state of the copy.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -185,8 +193,10 @@ func (f *tufFlags) newAdopt() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "adopt --dir DIR --root-sha256 HEX",
 		Short: "Take a repository that has no copy beside its keys as authentic",
-		Long: "adopt makes DIR/keys/published out of DIR/repository: once for a repository of an earlier version of mayfly, or when the copy\n" +
-			"was lost. Nothing beside the keys says then which metadata is authentic, so you do: --root-sha256 is the SHA-256 of the\n" +
+		Long: "adopt makes DIR/keys/published out of DIR/repository: once for a repository of an earlier version of " +
+			"mayfly, or when the copy\n" +
+			"was lost. Nothing beside the keys says then which metadata is authentic, so you do: --root-sha256 " +
+			"is the SHA-256 of the\n" +
 			"1.root.json that clients were given, taken from one of them. adopt verifies that all else follows from it.",
 		Example: "  sha256sum 1.root.json   # of a client\n  mayfly trust tuf adopt --dir tuf/ --root-sha256 0123...",
 		Args:    cobra.NoArgs,
@@ -209,7 +219,8 @@ func (f *tufFlags) newAdopt() *cobra.Command {
 			return showTUF(cmd.OutOrStdout(), r)
 		}),
 	}
-	cmd.Flags().StringVar(&fingerprint, "root-sha256", "", "SHA-256 of the 1.root.json that clients were given, in hexadecimal (required)")
+	cmd.Flags().StringVar(&fingerprint, "root-sha256", "",
+		"SHA-256 of the 1.root.json that clients were given, in hexadecimal (required)")
 	return cmd
 }
 
@@ -217,8 +228,10 @@ func (f *tufFlags) newRestore() *cobra.Command {
 	return &cobra.Command{
 		Use:   "restore --dir DIR",
 		Short: "Write the repository again as it was published",
-		Long: "restore writes each file of DIR/repository that is missing or differs from the copy in DIR/keys/published, and removes root\n" +
-			"metadata that does not follow from it. It needs no key. Find out first who changed the directory: publish and rotate refuse\n" +
+		Long: "restore writes each file of DIR/repository that is missing or differs from the copy in " +
+			"DIR/keys/published, and removes root\n" +
+			"metadata that does not follow from it. It needs no key. Find out first who changed the directory: " +
+			"publish and rotate refuse\n" +
 			"to work on such a repository.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {

@@ -26,10 +26,14 @@ func newVerify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify BUNDLE --trusted-root FILE --artifact FILE --identity SAN --issuer URL",
 		Short: "Verify a Sigstore bundle: who signed what, and when",
-		Long: "verify checks a Sigstore bundle against a trusted root: that the certificate chains to an authority that was trusted and was\n" +
-			"valid when it signed, that a trusted Certificate Transparency log signed an SCT for it (where the trusted root names such\n" +
-			"logs), that the signature is in a trusted Rekor log (--no-rekor: has a trusted timestamp instead), that it is over the\n" +
-			"artifact, and that identity and issuer are the expected ones. Exit status 3 means that one of these is not so. The numbers\n" +
+		Long: "verify checks a Sigstore bundle against a trusted root: that the certificate chains to an authority " +
+			"that was trusted and was\n" +
+			"valid when it signed, that a trusted Certificate Transparency log signed an SCT for it (where the " +
+			"trusted root names such\n" +
+			"logs), that the signature is in a trusted Rekor log (--no-rekor: has a trusted timestamp instead), " +
+			"that it is over the\n" +
+			"artifact, and that identity and issuer are the expected ones. Exit status 3 means that one of these is " +
+			"not so. The numbers\n" +
 			"that it prints are of what it verified.",
 		Example: "  mayfly verify app.sigstore.json --trusted-root trusted_root.json --artifact app.tar.gz \\\n" +
 			"    --identity alice@example.com --issuer https://login.example.com\n" +
@@ -126,7 +130,8 @@ func printVerified(w io.Writer, v *trust.Verified, logs map[[32]byte]string) err
 	t.add("identity", printable(v.Identity))
 	t.add("issuer", printable(v.Issuer))
 	for _, at := range v.Times {
-		t.add("signed", at.At.UTC().Format(time.RFC3339)+" "+st.dim("("+printable(strings.TrimSpace(at.Kind+" "+at.Source))+")"))
+		t.add("signed", at.At.UTC().Format(time.RFC3339)+" "+
+			st.dim("("+printable(strings.TrimSpace(at.Kind+" "+at.Source))+")"))
 	}
 	switch {
 	case v.LogEntries > 0:

@@ -29,7 +29,8 @@ func (c Config) trusted(shards, inForce []Shard) error {
 		case one.Name != have.Name || one.Origin != have.Origin:
 			return bad("it has the shard %q where %q is in force", one.Label(), have.Label())
 		case one.LogID != have.LogID && one.LogID != "" && have.LogID != "":
-			return bad("it gives the shard %q another key (log ID %s) than the one in force (log ID %s)", one.Label(), one.LogID, have.LogID)
+			return bad("it gives the shard %q another key (log ID %s) than the one in force (log ID %s)", one.Label(),
+				one.LogID, have.LogID)
 		case !one.NotBefore.Equal(have.NotBefore), !have.NotAfter.IsZero() && !one.NotAfter.Equal(have.NotAfter):
 			return bad("it gives the shard %q another validity than the one in force", one.Label())
 		}
@@ -52,7 +53,8 @@ func (c Config) unnamed(shards []Shard) error {
 			continue
 		}
 		if _, err := os.Stat(filepath.Join(dir, e.Name(), checkpointFile)); err == nil {
-			return fmt.Errorf("%s does not name the shard in %s, which has published a checkpoint; restore the file from a copy",
+			return fmt.Errorf("%s does not name the shard in %s, which has published a checkpoint; "+
+				"restore the file from a copy",
 				filepath.Join(c.Dir, stateFile), filepath.Join(dir, e.Name()))
 		}
 	}
@@ -68,7 +70,8 @@ func (c Config) writableByAll(shards []Shard) error {
 	for _, path := range paths {
 		st, err := os.Stat(path)
 		if err == nil && st.Mode().Perm()&0o002 != 0 {
-			return fmt.Errorf("every user may write to %s, and so replace the log's keys or shards; run: chmod o-w %s", path, path)
+			return fmt.Errorf("every user may write to %s, and so replace the log's keys or shards; run: chmod o-w %s",
+				path, path)
 		}
 	}
 	return nil

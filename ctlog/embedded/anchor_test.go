@@ -25,8 +25,14 @@ func TestChangedShardsAreNotTakenUp(t *testing.T) {
 		start  bool // whether a start sees it as well
 		want   string
 	}{
-		{"another key", func(_ *testing.T, _ string, l *list) { l.Shards[1]["log_id"] = strings.Repeat("ab", 32) }, true, "key"},
-		{"the same key twice", func(_ *testing.T, _ string, l *list) { l.Shards[1]["log_id"] = l.Shards[0]["log_id"] }, true, "same key"},
+		{
+			"another key", func(_ *testing.T, _ string, l *list) { l.Shards[1]["log_id"] = strings.Repeat("ab", 32) },
+			true, "key",
+		},
+		{
+			"the same key twice", func(_ *testing.T, _ string, l *list) { l.Shards[1]["log_id"] = l.Shards[0]["log_id"] },
+			true, "same key",
+		},
 		{"a missing shard", func(_ *testing.T, _ string, l *list) { l.Shards = l.Shards[:1] }, true, "shard"},
 		{"another validity", func(_ *testing.T, _ string, l *list) {
 			l.Shards[1]["not_before"] = time.Now().Add(90 * 24 * time.Hour).Format(time.RFC3339)
@@ -48,7 +54,8 @@ func TestChangedShardsAreNotTakenUp(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = s.Close(t.Context()) }()
-			if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: time.Now().Add(60 * 24 * time.Hour)}, time.Now()); err != nil {
+			if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: time.Now().Add(60 * 24 * time.Hour)},
+				time.Now()); err != nil {
 				t.Fatal(err)
 			}
 			wait := func(what string, holds func() bool) {

@@ -77,10 +77,12 @@ func (c Config) Check() error {
 		errs = append(errs, fault.BadSetting("origin is not the name of a log", fix, "origin"))
 	}
 	if _, known := schedules()[c.Rotate]; c.Rotate != "" && !known {
-		errs = append(errs, fault.BadSetting(strconv.Quote(c.Rotate)+" is not a schedule", "write yearly, quarterly or monthly", "rotate"))
+		errs = append(errs, fault.BadSetting(strconv.Quote(c.Rotate)+" is not a schedule",
+			"write yearly, quarterly or monthly", "rotate"))
 	}
 	if lead := c.LeadOrDefault(); lead < 0 || lead > maxLead {
-		errs = append(errs, fault.BadSetting(lead.String()+" is not a lead time", "write a time from 0s to 2160h", "lead"))
+		errs = append(errs, fault.BadSetting(lead.String()+" is not a lead time",
+			"write a time from 0s to 2160h", "lead"))
 	}
 	names := map[string]bool{}
 	for i, w := range c.Witnesses {
@@ -88,7 +90,8 @@ func (c Config) Check() error {
 		name, err := w.check()
 		errs = append(errs, fault.Under(err, at...))
 		if names[name] && name != "" {
-			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(name)+" is used twice", "give each witness a name of its own", append(at, "name")...))
+			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(name)+" is used twice",
+				"give each witness a name of its own", append(at, "name")...))
 		}
 		names[name] = true
 	}

@@ -32,7 +32,10 @@ func Heads(ctx context.Context, c Config) ([]ShardHead, error) {
 		key, err := readPublic(dir)
 		if err == nil {
 			var log *monitor.Log
-			if log, err = monitor.Open(monitor.Options{Name: s.Label(), Dir: dir, Key: key, Origin: c.originOf(s.Name)}); err == nil {
+			if log, err = monitor.Open(monitor.Options{
+				Name: s.Label(), Dir: dir, Key: key,
+				Origin: c.originOf(s.Name),
+			}); err == nil {
 				one.Head, err = log.Head(ctx)
 			}
 		}

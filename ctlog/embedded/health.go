@@ -251,7 +251,8 @@ func (l *Log) Warning(context.Context) string {
 		return seen.err.Error()
 	}
 	if age := time.Since(seen.written); seen.covered < seen.size && age > late || age > republishEvery+time.Minute {
-		return fmt.Sprintf("the checkpoint is %s old and covers %d of %d entries", age.Round(time.Second), seen.covered, seen.size)
+		return fmt.Sprintf("the checkpoint is %s old and covers %d of %d entries", age.Round(time.Second),
+			seen.covered, seen.size)
 	}
 	if l.cosigner != nil {
 		return l.cosigner.warning()

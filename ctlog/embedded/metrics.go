@@ -38,12 +38,15 @@ func newMetrics() *metrics {
 		cosignatures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_embedded_log_cosignatures_total", Help: "Requests for cosignatures, by shard, witness and result.",
 		}, []string{"log", "witness", "result"}),
-		cosigned: gauge("mayfly_embedded_log_checkpoint_cosignatures", "Cosignatures that the published checkpoint carries.", "log"),
-		size:     gauge("mayfly_embedded_log_tree_entries", "Entries in the tree.", "log"),
-		covered:  gauge("mayfly_embedded_log_checkpoint_entries", "Entries that the published checkpoint covers.", "log"),
-		age:      gauge("mayfly_embedded_log_checkpoint_age_seconds", "Age of the published checkpoint.", "log"),
-		shards:   gauge("mayfly_embedded_log_shards", "Shards of the embedded log, by state: future, current or closed.", "state"),
-		logs:     map[string]*Log{},
+		cosigned: gauge("mayfly_embedded_log_checkpoint_cosignatures",
+			"Cosignatures that the published checkpoint carries.", "log"),
+		size: gauge("mayfly_embedded_log_tree_entries", "Entries in the tree.", "log"),
+		covered: gauge("mayfly_embedded_log_checkpoint_entries",
+			"Entries that the published checkpoint covers.", "log"),
+		age: gauge("mayfly_embedded_log_checkpoint_age_seconds", "Age of the published checkpoint.", "log"),
+		shards: gauge("mayfly_embedded_log_shards",
+			"Shards of the embedded log, by state: future, current or closed.", "state"),
+		logs: map[string]*Log{},
 	}
 	return m
 }
@@ -60,10 +63,14 @@ func (m *metrics) aliases() []alias {
 		return alias{prometheus.NewDesc(name, help, []string{label}, nil), of}
 	}
 	return []alias{
-		former("mayfly_embedded_log_cosigned_count", "Former name of mayfly_embedded_log_checkpoint_cosignatures, untyped.", "log", m.cosigned),
-		former("mayfly_embedded_log_tree_count", "Former name of mayfly_embedded_log_tree_entries, untyped.", "log", m.size),
-		former("mayfly_embedded_log_checkpoint_count", "Former name of mayfly_embedded_log_checkpoint_entries, untyped.", "log", m.covered),
-		former("mayfly_embedded_log_shards_count", "Former name of mayfly_embedded_log_shards, untyped.", "state", m.shards),
+		former("mayfly_embedded_log_cosigned_count",
+			"Former name of mayfly_embedded_log_checkpoint_cosignatures, untyped.", "log", m.cosigned),
+		former("mayfly_embedded_log_tree_count",
+			"Former name of mayfly_embedded_log_tree_entries, untyped.", "log", m.size),
+		former("mayfly_embedded_log_checkpoint_count",
+			"Former name of mayfly_embedded_log_checkpoint_entries, untyped.", "log", m.covered),
+		former("mayfly_embedded_log_shards_count", "Former name of mayfly_embedded_log_shards, untyped.",
+			"state", m.shards),
 	}
 }
 
@@ -79,7 +86,8 @@ func (a alias) collect(out chan<- prometheus.Metric) {
 		if err := one.Write(&data); err != nil || len(data.GetLabel()) != 1 {
 			continue // a gauge of one label always can be written
 		}
-		out <- prometheus.MustNewConstMetric(a.desc, prometheus.UntypedValue, data.GetGauge().GetValue(), data.GetLabel()[0].GetValue())
+		out <- prometheus.MustNewConstMetric(a.desc, prometheus.UntypedValue, data.GetGauge().GetValue(),
+			data.GetLabel()[0].GetValue())
 	}
 }
 

@@ -12,7 +12,8 @@ import (
 func TestTimestampOfSCT(t *testing.T) {
 	t.Parallel()
 	now := time.Now().Add(-3 * time.Second).Truncate(time.Millisecond)
-	l, err := embedded.Open(t.Context(), embedded.Config{Dir: t.TempDir(), Origin: origin}, embedded.Options{Now: func() time.Time { return now }})
+	l, err := embedded.Open(t.Context(), embedded.Config{Dir: t.TempDir(), Origin: origin},
+		embedded.Options{Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}

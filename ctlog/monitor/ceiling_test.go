@@ -39,7 +39,10 @@ func TestAllocationCeiling(t *testing.T) { //nolint:paralleltest // it counts wh
 		read func() error
 	}{
 		{"a bundle of zeros", len(zeros), func() error { _, err := ParseDataTile(zeros, 0, tileWidth); return err }},
-		{"a bundle of one entry too many", minTileEntry * 257, func() error { _, err := ParseDataTile(zeros[:minTileEntry*257], 0, tileWidth); return err }},
+		{
+			"a bundle of one entry too many", minTileEntry * 257,
+			func() error { _, err := ParseDataTile(zeros[:minTileEntry*257], 0, tileWidth); return err },
+		},
 		{"a chain of empty certificates", 3 << 20, func() error {
 			extra := append([]byte{0x30, 0, 0}, zeros[:3<<20]...)
 			_, err := ParseLeafEntry(0, leaf, extra)
@@ -50,19 +53,24 @@ func TestAllocationCeiling(t *testing.T) { //nolint:paralleltest // it counts wh
 			return err
 		}},
 		{"entries without content", 3 << 20, func() error {
-			_, err := parseEntries([]byte(`{"entries":[`+strings.TrimSuffix(strings.Repeat(`{},`, 1<<20), ",")+`]}`), 0, batch)
+			_, err := parseEntries([]byte(`{"entries":[`+strings.TrimSuffix(strings.Repeat(`{},`, 1<<20), ",")+`]}`), 0,
+				batch)
 			return err
 		}},
 		{"more entries than asked for", 60 * 300, func() error {
 			one := `{"leaf_input":"AAAAAAAAAAAAAQAAAAADYWJjAAA=","extra_data":"AAAA"},`
-			_, err := parseEntries([]byte(`{"entries":[`+strings.TrimSuffix(strings.Repeat(one, batch+1), ",")+`]}`), 0, batch)
+			_, err := parseEntries([]byte(`{"entries":[`+strings.TrimSuffix(strings.Repeat(one, batch+1), ",")+`]}`), 0,
+				batch)
 			return err
 		}},
 		{"a checkpoint of line feeds", maxHead, func() error {
 			_, _, err := pin.checkpoint(append(read(t, s, "checkpoint"), bytes.Repeat([]byte("\n"), maxHead)...))
 			return err
 		}},
-		{"a head of nothing", maxHead, func() error { _, err := pin.sth(bytes.Repeat([]byte("["), maxHead)); return err }},
+		{
+			"a head of nothing", maxHead,
+			func() error { _, err := pin.sth(bytes.Repeat([]byte("["), maxHead)); return err },
+		},
 	}
 	for _, size := range []int{1 << 20, 2 * maxBundle} {
 		packed := zip(make([]byte, size))

@@ -98,7 +98,10 @@ func encoded(data []byte) error {
 	case len(data) > 0 && data[0] == 0x30 && !bytes.Contains(data, []byte(begin)):
 		var der asn1.RawValue
 		if rest, err := asn1.Unmarshal(data, &der); err == nil && len(rest) == 0 {
-			return &Error{Problem: "no PEM block: the file is DER", Fix: "convert it to PEM, with openssl and -inform der"}
+			return &Error{
+				Problem: "no PEM block: the file is DER",
+				Fix:     "convert it to PEM, with openssl and -inform der",
+			}
 		}
 	}
 	return nil
@@ -148,11 +151,13 @@ func (l *lines) text() error {
 	case bytes.HasPrefix(bytes.TrimLeft(l.line, " \t"), []byte("#")) && !binary(l.line):
 		return nil // a comment, or a block that was commented out
 	case begins && ends:
-		return fail("BEGIN and END of a PEM block are on one line: its line ends are missing", "put back the line ends, one after each 64 characters")
+		return fail("BEGIN and END of a PEM block are on one line: its line ends are missing",
+			"put back the line ends, one after each 64 characters")
 	case begins && bytes.HasPrefix(bytes.TrimLeft(l.line, " \t"), []byte(begin)):
 		return fail("the BEGIN line is indented or damaged", "begin the line with -----BEGIN and end it with -----")
 	case begins:
-		return fail("there is something before or after -----BEGIN on its line", "put -----BEGIN at the beginning of a line of its own")
+		return fail("there is something before or after -----BEGIN on its line",
+			"put -----BEGIN at the beginning of a line of its own")
 	case ends:
 		return fail("an END line without a BEGIN line before it", restore)
 	case binary(l.line):
@@ -165,7 +170,8 @@ func (l *lines) text() error {
 
 // binary says whether line has control characters.
 func binary(line []byte) bool {
-	return bytes.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' && r != '\r' && r != '\f' || r == 0x7f })
+	return bytes.ContainsFunc(line,
+		func(r rune) bool { return r < ' ' && r != '\t' && r != '\r' && r != '\f' || r == 0x7f })
 }
 
 // strayBase64 says whether line is one word of base64, and not a row of "=" below a title.
@@ -238,7 +244,8 @@ func (l *lines) decode(b Block, body []byte, what string) (Block, error) {
 	n, err := base64.StdEncoding.Decode(b.Bytes, body)
 	switch {
 	case err != nil:
-		return b, &Error{Line: b.Line, Problem: what + " is damaged: characters of its base64 are missing, or there are too many", Fix: restore}
+		return b, &Error{Line: b.Line, Problem: what +
+			" is damaged: characters of its base64 are missing, or there are too many", Fix: restore}
 	case n == 0:
 		return b, &Error{Line: b.Line, Problem: what + " is empty", Fix: restore}
 	}
@@ -259,11 +266,13 @@ func Only(data []byte, types ...string) (Block, error) {
 		return Block{}, other(b, types...)
 	case len(blocks) > 1:
 		return Block{}, &Error{
-			Line: blocks[1].Line, Problem: fmt.Sprintf("%d PEM blocks; exactly one is expected", len(blocks)), Fix: "keep the one that is meant",
+			Line: blocks[1].Line, Problem: fmt.Sprintf("%d PEM blocks; exactly one is expected", len(blocks)),
+			Fix: "keep the one that is meant",
 		}
 	case len(rest) > 0:
 		return Block{}, &Error{
-			Problem: fmt.Sprintf("%d bytes after the PEM block; exactly one block is expected", len(rest)), Fix: "remove what follows the END line",
+			Problem: fmt.Sprintf("%d bytes after the PEM block; exactly one block is expected", len(rest)),
+			Fix:     "remove what follows the END line",
 		}
 	}
 	return b, nil
@@ -301,7 +310,10 @@ func Certificates(data []byte) ([]*x509.Certificate, error) {
 func noCertificate(err error) error {
 	var e *Error
 	if errors.As(err, &e) && e.Problem == "no PEM block" {
-		return &Error{Problem: "no certificate in PEM", Fix: "write the path of a file with -----BEGIN CERTIFICATE-----"}
+		return &Error{
+			Problem: "no certificate in PEM",
+			Fix:     "write the path of a file with -----BEGIN CERTIFICATE-----",
+		}
 	}
 	return err
 }
@@ -316,7 +328,8 @@ func certificates(blocks []Block) ([]*x509.Certificate, error) {
 		c, err := x509.ParseCertificate(b.Bytes)
 		if err != nil {
 			return nil, &Error{
-				Line: b.Line, Problem: fmt.Sprintf("certificate %d is damaged: %v", i+1, err), Fix: restore + ", or remove the certificate",
+				Line: b.Line, Problem: fmt.Sprintf("certificate %d is damaged: %v", i+1, err),
+				Fix: restore + ", or remove the certificate",
 			}
 		}
 		certs = append(certs, c)
@@ -395,7 +408,8 @@ func PublicKey(data []byte) (crypto.PublicKey, error) {
 	}
 	key, err := x509.ParsePKIXPublicKey(b.Bytes)
 	if err != nil {
-		return nil, &Error{Line: b.Line, Problem: "the public key is damaged, or of a kind that is not known: " + err.Error(), Fix: restore}
+		return nil, &Error{Line: b.Line, Problem: "the public key is damaged, or of a kind that is not known: " +
+			err.Error(), Fix: restore}
 	}
 	return key, nil
 }

@@ -26,7 +26,8 @@ func certificate(t testing.TB, name string) (*x509.Certificate, string) {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now(),
+		NotAfter: time.Now().Add(time.Hour),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -50,17 +51,24 @@ func TestProducers(t *testing.T) {
 		"CR LF":            strings.ReplaceAll(one+two, "\n", "\r\n"),
 		"no last line end": strings.TrimSuffix(one+two, "\n"),
 		"spaces at ends":   strings.ReplaceAll(one+two, "\n", " \t\n"),
-		"openssl s_client": " 0 s:CN = A\n   i:CN = A\n   a:PKEY: id-ecPublicKey, 256 (bit); sigalg: ecdsa-with-SHA256\n" + one + " 1 s:CN = B\n" + two,
-		"openssl pkcs12": "Bag Attributes\n    localKeyID: 01 02 03 04 05 06 07 08 09 0A 0B 0C 0D 0E 0F 10 11 12 13 14 \n" +
-			"    friendlyName: Gr\xfc\xdfe\nsubject=CN = A\n\nissuer=CN = A\n\n" + one + "Bag Attributes: <Empty Attributes>\nsubject=CN = B\nissuer=CN = B\n" + two,
-		"openssl x509 -text": "Certificate:\n    Data:\n        Version: 3 (0x2)\n        Signature Algorithm: ecdsa-with-SHA256\n" +
+		"openssl s_client": " 0 s:CN = A\n   i:CN = A\n   a:PKEY: id-ecPublicKey, 256 (bit); " +
+			"sigalg: ecdsa-with-SHA256\n" + one + " 1 s:CN = B\n" + two,
+		"openssl pkcs12": "Bag Attributes\n    localKeyID: 01 02 03 04 05 06 07 08 09 0A 0B 0C 0D " +
+			"0E 0F 10 11 12 13 14 \n" +
+			"    friendlyName: Gr\xfc\xdfe\nsubject=CN = A\n\nissuer=CN = A\n\n" + one +
+			"Bag Attributes: <Empty Attributes>\nsubject=CN = B\nissuer=CN = B\n" + two,
+		"openssl x509 -text": "Certificate:\n    Data:\n        Version: 3 (0x2)\n        Signature " +
+			"Algorithm: ecdsa-with-SHA256\n" +
 			"         ASN1 OID: prime256v1\n            04:c8:0d:5f:5c:6d\n" + one + two,
-		"CA bundle":         "##\n## Bundle of CA Root Certificates\n##\n\nGlobalSign Root CA\n==================\n" + one + "\n# Issuer: CN=B\n# Label: \"B\"\n" + two,
-		"a long title":      "An Organisation With A Very Long Name Root\n==========================================\n" + one + two,
-		"commented out":     "# " + strings.ReplaceAll(strings.TrimSpace(one), "\n", "\n# ") + "\n" + one + "  #" + strings.ReplaceAll(strings.TrimSpace(two), "\n", "\n#") + "\n" + two,
-		"lines of 76":       refold(one, 76) + two,
-		"one line of body":  refold(one, 1<<20) + two,
-		"indented body":     strings.ReplaceAll(strings.ReplaceAll(one, "\n", "\n   "), "   -----END", "-----END") + "\n" + two,
+		"CA bundle": "##\n## Bundle of CA Root Certificates\n##\n\nGlobalSign Root CA\n==================\n" +
+			one + "\n# Issuer: CN=B\n# Label: \"B\"\n" + two,
+		"a long title": "An Organisation With A Very Long Name Root\n==========================================\n" + one + two,
+		"commented out": "# " + strings.ReplaceAll(strings.TrimSpace(one), "\n", "\n# ") + "\n" + one + "  #" +
+			strings.ReplaceAll(strings.TrimSpace(two), "\n", "\n#") + "\n" + two,
+		"lines of 76":      refold(one, 76) + two,
+		"one line of body": refold(one, 1<<20) + two,
+		"indented body": strings.ReplaceAll(strings.ReplaceAll(one, "\n", "\n   "), "   -----END", "-----END") +
+			"\n" + two,
 		"the label of old":  strings.ReplaceAll(one, "CERTIFICATE", "X509 CERTIFICATE") + two,
 		"empty line inside": strings.Replace(one, "CERTIFICATE-----\n", "CERTIFICATE-----\n\n", 1) + two,
 	} {
@@ -90,35 +98,78 @@ func TestDamaged(t *testing.T) {
 	lines := strings.Split(one, "\n")
 	n := len(lines) // of the first block: n-1 lines, the last one END
 	for name, c := range map[string]struct{ text, want string }{
-		"a character":             {strings.Replace(one, "\nM", "\n!", 1) + two, `line 2: character 1 is not base64, in the "CERTIFICATE" block that begins on line 1; restore`},
-		"a dash":                  {strings.Replace(one, "\nM", "\n-", 1) + two, "line 2: character 1 is not base64"},
-		"a colon":                 {strings.Replace(one, "\nMI", "\n: ", 1) + two, "line 3: no empty line after the headers"},
-		"a missing character":     {strings.Replace(one, "\nM", "\n", 1) + two, "line 1: the \"CERTIFICATE\" block that begins on line 1 is damaged"},
-		"a missing line":          {one + strings.Replace(two, "\n"+strings.Split(two, "\n")[2], "", 1), fmt.Sprintf("line %d: certificate 2 is damaged", n)},
-		"no END":                  {one + strings.Replace(two, "-----END CERTIFICATE-----\n", "", 1), fmt.Sprintf("line %d: the \"CERTIFICATE\" block that begins on line %d has no END line: the file is cut off", n, n)},
-		"no END in the middle":    {strings.Replace(one, "-----END CERTIFICATE-----\n", "", 1) + two, fmt.Sprintf("line %d: the \"CERTIFICATE\" block that begins on line 1 has no END line before this one", n-1)},
-		"cut off":                 {one + two[:100], "the file is cut off"},
-		"other END":               {strings.Replace(one, "END CERT", "END CRET", 1) + two, `ends as "CRETIFICATE"`},
-		"damaged END":             {strings.Replace(one, "-----END", "----END", 1) + two, "is not base64"},
-		"no BEGIN":                {strings.Join(lines[1:], "\n") + two, "line 1: a line of base64 outside of a PEM block"},
-		"damaged BEGIN":           {one + strings.Replace(two, "-----B", "----B", 1), fmt.Sprintf("line %d: a line of base64 outside of a PEM block", n+1)},
-		"misspelt BEGIN":          {one + strings.Replace(two, "BEGIN", "BEGlN", 1), "a line of base64 outside"},
-		"indented":                {one + strings.Replace(two, "-----B", "  -----B", 1), fmt.Sprintf("line %d: the BEGIN line is indented", n)},
-		"something before":        {"x" + one + two, "line 1: there is something before or after -----BEGIN"},
-		"something after":         {strings.Replace(one, "TE-----\n", "TE----- x\n", 1) + two, "line 1: the BEGIN line is indented or damaged"},
-		"two on a line":           {strings.TrimSpace(one) + two, "has no END line before this one"},
-		"line ends lost":          {strings.ReplaceAll(one, "\n", " ") + "\n" + two, "line 1: BEGIN and END of a PEM block are on one line"},
-		"line ends in words":      {strings.ReplaceAll(one, "\n", `\n`), "line 1: BEGIN and END of a PEM block are on one line"},
-		"line ends of old Macs":   {strings.ReplaceAll(one, "\n", "\r"), "line 1: BEGIN and END of a PEM block are on one line"},
-		"only an END":             {one + "-----END CERTIFICATE-----\n", "an END line without a BEGIN line"},
-		"binary before":           {"\x00\x01\n" + one, "line 1: bytes that are not text"},
-		"binary after":            {one + "\x00", "bytes that are not text"},
-		"UTF-16":                  {"\xff\xfe" + one, "text in UTF-16"},
-		"DER":                     {"\x30\x03\x02\x01\x00", "the file is DER"},
-		"empty":                   {"", "no certificate in PEM"},
-		"text only":               {"hello\n", "no certificate in PEM"},
-		"an empty block":          {"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", "is empty"},
-		"a key":                   {one + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", fmt.Sprintf(`line %d: the PEM block is a PRIVATE KEY, not a CERTIFICATE; keep private keys`, n)},
+		"a character": {
+			strings.Replace(one, "\nM", "\n!", 1) + two,
+			`line 2: character 1 is not base64, in the "CERTIFICATE" block that begins on line 1; restore`,
+		},
+		"a dash": {strings.Replace(one, "\nM", "\n-", 1) + two, "line 2: character 1 is not base64"},
+		"a colon": {
+			strings.Replace(one, "\nMI", "\n: ", 1) + two,
+			"line 3: no empty line after the headers",
+		},
+		"a missing character": {
+			strings.Replace(one, "\nM", "\n", 1) + two,
+			"line 1: the \"CERTIFICATE\" block that begins on line 1 is damaged",
+		},
+		"a missing line": {
+			one + strings.Replace(two, "\n"+strings.Split(two, "\n")[2], "", 1),
+			fmt.Sprintf("line %d: certificate 2 is damaged", n),
+		},
+		"no END": {
+			one + strings.Replace(two, "-----END CERTIFICATE-----\n", "", 1),
+			fmt.Sprintf("line %d: the \"CERTIFICATE\" block that begins on line %d has no END line: the file is cut off", n, n),
+		},
+		"no END in the middle": {
+			strings.Replace(one, "-----END CERTIFICATE-----\n", "", 1) + two,
+			fmt.Sprintf("line %d: the \"CERTIFICATE\" block that begins on line 1 has no END line before this one",
+				n-1),
+		},
+		"cut off":     {one + two[:100], "the file is cut off"},
+		"other END":   {strings.Replace(one, "END CERT", "END CRET", 1) + two, `ends as "CRETIFICATE"`},
+		"damaged END": {strings.Replace(one, "-----END", "----END", 1) + two, "is not base64"},
+		"no BEGIN": {
+			strings.Join(lines[1:], "\n") + two,
+			"line 1: a line of base64 outside of a PEM block",
+		},
+		"damaged BEGIN": {
+			one + strings.Replace(two, "-----B", "----B", 1),
+			fmt.Sprintf("line %d: a line of base64 outside of a PEM block", n+1),
+		},
+		"misspelt BEGIN": {one + strings.Replace(two, "BEGIN", "BEGlN", 1), "a line of base64 outside"},
+		"indented": {
+			one + strings.Replace(two, "-----B", "  -----B", 1),
+			fmt.Sprintf("line %d: the BEGIN line is indented", n),
+		},
+		"something before": {"x" + one + two, "line 1: there is something before or after -----BEGIN"},
+		"something after": {
+			strings.Replace(one, "TE-----\n", "TE----- x\n", 1) + two,
+			"line 1: the BEGIN line is indented or damaged",
+		},
+		"two on a line": {strings.TrimSpace(one) + two, "has no END line before this one"},
+		"line ends lost": {
+			strings.ReplaceAll(one, "\n", " ") + "\n" + two,
+			"line 1: BEGIN and END of a PEM block are on one line",
+		},
+		"line ends in words": {
+			strings.ReplaceAll(one, "\n", `\n`),
+			"line 1: BEGIN and END of a PEM block are on one line",
+		},
+		"line ends of old Macs": {
+			strings.ReplaceAll(one, "\n", "\r"),
+			"line 1: BEGIN and END of a PEM block are on one line",
+		},
+		"only an END":    {one + "-----END CERTIFICATE-----\n", "an END line without a BEGIN line"},
+		"binary before":  {"\x00\x01\n" + one, "line 1: bytes that are not text"},
+		"binary after":   {one + "\x00", "bytes that are not text"},
+		"UTF-16":         {"\xff\xfe" + one, "text in UTF-16"},
+		"DER":            {"\x30\x03\x02\x01\x00", "the file is DER"},
+		"empty":          {"", "no certificate in PEM"},
+		"text only":      {"hello\n", "no certificate in PEM"},
+		"an empty block": {"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", "is empty"},
+		"a key": {
+			one + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+			fmt.Sprintf(`line %d: the PEM block is a PRIVATE KEY, not a CERTIFICATE; keep private keys`, n),
+		},
 		"PKCS #7":                 {"-----BEGIN PKCS7-----\nAAAA\n-----END PKCS7-----\n", "openssl pkcs7 -print_certs"},
 		"a certificate with text": {strings.ReplaceAll(one, "CERTIFICATE", "TRUSTED CERTIFICATE"), "openssl x509"},
 	} {
@@ -163,7 +214,10 @@ const dashes = "-----"
 // TestNoSecrets damages private keys: no error has anything of their bodies.
 func TestNoSecrets(t *testing.T) {
 	t.Parallel()
-	body := []string{"c2VjcmV0LWJ5dGVzLW9mLWEta2V5LW9uZS1saW5lLW9mLXNpeHR5LWZvdXItISE", "bW9yZS1zZWNyZXQtYnl0ZXMtb2YtYS1rZXk"}
+	body := []string{
+		"c2VjcmV0LWJ5dGVzLW9mLWEta2V5LW9uZS1saW5lLW9mLXNpeHR5LWZvdXItISE",
+		"bW9yZS1zZWNyZXQtYnl0ZXMtb2YtYS1rZXk",
+	}
 	text := "-----BEGIN PRIVATE KEY-----\n" + strings.Join(body, "\n") + "=\n-----END PRIVATE KEY-----\n"
 	for i := range len(text) {
 		for _, c := range []string{"", "!", "\n", "-", "\x00", ": ", "-----END "} {
@@ -185,9 +239,11 @@ func TestNoSecrets(t *testing.T) {
 func TestHeaders(t *testing.T) {
 	t.Parallel()
 	text := "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" +
-		"-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: DES-EDE3-CBC,0123456789ABCDEF\n\nAAAA\nBBBB\n-----END EC PRIVATE KEY-----\n"
+		"-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: " +
+		"DES-EDE3-CBC,0123456789ABCDEF\n\nAAAA\nBBBB\n-----END EC PRIVATE KEY-----\n"
 	got, err := pemfile.Decode([]byte(text))
-	if err != nil || len(got) != 2 || got[1].Line != 4 || got[1].Headers["DEK-Info"] != "DES-EDE3-CBC,0123456789ABCDEF" ||
+	if err != nil || len(got) != 2 || got[1].Line != 4 ||
+		got[1].Headers["DEK-Info"] != "DES-EDE3-CBC,0123456789ABCDEF" ||
 		got[1].Headers["Proc-Type"] != "4,ENCRYPTED" || !bytes.Equal(got[1].Bytes, []byte{0, 0, 0, 4, 16, 65}) {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -208,9 +264,15 @@ func TestOnly(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 	for name, c := range map[string]struct{ text, want string }{
-		"two":         {text + text, "line 5: 2 PEM blocks; exactly one"},
-		"other":       {strings.ReplaceAll(text, "PUBLIC", "PRIVATE"), `line 1: the PEM block is a PRIVATE KEY, not a PUBLIC KEY`},
-		"not a key":   {"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "line 1: the public key is damaged"},
+		"two": {text + text, "line 5: 2 PEM blocks; exactly one"},
+		"other": {
+			strings.ReplaceAll(text, "PUBLIC", "PRIVATE"),
+			`line 1: the PEM block is a PRIVATE KEY, not a PUBLIC KEY`,
+		},
+		"not a key": {
+			"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+			"line 1: the public key is damaged",
+		},
 		"cut off":     {text[:60], "is cut off"},
 		"nothing":     {"", "no PEM block"},
 		"garbage end": {text + "\x01", "not text"},
@@ -244,7 +306,10 @@ func TestKeyPair(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now(),
+		NotAfter: time.Now().Add(time.Hour),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)

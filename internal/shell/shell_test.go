@@ -10,7 +10,10 @@ import (
 // A shell reads each word back as it was.
 func TestQuote(t *testing.T) {
 	t.Parallel()
-	for _, word := range []string{"", "a", "/var/lib/ca.d/x_y-1:2@3%4+5=6,7", "a b", "it's", "$HOME", "`id`", "a;b|c&d", "~", "#", "\\", "é", "*", "a\nb", "''"} {
+	for _, word := range []string{
+		"", "a", "/var/lib/ca.d/x_y-1:2@3%4+5=6,7", "a b", "it's", "$HOME", "`id`", "a;b|c&d",
+		"~", "#", "\\", "é", "*", "a\nb", "''",
+	} {
 		out, err := exec.Command("sh", "-c", "printf %s "+shell.Quote(word)).Output()
 		if err != nil || string(out) != word {
 			t.Errorf("%q is written %s and read as %q, %v", word, shell.Quote(word), out, err)

@@ -52,8 +52,9 @@ var (
 	reading = []int{429, 500, 503}
 	issuing = []int{400, 403, 429, 500, 503, 504}
 	sct     = object{"SCT": object{
-		"description": "The SCT as the JSON object of RFC 6962 section 4.1, in base64. It is absent when the certificate has its SCTs.",
-		"schema":      object{"type": "string"},
+		"description": "The SCT as the JSON object of RFC 6962 section 4.1, in base64. It is absent when the " +
+			"certificate has its SCTs.",
+		"schema": object{"type": "string"},
 	}}
 )
 
@@ -72,27 +73,38 @@ func operations() map[string]operation {
 			answer: object{"signedCertificateEmbeddedSct": object{"chain": chain}},
 		},
 		"get /api/v2/trustBundle": {
-			id: "getTrustBundle", tag: "verification", success: 200, errors: reading, answer: object{"chains": []any{chain}},
+			id: "getTrustBundle", tag: "verification", success: 200, errors: reading,
+			answer: object{"chains": []any{chain}},
 		},
 		"get /api/v2/configuration": {
 			id: "getConfiguration", tag: "certificates", success: 200, errors: reading,
 			headers: object{
-				"Mayfly-Config-Generation": object{"description": "Counts configurations from 1.", "schema": object{"type": "integer"}},
-				"Mayfly-Config-Digest":     object{"description": "SHA-256 of the configuration in force, in hexadecimal.", "schema": object{"type": "string"}},
+				"Mayfly-Config-Generation": object{
+					"description": "Counts configurations from 1.",
+					"schema":      object{"type": "integer"},
+				},
+				"Mayfly-Config-Digest": object{"description": "SHA-256 of the configuration in " +
+					"force, in hexadecimal.", "schema": object{"type": "string"}},
 			},
 			answer: object{"issuers": []any{object{
-				"issuerUrl": "https://accounts.example.com", "audience": "sigstore", "challengeClaim": "email", "spiffeTrustDomain": "",
-				"issuerType": "email", "subjectDomain": "", "skipEmailVerification": false,
+				"issuerUrl": "https://accounts.example.com", "audience": "sigstore", "challengeClaim": "email",
+				"spiffeTrustDomain": "",
+				"issuerType":        "email", "subjectDomain": "", "skipEmailVerification": false,
 			}}},
 		},
 		"post /api/v1/signingCert": {
-			id: "createSigningCertificateV1", tag: "older API", success: 201, mediaType: "application/pem-certificate-chain", errors: issuing,
+			id: "createSigningCertificateV1", tag: "older API", success: 201,
+			mediaType: "application/pem-certificate-chain", errors: issuing,
 			security: []any{token}, deprecated: true, headers: sct,
-			request: object{"publicKey": object{"algorithm": "ecdsa", "content": "TUZrdw=="}, "signedEmailAddress": exampleProof},
-			answer:  exampleChain,
+			request: object{
+				"publicKey":          object{"algorithm": "ecdsa", "content": "TUZrdw=="},
+				"signedEmailAddress": exampleProof,
+			},
+			answer: exampleChain,
 		},
 		"get /api/v1/rootCert": {
-			id: "getRootCertificateV1", tag: "older API", success: 200, mediaType: "application/pem-certificate-chain", errors: reading,
+			id: "getRootCertificateV1", tag: "older API", success: 200,
+			mediaType: "application/pem-certificate-chain", errors: reading,
 			deprecated: true, answer: exampleChain,
 		},
 	}
@@ -102,10 +114,15 @@ func operations() map[string]operation {
 func required() map[string][]string {
 	return map[string][]string{
 		"CreateSigningCertificateRequest": nil, "LegacyCreateSigningCertificateRequest": nil,
-		"PublicKeyRequest": {"publicKey", "proofOfPossession"}, "PublicKey": {"content"}, "LegacyPublicKey": {"content"},
+		"PublicKeyRequest": {"publicKey", "proofOfPossession"}, "PublicKey": {"content"},
+		"LegacyPublicKey":  {"content"},
 		"CertificateChain": {"certificates"}, "TrustBundle": {"chains"}, "Configuration": {"issuers"},
-		"SigningCertificateDetachedSCT": {"chain", "signedCertificateTimestamp"}, "SigningCertificateEmbeddedSCT": {"chain"},
-		"OIDCIssuer": {"audience", "challengeClaim", "issuerType", "skipEmailVerification", "spiffeTrustDomain", "subjectDomain"},
+		"SigningCertificateDetachedSCT": {"chain", "signedCertificateTimestamp"},
+		"SigningCertificateEmbeddedSCT": {"chain"},
+		"OIDCIssuer": {
+			"audience", "challengeClaim", "issuerType", "skipEmailVerification",
+			"spiffeTrustDomain", "subjectDomain",
+		},
 	}
 }
 
@@ -157,7 +174,8 @@ func convert(t *testing.T, swagger []byte) []byte {
 		"openapi": "3.1.0",
 		"info": object{
 			"title": "mayfly, a certificate authority for code signing", "version": "2.0.0",
-			"description": "An OpenID Connect identity token and proof that the caller has a key in, a short-lived certificate out. " +
+			"description": "An OpenID Connect identity token and proof that the caller has a key in, a " +
+				"short-lived certificate out. " +
 				"The API is that of Sigstore's Fulcio; errors carry a reason of their own.",
 			"license": object{"name": "Apache-2.0", "identifier": "Apache-2.0"},
 		},
@@ -172,7 +190,8 @@ func convert(t *testing.T, swagger []byte) []byte {
 			"schemas": schemas, "responses": errorResponses(),
 			"securitySchemes": object{"identityToken": object{
 				"type": "http", "scheme": "bearer", "bearerFormat": "JWT",
-				"description": "An OpenID Connect ID token of one of the issuers that GET /api/v2/configuration lists, for the audience that it names.",
+				"description": "An OpenID Connect ID token of one of the issuers that GET /api/v2/configuration " +
+					"lists, for the audience that it names.",
 			}},
 		},
 	}); err != nil {
@@ -188,7 +207,10 @@ func (o operation) document(summary, path string) object {
 	if media == "" {
 		media, schema = "application/json", object{"$ref": "#/components/schemas/" + o.answerSchema()}
 	}
-	success := object{"description": http.StatusText(o.success), "content": object{media: object{"schema": schema, "example": o.answer}}}
+	success := object{
+		"description": http.StatusText(o.success),
+		"content":     object{media: object{"schema": schema, "example": o.answer}},
+	}
 	if o.headers != nil {
 		success["headers"] = o.headers
 	}
@@ -196,7 +218,10 @@ func (o operation) document(summary, path string) object {
 	for _, code := range o.errors {
 		responses[strconv.Itoa(code)] = object{"$ref": "#/components/responses/" + responseName(code)}
 	}
-	out := object{"operationId": o.id, "summary": firstSentence(summary), "tags": []any{o.tag}, "responses": responses, "security": []any{}}
+	out := object{
+		"operationId": o.id, "summary": firstSentence(summary), "tags": []any{o.tag}, "responses": responses,
+		"security": []any{},
+	}
 	if text := plainText(summary); text != firstSentence(summary)+"." {
 		out["description"] = text
 	}
@@ -220,7 +245,8 @@ func (o operation) document(summary, path string) object {
 
 func (o operation) answerSchema() string {
 	return map[string]string{
-		"createSigningCertificate": "SigningCertificate", "getTrustBundle": "TrustBundle", "getConfiguration": "Configuration",
+		"createSigningCertificate": "SigningCertificate", "getTrustBundle": "TrustBundle",
+		"getConfiguration": "Configuration",
 	}[o.id]
 }
 
@@ -286,11 +312,16 @@ func errorSchemas() object {
 		return object{"type": "string", "const": "type.googleapis.com/google.rpc." + name}
 	}
 	return object{
-		"Reason": object{"type": "string", "enum": reasons, "description": "Why a request was refused. docs/errors.md says what each means and what to do."},
+		"Reason": object{
+			"type": "string", "enum": reasons,
+			"description": "Why a request was refused. docs/errors.md says what each means and what to do.",
+		},
 		"ErrorInfo": object{
-			"type": "object", "required": []any{"@type", "reason", "domain", "metadata"}, "description": "The reason of a refusal.",
+			"type": "object", "required": []any{"@type", "reason", "domain", "metadata"},
+			"description": "The reason of a refusal.",
 			"properties": object{
-				"@type": kind("ErrorInfo"), "reason": object{"$ref": "#/components/schemas/Reason"}, "domain": object{"type": "string", "const": "mayfly"},
+				"@type": kind("ErrorInfo"), "reason": object{"$ref": "#/components/schemas/Reason"},
+				"domain": object{"type": "string", "const": "mayfly"},
 				"metadata": object{
 					"type": "object", "additionalProperties": object{"type": "string"},
 					"description": "What the caller sent or could know, by name; request_id is always there.",
@@ -299,7 +330,13 @@ func errorSchemas() object {
 		},
 		"RetryInfo": object{
 			"type": "object", "required": []any{"@type", "retryDelay"}, "description": "When another try may help.",
-			"properties": object{"@type": kind("RetryInfo"), "retryDelay": object{"type": "string", "description": "Seconds with the suffix s.", "examples": []any{"1s"}}},
+			"properties": object{
+				"@type": kind("RetryInfo"),
+				"retryDelay": object{
+					"type": "string", "description": "Seconds with the suffix s.",
+					"examples": []any{"1s"},
+				},
+			},
 		},
 		"Error": object{
 			"type": "object", "required": []any{"code", "message", "details"}, "description": "A google.rpc.Status.",
@@ -323,11 +360,26 @@ type errorStatus struct {
 }
 
 var statusOf = map[int]errorStatus{
-	400: {3, fault.AudienceMismatch, fault.Invalid, "Token, key, certificate signing request or proof is wrong; the same request is refused again."},
-	403: {7, fault.PolicyDenied, fault.Denied, "The policy of the operator does not allow a certificate for this identity."},
-	429: {8, fault.RateLimited, fault.Exhausted, "Too many requests, or a request that is too large. Wait for Retry-After."},
-	500: {13, fault.InternalError, fault.Internal, "A fault of the server. The operator finds the cause by the request id."},
-	503: {14, fault.LogUnavailable, fault.Unavailable, "The server, or something that it depends on, does not work now. Wait for Retry-After."},
+	400: {
+		3, fault.AudienceMismatch, fault.Invalid,
+		"Token, key, certificate signing request or proof is wrong; the same request is refused again.",
+	},
+	403: {
+		7, fault.PolicyDenied, fault.Denied,
+		"The policy of the operator does not allow a certificate for this identity.",
+	},
+	429: {
+		8, fault.RateLimited, fault.Exhausted,
+		"Too many requests, or a request that is too large. Wait for Retry-After.",
+	},
+	500: {
+		13, fault.InternalError, fault.Internal,
+		"A fault of the server. The operator finds the cause by the request id.",
+	},
+	503: {
+		14, fault.LogUnavailable, fault.Unavailable,
+		"The server, or something that it depends on, does not work now. Wait for Retry-After.",
+	},
 	504: {4, fault.CallerDeadline, fault.DeadlineExceeded, "The caller's own deadline has passed."},
 }
 
@@ -340,11 +392,17 @@ func errorResponses() object {
 		for _, key := range s.reason.Keys() {
 			metadata[key] = map[string]string{"want": "sigstore", "got": "my-app", "rule": "no-pull-requests"}[key]
 		}
-		details := []any{object{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": string(s.reason), "domain": "mayfly", "metadata": metadata}}
+		details := []any{object{
+			"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": string(s.reason),
+			"domain": "mayfly", "metadata": metadata,
+		}}
 		one := object{"description": s.text}
 		if status == 429 || status == 503 {
 			details = append(details, object{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"})
-			one["headers"] = object{"Retry-After": object{"description": "Seconds.", "schema": object{"type": "integer"}}}
+			one["headers"] = object{"Retry-After": object{
+				"description": "Seconds.",
+				"schema":      object{"type": "integer"},
+			}}
 		}
 		one["content"] = object{"application/json": object{
 			"schema":  object{"$ref": "#/components/schemas/Error"},
@@ -370,7 +428,8 @@ func TestDocument(t *testing.T) {
 		return
 	}
 	if !bytes.Equal(openapi.Document, want) {
-		t.Error("fulcio.json is not what the .proto files and the table of reasons say; run: go test ./proto/openapi -update")
+		t.Error("fulcio.json is not what the .proto files and the table of reasons say; run: go test " +
+			"./proto/openapi -update")
 	}
 }
 
@@ -429,7 +488,8 @@ func TestReferences(t *testing.T) {
 		if r.Kind() == fault.Canceled {
 			continue // nobody is left to read it
 		}
-		if !slices.ContainsFunc(slices.Collect(maps.Values(statusOf)), func(s errorStatus) bool { return s.kind == r.Kind() }) {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(statusOf)),
+			func(s errorStatus) bool { return s.kind == r.Kind() }) {
 			t.Errorf("no response has the kind of the reason %s", r)
 		}
 	}

@@ -119,7 +119,8 @@ func baselines(ctx context.Context, o options, list []mutant) (map[string]time.D
 		fmt.Fprintf(o.out, "without a defect: go test %s\n", key)
 		r := goTest(ctx, o.root, 10*time.Minute, append([]string{"-count=1"}, m.test...))
 		if r.status != survives {
-			fmt.Fprintf(o.out, "the tests fail without a defect, or take more than ten minutes (%s):\n%s\n", m.place(), r.note)
+			fmt.Fprintf(o.out, "the tests fail without a defect, or take more than ten minutes (%s):\n%s\n",
+				m.place(), r.note)
 			return nil, false
 		}
 		normal[key] = r.took

@@ -33,8 +33,14 @@ func TestParseList(t *testing.T) {
 	t.Parallel()
 	got, err := parseList("x", "\n"+entry+"\n# two\n# lines\nfile: a/b.go\n---\nif bad {\n\treturn err\n}\n+++\n===\n")
 	want := []mutant{
-		{area: "x", line: 2, title: "the bound is off", file: "x.go", test: []string{"./", "-run", "TestA|TestB"}, old: "n < 3", new: "n < 4"},
-		{area: "x", line: 11, title: "two lines", file: "a/b.go", test: []string{"./a"}, old: "if bad {\n\treturn err\n}"},
+		{
+			area: "x", line: 2, title: "the bound is off", file: "x.go", test: []string{"./", "-run", "TestA|TestB"},
+			old: "n < 3", new: "n < 4",
+		},
+		{
+			area: "x", line: 11, title: "two lines", file: "a/b.go", test: []string{"./a"},
+			old: "if bad {\n\treturn err\n}",
+		},
 	}
 	if d := cmp.Diff(want, got, cmp.AllowUnexported(mutant{})); err != nil || d != "" {
 		t.Errorf("%v\n%s", err, d)
@@ -60,7 +66,8 @@ func TestChosen(t *testing.T) {
 	t.Parallel()
 	m := mutant{area: "ca", title: "backdate is ignored"}
 	for only, want := range map[string]bool{
-		"": true, "ca": true, "oidc": false, "oidc,ca": true, "ca: backdate": true, "ca: serial": false, "backdate": false,
+		"": true, "ca": true, "oidc": false, "oidc,ca": true, "ca: backdate": true, "ca: serial": false,
+		"backdate": false,
 	} {
 		if m.chosen(only) != want {
 			t.Errorf("%q: %v", only, !want)
@@ -74,13 +81,16 @@ func TestRun(t *testing.T) {
 	root := t.TempDir()
 	for name, text := range map[string]string{
 		"go.mod": "module example.com/x\n\ngo 1.26\n",
-		"x.go":   "package x\n\n// Add adds.\nfunc Add(a, b int) int { return a + b }\n\n// Sub subtracts.\nfunc Sub(a, b int) int { return a - b }\n",
+		"x.go": "package x\n\n// Add adds.\nfunc Add(a, b int) int { return a + b }\n\n// Sub subtracts.\nfunc " +
+			"Sub(a, b int) int { return a - b }\n",
 		"x_test.go": "package x\n\nimport \"testing\"\n\nfunc TestAdd(t *testing.T) {\n" +
 			"\tif Add(1, 2) != 3 {\n\t\tt.Fatal(\"not 3\")\n\t}\n}\n",
 		"testkit/mutants/a.txt": "# it subtracts\nfile: x.go\n---\na + b\n+++\na - b\n===\n" +
 			"# it adds\nfile: x.go\n---\nreturn a - b\n+++\nreturn a + b\n===\n",
-		"testkit/mutants/b.txt": "# it never returns\nfile: x.go\ntest: .\n---\n{ return a + b }\n+++\n{ for { a++ } }\n===\n",
-		"testkit/mutants/c.txt": "# not there\nfile: x.go\n---\na * b\n+++\na - b\n===\n# does not build\nfile: x.go\n---\na + b\n+++\na + c\n===\n",
+		"testkit/mutants/b.txt": "# it never returns\nfile: x.go\ntest: .\n---\n{ return a + b " +
+			"}\n+++\n{ for { a++ } }\n===\n",
+		"testkit/mutants/c.txt": "# not there\nfile: x.go\n---\na * b\n+++\na - b\n===\n# does not build\nfile: " +
+			"x.go\n---\na + b\n+++\na + c\n===\n",
 		"testkit/mutants/d.txt": "# no test runs\nfile: x.go\ntest: . -run TestNone\n---\na + b\n+++\na - b\n===\n",
 		"testkit/mutants/e.txt": "# it panics\nfile: x.go\n---\na + b\n+++\na / (b-2)\n===\n",
 	} {
@@ -112,7 +122,10 @@ func TestRun(t *testing.T) {
 			if only == "b" {
 				limit = time.Second
 			}
-			if got := run(t.Context(), options{root: root, only: only, limit: limit, jobs: 2, out: &out}); got != want.status {
+			if got := run(t.Context(), options{
+				root: root, only: only, limit: limit, jobs: 2,
+				out: &out,
+			}); got != want.status {
 				t.Errorf("exit status %d, want %d", got, want.status)
 			}
 			if !strings.Contains(out.String(), want.said) {

@@ -19,10 +19,13 @@ func TestNeeds(t *testing.T) {
 	if len(all) != len(needs) {
 		t.Errorf("an empty machine lacks %s", Names(all))
 	}
-	if got := missing(Table(), func(n Need) bool { return n.Name != "etcd" && n.Name != "redis-server" }); Names(got) != "etcd, redis-server" {
+	if got := missing(Table(),
+		func(n Need) bool { return n.Name != "etcd" && n.Name != "redis-server" }); Names(got) != "etcd, redis-server" {
 		t.Errorf("missing: %s", Names(got))
 	}
-	if got := Packages(missing(Table(), func(n Need) bool { return n.Debian != "default-jdk-headless" })); !slices.Equal(got, []string{"default-jdk-headless"}) {
+	if got := Packages(missing(Table(),
+		func(n Need) bool { return n.Debian != "default-jdk-headless" })); !slices.Equal(got,
+		[]string{"default-jdk-headless"}) {
 		t.Errorf("packages: %v", got)
 	}
 }

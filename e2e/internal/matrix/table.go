@@ -15,8 +15,14 @@ func Table() []Client {
 		{Name: "cosign", Title: "cosign", Version: "3.1.3"},
 		{Name: "sigstore-go", Title: "sigstore-go (its conformance program)", Version: "1.3.0"},
 		{Name: "sigstore-js", Title: "sigstore-js", Version: "4.1.1", Needs: []string{"node", "npm"}},
-		{Name: "sigstore-python", Title: "sigstore-python", Version: pythonVersion, Needs: []string{"python3", "python3 -m venv"}},
-		{Name: "sigstore-java", Title: "sigstore-java", Version: javaVersion, Needs: []string{"java", "keytool", "mvn"}},
+		{
+			Name: "sigstore-python", Title: "sigstore-python", Version: pythonVersion,
+			Needs: []string{"python3", "python3 -m venv"},
+		},
+		{
+			Name: "sigstore-java", Title: "sigstore-java", Version: javaVersion,
+			Needs: []string{"java", "keytool", "mvn"},
+		},
 		{Name: "sigstore-rs", Title: "sigstore-rs", Version: rustVersion, Needs: []string{"cargo"}},
 		{Name: "gitsign", Title: "gitsign (v1 API, with Rekor v1)", Version: "0.14.0", Needs: []string{"git", "redis-server"}},
 		{Name: "kubernetes-release", Title: "walk-through: a Kubernetes release", Version: "cosign 3.1.3"},
