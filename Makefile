@@ -1,6 +1,8 @@
 # Everything a newcomer types. "make help" lists the targets.
 SHELL := /bin/sh
 GO ?= go
+# The toolchain of go.mod, also on a machine whose GOTOOLCHAIN is "local".
+export GOTOOLCHAIN := $(shell sed -n 's/^toolchain //p' go.mod)
 BIN := bin
 GOLANGCI_VERSION := v2.15.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)

@@ -28,28 +28,27 @@ var layers = map[string][]string{
 	"identity": {},
 	"tbs":      {},
 
-	"internal": {}, // the ground floor: one rule for each thing that several packages do
+	"internal": {"fault"}, // the ground floor: one rule for each thing that several packages do
 
 	"pop":            {"fault"},
 	"oidc":           {"fault", "identity"},
-	"secret":         {"fault"}, // where secrets of the configuration stand
-	"ca":             {"fault", "identity", "tbs", "secret"},
+	"ca":             {"fault", "identity", "tbs"},
 	"ca/file":        {"fault"},
-	"ctlog":          {"ctlog/monitor", "fault", "tbs"}, // a head proves a log's key
-	"ctlog/embedded": {"ctlog/monitor", "fault", "tbs"}, // one reading of a checkpoint
-	"ctlog/monitor":  {"fault", "tbs"},                  // reads and checks logs, as an auditor does
-	"audit":          {"fault", "secret"},
+	"ctlog":          {"monitor", "fault", "tbs"}, // a head proves a log's key
+	"ctlog/embedded": {"monitor", "fault", "tbs"}, // one reading of a checkpoint
+	"monitor":        {"fault", "tbs"},            // reads and checks logs, as an auditor does
+	"journal":        {"fault"},
 
-	"audit/reconcile": {"audit", "ctlog/monitor", "tbs", "fault", "secret"}, // journals against logs
+	"reconcile": {"journal", "monitor", "tbs", "fault"}, // journals against logs
 
 	"proto":  {},
-	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "audit", "audit/reconcile", "fault", "secret"},
-	"server": {"fault", "identity", "tbs", "pop", "oidc", "ca", "audit", "proto"}, // tbs: the SCTs that a certificate has, for the journal
-	"client": {"fault", "identity", "tbs", "proto"},                               // tbs: it verifies SCTs over the precertificate that it rebuilds
+	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "journal", "reconcile", "fault"},
+	"server": {"fault", "identity", "tbs", "pop", "oidc", "ca", "journal", "proto"}, // tbs: the SCTs that a certificate has, for the journal
+	"client": {"fault", "identity", "tbs", "proto"},                                 // tbs: it verifies SCTs over the precertificate that it rebuilds
 	// client: a trusted root says whom a client believes
-	"trust":  {"fault", "client"},
-	"devidp": {},
-	"devtsa": {}, // the timestamp authority of "mayfly dev"
+	"trust":   {"fault", "client"},
+	"dev/idp": {},
+	"dev/tsa": {}, // the timestamp authority of "mayfly dev"
 
 	"cmd/mayfly": {"*"},
 	"testkit":    {"*", "testkit"}, // and only tests import it
@@ -59,9 +58,9 @@ var layers = map[string][]string{
 var owners = map[string][]string{
 	"github.com/coreos/go-oidc":                     {"oidc"},
 	"cel.dev/cel-go":                                {"oidc"},
-	"github.com/go-jose/go-jose":                    {"oidc", "devidp"},
+	"github.com/go-jose/go-jose":                    {"oidc", "dev/idp"},
 	"github.com/google/certificate-transparency-go": {}, // tests hold us against it
-	"github.com/transparency-dev":                   {"ctlog/embedded", "ctlog/monitor"},
+	"github.com/transparency-dev":                   {"ctlog/embedded", "monitor"},
 	"go.yaml.in/yaml":                               {"config"},
 	"gopkg.in/yaml":                                 {},
 	"github.com/fsnotify/fsnotify":                  {"config"},
@@ -71,7 +70,7 @@ var owners = map[string][]string{
 	"google.golang.org/protobuf":                    {"server", "client", "proto", "trust"},
 	"github.com/rs/cors":                            {"server"},
 	"github.com/sigstore/protobuf-specs":            {"trust"},
-	"github.com/digitorus":                          {"devtsa"},
+	"github.com/digitorus":                          {"dev/tsa"},
 	"github.com/sigstore/sigstore-go":               {"trust"},
 	"github.com/theupdateframework/go-tuf":          {"trust"},
 	"github.com/sigstore/sigstore/":                 {"cmd/mayfly", "ca/file", "trust"},

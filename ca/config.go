@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
-	"github.com/mayfly-ca/mayfly/secret"
+	"github.com/mayfly-ca/mayfly/internal/secret"
 )
 
 // Backdate bounds: how far before now a certificate may begin, for verifiers whose clock is slow.

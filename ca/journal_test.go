@@ -14,9 +14,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
@@ -142,12 +142,12 @@ func TestTrialRefused(t *testing.T) {
 func TestJournalOnDisk(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
-	j, err := audit.Open(audit.Config{File: path}, audit.Options{})
+	j, err := journal.Open(journal.Config{File: path}, journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	last := func() (kind audit.Kind) {
-		for e, err := range audit.Read(path, 0) {
+	last := func() (kind journal.Kind) {
+		for e, err := range journal.Read(path, 0) {
 			if err != nil {
 				t.Error(err)
 			}
@@ -163,7 +163,7 @@ func TestJournalOnDisk(t *testing.T) {
 	}
 	calls := 0
 	signing = func() {
-		if calls++; last() != audit.Intent {
+		if calls++; last() != journal.Intent {
 			t.Error("it signs, and the intent is not on disk")
 		}
 	}
@@ -171,21 +171,21 @@ func TestJournalOnDisk(t *testing.T) {
 	serial := ""
 	r.Intent = func(ctx context.Context, in ca.Intent) error {
 		serial = fmt.Sprintf("%x", in.Serial)
-		return j.Append(ctx, &audit.Record{Kind: audit.Intent, Serial: serial})
+		return j.Append(ctx, &journal.Record{Kind: journal.Intent, Serial: serial})
 	}
 	r.Outcome = func(ctx context.Context, o ca.Outcome) error {
-		return j.Append(ctx, &audit.Record{Kind: audit.Outcome, Result: audit.Issued, Serial: serial, Signatures: o.Signatures})
+		return j.Append(ctx, &journal.Record{Kind: journal.Outcome, Result: journal.Issued, Serial: serial, Signatures: o.Signatures})
 	}
 	if _, err := a.Issue(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
-	if last() != audit.Outcome || calls != 2 {
+	if last() != journal.Outcome || calls != 2 {
 		t.Errorf("%d signatures, and the last record is of kind %s", calls, last())
 	}
 	if err := j.Close(t.Context(), calls); err != nil {
 		t.Error(err)
 	}
-	if _, findings, err := audit.Verify(path, audit.VerifyOptions{}); err != nil || len(findings) > 0 {
+	if _, findings, err := journal.Verify(path, journal.VerifyOptions{}); err != nil || len(findings) > 0 {
 		t.Errorf("%v %v", findings, err)
 	}
 }

@@ -14,13 +14,13 @@ package config
 import (
 	"errors"
 
-	"github.com/mayfly-ca/mayfly/audit"
-	"github.com/mayfly-ca/mayfly/audit/reconcile"
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/reconcile"
 )
 
 // Config is a loaded configuration. All paths in it are absolute; a relative one in the file is relative to the folder of
@@ -121,7 +121,7 @@ type NoneConfig struct {
 
 // Audit is the journal of decisions and what is done with it.
 type Audit struct {
-	audit.Config `yaml:",inline"`
+	journal.Config `yaml:",inline"`
 	// Reconcile says how journal and logs are held against each other while the CA runs; it needs file. When omitted: every minute.
 	Reconcile *reconcile.Config `yaml:"reconcile"`
 	// Alarm says who is told when something is found.

@@ -4,8 +4,8 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/mayfly-ca/mayfly/internal/secret"
 	"github.com/mayfly-ca/mayfly/oidc"
-	"github.com/mayfly-ca/mayfly/secret"
 )
 
 // absoluteIssuers does the same for the issuer file, whose paths are relative to its own folder.

@@ -17,14 +17,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/audit"
-	"github.com/mayfly-ca/mayfly/audit/reconcile"
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/internal/secret"
+	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
-	"github.com/mayfly-ca/mayfly/secret"
+	"github.com/mayfly-ca/mayfly/reconcile"
 )
 
 var update = flag.Bool("update", false, "write the schemas and the tables of docs/config.md")
@@ -100,7 +100,7 @@ func newGenerator(t *testing.T) *generator {
 		t: t, docs: map[string]map[string]string{}, defs: map[string]any{},
 		enums: map[string][]string{
 			"IssuerConfig.Type": oidc.Types(), "IssuerConfig.Profile": profiles, "IssuerConfig.Compat": {"fulcio"}, "VectorConfig.Expect": {"allow", "deny"},
-			"Config.Subjects": {audit.SubjectsPlain, audit.SubjectsDigest},
+			"Config.Subjects": {journal.SubjectsPlain, journal.SubjectsDigest},
 		},
 	}
 }

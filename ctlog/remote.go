@@ -18,9 +18,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
+	"github.com/mayfly-ca/mayfly/monitor"
 )
 
 const (

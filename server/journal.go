@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
 	"github.com/mayfly-ca/mayfly/tbs"
@@ -19,8 +19,8 @@ import (
 // account is what the journal says of one request: the same facts in the intent and in the outcome. It MUST NOT be given a
 // token, a proof or a key.
 type account struct {
-	journal *audit.Journal // nil: none
-	facts   audit.Record
+	journal *journal.Journal // nil: none
+	facts   journal.Record
 	settled bool // the outcome is in the journal, or may be
 }
 
@@ -59,7 +59,7 @@ func (r *record) journalled(req *ca.Request) {
 }
 
 // entry is a record of the request as it is now.
-func (r *record) entry(kind audit.Kind) audit.Record {
+func (r *record) entry(kind journal.Kind) journal.Record {
 	e := r.account.facts
 	e.Kind, e.RequestID, e.Transport, e.Micros = kind, r.id, r.transport, time.Since(r.began).Microseconds()
 	return e
@@ -68,7 +68,7 @@ func (r *record) entry(kind audit.Kind) audit.Record {
 func (r *record) intent(ctx context.Context, in ca.Intent) error {
 	f := &r.account.facts
 	f.Serial, f.TBS, f.IssuerKey = fmt.Sprintf("%040x", in.Serial), hex.EncodeToString(in.TBS[:]), hex.EncodeToString(in.IssuerKeyHash[:])
-	e := r.entry(audit.Intent)
+	e := r.entry(journal.Intent)
 	return r.account.journal.Append(ctx, &e)
 }
 
@@ -79,14 +79,14 @@ func (r *record) outcome(ctx context.Context, o ca.Outcome) error {
 	if o.Err != nil {
 		return nil
 	}
-	e := r.entry(audit.Outcome)
-	e.Result, e.Certificate = audit.Issued, hexSum(o.Certificate)
+	e := r.entry(journal.Outcome)
+	e.Result, e.Certificate = journal.Issued, hexSum(o.Certificate)
 	for _, raw := range o.SCTs {
 		s, err := tbs.ParseSCT(raw)
 		if err != nil {
 			return err
 		}
-		e.SCTs = append(e.SCTs, audit.SCT{Log: hex.EncodeToString(s.LogID[:]), Timestamp: s.Timestamp, Extensions: hex.EncodeToString(s.Extensions)})
+		e.SCTs = append(e.SCTs, journal.SCT{Log: hex.EncodeToString(s.LogID[:]), Timestamp: s.Timestamp, Extensions: hex.EncodeToString(s.Extensions)})
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, outcomeTime, errOutcomeTime)
 	defer cancel()
@@ -101,10 +101,10 @@ func (r *record) refused(f *fault.Error) {
 	if r.account.journal == nil || r.account.settled {
 		return
 	}
-	e := r.entry(audit.Outcome)
-	e.Result, e.Reason = audit.Denied, string(f.Reason)
+	e := r.entry(journal.Outcome)
+	e.Result, e.Reason = journal.Denied, string(f.Reason)
 	if e.Signatures > 0 {
-		e.Result = audit.Failed
+		e.Result = journal.Failed
 	}
 	r.account.journal.Note(&e)
 }

@@ -22,28 +22,28 @@ import (
 	ctx509 "github.com/google/certificate-transparency-go/x509"
 	"google.golang.org/grpc/metadata"
 
-	"github.com/mayfly-ca/mayfly/audit"
+	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
 // journal gives the world a journal and returns where it is, and how to close it.
-func (w *world) journal(o audit.Options) (path string, stop func(signatures int) []audit.Entry) {
+func (w *world) journal(o journal.Options) (path string, stop func(signatures int) []journal.Entry) {
 	w.t.Helper()
 	path = filepath.Join(w.t.TempDir(), "journal.jsonl")
-	j, err := audit.Open(audit.Config{File: path}, o)
+	j, err := journal.Open(journal.Config{File: path}, o)
 	must(w.t, err)
 	core := *w.core
 	core.Journal = j
 	w.srv.SetCore(&core)
-	return path, func(signatures int) (out []audit.Entry) {
+	return path, func(signatures int) (out []journal.Entry) {
 		w.t.Helper()
 		must(w.t, j.Close(context.Background(), signatures))
-		_, findings, err := audit.Verify(path, audit.VerifyOptions{})
+		_, findings, err := journal.Verify(path, journal.VerifyOptions{})
 		must(w.t, err)
 		for i := range findings {
 			w.t.Error(&findings[i])
 		}
-		for e, err := range audit.Read(path, 0) {
+		for e, err := range journal.Read(path, 0) {
 			must(w.t, err)
 			out = append(out, e)
 		}
@@ -60,7 +60,7 @@ func sumOf(data []byte) string {
 func TestJournalOfCertificates(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
-	_, stop := w.journal(audit.Options{})
+	_, stop := w.journal(journal.Options{})
 	var leaves [][]byte
 	out, err := w.grpc.CreateSigningCertificate(metadata.AppendToOutgoingContext(t.Context(), "x-request-id", "of-grpc"), w.message(w.idp.Token(nil)))
 	must(t, err)
@@ -90,14 +90,14 @@ func TestJournalOfCertificates(t *testing.T) {
 		intent, outcome := entries[1+2*i].Record, entries[2+2*i].Record
 		c, err := x509.ParseCertificate(leaves[i])
 		must(t, err)
-		if intent.Kind != audit.Intent || outcome.Kind != audit.Outcome || outcome.Result != audit.Issued || outcome.Signatures != 2 || outcome.Reason != "" {
+		if intent.Kind != journal.Intent || outcome.Kind != journal.Outcome || outcome.Result != journal.Issued || outcome.Signatures != 2 || outcome.Reason != "" {
 			t.Errorf("%+v\n%+v", intent, outcome)
 		}
 		transport := map[string]string{"of-grpc": "grpc"}[id]
 		if transport == "" {
 			transport = "rest"
 		}
-		for _, r := range []audit.Record{intent, outcome} {
+		for _, r := range []journal.Record{intent, outcome} {
 			for what, pair := range map[string][2]string{
 				"request id": {r.RequestID, id}, "transport": {r.Transport, transport}, "source": {r.Source, "127.0.0.1"}, "issuer": {r.Issuer, w.idp.URL()},
 				"subject": {r.Subject, "subject-1"}, "san": {r.SAN, "alice@example.com"}, "entry": {r.Entry, w.idp.URL()}, "config": {r.Config, "abc"},
@@ -132,7 +132,7 @@ func TestJournalOfCertificates(t *testing.T) {
 func TestJournalOfRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
-	path, stop := w.journal(audit.Options{})
+	path, stop := w.journal(journal.Options{})
 	wrong := w.idp.Token(map[string]any{"aud": "other"})
 	proof := base64.StdEncoding.EncodeToString(w.proof("bob@example.com"))
 	for _, token := range []string{"", "canary-token", wrong, w.idp.Token(map[string]any{"email_verified": false, "sub": "canary-subject"})} {
@@ -179,19 +179,19 @@ func TestJournalOfRefusals(t *testing.T) {
 	}
 	seen := map[string]int{}
 	for _, e := range entries[1 : len(entries)-1] {
-		if e.Kind == audit.Intent {
+		if e.Kind == journal.Intent {
 			continue
 		}
 		reason, _, _ := strings.Cut(e.RequestID, "-")
 		seen[e.RequestID]++
-		want := audit.Denied
+		want := journal.Denied
 		if reason == "LOG_UNAVAILABLE" {
-			want = audit.Failed
+			want = journal.Failed
 		}
-		if e.Kind != audit.Outcome || e.Result != want || e.Reason != reason || e.Certificate != "" {
+		if e.Kind != journal.Outcome || e.Result != want || e.Reason != reason || e.Certificate != "" {
 			t.Errorf("%+v", e.Record)
 		}
-		if failed := want == audit.Failed; failed != (e.Signatures == 1) || failed != (e.Serial != "") {
+		if failed := want == journal.Failed; failed != (e.Signatures == 1) || failed != (e.Serial != "") {
 			t.Errorf("%+v", e.Record)
 		}
 	}
@@ -225,7 +225,7 @@ func TestJournalUnavailable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
 	var full atomic.Bool
-	_, stop := w.journal(audit.Options{Disk: func(f *os.File) audit.Disk { return switchable{f, &full} }})
+	_, stop := w.journal(journal.Options{Disk: func(f *os.File) journal.Disk { return switchable{f, &full} }})
 	full.Store(true)
 	a := w.rest(http.MethodPost, "/api/v2/signingCert", w.body(w.idp.Token(nil)))
 	if a.code != 503 || a.status.Details[0].Reason != "JOURNAL_UNAVAILABLE" || a.header.Get("Retry-After") == "" || strings.Contains(a.body, "space") {
@@ -248,7 +248,7 @@ func TestJournalUnavailable(t *testing.T) {
 			refused++
 		}
 	}
-	if last := entries[len(entries)-2]; last.Result != audit.Issued || refused == 0 {
+	if last := entries[len(entries)-2]; last.Result != journal.Issued || refused == 0 {
 		t.Errorf("%d refused, then %+v", refused, last.Record)
 	}
 }

@@ -14,9 +14,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
@@ -38,7 +38,7 @@ func TestPanics(t *testing.T) {
 	}})
 	must(t, err)
 	w.core.Authority = authority
-	_, stop := w.journal(audit.Options{})
+	_, stop := w.journal(journal.Options{})
 	v1, err := json.Marshal(map[string]any{"publicKey": map[string]any{"content": w.spki()}, "signedEmailAddress": w.proof("alice@example.com")})
 	must(t, err)
 	const rounds = gateSize/3 + 2 // more than the gate has places
@@ -63,7 +63,7 @@ func TestPanics(t *testing.T) {
 	}
 	failed := 0
 	for _, e := range stop(3 * rounds) {
-		if e.Result == audit.Failed && e.Reason == "INTERNAL" && e.Signatures == 1 && e.Serial != "" {
+		if e.Result == journal.Failed && e.Reason == "INTERNAL" && e.Signatures == 1 && e.Serial != "" {
 			failed++
 		}
 	}
@@ -96,7 +96,7 @@ func TestJournalBreaksMidway(t *testing.T) {
 	var full atomic.Bool
 	w.core.Authority, err = ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: breaking{set, &full}, Pause: w.gate.Pause})
 	must(t, err)
-	path, stop := w.journal(audit.Options{Disk: func(f *os.File) audit.Disk { return switchable{f, &full} }})
+	path, stop := w.journal(journal.Options{Disk: func(f *os.File) journal.Disk { return switchable{f, &full} }})
 	v1, err := json.Marshal(map[string]any{"publicKey": map[string]any{"content": w.spki()}, "signedEmailAddress": w.proof("alice@example.com")})
 	must(t, err)
 	token := w.idp.Token(nil)
@@ -133,10 +133,10 @@ func TestJournalBreaksMidway(t *testing.T) {
 	full.Store(false)
 	signed := 0
 	for _, e := range stop(6) {
-		if e.Result == audit.Issued {
+		if e.Result == journal.Issued {
 			t.Errorf("issued: %+v", e.Record)
 		}
-		if e.Result == audit.Failed && e.Signatures == 2 && e.Reason == "JOURNAL_UNAVAILABLE" {
+		if e.Result == journal.Failed && e.Signatures == 2 && e.Reason == "JOURNAL_UNAVAILABLE" {
 			signed++
 		}
 	}

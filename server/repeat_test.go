@@ -8,8 +8,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/journal"
 )
 
 // F2: an identity that is refused again and again for what it sends is refused sooner, over each transport, and its
@@ -18,7 +18,7 @@ import (
 func TestRepeatedRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
-	_, stop := w.journal(audit.Options{})
+	_, stop := w.journal(journal.Options{})
 	bad := w.message(w.idp.Token(nil))
 	bad.GetPublicKeyRequest().PublicKey.Content = "no key"
 	body := strings.Replace(w.body(w.idp.Token(nil)), "BEGIN", "BEGUN", 1)
@@ -63,9 +63,9 @@ func TestRepeatedRefusals(t *testing.T) {
 	full, counted := 0, 0
 	for _, e := range stop(2) {
 		switch {
-		case e.Kind == audit.Outcome && e.Result == audit.Denied:
+		case e.Kind == journal.Outcome && e.Result == journal.Denied:
 			full++
-		case e.Kind == audit.Dropped && e.Issuer == w.idp.URL() && e.Subject == "subject-1":
+		case e.Kind == journal.Dropped && e.Issuer == w.idp.URL() && e.Subject == "subject-1":
 			counted += e.Count
 		}
 	}

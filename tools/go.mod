@@ -1,6 +1,8 @@
 module github.com/mayfly-ca/mayfly/tools
 
-go 1.26.7
+go 1.27.0
+
+toolchain go1.27.4
 
 tool (
 	github.com/bufbuild/buf/cmd/buf

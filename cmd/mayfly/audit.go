@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/journal"
 )
 
 func newAudit() *cobra.Command {
@@ -38,7 +38,7 @@ func (f *journalFlags) add(cmd *cobra.Command) {
 // target is a journal as the command line names it.
 type target struct {
 	path   string
-	config audit.Config // has File only, where the journal was named by its path
+	config journal.Config // has File only, where the journal was named by its path
 }
 
 func (f *journalFlags) target(args []string) (target, error) {
@@ -61,12 +61,12 @@ func (f *journalFlags) target(args []string) (target, error) {
 }
 
 func (f *journalFlags) named(path string) (target, error) {
-	return f.there(target{path, audit.Config{File: path, Subjects: audit.SubjectsDigest}})
+	return f.there(target{path, journal.Config{File: path, Subjects: journal.SubjectsDigest}})
 }
 
 // there refuses a path at which there is nothing.
 func (f *journalFlags) there(t target) (target, error) {
-	if _, err := audit.Segments(t.path); err != nil {
+	if _, err := journal.Segments(t.path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return t, fmt.Errorf("there is no journal at %s; write the path that audit.file has in the configuration", t.path)
 		}
@@ -76,15 +76,15 @@ func (f *journalFlags) there(t target) (target, error) {
 }
 
 // What a record is, in one word, and how it is painted.
-func recordWord(r *audit.Record, st style) string {
+func recordWord(r *journal.Record, st style) string {
 	switch {
-	case r.Kind == audit.Alarm:
+	case r.Kind == journal.Alarm:
 		return st.red(st.bold("ALARM"))
-	case r.Kind != audit.Outcome:
+	case r.Kind != journal.Outcome:
 		return st.dim(string(r.Kind))
-	case r.Result == audit.Issued:
+	case r.Result == journal.Issued:
 		return st.green("issued")
-	case r.Result == audit.Denied:
+	case r.Result == journal.Denied:
 		return st.yellow("denied")
 	}
 	return st.red(printable(string(r.Result)))
@@ -96,7 +96,7 @@ func recordHead() []string {
 }
 
 // recordCells are the columns of one record for people. "-" is nothing.
-func recordCells(r *audit.Record, st style) []string {
+func recordCells(r *journal.Record, st style) []string {
 	who := r.SAN
 	if who == "" {
 		who = r.Subject
@@ -106,7 +106,7 @@ func recordCells(r *audit.Record, st style) []string {
 	}
 }
 
-func recordWhy(r *audit.Record) string {
+func recordWhy(r *journal.Record) string {
 	var out []string
 	add := func(s string) {
 		if s != "" {
@@ -118,13 +118,13 @@ func recordWhy(r *audit.Record) string {
 		add(r.Rule)
 	}
 	switch r.Kind {
-	case audit.Start:
+	case journal.Start:
 		add(strings.TrimSpace("version " + r.Version))
-	case audit.Stop, audit.Reload:
+	case journal.Stop, journal.Reload:
 		add(fmt.Sprintf("%d signatures since the start", r.Signatures))
-	case audit.Dropped:
+	case journal.Dropped:
 		add(fmt.Sprintf("%d denials not written", r.Count))
-	case audit.Trial, audit.Intent, audit.Outcome, audit.Alarm, audit.Recovered, audit.Event:
+	case journal.Trial, journal.Intent, journal.Outcome, journal.Alarm, journal.Recovered, journal.Event:
 	}
 	add(r.Text)
 	return strings.Join(out, "; ")
@@ -138,7 +138,7 @@ func orDash(s string) string {
 }
 
 // printRecords prints records as a table.
-func printRecords(w io.Writer, records []audit.Record) error {
+func printRecords(w io.Writer, records []journal.Record) error {
 	st := styleFor(w)
 	g := grid{head: recordHead(), spare: []string{"ISSUER", "SEQ", "SERIAL"}}
 	for i := range records {
@@ -148,13 +148,13 @@ func printRecords(w io.Writer, records []audit.Record) error {
 }
 
 // reportDamage says on standard error that a line was left out.
-func reportDamage(w io.Writer, d *audit.Damage) {
+func reportDamage(w io.Writer, d *journal.Damage) {
 	fmt.Fprintf(w, "mayfly: %s (left out; \"mayfly audit verify\" says more)\n", printable(d.Error()))
 }
 
 // readSalt returns the salt for digests of subjects; nil where there is none.
 func (t target) readSalt() ([]byte, error) {
-	if t.config.Subjects != audit.SubjectsDigest {
+	if t.config.Subjects != journal.SubjectsDigest {
 		return nil, nil
 	}
 	salt, err := t.config.ReadSalt()

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/mayfly-ca/mayfly/audit/reconcile"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/internal/shell"
+	"github.com/mayfly-ca/mayfly/reconcile"
 )
 
 // nextSteps says what to run next for a finding: lines for a POSIX shell, made of what the configuration says, of

@@ -8,9 +8,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/journal"
 )
 
 // Where no file has the issuing certificate the offline audit fails: it would judge what the journal itself names.
@@ -33,7 +33,7 @@ func TestReloadIsJournalled(t *testing.T) {
 	t.Parallel()
 	l := newLogLab(t, 1)
 	sys := l.start(t, l.config(t, "  logs:\n    - {%0}\n"))
-	j, err := audit.Open(audit.Config{File: filepath.Join(l.dir, "journal.jsonl")}, audit.Options{})
+	j, err := journal.Open(journal.Config{File: filepath.Join(l.dir, "journal.jsonl")}, journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

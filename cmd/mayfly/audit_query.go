@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
+	"github.com/mayfly-ca/mayfly/journal"
 )
 
 // queryFlags are the filters of a query. All that are given must hold.
@@ -65,13 +65,13 @@ func newAuditQuery() *cobra.Command {
 	fl.StringVar(&f.until, "until", "", "before: likewise")
 	fl.BoolVar(&f.intents, "intents", false, "intents, too")
 	fl.BoolVar(&f.json, "json", false, "print the records as they stand in the journal")
-	completeWords(cmd, "result", string(audit.Issued), string(audit.Failed), string(audit.Denied))
+	completeWords(cmd, "result", string(journal.Issued), string(journal.Failed), string(journal.Denied))
 	return cmd
 }
 
 // query is what a record is held against.
 type query struct {
-	equal        []func(*audit.Record) bool
+	equal        []func(*journal.Record) bool
 	since, until time.Time
 	intents      bool
 	wantsNames   bool // by subject or SAN
@@ -80,42 +80,42 @@ type query struct {
 
 func (f *queryFlags) compile(salt []byte, now time.Time) (*query, error) {
 	q := &query{intents: f.intents, salted: salt != nil, wantsNames: f.subject != "" || f.san != ""}
-	add := func(want string, of func(*audit.Record) string) {
+	add := func(want string, of func(*journal.Record) string) {
 		if want != "" {
-			q.equal = append(q.equal, func(r *audit.Record) bool { return of(r) == want })
+			q.equal = append(q.equal, func(r *journal.Record) bool { return of(r) == want })
 		}
 	}
-	named := func(want string, of func(*audit.Record) string) {
+	named := func(want string, of func(*journal.Record) string) {
 		if want == "" {
 			return
 		}
 		digest := want
 		if salt != nil {
-			digest = audit.SubjectDigest(salt, want)
+			digest = journal.SubjectDigest(salt, want)
 		}
-		q.equal = append(q.equal, func(r *audit.Record) bool { return of(r) == want || of(r) == digest })
+		q.equal = append(q.equal, func(r *journal.Record) bool { return of(r) == want || of(r) == digest })
 	}
 	key, err := keyDigest(f.key)
 	if err != nil {
 		return nil, err
 	}
 	switch f.result {
-	case "", string(audit.Issued), string(audit.Failed), string(audit.Denied):
+	case "", string(journal.Issued), string(journal.Failed), string(journal.Denied):
 	default:
 		return nil, usage("--result %q: write issued, failed or denied", f.result)
 	}
-	add(f.issuer, func(r *audit.Record) string { return r.Issuer })
-	named(f.subject, func(r *audit.Record) string { return r.Subject })
+	add(f.issuer, func(r *journal.Record) string { return r.Issuer })
+	named(f.subject, func(r *journal.Record) string { return r.Subject })
 	if strings.Trim(serialOf(f.serial), "0123456789abcdef") != "" {
 		return nil, usage("--serial %q: write it in hexadecimal", f.serial)
 	}
-	named(f.san, func(r *audit.Record) string { return r.SAN })
-	add(f.providerKey, func(r *audit.Record) string { return r.ProviderKey })
-	add(serialOf(f.serial), func(r *audit.Record) string { return r.Serial })
-	add(f.requestID, func(r *audit.Record) string { return r.RequestID })
-	add(key, func(r *audit.Record) string { return r.Key })
-	add(f.result, func(r *audit.Record) string { return string(r.Result) })
-	add(f.reason, func(r *audit.Record) string { return r.Reason })
+	named(f.san, func(r *journal.Record) string { return r.SAN })
+	add(f.providerKey, func(r *journal.Record) string { return r.ProviderKey })
+	add(serialOf(f.serial), func(r *journal.Record) string { return r.Serial })
+	add(f.requestID, func(r *journal.Record) string { return r.RequestID })
+	add(key, func(r *journal.Record) string { return r.Key })
+	add(f.result, func(r *journal.Record) string { return string(r.Result) })
+	add(f.reason, func(r *journal.Record) string { return r.Reason })
 	if q.since, err = moment("--since", f.since, now); err != nil {
 		return nil, err
 	}
@@ -183,8 +183,8 @@ func moment(flag, s string, now time.Time) (time.Time, error) {
 	return now.Add(-d), nil
 }
 
-func (q *query) matches(r *audit.Record) bool {
-	if r.Kind == audit.Intent && !q.intents || r.Time.Before(q.since) || !q.until.IsZero() && !r.Time.Before(q.until) {
+func (q *query) matches(r *journal.Record) bool {
+	if r.Kind == journal.Intent && !q.intents || r.Time.Before(q.since) || !q.until.IsZero() && !r.Time.Before(q.until) {
 		return false
 	}
 	for _, holds := range q.equal {
@@ -196,10 +196,10 @@ func (q *query) matches(r *audit.Record) bool {
 }
 
 func (q *query) run(ctx context.Context, t target, std streams, asJSON bool) error {
-	var found []audit.Record
+	var found []journal.Record
 	hidden := false
-	for e, err := range audit.Read(t.path, 0) {
-		var d *audit.Damage
+	for e, err := range journal.Read(t.path, 0) {
+		var d *journal.Damage
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)

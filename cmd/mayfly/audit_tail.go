@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mayfly-ca/mayfly/audit"
+	"github.com/mayfly-ca/mayfly/journal"
 )
 
 // followEvery is how often a journal is looked at for new records.
@@ -30,14 +30,14 @@ func newAuditTail() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			last, err := audit.Last(t.path)
+			last, err := journal.Last(t.path)
 			if err != nil {
 				return err
 			}
 			if n > last {
 				n = last
 			}
-			r := audit.NewReader(t.path, last-n+1)
+			r := journal.NewReader(t.path, last-n+1)
 			defer r.Close() //nolint:errcheck // only read
 			p := tailPrinter{out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), json: asJSON}
 			if !follow {
@@ -60,10 +60,10 @@ type tailPrinter struct {
 }
 
 // drain prints what is there.
-func (p tailPrinter) drain(r *audit.Reader) error {
+func (p tailPrinter) drain(r *journal.Reader) error {
 	for {
 		e, err := r.Next()
-		var d *audit.Damage
+		var d *journal.Damage
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
@@ -79,7 +79,7 @@ func (p tailPrinter) drain(r *audit.Reader) error {
 	}
 }
 
-func (p tailPrinter) follow(ctx context.Context, r *audit.Reader) error {
+func (p tailPrinter) follow(ctx context.Context, r *journal.Reader) error {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
@@ -94,7 +94,7 @@ func (p tailPrinter) follow(ctx context.Context, r *audit.Reader) error {
 	}
 }
 
-func (p tailPrinter) print(e audit.Entry) error {
+func (p tailPrinter) print(e journal.Entry) error {
 	if p.json {
 		_, err := p.out.Write(e.Raw)
 		return err

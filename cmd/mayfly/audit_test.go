@@ -9,19 +9,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/audit"
-	"github.com/mayfly-ca/mayfly/secret"
+	"github.com/mayfly-ca/mayfly/internal/secret"
+	"github.com/mayfly-ca/mayfly/journal"
 )
 
-func outcomeOf(n int, san string) *audit.Record {
-	return &audit.Record{Kind: audit.Outcome, Result: audit.Denied, Reason: "POLICY_DENIED", Subject: san, SAN: san, RequestID: fmt.Sprintf("request-%d", n)}
+func outcomeOf(n int, san string) *journal.Record {
+	return &journal.Record{Kind: journal.Outcome, Result: journal.Denied, Reason: "POLICY_DENIED", Subject: san, SAN: san, RequestID: fmt.Sprintf("request-%d", n)}
 }
 
 // "audit tail -f" goes on into the next file, and leaves nothing out and doubles nothing.
 func TestTailFollows(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
-	j, err := audit.Open(audit.Config{File: path, MaxSize: "64KiB"}, audit.Options{})
+	j, err := journal.Open(journal.Config{File: path, MaxSize: "64KiB"}, journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,11 +54,11 @@ func TestTailFollows(t *testing.T) {
 	if status := <-done; status != 0 {
 		t.Errorf("status %d", status)
 	}
-	if segments, err := audit.Segments(path); err != nil || len(segments) < 3 {
+	if segments, err := journal.Segments(path); err != nil || len(segments) < 3 {
 		t.Errorf("%d files, %v", len(segments), err)
 	}
 	for i, l := range strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n") {
-		if r, err := audit.ParseRecord([]byte(l)); err != nil || r.Seq != uint64(i+1) {
+		if r, err := journal.ParseRecord([]byte(l)); err != nil || r.Seq != uint64(i+1) {
 			t.Fatalf("line %d: record %d, %v", i+1, r.Seq, err)
 		}
 	}
@@ -72,8 +72,8 @@ func TestQueryDigests(t *testing.T) {
 	if err := os.WriteFile(keyFile, []byte("the key of the sums\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := audit.Config{File: path, Subjects: audit.SubjectsDigest, Key: &secret.Source{File: keyFile}}
-	j, err := audit.Open(c, audit.Options{})
+	c := journal.Config{File: path, Subjects: journal.SubjectsDigest, Key: &secret.Source{File: keyFile}}
+	j, err := journal.Open(c, journal.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/internal/human"
+	"github.com/mayfly-ca/mayfly/journal"
 )
 
 func newAuditVerify() *cobra.Command {
@@ -33,11 +33,11 @@ func newAuditVerify() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o := audit.VerifyOptions{First: first, Progress: progress(cmd.ErrOrStderr())}
+			o := journal.VerifyOptions{First: first, Progress: progress(cmd.ErrOrStderr())}
 			if o.Key, err = journalKey(t, keyFile); err != nil {
 				return err
 			}
-			summary, findings, err := audit.Verify(t.path, o)
+			summary, findings, err := journal.Verify(t.path, o)
 			if err != nil {
 				return err
 			}
@@ -86,7 +86,7 @@ func progress(w io.Writer) func(done, total int64) {
 	}
 }
 
-func summaryLine(st style, path string, s audit.Summary) string {
+func summaryLine(st style, path string, s journal.Summary) string {
 	if s.Last == 0 {
 		return path + ": " + st.green("whole") + ", without a record"
 	}
@@ -94,7 +94,7 @@ func summaryLine(st style, path string, s audit.Summary) string {
 		st.green("whole"),
 		human.Count(s.Records(), "record"), s.First, s.Last, human.Count(s.Segments, "file"),
 		s.From.Format(time.RFC3339), s.To.Format(time.RFC3339),
-		s.Results[audit.Issued], s.Results[audit.Failed], s.Results[audit.Denied])
+		s.Results[journal.Issued], s.Results[journal.Failed], s.Results[journal.Denied])
 	if s.Open > 0 {
 		line += fmt.Sprintf(", %d under way", s.Open)
 	}
@@ -104,7 +104,7 @@ func summaryLine(st style, path string, s audit.Summary) string {
 	return line + ", sum " + s.Sum
 }
 
-func findingLines(findings []audit.Damage, s audit.Summary, keyed bool) string {
+func findingLines(findings []journal.Damage, s journal.Summary, keyed bool) string {
 	var b strings.Builder
 	for i := range findings {
 		fmt.Fprintf(&b, "%s\n", printable(findings[i].Error()))
@@ -118,18 +118,18 @@ func findingLines(findings []audit.Damage, s audit.Summary, keyed bool) string {
 
 // verifyView is what "audit verify --json" prints.
 type verifyView struct {
-	Whole    bool                 `json:"whole"`
-	Findings []findingView        `json:"findings"`
-	Segments int                  `json:"segments"`
-	First    uint64               `json:"first"`
-	Last     uint64               `json:"last"`
-	Sum      string               `json:"sum"`
-	From     time.Time            `json:"from"`
-	To       time.Time            `json:"to"`
-	Kinds    map[audit.Kind]int   `json:"kinds"`
-	Results  map[audit.Result]int `json:"results"`
-	Open     int                  `json:"open"`
-	Crashes  int                  `json:"crashes"`
+	Whole    bool                   `json:"whole"`
+	Findings []findingView          `json:"findings"`
+	Segments int                    `json:"segments"`
+	First    uint64                 `json:"first"`
+	Last     uint64                 `json:"last"`
+	Sum      string                 `json:"sum"`
+	From     time.Time              `json:"from"`
+	To       time.Time              `json:"to"`
+	Kinds    map[journal.Kind]int   `json:"kinds"`
+	Results  map[journal.Result]int `json:"results"`
+	Open     int                    `json:"open"`
+	Crashes  int                    `json:"crashes"`
 }
 
 type findingView struct {
@@ -139,7 +139,7 @@ type findingView struct {
 	What   string `json:"what"`
 }
 
-func newVerifyView(s audit.Summary, findings []audit.Damage) verifyView {
+func newVerifyView(s journal.Summary, findings []journal.Damage) verifyView {
 	v := verifyView{
 		Whole: len(findings) == 0, Findings: []findingView{}, Segments: s.Segments, First: s.First, Last: s.Last, Sum: s.Sum,
 		From: s.From, To: s.To, Kinds: s.Kinds, Results: s.Results, Open: s.Open, Crashes: s.Crashes,

@@ -17,11 +17,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/mayfly-ca/mayfly/audit"
-	"github.com/mayfly-ca/mayfly/audit/reconcile"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/journal"
+	"github.com/mayfly-ca/mayfly/reconcile"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
@@ -247,8 +247,8 @@ func (a *auditing) raise(_ context.Context, f reconcile.Finding) {
 		if f.Log != "" {
 			where = "log " + f.Log + ": "
 		}
-		j.Note(&audit.Record{
-			Kind: audit.Alarm, Reason: string(f.Kind), Serial: f.Serial, Issuer: f.Issuer, SAN: f.Identity, TBS: f.TBS,
+		j.Note(&journal.Record{
+			Kind: journal.Alarm, Reason: string(f.Kind), Serial: f.Serial, Issuer: f.Issuer, SAN: f.Identity, TBS: f.TBS,
 			Certificate: f.Certificate,
 			Text:        where + f.Text + " (alarm " + f.ID + ")",
 		})
@@ -286,7 +286,7 @@ func (a *auditing) cleared(_ context.Context, o reconcile.Order, closed []reconc
 	a.in.log.Warn("audit alarms were cleared by an operator", "what", what, "by", o.By, "count",
 		len(closed), "text", text)
 	if j := a.ledger.journal; j != nil {
-		j.Note(&audit.Record{Kind: audit.Event, Reason: "audit_cleared", Text: text})
+		j.Note(&journal.Record{Kind: journal.Event, Reason: "audit_cleared", Text: text})
 	}
 }
 

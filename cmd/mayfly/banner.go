@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/devtsa"
+	"github.com/mayfly-ca/mayfly/dev/tsa"
 	"github.com/mayfly-ca/mayfly/internal/shell"
 	"github.com/mayfly-ca/mayfly/server"
 )
@@ -40,7 +40,7 @@ func (b banner) print(w io.Writer) error {
 	t.add("gRPC", a.grpc)
 	t.add("log", "http://"+a.http+"/ct/checkpoint")
 	t.add("sign-in", b.state.Issuer)
-	t.add("timestamps", b.state.Issuer+devtsa.Path)
+	t.add("timestamps", b.state.Issuer+tsa.Path)
 	if b.listeners.Admin != nil {
 		t.add("readiness", "http://"+a.admin+"/readyz")
 		t.add("metrics", "http://"+a.admin+"/metrics")

@@ -21,13 +21,13 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca"
-	"github.com/mayfly-ca/mayfly/devidp"
+	"github.com/mayfly-ca/mayfly/dev/idp"
 )
 
 // benchLab is what a run loads, and where its tokens come from.
 type benchLab struct {
 	rest, grpc, admin string // URLs, and the address of gRPC
-	provider          *devidp.Provider
+	provider          *idp.Provider
 	log               *benchLog      // nil: another's
 	closers           []func() error // the last first
 
@@ -62,7 +62,7 @@ func (f *benchFlags) open(ctx context.Context, o *common, std streams, processor
 		if err != nil {
 			return nil, err
 		}
-		l.provider, err = devidp.New(devidp.Options{Dir: state.path("idp"), Issuer: state.Issuer, TokenLife: time.Hour})
+		l.provider, err = idp.New(idp.Options{Dir: state.path("idp"), Issuer: state.Issuer, TokenLife: time.Hour})
 		return l, err
 	}
 	dir, err := os.MkdirTemp("", "mayfly-bench")
@@ -82,7 +82,7 @@ func (f *benchFlags) open(ctx context.Context, o *common, std streams, processor
 		return nil, fmt.Errorf("--listen-idp: %s; choose another address", listenProblem(address, err))
 	}
 	issuer := "http://" + at.Addr().String()
-	l.provider, err = devidp.New(devidp.Options{Dir: filepath.Join(dir, "idp"), Issuer: issuer, TokenLife: 12 * time.Hour})
+	l.provider, err = idp.New(idp.Options{Dir: filepath.Join(dir, "idp"), Issuer: issuer, TokenLife: 12 * time.Hour})
 	if err != nil {
 		return nil, errors.Join(err, at.Close())
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
-	"github.com/mayfly-ca/mayfly/secret"
+	"github.com/mayfly-ca/mayfly/internal/secret"
 )
 
 func newCA() *cobra.Command {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/config"
-	"github.com/mayfly-ca/mayfly/secret"
+	"github.com/mayfly-ca/mayfly/internal/secret"
 )
 
 // TestCAInit makes a CA that starts without a warning about its chain, and that no second run replaces.

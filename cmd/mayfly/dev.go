@@ -16,8 +16,8 @@ import (
 
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/config"
-	"github.com/mayfly-ca/mayfly/devidp"
-	"github.com/mayfly-ca/mayfly/devtsa"
+	"github.com/mayfly-ca/mayfly/dev/idp"
+	"github.com/mayfly-ca/mayfly/dev/tsa"
 	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/trust"
@@ -66,30 +66,30 @@ func dev(ctx context.Context, o *common, f *devFlags, std streams) error {
 		return err
 	}
 	defer state.close()
-	listeners, idp, err := f.listen()
+	listeners, idpListener, err := f.listen()
 	if err != nil {
 		return err
 	}
-	state.Issuer = "http://" + idp.Addr().String()
+	state.Issuer = "http://" + idpListener.Addr().String()
 	if err := state.prepare(addresses(listeners)); err != nil {
 		closeAll(listeners)
-		return errors.Join(err, idp.Close())
+		return errors.Join(err, idpListener.Close())
 	}
-	provider, err := devidp.New(devidp.Options{Dir: state.path("idp"), Issuer: state.Issuer, Logger: log})
+	provider, err := idp.New(idp.Options{Dir: state.path("idp"), Issuer: state.Issuer, Logger: log})
 	if err != nil {
 		closeAll(listeners)
-		return errors.Join(err, idp.Close())
+		return errors.Join(err, idpListener.Close())
 	}
-	stamps, err := devtsa.New(devtsa.Options{Dir: state.path("tsa")})
+	stamps, err := tsa.New(tsa.Options{Dir: state.path("tsa")})
 	if err != nil {
 		closeAll(listeners)
-		return errors.Join(err, idp.Close())
+		return errors.Join(err, idpListener.Close())
 	}
 	pages := http.NewServeMux()
 	pages.Handle("/", provider.Handler())
-	pages.Handle(devtsa.Path, stamps.Handler())
-	pages.Handle(devtsa.ChainPath, stamps.Handler())
-	stopProvider := servePages(idp, pages)
+	pages.Handle(tsa.Path, stamps.Handler())
+	pages.Handle(tsa.ChainPath, stamps.Handler())
+	stopProvider := servePages(idpListener, pages)
 	defer stopProvider()
 
 	cfg, _, err := config.Load(state.path("mayfly.yaml"))
@@ -120,7 +120,7 @@ func dev(ctx context.Context, o *common, f *devFlags, std streams) error {
 }
 
 // proveItself gets one certificate the way any signer does and verifies it in full.
-func proveItself(ctx context.Context, p *devidp.Provider, state *devState, url string) error {
+func proveItself(ctx context.Context, p *idp.Provider, state *devState, url string) error {
 	token, err := p.Token(selfTestEmail, nil)
 	if err != nil {
 		return err
@@ -217,9 +217,9 @@ func servePages(l net.Listener, h http.Handler) (stop func()) {
 }
 
 // publish writes what verifiers and signers need.
-func (s *devState) publish(e exported, stamps *devtsa.Authority) error {
+func (s *devState) publish(e exported, stamps *tsa.Authority) error {
 	chain := stamps.Chain()
-	e.services.TSA = s.Issuer + devtsa.Path
+	e.services.TSA = s.Issuer + tsa.Path
 	e.timestamps = []trust.Authority{{URL: e.services.TSA, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter}}
 	e.services.OIDC, e.services.Operator, e.services.From = s.Issuer, "mayfly dev", e.material.chain[0].NotBefore
 	return e.write(s.dir)
@@ -250,7 +250,7 @@ func newDevToken(f *devFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p, err := devidp.New(devidp.Options{Dir: state.path("idp"), Issuer: state.Issuer, TokenLife: life})
+			p, err := idp.New(idp.Options{Dir: state.path("idp"), Issuer: state.Issuer, TokenLife: life})
 			if err != nil {
 				return err
 			}
@@ -265,7 +265,7 @@ func newDevToken(f *devFlags) *cobra.Command {
 	cmd.Flags().StringVar(&email, "email", "", "the address that the token names (required)")
 	cmd.Flags().StringVar(&claimsFile, "claims", "",
 		"file with a JSON object of claims, \"-\" for standard input; each replaces the usual claim, null removes it")
-	cmd.Flags().Var(lasting(&life, devidp.DefaultTokenLife), "ttl", "how long the token is valid")
+	cmd.Flags().Var(lasting(&life, idp.DefaultTokenLife), "ttl", "how long the token is valid")
 	return cmd
 }
 

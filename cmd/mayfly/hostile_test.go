@@ -21,11 +21,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/fault"
 	escape "github.com/mayfly-ca/mayfly/internal/printable"
+	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -168,8 +168,8 @@ func TestHostileText(t *testing.T) {
 // hostileJournal writes a line that is a record of an earlier time, and one that is none.
 func hostileJournal(t *testing.T, name string) {
 	t.Helper()
-	r := audit.Record{
-		Kind: audit.Outcome, Time: time.Now(), Result: audit.Issued, SAN: hostile, Subject: hostile,
+	r := journal.Record{
+		Kind: journal.Outcome, Time: time.Now(), Result: journal.Issued, SAN: hostile, Subject: hostile,
 		Issuer: hostile, Serial: hostile, Text: hostile, Rule: hostile, Reason: hostile,
 	}
 	data, err := json.Marshal(r)
@@ -181,7 +181,7 @@ func hostileJournal(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := printRecords(&out, []audit.Record{r}); err != nil {
+	if err := printRecords(&out, []journal.Record{r}); err != nil {
 		t.Fatal(err)
 	}
 	harmless(t, "records", out.String())

@@ -8,16 +8,16 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/audit"
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/server"
 )
 
 // ledger is the journal of a process and the account that it closes with. Its methods are for a nil journal, too.
 type ledger struct {
-	journal    *audit.Journal // nil: there is none
-	signatures *atomic.Int64  // by the CA's key, since the start
+	journal    *journal.Journal // nil: there is none
+	signatures *atomic.Int64    // by the CA's key, since the start
 	changes    *changes
 }
 
@@ -61,12 +61,12 @@ func openLedger(in instance) (l ledger, err error) {
 	if in.config.Audit == nil {
 		return l, nil
 	}
-	o := audit.Options{Logger: in.log, Version: readBuildInfo().Version, Digest: in.config.Digest}
+	o := journal.Options{Logger: in.log, Version: readBuildInfo().Version, Digest: in.config.Digest}
 	if wantsAuditor(in.config) { // it keeps the alarm until it is cleared
 		l.changes = &changes{}
 		o.Changed = l.changes.found
 	}
-	l.journal, err = audit.Open(in.config.Audit.Config, o)
+	l.journal, err = journal.Open(in.config.Audit.Config, o)
 	return l, err
 }
 
@@ -85,8 +85,8 @@ func (l ledger) trial(ctx context.Context, in ca.Intent) error {
 	if l.journal == nil {
 		return nil
 	}
-	return l.journal.Append(ctx, &audit.Record{
-		Kind: audit.Trial, Serial: fmt.Sprintf("%040x", in.Serial), TBS: hex.EncodeToString(in.TBS[:]),
+	return l.journal.Append(ctx, &journal.Record{
+		Kind: journal.Trial, Serial: fmt.Sprintf("%040x", in.Serial), TBS: hex.EncodeToString(in.TBS[:]),
 		IssuerKey: hex.EncodeToString(in.IssuerKeyHash[:]), Signatures: 1,
 	})
 }
@@ -96,7 +96,7 @@ func (l ledger) reloaded(ctx context.Context, cfg *config.Config) error {
 	if l.journal == nil {
 		return nil
 	}
-	err := l.journal.Append(ctx, &audit.Record{Kind: audit.Reload, Config: cfg.Digest, Signatures: int(l.signatures.Load())})
+	err := l.journal.Append(ctx, &journal.Record{Kind: journal.Reload, Config: cfg.Digest, Signatures: int(l.signatures.Load())})
 	if err != nil {
 		return fmt.Errorf("audit: the reload was not written: %w", err)
 	}
@@ -106,7 +106,7 @@ func (l ledger) reloaded(ctx context.Context, cfg *config.Config) error {
 // note writes what an operator should know, without waiting.
 func (l ledger) note(reason, text string) {
 	if l.journal != nil {
-		l.journal.Note(&audit.Record{Kind: audit.Event, Reason: reason, Text: text[:min(len(text), 1000)]})
+		l.journal.Note(&journal.Record{Kind: journal.Event, Reason: reason, Text: text[:min(len(text), 1000)]})
 	}
 }
 

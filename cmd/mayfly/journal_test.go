@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/mayfly-ca/mayfly/audit"
+	"github.com/mayfly-ca/mayfly/journal"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
@@ -72,18 +72,18 @@ func TestJournalUnderLoad(t *testing.T) {
 		t.Fatalf("%v; log:\n%s", err, s.logs)
 	}
 	path := filepath.Join(s.dir, "journal.jsonl")
-	summary, findings, err := audit.Verify(path, audit.VerifyOptions{})
+	summary, findings, err := journal.Verify(path, journal.VerifyOptions{})
 	if err != nil || len(findings) > 0 {
 		t.Fatalf("%v %v", findings, err)
 	}
-	if summary.Kinds[audit.Trial] != 1 || summary.Kinds[audit.Reload] < 5 || summary.Open != 0 || summary.Kinds[audit.Stop] != 1 || summary.Segments < 2 {
+	if summary.Kinds[journal.Trial] != 1 || summary.Kinds[journal.Reload] < 5 || summary.Open != 0 || summary.Kinds[journal.Stop] != 1 || summary.Segments < 2 {
 		t.Errorf("%+v", summary)
 	}
-	for e, err := range audit.Read(path, 0) {
+	for e, err := range journal.Read(path, 0) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.Result == audit.Issued {
+		if e.Result == journal.Issued {
 			delete(held, e.Certificate)
 		}
 	}

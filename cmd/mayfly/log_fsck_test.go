@@ -5,7 +5,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/mayfly-ca/mayfly/ctlog/monitor"
+	"github.com/mayfly-ca/mayfly/monitor"
 )
 
 // "log fsck" exits 3 for any number of faults, one included.

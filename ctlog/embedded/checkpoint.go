@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 
-	"github.com/mayfly-ca/mayfly/ctlog/monitor"
+	"github.com/mayfly-ca/mayfly/monitor"
 )
 
 // signer signs for the log: SCTs (RFC 6962 §3.2) and checkpoints, which are notes whose signature is that of an RFC 6962 tree

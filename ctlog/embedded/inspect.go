@@ -14,9 +14,9 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/mayfly-ca/mayfly/ctlog/monitor"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
+	"github.com/mayfly-ca/mayfly/monitor"
 )
 
 // Inspect finds what would stop [OpenStore] and can be seen without changing anything: files that are damaged, or that this process

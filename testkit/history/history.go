@@ -20,7 +20,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/audit"
+	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -130,8 +130,8 @@ type one struct {
 
 func write(o Options, log *ct.Static, t *template) error {
 	now, mu := o.End.Add(-time.Duration(o.Entries)*time.Millisecond-time.Minute), sync.Mutex{}
-	journal, err := audit.Open(audit.Config{File: o.Journal, MaxSize: "1GiB"}, audit.Options{
-		Disk: func(f *os.File) audit.Disk { return disk{f} },
+	j, err := journal.Open(journal.Config{File: o.Journal, MaxSize: "1GiB"}, journal.Options{
+		Disk: func(f *os.File) journal.Disk { return disk{f} },
 		Now: func() time.Time {
 			mu.Lock()
 			defer mu.Unlock()
@@ -150,13 +150,13 @@ func write(o Options, log *ct.Static, t *template) error {
 		queues[i] = make(chan one, 4)
 		writing.Go(func() {
 			for c := range queues[i] {
-				r := c.record(t, audit.Intent)
-				err := journal.Append(context.Background(), &r)
-				r = c.record(t, audit.Outcome)
-				r.Result, r.Signatures, r.Micros, r.Certificate = audit.Issued, 2, 12345, r.TBS
-				r.SCTs = []audit.SCT{{Log: hex.EncodeToString(id[:]), Timestamp: c.at, Extensions: hex.EncodeToString(ct.Extensions(c.index))}}
+				r := c.record(t, journal.Intent)
+				err := j.Append(context.Background(), &r)
+				r = c.record(t, journal.Outcome)
+				r.Result, r.Signatures, r.Micros, r.Certificate = journal.Issued, 2, 12345, r.TBS
+				r.SCTs = []journal.SCT{{Log: hex.EncodeToString(id[:]), Timestamp: c.at, Extensions: hex.EncodeToString(ct.Extensions(c.index))}}
 				if err == nil {
-					err = journal.Append(context.Background(), &r)
+					err = j.Append(context.Background(), &r)
 				}
 				if err != nil {
 					select {
@@ -192,7 +192,7 @@ func write(o Options, log *ct.Static, t *template) error {
 	if err := log.Publish(); err != nil {
 		return err
 	}
-	return journal.Close(context.Background(), 2*o.Entries)
+	return j.Close(context.Background(), 2*o.Entries)
 }
 
 // next puts another serial number into the template.
@@ -206,8 +206,8 @@ func (t *template) next(i int, at time.Time) (c one) {
 	return c
 }
 
-func (c one) record(t *template, k audit.Kind) audit.Record {
-	return audit.Record{
+func (c one) record(t *template, k journal.Kind) journal.Record {
+	return journal.Record{
 		Kind: k, RequestID: hex.EncodeToString(c.sum[:8]), Transport: "grpc", Source: "192.0.2.17", Issuer: "https://token.actions.example.com",
 		Subject: "repo:example/project:ref:refs/heads/main", SAN: "https://ci.example.com/example/project/.ci/release.yml@refs/heads/main",
 		Entry: "https://token.actions.example.com", Config: hex.EncodeToString(c.sum[:]), ProviderKey: "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",

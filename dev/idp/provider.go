@@ -1,0 +1,212 @@
+// Package idp is the OpenID Connect provider of "mayfly dev": it signs in anybody as whoever they say they are.
+//
+// It MUST NOT be reachable from another machine. Every request must name a loopback host, which also keeps web pages that
+// rebind their name to this machine out. It implements the authorization code flow with PKCE (RFC 6749, RFC 7636), the device
+// flow (RFC 8628) and discovery, for one public client.
+package idp
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/mayfly-ca/mayfly/internal/durable"
+)
+
+// DefaultTokenLife is how long a token is valid: long enough to install a client and to follow a tutorial.
+const DefaultTokenLife = time.Hour
+
+// Options for [New].
+type Options struct {
+	Dir       string           // the signing key is kept here, readable by the owner only
+	Issuer    string           // the URL under which the provider is reached: http://HOST:PORT
+	ClientID  string           // "" is sigstore
+	TokenLife time.Duration    // 0 is [DefaultTokenLife]
+	Now       func() time.Time // nil: time.Now
+	Logger    *slog.Logger     // nil: none
+}
+
+// Provider signs people in. It is safe for concurrent use.
+type Provider struct {
+	o      Options
+	key    *rsa.PrivateKey
+	public jose.JSONWebKey
+	signer jose.Signer
+
+	mu     sync.Mutex
+	grants map[string]*grant // by authorization code
+	device map[string]*grant // by device code
+}
+
+// New opens the provider's key, or makes one.
+func New(o Options) (*Provider, error) {
+	if o.ClientID == "" {
+		o.ClientID = "sigstore"
+	}
+	if o.TokenLife <= 0 {
+		o.TokenLife = DefaultTokenLife
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Issuer == "" {
+		return nil, errors.New("the development provider has no address")
+	}
+	p := &Provider{o: o, grants: map[string]*grant{}, device: map[string]*grant{}}
+	var err error
+	if p.key, err = openKey(filepath.Join(o.Dir, "key.json")); err != nil {
+		return nil, err
+	}
+	p.public = jose.JSONWebKey{Key: p.key.Public(), Algorithm: string(jose.RS256), Use: "sig"}
+	thumb, err := p.public.Thumbprint(crypto.SHA256) // RFC 7638
+	if err != nil {
+		return nil, err
+	}
+	p.public.KeyID = fmt.Sprintf("%x", thumb[:8])
+	p.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: p.key, KeyID: p.public.KeyID}},
+		(&jose.SignerOptions{}).WithType("JWT"))
+	return p, err
+}
+
+// openKey reads the key as a JWK (RFC 7517), or makes one. It is RSA, as every client reads RS256 and some read nothing else.
+func openKey(path string) (*rsa.PrivateKey, error) {
+	data, err := os.ReadFile(path)
+	if err == nil {
+		var k jose.JSONWebKey
+		if json.Unmarshal(data, &k) == nil {
+			if key, ok := k.Key.(*rsa.PrivateKey); ok && key.N.BitLen() >= 2048 {
+				return key, nil
+			}
+		}
+		return nil, fmt.Errorf("%s holds no RSA key; remove it and a new one is made", path)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, err
+	}
+	if data, err = json.Marshal(jose.JSONWebKey{Key: key, Algorithm: string(jose.RS256), Use: "sig"}); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	return key, durable.WriteFile(path, data, 0o600)
+}
+
+// Token makes an ID token for an e-mail address (OpenID Connect Core 1.0 §2). Each member of claims replaces the usual
+// claim of that name, and nil removes it. Values are encoded as [json.Marshal] does, so that a [json.Number] stays the
+// number that it was.
+func (p *Provider) Token(email string, claims map[string]any) (string, error) {
+	return p.token(email, "", claims)
+}
+
+func (p *Provider) token(email, nonce string, extra map[string]any) (string, error) {
+	now := p.o.Now()
+	c := map[string]any{
+		"iss": p.o.Issuer, "aud": p.o.ClientID, "sub": email, "email": email, "email_verified": true,
+		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(p.o.TokenLife).Unix(),
+	}
+	if nonce != "" {
+		c["nonce"] = nonce
+	}
+	maps.Copy(c, extra)
+	maps.DeleteFunc(c, func(_ string, v any) bool { return v == nil })
+	// go-jose's own encoder turns a json.Number into text, and NumericDate is a number (RFC 7519 §2)
+	payload, err := json.Marshal(c)
+	if err != nil {
+		return "", err
+	}
+	signed, err := p.signer.Sign(payload)
+	if err != nil {
+		return "", err
+	}
+	return signed.CompactSerialize()
+}
+
+// Handler serves the provider.
+func (p *Provider) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /.well-known/openid-configuration", p.discovery)
+	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{p.public}})
+	})
+	mux.HandleFunc("GET /authorize", p.askSignIn)
+	mux.HandleFunc("POST /authorize", p.signIn)
+	mux.HandleFunc("POST /token", p.exchange)
+	mux.HandleFunc("POST /device/code", p.startDevice)
+	mux.HandleFunc("GET /device", p.askDevice)
+	mux.HandleFunc("POST /device", p.signInDevice)
+	return loopbackOnly(mux)
+}
+
+// loopbackOnly refuses requests under any name but this machine's own.
+func loopbackOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !loopback(hostOf(r.Host)) {
+			http.Error(w, "the development provider answers on loopback names only", http.StatusForbidden)
+			return
+		}
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-store")
+		r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func hostOf(hostport string) string {
+	if host, _, err := net.SplitHostPort(hostport); err == nil {
+		return host
+	}
+	return hostport
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || host == "[::1]" || ip != nil && ip.IsLoopback()
+}
+
+func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) {
+	at := func(path string) string { return p.o.Issuer + path }
+	writeJSON(w, http.StatusOK, map[string]any{
+		"issuer": p.o.Issuer, "authorization_endpoint": at("/authorize"), "token_endpoint": at("/token"),
+		"device_authorization_endpoint": at("/device/code"), "jwks_uri": at("/keys"),
+		"response_types_supported": []string{"code"}, "subject_types_supported": []string{"public"},
+		"id_token_signing_alg_values_supported": []string{"RS256"}, "scopes_supported": []string{"openid", "email"},
+		"code_challenge_methods_supported":      []string{"S256"},
+		"grant_types_supported":                 []string{"authorization_code", deviceGrant},
+		"token_endpoint_auth_methods_supported": []string{"none", "client_secret_basic", "client_secret_post"},
+		"claims_supported": []string{
+			"iss", "sub", "aud", "exp", "iat", "nbf", "email",
+			"email_verified", "nonce",
+		},
+	})
+}
+
+func writeJSON(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(v) // the client is gone: nobody to tell
+}

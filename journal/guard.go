@@ -1,0 +1,273 @@
+package journal
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// changedError says that somebody else changed a file of the journal while it was written. Nothing is appended until
+// what was acknowledged stands there again.
+type changedError struct{ what string }
+
+func (e *changedError) Error() string {
+	return e.what + "; keep a copy of all files of the journal, put the file back, or begin a new journal elsewhere"
+}
+
+func changed(format string, args ...any) error { return &changedError{fmt.Sprintf(format, args...)} }
+
+// closedEvery is how often closed segments are looked at.
+const closedEvery = 10 * time.Second
+
+// check errs with a [changedError] when a file of the journal is not as this process left it. Who only touched the
+// file, or changed its mode, changed no record: that is found out by reading them. It costs a few system calls, and is
+// done before each group.
+func (s *fileStore) check() error {
+	named, err := os.Lstat(s.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return changed("%s was moved or removed while it was written", s.path)
+	case err != nil:
+		return err
+	}
+	mine, err := s.file.Stat()
+	if err != nil {
+		return err
+	}
+	switch now := stampOf(named); {
+	case now == s.stamp:
+	case !os.SameFile(named, mine):
+		return changed("%s was moved and another file took its place while it was written", s.path)
+	case now.size != s.stamp.size:
+		return changed("%s has %d bytes, and this process left it with %d: another process writes to it", s.path,
+			now.size, s.stamp.size)
+	default:
+		if err := s.verifyContent(); err != nil {
+			return err
+		}
+		s.stamp = now
+	}
+	if err := s.checkHeadFile(); err != nil {
+		return err
+	}
+	if now := s.now(); now.Sub(s.look) >= time.Second || now.Before(s.look) {
+		s.look = now
+		if err := s.checkLock(); err != nil {
+			return err
+		}
+	}
+	if now := s.now(); now.Sub(s.lookClosed) >= closedEvery || now.Before(s.lookClosed) {
+		s.lookClosed = now
+		s.checkClosed()
+	}
+	return nil
+}
+
+// checkHeadFile writes the head anew where somebody changed it: what it has to say is in memory.
+func (s *fileStore) checkHeadFile() error {
+	if s.head == nil {
+		return s.openHead()
+	}
+	named, err := os.Lstat(s.path + headSuffix)
+	if err == nil && stampOf(named) == s.headStamp {
+		return nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if h, err := readHead(s.path); err != nil || h.seq != s.last.seq || h.sum != s.last.sum || !s.mine(named) {
+		s.notice(fmt.Sprintf("%s was changed, moved or removed while the journal was written; it was written anew",
+			s.path+headSuffix))
+	}
+	_ = s.head.Close() // it is not the one that has the name
+	s.head = nil
+	return s.openHead()
+}
+
+// mine reports whether the head that has its name is the one that is written.
+func (s *fileStore) mine(named fs.FileInfo) bool {
+	st, err := s.head.Stat()
+	return err == nil && named != nil && os.SameFile(st, named)
+}
+
+// checkLock takes the lock again where its file was removed: without it another process could write beside this one.
+func (s *fileStore) checkLock() error {
+	mine, err := s.lock.Stat()
+	if err != nil {
+		return err
+	}
+	if named, err := os.Lstat(s.path + lockSuffix); err == nil && os.SameFile(mine, named) {
+		return nil
+	}
+	s.notice(fmt.Sprintf("%s was moved or removed while the journal was written: another process could "+
+		"have taken the journal", s.path+lockSuffix))
+	fresh, err := takeLock(s.path)
+	if err != nil {
+		return err
+	}
+	release(s.lock)
+	s.lock = fresh
+	return nil
+}
+
+// takeLock takes the journal for this process. The lock goes with the process.
+func takeLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path+lockSuffix, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("%w; the directory must let this user make and rename files", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
+		_ = f.Close() // it was not written
+		return nil, fmt.Errorf("%s is in use by another process; stop that one or give this one a file of its own",
+			path)
+	}
+	return f, nil
+}
+
+// release gives the lock back at once. Closing the file alone would not, while a process that is being started has a
+// copy of the descriptor.
+func release(lock *os.File) {
+	_ = syscall.Flock(int(lock.Fd()), syscall.LOCK_UN) //nolint:gosec // as above; and the lock goes with the process in any case
+	_ = lock.Close()                                   // nothing is written to it
+}
+
+// verifyContent reads the file from its first record to the acknowledged end, and errs with a [changedError] unless
+// these are the records that were acknowledged: the chain begins behind the segment before and ends with the sum that
+// is in memory, so that no byte between can be another one.
+func (s *fileStore) verifyContent() error {
+	f, err := os.OpenFile(s.path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	at, size := s.base, int64(0)
+	for r := bufio.NewReaderSize(io.LimitReader(f, s.size), 1<<20); ; {
+		line, err := readLine(r)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			err = at.follow(line)
+		}
+		if err != nil {
+			return changed("%s was changed while it was written, behind record %d (byte %d): %v", s.path,
+				at.seq, size, err)
+		}
+		size += int64(len(line))
+	}
+	if size != s.size || at.seq != s.last.seq || at.sum != s.last.sum {
+		return changed("%s was changed while it was written: it ends with record %d, and record %d was written; see "+
+			"\"mayfly audit verify\"",
+			s.path, at.seq, s.last.seq)
+	}
+	return nil
+}
+
+// watchClosed remembers how the closed segments are now.
+func (s *fileStore) watchClosed() {
+	s.closed = map[string]stamp{}
+	all, err := closedSegments(s.path)
+	if err != nil {
+		return // who reads them says so
+	}
+	for _, one := range all {
+		if st, err := os.Lstat(one.Path); err == nil {
+			s.closed[one.Path] = stampOf(st)
+		}
+	}
+	s.lookClosed = s.now()
+}
+
+// checkClosed looks at the closed segments. One that is gone was archived. One that was changed is read, and held
+// against the first record of the next: the CA goes on, as what it writes hangs on neither.
+func (s *fileStore) checkClosed() {
+	for path, was := range s.closed {
+		st, err := os.Lstat(path)
+		if err != nil {
+			delete(s.closed, path)
+			continue
+		}
+		if stampOf(st) == was {
+			continue
+		}
+		s.closed[path] = stampOf(st)
+		if err := s.verifyClosed(path); err != nil {
+			s.notice(fmt.Sprintf("%s was changed: %v; the CA goes on in %s", path, err, filepath.Base(s.path)))
+		}
+	}
+}
+
+// verifyClosed verifies a closed segment from its first record up to what the next one says of its last.
+func (s *fileStore) verifyClosed(path string) error {
+	all, err := Segments(s.path)
+	if err != nil {
+		return err
+	}
+	next, first := s.path, uint64(0)
+	for i, one := range all {
+		if one.Path == path {
+			first = one.First
+			if i+1 < len(all) {
+				next = all[i+1].Path
+			}
+		}
+	}
+	end, err := before(next)
+	if next == s.path && errors.Is(err, io.EOF) { // nothing is in it yet
+		end, err = link{seq: s.last.seq, sum: s.last.sum}, nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", next, err)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	at := s.base
+	for r, begun := bufio.NewReaderSize(f, 1<<20), false; ; begun = true {
+		line, err := readLine(r)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if !begun { // what it says of the segment before is fixed by its own sums
+			l, err := linkOf(line)
+			if err != nil {
+				return err
+			}
+			at.seq, at.sum = first-1, l.prev
+		}
+		if err := at.follow(line); err != nil {
+			return err
+		}
+	}
+	if at.seq != end.seq || at.sum != end.sum {
+		return fmt.Errorf("it ends with record %d, and the next file continues record %d with another sum", at.seq,
+			end.seq)
+	}
+	return nil
+}
+
+// before is what the first record of a file says of the record before it.
+func before(path string) (link, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return link{}, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	line, err := readLine(bufio.NewReader(f))
+	if err != nil {
+		return link{}, err
+	}
+	l, err := linkOf(line)
+	return link{seq: l.seq - 1, sum: l.prev}, err
+}

@@ -1,0 +1,574 @@
+package journal
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// maxNotes is how many records that nobody waits for are kept before denials are only counted.
+	maxNotes = 4096
+	// strangersRate is how many denials a second, on average, are written of requests that proved to be nobody's, and strangersBurst
+	// how many at once. Without a bound, anybody on the network could fill the disk, and so stop issuance.
+	strangersRate, strangersBurst = 50, 2000
+	// tellDropped is how often a record counts those that were not written.
+	tellDropped = time.Second
+	// How soon, and how rarely, a journal that cannot be written is tried again.
+	minRepair = 50 * time.Millisecond
+	maxRepair = 5 * time.Second
+	// hung is how long a commit takes before the journal counts as one that cannot be written.
+	hung = 5 * time.Second
+	// lookEvery is how often a journal that nothing is written to is looked at.
+	lookEvery = time.Second
+)
+
+// Options for [Open].
+type Options struct {
+	Version string // of mayfly, for the record of the start
+	Digest  string // of the configuration, likewise
+
+	Logger *slog.Logger     // nil: none
+	Now    func() time.Time // nil: time.Now
+	Stdout *os.File         // where the copy for standard output goes; nil: os.Stdout
+	// Changed is told when somebody else changed a file of the journal while it was written. It MUST return at once.
+	// Nil is nobody: then [Journal.Health] has a warning until the process ends.
+	Changed func(what string)
+	// Disk takes the place of the file that is written; nil is the file itself.
+	Disk func(*os.File) Disk
+
+	free func(dir string) (free, size uint64, known bool) // takes the place of freeOf in tests
+}
+
+// store makes groups of records durable: a file, or sinks that acknowledge.
+type store interface {
+	// commit returns when the group is durable. After an error it is not called again before repair has succeeded.
+	commit(group) error
+	// repair tries to make the store fit again, and says what was lost or set aside, if anything.
+	repair() (cut string, err error)
+}
+
+// group is what one commit writes.
+type group struct {
+	lines   []byte
+	entries []entry
+	end     chain // after its last record
+}
+
+// entry is a record that waits to be written.
+type entry struct {
+	record Record
+	wait   *waiter // nil: nobody waits
+}
+
+// waiter is somebody who waits for a record, until he gives up or is told.
+type waiter struct {
+	done  chan error // has room for the one answer
+	taken atomic.Bool
+}
+
+func newWaiter() *waiter { return &waiter{done: make(chan error, 1)} }
+
+func (w *waiter) tell(err error) { w.done <- err }
+
+// giveUp is false when the answer is on its way already.
+func (w *waiter) giveUp() bool { return w.taken.CompareAndSwap(false, true) }
+
+// refuse tells that the record does not count. It is false when nobody waits any more.
+func (w *waiter) refuse(err error) bool {
+	if !w.taken.CompareAndSwap(false, true) {
+		return false
+	}
+	w.done <- err
+	return true
+}
+
+// Journal writes records. It is safe for concurrent use.
+type Journal struct {
+	log      *slog.Logger
+	now      func() time.Time
+	metrics  *metrics
+	privacy  *privacy
+	store    store
+	file     *fileStore // the store, if it is a file; else nil
+	copies   []*copier
+	busy     atomic.Int64  // when the commit under way began, in nanoseconds since 1970; 0: none is
+	wake     chan struct{} // something waits, or the journal closes
+	changed  func(string)  // may be nil
+	stopping chan struct{} // closed when Close is called
+	ended    chan struct{} // closed when the writer has returned
+
+	mu      sync.Mutex
+	waiting []entry
+	notes   int       // of them, those that nobody waits for
+	dropped int       // notes that were not taken, since the last record about them
+	told    time.Time // of that record
+	broken  error     // why nothing can be written; nil: it can
+	since   time.Time
+	altered string // what somebody else changed last; "": nothing
+	denials denials
+	closing bool
+
+	free func(dir string) (free, size uint64, known bool) // of a disk
+
+	chain    chain  // of the writer alone, as what follows
+	lines    []byte // of the group that it writes
+	spare    []entry
+	crowd    int       // records of the last group
+	measured time.Time // when the disk was looked at last
+}
+
+// Open takes the journal for this process, sets aside what a crash left at its end, and writes the record of the start: when
+// Open returns, the journal can be written. Its errors say what to do.
+func Open(c Config, o Options) (*Journal, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Disk == nil {
+		o.Disk = func(f *os.File) Disk { return osDisk{f} }
+	}
+	if o.free == nil {
+		o.free = freeOf
+	}
+	key, err := c.Key.Read()
+	if err != nil {
+		return nil, fmt.Errorf("audit.key: %w", err)
+	}
+	j := &Journal{
+		log: o.Logger, now: o.Now, metrics: newMetrics(), wake: make(chan struct{}, 1), stopping: make(chan struct{}), ended: make(chan struct{}),
+		chain: newChain(key), since: o.Now(), denials: newDenials(), changed: o.Changed, free: o.free,
+	}
+	if j.privacy, err = c.privacy(); err != nil {
+		return nil, err
+	}
+	cut, err := j.openStore(c, o)
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	j.metrics.watch(j)
+	begin := []entry{{record: Record{Kind: Start, Version: o.Version, Config: o.Digest, Instance: rand.Text()}}}
+	if cut != "" {
+		o.Logger.Warn("journal: its end was set aside", "text", cut)
+		begin = append([]entry{{record: Record{Kind: Recovered, Text: cut}}}, begin...)
+	}
+	if err := j.commit(begin); err != nil {
+		j.closeStore()
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	for _, c := range j.copies {
+		c.start()
+	}
+	j.measure()
+	go j.write()
+	return j, nil
+}
+
+// Append returns when the record is durable. Seq, Time, Prev and Sum are the journal's to set. After an error the record does
+// not count, unless ctx has ended: then it may. The error names the cause for the operator.
+func (j *Journal) Append(ctx context.Context, r *Record) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	w := newWaiter()
+	if err := j.enqueue(entry{*r, w}); err != nil {
+		return err
+	}
+	select {
+	case err := <-w.done:
+		return err
+	case <-ctx.Done():
+		if !w.giveUp() {
+			return <-w.done
+		}
+		return context.Cause(ctx)
+	}
+}
+
+// Note writes a record without waiting for it. While the journal cannot be written it is kept; denials beyond the
+// bounds of their number are counted, and the counts are written as records of the kind [Dropped]: one for each
+// identity and reason that was denied again and again, and one for the rest.
+func (j *Journal) Note(r *Record) {
+	if err := r.check(); err != nil {
+		j.log.Error("journal: a record was refused", "cause", err.Error())
+		return
+	}
+	if err := j.enqueue(entry{record: *r}); err != nil {
+		j.log.Error("journal: a record is lost", "kind", string(r.Kind), "cause", err.Error())
+	}
+}
+
+var errClosed = errors.New("the journal is closed")
+
+func (j *Journal) enqueue(e entry) error {
+	j.privacy.apply(&e.record)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	switch {
+	case j.closing:
+		return errClosed
+	case e.wait != nil && j.broken != nil:
+		return j.broken
+	case e.wait == nil && e.record.denial():
+		full, counted := false, false
+		if j.notes < maxNotes {
+			full, counted = j.denials.admit(&e.record)
+		}
+		if !full {
+			j.metrics.dropped.Inc()
+			if !counted {
+				j.dropped++
+			}
+			return nil
+		}
+	}
+	if e.wait == nil {
+		j.notes++
+	}
+	j.waiting = append(j.waiting, e)
+	j.poke()
+	return nil
+}
+
+func (j *Journal) poke() {
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+// write is the one goroutine that writes: it takes whatever waits, commits it as one group and wakes those who wait. While a
+// group is on its way to the disk the next one gathers (group commit). The first repair is at once. Later ones wait, also where
+// repairs succeed and the next group fails again: a store that takes small records and no large ones must not keep us busy.
+func (j *Journal) write() {
+	defer close(j.ended)
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	failures := 0 // since the last group that was committed
+	last := false // the journal closes, and has one more try
+	failed := func() (goOn bool) {
+		failures++
+		if failures == 1 || j.pause(min(maxRepair, minRepair<<min(failures-1, 10))) {
+			return true
+		}
+		goOn, last = !last, true
+		return goOn
+	}
+	for {
+		if j.cause() != "" {
+			if !j.mend() && !failed() {
+				j.abandon()
+				return
+			}
+			continue
+		}
+		if j.queued() > 0 {
+			j.gather()
+		}
+		all, closing := j.take()
+		switch {
+		case len(all) > 0:
+			if j.settle(all) {
+				failures = 0
+			} else if !failed() {
+				j.abandon()
+				return
+			}
+			clear(all)
+			j.spare = all
+		case closing:
+			return
+		default:
+			select {
+			case <-j.wake:
+			case <-look.C:
+				j.look()
+			}
+		}
+	}
+}
+
+// look finds out that somebody else changed the file while there is nothing to write.
+func (j *Journal) look() {
+	if j.file == nil {
+		return
+	}
+	if err := j.file.check(); err != nil {
+		j.file.suspect = true
+		j.fail(err, nil)
+	}
+}
+
+// wasChanged says once that somebody else changed a file of the journal.
+func (j *Journal) wasChanged(what string) {
+	j.mu.Lock()
+	again := j.altered == what
+	j.altered = what
+	j.mu.Unlock()
+	if again {
+		return
+	}
+	j.log.Error("journal: another process changed it while it was written", "what", what)
+	if j.changed != nil {
+		j.changed(what)
+	}
+}
+
+// take returns everything that waits, and whether the journal closes.
+func (j *Journal) take() (all []entry, closing bool) {
+	j.measure()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	all, j.waiting, j.spare, j.notes = j.waiting, j.spare[:0], nil, 0
+	now := time.Now()
+	counted, rest := j.denials.summaries(now, j.closing)
+	j.dropped += rest
+	every := tellDropped
+	if j.denials.tight {
+		every = tellTight
+	}
+	if j.dropped > 0 && (j.closing || now.Sub(j.told) >= every) {
+		counted = append(counted, entry{record: Record{Kind: Dropped, Count: j.dropped}})
+		j.dropped, j.told = 0, now
+	}
+	return slices.Insert(all, 0, counted...), j.closing // at the front: nothing may stand behind the record of the stop
+}
+
+// measure finds out whether the disk is nearly full: then its rest is for certificates.
+func (j *Journal) measure() {
+	if j.file == nil || time.Since(j.measured) < measureEvery {
+		return
+	}
+	j.measured = time.Now()
+	free, size, known := j.free(filepath.Dir(j.file.path))
+	tight := known && free < min(maxReserve, size/20)
+	j.mu.Lock()
+	was := j.denials.tight
+	j.denials.tight = tight
+	j.mu.Unlock()
+	switch {
+	case tight && !was:
+		j.log.Error("journal: its disk is nearly full: denials are only counted, so that the rest is "+
+			"left for certificates", "free_bytes", free)
+	case was && !tight:
+		j.log.Info("journal: its disk has room again: denials are written")
+	}
+}
+
+// settle commits a group and tells those who wait. It is false when the group does not count.
+func (j *Journal) settle(all []entry) bool {
+	j.crowd = len(all)
+	err := j.commit(all)
+	if err != nil {
+		j.fail(err, all)
+		return false
+	}
+	for _, e := range all {
+		if e.wait != nil {
+			e.wait.tell(nil)
+		}
+	}
+	return true
+}
+
+// commit seals a group and makes it durable.
+func (j *Journal) commit(all []entry) error {
+	began := time.Now()
+	next, now := j.chain, j.now()
+	j.lines = j.lines[:0]
+	for i := range all {
+		j.lines = next.seal(j.lines, &all[i].record, now)
+	}
+	j.busy.Store(began.UnixNano())
+	defer j.busy.Store(0)
+	err := j.store.commit(group{lines: j.lines, entries: all, end: next})
+	if err != nil {
+		if j.file == nil {
+			j.chain = next // it may have arrived: its numbers are not used again
+		}
+		return err
+	}
+	j.chain = next
+	j.metrics.committed(all, time.Since(began))
+	for _, c := range j.copies {
+		c.follow(next.seq)
+	}
+	if cap(j.lines) > maxLine {
+		j.lines = nil
+	}
+	return nil
+}
+
+// fail stops the journal: from here on nothing is acknowledged until a repair. Everybody who waits is told; what nobody waits
+// for is kept for after the repair.
+func (j *Journal) fail(err error, group []entry) {
+	j.log.Error("journal: it cannot be written; no certificates are issued until it can", "cause", err.Error())
+	j.metrics.failures.Inc()
+	var foreign *changedError
+	if errors.As(err, &foreign) {
+		j.wasChanged(foreign.what)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.broken, j.since = err, j.now()
+	var kept []entry
+	for _, e := range slices.Concat(group, j.waiting) {
+		switch {
+		case e.wait == nil:
+			kept = append(kept, e)
+		case e.record.Kind == Stop:
+			kept = append(kept, e) // one more try, then abandon
+		case !e.wait.refuse(err) && e.record.Signatures > 0:
+			// Whoever asked has gone with a failure; that the key signed must not be lost with him.
+			e.wait, e.record.Result, e.record.Reason = nil, Failed, string(fault.JournalUnavailable)
+			kept = append(kept, e)
+		}
+	}
+	j.waiting, j.notes = kept, len(kept)
+}
+
+// mend repairs the store and writes that it did; only then does the journal take records again.
+func (j *Journal) mend() bool {
+	cause := j.cause()
+	cut, err := j.store.repair()
+	var foreign *changedError
+	if errors.As(err, &foreign) {
+		j.wasChanged(foreign.what)
+	}
+	if err == nil {
+		text := "the journal could not be written: " + cause + "; nothing was acknowledged meanwhile"
+		if cut != "" {
+			text += "; " + cut
+		}
+		err = j.commit([]entry{{record: Record{Kind: Recovered, Text: text}}})
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err != nil {
+		if cause != err.Error() {
+			j.log.Error("journal: it still cannot be written", "cause", err.Error())
+		}
+		j.broken = err
+		return false
+	}
+	j.log.Info("journal: it can be written again", "after", j.now().Sub(j.since))
+	j.broken, j.since = nil, j.now()
+	if j.changed != nil {
+		j.altered = "" // the next change is another one
+	}
+	return true
+}
+
+// pause waits before the next repair. It is false when the journal closes: then there is no next one.
+func (j *Journal) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-j.stopping:
+		return false
+	}
+}
+
+// abandon tells the last ones that wait that the journal stays as it is.
+func (j *Journal) abandon() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	lost := 0
+	for _, e := range j.waiting {
+		if e.wait != nil {
+			e.wait.tell(j.broken)
+		} else {
+			lost++
+		}
+	}
+	if j.waiting = nil; lost > 0 {
+		j.log.Error("journal: records that no request waited for are lost", "count", lost)
+	}
+}
+
+func (j *Journal) cause() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.broken == nil {
+		return ""
+	}
+	return j.broken.Error()
+}
+
+// Health is whether the journal can be written.
+type Health struct {
+	OK      bool
+	Warning string // a copy that is behind
+	Cause   string // why not OK
+}
+
+// Health returns at once.
+func (j *Journal) Health() Health {
+	if cause := j.cause(); cause != "" {
+		return Health{Cause: cause}
+	}
+	if since := j.busy.Load(); since != 0 && time.Since(time.Unix(0, since)) > hung {
+		return Health{Cause: "the disk has not answered for " +
+			time.Since(time.Unix(0, since)).Truncate(time.Second).String()}
+	}
+	h := Health{OK: true}
+	j.mu.Lock()
+	if j.denials.tight {
+		h.Warning = "the disk of the journal is nearly full: denials are only counted; when it is full, no " +
+			"certificates are issued"
+	}
+	if j.altered != "" && j.changed == nil {
+		h.Warning = "the journal was changed while it was written: " + j.altered
+	}
+	j.mu.Unlock()
+	for _, c := range j.copies {
+		if w := c.warning(); w != "" && h.Warning == "" {
+			h.Warning = w
+		}
+	}
+	return h
+}
+
+// Close writes what waits and the record of the stop with the number of signatures since the start, and lets the file go. Copies
+// get until ctx ends to catch up; what they miss they get after the next start. Append and Note MUST NOT be called any more.
+func (j *Journal) Close(ctx context.Context, signatures int) error {
+	w := newWaiter()
+	j.mu.Lock()
+	if j.closing {
+		j.mu.Unlock()
+		return errClosed
+	}
+	j.waiting = append(j.waiting, entry{Record{Kind: Stop, Signatures: signatures}, w})
+	j.closing = true
+	j.poke()
+	j.mu.Unlock()
+	close(j.stopping)
+	<-j.ended
+	err := <-w.done
+	if err != nil {
+		err = fmt.Errorf("audit: the stop was not written: %w", err)
+	}
+	for _, c := range j.copies {
+		c.stop(ctx)
+	}
+	j.closeStore()
+	return err
+}
+
+// Collectors returns the metrics of the journal.
+func (j *Journal) Collectors() []prometheus.Collector { return j.metrics.collectors() }

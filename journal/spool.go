@@ -1,0 +1,215 @@
+package journal
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+)
+
+// place is where a record stands, in few bytes.
+type place struct {
+	file, line uint32
+	offset     uint64
+}
+
+// spool keeps what happened to each serial number of a journal of any length in bounded memory. What does not fit is
+// written to a temporary file, as runs that are sorted by serial number; [spool.finish] merges them.
+type spool struct {
+	limit int // of the serial numbers in memory
+	near  map[serial]seen
+	file  *os.File // nil: everything fits
+	runs  []int64  // the ends of the runs in the file
+	err   error    // of writing the file
+	open  int      // intents without an outcome that were written to the file
+}
+
+// seen is what happened to a serial number, and where it happened last.
+type seen struct {
+	place
+	mark
+}
+
+const (
+	// spoolLimit is how many serial numbers are kept in memory: some 12 MB of them.
+	spoolLimit = 1 << 17
+	// spoolSize is the size of one in the file: serial number, mark, file, line, offset.
+	spoolSize = len(serial{}) + 1 + 4 + 4 + 8
+)
+
+func newSpool() spool { return spool{limit: spoolLimit, near: map[serial]seen{}} }
+
+// get returns what is known in memory of a serial number.
+func (s *spool) get(n serial) mark { return s.near[n].mark }
+
+// spilled reports whether something was written to the file.
+func (s *spool) spilled() bool { return s.file != nil }
+
+// claimOpen takes one of the intents that were written to the file without an outcome, if there is any, and returns how
+// many it took.
+func (s *spool) claimOpen() int {
+	if s.open == 0 {
+		return 0
+	}
+	s.open--
+	return 1
+}
+
+// add notes that m happened to a serial number.
+func (s *spool) add(n serial, m mark, at place) {
+	if _, known := s.near[n]; !known && len(s.near) >= s.limit {
+		s.spill(false)
+	}
+	one := s.near[n]
+	one.place, one.mark = at, one.mark|m
+	s.near[n] = one
+}
+
+// spill writes what is in memory to the file, but for the intents whose outcomes may yet come, unless these are too
+// many or it is all that there is.
+func (s *spool) spill(last bool) {
+	var all []serial
+	for n, one := range s.near {
+		if last || one.mark != intended {
+			all = append(all, n)
+		}
+	}
+	if len(all) < s.limit/2 && !last {
+		all = all[:0]
+		for n, one := range s.near {
+			all = append(all, n)
+			if one.mark == intended {
+				s.open++
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b serial) int { return bytes.Compare(a[:], b[:]) })
+	if s.file == nil && s.err == nil {
+		if s.file, s.err = os.CreateTemp("", "mayfly-verify-*"); s.err == nil {
+			s.err = os.Remove(s.file.Name()) // it goes with the process
+		}
+	}
+	var w *bufio.Writer
+	if s.err == nil {
+		w = bufio.NewWriterSize(s.file, 1<<20)
+	}
+	for _, n := range all {
+		if s.err == nil {
+			_, s.err = w.Write(s.near[n].append(make([]byte, 0, spoolSize), n))
+		}
+		delete(s.near, n)
+	}
+	if s.err == nil {
+		s.err = w.Flush()
+	}
+	before := int64(0)
+	if len(s.runs) > 0 {
+		before = s.runs[len(s.runs)-1]
+	}
+	s.runs = append(s.runs, before+int64(len(all)*spoolSize))
+}
+
+func (x seen) append(b []byte, n serial) []byte {
+	b = append(append(b, n[:]...), byte(x.mark))
+	b = binary.BigEndian.AppendUint32(b, x.file)
+	b = binary.BigEndian.AppendUint32(b, x.line)
+	return binary.BigEndian.AppendUint64(b, x.offset)
+}
+
+// run is one of the sorted runs, as it is read.
+type run struct {
+	in    *bufio.Reader
+	n     serial
+	seen  seen
+	ended bool
+}
+
+func (r *run) next() error {
+	var b [spoolSize]byte
+	_, err := io.ReadFull(r.in, b[:])
+	if errors.Is(err, io.EOF) {
+		r.ended = true
+		return nil
+	}
+	r.n = serial(b[:len(serial{})])
+	rest := b[len(serial{}):]
+	r.seen = seen{place{
+		binary.BigEndian.Uint32(rest[1:]), binary.BigEndian.Uint32(rest[5:]),
+		binary.BigEndian.Uint64(rest[9:]),
+	}, mark(rest[0])}
+	return err
+}
+
+// finish merges the runs, and returns at most so many things that are wrong with serial numbers which stand in more
+// than one of them.
+func (s *spool) finish(most int) (out []misplaced, err error) {
+	if s.file == nil && s.err == nil {
+		return nil, nil
+	}
+	s.spill(true)
+	if s.err != nil {
+		return nil,
+			fmt.Errorf("the directory for temporary files, %s, cannot hold what is known of the certificates "+
+				"(%d bytes for each): %w",
+				os.TempDir(), spoolSize, s.err)
+	}
+	var runs []*run // in the order of the journal
+	from := int64(0)
+	for _, to := range s.runs {
+		r := &run{in: bufio.NewReaderSize(io.NewSectionReader(s.file, from, to-from), 8<<10)}
+		if err := r.next(); err != nil {
+			return nil, err
+		}
+		runs, from = append(runs, r), to
+	}
+	for len(out) < most {
+		least := -1
+		for i, r := range runs {
+			if !r.ended && (least < 0 || bytes.Compare(r.n[:], runs[least].n[:]) < 0) {
+				least = i
+			}
+		}
+		if least < 0 {
+			break
+		}
+		n, before := runs[least].n, mark(0)
+		for _, r := range runs[least:] {
+			if r.ended || r.n != n {
+				continue
+			}
+			for _, what := range apart(n, before, r.seen.mark) {
+				out = append(out, misplaced{r.seen.place, what})
+			}
+			before |= r.seen.mark
+			if err := r.next(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// apart is what is wrong with a serial number to which before happened in older runs, and then now.
+func apart(n serial, before, now mark) (out []string) {
+	if before != 0 && now&(intended|tried) != 0 {
+		out = append(out, usedBefore(n))
+	}
+	switch {
+	case before&ended != 0 && now&ended != 0:
+		out = append(out, secondOutcome(n))
+	case now&orphan != 0 && before&intended == 0:
+		out = append(out, withoutIntent(n))
+	}
+	return out
+}
+
+// close lets the file go.
+func (s *spool) close() {
+	if s.file != nil {
+		_ = s.file.Close() // it has no name, and was only for this process
+	}
+}

@@ -1,0 +1,454 @@
+package journal
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/internal/durable"
+)
+
+// Disk is what the journal does to its file while it runs. [os.File] does, with [syncData] for Sync; tests have one that fails.
+type Disk interface {
+	io.Writer
+	// Sync returns when what was written survives a power cut.
+	Sync() error
+}
+
+// osDisk is a file of the operating system.
+type osDisk struct{ *os.File }
+
+// Sync waits for the data and the size of the file, not for its times.
+func (d osDisk) Sync() error { return syncData(d.File) }
+
+// fileStore makes groups durable in a file. It is used by one goroutine at a time.
+type fileStore struct {
+	path    string
+	maxSize int64
+	wrap    func(*os.File) Disk
+	now     func() time.Time
+
+	lock *os.File
+	file *os.File
+	disk Disk
+	head *os.File
+	size int64 // of the file, up to what was acknowledged
+	last chain // the acknowledged end
+	base chain // before the first record of the file
+
+	// What the files are like since this process wrote them last. suspect: somebody else changed the file, and it was
+	// not read since.
+	stamp, headStamp stamp
+	suspect          bool
+	closed           map[string]stamp // segments, by path
+	look, lookClosed time.Time
+	notice           func(string) // is told of what was changed and does not stop the journal; not nil
+}
+
+// openFile takes the journal at o.path for this process: its lock, the end of what is there, and a head. cut says what was set
+// aside, "" for nothing. start is a chain without records, which has the journal's hash.
+func openFile(s *fileStore, start chain) (cut string, err error) {
+	if err := checkPlace(s.path); err != nil {
+		return "", err
+	}
+	if s.lock, err = takeLock(s.path); err != nil {
+		return "", err
+	}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if err := s.findEnd(start); err != nil {
+		return "", err
+	}
+	if err := s.checkHead(); err != nil {
+		return "", err
+	}
+	if err := s.reopen(); err != nil {
+		return "", err
+	}
+	if cut, err = s.setAside(); err != nil {
+		return "", err
+	}
+	if err := s.restamp(); err != nil {
+		return "", err
+	}
+	s.watchClosed()
+	return cut, s.openHead()
+}
+
+// checkPlace refuses a path that cannot hold a journal. A link would have a lock of its own beside that of the file it leads to, so
+// that two processes could write the one file; a pipe would have the start wait for a writer.
+func checkPlace(path string) error {
+	if st, err := os.Stat(filepath.Dir(path)); err != nil || !st.IsDir() {
+		return fmt.Errorf("%s is not a directory that can be read; make it, for this user alone", filepath.Dir(path))
+	}
+	switch st, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !st.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file; name the file itself, or one that is not there yet", path)
+	}
+	return nil
+}
+
+// checkHead refuses to go on where that would hide that records are missing.
+func (s *fileStore) checkHead() error {
+	h, err := readHead(s.path)
+	return s.compareHead(h, err)
+}
+
+// compareHead holds the end that was found against the head that was read, or the error of reading it.
+func (s *fileStore) compareHead(h head, err error) error {
+	const advice = "going on would hide it; find out why (\"mayfly audit verify\"), keep the files elsewhere as evidence and begin a new journal"
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		// It is made before the first record. One that was lost is made again, if the journal is whole.
+		if st, err := os.Stat(s.path); err == nil && st.Size() != s.size {
+			if s.last.seq == 0 {
+				return fmt.Errorf("%s is not a journal, or its first record is damaged, and %s is missing; name a "+
+					"file that is not there yet (if it was a journal: %s)",
+					s.path, s.path+headSuffix, advice)
+			}
+			return fmt.Errorf("%s is missing and %s is damaged after record %d; %s", s.path+headSuffix, s.path, s.last.seq, advice)
+		}
+		return nil
+	case errors.Is(err, fs.ErrPermission):
+		return err
+	case err != nil:
+		return fmt.Errorf("%w; %s", err, advice)
+	case s.last.seq < h.seq:
+		return fmt.Errorf("%s is good up to record %d, but record %d was written: records are missing or damaged, or audit.key is another one; %s",
+			s.path, s.last.seq, h.seq, advice)
+	case s.last.seq == h.seq && s.last.sum != h.sum:
+		return fmt.Errorf("record %d in %s is not the one that was written; %s", h.seq, s.path, advice)
+	}
+	return nil
+}
+
+// findEnd verifies the newest segment and finds where its good records end. An older one is looked at only for its last record,
+// when nothing follows it yet.
+func (s *fileStore) findEnd(start chain) error {
+	closed, err := closedSegments(s.path)
+	if err != nil {
+		return err
+	}
+	s.last, s.size = start, 0
+	if n := len(closed); n > 0 {
+		seq, sum, err := lastOf(closed[n-1].Path)
+		if err != nil {
+			return err
+		}
+		s.last.seq, s.last.sum = seq, sum
+	}
+	s.base = s.last
+	f, err := os.Open(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	for r := bufio.NewReaderSize(f, 1<<20); ; {
+		line, err := readLine(r)
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, errTorn), errors.Is(err, errLong):
+			return nil
+		case err != nil:
+			return err
+		}
+		if s.last.follow(line) != nil {
+			return nil // what stands from here on was never acknowledged, or the head says otherwise
+		}
+		s.size += int64(len(line))
+	}
+}
+
+// lastOf returns number and sum of the last record of a closed segment.
+func lastOf(path string) (seq uint64, sum string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, "", err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	st, err := f.Stat()
+	if err != nil {
+		return 0, "", err
+	}
+	l, err := lineBefore(f, st.Size())
+	if err != nil {
+		return 0, "", fmt.Errorf("the end of %s: %w; see \"mayfly audit verify\"", path, err)
+	}
+	return l.seq, l.sum, nil
+}
+
+// lineBefore reads the line that ends at offset end of f.
+func lineBefore(f *os.File, end int64) (link, error) {
+	for size := int64(8 << 10); ; size *= 8 {
+		from := max(0, end-size)
+		data := make([]byte, end-from)
+		if _, err := f.ReadAt(data, from); err != nil {
+			return link{}, err
+		}
+		at := -1
+		for i := len(data) - 2; i >= 0 && at < 0; i-- {
+			if data[i] == '\n' {
+				at = i + 1
+			}
+		}
+		if at < 0 && from == 0 {
+			at = 0
+		}
+		if at >= 0 {
+			return linkOf(data[at:])
+		}
+		if size > maxLine {
+			return link{}, errLong
+		}
+	}
+}
+
+// reopen opens the file for appending, and makes it if it is not there.
+func (s *fileStore) reopen() (err error) {
+	s.closeFile()
+	created := false
+	s.file, err = os.OpenFile(s.path, os.O_RDWR|os.O_APPEND|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if s.size > 0 {
+			return changed("%s was moved or removed while it was written", s.path)
+		}
+		created = true
+		s.file, err = os.OpenFile(s.path, os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
+	}
+	if errors.Is(err, syscall.ELOOP) {
+		return changed("%s is a link", s.path)
+	}
+	if err != nil {
+		return err
+	}
+	if st, err := s.file.Stat(); err != nil || !st.Mode().IsRegular() {
+		return errors.Join(err, changed("%s is not a regular file", s.path))
+	}
+	s.disk = s.wrap(s.file)
+	if created {
+		return syncDir(s.path)
+	}
+	return nil
+}
+
+// setAside moves what stands after the acknowledged end into a file of its own, and says which and why.
+func (s *fileStore) setAside() (string, error) {
+	st, err := s.file.Stat()
+	if err != nil {
+		return "", err
+	}
+	extra := st.Size() - s.size
+	switch {
+	case extra < 0:
+		return "", changed("%s has %d bytes, and %d were written: somebody has cut it", s.path, st.Size(), s.size)
+	case extra == 0:
+		return "", nil
+	}
+	name := s.path + tornInfix + s.now().UTC().Format("20060102T150405.000000Z")
+	if err := s.copyTail(name, extra); err != nil {
+		_ = os.Remove(name) // it is not whole
+		return "", fmt.Errorf("set aside what a failed write left: %w", err)
+	}
+	if err := s.file.Truncate(s.size); err != nil {
+		return "", err
+	}
+	if err := s.disk.Sync(); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d bytes that were not acknowledged are in %s", extra, filepath.Base(name)), nil
+}
+
+func (s *fileStore) copyTail(name string, n int64) error {
+	out, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, io.NewSectionReader(s.file, s.size, n))
+	if err == nil {
+		err = out.Sync()
+	}
+	if err = errors.Join(err, out.Close()); err != nil {
+		return err
+	}
+	return syncDir(name)
+}
+
+// openHead writes the head and syncs it once, so that a journal always has one.
+func (s *fileStore) openHead() (err error) {
+	if s.head == nil {
+		flags := os.O_RDWR | os.O_CREATE | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+		if s.head, err = os.OpenFile(s.path+headSuffix, flags, 0o600); err != nil {
+			return err
+		}
+	}
+	if err := s.writeHead(); err != nil {
+		return err
+	}
+	if s.headStamp.size > headSize { // what was there before was no head
+		if err := errors.Join(s.head.Truncate(headSize), s.writeHead()); err != nil {
+			return err
+		}
+	}
+	if err := s.head.Sync(); err != nil {
+		return err
+	}
+	return syncDir(s.path)
+}
+
+func (s *fileStore) writeHead() error {
+	if _, err := s.head.WriteAt(head{s.last.seq, s.last.sum}.bytes(), 0); err != nil {
+		return err
+	}
+	st, err := s.head.Stat()
+	if err == nil {
+		s.headStamp = stampOf(st)
+	}
+	return err
+}
+
+// commit makes a group durable. After an error nothing of it counts, and only repair helps.
+func (s *fileStore) commit(g group) error {
+	if s.file == nil {
+		return errors.New("the file is not open")
+	}
+	if err := s.check(); err != nil {
+		s.suspect = true
+		return err
+	}
+	if s.size > 0 && s.size+int64(len(g.lines)) > s.maxSize {
+		if err := s.rotate(); err != nil {
+			return err
+		}
+	}
+	n, err := s.disk.Write(g.lines)
+	if err == nil && n < len(g.lines) {
+		err = io.ErrShortWrite
+	}
+	if err == nil {
+		err = s.disk.Sync()
+	}
+	if err != nil {
+		return errors.Join(err, s.restamp())
+	}
+	before := s.last
+	s.last = g.end
+	if err := s.writeHead(); err != nil {
+		s.last = before
+		return err
+	}
+	s.size += int64(n)
+	// The group counts, whatever is found now. If somebody else wrote in the meantime, the size is another one: the
+	// next look stops the journal then.
+	if st, err := s.file.Stat(); err == nil {
+		s.stamp = stampOf(st)
+		s.stamp.size = s.size
+	}
+	return nil
+}
+
+// rotate closes the segment, which takes the number of its first record into its name, and begins the next one.
+func (s *fileStore) rotate() error {
+	first, err := firstOf(s.path)
+	if err != nil {
+		return err
+	}
+	name := segmentName(s.path, first)
+	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is in the way: the segment that is full is to have this name", name)
+	}
+	if err := os.Rename(s.path, name); err != nil {
+		return err
+	}
+	if st, err := os.Lstat(name); err == nil {
+		s.closed[name] = stampOf(st)
+	}
+	s.size, s.base = 0, s.last
+	if err := s.reopen(); err != nil {
+		return err
+	}
+	return s.restamp()
+}
+
+// repair makes the file fit to go on from the acknowledged end, as after a crash: what the page cache holds after a
+// failed sync is not known to be on disk. A file that somebody else changed, or another one in its place, is read from
+// its first record before anything is appended.
+func (s *fileStore) repair() (cut string, err error) {
+	if err := s.checkLock(); err != nil {
+		return "", err
+	}
+	if err := s.reopen(); err != nil {
+		return "", err
+	}
+	st, err := s.file.Stat()
+	if err != nil {
+		return "", err
+	}
+	if s.suspect || stampOf(st) != s.stamp {
+		s.suspect = true // until it is read
+		if err := s.verifyContent(); err != nil {
+			return "", err
+		}
+	} else if s.size > 0 {
+		l, err := lineBefore(s.file, s.size)
+		if err != nil || l.seq != s.last.seq || l.sum != s.last.sum {
+			return "", changed("record %d does not stand where it was written in %s", s.last.seq, s.path)
+		}
+	}
+	s.suspect = false
+	if cut, err = s.setAside(); err != nil {
+		return "", err
+	}
+	if err := s.restamp(); err != nil {
+		return "", err
+	}
+	if err := s.checkHeadFile(); err != nil {
+		return "", err
+	}
+	return cut, s.writeHead() // a group that failed may have written it
+}
+
+// restamp remembers the file as it is now.
+func (s *fileStore) restamp() error {
+	st, err := s.file.Stat()
+	if err == nil {
+		s.stamp = stampOf(st)
+	}
+	return err
+}
+
+func (s *fileStore) closeFile() {
+	if s.file != nil {
+		_ = s.file.Close() // what counts was synced
+		s.file = nil
+	}
+}
+
+func (s *fileStore) close() {
+	s.closeFile()
+	if s.head != nil {
+		_ = s.head.Close() // as above
+		s.head = nil
+	}
+	if s.lock != nil {
+		release(s.lock)
+		s.lock = nil
+	}
+}
+
+// syncDir returns when the name of the file at path is on disk.
+func syncDir(path string) error { return durable.SyncDir(filepath.Dir(path)) }

@@ -1,0 +1,291 @@
+package journal
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// VerifyOptions say how a journal is verified.
+type VerifyOptions struct {
+	Key []byte // of the sums; empty: SHA-256
+	// First is the number of the first record, where older segments are kept elsewhere. 0 means 1: nothing is missing.
+	First uint64
+	// Progress is told now and then how many bytes of how many are done. Nil is nobody.
+	Progress func(done, total int64)
+
+	spool int // how many serial numbers are kept in memory; 0 is [spoolLimit]
+}
+
+// Summary is what a journal holds.
+type Summary struct {
+	Segments    int
+	First, Last uint64 // numbers of the first and the last record; 0: none
+	Sum         string // of the last record: who keeps it elsewhere can prove that nothing before it was changed since
+	From, To    time.Time
+	Kinds       map[Kind]int
+	Results     map[Result]int
+	Crashes     int // starts that no stop came before
+	Open        int // intents without an outcome
+}
+
+// Records is the number of records.
+func (s Summary) Records() int {
+	n := 0
+	for _, c := range s.Kinds {
+		n += c
+	}
+	return n
+}
+
+// maxFindings ends a verification that finds ever more.
+const maxFindings = 100
+
+// Verify reads a whole journal, also one that is being written, and returns everything that is wrong with it: a changed
+// byte, a missing, added or moved record, a cut at the end, and records that contradict each other. After the first
+// break of the chain it stops. The error is one of reading. One file is open at a time, and the memory does not grow
+// with the journal: of more than a hundred thousand certificates the serial numbers go to a temporary file.
+func Verify(path string, o VerifyOptions) (Summary, []Damage, error) {
+	v := &verification{o: o, path: path, chain: newChain(o.Key), rules: newRules(o.First > 1), summary: Summary{Kinds: map[Kind]int{}, Results: map[Result]int{}}}
+	if o.First > 1 {
+		v.chain.seq = o.First - 1
+	}
+	var err error
+	if v.head, err = readHead(path); err != nil {
+		v.headProblem = err
+	}
+	defer v.rules.serials.close()
+	if o.spool > 0 {
+		v.rules.serials.limit = o.spool
+	}
+	files, newest, err := v.list()
+	if newest != nil {
+		defer newest.Close() //nolint:errcheck // only read
+	}
+	if err != nil {
+		return v.summary, nil, err
+	}
+	for i, s := range files {
+		v.rules.at.file = uint32(i) //nolint:gosec // fewer than that
+		if err := v.file(s, newest); err != nil {
+			var d *Damage
+			if !errors.As(err, &d) {
+				return v.summary, v.findings, err
+			}
+			return v.summary, append(v.findings, *d), nil
+		}
+	}
+	apart, err := v.rules.finish(maxFindings - len(v.findings))
+	if err != nil {
+		return v.summary, v.findings, err
+	}
+	for _, one := range apart {
+		at := Position{files[one.at.file].Path, int(one.at.line), int64(one.at.offset)} //nolint:gosec // as it was put in
+		v.findings = append(v.findings, Damage{at, one.what})
+	}
+	v.checkHead()
+	v.summary.Open = v.rules.open
+	return v.summary, v.findings, nil
+}
+
+// verification is one run of [Verify].
+type verification struct {
+	o           VerifyOptions
+	path        string
+	chain       chain
+	head        head
+	headProblem error
+	headSum     string // of the record that the head names
+	rules       *rules
+	summary     Summary
+	findings    []Damage
+	at          Position // of the line that is looked at
+	before      int64    // bytes in the files before
+	total       int64
+}
+
+type openSegment struct {
+	Segment
+	file *os.File
+	size int64
+}
+
+// list lists the files of the journal as they are now. The newest is opened first: if it is closed in the meantime, it
+// is found under its new name and not taken twice. The others are opened one at a time.
+func (v *verification) list() (out []Segment, newest *os.File, err error) {
+	newest, err = os.Open(v.path)
+	for try := 0; errors.Is(err, fs.ErrNotExist) && try < 20; try++ { // between two steps of a rotation
+		if all, e := closedSegments(v.path); e != nil || len(all) == 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+		newest, err = os.Open(v.path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	missing := err
+	all, err := closedSegments(v.path)
+	if err != nil {
+		return nil, newest, err
+	}
+	if missing != nil && len(all) == 0 {
+		return nil, nil, missing
+	}
+	if newest == nil {
+		all, err = v.sized(all, nil)
+		return all, nil, err
+	}
+	mine, err := newest.Stat()
+	if err != nil {
+		return nil, newest, err
+	}
+	if all, err = v.sized(all, mine); err != nil {
+		return nil, newest, err
+	}
+	v.total += mine.Size()
+	return append(all, Segment{Path: v.path}), newest, nil
+}
+
+// sized adds the sizes of the closed segments to the total, and leaves out the one that is mine, and what follows it.
+func (v *verification) sized(all []Segment, mine fs.FileInfo) ([]Segment, error) {
+	for i, s := range all {
+		st, err := os.Stat(s.Path)
+		if err != nil {
+			return nil, err
+		}
+		if mine != nil && os.SameFile(st, mine) {
+			return all[:i], nil
+		}
+		v.total += st.Size()
+	}
+	return all, nil
+}
+
+// file opens and verifies one file; the newest is open.
+func (v *verification) file(s Segment, newest *os.File) error {
+	f := newest
+	if s.Closed {
+		var err error
+		if f, err = os.Open(s.Path); err != nil {
+			return fmt.Errorf("%w; if it was archived meanwhile, run it again with --first", err)
+		}
+		defer f.Close() //nolint:errcheck // only read
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := v.segment(openSegment{s, f, st.Size()}); err != nil {
+		return err
+	}
+	v.before += st.Size()
+	if v.o.Progress != nil {
+		v.o.Progress(v.before, max(v.total, v.before))
+	}
+	return nil
+}
+
+// segment verifies the lines of one file.
+func (v *verification) segment(s openSegment) error {
+	v.summary.Segments++
+	v.at = Position{File: s.Path, Line: 1}
+	r := bufio.NewReaderSize(s.file, 32<<10)
+	for tries := 0; ; {
+		line, err := readLine(r)
+		if errors.Is(err, errTorn) && !s.Closed && tries < 10 { // perhaps it is just being written
+			tries++
+			time.Sleep(5 * time.Millisecond)
+			if _, err := s.file.Seek(v.at.Offset, io.SeekStart); err != nil {
+				return err
+			}
+			r.Reset(s.file)
+			continue
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			if s.Closed && v.at.Line == 1 {
+				return v.damage("an empty segment")
+			}
+			return nil
+		case errors.Is(err, errTorn):
+			return v.damage(fmt.Sprintf("%v: %d bytes without a line end; a crash leaves that, and the next start sets it aside", err, len(line)))
+		case errors.Is(err, errLong):
+			return v.damage(err.Error())
+		case err != nil:
+			return err
+		}
+		if err := v.line(s, line); err != nil {
+			return err
+		}
+		v.at.Line++
+		v.at.Offset += int64(len(line))
+		if v.o.Progress != nil && v.at.Line%1000 == 0 {
+			v.o.Progress(v.before+v.at.Offset, max(v.total, v.before+v.at.Offset))
+		}
+	}
+}
+
+func (v *verification) damage(what string) error { return &Damage{At: v.at, What: what} }
+
+// line verifies one line: its sum, its place in the chain, its form, then what it says.
+func (v *verification) line(s openSegment, line []byte) error {
+	if v.summary.Last == 0 && v.o.First > 1 {
+		// The record before it is elsewhere: what it says of that one is taken as it stands.
+		if l, err := linkOf(line); err == nil {
+			v.chain.sum = l.prev
+		}
+	}
+	if err := v.chain.follow(line); err != nil {
+		return v.damage(err.Error())
+	}
+	if s.Closed && v.at.Line == 1 && s.First != v.chain.seq {
+		return v.damage(fmt.Sprintf("begins with record %d, not with the one in its name", v.chain.seq))
+	}
+	r, err := ParseRecord(line)
+	if err != nil {
+		return v.damage(err.Error())
+	}
+	if v.summary.Last == 0 {
+		v.summary.First, v.summary.From = r.Seq, r.Time
+	}
+	v.summary.Last, v.summary.Sum, v.summary.To = r.Seq, r.Sum, r.Time
+	v.summary.Kinds[r.Kind]++
+	if r.Kind == Outcome {
+		v.summary.Results[r.Result]++
+	}
+	if r.Seq == v.head.seq {
+		v.headSum = r.Sum
+	}
+	v.rules.at.line, v.rules.at.offset = uint32(v.at.Line), uint64(v.at.Offset) //nolint:gosec // a file has fewer lines
+	for _, what := range v.rules.record(&r) {
+		if v.findings = append(v.findings, Damage{v.at, what}); len(v.findings) >= maxFindings {
+			return v.damage("more than can be listed")
+		}
+	}
+	v.summary.Crashes = v.rules.crashes
+	return nil
+}
+
+// checkHead holds the end of the journal against what was acknowledged.
+func (v *verification) checkHead() {
+	at := Position{File: v.path + headSuffix, Line: 1}
+	add := func(format string, args ...any) {
+		v.findings = append(v.findings, Damage{at, fmt.Sprintf(format, args...)})
+	}
+	switch {
+	case errors.Is(v.headProblem, fs.ErrNotExist):
+		add("is missing: whether records were cut off at the end cannot be told")
+	case v.headProblem != nil:
+		add("%v", v.headProblem)
+	case v.head.seq > v.summary.Last:
+		add("record %d was written, but %s ends after record %d: records were cut off", v.head.seq, filepath.Base(v.path), v.summary.Last)
+	case v.headSum == "" && v.head.seq >= max(v.summary.First, 1) || v.headSum != "" && v.headSum != v.head.sum:
+		add("record %d is not the one that was written", v.head.seq)
+	}
+}

@@ -1,0 +1,375 @@
+package monitor_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/monitor"
+	"github.com/mayfly-ca/mayfly/tbs"
+	"github.com/mayfly-ca/mayfly/testkit/ct"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+)
+
+// signed is an entry as a CA makes one: a precertificate under p.
+func signed(t testing.TB, p *pki.PKI, n uint64) ct.StaticEntry {
+	t.Helper()
+	der := p.Leaf(int64(n+1), true)
+	bare, _, err := tbs.Unlisted(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := ct.StaticEntry{
+		Timestamp: uint64(time.Now().UnixMilli()), IssuerKeyHash: sha256.Sum256(p.Intermediate.RawSubjectPublicKeyInfo), TBS: bare, Certificate: der,
+	}
+	for _, c := range p.ChainDER() {
+		e.Chain = append(e.Chain, sha256.Sum256(c))
+	}
+	return e
+}
+
+// entries are n of them.
+func entries(t testing.TB, p *pki.PKI, n uint64) (out []ct.StaticEntry) {
+	t.Helper()
+	for i := range n {
+		out = append(out, signed(t, p, i))
+	}
+	return out
+}
+
+// precerts is a log of such entries, with their issuers.
+func precerts(t testing.TB, p *pki.PKI, all []ct.StaticEntry) *ct.Static {
+	t.Helper()
+	s, err := ct.NewStatic(t.TempDir(), origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all {
+		put(t, s, e)
+	}
+	if err := errors.Join(s.Publish(), os.Mkdir(filepath.Join(s.Dir, "issuer"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range p.ChainDER() {
+		if err := os.WriteFile(filepath.Join(s.Dir, issuer(c)), c, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func put(t testing.TB, s *ct.Static, e ct.StaticEntry) {
+	t.Helper()
+	if _, err := s.Add(e); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func issuer(der []byte) string {
+	sum := sha256.Sum256(der)
+	return "issuer/" + hex.EncodeToString(sum[:])
+}
+
+// check returns all findings, a line each.
+func check(t *testing.T, s *ct.Static, o monitor.CheckOptions) string {
+	t.Helper()
+	l, err := monitor.Open(monitor.Options{Key: s.Key.Public(), Origin: s.Origin, Dir: s.Dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found strings.Builder
+	o.Found = func(f monitor.Finding) { found.WriteString(f.Where + ": " + f.Problem + "\n") }
+	if o.Now.IsZero() {
+		o.Now = time.Now()
+	}
+	if _, err := l.Check(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	return found.String()
+}
+
+// What each fault is, and what is said of it: all of it, and nothing else.
+func TestCheckFaults(t *testing.T) {
+	t.Parallel()
+	p, other := pki.New(pki.Options{}), pki.New(pki.Options{})
+	all := entries(t, p, 600)
+	reissue := func(change func(*ct.StaticEntry)) func(*testing.T, *ct.Static) {
+		return func(t *testing.T, s *ct.Static) { // one more entry, which is the log's own
+			e := signed(t, p, 600)
+			change(&e)
+			put(t, s, e)
+			if err := s.Publish(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	head := func(size uint64, root []byte) func(*testing.T, *ct.Static) {
+		return func(t *testing.T, s *ct.Static) {
+			note := ct.Checkpoint(ct.CheckpointOptions{Origin: origin, Key: s.Key, Size: size, Root: root, Now: time.Now()})
+			change(t, s, "checkpoint", func([]byte) []byte { return note })
+		}
+	}
+	in := func(name string, edit func([]byte) []byte) func(*testing.T, *ct.Static) {
+		return func(t *testing.T, s *ct.Static) { change(t, s, name, edit) }
+	}
+	flip := func(name string, at int) func(*testing.T, *ct.Static) {
+		return func(t *testing.T, s *ct.Static) { patch(t, s, name, at) }
+	}
+	without := func(names ...string) func(*testing.T, *ct.Static) {
+		return func(t *testing.T, s *ct.Static) {
+			for _, name := range names {
+				remove(t, s, name)
+			}
+		}
+	}
+	const rootDiffers = "checkpoint: the entries have the root"
+	for _, c := range []struct {
+		name   string
+		change func(*testing.T, *ct.Static)
+		want   []string
+	}{
+		{"nothing", func(*testing.T, *ct.Static) {}, nil},
+		{"no checkpoint", without("checkpoint"), []string{"checkpoint: open "}},
+		{
+			"another size", in("checkpoint", func(d []byte) []byte { return bytes.Replace(d, []byte("600"), []byte("599"), 1) }),
+			[]string{"checkpoint: the log's head is not believed: the signature over size 599 does not verify"},
+		},
+		{
+			"another origin", in("checkpoint", func(d []byte) []byte { return bytes.ReplaceAll(d, []byte(origin), []byte("log.test/2027")) }),
+			[]string{`checkpoint: the log's head is not believed: the checkpoint is of "log.test/2027"`},
+		},
+		{
+			"another key", in("checkpoint", func(d []byte) []byte { return bytes.Replace(d, []byte("— "+origin), []byte("— cosigner"), 1) }),
+			[]string{"checkpoint: the log's head is not believed: the checkpoint carries no signature"},
+		},
+		{"a checkpoint cut short", in("checkpoint", func(d []byte) []byte { return d[:len(d)-1] }), []string{"checkpoint: cut short"}},
+		{"a checkpoint cut in the middle", in("checkpoint", func(d []byte) []byte { return d[:20] }), []string{"checkpoint: no blank line"}},
+		{
+			"characters that no note has", in("checkpoint", func(d []byte) []byte { return bytes.Replace(d, []byte("\n\n"), []byte("\nx\ry\n\n"), 1) }),
+			[]string{"checkpoint: it has characters"},
+		},
+		{"another history", head(600, make([]byte, 32)), []string{rootDiffers}},
+		{"more than there is", head(601, make([]byte, 32)), []string{"tile/data/002.p/89: open ", "tile/0/002.p/89: open ", "tile/0: neither the entries nor the hashes of the entries from 512 on"}},
+		{"a hash altered", flip("tile/0/000", 40), []string{"tile/0/000: is not what the entries give"}},
+		{"a hash altered at the edge", flip("tile/0/002.p/88", 40), []string{"tile/0/002.p/88: is not what the entries give"}},
+		{"a hash altered above", flip("tile/1/000.p/2", 3), []string{"tile/1/000.p/2: is not what the entries give"}},
+		{"a tile cut short", in("tile/0/001", func(d []byte) []byte { return d[:100] }), []string{"tile/0/001: it has 100 bytes, and the tree has 8192 there"}},
+		{"a tile that is too long", in("tile/0/001", func(d []byte) []byte { return append(d, 0) }), []string{"tile/0/001: "}},
+		{"a tile that is too long at the edge", in("tile/1/000.p/2", func(d []byte) []byte { return append(d, 0) }), []string{"tile/1/000.p/2: "}},
+		{"a tile gone", without("tile/0/001"), []string{"tile/0/001: open "}},
+		{"a tile gone above", without("tile/1/000.p/2"), []string{"tile/1/000.p/2: open "}},
+		{"a timestamp altered", flip("tile/data/001", 1), []string{"entry 256: its timestamp", "entry 256: its timestamp", "tile/0/001: is not", "tile/1/000.p/2: is not", rootDiffers}},
+		{"a bundle cut short", in("tile/data/001", func(d []byte) []byte { return d[:len(d)-7] }), []string{"tile/data/001: entry 511: cut short"}},
+		{"a bundle without its last entry", in("tile/data/000", firstEntry), []string{"tile/data/000: it has 1 entries, and 256 are covered by the head"}},
+		{"a bundle gone", without("tile/data/002.p/88"), []string{"tile/data/002.p/88: open "}},
+		{
+			"a bundle gone and its tile altered", func(t *testing.T, s *ct.Static) { remove(t, s, "tile/data/000"); patch(t, s, "tile/0/000", 0) },
+			[]string{"tile/data/000: open ", "tile/1/000.p/2: is not", rootDiffers},
+		},
+		{
+			"a bundle and its tile gone", without("tile/data/001", "tile/0/001"),
+			[]string{"tile/data/001: open ", "tile/0/001: open ", "tile/0: neither the entries nor the hashes of the entries from 256 on"},
+		},
+		{
+			"what was logged altered", in("tile/data/000", func(d []byte) []byte { return bytes.Replace(d, []byte("thief@"), []byte("third@"), 1) }),
+			[]string{"entry 0: its precertificate without the poison is not what was logged", "tile/0/000: is not", "tile/1/000.p/2: is not", rootDiffers},
+		},
+		{"a precertificate altered", in("tile/data/000", func(d []byte) []byte {
+			at := bytes.Index(d, []byte("thief@")) + 6
+			return append(bytes.Clone(d[:at]), bytes.Replace(d[at:], []byte("thief@"), []byte("third@"), 1)...)
+		}), []string{"entry 0: its precertificate without the poison is not what was logged", "entry 0: its precertificate is not signed by"}},
+		{
+			"another leaf index", in("tile/data/000", func(d []byte) []byte { return bytes.Replace(d, ct.Extensions(7), ct.Extensions(8), 1) }),
+			[]string{"entry 7: its extensions 0000050000000008 do not say where it is", "tile/0/000: is not", "tile/1/000.p/2: is not", rootDiffers},
+		},
+		{"an issuer altered", flip(issuer(p.Intermediate.Raw), 30), []string{" needs it: its content has another SHA-256 than its name"}},
+		{"an issuer gone", without(issuer(p.Root.Raw)), []string{" needs it: open "}},
+		{"the key of another issuer", reissue(func(e *ct.StaticEntry) { e.IssuerKeyHash[0] ^= 1 }), []string{"entry 600: its issuer key hash is not that of"}},
+		{"no issuer", reissue(func(e *ct.StaticEntry) { e.Chain = nil }), []string{"entry 600: names no issuer"}},
+		{"an issuer that is not there", reissue(func(e *ct.StaticEntry) { e.Chain[1][0] ^= 1 }), []string{"issuer/"}},
+		{
+			"the signature of another issuer", reissue(func(e *ct.StaticEntry) { e.Certificate = other.Leaf(1, true) }),
+			[]string{"entry 600: its precertificate without the poison", "entry 600: its precertificate is not signed by"},
+		},
+		{"no precertificate", reissue(func(e *ct.StaticEntry) { e.Certificate = []byte("x") }), []string{"entry 600: its precertificate: "}},
+		{
+			"an entry of before its certificate", reissue(func(e *ct.StaticEntry) { e.Timestamp -= uint64((3 * time.Minute).Milliseconds()) }),
+			[]string{"entry 600: its timestamp"},
+		},
+		{
+			"an entry of tomorrow", reissue(func(e *ct.StaticEntry) { e.Timestamp += uint64((24 * time.Hour).Milliseconds()) }),
+			[]string{"later than the checkpoint's", "outside of its certificate's validity"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := precerts(t, p, all)
+			c.change(t, s)
+			got := strings.SplitAfter(strings.TrimSuffix(check(t, s, monitor.CheckOptions{}), "\n"), "\n")
+			if got[0] == "" {
+				got = nil
+			}
+			for i, line := range got {
+				if i >= len(c.want) || !strings.Contains(line, c.want[i]) {
+					t.Errorf("want %q, got %s", c.want, got)
+					break
+				}
+			}
+			if len(got) < len(c.want) {
+				t.Errorf("want %q, got %s", c.want, got)
+			}
+		})
+	}
+}
+
+// firstEntry cuts a bundle after its first entry, a precertificate with a chain of two.
+func firstEntry(d []byte) []byte {
+	n := 8 + 2 + 32
+	for range 2 { // the TBSCertificate and the extensions, the precertificate and the chain
+		n += 3 + int(d[n])<<16 + int(d[n+1])<<8 + int(d[n+2])
+		n += 2 + int(d[n])<<8 + int(d[n+1])
+	}
+	return d[:n]
+}
+
+// The entries of a shard are of its time.
+func TestCheckValidity(t *testing.T) {
+	t.Parallel()
+	p := pki.New(pki.Options{})
+	s := precerts(t, p, entries(t, p, 1))
+	now := time.Now()
+	for _, o := range []monitor.CheckOptions{{NotBefore: now.Add(time.Hour)}, {NotAfter: now.Add(-time.Hour)}} {
+		if got := check(t, s, o); !strings.Contains(got, "outside of the shard's validity") {
+			t.Error(got)
+		}
+	}
+	if got := check(t, s, monitor.CheckOptions{NotBefore: now, NotAfter: now.Add(time.Hour)}); got != "" {
+		t.Error(got)
+	}
+	if got := check(t, s, monitor.CheckOptions{Now: now.Add(-time.Hour)}); !strings.Contains(got, "later than") {
+		t.Error(got)
+	}
+}
+
+// A remote log is checked in the same way, says who it is, and who cosigned it.
+func TestCheckRemote(t *testing.T) {
+	t.Parallel()
+	p := pki.New(pki.Options{})
+	s := precerts(t, p, entries(t, p, 300))
+	change(t, s, "checkpoint", func(d []byte) []byte { return append(d, "— witness.test AAAAAAAA\n"...) })
+	web := httptest.NewServer(http.FileServer(http.Dir(s.Dir)))
+	t.Cleanup(web.Close)
+	o := monitor.Options{Key: s.Key.Public(), Monitoring: web.URL}
+	var err error
+	if o.Origin, err = monitor.OriginOf(t.Context(), o); err != nil || o.Origin != origin {
+		t.Fatal(o.Origin, err)
+	}
+	l, err := monitor.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var done uint64
+	got, err := l.Check(t.Context(), monitor.CheckOptions{
+		Now: time.Now(), Found: func(f monitor.Finding) { t.Error(f) }, Progress: func(n, of uint64) { done = n * 1000 / of },
+	})
+	if err != nil || got.Size != 300 || len(got.Cosigners) != 1 || got.Cosigners[0] != "witness.test" || done != 1000 {
+		t.Errorf("%+v, %d, %v", got, done, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := l.Check(ctx, monitor.CheckOptions{Found: func(f monitor.Finding) { t.Error(f) }}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	rfc, err := monitor.Open(monitor.Options{Key: s.Key.Public(), Submission: web.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rfc.Check(t.Context(), monitor.CheckOptions{}); err == nil {
+		t.Error("a log that may be one of RFC 6962 was checked")
+	}
+}
+
+// Entries are read from any index to any other, and what cannot be read ends them.
+func TestEntries(t *testing.T) {
+	t.Parallel()
+	s := newStatic(t)
+	fill(t, s, 700)
+	l, err := monitor.Open(monitor.Options{Key: s.Key.Public(), Origin: origin, Dir: s.Dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := l.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ from, to, last uint64 }{{0, 700, 700}, {3, 4, 4}, {255, 257, 257}, {699, 9000, 700}, {700, 701, 700}, {5, 5, 5}, {9000, 9001, 9000}, {9, 3, 9}} {
+		next := c.from
+		for e, err := range l.Entries(t.Context(), h, c.from, c.to) {
+			if err != nil || e.Index != next || e.Time().UnixMilli() != int64(1000+next) {
+				t.Fatal(e, err)
+			}
+			next++
+		}
+		if next != c.last {
+			t.Errorf("%+v: ended before %d", c, next)
+		}
+	}
+	for range l.Entries(t.Context(), h, 0, 700) {
+		break
+	}
+	remove(t, s, "tile/data/001")
+	n, last := 0, error(nil)
+	for _, last = range l.Entries(t.Context(), h, 0, 700) {
+		n++
+	}
+	if n != 257 || !errors.Is(last, fs.ErrNotExist) {
+		t.Errorf("%d, %v", n, last)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for _, last = range l.Entries(ctx, h, 0, 100) {
+		cancel()
+	}
+	if !errors.Is(last, context.Canceled) {
+		t.Error(last)
+	}
+}
+
+// A prefix is one that paths can be appended to.
+func TestPrefix(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"", "ftp://x/", "https://user@x/", "https://x/?a", "https://x/#a", "x", "https://"} {
+		if monitor.CheckPrefix(url) == nil {
+			t.Errorf("%q passes", url)
+		}
+		if _, err := monitor.Open(monitor.Options{Monitoring: url, Origin: origin, Key: newStatic(t).Key.Public()}); err == nil {
+			t.Errorf("%q is read", url)
+		}
+	}
+}
+
+// BenchmarkCheck is the cost of an entry.
+func BenchmarkCheck(b *testing.B) {
+	p := pki.New(pki.Options{})
+	s := precerts(b, p, entries(b, p, 4096))
+	l, err := monitor.Open(monitor.Options{Key: s.Key.Public(), Origin: origin, Dir: s.Dir})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := l.Check(b.Context(), monitor.CheckOptions{Now: time.Now(), Found: func(f monitor.Finding) { b.Error(f) }}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/4096, "µs/entry")
+}
