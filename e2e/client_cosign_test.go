@@ -36,7 +36,7 @@ func (w *world) image(registry, name string) string {
 
 func (w *world) relative(path string) string { return strings.TrimPrefix(path, w.Path()+"/") }
 
-// cosignImage is a cosign command about an image in the registry, with the world's trust.
+// cosignImage returns a cosign command for an image in the registry, with the trusted root of the test environment.
 func (w *world) cosignImage(command, ref string, extra ...string) lab.Command {
 	args := []string{command, "--allow-insecure-registry", "--allow-http-registry", "--trusted-root", w.trust.TrustedRoot}
 	if command == "sign" || command == "attest" {
@@ -73,7 +73,7 @@ func cosignClient(w *world) {
 	w.interactive()
 }
 
-// interactive signs without a token: cosign shows a code, and somebody signs in with it at the development provider.
+// interactive signs without a token: cosign shows a code, and the test signs in with that code at the development provider.
 func (w *world) interactive() {
 	w.Helper()
 	dev := w.Dev(w.Path("dev"))

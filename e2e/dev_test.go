@@ -15,7 +15,7 @@ import (
 func TestDev(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
-	dir := l.Path("development CA") // a space: the printed lines have to quote
+	dir := l.Path("development CA") // the space makes sure that the printed commands quote paths
 	dev := l.Dev(dir)
 	banner := waitForBanner(l, dev)
 	t.Logf("ready in %s", dev.ReadyIn)
@@ -51,7 +51,7 @@ func TestDev(t *testing.T) {
 	if l.Read(dir+"/chain.pem") != chain || l.Read(dir+"/ct/log.pub.pem") != key {
 		t.Error("the second start made another CA or log")
 	}
-	l.Eventually("a checkpoint that has gone on", func(context.Context) error { // it follows within its interval
+	l.Eventually("a larger checkpoint", func(context.Context) error { // published within the checkpoint interval
 		if after := l.CheckLog(again.Log()); logSize(t, after) <= logSize(t, before) {
 			return fmt.Errorf("%s before, %s after", before, after)
 		}
@@ -69,8 +69,8 @@ func TestDev(t *testing.T) {
 	l.RunFails(lab.Command{Name: "mayfly", Args: []string{"dev", "--dir", l.Path("other"), "--http", taken}}, "--http")
 }
 
-// TestKilledInTheMiddle kills a CA that issues to many callers at once, three times over. Whatever it handed out must be in
-// the log when it is back, and the log must be whole. // A2 B5
+// TestKilledInTheMiddle kills a CA that issues to many callers at once, three times. After the restart, every certificate that a
+// caller received must be in the log, and the log must be complete. // A2 B5
 func TestKilledInTheMiddle(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -110,7 +110,7 @@ type load struct {
 // certificate that a caller received in full.
 func issueUntilKilled(t *testing.T, o load) []lab.Issued {
 	t.Helper()
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: o.callers}, Timeout: lab.Patience}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: o.callers}, Timeout: lab.MaxWait}
 	defer client.CloseIdleConnections()
 	answers := make(chan lab.Answer)
 	stopped := make(chan error)
@@ -139,7 +139,7 @@ func issueUntilKilled(t *testing.T, o load) []lab.Issued {
 			}
 			if !killed && len(issued) >= o.want || err != nil {
 				killed = true
-				go o.dev.Kill() // while answers are under way
+				go o.dev.Kill() // while responses are being sent
 			}
 		case err := <-stopped:
 			running--
@@ -148,6 +148,6 @@ func issueUntilKilled(t *testing.T, o load) []lab.Issued {
 			}
 		}
 	}
-	<-o.dev.Done() // connections break before the process has let go of its files
+	<-o.dev.Done() // connections break before the process has released its files
 	return issued
 }

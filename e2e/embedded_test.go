@@ -19,7 +19,7 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
 )
 
-// embeddedCase is a CA with an embedded log in the folder "ca", which survives the CA.
+// embeddedCase is a CA with an embedded log in the folder "ca". The folder outlives each process of the CA.
 type embeddedCase struct {
 	*lab.Lab
 	pki    lab.PKI
@@ -41,7 +41,7 @@ func (c embeddedCase) serve(ct string) *lab.Mayfly {
 
 func (c embeddedCase) issue(ca *lab.Mayfly, n int) (out []lab.Issued) {
 	c.Helper()
-	client := &http.Client{Timeout: lab.Patience}
+	client := &http.Client{Timeout: lab.MaxWait}
 	for range n {
 		a, err := lab.RequestCertificate(c.Context(), client, ca.URL, c.issuer.Email("alice@example.com"), "alice@example.com")
 		if err != nil {
@@ -56,7 +56,7 @@ func (c embeddedCase) issue(ca *lab.Mayfly, n int) (out []lab.Issued) {
 	return out
 }
 
-// head is a checkpoint's tree size and root.
+// head is the tree size and root hash of a checkpoint.
 func (c embeddedCase) head(checkpoint string) (size int, root []byte) {
 	c.Helper()
 	lines := strings.Split(checkpoint, "\n")
@@ -89,8 +89,8 @@ func rootOf(leaves []byte) []byte {
 	return h.Sum(nil)
 }
 
-// TestEmbeddedMigration moves the embedded log to a real TesseraCT on the same files, as docs/operations.md says: the same key, the
-// same origin, the same entries, and a tree that goes on from the last checkpoint that mayfly signed.
+// TestEmbeddedMigration moves the embedded log to a real TesseraCT on the same files, as docs/operations.md describes: the same key,
+// the same origin, the same entries, and a tree that extends the last checkpoint that mayfly signed.
 func TestEmbeddedMigration(t *testing.T) {
 	t.Parallel()
 	c := newEmbeddedCase(t)
@@ -184,14 +184,14 @@ func (w noteWitness) cosigned(checkpoint string) error {
 	return fmt.Errorf("no cosignature of %s in %q", w.name, checkpoint)
 }
 
-// TestEmbeddedWitness has a released witness cosign the embedded log. When the witness is gone, certificates and checkpoints go on,
-// and readiness says what is missing.
+// TestEmbeddedWitness runs a released witness that cosigns the embedded log. When the witness stops, certificates are still issued
+// and checkpoints still published, and readiness reports the missing cosignature.
 func TestEmbeddedWitness(t *testing.T) {
 	t.Parallel()
 	c := newEmbeddedCase(t)
 	c.Need("omniwitness")
 	plain := "  embedded: {dir: log, origin: " + embeddedOrigin + "}\n"
-	ca := c.serve(plain) // makes the log's key, which the witness must have first
+	ca := c.serve(plain) // creates the log's key, which the witness needs before it starts
 	ca.Stop()
 	w := newNoteWitness(t, "witness.e2e.test")
 	block, _ := pem.Decode([]byte(c.Read(ca.Dir + "/log/log.pub.pem")))

@@ -10,7 +10,7 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
 )
 
-// waitForBanner returns what "mayfly dev" prints once it has proven itself.
+// waitForBanner returns what "mayfly dev" prints after its self-test.
 func waitForBanner(l *lab.Lab, dev *lab.Mayfly) string {
 	l.Helper()
 	l.Eventually("the banner", func(context.Context) error {

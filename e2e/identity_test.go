@@ -23,8 +23,8 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
 )
 
-// sameAsFulcio are entries of an issuer file whose certificates a released Fulcio must agree with: the file with the claims,
-// and the settings. The profiles are those that mayfly ships, printed for Fulcio.
+// sameAsFulcio lists entries of an issuer file for which a released Fulcio must issue the same certificates: the file with the
+// claims, and the settings. The profiles are those that mayfly ships, printed in Fulcio's format.
 var sameAsFulcio = []struct{ claims, settings string }{
 	{"email", "type: email"},
 	{"email-federated", "type: email, issuer-claim: $.federated_claims.connector_id"},
@@ -45,8 +45,8 @@ var sameAsFulcio = []struct{ claims, settings string }{
 	{"buddy-pipeline", "type: ci-provider, ci-provider: buddy-pipeline"},
 }
 
-// stricter are the claims that Fulcio certifies and mayfly refuses: parts that are missing or lead elsewhere, claims of a token
-// that would change an operator's settings, and characters that no certificate should have.
+// stricter lists claims that Fulcio certifies and mayfly refuses: missing parts, parts that lead to another place, claims that
+// would override an operator's settings, and characters that must not appear in a certificate.
 var stricter = map[string]bool{
 	"uri user": true, "uri port": true, "uri dots": true, "username empty": true, "username space": true,
 	"kubernetes no-namespace": true, "kubernetes dots": true, "kubernetes slash": true, "kubernetes upper": true, "kubernetes absent": true,
@@ -56,7 +56,7 @@ var stricter = map[string]bool{
 	"circleci-job no-project": true, "email no-sub": true,
 }
 
-// different are those that both certify, not alike: numbers keep their digits, and a # in the name of a branch is
+// different lists claims that both certify with different results: numbers keep their digits, and a # in the name of a branch is
 // percent-encoded where Fulcio ends the path with it.
 var different = map[string]bool{"github-workflow numbers": true, "github-workflow slash-ref": true}
 
@@ -198,7 +198,7 @@ func issue(t *testing.T, ca, token string, csr []byte) (cert *x509.Certificate, 
 	return cert, "a certificate"
 }
 
-// says is everything that a certificate says of its subject, as bytes: name, usages, and the extensions of the identity.
+// says returns the encoded parts of a certificate that describe its subject: name, usages, and the identity extensions.
 func says(c *x509.Certificate) map[string]string {
 	out := map[string]string{}
 	for _, e := range c.Extensions {

@@ -16,8 +16,8 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/binaries"
 )
 
-// TestOpenAPIClients has clients generated from the document that a running CA serves, and runs them against it. "make
-// openapi-clients" runs this test alone: it needs python3 and npm, and nothing of what the other tests build.
+// TestOpenAPIClients generates clients from the document that a running CA serves, and runs them against that CA. "make
+// openapi-clients" runs this test alone: it needs python3 and npm, and none of the programs that the other tests build.
 func TestOpenAPIClients(t *testing.T) {
 	b, err := binaries.New(".", os.Stderr)
 	if err != nil {

@@ -156,7 +156,7 @@ func (s serveCase) exportedTrust(t *testing.T) {
 // logGone kills the log: callers must be told in time and with the true reason, and served again when it is back. // E2 G2
 func (s serveCase) logGone(t *testing.T) {
 	l := s.lab.For(t)
-	client := &http.Client{Timeout: lab.Patience}
+	client := &http.Client{Timeout: lab.MaxWait}
 	request := func() lab.Answer {
 		t.Helper()
 		a, err := lab.RequestCertificate(t.Context(), client, s.ca.URL, s.oidc.Email("erin@example.com"), "erin@example.com")

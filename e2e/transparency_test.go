@@ -15,13 +15,13 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
 )
 
-// certificate asks for one certificate over REST.
+// certificate requests one certificate over REST.
 func certificate(ctx context.Context, ca *lab.Mayfly, issuer *lab.Issuer) (lab.Answer, error) {
-	client := &http.Client{Timeout: lab.Patience}
+	client := &http.Client{Timeout: lab.MaxWait}
 	return lab.RequestCertificate(ctx, client, ca.URL, issuer.Email("alice@example.com"), "alice@example.com")
 }
 
-// severalLogs is the ct: block of remote logs, each of an operator of its own.
+// severalLogs returns the ct: block for remote logs, each with a different operator.
 func severalLogs(policy string, logs ...*lab.Log) string {
 	out := "  logs:\n"
 	for _, g := range logs {
@@ -32,8 +32,8 @@ func severalLogs(policy string, logs ...*lab.Log) string {
 	return out + "  policy: " + policy + "\n"
 }
 
-// TestManyLogs holds a CA with three real logs of two kinds to its policy of two SCTs of two operators, while logs are killed, stopped,
-// filled and started again. // B1 B2 B8 B10
+// TestManyLogs checks that a CA with three real logs of two kinds meets its policy of two SCTs from two operators while logs are
+// killed, stopped, filled and started again. // B1 B2 B8 B10
 func TestManyLogs(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -169,7 +169,7 @@ func TestFullDisks(t *testing.T) {
 			t.Fatalf("one of two logs is full: %v", err)
 		}
 		if l.HasSCT(full, issued) {
-			l.CheckLogged(full, issued) // what it promises it must keep
+			l.CheckLogged(full, issued) // an SCT of the full log is an obligation to merge the entry
 		} else {
 			l.CheckLogged(good, issued)
 		}
@@ -184,7 +184,7 @@ func TestFullDisks(t *testing.T) {
 			t.Fatal(err)
 		}
 		if answer.Status == http.StatusOK {
-			continue // the last page has room for some records
+			continue // the last page of the file system had room for these records
 		}
 		refusal, err := answer.Refused()
 		if err != nil || answer.Status != http.StatusServiceUnavailable || len(refusal.Details) == 0 || refusal.Details[0].Reason != "JOURNAL_UNAVAILABLE" {
@@ -209,8 +209,8 @@ func TestFullDisks(t *testing.T) {
 	l.Run(lab.Command{Name: "mayfly", Args: []string{"audit", "reconcile", "--config", ca.Dir + "/mayfly.yaml"}})
 }
 
-// TestStolenKey signs with the CA's key outside of mayfly, and takes an entry out of a log: both are found by the command and by the
-// running CA, which tells a webhook. // G6
+// TestStolenKey signs with the CA's key outside of mayfly, and removes an entry from a log: both the command and the running CA
+// report it, and the running CA notifies a webhook. // G6
 func TestStolenKey(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -238,7 +238,7 @@ func TestStolenKey(t *testing.T) {
 		t.Errorf("alarms without a cause: %q", said)
 	}
 	for _, g := range []*lab.Log{static, rfc} {
-		serial := fmt.Sprintf("%x", l.Thief(pki, g, "mallory@example.com"))
+		serial := fmt.Sprintf("%x", l.SignOutsideCA(pki, g, "mallory@example.com"))
 		l.Eventually("the CA cries", func(context.Context) error {
 			for _, text := range hook.Said() {
 				if strings.Contains(text, "unintended") && strings.Contains(text, serial) {
@@ -255,8 +255,8 @@ func TestStolenKey(t *testing.T) {
 }
 
 // TestKilledAtEachStep ends the CA with SIGKILL at its first, second, … system call of each kind that makes something durable or
-// sends something, under requests, and then holds journal and logs against each other: every certificate that a caller got is in both, and
-// whatever a kill cut short is explained. // A2 G4 G6 F11
+// sends data, while requests arrive, and then reconciles journal and logs: every certificate that a caller received is in both, and
+// every operation that a kill interrupted is explained. // A2 G4 G6 F11
 func TestKilledAtEachStep(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
@@ -282,7 +282,7 @@ func TestKilledAtEachStep(t *testing.T) {
 	ca.Stop()
 	var got []lab.Issued
 	kills := 0
-	// strace -D traces from a process of its own, so that the one that is started, killed and waited for is mayfly itself.
+	// strace -D runs the tracer in a separate process, so that the process started, killed and awaited here is mayfly itself.
 	for _, calls := range []string{"fsync,fdatasync", "write", "rename,renameat,renameat2,link,linkat"} {
 		for _, n := range []int{1, 2, 3, 5, 8, 12, 17, 23, 30, 40} {
 			ca.Spawned(l, "strace", "-D", "-f", "-qq", "-o", os.DevNull, "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", calls, n))
@@ -290,7 +290,7 @@ func TestKilledAtEachStep(t *testing.T) {
 			for deadline := time.Now().Add(10 * time.Second); received < 30 && !ca.Ended() && time.Now().Before(deadline); {
 				answer, err := certificate(t.Context(), ca, issuer)
 				if err != nil {
-					time.Sleep(10 * time.Millisecond) // not listening yet, or dying: another process, nothing to wait on
+					time.Sleep(10 * time.Millisecond) // not listening yet, or exiting: there is no event of that process to wait for
 					continue
 				}
 				if issued, err := answer.Signed(); err == nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
 )
 
-// The release of Kubernetes: who signs it, and who vouches for them.
+// The release of Kubernetes: the identity that signs and the issuer of that identity.
 const (
 	releaser = "krel-staging@k8s-releng-prod.iam.gserviceaccount.com"
 	google   = "https://accounts.google.com"
@@ -78,7 +78,7 @@ func (w *world) documented(b blob) {
 	verify := func(identity string) lab.Command {
 		return lab.Command{Name: "cosign", Args: []string{
 			"verify-blob", b.file, "--signature", sig, "--certificate", cert, "--certificate-identity", identity, "--certificate-oidc-issuer", google,
-			// What the documentation's line lacks: the chain of this CA, and that these two files carry no entry of a log.
+			// The documented command lacks the chain of this CA, and the flag for files without a log entry.
 			"--certificate-chain", w.pki.ChainFile, "--insecure-ignore-tlog",
 		}, Env: []string{"SIGSTORE_CT_LOG_PUBLIC_KEY_FILE=" + w.log.Key.Public}}
 	}
@@ -86,7 +86,7 @@ func (w *world) documented(b blob) {
 	w.RunFails(verify("mallory@example.com"), "")
 }
 
-// workflow are the claims of a GitHub Actions job.
+// workflow holds the claims of a GitHub Actions job.
 func workflow(change map[string]any) map[string]any {
 	claims := map[string]any{
 		"sub": "repo:octo/app:ref:refs/heads/main", "event_name": "push", "ref": "refs/heads/main", "repository": "octo/app", "repository_id": "1",
@@ -115,7 +115,7 @@ func (w *world) ambient(c lab.Command) lab.Command {
 	return c
 }
 
-// admission decides about an image as an admission controller does: by identity, by issuer and by what the workflow was.
+// admission admits or rejects an image as an admission controller does: by identity, by issuer and by workflow.
 func admission(w *world) {
 	w.startWorkflows(workflow(nil))
 	ref := w.image(w.registry(), "app:v1")
@@ -146,8 +146,8 @@ func admission(w *world) {
 	w.proven("image of a GitHub Actions job admitted; refused for each of 7 differences")
 }
 
-// slsaProvenance signs a provenance statement, at level 2 by the project's own workflow, at level 3 by a builder that many
-// projects call and none can change, and decides by the certificate where the artifact comes from.
+// slsaProvenance signs a provenance statement, at level 2 with the project's own workflow, at level 3 with a reusable builder that
+// projects call and cannot change, and determines the origin of the artifact from the certificate.
 func slsaProvenance(w *world) {
 	builder := "octo/builders/.github/workflows/generic.yml@refs/tags/v2.1.0"
 	w.startWorkflows(workflow(map[string]any{"job_workflow_ref": builder, "job_workflow_sha": strings.Repeat("d", 40)}))
@@ -184,7 +184,7 @@ func slsaProvenance(w *world) {
 	w.ownWorkflow(artifact)
 }
 
-// ownWorkflow is level 2: the workflow that builds also signs, and is named as such.
+// ownWorkflow is level 2: the workflow that builds also signs, and the certificate names that workflow.
 func (w *world) ownWorkflow(b blob) {
 	w.Helper()
 	w.oidc.SetRunner(workflow(nil))

@@ -68,7 +68,7 @@ func kubernetesAccount(w *world) {
 	w.proven("a token of a real API server, its keys fetched with the cluster's own CA")
 }
 
-// kubeClient talks to the API server as its administrator.
+// kubeClient returns a client of the API server with administrator rights.
 type kubeClient struct {
 	*world
 	api string

@@ -1,5 +1,5 @@
-// Package ct is an RFC 6962 log for tests, with faults. It checks what it is given with certificate-transparency-go and shares
-// no code with the product.
+// Package ct is an RFC 6962 log for tests, with faults. It checks submissions with certificate-transparency-go and shares no code
+// with the product.
 package ct
 
 import (
@@ -24,14 +24,14 @@ import (
 	ctx509 "github.com/google/certificate-transparency-go/x509"
 )
 
-// Options for [New].
+// Options are the options of [New].
 type Options struct {
 	Roots []*x509.Certificate
-	// Extensions are put into every SCT; static-ct logs have the leaf index there.
+	// Extensions are part of every SCT; a static-ct log puts the leaf index there.
 	Extensions []byte
-	// Latency is how long an answer takes.
+	// Latency is the delay before each response.
 	Latency time.Duration
-	// MostEntries is how many entries get-entries gives at once; 0 is 100.
+	// MostEntries is the largest number of entries in one response of get-entries; 0 is 100.
 	MostEntries int
 }
 
@@ -73,32 +73,32 @@ func New(t testing.TB, o Options) *Log {
 	return l
 }
 
-// URL is where the log is.
+// URL returns the base URL of the log.
 func (l *Log) URL() string { return l.server.URL }
 
-// Key is the log's public key.
+// Key returns the log's public key.
 func (l *Log) Key() crypto.PublicKey { return l.key.Public() }
 
-// PublicKeyPEM is the same in PEM.
+// PublicKeyPEM returns the log's public key in PEM.
 func (l *Log) PublicKeyPEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: l.spki})
 }
 
-// Entries are the precertificates that were taken, in DER.
+// Entries returns the accepted precertificates, in DER.
 func (l *Log) Entries() [][]byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([][]byte(nil), l.entries...)
 }
 
-// Calls is how often add-pre-chain was asked.
+// Calls returns the number of requests to add-pre-chain.
 func (l *Log) Calls() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.calls
 }
 
-// SetSkew sets the log's clock that much ahead of ours: timestamps and the Date of its answers.
+// SetSkew sets the log's clock ahead of the local clock by the given duration: SCT timestamps and the Date header of responses.
 func (l *Log) SetSkew(d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,10 +111,10 @@ func (l *Log) now() time.Time {
 	return l.clock()
 }
 
-// clock is now, for whoever holds the mutex.
+// clock returns the log's current time. The caller holds the mutex.
 func (l *Log) clock() time.Time { return time.Now().Add(l.skew) }
 
-// ServeHTTP has the log's endpoints. A log that hangs does so for the two that the CA asks.
+// ServeHTTP serves the log's endpoints. With the fault of a hanging log, the two endpoints that the CA requests hang.
 func (l *Log) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Date", l.now().UTC().Format(http.TimeFormat))
 	switch r.Method + " " + r.URL.Path {
@@ -129,7 +129,7 @@ func (l *Log) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// SetFault changes how the log behaves from now on.
+// SetFault changes the behaviour of the log from now on.
 func (l *Log) SetFault(f Fault) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -157,7 +157,7 @@ func (l *Log) getRoots(w http.ResponseWriter, r *http.Request) {
 func (l *Log) addPreChain(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return // the client left
+		return // the client disconnected
 	}
 	l.mu.Lock()
 	fault := l.fault
@@ -267,7 +267,7 @@ func (l *Log) answer(w http.ResponseWriter, leaf *cttypes.MerkleTreeLeaf, fault 
 	encode(w, out, fault)
 }
 
-// spoil changes what the SCT will be about.
+// spoil changes the entry that the SCT will cover.
 func spoil(leaf *cttypes.MerkleTreeLeaf, fault Fault) {
 	e := leaf.TimestampedEntry
 	switch fault {

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// Fault is how the log misbehaves.
+// Fault is a way in which the log misbehaves.
 type Fault string
 
-// The faults of what a log signs.
+// Faults in the SCTs that the log signs.
 const (
 	None           Fault = ""
 	BadSignature   Fault = "bad signature"
@@ -26,7 +26,7 @@ const (
 	StrangerExtras Fault = "extensions that were not signed"
 )
 
-// The faults of how it answers.
+// Faults in the HTTP responses of the log.
 const (
 	Garbage       Fault = "garbage"
 	HTML          Fault = "HTML"
@@ -58,14 +58,14 @@ const (
 	Closed        Fault = "the shard is closed"
 )
 
-// The faults of what it shows to those who read it. Whoever submits notices none of them.
+// Faults in the data that the log serves to readers. Submitters notice none of them.
 const (
 	Withhold   Fault = "an SCT without an entry"
 	ForgedHead Fault = "a tree head of another key"
 	StaleHead  Fault = "the tree head of when the fault began"
 )
 
-// Faults are all that a log can do to those who submit: [None] and what it shows to readers are not among them.
+// Faults lists the faults that affect submitters. [None] and the faults that only readers see are not among them.
 func Faults() []Fault {
 	return []Fault{
 		BadSignature, OtherLog, OtherPrecert, OtherIssuer, X509Entry, Version2, Future, Past, Replay, StrangerExtras,
@@ -75,10 +75,10 @@ func Faults() []Fault {
 	}
 }
 
-// canary stands in bodies of errors: no client of the product may see it.
+// canary is part of the body of every error: it must not reach a client of the CA.
 const canary = "canary-of-the-log"
 
-// instead answers in place of the log, and reports whether the fault is of the kind that does.
+// instead sends a response in place of the log's, and reports whether the current fault does so.
 func (l *Log) instead(w http.ResponseWriter, r *http.Request, f Fault) bool {
 	refuse := func(code int, retryAfter string) {
 		if retryAfter != "" {
@@ -136,7 +136,7 @@ func (l *Log) instead(w http.ResponseWriter, r *http.Request, f Fault) bool {
 	return true
 }
 
-// stall does not come to an end before the client or the test does.
+// stall blocks until the client disconnects or the test ends.
 func (l *Log) stall(w http.ResponseWriter, r *http.Request, f Fault) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -166,7 +166,7 @@ func reset(w http.ResponseWriter) {
 	}
 }
 
-// encode writes an answer, with the faults of its encoding.
+// encode writes a response, with the faults of its encoding.
 func encode(w http.ResponseWriter, answer any, f Fault) {
 	var b bytes.Buffer
 	if err := json.NewEncoder(&b).Encode(answer); err != nil {

@@ -22,14 +22,14 @@ type Static struct {
 	Key         *ecdsa.PrivateKey
 	Now         func() time.Time
 
-	bundle  []byte     // of the last 256 entries that are not a whole bundle yet
-	partial int        // how many there are
-	levels  [][][]byte // hashes of perfect trees of 256^level leaves that are in no whole tile yet
-	counts  []int      // whole tiles written, by level
+	bundle  []byte     // the entries after the last full bundle of 256
+	partial int        // the number of entries in bundle
+	levels  [][][]byte // hashes of perfect trees of 256^level leaves that are in no full tile yet
+	counts  []int      // full tiles written, by level
 	size    uint64
 }
 
-// NewStatic begins a log in dir, with a new key.
+// NewStatic creates an empty log in dir, with a new key.
 func NewStatic(dir, origin string) (*Static, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	return &Static{Dir: dir, Origin: origin, Key: key, Now: time.Now}, err
@@ -39,17 +39,17 @@ func NewStatic(dir, origin string) (*Static, error) {
 type StaticEntry struct {
 	Timestamp     uint64 // milliseconds since 1970
 	IssuerKeyHash [32]byte
-	TBS           []byte // of a precertificate; nil: Certificate is a final one
+	TBS           []byte // the TBSCertificate of a precertificate; nil: Certificate is a final certificate
 	Certificate   []byte
 	Chain         [][32]byte
 }
 
-// Extensions is the SCT extension that says where an entry is.
+// Extensions returns the SCT extension with the leaf index of an entry.
 func Extensions(index uint64) []byte {
 	return append([]byte{0, 0, 5, byte(index >> 32)}, binary.BigEndian.AppendUint32(nil, uint32(index))...)
 }
 
-// Add adds an entry and returns its index. It is in no head before Publish.
+// Add adds an entry and returns its index. No checkpoint covers the entry before Publish.
 func (s *Static) Add(e StaticEntry) (uint64, error) {
 	index := s.size
 	content, kind := e.TBS, byte(1)
@@ -84,7 +84,7 @@ func (s *Static) Add(e StaticEntry) (uint64, error) {
 	return index, s.push(0, rfc6962.DefaultHasher.HashLeaf(append([]byte{0, 0}, at...)))
 }
 
-// push adds a hash to a level, and to the one above when a tile is whole.
+// push adds a hash to a level, and to the level above when a tile is full.
 func (s *Static) push(level int, hash []byte) error {
 	if level == len(s.levels) {
 		s.levels, s.counts = append(s.levels, nil), append(s.counts, 0)
@@ -109,7 +109,7 @@ func join(hashes [][]byte) (out []byte) {
 	return out
 }
 
-// root is the hash of the tree over some hashes (RFC 6962 §2.1).
+// root returns the Merkle tree hash over the given leaf hashes (RFC 6962 §2.1).
 func root(hashes [][]byte) []byte {
 	if len(hashes) == 1 {
 		return hashes[0]
@@ -121,7 +121,7 @@ func root(hashes [][]byte) []byte {
 	return rfc6962.DefaultHasher.HashChildren(root(hashes[:k]), root(hashes[k:]))
 }
 
-// Root is the root over all entries.
+// Root returns the root hash over all entries.
 func (s *Static) Root() []byte {
 	var right []byte
 	for level := range s.levels {
@@ -139,7 +139,7 @@ func (s *Static) Root() []byte {
 	return right
 }
 
-// Publish writes the partial tiles and a checkpoint over everything.
+// Publish writes the partial tiles and a checkpoint over all entries.
 func (s *Static) Publish() error {
 	if s.partial > 0 {
 		if err := s.write(fmt.Sprintf("tile/data/%s.p/%d", number(s.size/256), s.partial), s.bundle); err != nil {
@@ -157,7 +157,7 @@ func (s *Static) Publish() error {
 	return s.write("checkpoint", Checkpoint(CheckpointOptions{Origin: s.Origin, Key: s.Key, Size: s.size, Root: s.Root(), Now: s.Now()}))
 }
 
-// Size is how many entries there are.
+// Size returns the number of entries.
 func (s *Static) Size() uint64 { return s.size }
 
 func (s *Static) write(path string, data []byte) error {
@@ -179,7 +179,7 @@ func number(n uint64) string {
 	return rest
 }
 
-// CheckpointOptions are for [Checkpoint].
+// CheckpointOptions are the options of [Checkpoint].
 type CheckpointOptions struct {
 	Origin string
 	Key    *ecdsa.PrivateKey
@@ -188,7 +188,7 @@ type CheckpointOptions struct {
 	Now    time.Time
 }
 
-// Checkpoint signs a note whose signature is that of an RFC 6962 tree head.
+// Checkpoint returns a note signed with the RFC 6962 tree head signature (c2sp.org/static-ct-api).
 func Checkpoint(o CheckpointOptions) []byte {
 	at := binary.BigEndian.AppendUint64(nil, uint64(o.Now.UnixMilli()))
 	head := append([]byte{0, 1}, at...)

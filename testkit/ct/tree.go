@@ -17,11 +17,11 @@ import (
 	"github.com/transparency-dev/merkle/testonly"
 )
 
-// tree is the log's Merkle tree with what get-entries serves of it.
+// tree is the log's Merkle tree and the entries that get-entries serves.
 type tree struct {
 	leaves, extras [][]byte
-	frozen         any               // the tree head of when the last fault was set
-	corrupt        map[uint64][]byte // what is served in place of a leaf
+	frozen         any               // the tree head at the time of the last SetFault
+	corrupt        map[uint64][]byte // bytes that are served in place of a leaf
 }
 
 func (t *tree) add(leaf *cttypes.MerkleTreeLeaf, chain [][]byte) error {
@@ -49,7 +49,7 @@ func (t *tree) merkle() *testonly.Tree {
 	return m
 }
 
-// sth is the tree head as it is now, as JSON would have it.
+// sth returns the current signed tree head as a value for encoding/json.
 func (t *tree) sth(l *Log) any {
 	m := t.merkle()
 	key := l.key
@@ -59,7 +59,7 @@ func (t *tree) sth(l *Log) any {
 	head := cttypes.SignedTreeHead{TreeSize: m.Size(), Timestamp: uint64(l.clock().UnixMilli()), SHA256RootHash: cttypes.SHA256Hash(m.Hash())}
 	input, err := cttypes.SerializeSTHSignatureInput(head)
 	if err != nil {
-		panic(err) // it has one version
+		panic(err) // the only supported version cannot fail
 	}
 	signature, err := tls.CreateSignature(*key, tls.SHA256, input)
 	if err != nil {
@@ -74,21 +74,21 @@ func (t *tree) sth(l *Log) any {
 	}
 }
 
-// Size is how many entries the log has.
+// Size returns the number of entries.
 func (l *Log) Size() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.tree.leaves)
 }
 
-// Truncate forgets all entries but the first n: the log shrinks.
+// Truncate removes all entries but the first n: the log shrinks.
 func (l *Log) Truncate(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tree.leaves, l.tree.extras = l.tree.leaves[:n:n], l.tree.extras[:n:n]
 }
 
-// Rewrite changes the timestamp of entry n, so that the log has another history.
+// Rewrite changes the timestamp of entry n, so that the log has a different history.
 func (l *Log) Rewrite(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -98,7 +98,7 @@ func (l *Log) Rewrite(n int) {
 	l.tree.leaves[n] = leaf
 }
 
-// Add puts a chain into the tree without the checks that submission makes: what a thief of the CA's key would do.
+// Add puts a chain into the tree without the checks of a submission, as an attacker with the CA's key could achieve.
 func (l *Log) Add(chain [][]byte, precert bool) error {
 	kind := cttypes.X509LogEntryType
 	if precert {
@@ -126,7 +126,7 @@ func (l *Log) addChain(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// serveTree has the read path (RFC 6962 §4.3 to §4.6).
+// serveTree serves the read path (RFC 6962 §4.3 to §4.6).
 func (l *Log) serveTree(w http.ResponseWriter, r *http.Request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -197,7 +197,7 @@ func (l *Log) serveTree(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// Corrupt changes what get-entries serves for entry n from now on, and leaves the tree as it is.
+// Corrupt changes the bytes that get-entries serves for entry n from now on, and leaves the tree unchanged.
 func (l *Log) Corrupt(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -211,10 +211,10 @@ func base64Of(data []byte) string { return base64.StdEncoding.EncodeToString(dat
 func spki(key crypto.PublicKey) []byte {
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
-		panic(err) // keys are made here
+		panic(err) // keys are generated above and always encode
 	}
 	return der
 }
 
-// ID is the log ID.
+// ID returns the log ID (RFC 6962 §3.2).
 func (l *Log) ID() [32]byte { return keyID(l.key.Public()) }

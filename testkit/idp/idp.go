@@ -28,7 +28,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// Fault is how the provider misbehaves.
+// Fault is a way in which the provider misbehaves.
 type Fault string
 
 // The faults.
@@ -37,7 +37,7 @@ const (
 	Error500     Fault = "error 500"
 	Hang         Fault = "hang"
 	Garbage      Fault = "garbage"
-	Huge         Fault = "huge body" // 256 MiB, as fast as it is read
+	Huge         Fault = "huge body" // 256 MiB, as fast as the client reads
 	Bomb         Fault = "compressed zeroes"
 	Drip         Fault = "a byte now and then"
 	NoKeys       Fault = "no keys"
@@ -48,14 +48,14 @@ const (
 	WeakKeys     Fault = "RSA 1024 only"
 )
 
-// Options for [New].
+// Options are the options of [New].
 type Options struct {
-	Audience string // "" is sigstore
+	Audience string // "" is "sigstore"
 	Now      func() time.Time
-	Path     string                          // of the issuer, with a slash before it
-	TLS      bool                            // https, with a certificate that [Provider.CA] verifies
-	Clients  *x509.CertPool                  // with TLS: who may ask
-	Wrap     func(http.Handler) http.Handler // around what the provider serves
+	Path     string                          // the path of the issuer URL, with its leading slash
+	TLS      bool                            // serves https with a certificate that verifies under [Provider.CA]
+	Clients  *x509.CertPool                  // with TLS: the CAs of accepted client certificates
+	Wrap     func(http.Handler) http.Handler // wraps the provider's handler
 }
 
 // Provider is a running provider.
@@ -87,7 +87,7 @@ func New(t testing.TB, o Options) *Provider {
 		h = o.Wrap(p)
 	}
 	p.server = httptest.NewUnstartedServer(h)
-	p.server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that go away are what is tested
+	p.server.Config.ErrorLog = log.New(io.Discard, "", 0) // tests disconnect on purpose
 	if o.Clients != nil {
 		p.server.TLS = &tls.Config{ClientCAs: o.Clients, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}
 	}
@@ -103,18 +103,18 @@ func New(t testing.TB, o Options) *Provider {
 	return p
 }
 
-// URL is the issuer.
+// URL returns the issuer URL.
 func (p *Provider) URL() string { return p.server.URL + p.o.Path }
 
-// CA is the certificate, in PEM, that verifies the provider's.
+// CA returns the CA certificate, in PEM, under which the provider's certificate verifies.
 func (p *Provider) CA() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.server.Certificate().Raw}))
 }
 
-// Sent is how many bytes of bodies the provider has sent.
+// Sent returns the number of body bytes that the provider has sent.
 func (p *Provider) Sent() int64 { return p.sent.Load() }
 
-// JWKS is the provider's key set.
+// JWKS returns the provider's key set.
 func (p *Provider) JWKS() []byte {
 	key, kid := p.Key()
 	data, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: kid, Use: "sig"}}})
@@ -124,10 +124,10 @@ func (p *Provider) JWKS() []byte {
 	return data
 }
 
-// Requests is how often the provider was asked for anything.
+// Requests returns the number of requests to the provider.
 func (p *Provider) Requests() int64 { return p.asked.Load() }
 
-// SetFault changes how the provider behaves from now on.
+// SetFault changes the behaviour of the provider from now on.
 func (p *Provider) SetFault(f Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,7 +141,7 @@ func (p *Provider) Rotate() {
 	p.key, p.kid = pki.NewKey(pki.P256), fmt.Sprintf("key-%d", time.Now().UnixNano())
 }
 
-// Token signs claims. Those that every token has stand in for missing ones; a nil claim is left out.
+// Token signs claims. Missing standard claims get default values; a claim with the value nil is left out.
 func (p *Provider) Token(claims map[string]any) string {
 	p.mu.Lock()
 	key, kid := p.key, p.kid
@@ -176,14 +176,14 @@ func (s Signing) Token(claims map[string]any) string {
 	return token
 }
 
-// Key returns the signing key and its id.
+// Key returns the signing key and its key ID.
 func (p *Provider) Key() (crypto.Signer, string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.key, p.kid
 }
 
-// misbehave answers in place of the provider, for the faults that are no answer at all.
+// misbehave handles the request for the faults that replace the provider's response.
 func (p *Provider) misbehave(w http.ResponseWriter, r *http.Request, fault Fault) bool {
 	switch fault {
 	case Error500:
@@ -259,7 +259,7 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	// As strict as an API server of Kubernetes: keys have their own type, and a client must accept it.
+	// The Kubernetes API server does the same: the key set has its own media type, and the client must accept it.
 	if accept := r.Header.Get("Accept"); accept != "" && !strings.Contains(accept, "application/jwk-set+json") && !strings.Contains(accept, "*/*") {
 		http.Error(w, "only application/jwk-set+json", http.StatusNotAcceptable)
 		return
@@ -281,7 +281,7 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(set)
 }
 
-// counter counts what is written.
+// counter counts the bytes written.
 type counter struct {
 	http.ResponseWriter
 	n *atomic.Int64
@@ -293,5 +293,5 @@ func (c counter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Unwrap is for [http.ResponseController].
+// Unwrap supports [http.ResponseController].
 func (c counter) Unwrap() http.ResponseWriter { return c.ResponseWriter }

@@ -1,4 +1,4 @@
-// Package ondisk tells whether a directory has changed.
+// Package ondisk detects changes in a directory.
 package ondisk
 
 import (
@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Listing has the names, modes, sizes and times of everything in dir; nothing for one that is not there.
+// Listing returns the names, modes, sizes and modification times of all files below dir. It is empty if dir does not exist.
 func Listing(t testing.TB, dir string) string {
 	t.Helper()
 	var out strings.Builder

@@ -1,5 +1,5 @@
-// Package oracle verifies certificates without the product's code: with the standard library and with
-// certificate-transparency-go, from the profile as it is written in docs/compatibility.md.
+// Package oracle verifies certificates without the product's code: with the standard library and certificate-transparency-go, as
+// the profile in docs/compatibility.md describes.
 package oracle
 
 import (
@@ -20,19 +20,19 @@ import (
 	"github.com/google/certificate-transparency-go/x509util"
 )
 
-// Expect is what a certificate must be.
+// Expect describes the expected certificate.
 type Expect struct {
 	Chain      []*x509.Certificate // issuing certificate first, root last
 	SPKI       []byte
-	Email, URI string            // the one SAN
-	OtherName  string            // or this, of the type 1.3.6.1.4.1.57264.1.7
-	Extensions map[string]string // by the last number of 1.3.6.1.4.1.57264.1.N; all that are there
-	Custom     map[string]string // by OID: an operator's own, UTF8String, after the others
+	Email, URI string            // the only SAN
+	OtherName  string            // the only SAN, as an otherName of the type 1.3.6.1.4.1.57264.1.7
+	Extensions map[string]string // all extensions 1.3.6.1.4.1.57264.1.N, by N
+	Custom     map[string]string // the operator's own UTF8String extensions, by OID, after the others
 	Logs       []crypto.PublicKey
-	Now        time.Time // zero is the present
+	Now        time.Time // the time of verification; zero is time.Now()
 }
 
-// Check fails the test if the certificate is not what e says.
+// Check fails the test if the certificate differs from e.
 func Check(t testing.TB, e Expect, der []byte) {
 	t.Helper()
 	if err := e.Verify(der); err != nil {
@@ -40,7 +40,7 @@ func Check(t testing.TB, e Expect, der []byte) {
 	}
 }
 
-// Verify is Check as an error.
+// Verify returns an error if the certificate differs from e.
 func (e Expect) Verify(der []byte) error {
 	if e.Now.IsZero() {
 		e.Now = time.Now()
@@ -92,13 +92,13 @@ func (e Expect) fields(c *x509.Certificate) error {
 	}
 	if e.OtherName != "" {
 		must(otherName(c) == e.OtherName, "otherName")
-		c.UnhandledCriticalExtensions = nil // the SAN, which was just read
+		c.UnhandledCriticalExtensions = nil // the SAN, which was checked above
 	}
 	must(slices.Equal(c.EmailAddresses, wantEmail) && slices.Equal(uris, wantURI) && len(c.DNSNames)+len(c.IPAddresses) == 0, "subject alternative name")
 	return errors.Join(errs...)
 }
 
-// extensions: nothing but the profile's, in its order, critical only where it says.
+// extensions checks that the certificate has the profile's extensions only, in its order and with its criticality.
 func (e Expect) extensions(c *x509.Certificate) error {
 	head := []string{"2.5.29.15", "2.5.29.37", "2.5.29.14", "2.5.29.35", "2.5.29.17"}
 	critical := []string{"2.5.29.15", "2.5.29.17"}
@@ -159,7 +159,7 @@ func (e Expect) extensions(c *x509.Certificate) error {
 	return nil
 }
 
-// otherName reads a SAN that is one otherName of Sigstore's type with a UTF8String.
+// otherName parses a SAN that holds one otherName of Sigstore's type with a UTF8String.
 func otherName(c *x509.Certificate) string {
 	for _, x := range c.Extensions {
 		if x.Id.String() != "2.5.29.17" || len(c.UnhandledCriticalExtensions) != 1 {
@@ -199,7 +199,7 @@ func (e Expect) chain(c *x509.Certificate) error {
 	return err
 }
 
-// timestamps verifies one embedded SCT of each log over the precertificate that certificate-transparency-go rebuilds.
+// timestamps verifies one embedded SCT per log over the precertificate that certificate-transparency-go reconstructs.
 func (e Expect) timestamps(der []byte) error {
 	leaf, err := ctx509.ParseCertificate(der)
 	if ctx509.IsFatal(err) {

@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// issue builds a certificate with the standard library alone, changed by change.
+// issue builds a certificate with the standard library alone, after change has modified the template.
 func issue(t *testing.T, p *pki.PKI, change func(*x509.Certificate)) (der, spki []byte) {
 	t.Helper()
 	key := pki.NewKey(pki.P256)
@@ -55,7 +55,7 @@ func issue(t *testing.T, p *pki.PKI, change func(*x509.Certificate)) (der, spki 
 	return der, spki
 }
 
-// The oracle passes a good certificate and refuses each change of it.
+// The oracle accepts a good certificate and rejects every modification of it.
 func TestOracle(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})

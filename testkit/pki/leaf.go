@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Leaf makes a certificate under the issuing key that no CA decided on, as somebody with a stolen key would: a precertificate
-// (RFC 6962 §3.1) or a final one. It returns its DER.
+// Leaf signs a certificate with the issuing key outside of a CA, as after a key compromise: a precertificate (RFC 6962 §3.1) or a
+// final certificate. It returns the DER.
 func (p *PKI) Leaf(number int64, precertificate bool) []byte {
 	c := &x509.Certificate{
 		SerialNumber: big.NewInt(number), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(9 * time.Minute),
@@ -27,7 +27,7 @@ func (p *PKI) Leaf(number int64, precertificate bool) []byte {
 	return der
 }
 
-// ChainDER returns the chain, issuing certificate first.
+// ChainDER returns the chain in DER, issuing certificate first.
 func (p *PKI) ChainDER() [][]byte {
 	var out [][]byte
 	for _, c := range p.Chain {

@@ -1,4 +1,4 @@
-// Package pki makes hierarchies for tests: good ones, and bad ones through mutators.
+// Package pki creates CA hierarchies for tests: valid ones, and invalid ones through mutators of the templates.
 package pki
 
 import (
@@ -16,10 +16,10 @@ import (
 	"time"
 )
 
-// KeyType is a kind of CA key.
+// KeyType is the type of a CA key.
 type KeyType string
 
-// The kinds of CA key.
+// The types of CA keys.
 const (
 	P256    KeyType = "P-256"
 	P384    KeyType = "P-384"
@@ -28,23 +28,23 @@ const (
 	Ed25519 KeyType = "Ed25519"
 )
 
-// Options for [New]. A mutator changes a template before it is signed.
+// Options are the options of [New]. A mutator changes a template before it is signed.
 type Options struct {
 	Key          KeyType   // "" is P256
-	Now          time.Time // zero is the present
-	SelfSigned   bool      // one certificate, root and issuing in one
+	Now          time.Time // zero is time.Now()
+	SelfSigned   bool      // the issuing certificate is the root
 	Root         func(*x509.Certificate)
 	Intermediate func(*x509.Certificate)
 }
 
-// PKI is a hierarchy with its keys.
+// PKI is a CA hierarchy with its keys.
 type PKI struct {
 	Root, Intermediate *x509.Certificate
 	RootKey, Key       crypto.Signer
 	Chain              []*x509.Certificate
 }
 
-// NewKey makes a key, or panics: a machine without randomness runs no tests.
+// NewKey generates a key. It panics if the source of randomness fails.
 func NewKey(t KeyType) crypto.Signer {
 	var key crypto.Signer
 	var err error
@@ -68,7 +68,7 @@ func NewKey(t KeyType) crypto.Signer {
 	return key
 }
 
-// New makes a hierarchy: a root and an issuing certificate with the same kind of key.
+// New creates a hierarchy: a root and an issuing certificate with keys of the same type.
 func New(o Options) *PKI {
 	if o.Now.IsZero() {
 		o.Now = time.Now()
@@ -126,7 +126,7 @@ func certify(c *x509.Certificate, key crypto.PublicKey, by issuer) *x509.Certifi
 	return out
 }
 
-// ChainPEM returns the chain, issuing certificate first.
+// ChainPEM returns the chain in PEM, issuing certificate first.
 func (p *PKI) ChainPEM() []byte {
 	var out []byte
 	for _, c := range p.Chain {
@@ -135,7 +135,7 @@ func (p *PKI) ChainPEM() []byte {
 	return out
 }
 
-// KeyPEM returns the issuing key in PKCS#8.
+// KeyPEM returns the issuing key in PEM, as PKCS#8.
 func (p *PKI) KeyPEM() []byte {
 	der, err := x509.MarshalPKCS8PrivateKey(p.Key)
 	if err != nil {

@@ -1,7 +1,7 @@
 // All runs every real client and every walk-through, one after the other, and writes the matrix of docs/compatibility.md.
 //
-// A client that passed is not run again until it, its tests or mayfly change: an interrupted run goes on where it was. -only NAME
-// runs one, -force forgets what passed. Run it from the e2e folder.
+// A client that passed is not run again until that client, its tests or mayfly change, so an interrupted run resumes where it stopped.
+// -only NAME runs one client, -force discards earlier results. Run it from the e2e folder.
 package main
 
 import (
@@ -37,8 +37,8 @@ func main() {
 	}
 }
 
-// install makes sure, before anything is built, that this machine has what clients need: with the package manager where
-// this is Debian or Ubuntu and the user is root, else by naming all of it.
+// install makes sure, before anything is built, that this machine has the programs that clients need. As root on Debian or Ubuntu
+// it installs them with the package manager; elsewhere it lists what is missing.
 func install(ctx context.Context, clients []matrix.Client) error {
 	lacks := matrix.Missing(ctx, clients)
 	if len(lacks) == 0 {
@@ -61,10 +61,10 @@ func install(ctx context.Context, clients []matrix.Client) error {
 	return nil
 }
 
-// result is what is remembered of a client.
+// result is the saved result of a client's test.
 type result struct {
 	Passed bool     `json:"passed"`
-	Proven []string `json:"proven"` // what it did, for the matrix
+	Proven []string `json:"proven"` // the features that the test exercised, for the matrix
 	Took   string   `json:"took"`
 }
 
@@ -174,7 +174,7 @@ func remember(path string, r result) error {
 	return os.WriteFile(path, data, 0o644)
 }
 
-// runOne runs the test of c and returns what it says it has proven.
+// runOne runs the test of c and returns the features that the test recorded.
 func runOne(ctx context.Context, c matrix.Client) (result, []byte) {
 	start := time.Now()
 	record, err := os.CreateTemp("", "mayfly-e2e-*")
@@ -193,7 +193,7 @@ func runOne(ctx context.Context, c matrix.Client) (result, []byte) {
 	if e == nil && len(bytes.TrimSpace(data)) > 0 {
 		r.Proven = strings.Split(strings.TrimSpace(string(data)), "\n")
 	}
-	r.Passed = r.Passed && len(r.Proven) > 0 // a test that did nothing has not passed
+	r.Passed = r.Passed && len(r.Proven) > 0 // a test that recorded no feature has not passed
 	return r, out
 }
 
@@ -202,7 +202,7 @@ const (
 	end   = "<!-- end of clients -->\n"
 )
 
-// writeMatrix puts the table of what passed between its marks.
+// writeMatrix writes the table of results between its markers in the documentation.
 func writeMatrix(path string, results map[string]result) error {
 	data, err := os.ReadFile(path)
 	if err != nil {

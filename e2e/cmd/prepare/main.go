@@ -1,5 +1,5 @@
-// Prepare builds what the end-to-end tests run, with a line of progress for each program, so that "go test" finds it all in
-// the cache. Run it from the e2e folder.
+// Prepare builds the programs that the end-to-end tests run, with one line of progress for each, so that "go test" finds all of
+// them in the cache. Run it from the e2e folder.
 package main
 
 import (

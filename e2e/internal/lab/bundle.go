@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 )
 
-// Bundle is what a Sigstore bundle carries, as far as the tests look.
+// Bundle holds the parts of a Sigstore bundle that the tests examine.
 type Bundle struct {
 	Leaf                *x509.Certificate
 	Entries, Timestamps int // of transparency logs and of timestamp authorities

@@ -14,7 +14,7 @@ func (l *Lab) SmallDisk(name, size string) string {
 		if t, ok := l.TB.(*testing.T); ok {
 			t.Skipf("a small disk needs the right to mount: %v: %s", err, out)
 		}
-		l.Fatalf("mount: %v: %s", err, out)
+		l.Fatalf("mounting a tmpfs of %s: %v: %s", size, err, out)
 	}
 	l.Cleanup(func() {
 		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil { //nolint:noctx // the test's context is over

@@ -1,8 +1,8 @@
-// Package lab is the surroundings of one end-to-end test: a folder, free ports, processes, keys, an issuer of identity
-// tokens, real logs, and the real clients.
+// Package lab is the environment of one end-to-end test: a folder, free ports, processes, keys, an issuer of identity tokens,
+// real logs, and the real clients.
 //
-// Nothing here imports the code under test. Programs run with an environment of their own: an empty home, and a proxy that
-// refuses connections, so that whatever a client would fetch from a public Sigstore fails; loopback needs no proxy.
+// Nothing here imports the code under test. Programs run with an empty home directory and a proxy that refuses connections, so
+// that every request to a public Sigstore service fails; loopback needs no proxy.
 //
 // Every helper that takes a test ends it on failure. When a test has failed, its folder with all logs, keys and outputs is
 // kept and named; otherwise it is removed.
@@ -26,10 +26,10 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/binaries"
 )
 
-// Patience bounds every wait for something that should take a second or two on an idle machine.
-const Patience = 60 * time.Second
+// MaxWait bounds every wait for an event that takes a second or two on an idle machine.
+const MaxWait = 60 * time.Second
 
-// Lab is the surroundings of one test.
+// Lab is the environment of one test.
 type Lab struct {
 	testing.TB
 	dir   string
@@ -38,7 +38,7 @@ type Lab struct {
 	build *binaries.Builder
 }
 
-// ports remembers the ports that were handed out.
+// ports records the ports that were handed out.
 type ports struct {
 	mu    sync.Mutex
 	taken map[int]bool
@@ -178,10 +178,10 @@ func (l *Lab) Address() string {
 	return ""
 }
 
-// Eventually polls until what holds, that is until try returns nil.
+// Eventually polls try until it returns nil. what names the awaited condition in the message of a failure.
 func (l *Lab) Eventually(what string, try func(ctx context.Context) error) {
 	l.Helper()
-	ctx, cancel := context.WithTimeout(l.Context(), Patience)
+	ctx, cancel := context.WithTimeout(l.Context(), MaxWait)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -192,7 +192,7 @@ func (l *Lab) Eventually(what string, try func(ctx context.Context) error) {
 		}
 		select {
 		case <-ctx.Done():
-			l.Fatalf("%s: not within %s: %v", what, Patience, err)
+			l.Fatalf("%s: not within %s: %v", what, MaxWait, err)
 		case <-tick.C:
 		}
 	}

@@ -28,7 +28,7 @@ func (l *Lab) TesseraCT(roots string) *Log {
 	return l.TesseraCTIn(LogPlace{Name: "tesseract", Roots: roots})
 }
 
-// LogPlace is which of several logs of a kind it is, and where.
+// LogPlace says which of several logs of a kind is meant, and where its files are.
 type LogPlace struct {
 	Name  string
 	Roots string // file
@@ -52,7 +52,7 @@ func (l *Lab) TesseraCTIn(at LogPlace) *Log {
 	return g
 }
 
-// CTFE starts an RFC 6962 log. What it has logged is gone when it ends.
+// CTFE starts an RFC 6962 log. Its entries are lost when it ends.
 func (l *Lab) CTFE(roots string) *Log {
 	l.Helper()
 	return l.CTFEIn(LogPlace{Name: "ctfe", Roots: roots})
@@ -73,7 +73,7 @@ func (l *Lab) CTFEIn(at LogPlace) *Log {
 	return g
 }
 
-// CheckLog proves a whole static-ct log over HTTP and returns what the checker says of it ("size=...").
+// CheckLog verifies a whole static-ct log over HTTP and returns the checker's summary ("size=...").
 func (l *Lab) CheckLog(g *Log) string {
 	l.Helper()
 	r := l.Run(Command{Name: "logcheck", Args: []string{"-url", g.URL, "-origin", g.Origin, "-key", g.Key.Public}})

@@ -60,7 +60,7 @@ func (l *Lab) LogKey(name string) KeyPair {
 	}
 }
 
-// Ed25519Key makes a key as Rekor v2 signs with.
+// Ed25519Key makes an Ed25519 key, the type with which Rekor v2 signs.
 func (l *Lab) Ed25519Key(name string) KeyPair {
 	l.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)

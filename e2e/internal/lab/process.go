@@ -27,7 +27,7 @@ type Command struct {
 
 func (c Command) String() string { return c.Name + " " + strings.Join(c.Args, " ") }
 
-// Result is what a finished program left.
+// Result is the output and the exit status of a finished program.
 type Result struct {
 	Stdout, Stderr string
 	Status         int
@@ -76,7 +76,7 @@ func (l *Lab) command(ctx context.Context, c Command) *exec.Cmd {
 // Try runs a program to its end, whatever its exit status.
 func (l *Lab) Try(c Command) Result {
 	l.Helper()
-	ctx, cancel := context.WithTimeout(l.Context(), Patience)
+	ctx, cancel := context.WithTimeout(l.Context(), MaxWait)
 	defer cancel()
 	cmd := l.command(ctx, c)
 	var out, errOut bytes.Buffer
@@ -90,7 +90,7 @@ func (l *Lab) Try(c Command) Result {
 		l.Fatalf("%s: %v\n%s", c, err, r.Stderr)
 	}
 	if ctx.Err() != nil {
-		l.Fatalf("%s: not done within %s\n%s%s", c, Patience, r.Stdout, r.Stderr)
+		l.Fatalf("%s: not done within %s\n%s%s", c, MaxWait, r.Stdout, r.Stderr)
 	}
 	return r
 }
@@ -147,7 +147,7 @@ func (l *Lab) Spawn(name string, c Command) *Process {
 	l.Helper()
 	l.Mkdir("output")
 	p := &Process{lab: l, name: name, done: make(chan struct{}), output: l.Path("output", name)}
-	for i := 2; ; i++ { // a restarted server writes into files of its own
+	for i := 2; ; i++ { // a restarted server writes to new files
 		if _, err := os.Stat(p.output + ".out"); err != nil {
 			break
 		}
@@ -169,7 +169,7 @@ func (l *Lab) Spawn(name string, c Command) *Process {
 		l.Fatalf("%s: %v", c, err)
 	}
 	go func() {
-		_ = p.cmd.Wait() // ProcessState has it
+		_ = p.cmd.Wait() // ProcessState holds the exit status
 		close(p.done)
 	}()
 	l.Cleanup(func() { p.Kill() })
@@ -182,7 +182,7 @@ func (p *Process) Stdout() string { return p.lab.Read(p.output + ".out") }
 // Stderr returns what the program has written to standard error.
 func (p *Process) Stderr() string { return p.lab.Read(p.output + ".err") }
 
-// Stop sends SIGINT and returns how long the program took to end. Another end than exit status 0 fails the test.
+// Stop sends SIGINT and returns how long the program took to end. An exit status other than 0 fails the test.
 func (p *Process) Stop() time.Duration {
 	p.lab.Helper()
 	start := time.Now()
@@ -203,14 +203,14 @@ func (p *Process) Stop() time.Duration {
 
 // Kill ends the program at once (SIGKILL) and returns when it is gone. It may be called more than once.
 func (p *Process) Kill() {
-	_ = p.cmd.Process.Kill() // gone already is fine
+	_ = p.cmd.Process.Kill() // the process may have ended already
 	<-p.done
 }
 
-// Pause stops the program where it is (SIGSTOP): its sockets stay open and nobody answers.
+// Pause suspends the program (SIGSTOP): its sockets stay open and send no response.
 func (p *Process) Pause() { p.signal(syscall.SIGSTOP) }
 
-// Continue lets a paused program go on.
+// Continue resumes a paused program (SIGCONT).
 func (p *Process) Continue() { p.signal(syscall.SIGCONT) }
 
 func (p *Process) signal(s syscall.Signal) {
@@ -225,9 +225,9 @@ func (p *Process) Wait() int {
 	p.lab.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(Patience):
+	case <-time.After(MaxWait):
 		p.Kill()
-		p.lab.Fatalf("%s did not end within %s\n%s", p.name, Patience, p.Stderr())
+		p.lab.Fatalf("%s did not end within %s\n%s", p.name, MaxWait, p.Stderr())
 	}
 	return p.cmd.ProcessState.ExitCode()
 }

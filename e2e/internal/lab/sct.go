@@ -23,8 +23,8 @@ import (
 // Issued is a certificate and the one that signed it.
 type Issued struct{ Leaf, Issuer *x509.Certificate }
 
-// CheckLogged proves of each certificate that it carries an SCT of g, that the SCT's signature is g's, and that the entry
-// which the SCT promises is in g. It returns the highest leaf index, for a static-ct log.
+// CheckLogged verifies for each certificate that it carries an SCT of g, that g signed the SCT, and that g contains the entry
+// that the SCT stands for. It returns the highest leaf index, for a static-ct log.
 //
 // It is written from RFC 6962 and c2sp.org/static-ct-api, without the code under test.
 func (l *Lab) CheckLogged(g *Log, certs ...Issued) (highest uint64) {
@@ -32,24 +32,24 @@ func (l *Lab) CheckLogged(g *Log, certs ...Issued) (highest uint64) {
 	key := l.publicKey(g.Key.Public)
 	tiles := &tileReader{lab: l, log: g, tiles: map[uint64][]byte{}}
 	for _, c := range certs {
-		promised, err := promise(key, c)
+		entry, err := verifySCT(key, c)
 		if err != nil {
 			l.Fatalf("certificate %x: %v", c.Leaf.SerialNumber, err)
 		}
 		if g.Origin == "" {
-			l.checkProof(g, promised)
+			l.checkProof(g, entry)
 			continue
 		}
-		if len(promised.extensions) != 8 || !bytes.HasPrefix(promised.extensions, []byte{0, 0, 5}) {
-			l.Fatalf("certificate %x: the SCT's extensions %x are no leaf index", c.Leaf.SerialNumber, promised.extensions)
+		if len(entry.extensions) != 8 || !bytes.HasPrefix(entry.extensions, []byte{0, 0, 5}) {
+			l.Fatalf("certificate %x: the SCT's extensions %x hold no leaf index", c.Leaf.SerialNumber, entry.extensions)
 		}
 		var index uint64
-		for _, b := range promised.extensions[3:] {
+		for _, b := range entry.extensions[3:] {
 			index = index<<8 | uint64(b)
 		}
-		if got := tiles.leaf(index); !bytes.Equal(got, promised.leafHash) {
+		if got := tiles.leaf(index); !bytes.Equal(got, entry.leafHash) {
 			l.Fatalf("certificate %x: the SCT says leaf %d, the log of %d entries has %x there, not %x",
-				c.Leaf.SerialNumber, index, tiles.size, got, promised.leafHash)
+				c.Leaf.SerialNumber, index, tiles.size, got, entry.leafHash)
 		}
 		highest = max(highest, index)
 	}
@@ -59,14 +59,14 @@ func (l *Lab) CheckLogged(g *Log, certs ...Issued) (highest uint64) {
 // HasSCT reports whether a certificate carries an SCT of g, whose signature is then verified.
 func (l *Lab) HasSCT(g *Log, c Issued) bool {
 	l.Helper()
-	_, err := promise(l.publicKey(g.Key.Public), c)
+	_, err := verifySCT(l.publicKey(g.Key.Public), c)
 	if err != nil && !errors.Is(err, errNoSCT) {
 		l.Errorf("certificate %x: %v", c.Leaf.SerialNumber, err)
 	}
 	return err == nil
 }
 
-// errNoSCT is that a certificate has no SCT of a log.
+// errNoSCT reports that a certificate has no SCT of the log.
 var errNoSCT = errors.New("no SCT of this log")
 
 func (l *Lab) publicKey(file string) *ecdsa.PublicKey {
@@ -83,7 +83,7 @@ func (l *Lab) publicKey(file string) *ecdsa.PublicKey {
 }
 
 // checkProof asks an RFC 6962 log for the inclusion proof; the log merges within a second or so.
-func (l *Lab) checkProof(g *Log, p promisedEntry) {
+func (l *Lab) checkProof(g *Log, p expectedEntry) {
 	l.Helper()
 	l.Eventually("inclusion in "+g.Name, func(ctx context.Context) error {
 		body, err := fetch(ctx, g.URL+"/ct/v1/get-sth")
@@ -116,7 +116,7 @@ type tileReader struct {
 // leaf returns the leaf hash at index, nil if the log is not that long.
 func (r *tileReader) leaf(index uint64) []byte {
 	r.lab.Helper()
-	for give := time.Now().Add(Patience); r.size <= index && time.Now().Before(give); time.Sleep(50 * time.Millisecond) {
+	for give := time.Now().Add(MaxWait); r.size <= index && time.Now().Before(give); time.Sleep(50 * time.Millisecond) {
 		// A checkpoint follows its entries after a second or so.
 		checkpoint := string(r.lab.Get(r.log.URL + "/checkpoint"))
 		if _, err := fmt.Sscanf(strings.TrimPrefix(checkpoint, r.log.Origin+"\n"), "%d\n", &r.size); err != nil {
@@ -150,25 +150,25 @@ func tileName(number, size uint64) string {
 	return name
 }
 
-// promisedEntry is what an SCT promises to be in the log.
-type promisedEntry struct{ leafHash, extensions []byte }
+// expectedEntry is the entry that the log must contain because it signed an SCT for it.
+type expectedEntry struct{ leafHash, extensions []byte }
 
 var errSyntax = errors.New("not the DER that is expected here")
 
-// promise finds the SCT of the log with the given key in a certificate, verifies it, and says what it promises.
-func promise(key *ecdsa.PublicKey, c Issued) (promisedEntry, error) {
+// verifySCT finds the SCT of the log with the given key in a certificate, verifies it, and returns the entry that the log must contain.
+func verifySCT(key *ecdsa.PublicKey, c Issued) (expectedEntry, error) {
 	spki, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
-		return promisedEntry{}, err
+		return expectedEntry{}, err
 	}
 	logID := sha256.Sum256(spki)
 	tbs, list, err := splitTBS(c.Leaf.RawTBSCertificate)
 	if err != nil {
-		return promisedEntry{}, err
+		return expectedEntry{}, err
 	}
 	scts := cryptobyte.String(list)
 	if !scts.ReadUint16LengthPrefixed(&scts) {
-		return promisedEntry{}, errors.New("no SCT list")
+		return expectedEntry{}, errors.New("no SCT list")
 	}
 	for !scts.Empty() {
 		var sct, extensions, signature cryptobyte.String
@@ -177,7 +177,7 @@ func promise(key *ecdsa.PublicKey, c Issued) (promisedEntry, error) {
 		var algorithm uint16
 		if !scts.ReadUint16LengthPrefixed(&sct) || !sct.ReadUint8(&version) || !sct.ReadBytes(&id, 32) || !sct.ReadBytes(&timestamp, 8) ||
 			!sct.ReadUint16LengthPrefixed(&extensions) || !sct.ReadUint16(&algorithm) || !sct.ReadUint16LengthPrefixed(&signature) || !sct.Empty() {
-			return promisedEntry{}, errors.New("malformed SCT")
+			return expectedEntry{}, errors.New("malformed SCT")
 		}
 		if version != 0 || algorithm != 0x0403 || !bytes.Equal(id, logID[:]) {
 			continue
@@ -192,16 +192,16 @@ func promise(key *ecdsa.PublicKey, c Issued) (promisedEntry, error) {
 		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(extensions) })
 		leaf, err := b.Bytes()
 		if err != nil {
-			return promisedEntry{}, err
+			return expectedEntry{}, err
 		}
 		digest := sha256.Sum256(leaf)
 		if !ecdsa.VerifyASN1(key, digest[:], signature) {
-			return promisedEntry{}, errors.New("the SCT's signature is wrong")
+			return expectedEntry{}, errors.New("the SCT's signature is wrong")
 		}
 		hash := sha256.Sum256(append([]byte{0}, leaf...))
-		return promisedEntry{leafHash: hash[:], extensions: extensions}, nil
+		return expectedEntry{leafHash: hash[:], extensions: extensions}, nil
 	}
-	return promisedEntry{}, errNoSCT
+	return expectedEntry{}, errNoSCT
 }
 
 // splitTBS takes the SCT list extension out of a TBSCertificate (RFC 6962 §3.2) and returns the rest, and the list.

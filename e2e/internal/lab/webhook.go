@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// Webhook is a server that remembers what is posted to it.
+// Webhook is a server that records the bodies posted to it.
 type Webhook struct {
 	URL  string
 	mu   sync.Mutex
@@ -21,7 +21,7 @@ func (l *Lab) Webhook() *Webhook {
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
-			return // the sender tries again
+			return // the sender retries
 		}
 		h.mu.Lock()
 		defer h.mu.Unlock()

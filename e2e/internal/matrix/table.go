@@ -1,11 +1,11 @@
-// Package matrix is the table of clients and walk-throughs that "make e2e-all" runs, and what it remembers of them.
+// Package matrix is the table of clients and walk-throughs that "make e2e-all" runs, and of their saved results.
 package matrix
 
 // Client is one real client, or one walk-through with several.
 type Client struct {
 	Name    string   // of the test, after TestAll/
 	Title   string   // in the documentation
-	Version string   // part of what a result is remembered by
+	Version string   // part of the key of a saved result
 	Needs   []string // names of [Need]
 }
 
@@ -40,5 +40,5 @@ const (
 	rustVersion   = "0.15.0"
 )
 
-// RecordEnv names the file that a test appends a line to for each thing that it has proven.
+// RecordEnv names the environment variable with the file to which a test appends a line for each feature that it exercised.
 const RecordEnv = "MAYFLY_E2E_RECORD"

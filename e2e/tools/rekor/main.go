@@ -1,4 +1,4 @@
-// Rekor-backend is what a Rekor v1 stores its entries in, for the end-to-end tests: Trillian's log server and sequencer in one
+// Rekor-backend is the storage of a Rekor v1 server for the end-to-end tests: Trillian's log server and sequencer in one
 // process, with Trillian's storage in memory. It prints the address of the log server and the ID of an empty tree.
 package main
 

@@ -1,8 +1,8 @@
 // Tesseract is a static-ct log for the end-to-end tests: TesseraCT's own handler and POSIX storage, with the read path
 // of the log (checkpoint, tiles, issuers) served from the same port.
 //
-// TesseraCT has such a command itself, but that one needs a Tessera version that the module proxy does not serve; its
-// library builds with the released one. The options are those that the tests set.
+// TesseraCT has such a command, which needs an unreleased version of Tessera; its library builds with the released version. The
+// options are those that the tests set.
 package main
 
 import (
@@ -72,7 +72,7 @@ func run(o options) error {
 	return server.ListenAndServe()
 }
 
-// openStorage opens the log's folder. A submission is answered once a checkpoint covers its entry.
+// openStorage opens the log's folder. The log responds to a submission when a checkpoint covers its entry.
 func openStorage(ctx context.Context, o options, signer note.Signer) (*storage.CTStorage, error) {
 	driver, err := tesseraposix.New(ctx, tesseraposix.Config{Path: o.dir})
 	if err != nil {

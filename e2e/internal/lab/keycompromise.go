@@ -17,9 +17,9 @@ import (
 	"time"
 )
 
-// Thief has the CA's key and uses it outside of mayfly: it signs one precertificate for email and logs it at g. It returns the
-// serial number.
-func (l *Lab) Thief(p PKI, g *Log, email string) *big.Int {
+// SignOutsideCA uses the CA's key outside of mayfly, as after a key compromise: it signs one precertificate for email and submits it
+// to g. It returns the serial number.
+func (l *Lab) SignOutsideCA(p PKI, g *Log, email string) *big.Int {
 	l.Helper()
 	block, _ := pem.Decode([]byte(l.Read(p.KeyFile)))
 	key, ok := must(x509.ParsePKCS8PrivateKey(block.Bytes))(l).(crypto.Signer)
@@ -41,7 +41,7 @@ func (l *Lab) Thief(p PKI, g *Log, email string) *big.Int {
 	resp := must(http.DefaultClient.Do(req))(l)
 	defer resp.Body.Close()
 	if answer := must(io.ReadAll(resp.Body))(l); resp.StatusCode != http.StatusOK {
-		l.Fatalf("%s does not take the thief's precertificate: %s: %s", g.Name, resp.Status, answer)
+		l.Fatalf("%s refuses the precertificate signed outside of the CA: %s: %s", g.Name, resp.Status, answer)
 	}
 	return serial
 }
