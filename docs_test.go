@@ -126,18 +126,37 @@ func TestInvariantsPage(t *testing.T) {
 	}
 }
 
-var docLink = regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+var (
+	docLink    = regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
+	docHeading = regexp.MustCompile("(?m)^#{1,6} +(.+)$")
+	docFence   = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
+)
 
-// A link in the documentation leads to a file that exists.
+// anchors are those that a forge gives to the headings of a page: lower case, hyphens for spaces, no punctuation.
+func anchors(page string) []string {
+	var out []string
+	for _, m := range docHeading.FindAllStringSubmatch(docFence.ReplaceAllString(page, ""), -1) {
+		out = append(out, strings.ReplaceAll(regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-"))
+	}
+	return out
+}
+
+// A link in the documentation leads to a file that exists, and to a heading of that file.
 func TestDocumentationLinks(t *testing.T) {
 	t.Parallel()
 	walk(t, skipped, func(name string) {
 		if !strings.HasSuffix(name, ".md") {
 			return
 		}
-		for _, m := range docLink.FindAllStringSubmatch(readDoc(t, name), -1) {
-			if _, err := os.Stat(path.Join(path.Dir(name), m[1])); err != nil {
+		for _, m := range docLink.FindAllStringSubmatch(docFence.ReplaceAllString(readDoc(t, name), ""), -1) {
+			target := path.Join(path.Dir(name), m[1])
+			if m[1] == "" {
+				target = name
+			}
+			if _, err := os.Stat(target); err != nil {
 				t.Errorf("%s links to %s, which does not exist", name, m[1])
+			} else if m[2] != "" && strings.HasSuffix(target, ".md") && !slices.Contains(anchors(readDoc(t, target)), m[2]) {
+				t.Errorf("%s links to %s#%s; %s has no such heading", name, m[1], m[2], target)
 			}
 		}
 	})
