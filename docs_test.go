@@ -29,7 +29,7 @@ func readDoc(t *testing.T, name string) string {
 	return string(data)
 }
 
-// Every reason that a client can meet has an entry that says what it means, what the signer does and what the operator does.
+// Every reason that a client can meet has an entry that says what it means, what the client does and what the operator does.
 func TestErrorsPage(t *testing.T) {
 	t.Parallel()
 	entries := map[string]string{}
@@ -45,7 +45,7 @@ func TestErrorsPage(t *testing.T) {
 			continue
 		}
 		delete(entries, string(r))
-		for _, who := range []string{"*Signer:*", "*Operator:*"} {
+		for _, who := range []string{"*Client:*", "*Operator:*"} {
 			if !strings.Contains(strings.Join(strings.Fields(text), " "), who) {
 				t.Errorf("docs/errors.md: %s does not say what the %s does", r, strings.Trim(who, "*:"))
 			}
