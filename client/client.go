@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 	"github.com/mayfly-ca/mayfly/tbs"
@@ -94,7 +95,7 @@ func parseURL(o Options) (*url.URL, error) {
 		return nil, err
 	}
 	scheme := "https"
-	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+	if hostname.IsLoopback(host) {
 		scheme = "http"
 	}
 	return url.Parse(scheme + "://" + o.URL)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
 	"github.com/mayfly-ca/mayfly/reconcile"
@@ -119,7 +120,7 @@ func (l Listen) warnings() (out []*fault.Setting) {
 	warn := func(problem, fix string, path ...string) {
 		out = append(out, fault.BadSetting(problem, fix, append([]string{"listen"}, path...)...))
 	}
-	if host, _, err := net.SplitHostPort(l.Admin); err == nil && l.Admin != Off && !loopback(host) {
+	if host, _, err := net.SplitHostPort(l.Admin); err == nil && l.Admin != Off && !hostname.IsLoopback(host) {
 		problem := "metrics and readiness can be read by everybody who can reach " + l.Admin
 		if l.Profiling {
 			problem += ", and profiles (pprof)"
@@ -133,12 +134,6 @@ func (l Listen) warnings() (out []*fault.Setting) {
 		}
 	}
 	return out
-}
-
-// loopback reports whether a host of a listener is this machine alone.
-func loopback(host string) bool {
-	a, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
 }
 
 func (c CT) check() error {

@@ -9,13 +9,13 @@ import (
 	"math"
 	"net"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 )
 
 // LogConfig is one log that precertificates are submitted to over HTTP (RFC 6962 §4).
@@ -106,7 +106,7 @@ func (c LogConfig) Check() error {
 func (c LogConfig) Warnings() []*fault.Setting {
 	u, err := url.Parse(c.URL)
 	switch {
-	case err != nil || c.MonitoringURL != "" && c.Origin != "" || c.MonitoringURL == "" && isLoopback(u.Hostname()):
+	case err != nil || c.MonitoringURL != "" && c.Origin != "" || c.MonitoringURL == "" && hostname.IsLoopback(u.Hostname()):
 		return nil
 	case c.MonitoringURL != "":
 		return []*fault.Setting{fault.BadSetting("the checkpoints there cannot be verified without the name of the "+
@@ -127,7 +127,7 @@ func (c LogConfig) checkConnection() error {
 	if _, err := c.proxyURL(); err != nil {
 		errs = append(errs, err)
 	}
-	if c.Host != "" && (!isHostName(c.Host) || strings.Contains(c.Host, ":")) {
+	if c.Host != "" && !hostname.IsDNSName(c.Host) {
 		errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not the name of a host", c.Host),
 			"write a name such as ct.example.com, without scheme and port", "host"))
 	}
@@ -231,7 +231,7 @@ func (c LogConfig) urlProblem(text string) (problem, fix string) {
 		return "the url has a query or a fragment, to which no path can be appended", example
 	case strings.HasSuffix(strings.TrimRight(u.Path, "/"), "/ct/v1") || strings.Contains(u.Path, "/ct/v1/"):
 		return "the url contains /ct/v1, which is appended to it", example
-	case u.Scheme == "http" && !c.Insecure && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !c.Insecure && !hostname.IsLoopback(u.Hostname()):
 		return "plain http to a log that is not on this host", "use https, or say insecure: true"
 	}
 	return "", ""
@@ -246,22 +246,15 @@ func (c LogConfig) hostHeader() string {
 	case err != nil:
 		return ""
 	case net.ParseIP(u.Hostname()) != nil: // no name that a server could route by; an origin is the public prefix (c2sp.org/static-ct-api)
-		if host, _, _ := strings.Cut(c.Origin, "/"); isHostName(host) {
+		if host, _, _ := strings.Cut(c.Origin, "/"); isRoutable(host) {
 			return host
 		}
 	}
 	return u.Host
 }
 
-// hostName is a name of several labels, with or without a port.
-var hostName = regexp.MustCompile(`^([0-9A-Za-z]([0-9A-Za-z-]{0,61}[0-9A-Za-z])?\.)+[A-Za-z]([0-9A-Za-z-]{0,61}[0-9A-Za-z])?(:[0-9]{1,5})?$`)
-
-func isHostName(text string) bool { return len(text) < 254 && hostName.MatchString(text) }
-
-func isLoopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
+// isRoutable reports whether host is a DNS name, with or without a port.
+func isRoutable(host string) bool {
+	u, err := url.Parse("//" + host)
+	return err == nil && u.Host == host && hostname.IsDNSName(u.Hostname()) && (host == u.Hostname() || u.Port() != "")
 }

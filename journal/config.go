@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 	"github.com/mayfly-ca/mayfly/internal/secret"
 )
 
@@ -158,7 +158,7 @@ func (c *SyslogConfig) check(durable bool) error {
 		}
 	case u.Port() == "" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "":
 		errs = append(errs, fault.BadSetting(strconv.Quote(c.Address)+" is not HOST:PORT", fix, "address"))
-	case u.Scheme != "tls" && !isLoopback(u.Hostname()) && !c.Insecure:
+	case u.Scheme != "tls" && !hostname.IsLoopback(u.Hostname()) && !c.Insecure:
 		errs = append(errs, fault.BadSetting("records would cross a network in the clear", "use tls://, or say insecure: true", "address"))
 	case u.Scheme == "udp" && !durable:
 		errs = append(errs, fault.BadSetting("a datagram is not acknowledged, and there is no file",
@@ -188,7 +188,7 @@ func (c *OTLPConfig) check() error {
 		errs = append(errs, fault.BadSetting("is missing", "write the base address of the collector, for example https://collector.example.com:4318", "url"))
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http":
 		errs = append(errs, fault.BadSetting(strconv.Quote(c.URL)+" is not a base address", "write https://HOST:PORT", "url"))
-	case u.Scheme == "http" && !c.Insecure && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !c.Insecure && !hostname.IsLoopback(u.Hostname()):
 		errs = append(errs, fault.BadSetting("records would cross a network in the clear", "use https, or say insecure: true", "url"))
 	}
 	for name, value := range c.Headers {
@@ -201,12 +201,4 @@ func (c *OTLPConfig) check() error {
 		errs = append(errs, fault.Under(value.Check(), "headers", name))
 	}
 	return errors.Join(errs...)
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }

@@ -2,18 +2,11 @@ package oidc
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
 )
-
-// loopback reports whether host can only be this machine.
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
 
 // publicOnly refuses addresses that only this machine or network can mean, after the name was resolved. It is a
 // dialer's Control function, so that a name that resolves to another address the second time (DNS rebinding) is refused

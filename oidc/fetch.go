@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 )
 
 // Bounds on a fetch (E1, E2, E10).
@@ -299,7 +301,7 @@ func (g getter) get(ctx context.Context, u *url.URL, vouched string) ([]byte, er
 	if u.Scheme != "https" && (u.Scheme != "http" || g.home.Scheme != "http") {
 		return nil, fmt.Errorf("%.200q is not https", u)
 	}
-	if u.Scheme == "http" && !loopback(u.Hostname()) && !g.insecure {
+	if u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()) && !g.insecure {
 		return nil, fmt.Errorf("%.200q is plain http", u)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
@@ -351,7 +353,7 @@ func slow(ctx context.Context, err error) error {
 func (g getter) clientFor(req *http.Request, vouched string) (*http.Client, error) {
 	u := req.URL
 	switch {
-	case g.private, !g.pattern && u.Host == vouched, g.local && loopback(u.Hostname()):
+	case g.private, !g.pattern && u.Host == vouched, g.local && hostname.IsLoopback(u.Hostname()):
 		return g.open, nil
 	case g.pattern && u.Host != g.home.Host:
 		return nil, fmt.Errorf("the keys are on another host, %s", u.Host)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 )
 
 // base is what every type has: issuer and subject, from the token itself (D16).
@@ -68,7 +69,7 @@ func newEmailMapper(r IssuerConfig, _ library) (mapper, error) {
 	}
 	for i, d := range r.EmailDomains {
 		d = strings.ToLower(d)
-		if !hostname(strings.TrimPrefix(d, "*.")) {
+		if !hostname.IsDNSName(strings.TrimPrefix(d, "*.")) {
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not a domain", d), "write example.com, or *.example.com for its subdomains", "email-domains", strconv.Itoa(i)))
 		}
 		e.domains = append(e.domains, d)
@@ -162,17 +163,6 @@ func shareDomain(a, b string) bool {
 		return strings.HasSuffix(pa, pb) || strings.HasSuffix(pb, pa)
 	}
 	return covers(a, b) || covers(b, a)
-}
-
-// hostname reports whether s is a name of two or more labels of letters, digits and hyphens.
-func hostname(s string) bool {
-	labels := strings.Split(s, ".")
-	for _, l := range labels {
-		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' || strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-			return false
-		}
-	}
-	return len(labels) >= 2 && len(s) <= 253
 }
 
 // parsePath reads the JSONPath of an issuer claim: $.name, $.name.name.

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
@@ -81,7 +82,7 @@ func newRoute(r *row, o Options, all *anchors) (*route, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.local = loopback(one.Hostname())
+	f.local = hostname.IsLoopback(one.Hostname())
 	if c.DiscoveryURL != "" {
 		if f.discovery, err = url.Parse(c.DiscoveryURL); err != nil {
 			return nil, err

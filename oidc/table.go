@@ -15,6 +15,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
@@ -178,7 +179,7 @@ func (c IssuerConfig) checkPattern(key string) error {
 			"write the domain of the provider without a star, https://*.example.com"))
 	}
 	one := strings.ReplaceAll(key, "*", "0") // an issuer that matches; a star in a host makes it another one
-	if u, err := url.Parse(one); !strings.HasPrefix(key, "https://") && (err != nil || u.Scheme != "http" || !loopback(u.Hostname())) {
+	if u, err := url.Parse(one); !strings.HasPrefix(key, "https://") && (err != nil || u.Scheme != "http" || !hostname.IsLoopback(u.Hostname())) {
 		errs = append(errs, fault.BadSetting("a pattern begins with https://", "write https://"))
 	}
 	if c.Insecure {
@@ -222,7 +223,7 @@ func (c IssuerConfig) checkEndpoint(text string) error {
 		return fault.BadSetting("the URL has a user or a fragment", "write https://HOST/PATH")
 	case u.Scheme == "https":
 		return nil
-	case u.Scheme == "http" && (loopback(u.Hostname()) || c.Insecure):
+	case u.Scheme == "http" && (hostname.IsLoopback(u.Hostname()) || c.Insecure):
 		return nil
 	case u.Scheme == "http":
 		return fault.BadSetting("plain http: anybody on the way could make tokens", "use https, or set insecure: true for this issuer")

@@ -3,13 +3,12 @@ package reconcile
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 	"github.com/mayfly-ca/mayfly/internal/secret"
 )
 
@@ -112,13 +111,8 @@ func (c *AlarmConfig) Check() error {
 		return fault.BadSetting("the url cannot be used", fix, "webhook", "url")
 	case u.User != nil:
 		return fault.BadSetting("the url carries a user name or a password", "write bearer: with a file or an environment variable", "webhook", "url")
-	case u.Scheme == "http" && !loopback(u.Hostname()):
+	case u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()):
 		return fault.BadSetting("plain http to a host that is not this one", "use https", "webhook", "url")
 	}
 	return nil
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }

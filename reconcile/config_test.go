@@ -171,7 +171,7 @@ func TestWebhookOrder(t *testing.T) {
 // Every kind has its row in the manual, a severity and something to do.
 func TestManual(t *testing.T) {
 	t.Parallel()
-	page, err := os.ReadFile("../../docs/reconcile.md")
+	page, err := os.ReadFile("../docs/reconcile.md")
 	must(t, err)
 	for _, k := range reconcile.Kinds() {
 		if !strings.Contains(string(page), "\n| `"+string(k)+"` |") || k.Action() == "" || k.Severity() == "" {

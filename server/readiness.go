@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +15,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 )
 
 // Health is the state of one dependency.
@@ -404,7 +405,7 @@ func (s *Server) adminPages(registry *prometheus.Registry) http.Handler {
 				"profiles are served on loopback addresses only; write listen.profiling: true to serve them here",
 				http.StatusForbidden)
 			return
-		case !loopbackHost(r.Host):
+		case !hostname.IsLoopbackRequest(r.Host):
 			// A page in a browser on this machine may have had its own name resolved to a loopback address (DNS
 			// rebinding).
 			http.Error(w,
@@ -421,17 +422,4 @@ func (s *Server) adminPages(registry *prometheus.Registry) http.Handler {
 func onLoopback(r *http.Request) bool {
 	at, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	return ok && addressOf(at).IsLoopback()
-}
-
-// loopbackHost reports whether the Host of a request names a loopback address (RFC 6761 §6.3).
-func loopbackHost(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	a, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil && a.Unmap().IsLoopback()
 }

@@ -3,7 +3,6 @@ package trust
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -13,6 +12,8 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata/config"
 	"github.com/theupdateframework/go-tuf/v2/metadata/fetcher"
 	"github.com/theupdateframework/go-tuf/v2/metadata/updater"
+
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 )
 
 // fetchTimeout bounds each download.
@@ -37,7 +38,7 @@ func Fetch(ctx context.Context, repository string, root []byte, userAgent string
 
 // fetchable reports whether something may be asked of u: https, or http on this machine.
 func fetchable(u *url.URL) bool {
-	return u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname()))
+	return hostname.IsConfidential(u)
 }
 
 // maxRedirects bounds the redirects of one download.
@@ -49,11 +50,6 @@ func checkRedirect(r *http.Request, via []*http.Request) error {
 			r.URL.Scheme, r.URL.Host, maxRedirects)
 	}
 	return nil
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // withContext ends downloads with the caller's context, which the library does not know.

@@ -5,15 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/url"
 	"os"
 	"runtime"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 )
 
 // benchFlags are the flags of "mayfly bench".
@@ -129,11 +129,7 @@ func (f *benchFlags) checkHosts() error {
 		if u, err := url.Parse(at); err == nil && u.Host != "" {
 			host = u.Host
 		}
-		if h, _, err := net.SplitHostPort(host); err == nil {
-			host = h
-		}
-		ip := net.ParseIP(strings.Trim(host, "[]"))
-		if at != "" && host != "localhost" && (ip == nil || !ip.IsLoopback()) && !f.anotherHost {
+		if at != "" && !hostname.IsLoopbackRequest(host) && !f.anotherHost {
 			return usage("%s is not this machine; write --load-another-host if its operator knows of the load", at)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/dev/idp"
 	"github.com/mayfly-ca/mayfly/dev/tsa"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/trust"
@@ -195,7 +196,7 @@ func checkLoopback(address string) error {
 	if err != nil {
 		return usage("--idp %q: write HOST:PORT, for example 127.0.0.1:5556", address)
 	}
-	if ip := net.ParseIP(host); host == "localhost" || (ip != nil && ip.IsLoopback()) {
+	if hostname.IsLoopback(host) {
 		return nil
 	}
 	return usage("--idp %s: the development provider signs in every caller, so it listens on loopback "+

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	f_note "github.com/transparency-dev/formats/note"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 )
 
 // Config says where the log is, what it is called, and when it changes its key.
@@ -117,7 +117,7 @@ func (w WitnessConfig) check() (name string, err error) {
 	switch {
 	case err != nil, u.Hostname() == "", u.Scheme != "https" && u.Scheme != "http", u.User != nil, u.RawQuery != "", u.Fragment != "":
 		errs = append(errs, fault.BadSetting(strconv.Quote(w.URL)+" is not the URL of a witness", "write the prefix to which /add-checkpoint is appended", "url"))
-	case u.Scheme == "http" && !loopback(u.Hostname()):
+	case u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()):
 		errs = append(errs, fault.BadSetting("plain http to a witness that is not on this host", "use https", "url"))
 	}
 	return w.Name, errors.Join(errs...)
@@ -130,9 +130,4 @@ func checksum(vkey string) bool {
 	raw, err := base64.StdEncoding.DecodeString(key)
 	sum := sha256.Sum256(append([]byte(name+"\n"), raw...))
 	return err == nil && hash == hex.EncodeToString(sum[:4])
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 )
 
 const (
@@ -60,7 +62,7 @@ func redirectAllowed(s string) bool {
 		return true
 	}
 	u, err := url.Parse(s)
-	return err == nil && u.Scheme == "http" && u.User == nil && u.Fragment == "" && loopback(u.Hostname()) && len(s) < 2048
+	return err == nil && u.Scheme == "http" && u.User == nil && u.Fragment == "" && hostname.IsLoopback(u.Hostname()) && len(s) < 2048
 }
 
 func (p *Provider) askSignIn(w http.ResponseWriter, r *http.Request) {

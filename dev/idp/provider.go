@@ -15,7 +15,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -25,6 +24,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
 )
 
 // DefaultTokenLife is how long a token is valid: long enough to install a client and to follow a tutorial.
@@ -162,7 +162,7 @@ func (p *Provider) Handler() http.Handler {
 // loopbackOnly refuses requests under any name but this machine's own.
 func loopbackOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !loopback(hostOf(r.Host)) {
+		if !hostname.IsLoopbackRequest(r.Host) {
 			http.Error(w, "the development provider answers on loopback names only", http.StatusForbidden)
 			return
 		}
@@ -174,18 +174,6 @@ func loopbackOnly(next http.Handler) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 		next.ServeHTTP(w, r)
 	})
-}
-
-func hostOf(hostport string) string {
-	if host, _, err := net.SplitHostPort(hostport); err == nil {
-		return host
-	}
-	return hostport
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || host == "[::1]" || ip != nil && ip.IsLoopback()
 }
 
 func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) {
