@@ -33,7 +33,7 @@ var layers = map[string][]string{
 	"pop":            {"fault"},
 	"oidc":           {"fault", "identity"},
 	"ca":             {"fault", "identity", "tbs"},
-	"ca/file":        {"fault"},
+	"ca/signer/file": {"fault"},
 	"ctlog":          {"monitor", "fault", "tbs"}, // a head proves a log's key
 	"ctlog/embedded": {"monitor", "fault", "tbs"}, // one reading of a checkpoint
 	"monitor":        {"fault", "tbs"},            // reads and checks logs, as an auditor does
@@ -73,7 +73,7 @@ var owners = map[string][]string{
 	"github.com/digitorus":                          {"dev/tsa"},
 	"github.com/sigstore/sigstore-go":               {"trust"},
 	"github.com/theupdateframework/go-tuf":          {"trust"},
-	"github.com/sigstore/sigstore/":                 {"cmd/mayfly", "ca/file", "trust"},
+	"github.com/sigstore/sigstore/":                 {"cmd/mayfly", "ca/signer/file", "trust"},
 	"github.com/spf13":                              {"cmd/mayfly"},
 	"github.com/zmap":                               {},
 	"github.com/google/go-cmp":                      {},

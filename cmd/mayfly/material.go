@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca"
-	"github.com/mayfly-ca/mayfly/ca/file"
+	"github.com/mayfly-ca/mayfly/ca/signer/file"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"

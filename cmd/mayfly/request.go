@@ -18,7 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mayfly-ca/mayfly/ca/file"
+	"github.com/mayfly-ca/mayfly/ca/signer/file"
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/trust"

@@ -17,7 +17,7 @@ import (
 
 	"github.com/youmark/pkcs8"
 
-	"github.com/mayfly-ca/mayfly/ca/file"
+	"github.com/mayfly-ca/mayfly/ca/signer/file"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
