@@ -30,19 +30,20 @@ var layers = map[string][]string{
 
 	"internal": {"fault"}, // the ground floor: one rule for each thing that several packages do
 
-	"pop":            {"fault"},
-	"oidc":           {"fault", "identity"},
-	"ca":             {"fault", "identity", "tbs"},
-	"ca/signer/file": {"fault"},
-	"ctlog":          {"monitor", "fault", "tbs"}, // a head proves a log's key
-	"ctlog/embedded": {"monitor", "fault", "tbs"}, // one reading of a checkpoint
-	"monitor":        {"fault", "tbs"},            // reads and checks logs, as an auditor does
-	"journal":        {"fault"},
+	"pop":                {"fault"},
+	"oidc":               {"fault", "identity"},
+	"ca":                 {"fault", "identity", "tbs"},
+	"ca/signer":          {"ca", "fault"},             // and each backend below it
+	"ca/signer/backends": {"ca/signer", "fault"},      // the table of them
+	"ctlog":              {"monitor", "fault", "tbs"}, // a head proves a log's key
+	"ctlog/embedded":     {"monitor", "fault", "tbs"}, // one reading of a checkpoint
+	"monitor":            {"fault", "tbs"},            // reads and checks logs, as an auditor does
+	"journal":            {"fault"},
 
 	"reconcile": {"journal", "monitor", "tbs", "fault"}, // journals against logs
 
 	"proto":  {},
-	"config": {"oidc", "pop", "ca", "ctlog", "ctlog/embedded", "journal", "reconcile", "fault"},
+	"config": {"oidc", "pop", "ca", "ca/signer/backends", "ctlog", "ctlog/embedded", "journal", "reconcile", "fault"},
 	"server": {"fault", "identity", "tbs", "pop", "oidc", "ca", "journal", "proto"}, // tbs: the SCTs that a certificate has, for the journal
 	"client": {"fault", "identity", "tbs", "proto"},                                 // tbs: it verifies SCTs over the precertificate that it rebuilds
 	// client: a trusted root says whom a client believes
@@ -73,7 +74,7 @@ var owners = map[string][]string{
 	"github.com/digitorus":                          {"dev/tsa"},
 	"github.com/sigstore/sigstore-go":               {"trust"},
 	"github.com/theupdateframework/go-tuf":          {"trust"},
-	"github.com/sigstore/sigstore/":                 {"cmd/mayfly", "ca/signer/file", "trust"},
+	"github.com/sigstore/sigstore/":                 {"cmd/mayfly", "ca/signer", "trust"},
 	"github.com/spf13":                              {"cmd/mayfly"},
 	"github.com/zmap":                               {},
 	"github.com/google/go-cmp":                      {},

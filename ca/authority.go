@@ -107,7 +107,7 @@ func New(o Options) (*Authority, error) {
 	}
 	now := o.Now()
 	if err := checkChain(o.Chain, now); err != nil {
-		return nil, fault.BadSetting(err.Error(), "write a chain that may issue for code signing now", "file", "chain")
+		return nil, fault.BadSetting(err.Error(), "write a chain that may issue for code signing now", "chain")
 	}
 	for i, chain := range o.Trust {
 		if err := checkOrder(chain); err != nil {
@@ -115,11 +115,11 @@ func New(o Options) (*Authority, error) {
 		}
 	}
 	if o.Signer == nil || !samePublicKey(o.Chain[0], o.Signer) {
-		return nil, fault.BadSetting(fmt.Sprintf("the key is not the key of certificate 1 (%s)", name(o.Chain[0])), "write the key that belongs to the chain", "file", "key")
+		return nil, fault.BadSetting(fmt.Sprintf("the key is not the key of certificate 1 (%s)", name(o.Chain[0])), "write the key that belongs to the chain", "key")
 	}
 	scheme, err := schemeOf(o.Signer.Public())
 	if err != nil {
-		return nil, fault.BadSetting(err.Error(), "", "file", "key")
+		return nil, fault.BadSetting(err.Error(), "", "key")
 	}
 	a := &Authority{o: o, chain: o.Chain, keyHash: sha256.Sum256(o.Chain[0].RawSubjectPublicKeyInfo)}
 	for _, c := range o.Chain {
@@ -129,7 +129,7 @@ func New(o Options) (*Authority, error) {
 	if a.to.Sub(now) < Validity+margin {
 		return nil, fault.BadSetting(fmt.Sprintf("the chain expires at %s, too soon for certificates of %s",
 			a.to.UTC().Format(time.RFC3339), human.Duration(Validity)),
-			"write a chain that lives longer", "file", "chain")
+			"write a chain that lives longer", "chain")
 	}
 	a.metrics = newMetrics(a.to)
 	a.press = &press{

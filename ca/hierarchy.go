@@ -84,12 +84,3 @@ func (o HierarchyOptions) certify(c *x509.Certificate, key crypto.PublicKey, by 
 	}
 	return x509.ParseCertificate(der)
 }
-
-// NewEphemeral makes a hierarchy of which the root's key is forgotten at once: for trying things out and for tests.
-func NewEphemeral(now time.Time, random io.Reader) (chain []*x509.Certificate, signer crypto.Signer, err error) {
-	h, err := NewHierarchy(HierarchyOptions{Organization: "mayfly ephemeral", Now: now, Rand: random})
-	if err != nil {
-		return nil, nil, err
-	}
-	return h.Chain, h.Key, nil
-}

@@ -19,11 +19,11 @@ import (
 // library, so that the builder of this authority is not asked whether it is right.
 func TestLint(t *testing.T) {
 	t.Parallel()
-	chain, signer, err := NewEphemeral(time.Now(), rand.Reader)
+	h, err := NewHierarchy(HierarchyOptions{Organization: "lint", Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := New(Options{Chain: chain, Signer: signer})
+	a, err := New(Options{Chain: h.Chain, Signer: h.Key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestLint(t *testing.T) {
 				pkix.Extension{Id: ext.Id, Critical: ext.Critical, Value: append([]byte(nil), ext.Value...)})
 		}
 		c.change(template)
-		der, err := x509.CreateCertificate(rand.Reader, template, chain[0], &key.PublicKey, signer)
+		der, err := x509.CreateCertificate(rand.Reader, template, h.Chain[0], &key.PublicKey, h.Key)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -153,7 +153,7 @@ func TestLint(t *testing.T) {
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: good.SerialNumber, NotBefore: good.NotBefore, NotAfter: good.NotAfter,
 		ExtraExtensions: good.Extensions,
-	}, chain[0], &other.PublicKey, signer)
+	}, h.Chain[0], &other.PublicKey, h.Key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -247,8 +247,8 @@ func (l *loader) checkProduction() {
 		return
 	}
 	const fix = "remove it, or set production: false"
-	if c.CA.Ephemeral != nil {
-		l.setting(fault.BadSetting("keys that live in memory only are not for production", fix, "ca", "ephemeral"))
+	if name, backend := c.CA.Selected(); backend != nil && backend.Temporary() {
+		l.setting(fault.BadSetting("a key that is lost when the process ends is not for production", fix, "ca", name))
 	}
 	if c.CT.None != nil {
 		l.setting(fault.BadSetting("certificates without a log are not for production", fix, "ct", "none"))
@@ -326,8 +326,9 @@ func (l *loader) warn() {
 		l.warning(l.main, "certificates are not logged, so that what this CA signs cannot be seen; the reason given: "+
 			c.CT.None.Reason, "ct", "none")
 	}
-	if c.CA.Ephemeral != nil {
-		l.warning(l.main, "the CA's key is made anew at each start: what was signed before cannot be verified any more", "ca", "ephemeral")
+	if name, backend := c.CA.Selected(); backend != nil && backend.Temporary() {
+		l.warning(l.main, "the CA's key is made at each start: certificates that were issued before cannot be verified any more",
+			"ca", name)
 	}
 	for i, log := range c.CT.Logs {
 		if log.Insecure {

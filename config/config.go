@@ -13,8 +13,11 @@ package config
 
 import (
 	"errors"
+	"reflect"
+	"slices"
 
 	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/ca/signer/backends"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/fault"
@@ -35,7 +38,7 @@ type Config struct {
 	// Identity says who may get certificates.
 	Identity Identity `yaml:"identity"`
 	// CA says where the CA's key is and which chains verifiers may need. Exactly one key backend is set.
-	CA ca.Config `yaml:"ca"`
+	CA CA `yaml:"ca"`
 	// ClientAlgorithms are the algorithms of the keys that may be certified. Default: rsa-sign-pkcs1-2048-sha256,
 	// rsa-sign-pkcs1-3072-sha256, rsa-sign-pkcs1-4096-sha256, ecdsa-sha2-256-nistp256, ecdsa-sha2-384-nistp384,
 	// ecdsa-sha2-512-nistp521, ed25519.
@@ -99,6 +102,32 @@ type API struct {
 type Identity struct {
 	// File is the path of the issuer file, below.
 	File string `yaml:"file"`
+}
+
+// CA says where the CA's key is and which chains verifiers may need. Exactly one key backend is set.
+type CA struct {
+	backends.Table `yaml:",inline"`
+	ca.Config      `yaml:",inline"`
+}
+
+// Check finds what is wrong without reading a file. Its errors are [fault.Setting] values.
+func (c CA) Check() error { return errors.Join(c.Table.Check(), c.Config.Check()) }
+
+// Place gives the settings in an error of [ca.New] their place in the configuration, and the name of the file that the
+// setting names.
+func (c CA) Place(err error) error {
+	err = fault.Under(c.Table.Place(err), "ca")
+	var s *fault.Setting
+	if !errors.As(err, &s) || s.File != "" {
+		return err
+	}
+	named := *s
+	tagged(reflect.ValueOf(&c).Elem(), []string{"ca"}, func(p pathSetting) {
+		if slices.Equal(p.path, s.Path) {
+			named.File = *p.at
+		}
+	})
+	return &named
 }
 
 // CT says which transparency logs precertificates go to: Logs and Embedded, one of them or both, or None.

@@ -2,6 +2,8 @@ package config
 
 import (
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strconv"
 
 	"github.com/mayfly-ca/mayfly/internal/secret"
@@ -100,16 +102,7 @@ func (l *loader) absolute(dir string) {
 		l.paths = append(l.paths, p)
 	}
 	add(pathSetting{at: &c.Identity.File, path: []string{"identity", "file"}})
-	if f := c.CA.File; f != nil {
-		add(pathSetting{at: &f.Chain, path: []string{"ca", "file", "chain"}})
-		add(pathSetting{at: &f.Key, path: []string{"ca", "file", "key"}, secret: true})
-		if f.Password != nil {
-			add(pathSetting{at: &f.Password.File, path: []string{"ca", "file", "password", "file"}, secret: true})
-		}
-	}
-	for i := range c.CA.Trust {
-		add(pathSetting{at: &c.CA.Trust[i], path: []string{"ca", "trust", strconv.Itoa(i)}})
-	}
+	tagged(reflect.ValueOf(&c.CA).Elem(), []string{"ca"}, add)
 	for i := range c.CT.Logs {
 		add(pathSetting{at: &c.CT.Logs[i].PublicKey, path: []string{"ct", "logs", strconv.Itoa(i), "public_key"}})
 		add(pathSetting{at: &c.CT.Logs[i].CACert, path: []string{"ct", "logs", strconv.Itoa(i), "ca_cert"}})
@@ -124,4 +117,35 @@ func (l *loader) absolute(dir string) {
 	}
 	l.absoluteAudit(dir, add)
 	add(pathSetting{at: &c.StateDir, path: []string{"state_dir"}, dir: true, spare: true})
+}
+
+// tagged calls add for each setting in v that its struct tag calls a path: path:"read" is a file that is read, and
+// path:"secret" one that only this process may read. v can be set; path leads to it.
+func tagged(v reflect.Value, path []string, add func(pathSetting)) {
+	if v.Kind() == reflect.Pointer {
+		if v.IsNil() {
+			return
+		}
+		v = v.Elem()
+	}
+	if v.Kind() != reflect.Struct {
+		return
+	}
+	for _, f := range fieldsOf(v.Type()) {
+		field, at := v.FieldByIndex(f.index), append(slices.Clone(path), f.name)
+		kind := v.Type().FieldByIndex(f.index).Tag.Get("path")
+		switch {
+		case kind == "":
+			tagged(field, at, add)
+		case field.Kind() == reflect.String:
+			add(pathSetting{at: field.Addr().Interface().(*string), path: at, secret: kind == "secret"}) //nolint:forcetypeassert // the kind
+		case field.Kind() == reflect.Slice:
+			for i := range field.Len() {
+				add(pathSetting{
+					at:   field.Index(i).Addr().Interface().(*string), //nolint:forcetypeassert // a list of texts
+					path: append(slices.Clone(at), strconv.Itoa(i)), secret: kind == "secret",
+				})
+			}
+		}
+	}
 }

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/ca/signer/ephemeral"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/journal"
 )
@@ -17,7 +17,7 @@ import (
 func TestIssuersOfNoFile(t *testing.T) {
 	t.Parallel()
 	var cfg config.Config
-	cfg.CA.Ephemeral = new(ca.EphemeralConfig)
+	cfg.CA.Ephemeral = new(ephemeral.Settings)
 	if out, err := issuersOf(&cfg); err == nil || len(out) > 0 || !strings.Contains(err.Error(), "ca.file") {
 		t.Errorf("%d issuers, %v", len(out), err)
 	}

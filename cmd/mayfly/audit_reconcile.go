@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
@@ -320,22 +321,15 @@ func journalsOf(cfg *config.Config, others []string) ([]reconcile.Journal, error
 
 // issuersOf are the issuing certificates of the configuration, past and present. The key is not needed.
 func issuersOf(cfg *config.Config) (out []*x509.Certificate, err error) {
-	if cfg.CA.File != nil { // another backend MUST name its chain here
-		chain, err := loadChain(cfg.CA.File.Chain)
-		if err != nil {
-			return nil, fault.Under(err, "ca", "file", "chain")
-		}
-		out = append(out, chain[0])
-	} else {
-		// What cannot be known of the configuration is not taken from the journal, which may be forged with the log:
-		// that would let whoever has both decide which key is looked for.
-		return nil,
-			fault.BadSetting("the issuing key of ca.ephemeral ends with its process, and no file has its "+
-				"certificate: its entries cannot be "+
-				"told from others", "write ca.file with the chain", "ca", "ephemeral")
+	// The issuing key is that of the configuration: were it taken from the journal, whoever forges the journal and the log
+	// would decide which key is looked for.
+	chain, err := publicChain(cfg)
+	if err != nil {
+		return nil, err
 	}
+	out = append(out, chain[0])
 	for i, path := range cfg.CA.Trust {
-		chain, err := loadChain(path)
+		chain, err := signer.ReadChain(path)
 		if err != nil {
 			return nil, fault.Under(err, "ca", "trust", strconv.Itoa(i))
 		}

@@ -45,7 +45,7 @@ func TestCAInit(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out.String())
 		}
-		m, err := prove(cfg)
+		m, err := prove(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

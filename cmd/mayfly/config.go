@@ -126,7 +126,7 @@ func checkConfig(ctx context.Context, path string, online bool) (checkResult, er
 	}
 	var m *material
 	if err == nil {
-		m, err = prove(cfg)
+		m, err = prove(ctx, cfg)
 	}
 	if err == nil {
 		r.Warnings = append(r.Warnings, m.skipped(cfg)...)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
 	"crypto/x509"
 	"fmt"
 	"io"
@@ -139,20 +138,22 @@ const preview = "certificate to be issued"
 func (v *explanationView) certificate(x *oidc.Explanation, main *config.Config, now time.Time) {
 	o := ca.Options{Now: func() time.Time { return now }}
 	issuedBy := "an example chain: FILE is an issuer file alone"
-	if main != nil && main.CA.File != nil {
+	if main != nil {
 		o.Backdate = main.CA.BackdateOrDefault()
-		if chain, err := loadChain(main.CA.File.Chain); err == nil {
-			o.Chain, issuedBy = chain, "the chain in ca.file.chain"
+		if chain, err := publicChain(main); err == nil {
+			name, _ := main.CA.Selected()
+			o.Chain, issuedBy = chain, "the chain in ca."+name+".chain"
 		} else {
 			issuedBy = "an example chain: " + err.Error()
 		}
 	}
 	if o.Chain == nil {
-		var err error
-		if o.Chain, _, err = ca.NewEphemeral(now, rand.Reader); err != nil {
+		example, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "example", Now: now})
+		if err != nil {
 			v.fail(err)
 			return
 		}
+		o.Chain = example.Chain
 	}
 	var c *x509.Certificate
 	c, err := ca.Preview(o, x.Decision.Identity)

@@ -261,14 +261,14 @@ func crowd(ctx context.Context, n int, address string, m member) (wait func()) {
 	return all.Wait
 }
 
-// signer asks for certificates from another address, over a new connection each time, and counts those that it does not
+// requester asks for certificates from another address, over a new connection each time, and counts those that it does not
 // get.
-type signer struct {
+type requester struct {
 	asked, lost atomic.Int64
 	last        atomic.Pointer[error]
 }
 
-func (s *signer) sign(rest bool, address string, r signRequest) {
+func (s *requester) sign(rest bool, address string, r signRequest) {
 	s.asked.Add(1)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -394,7 +394,7 @@ func TestCrowd(t *testing.T) {
 				wait := crowd(ctx, n, address, m)
 				defer wait()
 				defer cancel()
-				var client signer
+				var client requester
 				most := before
 				var calls sync.WaitGroup
 				for i, end := 0, time.Now().Add(last); time.Now().Before(end); i++ {

@@ -72,7 +72,7 @@ func (l *logLab) config(t *testing.T, ct string) *config.Config {
 // publish writes root.json with the logs of cfg, after a change.
 func (l *logLab) publish(t *testing.T, cfg *config.Config, change func(*trust.Material)) {
 	t.Helper()
-	m, err := load(cfg)
+	m, err := load(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestRekorAndEd25519(t *testing.T) {
 				m.Rekor = []trust.Log{*c.rekor}
 			}
 		})
-		m, err := prove(l.config(t, published+c.more))
+		m, err := prove(t.Context(), l.config(t, published+c.more))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -163,7 +163,7 @@ func TestPublishedLogs(t *testing.T) {
 	} {
 		cfg := l.config(t, row.ct)
 		l.publish(t, cfg, row.change)
-		m, err := prove(l.config(t, row.ct+policy))
+		m, err := prove(t.Context(), l.config(t, row.ct+policy))
 		if (err == nil) != (row.want == nil) {
 			t.Errorf("%s: %v", row.name, err)
 		}
@@ -181,7 +181,7 @@ func TestPublishedLogs(t *testing.T) {
 		}
 	}
 	l.write(t, "root.json", []byte("{}"))
-	if _, err := prove(l.config(t, both+policy)); err == nil || !strings.Contains(err.Error(), "ct.policy.trusted_root") {
+	if _, err := prove(t.Context(), l.config(t, both+policy)); err == nil || !strings.Contains(err.Error(), "ct.policy.trusted_root") {
 		t.Errorf("junk for a trusted root: %v", err)
 	}
 }
@@ -193,11 +193,11 @@ func TestPublishedEmbeddedLog(t *testing.T) {
 	const both = "  logs:\n    - {%0}\n  embedded: {dir: log, origin: mayfly.local/ct}\n"
 	sys := l.start(t, l.config(t, both)) // makes the key
 	l.publish(t, sys.config, func(*trust.Material) {})
-	if _, err := prove(l.config(t, both+"  policy: {trusted_root: root.json}\n")); err != nil {
+	if _, err := prove(t.Context(), l.config(t, both+"  policy: {trusted_root: root.json}\n")); err != nil {
 		t.Error(err)
 	}
 	l.publish(t, sys.config, func(m *trust.Material) { m.Logs = m.Logs[:1] })
-	_, err := prove(l.config(t, both+"  policy: {trusted_root: root.json}\n"))
+	_, err := prove(t.Context(), l.config(t, both+"  policy: {trusted_root: root.json}\n"))
 	if err == nil || !strings.Contains(err.Error(), "mayfly.local/ct") {
 		t.Errorf("error is %v", err)
 	}
@@ -215,7 +215,7 @@ func TestPublishedShard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := load(first.config)
+	m, err := load(t.Context(), first.config)
 	if err == nil {
 		first.config.CT.Policy.TrustedRoot = filepath.Join(l.dir, "root.json")
 		err = m.publish(first.config)
@@ -282,7 +282,7 @@ func TestReloadUnpublished(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := load(cfg)
+	m, err := load(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +311,7 @@ func rootWithoutLogs(t *testing.T, p *pki.PKI) []byte {
 // start assembles a system and runs its background work until the test ends.
 func (l *logLab) start(t *testing.T, cfg *config.Config) *system {
 	t.Helper()
-	m, err := prove(cfg)
+	m, err := prove(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,7 +334,7 @@ func (l *logLab) start(t *testing.T, cfg *config.Config) *system {
 // again assembles the system that a reload to cfg would make.
 func (l *logLab) again(t *testing.T, old *system, cfg *config.Config) *system {
 	t.Helper()
-	m, err := prove(cfg)
+	m, err := prove(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,7 @@
 package main
 
 import (
-	"crypto"
-	"crypto/rand"
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -12,7 +11,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca"
-	"github.com/mayfly-ca/mayfly/ca/signer/file"
+	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
@@ -22,10 +21,10 @@ import (
 
 // material is what the files that a configuration names hold: keys and certificates.
 type material struct {
-	chain  []*x509.Certificate // issuing certificate first, root last
-	signer crypto.Signer
-	trust  [][]*x509.Certificate
-	logs   []remoteLog
+	chain []*x509.Certificate // issuing certificate first, root last
+	key   *signer.Key         // nil: only what is public was loaded
+	trust [][]*x509.Certificate
+	logs  []remoteLog
 	// former is the root that this process issued under before the active chain, or nil. The embedded log still accepts
 	// it, for requests that were on their way; verifiers are not given it.
 	former *x509.Certificate
@@ -45,67 +44,79 @@ type remoteLog struct {
 	published *window
 }
 
-// load reads the files. It opens no socket. Its errors say where in the configuration the setting stands that names the file.
-func load(cfg *config.Config) (*material, error) {
-	var chain []*x509.Certificate
-	var signer crypto.Signer
+// load opens the CA's key and reads the files. Its errors say where in the configuration the setting stands.
+func load(ctx context.Context, cfg *config.Config) (*material, error) {
+	name, backend := cfg.CA.Selected()
 	var warnings []config.Warning
-	var err error
-	if cfg.CA.Ephemeral != nil {
-		chain, signer, err = ca.NewEphemeral(time.Now(), rand.Reader)
-	} else {
-		chain, signer, err = loadFileCA(cfg.CA.File, func(problem, fix string) {
-			warnings = append(warnings, cfg.Warn(fault.BadSetting(problem, fix, "ca", "file",
-				"key").In(cfg.CA.File.Key)))
-		})
-	}
+	key, err := signer.Open(ctx, backend, signer.Options{Warn: func(s *fault.Setting) {
+		warnings = append(warnings, cfg.Warn(fault.Under(s, "ca", name).(*fault.Setting)))
+	}})
 	if err != nil {
-		return nil, cfg.Locate(fault.Under(err, "ca", "file"))
+		return nil, cfg.Locate(fault.Under(err, "ca", name))
 	}
-	if cfg.CA.File != nil {
-		var errs []error
-		for _, a := range ca.Advise(chain) {
-			s := fault.BadSetting(a.Problem, a.Fix, "ca", "file", "chain").In(cfg.CA.File.Chain)
-			if a.Serious && cfg.Production {
-				s.Problem += "; this is refused with production: true"
-				errs = append(errs, s)
-				continue
-			}
-			warnings = append(warnings, cfg.Warn(s))
-		}
-		if len(errs) > 0 {
-			return nil, cfg.Locate(errors.Join(errs...))
-		}
-	}
-	m, err := loadAround(cfg, chain, signer)
+	advice, err := adviseOnChain(cfg, key.Chain)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, key.Close())
 	}
-	m.warnings = warnings
+	m, err := loadAround(cfg, key)
+	if err != nil {
+		return nil, errors.Join(err, key.Close())
+	}
+	m.warnings = append(warnings, advice...)
 	return m, nil
+}
+
+// adviseOnChain says what is unwise about a chain that is kept in a file, and refuses what a CA in production must not have.
+func adviseOnChain(cfg *config.Config, chain []*x509.Certificate) (warnings []config.Warning, err error) {
+	name, backend := cfg.CA.Selected()
+	if backend.Temporary() {
+		return nil, nil
+	}
+	var errs []error
+	for _, a := range ca.Advise(chain) {
+		s := fault.BadSetting(a.Problem, a.Fix, "ca", name, "chain").In(backend.ChainFile())
+		if a.Serious && cfg.Production {
+			s.Problem += "; this is refused with production: true"
+			errs = append(errs, s)
+			continue
+		}
+		warnings = append(warnings, cfg.Warn(s))
+	}
+	return warnings, cfg.Locate(errors.Join(errs...))
 }
 
 // loadPublic reads what is public: the chains and the keys of the logs. It needs no private key and no password, and is
 // enough to write trust material.
 func loadPublic(cfg *config.Config) (*material, error) {
-	chain, err := loadChain(cfg.CA.File.Chain)
+	chain, err := publicChain(cfg)
 	if err != nil {
-		return nil, cfg.Locate(fault.Under(err, "ca", "file", "chain"))
+		return nil, cfg.Locate(err)
 	}
 	public := *cfg
 	public.CT.Logs = slices.Clone(cfg.CT.Logs)
 	for i := range public.CT.Logs {
 		public.CT.Logs[i].ClientCertificate, public.CT.Logs[i].CACert = nil, "" // nothing is asked of a log
 	}
-	return loadAround(&public, chain, nil)
+	return loadAround(&public, &signer.Key{Chain: chain})
+}
+
+// publicChain reads the issuing chain, whichever backend has the key. It needs no secret. It errs with a setting.
+func publicChain(cfg *config.Config) ([]*x509.Certificate, error) {
+	name, backend := cfg.CA.Selected()
+	if backend.Temporary() {
+		return nil, fault.BadSetting("chain and key exist only while the CA runs, and no file has the issuing certificate",
+			"use a key that is kept, such as ca.file", "ca", name)
+	}
+	chain, err := signer.ReadChain(backend.ChainFile())
+	return chain, fault.Under(err, "ca", name, "chain")
 }
 
 // loadAround reads everything but the chain and the key.
-func loadAround(cfg *config.Config, chain []*x509.Certificate, signer crypto.Signer) (*material, error) {
-	m := &material{chain: chain, signer: signer}
+func loadAround(cfg *config.Config, key *signer.Key) (*material, error) {
+	m := &material{chain: key.Chain, key: key}
 	var errs []error
 	for i, name := range cfg.CA.Trust {
-		chain, err := loadChain(name)
+		chain, err := signer.ReadChain(name)
 		if err != nil {
 			errs = append(errs, fault.Under(err, "ca", "trust", strconv.Itoa(i)))
 		}
@@ -122,41 +133,6 @@ func loadAround(cfg *config.Config, chain []*x509.Certificate, signer crypto.Sig
 		return nil, cfg.Locate(errors.Join(errs...))
 	}
 	return m, nil
-}
-
-// loadFileCA errs with settings of c. It calls warn with what is unwise about the key.
-func loadFileCA(c *ca.FileConfig, warn func(problem, fix string)) ([]*x509.Certificate, crypto.Signer, error) {
-	chain, err := loadChain(c.Chain)
-	if err = fault.Under(err, "chain"); err != nil {
-		return nil, nil, err
-	}
-	key, err := readInput(nil, c.Key)
-	if err != nil {
-		return nil, nil, fault.BadFile(c.Key, err, "key")
-	}
-	password, err := c.Password.Read()
-	if err = fault.Under(err, "password"); err != nil {
-		return nil, nil, err
-	}
-	signer, err := file.Open(file.Options{Key: key, Password: password, Warn: warn})
-	if err != nil {
-		return nil, nil, fault.BadContent(err, "write the path of the CA's private key in PEM", "key").In(c.Key)
-	}
-	return chain, signer, nil
-}
-
-// loadChain errs with a setting, whose path is the caller's to say.
-func loadChain(name string) ([]*x509.Certificate, error) {
-	data, err := readInput(nil, name)
-	if err != nil {
-		return nil, fault.BadFile(name, err)
-	}
-	chain, err := ca.ParseChain(data)
-	if err != nil {
-		return nil, fault.BadContent(err,
-			"write the certificates in PEM, issuing certificate first, root last").In(name)
-	}
-	return chain, nil
 }
 
 // openLog errs with settings of l.
@@ -240,16 +216,21 @@ func (m *material) export(cfg *config.Config, url string) (trust.Material, error
 
 // prove loads what the configuration names and proves that it can issue, without a log and without a socket: everything that can
 // stop a start before the first socket opens. It changes nothing on disk. Its errors say where in the configuration the setting stands.
-func prove(cfg *config.Config) (*material, error) {
-	m, err := load(cfg)
+func prove(ctx context.Context, cfg *config.Config) (_ *material, err error) {
+	m, err := load(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.key.Close())
+		}
+	}()
 	// The signature of this trial stands in no journal: what checks a configuration has none open, and may run beside a CA that
 	// holds it. It is over a poisoned precertificate for a name that nobody can have, which is thrown away. A server that starts
 	// makes its own trial later, and journals that.
-	_, err = ca.New(ca.Options{Chain: m.chain, Signer: m.signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()})
-	errs := []error{inFile(cfg.CA, err), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg)}
+	_, err = ca.New(ca.Options{Chain: m.chain, Signer: m.key.Signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()})
+	errs := []error{cfg.CA.Place(err), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg)}
 	if cfg.CT.Embedded != nil {
 		errs = append(errs, fault.Under(embedded.Inspect(*cfg.CT.Embedded), "ct", "embedded"))
 	}
@@ -265,24 +246,6 @@ func prove(cfg *config.Config) (*material, error) {
 	ending, err := m.timely(cfg, time.Now())
 	m.warnings = append(m.warnings, ending...)
 	return m, cfg.Locate(err)
-}
-
-// inFile names the file in an error of [ca.New].
-func inFile(c ca.Config, err error) error {
-	var s *fault.Setting
-	if !errors.As(err, &s) || c.File == nil || len(s.Path) != 2 {
-		return fault.Under(err, "ca")
-	}
-	named := *s
-	switch n, e := strconv.Atoi(s.Path[1]); {
-	case s.Path[1] == "chain":
-		named.File = c.File.Chain
-	case s.Path[1] == "key":
-		named.File = c.File.Key
-	case e == nil && n < len(c.Trust):
-		named.File = c.Trust[n]
-	}
-	return fault.Under(&named, "ca")
 }
 
 // tryIssuers builds what identifies callers: it reads the keys and certificates that the issuer file names. It asks nobody.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -146,14 +147,14 @@ func (o *operation) prepare(ctx context.Context) (next *system, waiting []config
 	case ct.None == nil && ct.Embedded == nil && len(ct.Logs) == 0 && wants != nil:
 		return nil, nil, cfg.Locate(fault.BadSetting("it takes the place of other logs or of ct.none", "restart to apply it", "ct", "embedded"))
 	}
-	m, err := o.material(cfg, old)
+	m, err := o.material(ctx, cfg, old)
 	if err != nil {
 		return nil, nil, err
 	}
 	in := o.in
 	in.config = cfg
 	if next, err = assemble(ctx, in, m, old); err != nil {
-		return nil, nil, err
+		return nil, nil, errors.Join(err, closeKey(m, old))
 	}
 	warnings = append(warnings, m.warnings...)
 	next.warnings = warnings
@@ -168,20 +169,25 @@ func (o *operation) prepare(ctx context.Context) (next *system, waiting []config
 // material loads the files of cfg. An ephemeral CA stays the one that it is. A chain that is replaced leaves the trust
 // bundle unless ca.trust lists it: the bundle has what the configuration names and nothing else, so that it is the same
 // before and after a restart, and a stolen key is out of it at once (C4).
-func (o *operation) material(cfg *config.Config, old *system) (*material, error) {
-	if cfg.CA.Ephemeral != nil && old.config.CA.Ephemeral == nil {
-		return nil, cfg.Locate(fault.BadSetting("it takes the place of a key that is kept", "restart to apply it", "ca", "ephemeral"))
-	}
+func (o *operation) material(ctx context.Context, cfg *config.Config, old *system) (_ *material, err error) {
+	name, backend := cfg.CA.Selected()
 	var m *material
-	var err error
-	if cfg.CA.Ephemeral != nil {
-		m, err = loadAround(cfg, old.material.chain, old.material.signer)
-	} else {
-		m, err = load(cfg)
+	switch before, was := old.config.CA.Selected(); {
+	case backend.Temporary() && (!was.Temporary() || name != before):
+		return nil, cfg.Locate(fault.BadSetting("it takes the place of a key that is kept", "restart to apply it", "ca", name))
+	case backend.Temporary():
+		m, err = loadAround(cfg, old.material.key)
+	default:
+		m, err = load(ctx, cfg)
 	}
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeKey(m, old))
+		}
+	}()
 	if err := m.publish(cfg); err != nil {
 		return nil, err
 	}
@@ -210,6 +216,14 @@ func (o *operation) material(cfg *config.Config, old *system) (*material, error)
 		m.former = old.material.chain[len(old.material.chain)-1]
 	}
 	return m, nil
+}
+
+// closeKey closes the key of m, unless it is the one in force.
+func closeKey(m *material, inForce *system) error {
+	if m.key == inForce.material.key {
+		return nil
+	}
+	return m.key.Close()
 }
 
 // serves reports whether the trust bundle has chain.

@@ -171,7 +171,7 @@ func (f *requestFlags) request() (req client.Request, fresh *ecdsa.PrivateKey, e
 			return req, nil, err
 		}
 		var signer crypto.Signer
-		if signer, err = file.Open(file.Options{Key: data, Password: []byte(os.Getenv(passwordEnv))}); err != nil {
+		if signer, err = file.ParseKey(file.KeyOptions{Key: data, Password: []byte(os.Getenv(passwordEnv))}); err != nil {
 			return req, nil, fmt.Errorf("%s: %w", f.key, err)
 		}
 		req.Signer = signer

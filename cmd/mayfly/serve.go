@@ -40,7 +40,7 @@ func newServe(o *common) *cobra.Command {
 				return misconfigured(err)
 			}
 			known := config.Contents(cfg.Files)
-			m, err := prove(cfg)
+			m, err := prove(cmd.Context(), cfg)
 			if err != nil {
 				return misconfigured(err)
 			}
@@ -98,7 +98,7 @@ func serve(ctx context.Context, in instance) (err error) {
 	signal.Ignore(syscall.SIGPIPE) // who reads standard output or standard error may go; the CA stays
 	loaded := in.material
 	if loaded == nil {
-		if loaded, err = load(in.config); err != nil {
+		if loaded, err = load(ctx, in.config); err != nil {
 			return misconfigured(err)
 		}
 	}

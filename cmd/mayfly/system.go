@@ -77,7 +77,7 @@ func assemble(ctx context.Context, in instance, m *material, old *system) (_ *sy
 		return nil, misconfigured(in.config.Locate(fault.Under(err, "ct")))
 	}
 	if err := s.openAuthority(in, old); err != nil {
-		return nil, misconfigured(in.config.Locate(inFile(in.config.CA, err)))
+		return nil, misconfigured(in.config.Locate(in.config.CA.Place(err)))
 	}
 	s.keys, err = pop.New(pop.Config{Algorithms: in.config.ClientAlgorithms}, pop.Options{Forbidden: m.ownKeys(s.embedded)})
 	if err != nil {
@@ -175,14 +175,15 @@ func (s *system) shardMembers(shards []embedded.OpenShard, log *slog.Logger) (me
 
 func (s *system) openAuthority(in instance, old *system) (err error) {
 	m := s.material
-	keys := []any{in.config.CA.BackdateOrDefault(), s.logs != nil, s.logsKey}
+	name, backend := in.config.CA.Selected()
+	keys := []any{name, backend, in.config.CA.BackdateOrDefault(), s.logs != nil, s.logsKey}
 	for _, chain := range append([][]*x509.Certificate{m.chain}, m.trust...) {
 		for _, c := range chain {
 			keys = append(keys, c.Raw)
 		}
 		keys = append(keys, "|")
 	}
-	public, err := x509.MarshalPKIXPublicKey(m.signer.Public())
+	public, err := x509.MarshalPKIXPublicKey(m.key.Signer.Public())
 	if err != nil {
 		return err
 	}
@@ -191,7 +192,9 @@ func (s *system) openAuthority(in instance, old *system) (err error) {
 	}
 	if old != nil && old.authorityKey == s.authorityKey {
 		s.authority = old.authority
-		return nil
+		err = closeKey(m, old)
+		m.key = old.material.key
+		return err
 	}
 	var log ca.Log // stays nil with ct.none
 	var ready func() error
@@ -199,7 +202,7 @@ func (s *system) openAuthority(in instance, old *system) (err error) {
 		log, ready = s.logs, s.logs.Clock
 	}
 	s.authority, err = ca.New(ca.Options{
-		Chain: m.chain, Signer: m.signer, Log: log, Ready: ready, Clock: s.clock, Trust: m.trust, Backdate: in.config.CA.BackdateOrDefault(), Logger: in.log,
+		Chain: m.chain, Signer: m.key.Signer, Log: log, Ready: ready, Clock: s.clock, Trust: m.trust, Backdate: in.config.CA.BackdateOrDefault(), Logger: in.log,
 		Trial: in.ledger.trial, Signatures: in.ledger.signatures,
 		Pause: in.gate.Pause,
 	})
@@ -231,7 +234,13 @@ func (s *system) retire(next *system) {
 	if s.logs != nil && s.logs != next.logs && s.stopLogs != nil {
 		s.stopLogs()
 	}
+	if key := s.material.key; key != next.material.key {
+		time.AfterFunc(retireKeyAfter, func() { _ = key.Close() }) // the key is replaced: there is nobody to tell
+	}
 }
+
+// retireKeyAfter is longer than any request takes: one that began under a configuration signs with the key of that one.
+const retireKeyAfter = time.Minute
 
 // close waits for the background work and flushes the embedded log. Nothing that was promised is lost.
 func (s *system) close() error {
@@ -241,15 +250,16 @@ func (s *system) close() error {
 	if s.logs != nil {
 		s.logs.Wait()
 	}
+	err := s.material.key.Close()
 	if s.embedded == nil {
-		return nil
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // the caller's context has ended by now
 	defer cancel()
-	if err := s.embedded.Close(ctx); err != nil {
-		return fmt.Errorf("embedded log: %w", err)
+	if e := s.embedded.Close(ctx); e != nil {
+		err = errors.Join(err, fmt.Errorf("embedded log: %w", e))
 	}
-	return nil
+	return err
 }
 
 func (s *system) core(generation uint64) *server.Core {

@@ -19,15 +19,15 @@ const warnAhead = 30 * 24 * time.Hour
 // asked for a certificate of now. It warns of what ends soon. Its errors are settings of cfg.
 func (m *material) timely(cfg *config.Config, now time.Time) ([]config.Warning, error) {
 	var warnings []config.Warning
-	if f := cfg.CA.File; f != nil {
+	if name, backend := cfg.CA.Selected(); !backend.Temporary() {
 		switch h := ca.ChainHealth(m.chain, now); {
 		case !h.OK:
 			return nil, fault.BadSetting(h.Cause+
 				"; certificates are issued while it is valid, up to an hour before its end",
-				"have a new issuing certificate made, and write its chain here", "ca", "file", "chain").In(f.Chain)
+				"have a new issuing certificate made, and write its chain here", "ca", name, "chain").In(backend.ChainFile())
 		case h.Warning != "":
 			warnings = append(warnings, cfg.Warn(fault.BadSetting(h.Warning, "have a new issuing certificate made",
-				"ca", "file", "chain")))
+				"ca", name, "chain")))
 		}
 	}
 	ending, err := m.timelyLogs(cfg, now)

@@ -117,7 +117,7 @@ func TestCheckAsksLogs(t *testing.T) {
 				row.ct = "  logs:\n    - {%0}\n"
 			}
 			cfg := l.config(t, row.ct)
-			m, err := prove(cfg)
+			m, err := prove(t.Context(), cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -138,7 +138,7 @@ func TestCheckOfASilentLog(t *testing.T) {
 	srv := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(srv.Close)
 	cfg := l.config(t, "  logs:\n    - {name: static, url: \""+srv.URL+"\", public_key: ct0.pem}\n")
-	m, err := prove(cfg)
+	m, err := prove(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestCheckOfTheEmbeddedLog(t *testing.T) {
 	t.Parallel()
 	l := newLogLab(t, 1)
 	cfg := l.config(t, "  embedded: {dir: log, origin: ca.example.com/ct}\n")
-	m, err := prove(cfg)
+	m, err := prove(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,7 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 	if err != nil {
 		return misconfigured(err)
 	}
-	if cfg.CA.Ephemeral != nil {
+	if _, backend := cfg.CA.Selected(); backend.Temporary() {
 		return usage("%s: the CA is ephemeral: its chain exists only while it runs, so there is nothing to export", f.config)
 	}
 	m, err := loadPublic(cfg)

@@ -19,6 +19,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -382,6 +383,28 @@ func KeyPair(certificate, key []byte) (tls.Certificate, error) {
 		*file = again
 	}
 	return tls.X509KeyPair(certificate, key)
+}
+
+// maxFile is the most that [Read] takes, in bytes.
+const maxFile = 4 << 20
+
+// Read returns the content of a file. A file that is empty or too large is an error.
+func Read(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(data) > maxFile:
+		return nil, fmt.Errorf("%s is larger than %d bytes", name, maxFile)
+	case len(data) == 0:
+		return nil, errors.New(name + " is empty")
+	}
+	return data, nil
 }
 
 // LoadKeyPair is [KeyPair] of two files. Its errors name the file that is wrong.

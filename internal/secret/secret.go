@@ -15,7 +15,7 @@ type Source struct {
 	// Env is the name of an environment variable.
 	Env string `yaml:"env"`
 	// File is a path; one line end at its end does not belong to the secret.
-	File string `yaml:"file"`
+	File string `yaml:"file" path:"secret"`
 }
 
 // Check finds what is wrong with s without looking for the secret. A nil Source is none. Its errors are [fault.Setting] values.

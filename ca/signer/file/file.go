@@ -1,22 +1,79 @@
-// Package file opens a CA key that stands in a file.
+// Package file is the key backend for a private key in a PEM file.
 //
 // It MUST NOT put any byte of the key or the password into an error.
 package file
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 
+	"github.com/mayfly-ca/mayfly/ca/signer"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
+	"github.com/mayfly-ca/mayfly/internal/secret"
 )
 
-// Options for [Open].
-type Options struct {
+// Settings name a key in a file.
+type Settings struct {
+	// Chain is the path of the chain in PEM: issuing certificate first, root last.
+	Chain string `yaml:"chain" path:"read"`
+	// Key is the path of the private key in PEM: PKCS#8, SEC 1 or PKCS#1, encrypted or not. The old encryption of
+	// OpenSSL (DEK-Info) is read with a warning.
+	Key string `yaml:"key" path:"secret"`
+	// Password is the secret that decrypts the key. When omitted: the key is not encrypted.
+	Password *secret.Source `yaml:"password"`
+}
+
+// Check implements [signer.Backend].
+func (s *Settings) Check() error {
+	var errs []error
+	if s.Chain == "" {
+		errs = append(errs, fault.BadSetting("chain is missing",
+			"write the path of the chain in PEM, issuing certificate first, root last", "chain"))
+	}
+	if s.Key == "" {
+		errs = append(errs, fault.BadSetting("key is missing", "write the path of the private key in PEM", "key"))
+	}
+	if p := s.Password; p != nil && (p.Env == "") == (p.File == "") {
+		errs = append(errs, fault.BadSetting("a password comes from one place", "write {env: NAME} or {file: PATH}", "password"))
+	}
+	return errors.Join(errs...)
+}
+
+// Temporary implements [signer.Backend].
+func (*Settings) Temporary() bool { return false }
+
+// ChainFile implements [signer.Backend].
+func (s *Settings) ChainFile() string { return s.Chain }
+
+// Open reads the key. A key in the memory of this process needs neither a probe nor a close.
+func (s *Settings) Open(_ context.Context, o signer.Options) (*signer.Key, error) {
+	text, err := pemfile.Read(s.Key)
+	if err != nil {
+		return nil, fault.BadFile(s.Key, err, "key")
+	}
+	password, err := s.Password.Read()
+	if err = fault.Under(err, "password"); err != nil {
+		return nil, err
+	}
+	key, err := ParseKey(KeyOptions{Key: text, Password: password, Warn: func(problem, fix string) {
+		o.Warn(fault.BadSetting(problem, fix, "key").In(s.Key))
+	}})
+	if err != nil {
+		return nil, fault.BadContent(err, "write the path of the CA's private key in PEM", "key").In(s.Key)
+	}
+	return &signer.Key{Signer: key}, nil
+}
+
+// KeyOptions for [ParseKey].
+type KeyOptions struct {
 	// Key is one private key in PEM: PKCS#8 (RFC 5958), PKCS#8 encrypted with a password, SEC 1 (RFC 5915) or PKCS#1
 	// (RFC 8017). The last two may be encrypted in the old way of OpenSSL, with PEM headers (RFC 1421).
 	Key []byte
@@ -26,8 +83,8 @@ type Options struct {
 	Warn func(problem, fix string)
 }
 
-// Open returns the key as a signer. Its errors are [*pemfile.Error] values; they say what to do.
-func Open(o Options) (crypto.Signer, error) {
+// ParseKey returns the key as a signer. Its errors are [*pemfile.Error] values; they say what to do.
+func ParseKey(o KeyOptions) (crypto.Signer, error) {
 	if o.Warn == nil {
 		o.Warn = func(string, string) {}
 	}
@@ -69,7 +126,7 @@ func Open(o Options) (crypto.Signer, error) {
 				"convert it with \"openssl pkcs8 -topk8\"")
 		}
 	}
-	switch signer, ok := key.(crypto.Signer); {
+	switch private, ok := key.(crypto.Signer); {
 	case err != nil && (legacy || block.Type == "ENCRYPTED PRIVATE KEY"): // the cause may quote bytes of the key
 		return nil, fail("the private key cannot be decrypted: wrong password or damaged file",
 			"set the password that the key was encrypted with")
@@ -79,7 +136,7 @@ func Open(o Options) (crypto.Signer, error) {
 	case !ok:
 		return nil, fail(fmt.Sprintf("a key of type %T cannot sign", key), "use an ECDSA, RSA or Ed25519 key")
 	default:
-		return signer, nil
+		return private, nil
 	}
 }
 

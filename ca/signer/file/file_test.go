@@ -111,7 +111,7 @@ func TestOpen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var warnings []string
-			got, err := file.Open(file.Options{
+			got, err := file.ParseKey(file.KeyOptions{
 				Key: []byte(c.text), Password: []byte(c.password),
 				Warn: func(problem, fix string) {
 					warnings = append(warnings, problem+"; "+fix)
@@ -129,7 +129,7 @@ func TestOpen(t *testing.T) {
 				(c.warnings == "") != (text == "") {
 				t.Errorf("warnings %q, want %q", text, c.warnings)
 			}
-			if _, again := file.Open(file.Options{
+			if _, again := file.ParseKey(file.KeyOptions{
 				Key:      []byte(c.text),
 				Password: []byte(c.password),
 			}); (again == nil) != (err == nil) {
@@ -153,7 +153,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add([]byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: "+
 		"DES-CBC,0123456789ABCDEF\n\nAAAAAAAAAAA=\n-----END EC PRIVATE KEY-----\n"), "a long password")
 	f.Fuzz(func(t *testing.T, data []byte, password string) {
-		signer, err := file.Open(file.Options{Key: data, Password: []byte(password)})
+		signer, err := file.ParseKey(file.KeyOptions{Key: data, Password: []byte(password)})
 		if (signer == nil) != (err != nil) {
 			t.Fatalf("%T, %v", signer, err)
 		}
@@ -183,7 +183,7 @@ func TestReadsOpenSSL(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := file.Open(file.Options{Key: data, Password: []byte("secure")}); err != nil {
+		if _, err := file.ParseKey(file.KeyOptions{Key: data, Password: []byte("secure")}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

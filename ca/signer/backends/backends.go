@@ -1,0 +1,106 @@
+// Package backends is the table of key backends. Each field of [Table] is one row: a name in the configuration and the
+// settings that implement [signer.Backend]. The configuration decodes the table, its documentation and schema are made
+// from the comments, and every user reaches the one backend that is set through [Table.Selected].
+package backends
+
+import (
+	"cmp"
+	"errors"
+	"reflect"
+	"strings"
+
+	"github.com/mayfly-ca/mayfly/ca/signer"
+	"github.com/mayfly-ca/mayfly/ca/signer/ephemeral"
+	"github.com/mayfly-ca/mayfly/ca/signer/file"
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+// Table has one field for each key backend. Exactly one of them is set.
+type Table struct {
+	// File is a key in a file.
+	File *file.Settings `yaml:"file"`
+	// Ephemeral, written as {}, is for trials: root and key are made at start, in memory only.
+	Ephemeral *ephemeral.Settings `yaml:"ephemeral"`
+
+	// KMS is refused: not in this version. Whatever is written below it is not looked at.
+	KMS any `yaml:"kms"`
+	// PKCS11 is refused: not in this version.
+	PKCS11 any `yaml:"pkcs11"`
+	// Tink is refused: not in this version.
+	Tink any `yaml:"tink"`
+	// GoogleCAS is refused: not in this version.
+	GoogleCAS any `yaml:"googlecas"`
+}
+
+// row is one field of the table. Its backend is nil if the configuration does not set it, or this version refuses it.
+type row struct {
+	name    string
+	set     bool
+	refused bool
+	backend signer.Backend
+}
+
+func (t Table) rows() []row {
+	v := reflect.ValueOf(t)
+	out := make([]row, 0, v.NumField())
+	for i := range v.NumField() {
+		r := row{name: v.Type().Field(i).Tag.Get("yaml"), set: !v.Field(i).IsNil(), refused: v.Field(i).Kind() == reflect.Interface}
+		if r.set && !r.refused {
+			r.backend = v.Field(i).Interface().(signer.Backend) //nolint:forcetypeassert // a test holds every field to it
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// Selected returns the backend that is set and its name in the configuration. It returns nil if [Table.Check] fails for
+// want of one.
+func (t Table) Selected() (name string, b signer.Backend) {
+	for _, r := range t.rows() {
+		if r.backend != nil {
+			return r.name, r.backend
+		}
+	}
+	return "", nil
+}
+
+// Check finds what is wrong without reading a file. Its errors are [fault.Setting] values.
+func (t Table) Check() error {
+	var errs []error
+	var known []string
+	set := 0
+	for _, r := range t.rows() {
+		if !r.refused {
+			known = append(known, r.name)
+		}
+	}
+	for _, r := range t.rows() {
+		if !r.set {
+			continue
+		}
+		set++
+		if r.refused {
+			errs = append(errs, fault.BadSetting("this version has no key backend "+r.name, "use one of "+
+				strings.Join(known, ", "), r.name))
+			continue
+		}
+		errs = append(errs, fault.Under(r.backend.Check(), r.name))
+	}
+	switch {
+	case set == 0:
+		errs = append(errs, fault.BadSetting("no key backend", "write one of "+strings.Join(known, ", ")+
+			"; ephemeral: {} is for trials"))
+	case set > 1:
+		errs = append(errs, fault.BadSetting("more than one key backend", "keep one"))
+	}
+	return errors.Join(errs...)
+}
+
+// Place gives the settings in an error of [ca.New] that are about the key or the chain their place: the block of the backend.
+func (t Table) Place(err error) error {
+	var s *fault.Setting
+	if name, _ := t.Selected(); errors.As(err, &s) && len(s.Path) == 1 && (s.Path[0] == "chain" || s.Path[0] == "key") {
+		return fault.Under(s, cmp.Or(name, "file"))
+	}
+	return err
+}

@@ -1,0 +1,107 @@
+// Package signer is the seam between the CA and the place that holds its key: a file, a key management service, a
+// hardware module.
+//
+// A [Backend] is one kind of place: the settings that stand below ca.NAME in the configuration, with methods that check
+// and open them. To add one, write a package below this one (ca/signer/file is the example) and add one field to
+// backends.Table. Nothing else has to change: loading, "config check", serving, reload, readiness, "trust export" and
+// "audit reconcile" reach every backend through that table.
+//
+// The settings are a struct with yaml tags. A setting that is a path has the tag path:"read", or path:"secret" if only
+// this process may read the file; the configuration makes such paths absolute and watches the files for changes. The
+// setting that names the chain is called "chain", and the setting that names the key "key", because errors about the
+// two are reported there. A backend MUST NOT put any byte of a key or a password into an error.
+package signer
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"sync"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
+)
+
+// Backend is the settings of one kind of place that holds a CA key. The errors of its methods are [fault.Setting] values,
+// with paths that begin in the backend's own block.
+type Backend interface {
+	// Check finds what is wrong with the settings without reading a file or opening a connection.
+	Check() error
+	// Temporary reports whether chain and key are made by Open and lost when the process ends. Such a backend is
+	// refused in production, nothing can be exported from it, and a reload keeps what is open.
+	Temporary() bool
+	// ChainFile is the path of the issuing chain in PEM. What is in it is public: tools that have neither the key nor a
+	// secret read it. It is empty for a temporary backend.
+	ChainFile() string
+	// Open opens the key. It MUST NOT sign anything: the caller proves the key with [ca.New].
+	Open(ctx context.Context, o Options) (*Key, error)
+}
+
+// Options for [Open].
+type Options struct {
+	// Warn is called with what works and should be changed. Optional.
+	Warn func(*fault.Setting)
+}
+
+// Key is a CA key that is open, with the chain that it issues under.
+type Key struct {
+	Signer crypto.Signer
+	// Chain has the issuing certificate first and the root last. A backend that has a chain file leaves it nil.
+	Chain []*x509.Certificate
+	// Probe finds out whether the key could sign now, without signing. It is called for readiness, at most once in half a
+	// minute. A backend whose key is in the memory of this process leaves it nil.
+	Probe func(context.Context) error
+	// Release gives back what Open took, such as a session. It is called once, when no request uses the key any more.
+	// Optional.
+	Release func() error
+
+	released sync.Once
+}
+
+// Close releases the key. Only the first call has an effect. A nil Key has nothing to release.
+func (k *Key) Close() (err error) {
+	if k == nil || k.Release == nil {
+		return nil
+	}
+	k.released.Do(func() { err = k.Release() })
+	return err
+}
+
+// Open opens the key of b and reads the chain. Its errors are [fault.Setting] values, with paths that begin in the
+// backend's own block.
+func Open(ctx context.Context, b Backend, o Options) (*Key, error) {
+	if o.Warn == nil {
+		o.Warn = func(*fault.Setting) {}
+	}
+	var chain []*x509.Certificate
+	if !b.Temporary() {
+		var err error
+		if chain, err = ReadChain(b.ChainFile()); err != nil {
+			return nil, fault.Under(err, "chain")
+		}
+	}
+	key, err := b.Open(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if chain != nil {
+		key.Chain = chain
+	}
+	return key, nil
+}
+
+// ReadChain reads a file with a chain in PEM: issuing certificate first, root last. Its error is a [fault.Setting] with an
+// empty path.
+func ReadChain(file string) ([]*x509.Certificate, error) {
+	data, err := pemfile.Read(file)
+	if err != nil {
+		return nil, fault.BadFile(file, err)
+	}
+	chain, err := ca.ParseChain(data)
+	if err != nil {
+		return nil, fault.BadContent(err,
+			"write the certificates in PEM, issuing certificate first, root last").In(file)
+	}
+	return chain, nil
+}
