@@ -11,6 +11,7 @@ package pemfile
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
@@ -23,6 +24,9 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/bounded"
 )
 
 // Block is one PEM block.
@@ -367,6 +371,29 @@ func Pool(data []byte) (*x509.CertPool, error) {
 	}
 	return pool, nil
 }
+
+// LoadPool is [Pool] of a file that a setting names. Without a name it returns nil, which means the CAs of the system.
+// Its errors are [fault.Setting] values at the path of the setting.
+func LoadPool(name string, setting ...string) (*x509.CertPool, error) {
+	const fix = "write the path of CA certificates in PEM"
+	if name == "" {
+		return nil, nil //nolint:nilnil // nil is a pool in crypto/tls: that of the system
+	}
+	data, err := bounded.ReadFile(name, maxBundle)
+	if err != nil {
+		s := fault.BadFile(name, err, setting...)
+		s.Fix = cmp.Or(s.Fix, fix)
+		return nil, s
+	}
+	pool, err := Pool(data)
+	if err != nil {
+		return nil, fault.BadContent(err, fix, setting...).In(name)
+	}
+	return pool, nil
+}
+
+// maxBundle bounds a file of CA certificates: a distribution's has some 220 kB.
+const maxBundle = 4 << 20
 
 // KeyPair returns a certificate chain and its private key for TLS, as [tls.X509KeyPair] does. Damage of either file is
 // an [*Error].

@@ -11,10 +11,14 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
@@ -368,4 +372,41 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestLoadPool(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := func(name string, content []byte) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	cert, text := certificate(t, "CA")
+	pool, err := pemfile.LoadPool(file("ca.pem", []byte(text)), "ca_cert")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := x509.NewCertPool()
+	want.AddCert(cert)
+	if !pool.Equal(want) {
+		t.Error("the pool is not the certificate of the file")
+	}
+	if pool, err := pemfile.LoadPool("", "ca_cert"); pool != nil || err != nil {
+		t.Error("the system's CAs are not nil:", pool, err)
+	}
+	for name, problem := range map[string]string{
+		file("empty", nil):                   "no certificate in PEM",
+		file("large", make([]byte, 5<<20)):   "more than",
+		filepath.Join(dir, "does-not-exist"): "no such file",
+	} {
+		_, err := pemfile.LoadPool(name, "log", "ca_cert")
+		s, ok := errors.AsType[*fault.Setting](err)
+		if !ok || s.File != name || !slices.Equal(s.Path, []string{"log", "ca_cert"}) ||
+			!strings.Contains(s.Problem, problem) || strings.Contains(s.Problem, name) || s.Fix == "" {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
+	}
 }
