@@ -17,6 +17,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"sync"
+	"time"
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/fault"
@@ -49,14 +50,42 @@ type Key struct {
 	Signer crypto.Signer
 	// Chain has the issuing certificate first and the root last. A backend that has a chain file leaves it nil.
 	Chain []*x509.Certificate
-	// Probe finds out whether the key could sign now, without signing. It is called for readiness, at most once in half a
-	// minute. A backend whose key is in the memory of this process leaves it nil.
+	// Probe finds out whether the key could sign now, without signing. A backend whose key is in the memory of this process
+	// leaves it nil.
 	Probe func(context.Context) error
 	// Release gives back what Open took, such as a session. It is called once, when no request uses the key any more.
 	// Optional.
 	Release func() error
 
 	released sync.Once
+	probing  sync.Mutex
+	probed   time.Time // of the last probe
+	usable   error     // its result
+}
+
+const (
+	probeEvery   = 10 * time.Second
+	probeTimeout = 4 * time.Second
+)
+
+// Remote reports whether the key is outside this process, so that [Key.Usable] can fail.
+func (k *Key) Remote() bool { return k.Probe != nil }
+
+// Usable returns the result of a probe that is at most ten seconds old. It is for readiness.
+func (k *Key) Usable(ctx context.Context) error {
+	if !k.Remote() {
+		return nil
+	}
+	k.probing.Lock()
+	defer k.probing.Unlock()
+	if !k.probed.IsZero() && time.Since(k.probed) < probeEvery {
+		return k.usable
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	k.usable = k.Probe(ctx)
+	k.probed = time.Now()
+	return k.usable
 }
 
 // Close releases the key. Only the first call has an effect. A nil Key has nothing to release.

@@ -118,8 +118,8 @@ func newConfigCheck() *cobra.Command {
 	return cmd
 }
 
-func checkConfig(ctx context.Context, path string, online bool) (checkResult, error) {
-	r := checkResult{File: path, Warnings: []string{}, Logs: []string{}}
+func checkConfig(ctx context.Context, path string, online bool) (r checkResult, err error) {
+	r = checkResult{File: path, Warnings: []string{}, Logs: []string{}}
 	cfg, warnings, err := config.Load(path)
 	for _, w := range warnings {
 		r.Warnings = append(r.Warnings, w.String())
@@ -129,6 +129,7 @@ func checkConfig(ctx context.Context, path string, online bool) (checkResult, er
 		m, err = prove(ctx, cfg)
 	}
 	if err == nil {
+		defer func() { err = errors.Join(err, m.key.Close()) }()
 		r.Warnings = append(r.Warnings, m.skipped(cfg)...)
 	}
 	var v *oidc.Verifier

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,6 +39,14 @@ func (s *system) checks() []server.Check {
 		{Name: "clock", Ask: s.clockHealth},
 		s.ledger.check(),
 		{Name: "identity providers", Ask: s.providerPools},
+	}
+	if key := s.material.key; key.Remote() {
+		out = append(out, server.Check{Name: "signer", Ask: func() server.Health {
+			if err := key.Usable(context.Background()); err != nil {
+				return server.Health{Cause: err.Error()}
+			}
+			return server.Health{OK: true}
+		}})
 	}
 	if s.embedded != nil {
 		out = append(out, s.shardChecks()...)

@@ -102,6 +102,7 @@ func serve(ctx context.Context, in instance) (err error) {
 			return misconfigured(err)
 		}
 	}
+	defer func() { err = errors.Join(err, loaded.key.Close()) }()
 	in.gate = server.NewGate(server.GateOptions{Requests: in.config.Limits.Requests, Patience: in.config.Limits.Wait, Processors: tuneProcessors()})
 	registry := newRegistry()
 	readiness := server.NewReadiness(time.Now)
