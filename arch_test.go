@@ -38,7 +38,8 @@ var layers = map[string][]string{
 	"ctlog":              {"monitor", "fault", "tbs"}, // a head proves a log's key
 	"ctlog/embedded":     {"monitor", "fault", "tbs"}, // one reading of a checkpoint
 	"monitor":            {"fault", "tbs"},            // reads and checks logs, as an auditor does
-	"journal":            {"fault"},
+	"journal":            {"fault", "journal/ship"},
+	"journal/ship":       {"fault"},
 
 	"reconcile": {"journal", "monitor", "tbs", "fault"}, // journals against logs
 
@@ -68,7 +69,8 @@ var owners = map[string][]string{
 	"google.golang.org/grpc":                        {"server", "client", "proto"},
 	"github.com/grpc-ecosystem":                     {"server", "proto"},
 	"google.golang.org/genproto":                    {"server", "client", "proto"},
-	"google.golang.org/protobuf":                    {"server", "client", "proto", "trust"},
+	"go.opentelemetry.io":                           {"journal/ship"},
+	"google.golang.org/protobuf":                    {"server", "client", "proto", "trust", "journal/ship"},
 	"github.com/rs/cors":                            {"server"},
 	"github.com/sigstore/protobuf-specs":            {"trust"},
 	"github.com/digitorus":                          {"dev/tsa"},

@@ -4,15 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/url"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/mayfly-ca/mayfly/fault"
-	"github.com/mayfly-ca/mayfly/internal/hostname"
 	"github.com/mayfly-ca/mayfly/internal/secret"
+	"github.com/mayfly-ca/mayfly/journal/ship"
 )
 
 // Config says where the journal is written. A file is the durable place, everything else is a copy of it; without a file, each
@@ -27,37 +24,8 @@ type Config struct {
 	// Subjects is "plain", or "digest": subjects and SANs are written as HMAC-SHA256 under the salt. Default: plain.
 	Subjects string `yaml:"subjects"`
 	// Salt is the secret for digests of subjects. When omitted: one is made at FILE.salt.
-	Salt *secret.Source `yaml:"salt"`
-	// Stdout says whether each record is written to standard output as well.
-	Stdout bool `yaml:"stdout"`
-	// Syslog sends a copy to a syslog receiver.
-	Syslog *SyslogConfig `yaml:"syslog"`
-	// OTLP sends a copy to an OpenTelemetry collector.
-	OTLP *OTLPConfig `yaml:"otlp"`
-}
-
-// SyslogConfig is a syslog receiver (RFC 5424; RFC 6587 octet counting on streams).
-type SyslogConfig struct {
-	// Address is where the receiver listens: unix:///dev/log, udp://HOST:PORT, tcp://HOST:PORT or tls://HOST:PORT. All but tls are for this machine, unless insecure is true.
-	Address string `yaml:"address"`
-	// Facility is a name of RFC 5424 table 1, for example auth, authpriv, local0. Default: authpriv.
-	Facility string `yaml:"facility"`
-	// CACert is the path of PEM certificates that the receiver's TLS certificate must chain to, in place of the system's.
-	CACert string `yaml:"ca_cert"`
-	// Insecure allows records to go over a network in the clear.
-	Insecure bool `yaml:"insecure"`
-}
-
-// OTLPConfig is an OpenTelemetry collector (OTLP/HTTP with JSON).
-type OTLPConfig struct {
-	// URL is the base address, to which /v1/logs is appended.
-	URL string `yaml:"url"`
-	// Headers are sent with each request, by name; their values are secrets.
-	Headers map[string]*secret.Source `yaml:"headers"`
-	// CACert is the path of PEM certificates that the collector's TLS certificate must chain to, in place of the system's.
-	CACert string `yaml:"ca_cert"`
-	// Insecure allows plain http to a host that is not loopback.
-	Insecure bool `yaml:"insecure"`
+	Salt        *secret.Source `yaml:"salt"`
+	ship.Config `yaml:",inline"`
 }
 
 // The values of Config.Subjects.
@@ -74,7 +42,7 @@ const (
 // Check finds what is wrong with c without opening a file or a socket: one [fault.Setting] for each.
 func (c Config) Check() error {
 	var errs []error
-	if c.File == "" && !c.Stdout && c.Syslog == nil && c.OTLP == nil {
+	if c.File == "" && !c.Any() {
 		errs = append(errs, fault.BadSetting("the journal has no destination",
 			"write file: with the path of the journal"))
 	}
@@ -97,12 +65,7 @@ func (c Config) Check() error {
 	default:
 		errs = append(errs, fault.BadSetting(strconv.Quote(c.Subjects)+" is neither plain nor digest", "write one of them", "subjects"))
 	}
-	if c.Syslog != nil {
-		errs = append(errs, fault.Under(c.Syslog.check(c.File != ""), "syslog"))
-	}
-	if c.OTLP != nil {
-		errs = append(errs, fault.Under(c.OTLP.check(), "otlp"))
-	}
+	errs = append(errs, c.Config.Check(c.File != ""))
 	return errors.Join(errs...)
 }
 
@@ -114,13 +77,7 @@ func (c Config) Warnings() []*fault.Setting {
 			fault.BadSetting("without a file each start begins a new chain, and only the receivers have the records",
 				"write file:"))
 	}
-	if c.Syslog != nil && c.Syslog.Insecure {
-		out = append(out, fault.BadSetting("records cross a network in the clear", "use tls://", "syslog", "insecure"))
-	}
-	if c.OTLP != nil && c.OTLP.Insecure {
-		out = append(out, fault.BadSetting("records cross a network in the clear", "use https", "otlp", "insecure"))
-	}
-	return out
+	return append(out, c.Config.Warnings()...)
 }
 
 // maxSize is MaxSize in bytes.
@@ -141,64 +98,4 @@ func (c Config) maxSize() (int64, error) {
 		return n, nil
 	}
 	return 0, fmt.Errorf("%q is not a size that a file can have", c.MaxSize)
-}
-
-func (c *SyslogConfig) check(durable bool) error {
-	var errs []error
-	u, err := url.Parse(c.Address)
-	fix := "write unix:///dev/log, tls://HOST:PORT, tcp://HOST:PORT or udp://HOST:PORT"
-	switch {
-	case c.Address == "":
-		errs = append(errs, fault.BadSetting("is missing", fix, "address"))
-	case err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !slices.Contains([]string{"unix", "udp", "tcp", "tls"}, u.Scheme):
-		errs = append(errs, fault.BadSetting(strconv.Quote(c.Address)+" is not an address", fix, "address"))
-	case u.Scheme == "unix":
-		if u.Host != "" || !filepath.IsAbs(u.Path) {
-			errs = append(errs, fault.BadSetting(strconv.Quote(c.Address)+" is not the path of a socket", "write unix:///dev/log", "address"))
-		}
-	case u.Port() == "" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "":
-		errs = append(errs, fault.BadSetting(strconv.Quote(c.Address)+" is not HOST:PORT", fix, "address"))
-	case u.Scheme != "tls" && !hostname.IsLoopback(u.Hostname()) && !c.Insecure:
-		errs = append(errs, fault.BadSetting("records would cross a network in the clear", "use tls://, or say insecure: true", "address"))
-	case u.Scheme == "udp" && !durable:
-		errs = append(errs, fault.BadSetting("a datagram is not acknowledged, and there is no file",
-			"write file:, or use tls:// or tcp://", "address"))
-	}
-	if c.CACert != "" && !strings.HasPrefix(c.Address, "tls:") {
-		errs = append(errs, fault.BadSetting("there is no TLS", "use tls://, or remove it", "ca_cert"))
-	}
-	if _, ok := facilities[c.facility()]; !ok {
-		errs = append(errs, fault.BadSetting(strconv.Quote(c.Facility)+" is not a facility", "write auth, authpriv, daemon, user or local0 to local7", "facility"))
-	}
-	return errors.Join(errs...)
-}
-
-func (c *SyslogConfig) facility() string {
-	if c.Facility == "" {
-		return "authpriv"
-	}
-	return c.Facility
-}
-
-func (c *OTLPConfig) check() error {
-	var errs []error
-	u, err := url.Parse(c.URL)
-	switch {
-	case c.URL == "":
-		errs = append(errs, fault.BadSetting("is missing", "write the base address of the collector, for example https://collector.example.com:4318", "url"))
-	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http":
-		errs = append(errs, fault.BadSetting(strconv.Quote(c.URL)+" is not a base address", "write https://HOST:PORT", "url"))
-	case u.Scheme == "http" && !c.Insecure && !hostname.IsLoopback(u.Hostname()):
-		errs = append(errs, fault.BadSetting("records would cross a network in the clear", "use https, or say insecure: true", "url"))
-	}
-	for name, value := range c.Headers {
-		if strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" || name == "" {
-			errs = append(errs, fault.BadSetting(strconv.Quote(name)+" is not the name of a header", "write letters, digits and -", "headers", name))
-		}
-		if value == nil {
-			errs = append(errs, fault.BadSetting("has no value", "write {env: NAME} or {file: PATH}", "headers", name))
-		}
-		errs = append(errs, fault.Under(value.Check(), "headers", name))
-	}
-	return errors.Join(errs...)
 }

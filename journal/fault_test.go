@@ -1,7 +1,6 @@
 package journal_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -465,44 +464,3 @@ func TestNotAFile(t *testing.T) {
 }
 
 // G4 // F9: a reader of standard output who hangs, or is gone, holds up no record: the copy is behind, which is
-// counted, and catches up when it is read. A first copy begins with the present.
-func TestHungReaderIsSeen(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "journal.jsonl")
-	shut(t, open(t, journal.Config{File: path}, journal.Options{}), 0)
-	r, w, err := os.Pipe()
-	must(t, err)
-	j := open(t, journal.Config{File: path, Stdout: true}, journal.Options{Stdout: w})
-	for n := range 200 { // more than a pipe holds
-		big := intent(n)
-		big.Text = strings.Repeat("x", 2000)
-		must(t, j.Append(t.Context(), big))
-	}
-	if h := j.Health(); !h.OK || gauge(t, j, "mayfly_journal_copy_lag_records") == 0 {
-		t.Errorf("health %+v, nothing is behind", h)
-	}
-	var got received
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		for lines := bufio.NewScanner(r); lines.Scan(); {
-			got.add(lines.Text())
-		}
-	}()
-	eventually(t, "the copy catches up", func() bool { return gauge(t, j, "mayfly_journal_copy_lag_records") == 0 })
-	shut(t, j, 0)
-	must(t, w.Close())
-	<-drained
-	if seqs := got.seqs(t); len(seqs) != 202 || seqs[0] != 3 { // behind the records of the first process
-		t.Errorf("%d records from %d", len(seqs), seqs[0])
-	}
-	// With nobody at the other end.
-	must(t, r.Close())
-	gone, w, err := os.Pipe()
-	must(t, err)
-	must(t, gone.Close())
-	j = open(t, journal.Config{File: path, Stdout: true}, journal.Options{Stdout: w})
-	must(t, j.Append(t.Context(), intent(1000)))
-	closeSoon(t, j)
-	must(t, w.Close())
-}

@@ -7,7 +7,55 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/journal/ship"
 )
+
+// Inspect finds what would make [Open] fail and can be found without changing anything: a place that cannot hold a
+// journal, a file that is not a journal or is damaged, secrets and certificates that cannot be read. Its errors are
+// [fault.Setting] values. Another process may have the journal open and write to it.
+func (c Config) Inspect() error {
+	var errs []error
+	key, err := c.Key.Read()
+	if err != nil {
+		errs = append(errs, fault.Under(err, "key"))
+	} else if c.File != "" {
+		if err := inspectFile(c.File, newChain(key)); err != nil {
+			errs = append(errs, badJournal(err))
+		}
+	}
+	if c.Subjects == SubjectsDigest {
+		if _, err := c.ReadSalt(); err != nil && (c.Salt != nil || !errors.Is(err, fs.ErrNotExist)) {
+			errs = append(errs, c.badSalt(err))
+		}
+	}
+	receivers, err := ship.Open(c.Config, os.Stdout)
+	if err == nil {
+		receivers.Close()
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// badJournal returns an error about the journal's file as a setting. Most of them name the file and the remedy.
+func badJournal(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return fault.BadFile(at.Path, err, "file")
+	}
+	return fault.BadSetting(err.Error(), "", "file")
+}
+
+func (c Config) badSalt(err error) error {
+	var at *fs.PathError
+	switch {
+	case c.Salt != nil:
+		return fault.Under(err, "salt")
+	case errors.As(err, &at):
+		return fault.BadFile(c.File+saltSuffix, err, "subjects")
+	}
+	return fault.BadSetting(err.Error(), "", "subjects")
+}
 
 // inspectFile finds what would stop [openFile], for a process that changes nothing and takes no lock. start is a chain without records.
 func inspectFile(path string, start chain) (err error) {

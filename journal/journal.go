@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/journal/ship"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -57,6 +58,7 @@ type store interface {
 	commit(group) error
 	// repair tries to make the store fit again, and says what was lost or set aside, if anything.
 	repair() (cut string, err error)
+	close()
 }
 
 // group is what one commit writes.
@@ -101,8 +103,8 @@ type Journal struct {
 	metrics  *metrics
 	privacy  *privacy
 	store    store
-	file     *fileStore // the store, if it is a file; else nil
-	copies   []*copier
+	file     *fileStore    // the store, if it is a file; else nil
+	copies   *ship.Copies  // nil: there is no file to copy
 	busy     atomic.Int64  // when the commit under way began, in nanoseconds since 1970; 0: none is
 	wake     chan struct{} // something waits, or the journal closes
 	changed  func(string)  // may be nil
@@ -141,6 +143,9 @@ func Open(c Config, o Options) (*Journal, error) {
 	if o.Disk == nil {
 		o.Disk = func(f *os.File) Disk { return osDisk{f} }
 	}
+	if o.Stdout == nil {
+		o.Stdout = os.Stdout
+	}
 	if o.free == nil {
 		o.free = freeOf
 	}
@@ -166,15 +171,44 @@ func Open(c Config, o Options) (*Journal, error) {
 		begin = append([]entry{{record: Record{Kind: Recovered, Text: cut}}}, begin...)
 	}
 	if err := j.commit(begin); err != nil {
-		j.closeStore()
+		j.store.close()
 		return nil, fmt.Errorf("audit: %w", err)
 	}
-	for _, c := range j.copies {
-		c.start()
+	if j.copies != nil {
+		j.copies.Start()
 	}
 	j.measure()
 	go j.write()
 	return j, nil
+}
+
+// openStore opens the place where records are durable, and prepares the copies of it.
+func (j *Journal) openStore(c Config, o Options) (cut string, err error) {
+	receivers, err := ship.Open(c.Config, o.Stdout)
+	if err != nil {
+		return "", err
+	}
+	if c.File == "" {
+		j.store = &receiverStore{receivers}
+		return "", nil
+	}
+	size, err := c.maxSize()
+	if err != nil {
+		return "", err
+	}
+	j.file = &fileStore{path: c.File, maxSize: size, wrap: o.Disk, now: o.Now, notice: j.wasChanged}
+	j.store = j.file
+	if cut, err = openFile(j.file, j.chain); err != nil {
+		return "", fmt.Errorf("file: %w", err)
+	}
+	j.chain = j.file.last
+	j.copies = receivers.Follow(ship.FollowOptions{
+		Path: c.File, Last: j.chain.seq, Log: j.log,
+		Read: func(name string, from uint64) ship.Source {
+			return &copySource{NewReader(c.File, from).Acknowledged(), j.log, name}
+		},
+	})
+	return cut, nil
 }
 
 // Append returns when the record is durable. Seq, Time, Prev and Sum are the journal's to set. After an error the record does
@@ -403,8 +437,8 @@ func (j *Journal) commit(all []entry) error {
 	}
 	j.chain = next
 	j.metrics.committed(all, time.Since(began))
-	for _, c := range j.copies {
-		c.follow(next.seq)
+	if j.copies != nil {
+		j.copies.Advance(next.seq)
 	}
 	if cap(j.lines) > maxLine {
 		j.lines = nil
@@ -536,10 +570,8 @@ func (j *Journal) Health() Health {
 		h.Warning = "the journal was changed while it was written: " + j.altered
 	}
 	j.mu.Unlock()
-	for _, c := range j.copies {
-		if w := c.warning(); w != "" && h.Warning == "" {
-			h.Warning = w
-		}
+	if j.copies != nil && h.Warning == "" {
+		h.Warning = j.copies.Warning()
 	}
 	return h
 }
@@ -563,10 +595,10 @@ func (j *Journal) Close(ctx context.Context, signatures int) error {
 	if err != nil {
 		err = fmt.Errorf("audit: the stop was not written: %w", err)
 	}
-	for _, c := range j.copies {
-		c.stop(ctx)
+	if j.copies != nil {
+		j.copies.Stop(ctx)
 	}
-	j.closeStore()
+	j.store.close()
 	return err
 }
 

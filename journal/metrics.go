@@ -6,15 +6,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics of one journal. The label kind is a [Kind], sink is stdout, syslog or otlp.
+// metrics are those of one journal. The label kind is a [Kind].
 type metrics struct {
-	records      *prometheus.CounterVec
-	seconds      prometheus.Histogram
-	group        prometheus.Histogram
-	failures     prometheus.Counter
-	dropped      prometheus.Counter
-	copyFailures *prometheus.CounterVec
-	gauges       []prometheus.Collector
+	records  *prometheus.CounterVec
+	seconds  prometheus.Histogram
+	group    prometheus.Histogram
+	failures prometheus.Counter
+	dropped  prometheus.Counter
+	others   []prometheus.Collector
 }
 
 func newMetrics() *metrics {
@@ -35,9 +34,6 @@ func newMetrics() *metrics {
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mayfly_journal_dropped_total", Help: "Denials that came faster than they are written, and were only counted.",
 		}),
-		copyFailures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mayfly_journal_copy_failures_total", Help: "Batches that a sink did not take.",
-		}, []string{"sink"}),
 	}
 	for _, k := range []Kind{Start, Stop, Reload, Trial, Intent, Outcome, Alarm, Recovered, Dropped, Event} {
 		m.records.WithLabelValues(string(k))
@@ -45,16 +41,13 @@ func newMetrics() *metrics {
 	return m
 }
 
-// watch adds what is read when somebody asks.
+// watch adds the metrics that are read from the journal when they are collected.
 func (m *metrics) watch(j *Journal) {
-	m.gauges = append(m.gauges, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	m.others = append(m.others, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mayfly_journal_queue_records", Help: "Records that wait to be written.",
 	}, func() float64 { return float64(j.queued()) }))
-	for _, c := range j.copies {
-		m.copyFailures.WithLabelValues(c.name)
-		m.gauges = append(m.gauges, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "mayfly_journal_copy_lag_records", Help: "Records that a sink does not have yet.", ConstLabels: prometheus.Labels{"sink": c.name},
-		}, func() float64 { return float64(c.lag()) }))
+	if j.copies != nil {
+		m.others = append(m.others, j.copies.Collectors()...)
 	}
 }
 
@@ -67,5 +60,5 @@ func (m *metrics) committed(all []entry, took time.Duration) {
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
-	return append([]prometheus.Collector{m.records, m.seconds, m.group, m.failures, m.dropped, m.copyFailures}, m.gauges...)
+	return append([]prometheus.Collector{m.records, m.seconds, m.group, m.failures, m.dropped}, m.others...)
 }

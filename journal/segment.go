@@ -16,12 +16,11 @@ import (
 
 // The files of a journal beside FILE itself, which has the newest records.
 const (
-	headSuffix   = ".head"    // what was acknowledged last
-	lockSuffix   = ".lock"    // held by the process that writes
-	saltSuffix   = ".salt"    // for digests of subjects, when none is configured
-	tornInfix    = ".torn-"   // what a crash or a failed write left at the end, by time
-	cursorInfix  = ".cursor." // how far a copy is, by sink
-	segmentWidth = 12         // digits of a closed segment's first sequence number
+	headSuffix   = ".head"  // what was acknowledged last
+	lockSuffix   = ".lock"  // held by the process that writes
+	saltSuffix   = ".salt"  // for digests of subjects, when none is configured
+	tornInfix    = ".torn-" // what a crash or a failed write left at the end, by time
+	segmentWidth = 12       // digits of a closed segment's first sequence number
 )
 
 // Segment is one file of a journal.

@@ -1,4 +1,4 @@
-package journal
+package ship
 
 import (
 	"context"
@@ -14,67 +14,137 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
 const (
-	minCopyRetry = 200 * time.Millisecond
-	maxCopyRetry = 30 * time.Second
-	cursorEvery  = time.Second      // how often a cursor is kept
-	copyLateness = 30 * time.Second // then readiness mentions that a copy is behind
+	minRetry    = 200 * time.Millisecond
+	maxRetry    = 30 * time.Second
+	cursorEvery = time.Second      // how often a cursor is written
+	lateAfter   = 30 * time.Second // how long a copy fails before readiness warns
+	cursorInfix = ".cursor."       // between the path of the journal and the name of the receiver
 )
 
-type copierOptions struct {
-	name    string // of the sink
-	path    string // of the journal
-	sink    sink
-	log     *slog.Logger
-	metrics *metrics
-	fresh   uint64 // the record after which a copy begins that has no cursor; 0: with the first that there is
+// Source yields the acknowledged records of a journal in their order.
+type Source interface {
+	// Next returns the next record. The error is io.EOF at the present end; later calls may return more records.
+	Next() (Message, error)
+	Close() error
 }
 
-// copier brings the records of a file to a sink, in order, each at least once. It reads the file, so that an outage of the sink
-// costs nothing, and keeps how far it is, so that a restart loses nothing.
+// FollowOptions say which journal is copied.
+type FollowOptions struct {
+	Path string // of the journal; the cursors stand beside it
+	Last uint64 // number of the journal's last record; 0: none
+	// Read opens the journal for the copy to the named receiver, from record number from on.
+	Read func(name string, from uint64) Source
+	Log  *slog.Logger
+}
+
+// Copies are the copies of one journal, one for each receiver.
+type Copies struct {
+	all      []*copier
+	failures *prometheus.CounterVec
+	lag      []prometheus.Collector
+}
+
+// Follow prepares copies of a journal to all receivers, which the copies close. They begin with [Copies.Start].
+func (r *Receivers) Follow(o FollowOptions) *Copies {
+	out := &Copies{failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "mayfly_journal_copy_failures_total", Help: "Batches that a sink did not take.",
+	}, []string{"sink"})}
+	for _, one := range r.all {
+		c := &copier{
+			FollowOptions: o, to: one, wake: make(chan struct{}, 1), stopping: make(chan struct{}),
+			ended: make(chan struct{}), failures: out.failures.WithLabelValues(one.name),
+		}
+		c.root, c.cancel = context.WithCancel(context.Background())
+		out.all = append(out.all, c)
+		out.lag = append(out.lag, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "mayfly_journal_copy_lag_records", Help: "Records that a sink does not have yet.",
+			ConstLabels: prometheus.Labels{"sink": one.name},
+		}, func() float64 { return float64(c.lag()) }))
+	}
+	return out
+}
+
+// Start starts the copies, each at its cursor.
+func (c *Copies) Start() {
+	for _, one := range c.all {
+		one.start()
+	}
+}
+
+// Advance tells the copies that the records up to number seq are durable. It returns at once.
+func (c *Copies) Advance(seq uint64) {
+	for _, one := range c.all {
+		one.advance(seq)
+	}
+}
+
+// Warning describes a copy that has been behind for a while; "" if all keep up.
+func (c *Copies) Warning() string {
+	for _, one := range c.all {
+		if w := one.warning(); w != "" {
+			return w
+		}
+	}
+	return ""
+}
+
+// Stop lets the copies catch up until ctx ends, saves their cursors and closes the receivers.
+func (c *Copies) Stop(ctx context.Context) {
+	for _, one := range c.all {
+		one.stop(ctx)
+	}
+}
+
+// Collectors returns the metrics of the copies. The label sink is the name of a receiver.
+func (c *Copies) Collectors() []prometheus.Collector {
+	return append([]prometheus.Collector{c.failures}, c.lag...)
+}
+
+// copier sends the records of a journal's file to one receiver, in order, each at least once.
 type copier struct {
-	copierOptions
-	wake   chan struct{}
-	stopIt chan struct{}
-	root   context.Context //nolint:containedctx // the life of the copy, not of a request
-	cancel context.CancelFunc
-	ended  chan struct{}
+	FollowOptions
+	to       namedReceiver
+	failures prometheus.Counter
+	wake     chan struct{}   // there are new records
+	stopping chan struct{}   // closed by stop: the copy ends when it has caught up
+	root     context.Context //nolint:containedctx // the life of the copy, not of a request
+	cancel   context.CancelFunc
+	ended    chan struct{} // closed when run has returned
 
 	mu       sync.Mutex
 	target   uint64 // the last record that is durable
-	done     uint64 // the last record that the sink has
-	saved    uint64
-	savedAt  time.Time
+	done     uint64 // the last record that the receiver has
 	cause    string // of the last failure; "": none since
 	failedAt time.Time
+
+	saved   uint64 // in the cursor's file; of run alone, as what follows
+	savedAt time.Time
 }
 
-func newCopier(o copierOptions) *copier {
-	c := &copier{copierOptions: o, wake: make(chan struct{}, 1), stopIt: make(chan struct{}), ended: make(chan struct{})}
-	c.root, c.cancel = context.WithCancel(context.Background())
-	return c
-}
+func (c *copier) cursorFile() string { return c.Path + cursorInfix + c.to.name }
 
-func (c *copier) cursorFile() string { return c.path + cursorInfix + c.name }
-
-// start begins at the cursor; without one where a fresh copy begins.
 func (c *copier) start() {
 	data, err := os.ReadFile(c.cursorFile())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.log.Warn("journal: the cursor of a copy cannot be read; it starts from the beginning", "sink", c.name, "cause", err.Error())
+		c.Log.Warn("journal: the cursor of a copy cannot be read; it starts from the beginning", "sink", c.to.name,
+			"cause", err.Error())
 	}
-	c.done, c.saved = c.fresh, c.fresh
 	if n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64); err == nil {
-		c.done, c.saved = n, n
+		c.done = n
+	} else if c.to.fromNow {
+		c.done = c.Last
 	}
+	c.saved = c.done
 	go c.run()
 }
 
-// follow tells the copy that records up to seq are durable.
-func (c *copier) follow(seq uint64) {
+func (c *copier) advance(seq uint64) {
 	c.mu.Lock()
 	c.target = seq
 	c.mu.Unlock()
@@ -84,30 +154,28 @@ func (c *copier) follow(seq uint64) {
 	}
 }
 
-// lag is how many records the sink does not have yet.
+// lag returns how many records the receiver does not have yet.
 func (c *copier) lag() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.done > c.target { // the cursor of another journal
+	if c.done > c.target { // the cursor belongs to another journal
 		return 0
 	}
 	return c.target - c.done
 }
 
-// warning is what readiness says of the copy; "" when it keeps up.
 func (c *copier) warning() string {
 	lag := c.lag()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cause == "" || lag == 0 || time.Since(c.failedAt) < copyLateness {
+	if c.cause == "" || lag == 0 || time.Since(c.failedAt) < lateAfter {
 		return ""
 	}
-	return fmt.Sprintf("the copy to %s is %d records behind: %s", c.name, lag, c.cause)
+	return fmt.Sprintf("the copy to %s is %d records behind: %s", c.to.name, lag, c.cause)
 }
 
-// stop lets the copy catch up until ctx ends, and keeps its cursor.
 func (c *copier) stop(ctx context.Context) {
-	close(c.stopIt)
+	close(c.stopping)
 	select {
 	case <-c.ended:
 	case <-ctx.Done():
@@ -115,12 +183,12 @@ func (c *copier) stop(ctx context.Context) {
 		<-c.ended
 	}
 	c.cancel()
-	c.sink.close()
+	c.to.close()
 }
 
-func (c *copier) stopping() bool {
+func (c *copier) isStopping() bool {
 	select {
-	case <-c.stopIt:
+	case <-c.stopping:
 		return true
 	default:
 		return false
@@ -129,25 +197,36 @@ func (c *copier) stopping() bool {
 
 func (c *copier) run() {
 	defer close(c.ended)
-	r := NewReader(c.path, c.done+1).Acknowledged()
-	defer func() { _ = r.Close() }() // it was only read
+	source := c.Read(c.to.name, c.done+1)
+	defer func() { _ = source.Close() }() // it was only read
 	defer c.save(true)
 	for failures := 0; ; {
-		batch := c.gather(r)
+		c.mu.Lock()
+		target, foreign := c.target, c.done > c.target
+		if foreign { // the journal is a new one, and nothing of it has been sent
+			c.done = 0
+		}
+		c.mu.Unlock()
+		if foreign {
+			c.Log.Warn("journal: the cursor of a copy is beyond the journal; it starts from the beginning", "sink", c.to.name)
+			_ = source.Close() // it was only read
+			source = c.Read(c.to.name, 1)
+		}
+		batch := c.batch(source, target)
 		if len(batch) == 0 {
 			c.save(false)
-			if c.stopping() || c.root.Err() != nil {
+			if c.isStopping() || c.root.Err() != nil {
 				return
 			}
 			select {
 			case <-c.wake:
-			case <-c.stopIt:
+			case <-c.stopping:
 			}
 			continue
 		}
 		for !c.deliver(batch) {
 			failures++
-			if !c.pause(min(maxCopyRetry, minCopyRetry<<min(failures-1, 10))) {
+			if !c.pause(min(maxRetry, minRetry<<min(failures-1, 10))) {
 				return
 			}
 		}
@@ -156,68 +235,55 @@ func (c *copier) run() {
 	}
 }
 
-// gather reads the next durable records.
-func (c *copier) gather(r *Reader) (batch []message) {
-	c.mu.Lock()
-	target := c.target
-	c.mu.Unlock()
-	if c.done > target { // the journal is a new one: nothing of it has been sent
-		c.log.Warn("journal: the cursor of a copy is beyond the journal; it starts from the beginning", "sink", c.name)
-		c.mu.Lock()
-		c.done = 0
-		c.mu.Unlock()
-		_ = r.Close() // it was only read
-		*r = *NewReader(c.path, 1).Acknowledged()
-	}
-	for size := 0; len(batch) < maxBatch && size < maxBatchLen && r.next <= target; {
-		e, err := r.Next()
-		var d *Damage
+// batch reads the next records up to number target.
+func (c *copier) batch(source Source, target uint64) (batch []Message) {
+	last := c.done
+	for size := 0; len(batch) < maxBatch && size < maxBatchLen && last < target; {
+		m, err := source.Next()
 		switch {
 		case errors.Is(err, io.EOF):
 			return batch
-		case errors.As(err, &d):
-			c.log.Error("journal: a copy leaves out a line that is not a record", "sink", c.name, "cause", err.Error())
-			continue
 		case err != nil:
-			c.log.Error("journal: a copy cannot read the journal", "sink", c.name, "cause", err.Error())
-			c.pause(minCopyRetry)
+			c.Log.Error("journal: a copy cannot read the journal", "sink", c.to.name, "cause", err.Error())
+			c.pause(minRetry)
 			return batch
 		}
-		size += len(e.Raw)
-		batch = append(batch, message{e.Raw[:len(e.Raw)-1], e.Record})
+		size += len(m.Line)
+		last = m.Seq
+		batch = append(batch, m)
 	}
 	return batch
 }
 
-// deliver sends a batch once.
-func (c *copier) deliver(batch []message) bool {
+// deliver tries once to send a batch.
+func (c *copier) deliver(batch []Message) bool {
 	ctx, cancel := context.WithTimeout(c.root, sendTimeout)
 	defer cancel()
-	err := c.sink.send(ctx, batch)
+	err := c.to.send(ctx, batch)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if errors.Is(err, errRejected) { // the file has them
-		c.metrics.copyFailures.WithLabelValues(c.name).Inc()
-		c.log.Error("journal: a copy is not complete", "sink", c.name, "cause", err.Error())
+	if errors.Is(err, errRejected) { // only the file has them
+		c.failures.Inc()
+		c.Log.Error("journal: a copy is not complete", "sink", c.to.name, "cause", err.Error())
 		err = nil
 	}
 	if err != nil {
-		c.metrics.copyFailures.WithLabelValues(c.name).Inc()
+		c.failures.Inc()
 		if c.cause == "" {
 			c.failedAt = time.Now()
-			c.log.Warn("journal: a copy falls behind", "sink", c.name, "cause", err.Error())
+			c.Log.Warn("journal: a copy falls behind", "sink", c.to.name, "cause", err.Error())
 		}
 		c.cause = err.Error()
 		return false
 	}
 	if c.cause != "" {
-		c.log.Info("journal: a copy goes on", "sink", c.name)
+		c.Log.Info("journal: a copy works again", "sink", c.to.name)
 	}
-	c.cause, c.done = "", batch[len(batch)-1].record.Seq
+	c.cause, c.done = "", batch[len(batch)-1].Seq
 	return true
 }
 
-// pause waits, with jitter, before the next try. It is false when there is to be none.
+// pause waits, with jitter, before the next attempt. It returns false if there is to be none.
 func (c *copier) pause(d time.Duration) bool {
 	timer := time.NewTimer(d/2 + rand.N(d/2)) //nolint:gosec // jitter is no secret
 	defer timer.Stop()
@@ -229,7 +295,7 @@ func (c *copier) pause(d time.Duration) bool {
 	}
 }
 
-// save keeps the cursor, now and then or at once. A cursor that is too old costs some records sent twice.
+// save writes the cursor, at most once in cursorEvery unless now is set. A cursor that is too low costs some repetitions.
 func (c *copier) save(now bool) {
 	c.mu.Lock()
 	done := c.done
@@ -238,7 +304,7 @@ func (c *copier) save(now bool) {
 		return
 	}
 	if err := durable.WriteFile(c.cursorFile(), strconv.AppendUint(nil, done, 10), 0o600); err != nil {
-		c.log.Warn("journal: the cursor of a copy cannot be kept", "sink", c.name, "cause", err.Error())
+		c.Log.Warn("journal: the cursor of a copy cannot be written", "sink", c.to.name, "cause", err.Error())
 		return
 	}
 	c.saved, c.savedAt = done, time.Now()

@@ -1,10 +1,8 @@
-package journal
+package ship
 
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,27 +11,38 @@ import (
 	"strings"
 	"time"
 
+	collector "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	common "go.opentelemetry.io/proto/otlp/common/v1"
+	logs "go.opentelemetry.io/proto/otlp/logs/v1"
+	resource "go.opentelemetry.io/proto/otlp/resource/v1"
+	"google.golang.org/protobuf/encoding/protojson"
+
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
 const maxOTLPAnswer = 64 << 10 // bytes
 
-// otlpSink sends records as OTLP logs over HTTP, in the JSON encoding (OTLP 1.x, "OTLP/HTTP").
-type otlpSink struct {
+// otlpReceiver sends records as OTLP logs over HTTP in the JSON encoding (OTLP 1.x, "OTLP/HTTP"), as the protocol's own
+// types.
+//
+// It is not OpenTelemetry's exporter, because that one returns a partial success, which MUST NOT be sent again, as an
+// error of an internal type, which cannot be told from a failure without comparing texts; because it reads headers,
+// compression and proxies from the environment beside our configuration; and because it adds 46 packages to this program.
+type otlpReceiver struct {
 	url     string
 	headers map[string]string
 	client  *http.Client
 }
 
-func newOTLP(c OTLPConfig) (*otlpSink, error) {
-	s := &otlpSink{url: strings.TrimSuffix(c.URL, "/") + "/v1/logs", headers: map[string]string{}}
+func (c *OTLPConfig) open(io.Writer) (receiver, error) {
+	s := &otlpReceiver{url: strings.TrimSuffix(c.URL, "/") + "/v1/logs", headers: map[string]string{}}
 	for name, value := range c.Headers {
 		text, err := value.Read()
 		if err != nil {
 			return nil, fault.Under(err, "headers", name)
 		}
 		if bytes.ContainsAny(text, "\r\n\x00") {
-			return nil, fault.BadSetting("the value has a line end in it", "write one line", "headers", name)
+			return nil, fault.BadSetting("the value contains a line end", "write one line", "headers", name)
 		}
 		s.headers[name] = string(text)
 	}
@@ -43,22 +52,24 @@ func newOTLP(c OTLPConfig) (*otlpSink, error) {
 	}
 	s.client = &http.Client{
 		Timeout: sendTimeout,
-		// Nobody but the configured host sees the records, and the headers.
+		// A redirect would send the records and the headers to another host than the configured one.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
-			DialContext: (&net.Dialer{Timeout: sendTimeout / 2}).DialContext, TLSClientConfig: trusted, TLSHandshakeTimeout: sendTimeout / 2,
-			MaxResponseHeaderBytes: 32 << 10, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 1, ForceAttemptHTTP2: true, DisableCompression: true,
+			DialContext: (&net.Dialer{Timeout: sendTimeout / 2}).DialContext, TLSClientConfig: trusted,
+			TLSHandshakeTimeout: sendTimeout / 2, MaxResponseHeaderBytes: 32 << 10, IdleConnTimeout: time.Minute,
+			MaxIdleConnsPerHost: 1, ForceAttemptHTTP2: true, DisableCompression: true,
 		},
 	}
 	return s, nil
 }
 
-// errRejected is a receiver that is there and does not want some of the records. To send them again would change nothing.
-var errRejected = errors.New("the collector rejected records")
-
 // send posts one batch.
-func (s *otlpSink) send(ctx context.Context, batch []message) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(encodeOTLP(batch)))
+func (s *otlpReceiver) send(ctx context.Context, batch []Message) error {
+	body, err := protojson.MarshalOptions{UseEnumNumbers: true}.Marshal(otlpRequest(batch)) // OTLP has enums as numbers
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -72,76 +83,64 @@ func (s *otlpSink) send(ctx context.Context, batch []message) error {
 		return err
 	}
 	defer resp.Body.Close() //nolint:errcheck // read to the end or given up
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxOTLPAnswer))
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxOTLPAnswer))
 	if err != nil {
 		return err
 	}
 	if resp.StatusCode/100 != 2 {
 		return fmt.Errorf("the collector answers %s", resp.Status)
 	}
-	return rejected(body)
+	return rejected(answer)
 }
 
-// rejected reads the partial success of an answer (ExportLogsServiceResponse). A number may be a string, as in all JSON of
-// Protocol Buffers. An answer that is something else says nothing.
-func rejected(body []byte) error {
-	var answer struct {
-		PartialSuccess struct {
-			Rejected json.RawMessage `json:"rejectedLogRecords"`
-		} `json:"partialSuccess"`
-	}
-	_ = json.Unmarshal(body, &answer) // as said above
-	if n, _ := strconv.ParseInt(strings.Trim(string(answer.PartialSuccess.Rejected), `"`), 10, 64); n > 0 {
+// rejected returns an error for a partial success. An answer that is not an ExportLogsServiceResponse reports none.
+func rejected(answer []byte) error {
+	var response collector.ExportLogsServiceResponse
+	_ = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(answer, &response) // as said above
+	if n := response.GetPartialSuccess().GetRejectedLogRecords(); n > 0 {
 		return fmt.Errorf("%w: %d of this batch", errRejected, n)
 	}
 	return nil
 }
 
-// encodeOTLP writes an ExportLogsServiceRequest: the line is the body, what people search for are attributes.
-func encodeOTLP(batch []message) []byte {
-	b := make([]byte, 0, 1024+2048*len(batch))
-	b = append(b, `{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"mayfly"}}]},`+
-		`"scopeLogs":[{"scope":{"name":"mayfly/audit"},"logRecords":[`...)
-	for i, m := range batch {
-		if i > 0 {
-			b = append(b, ',')
+// otlpRequest has the line of each record as its body, and what is searched for most as attributes.
+func otlpRequest(batch []Message) *collector.ExportLogsServiceRequest {
+	records := make([]*logs.LogRecord, 0, len(batch))
+	for _, m := range batch {
+		at := uint64(m.Time.UnixNano()) //nolint:gosec // after 1970
+		r := &logs.LogRecord{TimeUnixNano: at, ObservedTimeUnixNano: at, Body: otlpText(string(m.Line))}
+		switch m.Severity {
+		case Alert:
+			r.SeverityNumber, r.SeverityText = logs.SeverityNumber_SEVERITY_NUMBER_FATAL, "FATAL"
+		case Warning:
+			r.SeverityNumber, r.SeverityText = logs.SeverityNumber_SEVERITY_NUMBER_WARN, "WARN"
+		case Notice:
+			r.SeverityNumber, r.SeverityText = logs.SeverityNumber_SEVERITY_NUMBER_INFO, "INFO"
 		}
-		number, text := m.record.otlpSeverity()
-		at := strconv.FormatInt(m.record.Time.UnixNano(), 10)
-		b = append(b, `{"timeUnixNano":"`+at+`","observedTimeUnixNano":"`+at+`","severityNumber":`+strconv.Itoa(number)+`,"severityText":"`+text+`","body":{"stringValue":`...)
-		b = appendString(b, string(m.raw))
-		b = append(b, `},"attributes":[`...)
-		for k, a := range []struct{ key, value string }{
-			{"mayfly.seq", strconv.FormatUint(m.record.Seq, 10)},
-			{"mayfly.kind", string(m.record.Kind)},
-			{"mayfly.result", string(m.record.Result)},
-			{"mayfly.reason", m.record.Reason},
-			{"mayfly.serial", m.record.Serial},
-			{"mayfly.request_id", m.record.RequestID},
+		for _, a := range []struct{ key, value string }{
+			{"mayfly.seq", strconv.FormatUint(m.Seq, 10)},
+			{"mayfly.kind", m.Kind},
+			{"mayfly.result", m.Result},
+			{"mayfly.reason", m.Reason},
+			{"mayfly.serial", m.Serial},
+			{"mayfly.request_id", m.RequestID},
 		} {
-			if a.value == "" {
-				continue
+			if a.value != "" {
+				r.Attributes = append(r.Attributes, &common.KeyValue{Key: a.key, Value: otlpText(a.value)})
 			}
-			if k > 0 {
-				b = append(b, ',')
-			}
-			b = appendString(append(b, `{"key":"`+a.key+`","value":{"stringValue":`...), a.value)
-			b = append(b, `}}`...)
 		}
-		b = append(b, `]}`...)
+		records = append(records, r)
 	}
-	return append(b, `]}]}]}`...)
+	return &collector.ExportLogsServiceRequest{ResourceLogs: []*logs.ResourceLogs{{
+		Resource: &resource.Resource{Attributes: []*common.KeyValue{{Key: "service.name", Value: otlpText("mayfly")}}},
+		ScopeLogs: []*logs.ScopeLogs{{
+			Scope: &common.InstrumentationScope{Name: "mayfly/audit"}, LogRecords: records,
+		}},
+	}}}
 }
 
-// otlpSeverity maps a severity to the numbers of the OpenTelemetry log data model.
-func (r *Record) otlpSeverity() (number int, text string) {
-	switch r.severity() {
-	case severityAlert:
-		return 21, "FATAL"
-	case severityWarning:
-		return 13, "WARN"
-	}
-	return 9, "INFO"
+func otlpText(s string) *common.AnyValue {
+	return &common.AnyValue{Value: &common.AnyValue_StringValue{StringValue: s}}
 }
 
-func (s *otlpSink) close() { s.client.CloseIdleConnections() }
+func (s *otlpReceiver) close() { s.client.CloseIdleConnections() }

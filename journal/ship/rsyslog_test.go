@@ -1,4 +1,4 @@
-package journal_test
+package ship_test
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-ca/mayfly/journal"
+	"github.com/mayfly-ca/mayfly/journal/ship"
 )
 
 // A real receiver, where there is one: rsyslogd writes exactly the journal's lines.
@@ -39,7 +40,7 @@ action(type="omfile" file=%q template="line")
 		_ = cmd.Wait() // it was killed
 	}()
 	path := filepath.Join(dir, "journal.jsonl")
-	j := open(t, journal.Config{File: path, Syslog: &journal.SyslogConfig{Address: "tcp://127.0.0.1:" + port}}, journal.Options{})
+	j := open(t, journal.Config{File: path, Config: ship.Config{Syslog: &ship.SyslogConfig{Address: "tcp://127.0.0.1:" + port}}}, journal.Options{})
 	for n := range 100 {
 		must(t, j.Append(t.Context(), outcome(n+1)))
 	}

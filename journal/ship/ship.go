@@ -1,61 +1,134 @@
-package journal
+// Package ship sends records of the journal elsewhere: to standard output, a syslog receiver or an OpenTelemetry collector.
+//
+// What goes in are messages: the lines of a journal in their order, as they stand in its file. What comes out are the same
+// bytes at each receiver, every record at least once and in order; the sequence number in the record tells repetitions
+// apart. Every attempt MUST end within [sendTimeout], every answer that is read MUST have a size limit, and every
+// failure MUST be counted and logged.
+//
+// A journal with a file is copied from that file ([Receivers.Follow]): each copy keeps a cursor beside the journal, so
+// that an outage of a receiver delays no certificate and a restart loses no record. A journal without a file has only the
+// receivers ([Receivers.Deliver]): a record counts when each of them has accepted it.
+//
+// To add a kind of receiver, write its configuration with the methods of [kind] and its receiver in a file of its own,
+// and add a row to [Config.kinds].
+package ship
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// message is a record on its way to a sink.
-type message struct {
-	raw    []byte // the line without its line feed
-	record Record
+// Message is a record of the journal on its way to a receiver.
+type Message struct {
+	Line     []byte // the record as its journal has it, without the line feed
+	Seq      uint64
+	Time     time.Time
+	Severity Severity
+
+	Kind, Result, Reason, Serial, RequestID string
 }
 
-// sink takes records elsewhere.
-type sink interface {
-	// send returns when the receiver has taken all messages, as far as its protocol tells. A failed one is sent again as a whole.
-	send(ctx context.Context, batch []message) error
-	// close ends the connection, if there is one.
-	close()
-}
+// Severity says how urgent a record is, in the codes of RFC 5424 table 2.
+type Severity int
+
+// The severities that are used.
+const (
+	Alert   Severity = 1
+	Warning Severity = 4
+	Notice  Severity = 5
+)
 
 const (
 	sendTimeout = 5 * time.Second
-	maxBatch    = 256       // messages that are sent at once
-	maxBatchLen = 512 << 10 // bytes of them, after which no other one joins
+	maxBatch    = 256       // messages in one batch
+	maxBatchLen = 512 << 10 // bytes in one batch; the message that exceeds this is its last
 )
 
-// sinkStore is a journal without a file: a group counts when each sink has taken it.
-type sinkStore struct {
-	names []string
-	sinks []sink
+// receiver is one place to which messages go. It is used by one goroutine at a time.
+type receiver interface {
+	// send returns nil when the receiver has accepted the whole batch, as far as its protocol tells. A batch that
+	// failed is sent again as a whole.
+	send(ctx context.Context, batch []Message) error
+	// close closes the connection, if there is one.
+	close()
 }
 
-func (s *sinkStore) commit(g group) error {
+// kind is the configuration of one kind of receiver.
+type kind interface {
+	// check finds wrong settings without opening a file or a socket. durable: the journal has a file.
+	check(durable bool) error
+	// open reads what the settings name. It does not connect.
+	open(stdout io.Writer) (receiver, error)
+}
+
+// namedKind is a configured receiver under its name: the key in the configuration, the label "sink" of the metrics, and the
+// end of the name of the cursor's file.
+type namedKind struct {
+	name string
+	kind kind
+	// fromNow: a copy without a cursor begins with the next record. Otherwise it begins with the oldest one.
+	fromNow bool
+}
+
+// kinds returns the receivers that are configured, one row for each kind.
+func (c Config) kinds() (out []namedKind) {
+	if c.Stdout { // who reads standard output for the first time wants the present, not the whole past
+		out = append(out, namedKind{"stdout", stdoutConfig{}, true})
+	}
+	if c.Syslog != nil {
+		out = append(out, namedKind{"syslog", c.Syslog, false})
+	}
+	if c.OTLP != nil {
+		out = append(out, namedKind{"otlp", c.OTLP, false})
+	}
+	return out
+}
+
+// Receivers are the open receivers of one journal.
+type Receivers struct{ all []namedReceiver }
+
+type namedReceiver struct {
+	namedKind
+	receiver
+}
+
+// Open opens the configured receivers. None connects before it has something to send. Errors are [fault.Setting] values.
+func Open(c Config, stdout io.Writer) (*Receivers, error) {
+	out := &Receivers{}
+	for _, k := range c.kinds() {
+		r, err := k.kind.open(stdout)
+		if err != nil {
+			out.Close()
+			return nil, fault.Under(err, k.name)
+		}
+		out.all = append(out.all, namedReceiver{k, r})
+	}
+	return out, nil
+}
+
+// Deliver returns nil when every receiver has accepted the whole batch.
+func (r *Receivers) Deliver(batch []Message) error {
 	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
 	defer cancel()
-	batch := make([]message, 0, len(g.entries))
-	rest := g.lines
-	for _, e := range g.entries {
-		var line []byte
-		line, rest, _ = bytes.Cut(rest, []byte("\n"))
-		batch = append(batch, message{line, e.record})
-	}
-	for i, one := range s.sinks {
+	for _, one := range r.all {
 		if err := one.send(ctx, batch); err != nil {
-			return fmt.Errorf("%s: %w", s.names[i], err)
+			return fmt.Errorf("%s: %w", one.name, err)
 		}
 	}
 	return nil
 }
 
-// repair has nothing to do: the next group shows whether the sinks take records again. What failed may have arrived.
-func (s *sinkStore) repair() (string, error) { return "what was under way may have arrived", nil }
-
-func (s *sinkStore) close() {
-	for _, one := range s.sinks {
+// Close closes all connections.
+func (r *Receivers) Close() {
+	for _, one := range r.all {
 		one.close()
 	}
 }
+
+// errRejected is a receiver that works and does not accept some of the records. To send them again would change nothing.
+var errRejected = errors.New("the collector rejected records")

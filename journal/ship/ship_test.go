@@ -1,4 +1,4 @@
-package journal_test
+package ship_test
 
 import (
 	"bufio"
@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -28,6 +27,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/internal/secret"
 	"github.com/mayfly-ca/mayfly/journal"
+	"github.com/mayfly-ca/mayfly/journal/ship"
 )
 
 // received gathers the records that a receiver took.
@@ -167,7 +167,7 @@ func TestSyslog(t *testing.T) {
 				defer l.Close()
 				address = strings.TrimSuffix(scheme, "gram") + "://" + l.LocalAddr().String()
 			}
-			c := journal.Config{File: filepath.Join(t.TempDir(), "journal.jsonl"), Syslog: &journal.SyslogConfig{Address: address, Facility: "local0", CACert: roots}}
+			c := journal.Config{File: filepath.Join(t.TempDir(), "journal.jsonl"), Config: ship.Config{Syslog: &ship.SyslogConfig{Address: address, Facility: "local0", CACert: roots}}}
 			must(t, c.Check())
 			j := open(t, c, journal.Options{})
 			for n := range 50 {
@@ -190,7 +190,7 @@ func TestSyslogOutage(t *testing.T) {
 	address := l.Addr().String()
 	must(t, l.Close()) // nobody listens
 	c := journal.Config{
-		File: filepath.Join(t.TempDir(), "journal.jsonl"), MaxSize: "64KiB", Syslog: &journal.SyslogConfig{Address: "tcp://" + address, Facility: "local0"},
+		File: filepath.Join(t.TempDir(), "journal.jsonl"), MaxSize: "64KiB", Config: ship.Config{Syslog: &ship.SyslogConfig{Address: "tcp://" + address, Facility: "local0"}},
 	}
 	var got received
 	n := 0
@@ -323,9 +323,9 @@ func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, c.answer)
 }
 
-func (c *collector) config(url string) *journal.OTLPConfig {
+func (c *collector) config(url string) *ship.OTLPConfig {
 	c.t.Setenv("MAYFLY_TEST_OTLP", "canary-header")
-	return &journal.OTLPConfig{URL: url, Headers: map[string]*secret.Source{"X-Key": {Env: "MAYFLY_TEST_OTLP"}}}
+	return &ship.OTLPConfig{URL: url, Headers: map[string]*secret.Source{"X-Key": {Env: "MAYFLY_TEST_OTLP"}}}
 }
 
 // Copies to a collector over TLS, which fails now and then.
@@ -335,7 +335,7 @@ func TestOTLP(t *testing.T) { //nolint:paralleltest // it sets the environment
 	defer srv.Close()
 	roots := filepath.Join(t.TempDir(), "roots.pem")
 	must(t, os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600))
-	cfg := journal.Config{File: filepath.Join(t.TempDir(), "journal.jsonl"), OTLP: c.config(srv.URL)}
+	cfg := journal.Config{File: filepath.Join(t.TempDir(), "journal.jsonl"), Config: ship.Config{OTLP: c.config(srv.URL)}}
 	cfg.OTLP.CACert = roots
 	must(t, cfg.Check())
 	j := open(t, cfg, journal.Options{})
@@ -362,7 +362,7 @@ func TestWithoutFile(t *testing.T) { //nolint:paralleltest // it sets the enviro
 	c := &collector{t: t}
 	srv := httptest.NewServer(c)
 	defer srv.Close()
-	cfg := journal.Config{OTLP: c.config(srv.URL)}
+	cfg := journal.Config{Config: ship.Config{OTLP: c.config(srv.URL)}}
 	must(t, cfg.Check())
 	j := open(t, cfg, journal.Options{})
 	must(t, j.Append(t.Context(), intent(1)))
@@ -402,7 +402,7 @@ func TestStdout(t *testing.T) {
 	for _, file := range []string{"", filepath.Join(t.TempDir(), "journal.jsonl")} {
 		out, err := os.Create(filepath.Join(t.TempDir(), "stdout"))
 		must(t, err)
-		j := open(t, journal.Config{File: file, Stdout: true}, journal.Options{Stdout: out})
+		j := open(t, journal.Config{File: file, Config: ship.Config{Stdout: true}}, journal.Options{Stdout: out})
 		must(t, j.Append(t.Context(), intent(1)))
 		shut(t, j, 0)
 		data, err := os.ReadFile(out.Name())
@@ -417,74 +417,51 @@ func TestStdout(t *testing.T) {
 		}
 		must(t, out.Close())
 		if file == "" {
-			if _, err := journal.Open(journal.Config{Stdout: true}, journal.Options{Stdout: out}); err == nil {
+			if _, err := journal.Open(journal.Config{Config: ship.Config{Stdout: true}}, journal.Options{Stdout: out}); err == nil {
 				t.Error("it starts although nobody reads")
 			}
 		}
 	}
 }
 
-// Subjects as digests: the plain text is nowhere, the same subject has the same digest over restarts, and the salt finds it.
-func TestDigests(t *testing.T) {
+// counted, and catches up when it is read. A first copy begins with the present.
+func TestHungReaderIsSeen(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
-	c := journal.Config{File: path, Subjects: journal.SubjectsDigest}
-	for range 2 {
-		j := open(t, c, journal.Options{})
-		must(t, j.Append(t.Context(), intent(1)))
-		shut(t, j, 0)
-	}
-	salt, err := c.ReadSalt()
+	shut(t, open(t, journal.Config{File: path}, journal.Options{}), 0)
+	r, w, err := os.Pipe()
 	must(t, err)
-	entries := all(t, path)
-	for _, i := range []int{1, 4} {
-		if e := entries[i]; e.Subject != journal.SubjectDigest(salt, "alice") || e.SAN != journal.SubjectDigest(salt, "alice@example.com") || !strings.HasPrefix(e.SAN, "hmac-sha256:") {
-			t.Errorf("%+v", e.Record)
-		}
+	j := open(t, journal.Config{File: path, Config: ship.Config{Stdout: true}}, journal.Options{Stdout: w})
+	for n := range 200 { // more than a pipe holds
+		big := intent(n)
+		big.Text = strings.Repeat("x", 2000)
+		must(t, j.Append(t.Context(), big))
 	}
-	data, err := os.ReadFile(path)
+	if h := j.Health(); !h.OK || gauge(t, j, "mayfly_journal_copy_lag_records") == 0 {
+		t.Errorf("health %+v, nothing is behind", h)
+	}
+	var got received
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		for lines := bufio.NewScanner(r); lines.Scan(); {
+			got.add(lines.Text())
+		}
+	}()
+	eventually(t, "the copy catches up", func() bool { return gauge(t, j, "mayfly_journal_copy_lag_records") == 0 })
+	shut(t, j, 0)
+	must(t, w.Close())
+	<-drained
+	if seqs := got.seqs(t); len(seqs) != 202 || seqs[0] != 3 { // behind the records of the first process
+		t.Errorf("%d records from %d", len(seqs), seqs[0])
+	}
+	// With nobody at the other end.
+	must(t, r.Close())
+	gone, w, err := os.Pipe()
 	must(t, err)
-	if bytes.Contains(data, []byte("alice")) {
-		t.Error("the plain subject is in the journal")
-	}
-	if st, err := os.Stat(path + ".salt"); err != nil || st.Mode().Perm() != 0o600 {
-		t.Errorf("%v %v", st, err)
-	}
-	must(t, os.WriteFile(path+".salt", nil, 0o600))
-	if _, err := journal.Open(c, journal.Options{}); err == nil {
-		t.Error("a lost salt is replaced in silence")
-	}
-}
-
-func TestConfigCheck(t *testing.T) {
-	t.Parallel()
-	for name, c := range map[string]struct {
-		config journal.Config
-		want   string
-	}{
-		"nothing":           {journal.Config{}, "has no destination"},
-		"file":              {journal.Config{File: "x"}, ""},
-		"size":              {journal.Config{File: "x", MaxSize: "1GiB"}, ""},
-		"size without unit": {journal.Config{File: "x", MaxSize: "100"}, "max_size"},
-		"size too small":    {journal.Config{File: "x", MaxSize: "1KiB"}, "max_size"},
-		"size too large":    {journal.Config{File: "x", MaxSize: "9999999999999GiB"}, "max_size"},
-		"subjects":          {journal.Config{File: "x", Subjects: "secret"}, "subjects"},
-		"salt for nothing":  {journal.Config{File: "x", Salt: &secret.Source{Env: "A"}}, "salt"},
-		"no salt":           {journal.Config{Stdout: true, Subjects: "digest"}, "salt"},
-		"two keys":          {journal.Config{File: "x", Key: &secret.Source{Env: "A", File: "b"}}, "key"},
-		"datagrams only":    {journal.Config{Syslog: &journal.SyslogConfig{Address: "udp://127.0.0.1:514"}}, "datagram"},
-		"in the clear":      {journal.Config{File: "x", Syslog: &journal.SyslogConfig{Address: "tcp://log.example.com:514"}}, "insecure"},
-		"wanted":            {journal.Config{File: "x", Syslog: &journal.SyslogConfig{Address: "tcp://log.example.com:514", Insecure: true}}, ""},
-		"tls":               {journal.Config{File: "x", Syslog: &journal.SyslogConfig{Address: "tls://log.example.com:6514"}}, ""},
-		"ca without tls":    {journal.Config{File: "x", Syslog: &journal.SyslogConfig{Address: "unix:///dev/log", CACert: "x"}}, "ca_cert"},
-		"facility":          {journal.Config{File: "x", Syslog: &journal.SyslogConfig{Address: "unix:///dev/log", Facility: "local8"}}, "facility"},
-		"no port":           {journal.Config{File: "x", Syslog: &journal.SyslogConfig{Address: "tls://log.example.com"}}, "HOST:PORT"},
-		"otlp in the clear": {journal.Config{File: "x", OTLP: &journal.OTLPConfig{URL: "http://otel.example.com"}}, "insecure"},
-		"otlp header":       {journal.Config{File: "x", OTLP: &journal.OTLPConfig{URL: "https://otel.example.com", Headers: map[string]*secret.Source{"a b": nil}}}, "header"},
-	} {
-		err := c.config.Check()
-		if err = errors.Join(err); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
+	must(t, gone.Close())
+	j = open(t, journal.Config{File: path, Config: ship.Config{Stdout: true}}, journal.Options{Stdout: w})
+	must(t, j.Append(t.Context(), intent(1000)))
+	closeSoon(t, j)
+	must(t, w.Close())
 }

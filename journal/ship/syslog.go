@@ -1,37 +1,66 @@
-package journal
+package ship
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// maxDatagram bounds a message over UDP. What is longer is cut, so that something arrives; the file has it whole.
-const maxDatagram = 60 << 10
+const (
+	// timeLayout is RFC 3339 with microseconds, as in RFC 5424 §6.2.3.
+	timeLayout = "2006-01-02T15:04:05.000000Z"
+	// maxDatagram bounds a message over UDP. A longer one is cut, so that something arrives; the file has all of it.
+	maxDatagram = 60 << 10
+	// sendBuffer is the size that the kernel's send buffer of a stream is set to; Linux doubles it. tailSize is how many
+	// bytes of messages are kept to be sent again. It MUST be larger than the buffer.
+	sendBuffer = 128 << 10
+	tailSize   = 512 << 10
+	// settled is how long after a write the receiver's kernel has its bytes, if an orderly end of the connection shows
+	// that the network works.
+	settled = 10 * time.Second
+)
 
-// syslogSink sends records as syslog messages (RFC 5424). On a stream each has its length before it (RFC 6587 §3.4.1).
-type syslogSink struct {
-	network, address string
-	tls              *tls.Config
-	facility         int
-	host             string
-	conn             net.Conn
-	stream           bool
+// facilities are the codes of RFC 5424 table 1, under the names of syslog.conf.
+var facilities = map[string]int{
+	"kern": 0, "user": 1, "mail": 2, "daemon": 3, "auth": 4, "syslog": 5, "lpr": 6, "news": 7, "uucp": 8, "cron": 9,
+	"authpriv": 10, "ftp": 11,
+	"local0": 16, "local1": 17, "local2": 18, "local3": 19, "local4": 20, "local5": 21, "local6": 22, "local7": 23,
 }
 
-func newSyslog(c SyslogConfig) (*syslogSink, error) {
+// syslogReceiver sends records as syslog messages (RFC 5424). On a stream each has its length before it (RFC 6587 §3.4.1).
+//
+// The protocol has no acknowledgement: a write to a stream succeeds when the bytes are in the kernel's send buffer. So the
+// size of that buffer is bounded, and the messages that may still be in it are kept in memory. After a connection is lost
+// they are sent again on the next one. A receiver therefore gets each record that was written to the stream while this
+// process runs, unless the connection is lost after the receiver's kernel accepted it and before the receiver read it.
+type syslogReceiver struct {
+	network, address string
+	tls              *tls.Config // nil: plain text
+	facility         int
+	host             string
+
+	conn    net.Conn // nil: none
+	stream  bool     // conn is a stream, not a datagram socket
+	tail    [][]byte // the messages written last to a stream, with their lengths
+	written time.Time
+}
+
+func (c *SyslogConfig) open(io.Writer) (receiver, error) {
 	u, err := url.Parse(c.Address)
 	if err != nil {
 		return nil, err
 	}
-	s := &syslogSink{network: u.Scheme, address: u.Host, facility: facilities[c.facility()]}
+	s := &syslogReceiver{network: u.Scheme, address: u.Host, facility: facilities[c.facility()]}
 	switch u.Scheme {
 	case "unix":
 		s.address = u.Path
@@ -47,7 +76,7 @@ func newSyslog(c SyslogConfig) (*syslogSink, error) {
 	return s, nil
 }
 
-func (s *syslogSink) send(ctx context.Context, batch []message) error {
+func (s *syslogReceiver) send(ctx context.Context, batch []Message) error {
 	err := s.try(ctx, batch)
 	if err != nil {
 		s.close()
@@ -55,10 +84,11 @@ func (s *syslogSink) send(ctx context.Context, batch []message) error {
 	return err
 }
 
-func (s *syslogSink) try(ctx context.Context, batch []message) error {
-	if s.conn != nil && s.stream && s.gone() {
+func (s *syslogReceiver) try(ctx context.Context, batch []Message) error {
+	if s.conn != nil && s.stream && s.lost() {
 		s.close()
 	}
+	resend := s.conn == nil
 	if s.conn == nil {
 		if err := s.dial(ctx); err != nil {
 			return err
@@ -69,14 +99,27 @@ func (s *syslogSink) try(ctx context.Context, batch []message) error {
 			return err
 		}
 	}
-	var out []byte
+	if !s.stream {
+		return s.sendDatagrams(batch)
+	}
+	frames := make([][]byte, 0, len(s.tail)+len(batch))
+	if resend {
+		frames = append(frames, s.tail...)
+	}
 	for _, m := range batch {
 		text := s.format(m)
-		if s.stream {
-			out = append(strconv.AppendInt(out, int64(len(text)), 10), ' ')
-			out = append(out, text...)
-			continue
-		}
+		frames = append(frames, append(strconv.AppendInt(nil, int64(len(text)), 10), append([]byte{' '}, text...)...))
+	}
+	if _, err := s.conn.Write(bytes.Join(frames, nil)); err != nil {
+		return err
+	}
+	s.keep(frames[len(frames)-len(batch):])
+	return nil
+}
+
+func (s *syslogReceiver) sendDatagrams(batch []Message) error {
+	for _, m := range batch {
+		text := s.format(m)
 		if s.network == "udp" {
 			text = text[:min(len(text), maxDatagram)]
 		}
@@ -84,85 +127,82 @@ func (s *syslogSink) try(ctx context.Context, batch []message) error {
 			return err
 		}
 	}
-	if !s.stream {
-		return nil
-	}
-	if _, err := s.conn.Write(out); err != nil {
-		return err
-	}
-	return s.taken(ctx)
+	return nil
 }
 
-// dial connects. A local receiver takes datagrams, as /dev/log does, or else a stream.
-func (s *syslogSink) dial(ctx context.Context) (err error) {
+// keep adds messages that were written to the tail, and drops the oldest ones beyond its size.
+func (s *syslogReceiver) keep(frames [][]byte) {
+	s.tail, s.written = append(s.tail, frames...), time.Now()
+	size, from := 0, len(s.tail)
+	for from > 0 && size < tailSize {
+		from--
+		size += len(s.tail[from])
+	}
+	s.tail = slices.Clone(s.tail[from:]) // so that the dropped ones can be freed
+}
+
+// dial connects. A Unix socket takes datagrams, as /dev/log does, or else a stream.
+func (s *syslogReceiver) dial(ctx context.Context) error {
 	d := &net.Dialer{Timeout: sendTimeout}
-	switch s.network {
-	case "unix":
-		if s.conn, err = d.DialContext(ctx, "unixgram", s.address); err == nil {
-			s.stream = false
-			return nil
-		}
-		s.conn, err = d.DialContext(ctx, "unix", s.address)
-	case "udp":
-		s.conn, err = d.DialContext(ctx, "udp", s.address)
-		s.stream = false
-		return err
-	default:
-		if s.tls != nil {
-			s.conn, err = (&tls.Dialer{NetDialer: d, Config: s.tls}).DialContext(ctx, "tcp", s.address)
-		} else {
-			s.conn, err = d.DialContext(ctx, "tcp", s.address)
+	networks := []string{s.network}
+	if s.network == "unix" {
+		networks = []string{"unixgram", "unix"}
+	}
+	var conn net.Conn
+	var err error
+	for _, network := range networks {
+		s.stream = network == "tcp" || network == "unix"
+		if conn, err = d.DialContext(ctx, network, s.address); err == nil {
+			break
 		}
 	}
-	s.stream = true
 	if err != nil {
-		s.conn = nil
+		return err
 	}
-	return err
+	if c, ok := conn.(interface{ SetWriteBuffer(bytes int) error }); ok && s.stream {
+		err = c.SetWriteBuffer(sendBuffer)
+	}
+	if err == nil && s.tls != nil {
+		config := s.tls.Clone()
+		if config.ServerName, _, err = net.SplitHostPort(s.address); err == nil {
+			secured := tls.Client(conn, config)
+			conn, err = secured, secured.HandshakeContext(ctx)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	s.conn = conn
+	return nil
 }
 
-// format is the message: PRI, version, time, host, program, process, type, no structured data, and the record.
-func (s *syslogSink) format(m message) []byte {
-	b := make([]byte, 0, len(m.raw)+128)
-	b = fmt.Appendf(b, "<%d>1 %s %s mayfly %d %s - ", s.facility*8+m.record.severity(), m.record.Time.UTC().Format(timeLayout), s.host, os.Getpid(), m.record.Kind)
-	return append(b, m.raw...)
+// format returns the message: PRI, version, time, host, program, process, type, no structured data, and the record.
+func (s *syslogReceiver) format(m Message) []byte {
+	b := make([]byte, 0, len(m.Line)+128)
+	b = fmt.Appendf(b, "<%d>1 %s %s mayfly %d %s - ", s.facility*8+int(m.Severity), m.Time.UTC().Format(timeLayout),
+		s.host, os.Getpid(), m.Kind)
+	return append(b, m.Line...)
 }
 
-// gone notices that the receiver has closed the connection, which a write would not: a receiver never sends anything.
-func (s *syslogSink) gone() bool {
+// lost reports whether the receiver has closed the connection, which a write would not show. A receiver never sends
+// anything, so a read that does not time out is the end.
+func (s *syslogReceiver) lost() bool {
 	if err := s.conn.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
 		return true
 	}
 	_, err := s.conn.Read(make([]byte, 1))
-	return !errors.Is(err, os.ErrDeadlineExceeded)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	if errors.Is(err, io.EOF) && time.Since(s.written) > settled {
+		s.tail = nil // an idle connection was closed: everything had arrived
+	}
+	return true
 }
 
-// taken waits until the receiver's side has acknowledged every byte, where the system can tell. The protocol has no
-// acknowledgement of its own.
-func (s *syslogSink) taken(ctx context.Context) error {
-	conn := s.conn
-	if t, ok := conn.(*tls.Conn); ok {
-		conn = t.NetConn()
-	}
-	for wait := 50 * time.Microsecond; ; wait = min(2*wait, 20*time.Millisecond) {
-		n, err := unsent(conn)
-		if err != nil || n == 0 {
-			return err
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return fmt.Errorf("%d bytes were not acknowledged: %w", n, ctx.Err())
-		}
-		if s.gone() {
-			return errors.New("the receiver closed the connection")
-		}
-	}
-}
-
-func (s *syslogSink) close() {
+func (s *syslogReceiver) close() {
 	if s.conn != nil {
-		_ = s.conn.Close() // what counts has been acknowledged
+		_ = s.conn.Close() // what may not have arrived is in the tail, or is sent again with its batch
 		s.conn = nil
 	}
 }
