@@ -23,6 +23,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/secret"
 	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/oidc/claims"
 	"github.com/mayfly-ca/mayfly/pop"
 	"github.com/mayfly-ca/mayfly/reconcile"
 )
@@ -99,8 +100,9 @@ func newGenerator(t *testing.T) *generator {
 	return &generator{
 		t: t, docs: map[string]map[string]string{}, defs: map[string]any{},
 		enums: map[string][]string{
-			"IssuerConfig.Type": oidc.Types(), "IssuerConfig.Profile": profiles, "IssuerConfig.Compat": {"fulcio"}, "VectorConfig.Expect": {"allow", "deny"},
-			"Config.Subjects": {journal.SubjectsPlain, journal.SubjectsDigest},
+			"MappingConfig.Type": claims.Types(), "MappingConfig.Profile": profiles, "MappingConfig.Compat": {"fulcio"},
+			"TestConfig.Expect": {"allow", "deny"},
+			"Config.Subjects":   {journal.SubjectsPlain, journal.SubjectsDigest},
 		},
 	}
 }
@@ -397,7 +399,7 @@ func TestPublished(t *testing.T) {
 	for name, rows := range map[string][]string{
 		"mayfly":  g.rows(reflect.TypeFor[Config](), "", main),
 		"issuer":  g.rows(reflect.TypeFor[oidc.IssuerConfig](), "", issuer),
-		"profile": g.rows(reflect.TypeFor[oidc.ProviderConfig](), "", keyFacts{}),
+		"profile": g.rows(reflect.TypeFor[claims.ProfileConfig](), "", keyFacts{}),
 	} {
 		begin, end := "<!-- keys: "+name+" -->\n", "<!-- end of keys -->"
 		head, rest, ok := strings.Cut(text, begin)

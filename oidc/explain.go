@@ -1,54 +1,99 @@
 package oidc
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/oidc/claims"
+	"github.com/mayfly-ca/mayfly/oidc/issuer"
+	"github.com/mayfly-ca/mayfly/oidc/policy"
+	"github.com/mayfly-ca/mayfly/oidc/provider"
+	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// Explainer says what a configuration would do with a token. It asks nobody: signatures are verified only with keys that are
-// at hand. It runs the functions that [Verifier.Identify] runs.
+// ProfileInfo describes a profile that mayfly ships.
+type ProfileInfo = claims.ProfileInfo
+
+// Profiles lists the shipped profiles, sorted.
+func Profiles() []ProfileInfo { return claims.Profiles() }
+
+// DecodeClaims reads claims from JSON with the rules that hold for a token.
+func DecodeClaims(data []byte) (map[string]any, error) { return token.DecodeClaims(data) }
+
+// Explainer says what a configuration would do with a token. It uses no network: signatures are verified only with keys
+// that are available offline. It runs the functions that [Verifier.Identify] runs.
 type Explainer struct {
-	table *table
-	state string
+	table    *issuer.Table
+	stateDir string
 }
 
 // NewExplainer compiles a configuration. Its errors are those of [New].
 func NewExplainer(c Config) (*Explainer, error) {
-	t, err := c.compile()
+	t, err := c.Compile()
 	return &Explainer{table: t}, err
 }
 
 // WithState lets the explainer use the provider keys that a server kept in its state directory.
-func (e *Explainer) WithState(dir string) *Explainer { return &Explainer{table: e.table, state: dir} }
+func (e *Explainer) WithState(dir string) *Explainer {
+	return &Explainer{table: e.table, stateDir: dir}
+}
 
-// Verdict is how a step ended.
+// EntryInfo describes an entry of the configuration for its operator.
+type EntryInfo struct {
+	Key        string   `json:"key"` // URL or pattern
+	Pattern    bool     `json:"pattern"`
+	Type       string   `json:"type"`
+	Profile    string   `json:"profile,omitempty"` // shipped or of the file
+	Audiences  []string `json:"audiences"`
+	Rules      []string `json:"rules,omitempty"`  // deny rules before allow rules; in shadow mode with a mark
+	Claims     []string `json:"claims,omitempty"` // that a token must have, for profiles
+	StaticKeys bool     `json:"static_keys"`
+}
+
+// Entries lists the entries: exact issuers sorted, then patterns sorted.
+func (e *Explainer) Entries() []EntryInfo {
+	var out []EntryInfo
+	for _, one := range e.table.Entries() {
+		i := EntryInfo{
+			Key: one.Key, Pattern: one.Pattern, Type: one.Config.Type, Profile: one.Config.Profile,
+			Audiences: one.Audiences, StaticKeys: one.Config.StaticKeys != nil, Claims: one.Mapper.RequiredClaims(),
+		}
+		if i.Profile == "" {
+			i.Profile = one.Config.CIProvider
+		}
+		if one.Policy != nil {
+			i.Rules = one.Policy.Labels()
+		}
+		out = append(out, i)
+	}
+	return out
+}
+
+// Verdict is the result of a step.
 type Verdict string
 
 // The verdicts.
 const (
 	Passed  Verdict = "pass"
 	Failed  Verdict = "fail"
-	Unknown Verdict = "unknown" // not looked at, and why is in the detail
+	Unknown Verdict = "unknown" // not checked; the detail says why
 	Noted   Verdict = "note"    // a rule in shadow mode, or one that did not decide
 )
 
-// Step is one thing that happens to a token.
+// Step is one step on the way of a token.
 type Step struct {
 	Name    string  `json:"name"`
 	Verdict Verdict `json:"verdict"`
 	Detail  string  `json:"detail"`
 }
 
-// Explanation is everything that would happen to a token, in order. Steps after the first failure are shown as if it had not
-// been there, as far as they can be.
+// Explanation has the steps on the way of a token, in order. The steps after the first failure are shown as if it had not
+// occurred, as far as they can be.
 type Explanation struct {
 	Steps    []Step
 	Decision Decision
@@ -59,8 +104,8 @@ func (x *Explanation) note(name string, v Verdict, detail string) {
 	x.Steps = append(x.Steps, Step{name, v, detail})
 }
 
-// did notes a step that passed or failed.
-func (x *Explanation) did(name string, err error, detail string) {
+// result adds a step that passed or failed.
+func (x *Explanation) result(name string, err error, detail string) {
 	if err == nil {
 		x.note(name, Passed, detail)
 		return
@@ -71,7 +116,7 @@ func (x *Explanation) did(name string, err error, detail string) {
 	x.note(name, Failed, describe(err))
 }
 
-// describe is an error with the facts that a client is told and the cause that it is not.
+// describe is the text of an error with the metadata that a client is told and the cause that a client is not told.
 func describe(err error) string {
 	f := fault.From(err)
 	text := string(f.Reason)
@@ -87,181 +132,142 @@ func describe(err error) string {
 // Token explains a token at a time.
 func (e *Explainer) Token(raw string, now time.Time) *Explanation {
 	x := &Explanation{}
-	t, err := parseToken(raw)
+	t, err := token.Parse(raw)
 	if err != nil {
-		x.did("token", err, "")
+		x.result("token", err, "")
 		return x
 	}
-	x.did("token", nil, fmt.Sprintf("compact JWS, alg %s, kid %q, %d bytes", t.alg, t.kid, len(raw)))
-	r := e.issuer(x, t.claims)
-	if r == nil {
+	x.result("token", nil, fmt.Sprintf("compact JWS, alg %s, kid %q, %d bytes", t.Algorithm, t.KeyID, len(raw)))
+	entry := e.find(x, t.Claims)
+	if entry == nil {
 		return x
 	}
-	for _, c := range tokenChecks {
-		x.did(c.name, c.run(r, t, now), r.detail(c.name, t.claims))
+	for _, c := range issuer.Checks() {
+		x.result(c.Name, c.Run(entry, t, now), c.Inputs(entry, t.Claims))
 	}
-	e.signature(x, r, t)
-	e.decision(x, r, t.claims)
+	e.signature(x, entry, t)
+	decide(x, entry, t.Claims)
 	return x
 }
 
-// Claims explains the claims of a token that somebody has verified, such as recorded ones. Times are not looked at.
+// Claims explains claims that are verified already, such as recorded ones. Times are not checked.
 func (e *Explainer) Claims(all map[string]any) *Explanation {
 	x := &Explanation{}
-	parsed, err := ParseClaims(all)
+	c, err := token.ConvertClaims(all)
 	if err != nil {
-		x.did("claims", fault.New(fault.TokenMalformed, err), "")
+		x.result("claims", fault.New(fault.TokenMalformed, err), "")
 		return x
 	}
-	c := claims(parsed)
-	r := e.issuer(x, c)
-	if r == nil {
+	entry := e.find(x, c)
+	if entry == nil {
 		return x
 	}
 	if _, ok := c["aud"]; ok {
-		x.did("audience", r.checkAudience(c), r.detail("audience", c))
+		x.result("audience", entry.CheckAudience(c), strings.Join(c.Audiences(), " "))
 	} else {
 		x.note("audience", Unknown, "the claims have no aud")
 	}
 	x.note("signature", Unknown, "claims have none")
-	e.decision(x, r, c)
+	decide(x, entry, c)
 	return x
 }
 
-// Decide maps claims and asks the policy. If they have an audience, it must be an accepted one. The decision also comes with an
-// error that it explains.
+// Decide maps claims and evaluates the policy. If the claims have an audience, it must be an accepted one. The decision
+// that comes with an error explains the error.
 func (e *Explainer) Decide(all map[string]any) (d Decision, err error) {
-	parsed, err := ParseClaims(all)
+	c, err := token.ConvertClaims(all)
 	if err != nil {
 		return d, fault.New(fault.TokenMalformed, err)
 	}
-	c := claims(parsed)
-	iss, err := c.text("iss")
+	iss, err := c.Text("iss")
 	if err != nil {
 		return d, err
 	}
-	r := e.table.find(iss)
-	if r == nil {
+	entry := e.table.Find(iss)
+	if entry == nil {
 		return d, fault.New(fault.IssuerNotTrusted, nil, "issuer", iss)
 	}
-	d.Entry = r.key
+	d.Entry = entry.Key
 	if _, ok := c["aud"]; ok {
-		if err := r.checkAudience(c); err != nil {
+		if err := entry.CheckAudience(c); err != nil {
 			return d, err
 		}
 	}
-	err = r.decide(c, &d)
+	err = entry.Decide(c, &d)
 	return d, err
 }
 
-func (e *Explainer) issuer(x *Explanation, c claims) *row {
-	iss, err := c.text("iss")
+// find adds the step that finds the entry of an issuer.
+func (e *Explainer) find(x *Explanation, c token.Claims) *issuer.Entry {
+	iss, err := c.Text("iss")
 	if err != nil {
-		x.did("issuer", err, "")
+		x.result("issuer", err, "")
 		return nil
 	}
-	r := e.table.find(iss)
-	switch {
-	case r == nil:
-		x.did("issuer", fault.New(fault.IssuerNotTrusted, errors.New("no entry has it: "+e.nearest(iss)), "issuer", iss), "")
-	case r.wildcard:
-		x.did("issuer", nil, fmt.Sprintf("%s, by the pattern %s", iss, r.key))
-	default:
-		x.did("issuer", nil, iss)
+	entry := e.table.Find(iss)
+	if entry == nil {
+		x.result("issuer",
+			fault.New(fault.IssuerNotTrusted, errors.New("no entry has it: "+e.nearest(iss)), "issuer", iss), "")
+		return nil
 	}
-	if r != nil {
-		if problem, fix, _ := r.misnamed(); problem != "" {
-			x.note("entry", Noted, problem+"; "+fix)
-		}
+	detail := iss
+	if entry.Pattern {
+		detail = fmt.Sprintf("%s, by the pattern %s", iss, entry.Key)
 	}
-	return r
+	x.result("issuer", nil, detail)
+	if problem, fix, _ := entry.Mapper.ForeignHost(); problem != "" {
+		x.note("entry", Noted, problem+"; "+fix)
+	}
+	return entry
 }
 
-// nearest hints at the entry that was probably meant.
+// nearest says which entry was probably meant.
 func (e *Explainer) nearest(iss string) string {
-	for key := range e.table.exact {
-		if strings.EqualFold(strings.TrimSuffix(key, "/"), strings.TrimSuffix(iss, "/")) {
-			return "there is " + key + ", and issuers are compared byte for byte"
+	entries := e.table.Entries()
+	for _, one := range entries {
+		if !one.Pattern && strings.EqualFold(strings.TrimSuffix(one.Key, "/"), strings.TrimSuffix(iss, "/")) {
+			return "there is " + one.Key + ", and issuers are compared byte for byte"
 		}
 	}
-	return fmt.Sprintf("%d entries were compared", len(e.table.rows))
+	return fmt.Sprintf("%d entries were compared", len(entries))
 }
 
-// detail says what a check looked at.
-func (r *row) detail(name string, c claims) string {
-	at := func(claim string) string {
-		t, ok, err := c.at(claim)
-		if !ok || err != nil {
-			return "absent"
-		}
-		return t.UTC().Format(time.RFC3339)
-	}
-	switch name {
-	case "audience":
-		return strings.Join(c.audiences(), " ")
-	case "expiry":
-		return "exp " + at("exp")
-	case "not before":
-		return "nbf " + at("nbf")
-	case "algorithm":
-		return "of the announced ones only"
-	case "issued at":
-		if r.lenient && r.config.MaxAge == 0 && r.config.MaxLifetime == 0 {
-			return "not looked at (compat: fulcio)"
-		}
-		return "iat " + at("iat") + ", may live " + r.lifetime.String()
-	}
-	return "each once, none that differ in case only"
-}
-
-// signature verifies with the keys that are at hand without asking.
-func (e *Explainer) signature(x *Explanation, r *row, t *token) {
-	iss, err := t.claims.text("iss")
-	var ring *keyring
+// signature adds the step that verifies the signature, with keys that are available offline.
+func (e *Explainer) signature(x *Explanation, entry *issuer.Entry, t *token.Token) {
+	keys, err := provider.Offline(entry.ProviderEntry(), e.stateDir)
 	switch {
-	case err != nil:
-	case r.config.StaticKeys != nil:
-		ring, err = static{*r.config.StaticKeys}.fetch(context.Background(), time.Now())
-	case e.state != "" && !r.wildcard:
-		var way *route
-		if way, err = newRoute(r, Options{}, newAnchors()); err == nil {
-			ring = stateFile{
-				dir: e.state, issuer: iss, trust: way.trust,
-				log: slog.New(slog.DiscardHandler),
-			}.load(time.Now())
-		}
-	}
-	if ring == nil {
-		if err != nil {
-			x.did("signature", fault.New(fault.ProviderUnavailable, err, "issuer", iss), "")
-			return
-		}
+	case keys == nil && err != nil:
+		x.result("signature", fault.New(fault.ProviderUnavailable, err, "issuer", entry.Key), "")
+	case keys == nil:
 		x.note("signature", Unknown, "not verified: the provider's keys are not at hand")
-		return
+	default:
+		x.Decision.ProviderKey, err = keys.Verify(t)
+		x.result("signature", err, fmt.Sprintf("by one of the provider's %d keys", keys.Len()))
 	}
-	x.Decision.ProviderKey, err = t.verify(ring)
-	x.did("signature", err, fmt.Sprintf("by one of the provider's %d keys", len(ring.keys)))
 }
 
-func (e *Explainer) decision(x *Explanation, r *row, c claims) {
+// decide adds the steps of the mapping and of the policy.
+func decide(x *Explanation, entry *issuer.Entry, c token.Claims) {
 	d := &x.Decision
-	err := r.decide(c, d)
+	err := entry.Decide(c, d)
 	denied := err != nil && fault.From(err).Reason == fault.PolicyDenied
 	if err != nil && !denied {
-		x.did("identity", err, "")
+		x.result("identity", err, "")
 		return
 	}
-	x.did("identity", nil, fmt.Sprintf("%s %s (type %s)", d.Identity.SAN.Kind, d.Identity.SAN.Value, r.config.Type))
-	for _, res := range d.Rules {
-		x.note("rule "+res.Name, res.verdict(d), res.words())
+	x.result("identity", nil, fmt.Sprintf("%s %s (type %s)", d.Identity.SAN.Kind, d.Identity.SAN.Value, entry.Config.Type))
+	for _, r := range d.Rules {
+		x.note("rule "+r.Name, verdictOf(r, d), detailOf(r))
 	}
 	switch {
-	case r.policy == nil:
+	case entry.Policy == nil:
 		x.note("policy", Noted, "there is none: everybody with a good token passes")
 	case denied:
-		x.did("policy", err, "")
+		x.result("policy", err, "")
+	case d.Rule == "":
+		x.result("policy", nil, "allowed by default: no rule refuses")
 	default:
-		x.did("policy", nil, "allowed by "+either(d.Rule, "default: no rule refuses", d.Rule == ""))
+		x.result("policy", nil, "allowed by "+d.Rule)
 	}
 	if d.Shadow != "" {
 		x.note("shadow", Noted, "the rule "+d.Shadow+" would refuse if it were in force")
@@ -271,9 +277,9 @@ func (e *Explainer) decision(x *Explanation, r *row, c claims) {
 	}
 }
 
-func (r RuleResult) verdict(d *Decision) Verdict {
+func verdictOf(r policy.RuleResult, d *Decision) Verdict {
 	switch {
-	case r.Shadow || r.Name != d.Rule && !strings.Contains(","+d.Rule+",", ","+r.Name+","):
+	case r.Shadow || !slices.Contains(strings.Split(d.Rule, ","), r.Name):
 		return Noted
 	case r.Holds == r.Allow:
 		return Passed
@@ -281,7 +287,7 @@ func (r RuleResult) verdict(d *Decision) Verdict {
 	return Failed
 }
 
-func (r RuleResult) words() string {
+func detailOf(r policy.RuleResult) string {
 	kind := "deny"
 	if r.Allow {
 		kind = "allow"

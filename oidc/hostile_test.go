@@ -19,6 +19,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/oidc/provider"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -33,7 +34,7 @@ func issuerWith(t *testing.T, keys ...jose.JSONWebKey) *oidc.Verifier {
 		t.Fatal(err)
 	}
 	return verifier(t, oidc.Config{Issuers: map[string]oidc.IssuerConfig{issuerOfKeys: {
-		ClientID: "sigstore", Type: "email", StaticKeys: &oidc.StaticKeysConfig{JWKS: string(data)},
+		ClientID: "sigstore", Type: "email", StaticKeys: &provider.StaticKeysConfig{JWKS: string(data)},
 	}}}, oidc.Options{})
 }
 

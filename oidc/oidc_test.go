@@ -16,13 +16,14 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
 	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/oidc/claims"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // github is the profile of GitHub Actions as Fulcio ships it.
-var github = oidc.ProviderConfig{
+var github = claims.ProfileConfig{
 	Defaults: map[string]string{"url": "https://github.com", "environment": ""},
 	Extensions: map[string]string{
 		"github-workflow-trigger": "event_name", "github-workflow-sha": "sha", "github-workflow-name": "workflow",
@@ -71,7 +72,7 @@ func TestCIProvider(t *testing.T) {
 	p := idp.New(t, idp.Options{})
 	v := verifier(t, oidc.Config{
 		Issuers:   map[string]oidc.IssuerConfig{p.URL(): {ClientID: "sigstore", Type: "ci-provider", CIProvider: "github-workflow"}},
-		Providers: map[string]oidc.ProviderConfig{"github-workflow": github},
+		Providers: map[string]claims.ProfileConfig{"github-workflow": github},
 	}, oidc.Options{})
 	d, err := v.Identify(t.Context(), p.Token(workflow))
 	if err != nil {
@@ -266,7 +267,7 @@ func TestCheck(t *testing.T) {
 		"{{with .a}}{{.b}}{{end}}", "{{with eq .a \"b\"}}x{{end}}", "{{or .a (eq .b \"c\")}}", "{{eq (not .a) \"b\"}}",
 		"{{break}}", "{{block \"x\" .}}{{end}}", "{{index .a \"b\"}}", "{{.A.Method}}", "{{nil}}",
 	} {
-		c := oidc.Config{Issuers: map[string]oidc.IssuerConfig{u: ok}, Providers: map[string]oidc.ProviderConfig{"p": {SAN: "https://x/{{.a}}", Extensions: map[string]string{"build-trigger": template}}}}
+		c := oidc.Config{Issuers: map[string]oidc.IssuerConfig{u: ok}, Providers: map[string]claims.ProfileConfig{"p": {SAN: "https://x/{{.a}}", Extensions: map[string]string{"build-trigger": template}}}}
 		if err := c.Check(); err == nil || !strings.Contains(err.Error(), "template") {
 			t.Errorf("template %q: %v", template, err)
 		}
@@ -317,7 +318,7 @@ func FuzzTemplate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		c := oidc.Config{
 			Issuers:   map[string]oidc.IssuerConfig{"https://a.example.com": {ClientID: "x", Type: "ci-provider", CIProvider: "p"}},
-			Providers: map[string]oidc.ProviderConfig{"p": {SAN: s}},
+			Providers: map[string]claims.ProfileConfig{"p": {SAN: s}},
 		}
 		_ = c.Check() // it must end, and not panic
 	})

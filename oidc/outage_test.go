@@ -21,6 +21,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/oidc/provider"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -139,7 +140,7 @@ func TestHangingInventions(t *testing.T) {
 	}
 	eventually(t, "the flood hangs", func() bool { return f.hanging.Load() > 0 && refused.Load() > 0 })
 	shift.Store(int64(10 * time.Minute)) // the keys that are known are due to be fetched again
-	before := v.Pools()
+	before := v.Fetches()
 	must(attacker, "/exact")
 	must(attacker, "/one/known")
 	must(attacker, "/late")    // an entry that has not been asked yet
@@ -182,7 +183,7 @@ func TestManyEntriesAtStart(t *testing.T) {
 		"/good": {ClientID: "sigstore", Type: "email"}}}
 	for i := range 1000 {
 		c.Issuers[fmt.Sprintf("%s/hang-%d", f.server.URL,
-			i)] = oidc.IssuerConfig{ClientID: "sigstore", Type: "email", Outbound: oidc.OutboundConfig{Timeout: 30 * time.Second}}
+			i)] = oidc.IssuerConfig{ClientID: "sigstore", Type: "email", Outbound: provider.OutboundConfig{Timeout: 30 * time.Second}}
 	}
 	v := verifier(t, c, oidc.Options{})
 	ctx, stop := context.WithCancel(t.Context())
@@ -314,7 +315,7 @@ func TestLargeKeySets(t *testing.T) {
 		named, nobody fault.Reason
 	}{{63, "", ""}, {64, "", fault.KeyIDUnknown}, {1000, "", fault.KeyIDUnknown}} {
 		v := verifier(t,
-			one(p, func(i *oidc.IssuerConfig) { i.StaticKeys = &oidc.StaticKeysConfig{JWKS: set(c.keys)} }),
+			one(p, func(i *oidc.IssuerConfig) { i.StaticKeys = &provider.StaticKeysConfig{JWKS: set(c.keys)} }),
 			oidc.Options{})
 		if _, err := v.Identify(t.Context(), p.Token(nil)); reason(err) != c.named {
 			t.Errorf("%d other keys: %v", c.keys, err)
@@ -374,7 +375,7 @@ func TestWeakKeys(t *testing.T) {
 	// One weak key beside a good one: only tokens that name it are refused for it.
 	weak := `{"kty":"RSA","kid":"weak","n":"` + strings.Repeat("_", 171) + `","e":"AQAB"}`
 	mixed := strings.Replace(string(p.JWKS()), `{"keys":[`, `{"keys":[`+weak+`,`, 1)
-	v = verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &oidc.StaticKeysConfig{JWKS: mixed} }),
+	v = verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &provider.StaticKeysConfig{JWKS: mixed} }),
 		oidc.Options{})
 	if _, err := v.Identify(t.Context(), p.Token(nil)); err != nil {
 		t.Errorf("beside a weak key: %v", err)
@@ -444,7 +445,7 @@ func TestJWKSURL(t *testing.T) {
 		}}},
 		"with static-keys": {Issuers: map[string]oidc.IssuerConfig{iss: {
 			ClientID: "x", Type: "email",
-			JWKSURL: "https://keys.example.com", StaticKeys: &oidc.StaticKeysConfig{JWKS: string(p.JWKS())},
+			JWKSURL: "https://keys.example.com", StaticKeys: &provider.StaticKeysConfig{JWKS: string(p.JWKS())},
 		}}},
 		"with a user": {Issuers: map[string]oidc.IssuerConfig{iss: {
 			ClientID: "x", Type: "email",

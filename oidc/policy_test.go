@@ -8,11 +8,13 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/oidc/claims"
+	"github.com/mayfly-ca/mayfly/oidc/policy"
 )
 
 const actions = "https://token.actions.githubusercontent.com"
 
-func withPolicy(p oidc.PolicyConfig) oidc.Config {
+func withPolicy(p policy.Config) oidc.Config {
 	return oidc.Config{Issuers: map[string]oidc.IssuerConfig{actions: {ClientID: "sigstore", Profile: "github-workflow", Policy: &p}}}
 }
 
@@ -30,43 +32,43 @@ func claimsOf(change map[string]any) map[string]any {
 // A token passes if no deny rule holds and, where there are allow rules, one of them does; the rule that decided has a name.
 func TestPolicy(t *testing.T) {
 	t.Parallel()
-	allow := func(name, e string) oidc.RuleConfig { return oidc.RuleConfig{Name: name, Allow: e} }
-	deny := func(name, e string) oidc.RuleConfig { return oidc.RuleConfig{Name: name, Deny: e} }
-	shadow := func(r oidc.RuleConfig) oidc.RuleConfig {
+	allow := func(name, e string) policy.RuleConfig { return policy.RuleConfig{Name: name, Allow: e} }
+	deny := func(name, e string) policy.RuleConfig { return policy.RuleConfig{Name: name, Deny: e} }
+	shadow := func(r policy.RuleConfig) policy.RuleConfig {
 		r.Shadow = true
 		return r
 	}
 	const ours, theirs = `claims.repository_owner == "octo"`, `claims.repository_owner == "other"`
 	for name, c := range map[string]struct {
-		rules  []oidc.RuleConfig
+		rules  []policy.RuleConfig
 		change map[string]any
 		denied string // rule; "": allowed
 		rule   string // that allowed
 		shadow string
 	}{
-		"allow":               {[]oidc.RuleConfig{allow("a", ours)}, nil, "", "a", ""},
-		"second allow":        {[]oidc.RuleConfig{allow("a", theirs), allow("b", ours)}, nil, "", "b", ""},
-		"no allow":            {[]oidc.RuleConfig{allow("a", theirs), allow("b", theirs)}, nil, "a,b", "", ""},
-		"deny wins":           {[]oidc.RuleConfig{allow("a", ours), deny("d", `claims.event_name == "push"`)}, nil, "d", "", ""},
-		"deny alone":          {[]oidc.RuleConfig{deny("d", theirs)}, nil, "", "", ""},
-		"missing claim, deny": {[]oidc.RuleConfig{deny("d", `claims.nothing == "x"`)}, nil, "d", "", ""},
-		"missing, allow":      {[]oidc.RuleConfig{allow("a", `claims.nothing == "x"`), allow("b", ours)}, nil, "", "b", ""},
-		"has":                 {[]oidc.RuleConfig{deny("d", `has(claims.nothing)`)}, nil, "", "", ""},
-		"integer":             {[]oidc.RuleConfig{allow("a", `claims.run_attempt == 1 && claims.repository_id > 12345678901234566`)}, nil, "", "a", ""},
-		"double":              {[]oidc.RuleConfig{allow("a", `claims.f == 1.5`)}, map[string]any{"f": 1.5}, "", "a", ""},
-		"list":                {[]oidc.RuleConfig{allow("a", `"x" in claims.groups`)}, map[string]any{"groups": []any{"y", "x"}}, "", "a", ""},
-		"identity":            {[]oidc.RuleConfig{allow("a", `san.startsWith("https://github.com/octo/") && san_type == "URI" && subject == claims.sub && issuer == claims.iss`)}, nil, "", "a", ""},
-		"extensions":          {[]oidc.RuleConfig{allow("a", `extensions["source-repository-ref"] == "refs/heads/main"`)}, nil, "", "a", ""},
-		"matches":             {[]oidc.RuleConfig{allow("a", `claims.ref.matches("^refs/(heads/main|tags/v[0-9]+)$")`)}, nil, "", "a", ""},
-		"shadow deny":         {[]oidc.RuleConfig{shadow(deny("d", ours))}, nil, "", "", "d"},
-		"shadow allow":        {[]oidc.RuleConfig{shadow(allow("a", theirs))}, nil, "", "", "a"},
-		"shadow allow holds":  {[]oidc.RuleConfig{shadow(allow("a", ours))}, nil, "", "", ""},
-		"shadow beside":       {[]oidc.RuleConfig{allow("a", ours), shadow(deny("d", ours))}, nil, "", "a", "d"},
-		"shadow, refused":     {[]oidc.RuleConfig{allow("a", theirs), shadow(deny("d", ours))}, nil, "a", "", ""},
-		"cost":                {[]oidc.RuleConfig{allow("a", `claims.big.all(x, claims.big.all(y, claims.big.exists(z, x + y + z == "")))`)}, map[string]any{"big": manyTexts(200)}, "a", "", ""},
-		"cost of a deny":      {[]oidc.RuleConfig{deny("d", `claims.big.all(x, claims.big.all(y, x + y != "-"))`)}, map[string]any{"big": manyTexts(500)}, "d", "", ""},
+		"allow":               {[]policy.RuleConfig{allow("a", ours)}, nil, "", "a", ""},
+		"second allow":        {[]policy.RuleConfig{allow("a", theirs), allow("b", ours)}, nil, "", "b", ""},
+		"no allow":            {[]policy.RuleConfig{allow("a", theirs), allow("b", theirs)}, nil, "a,b", "", ""},
+		"deny wins":           {[]policy.RuleConfig{allow("a", ours), deny("d", `claims.event_name == "push"`)}, nil, "d", "", ""},
+		"deny alone":          {[]policy.RuleConfig{deny("d", theirs)}, nil, "", "", ""},
+		"missing claim, deny": {[]policy.RuleConfig{deny("d", `claims.nothing == "x"`)}, nil, "d", "", ""},
+		"missing, allow":      {[]policy.RuleConfig{allow("a", `claims.nothing == "x"`), allow("b", ours)}, nil, "", "b", ""},
+		"has":                 {[]policy.RuleConfig{deny("d", `has(claims.nothing)`)}, nil, "", "", ""},
+		"integer":             {[]policy.RuleConfig{allow("a", `claims.run_attempt == 1 && claims.repository_id > 12345678901234566`)}, nil, "", "a", ""},
+		"double":              {[]policy.RuleConfig{allow("a", `claims.f == 1.5`)}, map[string]any{"f": 1.5}, "", "a", ""},
+		"list":                {[]policy.RuleConfig{allow("a", `"x" in claims.groups`)}, map[string]any{"groups": []any{"y", "x"}}, "", "a", ""},
+		"identity":            {[]policy.RuleConfig{allow("a", `san.startsWith("https://github.com/octo/") && san_type == "URI" && subject == claims.sub && issuer == claims.iss`)}, nil, "", "a", ""},
+		"extensions":          {[]policy.RuleConfig{allow("a", `extensions["source-repository-ref"] == "refs/heads/main"`)}, nil, "", "a", ""},
+		"matches":             {[]policy.RuleConfig{allow("a", `claims.ref.matches("^refs/(heads/main|tags/v[0-9]+)$")`)}, nil, "", "a", ""},
+		"shadow deny":         {[]policy.RuleConfig{shadow(deny("d", ours))}, nil, "", "", "d"},
+		"shadow allow":        {[]policy.RuleConfig{shadow(allow("a", theirs))}, nil, "", "", "a"},
+		"shadow allow holds":  {[]policy.RuleConfig{shadow(allow("a", ours))}, nil, "", "", ""},
+		"shadow beside":       {[]policy.RuleConfig{allow("a", ours), shadow(deny("d", ours))}, nil, "", "a", "d"},
+		"shadow, refused":     {[]policy.RuleConfig{allow("a", theirs), shadow(deny("d", ours))}, nil, "a", "", ""},
+		"cost":                {[]policy.RuleConfig{allow("a", `claims.big.all(x, claims.big.all(y, claims.big.exists(z, x + y + z == "")))`)}, map[string]any{"big": manyTexts(200)}, "a", "", ""},
+		"cost of a deny":      {[]policy.RuleConfig{deny("d", `claims.big.all(x, claims.big.all(y, x + y != "-"))`)}, map[string]any{"big": manyTexts(500)}, "d", "", ""},
 	} {
-		e, err := oidc.NewExplainer(withPolicy(oidc.PolicyConfig{Rules: c.rules}))
+		e, err := oidc.NewExplainer(withPolicy(policy.Config{Rules: c.rules}))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -95,36 +97,36 @@ func manyTexts(n int) []any {
 // G1: a policy that does not compile, contradicts itself or fails its tests is refused at load, at its place.
 func TestPolicyRefused(t *testing.T) {
 	t.Parallel()
-	rules := func(r ...oidc.RuleConfig) oidc.PolicyConfig { return oidc.PolicyConfig{Rules: r} }
-	good := oidc.RuleConfig{Name: "a", Allow: `claims.repository_owner == "octo"`}
-	tested := func(v oidc.VectorConfig) oidc.PolicyConfig {
-		return oidc.PolicyConfig{Rules: []oidc.RuleConfig{good, {Name: "d", Deny: `claims.event_name == "pull_request"`}}, Tests: []oidc.VectorConfig{v}}
+	rules := func(r ...policy.RuleConfig) policy.Config { return policy.Config{Rules: r} }
+	good := policy.RuleConfig{Name: "a", Allow: `claims.repository_owner == "octo"`}
+	tested := func(v policy.TestConfig) policy.Config {
+		return policy.Config{Rules: []policy.RuleConfig{good, {Name: "d", Deny: `claims.event_name == "pull_request"`}}, Tests: []policy.TestConfig{v}}
 	}
 	const under = "oidc-issuers." + actions + ".policy."
 	for name, c := range map[string]struct {
-		policy oidc.PolicyConfig
+		policy policy.Config
 		want   string // "" is fine
 	}{
 		"empty":         {rules(), "rules: a policy without rules"},
-		"syntax":        {rules(oidc.RuleConfig{Name: "a", Allow: "claims."}), "rules.0.allow: CEL"},
-		"variable":      {rules(oidc.RuleConfig{Name: "a", Allow: `claim.sub == "x"`}), "undeclared reference to 'claim'"},
-		"types":         {rules(oidc.RuleConfig{Name: "a", Deny: `san == 1`}), "rules.0.deny: CEL"},
-		"not a verdict": {rules(oidc.RuleConfig{Name: "a", Allow: `san`}), "not true or false"},
-		"any value":     {rules(oidc.RuleConfig{Name: "a", Allow: `claims.flag`}), "compare it"},
-		"both":          {rules(oidc.RuleConfig{Name: "a", Allow: "true", Deny: "true"}), "either allow or deny"},
-		"neither":       {rules(oidc.RuleConfig{Name: "a"}), "either allow or deny"},
-		"no name":       {rules(oidc.RuleConfig{Allow: "true"}), "rules.0.name"},
-		"odd name":      {rules(oidc.RuleConfig{Name: "a b", Allow: "true"}), "rules.0.name"},
+		"syntax":        {rules(policy.RuleConfig{Name: "a", Allow: "claims."}), "rules.0.allow: CEL"},
+		"variable":      {rules(policy.RuleConfig{Name: "a", Allow: `claim.sub == "x"`}), "undeclared reference to 'claim'"},
+		"types":         {rules(policy.RuleConfig{Name: "a", Deny: `san == 1`}), "rules.0.deny: CEL"},
+		"not a verdict": {rules(policy.RuleConfig{Name: "a", Allow: `san`}), "not true or false"},
+		"any value":     {rules(policy.RuleConfig{Name: "a", Allow: `claims.flag`}), "compare it"},
+		"both":          {rules(policy.RuleConfig{Name: "a", Allow: "true", Deny: "true"}), "either allow or deny"},
+		"neither":       {rules(policy.RuleConfig{Name: "a"}), "either allow or deny"},
+		"no name":       {rules(policy.RuleConfig{Allow: "true"}), "rules.0.name"},
+		"odd name":      {rules(policy.RuleConfig{Name: "a b", Allow: "true"}), "rules.0.name"},
 		"twice":         {rules(good, good), "rules.1.name: the rule a is used twice"},
 
-		"vector allow":      {tested(oidc.VectorConfig{Claims: claimsOf(nil), Expect: "allow", Rule: "a", SAN: "https://github.com/octo/app/.github/workflows/r.yml@refs/heads/main"}), ""},
-		"vector deny":       {tested(oidc.VectorConfig{Claims: claimsOf(map[string]any{"event_name": "pull_request"}), Expect: "deny", Rule: "d"}), ""},
-		"vector other":      {tested(oidc.VectorConfig{Claims: claimsOf(map[string]any{"repository_owner": "x"}), Expect: "deny", Rule: "d"}), "tests.0: the test 1 fails: refused, but not by this rule"},
-		"vector not denied": {tested(oidc.VectorConfig{Name: "pr", Claims: claimsOf(nil), Expect: "deny"}), `the test pr fails: allowed by "a"`},
-		"vector refused":    {tested(oidc.VectorConfig{Claims: map[string]any{"sub": "x"}, Expect: "allow"}), "fails: refused"},
-		"vector name":       {tested(oidc.VectorConfig{Claims: claimsOf(nil), Expect: "allow", SAN: "https://x"}), "the name in the certificate is"},
-		"vector word":       {tested(oidc.VectorConfig{Claims: claimsOf(nil), Expect: "yes"}), "tests.0.expect"},
-		"vector rule":       {tested(oidc.VectorConfig{Claims: claimsOf(nil), Expect: "allow", Rule: "z"}), "tests.0.rule: there is no rule"},
+		"vector allow":      {tested(policy.TestConfig{Claims: claimsOf(nil), Expect: "allow", Rule: "a", SAN: "https://github.com/octo/app/.github/workflows/r.yml@refs/heads/main"}), ""},
+		"vector deny":       {tested(policy.TestConfig{Claims: claimsOf(map[string]any{"event_name": "pull_request"}), Expect: "deny", Rule: "d"}), ""},
+		"vector other":      {tested(policy.TestConfig{Claims: claimsOf(map[string]any{"repository_owner": "x"}), Expect: "deny", Rule: "d"}), "tests.0: the test 1 fails: refused, but not by this rule"},
+		"vector not denied": {tested(policy.TestConfig{Name: "pr", Claims: claimsOf(nil), Expect: "deny"}), `the test pr fails: allowed by "a"`},
+		"vector refused":    {tested(policy.TestConfig{Claims: map[string]any{"sub": "x"}, Expect: "allow"}), "fails: refused"},
+		"vector name":       {tested(policy.TestConfig{Claims: claimsOf(nil), Expect: "allow", SAN: "https://x"}), "the name in the certificate is"},
+		"vector word":       {tested(policy.TestConfig{Claims: claimsOf(nil), Expect: "yes"}), "tests.0.expect"},
+		"vector rule":       {tested(policy.TestConfig{Claims: claimsOf(nil), Expect: "allow", Rule: "z"}), "tests.0.rule: there is no rule"},
 	} {
 		err := withPolicy(c.policy).Check()
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
@@ -149,7 +151,7 @@ func TestWarnings(t *testing.T) {
 	}
 	one := func(key string, c oidc.IssuerConfig) oidc.Config {
 		c.ClientID = "sigstore"
-		return oidc.Config{Issuers: map[string]oidc.IssuerConfig{key: c}, Providers: map[string]oidc.ProviderConfig{"gitlab-pipeline": {
+		return oidc.Config{Issuers: map[string]oidc.IssuerConfig{key: c}, Providers: map[string]claims.ProfileConfig{"gitlab-pipeline": {
 			Defaults: map[string]string{"url": "https://gitlab.com"}, SAN: "{{.url}}/{{.sub}}",
 		}, "own": {Defaults: map[string]string{"url": "https://ci.example.com"}, SAN: "{{.url}}/{{.sub}}"}}}
 	}
@@ -160,12 +162,12 @@ func TestWarnings(t *testing.T) {
 		},
 		"policy": {warnings(one(actions, oidc.IssuerConfig{
 			Profile: "github-workflow",
-			Policy:  &oidc.PolicyConfig{Rules: []oidc.RuleConfig{{Name: "a", Allow: "true"}}},
+			Policy:  &policy.Config{Rules: []policy.RuleConfig{{Name: "a", Allow: "true"}}},
 		})), ""},
 		"shadow": {
 			warnings(one(actions, oidc.IssuerConfig{
 				Profile: "github-workflow",
-				Policy:  &oidc.PolicyConfig{Rules: []oidc.RuleConfig{{Name: "a", Allow: "true", Shadow: true}}},
+				Policy:  &policy.Config{Rules: []policy.RuleConfig{{Name: "a", Allow: "true", Shadow: true}}},
 			})),
 			"refuses nothing",
 		},
@@ -184,7 +186,7 @@ func TestWarnings(t *testing.T) {
 		"home": {warnings(one("https://agent.buildkite.com",
 			oidc.IssuerConfig{
 				Type:   "buildkite-job",
-				Policy: &oidc.PolicyConfig{Rules: []oidc.RuleConfig{{Name: "a", Allow: "true"}}},
+				Policy: &policy.Config{Rules: []policy.RuleConfig{{Name: "a", Allow: "true"}}},
 			})), ""},
 		"braces": {
 			warnings(one("https://login.example.com/{tenantid}/v2.0", oidc.IssuerConfig{Type: "email"})),

@@ -20,6 +20,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/oidc/provider"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -161,7 +162,7 @@ func TestTenants(t *testing.T) {
 	good := idp.New(t, idp.Options{TLS: true, Path: "/id/good"})
 	base := strings.TrimSuffix(good.URL(), "good")
 	v := verifier(t, oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{base + "*": {
-		ClientID: "sigstore", Type: "email", CACert: good.CA(), Outbound: oidc.OutboundConfig{Timeout: 5 * time.Second},
+		ClientID: "sigstore", Type: "email", CACert: good.CA(), Outbound: provider.OutboundConfig{Timeout: 5 * time.Second},
 	}}}, oidc.Options{})
 	for range 2 { // the second time it is known to be good
 		if _, err := v.Identify(t.Context(), good.Token(nil)); err != nil {
@@ -209,7 +210,7 @@ func TestTenantSlots(t *testing.T) {
 	}})
 	base := strings.TrimSuffix(p.URL(), "1")
 	v := verifier(t, oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{base + "*": {
-		ClientID: "sigstore", Type: "email", CACert: p.CA(), Outbound: oidc.OutboundConfig{Timeout: 2 * time.Second},
+		ClientID: "sigstore", Type: "email", CACert: p.CA(), Outbound: provider.OutboundConfig{Timeout: 2 * time.Second},
 	}}}, oidc.Options{})
 	var all sync.WaitGroup
 	for range 60 {
@@ -334,7 +335,7 @@ func TestOutbound(t *testing.T) {
 	clients.AppendCertsFromPEM([]byte(certificate))
 	closed := idp.New(t, idp.Options{TLS: true, Clients: clients})
 	secure := idp.New(t, idp.Options{TLS: true})
-	pair := &oidc.ClientCertificateConfig{Certificate: file("client.pem", certificate), Key: file("client-key.pem", key)}
+	pair := &provider.ClientCertificateConfig{Certificate: file("client.pem", certificate), Key: file("client-key.pem", key)}
 	bundle := file("ca.pem", secure.CA())
 
 	if err := identify(secure, nil); reason(err) != fault.ProviderUnavailable {
@@ -471,7 +472,7 @@ func TestStaticKeys(t *testing.T) {
 	shift := new(atomic.Int64)
 	now := func() time.Time { return time.Now().Add(time.Duration(shift.Load())) }
 	token := func() string { return p.Token(map[string]any{"iat": now().Unix(), "exp": now().Unix() + 60}) }
-	for name, keys := range map[string]oidc.StaticKeysConfig{
+	for name, keys := range map[string]provider.StaticKeysConfig{
 		"inline": {JWKS: string(p.JWKS())}, "file": {File: filepath.Join(dir, "a.json")}, "directory": {Dir: dir}, "algorithms": {JWKS: string(p.JWKS()), Algorithms: []string{"ES256"}},
 	} {
 		v := verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &keys }), oidc.Options{Now: now})
@@ -483,12 +484,12 @@ func TestStaticKeys(t *testing.T) {
 		}
 	}
 	v := verifier(t, one(p, func(c *oidc.IssuerConfig) {
-		c.StaticKeys = &oidc.StaticKeysConfig{JWKS: string(p.JWKS()), Algorithms: []string{"RS256"}}
+		c.StaticKeys = &provider.StaticKeysConfig{JWKS: string(p.JWKS()), Algorithms: []string{"RS256"}}
 	}), oidc.Options{})
 	if _, err := v.Identify(t.Context(), p.Token(nil)); reason(err) != fault.AlgorithmNotAllowed {
 		t.Errorf("another algorithm: %v", err)
 	}
-	v = verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &oidc.StaticKeysConfig{Dir: dir} }), oidc.Options{Now: now})
+	v = verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &provider.StaticKeysConfig{Dir: dir} }), oidc.Options{Now: now})
 	p.Rotate()
 	write("b.json", p.JWKS())
 	v.Probe(t.Context()) // as happens beside the traffic: no request reads a file
@@ -506,16 +507,16 @@ func TestStaticKeys(t *testing.T) {
 		t.Errorf("broken for a day: %v", err)
 	}
 	write("gone.json", p.JWKS())
-	alone := verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &oidc.StaticKeysConfig{File: dir + "/gone.json"} }), oidc.Options{Now: now})
+	alone := verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &provider.StaticKeysConfig{File: dir + "/gone.json"} }), oidc.Options{Now: now})
 	write("gone.json", []byte(`{"keys":[]}`))
-	if _, err := alone.With(one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &oidc.StaticKeysConfig{File: dir + "/gone.json"} })); err == nil {
+	if _, err := alone.With(one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &provider.StaticKeysConfig{File: dir + "/gone.json"} })); err == nil {
 		t.Error("a reload takes a set without keys")
 	}
 	alone.Probe(t.Context())
 	if _, err := alone.Identify(t.Context(), token()); reason(err) != fault.KeyIDUnknown {
 		t.Errorf("keys that were taken away: %v", err)
 	}
-	for _, bad := range []oidc.StaticKeysConfig{{}, {JWKS: "{}"}, {File: dir + "/none"}, {Dir: dir + "/none"}, {JWKS: string(p.JWKS()), File: "x"}} {
+	for _, bad := range []provider.StaticKeysConfig{{}, {JWKS: "{}"}, {File: dir + "/none"}, {Dir: dir + "/none"}, {JWKS: string(p.JWKS()), File: "x"}} {
 		if _, err := oidc.New(one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &bad }), oidc.Options{}); err == nil || !strings.Contains(err.Error(), "static-keys") {
 			t.Errorf("%+v: %v", bad, err)
 		}

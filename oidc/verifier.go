@@ -1,191 +1,176 @@
+// Package oidc turns an ID token into an identity.
+//
+// [Verifier.Identify] takes the token and returns a [Decision]. The steps are packages, from top to bottom: token (parse),
+// issuer (find the entry that applies, check the claims that need no key), provider (verify the signature with the keys of
+// the issuer), claims (map the claims to an identity), policy (decide). [Explainer] runs the same steps without a network
+// and reports each.
+//
+// Exactly one entry of the configuration applies to a token. An identity MUST come from claims whose signature was
+// verified with keys of the token's own issuer. Errors are [fault.Error] values: a fault of the token is the caller's, an
+// unavailable provider is not. A token MUST NOT reach a log or an error.
 package oidc
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"log/slog"
-	"maps"
 	"net/netip"
-	"slices"
+	"sync"
 	"time"
 
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/oidc/issuer"
+	"github.com/mayfly-ca/mayfly/oidc/provider"
+	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// Options for [New].
-type Options struct {
-	Now       func() time.Time // nil: time.Now
-	Logger    *slog.Logger     // nil: none
-	StateDir  string           // where the last good keys are kept; "": nowhere
-	UserAgent string
-	// Pause is called when a request begins to wait for the provider of an entry (a key of the configuration), before
-	// its token is verified; resume is called when the request goes on. An error says that too many requests wait
-	// already: the request then does not wait. Optional.
-	Pause func(ctx context.Context, entry string) (resume func(), err error)
-	// ServiceAccountDir has ca.crt and token of the pod that this process runs in; "" is where Kubernetes puts them.
-	ServiceAccountDir string
-}
+// What importers need of the packages below.
+type (
+	// Config is an issuer file.
+	Config = issuer.Config
+	// IssuerConfig is one entry of an issuer file.
+	IssuerConfig = issuer.EntryConfig
+	// Options for [New].
+	Options = provider.Options
+	// Decision is the result for a token.
+	Decision = issuer.Decision
+	// Status says whether the keys of an exact issuer are available.
+	Status = provider.Status
+	// ClassStatus is the state of the fetches of one class of providers.
+	ClassStatus = provider.ClassStatus
+)
 
 // Verifier identifies the bearers of tokens under one configuration. It is safe for concurrent use.
 type Verifier struct {
-	table     *table
-	providers map[string]*provider // of exact issuers
-	pool      *pool
+	table     *issuer.Table
+	providers *provider.Set
+	shared    *shared
 }
 
-// New returns a verifier. It asks no provider; see [Verifier.Start]. Its errors are [fault.Setting] values.
+// shared is what the verifiers of successive configurations have in common.
+type shared struct {
+	now        func() time.Time
+	algorithms []string // for go-oidc
+	pool       *provider.Pool
+	metrics    *metrics
+
+	mu      sync.Mutex
+	current *issuer.Table // of the verifier that was started last
+}
+
+// New returns a verifier. It fetches nothing; see [Verifier.Start]. Its errors are [fault.Setting] values.
 func New(c Config, o Options) (*Verifier, error) {
-	if o.Now == nil {
-		o.Now = time.Now
+	s := &shared{now: o.Now, algorithms: token.Algorithms(), pool: provider.NewPool(o), metrics: newMetrics()}
+	if s.now == nil {
+		s.now = time.Now
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Pause == nil {
-		o.Pause = func(context.Context, string) (func(), error) { return func() {}, nil }
-	}
-	p := newPool(o)
-	v, err := p.verifier(c)
+	v, err := s.verifier(c)
 	if err != nil {
-		p.stop()
+		s.pool.Close()
 	}
 	return v, err
 }
 
-// With returns a verifier under another configuration that has the keys, the metrics and the background work of v. It takes
-// over when its Start is called; requests that v has begun end under v.
-func (v *Verifier) With(c Config) (*Verifier, error) { return v.pool.verifier(c) }
+// With returns a verifier under another configuration that has the keys, the metrics and the background work of v. Its
+// Start replaces v for the background work; requests that v has begun end under v.
+func (v *Verifier) With(c Config) (*Verifier, error) { return v.shared.verifier(c) }
 
-func (p *pool) verifier(c Config) (*Verifier, error) {
-	t, err := c.compile()
+func (s *shared) verifier(c Config) (*Verifier, error) {
+	table, err := c.Compile()
 	if err != nil {
 		return nil, err
 	}
-	all := newAnchors()
-	for _, r := range t.rows {
-		if r.route, err = newRoute(r, p.o, all); err != nil {
-			return nil, fault.Under(err, r.section(), r.key)
-		}
+	var entries []provider.Entry
+	for _, e := range table.Entries() {
+		entries = append(entries, e.ProviderEntry())
 	}
-	v := &Verifier{table: t, providers: make(map[string]*provider, len(t.exact)), pool: p}
-	for key, r := range t.exact {
-		if v.providers[key], err = p.provider(key, r); err != nil {
-			return nil, err
-		}
+	providers, err := s.pool.Set(entries)
+	if err != nil {
+		return nil, err
 	}
-	return v, nil
+	return &Verifier{table: table, providers: providers, shared: s}, nil
 }
 
-// Start fetches the keys of every exact issuer and keeps them fresh, until ctx ends. It does not wait for any of them. On a
-// verifier from [Verifier.With] it also ends the work for issuers that are gone; ctx must then be the one of the first Start.
+// Start fetches the keys of every exact issuer and keeps them fresh, until ctx ends. It does not wait for any of them. On
+// a verifier from [Verifier.With] it also ends the work for issuers that are gone; ctx must then be the one of the first
+// Start.
 func (v *Verifier) Start(ctx context.Context) {
-	v.pool.start(ctx, v)
+	v.providers.Start(ctx)
+	v.shared.mu.Lock()
+	defer v.shared.mu.Unlock()
+	if v.shared.current != nil {
+		for _, e := range v.shared.current.Entries() {
+			if !v.table.Has(e.Key) {
+				v.shared.metrics.forget(e.Key)
+			}
+		}
+	}
+	v.shared.current = v.table
 }
 
-// Wait ends the background work of v and of every verifier that it has in common with.
-func (v *Verifier) Wait() { v.pool.end() }
+// Wait ends the background work of v and of all verifiers that share it, and waits for it.
+func (v *Verifier) Wait() { v.shared.pool.Wait() }
 
-// Identify verifies a token, maps its claims and asks the policy. Its errors are [fault.Error] values; the decision is never nil, and
-// one that comes with an error explains it and names nobody.
+// Identify verifies a token, maps its claims and evaluates the policy. Its errors are [fault.Error] values. The decision
+// is never nil; one that comes with an error explains the error and has no identity of the bearer to rely on.
 func (v *Verifier) Identify(ctx context.Context, raw string) (*Decision, error) {
 	return v.IdentifyFrom(ctx, netip.Addr{}, raw)
 }
 
-// IdentifyFrom is Identify for a request from an address: fetches for providers that have proved nothing are shared out
-// by it. The zero address is one that is not known; no share is kept for it.
-func (v *Verifier) IdentifyFrom(ctx context.Context, source netip.Addr, raw string) (*Decision, error) {
+// IdentifyFrom is Identify for a request from the address client. Fetches for providers that have not served keys yet are
+// limited by that address. The zero address is not limited.
+func (v *Verifier) IdentifyFrom(ctx context.Context, client netip.Addr, raw string) (*Decision, error) {
 	d := new(Decision)
-	err := v.identify(ctx, source, raw, d)
-	return d, v.count(d, err)
+	err := v.identify(ctx, client, raw, d)
+	v.shared.metrics.count(d, err)
+	return d, err
 }
 
-func (v *Verifier) identify(ctx context.Context, source netip.Addr, raw string, d *Decision) error {
-	t, err := parseToken(raw)
+func (v *Verifier) identify(ctx context.Context, client netip.Addr, raw string, d *Decision) error {
+	t, err := token.Parse(raw)
 	if err != nil {
 		return err
 	}
-	iss, err := t.claims.text("iss")
+	iss, err := t.Claims.Text("iss")
 	if err != nil {
 		return err
 	}
-	r := v.table.find(iss)
-	if r == nil {
+	entry := v.table.Find(iss)
+	if entry == nil {
 		return fault.New(fault.IssuerNotTrusted, nil, "issuer", iss)
 	}
-	d.Entry = r.key
-	if err := r.check(t, v.pool.o.Now()); err != nil {
+	d.Entry = entry.Key
+	if err := entry.Check(t, v.shared.now()); err != nil {
 		return err
 	}
-	if d.ProviderKey, err = v.verify(ctx, source, r, t); err != nil {
+	if d.ProviderKey, err = v.providers.Verify(ctx, client, entry.Key, t); err != nil {
 		return err
 	}
-	return r.decide(t.claims, d)
+	if err := v.crossCheck(ctx, iss, t); err != nil {
+		return err
+	}
+	return entry.Decide(t.Claims, d)
 }
 
-// providerFor returns where the keys of an issuer come from.
-func (v *Verifier) providerFor(iss string, r *row) (*provider, error) {
-	if !r.wildcard {
-		return v.providers[iss], nil
-	}
-	p, err := v.pool.tenantFor(iss, r)
-	if err != nil {
-		return nil, fault.New(fault.ProviderUnavailable, err, "issuer", iss)
-	}
-	return p, nil
-}
-
-// verify verifies the signature with the issuer's keys, has go-oidc look at the token as well, and returns the thumbprint of the key.
-// Audience and times were checked before, with better errors. go-oidc comes second, and not around the signature: an RSA verification needs
-// seven KiB of stack, and below it there is so little room that every goroutine that serves a connection would need 32 KiB in place of 16.
-func (v *Verifier) verify(ctx context.Context, source netip.Addr, r *row, t *token) (key string, err error) {
-	iss, err := t.claims.text("iss")
-	if err != nil {
-		return "", err
-	}
-	p, err := v.providerFor(iss, r)
-	if err != nil {
-		return "", err
-	}
-	keys, ring, err := p.key(ctx, source, t.alg, t.kid)
-	if err != nil {
-		return "", err
-	}
-	payload, key, err := t.verifyWith(keys)
-	// a provider may have replaced the key and kept its id
-	if err != nil && fault.From(err).Reason == fault.SignatureInvalid {
-		if newer := p.renew(ctx, source, ring); newer != nil {
-			if keys, err = newer.find(iss, t.alg, t.kid); err == nil {
-				payload, key, err = t.verifyWith(keys)
-			}
-		}
-	}
-	if err != nil {
-		return "", err
-	}
-	if !bytes.Equal(payload, t.payload) {
-		return "", fault.New(fault.SignatureInvalid, errors.New("the verified payload is not the parsed one"))
-	}
-	return key, v.second(ctx, iss, verified{t.raw, payload})
-}
-
-// second is go-oidc's look at a token. What it needs of the stack is not its caller's.
+// crossCheck lets go-oidc check a token whose signature was verified. Audience and times are checked already, with more
+// specific errors. go-oidc does not verify the signature: an RSA verification needs seven KiB of stack, and on top of
+// go-oidc's frames every goroutine of a connection would need a stack of 32 KiB instead of 16. For the same reason its
+// frames must not be part of the caller's.
 //
 //go:noinline
-func (v *Verifier) second(ctx context.Context, iss string, one verified) error {
-	verifier := gooidc.NewVerifier(iss, one, &gooidc.Config{
-		SkipClientIDCheck: true, SupportedSigningAlgs: algorithms, SkipExpiryCheck: true, Now: v.pool.o.Now,
+func (v *Verifier) crossCheck(ctx context.Context, iss string, t *token.Token) error {
+	verifier := gooidc.NewVerifier(iss, verifiedToken{t}, &gooidc.Config{
+		SkipClientIDCheck: true, SupportedSigningAlgs: v.shared.algorithms, SkipExpiryCheck: true, Now: v.shared.now,
 	})
-	if _, err := verifier.Verify(ctx, one.raw); err != nil {
+	if _, err := verifier.Verify(ctx, t.Raw); err != nil {
 		return fault.New(fault.TokenMalformed, err)
 	}
 	return nil
 }
 
-// IssuerInfo is what clients may know of a row.
+// IssuerInfo is what clients may know of an entry.
 type IssuerInfo struct {
 	URL                                                              string // or the pattern
 	Wildcard                                                         bool
@@ -193,131 +178,42 @@ type IssuerInfo struct {
 	SkipEmailVerification                                            bool
 }
 
-// Issuers lists the rows: exact issuers sorted, then patterns sorted.
+// Issuers lists the entries: exact issuers sorted, then patterns sorted.
 func (v *Verifier) Issuers() []IssuerInfo {
-	out := make([]IssuerInfo, 0, len(v.table.rows))
-	for _, r := range v.table.rows {
-		out = append(out, r.info())
+	entries := v.table.Entries()
+	out := make([]IssuerInfo, 0, len(entries))
+	for _, e := range entries {
+		out = append(out, IssuerInfo{
+			URL: e.Key, Wildcard: e.Pattern, Audience: e.Audiences[0], ChallengeClaim: e.Mapper.ChallengeClaim(),
+			SPIFFETrustDomain: e.Config.SPIFFETrustDomain, Type: e.Config.Type, SubjectDomain: e.Config.SubjectDomain,
+			SkipEmailVerification: e.Config.SkipEmailVerification,
+		})
 	}
 	return out
 }
-
-func (r *row) info() IssuerInfo {
-	c := r.config
-	return IssuerInfo{
-		URL: r.key, Wildcard: r.wildcard, Audience: r.audiences[0], ChallengeClaim: r.challenge(), SPIFFETrustDomain: c.SPIFFETrustDomain,
-		Type: c.Type, SubjectDomain: c.SubjectDomain, SkipEmailVerification: c.SkipEmailVerification,
-	}
-}
-
-// challenge is the claim that a proof of possession is verified over, whatever the file says: clients are told the truth.
-func (r *row) challenge() string {
-	if r.config.EmailClaim != "" {
-		return r.config.EmailClaim
-	}
-	return types[r.config.Type].challenge
-}
-
-// Status is whether an exact issuer's keys can be had.
-type Status struct {
-	Issuer  string
-	OK      bool   // the last fetch succeeded, or there was none and the keys are at hand
-	Cause   string // why not OK
-	Warning string // what tokens are verified with meanwhile
-	Since   time.Time
-	Fetched time.Time // of the keys at hand; zero: none
-}
-
-// Pools is the state of the fetches, by class of provider.
-func (v *Verifier) Pools() []PoolStatus { return v.pool.slots.status() }
 
 // Status lists the exact issuers, sorted.
-func (v *Verifier) Status() []Status {
-	var out []Status
-	for _, key := range slices.Sorted(maps.Keys(v.providers)) {
-		out = append(out, v.providers[key].status())
-	}
-	return out
-}
+func (v *Verifier) Status() []Status { return v.providers.Status() }
 
-// metrics of a line of verifiers. The labels issuer and rule are keys and names of the configuration, or empty; reason is
-// from the closed table.
-type metrics struct {
-	tokens  *prometheus.CounterVec
-	fetches *prometheus.CounterVec
-	rules   *prometheus.CounterVec
-}
+// Probe fetches the keys of every exact issuer once and returns the results, sorted.
+func (v *Verifier) Probe(ctx context.Context) []Status { return v.providers.Probe(ctx) }
 
-func newMetrics() *metrics {
-	return &metrics{
-		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mayfly_oidc_tokens_total", Help: "Tokens by entry of the configuration and reason of refusal; empty is accepted.",
-		}, []string{"issuer", "reason"}),
-		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mayfly_oidc_fetches_total", Help: "Fetches of keys, by entry of the configuration and result.",
-		}, []string{"issuer", "result"}),
-		rules: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mayfly_oidc_policy_total", Help: "Decisions of policies, by the rule that decided: allowed, refused, or would_refuse for a rule in shadow mode.",
-		}, []string{"issuer", "rule", "verdict"}),
-	}
-}
+// Fetches is the state of the fetches, by class of provider.
+func (v *Verifier) Fetches() []ClassStatus { return v.shared.pool.Fetches() }
 
-// Collectors returns the metrics of the verifier and of those that it has in common with.
+// Collectors returns the metrics of the verifier and of all that share its background work.
 func (v *Verifier) Collectors() []prometheus.Collector {
-	m := v.pool.metrics
-	return []prometheus.Collector{m.tokens, m.fetches, m.rules, v.pool.slots, keyAges{v.pool}}
+	m := v.shared.metrics
+	return append([]prometheus.Collector{m.tokens, m.rules}, v.shared.pool.Collectors()...)
 }
 
-// keyAges tells when the keys of exact issuers were fetched: an alarm on their age comes before they cease to count.
-type keyAges struct{ pool *pool }
+// verifiedToken is the key set for go-oidc: it accepts one token, whose signature was verified.
+type verifiedToken struct{ *token.Token }
 
-var fetchedDesc = prometheus.NewDesc("mayfly_oidc_keys_fetched_timestamp_seconds",
-	"When the keys that tokens of an entry are verified with were fetched, in seconds since 1970.",
-	[]string{"issuer"}, nil)
-
-// Describe implements [prometheus.Collector].
-func (keyAges) Describe(out chan<- *prometheus.Desc) { out <- fetchedDesc }
-
-// Collect implements [prometheus.Collector].
-func (k keyAges) Collect(out chan<- prometheus.Metric) {
-	var all []*provider
-	k.pool.mu.Lock()
-	for _, e := range k.pool.exact {
-		if e.cancel != nil { // of the configuration in force
-			all = append(all, e.provider)
-		}
+// VerifySignature implements the key set of go-oidc.
+func (v verifiedToken) VerifySignature(_ context.Context, raw string) ([]byte, error) {
+	if raw != v.Raw {
+		return nil, errors.New("another token")
 	}
-	k.pool.mu.Unlock()
-	for _, one := range all {
-		if ring := one.ring.Load(); ring != nil {
-			out <- prometheus.MustNewConstMetric(fetchedDesc, prometheus.GaugeValue,
-				float64(ring.fetched.UnixMilli())/1000, one.entry)
-		}
-	}
-}
-
-// forget drops the series of an entry that is gone.
-func (m *metrics) forget(key string) {
-	for _, vec := range []*prometheus.CounterVec{m.tokens, m.fetches, m.rules} {
-		vec.DeletePartialMatch(prometheus.Labels{"issuer": key})
-	}
-}
-
-// count notes what became of a token. d has an entry as soon as one applied.
-func (v *Verifier) count(d *Decision, err error) error {
-	m, reason := v.pool.metrics, ""
-	if err != nil {
-		reason = string(fault.From(err).Reason)
-	}
-	m.tokens.WithLabelValues(d.Entry, reason).Inc()
-	switch {
-	case d.Rule != "" && reason == string(fault.PolicyDenied):
-		m.rules.WithLabelValues(d.Entry, d.Rule, "refused").Inc()
-	case d.Rule != "":
-		m.rules.WithLabelValues(d.Entry, d.Rule, "allowed").Inc()
-	}
-	if d.Shadow != "" {
-		m.rules.WithLabelValues(d.Entry, d.Shadow, "would_refuse").Inc()
-	}
-	return err
+	return v.Payload, nil
 }

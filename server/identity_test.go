@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/oidc/policy"
 	"github.com/mayfly-ca/mayfly/testkit/oracle"
 )
 
@@ -47,7 +48,7 @@ func TestIssuerRules(t *testing.T) {
 	t.Parallel()
 	w := newWorldWith(t, false, func(c *oidc.IssuerConfig) {
 		c.Type = "email"
-		c.Policy = &oidc.PolicyConfig{Rules: []oidc.RuleConfig{
+		c.Policy = &policy.Config{Rules: []policy.RuleConfig{
 			{Name: "no-bob", Deny: `claims.email.startsWith("bob@")`}, {Name: "no-alice", Deny: `san == "alice@example.com"`, Shadow: true},
 		}}
 	})

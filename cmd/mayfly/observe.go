@@ -136,7 +136,7 @@ const fullFor = time.Minute
 // about for providers that a pattern matches, so that it is a warning.
 func (s *system) providerPools() server.Health {
 	var full []string
-	for _, p := range s.issuers.Pools() {
+	for _, p := range s.issuers.Fetches() {
 		if !p.LastRefused.IsZero() && time.Since(p.LastRefused) < fullFor {
 			full = append(full,
 				fmt.Sprintf("too many %s identity providers are asked for keys at once; the last "+

@@ -1,0 +1,219 @@
+package claims
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
+	"github.com/mayfly-ca/mayfly/oidc/pattern"
+	"github.com/mayfly-ca/mayfly/oidc/token"
+)
+
+// base is what every type has: issuer and subject, from the token itself (D16).
+func base(c token.Claims) (identity.Identity, error) {
+	iss, err := c.Text("iss")
+	if err != nil {
+		return identity.Identity{}, err
+	}
+	if err := checkText("iss", iss); err != nil {
+		return identity.Identity{}, err
+	}
+	id := identity.Identity{Issuer: iss}
+	id.Extensions.Set(identity.IssuerV1, iss)
+	id.Extensions.Set(identity.Issuer, iss)
+	if sub, ok := c["sub"].(string); ok && sub != "" {
+		id.Subject = sub
+		id.Extensions.Set(identity.Subject, sub)
+	}
+	return id, nil
+}
+
+// emailRules are how an issuer of the type email names people.
+type emailRules struct {
+	claim    string   // that holds the address
+	verified string   // claim that says it is verified; "": nobody has to
+	path     []string // of the claim with the issuer to certify; nil: iss
+	mapped   []string // the issuers that path may lead to; nil: all
+	domains  []string // that the issuer may speak for; nil: all
+}
+
+const (
+	emailClaim    = "email"
+	verifiedClaim = "email_verified"
+	byIssuer      = "issuer" // in email-verified: no claim says it, the issuer as such does
+)
+
+// newEmailMapper maps the claim with an address, which the provider must have verified.
+func newEmailMapper(r entry, _ Library) (mapFunc, error) {
+	e := emailRules{claim: r.EmailClaim, verified: r.EmailVerified, mapped: r.MappedIssuers}
+	var errs []error
+	add := func(problem, fix, key string) { errs = append(errs, fault.BadSetting(problem, fix, key)) }
+	if r.IssuerClaim != "" {
+		var err error
+		if e.path, err = parsePath(r.IssuerClaim); err != nil {
+			add(err.Error(), "write $.claim or $.claim.part", "issuer-claim")
+		}
+	} else if len(r.MappedIssuers) > 0 {
+		add("mapped-issuers says what issuer-claim may give, and there is no issuer-claim", "write issuer-claim or remove it", "mapped-issuers")
+	}
+	switch {
+	case r.EmailClaim != "" && r.EmailClaim != emailClaim && r.EmailVerified == "" && !r.SkipEmailVerification:
+		add("an address from "+r.EmailClaim+" needs a rule for what counts as verified", `write email-verified: the name of a claim that must be true, or "issuer" if every address from this issuer counts`, "email-claim")
+	case r.EmailVerified != "" && r.SkipEmailVerification:
+		add("email-verified and skip-email-verification contradict each other", "remove one of them", "email-verified")
+	case r.EmailVerified == byIssuer && len(r.EmailDomains) == 0:
+		add("an issuer whose every address counts as verified could name anybody", "write email-domains: the domains that it may speak for", "email-verified")
+	}
+	for i, d := range r.EmailDomains {
+		d = strings.ToLower(d)
+		if !hostname.IsDNSName(strings.TrimPrefix(d, "*.")) {
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not a domain", d), "write example.com, or *.example.com for its subdomains", "email-domains", strconv.Itoa(i)))
+		}
+		e.domains = append(e.domains, d)
+	}
+	if e.claim == "" {
+		e.claim = emailClaim
+	}
+	switch {
+	case r.SkipEmailVerification, e.verified == byIssuer:
+		e.verified = ""
+	case e.verified == "":
+		e.verified = verifiedClaim
+	}
+	return e.identify, errors.Join(errs...)
+}
+
+func (e emailRules) identify(c token.Claims) (identity.Identity, error) {
+	id, err := base(c)
+	if err != nil {
+		return id, err
+	}
+	email, err := c.Text(e.claim)
+	if err != nil {
+		return id, err
+	}
+	told := e.verified
+	if told == "" {
+		told = verifiedClaim // nobody has to say it; what is said must still be readable
+	}
+	verified, err := truth(c[told])
+	if err != nil {
+		return id, fault.New(fault.ClaimInvalid, err, "claim", told)
+	}
+	if !verified && e.verified != "" {
+		return id, fault.New(fault.EmailUnverified, nil)
+	}
+	if err := checkText(e.claim, email); err != nil {
+		return id, err
+	}
+	if !emailAddress(email) {
+		return id, fault.New(fault.ClaimInvalid, errors.New("not an e-mail address"), "claim", e.claim)
+	}
+	if domain := strings.ToLower(email[strings.LastIndexByte(email, '@')+1:]); e.domains != nil && !slices.ContainsFunc(e.domains, func(d string) bool { return covers(d, domain) }) {
+		return id, fault.New(fault.IdentityNotAllowed, errors.New("the issuer may not speak for this domain"), "claim", e.claim)
+	}
+	if e.path != nil {
+		if id, err = e.mapIssuer(id, c); err != nil {
+			return id, err
+		}
+	}
+	id.SAN = identity.SAN{Kind: identity.Email, Value: email}
+	id.Challenge, id.ChallengeClaim = email, e.claim
+	return id, nil
+}
+
+// mapIssuer replaces the issuer that is certified by the one that a federating provider names (D17).
+func (e emailRules) mapIssuer(id identity.Identity, c token.Claims) (identity.Identity, error) {
+	var v any = map[string]any(c)
+	for _, name := range e.path {
+		m, _ := v.(map[string]any)
+		v = m[name]
+	}
+	iss, ok := v.(string)
+	if !ok || iss == "" {
+		return id, fault.New(fault.ClaimMissing, nil, "claim", strings.Join(e.path, "."))
+	}
+	if len(e.mapped) > 0 && !slices.Contains(e.mapped, iss) {
+		return id, fault.New(fault.IdentityNotAllowed, nil, "claim", strings.Join(e.path, "."))
+	}
+	if err := checkText(strings.Join(e.path, "."), iss); err != nil {
+		return id, err
+	}
+	id.Extensions.Set(identity.IssuerV1, iss)
+	id.Extensions.Set(identity.Issuer, iss)
+	return id, nil
+}
+
+// covers reports whether pattern, a domain or *. and a domain, means domain. Both are in lower case.
+func covers(pattern, domain string) bool {
+	if parent, ok := strings.CutPrefix(pattern, "*"); ok {
+		return strings.HasSuffix(domain, parent) && len(domain) > len(parent)
+	}
+	return pattern == domain
+}
+
+// ShareDomain reports whether some domain is meant by both.
+func ShareDomain(a, b string) bool {
+	pa, starA := strings.CutPrefix(a, "*")
+	pb, starB := strings.CutPrefix(b, "*")
+	if starA && starB {
+		return strings.HasSuffix(pa, pb) || strings.HasSuffix(pb, pa)
+	}
+	return covers(a, b) || covers(b, a)
+}
+
+// parsePath reads the JSONPath of an issuer claim: $.name, $.name.name.
+func parsePath(s string) ([]string, error) {
+	rest, ok := strings.CutPrefix(s, "$.")
+	path := strings.Split(rest, ".")
+	if !ok || slices.Contains(path, "") || strings.ContainsAny(rest, "[]*?@() \"'") {
+		return nil, fmt.Errorf("issuer-claim %q is not a path of names", s)
+	}
+	return path, nil
+}
+
+// truth reads email_verified: a boolean, or one of the words that some providers send. Absent is false.
+func truth(v any) (bool, error) {
+	switch v {
+	case nil, false, "false", "False":
+		return false, nil
+	case true, "true", "True":
+		return true, nil
+	}
+	return false, errors.New("not a boolean")
+}
+
+// emailAddress reports whether s is an address of the usual form: a dot-atom, @, and a domain name of two or more labels
+// whose last one is not a number (RFC 5321 §4.1.2, without quoted strings and address literals). Characters beyond ASCII
+// pass here; a certificate cannot carry them, and says so.
+func emailAddress(s string) bool {
+	at := strings.LastIndexByte(s, '@')
+	if at < 1 || len(s) > 320 {
+		return false
+	}
+	for _, atom := range strings.Split(s[:at], ".") {
+		if atom == "" || strings.ContainsAny(atom, " \t\r\n\"(),:;<>@[\\]") {
+			return false
+		}
+	}
+	labels := strings.Split(s[at+1:], ".")
+	if len(labels) < 2 {
+		return false
+	}
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' {
+			return false
+		}
+		for _, c := range l {
+			if c < 0x80 && !pattern.IsWordByte(byte(c)) {
+				return false
+			}
+		}
+	}
+	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
+}

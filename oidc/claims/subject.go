@@ -1,0 +1,273 @@
+package claims
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"golang.org/x/net/publicsuffix"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/oidc/pattern"
+	"github.com/mayfly-ca/mayfly/oidc/token"
+)
+
+// bySubject is base with the subject as what the caller proves to be.
+func bySubject(c token.Claims) (identity.Identity, error) {
+	id, err := base(c)
+	if err != nil {
+		return id, err
+	}
+	if id.Subject == "" {
+		_, err := c.Text("sub")
+		return id, err
+	}
+	id.Challenge, id.ChallengeClaim = id.Subject, "sub"
+	return id, nil
+}
+
+func badSubject(format string, args ...any) error {
+	return fault.New(fault.ClaimInvalid, fmt.Errorf(format, args...), "claim", "sub")
+}
+
+// newURIMapper certifies subjects that are URIs of one scheme and host.
+func newURIMapper(r entry, _ Library) (mapFunc, error) {
+	want, err := url.Parse(r.SubjectDomain)
+	if r.SubjectDomain == "" || err != nil || want.Scheme == "" || want.Hostname() == "" || want.User != nil || strings.Trim(want.Path, "/") != "" {
+		return nil, fault.BadSetting("the type uri needs the scheme and host of its subjects", "write subject-domain: https://HOST", "subject-domain")
+	}
+	if iss, err := url.Parse(r.issuer); err == nil && r.issuer != "" {
+		if iss.Scheme != want.Scheme {
+			return nil, fault.BadSetting(fmt.Sprintf("has the scheme %s, the issuer %s", want.Scheme, iss.Scheme), "an issuer speaks for subjects of its own scheme", "subject-domain")
+		}
+		if err := sameOwner(want.Hostname(), iss.Hostname()); err != nil {
+			return nil, err
+		}
+	}
+	lenient := r.Lenient()
+	return func(c token.Claims) (identity.Identity, error) {
+		id, err := bySubject(c)
+		if err != nil {
+			return id, err
+		}
+		if emailAddress(id.Subject) {
+			return id, badSubject("an e-mail address, not a URI")
+		}
+		if lenient {
+			u, err := url.Parse(id.Subject)
+			switch {
+			case err != nil:
+				return id, badSubject("not a URI")
+			case u.Scheme != want.Scheme || u.Hostname() != want.Hostname():
+				return id, badSubject("not under %s", r.SubjectDomain)
+			case u.String() != id.Subject:
+				return id, badSubject("written by Fulcio as another URI is")
+			}
+		} else if err := uriSubject(id.Subject, want); err != nil {
+			return id, err
+		}
+		id.SAN = identity.SAN{Kind: identity.URI, Value: id.Subject}
+		return id, nil
+	}, nil
+}
+
+// uriSubject checks a subject that is a URI: of the scheme, host and port of want, and written in one way (D14).
+func uriSubject(subject string, want *url.URL) error {
+	scheme, authority, path, ok := components(subject)
+	switch {
+	case !ok || !strings.HasPrefix(subject, scheme+"://"):
+		return badSubject("not a URI")
+	case strings.Contains(authority, "@"):
+		return badSubject("has a user")
+	case scheme != want.Scheme || authority != want.Host:
+		return badSubject("not under %s://%s", want.Scheme, want.Host)
+	case strings.Count(subject, "#") > 1:
+		return badSubject("not a URI: has # twice")
+	}
+	return onlySpelling(part{text: subject, claim: "sub"}, path)
+}
+
+// newUsernameMapper certifies names of one domain, as an otherName "name!domain".
+func newUsernameMapper(r entry, _ Library) (mapFunc, error) {
+	if r.SubjectDomain == "" || strings.ContainsAny(r.SubjectDomain, "/:!@ ") {
+		return nil, fault.BadSetting("the type username needs the domain of its names, without a scheme", "write subject-domain: HOST", "subject-domain")
+	}
+	if iss, err := url.Parse(r.issuer); err == nil && r.issuer != "" {
+		if err := sameOwner(r.SubjectDomain, iss.Hostname()); err != nil {
+			return nil, err
+		}
+	}
+	lenient := r.Lenient()
+	return func(c token.Claims) (identity.Identity, error) {
+		id, err := base(c)
+		if err != nil {
+			return id, err
+		}
+		if id.Subject == "" && !lenient {
+			_, err := c.Text("sub")
+			return id, err
+		}
+		switch {
+		case strings.Contains(id.Subject, "!"):
+			return id, badSubject("has a !, which separates name and domain")
+		case emailAddress(id.Subject):
+			return id, badSubject("an e-mail address, not a user's name")
+		case !lenient && strings.ContainsAny(id.Subject, " \t\r\n/\\"):
+			return id, badSubject("has a space or a slash")
+		}
+		id.Challenge, id.ChallengeClaim = id.Subject, "sub"
+		id.SAN = identity.SAN{Kind: identity.OtherName, Value: id.Subject + "!" + r.SubjectDomain}
+		return id, nil
+	}, nil
+}
+
+// sameOwner checks that whoever runs the issuer's host also owns the subjects': one registered domain, by the public suffix
+// list, or the very same host.
+func sameOwner(subject, issuer string) error {
+	if subject == issuer {
+		return nil
+	}
+	a, errA := publicsuffix.EffectiveTLDPlusOne(subject)
+	b, errB := publicsuffix.EffectiveTLDPlusOne(issuer)
+	if errA == nil && errB == nil && a == b {
+		return nil
+	}
+	return fault.BadSetting(fmt.Sprintf("%s does not belong to the domain of the issuer, %s", subject, issuer), "an issuer speaks for subjects of its own registered domain", "subject-domain")
+}
+
+// newSPIFFEMapper certifies the SPIFFE IDs of one trust domain (SPIFFE-ID §2).
+func newSPIFFEMapper(r entry, _ Library) (mapFunc, error) {
+	domain := strings.TrimPrefix(r.SPIFFETrustDomain, "spiffe://")
+	if domain != r.SPIFFETrustDomain {
+		domain, _, _ = strings.Cut(domain, "/")
+	}
+	if domain == "" {
+		return nil, fault.BadSetting("the type spiffe needs a trust domain", "write spiffe-trust-domain: DOMAIN", "spiffe-trust-domain")
+	}
+	if strings.Trim(domain, "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "" {
+		return nil, fault.BadSetting(fmt.Sprintf("%q is not a trust domain", domain), "write lower-case letters, digits, dots, hyphens and underscores", "spiffe-trust-domain")
+	}
+	return func(c token.Claims) (identity.Identity, error) {
+		id, err := bySubject(c)
+		if err != nil {
+			return id, err
+		}
+		rest, ok := strings.CutPrefix(id.Subject, "spiffe://")
+		td, path, hasPath := strings.Cut(rest, "/")
+		if !ok || hasPath && !spiffePath(path) || len(id.Subject) > 2048 {
+			return id, badSubject("not a SPIFFE ID")
+		}
+		if td != domain {
+			return id, badSubject("not of the trust domain %s", domain)
+		}
+		id.SAN = identity.SAN{Kind: identity.URI, Value: id.Subject}
+		return id, nil
+	}, nil
+}
+
+// spiffePath reports whether each segment of path is one or more of letters, digits and ".-_", and not . or .. itself.
+func spiffePath(path string) bool {
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "" || segment == "." || segment == ".." || strings.TrimFunc(segment, func(r rune) bool { return r < 0x80 && (pattern.IsWordByte(byte(r)) || r == '.') }) != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// newKubernetesMapper certifies service accounts.
+func newKubernetesMapper(r entry, _ Library) (mapFunc, error) {
+	lenient := r.Lenient()
+	return func(c token.Claims) (identity.Identity, error) {
+		id, err := bySubject(c)
+		if err != nil {
+			return id, err
+		}
+		const ns, sa = "kubernetes.io.namespace", "kubernetes.io.serviceaccount.name"
+		k, _ := c["kubernetes.io"].(map[string]any)
+		account, _ := k["serviceaccount"].(map[string]any)
+		namespace, err := kubernetesName(k["namespace"], ns, lenient)
+		if err != nil {
+			return id, err
+		}
+		name, err := kubernetesName(account["name"], sa, lenient)
+		if err != nil {
+			return id, err
+		}
+		uri, err := uriRules{lenient: lenient, segments: []string{ns, sa}}.build([]part{
+			{text: "https://kubernetes.io/namespaces/"},
+			{text: namespace, claim: ns},
+			{text: "/serviceaccounts/"},
+			{text: name, claim: sa},
+		})
+		id.SAN = identity.SAN{Kind: identity.URI, Value: uri}
+		return id, err
+	}, nil
+}
+
+// kubernetesName is a name as Kubernetes makes them: lower-case letters, digits, hyphens and dots (RFC 1123 §2.1).
+func kubernetesName(v any, claim string, lenient bool) (string, error) {
+	s, isText := v.(string)
+	switch {
+	case lenient && (v == nil || isText):
+		return s, checkText(claim, s)
+	case v == nil || isText && s == "":
+		return "", fault.New(fault.ClaimMissing, nil, "claim", claim)
+	case !isText || len(s) > 253 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-.") != "" || strings.Trim(s[:1]+s[len(s)-1:], "-.") != s[:1]+s[len(s)-1:]:
+		return "", fault.New(fault.ClaimInvalid, errors.New("not a name of Kubernetes"), "claim", claim)
+	}
+	return s, nil
+}
+
+// newChainguardMapper certifies Chainguard's identities, by their path under the issuer.
+func newChainguardMapper(r entry, _ Library) (mapFunc, error) {
+	lenient := r.Lenient()
+	return func(c token.Claims) (identity.Identity, error) {
+		id, err := base(c)
+		if err != nil {
+			return id, err
+		}
+		if err := actors(c["act"]); err != nil {
+			return id, err
+		}
+		if email, _ := c["email"].(string); email != "" {
+			verified, err := truth(c[verifiedClaim])
+			if err != nil {
+				return id, fault.New(fault.ClaimInvalid, err, "claim", verifiedClaim)
+			}
+			if !verified {
+				return id, fault.New(fault.EmailUnverified, nil)
+			}
+			id.Challenge, id.ChallengeClaim = email, "email"
+		} else {
+			id.Challenge, id.ChallengeClaim = id.Subject, "sub"
+		}
+		if id.Subject == "" && (id.Challenge == "" || !lenient) {
+			_, err := c.Text("sub")
+			return id, err
+		}
+		uri, err := uriRules{lenient: lenient, joined: true}.build([]part{
+			{text: strings.TrimSuffix(id.Issuer, "/") + "/"}, {text: id.Subject, claim: "sub"},
+		})
+		id.SAN = identity.SAN{Kind: identity.URI, Value: uri}
+		return id, err
+	}, nil
+}
+
+// actors checks that act, if it is there, is an object of texts.
+func actors(v any) error {
+	if v == nil {
+		return nil
+	}
+	m, ok := v.(map[string]any)
+	for _, one := range m {
+		_, isText := one.(string)
+		ok = ok && isText
+	}
+	if !ok {
+		return fault.New(fault.ClaimInvalid, errors.New("not an object of texts"), "claim", "act")
+	}
+	return nil
+}

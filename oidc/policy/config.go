@@ -1,0 +1,37 @@
+package policy
+
+// Config is who gets a certificate. A token is refused if a deny rule holds, or if there are allow rules and none holds.
+type Config struct {
+	// Rules, by CEL expressions over claims, issuer, subject, san, san_type and extensions.
+	Rules []RuleConfig `yaml:"rules"`
+	// Claims with the verdict that they must get; they run whenever the file is loaded.
+	Tests []TestConfig `yaml:"tests"`
+}
+
+// RuleConfig is one rule: a name, and allow or deny.
+type RuleConfig struct {
+	// Name in refusals, metrics and the log: letters, digits, - and _.
+	Name string `yaml:"name"`
+	// CEL expression; true lets the token pass.
+	Allow string `yaml:"allow"`
+	// CEL expression; true refuses the token, and so does an error such as a missing claim.
+	Deny string `yaml:"deny"`
+	// Reports what the rule would refuse, and refuses nothing.
+	Shadow bool `yaml:"shadow"`
+}
+
+// TestConfig is a test of the policy.
+type TestConfig struct {
+	// Name in error messages.
+	Name string `yaml:"name"`
+	// Claims of a verified token; iss may be left out where the entry is no pattern.
+	Claims map[string]any `yaml:"claims"`
+	// allow or deny.
+	Expect string `yaml:"expect"`
+	// For deny: the reason of the refusal, such as EMAIL_UNVERIFIED. Default: POLICY_DENIED.
+	Reason string `yaml:"reason"`
+	// The rule that decides. When omitted: any.
+	Rule string `yaml:"rule"`
+	// The name in the certificate. When omitted: any.
+	SAN string `yaml:"san"`
+}

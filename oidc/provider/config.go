@@ -1,0 +1,178 @@
+package provider
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
+	"github.com/mayfly-ca/mayfly/oidc/token"
+)
+
+// KeysConfig says where the keys of a provider come from.
+type KeysConfig struct {
+	// PEM of a CA of the provider's HTTPS certificate, beside the system's roots.
+	CACert string `yaml:"ca-cert" alias:"CACert"`
+	// Where the discovery document is, if not under the issuer's URL.
+	DiscoveryURL string `yaml:"discovery-url"`
+	// Where the keys are, if the discovery document does not say so or there is none. Without discovery-url no document
+	// is asked for.
+	JWKSURL string `yaml:"jwks-url"`
+	// Keys that are not fetched: for networks without a way to the provider.
+	StaticKeys *StaticKeysConfig `yaml:"static-keys"`
+	// How the provider is reached.
+	Outbound OutboundConfig `yaml:"outbound"`
+	// Allows plain http on other hosts than this one.
+	Insecure bool `yaml:"insecure"`
+}
+
+// StaticKeysConfig says where keys are; exactly one of its fields is set. Files are read again when they change.
+type StaticKeysConfig struct {
+	// A JWK set (RFC 7517 §5) as JSON text.
+	JWKS string `yaml:"jwks"`
+	// A file with a JWK set.
+	File string `yaml:"file"`
+	// A directory of files with JWK sets, named *.json.
+	Dir string `yaml:"dir"`
+	// JWS algorithms of these keys. When omitted: those that fit a key.
+	Algorithms []string `yaml:"algorithms"`
+}
+
+// OutboundConfig says how a provider is reached.
+type OutboundConfig struct {
+	// PEM file of CAs of the provider's HTTPS certificate.
+	CABundle string `yaml:"ca-bundle"`
+	// true trusts ca-bundle and ca-cert alone; false adds them to the system's roots.
+	CAExclusive bool `yaml:"ca-exclusive"`
+	// URL of a proxy, or none. When omitted: what HTTPS_PROXY and NO_PROXY say.
+	Proxy string `yaml:"proxy"`
+	// For providers that ask for a TLS client certificate.
+	ClientCertificate *ClientCertificateConfig `yaml:"client-certificate"`
+	// File with a bearer token for discovery and keys, read again every 5s; sent to the issuer's own host over https
+	// only.
+	BearerTokenFile string `yaml:"bearer-token-file"`
+	// Allows private addresses where they are refused: patterns, and keys on another host.
+	PrivateNetwork bool `yaml:"private-network"`
+	// For discovery and keys together, at most 30s; a request waits for 5s of it at most, and the fetch goes on without
+	// the request. Default: 4s for a request, 10s for a fetch.
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// ClientCertificateConfig is a key pair in PEM files, read again every 5s.
+type ClientCertificateConfig struct {
+	// PEM file of the certificate chain.
+	Certificate string `yaml:"certificate"`
+	// PEM file of the private key.
+	Key string `yaml:"key"`
+}
+
+// Check checks the settings of an issuer, a URL or a pattern, without reading files. Its errors are [fault.Setting] values.
+func (c KeysConfig) Check(issuer string) error {
+	var errs []error
+	add := func(problem, fix string, path ...string) {
+		errs = append(errs, fault.BadSetting(problem, fix, path...))
+	}
+	if at := cmp.Or(c.DiscoveryURL, c.JWKSURL, issuer); c.Outbound.BearerTokenFile != "" &&
+		strings.HasPrefix(at, "http://") {
+		add("a token is not sent over plain http", "use https, or remove it", "outbound", "bearer-token-file")
+	}
+	if c.CACert != "" {
+		if _, err := pemfile.Roots([]byte(c.CACert)); err != nil {
+			errs = append(errs, fault.BadContent(err, "write the PEM text of the CA", "ca-cert"))
+		}
+	}
+	for key, at := range map[string]string{"discovery-url": c.DiscoveryURL, "jwks-url": c.JWKSURL} {
+		if at == "" {
+			continue
+		}
+		if c.StaticKeys != nil {
+			add(key+" and static-keys contradict each other", "remove one of them", key)
+		}
+		errs = append(errs, fault.Under(CheckURL(at, c.Insecure), key))
+	}
+	if c.StaticKeys != nil {
+		errs = append(errs, fault.Under(c.StaticKeys.check(), "static-keys"))
+		if c.Outbound != (OutboundConfig{}) {
+			add("nothing is fetched for an issuer with static-keys", "remove outbound", "outbound")
+		}
+	}
+	errs = append(errs, fault.Under(c.Outbound.check(c.CACert), "outbound"))
+	return errors.Join(errs...)
+}
+
+// CheckURL checks the URL of a document of a provider. It may have a query: some providers tell applications apart by it.
+// insecure allows plain http on all hosts.
+func CheckURL(text string, insecure bool) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Host == "":
+		return fault.BadSetting(fmt.Sprintf("%q is not a URL", text), "write https://HOST/PATH")
+	case u.User != nil || u.Fragment != "":
+		return fault.BadSetting("the URL has a user or a fragment", "write https://HOST/PATH")
+	case u.Scheme == "https":
+		return nil
+	case u.Scheme == "http" && (hostname.IsLoopback(u.Hostname()) || insecure):
+		return nil
+	case u.Scheme == "http":
+		return fault.BadSetting("plain http: anybody on the way could make tokens",
+			"use https, or set insecure: true for this issuer")
+	}
+	return fault.BadSetting(fmt.Sprintf("the scheme %q is not https", u.Scheme), "write https://HOST/PATH")
+}
+
+func (c StaticKeysConfig) check() error {
+	n := 0
+	for _, v := range []string{c.JWKS, c.File, c.Dir} {
+		if v != "" {
+			n++
+		}
+	}
+	if n != 1 {
+		return fault.BadSetting("needs exactly one of jwks, file and dir", "write one of them")
+	}
+	for i, a := range c.Algorithms {
+		if !token.IsAlgorithm(a) {
+			return fault.BadSetting(fmt.Sprintf("%q is not an algorithm of tokens", a),
+				"write some of "+strings.Join(token.Algorithms(), ", "), "algorithms", strconv.Itoa(i))
+		}
+	}
+	if c.JWKS != "" {
+		if _, err := parseUsableKeys([]byte(c.JWKS)); err != nil {
+			return fault.BadSetting(err.Error(), `write {"keys": […]} with public keys`, "jwks")
+		}
+	}
+	return nil
+}
+
+func (c OutboundConfig) check(caCert string) error {
+	var errs []error
+	add := func(problem, fix, key string) { errs = append(errs, fault.BadSetting(problem, fix, key)) }
+	if c.CAExclusive && c.CABundle == "" && caCert == "" {
+		add("needs a CA to trust", "write ca-bundle too", "ca-exclusive")
+	}
+	if c.Proxy != "" && c.Proxy != "none" {
+		u, err := url.Parse(c.Proxy)
+		switch {
+		case err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme):
+			add("not the URL of a proxy", "write http://HOST:PORT, or none", "proxy")
+		case u.User != nil:
+			add("a password does not belong into the configuration",
+				"put the URL into the environment variable HTTPS_PROXY and leave proxy out", "proxy")
+		}
+	}
+	if pair := c.ClientCertificate; pair != nil && (pair.Certificate == "" || pair.Key == "") {
+		add("needs certificate and key", "write both", "client-certificate")
+	}
+	if c.Timeout < 0 || c.Timeout > maxTimeout {
+		add(fmt.Sprintf("%s is not between 0 and %s", c.Timeout, maxTimeout),
+			fmt.Sprintf("write a duration such as 10s; a request waits for %s of it at most", maxWait), "timeout")
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,279 @@
+package provider
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/hostname"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
+)
+
+// Entry is one entry of the configuration, as far as the keys of its providers are concerned.
+type Entry struct {
+	Key        string // the URL of the issuer, or a pattern of such URLs
+	Pattern    bool   // Key is a pattern
+	Kubernetes bool   // the tokens are those of a Kubernetes API server
+	KeysConfig
+}
+
+// section is the section of the issuer file that has the entry.
+func (e Entry) section() string {
+	if e.Pattern {
+		return "meta-issuers"
+	}
+	return "oidc-issuers"
+}
+
+// example is an issuer of the entry.
+func (e Entry) example() string { return strings.ReplaceAll(e.Key, "*", "0") }
+
+// route says how the providers of one entry are reached. It is made when the configuration is loaded, with CA pools,
+// transports and the digest: a request does not cause files to be read or settings to be hashed or parsed.
+type route struct {
+	pattern        bool
+	kubernetes     bool // an API server, which may name another host than its own for its keys
+	insecure       bool
+	local          bool // the operator wrote a loopback host
+	privateNetwork bool
+	timeout        time.Duration // of a fetch; 0: the default
+	userAgent      string
+	discovery      *url.URL // of the discovery document; nil: below the issuer
+	jwks           *url.URL // of the keys; nil: in the discovery document
+	proxy          func(*http.Request) (*url.URL, error)
+	anyAddress     *http.Client // may dial any address
+	publicOnly     *http.Client // refuses private addresses when it dials (E3)
+
+	bearerFile string // with a token for the issuer's own host; "": none
+	clientPair *ClientCertificateConfig
+	secrets    atomic.Pointer[secrets]
+
+	// digest is the digest of everything that decides which keys the providers of the entry have. Keys that were fetched
+	// under one digest MUST NOT be used under another one.
+	digest string
+}
+
+// newRoute reads the files that the entry names. Its errors are [fault.Setting] values.
+func newRoute(e Entry, o Options, pools *caPools) (*route, error) {
+	out := o.outbound(e)
+	bundle, err := pools.bundle(out)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := pools.roots(out, e.CACert, bundle)
+	if err != nil {
+		return nil, err
+	}
+	r := &route{
+		pattern: e.Pattern, kubernetes: e.Kubernetes && !e.Pattern, insecure: e.Insecure,
+		privateNetwork: out.PrivateNetwork, bearerFile: out.BearerTokenFile, clientPair: out.ClientCertificate,
+		timeout: out.Timeout, userAgent: o.UserAgent, proxy: http.ProxyFromEnvironment,
+	}
+	example, err := url.Parse(e.example())
+	if err != nil {
+		return nil, err
+	}
+	r.local = hostname.IsLoopback(example.Hostname())
+	if e.DiscoveryURL != "" {
+		if r.discovery, err = url.Parse(e.DiscoveryURL); err != nil {
+			return nil, err
+		}
+	}
+	if e.JWKSURL != "" {
+		if r.jwks, err = url.Parse(e.JWKSURL); err != nil {
+			return nil, err
+		}
+	}
+	switch out.Proxy {
+	case "":
+	case "none":
+		r.proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
+	default:
+		u, err := url.Parse(out.Proxy)
+		if err != nil {
+			return nil, err
+		}
+		r.proxy = http.ProxyURL(u)
+	}
+	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if r.clientPair != nil {
+		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			s := r.secrets.Load()
+			if s == nil || s.pair == nil {
+				return nil, errors.New("the client certificate has not been read")
+			}
+			return s.pair, nil
+		}
+	}
+	r.anyAddress, r.publicOnly = r.client(conf, nil), r.client(conf.Clone(), dialPublicOnly)
+	r.digest = r.digestOf(e, out, bundle)
+	r.readSecrets()
+	return r, nil
+}
+
+// client has no timeouts of its own: the context of a fetch limits the whole.
+func (r *route) client(conf *tls.Config, control func(string, string, syscall.RawConn) error) *http.Client {
+	d := net.Dialer{Control: control}
+	proxy := r.proxy
+	if control != nil {
+		proxy = nil // the address that is dialed must be the provider's own
+	}
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext: d.DialContext, TLSClientConfig: conf, Proxy: proxy, MaxResponseHeaderBytes: 64 << 10,
+			MaxIdleConns: 16, MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second, ForceAttemptHTTP2: true,
+		},
+		CheckRedirect: func(to *http.Request, via []*http.Request) error {
+			first := via[0].URL
+			if len(via) > maxRedirects || to.URL.Host != first.Host || to.URL.Scheme != first.Scheme {
+				return errors.New("redirect to another host or scheme, or one too many")
+			}
+			return nil
+		},
+	}
+}
+
+func (r *route) closeIdleConnections() {
+	r.anyAddress.CloseIdleConnections()
+	r.publicOnly.CloseIdleConnections()
+}
+
+// startURL is the URL that the issuer or the operator named: of the discovery document, or of the keys if there is no
+// discovery.
+func (r *route) startURL(issuer string) (*url.URL, error) {
+	switch {
+	case r.discovery != nil:
+		return r.discovery, nil
+	case r.jwks != nil:
+		return r.jwks, nil
+	}
+	return url.Parse(strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration")
+}
+
+// host is the host that limits of fetches count for the issuer.
+func (r *route) host(issuer string) string {
+	u, err := r.startURL(issuer)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
+// proxyOf is the proxy for requests to u, without its password; "" if there is none.
+func (r *route) proxyOf(u *url.URL) string {
+	proxy, err := r.proxy(&http.Request{URL: u})
+	if err != nil || proxy == nil {
+		return ""
+	}
+	return proxy.Scheme + "://" + proxy.Host
+}
+
+// digestOf is the digest of the settings and files that decide which keys the providers of an entry have. The timeout is
+// not in it, nor what happens to a verified token. For a pattern, keys are kept by issuer below the digest.
+func (r *route) digestOf(e Entry, out OutboundConfig, bundle []byte) string {
+	proxy := ""
+	if u, err := r.startURL(e.example()); err == nil { // also covers the environment's proxy
+		proxy = r.proxyOf(u)
+	}
+	pair := ClientCertificateConfig{}
+	if out.ClientCertificate != nil {
+		pair = *out.ClientCertificate
+	}
+	data, err := json.Marshal(struct {
+		Key, Discovery, JWKS, CACert, Bundle, Proxy, ProxyInUse, Bearer string
+		Pattern, Cluster, Insecure, CAExclusive, Private                bool
+		ClientCertificate                                               ClientCertificateConfig
+		Static                                                          *StaticKeysConfig
+	}{
+		e.Key, e.DiscoveryURL, e.JWKSURL, e.CACert, hexSHA256(bundle), out.Proxy, proxy, out.BearerTokenFile,
+		e.Pattern, r.kubernetes, e.Insecure, out.CAExclusive, out.PrivateNetwork, pair, e.StaticKeys,
+	})
+	if err != nil {
+		panic("oidc: texts and booleans cannot be marshalled: " + err.Error())
+	}
+	return hexSHA256(data)
+}
+
+// hexSHA256 is the SHA-256 of data in hexadecimal; "" if data is empty.
+func hexSHA256(data []byte) string {
+	if len(data) == 0 {
+		return ""
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// caPools caches the CA pools of the entries of one configuration: many entries name the same file.
+type caPools struct {
+	files map[string][]byte
+	pools map[string]*x509.CertPool
+}
+
+func newCAPools() *caPools { return &caPools{map[string][]byte{}, map[string]*x509.CertPool{}} }
+
+// bundle returns the content of ca-bundle; nil if there is none.
+func (c *caPools) bundle(o OutboundConfig) ([]byte, error) {
+	if o.CABundle == "" {
+		return nil, nil
+	}
+	if data, ok := c.files[o.CABundle]; ok {
+		return data, nil
+	}
+	data, err := readFile(o.CABundle, maxBundle)
+	if err != nil {
+		return nil, fault.BadFile(o.CABundle, err, "outbound", "ca-bundle")
+	}
+	c.files[o.CABundle] = data
+	return data, nil
+}
+
+// maxBundle limits a file of CAs, in bytes. The file of a Linux distribution has about 220 kB.
+const maxBundle = 4 << 20
+
+// roots returns the pool of CAs to trust; nil means the system's.
+func (c *caPools) roots(o OutboundConfig, caCert string, bundle []byte) (*x509.CertPool, error) {
+	if caCert == "" && bundle == nil {
+		return nil, nil
+	}
+	key := fmt.Sprint(o.CAExclusive, o.CABundle, "\n", caCert)
+	if pool, ok := c.pools[key]; ok {
+		return pool, nil
+	}
+	pool := x509.NewCertPool()
+	if !o.CAExclusive {
+		if system, err := x509.SystemCertPool(); err == nil {
+			pool = system
+		}
+	}
+	add := func(data []byte) error {
+		certs, err := pemfile.Roots(data)
+		for _, cert := range certs {
+			pool.AddCert(cert)
+		}
+		return err
+	}
+	if caCert != "" {
+		if err := add([]byte(caCert)); err != nil {
+			return nil, fault.BadContent(err, "write the PEM text of the CA", "ca-cert")
+		}
+	}
+	if bundle != nil {
+		if err := add(bundle); err != nil {
+			return nil, fault.BadContent(err, "write the path of a PEM file", "outbound", "ca-bundle").In(o.CABundle)
+		}
+	}
+	c.pools[key] = pool
+	return pool, nil
+}

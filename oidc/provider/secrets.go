@@ -1,0 +1,146 @@
+package provider
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
+	"github.com/mayfly-ca/mayfly/oidc/token"
+)
+
+// secretsEvery is how often files with bearer tokens and client certificates are read again.
+const secretsEvery = 5 * time.Second
+
+// maxSecret limits the files with secrets, in bytes.
+const maxSecret = 256 << 10
+
+// secrets authenticate mayfly to a provider. They are read when the configuration is loaded and again in the background,
+// because tokens of pods and short-lived certificates change while the process runs.
+type secrets struct {
+	bearer string
+	pair   *tls.Certificate
+	err    error // of the last read; the other fields then have the last good values
+}
+
+// readSecrets reads the bearer token and the client certificate again. A file that cannot be read leaves the last good
+// value in use.
+func (r *route) readSecrets() {
+	if r.bearerFile == "" && r.clientPair == nil {
+		return
+	}
+	next := secrets{}
+	if last := r.secrets.Load(); last != nil {
+		next.bearer, next.pair = last.bearer, last.pair
+	}
+	if r.bearerFile != "" {
+		bearer, err := readBearer(r.bearerFile)
+		if err == nil {
+			next.bearer = bearer
+		}
+		next.err = err
+	}
+	if r.clientPair != nil {
+		pair, err := readPair(*r.clientPair)
+		if err == nil {
+			next.pair = pair
+		}
+		next.err = errors.Join(next.err, err)
+	}
+	r.secrets.Store(&next)
+}
+
+func readBearer(name string) (string, error) {
+	data, err := readFile(name, maxSecret)
+	if err != nil {
+		return "", err
+	}
+	bearer := strings.TrimSpace(string(data))
+	if bearer == "" || len(bearer) > token.MaxSize || strings.ContainsAny(bearer, "\r\n \t") {
+		return "", fmt.Errorf("%s holds no bearer token", name)
+	}
+	return bearer, nil
+}
+
+func readPair(c ClientCertificateConfig) (*tls.Certificate, error) {
+	certificate, err := readFile(c.Certificate, maxSecret)
+	if err != nil {
+		return nil, err
+	}
+	key, err := readFile(c.Key, maxSecret)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := pemfile.KeyPair(certificate, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Certificate, err)
+	}
+	return &pair, nil
+}
+
+// readFile reads a regular file of at most limit bytes. Reading anything else, such as a pipe without a writer, could
+// block.
+func readFile(name string, limit int64) ([]byte, error) {
+	st, err := os.Stat(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case st.IsDir():
+		return nil, &os.PathError{Op: "read", Path: name, Err: syscall.EISDIR}
+	case !st.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	case st.Size() > limit:
+		return nil, fmt.Errorf("%s has %d bytes; the limit is %d", name, st.Size(), limit)
+	}
+	file, err := os.Open(filepath.Clean(name))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close() //nolint:errcheck // only read
+	data, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s has more than %d bytes", name, limit)
+	}
+	return data, err
+}
+
+// Where Kubernetes mounts the credentials of a pod, and where Fulcio's manifests mount the CA.
+const (
+	serviceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
+	fulcioClusterCA   = "/var/run/fulcio/ca.crt"
+)
+
+// outbound is the outbound block of an entry. The issuer of the cluster that mayfly itself runs in needs none: its keys
+// are fetched with the CA of the pod, unless the entry names one, and with the token of the pod, unless the entry sets
+// another token or another URL of the documents. No other host gets the token of the pod (E13).
+func (o Options) outbound(e Entry) OutboundConfig {
+	out := e.Outbound
+	u, err := url.Parse(e.Key)
+	configured := out.BearerTokenFile != "" || e.DiscoveryURL != "" || e.JWKSURL != ""
+	if err != nil || e.Pattern || !e.Kubernetes || u.Scheme != "https" || configured ||
+		u.Host != "kubernetes.default.svc" && u.Host != "kubernetes.default.svc.cluster.local" {
+		return out
+	}
+	dir := o.ServiceAccountDir
+	if dir == "" {
+		dir = serviceAccountDir
+	}
+	for _, ca := range []string{fulcioClusterCA, filepath.Join(dir, "ca.crt")} {
+		if _, err := os.Stat(ca); err == nil && out.CABundle == "" && e.CACert == "" {
+			out.CABundle = ca
+		}
+	}
+	if file := filepath.Join(dir, "token"); out.CABundle != "" || e.CACert != "" {
+		if _, err := os.Stat(file); err == nil {
+			out.BearerTokenFile = file
+		}
+	}
+	return out
+}
