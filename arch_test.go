@@ -47,7 +47,8 @@ var layers = map[string][]string{
 	"journal":            {"fault", "journal/ship"},
 	"journal/ship":       {"fault"},
 
-	"reconcile": {"journal", "monitor", "tbs", "fault"}, // journals against logs
+	"reconcile":         {"journal", "monitor", "tbs", "fault"}, // journals against logs
+	"reconcile/webhook": {},                                     // delivers findings
 
 	"proto":  {},
 	"config": {"oidc", "pop", "ca", "ca/signer/backends", "ctlog", "ctlog/embedded", "journal", "reconcile", "fault"},

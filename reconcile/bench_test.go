@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// BenchmarkRun is the whole audit of ten thousand entries and their records.
+// BenchmarkRun audits ten thousand entries and their records.
 func BenchmarkRun(b *testing.B) {
 	const entries = 10000
 	p, dir := pki.New(pki.Options{}), b.TempDir()
@@ -22,14 +22,12 @@ func BenchmarkRun(b *testing.B) {
 	for b.Loop() {
 		l, err := monitor.Open(monitor.Options{Key: log.Key.Public(), Origin: o.Origin, Dir: o.Log})
 		must(b, err)
-		f, err := monitor.Follow(l, monitor.FollowerOptions{})
-		must(b, err)
 		r, err := reconcile.Run(b.Context(), reconcile.Input{
-			Logs:     []reconcile.Log{{Follower: f, Delay: time.Hour}},
+			Logs:     []reconcile.Log{{Log: l, MergeDelay: time.Hour}},
 			Journals: []reconcile.Journal{{Name: "journal", Path: o.Journal, Live: true}}, Issuers: p.Chain[:1],
 		})
 		must(b, err)
-		if len(r.Findings) > 0 || len(r.Incomplete) > 0 || r.Logs[0].Ours != entries || r.Explained != (reconcile.Explained{}) {
+		if len(r.Findings) > 0 || len(r.Incomplete) > 0 || r.Logs[0].Matched != entries || r.Explained != (reconcile.Explained{}) {
 			b.Fatalf("%+v", r)
 		}
 	}

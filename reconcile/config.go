@@ -12,28 +12,29 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/secret"
 )
 
-// The cadence of the auditor.
+// Defaults and limits of the settings.
 const (
 	defaultEvery = time.Minute
-	leastEvery   = time.Second
-	mostEvery    = 24 * time.Hour
+	minEvery     = time.Second
+	maxEvery     = 24 * time.Hour
 	defaultLag   = 10 * time.Minute
+	maxLag       = 7 * 24 * time.Hour
 )
 
-// Off is the value of every that switches the auditor off.
+// Off is the value of Config.Every that switches the auditor off.
 const Off = "off"
 
-// Config says how journals and logs are held against each other while the CA runs.
+// Config configures the auditor of a running CA.
 type Config struct {
-	// Every is how often, a duration, or off. Default: 1m.
+	// Every is the interval between two audits: a duration, or off. Default: 1m.
 	Every string `yaml:"every"`
-	// Journals are the journals of other instances that sign with the same key, as paths or patterns of the shell. An entry of theirs looks unintended without them.
+	// Journals are the journals of other instances that sign with the same key, as paths or shell patterns. Without them the log entries of those instances are reported as unintended.
 	Journals []string `yaml:"journals"`
-	// Lag is how far those journals may be behind, as copies are. An entry has that long to be explained by one of them. Default: 10m.
+	// Lag is how far the journals of other instances may be behind, as copies are. A log entry without an intent is reported after this time. Default: 10m.
 	Lag time.Duration `yaml:"lag"`
 }
 
-// Check finds what is wrong without looking at a file. Its errors are [fault.Setting] values.
+// Check validates the settings without reading a file. Its errors are [fault.Setting] values.
 func (c *Config) Check() error {
 	if c == nil {
 		return nil
@@ -41,8 +42,9 @@ func (c *Config) Check() error {
 	var errs []error
 	if c.Every != "" && c.Every != Off {
 		d, err := time.ParseDuration(c.Every)
-		if err != nil || d < leastEvery || d > mostEvery {
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not a duration from %s to %s", c.Every, leastEvery, mostEvery), "write 1m, or off", "every"))
+		if err != nil || d < minEvery || d > maxEvery {
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not a duration from %s to %s", c.Every, minEvery, maxEvery),
+				"write 1m, or off", "every"))
 		}
 	}
 	for i, pattern := range c.Journals {
@@ -51,25 +53,25 @@ func (c *Config) Check() error {
 				"write a path such as /var/log/mayfly/*.journal", "journals", fmt.Sprint(i)))
 		}
 	}
-	if c.Lag < 0 || c.Lag > 7*mostEvery {
+	if c.Lag < 0 || c.Lag > maxLag {
 		errs = append(errs, fault.BadSetting("is out of range", "write a duration up to 168h", "lag"))
 	}
 	return errors.Join(errs...)
 }
 
-// Period is how often the auditor runs; 0 is never.
+// Period returns the interval between two audits; 0 if the auditor is off.
 func (c *Config) Period() time.Duration {
 	if c == nil || c.Every == "" {
 		return defaultEvery
 	}
 	d, err := time.ParseDuration(c.Every)
 	if err != nil {
-		return 0 // off; Check has seen the rest
+		return 0 // off: Check refuses everything else
 	}
 	return d
 }
 
-// LagOrDefault is how far journals of others may be behind.
+// LagOrDefault returns how far the journals of other instances may be behind.
 func (c *Config) LagOrDefault() time.Duration {
 	if c == nil || c.Lag == 0 {
 		return defaultLag
@@ -77,23 +79,23 @@ func (c *Config) LagOrDefault() time.Duration {
 	return c.Lag
 }
 
-// AlarmConfig says who is told when something is found.
+// AlarmConfig configures where alarms are sent, besides the journal, the log and the metrics.
 type AlarmConfig struct {
-	// Webhook is an HTTP server that is told of each finding once.
+	// Webhook is an HTTP server that receives each alarm once.
 	Webhook *WebhookConfig `yaml:"webhook"`
 }
 
-// WebhookConfig is an HTTP server that takes a finding as a JSON object in a POST.
+// WebhookConfig configures an HTTP server that receives each finding as a JSON object in a POST request.
 type WebhookConfig struct {
-	// URL is where, https, or http on loopback.
+	// URL is the address of the webhook: https, or http on loopback.
 	URL string `yaml:"url"`
 	// Bearer is a secret that is sent as a bearer token.
 	Bearer *secret.Source `yaml:"bearer"`
-	// CACert is the path of PEM certificates that its TLS certificate must chain to, in place of the system's.
+	// CACert is the path of PEM certificates that verify the webhook's TLS certificate, in place of the system's.
 	CACert string `yaml:"ca_cert"`
 }
 
-// Check finds what is wrong without opening a socket. Its errors are [fault.Setting] values.
+// Check validates the settings without opening a connection. Its errors are [fault.Setting] values.
 func (c *AlarmConfig) Check() error {
 	if c == nil || c.Webhook == nil {
 		return nil
@@ -108,11 +110,12 @@ func (c *AlarmConfig) Check() error {
 	case w.URL == "":
 		return fault.BadSetting("the webhook has no url", fix, "webhook", "url")
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return fault.BadSetting("the url cannot be used", fix, "webhook", "url")
+		return fault.BadSetting("the url is neither an https nor an http URL", fix, "webhook", "url")
 	case u.User != nil:
-		return fault.BadSetting("the url carries a user name or a password", "write bearer: with a file or an environment variable", "webhook", "url")
+		return fault.BadSetting("the url contains a user name or a password", "write bearer: with a file or an environment variable",
+			"webhook", "url")
 	case u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()):
-		return fault.BadSetting("plain http to a host that is not this one", "use https", "webhook", "url")
+		return fault.BadSetting("plain http is allowed to loopback addresses only", "use https", "webhook", "url")
 	}
 	return nil
 }

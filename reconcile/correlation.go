@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -12,175 +11,284 @@ import (
 	"github.com/mayfly-ca/mayfly/monitor"
 )
 
-// account is what journals and logs have said so far. Entries and records may come in any order; what they amount to is judged
-// by settle, when the caller knows that logs were read first and journals after them.
-//
-// That order is the heart of it. An intent is on disk before the precertificate leaves for a log, so that whoever reads a log
-// up to some head, and then a journal to its present end, has read the intent of everything under that head. The other way
-// round, each certificate of the time between the two would look like the work of a thief.
-type account struct {
-	*table
-	keys     *keyring
-	logs     []*watched
-	byID     map[string]uint16
-	books    []*book
-	promises []promise
-	suspects []suspect
-	finals   []final
-	others   []other
-	report   func(Finding)
-	// again reads an entry of the log with that number once more: only those that are reported are worth the memory.
-	again func(ctx context.Context, log uint16, index uint64) (*monitor.Entry, error)
-	told  bool // a journal brought a key, or certificates, that were not known when logs were read
-
-	pairs  []pair
-	proven bool // whatever an entry is taken in from has been proven
-
-	unwatched uint64 // promises of logs that are not read
+// correlation is the correlation index: what journals and logs have said so far, by TBSCertificate. Log entries and
+// journal records may be added in any order. The caller checks the index when it has read the logs and then the journals
+// (see the package comment for why in that order).
+type correlation struct {
+	*rowTable
+	keys        *issuerKeys
+	logs        []*logState
+	logByID     map[string]uint16
+	journals    []*journalState
+	obligations []obligation
+	candidates  []candidate
+	finals      []finalEntry
+	unknownCAs  []unknownCA
+	sameSerials []sameSerial
+	report      func(Finding)
+	// reader reads the entries of findings again, because keeping all entries would need too much memory.
+	reader *entryReader
+	// rescan: a journal named a key, or a log served a CA certificate, that was unknown when the logs were read. The logs
+	// must be read again.
+	rescan bool
+	// verifiedOnly: every entry that is added comes from a verified part of a log.
+	verifiedOnly bool
+	unreadLogs   uint64 // SCTs of logs that are not read
 }
 
-// pair is two rows with one serial number.
-type pair struct {
-	row, twin uint32
-	when      time.Time
+// sameSerial is a pair of rows with the same serial number.
+type sameSerial struct {
+	row, older uint32
+	time       time.Time
 }
 
-// watched is a log under audit.
-type watched struct {
-	name  string
-	id    [32]byte
-	delay time.Duration // by which a promise must be kept
-	size  uint64        // of the entries that were read and proven
-	head  monitor.Head  // that was verified last
-	ours  uint64
-	last  uint64 // timestamp of the newest entry read, milliseconds
-	// unread has the SHA-256 of CA certificates that the log names and did not serve, and the first entry that names
-	// each.
-	unread map[[32]byte]uint64
-	// copied: it is read from a directory that need not be the one which the log is written to.
-	copied bool
-	// trusted: what was read of it was proven. away: the configuration does not name it any more.
-	// stuck: it could not be read the last time.
-	trusted, away, stuck bool
-	state                monitor.State // of a log that is not followed at the moment
+// obligation is the merge obligation of an SCT (RFC 6962 §3): its entry has not been seen yet.
+type obligation struct {
+	row        uint32
+	log        uint16
+	hasIndex   bool // the SCT names the index of the entry
+	index      uint64
+	timestamp  uint64
+	extensions uint64 // extensionsDigest
 }
 
-// suspect is an entry that had no intent when it was seen.
-type suspect struct {
+// candidate is a log entry that had no intent when it was read: a candidate for an UnintendedEntry finding.
+type candidate struct {
 	row   uint32
-	place uint32
-	key   [32]byte
+	entry uint32
+	key   [32]byte // SHA-256 of the issuing key's SPKI
 }
 
-// other is a CA certificate for our key that the configuration does not name, as an entry has it in its chain.
-type other struct {
+// finalEntry is a log entry with a final certificate.
+type finalEntry struct {
+	candidate
+	certificate [32]byte // SHA-256
+}
+
+// unknownCA is a CA certificate for an issuing key that the configuration does not name, in the chain of a log entry.
+type unknownCA struct {
 	log       uint16
 	index     uint64
 	timestamp uint64
-	sum       [32]byte
+	sum       [32]byte // SHA-256 of the CA certificate
 }
 
-// final is a certificate that was found in a log.
-type final struct {
-	suspect
-	certificate [32]byte
+func newCorrelation(keys *issuerKeys, report func(Finding)) *correlation {
+	return &correlation{rowTable: newRowTable(), keys: keys, logByID: map[string]uint16{}, report: report}
 }
 
-func newAccount(keys *keyring, report func(Finding)) *account {
-	return &account{table: newTable(), keys: keys, byID: map[string]uint16{}, report: report}
-}
-
-// watch adds a log.
-func (a *account) watch(name string, id [32]byte, delay time.Duration) *watched {
-	w := &watched{name: name, id: id, delay: delay, trusted: true}
-	a.byID[hex.EncodeToString(id[:])] = uint16(len(a.logs))
-	a.logs = append(a.logs, w)
+// addLog adds a log to read.
+func (c *correlation) addLog(name string, id [32]byte, mergeDelay time.Duration) *logState {
+	w := &logState{name: name, id: id, mergeDelay: mergeDelay, verified: true}
+	c.logByID[hex.EncodeToString(id[:])] = uint16(len(c.logs))
+	c.logs = append(c.logs, w)
 	return w
 }
 
-// entry takes in an entry of ours from the log with that number.
-func (a *account) entry(log uint16, s sighting) {
-	if s.other != ([32]byte{}) && !slices.ContainsFunc(a.others,
-		func(o other) bool { return o.log == log && o.sum == s.other }) {
-		a.others = append(a.others, other{log, s.index, s.timestamp, s.other})
+// logNumber returns the number of a log.
+func (c *correlation) logNumber(id [32]byte) (uint16, bool) {
+	n, ok := c.logByID[hex.EncodeToString(id[:])]
+	return n, ok
+}
+
+// addMatch adds an entry under an issuing key that was read from the log with the given number.
+func (c *correlation) addMatch(log uint16, m matchedEntry) {
+	if m.unknownCA != ([32]byte{}) && !slices.ContainsFunc(c.unknownCAs,
+		func(u unknownCA) bool { return u.log == log && u.sum == m.unknownCA }) {
+		c.unknownCAs = append(c.unknownCAs, unknownCA{log, m.index, m.timestamp, m.unknownCA})
 	}
-	n := a.find(s.tbs)
+	n := c.find(m.tbs)
 	if n == 0 {
-		var twin uint32
-		if n, twin = a.add(row{tbs: s.tbs, serial: s.serial, when: uint32(s.timestamp / 1000)}); twin != 0 {
-			a.pairs = append(a.pairs, pair{n, twin, timeOf(s.timestamp)})
+		var older uint32
+		if n, older = c.addRow(row{tbs: m.tbs, serial: m.serial, seconds: uint32(m.timestamp / 1000)}); older != 0 {
+			c.sameSerials = append(c.sameSerials, sameSerial{n, older, timeOf(m.timestamp)})
 		}
 	}
-	if !a.addPlace(n, place{
-		index: s.index, timestamp: s.timestamp, extensions: s.extensions, log: log, final: s.final,
-		below: s.below,
+	if !c.addEntry(n, logEntry{
+		index: m.index, timestamp: m.timestamp, extensions: m.extensions, log: log, final: m.final,
+		subordinate: m.subordinate,
 	}) {
 		return
 	}
-	a.logs[log].ours++
-	one := suspect{n, a.rows.at(n).places, s.key}
-	if !a.rows.at(n).is(intended) {
-		a.suspects = append(a.suspects, one)
+	c.logs[log].matched++
+	one := candidate{n, c.rows.at(n).entries, m.key}
+	if !c.rows.at(n).is(intended) {
+		c.candidates = append(c.candidates, one)
 	}
-	if s.final {
-		a.finals = append(a.finals, final{one, s.certificate})
+	if m.final {
+		c.finals = append(c.finals, finalEntry{one, m.certificate})
 	}
 }
 
-// reportPairs reports what shares a serial number, unless one of the two was seen only where nothing is proven.
-func (a *account) reportPairs() {
-	for _, p := range a.pairs {
-		if !a.real(p.row) || !a.real(p.twin) {
-			continue
-		}
-		serial := hex.EncodeToString(a.rows.at(p.row).serial[:])
-		first, second := a.rows.at(p.twin).tbs, a.rows.at(p.row).tbs
-		if string(first[:]) > string(second[:]) {
-			first, second = second, first
-		}
-		known := a.rows.at(p.row).is(intended|trial) || a.rows.at(p.twin).is(intended|trial)
-		signature := ""
-		if !known { // a log can make up any number of them, and each of the two is a finding of its own
-			signature = SignatureUnverified
-		}
-		a.report(newFinding(Finding{
-			Kind: SerialReused, Serial: serial, Time: p.when, Signature: signature,
-			Text: fmt.Sprintf("two certificates have the serial number %s: those with the TBS digests %x and %x", serial, first, second),
-		}, fmt.Sprintf("%x %x", first, second)))
-	}
-	a.pairs = nil
-}
-
-func (a *account) real(n uint32) bool {
-	return a.proven || a.rows.at(n).is(intended|trial) || a.has(n, func(p *place) bool { return a.logs[p.log].trusted })
-}
-
-// record takes in the next record of a journal.
-func (a *account) record(b *book, r *journal.Record) {
-	b.follow(a, r)
-	if r.IssuerKey != "" && !b.keys[r.IssuerKey] {
-		b.keys[r.IssuerKey] = true
-		if a.keys.learn(r.IssuerKey) {
-			a.told = true
+// addRecord adds the next record of a journal.
+func (c *correlation) addRecord(j *journalState, r *journal.Record) {
+	j.checkChain(c, r)
+	if r.IssuerKey != "" && !j.keys[r.IssuerKey] {
+		j.keys[r.IssuerKey] = true
+		if c.keys.addKey(r.IssuerKey) {
+			c.rescan = true
 		}
 	}
 	switch r.Kind {
 	case journal.Start, journal.Stop, journal.Reload, journal.Trial:
-		b.count(a, r)
+		j.checkSignatures(c, r)
 		if r.Kind == journal.Trial {
-			a.intend(b, r, trial)
+			c.addIntent(j, r, trial)
 		}
 	case journal.Intent:
-		b.tally.pending++
-		a.intend(b, r, intended)
+		j.signatures.pending++
+		c.addIntent(j, r, intended)
 	case journal.Outcome:
-		a.outcome(b, r)
+		c.addOutcome(j, r)
 	case journal.Alarm, journal.Recovered, journal.Dropped, journal.Event:
 	}
 }
 
-// digestIn reads a SHA-256 as a journal has it.
-func digestIn(text string) (out [32]byte, ok bool) {
+// addIntent adds the record of a TBSCertificate that is about to be signed.
+func (c *correlation) addIntent(j *journalState, r *journal.Record, flag uint8) {
+	sum, ok := parseDigest(r.TBS)
+	serial, err := parseSerial(r.Serial)
+	if !ok || err != nil {
+		j.broken(c, r, "the record has no TBS digest or no serial number")
+		return
+	}
+	n := c.find(sum)
+	if n == 0 {
+		var older uint32
+		seconds := uint32(max(r.Time.Unix(), 0)) //nolint:gosec // until 2106
+		if n, older = c.addRow(row{tbs: sum, serial: serial, seconds: seconds, journal: j.number}); older != 0 {
+			c.sameSerials = append(c.sameSerials, sameSerial{n, older, r.Time})
+		}
+	}
+	one := c.rows.at(n)
+	if flag == intended && one.is(intended) {
+		c.report(newFinding(Finding{
+			Kind: SerialReused, Journal: j.name, Serial: r.Serial, Time: r.Time,
+			Text: fmt.Sprintf("the TBS digest %x has two intents, the second one in record %d", sum, r.Seq),
+		}, fmt.Sprintf("intent %x %d", sum, r.Seq)))
+	}
+	one.flags |= flag
+	one.journal = j.number
+}
+
+// addOutcome adds the record of how a request ended.
+func (c *correlation) addOutcome(j *journalState, r *journal.Record) {
+	j.signatures.explained += r.Signatures
+	sum, ok := parseDigest(r.TBS)
+	signed := r.Result == journal.Issued || r.Signatures > 0
+	if !ok {
+		if signed {
+			j.broken(c, r, "the outcome has no TBS digest")
+		}
+		return // the request ended before there was a TBSCertificate
+	}
+	n := c.find(sum)
+	if n != 0 && c.rows.at(n).is(intended) {
+		j.signatures.pending = max(j.signatures.pending-1, 0)
+	} else if signed {
+		if j.truncated && r.Time.Sub(j.first) < maxRequestTime {
+			j.intentsRemoved++
+			return // its intent is in a segment that was archived
+		}
+		c.report(newFinding(Finding{
+			Kind: OutcomeWithoutIntent, Journal: j.name, Serial: r.Serial, Time: r.Time,
+			Text: fmt.Sprintf("record %d is the outcome (%s) of a signed certificate that has no intent", r.Seq, r.Result),
+		}, fmt.Sprint(r.Seq)))
+	}
+	if n == 0 {
+		return
+	}
+	one := c.rows.at(n)
+	if r.Result != journal.Issued {
+		one.flags |= failed
+		return
+	}
+	if one.is(issued) {
+		c.report(newFinding(Finding{
+			Kind: SerialReused, Journal: j.name, Serial: r.Serial, Time: r.Time,
+			Text: fmt.Sprintf("the certificate was released twice, the second time in record %d", r.Seq),
+		}, fmt.Sprintf("outcome %d", r.Seq)))
+	}
+	one.flags |= issued
+	if sum, ok := parseDigest(r.Certificate); ok {
+		one.certPrefix = certPrefix(sum)
+	}
+	for i := range r.SCTs {
+		if problem := c.addJournalSCT(n, &r.SCTs[i]); problem != "" {
+			j.broken(c, r, problem)
+		}
+	}
+}
+
+// addJournalSCT adds an SCT of a released certificate. It returns what is wrong with the SCT, or "".
+func (c *correlation) addJournalSCT(n uint32, sct *journal.SCT) (problem string) {
+	log, ok := c.logByID[sct.Log]
+	if !ok {
+		c.unreadLogs++
+		return ""
+	}
+	extensions, err := hex.DecodeString(sct.Extensions)
+	if err != nil {
+		return "the extensions of an SCT are not hexadecimal"
+	}
+	c.addObligation(obligation{row: n, log: log, timestamp: sct.Timestamp}, extensions)
+	return ""
+}
+
+// addSCT adds an SCT of a certificate that no journal has.
+func (c *correlation) addSCT(s SCT) {
+	n := c.find(s.TBS)
+	if n == 0 {
+		n, _ = c.addRow(row{tbs: s.TBS, serial: s.Serial, seconds: uint32(s.Timestamp / 1000)}) //nolint:gosec // until 2106
+	}
+	c.rows.at(n).flags |= intended | issued
+	if log, ok := c.logNumber(s.Log); ok {
+		c.addObligation(obligation{row: n, log: log, timestamp: s.Timestamp}, s.Extensions)
+	}
+}
+
+// addObligation adds the merge obligation of an SCT with the given extensions, unless its entry has been read.
+func (c *correlation) addObligation(o obligation, extensions []byte) {
+	o.extensions = extensionsDigest(extensions)
+	o.index, o.hasIndex = monitor.ParseLeafIndex(extensions)
+	if !c.fulfilled(&o) {
+		c.obligations = append(c.obligations, o)
+	}
+}
+
+// reportSameSerials reports the pairs of rows with the same serial number. It ignores a pair if one of the two has been
+// seen only in a log that could not be verified.
+func (c *correlation) reportSameSerials() {
+	for _, p := range c.sameSerials {
+		if !c.credible(p.row) || !c.credible(p.older) {
+			continue
+		}
+		serial := hex.EncodeToString(c.rows.at(p.row).serial[:])
+		first, second := c.rows.at(p.older).tbs, c.rows.at(p.row).tbs
+		if string(first[:]) > string(second[:]) {
+			first, second = second, first
+		}
+		inJournal := c.rows.at(p.row).is(intended|trial) || c.rows.at(p.older).is(intended|trial)
+		signature := ""
+		if !inJournal { // a log can invent any number of such pairs, and each of the two entries has a finding of its own
+			signature = SignatureUnverified
+		}
+		c.report(newFinding(Finding{
+			Kind: SerialReused, Serial: serial, Time: p.time, Signature: signature,
+			Text: fmt.Sprintf("two certificates have the serial number %s: those with the TBS digests %x and %x", serial, first, second),
+		}, fmt.Sprintf("%x %x", first, second)))
+	}
+	c.sameSerials = nil
+}
+
+// credible reports whether a row is from a journal or from a verified part of a log.
+func (c *correlation) credible(n uint32) bool {
+	return c.verifiedOnly || c.rows.at(n).is(intended|trial) ||
+		c.hasEntry(n, func(e *logEntry) bool { return c.logs[e.log].verified })
+}
+
+// parseDigest parses a SHA-256 as a journal writes it.
+func parseDigest(text string) (out [32]byte, ok bool) {
 	if len(text) != 2*len(out) {
 		return out, false
 	}
@@ -188,115 +296,8 @@ func digestIn(text string) (out [32]byte, ok bool) {
 	return out, err == nil
 }
 
-// intend notes that a TBSCertificate is about to be signed.
-func (a *account) intend(b *book, r *journal.Record, flag uint8) {
-	sum, ok := digestIn(r.TBS)
-	serial, err := parseSerial(r.Serial)
-	if !ok || err != nil {
-		b.broken(a, r, "the record has no TBS digest, or no serial number")
-		return
-	}
-	n := a.find(sum)
-	if n == 0 {
-		var twin uint32
-		if n, twin = a.add(row{tbs: sum, serial: serial, when: uint32(max(r.Time.Unix(), 0)), journal: b.number}); twin != 0 { //nolint:gosec // until 2106
-			a.pairs = append(a.pairs, pair{n, twin, r.Time})
-		}
-	}
-	one := a.rows.at(n)
-	if flag == intended && one.is(intended) {
-		a.report(newFinding(Finding{
-			Kind: SerialReused, Journal: b.name, Serial: r.Serial, Time: r.Time,
-			Text: fmt.Sprintf("the TBS digest %x has two intents, the second with the number %d", sum, r.Seq),
-		}, fmt.Sprintf("intent %x %d", sum, r.Seq)))
-	}
-	one.flags |= flag
-	one.journal = b.number
-}
-
-// outcome notes how a request ended.
-func (a *account) outcome(b *book, r *journal.Record) {
-	b.tally.signed += r.Signatures
-	sum, ok := digestIn(r.TBS)
-	signed := r.Result == journal.Issued || r.Signatures > 0
-	if !ok {
-		if signed {
-			b.broken(a, r, "the outcome has no TBS digest")
-		}
-		return // it ended before there was anything to sign
-	}
-	n := a.find(sum)
-	if n != 0 && a.rows.at(n).is(intended) {
-		b.tally.pending = max(b.tally.pending-1, 0)
-	} else if signed {
-		if b.cut && r.Time.Sub(b.first) < aRequest {
-			b.early++
-			return // its intent is in a segment that was taken away
-		}
-		a.report(newFinding(Finding{
-			Kind: OutcomeWithoutIntent, Journal: b.name, Serial: r.Serial, Time: r.Time,
-			Text: fmt.Sprintf("record %d says that a certificate was %s, and no record says that it was to be", r.Seq, r.Result),
-		}, fmt.Sprint(r.Seq)))
-	}
-	if n == 0 {
-		return
-	}
-	one := a.rows.at(n)
-	if r.Result != journal.Issued {
-		one.flags |= failed
-		return
-	}
-	if one.is(issued) {
-		a.report(newFinding(Finding{
-			Kind: SerialReused, Journal: b.name, Serial: r.Serial, Time: r.Time,
-			Text: fmt.Sprintf("the certificate was released twice, the second time in record %d", r.Seq),
-		}, fmt.Sprintf("outcome %d", r.Seq)))
-	}
-	one.flags |= issued
-	if sum, ok := digestIn(r.Certificate); ok {
-		one.mark = markOf(sum)
-	}
-	for i := range r.SCTs {
-		if problem := a.promised(n, &r.SCTs[i]); problem != "" {
-			b.broken(a, r, problem)
-		}
-	}
-}
-
-// promised notes an SCT that is in a released certificate, unless its entry is here already. It returns what is wrong with it.
-func (a *account) promised(n uint32, sct *journal.SCT) (problem string) {
-	log, ok := a.byID[sct.Log]
-	if !ok {
-		a.unwatched++
-		return ""
-	}
-	extensions, err := hex.DecodeString(sct.Extensions)
-	if err != nil {
-		return "the extensions of an SCT are not hexadecimal"
-	}
-	a.expect(promise{row: n, log: log, timestamp: sct.Timestamp}, extensions)
-	return ""
-}
-
-// expect keeps a promise, whose SCT has these extensions, until its entry is here.
-func (a *account) expect(p promise, extensions []byte) {
-	p.extensions = digestOf(extensions)
-	p.index, p.indexed = monitor.ParseLeafIndex(extensions)
-	if !a.kept(&p) {
-		a.promises = append(a.promises, p)
-	}
-}
-
-// kept reports whether the entry that p promises has been seen where and as it was promised.
-func (a *account) kept(p *promise) bool {
-	return a.has(p.row, func(have *place) bool {
-		return have.log == p.log && !have.final && have.timestamp == p.timestamp && have.extensions == p.extensions &&
-			(!p.indexed || have.index == p.index)
-	})
-}
-
-// markOf is as much of the digest of a certificate as is kept for a million of them. Whoever could make another certificate with
-// the same eight bytes would gain nothing: its intent is known.
-func markOf(sum [32]byte) uint64 { return binary.BigEndian.Uint64(sum[:]) }
+// certPrefix returns the part of a certificate's SHA-256 that a row keeps. Eight bytes are enough: to find another
+// certificate with the same prefix gains an attacker nothing, because the intent of the TBSCertificate is known.
+func certPrefix(sum [32]byte) uint64 { return binary.BigEndian.Uint64(sum[:]) }
 
 func timeOf(milliseconds uint64) time.Time { return monitor.TimeOf(milliseconds) }

@@ -5,99 +5,115 @@ import (
 	"encoding/hex"
 	"fmt"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/journal"
 )
 
-// Kind says what was found. It is a closed set, and a metric label.
+// Kind is the kind of a finding. The set of kinds is closed; a kind is a metric label.
 type Kind string
 
-// What can be found.
+// The kinds of findings.
 const (
-	UnintendedEntry Kind = "unintended_entry" // our key signed what no journal knows of
-	// our key signed a CA certificate, or something is issued under one
-	CABelowOurs Kind = "ca_below_ours"
-	// a CA certificate for our key that the configuration does not name
-	UnknownCACertificate      Kind = "unknown_ca_certificate"
-	MissingEntry              Kind = "missing_entry"               // a promise that the log did not keep
-	EntryMismatch             Kind = "entry_mismatch"              // a promise that the log kept in another way
-	SerialReused              Kind = "serial_reused"               // two certificates, or two decisions, with one serial number
-	SignaturesUncounted       Kind = "signatures_uncounted"        // the key signed more, or less, than the records say
-	OutcomeWithoutIntent      Kind = "outcome_without_intent"      // a certificate that nobody decided on
-	CertificateWithoutOutcome Kind = "certificate_without_outcome" // a final certificate in a log, and no record that it was released
-	LogForked                 Kind = "log_forked"
-	LogShrunk                 Kind = "log_shrunk"
-	LogMismatch               Kind = "log_mismatch"
-	LogHeadInvalid            Kind = "log_head_invalid"
-	JournalBroken             Kind = "journal_broken"
+	// UnintendedEntry: a log entry under an issuing key of the CA has no intent in any journal.
+	UnintendedEntry Kind = "unintended_entry"
+	// SubordinateCA: an issuing key signed a CA certificate, or a log entry is below such a CA certificate.
+	SubordinateCA Kind = "ca_below_ours"
+	// UnknownCACertificate: the configuration does not name a CA certificate for an issuing key.
+	UnknownCACertificate Kind = "unknown_ca_certificate"
+	// MissingEntry: a log did not publish the entry of an SCT.
+	MissingEntry Kind = "missing_entry"
+	// EntryMismatch: a log published an entry that differs from its SCT.
+	EntryMismatch Kind = "entry_mismatch"
+	// SerialReused: two certificates, or two records of the same kind, have the same serial number.
+	SerialReused Kind = "serial_reused"
+	// SignaturesUncounted: an issuing key made more or fewer signatures than the records of the journal explain.
+	SignaturesUncounted Kind = "signatures_uncounted"
+	// OutcomeWithoutIntent: a certificate was signed without an intent.
+	OutcomeWithoutIntent Kind = "outcome_without_intent"
+	// CertificateWithoutOutcome: a log has a final certificate, and no record says that it was released.
+	CertificateWithoutOutcome Kind = "certificate_without_outcome"
+	// LogForked: a log showed two histories.
+	LogForked Kind = "log_forked"
+	// LogShrunk: a newer head of a log covers fewer entries.
+	LogShrunk Kind = "log_shrunk"
+	// LogMismatch: a log serves entries that are not those of its tree.
+	LogMismatch Kind = "log_mismatch"
+	// LogHeadInvalid: the head of a log is not signed by the pinned key.
+	LogHeadInvalid Kind = "log_head_invalid"
+	// JournalBroken: a journal was changed, truncated or damaged.
+	JournalBroken Kind = "journal_broken"
 )
 
-// Severity says how soon somebody must look.
+// Severity is how urgent a finding is.
 type Severity string
 
 // The severities.
 const (
-	Critical Severity = "critical" // the key or the journal may be in other hands: now, at night too
-	Serious  Severity = "serious"  // a log broke its promise: stop relying on it today
+	Critical Severity = "critical" // possible compromise of the issuing key or the journal: act at once
+	Serious  Severity = "serious"  // a log violated its obligations: stop relying on it today
 )
 
-// rule is what follows from a kind.
-type rule struct {
+// kindInfo is what follows from the kind of a finding.
+type kindInfo struct {
 	severity Severity
-	action   string // for whoever is paged
-	breaks   bool   // the log's promise: it is not asked for SCTs any more
-	// bounded: one log or journal can make any number of findings of the kind, each of which says the same of it.
-	// Beyond [mostAlike] they are summed up. What may mean that a key is lost is never bounded.
+	action   string // for the operator on call
+	// logViolation: the log violated its obligations and is not used for SCTs until an operator releases it.
+	logViolation bool
+	// bounded: one log or journal can cause any number of findings of this kind that all mean the same. Beyond
+	// [maxAlarmsPerClass] they are counted in one alarm. Findings that may mean a key compromise are never bounded.
 	bounded bool
 }
 
-// Severity returns how soon somebody must look.
-func (k Kind) Severity() Severity { return rules[k].severity }
+// Severity returns how urgent findings of the kind are.
+func (k Kind) Severity() Severity { return kindTable[k].severity }
 
-// Action says what to do.
-func (k Kind) Action() string { return rules[k].action }
+// Action returns what an operator does about findings of the kind.
+func (k Kind) Action() string { return kindTable[k].action }
 
-// Breaks reports whether a log broke its promise, and should not be asked for another one.
-func (k Kind) Breaks() bool { return rules[k].breaks }
+// LogViolation reports whether the log of the finding violated its obligations and must not be used for further SCTs.
+func (k Kind) LogViolation() bool { return kindTable[k].logViolation }
 
-// ofLog reports whether it is for the log's operator to mend. A head that is not signed by the pinned key says nothing of who
-// has the key: an SCT is verified all the same.
-func (k Kind) ofLog() bool { return k.Breaks() || k == LogHeadInvalid }
+// concernsLog reports whether an order for a log closes alarms of the kind. An invalid head is no violation: it says
+// nothing about the holder of the log's key, and every SCT is verified with the pinned key.
+func (k Kind) concernsLog() bool { return k.LogViolation() || k == LogHeadInvalid }
 
-// Kinds lists all kinds, in the order of the manual.
+// Kinds returns all kinds, in the order of the manual.
 func Kinds() []Kind {
 	return []Kind{
-		UnintendedEntry, CABelowOurs, UnknownCACertificate, CertificateWithoutOutcome, OutcomeWithoutIntent,
+		UnintendedEntry, SubordinateCA, UnknownCACertificate, CertificateWithoutOutcome, OutcomeWithoutIntent,
 		SignaturesUncounted, SerialReused, JournalBroken,
 		MissingEntry, EntryMismatch, LogForked, LogShrunk, LogMismatch, LogHeadInvalid,
 	}
 }
 
-// Finding is one thing that must not be.
+// Finding is one violation that an audit found.
 type Finding struct {
 	Kind     Kind     `json:"kind"`
 	Severity Severity `json:"severity"`
-	// Log is the log's name, Index the entry's; Journal is the journal's name. They are absent where the finding is about none.
+	// Log is the name of the log, Index the index of the entry, Journal the name of the journal. They are absent where
+	// they do not apply.
 	Log     string    `json:"log,omitempty"`
 	Index   *uint64   `json:"index,omitempty"`
 	Journal string    `json:"journal,omitempty"`
 	Serial  string    `json:"serial,omitempty"` // hexadecimal
-	Time    time.Time `json:"time"`             // of the entry, the promise or the record
-	// Identity is whose name the certificate of the entry bears (its SANs, else its subject), Issuer the OIDC issuer in
-	// it, and IssuedBy the name of the CA. They are escaped and clipped.
+	Time    time.Time `json:"time"`             // of the entry, the SCT or the record
+	// Identity is the identity in the certificate of the entry (its SANs, else its subject), Issuer the OIDC issuer in
+	// the certificate, and IssuedBy the name of the issuing CA. They are escaped and truncated.
 	Identity string `json:"identity,omitempty"`
 	Issuer   string `json:"issuer,omitempty"`
 	IssuedBy string `json:"issued_by,omitempty"`
-	// TBS is the SHA-256 of the entry's TBSCertificate, Certificate that of a final certificate, both hexadecimal.
+	// TBS is the SHA-256 of the entry's TBSCertificate, Certificate the SHA-256 of a final certificate, both hexadecimal.
 	TBS         string `json:"tbs,omitempty"`
 	Certificate string `json:"certificate,omitempty"`
-	// Signature says whether the log has a signature of our key for the entry: verified, or not verified.
+	// Signature says whether the log has a signature of the issuing key for the entry: see [SignatureVerified].
 	Signature string `json:"signature,omitempty"`
-	// Count is how many findings this one sums up; 0 is none but itself.
+	// Count is the number of further findings that this one stands for.
 	Count  int    `json:"count,omitempty"`
 	Text   string `json:"text"`
 	Action string `json:"action"`
-	// Commands are what to run next, each a line for a POSIX shell.
+	// Commands are the commands to run next, one POSIX shell line each.
 	Commands []string `json:"commands,omitempty"`
-	// ID is the same for the same finding, whenever it is made.
+	// ID is the same whenever the same finding is made.
 	ID string `json:"id"`
 }
 
@@ -107,13 +123,13 @@ const (
 	SignatureUnverified = "not verified"
 )
 
-// Words is the text of f with what else a person asks first: whose name it is about, and which CA's.
-func (f *Finding) Words() string {
+// Summary returns the text of f with the identity, the OIDC issuer and the issuing CA of the certificate.
+func (f *Finding) Summary() string {
 	text := f.Text
 	if f.Identity != "" {
-		text += "; it bears the identity " + f.Identity
+		text += "; identity " + f.Identity
 		if f.Issuer != "" {
-			text += " (issuer " + f.Issuer + ")"
+			text += " (OIDC issuer " + f.Issuer + ")"
 		}
 		if f.IssuedBy != "" {
 			text += ", issued by " + f.IssuedBy
@@ -122,28 +138,43 @@ func (f *Finding) Words() string {
 	return text
 }
 
-// Bounded reports whether findings like f are summed up when one log or journal makes very many of them.
-func (f *Finding) Bounded() bool {
-	return rules[f.Kind].bounded || f.Signature == SignatureUnverified
+// Record returns the journal record of an alarm for f.
+func (f *Finding) Record() *journal.Record {
+	text := f.Text
+	if f.Log != "" {
+		text = "log " + f.Log + ": " + text
+	}
+	return &journal.Record{
+		Kind: journal.Alarm, Reason: string(f.Kind), Serial: f.Serial, Issuer: f.Issuer, SAN: f.Identity, TBS: f.TBS,
+		Certificate: f.Certificate, Text: text + " (alarm " + f.ID + ")",
+	}
 }
 
-// source is what f says something of.
-func (f *Finding) source() string {
+// Bounded reports whether findings like f are counted in one alarm when one log or journal causes very many of them.
+func (f *Finding) Bounded() bool {
+	return kindTable[f.Kind].bounded || f.Signature == SignatureUnverified
+}
+
+// subject is the log or journal that f is about.
+func (f *Finding) subject() string {
 	if f.Log != "" {
 		return "log " + f.Log
 	}
 	return "journal " + f.Journal
 }
 
-// newFinding completes f: severity, action and ID follow from the rest. Subject tells findings apart that are the same in kind,
-// log, index, journal and serial.
-func newFinding(f Finding, subject string) Finding {
+// class is the same for alarms that are bounded together.
+func (f *Finding) class() string { return string(f.Kind) + "\n" + f.subject() + "\n" + f.Signature }
+
+// newFinding completes f: severity, action and ID follow from the other fields. The detail distinguishes findings with
+// the same kind, log, index, journal and serial number.
+func newFinding(f Finding, detail string) Finding {
 	f.Severity, f.Action = f.Kind.Severity(), f.Kind.Action()
 	index := ""
 	if f.Index != nil {
 		index = fmt.Sprint(*f.Index)
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s\n%s\n%s\n%s", f.Kind, f.Log, index, f.Journal, f.Serial, subject))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s\n%s\n%s\n%s", f.Kind, f.Log, index, f.Journal, f.Serial, detail))
 	f.ID = hex.EncodeToString(sum[:8])
 	return f
 }

@@ -1,76 +1,75 @@
 package reconcile
 
-// rules says what follows from each kind.
-var rules = map[Kind]rule{
+// kindTable says what follows from each kind.
+var kindTable = map[Kind]kindInfo{
 	UnintendedEntry: {
 		severity: Critical,
-		action: "the CA's key signed this outside of this CA, or a journal is missing: stop issuing, " +
-			"find out who can use the key, and replace it; if another instance signs with this key, give its journal too",
+		action: "treat the issuing key as compromised unless a journal is missing: stop issuing, find out who can use the key, " +
+			"and replace it; if another instance signs with this key, add its journal",
 	},
-	CABelowOurs: {
+	SubordinateCA: {
 		severity: Critical,
-		action: "the CA's key made another CA, whose certificates verify like ours: as for unintended_entry; " +
-			"no setting of mayfly does this, so that no journal explains it",
+		action: "the issuing key certified another CA, whose certificates verify wherever those of this CA do: proceed as for " +
+			"unintended_entry; mayfly never signs a CA certificate, so no journal can explain it",
 	},
 	UnknownCACertificate: {
 		severity: Serious, bounded: true,
-		action: "there is a CA certificate for our key that the configuration does not name: " +
-			"if it is an older or a cross certificate of yours, add its chain to ca.trust; if not, find out " +
-			"which CA made it and why",
+		action: "the configuration does not name this CA certificate for the issuing key: if it is an older certificate or a " +
+			"cross-certificate of this CA, add its chain to ca.trust; otherwise find out which CA issued it and why",
 	},
 	CertificateWithoutOutcome: {
 		severity: Critical,
-		action: "the CA's key signed this certificate outside of this CA, or the journal lost a " +
-			"record: as for unintended_entry",
+		action: "the issuing key signed this certificate outside of the CA, or the journal lost a record: " +
+			"proceed as for unintended_entry",
 	},
 	OutcomeWithoutIntent: {
 		severity: Critical,
-		action: "records were removed from the journal or added to it: keep a copy of all its files, " +
-			"and compare it with where its records are forwarded to",
+		action: "records were removed from the journal or added to it: copy all of its files, and compare them with the copy " +
+			"that the records were forwarded to",
 	},
 	SignaturesUncounted: {
 		severity: Critical,
-		action: "the CA's key made signatures that no record explains: as for unintended_entry, beginning " +
-			"with the process of that journal",
+		action: "the number of signatures differs from what the records explain: proceed as for unintended_entry, starting " +
+			"with the machine that writes this journal",
 	},
 	SerialReused: {
 		severity: Critical,
-		action: "two certificates share a serial number: look whether a machine was cloned or restored with its " +
-			"state, and whether one of the two is a forgery",
+		action: "two certificates have the same serial number: check whether a machine was cloned or restored together with " +
+			"its memory, and whether one of the two certificates is forged",
 	},
 	JournalBroken: {
 		severity: Critical, bounded: true,
-		action: "the journal was changed, cut or damaged: keep a copy of all its files, run " +
-			"mayfly audit verify, and look who could write there",
+		action: "the journal was changed, truncated or damaged: copy all of its files, run mayfly audit verify, and find out " +
+			"who can write to it",
 	},
 	MissingEntry: {
-		severity: Serious, breaks: true, bounded: true,
-		action: "the log promised to publish this entry and did not: keep its answer, " +
-			"tell its operator, use another log; mayfly audit clear when it is mended",
+		severity: Serious, logViolation: true, bounded: true,
+		action: "the log gave an SCT and did not publish the entry: keep its response, notify its operator, and use another " +
+			"log; run mayfly audit clear when it is repaired",
 	},
 	EntryMismatch: {
-		severity: Serious, breaks: true, bounded: true,
-		action: "the log published something else than it promised: keep its answer, " +
-			"tell its operator, use another log",
+		severity: Serious, logViolation: true, bounded: true,
+		action: "the log published an entry that differs from its SCT: keep its response, notify its operator, and use " +
+			"another log",
 	},
 	LogForked: {
-		severity: Serious, breaks: true,
-		action: "the log showed two histories: keep both heads, tell its operator and everybody who " +
-			"relies on it, use another log",
+		severity: Serious, logViolation: true,
+		action: "the log showed two histories: keep both heads, notify its operator and everyone who relies on it, and use " +
+			"another log",
 	},
 	LogShrunk: {
-		severity: Serious, breaks: true,
-		action: "the log lost entries: it was restored from a backup, or it forked; tell its operator, " +
-			"use another log; an embedded log: restore its newest state or begin a new one",
+		severity: Serious, logViolation: true,
+		action: "the log lost entries because it was restored from a backup, or it forked: notify its operator, and use " +
+			"another log; for an embedded log, restore its newest state or start a new log",
 	},
 	LogMismatch: {
-		severity: Serious, breaks: true,
-		action: "the log's storage was changed or damaged: compare it with a copy; an embedded log: " +
-			"stop the CA before you restore it",
+		severity: Serious, logViolation: true,
+		action: "the log's storage was changed or damaged: compare it with a copy; for an embedded log, stop the CA before " +
+			"you restore it",
 	},
 	LogHeadInvalid: {
 		severity: Serious,
-		action: "someone else answers for the log, or its key or origin is configured wrongly: compare public_key " +
-			"and origin with what its operator publishes",
+		action: "another server answers for the log, or its key or origin is misconfigured: compare public_key and origin " +
+			"with what its operator publishes",
 	},
 }

@@ -35,92 +35,93 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// delay is the maximum merge delay of the logs here.
+// delay is the maximum merge delay of the test logs.
 const delay = time.Hour
 
-// world is a CA seen from outside: logs, journals and a clock, and nobody who minds what stands in them.
-type world struct {
-	t        testing.TB
-	pki      *pki.PKI
-	logs     []*ct.Static
-	journals []*journal.Journal
-	paths    []string
-	made     []int // signatures, by journal
-	random   *rand.Rand
+// harness has the logs, the journals and the clock of a CA. A test may write anything into them. "The key" is the
+// issuing key of the CA.
+type harness struct {
+	t          testing.TB
+	pki        *pki.PKI
+	logs       []*ct.Static
+	journals   []*journal.Journal
+	paths      []string
+	signatures []int // by journal
+	random     *rand.Rand
 
 	mu    sync.Mutex
 	clock time.Time
 }
 
-// ram is a disk that does not wait.
+// ram is a file that is never synced.
 type ram struct{ *os.File }
 
 func (ram) Sync() error { return nil }
 
-func newWorld(t testing.TB, logs, journals int) *world {
+func newHarness(t testing.TB, logs, journals int) *harness {
 	t.Helper()
-	w := &world{t: t, pki: pki.New(pki.Options{}), clock: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), random: rand.New(rand.NewPCG(1, 2))}
+	h := &harness{t: t, pki: pki.New(pki.Options{}), clock: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), random: rand.New(rand.NewPCG(1, 2))}
 	for i := range logs {
 		l, err := ct.NewStatic(t.TempDir(), fmt.Sprintf("log%d.test/2026", i))
 		must(t, err)
-		l.Now = w.now
-		w.logs = append(w.logs, l)
+		l.Now = h.now
+		h.logs = append(h.logs, l)
 	}
 	for range journals {
-		w.paths = append(w.paths, filepath.Join(t.TempDir(), "journal"))
-		w.journals = append(w.journals, nil)
-		w.made = append(w.made, 0)
-		w.start(len(w.paths) - 1)
+		h.paths = append(h.paths, filepath.Join(t.TempDir(), "journal"))
+		h.journals = append(h.journals, nil)
+		h.signatures = append(h.signatures, 0)
+		h.start(len(h.paths) - 1)
 	}
-	w.publish()
-	return w
+	h.publish()
+	return h
 }
 
-// start begins a process that has the journal j.
-func (w *world) start(j int) {
-	w.t.Helper()
-	journal, err := journal.Open(journal.Config{File: w.paths[j], MaxSize: "64KiB"}, journal.Options{Now: w.now, Disk: func(f *os.File) journal.Disk { return ram{f} }})
-	must(w.t, err)
-	w.journals[j], w.made[j] = journal, 0
-	w.t.Cleanup(func() {
-		if w.journals[j] == journal {
-			w.stop(j, 0)
+// start starts a process that writes journal j.
+func (h *harness) start(j int) {
+	h.t.Helper()
+	journal, err := journal.Open(journal.Config{File: h.paths[j], MaxSize: "64KiB"}, journal.Options{Now: h.now, Disk: func(f *os.File) journal.Disk { return ram{f} }})
+	must(h.t, err)
+	h.journals[j], h.signatures[j] = journal, 0
+	h.t.Cleanup(func() {
+		if h.journals[j] == journal {
+			h.stop(j, 0)
 		}
 	})
 }
 
-// stop ends it in order; more is how many signatures it does not own up to.
-func (w *world) stop(j, more int) {
-	w.t.Helper()
-	must(w.t, w.journals[j].Close(context.Background(), w.made[j]+more))
-	w.journals[j] = nil
+// stop ends the process in order. The process counted extra more signatures than its records explain.
+func (h *harness) stop(j, extra int) {
+	h.t.Helper()
+	must(h.t, h.journals[j].Close(context.Background(), h.signatures[j]+extra))
+	h.journals[j] = nil
 }
 
-func (w *world) now() time.Time {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.clock
+func (h *harness) now() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.clock
 }
 
-func (w *world) pass(d time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.clock = w.clock.Add(d)
+func (h *harness) advance(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.clock = h.clock.Add(d)
 }
 
-func (w *world) publish() {
-	w.t.Helper()
-	for _, l := range w.logs {
-		must(w.t, l.Publish())
+func (h *harness) publish() {
+	h.t.Helper()
+	for _, l := range h.logs {
+		must(h.t, l.Publish())
 	}
 }
 
-func (w *world) write(j int, r journal.Record) {
-	w.t.Helper()
-	must(w.t, w.journals[j].Append(context.Background(), &r))
+func (h *harness) write(j int, r journal.Record) {
+	h.t.Helper()
+	must(h.t, h.journals[j].Append(context.Background(), &r))
 }
 
-// certificate is one that is, or was, to be issued.
+// certificate is a certificate that is issued, or should be.
 type certificate struct {
 	serial string
 	tbs    []byte
@@ -128,32 +129,32 @@ type certificate struct {
 	der    []byte // of the final certificate, where it matters
 }
 
-// next makes up another certificate: as much DER as an auditor reads.
-func (w *world) next() *certificate {
+// newCertificate returns as much of a certificate as an auditor reads.
+func (h *harness) newCertificate() *certificate {
 	serial := make([]byte, 20)
 	for i := range serial {
-		serial[i] = byte(w.random.Uint32())
+		serial[i] = byte(h.random.Uint32())
 	}
 	serial[0] = serial[0]&0x3f | 1
-	return &certificate{serial: hex.EncodeToString(serial), tbs: tbsOf(serial, w.random.Uint64())}
+	return &certificate{serial: hex.EncodeToString(serial), tbs: tbsOf(serial, h.random.Uint64())}
 }
 
-// real makes up a certificate that can be in a log itself.
-func (w *world) real() *certificate {
-	w.t.Helper()
-	der := w.pki.Leaf(w.random.Int64(), false)
+// realCertificate returns a certificate that can be in a log itself.
+func (h *harness) realCertificate() *certificate {
+	h.t.Helper()
+	der := h.pki.Leaf(h.random.Int64(), false)
 	bare, _, err := tbs.Unlisted(der)
-	must(w.t, err)
+	must(h.t, err)
 	leaf, err := x509.ParseCertificate(der)
-	must(w.t, err)
+	must(h.t, err)
 	return &certificate{serial: fmt.Sprintf("%040x", leaf.SerialNumber), tbs: bare, der: der}
 }
 
-// logFinal puts a certificate itself into log l.
-func (w *world) logFinal(l int, der []byte) {
-	w.t.Helper()
-	_, err := w.logs[l].Add(ct.StaticEntry{Timestamp: uint64(w.now().UnixMilli()), Certificate: der})
-	must(w.t, err)
+// logFinal adds a final certificate to log l.
+func (h *harness) logFinal(l int, der []byte) {
+	h.t.Helper()
+	_, err := h.logs[l].Add(ct.StaticEntry{Timestamp: uint64(h.now().UnixMilli()), Certificate: der})
+	must(h.t, err)
 }
 
 func tbsOf(serial []byte, rest uint64) []byte {
@@ -166,67 +167,69 @@ func tbsOf(serial []byte, rest uint64) []byte {
 	return b.BytesOrPanic()
 }
 
-func (w *world) record(c *certificate, k journal.Kind) journal.Record {
-	sum, key := sha256.Sum256(c.tbs), w.keyHash()
+func (h *harness) record(c *certificate, k journal.Kind) journal.Record {
+	sum, key := sha256.Sum256(c.tbs), h.keyHash()
 	return journal.Record{Kind: k, Serial: c.serial, TBS: hex.EncodeToString(sum[:]), IssuerKey: hex.EncodeToString(key[:])}
 }
 
-func (w *world) keyHash() [32]byte { return sha256.Sum256(w.pki.Intermediate.RawSubjectPublicKeyInfo) }
-
-// intend writes an intent into journal j.
-func (w *world) intend(j int, c *certificate) { w.write(j, w.record(c, journal.Intent)) }
-
-// log submits c to log l, and keeps the SCT.
-func (w *world) log(l int, c *certificate) {
-	w.t.Helper()
-	at := uint64(w.now().UnixMilli())
-	index, err := w.logs[l].Add(ct.StaticEntry{Timestamp: at, IssuerKeyHash: w.keyHash(), TBS: c.tbs, Certificate: []byte("precertificate")})
-	must(w.t, err)
-	c.scts = append(c.scts, w.sct(l, at, ct.Extensions(index)))
+func (h *harness) keyHash() [32]byte {
+	return sha256.Sum256(h.pki.Intermediate.RawSubjectPublicKeyInfo)
 }
 
-func (w *world) sct(l int, at uint64, extensions []byte) journal.SCT {
-	id := w.id(l)
+// intend writes an intent to journal j.
+func (h *harness) intend(j int, c *certificate) { h.write(j, h.record(c, journal.Intent)) }
+
+// log submits c to log l and adds the SCT to c.
+func (h *harness) log(l int, c *certificate) {
+	h.t.Helper()
+	at := uint64(h.now().UnixMilli())
+	index, err := h.logs[l].Add(ct.StaticEntry{Timestamp: at, IssuerKeyHash: h.keyHash(), TBS: c.tbs, Certificate: []byte("precertificate")})
+	must(h.t, err)
+	c.scts = append(c.scts, h.sct(l, at, ct.Extensions(index)))
+}
+
+func (h *harness) sct(l int, at uint64, extensions []byte) journal.SCT {
+	id := h.id(l)
 	return journal.SCT{Log: hex.EncodeToString(id[:]), Timestamp: at, Extensions: hex.EncodeToString(extensions)}
 }
 
-func (w *world) id(l int) [32]byte {
-	log, err := monitor.Open(w.options(l))
-	must(w.t, err)
+func (h *harness) id(l int) [32]byte {
+	log, err := monitor.Open(h.options(l))
+	must(h.t, err)
 	return log.ID()
 }
 
-func (w *world) options(l int) monitor.Options {
-	return monitor.Options{Name: fmt.Sprintf("log%d", l), Key: w.logs[l].Key.Public(), Origin: w.logs[l].Origin, Dir: w.logs[l].Dir}
+func (h *harness) options(l int) monitor.Options {
+	return monitor.Options{Name: fmt.Sprintf("log%d", l), Key: h.logs[l].Key.Public(), Origin: h.logs[l].Origin, Dir: h.logs[l].Dir}
 }
 
-// release writes the outcome of c into journal j.
-func (w *world) release(j int, c *certificate) {
-	r := w.record(c, journal.Outcome)
+// release writes the outcome of c, with its SCTs, to journal j.
+func (h *harness) release(j int, c *certificate) {
+	r := h.record(c, journal.Outcome)
 	r.Result, r.Signatures, r.SCTs, r.Certificate = journal.Issued, 2, c.scts, digest("final "+c.serial)
 	if c.der != nil {
 		r.Certificate = digest(string(c.der))
 	}
-	w.made[j] += 2
-	w.write(j, r)
+	h.signatures[j] += 2
+	h.write(j, r)
 }
 
-// fail writes that no certificate was released.
-func (w *world) fail(j int, c *certificate) {
-	r := w.record(c, journal.Outcome)
+// fail writes an outcome without a released certificate to journal j.
+func (h *harness) fail(j int, c *certificate) {
+	r := h.record(c, journal.Outcome)
 	r.Result, r.Signatures = journal.Failed, 1
-	w.made[j]++
-	w.write(j, r)
+	h.signatures[j]++
+	h.write(j, r)
 }
 
-// issue is the whole path.
-func (w *world) issue(j int, logs ...int) *certificate {
-	c := w.next()
-	w.intend(j, c)
+// issue issues a certificate: intent, logs, outcome.
+func (h *harness) issue(j int, logs ...int) *certificate {
+	c := h.newCertificate()
+	h.intend(j, c)
 	for _, l := range logs {
-		w.log(l, c)
+		h.log(l, c)
 	}
-	w.release(j, c)
+	h.release(j, c)
 	return c
 }
 
@@ -235,84 +238,84 @@ func digest(s string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (w *world) list() (out []reconcile.Journal) {
-	for i, path := range w.paths {
+func (h *harness) journalList() (out []reconcile.Journal) {
+	for i, path := range h.paths {
 		out = append(out, reconcile.Journal{Name: fmt.Sprintf("journal%d", i), Path: path, Live: i == 0})
 	}
 	return out
 }
 
-// full is the whole audit of now.
-func (w *world) full(change func(*reconcile.Input)) reconcile.Report {
-	w.t.Helper()
-	in := reconcile.Input{Journals: w.list(), Issuers: w.pki.Chain[:1], Now: w.now}
-	for i := range w.logs {
-		l, err := monitor.Open(w.options(i))
-		must(w.t, err)
-		f, err := monitor.Follow(l, monitor.FollowerOptions{})
-		must(w.t, err)
-		in.Logs = append(in.Logs, reconcile.Log{Follower: f, Delay: delay})
+// runAll audits everything once.
+func (h *harness) runAll(change func(*reconcile.Input)) reconcile.Report {
+	h.t.Helper()
+	in := reconcile.Input{Journals: h.journalList(), Issuers: h.pki.Chain[:1], Now: h.now}
+	for i := range h.logs {
+		l, err := monitor.Open(h.options(i))
+		must(h.t, err)
+		in.Logs = append(in.Logs, reconcile.Log{Log: l, MergeDelay: delay})
 	}
 	if change != nil {
 		change(&in)
 	}
-	report, err := reconcile.Run(w.t.Context(), in)
-	must(w.t, err)
+	report, err := reconcile.Run(h.t.Context(), in)
+	must(h.t, err)
 	return report
 }
 
-// continuous is an auditor of the same world, with its state in memory.
-type continuous struct {
+// testAuditor is an Auditor of the harness, with its state in memory.
+type testAuditor struct {
 	*reconcile.Auditor
-	w       *world
-	state   []byte
-	raised  []reconcile.Finding
-	benched []string
-	orders  []reconcile.Order
-	step    uint64
-	keep    time.Duration
-	rows    uint32
-	lag     time.Duration
+	h           *harness
+	state       []byte
+	raised      []reconcile.Finding
+	quarantined []string
+	orders      []reconcile.Order
+	step        uint64
+	keep        time.Duration
+	rows        uint32
+	lag         time.Duration
 }
 
-func (w *world) auditor() *continuous {
-	c := &continuous{w: w}
+func (h *harness) auditor() *testAuditor {
+	c := &testAuditor{h: h}
 	c.restart()
 	return c
 }
 
-// restart makes another auditor from the state of the last one.
-func (c *continuous) restart() {
-	c.w.t.Helper()
+// restart replaces the auditor by another one that continues from its state.
+func (c *testAuditor) restart() {
+	c.h.t.Helper()
 	var err error
 	c.Auditor, err = reconcile.NewAuditor(reconcile.AuditorOptions{
-		Every: time.Minute, Now: c.w.now, Step: c.step, Keep: c.keep, Lag: c.lag, Rows: c.rows,
-		Journals: func() ([]reconcile.Journal, error) { return c.w.list(), nil },
-		Load:     func() ([]byte, error) { return c.state, nil },
-		Save:     func(data []byte) error { c.state = slices.Clone(data); return nil },
-		Raise:    func(_ context.Context, f reconcile.Finding) { c.raised = append(c.raised, f) },
-		Orders:   func() ([]reconcile.Order, error) { o := c.orders; c.orders = nil; return o, nil },
-		Bench:    func(log, _ string) { c.benched = append(c.benched, log) },
-		Unbench:  func(log string) { c.benched = slices.DeleteFunc(c.benched, func(s string) bool { return s == log }) },
+		Every: time.Minute, Now: c.h.now, Step: c.step, Keep: c.keep, Lag: c.lag, Rows: c.rows,
+		Journals:   func() ([]reconcile.Journal, error) { return c.h.journalList(), nil },
+		Load:       func() ([]byte, error) { return c.state, nil },
+		Save:       func(data []byte) error { c.state = slices.Clone(data); return nil },
+		Raise:      func(_ context.Context, f reconcile.Finding) { c.raised = append(c.raised, f) },
+		Orders:     func() ([]reconcile.Order, error) { o := c.orders; c.orders = nil; return o, nil },
+		Quarantine: func(log, _ string) { c.quarantined = append(c.quarantined, log) },
+		Release: func(log string) {
+			c.quarantined = slices.DeleteFunc(c.quarantined, func(s string) bool { return s == log })
+		},
 	})
-	must(c.w.t, err)
-	c.Configure(c.w.setup(c.w.t))
+	must(c.h.t, err)
+	c.Configure(c.h.scope(c.h.t))
 }
 
-func (w *world) setup(t testing.TB) reconcile.Setup {
+func (h *harness) scope(t testing.TB) reconcile.Scope {
 	t.Helper()
-	s := reconcile.Setup{Issuers: w.pki.Chain[:1]}
-	for i := range w.logs {
-		l, err := monitor.Open(w.options(i))
+	s := reconcile.Scope{Issuers: h.pki.Chain[:1]}
+	for i := range h.logs {
+		l, err := monitor.Open(h.options(i))
 		must(t, err)
-		s.Targets = append(s.Targets, reconcile.Target{Log: l, Delay: delay})
+		s.Logs = append(s.Logs, reconcile.Log{Log: l, MergeDelay: delay})
 	}
 	return s
 }
 
-func (c *continuous) tick() { c.Tick(c.w.t.Context()) }
+func (c *testAuditor) run() { c.RunOnce(c.h.t.Context()) }
 
-// kinds are the kinds of findings, sorted.
+// kinds returns the kinds of findings, sorted.
 func kinds(findings []reconcile.Finding) []string {
 	out := []string{}
 	for _, f := range findings {

@@ -2,104 +2,92 @@ package reconcile
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
-	_ "crypto/sha1" //nolint:gosec // a signature over it is one of our key all the same
 	"crypto/sha256"
-	_ "crypto/sha512" // for signatures
 	"crypto/x509"
-	"crypto/x509/pkix"
-	encasn1 "encoding/asn1"
-	"encoding/hex"
-	"errors"
 	"iter"
 	"slices"
-
-	"golang.org/x/crypto/cryptobyte"
-	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// keyring is what makes an entry ours: the issuing keys of this CA, past and present.
-type keyring struct {
-	hashes  map[[32]byte]bool // SHA-256 of the SPKI
-	issuers []*x509.Certificate
-	// seen are issuing certificates that logs served for keys which only a journal names.
-	seen []*x509.Certificate
-	// authorities are the CA certificates above entries, by SHA-256: what they are to us is found out once for each.
-	authorities map[[32]byte]authority
-	// below has the keys of authorities that one of our keys certified.
-	below map[[32]byte][32]byte // SHA-256 of the SPKI, to that of our key
-	// others are the certificates for our keys that the configuration does not name, by SHA-256.
-	others map[[32]byte][]byte
+// issuerKeys are the issuing keys of the CA, past and present. They decide which log entries an audit is about.
+type issuerKeys struct {
+	hashes map[[32]byte]bool // SHA-256 of the SPKIs
+	// configured are the issuing certificates that the configuration names.
+	configured []*x509.Certificate
+	// fromLogs are issuing certificates, served by logs, for keys that only a journal names.
+	fromLogs []*x509.Certificate
+	// caCerts are the CA certificates above log entries, by SHA-256: each is classified once.
+	caCerts map[[32]byte]caCert
+	// subordinates maps the key of each CA that an issuing key certified to that issuing key (SHA-256 of the SPKIs).
+	subordinates map[[32]byte][32]byte
+	// unknown are CA certificates for issuing keys that the configuration does not name, by SHA-256.
+	unknown map[[32]byte][]byte
 }
 
-// standing is what a CA certificate above an entry is to us.
-type standing uint8
-
-const (
-	foreign standing = iota
-	own              // it is one that the configuration names, or its key is known from a journal alone
-	another          // it is for one of our keys, and is not one that the configuration names
-	beneath          // one of our keys signed it, and its key is none of ours
-	unread           // it could not be read
-)
-
-// authority is a CA certificate above an entry.
-type authority struct {
-	standing standing
-	key      [32]byte // our key: its own, or the one that signed it
+// caCert is a CA certificate above a log entry.
+type caCert struct {
+	relation relation
+	key      [32]byte // the issuing key: the certificate's own key, or the key that signed it
 }
 
-// Bounds of what a log can make an auditor keep: CA certificates, of which a CA's own logs have a handful and the
-// largest public ones some thousands; and certificates for our keys that are not ours.
+// relation is the relation of a CA certificate to the issuing keys.
+type relation uint8
+
 const (
-	maxAuthorities = 1 << 14
-	maxOthers      = 64
+	unrelated   relation = iota
+	known                // the configuration names it, or only a journal names its key
+	unknown              // it is for an issuing key, and the configuration names another certificate for that key
+	subordinate          // an issuing key signed it, and its own key is not an issuing key
+	unavailable          // the log did not serve it
 )
 
-// keyHash is how the bytes of an SPKI are named.
+// Bounds of what logs can make an auditor keep. A private log has a handful of CA certificates, the largest public logs
+// have some thousands.
+const (
+	maxCACerts        = 1 << 14
+	maxUnknownCACerts = 64
+)
+
+// keyHash returns the SHA-256 of the certificate's SPKI.
 func keyHash(c *x509.Certificate) [32]byte { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
 
-func newKeyring(issuers []*x509.Certificate) *keyring {
-	k := &keyring{
-		hashes: map[[32]byte]bool{}, authorities: map[[32]byte]authority{}, below: map[[32]byte][32]byte{},
-		others: map[[32]byte][]byte{},
+func newIssuerKeys(issuers []*x509.Certificate) *issuerKeys {
+	k := &issuerKeys{
+		hashes: map[[32]byte]bool{}, caCerts: map[[32]byte]caCert{}, subordinates: map[[32]byte][32]byte{},
+		unknown: map[[32]byte][]byte{},
 	}
 	k.configure(issuers)
 	return k
 }
 
-// configure takes over the issuing certificates of a configuration, and reports whether a key among them is a new one.
-func (k *keyring) configure(issuers []*x509.Certificate) (fresh bool) {
+// configure replaces the configured issuing certificates, and reports whether one of their keys is new.
+func (k *issuerKeys) configure(issuers []*x509.Certificate) (added bool) {
 	for _, c := range issuers {
-		fresh = fresh || !k.hashes[keyHash(c)]
+		added = added || !k.hashes[keyHash(c)]
 		k.hashes[keyHash(c)] = true
 	}
-	k.issuers = issuers
-	clear(k.authorities)
-	return fresh
+	k.configured = issuers
+	clear(k.caCerts)
+	return added
 }
 
-// learn takes a key in that a journal names, and reports whether it is a new one.
-func (k *keyring) learn(hexadecimal string) bool {
-	sum, ok := digestIn(hexadecimal)
+// addKey adds a key that a journal names, and reports whether the key is new.
+func (k *issuerKeys) addKey(hexadecimal string) bool {
+	sum, ok := parseDigest(hexadecimal)
 	if !ok || k.hashes[sum] {
 		return false
 	}
 	k.hashes[sum] = true
-	clear(k.authorities)
+	clear(k.caCerts)
 	return true
 }
 
-// certificates are the issuing certificates of ours whose keys can verify a signature.
-func (k *keyring) certificates() iter.Seq[*x509.Certificate] {
+// certificates are the issuing certificates whose keys can verify a signature.
+func (k *issuerKeys) certificates() iter.Seq[*x509.Certificate] {
 	return func(yield func(*x509.Certificate) bool) {
-		for _, list := range [][]*x509.Certificate{k.issuers, k.seen} {
+		for _, list := range [][]*x509.Certificate{k.configured, k.fromLogs} {
 			for _, c := range list {
 				if !yield(c) {
 					return
@@ -109,8 +97,8 @@ func (k *keyring) certificates() iter.Seq[*x509.Certificate] {
 	}
 }
 
-// signer returns the issuing certificate of ours whose key signed a certificate; nil is none.
-func (k *keyring) signer(der []byte) *x509.Certificate {
+// signer returns the issuing certificate whose key signed a certificate; nil if there is none.
+func (k *issuerKeys) signer(der []byte) *x509.Certificate {
 	for c := range k.certificates() {
 		if signedBy(c.PublicKey, der) {
 			return c
@@ -119,268 +107,150 @@ func (k *keyring) signer(der []byte) *x509.Certificate {
 	return nil
 }
 
-// sighting is an entry of ours in a log, as small as it can be.
-type sighting struct {
-	key         [32]byte // SHA-256 of our SPKI
+// matchedEntry is what an audit needs of a log entry under an issuing key, in as little memory as possible.
+type matchedEntry struct {
+	key         [32]byte // SHA-256 of the issuing key's SPKI
 	tbs         [32]byte // SHA-256 of the TBSCertificate without poison and SCT list
 	serial      [20]byte
 	index       uint64
 	timestamp   uint64   // milliseconds since 1970
-	extensions  uint64   // digestOf the SCT's extensions
+	extensions  uint64   // extensionsDigest of the SCT's extensions
 	final       bool     // a certificate, not a precertificate
-	certificate [32]byte // SHA-256 of its DER, if final
-	// below says that the entry is, or is under, a CA certificate that our key signed.
-	below bool
-	// other is the SHA-256 of the certificate directly above, if it is one for our key that the configuration does not
-	// name.
-	other [32]byte
+	certificate [32]byte // SHA-256 of the DER certificate, if final
+	// subordinate: the certificate is below a CA certificate that an issuing key signed, or is such a certificate.
+	subordinate bool
+	// unknownCA is the SHA-256 of the CA certificate directly above, if it is for an issuing key and the configuration does
+	// not name it.
+	unknownCA [32]byte
 }
 
-// sight reports whether an entry is one of ours: our key issued it, whatever name its certificate bears, or our key
-// stands further above.
+// match reports whether a log entry is under an issuing key: the key issued it, whatever the issuer name in the
+// certificate, or the key is further up in its chain.
 //
-// A precertificate names the key that issues it (RFC 6962 §3.2), and the log has verified that. A certificate is ours
-// if one of our keys signed it. What stands further above is read from the chain that the log serves, each certificate
-// of which counts only if our key did sign it.
-func (k *keyring) sight(e *monitor.Entry) (sighting, bool) {
-	s := sighting{index: e.Index, timestamp: e.Timestamp, extensions: digestOf(e.Extensions), final: !e.Precert}
+// A precertificate names the key that issues it (RFC 6962 §3.2), and the log has verified that. A certificate matches if
+// an issuing key signed it. The CA certificates further up come from the chain that the log serves; each of them counts
+// only if an issuing key signed it.
+func (k *issuerKeys) match(e *monitor.Entry) (matchedEntry, bool) {
+	m := matchedEntry{index: e.Index, timestamp: e.Timestamp, extensions: extensionsDigest(e.Extensions), final: !e.Precert}
 	direct := false
 	if e.Precert {
 		direct = k.hashes[e.IssuerKeyHash]
-		s.key = e.IssuerKeyHash
+		m.key = e.IssuerKeyHash
 	}
-	k.chain(e)
+	k.classifyChain(e)
 	for i, sum := range e.Chain {
-		switch a := k.authorities[sum]; {
-		case a.standing == beneath && !direct:
-			s.below, s.key = true, a.key
-		case a.standing == another && i == 0:
-			s.other = sum
+		switch c := k.caCerts[sum]; {
+		case c.relation == subordinate && !direct:
+			m.subordinate, m.key = true, c.key
+		case c.relation == unknown && i == 0:
+			m.unknownCA = sum
 		}
 	}
-	if our, below := k.below[e.IssuerKeyHash]; e.Precert && below && !direct {
-		s.below, s.key = true, our
+	if issuing, found := k.subordinates[e.IssuerKeyHash]; e.Precert && found && !direct {
+		m.subordinate, m.key = true, issuing
 	}
 	if e.Precert {
-		if !direct && !s.below {
-			return s, false
+		if !direct && !m.subordinate {
+			return m, false
 		}
-		s.tbs, s.serial = sha256.Sum256(e.Content), serialOf(e.Content)
-		return s, true
+		m.tbs, m.serial = sha256.Sum256(e.Content), serialOf(e.Content)
+		return m, true
 	}
 	if issuer := k.signer(e.Content); issuer != nil {
-		s.key = keyHash(issuer)
-		s.below = isAuthority(e.Content)
-	} else if !s.below {
-		return s, false
+		m.key = keyHash(issuer)
+		m.subordinate = isCACertificate(e.Content)
+	} else if !m.subordinate {
+		return m, false
 	}
-	s.certificate = sha256.Sum256(e.Content)
-	s.tbs = tbsDigest(e.Content)
+	m.certificate = sha256.Sum256(e.Content)
+	m.tbs = tbsDigest(e.Content)
 	if parts, err := tbs.Split(e.Content); err == nil {
-		s.serial = serialOf(parts.TBS)
+		m.serial = serialOf(parts.TBS)
 	}
-	return s, true
+	return m, true
 }
 
-// tbsDigest is the SHA-256 of the TBSCertificate of a DER Certificate as a log has it, without poison and SCT list. Of
-// something that cannot be taken apart it is that of the whole: our key signed it, whatever it is, and no journal will
-// know it.
+// tbsDigest returns the SHA-256 of the TBSCertificate of a DER certificate as a log has it, without poison and SCT list.
+// If the input cannot be parsed, the digest is that of all of it: an issuing key signed it, and no journal has this
+// digest.
 func tbsDigest(der []byte) [32]byte {
-	bare, _, err := tbs.Unlisted(der)
+	stripped, _, err := tbs.Unlisted(der)
 	if err != nil {
 		return sha256.Sum256(der)
 	}
-	return sha256.Sum256(bare)
+	return sha256.Sum256(stripped)
 }
 
-// chain finds out what the certificates above an entry are to us, as far as the log served them. The topmost one is
-// first: it may be the certificate of a key that signed the next.
-func (k *keyring) chain(e *monitor.Entry) {
-	if len(e.Chain) < len(e.Issuers) { // whoever made the entry left the digests out
+// classifyChain classifies the CA certificates above an entry that the log served. It starts with the topmost one,
+// because that may be the certificate of the key that signed the next one.
+func (k *issuerKeys) classifyChain(e *monitor.Entry) {
+	if len(e.Chain) < len(e.Issuers) { // the entry was built without digests
 		e.Chain = make([][32]byte, len(e.Issuers))
 		for i, der := range e.Issuers {
 			e.Chain[i] = sha256.Sum256(der)
 		}
 	}
 	for i := len(e.Issuers) - 1; i >= 0; i-- {
-		a, known := k.authorities[e.Chain[i]]
-		if known && a.standing != unread || len(e.Issuers[i]) == 0 {
+		c, found := k.caCerts[e.Chain[i]]
+		if found && c.relation != unavailable || len(e.Issuers[i]) == 0 {
 			continue
 		}
-		k.remember(e.Chain[i], k.assess(e.Issuers[i]))
+		k.cache(e.Chain[i], k.classify(e.Issuers[i]))
 	}
 }
 
-func (k *keyring) remember(sum [32]byte, a authority) {
-	if len(k.authorities) >= maxAuthorities {
-		for old, have := range k.authorities { // what is none of ours is found out anew when it turns up again
-			if have.standing == foreign {
-				delete(k.authorities, old)
+// cache stores the classification of a CA certificate. A full cache drops an unrelated certificate, which is classified
+// again when it is needed.
+func (k *issuerKeys) cache(sum [32]byte, c caCert) {
+	if len(k.caCerts) >= maxCACerts {
+		for old, have := range k.caCerts {
+			if have.relation == unrelated {
+				delete(k.caCerts, old)
 				break
 			}
 		}
 	}
-	k.authorities[sum] = a
+	k.caCerts[sum] = c
 }
 
-// assess finds out what a CA certificate is to us.
-func (k *keyring) assess(der []byte) authority {
+// classify returns the relation of a CA certificate to the issuing keys.
+func (k *issuerKeys) classify(der []byte) caCert {
 	spki, ok := spkiOf(der)
 	if !ok {
-		return authority{}
+		return caCert{}
 	}
 	key := sha256.Sum256(spki)
 	if k.hashes[key] {
-		return k.assessOurs(der, key)
+		return k.classifyIssuer(der, key)
 	}
 	c := k.signer(der)
 	if c == nil {
-		return authority{}
+		return caCert{}
 	}
-	our := keyHash(c)
-	k.below[key] = our
-	return authority{beneath, our}
+	issuing := keyHash(c)
+	k.subordinates[key] = issuing
+	return caCert{subordinate, issuing}
 }
 
-// assessOurs tells a certificate for one of our keys that the configuration names from another one.
-func (k *keyring) assessOurs(der []byte, key [32]byte) authority {
+// classifyIssuer distinguishes a configured certificate for an issuing key from any other.
+func (k *issuerKeys) classifyIssuer(der []byte, key [32]byte) caCert {
 	configured := false
-	for _, c := range k.issuers {
+	for _, c := range k.configured {
 		if bytes.Equal(c.Raw, der) {
-			return authority{own, key}
+			return caCert{known, key}
 		}
 		configured = configured || keyHash(c) == key
 	}
 	if configured {
-		if sum := sha256.Sum256(der); len(k.others) < maxOthers {
-			k.others[sum] = bytes.Clone(der)
+		if sum := sha256.Sum256(der); len(k.unknown) < maxUnknownCACerts {
+			k.unknown[sum] = bytes.Clone(der)
 		}
-		return authority{another, key}
+		return caCert{unknown, key}
 	}
 	c, err := x509.ParseCertificate(der)
-	if err == nil && !slices.ContainsFunc(k.seen, func(have *x509.Certificate) bool { return keyHash(have) == key }) {
-		k.seen = append(k.seen, c)
-		clear(k.authorities) // what this key signed is known only now
+	if err == nil && !slices.ContainsFunc(k.fromLogs, func(have *x509.Certificate) bool { return keyHash(have) == key }) {
+		k.fromLogs = append(k.fromLogs, c)
+		clear(k.caCerts) // certificates that this key signed can be recognised only now
 	}
-	return authority{own, key}
-}
-
-// signedBy reports whether the key made the signature of a certificate. It reads no more of the certificate than that:
-// another parser than Go's may take a certificate that Go's refuses. A hash that is broken, such as SHA-1, counts all
-// the same.
-func signedBy(key crypto.PublicKey, der []byte) bool {
-	p, err := tbs.Split(der)
-	if err != nil {
-		return false
-	}
-	var algorithm pkix.AlgorithmIdentifier
-	if rest, err := encasn1.Unmarshal(p.Algorithm, &algorithm); err != nil || len(rest) > 0 {
-		return false
-	}
-	hashes, known := signatureHashes[algorithm.Algorithm.String()]
-	if !known {
-		return false
-	}
-	if k, ok := key.(ed25519.PublicKey); ok {
-		return len(hashes) == 0 && ed25519.Verify(k, p.TBS, p.Signature)
-	}
-	for _, h := range hashes {
-		digest := h.New()
-		digest.Write(p.TBS)
-		sum := digest.Sum(nil)
-		switch k := key.(type) {
-		case *ecdsa.PublicKey:
-			if ecdsa.VerifyASN1(k, sum, p.Signature) {
-				return true
-			}
-		case *rsa.PublicKey:
-			if rsa.VerifyPKCS1v15(k, h, sum, p.Signature) == nil ||
-				rsa.VerifyPSS(k, h, sum, p.Signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto}) == nil {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// signatureHashes are the hashes that a signature of each algorithm may be over (RFC 3279 §2.2, RFC 4055 §5, RFC 5758
-// §3, RFC 8410 §6: none). An identifier that is not listed is one that no verifier of code signatures takes.
-var signatureHashes = map[string][]crypto.Hash{
-	"1.2.840.10045.4.1":     {crypto.SHA1},
-	"1.2.840.10045.4.3.1":   {crypto.SHA224},
-	"1.2.840.10045.4.3.2":   {crypto.SHA256},
-	"1.2.840.10045.4.3.3":   {crypto.SHA384},
-	"1.2.840.10045.4.3.4":   {crypto.SHA512},
-	"1.2.840.113549.1.1.5":  {crypto.SHA1},
-	"1.2.840.113549.1.1.14": {crypto.SHA224},
-	"1.2.840.113549.1.1.11": {crypto.SHA256},
-	"1.2.840.113549.1.1.12": {crypto.SHA384},
-	"1.2.840.113549.1.1.13": {crypto.SHA512},
-	// RSASSA-PSS: the hash is a parameter
-	"1.2.840.113549.1.1.10": {crypto.SHA256, crypto.SHA384, crypto.SHA512, crypto.SHA1},
-	"1.3.101.112":           nil,
-}
-
-// spkiOf returns the SubjectPublicKeyInfo of a DER Certificate (RFC 5280 §4.1).
-func spkiOf(der []byte) ([]byte, bool) {
-	p, err := tbs.Split(der)
-	if err != nil {
-		return nil, false
-	}
-	in := cryptobyte.String(p.TBS)
-	var body, spki cryptobyte.String
-	if !in.ReadASN1(&body, asn1.SEQUENCE) || !skipToSerial(&body) || !body.SkipASN1(asn1.INTEGER) {
-		return nil, false
-	}
-	for range 4 { // signature, issuer, validity, subject
-		if !body.SkipASN1(asn1.SEQUENCE) {
-			return nil, false
-		}
-	}
-	return spki, body.ReadASN1Element(&spki, asn1.SEQUENCE)
-}
-
-func skipToSerial(body *cryptobyte.String) bool {
-	return body.SkipOptionalASN1(asn1.Tag(0).Constructed().ContextSpecific())
-}
-
-// serialOf returns the serial number of a TBSCertificate, right-aligned as a journal writes it; zero where there is none.
-func serialOf(der []byte) (out [20]byte) {
-	in := cryptobyte.String(der)
-	var body, number cryptobyte.String
-	if !in.ReadASN1(&body, asn1.SEQUENCE) || !skipToSerial(&body) || !body.ReadASN1(&number, asn1.INTEGER) {
-		return out
-	}
-	number = bytes.TrimLeft(number, "\x00")
-	if len(number) > len(out) {
-		number = number[:len(out)]
-	}
-	copy(out[len(out)-len(number):], number)
-	return out
-}
-
-// parseSerial reads a serial number as a journal has it.
-func parseSerial(text string) (out [20]byte, err error) {
-	if len(text) > 2*len(out) {
-		return out, errors.New("a serial number of more than 20 bytes")
-	}
-	if len(text)%2 == 1 {
-		text = "0" + text
-	}
-	raw, err := hex.DecodeString(text)
-	copy(out[len(out)-len(raw):], raw)
-	return out, err
-}
-
-// digestOf makes extensions comparable: 0 for none, else the first eight bytes of their SHA-256.
-func digestOf(extensions []byte) uint64 {
-	if len(extensions) == 0 {
-		return 0
-	}
-	sum := sha256.Sum256(extensions)
-	var n uint64
-	for _, b := range sum[:8] {
-		n = n<<8 | uint64(b)
-	}
-	return n
+	return caCert{known, key}
 }

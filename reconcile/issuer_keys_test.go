@@ -23,14 +23,14 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// party is somebody who can certify.
-type party struct {
+// issuer is a certificate with its key.
+type issuer struct {
 	*x509.Certificate
 	key crypto.Signer
 }
 
-// certify makes a certificate under p: a CA certificate, or one with a name.
-func (p party) certify(t testing.TB, name string, ca bool, key crypto.Signer) party {
+// certify signs a CA certificate or an end-entity certificate.
+func (p issuer) certify(t testing.TB, name string, ca bool, key crypto.Signer) issuer {
 	t.Helper()
 	c := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Minute),
@@ -51,12 +51,12 @@ func (p party) certify(t testing.TB, name string, ca bool, key crypto.Signer) pa
 	if err != nil {
 		t.Fatal(err)
 	}
-	return party{out, key}
+	return issuer{out, key}
 }
 
-// G6: our key is found wherever it stands above an entry, whatever names the certificates bear, in the form of each
-// kind of log.
-func TestSight(t *testing.T) {
+// G6: an entry matches wherever an issuing key is above it, whatever the names in the certificates, as a precertificate
+// and as a final certificate.
+func TestMatch(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []pki.KeyType{pki.P256, pki.P384, pki.P521, pki.RSA2048, pki.Ed25519} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -66,47 +66,47 @@ func TestSight(t *testing.T) {
 				Intermediate: func(c *x509.Certificate) { c.MaxPathLenZero, c.MaxPathLen = false, -1 },
 			})
 			other := pki.New(pki.Options{})
-			root, ours, foreign := party{p.Root, p.RootKey}, party{p.Intermediate, p.Key},
-				party{other.Intermediate, other.Key}
-			sub := ours.certify(t, "CA below", true, pki.NewKey(""))
-			subsub := sub.certify(t, "CA below the CA below", true, pki.NewKey(""))
-			cross := party{other.Root, other.RootKey}.certify(t, "another name", true, p.Key)
-			leaf := func(by party) party { return by.certify(t, "chief@example.com", false, pki.NewKey("")) }
+			root, ours, foreign := issuer{p.Root, p.RootKey}, issuer{p.Intermediate, p.Key},
+				issuer{other.Intermediate, other.Key}
+			sub := ours.certify(t, "subordinate CA", true, pki.NewKey(""))
+			subsub := sub.certify(t, "subordinate CA of the subordinate CA", true, pki.NewKey(""))
+			cross := issuer{other.Root, other.RootKey}.certify(t, "another name", true, p.Key)
+			leaf := func(by issuer) issuer { return by.certify(t, "chief@example.com", false, pki.NewKey("")) }
 			for name, c := range map[string]struct {
-				leaf        party
-				by          party
-				chain       []party
+				leaf        issuer
+				by          issuer
+				chain       []issuer
 				ours, below bool
 				other       bool
 			}{
-				"direct":                      {leaf(ours), ours, []party{ours, root}, true, false, false},
-				"direct, no chain":            {leaf(ours), ours, nil, true, false, false},
-				"below":                       {leaf(sub), sub, []party{sub, ours, root}, true, true, false},
-				"below, our certificate left": {leaf(sub), sub, []party{sub}, true, true, false},
-				"two below": {
+				"direct":           {leaf(ours), ours, []issuer{ours, root}, true, false, false},
+				"direct, no chain": {leaf(ours), ours, nil, true, false, false},
+				"subordinate":      {leaf(sub), sub, []issuer{sub, ours, root}, true, true, false},
+				"subordinate, issuing certificate left out": {leaf(sub), sub, []issuer{sub}, true, true, false},
+				"subordinate of a subordinate": {
 					leaf(subsub), subsub,
-					[]party{subsub, sub, ours, root},
+					[]issuer{subsub, sub, ours, root},
 					true, true, false,
 				},
-				"our key under another name": {
+				"the key under another name": {
 					leaf(cross), cross,
-					[]party{cross, {other.Root, nil}},
+					[]issuer{cross, {other.Root, nil}},
 					true, false, true,
 				},
 				"another CA": {
 					leaf(foreign), foreign,
-					[]party{foreign, {other.Root, nil}},
+					[]issuer{foreign, {other.Root, nil}},
 					false, false, false,
 				},
-				"another CA, our chain beside": {
+				"another CA, unrelated chain": {
 					leaf(foreign), foreign,
-					[]party{foreign, ours, root},
+					[]issuer{foreign, ours, root},
 					false, false, false,
 				},
-				"another CA, one of the same name": {func() party {
+				"another CA with the same name": {func() issuer {
 					twin := pki.New(pki.Options{Key: kind})
-					return leaf(party{twin.Intermediate, twin.Key})
-				}(), foreign, []party{foreign}, false, false, false},
+					return leaf(issuer{twin.Intermediate, twin.Key})
+				}(), foreign, []issuer{foreign}, false, false, false},
 			} {
 				final := &monitor.Entry{Content: c.leaf.Raw}
 				precert := &monitor.Entry{
@@ -118,44 +118,44 @@ func TestSight(t *testing.T) {
 					precert.Issuers = append(precert.Issuers, one.Raw)
 				}
 				for what, e := range map[string]*monitor.Entry{"final": final, "precertificate": precert} {
-					s, ok := newKeyring(p.Chain[:1]).sight(e)
-					if ok != c.ours || s.below != c.below || (s.other != [32]byte{}) != c.other ||
+					s, ok := newIssuerKeys(p.Chain[:1]).match(e)
+					if ok != c.ours || s.subordinate != c.below || (s.unknownCA != [32]byte{}) != c.other ||
 						ok && s.key != keyHash(p.Intermediate) ||
 						ok && s.tbs != sha256.Sum256(c.leaf.RawTBSCertificate) {
-						t.Errorf("%s, %s: ours %t, below %t, other %x", name, what, ok, s.below, s.other)
+						t.Errorf("%s, %s: match %t, subordinate %t, unknown CA %x", name, what, ok, s.subordinate, s.unknownCA)
 					}
 				}
 			}
-			// A CA certificate in the log itself.
-			if s, ok := newKeyring(p.Chain[:1]).sight(&monitor.Entry{Content: sub.Raw}); !ok || !s.below {
-				t.Errorf("the CA certificate itself: %t %t", ok, s.below)
+			// The CA certificate itself is in the log.
+			if s, ok := newIssuerKeys(p.Chain[:1]).match(&monitor.Entry{Content: sub.Raw}); !ok || !s.subordinate {
+				t.Errorf("the CA certificate itself: %t %t", ok, s.subordinate)
 			}
-			// The key of a CA below ours is known from then on, also where a log serves no chain.
-			k := newKeyring(p.Chain[:1])
-			k.sight(&monitor.Entry{Content: leaf(sub).Raw, Issuers: [][]byte{sub.Raw}})
-			if s, ok := k.sight(&monitor.Entry{
+			// The key of a subordinate CA is remembered, also for entries without a chain.
+			k := newIssuerKeys(p.Chain[:1])
+			k.match(&monitor.Entry{Content: leaf(sub).Raw, Issuers: [][]byte{sub.Raw}})
+			if s, ok := k.match(&monitor.Entry{
 				Precert: true, IssuerKeyHash: keyHash(sub.Certificate),
 				Content: []byte("x"),
-			}); !ok || !s.below {
-				t.Errorf("a known CA below ours: %t %t", ok, s.below)
+			}); !ok || !s.subordinate {
+				t.Errorf("a known subordinate CA: %t %t", ok, s.subordinate)
 			}
-			// A key that only a journal names, whose certificate the log serves.
-			k = newKeyring(nil)
-			if !k.learn(fmt.Sprintf("%x", keyHash(p.Intermediate))) || k.learn("xyz") {
-				t.Error("the key of a journal")
+			// Only a journal names the key, and the log serves its certificate.
+			k = newIssuerKeys(nil)
+			if !k.addKey(fmt.Sprintf("%x", keyHash(p.Intermediate))) || k.addKey("xyz") {
+				t.Error("addKey")
 			}
-			if s, ok := k.sight(&monitor.Entry{
+			if s, ok := k.match(&monitor.Entry{
 				Content: leaf(sub).Raw,
 				Issuers: [][]byte{sub.Raw, ours.Raw, root.Raw},
-			}); !ok || !s.below {
-				t.Errorf("below a key of a journal: %t %t", ok, s.below)
+			}); !ok || !s.subordinate {
+				t.Errorf("below a key that a journal names: %t %t", ok, s.subordinate)
 			}
 		})
 	}
 }
 
-// What Go's parser refuses is ours all the same, if our key signed it: another parser may take it.
-func TestSightUnreadable(t *testing.T) {
+// A certificate that Go's parser refuses matches if an issuing key signed it, because another parser may accept it.
+func TestMatchUnparsable(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
 	// Version 1 with extensions, which x509.ParseCertificate refuses.
@@ -174,18 +174,18 @@ func TestSightUnreadable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := x509.ParseCertificate(der); err == nil {
-		t.Fatal("Go's parser takes it")
+		t.Fatal("Go's parser accepts it")
 	}
-	if _, ok := newKeyring(p.Chain[:1]).sight(&monitor.Entry{Content: der}); !ok {
-		t.Error("a certificate that Go's parser refuses is not seen")
+	if _, ok := newIssuerKeys(p.Chain[:1]).match(&monitor.Entry{Content: der}); !ok {
+		t.Error("a certificate that Go's parser refuses does not match")
 	}
-	if who := bearerOf(body); who.identity != "thief@example.com" {
-		t.Errorf("its identity is %q", who.identity)
+	if of := subjectOf(body); of.identity != "thief@example.com" {
+		t.Errorf("the identity is %q", of.identity)
 	}
 }
 
-// The identity in a finding is that of the certificate, in one line that a terminal may be given.
-func TestBearer(t *testing.T) {
+// The identity in a finding is that of the certificate, escaped for a terminal.
+func TestSubject(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
 	text := func(s string) []byte {
@@ -213,26 +213,26 @@ func TestBearer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := bearer{
-		identity: `second.example.com, chief\x1b[2J@example.com`, issuer: `https://idp.example.com/\u202e`,
-		by: "CN=test issuing,O=test",
+	want := subject{
+		identity: `second.example.com, chief\x1b[2J@example.com`, oidcIssuer: `https://idp.example.com/\u202e`,
+		issuedBy: "CN=test issuing,O=test",
 	}
-	if got := bearerOf(parts.TBS); got != want {
+	if got := subjectOf(parts.TBS); got != want {
 		t.Errorf("%+v, not %+v", got, want)
 	}
-	f := Finding{Text: "a text", Identity: want.identity, Issuer: want.issuer, IssuedBy: want.by}
-	if got := f.Words(); !strings.Contains(got, want.identity) || !strings.Contains(got, want.issuer) ||
-		!strings.Contains(got, want.by) {
+	f := Finding{Text: "a text", Identity: want.identity, Issuer: want.oidcIssuer, IssuedBy: want.issuedBy}
+	if got := f.Summary(); !strings.Contains(got, want.identity) || !strings.Contains(got, want.oidcIssuer) ||
+		!strings.Contains(got, want.issuedBy) {
 		t.Error(got)
 	}
-	if root,
-		_ := tbs.Split(p.Root.Raw); bearerOf(root.TBS) != (bearer{identity: "CN=test root,O=test", by: "CN=test root,O=test", ca: true}) {
-		t.Errorf("a CA certificate: %+v", bearerOf(root.TBS))
+	root, _ := tbs.Split(p.Root.Raw)
+	if subjectOf(root.TBS) != (subject{identity: "CN=test root,O=test", issuedBy: "CN=test root,O=test", isCA: true}) {
+		t.Errorf("a CA certificate: %+v", subjectOf(root.TBS))
 	}
 }
 
-// Whatever an entry holds, what is said of it is short and visible, and reading it neither fails nor takes memory.
-func FuzzBearer(f *testing.F) {
+// Whatever is in an entry, its subject is short and printable, and parsing it does not fail.
+func FuzzSubject(f *testing.F) {
 	p := pki.New(pki.Options{})
 	for _, der := range append(p.ChainDER(), p.Leaf(1, true), p.Leaf(2, false)) {
 		parts, err := tbs.Split(der)
@@ -242,22 +242,22 @@ func FuzzBearer(f *testing.F) {
 		f.Add(parts.TBS)
 		f.Add(der)
 	}
-	k := newKeyring(p.Chain[:1])
+	k := newIssuerKeys(p.Chain[:1])
 	f.Fuzz(func(t *testing.T, data []byte) {
-		who := bearerOf(data)
-		for _, s := range []string{who.identity, who.issuer, who.by} {
+		of := subjectOf(data)
+		for _, s := range []string{of.identity, of.oidcIssuer, of.issuedBy} {
 			if _, hidden := printable.Hidden(s); hidden || !utf8.ValidString(s) || len(s) > 10*maxIdentity+10 {
-				t.Errorf("shown: %q", s)
+				t.Errorf("not printable: %q", s)
 			}
 		}
-		k.sight(&monitor.Entry{Content: data, Issuers: [][]byte{data}})
-		k.sight(&monitor.Entry{Precert: true, Content: data, Precertificate: data})
-		isAuthority(data)
+		k.match(&monitor.Entry{Content: data, Issuers: [][]byte{data}})
+		k.match(&monitor.Entry{Precert: true, Content: data, Precertificate: data})
+		isCACertificate(data)
 	})
 }
 
-// Alarms that mean a lost key or a broken log are raised, kept and told of, however many others there are; those that
-// one log or journal can make any number of are summed up, for each log and journal.
+// An alarm that may mean a key compromise or a log violation is raised however many other alarms are open. Alarms of a
+// bounded kind are counted in one alarm for each log and journal.
 func TestAlarmsAreBoundedByKind(t *testing.T) {
 	t.Parallel()
 	for _, flood := range Kinds() {
@@ -271,23 +271,23 @@ func TestAlarmsAreBoundedByKind(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			const many = 3 * mostAlike
+			const many = 3 * maxAlarmsPerClass
 			for i := range many {
-				a.found(newFinding(Finding{Kind: flood, Log: "noisy", Text: "one of many"}, fmt.Sprint(i)))
+				a.addFinding(newFinding(Finding{Kind: flood, Log: "noisy", Text: "one of many"}, fmt.Sprint(i)))
 			}
 			want := many
-			if rules[flood].bounded {
-				want = mostAlike + 1
+			if kindTable[flood].bounded {
+				want = maxAlarmsPerClass + 1
 			}
-			if len(raised) != want || len(a.open) != want {
-				t.Errorf("of %d findings %d were raised and %d are open, not %d", many, len(raised), len(a.open), want)
+			if len(raised) != want || len(a.alarms.open) != want {
+				t.Errorf("of %d findings %d were raised and %d are open, want %d", many, len(raised), len(a.alarms.open), want)
 			}
-			if last := a.open[len(a.open)-1]; rules[flood].bounded && last.Count != many-mostAlike {
-				t.Errorf("the last alarm sums up %d: %s", last.Count, last.Text)
+			if last := a.alarms.open[len(a.alarms.open)-1]; kindTable[flood].bounded && last.Count != many-maxAlarmsPerClass {
+				t.Errorf("the last alarm counts %d: %s", last.Count, last.Text)
 			}
 			raised = nil
 			for _, k := range Kinds() {
-				a.found(newFinding(Finding{Kind: k, Log: "quiet", Text: "the one that counts"}, ""))
+				a.addFinding(newFinding(Finding{Kind: k, Log: "quiet", Text: "a single one"}, ""))
 			}
 			a.publish(nil)
 			if len(raised) != len(Kinds()) || len(a.Alarms()) != want+len(Kinds()) {
@@ -295,38 +295,38 @@ func TestAlarmsAreBoundedByKind(t *testing.T) {
 					len(a.Alarms())-want)
 			}
 			for _, f := range raised {
-				if f.Text != "the one that counts" {
-					t.Errorf("the first alarm of another log is summed up: %+v", f)
+				if f.Text != "a single one" {
+					t.Errorf("the first alarm of another log is not raised: %+v", f)
 				}
 			}
-			again := len(a.open)
+			again := len(a.alarms.open)
 			for _, f := range raised {
-				a.found(f)
+				a.addFinding(f)
 			}
-			if len(a.open) != again {
-				t.Error("an alarm that is open was raised again")
+			if len(a.alarms.open) != again {
+				t.Error("an open alarm was raised again")
 			}
-			a.clear(t.Context(), Order{Alarm: a.open[0].ID})
-			if len(a.open) != again-1 || a.known[a.open[0].ID] != 0 {
+			a.applyOrder(t.Context(), Order{Alarm: a.alarms.open[0].ID})
+			if len(a.alarms.open) != again-1 || a.alarms.byID[a.alarms.open[0].ID] != 0 {
 				t.Error("one alarm was not closed")
 			}
 		})
 	}
 }
 
-// What only a log claims is bounded, too, and apart from what our key signed.
-func TestClaimsOfALog(t *testing.T) {
+// Alarms for entries without a verified signature are bounded, apart from those with one.
+func TestUnverifiedAlarmsAreBounded(t *testing.T) {
 	t.Parallel()
 	a, err := NewAuditor(AuditorOptions{Every: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range mostUnverified + 10 {
-		a.found(newFinding(Finding{Kind: UnintendedEntry, Log: "liar", Signature: SignatureUnverified}, fmt.Sprint(i)))
+	for i := range maxUnverifiedAlarms + 10 {
+		a.addFinding(newFinding(Finding{Kind: UnintendedEntry, Log: "bad", Signature: SignatureUnverified}, fmt.Sprint(i)))
 	}
-	a.found(newFinding(Finding{Kind: UnintendedEntry, Log: "liar", Signature: SignatureVerified}, "ours"))
-	if n := len(a.open); n != mostUnverified+2 || a.open[n-2].Count != 10 ||
-		a.open[n-1].Signature != SignatureVerified {
+	a.addFinding(newFinding(Finding{Kind: UnintendedEntry, Log: "bad", Signature: SignatureVerified}, "verified"))
+	if n := len(a.alarms.open); n != maxUnverifiedAlarms+2 || a.alarms.open[n-2].Count != 10 ||
+		a.alarms.open[n-1].Signature != SignatureVerified {
 		t.Errorf("%d alarms", n)
 	}
 }

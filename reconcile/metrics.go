@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// auditorMetrics are the instruments of an auditor.
+// auditorMetrics are the metrics of an Auditor.
 type auditorMetrics struct {
 	alarms  *prometheus.CounterVec
 	runs    *prometheus.CounterVec
@@ -19,22 +19,23 @@ type auditorMetrics struct {
 func newAuditorMetrics(a *Auditor) *auditorMetrics {
 	m := &auditorMetrics{
 		alarms: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mayfly_audit_alarms_total", Help: "Findings of the auditor, by kind. Any increase is for an operator.",
+			Name: "mayfly_audit_alarms_total", Help: "Findings of the auditor, by kind. An operator must look at any increase.",
 		}, []string{"kind"}),
 		runs: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mayfly_audit_runs_total", Help: "Runs of the auditor, by whether everything could be read.",
+			Name: "mayfly_audit_runs_total", Help: "Audits, by whether everything could be read.",
 		}, []string{"result"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "mayfly_audit_run_seconds", Help: "Time of a run of the auditor.", Buckets: []float64{.01, .05, .25, 1, 5, 30, 120},
+			Name: "mayfly_audit_run_seconds", Help: "Duration of an audit.", Buckets: []float64{.01, .05, .25, 1, 5, 30, 120},
 		}),
 		last: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "mayfly_audit_complete_timestamp_seconds", Help: "When everything could be read last, in seconds since 1970.",
+			Name: "mayfly_audit_complete_timestamp_seconds", Help: "Unix time of the last audit that could read everything.",
 		}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "mayfly_audit_grants_dropped_total", Help: "SCTs that are not audited because too many wait, or too many promises are open (only without a journal).",
+			Name: "mayfly_audit_grants_dropped_total",
+			Help: "SCTs that are not audited because too many SCTs are queued or too many merge obligations are open (only without a journal).",
 		}),
 		open: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "mayfly_audit_alarms_open", Help: "Findings that no operator has cleared.",
+			Name: "mayfly_audit_alarms_open", Help: "Alarms that no operator has cleared.",
 		}, func() float64 { return float64(len(a.Alarms())) }),
 	}
 	for _, k := range Kinds() {
@@ -46,7 +47,8 @@ func newAuditorMetrics(a *Auditor) *auditorMetrics {
 	return m
 }
 
-func (m *auditorMetrics) ran(began time.Time, complete bool) {
+// observe counts an audit that began at the given time.
+func (m *auditorMetrics) observe(began time.Time, complete bool) {
 	m.seconds.Observe(time.Since(began).Seconds())
 	if complete {
 		m.runs.WithLabelValues("complete").Inc()

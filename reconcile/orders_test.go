@@ -13,11 +13,11 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-const goodOrder = `{"alarm":"0123456789abcdef"}`
+const validOrder = `{"alarm":"0123456789abcdef"}`
 
-// G9: an order closes alarms, also of a stolen key: it is carried out only if nobody but the CA's user and root can
-// have written it, and is an order. What may be somebody else's stays where it is; what is not an order goes.
-func TestOrders(t *testing.T) {
+// G9: an order can close the alarm of a key compromise, so it is applied only if no one but the CA's user and root can
+// have written it. A file that another user may have written stays, and a file that is not an order is removed.
+func TestTakeOrders(t *testing.T) {
 	t.Parallel()
 	write := func(path, text string, mode os.FileMode) error {
 		return errors.Join(os.WriteFile(path, []byte(text), 0o600), os.Chmod(path, mode))
@@ -28,17 +28,17 @@ func TestOrders(t *testing.T) {
 		says  string
 		stays bool
 	}{
-		"an alarm":  {func(p string) error { return write(p, goodOrder, 0o600) }, true, "", false},
-		"a log":     {func(p string) error { return write(p, `{"log":"tesseract"}`, 0o600) }, true, "", false},
-		"nothing":   {func(p string) error { return write(p, ``, 0o600) }, false, "not an order", false},
-		"no object": {func(p string) error { return write(p, `[]`, 0o600) }, false, "not an order", false},
+		"an alarm": {func(p string) error { return write(p, validOrder, 0o600) }, true, "", false},
+		"a log":    {func(p string) error { return write(p, `{"log":"tesseract"}`, 0o600) }, true, "", false},
+		"empty":    {func(p string) error { return write(p, ``, 0o600) }, false, "not an order", false},
+		"array":    {func(p string) error { return write(p, `[]`, 0o600) }, false, "not an order", false},
 		"neither": {
 			func(p string) error { return write(p, `{}`, 0o600) }, false,
-			"neither a log nor an alarm", false,
+			"either a log or an alarm", false,
 		},
 		"both": {
 			func(p string) error { return write(p, `{"log":"a","alarm":"0123456789abcdef"}`, 0o600) },
-			false, "or both", false,
+			false, "either a log or an alarm", false,
 		},
 		"a pattern": {
 			func(p string) error { return write(p, `{"alarm":"*"}`, 0o600) }, false,
@@ -49,34 +49,34 @@ func TestOrders(t *testing.T) {
 			false, "unknown field", false,
 		},
 		"two values": {
-			func(p string) error { return write(p, goodOrder+goodOrder, 0o600) }, false,
-			"more than one value", false,
+			func(p string) error { return write(p, validOrder+validOrder, 0o600) }, false,
+			"more than one JSON value", false,
 		},
 		"too large": {
-			func(p string) error { return write(p, goodOrder+strings.Repeat(" ", maxOrder), 0o600) },
-			false, "the longest has", false,
+			func(p string) error { return write(p, validOrder+strings.Repeat(" ", maxOrderSize), 0o600) },
+			false, "more than the maximum", false,
 		},
 		"group-writable": {
-			func(p string) error { return write(p, goodOrder, 0o620) }, false,
+			func(p string) error { return write(p, validOrder, 0o620) }, false,
 			"others than its owner can write", true,
 		},
 		"world-writable": {
-			func(p string) error { return write(p, goodOrder, 0o602) }, false,
+			func(p string) error { return write(p, validOrder, 0o602) }, false,
 			"others than its owner can write", true,
 		},
 		"a link": {func(p string) error {
-			return errors.Join(write(p+"-", goodOrder, 0o600), os.Rename(p+"-", filepath.Join(filepath.Dir(p), "x")),
+			return errors.Join(write(p+"-", validOrder, 0o600), os.Rename(p+"-", filepath.Join(filepath.Dir(p), "x")),
 				os.Symlink("x", p))
-		}, false, "not carried out", true},
-		"a dangling link": {func(p string) error { return os.Symlink("/nowhere", p) }, false, "not carried out", true},
+		}, false, "not applied", true},
+		"a dangling link": {func(p string) error { return os.Symlink("/nowhere", p) }, false, "not applied", true},
 		"a pipe": {
 			func(p string) error { return syscall.Mkfifo(p, 0o600) }, false,
 			"not a regular file", true,
 		},
 		"a directory":     {func(p string) error { return os.Mkdir(p, 0o700) }, false, "not a regular file", true},
-		"a foreign owner": {func(p string) error { return errors.Join(write(p, goodOrder, 0o600), os.Chown(p, 4242, -1)) }, false, "belongs to user 4242", true},
+		"a foreign owner": {func(p string) error { return errors.Join(write(p, validOrder, 0o600), os.Chown(p, 4242, -1)) }, false, "belongs to user 4242", true},
 		"a directory that others can write to": {func(p string) error {
-			return errors.Join(write(p, goodOrder, 0o600), os.Chmod(filepath.Dir(p), 0o770))
+			return errors.Join(write(p, validOrder, 0o600), os.Chmod(filepath.Dir(p), 0o770))
 		}, false, "run chmod go-w", true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -108,10 +108,11 @@ func TestOrders(t *testing.T) {
 	}
 }
 
-// What the command writes is what the CA takes, in order, and where it would not be taken the command says so.
+// TakeOrders takes what WriteOrder wrote, in the order of the file names. WriteOrder refuses a directory that TakeOrders
+// would refuse.
 func TestWriteOrder(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "state [x]*") // no pattern
+	dir := filepath.Join(t.TempDir(), "state [x]*") // not a pattern
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -129,13 +130,13 @@ func TestWriteOrder(t *testing.T) {
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeOrder(journal, "C", []byte(goodOrder)); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
-		t.Errorf("others could write orders: %v", err)
+	if err := writeOrder(journal, "C", []byte(validOrder)); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+		t.Errorf("a group-writable directory was accepted: %v", err)
 	}
 }
 
 func FuzzOrder(f *testing.F) {
-	f.Add([]byte(goodOrder))
+	f.Add([]byte(validOrder))
 	f.Add([]byte(`{"log":"tesseract"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		o, err := parseOrder(data)

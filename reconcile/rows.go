@@ -5,51 +5,45 @@ import (
 	"math/rand/v2"
 )
 
-// row is one TBSCertificate: what journals say of it, and where logs have it. There may be a million of them: no pointers.
+// row is one TBSCertificate, with what the journals and the logs say about it. There may be a million rows, so a row has
+// no pointers.
 type row struct {
-	tbs     [32]byte
-	serial  [20]byte
-	when    uint32 // seconds since 1970: of the intent, or of the first entry
-	mark    uint64 // of the certificate that was released, see markOf
-	places  uint32 // the newest place; 0 is none
-	journal uint16 // that has the intent
-	flags   uint8
+	tbs        [32]byte // SHA-256 of the TBSCertificate without poison and SCT list
+	serial     [20]byte
+	seconds    uint32 // Unix time of the intent or of the first log entry
+	certPrefix uint64 // of the released certificate, see certPrefix
+	entries    uint32 // the newest log entry; 0: none
+	journal    uint16 // the journal that has the intent
+	flags      uint8
 }
 
+// The flags of a row.
 const (
-	intended = 1 << iota
-	issued
-	failed
-	trial
+	intended = 1 << iota // a journal has its intent
+	issued               // a journal has an outcome that released the certificate
+	failed               // a journal has an outcome that released nothing
+	trial                // it was signed to test the key at a start
 )
 
 func (r *row) is(flag uint8) bool { return r.flags&flag != 0 }
 
-// place is an entry of a log that has a row's TBSCertificate.
-type place struct {
+// logEntry is a log entry for the TBSCertificate of a row.
+type logEntry struct {
 	index      uint64
 	timestamp  uint64
-	extensions uint64
-	next       uint32 // an older place of the same row; 0 is none
+	extensions uint64 // extensionsDigest
+	next       uint32 // the next older entry of the same row; 0: none
 	log        uint16
-	final      bool
-	below      bool // it is a CA certificate that our key made, or is under one
+	final      bool // a certificate, not a precertificate
+	// subordinate: the certificate is below a CA certificate that an issuing key signed, or is such a certificate.
+	subordinate bool
 }
 
-// promise is an SCT whose entry has not been seen yet.
-type promise struct {
-	row        uint32
-	log        uint16
-	indexed    bool // the SCT says where: index
-	index      uint64
-	timestamp  uint64
-	extensions uint64
-}
-
-// blockSize is how many values grow at once: a large slice is never copied.
+// blockSize is the number of values in a block.
 const blockSize = 1 << 13
 
-// blocks is a slice that grows without being copied. Its values are numbered from 1.
+// blocks is a list that grows by one block at a time, so that a large list is never copied. Its values are numbered
+// from 1.
 type blocks[T any] struct {
 	all [][]T
 	n   uint32
@@ -67,20 +61,20 @@ func (b *blocks[T]) add(v T) uint32 {
 
 func (b *blocks[T]) at(n uint32) *T { return &b.all[(n-1)/blockSize][(n-1)%blockSize] }
 
-// index finds rows by a key of theirs: a hash table with open addressing, of numbers of rows. 0 is a free slot.
-type index struct {
+// hashIndex finds row numbers by a key: a hash table with open addressing. A slot of 0 is free.
+type hashIndex struct {
 	slots []uint32
 	used  int
 	seed  uint64
 	key   func(row uint32) []byte // at least 8 bytes
 }
 
-func newIndex(key func(uint32) []byte) *index {
-	return &index{slots: make([]uint32, 1<<10), seed: rand.Uint64() | 1, key: key} //nolint:gosec // spreads, and is no secret
+func newHashIndex(key func(uint32) []byte) *hashIndex {
+	return &hashIndex{slots: make([]uint32, 1<<10), seed: rand.Uint64() | 1, key: key} //nolint:gosec // not a secret: it only spreads the keys
 }
 
-// slot returns where key is, or the free slot where it would be.
-func (x *index) slot(key []byte) int {
+// slot returns the slot of key, or the free slot where it belongs.
+func (x *hashIndex) slot(key []byte) int {
 	h := (binary.LittleEndian.Uint64(key[len(key)-8:]) ^ x.seed) * 0x9e3779b97f4a7c15
 	h ^= h >> 29
 	mask := len(x.slots) - 1
@@ -91,9 +85,9 @@ func (x *index) slot(key []byte) int {
 	}
 }
 
-func (x *index) get(key []byte) uint32 { return x.slots[x.slot(key)] }
+func (x *hashIndex) get(key []byte) uint32 { return x.slots[x.slot(key)] }
 
-func (x *index) put(n uint32) {
+func (x *hashIndex) put(n uint32) {
 	if 4*(x.used+1) > 3*len(x.slots) {
 		old := x.slots
 		x.slots = make([]uint32, 2*len(old))
@@ -107,56 +101,56 @@ func (x *index) put(n uint32) {
 	x.used++
 }
 
-// table has the rows and finds them by TBSCertificate and by serial number.
-type table struct {
+// rowTable holds the rows and finds them by TBSCertificate and by serial number.
+type rowTable struct {
 	rows     blocks[row]
-	places   blocks[place]
-	byTBS    *index
-	bySerial *index
+	entries  blocks[logEntry]
+	byTBS    *hashIndex
+	bySerial *hashIndex
 }
 
-func newTable() *table {
-	t := &table{}
-	t.byTBS = newIndex(func(n uint32) []byte { return t.rows.at(n).tbs[:] })
-	t.bySerial = newIndex(func(n uint32) []byte { return t.rows.at(n).serial[:] })
+func newRowTable() *rowTable {
+	t := &rowTable{}
+	t.byTBS = newHashIndex(func(n uint32) []byte { return t.rows.at(n).tbs[:] })
+	t.bySerial = newHashIndex(func(n uint32) []byte { return t.rows.at(n).serial[:] })
 	return t
 }
 
-// find returns the row of a TBSCertificate; 0 is none.
-func (t *table) find(tbs [32]byte) uint32 { return t.byTBS.get(tbs[:]) }
+// find returns the row of a TBSCertificate; 0: none.
+func (t *rowTable) find(tbs [32]byte) uint32 { return t.byTBS.get(tbs[:]) }
 
-// add makes a row. twin is another one that has its serial number; 0 is none.
-func (t *table) add(r row) (n, twin uint32) {
+// addRow adds a row. sameSerial is an older row with its serial number; 0: none.
+func (t *rowTable) addRow(r row) (n, sameSerial uint32) {
 	n = t.rows.add(r)
 	t.byTBS.put(n)
 	if r.serial == [20]byte{} {
 		return n, 0
 	}
-	if twin = t.bySerial.get(r.serial[:]); twin == 0 {
+	if sameSerial = t.bySerial.get(r.serial[:]); sameSerial == 0 {
 		t.bySerial.put(n)
 	}
-	return n, twin
+	return n, sameSerial
 }
 
-// has returns whether the row has a place that satisfies ok.
-func (t *table) has(n uint32, ok func(*place) bool) bool {
-	for at := t.rows.at(n).places; at != 0; {
-		p := t.places.at(at)
-		if ok(p) {
+// hasEntry reports whether the row has a log entry that satisfies ok.
+func (t *rowTable) hasEntry(n uint32, ok func(*logEntry) bool) bool {
+	for at := t.rows.at(n).entries; at != 0; {
+		e := t.entries.at(at)
+		if ok(e) {
 			return true
 		}
-		at = p.next
+		at = e.next
 	}
 	return false
 }
 
-// addPlace adds a place to a row, once.
-func (t *table) addPlace(n uint32, p place) (added bool) {
-	if t.has(n, func(have *place) bool { return have.log == p.log && have.index == p.index }) {
+// addEntry adds a log entry to a row, unless the row has it.
+func (t *rowTable) addEntry(n uint32, e logEntry) (added bool) {
+	if t.hasEntry(n, func(have *logEntry) bool { return have.log == e.log && have.index == e.index }) {
 		return false
 	}
 	r := t.rows.at(n)
-	p.next = r.places
-	r.places = t.places.add(p)
+	e.next = r.entries
+	r.entries = t.entries.add(e)
 	return true
 }

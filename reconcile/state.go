@@ -5,83 +5,134 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/monitor"
 )
 
-// stateVersion is the form of the state. Another one is refused: the state can be removed, and everything is read again.
+// stateSuffix is the suffix of the state file, after the path of the journal.
+const stateSuffix = ".reconcile"
+
+// StatePath returns the path of the state that an auditor keeps beside a journal.
+func StatePath(journal string) string { return journal + stateSuffix }
+
+// LoadState reads the state that an auditor keeps beside a journal; nil if there is none. It refuses a file that others
+// than its owner can write to: they could close alarms, or make the auditor skip log entries.
+func LoadState(journal string) ([]byte, error) {
+	path := StatePath(journal)
+	st, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case st.Mode().IsRegular() && st.Mode().Perm()&0o022 != 0:
+		return nil, fmt.Errorf("others than the owner of %s can write to it (mode %04o), so its content cannot be trusted; "+
+			"remove it, and everything is read again", path, st.Mode().Perm())
+	}
+	return os.ReadFile(path)
+}
+
+// SaveState writes the state of an auditor beside a journal.
+func SaveState(journal string, state []byte) error {
+	return durable.WriteFile(StatePath(journal), state, 0o600)
+}
+
+// CheckState reports whether an auditor could continue from the state beside a journal.
+func CheckState(journal string) error {
+	_, err := NewAuditor(AuditorOptions{Load: func() ([]byte, error) { return LoadState(journal) }})
+	return err
+}
+
+// OpenAlarms returns the open alarms and the quarantined logs, with the cause, from the state beside a journal.
+func OpenAlarms(journal string) (open []Alarm, quarantined map[string]string, err error) {
+	data, err := LoadState(journal)
+	if err != nil || data == nil {
+		return nil, nil, err
+	}
+	var in savedState
+	if err := json.Unmarshal(data, &in); err != nil {
+		return nil, nil, fmt.Errorf("the state of the auditor cannot be parsed: %w", err)
+	}
+	return in.Alarms, in.Quarantined, nil
+}
+
+// stateVersion is the version of the state's format. Any other version is refused: an operator can remove the state, and
+// everything is read again.
 const stateVersion = 1
 
-// saved is an auditor's state outside: what has been read, and what is still open. Numbers of logs and journals are places in
-// their lists.
-type saved struct {
-	Version  int               `json:"version"`
-	Keys     []string          `json:"keys"` // SHA-256 of the issuing SPKIs that logs were searched for
-	Logs     []savedLog        `json:"logs"`
-	Books    []savedBook       `json:"journals"`
-	Rows     []savedRow        `json:"rows"`
-	Promises []savedPromise    `json:"promises"`
-	Suspects []savedSuspect    `json:"suspects"`
-	Finals   []savedSuspect    `json:"finals"`
-	Alarms   []Alarm           `json:"alarms"`
-	Benched  map[string]string `json:"benched"`
+// savedState is the state of an auditor in JSON: how far everything has been read, and what is still open. Logs and
+// journals are numbered by their places in the lists.
+type savedState struct {
+	Version     int               `json:"version"`
+	Keys        []string          `json:"keys"` // SHA-256 of the SPKIs that the logs were searched for
+	Logs        []savedLog        `json:"logs"`
+	Journals    []savedJournal    `json:"journals"`
+	Rows        []savedRow        `json:"rows"`
+	Obligations []savedObligation `json:"promises"`
+	Candidates  []savedCandidate  `json:"suspects"`
+	Finals      []savedCandidate  `json:"finals"`
+	Alarms      []Alarm           `json:"alarms"`
+	Quarantined map[string]string `json:"benched"`
 }
 
 type savedLog struct {
-	Name    string        `json:"name"`
-	Delay   time.Duration `json:"delay"`
-	Last    uint64        `json:"last"`
-	Trusted bool          `json:"trusted"`
-	State   monitor.State `json:"state"`
+	Name       string        `json:"name"`
+	MergeDelay time.Duration `json:"delay"`
+	Last       uint64        `json:"last"`
+	Verified   bool          `json:"trusted"`
+	State      monitor.State `json:"state"`
 }
 
-type savedBook struct {
-	Name    string    `json:"name"`
-	Path    string    `json:"path"`
-	Live    bool      `json:"live"`
-	Next    uint64    `json:"next"`
-	Sum     string    `json:"sum"`
-	Root    string    `json:"root"`
-	Cut     bool      `json:"cut"`
-	First   time.Time `json:"first"`
-	Last    time.Time `json:"last"`
-	Keys    []string  `json:"keys"`
-	Read    uint64    `json:"read"`
-	On      bool      `json:"on"`
-	Signed  int       `json:"signed"`
-	Pending int       `json:"pending"`
+type savedJournal struct {
+	Name      string    `json:"name"`
+	Path      string    `json:"path"`
+	Live      bool      `json:"live"`
+	Next      uint64    `json:"next"`
+	Sum       string    `json:"sum"`
+	Root      string    `json:"root"`
+	Truncated bool      `json:"cut"`
+	First     time.Time `json:"first"`
+	Last      time.Time `json:"last"`
+	Keys      []string  `json:"keys"`
+	Read      uint64    `json:"read"`
+	Started   bool      `json:"on"`
+	Explained int       `json:"signed"`
+	Pending   int       `json:"pending"`
 }
 
 type savedRow struct {
-	TBS     string       `json:"tbs"`
-	Serial  string       `json:"serial"`
-	When    uint32       `json:"when"`
-	Mark    uint64       `json:"mark"`
-	Journal uint16       `json:"journal"`
-	Flags   uint8        `json:"flags"`
-	Places  []savedPlace `json:"places,omitempty"`
+	TBS        string       `json:"tbs"`
+	Serial     string       `json:"serial"`
+	Seconds    uint32       `json:"when"`
+	CertPrefix uint64       `json:"mark"`
+	Journal    uint16       `json:"journal"`
+	Flags      uint8        `json:"flags"`
+	Entries    []savedEntry `json:"places,omitempty"`
 }
 
-type savedPlace struct {
-	Log        uint16 `json:"log"`
-	Index      uint64 `json:"index"`
-	Timestamp  uint64 `json:"timestamp"`
-	Extensions uint64 `json:"extensions"`
-	Final      bool   `json:"final,omitempty"`
-	Below      bool   `json:"below,omitempty"`
+type savedEntry struct {
+	Log         uint16 `json:"log"`
+	Index       uint64 `json:"index"`
+	Timestamp   uint64 `json:"timestamp"`
+	Extensions  uint64 `json:"extensions"`
+	Final       bool   `json:"final,omitempty"`
+	Subordinate bool   `json:"below,omitempty"`
 }
 
-type savedPromise struct {
+type savedObligation struct {
 	Row        uint32 `json:"row"` // from 1
 	Log        uint16 `json:"log"`
-	Indexed    bool   `json:"indexed"`
+	HasIndex   bool   `json:"indexed"`
 	Index      uint64 `json:"index"`
 	Timestamp  uint64 `json:"timestamp"`
 	Extensions uint64 `json:"extensions"`
 }
 
-type savedSuspect struct {
+type savedCandidate struct {
 	Row         uint32 `json:"row"`
 	Log         uint16 `json:"log"`
 	Index       uint64 `json:"index"`
@@ -89,7 +140,7 @@ type savedSuspect struct {
 	Certificate string `json:"certificate,omitempty"`
 }
 
-// save hands the state out, without what is settled.
+// save passes the state to Save, without what is resolved.
 func (a *Auditor) save() error {
 	if a.o.Save == nil {
 		return nil
@@ -101,8 +152,8 @@ func (a *Auditor) save() error {
 	return a.o.Save(data)
 }
 
-func (a *Auditor) dump() saved {
-	out := saved{Version: stateVersion, Alarms: a.open, Benched: a.benched}
+func (a *Auditor) dump() savedState {
+	out := savedState{Version: stateVersion, Alarms: a.alarms.open, Quarantined: a.alarms.quarantined}
 	for sum := range a.keys.hashes {
 		out.Keys = append(out.Keys, hex.EncodeToString(sum[:]))
 	}
@@ -111,156 +162,157 @@ func (a *Auditor) dump() saved {
 	}
 	for _, w := range a.logs {
 		w.state.Log = w.id
-		out.Logs = append(out.Logs, savedLog{w.name, w.delay, w.last, w.trusted, w.state})
+		out.Logs = append(out.Logs, savedLog{w.name, w.mergeDelay, w.last, w.verified, w.state})
 	}
-	for _, b := range a.books {
-		one := savedBook{
-			Name: b.name, Path: b.path, Live: b.live, Next: b.next, Sum: b.sum, Root: b.root, Cut: b.cut, First: b.first, Last: b.last, Read: b.read,
-			On: b.tally.on, Signed: b.tally.signed, Pending: b.tally.pending,
+	for _, s := range a.journals {
+		one := savedJournal{
+			Name: s.name, Path: s.path, Live: s.live, Next: s.next, Sum: s.sum, Root: s.root, Truncated: s.truncated,
+			First: s.first, Last: s.last, Read: s.read, Started: s.signatures.started, Explained: s.signatures.explained,
+			Pending: s.signatures.pending,
 		}
-		for key := range b.keys {
+		for key := range s.keys {
 			one.Keys = append(one.Keys, key)
 		}
-		out.Books = append(out.Books, one)
+		out.Journals = append(out.Journals, one)
 	}
 	a.dumpRows(&out)
 	return out
 }
 
-// dumpRows adds what is open. An intent without outcome is open for as long as a request may last.
-func (a *Auditor) dumpRows(out *saved) {
-	numbers := map[uint32]uint32{}
+// dumpRows adds the rows that are open. An intent without an outcome is open as long as a request may take.
+func (a *Auditor) dumpRows(out *savedState) {
+	numbers := map[uint32]uint32{} // row to its place in out.Rows, from 1
 	row := func(n uint32) uint32 {
 		if numbers[n] == 0 {
 			r := a.rows.at(n)
-			one := savedRow{TBS: hex.EncodeToString(r.tbs[:]), Serial: hex.EncodeToString(r.serial[:]), When: r.when, Mark: r.mark, Journal: r.journal, Flags: r.flags}
-			for at := r.places; at != 0; at = a.places.at(at).next {
-				p := a.places.at(at)
-				one.Places = append(one.Places, savedPlace{p.log, p.index, p.timestamp, p.extensions, p.final, p.below})
+			one := savedRow{
+				TBS: hex.EncodeToString(r.tbs[:]), Serial: hex.EncodeToString(r.serial[:]), Seconds: r.seconds,
+				CertPrefix: r.certPrefix, Journal: r.journal, Flags: r.flags,
+			}
+			for at := r.entries; at != 0; at = a.entries.at(at).next {
+				e := a.entries.at(at)
+				one.Entries = append(one.Entries, savedEntry{e.log, e.index, e.timestamp, e.extensions, e.final, e.subordinate})
 			}
 			out.Rows = append(out.Rows, one)
 			numbers[n] = uint32(len(out.Rows)) //nolint:gosec // as many as rows
 		}
 		return numbers[n]
 	}
-	for _, p := range a.promises {
-		out.Promises = append(out.Promises, savedPromise{row(p.row), p.log, p.indexed, p.index, p.timestamp, p.extensions})
+	for _, o := range a.obligations {
+		out.Obligations = append(out.Obligations, savedObligation{row(o.row), o.log, o.hasIndex, o.index, o.timestamp, o.extensions})
 	}
-	keep := func(s suspect) savedSuspect {
-		p := a.places.at(s.place)
-		return savedSuspect{Row: row(s.row), Log: p.log, Index: p.index, Key: hex.EncodeToString(s.key[:])}
+	dumpCandidate := func(one candidate) savedCandidate {
+		e := a.entries.at(one.entry)
+		return savedCandidate{Row: row(one.row), Log: e.log, Index: e.index, Key: hex.EncodeToString(one.key[:])}
 	}
-	for _, s := range a.suspects {
-		out.Suspects = append(out.Suspects, keep(s))
+	for _, one := range a.candidates {
+		out.Candidates = append(out.Candidates, dumpCandidate(one))
 	}
 	for _, f := range a.finals {
-		one := keep(f.suspect)
+		one := dumpCandidate(f.candidate)
 		one.Certificate = hex.EncodeToString(f.certificate[:])
 		out.Finals = append(out.Finals, one)
 	}
 	for n := uint32(1); n <= a.rows.n; n++ {
-		if r := a.rows.at(n); r.is(intended) && !r.is(issued) && !r.is(failed) && time.Unix(int64(r.when), 0).Add(a.o.Keep).After(a.o.Now()) {
+		r := a.rows.at(n)
+		if r.is(intended) && !r.is(issued) && !r.is(failed) && time.Unix(int64(r.seconds), 0).Add(a.o.Keep).After(a.o.Now()) {
 			row(n)
 		}
 	}
 }
 
-// restore takes a state in. What it cannot be is refused, so that nothing is judged from half of it.
+// restore takes over a saved state. It refuses a state that contradicts itself, so that nothing is checked against half of
+// a state.
 func (a *Auditor) restore(data []byte) error {
-	var in saved
+	var in savedState
 	if err := json.Unmarshal(data, &in); err != nil {
-		return fmt.Errorf("the auditor's state cannot be read: %w; remove it, and everything is read again", err)
+		return fmt.Errorf("the state of the auditor cannot be parsed: %w; remove it, and everything is read again", err)
 	}
 	if in.Version != stateVersion {
-		return fmt.Errorf("the auditor's state has the form %d, not %d; remove it, and everything is read again", in.Version, stateVersion)
+		return fmt.Errorf("the state of the auditor has the version %d, not %d; remove it, and everything is read again",
+			in.Version, stateVersion)
 	}
-	a.open = in.Alarms
-	if in.Benched != nil {
-		a.benched = in.Benched
+	a.alarms.open = in.Alarms
+	if in.Quarantined != nil {
+		a.alarms.quarantined = in.Quarantined
 	}
 	for _, key := range in.Keys {
-		a.keys.learn(key)
+		a.keys.addKey(key)
 	}
 	for _, l := range in.Logs {
-		w := a.watch(l.Name, l.State.Log, l.Delay)
-		w.last, w.trusted, w.away, w.state, w.size, w.head = l.Last, l.Trusted, true, l.State, l.State.Size, l.State.Head
+		w := a.addLog(l.Name, l.State.Log, l.MergeDelay)
+		w.last, w.verified, w.removed, w.state, w.size, w.head = l.Last, l.Verified, true, l.State, l.State.Size, l.State.Head
 	}
-	for i, b := range in.Books {
-		one := &book{
-			name: b.Name, path: b.Path, number: uint16(i), live: b.Live, next: b.Next, sum: b.Sum, root: b.Root, cut: b.Cut, first: b.First, last: b.Last, read: b.Read, //nolint:gosec // a few
-			keys: map[string]bool{}, tally: tally{on: b.On, signed: b.Signed, pending: b.Pending},
+	for i, j := range in.Journals {
+		one := &journalState{
+			name: j.Name, path: j.Path, number: uint16(i), live: j.Live, next: j.Next, sum: j.Sum, root: j.Root, //nolint:gosec // a few
+			truncated: j.Truncated, first: j.First, last: j.Last, read: j.Read, keys: map[string]bool{},
+			signatures: signatureCount{started: j.Started, explained: j.Explained, pending: j.Pending},
 		}
-		for _, key := range b.Keys {
+		for _, key := range j.Keys {
 			one.keys[key] = true
 		}
-		a.books = append(a.books, one)
+		a.journals = append(a.journals, one)
 	}
 	if !a.restoreRows(&in) {
-		return errors.New("the auditor's state contradicts itself; remove it, and everything is read again")
+		return errors.New("the state of the auditor contradicts itself; remove it, and everything is read again")
 	}
 	return nil
 }
 
-func (a *Auditor) restoreRows(in *saved) bool {
+func (a *Auditor) restoreRows(in *savedState) bool {
 	for _, r := range in.Rows {
-		tbs, ok := digestIn(r.TBS)
+		tbs, ok := parseDigest(r.TBS)
 		serial, err := parseSerial(r.Serial)
 		if !ok || err != nil || a.find(tbs) != 0 {
 			return false
 		}
-		n, _ := a.add(row{tbs: tbs, serial: serial, when: r.When, mark: r.Mark, journal: r.Journal, flags: r.Flags})
-		for _, p := range r.Places {
-			if int(p.Log) >= len(a.logs) {
+		n, _ := a.addRow(row{
+			tbs: tbs, serial: serial, seconds: r.Seconds, certPrefix: r.CertPrefix, journal: r.Journal, flags: r.Flags,
+		})
+		for _, e := range r.Entries {
+			if int(e.Log) >= len(a.logs) {
 				return false
 			}
-			a.addPlace(n, place{
-				index: p.Index, timestamp: p.Timestamp, extensions: p.Extensions, log: p.Log,
-				final: p.Final, below: p.Below,
+			a.addEntry(n, logEntry{
+				index: e.Index, timestamp: e.Timestamp, extensions: e.Extensions, log: e.Log,
+				final: e.Final, subordinate: e.Subordinate,
 			})
 		}
 	}
-	for _, p := range in.Promises {
-		if p.Row == 0 || p.Row > a.rows.n || int(p.Log) >= len(a.logs) {
+	for _, o := range in.Obligations {
+		if o.Row == 0 || o.Row > a.rows.n || int(o.Log) >= len(a.logs) {
 			return false
 		}
-		a.promises = append(a.promises, promise{p.Row, p.Log, p.Indexed, p.Index, p.Timestamp, p.Extensions})
+		a.obligations = append(a.obligations, obligation{o.Row, o.Log, o.HasIndex, o.Index, o.Timestamp, o.Extensions})
 	}
-	for _, s := range in.Suspects {
-		one, ok := a.suspectOf(s)
+	for _, s := range in.Candidates {
+		one, ok := a.restoreCandidate(s)
 		if !ok {
 			return false
 		}
-		a.suspects = append(a.suspects, one)
+		a.candidates = append(a.candidates, one)
 	}
 	for _, s := range in.Finals {
-		one, ok := a.suspectOf(s)
-		sum, good := digestIn(s.Certificate)
-		if !ok || !good {
+		one, ok := a.restoreCandidate(s)
+		sum, sumOK := parseDigest(s.Certificate)
+		if !ok || !sumOK {
 			return false
 		}
-		a.finals = append(a.finals, final{one, sum})
+		a.finals = append(a.finals, finalEntry{one, sum})
 	}
 	return true
 }
 
-func (a *Auditor) suspectOf(s savedSuspect) (out suspect, ok bool) {
-	key, good := digestIn(s.Key)
-	if !good || s.Row == 0 || s.Row > a.rows.n {
+func (a *Auditor) restoreCandidate(s savedCandidate) (out candidate, ok bool) {
+	key, keyOK := parseDigest(s.Key)
+	if !keyOK || s.Row == 0 || s.Row > a.rows.n {
 		return out, false
 	}
-	for at := a.rows.at(s.Row).places; at != 0; at = a.places.at(at).next {
-		if p := a.places.at(at); p.log == s.Log && p.index == s.Index {
-			return suspect{s.Row, at, key}, true
+	for at := a.rows.at(s.Row).entries; at != 0; at = a.entries.at(at).next {
+		if e := a.entries.at(at); e.log == s.Log && e.index == s.Index {
+			return candidate{s.Row, at, key}, true
 		}
 	}
 	return out, false
-}
-
-// ReadAlarms reads the alarms and the benched logs out of an auditor's state.
-func ReadAlarms(state []byte) (open []Alarm, benched map[string]string, err error) {
-	var in saved
-	if err := json.Unmarshal(state, &in); err != nil {
-		return nil, nil, fmt.Errorf("the auditor's state cannot be read: %w", err)
-	}
-	return in.Alarms, in.Benched, nil
 }

@@ -36,13 +36,13 @@ func newAuditClear() *cobra.Command {
 			if cfg.Audit == nil || cfg.Audit.File == "" {
 				return usage("%s has no audit.file: its alarms end with the process", path)
 			}
-			open, benched, err := readAlarms(cfg)
+			open, quarantined, err := reconcile.OpenAlarms(cfg.Audit.File)
 			if err != nil {
 				return err
 			}
 			concerned := []reconcile.Alarm{}
 			for _, a := range open {
-				if order == (reconcile.Order{}) || order.Concerns(a.Finding) {
+				if order == (reconcile.Order{}) || order.Closes(a.Finding) {
 					concerned = append(concerned, a)
 				}
 			}
@@ -54,7 +54,7 @@ func newAuditClear() *cobra.Command {
 			if err != nil || order == (reconcile.Order{}) {
 				return err
 			}
-			if _, out := benched[order.Log]; len(concerned) == 0 && !out {
+			if _, out := quarantined[order.Log]; len(concerned) == 0 && !out {
 				return usage("no alarm is open that this would close; \"mayfly audit clear --config %s\" lists them", path)
 			}
 			if !yes {
@@ -92,7 +92,7 @@ func printAlarms(cmd *cobra.Command, all []reconcile.Alarm) error {
 		if a.Index != nil {
 			where += fmt.Sprintf(" #%d", *a.Index)
 		}
-		text := a.Words()
+		text := a.Summary()
 		if a.Count > 0 {
 			text += fmt.Sprintf(" (%d more)", a.Count)
 		}

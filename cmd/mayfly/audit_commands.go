@@ -47,7 +47,7 @@ func (n nextSteps) commands(f reconcile.Finding) (out []string) {
 				name = shell.Quote(f.Journal)
 			}
 			out = append(out, "mayfly audit verify "+name)
-		case reconcile.UnintendedEntry, reconcile.CABelowOurs, reconcile.CertificateWithoutOutcome,
+		case reconcile.UnintendedEntry, reconcile.SubordinateCA, reconcile.CertificateWithoutOutcome,
 			reconcile.SerialReused:
 			out = append(out, "mayfly audit verify "+journal)
 		}
@@ -65,7 +65,7 @@ func (n nextSteps) commands(f reconcile.Finding) (out []string) {
 	}
 	if n.alarms && journal != "" {
 		which := "--alarm " + f.ID
-		if f.Kind.Breaks() {
+		if f.Kind.LogViolation() {
 			which = "--log " + shell.Quote(f.Log)
 		}
 		out = append(out, fmt.Sprintf("mayfly audit clear %s %s --yes  # when it was dealt with", journal, which))

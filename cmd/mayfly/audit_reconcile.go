@@ -97,19 +97,14 @@ func (f *reconcileFlags) run(ctx context.Context, std streams) error {
 		return located(cfg, err)
 	}
 	for _, name := range f.logs {
-		if !slices.ContainsFunc(targets, func(t reconcile.Target) bool { return t.Log.Name() == name }) {
+		if !slices.ContainsFunc(targets, func(t reconcile.Log) bool { return t.Name() == name }) {
 			return usage("--log %q: there is no such log; the configuration has %s", name, logNamesOf(targets))
 		}
 	}
 	for _, t := range targets {
-		if len(f.logs) > 0 && !slices.Contains(f.logs, t.Log.Name()) {
-			continue
+		if len(f.logs) == 0 || slices.Contains(f.logs, t.Name()) {
+			in.Logs = append(in.Logs, t)
 		}
-		follower, err := monitor.Follow(t.Log, monitor.FollowerOptions{})
-		if err != nil {
-			return err
-		}
-		in.Logs = append(in.Logs, reconcile.Log{Follower: follower, Delay: t.Delay})
 	}
 	if len(in.Logs) == 0 {
 		return usage("no log to read; the configuration has %s", logNamesOf(targets))
@@ -146,10 +141,10 @@ func (f *reconcileFlags) tell(r reconcile.Report, std streams) error {
 	return nil
 }
 
-func logNamesOf(targets []reconcile.Target) string {
+func logNamesOf(targets []reconcile.Log) string {
 	var names []string
 	for _, t := range targets {
-		names = append(names, t.Log.Name())
+		names = append(names, t.Name())
 	}
 	if len(names) == 0 {
 		return "none"
@@ -180,7 +175,7 @@ func printReport(w io.Writer, r reconcile.Report) error {
 		if l.Error != "" {
 			state = st.red(printable(l.Error))
 		}
-		g.add(printable(l.Name), fmt.Sprint(l.Size), fmt.Sprint(l.Read), fmt.Sprint(l.Ours), logMoment(l.Head), state)
+		g.add(printable(l.Name), fmt.Sprint(l.Size), fmt.Sprint(l.Read), fmt.Sprint(l.Matched), logMoment(l.Head), state)
 	}
 	if err := g.write(w, st); err != nil {
 		return err
@@ -228,7 +223,7 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 		if where == "" {
 			where = f.Journal
 		}
-		g.add(logMoment(f.Time), st.red(string(f.Kind)), orDash(where), index, orDash(f.Serial), printable(f.Words()))
+		g.add(logMoment(f.Time), st.red(string(f.Kind)), orDash(where), index, orDash(f.Serial), printable(f.Summary()))
 		actions[f.Kind] = f.Action
 	}
 	if err := g.write(w, st); err != nil {
@@ -286,13 +281,13 @@ func explained(x reconcile.Explained) string {
 		text string
 	}{
 		{x.WithoutOutcome, "intents without outcome"},
-		{x.Orphans, "precertificates without certificate"},
-		{x.Before, "entries of before the journal"},
-		{x.Young, "entries that are not judged yet"},
+		{x.OrphanPrecerts, "precertificates without certificate"},
+		{x.PredateJournal, "entries of before the journal"},
+		{x.Undecided, "entries that are not judged yet"},
 		{x.Open, "promises whose time has not come"},
 		{x.Overdue, "promises whose time is over, and the log here is older"},
-		{x.Unwatched, "promises of logs that were not read"},
-		{x.Cut, "outcomes after a cut journal's beginning"},
+		{x.UnreadLogs, "promises of logs that were not read"},
+		{x.IntentsArchived, "outcomes after a cut journal's beginning"},
 	} {
 		if one.n > 0 {
 			out = append(out, fmt.Sprintf("%d %s", one.n, one.text))
@@ -342,7 +337,7 @@ func issuersOf(cfg *config.Config) (out []*x509.Certificate, err error) {
 const embeddedDelay = 10 * time.Minute
 
 // targetsOf are the logs of a configuration, as an auditor reads them.
-func targetsOf(cfg *config.Config) (out []reconcile.Target, err error) {
+func targetsOf(cfg *config.Config) (out []reconcile.Log, err error) {
 	for i, l := range cfg.CT.Logs {
 		o, err := monitorOptions(l)
 		if err != nil {
@@ -352,7 +347,7 @@ func targetsOf(cfg *config.Config) (out []reconcile.Target, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("ct.logs: %w", err)
 		}
-		out = append(out, reconcile.Target{Log: log, Delay: l.MergeDelay()})
+		out = append(out, reconcile.Log{Log: log, MergeDelay: l.MergeDelay()})
 	}
 	if cfg.CT.Embedded == nil {
 		return out, nil
@@ -371,13 +366,13 @@ func targetsOf(cfg *config.Config) (out []reconcile.Target, err error) {
 	return out, nil
 }
 
-func shardTarget(c embedded.Config, s embedded.Shard) (reconcile.Target, error) {
+func shardTarget(c embedded.Config, s embedded.Shard) (reconcile.Log, error) {
 	key, err := loadLogKey(c.PublicKeyFile(s))
 	if err != nil {
-		return reconcile.Target{}, err
+		return reconcile.Log{}, err
 	}
 	log, err := monitor.Open(monitor.Options{Name: s.Label(), Key: key, Origin: s.Origin, Dir: c.ShardDir(s)})
-	return reconcile.Target{Log: log, Delay: embeddedDelay}, err
+	return reconcile.Log{Log: log, MergeDelay: embeddedDelay}, err
 }
 
 // monitorOptions say how a log is read: like it is submitted to.

@@ -249,7 +249,7 @@ func TestAuditTheft(t *testing.T) {
 	if metrics, _ := l.get("/metrics"); !strings.Contains(metrics, `mayfly_audit_alarms_total{kind="unintended_entry"} 1`) || !strings.Contains(metrics, "mayfly_audit_alarms_open 1") {
 		t.Error("no metric says so")
 	}
-	if ready, code := l.get("/readyz"); code != http.StatusOK || !strings.Contains(ready, "open alarms: 1, the last is unintended_entry") {
+	if ready, code := l.get("/readyz"); code != http.StatusOK || !strings.Contains(ready, "open alarms: 1, the newest is unintended_entry") {
 		t.Errorf("readiness %d: %s", code, ready)
 	}
 	if !strings.Contains(l.process.logs.String(), "audit alarm") {

@@ -7,10 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,17 +19,15 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/reconcile"
+	"github.com/mayfly-ca/mayfly/reconcile/webhook"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// auditorSuffix is what the file of the auditor's state has behind the path of the journal.
-const auditorSuffix = ".reconcile"
-
-// auditing is the auditor of a process. Its methods are for nil, too: then nothing is audited.
+// auditing is the auditor of a process. Its methods accept nil: then nothing is audited.
 type auditing struct {
 	auditor *reconcile.Auditor
-	hook    *reconcile.Webhook // nil: nobody is told
+	hook    *webhook.Webhook // nil: no webhook is configured
 	ledger  ledger
 	in      instance
 	logs    atomic.Pointer[ctlog.Set] // in force; nil with ct.none
@@ -61,17 +56,18 @@ func newAuditing(in instance) (*auditing, error) {
 		return nil, nil //nolint:nilnil // nil is no auditor
 	}
 	o := reconcile.AuditorOptions{
-		Every: settings.Period(), Lag: settings.LagOrDefault(), Logger: in.log, Raise: a.raise, Cleared: a.cleared, Bench: a.bench, Unbench: a.unbench,
+		Every: settings.Period(), Lag: settings.LagOrDefault(), Logger: in.log, Raise: a.raise, Cleared: a.cleared,
+		Quarantine: a.quarantine, Release: a.release,
 		Commands: func(f reconcile.Finding) []string {
 			return nextSteps{path: in.path, config: a.current.Load(), alarms: true}.commands(f)
 		},
 	}
 	if in.config.Audit != nil && in.config.Audit.File != "" {
-		state := in.config.Audit.File + auditorSuffix
+		file := in.config.Audit.File
 		o.Journals = a.journals
-		o.Load = func() ([]byte, error) { return readAuditorState(state) }
-		o.Save = func(data []byte) error { return writePrivate(state, data) }
-		o.Orders = func() ([]reconcile.Order, error) { return reconcile.TakeOrders(in.config.Audit.File) }
+		o.Load = func() ([]byte, error) { return reconcile.LoadState(file) }
+		o.Save = func(data []byte) error { return reconcile.SaveState(file, data) }
+		o.Orders = func() ([]reconcile.Order, error) { return reconcile.TakeOrders(file) }
 	}
 	if err := a.openWebhook(); err != nil {
 		return nil, err
@@ -97,7 +93,7 @@ func (a *auditing) openWebhook() error {
 	if err != nil {
 		host = "unknown"
 	}
-	a.hook = reconcile.NewWebhook(reconcile.WebhookOptions{
+	a.hook = webhook.New(webhook.Options{
 		URL: w.URL, Bearer: string(bearer), Roots: roots, Instance: host, UserAgent: userAgent(), Logger: a.in.log,
 	})
 	return nil
@@ -130,15 +126,14 @@ func inspectAudit(cfg *config.Config) error {
 		errs = append(errs, fault.Under(err, "audit", "alarm", "webhook"))
 	}
 	if cfg.Audit.File != "" {
-		errs = append(errs, inspectState(cfg.Audit.File+auditorSuffix))
+		errs = append(errs, inspectState(cfg.Audit.File))
 	}
 	return errors.Join(errs...)
 }
 
-// inspectState tries the file that an auditor keeps beside a journal.
-func inspectState(path string) error {
-	load := func() ([]byte, error) { return readAuditorState(path) }
-	_, err := reconcile.NewAuditor(reconcile.AuditorOptions{Load: load, Bench: func(string, string) {}})
+// inspectState checks the state that an auditor keeps beside a journal.
+func inspectState(file string) error {
+	path, err := reconcile.StatePath(file), reconcile.CheckState(file)
 	var at *fs.PathError
 	switch {
 	case err == nil:
@@ -147,24 +142,6 @@ func inspectState(path string) error {
 		return fault.BadFile(path, err, "audit", "reconcile")
 	}
 	return fault.BadSetting(err.Error(), "", "audit", "reconcile").In(path)
-}
-
-// readAuditorState reads the file that an auditor keeps beside a journal; nil where there is none. Whoever could write
-// to it could close alarms and have entries passed over.
-func readAuditorState(path string) ([]byte, error) {
-	st, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil
-	case err != nil:
-		return nil, err
-	case st.Mode().IsRegular() && st.Mode().Perm()&0o022 != 0:
-		return nil,
-			fmt.Errorf("others than the owner of %s can write to it (mode %04o), so that nothing in it is proven; "+
-				"remove it, and everything is "+
-				"read again", path, st.Mode().Perm())
-	}
-	return os.ReadFile(path)
 }
 
 // start begins the background work, which ends with ctx.
@@ -193,8 +170,8 @@ func (a *auditing) install(s *system) {
 	}
 	a.current.Store(s.config)
 	a.logs.Store(s.logs) // first: what is found from here on is told to s
-	for log, cause := range a.auditor.Benched() {
-		a.bench(log, cause)
+	for log, cause := range a.auditor.Quarantined() {
+		a.quarantine(log, cause)
 	}
 	targets, err := targetsOf(s.config)
 	if err != nil {
@@ -205,56 +182,28 @@ func (a *auditing) install(s *system) {
 	for _, chain := range s.material.trust {
 		issuers = append(issuers, chain[0])
 	}
-	a.auditor.Configure(reconcile.Setup{Targets: targets, Issuers: issuers})
+	a.auditor.Configure(reconcile.Scope{Logs: targets, Issuers: issuers})
 }
 
-// journals lists the journal of this process and those of others that are there now.
+// journals returns the journal of this process and those of other instances that exist.
 func (a *auditing) journals() ([]reconcile.Journal, error) {
 	cfg := a.in.config
-	var others []string
-	var missing error
+	var patterns []string
 	if cfg.Audit.Reconcile != nil {
-		for _, pattern := range cfg.Audit.Reconcile.Journals {
-			found, err := filepath.Glob(pattern)
-			if err != nil || len(found) == 0 {
-				missing = errors.Join(missing, err, fmt.Errorf("audit.reconcile.journals: nothing is at %s", pattern))
-			}
-			others = append(others, slices.DeleteFunc(found, isCompanion)...)
-		}
+		patterns = cfg.Audit.Reconcile.Journals
 	}
-	slices.Sort(others)
-	all, err := journalsOf(cfg, slices.Compact(others))
+	others, missing := reconcile.FindJournals(patterns)
+	all, err := journalsOf(cfg, others)
 	return all, errors.Join(err, missing)
 }
 
-// isCompanion says that a path is a file beside a journal, or a closed segment of one: a path that is there, a dot, and more.
-func isCompanion(path string) bool {
-	for i := len(path) - 1; i > 0 && path[i] != filepath.Separator; i-- {
-		if path[i] != '.' {
-			continue
-		}
-		if st, err := os.Stat(path[:i]); err == nil && st.Mode().IsRegular() {
-			return true
-		}
-	}
-	return false
-}
-
-// raise writes a finding where it is seen: into the journal, and to the webhook. The auditor has written it to the log.
+// raise writes a finding to the journal and sends it to the webhook. The auditor has written it to the log.
 func (a *auditing) raise(_ context.Context, f reconcile.Finding) {
 	if j := a.ledger.journal; j != nil {
-		where := ""
-		if f.Log != "" {
-			where = "log " + f.Log + ": "
-		}
-		j.Note(&journal.Record{
-			Kind: journal.Alarm, Reason: string(f.Kind), Serial: f.Serial, Issuer: f.Issuer, SAN: f.Identity, TBS: f.TBS,
-			Certificate: f.Certificate,
-			Text:        where + f.Text + " (alarm " + f.ID + ")",
-		})
+		j.Note(f.Record())
 	}
 	if a.hook != nil {
-		a.hook.Tell(f)
+		a.hook.Send(webhook.Message{ID: f.ID, Finding: f, Droppable: f.Bounded()})
 	}
 }
 
@@ -265,41 +214,20 @@ func (a *auditing) journalChanged(what string) {
 }
 
 func (a *auditing) cleared(_ context.Context, o reconcile.Order, closed []reconcile.Finding) {
-	what := "alarm " + o.Alarm
-	if o.Log != "" {
-		what = "log " + o.Log
-	}
-	text := "alarms were cleared: " + what
-	if o.By != "" {
-		text += ", by " + o.By
-	}
-	for i, f := range closed {
-		if i == maxToldClosed {
-			text += fmt.Sprintf("; and %d more", len(closed)-i)
-			break
-		}
-		text += fmt.Sprintf("; %s %s", f.ID, f.Kind)
-		if f.Serial != "" {
-			text += " serial " + f.Serial
-		}
-	}
-	a.in.log.Warn("audit alarms were cleared by an operator", "what", what, "by", o.By, "count",
-		len(closed), "text", text)
+	text := o.Text(closed)
+	a.in.log.Warn("audit alarms were cleared by an operator", "what", o.Target(), "by", o.By, "count", len(closed), "text", text)
 	if j := a.ledger.journal; j != nil {
 		j.Note(&journal.Record{Kind: journal.Event, Reason: "audit_cleared", Text: text})
 	}
 }
 
-// maxToldClosed is how many of the alarms that an order closes its record names.
-const maxToldClosed = 20
-
-func (a *auditing) bench(log, cause string) {
+func (a *auditing) quarantine(log, cause string) {
 	if s := a.logs.Load(); s != nil {
 		s.Bench(log, cause)
 	}
 }
 
-func (a *auditing) unbench(log string) {
+func (a *auditing) release(log string) {
 	if s := a.logs.Load(); s != nil {
 		s.Unbench(log)
 	}
@@ -314,7 +242,7 @@ func (a *auditing) granted(g ctlog.Grant) {
 	if err != nil {
 		return // it has been verified
 	}
-	a.auditor.Granted(reconcile.Grant{
+	a.auditor.AddSCT(reconcile.SCT{
 		Log: sct.LogID, TBS: sha256.Sum256(g.Precertificate.Entry.TBS), Timestamp: sct.Timestamp, Extensions: sct.Extensions,
 	})
 }
@@ -344,14 +272,4 @@ func (a *auditing) collectors() []prometheus.Collector {
 		out = append(out, a.hook.Collectors()...)
 	}
 	return out
-}
-
-// readAlarms reads which alarms are open, from the state that the auditor keeps beside a journal.
-func readAlarms(cfg *config.Config) ([]reconcile.Alarm, map[string]string, error) {
-	data, err := readAuditorState(cfg.Audit.File + auditorSuffix)
-	if err != nil || data == nil {
-		return nil, nil, err
-	}
-	alarms, benched, err := reconcile.ReadAlarms(data)
-	return alarms, maps.Clone(benched), err
 }
