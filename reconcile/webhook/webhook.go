@@ -8,20 +8,20 @@ package webhook
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-ca/mayfly/internal/httpclient"
 )
 
 // Limits of a webhook.
@@ -102,18 +102,7 @@ func New(o Options) *Webhook {
 	for _, result := range []string{"success", "failure", "dropped"} {
 		w.posts.WithLabelValues(result)
 	}
-	w.client = &http.Client{
-		Timeout:       timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			DialContext:            (&net.Dialer{Timeout: timeout / 2}).DialContext,
-			TLSClientConfig:        &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12},
-			TLSHandshakeTimeout:    timeout / 2,
-			MaxResponseHeaderBytes: 32 << 10,
-			MaxIdleConnsPerHost:    1,
-			IdleConnTimeout:        30 * time.Second,
-		},
-	}
+	w.client = httpclient.New(httpclient.Options{Timeout: timeout, UserAgent: o.UserAgent, Roots: o.Roots, IdleConns: 1})
 	return w
 }
 
@@ -225,9 +214,6 @@ func (w *Webhook) post(ctx context.Context, data []byte) error {
 		return errors.New("the request cannot be made") // err contains the URL
 	}
 	r.Header.Set("Content-Type", "application/json")
-	if w.o.UserAgent != "" {
-		r.Header.Set("User-Agent", w.o.UserAgent)
-	}
 	if w.o.Bearer != "" {
 		r.Header.Set("Authorization", "Bearer "+w.o.Bearer)
 	}
