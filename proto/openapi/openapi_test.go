@@ -27,7 +27,7 @@ var update = flag.Bool("update", false, "write fulcio.json")
 
 type object = map[string]any
 
-// operation is what the .proto files do not say of an operation. Its key in operations is "METHOD path".
+// operation has what the .proto files do not have about an operation. Its key in operations is "METHOD path".
 type operation struct {
 	id         string
 	tag        string
@@ -80,7 +80,7 @@ func operations() map[string]operation {
 			id: "getConfiguration", tag: "certificates", success: 200, errors: reading,
 			headers: object{
 				"Mayfly-Config-Generation": object{
-					"description": "Counts configurations from 1.",
+					"description": "The number of the configuration, from 1.",
 					"schema":      object{"type": "integer"},
 				},
 				"Mayfly-Config-Digest": object{"description": "SHA-256 of the configuration in " +
@@ -126,7 +126,7 @@ func required() map[string][]string {
 	}
 }
 
-// convert makes the OpenAPI 3.1 document out of the Swagger 2.0 document that is generated from the .proto files.
+// convert makes the OpenAPI 3.1 document from the Swagger 2.0 document, which is generated from the .proto files.
 func convert(t *testing.T, swagger []byte) []byte {
 	t.Helper()
 	var in struct {
@@ -174,16 +174,15 @@ func convert(t *testing.T, swagger []byte) []byte {
 		"openapi": "3.1.0",
 		"info": object{
 			"title": "mayfly, a certificate authority for code signing", "version": "2.0.0",
-			"description": "An OpenID Connect identity token and proof that the caller has a key in, a " +
-				"short-lived certificate out. " +
-				"The API is that of Sigstore's Fulcio; errors carry a reason of their own.",
+			"description": "Issues short-lived certificates for the identity in an OpenID Connect token and a key whose " +
+				"possession is proven. The API is that of Sigstore's Fulcio; errors also have a typed reason.",
 			"license": object{"name": "Apache-2.0", "identifier": "Apache-2.0"},
 		},
-		"servers": []any{object{"url": "/", "description": "The server that this document comes from."}},
+		"servers": []any{object{"url": "/", "description": "The server that serves this document."}},
 		"tags": []any{
 			object{"name": "certificates", "description": "For signers."},
 			object{"name": "verification", "description": "For verifiers."},
-			object{"name": "older API", "description": "Fulcio's first API, for clients that know no other."},
+			object{"name": "older API", "description": "Fulcio's first API, for older clients."},
 		},
 		"paths": paths,
 		"components": object{
@@ -191,7 +190,7 @@ func convert(t *testing.T, swagger []byte) []byte {
 			"securitySchemes": object{"identityToken": object{
 				"type": "http", "scheme": "bearer", "bearerFormat": "JWT",
 				"description": "An OpenID Connect ID token of one of the issuers that GET /api/v2/configuration " +
-					"lists, for the audience that it names.",
+					"lists, with the audience of that issuer.",
 			}},
 		},
 	}); err != nil {
@@ -200,7 +199,7 @@ func convert(t *testing.T, swagger []byte) []byte {
 	return out.Bytes()
 }
 
-// document is an operation as OpenAPI writes it.
+// document returns the operation in the form of OpenAPI.
 func (o operation) document(summary, path string) object {
 	media := o.mediaType
 	schema := object{"type": "string", "description": "Certificates in PEM, leaf first."}
@@ -250,7 +249,7 @@ func (o operation) answerSchema() string {
 	}[o.id]
 }
 
-// methodName is the name of the RPC that the comments of the .proto files begin with.
+// methodName is the name of the RPC at the beginning of a comment of the .proto files.
 var methodName = regexp.MustCompile(`^(Get|Create)\w+ (\w)`)
 
 func plainText(comment string) string {
@@ -263,7 +262,7 @@ func firstSentence(comment string) string {
 	return strings.TrimSuffix(text, ".")
 }
 
-// schemaName is a name of the generated document without the package that it came from.
+// schemaName is a name of the generated document without its package.
 func schemaName(name string) string {
 	for prefix, as := range map[string]string{"fulcioV1beta": "Legacy", "fulcioV2": "", "v2": ""} {
 		if rest, ok := strings.CutPrefix(name, prefix); ok {
@@ -273,7 +272,7 @@ func schemaName(name string) string {
 	return name
 }
 
-// schemaOf is a schema of Swagger 2.0 as JSON Schema 2020-12.
+// schemaOf converts a schema of Swagger 2.0 to JSON Schema 2020-12.
 func schemaOf(v any) any {
 	switch v := v.(type) {
 	case []any:
@@ -314,7 +313,7 @@ func errorSchemas() object {
 	return object{
 		"Reason": object{
 			"type": "string", "enum": reasons,
-			"description": "Why a request was refused. docs/errors.md says what each means and what to do.",
+			"description": "Why a request was refused. docs/errors.md describes each reason and what to do.",
 		},
 		"ErrorInfo": object{
 			"type": "object", "required": []any{"@type", "reason", "domain", "metadata"},
@@ -324,12 +323,12 @@ func errorSchemas() object {
 				"domain": object{"type": "string", "const": "mayfly"},
 				"metadata": object{
 					"type": "object", "additionalProperties": object{"type": "string"},
-					"description": "What the caller sent or could know, by name; request_id is always there.",
+					"description": "Values that the caller sent or could know, by name; request_id is always present.",
 				},
 			},
 		},
 		"RetryInfo": object{
-			"type": "object", "required": []any{"@type", "retryDelay"}, "description": "When another try may help.",
+			"type": "object", "required": []any{"@type", "retryDelay"}, "description": "When to try again.",
 			"properties": object{
 				"@type": kind("RetryInfo"),
 				"retryDelay": object{
@@ -351,7 +350,7 @@ func errorSchemas() object {
 	}
 }
 
-// errorStatus is an HTTP status of an error: the code of gRPC, a reason for the example, the kind of all its reasons.
+// errorStatus describes an HTTP status of errors: the gRPC code, a reason for the example, the kind of all its reasons.
 type errorStatus struct {
 	code   int
 	reason fault.Reason
@@ -362,7 +361,7 @@ type errorStatus struct {
 var statusOf = map[int]errorStatus{
 	400: {
 		3, fault.AudienceMismatch, fault.Invalid,
-		"Token, key, certificate signing request or proof is wrong; the same request is refused again.",
+		"The token, the key, the certificate signing request or the proof is wrong. The same request fails again.",
 	},
 	403: {
 		7, fault.PolicyDenied, fault.Denied,
@@ -374,11 +373,11 @@ var statusOf = map[int]errorStatus{
 	},
 	500: {
 		13, fault.InternalError, fault.Internal,
-		"A fault of the server. The operator finds the cause by the request id.",
+		"A fault of the server. The server's log has the cause under the request id.",
 	},
 	503: {
 		14, fault.LogUnavailable, fault.Unavailable,
-		"The server, or something that it depends on, does not work now. Wait for Retry-After.",
+		"The server or a dependency does not work now. Wait for Retry-After.",
 	},
 	504: {4, fault.CallerDeadline, fault.DeadlineExceeded, "The caller's own deadline has passed."},
 }
@@ -413,7 +412,7 @@ func errorResponses() object {
 	return out
 }
 
-// The document that is served is made of the .proto files and the table of reasons as they are.
+// The served document is what convert makes from the current .proto files and the table of reasons.
 func TestDocument(t *testing.T) {
 	t.Parallel()
 	swagger, err := os.ReadFile("fulcio.swagger.json")
@@ -433,8 +432,8 @@ func TestDocument(t *testing.T) {
 	}
 }
 
-// What generators of clients stumble over: a reference to nothing, an operation id that stands twice, a schema that
-// nobody uses.
+// The document has no errors that stop generators of clients: a reference to nothing, a repeated operation ID, an unused
+// schema.
 func TestReferences(t *testing.T) {
 	t.Parallel()
 	var doc object
@@ -486,7 +485,7 @@ func TestReferences(t *testing.T) {
 	}
 	for r := range fault.Reasons() {
 		if r.Kind() == fault.Canceled {
-			continue // nobody is left to read it
+			continue // a caller that has gone reads no answer
 		}
 		if !slices.ContainsFunc(slices.Collect(maps.Values(statusOf)),
 			func(s errorStatus) bool { return s.kind == r.Kind() }) {
