@@ -1,4 +1,4 @@
-# Everything a newcomer types. "make help" lists the targets.
+# All commands for working on the repository. "make help" lists the targets.
 SHELL := /bin/sh
 GO ?= go
 # The toolchain of go.mod, also on a machine whose GOTOOLCHAIN is "local".
@@ -6,7 +6,7 @@ export GOTOOLCHAIN := $(shell sed -n 's/^toolchain //p' go.mod)
 BIN := bin
 GOLANGCI_VERSION := v2.15.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-# Tests are not optimised by the profile: it would have every dependency compiled a second time.
+# Tests are built without the profile: with it, every dependency is compiled a second time.
 NOPGO := -pgo=off
 # The race detector needs a C compiler.
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
@@ -16,22 +16,22 @@ RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-dev: build ## a whole CA on this machine, nothing to configure
+dev: build ## run a complete CA on this machine, with nothing to configure
 	@exec $(BIN)/mayfly dev
 
-build: ## bin/mayfly
+build: ## build bin/mayfly
 	@$(GO) build -trimpath -ldflags "-X main.release=$(VERSION)" -o $(BIN)/mayfly ./cmd/mayfly
 
-test: ## all tests of the product; with the race detector where a C compiler is there
+test: ## run all tests of the product; with the race detector if there is a C compiler
 	@if [ -n "$(RACE)" ]; then echo "tests with the race detector"; else echo "tests without the race detector: no C compiler"; fi
 	$(GO) test $(NOPGO) $(RACE) ./...
 
-race: ## all tests with the race detector, or an error
+race: ## run all tests with the race detector; an error without a C compiler
 	CGO_ENABLED=1 $(GO) test $(NOPGO) -race ./...
 
-check: race lint check-generate breaking ## what CI runs
+check: race lint check-generate breaking ## run what CI runs
 
-lint: $(BIN)/golangci-lint ## go vet and golangci-lint
+lint: $(BIN)/golangci-lint ## run go vet and golangci-lint
 	$(GO) vet ./...
 	cd e2e && $(GO) vet ./... && $(GO) vet -tags all ./...
 	$(BIN)/golangci-lint run ./...
@@ -46,25 +46,25 @@ $(BIN)/buf: tools/go.mod
 		github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-openapiv2
 	@touch $(BIN)/buf
 
-generate: $(BIN)/buf ## the code and the OpenAPI document from proto/
+generate: $(BIN)/buf ## generate code and the OpenAPI document from proto/
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/buf generate
 	$(GO) test $(NOPGO) -count=1 ./proto/openapi -update
 
-check-generate: generate ## that generating changes nothing
+check-generate: generate ## check that the generated files are current
 	@git diff --exit-code -- proto || { echo "proto/: run make generate and commit"; exit 1; }
 
-breaking: $(BIN)/buf ## that the API breaks no client of the last release
+breaking: $(BIN)/buf ## check that the API is compatible with the last release
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against proto/released.binpb
 
 FUZZTIME ?= 30s
-fuzz: ## every fuzz target for FUZZTIME each
+fuzz: ## run every fuzz target for FUZZTIME each
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 		echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
 
 BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 BASELINE := docs/bench.txt
-bench: build ## certificates per second, latency and CPU over the cost of the cryptography, beside the saved run (some minutes)
+bench: build ## measure certificates per second, latency and CPU over the cost of the cryptography, beside the saved run (some minutes)
 	MAYFLY=$(CURDIR)/$(BIN)/mayfly $(GO) test $(NOPGO) -run '^$$' -bench BenchmarkServe -benchtime 2s ./cmd/mayfly > $(BIN)/bench.txt || { cat $(BIN)/bench.txt; exit 1; }
 	@awk '/^Benchmark/ { split("", v); for (i = 3; i < NF; i += 2) v[$$(i+1)] = $$i; \
 		if (!n++) printf "%-58s %8s %8s %8s %10s %8s %9s %12s\n", "", "certs/s", "p50 ms", "p99 ms", "cpu/floor", "RSS MB", "of peak", "refusal p99"; \
@@ -72,11 +72,11 @@ bench: build ## certificates per second, latency and CPU over the cost of the cr
 		if ("goodput/peak" in v) printf " %8.0f%% %9.1f ms", 100 * v["goodput/peak"], v["refusal-p99-ms"]; print "" }' $(BIN)/bench.txt
 	@$(GO) run $(BENCHSTAT) -filter '.unit:(cpu/floor OR peak-rss-MB)' saved=$(BASELINE) now=$(BIN)/bench.txt
 
-bench-save: bench ## make the last run the saved one
+bench-save: bench ## save this run for later comparisons
 	grep -E '^(goos|goarch|pkg|cpu|Benchmark)' $(BIN)/bench.txt > $(BASELINE)
 
 PGO := cmd/mayfly/default.pgo
-pgo: build ## record the profile that the compiler optimises for
+pgo: build ## record the profile for the compiler's optimisation
 	$(BIN)/mayfly bench --log-level info --grpc on --callers 32 --step 20s --cpu-profile $(BIN)/grpc.pprof
 	$(BIN)/mayfly bench --log-level info --callers 32 --step 20s --cpu-profile $(BIN)/rest.pprof
 	$(BIN)/mayfly bench --log-level info --grpc on --embedded --callers 32 --step 20s --cpu-profile $(BIN)/embedded.pprof
@@ -85,33 +85,33 @@ pgo: build ## record the profile that the compiler optimises for
 
 SOAK_STEP ?= 1m
 SOAK_CERTS ?= 2000000
-soak: build ## many certificates in one run (SOAK_CERTS, 20 steps of SOAK_STEP at most), and whether memory grows
+soak: build ## issue many certificates in one run (SOAK_CERTS, at most 20 steps of SOAK_STEP), and show whether memory grows
 	$(BIN)/mayfly bench --grpc on --callers 64$$(printf ',64%.0s' 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19) --step $(SOAK_STEP) --max-requests $(SOAK_CERTS)
 
 CRASH ?= 12
-crash: ## system calls of the embedded log fail one after the other; proves that nothing acknowledged is lost
+crash: ## fail the system calls of the embedded log one after the other; proves that nothing acknowledged is lost
 	@command -v strace >/dev/null || apt-get install -y strace || echo "strace is not here and could not be installed: the test skips itself"
 	MAYFLY_CRASH=$(CRASH) $(GO) test -count=1 -timeout 60m -parallel 4 -run 'TestFaults|TestFullDisk|TestKilled|TestRotationKilled|TestStorageFails' -v ./ctlog/embedded
 
 ONLY ?=
-mutants: ## plant small defects one at a time, and say which the tests do not notice; ONLY=area, or ONLY="area: words"
+mutants: ## plant small defects one at a time, and report those that no test detects; ONLY=area, or ONLY="area: words"
 	$(GO) run ./testkit/mutants $(if $(ONLY),-only "$(ONLY)")
 
 CROWD ?= 10000
-crowd: ## CROWD connections from one address that are idle, half-sent or flood the server, while a client of another address signs (some 10 minutes)
+crowd: ## open CROWD idle, half-sent or flooding connections from one address while another client signs (some 10 minutes)
 	MAYFLY_CROWD=$(CROWD) $(GO) test $(NOPGO) -count=1 -timeout 60m -run TestCrowd -v ./cmd/mayfly | grep -v '^=== '
 
-bench-reconcile: ## the audit of a log with a million entries: time and peak memory of the real command
+bench-reconcile: ## measure time and peak memory of the audit of a log with a million entries
 	$(GO) test -run '^$$' -bench BenchmarkReconcile -benchtime 1x -timeout 60m -v ./cmd/mayfly
 
-e2e: build ## real clients, logs and services against the real binary
+e2e: build ## run real clients, logs and services against the real binary
 	cd e2e && $(GO) run ./cmd/prepare && $(GO) test -count=1 -timeout 15m ./...
 
-openapi-clients: ## clients that are generated from /openapi.json for Python and TypeScript, against the real binary; needs python3 and npm
+openapi-clients: ## run clients generated from /openapi.json (Python, TypeScript) against the real binary; needs python3 and npm
 	cd e2e && $(GO) test -count=1 -timeout 20m -tags openapi -run TestOpenAPIClients ./...
 
-e2e-all: build ## every real client and walk-through, one by one; goes on where it stopped, and writes docs/compatibility.md
+e2e-all: build ## run every real client and walk-through, one by one; continues where it stopped, and writes docs/compatibility.md
 	cd e2e && $(GO) run ./cmd/all $(if $(ONLY),-only $(ONLY))
 
-clean: ## remove what was built; .mayfly-dev stays
+clean: ## remove build results; .mayfly-dev stays
 	rm -rf $(BIN)

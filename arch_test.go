@@ -1,5 +1,6 @@
-// Package mayfly_test holds the architecture: who may import whom, who owns which heavy dependency, and the house rules that
-// a machine can check. To change the architecture, change a table here in the same commit and say why.
+// Package mayfly_test has the architecture as data: which package may import which, which package owns each heavy
+// dependency, and the house rules that a test can check. To change the architecture, change a table here in the same
+// commit and say why.
 package mayfly_test
 
 import (
@@ -21,8 +22,8 @@ import (
 
 const module = "github.com/mayfly-ca/mayfly"
 
-// layers says which packages of ours each package may import in production code, besides internal, which all may. "*"
-// is all but testkit. The package that a folder's name does not find here takes the row of the nearest folder above it.
+// layers says which packages of this module each package may import in production code. Every package may import
+// internal. "*" means all packages except testkit. A package without a row has the row of the nearest folder above it.
 var layers = map[string][]string{
 	"fault":    {},
 	"identity": {},
@@ -68,7 +69,7 @@ var owners = map[string][]string{
 	"github.com/coreos/go-oidc":                     {"oidc"},
 	"cel.dev/cel-go":                                {"oidc/policy"},
 	"github.com/go-jose/go-jose":                    {"oidc/provider", "dev/idp"},
-	"github.com/google/certificate-transparency-go": {}, // tests hold us against it
+	"github.com/google/certificate-transparency-go": {}, // only tests, which compare results with it
 	"github.com/transparency-dev":                   {"ctlog/embedded", "monitor"},
 	"go.yaml.in/yaml":                               {"config"},
 	"gopkg.in/yaml":                                 {},
@@ -108,7 +109,7 @@ func (f goFile) at(n ast.Node) string {
 	return fmt.Sprintf("%s:%d", f.path, f.files.Position(n.Pos()).Line)
 }
 
-// skipped are folders that are not the product's source: other modules, caches, build results.
+// skipped reports whether a folder has no source of the product: other modules, caches, build results.
 func skipped(dir string) bool {
 	base := path.Base(dir)
 	if dir == "." {
@@ -173,7 +174,7 @@ func parseAll(t *testing.T) []goFile {
 	return out
 }
 
-// layerOf returns the name of the row that holds for pkg.
+// layerOf returns the name of the row that applies to pkg.
 func layerOf(pkg string) (string, bool) {
 	for p := pkg; p != "." && p != "/"; p = path.Dir(p) {
 		if _, ok := layers[p]; ok {
@@ -311,8 +312,8 @@ func TestNoJunkDrawers(t *testing.T) {
 	}
 }
 
-// strange are words that no file of the repository may hold: paths outside it, and hosts of package registries (each user
-// has his own way to packages). They are put together here so that this file passes its own test.
+// strange are words that no file of the repository may have: paths outside of the repository, and hosts of package
+// registries, because each user may have another one. They are concatenated so that this file passes its own test.
 var strange = []string{
 	"../" + "shared", "/work/" + "shared", "/work/" + "main",
 	"proxy." + "golang.org", "sum." + "golang.org", "goproxy" + ".", "registry.npmjs" + ".org", "pypi" + ".org", "pythonhosted" + ".org",
@@ -329,7 +330,7 @@ func TestNoStrangeWords(t *testing.T) {
 		return dir != "." && dir != ".ci" && (strings.HasPrefix(path.Base(dir), ".") || dir == "bin" || dir == "proto/third_party")
 	}
 	walk(t, skip, func(name string) {
-		if name == ".git" { // of a second work tree: it says where the first one is
+		if name == ".git" { // a file in a second work tree, with the path of the first
 			return
 		}
 		data, err := os.ReadFile(filepath.FromSlash(name))
@@ -337,11 +338,11 @@ func TestNoStrangeWords(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		if len(data) > maxFile && name != "mayfly" { // git ignores what "go build" leaves there
+		if len(data) > maxFile && name != "mayfly" { // the output of "go build", which git ignores
 			t.Errorf("%s has %d bytes; the repository holds sources, not what is made from them", name, len(data))
 		}
 		if sums.MatchString(name) || bytes.IndexByte(data[:min(len(data), 8000)], 0) >= 0 {
-			return // module lists name what the module system asks for; binaries are no text
+			return // module lists have hosts; binaries are not text
 		}
 		for _, w := range strange {
 			if i := bytes.Index(data, []byte(w)); i >= 0 {
