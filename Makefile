@@ -4,6 +4,7 @@ GO ?= go
 # The toolchain of go.mod, also on a machine whose GOTOOLCHAIN is "local".
 export GOTOOLCHAIN := $(shell sed -n 's/^toolchain //p' go.mod)
 BIN := bin
+MODULE := github.com/mayfly-ca/mayfly
 GOLANGCI_VERSION := v2.15.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # Tests are built without the profile: with it, every dependency is compiled a second time.
@@ -20,7 +21,10 @@ dev: build ## run a complete CA on this machine, with nothing to configure
 	@exec $(BIN)/mayfly dev
 
 build: ## build bin/mayfly
-	@$(GO) build -trimpath -ldflags "-X main.release=$(VERSION)" -o $(BIN)/mayfly ./cmd/mayfly
+	@$(GO) build -trimpath -ldflags "-X $(MODULE)/internal/version.release=$(VERSION)" -o $(BIN)/mayfly ./cmd/mayfly
+
+$(BIN)/mayfly-bench: build # the load tool
+	@$(GO) build -trimpath -ldflags "-X $(MODULE)/internal/version.release=$(VERSION)" -o $@ ./cmd/mayfly-bench
 
 test: ## run all tests of the product; with the race detector if there is a C compiler
 	@if [ -n "$(RACE)" ]; then echo "tests with the race detector"; else echo "tests without the race detector: no C compiler"; fi
@@ -65,7 +69,7 @@ fuzz: ## run every fuzz target for FUZZTIME each
 BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 BASELINE := docs/bench.txt
 bench: build ## measure certificates per second, latency and CPU over the cost of the cryptography, beside the saved run (some minutes)
-	MAYFLY=$(CURDIR)/$(BIN)/mayfly $(GO) test $(NOPGO) -run '^$$' -bench BenchmarkServe -benchtime 2s ./cmd/mayfly > $(BIN)/bench.txt || { cat $(BIN)/bench.txt; exit 1; }
+	MAYFLY=$(CURDIR)/$(BIN)/mayfly $(GO) test $(NOPGO) -run '^$$' -bench BenchmarkServe -benchtime 2s ./cmd/mayfly-bench > $(BIN)/bench.txt || { cat $(BIN)/bench.txt; exit 1; }
 	@awk '/^Benchmark/ { split("", v); for (i = 3; i < NF; i += 2) v[$$(i+1)] = $$i; \
 		if (!n++) printf "%-58s %8s %8s %8s %10s %8s %9s %12s\n", "", "certs/s", "p50 ms", "p99 ms", "cpu/floor", "RSS MB", "of peak", "refusal p99"; \
 		sub(/^BenchmarkServe\//, "", $$1); printf "%-58s %8.0f %8.2f %8.2f %10.2f %8.0f", $$1, v["certs/s"], v["p50-ms"], v["p99-ms"], v["cpu/floor"], v["peak-rss-MB"]; \
@@ -76,17 +80,17 @@ bench-save: bench ## save this run for later comparisons
 	grep -E '^(goos|goarch|pkg|cpu|Benchmark)' $(BIN)/bench.txt > $(BASELINE)
 
 PGO := cmd/mayfly/default.pgo
-pgo: build ## record the profile for the compiler's optimisation
-	$(BIN)/mayfly bench --log-level info --grpc on --callers 32 --step 20s --cpu-profile $(BIN)/grpc.pprof
-	$(BIN)/mayfly bench --log-level info --callers 32 --step 20s --cpu-profile $(BIN)/rest.pprof
-	$(BIN)/mayfly bench --log-level info --grpc on --embedded --callers 32 --step 20s --cpu-profile $(BIN)/embedded.pprof
+pgo: $(BIN)/mayfly-bench ## record the profile for the compiler's optimisation
+	$(BIN)/mayfly-bench --log-level info --grpc on --callers 32 --step 20s --cpu-profile $(BIN)/grpc.pprof
+	$(BIN)/mayfly-bench --log-level info --callers 32 --step 20s --cpu-profile $(BIN)/rest.pprof
+	$(BIN)/mayfly-bench --log-level info --grpc on --embedded --callers 32 --step 20s --cpu-profile $(BIN)/embedded.pprof
 	$(GO) tool pprof -proto -output $(PGO) $(BIN)/grpc.pprof $(BIN)/rest.pprof $(BIN)/embedded.pprof
 	@test $$(wc -c < $(PGO)) -lt 1048576 || { echo "$(PGO) is larger than 1 MiB: record for a shorter time"; exit 1; }
 
 SOAK_STEP ?= 1m
 SOAK_CERTS ?= 2000000
-soak: build ## issue many certificates in one run (SOAK_CERTS, at most 20 steps of SOAK_STEP), and show whether memory grows
-	$(BIN)/mayfly bench --grpc on --callers 64$$(printf ',64%.0s' 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19) --step $(SOAK_STEP) --max-requests $(SOAK_CERTS)
+soak: $(BIN)/mayfly-bench ## issue many certificates in one run (SOAK_CERTS, at most 20 steps of SOAK_STEP), and show whether memory grows
+	$(BIN)/mayfly-bench --grpc on --callers 64$$(printf ',64%.0s' 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19) --step $(SOAK_STEP) --max-requests $(SOAK_CERTS)
 
 CRASH ?= 12
 crash: ## fail the system calls of the embedded log one after the other; proves that nothing acknowledged is lost

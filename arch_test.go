@@ -60,8 +60,15 @@ var layers = map[string][]string{
 	"dev/idp": {},
 	"dev/tsa": {}, // the timestamp authority of "mayfly dev"
 
-	"cmd/mayfly": {"*"},
-	"testkit":    {"*", "testkit"}, // and only tests import it
+	"node": {"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "monitor", "journal", "reconcile", "reconcile/webhook", "config", "server", "trust", "tbs", "fault"},
+	"dev":  {"node", "ca", "client", "config", "server", "trust", "dev/idp", "dev/tsa"},
+
+	"cmd/internal/cli": {"fault"},
+	"cmd/mayfly": {"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "ctlog", "ctlog/embedded", "monitor",
+		"journal", "reconcile", "client", "trust", "identity", "tbs", "fault", "server"},
+	"cmd/mayfly-bench": {"cmd/internal/cli", "dev", "dev/idp", "node", "client", "ca", "tbs"},
+
+	"testkit": {"*", "testkit"}, // and only tests import it
 }
 
 // owners says which packages may import a heavy dependency, by the beginning of its import path.
@@ -85,7 +92,7 @@ var owners = map[string][]string{
 	"github.com/sigstore/sigstore-go":               {"trust"},
 	"github.com/theupdateframework/go-tuf":          {"trust"},
 	"github.com/sigstore/sigstore/":                 {"cmd/mayfly", "ca/signer", "trust"},
-	"github.com/spf13":                              {"cmd/mayfly"},
+	"github.com/spf13":                              {"cmd/mayfly", "cmd/mayfly-bench", "cmd/internal/cli"},
 	"github.com/zmap":                               {},
 	"github.com/google/go-cmp":                      {},
 	"github.com/rogpeppe/go-internal":               {},

@@ -9,10 +9,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/journal"
+	"github.com/spf13/cobra"
 )
 
 func newAudit() *cobra.Command {
@@ -44,18 +45,18 @@ type target struct {
 func (f *journalFlags) target(args []string) (target, error) {
 	switch {
 	case len(args) == 1 && f.config != "":
-		return target{}, usage("JOURNAL and --config name two journals; write one of them")
+		return target{}, cli.Usage("JOURNAL and --config name two journals; write one of them")
 	case len(args) == 1:
 		return f.named(args[0])
 	case f.config == "":
-		return target{}, usage("no journal; write its path, or --config FILE")
+		return target{}, cli.Usage("no journal; write its path, or --config FILE")
 	}
 	cfg, _, err := config.Load(f.config)
 	if err != nil {
-		return target{}, misconfigured(err)
+		return target{}, cli.Misconfigured(err)
 	}
 	if cfg.Audit == nil || cfg.Audit.File == "" {
-		return target{}, usage("%s has no audit.file: there is no journal to read here", f.config)
+		return target{}, cli.Usage("%s has no audit.file: there is no journal to read here", f.config)
 	}
 	return f.there(target{cfg.Audit.File, cfg.Audit.Config})
 }
@@ -76,18 +77,18 @@ func (f *journalFlags) there(t target) (target, error) {
 }
 
 // What a record is, in one word, and how it is painted.
-func recordWord(r *journal.Record, st style) string {
+func recordWord(r *journal.Record, st terminal.Style) string {
 	switch {
 	case r.Kind == journal.Alarm:
-		return st.red(st.bold("ALARM"))
+		return st.Red(st.Bold("ALARM"))
 	case r.Kind != journal.Outcome:
-		return st.dim(string(r.Kind))
+		return st.Dim(string(r.Kind))
 	case r.Result == journal.Issued:
-		return st.green("issued")
+		return st.Green("issued")
 	case r.Result == journal.Denied:
-		return st.yellow("denied")
+		return st.Yellow("denied")
 	}
-	return st.red(printable(string(r.Result)))
+	return st.Red(terminal.Printable(string(r.Result)))
 }
 
 // recordHead are the columns of recordCells.
@@ -96,7 +97,7 @@ func recordHead() []string {
 }
 
 // recordCells are the columns of one record for people. "-" is nothing.
-func recordCells(r *journal.Record, st style) []string {
+func recordCells(r *journal.Record, st terminal.Style) []string {
 	who := r.SAN
 	if who == "" {
 		who = r.Subject
@@ -110,7 +111,7 @@ func recordWhy(r *journal.Record) string {
 	var out []string
 	add := func(s string) {
 		if s != "" {
-			out = append(out, printable(s))
+			out = append(out, terminal.Printable(s))
 		}
 	}
 	add(r.Reason)
@@ -134,22 +135,22 @@ func orDash(s string) string {
 	if s == "" {
 		return "-"
 	}
-	return printable(s)
+	return terminal.Printable(s)
 }
 
 // printRecords prints records as a table.
 func printRecords(w io.Writer, records []journal.Record) error {
-	st := styleFor(w)
-	g := grid{head: recordHead(), spare: []string{"ISSUER", "SEQ", "SERIAL"}}
+	st := terminal.StyleFor(w)
+	g := terminal.Grid{Head: recordHead(), Spare: []string{"ISSUER", "SEQ", "SERIAL"}}
 	for i := range records {
-		g.add(recordCells(&records[i], st)...)
+		g.Add(recordCells(&records[i], st)...)
 	}
-	return g.write(w, st)
+	return g.Write(w, st)
 }
 
 // reportDamage says on standard error that a line was left out.
 func reportDamage(w io.Writer, d *journal.Damage) {
-	fmt.Fprintf(w, "mayfly: %s (left out; \"mayfly audit verify\" says more)\n", printable(d.Error()))
+	fmt.Fprintf(w, "mayfly: %s (left out; \"mayfly audit verify\" says more)\n", terminal.Printable(d.Error()))
 }
 
 // readSalt returns the salt for digests of subjects; nil where there is none.

@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/reconcile"
+	"github.com/spf13/cobra"
 )
 
 func newAuditClear() *cobra.Command {
@@ -25,16 +26,16 @@ func newAuditClear() *cobra.Command {
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case path == "":
-				return usage("--config is missing; write --config FILE")
+				return cli.Usage("--config is missing; write --config FILE")
 			case order.Log != "" && order.Alarm != "":
-				return usage("--log and --alarm are two orders; write one of them")
+				return cli.Usage("--log and --alarm are two orders; write one of them")
 			}
 			cfg, _, err := config.Load(path)
 			if err != nil {
-				return misconfigured(err)
+				return cli.Misconfigured(err)
 			}
 			if cfg.Audit == nil || cfg.Audit.File == "" {
-				return usage("%s has no audit.file: its alarms end with the process", path)
+				return cli.Usage("%s has no audit.file: its alarms end with the process", path)
 			}
 			open, quarantined, err := reconcile.OpenAlarms(cfg.Audit.File)
 			if err != nil {
@@ -47,7 +48,7 @@ func newAuditClear() *cobra.Command {
 				}
 			}
 			if asJSON {
-				err = writeJSON(cmd.OutOrStdout(), concerned)
+				err = cli.WriteJSON(cmd.OutOrStdout(), concerned)
 			} else {
 				err = printAlarms(cmd, concerned)
 			}
@@ -55,7 +56,7 @@ func newAuditClear() *cobra.Command {
 				return err
 			}
 			if _, out := quarantined[order.Log]; len(concerned) == 0 && !out {
-				return usage("no alarm is open that this would close; \"mayfly audit clear --config %s\" lists them", path)
+				return cli.Usage("no alarm is open that this would close; \"mayfly audit clear --config %s\" lists them", path)
 			}
 			if !yes {
 				fmt.Fprintln(cmd.ErrOrStderr(), "Nothing was done. Add --yes to close them.")
@@ -82,8 +83,8 @@ func printAlarms(cmd *cobra.Command, all []reconcile.Alarm) error {
 		_, err := fmt.Fprintln(w, "no alarm is open")
 		return err
 	}
-	st := styleFor(w)
-	g := grid{head: []string{"RAISED", "ALARM", "KIND", "WHERE", "WHAT"}, spare: []string{"RAISED", "WHERE"}}
+	st := terminal.StyleFor(w)
+	g := terminal.Grid{Head: []string{"RAISED", "ALARM", "KIND", "WHERE", "WHAT"}, Spare: []string{"RAISED", "WHERE"}}
 	for _, a := range all {
 		where := a.Log
 		if where == "" {
@@ -96,9 +97,9 @@ func printAlarms(cmd *cobra.Command, all []reconcile.Alarm) error {
 		if a.Count > 0 {
 			text += fmt.Sprintf(" (%d more)", a.Count)
 		}
-		g.add(a.Raised.Format(time.RFC3339), a.ID, st.red(string(a.Kind)), orDash(where), printable(text))
+		g.Add(a.Raised.Format(time.RFC3339), a.ID, st.Red(string(a.Kind)), orDash(where), terminal.Printable(text))
 	}
-	if err := g.write(w, st); err != nil {
+	if err := g.Write(w, st); err != nil {
 		return err
 	}
 	for _, a := range all {

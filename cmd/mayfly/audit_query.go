@@ -11,10 +11,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/journal"
+	"github.com/spf13/cobra"
 )
 
 // queryFlags are the filters of a query. All that are given must hold.
@@ -47,7 +48,7 @@ func newAuditQuery() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return q.run(cmd.Context(), t, streams{out: cmd.OutOrStdout(), err: cmd.ErrOrStderr()}, f.json)
+			return q.run(cmd.Context(), t, cli.Streams{Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr()}, f.json)
 		}),
 	}
 	from.add(cmd)
@@ -65,7 +66,7 @@ func newAuditQuery() *cobra.Command {
 	fl.StringVar(&f.until, "until", "", "before: likewise")
 	fl.BoolVar(&f.intents, "intents", false, "intents, too")
 	fl.BoolVar(&f.json, "json", false, "print the records as they stand in the journal")
-	completeWords(cmd, "result", string(journal.Issued), string(journal.Failed), string(journal.Denied))
+	cli.CompleteWords(cmd, "result", string(journal.Issued), string(journal.Failed), string(journal.Denied))
 	return cmd
 }
 
@@ -102,12 +103,12 @@ func (f *queryFlags) compile(salt []byte, now time.Time) (*query, error) {
 	switch f.result {
 	case "", string(journal.Issued), string(journal.Failed), string(journal.Denied):
 	default:
-		return nil, usage("--result %q: write issued, failed or denied", f.result)
+		return nil, cli.Usage("--result %q: write issued, failed or denied", f.result)
 	}
 	add(f.issuer, func(r *journal.Record) string { return r.Issuer })
 	named(f.subject, func(r *journal.Record) string { return r.Subject })
 	if strings.Trim(serialOf(f.serial), "0123456789abcdef") != "" {
-		return nil, usage("--serial %q: write it in hexadecimal", f.serial)
+		return nil, cli.Usage("--serial %q: write it in hexadecimal", f.serial)
 	}
 	named(f.san, func(r *journal.Record) string { return r.SAN })
 	add(f.providerKey, func(r *journal.Record) string { return r.ProviderKey })
@@ -123,7 +124,7 @@ func (f *queryFlags) compile(salt []byte, now time.Time) (*query, error) {
 		return nil, err
 	}
 	if !q.since.IsZero() && !q.until.IsZero() && !q.since.Before(q.until) {
-		return nil, usage("--since %s is not before --until %s: nothing lies between; write them the other way round", f.since, f.until)
+		return nil, cli.Usage("--since %s is not before --until %s: nothing lies between; write them the other way round", f.since, f.until)
 	}
 	return q, nil
 }
@@ -143,7 +144,7 @@ func keyDigest(s string) (string, error) {
 	if raw, err := hex.DecodeString(low); s == "" || err == nil && len(raw) == sha256.Size {
 		return low, nil
 	}
-	data, err := readInput(os.Stdin, s)
+	data, err := input.Read(os.Stdin, s)
 	if err != nil {
 		return "", fmt.Errorf("--key: %w; write 64 hexadecimal digits, or the name of a PEM file", err)
 	}
@@ -178,7 +179,7 @@ func moment(flag, s string, now time.Time) (time.Time, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 {
-		return time.Time{}, usage("%s %q: write RFC 3339 (2026-11-24T12:00:00Z), a date (2026-11-24), or how long ago (24h)", flag, s)
+		return time.Time{}, cli.Usage("%s %q: write RFC 3339 (2026-11-24T12:00:00Z), a date (2026-11-24), or how long ago (24h)", flag, s)
 	}
 	return now.Add(-d), nil
 }
@@ -195,7 +196,7 @@ func (q *query) matches(r *journal.Record) bool {
 	return true
 }
 
-func (q *query) run(ctx context.Context, t target, std streams, asJSON bool) error {
+func (q *query) run(ctx context.Context, t target, std cli.Streams, asJSON bool) error {
 	var found []journal.Record
 	hidden := false
 	for e, err := range journal.Read(t.path, 0) {
@@ -204,7 +205,7 @@ func (q *query) run(ctx context.Context, t target, std streams, asJSON bool) err
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case errors.As(err, &d):
-			reportDamage(std.err, d)
+			reportDamage(std.Err, d)
 			continue
 		case err != nil:
 			return err
@@ -215,19 +216,19 @@ func (q *query) run(ctx context.Context, t target, std streams, asJSON bool) err
 		}
 		if !asJSON {
 			found = append(found, e.Record)
-		} else if _, err := std.out.Write(e.Raw); err != nil {
+		} else if _, err := std.Out.Write(e.Raw); err != nil {
 			return err
 		}
 	}
 	if hidden {
-		fmt.Fprintf(std.err, "mayfly: subjects in this journal are digests, and their salt is not at hand: none can be found by name; name it with --config\n")
+		fmt.Fprintf(std.Err, "mayfly: subjects in this journal are digests, and their salt is not at hand: none can be found by name; name it with --config\n")
 	}
 	if asJSON {
 		return nil
 	}
 	if len(found) == 0 {
-		fmt.Fprintln(std.err, "mayfly: no record matches")
+		fmt.Fprintln(std.Err, "mayfly: no record matches")
 		return nil
 	}
-	return printRecords(std.out, found)
+	return printRecords(std.Out, found)
 }

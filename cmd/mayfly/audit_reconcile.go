@@ -2,28 +2,20 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
-	"github.com/mayfly-ca/mayfly/ca/signer"
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
-	"github.com/mayfly-ca/mayfly/ctlog"
-	"github.com/mayfly-ca/mayfly/ctlog/embedded"
-	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/human"
-	"github.com/mayfly-ca/mayfly/internal/pemfile"
-	"github.com/mayfly-ca/mayfly/monitor"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/reconcile"
+	"github.com/spf13/cobra"
 )
 
 // reconcileFlags are those of "audit reconcile".
@@ -48,7 +40,7 @@ func newAuditReconcile() *cobra.Command {
 		Example: "  mayfly audit reconcile --config /etc/mayfly/mayfly.yaml --journal /mnt/other/journal.jsonl --since 24h",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
-			return f.run(cmd.Context(), streams{out: cmd.OutOrStdout(), err: cmd.ErrOrStderr()})
+			return f.run(cmd.Context(), cli.Streams{Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr()})
 		}),
 	}
 	fl := cmd.Flags()
@@ -56,49 +48,49 @@ func newAuditReconcile() *cobra.Command {
 	fl.StringArrayVar(&f.journals, "journal", nil, "journal of another instance that signs with the same key; may be repeated")
 	fl.StringArrayVar(&f.logs, "log", nil, "read this log only; may be repeated (default: all)")
 	fl.StringVar(&f.since, "since", "", "leave out findings before this date or time, or older than this duration; everything is read all the same")
-	fl.Var(lasting(&f.lag, 0), "lag",
+	fl.Var(cli.Lasting(&f.lag, 0), "lag",
 		"how far the journals named by --journal may be behind (default: audit.reconcile.lag)")
 	fl.BoolVar(&f.json, "json", false, "print JSON")
 	return cmd
 }
 
-func (f *reconcileFlags) run(ctx context.Context, std streams) error {
+func (f *reconcileFlags) run(ctx context.Context, std cli.Streams) error {
 	if f.config == "" {
-		return usage("--config is missing; write --config FILE")
+		return cli.Usage("--config is missing; write --config FILE")
 	}
 	cfg, _, err := config.Load(f.config)
 	if err != nil {
-		return misconfigured(err)
+		return cli.Misconfigured(err)
 	}
 	in := reconcile.Input{
-		Progress: reconcileProgress(std.err),
-		Commands: nextSteps{path: f.config, config: cfg}.commands,
+		Progress: reconcileProgress(std.Err),
+		Commands: node.NextSteps{Path: f.config, Config: cfg}.Commands,
 	}
 	if in.Since, err = moment("--since", f.since, time.Now()); err != nil {
 		return err
 	}
 	if cfg.Audit == nil || cfg.Audit.File == "" {
-		return usage("%s has no audit.file: there is no journal to hold the logs against", f.config)
+		return cli.Usage("%s has no audit.file: there is no journal to hold the logs against", f.config)
 	}
 	if f.lag < 0 {
-		return usage("--lag %s: write how far behind a journal may be, such as 10m", f.lag)
+		return cli.Usage("--lag %s: write how far behind a journal may be, such as 10m", f.lag)
 	}
 	if in.Lag = f.lag; in.Lag == 0 {
 		in.Lag = cfg.Audit.Reconcile.LagOrDefault()
 	}
-	if in.Journals, err = journalsOf(cfg, f.journals); err != nil {
+	if in.Journals, err = node.JournalsOf(cfg, f.journals); err != nil {
 		return located(cfg, err)
 	}
-	if in.Issuers, err = issuersOf(cfg); err != nil {
+	if in.Issuers, err = node.IssuersOf(cfg); err != nil {
 		return located(cfg, err)
 	}
-	targets, err := targetsOf(cfg)
+	targets, err := node.TargetsOf(cfg)
 	if err != nil {
 		return located(cfg, err)
 	}
 	for _, name := range f.logs {
 		if !slices.ContainsFunc(targets, func(t reconcile.Log) bool { return t.Name() == name }) {
-			return usage("--log %q: there is no such log; the configuration has %s", name, logNamesOf(targets))
+			return cli.Usage("--log %q: there is no such log; the configuration has %s", name, logNamesOf(targets))
 		}
 	}
 	for _, t := range targets {
@@ -107,32 +99,32 @@ func (f *reconcileFlags) run(ctx context.Context, std streams) error {
 		}
 	}
 	if len(in.Logs) == 0 {
-		return usage("no log to read; the configuration has %s", logNamesOf(targets))
+		return cli.Usage("no log to read; the configuration has %s", logNamesOf(targets))
 	}
 	debug.SetGCPercent(25) // a million entries are kept at once: memory is dearer than time here
 	report, err := reconcile.Run(ctx, in)
 	if err != nil {
 		return err
 	}
-	if isTerminal(std.err) {
-		fmt.Fprint(progressTo(std.err), "\r\x1b[K")
+	if terminal.IsTerminal(std.Err) {
+		fmt.Fprint(terminal.ProgressTo(std.Err), "\r\x1b[K")
 	}
 	return f.tell(report, std)
 }
 
 // tell prints the report and decides the exit status: what was found counts more than what could not be read.
-func (f *reconcileFlags) tell(r reconcile.Report, std streams) error {
+func (f *reconcileFlags) tell(r reconcile.Report, std cli.Streams) error {
 	var err error
 	if f.json {
-		err = writeJSON(std.out, r)
+		err = cli.WriteJSON(std.Out, r)
 	} else {
-		err = printReport(std.out, r)
+		err = printReport(std.Out, r)
 	}
 	if err != nil {
 		return err
 	}
 	if len(r.Findings) > 0 {
-		return &stop{exitFound, fmt.Errorf("mayfly: %s; docs/reconcile.md says what to do",
+		return &cli.Error{Status: cli.ExitFound, Err: fmt.Errorf("mayfly: %s; docs/reconcile.md says what to do",
 			human.Count(len(r.Findings), "finding"))}
 	}
 	if len(r.Incomplete) > 0 {
@@ -154,65 +146,65 @@ func logNamesOf(targets []reconcile.Log) string {
 
 // reconcileProgress writes how far a run is, on a terminal only.
 func reconcileProgress(w io.Writer) func(reconcile.Progress) {
-	if !isTerminal(w) {
+	if !terminal.IsTerminal(w) {
 		return nil
 	}
 	shown := time.Now()
 	return func(p reconcile.Progress) {
 		if now := time.Now(); now.Sub(shown) > 200*time.Millisecond {
 			shown = now
-			fmt.Fprintf(progressTo(w), "\r\x1b[K%s: %d", printable(p.Name), p.Read)
+			fmt.Fprintf(terminal.ProgressTo(w), "\r\x1b[K%s: %d", terminal.Printable(p.Name), p.Read)
 		}
 	}
 }
 
 // printReport prints logs, journals and findings as tables, and one line that sums up.
 func printReport(w io.Writer, r reconcile.Report) error {
-	st := styleFor(w)
-	g := grid{head: []string{"LOG", "ENTRIES", "READ", "OURS", "HEAD", "STATE"}, spare: []string{"READ", "HEAD"}}
+	st := terminal.StyleFor(w)
+	g := terminal.Grid{Head: []string{"LOG", "ENTRIES", "READ", "OURS", "HEAD", "STATE"}, Spare: []string{"READ", "HEAD"}}
 	for _, l := range r.Logs {
-		state := st.green("proven")
+		state := st.Green("proven")
 		if l.Error != "" {
-			state = st.red(printable(l.Error))
+			state = st.Red(terminal.Printable(l.Error))
 		}
-		g.add(printable(l.Name), fmt.Sprint(l.Size), fmt.Sprint(l.Read), fmt.Sprint(l.Matched), logMoment(l.Head), state)
+		g.Add(terminal.Printable(l.Name), fmt.Sprint(l.Size), fmt.Sprint(l.Read), fmt.Sprint(l.Matched), logMoment(l.Head), state)
 	}
-	if err := g.write(w, st); err != nil {
+	if err := g.Write(w, st); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
-	g = grid{head: []string{"JOURNAL", "RECORDS", "FROM", "TO", "STATE"}, spare: []string{"FROM", "TO"}}
+	g = terminal.Grid{Head: []string{"JOURNAL", "RECORDS", "FROM", "TO", "STATE"}, Spare: []string{"FROM", "TO"}}
 	for _, j := range r.Journals {
-		state := st.green("read")
+		state := st.Green("read")
 		if j.Error != "" {
-			state = st.red(printable(j.Error))
+			state = st.Red(terminal.Printable(j.Error))
 		}
-		g.add(printable(j.Name), fmt.Sprint(j.Records), logMoment(j.First), logMoment(j.Last), state)
+		g.Add(terminal.Printable(j.Name), fmt.Sprint(j.Records), logMoment(j.First), logMoment(j.Last), state)
 	}
-	if err := g.write(w, st); err != nil {
+	if err := g.Write(w, st); err != nil {
 		return err
 	}
 	if err := printFindings(w, r.Findings); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
-	word := st.green("all is well")
+	word := st.Green("all is well")
 	switch {
 	case len(r.Findings) > 0:
-		word = st.red(human.Count(len(r.Findings), "finding"))
+		word = st.Red(human.Count(len(r.Findings), "finding"))
 	case len(r.Incomplete) > 0:
-		word = st.yellow("incomplete")
+		word = st.Yellow("incomplete")
 	}
-	return flow(w, st, word+explained(r.Explained))
+	return terminal.Flow(w, st, word+explained(r.Explained))
 }
 
 func printFindings(w io.Writer, all []reconcile.Finding) error {
 	if len(all) == 0 {
 		return nil
 	}
-	st := styleFor(w)
+	st := terminal.StyleFor(w)
 	fmt.Fprintln(w)
-	g := grid{head: []string{"TIME", "KIND", "WHERE", "INDEX", "SERIAL", "WHAT"}, spare: []string{"TIME", "INDEX", "SERIAL"}}
+	g := terminal.Grid{Head: []string{"TIME", "KIND", "WHERE", "INDEX", "SERIAL", "WHAT"}, Spare: []string{"TIME", "INDEX", "SERIAL"}}
 	actions := map[reconcile.Kind]string{}
 	for _, f := range all {
 		index := "-"
@@ -223,16 +215,16 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 		if where == "" {
 			where = f.Journal
 		}
-		g.add(logMoment(f.Time), st.red(string(f.Kind)), orDash(where), index, orDash(f.Serial), printable(f.Summary()))
+		g.Add(logMoment(f.Time), st.Red(string(f.Kind)), orDash(where), index, orDash(f.Serial), terminal.Printable(f.Summary()))
 		actions[f.Kind] = f.Action
 	}
-	if err := g.write(w, st); err != nil {
+	if err := g.Write(w, st); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
 	for _, k := range reconcile.Kinds() {
 		if text := actions[k]; text != "" {
-			if err := flow(w, st, fmt.Sprintf("%s (%s): %s", st.bold(string(k)), k.Severity(), text)); err != nil {
+			if err := terminal.Flow(w, st, fmt.Sprintf("%s (%s): %s", st.Bold(string(k)), k.Severity(), text)); err != nil {
 				return err
 			}
 		}
@@ -254,19 +246,19 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 const maxToldCommands = 20
 
 // printCommands prints what to run next for a finding, one command a line, so that each can be copied.
-func printCommands(w io.Writer, st style, f reconcile.Finding) error {
+func printCommands(w io.Writer, st terminal.Style, f reconcile.Finding) error {
 	if len(f.Commands) == 0 {
 		return nil
 	}
 	about := f.ID
 	if f.Identity != "" {
-		about += ", " + printable(f.Identity)
+		about += ", " + terminal.Printable(f.Identity)
 	}
-	if _, err := fmt.Fprintf(w, "\n%s (%s), run next:\n", st.bold(string(f.Kind)), about); err != nil {
+	if _, err := fmt.Fprintf(w, "\n%s (%s), run next:\n", st.Bold(string(f.Kind)), about); err != nil {
 		return err
 	}
 	for _, c := range f.Commands {
-		if _, err := fmt.Fprintf(w, "  %s\n", printable(c)); err != nil {
+		if _, err := fmt.Fprintf(w, "  %s\n", terminal.Printable(c)); err != nil {
 			return err
 		}
 	}
@@ -297,126 +289,4 @@ func explained(x reconcile.Explained) string {
 		return ""
 	}
 	return " (explained: " + strings.Join(out, ", ") + ")"
-}
-
-// journalsOf are the journal of the configuration and those of other instances.
-func journalsOf(cfg *config.Config, others []string) ([]reconcile.Journal, error) {
-	key, err := cfg.Audit.Key.Read()
-	if err != nil {
-		return nil, fault.Under(err, "audit", "key")
-	}
-	out := []reconcile.Journal{{Name: cfg.Audit.File, Path: cfg.Audit.File, Live: true, Key: key}}
-	for _, path := range others {
-		if path != cfg.Audit.File {
-			out = append(out, reconcile.Journal{Name: path, Path: path, Key: key})
-		}
-	}
-	return out, nil
-}
-
-// issuersOf are the issuing certificates of the configuration, past and present. The key is not needed.
-func issuersOf(cfg *config.Config) (out []*x509.Certificate, err error) {
-	// The issuing key is that of the configuration: were it taken from the journal, whoever forges the journal and the log
-	// would decide which key is looked for.
-	chain, err := publicChain(cfg)
-	if err != nil {
-		return nil, err
-	}
-	out = append(out, chain[0])
-	for i, path := range cfg.CA.Trust {
-		chain, err := signer.ReadChain(path)
-		if err != nil {
-			return nil, fault.Under(err, "ca", "trust", strconv.Itoa(i))
-		}
-		out = append(out, chain[0])
-	}
-	return out, nil
-}
-
-// embeddedDelay is far longer than the log in this process takes to publish a checkpoint.
-const embeddedDelay = 10 * time.Minute
-
-// targetsOf are the logs of a configuration, as an auditor reads them.
-func targetsOf(cfg *config.Config) (out []reconcile.Log, err error) {
-	for i, l := range cfg.CT.Logs {
-		o, err := monitorOptions(l)
-		if err != nil {
-			return nil, fault.Under(err, "ct", "logs", strconv.Itoa(i))
-		}
-		log, err := monitor.Open(o)
-		if err != nil {
-			return nil, fmt.Errorf("ct.logs: %w", err)
-		}
-		out = append(out, reconcile.Log{Log: log, MergeDelay: l.MergeDelay()})
-	}
-	if cfg.CT.Embedded == nil {
-		return out, nil
-	}
-	shards, err := cfg.CT.Embedded.Shards()
-	if err != nil {
-		return nil, fault.Under(err, "ct", "embedded")
-	}
-	for _, s := range shards {
-		t, err := shardTarget(*cfg.CT.Embedded, s)
-		if err != nil {
-			return nil, fault.Under(err, "ct", "embedded", "dir")
-		}
-		out = append(out, t)
-	}
-	return out, nil
-}
-
-func shardTarget(c embedded.Config, s embedded.Shard) (reconcile.Log, error) {
-	key, err := loadLogKey(c.PublicKeyFile(s))
-	if err != nil {
-		return reconcile.Log{}, err
-	}
-	log, err := monitor.Open(monitor.Options{Name: s.Label(), Key: key, Origin: s.Origin, Dir: c.ShardDir(s)})
-	return reconcile.Log{Log: log, MergeDelay: embeddedDelay}, err
-}
-
-// monitorOptions say how a log is read: like it is submitted to.
-func monitorOptions(l ctlog.LogConfig) (o monitor.Options, err error) {
-	o = monitor.Options{
-		Name: l.Name, Origin: l.Origin, Monitoring: l.MonitoringURL, Submission: l.URL,
-		Transport: monitor.Transport{UserAgent: userAgent()},
-	}
-	if o.Key, err = loadLogKey(l.PublicKey); err != nil {
-		return o, fault.Under(err, "public_key")
-	}
-	if o.Transport.Roots, err = loadRoots(l.CACert); err != nil {
-		return o, fault.Under(err, "ca_cert")
-	}
-	if pair := l.ClientCertificate; pair != nil {
-		certificate, err := pemfile.LoadKeyPair(pair.Certificate, pair.Key)
-		if err != nil {
-			return o, fault.BadContent(err, "write the paths of a certificate and its private key in PEM",
-				"client_certificate")
-		}
-		o.Transport.Certificate = &certificate
-	}
-	if l.Proxy != "" {
-		proxy, err := url.Parse(l.Proxy)
-		if err != nil {
-			return o, fault.BadSetting("not a URL", "write http://HOST:PORT or socks5://HOST:PORT", "proxy")
-		}
-		o.Transport.Proxy = http.ProxyURL(proxy)
-	}
-	return o, nil
-}
-
-// loadRoots reads CA certificates; "" is the system's. It errs with a setting, whose path is the caller's to say.
-func loadRoots(path string) (*x509.CertPool, error) {
-	if path == "" {
-		return nil, nil //nolint:nilnil // nil is the system's pool
-	}
-	data, err := readInput(nil, path)
-	if err != nil {
-		return nil, fault.BadFile(path, err)
-	}
-	pool, err := pemfile.Pool(data)
-	if err != nil {
-		return nil, fault.BadContent(err, "write the path of CA certificates in PEM").In(path)
-	}
-	return pool, nil
 }

@@ -20,12 +20,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/reconcile"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/history"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
+	"github.com/mayfly-ca/mayfly/testkit/process"
+	"github.com/mayfly-ca/mayfly/testkit/site"
 )
 
 // auditLab is a CA with a journal whose process comes and goes, and whoever is told of alarms.
@@ -35,8 +37,8 @@ type auditLab struct {
 	pki            *pki.PKI
 	log            *ct.Log // nil: the embedded one
 	provider       *idp.Provider
-	requests       []signRequest
-	process        *serveProcess
+	requests       []process.Request
+	process        *process.Server
 	admin          string
 	hook           *httptest.Server
 	mu             sync.Mutex
@@ -47,13 +49,13 @@ type auditLab struct {
 
 func newAuditLab(t *testing.T, remote bool) *auditLab {
 	t.Helper()
-	l := &auditLab{t: t, dir: t.TempDir(), pki: pki.New(pki.Options{}), provider: idp.New(t, idp.Options{}), admin: freeAddress(t), refuse: 1}
+	l := &auditLab{t: t, dir: t.TempDir(), pki: pki.New(pki.Options{}), provider: idp.New(t, idp.Options{}), admin: process.FreeAddress(t), refuse: 1}
 	l.hook = httptest.NewServer(http.HandlerFunc(l.listen))
 	t.Cleanup(l.hook.Close)
-	l.requests = makeRequests(t, l.provider)
+	l.requests = process.Requests(t, l.provider)
 	logs := "  embedded: {dir: log, origin: mayfly.local/ct}\n"
 	if remote {
-		l.log = newTestLog(t, l.pki)
+		l.log = site.NewTestLog(t, l.pki)
 		l.write("ct.pem", l.log.PublicKeyPEM())
 		logs = fmt.Sprintf("  logs: [{name: lab, url: %q, public_key: ct.pem, max_merge_delay: 1m}]\n", l.log.URL())
 	}
@@ -61,10 +63,10 @@ func newAuditLab(t *testing.T, remote bool) *auditLab {
 	l.write("key.pem", l.pki.KeyPEM())
 	l.write("bearer", []byte("hook-secret\n"))
 	l.write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email}\n", l.provider.URL()))
-	l.process = &serveProcess{dir: l.dir, http: freeAddress(t), grpc: freeAddress(t)}
+	l.process = &process.Server{Dir: l.dir, Http: process.FreeAddress(t), Grpc: process.FreeAddress(t)}
 	l.write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\nca:\n  file: {chain: chain.pem, key: key.pem}\n"+
 		"audit:\n  file: journal.jsonl\n  reconcile: {every: 1s}\n  alarm: {webhook: {url: %q, bearer: {file: bearer}}}\nct:\n%s",
-		l.process.http, l.process.grpc, l.admin, l.hook.URL, logs))
+		l.process.Http, l.process.Grpc, l.admin, l.hook.URL, logs))
 	return l
 }
 
@@ -106,16 +108,16 @@ func (l *auditLab) heard() []string {
 func (l *auditLab) start() {
 	l.t.Helper()
 	s := l.process
-	s.logs = &lockedBuffer{}
-	s.cmd = exec.Command("mayfly", "serve", "--config", filepath.Join(l.dir, "mayfly.yaml"), "--log-level", "warn")
-	s.cmd.Stderr = s.logs
-	if err := s.cmd.Start(); err != nil {
+	s.Logs = &process.Buffer{}
+	s.Cmd = exec.Command("mayfly", "serve", "--config", filepath.Join(l.dir, "mayfly.yaml"), "--log-level", "warn")
+	s.Cmd.Stderr = s.Logs
+	if err := s.Cmd.Start(); err != nil {
 		l.t.Fatal(err)
 	}
-	cmd := s.cmd
+	cmd := s.Cmd
 	l.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	s.until(l.t, "serving", func() bool {
-		resp, err := http.Get("http://" + s.http + "/api/v2/trustBundle")
+	s.Until(l.t, "serving", func() bool {
+		resp, err := http.Get("http://" + s.Http + "/api/v2/trustBundle")
 		if err != nil {
 			return false
 		}
@@ -127,20 +129,20 @@ func (l *auditLab) start() {
 // end ends the CA with a signal.
 func (l *auditLab) end(signal syscall.Signal) {
 	l.t.Helper()
-	if err := l.process.cmd.Process.Signal(signal); err != nil {
+	if err := l.process.Cmd.Process.Signal(signal); err != nil {
 		l.t.Fatal(err)
 	}
-	_ = l.process.cmd.Wait() // it was killed
+	_ = l.process.Cmd.Wait() // it was killed
 }
 
 // issue gets n certificates.
 func (l *auditLab) issue(n int) {
 	l.t.Helper()
-	call, done := l.process.caller(l.t, false)
+	call, done := l.process.Caller(l.t, false)
 	defer done()
 	for i := range n {
 		if err := call(l.requests[i%len(l.requests)]); err != nil {
-			l.t.Fatalf("%v; log:\n%s", err, l.process.logs)
+			l.t.Fatalf("%v; log:\n%s", err, l.process.Logs)
 		}
 	}
 }
@@ -205,14 +207,14 @@ func TestAuditTheft(t *testing.T) {
 		t.Fatalf("before: %v, status %d", kinds, status)
 	}
 	l.steal()
-	l.process.until(t, "told", func() bool { return len(l.heard()) > 0 })
+	l.process.Until(t, "told", func() bool { return len(l.heard()) > 0 })
 	kinds, status := l.reconcile()
-	if diff := cmp.Diff([]string{"unintended_entry"}, kinds); diff != "" || status != exitFound {
+	if diff := cmp.Diff([]string{"unintended_entry"}, kinds); diff != "" || status != cli.ExitFound {
 		t.Errorf("the command: status %d, %s", status, diff)
 	}
 	out, _, status := l.mayfly("audit", "reconcile", "--config", filepath.Join(l.dir, "mayfly.yaml"))
 	for _, want := range []string{"unintended_entry", "lab", "1 finding", "stop issuing", "proven"} {
-		if !strings.Contains(out, want) || status != exitFound {
+		if !strings.Contains(out, want) || status != cli.ExitFound {
 			t.Errorf("the table has no %q: %s", want, out)
 		}
 	}
@@ -222,7 +224,7 @@ func TestAuditTheft(t *testing.T) {
 		`--since "soon": write RFC 3339`:                                   {"--since", "soon"},
 	} {
 		_, stderr, status := l.mayfly(append([]string{"audit", "reconcile", "--config", filepath.Join(l.dir, "mayfly.yaml")}, args...)...)
-		if status != exitUsage || !strings.Contains(stderr, want) {
+		if status != cli.ExitUsage || !strings.Contains(stderr, want) {
 			t.Errorf("%v: status %d, %s", args, status, stderr)
 		}
 	}
@@ -237,7 +239,7 @@ func TestAuditTheft(t *testing.T) {
 	asJSON, _, _ := l.mayfly("audit", "reconcile", "--config", filepath.Join(l.dir, "mayfly.yaml"), "--json")
 	listed, _, _ := l.mayfly("audit", "clear", "--config", filepath.Join(l.dir, "mayfly.yaml"))
 	for what, text := range map[string]string{
-		"the log": l.process.logs.String(), "the journal": journalled, "the table": out, "JSON": asJSON,
+		"the log": l.process.Logs.String(), "the journal": journalled, "the table": out, "JSON": asJSON,
 		"the list of open alarms": listed,
 	} {
 		if !strings.Contains(text, "thief@example.com") ||
@@ -252,13 +254,13 @@ func TestAuditTheft(t *testing.T) {
 	if ready, code := l.get("/readyz"); code != http.StatusOK || !strings.Contains(ready, "open alarms: 1, the newest is unintended_entry") {
 		t.Errorf("readiness %d: %s", code, ready)
 	}
-	if !strings.Contains(l.process.logs.String(), "audit alarm") {
-		t.Errorf("the log does not say so: %s", l.process.logs)
+	if !strings.Contains(l.process.Logs.String(), "audit alarm") {
+		t.Errorf("the log does not say so: %s", l.process.Logs)
 	}
 	l.end(syscall.SIGTERM)
 	l.start()
 	l.issue(1)
-	l.process.until(t, "audited after the restart", func() bool {
+	l.process.Until(t, "audited after the restart", func() bool {
 		m, _ := l.get("/metrics")
 		return strings.Contains(m, `mayfly_audit_runs_total{result="complete"}`) && !strings.Contains(m, `mayfly_audit_runs_total{result="complete"} 0`)
 	})
@@ -291,16 +293,16 @@ func TestAuditJournalEdited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.process.replace(t, "journal.jsonl", bytes.Replace(good, []byte(`"kind":"intent"`), []byte(`"kind":"outcom"`), 1))
-	l.process.until(t, "out of service", ready(http.StatusServiceUnavailable, "another file took its place"))
-	l.process.until(t, "told", func() bool { return slices.Contains(l.heard(), "journal_broken") })
-	call, done := l.process.caller(t, false)
+	l.process.Replace(t, "journal.jsonl", bytes.Replace(good, []byte(`"kind":"intent"`), []byte(`"kind":"outcom"`), 1))
+	l.process.Until(t, "out of service", ready(http.StatusServiceUnavailable, "another file took its place"))
+	l.process.Until(t, "told", func() bool { return slices.Contains(l.heard(), "journal_broken") })
+	call, done := l.process.Caller(t, false)
 	defer done()
 	if err := call(l.requests[0]); err == nil {
 		t.Error("a certificate was issued")
 	}
-	l.process.replace(t, "journal.jsonl", good)
-	l.process.until(t, "in service again, with the alarm open", ready(http.StatusOK, "journal_broken"))
+	l.process.Replace(t, "journal.jsonl", good)
+	l.process.Until(t, "in service again, with the alarm open", ready(http.StatusOK, "journal_broken"))
 	l.issue(1)
 	config := filepath.Join(l.dir, "mayfly.yaml")
 	listed, _, status := l.mayfly("audit", "clear", "--config", config, "--json")
@@ -312,7 +314,7 @@ func TestAuditJournalEdited(t *testing.T) {
 	for _, a := range alarms {
 		l.shell(a.Commands[len(a.Commands)-1], 0) // audit clear
 	}
-	l.process.until(t, "cleared",
+	l.process.Until(t, "cleared",
 		func() bool { m, _ := l.get("/metrics"); return strings.Contains(m, "mayfly_audit_alarms_open 0") })
 	l.end(syscall.SIGTERM)
 	journal, err := os.ReadFile(path)
@@ -368,7 +370,7 @@ func TestAuditCommands(t *testing.T) {
 	}
 	out, stderr, status := l.mayfly("audit", "reconcile", "--json", "--config", filepath.Join(l.dir, "mayfly.yaml"))
 	var r reconcile.Report
-	if err := json.Unmarshal([]byte(out), &r); err != nil || status != exitFound || len(r.Findings) != 1 {
+	if err := json.Unmarshal([]byte(out), &r); err != nil || status != cli.ExitFound || len(r.Findings) != 1 {
 		t.Fatalf("%v: %s%s", err, out, stderr)
 	}
 	f := r.Findings[0]
@@ -377,7 +379,7 @@ func TestAuditCommands(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	for i, command := range f.Commands {
-		text := l.shell(command, 0, exitFound)
+		text := l.shell(command, 0, cli.ExitFound)
 		if i == 0 && (!strings.Contains(text, f.Identity) || !strings.Contains(text, strings.TrimLeft(f.Serial, "0"))) {
 			t.Errorf("%s does not show the entry: %s", command, text)
 		}
@@ -397,21 +399,21 @@ func TestAuditBench(t *testing.T) {
 		data, err := os.ReadFile(filepath.Join(l.dir, "journal.jsonl.reconcile"))
 		return err == nil && bytes.Contains(data, fmt.Appendf(nil, `"size":%d,`, l.log.Size()))
 	}
-	l.process.until(t, "audited", audited)
+	l.process.Until(t, "audited", audited)
 	l.log.Truncate(3)
 	down := func() bool { _, code := l.get("/readyz"); return code == http.StatusServiceUnavailable }
-	l.process.until(t, "out of service without its only log", down)
+	l.process.Until(t, "out of service without its only log", down)
 	if ready, _ := l.get("/readyz"); !strings.Contains(ready, "the log shrank") {
 		t.Errorf("readiness does not say why: %s", ready)
 	}
 	l.end(syscall.SIGTERM)
 	l.start()
-	l.process.until(t, "out of service after a restart", down)
+	l.process.Until(t, "out of service after a restart", down)
 	config := filepath.Join(l.dir, "mayfly.yaml")
 	if out, _, status := l.mayfly("audit", "clear", "--config", config, "--log", "lab"); status != 0 || !strings.Contains(out, "log_shrunk") {
 		t.Errorf("the dry run: status %d, %s", status, out)
 	}
-	if _, _, status := l.mayfly("audit", "clear", "--config", config, "--log", "another", "--yes"); status != exitUsage {
+	if _, _, status := l.mayfly("audit", "clear", "--config", config, "--log", "another", "--yes"); status != cli.ExitUsage {
 		t.Errorf("another log: status %d", status)
 	}
 	time.Sleep(1200 * time.Millisecond) // an audit of the other process: a dry run must order nothing
@@ -421,7 +423,7 @@ func TestAuditBench(t *testing.T) {
 	if _, stderr, status := l.mayfly("audit", "clear", "--config", config, "--log", "lab", "--yes"); status != 0 {
 		t.Fatalf("status %d, %s", status, stderr)
 	}
-	l.process.until(t, "in service again", func() bool { _, code := l.get("/readyz"); return code == http.StatusOK })
+	l.process.Until(t, "in service again", func() bool { _, code := l.get("/readyz"); return code == http.StatusOK })
 	l.issue(1)
 	journal, err := os.ReadFile(filepath.Join(l.dir, "journal.jsonl"))
 	if err != nil || !bytes.Contains(journal, []byte("alarms were cleared: log lab")) {
@@ -438,14 +440,14 @@ func TestAuditKilled(t *testing.T) {
 		l.start()
 		var callers sync.WaitGroup
 		for i := range 8 {
-			call, done := l.process.caller(t, i%2 == 0)
+			call, done := l.process.Caller(t, i%2 == 0)
 			callers.Go(func() {
 				defer done()
 				for n := i; call(l.requests[n%len(l.requests)]) == nil; n += 8 { // until it is killed
 				}
 			})
 		}
-		l.process.until(t, "busy", func() bool {
+		l.process.Until(t, "busy", func() bool {
 			st, err := os.Stat(filepath.Join(l.dir, "journal.jsonl"))
 			return err == nil && st.Size() > 300<<10
 		})
@@ -475,7 +477,7 @@ func TestAuditKilled(t *testing.T) {
 		if err := change(); err != nil {
 			t.Fatal(err)
 		}
-		if kinds, status := l.reconcile(); status != exitFound || !slices.Equal(kinds, []string{"log_mismatch"}) {
+		if kinds, status := l.reconcile(); status != cli.ExitFound || !slices.Equal(kinds, []string{"log_mismatch"}) {
 			t.Errorf("%s: %v, status %d", name, kinds, status)
 		}
 	}
@@ -485,7 +487,7 @@ func TestAuditKilled(t *testing.T) {
 	if err := os.Remove(filepath.Join(l.dir, "log", "checkpoint")); err != nil {
 		t.Fatal(err)
 	}
-	if _, status := l.reconcile(); status != exitFailed {
+	if _, status := l.reconcile(); status != cli.ExitFailed {
 		t.Errorf("a log that cannot be read: status %d", status)
 	}
 }

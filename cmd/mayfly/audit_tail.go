@@ -7,9 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/journal"
+	"github.com/spf13/cobra"
 )
 
 // followEvery is how often a journal is looked at for new records.
@@ -99,6 +99,6 @@ func (p tailPrinter) print(e journal.Entry) error {
 		_, err := p.out.Write(e.Raw)
 		return err
 	}
-	st := styleFor(p.out)
-	return flow(p.out, st, strings.Join(recordCells(&e.Record, st)[1:], "  "))
+	st := terminal.StyleFor(p.out)
+	return terminal.Flow(p.out, st, strings.Join(recordCells(&e.Record, st)[1:], "  "))
 }

@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/secret"
 	"github.com/mayfly-ca/mayfly/journal"
+	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
 func outcomeOf(n int, san string) *journal.Record {
@@ -25,11 +27,11 @@ func TestTailFollows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out lockedBuffer
+	var out process.Buffer
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan int)
 	go func() {
-		done <- run(ctx, []string{"audit", "tail", "-f", "-n", "1", "--json", path}, streams{out: &out, err: &out})
+		done <- run(ctx, []string{"audit", "tail", "-f", "-n", "1", "--json", path}, cli.Streams{Out: &out, Err: &out})
 	}()
 	lines := func() int { return strings.Count(out.String(), "\n") }
 	wait := func(n int) {
@@ -86,8 +88,8 @@ func TestQueryDigests(t *testing.T) {
 		t.Fatal(err)
 	}
 	call := func(args ...string) (int, string) {
-		var out lockedBuffer
-		status := run(t.Context(), append([]string{"audit"}, args...), streams{out: &out, err: &out})
+		var out process.Buffer
+		status := run(t.Context(), append([]string{"audit"}, args...), cli.Streams{Out: &out, Err: &out})
 		return status, out.String()
 	}
 	for _, flag := range []string{"--san", "--subject"} {
@@ -98,7 +100,7 @@ func TestQueryDigests(t *testing.T) {
 	if status, out := call("verify", "--key-file", keyFile, path); status != 0 || !strings.Contains(out, "whole, 4 records") {
 		t.Errorf("%d %s", status, out)
 	}
-	if status, out := call("verify", path); status != exitFound || !strings.Contains(out, "--key-file") {
+	if status, out := call("verify", path); status != cli.ExitFound || !strings.Contains(out, "--key-file") {
 		t.Errorf("%d %s", status, out)
 	}
 	if err := os.Remove(path + ".salt"); err != nil {
@@ -147,9 +149,9 @@ func TestCheckSeesJournal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		var out lockedBuffer
-		status := run(t.Context(), []string{"config", "check", "--config", filepath.Join(dir, "mayfly.yaml")}, streams{out: &out, err: &out})
-		if ok := want == "" && status == 0; !ok && (status != exitUsage || !strings.Contains(out.String(), want)) {
+		var out process.Buffer
+		status := run(t.Context(), []string{"config", "check", "--config", filepath.Join(dir, "mayfly.yaml")}, cli.Streams{Out: &out, Err: &out})
+		if ok := want == "" && status == 0; !ok && (status != cli.ExitUsage || !strings.Contains(out.String(), want)) {
 			t.Errorf("%s: %d %s", more, status, out.String())
 		}
 		if found, _ := filepath.Glob(filepath.Join(dir, "journal*")); len(found) > 0 {

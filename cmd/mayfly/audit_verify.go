@@ -7,10 +7,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/human"
+	"github.com/mayfly-ca/mayfly/internal/input"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/journal"
+	"github.com/spf13/cobra"
 )
 
 func newAuditVerify() *cobra.Command {
@@ -42,14 +44,14 @@ func newAuditVerify() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				err = writeJSON(cmd.OutOrStdout(), newVerifyView(summary, findings))
+				err = cli.WriteJSON(cmd.OutOrStdout(), newVerifyView(summary, findings))
 			} else if len(findings) == 0 {
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), summaryLine(styleFor(cmd.OutOrStdout()), t.path, summary))
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), summaryLine(terminal.StyleFor(cmd.OutOrStdout()), t.path, summary))
 			}
 			if err != nil || len(findings) == 0 {
 				return err
 			}
-			return &stop{exitFound, fmt.Errorf("%s", findingLines(findings, summary, len(o.Key) > 0))}
+			return &cli.Error{Status: cli.ExitFound, Err: fmt.Errorf("%s", findingLines(findings, summary, len(o.Key) > 0))}
 		}),
 	}
 	from.add(cmd)
@@ -68,30 +70,30 @@ func journalKey(t target, file string) ([]byte, error) {
 		}
 		return key, nil
 	}
-	key, err := readInput(nil, file)
+	key, err := input.Read(nil, file)
 	return bytes.TrimSuffix(bytes.TrimSuffix(key, []byte("\n")), []byte("\r")), err
 }
 
 // progress writes how far a verification is, on a terminal only.
 func progress(w io.Writer) func(done, total int64) {
-	if !isTerminal(w) {
+	if !terminal.IsTerminal(w) {
 		return nil
 	}
 	shown := time.Now()
 	return func(done, total int64) {
 		if now := time.Now(); done == total || now.Sub(shown) > 200*time.Millisecond {
 			shown = now
-			fmt.Fprintf(progressTo(w), "\r%3d %%\r", 100*done/max(total, 1))
+			fmt.Fprintf(terminal.ProgressTo(w), "\r%3d %%\r", 100*done/max(total, 1))
 		}
 	}
 }
 
-func summaryLine(st style, path string, s journal.Summary) string {
+func summaryLine(st terminal.Style, path string, s journal.Summary) string {
 	if s.Last == 0 {
-		return path + ": " + st.green("whole") + ", without a record"
+		return path + ": " + st.Green("whole") + ", without a record"
 	}
 	line := fmt.Sprintf("%s: %s, %s (%d to %d) in %s, %s to %s, %d issued, %d failed, %d denied", path,
-		st.green("whole"),
+		st.Green("whole"),
 		human.Count(s.Records(), "record"), s.First, s.Last, human.Count(s.Segments, "file"),
 		s.From.Format(time.RFC3339), s.To.Format(time.RFC3339),
 		s.Results[journal.Issued], s.Results[journal.Failed], s.Results[journal.Denied])
@@ -107,7 +109,7 @@ func summaryLine(st style, path string, s journal.Summary) string {
 func findingLines(findings []journal.Damage, s journal.Summary, keyed bool) string {
 	var b strings.Builder
 	for i := range findings {
-		fmt.Fprintf(&b, "%s\n", printable(findings[i].Error()))
+		fmt.Fprintf(&b, "%s\n", terminal.Printable(findings[i].Error()))
 	}
 	fmt.Fprintf(&b, "mayfly: the journal is not whole: %d findings in %d records that could be read", len(findings), s.Records())
 	if s.Records() == 0 && !keyed {

@@ -1,190 +1,44 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net/url"
 	"os"
-	"runtime"
-	"sync/atomic"
-	"time"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"github.com/mayfly-ca/mayfly/internal/hostname"
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 )
 
-// benchFlags are the flags of "mayfly bench".
-type benchFlags struct {
-	target, grpc     string
-	dir, listenIDP   string
-	metrics          string
-	callers, rate    string
-	processors       string
-	step, logLatency time.Duration
-	most             int
-	embedded         bool
-	json             bool
-	svg, profile     string
-	anotherHost      bool
-	plan             []benchLoad
-	relative         bool  // the plan has percentages, and begins with a look for the capacity
-	servers          []int // processors of each server; 0: all
-	native, launched bool
-}
-
-// Bounds on a run: this tool must not become a weapon by a slip of the finger.
-const (
-	maxBenchCallers  = 4096
-	maxBenchRate     = 100_000
-	maxBenchPercent  = 10_000
-	maxBenchStep     = 10 * time.Minute
-	maxBenchRequests = 10_000_000
-	maxLogLatency    = 3 * time.Second
-)
-
-func newBench(o *common) *cobra.Command {
-	f := &benchFlags{}
-	cmd := &cobra.Command{
-		Use:   "bench",
-		Short: "Measure how many certificates a CA issues, and what each costs",
-		Long: "bench asks for certificates and prints for each step: certificates and refusals per second, latency of both, errors, and the\n" +
-			"server's processor time for one certificate beside the cost of its cryptography.\n\n" +
-			"With --callers so many ask one after the other, and wait as long as a refusal says. With --rate requests arrive at random times\n" +
-			"(a Poisson process), whether others are answered or not: latency counts from the time when a request should have been made, and\n" +
-			"nobody asks twice. Percentages are of the capacity, which a short step with 64 callers finds first; after more than 100%, bench\n" +
-			"says how soon half the capacity is served as before. --processors starts a server with so many processors for each number.\n\n" +
-			"Without --target it starts a CA of its own on loopback, with a log and an identity provider that answer at once: what this\n" +
-			"machine can do at best. With --target it loads a CA that runs; its tokens come from \"mayfly dev\" (--dir), or from a provider\n" +
-			"that bench starts (--listen-idp) and whose entry it prints for the CA's issuer file. Every certificate is real, and logged\n" +
-			"where the CA logs.",
-		Example: "  mayfly bench\n  mayfly bench --embedded --callers 1,64 --step 10s --svg bench.svg\n  mayfly bench --rate 50%,100%,1000%\n" +
-			"  mayfly bench --processors 1,2,4\n" +
-			"  mayfly bench --target http://127.0.0.1:5555 --dir .mayfly-dev --metrics http://127.0.0.1:2112/metrics",
-		Args: cobra.NoArgs,
-		RunE: runs(func(cmd *cobra.Command, _ []string) error {
-			if err := f.check(); err != nil {
+// newBench is the former name of mayfly-bench.
+func newBench() *cobra.Command {
+	return &cobra.Command{
+		Use:                "bench",
+		Short:              "Measure how many certificates a CA issues: the tool is mayfly-bench now",
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			if slices.Contains(args, "--help") || slices.Contains(args, "-h") {
+				return cmd.Help()
+			}
+			self, err := os.Executable()
+			if err != nil {
 				return err
 			}
-			return bench(cmd.Context(), o, f, streams{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()})
+			tool, err := exec.LookPath(filepath.Join(filepath.Dir(self), "mayfly-bench"))
+			if err != nil {
+				tool, err = exec.LookPath("mayfly-bench")
+			}
+			if err != nil {
+				return cli.Usage("the load tool is a command of its own, which is neither beside mayfly nor on the PATH; run\n  %s",
+					strings.Join(append([]string{"go run github.com/mayfly-ca/mayfly/cmd/mayfly-bench --mayfly " + self}, args...), " "))
+			}
+			argv := append([]string{tool, "--mayfly", self}, args...)
+			return fmt.Errorf("%s: %w", tool, syscall.Exec(tool, argv, os.Environ())) //nolint:gosec // the same arguments
 		}),
 	}
-	fl := cmd.Flags()
-	fl.StringVar(&f.target, "target", "", "URL of a running CA's REST API, http://HOST:PORT; omitted: a CA is started for the run")
-	fl.StringVar(&f.grpc, "grpc", "", "use gRPC: HOST:PORT of the running CA; \"on\" for the CA that is started")
-	fl.StringVar(&f.dir, "dir", "", "take tokens of the \"mayfly dev\" whose directory this is")
-	fl.StringVar(&f.listenIDP, "listen-idp", "", "loopback address for a provider whose tokens are used, for example 127.0.0.1:5558")
-	fl.StringVar(&f.metrics, "metrics", "", "URL of the target's metrics page, for its processor time and memory")
-	fl.StringVar(&f.callers, "callers", "", "callers at each step (default "+defaultCallers+"; with --processors 64)")
-	fl.StringVar(&f.rate, "rate", "", "requests per second at each step instead, as numbers or as percentages of the capacity: 200,400 or 50%,100%,1000%")
-	fl.StringVar(&f.processors, "processors", "", "for each of these numbers, start a CA with so many processors: 1,2")
-	fl.Var(lasting(&f.step, 5*time.Second), "step", "length of a step")
-	fl.IntVar(&f.most, "max-requests", 200_000, "stop after so many requests")
-	fl.BoolVar(&f.embedded, "embedded", false, "the CA that is started logs to an embedded log on disk")
-	fl.Var(lasting(&f.logLatency, 0), "log-latency", "the log of the CA that is started takes so long")
-	fl.BoolVar(&f.json, "json", false, "print the result as JSON")
-	fl.StringVar(&f.svg, "svg", "", "write a picture of the result to this file")
-	fl.StringVar(&f.profile, "cpu-profile", "", "write a profile of the CA that is started, over all steps, to this file")
-	fl.BoolVar(&f.anotherHost, "load-another-host", false, "the target is not this machine, and its operator knows that it is loaded")
-	return cmd
-}
-
-func (f *benchFlags) check() error {
-	f.launched = f.target == "" && (f.grpc == "" || f.grpc == "on")
-	f.native = f.grpc != ""
-	if err := f.makePlan(runtime.NumCPU()); err != nil {
-		return err
-	}
-	switch {
-	case f.step < 100*time.Millisecond || f.step > maxBenchStep:
-		return usage("--step %s: write a duration from 100ms to %s", f.step, maxBenchStep)
-	case f.most < 1 || f.most > maxBenchRequests:
-		return usage("--max-requests %d: write a number from 1 to %d", f.most, maxBenchRequests)
-	case f.logLatency < 0 || f.logLatency > maxLogLatency:
-		return usage("--log-latency %s: write a duration up to %s", f.logLatency, maxLogLatency)
-	case f.logLatency > 0 && f.embedded:
-		return usage("--log-latency is for the log that bench makes up, and --embedded for a real one; remove one of them")
-	case f.profile != "" && f.processors != "":
-		return usage("--cpu-profile is for one CA, and --processors starts several; remove one of them")
-	case f.launched && (f.dir != "" || f.listenIDP != "" || f.metrics != ""):
-		return usage("--dir, --listen-idp and --metrics are for a running CA; write --target too, or remove them")
-	case f.launched:
-		return nil
-	case f.profile != "" || f.embedded || f.processors != "" || f.logLatency > 0:
-		return usage("--cpu-profile, --embedded, --processors and --log-latency are for a CA that bench starts; remove --target, or remove them")
-	case f.grpc == "on":
-		return usage("--grpc on: the gRPC port of the target is needed; write --grpc HOST:PORT")
-	case (f.dir == "") == (f.listenIDP == ""):
-		return usage("where do tokens come from? write --dir DIRECTORY for a \"mayfly dev\", or --listen-idp 127.0.0.1:PORT for a provider of this tool")
-	}
-	return f.checkHosts()
-}
-
-// checkHosts lets this tool load this machine only, unless somebody says that another one is meant.
-func (f *benchFlags) checkHosts() error {
-	for _, at := range []string{f.target, f.grpc} {
-		host := at
-		if u, err := url.Parse(at); err == nil && u.Host != "" {
-			host = u.Host
-		}
-		if at != "" && !hostname.IsLoopbackRequest(host) && !f.anotherHost {
-			return usage("%s is not this machine; write --load-another-host if its operator knows of the load", at)
-		}
-	}
-	return nil
-}
-
-// bench runs the plan, against each server if there are several, and reports.
-func bench(ctx context.Context, o *common, f *benchFlags, std streams) error {
-	result := f.result()
-	left := &atomic.Int64{}
-	left.Store(int64(f.most))
-	for _, n := range f.servers {
-		if len(result.Steps) > 0 && (ctx.Err() != nil || left.Load() <= 0) {
-			break
-		}
-		lab, err := f.open(ctx, o, std, n)
-		if err != nil {
-			return err
-		}
-		run, err := f.runOn(ctx, lab, std.err, left)
-		if err := errors.Join(err, lab.close()); err != nil {
-			return err
-		}
-		result.add(run)
-	}
-	result.Exhausted, result.Interrupted = left.Load() <= 0, ctx.Err() != nil
-	return f.report(std.out, result)
-}
-
-// runOn runs the plan against one CA.
-func (f *benchFlags) runOn(ctx context.Context, lab *benchLab, progress io.Writer, left *atomic.Int64) (*benchRun, error) {
-	fmt.Fprintln(progress, "preparing requests …")
-	run, err := newBenchRun(ctx, lab, f, left)
-	if err != nil {
-		return nil, err
-	}
-	defer run.clients.close()
-	profiled := lab.profile(ctx, f)
-	if err := run.ramp(ctx, progress); err != nil {
-		return nil, err
-	}
-	if err := profiled(); err != nil {
-		return nil, fmt.Errorf("--cpu-profile: %w", err)
-	}
-	return run, nil
-}
-
-func (f *benchFlags) report(w io.Writer, r benchResult) error {
-	if f.svg != "" {
-		if err := os.WriteFile(f.svg, r.svg(), 0o644); err != nil { //nolint:gosec // a picture is for everybody
-			return err
-		}
-	}
-	if f.json {
-		return writeJSON(w, r)
-	}
-	return r.print(w, styleFor(w))
 }

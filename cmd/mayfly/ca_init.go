@@ -7,17 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/spf13/cobra"
-	"github.com/youmark/pkcs8"
-
 	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/internal/secret"
+	"github.com/spf13/cobra"
+	"github.com/youmark/pkcs8"
 )
 
 func newCA() *cobra.Command {
@@ -64,24 +65,24 @@ func newCAInit() *cobra.Command {
 
 func (f *caInitFlags) run(out io.Writer) error {
 	if f.dir == "" {
-		return usage("--dir is missing; write --dir DIR")
+		return cli.Usage("--dir is missing; write --dir DIR")
 	}
 	named := f.password.Env != "" || f.password.File != ""
 	if named == f.plain {
-		return usage("write one of --password-env NAME, --password-file FILE and --no-password")
+		return cli.Usage("write one of --password-env NAME, --password-file FILE and --no-password")
 	}
 	var password []byte
 	if named {
 		if err := f.password.Check(); err != nil {
-			return usage("write one of --password-env NAME, --password-file FILE and --no-password")
+			return cli.Usage("write one of --password-env NAME, --password-file FILE and --no-password")
 		}
 		var err error
 		if password, err = f.password.Read(); err != nil {
-			return misconfigured(fault.Under(err, "password"))
+			return cli.Misconfigured(fault.Under(err, "password"))
 		}
 	}
-	for _, name := range kept {
-		if path := filepath.Join(f.dir, name); exists(path) {
+	for _, name := range caFiles {
+		if path := filepath.Join(f.dir, name); there(path) {
 			return fmt.Errorf("%s is there: keys are not replaced; choose another directory with --dir", path)
 		}
 	}
@@ -101,11 +102,11 @@ func (f *caInitFlags) run(out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if err := durable.WriteFile(filepath.Join(f.dir, kept[i]), text, 0o600); err != nil {
+		if err := durable.WriteFile(filepath.Join(f.dir, caFiles[i]), text, 0o600); err != nil {
 			return err
 		}
 	}
-	if err := durable.WriteFile(filepath.Join(f.dir, kept[2]), chain, 0o644); err != nil {
+	if err := durable.WriteFile(filepath.Join(f.dir, caFiles[2]), chain, 0o644); err != nil {
 		return err
 	}
 	setting := ""
@@ -116,7 +117,7 @@ func (f *caInitFlags) run(out io.Writer) error {
 		setting = fmt.Sprintf("\n    password: {file: %s}", f.password.File)
 	}
 	_, err = fmt.Fprintf(out, "# in mayfly.yaml; %s is to be kept off-line\nca:\n  file:\n    chain: %s\n    key: %s%s\n",
-		filepath.Join(f.dir, kept[0]), filepath.Join(f.dir, kept[2]), filepath.Join(f.dir, kept[1]), setting)
+		filepath.Join(f.dir, caFiles[0]), filepath.Join(f.dir, caFiles[2]), filepath.Join(f.dir, caFiles[1]), setting)
 	return err
 }
 
@@ -136,4 +137,12 @@ func privatePEM(key any, password []byte) ([]byte, error) {
 		return nil, errors.New("the private key cannot be encrypted") // the cause may quote it
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der}), nil
+}
+
+// caFiles are the files of a CA, in the order in which they are written.
+var caFiles = []string{"root-key.pem", "ca-key.pem", "chain.pem"}
+
+func there(name string) bool {
+	_, err := os.Stat(name)
+	return !errors.Is(err, fs.ErrNotExist)
 }

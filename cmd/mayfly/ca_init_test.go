@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/internal/secret"
+	"github.com/mayfly-ca/mayfly/node"
 )
 
 // TestCAInit makes a CA that starts without a warning about its chain, and that no second run replaces.
@@ -45,12 +46,12 @@ func TestCAInit(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out.String())
 		}
-		m, err := prove(t.Context(), cfg)
+		m, err := node.Prove(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(m.warnings) > 0 || len(ca.Advise(m.chain)) > 0 {
-			t.Errorf("warnings %v", m.warnings)
+		if len(m.Warnings) > 0 || len(ca.Advise(m.Chain)) > 0 {
+			t.Errorf("warnings %v", m.Warnings)
 		}
 		key, err := os.ReadFile(filepath.Join(f.dir, "ca-key.pem"))
 		if err != nil || strings.Contains(string(key), "ENCRYPTED") != encrypted {
@@ -75,8 +76,26 @@ func TestCAInit(t *testing.T) {
 		{dir: "x", password: secret.Source{Env: "A", File: "b"}},
 		{dir: "x", password: secret.Source{File: "/no/such/file"}},
 	} {
-		if err := f.run(&bytes.Buffer{}); err == nil || exists("x") {
+		if err := f.run(&bytes.Buffer{}); err == nil || there("x") {
 			t.Errorf("%+v: %v", f, err)
 		}
 	}
+}
+
+// contents reads every file below dir.
+func contents(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		out[path] = string(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }

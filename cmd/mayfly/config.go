@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/spf13/cobra"
 )
 
 func newConfig() *cobra.Command {
@@ -40,7 +43,7 @@ type checkResult struct {
 	Logs     []string         `json:"logs"`
 	Online   []onlineView     `json:"online,omitempty"` // with --online
 	// OnlineLogs is what the logs answered, with --online.
-	OnlineLogs []onlineLog `json:"online_logs,omitempty"`
+	OnlineLogs []node.OnlineLog `json:"online_logs,omitempty"`
 }
 
 // problemView is one thing that is wrong in a file; line and column are 0 for the file as a whole.
@@ -76,22 +79,22 @@ func newConfigCheck() *cobra.Command {
 		Args:    cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && path != "" {
-				return usage("two configurations, --config %s and %s; name one", path, args[0])
+				return cli.Usage("two configurations, --config %s and %s; name one", path, args[0])
 			}
 			if len(args) == 1 {
 				path = args[0]
 			}
 			if path == "" {
-				return usage("--config is missing; write --config FILE")
+				return cli.Usage("--config is missing; write --config FILE")
 			}
 			result, err := checkConfig(cmd.Context(), path, online)
 			if asJSON {
-				if werr := writeJSON(cmd.OutOrStdout(), result); werr != nil {
+				if werr := cli.WriteJSON(cmd.OutOrStdout(), result); werr != nil {
 					return werr
 				}
 			}
 			if err != nil {
-				return misconfigured(err)
+				return cli.Misconfigured(err)
 			}
 			if !asJSON {
 				if err := result.print(cmd.OutOrStdout()); err != nil {
@@ -100,12 +103,12 @@ func newConfigCheck() *cobra.Command {
 			}
 			for _, o := range result.Online {
 				if !o.OK {
-					return &stop{exitFound, fmt.Errorf("mayfly: not every identity provider could be reached")}
+					return &cli.Error{Status: cli.ExitFound, Err: fmt.Errorf("mayfly: not every identity provider could be reached")}
 				}
 			}
 			for _, l := range result.OnlineLogs {
 				if !l.OK {
-					return &stop{exitFound, fmt.Errorf("mayfly: the log %s would not do: %s", l.Name, l.Problems[0])}
+					return &cli.Error{Status: cli.ExitFound, Err: fmt.Errorf("mayfly: the log %s would not do: %s", l.Name, l.Problems[0])}
 				}
 			}
 			return nil
@@ -124,17 +127,17 @@ func checkConfig(ctx context.Context, path string, online bool) (r checkResult, 
 	for _, w := range warnings {
 		r.Warnings = append(r.Warnings, w.String())
 	}
-	var m *material
+	var m *node.Material
 	if err == nil {
-		m, err = prove(ctx, cfg)
+		m, err = node.Prove(ctx, cfg)
 	}
 	if err == nil {
-		defer func() { err = errors.Join(err, m.key.Close()) }()
-		r.Warnings = append(r.Warnings, m.skipped(cfg)...)
+		defer func() { err = errors.Join(err, m.Close()) }()
+		r.Warnings = append(r.Warnings, m.Skipped(cfg)...)
 	}
 	var v *oidc.Verifier
 	if err == nil {
-		v, err = newVerifier(cfg, instance{})
+		v, err = node.NewVerifier(cfg, node.Instance{})
 		err = cfg.Locate(err)
 	}
 	if err != nil {
@@ -142,7 +145,7 @@ func checkConfig(ctx context.Context, path string, online bool) (r checkResult, 
 		return r, err
 	}
 	defer v.Wait()
-	for _, w := range m.warnings {
+	for _, w := range m.Warnings {
 		r.Warnings = append(r.Warnings, w.String())
 	}
 	e, err := oidc.NewExplainer(cfg.Issuers)
@@ -151,7 +154,7 @@ func checkConfig(ctx context.Context, path string, online bool) (r checkResult, 
 	}
 	r.OK, r.Digest, r.Entries = true, cfg.Digest, e.Entries()
 	r.Issuers = len(r.Entries)
-	for _, c := range m.chain {
+	for _, c := range m.Chain {
 		r.Chain = append(r.Chain, fmt.Sprintf("%s, until %s", c.Subject, c.NotAfter.UTC().Format("2006-01-02")))
 	}
 	for _, l := range cfg.CT.Logs {
@@ -166,7 +169,7 @@ func checkConfig(ctx context.Context, path string, online bool) (r checkResult, 
 		for _, s := range v.Probe(ctx) {
 			r.Online = append(r.Online, onlineView{s.Issuer, s.OK, s.Cause})
 		}
-		r.OnlineLogs = m.askLogs(ctx, cfg)
+		r.OnlineLogs = m.AskLogs(ctx, cfg)
 	}
 	return r, nil
 }
@@ -184,45 +187,45 @@ func problemsOf(err error) []problemView {
 }
 
 func (r checkResult) print(w io.Writer) error {
-	st := styleFor(w)
-	fmt.Fprintf(w, "%s %s\n", st.green("ok"), r.File)
+	st := terminal.StyleFor(w)
+	fmt.Fprintf(w, "%s %s\n", st.Green("ok"), r.File)
 	for _, warning := range r.Warnings {
-		if err := flow(w, st, "  "+st.yellow("warning")+" "+warning); err != nil {
+		if err := terminal.Flow(w, st, "  "+st.Yellow("warning")+" "+warning); err != nil {
 			return err
 		}
 	}
-	var t table
+	var t terminal.Table
 	for _, c := range r.Chain {
-		t.add("chain", c)
+		t.Add("chain", c)
 	}
 	for _, l := range r.Logs {
-		t.add("log", l)
+		t.Add("log", l)
 	}
 	for _, l := range r.OnlineLogs {
-		state := st.green("ok")
+		state := st.Green("ok")
 		if !l.OK {
-			state = st.red("no")
+			state = st.Red("no")
 		}
-		t.add("log "+l.Name, state)
+		t.Add("log "+l.Name, state)
 		for _, p := range l.Problems {
-			t.add("", st.red(printable(p)))
+			t.Add("", st.Red(terminal.Printable(p)))
 		}
 		for _, p := range l.Warnings {
-			t.add("", st.yellow("warning")+" "+printable(p))
+			t.Add("", st.Yellow("warning")+" "+terminal.Printable(p))
 		}
 	}
-	t.add("digest", r.Digest)
-	if err := t.write(w, st); err != nil {
+	t.Add("digest", r.Digest)
+	if err := t.Write(w, st); err != nil {
 		return err
 	}
 	keys := map[string]string{}
 	for _, o := range r.Online {
-		keys[o.Issuer] = st.green("ok")
+		keys[o.Issuer] = st.Green("ok")
 		if !o.OK {
-			keys[o.Issuer] = st.red(o.Cause)
+			keys[o.Issuer] = st.Red(o.Cause)
 		}
 	}
-	g := grid{head: []string{"issuer", "type", "audience", "policy", "keys"}, spare: []string{"audience", "type"}}
+	g := terminal.Grid{Head: []string{"issuer", "type", "audience", "policy", "keys"}, Spare: []string{"audience", "type"}}
 	for _, e := range r.Entries {
 		kind := e.Type
 		if e.Profile != "" {
@@ -230,7 +233,7 @@ func (r checkResult) print(w io.Writer) error {
 		}
 		policy := strings.Join(e.Rules, ", ")
 		if policy == "" {
-			policy = st.dim("none")
+			policy = st.Dim("none")
 		}
 		k := keys[e.Key]
 		switch {
@@ -238,21 +241,21 @@ func (r checkResult) print(w io.Writer) error {
 		case e.StaticKeys:
 			k = "static"
 		case e.Pattern:
-			k = st.dim("when a token comes")
+			k = st.Dim("when a token comes")
 		default:
-			k = st.dim("not asked")
+			k = st.Dim("not asked")
 		}
-		g.add(e.Key, kind, strings.Join(e.Audiences, " "), policy, k)
+		g.Add(e.Key, kind, strings.Join(e.Audiences, " "), policy, k)
 	}
 	fmt.Fprintln(w)
-	if err := g.write(w, st); err != nil {
+	if err := g.Write(w, st); err != nil {
 		return err
 	}
 	return r.printClaims(w, st)
 }
 
 // printClaims says what a token must have for each profile that is used.
-func (r checkResult) printClaims(w io.Writer, st style) error {
+func (r checkResult) printClaims(w io.Writer, st terminal.Style) error {
 	claims := map[string][]string{}
 	for _, e := range r.Entries {
 		if len(e.Claims) > 0 {
@@ -262,12 +265,12 @@ func (r checkResult) printClaims(w io.Writer, st style) error {
 	if len(claims) == 0 {
 		return nil
 	}
-	g := grid{head: []string{"profile", "claims that a token must have"}}
-	for _, name := range sortedKeys(claims) {
-		g.add(name, strings.Join(claims[name], " "))
+	g := terminal.Grid{Head: []string{"profile", "claims that a token must have"}}
+	for _, name := range slices.Sorted(maps.Keys(claims)) {
+		g.Add(name, strings.Join(claims[name], " "))
 	}
 	fmt.Fprintln(w)
-	return g.write(w, st)
+	return g.Write(w, st)
 }
 
 func newConfigProfiles() *cobra.Command {
@@ -289,24 +292,24 @@ func newConfigProfiles() *cobra.Command {
 						return printProfile(w, p)
 					}
 				}
-				return usage("profile %q is unknown; \"mayfly config profiles\" lists them", args[0])
+				return cli.Usage("profile %q is unknown; \"mayfly config profiles\" lists them", args[0])
 			}
 			if asJSON {
-				return writeJSON(w, oidc.Profiles())
+				return cli.WriteJSON(w, oidc.Profiles())
 			}
-			st := styleFor(w)
-			g := grid{head: []string{"profile", "for", "parameters"}}
+			st := terminal.StyleFor(w)
+			g := terminal.Grid{Head: []string{"profile", "for", "parameters"}}
 			for _, p := range oidc.Profiles() {
 				var parameters []string
-				for _, name := range sortedKeys(p.Parameters) {
+				for _, name := range slices.Sorted(maps.Keys(p.Parameters)) {
 					if v := p.Parameters[name]; v != "" {
 						name += "=" + v
 					}
 					parameters = append(parameters, name)
 				}
-				g.add(p.Name, p.Summary, strings.Join(parameters, " "))
+				g.Add(p.Name, p.Summary, strings.Join(parameters, " "))
 			}
-			return g.write(w, st)
+			return g.Write(w, st)
 		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -324,14 +327,14 @@ func profileNames() []string {
 // printProfile writes a profile in the form of an issuer file.
 func printProfile(w io.Writer, p oidc.ProfileInfo) error {
 	if p.Config.SAN == "" {
-		return usage("the profile %s has no templates: it certifies e-mail addresses; claims: %s", p.Name, strings.Join(p.Claims, ", "))
+		return cli.Usage("the profile %s has no templates: it certifies e-mail addresses; claims: %s", p.Name, strings.Join(p.Claims, ", "))
 	}
 	fmt.Fprintf(w, "ci-issuer-metadata:\n  %s:\n", p.Name)
 	block := func(key string, values map[string]string) {
 		if len(values) > 0 {
 			fmt.Fprintf(w, "    %s:\n", key)
 		}
-		for _, k := range sortedKeys(values) {
+		for _, k := range slices.Sorted(maps.Keys(values)) {
 			fmt.Fprintf(w, "      %s: %s\n", k, yamlText(values[k]))
 		}
 	}
@@ -371,7 +374,7 @@ func newConfigSchema() *cobra.Command {
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			text, ok := config.Schema(args[0])
 			if !ok {
-				return usage("there is no schema %q; write mayfly or identity", args[0])
+				return cli.Usage("there is no schema %q; write mayfly or identity", args[0])
 			}
 			_, err := cmd.OutOrStdout().Write(text)
 			return err

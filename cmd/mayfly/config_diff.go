@@ -7,14 +7,16 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/spf13/cobra"
 )
 
 // diffView is what "config diff --json" prints.
@@ -50,12 +52,12 @@ func newConfigDiff() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				err = writeJSON(cmd.OutOrStdout(), view)
+				err = cli.WriteJSON(cmd.OutOrStdout(), view)
 			} else {
 				err = view.print(cmd.OutOrStdout())
 			}
 			if err == nil && len(view.Settings)+len(view.Tokens) > 0 {
-				err = &stop{exitFound, errors.New("mayfly: the configurations differ")}
+				err = &cli.Error{Status: cli.ExitFound, Err: errors.New("mayfly: the configurations differ")}
 			}
 			return err
 		}),
@@ -73,10 +75,10 @@ func diffConfigs(oldPath, newPath, dir string) (diffView, error) {
 	for i, path := range []string{oldPath, newPath} {
 		c, main, err := config.LoadIdentity(path)
 		if err != nil {
-			return view, misconfigured(err)
+			return view, cli.Misconfigured(err)
 		}
 		if explainers[i], err = oidc.NewExplainer(*c); err != nil {
-			return view, misconfigured(err)
+			return view, cli.Misconfigured(err)
 		}
 		configs[i], mains[i] = *c, main
 	}
@@ -114,7 +116,7 @@ func diffConfigs(oldPath, newPath, dir string) (diffView, error) {
 }
 
 func (v diffView) print(w io.Writer) error {
-	st := styleFor(w)
+	st := terminal.StyleFor(w)
 	if len(v.Settings) == 0 {
 		fmt.Fprintln(w, "No setting differs.")
 	}
@@ -122,19 +124,19 @@ func (v diffView) print(w io.Writer) error {
 	for _, c := range v.Settings {
 		if c.Entry != entry {
 			entry = c.Entry
-			fmt.Fprintln(w, st.bold(printable(entry)))
+			fmt.Fprintln(w, st.Bold(terminal.Printable(entry)))
 		}
-		line := fmt.Sprintf("  %s %s: %s → %s", st.yellow("~"), c.Key, printable(c.Old), printable(c.New))
+		line := fmt.Sprintf("  %s %s: %s → %s", st.Yellow("~"), c.Key, terminal.Printable(c.Old), terminal.Printable(c.New))
 		switch {
 		case c.Old == "":
-			line = fmt.Sprintf("  %s %s", st.green("+"), strings.TrimSpace(c.Key+" "+printable(c.New)))
+			line = fmt.Sprintf("  %s %s", st.Green("+"), strings.TrimSpace(c.Key+" "+terminal.Printable(c.New)))
 		case c.New == "":
-			line = fmt.Sprintf("  %s %s", st.red("-"), strings.TrimSpace(c.Key+" "+printable(c.Old)))
+			line = fmt.Sprintf("  %s %s", st.Red("-"), strings.TrimSpace(c.Key+" "+terminal.Printable(c.Old)))
 		}
 		if c.Restart {
-			line += " " + st.dim("(restart to apply it)")
+			line += " " + st.Dim("(restart to apply it)")
 		}
-		if err := flow(w, st, line); err != nil {
+		if err := terminal.Flow(w, st, line); err != nil {
 			return err
 		}
 	}
@@ -146,14 +148,14 @@ func (v diffView) print(w io.Writer) error {
 		return nil
 	}
 	words := map[string]string{
-		"gains": st.green("gains a certificate"), "loses": st.red("loses its certificate"), "certificate": st.yellow("another certificate"),
+		"gains": st.Green("gains a certificate"), "loses": st.Red("loses its certificate"), "certificate": st.Yellow("another certificate"),
 		"reason": "another reason", "rule": "another rule",
 	}
-	g := grid{head: []string{"token", "change", "before", "after", "fields"}, spare: []string{"fields"}}
+	g := terminal.Grid{Head: []string{"token", "change", "before", "after", "fields"}, Spare: []string{"fields"}}
 	for _, t := range v.Tokens {
-		g.add(t.File, words[t.Change], printable(t.Old), printable(t.New), strings.Join(t.Fields, " "))
+		g.Add(t.File, words[t.Change], terminal.Printable(t.Old), terminal.Printable(t.New), strings.Join(t.Fields, " "))
 	}
-	return g.write(w, st)
+	return g.Write(w, st)
 }
 
 // identityFields lists everything that a certificate says of its subject, by name.
@@ -182,7 +184,7 @@ func (o outcome) words() string {
 	}
 	f := fault.From(o.err)
 	text := string(f.Reason)
-	for _, k := range sortedKeys(f.Meta) {
+	for _, k := range slices.Sorted(maps.Keys(f.Meta)) {
 		text += " " + f.Meta[k]
 	}
 	return text
@@ -203,7 +205,7 @@ func compareOutcomes(before, after outcome) tokenChange {
 		a, b := identityFields(before.Identity), identityFields(after.Identity)
 		all := maps.Clone(a)
 		maps.Copy(all, b)
-		for _, k := range sortedKeys(all) {
+		for _, k := range slices.Sorted(maps.Keys(all)) {
 			if a[k] != b[k] {
 				c.Fields = append(c.Fields, k)
 			}

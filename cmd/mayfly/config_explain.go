@@ -7,12 +7,15 @@ import (
 	"slices"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/input"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/spf13/cobra"
 )
 
 type explainFlags struct {
@@ -57,22 +60,22 @@ type explanationView struct {
 
 func (f explainFlags) run(cmd *cobra.Command) error {
 	if f.config == "" || (f.token == "") == (f.claims == "") {
-		return usage("write --config FILE and one of --token FILE and --claims FILE")
+		return cli.Usage("write --config FILE and one of --token FILE and --claims FILE")
 	}
 	now := time.Now()
 	if f.at != "" {
 		var err error
 		if now, err = time.Parse(time.RFC3339, f.at); err != nil {
-			return usage("--at %q: write a time such as 2026-01-02T15:04:05Z", f.at)
+			return cli.Usage("--at %q: write a time such as 2026-01-02T15:04:05Z", f.at)
 		}
 	}
 	issuers, main, err := config.LoadIdentity(f.config)
 	if err != nil {
-		return misconfigured(err)
+		return cli.Misconfigured(err)
 	}
 	e, err := oidc.NewExplainer(*issuers)
 	if err != nil {
-		return misconfigured(err)
+		return cli.Misconfigured(err)
 	}
 	if main != nil && main.StateDir != "" {
 		e = e.WithState(main.StateDir)
@@ -94,12 +97,12 @@ func (f explainFlags) run(cmd *cobra.Command) error {
 		view.Shown = view.Certificate
 	}
 	if f.json {
-		err = writeJSON(cmd.OutOrStdout(), view)
+		err = cli.WriteJSON(cmd.OutOrStdout(), view)
 	} else {
 		err = view.print(cmd.OutOrStdout())
 	}
 	if err == nil && !view.Allowed {
-		err = &stop{exitFound, fmt.Errorf("mayfly: the token would be refused: %s", view.Reason)}
+		err = &cli.Error{Status: cli.ExitFound, Err: fmt.Errorf("mayfly: the token would be refused: %s", view.Reason)}
 	}
 	return err
 }
@@ -120,7 +123,7 @@ func (f explainFlags) explain(stdin io.Reader, e *oidc.Explainer, now time.Time)
 }
 
 func readRecorded(stdin io.Reader, name string) (map[string]any, error) {
-	data, err := readInput(stdin, name)
+	data, err := input.Read(stdin, name)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +143,7 @@ func (v *explanationView) certificate(x *oidc.Explanation, main *config.Config, 
 	issuedBy := "an example chain: FILE is an issuer file alone"
 	if main != nil {
 		o.Backdate = main.CA.BackdateOrDefault()
-		if chain, err := publicChain(main); err == nil {
+		if chain, err := node.PublicChain(main); err == nil {
 			name, _ := main.CA.Selected()
 			o.Chain, issuedBy = chain, "the chain in ca."+name+".chain"
 		} else {
@@ -181,24 +184,24 @@ func (v *explanationView) fail(err error) {
 }
 
 func (v explanationView) print(w io.Writer) error {
-	st := styleFor(w)
-	marks := map[oidc.Verdict]string{oidc.Passed: st.green("pass"), oidc.Failed: st.red("FAIL"), oidc.Unknown: st.yellow("?"), oidc.Noted: st.dim("note")}
-	g := grid{head: []string{"step", "verdict", "what was found"}}
+	st := terminal.StyleFor(w)
+	marks := map[oidc.Verdict]string{oidc.Passed: st.Green("pass"), oidc.Failed: st.Red("FAIL"), oidc.Unknown: st.Yellow("?"), oidc.Noted: st.Dim("note")}
+	g := terminal.Grid{Head: []string{"step", "verdict", "what was found"}}
 	for _, s := range v.Steps {
-		g.add(s.Name, marks[s.Verdict], printable(s.Detail))
+		g.Add(s.Name, marks[s.Verdict], terminal.Printable(s.Detail))
 	}
-	if err := g.write(w, st); err != nil {
+	if err := g.Write(w, st); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
 	if !v.Allowed {
-		return flow(w, st, fmt.Sprintf("%s The client would read: %s (%s)", st.red("Refused."), v.Message, v.Reason))
+		return terminal.Flow(w, st, fmt.Sprintf("%s The client would read: %s (%s)", st.Red("Refused."), v.Message, v.Reason))
 	}
-	verdict := st.green("Allowed.")
+	verdict := st.Green("Allowed.")
 	if slices.ContainsFunc(v.Steps, func(s oidc.Step) bool { return s.Name == "signature" && s.Verdict == oidc.Unknown }) {
-		verdict = st.yellow("Allowed, if the signature is the issuer's.")
+		verdict = st.Yellow("Allowed, if the signature is the issuer's.")
 	}
-	if err := flow(w, st,
+	if err := terminal.Flow(w, st,
 		verdict+" This certificate would be issued, with an SCT list added by the logs:"); err != nil {
 		return err
 	}

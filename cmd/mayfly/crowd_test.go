@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/testkit/process"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
@@ -268,7 +269,7 @@ type requester struct {
 	last        atomic.Pointer[error]
 }
 
-func (s *requester) sign(rest bool, address string, r signRequest) {
+func (s *requester) sign(rest bool, address string, r process.Request) {
 	s.asked.Add(1)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -284,11 +285,11 @@ func (s *requester) sign(rest bool, address string, r signRequest) {
 	}
 }
 
-func signREST(ctx context.Context, address string, r signRequest) error {
+func signREST(ctx context.Context, address string, r process.Request) error {
 	transport := &http.Transport{DialContext: from("127.0.0.2").DialContext, DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/api/v2/signingCert",
-		bytes.NewReader(r.json))
+		bytes.NewReader(r.Json))
 	if err != nil {
 		return err
 	}
@@ -305,7 +306,7 @@ func signREST(ctx context.Context, address string, r signRequest) error {
 	return err
 }
 
-func signGRPC(ctx context.Context, address string, r signRequest) error {
+func signGRPC(ctx context.Context, address string, r process.Request) error {
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, at string) (net.Conn, error) {
 			return from("127.0.0.2").DialContext(ctx, "tcp", at)
@@ -314,14 +315,14 @@ func signGRPC(ctx context.Context, address string, r signRequest) error {
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // nothing is lost
-	_, err = fulciopb.NewCAClient(conn).CreateSigningCertificate(ctx, r.pb)
+	_, err = fulciopb.NewCAClient(conn).CreateSigningCertificate(ctx, r.Pb)
 	return err
 }
 
 // rss is the resident memory of the process now, in bytes.
-func (s *serveProcess) rss(t *testing.T) int {
+func rss(t *testing.T, s *process.Server) int {
 	t.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Cmd.Process.Pid))
 	if err != nil {
 		t.Skip("there is no /proc")
 	}
@@ -343,7 +344,7 @@ func TestCrowd(t *testing.T) {
 	size, full := crowdSize(t)
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	requests := makeRequests(t, provider)
+	requests := process.Requests(t, provider)
 	for _, mode := range []struct {
 		name       string
 		one        bool
@@ -370,26 +371,26 @@ func TestCrowd(t *testing.T) {
 				if !full {
 					t.Parallel()
 				}
-				set := serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL(), one: mode.one, admin: true}
+				set := process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL(), One: mode.one, Admin: true}
 				n, last := size, 20*time.Second
 				if flood {
 					n = size / 10 // each does as much as a hundred that wait
 				}
 				if !full {
-					set.more, last = "limits: {connections: 128}\n", 3*time.Second
+					set.More, last = "limits: {connections: 128}\n", 3*time.Second
 				}
-				s := startServe(t, set)
-				address := map[string]string{"http": s.http, "grpc": s.grpc}[mode.crowd]
+				s := process.Serve(t, set)
+				address := map[string]string{"http": s.Http, "grpc": s.Grpc}[mode.crowd]
 				for i := range 20 { // buffers and caches
 					for _, rest := range []bool{true, false} {
 						if rest && mode.rest {
-							_ = signREST(t.Context(), s.http, requests[i])
+							_ = signREST(t.Context(), s.Http, requests[i])
 						} else if !rest && mode.grpc {
-							_ = signGRPC(t.Context(), s.grpc, requests[i])
+							_ = signGRPC(t.Context(), s.Grpc, requests[i])
 						}
 					}
 				}
-				before := s.rss(t)
+				before := rss(t, s)
 				ctx, cancel := context.WithCancel(t.Context())
 				wait := crowd(ctx, n, address, m)
 				defer wait()
@@ -400,14 +401,14 @@ func TestCrowd(t *testing.T) {
 				for i, end := 0, time.Now().Add(last); time.Now().Before(end); i++ {
 					calls.Go(func() {
 						rest := mode.rest && (!mode.grpc || i%2 == 0)
-						at := s.grpc
+						at := s.Grpc
 						if rest {
-							at = s.http
+							at = s.Http
 						}
 						client.sign(rest, at, requests[i%len(requests)])
 					})
 					time.Sleep(50 * time.Millisecond) // the pace of the client
-					most = max(most, s.rss(t))
+					most = max(most, rss(t, s))
 				}
 				calls.Wait()
 				t.Logf("%d connections: %d of %d requests lost, %d -> %d MB", n, client.lost.Load(),
@@ -420,11 +421,11 @@ func TestCrowd(t *testing.T) {
 					t.Errorf("the memory grew by %d MB", grown>>20)
 				}
 				if n > 128 && !full {
-					_, page := get(t, "http://"+s.admin+"/metrics")
+					_, page := process.Get(t, "http://"+s.Admin+"/metrics")
 					if want := fmt.Sprintf(`mayfly_server_connections_refused_total{cause="source_limit",listener=%q} 0`, mode.crowd); strings.Contains(string(page), want) {
 						t.Error("no connection was refused")
 					}
-					if _, page := get(t, "http://"+s.admin+"/readyz"); !strings.Contains(string(page),
+					if _, page := process.Get(t, "http://"+s.Admin+"/readyz"); !strings.Contains(string(page),
 						"one source has as many connections as it may have, or floods the server: 127.0.0.1") {
 						t.Errorf("readiness: %s", page)
 					}

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/testkit/process"
+	"go.yaml.in/yaml/v3"
 )
 
 // docBlock is a block of code in a page of the documentation.
@@ -116,13 +116,8 @@ type docKit struct{ chain, key, encrypted, jwks string }
 func newDocKit(t *testing.T) docKit {
 	t.Helper()
 	dir := t.TempDir()
-	state, err := openState(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer state.close()
-	if err := state.makeHierarchy(); err != nil {
-		t.Fatal(err)
+	if out, err := process.Mayfly(dir, "ca", "init", "--dir", ".", "--no-password"); err != nil {
+		t.Fatal(err, out)
 	}
 	read := func(name string) string {
 		data, err := os.ReadFile(filepath.Join(dir, name))
@@ -212,7 +207,7 @@ func TestDocumentedYAML(t *testing.T) {
 				kit.key = kit.encrypted
 			}
 			for _, name := range append(config.Named(filepath.Join(dir, "mayfly.yaml")), filesOf(t, identity)...) {
-				if !exists(filepath.Join(dir, name)) && !exists(name) && filepath.Base(name) != "trusted_root.json" {
+				if !there(filepath.Join(dir, name)) && !there(name) && filepath.Base(name) != "trusted_root.json" {
 					kit.write(t, dir, name)
 				}
 			}
@@ -342,16 +337,16 @@ func TestDocumentedLines(t *testing.T) {
 			ports := docPorts(t)
 			script := "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
 			if page != "getting-started.md" { // that one starts its own
-				p, err := launchDev(dir)
+				p, err := process.Dev(dir)
 				if err != nil {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() {
-					if err := p.stop(); err != nil {
+					if err := p.Stop(); err != nil {
 						t.Error(err)
 					}
 				})
-				ports = append(ports, "http://127.0.0.1:5555", p.url, "http://127.0.0.1:5556", p.issuer)
+				ports = append(ports, "http://127.0.0.1:5555", p.Url, "http://127.0.0.1:5556", p.Issuer)
 				script += prepareDocs(t, dir, page, p)
 			}
 			ran := 0
@@ -387,20 +382,20 @@ func docPorts(t *testing.T) []string {
 	t.Helper()
 	var out []string
 	for _, port := range []string{"5555", "5556", "6555", "6554", "6112", "6557"} {
-		out = append(out, "127.0.0.1:"+port, freeAddress(t))
+		out = append(out, "127.0.0.1:"+port, process.FreeAddress(t))
 	}
 	dev := func(i int) string { return out[2*i+1] }
 	return append(out, "mayfly dev > ", "mayfly dev --http "+dev(0)+" --idp "+dev(1)+" --grpc off --admin off > ")
 }
 
 // prepareDocs makes, from the directory of a development CA, the files that a page takes for granted.
-func prepareDocs(t *testing.T, dir, page string, p *devProcess) string {
+func prepareDocs(t *testing.T, dir, page string, p *process.DevProcess) string {
 	t.Helper()
 	if page == "README.md" {
 		return ""
 	}
 	return "export PS1=x\nmayfly dev token --email alice@example.com > token\n" +
-		"mayfly request --url " + p.url +
+		"mayfly request --url " + p.Url +
 		" --trusted-root .mayfly-dev/trusted_root.json --token-file token --out cert.pem > request.out\n" +
 		"SERIAL=$(mayfly audit query .mayfly-dev/journal.jsonl --san alice@example.com --json | sed " +
 		"'s/.*\"serial\":\"\\([0-9a-f]*\\)\".*/\\1/')\n" +

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/spf13/cobra"
 )
 
@@ -23,7 +24,7 @@ func TestHelp(t *testing.T) {
 		}
 		var help bytes.Buffer
 		if status := run(t.Context(), append(path, "--help"),
-			streams{strings.NewReader(""), &help, io.Discard}); status != 0 {
+			cli.Streams{In: strings.NewReader(""), Out: &help, Err: io.Discard}); status != 0 {
 			t.Errorf("%s --help: exit status %d", cmd.CommandPath(), status)
 		}
 		out.WriteString("-- " + cmd.CommandPath() + " --\n")

@@ -23,7 +23,9 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/client"
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/fault"
+
 	escape "github.com/mayfly-ca/mayfly/internal/printable"
 	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/trust"
@@ -129,7 +131,7 @@ func TestHostileText(t *testing.T) {
 	try := func(what string, args ...string) {
 		t.Helper()
 		var out, errs bytes.Buffer
-		run(t.Context(), args, streams{strings.NewReader(""), &out, &errs})
+		run(t.Context(), args, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
 		harmless(t, what, out.String())
 		harmless(t, what, errs.String())
 		if out.Len()+errs.Len() == 0 {
@@ -213,31 +215,4 @@ func TestHostileValues(t *testing.T) {
 		harmless(t, string(r), e.Error())
 	}
 	harmless(t, "a reason", client.Explain(&client.Error{Message: "m", Reason: fault.Reason(hostile)}))
-}
-
-// The last gate: whatever a command writes, and however it is cut into pieces.
-func TestScreen(t *testing.T) {
-	t.Parallel()
-	for size := 1; size < 8; size++ {
-		var out bytes.Buffer
-		s := newScreen(&out)
-		for text := hostile + "é日本\U0001f600\n"; text != ""; {
-			n := min(size, len(text))
-			if _, err := io.WriteString(s, text[:n]); err != nil {
-				t.Fatal(err)
-			}
-			text = text[n:]
-		}
-		harmless(t, "pieces", strings.Replace(out.String(), "\nPAINTED", "", 1)) // a line feed passes this gate
-		if !strings.HasSuffix(out.String(), "é日本\U0001f600\n") {
-			t.Errorf("in pieces of %d: %q", size, out.String())
-		}
-	}
-	var out bytes.Buffer
-	s := &screen{to: &out, styled: true}
-	st := style{on: true}
-	if _, err := io.WriteString(s, st.green("ok")+"\x1b[2J\x1b[5m\x1b[320m"); err != nil ||
-		out.String() != st.green("ok")+`\u001b[2J\u001b[5m\u001b[320m` {
-		t.Errorf("%q, %v", out.String(), err)
-	}
 }

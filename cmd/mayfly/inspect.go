@@ -5,24 +5,20 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/trust"
+	"github.com/spf13/cobra"
 )
-
-// maxInput is the most that the tools read of one file, in bytes.
-const maxInput = 4 << 20
 
 func newInspect() *cobra.Command {
 	var asJSON bool
@@ -52,7 +48,7 @@ func newInspect() *cobra.Command {
 				views = append(views, v)
 			}
 			if asJSON {
-				return writeJSON(cmd.OutOrStdout(), views)
+				return cli.WriteJSON(cmd.OutOrStdout(), views)
 			}
 			return printCertificates(cmd.OutOrStdout(), views)
 		}),
@@ -198,7 +194,7 @@ func isKnownArc(oid string) bool {
 
 // readCertificates reads PEM certificates, or one in DER, from a file or, for "-", from standard input.
 func readCertificates(stdin io.Reader, name string) ([]*x509.Certificate, error) {
-	data, err := readInput(stdin, name)
+	data, err := input.Read(stdin, name)
 	if err != nil {
 		return nil, err
 	}
@@ -215,36 +211,12 @@ func readCertificates(stdin io.Reader, name string) ([]*x509.Certificate, error)
 	return certs, nil
 }
 
-// readInput reads a file or, for "-", standard input, up to maxInput bytes.
-func readInput(stdin io.Reader, name string) ([]byte, error) {
-	in := stdin
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close() //nolint:errcheck // only read
-		in = f
-	}
-	data, err := io.ReadAll(io.LimitReader(in, maxInput+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxInput {
-		return nil, fmt.Errorf("%s is larger than %d bytes", name, maxInput)
-	}
-	if len(data) == 0 {
-		return nil, errors.New(name + " is empty")
-	}
-	return data, nil
-}
-
 // logNames maps log IDs to the URLs that a trusted root gives them. Without a file it knows none.
 func logNames(file string) (map[[32]byte]string, error) {
 	if file == "" {
 		return nil, nil
 	}
-	data, err := readInput(nil, file)
+	data, err := input.Read(nil, file)
 	if err != nil {
 		return nil, err
 	}

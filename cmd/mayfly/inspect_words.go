@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/internal/human"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
 )
 
 func timeLeft(c *x509.Certificate, now time.Time) string {
@@ -62,7 +63,7 @@ func extendedKeyUsages(c *x509.Certificate) []string {
 }
 
 func printCertificates(w io.Writer, views []certificateView) error {
-	st := styleFor(w)
+	st := terminal.StyleFor(w)
 	for i, v := range views {
 		if i > 0 {
 			fmt.Fprintln(w)
@@ -74,33 +75,33 @@ func printCertificates(w io.Writer, views []certificateView) error {
 	return nil
 }
 
-func printCertificate(w io.Writer, v certificateView, st style) error {
+func printCertificate(w io.Writer, v certificateView, st terminal.Style) error {
 	title := v.Subject
-	var t table
+	var t terminal.Table
 	if id := v.Identity; id != nil {
 		title = id.Value
-		t.add("identity", printable(id.Value)+" ("+id.Kind+")")
-		t.add("issuer", printable(id.Issuer))
+		t.Add("identity", terminal.Printable(id.Value)+" ("+id.Kind+")")
+		t.Add("issuer", terminal.Printable(id.Issuer))
 		if id.Subject != "" {
-			t.add("subject", printable(id.Subject))
+			t.Add("subject", terminal.Printable(id.Subject))
 		}
 	}
-	left := st.green(v.TimeLeft)
+	left := st.Green(v.TimeLeft)
 	if v.Expired || strings.HasPrefix(v.TimeLeft, "valid in") {
-		left = st.red(v.TimeLeft)
+		left = st.Red(v.TimeLeft)
 	}
-	fmt.Fprintf(w, "%s %s\n", st.bold(strings.ToUpper(v.Kind[:1])+v.Kind[1:]), st.bold(printable(title)))
-	t.add("validity", v.NotBefore.Format(time.RFC3339)+" to "+v.NotAfter.Format(time.RFC3339)+" ("+
+	fmt.Fprintf(w, "%s %s\n", st.Bold(strings.ToUpper(v.Kind[:1])+v.Kind[1:]), st.Bold(terminal.Printable(title)))
+	t.Add("validity", v.NotBefore.Format(time.RFC3339)+" to "+v.NotAfter.Format(time.RFC3339)+" ("+
 		human.Duration(v.NotAfter.Sub(v.NotBefore))+"), "+left)
-	t.add("issued by", printable(v.IssuedBy))
-	t.add("serial", v.Serial)
-	t.add("public key", v.PublicKey)
-	t.add("signature", v.SignatureAlgorithm)
-	t.add("usage", strings.Join(append(v.KeyUsage, v.ExtendedKeyUsage...), ", "))
+	t.Add("issued by", terminal.Printable(v.IssuedBy))
+	t.Add("serial", v.Serial)
+	t.Add("public key", v.PublicKey)
+	t.Add("signature", v.SignatureAlgorithm)
+	t.Add("usage", strings.Join(append(v.KeyUsage, v.ExtendedKeyUsage...), ", "))
 	if v.Fingerprint != "" {
-		t.add("sha256", v.Fingerprint)
+		t.Add("sha256", v.Fingerprint)
 	}
-	if err := t.write(w, st); err != nil {
+	if err := t.Write(w, st); err != nil {
 		return err
 	}
 	if err := printValues(w, st, section{"Extensions", v.Extensions}); err != nil {
@@ -121,26 +122,26 @@ type section struct {
 	values []namedValue
 }
 
-func printValues(w io.Writer, st style, s section) error {
+func printValues(w io.Writer, st terminal.Style, s section) error {
 	if len(s.values) == 0 {
 		return nil
 	}
 	fmt.Fprintln(w, " "+s.title)
-	var t table
+	var t terminal.Table
 	for _, x := range s.values {
-		t.add(x.Name, printable(x.Value))
+		t.Add(x.Name, terminal.Printable(x.Value))
 	}
-	return t.write(w, st)
+	return t.Write(w, st)
 }
 
-func printTimestamps(w io.Writer, st style, scts []timestampView) error {
+func printTimestamps(w io.Writer, st terminal.Style, scts []timestampView) error {
 	if len(scts) == 0 {
-		return flow(w, st, " "+st.yellow("No SCT: this certificate is in no Certificate Transparency log that it names"))
+		return terminal.Flow(w, st, " "+st.Yellow("No SCT: this certificate is in no Certificate Transparency log that it names"))
 	}
 	fmt.Fprintln(w, " Signed certificate timestamps")
-	var t table
+	var t terminal.Table
 	for _, s := range scts {
-		name := printable(s.Log)
+		name := terminal.Printable(s.Log)
 		if name == "" {
 			name = "log"
 		}
@@ -148,7 +149,7 @@ func printTimestamps(w io.Writer, st style, scts []timestampView) error {
 		if s.LeafIndex != nil {
 			line += fmt.Sprintf("  entry %d", *s.LeafIndex)
 		}
-		t.add(name, line)
+		t.Add(name, line)
 	}
-	return t.write(w, st)
+	return t.Write(w, st)
 }

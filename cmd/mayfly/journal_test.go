@@ -13,10 +13,12 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/journal"
+	"github.com/mayfly-ca/mayfly/testkit/process"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/mayfly-ca/mayfly/journal"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
@@ -27,15 +29,15 @@ import (
 func TestJournalUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL(), embedded: true, more: "audit: {file: journal.jsonl, max_size: 64KiB}\n"})
-	requests := makeRequests(t, provider)
+	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit: {file: journal.jsonl, max_size: 64KiB}\n"})
+	requests := process.Requests(t, provider)
 	var mu sync.Mutex
 	held := map[string]bool{} // SHA-256 of certificates that clients got
 	var callers sync.WaitGroup
 	enough := make(chan struct{})
 	var once sync.Once
 	for i := range 8 {
-		conn, err := grpc.NewClient(s.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient(s.Grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +45,7 @@ func TestJournalUnderLoad(t *testing.T) {
 		callers.Go(func() {
 			defer conn.Close()
 			for n := i; ; n += 8 {
-				out, err := c.CreateSigningCertificate(t.Context(), requests[n%len(requests)].pb)
+				out, err := c.CreateSigningCertificate(t.Context(), requests[n%len(requests)].Pb)
 				if err != nil {
 					return // the server has gone
 				}
@@ -58,20 +60,20 @@ func TestJournalUnderLoad(t *testing.T) {
 		})
 	}
 	for n := range 5 {
-		s.replace(t, "identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email, description: \"%d\"}\n", provider.URL(), n))
-		before, _ := s.generation(t)
-		s.hangup(t)
-		s.until(t, "reloaded", func() bool { now, _ := s.generation(t); return now != before })
+		s.Replace(t, "identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email, description: \"%d\"}\n", provider.URL(), n))
+		before, _ := s.Generation(t)
+		s.Hangup(t)
+		s.Until(t, "reloaded", func() bool { now, _ := s.Generation(t); return now != before })
 	}
 	<-enough
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := s.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	callers.Wait()
-	if err := s.cmd.Wait(); err != nil {
-		t.Fatalf("%v; log:\n%s", err, s.logs)
+	if err := s.Cmd.Wait(); err != nil {
+		t.Fatalf("%v; log:\n%s", err, s.Logs)
 	}
-	path := filepath.Join(s.dir, "journal.jsonl")
+	path := filepath.Join(s.Dir, "journal.jsonl")
 	summary, findings, err := journal.Verify(path, journal.VerifyOptions{})
 	if err != nil || len(findings) > 0 {
 		t.Fatalf("%v %v", findings, err)
@@ -96,17 +98,17 @@ func TestJournalUnderLoad(t *testing.T) {
 func TestJournalRefusesStart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL(), embedded: true, more: "audit: {file: journal.jsonl}\n"})
-	_ = s.cmd.Process.Signal(os.Interrupt)
-	_ = s.cmd.Wait()
-	path := filepath.Join(s.dir, "journal.jsonl")
+	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit: {file: journal.jsonl}\n"})
+	_ = s.Cmd.Process.Signal(os.Interrupt)
+	_ = s.Cmd.Wait()
+	path := filepath.Join(s.Dir, "journal.jsonl")
 	if err := os.Truncate(path, 100); err != nil {
 		t.Fatal(err)
 	}
 	// A process of its own: the storage library logs through a global that a start sets, while logs of other tests write.
-	again := exec.CommandContext(t.Context(), "mayfly", "serve", "--config", filepath.Join(s.dir, "mayfly.yaml"))
+	again := exec.CommandContext(t.Context(), "mayfly", "serve", "--config", filepath.Join(s.Dir, "mayfly.yaml"))
 	out, err := again.CombinedOutput()
-	if again.ProcessState.ExitCode() != exitUsage {
+	if again.ProcessState.ExitCode() != cli.ExitUsage {
 		t.Errorf("%v: %s", err, out)
 	}
 	if !strings.Contains(string(out), "records are missing or damaged") || !strings.Contains(string(out), "mayfly audit verify") {

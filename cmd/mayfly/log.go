@@ -9,13 +9,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
-	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
-	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/monitor"
+	"github.com/mayfly-ca/mayfly/node"
+	"github.com/spf13/cobra"
 )
 
 func newLog() *cobra.Command {
@@ -62,7 +63,7 @@ func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, err
 		}
 	}
 	if named != 1 {
-		return nil, usage("name one log: --config FILE, --dir DIR, or a URL")
+		return nil, cli.Usage("name one log: --config FILE, --dir DIR, or a URL")
 	}
 	if len(args) == 1 {
 		return f.remote(ctx, args[0])
@@ -77,7 +78,7 @@ func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, err
 	}
 	var out []logTarget
 	for _, s := range shards {
-		key, err := loadLogKey(cmp.Or(f.publicKey, c.PublicKeyFile(s)))
+		key, err := node.LoadLogKey(cmp.Or(f.publicKey, c.PublicKeyFile(s)))
 		if err != nil {
 			return nil, err
 		}
@@ -88,7 +89,7 @@ func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, err
 		out = append(out, t)
 	}
 	if f.publicKey != "" && len(out) > 1 {
-		return nil, usage("--public-key: the log has %d shards, each with a key of its own; leave it out", len(out))
+		return nil, cli.Usage("--public-key: the log has %d shards, each with a key of its own; leave it out", len(out))
 	}
 	return out, nil
 }
@@ -106,27 +107,27 @@ func (f *logFlags) local() (embedded.Config, error) {
 func embeddedOf(path string) (*config.Config, embedded.Config, error) {
 	cfg, _, err := config.Load(path)
 	if err != nil {
-		return nil, embedded.Config{}, misconfigured(err)
+		return nil, embedded.Config{}, cli.Misconfigured(err)
 	}
 	if cfg.CT.Embedded == nil {
-		return nil, embedded.Config{}, usage("%s has no ct.embedded", path)
+		return nil, embedded.Config{}, cli.Usage("%s has no ct.embedded", path)
 	}
 	return cfg, *cfg.CT.Embedded, nil
 }
 
 func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) {
 	if f.publicKey == "" {
-		return nil, usage("--public-key is missing; nothing of a remote log can be believed without its key")
+		return nil, cli.Usage("--public-key is missing; nothing of a remote log can be believed without its key")
 	}
-	key, err := loadLogKey(f.publicKey)
+	key, err := node.LoadLogKey(f.publicKey)
 	if err != nil {
 		return nil, err
 	}
 	if err := monitor.CheckPrefix(url); err != nil {
-		return nil, usage("%v", err)
+		return nil, cli.Usage("%v", err)
 	}
 	o := monitor.Options{Name: url, Monitoring: url, Key: key, Origin: f.origin, Transport: monitor.Transport{
-		Proxy: http.ProxyFromEnvironment, UserAgent: userAgent(),
+		Proxy: http.ProxyFromEnvironment, UserAgent: version.UserAgent(),
 	}}
 	if o.Origin == "" {
 		if o.Origin, err = monitor.OriginOf(ctx, o); err != nil {
@@ -137,19 +138,6 @@ func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) 
 	return []logTarget{{Shard: embedded.Shard{Origin: o.Origin}, Log: log}}, err
 }
 
-// loadLogKey errs with a setting, whose path is the caller's to say.
-func loadLogKey(name string) (any, error) {
-	data, err := readInput(nil, name)
-	if err != nil {
-		return nil, fault.BadFile(name, err)
-	}
-	key, err := ctlog.ParsePublicKey(data)
-	if err != nil {
-		return nil, fault.BadSetting(err.Error(), "write the path of the log's public key in PEM").In(name)
-	}
-	return key, nil
-}
-
 // progress is one line on a terminal that is written over; elsewhere it is nothing.
 type logProgress struct {
 	w    io.Writer
@@ -157,19 +145,19 @@ type logProgress struct {
 	last time.Time
 }
 
-func newLogProgress(w io.Writer) *logProgress { return &logProgress{w: w, on: isTerminal(w)} }
+func newLogProgress(w io.Writer) *logProgress { return &logProgress{w: w, on: terminal.IsTerminal(w)} }
 
 func (p *logProgress) show(what string, done, all uint64) {
 	if !p.on || time.Since(p.last) < 100*time.Millisecond && done < all {
 		return
 	}
 	p.last = time.Now()
-	fmt.Fprintf(progressTo(p.w), "\r\x1b[K%s: %d of %d entries", printable(what), done, all)
+	fmt.Fprintf(terminal.ProgressTo(p.w), "\r\x1b[K%s: %d of %d entries", terminal.Printable(what), done, all)
 }
 
 func (p *logProgress) clear() {
 	if p.on && !p.last.IsZero() {
-		fmt.Fprint(progressTo(p.w), "\r\x1b[K")
+		fmt.Fprint(terminal.ProgressTo(p.w), "\r\x1b[K")
 	}
 }
 

@@ -16,10 +16,11 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/monitor"
+	"github.com/spf13/cobra"
 )
 
 type logExportFlags struct {
@@ -39,7 +40,7 @@ func newLogExport() *cobra.Command {
 			"  mayfly log export https://ca.example.com/ct --public-key log.pub.pem --from 100 --to 200 --pem",
 		Args: cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
-			return f.run(cmd.Context(), args, streams{nil, cmd.OutOrStdout(), cmd.ErrOrStderr()})
+			return f.run(cmd.Context(), args, cli.Streams{In: nil, Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr()})
 		}),
 	}
 	f.register(cmd)
@@ -69,12 +70,12 @@ func parseBound(flag, text string, otherwise uint64) (bound, error) {
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return bound{}, usage("--%s %q: write an index, or a time such as 2026-11-01T00:00:00Z", flag, text)
+		return bound{}, cli.Usage("--%s %q: write an index, or a time such as 2026-11-01T00:00:00Z", flag, text)
 	}
 	return bound{index: otherwise, at: at}, nil
 }
 
-func (f *logExportFlags) run(ctx context.Context, args []string, std streams) (err error) {
+func (f *logExportFlags) run(ctx context.Context, args []string, std cli.Streams) (err error) {
 	from, err := parseBound("from", f.from, 0)
 	if err != nil {
 		return err
@@ -84,13 +85,13 @@ func (f *logExportFlags) run(ctx context.Context, args []string, std streams) (e
 		return err
 	}
 	if from.at.IsZero() && to.at.IsZero() && from.index > to.index {
-		return usage("--from %d is behind --to %d: nothing lies between; write them the other way round", from.index, to.index)
+		return cli.Usage("--from %d is behind --to %d: nothing lies between; write them the other way round", from.index, to.index)
 	}
 	targets, err := f.targets(ctx, args)
 	if err != nil {
 		return err
 	}
-	w := std.out
+	w := std.Out
 	if f.out != "" {
 		file, err := os.OpenFile(f.out, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644) //nolint:gosec // what is in a log is public
 		if err != nil {
@@ -100,7 +101,7 @@ func (f *logExportFlags) run(ctx context.Context, args []string, std streams) (e
 		w = file
 	}
 	buffered := bufio.NewWriterSize(w, 1<<16)
-	p := newLogProgress(std.err)
+	p := newLogProgress(std.Err)
 	if f.out == "" {
 		p.on = false // it would stand among the entries
 	}
@@ -148,7 +149,7 @@ func (f *logExportFlags) write(w io.Writer, t logTarget, e *monitor.Entry) error
 		der = e.Precertificate
 	}
 	if f.pem {
-		_, err := fmt.Fprintf(w, "# %s entry %d %s\n%s", printable(t.Origin), e.Index,
+		_, err := fmt.Fprintf(w, "# %s entry %d %s\n%s", terminal.Printable(t.Origin), e.Index,
 			e.Time().Format(time.RFC3339Nano), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 		return err
 	}

@@ -7,9 +7,10 @@ import (
 	"io"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/monitor"
+	"github.com/spf13/cobra"
 )
 
 func newLogFsck() *cobra.Command {
@@ -81,30 +82,30 @@ func printFsck(w io.Writer, reports []fsckReport, asJSON bool) error {
 	case 0:
 		return nil
 	case 1:
-		return &stop{exitFound, errors.New("mayfly: the log has one fault")}
+		return &cli.Error{Status: cli.ExitFound, Err: errors.New("mayfly: the log has one fault")}
 	}
-	return &stop{exitFound, fmt.Errorf("mayfly: the log has %d faults", findings)}
+	return &cli.Error{Status: cli.ExitFound, Err: fmt.Errorf("mayfly: the log has %d faults", findings)}
 }
 
 func writeFsck(w io.Writer, reports []fsckReport, asJSON bool) error {
 	if asJSON {
-		return writeJSON(w, reports)
+		return cli.WriteJSON(w, reports)
 	}
-	st := styleFor(w)
-	g := grid{head: []string{"log", "origin", "entries", "checkpoint", "cosignatures", "findings"}, spare: []string{"cosignatures", "checkpoint"}}
+	st := terminal.StyleFor(w)
+	g := terminal.Grid{Head: []string{"log", "origin", "entries", "checkpoint", "cosignatures", "findings"}, Spare: []string{"cosignatures", "checkpoint"}}
 	for _, r := range reports {
-		found := st.green("none")
+		found := st.Green("none")
 		if n := len(r.Findings); n > 0 {
-			found = st.red(fmt.Sprint(n))
+			found = st.Red(fmt.Sprint(n))
 		}
-		g.add(r.Log, r.Origin, fmt.Sprint(r.Entries), logMoment(r.Checkpoint), fmt.Sprint(len(r.Cosignatures)), found)
+		g.Add(r.Log, r.Origin, fmt.Sprint(r.Entries), logMoment(r.Checkpoint), fmt.Sprint(len(r.Cosignatures)), found)
 	}
-	if err := g.write(w, st); err != nil {
+	if err := g.Write(w, st); err != nil {
 		return err
 	}
 	for _, r := range reports {
 		for _, f := range r.Findings {
-			if err := flow(w, st, fmt.Sprintf("  %s: %s: %s", r.Log, st.bold(f.Where), f.Problem)); err != nil {
+			if err := terminal.Flow(w, st, fmt.Sprintf("  %s: %s: %s", r.Log, st.Bold(f.Where), f.Problem)); err != nil {
 				return err
 			}
 		}

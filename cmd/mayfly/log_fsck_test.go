@@ -5,19 +5,20 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/monitor"
 )
 
 // "log fsck" exits 3 for any number of faults, one included.
 func TestFsckExit(t *testing.T) {
 	t.Parallel()
-	for n, want := range []int{0, exitFound, exitFound} {
+	for n, want := range []int{0, cli.ExitFound, cli.ExitFound} {
 		var out bytes.Buffer
 		err := printFsck(&out, []fsckReport{{Log: "a"}, {Log: "b", Findings: make([]monitor.Finding, n)}}, false)
 		got := 0
-		var s *stop
+		var s *cli.Error
 		if errors.As(err, &s) {
-			got = s.status
+			got = s.Status
 		}
 		if got != want {
 			t.Errorf("%d faults: exit %d, want %d", n, got, want)

@@ -6,10 +6,11 @@ import (
 	"io"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/spf13/cobra"
 )
 
 type logRotateFlags struct {
@@ -42,7 +43,7 @@ func newLogRotate() *cobra.Command {
 
 func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 	if f.config == "" {
-		return usage("--config is missing; write --config FILE")
+		return cli.Usage("--config is missing; write --config FILE")
 	}
 	cfg, c, err := embeddedOf(f.config)
 	if err != nil {
@@ -51,7 +52,7 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 	r := embedded.Rotation{Name: f.name, Unpublished: f.unpublished}
 	if f.at != "" {
 		if r.At, err = time.Parse(time.RFC3339, f.at); err != nil {
-			return usage("--at %q: write a time such as 2027-01-01T00:00:00Z", f.at)
+			return cli.Usage("--at %q: write a time such as 2027-01-01T00:00:00Z", f.at)
 		}
 	} else if f.unpublished {
 		r.At = now
@@ -63,28 +64,28 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 		}
 	}
 	if errors.Is(err, embedded.ErrTooSoon) {
-		return usage("%v, or say --unpublished: every signature whose SCT is of the new shard then fails to verify "+
+		return cli.Usage("%v, or say --unpublished: every signature whose SCT is of the new shard then fails to verify "+
 			"for clients that do not have the key yet", err)
 	}
 	if s := new(fault.Setting); errors.As(err, &s) && len(s.Path) == 1 && (s.Path[0] == "at" || s.Path[0] == "name") {
-		return usage("--%s: %s; %s", s.Path[0], s.Problem, s.Fix)
+		return cli.Usage("--%s: %s; %s", s.Path[0], s.Problem, s.Fix)
 	}
 	if err != nil {
 		return located(cfg, fault.Under(err, "ct", "embedded"))
 	}
 	if f.json {
-		return writeJSON(w, shards)
+		return cli.WriteJSON(w, shards)
 	}
 	return f.print(w, shards)
 }
 
 func (f *logRotateFlags) print(w io.Writer, shards []embedded.Shard) error {
-	st := styleFor(w)
-	g := grid{head: []string{"shard", "origin", "path", "from", "to", "log ID"}, spare: []string{"path", "log ID"}}
+	st := terminal.StyleFor(w)
+	g := terminal.Grid{Head: []string{"shard", "origin", "path", "from", "to", "log ID"}, Spare: []string{"path", "log ID"}}
 	for i, s := range shards {
 		id := s.LogID
 		if i == len(shards)-1 {
-			s.Origin = st.bold(s.Origin)
+			s.Origin = st.Bold(s.Origin)
 		}
 		if id == "" {
 			id = "made with the key"
@@ -96,9 +97,9 @@ func (f *logRotateFlags) print(w io.Writer, shards []embedded.Shard) error {
 		if name == "" {
 			name = "(first)"
 		}
-		g.add(name, s.Origin, "/ct"+s.Path()+"/", logMoment(s.NotBefore), logMoment(s.NotAfter), id)
+		g.Add(name, s.Origin, "/ct"+s.Path()+"/", logMoment(s.NotBefore), logMoment(s.NotAfter), id)
 	}
-	if err := g.write(w, st); err != nil {
+	if err := g.Write(w, st); err != nil {
 		return err
 	}
 	text := "Nothing was changed. Say --yes to make the new shard."
@@ -106,5 +107,5 @@ func (f *logRotateFlags) print(w io.Writer, shards []embedded.Shard) error {
 		text = "Done. A CA that runs takes it up by itself. Publish a trusted root with the new key now: mayfly trust export"
 	}
 	fmt.Fprintln(w)
-	return flow(w, st, text)
+	return terminal.Flow(w, st, text)
 }

@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/human"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/spf13/cobra"
 )
 
 func newLogStats() *cobra.Command {
@@ -42,7 +45,7 @@ func newLogStats() *cobra.Command {
 			}
 			p.clear()
 			if f.json {
-				return writeJSON(cmd.OutOrStdout(), all)
+				return cli.WriteJSON(cmd.OutOrStdout(), all)
 			}
 			return printStats(cmd.OutOrStdout(), all)
 		}),
@@ -138,41 +141,41 @@ func diskUsage(dir string) (*diskStats, error) {
 }
 
 func printStats(w io.Writer, all []logStats) error {
-	st := styleFor(w)
+	st := terminal.StyleFor(w)
 	for _, s := range all {
-		t := table{}
-		t.add("log", s.Log)
-		t.add("origin", s.Origin)
-		t.add("entries", fmt.Sprint(s.Entries))
-		t.add("checkpoint", logMoment(s.Checkpoint))
-		t.add("validity", logMoment(s.NotBefore)+" to "+logMoment(s.NotAfter))
+		t := terminal.Table{}
+		t.Add("log", s.Log)
+		t.Add("origin", s.Origin)
+		t.Add("entries", fmt.Sprint(s.Entries))
+		t.Add("checkpoint", logMoment(s.Checkpoint))
+		t.Add("validity", logMoment(s.NotBefore)+" to "+logMoment(s.NotAfter))
 		if !s.Closed.IsZero() {
-			t.add("closed", logMoment(s.Closed))
+			t.Add("closed", logMoment(s.Closed))
 		}
-		t.add("first entry", logMoment(s.First))
-		t.add("last entry", logMoment(s.Last))
+		t.Add("first entry", logMoment(s.First))
+		t.Add("last entry", logMoment(s.Last))
 		if d := s.Disk; d != nil {
-			t.add("on disk", fmt.Sprintf("%s in %s, %d of them partial tiles", human.Count(int(d.Bytes), "byte"),
+			t.Add("on disk", fmt.Sprintf("%s in %s, %d of them partial tiles", human.Count(int(d.Bytes), "byte"),
 				human.Count(d.Files, "file"), d.Partial))
 		}
-		if err := t.write(w, st); err != nil {
+		if err := t.Write(w, st); err != nil {
 			return err
 		}
 		for _, by := range []struct {
 			head   string
 			counts map[string]int
 		}{{"day", s.ByDay}, {"issuer key (SHA-256)", s.ByIssuer}} {
-			g := grid{head: []string{by.head, "entries"}}
-			for _, key := range sortedKeys(by.counts) {
-				g.add(key, fmt.Sprint(by.counts[key]))
+			g := terminal.Grid{Head: []string{by.head, "entries"}}
+			for _, key := range slices.Sorted(maps.Keys(by.counts)) {
+				g.Add(key, fmt.Sprint(by.counts[key]))
 			}
-			if len(g.rows) == 0 {
+			if len(g.Rows) == 0 {
 				continue
 			}
 			if _, err := fmt.Fprintln(w); err != nil {
 				return err
 			}
-			if err := g.write(w, st); err != nil {
+			if err := g.Write(w, st); err != nil {
 				return err
 			}
 		}

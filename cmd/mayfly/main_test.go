@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/testkit/process"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -45,13 +46,13 @@ func cmdDev(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		ts.Fatalf("usage: dev [FLAG...]")
 	}
-	p, err := launchDev(ts.Getenv("WORK"), args...)
+	p, err := process.Dev(ts.Getenv("WORK"), args...)
 	ts.Check(err)
-	ts.Setenv("URL", p.url)
-	ts.Setenv("GRPC", p.grpc)
-	ts.Setenv("ISSUER", p.issuer)
-	ts.Setenv("ADMIN", p.admin)
-	ts.Defer(func() { ts.Check(p.stop()) })
+	ts.Setenv("URL", p.Url)
+	ts.Setenv("GRPC", p.Grpc)
+	ts.Setenv("ISSUER", p.Issuer)
+	ts.Setenv("ADMIN", p.Admin)
+	ts.Defer(func() { ts.Check(p.Stop()) })
 }
 
 // cmdOccupy listens on a free port for the rest of the script and puts the address into the named variable.

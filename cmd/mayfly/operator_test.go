@@ -8,9 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/ondisk"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
+	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
 // startable is a configuration with a journal and an embedded log, whose files are in dir.
@@ -77,7 +79,7 @@ func TestCheckFindsWhatStopsAStart(t *testing.T) {
 				}
 			}
 			before := ondisk.Listing(t, dir)
-			out, err := runIn(dir, "config", "check", "--config", "mayfly.yaml")
+			out, err := process.Mayfly(dir, "config", "check", "--config", "mayfly.yaml")
 			if after := ondisk.Listing(t, dir); after != before {
 				t.Errorf("the check changed\n%s\nto\n%s", before, after)
 			}
@@ -90,7 +92,7 @@ func TestCheckFindsWhatStopsAStart(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), "mayfly", "serve", "--config", "mayfly.yaml")
 			cmd.Dir = dir
 			start, _ := cmd.CombinedOutput() // its status is what counts
-			if err == nil || cmd.ProcessState.ExitCode() != exitUsage || !strings.HasPrefix(string(start), row.want) {
+			if err == nil || cmd.ProcessState.ExitCode() != cli.ExitUsage || !strings.HasPrefix(string(start), row.want) {
 				t.Errorf("check: %v; start: %s", err, start)
 			}
 			head, _, _ := strings.Cut(string(start), "\n")
@@ -105,9 +107,9 @@ func TestCheckFindsWhatStopsAStart(t *testing.T) {
 func TestCheckBesideACA(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL(), embedded: true, more: "audit: {file: journal.jsonl, max_size: 64KiB}\n"})
-	requests := makeRequests(t, provider)
-	call, release := s.caller(t, true)
+	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit: {file: journal.jsonl, max_size: 64KiB}\n"})
+	requests := process.Requests(t, provider)
+	call, release := s.Caller(t, true)
 	defer release()
 	for n := range 10 {
 		for i := range 20 {
@@ -115,7 +117,7 @@ func TestCheckBesideACA(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if out, err := runIn(s.dir, "config", "check", "--config", "mayfly.yaml"); err != nil {
+		if out, err := process.Mayfly(s.Dir, "config", "check", "--config", "mayfly.yaml"); err != nil {
 			t.Fatal(err, out)
 		}
 	}
@@ -125,32 +127,32 @@ func TestCheckBesideACA(t *testing.T) {
 func TestReloadWaitsForRestart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL(), embedded: true, more: "audit:\n  file: journal.jsonl\n"})
-	main, err := os.ReadFile(filepath.Join(s.dir, "mayfly.yaml"))
+	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit:\n  file: journal.jsonl\n"})
+	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.replace(t, "old.yaml", main)
+	s.Replace(t, "old.yaml", main)
 	next := strings.NewReplacer("journal.jsonl", "other.jsonl", "origin: mayfly.local/ct", "origin: mayfly.local/ct, lead: 0s").Replace(string(main))
-	s.replace(t, "mayfly.yaml", []byte(next))
-	s.hangup(t)
+	s.Replace(t, "mayfly.yaml", []byte(next))
+	s.Hangup(t)
 	for value, want := range map[string]string{
 		"0s}": "ct.embedded.lead: 0s is new; restart to apply it", "other.jsonl": "audit.file: journal.jsonl → other.jsonl; restart to apply it",
 	} {
 		before, _, _ := strings.Cut(next, value)
 		want = fmt.Sprintf("mayfly.yaml:%d:%d: %s", strings.Count(before, "\n")+1, len(before)-strings.LastIndex(before, "\n"), want)
-		s.until(t, "said: "+want, func() bool { return strings.Contains(s.logs.String(), want) })
+		s.Until(t, "said: "+want, func() bool { return strings.Contains(s.Logs.String(), want) })
 	}
-	call, release := s.caller(t, true)
+	call, release := s.Caller(t, true)
 	defer release()
-	if err := call(makeRequests(t, provider)[0]); err != nil {
+	if err := call(process.Requests(t, provider)[0]); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(filepath.Join(s.dir, "other.jsonl")); err == nil {
+	if _, err := os.Stat(filepath.Join(s.Dir, "other.jsonl")); err == nil {
 		t.Error("the other journal was begun")
 	}
 	cmd := exec.CommandContext(t.Context(), "mayfly", "config", "diff", "old.yaml", "mayfly.yaml")
-	cmd.Dir = s.dir
+	cmd.Dir = s.Dir
 	out, _ := cmd.CombinedOutput() // it differs
 	if strings.Count(string(out), "(restart to apply it)") != 2 {
 		t.Errorf("config diff: %s", out)

@@ -18,6 +18,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
+	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
 // A12: nobody gets a certificate for a key of the authority: the keys of its chain, of a chain that it names as
@@ -34,13 +35,13 @@ func TestOwnKeysAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := startServe(t, serveSetup{
-		pki: p, issuer: provider.URL(), embedded: true,
-		ca: fmt.Sprintf("  trust: [%q]\n", filepath.Join(dir, "former.pem")),
-		more: fmt.Sprintf("  logs: [{name: remote, url: %q, public_key: %q}]\n", remote.URL(),
+	s := process.Serve(t, process.Setup{
+		Pki: p, Issuer: provider.URL(), Embedded: true,
+		Ca: fmt.Sprintf("  trust: [%q]\n", filepath.Join(dir, "former.pem")),
+		More: fmt.Sprintf("  logs: [{name: remote, url: %q, public_key: %q}]\n", remote.URL(),
 			filepath.Join(dir, "remote.pem")),
 	})
-	embedded, err := os.ReadFile(filepath.Join(s.dir, "log", "log.pub.pem"))
+	embedded, err := os.ReadFile(filepath.Join(s.Dir, "log", "log.pub.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func TestOwnKeysAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := http.Post("http://"+s.http+"/api/v2/signingCert", "application/json", bytes.NewReader(body))
+		resp, err := http.Post("http://"+s.Http+"/api/v2/signingCert", "application/json", bytes.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}

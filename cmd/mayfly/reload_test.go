@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -14,72 +13,21 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
+	"github.com/mayfly-ca/mayfly/testkit/process"
+	"github.com/mayfly-ca/mayfly/trust"
 )
-
-// generation returns what GET /api/v2/configuration says of the configuration in force.
-func (s *serveProcess) generation(t *testing.T) (number, digest string) {
-	t.Helper()
-	resp, err := http.Get("http://" + s.http + "/api/v2/configuration")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	return resp.Header.Get("Mayfly-Config-Generation"), resp.Header.Get("Mayfly-Config-Digest")
-}
-
-// until waits for another process to have done something, at most ten seconds.
-func (s *serveProcess) until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("not %s; log:\n%s", what, s.logs)
-		}
-		time.Sleep(10 * time.Millisecond) // another process: there is nothing to wait on but its answers
-	}
-}
-
-// replace writes a file the way careful programs do: beside it, then renamed.
-func (s *serveProcess) replace(t *testing.T, name string, data []byte) {
-	t.Helper()
-	path := filepath.Join(s.dir, name)
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (s *serveProcess) hangup(t *testing.T) {
-	t.Helper()
-	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// digest is that of the configuration with this issuer file.
-func (s *serveProcess) digest(t *testing.T, identity []byte) string {
-	t.Helper()
-	main, err := os.ReadFile(filepath.Join(s.dir, "mayfly.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, b := sha256.Sum256(main), sha256.Sum256(identity)
-	return fmt.Sprintf("%x", sha256.Sum256(append(a[:], b[:]...)))
-}
 
 // C2 // G3: a hundred reloads in a second cost no request. A broken file changes nothing, and says where it is broken.
 func TestReloadUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL()})
-	requests := makeRequests(t, provider)
+	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL()})
+	requests := process.Requests(t, provider)
 	identity := func(n int, rest string) []byte {
 		return fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email, description: \"%d\"%s}\n", provider.URL(), n, rest)
 	}
@@ -87,7 +35,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	var done atomic.Int64
 	var callers sync.WaitGroup
 	for i := range 8 {
-		call, release := s.caller(t, i%2 == 0)
+		call, release := s.Caller(t, i%2 == 0)
 		callers.Go(func() {
 			defer release()
 			for n := i; ; n += 8 {
@@ -104,40 +52,40 @@ func TestReloadUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	first, before := s.generation(t)
+	first, before := s.Generation(t)
 	for n := range 100 {
-		s.replace(t, "identity.yaml", identity(n, ""))
-		s.hangup(t)
+		s.Replace(t, "identity.yaml", identity(n, ""))
+		s.Hangup(t)
 		time.Sleep(10 * time.Millisecond) // a hundred a second
 	}
-	s.until(t, "reloaded", func() bool { _, d := s.generation(t); return d != before })
-	s.replace(t, "identity.yaml", identity(1000, ""))
-	last := s.digest(t, identity(1000, "")) // an earlier reload may still be under way
-	s.until(t, "reloaded because the file changed", func() bool { _, d := s.generation(t); return d == last })
-	number, good := s.generation(t) // a reload that was asked for may still count it up
+	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != before })
+	s.Replace(t, "identity.yaml", identity(1000, ""))
+	last := s.Digest(t, identity(1000, "")) // an earlier reload may still be under way
+	s.Until(t, "reloaded because the file changed", func() bool { _, d := s.Generation(t); return d == last })
+	number, good := s.Generation(t) // a reload that was asked for may still count it up
 	if number == first || done.Load() == 0 {
 		t.Errorf("generation %s after %s, %d requests", number, first, done.Load())
 	}
 
-	s.replace(t, "identity.yaml", identity(1, ", audiense: [x]"))
-	s.hangup(t)
-	s.until(t, "refused", func() bool { return strings.Contains(s.logs.String(), "not reloaded") })
-	if text := s.logs.String(); !strings.Contains(text, "identity.yaml:2:") || !strings.Contains(text, "did you mean") {
+	s.Replace(t, "identity.yaml", identity(1, ", audiense: [x]"))
+	s.Hangup(t)
+	s.Until(t, "refused", func() bool { return strings.Contains(s.Logs.String(), "not reloaded") })
+	if text := s.Logs.String(); !strings.Contains(text, "identity.yaml:2:") || !strings.Contains(text, "did you mean") {
 		t.Errorf("the log does not say where: %s", text)
 	}
-	if n, d := s.generation(t); d != good {
+	if n, d := s.Generation(t); d != good {
 		t.Errorf("a broken file is in force: generation %s", n)
 	}
 	close(stop)
 	callers.Wait()
-	if strings.Contains(s.logs.String(), "panic") {
-		t.Error(s.logs)
+	if strings.Contains(s.Logs.String(), "panic") {
+		t.Error(s.Logs)
 	}
 
-	s.replace(t, "identity.yaml", identity(2, ", policy: {rules: [{name: nobody, deny: 'true'}]}"))
-	s.hangup(t)
-	s.until(t, "reloaded", func() bool { _, d := s.generation(t); return d != good })
-	call, release := s.caller(t, true)
+	s.Replace(t, "identity.yaml", identity(2, ", policy: {rules: [{name: nobody, deny: 'true'}]}"))
+	s.Hangup(t)
+	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != good })
+	call, release := s.Caller(t, true)
 	defer release()
 	if err := call(requests[0]); err == nil || !strings.Contains(err.Error(), "status 403") || !strings.Contains(err.Error(), `"rule":"nobody"`) {
 		t.Errorf("the new policy is not in force: %v", err)
@@ -149,37 +97,37 @@ func TestReloadChain(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
 	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
-	s := startServe(t, serveSetup{pki: old, issuer: provider.URL(), embedded: true})
+	s := process.Serve(t, process.Setup{Pki: old, Issuer: provider.URL(), Embedded: true})
 	chains := func() int {
-		status, body := get(t, "http://"+s.http+"/api/v2/trustBundle")
+		status, body := process.Get(t, "http://"+s.Http+"/api/v2/trustBundle")
 		var bundle struct{ Chains []any }
 		if err := json.Unmarshal(body, &bundle); err != nil || status != http.StatusOK {
 			t.Fatalf("%d %v", status, err)
 		}
 		return len(bundle.Chains)
 	}
-	s.replace(t, "chain.pem", fresh.ChainPEM())
-	s.hangup(t)
-	s.until(t, "refused", func() bool { return strings.Contains(s.logs.String(), "not reloaded") })
+	s.Replace(t, "chain.pem", fresh.ChainPEM())
+	s.Hangup(t)
+	s.Until(t, "refused", func() bool { return strings.Contains(s.Logs.String(), "not reloaded") })
 	if n := chains(); n != 1 {
 		t.Errorf("%d chains after half a change", n)
 	}
-	s.replace(t, "key.pem", fresh.KeyPEM())
-	s.hangup(t)
+	s.Replace(t, "key.pem", fresh.KeyPEM())
+	s.Hangup(t)
 	issuing := base64.StdEncoding.EncodeToString(fresh.Intermediate.Raw)
-	s.until(t, "replaced", func() bool {
-		_, bundle := get(t, "http://"+s.http+"/api/v2/trustBundle")
+	s.Until(t, "replaced", func() bool {
+		_, bundle := process.Get(t, "http://"+s.Http+"/api/v2/trustBundle")
 		return strings.Contains(strings.ReplaceAll(string(bundle), `\n`, ""), issuing)
 	})
 	if n := chains(); n != 1 {
 		t.Errorf("%d chains after a change", n)
 	}
-	call, release := s.caller(t, true)
+	call, release := s.Caller(t, true)
 	defer release()
-	if err := call(makeRequests(t, provider)[0]); err != nil {
+	if err := call(process.Requests(t, provider)[0]); err != nil {
 		t.Error(err)
 	}
-	if _, roots := get(t, "http://"+s.http+"/ct/ct/v1/get-roots"); bytes.Count(roots, []byte(`MII`)) < 2 {
+	if _, roots := process.Get(t, "http://"+s.Http+"/ct/ct/v1/get-roots"); bytes.Count(roots, []byte(`MII`)) < 2 {
 		t.Errorf("the embedded log does not know both roots: %s", roots)
 	}
 }
@@ -190,16 +138,16 @@ func TestReplacedChain(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
 	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
-	s := startServe(t, serveSetup{pki: old, issuer: provider.URL(), embedded: true})
+	s := process.Serve(t, process.Setup{Pki: old, Issuer: provider.URL(), Embedded: true})
 	bundle := func() string {
-		_, body := get(t, "http://"+s.http+"/api/v2/trustBundle")
+		_, body := process.Get(t, "http://"+s.Http+"/api/v2/trustBundle")
 		return string(body)
 	}
 	has := func(p *pki.PKI) bool {
 		der := base64.StdEncoding.EncodeToString(p.Intermediate.Raw)
 		return strings.Contains(strings.ReplaceAll(bundle(), `\n`, ""), der)
 	}
-	main, err := os.ReadFile(filepath.Join(s.dir, "mayfly.yaml"))
+	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,19 +155,19 @@ func TestReplacedChain(t *testing.T) {
 	if bytes.Equal(listed, main) {
 		t.Fatalf("no place for ca.trust in\n%s", main)
 	}
-	s.replace(t, "old.pem", old.ChainPEM())
-	s.replace(t, "chain.pem", fresh.ChainPEM())
-	s.replace(t, "key.pem", fresh.KeyPEM())
-	s.replace(t, "mayfly.yaml", listed)
-	s.hangup(t)
-	s.until(t, "replaced", func() bool { return has(fresh) })
+	s.Replace(t, "old.pem", old.ChainPEM())
+	s.Replace(t, "chain.pem", fresh.ChainPEM())
+	s.Replace(t, "key.pem", fresh.KeyPEM())
+	s.Replace(t, "mayfly.yaml", listed)
+	s.Hangup(t)
+	s.Until(t, "replaced", func() bool { return has(fresh) })
 	if !has(old) {
 		t.Error("the chain that ca.trust lists is not in the trust bundle")
 	}
-	s.replace(t, "mayfly.yaml", main)
-	s.hangup(t)
-	s.until(t, "taken out", func() bool { return !has(old) })
-	if !strings.Contains(s.logs.String(), "a chain leaves the trust bundle") {
+	s.Replace(t, "mayfly.yaml", main)
+	s.Hangup(t)
+	s.Until(t, "taken out", func() bool { return !has(old) })
+	if !strings.Contains(s.Logs.String(), "a chain leaves the trust bundle") {
 		t.Error("no warning of a chain that leaves the trust bundle")
 	}
 }
@@ -228,39 +176,39 @@ func TestReplacedChain(t *testing.T) {
 func TestReloadCorrected(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL()})
-	_, before := s.generation(t)
-	main, err := os.ReadFile(filepath.Join(s.dir, "mayfly.yaml"))
+	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL()})
+	_, before := s.Generation(t)
+	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(filepath.Join(s.dir, "other"), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(s.Dir, "other"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s.replace(t, "other/identity.yaml", []byte("oidc-issuers: x\n"))
-	s.replace(t, "mayfly.yaml", bytes.Replace(main, []byte("identity.yaml"), []byte("other/identity.yaml"), 1))
-	s.until(t, "refused", func() bool { return strings.Contains(s.logs.String(), "not reloaded") })
-	s.replace(t, "other/identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email}\n", provider.URL()))
-	s.until(t, "reloaded", func() bool { _, d := s.generation(t); return d != before })
+	s.Replace(t, "other/identity.yaml", []byte("oidc-issuers: x\n"))
+	s.Replace(t, "mayfly.yaml", bytes.Replace(main, []byte("identity.yaml"), []byte("other/identity.yaml"), 1))
+	s.Until(t, "refused", func() bool { return strings.Contains(s.Logs.String(), "not reloaded") })
+	s.Replace(t, "other/identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email}\n", provider.URL()))
+	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != before })
 }
 
 // G2: what stops the start stops the check, before a socket opens.
 func TestCheckIsStart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL()})
-	main, err := os.ReadFile(filepath.Join(s.dir, "mayfly.yaml"))
+	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL()})
+	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	good := string(main)
 	_, logs, _ := strings.Cut(good, "  logs:\n")
 	twice := good + strings.Replace(logs, "name: lab", "name: two", 1)
-	if err := os.MkdirAll(filepath.Join(s.dir, "junk"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(s.Dir, "junk"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s.replace(t, "junk/log.key.pem", []byte("junk"))
-	s.replace(t, "other.json", rootWithoutLogs(t, pki.New(pki.Options{})))
+	s.Replace(t, "junk/log.key.pem", []byte("junk"))
+	s.Replace(t, "other.json", rootWithoutLogs(t, pki.New(pki.Options{})))
 	head, _, _ := strings.Cut(good, "ct:\n")
 	for name, text := range map[string]string{
 		"good": good, "one key, two logs": twice, "key of the embedded log": head + "ct:\n  embedded: {dir: junk, origin: x.example.com/ct}\n",
@@ -268,13 +216,13 @@ func TestCheckIsStart(t *testing.T) {
 		"log of another id": strings.Replace(good, "name: lab", "log_id: "+strings.Repeat("ab", 32)+", name: lab", 1),
 		"wrong":             good + "nonsense: 1\n", "no chain": strings.Replace(good, "chain.pem", "ct.pem", 1),
 	} {
-		s.replace(t, "try.yaml", []byte(text))
-		_, errCheck := runIn(s.dir, "config", "check", "--config", "try.yaml")
-		text = strings.ReplaceAll(text, s.http, "127.0.0.1:0")
-		s.replace(t, "try.yaml", []byte(strings.ReplaceAll(text, s.grpc, "127.0.0.1:0")))
+		s.Replace(t, "try.yaml", []byte(text))
+		_, errCheck := process.Mayfly(s.Dir, "config", "check", "--config", "try.yaml")
+		text = strings.ReplaceAll(text, s.Http, "127.0.0.1:0")
+		s.Replace(t, "try.yaml", []byte(strings.ReplaceAll(text, s.Grpc, "127.0.0.1:0")))
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		cmd := exec.CommandContext(ctx, "mayfly", "serve", "--config", "try.yaml")
-		cmd.Dir = s.dir
+		cmd.Dir = s.Dir
 		out, errStart := cmd.CombinedOutput()
 		started := bytes.Contains(out, []byte(`"msg":"listening`)) || bytes.Contains(out, []byte(`"msg":"ready"`))
 		cancel()
@@ -288,23 +236,60 @@ func TestCheckIsStart(t *testing.T) {
 func TestReloadV1(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL()})
-	main, err := os.ReadFile(filepath.Join(s.dir, "mayfly.yaml"))
+	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL()})
+	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	status := func() (int, string) {
-		code, body := get(t, "http://"+s.http+"/api/v1/rootCert")
+		code, body := process.Get(t, "http://"+s.Http+"/api/v1/rootCert")
 		return code, string(body)
 	}
 	if code, body := status(); code != http.StatusOK || !strings.HasPrefix(body, "-----BEGIN") {
 		t.Fatalf("v1: %d %s", code, body)
 	}
-	s.replace(t, "mayfly.yaml", append(bytes.Clone(main), "api: {v1: false}\n"...))
-	s.until(t, "v1 off", func() bool { code, _ := status(); return code == http.StatusNotFound })
+	s.Replace(t, "mayfly.yaml", append(bytes.Clone(main), "api: {v1: false}\n"...))
+	s.Until(t, "v1 off", func() bool { code, _ := status(); return code == http.StatusNotFound })
 	if _, body := status(); !strings.Contains(body, "use /api/v2/trustBundle") {
 		t.Errorf("the answer does not say what to use: %s", body)
 	}
-	s.replace(t, "mayfly.yaml", main)
-	s.until(t, "v1 on", func() bool { code, _ := status(); return code == http.StatusOK })
+	s.Replace(t, "mayfly.yaml", main)
+	s.Until(t, "v1 on", func() bool { code, _ := status(); return code == http.StatusOK })
+}
+
+// B4 // G3: a reload is held against the published trusted root, too.
+func TestReloadUnpublished(t *testing.T) {
+	t.Parallel()
+	provider := idp.New(t, idp.Options{})
+	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL()})
+	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, before := s.Generation(t)
+	s.Replace(t, "root.json", rootWithoutLogs(t, pki.New(pki.Options{})))
+	s.Replace(t, "mayfly.yaml", append(main, "  policy: {trusted_root: root.json}\n"...))
+	s.Until(t, "refused", func() bool { return strings.Contains(s.Logs.String(), "log lab: its key") })
+	if _, d := s.Generation(t); d != before {
+		t.Error("a log that is not published is in force")
+	}
+	if out, err := process.Mayfly(s.Dir, "trust", "export", "--config", "mayfly.yaml", "--url", "https://ca.example.com", "--out", "trust"); err != nil {
+		t.Fatal(err, out)
+	}
+	root, err := os.ReadFile(filepath.Join(s.Dir, "trust", "trusted_root.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Replace(t, "root.json", root) // it is watched, like every file that is named
+	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != before })
+}
+
+// rootWithoutLogs is a trusted root that believes a CA and no log.
+func rootWithoutLogs(t *testing.T, p *pki.PKI) []byte {
+	t.Helper()
+	root, err := trust.Material{Authorities: []trust.Authority{{URL: "https://ca.example.com", Chain: p.Chain}}}.TrustedRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
 }

@@ -16,12 +16,16 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"github.com/mayfly-ca/mayfly/ca/signer/file"
 	"github.com/mayfly-ca/mayfly/client"
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/trust"
+	"github.com/spf13/cobra"
 )
 
 // passwordEnv holds the password of --key.
@@ -36,7 +40,7 @@ type requestFlags struct {
 	signIn                             signIn
 }
 
-func newRequest(*common) *cobra.Command {
+func newRequest(*cli.Common) *cobra.Command {
 	f := &requestFlags{}
 	cmd := &cobra.Command{
 		Use:   "request --url URL [--trusted-root FILE]",
@@ -58,7 +62,7 @@ func newRequest(*common) *cobra.Command {
 			if err := f.check(args); err != nil {
 				return err
 			}
-			return f.run(cmd.Context(), streams{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()})
+			return f.run(cmd.Context(), cli.Streams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr()})
 		}),
 	}
 	fl := cmd.Flags()
@@ -79,7 +83,7 @@ func newRequest(*common) *cobra.Command {
 	fl.Lookup("csr").NoOptDefVal = "-"
 	fl.StringVar(&f.out, "out", "", "file for the certificate chain, PEM; a fresh key goes beside it")
 	fl.StringVar(&f.keyOut, "key-out", "", "file for the fresh key (default: --out with .key.pem)")
-	fl.Var(lasting(&f.timeout, 30*time.Second), "timeout", "longest wait for the certificate")
+	fl.Var(cli.Lasting(&f.timeout, 30*time.Second), "timeout", "longest wait for the certificate")
 	fl.BoolVar(&f.asJSON, "json", false, "show the certificate as JSON")
 	return cmd
 }
@@ -87,39 +91,39 @@ func newRequest(*common) *cobra.Command {
 func (f *requestFlags) check(args []string) error {
 	if len(args) == 1 {
 		if f.csr != "-" {
-			return usage("unexpected argument %q", args[0])
+			return cli.Usage("unexpected argument %q", args[0])
 		}
 		f.csr = args[0] // "--csr FILE"
 	}
 	switch {
 	case f.url == "":
-		return usage("--url is missing; for the CA of \"mayfly dev\" it is --url http://127.0.0.1:5555")
+		return cli.Usage("--url is missing; for the CA of \"mayfly dev\" it is --url http://127.0.0.1:5555")
 	case f.trustedRoot == "" && !f.insecure:
-		return usage("--trusted-root is missing; an answer is verified before anything is written (--insecure-skip-verify turns that off)")
+		return cli.Usage("--trusted-root is missing; an answer is verified before anything is written (--insecure-skip-verify turns that off)")
 	case f.trustedRoot != "" && f.insecure:
-		return usage("--trusted-root and --insecure-skip-verify exclude each other")
+		return cli.Usage("--trusted-root and --insecure-skip-verify exclude each other")
 	case f.csr != "" && f.csr != "-" && f.key != "":
-		return usage("--key and a --csr file exclude each other: the request is signed already")
+		return cli.Usage("--key and a --csr file exclude each other: the request is signed already")
 	case f.timeout <= 0:
-		return usage("--timeout %s: write a positive duration such as 30s", f.timeout)
+		return cli.Usage("--timeout %s: write a positive duration such as 30s", f.timeout)
 	}
 	return nil
 }
 
-func (f *requestFlags) run(ctx context.Context, std streams) error {
-	opts := client.Options{URL: f.url, GRPC: f.grpc, SkipVerify: f.insecure, UserAgent: userAgent(), Timeout: f.timeout}
+func (f *requestFlags) run(ctx context.Context, std cli.Streams) error {
+	opts := client.Options{URL: f.url, GRPC: f.grpc, SkipVerify: f.insecure, UserAgent: version.UserAgent(), Timeout: f.timeout}
 	if f.trustedRoot != "" {
 		m, err := readTrustedRoot(f.trustedRoot)
 		if err != nil {
 			return err
 		}
-		warnSkipped(std.err, f.trustedRoot, m.Skipped)
+		warnSkipped(std.Err, f.trustedRoot, m.Skipped)
 		t := m.ForClient()
 		opts.Trust = &t
 	}
 	c, err := client.New(opts)
 	if err != nil {
-		return usage("%v", err)
+		return cli.Usage("%v", err)
 	}
 	defer c.Close()
 	req, fresh, err := f.request()
@@ -135,12 +139,12 @@ func (f *requestFlags) run(ctx context.Context, std streams) error {
 		return errors.New(client.Explain(err) + f.expected(err))
 	}
 	if f.insecure {
-		fmt.Fprintln(std.err, styleFor(std.err).yellow("warning: the answer is not verified (--insecure-skip-verify)"))
+		fmt.Fprintln(std.Err, terminal.StyleFor(std.Err).Yellow("warning: the answer is not verified (--insecure-skip-verify)"))
 	}
 	if err := f.write(std, cert, fresh); err != nil {
 		return err
 	}
-	return f.show(std.out, cert)
+	return f.show(std.Out, cert)
 }
 
 // expected says how to name the expected identity where the one in the certificate is not that of the token.
@@ -155,7 +159,7 @@ func (f *requestFlags) expected(err error) string {
 // request prepares key and proof. fresh is the key that was made here, nil if the caller brought one.
 func (f *requestFlags) request() (req client.Request, fresh *ecdsa.PrivateKey, err error) {
 	if f.csr != "" && f.csr != "-" {
-		data, err := readInput(nil, f.csr)
+		data, err := input.Read(nil, f.csr)
 		if err != nil {
 			return req, nil, err
 		}
@@ -166,7 +170,7 @@ func (f *requestFlags) request() (req client.Request, fresh *ecdsa.PrivateKey, e
 	}
 	req.CSR = f.csr == "-"
 	if f.key != "" {
-		data, err := readInput(nil, f.key)
+		data, err := input.Read(nil, f.key)
 		if err != nil {
 			return req, nil, err
 		}
@@ -185,12 +189,12 @@ func (f *requestFlags) request() (req client.Request, fresh *ecdsa.PrivateKey, e
 }
 
 // write puts the chain and a fresh key into their files. Nothing was written before the answer was verified.
-func (f *requestFlags) write(std streams, cert *client.Certificate, fresh *ecdsa.PrivateKey) error {
+func (f *requestFlags) write(std cli.Streams, cert *client.Certificate, fresh *ecdsa.PrivateKey) error {
 	if f.out == "" {
 		if fresh != nil && f.keyOut == "" {
-			fmt.Fprintln(std.err, "The key made for this certificate is not kept; --out FILE keeps both.")
+			fmt.Fprintln(std.Err, "The key made for this certificate is not kept; --out FILE keeps both.")
 		}
-	} else if err := writeFile(f.out, cert.PEM(), 0o644); err != nil {
+	} else if err := durable.WriteFile(f.out, cert.PEM(), 0o644); err != nil {
 		return err
 	}
 	keyOut := f.keyOut
@@ -204,10 +208,10 @@ func (f *requestFlags) write(std streams, cert *client.Certificate, fresh *ecdsa
 	if err != nil {
 		return err
 	}
-	if err := writePrivate(keyOut, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
+	if err := durable.WriteFile(keyOut, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
 		return err
 	}
-	fmt.Fprintf(std.err, "Key written to %s (readable by you only).\n", keyOut)
+	fmt.Fprintf(std.Err, "Key written to %s (readable by you only).\n", keyOut)
 	return nil
 }
 
@@ -217,13 +221,13 @@ func (f *requestFlags) show(w io.Writer, cert *client.Certificate) error {
 		return err
 	}
 	if f.asJSON {
-		return writeJSON(w, struct {
+		return cli.WriteJSON(w, struct {
 			Certificate certificateView `json:"certificate"`
 			Chain       string          `json:"chain_pem"`
 			Verified    bool            `json:"verified"`
 		}{view, string(cert.PEM()), !f.insecure})
 	}
-	if err := printCertificate(w, view, styleFor(w)); err != nil {
+	if err := printCertificate(w, view, terminal.StyleFor(w)); err != nil {
 		return err
 	}
 	if f.out == "" {
@@ -240,7 +244,7 @@ func loadTrust(name string) (client.Trust, error) {
 
 // readTrustedRoot reads a trusted_root.json.
 func readTrustedRoot(name string) (trust.Material, error) {
-	data, err := readInput(nil, name)
+	data, err := input.Read(nil, name)
 	if err != nil {
 		return trust.Material{}, err
 	}
@@ -254,7 +258,7 @@ func readTrustedRoot(name string) (trust.Material, error) {
 // warnSkipped says which entries of a trusted root were not understood.
 func warnSkipped(w io.Writer, name string, skipped []string) {
 	for _, s := range skipped {
-		fmt.Fprintln(w, styleFor(w).yellow(fmt.Sprintf("warning: %s: an entry of the trusted root is left out: %s",
-			name, printable(s))))
+		fmt.Fprintln(w, terminal.StyleFor(w).Yellow(fmt.Sprintf("warning: %s: an entry of the trusted root is left out: %s",
+			name, terminal.Printable(s))))
 	}
 }

@@ -15,18 +15,19 @@ import (
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
+	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
 // A rotation costs no request, needs no restart, and does not wait for a configuration file that somebody is about to mend.
 func TestRotateUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := startServe(t, serveSetup{pki: pki.New(pki.Options{}), issuer: provider.URL(), embedded: true, more: "audit: {file: journal.jsonl}\n"})
-	requests := makeRequests(t, provider)
+	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit: {file: journal.jsonl}\n"})
+	requests := process.Requests(t, provider)
 	stop := make(chan struct{})
 	var callers sync.WaitGroup
 	for i := range 4 {
-		call, release := s.caller(t, i%2 == 0)
+		call, release := s.Caller(t, i%2 == 0)
 		callers.Go(func() {
 			defer release()
 			for n := i; ; n += 4 {
@@ -42,14 +43,14 @@ func TestRotateUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	s.replace(t, "identity.yaml", []byte("oidc-issuers: {broken"))
-	s.until(t, "refused", func() bool { return strings.Contains(s.logs.String(), "not reloaded") })
-	c := embedded.Config{Dir: filepath.Join(s.dir, "log"), Origin: "mayfly.local/ct"}
+	s.Replace(t, "identity.yaml", []byte("oidc-issuers: {broken"))
+	s.Until(t, "refused", func() bool { return strings.Contains(s.Logs.String(), "not reloaded") })
+	c := embedded.Config{Dir: filepath.Join(s.Dir, "log"), Origin: "mayfly.local/ct"}
 	if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: time.Now(), Unpublished: true}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	s.until(t, "logged in the new shard", func() bool {
-		resp, err := http.Get("http://" + s.http + "/ct/next/checkpoint")
+	s.Until(t, "logged in the new shard", func() bool {
+		resp, err := http.Get("http://" + s.Http + "/ct/next/checkpoint")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +64,7 @@ func TestRotateUnderLoad(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(c.Dir, "shards", "next", "tile")); err != nil {
 		t.Error(err)
 	}
-	lines, err := os.ReadFile(filepath.Join(s.dir, "journal.jsonl"))
+	lines, err := os.ReadFile(filepath.Join(s.Dir, "journal.jsonl"))
 	if err != nil || !strings.Contains(string(lines), `"kind":"event","reason":"log-shard-opened","text":"embedded-next (log ID `) {
 		t.Errorf("the journal does not say that there is another shard: %v", err)
 	}
@@ -73,7 +74,7 @@ func TestRotateUnderLoad(t *testing.T) {
 func TestLogStorageFails(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	p, err := launchDev(dir)
+	p, err := process.Dev(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,10 +88,10 @@ func TestLogStorageFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	request := func() string {
-		return mayfly("request", "--url", p.url, "--trusted-root", ".mayfly-dev/trusted_root.json", "--token-file", "token")
+		return mayfly("request", "--url", p.Url, "--trusted-root", ".mayfly-dev/trusted_root.json", "--token-file", "token")
 	}
 	ready := func() (int, string) {
-		status, page := get(t, p.admin+"/readyz")
+		status, page := process.Get(t, p.Admin+"/readyz")
 		return status, string(page)
 	}
 	tiles := filepath.Join(dir, ".mayfly-dev", "ct", "tile")
@@ -101,7 +102,7 @@ func TestLogStorageFails(t *testing.T) {
 		t.Errorf("the answer is %s", out)
 	}
 	// it is asked once a second
-	poll(t, "not ready", func() bool { status, _ := ready(); return status == http.StatusServiceUnavailable })
+	process.Poll(t, "not ready", func() bool { status, _ := ready(); return status == http.StatusServiceUnavailable })
 	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) { // while it is tried
 		if status, page := ready(); status != http.StatusServiceUnavailable || !strings.Contains(page, "the storage failed at") {
 			t.Fatalf("readiness: %d %s", status, page)
@@ -120,8 +121,8 @@ func TestLogStorageFails(t *testing.T) {
 		}
 	}
 	var page []byte
-	poll(t, "two entries", func() bool { // the files are read once a second
-		_, page = get(t, p.admin+"/metrics")
+	process.Poll(t, "two entries", func() bool { // the files are read once a second
+		_, page = process.Get(t, p.Admin+"/metrics")
 		return strings.Contains(string(page), `mayfly_embedded_log_tree_entries{log="embedded"} 2`)
 	})
 	for _, want := range []string{
@@ -135,7 +136,7 @@ func TestLogStorageFails(t *testing.T) {
 			t.Errorf("no metric %s", want)
 		}
 	}
-	if err := p.stop(); err != nil {
+	if err := p.Stop(); err != nil {
 		t.Error(err)
 	}
 }

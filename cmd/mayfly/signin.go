@@ -8,9 +8,11 @@ import (
 	"os"
 	"strings"
 
-	"github.com/sigstore/sigstore/pkg/oauthflow"
-
 	"github.com/mayfly-ca/mayfly/client"
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/internal/input"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/sigstore/sigstore/pkg/oauthflow"
 )
 
 // tokenEnv is where Sigstore clients look for an ID token.
@@ -25,25 +27,25 @@ type signIn struct {
 }
 
 // token returns an ID token: from the named file, from SIGSTORE_ID_TOKEN, from a pipe on standard input, or from a sign-in.
-func (s signIn) token(ctx context.Context, std streams, c *client.Client) (string, error) {
+func (s signIn) token(ctx context.Context, std cli.Streams, c *client.Client) (string, error) {
 	if s.file != "" {
-		return readToken(std.in, s.file)
+		return readToken(std.In, s.file)
 	}
 	if t := strings.TrimSpace(os.Getenv(tokenEnv)); t != "" {
 		return t, nil
 	}
-	if isPiped(std.in) && s.issuer == "" {
-		return readToken(std.in, "-")
+	if isPiped(std.In) && s.issuer == "" {
+		return readToken(std.In, "-")
 	}
 	issuer, err := s.provider(ctx, c)
 	if err != nil {
 		return "", err
 	}
-	return s.interactive(ctx, std.err, issuer)
+	return s.interactive(ctx, std.Err, issuer)
 }
 
 func readToken(stdin io.Reader, name string) (string, error) {
-	data, err := readInput(stdin, name)
+	data, err := input.Read(stdin, name)
 	if name == "-" {
 		name = "standard input"
 	}
@@ -86,7 +88,7 @@ func (s signIn) provider(ctx context.Context, c *client.Client) (string, error) 
 
 // interactive signs a person in and returns the ID token.
 func (s signIn) interactive(ctx context.Context, out io.Writer, issuer string) (string, error) {
-	fmt.Fprintf(out, "Signing in at %s\n", printable(issuer))
+	fmt.Fprintf(out, "Signing in at %s\n", terminal.Printable(issuer))
 	var flow oauthflow.TokenGetter = &oauthflow.InteractiveIDTokenGetter{
 		HTMLPage: "<!doctype html><title>mayfly</title><p>Signed in. You can close this page.", Input: os.Stdin, Output: out,
 	}

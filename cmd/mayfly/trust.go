@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
+	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/trust"
+	"github.com/spf13/cobra"
 )
 
 func newTrust() *cobra.Command {
@@ -68,23 +70,23 @@ func newTrustExport() *cobra.Command {
 
 func (f *exportFlags) run(w, warnings io.Writer) error {
 	if f.config == "" || f.out == "" {
-		return usage("--config and --out are required; write --config FILE --out DIR")
+		return cli.Usage("--config and --out are required; write --config FILE --out DIR")
 	}
 	cfg, _, err := config.LoadPublic(f.config)
 	if err != nil {
-		return misconfigured(err)
+		return cli.Misconfigured(err)
 	}
 	if _, backend := cfg.CA.Selected(); backend.Temporary() {
-		return usage("%s: the CA is ephemeral: its chain exists only while it runs, so there is nothing to export", f.config)
+		return cli.Usage("%s: the CA is ephemeral: its chain exists only while it runs, so there is nothing to export", f.config)
 	}
-	m, err := loadPublic(cfg)
+	m, err := node.LoadPublic(cfg)
 	if err != nil {
-		return misconfigured(err)
+		return cli.Misconfigured(err)
 	}
 	if f.url == "" {
 		f.url = "http://" + cfg.Listen.HTTP
 	} else if u, err := url.Parse(f.url); err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return usage("--url %q: write the URL of the CA, for example https://ca.example.com", f.url)
+		return cli.Usage("--url %q: write the URL of the CA, for example https://ca.example.com", f.url)
 	}
 	if f.issuer == "" {
 		f.issuer = firstEmailIssuer(cfg)
@@ -92,18 +94,18 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 	if err := f.services(); err != nil {
 		return err
 	}
-	from := m.chain[0].NotBefore.UTC().Truncate(time.Second)
-	files := exported{
-		config: cfg, material: m, timestamps: f.timestamps, signatures: f.signatures,
-		services: trust.Services{CA: f.url, OIDC: f.issuer, Operator: f.operator, From: from, TSA: f.tsa, Rekor: f.rekor},
+	from := m.Chain[0].NotBefore.UTC().Truncate(time.Second)
+	files := node.Exported{
+		Config: cfg, Material: m, Timestamps: f.timestamps, Signatures: f.signatures,
+		Services: trust.Services{CA: f.url, OIDC: f.issuer, Operator: f.operator, From: from, TSA: f.tsa, Rekor: f.rekor},
 	}
-	for i := range files.signatures {
-		files.signatures[i].From = from
+	for i := range files.Signatures {
+		files.Signatures[i].From = from
 	}
 	if err := os.MkdirAll(f.out, 0o755); err != nil { //nolint:gosec // trust material is public
 		return err
 	}
-	if err := files.write(f.out); err != nil {
+	if err := files.Write(f.out); err != nil {
 		return err
 	}
 	if f.tsa == "" && f.rekor == "" {
@@ -112,17 +114,17 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 				"certificate is valid "+
 				"(10 minutes); name one with --tsa and --tsa-chain, or with --rekor and --rekor-key")
 	}
-	_, err = fmt.Fprintf(w, "%s\n%s\n", filepath.Join(f.out, rootName), filepath.Join(f.out, signingName))
+	_, err = fmt.Fprintf(w, "%s\n%s\n", filepath.Join(f.out, node.RootName), filepath.Join(f.out, node.SigningName))
 	return err
 }
 
 // services reads the keys of the services that the flags name.
 func (f *exportFlags) services() error {
 	if (f.tsa == "") != (f.tsaChain == "") {
-		return usage("--tsa and --tsa-chain belong together: signers need the URL, verifiers the chain")
+		return cli.Usage("--tsa and --tsa-chain belong together: signers need the URL, verifiers the chain")
 	}
 	if (f.rekor == "") != (f.rekorKey == "") {
-		return usage("--rekor and --rekor-key belong together: signers need the URL, verifiers the key")
+		return cli.Usage("--rekor and --rekor-key belong together: signers need the URL, verifiers the key")
 	}
 	if f.tsa != "" {
 		chain, err := readCertificates(nil, f.tsaChain)
@@ -136,9 +138,9 @@ func (f *exportFlags) services() error {
 	}
 	u, err := url.Parse(f.rekor)
 	if err != nil || u.Hostname() == "" {
-		return usage("--rekor %q: write the URL of the log, for example https://rekor.example.com", f.rekor)
+		return cli.Usage("--rekor %q: write the URL of the log, for example https://rekor.example.com", f.rekor)
 	}
-	data, err := readInput(nil, f.rekorKey)
+	data, err := input.Read(nil, f.rekorKey)
 	if err != nil {
 		return fmt.Errorf("--rekor-key: %w", err)
 	}
@@ -148,42 +150,6 @@ func (f *exportFlags) services() error {
 	}
 	f.signatures = []trust.Log{{URL: f.rekor, Origin: cmp.Or(f.rekorOrigin, u.Hostname()), Operator: f.operator, Key: key}}
 	return nil
-}
-
-// The names of the two files.
-const (
-	rootName    = "trusted_root.json"
-	signingName = "signing_config.json"
-)
-
-// exported is what the two files are made from.
-type exported struct {
-	config     *config.Config
-	material   *material
-	timestamps []trust.Authority
-	signatures []trust.Log
-	services   trust.Services
-}
-
-// write puts both files into dir, which exists.
-func (e exported) write(dir string) error {
-	m, err := e.material.export(e.config, e.services.CA)
-	if err != nil {
-		return located(e.config, err)
-	}
-	m.Timestamps, m.Rekor = e.timestamps, e.signatures
-	root, err := m.TrustedRoot()
-	if err != nil {
-		return fmt.Errorf("nothing was written: %w", err)
-	}
-	signing, err := e.services.SigningConfig()
-	if err != nil {
-		return err
-	}
-	if err := writeFile(filepath.Join(dir, rootName), root, 0o644); err != nil {
-		return err
-	}
-	return writeFile(filepath.Join(dir, signingName), signing, 0o644)
 }
 
 func firstEmailIssuer(cfg *config.Config) string {

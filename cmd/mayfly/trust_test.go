@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/client"
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 	"github.com/mayfly-ca/mayfly/trust"
 )
@@ -100,7 +101,7 @@ func TestPublishedRootOfAnotherProducer(t *testing.T) {
 	}
 	var out, errs bytes.Buffer
 	status := run(t.Context(), []string{"config", "check", "--config", filepath.Join(dir, "mayfly.yaml")},
-		streams{strings.NewReader(""), &out, &errs})
+		cli.Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
 	if status != 0 || !strings.Contains(out.String(), "left out: ctlogs[2]") ||
 		strings.Contains(out.String(), "ctlogs[1]") {
 		t.Errorf("status %d, %s%s", status, out.String(), errs.String())

@@ -10,10 +10,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/human"
+	"github.com/mayfly-ca/mayfly/internal/input"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/trust"
+	"github.com/spf13/cobra"
 )
 
 // tufPasswordEnv names the password of the keys of a TUF repository.
@@ -50,11 +52,11 @@ func newTUF() *cobra.Command {
 func (f *tufFlags) options() (trust.TUFOptions, error) {
 	o := trust.TUFOptions{Dir: f.dir, Password: []byte(os.Getenv(tufPasswordEnv)), Lives: trust.Lives{}}
 	if f.dir == "" {
-		return o, usage("--dir is missing; write --dir DIR, the directory of the repository")
+		return o, cli.Usage("--dir is missing; write --dir DIR, the directory of the repository")
 	}
 	for role, days := range f.days {
 		if *days < 1 || *days > 3650 {
-			return o, usage("--%s-days %d: write 1 to 3650", role, *days)
+			return o, cli.Usage("--%s-days %d: write 1 to 3650", role, *days)
 		}
 		o.Lives[role] = time.Duration(*days) * 24 * time.Hour
 	}
@@ -84,9 +86,9 @@ func (f *tufFlags) newInit() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			st := styleFor(cmd.ErrOrStderr())
+			st := terminal.StyleFor(cmd.ErrOrStderr())
 			if len(o.Password) == 0 {
-				fmt.Fprintln(cmd.ErrOrStderr(), st.yellow("warning: the keys in "+f.dir+"/keys are not encrypted; set "+tufPasswordEnv+" to encrypt them"))
+				fmt.Fprintln(cmd.ErrOrStderr(), st.Yellow("warning: the keys in "+f.dir+"/keys are not encrypted; set "+tufPasswordEnv+" to encrypt them"))
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(),
 				"Give clients %s/repository/1.root.json; move keys/root.pem and keys/targets.pem to a safe place. "+
@@ -113,7 +115,7 @@ func (f *tufFlags) newPublish() *cobra.Command {
 			}
 			var contents [][]byte
 			for _, name := range args {
-				data, err := readInput(cmd.InOrStdin(), name)
+				data, err := input.Read(cmd.InOrStdin(), name)
 				if err != nil {
 					return err
 				}
@@ -137,7 +139,7 @@ func (f *tufFlags) newRotate() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			if !slices.Contains(trust.Roles(), role) {
-				return usage("--role %q: write one of %s", role, strings.Join(trust.Roles(), ", "))
+				return cli.Usage("--role %q: write one of %s", role, strings.Join(trust.Roles(), ", "))
 			}
 			r, err := f.open()
 			if err != nil {
@@ -179,7 +181,7 @@ func (f *tufFlags) newShow() *cobra.Command {
 				err = showTUF(cmd.OutOrStdout(), r)
 			}
 			if err == nil && wrong != nil {
-				return &stop{exitFound, fmt.Errorf("mayfly: %w", wrong)}
+				return &cli.Error{Status: cli.ExitFound, Err: fmt.Errorf("mayfly: %w", wrong)}
 			}
 			return err
 		}),
@@ -208,9 +210,9 @@ func (f *tufFlags) newAdopt() *cobra.Command {
 			if fingerprint == "" {
 				_, err := trust.InspectTUF(o)
 				if none := (*trust.NoAnchorError)(nil); errors.As(err, &none) {
-					return usage("%v", err)
+					return cli.Usage("%v", err)
 				}
-				return usage("--root-sha256 is missing: write the SHA-256 of the 1.root.json that clients were given")
+				return cli.Usage("--root-sha256 is missing: write the SHA-256 of the 1.root.json that clients were given")
 			}
 			r, err := trust.AdoptTUF(o, fingerprint)
 			if err != nil {
@@ -244,7 +246,7 @@ func (f *tufFlags) newRestore() *cobra.Command {
 				return err
 			}
 			for _, name := range changed {
-				if _, err := fmt.Fprintln(cmd.OutOrStdout(), printable(name)); err != nil {
+				if _, err := fmt.Fprintln(cmd.OutOrStdout(), terminal.Printable(name)); err != nil {
 					return err
 				}
 			}
@@ -255,39 +257,39 @@ func (f *tufFlags) newRestore() *cobra.Command {
 }
 
 func showTUF(w io.Writer, r *trust.Repository) error {
-	st := styleFor(w)
-	g := grid{head: []string{"role", "version", "expires", "key", "private key"}, spare: []string{"key"}}
+	st := terminal.StyleFor(w)
+	g := terminal.Grid{Head: []string{"role", "version", "expires", "key", "private key"}, Spare: []string{"key"}}
 	for _, i := range r.Info() {
 		expires := i.Expires.Format("2006-01-02 15:04")
 		if i.Soon {
-			expires = st.yellow(expires)
+			expires = st.Yellow(expires)
 		}
 		here := "here"
 		if !i.HasKey {
-			here = st.dim("elsewhere")
+			here = st.Dim("elsewhere")
 		}
 		var ids []string
 		for _, id := range i.Keys {
 			ids = append(ids, id[:min(len(id), 12)])
 		}
-		g.add(i.Role, fmt.Sprint(i.Version), expires, strings.Join(ids, " "), here)
+		g.Add(i.Role, fmt.Sprint(i.Version), expires, strings.Join(ids, " "), here)
 	}
-	if err := g.write(w, st); err != nil {
+	if err := g.Write(w, st); err != nil {
 		return err
 	}
 	targets := r.Targets()
 	if len(targets) == 0 {
-		_, err := fmt.Fprintln(w, st.yellow("\nno files yet: publish trusted_root.json and signing_config.json"))
+		_, err := fmt.Fprintln(w, st.Yellow("\nno files yet: publish trusted_root.json and signing_config.json"))
 		return err
 	}
-	var t table
+	var t terminal.Table
 	for _, name := range slices.Sorted(maps.Keys(targets)) {
-		t.add(printable(name), "sha256:"+targets[name])
+		t.Add(terminal.Printable(name), "sha256:"+targets[name])
 	}
 	if _, err := fmt.Fprintln(w); err != nil {
 		return err
 	}
-	return t.write(w, st)
+	return t.Write(w, st)
 }
 
 func jsonTUF(w io.Writer, r *trust.Repository, wrong error) error {
@@ -313,5 +315,5 @@ func jsonTUF(w io.Writer, r *trust.Repository, wrong error) error {
 	if wrong != nil {
 		out.Error = wrong.Error()
 	}
-	return writeJSON(w, out)
+	return cli.WriteJSON(w, out)
 }

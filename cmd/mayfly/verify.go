@@ -8,10 +8,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/human"
+	"github.com/mayfly-ca/mayfly/internal/input"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/trust"
+	"github.com/spf13/cobra"
 )
 
 type verifyFlags struct {
@@ -76,7 +79,7 @@ func (f *verifyFlags) run(cmd *cobra.Command, name string) error {
 		}
 		f.expect.Artifact = in
 	}
-	data, err := readInput(cmd.InOrStdin(), name)
+	data, err := input.Read(cmd.InOrStdin(), name)
 	if err != nil {
 		return err
 	}
@@ -84,15 +87,15 @@ func (f *verifyFlags) run(cmd *cobra.Command, name string) error {
 	var failed *trust.Failure
 	switch {
 	case errors.Is(err, trust.ErrUsage):
-		return usage("%v", err)
+		return cli.Usage("%v", err)
 	case errors.As(err, &failed):
-		text := name + " does not verify: " + printable(failed.Error())
+		text := name + " does not verify: " + terminal.Printable(failed.Error())
 		if failed.Hint != "" {
 			text += "\n  " + failed.Hint
 		}
-		return &stop{exitFound, errors.New(text)}
+		return &cli.Error{Status: cli.ExitFound, Err: errors.New(text)}
 	case err != nil:
-		return fmt.Errorf("%s: %s", name, printable(err.Error()))
+		return fmt.Errorf("%s: %s", name, terminal.Printable(err.Error()))
 	}
 	if f.asJSON {
 		return f.json(cmd.OutOrStdout(), v)
@@ -109,46 +112,46 @@ func (f *verifyFlags) run(cmd *cobra.Command, name string) error {
 func (f *verifyFlags) root(cmd *cobra.Command) ([]byte, error) {
 	switch {
 	case (f.trustedRoot == "") == (f.tuf == ""):
-		return nil, usage("name whom to believe, in one way: --trusted-root FILE, or --tuf URL with --tuf-root FILE")
+		return nil, cli.Usage("name whom to believe, in one way: --trusted-root FILE, or --tuf URL with --tuf-root FILE")
 	case f.trustedRoot != "":
-		return readInput(nil, f.trustedRoot)
+		return input.Read(nil, f.trustedRoot)
 	case f.tufRoot == "":
-		return nil, usage("--tuf needs --tuf-root: the root.json that you got from a source that you trust")
+		return nil, cli.Usage("--tuf needs --tuf-root: the root.json that you got from a source that you trust")
 	}
-	pinned, err := readInput(nil, f.tufRoot)
+	pinned, err := input.Read(nil, f.tufRoot)
 	if err != nil {
 		return nil, err
 	}
-	return trust.Fetch(cmd.Context(), f.tuf, pinned, userAgent())
+	return trust.Fetch(cmd.Context(), f.tuf, pinned, version.UserAgent())
 }
 
 func printVerified(w io.Writer, v *trust.Verified, logs map[[32]byte]string) error {
-	st := styleFor(w)
+	st := terminal.StyleFor(w)
 	var s strings.Builder
-	fmt.Fprintf(&s, "%s\n", st.green(st.bold("verified")))
-	var t table
-	t.add("identity", printable(v.Identity))
-	t.add("issuer", printable(v.Issuer))
+	fmt.Fprintf(&s, "%s\n", st.Green(st.Bold("verified")))
+	var t terminal.Table
+	t.Add("identity", terminal.Printable(v.Identity))
+	t.Add("issuer", terminal.Printable(v.Issuer))
 	for _, at := range v.Times {
-		t.add("signed", at.At.UTC().Format(time.RFC3339)+" "+
-			st.dim("("+printable(strings.TrimSpace(at.Kind+" "+at.Source))+")"))
+		t.Add("signed", at.At.UTC().Format(time.RFC3339)+" "+
+			st.Dim("("+terminal.Printable(strings.TrimSpace(at.Kind+" "+at.Source))+")"))
 	}
 	switch {
 	case v.LogEntries > 0:
-		t.add("log entries", fmt.Sprint(v.LogEntries))
+		t.Add("log entries", fmt.Sprint(v.LogEntries))
 	default:
-		t.add("log entries", st.yellow("none")+" "+st.dim("(--no-rekor)"))
+		t.Add("log entries", st.Yellow("none")+" "+st.Dim("(--no-rekor)"))
 	}
 	switch {
 	case v.SCTs > 0:
-		t.add("transparency", human.Count(v.SCTs, "SCT")+" of trusted logs")
+		t.Add("transparency", human.Count(v.SCTs, "SCT")+" of trusted logs")
 	case v.Demanded == 0:
-		t.add("transparency", st.yellow("not demanded")+" "+st.dim("(the trusted root names no Certificate Transparency log)"))
+		t.Add("transparency", st.Yellow("not demanded")+" "+st.Dim("(the trusted root names no Certificate Transparency log)"))
 	}
 	if v.Statement != "" {
-		t.add("statement", printable(v.Statement))
+		t.Add("statement", terminal.Printable(v.Statement))
 	}
-	if err := t.write(&s, st); err != nil {
+	if err := t.Write(&s, st); err != nil {
 		return err
 	}
 	view, err := viewCertificate(v.Leaf, time.Now(), logs)
@@ -177,7 +180,7 @@ func (f *verifyFlags) json(w io.Writer, v *trust.Verified) error {
 	for _, t := range v.Times {
 		times = append(times, at{t.Kind, t.Source, t.At.UTC()})
 	}
-	return writeJSON(w, struct {
+	return cli.WriteJSON(w, struct {
 		Verified    bool            `json:"verified"`
 		Identity    string          `json:"identity"`
 		Issuer      string          `json:"issuer"`

@@ -21,19 +21,24 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/mayfly-ca/mayfly/testkit/process"
+	"github.com/mayfly-ca/mayfly/testkit/site"
+
 	gocmp "github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // the codec of a call that is none of ours
+
+	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+	_ "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-
-	"github.com/mayfly-ca/mayfly/testkit/idp"
-	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
+
+// the codec of a call that is none of ours
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
@@ -49,9 +54,9 @@ func TestWire(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
 	p := pki.New(pki.Options{})
-	s := startServe(t, serveSetup{pki: p, issuer: provider.URL()})
+	s := process.Serve(t, process.Setup{Pki: p, Issuer: provider.URL()})
 	golden := readWire(t)
-	w := newWire(t, wireServer{rest: "http://" + s.http, grpc: s.grpc}, provider)
+	w := newWire(t, wireServer{rest: "http://" + s.Http, grpc: s.Grpc}, provider)
 	w.settled(t)
 	got := w.all(t)
 	if path := os.Getenv(fulcioEnv); path != "" {
@@ -75,14 +80,14 @@ func TestWire(t *testing.T) {
 func TestNoCanary(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := startServe(t, serveSetup{
-		pki: pki.New(pki.Options{}), issuer: provider.URL(), more: "api: {v1: false}\n",
-		issuers: "  https://canary.example.com: {client-id: canary-audience, type: uri, subject-domain: \"https://canary.example.com\"}\n",
+	s := process.Serve(t, process.Setup{
+		Pki: pki.New(pki.Options{}), Issuer: provider.URL(), More: "api: {v1: false}\n",
+		Issuers: "  https://canary.example.com: {client-id: canary-audience, type: uri, subject-domain: \"https://canary.example.com\"}\n",
 	})
-	w := newWire(t, wireServer{rest: "http://" + s.http, grpc: s.grpc}, provider)
+	w := newWire(t, wireServer{rest: "http://" + s.Http, grpc: s.Grpc}, provider)
 	w.settled(t)
 	for name, answer := range w.all(t) {
-		for _, canary := range []string{"canary", s.dir, "key.pem", "goroutine", ".go:", "PRIVATE"} {
+		for _, canary := range []string{"canary", s.Dir, "key.pem", "goroutine", ".go:", "PRIVATE"} {
 			if strings.Contains(answer, canary) && !strings.HasSuffix(name, "configuration") {
 				t.Errorf("%s: %q in\n%s", name, canary, answer)
 			}
@@ -404,7 +409,7 @@ type fulcioSetup struct {
 func startFulcio(t *testing.T, set fulcioSetup) wireServer {
 	t.Helper()
 	dir := t.TempDir()
-	log := newTestLog(t, set.pki)
+	log := site.NewTestLog(t, set.pki)
 	for name, data := range map[string][]byte{
 		"chain.pem": set.pki.ChainPEM(), "key.pem": set.pki.KeyPEM(), "ct.pem": log.PublicKeyPEM(),
 		"identity.yaml": fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n", set.issuer, set.issuer),
@@ -414,12 +419,12 @@ func startFulcio(t *testing.T, set fulcioSetup) wireServer {
 		}
 	}
 	port := func(address string) string { return address[strings.LastIndex(address, ":")+1:] }
-	rest, native, metrics := freeAddress(t), freeAddress(t), freeAddress(t)
+	rest, native, metrics := process.FreeAddress(t), process.FreeAddress(t), process.FreeAddress(t)
 	cmd := exec.Command(set.path, "serve", "--ca=fileca", "--fileca-cert="+filepath.Join(dir, "chain.pem"), "--fileca-key="+filepath.Join(dir, "key.pem"),
 		"--fileca-key-passwd=none", "--fileca-watch=false", "--host=127.0.0.1", "--grpc-host=127.0.0.1", "--port="+port(rest), "--grpc-port="+port(native), "--metrics-port="+port(metrics),
 		"--legacy-unix-domain-socket=@mayfly-wire-"+port(rest), "--config-path="+filepath.Join(dir, "identity.yaml"),
 		"--ct-log-url="+log.URL(), "--ct-log-public-key-path="+filepath.Join(dir, "ct.pem"))
-	logs := &lockedBuffer{}
+	logs := &process.Buffer{}
 	cmd.Stdout, cmd.Stderr = logs, logs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

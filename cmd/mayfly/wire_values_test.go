@@ -20,15 +20,9 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
-	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
-
-func newTestLog(t *testing.T, p *pki.PKI) *ct.Log {
-	t.Helper()
-	return ct.New(t, ct.Options{Roots: []*x509.Certificate{p.Root}})
-}
 
 // newWire makes the keys, and the values that stand for ${name} in a request. A token is made when it is sent.
 func newWire(t *testing.T, s wireServer, provider *idp.Provider) *wire {

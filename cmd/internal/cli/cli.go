@@ -1,0 +1,137 @@
+// Package cli is what the commands of this repository share: exit statuses, flags for the log, and help for wrong arguments.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/terminal"
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses.
+const (
+	ExitFailed = 1
+	ExitUsage  = 2
+	ExitFound  = 3
+)
+
+// stop is an error that decides the exit status.
+type Error struct {
+	Status int
+	Err    error
+}
+
+func (s *Error) Error() string { return s.Err.Error() }
+
+func (s *Error) Unwrap() error { return s.Err }
+
+// Streams are the process's standard streams.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// Execute executes one command line and returns the exit status.
+func Execute(ctx context.Context, root *cobra.Command, args []string, std Streams) int {
+	std.Out, std.Err = terminal.NewScreen(std.Out), terminal.NewScreen(std.Err)
+	root.SetArgs(args)
+	root.SetIn(std.In)
+	root.SetOut(std.Out)
+	root.SetErr(std.Err)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return 0
+	}
+	var s *Error
+	if errors.As(err, &s) {
+		fmt.Fprintln(std.Err, s)
+		return s.Status
+	}
+	// What cobra itself reports is a wrong command line.
+	fmt.Fprintf(std.Err, "%s: %v\nRun \"%s --help\" to see how it is used.\n", root.Name(), err, cmd.CommandPath())
+	return ExitUsage
+}
+
+// ExplainArguments has cmd and all commands below it say which argument is missing or unexpected, in place of how many
+// cobra wants.
+func ExplainArguments(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		ExplainArguments(c)
+	}
+	check := cmd.Args
+	if check == nil || cmd.HasSubCommands() { // an argument of those is the name of a command
+		return
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if check(cmd, args) == nil {
+			return nil
+		}
+		most := 0
+		for _, word := range strings.Fields(cmd.Use)[1:] {
+			if strings.HasPrefix(word, "-") || strings.HasPrefix(word, "[") || strings.HasPrefix(word, "{") {
+				break // flags and what is optional come last
+			}
+			if most++; most > len(args) {
+				return fmt.Errorf("the argument %s is missing; write %s %s", word, cmd.CommandPath(),
+					strings.Join(strings.Fields(cmd.Use)[1:], " "))
+			}
+		}
+		for most < len(args) && check(cmd, args[:most+1]) == nil {
+			most++
+		}
+		return fmt.Errorf("unexpected argument %q; quote an argument that has spaces", args[most])
+	}
+}
+
+// CompleteWords gives a flag its shell completion.
+func CompleteWords(cmd *cobra.Command, flag string, words ...string) {
+	err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+	if err != nil {
+		panic("completion of --" + flag + ": " + err.Error()) // a flag that the lines above did not define
+	}
+}
+
+// Action is the body of a subcommand. Its errors end the process with status 1 unless they say otherwise.
+type Action func(cmd *cobra.Command, args []string) error
+
+// Perform turns a body into cobra's form and gives its plain errors their exit status.
+func Perform(body Action) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		err := body(cmd, args)
+		var s *Error
+		if err == nil || errors.As(err, &s) {
+			return err
+		}
+		return &Error{ExitFailed, fmt.Errorf("mayfly: %w%s", err, advice(err))}
+	}
+}
+
+// advice is what to do about an error of the operating system that does not say so itself.
+func advice(err error) string {
+	what := fault.Advice(err)
+	if what == "" || strings.Contains(err.Error(), "; ") {
+		return ""
+	}
+	return "; " + what
+}
+
+// Usage is an error in the command line: exit status 2.
+func Usage(format string, args ...any) error {
+	return &Error{ExitUsage, fmt.Errorf("mayfly: "+format, args...)}
+}
+
+// Misconfigured is an error in a configuration file: exit status 2, and the text starts with FILE:LINE:COL as it stands.
+func Misconfigured(err error) error { return &Error{ExitUsage, err} }
+
+func WriteJSON(w interface{ Write([]byte) (int, error) }, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}

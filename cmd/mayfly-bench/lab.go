@@ -1,0 +1,333 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/dev"
+	"github.com/mayfly-ca/mayfly/dev/idp"
+	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/node"
+)
+
+// benchLab is what a run loads, and where its tokens come from.
+type benchLab struct {
+	rest, grpc, admin string // URLs, and the address of gRPC
+	provider          *idp.Provider
+	log               *benchLog      // nil: another's
+	closers           []func() error // the last first
+
+	processors int // that the server has; 0: all
+	placement  *benchPlacement
+}
+
+// benchPlacement is where the server ran that had some of the processors only.
+type benchPlacement struct {
+	Pinned bool `json:"pinned"` // to its processors; otherwise it was only told how many to use
+	Shared bool `json:"shared"` // with the load
+}
+
+func (l *benchLab) close() error {
+	var err error
+	for i := len(l.closers) - 1; i >= 0; i-- {
+		err = errors.Join(err, l.closers[i]())
+	}
+	return err
+}
+
+// open starts a CA with so many processors (0: all) and its surroundings, or finds the way to one that runs.
+func (f *benchFlags) open(ctx context.Context, o *cli.Common, std cli.Streams, processors int) (_ *benchLab, err error) {
+	l := &benchLab{rest: f.target, grpc: f.grpc, admin: f.metrics, processors: processors}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.close())
+		}
+	}()
+	if f.dir != "" {
+		state, err := dev.ReadState(f.dir)
+		if err != nil {
+			return nil, err
+		}
+		l.provider, err = idp.New(idp.Options{Dir: state.Path("idp"), Issuer: state.Issuer, TokenLife: time.Hour})
+		return l, err
+	}
+	dir, err := os.MkdirTemp("", "mayfly-bench")
+	if err != nil {
+		return nil, err
+	}
+	l.closers = append(l.closers, func() error { return os.RemoveAll(dir) })
+	address := f.listenIDP
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	if err := dev.CheckLoopback(address); err != nil {
+		return nil, err
+	}
+	at, err := net.Listen("tcp", address) //nolint:noctx // it does not wait
+	if err != nil {
+		return nil, fmt.Errorf("--listen-idp: %s; choose another address", node.ListenProblem(address, err))
+	}
+	issuer := "http://" + at.Addr().String()
+	l.provider, err = idp.New(idp.Options{Dir: filepath.Join(dir, "idp"), Issuer: issuer, TokenLife: 12 * time.Hour})
+	if err != nil {
+		return nil, errors.Join(err, at.Close())
+	}
+	stop := dev.ServePages(at, l.provider.Handler())
+	l.closers = append(l.closers, func() error { stop(); return nil })
+	entry := fmt.Sprintf("  %q:\n    issuer-url: %q\n    client-id: sigstore\n    type: email\n", issuer, issuer)
+	if !f.launched {
+		fmt.Fprintf(std.Err, "the CA must know this issuer for the time of the run; its issuer file needs:\n\noidc-issuers:\n%s\n", entry)
+		return l, nil
+	}
+	return l, l.launch(ctx, launch{flags: f, common: o, dir: dir, identity: "oidc-issuers:\n" + entry})
+}
+
+type launch struct {
+	flags         *benchFlags
+	common        *cli.Common
+	dir, identity string
+}
+
+// launch starts "mayfly serve" as a process of its own, so that its processor time is its own.
+func (l *benchLab) launch(ctx context.Context, s launch) error {
+	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "mayfly bench", Now: time.Now()})
+	if err != nil {
+		return err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(h.Key)
+	if err != nil {
+		return err
+	}
+	var chain []byte
+	for _, c := range h.Chain {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	logs := "  embedded: {dir: ct, origin: mayfly.local/ct}\n"
+	var logKey []byte
+	if !s.flags.embedded {
+		var url string
+		if url, logKey, err = l.startLog(h.Chain, s.flags.logLatency); err != nil {
+			return err
+		}
+		logs = fmt.Sprintf("  logs:\n    - {name: bench, url: %q, public_key: log.pem}\n", url)
+	}
+	free, err := freeAddresses(3)
+	if err != nil {
+		return err
+	}
+	l.rest, l.grpc, l.admin = "http://"+free[0], free[1], "http://"+free[2]+"/metrics"
+	settings := fmt.Sprintf("listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\nlimits: "+
+		"{connections: 8192, connections_per_source: 8192}\n"+
+		"ca:\n  file: {chain: chain.pem, key: key.pem}\nct:\n%s", free[0], free[1], free[2], logs)
+	for name, data := range map[string][]byte{
+		"chain.pem": chain, "key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), "log.pem": logKey,
+		"identity.yaml": []byte(s.identity), "mayfly.yaml": []byte(settings),
+	} {
+		if err := durable.WriteFile(filepath.Join(s.dir, name), data, 0o600); err != nil {
+			return err
+		}
+	}
+	return l.run(ctx, s)
+}
+
+// run starts the process and waits until it can issue.
+func (l *benchLab) run(ctx context.Context, s launch) error {
+	self, err := s.flags.server()
+	if err != nil {
+		return err
+	}
+	name := filepath.Join(s.dir, "server.log")
+	out, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, "serve", "--config", filepath.Join(s.dir, "mayfly.yaml"), "--log-level", s.common.LogLevel, "--log-format", "json") //nolint:gosec,noctx // ourselves; stopped below, in order
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us: we stop it when we are done
+	ended := make(chan error, 1)
+	start := func() error {
+		if err := errors.Join(cmd.Start(), out.Close()); err != nil {
+			return err
+		}
+		go func() { ended <- cmd.Wait() }()
+		l.closers = append(l.closers, func() error { return stopServer(cmd, ended) })
+		return nil
+	}
+	if err := l.start(cmd, start); err != nil {
+		return err
+	}
+	ready := strings.TrimSuffix(l.admin, "/metrics") + "/readyz"
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if _, err := fetch(ctx, ready); err == nil {
+			return nil
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			text, _ := os.ReadFile(name) // what there is of it
+			return fmt.Errorf("the CA did not start: %w\n%s", err, text)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return errors.New("the CA that was started is not ready after 20s")
+		}
+	}
+}
+
+// server is the path of the mayfly that serves.
+func (f *benchFlags) server() (string, error) {
+	if f.mayfly != "" {
+		return exec.LookPath(f.mayfly)
+	}
+	if self, err := os.Executable(); err == nil {
+		if path, err := exec.LookPath(filepath.Join(filepath.Dir(self), "mayfly")); err == nil {
+			return path, nil
+		}
+	}
+	path, err := exec.LookPath("mayfly")
+	if err != nil {
+		return "", cli.Usage("mayfly is neither beside mayfly-bench nor on the PATH; write --mayfly FILE")
+	}
+	return path, nil
+}
+
+// start starts the server on its processors.
+func (l *benchLab) start(cmd *exec.Cmd, start func() error) (err error) {
+	if l.processors == 0 {
+		return start()
+	}
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "GOMAXPROCS=") })
+	if runtime.GOOS != "linux" { // there it sees how many it is bound to
+		cmd.Env = append(cmd.Env, "GOMAXPROCS="+strconv.Itoa(l.processors))
+	}
+	var undo func() error
+	if l.placement, undo, err = place(l.processors, start); err == nil {
+		l.closers = append(l.closers, undo)
+	}
+	return err
+}
+
+func stopServer(cmd *exec.Cmd, ended <-chan error) error {
+	_ = cmd.Process.Signal(syscall.SIGTERM) // or it has ended
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(30 * time.Second):
+		return errors.Join(errors.New("the CA did not stop in time"), cmd.Process.Kill())
+	}
+}
+
+// freeAddresses are loopback addresses that nobody listens on now.
+func freeAddresses(n int) ([]string, error) {
+	var out []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not wait
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close() //nolint:errcheck // all of them at the end, so that they differ
+		out = append(out, l.Addr().String())
+	}
+	return out, nil
+}
+
+// fetch gets a page.
+func fetch(ctx context.Context, url string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return fetchLong(ctx, url)
+}
+
+func fetchLong(ctx context.Context, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close() //nolint:errcheck // only read
+	data, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s answers %s", url, res.Status)
+	}
+	return data, err
+}
+
+// usage is what a process has used so far, from its metrics page.
+type processUsage struct {
+	cpu time.Duration
+	rss float64 // bytes
+	ok  bool
+}
+
+func (l *benchLab) usage(ctx context.Context) processUsage {
+	if l.admin == "" {
+		return processUsage{}
+	}
+	page, err := fetch(ctx, l.admin)
+	if err != nil {
+		return processUsage{}
+	}
+	var u processUsage
+	lines := bufio.NewScanner(strings.NewReader(string(page)))
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		n, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			continue
+		}
+		switch name {
+		case "process_cpu_seconds_total":
+			u.cpu, u.ok = time.Duration(n*float64(time.Second)), true
+		case "process_resident_memory_bytes":
+			u.rss = n
+		}
+	}
+	return u
+}
+
+// profile records the CA's processor profile over the run. What it returns waits for the end and writes the file.
+func (l *benchLab) profile(ctx context.Context, f *benchFlags) func() error {
+	if f.profile == "" {
+		return func() error { return nil }
+	}
+	seconds := int(f.step.Seconds()*float64(len(f.plan))) + 1
+	type answer struct {
+		data []byte
+		err  error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		data, err := fetchLong(ctx, strings.TrimSuffix(l.admin, "/metrics")+"/debug/pprof/profile?seconds="+strconv.Itoa(seconds))
+		done <- answer{data, err}
+	}()
+	return func() error {
+		a := <-done
+		if a.err != nil {
+			return a.err
+		}
+		return os.WriteFile(f.profile, a.data, 0o644) //nolint:gosec // no secret
+	}
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/internal/human"
+)
+
+const (
+	defaultCallers  = "1,4,16,64,256"
+	capacityCallers = 64
+	capacityStep    = 3 * time.Second // at most
+)
+
+// benchLoad is how a step loads the server: so many callers, or so many arrivals per second.
+type benchLoad struct {
+	Callers int     `json:"callers,omitempty"`
+	Rate    float64 `json:"rate_per_second,omitempty"`
+	Percent float64 `json:"percent_of_capacity,omitempty"` // where the rate was given so
+}
+
+// String is the load in words.
+func (l benchLoad) String() string {
+	switch {
+	case l.Callers > 0:
+		return human.Count(l.Callers, "caller")
+	case l.Percent > 0:
+		return strconv.FormatFloat(l.Rate, 'f', 0, 64) + "/s, " + strconv.FormatFloat(l.Percent, 'f', -1, 64) + "%"
+	}
+	return strconv.FormatFloat(l.Rate, 'f', -1, 64) + "/s"
+}
+
+// makePlan reads the flags that say what is done, on a machine with so many processors.
+func (f *benchFlags) makePlan(processors int) error {
+	f.servers = []int{0}
+	callers := defaultCallers
+	if f.processors != "" {
+		callers = strconv.Itoa(capacityCallers)
+		var bad bool
+		if f.servers, bad = numbers(f.processors, processors); bad {
+			return cli.Usage("--processors %q: this machine has %d; write numbers from 1 to %d with commas between", f.processors, processors, processors)
+		}
+	}
+	switch {
+	case f.rate != "" && f.callers != "":
+		return cli.Usage("--callers is for those who wait for their answers, --rate for those who do not; write one of them")
+	case f.rate != "" && f.processors != "":
+		return cli.Usage("--processors compares what callers get at most; write --callers in place of --rate, or nothing")
+	case f.rate != "":
+		return f.planRates()
+	case f.callers != "":
+		callers = f.callers
+	}
+	list, bad := numbers(callers, maxBenchCallers)
+	if bad {
+		return cli.Usage("--callers %q: write numbers from 1 to %d with commas between, for example 1,16,64", callers, maxBenchCallers)
+	}
+	for _, n := range list {
+		f.plan = append(f.plan, benchLoad{Callers: n})
+	}
+	return nil
+}
+
+// numbers reads whole numbers from 1 to most with commas between.
+func numbers(text string, most int) (out []int, bad bool) {
+	for _, part := range strings.Split(text, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(part))
+		if err != nil || n < 1 || n > most {
+			return nil, true
+		}
+		out = append(out, n)
+	}
+	return out, false
+}
+
+// planRates reads --rate. Percentages need the capacity first.
+func (f *benchFlags) planRates() error {
+	for _, part := range strings.Split(f.rate, ",") {
+		text, percent := strings.CutSuffix(strings.TrimSpace(part), "%")
+		most := float64(maxBenchRate)
+		if percent {
+			most = maxBenchPercent
+		}
+		n, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+		if err != nil || !(n > 0 && n <= most) { // NaN is neither
+			return cli.Usage("--rate %q: write requests per second up to %d, or percentages of the capacity up to %d%%, with commas between: 200,400 or 50%%,100%%,1000%%",
+				f.rate, maxBenchRate, maxBenchPercent)
+		}
+		if percent {
+			f.relative = true
+			f.plan = append(f.plan, benchLoad{Percent: n})
+		} else {
+			f.plan = append(f.plan, benchLoad{Rate: n})
+		}
+	}
+	if f.relative {
+		f.plan = append([]benchLoad{{Callers: capacityCallers}}, f.plan...)
+	}
+	return nil
+}

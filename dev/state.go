@@ -1,0 +1,214 @@
+package dev
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/node"
+)
+
+// stateVersion is the layout of the state directory that this binary reads and writes.
+const stateVersion = 1
+
+// devState is the directory of "mayfly dev".
+type devState struct {
+	Version int       `json:"version"`
+	Created time.Time `json:"created"`
+	Issuer  string    `json:"issuer"`
+
+	dir   string
+	lock  *os.File
+	fresh bool // made by this start
+}
+
+func (s *devState) Path(name string) string { return filepath.Join(s.dir, name) }
+
+// ReadState reads the directory of a CA that was started before.
+func ReadState(dir string) (*devState, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "state.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s holds no development CA; start one with \"mayfly dev --dir %s\" or name its directory with --dir", dir, dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &devState{dir: dir}
+	if err := json.Unmarshal(data, s); err != nil {
+		return nil, fmt.Errorf("%s: %w; restore it, or start anew in another directory with --dir", s.Path("state.json"), err)
+	}
+	if s.Version > stateVersion {
+		return nil, fmt.Errorf("%s was written by a newer mayfly (layout %d, this one knows %d); use that version, or another directory with --dir", dir, s.Version, stateVersion)
+	}
+	if s.Version < 1 {
+		return nil, fmt.Errorf("%s has no valid layout version; restore it, or start anew in another directory with --dir", s.Path("state.json"))
+	}
+	return s, nil
+}
+
+// OpenState reads or makes the directory and locks it against a second "mayfly dev".
+func OpenState(dir string) (*devState, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
+	}
+	open := ReadState
+	if !exists(filepath.Join(dir, "state.json")) {
+		open = newState
+	}
+	s, err := open(dir)
+	if err != nil {
+		return nil, err
+	}
+	s.lock, err = os.OpenFile(s.Path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
+	}
+	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
+		s.Close()
+		return nil, fmt.Errorf("%s is in use by another \"mayfly dev\"; stop that one, or choose another directory with --dir", dir)
+	}
+	return s, nil
+}
+
+// newState makes an empty directory a state directory. A directory with other things in it is left alone.
+func newState(dir string) (*devState, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
+	}
+	for _, e := range entries {
+		if e.Name() != "lock" {
+			return nil, fmt.Errorf("%s holds other files (%s) and no state of mayfly; choose an empty or new directory with --dir", dir, e.Name())
+		}
+	}
+	s := &devState{Version: stateVersion, Created: time.Now().UTC().Truncate(time.Second), dir: dir, fresh: true}
+	if err := s.save(); err != nil {
+		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
+	}
+	// The directory holds private keys: keep it out of version control wherever it lies.
+	return s, durable.WriteFile(s.Path(".gitignore"), []byte("*\n"), 0o644)
+}
+
+func (s *devState) save() error {
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(s.Path("state.json"), append(data, '\n'), 0o644)
+}
+
+func (s *devState) Close() {
+	if s.lock != nil {
+		_ = s.lock.Close() // the lock goes with the file
+	}
+}
+
+// prepare completes the directory: hierarchy on the first start, configuration on each.
+func (s *devState) prepare(a node.ListenAddresses) error {
+	if err := s.save(); err != nil { // the issuer's address may be new
+		return err
+	}
+	if err := s.complete(); err != nil {
+		return err
+	}
+	identity := fmt.Sprintf("oidc-issuers:\n  %q:\n    issuer-url: %q\n    client-id: sigstore\n    type: email\n", s.Issuer, s.Issuer)
+	if err := durable.WriteFile(s.Path("identity.yaml"), []byte(identity), 0o644); err != nil {
+		return err
+	}
+	cfg := fmt.Sprintf(`# Written anew by "mayfly dev" at each start. Copy it to begin a configuration of your own.
+listen:
+  http: %q
+  grpc: %q
+  admin: %q
+identity:
+  file: identity.yaml
+ca:
+  file:
+    chain: chain.pem
+    key: ca-key.pem
+ct:
+  embedded:
+    dir: ct
+    origin: mayfly.local/ct
+audit:
+  file: journal.jsonl
+state_dir: keys
+`, a.Http, a.Grpc, a.Admin)
+	if err := os.MkdirAll(s.Path("keys"), 0o700); err != nil {
+		return err
+	}
+	return durable.WriteFile(s.Path("mayfly.yaml"), []byte(cfg), 0o644)
+}
+
+// kept are the files of the CA, in the order in which they are written. Without the last one, the first start did not
+// get far enough to use the others.
+var kept = []string{"root-key.pem", "ca-key.pem", "chain.pem"}
+
+// complete makes the hierarchy in a new directory. It never replaces a file: where some files are there and others are
+// gone, verifiers may still need what the keys have signed.
+func (s *devState) complete() error {
+	var have, gone []string
+	for _, name := range kept {
+		if exists(s.Path(name)) {
+			have = append(have, name)
+		} else {
+			gone = append(gone, name)
+		}
+	}
+	used := ""
+	for _, name := range []string{"ct", "journal.jsonl", "idp", "tsa", "trusted_root.json"} {
+		if used == "" && exists(s.Path(name)) {
+			used = name
+		}
+	}
+	switch {
+	case len(gone) == 0:
+		return nil
+	case len(have) > 0:
+		return fmt.Errorf("%s is gone, but %s is there: restore it, or choose another directory with --dir",
+			s.Path(gone[0]), s.Path(have[0]))
+	case used != "":
+		return fmt.Errorf("%s is gone, but the CA has been used (%s is there): restore it, or choose "+
+			"another directory with --dir", s.Path(gone[0]), s.Path(used))
+	}
+	return s.makeHierarchy()
+}
+
+func (s *devState) makeHierarchy() error {
+	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "mayfly dev", Now: time.Now()})
+	if err != nil {
+		return err
+	}
+	var chain []byte
+	for _, c := range h.Chain {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	for _, one := range []struct {
+		name string
+		key  any
+	}{{kept[0], h.RootKey}, {kept[1], h.Key}} {
+		der, err := x509.MarshalPKCS8PrivateKey(one.key)
+		if err != nil {
+			return err
+		}
+		if err := durable.WriteFile(s.Path(one.name),
+			pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+			return err
+		}
+	}
+	return durable.WriteFile(s.Path("chain.pem"), chain, 0o644)
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return !errors.Is(err, fs.ErrNotExist)
+}

@@ -1,0 +1,110 @@
+package dev
+
+import (
+	"bytes"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-ca/mayfly/node"
+)
+
+// contents reads every file below dir.
+func contents(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		out[path] = string(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestDevKeepsKeys takes away each subset of the CA's files: what is left is never replaced.
+func TestDevKeepsKeys(t *testing.T) {
+	t.Parallel()
+	names := []string{"root-key.pem", "ca-key.pem", "chain.pem"}
+	for mask := range 1 << len(names) {
+		for _, used := range []string{
+			"", "journal.jsonl", "ct/checkpoint", "idp/key.json", "tsa/chain.pem",
+			"trusted_root.json",
+		} {
+			dir := t.TempDir()
+			s := &devState{dir: dir, Version: stateVersion, Issuer: "http://127.0.0.1:1"}
+			if err := s.complete(); err != nil {
+				t.Fatal(err)
+			}
+			missing := 0
+			for i, name := range names {
+				if mask>>i&1 == 1 {
+					missing++
+					if err := os.Remove(filepath.Join(dir, name)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if used != "" {
+				if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(used)), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(dir, used), []byte("x"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := contents(t, dir)
+			err := s.complete()
+			after := contents(t, dir)
+			switch {
+			case missing == 0 || missing == len(names) && used == "":
+				if err != nil || missing > 0 && len(after) != len(names) {
+					t.Errorf("%d files gone, %q there: %v, %d files", missing, used, err, len(after))
+				}
+			case err == nil || !strings.Contains(err.Error(), "restore it, or choose another directory"):
+				t.Errorf("%d files gone, %q there: %v", missing, used, err)
+			case !maps.Equal(before, after):
+				t.Errorf("%d files gone, %q there: the directory changed", missing, used)
+			}
+		}
+	}
+}
+
+// TestDevRefuses starts the command on a directory whose chain is gone: both keys stay as they are.
+func TestDevRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := OpenState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Issuer = "http://127.0.0.1:1"
+	if err := s.prepare(node.ListenAddresses{Http: "127.0.0.1:0", Grpc: "off", Admin: "off"}); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if err := os.Remove(filepath.Join(dir, "chain.pem")); err != nil {
+		t.Fatal(err)
+	}
+	before := contents(t, dir)
+	var out bytes.Buffer
+	flags := &Options{Dir: dir, Http: "127.0.0.1:0", Grpc: "off", Admin: "off", Idp: "127.0.0.1:0"}
+	err = Run(t.Context(), flags, slog.New(slog.NewTextHandler(&out, nil)), &out)
+	if err == nil || !strings.Contains(err.Error(), "chain.pem is gone") {
+		t.Errorf("%v", err)
+	}
+	after := contents(t, dir)
+	for _, name := range []string{"root-key.pem", "ca-key.pem"} {
+		if path := filepath.Join(dir, name); before[path] != after[path] {
+			t.Errorf("%s changed", name)
+		}
+	}
+}

@@ -1,0 +1,75 @@
+// Package terminal writes for people: tables that fit the width of a terminal, attributes, and an output through which
+// no text from outside can control the terminal.
+package terminal
+
+import (
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+func IsTerminal(w any) bool {
+	f, ok := behind(w).(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a file descriptor fits
+}
+
+// Style writes terminal attributes, or nothing where the stream is no terminal or NO_COLOR is set (https://no-color.org).
+// It knows how wide the terminal is; 0 is no terminal.
+type Style struct {
+	On    bool
+	Width int
+}
+
+func StyleFor(w io.Writer) Style {
+	return Style{On: IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb", Width: columnsOf(w)}
+}
+
+func (s Style) wrap(code, text string) string {
+	if !s.On {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+func (s Style) Bold(t string) string { return s.wrap("1", t) }
+
+func (s Style) Dim(t string) string { return s.wrap("2", t) }
+
+func (s Style) Green(t string) string { return s.wrap("32", t) }
+
+func (s Style) Yellow(t string) string { return s.wrap("33", t) }
+
+func (s Style) Red(t string) string { return s.wrap("31", t) }
+
+// Table aligns rows of name and value.
+type Table struct{ rows [][2]string }
+
+func (t *Table) Add(name, value string) { t.rows = append(t.rows, [2]string{cell(name), cell(value)}) }
+
+// Write prints the rows, names padded to one width, indented by two spaces. On a terminal a value that is too long goes on under its
+// beginning, or under its name where there is no room beside it.
+func (t *Table) Write(w io.Writer, st Style) error {
+	width := 0
+	for _, r := range t.rows {
+		width = max(width, len(r[0]))
+	}
+	for _, r := range t.rows {
+		lead, value := "  "+st.Dim(r[0])+strings.Repeat(" ", width-len(r[0])+2), []string{r[1]}
+		indent := width + 4
+		switch room := st.Width - indent; {
+		case st.Width == 0 || visible(r[1]) <= room:
+		case room < wideCell:
+			lead, indent = "  "+st.Dim(r[0])+"\n    ", 4
+			value = folded(r[1], st.Width-indent)
+		default:
+			value = folded(r[1], room)
+		}
+		line := lead + strings.Join(value, "\n"+strings.Repeat(" ", indent)) + "\n"
+		if _, err := io.WriteString(w, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}

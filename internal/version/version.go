@@ -1,0 +1,47 @@
+// Package version says what a binary was built from.
+package version
+
+import (
+	"runtime"
+	"runtime/debug"
+)
+
+// release is set by the linker (-X main.release=v1.2.3) in builds from a working tree; `go install` leaves it to the module version.
+var release string
+
+// buildInfo says what this binary was built from.
+type buildInfo struct {
+	Version   string `json:"version"`
+	Commit    string `json:"commit"`
+	Modified  bool   `json:"modified"`
+	Date      string `json:"date"`
+	GoVersion string `json:"go_version"`
+	Platform  string `json:"platform"`
+}
+
+func Read() buildInfo {
+	b := buildInfo{Version: release, GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	if b.Version == "" {
+		b.Version = info.Main.Version
+	}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			b.Commit = s.Value
+		case "vcs.time":
+			b.Date = s.Value
+		case "vcs.modified":
+			b.Modified = s.Value == "true"
+		}
+	}
+	if b.Version == "" {
+		b.Version = "(devel)"
+	}
+	return b
+}
+
+func UserAgent() string { return "mayfly/" + Read().Version }

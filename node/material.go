@@ -1,0 +1,313 @@
+package node
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/ca/signer"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/input"
+	"github.com/mayfly-ca/mayfly/internal/version"
+	"github.com/mayfly-ca/mayfly/trust"
+)
+
+// Material is what the files that a configuration names hold: keys and certificates.
+type Material struct {
+	Chain []*x509.Certificate // issuing certificate first, root last
+	key   *signer.Key         // nil: only what is public was loaded
+	trust [][]*x509.Certificate
+	logs  []remoteLog
+	// former is the root that this process issued under before the active chain, or nil. The embedded log still accepts
+	// it, for requests that were on their way; verifiers are not given it.
+	former *x509.Certificate
+	// published is ct.policy.trusted_root, nil if none is configured; trustedRoot is its SHA-256.
+	published   *trust.Material
+	trustedRoot [32]byte
+	// Warnings are about what the files hold: it works, and the operator should know.
+	Warnings []config.Warning
+}
+
+type remoteLog struct {
+	config   ctlog.LogConfig
+	remote   *ctlog.Remote
+	from, to time.Time
+	files    [4][]byte // key, CA, client certificate and its key as they were read
+	// published is when the published trusted root believes the log, if one is configured.
+	published *window
+}
+
+// load opens the CA's key and reads the files. Its errors say where in the configuration the setting stands.
+func load(ctx context.Context, cfg *config.Config) (*Material, error) {
+	name, backend := cfg.CA.Selected()
+	var warnings []config.Warning
+	key, err := signer.Open(ctx, backend, signer.Options{Warn: func(s *fault.Setting) {
+		warnings = append(warnings, cfg.Warn(fault.Under(s, "ca", name).(*fault.Setting)))
+	}})
+	if err != nil {
+		return nil, cfg.Locate(fault.Under(err, "ca", name))
+	}
+	advice, err := adviseOnChain(cfg, key.Chain)
+	if err != nil {
+		return nil, errors.Join(err, key.Close())
+	}
+	m, err := loadAround(cfg, key)
+	if err != nil {
+		return nil, errors.Join(err, key.Close())
+	}
+	m.Warnings = append(warnings, advice...)
+	return m, nil
+}
+
+// adviseOnChain says what is unwise about a chain that is kept in a file, and refuses what a CA in production must not have.
+func adviseOnChain(cfg *config.Config, chain []*x509.Certificate) (warnings []config.Warning, err error) {
+	name, backend := cfg.CA.Selected()
+	if backend.Temporary() {
+		return nil, nil
+	}
+	var errs []error
+	for _, a := range ca.Advise(chain) {
+		s := fault.BadSetting(a.Problem, a.Fix, "ca", name, "chain").In(backend.ChainFile())
+		if a.Serious && cfg.Production {
+			s.Problem += "; this is refused with production: true"
+			errs = append(errs, s)
+			continue
+		}
+		warnings = append(warnings, cfg.Warn(s))
+	}
+	return warnings, cfg.Locate(errors.Join(errs...))
+}
+
+// LoadPublic reads what is public: the chains and the keys of the logs. It needs no private key and no password, and is
+// enough to write trust material.
+func LoadPublic(cfg *config.Config) (*Material, error) {
+	chain, err := PublicChain(cfg)
+	if err != nil {
+		return nil, cfg.Locate(err)
+	}
+	public := *cfg
+	public.CT.Logs = slices.Clone(cfg.CT.Logs)
+	for i := range public.CT.Logs {
+		public.CT.Logs[i].ClientCertificate, public.CT.Logs[i].CACert = nil, "" // nothing is asked of a log
+	}
+	return loadAround(&public, &signer.Key{Chain: chain})
+}
+
+// PublicChain reads the issuing chain, whichever backend has the key. It needs no secret. It errs with a setting.
+func PublicChain(cfg *config.Config) ([]*x509.Certificate, error) {
+	name, backend := cfg.CA.Selected()
+	if backend.Temporary() {
+		return nil, fault.BadSetting("chain and key exist only while the CA runs, and no file has the issuing certificate",
+			"use a key that is kept, such as ca.file", "ca", name)
+	}
+	chain, err := signer.ReadChain(backend.ChainFile())
+	return chain, fault.Under(err, "ca", name, "chain")
+}
+
+// Close releases the CA's key.
+func (m *Material) Close() error { return m.key.Close() }
+
+// loadAround reads everything but the chain and the key.
+func loadAround(cfg *config.Config, key *signer.Key) (*Material, error) {
+	m := &Material{Chain: key.Chain, key: key}
+	var errs []error
+	for i, name := range cfg.CA.Trust {
+		chain, err := signer.ReadChain(name)
+		if err != nil {
+			errs = append(errs, fault.Under(err, "ca", "trust", strconv.Itoa(i)))
+		}
+		m.trust = append(m.trust, chain)
+	}
+	for i, l := range cfg.CT.Logs {
+		r, err := openLog(l, cfg.CT.Policy)
+		if err != nil {
+			errs = append(errs, fault.Under(err, "ct", "logs", strconv.Itoa(i)))
+		}
+		m.logs = append(m.logs, r)
+	}
+	if len(errs) > 0 {
+		return nil, cfg.Locate(errors.Join(errs...))
+	}
+	return m, nil
+}
+
+// openLog errs with settings of l.
+func openLog(l ctlog.LogConfig, policy ctlog.PolicyConfig) (remoteLog, error) {
+	r := remoteLog{config: l}
+	names := map[string]string{"public_key": l.PublicKey, "ca_cert": l.CACert} // by the path of the setting
+	if pair := l.ClientCertificate; pair != nil {
+		names["client_certificate.certificate"], names["client_certificate.key"] = pair.Certificate, pair.Key
+	}
+	var errs []error
+	for i, key := range []string{"public_key", "ca_cert", "client_certificate.certificate", "client_certificate.key"} {
+		if names[key] == "" {
+			continue
+		}
+		var err error
+		if r.files[i], err = input.Read(nil, names[key]); err != nil {
+			errs = append(errs, fault.BadFile(names[key], err, strings.Split(key, ".")...))
+		}
+	}
+	if len(errs) > 0 {
+		return remoteLog{}, errors.Join(errs...)
+	}
+	var err error
+	if r.from, r.to, err = l.Window(); err != nil {
+		return remoteLog{}, err
+	}
+	r.remote, err = ctlog.OpenRemote(l, ctlog.RemoteOptions{
+		PublicKeyPEM: r.files[0], CACertPEM: r.files[1], ClientCertificatePEM: r.files[2], ClientKeyPEM: r.files[3],
+		Timeout: policy.AttemptOrDefault(), UserAgent: version.UserAgent(),
+	})
+	return r, err
+}
+
+// roots are the roots that the embedded log accepts: those of the active chain and of the trusted ones.
+func (m *Material) roots() []*x509.Certificate {
+	roots := []*x509.Certificate{m.Chain[len(m.Chain)-1]}
+	for _, chain := range m.trust {
+		roots = append(roots, chain[len(chain)-1])
+	}
+	if m.former != nil && !slices.ContainsFunc(roots, m.former.Equal) {
+		roots = append(roots, m.former)
+	}
+	return roots
+}
+
+// issuingRoots are the roots of the chains that certificates may be issued under, the active one first. Those that have
+// expired are only for verifiers.
+func (m *Material) issuingRoots() []*x509.Certificate {
+	roots := []*x509.Certificate{m.Chain[len(m.Chain)-1]}
+	for _, chain := range m.trust {
+		root := chain[len(chain)-1]
+		if time.Now().Before(chain[0].NotAfter) && !slices.ContainsFunc(roots, root.Equal) {
+			roots = append(roots, root)
+		}
+	}
+	return roots
+}
+
+// export is the trust material of a CA: every chain and every log that a verifier may need.
+func (m *Material) export(cfg *config.Config, url string) (trust.Material, error) {
+	var out trust.Material
+	for _, chain := range append([][]*x509.Certificate{m.Chain}, m.trust...) {
+		out.Authorities = append(out.Authorities, trust.Authority{URL: url, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter})
+	}
+	for _, l := range m.logs {
+		from := l.from
+		if from.IsZero() {
+			from = m.Chain[0].NotBefore
+		}
+		out.Logs = append(out.Logs, trust.Log{URL: l.config.URL, Origin: l.config.Origin, Operator: l.config.Operator, Key: l.remote.Key(), From: from, To: l.to})
+	}
+	if e := cfg.CT.Embedded; e != nil {
+		shards, err := exportShards(*e, url+"/ct", m.Chain[0].NotBefore)
+		if err != nil {
+			return out, fault.Under(err, "ct", "embedded", "dir")
+		}
+		out.Logs = append(out.Logs, shards...)
+	}
+	return out, nil
+}
+
+// Prove loads what the configuration names and proves that it can issue, without a log and without a socket: everything that can
+// stop a start before the first socket opens. It changes nothing on disk. Its errors say where in the configuration the setting stands.
+func Prove(ctx context.Context, cfg *config.Config) (_ *Material, err error) {
+	m, err := load(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.key.Close())
+		}
+	}()
+	// The signature of this trial stands in no journal: what checks a configuration has none open, and may run beside a CA that
+	// holds it. It is over a poisoned precertificate for a name that nobody can have, which is thrown away. A server that starts
+	// makes its own trial later, and journals that.
+	_, err = ca.New(ca.Options{Chain: m.Chain, Signer: m.key.Signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()})
+	errs := []error{cfg.CA.Place(err), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg)}
+	if cfg.CT.Embedded != nil {
+		errs = append(errs, fault.Under(embedded.Inspect(*cfg.CT.Embedded), "ct", "embedded"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, cfg.Locate(err)
+	}
+	if err := m.publish(cfg); err != nil {
+		return nil, err
+	}
+	if err := cfg.Locate(fault.Under(m.tryPolicy(cfg), "ct")); err != nil {
+		return nil, err
+	}
+	ending, err := m.timely(cfg, time.Now())
+	m.Warnings = append(m.Warnings, ending...)
+	return m, cfg.Locate(err)
+}
+
+// tryIssuers builds what identifies callers: it reads the keys and certificates that the issuer file names. It asks nobody.
+func tryIssuers(cfg *config.Config) error {
+	v, err := NewVerifier(cfg, Instance{})
+	if err == nil {
+		v.Wait()
+	}
+	return err
+}
+
+// tryPolicy makes a set of the logs that are open already; config has compared the policy with all of them.
+func (m *Material) tryPolicy(cfg *config.Config) error {
+	members := m.members()
+	if len(members) == 0 {
+		return nil
+	}
+	policy := cfg.CT.Policy
+	if cfg.CT.Embedded != nil { // the one in this process is not open yet
+		policy = ctlog.PolicyConfig{}
+		for i := range members {
+			members[i].Detached = false
+		}
+		if err := m.noTwin(*cfg.CT.Embedded); err != nil {
+			return err
+		}
+	}
+	_, err := ctlog.New(ctlog.Options{Members: members, Policy: policy})
+	return err
+}
+
+// noTwin errs where a log of the list has the key of a shard of the embedded log, which is that log.
+func (m *Material) noTwin(c embedded.Config) error {
+	shards, err := exportShards(c, "", time.Time{})
+	if err != nil {
+		return nil //nolint:nilerr // there is no key before the first start
+	}
+	for i, l := range m.logs {
+		for _, s := range shards {
+			if keyText(l.remote.Key()) == keyText(s.Key) {
+				return fault.BadSetting(fmt.Sprintf("log %q has the key of the embedded log %s", l.config.Name, s.Origin), "remove one of them",
+					"logs", strconv.Itoa(i), "public_key").In(l.config.PublicKey)
+			}
+		}
+	}
+	return nil
+}
+
+// members are the remote logs.
+func (m *Material) members() []ctlog.Member {
+	members := make([]ctlog.Member, 0, len(m.logs)+1)
+	for _, l := range m.logs {
+		w := l.window()
+		members = append(members, ctlog.Member{
+			Name: l.config.Name, Key: l.remote.Key(), Submitter: l.remote, NotBefore: w.from, NotAfter: w.to, Operator: l.config.Operator,
+			Rate: l.config.Rate, Detached: !l.config.Embeds(),
+		})
+	}
+	return members
+}

@@ -1,0 +1,157 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/internal/version"
+	"github.com/mayfly-ca/mayfly/server"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// newRegistry returns a registry of this process: runtime, process and what it was built from.
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	b := version.Read()
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "mayfly_build_info", Help: "1, with what the binary was built from as labels.",
+		ConstLabels: prometheus.Labels{"version": b.Version, "commit": b.Commit, "go_version": b.GoVersion},
+	})
+	info.Set(1)
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info)
+	return r
+}
+
+// checks make the dependencies visible in /readyz. The CA and the logs as a whole decide readiness; a single log or provider
+// that is down shows there but does not take the CA out of service for everybody else.
+func (s *system) checks() []server.Check {
+	out := []server.Check{
+		{Name: "ca", Ask: func() server.Health {
+			h := s.authority.Health()
+			return server.Health{OK: h.OK, Warning: h.Warning, Cause: h.Cause}
+		}},
+		{Name: "ct", Ask: s.logHealth},
+		{Name: "clock", Ask: s.clockHealth},
+		s.ledger.check(),
+		{Name: "identity providers", Ask: s.providerPools},
+	}
+	if key := s.material.key; key.Remote() {
+		out = append(out, server.Check{Name: "signer", Ask: func() server.Health {
+			if err := key.Usable(context.Background()); err != nil {
+				return server.Health{Cause: err.Error()}
+			}
+			return server.Health{OK: true}
+		}})
+	}
+	if s.embedded != nil {
+		out = append(out, s.shardChecks()...)
+	}
+	if s.logs != nil {
+		out = append(out, server.Check{Name: "logs", All: s.remoteLogs})
+	}
+	return append(out, server.Check{Name: "issuers", All: s.allIssuers})
+}
+
+// remoteLogs are the lines of the logs that are not shards of the embedded log.
+func (s *system) remoteLogs() map[string]server.Health {
+	out := map[string]server.Health{}
+	for _, st := range s.logs.Status() {
+		if st.Name != "embedded" && !strings.HasPrefix(st.Name, "embedded-") {
+			out["log "+st.Name] = logLine(st)
+		}
+	}
+	return out
+}
+
+func logLine(st ctlog.Status) server.Health {
+	return server.Health{OK: st.OK, Advisory: true, Warning: st.Warning, Cause: st.Cause}
+}
+
+// allIssuers are the lines of the configured issuers.
+func (s *system) allIssuers() map[string]server.Health {
+	out := map[string]server.Health{}
+	for _, st := range s.issuers.Status() {
+		out["issuer "+st.Issuer] = server.Health{OK: st.OK, Advisory: true, Warning: st.Warning, Cause: st.Cause}
+	}
+	return out
+}
+
+// logHealth is whether enough logs answer.
+func (s *system) logHealth() server.Health {
+	if s.logs == nil {
+		return server.Health{OK: true, Warning: "certificates are not logged (ct.none): " + s.noLog}
+	}
+	if err := s.logs.Health(); err != nil {
+		return server.Health{Cause: err.Error()}
+	}
+	var down []string
+	all := slices.DeleteFunc(s.logs.Status(), func(st ctlog.Status) bool { return s.idle(st.Name) })
+	for _, st := range all {
+		if !st.OK {
+			down = append(down, st.Name+": "+st.Cause)
+		}
+	}
+	return server.Health{OK: true, Warning: strings.Join(down, "; ")}
+}
+
+// clockHealth is whether this machine's clock is good enough to issue.
+func (s *system) clockHealth() server.Health {
+	err := s.clock.Check(time.Now())
+	if err == nil && s.logs != nil {
+		err = s.logs.Clock()
+	}
+	if err != nil {
+		return server.Health{Cause: err.Error()}
+	}
+	return server.Health{OK: true}
+}
+
+// noneGauge says whether certificates go without a log.
+func (s *system) noneGauge() prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_ct_none_ratio", Help: "1 if certificates are issued without a log (ct.none), 0 if every one is logged."})
+	if s.logs == nil {
+		g.Set(1)
+	}
+	return g
+}
+
+func (s *system) oneLog(name string) server.Health {
+	for _, st := range s.logs.Status() {
+		if st.Name == name {
+			return logLine(st)
+		}
+	}
+	return server.Health{Advisory: true, Cause: "log is gone"}
+}
+
+// fullFor is how long readiness says that fetches of provider keys were refused.
+const fullFor = time.Minute
+
+// providerPools says whether more providers are asked for their keys than there are slots for. Anybody can bring that
+// about for providers that a pattern matches, so that it is a warning.
+func (s *system) providerPools() server.Health {
+	var full []string
+	for _, p := range s.issuers.Fetches() {
+		if !p.LastRefused.IsZero() && time.Since(p.LastRefused) < fullFor {
+			full = append(full,
+				fmt.Sprintf("too many %s identity providers are asked for keys at once; the last "+
+					"request was refused at %s",
+					strings.ReplaceAll(p.Class, "_", " "), p.LastRefused.UTC().Format(time.RFC3339)))
+		}
+	}
+	return server.Health{OK: true, Advisory: true, Warning: strings.Join(full, "; ")}
+}
+
+// logCount is how many logs certificates can go to.
+func (s *system) logCount(m *Material) int {
+	n := len(m.logs)
+	if s.embedded != nil {
+		n += len(s.embedded.Open())
+	}
+	return n
+}

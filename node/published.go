@@ -1,0 +1,168 @@
+package node
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/internal/input"
+
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/fault"
+	visibleText "github.com/mayfly-ca/mayfly/internal/printable"
+	"github.com/mayfly-ca/mayfly/pop"
+	"github.com/mayfly-ca/mayfly/trust"
+)
+
+// window is a time span; zero is unbounded.
+type window struct{ from, to time.Time }
+
+func (w window) covers(t time.Time) bool {
+	return (w.from.IsZero() || !t.Before(w.from)) && (w.to.IsZero() || t.Before(w.to))
+}
+
+// within is the part of w that lies in o.
+func (w window) within(o window) window {
+	if o.from.After(w.from) {
+		w.from = o.from
+	}
+	if w.to.IsZero() || !o.to.IsZero() && o.to.Before(w.to) {
+		w.to = o.to
+	}
+	return w
+}
+
+// publish holds the logs whose SCTs are embedded against ct.policy.trusted_root, the trusted root as verifiers have it: an SCT of
+// a log that they do not know makes a certificate that they refuse (B4). It narrows each log's validity to the published one.
+func (m *Material) publish(cfg *config.Config) error {
+	name := cfg.CT.Policy.TrustedRoot
+	if name == "" {
+		return nil
+	}
+	data, err := input.Read(nil, name)
+	if err != nil {
+		return cfg.Locate(fault.BadFile(name, err, "ct", "policy", "trusted_root"))
+	}
+	root, err := trust.ParseTrustedRoot(data)
+	if err != nil {
+		return cfg.Locate(fault.BadSetting(err.Error(), "write the path of trusted_root.json as it is published", "ct", "policy", "trusted_root").In(name))
+	}
+	m.published, m.trustedRoot = &root, sha256.Sum256(data)
+	now := time.Now()
+	m.Warnings = append(m.Warnings, rekorWarnings(cfg, root, now)...)
+	known := map[string]bool{}
+	for i := range m.logs {
+		l := &m.logs[i]
+		known[keyText(l.remote.Key())] = true
+		if !l.config.Embeds() {
+			continue
+		}
+		if l.published, err = publishedWindow(root, l.remote.Key(), now); err != nil {
+			return cfg.Locate(fault.BadSetting(fmt.Sprintf("log %s: %v", l.config.Name, err), "publish a trusted root that has it (mayfly trust export), or set embed: false",
+				"ct", "logs", strconv.Itoa(i)).In(name))
+		}
+	}
+	if cfg.CT.Embedded == nil {
+		return nil
+	}
+	all, err := m.export(cfg, "")
+	if err != nil {
+		return cfg.Locate(err)
+	}
+	for _, l := range all.Logs {
+		if known[keyText(l.Key)] || !(window{l.From, l.To}).covers(now) {
+			continue
+		}
+		if _, err := publishedWindow(root, l.Key, now); err != nil {
+			return cfg.Locate(fault.BadSetting(fmt.Sprintf("log %s: %v", l.Origin, err), "publish a trusted root that has it (mayfly trust export)", "ct", "embedded").In(name))
+		}
+	}
+	return nil
+}
+
+// rekorWarnings says that clients with Ed25519 keys get certificates and then cannot log their signatures: the entries
+// of a Rekor of version 2 hold the digest of the artifact, which pure Ed25519 does not sign.
+func rekorWarnings(cfg *config.Config, root trust.Material, now time.Time) []config.Warning {
+	const pure = "ed25519"
+	keys, err := pop.New(pop.Config{Algorithms: cfg.ClientAlgorithms}, pop.Options{})
+	if err != nil || !slices.Contains(keys.Algorithms(), pure) {
+		return nil
+	}
+	for _, l := range root.Rekor {
+		if (window{l.From, l.To}).covers(now) && l.RekorV2() {
+			return []config.Warning{cfg.Warn(fault.BadSetting(fmt.Sprintf("Ed25519 keys are certified, and the Rekor "+
+				"v2 of ct.policy.trusted_root (%s) refuses "+
+				"their signatures of blobs", visibleText.Escape(l.URL)), "list the other algorithms here, without "+pure,
+				"client_algorithms"))}
+		}
+	}
+	return nil
+}
+
+// Skipped says which entries of ct.policy.trusted_root were not understood.
+func (m *Material) Skipped(cfg *config.Config) []string {
+	if m.published == nil {
+		return nil
+	}
+	var out []string
+	for _, s := range m.published.Skipped {
+		out = append(out, fmt.Sprintf("ct.policy.trusted_root: an entry of %s is left out: %s",
+			cfg.CT.Policy.TrustedRoot, visibleText.Escape(s)))
+	}
+	return out
+}
+
+// publishedWindow is when root believes the log with this key: the validity that holds now.
+func publishedWindow(root trust.Material, key any, now time.Time) (*window, error) {
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return nil, err
+	}
+	id := sha256.Sum256(spki)
+	found := false
+	for _, l := range root.Logs {
+		other, err := x509.MarshalPKIXPublicKey(l.Key)
+		if err != nil || !bytes.Equal(spki, other) || l.ID != nil && !bytes.Equal(l.ID, id[:]) {
+			continue
+		}
+		found = true
+		if w := (window{l.From, l.To}); w.covers(now) {
+			return &w, nil
+		}
+	}
+	if found {
+		return nil, fmt.Errorf("the trusted root that is published has its key (log id %x), but not for now", id)
+	}
+	return nil, fmt.Errorf("its key (log id %x) is not in the trusted root that is published", id)
+}
+
+// publishedShard is the validity of a shard of the embedded log within the published one, if a trusted root is configured. Shards come
+// up while the process runs, long after the configuration was checked: one whose key verifiers do not have is not asked (B4).
+func (m *Material) publishedShard(one embedded.OpenShard) (window, error) {
+	w := window{one.NotBefore, one.NotAfter}
+	at := time.Now()
+	if one.NotBefore.After(at) {
+		at = one.NotBefore
+	}
+	if m.published == nil || !w.covers(at) { // one that has ended is not asked anyway
+		return w, nil
+	}
+	p, err := publishedWindow(*m.published, one.Log.Key(), at)
+	if err != nil {
+		return w, err
+	}
+	return w.within(*p), nil
+}
+
+func keyText(key any) string {
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return ""
+	}
+	return string(spki)
+}

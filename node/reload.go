@@ -1,0 +1,290 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/server"
+)
+
+// operation is a CA that runs: the system in force, and how another one takes its place.
+type operation struct {
+	in        Instance
+	server    *server.Server
+	readiness *server.Readiness
+	current   atomic.Pointer[system]
+	metrics   *reloadMetrics
+
+	generation uint64        // of the configuration in force, from 1
+	trouble    atomic.Value  // string: why the files are not what is in force; "": they are
+	again      chan struct{} // somebody wants a reload
+}
+
+// newOperation puts the first system in force.
+func newOperation(in Instance, srv *server.Server, readiness *server.Readiness) *operation {
+	o := &operation{in: in, server: srv, readiness: readiness, metrics: newReloadMetrics(), again: make(chan struct{}, 1)}
+	o.trouble.Store("")
+	return o
+}
+
+// install puts s in force, as a whole: a request has either all of the old system or all of the new one.
+func (o *operation) install(ctx context.Context, s *system) {
+	s.start(ctx)
+	o.generation++
+	old := o.current.Swap(s)
+	o.in.auditing.install(s)
+	o.server.SetCore(s.core(o.generation))
+	o.readiness.Replace(append(append(s.checks(), o.in.auditing.check()...), server.Check{Name: "config", Ask: func() server.Health {
+		return server.Health{OK: true, Advisory: true, Warning: o.trouble.Load().(string)} //nolint:forcetypeassert // nothing else is stored
+	}}))
+	if old != nil {
+		old.retire(s)
+	}
+	o.metrics.installed(o.generation, s.config.Digest)
+}
+
+// Describe implements [prometheus.Collector]: the parts come and go, so that nothing is promised.
+func (o *operation) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements [prometheus.Collector].
+func (o *operation) Collect(out chan<- prometheus.Metric) {
+	if s := o.current.Load(); s != nil {
+		for _, c := range s.collectors() {
+			c.Collect(out)
+		}
+	}
+}
+
+// watch reloads on SIGHUP and when the content of a file changes, until ctx ends. Reloads are one after the other; what comes
+// during one makes one more.
+func (o *operation) watch(ctx context.Context, hangup <-chan os.Signal) {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() {
+		files := func() []string { // those of a configuration that could not be taken, too
+			return slices.Compact(slices.Sorted(slices.Values(slices.Concat(o.current.Load().config.Files, config.Named(o.in.Path)))))
+		}
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: o.in.Known, Logger: o.in.Log}, func() {
+			select {
+			case o.again <- struct{}{}:
+			default:
+			}
+		})
+	})
+	for {
+		why := "SIGHUP"
+		select {
+		case <-ctx.Done():
+			return
+		case <-o.current.Load().shardChanges():
+			o.reshard(ctx)
+			continue
+		case <-hangup:
+		case <-o.again:
+			why = "the files changed"
+		}
+		o.reload(ctx, why)
+	}
+}
+
+// reload loads the configuration, builds a system from it and puts it in force. Whatever goes wrong, the system in force stays.
+func (o *operation) reload(ctx context.Context, why string) {
+	began := time.Now()
+	next, waiting, err := o.prepare(ctx)
+	if err == nil {
+		err = o.in.ledger.reloaded(ctx, next.config)
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return
+		}
+		o.metrics.reloads.WithLabelValues("failure").Inc()
+		o.trouble.Store("the last reload failed, the configuration before it is in force: " + firstLine(err))
+		o.in.Log.Error("configuration not reloaded; the one before stays in force", "why", why, "cause", err.Error())
+		return
+	}
+	var texts []string
+	for _, w := range waiting {
+		texts = append(texts, w.String())
+		o.in.Log.Warn("configuration", "warning", w.String()+"; what was in force stays until then")
+	}
+	o.trouble.Store(strings.Join(texts, "; "))
+	o.install(ctx, next)
+	o.metrics.reloads.WithLabelValues("success").Inc()
+	o.in.Log.Info("configuration reloaded", "why", why, "generation", o.generation, "config_digest", next.config.Digest,
+		"issuer_count", len(next.issuers.Issuers()), "took", time.Since(began))
+}
+
+// prepare builds a system from the files as they are now. waiting are the settings that only a restart can change.
+func (o *operation) prepare(ctx context.Context) (next *system, waiting []config.Warning, err error) {
+	old := o.current.Load()
+	cfg, warnings, err := config.Load(o.in.Path)
+	if err != nil {
+		return nil, nil, err
+	}
+	waiting = old.config.Restart(cfg)
+	wants := cfg.CT.Embedded
+	cfg.Listen, cfg.Limits, cfg.CT.Embedded, cfg.Audit, cfg.StateDir = old.config.Listen, old.config.Limits, old.config.CT.Embedded, old.config.Audit, old.config.StateDir
+	if o.in.auditing == nil && wantsAuditor(cfg) { // it started with ct.none
+		waiting = append(waiting, cfg.Waits("there is no auditor", "audit", "reconcile"))
+	}
+	switch ct := cfg.CT; {
+	case ct.None != nil && ct.Embedded != nil:
+		return nil, nil, cfg.Locate(fault.BadSetting("it takes the place of ct.embedded", "restart to apply it", "ct", "none"))
+	case ct.None == nil && ct.Embedded == nil && len(ct.Logs) == 0 && wants != nil:
+		return nil, nil, cfg.Locate(fault.BadSetting("it takes the place of other logs or of ct.none", "restart to apply it", "ct", "embedded"))
+	}
+	m, err := o.material(ctx, cfg, old)
+	if err != nil {
+		return nil, nil, err
+	}
+	in := o.in
+	in.Config = cfg
+	if next, err = assemble(ctx, in, m, old); err != nil {
+		return nil, nil, errors.Join(err, closeKey(m, old))
+	}
+	warnings = append(warnings, m.Warnings...)
+	next.warnings = warnings
+	for _, w := range warnings {
+		if !slices.ContainsFunc(old.warnings, func(have config.Warning) bool { return have.Text == w.Text }) {
+			o.in.Log.Warn("configuration", "warning", w.String())
+		}
+	}
+	return next, waiting, nil
+}
+
+// material loads the files of cfg. An ephemeral CA stays the one that it is. A chain that is replaced leaves the trust
+// bundle unless ca.trust lists it: the bundle has what the configuration names and nothing else, so that it is the same
+// before and after a restart, and a stolen key is out of it at once (C4).
+func (o *operation) material(ctx context.Context, cfg *config.Config, old *system) (_ *Material, err error) {
+	name, backend := cfg.CA.Selected()
+	var m *Material
+	switch before, was := old.config.CA.Selected(); {
+	case backend.Temporary() && (!was.Temporary() || name != before):
+		return nil, cfg.Locate(fault.BadSetting("it takes the place of a key that is kept", "restart to apply it", "ca", name))
+	case backend.Temporary():
+		m, err = loadAround(cfg, old.material.key)
+	default:
+		m, err = load(ctx, cfg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeKey(m, old))
+		}
+	}()
+	if err := m.publish(cfg); err != nil {
+		return nil, err
+	}
+	if _, err := m.timely(cfg, time.Now()); err != nil {
+		return nil, cfg.Locate(err)
+	}
+	if m.trustedRoot != old.material.trustedRoot {
+		for _, text := range m.Skipped(cfg) {
+			o.in.Log.Warn("configuration", "warning", text)
+		}
+	}
+	if !sameChain(m.Chain, old.material.Chain) {
+		o.in.Log.Warn("the issuing chain changes: verifiers that do not have the new one yet will refuse its certificates",
+			"old", old.material.Chain[0].Subject.String(), "new", m.Chain[0].Subject.String())
+	}
+	for _, chain := range append([][]*x509.Certificate{old.material.Chain}, old.material.trust...) {
+		if !m.serves(chain) {
+			o.in.Log.Warn("a chain leaves the trust bundle, because the configuration does not name it any more: "+
+				"verifiers that take the bundle "+
+				"anew refuse what was signed under it; list it in ca.trust unless its key was stolen",
+				"issuer", chain[0].Subject.String(), "sha256", fmt.Sprintf("%x", sha256.Sum256(chain[0].Raw)))
+		}
+	}
+	m.former = old.material.former
+	if !sameChain(m.Chain, old.material.Chain) {
+		m.former = old.material.Chain[len(old.material.Chain)-1]
+	}
+	return m, nil
+}
+
+// closeKey closes the key of m, unless it is the one in force.
+func closeKey(m *Material, inForce *system) error {
+	if m.key == inForce.material.key {
+		return nil
+	}
+	return m.key.Close()
+}
+
+// serves reports whether the trust bundle has chain.
+func (m *Material) serves(chain []*x509.Certificate) bool {
+	for _, have := range append([][]*x509.Certificate{m.Chain}, m.trust...) {
+		if sameChain(have, chain) {
+			return true
+		}
+	}
+	return false
+}
+
+func sameChain(a, b []*x509.Certificate) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if !a[i].Equal(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func firstLine(err error) string {
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	return text
+}
+
+// reloadMetrics say which configuration is in force.
+type reloadMetrics struct {
+	generation prometheus.Gauge
+	since      prometheus.Gauge
+	info       *prometheus.GaugeVec
+	reloads    *prometheus.CounterVec
+}
+
+func newReloadMetrics() *reloadMetrics {
+	m := &reloadMetrics{
+		generation: prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_config_generation", Help: "Number of the configuration in force, from 1."}),
+		since: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "mayfly_config_installed_timestamp_seconds", Help: "When the configuration in force was put in force, in seconds since 1970.",
+		}),
+		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "mayfly_config_info", Help: "1, with the digest of the configuration in force.",
+		}, []string{"digest"}),
+		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "mayfly_config_reloads_total", Help: "Reloads of the configuration, by result."}, []string{"result"}),
+	}
+	for _, result := range []string{"success", "failure"} {
+		m.reloads.WithLabelValues(result)
+	}
+	return m
+}
+
+func (m *reloadMetrics) installed(generation uint64, digest string) {
+	m.generation.Set(float64(generation))
+	m.since.SetToCurrentTime()
+	m.info.Reset()
+	m.info.WithLabelValues(digest).Set(1)
+}
+
+func (m *reloadMetrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.generation, m.since, m.info, m.reloads}
+}

@@ -1,0 +1,117 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/server"
+	"github.com/mayfly-ca/mayfly/trust"
+)
+
+// exportShards are all shards of the embedded log with their validity, those of the past and of the future, too: verifiers meet
+// certificates of the one, and must have the key of the other before it is used. from is when the first begins.
+func exportShards(c embedded.Config, url string, from time.Time) ([]trust.Log, error) {
+	shards, err := c.Shards()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]trust.Log, 0, len(shards))
+	for _, s := range shards {
+		data, err := os.ReadFile(c.PublicKeyFile(s))
+		if err != nil {
+			bad := fault.BadFile(c.PublicKeyFile(s), err)
+			if errors.Is(err, fs.ErrNotExist) {
+				bad.Fix = "the log makes its key when the CA starts for the first time"
+			}
+			return nil, bad
+		}
+		key, err := ctlog.ParsePublicKey(data)
+		if err != nil {
+			return nil, fault.BadSetting(err.Error(), "restore the file").In(c.PublicKeyFile(s))
+		}
+		if !s.NotBefore.IsZero() {
+			from = s.NotBefore
+		}
+		out = append(out, trust.Log{URL: url + s.Path(), Origin: s.Origin, Key: key, From: from, To: s.NotAfter})
+	}
+	return out, nil
+}
+
+// shardChanges receives when there are other shards; nil without an embedded log.
+func (s *system) shardChanges() <-chan struct{} {
+	if s.embedded == nil {
+		return nil
+	}
+	return s.embedded.Changes()
+}
+
+// reshard puts other shards in force. Nothing is read but the shards: a broken configuration file does not stop a rotation.
+func (o *operation) reshard(ctx context.Context) {
+	old := o.current.Load()
+	in := o.in
+	in.Config = old.config
+	next, err := assemble(ctx, in, old.material, old)
+	if err != nil {
+		o.in.Log.Error("the shards of the embedded log are not in force; restart the process", "cause", err.Error())
+		o.trouble.Store("a restart is needed for the shards of the embedded log: " + firstLine(err))
+		return
+	}
+	next.warnings = old.warnings
+	o.install(ctx, next)
+	if o.in.Publish != nil {
+		if err := o.in.Publish(next.material); err != nil {
+			o.in.Log.Error("the trusted root does not have the new shards", "cause", err.Error())
+		}
+	}
+	o.in.Log.Info("shards of the embedded log in force", "generation", o.generation, "log_count", next.logCount(next.material))
+}
+
+// shardChecks are the embedded log's lines in /readyz: one for each shard that is open.
+func (s *system) shardChecks() []server.Check {
+	var out []server.Check
+	for i, one := range s.embedded.Open() {
+		newest := i == 0
+		out = append(out, server.Check{Name: "log " + one.Label(), Ask: func() server.Health {
+			if why := s.unpublished[one.Label()]; why != "" {
+				return server.Health{Advisory: true, Cause: why}
+			}
+			h := s.oneLog(one.Label()) // its storage, and whether it is benched
+			if !h.OK {
+				return h
+			}
+			if w := one.Log.Warning(context.Background()); w != "" {
+				h.Warning = w
+			}
+			if w := s.embedded.Warning(); h.Warning == "" && newest {
+				h.Warning = w
+			}
+			return h
+		}})
+	}
+	return out
+}
+
+// idle reports whether a log is a shard of the embedded log that is not asked now: its time has not come, or is over.
+func (s *system) idle(name string) bool {
+	one, ok := s.shard(name)
+	now := time.Now()
+	return ok && (!one.NotBefore.IsZero() && now.Before(one.NotBefore) || !one.NotAfter.IsZero() && !now.Before(one.NotAfter))
+}
+
+func (s *system) shard(name string) (embedded.OpenShard, bool) {
+	if s.embedded == nil {
+		return embedded.OpenShard{}, false
+	}
+	for _, one := range s.embedded.Open() {
+		if one.Label() == name {
+			return one, true
+		}
+	}
+	return embedded.OpenShard{}, false
+}

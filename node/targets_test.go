@@ -1,0 +1,57 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/mayfly-ca/mayfly/ca/signer/ephemeral"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/journal"
+	"github.com/mayfly-ca/mayfly/testkit/site"
+)
+
+// Where no file has the issuing certificate the offline audit fails: it would judge what the journal itself names.
+func TestIssuersOfNoFile(t *testing.T) {
+	t.Parallel()
+	var cfg config.Config
+	cfg.CA.Ephemeral = new(ephemeral.Settings)
+	if out, err := IssuersOf(&cfg); err == nil || len(out) > 0 || !strings.Contains(err.Error(), "ca.file") {
+		t.Errorf("%d issuers, %v", len(out), err)
+	}
+	cfg.CA.Trust = []string{"/nowhere"} // what was issued before is not what is issued now
+	if out, err := IssuersOf(&cfg); err == nil || len(out) > 0 {
+		t.Errorf("%d issuers, %v", len(out), err)
+	}
+}
+
+// G3 // G4: a configuration takes over only when the journal says so: if that cannot be written, the one before stays
+// in force.
+func TestReloadIsJournalled(t *testing.T) {
+	t.Parallel()
+	l := site.New(t, 1)
+	sys := start(t, l, l.Config(t, "  logs:\n    - {%0}\n"))
+	j, err := journal.Open(journal.Config{File: filepath.Join(l.Dir, "journal.jsonl")}, journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(context.Background(), 0); err != nil { // from here on it takes nothing
+		t.Fatal(err)
+	}
+	in := Instance{
+		Path: filepath.Join(l.Dir, "mayfly.yaml"), Config: sys.config, Log: slog.New(slog.DiscardHandler),
+		ledger: ledger{journal: j, signatures: new(atomic.Int64)},
+	}
+	o := &operation{in: in, metrics: newReloadMetrics()}
+	o.current.Store(sys)
+	o.reload(t.Context(), "a test")
+	if o.current.Load() != sys || o.generation != 0 {
+		t.Error("a reload that the journal does not have is in force")
+	}
+	if text, _ := o.trouble.Load().(string); !strings.Contains(text, "the reload was not written") {
+		t.Errorf("readiness says %q", text)
+	}
+}

@@ -1,0 +1,104 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/fault"
+)
+
+// warnAhead is how long before the end of what certificates need there is a warning.
+const warnAhead = 30 * 24 * time.Hour
+
+// timely refuses what cannot issue at a time: a chain that readiness would refuse, and logs of which too few may be
+// asked for a certificate of now. It warns of what ends soon. Its errors are settings of cfg.
+func (m *Material) timely(cfg *config.Config, now time.Time) ([]config.Warning, error) {
+	var warnings []config.Warning
+	if name, backend := cfg.CA.Selected(); !backend.Temporary() {
+		switch h := ca.ChainHealth(m.Chain, now); {
+		case !h.OK:
+			return nil, fault.BadSetting(h.Cause+
+				"; certificates are issued while it is valid, up to an hour before its end",
+				"have a new issuing certificate made, and write its chain here", "ca", name, "chain").In(backend.ChainFile())
+		case h.Warning != "":
+			warnings = append(warnings, cfg.Warn(fault.BadSetting(h.Warning, "have a new issuing certificate made",
+				"ca", name, "chain")))
+		}
+	}
+	ending, err := m.timelyLogs(cfg, now)
+	return append(warnings, ending...), err
+}
+
+// timelyLogs looks at the validity of the logs. That of a shard of the embedded log is never over: another one follows.
+func (m *Material) timelyLogs(cfg *config.Config, now time.Time) (warnings []config.Warning, err error) {
+	if cfg.CT.None != nil || cfg.CT.Embedded != nil || len(m.logs) == 0 {
+		return nil, nil
+	}
+	end := now.Add(ca.Validity)
+	usable := func(from, to time.Time) []ctlog.Seat {
+		var seats []ctlog.Seat
+		for _, l := range m.logs {
+			w := l.window()
+			seat := l.config.Seat()
+			seat.Embed = seat.Embed && w.covers(from) && w.covers(to)
+			seats = append(seats, seat)
+		}
+		return seats
+	}
+	if cfg.CT.Policy.CheckFor(usable(now, end)) != nil {
+		var out error
+		for i, l := range m.logs {
+			if s := l.outside(now, end); l.config.Embeds() && s != nil {
+				out = errors.Join(out, fault.Under(s, "ct", "logs", strconv.Itoa(i)))
+			}
+		}
+		return nil, out
+	}
+	for i, l := range m.logs {
+		w := l.window()
+		if !l.config.Embeds() || w.to.IsZero() || !w.covers(now) || w.to.Sub(now) > warnAhead {
+			continue
+		}
+		if cfg.CT.Policy.CheckFor(usable(w.to, w.to.Add(ca.Validity))) != nil {
+			warnings = append(warnings,
+				cfg.Warn(fault.BadSetting(fmt.Sprintf("the log %s ends at %s, and the logs that go on are "+
+					"too few for ct.policy",
+					l.config.Name, w.to.UTC().Format(time.RFC3339)), "add the next one", "ct", "logs", strconv.Itoa(i))))
+		}
+	}
+	return warnings, nil
+}
+
+// window is when SCTs of the log count: by its configuration, and by the published trusted root.
+func (l remoteLog) window() window {
+	w := window{l.from, l.to}
+	if l.published != nil {
+		w = w.within(*l.published)
+	}
+	return w
+}
+
+// outside says why a certificate from now to end may not have an SCT of the log; nil is that it may.
+func (l remoteLog) outside(now, end time.Time) error {
+	w := l.window()
+	where := ""
+	if l.published != nil {
+		where = " (by ct.logs and ct.policy.trusted_root)"
+	}
+	switch {
+	case w.from.After(now):
+		return fault.BadSetting(fmt.Sprintf("the log %s takes no certificates before %s%s, and too few others do",
+			l.config.Name, w.from.UTC().Format(time.RFC3339), where),
+			"name a log whose validity has begun", "not_before")
+	case !w.covers(end):
+		return fault.BadSetting(fmt.Sprintf("the log %s takes no certificates that end after %s%s, "+
+			"and too few others do", l.config.Name, w.to.UTC().Format(time.RFC3339), where),
+			"name a log that goes on, such as the next shard", "not_after")
+	}
+	return nil
+}

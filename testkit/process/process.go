@@ -1,0 +1,395 @@
+// Package process runs mayfly as a process of its own.
+package process
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
+	"github.com/mayfly-ca/mayfly/testkit/ct"
+	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+)
+
+// signRequest is one request in both forms.
+type Request struct {
+	Pb   *fulciopb.CreateSigningCertificateRequest
+	Json []byte
+}
+
+func Requests(b testing.TB, provider *idp.Provider) []Request {
+	b.Helper()
+	out := make([]Request, 200)
+	for i := range out {
+		email := fmt.Sprintf("user%d@example.com", i)
+		token := provider.Token(map[string]any{"sub": email, "email": email, "email_verified": true, "exp": time.Now().Add(time.Hour).Unix()})
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			b.Fatal(err)
+		}
+		der, err := x509.MarshalPKIXPublicKey(key.Public())
+		if err != nil {
+			b.Fatal(err)
+		}
+		content := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+		digest := sha256.Sum256([]byte(email))
+		proof, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
+		if err != nil {
+			b.Fatal(err)
+		}
+		out[i].Pb = &fulciopb.CreateSigningCertificateRequest{
+			Credentials: &fulciopb.Credentials{Credentials: &fulciopb.Credentials_OidcIdentityToken{OidcIdentityToken: token}},
+			Key: &fulciopb.CreateSigningCertificateRequest_PublicKeyRequest{PublicKeyRequest: &fulciopb.PublicKeyRequest{
+				PublicKey: &fulciopb.PublicKey{Content: content}, ProofOfPossession: proof,
+			}},
+		}
+		out[i].Json, err = json.Marshal(map[string]any{
+			"credentials":      map[string]any{"oidcIdentityToken": token},
+			"publicKeyRequest": map[string]any{"publicKey": map[string]any{"algorithm": "ECDSA", "content": content}, "proofOfPossession": proof},
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	return out
+}
+
+// serveSetup says how to run "mayfly serve".
+type Setup struct {
+	Pki      *pki.PKI
+	Issuer   string
+	Embedded bool
+	Issuers  string // further entries of the issuer file
+	Ca       string // further settings of ca
+	More     string // further settings, the first ones of ct
+	One      bool   // REST and gRPC on one port
+	Admin    bool   // with an admin listener
+}
+
+// serveProcess is a running "mayfly serve".
+type Server struct {
+	Cmd        *exec.Cmd
+	Logs       *Buffer
+	Dir        string
+	Http, Grpc string
+	Admin      string
+	CpuBefore  time.Duration
+}
+
+func Serve(tb testing.TB, set Setup) *Server {
+	tb.Helper()
+	dir := tb.TempDir()
+	write := func(name string, data []byte) {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	s := &Server{Logs: &Buffer{}, Dir: dir, Http: FreeAddress(tb), Grpc: FreeAddress(tb), Admin: "off"}
+	if set.One {
+		s.Grpc = s.Http
+	}
+	if set.Admin {
+		s.Admin = FreeAddress(tb)
+	}
+	logs := "  embedded: {dir: log, origin: mayfly.local/ct}\n"
+	if !set.Embedded {
+		log := ct.New(tb, ct.Options{Roots: []*x509.Certificate{set.Pki.Root}})
+		write("ct.pem", log.PublicKeyPEM())
+		logs = fmt.Sprintf("  logs:\n    - {name: lab, url: %q, public_key: ct.pem}\n", log.URL())
+	}
+	write("chain.pem", set.Pki.ChainPEM())
+	write("key.pem", set.Pki.KeyPEM())
+	write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n%s", set.Issuer, set.Issuer, set.Issuers))
+	write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\n"+
+		"ca:\n  file: {chain: chain.pem, key: key.pem}\n%sct:\n%s%s", s.Http, s.Grpc, s.Admin, set.Ca, logs, set.More))
+	s.Cmd = exec.Command(cmp.Or(os.Getenv("MAYFLY"), "mayfly"), "serve", "--config", filepath.Join(dir, "mayfly.yaml"), "--log-level", "warn")
+	s.Cmd.Stderr = s.Logs
+	if err := s.Cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		_ = s.Cmd.Process.Signal(os.Interrupt)
+		_ = s.Cmd.Wait()
+	})
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		resp, err := http.Get("http://" + s.Http + "/api/v2/trustBundle")
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return s
+			}
+		}
+		if time.Now().After(deadline) {
+			tb.Fatalf("mayfly serve is not ready: %v; log:\n%s", err, s.Logs)
+		}
+		time.Sleep(20 * time.Millisecond) // another process: there is nothing to wait on but its answers
+	}
+}
+
+// givenOut counts the addresses that freeAddress has given out.
+var givenOut atomic.Int64
+
+// FreeAddress returns an address on loopback that nothing listens on. Its port lies below those that the system gives
+// to connections, of which other tests open thousands.
+func FreeAddress(tb testing.TB) string {
+	tb.Helper()
+	for range 1000 {
+		port := 10000 + (int64(os.Getpid())*97+givenOut.Add(1))%20000
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	tb.Fatal("no free port between 10000 and 30000")
+	return ""
+}
+
+// Caller returns a func that makes one request, and one that releases the connections.
+func (s *Server) Caller(b testing.TB, rest bool) (call func(Request) error, done func()) {
+	b.Helper()
+	if rest {
+		transport := &http.Transport{MaxIdleConnsPerHost: 128}
+		c := &http.Client{Transport: transport, Timeout: 30 * time.Second}
+		return func(r Request) error {
+			resp, err := c.Post("http://"+s.Http+"/api/v2/signingCert", "application/json", bytes.NewReader(r.Json))
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			body, err := io.ReadAll(resp.Body)
+			if err == nil && (resp.StatusCode != http.StatusOK || !bytes.Contains(body, []byte("signedCertificateEmbeddedSct"))) {
+				err = fmt.Errorf("status %d: %s", resp.StatusCode, body)
+			}
+			return err
+		}, transport.CloseIdleConnections
+	}
+	conn, err := grpc.NewClient(s.Grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := fulciopb.NewCAClient(conn)
+	return func(r Request) error {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		got, err := c.CreateSigningCertificate(ctx, r.Pb)
+		if err == nil && got.GetSignedCertificateEmbeddedSct() == nil {
+			err = errors.New("no embedded SCT")
+		}
+		return err
+	}, func() { _ = conn.Close() }
+}
+
+// Cpu is the processor time that the server has used, from /proc (clock ticks of 10 ms); 0 where there is no /proc.
+func (s *Server) Cpu() time.Duration {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	user, err1 := strconv.Atoi(f[11])
+	system, err2 := strconv.Atoi(f[12])
+	if errors.Join(err1, err2) != nil {
+		return 0
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
+// PeakRSS is the server's largest resident size in bytes, from /proc; 0 where there is none.
+func (s *Server) PeakRSS() int {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(data), "VmHWM:")
+	var kb int
+	if _, err := fmt.Sscan(rest, &kb); err != nil {
+		return 0
+	}
+	return kb << 10
+}
+
+// DevProcess is a running "mayfly dev".
+type DevProcess struct {
+	Cmd                      *exec.Cmd
+	Logs                     *Buffer
+	Url, Grpc, Issuer, Admin string
+	printed                  string
+}
+
+// Dev starts "mayfly dev" on free ports in the directory cwd and waits until it has printed its lines.
+func Dev(cwd string, flags ...string) (*DevProcess, error) { return DevOf("mayfly", cwd, flags...) }
+
+// DevOf is Dev with the mayfly at a path.
+func DevOf(mayfly, cwd string, flags ...string) (*DevProcess, error) {
+	args := append([]string{"dev", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--idp", "127.0.0.1:0"}, flags...)
+	p := &DevProcess{Cmd: exec.Command(mayfly, args...), Logs: &Buffer{}}
+	p.Cmd.Dir = cwd
+	p.Cmd.Env = append(os.Environ(), "NO_COLOR=1")
+	p.Cmd.Stderr = p.Logs
+	out, err := p.Cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Cmd.Start(); err != nil {
+		return nil, err
+	}
+	found := make(map[string]string)
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		p.printed += lines.Text() + "\n"
+		if f := strings.Fields(lines.Text()); len(f) == 2 {
+			found[f[0]] = f[1]
+		}
+		if strings.Contains(lines.Text(), "Ctrl-C stops") {
+			break
+		}
+	}
+	p.Url, p.Grpc, p.Issuer, p.Admin = found["REST"], found["gRPC"], found["sign-in"], strings.TrimSuffix(found["readiness"], "/readyz")
+	if p.Url == "" {
+		return nil, fmt.Errorf("mayfly dev printed no addresses: %w; log:\n%s", p.Cmd.Wait(), p.Logs)
+	}
+	return p, nil
+}
+
+// Stop interrupts the process and expects an orderly end within five seconds (two on a machine that does nothing else).
+func (p *DevProcess) Stop() error {
+	began := time.Now()
+	if err := p.Cmd.Process.Signal(os.Interrupt); err != nil {
+		return err
+	}
+	if err := p.Cmd.Wait(); err != nil {
+		return fmt.Errorf("mayfly dev: %w; log:\n%s", err, p.Logs)
+	}
+	if d := time.Since(began); d > 5*time.Second {
+		return fmt.Errorf("mayfly dev took %s to stop", d)
+	}
+	return nil
+}
+
+// lockedBuffer takes a process's log while a test may read it.
+type Buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *Buffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *Buffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func Get(t *testing.T, url string) (int, []byte) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, body
+}
+
+func Mayfly(dir string, args ...string) (string, error) {
+	cmd := exec.Command("mayfly", args...)
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	return string(out), err
+}
+
+func Poll(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) { // the background work has no event
+		if time.Now().After(deadline) {
+			t.Fatalf("not %s", what)
+		}
+	}
+}
+
+// Generation returns what GET /api/v2/configuration says of the configuration in force.
+func (s *Server) Generation(t *testing.T) (number, digest string) {
+	t.Helper()
+	resp, err := http.Get("http://" + s.Http + "/api/v2/configuration")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	return resp.Header.Get("Mayfly-Config-Generation"), resp.Header.Get("Mayfly-Config-Digest")
+}
+
+// Until waits for another process to have done something, at most ten seconds.
+func (s *Server) Until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not %s; log:\n%s", what, s.Logs)
+		}
+		time.Sleep(10 * time.Millisecond) // another process: there is nothing to wait on but its answers
+	}
+}
+
+// Replace writes a file the way careful programs do: beside it, then renamed.
+func (s *Server) Replace(t *testing.T, name string, data []byte) {
+	t.Helper()
+	path := filepath.Join(s.Dir, name)
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) Hangup(t *testing.T) {
+	t.Helper()
+	if err := s.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Digest is that of the configuration with this issuer file.
+func (s *Server) Digest(t *testing.T, identity []byte) string {
+	t.Helper()
+	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := sha256.Sum256(main), sha256.Sum256(identity)
+	return fmt.Sprintf("%x", sha256.Sum256(append(a[:], b[:]...)))
+}
