@@ -27,6 +27,7 @@ const module = "github.com/mayfly-ca/mayfly"
 var layers = map[string][]string{
 	"fault":    {},
 	"identity": {},
+	"loglist":  {}, // the one description of a CT log
 	"tbs":      {},
 
 	"internal": {"fault"}, // the ground floor: one rule for each thing that several packages do
@@ -40,11 +41,12 @@ var layers = map[string][]string{
 	"oidc/pattern":       {},
 	"oidc/token":         {"fault"},
 	"ca":                 {"fault", "identity", "tbs"},
-	"ca/signer":          {"ca", "fault"},             // and each backend below it
-	"ca/signer/backends": {"ca/signer", "fault"},      // the table of them
-	"ctlog":              {"monitor", "fault", "tbs"}, // a head proves a log's key
-	"ctlog/embedded":     {"monitor", "fault", "tbs"}, // one reading of a checkpoint
-	"monitor":            {"fault", "tbs"},            // reads and checks logs, as an auditor does
+	"ca/signer":          {"ca", "fault"},        // and each backend below it
+	"ca/signer/backends": {"ca/signer", "fault"}, // the table of them
+	"ctlog":              {"fault", "loglist", "tbs"},
+	"ctlog/embedded":     {"monitor", "fault", "loglist", "tbs"},          // one parser of checkpoints
+	"ctlog/remote":       {"ctlog", "monitor", "fault", "loglist", "tbs"}, // a head proves a log's key
+	"monitor":            {"fault", "loglist", "tbs"},                     // reads and checks logs, as an auditor does
 	"journal":            {"fault", "journal/ship"},
 	"journal/ship":       {"fault"},
 
@@ -52,7 +54,7 @@ var layers = map[string][]string{
 	"reconcile/webhook": {},                                     // delivers findings
 
 	"proto":  {},
-	"config": {"oidc", "pop", "ca", "ca/signer/backends", "ctlog", "ctlog/embedded", "journal", "reconcile", "fault"},
+	"config": {"oidc", "pop", "ca", "ca/signer/backends", "ctlog", "ctlog/embedded", "ctlog/remote", "journal", "reconcile", "fault"},
 	"server": {"fault", "identity", "tbs", "pop", "oidc", "ca", "journal", "proto"}, // tbs: the SCTs that a certificate has, for the journal
 	"client": {"fault", "identity", "tbs", "proto"},                                 // tbs: it verifies SCTs over the precertificate that it rebuilds
 	// client: a trusted root says whom a client believes
@@ -76,7 +78,7 @@ var owners = map[string][]string{
 	"github.com/coreos/go-oidc":                     {"oidc"},
 	"cel.dev/cel-go":                                {"oidc/policy"},
 	"github.com/go-jose/go-jose":                    {"oidc/provider", "dev/idp"},
-	"github.com/google/certificate-transparency-go": {}, // only tests, which compare results with it
+	"github.com/google/certificate-transparency-go": {"ctlog/remote"},
 	"github.com/transparency-dev":                   {"ctlog/embedded", "monitor"},
 	"go.yaml.in/yaml":                               {"config"},
 	"gopkg.in/yaml":                                 {},

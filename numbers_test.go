@@ -42,7 +42,7 @@ var documentedNumbers = []struct {
 	{"docs/operations.md", "A failing log** is set aside after {five} failures in a row", "ctlog.tripAfter"},
 	{"docs/operations.md", "with growing pauses of up to {a second}", "ctlog.maxBackoff"},
 	{"docs/operations.md", "The budget** for all attempts is `budget` ({12 s})", "ctlog.defaultBudget"},
-	{"docs/operations.md", "The time of an SCT must be within {a minute} of now", "ctlog.skew"},
+	{"docs/operations.md", "The time of an SCT must be within {a minute} of now", "ctlog.maxSkew"},
 	{"docs/operations.md", "clock goes back by more than {two seconds} since the last certificate", "ca.maxStep"},
 	{
 		"docs/operations.md", "Readiness warns {30 days} before the first certificate of the chain expires, and fails " +

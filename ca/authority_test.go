@@ -15,6 +15,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
 	"github.com/mayfly-ca/mayfly/tbs"
@@ -44,14 +45,14 @@ func request(t *testing.T, id identity.Identity) ca.Request {
 }
 
 // remote is the product's submission to the lab's log.
-func remote(t *testing.T, l *ct.Log) *ctlog.Set {
+func remoteLog(t *testing.T, l *ct.Log) *ctlog.Set {
 	t.Helper()
-	r, err := ctlog.OpenRemote(ctlog.LogConfig{Name: "lab", URL: l.URL(), PublicKey: "-"}, ctlog.RemoteOptions{PublicKeyPEM: l.PublicKeyPEM()})
+	r, err := remote.Open(remote.Config{Name: "lab", URL: l.URL(), PublicKey: "-"}, remote.Options{PublicKeyPEM: l.PublicKeyPEM()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
-	set, err := ctlog.New(ctlog.Options{Members: []ctlog.Member{{Name: "lab", Key: r.Key(), Submitter: r}}, Policy: ctlog.PolicyConfig{Budget: 15 * time.Second, Attempt: 10 * time.Second}})
+	set, err := ctlog.New(ctlog.Options{Logs: []ctlog.Log{{Log: r.Log, Submitter: r}}, Policy: ctlog.PolicyConfig{Budget: 15 * time.Second, Attempt: 10 * time.Second}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +72,7 @@ func TestIssue(t *testing.T) {
 				want := oracle.Expect{Chain: p.Chain, SPKI: r.SPKI, Email: "alice@example.com", Extensions: map[string]string{"1": issuer, "8": issuer, "24": "s1"}}
 				if logged {
 					l := ct.New(t, ct.Options{Roots: []*x509.Certificate{p.Root}})
-					o.Log, want.Logs = remote(t, l), []crypto.PublicKey{l.Key()}
+					o.Log, want.Logs = remoteLog(t, l), []crypto.PublicKey{l.Key()}
 				}
 				a, err := ca.New(o)
 				if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
@@ -39,10 +40,10 @@ func start(t *testing.T) *server {
 	t.Helper()
 	s := &server{pki: pki.New(pki.Options{}), key: pki.NewKey(pki.P256).(*ecdsa.PrivateKey)}
 	s.log = ct.New(t, ct.Options{})
-	remote, err := ctlog.OpenRemote(ctlog.LogConfig{Name: "lab", URL: s.log.URL(), PublicKey: "-"}, ctlog.RemoteOptions{PublicKeyPEM: s.log.PublicKeyPEM()})
+	log, err := remote.Open(remote.Config{Name: "lab", URL: s.log.URL(), PublicKey: "-"}, remote.Options{PublicKeyPEM: s.log.PublicKeyPEM()})
 	must(t, err)
-	defer remote.Close()
-	set, err := ctlog.New(ctlog.Options{Members: []ctlog.Member{{Name: "lab", Key: remote.Key(), Submitter: remote}}})
+	defer log.Close()
+	set, err := ctlog.New(ctlog.Options{Logs: []ctlog.Log{{Log: log.Log, Submitter: log}}})
 	must(t, err)
 	a, err := ca.New(ca.Options{Chain: s.pki.Chain, Signer: s.pki.Key, Log: set})
 	must(t, err)

@@ -168,20 +168,20 @@ func (c CT) check() error {
 	}
 	policy := c.Policy.Check()
 	if policy == nil && somewhere {
-		policy = c.Policy.CheckFor(c.seats())
+		policy = c.Policy.CheckFor(c.slots())
 	}
 	errs = append(errs, fault.Under(policy, "policy"))
 	return errors.Join(errs...)
 }
 
-// seats are the logs as the policy sees them.
-func (c CT) seats() []ctlog.Seat {
-	var all []ctlog.Seat
+// slots returns the logs as the policy counts them.
+func (c CT) slots() []ctlog.Slot {
+	var all []ctlog.Slot
 	for _, one := range c.Logs {
-		all = append(all, one.Seat())
+		all = append(all, one.Slot())
 	}
 	if c.Embedded != nil {
-		all = append(all, ctlog.Seat{Name: "embedded", Embed: true})
+		all = append(all, ctlog.Slot{Name: "embedded", Embed: true})
 	}
 	return all
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca/signer/backends"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/oidc"
@@ -133,7 +134,7 @@ func (c CA) Place(err error) error {
 // CT says which transparency logs precertificates go to: Logs and Embedded, one of them or both, or None.
 type CT struct {
 	// Logs are logs that precertificates are submitted to over HTTP.
-	Logs []ctlog.LogConfig `yaml:"logs"`
+	Logs []remote.Config `yaml:"logs"`
 	// Embedded is a log in this process, on local disk.
 	Embedded *embedded.Config `yaml:"embedded"`
 	// None is the decision to issue certificates without a log.

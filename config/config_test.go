@@ -140,7 +140,7 @@ func TestRefuses(t *testing.T) {
 		"rate of a log": {
 			identity + caFile +
 				"ct:\n  logs:\n    - {name: a, rate: -1, url: \"https://ct.example.com\", public_key: ct.pem}\n", issuers,
-			"mayfly.yaml:7:23", "not a rate",
+			"mayfly.yaml:7:23", "invalid rate",
 		},
 		"no trusted root": {identity + caFile + embedded + "  policy: {trusted_root: nothing.json}\n", issuers, "mayfly.yaml:7:26", "nothing.json"},
 		"budget":          {identity + caFile + embedded + "  policy: {budget: 30s}\n", issuers, "mayfly.yaml:7:20", "less than 20s"},
@@ -214,7 +214,7 @@ func TestAuditWarnings(t *testing.T) {
 		},
 		{
 			"a reader without its name", `url: "https://ct.example.com/x", monitoring_url: "https://r.example.com/x"`, "",
-			"write origin", "",
+			"set origin", "",
 		},
 		{"on this host", `url: "http://127.0.0.1:6962/x"`, "", "", "ct.logs"},
 		{

@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/internal/secret"
 	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/oidc"
@@ -429,7 +430,7 @@ func TestDocumentedDefaults(t *testing.T) {
 	for key, value := range map[string]any{
 		"listen.http": l.config.Listen.HTTP, "listen.grpc": l.config.Listen.GRPC, "listen.admin": l.config.Listen.Admin,
 		"ca.backdate": ca.Config{}.BackdateOrDefault(), "client_algorithms": strings.Join(keys.Algorithms(), ", "),
-		"ct.logs[].max_merge_delay": ctlog.LogConfig{}.MergeDelay(), "ct.logs[].embed": ctlog.LogConfig{}.Embeds(),
+		"ct.logs[].max_merge_delay": remote.Config{}.MergeDelay(), "ct.logs[].embed": remote.Config{}.Embeds(),
 		"ct.embedded.lead":      embedded.Config{}.LeadOrDefault(),
 		"ct.policy.attempt":     ctlog.PolicyConfig{}.AttemptOrDefault(),
 		"audit.reconcile.every": (&reconcile.Config{}).Period(),

@@ -5,83 +5,94 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// attempt asks one log once, verifies what it answers, and tells the breaker. It ends when the attempt's time is up, when the
-// caller leaves, or when the SCT is no longer needed; a lingering one with its time only.
-func (r *round) attempt(e *entrant, p pass) outcome {
-	ctx := r.ctx
-	if p.linger { // beyond the round, and beyond the life of a set that a reload took out of use while the round goes on
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithCancel(context.WithoutCancel(r.ctx))
-		defer cancel()
-		defer context.AfterFunc(r.set.life, func() { <-r.ctx.Done(); cancel() })()
-	}
-	q := question{&r.p, r.start}
-	sct, took, err := r.set.ask(ctx, e.member, q)
-	o := outcome{from: e, sct: sct}
-	if err != nil {
-		o.err = r.judge(err, took, p)
-	}
-	r.set.conclude(e.member, q, ending{
-		failure: o.err, took: took, pass: p,
-		overtaken: errors.Is(context.Cause(r.ctx), errEnough),
-	})
-	return o
+// request is a precertificate for a log; start is when its submission began.
+type request struct {
+	p     *tbs.Precertificate
+	start time.Time
 }
 
-// ending is how an attempt ended: failure is nil for an SCT.
-type ending struct {
+// expired reports whether the precertificate can no longer be logged.
+func (r request) expired(now time.Time) bool { return !now.Before(r.p.NotAfter) }
+
+// attempt tries one log once, verifies its answer, and informs the breaker. It ends when the time of the attempt is up,
+// when the caller leaves, or when the SCT is no longer needed; a probe ends only with its time.
+func (sub *submission) attempt(c *candidate, p permit) attemptResult {
+	ctx := sub.ctx
+	if p.probe { // outlives the submission, and also a set that a reload replaced while the submission goes on
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(context.WithoutCancel(sub.ctx))
+		defer cancel()
+		defer context.AfterFunc(sub.set.life, func() { <-sub.ctx.Done(); cancel() })()
+	}
+	r := request{&sub.p, sub.start}
+	sct, took, err := sub.set.call(ctx, c.logState, r)
+	result := attemptResult{from: c, sct: sct}
+	if err != nil {
+		result.err = sub.classify(err, took, p)
+	}
+	sub.set.conclude(c.logState, r, attemptEnd{
+		failure: result.err, took: took, permit: p,
+		overtaken: errors.Is(context.Cause(sub.ctx), errEnough),
+	})
+	return result
+}
+
+// attemptEnd is how an attempt ended. A nil failure means that the log returned an SCT.
+type attemptEnd struct {
 	failure   *Failure
 	took      time.Duration
-	pass      pass
-	overtaken bool // if abandoned: because other logs were faster
+	permit    permit
+	overtaken bool // abandoned because other logs were faster
 }
 
-// conclude counts an attempt at q and tells the breaker.
-func (s *Set) conclude(m *member, q question, v ending) {
-	if v.failure == nil {
-		s.metrics.observe(m.Name, Accepted, v.took)
-		m.accepts()
-		if m.breaker.succeed(s.now()) {
-			s.log.Info("log is back", "log", m.Name)
-			m.nudge() // its roots, which could not be read
+// conclude counts an attempt and informs the breaker.
+func (s *Set) conclude(l *logState, r request, end attemptEnd) {
+	if end.failure == nil {
+		s.metrics.observe(l.Name, Accepted, end.took)
+		l.recordAccepted()
+		if l.breaker.succeed(s.now()) {
+			s.logger.Info("log works again", "log", l.Name)
+			l.wakeUp() // its roots could not be read
 		}
 		return
 	}
-	s.metrics.observe(m.Name, v.failure.Result, v.took)
-	if v.failure.Result == Abandoned {
-		m.breaker.abandon(v.pass)
-		if v.overtaken {
-			m.breaker.overtaken()
+	s.metrics.observe(l.Name, end.failure.Result, end.took)
+	if end.failure.Result == Abandoned {
+		l.breaker.abandon(end.permit)
+		if end.overtaken {
+			l.breaker.countOvertaken()
 		}
 		return
 	}
-	s.log.Debug("attempt at log failed", "log", m.Name, "error", v.failure, "seconds", v.took.Seconds())
-	m.breaker.keep(q)
-	if m.breaker.fail(s.now(), v.failure, v.pass) {
-		s.log.Warn("log is set aside", "log", m.Name, "error", v.failure)
-		m.nudge()
+	s.logger.Debug("attempt at log failed", "log", l.Name, "error", end.failure, "seconds", end.took.Seconds())
+	l.breaker.keep(r)
+	if l.breaker.fail(s.now(), end.failure, end.permit) {
+		s.logger.Warn("log is set aside", "log", l.Name, "error", end.failure)
+		l.wakeUp()
 	}
 }
 
-// ask is one call of a log, which took so long, and the proof of its answer.
-func (s *Set) ask(ctx context.Context, m *member, q question) (sct []byte, took time.Duration, err error) {
+// call submits to one log and verifies the answer. took is the time until the answer.
+func (s *Set) call(ctx context.Context, l *logState, r request) (sct []byte, took time.Duration, err error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, s.policy.Attempt)
 	defer cancel()
 	defer func() {
-		if p := recover(); p != nil { // a defect of one log is no reason to lose the process
+		if p := recover(); p != nil { // a defect of one log must not end the process
 			sct, took, err = nil, time.Since(began), fmt.Errorf("panic: %v", p)
 		}
 	}()
-	if m.remote != nil {
+	if l.remote != nil {
 		var date time.Time
 		sent := s.now()
-		sct, date, err = m.remote.add(ctx, q.p)
-		s.hearDate(m, sent, date)
+		sct, date, err = l.remote.AddPreChain(ctx, *r.p)
+		s.recordDate(l, sent, date)
 	} else {
-		sct, err = m.Submitter.Submit(ctx, *q.p)
+		sct, err = l.Submitter.Submit(ctx, *r.p)
 	}
 	took = time.Since(began)
 	if err != nil {
@@ -89,13 +100,13 @@ func (s *Set) ask(ctx context.Context, m *member, q question) (sct []byte, took 
 	}
 	to := s.now()
 	defer s.compute()()
-	from := q.start.Truncate(time.Millisecond) // the resolution of an SCT
-	if q.p.NotBefore.After(from) {
-		from = q.p.NotBefore
+	from := r.start.Truncate(time.Millisecond) // the resolution of an SCT
+	if r.p.NotBefore.After(from) {
+		from = r.p.NotBefore
 	}
-	offset, err := m.verify(sct, q.p, span{from, to})
-	if _, off := offsetOf(err); err == nil || off {
-		s.hear(m, true, offset)
+	offset, err := l.verify(sct, r.p, span{from, to})
+	if _, skewed := errors.AsType[*skewError](err); err == nil || skewed {
+		s.recordOffset(l, true, offset)
 	}
 	if err != nil {
 		return nil, took, err
@@ -103,22 +114,25 @@ func (s *Set) ask(ctx context.Context, m *member, q question) (sct []byte, took 
 	return sct, took, nil
 }
 
-// judge says whose doing err is: the log's, or of those who did not wait for it.
-func (r *round) judge(err error, took time.Duration, p pass) *Failure {
+// classify returns err as a failure of the log, or as Abandoned if the attempt ended because nobody waited for it.
+func (sub *submission) classify(err error, took time.Duration, p permit) *Failure {
 	f := failureOf(err)
-	if p.linger {
-		if r.set.life.Err() != nil && r.ctx.Err() != nil {
+	if p.probe {
+		if sub.set.life.Err() != nil && sub.ctx.Err() != nil {
 			f = &Failure{Result: Abandoned, Err: err}
 		}
 		return f
 	}
-	switch cause := context.Cause(r.ctx); {
+	switch cause := context.Cause(sub.ctx); {
 	case cause == nil:
 		return f
-	case errors.Is(cause, errEnough) && took >= r.set.policy.Stagger:
-		// Else a log that hangs would go on to delay every request, because nobody ever waits for its end.
-		return &Failure{Result: TimedOut, Err: fmt.Errorf("no answer in %s, while other logs answered", took.Round(time.Millisecond))}
-	case r.caller.Err() == nil && errors.Is(cause, context.DeadlineExceeded):
+	case errors.Is(cause, errEnough) && took >= sub.set.policy.Stagger:
+		// Otherwise a log that hangs would go on to delay every request: no submission waits for its timeout.
+		return &Failure{
+			Result: TimedOut,
+			Err:    fmt.Errorf("no answer in %s, while other logs answered", took.Round(time.Millisecond)),
+		}
+	case sub.caller.Err() == nil && errors.Is(cause, context.DeadlineExceeded):
 		return &Failure{Result: TimedOut, Err: errors.New("no answer within the budget")}
 	}
 	return &Failure{Result: Abandoned, Err: err}

@@ -10,109 +10,117 @@ import (
 
 const (
 	maxQueue    = 256              // precertificates that wait for one detached log
-	senders     = 2                // submissions at once to one of them
-	maxPatience = 30 * time.Second // of one submission for the log's rate and for what the log asks for
+	senders     = 2                // concurrent submissions to a detached log
+	maxSendWait = 30 * time.Second // of one submission for the rate and for Retry-After
 )
 
-// forward hands p to the logs whose SCTs are not embedded. Nobody waits for them: without room, or without [Set.Watch], p is dropped.
+// forward queues p for the detached logs. If a queue is full, or [Set.Watch] does not run, p is dropped.
 func (s *Set) forward(p tbs.Precertificate) {
 	now := s.now()
-	for _, m := range s.members {
-		if !m.Detached || m.refusal(now, p.NotAfter) != nil {
+	for _, l := range s.logs {
+		if !l.Detached || l.unusable(now, p.NotAfter) != nil {
 			continue
 		}
 		select {
-		case m.queue <- p:
+		case l.queue <- p:
 		default:
-			s.metrics.drop(m.Name)
+			s.metrics.drop(l.Name)
 		}
 	}
 }
 
-// send works through the queue of a detached log until ctx ends.
-func (s *Set) send(ctx context.Context, m *member) {
+// send submits the queue of a detached log until ctx ends.
+func (s *Set) send(ctx context.Context, l *logState) {
 	for {
 		select {
 		case <-ctx.Done():
-			s.discard(m)
+			s.discard(l)
 			return
-		case p := <-m.queue:
-			s.deliver(ctx, m, p)
+		case p := <-l.queue:
+			s.deliver(ctx, l, p)
 		}
 	}
 }
 
-// discard gives up what waits: a stop, or a reload with another set of logs, does not wait for logs whose SCTs nobody needs.
-func (s *Set) discard(m *member) {
+// discard drops the queue: neither a stop nor a reload with other logs waits for logs whose SCTs are not needed.
+func (s *Set) discard(l *logState) {
 	for n := 0; ; n++ {
 		select {
-		case <-m.queue:
-			s.metrics.drop(m.Name)
+		case <-l.queue:
+			s.metrics.drop(l.Name)
 			continue
 		default:
 		}
 		if n > 0 {
-			s.log.Warn("precertificates were not sent on in the background", "log", m.Name, "count", n)
+			s.logger.Warn("queued precertificates were not sent to the log", "log", l.Name, "count", n)
 		}
 		return
 	}
 }
 
-// deliver submits p to a detached log: at most as often as a round would, and not at all while the log is set aside.
-func (s *Set) deliver(ctx context.Context, m *member, p tbs.Precertificate) {
-	start := s.now()
+// deliver submits p to a detached log: no more often than a submission would, and not while the log is set aside.
+func (s *Set) deliver(ctx context.Context, l *logState, p tbs.Precertificate) {
+	r := request{&p, s.now()}
 	for try := range maxTries {
-		leave, ok := s.await(ctx, m)
+		leave, ok := s.awaitPermit(ctx, l)
 		if !ok {
-			s.metrics.drop(m.Name)
+			s.metrics.drop(l.Name)
 			return
 		}
-		_, took, err := s.ask(ctx, m, question{&p, start})
-		v := ending{took: took, pass: leave}
-		if err != nil {
-			if v.failure = failureOf(err); ctx.Err() != nil {
-				v.failure = &Failure{Result: Abandoned, Err: err}
-			}
-		}
-		s.conclude(m, question{&p, start}, v)
-		if v.failure == nil || !v.failure.transient() || v.failure.RetryAfter > maxHold {
+		f := s.tryAlone(ctx, l, r, leave)
+		if f == nil || !f.transient() || f.RetryAfter > maxHold {
 			return
 		}
-		if !pause(ctx, retryWait(try+1, v.failure)) {
+		if !pause(ctx, retryWait(try+1, f)) {
 			return
 		}
 	}
 }
 
-// await waits for a token and for the time that the log asked for.
-func (s *Set) await(ctx context.Context, m *member) (pass, bool) {
-	deadline := time.Now().Add(maxPatience)
-	for {
-		now := time.Now()
-		wait := max(m.bucket.wait(now), 0)
-		if !m.breaker.ready(s.now()) || m.benchedFor() != "" || now.Add(wait).After(deadline) {
-			return pass{}, false
+// tryAlone makes one attempt outside a submission. A nil Failure means that the log returned an SCT.
+func (s *Set) tryAlone(ctx context.Context, l *logState, r request, p permit) *Failure {
+	_, took, err := s.call(ctx, l, r)
+	end := attemptEnd{took: took, permit: p}
+	if err != nil {
+		if end.failure = failureOf(err); ctx.Err() != nil {
+			end.failure = &Failure{Result: Abandoned, Err: err}
 		}
-		if wait = max(wait, m.breaker.wait(s.now(), false)); wait == 0 && m.bucket.take(now) {
-			if leave := m.breaker.allow(s.now(), false); leave.granted {
-				return leave, true
+	}
+	s.conclude(l, r, end)
+	return end.failure
+}
+
+// awaitPermit waits until the rate and the Retry-After of the log allow an attempt.
+func (s *Set) awaitPermit(ctx context.Context, l *logState) (permit, bool) {
+	deadline := time.Now().Add(maxSendWait)
+	for {
+		wait := l.rateWait()
+		if !l.breaker.ready(s.now()) || l.quarantine() != "" || time.Now().Add(wait).After(deadline) {
+			return permit{}, false
+		}
+		if wait = max(wait, l.breaker.wait(s.now(), false)); wait == 0 {
+			p := l.breaker.allow(s.now(), false)
+			if !p.granted {
+				return permit{}, false
 			}
-			m.bucket.give()
-			return pass{}, false
+			if l.limiter.Allow() {
+				return p, true
+			}
+			l.breaker.abandon(p)
 		}
 		if !pause(ctx, max(wait, time.Millisecond)) {
-			return pass{}, false
+			return permit{}, false
 		}
 	}
 }
 
-// retryWait is how long to wait before the same log is asked again, after so many tries.
+// retryWait returns how long to wait before the same log is tried again, after so many tries.
 func retryWait(tries int, f *Failure) time.Duration {
 	step := min(backoff<<min(tries-1, 8), maxBackoff)
 	return max(step, min(f.RetryAfter, maxHold)) + rand.N(step) //nolint:gosec // jitter, no secret
 }
 
-// pause waits, and reports whether ctx goes on.
+// pause waits for d, and reports whether ctx has not ended.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -17,8 +17,8 @@ func TestDetachedLog(t *testing.T) {
 	_, first := labLog(t, "old", ct.Options{})
 	l, second := labLog(t, "new", ct.Options{})
 	second.Detached = true
-	members := []ctlog.Member{second, first}
-	s := newSet(t, ctlog.Options{Members: members})
+	members := []ctlog.Log{second, first}
+	s := newSet(t, ctlog.Options{Logs: members})
 	watch(t, s, ca.root)
 	submit := func() {
 		t.Helper()
@@ -52,7 +52,7 @@ func TestDeadDetachedLog(t *testing.T) {
 	l, second := labLog(t, "new", ct.Options{})
 	second.Detached = true
 	l.SetFault(ct.Hang)
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: 500 * time.Millisecond}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second}, Policy: ctlog.PolicyConfig{Attempt: 500 * time.Millisecond}})
 	watch(t, s, ca.root)
 	p := ca.precert(t)
 	began := time.Now()
@@ -81,7 +81,7 @@ func TestDetachedLogHasARate(t *testing.T) {
 	_, first := labLog(t, "old", ct.Options{})
 	l, second := labLog(t, "new", ct.Options{})
 	second.Detached, second.Rate = true, 4
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second}})
 	watch(t, s, ca.root)
 	began := time.Now()
 	for range 7 {
@@ -102,7 +102,7 @@ func TestDetachedQueueIsGivenUp(t *testing.T) {
 	_, first := labLog(t, "old", ct.Options{})
 	_, second := labLog(t, "new", ct.Options{})
 	second.Detached, second.Rate = true, .1 // one at once, the next in ten seconds
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second}})
 	ctx, reload := context.WithCancel(t.Context())
 	defer reload()
 	s.Watch(ctx, ca.root)

@@ -25,7 +25,7 @@ func BenchmarkSubmit(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			ca := newAuthority(b)
 			hole, first := labLog(b, "dead", ct.Options{})
-			members := []ctlog.Member{first}
+			members := []ctlog.Log{first}
 			if bench.dead {
 				hole.SetFault(ct.Hang)
 			} else {
@@ -35,7 +35,7 @@ func BenchmarkSubmit(b *testing.B) {
 				_, m := labLog(b, name, ct.Options{Latency: 20 * time.Millisecond})
 				members = append(members, m)
 			}
-			s := newSet(b, ctlog.Options{Members: members, Policy: bench.policy})
+			s := newSet(b, ctlog.Options{Logs: members, Policy: bench.policy})
 			p := ca.precert(b)
 			took := make([]time.Duration, 0, b.N)
 			for b.Loop() {

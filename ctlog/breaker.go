@@ -3,123 +3,123 @@ package ctlog
 import (
 	"sync"
 	"time"
-
-	"github.com/mayfly-ca/mayfly/tbs"
 )
 
 const (
-	// tripAfter failures in a row set a log aside.
+	// tripAfter is how many failures in a row set a log aside.
 	tripAfter = 5
-	// coolDown is how long a log that was set aside is left alone before one request may try it, while other logs can
-	// take its place. It bounds the attempts at a dead log, and how long it takes to notice that the log is back.
+	// coolDown is how long a log that was set aside is left alone before one submission may probe it, while other logs can
+	// take its place. It bounds the attempts at a dead log, and the time until the recovery of the log is noticed.
 	coolDown = time.Second
 	// firstProbe is the same time where no other log is left. It doubles with each failure, up to coolDown.
 	firstProbe = 250 * time.Millisecond
-	// probePoll is how often a request that waits for the probe of another request looks whether that has ended.
+	// probePoll is how often a submission that waits for the probe of another one checks whether the probe has ended.
 	probePoll = 100 * time.Millisecond
-	// worksFor is how long after an SCT a log is not set aside because it gave no sign of life to the background work.
+	// worksFor is how long after an SCT a log is not set aside because it does not answer the background work.
 	worksFor = 5 * time.Second
-	// maxHold is the longest time that a log may make us wait by Retry-After, for this request or for others.
+	// maxHold is the longest Retry-After that is obeyed, for this submission and for others.
 	maxHold = 5 * time.Second
 )
 
-// breaker keeps requests away from a log that fails. It is closed (every request passes), open (none passes), or half
-// open (one passes, whose result decides). Only a proof closes it, an SCT or a head that verifies: the passing of time
-// does not.
+// breaker keeps submissions away from a log that fails. It is closed (every submission passes), open (none passes), or
+// half-open (one passes as a probe, whose result decides). Only a proof closes it, an SCT or a head that verifies: the
+// passing of time does not.
 type breaker struct {
-	mu       sync.Mutex
-	failures int  // in a row
-	unheard  int  // attempts in a row that were given up because other logs were faster
-	open     bool // until a proof
-	probing  bool // the one attempt of the half-open state, or the one that waits for an unheard log, is under way
-	probes   int  // that failed since the last success
-	retryAt  time.Time
-	held     time.Time // the log asked to be left alone until then
-	cause    string
-	result   Result    // of the last failure
-	since    time.Time // of the present state
-	failed   time.Time // the last failure
-	worked   time.Time // the last proof
+	mu        sync.Mutex
+	failures  int  // in a row
+	overtaken int  // attempts in a row that were abandoned because other logs were faster
+	open      bool // until a proof
+	probing   bool // the probe of the half-open state, or of a log that was overtaken too often, is under way
+	probes    int  // failed probes since the last proof
+	retryAt   time.Time
+	heldUntil time.Time // by the Retry-After of the log
+	cause     string
+	result    Result    // of the last failure
+	since     time.Time // of the present state
+	failedAt  time.Time // the last failure
+	provenAt  time.Time // the last proof
 
-	foreign bool   // the newest head of the log is not signed with the pinned key
-	proven  bool   // an SCT or a head of the log has verified since it last gave one that did not
-	waits   bool   // the log does not count before it is proven
-	lacks   string // why no head could be read to prove the log; "" where one can be, or where nobody has looked
+	wrongKey   bool   // the newest head of the log is not signed with the pinned key
+	proven     bool   // an SCT or a head has verified since the last one that did not
+	needsProof bool   // the log counts as usable only once it is proven
+	noHead     string // why no head can be read to prove the log; empty if one can be, or if none was tried
 
-	last *question // the last submission that failed: what the background work may try again
+	lastFailed *request // for the background work to try again
 }
 
-// pass is the leave to make one attempt. Each MUST end in succeed, fail or abandon.
-type pass struct {
+// permit allows one attempt. Each permit MUST end in succeed, fail or abandon.
+type permit struct {
 	granted bool
-	// linger: the attempt goes on to its end even if nobody needs its SCT any more, as its result says whether the log lives.
-	linger bool
+	// probe means that the attempt goes on to its end even if its SCT is no longer needed, because the result shows
+	// whether the log works.
+	probe bool
 }
 
-// closed reports whether every request passes.
+// closed reports whether every submission passes.
 func (b *breaker) closed(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.isClosed(now)
 }
 
-func (b *breaker) isClosed(now time.Time) bool { return !b.open && !now.Before(b.held) }
+func (b *breaker) isClosed(now time.Time) bool { return !b.open && !now.Before(b.heldUntil) }
 
-// allow says whether an attempt may start. Needed means that no other log can take the place of this one.
-func (b *breaker) allow(now time.Time, needed bool) pass {
+// allow asks for a permit. needed means that no other log can take the place of this one.
+func (b *breaker) allow(now time.Time, needed bool) permit {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case b.isClosed(now) && (b.unheard < tripAfter || b.probing):
-		return pass{granted: true}
-	case b.probing || b.pause(now, needed) > 0:
-		return pass{}
+	case b.isClosed(now) && (b.overtaken < tripAfter || b.probing):
+		return permit{granted: true}
+	case b.probing || b.remaining(now, needed) > 0:
+		return permit{}
 	}
 	b.probing = true
-	return pass{granted: true, linger: true}
+	return permit{granted: true, probe: true}
 }
 
-// doubtful reports whether nothing was heard of the log for some attempts, and one is under way that will tell.
-func (b *breaker) doubtful() bool {
+// suspect reports whether the log was overtaken in its last attempts, and a probe is under way that will show whether it
+// works.
+func (b *breaker) suspect() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.probing && b.unheard >= tripAfter
+	return b.probing && b.overtaken >= tripAfter
 }
 
-// ready reports whether allow would say yes now or once the log may be asked again by its own words, and takes nothing.
+// ready reports whether allow would grant a permit now, Retry-After aside. It changes nothing.
 func (b *breaker) ready(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return !b.open || !b.probing && !now.Before(b.retryAt)
 }
 
-// succeed closes the breaker after an SCT that verified, and reports whether it was open.
+// succeed closes the breaker after an SCT that verified, and reports whether the log was unusable before.
 func (b *breaker) succeed(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.last, b.held = nil, time.Time{}
+	b.lastFailed, b.heldUntil = nil, time.Time{}
 	return b.close(now)
 }
 
 func (b *breaker) close(now time.Time) bool {
-	was := b.open || b.waits && !b.proven
+	was := b.open || b.needsProof && !b.proven
 	if was {
 		b.since = now
 	}
-	b.open, b.probing, b.failures, b.unheard, b.probes, b.cause, b.result = false, false, 0, 0, 0, "", ""
-	b.worked, b.proven, b.foreign = now, true, false
+	b.open, b.probing, b.failures, b.overtaken, b.probes, b.cause, b.result = false, false, 0, 0, 0, "", ""
+	b.provenAt, b.proven, b.wrongKey = now, true, false
 	return was
 }
 
-// fail counts a failed attempt and reports whether it opened the breaker. One by the clock or by the key opens it at
-// once: it would come again.
-func (b *breaker) fail(now time.Time, f *Failure, p pass) bool {
+// fail counts a failed attempt and reports whether it opened the breaker. A wrong timestamp or a wrong key opens it at
+// once, because the next attempt would fail in the same way.
+func (b *breaker) fail(now time.Time, f *Failure, p permit) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.failures += 1 + b.unheard // it was silent before
-	b.unheard = 0
-	b.cause, b.result, b.failed = f.Error(), f.Result, now
-	if p.linger {
+	b.failures += 1 + b.overtaken // the abandoned attempts would have failed, too
+	b.overtaken = 0
+	b.cause, b.result, b.failedAt = f.Error(), f.Result, now
+	if p.probe {
 		b.probing = false
 		b.probes++
 	}
@@ -127,7 +127,7 @@ func (b *breaker) fail(now time.Time, f *Failure, p pass) bool {
 		b.proven = false
 	}
 	if f.RetryAfter > 0 {
-		b.held = now.Add(min(f.RetryAfter, maxHold))
+		b.heldUntil = now.Add(min(f.RetryAfter, maxHold))
 	}
 	if !b.open && f.Result != Skewed && f.Result != Unverified && b.failures < tripAfter {
 		return false
@@ -135,26 +135,26 @@ func (b *breaker) fail(now time.Time, f *Failure, p pass) bool {
 	return b.trip(now)
 }
 
-// keep remembers a submission that failed.
-func (b *breaker) keep(q question) {
+// keep stores a request that failed.
+func (b *breaker) keep(r request) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.last = &q
+	b.lastFailed = &r
 }
 
-// silent is told that a log gave no sign of life outside a request, or a head that does not verify (then with the
-// result Unverified). It opens the breaker unless the log worked of late, and reports whether it did.
-func (b *breaker) silent(now time.Time, f *Failure) bool {
+// failInBackground records that a log did not answer outside a submission, or that its head does not verify (Unverified).
+// It opens the breaker unless the log worked recently, and reports whether it did.
+func (b *breaker) failInBackground(now time.Time, f *Failure) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if f.Result == Unverified {
-		b.proven, b.foreign = false, true
-	} else if !b.open && !b.worked.IsZero() && now.Sub(b.worked) < worksFor {
+		b.proven, b.wrongKey = false, true
+	} else if !b.open && !b.provenAt.IsZero() && now.Sub(b.provenAt) < worksFor {
 		return false
 	}
-	b.cause, b.result, b.failed = f.Error(), f.Result, now
+	b.cause, b.result, b.failedAt = f.Error(), f.Result, now
 	if b.open {
-		return false // and do not put off the next try of a request
+		return false // without delaying the next probe
 	}
 	return b.trip(now)
 }
@@ -168,19 +168,19 @@ func (b *breaker) trip(now time.Time) bool {
 	return !was
 }
 
-// read is told what the background work could read of the log: a head that verifies (lacks is ""), or why there is no
-// head to read. It reports whether that closed the breaker. It does not where a submission failed that can still be
-// tried again: then only an SCT shows that the log takes precertificates.
-func (b *breaker) read(now time.Time, lacks string) bool {
+// recordHead records that the background work has read a head that verifies (noHead is empty), or why there is no head to
+// read. It reports whether that closed the breaker. It does not close the breaker while a failed request can still be
+// tried again: then only an SCT shows that the log accepts precertificates.
+func (b *breaker) recordHead(now time.Time, noHead string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.lacks, b.foreign = lacks, false
+	b.noHead, b.wrongKey = noHead, false
 	switch {
-	case b.open && b.last != nil && b.last.alive(now):
+	case b.open && b.lastFailed != nil && !b.lastFailed.expired(now):
 		return false
-	case lacks == "":
+	case noHead == "":
 		return b.close(now)
-	case b.open && b.result != Unverified: // it answers again, and nothing of its key speaks against it
+	case b.open && b.result != Unverified: // the log answers again, and nothing contradicts its key
 		was := b.proven
 		closed := b.close(now)
 		b.proven = was
@@ -189,102 +189,101 @@ func (b *breaker) read(now time.Time, lacks string) bool {
 	return false
 }
 
-// again returns the submission that the background work should try now, and the leave to do so.
-func (b *breaker) again(now time.Time) (question, pass, bool) {
+// retry returns the failed request that the background work should try now, and the permit to do so.
+func (b *breaker) retry(now time.Time) (request, permit, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	wait := coolDown
-	if !b.result.transient() { // it may make another entry each time
+	if !b.result.transient() { // each attempt may make another entry
 		wait = 4 * coolDown
 	}
-	if !b.open || b.probing || b.foreign || b.last == nil || !b.last.alive(now) || now.Before(b.failed.Add(wait)) ||
-		now.Before(b.held) {
-		return question{}, pass{}, false
+	if !b.open || b.probing || b.wrongKey || b.lastFailed == nil || b.lastFailed.expired(now) ||
+		now.Before(b.failedAt.Add(wait)) || now.Before(b.heldUntil) {
+		return request{}, permit{}, false
 	}
 	b.probing = true
-	return *b.last, pass{granted: true, linger: true}, true
+	return *b.lastFailed, permit{granted: true, probe: true}, true
 }
 
-// abandon takes an attempt back that says nothing about the log.
-func (b *breaker) abandon(p pass) {
+// abandon returns the permit of an attempt that shows nothing about the log.
+func (b *breaker) abandon(p permit) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.probing = b.probing && !p.linger
+	b.probing = b.probing && !p.probe
 }
 
-// overtaken takes an attempt back that was given up because other logs were faster. Some of these in a row, and one attempt is
-// made to the end: a log that hangs would never be found out where others always answer first.
-func (b *breaker) overtaken() {
+// countOvertaken counts an attempt that was abandoned because other logs were faster. After several of these in a row, the
+// next attempt is a probe: a log that hangs would otherwise never be noticed where others always answer first.
+func (b *breaker) countOvertaken() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.unheard++
+	b.overtaken++
 }
 
-// forgive closes a breaker that the clock has opened.
-func (b *breaker) forgive(now time.Time) {
+// resetSkew closes a breaker that a wrong timestamp has opened.
+func (b *breaker) resetSkew(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.open && b.result == Skewed {
-		proven, worked := b.proven, b.worked
+		proven, provenAt := b.proven, b.provenAt
 		b.close(now)
-		b.proven, b.worked = proven, worked
+		b.proven, b.provenAt = proven, provenAt
 	}
 }
 
-// await says that the log counts only once it is proven.
-func (b *breaker) await() {
+// requireProof makes the log count as usable only once it is proven.
+func (b *breaker) requireProof() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.waits = true
+	b.needsProof = true
 }
 
-// unproven reports whether the background work should look for a proof: there is none, and a head may be read.
+// unproven reports whether the background work should look for a proof: there is none, and a head may be readable.
 func (b *breaker) unproven() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.waits && !b.proven && b.lacks == ""
+	return b.needsProof && !b.proven && b.noHead == ""
 }
 
-// wait is how long the log is still left alone. Needed means that no other log can take the place of this one.
+// wait returns how long the log is still left alone. needed means that no other log can take the place of this one.
 func (b *breaker) wait(now time.Time, needed bool) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if needed && b.probing && !b.isClosed(now) {
 		return probePoll
 	}
-	return b.pause(now, needed)
+	return b.remaining(now, needed)
 }
 
-func (b *breaker) pause(now time.Time, needed bool) time.Duration {
+func (b *breaker) remaining(now time.Time, needed bool) time.Duration {
 	if b.isClosed(now) {
 		return 0
 	}
 	if needed {
-		return max(0, b.failed.Add(min(firstProbe<<min(b.probes, 8), coolDown)).Sub(now))
+		return max(0, b.failedAt.Add(min(firstProbe<<min(b.probes, 8), coolDown)).Sub(now))
 	}
-	wait := max(0, b.held.Sub(now))
+	wait := max(0, b.heldUntil.Sub(now))
 	if b.open {
 		wait = max(wait, b.retryAt.Sub(now))
 	}
 	return wait
 }
 
-// hopeless reports whether it is set aside for what no retry makes good, and was so a moment ago, at a time after
-// since.
+// hopeless reports whether the log is set aside for a failure that no retry repairs, and failed after a time.
 func (b *breaker) hopeless(since time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.open && !b.probing && !b.result.transient() && b.failed.After(since)
+	return b.open && !b.probing && !b.result.transient() && b.failedAt.After(since)
 }
 
 // workedSince reports whether the log gave a proof after a time.
 func (b *breaker) workedSince(t time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.worked.After(t)
+	return b.provenAt.After(t)
 }
 
-// lastResult is that of the last failure; "" is none since the last proof.
+// lastResult returns the result of the last failure; empty if there was none since the last proof.
 func (b *breaker) lastResult() Result {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -304,8 +303,8 @@ func (b *breaker) state() (ok bool, cause string, since time.Time) {
 	switch {
 	case b.open:
 		return false, b.cause, b.since
-	case b.waits && !b.proven && b.lacks == "":
-		cause = "nothing that its pinned key signed has come yet"
+	case b.needsProof && !b.proven && b.noHead == "":
+		cause = "nothing signed with its pinned key has been received yet"
 		if b.cause != "" {
 			cause += ": " + b.cause
 		}
@@ -314,34 +313,25 @@ func (b *breaker) state() (ok bool, cause string, since time.Time) {
 	return true, "", b.since
 }
 
-// warning is what may fail although the log counts; "" is nothing.
+// warning returns what may fail although the log counts as usable.
 func (b *breaker) warning() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.waits && !b.proven && b.lacks != "" {
-		return b.lacks
+	if b.needsProof && !b.proven && b.noHead != "" {
+		return b.noHead
 	}
 	return ""
 }
 
-// takeOver takes what is known of the same log from a set that went out of use. An attempt that is under way there is
-// not one here.
+// takeOver copies the state of the same log from a set that is no longer used. A probe that is under way there is not
+// counted as one here.
 func (b *breaker) takeOver(old *breaker) {
 	old.mu.Lock()
 	defer old.mu.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.failures, b.unheard, b.open, b.probes, b.retryAt, b.held = old.failures, old.unheard, old.open, old.probes,
-		old.retryAt, old.held
-	b.cause, b.result, b.since, b.failed, b.worked = old.cause, old.result, old.since, old.failed, old.worked
-	b.foreign, b.proven, b.lacks, b.last = old.foreign, old.proven, old.lacks, old.last
+	b.failures, b.overtaken, b.open, b.probes = old.failures, old.overtaken, old.open, old.probes
+	b.retryAt, b.heldUntil, b.failedAt, b.provenAt = old.retryAt, old.heldUntil, old.failedAt, old.provenAt
+	b.cause, b.result, b.since, b.lastFailed = old.cause, old.result, old.since, old.lastFailed
+	b.wrongKey, b.proven, b.noHead = old.wrongKey, old.proven, old.noHead
 }
-
-// question is what a log is asked; start is when the request began.
-type question struct {
-	p     *tbs.Precertificate
-	start time.Time
-}
-
-// alive reports whether the precertificate of the question may still be logged.
-func (q question) alive(now time.Time) bool { return now.Before(q.p.NotAfter) }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
@@ -34,7 +35,7 @@ func TestOurClockIsWrong(t *testing.T) {
 			b, second := labLog(t, "b", ct.Options{})
 			a.SetSkew(row.off)
 			b.SetSkew(row.off + time.Second)
-			s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
+			s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
 			watch(t, s, ca.root)
 			eventually(t, "stopped", func() bool {
 				_, err := s.Submit(t.Context(), ca.precert(t))
@@ -100,12 +101,12 @@ func TestOneLogsClockIsWrong(t *testing.T) {
 	a, first := labLog(t, "a", ct.Options{Roots: []*x509.Certificate{ca.root}})
 	_, second := labLog(t, "b", ct.Options{Roots: []*x509.Certificate{ca.root}})
 	a.SetSkew(-2 * time.Minute)
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
 	watch(t, s, ca.root)
 	eventually(t, "set aside", func() bool {
 		p := ca.precert(t)
 		scts, err := s.Submit(t.Context(), p)
-		if err != nil || signer(t, scts[0], p, []ctlog.Member{first, second}) != "b" || s.Clock() != nil {
+		if err != nil || signer(t, scts[0], p, []ctlog.Log{first, second}) != "b" || s.Clock() != nil {
 			t.Errorf("%v, clock %v", err, s.Clock())
 		}
 		st := s.Status()[0]
@@ -138,7 +139,7 @@ func TestLogsDisagree(t *testing.T) {
 			a, first := labLog(t, "a", ct.Options{})
 			b, second := labLog(t, "b", ct.Options{})
 			row.set(a, b)
-			s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
+			s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
 			watch(t, s, ca.root)
 			eventually(t, "both heard", func() bool { // their Date
 				return !math.IsNaN(gauge(t, s, "mayfly_ctlog_clock_offset_seconds a")) && !math.IsNaN(gauge(t, s, "mayfly_ctlog_clock_offset_seconds b"))
@@ -169,7 +170,7 @@ func TestMuteLogIsNoWitness(t *testing.T) {
 		inner.ServeHTTP(w, r)
 	})
 	mute.set(status(http.StatusBadRequest, ""))
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, mute.member(t, "mute")}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, mute.member(t, "mute")}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
 	watch(t, s, ca.root)
 	eventually(t, "stopped", func() bool {
 		_, err := s.Submit(t.Context(), ca.precert(t))
@@ -184,14 +185,14 @@ func TestDoubtGoesOver(t *testing.T) {
 	ca := newAuthority(t)
 	doubt := errors.New("this machine's clock is 95 s behind all logs")
 	_, a := labLog(t, "a", ct.Options{})
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{a}, Stopped: doubt})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{a}, Stopped: doubt})
 	if _, err := s.Submit(t.Context(), ca.precert(t)); fault.From(err).Reason != fault.NotReady {
 		t.Errorf("issued in doubt: %v", err)
 	}
 	watch(t, s, ca.root)
 	eventually(t, "lifted", func() bool { return s.Clock() == nil })
-	local := ctlog.Member{Name: "b", Key: a.Key, Submitter: submitterFunc(nil)}
-	if s := newSet(t, ctlog.Options{Members: []ctlog.Member{local}, Stopped: doubt}); s.Clock() != nil {
+	local := ctlog.Log{Log: loglist.Log{Name: "b", Key: a.Key}, Submitter: submitterFunc(nil)}
+	if s := newSet(t, ctlog.Options{Logs: []ctlog.Log{local}, Stopped: doubt}); s.Clock() != nil {
 		t.Errorf("stopped for ever: %v", s.Clock())
 	}
 }
@@ -212,7 +213,7 @@ func TestMuteLogIsNotHurried(t *testing.T) {
 		w.Header()["Date"] = nil
 		http.NotFound(w, r)
 	})
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second, mute.member(t, "mute")}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second, mute.member(t, "mute")}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
 	watch(t, s, ca.root)
 	eventually(t, "heard", func() bool {
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {

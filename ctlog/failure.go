@@ -8,49 +8,49 @@ import (
 	"time"
 )
 
-// Result says how one attempt at a log ended. It is a closed set: a metric label.
+// Result is how one attempt at a log ended. It is a closed set: a metric label.
 type Result string
 
 // The results of an attempt.
 const (
-	Accepted    Result = "accepted"    // an SCT came back and verified
-	Refused     Result = "refused"     // the log said no, or sent us elsewhere: asking again would not help
-	Busy        Result = "busy"        // 408, 429 or 503: asking later may help
-	Broken      Result = "broken"      // another 5xx
-	Unreachable Result = "unreachable" // no connection, or it broke off
+	Accepted    Result = "accepted"    // the log returned an SCT that verified
+	Refused     Result = "refused"     // the log rejected the request or redirected it: trying again would not help
+	Busy        Result = "busy"        // status 408, 429 or 503: trying later may help
+	Broken      Result = "broken"      // another 5xx status
+	Unreachable Result = "unreachable" // no connection, or the connection broke
 	TimedOut    Result = "timed_out"   // no answer in time
-	Garbled     Result = "garbled"     // the answer is no SCT
+	Garbled     Result = "garbled"     // the answer is not an SCT
 	Unverified  Result = "unverified"  // the SCT is not one of this log for this precertificate
-	Skewed      Result = "skewed"      // the SCT verifies but for its timestamp: the log's clock or ours is wrong
+	Skewed      Result = "skewed"      // the SCT verifies except for its timestamp: the log's clock or ours is wrong
 	Failed      Result = "failed"      // anything else
 	Abandoned   Result = "abandoned"   // the caller left, or other logs were faster
-	Dropped     Result = "dropped"     // not attempted: a submission in the background for which there was no room or no log
+	Dropped     Result = "dropped"     // not attempted: a full queue in the background, or a log that was set aside
 )
 
-// Failure is why an attempt at a log gave no SCT. Its text is for the operator: it may quote the log.
+// Failure is why an attempt at a log returned no SCT. Its text is for the operator: it may quote the log.
 type Failure struct {
 	Result Result
-	// Status is the HTTP status, 0 if there was none.
+	// Status is the HTTP status; 0 if there was none.
 	Status int
-	// RetryAfter is what the log asked for; 0 is nothing.
+	// RetryAfter is the Retry-After of the log; 0 if there was none.
 	RetryAfter time.Duration
 	Err        error
 }
 
-// Error gives result and cause.
+// Error returns the result and the cause.
 func (f *Failure) Error() string { return fmt.Sprintf("%s: %v", f.Result, f.Err) }
 
 // Unwrap returns the cause.
 func (f *Failure) Unwrap() error { return f.Err }
 
-// transient reports whether the same log may well take the same precertificate in a moment.
+// transient reports whether the same log may accept the same precertificate soon.
 func (f *Failure) transient() bool { return f.Result.transient() }
 
 func (r Result) transient() bool { return r == Busy || r == Broken || r == Unreachable }
 
-// repeatable reports whether the log may be asked for the same precertificate again when no other log is left: an
-// answer that was wrong once, or did not come, may be right the next time. A log that says that the request is bad (RFC
-// 6962 §4: 400), or that the caller may not ask, says so again.
+// repeatable reports whether the log may be tried again with the same precertificate when no other log is left: an answer
+// that was wrong or missing once may be right the next time. A log that rejects the request as bad (RFC 6962 §4: 400), or
+// the caller as unauthorized, would do so again.
 func (f *Failure) repeatable() bool {
 	switch f.Result {
 	case TimedOut, Garbled, Skewed, Unverified:
@@ -62,10 +62,10 @@ func (f *Failure) repeatable() bool {
 	}
 }
 
-// silent reports whether the log gave no sign of life. A status 5xx is one: the log may still take precertificates.
-func (f *Failure) silent() bool { return f.Result == Unreachable || f.Result == TimedOut }
+// unanswered reports whether there was no answer. A status 5xx is an answer: the log may still accept precertificates.
+func (f *Failure) unanswered() bool { return f.Result == Unreachable || f.Result == TimedOut }
 
-// public says what happened in words for a client of the CA. It quotes nothing of the log.
+// public describes the result for a client of the CA. It quotes nothing of the log.
 func (r Result) public() string {
 	switch r {
 	case Refused:
@@ -91,11 +91,10 @@ func (r Result) public() string {
 
 // failureOf returns err as a Failure.
 func failureOf(err error) *Failure {
-	var f *Failure
-	switch {
-	case errors.As(err, &f):
+	if f, ok := errors.AsType[*Failure](err); ok {
 		return f
-	case errors.Is(err, context.DeadlineExceeded):
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
 		return &Failure{Result: TimedOut, Err: err}
 	}
 	return &Failure{Result: Failed, Err: err}

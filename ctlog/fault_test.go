@@ -13,30 +13,31 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
 // labLog starts a log with faults, and opens it as a member of a set.
-func labLog(t testing.TB, name string, o ct.Options) (*ct.Log, ctlog.Member) {
+func labLog(t testing.TB, name string, o ct.Options) (*ct.Log, ctlog.Log) {
 	t.Helper()
 	l := ct.New(t, o)
-	return l, openLab(t, l, ctlog.LogConfig{Name: name, URL: l.URL()})
+	return l, openLab(t, l, remote.Config{Name: name, URL: l.URL()})
 }
 
-func openLab(t testing.TB, l *ct.Log, c ctlog.LogConfig) ctlog.Member {
+func openLab(t testing.TB, l *ct.Log, c remote.Config) ctlog.Log {
 	t.Helper()
-	r, err := ctlog.OpenRemote(c, ctlog.RemoteOptions{PublicKeyPEM: l.PublicKeyPEM(), UserAgent: "lab"})
+	r, err := remote.Open(c, remote.Options{PublicKeyPEM: l.PublicKeyPEM(), UserAgent: "lab"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
-	return ctlog.Member{Name: c.Name, Key: r.Key(), Submitter: r, Operator: c.Operator, Rate: c.Rate, Detached: !c.Embeds()}
+	return ctlog.Log{Log: r.Log, Submitter: r, Rate: c.Rate, Detached: !c.Embeds()}
 }
 
 // signer is which of the members made raw for p; it fails the test unless raw verifies.
-func signer(t testing.TB, raw []byte, p tbs.Precertificate, members []ctlog.Member) string {
+func signer(t testing.TB, raw []byte, p tbs.Precertificate, members []ctlog.Log) string {
 	t.Helper()
 	s, err := tbs.ParseSCT(raw)
 	if err != nil {
@@ -107,10 +108,10 @@ func TestFaultMatrix(t *testing.T) {
 				b, second := labLog(t, "second", ct.Options{Roots: []*x509.Certificate{authority.root}})
 				c := &clock{}
 				w := faultRun{
-					authority: authority, clock: c, members: []ctlog.Member{first, second},
+					authority: authority, clock: c, members: []ctlog.Log{first, second},
 					logs: map[string]*ct.Log{"first": a, "second": b}, fault: f, policy: patience(who),
 				}
-				w.set = newSet(t, ctlog.Options{Members: w.members, Policy: w.policy, Now: c.now})
+				w.set = newSet(t, ctlog.Options{Logs: w.members, Policy: w.policy, Now: c.now})
 				watch(t, w.set, authority.root)
 				for _, l := range w.logs { // connections, and an SCT to replay
 					w.alone(t, l)
@@ -129,7 +130,7 @@ func TestFaultMatrix(t *testing.T) {
 type faultRun struct {
 	authority authority
 	clock     *clock
-	members   []ctlog.Member
+	members   []ctlog.Log
 	logs      map[string]*ct.Log
 	fault     ct.Fault
 	policy    ctlog.PolicyConfig
@@ -272,8 +273,8 @@ func TestRecoveryOfTheOnlyLog(t *testing.T) {
 func recoverAlone(t *testing.T, ca authority, f ct.Fault, quiet bool) {
 	l, m := labLog(t, "only", ct.Options{Roots: []*x509.Certificate{ca.root}})
 	s := newSet(t, ctlog.Options{
-		Members: []ctlog.Member{m},
-		Policy:  ctlog.PolicyConfig{Attempt: 1200 * time.Millisecond, Budget: 1500 * time.Millisecond},
+		Logs:   []ctlog.Log{m},
+		Policy: ctlog.PolicyConfig{Attempt: 1200 * time.Millisecond, Budget: 1500 * time.Millisecond},
 	})
 	watch(t, s, ca.root)
 	submit := func() error { _, err := s.Submit(t.Context(), ca.precert(t)); return err }
@@ -318,8 +319,8 @@ func TestBlip(t *testing.T) {
 		all.Go(func() {
 			l, m := labLog(t, "only", ct.Options{})
 			s := newSet(t, ctlog.Options{
-				Members: []ctlog.Member{m},
-				Policy:  ctlog.PolicyConfig{Attempt: time.Second, Budget: 10 * time.Second},
+				Logs:   []ctlog.Log{m},
+				Policy: ctlog.PolicyConfig{Attempt: time.Second, Budget: 10 * time.Second},
 			})
 			l.SetFault(f)
 			ended := make(chan struct{})
@@ -346,7 +347,7 @@ func TestLongRetryAfterIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	l, m := labLog(t, "only", ct.Options{})
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{m}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{m}})
 	l.SetFault(ct.TooManyHuge)
 	began := time.Now()
 	var all sync.WaitGroup
@@ -370,14 +371,14 @@ func TestWrongKey(t *testing.T) {
 	ca := newAuthority(t)
 	l := ct.New(t, ct.Options{Roots: []*x509.Certificate{ca.root}})
 	other := publicPEM(t, newKey(t, elliptic.P256()).Public())
-	r, err := ctlog.OpenRemote(ctlog.LogConfig{Name: "lab", URL: l.URL()}, ctlog.RemoteOptions{PublicKeyPEM: other})
+	r, err := remote.Open(remote.Config{Name: "lab", URL: l.URL()}, remote.Options{PublicKeyPEM: other})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
 	c := &clock{}
 	s := newSet(t, ctlog.Options{
-		Members: []ctlog.Member{{Name: "lab", Key: r.Key(), Submitter: r}}, Now: c.now,
+		Logs: []ctlog.Log{{Name: "lab", Key: r.Key, Submitter: r}}, Now: c.now,
 		Policy: ctlog.PolicyConfig{Attempt: time.Second},
 	})
 	watch(t, s, ca.root)

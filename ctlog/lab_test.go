@@ -25,6 +25,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
@@ -219,16 +220,16 @@ func publicPEM(t testing.TB, key crypto.PublicKey) []byte {
 }
 
 // member opens the log as a member of a set.
-func (l *logLab) member(t testing.TB, name string) ctlog.Member {
+func (l *logLab) member(t testing.TB, name string) ctlog.Log {
 	t.Helper()
-	r, err := ctlog.OpenRemote(ctlog.LogConfig{Name: name, URL: l.URL + "/lab/"}, ctlog.RemoteOptions{
+	r, err := remote.Open(remote.Config{Name: name, URL: l.URL + "/lab/"}, remote.Options{
 		PublicKeyPEM: publicPEM(t, l.key.Public()), UserAgent: "lab",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
-	return ctlog.Member{Name: name, Key: r.Key(), Submitter: r}
+	return ctlog.Log{Log: r.Log, Submitter: r}
 }
 
 func newSet(t testing.TB, o ctlog.Options) *ctlog.Set {

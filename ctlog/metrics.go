@@ -11,11 +11,11 @@ type metrics struct {
 	attempts *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	offset   *prometheus.GaugeVec
-	states   []prometheus.Collector               // of each log
-	accepted map[string]func() prometheus.Counter // by log: what every request adds to, found once
+	states   []prometheus.Collector               // one or more for each log
+	accepted map[string]func() prometheus.Counter // by log: the counter of the common case, looked up once
 }
 
-// newMetrics makes the instruments of s. Labels are names of the configuration and the closed set of results.
+// newMetrics makes the collectors of s. Labels are names from the configuration and the closed set of results.
 func newMetrics(s *Set) *metrics {
 	m := &metrics{
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -27,19 +27,24 @@ func newMetrics(s *Set) *metrics {
 		}, []string{"log"}),
 	}
 	m.offset = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "mayfly_ctlog_clock_offset_seconds", Help: "The clock of a log minus ours, by what it answered last; 0 within the time that the call took.",
+		Name: "mayfly_ctlog_clock_offset_seconds",
+		Help: "The clock of a log minus ours, by its last answer; 0 within the time that the call took.",
 	}, []string{"log"})
-	m.accepted = make(map[string]func() prometheus.Counter, len(s.members))
-	for _, one := range s.members {
-		m.accepted[one.Name] = sync.OnceValue(func() prometheus.Counter { return m.attempts.WithLabelValues(one.Name, string(Accepted)) })
-		m.states = append(m.states, stateGauges(one)...)
+	m.accepted = make(map[string]func() prometheus.Counter, len(s.logs))
+	for _, l := range s.logs {
+		m.accepted[l.Name] = sync.OnceValue(func() prometheus.Counter {
+			return m.attempts.WithLabelValues(l.Name, string(Accepted))
+		})
+		m.states = append(m.states, stateGauges(l)...)
 	}
 	return m
 }
 
-func stateGauges(one *member) []prometheus.Collector {
+func stateGauges(l *logState) []prometheus.Collector {
+	labels := prometheus.Labels{"log": l.Name}
 	gauge := func(name, help string, value func() bool) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{"log": one.Name}}, func() float64 {
+		o := prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}
+		return prometheus.NewGaugeFunc(o, func() float64 {
 			if value() {
 				return 1
 			}
@@ -47,17 +52,19 @@ func stateGauges(one *member) []prometheus.Collector {
 		})
 	}
 	all := []prometheus.Collector{
-		gauge("mayfly_ctlog_usable_ratio", "1 if the log is asked, 0 if it is set aside because it fails, or benched.", func() bool {
-			ok, _, _ := one.breaker.state()
-			return ok && one.benchedFor() == ""
-		}),
-		gauge("mayfly_ctlog_benched_ratio", "1 if the log is not asked because it broke a promise.", func() bool { return one.benchedFor() != "" }),
+		gauge("mayfly_ctlog_usable_ratio", "1 if the log is used, 0 if it is set aside because it fails, or in quarantine.",
+			func() bool {
+				ok, _, _ := l.breaker.state()
+				return ok && l.quarantine() == ""
+			}),
+		gauge("mayfly_ctlog_benched_ratio", "1 if the log is in quarantine because it violated its merge obligation.",
+			func() bool { return l.quarantine() != "" }),
 	}
-	if one.Detached {
+	if l.Detached {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "mayfly_ctlog_background_queue_entries", Help: "Precertificates that wait for a log whose SCTs are not embedded.",
-			ConstLabels: prometheus.Labels{"log": one.Name},
-		}, func() float64 { return float64(len(one.queue)) }))
+			ConstLabels: labels,
+		}, func() float64 { return float64(len(l.queue)) }))
 	}
 	return all
 }
@@ -71,11 +78,12 @@ func (m *metrics) observe(log string, r Result, took time.Duration) {
 	m.seconds.WithLabelValues(log).Observe(took.Seconds())
 }
 
-// drop counts a precertificate that was not sent on in the background.
+// drop counts a precertificate that was not submitted in the background.
 func (m *metrics) drop(log string) { m.attempts.WithLabelValues(log, string(Dropped)).Inc() }
 
 // Collectors returns the metrics of this set: mayfly_ctlog_attempts_total, mayfly_ctlog_attempt_seconds,
-// mayfly_ctlog_clock_offset_seconds, mayfly_ctlog_usable_ratio, mayfly_ctlog_benched_ratio, mayfly_ctlog_background_queue_entries.
+// mayfly_ctlog_clock_offset_seconds, mayfly_ctlog_usable_ratio, mayfly_ctlog_benched_ratio,
+// mayfly_ctlog_background_queue_entries.
 func (s *Set) Collectors() []prometheus.Collector {
 	return append([]prometheus.Collector{s.metrics.attempts, s.metrics.seconds, s.metrics.offset}, s.metrics.states...)
 }

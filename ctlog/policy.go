@@ -16,24 +16,27 @@ const (
 	defaultBudget   = 12 * time.Second
 	minStagger      = 10 * time.Millisecond
 	minAttempt      = 100 * time.Millisecond
-	maxBudget       = 20 * time.Second // what a whole request may take
+	maxBudget       = 20 * time.Second // of a whole request
 )
 
-// PolicyConfig says which SCTs make a certificate, and how logs are asked for them.
+// PolicyConfig says which SCTs a certificate needs, and how logs are tried.
 type PolicyConfig struct {
-	// MinSCTs is the number of SCTs that a certificate needs, each of another log. Default: 1.
+	// MinSCTs is the number of SCTs that a certificate needs, each of a different log. Default: 1.
 	MinSCTs int `yaml:"min_scts"`
-	// MinOperators is how many different operators these SCTs must be of; a log without operator is one of its own. Default: 1.
+	// MinOperators is how many different operators these SCTs must be of; a log without operator counts as an operator of
+	// its own. Default: 1.
 	MinOperators int `yaml:"min_operators"`
-	// Parallel is how many logs are asked at once; the first answers count. Default: 2, or min_scts if that is more.
+	// Parallel is how many logs are tried at once; the first answers count. Default: 2, or min_scts if that is more.
 	Parallel int `yaml:"parallel"`
-	// Stagger is how long no answer comes before one more log is asked; after an error that happens at once. Default: 500ms.
+	// Stagger is how long to wait for an answer before one more log is tried; after an error, that happens at once.
+	// Default: 500ms.
 	Stagger time.Duration `yaml:"stagger"`
 	// Attempt bounds one attempt at one log. Default: 4s.
 	Attempt time.Duration `yaml:"attempt"`
 	// Budget bounds all attempts for one certificate, less than 20s. Default: 12s.
 	Budget time.Duration `yaml:"budget"`
-	// TrustedRoot is the path of trusted_root.json as it is published. With it, a log that is not in it may not have embed: true.
+	// TrustedRoot is the path of the published trusted_root.json. If it is set, a log that the file does not list may not
+	// have embed: true.
 	TrustedRoot string `yaml:"trusted_root"`
 }
 
@@ -54,10 +57,10 @@ func (c PolicyConfig) withDefaults() PolicyConfig {
 	return c
 }
 
-// AttemptOrDefault is what one attempt may take.
+// AttemptOrDefault returns the time limit of one attempt.
 func (c PolicyConfig) AttemptOrDefault() time.Duration { return c.withDefaults().Attempt }
 
-// Check finds what is wrong with c on its own; [PolicyConfig.CheckFor] compares it with the logs.
+// Check validates c on its own; [PolicyConfig.CheckFor] compares it with the logs.
 func (c PolicyConfig) Check() error {
 	var errs []error
 	bad := func(key, fix, problem string, args ...any) {
@@ -65,22 +68,24 @@ func (c PolicyConfig) Check() error {
 	}
 	full := c.withDefaults()
 	if c.MinSCTs < 0 {
-		bad("min_scts", "write 1 or more", "%d SCTs cannot be asked for", c.MinSCTs)
+		bad("min_scts", "write 1 or more", "invalid number of SCTs: %d", c.MinSCTs)
 	}
 	switch {
 	case c.MinOperators < 0:
-		bad("min_operators", "write 1 or more", "%d operators cannot be asked for", c.MinOperators)
+		bad("min_operators", "write 1 or more", "invalid number of operators: %d", c.MinOperators)
 	case c.MinOperators > full.MinSCTs:
 		bad("min_operators", "lower it, or raise min_scts", "%d SCTs cannot be of %d operators", full.MinSCTs, c.MinOperators)
 	}
 	if c.Parallel < 0 || c.Parallel != 0 && c.Parallel < full.MinSCTs {
-		bad("parallel", "write at least min_scts, or leave it out", "%d logs at once cannot give %d SCTs", c.Parallel, full.MinSCTs)
+		bad("parallel", "write at least min_scts, or omit parallel", "%d logs at once cannot return %d SCTs", c.Parallel,
+			full.MinSCTs)
 	}
 	if full.Budget < 0 || full.Budget >= maxBudget {
-		bad("budget", "write less than 20s, such as 12s", "%s is not between 0 and the %s that a request may take", c.Budget, maxBudget)
+		bad("budget", "write less than 20s, such as 12s", "%s is not between 0 and %s, the limit of a request", c.Budget, maxBudget)
 	}
 	if full.Attempt < minAttempt || full.Attempt > full.Budget {
-		bad("attempt", "write 100ms to budget, such as 4s", "an attempt of %s does not fit into a budget of %s", full.Attempt, full.Budget)
+		bad("attempt", "write 100ms to budget, such as 4s", "an attempt of %s does not fit into a budget of %s",
+			full.Attempt, full.Budget)
 	}
 	if full.Stagger < minStagger {
 		bad("stagger", "write 10ms or more, such as 500ms", "%s is too short", c.Stagger)
@@ -88,48 +93,47 @@ func (c PolicyConfig) Check() error {
 	return errors.Join(errs...)
 }
 
-// Seat is a log as a policy sees it.
-type Seat struct {
+// Slot is a log as a policy counts it.
+type Slot struct {
 	Name, Operator string
 	Embed          bool
 }
 
-// operator is who answers for the log: one without operator answers for itself.
-func (s Seat) operator() string {
+// operator identifies the operator of the log. A log without one has an operator of its own.
+func (s Slot) operator() string {
 	if s.Operator == "" {
-		return "\x00" + s.Name // no operator is called like this
+		return "\x00" + s.Name // not the name of an operator
 	}
 	return s.Operator
 }
 
-// Seat returns the log as a policy sees it.
-func (c LogConfig) Seat() Seat { return Seat{Name: c.Name, Operator: c.Operator, Embed: c.Embeds()} }
-
-// CheckFor says whether the logs can meet the policy at all; it errs with a [fault.Setting]. It presumes that Check found nothing.
-func (c PolicyConfig) CheckFor(seats []Seat) error {
+// CheckFor returns a [fault.Setting] if the logs can never meet the policy. Check MUST have found no mistake.
+func (c PolicyConfig) CheckFor(slots []Slot) error {
 	full := c.withDefaults()
-	logs, aside, operators := 0, 0, map[string]bool{}
-	for _, s := range seats {
+	logs, detached, operators := 0, 0, map[string]bool{}
+	for _, s := range slots {
 		if !s.Embed {
-			aside++
+			detached++
 			continue
 		}
 		logs++
 		operators[s.operator()] = true
 	}
 	except := ""
-	if aside > 0 {
-		except = fmt.Sprintf(" (%d with embed: false not counted)", aside)
+	if detached > 0 {
+		except = fmt.Sprintf(" (%d with embed: false not counted)", detached)
 	}
 	switch {
 	case full.MinSCTs > logs:
-		if c.MinSCTs <= 1 { // it is the logs that are wrong
-			return fault.BadSetting("no log's SCT may stand in a certificate"+except, "name a log whose key is published, without embed: false")
+		if c.MinSCTs <= 1 { // the list of logs is wrong, not the policy
+			return fault.BadSetting("no log's SCT may be embedded in a certificate"+except,
+				"name a log whose key is published, without embed: false")
 		}
-		return fault.BadSetting(fmt.Sprintf("%d SCTs of %d logs%s: each must be of another log", c.MinSCTs, logs, except), "name more logs, or ask for fewer SCTs", "min_scts")
+		return fault.BadSetting(fmt.Sprintf("%d SCTs of %d logs%s: each must be of a different log", c.MinSCTs, logs, except),
+			"name more logs, or require fewer SCTs", "min_scts")
 	case full.MinOperators > len(operators):
-		return fault.BadSetting(fmt.Sprintf("SCTs of %d operators, but the logs are of %d%s", c.MinOperators, len(operators), except),
-			"name logs of more operators, or ask for fewer", "min_operators")
+		return fault.BadSetting(fmt.Sprintf("SCTs of %d operators are required, but the logs are of %d%s", c.MinOperators,
+			len(operators), except), "name logs of more operators, or require fewer", "min_operators")
 	}
 	return nil
 }

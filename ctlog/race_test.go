@@ -36,7 +36,7 @@ func TestRace(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			var logs []*ct.Log
-			var members []ctlog.Member
+			var members []ctlog.Log
 			for i := range 3 {
 				l, m := labLog(t, fmt.Sprint(i), ct.Options{Latency: 100 * time.Millisecond}) // time to reach the others
 				if i < row.slow {
@@ -44,7 +44,7 @@ func TestRace(t *testing.T) {
 				}
 				logs, members = append(logs, l), append(members, m)
 			}
-			s := newSet(t, ctlog.Options{Members: members, Policy: row.policy})
+			s := newSet(t, ctlog.Options{Logs: members, Policy: row.policy})
 			p := ca.precert(t)
 			began := time.Now()
 			scts, err := s.Submit(t.Context(), p)
@@ -70,13 +70,13 @@ func TestRace(t *testing.T) {
 func TestNextAtOnce(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	var members []ctlog.Member
+	var members []ctlog.Log
 	for i, f := range []ct.Fault{ct.Error400, ct.Error503, ct.Reset, ct.None} {
 		l, m := labLog(t, fmt.Sprint(i), ct.Options{})
 		l.SetFault(f)
 		members = append(members, m)
 	}
-	s := newSet(t, ctlog.Options{Members: members, Policy: ctlog.PolicyConfig{Parallel: 1, Stagger: 5 * time.Second}})
+	s := newSet(t, ctlog.Options{Logs: members, Policy: ctlog.PolicyConfig{Parallel: 1, Stagger: 5 * time.Second}})
 	began := time.Now()
 	if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil || time.Since(began) > 3*time.Second {
 		t.Errorf("%v after %s", err, time.Since(began))
@@ -104,7 +104,7 @@ func TestOperators(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			var members []ctlog.Member
+			var members []ctlog.Log
 			var logs []*ct.Log
 			for i, op := range row.operators {
 				l, m := labLog(t, fmt.Sprint(i), ct.Options{})
@@ -116,7 +116,7 @@ func TestOperators(t *testing.T) {
 				}
 				logs, members = append(logs, l), append(members, m)
 			}
-			s := newSet(t, ctlog.Options{Members: members, Policy: ctlog.PolicyConfig{MinSCTs: row.scts, MinOperators: row.ops, Stagger: 5 * time.Second}})
+			s := newSet(t, ctlog.Options{Logs: members, Policy: ctlog.PolicyConfig{MinSCTs: row.scts, MinOperators: row.ops, Stagger: 5 * time.Second}})
 			p := ca.precert(t)
 			began := time.Now()
 			scts, err := s.Submit(t.Context(), p)
@@ -141,7 +141,7 @@ func TestOperators(t *testing.T) {
 func TestNewestShardFirst(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	var members []ctlog.Member
+	var members []ctlog.Log
 	for i, age := range []time.Duration{0, 30 * 24 * time.Hour, time.Hour, time.Hour} {
 		_, m := labLog(t, fmt.Sprint(i), ct.Options{})
 		if age > 0 {
@@ -151,7 +151,7 @@ func TestNewestShardFirst(t *testing.T) {
 	}
 	members[3].NotBefore = members[2].NotBefore
 	for n, want := range [][]string{{"2"}, {"2", "3"}, {"1", "2", "3"}, {"0", "1", "2", "3"}} {
-		s := newSet(t, ctlog.Options{Members: members, Policy: ctlog.PolicyConfig{MinSCTs: n + 1, Parallel: n + 1}})
+		s := newSet(t, ctlog.Options{Logs: members, Policy: ctlog.PolicyConfig{MinSCTs: n + 1, Parallel: n + 1}})
 		if diff := cmp.Diff(want, askedOf(t, s, ca.precert(t), members)); diff != "" {
 			t.Error(diff)
 		}
@@ -169,7 +169,7 @@ func TestRate(t *testing.T) {
 	few.Rate = 2
 	other, many := labLog(t, "many", ct.Options{})
 
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{few, many}, Policy: ctlog.PolicyConfig{Parallel: 1}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{few, many}, Policy: ctlog.PolicyConfig{Parallel: 1}})
 	began := time.Now()
 	for range 6 {
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
@@ -181,7 +181,7 @@ func TestRate(t *testing.T) {
 	}
 
 	before := slow.Calls()
-	s = newSet(t, ctlog.Options{Members: []ctlog.Member{few}})
+	s = newSet(t, ctlog.Options{Logs: []ctlog.Log{few}})
 	began = time.Now()
 	for range 4 { // two at once, then one each half second
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
@@ -193,7 +193,7 @@ func TestRate(t *testing.T) {
 	}
 
 	few.Rate = 0.01
-	s = newSet(t, ctlog.Options{Members: []ctlog.Member{few}, Policy: ctlog.PolicyConfig{Budget: 3 * time.Second}})
+	s = newSet(t, ctlog.Options{Logs: []ctlog.Log{few}, Policy: ctlog.PolicyConfig{Budget: 3 * time.Second}})
 	if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestRate(t *testing.T) {
 		t.Errorf("%v after %s", err, time.Since(began))
 	}
 	few.Rate = -1
-	if _, err := ctlog.New(ctlog.Options{Members: []ctlog.Member{few}}); err == nil {
+	if _, err := ctlog.New(ctlog.Options{Logs: []ctlog.Log{few}}); err == nil {
 		t.Error("a negative rate passes")
 	}
 }
@@ -217,7 +217,7 @@ func TestRetryAfterHoldsForAll(t *testing.T) {
 	_, other := labLog(t, "other", ct.Options{})
 	l.SetFault(ct.TooMany) // for a minute
 	s := newSet(t, ctlog.Options{
-		Members: []ctlog.Member{m, other}, Now: c.now,
+		Logs: []ctlog.Log{m, other}, Now: c.now,
 		Policy: ctlog.PolicyConfig{Budget: 3 * time.Second, Parallel: 1},
 	})
 	submit := func() {
@@ -238,7 +238,7 @@ func TestRetryAfterHoldsForAll(t *testing.T) {
 	}
 	l, m = labLog(t, "alone", ct.Options{})
 	l.SetFault(ct.TooMany)
-	s = newSet(t, ctlog.Options{Members: []ctlog.Member{m}, Policy: ctlog.PolicyConfig{Budget: 3 * time.Second}})
+	s = newSet(t, ctlog.Options{Logs: []ctlog.Log{m}, Policy: ctlog.PolicyConfig{Budget: 3 * time.Second}})
 	began := time.Now()
 	for range 5 {
 		if _, err := s.Submit(t.Context(), ca.precert(t)); fault.From(err).Reason != fault.LogUnavailable {
@@ -257,7 +257,7 @@ func TestHangingLogIsFoundOut(t *testing.T) {
 	dead, first := labLog(t, "dead", ct.Options{})
 	_, second := labLog(t, "good", ct.Options{})
 	dead.SetFault(ct.Hang)
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}, Now: c.now, Policy: ctlog.PolicyConfig{Attempt: 300 * time.Millisecond, Stagger: 250 * time.Millisecond}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second}, Now: c.now, Policy: ctlog.PolicyConfig{Attempt: 300 * time.Millisecond, Stagger: 250 * time.Millisecond}})
 	submit := func() {
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
 			t.Error(err)
@@ -293,7 +293,7 @@ func TestSlowerLogIsNotSetAside(t *testing.T) {
 	ca := newAuthority(t)
 	_, slow := labLog(t, "slow", ct.Options{Latency: 100 * time.Millisecond})
 	_, fast := labLog(t, "fast", ct.Options{})
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{slow, fast}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{slow, fast}})
 	for range 40 {
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
 			t.Fatal(err)
@@ -310,13 +310,13 @@ func TestGranted(t *testing.T) {
 	ca := newAuthority(t)
 	bad, first := labLog(t, "bad", ct.Options{})
 	bad.SetFault(ct.BadSignature)
-	members := []ctlog.Member{first}
+	members := []ctlog.Log{first}
 	for i := range 3 {
 		_, m := labLog(t, fmt.Sprint(i), ct.Options{})
 		members = append(members, m)
 	}
 	var grants []ctlog.Grant
-	s := newSet(t, ctlog.Options{Members: members, Policy: ctlog.PolicyConfig{MinSCTs: 2, Parallel: 4}, Granted: func(g ctlog.Grant) { grants = append(grants, g) }})
+	s := newSet(t, ctlog.Options{Logs: members, Policy: ctlog.PolicyConfig{MinSCTs: 2, Parallel: 4}, Granted: func(g ctlog.Grant) { grants = append(grants, g) }})
 	p := ca.precert(t)
 	scts, err := s.Submit(t.Context(), p)
 	if err != nil || len(grants) != 2 {
@@ -328,44 +328,44 @@ func TestGranted(t *testing.T) {
 		}
 	}
 	grants = nil
-	s = newSet(t, ctlog.Options{Members: members[:1], Granted: func(g ctlog.Grant) { grants = append(grants, g) }})
+	s = newSet(t, ctlog.Options{Logs: members[:1], Granted: func(g ctlog.Grant) { grants = append(grants, g) }})
 	if _, err := s.Submit(t.Context(), p); err == nil || grants != nil {
 		t.Errorf("%v, and %d grants", err, len(grants))
 	}
 }
 
-// A benched log is not asked, is down with its cause, and comes back when it is told to.
-func TestBench(t *testing.T) {
+// A log in quarantine is not tried and is down with the cause, until its release.
+func TestQuarantine(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	a, first := labLog(t, "a", ct.Options{})
 	_, second := labLog(t, "b", ct.Options{})
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{first, second}})
-	s.Bench("a", "a promise of yesterday")
-	check := func(benched string, calls int) {
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second}})
+	s.Quarantine("a", "a promise of yesterday")
+	check := func(cause string, calls int) {
 		t.Helper()
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
 			t.Error(err)
 		}
 		st := s.Status()[0]
-		if st.OK != (benched == "") || benched != "" && st.Cause != "benched: "+benched || a.Calls() > calls {
+		if st.OK != (cause == "") || cause != "" && st.Cause != "quarantined: "+cause || a.Calls() > calls {
 			t.Errorf("status %+v after %d calls", st, a.Calls())
 		}
 	}
 	check("a promise of yesterday", 0)
-	if s.Unbench("c") || !s.Unbench("a") {
-		t.Error("Unbench knows the wrong logs")
+	if s.Release("c") || !s.Release("a") {
+		t.Error("Release found the wrong logs")
 	}
 	check("", 1)
-	if s.Bench("c", "x") || !s.Bench("a", "entry 7 is not there") {
-		t.Error("Bench knows the wrong logs")
+	if s.Quarantine("c", "x") || !s.Quarantine("a", "entry 7 is not there") {
+		t.Error("Quarantine found the wrong logs")
 	}
 	check("entry 7 is not there", 1)
-	if !s.Bench("b", "") || s.Health() == nil {
-		t.Error("both are benched, and all is well")
+	if !s.Quarantine("b", "") || s.Health() == nil {
+		t.Error("both logs are in quarantine, and the set is healthy")
 	}
 	_, err := s.Submit(t.Context(), ca.precert(t))
-	if fault.From(err).Reason != fault.LogUnavailable || !strings.Contains(err.Error(), "log a: benched: entry 7 is not there") {
+	if fault.From(err).Reason != fault.LogUnavailable || !strings.Contains(err.Error(), "log a: quarantined: entry 7 is not there") {
 		t.Error(err)
 	}
 	if gauge(t, s, "mayfly_ctlog_benched_ratio a") != 1 || gauge(t, s, "mayfly_ctlog_usable_ratio a") != 0 {
@@ -373,18 +373,18 @@ func TestBench(t *testing.T) {
 	}
 }
 
-// B1: a log that is benched while it is asked gives no SCT to a certificate, and is not asked again.
-func TestBenchedMeanwhile(t *testing.T) {
+// B1: a log that is quarantined during an attempt contributes no SCT to a certificate, and is not tried again.
+func TestQuarantinedMeanwhile(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	a, second := newLog(t), newLog(t)
-	members := []ctlog.Member{a.member(t, "a"), second.member(t, "b")}
-	s := newSet(t, ctlog.Options{Members: members, Policy: ctlog.PolicyConfig{Parallel: 1}})
+	members := []ctlog.Log{a.member(t, "a"), second.member(t, "b")}
+	s := newSet(t, ctlog.Options{Logs: members, Policy: ctlog.PolicyConfig{Parallel: 1}})
 	for _, code := range []int{http.StatusOK, http.StatusServiceUnavailable} {
-		s.Unbench("a")
+		s.Release("a")
 		calls := a.calls.Load()
 		a.set(func(w http.ResponseWriter, _ *http.Request, honest func(edit) map[string]any) {
-			s.Bench("a", "it forgot an entry")
+			s.Quarantine("a", "it forgot an entry")
 			w.WriteHeader(code)
 			write(w, honest(nil))
 		})
@@ -405,34 +405,34 @@ func TestHealth(t *testing.T) {
 	_, a := labLog(t, "a", ct.Options{})
 	_, b := labLog(t, "b", ct.Options{})
 	_, c := labLog(t, "c", ct.Options{})
-	of := func(m ctlog.Member, operator string) ctlog.Member { m.Operator = operator; return m }
+	of := func(m ctlog.Log, operator string) ctlog.Log { m.Operator = operator; return m }
 	over, aside := b, b
 	over.NotAfter, aside.Detached = time.Now().Add(5*time.Minute), true
 	one, two := ctlog.PolicyConfig{}, ctlog.PolicyConfig{MinSCTs: 2, MinOperators: 2}
 	for _, row := range []struct {
 		name    string
-		members []ctlog.Member
+		members []ctlog.Log
 		policy  ctlog.PolicyConfig
-		benched string
+		quarantined string
 		want    string
 	}{
-		{"good", []ctlog.Member{a, b}, two, "", ""},
-		{"one is benched", []ctlog.Member{a, b}, two, "a", "1 of 2 logs can give SCTs, 2 needed; a: benched"},
-		{"one is enough", []ctlog.Member{a, b}, one, "a", ""},
-		{"one ends soon", []ctlog.Member{a, over}, two, "", "b: its validity does not cover"},
+		{"good", []ctlog.Log{a, b}, two, "", ""},
+		{"one is in quarantine", []ctlog.Log{a, b}, two, "a", "1 of 2 logs can return SCTs, 2 needed; a: quarantined"},
+		{"one is enough", []ctlog.Log{a, b}, one, "a", ""},
+		{"one ends soon", []ctlog.Log{a, over}, two, "", "b: its window does not cover"},
 		{
 			"of one operator",
-			[]ctlog.Member{of(a, "x"), of(b, "x"), of(c, "y")},
+			[]ctlog.Log{of(a, "x"), of(b, "x"), of(c, "y")},
 			two, "c",
-			"are of 1 operators, 2 needed; c: benched",
+			"are of 1 operators, 2 needed; c: quarantined",
 		},
-		{"of two operators", []ctlog.Member{of(a, "x"), of(b, "y")}, two, "", ""},
-		{"one does not count", []ctlog.Member{a, aside}, one, "a", "0 of 1 logs can give SCTs"},
+		{"of two operators", []ctlog.Log{of(a, "x"), of(b, "y")}, two, "", ""},
+		{"one does not count", []ctlog.Log{a, aside}, one, "a", "0 of 1 logs can return SCTs"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSet(t, ctlog.Options{Members: row.members, Policy: row.policy})
-			s.Bench(row.benched, "x")
+			s := newSet(t, ctlog.Options{Logs: row.members, Policy: row.policy})
+			s.Quarantine(row.quarantined, "x")
 			if err := s.Health(); (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
 				t.Errorf("%v, want %q", err, row.want)
 			}
@@ -446,11 +446,11 @@ func TestLeafIndexIsCopied(t *testing.T) {
 	index := []byte{0, 0, 5, 0, 0, 0, 1, 44}
 	_, m := labLog(t, "static", ct.Options{Extensions: index})
 	p := newAuthority(t).precert(t)
-	scts, err := newSet(t, ctlog.Options{Members: []ctlog.Member{m}}).Submit(t.Context(), p)
+	scts, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{m}}).Submit(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer(t, scts[0], p, []ctlog.Member{m})
+	signer(t, scts[0], p, []ctlog.Log{m})
 	if !strings.Contains(string(scts[0]), string(index)) {
 		t.Errorf("%x", scts[0])
 	}
@@ -462,7 +462,7 @@ func TestProbeKeepsNobody(t *testing.T) {
 	c := &clock{}
 	l := newLog(t)
 	l.set(status(http.StatusBadRequest, ""))
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}, Now: c.now, Policy: ctlog.PolicyConfig{Attempt: time.Second, Budget: 5 * time.Second}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}, Now: c.now, Policy: ctlog.PolicyConfig{Attempt: time.Second, Budget: 5 * time.Second}})
 	p := newAuthority(t).precert(t)
 	for range 5 {
 		_, _ = s.Submit(t.Context(), p)
@@ -482,7 +482,7 @@ func TestProbeOutlivesReload(t *testing.T) {
 	t.Parallel()
 	c, l, ca := &clock{}, newLog(t), newAuthority(t)
 	l.set(status(http.StatusBadRequest, ""))
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}, Now: c.now})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}, Now: c.now})
 	ctx, reload := context.WithCancel(t.Context())
 	defer reload()
 	s.Watch(ctx, ca.root)

@@ -21,7 +21,7 @@ import (
 )
 
 // askedOf submits and returns the names of the logs whose SCTs came back, sorted.
-func askedOf(t *testing.T, s *ctlog.Set, p tbs.Precertificate, members []ctlog.Member) []string {
+func askedOf(t *testing.T, s *ctlog.Set, p tbs.Precertificate, members []ctlog.Log) []string {
 	t.Helper()
 	scts, err := s.Submit(t.Context(), p)
 	if err != nil {
@@ -65,13 +65,13 @@ func TestPolicy(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			var members []ctlog.Member
+			var members []ctlog.Log
 			for i, op := range row.operators {
 				m := newLog(t).member(t, string(rune('a'+i)))
 				m.Operator = op
 				members = append(members, m)
 			}
-			s := newSet(t, ctlog.Options{Members: members, Policy: ctlog.PolicyConfig{MinSCTs: row.min, Parallel: max(row.min, 1)}})
+			s := newSet(t, ctlog.Options{Logs: members, Policy: ctlog.PolicyConfig{MinSCTs: row.min, Parallel: max(row.min, 1)}})
 			if diff := cmp.Diff(row.want, askedOf(t, s, p, members)); diff != "" {
 				t.Error(diff)
 			}
@@ -86,7 +86,7 @@ func TestPolicy(t *testing.T) {
 func TestExtensionsAreCopied(t *testing.T) {
 	t.Parallel()
 	l := newLog(t)
-	scts, err := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}}).Submit(t.Context(), newAuthority(t).precert(t))
+	scts, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}}).Submit(t.Context(), newAuthority(t).precert(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestWindow(t *testing.T) {
 			l := newLog(t)
 			m := l.member(t, "shard")
 			m.NotBefore, m.NotAfter = row.from, row.to
-			_, err := newSet(t, ctlog.Options{Members: []ctlog.Member{m}}).Submit(t.Context(), p)
+			_, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{m}}).Submit(t.Context(), p)
 			if asked := l.calls.Load() == 1; asked != row.asked || (err == nil) != row.asked {
 				t.Errorf("asked %t, error %v", asked, err)
 			}
@@ -134,7 +134,7 @@ func TestSCTFromOutsideValidity(t *testing.T) {
 	l.set(edited(shift(-30 * time.Second)))
 	m := l.member(t, "shard")
 	m.NotBefore = time.Now().Add(-10 * time.Second)
-	_, err := newSet(t, ctlog.Options{Members: []ctlog.Member{m}}).Submit(t.Context(), newAuthority(t).precert(t))
+	_, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{m}}).Submit(t.Context(), newAuthority(t).precert(t))
 	var f *ctlog.Failure
 	if !errors.As(err, &f) || f.Result != ctlog.Unverified || l.calls.Load() != 3 {
 		t.Errorf("error %v after %d calls", err, l.calls.Load())
@@ -147,7 +147,7 @@ func TestInfeasibleAsksNobody(t *testing.T) {
 	a, b := newLog(t), newLog(t)
 	out := b.member(t, "b")
 	out.NotAfter = time.Now()
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{a.member(t, "a"), out}, Policy: ctlog.PolicyConfig{MinSCTs: 2}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{a.member(t, "a"), out}, Policy: ctlog.PolicyConfig{MinSCTs: 2}})
 	_, err := s.Submit(t.Context(), newAuthority(t).precert(t))
 	if fault.From(err).Reason != fault.LogUnavailable || a.calls.Load()+b.calls.Load() != 0 {
 		t.Errorf("error %v after %d and %d calls", err, a.calls.Load(), b.calls.Load())
@@ -178,7 +178,7 @@ func TestRetryOfTheSameLog(t *testing.T) {
 				write(w, honest(nil))
 			})
 			began := time.Now()
-			scts, err := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}}).Submit(t.Context(), newAuthority(t).precert(t))
+			scts, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}}).Submit(t.Context(), newAuthority(t).precert(t))
 			if took := time.Since(began); err != nil || len(scts) != 1 || took < row.least || took > row.least+time.Second {
 				t.Errorf("%d SCTs, %v after %s", len(scts), err, took)
 			}
@@ -193,7 +193,7 @@ func TestBudget(t *testing.T) {
 	t.Cleanup(func() { close(release) })
 	deaf := submitterFunc(func(context.Context, tbs.Precertificate) ([]byte, error) { <-release; return nil, errors.New("late") })
 	s := newSet(t, ctlog.Options{
-		Members: []ctlog.Member{{Name: "deaf", Key: newLog(t).key.Public(), Submitter: deaf}}, Policy: ctlog.PolicyConfig{Attempt: 100 * time.Millisecond, Budget: 300 * time.Millisecond},
+		Logs: []ctlog.Log{{Name: "deaf", Key: newLog(t).key.Public(), Submitter: deaf}}, Policy: ctlog.PolicyConfig{Attempt: 100 * time.Millisecond, Budget: 300 * time.Millisecond},
 	})
 	began := time.Now()
 	_, err := s.Submit(t.Context(), newAuthority(t).precert(t))
@@ -227,7 +227,7 @@ func TestCallerLeaves(t *testing.T) {
 			t.Parallel()
 			l := newLog(t)
 			l.set(hang)
-			s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}})
+			s := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}})
 			p := newAuthority(t).precert(t)
 			for range 6 {
 				ctx, cancel := row.ctx(t.Context())
@@ -258,7 +258,7 @@ func TestBreaker(t *testing.T) {
 	l, c, p := newLog(t), &clock{}, newAuthority(t).precert(t)
 	l.set(status(400, ""))
 	s := newSet(t, ctlog.Options{
-		Members: []ctlog.Member{l.member(t, "lab"), newLog(t).member(t, "other")}, Now: c.now,
+		Logs: []ctlog.Log{l.member(t, "lab"), newLog(t).member(t, "other")}, Now: c.now,
 		Policy: ctlog.PolicyConfig{Parallel: 1},
 	})
 	submit := func() {
@@ -306,7 +306,7 @@ func TestBreakerProbesOnce(t *testing.T) {
 	t.Parallel()
 	l, c, p := newLog(t), &clock{}, newAuthority(t).precert(t)
 	l.set(status(400, ""))
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{l.member(t, "lab")}, Now: c.now})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}, Now: c.now})
 	for range 5 {
 		_, _ = s.Submit(t.Context(), p)
 	}
@@ -340,7 +340,7 @@ func TestSlowLogIsSetAside(t *testing.T) {
 	t.Parallel()
 	slow, good, p := newLog(t), newLog(t), newAuthority(t).precert(t)
 	slow.set(hang)
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{slow.member(t, "slow"), good.member(t, "good")}, Policy: ctlog.PolicyConfig{Attempt: 400 * time.Millisecond, Stagger: 100 * time.Millisecond, Parallel: 1}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{slow.member(t, "slow"), good.member(t, "good")}, Policy: ctlog.PolicyConfig{Attempt: 400 * time.Millisecond, Stagger: 100 * time.Millisecond, Parallel: 1}})
 	deadline := time.Now().Add(10 * time.Second)
 	for s.Status()[0].OK && time.Now().Before(deadline) {
 		if _, err := s.Submit(t.Context(), p); err != nil {
@@ -356,7 +356,7 @@ func TestSlowLogIsSetAside(t *testing.T) {
 func TestPanicOfSubmitter(t *testing.T) {
 	t.Parallel()
 	bad := submitterFunc(func(context.Context, tbs.Precertificate) ([]byte, error) { panic("lab") })
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{{Name: "bad", Key: newLog(t).key.Public(), Submitter: bad}}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{{Name: "bad", Key: newLog(t).key.Public(), Submitter: bad}}})
 	if _, err := s.Submit(t.Context(), newAuthority(t).precert(t)); fault.From(err).Reason != fault.LogUnavailable {
 		t.Error(err)
 	}
@@ -367,7 +367,7 @@ func TestCollectors(t *testing.T) {
 	t.Parallel()
 	good, bad := newLog(t), newLog(t)
 	bad.set(status(400, ""))
-	s := newSet(t, ctlog.Options{Members: []ctlog.Member{bad.member(t, "bad"), good.member(t, "good")}, Policy: ctlog.PolicyConfig{Parallel: 1}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{bad.member(t, "bad"), good.member(t, "good")}, Policy: ctlog.PolicyConfig{Parallel: 1}})
 	if _, err := s.Submit(t.Context(), newAuthority(t).precert(t)); err != nil {
 		t.Fatal(err)
 	}

@@ -147,7 +147,7 @@ func faultTable(t *testing.T) []faultRow {
 		},
 		{
 			name: "another log's id", answer: edited(func(s *tbs.SCT, _ *tbs.Entry) { s.LogID[0] ^= 1 }),
-			want: ctlog.Unverified, calls: 3, text: "log id",
+			want: ctlog.Unverified, calls: 3, text: "log ID",
 		},
 		{name: "another key", answer: func(w http.ResponseWriter, r *http.Request, honest func(edit) map[string]any) {
 			s, err := signSCT(other, otherEntry, nil)
@@ -211,8 +211,8 @@ func TestFaultOfOneLog(t *testing.T) {
 			l.set(row.answer)
 			const budget = 2500 * time.Millisecond
 			s := newSet(t, ctlog.Options{
-				Members: []ctlog.Member{l.member(t, "lab")},
-				Policy:  ctlog.PolicyConfig{Attempt: time.Second, Budget: budget},
+				Logs:   []ctlog.Log{l.member(t, "lab")},
+				Policy: ctlog.PolicyConfig{Attempt: time.Second, Budget: budget},
 			})
 			began := time.Now()
 			scts, err := s.Submit(t.Context(), ca.precert(t))
@@ -248,7 +248,7 @@ func TestFaultOfFirstLog(t *testing.T) {
 			t.Parallel()
 			bad, good := newLog(t), newLog(t)
 			bad.set(row.answer)
-			s := newSet(t, ctlog.Options{Members: []ctlog.Member{bad.member(t, "bad"), good.member(t, "good")}, Policy: ctlog.PolicyConfig{Parallel: 1}})
+			s := newSet(t, ctlog.Options{Logs: []ctlog.Log{bad.member(t, "bad"), good.member(t, "good")}, Policy: ctlog.PolicyConfig{Parallel: 1}})
 			began := time.Now()
 			scts, err := s.Submit(t.Context(), ca.precert(t))
 			if err != nil || len(scts) != 1 {

@@ -14,180 +14,172 @@ import (
 )
 
 const (
-	rootsEvery   = 24 * time.Hour // how often a log that accepts our root is asked again whether it does
-	rootsBackoff = time.Hour      // how often one that does not, at least
-	readBackoff  = time.Minute    // how often one whose roots cannot be read, at least
-	clockEvery   = 2              // looks are this many ticks apart while our clock is in doubt
+	rootsEvery   = 24 * time.Hour // between two reads of the roots of a log that accepts ours
+	rootsBackoff = time.Hour      // longest time between two reads of the roots of a log that does not accept ours
+	readBackoff  = time.Minute    // longest time between two reads of roots that cannot be read
+	clockTicks   = 2              // ticks between two checks while our clock may be wrong
 )
 
-// Watch looks after the logs in the background until ctx ends, and returns at once. It reads a head of each remote log,
-// which proves that the log has the pinned key: before that, or an SCT, the log does not count in [Set.Health]. It says
-// in [Set.Status] if a log does not accept the root of the active chain, or one of the others (RFC 6962 §4.7). It tries
-// a log that was set aside with the last precertificate that the log did not take, asks for the time while there is a
-// doubt about it, and sends precertificates on to logs that are not embedded.
+// roots are the roots of our chains.
+type roots struct {
+	active *x509.Certificate
+	others []*x509.Certificate
+}
+
+// Watch checks the logs in the background until ctx ends, and returns at once. It reads a head of each remote log, which
+// proves that the log has the pinned key: before that, or an SCT, the log does not count in [Set.Health]. It reports in
+// [Set.Status] if a log does not accept the root of the active chain, or one of the others (RFC 6962 §4.7). It tries a
+// log that was set aside with the last precertificate that failed there, asks the logs for their time while our clock may
+// be wrong, and submits precertificates to detached logs.
 func (s *Set) Watch(ctx context.Context, active *x509.Certificate, others ...*x509.Certificate) {
 	context.AfterFunc(ctx, s.end)
-	for _, m := range s.members {
-		if m.remote != nil {
-			m.breaker.await()
-			s.watchers.Go(func() { s.watch(ctx, watched{m, active, others}) })
+	for _, l := range s.logs {
+		if l.remote != nil {
+			l.breaker.requireProof()
+			s.background.Go(func() { s.watch(ctx, l, roots{active, others}) })
 		}
-		if m.Detached {
+		if l.Detached {
 			for range senders {
-				s.watchers.Go(func() { s.send(ctx, m) })
+				s.background.Go(func() { s.send(ctx, l) })
 			}
 		}
 	}
 }
 
-// Wait ends the attempts that nobody waits for, and returns when the background work has ended. That of [Set.Watch] ends with
-// its context.
+// Wait ends the probes that outlive their submissions, and returns when all background work has ended. The work of
+// [Set.Watch] ends with its context.
 func (s *Set) Wait() {
 	s.end()
-	s.watchers.Wait()
+	s.background.Wait()
 }
 
-type watched struct {
-	*member
-	active *x509.Certificate
-	others []*x509.Certificate
-}
-
-func (s *Set) watch(ctx context.Context, w watched) {
+func (s *Set) watch(ctx context.Context, l *logState, ours roots) {
 	every := s.policy.Attempt / 4
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	var next, last time.Time // of the roots; of the last look; real time
+	var nextRoots, lastCheck time.Time // real time
 	var wait time.Duration
-	doubt := false
+	checkNow := false
 	for {
 		now := time.Now()
-		due := !now.Before(next)
-		doubt = doubt || s.Clock() != nil && now.Sub(last) >= clockEvery*every
-		if due || doubt || w.breaker.isOpen() || w.breaker.unproven() {
-			most := s.look(ctx, w)
-			last, doubt = time.Now(), false
-			if due && most == 0 {
-				wait, next = 0, time.Now().Add(jittered(rootsEvery))
-			} else if due {
+		rootsDue := !now.Before(nextRoots)
+		checkNow = checkNow || s.Clock() != nil && now.Sub(lastCheck) >= clockTicks*every
+		if rootsDue || checkNow || l.breaker.isOpen() || l.breaker.unproven() {
+			most := s.check(ctx, l, ours)
+			lastCheck, checkNow = time.Now(), false
+			if rootsDue && most == 0 {
+				wait, nextRoots = 0, time.Now().Add(jittered(rootsEvery))
+			} else if rootsDue {
 				wait = min(max(2*wait, every), most)
-				next = time.Now().Add(jittered(wait))
+				nextRoots = time.Now().Add(jittered(wait))
 			}
 		}
-		s.retry(ctx, w.member)
+		s.retry(ctx, l)
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.poke:
-			doubt = true
+		case <-l.wake:
+			checkNow = true
 		case <-tick.C:
 		}
 	}
 }
 
-// retry tries a log that was set aside with the last precertificate that the log did not take. Nobody waits for the
-// SCT: it shows that the log takes precertificates again, so that readiness does not depend on requests, which a server
-// that is not ready does not get.
-func (s *Set) retry(ctx context.Context, m *member) {
-	q, leave, ok := m.breaker.again(s.now())
+// retry tries a log that was set aside with the last precertificate that failed there. The SCT is not used: it shows that
+// the log accepts precertificates again. Readiness then does not depend on requests, which a server that is not ready does
+// not receive.
+func (s *Set) retry(ctx context.Context, l *logState) {
+	r, p, ok := l.breaker.retry(s.now())
 	if !ok {
 		return
 	}
-	if m.benchedFor() != "" || !m.bucket.take(time.Now()) {
-		m.breaker.abandon(leave)
+	if l.quarantine() != "" || !l.limiter.Allow() {
+		l.breaker.abandon(p)
 		return
 	}
-	_, took, err := s.ask(ctx, m, q)
-	v := ending{took: took, pass: leave}
-	if err != nil {
-		if v.failure = failureOf(err); ctx.Err() != nil {
-			v.failure = &Failure{Result: Abandoned, Err: err}
-		}
-	}
-	s.conclude(m, q, v)
+	s.tryAlone(ctx, l, r, p)
 }
 
-// look reads the log's head and its roots. It returns 0 if all of our roots are among them, else the longest time until
-// the next look.
-func (s *Set) look(ctx context.Context, w watched) (most time.Duration) {
+// check reads the log's head and its roots. It returns 0 if the log accepts all of our roots, else the longest time until
+// the next check.
+func (s *Set) check(ctx context.Context, l *logState, ours roots) (most time.Duration) {
 	bounded, cancel := context.WithTimeout(ctx, s.policy.Attempt)
 	defer cancel()
 	sent := s.now()
-	roots, date, err := w.remote.getRoots(bounded)
+	accepted, date, err := l.remote.Roots(bounded)
 	if ctx.Err() != nil {
 		return rootsBackoff
 	}
-	var warning, refuses string
+	var warning, rejects string
 	if err != nil {
 		warning, most = "its roots cannot be read: "+err.Error(), readBackoff
-	} else if refuses, warning = w.lacking(roots); refuses+warning != "" {
+	} else if rejects, warning = ours.missingIn(accepted); rejects+warning != "" {
 		most = rootsBackoff
-		if w.took(time.Now().Add(-rootsBackoff)) { // whatever it says
-			refuses, warning = "", strings.TrimSuffix(refuses+"; "+warning, "; ")
+		if l.acceptedSince(time.Now().Add(-rootsBackoff)) { // whatever its list of roots says
+			rejects, warning = "", strings.TrimSuffix(rejects+"; "+warning, "; ")
 		}
 	}
 	if !date.IsZero() {
-		s.hear(w.member, false, span{sent.Add(-time.Second), s.now()}.offset(date)) // to a second, rounded down
+		s.recordOffset(l, false, dateSpan(sent, s.now()).offset(date))
 	} else {
-		s.heardNothing(w.member)
+		s.recordSilence(l)
 	}
-	if w.warn(warning, refuses) && warning+refuses != "" {
-		s.log.Warn("log will not do", "log", w.Name, "warning", strings.Trim(refuses+"; "+warning, "; "))
+	if l.setWarning(warning, rejects) && warning+rejects != "" {
+		s.logger.Warn("log may not accept precertificates", "log", l.Name,
+			"warning", strings.Trim(rejects+"; "+warning, "; "))
 	}
-	var f *Failure
-	if errors.As(err, &f) && f.silent() {
-		if w.breaker.silent(s.now(), f) {
-			s.log.Warn("log is set aside", "log", w.Name, "error", f)
+	if f, ok := errors.AsType[*Failure](err); ok && f.unanswered() {
+		if l.breaker.failInBackground(s.now(), f) {
+			s.logger.Warn("log is set aside", "log", l.Name, "error", f)
 		}
 		return most
 	}
-	s.prove(ctx, w.member, err == nil)
+	s.prove(ctx, l, err == nil)
 	return most
 }
 
-// prove reads the log's head. Answers says that the log answered another question just now.
-func (s *Set) prove(ctx context.Context, m *member, answers bool) {
+// prove reads the log's head. answers says that the log has just answered another request.
+func (s *Set) prove(ctx context.Context, l *logState, answers bool) {
 	bounded, cancel := context.WithTimeout(ctx, s.policy.Attempt)
 	defer cancel()
-	absent, err := m.remote.head(bounded)
-	var f *Failure
+	absent, err := l.remote.Head(bounded)
+	f, _ := errors.AsType[*Failure](err)
 	switch {
 	case ctx.Err() != nil:
-	case err == nil && (absent == "" || answers):
-		if m.breaker.read(s.now(), absent) {
-			s.log.Info("log answers", "log", m.Name)
-		}
 	case err == nil:
-		m.breaker.read(s.now(), absent)
-	case errors.As(err, &f) && (f.Result == Unverified || f.silent()) && m.breaker.silent(s.now(), f):
-		s.log.Warn("log is set aside", "log", m.Name, "error", f)
+		if closed := l.breaker.recordHead(s.now(), absent); closed && (absent == "" || answers) {
+			s.logger.Info("log answers", "log", l.Name)
+		}
+	case f != nil && (f.Result == Unverified || f.unanswered()) && l.breaker.failInBackground(s.now(), f):
+		s.logger.Warn("log is set aside", "log", l.Name, "error", f)
 	}
 }
 
-// lacking says which of our roots the log does not accept, that of the active chain and others; "" is none.
-func (w watched) lacking(accepted [][]byte) (active, others string) {
+// missingIn returns messages about our roots that a log does not accept: that of the active chain, and the others.
+func (r roots) missingIn(accepted [][]byte) (active, others string) {
 	has := func(c *x509.Certificate) bool {
 		return slices.ContainsFunc(accepted, func(der []byte) bool { return bytes.Equal(der, c.Raw) })
 	}
-	if !has(w.active) {
-		active = fmt.Sprintf("it does not accept our root %s and will refuse our precertificates; have the log's "+
-			"operator add that certificate to the accepted roots", rootName(w.active))
+	if !has(r.active) {
+		active = fmt.Sprintf("the log does not accept our root %s and will reject our precertificates; ask the log's "+
+			"operator to add that certificate to the accepted roots", rootName(r.active))
 	}
 	var texts []string
-	for _, c := range w.others {
+	for _, c := range r.others {
 		if !has(c) {
-			texts = append(texts, fmt.Sprintf("it does not accept the root %s and would refuse the precertificates of that chain", rootName(c)))
+			texts = append(texts, fmt.Sprintf("the log does not accept the root %s and would reject the "+
+				"precertificates of that chain", rootName(c)))
 		}
 	}
 	return active, strings.Join(texts, "; ")
 }
 
-// rootName tells roots with the same subject apart.
+// rootName distinguishes roots with the same subject.
 func rootName(c *x509.Certificate) string {
 	return fmt.Sprintf("%q (SHA-256 %x)", c.Subject, sha256.Sum256(c.Raw))
 }
 
-// jittered is d, or up to a tenth more, so that many instances do not ask as one.
+// jittered returns d plus up to a tenth, so that several servers do not send their requests together.
 func jittered(d time.Duration) time.Duration {
 	return d + rand.N(d/10+1) //nolint:gosec // jitter, no secret
 }

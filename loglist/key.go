@@ -1,4 +1,4 @@
-package ctlog
+package loglist
 
 import (
 	"crypto"
@@ -12,27 +12,27 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// minRSABits is the smallest RSA modulus of a log's key (RFC 6962 §2.1.4), maxRSABits keeps verification cheap.
+// Sizes of an RSA modulus: RFC 6962 §2.1.4 sets the minimum; the maximum keeps verification cheap.
 const (
 	minRSABits = 2048
 	maxRSABits = 8192
 )
 
-// ParsePublicKey reads a log's key: exactly one PEM block with a SubjectPublicKeyInfo (RFC 5280 §4.1.2.7) that holds ECDSA
-// on P-256 or P-384, or RSA of 2048 to 8192 bits. Text may stand before the block, only
-// white space after it.
-func ParsePublicKey(data []byte) (crypto.PublicKey, error) {
+// ParseKey reads a log's key: exactly one PEM block with a SubjectPublicKeyInfo (RFC 5280 §4.1.2.7) that passes
+// [CheckKey]. Text may precede the block; only white space may follow it.
+func ParseKey(data []byte) (crypto.PublicKey, error) {
 	key, err := pemfile.PublicKey(data)
 	if err != nil {
 		return nil, fmt.Errorf("log key: %w", err)
 	}
-	if err := checkKey(key); err != nil {
+	if err := CheckKey(key); err != nil {
 		return nil, err
 	}
 	return key, nil
 }
 
-func checkKey(key crypto.PublicKey) error {
+// CheckKey returns an error unless key is ECDSA on P-256 or P-384, or RSA of 2048 to 8192 bits.
+func CheckKey(key crypto.PublicKey) error {
 	switch k := key.(type) {
 	case *ecdsa.PublicKey:
 		if k.Curve != elliptic.P256() && k.Curve != elliptic.P384() {
@@ -48,8 +48,8 @@ func checkKey(key crypto.PublicKey) error {
 	return nil
 }
 
-// logID is the SHA-256 of the key's SubjectPublicKeyInfo (RFC 6962 §3.2).
-func logID(key crypto.PublicKey) ([32]byte, error) {
+// ID returns the log ID that belongs to a key: the SHA-256 of its SubjectPublicKeyInfo (RFC 6962 §3.2).
+func ID(key crypto.PublicKey) ([32]byte, error) {
 	spki, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
 		return [32]byte{}, fmt.Errorf("log key: %w", err)

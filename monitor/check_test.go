@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
@@ -83,7 +84,7 @@ func issuer(der []byte) string {
 // check returns all findings, a line each.
 func check(t *testing.T, s *ct.Static, o monitor.CheckOptions) string {
 	t.Helper()
-	l, err := monitor.Open(monitor.Options{Key: s.Key.Public(), Origin: s.Origin, Dir: s.Dir})
+	l, err := monitor.Open(monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: s.Origin}, Dir: s.Dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,10 +270,10 @@ func TestCheckRemote(t *testing.T) {
 	change(t, s, "checkpoint", func(d []byte) []byte { return append(d, "— witness.test AAAAAAAA\n"...) })
 	web := httptest.NewServer(http.FileServer(http.Dir(s.Dir)))
 	t.Cleanup(web.Close)
-	o := monitor.Options{Key: s.Key.Public(), Monitoring: web.URL}
+	o := monitor.Options{Log: loglist.Log{Key: s.Key.Public(), MonitoringURL: web.URL}}
 	var err error
-	if o.Origin, err = monitor.OriginOf(t.Context(), o); err != nil || o.Origin != origin {
-		t.Fatal(o.Origin, err)
+	if o.Log.Origin, err = monitor.OriginOf(t.Context(), o); err != nil || o.Log.Origin != origin {
+		t.Fatal(o.Log.Origin, err)
 	}
 	l, err := monitor.Open(o)
 	if err != nil {
@@ -290,7 +291,7 @@ func TestCheckRemote(t *testing.T) {
 	if _, err := l.Check(ctx, monitor.CheckOptions{Found: func(f monitor.Finding) { t.Error(f) }}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	rfc, err := monitor.Open(monitor.Options{Key: s.Key.Public(), Submission: web.URL})
+	rfc, err := monitor.Open(monitor.Options{Log: loglist.Log{Key: s.Key.Public(), URL: web.URL}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +305,7 @@ func TestEntries(t *testing.T) {
 	t.Parallel()
 	s := newStatic(t)
 	fill(t, s, 700)
-	l, err := monitor.Open(monitor.Options{Key: s.Key.Public(), Origin: origin, Dir: s.Dir})
+	l, err := monitor.Open(monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +353,7 @@ func TestPrefix(t *testing.T) {
 		if monitor.CheckPrefix(url) == nil {
 			t.Errorf("%q passes", url)
 		}
-		if _, err := monitor.Open(monitor.Options{Monitoring: url, Origin: origin, Key: newStatic(t).Key.Public()}); err == nil {
+		if _, err := monitor.Open(monitor.Options{Log: loglist.Log{MonitoringURL: url, Origin: origin, Key: newStatic(t).Key.Public()}}); err == nil {
 			t.Errorf("%q is read", url)
 		}
 	}
@@ -362,7 +363,7 @@ func TestPrefix(t *testing.T) {
 func BenchmarkCheck(b *testing.B) {
 	p := pki.New(pki.Options{})
 	s := precerts(b, p, entries(b, p, 4096))
-	l, err := monitor.Open(monitor.Options{Key: s.Key.Public(), Origin: origin, Dir: s.Dir})
+	l, err := monitor.Open(monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -147,7 +147,7 @@ func (f *Follower) proven(ctx context.Context, r reading, tree *compact.Range) e
 		}
 	}
 	return fmt.Errorf("%w: entries %d to %d do not lead to the signed root over %d; %s",
-		ErrMismatch, r.from, r.to-1, r.head.Size, r.source.stray(ctx, r.from, r.to, r.head.Size))
+		ErrMismatch, r.from, r.to-1, r.head.Size, r.source.mismatch(ctx, r.from, r.to, r.head.Size))
 }
 
 func rootOf(tree *compact.Range) ([32]byte, error) {

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
@@ -101,11 +102,11 @@ func TestStatic(t *testing.T) {
 	}))
 	t.Cleanup(packed.Close)
 	ways := map[string]*monitor.Follower{
-		"packed":     follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Monitoring: packed.URL}, monitor.FollowerOptions{}),
-		"directory":  follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Dir: s.Dir}, monitor.FollowerOptions{}),
-		"monitoring": follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Monitoring: server.URL}, monitor.FollowerOptions{}),
-		"submission": follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Submission: server.URL + "/"}, monitor.FollowerOptions{}),
-		"steps":      follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Dir: s.Dir}, monitor.FollowerOptions{Step: 100}),
+		"packed":     follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin, MonitoringURL: packed.URL}}, monitor.FollowerOptions{}),
+		"directory":  follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir}, monitor.FollowerOptions{}),
+		"monitoring": follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin, MonitoringURL: server.URL}}, monitor.FollowerOptions{}),
+		"submission": follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin, URL: server.URL + "/"}}, monitor.FollowerOptions{}),
+		"steps":      follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir}, monitor.FollowerOptions{Step: 100}),
 	}
 	read := uint64(0)
 	for _, more := range []int{0, 1, 1, 253, 1, 1, 255, 300, 0, 70000} {
@@ -153,7 +154,7 @@ func TestPartialTileReplaced(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.Dir, "checkpoint"), checkpoint, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f := follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Dir: s.Dir}, monitor.FollowerOptions{})
+	f := follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir}, monitor.FollowerOptions{})
 	if got, err := all(t, f); err != nil || len(got) != 100 {
 		t.Errorf("%d entries, %v", len(got), err)
 	}
@@ -184,7 +185,7 @@ func TestStaticChanged(t *testing.T) {
 			s := newStatic(t)
 			fill(t, s, 600)
 			c.change(t, s)
-			f := follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Dir: s.Dir}, monitor.FollowerOptions{Step: c.step})
+			f := follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir}, monitor.FollowerOptions{Step: c.step})
 			_, err := all(t, f)
 			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("got %v, want %v with %q", err, c.want, c.text)
@@ -241,7 +242,7 @@ func TestStaticHistory(t *testing.T) {
 	t.Parallel()
 	s := newStatic(t)
 	fill(t, s, 300)
-	f := follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Dir: s.Dir}, monitor.FollowerOptions{})
+	f := follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir}, monitor.FollowerOptions{})
 	if _, err := all(t, f); err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +283,7 @@ func newRFC(t *testing.T) (*pki.PKI, *ct.Log, *monitor.Follower) {
 	t.Helper()
 	p := pki.New(pki.Options{})
 	l := ct.New(t, ct.Options{MostEntries: 7})
-	return p, l, follow(t, monitor.Options{Name: "rfc", Key: l.Key(), Submission: l.URL()}, monitor.FollowerOptions{})
+	return p, l, follow(t, monitor.Options{Log: loglist.Log{Name: "rfc", Key: l.Key(), URL: l.URL()}}, monitor.FollowerOptions{})
 }
 
 func add(t *testing.T, p *pki.PKI, l *ct.Log, n int) {
@@ -302,7 +303,7 @@ func TestForkBeyondWhatWasRead(t *testing.T) {
 	p := pki.New(pki.Options{})
 	l := ct.New(t, ct.Options{})
 	add(t, p, l, 6)
-	f := follow(t, monitor.Options{Name: "rfc", Key: l.Key(), Submission: l.URL()}, monitor.FollowerOptions{Step: 2})
+	f := follow(t, monitor.Options{Log: loglist.Log{Name: "rfc", Key: l.Key(), URL: l.URL()}}, monitor.FollowerOptions{Step: 2})
 	ignore := func(*monitor.Entry) error { return nil }
 	if more, err := f.Next(t.Context(), ignore); err != nil || !more {
 		t.Fatal(more, err)
@@ -382,8 +383,8 @@ func TestStaleHead(t *testing.T) {
 	fill(t, s, 10)
 	web := httptest.NewServer(http.FileServer(http.Dir(s.Dir)))
 	t.Cleanup(web.Close)
-	f = follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Dir: s.Dir}, monitor.FollowerOptions{})
-	away := follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Monitoring: web.URL}, monitor.FollowerOptions{})
+	f = follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir}, monitor.FollowerOptions{})
+	away := follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin, MonitoringURL: web.URL}}, monitor.FollowerOptions{})
 	for _, one := range []*monitor.Follower{f, away} {
 		if _, err := all(t, one); err != nil {
 			t.Fatal(err)
@@ -429,7 +430,7 @@ func TestHostileServer(t *testing.T) {
 			server := httptest.NewServer(h)
 			t.Cleanup(server.Close)
 			s := newStatic(t)
-			f := follow(t, monitor.Options{Key: s.Key.Public(), Origin: origin, Submission: server.URL, Transport: monitor.Transport{Timeout: 200 * time.Millisecond}},
+			f := follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin, URL: server.URL}, Transport: monitor.Transport{Timeout: 200 * time.Millisecond}},
 				monitor.FollowerOptions{})
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
@@ -444,7 +445,7 @@ func TestHostileServer(t *testing.T) {
 func TestStateRefuses(t *testing.T) {
 	t.Parallel()
 	s := newStatic(t)
-	l, err := monitor.Open(monitor.Options{Name: "x", Key: s.Key.Public(), Origin: origin, Dir: s.Dir})
+	l, err := monitor.Open(monitor.Options{Log: loglist.Log{Name: "x", Key: s.Key.Public(), Origin: origin}, Dir: s.Dir})
 	if err != nil {
 		t.Fatal(err)
 	}

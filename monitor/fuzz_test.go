@@ -13,11 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
 // sample is a small static-ct log.
-func sample(t testing.TB) (pin, *ct.Static) {
+func sample(t testing.TB) (headVerifier, *ct.Static) {
 	t.Helper()
 	s, err := ct.NewStatic(t.TempDir(), "log.test/2026")
 	if err != nil {
@@ -34,7 +35,7 @@ func sample(t testing.TB) (pin, *ct.Static) {
 	if err := s.Publish(); err != nil {
 		t.Fatal(err)
 	}
-	p, err := newPin(s.Key.Public(), s.Origin)
+	p, err := newHeadVerifier(loglist.Log{Key: s.Key.Public(), Origin: s.Origin})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +119,7 @@ func FuzzCheck(f *testing.F) {
 	f.Add(good, read(f, s, "tile/0/000.p/2"))
 	f.Add([]byte("log.test/2026\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n— log.test/2026 AAAAAAA=\n"), []byte{0})
 	f.Fuzz(func(t *testing.T, checkpoint, rest []byte) {
-		l := &Log{pin: p, source: &static{p, fixed{checkpoint, rest}}}
+		l := &Log{verifier: p, source: &static{p, fixed{checkpoint, rest}}}
 		for e, err := range l.Entries(t.Context(), Head{Size: 300}, 1, 300) {
 			if err == nil && e.Index == 0 {
 				t.Error("an entry that was not asked for")
@@ -148,7 +149,7 @@ func FuzzSTH(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	p, err := newPin(key.Public(), "")
+	p, err := newHeadVerifier(loglist.Log{Key: key.Public()})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -174,7 +175,7 @@ func FuzzEntries(f *testing.F) {
 
 func FuzzState(f *testing.F) {
 	_, s := sample(f)
-	l, err := Open(Options{Key: s.Key.Public(), Origin: s.Origin, Dir: s.Dir})
+	l, err := Open(Options{Log: loglist.Log{Key: s.Key.Public(), Origin: s.Origin}, Dir: s.Dir})
 	if err != nil {
 		f.Fatal(err)
 	}

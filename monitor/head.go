@@ -6,7 +6,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -19,6 +18,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/mayfly-ca/mayfly/loglist"
 )
 
 // Head is what a log commits itself to: a signed tree head (RFC 6962 §3.5), or a checkpoint that says the same.
@@ -47,24 +48,21 @@ const noteRFC6962 = "\x05"
 // maxSignatures bounds the lines of a note: cosigners are few (c2sp.org/signed-note).
 const maxSignatures = 64
 
-// pin is whose heads are believed.
-type pin struct {
+// headVerifier verifies the heads of one log.
+type headVerifier struct {
 	key    crypto.PublicKey
-	id     [32]byte // SHA-256 of the SPKI (RFC 6962 §3.2)
-	origin string   // "" where only tree heads of RFC 6962 are read
+	id     [32]byte // log ID
+	origin string   // empty if only tree heads of RFC 6962 are read
 }
 
-func newPin(key crypto.PublicKey, origin string) (pin, error) {
-	spki, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		return pin{}, fmt.Errorf("log key: %w", err)
-	}
-	return pin{key: key, id: sha256.Sum256(spki), origin: origin}, nil
+func newHeadVerifier(l loglist.Log) (headVerifier, error) {
+	id, err := l.ID()
+	return headVerifier{key: l.Key, id: id, origin: l.Origin}, err
 }
 
 // checkpoint reads a note (c2sp.org/tlog-checkpoint) and verifies the log's own signature on it. Of the other signatures it gives the
 // names of those who say that they made them: nobody has verified those.
-func (p pin) checkpoint(note []byte) (h Head, cosigners []string, err error) {
+func (v headVerifier) checkpoint(note []byte) (h Head, cosigners []string, err error) {
 	_, signatures, ok := strings.Cut(string(note), "\n\n")
 	switch {
 	case !ok:
@@ -78,8 +76,8 @@ func (p pin) checkpoint(note []byte) (h Head, cosigners []string, err error) {
 	if err != nil {
 		return Head{}, nil, err
 	}
-	if origin != p.origin {
-		return Head{}, nil, fmt.Errorf("%w: the checkpoint is of %q, and the log is %q; is its origin configured as it should be?", ErrBadHead, clip(origin), p.origin)
+	if origin != v.origin {
+		return Head{}, nil, fmt.Errorf("%w: the checkpoint is of %q, and the log is %q; is its origin configured as it should be?", ErrBadHead, clip(origin), v.origin)
 	}
 	lines := strings.Split(strings.TrimSuffix(signatures, "\n"), "\n")
 	if len(lines) > maxSignatures {
@@ -92,7 +90,7 @@ func (p pin) checkpoint(note []byte) (h Head, cosigners []string, err error) {
 		switch {
 		case !ok || !strings.HasPrefix(line, "— ") || err != nil || len(blob) < 5:
 			return Head{}, nil, errors.New("checkpoint: a signature line has another form")
-		case name != p.origin || binary.BigEndian.Uint32(blob) != NoteKeyID(p.origin, p.id):
+		case name != v.origin || binary.BigEndian.Uint32(blob) != NoteKeyID(v.origin, v.id):
 			cosigners = append(cosigners, name)
 		case own == nil:
 			own = blob
@@ -105,7 +103,7 @@ func (p pin) checkpoint(note []byte) (h Head, cosigners []string, err error) {
 		return Head{}, nil, fmt.Errorf("%w: the checkpoint's signature is cut short", ErrBadHead)
 	}
 	h.Timestamp = binary.BigEndian.Uint64(own[4:])
-	return h, cosigners, p.verify(h, own[12:])
+	return h, cosigners, v.verify(h, own[12:])
 }
 
 // ParseCheckpoint reads the first three lines of a checkpoint (c2sp.org/tlog-checkpoint): origin, size and root hash. It verifies no
@@ -133,7 +131,7 @@ func NoteKeyID(origin string, id [32]byte) uint32 {
 }
 
 // sth reads and verifies the answer to get-sth (RFC 6962 §4.3).
-func (p pin) sth(body []byte) (Head, error) {
+func (v headVerifier) sth(body []byte) (Head, error) {
 	var in struct {
 		Size      *uint64 `json:"tree_size"`
 		Timestamp *uint64 `json:"timestamp"`
@@ -147,7 +145,7 @@ func (p pin) sth(body []byte) (Head, error) {
 		return Head{}, errors.New("tree head: size, timestamp or root hash are missing or have another form")
 	}
 	h := Head{Size: *in.Size, Root: [32]byte(in.Root), Timestamp: *in.Timestamp}
-	return h, p.verify(h, in.Signature)
+	return h, v.verify(h, in.Signature)
 }
 
 // decodeJSON reads exactly one JSON value.
@@ -163,7 +161,7 @@ func decodeJSON(body []byte, v any) error {
 }
 
 // verify checks the signature over a TreeHeadSignature (RFC 6962 §3.5), a DigitallySigned struct (RFC 5246 §4.7).
-func (p pin) verify(h Head, signed []byte) error {
+func (v headVerifier) verify(h Head, signed []byte) error {
 	const sha256Hash, rsaSignature, ecdsaSignature = 4, 1, 3 // RFC 5246 §7.4.1.4.1
 	in := cryptobyte.String(signed)
 	var hash, algorithm uint8
@@ -173,7 +171,7 @@ func (p pin) verify(h Head, signed []byte) error {
 	}
 	digest := sha256.Sum256(h.SignatureInput())
 	good := false
-	switch key := p.key.(type) {
+	switch key := v.key.(type) {
 	case *ecdsa.PublicKey:
 		good = hash == sha256Hash && algorithm == ecdsaSignature && ecdsa.VerifyASN1(key, digest[:], signature)
 	case *rsa.PublicKey:

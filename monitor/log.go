@@ -2,90 +2,84 @@ package monitor
 
 import (
 	"context"
-	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
 	"sync"
+
+	"github.com/mayfly-ca/mayfly/loglist"
 )
 
-// Options say which log is read, and how. Exactly one of Dir, Monitoring and Submission is needed; Monitoring goes before
-// Submission where both are known.
+// Options say which log is read, and how.
 type Options struct {
-	// Name is what findings call the log.
-	Name string
-	// Key is the pinned key: no head counts that it did not sign.
-	Key crypto.PublicKey
-	// Origin is the name in the checkpoints of a static-ct log.
-	Origin string
-	// Dir is the directory of a static-ct log on this machine.
-	Dir string
-	// Monitoring is the prefix of the read path of a static-ct log.
-	Monitoring string
-	// Submission is the prefix that precertificates are submitted to. A log that answers get-sth there is read as one of
-	// RFC 6962, another one as a static-ct log.
-	Submission string
-	Transport  Transport
+	// Log describes the log. Key is the pinned key: a head counts only if this key verifies it. A log with a
+	// MonitoringURL is read there as a static-ct log, which needs Origin. A log with only a URL is read as an RFC 6962 log
+	// if it answers get-sth, else, with Origin, as a static-ct log.
+	Log loglist.Log
+	// Dir is the directory of a static-ct log on this machine. If it is set, the URLs are ignored.
+	Dir       string
+	Transport Transport
 }
 
-// source is a kind of log.
+// source reads one kind of log.
 type source interface {
 	// head reads and verifies the newest head.
 	head(ctx context.Context) (Head, error)
-	// unit is the end of the piece that from lies in; pieces are read as wholes.
+	// unit returns the end of the unit that contains the entry at from. Units are read as a whole.
 	unit(from uint64) uint64
 	// entries reads exactly [from, to), which lies in one unit, of a tree of size entries.
 	entries(ctx context.Context, from, to, size uint64) ([]Entry, error)
-	// consistency returns the proof that the tree of the size to continues that of the size from (RFC 6962 §2.1.2). The caller verifies it.
+	// consistency returns the proof that the tree of size to continues the tree of size from (RFC 6962 §2.1.2). The
+	// caller verifies it.
 	consistency(ctx context.Context, from, to uint64) ([][]byte, error)
-	// stray says in words which entry of [from, to) is not the tree's; "" is unknown.
-	stray(ctx context.Context, from, to, size uint64) string
+	// mismatch describes which entry of [from, to) is not the one in the tree; empty if unknown.
+	mismatch(ctx context.Context, from, to, size uint64) string
 }
 
 // Log is a log to read. Its methods may be called by several goroutines.
 type Log struct {
-	name string
-	pin  pin
+	name     string
+	verifier headVerifier
 
-	mu     sync.Mutex
-	source source
-	probe  []source // kinds to try, until one has answered
+	mu      sync.Mutex
+	source  source
+	sources []source // possible kinds, until one has answered
 }
 
-// Open prepares to read a log. It asks nobody.
+// Open prepares to read a log. It opens no connection.
 func Open(o Options) (*Log, error) {
-	p, err := newPin(o.Key, o.Origin)
+	v, err := newHeadVerifier(o.Log)
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{name: o.Name, pin: p}
+	l := &Log{name: o.Log.Name, verifier: v}
 	if o.Dir != "" {
-		l.source = &static{p, folder(o.Dir)}
-		return l, needOrigin(o)
+		l.source = &static{v, folder(o.Dir)}
+		return l, needOrigin(o.Log)
 	}
-	prefix := o.Monitoring
+	prefix := o.Log.MonitoringURL
 	if prefix == "" {
-		prefix = o.Submission
+		prefix = o.Log.URL
 	}
 	w, err := newWeb(prefix, o.Transport)
 	if err != nil {
 		return nil, err
 	}
-	if o.Monitoring != "" {
-		l.source = &static{p, w}
-		return l, needOrigin(o)
+	if o.Log.MonitoringURL != "" {
+		l.source = &static{v, w}
+		return l, needOrigin(o.Log)
 	}
-	l.probe = []source{&rfc{p, w}}
-	if o.Origin != "" {
-		l.probe = append(l.probe, &static{p, w})
+	l.sources = []source{&rfc6962Log{v, w}}
+	if o.Log.Origin != "" {
+		l.sources = append(l.sources, &static{v, w})
 	}
 	return l, nil
 }
 
-func needOrigin(o Options) error {
-	if o.Origin == "" {
-		return fmt.Errorf("log %s: its checkpoints cannot be verified without its origin; write origin", o.Name)
+func needOrigin(l loglist.Log) error {
+	if l.Origin == "" {
+		return fmt.Errorf("log %s: its checkpoints cannot be verified without its origin; set origin", l.Name)
 	}
 	return nil
 }
@@ -99,8 +93,8 @@ func (l *Log) Local() bool {
 	return err == nil && s.local()
 }
 
-// ID returns the log ID: SHA-256 of the key's SubjectPublicKeyInfo (RFC 6962 §3.2).
-func (l *Log) ID() [32]byte { return l.pin.id }
+// ID returns the log ID.
+func (l *Log) ID() [32]byte { return l.verifier.id }
 
 // Head reads the newest head and verifies it under the pinned key.
 func (l *Log) Head(ctx context.Context) (Head, error) {
@@ -108,10 +102,10 @@ func (l *Log) Head(ctx context.Context) (Head, error) {
 	return h, err
 }
 
-// OriginOf returns the origin that the static-ct log at o.Monitoring gives itself. Who has the log's key may take it: the head that the
-// log shows then is signed under that origin, or not believed.
+// OriginOf returns the origin in the checkpoint of the static-ct log at MonitoringURL, which is not verified. A caller that
+// has the log's key may pass the origin to [Open]: the log's heads are then verified under it.
 func OriginOf(ctx context.Context, o Options) (string, error) {
-	w, err := newWeb(o.Monitoring, o.Transport)
+	w, err := newWeb(o.Log.MonitoringURL, o.Transport)
 	if err != nil {
 		return "", err
 	}
@@ -124,8 +118,8 @@ func OriginOf(ctx context.Context, o Options) (string, error) {
 	return origin, err
 }
 
-// Entries yields the entries [from, to) that h covers, as a static-ct log serves them: only [Log.Check] and a [Follower] prove that they
-// are the tree's. An error ends them.
+// Entries yields the entries [from, to) that h covers, as a static-ct log serves them. They are not verified: only
+// [Log.Check] and a [Follower] prove that entries are in the tree. The sequence ends with the first error.
 func (l *Log) Entries(ctx context.Context, h Head, from, to uint64) iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
 		s, err := l.tiles()
@@ -133,10 +127,11 @@ func (l *Log) Entries(ctx context.Context, h Head, from, to uint64) iter.Seq2[*E
 			yield(nil, err)
 			return
 		}
-		for p := range pieces(ctx, stretch{source: s, from: from, to: min(to, h.Size)}, func(ctx context.Context, from, to uint64) (p piece) {
+		read := func(ctx context.Context, from, to uint64) (p piece) {
 			p.entries, p.err = s.entries(ctx, from, to, h.Size)
 			return p
-		}) {
+		}
+		for p := range pieces(ctx, stretch{source: s, from: from, to: min(to, h.Size)}, read) {
 			for i := range p.entries {
 				if !yield(&p.entries[i], nil) {
 					return
@@ -153,8 +148,8 @@ func (l *Log) Entries(ctx context.Context, h Head, from, to uint64) iter.Seq2[*E
 	}
 }
 
-// Consistency returns the proof that the tree over to entries of a static-ct log continues the one over from (RFC 6962 §2.1.2). It is
-// put together from what the log serves, and not verified.
+// Consistency returns the proof that the tree of size to of a static-ct log continues the tree of size from (RFC 6962
+// §2.1.2). The proof is computed from the log's tiles, and not verified.
 func (l *Log) Consistency(ctx context.Context, from, to uint64) ([][]byte, error) {
 	s, err := l.tiles()
 	if err != nil {
@@ -163,7 +158,7 @@ func (l *Log) Consistency(ctx context.Context, from, to uint64) ([][]byte, error
 	return s.consistency(ctx, from, to)
 }
 
-// tiles is the source of a log that is known to be one of tiles.
+// tiles returns the source of a log that is known to be a static-ct log.
 func (l *Log) tiles() (*static, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -173,7 +168,7 @@ func (l *Log) tiles() (*static, error) {
 	return nil, fmt.Errorf("log %s is not a static-ct log", l.name)
 }
 
-// open finds out once of which kind the log is, and returns its newest head.
+// open determines the kind of the log, once, and returns the log's newest head.
 func (l *Log) open(ctx context.Context) (source, Head, error) {
 	l.mu.Lock()
 	known := l.source
@@ -183,7 +178,7 @@ func (l *Log) open(ctx context.Context) (source, Head, error) {
 		return known, h, err
 	}
 	var errs []error
-	for _, s := range l.probe {
+	for _, s := range l.sources {
 		h, err := s.head(ctx)
 		if err == nil || Convicts(err) {
 			l.mu.Lock()
@@ -192,21 +187,22 @@ func (l *Log) open(ctx context.Context) (source, Head, error) {
 			return s, h, err
 		}
 		errs = append(errs, err)
-		if !errors.Is(err, fs.ErrNotExist) { // it is there, and does not answer now
+		if !errors.Is(err, fs.ErrNotExist) { // a log of this kind may be there, but does not answer now
 			return nil, Head{}, errors.Join(errs...)
 		}
 	}
-	return nil, Head{}, fmt.Errorf("%w; if it is a static-ct log that is read elsewhere, write monitoring_url and origin", errors.Join(errs...))
+	return nil, Head{}, fmt.Errorf("%w; for a static-ct log that is read at another URL, set monitoring_url and origin",
+		errors.Join(errs...))
 }
 
-// Close closes the connections to the log that wait for another call.
+// Close closes idle connections. The log may still be used.
 func (l *Log) Close() {
 	l.mu.Lock()
-	all := append([]source{l.source}, l.probe...)
+	all := append([]source{l.source}, l.sources...)
 	l.mu.Unlock()
 	for _, s := range all {
 		switch s := s.(type) {
-		case *rfc:
+		case *rfc6962Log:
 			closeIdle(s.from)
 		case *static:
 			closeIdle(s.from)

@@ -19,12 +19,12 @@ import (
 const batch = 256
 
 // rfc reads a log of RFC 6962 (§4).
-type rfc struct {
-	pin
+type rfc6962Log struct {
+	headVerifier
 	from getter
 }
 
-func (s *rfc) head(ctx context.Context) (Head, error) {
+func (s *rfc6962Log) head(ctx context.Context) (Head, error) {
 	body, err := s.from.get(ctx, "ct/v1/get-sth", maxHead)
 	if err != nil {
 		return Head{}, err
@@ -33,10 +33,10 @@ func (s *rfc) head(ctx context.Context) (Head, error) {
 }
 
 // unit implements [source].
-func (s *rfc) unit(from uint64) uint64 { return (from/batch + 1) * batch }
+func (s *rfc6962Log) unit(from uint64) uint64 { return (from/batch + 1) * batch }
 
 // entries implements [source]: get-entries (RFC 6962 §4.6), as often as it takes.
-func (s *rfc) entries(ctx context.Context, from, to, _ uint64) ([]Entry, error) {
+func (s *rfc6962Log) entries(ctx context.Context, from, to, _ uint64) ([]Entry, error) {
 	var all []Entry
 	for next := from; next < to; next = from + uint64(len(all)) {
 		body, err := s.from.get(ctx, fmt.Sprintf("ct/v1/get-entries?start=%d&end=%d", next, to-1), maxBundle)
@@ -112,7 +112,7 @@ func parseEntries(body []byte, first, most uint64) ([]Entry, error) {
 }
 
 // consistency implements [source]: get-sth-consistency (RFC 6962 §4.4).
-func (s *rfc) consistency(ctx context.Context, from, to uint64) ([][]byte, error) {
+func (s *rfc6962Log) consistency(ctx context.Context, from, to uint64) ([][]byte, error) {
 	body, err := s.from.get(ctx, fmt.Sprintf("ct/v1/get-sth-consistency?first=%d&second=%d", from, to), maxProof)
 	if err != nil {
 		return nil, err
@@ -129,8 +129,8 @@ func (s *rfc) consistency(ctx context.Context, from, to uint64) ([][]byte, error
 // maxAsked is how many entries are asked for one by one to find the one that is not in the tree.
 const maxAsked = 2 * batch
 
-// stray implements [source]: the log itself says of each entry where its tree has it (get-proof-by-hash, RFC 6962 §4.5).
-func (s *rfc) stray(ctx context.Context, from, to, size uint64) string {
+// mismatch implements [source]: the log itself says of each entry where its tree has it (get-proof-by-hash, RFC 6962 §4.5).
+func (s *rfc6962Log) mismatch(ctx context.Context, from, to, size uint64) string {
 	head, err := s.head(ctx)
 	if err != nil || head.Size < size {
 		return ""
@@ -150,7 +150,7 @@ func (s *rfc) stray(ctx context.Context, from, to, size uint64) string {
 }
 
 // included proves that e is in the tree of head, at its index.
-func (s *rfc) included(ctx context.Context, e *Entry, head Head) error {
+func (s *rfc6962Log) included(ctx context.Context, e *Entry, head Head) error {
 	sum := e.LeafHash()
 	query := url.Values{"hash": {base64.StdEncoding.EncodeToString(sum[:])}, "tree_size": {fmt.Sprint(head.Size)}}
 	body, err := s.from.get(ctx, "ct/v1/get-proof-by-hash?"+query.Encode(), maxProof)

@@ -25,7 +25,7 @@ const checkpointPath = "checkpoint"
 
 // static reads a log of tiles (c2sp.org/static-ct-api).
 type static struct {
-	pin
+	headVerifier
 	from getter
 }
 
@@ -182,8 +182,8 @@ func (s *static) consistency(ctx context.Context, from, to uint64) ([][]byte, er
 	return need.Rehash(hashes, rfc6962.DefaultHasher.HashChildren)
 }
 
-// stray implements [source]: it holds the entries against the hashes of the tree.
-func (s *static) stray(ctx context.Context, from, to, size uint64) string {
+// mismatch implements [source]: it holds the entries against the hashes of the tree.
+func (s *static) mismatch(ctx context.Context, from, to, size uint64) string {
 	for n := from / tileWidth; n*tileWidth < to; n++ {
 		above, below := tile{0, n, size}, tile{bundles, n, size}
 		hashes, err := s.hashes(ctx, above)

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/fault"
@@ -21,7 +23,6 @@ import (
 	"github.com/mayfly-ca/mayfly/reconcile/webhook"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/tbs"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // auditing is the auditor of a process. Its methods accept nil: then nothing is audited.
@@ -223,13 +224,13 @@ func (a *auditing) cleared(_ context.Context, o reconcile.Order, closed []reconc
 
 func (a *auditing) quarantine(log, cause string) {
 	if s := a.logs.Load(); s != nil {
-		s.Bench(log, cause)
+		s.Quarantine(log, cause)
 	}
 }
 
 func (a *auditing) release(log string) {
 	if s := a.logs.Load(); s != nil {
-		s.Unbench(log)
+		s.Release(log)
 	}
 }
 

@@ -15,9 +15,11 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/version"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -38,12 +40,11 @@ type Material struct {
 }
 
 type remoteLog struct {
-	config   ctlog.LogConfig
-	remote   *ctlog.Remote
-	from, to time.Time
-	files    [4][]byte // key, CA, client certificate and its key as they were read
+	config remote.Config
+	remote *remote.Log
+	files  [4][]byte // key, CA, client certificate and its key as they were read
 	// published is when the published trusted root believes the log, if one is configured.
-	published *window
+	published *loglist.Window
 }
 
 // load opens the CA's key and reads the files. Its errors say where in the configuration the setting stands.
@@ -141,7 +142,7 @@ func loadAround(cfg *config.Config, key *signer.Key) (*Material, error) {
 }
 
 // openLog errs with settings of l.
-func openLog(l ctlog.LogConfig, policy ctlog.PolicyConfig) (remoteLog, error) {
+func openLog(l remote.Config, policy ctlog.PolicyConfig) (remoteLog, error) {
 	r := remoteLog{config: l}
 	names := map[string]string{"public_key": l.PublicKey, "ca_cert": l.CACert} // by the path of the setting
 	if pair := l.ClientCertificate; pair != nil {
@@ -161,10 +162,7 @@ func openLog(l ctlog.LogConfig, policy ctlog.PolicyConfig) (remoteLog, error) {
 		return remoteLog{}, errors.Join(errs...)
 	}
 	var err error
-	if r.from, r.to, err = l.Window(); err != nil {
-		return remoteLog{}, err
-	}
-	r.remote, err = ctlog.OpenRemote(l, ctlog.RemoteOptions{
+	r.remote, err = remote.Open(l, remote.Options{
 		PublicKeyPEM: r.files[0], CACertPEM: r.files[1], ClientCertificatePEM: r.files[2], ClientKeyPEM: r.files[3],
 		Timeout: policy.AttemptOrDefault(), UserAgent: version.UserAgent(),
 	})
@@ -203,16 +201,19 @@ func (m *Material) export(cfg *config.Config, url string) (trust.Material, error
 		out.Authorities = append(out.Authorities, trust.Authority{URL: url, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter})
 	}
 	for _, l := range m.logs {
-		from := l.from
+		from := l.remote.NotBefore
 		if from.IsZero() {
 			from = m.Chain[0].NotBefore
 		}
-		out.Logs = append(out.Logs, trust.Log{URL: l.config.URL, Origin: l.config.Origin, Operator: l.config.Operator, Key: l.remote.Key(), From: from, To: l.to})
+		out.Logs = append(out.Logs, trust.Log{
+			URL: l.remote.URL, Origin: l.remote.Origin, Operator: l.remote.Operator, Key: l.remote.Key,
+			From: from, To: l.remote.NotAfter,
+		})
 	}
 	if e := cfg.CT.Embedded; e != nil {
 		shards, err := exportShards(*e, url+"/ct", m.Chain[0].NotBefore)
 		if err != nil {
-			return out, fault.Under(err, "ct", "embedded", "dir")
+			return out, fault.Under(err, "ct", "embedded")
 		}
 		out.Logs = append(out.Logs, shards...)
 	}
@@ -278,7 +279,7 @@ func (m *Material) tryPolicy(cfg *config.Config) error {
 			return err
 		}
 	}
-	_, err := ctlog.New(ctlog.Options{Members: members, Policy: policy})
+	_, err := ctlog.New(ctlog.Options{Logs: members, Policy: policy})
 	return err
 }
 
@@ -290,7 +291,7 @@ func (m *Material) noTwin(c embedded.Config) error {
 	}
 	for i, l := range m.logs {
 		for _, s := range shards {
-			if keyText(l.remote.Key()) == keyText(s.Key) {
+			if keyText(l.remote.Key) == keyText(s.Key) {
 				return fault.BadSetting(fmt.Sprintf("log %q has the key of the embedded log %s", l.config.Name, s.Origin), "remove one of them",
 					"logs", strconv.Itoa(i), "public_key").In(l.config.PublicKey)
 			}
@@ -300,13 +301,13 @@ func (m *Material) noTwin(c embedded.Config) error {
 }
 
 // members are the remote logs.
-func (m *Material) members() []ctlog.Member {
-	members := make([]ctlog.Member, 0, len(m.logs)+1)
+func (m *Material) members() []ctlog.Log {
+	members := make([]ctlog.Log, 0, len(m.logs)+1)
 	for _, l := range m.logs {
-		w := l.window()
-		members = append(members, ctlog.Member{
-			Name: l.config.Name, Key: l.remote.Key(), Submitter: l.remote, NotBefore: w.from, NotAfter: w.to, Operator: l.config.Operator,
-			Rate: l.config.Rate, Detached: !l.config.Embeds(),
+		description := l.remote.Log
+		description.Window = l.window()
+		members = append(members, ctlog.Log{
+			Log: description, Submitter: l.remote, Rate: l.config.Rate, Detached: !l.config.Embeds(),
 		})
 	}
 	return members

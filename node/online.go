@@ -26,7 +26,7 @@ func (m *Material) AskLogs(ctx context.Context, cfg *config.Config) []OnlineLog 
 	for i, l := range m.logs {
 		all.Go(func() {
 			roots := m.issuingRoots()
-			e := l.remote.Examine(ctx, ctlog.ExamineOptions{Active: roots[0], Others: roots[1:]})
+			e := ctlog.Examine(ctx, l.remote, ctlog.ExamineOptions{Active: roots[0], Others: roots[1:]})
 			if now := time.Now(); l.outside(now, now) != nil {
 				e.Warnings = append(e.Warnings, l.outside(now, now).Error())
 			}

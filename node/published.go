@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/internal/input"
+	"github.com/mayfly-ca/mayfly/loglist"
 
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
@@ -18,24 +19,6 @@ import (
 	"github.com/mayfly-ca/mayfly/pop"
 	"github.com/mayfly-ca/mayfly/trust"
 )
-
-// window is a time span; zero is unbounded.
-type window struct{ from, to time.Time }
-
-func (w window) covers(t time.Time) bool {
-	return (w.from.IsZero() || !t.Before(w.from)) && (w.to.IsZero() || t.Before(w.to))
-}
-
-// within is the part of w that lies in o.
-func (w window) within(o window) window {
-	if o.from.After(w.from) {
-		w.from = o.from
-	}
-	if w.to.IsZero() || !o.to.IsZero() && o.to.Before(w.to) {
-		w.to = o.to
-	}
-	return w
-}
 
 // publish holds the logs whose SCTs are embedded against ct.policy.trusted_root, the trusted root as verifiers have it: an SCT of
 // a log that they do not know makes a certificate that they refuse (B4). It narrows each log's validity to the published one.
@@ -58,11 +41,11 @@ func (m *Material) publish(cfg *config.Config) error {
 	known := map[string]bool{}
 	for i := range m.logs {
 		l := &m.logs[i]
-		known[keyText(l.remote.Key())] = true
+		known[keyText(l.remote.Key)] = true
 		if !l.config.Embeds() {
 			continue
 		}
-		if l.published, err = publishedWindow(root, l.remote.Key(), now); err != nil {
+		if l.published, err = publishedWindow(root, l.remote.Key, now); err != nil {
 			return cfg.Locate(fault.BadSetting(fmt.Sprintf("log %s: %v", l.config.Name, err), "publish a trusted root that has it (mayfly trust export), or set embed: false",
 				"ct", "logs", strconv.Itoa(i)).In(name))
 		}
@@ -75,7 +58,7 @@ func (m *Material) publish(cfg *config.Config) error {
 		return cfg.Locate(err)
 	}
 	for _, l := range all.Logs {
-		if known[keyText(l.Key)] || !(window{l.From, l.To}).covers(now) {
+		if known[keyText(l.Key)] || !(loglist.Window{NotBefore: l.From, NotAfter: l.To}).Contains(now) {
 			continue
 		}
 		if _, err := publishedWindow(root, l.Key, now); err != nil {
@@ -94,7 +77,7 @@ func rekorWarnings(cfg *config.Config, root trust.Material, now time.Time) []con
 		return nil
 	}
 	for _, l := range root.Rekor {
-		if (window{l.From, l.To}).covers(now) && l.RekorV2() {
+		if (loglist.Window{NotBefore: l.From, NotAfter: l.To}).Contains(now) && l.RekorV2() {
 			return []config.Warning{cfg.Warn(fault.BadSetting(fmt.Sprintf("Ed25519 keys are certified, and the Rekor "+
 				"v2 of ct.policy.trusted_root (%s) refuses "+
 				"their signatures of blobs", visibleText.Escape(l.URL)), "list the other algorithms here, without "+pure,
@@ -118,7 +101,7 @@ func (m *Material) Skipped(cfg *config.Config) []string {
 }
 
 // publishedWindow is when root believes the log with this key: the validity that holds now.
-func publishedWindow(root trust.Material, key any, now time.Time) (*window, error) {
+func publishedWindow(root trust.Material, key any, now time.Time) (*loglist.Window, error) {
 	spki, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
 		return nil, err
@@ -131,7 +114,7 @@ func publishedWindow(root trust.Material, key any, now time.Time) (*window, erro
 			continue
 		}
 		found = true
-		if w := (window{l.From, l.To}); w.covers(now) {
+		if w := (loglist.Window{NotBefore: l.From, NotAfter: l.To}); w.Contains(now) {
 			return &w, nil
 		}
 	}
@@ -143,20 +126,20 @@ func publishedWindow(root trust.Material, key any, now time.Time) (*window, erro
 
 // publishedShard is the validity of a shard of the embedded log within the published one, if a trusted root is configured. Shards come
 // up while the process runs, long after the configuration was checked: one whose key verifiers do not have is not asked (B4).
-func (m *Material) publishedShard(one embedded.OpenShard) (window, error) {
-	w := window{one.NotBefore, one.NotAfter}
+func (m *Material) publishedShard(one embedded.OpenShard) (loglist.Window, error) {
+	w := one.Window
 	at := time.Now()
 	if one.NotBefore.After(at) {
 		at = one.NotBefore
 	}
-	if m.published == nil || !w.covers(at) { // one that has ended is not asked anyway
+	if m.published == nil || !w.Contains(at) { // one that has ended is not asked anyway
 		return w, nil
 	}
 	p, err := publishedWindow(*m.published, one.Log.Key(), at)
 	if err != nil {
 		return w, err
 	}
-	return w.within(*p), nil
+	return w.Intersect(*p), nil
 }
 
 func keyText(key any) string {

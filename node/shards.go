@@ -2,14 +2,9 @@ package node
 
 import (
 	"context"
-	"errors"
-	"io/fs"
-	"os"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
-	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/trust"
 )
@@ -23,22 +18,14 @@ func exportShards(c embedded.Config, url string, from time.Time) ([]trust.Log, e
 	}
 	out := make([]trust.Log, 0, len(shards))
 	for _, s := range shards {
-		data, err := os.ReadFile(c.PublicKeyFile(s))
+		l, err := c.Describe(s)
 		if err != nil {
-			bad := fault.BadFile(c.PublicKeyFile(s), err)
-			if errors.Is(err, fs.ErrNotExist) {
-				bad.Fix = "the log makes its key when the CA starts for the first time"
-			}
-			return nil, bad
-		}
-		key, err := ctlog.ParsePublicKey(data)
-		if err != nil {
-			return nil, fault.BadSetting(err.Error(), "restore the file").In(c.PublicKeyFile(s))
+			return nil, err
 		}
 		if !s.NotBefore.IsZero() {
 			from = s.NotBefore
 		}
-		out = append(out, trust.Log{URL: url + s.Path(), Origin: s.Origin, Key: key, From: from, To: s.NotAfter})
+		out = append(out, trust.Log{URL: url + s.Path(), Origin: l.Origin, Key: l.Key, From: from, To: l.NotAfter})
 	}
 	return out, nil
 }

@@ -12,6 +12,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
@@ -21,7 +23,6 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
 	"github.com/mayfly-ca/mayfly/server"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // system is the CA at work under one configuration. A reload makes another one, which takes over the parts that the new
@@ -145,7 +146,7 @@ func (s *system) openLogs(in Instance, old *system) (err error) {
 	}
 	members := append(s.material.members(), s.shardMembers(shards, in.Log)...)
 	o := ctlog.Options{
-		Members: members, Policy: ct.Policy, Granted: in.auditing.granted,
+		Logs: members, Policy: ct.Policy, Granted: in.auditing.granted,
 		Compute: in.gate.Compute, Logger: in.Log,
 	}
 	if old != nil && old.logs != nil {
@@ -156,7 +157,7 @@ func (s *system) openLogs(in Instance, old *system) (err error) {
 }
 
 // shardMembers are the shards of the embedded log that may be asked.
-func (s *system) shardMembers(shards []embedded.OpenShard, log *slog.Logger) (members []ctlog.Member) {
+func (s *system) shardMembers(shards []embedded.OpenShard, log *slog.Logger) (members []ctlog.Log) {
 	s.unpublished = map[string]string{}
 	for _, one := range shards {
 		w, err := s.material.publishedShard(one)
@@ -165,10 +166,10 @@ func (s *system) shardMembers(shards []embedded.OpenShard, log *slog.Logger) (me
 			log.Warn("a shard of the embedded log is not asked", "log", one.Label(), "cause", s.unpublished[one.Label()])
 			continue
 		}
-		members = append(members, ctlog.Member{
-			Name: one.Label(), Key: one.Log.Key(), Submitter: one.Log, NotBefore: w.from, NotAfter: w.to,
-			Health: one.Log.Health, Operator: embeddedOperator, // two SCTs of two shards are not what a policy of two wants
-		})
+		description := one.Describe()
+		description.Window = w
+		description.Operator = embeddedOperator // two SCTs of two shards do not satisfy a policy of two operators
+		members = append(members, ctlog.Log{Log: description, Submitter: one.Log, Health: one.Log.Health})
 	}
 	return members
 }
@@ -290,7 +291,7 @@ func (m *Material) ownKeys(e *embedded.Store) []crypto.PublicKey {
 		}
 	}
 	for _, l := range m.logs {
-		keys = append(keys, l.remote.Key())
+		keys = append(keys, l.remote.Key)
 	}
 	if e != nil {
 		keys = append(keys, e.Keys()...)

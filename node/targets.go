@@ -9,9 +9,10 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca/signer"
+	"github.com/mayfly-ca/mayfly/ctlog/remote"
+	"github.com/mayfly-ca/mayfly/loglist"
 
 	"github.com/mayfly-ca/mayfly/config"
-	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/input"
@@ -81,7 +82,7 @@ func TargetsOf(cfg *config.Config) (out []reconcile.Log, err error) {
 	for _, s := range shards {
 		t, err := shardTarget(*cfg.CT.Embedded, s)
 		if err != nil {
-			return nil, fault.Under(err, "ct", "embedded", "dir")
+			return nil, fault.Under(err, "ct", "embedded")
 		}
 		out = append(out, t)
 	}
@@ -89,21 +90,21 @@ func TargetsOf(cfg *config.Config) (out []reconcile.Log, err error) {
 }
 
 func shardTarget(c embedded.Config, s embedded.Shard) (reconcile.Log, error) {
-	key, err := LoadLogKey(c.PublicKeyFile(s))
+	description, err := c.Describe(s)
 	if err != nil {
 		return reconcile.Log{}, err
 	}
-	log, err := monitor.Open(monitor.Options{Name: s.Label(), Key: key, Origin: s.Origin, Dir: c.ShardDir(s)})
+	log, err := monitor.Open(monitor.Options{Log: description, Dir: c.ShardDir(s)})
 	return reconcile.Log{Log: log, MergeDelay: embeddedDelay}, err
 }
 
 // monitorOptions say how a log is read: like it is submitted to.
-func monitorOptions(l ctlog.LogConfig) (o monitor.Options, err error) {
+func monitorOptions(l remote.Config) (o monitor.Options, err error) {
 	o = monitor.Options{
-		Name: l.Name, Origin: l.Origin, Monitoring: l.MonitoringURL, Submission: l.URL,
+		Log:       loglist.Log{Name: l.Name, Origin: l.Origin, MonitoringURL: l.MonitoringURL, URL: l.URL},
 		Transport: monitor.Transport{UserAgent: version.UserAgent()},
 	}
-	if o.Key, err = LoadLogKey(l.PublicKey); err != nil {
+	if o.Log.Key, err = LoadLogKey(l.PublicKey); err != nil {
 		return o, fault.Under(err, "public_key")
 	}
 	if o.Transport.Roots, err = loadRoots(l.CACert); err != nil {
@@ -149,7 +150,7 @@ func LoadLogKey(name string) (any, error) {
 	if err != nil {
 		return nil, fault.BadFile(name, err)
 	}
-	key, err := ctlog.ParsePublicKey(data)
+	key, err := loglist.ParseKey(data)
 	if err != nil {
 		return nil, fault.BadSetting(err.Error(), "write the path of the log's public key in PEM").In(name)
 	}

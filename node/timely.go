@@ -10,6 +10,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/loglist"
 )
 
 // warnAhead is how long before the end of what certificates need there is a warning.
@@ -40,15 +41,15 @@ func (m *Material) timelyLogs(cfg *config.Config, now time.Time) (warnings []con
 		return nil, nil
 	}
 	end := now.Add(ca.Validity)
-	usable := func(from, to time.Time) []ctlog.Seat {
-		var seats []ctlog.Seat
+	usable := func(from, to time.Time) []ctlog.Slot {
+		var slots []ctlog.Slot
 		for _, l := range m.logs {
 			w := l.window()
-			seat := l.config.Seat()
-			seat.Embed = seat.Embed && w.covers(from) && w.covers(to)
-			seats = append(seats, seat)
+			slot := l.config.Slot()
+			slot.Embed = slot.Embed && w.Contains(from) && w.Contains(to)
+			slots = append(slots, slot)
 		}
-		return seats
+		return slots
 	}
 	if cfg.CT.Policy.CheckFor(usable(now, end)) != nil {
 		var out error
@@ -61,26 +62,25 @@ func (m *Material) timelyLogs(cfg *config.Config, now time.Time) (warnings []con
 	}
 	for i, l := range m.logs {
 		w := l.window()
-		if !l.config.Embeds() || w.to.IsZero() || !w.covers(now) || w.to.Sub(now) > warnAhead {
+		if !l.config.Embeds() || w.NotAfter.IsZero() || !w.Contains(now) || w.NotAfter.Sub(now) > warnAhead {
 			continue
 		}
-		if cfg.CT.Policy.CheckFor(usable(w.to, w.to.Add(ca.Validity))) != nil {
+		if cfg.CT.Policy.CheckFor(usable(w.NotAfter, w.NotAfter.Add(ca.Validity))) != nil {
 			warnings = append(warnings,
 				cfg.Warn(fault.BadSetting(fmt.Sprintf("the log %s ends at %s, and the logs that go on are "+
 					"too few for ct.policy",
-					l.config.Name, w.to.UTC().Format(time.RFC3339)), "add the next one", "ct", "logs", strconv.Itoa(i))))
+					l.config.Name, w.NotAfter.UTC().Format(time.RFC3339)), "add the next one", "ct", "logs", strconv.Itoa(i))))
 		}
 	}
 	return warnings, nil
 }
 
 // window is when SCTs of the log count: by its configuration, and by the published trusted root.
-func (l remoteLog) window() window {
-	w := window{l.from, l.to}
+func (l remoteLog) window() loglist.Window {
 	if l.published != nil {
-		w = w.within(*l.published)
+		return l.remote.Window.Intersect(*l.published)
 	}
-	return w
+	return l.remote.Window
 }
 
 // outside says why a certificate from now to end may not have an SCT of the log; nil is that it may.
@@ -91,13 +91,13 @@ func (l remoteLog) outside(now, end time.Time) error {
 		where = " (by ct.logs and ct.policy.trusted_root)"
 	}
 	switch {
-	case w.from.After(now):
+	case w.NotBefore.After(now):
 		return fault.BadSetting(fmt.Sprintf("the log %s takes no certificates before %s%s, and too few others do",
-			l.config.Name, w.from.UTC().Format(time.RFC3339), where),
+			l.config.Name, w.NotBefore.UTC().Format(time.RFC3339), where),
 			"name a log whose validity has begun", "not_before")
-	case !w.covers(end):
+	case !w.Contains(end):
 		return fault.BadSetting(fmt.Sprintf("the log %s takes no certificates that end after %s%s, "+
-			"and too few others do", l.config.Name, w.to.UTC().Format(time.RFC3339), where),
+			"and too few others do", l.config.Name, w.NotAfter.UTC().Format(time.RFC3339), where),
 			"name a log that goes on, such as the next shard", "not_after")
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/reconcile"
 	"github.com/mayfly-ca/mayfly/testkit/history"
@@ -20,7 +21,7 @@ func BenchmarkRun(b *testing.B) {
 	must(b, err)
 	b.ReportAllocs()
 	for b.Loop() {
-		l, err := monitor.Open(monitor.Options{Key: log.Key.Public(), Origin: o.Origin, Dir: o.Log})
+		l, err := monitor.Open(monitor.Options{Log: loglist.Log{Key: log.Key.Public(), Origin: o.Origin}, Dir: o.Log})
 		must(b, err)
 		r, err := reconcile.Run(b.Context(), reconcile.Input{
 			Logs:     []reconcile.Log{{Log: l, MergeDelay: time.Hour}},

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/mayfly-ca/mayfly/journal"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/reconcile"
 	"github.com/mayfly-ca/mayfly/tbs"
@@ -200,7 +201,7 @@ func (h *harness) id(l int) [32]byte {
 }
 
 func (h *harness) options(l int) monitor.Options {
-	return monitor.Options{Name: fmt.Sprintf("log%d", l), Key: h.logs[l].Key.Public(), Origin: h.logs[l].Origin, Dir: h.logs[l].Dir}
+	return monitor.Options{Log: loglist.Log{Name: fmt.Sprintf("log%d", l), Key: h.logs[l].Key.Public(), Origin: h.logs[l].Origin}, Dir: h.logs[l].Dir}
 }
 
 // release writes the outcome of c, with its SCTs, to journal j.

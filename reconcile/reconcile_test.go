@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mayfly-ca/mayfly/journal"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/reconcile"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
@@ -654,7 +655,7 @@ func TestLogWithoutHead(t *testing.T) {
 	web := httptest.NewServer(http.FileServer(http.Dir(h.logs[0].Dir)))
 	t.Cleanup(web.Close)
 	r = h.runAll(func(in *reconcile.Input) {
-		l, err := monitor.Open(monitor.Options{Name: "log0", Key: h.logs[0].Key.Public(), Origin: h.logs[0].Origin, Monitoring: web.URL})
+		l, err := monitor.Open(monitor.Options{Log: loglist.Log{Name: "log0", Key: h.logs[0].Key.Public(), Origin: h.logs[0].Origin, MonitoringURL: web.URL}})
 		must(t, err)
 		in.Logs[0].Log = l
 	})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
@@ -88,10 +89,10 @@ func (b breaking) Submit(ctx context.Context, p tbs.Precertificate) ([][]byte, e
 func TestJournalBreaksMidway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
-	remote, err := ctlog.OpenRemote(ctlog.LogConfig{Name: "lab", URL: w.log.URL(), PublicKey: "-"}, ctlog.RemoteOptions{PublicKeyPEM: w.log.PublicKeyPEM()})
+	log, err := remote.Open(remote.Config{Name: "lab", URL: w.log.URL(), PublicKey: "-"}, remote.Options{PublicKeyPEM: w.log.PublicKeyPEM()})
 	must(t, err)
-	t.Cleanup(remote.Close)
-	set, err := ctlog.New(ctlog.Options{Members: []ctlog.Member{{Name: "lab", Key: remote.Key(), Submitter: remote}}})
+	t.Cleanup(log.Close)
+	set, err := ctlog.New(ctlog.Options{Logs: []ctlog.Log{{Log: log.Log, Submitter: log}}})
 	must(t, err)
 	var full atomic.Bool
 	w.core.Authority, err = ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: breaking{set, &full}, Pause: w.gate.Pause})

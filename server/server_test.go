@@ -32,6 +32,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
@@ -91,10 +92,10 @@ func newWorldWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *
 	w := &world{t: t, idp: idp.New(t, idp.Options{}), pki: pki.New(pki.Options{}), logs: &buffer{}, key: pki.NewKey(pki.P256).(*ecdsa.PrivateKey)}
 	w.log = ct.New(t, ct.Options{Roots: []*x509.Certificate{w.pki.Root}})
 	logger := slog.New(slog.NewJSONHandler(w.logs, nil))
-	remote, err := ctlog.OpenRemote(ctlog.LogConfig{Name: "lab", URL: w.log.URL(), PublicKey: "-"}, ctlog.RemoteOptions{PublicKeyPEM: w.log.PublicKeyPEM()})
+	log, err := remote.Open(remote.Config{Name: "lab", URL: w.log.URL(), PublicKey: "-"}, remote.Options{PublicKeyPEM: w.log.PublicKeyPEM()})
 	must(t, err)
 	w.logger = logger
-	set, err := ctlog.New(ctlog.Options{Members: []ctlog.Member{{Name: "lab", Key: remote.Key(), Submitter: remote}}, Policy: ctlog.PolicyConfig{Budget: 2 * time.Second, Attempt: time.Second}})
+	set, err := ctlog.New(ctlog.Options{Logs: []ctlog.Log{{Log: log.Log, Submitter: log}}, Policy: ctlog.PolicyConfig{Budget: 2 * time.Second, Attempt: time.Second}})
 	must(t, err)
 	w.set = set
 	authority, err := ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: set, Backdate: 30 * time.Second, Logger: logger})
@@ -129,7 +130,7 @@ func newWorldWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *
 		cancel()
 		must(t, <-done)
 		w.verifier.Wait()
-		remote.Close()
+		log.Close()
 	})
 	return w
 }

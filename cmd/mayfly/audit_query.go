@@ -11,11 +11,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/journal"
-	"github.com/spf13/cobra"
 )
 
 // queryFlags are the filters of a query. All that are given must hold.

@@ -7,9 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/journal"
-	"github.com/spf13/cobra"
 )
 
 // followEvery is how often a journal is looked at for new records.

@@ -12,13 +12,14 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/spf13/cobra"
+	"github.com/youmark/pkcs8"
+
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/internal/secret"
-	"github.com/spf13/cobra"
-	"github.com/youmark/pkcs8"
 )
 
 func newCA() *cobra.Command {

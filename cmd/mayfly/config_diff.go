@@ -10,13 +10,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/oidc"
-	"github.com/spf13/cobra"
 )
 
 // diffView is what "config diff --json" prints.

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
@@ -15,7 +17,6 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/oidc"
-	"github.com/spf13/cobra"
 )
 
 type explainFlags struct {

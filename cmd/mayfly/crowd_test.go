@@ -16,11 +16,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/testkit/process"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/mayfly-ca/mayfly/testkit/process"
 
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 	"github.com/mayfly-ca/mayfly/testkit/idp"

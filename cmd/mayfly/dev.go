@@ -9,12 +9,13 @@ import (
 	"os"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/dev"
 	"github.com/mayfly-ca/mayfly/dev/idp"
 	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/internal/input"
-	"github.com/spf13/cobra"
 )
 
 func newDev(o *cli.Common) *cobra.Command {

@@ -13,9 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/testkit/process"
-	"go.yaml.in/yaml/v3"
 )
 
 // docBlock is a block of code in a page of the documentation.

@@ -8,8 +8,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 )
 
 // Every command and flag with its text, to be read as a whole when it changes.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/identity"
 	"github.com/mayfly-ca/mayfly/internal/input"
@@ -17,7 +19,6 @@ import (
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/trust"
-	"github.com/spf13/cobra"
 )
 
 func newInspect() *cobra.Command {

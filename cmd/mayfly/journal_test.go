@@ -13,11 +13,12 @@ import (
 	"syscall"
 	"testing"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/testkit/process"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 	"github.com/mayfly-ca/mayfly/testkit/idp"

@@ -9,14 +9,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/internal/version"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/node"
-	"github.com/spf13/cobra"
 )
 
 func newLog() *cobra.Command {
@@ -83,7 +85,7 @@ func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, err
 			return nil, err
 		}
 		t := logTarget{Shard: s, dir: c.ShardDir(s)}
-		if t.Log, err = monitor.Open(monitor.Options{Name: t.dir, Dir: t.dir, Key: key, Origin: s.Origin}); err != nil {
+		if t.Log, err = monitor.Open(monitor.Options{Log: loglist.Log{Name: t.dir, Key: key, Origin: s.Origin}, Dir: t.dir}); err != nil {
 			return nil, err
 		}
 		out = append(out, t)
@@ -126,16 +128,16 @@ func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) 
 	if err := monitor.CheckPrefix(url); err != nil {
 		return nil, cli.Usage("%v", err)
 	}
-	o := monitor.Options{Name: url, Monitoring: url, Key: key, Origin: f.origin, Transport: monitor.Transport{
+	o := monitor.Options{Log: loglist.Log{Name: url, MonitoringURL: url, Key: key, Origin: f.origin}, Transport: monitor.Transport{
 		Proxy: http.ProxyFromEnvironment, UserAgent: version.UserAgent(),
 	}}
-	if o.Origin == "" {
-		if o.Origin, err = monitor.OriginOf(ctx, o); err != nil {
+	if o.Log.Origin == "" {
+		if o.Log.Origin, err = monitor.OriginOf(ctx, o); err != nil {
 			return nil, fmt.Errorf("%s: %w", url, err)
 		}
 	}
 	log, err := monitor.Open(o)
-	return []logTarget{{Shard: embedded.Shard{Origin: o.Origin}, Log: log}}, err
+	return []logTarget{{Shard: embedded.Shard{Origin: o.Log.Origin}, Log: log}}, err
 }
 
 // progress is one line on a terminal that is written over; elsewhere it is nothing.

@@ -7,10 +7,11 @@ import (
 	"io"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/monitor"
-	"github.com/spf13/cobra"
 )
 
 func newLogFsck() *cobra.Command {

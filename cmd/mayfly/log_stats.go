@@ -13,10 +13,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
-	"github.com/spf13/cobra"
 )
 
 func newLogStats() *cobra.Command {

@@ -12,11 +12,12 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/dev"
 	"github.com/mayfly-ca/mayfly/internal/version"
-	"github.com/spf13/cobra"
 )
 
 func main() {

@@ -9,8 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/testkit/process"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
 // The scripts run this very test binary as "mayfly".

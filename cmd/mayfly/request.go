@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/mayfly-ca/mayfly/ca/signer/file"
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
@@ -25,7 +27,6 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/trust"
-	"github.com/spf13/cobra"
 )
 
 // passwordEnv holds the password of --key.

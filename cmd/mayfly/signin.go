@@ -8,11 +8,12 @@ import (
 	"os"
 	"strings"
 
+	"github.com/sigstore/sigstore/pkg/oauthflow"
+
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
-	"github.com/sigstore/sigstore/pkg/oauthflow"
 )
 
 // tokenEnv is where Sigstore clients look for an ID token.

@@ -9,13 +9,14 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/trust"
-	"github.com/spf13/cobra"
 )
 
 func newTrust() *cobra.Command {

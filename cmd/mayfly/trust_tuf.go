@@ -10,12 +10,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/trust"
-	"github.com/spf13/cobra"
 )
 
 // tufPasswordEnv names the password of the keys of a TUF repository.

@@ -8,13 +8,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/trust"
-	"github.com/spf13/cobra"
 )
 
 type verifyFlags struct {

@@ -29,13 +29,14 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
 
-	"github.com/mayfly-ca/mayfly/testkit/idp"
-	"github.com/mayfly-ca/mayfly/testkit/pki"
 	_ "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
 // the codec of a call that is none of ours

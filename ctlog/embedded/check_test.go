@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
@@ -38,8 +39,11 @@ func TestCheck(t *testing.T) {
 	server := httptest.NewServer(http.StripPrefix("/ct", l.Handler()))
 	t.Cleanup(server.Close)
 	var logs []*monitor.Log
-	for _, o := range []monitor.Options{{Name: "directory", Dir: dir}, {Name: "remote", Monitoring: server.URL + "/ct/"}} {
-		o.Origin, o.Key = origin, l.Key()
+	for _, o := range []monitor.Options{
+		{Log: loglist.Log{Name: "directory"}, Dir: dir},
+		{Log: loglist.Log{Name: "remote", MonitoringURL: server.URL + "/ct/"}},
+	} {
+		o.Log.Origin, o.Log.Key = origin, l.Key()
 		one, err := monitor.Open(o)
 		if err != nil {
 			t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 )
 
@@ -32,10 +33,7 @@ func Heads(ctx context.Context, c Config) ([]ShardHead, error) {
 		key, err := readPublic(dir)
 		if err == nil {
 			var log *monitor.Log
-			if log, err = monitor.Open(monitor.Options{
-				Name: s.Label(), Dir: dir, Key: key,
-				Origin: c.originOf(s.Name),
-			}); err == nil {
+			if log, err = monitor.Open(monitor.Options{Log: loglist.Log{Name: s.Label(), Key: key, Origin: c.originOf(s.Name)}, Dir: dir}); err == nil {
 				one.Head, err = log.Head(ctx)
 			}
 		}

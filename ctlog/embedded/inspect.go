@@ -16,6 +16,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 )
 
@@ -76,7 +77,7 @@ func inspect(c Config, s Shard) error {
 	if err := errors.Join(err, inspectTree(c)); err != nil || key == nil {
 		return err
 	}
-	tiles, err := monitor.Open(monitor.Options{Dir: c.Dir, Key: key.Public(), Origin: c.Origin})
+	tiles, err := monitor.Open(monitor.Options{Log: loglist.Log{Key: key.Public(), Origin: c.Origin}, Dir: c.Dir})
 	if err != nil {
 		return err
 	}

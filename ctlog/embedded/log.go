@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/transparency-dev/tessera"
@@ -131,7 +132,7 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.tiles, err = monitor.Open(monitor.Options{Name: l.label, Dir: l.dir, Key: key.Public(), Origin: c.Origin}); err != nil {
+	if l.tiles, err = monitor.Open(monitor.Options{Log: loglist.Log{Name: l.label, Key: key.Public(), Origin: c.Origin}, Dir: l.dir}); err != nil {
 		return nil, err
 	}
 	if err := signedBy(ctx, l.tiles, c.Dir); err != nil {

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"crypto"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/internal/owner"
+	"github.com/mayfly-ca/mayfly/loglist"
 )
 
 // The files of the shards, beside those of the first one.
@@ -35,11 +37,27 @@ type Shard struct {
 	Name   string `json:"name"` // "" is the first one
 	Origin string `json:"origin"`
 	LogID  string `json:"log_id"` // hexadecimal
-	// NotBefore and NotAfter are its validity; a zero time is unbounded. It issues SCTs only within, for certificates that end within.
-	NotBefore time.Time `json:"not_before,omitzero"`
-	NotAfter  time.Time `json:"not_after,omitzero"`
-	Created   time.Time `json:"created"`
-	Closed    time.Time `json:"closed,omitzero"` // when its last checkpoint was published
+	// Window is the shard's validity. The shard issues SCTs only within it, for certificates that expire within it.
+	loglist.Window
+	Created time.Time `json:"created"`
+	Closed  time.Time `json:"closed,omitzero"` // when its last checkpoint was published
+}
+
+// Describe returns the description of a shard, with the public key from the shard's file. Its errors are each a
+// [fault.Setting] under "dir".
+func (c Config) Describe(s Shard) (loglist.Log, error) {
+	key, err := readPublic(c.ShardDir(s))
+	if err != nil {
+		if bad, ok := errors.AsType[*fault.Setting](err); ok && errors.Is(err, fs.ErrNotExist) {
+			bad.Fix = "the log makes its key when the CA starts for the first time"
+		}
+		return loglist.Log{}, err
+	}
+	return s.describe(key), nil
+}
+
+func (s Shard) describe(key crypto.PublicKey) loglist.Log {
+	return loglist.Log{Name: s.Label(), Origin: s.Origin, Key: key, Window: s.Window}
 }
 
 // Label is what metrics, messages and readiness call the shard.

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-ca/mayfly/loglist"
 )
 
 // Store is the embedded log with all its shards. It takes up shards that another process makes, makes those that the schedule wants,
@@ -49,6 +51,9 @@ type OpenShard struct {
 	Shard
 	Log *Log
 }
+
+// Describe returns the description of the shard.
+func (s OpenShard) Describe() loglist.Log { return s.describe(s.Log.Key()) }
 
 // OpenStore opens every shard of the log in c.Dir that is not closed, and makes the first one if there is none. It errs when another
 // process has the directory.

@@ -1,4 +1,10 @@
-package ctlog
+// Package remote is a Certificate Transparency log behind HTTP (RFC 6962 §4): a precertificate in, an unverified SCT out.
+//
+// A log's answer is hostile until it is verified. It is read up to a limit, redirects are not followed, and no text of a
+// log reaches a client of the CA. A caller MUST verify an SCT that comes out of this package; [ctlog.Set] does.
+//
+// One call is one request: whether to try again is the caller's decision.
+package remote
 
 import (
 	"bytes"
@@ -10,69 +16,76 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 	"time"
 
+	ct "github.com/google/certificate-transparency-go"
+
+	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
+	"github.com/mayfly-ca/mayfly/tbs"
 )
 
+// Limits of an answer, and of the connections to one log.
 const (
 	maxSCTBody   = 64 << 10 // bytes of an answer to add-pre-chain
-	maxRootsBody = 4 << 20  // bytes of an answer to get-roots: a public log lists some hundred roots
-	maxHeader    = 32 << 10
-	maxQuote     = 200 // bytes of an answer in an error
+	maxRootsBody = 4 << 20  // bytes of an answer to get-roots: a public log lists several hundred roots
+	maxHeader    = 32 << 10 // bytes of the header of an answer
+	maxQuote     = 200      // bytes of an answer in an error text
 
-	// maxConns bounds the connections to one log that speaks HTTP/1.1, where each carries one precertificate at a time; over TLS
-	// it is HTTP/2, where each carries many.
-	maxConns = 256
+	// maxConns bounds the HTTP/1.1 connections to one log, each of which carries one precertificate at a time. Over
+	// TLS, HTTP/2 carries many on one connection.
+	maxConns       = 256
+	idleTimeout    = 30 * time.Second
+	defaultTimeout = 4 * time.Second
 )
 
-// RemoteOptions are what [OpenRemote] needs beside the configuration.
-type RemoteOptions struct {
-	// PublicKeyPEM is the content of LogConfig.PublicKey.
+// Options are what [Open] needs beside the configuration.
+type Options struct {
+	// PublicKeyPEM is the content of Config.PublicKey.
 	PublicKeyPEM []byte
-	// CACertPEM is the content of LogConfig.CACert; empty takes the system's roots.
+	// CACertPEM is the content of Config.CACert; empty means the system's roots.
 	CACertPEM []byte
-	// ClientCertificatePEM and ClientKeyPEM are the contents of LogConfig.ClientCertificate.
+	// ClientCertificatePEM and ClientKeyPEM are the contents of Config.ClientCertificate.
 	ClientCertificatePEM, ClientKeyPEM []byte
-	// Timeout bounds one call. 0 is 4 s.
+	// Timeout bounds one call. Default: 4 s.
 	Timeout   time.Duration
 	UserAgent string
-	// Now is the clock for a Retry-After that is a date; nil is time.Now.
-	Now    func() time.Time
-	Logger *slog.Logger
+	// Now is the clock for a Retry-After header that is a date. Default: time.Now.
+	Now func() time.Time
 }
 
-// Remote is a log behind HTTP (RFC 6962 §4). One call is one try.
-type Remote struct {
-	key       crypto.PublicKey
-	roots     submission // its URL is that of get-roots
-	submit    poster
-	reader    *monitor.Log // for the head
+// Log is a log behind HTTP. Its methods may be called by several goroutines.
+type Log struct {
+	loglist.Log // Key is the pinned key
+
+	host      string // Host header of requests
+	agent     string
 	transport *http.Transport
-	wire      *wire  // nil if submit goes over the transport
-	address   string // URL and Host
+	reader    *monitor.Log // reads the log's head
 	timeout   time.Duration
 	now       func() time.Time
 }
 
-// OpenRemote prepares a client of the log c; it opens no connection. Its errors are each a [fault.Setting] of c.
-func OpenRemote(c LogConfig, o RemoteOptions) (*Remote, error) {
+// Open prepares a client of the log; it opens no connection. Its errors are each a [fault.Setting] of c.
+func Open(c Config, o Options) (*Log, error) {
 	if problem, fix := c.urlProblem(c.URL); problem != "" {
 		return nil, fault.BadSetting(problem, fix, "url")
 	}
-	key, err := ParsePublicKey(o.PublicKeyPEM)
+	key, err := loglist.ParseKey(o.PublicKeyPEM)
 	if err != nil {
 		return nil, fault.BadContent(err, "write the path of the log's public key in PEM", "public_key").In(c.PublicKey)
 	}
 	if err := c.compareID(key); err != nil {
+		return nil, err
+	}
+	window, err := c.Window()
+	if err != nil {
 		return nil, err
 	}
 	conf, err := c.tlsConfig(o)
@@ -83,117 +96,174 @@ func OpenRemote(c LogConfig, o RemoteOptions) (*Remote, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Remote{key: key, address: c.URL + " " + c.hostHeader(), timeout: o.Timeout, now: o.Now}
-	if r.timeout <= 0 {
-		r.timeout = defaultAttempt
+	l := &Log{
+		Log: loglist.Log{
+			Name: c.Name, URL: c.URL, MonitoringURL: c.MonitoringURL, Origin: c.Origin, Operator: c.Operator,
+			Key: key, Window: window,
+		},
+		host: c.hostHeader(), agent: o.UserAgent, timeout: o.Timeout, now: o.Now,
 	}
-	if r.now == nil {
-		r.now = time.Now
+	if l.timeout <= 0 {
+		l.timeout = defaultTimeout
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
+	if l.now == nil {
+		l.now = time.Now
 	}
-	dialer := &net.Dialer{Timeout: r.timeout / 2, KeepAlive: 15 * time.Second}
-	r.transport = newTransport(conf, dialer, r.timeout)
+	l.transport = newTransport(conf, l.timeout)
 	if proxy != nil {
-		r.transport.Proxy = http.ProxyURL(proxy)
+		l.transport.Proxy = http.ProxyURL(proxy)
 	}
-	roots, err1 := url.Parse(strings.TrimRight(c.URL, "/") + getRootsPath)
-	u, err2 := url.Parse(strings.TrimRight(c.URL, "/") + addPreChainPath)
-	if err := errors.Join(err1, err2); err != nil {
-		return nil, fault.BadSetting(err.Error(), "write the log's submission prefix", "url")
-	}
-	n := names{c.hostHeader(), o.UserAgent}
-	r.roots = newSubmission(roots, n, r.transport)
-	if r.wire = newWire(u, n, dialer); r.wire != nil && proxy == nil {
-		r.submit = r.wire
-	} else {
-		r.submit = newSubmission(u, n, r.transport)
-	}
-	return r, r.openReader(c, o, conf)
+	return l, l.openReader(c, conf)
 }
 
-// The paths of RFC 6962 §4, below the prefix of a log.
-const (
-	addPreChainPath = "/ct/v1/add-pre-chain"
-	getRootsPath    = "/ct/v1/get-roots"
-)
+func newTransport(conf *tls.Config, timeout time.Duration) *http.Transport {
+	dialer := &net.Dialer{Timeout: timeout / 2, KeepAlive: 15 * time.Second}
+	return &http.Transport{
+		Proxy:                  nil, // the environment does not decide who sees precertificates
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        conf,
+		TLSHandshakeTimeout:    timeout / 2,
+		ResponseHeaderTimeout:  timeout,
+		MaxResponseHeaderBytes: maxHeader,
+		MaxIdleConnsPerHost:    maxConns, // fewer would be closed and reopened under load
+		MaxConnsPerHost:        maxConns,
+		IdleConnTimeout:        idleTimeout,
+		DisableCompression:     true, // a limit on bytes read is then a limit on bytes parsed
+		ForceAttemptHTTP2:      true,
+	}
+}
 
 // openReader prepares to read the head that proves that the log has the pinned key.
-func (r *Remote) openReader(c LogConfig, o RemoteOptions, conf *tls.Config) error {
-	proxy := r.transport.Proxy
-	t := monitor.Transport{
-		Roots: conf.RootCAs, Proxy: proxy, UserAgent: o.UserAgent, Timeout: r.timeout,
-		Host: c.hostHeader(), ServerName: c.Host,
-	}
+func (l *Log) openReader(c Config, conf *tls.Config) error {
+	o := monitor.Options{Log: l.Log, Transport: monitor.Transport{
+		Roots: conf.RootCAs, Proxy: l.transport.Proxy, UserAgent: l.agent, Timeout: l.timeout,
+		Host: l.host, ServerName: c.Host,
+	}}
 	if len(conf.Certificates) > 0 {
-		t.Certificate = &conf.Certificates[0]
+		o.Transport.Certificate = &conf.Certificates[0]
 	}
-	options := monitor.Options{Name: c.Name, Key: r.key, Origin: c.Origin, Submission: c.URL, Transport: t}
 	if c.MonitoringURL != "" && c.Origin != "" {
-		options.Monitoring = c.MonitoringURL
-		options.Transport.Host, options.Transport.ServerName = "", ""
+		o.Transport.Host, o.Transport.ServerName = "", ""
+	} else {
+		o.Log.MonitoringURL = "" // checkpoints there could not be verified
 	}
 	var err error
-	if r.reader, err = monitor.Open(options); err != nil {
+	if l.reader, err = monitor.Open(o); err != nil {
 		return fault.BadSetting(err.Error(), "write the log's submission prefix", "url")
 	}
 	return nil
 }
 
-// head reads the newest head of the log and verifies it with the pinned key (RFC 6962 §4.3, or c2sp.org/static-ct-api).
-// absent says in words that the log shows none where it is configured to be read. Another error is a [Failure].
-func (r *Remote) head(ctx context.Context) (absent string, err error) {
-	_, err = r.reader.Head(ctx)
-	var f *Failure
+// Address identifies the server that requests go to: the URL and the Host header.
+func (l *Log) Address() string { return l.URL + " " + l.host }
+
+// Close closes idle connections. The log may still be used.
+func (l *Log) Close() {
+	l.transport.CloseIdleConnections()
+	l.reader.Close()
+}
+
+// Submit sends p to add-pre-chain (RFC 6962 §4.2), once, and returns the SCT in TLS encoding. It does not verify the SCT.
+// Its errors are each a [ctlog.Failure].
+func (l *Log) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, error) {
+	sct, _, err := l.AddPreChain(ctx, p)
+	return sct, err
+}
+
+// AddPreChain is Submit, and also returns the Date header of the answer, whatever the answer is; zero if there is none.
+func (l *Log) AddPreChain(ctx context.Context, p tbs.Precertificate) (sct []byte, date time.Time, err error) {
+	ctx, cancel := l.bounded(ctx)
+	defer cancel()
+	var answer sctAnswer
+	r, err := l.call(ctx, maxSCTBody, func(c client) error {
+		chain := append([][]byte{p.DER}, p.Chain...)
+		_, _, err := c.PostAndParse(ctx, ct.AddPreChainPath, ct.AddChainRequest{Chain: chain}, &answer)
+		return err
+	})
+	if err != nil {
+		return nil, r.date, l.failure(r, err)
+	}
+	sct, err = answer.sct()
+	if err != nil {
+		return nil, r.date, &ctlog.Failure{Result: ctlog.Garbled, Status: r.status, Err: err}
+	}
+	return sct, r.date, nil
+}
+
+// Roots returns the DER of the roots that the log accepts (RFC 6962 §4.7), and the Date header of the answer, whatever
+// the answer is; zero if there is none. Its errors are each a [ctlog.Failure].
+func (l *Log) Roots(ctx context.Context) (roots [][]byte, date time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	var answer rootsAnswer
+	r, err := l.call(ctx, maxRootsBody, func(c client) error {
+		_, body, err := c.GetAndParse(ctx, ct.GetRootsPath, nil, &answer)
+		if err == nil && !json.Valid(body) { // GetAndParse ignores what follows the first JSON value
+			err = errors.New("bytes follow the JSON value")
+		}
+		return err
+	})
+	if err != nil {
+		f := l.failure(r, err)
+		f.RetryAfter = 0 // of add-pre-chain only
+		return nil, r.date, f
+	}
+	roots, err = answer.roots()
+	return roots, r.date, err
+}
+
+// bounded applies the timeout, unless ctx has an earlier deadline.
+func (l *Log) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if end, ok := ctx.Deadline(); ok && time.Until(end) <= l.timeout {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, l.timeout)
+}
+
+// Head reads the newest head of the log and verifies it with the pinned key (RFC 6962 §4.3, or c2sp.org/static-ct-api).
+// absent is a message for the operator if the log publishes no head where it is configured to be read. An error is a
+// [ctlog.Failure].
+func (l *Log) Head(ctx context.Context) (absent string, err error) {
+	_, err = l.reader.Head(ctx)
 	switch {
 	case err == nil:
 		return "", nil
 	case monitor.Convicts(err):
-		return "", &Failure{
-			Result: Unverified,
-			Err: fmt.Errorf("the log's own head is not signed with the pinned key (public_key); write the key "+
+		return "", &ctlog.Failure{
+			Result: ctlog.Unverified,
+			Err: fmt.Errorf("the log's head is not signed with the pinned key (public_key); write the key "+
 				"of the log at url: %w", err),
 		}
 	case errors.Is(err, fs.ErrNotExist):
-		return "the log has no head where it is read, so that only its SCTs show whether public_key is its key; for " +
-			"a static-ct log write monitoring_url and origin", nil
-	case errors.As(err, &f):
-		return "", f
+		return "no head can be read at this log; only its SCTs show whether public_key is its key; for " +
+			"a static-ct log set monitoring_url and origin", nil
 	}
-	f = callFailure(err)
-	var call *url.Error
-	if f.Result == Unreachable && !errors.As(err, &call) { // it answered
-		f.Result = Broken
+	f := callFailure(err)
+	if _, unanswered := errors.AsType[*url.Error](err); f.Result == ctlog.Unreachable && !unanswered {
+		f.Result = ctlog.Broken
 	}
 	return "", f
 }
 
-func parseRoots(pemCerts []byte) (*x509.CertPool, error) {
-	if len(pemCerts) == 0 {
-		return nil, nil //nolint:nilnil // nil is the system's pool
-	}
-	return pemfile.Pool(pemCerts)
-}
-
-// compareID holds the key against the ID that the operator wrote.
-func (c LogConfig) compareID(key crypto.PublicKey) error {
+// compareID compares the key with the log ID of the configuration.
+func (c Config) compareID(key crypto.PublicKey) error {
 	want, err := c.pinnedID()
 	if err != nil || want == nil {
 		return err
 	}
-	got, err := logID(key)
+	got, err := loglist.ID(key)
 	if err != nil {
 		return fault.BadSetting(err.Error(), "write the path of the log's public key in PEM", "public_key")
 	}
 	if !bytes.Equal(want, got[:]) {
-		return fault.BadSetting(fmt.Sprintf("log_id is %x, but public_key has the id %x", want, got), "write the key that belongs to this log, or correct log_id", "log_id").In(c.PublicKey)
+		return fault.BadSetting(fmt.Sprintf("log_id is %x, but public_key has the ID %x", want, got),
+			"write the key that belongs to this log, or correct log_id", "log_id").In(c.PublicKey)
 	}
 	return nil
 }
 
-// tlsConfig is whom we believe to be the log, and who we are.
-func (c LogConfig) tlsConfig(o RemoteOptions) (*tls.Config, error) {
+// tlsConfig returns the certificates that are trusted for the log, and the client certificate.
+func (c Config) tlsConfig(o Options) (*tls.Config, error) {
 	roots, err := parseRoots(o.CACertPEM)
 	if err != nil {
 		return nil, fault.BadContent(err, "write the path of CA certificates in PEM", "ca_cert").In(c.CACert)
@@ -209,8 +279,8 @@ func (c LogConfig) tlsConfig(o RemoteOptions) (*tls.Config, error) {
 	return conf, nil
 }
 
-// pairProblem says which of the two files of a client certificate is wrong.
-func (c LogConfig) pairProblem(chain []byte, err error) error {
+// pairProblem returns err as a setting of the file of the client certificate that is wrong.
+func (c Config) pairProblem(chain []byte, err error) error {
 	const fix = "write the paths of a certificate and its private key in PEM"
 	switch _, e := parseRoots(chain); {
 	case c.ClientCertificate == nil:
@@ -218,113 +288,15 @@ func (c LogConfig) pairProblem(chain []byte, err error) error {
 	case e != nil:
 		return fault.BadContent(e, fix, "client_certificate", "certificate").In(c.ClientCertificate.Certificate)
 	case len(chain) == 0:
-		return fault.BadSetting("no certificate in PEM", fix, "client_certificate", "certificate").In(c.ClientCertificate.Certificate)
+		return fault.BadSetting("no certificate in PEM", fix, "client_certificate", "certificate").
+			In(c.ClientCertificate.Certificate)
 	}
 	return fault.BadContent(err, fix, "client_certificate", "key").In(c.ClientCertificate.Key)
 }
 
-func newTransport(conf *tls.Config, dialer *net.Dialer, timeout time.Duration) *http.Transport {
-	return &http.Transport{
-		Proxy:                  nil, // the environment does not decide who sees our precertificates
-		DialContext:            dialer.DialContext,
-		TLSClientConfig:        conf,
-		TLSHandshakeTimeout:    timeout / 2,
-		ResponseHeaderTimeout:  timeout,
-		MaxResponseHeaderBytes: maxHeader,
-		MaxIdleConnsPerHost:    maxConns, // fewer would be closed and opened again all the time
-		MaxConnsPerHost:        maxConns,
-		IdleConnTimeout:        idleTime,
-		DisableCompression:     true, // a limit on bytes read is then a limit on bytes parsed
-		ForceAttemptHTTP2:      true,
+func parseRoots(pemCerts []byte) (*x509.CertPool, error) {
+	if len(pemCerts) == 0 {
+		return nil, nil //nolint:nilnil // nil means the system's pool
 	}
+	return pemfile.Pool(pemCerts)
 }
-
-// Key returns the pinned key.
-func (r *Remote) Key() crypto.PublicKey { return r.key }
-
-// Close closes connections that wait for another call.
-func (r *Remote) Close() {
-	r.transport.CloseIdleConnections()
-	if r.wire != nil {
-		r.wire.close()
-	}
-	r.reader.Close()
-}
-
-// Roots returns the DER of the roots that the log accepts (RFC 6962 §4.7). Its errors are each a [Failure].
-func (r *Remote) Roots(ctx context.Context) ([][]byte, error) {
-	roots, _, err := r.getRoots(ctx)
-	return roots, err
-}
-
-// getRoots is Roots, with the time of the answer as its Date says, whatever the answer is; zero if there is none.
-func (r *Remote) getRoots(ctx context.Context) ([][]byte, time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
-	defer cancel()
-	answer, err := r.roots.get(ctx, maxRootsBody)
-	date := parseDate(answer.date)
-	switch {
-	case err != nil:
-		return nil, date, callFailure(err)
-	case answer.status != http.StatusOK:
-		return nil, date, r.statusFailure(answer.status, "", answer.body)
-	}
-	var in struct {
-		Certificates []string `json:"certificates"`
-	}
-	if err := json.Unmarshal(answer.body, &in); err != nil {
-		return nil, date, &Failure{
-			Result: Garbled, Status: answer.status,
-			Err: fmt.Errorf("not the JSON asked for: %w", err),
-		}
-	}
-	roots, err := decodeRoots(in.Certificates)
-	return roots, date, err
-}
-
-// statusFailure says what an HTTP status other than 200 means for us.
-func (r *Remote) statusFailure(status int, retryAfter string, body []byte) *Failure {
-	f := &Failure{Result: Refused, Status: status, Err: fmt.Errorf("the log answered %d %s %q", status, http.StatusText(status), quote(body))}
-	switch {
-	case status == http.StatusRequestTimeout, status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
-		f.Result, f.RetryAfter = Busy, parseRetryAfter(retryAfter, r.now())
-	case status >= 500:
-		f.Result = Broken
-	}
-	return f
-}
-
-// callFailure says what an error of a call means for us.
-func callFailure(err error) *Failure {
-	var tooLarge *http.MaxBytesError
-	var tlsErr *tls.CertificateVerificationError
-	var netErr net.Error
-	f := &Failure{Result: Unreachable, Err: err}
-	switch {
-	case errors.Is(err, context.Canceled):
-		f.Result = Abandoned
-	case errors.As(err, &tooLarge):
-		f.Result, f.Err = Garbled, fmt.Errorf("the answer is longer than %d bytes", tooLarge.Limit)
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
-		f.Result = TimedOut
-	case errors.As(err, &tlsErr):
-		f.Result = Failed // no retry makes a certificate good
-	}
-	return f
-}
-
-// parseRetryAfter reads delay-seconds or a date (RFC 9110 §10.2.3). What cannot be read, or lies in the past, is 0.
-func parseRetryAfter(text string, now time.Time) time.Duration {
-	const most = 24 * time.Hour // no overflow, whatever the log says
-	digits := text != "" && strings.Trim(text, "0123456789") == ""
-	// digits beyond 64 bits give the largest number
-	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil || digits {
-		return time.Duration(min(max(seconds, 0), int64(most/time.Second))) * time.Second
-	}
-	if t, err := http.ParseTime(text); err == nil {
-		return min(max(t.Sub(now), 0), most)
-	}
-	return 0
-}
-
-func quote(body []byte) string { return string(body[:min(len(body), maxQuote)]) }
