@@ -10,13 +10,17 @@ import (
 	"strconv"
 )
 
-// ParseRecord reads one line of a journal, with or without its line feed. It accepts exactly what a journal writes: a line whose
-// record would be written in other bytes is refused. It does not verify Sum, which needs the journal's key, see [Verify].
+// ParseRecord reads one line of a journal, with or without its line feed. It accepts exactly what a journal writes: a line
+// whose record would be written in other bytes is refused, and so is a record of a newer format. It does not verify Sum,
+// which needs the journal's key, see [Verify].
 func ParseRecord(line []byte) (Record, error) {
 	var r Record
 	line = bytes.TrimSuffix(line, []byte("\n"))
 	if len(line) >= maxLine {
 		return r, fmt.Errorf("a line of %d bytes; the longest has %d", len(line), maxLine)
+	}
+	if seq, format := lineHead(line); format > Format {
+		return r, newerFormat(seq, format)
 	}
 	d := json.NewDecoder(bytes.NewReader(line))
 	d.DisallowUnknownFields()
@@ -27,7 +31,7 @@ func ParseRecord(line []byte) (Record, error) {
 		return Record{}, errors.New("not a record: bytes after the object")
 	}
 	again := appendSum(r.appendCovered(make([]byte, 0, len(line)+64)), r.Sum)
-	if !bytes.Equal(again[:len(again)-1], line) {
+	if !bytes.Equal(again[:len(again)-1], line) || r.Format < 0 || r.Format == 1 {
 		return Record{}, errors.New("not in the form in which a journal writes it")
 	}
 	if !isSum(r.Prev) || !isSum(r.Sum) {
@@ -36,40 +40,80 @@ func ParseRecord(line []byte) (Record, error) {
 	return r, r.check()
 }
 
+// errNewer is a record of a newer format than this package knows. It is not damaged, and it cannot be read.
+var errNewer = errors.New("this version of mayfly reads formats up to " + strconv.Itoa(Format) +
+	"; use the version that wrote it, or a newer one")
+
+func newerFormat(seq uint64, format int) error {
+	return fmt.Errorf("record %d has format %d; %w", seq, format, errNewer)
+}
+
 func isSum(s string) bool {
 	raw, err := hex.DecodeString(s)
 	return err == nil && len(raw)*2 == len(zeroes) && hex.EncodeToString(raw) == s
 }
 
-// link is what holds a line in its chain, read without looking at the rest.
+// link is the part of a line that places it in its chain. It is the same in every format.
 type link struct {
 	seq       uint64
+	format    int
 	prev, sum string
-	covered   []byte // what the sum is over
+	covered   []byte // by the sum
 }
 
-// linkOf takes a whole line apart, line feed included. The sum still has to be compared.
+// check refuses a record of a newer format.
+func (l *link) check() error {
+	if l.format > Format {
+		return newerFormat(l.seq, l.format)
+	}
+	return nil
+}
+
+const seqMember, formatMember = `{"seq":`, `"format":`
+
+// lineHead returns the sequence number and the format at the beginning of a line. seq is 0 if the line does not begin like
+// a record. A format that is too large for an int is the largest int.
+func lineHead(line []byte) (seq uint64, format int) {
+	rest, ok := bytes.CutPrefix(line, []byte(seqMember))
+	digits, rest, more := bytes.Cut(rest, []byte(","))
+	seq, err := strconv.ParseUint(string(digits), 10, 64)
+	if !ok || !more || err != nil {
+		return 0, 1
+	}
+	if rest, ok = bytes.CutPrefix(rest, []byte(formatMember)); !ok {
+		return seq, 1
+	}
+	digits, _, _ = bytes.Cut(rest, []byte(","))
+	if format, err = strconv.Atoi(string(digits)); err != nil && !errors.Is(err, strconv.ErrRange) {
+		return seq, 1
+	}
+	return seq, format
+}
+
+// linkOf splits a whole line, line feed included. It does not compare the sum, and does not refuse a newer format.
 func linkOf(line []byte) (link, error) {
-	const head, prevMember = `{"seq":`, `,"prev":"`
+	const prevMember = `,"prev":"`
 	const prevSize = len(prevMember) + len(`"`)
-	at := len(line) - tailSize // where the sum's member begins
+	at := len(line) - tailSize // where the member "sum" begins
 	prevAt := at - prevSize - len(zeroes)
-	if prevAt < len(head) || !bytes.HasPrefix(line, []byte(head)) || !bytes.HasPrefix(line[prevAt:], []byte(prevMember)) ||
-		!bytes.HasPrefix(line[at:], []byte(sumMember)) || !bytes.HasSuffix(line, []byte(lineEnd)) {
+	if prevAt < len(seqMember) || !bytes.HasPrefix(line, []byte(seqMember)) ||
+		!bytes.HasPrefix(line[prevAt:], []byte(prevMember)) || !bytes.HasPrefix(line[at:], []byte(sumMember)) ||
+		!bytes.HasSuffix(line, []byte(lineEnd)) {
 		return link{}, errors.New("not a line of a journal")
 	}
-	digits, _, _ := bytes.Cut(line[len(head):], []byte(","))
-	seq, err := strconv.ParseUint(string(digits), 10, 64)
-	if err != nil {
+	seq, format := lineHead(line)
+	if seq == 0 {
 		return link{}, errors.New("the sequence number is not a number")
 	}
 	from, sumFrom := prevAt+len(prevMember), at+len(sumMember)
 	return link{
-		seq: seq, prev: string(line[from : from+len(zeroes)]), sum: string(line[sumFrom : sumFrom+len(zeroes)]), covered: line[:at],
+		seq: seq, format: format, prev: string(line[from : from+len(zeroes)]),
+		sum: string(line[sumFrom : sumFrom+len(zeroes)]), covered: line[:at],
 	}, nil
 }
 
-// follow verifies that line is the next one of the chain, and goes on to it. The chain stays where it is on an error.
+// follow verifies that line is the next one of the chain, and advances the chain to it. After an error the chain is where
+// it was. A record of a newer format is refused only if it is the next one of the chain.
 func (c *chain) follow(line []byte) error {
 	l, err := linkOf(line)
 	switch {
@@ -81,6 +125,9 @@ func (c *chain) follow(line []byte) error {
 		return fmt.Errorf("record %d where record %d belongs", l.seq, c.seq+1)
 	case l.prev != c.sum:
 		return fmt.Errorf("record %d does not follow the record before it: prev is not its sum", l.seq)
+	}
+	if err := l.check(); err != nil {
+		return err
 	}
 	c.seq, c.sum = l.seq, l.sum
 	return nil

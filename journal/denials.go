@@ -63,7 +63,7 @@ func (d *denials) admit(r *Record) (full, counted bool) {
 	if d.tight {
 		return false, false
 	}
-	if r.nobodys() {
+	if r.unauthenticated() {
 		return d.strangers.Allow(), false
 	}
 	who := repeater{r.Issuer, r.Subject, r.Reason}

@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"hash"
 	"strconv"
 	"time"
@@ -17,23 +16,23 @@ const (
 
 	sumMember = `,"sum":"`
 	lineEnd   = "\"}\n"
-	// tailSize is how many bytes of a line its sum and the line end take.
+	// tailSize is the length of a line's end: its sum and the line feed.
 	tailSize = len(sumMember) + 2*sha256.Size + len(lineEnd)
-	// maxLine is the longest line that is read, in bytes with its line end. What a token can say is far shorter.
+	// maxLine is the longest line that is read, in bytes with its line feed. A record of a request is far shorter.
 	maxLine = 1 << 20
 	// maxText bounds the free text of a record, in bytes, so that its line fits even if all of it is escaped.
 	maxText = 128 << 10
 )
 
-// chain seals records one after the other. A copy of a chain goes on from the same place; it shares the hash, so the two MUST
-// NOT be used at the same time.
+// chain computes the sums that link records. A copy of a chain continues at the same place. It shares the hash, so the two
+// MUST NOT be used at the same time.
 type chain struct {
 	seq  uint64 // of the last record; 0: none yet
 	sum  string // of the last record, hexadecimal
 	hash hash.Hash
 }
 
-// newChain begins a journal. An empty key means SHA-256, else HMAC-SHA256 (RFC 2104).
+// newChain returns the chain of a journal without records. An empty key means SHA-256, else HMAC-SHA256 (RFC 2104).
 func newChain(key []byte) chain {
 	c := chain{sum: zeroes, hash: sha256.New()}
 	if len(key) > 0 {
@@ -50,10 +49,10 @@ func (c *chain) digest(covered []byte) string {
 	return hex.EncodeToString(c.hash.Sum(sum[:0]))
 }
 
-// seal appends r to b as the next line and sets its Seq, Time, Prev and Sum.
+// seal appends r to b as the next line and sets its Seq, Format, Time, Prev and Sum.
 func (c *chain) seal(b []byte, r *Record, now time.Time) []byte {
 	start := len(b)
-	r.Seq, r.Time, r.Prev = c.seq+1, now.UTC().Truncate(time.Microsecond), c.sum
+	r.Seq, r.Format, r.Time, r.Prev = c.seq+1, Format, now.UTC().Truncate(time.Microsecond), c.sum
 	b = r.appendCovered(b)
 	r.Sum = c.digest(b[start:])
 	c.seq, c.sum = r.Seq, r.Sum
@@ -66,14 +65,15 @@ func appendSum(b []byte, sum string) []byte {
 	return append(b, lineEnd...)
 }
 
-// timeLayout has microseconds always, so that lines sort as text. It is RFC 3339.
+// timeLayout is RFC 3339 and always has microseconds, so that lines sort as text.
 const timeLayout = "2006-01-02T15:04:05.000000Z"
 
-// appendCovered appends the line without its sum, which covers exactly these bytes. There is one way to write a record:
-// members in the order of [Record], no space, times of one form, and of the characters of a text only those escaped that JSON
-// (RFC 8259 §7) or a terminal would take for something else.
+// appendCovered appends the line without its sum, which covers exactly these bytes. A record has one encoding: members in
+// the order of [Record], no white space, times in one form, and only those characters escaped that mean something else to
+// JSON (RFC 8259 §7) or to a terminal.
 func (r *Record) appendCovered(b []byte) []byte {
 	b = strconv.AppendUint(append(b, `{"seq":`...), r.Seq, 10)
+	b = appendInt(b, `,"format":`, int64(r.Format))
 	b = r.Time.AppendFormat(append(b, `,"time":"`...), timeLayout)
 	b = appendString(append(b, `","kind":`...), string(r.Kind))
 	b = appendText(b, `,"request_id":`, r.RequestID)
@@ -134,7 +134,7 @@ func appendInt(b []byte, name string, value int64) []byte {
 	return strconv.AppendInt(append(b, name...), value, 10)
 }
 
-// appendString appends a JSON string. What is no UTF-8 becomes U+FFFD.
+// appendString appends a JSON string. Invalid UTF-8 becomes U+FFFD.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	plain := 0
@@ -172,15 +172,4 @@ func appendString(b []byte, s string) []byte {
 func appendEscape(b []byte, r rune) []byte {
 	const digits = "0123456789abcdef"
 	return append(b, '\\', 'u', digits[r>>12&0xf], digits[r>>8&0xf], digits[r>>4&0xf], digits[r&0xf])
-}
-
-// check refuses what cannot be written so that it reads back as the same record.
-func (r *Record) check() error {
-	if r.Signatures < 0 || r.Micros < 0 || r.Count < 0 {
-		return fmt.Errorf("a %s record with a negative number", r.Kind)
-	}
-	if n := len(r.Issuer) + len(r.Subject) + len(r.SAN) + len(r.Entry) + len(r.Rule) + len(r.Text); n > maxText {
-		return fmt.Errorf("a %s record with %d bytes of text; at most %d", r.Kind, n, maxText)
-	}
-	return nil
 }

@@ -114,7 +114,7 @@ func TestJournal(t *testing.T) {
 	}
 	want := outcome(1)
 	got := entries[2].Record
-	want.Seq, want.Time, want.Prev, want.Sum = got.Seq, got.Time, got.Prev, got.Sum
+	want.Seq, want.Format, want.Time, want.Prev, want.Sum = got.Seq, journal.Format, got.Time, got.Prev, got.Sum
 	if diff := cmp.Diff(*want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -1,25 +1,36 @@
 package journal
 
-import "time"
+import (
+	"encoding/hex"
+	"fmt"
+	"time"
+)
+
+// Format is the version of the record format that this package writes. Every version up to it can be read. Version 1, of
+// the records that have no member "format", is version 2 without that member.
+//
+// In every version, "seq" and "format" are the first members, "prev" and "sum" the last ones, and the sum covers the line
+// before it, so that a reader can check the chain of records that it cannot read otherwise.
+const Format = 2
 
 // Kind says what a record is about. It is a closed set.
 type Kind string
 
 // The kinds of records.
 const (
-	Start     Kind = "start"     // a process took the journal; Version, Config
-	Stop      Kind = "stop"      // it left the journal in order; Signatures since its start
-	Reload    Kind = "reload"    // another configuration is in force; Config, Signatures since the start
-	Trial     Kind = "trial"     // the CA's key is about to sign one poisoned precertificate that goes nowhere; Serial, TBS
-	Intent    Kind = "intent"    // a precertificate is about to be signed; who, key, Serial, TBS
-	Outcome   Kind = "outcome"   // how a request ended: all of the intent again, Result, SCTs
-	Alarm     Kind = "alarm"     // something that must not be; Reason, Text
-	Recovered Kind = "recovered" // what a crash left at the end of the file was set aside; Text
-	Dropped   Kind = "dropped"   // denials that came faster than they are written; Count
-	Event     Kind = "event"     // something an operator did or should know: a shard, a rotation; Reason, Text
+	Start     Kind = "start"     // a process opened the journal; Version, Config
+	Stop      Kind = "stop"      // the process closed it in order; Signatures since its start
+	Reload    Kind = "reload"    // another configuration takes effect; Config, Signatures since the start
+	Trial     Kind = "trial"     // the CA key is about to sign a precertificate that is never submitted; Serial, TBS
+	Intent    Kind = "intent"    // a precertificate is about to be signed; identity, key, Serial, TBS
+	Outcome   Kind = "outcome"   // the result of a request: all of the intent again, Result, SCTs
+	Alarm     Kind = "alarm"     // a finding that needs an operator; Reason, Text
+	Recovered Kind = "recovered" // the journal could not be written, or a torn end was set aside; Text
+	Dropped   Kind = "dropped"   // denials that were only counted; Count
+	Event     Kind = "event"     // something that operators should know, such as a new shard; Reason, Text
 )
 
-// Result is how a request ended. It is a closed set.
+// Result is the result of a request. It is a closed set.
 type Result string
 
 // The results.
@@ -29,12 +40,13 @@ const (
 	Denied Result = "denied" // nothing was signed
 )
 
-// Record is one line of a journal: a JSON object with these members in this order, followed by a line feed. Members without
-// a value are left out. Digests and serials are lower-case hexadecimal.
+// Record is one line of a journal: a JSON object with these members in this order, followed by a line feed. Members
+// without a value are omitted. Digests and serial numbers are lower-case hexadecimal.
 type Record struct {
-	Seq  uint64    `json:"seq"`  // 1 for the first record of a journal, then one more each
-	Time time.Time `json:"time"` // UTC, microseconds
-	Kind Kind      `json:"kind"`
+	Seq    uint64    `json:"seq"`              // 1 for the first record of a journal, then one more each
+	Format int       `json:"format,omitempty"` // version of the record format, see [Format]; 0 is version 1
+	Time   time.Time `json:"time"`             // UTC, microseconds
+	Kind   Kind      `json:"kind"`
 
 	RequestID string `json:"request_id,omitempty"`
 	Transport string `json:"transport,omitempty"` // grpc or rest
@@ -52,16 +64,16 @@ type Record struct {
 	KeyType     string `json:"key_type,omitempty"`     // its algorithm, as in client_algorithms
 	IssuerKey   string `json:"issuer_key,omitempty"`   // SHA-256 of the issuing certificate's SubjectPublicKeyInfo
 	Serial      string `json:"serial,omitempty"`       // of the certificate, 40 digits
-	TBS         string `json:"tbs,omitempty"`          // SHA-256 of the TBSCertificate without poison and SCT list, as a log has it (RFC 6962 §3.2)
+	TBS         string `json:"tbs,omitempty"`          // SHA-256 of the TBSCertificate without poison and SCT list (RFC 6962 §3.2)
 
 	Result      Result `json:"result,omitempty"`
 	Reason      string `json:"reason,omitempty"`      // of package fault; of an alarm: its kind
-	SCTs        []SCT  `json:"scts,omitempty"`        // that are in the certificate
+	SCTs        []SCT  `json:"scts,omitempty"`        // in the certificate
 	Certificate string `json:"certificate,omitempty"` // SHA-256 of its DER
-	Signatures  int    `json:"signatures,omitempty"`  // by the CA's key, for this request; see Stop and Reload
-	Micros      int64  `json:"micros,omitempty"`      // from decoded request to this record
+	Signatures  int    `json:"signatures,omitempty"`  // by the CA key, for this request; see Stop and Reload
+	Micros      int64  `json:"micros,omitempty"`      // microseconds from the decoded request to this record
 
-	Instance string `json:"instance,omitempty"` // of a start: 26 random letters and digits, so that two processes can be told apart
+	Instance string `json:"instance,omitempty"` // of a start: 26 random letters and digits, different for each process
 	Version  string `json:"version,omitempty"`  // of mayfly
 	Count    int    `json:"count,omitempty"`
 	Text     string `json:"text,omitempty"` // for people
@@ -70,15 +82,38 @@ type Record struct {
 	Sum  string `json:"sum"`  // SHA-256 (or HMAC-SHA256 under the journal's key) of the line up to and without `,"sum":`
 }
 
-// SCT is a promise of a log, as a record keeps it.
+// SCT is a signed certificate timestamp in a record, without its signature.
 type SCT struct {
 	Log        string `json:"log"`                  // log ID: SHA-256 of its key
 	Timestamp  uint64 `json:"timestamp"`            // milliseconds since 1970
-	Extensions string `json:"extensions,omitempty"` // a static-ct log's leaf index stands here
+	Extensions string `json:"extensions,omitempty"` // of a static-ct log: they contain the leaf index
 }
 
-// denial reports whether r is of a request for which nothing was signed: anybody can make any number of these.
+// denial reports whether r is the outcome of a request for which nothing was signed. Any caller can cause any number of
+// them.
 func (r *Record) denial() bool { return r.Kind == Outcome && r.Signatures == 0 }
 
-// nobodys reports whether the token of the request, if there was one, did not verify.
-func (r *Record) nobodys() bool { return r.ProviderKey == "" }
+// unauthenticated reports whether no token of the request was verified.
+func (r *Record) unauthenticated() bool { return r.ProviderKey == "" }
+
+// check refuses a record that could not be written so that it reads back as the same record.
+func (r *Record) check() error {
+	if r.Signatures < 0 || r.Micros < 0 || r.Count < 0 {
+		return fmt.Errorf("a %s record with a negative number", r.Kind)
+	}
+	if n := len(r.Issuer) + len(r.Subject) + len(r.SAN) + len(r.Entry) + len(r.Rule) + len(r.Text); n > maxText {
+		return fmt.Errorf("a %s record with %d bytes of text; at most %d", r.Kind, n, maxText)
+	}
+	return nil
+}
+
+// ParseSerial reads the serial number of a record: 40 hexadecimal digits.
+func ParseSerial(text string) (n [20]byte, err error) {
+	if len(text) != 2*len(n) {
+		return n, fmt.Errorf("%q is not a serial number of 40 hexadecimal digits", text)
+	}
+	if _, err := hex.Decode(n[:], []byte(text)); err != nil {
+		return n, fmt.Errorf("%q is not a serial number of 40 hexadecimal digits", text)
+	}
+	return n, nil
+}

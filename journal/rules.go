@@ -1,9 +1,6 @@
 package journal
 
-import (
-	"encoding/hex"
-	"fmt"
-)
+import "fmt"
 
 // rules hold records against each other. What they keep of each certificate goes to a temporary file when there are
 // many.
@@ -18,7 +15,7 @@ type rules struct {
 	crashes int
 }
 
-type serial [20]byte
+type serial = [20]byte
 
 // mark is what happened to a serial number.
 type mark uint8
@@ -82,7 +79,7 @@ func (s *rules) start(first bool) {
 }
 
 func (s *rules) intent(r *Record) (wrong []string) {
-	n, err := parseSerial(r.Serial)
+	n, err := ParseSerial(r.Serial)
 	if err != nil {
 		return []string{err.Error()}
 	}
@@ -134,7 +131,7 @@ func (s *rules) outcome(r *Record) (wrong []string) {
 	if r.Serial == "" && r.Result == Denied {
 		return wrong
 	}
-	n, err := parseSerial(r.Serial)
+	n, err := ParseSerial(r.Serial)
 	if err != nil {
 		return append(wrong, err.Error())
 	}
@@ -154,14 +151,4 @@ func (s *rules) outcome(r *Record) (wrong []string) {
 	}
 	s.serials.add(n, more, s.at)
 	return wrong
-}
-
-func parseSerial(s string) (n serial, err error) {
-	if len(s) != 2*len(n) {
-		return n, fmt.Errorf("%q is not a serial number of 40 hexadecimal digits", s)
-	}
-	if _, err := hex.Decode(n[:], []byte(s)); err != nil {
-		return n, fmt.Errorf("%q is not a serial number of 40 hexadecimal digits", s)
-	}
-	return n, nil
 }

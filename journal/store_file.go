@@ -144,11 +144,11 @@ func (s *fileStore) findEnd(start chain) error {
 	}
 	s.last, s.size = start, 0
 	if n := len(closed); n > 0 {
-		seq, sum, err := lastOf(closed[n-1].Path)
+		l, err := lastOf(closed[n-1].Path)
 		if err != nil {
 			return err
 		}
-		s.last.seq, s.last.sum = seq, sum
+		s.last.seq, s.last.sum = l.seq, l.sum
 	}
 	s.base = s.last
 	f, err := os.Open(s.path)
@@ -167,29 +167,34 @@ func (s *fileStore) findEnd(start chain) error {
 		case err != nil:
 			return err
 		}
-		if s.last.follow(line) != nil {
-			return nil // what stands from here on was never acknowledged, or the head says otherwise
+		if err := s.last.follow(line); errors.Is(err, errNewer) {
+			return fmt.Errorf("%s: %w", s.path, err) // it may have been acknowledged, and nothing may be appended to it
+		} else if err != nil {
+			return nil //nolint:nilerr // the rest was never acknowledged, or the head shows that it was
 		}
 		s.size += int64(len(line))
 	}
 }
 
-// lastOf returns number and sum of the last record of a closed segment.
-func lastOf(path string) (seq uint64, sum string, err error) {
+// lastOf returns the last record of a closed segment.
+func lastOf(path string) (link, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return 0, "", err
+		return link{}, err
 	}
 	defer f.Close() //nolint:errcheck // only read
 	st, err := f.Stat()
 	if err != nil {
-		return 0, "", err
+		return link{}, err
 	}
 	l, err := lineBefore(f, st.Size())
-	if err != nil {
-		return 0, "", fmt.Errorf("the end of %s: %w; see \"mayfly audit verify\"", path, err)
+	if err == nil {
+		err = l.check()
 	}
-	return l.seq, l.sum, nil
+	if err != nil {
+		return link{}, fmt.Errorf("the end of %s: %w; see \"mayfly audit verify\"", path, err)
+	}
+	return l, nil
 }
 
 // lineBefore reads the line that ends at offset end of f.
