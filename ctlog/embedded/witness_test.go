@@ -19,7 +19,7 @@ func witnessed(t *testing.T, dir string, want int, all ...*witness.Witness) *emb
 	}
 	first := open(t, dir) // for the key
 	for _, w := range all {
-		w.Know(origin, first.Key())
+		w.AddLog(origin, first.Key())
 	}
 	shut(t, first)
 	l, err := embedded.Open(t.Context(), c, embedded.Options{})
@@ -99,7 +99,7 @@ func TestWitnessFails(t *testing.T) {
 		{witness.Redirect, "status 307"},
 		{witness.Old, "clocks"},
 		{witness.Hang, ""},
-		{witness.Wandering, ""},
+		{witness.WrongSize, ""},
 		{witness.Larger, "entries were lost"},
 	} {
 		t.Run(string(c.fault), func(t *testing.T) {

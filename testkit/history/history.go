@@ -1,5 +1,5 @@
-// Package history writes what a CA leaves behind after a long time of work: a static-ct log in a directory and the journal that
-// goes with it, as many entries as are wanted, fast.
+// Package history generates the log and the journal of a CA that has issued many certificates: a static-ct log in a
+// directory, and a journal with an intent and an outcome for each of its entries.
 package history
 
 import (
@@ -28,19 +28,19 @@ import (
 // Options for [Write].
 type Options struct {
 	PKI     *pki.PKI
-	Log     string // directory of the log, in the layout of the embedded one
+	Log     string // directory of the log, in the layout of an embedded log
 	Origin  string
-	Journal string // path
+	Journal string // path of the journal
 	Entries int
-	End     time.Time // of the last certificate; they are a millisecond apart
+	End     time.Time // when the last certificate was issued; they are a millisecond apart
 }
 
-// disk does not wait: what is written here need not survive.
-type disk struct{ *os.File }
+// unsynced is a file that is never synced.
+type unsynced struct{ *os.File }
 
-func (disk) Sync() error { return nil }
+func (unsynced) Sync() error { return nil }
 
-// Write makes the log and the journal: for each entry an intent and an outcome with its SCT.
+// Write generates the log and the journal. Each outcome has the SCT of its entry.
 func Write(o Options) (*ct.Static, error) {
 	if err := os.MkdirAll(o.Log, 0o755); err != nil {
 		return nil, err
@@ -74,12 +74,12 @@ func Write(o Options) (*ct.Static, error) {
 	return log, write(o, log, t)
 }
 
-// template is a certificate whose serial number is put in.
+// template is a certificate whose serial number is replaced for each entry.
 type template struct {
-	tbs, der []byte
-	at       int // of the serial number, in both
-	derAt    int
-	keyHash  [32]byte
+	tbs, der  []byte
+	tbsSerial int // offset of the serial number in tbs
+	derSerial int // offset of the serial number in der
+	keyHash   [32]byte
 }
 
 func newTemplate(p *pki.PKI) (*template, error) {
@@ -88,7 +88,7 @@ func newTemplate(p *pki.PKI) (*template, error) {
 		SerialNumber: serial, NotBefore: time.Now(), NotAfter: time.Now().Add(10 * time.Minute), KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, EmailAddresses: []string{"release@example.com"},
 	}
-	for i := range 16 { // as many as a CI provider's
+	for i := range 16 { // as many extensions as the certificate of a CI job has
 		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{
 			Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8 + i}, Value: []byte("\x0c\x28https://ci.example.com/group/project/-/1"),
 		})
@@ -106,8 +106,8 @@ func newTemplate(p *pki.PKI) (*template, error) {
 		return nil, err
 	}
 	t := &template{tbs: leaf.RawTBSCertificate, der: der, keyHash: sha256.Sum256(p.Intermediate.RawSubjectPublicKeyInfo)}
-	t.at = indexOf(t.tbs, serial.Bytes())
-	t.derAt = indexOf(t.der, serial.Bytes())
+	t.tbsSerial = indexOf(t.tbs, serial.Bytes())
+	t.derSerial = indexOf(t.der, serial.Bytes())
 	return t, nil
 }
 
@@ -120,18 +120,18 @@ func indexOf(data, what []byte) int {
 	panic("the certificate has no serial number")
 }
 
-// one is a certificate of the history.
-type one struct {
-	serial [20]byte
-	sum    [32]byte
-	at     uint64
-	index  uint64
+// certificate is one certificate of the history.
+type certificate struct {
+	serial    [20]byte
+	tbsSum    [32]byte
+	timestamp uint64 // of its SCT
+	index     uint64 // in the log
 }
 
 func write(o Options, log *ct.Static, t *template) error {
 	now, mu := o.End.Add(-time.Duration(o.Entries)*time.Millisecond-time.Minute), sync.Mutex{}
 	j, err := journal.Open(journal.Config{File: o.Journal, MaxSize: "1GiB"}, journal.Options{
-		Disk: func(f *os.File) journal.Disk { return disk{f} },
+		Disk: func(f *os.File) journal.Disk { return unsynced{f} },
 		Now: func() time.Time {
 			mu.Lock()
 			defer mu.Unlock()
@@ -142,19 +142,19 @@ func write(o Options, log *ct.Static, t *template) error {
 		return err
 	}
 	const callers = 512
-	queues := make([]chan one, callers)
+	queues := make([]chan certificate, callers)
 	var writing sync.WaitGroup
 	id := sha256.Sum256(mustSPKI(log.Key))
 	errs := make(chan error, callers)
 	for i := range queues {
-		queues[i] = make(chan one, 4)
+		queues[i] = make(chan certificate, 4)
 		writing.Go(func() {
 			for c := range queues[i] {
 				r := c.record(t, journal.Intent)
 				err := j.Append(context.Background(), &r)
 				r = c.record(t, journal.Outcome)
 				r.Result, r.Signatures, r.Micros, r.Certificate = journal.Issued, 2, 12345, r.TBS
-				r.SCTs = []journal.SCT{{Log: hex.EncodeToString(id[:]), Timestamp: c.at, Extensions: hex.EncodeToString(ct.Extensions(c.index))}}
+				r.SCTs = []journal.SCT{{Log: hex.EncodeToString(id[:]), Timestamp: c.timestamp, Extensions: hex.EncodeToString(ct.Extensions(c.index))}}
 				if err == nil {
 					err = j.Append(context.Background(), &r)
 				}
@@ -170,7 +170,7 @@ func write(o Options, log *ct.Static, t *template) error {
 	for i := range o.Entries {
 		at := o.End.Add(-time.Duration(o.Entries-i) * time.Millisecond)
 		c := t.next(i, at)
-		if c.index, err = log.Add(ct.StaticEntry{Timestamp: c.at, IssuerKeyHash: t.keyHash, TBS: t.tbs, Certificate: t.der, Chain: [][32]byte{t.keyHash, t.keyHash}}); err != nil {
+		if c.index, err = log.Add(ct.StaticEntry{Timestamp: c.timestamp, IssuerKeyHash: t.keyHash, TBS: t.tbs, Certificate: t.der, Chain: [][32]byte{t.keyHash, t.keyHash}}); err != nil {
 			break
 		}
 		mu.Lock()
@@ -195,31 +195,31 @@ func write(o Options, log *ct.Static, t *template) error {
 	return j.Close(context.Background(), 2*o.Entries)
 }
 
-// next puts another serial number into the template.
-func (t *template) next(i int, at time.Time) (c one) {
+// next replaces the serial number in the template.
+func (t *template) next(i int, at time.Time) (c certificate) {
 	sum := sha256.Sum256(binary.BigEndian.AppendUint64(nil, uint64(i)))
 	copy(c.serial[:], sum[:20])
 	c.serial[0] = c.serial[0]&0x3f | 0x40
-	copy(t.tbs[t.at:], c.serial[:])
-	copy(t.der[t.derAt:], c.serial[:])
-	c.sum, c.at = sha256.Sum256(t.tbs), uint64(at.UnixMilli())
+	copy(t.tbs[t.tbsSerial:], c.serial[:])
+	copy(t.der[t.derSerial:], c.serial[:])
+	c.tbsSum, c.timestamp = sha256.Sum256(t.tbs), uint64(at.UnixMilli())
 	return c
 }
 
-func (c one) record(t *template, k journal.Kind) journal.Record {
+func (c certificate) record(t *template, k journal.Kind) journal.Record {
 	return journal.Record{
-		Kind: k, RequestID: hex.EncodeToString(c.sum[:8]), Transport: "grpc", Source: "192.0.2.17", Issuer: "https://token.actions.example.com",
+		Kind: k, RequestID: hex.EncodeToString(c.tbsSum[:8]), Transport: "grpc", Source: "192.0.2.17", Issuer: "https://token.actions.example.com",
 		Subject: "repo:example/project:ref:refs/heads/main", SAN: "https://ci.example.com/example/project/.ci/release.yml@refs/heads/main",
-		Entry: "https://token.actions.example.com", Config: hex.EncodeToString(c.sum[:]), ProviderKey: "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
-		Key: hex.EncodeToString(c.sum[:]), KeyType: "ecdsa-sha2-256-nistp256", IssuerKey: hex.EncodeToString(t.keyHash[:]),
-		Serial: hex.EncodeToString(c.serial[:]), TBS: hex.EncodeToString(c.sum[:]),
+		Entry: "https://token.actions.example.com", Config: hex.EncodeToString(c.tbsSum[:]), ProviderKey: "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
+		Key: hex.EncodeToString(c.tbsSum[:]), KeyType: "ecdsa-sha2-256-nistp256", IssuerKey: hex.EncodeToString(t.keyHash[:]),
+		Serial: hex.EncodeToString(c.serial[:]), TBS: hex.EncodeToString(c.tbsSum[:]),
 	}
 }
 
 func mustSPKI(key *ecdsa.PrivateKey) []byte {
 	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
-		panic(err) // it was just made
+		panic(err) // the key was generated by this program
 	}
 	return der
 }

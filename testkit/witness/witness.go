@@ -1,5 +1,6 @@
-// Package witness is a witness for tests, with faults: c2sp.org/tlog-witness over HTTP, cosigning as c2sp.org/tlog-cosignature says with
-// Ed25519. It verifies the log's signature and every consistency proof, and shares no code with the product.
+// Package witness implements a witness for tests (c2sp.org/tlog-witness over HTTP, with Ed25519 cosignatures of
+// c2sp.org/tlog-cosignature), which can be told to misbehave. It verifies the log's signature and every consistency proof,
+// and shares no code with the product.
 package witness
 
 import (
@@ -27,7 +28,7 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 )
 
-// Fault is how the witness misbehaves.
+// Fault is a kind of misbehaviour.
 type Fault string
 
 // The faults.
@@ -36,12 +37,12 @@ const (
 	Error500     Fault = "error 500"
 	Hang         Fault = "hang"
 	Garbage      Fault = "garbage"
-	Endless      Fault = "an answer without end"
+	Endless      Fault = "a response without end"
 	BadSignature Fault = "bad signature"
 	Redirect     Fault = "redirect"
-	Old          Fault = "a cosignature of yesterday"
-	Wandering    Fault = "another size each time"
-	Larger       Fault = "more entries than there are"
+	Old          Fault = "a cosignature from yesterday"
+	WrongSize    Fault = "a different size in each response"
+	Larger       Fault = "a size beyond the tree"
 )
 
 // Witness is a running witness.
@@ -57,10 +58,10 @@ type Witness struct {
 	roots    map[string][]byte
 	fault    Fault
 	requests int
-	proofs   int // requests with a consistency proof that verified
+	proofs   int // requests with a valid consistency proof
 }
 
-// New starts a witness that knows no log and ends with the test.
+// New starts a witness without a log. It stops at the end of the test.
 func New(t testing.TB, name string) *Witness {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
@@ -81,17 +82,17 @@ func New(t testing.TB, name string) *Witness {
 	return w
 }
 
-// URL is the submission prefix.
+// URL returns the submission prefix.
 func (w *Witness) URL() string { return w.server.URL }
 
-// Key is the witness's verifier key (c2sp.org/signed-note).
+// Key returns the verifier key of the witness (c2sp.org/signed-note).
 func (w *Witness) Key() string {
 	public := append([]byte{4}, w.public()...)
 	return fmt.Sprintf("%s+%08x+%s", w.name, w.keyID(), base64.StdEncoding.EncodeToString(public))
 }
 
 func (w *Witness) public() ed25519.PublicKey {
-	return w.key.Public().(ed25519.PublicKey) //nolint:forcetypeassert // what an Ed25519 key has
+	return w.key.Public().(ed25519.PublicKey) //nolint:forcetypeassert // the public key of an ed25519.PrivateKey
 }
 
 func (w *Witness) keyID() uint32 {
@@ -99,41 +100,41 @@ func (w *Witness) keyID() uint32 {
 	return binary.BigEndian.Uint32(sum[:])
 }
 
-// Know makes the witness cosign the checkpoints of a log.
-func (w *Witness) Know(origin string, key crypto.PublicKey) {
+// AddLog makes the witness cosign the checkpoints of a log.
+func (w *Witness) AddLog(origin string, key crypto.PublicKey) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.logs[origin] = key.(*ecdsa.PublicKey) //nolint:forcetypeassert // a panic is as good in a test
+	w.logs[origin] = key.(*ecdsa.PublicKey) //nolint:forcetypeassert // a panic fails the test
 }
 
-// Fail sets how the witness misbehaves from now on.
+// Fail sets the fault of the following responses.
 func (w *Witness) Fail(f Fault) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.fault = f
 }
 
-// Size is that of the checkpoint of a log that was cosigned last.
+// Size returns the size of the last checkpoint of a log that the witness cosigned.
 func (w *Witness) Size(origin string) uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.sizes[origin]
 }
 
-// Requests returns how many there were, and how many of them proved consistency with an earlier checkpoint.
+// Requests returns the number of requests, and of those with a valid consistency proof.
 func (w *Witness) Requests() (all, proofs int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.requests, w.proofs
 }
 
-// Cosigned reports whether a checkpoint carries a cosignature of this witness, and when it was made.
+// Cosigned reports whether a checkpoint has a cosignature of this witness, and the time of the cosignature.
 func (w *Witness) Cosigned(checkpoint string) (at time.Time, ok bool) {
 	body, signatures, _ := strings.Cut(checkpoint, "\n\n")
 	for line := range strings.Lines(signatures) {
-		rest, ours := strings.CutPrefix(line, "— "+w.name+" ")
+		rest, found := strings.CutPrefix(line, "— "+w.name+" ")
 		blob, err := base64.StdEncoding.DecodeString(strings.TrimSpace(rest))
-		if !ours || err != nil || len(blob) != 4+8+ed25519.SignatureSize || binary.BigEndian.Uint32(blob) != w.keyID() {
+		if !found || err != nil || len(blob) != 4+8+ed25519.SignatureSize || binary.BigEndian.Uint32(blob) != w.keyID() {
 			continue
 		}
 		seconds := binary.BigEndian.Uint64(blob[4:])
@@ -144,7 +145,7 @@ func (w *Witness) Cosigned(checkpoint string) (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// message is what a cosignature signs (c2sp.org/tlog-cosignature, "Format").
+// message returns the signed message of a cosignature (c2sp.org/tlog-cosignature, "Format").
 func message(seconds uint64, body string) []byte {
 	return fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", seconds, body)
 }
@@ -160,7 +161,7 @@ func (w *Witness) addCheckpoint(rw http.ResponseWriter, r *http.Request) {
 	}
 	switch fault {
 	case Error500:
-		http.Error(rw, "out of order", http.StatusInternalServerError)
+		http.Error(rw, "internal error", http.StatusInternalServerError)
 		return
 	case Hang:
 		select {
@@ -181,9 +182,9 @@ func (w *Witness) addCheckpoint(rw http.ResponseWriter, r *http.Request) {
 	case Redirect:
 		http.Redirect(rw, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect)
 		return
-	case Wandering, Larger:
+	case WrongSize, Larger:
 		size := "1\n"
-		if all, _ := w.Requests(); fault == Wandering && all%2 == 0 {
+		if all, _ := w.Requests(); fault == WrongSize && all%2 == 0 {
 			size = "2\n"
 		}
 		if fault == Larger {
@@ -197,14 +198,14 @@ func (w *Witness) addCheckpoint(rw http.ResponseWriter, r *http.Request) {
 	w.cosign(rw, string(body), fault)
 }
 
-// parse splits the body of a request: the size before, the proof, and the checkpoint.
+// parse splits the body of a request into the old size, the consistency proof and the checkpoint.
 func parse(body string) (old uint64, hashes [][]byte, checkpoint string, err error) {
 	head, checkpoint, ok := strings.Cut(body, "\n\n")
 	lines := strings.Split(head, "\n")
 	oldText, isOld := strings.CutPrefix(lines[0], "old ")
 	old, err = strconv.ParseUint(oldText, 10, 64)
 	if !ok || !isOld || err != nil || strconv.FormatUint(old, 10) != oldText || len(lines) > 64 {
-		return 0, nil, "", errors.New("no previous size")
+		return 0, nil, "", errors.New("no old size")
 	}
 	for _, line := range lines[1:] {
 		hash, err := base64.StdEncoding.DecodeString(line)
@@ -216,7 +217,7 @@ func parse(body string) (old uint64, hashes [][]byte, checkpoint string, err err
 	return old, hashes, checkpoint, nil
 }
 
-// cosign is the procedure of c2sp.org/tlog-witness, "add-checkpoint", in its order.
+// cosign follows the procedure of c2sp.org/tlog-witness, "add-checkpoint", step by step.
 func (w *Witness) cosign(rw http.ResponseWriter, body string, fault Fault) {
 	old, hashes, checkpoint, err := parse(body)
 	if err != nil {
@@ -259,7 +260,7 @@ func (w *Witness) cosign(rw http.ResponseWriter, body string, fault Fault) {
 		}
 		w.proofs++
 	} else if len(hashes) > 0 {
-		http.Error(rw, "a proof of nothing", http.StatusUnprocessableEntity)
+		http.Error(rw, "a proof without need", http.StatusUnprocessableEntity)
 		return
 	}
 	w.sizes[origin], w.roots[origin] = size, root
