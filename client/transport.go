@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -26,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/httpclient"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 )
 
@@ -41,14 +41,12 @@ type rest struct {
 func newREST(u *url.URL, o Options) *rest {
 	c := o.HTTPClient
 	if c == nil {
-		t := &http.Transport{
-			Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
-			DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-			TLSHandshakeTimeout: 10 * time.Second, MaxResponseHeaderBytes: 64 << 10, IdleConnTimeout: 30 * time.Second, MaxIdleConnsPerHost: 64,
-		}
-		c = &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error {
-			return errors.New("the server redirects; a token is not sent elsewhere")
-		}}
+		c = httpclient.New(httpclient.Options{
+			ConnectTimeout: 10 * time.Second, UserAgent: o.UserAgent, Proxy: http.ProxyFromEnvironment, IdleConns: 64,
+			Redirect: func(*http.Request, []*http.Request) error {
+				return errors.New("the server redirects; a token is not sent elsewhere")
+			},
+		})
 	}
 	return &rest{base: strings.TrimSuffix(u.String(), "/"), o: o, http: c}
 }
@@ -93,12 +91,9 @@ func (r *rest) call(ctx context.Context, path string, in, out proto.Message) err
 		return fmt.Errorf("reach the CA: %w", err)
 	}
 	defer res.Body.Close() //nolint:errcheck // read to the end or given up
-	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	data, err := httpclient.ReadBody(res, maxAnswer)
 	if err != nil {
-		return fmt.Errorf("read the CA's answer: %w", err)
-	}
-	if len(data) > maxAnswer {
-		return fmt.Errorf("the CA's answer is larger than %d bytes", maxAnswer)
+		return fmt.Errorf("read the CA's response: %w", err)
 	}
 	if res.StatusCode != http.StatusOK {
 		return refusal(res, data)

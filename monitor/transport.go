@@ -1,8 +1,6 @@
 package monitor
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -10,13 +8,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/internal/bounded"
+	"github.com/mayfly-ca/mayfly/internal/httpclient"
 )
 
 // Limits of what is read of a log at once, in bytes.
@@ -59,7 +59,6 @@ type Transport struct {
 // web reads over HTTP. Redirects are refused: nobody but the configured host speaks for the log.
 type web struct {
 	prefix string
-	agent  string
 	host   string // "": that of the prefix
 	client *http.Client
 }
@@ -80,28 +79,14 @@ func newWeb(prefix string, t Transport) (*web, error) {
 	if t.Timeout <= 0 {
 		t.Timeout = callTimeout
 	}
-	dial := &net.Dialer{Timeout: t.Timeout / 2, KeepAlive: 15 * time.Second}
-	transport := &http.Transport{
-		Proxy:                  t.Proxy,
-		DialContext:            dial.DialContext,
-		TLSClientConfig:        &tls.Config{RootCAs: t.Roots, MinVersion: tls.VersionTLS12, ServerName: t.ServerName},
-		TLSHandshakeTimeout:    t.Timeout / 2,
-		ResponseHeaderTimeout:  t.Timeout,
-		MaxResponseHeaderBytes: 32 << 10,
-		MaxIdleConnsPerHost:    window,
-		MaxConnsPerHost:        2 * window,
-		IdleConnTimeout:        30 * time.Second,
-		DisableCompression:     true, // see readBody
-		ForceAttemptHTTP2:      true,
+	o := httpclient.Options{
+		Timeout: t.Timeout, UserAgent: t.UserAgent, Roots: t.Roots, ServerName: t.ServerName, Proxy: t.Proxy,
+		IdleConns: window, MaxConns: 2 * window,
 	}
 	if t.Certificate != nil {
-		transport.TLSClientConfig.Certificates = []tls.Certificate{*t.Certificate}
+		o.Certificate = func() (*tls.Certificate, error) { return t.Certificate, nil }
 	}
-	refuse := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &web{
-		prefix: strings.TrimRight(prefix, "/") + "/", agent: t.UserAgent, host: t.Host,
-		client: &http.Client{Transport: transport, Timeout: t.Timeout, CheckRedirect: refuse},
-	}, nil
+	return &web{prefix: strings.TrimRight(prefix, "/") + "/", host: t.Host, client: httpclient.New(o)}, nil
 }
 
 // get implements [getter]. A status that says "later" and a broken connection get another try, after a pause.
@@ -128,19 +113,17 @@ func (w *web) once(ctx context.Context, path string, limit int64) (body []byte, 
 	if err != nil {
 		return nil, false, err
 	}
-	r.Header.Set("Accept-Encoding", "gzip") // and what comes is unpacked here, under the same limit
+	r.Header.Set("Accept-Encoding", "gzip") // ReadBody decompresses within its limit
 	if w.host != "" {
 		r.Host = w.host
-	}
-	if w.agent != "" {
-		r.Header.Set("User-Agent", w.agent)
 	}
 	rsp, err := w.client.Do(r)
 	if err != nil {
 		return nil, true, err
 	}
 	defer rsp.Body.Close() //nolint:errcheck // only read
-	body, err = readBody(rsp, limit)
+	body, err = httpclient.ReadBody(rsp, limit)
+	_, tooLarge := errors.AsType[*bounded.TooLargeError](err)
 	switch {
 	case absent(rsp.StatusCode):
 		return nil, false, fmt.Errorf("%s: the log answered %d: %w", path, rsp.StatusCode, fs.ErrNotExist)
@@ -148,57 +131,9 @@ func (w *web) once(ctx context.Context, path string, limit int64) (body []byte, 
 		later := rsp.StatusCode >= 500 || rsp.StatusCode == http.StatusTooManyRequests || rsp.StatusCode == http.StatusRequestTimeout
 		return nil, later, fmt.Errorf("%s: the log answered %d %s", path, rsp.StatusCode, http.StatusText(rsp.StatusCode))
 	case err != nil:
-		return nil, true, fmt.Errorf("%s: %w", path, err)
-	case int64(len(body)) > limit:
-		return nil, false, fmt.Errorf("%s: the answer is longer than %d bytes", path, limit)
+		return nil, !tooLarge, fmt.Errorf("%s: %w", path, err)
 	}
 	return body, false, nil
-}
-
-// maxInflation is how many times larger than it came an answer may be when it is unpacked: entries and hashes are
-// mostly random, so that real ones are a few times larger. Up to unpackFree bytes it is not looked at.
-const (
-	maxInflation = 16
-	unpackFree   = 64 << 10
-)
-
-// readBody reads at most limit bytes and one, unpacked. Object stores that keep tiles compressed send them so whether asked or not.
-func readBody(rsp *http.Response, limit int64) ([]byte, error) {
-	if !strings.EqualFold(rsp.Header.Get("Content-Encoding"), "gzip") {
-		return io.ReadAll(io.LimitReader(rsp.Body, limit+1))
-	}
-	packed := &counter{from: io.LimitReader(rsp.Body, limit+1)}
-	z, err := gzip.NewReader(packed)
-	if err != nil {
-		return nil, err
-	}
-	var out bytes.Buffer
-	for int64(out.Len()) <= limit {
-		n, err := io.CopyN(&out, z, min(limit+1-int64(out.Len()), 64<<10))
-		switch {
-		case int64(out.Len()) > unpackFree+maxInflation*packed.n:
-			return nil, fmt.Errorf("%d bytes unpack to more than %d times as many", packed.n, maxInflation)
-		case errors.Is(err, io.EOF):
-			return out.Bytes(), nil
-		case err != nil:
-			return nil, err
-		case n == 0:
-			return nil, io.ErrNoProgress
-		}
-	}
-	return out.Bytes(), nil
-}
-
-// counter counts what is read through it.
-type counter struct {
-	from io.Reader
-	n    int64
-}
-
-func (c *counter) Read(b []byte) (int, error) {
-	n, err := c.from.Read(b)
-	c.n += int64(n)
-	return n, err
 }
 
 // absent says that there is nothing under a path. Object stores answer 403 where they do not show what there is, and servers

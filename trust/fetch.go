@@ -14,6 +14,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata/updater"
 
 	"github.com/mayfly-ca/mayfly/internal/hostname"
+	"github.com/mayfly-ca/mayfly/internal/httpclient"
 )
 
 // fetchTimeout bounds each download.
@@ -26,7 +27,9 @@ func Fetch(ctx context.Context, repository string, root []byte, userAgent string
 		return nil, fmt.Errorf("%q is not the URL of a TUF repository; write https://HOST/PATH (http on loopback only)", repository)
 	}
 	f := fetcher.NewDefaultFetcher()
-	f.SetHTTPClient(withContext{ctx, &http.Client{Timeout: fetchTimeout, CheckRedirect: checkRedirect}})
+	f.SetHTTPClient(withContext{ctx, httpclient.New(httpclient.Options{
+		Timeout: fetchTimeout, Proxy: http.ProxyFromEnvironment, UserAgent: userAgent, Redirect: checkRedirect,
+	})})
 	f.SetHTTPUserAgent(userAgent)
 	f.SetRetry(time.Second, 2)
 	data, err := source{url: repository, root: root, fetcher: f}.target(rootTarget)

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/internal/httpclient"
 	"github.com/mayfly-ca/mayfly/monitor"
 )
 
@@ -52,7 +52,6 @@ type cosigner struct {
 	witnesses  []*witness
 	want       int
 	client     *http.Client
-	userAgent  string
 
 	turn sync.Mutex // of a round
 
@@ -80,12 +79,9 @@ type witness struct {
 func newCosigner(l *Log, c Config, o Options) (*cosigner, error) {
 	w := &cosigner{
 		dir: l.dir, label: l.label, log: l.log, event: l.event, metrics: l.metrics, reader: l.reader, origin: l.signer.origin, tiles: l.tiles, want: c.cosignatures(),
-		userAgent: o.UserAgent,
-		client: &http.Client{
-			Timeout:       witnessTimeout,
-			Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: witnessTimeout, TLSHandshakeTimeout: witnessTimeout, MaxResponseHeaderBytes: maxCosignature, IdleConnTimeout: time.Minute},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		client: httpclient.New(httpclient.Options{
+			Timeout: witnessTimeout, UserAgent: o.UserAgent, Proxy: http.ProxyFromEnvironment, IdleTimeout: time.Minute,
+		}),
 	}
 	for _, one := range c.Witnesses {
 		v, err := f_note.NewVerifierForCosignatureV1(one.PublicKey)
@@ -352,17 +348,13 @@ func (c *cosigner) post(ctx context.Context, url, body string) (status int, answ
 		return 0, nil, err
 	}
 	req.Header.Set("Content-Type", "text/plain; charset=utf-8")
-	if c.userAgent != "" {
-		req.Header.Set("User-Agent", c.userAgent)
-	}
 	resp, err := c.client.Do(req)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read
-	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxCosignature+1))
-	if err == nil && len(answer) > maxCosignature {
-		err = fmt.Errorf("the answer is longer than %d bytes", maxCosignature)
+	if answer, err = httpclient.ReadBody(resp, maxCosignature); err != nil {
+		err = fmt.Errorf("read the response: %w", err)
 	}
 	return resp.StatusCode, answer, err
 }

@@ -94,7 +94,7 @@ func TestWitnessFails(t *testing.T) {
 	}{
 		{witness.Error500, "status 500"},
 		{witness.Garbage, "does not verify"},
-		{witness.Endless, "longer than"},
+		{witness.Endless, "larger than"},
 		{witness.BadSignature, "does not verify"},
 		{witness.Redirect, "status 307"},
 		{witness.Old, "clocks"},

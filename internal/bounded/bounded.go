@@ -13,7 +13,7 @@ import (
 type TooLargeError struct{ Limit int64 }
 
 // Error implements error.
-func (e *TooLargeError) Error() string { return fmt.Sprintf("more than %d bytes", e.Limit) }
+func (e *TooLargeError) Error() string { return fmt.Sprintf("larger than %d bytes", e.Limit) }
 
 // ReadAll reads r to its end. More than limit bytes are a [*TooLargeError]; at most one byte beyond the limit is read.
 func ReadAll(r io.Reader, limit int64) ([]byte, error) {

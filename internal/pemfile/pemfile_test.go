@@ -399,7 +399,7 @@ func TestLoadPool(t *testing.T) {
 	}
 	for name, problem := range map[string]string{
 		file("empty", nil):                   "no certificate in PEM",
-		file("large", make([]byte, 5<<20)):   "more than",
+		file("large", make([]byte, 5<<20)):   "larger than",
 		filepath.Join(dir, "does-not-exist"): "no such file",
 	} {
 		_, err := pemfile.LoadPool(name, "log", "ca_cert")
