@@ -104,7 +104,7 @@ var documentedNumbers = []struct {
 
 	{"docs/performance.md", "Up to a {thousand} refusals a second for each processor", "server.refusalsPerProcessor"},
 	{"docs/performance.md", "lets the heap grow to {48 MiB} before each collection, or by {60} %",
-		"cmd/mayfly.heapFloor cmd/mayfly.sparing"},
+		"node.heapFloor node.sparing"},
 }
 
 // The figures in the documentation are those of the code.
