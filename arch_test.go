@@ -62,12 +62,12 @@ var layers = map[string][]string{
 	"dev/idp": {},
 	"dev/tsa": {}, // the timestamp authority of "mayfly dev"
 
-	"node": {"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "monitor", "journal", "reconcile", "reconcile/webhook", "config", "server", "trust", "tbs", "fault"},
+	"node": {"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal", "reconcile", "reconcile/webhook", "config", "server", "trust", "loglist", "tbs", "fault"},
 	"dev":  {"node", "ca", "client", "config", "server", "trust", "dev/idp", "dev/tsa"},
 
 	"cmd/internal/cli": {"fault"},
 	"cmd/mayfly": {"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "ctlog", "ctlog/embedded", "monitor",
-		"journal", "reconcile", "client", "trust", "identity", "tbs", "fault", "server"},
+		"journal", "reconcile", "client", "trust", "identity", "loglist", "tbs", "fault", "server"},
 	"cmd/mayfly-bench": {"cmd/internal/cli", "dev", "dev/idp", "node", "client", "ca", "tbs"},
 
 	"testkit": {"*", "testkit"}, // and only tests import it
