@@ -179,7 +179,7 @@ func TestWarnings(t *testing.T) {
 		"host": {warnings(one("https://gitlab.example.com",
 			oidc.IssuerConfig{Type: "ci-provider", CIProvider: "gitlab-pipeline"})), "https://gitlab.com"},
 		"type": {warnings(one("https://ghes.example.com/_services/token",
-			oidc.IssuerConfig{Type: "github-workflow"})), "names the host https://github.com, which is another one's"},
+			oidc.IssuerConfig{Type: "github-workflow"})), "names the host https://github.com, which is another provider's"},
 		"set": {warnings(one("https://ghes.example.com/_services/token", oidc.IssuerConfig{
 			Type: "github-workflow", Parameters: map[string]string{"url": "https://ghes.example.com"},
 		})), ""},

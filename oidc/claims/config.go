@@ -2,13 +2,15 @@ package claims
 
 // MappingConfig says what the tokens of an issuer become.
 type MappingConfig struct {
-	// What tokens become: email, uri, username, spiffe, kubernetes, chainguard-identity, ci-provider, github-workflow, gitlab-pipeline, buildkite-job or codefresh-workflow. May be left out with profile.
+	// What tokens become: email, uri, username, spiffe, kubernetes, chainguard-identity, ci-provider, github-workflow,
+	// gitlab-pipeline, buildkite-job or codefresh-workflow. May be left out with profile.
 	Type string `yaml:"type" alias:"Type"`
 	// For the type ci-provider: a name under ci-issuer-metadata.
 	CIProvider string `yaml:"ci-provider" alias:"CIProvider"`
 	// For the type email: $.a.b, the claim whose value is certified as the issuer, for federating providers.
 	IssuerClaim string `yaml:"issuer-claim" alias:"IssuerClaim"`
-	// For the type uri: SCHEME://HOST that subjects must have. For the type username: the domain that is put behind the name.
+	// For the type uri: SCHEME://HOST that subjects must have. For the type username: the domain that is put behind the
+	// name.
 	SubjectDomain string `yaml:"subject-domain" alias:"SubjectDomain"`
 	// For the type spiffe: the trust domain that subjects must have.
 	SPIFFETrustDomain string `yaml:"spiffe-trust-domain" alias:"SPIFFETrustDomain"`
@@ -19,9 +21,11 @@ type MappingConfig struct {
 	// Values for the parameters of profile, or of the type github-workflow, gitlab-pipeline, buildkite-job or
 	// codefresh-workflow, which have those of the profile of that name.
 	Parameters map[string]string `yaml:"parameters"`
-	// For the type email: the claim with the address, such as upn or preferred_username. Needs email-verified. Default: email.
+	// For the type email: the claim with the address, such as upn or preferred_username. Needs email-verified. Default:
+	// email.
 	EmailClaim string `yaml:"email-claim"`
-	// What makes an address count as verified: the name of a claim that must be true, or "issuer": whatever this issuer says. Default: email_verified.
+	// What makes an address count as verified: the name of a claim that must be true, or "issuer": whatever this issuer
+	// says. Default: email_verified.
 	EmailVerified string `yaml:"email-verified"`
 	// Domains that the issuer may speak for; *.example.com means every subdomain.
 	EmailDomains []string `yaml:"email-domains"`
@@ -56,7 +60,8 @@ type ProfileConfig struct {
 	// refused. When omitted: those that are empty, and those that the shipped profile of the same name lists; with
 	// compat: fulcio, all.
 	Claims []string `yaml:"claims,gap"`
-	// Claims that have no slash in the URI that the certificate names: with one, two claims could make the URI of two others.
+	// Claims that have no slash in the URI that the certificate names: with one, two claims could make the URI of two
+	// others.
 	Segments []string `yaml:"segments"`
 	// What the URI that the certificate names must begin with.
 	Under string `yaml:"under"`

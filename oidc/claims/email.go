@@ -14,41 +14,22 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// base is what every type has: issuer and subject, from the token itself (D16).
-func base(c token.Claims) (identity.Identity, error) {
-	iss, err := c.Text("iss")
-	if err != nil {
-		return identity.Identity{}, err
-	}
-	if err := checkText("iss", iss); err != nil {
-		return identity.Identity{}, err
-	}
-	id := identity.Identity{Issuer: iss}
-	id.Extensions.Set(identity.IssuerV1, iss)
-	id.Extensions.Set(identity.Issuer, iss)
-	if sub, ok := c["sub"].(string); ok && sub != "" {
-		id.Subject = sub
-		id.Extensions.Set(identity.Subject, sub)
-	}
-	return id, nil
-}
-
-// emailRules are how an issuer of the type email names people.
+// emailRules say how an issuer of the type email names people.
 type emailRules struct {
-	claim    string   // that holds the address
-	verified string   // claim that says it is verified; "": nobody has to
+	claim    string   // with the address
+	verified string   // claim that says that the address is verified; "": none has to
 	path     []string // of the claim with the issuer to certify; nil: iss
 	mapped   []string // the issuers that path may lead to; nil: all
-	domains  []string // that the issuer may speak for; nil: all
+	domains  []string // of the addresses that the issuer may name; nil: all
 }
 
 const (
 	emailClaim    = "email"
 	verifiedClaim = "email_verified"
-	byIssuer      = "issuer" // in email-verified: no claim says it, the issuer as such does
+	byIssuer      = "issuer" // value of email-verified: every address of the issuer counts as verified
 )
 
-// newEmailMapper maps the claim with an address, which the provider must have verified.
+// newEmailMapper returns the mapping of the type email: the address of a claim, which the provider must have verified.
 func newEmailMapper(r entry, _ Library) (mapFunc, error) {
 	e := emailRules{claim: r.EmailClaim, verified: r.EmailVerified, mapped: r.MappedIssuers}
 	var errs []error
@@ -59,20 +40,25 @@ func newEmailMapper(r entry, _ Library) (mapFunc, error) {
 			add(err.Error(), "write $.claim or $.claim.part", "issuer-claim")
 		}
 	} else if len(r.MappedIssuers) > 0 {
-		add("mapped-issuers says what issuer-claim may give, and there is no issuer-claim", "write issuer-claim or remove it", "mapped-issuers")
+		add("mapped-issuers lists the values of issuer-claim, and there is no issuer-claim", "write issuer-claim or remove it",
+			"mapped-issuers")
 	}
 	switch {
 	case r.EmailClaim != "" && r.EmailClaim != emailClaim && r.EmailVerified == "" && !r.SkipEmailVerification:
-		add("an address from "+r.EmailClaim+" needs a rule for what counts as verified", `write email-verified: the name of a claim that must be true, or "issuer" if every address from this issuer counts`, "email-claim")
+		add("an address from "+r.EmailClaim+" needs a rule for what counts as verified",
+			`write email-verified: the name of a claim that must be true, or "issuer" if every address from this issuer counts`,
+			"email-claim")
 	case r.EmailVerified != "" && r.SkipEmailVerification:
 		add("email-verified and skip-email-verification contradict each other", "remove one of them", "email-verified")
 	case r.EmailVerified == byIssuer && len(r.EmailDomains) == 0:
-		add("an issuer whose every address counts as verified could name anybody", "write email-domains: the domains that it may speak for", "email-verified")
+		add("an issuer whose every address counts as verified could name anybody",
+			"write email-domains: the domains of the addresses that it may name", "email-verified")
 	}
 	for i, d := range r.EmailDomains {
 		d = strings.ToLower(d)
 		if !hostname.IsDNSName(strings.TrimPrefix(d, "*.")) {
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not a domain", d), "write example.com, or *.example.com for its subdomains", "email-domains", strconv.Itoa(i)))
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not a domain", d),
+				"write example.com, or *.example.com for its subdomains", "email-domains", strconv.Itoa(i)))
 		}
 		e.domains = append(e.domains, d)
 	}
@@ -97,13 +83,13 @@ func (e emailRules) identify(c token.Claims) (identity.Identity, error) {
 	if err != nil {
 		return id, err
 	}
-	told := e.verified
-	if told == "" {
-		told = verifiedClaim // nobody has to say it; what is said must still be readable
+	verifiedBy := e.verified
+	if verifiedBy == "" {
+		verifiedBy = verifiedClaim // not required, but its value must be valid
 	}
-	verified, err := truth(c[told])
+	verified, err := parseVerified(c[verifiedBy])
 	if err != nil {
-		return id, fault.New(fault.ClaimInvalid, err, "claim", told)
+		return id, fault.New(fault.ClaimInvalid, err, "claim", verifiedBy)
 	}
 	if !verified && e.verified != "" {
 		return id, fault.New(fault.EmailUnverified, nil)
@@ -111,11 +97,13 @@ func (e emailRules) identify(c token.Claims) (identity.Identity, error) {
 	if err := checkText(e.claim, email); err != nil {
 		return id, err
 	}
-	if !emailAddress(email) {
+	if !isEmailAddress(email) {
 		return id, fault.New(fault.ClaimInvalid, errors.New("not an e-mail address"), "claim", e.claim)
 	}
-	if domain := strings.ToLower(email[strings.LastIndexByte(email, '@')+1:]); e.domains != nil && !slices.ContainsFunc(e.domains, func(d string) bool { return covers(d, domain) }) {
-		return id, fault.New(fault.IdentityNotAllowed, errors.New("the issuer may not speak for this domain"), "claim", e.claim)
+	domain := strings.ToLower(email[strings.LastIndexByte(email, '@')+1:])
+	if e.domains != nil && !slices.ContainsFunc(e.domains, func(d string) bool { return covers(d, domain) }) {
+		return id, fault.New(fault.IdentityNotAllowed, errors.New("the issuer may not name addresses of this domain"),
+			"claim", e.claim)
 	}
 	if e.path != nil {
 		if id, err = e.mapIssuer(id, c); err != nil {
@@ -127,7 +115,7 @@ func (e emailRules) identify(c token.Claims) (identity.Identity, error) {
 	return id, nil
 }
 
-// mapIssuer replaces the issuer that is certified by the one that a federating provider names (D17).
+// mapIssuer replaces the issuer in the certificate by the issuer that a federating provider names (D17).
 func (e emailRules) mapIssuer(id identity.Identity, c token.Claims) (identity.Identity, error) {
 	var v any = map[string]any(c)
 	for _, name := range e.path {
@@ -149,25 +137,26 @@ func (e emailRules) mapIssuer(id identity.Identity, c token.Claims) (identity.Id
 	return id, nil
 }
 
-// covers reports whether pattern, a domain or *. and a domain, means domain. Both are in lower case.
-func covers(pattern, domain string) bool {
-	if parent, ok := strings.CutPrefix(pattern, "*"); ok {
+// covers reports whether an entry of email-domains, a domain or *. and a domain, includes domain. Both are in lower
+// case.
+func covers(entry, domain string) bool {
+	if parent, ok := strings.CutPrefix(entry, "*"); ok {
 		return strings.HasSuffix(domain, parent) && len(domain) > len(parent)
 	}
-	return pattern == domain
+	return entry == domain
 }
 
-// ShareDomain reports whether some domain is meant by both.
+// ShareDomain reports whether two entries of email-domains have a domain in common. Both are in lower case.
 func ShareDomain(a, b string) bool {
-	pa, starA := strings.CutPrefix(a, "*")
-	pb, starB := strings.CutPrefix(b, "*")
+	parentA, starA := strings.CutPrefix(a, "*")
+	parentB, starB := strings.CutPrefix(b, "*")
 	if starA && starB {
-		return strings.HasSuffix(pa, pb) || strings.HasSuffix(pb, pa)
+		return strings.HasSuffix(parentA, parentB) || strings.HasSuffix(parentB, parentA)
 	}
 	return covers(a, b) || covers(b, a)
 }
 
-// parsePath reads the JSONPath of an issuer claim: $.name, $.name.name.
+// parsePath parses the JSONPath of issuer-claim: $.name, $.name.name.
 func parsePath(s string) ([]string, error) {
 	rest, ok := strings.CutPrefix(s, "$.")
 	path := strings.Split(rest, ".")
@@ -177,8 +166,8 @@ func parsePath(s string) ([]string, error) {
 	return path, nil
 }
 
-// truth reads email_verified: a boolean, or one of the words that some providers send. Absent is false.
-func truth(v any) (bool, error) {
+// parseVerified parses email_verified: a boolean, or a string that some providers send instead. Absent is false.
+func parseVerified(v any) (bool, error) {
 	switch v {
 	case nil, false, "false", "False":
 		return false, nil
@@ -188,15 +177,15 @@ func truth(v any) (bool, error) {
 	return false, errors.New("not a boolean")
 }
 
-// emailAddress reports whether s is an address of the usual form: a dot-atom, @, and a domain name of two or more labels
-// whose last one is not a number (RFC 5321 §4.1.2, without quoted strings and address literals). Characters beyond ASCII
-// pass here; a certificate cannot carry them, and says so.
-func emailAddress(s string) bool {
+// isEmailAddress reports whether s is an address of the usual form: a dot-atom, @, and a domain name of two or more
+// labels whose last label is not a number (RFC 5321 §4.1.2, without quoted strings and address literals). Characters
+// outside ASCII are accepted here and refused when the identity is checked, because a certificate cannot carry them.
+func isEmailAddress(s string) bool {
 	at := strings.LastIndexByte(s, '@')
 	if at < 1 || len(s) > 320 {
 		return false
 	}
-	for _, atom := range strings.Split(s[:at], ".") {
+	for atom := range strings.SplitSeq(s[:at], ".") {
 		if atom == "" || strings.ContainsAny(atom, " \t\r\n\"(),:;<>@[\\]") {
 			return false
 		}

@@ -1,8 +1,8 @@
 // Package claims maps verified claims to the identity that a certificate names.
 //
 // [Library.NewMapper] compiles the mapping of one entry of the configuration: an identity type, or a profile with
-// templates. [Mapper.Identity] is pure. The claims MUST have been verified. Two sets of claims that differ in a claim that
-// a name is made of MUST NOT give the same name (D13), and values MUST enter the identity unchanged or be refused.
+// templates. [Mapper.Identity] is pure. The claims MUST have been verified. Two sets of claims that differ in a claim
+// that a name is made of MUST NOT give the same name (D13), and values MUST enter the identity unchanged or be refused.
 package claims
 
 import (
@@ -46,8 +46,8 @@ type identityType struct {
 	newMapper func(entry, Library) (mapFunc, error)
 }
 
-// types are those of Fulcio. The last four are older than profiles and require more claims than the profiles of the same
-// names.
+// types are those of Fulcio. The last four are older than profiles and require more claims than the profiles of the
+// same names.
 var types = map[string]identityType{
 	"email":               {"email", newEmailMapper},
 	"uri":                 {"sub", newURIMapper},
@@ -88,8 +88,8 @@ func (c MappingConfig) Resolve() (MappingConfig, error) {
 	return c, nil
 }
 
-// NewMapper compiles the mapping of an issuer, a URL or a pattern. c is the result of [MappingConfig.Resolve]. Errors are
-// [fault.Setting] values.
+// NewMapper compiles the mapping of an issuer, a URL or a pattern. c is the result of [MappingConfig.Resolve]. Errors
+// are [fault.Setting] values.
 func (l Library) NewMapper(issuer string, c MappingConfig) (*Mapper, error) {
 	m := &Mapper{entry: entry{c, issuer}}
 	var errs []error
@@ -191,7 +191,8 @@ func (m *Mapper) Identity(c token.Claims) (identity.Identity, error) {
 	return id, nil
 }
 
-// checkSubject checks that sub is a string that a certificate can carry, and not empty (OpenID Connect Core 1.0 §2, D11).
+// checkSubject checks that sub is a string that a certificate can carry, and not empty (OpenID Connect Core 1.0 §2,
+// D11).
 func (m *Mapper) checkSubject(c token.Claims) error {
 	sub, err := c.Text("sub")
 	if err != nil && (!m.Lenient() || fault.From(err).Reason != fault.ClaimMissing) {
@@ -238,12 +239,13 @@ func (m *Mapper) RequiredClaims() []string {
 func (m *Mapper) ForeignHost() (problem, fix, key string) {
 	if name := m.CIProvider; name != "" && m.usesHostOf(profiles[name]) {
 		return "the profile " + name + " names the host of " + strings.Join(profiles[name].Issuers[:1], "") +
-				", which is another one's",
+				", which is another provider's",
 			"write profile: " + name + " with parameters in place of ci-provider, or a profile of its own",
 			"ci-provider"
 	}
-	if s := profiles[m.Type]; s.SAN != "" && len(m.Parameters) == 0 && !s.home(m.issuer) {
-		return "the type " + m.Type + " names the host " + s.Defaults[s.Parameters[0]] + ", which is another one's",
+	if s := profiles[m.Type]; s.SAN != "" && len(m.Parameters) == 0 && !s.isDefaultIssuer(m.issuer) {
+		return "the type " + m.Type + " names the host " + s.Defaults[s.Parameters[0]] +
+				", which is another provider's",
 			"write parameters: {" + s.Parameters[0] + ": https://HOST} beside it", "type"
 	}
 	return "", "", ""
@@ -260,5 +262,5 @@ func (m *Mapper) usesHostOf(s shipped) bool {
 			return false
 		}
 	}
-	return !s.home(m.issuer)
+	return !s.isDefaultIssuer(m.issuer)
 }

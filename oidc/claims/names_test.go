@@ -589,7 +589,7 @@ func (n *nameTarget) run(r *rand.Rand, count int) (named int, err error) {
 		}
 		vary := n.vary[r.IntN(len(n.vary))]
 		var other any = randomName(r)
-		if s, isText := n.get(c, vary).(string); isText && r.IntN(4) > 0 {
+		if s, isString := n.get(c, vary).(string); isString && r.IntN(4) > 0 {
 			other = kin(s, r.IntN(10))
 		}
 		ok, err := n.try(c, vary, other)

@@ -1,55 +1,40 @@
 package claims
 
-import (
-	"fmt"
-	"maps"
-	"net/url"
-	"slices"
-	"strings"
-
-	"github.com/mayfly-ca/mayfly/fault"
-	"github.com/mayfly-ca/mayfly/oidc/pattern"
-)
-
-// shipped is a profile that comes with mayfly: what the tokens of one provider become.
-type shipped struct {
-	ProfileConfig
-	Summary    string
-	Parameters []string // the defaults that an operator may set
-	// Issuers for which the parameters' defaults are right. Another issuer must set them: a certificate would otherwise name
-	// repositories of somebody else's host.
-	Issuers []string
-	// Segments are claims that have no slash: with one, two claims could make the URI of two others (D13).
-	Segments []string
-	// Optional are claims that the provider documents as null or absent at times; an extension that is such a claim is
-	// left out then.
-	Optional []string
-	Under    string // the parameter that the URI in the certificate must begin with
-	Email    *emailProfile
-	Needs    []string // claims, where there are no templates
-}
-
-// emailProfile is a profile whose certificates name an address.
-type emailProfile struct{ domains []string }
-
 // profiles by name. Claim names and addresses are the providers' own, from their documentation.
 var profiles = map[string]shipped{
 	"github-workflow": {
 		Summary: "GitHub Actions; url: the web address, for GitHub Enterprise Server and GHE.com",
-		Issuers: []string{"https://token.actions.githubusercontent.com", "https://token.actions.githubusercontent.com/*"}, Parameters: []string{"url"},
+		Issuers: []string{
+			"https://token.actions.githubusercontent.com",
+			"https://token.actions.githubusercontent.com/*",
+		},
+		Parameters: []string{"url"},
 		ProfileConfig: ProfileConfig{
-			Defaults: map[string]string{"url": "https://github.com", "environment": ""}, Claims: []string{"environment"},
-			SAN: "{{.url}}/{{.job_workflow_ref}}",
+			Defaults: map[string]string{"url": "https://github.com", "environment": ""},
+			Claims:   []string{"environment"},
+			SAN:      "{{.url}}/{{.job_workflow_ref}}",
 			Extensions: map[string]string{
-				"github-workflow-trigger": "event_name", "github-workflow-sha": "sha", "github-workflow-name": "workflow",
-				"github-workflow-repository": "repository", "github-workflow-ref": "ref",
-				"build-signer-uri": "{{.url}}/{{.job_workflow_ref}}", "build-signer-digest": "job_workflow_sha", "runner-environment": "runner_environment",
-				"source-repository-uri": "{{.url}}/{{.repository}}", "source-repository-digest": "sha", "source-repository-ref": "ref",
-				"source-repository-identifier": "repository_id", "source-repository-owner-uri": "{{.url}}/{{.repository_owner}}",
-				"source-repository-owner-identifier": "repository_owner_id", "build-config-uri": "{{.url}}/{{.workflow_ref}}",
-				"build-config-digest": "workflow_sha", "build-trigger": "event_name",
-				"run-invocation-uri":                      "{{.url}}/{{.repository}}/actions/runs/{{.run_id}}/attempts/{{.run_attempt}}",
-				"source-repository-visibility-at-signing": "repository_visibility", "deployment-environment": "environment",
+				"github-workflow-trigger":            "event_name",
+				"github-workflow-sha":                "sha",
+				"github-workflow-name":               "workflow",
+				"github-workflow-repository":         "repository",
+				"github-workflow-ref":                "ref",
+				"build-signer-uri":                   "{{.url}}/{{.job_workflow_ref}}",
+				"build-signer-digest":                "job_workflow_sha",
+				"runner-environment":                 "runner_environment",
+				"source-repository-uri":              "{{.url}}/{{.repository}}",
+				"source-repository-digest":           "sha",
+				"source-repository-ref":              "ref",
+				"source-repository-identifier":       "repository_id",
+				"source-repository-owner-uri":        "{{.url}}/{{.repository_owner}}",
+				"source-repository-owner-identifier": "repository_owner_id",
+				"build-config-uri":                   "{{.url}}/{{.workflow_ref}}",
+				"build-config-digest":                "workflow_sha",
+				"build-trigger":                      "event_name",
+				"run-invocation-uri": "{{.url}}/{{.repository}}/actions/runs/{{.run_id}}/attempts" +
+					"/{{.run_attempt}}",
+				"source-repository-visibility-at-signing": "repository_visibility",
+				"deployment-environment":                  "environment",
 			},
 		},
 	},
@@ -58,33 +43,50 @@ var profiles = map[string]shipped{
 		Issuers: []string{"https://gitlab.com"}, Parameters: []string{"url"}, Under: "url",
 		Optional: []string{"ci_config_sha"}, // the definition of the pipeline is in another project
 		ProfileConfig: ProfileConfig{
-			Defaults: map[string]string{"url": "https://gitlab.com", "environment": ""}, Claims: []string{"environment"},
-			SAN: "https://{{.ci_config_ref_uri}}",
+			Defaults: map[string]string{"url": "https://gitlab.com", "environment": ""},
+			Claims:   []string{"environment"},
+			SAN:      "https://{{.ci_config_ref_uri}}",
 			Extensions: map[string]string{
-				"build-signer-uri":    "https://{{.ci_config_ref_uri}}",
-				"build-signer-digest": `{{index . "ci_config_sha"}}`, "runner-environment": "runner_environment",
-				"source-repository-uri": "{{.url}}/{{.project_path}}", "source-repository-digest": "sha",
-				"source-repository-ref":        `{{if eq .ref_type "branch"}}refs/heads/{{.ref}}{{else}}refs/tags/{{.ref}}{{end}}`,
-				"source-repository-identifier": "project_id", "source-repository-owner-uri": "{{.url}}/{{.namespace_path}}",
-				"source-repository-owner-identifier": "namespace_id",
-				"build-config-uri":                   "https://{{.ci_config_ref_uri}}",
-				"build-config-digest":                `{{index . "ci_config_sha"}}`,
-				"build-trigger":                      "pipeline_source", "run-invocation-uri": "{{.url}}/{{.project_path}}/-/jobs/{{.job_id}}",
-				"source-repository-visibility-at-signing": "project_visibility", "deployment-environment": "environment",
+				"build-signer-uri":         "https://{{.ci_config_ref_uri}}",
+				"build-signer-digest":      `{{index . "ci_config_sha"}}`,
+				"runner-environment":       "runner_environment",
+				"source-repository-uri":    "{{.url}}/{{.project_path}}",
+				"source-repository-digest": "sha",
+				"source-repository-ref": `{{if eq .ref_type "branch"}}refs/heads/{{.ref}}{{else}}refs/tags` +
+					`/{{.ref}}{{end}}`,
+				"source-repository-identifier":            "project_id",
+				"source-repository-owner-uri":             "{{.url}}/{{.namespace_path}}",
+				"source-repository-owner-identifier":      "namespace_id",
+				"build-config-uri":                        "https://{{.ci_config_ref_uri}}",
+				"build-config-digest":                     `{{index . "ci_config_sha"}}`,
+				"build-trigger":                           "pipeline_source",
+				"run-invocation-uri":                      "{{.url}}/{{.project_path}}/-/jobs/{{.job_id}}",
+				"source-repository-visibility-at-signing": "project_visibility",
+				"deployment-environment":                  "environment",
 			},
 		},
 	},
 	"codefresh-workflow": {
-		Summary: "Codefresh", Issuers: []string{"https://oidc.codefresh.io"}, Parameters: []string{"platform_url"},
-		Segments: []string{"account_name", "account_id", "pipeline_id"},
+		Summary:    "Codefresh",
+		Issuers:    []string{"https://oidc.codefresh.io"},
+		Parameters: []string{"platform_url"},
+		Segments:   []string{"account_name", "account_id", "pipeline_id"},
 		ProfileConfig: ProfileConfig{
-			Defaults: map[string]string{"platform_url": "https://g.codefresh.io", "scm_repo_url": "", "scm_ref": "", "runner_environment": ""},
-			Claims:   []string{"platform_url", "scm_repo_url", "scm_ref", "runner_environment"},
-			SAN:      "{{.platform_url}}/{{.account_name}}/{{.pipeline_name}}:{{.account_id}}/{{.pipeline_id}}",
+			Defaults: map[string]string{
+				"platform_url":       "https://g.codefresh.io",
+				"scm_repo_url":       "",
+				"scm_ref":            "",
+				"runner_environment": "",
+			},
+			Claims: []string{"platform_url", "scm_repo_url", "scm_ref", "runner_environment"},
+			SAN:    "{{.platform_url}}/{{.account_name}}/{{.pipeline_name}}:{{.account_id}}/{{.pipeline_id}}",
 			Extensions: map[string]string{
-				"build-signer-uri": "{{.platform_url}}/build/{{.workflow_id}}", "runner-environment": "runner_environment", "source-repository-uri": "scm_repo_url",
-				"source-repository-ref": "scm_ref", "build-config-uri": "{{.platform_url}}/api/pipelines/{{.pipeline_id}}",
-				"run-invocation-uri": "{{.platform_url}}/build/{{.workflow_id}}",
+				"build-signer-uri":      "{{.platform_url}}/build/{{.workflow_id}}",
+				"runner-environment":    "runner_environment",
+				"source-repository-uri": "scm_repo_url",
+				"source-repository-ref": "scm_ref",
+				"build-config-uri":      "{{.platform_url}}/api/pipelines/{{.pipeline_id}}",
+				"run-invocation-uri":    "{{.platform_url}}/build/{{.workflow_id}}",
 			},
 		},
 	},
@@ -95,8 +97,11 @@ var profiles = map[string]shipped{
 			Defaults: map[string]string{"url": "https://buildkite.com"}, Claims: []string{},
 			SAN: "{{.url}}/{{.organization_slug}}/{{.pipeline_slug}}",
 			Extensions: map[string]string{
-				"runner-environment": "runner_environment", "source-repository-digest": "build_commit", "build-trigger": "build_source",
-				"run-invocation-uri": "{{.url}}/{{.organization_slug}}/{{.pipeline_slug}}/builds/{{.build_number}}#{{.job_id}}",
+				"runner-environment":       "runner_environment",
+				"source-repository-digest": "build_commit",
+				"build-trigger":            "build_source",
+				"run-invocation-uri": "{{.url}}/{{.organization_slug}}/{{.pipeline_slug}}/builds" +
+					"/{{.build_number}}#{{.job_id}}",
 			},
 		},
 	},
@@ -105,14 +110,23 @@ var profiles = map[string]shipped{
 		Issuers:  []string{"https://oidc.circleci.com", "https://oidc.circleci.com/org/*"},
 		Segments: []string{"oidc.circleci.com/project-id", "oidc.circleci.com/pipeline-definition-id"},
 		ProfileConfig: ProfileConfig{
-			Defaults: map[string]string{"api_url": "https://circleci.com/api/v2", "platform_url": "https://app.circleci.com/"}, Claims: []string{},
-			SAN: `{{.api_url}}/projects/{{index . "oidc.circleci.com/project-id"}}/pipeline-definitions/{{index . "oidc.circleci.com/pipeline-definition-id"}}`,
+			Defaults: map[string]string{
+				"api_url":      "https://circleci.com/api/v2",
+				"platform_url": "https://app.circleci.com/",
+			},
+			Claims: []string{},
+			SAN: `{{.api_url}}/projects/{{index . "oidc.circleci.com/project-id"}}` +
+				`/pipeline-definitions/{{index . "oidc.circleci.com/pipeline-definition-id"}}`,
 			Extensions: map[string]string{
-				"build-signer-uri":      `{{.api_url}}/projects/{{index . "oidc.circleci.com/project-id"}}/pipeline-definitions/{{index . "oidc.circleci.com/pipeline-definition-id"}}`,
-				"runner-environment":    `{{if eq (index . "oidc.circleci.com/ssh-rerun") "true"}}ssh-rerun{{else}}""{{end}}`,
-				"source-repository-uri": `{{index . "oidc.circleci.com/vcs-origin"}}`, "source-repository-ref": `{{index . "oidc.circleci.com/vcs-ref"}}`,
-				"build-config-uri":   `{{.api_url}}/pipeline/{{index . "oidc.circleci.com/pipeline-id"}}/config`,
-				"run-invocation-uri": `{{.platform_url}}/workflow/{{index . "oidc.circleci.com/workflow-id"}}/job/{{index . "oidc.circleci.com/job-id"}}`,
+				"build-signer-uri": `{{.api_url}}/projects/{{index . "oidc.circleci.com/project-id"}}` +
+					`/pipeline-definitions/{{index . "oidc.circleci.com/pipeline-definition-id"}}`,
+				"runner-environment": `{{if eq (index . "oidc.circleci.com/ssh-rerun") "true"}}` +
+					`ssh-rerun{{else}}""{{end}}`,
+				"source-repository-uri": `{{index . "oidc.circleci.com/vcs-origin"}}`,
+				"source-repository-ref": `{{index . "oidc.circleci.com/vcs-ref"}}`,
+				"build-config-uri":      `{{.api_url}}/pipeline/{{index . "oidc.circleci.com/pipeline-id"}}/config`,
+				"run-invocation-uri": `{{.platform_url}}/workflow/{{index . "oidc.circleci.com/workflow-id"}}` +
+					`/job/{{index . "oidc.circleci.com/job-id"}}`,
 			},
 		},
 	},
@@ -125,142 +139,106 @@ var profiles = map[string]shipped{
 			Claims:   []string{"base_url", "revision", "ref"}, // tokens of other regions than the first have a base_url
 			SAN:      "{{.base_url}}/{{.workspace_domain}}/{{.project_name}}/pipelines/pipeline/{{.pipeline_id}}",
 			Extensions: map[string]string{
-				"build-signer-uri":   "{{.base_url}}/{{.workspace_domain}}/{{.project_name}}/pipelines/pipeline/{{.pipeline_id}}",
-				"runner-environment": "runner_environment", "source-repository-uri": "{{.base_url}}/{{.workspace_domain}}/{{.project_name}}",
-				"source-repository-digest": "revision", "source-repository-ref": "ref", "source-repository-owner-uri": "{{.base_url}}/{{.workspace_domain}}",
-				"build-trigger":      "triggered_on",
-				"run-invocation-uri": "{{.base_url}}/{{.workspace_domain}}/{{.project_name}}/pipelines/pipeline/{{.pipeline_id}}/execution/{{.execution_id}}",
+				"build-signer-uri": "{{.base_url}}/{{.workspace_domain}}/{{.project_name}}/pipelines" +
+					"/pipeline/{{.pipeline_id}}",
+				"runner-environment":          "runner_environment",
+				"source-repository-uri":       "{{.base_url}}/{{.workspace_domain}}/{{.project_name}}",
+				"source-repository-digest":    "revision",
+				"source-repository-ref":       "ref",
+				"source-repository-owner-uri": "{{.base_url}}/{{.workspace_domain}}",
+				"build-trigger":               "triggered_on",
+				"run-invocation-uri": "{{.base_url}}/{{.workspace_domain}}/{{.project_name}}/pipelines" +
+					"/pipeline/{{.pipeline_id}}/execution/{{.execution_id}}",
 			},
 		},
 	},
 	"azure-pipelines": {
-		Summary: "Azure Pipelines; url: the organization, https://dev.azure.com/ORGANIZATION", Parameters: []string{"url"},
-		Segments: []string{"prj_id", "def_id"},
+		Summary:    "Azure Pipelines; url: the organization, https://dev.azure.com/ORGANIZATION",
+		Parameters: []string{"url"},
+		Segments:   []string{"prj_id", "def_id"},
 		ProfileConfig: ProfileConfig{
-			Defaults: map[string]string{"url": "", "rpo_uri": "", "rpo_ver": "", "rpo_ref": "", "rpo_id": ""}, Claims: []string{"rpo_uri", "rpo_ver", "rpo_ref", "rpo_id"},
-			SAN: "{{.url}}/{{.prj_id}}/_build?definitionId={{.def_id}}",
+			Defaults: map[string]string{"url": "", "rpo_uri": "", "rpo_ver": "", "rpo_ref": "", "rpo_id": ""},
+			Claims:   []string{"rpo_uri", "rpo_ver", "rpo_ref", "rpo_id"},
+			SAN:      "{{.url}}/{{.prj_id}}/_build?definitionId={{.def_id}}",
 			Extensions: map[string]string{
-				"build-signer-uri": "{{.url}}/{{.prj_id}}/_build?definitionId={{.def_id}}", "source-repository-uri": "rpo_uri", "source-repository-digest": "rpo_ver",
-				"source-repository-ref": "rpo_ref", "source-repository-identifier": "rpo_id", "source-repository-owner-uri": "{{.url}}",
-				"source-repository-owner-identifier": "org_id", "run-invocation-uri": "{{.url}}/{{.prj_id}}/_build/results?buildId={{.run_id}}",
+				"build-signer-uri":                   "{{.url}}/{{.prj_id}}/_build?definitionId={{.def_id}}",
+				"source-repository-uri":              "rpo_uri",
+				"source-repository-digest":           "rpo_ver",
+				"source-repository-ref":              "rpo_ref",
+				"source-repository-identifier":       "rpo_id",
+				"source-repository-owner-uri":        "{{.url}}",
+				"source-repository-owner-identifier": "org_id",
+				"run-invocation-uri":                 "{{.url}}/{{.prj_id}}/_build/results?buildId={{.run_id}}",
 			},
 		},
 	},
 	"bitbucket-pipelines": {
-		Summary: "Bitbucket Pipelines; the audience is the workspace's own, ari:cloud:bitbucket::workspace/…", Parameters: []string{"url"},
-		Issuers:  []string{"https://api.bitbucket.org/2.0/workspaces/*/pipelines-config/identity/oidc"},
-		Segments: []string{"workspaceUuid", "repositoryUuid"},
+		Summary:    "Bitbucket Pipelines; the audience is the workspace's own, ari:cloud:bitbucket::workspace/…",
+		Parameters: []string{"url"},
+		Issuers:    []string{"https://api.bitbucket.org/2.0/workspaces/*/pipelines-config/identity/oidc"},
+		Segments:   []string{"workspaceUuid", "repositoryUuid"},
 		ProfileConfig: ProfileConfig{
-			Defaults: map[string]string{"url": "https://bitbucket.org", "branchName": "", "deploymentEnvironmentUuid": ""}, Claims: []string{"branchName", "deploymentEnvironmentUuid"},
-			SAN: "{{.url}}/{{.workspaceUuid}}/{{.repositoryUuid}}",
+			Defaults: map[string]string{
+				"url":                       "https://bitbucket.org",
+				"branchName":                "",
+				"deploymentEnvironmentUuid": "",
+			},
+			Claims: []string{"branchName", "deploymentEnvironmentUuid"},
+			SAN:    "{{.url}}/{{.workspaceUuid}}/{{.repositoryUuid}}",
 			Extensions: map[string]string{
-				"build-signer-uri": "{{.url}}/{{.workspaceUuid}}/{{.repositoryUuid}}", "source-repository-uri": "{{.url}}/{{.workspaceUuid}}/{{.repositoryUuid}}",
-				"source-repository-identifier": "repositoryUuid", "source-repository-owner-uri": "{{.url}}/{{.workspaceUuid}}",
-				"source-repository-owner-identifier": "workspaceUuid", "source-repository-ref": `{{if eq .branchName ""}}{{else}}refs/heads/{{.branchName}}{{end}}`,
-				"run-invocation-uri":     "{{.url}}/{{.workspaceUuid}}/{{.repositoryUuid}}/pipelines/results/{{.pipelineUuid}}/steps/{{.stepUuid}}",
+				"build-signer-uri":                   "{{.url}}/{{.workspaceUuid}}/{{.repositoryUuid}}",
+				"source-repository-uri":              "{{.url}}/{{.workspaceUuid}}/{{.repositoryUuid}}",
+				"source-repository-identifier":       "repositoryUuid",
+				"source-repository-owner-uri":        "{{.url}}/{{.workspaceUuid}}",
+				"source-repository-owner-identifier": "workspaceUuid",
+				"source-repository-ref":              `{{if eq .branchName ""}}{{else}}refs/heads/{{.branchName}}{{end}}`,
+				"run-invocation-uri": "{{.url}}/{{.workspaceUuid}}/{{.repositoryUuid}}/pipelines/results" +
+					"/{{.pipelineUuid}}/steps/{{.stepUuid}}",
 				"deployment-environment": "deploymentEnvironmentUuid",
 			},
 		},
 	},
 	"jenkins": {
-		Summary:    "Jenkins with the OpenID Connect Provider plugin; url: the root of Jenkins, which jobs must be under",
+		Summary:    "Jenkins with the OpenID Connect Provider plugin; url: the root of Jenkins, above all jobs",
 		Parameters: []string{"url"}, Under: "url",
 		ProfileConfig: ProfileConfig{
 			Defaults: map[string]string{"url": ""}, Claims: []string{},
-			SAN:        "{{.sub}}",
-			Extensions: map[string]string{"build-signer-uri": "sub", "build-config-uri": "sub", "run-invocation-uri": "{{.sub}}{{.build_number}}/"},
+			SAN: "{{.sub}}",
+			Extensions: map[string]string{
+				"build-signer-uri":   "sub",
+				"build-config-uri":   "sub",
+				"run-invocation-uri": "{{.sub}}{{.build_number}}/",
+			},
 		},
 	},
 	"google-cloud-service-account": {
-		Summary: "Service accounts of Google Cloud, by e-mail address", Issuers: []string{"https://accounts.google.com"},
-		Email: &emailProfile{domains: []string{"*.gserviceaccount.com"}}, Needs: []string{"email", "email_verified", "sub"},
+		Summary: "Service accounts of Google Cloud, by e-mail address",
+		Issuers: []string{"https://accounts.google.com"},
+		Email:   &emailProfile{domains: []string{"*.gserviceaccount.com"}},
+		Needs:   []string{"email", "email_verified", "sub"},
 	},
 	"aws-identity": {
-		Summary: "AWS outbound identity federation: the ARN of the role or user", Issuers: []string{"https://*.tokens.sts.global.api.aws"},
+		Summary:       "AWS outbound identity federation: the ARN of the role or user",
+		Issuers:       []string{"https://*.tokens.sts.global.api.aws"},
 		ProfileConfig: ProfileConfig{SAN: "{{.sub}}", Claims: []string{}}, Under: "arn:",
 	},
 	"hcp-terraform": {
-		Summary: "HCP Terraform; url: the web address of Terraform Enterprise", Issuers: []string{"https://app.terraform.io"}, Parameters: []string{"url"},
-		Segments: []string{"terraform_organization_name", "terraform_workspace_name"},
+		Summary:    "HCP Terraform; url: the web address of Terraform Enterprise",
+		Issuers:    []string{"https://app.terraform.io"},
+		Parameters: []string{"url"},
+		Segments:   []string{"terraform_organization_name", "terraform_workspace_name"},
 		ProfileConfig: ProfileConfig{
 			Defaults: map[string]string{"url": "https://app.terraform.io"}, Claims: []string{},
 			SAN: "{{.url}}/app/{{.terraform_organization_name}}/workspaces/{{.terraform_workspace_name}}",
 			Extensions: map[string]string{
-				"build-signer-uri":   "{{.url}}/app/{{.terraform_organization_name}}/workspaces/{{.terraform_workspace_name}}",
-				"build-config-uri":   "{{.url}}/app/{{.terraform_organization_name}}/workspaces/{{.terraform_workspace_name}}",
-				"build-trigger":      "terraform_run_phase",
-				"run-invocation-uri": "{{.url}}/app/{{.terraform_organization_name}}/workspaces/{{.terraform_workspace_name}}/runs/{{.terraform_run_id}}",
+				"build-signer-uri": "{{.url}}/app/{{.terraform_organization_name}}/workspaces" +
+					"/{{.terraform_workspace_name}}",
+				"build-config-uri": "{{.url}}/app/{{.terraform_organization_name}}/workspaces" +
+					"/{{.terraform_workspace_name}}",
+				"build-trigger": "terraform_run_phase",
+				"run-invocation-uri": "{{.url}}/app/{{.terraform_organization_name}}/workspaces" +
+					"/{{.terraform_workspace_name}}/runs/{{.terraform_run_id}}",
 			},
 		},
 	},
-}
-
-// shippedProfile is a shipped profile with the parameters of one issuer.
-func shippedProfile(r entry) (*profile, error) {
-	s, ok := profiles[r.Profile]
-	if !ok {
-		return nil, fault.BadSetting(fmt.Sprintf("profile %q is unknown", r.Profile), "write one of "+strings.Join(slices.Sorted(maps.Keys(profiles)), ", "), "profile")
-	}
-	c := s.ProfileConfig
-	var err error
-	if c.Defaults, err = s.defaults(r); err != nil {
-		return nil, err
-	}
-	c.Claims = slices.DeleteFunc(slices.Clone(s.Claims), func(claim string) bool { return r.Parameters[claim] != "" })
-	for _, name := range s.Parameters {
-		if _, set := r.Parameters[name]; !set && !s.home(r.issuer) {
-			return nil,
-				fault.BadSetting(fmt.Sprintf("the profile %s needs the parameter %s for this issuer: certificates "+
-					"would name another provider's host",
-					r.Profile, name), "write parameters: {"+name+": https://HOST}", "profile")
-		}
-	}
-	c.Segments, c.Under = s.Segments, s.under(c.Defaults)
-	p, err := parseProfile(r.Profile, c)
-	if err == nil {
-		p.parameters = map[string]bool{}
-		for _, name := range s.Parameters {
-			p.parameters[name] = !slices.Contains(c.Claims, name)
-		}
-	}
-	return p, err
-}
-
-// under is what URIs must begin with, given the parameters.
-func (s shipped) under(parameters map[string]string) string {
-	if slices.Contains(s.Parameters, s.Under) {
-		return parameters[s.Under] + "/"
-	}
-	return s.Under
-}
-
-// home reports whether an issuer, a URL or a pattern, is the provider's own.
-func (s shipped) home(issuer string) bool {
-	return slices.ContainsFunc(s.Issuers, func(p string) bool { return pattern.Match(p, strings.ReplaceAll(issuer, "*", "x")) })
-}
-
-// defaults are the defaults with the parameters of one issuer.
-func (s shipped) defaults(r entry) (map[string]string, error) {
-	out := maps.Clone(s.Defaults)
-	for name, v := range r.Parameters {
-		if !slices.Contains(s.Parameters, name) {
-			fix := "it has none"
-			if len(s.Parameters) > 0 {
-				fix = "it has " + strings.Join(s.Parameters, ", ")
-			}
-			what := "the profile " + r.Profile
-			if r.Profile == "" {
-				what = "the type " + r.Type
-			}
-			return nil, fault.BadSetting(fmt.Sprintf("%s has no parameter %q", what, name), fix, "parameters", name)
-		}
-		v = strings.TrimSuffix(v, "/")
-		if u, err := url.Parse(v); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" ||
-			u.User != nil || u.RawQuery+u.Fragment != "" || u.String() != v {
-			return nil, fault.BadSetting(fmt.Sprintf("%q is not a web address", v), "write https://HOST",
-				"parameters", name)
-		}
-		out[name] = v
-	}
-	return out, nil
 }

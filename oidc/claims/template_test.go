@@ -271,7 +271,7 @@ func FuzzTemplateRender(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := parsed.names(values{}); err != nil {
+		if _, err := parsed.nameForms(values{}); err != nil {
 			return
 		}
 		text, err := parsed.extension(values{claims: token.Claims{

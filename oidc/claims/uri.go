@@ -11,50 +11,50 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// part is a text that a URI is made of, and where the text comes from.
+// part is a piece of a URI or of another text, with its origin.
 type part struct {
 	text  string
-	claim string // the claim whose text it is; "" for text of the operator's or our own: literals and settings
-	// setting says that the token has no such claim, and that the text is the operator's default for it.
-	setting bool
+	claim string // the claim that has the text; "" for literals and settings of the operator
+	// isDefault says that the token has no such claim, and that the text is the default for it.
+	isDefault bool
 }
 
-// uriRules build a URI from parts. The one function that makes URIs is [uriRules.build].
+// uriRules build a URI from parts. All URIs in certificates are made by [uriRules.build].
 //
-// Two lists of parts that differ in the text of a claim MUST NOT give one URI (D13). So nothing is ever decoded, every
-// byte of a claim that RFC 3986 does not allow in its place is percent-encoded, the percent sign included, and what
-// separates two claims cannot stand in the first one. What a claim would add to the structure of the URI (an empty or a
-// dot segment, a query, a fragment, a user, another host or port) is refused (D15).
+// Two lists of parts that differ in the text of a claim MUST NOT give the same URI (D13). Therefore nothing is decoded,
+// every byte of a claim that RFC 3986 does not allow at its place is percent-encoded, the percent sign included, and
+// the delimiter of two claims cannot occur in the first one. A claim that would change the structure of the URI (an
+// empty or a dot segment, a query, a fragment, a user, another host or port) is refused (D15).
 type uriRules struct {
-	// lenient gives Fulcio's bytes in place of ours, and refuses those that Fulcio gives for another text too.
+	// lenient gives the bytes that Fulcio gives, and refuses those that Fulcio also gives for another text.
 	lenient bool
-	// joined says that Fulcio appends the parts to the first one as a path and cleans it, as its types without profile
-	// do. Otherwise Fulcio parses the text of all parts as one URL.
+	// joined says that Fulcio appends the parts to the first one as a path and cleans the path, as it does for types
+	// without a profile. Otherwise Fulcio parses the text of all parts as one URL.
 	joined bool
-	// verbatim leaves the bytes of claims as they are, as Fulcio does in the extensions of profiles, and refuses the
+	// verbatim leaves the bytes of claims unchanged, as Fulcio does in the extensions of profiles. The checks are the
 	// same.
 	verbatim bool
-	// segments are claims that have no slash.
+	// segments are claims that must have no slash.
 	segments []string
-	// free is the claim that may contain what stands beside it; "" means the last one.
+	// free is the one claim that may contain its own delimiters; "" means the last claim.
 	free string
-	// under is what the URI must begin with; "" means anything.
+	// under is the beginning that the URI must have; "" means any.
 	under string
 }
 
-// place is where in a URI (RFC 3986 §3) the next byte stands.
-type place uint8
+// component is a component of a URI (RFC 3986 §3).
+type component uint8
 
 const (
-	inScheme    place = iota // before the colon
-	inAuthority              // after //
+	inScheme    component = iota // before the colon
+	inAuthority                  // after //
 	inPath
 	inQuery
 	inFragment
 )
 
-// placeAfter returns the place of the byte that follows s.
-func placeAfter(s []byte) place {
+// componentAfter returns the component of the byte that follows s.
+func componentAfter(s []byte) component {
 	_, rest, ok := bytes.Cut(s, []byte(":"))
 	if !ok {
 		return inScheme
@@ -75,55 +75,55 @@ func placeAfter(s []byte) place {
 	return inPath
 }
 
-func badPart(claim, problem string) error {
+func invalidClaim(claim, problem string) error {
 	return fault.New(fault.ClaimInvalid, errors.New(problem), "claim", claim)
 }
 
-// build returns the URI of parts. Its errors name the claim at fault.
+// build returns the URI of parts. Its errors name the claim that is refused.
 func (u uriRules) build(parts []part) (string, error) {
-	var room [8]part // most URIs have fewer parts
-	parts = merged(room[:0], parts, false)
+	var buffer [8]part // most URIs have fewer parts
+	parts = mergeLiterals(buffer[:0], parts, false)
 	for _, p := range parts {
 		if p.claim != "" && slices.Contains(u.segments, p.claim) && strings.Contains(p.text, "/") {
-			return "", badPart(p.claim, "has a slash")
+			return "", invalidClaim(p.claim, "has a slash")
 		}
 	}
 	switch {
 	case u.lenient && u.verbatim:
 		return concatenated(parts), nil
 	case u.lenient:
-		return u.fulcio(parts)
+		return u.fulcioURI(parts)
 	case len(parts) == 1 && parts[0].claim != "":
-		return u.whole(parts[0])
+		return u.checkWhole(parts[0])
 	}
 	if n := len(parts) - 1; n > 0 && parts[n].claim != "" && strings.HasSuffix(parts[n-1].text, "://") &&
 		parts[n-1].claim == "" {
-		parts = addressed(parts)
+		parts = splitHost(parts)
 	}
-	var placeRoom [8]place
-	places, err := u.fit(parts, placeRoom[:0])
+	var componentBuffer [8]component
+	components, err := u.checkParts(parts, componentBuffer[:0])
 	if err != nil {
 		return "", err
 	}
-	out, err := u.written(parts, places)
+	out, err := u.encode(parts, components)
 	if err != nil {
 		return "", err
 	}
-	return out, u.finished(out, parts)
+	return out, u.checkResult(out, parts)
 }
 
-// merged joins neighbouring texts that are not of claims and drops empty ones, behind out, which is empty. It keeps the
-// names of settings if it is told to.
-func merged(out, parts []part, keepSettings bool) []part {
-	tidy := true
+// mergeLiterals joins adjacent literals and drops empty ones. out is an empty slice for the result. Defaults stay parts
+// of their claims if keepDefaults is set, and become literals otherwise.
+func mergeLiterals(out, parts []part, keepDefaults bool) []part {
+	merged := true
 	for i, p := range parts {
-		tidy = tidy && !p.setting && (p.claim != "" || p.text != "" && (i == 0 || parts[i-1].claim != ""))
+		merged = merged && !p.isDefault && (p.claim != "" || p.text != "" && (i == 0 || parts[i-1].claim != ""))
 	}
-	if tidy {
+	if merged {
 		return parts
 	}
 	for _, p := range parts {
-		if p.setting && !keepSettings {
+		if p.isDefault && !keepDefaults {
 			p = part{text: p.text}
 		}
 		switch n := len(out) - 1; {
@@ -145,9 +145,9 @@ func concatenated(parts []part) string {
 	return b.String()
 }
 
-// addressed splits a last claim that stands behind "://" and is a host with a path, such as GitLab's ci_config_ref_uri:
+// splitHost splits a last claim that follows "://" and is a host with a path, such as GitLab's ci_config_ref_uri:
 // HOST/PROJECT//FILE@REF.
-func addressed(parts []part) []part {
+func splitHost(parts []part) []part {
 	last := parts[len(parts)-1]
 	host, path, ok := strings.Cut(last.text, "/")
 	if !ok {
@@ -157,13 +157,13 @@ func addressed(parts []part) []part {
 		part{text: path, claim: last.claim})
 }
 
-// fit returns the place of each part. It refuses a claim that would change the structure of the URI.
-func (u uriRules) fit(parts []part, places []place) ([]place, error) {
-	var room [256]byte
-	shape := room[:0] // the URI with an x in place of each claim, so that places depend on no claim
+// checkParts returns the component of each part. It refuses a claim that would change the structure of the URI.
+func (u uriRules) checkParts(parts []part, components []component) ([]component, error) {
+	var buffer [256]byte
+	shape := buffer[:0] // the URI with an x for each claim, so that the components do not depend on claims
 	for i, p := range parts {
-		at := placeAfter(shape)
-		places = append(places, at)
+		at := componentAfter(shape)
+		components = append(components, at)
 		if p.claim == "" {
 			shape = append(shape, p.text...)
 			continue
@@ -174,14 +174,14 @@ func (u uriRules) fit(parts []part, places []place) ([]place, error) {
 		switch at {
 		case inScheme:
 			if i > 0 {
-				return nil, badPart(p.claim, "the template gives no URI: a claim stands in its scheme")
+				return nil, invalidClaim(p.claim, "the template gives no URI: a claim is in its scheme")
 			}
-			if u.verbatim && i+1 < len(parts) && parts[i+1].claim != "" { // an address that another claim continues
-				if _, err := u.whole(p); err != nil {
+			if u.verbatim && i+1 < len(parts) && parts[i+1].claim != "" { // an address, followed by another claim
+				if _, err := u.checkWhole(p); err != nil {
 					return nil, err
 				}
-			} else if !origin(p.text) {
-				return nil, badPart(p.claim, "not https://HOST, which the address in the certificate begins with")
+			} else if !isOrigin(p.text) {
+				return nil, invalidClaim(p.claim, "not https://HOST, the beginning of the address in the certificate")
 			}
 			shape = append(shape, "x://x"...)
 			if strings.HasSuffix(p.text, "/") {
@@ -189,51 +189,52 @@ func (u uriRules) fit(parts []part, places []place) ([]place, error) {
 			}
 			continue
 		case inAuthority:
-			if _, authority, _, _ := components(u.under); !hostText(p.text) && p.text != authority {
-				return nil, badPart(p.claim, "not the name of a host")
+			if _, authority, _, _ := splitURI(u.under); !isHost(p.text) && p.text != authority {
+				return nil, invalidClaim(p.claim, "not a host name")
 			}
 		case inPath:
 			slashes := 0
-			if i >= 2 && parts[i-1].text == "/" && parts[i-2].claim == p.claim && places[i-2] == inAuthority {
-				slashes = 1 // GitLab writes two between project and file
+			if i >= 2 && parts[i-1].text == "/" && parts[i-2].claim == p.claim && components[i-2] == inAuthority {
+				slashes = 1 // GitLab writes two slashes between project and file
 			}
-			if err := pathText(p, slashes, bytes.IndexByte(shape, '@') >= 0); err != nil {
+			if err := checkPathPart(p, slashes, bytes.IndexByte(shape, '@') >= 0); err != nil {
 				return nil, err
 			}
 		case inQuery, inFragment:
 			if u.verbatim && strings.ContainsAny(p.text, "&=#?") {
-				return nil, badPart(p.claim, "has one of & = # ?")
+				return nil, invalidClaim(p.claim, "has one of & = # ?")
 			}
 		}
 		shape = append(shape, 'x')
 	}
-	return places, nil
+	return components, nil
 }
 
-// pathText checks a claim that stands in a path. slashes is how often two slashes may follow one another.
-func pathText(p part, slashes int, ref bool) error {
+// checkPathPart checks a claim in a path. slashes is how many empty segments it may have; ref says that the claim is a
+// name of a branch or tag.
+func checkPathPart(p part, slashes int, ref bool) error {
 	t := p.text
 	switch mark := strings.IndexAny(t, "?#"); {
 	case t[0] == '/' || t[len(t)-1] == '/' || strings.Count(t, "//") > slashes || strings.Contains(t, "///"):
-		return badPart(p.claim, "has an empty part between slashes")
-	case leadsOut(t):
-		return badPart(p.claim, "has . or .. as a part of a path, or a backslash")
+		return invalidClaim(p.claim, "has an empty path segment")
+	case hasDotSegment(t):
+		return invalidClaim(p.claim, "has . or .. as a path segment, or a backslash")
 	case mark >= 0 && (t[mark] == '?' || strings.IndexByte(t, '?') >= 0):
-		return badPart(p.claim, "has a question mark, which begins the query of a URI")
-	case mark >= 0 && !ref && !strings.Contains(t[:mark],
-		"@"): // git allows it in the name of a branch, which stands behind an @
-		return badPart(p.claim, "has a #, which begins the fragment of a URI")
+		return invalidClaim(p.claim, "has a question mark, which begins the query of a URI")
+	case mark >= 0 && !ref && !strings.Contains(t[:mark], "@"): // git allows # in the name of a branch, which follows an @
+		return invalidClaim(p.claim, "has a #, which begins the fragment of a URI")
 	}
 	return nil
 }
 
-// leadsOut reports whether path, or what it is when it is decoded once more, has a dot segment.
-func leadsOut(path string) bool {
-	return dotted(path) || strings.IndexByte(path, '%') >= 0 && dotted(decoded(path))
+// hasDotSegment reports whether path, or path decoded once, has a dot segment.
+func hasDotSegment(path string) bool {
+	return hasPlainDotSegment(path) || strings.IndexByte(path, '%') >= 0 && hasPlainDotSegment(percentDecode(path))
 }
 
-// dotted reports whether path has a segment . or .., or a backslash, which some take for a slash.
-func dotted(path string) bool {
+// hasPlainDotSegment reports whether path has a segment "." or "..", or a backslash, which some software treats as a
+// slash.
+func hasPlainDotSegment(path string) bool {
 	if strings.IndexByte(path, '.') < 0 && strings.IndexByte(path, '\\') < 0 {
 		return false
 	}
@@ -245,15 +246,15 @@ func dotted(path string) bool {
 	return strings.IndexByte(path, '\\') >= 0
 }
 
-// decoded replaces each valid percent-encoding of s by its byte (RFC 3986 §2.1) and leaves all else. It is for checks
-// alone.
-func decoded(s string) string {
+// percentDecode replaces each valid percent-encoding in s (RFC 3986 §2.1) and leaves the rest unchanged. It is used for
+// checks only.
+func percentDecode(s string) string {
 	if strings.IndexByte(s, '%') < 0 {
 		return s
 	}
 	out := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
-		if b, ok := octet(s[i:]); ok {
+		if b, ok := decodeByte(s[i:]); ok {
 			out = append(out, b)
 			i += 2
 			continue
@@ -263,8 +264,8 @@ func decoded(s string) string {
 	return string(out)
 }
 
-// octet returns the byte of the percent-encoding that s begins with.
-func octet(s string) (b byte, ok bool) {
+// decodeByte decodes the percent-encoding at the beginning of s.
+func decodeByte(s string) (b byte, ok bool) {
 	if len(s) < 3 || s[0] != '%' {
 		return 0, false
 	}
@@ -284,54 +285,54 @@ func hexDigit(c byte) int {
 	return -1
 }
 
-// unreserved reports whether c never needs an encoding (RFC 3986 §2.3).
-func unreserved(c byte) bool {
+// isUnreserved reports whether c is an unreserved character (RFC 3986 §2.3).
+func isUnreserved(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.' ||
 		c == '_' || c == '~'
 }
 
-// pathByte reports whether c may stand in a path as it is (RFC 3986 §3.3).
-func pathByte(c byte) bool { return unreserved(c) || strings.IndexByte("!$&'()*+,;=:@/", c) >= 0 }
+// isPathByte reports whether c may occur unencoded in a path (RFC 3986 §3.3).
+func isPathByte(c byte) bool { return isUnreserved(c) || strings.IndexByte("!$&'()*+,;=:@/", c) >= 0 }
 
-// literalByte reports whether c may stand in the operator's own text of a URI, which is encoded already.
-func literalByte(c byte) bool { return pathByte(c) || strings.IndexByte("%?#[]", c) >= 0 }
+// isLiteralByte reports whether c may occur in a literal, which the operator has encoded already.
+func isLiteralByte(c byte) bool { return isPathByte(c) || strings.IndexByte("%?#[]", c) >= 0 }
 
-// written encodes claims and joins the parts. As net/url does, a path with a byte that must be encoded has !, ', (, )
-// and * encoded too: certificates for file names with a space are the same as those of Fulcio then.
-func (u uriRules) written(parts []part, places []place) (string, error) {
-	fallback := false
+// encode percent-encodes claims and joins the parts. If a path has a byte that must be encoded, !, ', (, ) and * are
+// encoded too, as in net/url: certificates for file names with a space are then the same as those of Fulcio.
+func (u uriRules) encode(parts []part, components []component) (string, error) {
+	asURL := false
 	for i, p := range parts {
-		for j := 0; places[i] == inPath && j < len(p.text); j++ {
+		for j := 0; components[i] == inPath && j < len(p.text); j++ {
 			c := p.text[j]
-			fallback = fallback || p.claim != "" && c != '%' && !pathByte(c) || p.claim == "" && !literalByte(c)
+			asURL = asURL || p.claim != "" && c != '%' && !isPathByte(c) || p.claim == "" && !isLiteralByte(c)
 		}
 	}
-	var room [8]string
-	texts := room[:0]
+	var buffer [8]string
+	texts := buffer[:0]
 	for i, p := range parts {
 		texts = append(texts, p.text)
-		if u.verbatim || p.claim != "" && places[i] < inPath {
+		if u.verbatim || p.claim != "" && components[i] < inPath {
 			continue
 		}
-		keep := pathByte
+		keep := isPathByte
 		switch {
 		case p.claim == "":
-			keep = literalByte
-		case places[i] == inQuery:
-			keep = func(c byte) bool { return unreserved(c) || strings.IndexByte("!$'()*,;:@/", c) >= 0 }
-		case places[i] == inPath && fallback:
-			keep = func(c byte) bool { return unreserved(c) || strings.IndexByte("$&+,/:;=@", c) >= 0 }
+			keep = isLiteralByte
+		case components[i] == inQuery:
+			keep = func(c byte) bool { return isUnreserved(c) || strings.IndexByte("!$'()*,;:@/", c) >= 0 }
+		case components[i] == inPath && asURL:
+			keep = func(c byte) bool { return isUnreserved(c) || strings.IndexByte("$&+,/:;=@", c) >= 0 }
 		}
-		texts[i] = encoded(p.text, keep)
+		texts[i] = percentEncode(p.text, keep)
 	}
-	if err := u.separate(parts, texts); err != nil {
+	if err := u.checkDelimiters(parts, texts); err != nil {
 		return "", err
 	}
 	return strings.Join(texts, ""), nil
 }
 
-// encoded writes every byte of s that is not to be kept as percent-encoding, with upper-case digits (RFC 3986 §2.1).
-func encoded(s string, keep func(byte) bool) string {
+// percentEncode encodes every byte of s for which keep is false, with upper-case digits (RFC 3986 §2.1).
+func percentEncode(s string, keep func(byte) bool) string {
 	n := 0
 	for i := range len(s) {
 		if !keep(s[i]) {
@@ -353,10 +354,10 @@ func encoded(s string, keep func(byte) bool) string {
 	return string(out)
 }
 
-// separate checks that the text of each claim can be told from what stands beside it: one claim, the free one, may
-// contain anything; those before it do not contain what follows them, and those behind it do not contain what stands
-// before them. Then a URI can be read from both ends in one way only.
-func (u uriRules) separate(parts []part, texts []string) error {
+// checkDelimiters checks that the claims can be extracted from the URI again. The claims before the free claim must not
+// contain the literal that follows them, and the claims after it must not contain the literal before them: the URI can
+// then be split in one way only, from both ends. The free claim may contain anything.
+func (u uriRules) checkDelimiters(parts []part, texts []string) error {
 	free := -1
 	for i, p := range parts {
 		if p.claim != "" && (u.free == "" || p.claim == u.free) {
@@ -377,70 +378,69 @@ func (u uriRules) separate(parts []part, texts []string) error {
 			}
 			if parts[i+1].claim != "" {
 				if !strings.HasSuffix(texts[i], "/") || strings.Contains(texts[i+1], "/") {
-					return badPart(p.claim, "cannot be told from the claim "+parts[i+1].claim+", which follows it")
+					return invalidClaim(p.claim, "is not delimited from the claim "+parts[i+1].claim+", which follows it")
 				}
 				continue
 			}
 			if strings.Index(text+next, next) != len(text) {
-				return badPart(p.claim, fmt.Sprintf("has %q, which separates it from what follows", next))
+				return invalidClaim(p.claim, fmt.Sprintf("has %q, the delimiter after it", next))
 			}
 			continue
 		}
 		before := texts[i-1]
 		if parts[i-1].claim != "" {
 			if !strings.HasSuffix(before, "/") || strings.Contains(texts[i], "/") {
-				return badPart(p.claim, "cannot be told from the claim "+parts[i-1].claim+", which stands before it")
+				return invalidClaim(p.claim, "is not delimited from the claim "+parts[i-1].claim+", which precedes it")
 			}
 			continue
 		}
 		if strings.LastIndex(before+texts[i], before) != 0 {
-			return badPart(p.claim, fmt.Sprintf("has %q, which separates it from what stands before", before))
+			return invalidClaim(p.claim, fmt.Sprintf("has %q, the delimiter before it", before))
 		}
 	}
 	return nil
 }
 
-// finished checks the URI that is certified, whatever it was made of: its path decoded once and once more.
-func (u uriRules) finished(uri string, parts []part) error {
-	culprit := "sub"
+// checkResult checks the complete URI, independently of its parts. Its path is checked decoded once and decoded twice.
+func (u uriRules) checkResult(uri string, parts []part) error {
+	claim := "sub"
 	for _, p := range parts {
 		if p.claim != "" {
-			culprit = p.claim
+			claim = p.claim
 		}
 	}
-	scheme, authority, path, ok := components(uri)
+	scheme, authority, path, ok := splitURI(uri)
 	switch {
-	case !ok || !schemeText(scheme) || authority == "" && path == "" || strings.Contains(authority, "@"):
-		return badPart(culprit, fmt.Sprintf("the template gives %.200q, which is no absolute URI", uri))
-	case leadsOut(path) || leadsOut(decoded(path)):
-		return badPart(culprit, "gives a path with . or .. as a part")
-	case !u.beneath(uri):
-		return fault.New(fault.IdentityNotAllowed, fmt.Errorf("the name is not under %s", u.under), "claim", culprit)
+	case !ok || !isScheme(scheme) || authority == "" && path == "" || strings.Contains(authority, "@"):
+		return invalidClaim(claim, fmt.Sprintf("the template gives %.200q, which is no absolute URI", uri))
+	case hasDotSegment(path) || hasDotSegment(percentDecode(path)):
+		return invalidClaim(claim, "gives a path with . or .. as a segment")
+	case !u.isUnder(uri):
+		return fault.New(fault.IdentityNotAllowed, fmt.Errorf("the name is not under %s", u.under), "claim", claim)
 	case u.verbatim:
 		return nil
 	}
 	for rest := uri[len(scheme)+1+len(authority):]; rest != ""; rest = rest[1:] {
-		if c := rest[0]; c == '%' || !pathByte(c) && c != '?' && c != '#' {
-			if _, escape := octet(rest); !escape {
-				return badPart(culprit, fmt.Sprintf("the template gives %.200q, which is no URI (RFC 3986)", uri))
+		if c := rest[0]; c == '%' || !isPathByte(c) && c != '?' && c != '#' {
+			if _, escape := decodeByte(rest); !escape {
+				return invalidClaim(claim, fmt.Sprintf("the template gives %.200q, which is no URI (RFC 3986)", uri))
 			}
 		}
 	}
 	return nil
 }
 
-// beneath reports whether uri begins with what it must begin with; a host is not the beginning of a longer name of a
-// host.
-func (u uriRules) beneath(uri string) bool {
+// isUnder reports whether uri has the required beginning. If that ends with a host, the host of uri must not be longer.
+func (u uriRules) isUnder(uri string) bool {
 	rest, ok := strings.CutPrefix(uri, u.under)
-	if _, authority, path, whole := components(u.under); ok && whole && authority != "" && path == "" && rest != "" {
+	if _, authority, path, whole := splitURI(u.under); ok && whole && authority != "" && path == "" && rest != "" {
 		return strings.IndexByte("/?#", rest[0]) >= 0
 	}
 	return ok
 }
 
-// components splits an absolute URI (RFC 3986 §3). path ends before query and fragment.
-func components(uri string) (scheme, authority, path string, ok bool) {
+// splitURI splits an absolute URI (RFC 3986 §3). path ends before the query and the fragment.
+func splitURI(uri string) (scheme, authority, path string, ok bool) {
 	scheme, rest, ok := strings.Cut(uri, ":")
 	if i := strings.IndexAny(rest, "?#"); i >= 0 {
 		rest = rest[:i]
@@ -454,13 +454,13 @@ func components(uri string) (scheme, authority, path string, ok bool) {
 	return scheme, "", rest, ok
 }
 
-// schemeText reports whether s is a scheme in its one spelling, lower case (RFC 3986 §3.1).
-func schemeText(s string) bool {
+// isScheme reports whether s is a scheme in lower case (RFC 3986 §3.1).
+func isScheme(s string) bool {
 	return s != "" && s[0] >= 'a' && s[0] <= 'z' && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789+-.") == ""
 }
 
-// hostText reports whether s is labels of a host name in their one spelling, lower case.
-func hostText(s string) bool {
+// isHost reports whether s consists of labels of a host name in lower case.
+func isHost(s string) bool {
 	for label := range strings.SplitSeq(s, ".") {
 		if label == "" {
 			return false
@@ -469,79 +469,79 @@ func hostText(s string) bool {
 	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
 }
 
-// origin reports whether s is scheme, host and perhaps port of a web address, in their one spelling (RFC 3986 §6.2).
-func origin(s string) bool {
-	scheme, authority, path, ok := components(s)
+// isOrigin reports whether s is scheme, host and optional port of a web address, normalized (RFC 3986 §6.2).
+func isOrigin(s string) bool {
+	scheme, authority, path, ok := splitURI(s)
 	return ok && path == "" && (scheme == "https" || scheme == "http") && s == scheme+"://"+authority &&
-		authorityText(authority, scheme)
+		isAuthority(authority, scheme)
 }
 
-// authorityText reports whether s is a host and perhaps a port, written in the one way that RFC 3986 §6.2 prefers: in
-// lower case, and without a port that the scheme means anyway.
-func authorityText(s, scheme string) bool {
+// isAuthority reports whether s is a host and an optional port, normalized (RFC 3986 §6.2): in lower case, and without
+// the default port of the scheme.
+func isAuthority(s, scheme string) bool {
 	host, port, ok := strings.Cut(s, ":")
 	if ok && (port == "" || len(port) > 5 || port[0] == '0' || strings.Trim(port, "0123456789") != "" ||
 		scheme == "https" && port == "443" || scheme == "http" && port == "80") {
 		return false
 	}
-	return hostText(host)
+	return isHost(host)
 }
 
-// whole checks a claim that is the whole URI: it is certified as it is.
-func (u uriRules) whole(p part) (string, error) {
-	scheme, authority, path, ok := components(p.text)
+// checkWhole checks a claim that is the whole URI, which is certified unchanged.
+func (u uriRules) checkWhole(p part) (string, error) {
+	scheme, authority, path, ok := splitURI(p.text)
 	if p.text == "" {
 		return "", fault.New(fault.ClaimMissing, errors.New("empty"), "claim", p.claim)
 	}
-	if !ok || !schemeText(scheme) {
-		return "", badPart(p.claim, "not an absolute URI")
+	if !ok || !isScheme(scheme) {
+		return "", invalidClaim(p.claim, "not an absolute URI")
 	}
-	if !u.beneath(p.text) {
+	if !u.isUnder(p.text) {
 		return "", fault.New(fault.IdentityNotAllowed, fmt.Errorf("not under %s", u.under), "claim", p.claim)
 	}
-	if authority != "" && !authorityText(authority, scheme) || strings.ContainsAny(p.text, "?#") ||
+	if authority != "" && !isAuthority(authority, scheme) || strings.ContainsAny(p.text, "?#") ||
 		authority == "" && path == "" {
-		return "", badPart(p.claim,
-			"has a user, a query, a fragment, or a host that is written in another way than usual")
+		return "", invalidClaim(p.claim,
+			"has a user, a query, a fragment, or a host that is not normalized")
 	}
-	return p.text, onlySpelling(p, path)
+	return p.text, checkNormalized(p, path)
 }
 
-// onlySpelling checks that a claim is a URI (RFC 3986 §3), and written in the one way that §6.2.2 prefers: no encoding
-// of a byte that needs none, upper-case digits, no dot segment. path is the path in it.
-func onlySpelling(p part, path string) error {
-	for i := strings.Index(p.text, path); i < len(p.text); i++ { // what stands before is checked by the caller
+// checkNormalized checks that a claim is a URI (RFC 3986 §3) and normalized (§6.2.2): no encoding of a byte that needs
+// none, upper-case digits, no dot segment. path is its path.
+func checkNormalized(p part, path string) error {
+	for i := strings.Index(p.text, path); i < len(p.text); i++ { // the caller has checked what precedes the path
 		c := p.text[i]
 		if c != '%' {
-			if !pathByte(c) && c != '?' && c != '#' {
-				return badPart(p.claim, "has a character that a URI cannot hold (RFC 3986)")
+			if !isPathByte(c) && c != '?' && c != '#' {
+				return invalidClaim(p.claim, "has a character that a URI cannot hold (RFC 3986)")
 			}
 			continue
 		}
-		b, ok := octet(p.text[i:])
-		if !ok || unreserved(b) || strings.ToUpper(p.text[i:i+3]) != p.text[i:i+3] {
-			return badPart(p.claim, "has a percent sign that is not the usual encoding of a byte (RFC 3986 §6.2.2)")
+		b, ok := decodeByte(p.text[i:])
+		if !ok || isUnreserved(b) || strings.ToUpper(p.text[i:i+3]) != p.text[i:i+3] {
+			return invalidClaim(p.claim, "has a percent sign that is not a normalized encoding of a byte (RFC 3986 §6.2.2)")
 		}
 		i += 2
 	}
-	if leadsOut(path) || leadsOut(decoded(path)) || strings.Contains(path, "//") {
-		return badPart(p.claim, "has an empty part, . or .. in its path")
+	if hasDotSegment(path) || hasDotSegment(percentDecode(path)) || strings.Contains(path, "//") {
+		return invalidClaim(p.claim, "has an empty segment, . or .. in its path")
 	}
 	return nil
 }
 
-// fulcio returns the URI as Fulcio v1.8.8 writes it. Of all texts that Fulcio writes alike, one passes: the one that
-// was not encoded.
-func (u uriRules) fulcio(parts []part) (string, error) {
+// fulcioURI returns the URI as Fulcio v1.8.8 writes it. Of all texts for which Fulcio writes the same URI, only the
+// text without percent-encoding is accepted.
+func (u uriRules) fulcioURI(parts []part) (string, error) {
 	texts := make([]string, len(parts))
-	culprit := "sub"
+	claim := "sub"
 	for i, p := range parts {
 		texts[i] = p.text
-		if p.claim != "" && (culprit == "sub" || strings.IndexByte(p.text, '%') >= 0) {
-			culprit = p.claim
+		if p.claim != "" && (claim == "sub" || strings.IndexByte(p.text, '%') >= 0) {
+			claim = p.claim
 		}
 	}
-	if err := u.separate(parts, texts); err != nil {
+	if err := u.checkDelimiters(parts, texts); err != nil {
 		return "", err
 	}
 	text := strings.Join(texts, "")
@@ -555,51 +555,51 @@ func (u uriRules) fulcio(parts []part) (string, error) {
 		out, err = url.Parse(text)
 	}
 	if err != nil || out.Scheme == "" || out.Host == "" && out.Opaque == "" || out.User != nil {
-		return "", badPart(culprit, fmt.Sprintf("the template gives %.200q, which is no URI", text))
+		return "", invalidClaim(claim, fmt.Sprintf("the template gives %.200q, which is no URI", text))
 	}
 	uri := out.String()
-	only := unencoded(uri, u.joined)
+	only := textOf(uri, u.joined)
 	if len(parts) == 1 { // a claim that is a URI is encoded already
 		only = uri
 	}
 	if only != text {
-		return "", badPart(culprit,
-			"is written by Fulcio as another text is, so that the certificate would not tell the two apart")
+		return "", invalidClaim(claim,
+			"gets the same name as another text with Fulcio's rules")
 	}
-	if !u.beneath(uri) {
+	if !u.isUnder(uri) {
 		return "", fault.New(fault.IdentityNotAllowed,
-			fmt.Errorf("the name is not under %s", u.under), "claim", culprit)
+			fmt.Errorf("the name is not under %s", u.under), "claim", claim)
 	}
 	return uri, nil
 }
 
-// unencoded returns the one text that stands for a URI which net/url has written: where net/url had to encode a byte of
-// a path or of a fragment, it decoded and encoded all of it, and the text is what it decoded. It is a function of the
-// URI alone.
-func unencoded(uri string, joined bool) string {
+// textOf returns the one text that is accepted for a URI that net/url has written. If net/url had to encode a byte of
+// the path or of the fragment, it has encoded the whole component, and the text is the decoded component. The result
+// depends on the URI only.
+func textOf(uri string, joined bool) string {
 	rest, fragment, hasFragment := strings.Cut(uri, "#")
 	rest, query, hasQuery := strings.Cut(rest, "?")
 	if scheme, after, ok := strings.Cut(rest, "://"); ok {
 		if i := strings.IndexByte(after, '/'); i >= 0 {
-			rest = scheme + "://" + after[:i] + reencoded(after[i:], joined)
+			rest = scheme + "://" + after[:i] + undoEncoding(after[i:], joined)
 		}
 	}
 	if hasQuery {
 		rest += "?" + query
 	}
 	if hasFragment {
-		rest += "#" + reencoded(fragment, false)
+		rest += "#" + undoEncoding(fragment, false)
 	}
 	return rest
 }
 
-// reencoded is a path or fragment of net/url before it was encoded.
-func reencoded(s string, joined bool) string {
+// undoEncoding returns a path or fragment of net/url as it was before net/url encoded it.
+func undoEncoding(s string, joined bool) string {
 	for i := range len(s) {
-		b, ok := octet(s[i:])
+		b, ok := decodeByte(s[i:])
 		if ok && (b <= ' ' || b >= 0x7f || strings.IndexByte("\"<>\\^`{|}", b) >= 0 ||
 			joined && (b == '?' || b == '#')) {
-			return decoded(s)
+			return percentDecode(s)
 		}
 	}
 	return s

@@ -26,7 +26,7 @@ func TestBeneath(t *testing.T) {
 		{"arn:", "https://x", false},
 		{"", "https://x", true},
 	} {
-		if got := (uriRules{under: c.under}).beneath(c.uri); got != c.want {
+		if got := (uriRules{under: c.under}).isUnder(c.uri); got != c.want {
 			t.Errorf("%s under %q: %t", c.uri, c.under, got)
 		}
 	}

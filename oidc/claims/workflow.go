@@ -2,7 +2,7 @@ package claims
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
 	"slices"
 	"strings"
 
@@ -11,25 +11,25 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// The four types here are older than profiles. Their claims are typed, and Fulcio joins their URIs as paths.
+// The four types here are older than profiles. Each claim has one type, and Fulcio joins their URIs as paths.
 
-// texts are claims read in one go: the first that is missing or no text is the error.
-type texts struct {
+// claimReader reads claims one after the other and keeps the first error, so that a mapping is a list of reads.
+type claimReader struct {
 	claims  token.Claims
 	lenient bool
-	base    string // the address that URIs begin with
-	home    bool   // the issuer is the provider's own, or base was set for it
+	base    string // beginning of URIs
+	ownBase bool   // base is an address of the issuer's provider
 	err     error
 }
 
-func (t *texts) fail(err error) {
+func (t *claimReader) fail(err error) {
 	if t.err == nil {
 		t.err = err
 	}
 }
 
-// need returns a claim that must be there.
-func (t *texts) need(name string) string {
+// required returns a claim that must be present.
+func (t *claimReader) required(name string) string {
 	s, err := t.claims.Text(name)
 	if err == nil {
 		err = checkText(name, s)
@@ -38,19 +38,19 @@ func (t *texts) need(name string) string {
 	return s
 }
 
-// may returns a claim that may be absent.
-func (t *texts) may(name string) string {
-	s, isText := t.claims[name].(string)
-	if !isText && t.claims[name] != nil {
-		t.fail(badPart(name, "not a text"))
+// optional returns a claim that may be absent.
+func (t *claimReader) optional(name string) string {
+	s, isString := t.claims[name].(string)
+	if !isString && t.claims[name] != nil {
+		t.fail(invalidClaim(name, "not a string"))
 	}
 	t.fail(checkText(name, s))
 	return s
 }
 
-// uri is a URI of literals and claims, in turn; a claim is written as its name behind an @. It begins with base where
-// the first part is empty.
-func (t *texts) uri(rules uriRules, parts ...string) string {
+// uri returns the URI that the parts form: an @ and a name is a claim, anything else a literal. An empty first part is
+// base.
+func (t *claimReader) uri(rules uriRules, parts ...string) string {
 	all := make([]part, 0, 8)
 	for i, p := range parts {
 		name, isClaim := strings.CutPrefix(p, "@")
@@ -58,7 +58,7 @@ func (t *texts) uri(rules uriRules, parts ...string) string {
 		case i == 0 && p == "":
 			all = append(all, part{text: t.base})
 		case isClaim:
-			all = append(all, part{text: t.may(name), claim: name})
+			all = append(all, part{text: t.optional(name), claim: name})
 		default:
 			all = append(all, part{text: p})
 		}
@@ -72,13 +72,13 @@ func (t *texts) uri(rules uriRules, parts ...string) string {
 	return uri
 }
 
-// path is a URI under base.
-func (t *texts) path(parts ...string) string {
+// path returns the URI that the parts form below base.
+func (t *claimReader) path(parts ...string) string {
 	return t.uri(uriRules{joined: true}, slices.Concat([]string{""}, parts)...)
 }
 
-// named gives id its URI and extensions; an empty extension stays away.
-func named(id identity.Identity, san string, extensions map[identity.Extension]string) identity.Identity {
+// withURI returns id with a URI and extensions. Empty extensions are left out.
+func withURI(id identity.Identity, san string, extensions map[identity.Extension]string) identity.Identity {
 	id.SAN = identity.SAN{Kind: identity.URI, Value: san}
 	for x, v := range extensions {
 		id.Extensions.Set(x, v)
@@ -86,45 +86,45 @@ func named(id identity.Identity, san string, extensions map[identity.Extension]s
 	return id
 }
 
-// byClaims is a mapper that reads claims one by one: the first that is missing or wrong is the error. parameter is the
-// name of the address that URIs begin with, in the profile of the same name as the type.
-func byClaims(r entry, parameter string, f func(*texts, identity.Identity) identity.Identity) (mapFunc, error) {
+// newWorkflowMapper returns a mapping that f makes from single claims. parameter is the parameter with the beginning of
+// URIs in the profile that has the name of the type.
+func newWorkflowMapper(r entry, parameter string, f func(*claimReader, identity.Identity) identity.Identity) (mapFunc, error) {
 	s := profiles[r.Type]
-	base, home := s.Defaults[parameter], s.home(r.issuer)
+	base, own := s.Defaults[parameter], s.isDefaultIssuer(r.issuer)
 	if len(r.Parameters) > 0 {
 		set, err := s.defaults(r)
 		if err != nil {
 			return nil, err
 		}
-		base, home = set[parameter], true
+		base, own = set[parameter], true
 	}
 	lenient := r.Lenient()
 	return func(c token.Claims) (identity.Identity, error) {
-		id, err := bySubject(c)
+		id, err := baseWithSubject(c)
 		if err != nil {
 			return id, err
 		}
-		t := &texts{claims: c, lenient: lenient, base: base + "/", home: home}
+		t := &claimReader{claims: c, lenient: lenient, base: base + "/", ownBase: own}
 		id = f(t, id)
 		return id, t.err
 	}, nil
 }
 
-// newGitHubMapper certifies workflows of GitHub Actions.
+// newGitHubMapper returns the mapping of the type github-workflow.
 func newGitHubMapper(r entry, _ Library) (mapFunc, error) {
-	return byClaims(r, "url", func(t *texts, id identity.Identity) identity.Identity {
-		t.need("job_workflow_ref")
-		sha, event, repository := t.need("sha"), t.need("event_name"), t.need("repository")
-		workflow, ref := t.need("workflow"), t.need("ref")
-		jobSHA, runner, repositoryID := t.need("job_workflow_sha"), t.need("runner_environment"), t.need("repository_id")
-		t.need("repository_owner")
-		ownerID, visibility := t.need("repository_owner_id"), t.need("repository_visibility")
-		t.need("workflow_ref")
-		workflowSHA := t.need("workflow_sha")
-		t.need("run_id")
-		t.need("run_attempt")
+	return newWorkflowMapper(r, "url", func(t *claimReader, id identity.Identity) identity.Identity {
+		t.required("job_workflow_ref")
+		sha, event, repository := t.required("sha"), t.required("event_name"), t.required("repository")
+		workflow, ref := t.required("workflow"), t.required("ref")
+		jobSHA, runner, repositoryID := t.required("job_workflow_sha"), t.required("runner_environment"), t.required("repository_id")
+		t.required("repository_owner")
+		ownerID, visibility := t.required("repository_owner_id"), t.required("repository_visibility")
+		t.required("workflow_ref")
+		workflowSHA := t.required("workflow_sha")
+		t.required("run_id")
+		t.required("run_attempt")
 		san := t.path("@job_workflow_ref")
-		return named(id, san, map[identity.Extension]string{
+		return withURI(id, san, map[identity.Extension]string{
 			identity.GitHubWorkflowTrigger: event, identity.GitHubWorkflowSHA: sha, identity.GitHubWorkflowName: workflow,
 			identity.GitHubWorkflowRepository: repository, identity.GitHubWorkflowRef: ref,
 			identity.BuildSignerURI: san, identity.BuildSignerDigest: jobSHA, identity.RunnerEnvironment: runner,
@@ -141,34 +141,34 @@ func newGitHubMapper(r entry, _ Library) (mapFunc, error) {
 	})
 }
 
-// newGitLabMapper certifies pipelines of GitLab.
+// newGitLabMapper returns the mapping of the type gitlab-pipeline.
 func newGitLabMapper(r entry, _ Library) (mapFunc, error) {
-	return byClaims(r, "url", func(t *texts, id identity.Identity) identity.Identity {
-		t.need("project_path")
-		source := t.need("pipeline_source")
-		t.need("pipeline_id")
-		t.need("ci_config_ref_uri")
-		t.need("job_id")
-		ref, refType := t.need("ref"), t.need("ref_type")
-		t.need("namespace_path")
-		namespaceID, projectID := t.need("namespace_id"), t.need("project_id")
-		sha, runner := t.need("sha"), t.need("runner_environment")
-		configSHA, visibility := t.may("ci_config_sha"), t.may("project_visibility")
-		t.fail(runnerID(t.claims["runner_id"]))
+	return newWorkflowMapper(r, "url", func(t *claimReader, id identity.Identity) identity.Identity {
+		t.required("project_path")
+		source := t.required("pipeline_source")
+		t.required("pipeline_id")
+		t.required("ci_config_ref_uri")
+		t.required("job_id")
+		ref, refType := t.required("ref"), t.required("ref_type")
+		t.required("namespace_path")
+		namespaceID, projectID := t.required("namespace_id"), t.required("project_id")
+		sha, runner := t.required("sha"), t.required("runner_environment")
+		configSHA, visibility := t.optional("ci_config_sha"), t.optional("project_visibility")
+		t.fail(checkRunnerID(t.claims["runner_id"]))
 		switch refType {
 		case "branch":
 			ref = "refs/heads/" + ref
 		case "tag":
 			ref = "refs/tags/" + ref
 		default:
-			t.fail(badPart("ref_type", "neither branch nor tag"))
+			t.fail(invalidClaim("ref_type", "neither branch nor tag"))
 		}
 		rules := uriRules{}
-		if t.home && !t.lenient {
+		if t.ownBase && !t.lenient {
 			rules.under = t.base
 		}
 		san := t.uri(rules, "https://", "@ci_config_ref_uri")
-		return named(id, san, map[identity.Extension]string{
+		return withURI(id, san, map[identity.Extension]string{
 			identity.BuildSignerURI: san, identity.BuildSignerDigest: configSHA, identity.RunnerEnvironment: runner,
 			identity.SourceRepositoryURI: t.path("@project_path"), identity.SourceRepositoryDigest: sha,
 			identity.SourceRepositoryRef:        ref,
@@ -182,8 +182,8 @@ func newGitLabMapper(r entry, _ Library) (mapFunc, error) {
 	})
 }
 
-// runnerID checks the one claim that is a number: whole, and not zero.
-func runnerID(v any) error {
+// checkRunnerID checks runner_id: an integer other than zero.
+func checkRunnerID(v any) error {
 	n, ok := v.(json.Number)
 	if i, err := n.Int64(); ok && err == nil && i != 0 {
 		return nil
@@ -191,55 +191,55 @@ func runnerID(v any) error {
 	if v == nil {
 		return fault.New(fault.ClaimMissing, nil, "claim", "runner_id")
 	}
-	return fault.New(fault.ClaimInvalid, fmt.Errorf("not a number of a runner"), "claim", "runner_id")
+	return fault.New(fault.ClaimInvalid, errors.New("not the number of a runner"), "claim", "runner_id")
 }
 
-// newBuildkiteMapper certifies pipelines of Buildkite.
+// newBuildkiteMapper returns the mapping of the type buildkite-job.
 func newBuildkiteMapper(r entry, _ Library) (mapFunc, error) {
-	return byClaims(r, "url", func(t *texts, id identity.Identity) identity.Identity {
-		t.need("organization_slug")
-		t.need("pipeline_slug")
+	return newWorkflowMapper(r, "url", func(t *claimReader, id identity.Identity) identity.Identity {
+		t.required("organization_slug")
+		t.required("pipeline_slug")
 		rules := uriRules{joined: true, segments: []string{"organization_slug", "pipeline_slug"}}
-		return named(id, t.uri(rules, "", "@organization_slug", "/", "@pipeline_slug"), nil)
+		return withURI(id, t.uri(rules, "", "@organization_slug", "/", "@pipeline_slug"), nil)
 	})
 }
 
-// newCodefreshMapper certifies pipelines of Codefresh, whose tokens name the platform.
+// newCodefreshMapper returns the mapping of the type codefresh-workflow. A token may name the platform's address.
 func newCodefreshMapper(r entry, _ Library) (mapFunc, error) {
 	fixed := len(r.Parameters) > 0
-	return byClaims(r, "platform_url", func(t *texts, id identity.Identity) identity.Identity {
-		t.need("account_id")
-		t.need("pipeline_id")
-		t.need("workflow_id")
-		platform, begin := t.may("platform_url"), "@platform_url"
+	return newWorkflowMapper(r, "platform_url", func(t *claimReader, id identity.Identity) identity.Identity {
+		t.required("account_id")
+		t.required("pipeline_id")
+		t.required("workflow_id")
+		platform, beginning := t.optional("platform_url"), "@platform_url"
 		switch {
 		case fixed && platform != "" && platform+"/" != t.base:
-			t.fail(badPart("platform_url", "is not the operator's setting of that name"))
-			begin = ""
+			t.fail(invalidClaim("platform_url", "is not the operator's setting of that name"))
+			beginning = ""
 		case platform == "" || fixed:
-			begin = ""
+			beginning = ""
 		}
-		if !t.lenient { // Fulcio lets these be empty; the URI would then mean another pipeline
-			t.need("account_name")
-			t.need("pipeline_name")
+		if !t.lenient { // Fulcio accepts empty ones, but the URI then names another pipeline
+			t.required("account_name")
+			t.required("pipeline_name")
 		}
-		repository, ref, runner := t.may("scm_repo_url"), t.may("scm_ref"), t.may("runner_environment")
+		repository, ref, runner := t.optional("scm_repo_url"), t.optional("scm_ref"), t.optional("runner_environment")
 		rules := uriRules{
 			joined: true, segments: []string{"account_name", "account_id", "pipeline_id", "workflow_id"},
 			free: "pipeline_name",
 		}
 		at := func(rules uriRules, parts ...string) string {
-			if begin != "" {
-				parts = slices.Concat([]string{begin, "/"}, parts)
+			if beginning != "" {
+				parts = slices.Concat([]string{beginning, "/"}, parts)
 			} else {
-				parts = slices.Concat([]string{""}, parts) // the base has its slash
+				parts = slices.Concat([]string{""}, parts) // base ends with a slash
 			}
 			return t.uri(rules, parts...)
 		}
 		san := at(rules, "@account_name", "/", "@pipeline_name", ":", "@account_id", "/", "@pipeline_id")
 		rules.free = ""
 		build := at(rules, "build/", "@workflow_id")
-		return named(id, san, map[identity.Extension]string{
+		return withURI(id, san, map[identity.Extension]string{
 			identity.BuildSignerURI: build, identity.RunnerEnvironment: runner,
 			identity.SourceRepositoryURI: repository, identity.SourceRepositoryRef: ref,
 			identity.BuildConfigURI: at(rules, "api/pipelines/", "@pipeline_id"), identity.RunInvocationURI: build,
