@@ -92,8 +92,8 @@ type Step struct {
 	Detail  string  `json:"detail"`
 }
 
-// Explanation has the steps on the way of a token, in order. The steps after the first failure are shown as if it had not
-// occurred, as far as they can be.
+// Explanation has the steps on the way of a token, in order. The steps after the first failure are shown as if it had
+// not occurred, as far as they can be.
 type Explanation struct {
 	Steps    []Step
 	Decision Decision

@@ -73,7 +73,8 @@ func goldens() []golden {
 	}
 }
 
-// D11 // D12 // D14 // D15 // D16 // D17 // D21 // A17: what the claims of every type and of every shipped profile become.
+// D11 // D12 // D14 // D15 // D16 // D17 // D21 // A17: what the claims of every type and of every shipped profile
+// become.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	files := map[string]*txtar.Archive{}

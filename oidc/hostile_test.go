@@ -52,7 +52,8 @@ func raw(header map[string]any, sign func(input string) []byte) string {
 	return input + "." + e(sign(input))
 }
 
-// D1 // D2 // D3: hundreds of tokens that nobody of the issuer has signed, in every way that verifiers have been fooled.
+// D1 // D2 // D3: hundreds of tokens that nobody of the issuer has signed, in every way that verifiers have been
+// fooled.
 func TestHostileTokens(t *testing.T) {
 	t.Parallel()
 	algs := []string{
@@ -100,7 +101,8 @@ func TestHostileTokens(t *testing.T) {
 	}
 }
 
-// D2 // D3: the thief's own key in the header, a key of another kind, one that is not for signatures, and encrypted tokens.
+// D2 // D3: the thief's own key in the header, a key of another kind, one that is not for signatures, and encrypted
+// tokens.
 func TestForeignKeys(t *testing.T) {
 	t.Parallel()
 	key, thief := pki.NewKey(pki.P256), pki.NewKey(pki.P256)

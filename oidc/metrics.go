@@ -6,8 +6,8 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// metrics of verifiers. The labels issuer and rule are keys and names of the configuration, or empty; reason is one of the
-// reasons of package fault.
+// metrics of verifiers. The labels issuer and rule are keys and names of the configuration, or empty; reason is one of
+// the reasons of package fault.
 type metrics struct {
 	tokens *prometheus.CounterVec
 	rules  *prometheus.CounterVec

@@ -147,7 +147,8 @@ func TestTokenHygiene(t *testing.T) {
 	}
 }
 
-// E4 // E5 // E7: a new key is accepted at once; a flood of unknown key ids does not make a flood of fetches, nor keep good tokens out.
+// E4 // E5 // E7: a new key is accepted at once; a flood of unknown key ids does not make a flood of fetches, nor keep
+// good tokens out.
 func TestRotationAndFlood(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})

@@ -29,7 +29,8 @@ func claimsOf(change map[string]any) map[string]any {
 	return all
 }
 
-// A token passes if no deny rule holds and, where there are allow rules, one of them does; the rule that decided has a name.
+// A token passes if no deny rule holds and, where there are allow rules, one of them does; the rule that decided has a
+// name.
 func TestPolicy(t *testing.T) {
 	t.Parallel()
 	allow := func(name, e string) policy.RuleConfig { return policy.RuleConfig{Name: name, Allow: e} }

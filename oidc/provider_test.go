@@ -34,8 +34,8 @@ func one(p *idp.Provider, change func(*oidc.IssuerConfig)) oidc.Config {
 	return oidc.Config{Issuers: map[string]oidc.IssuerConfig{p.URL(): c}}
 }
 
-// E1 // E2 // E6 // E9 // E10 // E11: whatever a provider does wrong ends soon, is not the caller's fault, and costs bounded memory. With
-// keys in hand nobody notices.
+// E1 // E2 // E6 // E9 // E10 // E11: whatever a provider does wrong ends soon, is not the caller's fault, and costs
+// bounded memory. With keys in hand nobody notices.
 func TestProviderFaults(t *testing.T) {
 	t.Parallel()
 	for _, f := range []idp.Fault{
@@ -156,7 +156,8 @@ func TestLoopbackPattern(t *testing.T) {
 	}
 }
 
-// E8: a flood of invented issuers under a pattern neither pushes a good one out nor starts more discoveries than there are slots.
+// E8: a flood of invented issuers under a pattern neither pushes a good one out nor starts more discoveries than there
+// are slots.
 func TestTenants(t *testing.T) {
 	t.Parallel()
 	good := idp.New(t, idp.Options{TLS: true, Path: "/id/good"})

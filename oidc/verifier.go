@@ -1,13 +1,13 @@
 // Package oidc turns an ID token into an identity.
 //
-// [Verifier.Identify] takes the token and returns a [Decision]. The steps are packages, from top to bottom: token (parse),
-// issuer (find the entry that applies, check the claims that need no key), provider (verify the signature with the keys of
-// the issuer), claims (map the claims to an identity), policy (decide). [Explainer] runs the same steps without a network
-// and reports each.
+// [Verifier.Identify] takes the token and returns a [Decision]. The steps are packages, from top to bottom: token
+// (parse), issuer (find the entry that applies, check the claims that need no key), provider (verify the signature with
+// the keys of the issuer), claims (map the claims to an identity), policy (decide). [Explainer] runs the same steps
+// without a network and reports each.
 //
 // Exactly one entry of the configuration applies to a token. An identity MUST come from claims whose signature was
-// verified with keys of the token's own issuer. Errors are [fault.Error] values: a fault of the token is the caller's, an
-// unavailable provider is not. A token MUST NOT reach a log or an error.
+// verified with keys of the token's own issuer. Errors are [fault.Error] values: a fault of the token is the caller's,
+// an unavailable provider is not. A token MUST NOT reach a log or an error.
 package oidc
 
 import (
@@ -93,9 +93,9 @@ func (s *shared) verifier(c Config) (*Verifier, error) {
 	return &Verifier{table: table, providers: providers, shared: s}, nil
 }
 
-// Start fetches the keys of every exact issuer and keeps them fresh, until ctx ends. It does not wait for any of them. On
-// a verifier from [Verifier.With] it also ends the work for issuers that are gone; ctx must then be the one of the first
-// Start.
+// Start fetches the keys of every exact issuer and keeps them fresh, until ctx ends. It does not wait for any of them.
+// On a verifier from [Verifier.With] it also ends the work for issuers that are gone; ctx must then be the one of the
+// first Start.
 func (v *Verifier) Start(ctx context.Context) {
 	v.providers.Start(ctx)
 	v.shared.mu.Lock()
@@ -113,14 +113,14 @@ func (v *Verifier) Start(ctx context.Context) {
 // Wait ends the background work of v and of all verifiers that share it, and waits for it.
 func (v *Verifier) Wait() { v.shared.pool.Wait() }
 
-// Identify verifies a token, maps its claims and evaluates the policy. Its errors are [fault.Error] values. The decision
-// is never nil; one that comes with an error explains the error and has no identity of the bearer to rely on.
+// Identify verifies a token, maps its claims and evaluates the policy. Its errors are [fault.Error] values. The
+// decision is never nil; one that comes with an error explains the error and has no identity of the bearer to rely on.
 func (v *Verifier) Identify(ctx context.Context, raw string) (*Decision, error) {
 	return v.IdentifyFrom(ctx, netip.Addr{}, raw)
 }
 
-// IdentifyFrom is Identify for a request from the address client. Fetches for providers that have not served keys yet are
-// limited by that address. The zero address is not limited.
+// IdentifyFrom is Identify for a request from the address client. Fetches for providers that have not served keys yet
+// are limited by that address. The zero address is not limited.
 func (v *Verifier) IdentifyFrom(ctx context.Context, client netip.Addr, raw string) (*Decision, error) {
 	d := new(Decision)
 	err := v.identify(ctx, client, raw, d)

@@ -182,8 +182,7 @@ func (m *Mapper) Identity(c token.Claims) (identity.Identity, error) {
 		}
 	}
 	if err := id.Check(); err != nil { // the mappers have checked each claim; this is the last check of the whole
-		var bad *identity.ValueError
-		if errors.As(err, &bad) {
+		if bad, ok := errors.AsType[*identity.ValueError](err); ok {
 			err = fault.New(fault.ClaimInvalid, err, "claim", m.claimOf(bad.Field, &id))
 		}
 		return identity.Identity{}, err

@@ -246,7 +246,7 @@ func newCIMapper(r entry, l Library) (mapFunc, error) {
 func (p *profile) buildName(v values) (identity.SAN, error) {
 	parts, err := p.san.parts(v)
 	if err != nil {
-		return identity.SAN{}, renderError(err, "sub")
+		return identity.SAN{}, renderError(err)
 	}
 	if len(parts) == 0 || len(parts) == 1 && parts[0].text == "" {
 		return identity.SAN{}, fault.New(fault.ClaimMissing, errors.New("the template of the name is empty for these claims"),
@@ -278,13 +278,13 @@ func (t template) extension(v values) (string, error) {
 	if len(t) == 1 && t[0].value != nil && t[0].value.op == opClaim {
 		p, err := t.claim(v)
 		if err != nil {
-			err = renderError(err, "sub")
+			err = renderError(err)
 		}
 		return p.text, err
 	}
 	parts, err := t.parts(v)
 	if err != nil {
-		return "", renderError(err, "sub")
+		return "", renderError(err)
 	}
 	text := concatenated(parts)
 	if !v.lenient && len(parts) > 1 && hasScheme(text) &&
@@ -316,16 +316,14 @@ func longestClaim(parts []part) string {
 }
 
 // renderError returns the error for the client of a template that cannot be rendered.
-func renderError(err error, claim string) error {
-	var m *missingError
-	if errors.As(err, &m) {
-		return fault.New(fault.ClaimMissing, err, "claim", m.claim)
+func renderError(err error) error {
+	if missing, ok := errors.AsType[*missingError](err); ok {
+		return fault.New(fault.ClaimMissing, err, "claim", missing.claim)
 	}
-	var known *fault.Error
-	if errors.As(err, &known) {
+	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return err
 	}
-	return fault.New(fault.ClaimInvalid, err, "claim", claim)
+	return fault.New(fault.ClaimInvalid, err, "claim", "sub")
 }
 
 // requiredClaims lists, sorted, the claims without which a profile gives no identity.

@@ -60,8 +60,8 @@ var checks = []Check{
 // Checks lists the rules in the order in which they are applied.
 func Checks() []Check { return checks }
 
-// Check applies the rules that need no key. The claims are not verified at that time: a refusal tells the caller only what
-// the caller's own token says.
+// Check applies the rules that need no key. The claims are not verified at that time: a refusal tells the caller only
+// what the caller's own token says.
 func (e *Entry) Check(t *token.Token, now time.Time) error {
 	for _, c := range checks {
 		if err := c.run(e, t, now); err != nil {

@@ -42,7 +42,8 @@ type EntryConfig struct {
 
 	// Further audiences; a token needs one of these or client-id.
 	Audiences []string `yaml:"audiences"`
-	// Values that azp must have one of (OpenID Connect Core 1.0 §2). When omitted: with several audiences, azp must be an accepted one if it is there.
+	// Values that azp must have one of (OpenID Connect Core 1.0 §2). When omitted: with several audiences, azp must be
+	// an accepted one if it is there.
 	AuthorizedParties []string `yaml:"authorized-parties"`
 	// The longest life of a token. Default: 24h.
 	MaxLifetime time.Duration `yaml:"max-lifetime"`
@@ -50,7 +51,8 @@ type EntryConfig struct {
 	MaxAge time.Duration `yaml:"max-age"`
 	// JWS algorithms that tokens may be signed with, of those that the provider announces. When omitted: all of those.
 	TokenAlgorithms []string `yaml:"token-algorithms"`
-	// Algorithms of the keys that may be certified for this issuer's subjects, of those in client_algorithms. When omitted: all of those.
+	// Algorithms of the keys that may be certified for this issuer's subjects, of those in client_algorithms. When
+	// omitted: all of those.
 	KeyAlgorithms []string `yaml:"key-algorithms"`
 	// Who of those with a good token gets a certificate.
 	Policy *policy.Config `yaml:"policy"`

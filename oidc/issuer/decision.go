@@ -26,7 +26,8 @@ type Decision struct {
 	Rule string
 	// Shadow is the rule that would have refused if the rules in shadow mode were in force; "" if none would.
 	Shadow string
-	// KeyAlgorithms are the algorithms of the keys that this subject may have certified; nil means all that the CA permits.
+	// KeyAlgorithms are the algorithms of the keys that this subject may have certified; nil means all that the CA
+	// permits.
 	KeyAlgorithms []string
 	// Rules are the results of the rules that were evaluated.
 	Rules []policy.RuleResult

@@ -1,9 +1,9 @@
 // Package issuer is the table of the issuers whose tokens are accepted.
 //
-// [Config.Compile] turns an issuer file into a [Table]: everything that a request needs to know of the file. A token names
-// its issuer, and exactly one [Entry] MUST apply to it: an exact URL before a pattern (D6, D7). [Entry.Check] applies the
-// rules on claims that need no key; [Entry.Decide] maps verified claims to an identity and evaluates the policy. Both are
-// pure.
+// [Config.Compile] turns an issuer file into a [Table]: everything that a request needs to know of the file. A token
+// names its issuer, and exactly one [Entry] MUST apply to it: an exact URL before a pattern (D6, D7). [Entry.Check]
+// applies the rules on claims that need no key; [Entry.Decide] maps verified claims to an identity and evaluates the
+// policy. Both are pure.
 package issuer
 
 import (

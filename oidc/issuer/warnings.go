@@ -9,8 +9,8 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// publicIssuers are issuers from which anybody can get a token, with a description of who that is. The keys are compared
-// with the keys of entries.
+// publicIssuers are issuers from which anybody can get a token, with a description of who that is. The keys are
+// compared with the keys of entries.
 var publicIssuers = map[string]string{
 	"https://token.actions.githubusercontent.com": "every repository on GitHub",
 	"https://gitlab.com":                          "every project on GitLab.com",
@@ -31,8 +31,8 @@ var publicIssuers = map[string]string{
 // [warnings].
 type warning func(*Entry) (problem, fix, key string)
 
-// warnings are the checks of an entry. problem is "" if there is nothing to report; key is the setting that is concerned,
-// "" for the entry itself.
+// warnings are the checks of an entry. problem is "" if there is nothing to report; key is the setting that is
+// concerned, "" for the entry itself.
 var warnings = []warning{
 	func(e *Entry) (problem, fix, key string) {
 		if e.Policy.Enforces() || e.ownDomains {
@@ -132,8 +132,8 @@ func (c Config) Warnings() []*fault.Setting {
 	return out
 }
 
-// placeholder returns the part of an issuer's URL that the documentation of a provider writes for a value of the reader's
-// own, or that stands for every tenant of Microsoft and is in no token; "" if there is none.
+// placeholder returns the part of an issuer's URL that the documentation of a provider writes for a value of the
+// reader's own, or that stands for every tenant of Microsoft and is in no token; "" if there is none.
 func placeholder(issuer string) string {
 	if open := strings.IndexAny(issuer, "{<$"); open >= 0 {
 		if end := strings.IndexAny(issuer[open:], "}>/"); end > 0 {

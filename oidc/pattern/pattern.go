@@ -93,8 +93,8 @@ func (t *Trie[V]) Find(s string) (v V, ok bool) {
 	return v, false
 }
 
-// glob reports whether all of s, a run of word bytes, matches g. A star matches every byte of such a run, so it is enough
-// to try the leftmost place of each literal part.
+// glob reports whether all of s, a run of word bytes, matches g. A star matches every byte of such a run, so it is
+// enough to try the leftmost place of each literal part.
 func glob(g, s string) bool {
 	head, g, found := strings.Cut(g, "*")
 	if !found {

@@ -1,6 +1,7 @@
 package policy
 
-// Config is who gets a certificate. A token is refused if a deny rule holds, or if there are allow rules and none holds.
+// Config is who gets a certificate. A token is refused if a deny rule holds, or if there are allow rules and none
+// holds.
 type Config struct {
 	// Rules, by CEL expressions over claims, issuer, subject, san, san_type and extensions.
 	Rules []RuleConfig `yaml:"rules"`

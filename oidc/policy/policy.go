@@ -177,8 +177,8 @@ func (r RuleResult) Label() string {
 // Result is the result of a policy for one token.
 type Result struct {
 	Allowed bool
-	// Rule is the rule that decided: a deny rule, the allow rule that holds, or all allow rules, joined by commas, if none
-	// holds. "" if no rule decided.
+	// Rule is the rule that decided: a deny rule, the allow rule that holds, or all allow rules, joined by commas, if
+	// none holds. "" if no rule decided.
 	Rule string
 	// Shadow is the rule that would have refused if the rules in shadow mode were in force; "" if none would.
 	Shadow string

@@ -19,14 +19,14 @@ func dialPublicOnly(_, address string, _ syscall.RawConn) error {
 }
 
 // globalUnicast6 is the only block of IPv6 from which IANA allocates public unicast addresses (RFC 4291 §2.4 and IANA's
-// registry of the IPv6 address space). Everything outside the block is refused: loopback, link-local, site-local, unique
-// local and multicast addresses, NAT64 (64:ff9b::/96, 64:ff9b:1::/48), and every form of an IPv4 address below ::/8
-// (mapped, compatible, translated).
+// registry of the IPv6 address space). Everything outside the block is refused: loopback, link-local, site-local,
+// unique local and multicast addresses, NAT64 (64:ff9b::/96, 64:ff9b:1::/48), and every form of an IPv4 address below
+// ::/8 (mapped, compatible, translated).
 var globalUnicast6 = netip.MustParsePrefix("2000::/3")
 
-// specialPrefixes are blocks inside the public ranges that are not for the public internet (RFC 6890 and IANA's registries
-// of special-purpose addresses), blocks that carry an IPv4 address (6to4, Teredo), and the address at which Azure serves
-// credentials.
+// specialPrefixes are blocks inside the public ranges that are not for the public internet (RFC 6890 and IANA's
+// registries of special-purpose addresses), blocks that carry an IPv4 address (6to4, Teredo), and the address at which
+// Azure serves credentials.
 var specialPrefixes = prefixes(
 	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
 	"192.0.2.0/24", "192.31.196.0/24",
@@ -44,8 +44,8 @@ func prefixes(all ...string) []netip.Prefix {
 	return out
 }
 
-// publicAddress refuses an address that is not a public unicast address. An address with a zone is not: a zone names a link
-// of this machine, and the kernel ignores the zone for wider scopes.
+// publicAddress refuses an address that is not a public unicast address. An address with a zone is not: a zone names a
+// link of this machine, and the kernel ignores the zone for wider scopes.
 func publicAddress(a netip.Addr) error {
 	plain := a.WithZone("").Unmap()
 	special := a.Zone() != "" || !plain.IsValid() ||
@@ -63,17 +63,17 @@ func isatap(a netip.Addr) bool {
 	return b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
-// privateSuffixes are top-level labels that no public name has: RFC 6761, RFC 6762, RFC 7686, and common names of private
-// networks.
+// privateSuffixes are top-level labels that no public name has: RFC 6761, RFC 6762, RFC 7686, and common names of
+// private networks.
 var privateSuffixes = []string{
 	"internal", "intranet", "private", "local", "localhost", "localdomain", "lan", "home", "corp", "arpa", "svc",
 	"cluster", "consul", "test", "invalid",
 	"example", "onion",
 }
 
-// publicName reports whether a proxy, which resolves the name itself, may be given a host. Refused are names of one label,
-// names of private networks, numbers that are not in the usual form of an address, and names that are not ASCII, which a
-// proxy could map to another name.
+// publicName reports whether a proxy, which resolves the name itself, may be given a host. Refused are names of one
+// label, names of private networks, numbers that are not in the usual form of an address, and names that are not ASCII,
+// which a proxy could map to another name.
 func publicName(host string) bool {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return publicAddress(a) == nil

@@ -73,7 +73,8 @@ type ClientCertificateConfig struct {
 	Key string `yaml:"key"`
 }
 
-// Check checks the settings of an issuer, a URL or a pattern, without reading files. Its errors are [fault.Setting] values.
+// Check checks the settings of an issuer, a URL or a pattern, without reading files. Its errors are [fault.Setting]
+// values.
 func (c KeysConfig) Check(issuer string) error {
 	var errs []error
 	add := func(problem, fix string, path ...string) {
@@ -107,8 +108,8 @@ func (c KeysConfig) Check(issuer string) error {
 	return errors.Join(errs...)
 }
 
-// CheckURL checks the URL of a document of a provider. It may have a query: some providers tell applications apart by it.
-// insecure allows plain http on all hosts.
+// CheckURL checks the URL of a document of a provider. It may have a query: some providers tell applications apart by
+// it. insecure allows plain http on all hosts.
 func CheckURL(text string, insecure bool) error {
 	u, err := url.Parse(text)
 	switch {

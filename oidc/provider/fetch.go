@@ -5,20 +5,22 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/internal/bounded"
 	"github.com/mayfly-ca/mayfly/internal/hostname"
+	"github.com/mayfly-ca/mayfly/internal/httpclient"
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
 // Limits on a fetch (E1, E2, E10).
 const (
-	// maxWait is how long a request waits for a fetch, and how long the fetch of an unproven provider may take, at most.
+	// maxWait is how long a request waits for a fetch, and how long the fetch of an unproven provider may take, at
+	// most.
 	maxWait = 5 * time.Second
 	// maxTimeout is the longest timeout that an entry may set.
 	maxTimeout = 30 * time.Second
@@ -124,9 +126,9 @@ type getter struct {
 }
 
 // keys fetches the key set: from jwks-url, or from the URL in the discovery document. An issuer that requires a bearer
-// token gets it on its own host only. If the document names another host, as a Kubernetes API server does that advertises
-// the address of a node, the issuer's own host is tried first, with the same path and the token; then the named host,
-// without the token (E13).
+// token gets it on its own host only. If the document names another host, as a Kubernetes API server does that
+// advertises the address of a node, the issuer's own host is tried first, with the same path and the token; then the
+// named host, without the token (E13).
 func (g getter) keys(ctx context.Context, jwksURI string) ([]byte, keySet, error) {
 	if g.jwks != nil {
 		return g.keysAt(ctx, g.jwks, g.jwks.Host)
@@ -177,7 +179,6 @@ func (g getter) get(ctx context.Context, u *url.URL, configuredHost string) ([]b
 	}
 	// A Kubernetes API server serves its keys only as application/jwk-set+json (RFC 7517 §8.5.2).
 	req.Header.Set("Accept", "application/json, application/jwk-set+json, */*;q=0.5")
-	req.Header.Set("User-Agent", g.userAgent)
 	if err := g.authorize(req); err != nil {
 		return nil, err
 	}
@@ -193,16 +194,16 @@ func (g getter) get(ctx context.Context, u *url.URL, configuredHost string) ([]b
 	if res.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answers %s", u.Host, res.Status)
 	}
-	limit := maxBody
+	limit := int64(maxBody)
 	if g.pattern {
 		limit = maxPatternBody
 	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, int64(limit)+1))
+	body, err := httpclient.ReadBody(res, limit)
+	if tooLarge, ok := errors.AsType[*bounded.TooLargeError](err); ok {
+		return nil, fmt.Errorf("%s answers with %w", u.Host, tooLarge)
+	}
 	if err != nil {
 		return nil, withCause(ctx, err)
-	}
-	if len(body) > limit {
-		return nil, fmt.Errorf("%s answers with more than %d bytes", u.Host, limit)
 	}
 	return body, nil
 }
@@ -215,8 +216,8 @@ func withCause(ctx context.Context, err error) error {
 	return err
 }
 
-// clientFor returns the client for a request. Issuers that only match a pattern, and hosts that only a document names, are
-// not chosen by the operator: such requests must not reach private addresses (E3).
+// clientFor returns the client for a request. Issuers that only match a pattern, and hosts that only a document names,
+// are not chosen by the operator: such requests must not reach private addresses (E3).
 func (g getter) clientFor(req *http.Request, configuredHost string) (*http.Client, error) {
 	u := req.URL
 	switch {
@@ -235,7 +236,8 @@ func (g getter) clientFor(req *http.Request, configuredHost string) (*http.Clien
 	return g.anyAddress, nil
 }
 
-// authorize adds the bearer token of the entry to requests for the host of the discovery document, over https only (E13).
+// authorize adds the bearer token of the entry to requests for the host of the discovery document, over https only
+// (E13).
 func (g getter) authorize(req *http.Request) error {
 	if g.bearerFile == "" || req.URL.Host != g.start.Host || req.URL.Scheme != "https" {
 		return nil

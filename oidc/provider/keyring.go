@@ -194,8 +194,8 @@ type keySet struct {
 	unusable map[string]string // see [Keyring]
 }
 
-// parseUsableKeys parses a JWK set of a provider and leaves out the keys that cannot verify tokens. A set without usable
-// keys is an error, so that the last good keys stay in use.
+// parseUsableKeys parses a JWK set of a provider and leaves out the keys that cannot verify tokens. A set without
+// usable keys is an error, so that the last good keys stay in use.
 func parseUsableKeys(body []byte) (keySet, error) {
 	set, err := parseKeySet(body)
 	if err != nil {
@@ -204,8 +204,8 @@ func parseUsableKeys(body []byte) (keySet, error) {
 	return set, (&Keyring{keys: set.keys, unusable: set.unusable}).requireKeys()
 }
 
-// parseKeySet parses a JWK set (RFC 7517 §5) that may have no usable keys. The reader of the set limits its bytes; there is
-// no limit on the number of keys.
+// parseKeySet parses a JWK set (RFC 7517 §5) that may have no usable keys. The reader of the set limits its bytes;
+// there is no limit on the number of keys.
 func parseKeySet(body []byte) (keySet, error) {
 	var raw struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -229,7 +229,8 @@ func parseKeySet(body []byte) (keySet, error) {
 // otherUse is why a key that is not for signatures is left out. It is not reported as unusable.
 const otherUse = "a key for another use"
 
-// parseKey parses one key, or says why it is not used. Only the public key and its names are kept, not its certificates.
+// parseKey parses one key, or says why it is not used. Only the public key and its names are kept, not its
+// certificates.
 func parseKey(data []byte) (k publicKey, id, why string) {
 	var named struct {
 		KeyID any `json:"kid"`

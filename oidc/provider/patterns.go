@@ -9,8 +9,8 @@ const (
 	maxPatternBytes     = 16 << 20 // of the key sets of all patterns
 )
 
-// patternCache holds the providers below one pattern. A flood of invented issuers does not evict providers that have served
-// keys, nor providers below other patterns (E8).
+// patternCache holds the providers below one pattern. A flood of invented issuers does not evict providers that have
+// served keys, nor providers below other patterns (E8).
 type patternCache struct {
 	proven   *simplelru.LRU[string, *patternProvider] // by issuer
 	unproven *simplelru.LRU[string, *patternProvider] // by issuer
@@ -76,8 +76,8 @@ func (p *Pool) promote(c *patternCache, one *patternProvider) {
 	p.recount(c, one)
 }
 
-// recount updates the sums of bytes and evicts providers from the largest cache while there are too many. The caller holds
-// mu.
+// recount updates the sums of bytes and evicts providers from the largest cache while there are too many. The caller
+// holds mu.
 func (p *Pool) recount(c *patternCache, one *patternProvider) {
 	keyring := one.keyring.Load()
 	if keyring == nil || keyring.size == one.size {

@@ -1,10 +1,10 @@
 // Package provider verifies the signatures of tokens with the keys that identity providers publish.
 //
-// A [Pool] fetches and caches keys: discovery document, key set, back-off, state files, and limits that a flood of invalid
-// tokens or of invented issuers cannot exceed. A [Set] is the part of a pool that belongs to one configuration;
-// [Set.Verify] takes a token and an entry and returns the thumbprint of the key that verified the token. The keys MUST come
-// from the token's own issuer, as the settings of the entry say: keys that were fetched under other settings are never
-// used. A request MUST NOT wait for files, nor longer than a few seconds for a provider.
+// A [Pool] fetches and caches keys: discovery document, key set, back-off, state files, and limits that a flood of
+// invalid tokens or of invented issuers cannot exceed. A [Set] is the part of a pool that belongs to one configuration;
+// [Set.Verify] takes a token and an entry and returns the thumbprint of the key that verified the token. The keys MUST
+// come from the token's own issuer, as the settings of the entry say: keys that were fetched under other settings are
+// never used. A request MUST NOT wait for files, nor longer than a few seconds for a provider.
 package provider
 
 import (
@@ -303,8 +303,8 @@ func (p *Pool) newExactProvider(e Entry, r *route) (*provider, error) {
 	return out, nil
 }
 
-// saver returns a function that writes the newest keys in the background: neither a request nor the next fetch waits for
-// the disk.
+// saver returns a function that writes the newest keys in the background: neither a request nor the next fetch waits
+// for the disk.
 func (p *Pool) saver(one *provider, file stateFile) func(*Keyring) {
 	var saving atomic.Bool
 	return func(*Keyring) {
@@ -337,8 +337,8 @@ func (p *Pool) rereadSecrets(ctx context.Context) {
 	}
 }
 
-// keepFresh fetches the keys of a provider before they are no longer fresh. The back-off after failures is the provider's.
-// Keys from a state file are replaced at once.
+// keepFresh fetches the keys of a provider before they are no longer fresh. The back-off after failures is the
+// provider's. Keys from a state file are replaced at once.
 func (p *Pool) keepFresh(ctx context.Context, one *provider) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()

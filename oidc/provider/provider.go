@@ -119,9 +119,9 @@ func (p *provider) keys(ctx context.Context, client netip.Addr, t *token.Token) 
 	return keys, keyring, err
 }
 
-// newerThan returns newer keys than those that did not verify a token; nil if there are none. Anybody can make tokens that
-// no key verifies, so these fetches are limited in rate, and all requests that wait share one. While a fetch runs, its
-// result is awaited. If the provider does not answer, only requests with such tokens wait.
+// newerThan returns newer keys than those that did not verify a token; nil if there are none. Anybody can make tokens
+// that no key verifies, so these fetches are limited in rate, and all requests that wait share one. While a fetch runs,
+// its result is awaited. If the provider does not answer, only requests with such tokens wait.
 func (p *provider) newerThan(ctx context.Context, client netip.Addr, have *Keyring) *Keyring {
 	if keyring := p.keyring.Load(); keyring != have {
 		return keyring
@@ -162,8 +162,8 @@ func (p *provider) await(ctx context.Context, client netip.Addr) error {
 	return err
 }
 
-// retrySoon is the Retry-After of a request that was not allowed to wait. The jitter spreads the retries of clients that
-// were refused at the same time.
+// retrySoon is the Retry-After of a request that was not allowed to wait. The jitter spreads the retries of clients
+// that were refused at the same time.
 func retrySoon() time.Duration {
 	return time.Second + rand.N(2*time.Second) //nolint:gosec // jitter, no secret
 }
@@ -210,7 +210,7 @@ func (p *provider) refresh(ctx context.Context, c caller) error {
 
 // unavailable is the error of requests after a fetch that failed. The caller holds mu.
 func (p *provider) unavailable(after time.Duration) error {
-	if unusable := unusableError(""); errors.As(p.cause, &unusable) { // a retry does not help
+	if _, unusable := errors.AsType[unusableError](p.cause); unusable { // a retry does not help
 		return fault.New(fault.ProviderKeysUnusable, p.cause, "issuer", p.issuer)
 	}
 	return fault.New(fault.ProviderUnavailable, p.cause, "issuer", p.issuer).WithRetryAfter(max(after, minBackoff))

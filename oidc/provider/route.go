@@ -2,22 +2,19 @@ package provider
 
 import (
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/hostname"
+	"github.com/mayfly-ca/mayfly/internal/httpclient"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
@@ -49,9 +46,8 @@ type route struct {
 	local          bool // the operator wrote a loopback host
 	privateNetwork bool
 	timeout        time.Duration // of a fetch; 0: the default
-	userAgent      string
-	discovery      *url.URL // of the discovery document; nil: below the issuer
-	jwks           *url.URL // of the keys; nil: in the discovery document
+	discovery      *url.URL      // of the discovery document; nil: below the issuer
+	jwks           *url.URL      // of the keys; nil: in the discovery document
 	proxy          func(*http.Request) (*url.URL, error)
 	anyAddress     *http.Client // may dial any address
 	publicOnly     *http.Client // refuses private addresses when it dials (E3)
@@ -60,8 +56,8 @@ type route struct {
 	clientPair *ClientCertificateConfig
 	secrets    atomic.Pointer[secrets]
 
-	// digest is the digest of everything that decides which keys the providers of the entry have. Keys that were fetched
-	// under one digest MUST NOT be used under another one.
+	// digest is the digest of everything that decides which keys the providers of the entry have. Keys that were
+	// fetched under one digest MUST NOT be used under another one.
 	digest string
 }
 
@@ -79,7 +75,7 @@ func newRoute(e Entry, o Options, pools *caPools) (*route, error) {
 	r := &route{
 		pattern: e.Pattern, kubernetes: e.Kubernetes && !e.Pattern, insecure: e.Insecure,
 		privateNetwork: out.PrivateNetwork, bearerFile: out.BearerTokenFile, clientPair: out.ClientCertificate,
-		timeout: out.Timeout, userAgent: o.UserAgent, proxy: http.ProxyFromEnvironment,
+		timeout: out.Timeout, proxy: http.ProxyFromEnvironment,
 	}
 	example, err := url.Parse(e.example())
 	if err != nil {
@@ -107,42 +103,18 @@ func newRoute(e Entry, o Options, pools *caPools) (*route, error) {
 		}
 		r.proxy = http.ProxyURL(u)
 	}
-	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	if r.clientPair != nil {
-		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			s := r.secrets.Load()
-			if s == nil || s.pair == nil {
-				return nil, errors.New("the client certificate has not been read")
-			}
-			return s.pair, nil
-		}
+	client := httpclient.Options{ // without timeouts: the context of a fetch has the deadline
+		UserAgent: o.UserAgent, Roots: roots, Proxy: r.proxy, Redirect: httpclient.SameHost(maxRedirects),
 	}
-	r.anyAddress, r.publicOnly = r.client(conf, nil), r.client(conf.Clone(), dialPublicOnly)
+	if r.clientPair != nil {
+		client.Certificate = r.clientCertificate
+	}
+	r.anyAddress = httpclient.New(client)
+	client.Proxy, client.Control = nil, dialPublicOnly // the address that is dialed must be the provider's own
+	r.publicOnly = httpclient.New(client)
 	r.digest = r.digestOf(e, out, bundle)
 	r.readSecrets()
 	return r, nil
-}
-
-// client has no timeouts of its own: the context of a fetch limits the whole.
-func (r *route) client(conf *tls.Config, control func(string, string, syscall.RawConn) error) *http.Client {
-	d := net.Dialer{Control: control}
-	proxy := r.proxy
-	if control != nil {
-		proxy = nil // the address that is dialed must be the provider's own
-	}
-	return &http.Client{
-		Transport: &http.Transport{
-			DialContext: d.DialContext, TLSClientConfig: conf, Proxy: proxy, MaxResponseHeaderBytes: 64 << 10,
-			MaxIdleConns: 16, MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second, ForceAttemptHTTP2: true,
-		},
-		CheckRedirect: func(to *http.Request, via []*http.Request) error {
-			first := via[0].URL
-			if len(via) > maxRedirects || to.URL.Host != first.Host || to.URL.Scheme != first.Scheme {
-				return errors.New("redirect to another host or scheme, or one too many")
-			}
-			return nil
-		},
-	}
 }
 
 func (r *route) closeIdleConnections() {
@@ -180,8 +152,8 @@ func (r *route) proxyOf(u *url.URL) string {
 	return proxy.Scheme + "://" + proxy.Host
 }
 
-// digestOf is the digest of the settings and files that decide which keys the providers of an entry have. The timeout is
-// not in it, nor what happens to a verified token. For a pattern, keys are kept by issuer below the digest.
+// digestOf is the digest of the settings and files that decide which keys the providers of an entry have. The timeout
+// is not in it, nor what happens to a verified token. For a pattern, keys are kept by issuer below the digest.
 func (r *route) digestOf(e Entry, out OutboundConfig, bundle []byte) string {
 	proxy := ""
 	if u, err := r.startURL(e.example()); err == nil { // also covers the environment's proxy

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/internal/bounded"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
@@ -22,8 +22,8 @@ const secretsEvery = 5 * time.Second
 // maxSecret limits the files with secrets, in bytes.
 const maxSecret = 256 << 10
 
-// secrets authenticate mayfly to a provider. They are read when the configuration is loaded and again in the background,
-// because tokens of pods and short-lived certificates change while the process runs.
+// secrets authenticate mayfly to a provider. They are read when the configuration is loaded and again in the
+// background, because tokens of pods and short-lived certificates change while the process runs.
 type secrets struct {
 	bearer string
 	pair   *tls.Certificate
@@ -55,6 +55,15 @@ func (r *route) readSecrets() {
 		next.err = errors.Join(next.err, err)
 	}
 	r.secrets.Store(&next)
+}
+
+// clientCertificate returns the client certificate for a connection.
+func (r *route) clientCertificate() (*tls.Certificate, error) {
+	s := r.secrets.Load()
+	if s == nil || s.pair == nil {
+		return nil, errors.New("the client certificate has not been read")
+	}
+	return s.pair, nil
 }
 
 func readBearer(name string) (string, error) {
@@ -99,16 +108,7 @@ func readFile(name string, limit int64) ([]byte, error) {
 	case st.Size() > limit:
 		return nil, fmt.Errorf("%s has %d bytes; the limit is %d", name, st.Size(), limit)
 	}
-	file, err := os.Open(filepath.Clean(name))
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close() //nolint:errcheck // only read
-	data, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s has more than %d bytes", name, limit)
-	}
-	return data, err
+	return bounded.ReadFile(name, limit)
 }
 
 // Where Kubernetes mounts the credentials of a pod, and where Fulcio's manifests mount the CA.

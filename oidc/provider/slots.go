@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// class groups fetches by what is known of the provider. Each class has its own slots: providers that do not answer cannot
-// take the slots of providers that are known to be good.
+// class groups fetches by what is known of the provider. Each class has its own slots: providers that do not answer
+// cannot take the slots of providers that are known to be good.
 type class uint8
 
 const (
@@ -61,8 +61,8 @@ type limit struct {
 	max  int
 }
 
-// limits lists the limits that hold for a fetch. If client has a quota, one client gets at most half of the other quotas
-// too, so that a single client cannot exhaust them: anybody can invent providers that match a pattern.
+// limits lists the limits that hold for a fetch. If client has a quota, one client gets at most half of the other
+// quotas too, so that a single client cannot exhaust them: anybody can invent providers that match a pattern.
 func (q quota) limits(entry, host string, client netip.Addr) []limit {
 	out := []limit{{scope{}, "total", q.total}}
 	if q.entry > 0 {
@@ -147,8 +147,8 @@ func newSlots(now func() time.Time) *slots {
 
 var errNoSlot = errors.New("too many providers are being asked at once")
 
-// reserve returns a slot for a fetch of the entry and from the host of at. Only the queue of unproven providers is limited
-// here: the other queues are not longer than the number of entries and of providers that are remembered.
+// reserve returns a slot for a fetch of the entry and from the host of at. Only the queue of unproven providers is
+// limited here: the other queues are not longer than the number of entries and of providers that are remembered.
 func (s *slots) reserve(c class, at scope, by caller) (*slot, error) {
 	one := &slot{slots: s, class: c, request: by.request, ready: make(chan struct{})}
 	one.limits = quotas[c].limits(at.entry, at.host, by.client)

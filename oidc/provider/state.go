@@ -17,9 +17,9 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// stateFile keeps an issuer's last good keys over a restart. The name of the file has the digest of the settings, so that
-// the file is not found after a change of the settings. It holds public keys only, but whoever can write it can forge
-// tokens: only the operator may have write access.
+// stateFile keeps an issuer's last good keys over a restart. The name of the file has the digest of the settings, so
+// that the file is not found after a change of the settings. It holds public keys only, but whoever can write it can
+// forge tokens: only the operator may have write access.
 type stateFile struct {
 	dir    string
 	issuer string
@@ -67,8 +67,8 @@ func (s stateFile) read(now time.Time) (*Keyring, error) {
 	return s.parse(data, now)
 }
 
-// checkOwner refuses a file that another user may have written, who could forge tokens. The directory may be writable for
-// its group, as a Kubernetes volume is, because a file that a member of the group creates has another owner.
+// checkOwner refuses a file that another user may have written, who could forge tokens. The directory may be writable
+// for its group, as a Kubernetes volume is, because a file that a member of the group creates has another owner.
 func (s stateFile) checkOwner() error {
 	dir, err := os.Stat(s.dir)
 	if err != nil {

@@ -18,15 +18,16 @@ const (
 	maxStatic   = 4 << 20         // bytes of all files of a directory
 )
 
-// static reads the keys of one issuer from the configuration or from files: in the background only, never for a request.
+// static reads the keys of one issuer from the configuration or from files: in the background only, never for a
+// request.
 type static struct{ config StaticKeysConfig }
 
 func (static) wait() time.Duration { return defaultWait }
 
 func (static) timeout(class) time.Duration { return defaultWait }
 
-// fetch reads the keys. A file that cannot be read, or that has no key set, is an error for the whole: the last good keys
-// then stay in use for a day. A key set without keys is no error: the operator has removed them.
+// fetch reads the keys. A file that cannot be read, or that has no key set, is an error for the whole: the last good
+// keys then stay in use for a day. A key set without keys is no error: the operator has removed them.
 func (s static) fetch(_ context.Context, now time.Time) (*Keyring, error) {
 	out := &Keyring{fetched: now, algorithms: s.config.Algorithms}
 	if len(out.algorithms) == 0 {

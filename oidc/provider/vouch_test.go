@@ -14,9 +14,10 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// inDigest says of every setting whether keys that were fetched before the setting changed are no longer used afterwards. A
-// setting that is not in the table fails the test: decide, and add the setting to [route.digestOf] if it changes which keys
-// a provider has. The settings of an entry that are not in KeysConfig never reach this package (TestProviderEntry).
+// inDigest says of every setting whether keys that were fetched before the setting changed are no longer used
+// afterwards. A setting that is not in the table fails the test: decide, and add the setting to [route.digestOf] if it
+// changes which keys a provider has. The settings of an entry that are not in KeysConfig never reach this package
+// (TestProviderEntry).
 var inDigest = map[string]bool{
 	"DiscoveryURL": true, "JWKSURL": true, "CACert": true, "Insecure": true,
 	"Outbound.CABundle": true, "Outbound.CAExclusive": true, "Outbound.Proxy": true, "Outbound.BearerTokenFile": true,

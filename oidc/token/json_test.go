@@ -82,7 +82,8 @@ func TestDeviations(t *testing.T) {
 	}
 }
 
-// D12 // D13: half a surrogate pair is no character: two subjects that differ in it only would be the same one in certificates.
+// D12 // D13: half a surrogate pair is no character: two subjects that differ in it only would be the same one in
+// certificates.
 func TestUnpairedSurrogates(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]bool{

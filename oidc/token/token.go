@@ -1,9 +1,9 @@
 // Package token parses ID tokens.
 //
 // [Parse] takes a token in compact serialization (RFC 7515 §7.1) apart: algorithm, key ID, payload and claims. The
-// signature is not verified: nothing of a [Token] may be trusted before a key of its issuer has verified it. [DecodeClaims]
-// reads JSON objects from hostile input. It MUST return the same claims that every other careful reader of the same bytes
-// returns; where readers differ, [Token.Deviation] says so. A token MUST NOT reach a log or an error.
+// signature is not verified: nothing of a [Token] may be trusted before a key of its issuer has verified it.
+// [DecodeClaims] reads JSON objects from hostile input. It MUST return the same claims that every other careful reader
+// of the same bytes returns; where readers differ, [Token.Deviation] says so. A token MUST NOT reach a log or an error.
 package token
 
 import (
