@@ -53,16 +53,17 @@ var layers = map[string][]string{
 	"reconcile":         {"journal", "monitor", "tbs", "fault"}, // journals against logs
 	"reconcile/webhook": {},                                     // delivers findings
 
-	"proto":  {},
-	"config": {"oidc", "pop", "ca", "ca/signer/backends", "ctlog", "ctlog/embedded", "ctlog/remote", "journal", "reconcile", "fault"},
-	"server": {"fault", "identity", "tbs", "pop", "oidc", "ca", "journal", "proto"}, // tbs: the SCTs that a certificate has, for the journal
-	"client": {"fault", "identity", "tbs", "proto"},                                 // tbs: it verifies SCTs over the precertificate that it rebuilds
+	"proto":            {},
+	"config":           {"oidc", "pop", "ca", "ca/signer/backends", "ctlog", "ctlog/embedded", "ctlog/remote", "journal", "reconcile", "fault"},
+	"server":           {"fault", "identity", "tbs", "pop", "oidc", "ca", "journal", "proto", "server/admission"}, // tbs: the SCTs that a certificate has, for the journal
+	"server/admission": {"fault"},                                                                                 // which requests are served, wait or are refused
+	"client":           {"fault", "identity", "tbs", "proto"},                                                     // tbs: it verifies SCTs over the precertificate that it rebuilds
 	// client: a trusted root says whom a client believes
 	"trust":   {"fault", "client"},
 	"dev/idp": {},
 	"dev/tsa": {}, // the timestamp authority of "mayfly dev"
 
-	"node": {"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal", "reconcile", "reconcile/webhook", "config", "server", "trust", "loglist", "tbs", "fault"},
+	"node": {"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal", "reconcile", "reconcile/webhook", "config", "server", "server/admission", "trust", "loglist", "tbs", "fault"},
 	"dev":  {"node", "ca", "client", "config", "server", "trust", "dev/idp", "dev/tsa"},
 
 	"cmd/internal/cli": {"fault"},

@@ -52,7 +52,7 @@ var documentedNumbers = []struct {
 	{"docs/operations.md", "Both warn {30 days} before the last window ends", "ctlog.endsSoon"},
 	{"docs/operations.md", "of these, for logs (`ct.policy.budget`) | {12 seconds}", "ctlog.defaultBudget"},
 	{"docs/operations.md", "one attempt at a provider or a log | {4 seconds}", "ctlog.defaultAttempt"},
-	{"docs/operations.md", "requests at once (`limits.requests`) | {1024}", "server.DefaultRequests"},
+	{"docs/operations.md", "requests at once (`limits.requests`) | {1024}", "admission.DefaultRequests"},
 	{"docs/operations.md", "REST: {5 s} for headers, {30 s} between requests",
 		"server.headerTimeout server.idleTimeout"},
 	{"docs/operations.md", "with a ping after {20 s} of silence", "server.pingAfter"},
@@ -60,7 +60,7 @@ var documentedNumbers = []struct {
 	{"docs/operations.md", "(health watch, reflection) | {1 hour} | {1024} | {64}",
 		"server.standingTime server.standingMost server.standingShare"},
 	{"docs/operations.md", "`limits.wait`: {1 s} for the first of its source | `limits.requests`: {1024}",
-		"server.DefaultPatience server.DefaultRequests"},
+		"admission.DefaultMaxWait admission.DefaultRequests"},
 	{
 		"docs/operations.md", "one that delivers {4 MiB} in {a minute} without one complete request, or over which " +
 			"more than {16} requests in a row are refused",

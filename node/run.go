@@ -18,6 +18,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/server"
+	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
 // Instance is one run of the CA.
@@ -30,9 +31,9 @@ type Instance struct {
 	Listeners server.Listeners
 	Log       *slog.Logger
 	ledger    ledger
-	auditing  *auditing     // nil: nothing is audited
-	gate      *server.Gate  // set by serve
-	Drain     time.Duration // how long requests under way may take after the stop; 0 is the server's default
+	auditing  *auditing             // nil: nothing is audited
+	admission *admission.Controller // set by serve
+	Drain     time.Duration         // how long requests under way may take after the stop; 0 is the server's default
 	// Ready is called once, beside the serving, when the CA can issue. Its error stops the CA. It may be nil.
 	Ready func(context.Context, *Material) error
 	// Publish is called when there are other shards of the embedded log, which verifiers need. It may be nil.
@@ -61,7 +62,7 @@ func Serve(ctx context.Context, in Instance) (err error) {
 		}
 	}
 	defer func() { err = errors.Join(err, loaded.key.Close()) }()
-	in.gate = server.NewGate(server.GateOptions{Requests: in.Config.Limits.Requests, Patience: in.Config.Limits.Wait, Processors: tuneProcessors()})
+	in.admission = admission.New(admission.Options{Requests: in.Config.Limits.Requests, MaxWait: in.Config.Limits.Wait, Processors: tuneProcessors()})
 	registry := newRegistry()
 	readiness := server.NewReadiness(time.Now)
 	tiles := &lateHandler{}
@@ -70,7 +71,7 @@ func Serve(ctx context.Context, in Instance) (err error) {
 		Limits: server.Limits{
 			Drain: in.Drain, Connections: in.Config.Limits.Connections,
 			PerSource: in.Config.Limits.ConnectionsPerSource,
-		}, Gate: in.gate,
+		}, Admission: in.admission,
 		Proxies: in.Config.Listen.Proxies(), Profiling: in.Config.Listen.Profiling,
 	})
 	if err != nil {

@@ -91,7 +91,7 @@ func assemble(ctx context.Context, in Instance, m *Material, old *system) (_ *sy
 func NewVerifier(cfg *config.Config, in Instance) (*oidc.Verifier, error) {
 	return oidc.New(cfg.Issuers, oidc.Options{
 		Logger: in.Log, StateDir: cfg.StateDir, UserAgent: version.UserAgent(),
-		Pause: in.gate.AwaitProvider,
+		Pause: in.admission.AwaitProvider,
 	})
 }
 
@@ -147,7 +147,7 @@ func (s *system) openLogs(in Instance, old *system) (err error) {
 	members := append(s.material.members(), s.shardMembers(shards, in.Log)...)
 	o := ctlog.Options{
 		Logs: members, Policy: ct.Policy, Granted: in.auditing.granted,
-		Compute: in.gate.Compute, Logger: in.Log,
+		Compute: in.admission.Compute, Logger: in.Log,
 	}
 	if old != nil && old.logs != nil {
 		o.Stopped, o.Previous = old.logs.Clock(), old.logs
@@ -205,7 +205,7 @@ func (s *system) openAuthority(in Instance, old *system) (err error) {
 	s.authority, err = ca.New(ca.Options{
 		Chain: m.Chain, Signer: m.key.Signer, Log: log, Ready: ready, Clock: s.clock, Trust: m.trust, Backdate: in.Config.CA.BackdateOrDefault(), Logger: in.Log,
 		Trial: in.ledger.trial, Signatures: in.ledger.signatures,
-		Pause: in.gate.Pause,
+		Pause: in.admission.Pause,
 	})
 	return err
 }

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
 // pipeFrom is a connection from an address.
@@ -84,26 +86,6 @@ func TestConnectionsBySource(t *testing.T) {
 	}
 }
 
-// A source is an IPv4 address or the /64 of an IPv6 address; an IPv4 address that is written as IPv6 is the same one.
-func TestSourceKey(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		a, b string
-		same bool
-	}{
-		{"192.0.2.1", "192.0.2.1", true},
-		{"192.0.2.1", "192.0.2.2", false},
-		{"192.0.2.1", "::ffff:192.0.2.1", true},
-		{"2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", true},
-		{"2001:db8::1", "2001:db8:0:1::1", false},
-		{"fe80::1%eth0", "fe80::1%eth1", true},
-	} {
-		if same := sourceKey(netip.MustParseAddr(c.a)) == sourceKey(netip.MustParseAddr(c.b)); same != c.same {
-			t.Errorf("%s and %s: %t", c.a, c.b, same)
-		}
-	}
-}
-
 // F3 // F8: a full listener makes room at the cost of the source that has most; trusted proxies have no limit by
 // source.
 func TestConnectionsFull(t *testing.T) {
@@ -117,7 +99,7 @@ func TestConnectionsFull(t *testing.T) {
 		t.Error("a seventh connection at once")
 	}
 	*now = now.Add(2 * time.Second)
-	if one, _ := connect(t, c, "192.0.2.3"); one == nil || len(c.open[netip.MustParseAddr("10.0.0.1")]) != 4 ||
+	if one, _ := connect(t, c, "192.0.2.3"); one == nil || len(c.open[admission.SourceOf(netip.MustParseAddr("10.0.0.1"))]) != 4 ||
 		c.evicted.Load() != 1 {
 		t.Error("the largest source does not give way")
 	}
@@ -190,68 +172,4 @@ func TestFloods(t *testing.T) {
 	if one, _ := connect(t, c, "192.0.2.1"); one == nil {
 		t.Error("a source that has stayed away is not let in")
 	}
-}
-
-// The last address that is not a trusted proxy is the client's; what is no address ends the search.
-func TestForwarded(t *testing.T) {
-	t.Parallel()
-	p := proxies{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8:f::/48")}
-	for _, c := range []struct {
-		peer      string
-		forwarded []string
-		want      string
-	}{
-		{"192.0.2.1", []string{"203.0.113.9"}, "192.0.2.1"},
-		{"10.0.0.1", nil, "10.0.0.1"},
-		{"10.0.0.1", []string{""}, "10.0.0.1"},
-		{"10.0.0.1", []string{"203.0.113.9"}, "203.0.113.9"},
-		{"10.0.0.1", []string{"203.0.113.9:1234"}, "203.0.113.9"},
-		{"10.0.0.1", []string{"[2001:db8::1]:1234"}, "2001:db8::1"},
-		{"10.0.0.1", []string{"[2001:db8::1]"}, "2001:db8::1"},
-		{"10.0.0.1", []string{"2001:db8::1"}, "2001:db8::1"},
-		{"::ffff:10.0.0.1", []string{"203.0.113.9"}, "203.0.113.9"},
-		{"10.0.0.1", []string{"::ffff:203.0.113.9"}, "203.0.113.9"},
-		{"10.0.0.1", []string{"198.51.100.1, 203.0.113.9"}, "203.0.113.9"},
-		{"10.0.0.1", []string{"198.51.100.1", "203.0.113.9"}, "203.0.113.9"},
-		{"10.0.0.1", []string{"203.0.113.9, 10.0.0.7", "2001:db8:f::1"}, "203.0.113.9"},
-		{"10.0.0.1", []string{"10.0.0.9, 10.0.0.8"}, "10.0.0.9"},
-		{"10.0.0.1", []string{"203.0.113.9, unknown"}, "10.0.0.1"},
-		{"10.0.0.1", []string{"203.0.113.9, , 10.0.0.8"}, "10.0.0.8"},
-		{"10.0.0.1", []string{"203.0.113.9" + strings.Repeat(", 10.0.0.8", 40)}, "10.0.0.8"},
-	} {
-		if got := p.client(netip.MustParseAddr(c.peer), c.forwarded); got.Unmap() != netip.MustParseAddr(c.want) {
-			t.Errorf("%s, %q: %s, want %s", c.peer, c.forwarded, got, c.want)
-		}
-	}
-}
-
-// Whatever the header says: the result is the peer, or an address of the header that only trusted proxies stand behind.
-func FuzzForwarded(f *testing.F) {
-	f.Add("198.51.100.1, 203.0.113.9, 10.0.0.1")
-	f.Add("[2001:db8::1]:1,::ffff:10.0.0.1")
-	f.Add(",,,")
-	p, peer := proxies{netip.MustParsePrefix("10.0.0.0/8")}, netip.MustParseAddr("10.9.9.9")
-	f.Fuzz(func(t *testing.T, text string) {
-		got := p.client(peer, []string{text})
-		if !got.IsValid() || got.Zone() != "" {
-			t.Fatalf("%q: %v", text, got)
-		}
-		if got == peer {
-			return
-		}
-		words := strings.Split(text, ",")
-		for i := len(words) - 1; i >= 0; i-- {
-			a, ok := parseHop(words[i])
-			if !ok {
-				t.Fatalf("%q: %s stands before what is no address", text, got)
-			}
-			if a == got {
-				return
-			}
-			if !p.has(a) {
-				t.Fatalf("%q: %s stands before %s, which is no proxy", text, got, a)
-			}
-		}
-		t.Fatalf("%q: %s is not in it", text, got)
-	})
 }

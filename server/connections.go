@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
 // connections bounds the open connections of one listener, in total and by source address. A connection waits while no
@@ -20,10 +22,10 @@ type connections struct {
 	now func() time.Time
 
 	mu       sync.Mutex
-	open     map[netip.Addr]map[*conn]struct{}
+	open     map[admission.Source]map[*conn]struct{}
 	n        int
-	evicting map[netip.Addr]time.Time // the last eviction by a source
-	floods   map[netip.Addr]*floods
+	evicting map[admission.Source]time.Time // the last eviction by a source
+	floods   map[admission.Source]*floods
 
 	refused [2]atomic.Uint64 // by cause
 	evicted atomic.Uint64
@@ -36,18 +38,18 @@ type connections struct {
 
 // bounds of the connections of one listener, for [newConnections].
 type bounds struct {
-	name  string        // http, grpc or admin
-	most  int           // connections that are open at once
-	share int           // of them, of one source; 0: no such limit
-	write time.Duration // for the peer to read what was written; 0: somebody else bounds that
-	trust proxies       // proxies, which have connections for many clients: no limit by source
+	name  string            // http, grpc or admin
+	most  int               // connections that are open at once
+	share int               // of them, of one source; 0: no such limit
+	write time.Duration     // for the peer to read what was written; 0: somebody else bounds that
+	trust admission.Proxies // proxies, which have connections for many clients: no limit by source
 	log   *slog.Logger
 }
 
 func newConnections(b bounds) *connections {
 	return &connections{
-		bounds: b, now: time.Now, open: map[netip.Addr]map[*conn]struct{}{},
-		evicting: map[netip.Addr]time.Time{}, floods: map[netip.Addr]*floods{},
+		bounds: b, now: time.Now, open: map[admission.Source]map[*conn]struct{}{},
+		evicting: map[admission.Source]time.Time{}, floods: map[admission.Source]*floods{},
 	}
 }
 
@@ -110,7 +112,7 @@ type conn struct {
 	net.Conn
 	all    *connections
 	peer   netip.Addr
-	key    netip.Addr // of peer, for limits
+	source admission.Source // of peer, for limits
 	remote remoteAddr
 
 	working atomic.Int32 // requests over it that are being worked on
@@ -137,23 +139,23 @@ func (c *conn) RemoteAddr() net.Addr { return &c.remote }
 
 // admit returns the connection if there is room for it, or nil.
 func (c *connections) admit(raw net.Conn) *conn {
-	peer := addressOf(raw.RemoteAddr())
-	one := &conn{Conn: raw, all: c, peer: peer, key: sourceKey(peer)}
+	peer := admission.AddressOf(raw.RemoteAddr())
+	one := &conn{Conn: raw, all: c, peer: peer, source: admission.SourceOf(peer)}
 	one.remote = remoteAddr{raw.RemoteAddr(), one}
 	now := c.now()
 	one.since.Store(now.UnixNano())
 	one.window.Store(now.UnixNano())
-	limited := c.share > 0 && !c.trust.has(peer)
+	limited := c.share > 0 && !c.trust.Has(peer)
 
 	c.mu.Lock()
 	cause, victim := -1, (*conn)(nil)
 	switch {
-	case limited && c.away(one.key, now):
+	case limited && c.away(one.source, now):
 		cause = refusedSource
-	case limited && len(c.open[one.key]) >= c.share:
-		cause, victim = refusedSource, c.victim(one.key, one.key, now)
+	case limited && len(c.open[one.source]) >= c.share:
+		cause, victim = refusedSource, c.victim(one.source, one.source, now)
 	case c.n >= c.most:
-		cause, victim = refusedFull, c.victim(one.key, c.largest(), now)
+		cause, victim = refusedFull, c.victim(one.source, c.largest(), now)
 	}
 	if cause >= 0 && victim == nil {
 		c.mu.Unlock()
@@ -163,10 +165,10 @@ func (c *connections) admit(raw net.Conn) *conn {
 	if victim != nil {
 		c.drop(victim)
 	}
-	if c.open[one.key] == nil {
-		c.open[one.key] = map[*conn]struct{}{}
+	if c.open[one.source] == nil {
+		c.open[one.source] = map[*conn]struct{}{}
 	}
-	c.open[one.key][one] = struct{}{}
+	c.open[one.source][one] = struct{}{}
 	c.n++
 	c.mu.Unlock()
 	if victim != nil {
@@ -178,8 +180,8 @@ func (c *connections) admit(raw net.Conn) *conn {
 }
 
 // away reports whether a source has to stay away, because its connections flooded the server. It needs mu.
-func (c *connections) away(key netip.Addr, now time.Time) bool {
-	f := c.floods[key]
+func (c *connections) away(source admission.Source, now time.Time) bool {
+	f := c.floods[source]
 	return f != nil && now.Before(f.until)
 }
 
@@ -191,18 +193,18 @@ func (c *connections) flood(one *conn) {
 	now := c.now()
 	var closing []*conn
 	c.mu.Lock()
-	if c.share > 0 && !c.trust.has(one.peer) {
-		f := c.floods[one.key]
+	if c.share > 0 && !c.trust.Has(one.peer) {
+		f := c.floods[one.source]
 		if f == nil || now.Sub(f.since) > floodWindow {
 			if len(c.floods) >= maxFloods {
 				clear(c.floods)
 			}
 			f = &floods{since: now}
-			c.floods[one.key] = f
+			c.floods[one.source] = f
 		}
 		if f.count++; f.count >= floodsAllowed && now.After(f.until) {
 			f.until = now.Add(stayAway)
-			for other := range c.open[one.key] {
+			for other := range c.open[one.source] {
 				if !other.proven.Load() && other != one {
 					closing = append(closing, other)
 				}
@@ -221,7 +223,7 @@ func (c *connections) flood(one *conn) {
 const maxFloods = 4096
 
 // largest is the source with most connections. It needs mu.
-func (c *connections) largest() (out netip.Addr) {
+func (c *connections) largest() (out admission.Source) {
 	most := 0
 	for key, all := range c.open {
 		if len(all) > most {
@@ -232,7 +234,7 @@ func (c *connections) largest() (out netip.Addr) {
 }
 
 // victim chooses the connection of a source that is closed in favour of one by another, or nil. It needs mu.
-func (c *connections) victim(by, of netip.Addr, now time.Time) *conn {
+func (c *connections) victim(by, of admission.Source, now time.Time) *conn {
 	if last, ok := c.evicting[by]; ok && now.Sub(last) < evictPace {
 		return nil
 	}
@@ -259,13 +261,13 @@ func (c *connections) victim(by, of netip.Addr, now time.Time) *conn {
 
 // drop forgets a connection. It needs mu.
 func (c *connections) drop(one *conn) {
-	all := c.open[one.key]
+	all := c.open[one.source]
 	if _, ok := all[one]; !ok {
 		return
 	}
 	delete(all, one)
 	if len(all) == 0 {
-		delete(c.open, one.key)
+		delete(c.open, one.source)
 	}
 	c.n--
 }

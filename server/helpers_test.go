@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
 // patience is how long a test waits for what must come: a busy machine is slow, and a test must not hang.
@@ -73,4 +75,10 @@ func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
 // localAddr is the context of a request that came in at an address of this machine.
 func localAddr(ctx context.Context, address string) context.Context {
 	return context.WithValue(ctx, http.LocalAddrContextKey, &net.TCPAddr{IP: net.ParseIP(address), Port: 2112})
+}
+
+// withSource is ctx for a request from an address.
+func withSource(ctx context.Context, address string) context.Context {
+	s := admission.SourceOf(netip.MustParseAddr(address))
+	return context.WithValue(ctx, admission.ContextKey{}, &s)
 }

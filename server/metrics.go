@@ -1,18 +1,21 @@
 package server
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/mayfly-ca/mayfly/server/admission"
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics of one server. Labels: method from the API, transport grpc or rest, code, reason and client from closed tables (F10).
 type metrics struct {
-	requests *prometheus.CounterVec
-	legacy   *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	inFlight prometheus.Gauge
-	panics   prometheus.Counter
-	gate     []prometheus.Collector
+	requests  *prometheus.CounterVec
+	legacy    *prometheus.CounterVec
+	seconds   *prometheus.HistogramVec
+	inFlight  prometheus.Gauge
+	panics    prometheus.Counter
+	admission []prometheus.Collector
 }
 
-func newMetrics(g *Gate) *metrics {
+func newMetrics(a *admission.Controller) *metrics {
 	return &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_server_requests_total", Help: "Requests, by method, transport, gRPC code and reason.",
@@ -26,17 +29,17 @@ func newMetrics(g *Gate) *metrics {
 		}, []string{"method"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_server_requests_running", Help: "Requests that are running."}),
 		panics:   prometheus.NewCounter(prometheus.CounterOpts{Name: "mayfly_server_panics_total", Help: "Requests that ended in a panic."}),
-		gate: []prometheus.Collector{
+		admission: []prometheus.Collector{
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "mayfly_server_requests_waiting", Help: "Requests in the queue for a processor.",
-			}, func() float64 { return float64(g.Waiting()) }),
+			}, func() float64 { return float64(a.Waiting()) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "mayfly_server_refusals_waiting", Help: "Requests that wait to be refused: more come back at once than a share of the processors can refuse.",
-			}, func() float64 { return float64(g.refusals.turns()) }),
+			}, func() float64 { return float64(a.RefusalsWaiting()) }),
 		},
 	}
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
-	return append([]prometheus.Collector{m.requests, m.legacy, m.seconds, m.inFlight, m.panics}, m.gate...)
+	return append([]prometheus.Collector{m.requests, m.legacy, m.seconds, m.inFlight, m.panics}, m.admission...)
 }

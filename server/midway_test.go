@@ -27,14 +27,14 @@ type panicking struct{}
 func (panicking) Submit(context.Context, tbs.Precertificate) ([][]byte, error) { panic("canary") }
 
 // F5 // F6 // G4: a panic in the middle of issuance is a 500 without internals over each way to ask; the request that signed is in the
-// journal as failed, it goes on as often as it paused, and it keeps no place in the gate.
+// journal as failed, it goes on as often as it paused, and it keeps no place in the admission.
 func TestPanics(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
 	var pausing atomic.Int64
 	authority, err := ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: panicking{}, Pause: func() func() {
 		pausing.Add(1)
-		resume := w.gate.Pause()
+		resume := w.admission.Pause()
 		return func() { pausing.Add(-1); resume() }
 	}})
 	must(t, err)
@@ -42,7 +42,7 @@ func TestPanics(t *testing.T) {
 	_, stop := w.journal(journal.Options{})
 	v1, err := json.Marshal(map[string]any{"publicKey": map[string]any{"content": w.spki()}, "signedEmailAddress": w.proof("alice@example.com")})
 	must(t, err)
-	const rounds = gateSize/3 + 2 // more than the gate has places
+	const rounds = capacity/3 + 2 // more than there are places
 	for range rounds {
 		token := w.idp.Token(nil)
 		for _, a := range []answer{
@@ -59,8 +59,8 @@ func TestPanics(t *testing.T) {
 	if n := pausing.Load(); n != 0 {
 		t.Errorf("%d requests pause", n)
 	}
-	for range gateSize {
-		must(t, w.gate.Enter(t.Context()))
+	for range capacity {
+		must(t, w.admission.Acquire(t.Context()))
 	}
 	failed := 0
 	for _, e := range stop(3 * rounds) {
@@ -95,7 +95,7 @@ func TestJournalBreaksMidway(t *testing.T) {
 	set, err := ctlog.New(ctlog.Options{Logs: []ctlog.Log{{Log: log.Log, Submitter: log}}})
 	must(t, err)
 	var full atomic.Bool
-	w.core.Authority, err = ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: breaking{set, &full}, Pause: w.gate.Pause})
+	w.core.Authority, err = ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: breaking{set, &full}, Pause: w.admission.Pause})
 	must(t, err)
 	path, stop := w.journal(journal.Options{Disk: func(f *os.File) journal.Disk { return switchable{f, &full} }})
 	v1, err := json.Marshal(map[string]any{"publicKey": map[string]any{"content": w.spki()}, "signedEmailAddress": w.proof("alice@example.com")})

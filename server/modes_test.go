@@ -23,6 +23,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 	"github.com/mayfly-ca/mayfly/server"
+	"github.com/mayfly-ca/mayfly/server/admission"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
@@ -392,11 +393,11 @@ func TestRequestIDs(t *testing.T) {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, false)
-			gate := server.NewGate(server.GateOptions{Requests: 1})
-			s := w.serve(server.Options{Gate: gate}, m.http, m.grpc, m.one)
+			control := admission.New(admission.Options{Requests: 1})
+			s := w.serve(server.Options{Admission: control}, m.http, m.grpc, m.one)
 			for _, full := range []bool{false, true} {
 				if full {
-					must(t, gate.Enter(server.WithSource(t.Context(), "127.0.0.1")))
+					must(t, control.Acquire(withSource(t.Context(), "127.0.0.1")))
 				}
 				for id, sane := range map[string]bool{
 					"my-id.1_A": true, strings.Repeat("a", 64): true, strings.Repeat("a", 65): false, `a"b`: false,

@@ -31,11 +31,11 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	start := time.Now()
 	s.running.Add(1)
 	defer s.running.Add(-1)
-	s.received(visitIn(ctx))
+	s.received(arrivalIn(ctx))
 	r := newRecord(ctx)
 	r.began = start
 	if c.issues {
-		if err := s.gate.Knock(ctx); err != nil {
+		if err := s.admission.Precheck(ctx); err != nil {
 			return out, s.turnedAway(ctx, refusal{method: c.method, transport: r.transport, id: r.id, err: err})
 		}
 	}
@@ -49,15 +49,15 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	out, failure := guarded(ctx, s, c, r)
 	if c.issues && failure != nil {
 		r.refused(failure)
-		s.repeats.refused(r.decided, failure)
+		s.identityLimit.count(r.decided, failure)
 	}
 	if failure != nil {
 		var none R
 		out, err = none, statusOf(failure, r.id).Err()
 	}
 	end := finished{method: c.method, issues: c.issues, record: r, failure: failure, took: time.Since(start)}
-	if failure != nil && errors.Is(failure, errRepeats) {
-		s.repeated(ctx, end)
+	if failure != nil && errors.Is(failure, errIdentityLimit) {
+		s.finishLimited(ctx, end)
 	} else {
 		s.finish(ctx, end)
 	}
@@ -78,10 +78,10 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 		r.under(st.core)
 	}
 	if c.issues { // the others cost next to nothing
-		if err := s.gate.Enter(ctx); err != nil {
+		if err := s.admission.Acquire(ctx); err != nil {
 			return out, owned(ctx, err)
 		}
-		defer s.gate.Leave(ctx)
+		defer s.admission.Release(ctx)
 	}
 	if st.core == nil {
 		return out, fault.New(fault.NotReady, nil, "cause", st.cause)
@@ -113,7 +113,7 @@ func newRecord(ctx context.Context) *record {
 		r.transport = "grpc"
 	}
 	source := ""
-	if v := visitIn(ctx); v != nil && v.client.IsValid() {
+	if v := arrivalIn(ctx); v != nil && v.client.IsValid() {
 		source = v.client.String()
 	}
 	r.add("source", source)

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/mayfly-ca/mayfly/internal/hostname"
+	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
 // Health is the state of one dependency.
@@ -421,5 +422,5 @@ func (s *Server) adminPages(registry *prometheus.Registry) http.Handler {
 // onLoopback reports whether a request came in at a loopback address of this machine.
 func onLoopback(r *http.Request) bool {
 	at, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	return ok && addressOf(at).IsLoopback()
+	return ok && admission.AddressOf(at).IsLoopback()
 }

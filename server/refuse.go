@@ -21,7 +21,7 @@ import (
 // refusal is a request that is not let in.
 type refusal struct {
 	method, transport, id string
-	err                   error // of the gate
+	err                   error // of the admission
 }
 
 // refusals are counted between two lines in the log.
@@ -67,12 +67,12 @@ func (s *Server) admitting(next http.Handler) http.Handler {
 			method = "v1.CreateSigningCertificate"
 		}
 		if method != "" {
-			if err := s.gate.Knock(r.Context()); err != nil {
+			if err := s.admission.Precheck(r.Context()); err != nil {
 				s.turnAway(w, r, refusal{method: method, transport: "rest", id: w.Header().Get(requestIDKey), err: err})
 				return
 			}
 		}
-		if v := visitIn(r.Context()); v != nil && r.Body != http.NoBody && r.ContentLength != 0 {
+		if v := arrivalIn(r.Context()); v != nil && r.Body != http.NoBody && r.ContentLength != 0 {
 			if f := s.begin(v); f != nil {
 				s.turnAway(w, r, refusal{
 					method: unreceived, transport: "rest",
@@ -107,4 +107,14 @@ func writeRefusal(w http.ResponseWriter, f *fault.Error, id string) {
 	w.Header().Set("Retry-After", seconds)
 	w.WriteHeader(runtime.HTTPStatusFromCode(codeOf(f.Kind)))
 	_, _ = w.Write(body) // the client is gone: nobody to tell
+}
+
+// due counts a refusal. If the next line of the log is due, it returns the number of refusals since the last one.
+func (r *refusals) due(now time.Time) (count int64, due bool) {
+	r.count.Add(1)
+	last := r.since.Load()
+	if now.UnixNano()-last < int64(refuseEvery) || !r.since.CompareAndSwap(last, now.UnixNano()) {
+		return 0, false
+	}
+	return r.count.Swap(0), true
 }

@@ -96,11 +96,11 @@ func (s *Server) bounded(next http.Handler) http.Handler {
 		r.Header.Set(requestIDKey, id)
 		w.Header().Set(requestIDKey, id)
 		r.Body = http.MaxBytesReader(w, r.Body, s.limits.Body)
-		ctx := &visitContext{Context: r.Context(), visit: s.httpVisit(r)}
-		defer s.end(&ctx.visit)
+		ctx := &arrivalContext{Context: r.Context(), arrival: s.httpArrival(r)}
+		defer s.end(&ctx.arrival)
 		if r.ContentLength == 0 {
-			ctx.visit.working = true
-			ctx.visit.conn.begin()
+			ctx.arrival.working = true
+			ctx.arrival.conn.begin()
 		}
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
@@ -116,16 +116,16 @@ func (s *Server) both() http.Handler {
 		}
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v := s.httpVisit(r)
+		v := s.httpArrival(r)
 		isGRPC := r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
 		if r.ProtoMajor == 2 {
-			if !s.streams.open.take(v.key) {
+			if !s.streams.open.Take(v.source) {
 				s.refuseStream(v.conn)
 				writeNoRoom(w)
 				return
 			}
-			defer s.streams.open.give(v.key)
-			if isGRPC && s.streams.receiving.full(v.key) {
+			defer s.streams.open.Give(v.source)
+			if isGRPC && s.streams.receiving.Full(v.source) {
 				s.refuseStream(v.conn)
 				writeNoRoom(w)
 				return
@@ -135,7 +135,7 @@ func (s *Server) both() http.Handler {
 			s.http.ServeHTTP(w, r)
 			return
 		}
-		ctx := &visitContext{Context: r.Context(), visit: v}
+		ctx := &arrivalContext{Context: r.Context(), arrival: v}
 		c := http.NewResponseController(w)
 		_ = c.SetReadDeadline(time.Now().Add(bodyTimeout + pingTimeout)) // those of receive come first
 		if standing[r.URL.Path] {

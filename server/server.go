@@ -25,6 +25,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
+	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
 // Core is what requests run on. A request uses the one that is in force when it begins, to its end.
@@ -87,12 +88,12 @@ func positive[N int | int64 | time.Duration](v, otherwise N) N {
 
 // Options for [New].
 type Options struct {
-	Logger    *slog.Logger         // nil: none
-	CT        http.Handler         // read path of the embedded log, without the prefix /ct/; nil: none
-	Readiness *Readiness           // nil: an empty one
-	Registry  *prometheus.Registry // for /metrics; nil: no such page
-	Now       func() time.Time     // nil: time.Now
-	Gate      *Gate                // nil: one with the defaults
+	Logger    *slog.Logger          // nil: none
+	CT        http.Handler          // read path of the embedded log, without the prefix /ct/; nil: none
+	Readiness *Readiness            // nil: an empty one
+	Registry  *prometheus.Registry  // for /metrics; nil: no such page
+	Now       func() time.Time      // nil: time.Now
+	Admission *admission.Controller // nil: one with the defaults
 	Limits    Limits
 	// Proxies are the proxies in front of the server whose X-Forwarded-For is believed. Without any, the address of the
 	// peer counts.
@@ -103,26 +104,26 @@ type Options struct {
 
 // Server speaks gRPC and REST.
 type Server struct {
-	log       *slog.Logger
-	limits    Limits
-	readiness *Readiness
-	metrics   *metrics
-	gate      *Gate
-	proxies   proxies
-	profiling bool
-	streams   *streams
-	listening *listening
-	refusals  refusals
-	repeats   *repeats
-	limited   refusals
-	tooSlow   *fault.Error // the cause of a request that used up its time; never changed
-	state     atomic.Pointer[state]
-	stopping  chan struct{}
-	began     time.Time
-	running   atomic.Int64 // requests
-	grpc      *grpc.Server
-	http      http.Handler
-	admin     http.Handler
+	log           *slog.Logger
+	limits        Limits
+	readiness     *Readiness
+	metrics       *metrics
+	admission     *admission.Controller
+	proxies       admission.Proxies
+	profiling     bool
+	streams       *streams
+	listening     *listening
+	refusals      refusals
+	identityLimit *identityLimit
+	limited       refusals
+	tooSlow       *fault.Error // the cause of a request that used up its time; never changed
+	state         atomic.Pointer[state]
+	stopping      chan struct{}
+	began         time.Time
+	running       atomic.Int64 // requests
+	grpc          *grpc.Server
+	http          http.Handler
+	admin         http.Handler
 }
 
 // state is a core or the reason why there is none.
@@ -142,14 +143,14 @@ func New(o Options) (*Server, error) {
 	if o.Readiness == nil {
 		o.Readiness = NewReadiness(o.Now)
 	}
-	if o.Gate == nil {
-		o.Gate = NewGate(GateOptions{Now: o.Now})
+	if o.Admission == nil {
+		o.Admission = admission.New(admission.Options{Now: o.Now})
 	}
 	s := &Server{
-		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(o.Gate), stopping: make(chan struct{}), gate: o.Gate,
+		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(o.Admission), stopping: make(chan struct{}), admission: o.Admission,
 		proxies: o.Proxies, profiling: o.Profiling, began: o.Now(),
 	}
-	s.repeats = newRepeats(o.Now)
+	s.identityLimit = newIdentityLimit(o.Now)
 	s.streams, s.listening = newStreams(s.limits.Streams), newListening(s)
 	s.tooSlow = fault.New(fault.NotReady, context.DeadlineExceeded, "cause", fmt.Sprintf("no certificate within %s", s.limits.Request))
 	s.SetNotReady("starting")
@@ -167,7 +168,7 @@ func New(o Options) (*Server, error) {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		// Thousands of connections may be idle: they do not need buffers of 64 KiB each.
 		grpc.ReadBufferSize(grpcReadBuffer),
-		grpc.InTapHandle(s.arrive),
+		grpc.InTapHandle(s.onStream),
 	)
 	all := registrar{s.grpc, s}
 	fulciopb.RegisterCAServer(all, service{Server: s})

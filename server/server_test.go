@@ -37,6 +37,7 @@ import (
 	"github.com/mayfly-ca/mayfly/pop"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 	"github.com/mayfly-ca/mayfly/server"
+	"github.com/mayfly-ca/mayfly/server/admission"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/oracle"
@@ -45,25 +46,25 @@ import (
 
 // world is a whole server with its surroundings, on real sockets.
 type world struct {
-	t        *testing.T
-	idp      *idp.Provider
-	log      *ct.Log
-	pki      *pki.PKI
-	srv      *server.Server
-	url      string
-	grpc     fulciopb.CAClient
-	conn     *grpc.ClientConn
-	logs     *buffer
-	key      *ecdsa.PrivateKey
-	verifier *oidc.Verifier
-	core     *server.Core
-	gate     *server.Gate
-	set      *ctlog.Set // the logs
-	logger   *slog.Logger
+	t         *testing.T
+	idp       *idp.Provider
+	log       *ct.Log
+	pki       *pki.PKI
+	srv       *server.Server
+	url       string
+	grpc      fulciopb.CAClient
+	conn      *grpc.ClientConn
+	logs      *buffer
+	key       *ecdsa.PrivateKey
+	verifier  *oidc.Verifier
+	core      *server.Core
+	admission *admission.Controller
+	set       *ctlog.Set // the logs
+	logger    *slog.Logger
 }
 
-// gateSize is how many requests a world takes at once.
-const gateSize = 64
+// capacity is how many requests a world takes at once.
+const capacity = 64
 
 type buffer struct {
 	mu sync.Mutex
@@ -106,8 +107,8 @@ func newWorldWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *
 	change(&entry)
 	w.verifier, err = oidc.New(oidc.Config{Issuers: map[string]oidc.IssuerConfig{w.idp.URL(): entry}}, oidc.Options{Logger: logger})
 	must(t, err)
-	w.gate = server.NewGate(server.GateOptions{Requests: gateSize, Processors: gateSize})
-	w.srv, err = server.New(server.Options{Logger: logger, Limits: server.Limits{Drain: time.Second}, Gate: w.gate})
+	w.admission = admission.New(admission.Options{Requests: capacity, Processors: capacity})
+	w.srv, err = server.New(server.Options{Logger: logger, Limits: server.Limits{Drain: time.Second}, Admission: w.admission})
 	must(t, err)
 	w.core = &server.Core{Issuers: w.verifier, Keys: keys, Authority: authority, Generation: 7, Digest: "abc"}
 	w.srv.SetCore(w.core)

@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/pop"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
+	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
 // service answers the API.
@@ -37,16 +38,16 @@ func (s service) CreateSigningCertificate(ctx context.Context, in *fulciopb.Crea
 
 // create is the path of a request: who asks, which key, then the certificate.
 func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSigningCertificateRequest, r *record) (*fulciopb.SigningCertificate, error) {
-	d, err := core.Issuers.IdentifyFrom(ctx, sourceIn(ctx), credential(ctx, in))
+	d, err := core.Issuers.IdentifyFrom(ctx, admission.SourceIn(ctx).Addr, credential(ctx, in))
 	r.decision(d)
-	if limited := s.repeats.admit(d); limited != nil {
+	if limited := s.identityLimit.check(d); limited != nil {
 		return nil, limited
 	}
 	r.decided = d
 	if err != nil {
 		return nil, err
 	}
-	if v := visitIn(ctx); v != nil && v.conn != nil {
+	if v := arrivalIn(ctx); v != nil && v.conn != nil {
 		v.conn.proven.Store(true)
 	}
 	key, err := prove(core.Keys, in, pop.Proof{Challenge: d.Identity.Challenge, ChallengeClaim: d.Identity.ChallengeClaim})

@@ -1,26 +1,11 @@
-package server
+package admission
 
 import (
-	"context"
 	"fmt"
-	"net/netip"
 	"sync"
 )
 
-// waitBudget bounds how many requests wait for identity providers before their tokens are verified: in total, by source
-// address, and by entry of the configuration, so that neither one source nor one provider that hangs takes all of the
-// places.
-type waitBudget struct {
-	most, share int
-
-	mu      sync.Mutex
-	n       int
-	sources tally[netip.Addr]
-	entries tally[string]
-	refused uint64
-}
-
-// tally counts by key; a key whose count is zero has no entry.
+// tally counts by key. A key whose count is zero has no entry.
 type tally[K comparable] map[K]int
 
 func (t tally[K]) add(key K) { t[key]++ }
@@ -31,111 +16,99 @@ func (t tally[K]) remove(key K) {
 	}
 }
 
-// minProviderWaits is the smallest budget, whatever limits.requests says.
-const minProviderWaits = 16
-
-func newWaitBudget(most int) *waitBudget {
-	return &waitBudget{most: most, share: max(1, most/2), sources: tally[netip.Addr]{}, entries: tally[string]{}}
-}
-
-// take takes a place, or says why there is none.
-func (b *waitBudget) take(key netip.Addr, entry string) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var err error
-	switch {
-	case b.n >= b.most:
-		err = fmt.Errorf("%d requests wait for identity providers already", b.n)
-	case b.sources[key] >= b.share:
-		err = fmt.Errorf("%d requests of this source wait for identity providers already", b.sources[key])
-	case b.entries[entry] >= b.share:
-		err = fmt.Errorf("%d requests wait for the identity provider of this entry already", b.entries[entry])
-	}
-	if err != nil {
-		b.refused++
-		return err
-	}
-	b.n++
-	b.sources.add(key)
-	b.entries.add(entry)
-	return nil
-}
-
-func (b *waitBudget) give(key netip.Addr, entry string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.n--
-	b.sources.remove(key)
-	b.entries.remove(entry)
-}
-
-func (b *waitBudget) taken() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.n
-}
-
-func (b *waitBudget) refusals() uint64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.refused
-}
-
-// sourceBudget bounds something in total and by source address.
-type sourceBudget struct {
-	most, share int
+// Budget bounds how many places are taken at once, in total and by key. It is safe for concurrent use.
+type Budget[K comparable] struct {
+	total, share int
 
 	mu      sync.Mutex
 	n       int
-	sources tally[netip.Addr]
+	keys    tally[K]
 	refused uint64
 }
 
-func newSourceBudget(most, share int) *sourceBudget {
-	return &sourceBudget{most: most, share: min(most, share), sources: tally[netip.Addr]{}}
+// NewBudget returns a budget with a number of places, of which one key may have share.
+func NewBudget[K comparable](total, share int) *Budget[K] {
+	return &Budget[K]{total: total, share: min(total, share), keys: tally[K]{}}
 }
 
-// take reports whether there was a place.
-func (b *sourceBudget) take(key netip.Addr) bool {
+// Take reports whether there was a place for key, which is taken now. After true the caller MUST call [Budget.Give].
+func (b *Budget[K]) Take(key K) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.n >= b.most || b.sources[key] >= b.share {
-		b.refused++
+	if !b.room(key) {
 		return false
 	}
 	b.n++
-	b.sources.add(key)
+	b.keys.add(key)
 	return true
 }
 
-// full reports whether there is no place, and counts that as a refusal.
-func (b *sourceBudget) full(key netip.Addr) bool {
+// Full reports whether there is no place for key, and counts that as a refusal.
+func (b *Budget[K]) Full(key K) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.n < b.most && b.sources[key] < b.share {
-		return false
-	}
-	b.refused++
-	return true
+	return !b.room(key)
 }
 
-func (b *sourceBudget) give(key netip.Addr) {
+// room needs mu.
+func (b *Budget[K]) room(key K) bool {
+	if b.n < b.total && b.keys[key] < b.share {
+		return true
+	}
+	b.refused++
+	return false
+}
+
+// Give gives back a place of key.
+func (b *Budget[K]) Give(key K) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.n--
-	b.sources.remove(key)
+	b.keys.remove(key)
 }
 
-func (b *sourceBudget) taken() (n int, refused uint64) {
+// Taken returns how many places are taken now, and how many requests were refused.
+func (b *Budget[K]) Taken() (n int, refused uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.n, b.refused
 }
 
-// sourceIn is the source address that the limits of a request count for; the zero address where none is known.
-func sourceIn(ctx context.Context) netip.Addr {
-	if v := visitIn(ctx); v != nil {
-		return v.key
+// providerBudget bounds how many requests wait for identity providers before their tokens are verified: in total, by
+// source, and by entry of the configuration, so that neither one source nor one provider that hangs takes all places.
+type providerBudget struct {
+	sources *Budget[Source]
+	entries *Budget[string]
+}
+
+// minProviderWaits is the smallest budget, whatever limits.requests says.
+const minProviderWaits = 16
+
+func newProviderBudget(total int) *providerBudget {
+	share := max(1, total/2)
+	return &providerBudget{NewBudget[Source](total, share), NewBudget[string](total, share)}
+}
+
+// take takes a place. Its error is a text for the log.
+func (b *providerBudget) take(source Source, entry string) error {
+	if !b.sources.Take(source) {
+		n, _ := b.sources.Taken()
+		return fmt.Errorf("%d requests wait for identity providers already, or too many of this source", n)
 	}
-	return netip.Addr{}
+	if !b.entries.Take(entry) {
+		b.sources.Give(source)
+		return fmt.Errorf("too many requests wait for the identity provider of this entry already")
+	}
+	return nil
+}
+
+func (b *providerBudget) give(source Source, entry string) {
+	b.entries.Give(entry)
+	b.sources.Give(source)
+}
+
+func (b *providerBudget) taken() (n int, refused uint64) {
+	n, bySource := b.sources.Taken()
+	_, byEntry := b.entries.Taken()
+	return n, bySource + byEntry
 }

@@ -1,4 +1,4 @@
-package server_test
+package admission_test
 
 import (
 	"context"
@@ -8,37 +8,37 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
-	"github.com/mayfly-ca/mayfly/server"
+	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
 // F8: the queues of sources are served in turns, so that one with a thousand requests costs another one of them one
 // place.
-func TestGateIsFair(t *testing.T) {
+func TestAdmissionIsFair(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := server.NewGate(server.GateOptions{Requests: 100, Processors: 1, Patience: time.Hour})
+		c := admission.New(admission.Options{Requests: 100, Processors: 1, MaxWait: time.Hour})
 		order := make(chan string, 100)
 		enter := func(source string) {
 			go func() {
-				ctx := server.WithSource(t.Context(), source)
-				if err := g.Enter(ctx); err != nil {
+				ctx := withSource(t.Context(), source)
+				if err := c.Acquire(ctx); err != nil {
 					order <- "refused " + source
 					return
 				}
 				order <- source
-				g.Leave(ctx)
+				c.Release(ctx)
 			}()
 			synctest.Wait()
 		}
-		busy := server.WithSource(t.Context(), "192.0.2.1")
-		must(t, g.Enter(busy))
+		busy := withSource(t.Context(), "192.0.2.1")
+		must(t, c.Acquire(busy))
 		for range 50 {
 			enter("192.0.2.1")
 		}
 		enter("192.0.2.2")
 		enter("2001:db8::1")
 		enter("2001:db8::2") // of the same /64
-		g.Leave(busy)
+		c.Release(busy)
 		synctest.Wait()
 		first := map[string]int{}
 		for i := range 53 {
@@ -52,24 +52,24 @@ func TestGateIsFair(t *testing.T) {
 
 // F8: a gate that one source has filled lets another one in: in place of the newest request in the longest queue, or,
 // where all have begun, beyond its size. The source that has filled it gets nothing more.
-func TestGateGivesWay(t *testing.T) {
+func TestAdmissionGivesWay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const size = 64
-		one, two := server.WithSource(t.Context(), "192.0.2.1"), server.WithSource(t.Context(), "192.0.2.2")
+		one, two := withSource(t.Context(), "192.0.2.1"), withSource(t.Context(), "192.0.2.2")
 		for _, computing := range []int{1, size} { // all but one wait in the queue; all have begun
-			g := server.NewGate(server.GateOptions{Requests: size, Processors: computing, Patience: time.Hour})
+			c := admission.New(admission.Options{Requests: size, Processors: computing, MaxWait: time.Hour})
 			results := make(chan error, size)
 			ctx, cancel := context.WithCancel(one)
 			for range size {
-				go func() { results <- g.Enter(ctx) }()
+				go func() { results <- c.Acquire(ctx) }()
 			}
 			synctest.Wait()
-			if err := g.Enter(one); fault.From(err).Reason != fault.RateLimited {
+			if err := c.Acquire(one); fault.From(err).Reason != fault.RateLimited {
 				t.Fatalf("computing %d: one more of the same source: %v", computing, err)
 			}
 			in := make(chan error, 1)
-			go func() { in <- g.Enter(two) }()
+			go func() { in <- c.Acquire(two) }()
 			synctest.Wait()
 			begun, refused := 0, 0
 			for range len(results) {
@@ -80,18 +80,18 @@ func TestGateGivesWay(t *testing.T) {
 				}
 			}
 			switch {
-			case computing == 1 && (begun != 1 || refused != 1 || g.Waiting() != size-1):
-				t.Errorf("%d have begun, %d gave way, %d wait", begun, refused, g.Waiting())
-			case computing == size && (begun != size || g.Waiting() != 1):
-				t.Errorf("%d have begun, %d wait", begun, g.Waiting())
+			case computing == 1 && (begun != 1 || refused != 1 || c.Waiting() != size-1):
+				t.Errorf("%d have begun, %d gave way, %d wait", begun, refused, c.Waiting())
+			case computing == size && (begun != size || c.Waiting() != 1):
+				t.Errorf("%d have begun, %d wait", begun, c.Waiting())
 			}
-			g.Leave(one) // the next turn is that of the other source, or of the first in the queue of this one
+			c.Release(one) // the next turn is that of the other source, or of the first in the queue of this one
 			g2 := 0
 			for len(in) == 0 && g2 < 3 {
 				synctest.Wait()
 				if len(in) == 0 {
 					<-results
-					g.Leave(one)
+					c.Release(one)
 				}
 				g2++
 			}
@@ -106,19 +106,19 @@ func TestGateGivesWay(t *testing.T) {
 // bounded in total, by source and by entry; the places come back.
 func TestProviderWaits(t *testing.T) {
 	t.Parallel()
-	g := server.NewGate(server.GateOptions{Requests: 64, Processors: 64}) // 16 places
+	c := admission.New(admission.Options{Requests: 64, Processors: 64}) // 16 places
 	waits := 0
 	var resumes []func()
 	wait := func(source, entry string) bool {
-		ctx := server.WithSource(t.Context(), source)
-		must(t, g.Enter(ctx))
-		resume, err := g.AwaitProvider(ctx, entry)
+		ctx := withSource(t.Context(), source)
+		must(t, c.Acquire(ctx))
+		resume, err := c.AwaitProvider(ctx, entry)
 		if err != nil {
-			g.Leave(ctx)
+			c.Release(ctx)
 			return false
 		}
 		waits++
-		resumes = append(resumes, func() { resume(); g.Leave(ctx) })
+		resumes = append(resumes, func() { resume(); c.Release(ctx) })
 		return true
 	}
 	for i := range 20 {
@@ -140,20 +140,20 @@ func TestProviderWaits(t *testing.T) {
 	for i := range 20 {
 		wait(fmt.Sprintf("198.51.100.%d", i+2), fmt.Sprint(i))
 	}
-	if waits != 16 || g.AwaitingProviders() != 16 {
-		t.Errorf("%d wait, %d", waits, g.AwaitingProviders())
+	if waits != 16 || waitsNow(c) != 16 {
+		t.Errorf("%d wait, %d", waits, waitsNow(c))
 	}
-	full := server.WithSource(t.Context(), "203.0.113.1")
+	full := withSource(t.Context(), "203.0.113.1")
 	for range 64 { // those that wait have no place in the gate
-		must(t, g.Enter(full))
+		must(t, c.Acquire(full))
 	}
 	for range 64 {
-		g.Leave(full)
+		c.Release(full)
 	}
 	for _, resume := range resumes {
 		resume()
 	}
-	if g.AwaitingProviders() != 0 || !wait("192.0.2.1", "a") {
+	if waitsNow(c) != 0 || !wait("192.0.2.1", "a") {
 		t.Error("the places do not come back")
 	}
 }

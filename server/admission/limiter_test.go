@@ -1,80 +1,55 @@
-package server
+package admission_test
 
 import (
-	"errors"
-	"fmt"
 	"testing"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/fault"
-	"github.com/mayfly-ca/mayfly/identity"
-	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// F2: only refusals of what a verified identity sent count, they are forgiven at their rate, and the memory for them is
-// bounded.
-func TestRepeats(t *testing.T) {
+// F2: a key has its burst and then its rate, keys are bounded, and no number of other keys makes the limiter forget one
+// that is over its limit.
+func TestLimiter(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1e9, 0)
-	p := newRepeats(func() time.Time { return now })
-	of := func(subject string) *oidc.Decision {
-		return &oidc.Decision{Identity: identity.Identity{Issuer: "i", Subject: subject}, Entry: "e", ProviderKey: "k"}
+	l := admission.NewLimiter[int](admission.LimiterOptions{Rate: 2, Burst: 10, Keys: 5})
+	if _, over := l.Over(0, now); over || l.Used() {
+		t.Error("a new limiter is used")
 	}
-	alice, bob := of("alice"), of("bob")
-	for range 2 * refusalsAtOnce {
-		// the server's own, or no fault
-		for _, reason := range []fault.Reason{fault.LogUnavailable, fault.InternalError, fault.RateLimited} {
-			p.refused(alice, fault.New(reason, errors.New("x")))
+	for n := range 10 {
+		if _, over := l.Over(0, now); over {
+			t.Fatalf("over after %d events", n)
 		}
-		// nobody vouches for the identity
-		p.refused(&oidc.Decision{Identity: alice.Identity}, fault.New(fault.TokenExpired, nil))
+		l.Count(0, now)
 	}
-	p.refused(nil, fault.New(fault.KeyMissing, nil))
-	if len(p.by) != 0 || p.admit(alice) != nil {
-		t.Fatal("what is no fault of the identity counts")
+	if retry, over := l.Over(0, now); !over || retry <= 0 || retry > time.Second/2 {
+		t.Errorf("after the burst: %t, %s", over, retry)
 	}
-	for range refusalsAtOnce {
-		if err := p.admit(alice); err != nil {
-			t.Fatal(err)
-		}
-		p.refused(alice, fault.New(fault.KeyMissing, nil))
+	for key := range 100 {
+		l.Count(key+1, now)
 	}
-	err := p.admit(alice)
-	if f := fault.From(err); f.Reason != fault.RateLimited || f.RetryAfter < time.Second ||
-		!errors.Is(err, errRepeats) {
-		t.Errorf("%v", err)
+	if _, over := l.Over(0, now); !over || l.Len() != 5 {
+		t.Errorf("%d keys, over: %t", l.Len(), over)
 	}
-	if p.admit(bob) != nil || p.admit(&oidc.Decision{Entry: "e", ProviderKey: "k"}) != nil {
-		t.Error("others are refused")
+	now = now.Add(time.Second / 2)
+	if _, over := l.Over(0, now); over {
+		t.Error("the rate gives nothing back")
 	}
-	now = now.Add(time.Second)
-	for n := range refusalsRate {
-		if p.admit(alice) != nil {
-			t.Fatalf("after a second %d are admitted", n)
-		}
-		p.refused(alice, fault.New(fault.KeyMissing, nil))
-	}
-	if p.admit(alice) == nil {
-		t.Error("more than the rate")
-	}
-	for n := range 2 * mostRepeaters {
-		p.refused(of(fmt.Sprint(n)), fault.New(fault.KeyMissing, nil))
-	}
-	if len(p.by) > mostRepeaters || p.admit(alice) == nil {
-		t.Errorf("%d identities are kept", len(p.by))
-	}
-	now = now.Add(time.Hour)
-	if p.refused(of("another"), fault.New(fault.KeyMissing, nil)); len(p.by) != 1 || p.admit(alice) != nil {
-		t.Errorf("%d identities are kept after an hour", len(p.by))
+	now = now.Add(time.Minute)
+	if l.Count(1000, now); l.Len() != 1 {
+		t.Errorf("%d keys after a minute", l.Len())
 	}
 }
 
-// Whoever is not refused pays next to nothing.
-func TestRepeatsAllocate(t *testing.T) { //nolint:paralleltest // it counts allocations
-	p := newRepeats(time.Now)
-	d := &oidc.Decision{Identity: identity.Identity{Issuer: "i", Subject: "alice"}, Entry: "e", ProviderKey: "k"}
-	p.refused(d, fault.New(fault.KeyMissing, nil))
-	if n := testing.AllocsPerRun(100, func() { _ = p.admit(d) }); n > 0 {
-		t.Errorf("%v allocations", n)
+// A budget has a number of places in total and a share of them for one key.
+func TestBudget(t *testing.T) {
+	t.Parallel()
+	b := admission.NewBudget[string](3, 2)
+	if !b.Take("a") || !b.Take("a") || b.Take("a") || !b.Full("a") || b.Full("b") || !b.Take("b") || b.Take("c") {
+		t.Error("not three places, of which one key has two")
+	}
+	b.Give("a")
+	if n, refused := b.Taken(); n != 2 || refused != 3 || !b.Take("c") {
+		t.Errorf("%d taken, %d refused", n, refused)
 	}
 }

@@ -1,84 +1,85 @@
-package server
+package admission
 
 import (
 	"context"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
-// pace gives refusals a share of the processors. So many are given at once; further ones wait for their turn, and whoever has waited
-// is let in if there is room by then. Callers who come back at once, against what they were told, would else take the
-// processors for being refused. Callers who obey Retry-After, which is three seconds on average, never wait: six thousand
-// of them can be refused over and over at the pace of two processors.
-type pace struct {
-	gap time.Duration // between two refusals
+// refusalLimiter gives refusals a share of the processors. A burst of refusals is given at once; further ones wait for
+// their turn, and a request that has waited is admitted if there is room by then. Without the limit, clients that come
+// back at once instead of after Retry-After would occupy the processors with refusals. Clients that obey Retry-After,
+// three seconds on average, never wait: two processors can refuse six thousand of them again and again.
+type refusalLimiter struct {
+	rate *rate.Limiter
 
 	mu      sync.Mutex
-	next    time.Time // when the next one is due
 	waiting int
 }
 
 const (
-	refusalsPerProcessor = 1000            // a second: about a twentieth of a processor
-	savedUp              = 5 * time.Second // refusals of so long may come at once
-	longestTurn          = time.Second     // nobody waits longer to be refused
-	mostTurns            = 4096            // so many wait at once; those beyond are refused at once: waiting costs memory
+	refusalsPerProcessor = 1000        // a second: about a twentieth of a processor
+	refusalBurst         = 5           // seconds: the refusals of so long may be given at once
+	maxRefusalWait       = time.Second // no request waits longer to be refused
+	maxRefusalsWaiting   = 4096        // beyond them a refusal is given at once: waiting costs memory
 )
 
-func newPace(processors int) *pace {
-	return &pace{gap: time.Second / time.Duration(refusalsPerProcessor*processors)}
+func newRefusalLimiter(processors int) *refusalLimiter {
+	perSecond := refusalsPerProcessor * processors
+	return &refusalLimiter{rate: rate.NewLimiter(rate.Limit(perSecond), refusalBurst*perSecond)}
 }
 
-// turn says how long a refusal that is due now has to wait; 0 is not at all. After a wait the caller MUST call done.
-func (p *pace) turn(now time.Time) time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if earliest := now.Add(-savedUp); p.next.Before(earliest) {
-		p.next = earliest
-	}
-	wait := p.next.Add(p.gap).Sub(now)
-	if wait > 0 && p.waiting >= mostTurns {
-		return 0
-	}
-	if wait <= longestTurn {
-		p.next = p.next.Add(p.gap)
-	}
+// turn returns how long a refusal that is due now has to wait; 0 is not at all. After a wait the caller MUST call done.
+func (l *refusalLimiter) turn(now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.rate.ReserveN(now, 1)
+	wait := r.DelayFrom(now)
 	if wait <= 0 {
 		return 0
 	}
-	p.waiting++
-	return min(wait, longestTurn)
+	if wait > maxRefusalWait || l.waiting >= maxRefusalsWaiting {
+		r.CancelAt(now)
+	}
+	if l.waiting >= maxRefusalsWaiting {
+		return 0
+	}
+	l.waiting++
+	return min(wait, maxRefusalWait)
 }
 
-func (p *pace) done() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.waiting--
+func (l *refusalLimiter) done() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting--
 }
 
-func (p *pace) turns() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.waiting
+func (l *refusalLimiter) turns() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waiting
 }
 
-// Knock returns nil if the gate has room. Its error is RATE_LIMITED: at once while refusals are few, else when it is this one's
-// turn and there is still no room, or when ctx ends.
-func (g *Gate) Knock(ctx context.Context) error {
-	err := g.Full(ctx)
+// Precheck returns nil if Acquire would not be refused now. Its error is RATE_LIMITED: at once while refusals are few,
+// otherwise when it is the turn of this refusal and there is still no room, or when ctx ends. It is called before a
+// request is decoded.
+func (c *Controller) Precheck(ctx context.Context) error {
+	err := c.Check(ctx)
 	if err == nil {
 		return nil
 	}
-	wait := g.refusals.turn(g.now())
+	wait := c.refusals.turn(c.now())
 	if wait == 0 {
 		return err
 	}
-	defer g.refusals.done()
+	defer c.refusals.done()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return g.Full(ctx)
+		return c.Check(ctx)
 	case <-ctx.Done():
 		return err
 	}

@@ -1,26 +1,42 @@
-package server
+package admission
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"strings"
 )
 
-// sourceKey is what the limits by source address count for: an IPv4 address, or the /64 of an IPv6 address, because
-// whoever has one address of a /64 usually has all of them.
-func sourceKey(a netip.Addr) netip.Addr {
+// Source is what limits by source address count for: the IPv4 address of a client, or the /64 of its IPv6 address,
+// because the holder of one address of a /64 usually has all of them. The zero Source is a client whose address is not
+// known.
+type Source struct{ netip.Addr }
+
+// SourceOf returns the source of a client's address.
+func SourceOf(a netip.Addr) Source {
 	if a = a.Unmap(); !a.Is6() {
-		return a
+		return Source{a}
 	}
 	p, err := a.WithZone("").Prefix(64)
 	if err != nil {
-		return netip.Addr{}
+		return Source{}
 	}
-	return p.Addr()
+	return Source{p.Addr()}
 }
 
-// addressOf returns the IP address of a network address, or the zero address if it has none.
-func addressOf(a net.Addr) netip.Addr {
+// ContextKey is the key under which the context of a request has its [*Source].
+type ContextKey struct{}
+
+// SourceIn returns the source of a request; the zero Source where its context has none.
+func SourceIn(ctx context.Context) Source {
+	if s, ok := ctx.Value(ContextKey{}).(*Source); ok {
+		return *s
+	}
+	return Source{}
+}
+
+// AddressOf returns the IP address of a network address, or the zero address if it has none.
+func AddressOf(a net.Addr) netip.Addr {
 	switch a := a.(type) {
 	case nil:
 		return netip.Addr{}
@@ -35,10 +51,11 @@ func addressOf(a net.Addr) netip.Addr {
 	return out.Addr().Unmap().WithZone("")
 }
 
-// proxies are the addresses of the proxies in front of the server whose word about the address of a client is believed.
-type proxies []netip.Prefix
+// Proxies are the addresses of the proxies in front of the server, which are trusted to report the address of a client.
+type Proxies []netip.Prefix
 
-func (p proxies) has(a netip.Addr) bool {
+// Has reports whether a is the address of a trusted proxy.
+func (p Proxies) Has(a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
 	for _, one := range p {
 		if one.Contains(a) {
@@ -48,16 +65,16 @@ func (p proxies) has(a netip.Addr) bool {
 	return false
 }
 
-// maxHops is how many addresses of an X-Forwarded-For header are looked at.
+// maxHops is how many addresses of an X-Forwarded-For header are read.
 const maxHops = 32
 
-// client returns the address of the client behind a connection: that of the peer, unless the peer is a trusted proxy.
+// Client returns the address of the client behind a connection: that of the peer, unless the peer is a trusted proxy.
 // Each proxy appends the address that it was reached from to X-Forwarded-For, so that the last address that is not a
-// trusted proxy is the last one that somebody who is trusted has seen; what stands before it is the client's own word.
-// An entry that is no address ends the search.
-func (p proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
+// trusted proxy is the last one that a trusted proxy has seen; the client may have written everything before it. The
+// search ends at an entry that is not an address.
+func (p Proxies) Client(peer netip.Addr, forwarded []string) netip.Addr {
 	out := peer
-	if !p.has(peer) {
+	if !p.Has(peer) {
 		return out
 	}
 	hops := 0
@@ -72,7 +89,7 @@ func (p proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
 			if hops++; !ok || hops > maxHops {
 				return out
 			}
-			if out = hop; !p.has(hop) {
+			if out = hop; !p.Has(hop) {
 				return out
 			}
 		}
@@ -80,8 +97,7 @@ func (p proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
 	return out
 }
 
-// parseHop reads an entry of X-Forwarded-For: an IP address, which may have a port; an IPv6 address may stand in
-// brackets.
+// parseHop reads an entry of X-Forwarded-For: an IP address, which may have a port. An IPv6 address may be in brackets.
 func parseHop(word string) (netip.Addr, bool) {
 	word = strings.Trim(word, " \t")
 	if len(word) > 64 {

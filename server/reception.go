@@ -16,47 +16,51 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// visit is what the server knows of a request before it is decoded: whom it comes from, over which connection, and how
-// to end its reception. Over native gRPC it is made by [Server.arrive], over HTTP by [Server.bounded] and
+// arrival is what the server knows of a request before it is decoded: the connection that it came over, the address of its
+// client, and how to end its reception. Over native gRPC it is made by [Server.onStream], over HTTP by [Server.bounded] and
 // [Server.both].
-type visit struct {
-	conn   *conn      // nil where there is none of ours, as in a test of a handler
-	client netip.Addr // the address of the client, behind trusted proxies
-	key    netip.Addr // of client, for limits
-	abort  func()     // ends a stream over native gRPC; nil over HTTP, whose server has deadlines
+type arrival struct {
+	conn   *conn            // nil for a connection that is not of our listeners, as in a test of a handler
+	client netip.Addr       // the address of the client, behind trusted proxies
+	source admission.Source // of client
+	abort  func()           // ends a stream over native gRPC; nil over HTTP, whose server has deadlines
 
-	receiving bool // it has a place among those that are being received
-	working   bool // its connection works on it
+	receiving bool // the request has a place among those that are being received
+	working   bool // the request counts among those that its connection works on
 }
 
-// visitContext carries a visit. It embeds the context that it extends, so that deriving from it needs no goroutine.
-type visitContext struct {
+// arrivalContext carries an arrival. It embeds the context that it extends, so that deriving from it needs no goroutine.
+type arrivalContext struct {
 	context.Context //nolint:containedctx // it is a context
-	visit           visit
+	arrival         arrival
 }
 
-type visitKey struct{}
+type arrivalKey struct{}
 
 // Value implements [context.Context].
-func (c *visitContext) Value(key any) any {
-	if _, ok := key.(visitKey); ok {
-		return &c.visit
+func (c *arrivalContext) Value(key any) any {
+	switch key.(type) {
+	case arrivalKey:
+		return &c.arrival
+	case admission.ContextKey:
+		return &c.arrival.source
 	}
 	return c.Context.Value(key)
 }
 
-// visitIn returns the visit that a context carries; nil where there is none, as in a test of one handler.
-func visitIn(ctx context.Context) *visit {
-	v, _ := ctx.Value(visitKey{}).(*visit)
+// arrivalIn returns the arrival that a context carries; nil where there is none, as in a test of one handler.
+func arrivalIn(ctx context.Context) *arrival {
+	v, _ := ctx.Value(arrivalKey{}).(*arrival)
 	return v
 }
 
-// newVisit is the visit of a request that came over c; peer is its other end.
-func (s *Server) newVisit(c *conn, peer netip.Addr, forwarded []string) visit {
-	v := visit{conn: c, client: s.proxies.client(peer, forwarded)}
-	v.key = sourceKey(v.client)
+// newArrival describes a request that came over c; peer is its other end.
+func (s *Server) newArrival(c *conn, peer netip.Addr, forwarded []string) arrival {
+	v := arrival{conn: c, client: s.proxies.Client(peer, forwarded)}
+	v.source = admission.SourceOf(v.client)
 	return v
 }
 
@@ -71,16 +75,16 @@ const (
 // streams bounds how many requests are received, how many are open over HTTP/2, and how many streams stay open for
 // long, at once.
 type streams struct {
-	receiving *sourceBudget
-	open      *sourceBudget // over HTTP/2 of the one-port mode; elsewhere connections and requests are the bound
-	standing  *sourceBudget
+	receiving *admission.Budget[admission.Source]
+	open      *admission.Budget[admission.Source] // over HTTP/2 of the one-port mode; elsewhere connections and requests are the bound
+	standing  *admission.Budget[admission.Source]
 	timeouts  atomic.Uint64 // requests that were not received in time
 }
 
 func newStreams(most int) *streams {
 	return &streams{
-		receiving: newSourceBudget(most, max(64, most/receiveShare)), open: newSourceBudget(4*most, most/2),
-		standing: newSourceBudget(standingMost, standingShare),
+		receiving: admission.NewBudget[admission.Source](most, max(64, most/receiveShare)), open: admission.NewBudget[admission.Source](4*most, most/2),
+		standing: admission.NewBudget[admission.Source](standingMost, standingShare),
 	}
 }
 
@@ -91,25 +95,25 @@ var (
 	errReceipt   = errors.New("the request was not received within " + bodyTimeout.String())
 )
 
-// arrive gives a stream over native gRPC its visit, or refuses it where there is no room for another one that is being
-// received. The library calls it before the stream has a goroutine, and holds a lock of the connection meanwhile.
-func (s *Server) arrive(ctx context.Context, info *tap.Info) (context.Context, error) {
+// onStream attaches its arrival to a stream over native gRPC, or refuses the stream where there is no room for another
+// request that is being received. The library calls it before the stream has a goroutine, under a lock of the connection.
+func (s *Server) onStream(ctx context.Context, info *tap.Info) (context.Context, error) {
 	var c *conn
 	var from netip.Addr
 	if p, ok := peer.FromContext(ctx); ok {
 		if at, ours := p.Addr.(*remoteAddr); ours {
 			c, from = at.conn, at.conn.peer
 		} else {
-			from = addressOf(p.Addr)
+			from = admission.AddressOf(p.Addr)
 		}
 	}
-	v := s.newVisit(c, from, info.Header["x-forwarded-for"])
-	if s.streams.receiving.full(v.key) {
+	v := s.newArrival(c, from, info.Header["x-forwarded-for"])
+	if s.streams.receiving.Full(v.source) {
 		s.refuseStream(c)
 		return ctx, errNoRoom
 	}
 	ctx, v.abort = context.WithCancel(ctx) // the context of the stream ends it at the latest
-	return &visitContext{Context: ctx, visit: v}, nil
+	return &arrivalContext{Context: ctx, arrival: v}, nil
 }
 
 // errNoRoom is what a client reads whose request is refused before anything of it is received. It has no request id, so
@@ -139,8 +143,8 @@ func writeNoRoom(w http.ResponseWriter) {
 }
 
 // begin gives a request a place among those that are being received.
-func (s *Server) begin(v *visit) *fault.Error {
-	if !s.streams.receiving.take(v.key) {
+func (s *Server) begin(v *arrival) *fault.Error {
+	if !s.streams.receiving.Take(v.source) {
 		return fault.New(fault.RateLimited, errReceiving).WithRetryAfter(time.Second)
 	}
 	v.receiving = true
@@ -148,20 +152,20 @@ func (s *Server) begin(v *visit) *fault.Error {
 }
 
 // received notes that a request is complete.
-func (s *Server) received(v *visit) {
+func (s *Server) received(v *arrival) {
 	if v == nil || !v.receiving {
 		return
 	}
-	s.streams.receiving.give(v.key)
+	s.streams.receiving.Give(v.source)
 	v.receiving, v.working = false, true
 	v.conn.begin()
 }
 
-// end ends a visit, however far it came.
-func (s *Server) end(v *visit) {
+// end gives back what a request has taken, whether it was received or not.
+func (s *Server) end(v *arrival) {
 	switch {
 	case v.receiving:
-		s.streams.receiving.give(v.key)
+		s.streams.receiving.Give(v.source)
 		v.receiving = false
 	case v.working:
 		v.conn.end()
@@ -193,12 +197,12 @@ func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 // unary bounds the reception of a request: in time, in total and by source.
 func (s *Server) unary(next grpc.MethodHandler) grpc.MethodHandler {
 	return func(impl any, ctx context.Context, decode func(any) error, i grpc.UnaryServerInterceptor) (any, error) {
-		v := visitIn(ctx)
+		v := arrivalIn(ctx)
 		if v == nil {
 			return next(impl, ctx, decode, i)
 		}
 		if f := s.begin(v); f != nil {
-			return nil, s.unheard(ctx, f)
+			return nil, s.refuseUnreceived(ctx, f)
 		}
 		defer s.end(v)
 		return next(impl, ctx, func(into any) error { return s.receive(ctx, v, func() error { return decode(into) }) },
@@ -208,9 +212,9 @@ func (s *Server) unary(next grpc.MethodHandler) grpc.MethodHandler {
 
 // receive runs the reception of one message under its deadline. At its end the client gets the reason, which ends the
 // stream and with it the wait for the message; the library would tell the client about the end of a context otherwise.
-func (s *Server) receive(ctx context.Context, v *visit, message func() error) error {
+func (s *Server) receive(ctx context.Context, v *arrival, message func() error) error {
 	timer := time.AfterFunc(bodyTimeout, func() {
-		late := s.tooLate(ctx)
+		late := s.receiveTimeout(ctx)
 		if stream,
 			ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ WriteStatus(*status.Status) error }); ok {
 			_ = stream.WriteStatus(status.Convert(late)) // a stream that has ended needs no status
@@ -226,14 +230,14 @@ func (s *Server) receive(ctx context.Context, v *visit, message func() error) er
 	return err
 }
 
-// tooLate is the error of a request that was not received in time.
-func (s *Server) tooLate(ctx context.Context) error {
+// receiveTimeout is the error of a request that was not received in time.
+func (s *Server) receiveTimeout(ctx context.Context) error {
 	s.streams.timeouts.Add(1)
-	return s.unheard(ctx, fault.New(fault.CallerDeadline, errReceipt).WithPublic("%s", errReceipt.Error()))
+	return s.refuseUnreceived(ctx, fault.New(fault.CallerDeadline, errReceipt).WithPublic("%s", errReceipt.Error()))
 }
 
-// unheard counts a request that was not received and returns what its client reads.
-func (s *Server) unheard(ctx context.Context, f *fault.Error) error {
+// refuseUnreceived counts a request that was not received and returns what its client reads.
+func (s *Server) refuseUnreceived(ctx context.Context, f *fault.Error) error {
 	r := newRecord(ctx)
 	return statusOf(s.refuse(ctx, refusal{method: unreceived, transport: r.transport, id: r.id, err: f}), r.id).Err()
 }
@@ -241,27 +245,27 @@ func (s *Server) unheard(ctx context.Context, f *fault.Error) error {
 // streaming bounds streams: how many are open, for how long, and the wait for each message.
 func (s *Server) streaming(next grpc.StreamHandler) grpc.StreamHandler {
 	return func(impl any, stream grpc.ServerStream) error {
-		v := visitIn(stream.Context())
+		v := arrivalIn(stream.Context())
 		if v == nil {
 			return next(impl, stream)
 		}
-		if !s.streams.standing.take(v.key) {
-			return s.unheard(stream.Context(), fault.New(fault.RateLimited, errStanding).WithRetryAfter(time.Second))
+		if !s.streams.standing.Take(v.source) {
+			return s.refuseUnreceived(stream.Context(), fault.New(fault.RateLimited, errStanding).WithRetryAfter(time.Second))
 		}
-		defer s.streams.standing.give(v.key)
+		defer s.streams.standing.Give(v.source)
 		defer s.end(v)
 		ctx, cancel := context.WithTimeout(stream.Context(), standingTime)
 		defer cancel()
-		return next(impl, &boundedStream{ServerStream: stream, ctx: ctx, server: s, visit: v})
+		return next(impl, &boundedStream{ServerStream: stream, ctx: ctx, server: s, arrival: v})
 	}
 }
 
 // boundedStream is a stream that waits for a message no longer than a request may take to be received.
 type boundedStream struct {
 	grpc.ServerStream
-	ctx    context.Context //nolint:containedctx // a stream has one
-	server *Server
-	visit  *visit
+	ctx     context.Context //nolint:containedctx // a stream has one
+	server  *Server
+	arrival *arrival
 }
 
 // Context implements [grpc.ServerStream].
@@ -269,15 +273,15 @@ func (b *boundedStream) Context() context.Context { return b.ctx }
 
 // RecvMsg implements [grpc.ServerStream].
 func (b *boundedStream) RecvMsg(into any) error {
-	b.server.end(b.visit)
-	if f := b.server.begin(b.visit); f != nil {
-		return b.server.unheard(b.ctx, f)
+	b.server.end(b.arrival)
+	if f := b.server.begin(b.arrival); f != nil {
+		return b.server.refuseUnreceived(b.ctx, f)
 	}
-	return b.server.receive(b.ctx, b.visit, func() error { return b.ServerStream.RecvMsg(into) })
+	return b.server.receive(b.ctx, b.arrival, func() error { return b.ServerStream.RecvMsg(into) })
 }
 
-// httpVisit is the visit of a request over HTTP.
-func (s *Server) httpVisit(r *http.Request) visit {
+// httpArrival describes a request over HTTP.
+func (s *Server) httpArrival(r *http.Request) arrival {
 	c, _ := r.Context().Value(connKey{}).(*conn)
 	var from netip.Addr
 	switch {
@@ -288,5 +292,5 @@ func (s *Server) httpVisit(r *http.Request) visit {
 			from = at.Addr().Unmap().WithZone("")
 		}
 	}
-	return s.newVisit(c, from, r.Header.Values("X-Forwarded-For"))
+	return s.newArrival(c, from, r.Header.Values("X-Forwarded-For"))
 }

@@ -1,0 +1,91 @@
+package admission
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// A source is an IPv4 address or the /64 of an IPv6 address; an IPv4 address that is written as IPv6 is the same one.
+func TestSourceOf(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{"192.0.2.1", "192.0.2.1", true},
+		{"192.0.2.1", "192.0.2.2", false},
+		{"192.0.2.1", "::ffff:192.0.2.1", true},
+		{"2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", true},
+		{"2001:db8::1", "2001:db8:0:1::1", false},
+		{"fe80::1%eth0", "fe80::1%eth1", true},
+	} {
+		if same := SourceOf(netip.MustParseAddr(c.a)) == SourceOf(netip.MustParseAddr(c.b)); same != c.same {
+			t.Errorf("%s and %s: %t", c.a, c.b, same)
+		}
+	}
+}
+
+// The last address that is not a trusted proxy is the client's; what is no address ends the search.
+func TestForwarded(t *testing.T) {
+	t.Parallel()
+	p := Proxies{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8:f::/48")}
+	for _, c := range []struct {
+		peer      string
+		forwarded []string
+		want      string
+	}{
+		{"192.0.2.1", []string{"203.0.113.9"}, "192.0.2.1"},
+		{"10.0.0.1", nil, "10.0.0.1"},
+		{"10.0.0.1", []string{""}, "10.0.0.1"},
+		{"10.0.0.1", []string{"203.0.113.9"}, "203.0.113.9"},
+		{"10.0.0.1", []string{"203.0.113.9:1234"}, "203.0.113.9"},
+		{"10.0.0.1", []string{"[2001:db8::1]:1234"}, "2001:db8::1"},
+		{"10.0.0.1", []string{"[2001:db8::1]"}, "2001:db8::1"},
+		{"10.0.0.1", []string{"2001:db8::1"}, "2001:db8::1"},
+		{"::ffff:10.0.0.1", []string{"203.0.113.9"}, "203.0.113.9"},
+		{"10.0.0.1", []string{"::ffff:203.0.113.9"}, "203.0.113.9"},
+		{"10.0.0.1", []string{"198.51.100.1, 203.0.113.9"}, "203.0.113.9"},
+		{"10.0.0.1", []string{"198.51.100.1", "203.0.113.9"}, "203.0.113.9"},
+		{"10.0.0.1", []string{"203.0.113.9, 10.0.0.7", "2001:db8:f::1"}, "203.0.113.9"},
+		{"10.0.0.1", []string{"10.0.0.9, 10.0.0.8"}, "10.0.0.9"},
+		{"10.0.0.1", []string{"203.0.113.9, unknown"}, "10.0.0.1"},
+		{"10.0.0.1", []string{"203.0.113.9, , 10.0.0.8"}, "10.0.0.8"},
+		{"10.0.0.1", []string{"203.0.113.9" + strings.Repeat(", 10.0.0.8", 40)}, "10.0.0.8"},
+	} {
+		if got := p.Client(netip.MustParseAddr(c.peer), c.forwarded); got.Unmap() != netip.MustParseAddr(c.want) {
+			t.Errorf("%s, %q: %s, want %s", c.peer, c.forwarded, got, c.want)
+		}
+	}
+}
+
+// Whatever the header says: the result is the peer, or an address of the header that only trusted proxies stand behind.
+func FuzzForwarded(f *testing.F) {
+	f.Add("198.51.100.1, 203.0.113.9, 10.0.0.1")
+	f.Add("[2001:db8::1]:1,::ffff:10.0.0.1")
+	f.Add(",,,")
+	p, peer := Proxies{netip.MustParsePrefix("10.0.0.0/8")}, netip.MustParseAddr("10.9.9.9")
+	f.Fuzz(func(t *testing.T, text string) {
+		got := p.Client(peer, []string{text})
+		if !got.IsValid() || got.Zone() != "" {
+			t.Fatalf("%q: %v", text, got)
+		}
+		if got == peer {
+			return
+		}
+		words := strings.Split(text, ",")
+		for i := len(words) - 1; i >= 0; i-- {
+			a, ok := parseHop(words[i])
+			if !ok {
+				t.Fatalf("%q: %s stands before what is no address", text, got)
+			}
+			if a == got {
+				return
+			}
+			if !p.Has(a) {
+				t.Fatalf("%q: %s stands before %s, which is no proxy", text, got, a)
+			}
+		}
+		t.Fatalf("%q: %s is not in it", text, got)
+	})
+}

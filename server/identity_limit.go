@@ -1,0 +1,81 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"log/slog"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/oidc"
+	"github.com/mayfly-ca/mayfly/server/admission"
+)
+
+// identityLimit bounds how often one identity may be refused because of what it sends. Without it, the holder of one valid
+// token could have any number of requests verified, refused, journalled and logged. Certificates that are issued do not
+// count, and neither do failures of the server or its dependencies.
+type identityLimit struct {
+	now     func() time.Time
+	seed    maphash.Seed
+	limiter *admission.Limiter[uint64] // by identity
+}
+
+const (
+	identityRefusalBurst = 2000    // refusals of one identity at once
+	identityRefusalRate  = 20      // a second, from then on
+	maxLimitedIdentities = 1 << 14 // identities; when more are refused at once, further ones are not limited
+)
+
+// errIdentityLimit is the cause of such a refusal, for the log.
+var errIdentityLimit = errors.New("this identity was refused too often")
+
+func newIdentityLimit(now func() time.Time) *identityLimit {
+	return &identityLimit{now: now, seed: maphash.MakeSeed(), limiter: admission.NewLimiter[uint64](admission.LimiterOptions{
+		Rate: identityRefusalRate, Burst: identityRefusalBurst, Keys: maxLimitedIdentities,
+	})}
+}
+
+// key stands for the identity of a request whose token was verified. Where the claims give no identity, it is the
+// configured entry and the key of the provider.
+func (l *identityLimit) key(d *oidc.Decision) uint64 {
+	id := &d.Identity
+	if id.Issuer == "" && id.Subject == "" {
+		return maphash.Comparable(l.seed, [2]string{d.Entry, d.ProviderKey})
+	}
+	return maphash.Comparable(l.seed, [2]string{id.Issuer, id.Subject})
+}
+
+// check returns RATE_LIMITED if the identity was refused too often.
+func (l *identityLimit) check(d *oidc.Decision) error {
+	if d.ProviderKey == "" || !l.limiter.Used() {
+		return nil
+	}
+	if retry, over := l.limiter.Over(l.key(d), l.now()); over {
+		return fault.New(fault.RateLimited, errIdentityLimit).WithRetryAfter(max(time.Second, retry))
+	}
+	return nil
+}
+
+// count counts a refusal because of what an identity sent.
+func (l *identityLimit) count(d *oidc.Decision, f *fault.Error) {
+	if d != nil && d.ProviderKey != "" && (f.Kind == fault.Invalid || f.Kind == fault.Denied) {
+		l.limiter.Count(l.key(d), l.now())
+	}
+}
+
+// finishLimited counts a request that was refused by the limit on its identity. The metrics have each request, the log
+// has one line for many.
+func (s *Server) finishLimited(ctx context.Context, f finished) {
+	s.metrics.requests.WithLabelValues(f.method, f.record.transport, codeOf(f.failure.Kind).String(),
+		string(f.failure.Reason)).Inc()
+	s.metrics.seconds.WithLabelValues(f.method).Observe(f.took.Seconds())
+	if n, due := s.limited.due(time.Now()); due {
+		id := &f.record.account.facts
+		s.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelWarn, "requests refused", slog.Int64("count", n),
+			slog.String("reason", string(f.failure.Reason)),
+			slog.String("cause", errIdentityLimit.Error()), slog.String("issuer", shorten(id.Issuer)),
+			slog.String("subject", shorten(id.Subject)),
+			slog.String("request_id", f.record.id))
+	}
+}
