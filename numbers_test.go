@@ -52,7 +52,7 @@ var documentedNumbers = []struct {
 	{"docs/operations.md", "Both warn {30 days} before the last window ends", "ctlog.endsSoon"},
 	{"docs/operations.md", "of these, for logs (`ct.policy.budget`) | {12 seconds}", "ctlog.defaultBudget"},
 	{"docs/operations.md", "one attempt at a provider or a log | {4 seconds}", "ctlog.defaultAttempt"},
-	{"docs/operations.md", "requests at once (`limits.requests`) | {1024}", "admission.DefaultRequests"},
+	{"docs/operations.md", "requests at once (`limits.requests`) | {1024}", "server/admission.DefaultRequests"},
 	{"docs/operations.md", "REST: {5 s} for headers, {30 s} between requests",
 		"server.headerTimeout server.idleTimeout"},
 	{"docs/operations.md", "with a ping after {20 s} of silence", "server.pingAfter"},
@@ -60,7 +60,7 @@ var documentedNumbers = []struct {
 	{"docs/operations.md", "(health watch, reflection) | {1 hour} | {1024} | {64}",
 		"server.standingTime server.standingMost server.standingShare"},
 	{"docs/operations.md", "`limits.wait`: {1 s} for the first of its source | `limits.requests`: {1024}",
-		"admission.DefaultMaxWait admission.DefaultRequests"},
+		"server/admission.DefaultMaxWait server/admission.DefaultRequests"},
 	{
 		"docs/operations.md", "one that delivers {4 MiB} in {a minute} without one complete request, or over which " +
 			"more than {16} requests in a row are refused",
@@ -90,7 +90,7 @@ var documentedNumbers = []struct {
 
 	{"docs/errors.md", "longer than `max` bytes ({16 KiB})", "oidc.MaxSize"},
 	{"docs/errors.md", "more than {2,000} refusals of this identity, then more than {20} a second",
-		"server.refusalsAtOnce server.refusalsRate"},
+		"server.identityRefusalBurst server.identityRefusalRate"},
 	{"docs/errors.md", "beyond a leeway of {60 s}", "oidc.leeway"},
 
 	{"docs/security.md", "one shared fetch in {five seconds} per issuer, after a burst of {three}",
@@ -102,7 +102,7 @@ var documentedNumbers = []struct {
 	{"docs/compatibility.md", "{30 seconds} earlier (`ca.backdate`); NotAfter is exactly {10 minutes} after it",
 		"ca.DefaultBackdate ca.Validity"},
 
-	{"docs/performance.md", "Up to a {thousand} refusals a second for each processor", "server.refusalsPerProcessor"},
+	{"docs/performance.md", "Up to a {thousand} refusals a second for each processor", "server/admission.refusalsPerProcessor"},
 	{"docs/performance.md", "lets the heap grow to {48 MiB} before each collection, or by {60} %",
 		"node.heapFloor node.sparing"},
 }
