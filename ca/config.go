@@ -16,10 +16,10 @@ const (
 
 // Config has the settings of the certificates that are issued, whichever backend holds the key.
 type Config struct {
-	// Backdate is how far before now a certificate begins: whole seconds, 0 to 40. Default: 30s.
+	// Backdate is how far before now the validity of a certificate begins: whole seconds, 0 to 40. Default: 30s.
 	Backdate *time.Duration `yaml:"backdate"`
-	// Trust has paths of PEM files, one chain each, that the trust bundle serves after the active one. A chain that was
-	// replaced stays in the bundle only while it is listed here.
+	// Trust has paths of PEM files with one chain each, which the trust bundle serves after the active chain. A
+	// replaced chain stays in the bundle only while it is listed here.
 	Trust []string `yaml:"trust" path:"read"`
 }
 

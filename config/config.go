@@ -36,21 +36,23 @@ type Config struct {
 	Limits Limits `yaml:"limits"`
 	// API says which versions of the API are served.
 	API API `yaml:"api"`
-	// Identity says who may get certificates.
+	// Identity says which identities may get certificates.
 	Identity Identity `yaml:"identity"`
-	// CA says where the CA's key is and which chains verifiers may need. Exactly one key backend is set.
+	// CA has the CA's key and chain, and further chains for verifiers. Exactly one key backend is set.
 	CA CA `yaml:"ca"`
 	// ClientAlgorithms are the algorithms of the keys that may be certified. Default: rsa-sign-pkcs1-2048-sha256,
 	// rsa-sign-pkcs1-3072-sha256, rsa-sign-pkcs1-4096-sha256, ecdsa-sha2-256-nistp256, ecdsa-sha2-384-nistp384,
 	// ecdsa-sha2-512-nistp521, ed25519.
 	ClientAlgorithms []string `yaml:"client_algorithms"`
-	// CT says which transparency logs precertificates go to: logs and embedded, one of them or both, or none.
+	// CT says which transparency logs get precertificates: logs, embedded or both, or none.
 	CT CT `yaml:"ct"`
-	// Audit is the journal of decisions: no certificate without a record of it. When omitted: there is none, and decisions are in the log only.
+	// Audit is the journal of decisions: no certificate is released without a record. When omitted: there is no
+	// journal, and decisions are in the log only.
 	Audit *Audit `yaml:"audit"`
-	// StateDir is a directory that keeps the last good keys of identity providers over a restart; keep it writable by the CA alone. When omitted: nothing is kept.
+	// StateDir is the directory in which the last good keys of identity providers outlast a restart; only the CA
+	// may write to it. When omitted: nothing is kept.
 	StateDir string `yaml:"state_dir"`
-	// Production says whether ephemeral keys, ct.none and every insecure are refused.
+	// Production says whether to refuse ephemeral keys, ct.none and every insecure.
 	Production bool `yaml:"production"`
 
 	// Issuers is the content of the issuer file.
@@ -84,12 +86,13 @@ type Listen struct {
 	GRPC string `yaml:"grpc"`
 	// Admin is the address of readiness, metrics and profiling. Default: 127.0.0.1:2112.
 	Admin string `yaml:"admin"`
-	// TrustedProxies are the addresses of the proxies in front of the CA, as CIDR prefixes or single addresses. From
-	// them, the last address in X-Forwarded-For that is not a trusted proxy is the source of a request: in the log, in
-	// the journal and in the limits by source. When omitted: none, the source is the address of the connection.
+	// TrustedProxies are the addresses of the proxies in front of the CA, as CIDR prefixes or single addresses.
+	// For connections from these, the source of a request is the last address in X-Forwarded-For that is not a
+	// trusted proxy: in the log, in the journal and in the limits by source. When omitted: none; the source is the
+	// address of the connection.
 	TrustedProxies []string `yaml:"trusted_proxies"`
-	// Profiling, when true, serves profiles (/debug/pprof/) also where the admin listener is not on a loopback address,
-	// and for every Host header. Profiles show what the process does and cost it time. Default: false.
+	// Profiling says whether to serve profiles (/debug/pprof/) also on an admin listener that is not on loopback,
+	// and for every Host header. Profiles show the internals of the process and slow it down. Default: false.
 	Profiling bool `yaml:"profiling"`
 }
 
@@ -101,7 +104,7 @@ type API struct {
 
 // Identity says who may get certificates.
 type Identity struct {
-	// File is the path of the issuer file, below.
+	// File is the path of the issuer file.
 	File string `yaml:"file"`
 }
 
@@ -133,28 +136,30 @@ func (c CA) Place(err error) error {
 
 // CT says which transparency logs precertificates go to: Logs and Embedded, one of them or both, or None.
 type CT struct {
-	// Logs are logs that precertificates are submitted to over HTTP.
+	// Logs are logs that get precertificates over HTTP.
 	Logs []remote.Config `yaml:"logs"`
-	// Embedded is a log in this process, on local disk.
+	// Embedded is a log in this process, on the local disk.
 	Embedded *embedded.Config `yaml:"embedded"`
 	// None is the decision to issue certificates without a log.
 	None *NoneConfig `yaml:"none"`
-	// Policy says which SCTs make a certificate, and how logs are asked for them.
+	// Policy says how many SCTs a certificate needs, and how precertificates are submitted.
 	Policy ctlog.PolicyConfig `yaml:"policy"`
 }
 
 // NoneConfig is the decision to issue certificates that no log knows.
 type NoneConfig struct {
-	// Reason is why, for those who read the configuration, the log and the readiness page. It is never empty.
+	// Reason is a text for people who read the configuration, the log and the readiness page. It must not be
+	// empty.
 	Reason string `yaml:"reason"`
 }
 
 // Audit is the journal of decisions and what is done with it.
 type Audit struct {
 	journal.Config `yaml:",inline"`
-	// Reconcile says how journal and logs are held against each other while the CA runs; it needs file. When omitted: every minute.
+	// Reconcile says how journals and logs are compared while the CA runs; it needs file. When omitted: every
+	// minute.
 	Reconcile *reconcile.Config `yaml:"reconcile"`
-	// Alarm says who is told when something is found.
+	// Alarm says where alarms are sent.
 	Alarm *reconcile.AlarmConfig `yaml:"alarm"`
 }
 

@@ -9,16 +9,19 @@ import (
 
 // Limits says how much work is taken on before requests are refused. The defaults fit every machine; a change needs a restart.
 type Limits struct {
-	// Requests is how many requests for certificates are inside at once: computing, waiting for a processor, or waiting for a log. Raise it where logs are slow: it must be above certificates per second times the seconds that a log takes. Each costs less than 1 MiB. Default: 1024.
+	// Requests is the highest number of requests for certificates at once: computing, waiting for a processor, or
+	// waiting for a log. Raise it if logs are slow: it must exceed certificates per second times the seconds that
+	// a log takes. Each request costs less than 1 MiB. Default: 1024.
 	Requests int `yaml:"requests"`
-	// Wait is how long a request may be expected to wait for a processor; when more come than the processors can serve, the rest is refused at once, with Retry-After. Default: 1s.
+	// Wait is the longest expected time in the queue for a processor. Requests that would wait longer are refused
+	// at once, with Retry-After. Default: 1s.
 	Wait time.Duration `yaml:"wait"`
-	// Connections is how many connections may be open on each of the listeners http and grpc. When they are, an idle
-	// connection of the source that has most is closed for a new one. Default: 4096, or as many as an eighth of the
-	// memory limit has room for at 64 KiB each.
+	// Connections is the highest number of open connections on each of the listeners http and grpc. At this
+	// number, an idle connection of the source with the most connections is closed for a new one. Default: 4096,
+	// or as many as an eighth of the memory limit has room for at 64 KiB each.
 	Connections int `yaml:"connections"`
-	// ConnectionsPerSource is how many of them one source address (IPv4) or /64 (IPv6) may have; listen.trusted_proxies
-	// have no such limit. Default: three eighths of connections.
+	// ConnectionsPerSource is the highest number of these connections from one source: an IPv4 address, or an IPv6
+	// /64. It does not apply to listen.trusted_proxies. Default: three eighths of connections.
 	ConnectionsPerSource int `yaml:"connections_per_source"`
 }
 

@@ -17,13 +17,16 @@ import (
 type Config struct {
 	// File is the path of the journal. Its directory belongs to the CA alone.
 	File string `yaml:"file"`
-	// MaxSize is how large the file grows before it is closed and another one is begun: a whole number of KiB, MiB or GiB. Default: 128MiB.
+	// MaxSize is the size at which the file is closed and a new one is begun: a whole number of KiB, MiB or GiB.
+	// Default: 128MiB.
 	MaxSize string `yaml:"max_size"`
-	// Key makes the sums HMAC-SHA256 under this secret, so that nobody without it can rewrite the end of the journal. When omitted: SHA-256.
+	// Key is a secret that makes the sums HMAC-SHA256, so that only its holder can compute the end of the journal
+	// again. When omitted: SHA-256.
 	Key *secret.Source `yaml:"key"`
-	// Subjects is "plain", or "digest": subjects and SANs are written as HMAC-SHA256 under the salt. Default: plain.
+	// Subjects is "plain", or "digest": subjects and SANs are written as HMAC-SHA256 under the salt. Default:
+	// plain.
 	Subjects string `yaml:"subjects"`
-	// Salt is the secret for digests of subjects. When omitted: one is made at FILE.salt.
+	// Salt is the secret for digests of subjects. When omitted: one is made in FILE.salt.
 	Salt        *secret.Source `yaml:"salt"`
 	ship.Config `yaml:",inline"`
 }

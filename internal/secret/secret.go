@@ -14,7 +14,7 @@ import (
 type Source struct {
 	// Env is the name of an environment variable.
 	Env string `yaml:"env"`
-	// File is a path; one line end at its end does not belong to the secret.
+	// File is a path; one trailing line end of the file is not part of the secret.
 	File string `yaml:"file" path:"secret"`
 }
 

@@ -18,7 +18,7 @@ import (
 
 // Config names the receivers of a journal's records.
 type Config struct {
-	// Stdout says whether each record is written to standard output as well.
+	// Stdout says whether each record is also written to standard output.
 	Stdout bool `yaml:"stdout"`
 	// Syslog sends a copy to a syslog receiver.
 	Syslog *SyslogConfig `yaml:"syslog"`
@@ -28,13 +28,14 @@ type Config struct {
 
 // SyslogConfig is a syslog receiver (RFC 5424; RFC 6587 octet counting on streams).
 type SyslogConfig struct {
-	// Address is where the receiver listens: unix:///dev/log, udp://HOST:PORT, tcp://HOST:PORT or tls://HOST:PORT. All but tls are for this machine, unless insecure is true.
+	// Address is the address of the receiver: unix:///dev/log, udp://HOST:PORT, tcp://HOST:PORT or
+	// tls://HOST:PORT. All but tls are refused for other machines, unless insecure is true.
 	Address string `yaml:"address"`
 	// Facility is a name of RFC 5424 table 1, for example auth, authpriv, local0. Default: authpriv.
 	Facility string `yaml:"facility"`
 	// CACert is the path of PEM certificates that the receiver's TLS certificate must chain to, in place of the system's.
 	CACert string `yaml:"ca_cert"`
-	// Insecure allows records to go over a network in the clear.
+	// Insecure allows unencrypted records on a network.
 	Insecure bool `yaml:"insecure"`
 }
 

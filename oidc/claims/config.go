@@ -2,21 +2,21 @@ package claims
 
 // MappingConfig says what the tokens of an issuer become.
 type MappingConfig struct {
-	// What tokens become: email, uri, username, spiffe, kubernetes, chainguard-identity, ci-provider, github-workflow,
-	// gitlab-pipeline, buildkite-job or codefresh-workflow. May be left out with profile.
+	// The rules that map tokens to certificates: email, uri, username, spiffe, kubernetes, chainguard-identity,
+	// ci-provider, github-workflow, gitlab-pipeline, buildkite-job or codefresh-workflow. Omit it with profile.
 	Type string `yaml:"type" alias:"Type"`
 	// For the type ci-provider: a name under ci-issuer-metadata.
 	CIProvider string `yaml:"ci-provider" alias:"CIProvider"`
 	// For the type email: $.a.b, the claim whose value is certified as the issuer, for federating providers.
 	IssuerClaim string `yaml:"issuer-claim" alias:"IssuerClaim"`
-	// For the type uri: SCHEME://HOST that subjects must have. For the type username: the domain that is put behind the
-	// name.
+	// For the type uri: SCHEME://HOST that subjects must have. For the type username: the domain that is appended
+	// to the name.
 	SubjectDomain string `yaml:"subject-domain" alias:"SubjectDomain"`
 	// For the type spiffe: the trust domain that subjects must have.
 	SPIFFETrustDomain string `yaml:"spiffe-trust-domain" alias:"SPIFFETrustDomain"`
 	// For the type email: accepts addresses that the provider has not verified.
 	SkipEmailVerification bool `yaml:"skip-email-verification" alias:"SkipEmailVerification"`
-	// A profile that mayfly ships, in place of type and ci-provider; "mayfly config profiles" lists them.
+	// A profile that mayfly ships, instead of type and ci-provider; "mayfly config profiles" lists them.
 	Profile string `yaml:"profile"`
 	// Values for the parameters of profile, or of the type github-workflow, gitlab-pipeline, buildkite-job or
 	// codefresh-workflow, which have those of the profile of that name.
@@ -24,21 +24,21 @@ type MappingConfig struct {
 	// For the type email: the claim with the address, such as upn or preferred_username. Needs email-verified. Default:
 	// email.
 	EmailClaim string `yaml:"email-claim"`
-	// What makes an address count as verified: the name of a claim that must be true, or "issuer": whatever this issuer
-	// says. Default: email_verified.
+	// The condition under which an address counts as verified: the name of a claim that must be true, or "issuer"
+	// for every address from this issuer. Default: email_verified.
 	EmailVerified string `yaml:"email-verified"`
-	// Domains that the issuer may speak for; *.example.com means every subdomain.
+	// Domains for which the issuer may assert addresses; *.example.com matches every subdomain.
 	EmailDomains []string `yaml:"email-domains"`
-	// Says that other issuers may speak for the same e-mail domains.
+	// Says that other issuers may assert addresses of the same e-mail domains.
 	SharedEmailDomains bool `yaml:"shared-email-domains"`
-	// The values that issuer-claim may give. When omitted: all.
+	// The values that issuer-claim may have. When omitted: all.
 	MappedIssuers []string `yaml:"mapped-issuers"`
 	// Extensions under an arc of your own, 1.3.6.1.4.1.NUMBER.…, by OID; values are templates.
 	CustomExtensions map[string]string `yaml:"custom-extensions"`
-	// false leaves out the extensions that newer ones have replaced (1.3.6.1.4.1.57264.1.1 to .6). Default: true.
+	// Whether to include the extensions that newer ones have replaced (1.3.6.1.4.1.57264.1.1 to .6). Default: true.
 	LegacyExtensions *bool `yaml:"legacy-extensions"`
-	// fulcio turns off the rules on tokens and on structured identities that Fulcio does not have, and gives Fulcio's
-	// bytes; names that Fulcio gives to two subjects are refused all the same.
+	// The value fulcio turns off the rules for tokens and structured identities that Fulcio does not have, and gives
+	// certificates Fulcio's bytes. Names that Fulcio gives to two subjects are still refused.
 	Compat string `yaml:"compat"`
 }
 
@@ -48,21 +48,21 @@ func (c MappingConfig) Lenient() bool { return c.Compat == "fulcio" }
 // ProfileConfig is the profile of a CI provider. Templates are those of Go's text/template that always end and never
 // call code; docs/config.md lists what is known.
 type ProfileConfig struct {
-	// The same as the key of the entry, as some packagers of Fulcio write it.
+	// The same as the key of the entry, used by some packagers of Fulcio.
 	IssuerName string `yaml:"issuer-name" alias:"IssuerName"`
-	// Values for names that tokens do not have.
+	// Values for claims that a token does not have.
 	Defaults map[string]string `yaml:"default-template-values" alias:"DefaultTemplateValues"`
 	// Templates by the name of an extension.
 	Extensions map[string]string `yaml:"extension-templates" alias:"ExtensionTemplates"`
-	// Template of the URI that the certificate names.
+	// Template of the URI in the certificate.
 	SAN string `yaml:"subject-alternative-name-template" alias:"SubjectAlternativeNameTemplate"`
 	// The defaults that a token's claim of the same name overrides. A token with another value of any other default is
 	// refused. When omitted: those that are empty, and those that the shipped profile of the same name lists; with
 	// compat: fulcio, all.
 	Claims []string `yaml:"claims,gap"`
-	// Claims that have no slash in the URI that the certificate names: with one, two claims could make the URI of two
+	// Claims that have no slash in the URI of the certificate. With a slash, two claims could give the URI of two
 	// others.
 	Segments []string `yaml:"segments"`
-	// What the URI that the certificate names must begin with.
+	// The prefix that the URI of the certificate must have.
 	Under string `yaml:"under"`
 }

@@ -22,39 +22,40 @@ type Config struct {
 
 // EntryConfig says which tokens of an issuer are accepted and what they become.
 type EntryConfig struct {
-	// The issuer as its tokens name it; the same as the key of the entry.
+	// The issuer, as in the claim iss of its tokens; the same as the key of the entry.
 	IssuerURL string `yaml:"issuer-url" alias:"IssuerURL"`
-	// A second name of issuer-url, as some packagers of Fulcio write it.
+	// Another name of issuer-url, used by some packagers of Fulcio.
 	Issuer string `yaml:"issuer" alias:"Issuer"`
-	// The audience that tokens must be made for.
+	// The audience that tokens must have.
 	ClientID string `yaml:"client-id" alias:"ClientID"`
 
 	claims.MappingConfig `yaml:",inline"`
 
-	// Not used: clients are shown the claim that proofs are verified over. Another one here is a warning.
+	// Ignored: clients are shown the claim over which proofs are verified. A different value gives a warning.
 	ChallengeClaim string `yaml:"challenge-claim" alias:"ChallengeClaim"`
-	// For people; not used.
+	// A note for people; ignored.
 	Description string `yaml:"description" alias:"Description"`
-	// For people; not used.
+	// A note for people; ignored.
 	Contact string `yaml:"contact" alias:"Contact"`
-	// For people; not used.
+	// A note for people; ignored.
 	Environment string `yaml:"environment" alias:"Environment"`
 
 	// Further audiences; a token needs one of these or client-id.
 	Audiences []string `yaml:"audiences"`
-	// Values that azp must have one of (OpenID Connect Core 1.0 §2). When omitted: with several audiences, azp must be
-	// an accepted one if it is there.
+	// The values that azp may have (OpenID Connect Core 1.0 §2). When omitted: with several audiences, azp must be
+	// an accepted audience if it is present.
 	AuthorizedParties []string `yaml:"authorized-parties"`
-	// The longest life of a token. Default: 24h.
+	// The longest lifetime of a token. Default: 24h.
 	MaxLifetime time.Duration `yaml:"max-lifetime"`
-	// The longest time since a token was made (iat). When omitted: as long as it lives.
+	// The longest time since a token was issued (iat). When omitted: the lifetime of the token.
 	MaxAge time.Duration `yaml:"max-age"`
-	// JWS algorithms that tokens may be signed with, of those that the provider announces. When omitted: all of those.
+	// JWS algorithms that tokens may be signed with, out of those that the provider announces. When omitted: all
+	// of those.
 	TokenAlgorithms []string `yaml:"token-algorithms"`
-	// Algorithms of the keys that may be certified for this issuer's subjects, of those in client_algorithms. When
-	// omitted: all of those.
+	// Algorithms of the keys that may be certified for this issuer's subjects, out of those in client_algorithms.
+	// When omitted: all of those.
 	KeyAlgorithms []string `yaml:"key-algorithms"`
-	// Who of those with a good token gets a certificate.
+	// Rules that decide which identities with a valid token get a certificate.
 	Policy *policy.Config `yaml:"policy"`
 
 	provider.KeysConfig `yaml:",inline"`

@@ -5,15 +5,15 @@ package policy
 type Config struct {
 	// Rules, by CEL expressions over claims, issuer, subject, san, san_type and extensions.
 	Rules []RuleConfig `yaml:"rules"`
-	// Claims with the verdict that they must get; they run whenever the file is loaded.
+	// Claims with the result that they must have; the tests run whenever the file is loaded.
 	Tests []TestConfig `yaml:"tests"`
 }
 
 // RuleConfig is one rule: a name, and allow or deny.
 type RuleConfig struct {
-	// Name in refusals, metrics and the log: letters, digits, - and _.
+	// The name in refusals, metrics and the log: letters, digits, - and _.
 	Name string `yaml:"name"`
-	// CEL expression; true lets the token pass.
+	// CEL expression; true allows the token.
 	Allow string `yaml:"allow"`
 	// CEL expression; true refuses the token, and so does an error such as a missing claim.
 	Deny string `yaml:"deny"`
@@ -23,9 +23,9 @@ type RuleConfig struct {
 
 // TestConfig is a test of the policy.
 type TestConfig struct {
-	// Name in error messages.
+	// The name in error messages.
 	Name string `yaml:"name"`
-	// Claims of a verified token; iss may be left out where the entry is no pattern.
+	// The claims of a verified token; iss may be omitted if the entry is not a pattern.
 	Claims map[string]any `yaml:"claims"`
 	// allow or deny.
 	Expect string `yaml:"expect"`

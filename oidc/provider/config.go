@@ -18,18 +18,18 @@ import (
 
 // KeysConfig says where the keys of a provider come from.
 type KeysConfig struct {
-	// PEM of a CA of the provider's HTTPS certificate, beside the system's roots.
+	// PEM of a CA for the provider's HTTPS certificate, in addition to the system's roots.
 	CACert string `yaml:"ca-cert" alias:"CACert"`
-	// Where the discovery document is, if not under the issuer's URL.
+	// The URL of the discovery document, if it is not below the issuer's URL.
 	DiscoveryURL string `yaml:"discovery-url"`
-	// Where the keys are, if the discovery document does not say so or there is none. Without discovery-url no document
-	// is asked for.
+	// The URL of the keys, if the discovery document does not have it or does not exist. Without discovery-url, no
+	// discovery document is fetched.
 	JWKSURL string `yaml:"jwks-url"`
-	// Keys that are not fetched: for networks without a way to the provider.
+	// Keys that are not fetched: for networks from which the provider cannot be reached.
 	StaticKeys *StaticKeysConfig `yaml:"static-keys"`
-	// How the provider is reached.
+	// How to connect to the provider.
 	Outbound OutboundConfig `yaml:"outbound"`
-	// Allows plain http on other hosts than this one.
+	// Allows plain http to other hosts than this one.
 	Insecure bool `yaml:"insecure"`
 }
 
@@ -41,27 +41,28 @@ type StaticKeysConfig struct {
 	File string `yaml:"file"`
 	// A directory of files with JWK sets, named *.json.
 	Dir string `yaml:"dir"`
-	// JWS algorithms of these keys. When omitted: those that fit a key.
+	// JWS algorithms of these keys. When omitted: those that fit each key.
 	Algorithms []string `yaml:"algorithms"`
 }
 
 // OutboundConfig says how a provider is reached.
 type OutboundConfig struct {
-	// PEM file of CAs of the provider's HTTPS certificate.
+	// PEM file of CAs for the provider's HTTPS certificate.
 	CABundle string `yaml:"ca-bundle"`
-	// true trusts ca-bundle and ca-cert alone; false adds them to the system's roots.
+	// true trusts only ca-bundle and ca-cert; false adds them to the system's roots.
 	CAExclusive bool `yaml:"ca-exclusive"`
 	// URL of a proxy, or none. When omitted: what HTTPS_PROXY and NO_PROXY say.
 	Proxy string `yaml:"proxy"`
-	// For providers that ask for a TLS client certificate.
+	// For providers that require a TLS client certificate.
 	ClientCertificate *ClientCertificateConfig `yaml:"client-certificate"`
-	// File with a bearer token for discovery and keys, read again every 5s; sent to the issuer's own host over https
-	// only.
+	// File with a bearer token for discovery and keys, read again every 5s. The token is sent only to the issuer's
+	// own host, over https.
 	BearerTokenFile string `yaml:"bearer-token-file"`
-	// Allows private addresses where they are refused: patterns, and keys on another host.
+	// Allows addresses that are not public where they are refused otherwise: for patterns, and for keys on another
+	// host.
 	PrivateNetwork bool `yaml:"private-network"`
-	// For discovery and keys together, at most 30s; a request waits for 5s of it at most, and the fetch goes on without
-	// the request. Default: 4s for a request, 10s for a fetch.
+	// The time limit for discovery and keys together, at most 30s. A request waits for at most 5s of it; the fetch
+	// continues without the request. Default: 4s for a request, 10s for a fetch.
 	Timeout time.Duration `yaml:"timeout"`
 }
 

@@ -22,7 +22,7 @@ type Table struct {
 	// Ephemeral, written as {}, is for trials: root and key are made at start, in memory only.
 	Ephemeral *ephemeral.Settings `yaml:"ephemeral"`
 
-	// KMS is refused: not in this version. Whatever is written below it is not looked at.
+	// KMS is refused: not in this version. Anything below it is ignored.
 	KMS any `yaml:"kms"`
 	// PKCS11 is refused: not in this version.
 	PKCS11 any `yaml:"pkcs11"`
