@@ -12,8 +12,8 @@ import (
 	"github.com/mayfly-ca/mayfly/journal/ship"
 )
 
-// Config says where the journal is written. A file is the durable place, everything else is a copy of it; without a file, each
-// of the others has to take a record before it counts.
+// Config says where the journal is written. If there is a file, it is the durable place, and everything else is a copy of it.
+// Without a file, a record counts when each receiver has accepted it.
 type Config struct {
 	// File is the path of the journal. Its directory belongs to the CA alone.
 	File string `yaml:"file"`
@@ -42,7 +42,7 @@ const (
 	minMaxSize     = 64 << 10
 )
 
-// Check finds what is wrong with c without opening a file or a socket: one [fault.Setting] for each.
+// Check finds wrong settings without opening a file or a socket: one [fault.Setting] for each.
 func (c Config) Check() error {
 	var errs []error
 	if c.File == "" && !c.Any() {
@@ -72,7 +72,7 @@ func (c Config) Check() error {
 	return errors.Join(errs...)
 }
 
-// Warnings are what is allowed and should be known: a [fault.Setting] for each.
+// Warnings returns a [fault.Setting] for each setting that is allowed and that an operator should know of.
 func (c Config) Warnings() []*fault.Setting {
 	var out []*fault.Setting
 	if c.File == "" {
@@ -83,7 +83,7 @@ func (c Config) Warnings() []*fault.Setting {
 	return append(out, c.Config.Warnings()...)
 }
 
-// maxSize is MaxSize in bytes.
+// maxSize returns MaxSize in bytes.
 func (c Config) maxSize() (int64, error) {
 	if c.MaxSize == "" {
 		return defaultMaxSize, nil

@@ -8,63 +8,66 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Denials cost whoever asks for them nothing, and the journal some 400 bytes each. How much of the disk they take is
-// bounded three times: by identity and reason, over all identities, and by what is left of the disk, the last part of
-// which is kept for certificates.
+// A denial costs the caller nothing and the journal some 400 bytes. Three bounds keep denials from filling the disk: one for
+// each identity and reason, one over all identities, and one by the free space, the last part of which is kept for
+// certificates.
 const (
-	// repeatBurst is how many denials of one identity for one reason are written in full at once, and repeatEvery after
-	// which time another one is. Further ones are counted, and the count is written every tellRepeated.
-	repeatBurst  = 100
-	repeatEvery  = 10 * time.Second
-	tellRepeated = 10 * time.Second
-	// maxRepeaters is how many identities and reasons are kept apart, and maxTold how many of them have a record of
-	// their own in one interval. The others are counted together.
+	// repeatBurst denials of one identity for one reason are written in full, then one every repeatEvery. Further ones are
+	// counted, and the count is written every reportRepeated.
+	repeatBurst    = 100
+	repeatEvery    = 10 * time.Second
+	reportRepeated = 10 * time.Second
+	// maxRepeaters is how many pairs of identity and reason are counted separately, and maxReported how many of them have a
+	// record of their own in one interval. The others are counted together.
 	maxRepeaters = 1024
-	maxTold      = 64
-	// knownRate is how many denials a second, on average, are written in full of all identities together, and
-	// knownBurst how many at once.
-	knownRate, knownBurst = 50, 2000
-	// measureEvery is how often the disk is looked at. While less of it is free than the reserve, denials are counted
-	// only, and tellTight is how often the count is written.
+	maxReported  = 64
+	// verifiedRate is how many denials a second, on average, are written in full for all verified identities together, and
+	// verifiedBurst how many at once. Requests without a verified token have a budget of their own: otherwise any client of
+	// the network could use up the budget of the others, and without a budget fill the disk.
+	verifiedRate, verifiedBurst               = 50, 2000
+	unauthenticatedRate, unauthenticatedBurst = 50, 2000
+	// measureEvery is how often the free space is measured. While it is less than the reserve, denials are only counted,
+	// and the count is written every reportTight.
 	measureEvery = 5 * time.Second
-	tellTight    = time.Minute
+	reportTight  = time.Minute
 	maxReserve   = 256 << 20 // bytes, or a twentieth of the disk if that is less
 )
 
-// repeater is who is denied what, and why.
+// repeater is an identity and the reason of its denials.
 type repeater struct{ issuer, subject, reason string }
 
 // repeats are the denials of one repeater.
 type repeats struct {
 	limit  *rate.Limiter
-	record Record // the last one that was only counted, for its identity
-	count  int    // since the last record about them
+	record Record // the last denial that was only counted, for the facts of the identity
+	count  int    // of denials since the last record about them
 }
 
 // denials decides which denials are written in full. It is used under the lock of the journal.
 type denials struct {
-	strangers, known *rate.Limiter
-	by               map[repeater]*repeats
-	told             time.Time // of the last records about repeated denials
-	tight            bool      // the disk is nearly full
+	unauthenticated, verified *rate.Limiter
+	by                        map[repeater]*repeats
+	reported                  time.Time // when the last records about repeated denials were written
+	tight                     bool      // the disk is nearly full
 }
 
 func newDenials() denials {
 	return denials{
-		strangers: rate.NewLimiter(strangersRate, strangersBurst), known: rate.NewLimiter(knownRate, knownBurst),
-		by:   map[repeater]*repeats{},
-		told: time.Now(),
+		unauthenticated: rate.NewLimiter(unauthenticatedRate, unauthenticatedBurst),
+		verified:        rate.NewLimiter(verifiedRate, verifiedBurst),
+		by:              map[repeater]*repeats{},
+		reported:        time.Now(),
 	}
 }
 
-// admit reports whether a denial is written in full. If not, counted says that a record about its identity will count
+// admit reports whether a denial is written in full. If not, counted says that a record about its identity will include
 // it.
 func (d *denials) admit(r *Record) (full, counted bool) {
 	if d.tight {
 		return false, false
 	}
 	if r.unauthenticated() {
-		return d.strangers.Allow(), false
+		return d.unauthenticated.Allow(), false
 	}
 	who := repeater{r.Issuer, r.Subject, r.Reason}
 	one := d.by[who]
@@ -75,7 +78,7 @@ func (d *denials) admit(r *Record) (full, counted bool) {
 		one = &repeats{limit: rate.NewLimiter(rate.Every(repeatEvery), repeatBurst)}
 		d.by[who] = one
 	}
-	if one.limit.Allow() && d.known.Allow() {
+	if one.limit.Allow() && d.verified.Allow() {
 		return true, false
 	}
 	one.record = *r
@@ -83,13 +86,13 @@ func (d *denials) admit(r *Record) (full, counted bool) {
 	return false, true
 }
 
-// summaries are the records about repeated denials that are due, those with the highest counts first, and how many
-// denials have none. An identity that was not denied for long is forgotten.
+// summaries returns the records about repeated denials that are due, those with the highest counts first, and the number of
+// denials that they do not include. Identities without a recent denial are removed.
 func (d *denials) summaries(now time.Time, closing bool) (out []entry, rest int) {
-	if !closing && now.Sub(d.told) < tellRepeated {
+	if !closing && now.Sub(d.reported) < reportRepeated {
 		return nil, 0
 	}
-	d.told = now
+	d.reported = now
 	var all []*repeats
 	for who, one := range d.by {
 		switch {
@@ -101,14 +104,14 @@ func (d *denials) summaries(now time.Time, closing bool) (out []entry, rest int)
 	}
 	slices.SortFunc(all, func(a, b *repeats) int { return b.count - a.count })
 	for i, one := range all {
-		if i >= maxTold || d.tight {
+		if i >= maxReported || d.tight {
 			rest += one.count
 		} else {
 			r := &one.record
 			out = append(out, entry{record: Record{
 				Kind: Dropped, Issuer: r.Issuer, Subject: r.Subject, SAN: r.SAN, Entry: r.Entry,
 				ProviderKey: r.ProviderKey, Reason: r.Reason, Count: one.count,
-				Text: fmt.Sprintf("further denials of this identity for this reason within %s", tellRepeated),
+				Text: fmt.Sprintf("further denials of this identity for this reason within %s", reportRepeated),
 			}})
 		}
 		one.count, one.record = 0, Record{}

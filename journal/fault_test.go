@@ -71,7 +71,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("it never came true that %s", what)
+			t.Fatalf("timeout while waiting until %s", what)
 		}
 	}
 }
@@ -324,7 +324,7 @@ func TestTornTail(t *testing.T) {
 			must(t, err)
 			must(t, os.WriteFile(path, []byte(strings.Replace(string(data), "alice", "mallo", 1)), 0o600))
 		}, "records are missing or damaged"},
-		"a head that is nothing": {func(t *testing.T, path string) { must(t, os.WriteFile(path+".head", []byte("x"), 0o600)) }, "does not hold"},
+		"a head that is nothing": {func(t *testing.T, path string) { must(t, os.WriteFile(path+".head", []byte("x"), 0o600)) }, "does not have a sequence number"},
 		"no head, torn": {func(t *testing.T, path string) {
 			must(t, os.Remove(path+".head"))
 			extend(t, path, "{")

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// changedError says that somebody else changed a file of the journal while it was written. Nothing is appended until
-// what was acknowledged stands there again.
+// changedError means that another process changed a file of the journal while it was written. Nothing is appended until the
+// file has the acknowledged records again.
 type changedError struct{ what string }
 
 func (e *changedError) Error() string {
@@ -22,12 +22,11 @@ func (e *changedError) Error() string {
 
 func changed(format string, args ...any) error { return &changedError{fmt.Sprintf(format, args...)} }
 
-// closedEvery is how often closed segments are looked at.
+// closedEvery is how often closed segments are checked.
 const closedEvery = 10 * time.Second
 
-// check errs with a [changedError] when a file of the journal is not as this process left it. Who only touched the
-// file, or changed its mode, changed no record: that is found out by reading them. It costs a few system calls, and is
-// done before each group.
+// check returns a [changedError] if a file of the journal is not as this process left it. If only the times or the mode
+// changed, the records are verified. It costs a few system calls and runs before each group.
 func (s *fileStore) check() error {
 	named, err := os.Lstat(s.path)
 	switch {
@@ -56,20 +55,20 @@ func (s *fileStore) check() error {
 	if err := s.checkHeadFile(); err != nil {
 		return err
 	}
-	if now := s.now(); now.Sub(s.look) >= time.Second || now.Before(s.look) {
-		s.look = now
+	if now := s.now(); now.Sub(s.lockChecked) >= time.Second || now.Before(s.lockChecked) {
+		s.lockChecked = now
 		if err := s.checkLock(); err != nil {
 			return err
 		}
 	}
-	if now := s.now(); now.Sub(s.lookClosed) >= closedEvery || now.Before(s.lookClosed) {
-		s.lookClosed = now
+	if now := s.now(); now.Sub(s.closedChecked) >= closedEvery || now.Before(s.closedChecked) {
+		s.closedChecked = now
 		s.checkClosed()
 	}
 	return nil
 }
 
-// checkHeadFile writes the head anew where somebody changed it: what it has to say is in memory.
+// checkHeadFile writes the head again if another process changed it. Its content is known in memory.
 func (s *fileStore) checkHeadFile() error {
 	if s.head == nil {
 		return s.openHead()
@@ -82,21 +81,21 @@ func (s *fileStore) checkHeadFile() error {
 		return err
 	}
 	if h, err := readHead(s.path); err != nil || h.seq != s.last.seq || h.sum != s.last.sum || !s.mine(named) {
-		s.notice(fmt.Sprintf("%s was changed, moved or removed while the journal was written; it was written anew",
+		s.notice(fmt.Sprintf("%s was changed, moved or removed while the journal was written; it was written again",
 			s.path+headSuffix))
 	}
-	_ = s.head.Close() // it is not the one that has the name
+	_ = s.head.Close() // another file has its name
 	s.head = nil
 	return s.openHead()
 }
 
-// mine reports whether the head that has its name is the one that is written.
+// mine reports whether named is the head file that this process has open.
 func (s *fileStore) mine(named fs.FileInfo) bool {
 	st, err := s.head.Stat()
 	return err == nil && named != nil && os.SameFile(st, named)
 }
 
-// checkLock takes the lock again where its file was removed: without it another process could write beside this one.
+// checkLock takes the lock again if its file was removed. Otherwise a second process could open the journal.
 func (s *fileStore) checkLock() error {
 	mine, err := s.lock.Stat()
 	if err != nil {
@@ -116,30 +115,30 @@ func (s *fileStore) checkLock() error {
 	return nil
 }
 
-// takeLock takes the journal for this process. The lock goes with the process.
+// takeLock takes the lock of the journal at path. The system releases it when the process ends.
 func takeLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path+lockSuffix, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("%w; the directory must let this user make and rename files", err)
+		return nil, fmt.Errorf("%w; the directory must allow this user to create and rename files", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
 		_ = f.Close() // it was not written
-		return nil, fmt.Errorf("%s is in use by another process; stop that one or give this one a file of its own",
+		return nil, fmt.Errorf("%s is in use by another process; stop it, or use another file",
 			path)
 	}
 	return f, nil
 }
 
-// release gives the lock back at once. Closing the file alone would not, while a process that is being started has a
+// release releases the lock at once. Closing the file alone would not, as long as a child process that is being started has a
 // copy of the descriptor.
 func release(lock *os.File) {
-	_ = syscall.Flock(int(lock.Fd()), syscall.LOCK_UN) //nolint:gosec // as above; and the lock goes with the process in any case
+	_ = syscall.Flock(int(lock.Fd()), syscall.LOCK_UN) //nolint:gosec // as above; and the lock ends with the process
 	_ = lock.Close()                                   // nothing is written to it
 }
 
-// verifyContent reads the file from its first record to the acknowledged end, and errs with a [changedError] unless
-// these are the records that were acknowledged: the chain begins behind the segment before and ends with the sum that
-// is in memory, so that no byte between can be another one.
+// verifyContent reads the file from its first record to the acknowledged end, and returns a [changedError] unless these are
+// the acknowledged records: the chain begins after the previous segment and ends with the sum that is in memory, so that no
+// byte between them can differ.
 func (s *fileStore) verifyContent() error {
 	f, err := os.OpenFile(s.path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -156,7 +155,7 @@ func (s *fileStore) verifyContent() error {
 			err = at.follow(line)
 		}
 		if err != nil {
-			return changed("%s was changed while it was written, behind record %d (byte %d): %v", s.path,
+			return changed("%s was changed while it was written, after record %d (byte %d): %v", s.path,
 				at.seq, size, err)
 		}
 		size += int64(len(line))
@@ -169,23 +168,23 @@ func (s *fileStore) verifyContent() error {
 	return nil
 }
 
-// watchClosed remembers how the closed segments are now.
+// watchClosed stores the present state of the closed segments.
 func (s *fileStore) watchClosed() {
 	s.closed = map[string]stamp{}
 	all, err := closedSegments(s.path)
 	if err != nil {
-		return // who reads them says so
+		return // the error appears when a segment is read
 	}
 	for _, one := range all {
 		if st, err := os.Lstat(one.Path); err == nil {
 			s.closed[one.Path] = stampOf(st)
 		}
 	}
-	s.lookClosed = s.now()
+	s.closedChecked = s.now()
 }
 
-// checkClosed looks at the closed segments. One that is gone was archived. One that was changed is read, and held
-// against the first record of the next: the CA goes on, as what it writes hangs on neither.
+// checkClosed checks the closed segments. A segment that is gone was archived. A segment that was changed is verified. The
+// CA continues in any case, because new records do not depend on closed segments.
 func (s *fileStore) checkClosed() {
 	for path, was := range s.closed {
 		st, err := os.Lstat(path)
@@ -198,12 +197,12 @@ func (s *fileStore) checkClosed() {
 		}
 		s.closed[path] = stampOf(st)
 		if err := s.verifyClosed(path); err != nil {
-			s.notice(fmt.Sprintf("%s was changed: %v; the CA goes on in %s", path, err, filepath.Base(s.path)))
+			s.notice(fmt.Sprintf("%s was changed: %v; the CA continues in %s", path, err, filepath.Base(s.path)))
 		}
 	}
 }
 
-// verifyClosed verifies a closed segment from its first record up to what the next one says of its last.
+// verifyClosed verifies a closed segment from its first record to its last, whose sum is in the next segment.
 func (s *fileStore) verifyClosed(path string) error {
 	all, err := Segments(s.path)
 	if err != nil {
@@ -219,7 +218,7 @@ func (s *fileStore) verifyClosed(path string) error {
 		}
 	}
 	end, err := before(next)
-	if next == s.path && errors.Is(err, io.EOF) { // nothing is in it yet
+	if next == s.path && errors.Is(err, io.EOF) { // it has no record yet
 		end, err = link{seq: s.last.seq, sum: s.last.sum}, nil
 	}
 	if err != nil {
@@ -239,7 +238,7 @@ func (s *fileStore) verifyClosed(path string) error {
 		if err != nil {
 			return err
 		}
-		if !begun { // what it says of the segment before is fixed by its own sums
+		if !begun { // what the first record says about the previous segment is covered by its sum
 			l, err := linkOf(line)
 			if err != nil {
 				return err
@@ -251,13 +250,13 @@ func (s *fileStore) verifyClosed(path string) error {
 		}
 	}
 	if at.seq != end.seq || at.sum != end.sum {
-		return fmt.Errorf("it ends with record %d, and the next file continues record %d with another sum", at.seq,
+		return fmt.Errorf("it ends with record %d, but the next file continues after record %d or with another sum", at.seq,
 			end.seq)
 	}
 	return nil
 }
 
-// before is what the first record of a file says of the record before it.
+// before returns what the first record of a file says about the record before it.
 func before(path string) (link, error) {
 	f, err := os.Open(path)
 	if err != nil {

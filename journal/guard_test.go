@@ -73,7 +73,7 @@ func TestChangedWhileWritten(t *testing.T) {
 			data, err := os.ReadFile(path)
 			must(t, err)
 			overwrite(t, path, int64(bytes.Index(data, []byte("alice"))), "elice")
-		}, "behind record", true},
+		}, "after record", true},
 		"edited, with a sum that is right": {func(t *testing.T, path string) {
 			data, err := os.ReadFile(path)
 			must(t, err)
@@ -152,14 +152,14 @@ func TestChangedWhileWritten(t *testing.T) {
 		}, "", false},
 		"the head removed": {
 			func(t *testing.T, path string) { must(t, os.Remove(path+".head")) },
-			"written anew", false,
+			"written again", false,
 		},
 		"the head edited": {func(t *testing.T, path string) {
 			overwrite(t, path+".head", 0, "00000000000000000001")
-		}, "written anew", false},
+		}, "written again", false},
 		"the head replaced": {func(t *testing.T, path string) {
 			replace(t, path+".head", []byte("x"))
-		}, "written anew", false},
+		}, "written again", false},
 		"the lock removed": {
 			func(t *testing.T, path string) { must(t, os.Remove(path+".lock")) },
 			"could have taken the journal", false,
@@ -170,7 +170,7 @@ func TestChangedWhileWritten(t *testing.T) {
 			data, err := os.ReadFile(all[0].Path)
 			must(t, err)
 			replace(t, all[0].Path, bytes.Replace(data, []byte("alice"), []byte("elice"), 1))
-		}, "the CA goes on", false},
+		}, "the CA continues", false},
 		"a closed file edited at its end": {func(t *testing.T, path string) {
 			all, err := journal.Segments(path)
 			must(t, err)
@@ -179,7 +179,7 @@ func TestChangedWhileWritten(t *testing.T) {
 			lines := bytes.SplitAfter(data, []byte("\n"))
 			lines[len(lines)-2] = resealed(lines[len(lines)-2])
 			replace(t, all[0].Path, bytes.Join(lines, nil))
-		}, "the CA goes on", false},
+		}, "the CA continues", false},
 		"a closed file touched": {func(t *testing.T, path string) {
 			all, err := journal.Segments(path)
 			must(t, err)

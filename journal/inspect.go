@@ -57,7 +57,8 @@ func (c Config) badSalt(err error) error {
 	return fault.BadSetting(err.Error(), "", "subjects")
 }
 
-// inspectFile finds what would stop [openFile], for a process that changes nothing and takes no lock. start is a chain without records.
+// inspectFile finds what would make [openFile] fail, without changing anything or taking the lock. start is a chain without
+// records.
 func inspectFile(path string, start chain) (err error) {
 	if err := checkPlace(path); err != nil {
 		return err
@@ -67,7 +68,7 @@ func inspectFile(path string, start chain) (err error) {
 			return err
 		}
 	}
-	// Whoever writes the journal may close a segment between two of our looks. A journal that is damaged stays so.
+	// The process that writes the journal may close a segment between two reads. A damaged journal stays damaged.
 	for range 3 {
 		if err = inspectEnd(path, start); err == nil {
 			return nil
@@ -77,7 +78,7 @@ func inspectFile(path string, start chain) (err error) {
 	return err
 }
 
-// inspectEnd reads the head first: what it says was acknowledged is in the file by then.
+// inspectEnd reads the head first, because the records that it acknowledges are in the file by then.
 func inspectEnd(path string, start chain) error {
 	h, headErr := readHead(path)
 	s := &fileStore{path: path}
@@ -87,7 +88,7 @@ func inspectEnd(path string, start chain) error {
 	return s.compareHead(h, headErr)
 }
 
-// mayWrite errs when this process may not write to a file that is there.
+// mayWrite returns an error if the file exists and this process may not write to it.
 func mayWrite(path string) error {
 	const read, write = 4, 2 // access(2)
 	st, err := os.Stat(path)

@@ -46,7 +46,7 @@ func TestInspect(t *testing.T) {
 		"edited":      {change("j", func(b []byte) []byte { b[20]++; return b }), nil, "records are missing"},
 		"junk":        {func(dir string) error { return os.WriteFile(filepath.Join(dir, "j"), []byte("junk\n"), 0o600) }, nil, "records are missing"},
 		"junk head":   {change("j.head", func([]byte) []byte { return []byte("junk") }), nil, "sequence number"},
-		"another key": {func(string) error { return nil }, &secret.Source{File: key}, "audit.key is another one"},
+		"another key": {func(string) error { return nil }, &secret.Source{File: key}, "audit.key has changed"},
 		"no journal": {func(dir string) error {
 			must(t, os.Remove(filepath.Join(dir, "j.head")))
 			return os.WriteFile(filepath.Join(dir, "j"), []byte("junk\n"), 0o600)

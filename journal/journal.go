@@ -19,20 +19,17 @@ import (
 )
 
 const (
-	// maxNotes is how many records that nobody waits for are kept before denials are only counted.
+	// maxNotes is how many records without a waiting caller are queued before denials are only counted.
 	maxNotes = 4096
-	// strangersRate is how many denials a second, on average, are written of requests that proved to be nobody's, and strangersBurst
-	// how many at once. Without a bound, anybody on the network could fill the disk, and so stop issuance.
-	strangersRate, strangersBurst = 50, 2000
-	// tellDropped is how often a record counts those that were not written.
-	tellDropped = time.Second
-	// How soon, and how rarely, a journal that cannot be written is tried again.
+	// reportDropped is how often a record has the number of denials that were not written.
+	reportDropped = time.Second
+	// minRepair and maxRepair bound the time between two attempts to repair a journal that cannot be written.
 	minRepair = 50 * time.Millisecond
 	maxRepair = 5 * time.Second
-	// hung is how long a commit takes before the journal counts as one that cannot be written.
+	// hung is how long a commit may take before the journal counts as one that cannot be written.
 	hung = 5 * time.Second
-	// lookEvery is how often a journal that nothing is written to is looked at.
-	lookEvery = time.Second
+	// checkEvery is how often the files are checked while nothing is written.
+	checkEvery = time.Second
 )
 
 // Options for [Open].
@@ -42,21 +39,21 @@ type Options struct {
 
 	Logger *slog.Logger     // nil: none
 	Now    func() time.Time // nil: time.Now
-	Stdout *os.File         // where the copy for standard output goes; nil: os.Stdout
-	// Changed is told when somebody else changed a file of the journal while it was written. It MUST return at once.
-	// Nil is nobody: then [Journal.Health] has a warning until the process ends.
+	Stdout *os.File         // receives the copy for standard output; nil: os.Stdout
+	// Changed is called when another process changed a file of the journal while it was written. It MUST return at once.
+	// Optional: without it, [Journal.Health] has a warning until the process ends.
 	Changed func(what string)
-	// Disk takes the place of the file that is written; nil is the file itself.
+	// Disk wraps the file that is written. Optional: the file itself.
 	Disk func(*os.File) Disk
 
-	free func(dir string) (free, size uint64, known bool) // takes the place of freeOf in tests
+	free func(dir string) (free, size uint64, known bool) // replaces freeOf in tests
 }
 
-// store makes groups of records durable: a file, or sinks that acknowledge.
+// store makes groups of records durable: in a file, or at receivers that acknowledge them.
 type store interface {
 	// commit returns when the group is durable. After an error it is not called again before repair has succeeded.
 	commit(group) error
-	// repair tries to make the store fit again, and says what was lost or set aside, if anything.
+	// repair tries to make the store usable again. cut describes what was lost or set aside; "" for nothing.
 	repair() (cut string, err error)
 	close()
 }
@@ -71,23 +68,23 @@ type group struct {
 // entry is a record that waits to be written.
 type entry struct {
 	record Record
-	wait   *waiter // nil: nobody waits
+	wait   *waiter // nil: no caller waits
 }
 
-// waiter is somebody who waits for a record, until he gives up or is told.
+// waiter is a caller that waits for the result of its record, until it gets the result or gives up.
 type waiter struct {
-	done  chan error // has room for the one answer
-	taken atomic.Bool
+	done  chan error  // has room for the one result
+	taken atomic.Bool // by giveUp or refuse, whichever comes first
 }
 
 func newWaiter() *waiter { return &waiter{done: make(chan error, 1)} }
 
-func (w *waiter) tell(err error) { w.done <- err }
+func (w *waiter) finish(err error) { w.done <- err }
 
-// giveUp is false when the answer is on its way already.
+// giveUp ends the wait. It returns false if the result is about to arrive.
 func (w *waiter) giveUp() bool { return w.taken.CompareAndSwap(false, true) }
 
-// refuse tells that the record does not count. It is false when nobody waits any more.
+// refuse sends the error of a record that does not count. It returns false if the caller has given up.
 func (w *waiter) refuse(err error) bool {
 	if !w.taken.CompareAndSwap(false, true) {
 		return false
@@ -105,34 +102,34 @@ type Journal struct {
 	store    store
 	file     *fileStore    // the store, if it is a file; else nil
 	copies   *ship.Copies  // nil: there is no file to copy
-	busy     atomic.Int64  // when the commit under way began, in nanoseconds since 1970; 0: none is
-	wake     chan struct{} // something waits, or the journal closes
-	changed  func(string)  // may be nil
+	busy     atomic.Int64  // start of the commit under way, in nanoseconds since 1970; 0: there is none
+	wake     chan struct{} // a record waits, or the journal closes
+	changed  func(string)  // see Options.Changed; may be nil
 	stopping chan struct{} // closed when Close is called
 	ended    chan struct{} // closed when the writer has returned
 
 	mu      sync.Mutex
 	waiting []entry
-	notes   int       // of them, those that nobody waits for
-	dropped int       // notes that were not taken, since the last record about them
-	told    time.Time // of that record
+	notes   int       // of them, those without a waiting caller
+	dropped int       // denials that were not written, since the last record about them
+	told    time.Time // time of that record
 	broken  error     // why nothing can be written; nil: it can
-	since   time.Time
-	altered string // what somebody else changed last; "": nothing
+	since   time.Time // when broken changed last
+	altered string    // what another process changed last; "": nothing
 	denials denials
 	closing bool
 
 	free func(dir string) (free, size uint64, known bool) // of a disk
 
-	chain    chain  // of the writer alone, as what follows
-	lines    []byte // of the group that it writes
-	spare    []entry
-	crowd    int       // records of the last group
-	measured time.Time // when the disk was looked at last
+	chain    chain     // of the goroutine that writes alone, as what follows
+	lines    []byte    // of the group that is written; reused
+	spare    []entry   // reused for waiting
+	crowd    int       // number of records in the last group
+	measured time.Time // when the free space was measured last
 }
 
-// Open takes the journal for this process, sets aside what a crash left at its end, and writes the record of the start: when
-// Open returns, the journal can be written. Its errors say what to do.
+// Open opens the journal for this process alone, sets aside what a crash left at its end, and writes the start record. When
+// Open returns, the journal can be written. Its errors name the remedy.
 func Open(c Config, o Options) (*Journal, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -167,7 +164,7 @@ func Open(c Config, o Options) (*Journal, error) {
 	j.metrics.watch(j)
 	begin := []entry{{record: Record{Kind: Start, Version: o.Version, Config: o.Digest, Instance: rand.Text()}}}
 	if cut != "" {
-		o.Logger.Warn("journal: its end was set aside", "text", cut)
+		o.Logger.Warn("journal: the end of the file was set aside", "text", cut)
 		begin = append([]entry{{record: Record{Kind: Recovered, Text: cut}}}, begin...)
 	}
 	if err := j.commit(begin); err != nil {
@@ -211,8 +208,8 @@ func (j *Journal) openStore(c Config, o Options) (cut string, err error) {
 	return cut, nil
 }
 
-// Append returns when the record is durable. Seq, Time, Prev and Sum are the journal's to set. After an error the record does
-// not count, unless ctx has ended: then it may. The error names the cause for the operator.
+// Append returns when the record is durable. The journal sets Seq, Format, Time, Prev and Sum. After an error the record
+// does not count; if ctx has ended, it may count nevertheless. The error names the cause for the operator.
 func (j *Journal) Append(ctx context.Context, r *Record) error {
 	if err := r.check(); err != nil {
 		return err
@@ -232,9 +229,9 @@ func (j *Journal) Append(ctx context.Context, r *Record) error {
 	}
 }
 
-// Note writes a record without waiting for it. While the journal cannot be written it is kept; denials beyond the
-// bounds of their number are counted, and the counts are written as records of the kind [Dropped]: one for each
-// identity and reason that was denied again and again, and one for the rest.
+// Note queues a record and returns at once. While the journal cannot be written, the record is kept. Denials beyond the
+// bounds in denials.go are counted, and the counts are written as [Dropped] records: one for each identity and reason
+// with repeated denials, and one for the rest.
 func (j *Journal) Note(r *Record) {
 	if err := r.check(); err != nil {
 		j.log.Error("journal: a record was refused", "cause", err.Error())
@@ -273,26 +270,27 @@ func (j *Journal) enqueue(e entry) error {
 		j.notes++
 	}
 	j.waiting = append(j.waiting, e)
-	j.poke()
+	j.wakeUp()
 	return nil
 }
 
-func (j *Journal) poke() {
+func (j *Journal) wakeUp() {
 	select {
 	case j.wake <- struct{}{}:
 	default:
 	}
 }
 
-// write is the one goroutine that writes: it takes whatever waits, commits it as one group and wakes those who wait. While a
-// group is on its way to the disk the next one gathers (group commit). The first repair is at once. Later ones wait, also where
-// repairs succeed and the next group fails again: a store that takes small records and no large ones must not keep us busy.
+// write is the one goroutine that writes. It takes the records that wait, commits them as one group and wakes their callers.
+// While a group is written, the next one collects (group commit). After a failure the first repair is immediate. Later ones
+// wait, also if a repair succeeds and the next group fails again: a store that accepts small records and no large ones must
+// not cause a busy loop.
 func (j *Journal) write() {
 	defer close(j.ended)
-	look := time.NewTicker(lookEvery)
-	defer look.Stop()
+	check := time.NewTicker(checkEvery)
+	defer check.Stop()
 	failures := 0 // since the last group that was committed
-	last := false // the journal closes, and has one more try
+	last := false // the journal closes, and has one more attempt
 	failed := func() (goOn bool) {
 		failures++
 		if failures == 1 || j.pause(min(maxRepair, minRepair<<min(failures-1, 10))) {
@@ -303,7 +301,7 @@ func (j *Journal) write() {
 	}
 	for {
 		if j.cause() != "" {
-			if !j.mend() && !failed() {
+			if !j.repair() && !failed() {
 				j.abandon()
 				return
 			}
@@ -315,7 +313,7 @@ func (j *Journal) write() {
 		all, closing := j.take()
 		switch {
 		case len(all) > 0:
-			if j.settle(all) {
+			if j.commitAndWake(all) {
 				failures = 0
 			} else if !failed() {
 				j.abandon()
@@ -328,15 +326,15 @@ func (j *Journal) write() {
 		default:
 			select {
 			case <-j.wake:
-			case <-look.C:
-				j.look()
+			case <-check.C:
+				j.checkIdle()
 			}
 		}
 	}
 }
 
-// look finds out that somebody else changed the file while there is nothing to write.
-func (j *Journal) look() {
+// checkIdle finds changes by other processes while there is nothing to write.
+func (j *Journal) checkIdle() {
 	if j.file == nil {
 		return
 	}
@@ -346,7 +344,7 @@ func (j *Journal) look() {
 	}
 }
 
-// wasChanged says once that somebody else changed a file of the journal.
+// wasChanged reports once that another process changed a file of the journal.
 func (j *Journal) wasChanged(what string) {
 	j.mu.Lock()
 	again := j.altered == what
@@ -370,18 +368,18 @@ func (j *Journal) take() (all []entry, closing bool) {
 	now := time.Now()
 	counted, rest := j.denials.summaries(now, j.closing)
 	j.dropped += rest
-	every := tellDropped
+	every := reportDropped
 	if j.denials.tight {
-		every = tellTight
+		every = reportTight
 	}
 	if j.dropped > 0 && (j.closing || now.Sub(j.told) >= every) {
 		counted = append(counted, entry{record: Record{Kind: Dropped, Count: j.dropped}})
 		j.dropped, j.told = 0, now
 	}
-	return slices.Insert(all, 0, counted...), j.closing // at the front: nothing may stand behind the record of the stop
+	return slices.Insert(all, 0, counted...), j.closing // at the front, because the stop record must be the last one
 }
 
-// measure finds out whether the disk is nearly full: then its rest is for certificates.
+// measure checks whether the disk is nearly full. The rest of such a disk is reserved for certificates.
 func (j *Journal) measure() {
 	if j.file == nil || time.Since(j.measured) < measureEvery {
 		return
@@ -395,15 +393,15 @@ func (j *Journal) measure() {
 	j.mu.Unlock()
 	switch {
 	case tight && !was:
-		j.log.Error("journal: its disk is nearly full: denials are only counted, so that the rest is "+
-			"left for certificates", "free_bytes", free)
+		j.log.Error("journal: the disk is nearly full: denials are only counted, and the remaining space is kept for "+
+			"certificates", "free_bytes", free)
 	case was && !tight:
-		j.log.Info("journal: its disk has room again: denials are written")
+		j.log.Info("journal: the disk has space again: denials are written")
 	}
 }
 
-// settle commits a group and tells those who wait. It is false when the group does not count.
-func (j *Journal) settle(all []entry) bool {
+// commitAndWake commits a group and wakes the callers that wait for it. It returns false if the group does not count.
+func (j *Journal) commitAndWake(all []entry) bool {
 	j.crowd = len(all)
 	err := j.commit(all)
 	if err != nil {
@@ -412,7 +410,7 @@ func (j *Journal) settle(all []entry) bool {
 	}
 	for _, e := range all {
 		if e.wait != nil {
-			e.wait.tell(nil)
+			e.wait.finish(nil)
 		}
 	}
 	return true
@@ -431,7 +429,7 @@ func (j *Journal) commit(all []entry) error {
 	err := j.store.commit(group{lines: j.lines, entries: all, end: next})
 	if err != nil {
 		if j.file == nil {
-			j.chain = next // it may have arrived: its numbers are not used again
+			j.chain = next // the group may have arrived: its numbers must not be used again
 		}
 		return err
 	}
@@ -446,10 +444,10 @@ func (j *Journal) commit(all []entry) error {
 	return nil
 }
 
-// fail stops the journal: from here on nothing is acknowledged until a repair. Everybody who waits is told; what nobody waits
-// for is kept for after the repair.
+// fail stops the journal: no record is acknowledged until a repair has succeeded. Callers that wait get the error. Records
+// without a waiting caller are kept and written after the repair.
 func (j *Journal) fail(err error, group []entry) {
-	j.log.Error("journal: it cannot be written; no certificates are issued until it can", "cause", err.Error())
+	j.log.Error("journal: the journal cannot be written; no certificates are issued until it can", "cause", err.Error())
 	j.metrics.failures.Inc()
 	var foreign *changedError
 	if errors.As(err, &foreign) {
@@ -464,9 +462,9 @@ func (j *Journal) fail(err error, group []entry) {
 		case e.wait == nil:
 			kept = append(kept, e)
 		case e.record.Kind == Stop:
-			kept = append(kept, e) // one more try, then abandon
+			kept = append(kept, e) // one more attempt, then abandon
 		case !e.wait.refuse(err) && e.record.Signatures > 0:
-			// Whoever asked has gone with a failure; that the key signed must not be lost with him.
+			// The caller has given up and the client got an error, but the journal must show that the key signed.
 			e.wait, e.record.Result, e.record.Reason = nil, Failed, string(fault.JournalUnavailable)
 			kept = append(kept, e)
 		}
@@ -474,8 +472,8 @@ func (j *Journal) fail(err error, group []entry) {
 	j.waiting, j.notes = kept, len(kept)
 }
 
-// mend repairs the store and writes that it did; only then does the journal take records again.
-func (j *Journal) mend() bool {
+// repair repairs the store and writes a [Recovered] record. Only then the journal accepts records again.
+func (j *Journal) repair() bool {
 	cause := j.cause()
 	cut, err := j.store.repair()
 	var foreign *changedError
@@ -493,20 +491,20 @@ func (j *Journal) mend() bool {
 	defer j.mu.Unlock()
 	if err != nil {
 		if cause != err.Error() {
-			j.log.Error("journal: it still cannot be written", "cause", err.Error())
+			j.log.Error("journal: the journal still cannot be written", "cause", err.Error())
 		}
 		j.broken = err
 		return false
 	}
-	j.log.Info("journal: it can be written again", "after", j.now().Sub(j.since))
+	j.log.Info("journal: the journal can be written again", "after", j.now().Sub(j.since))
 	j.broken, j.since = nil, j.now()
 	if j.changed != nil {
-		j.altered = "" // the next change is another one
+		j.altered = "" // so that the next change is reported, even if it is the same one
 	}
 	return true
 }
 
-// pause waits before the next repair. It is false when the journal closes: then there is no next one.
+// pause waits before the next repair. It returns false if the journal closes: then there is no next one.
 func (j *Journal) pause(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -518,20 +516,20 @@ func (j *Journal) pause(d time.Duration) bool {
 	}
 }
 
-// abandon tells the last ones that wait that the journal stays as it is.
+// abandon sends the error to the callers that still wait when the journal closes without a repair.
 func (j *Journal) abandon() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	lost := 0
 	for _, e := range j.waiting {
 		if e.wait != nil {
-			e.wait.tell(j.broken)
+			e.wait.finish(j.broken)
 		} else {
 			lost++
 		}
 	}
 	if j.waiting = nil; lost > 0 {
-		j.log.Error("journal: records that no request waited for are lost", "count", lost)
+		j.log.Error("journal: records without a waiting request are lost", "count", lost)
 	}
 }
 
@@ -544,11 +542,11 @@ func (j *Journal) cause() string {
 	return j.broken.Error()
 }
 
-// Health is whether the journal can be written.
+// Health describes whether the journal can be written.
 type Health struct {
 	OK      bool
-	Warning string // a copy that is behind
-	Cause   string // why not OK
+	Warning string // what an operator should know although OK, such as a copy that is behind; "": nothing
+	Cause   string // why OK is false
 }
 
 // Health returns at once.
@@ -563,7 +561,7 @@ func (j *Journal) Health() Health {
 	h := Health{OK: true}
 	j.mu.Lock()
 	if j.denials.tight {
-		h.Warning = "the disk of the journal is nearly full: denials are only counted; when it is full, no " +
+		h.Warning = "the disk of the journal is nearly full: denials are only counted; when the disk is full, no " +
 			"certificates are issued"
 	}
 	if j.altered != "" && j.changed == nil {
@@ -576,8 +574,9 @@ func (j *Journal) Health() Health {
 	return h
 }
 
-// Close writes what waits and the record of the stop with the number of signatures since the start, and lets the file go. Copies
-// get until ctx ends to catch up; what they miss they get after the next start. Append and Note MUST NOT be called any more.
+// Close writes the records that wait and the stop record, with the number of signatures since the start, and closes the
+// file. Copies may catch up until ctx ends; they continue after the next start. Append and Note MUST NOT be called after
+// Close.
 func (j *Journal) Close(ctx context.Context, signatures int) error {
 	w := newWaiter()
 	j.mu.Lock()
@@ -587,7 +586,7 @@ func (j *Journal) Close(ctx context.Context, signatures int) error {
 	}
 	j.waiting = append(j.waiting, entry{Record{Kind: Stop, Signatures: signatures}, w})
 	j.closing = true
-	j.poke()
+	j.wakeUp()
 	j.mu.Unlock()
 	close(j.stopping)
 	<-j.ended

@@ -15,16 +15,16 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
-// digestPrefix marks a digest that stands for a subject.
+// digestPrefix begins a digest that replaces a subject.
 const digestPrefix = "hmac-sha256:"
 
-// privacy writes subjects as digests. A nil one leaves them.
+// privacy replaces subjects by digests. If it is nil, they stay.
 type privacy struct{ salt []byte }
 
-// privacy reads the salt, and makes it where none is configured and none is there.
+// privacy reads the salt, and creates one if none is configured and none exists.
 func (c Config) privacy() (*privacy, error) {
 	if c.Subjects != SubjectsDigest {
-		return nil, nil //nolint:nilnil // nothing to hide
+		return nil, nil //nolint:nilnil // subjects stay as they are
 	}
 	salt, err := c.ReadSalt()
 	if errors.Is(err, fs.ErrNotExist) && c.Salt == nil {
@@ -36,7 +36,7 @@ func (c Config) privacy() (*privacy, error) {
 	return &privacy{salt}, nil
 }
 
-// ReadSalt returns the salt for [SubjectDigest]: the configured one, or else the content of FILE.salt. It makes none.
+// ReadSalt returns the salt for [SubjectDigest]: the configured one, or else the content of FILE.salt. It does not create one.
 func (c Config) ReadSalt() ([]byte, error) {
 	if c.Salt != nil {
 		return c.Salt.Read()
@@ -47,7 +47,7 @@ func (c Config) ReadSalt() ([]byte, error) {
 	}
 	salt := strings.TrimSuffix(string(data), "\n")
 	if len(salt) < 16 {
-		return nil, fmt.Errorf("%s holds no salt; restore it, as no subject can be found without it", c.File+saltSuffix)
+		return nil, fmt.Errorf("%s has no salt; restore the file, because no subject can be found without the salt", c.File+saltSuffix)
 	}
 	return []byte(salt), nil
 }
@@ -73,7 +73,8 @@ func (c Config) makeSalt() ([]byte, error) {
 	return []byte(salt), durable.SyncDir(filepath.Dir(c.File))
 }
 
-// SubjectDigest is what stands in a journal for a subject or a SAN under a salt: "hmac-sha256:" and HMAC-SHA256 in hexadecimal.
+// SubjectDigest returns what a journal has in place of a subject or a SAN: "hmac-sha256:" and the HMAC-SHA256 under the salt in
+// hexadecimal.
 func SubjectDigest(salt []byte, subject string) string {
 	m := hmac.New(sha256.New, salt)
 	m.Write([]byte(subject))

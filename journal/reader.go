@@ -12,52 +12,52 @@ import (
 	"slices"
 )
 
-// Position is where a line stands.
+// Position is the place of a line.
 type Position struct {
 	File   string
 	Line   int   // from 1
-	Offset int64 // of its first byte in the file
+	Offset int64 // of the line's first byte in the file
 }
 
-// String gives the position as FILE:LINE (byte OFFSET).
+// String returns the position as FILE:LINE (byte OFFSET).
 func (p Position) String() string { return fmt.Sprintf("%s:%d (byte %d)", p.File, p.Line, p.Offset) }
 
-// Entry is a record of a journal and where it stands.
+// Entry is a record of a journal and its place.
 type Entry struct {
 	Record
 	Raw []byte // the line with its line feed
 	At  Position
 }
 
-// Damage is something in a journal that should not be there, or is not there.
+// Damage is a part of a journal that is wrong, is missing or cannot be read.
 type Damage struct {
 	At   Position
 	What string
 }
 
-// Error gives position and problem.
+// Error returns position and problem.
 func (d *Damage) Error() string { return d.At.String() + ": " + d.What }
 
-// Reader reads a journal that may be growing, across its segments, in order. It needs no lock and writes nothing. It does not
-// verify the chain, see [Verify].
+// Reader reads the records of a journal in order, across its segments, also while the journal grows. It needs no lock and
+// writes nothing. It does not verify the chain, see [Verify].
 type Reader struct {
 	path string
-	next uint64 // the record that is wanted; 0: the first that there is
+	next uint64 // number of the next record; 0: the first one that exists
 	file *os.File
 	buf  *bufio.Reader
 	at   Position // of the next line
-	torn int64    // where a closed segment was found to end inside a line; -1: nowhere
-	gap  uint64   // the record that was looked for once more, because a later one came
+	torn int64    // offset at which a closed segment ends inside a line; -1: none
+	gap  uint64   // the record that was searched a second time, because a later one came
 
 	bounded bool   // see Acknowledged
 	bound   uint64 // the last record that is known to be acknowledged
 }
 
-// NewReader reads the journal at path from record number from on; 0 is the first that there is.
+// NewReader returns a reader of the journal at path that begins with record number from; 0 is the first one that exists.
 func NewReader(path string, from uint64) *Reader { return &Reader{path: path, next: from} }
 
-// Acknowledged lets r end behind the last record that FILE.head names, where there is that file: what stands behind it was not told to
-// anybody yet, and after a write that failed other records take its place.
+// Acknowledged makes r stop after the last record that FILE.head names, if that file exists. Later records were not
+// acknowledged yet, and after a failed write other records replace them.
 func (r *Reader) Acknowledged() *Reader {
 	r.bounded = true
 	return r
@@ -69,15 +69,15 @@ func (r *Reader) held() (bool, error) {
 		return false, nil
 	}
 	h, err := readHead(r.path)
-	for tries := 0; err != nil && !errors.Is(err, fs.ErrNotExist) && tries < 3; tries++ { // perhaps it is just being written
+	for tries := 0; err != nil && !errors.Is(err, fs.ErrNotExist) && tries < 3; tries++ { // a write may be in progress
 		h, err = readHead(r.path)
 	}
 	if err != nil {
-		return false, nil //nolint:nilerr // nobody knows: what is there is read
+		return false, nil //nolint:nilerr // the end is unknown: all records are read
 	}
 	r.bound = h.seq
 	if r.file != nil {
-		err = r.rewind() // the buffer may have what is there no more
+		err = r.rewind() // the buffer may have bytes that were replaced
 	}
 	return r.next > r.bound, err
 }
@@ -92,8 +92,9 @@ func (r *Reader) Close() error {
 	return f.Close()
 }
 
-// Next returns the next record. The error is io.EOF at the present end: call again later. A line that is no record is a
-// [Damage]; the next call goes on behind it. An incomplete last line counts as not there yet.
+// Next returns the next record. The error is io.EOF at the present end; later calls may return more records. A line that is
+// not a record, or is one of a newer format, is a [Damage]; the next call continues after it. An incomplete last line counts
+// as not written yet.
 func (r *Reader) Next() (Entry, error) {
 	for {
 		if held, err := r.held(); err != nil {
@@ -137,19 +138,19 @@ func (r *Reader) line() (Entry, error) {
 	raw, err := readLine(r.buf)
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, errTorn):
-		return Entry{}, errors.Join(io.EOF, r.rewind()) // what is cut off and written anew must not be read from the buffer
-	case errors.Is(err, errLong): // what is behind it is met next
+		return Entry{}, errors.Join(io.EOF, r.rewind()) // bytes that are replaced must not be read from the buffer
+	case errors.Is(err, errLong): // the next call continues after it
 		d := &Damage{At: r.at, What: err.Error()}
 		r.at.Offset += int64(len(raw))
 		return Entry{}, d
-	case err != nil: // says nothing of the line, and another try may read it
+	case err != nil: // an error of the disk: another attempt may read the line
 		return Entry{}, errors.Join(err, r.rewind())
 	}
 	at := r.at
 	r.at.Line++
 	r.at.Offset += int64(len(raw))
 	if l, err := linkOf(raw); err == nil && l.seq < r.next {
-		return Entry{Record: Record{Seq: l.seq}}, nil // Next leaves it out
+		return Entry{Record: Record{Seq: l.seq}}, nil // Next skips it
 	}
 	e := Entry{Raw: bytes.Clone(raw), At: at}
 	if e.Record, err = ParseRecord(e.Raw); err != nil {
@@ -164,7 +165,7 @@ func (r *Reader) rewind() error {
 	return err
 }
 
-// open opens the segment that holds the wanted record, or the first one after it.
+// open opens the segment that has the next record, or the first segment after it.
 func (r *Reader) open() error {
 	all, err := Segments(r.path)
 	if errors.Is(err, fs.ErrNotExist) && r.next > 0 {
@@ -194,7 +195,7 @@ func (r *Reader) use(path string) error {
 	return nil
 }
 
-// advance goes to the next segment if the open one has been closed and read to its end.
+// advance moves to the next segment if the open one was closed and read to its end.
 func (r *Reader) advance() (moved bool, err error) {
 	mine, err := r.file.Stat()
 	if err != nil {
@@ -203,7 +204,7 @@ func (r *Reader) advance() (moved bool, err error) {
 	if now, err := os.Stat(r.path); err == nil && os.SameFile(mine, now) || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, nil //nolint:nilerr // the newest segment: more may come
 	}
-	if mine, err = r.file.Stat(); err != nil { // again: it has its final size only now that it is closed
+	if mine, err = r.file.Stat(); err != nil { // again, because the size is final only after the segment was closed
 		return false, err
 	}
 	if mine.Size() > r.at.Offset { // written between the last read and the rotation
@@ -230,7 +231,7 @@ func (r *Reader) advance() (moved bool, err error) {
 	return false, nil
 }
 
-// Last returns the number of the last record of the journal at path; 0 when it has none.
+// Last returns the number of the last record of the journal at path; 0 if it has none.
 func Last(path string) (uint64, error) {
 	all, err := Segments(path)
 	if err != nil {
@@ -252,7 +253,7 @@ func Last(path string) (uint64, error) {
 	return 0, nil
 }
 
-// lastIn returns the number of the last whole line of f; 0 when it has none. An incomplete one behind it does not count.
+// lastIn returns the number of the last complete line of f; 0 if it has none.
 func lastIn(f *os.File) (uint64, error) {
 	st, err := f.Stat()
 	if err != nil {
@@ -271,8 +272,8 @@ func lastIn(f *os.File) (uint64, error) {
 	return 0, nil
 }
 
-// Read yields the records of the journal at path from number from on, to its present end. Damaged lines are yielded as errors
-// of type [Damage], and the reading goes on behind them; any other error is the last.
+// Read yields the records of the journal at path from number from to its present end. A damaged line is yielded as an error
+// of type [Damage], and reading continues after it. Any other error is the last value.
 func Read(path string, from uint64) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		r := NewReader(path, from)

@@ -2,38 +2,37 @@ package journal
 
 import "fmt"
 
-// rules hold records against each other. What they keep of each certificate goes to a temporary file when there are
-// many.
+// rules finds records that contradict each other. What it stores for each serial number moves to a temporary file when there
+// are many.
 type rules struct {
 	serials spool
-	at      place // of the record that is looked at
-	open    int   // intents of the process that runs, without an outcome
-	partial bool  // no start seen yet, and what came before is kept elsewhere
-	any     bool  // a record was seen
-	running bool  // a start without a stop
+	at      place // of the present record
+	open    int   // intents of the present process without an outcome
+	partial bool  // the older records are elsewhere, and there was no start yet
+	any     bool  // there was a record
+	running bool  // there was a start without a stop
 	made    int   // signatures since the start
 	crashes int
 }
 
 type serial = [20]byte
 
-// mark is what happened to a serial number.
+// mark is the set of records that a serial number had.
 type mark uint8
 
 const (
-	intended mark = 1 << iota
-	tried
-	ended
-	// orphan: it was signed, and its intent may be among what was written to the temporary file.
-	orphan
+	intended mark = 1 << iota // an intent
+	tried                     // a trial
+	ended                     // an outcome
+	orphan                    // an outcome with a signature, whose intent may be in the temporary file
 )
 
 func newRules(partial bool) *rules { return &rules{serials: newSpool(), partial: partial} }
 
-// perIntent is how many signatures one intent can have: precertificate and certificate.
+// perIntent is how many signatures one intent can have: of the precertificate and of the certificate.
 const perIntent = 2
 
-// record returns what is wrong with r, given what came before it.
+// record returns what is wrong with r, given the records before it.
 func (s *rules) record(r *Record) (wrong []string) {
 	add := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	first := !s.any
@@ -46,7 +45,7 @@ func (s *rules) record(r *Record) (wrong []string) {
 		return nil
 	case Stop, Reload, Trial, Intent, Outcome, Alarm, Dropped, Event:
 		if !s.running && !s.partial {
-			add("a record of kind %s where no process has the journal", r.Kind)
+			add("a record of kind %s outside of a start and its stop", r.Kind)
 		}
 	default:
 		add("an unknown kind of record: %q", r.Kind)
@@ -54,12 +53,12 @@ func (s *rules) record(r *Record) (wrong []string) {
 	switch r.Kind {
 	case Stop:
 		if s.running && r.Signatures != s.made {
-			add("the CA's key made %d signatures since the start, %d are accounted for", r.Signatures, s.made)
+			add("the CA key made %d signatures since the start, and the records have %d", r.Signatures, s.made)
 		}
 		s.running, s.partial = false, false
 	case Reload:
 		if limit := s.made + perIntent*s.open; s.running && r.Signatures > limit {
-			add("the CA's key has made %d signatures since the start, at most %d are accounted for", r.Signatures, limit)
+			add("the CA key made %d signatures since the start, and the records have at most %d", r.Signatures, limit)
 		}
 	case Trial, Intent:
 		wrong = append(wrong, s.intent(r)...)
@@ -70,7 +69,7 @@ func (s *rules) record(r *Record) (wrong []string) {
 	return wrong
 }
 
-// start begins the account of a process. What the one before has left open stays open for good.
+// start begins with a new process. Intents that the previous process left open stay open.
 func (s *rules) start(first bool) {
 	if s.running || s.partial && !first {
 		s.crashes++
@@ -93,7 +92,7 @@ func (s *rules) intent(r *Record) (wrong []string) {
 	if m != 0 {
 		wrong = append(wrong, usedBefore(n))
 		if m&(intended|tried) == 0 {
-			more = 0 // it was said, and finish is not to say it again
+			more = 0 // it is reported here, and finish must not report it again
 		}
 	}
 	s.serials.add(n, more, s.at)
@@ -109,10 +108,10 @@ func withoutIntent(n serial) string {
 	return fmt.Sprintf("serial number %x was signed without an intent", n)
 }
 
-// finish returns what is wrong with serial numbers that stand far apart, and where.
-func (s *rules) finish(most int) ([]misplaced, error) { return s.serials.finish(most) }
+// finish returns what is wrong with serial numbers whose records are far apart, and where.
+func (s *rules) finish(limit int) ([]misplaced, error) { return s.serials.finish(limit) }
 
-// misplaced is something that is wrong with a record.
+// misplaced is a problem and the record that has it.
 type misplaced struct {
 	at   place
 	what string
@@ -126,7 +125,7 @@ func (s *rules) outcome(r *Record) (wrong []string) {
 		wrong = append(wrong, fmt.Sprintf("an unknown result: %q", r.Result))
 	}
 	if r.Result == Denied && r.Signatures > 0 {
-		wrong = append(wrong, "denied, but signed")
+		wrong = append(wrong, "a denied request has a signature")
 	}
 	if r.Serial == "" && r.Result == Denied {
 		return wrong
@@ -143,7 +142,7 @@ func (s *rules) outcome(r *Record) (wrong []string) {
 		s.open = max(0, s.open-1)
 	case (r.Result == Issued || r.Signatures > 0) && !s.partial:
 		if s.serials.spilled() {
-			more |= orphan // finish knows
+			more |= orphan // finish decides
 			s.open = max(0, s.open-s.serials.claimOpen())
 			break
 		}

@@ -16,23 +16,22 @@ import (
 
 // The files of a journal beside FILE itself, which has the newest records.
 const (
-	headSuffix   = ".head"  // what was acknowledged last
+	headSuffix   = ".head"  // the last acknowledged record
 	lockSuffix   = ".lock"  // held by the process that writes
-	saltSuffix   = ".salt"  // for digests of subjects, when none is configured
+	saltSuffix   = ".salt"  // for digests of subjects, if none is configured
 	tornInfix    = ".torn-" // what a crash or a failed write left at the end, by time
 	segmentWidth = 12       // digits of a closed segment's first sequence number
 )
 
 // Segment is one file of a journal.
 type Segment struct {
-	Path  string
-	First uint64 // sequence number of its first record; 0: it has none yet
-	// Closed: nothing is written to it any more.
-	Closed bool
+	Path   string
+	First  uint64 // number of its first record; 0: it has none yet
+	Closed bool   // no record is added any more
 }
 
-// Segments lists the files of the journal at path that hold records, in their order: closed ones, then path itself if it is
-// there. No file at all is an error.
+// Segments returns the files of the journal at path, in their order: closed ones, then path itself if it exists. No file at
+// all is an error.
 func Segments(path string) ([]Segment, error) {
 	out, err := closedSegments(path)
 	if err != nil {
@@ -78,7 +77,7 @@ func segmentName(path string, first uint64) string {
 	return fmt.Sprintf("%s.%0*d", path, segmentWidth, first)
 }
 
-// firstOf reads the sequence number of the first line of a file; 0 when there is no whole line yet.
+// firstOf returns the number of the first record of a file; 0 if there is no complete line yet.
 func firstOf(path string) (uint64, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -91,19 +90,19 @@ func firstOf(path string) (uint64, error) {
 	}
 	l, err := linkOf(line)
 	if err != nil {
-		return 0, nil //nolint:nilerr // whoever reads the line meets it again, with its place
+		return 0, nil //nolint:nilerr // the error appears again, with its place, when the line is read
 	}
 	return l.seq, nil
 }
 
-// errTorn is the end of a file inside a line.
+// errTorn means that a file ends inside a line.
 var errTorn = errors.New("the last line is incomplete")
 
-// errLong is a line that no journal writes.
+// errLong means that a line is longer than any that a journal writes.
 var errLong = fmt.Errorf("a line of more than %d bytes", maxLine)
 
 // readLine returns the next line with its line feed. At the end of the file the error is io.EOF, inside a line errTorn. The
-// line is the caller's until the next call.
+// line is valid until the next call.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	line, err := r.ReadSlice('\n')
 	if err == nil {
@@ -123,8 +122,8 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	return whole, err
 }
 
-// head is what was acknowledged last, in the file FILE.head. It is written after each commit and not synced: after a crash it
-// may lag behind the journal, and never leads.
+// head names the last acknowledged record, in the file FILE.head. It is written after each commit and not synced: after a
+// crash it may name an earlier record, and never a later one.
 type head struct {
 	seq uint64
 	sum string
@@ -146,7 +145,7 @@ func readHead(path string) (head, error) {
 	seq, err := strconv.ParseUint(digits, 10, 64)
 	h := head{seq, sum}
 	if err != nil || !isSum(sum) || !bytes.Equal(h.bytes(), data) {
-		return head{}, fmt.Errorf("%s does not hold a sequence number and a sum", path+headSuffix)
+		return head{}, fmt.Errorf("%s does not have a sequence number and a sum", path+headSuffix)
 	}
 	return h, nil
 }

@@ -11,46 +11,46 @@ import (
 	"slices"
 )
 
-// place is where a record stands, in few bytes.
+// place is the position of a record, in few bytes.
 type place struct {
 	file, line uint32
 	offset     uint64
 }
 
-// spool keeps what happened to each serial number of a journal of any length in bounded memory. What does not fit is
-// written to a temporary file, as runs that are sorted by serial number; [spool.finish] merges them.
+// spool stores which records each serial number had, for a journal of any length in bounded memory. What exceeds the memory
+// is written to a temporary file, as runs that are sorted by serial number. [spool.finish] merges the runs.
 type spool struct {
-	limit int // of the serial numbers in memory
-	near  map[serial]seen
-	file  *os.File // nil: everything fits
-	runs  []int64  // the ends of the runs in the file
-	err   error    // of writing the file
-	open  int      // intents without an outcome that were written to the file
+	limit int             // of the serial numbers in memory
+	near  map[serial]seen // in memory
+	file  *os.File        // nil: everything fits into memory
+	runs  []int64         // the ends of the runs in the file
+	err   error           // of writing the file
+	open  int             // intents without an outcome that were written to the file
 }
 
-// seen is what happened to a serial number, and where it happened last.
+// seen has the records of a serial number, and the place of the last one.
 type seen struct {
 	place
 	mark
 }
 
 const (
-	// spoolLimit is how many serial numbers are kept in memory: some 12 MB of them.
+	// spoolLimit is how many serial numbers are kept in memory, in some 12 MB.
 	spoolLimit = 1 << 17
-	// spoolSize is the size of one in the file: serial number, mark, file, line, offset.
+	// spoolSize is the size of an entry of the file: serial number, mark, file, line, offset.
 	spoolSize = len(serial{}) + 1 + 4 + 4 + 8
 )
 
 func newSpool() spool { return spool{limit: spoolLimit, near: map[serial]seen{}} }
 
-// get returns what is known in memory of a serial number.
+// get returns the mark of a serial number in memory.
 func (s *spool) get(n serial) mark { return s.near[n].mark }
 
-// spilled reports whether something was written to the file.
+// spilled reports whether entries were written to the file.
 func (s *spool) spilled() bool { return s.file != nil }
 
-// claimOpen takes one of the intents that were written to the file without an outcome, if there is any, and returns how
-// many it took.
+// claimOpen counts one intent less of those that were written to the file without an outcome, if there is one. It returns how
+// many it counted: 0 or 1.
 func (s *spool) claimOpen() int {
 	if s.open == 0 {
 		return 0
@@ -59,7 +59,7 @@ func (s *spool) claimOpen() int {
 	return 1
 }
 
-// add notes that m happened to a serial number.
+// add adds m to the mark of a serial number.
 func (s *spool) add(n serial, m mark, at place) {
 	if _, known := s.near[n]; !known && len(s.near) >= s.limit {
 		s.spill(false)
@@ -69,8 +69,8 @@ func (s *spool) add(n serial, m mark, at place) {
 	s.near[n] = one
 }
 
-// spill writes what is in memory to the file, but for the intents whose outcomes may yet come, unless these are too
-// many or it is all that there is.
+// spill moves the entries in memory to the file. Intents without an outcome stay in memory, because their outcomes may follow,
+// unless they are too many or this is the last call.
 func (s *spool) spill(last bool) {
 	var all []serial
 	for n, one := range s.near {
@@ -90,7 +90,7 @@ func (s *spool) spill(last bool) {
 	slices.SortFunc(all, func(a, b serial) int { return bytes.Compare(a[:], b[:]) })
 	if s.file == nil && s.err == nil {
 		if s.file, s.err = os.CreateTemp("", "mayfly-verify-*"); s.err == nil {
-			s.err = os.Remove(s.file.Name()) // it goes with the process
+			s.err = os.Remove(s.file.Name()) // so that the system frees it when the process ends
 		}
 	}
 	var w *bufio.Writer
@@ -120,7 +120,7 @@ func (x seen) append(b []byte, n serial) []byte {
 	return binary.BigEndian.AppendUint64(b, x.offset)
 }
 
-// run is one of the sorted runs, as it is read.
+// run is one of the sorted runs while it is read.
 type run struct {
 	in    *bufio.Reader
 	n     serial
@@ -144,17 +144,15 @@ func (r *run) next() error {
 	return err
 }
 
-// finish merges the runs, and returns at most so many things that are wrong with serial numbers which stand in more
-// than one of them.
-func (s *spool) finish(most int) (out []misplaced, err error) {
+// finish merges the runs, and returns at most limit problems of serial numbers that are in more than one run.
+func (s *spool) finish(limit int) (out []misplaced, err error) {
 	if s.file == nil && s.err == nil {
 		return nil, nil
 	}
 	s.spill(true)
 	if s.err != nil {
 		return nil,
-			fmt.Errorf("the directory for temporary files, %s, cannot hold what is known of the certificates "+
-				"(%d bytes for each): %w",
+			fmt.Errorf("the directory for temporary files, %s, has no space for the serial numbers (%d bytes each): %w",
 				os.TempDir(), spoolSize, s.err)
 	}
 	var runs []*run // in the order of the journal
@@ -166,7 +164,7 @@ func (s *spool) finish(most int) (out []misplaced, err error) {
 		}
 		runs, from = append(runs, r), to
 	}
-	for len(out) < most {
+	for len(out) < limit {
 		least := -1
 		for i, r := range runs {
 			if !r.ended && (least < 0 || bytes.Compare(r.n[:], runs[least].n[:]) < 0) {
@@ -193,7 +191,7 @@ func (s *spool) finish(most int) (out []misplaced, err error) {
 	return out, nil
 }
 
-// apart is what is wrong with a serial number to which before happened in older runs, and then now.
+// apart returns what is wrong with a serial number that had the records before in older runs and now in this one.
 func apart(n serial, before, now mark) (out []string) {
 	if before != 0 && now&(intended|tried) != 0 {
 		out = append(out, usedBefore(n))
@@ -207,9 +205,9 @@ func apart(n serial, before, now mark) (out []string) {
 	return out
 }
 
-// close lets the file go.
+// close closes the file, which frees it.
 func (s *spool) close() {
 	if s.file != nil {
-		_ = s.file.Close() // it has no name, and was only for this process
+		_ = s.file.Close() // it has no name and is not read again
 	}
 }

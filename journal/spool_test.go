@@ -227,7 +227,7 @@ func TestRepeatedDenials(t *testing.T) {
 	if out, _ := d.summaries(time.Now(), false); len(out) > 0 {
 		t.Errorf("too soon: %+v", out)
 	}
-	out, rest := d.summaries(time.Now().Add(tellRepeated), false)
+	out, rest := d.summaries(time.Now().Add(reportRepeated), false)
 	if len(out) != 1 || rest != 0 {
 		t.Fatalf("%+v, %d", out, rest)
 	}
@@ -251,7 +251,7 @@ func TestRepeatedDenials(t *testing.T) {
 	for _, e := range out {
 		rest += e.record.Count
 	}
-	if len(out) != maxTold || rest != total || total < maxRepeaters {
+	if len(out) != maxReported || rest != total || total < maxRepeaters {
 		t.Errorf("%d records count %d of %d", len(out), rest, total)
 	}
 	if d.summaries(time.Now().Add(48*time.Hour), true); len(d.by) > 0 {

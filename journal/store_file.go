@@ -14,10 +14,10 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
-// Disk is what the journal does to its file while it runs. [os.File] does, with [syncData] for Sync; tests have one that fails.
+// Disk has the operations of a running journal on its file, so that tests can make them fail.
 type Disk interface {
 	io.Writer
-	// Sync returns when what was written survives a power cut.
+	// Sync returns when everything written survives a power failure.
 	Sync() error
 }
 
@@ -38,21 +38,21 @@ type fileStore struct {
 	file *os.File
 	disk Disk
 	head *os.File
-	size int64 // of the file, up to what was acknowledged
-	last chain // the acknowledged end
+	size int64 // of the file, up to the last acknowledged record
+	last chain // at the last acknowledged record
 	base chain // before the first record of the file
 
-	// What the files are like since this process wrote them last. suspect: somebody else changed the file, and it was
-	// not read since.
+	// The state of the files after the last write of this process.
 	stamp, headStamp stamp
-	suspect          bool
-	closed           map[string]stamp // segments, by path
-	look, lookClosed time.Time
-	notice           func(string) // is told of what was changed and does not stop the journal; not nil
+	suspect          bool             // another process changed the file, and it was not verified since
+	closed           map[string]stamp // of closed segments, by path
+	lockChecked      time.Time
+	closedChecked    time.Time
+	notice           func(string) // called for a change that does not stop the journal; not nil
 }
 
-// openFile takes the journal at o.path for this process: its lock, the end of what is there, and a head. cut says what was set
-// aside, "" for nothing. start is a chain without records, which has the journal's hash.
+// openFile opens the journal at s.path for this process: it takes the lock, finds the end of the records and writes a head.
+// cut describes what was set aside, "" for nothing. start is a chain without records that has the journal's hash.
 func openFile(s *fileStore, start chain) (cut string, err error) {
 	if err := checkPlace(s.path); err != nil {
 		return "", err
@@ -84,11 +84,11 @@ func openFile(s *fileStore, start chain) (cut string, err error) {
 	return cut, s.openHead()
 }
 
-// checkPlace refuses a path that cannot hold a journal. A link would have a lock of its own beside that of the file it leads to, so
-// that two processes could write the one file; a pipe would have the start wait for a writer.
+// checkPlace refuses a path that cannot hold a journal. A link would have another lock than its target, so that two processes
+// could write the same file. Opening a pipe would block until another process opens it.
 func checkPlace(path string) error {
 	if st, err := os.Stat(filepath.Dir(path)); err != nil || !st.IsDir() {
-		return fmt.Errorf("%s is not a directory that can be read; make it, for this user alone", filepath.Dir(path))
+		return fmt.Errorf("%s is not a directory that can be read; make it, for this user only", filepath.Dir(path))
 	}
 	switch st, err := os.Lstat(path); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -96,27 +96,28 @@ func checkPlace(path string) error {
 	case err != nil:
 		return err
 	case !st.Mode().IsRegular():
-		return fmt.Errorf("%s is not a regular file; name the file itself, or one that is not there yet", path)
+		return fmt.Errorf("%s is not a regular file; name the file itself, or one that does not exist yet", path)
 	}
 	return nil
 }
 
-// checkHead refuses to go on where that would hide that records are missing.
+// checkHead refuses a journal to which nothing may be appended, because that would hide that records are missing.
 func (s *fileStore) checkHead() error {
 	h, err := readHead(s.path)
 	return s.compareHead(h, err)
 }
 
-// compareHead holds the end that was found against the head that was read, or the error of reading it.
+// compareHead compares the end that was found with the head that was read. err is the error of reading the head.
 func (s *fileStore) compareHead(h head, err error) error {
-	const advice = "going on would hide it; find out why (\"mayfly audit verify\"), keep the files elsewhere as evidence and begin a new journal"
+	const advice = "to continue would hide it; find the cause (\"mayfly audit verify\"), keep the files elsewhere as evidence and begin a new " +
+		"journal"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		// It is made before the first record. One that was lost is made again, if the journal is whole.
+		// A head is written before the first record. A head that was lost is written again if the journal is whole.
 		if st, err := os.Stat(s.path); err == nil && st.Size() != s.size {
 			if s.last.seq == 0 {
 				return fmt.Errorf("%s is not a journal, or its first record is damaged, and %s is missing; name a "+
-					"file that is not there yet (if it was a journal: %s)",
+					"file that does not exist yet (if it was a journal: %s)",
 					s.path, s.path+headSuffix, advice)
 			}
 			return fmt.Errorf("%s is missing and %s is damaged after record %d; %s", s.path+headSuffix, s.path, s.last.seq, advice)
@@ -127,7 +128,7 @@ func (s *fileStore) compareHead(h head, err error) error {
 	case err != nil:
 		return fmt.Errorf("%w; %s", err, advice)
 	case s.last.seq < h.seq:
-		return fmt.Errorf("%s is good up to record %d, but record %d was written: records are missing or damaged, or audit.key is another one; %s",
+		return fmt.Errorf("%s is good up to record %d, but record %d was written: records are missing or damaged, or audit.key has changed; %s",
 			s.path, s.last.seq, h.seq, advice)
 	case s.last.seq == h.seq && s.last.sum != h.sum:
 		return fmt.Errorf("record %d in %s is not the one that was written; %s", h.seq, s.path, advice)
@@ -135,8 +136,8 @@ func (s *fileStore) compareHead(h head, err error) error {
 	return nil
 }
 
-// findEnd verifies the newest segment and finds where its good records end. An older one is looked at only for its last record,
-// when nothing follows it yet.
+// findEnd verifies the newest segment and finds the end of its intact records. Of the segment before it, only the last record
+// is read.
 func (s *fileStore) findEnd(start chain) error {
 	closed, err := closedSegments(s.path)
 	if err != nil {
@@ -223,7 +224,7 @@ func lineBefore(f *os.File, end int64) (link, error) {
 	}
 }
 
-// reopen opens the file for appending, and makes it if it is not there.
+// reopen opens the file for appending, and creates it if it does not exist and no records are expected in it.
 func (s *fileStore) reopen() (err error) {
 	s.closeFile()
 	created := false
@@ -251,7 +252,7 @@ func (s *fileStore) reopen() (err error) {
 	return nil
 }
 
-// setAside moves what stands after the acknowledged end into a file of its own, and says which and why.
+// setAside moves everything after the last acknowledged record into a file of its own, and describes it.
 func (s *fileStore) setAside() (string, error) {
 	st, err := s.file.Stat()
 	if err != nil {
@@ -260,14 +261,14 @@ func (s *fileStore) setAside() (string, error) {
 	extra := st.Size() - s.size
 	switch {
 	case extra < 0:
-		return "", changed("%s has %d bytes, and %d were written: somebody has cut it", s.path, st.Size(), s.size)
+		return "", changed("%s has %d bytes, and %d were written: it was cut", s.path, st.Size(), s.size)
 	case extra == 0:
 		return "", nil
 	}
 	name := s.path + tornInfix + s.now().UTC().Format("20060102T150405.000000Z")
 	if err := s.copyTail(name, extra); err != nil {
-		_ = os.Remove(name) // it is not whole
-		return "", fmt.Errorf("set aside what a failed write left: %w", err)
+		_ = os.Remove(name) // it is incomplete
+		return "", fmt.Errorf("set aside the remains of a failed write: %w", err)
 	}
 	if err := s.file.Truncate(s.size); err != nil {
 		return "", err
@@ -304,7 +305,7 @@ func (s *fileStore) openHead() (err error) {
 	if err := s.writeHead(); err != nil {
 		return err
 	}
-	if s.headStamp.size > headSize { // what was there before was no head
+	if s.headStamp.size > headSize { // the file had other content before
 		if err := errors.Join(s.head.Truncate(headSize), s.writeHead()); err != nil {
 			return err
 		}
@@ -326,7 +327,7 @@ func (s *fileStore) writeHead() error {
 	return err
 }
 
-// commit makes a group durable. After an error nothing of it counts, and only repair helps.
+// commit makes a group durable. After an error no record of the group counts, and repair MUST succeed before the next commit.
 func (s *fileStore) commit(g group) error {
 	if s.file == nil {
 		return errors.New("the file is not open")
@@ -357,8 +358,8 @@ func (s *fileStore) commit(g group) error {
 		return err
 	}
 	s.size += int64(n)
-	// The group counts, whatever is found now. If somebody else wrote in the meantime, the size is another one: the
-	// next look stops the journal then.
+	// The group counts, whatever Stat returns now. If another process wrote in the meantime, the size differs, and the next
+	// check stops the journal.
 	if st, err := s.file.Stat(); err == nil {
 		s.stamp = stampOf(st)
 		s.stamp.size = s.size
@@ -366,7 +367,7 @@ func (s *fileStore) commit(g group) error {
 	return nil
 }
 
-// rotate closes the segment, which takes the number of its first record into its name, and begins the next one.
+// rotate closes the segment: it gets the number of its first record into its name, and the next segment begins.
 func (s *fileStore) rotate() error {
 	first, err := firstOf(s.path)
 	if err != nil {
@@ -374,7 +375,7 @@ func (s *fileStore) rotate() error {
 	}
 	name := segmentName(s.path, first)
 	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is in the way: the segment that is full is to have this name", name)
+		return fmt.Errorf("%s exists: the full segment cannot get this name", name)
 	}
 	if err := os.Rename(s.path, name); err != nil {
 		return err
@@ -389,9 +390,9 @@ func (s *fileStore) rotate() error {
 	return s.restamp()
 }
 
-// repair makes the file fit to go on from the acknowledged end, as after a crash: what the page cache holds after a
-// failed sync is not known to be on disk. A file that somebody else changed, or another one in its place, is read from
-// its first record before anything is appended.
+// repair prepares the file so that records can be appended after the last acknowledged one, as after a crash: after a failed
+// sync, what the page cache holds may not be on disk. A file that another process changed or replaced is verified from its
+// first record before anything is appended.
 func (s *fileStore) repair() (cut string, err error) {
 	if err := s.checkLock(); err != nil {
 		return "", err
@@ -404,14 +405,14 @@ func (s *fileStore) repair() (cut string, err error) {
 		return "", err
 	}
 	if s.suspect || stampOf(st) != s.stamp {
-		s.suspect = true // until it is read
+		s.suspect = true // until it is verified
 		if err := s.verifyContent(); err != nil {
 			return "", err
 		}
 	} else if s.size > 0 {
 		l, err := lineBefore(s.file, s.size)
 		if err != nil || l.seq != s.last.seq || l.sum != s.last.sum {
-			return "", changed("record %d does not stand where it was written in %s", s.last.seq, s.path)
+			return "", changed("record %d is not where it was written in %s", s.last.seq, s.path)
 		}
 	}
 	s.suspect = false
@@ -427,7 +428,7 @@ func (s *fileStore) repair() (cut string, err error) {
 	return cut, s.writeHead() // a group that failed may have written it
 }
 
-// restamp remembers the file as it is now.
+// restamp stores the present state of the file.
 func (s *fileStore) restamp() error {
 	st, err := s.file.Stat()
 	if err == nil {
@@ -438,7 +439,7 @@ func (s *fileStore) restamp() error {
 
 func (s *fileStore) closeFile() {
 	if s.file != nil {
-		_ = s.file.Close() // what counts was synced
+		_ = s.file.Close() // acknowledged records were synced
 		s.file = nil
 	}
 }

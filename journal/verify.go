@@ -11,30 +11,30 @@ import (
 	"time"
 )
 
-// VerifyOptions say how a journal is verified.
+// VerifyOptions are the options of [Verify].
 type VerifyOptions struct {
 	Key []byte // of the sums; empty: SHA-256
-	// First is the number of the first record, where older segments are kept elsewhere. 0 means 1: nothing is missing.
+	// First is the number of the first record, if older segments are kept elsewhere. 0 means 1: no segment is missing.
 	First uint64
-	// Progress is told now and then how many bytes of how many are done. Nil is nobody.
+	// Progress is called from time to time with the number of bytes that are done, and of all. Optional.
 	Progress func(done, total int64)
 
 	spool int // how many serial numbers are kept in memory; 0 is [spoolLimit]
 }
 
-// Summary is what a journal holds.
+// Summary describes the records of a journal.
 type Summary struct {
 	Segments    int
 	First, Last uint64 // numbers of the first and the last record; 0: none
-	Sum         string // of the last record: who keeps it elsewhere can prove that nothing before it was changed since
+	Sum         string // of the last record; if it is kept elsewhere, later changes of earlier records can be proved
 	From, To    time.Time
 	Kinds       map[Kind]int
 	Results     map[Result]int
-	Crashes     int // starts that no stop came before
+	Crashes     int // starts after a start without a stop
 	Open        int // intents without an outcome
 }
 
-// Records is the number of records.
+// Records returns the number of records.
 func (s Summary) Records() int {
 	n := 0
 	for _, c := range s.Kinds {
@@ -43,13 +43,13 @@ func (s Summary) Records() int {
 	return n
 }
 
-// maxFindings ends a verification that finds ever more.
+// maxFindings is the number of findings after which a verification ends.
 const maxFindings = 100
 
-// Verify reads a whole journal, also one that is being written, and returns everything that is wrong with it: a changed
-// byte, a missing, added or moved record, a cut at the end, and records that contradict each other. After the first
-// break of the chain it stops. The error is one of reading. One file is open at a time, and the memory does not grow
-// with the journal: of more than a hundred thousand certificates the serial numbers go to a temporary file.
+// Verify reads a whole journal, also one that is being written, and returns everything that is wrong with it: a changed byte,
+// a missing, added or moved record, records that were cut off at the end, and records that contradict each other. It stops
+// after the first break of the chain. The error is one of reading. One file is open at a time. The memory is bounded: of
+// more than a hundred thousand certificates the serial numbers go to a temporary file.
 func Verify(path string, o VerifyOptions) (Summary, []Damage, error) {
 	v := &verification{o: o, path: path, chain: newChain(o.Key), rules: newRules(o.First > 1), summary: Summary{Kinds: map[Kind]int{}, Results: map[Result]int{}}}
 	if o.First > 1 {
@@ -104,8 +104,8 @@ type verification struct {
 	rules       *rules
 	summary     Summary
 	findings    []Damage
-	at          Position // of the line that is looked at
-	before      int64    // bytes in the files before
+	at          Position // of the present line
+	before      int64    // bytes in the previous files
 	total       int64
 }
 
@@ -115,8 +115,8 @@ type openSegment struct {
 	size int64
 }
 
-// list lists the files of the journal as they are now. The newest is opened first: if it is closed in the meantime, it
-// is found under its new name and not taken twice. The others are opened one at a time.
+// list returns the present files of the journal. The newest is opened first: if the journal closes it in the meantime, it is
+// found under its new name and not read twice. The others are opened one at a time.
 func (v *verification) list() (out []Segment, newest *os.File, err error) {
 	newest, err = os.Open(v.path)
 	for try := 0; errors.Is(err, fs.ErrNotExist) && try < 20; try++ { // between two steps of a rotation
@@ -152,7 +152,7 @@ func (v *verification) list() (out []Segment, newest *os.File, err error) {
 	return append(all, Segment{Path: v.path}), newest, nil
 }
 
-// sized adds the sizes of the closed segments to the total, and leaves out the one that is mine, and what follows it.
+// sized adds the sizes of the closed segments to the total, up to the one that is the same file as mine.
 func (v *verification) sized(all []Segment, mine fs.FileInfo) ([]Segment, error) {
 	for i, s := range all {
 		st, err := os.Stat(s.Path)
@@ -167,13 +167,13 @@ func (v *verification) sized(all []Segment, mine fs.FileInfo) ([]Segment, error)
 	return all, nil
 }
 
-// file opens and verifies one file; the newest is open.
+// file opens and verifies one file; the newest is open already.
 func (v *verification) file(s Segment, newest *os.File) error {
 	f := newest
 	if s.Closed {
 		var err error
 		if f, err = os.Open(s.Path); err != nil {
-			return fmt.Errorf("%w; if it was archived meanwhile, run it again with --first", err)
+			return fmt.Errorf("%w; if it was archived meanwhile, verify again with --first", err)
 		}
 		defer f.Close() //nolint:errcheck // only read
 	}
@@ -198,7 +198,7 @@ func (v *verification) segment(s openSegment) error {
 	r := bufio.NewReaderSize(s.file, 32<<10)
 	for tries := 0; ; {
 		line, err := readLine(r)
-		if errors.Is(err, errTorn) && !s.Closed && tries < 10 { // perhaps it is just being written
+		if errors.Is(err, errTorn) && !s.Closed && tries < 10 { // a write may be in progress
 			tries++
 			time.Sleep(5 * time.Millisecond)
 			if _, err := s.file.Seek(v.at.Offset, io.SeekStart); err != nil {
@@ -233,10 +233,10 @@ func (v *verification) segment(s openSegment) error {
 
 func (v *verification) damage(what string) error { return &Damage{At: v.at, What: what} }
 
-// line verifies one line: its sum, its place in the chain, its form, then what it says.
+// line verifies one line: its sum, its place in the chain, its form, then its content.
 func (v *verification) line(s openSegment, line []byte) error {
 	if v.summary.Last == 0 && v.o.First > 1 {
-		// The record before it is elsewhere: what it says of that one is taken as it stands.
+		// The previous record is elsewhere, so its sum cannot be compared.
 		if l, err := linkOf(line); err == nil {
 			v.chain.sum = l.prev
 		}
@@ -265,14 +265,14 @@ func (v *verification) line(s openSegment, line []byte) error {
 	v.rules.at.line, v.rules.at.offset = uint32(v.at.Line), uint64(v.at.Offset) //nolint:gosec // a file has fewer lines
 	for _, what := range v.rules.record(&r) {
 		if v.findings = append(v.findings, Damage{v.at, what}); len(v.findings) >= maxFindings {
-			return v.damage("more than can be listed")
+			return v.damage("there are more findings than are listed")
 		}
 	}
 	v.summary.Crashes = v.rules.crashes
 	return nil
 }
 
-// checkHead holds the end of the journal against what was acknowledged.
+// checkHead compares the end of the journal with what was acknowledged.
 func (v *verification) checkHead() {
 	at := Position{File: v.path + headSuffix, Line: 1}
 	add := func(format string, args ...any) {
@@ -280,7 +280,7 @@ func (v *verification) checkHead() {
 	}
 	switch {
 	case errors.Is(v.headProblem, fs.ErrNotExist):
-		add("is missing: whether records were cut off at the end cannot be told")
+		add("is missing: it is unknown whether records were cut off at the end")
 	case v.headProblem != nil:
 		add("%v", v.headProblem)
 	case v.head.seq > v.summary.Last:

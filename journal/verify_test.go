@@ -211,12 +211,12 @@ func TestRules(t *testing.T) {
 		"two intents":        {[]*journal.Record{intent(1), intent(1), outcome(1)}, 2, "was used before"},
 		"two outcomes":       {[]*journal.Record{intent(1), outcome(1), outcome(1)}, 4, "a second outcome"},
 		"of the trial":       {[]*journal.Record{trial, {Kind: journal.Outcome, Result: journal.Issued, Serial: trial.Serial}}, 1, "without an intent"},
-		"hidden signature":   {[]*journal.Record{trial, intent(1), outcome(1)}, 4, "made 4 signatures since the start, 3 are"},
-		"hidden at a reload": {[]*journal.Record{intent(1), outcome(1), {Kind: journal.Reload, Signatures: 3}}, 2, "has made 3 signatures"},
+		"hidden signature":   {[]*journal.Record{trial, intent(1), outcome(1)}, 4, "made 4 signatures since the start, and the records have 3"},
+		"hidden at a reload": {[]*journal.Record{intent(1), outcome(1), {Kind: journal.Reload, Signatures: 3}}, 2, "made 3 signatures since the start, and the records have at most 2"},
 		"unknown kind":       {[]*journal.Record{{Kind: "gossip"}}, 0, "unknown kind"},
 		"unknown result":     {[]*journal.Record{{Kind: journal.Outcome, Result: "perhaps", Serial: trial.Serial}}, 0, "unknown result"},
 		"bad serial":         {[]*journal.Record{{Kind: journal.Intent, Serial: "12"}}, 0, "40 hexadecimal digits"},
-		"denied and signed":  {[]*journal.Record{{Kind: journal.Outcome, Result: journal.Denied, Signatures: 1}}, 1, "denied, but signed"},
+		"denied and signed":  {[]*journal.Record{{Kind: journal.Outcome, Result: journal.Denied, Signatures: 1}}, 1, "a denied request has a signature"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
