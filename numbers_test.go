@@ -72,9 +72,9 @@ var documentedNumbers = []struct {
 	{"docs/audit.md", "records gather for at most {8 ms}", "journal.gatherMost"},
 	{"docs/audit.md", "the first {100} are written in full, then one every {10 seconds}",
 		"journal.repeatBurst journal.repeatEvery"},
-	{"docs/audit.md", "The {64} highest counts", "journal.maxTold"},
+	{"docs/audit.md", "The {64} highest counts", "journal.maxReported"},
 	{"docs/audit.md", "{50} a second are written on average, and up to {2,000} at once",
-		"journal.knownRate journal.knownBurst"},
+		"journal.verifiedRate journal.verifiedBurst"},
 	{"docs/audit.md", "less than {256 MiB} free", "journal.maxReserve"},
 	{"docs/audit.md", "Beyond {131,072} certificates", "journal.spoolLimit"},
 

@@ -1,10 +1,8 @@
 package ship
 
 import (
-	"crypto/tls"
 	"errors"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -12,7 +10,6 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/hostname"
-	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/internal/secret"
 )
 
@@ -143,20 +140,4 @@ func (c *OTLPConfig) check(bool) error {
 		errs = append(errs, fault.Under(value.Check(), "headers", name))
 	}
 	return errors.Join(errs...)
-}
-
-// tlsConfig trusts the certificates of the file, or the system's if file is empty.
-func tlsConfig(file string) (*tls.Config, error) {
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if file == "" {
-		return t, nil
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fault.BadFile(file, err, "ca_cert")
-	}
-	if t.RootCAs, err = pemfile.Pool(data); err != nil {
-		return nil, fault.BadContent(err, "write the path of CA certificates in PEM", "ca_cert").In(file)
-	}
-	return t, nil
 }

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 const (
@@ -66,9 +68,11 @@ func (c *SyslogConfig) open(io.Writer) (receiver, error) {
 		s.address = u.Path
 	case "tls":
 		s.network = "tcp"
-		if s.tls, err = tlsConfig(c.CACert); err != nil {
+		roots, err := pemfile.LoadPool(c.CACert, "ca_cert")
+		if err != nil {
 			return nil, err
 		}
+		s.tls = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
 	}
 	if s.host, err = os.Hostname(); err != nil || s.host == "" || strings.ContainsAny(s.host, " \t\n") {
 		s.host = "-"
