@@ -1,8 +1,8 @@
-// Package client asks a CA for certificates, over REST or gRPC.
+// Package client requests certificates from a CA, over REST or gRPC.
 //
-// It MUST NOT return a certificate that it has not verified: for the key that was sent, in the name that the token has,
-// to a trusted root, with SCTs of trusted logs, unless the caller turned that off ([Options.SkipVerify], [NoSCTs]). A
-// token MUST NOT reach an error.
+// It MUST NOT return a certificate that it has not verified: it is for the key that was sent, names the identity of the token,
+// chains to a trusted root, and has SCTs of trusted logs. Callers can turn these checks off ([Options.SkipVerify], [NoSCTs]). A
+// token MUST NOT be part of an error.
 package client
 
 import (
@@ -30,16 +30,16 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// maxAnswer caps an answer in bytes.
+// maxAnswer is the largest response that is read, in bytes.
 const maxAnswer = 1 << 20
 
-// Options for [New].
+// Options are the options of [New].
 type Options struct {
 	URL  string // of the CA: https://HOST or http://HOST, over gRPC also HOST:PORT
-	GRPC bool   // URL is that of the gRPC port
-	// Trust verifies answers. Nil is an error unless SkipVerify.
+	GRPC bool   // use gRPC; URL then names the gRPC port
+	// Trust verifies certificates. Nil is an error unless SkipVerify is set.
 	Trust *Trust
-	// SkipVerify accepts certificates of anyone, for any name; they are still for the key that was sent.
+	// SkipVerify accepts certificates of any issuer with any identity. The certificate must still be for the key that was sent.
 	SkipVerify bool
 	UserAgent  string
 	Timeout    time.Duration    // of one call; 0 is 30 s
@@ -61,14 +61,14 @@ type transport interface {
 	close()
 }
 
-// New returns a client. It dials nobody yet.
+// New returns a client. It opens no connection yet.
 func New(o Options) (*Client, error) {
 	u, err := parseURL(o)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" {
 		return nil, fmt.Errorf("%q is not the URL of a CA; write https://HOST or http://HOST:PORT", o.URL)
 	}
 	if o.Trust == nil && !o.SkipVerify {
-		return nil, errors.New("no trust to verify answers with")
+		return nil, errors.New("Options.Trust is nil, so that no certificate can be verified; set Trust, or SkipVerify")
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = 30 * time.Second
@@ -85,7 +85,7 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
-// parseURL reads the URL of the CA. Over gRPC, HOST:PORT alone means TLS, or plain text on loopback.
+// parseURL parses the URL of the CA. With gRPC, HOST:PORT without a scheme selects TLS, or plain text on loopback.
 func parseURL(o Options) (*url.URL, error) {
 	if !o.GRPC || strings.Contains(o.URL, "://") {
 		return url.Parse(o.URL)
@@ -101,27 +101,27 @@ func parseURL(o Options) (*url.URL, error) {
 	return url.Parse(scheme + "://" + o.URL)
 }
 
-// Close lets the connections go.
+// Close closes the connections.
 func (c *Client) Close() { c.api.close() }
 
-// Request is what to certify. Either Signer or CSRPEM is set.
+// Request is a request for a certificate. Either Signer or CSRPEM is set.
 type Request struct {
 	Token  string        // ID token
 	Signer crypto.Signer // the key to certify
-	CSR    bool          // prove possession by a CSR that is made here, instead of a signed challenge
+	CSR    bool          // prove possession with a generated CSR instead of a signed challenge
 	CSRPEM []byte        // a PKCS#10 request in PEM, signed by its key
 
-	// Identity and Issuer are what the certificate must name. "" is what the token says; a name that a CA makes from
-	// claims in its own way needs them.
+	// Identity and Issuer are the expected values in the certificate. "" expects the values of the token. They are needed
+	// where a CA derives the identity from claims in a way that this package does not know.
 	Identity, Issuer string
 }
 
-// Certificate is an answer.
+// Certificate is an issued certificate.
 type Certificate struct {
 	Leaf     *x509.Certificate
 	Chain    []*x509.Certificate // without leaf: issuing certificate first, root last
 	Identity identity.Identity
-	SCTs     []tbs.SCT // that were verified
+	SCTs     []tbs.SCT // the verified ones
 }
 
 // PEM returns leaf and chain.
@@ -133,7 +133,7 @@ func (c *Certificate) PEM() []byte {
 	return out
 }
 
-// Request gets a certificate and verifies it. A refusal by the server is an [Error].
+// Request requests a certificate and verifies it. A refusal by the server is an [Error].
 func (c *Client) Request(ctx context.Context, r Request) (*Certificate, error) {
 	in, key, err := r.message()
 	if err != nil {
@@ -173,7 +173,7 @@ func (c *Client) Request(ctx context.Context, r Request) (*Certificate, error) {
 	return got, nil
 }
 
-// message builds the request and returns the key that the certificate must be for.
+// message builds the request message and returns the key that the certificate must contain.
 func (r Request) message() (*fulciopb.CreateSigningCertificateRequest, crypto.PublicKey, error) {
 	in := &fulciopb.CreateSigningCertificateRequest{Credentials: &fulciopb.Credentials{
 		Credentials: &fulciopb.Credentials_OidcIdentityToken{OidcIdentityToken: r.Token},
@@ -204,7 +204,7 @@ func (r Request) message() (*fulciopb.CreateSigningCertificateRequest, crypto.Pu
 	return in, parsed.PublicKey, nil
 }
 
-// challenged proves possession by a signature over the token's e-mail address or, without one, its subject.
+// challenged proves possession with a signature over the token's e-mail address or, if it has none, its subject.
 func (r Request) challenged(in *fulciopb.CreateSigningCertificateRequest) (*fulciopb.CreateSigningCertificateRequest, crypto.PublicKey, error) {
 	challenge, err := challengeOf(r.Token)
 	if err != nil {
@@ -225,7 +225,7 @@ func (r Request) challenged(in *fulciopb.CreateSigningCertificateRequest) (*fulc
 	return in, r.Signer.Public(), nil
 }
 
-// challengeOf reads the token without verifying it: that is the server's work.
+// challengeOf reads the challenge from the token, which the server verifies.
 func challengeOf(token string) (string, error) {
 	c, err := readClaims(token)
 	if err != nil {
@@ -239,8 +239,8 @@ func challengeOf(token string) (string, error) {
 	return "", errors.New("the identity token has neither email nor sub")
 }
 
-// sign signs as the CA expects of the kind of key: ECDSA with the hash of the curve's size, RSA PKCS#1 v1.5 with SHA-256,
-// Ed25519 over the message itself.
+// sign signs in the form that the CA expects for the type of key: ECDSA with the hash that matches the curve, RSA PKCS #1 v1.5 with
+// SHA-256, or pure Ed25519.
 func sign(s crypto.Signer, message []byte) ([]byte, error) {
 	hash := crypto.SHA256
 	switch k := s.Public().(type) {
@@ -276,13 +276,13 @@ func parseChain(chain *fulciopb.CertificateChain) ([]*x509.Certificate, error) {
 		out = append(out, c)
 	}
 	if len(out) == 0 {
-		return nil, errors.New("it has no certificate")
+		return nil, errors.New("it contains no certificate")
 	}
 	return out, nil
 }
 
-// TrustBundle returns the server's chains, the active one first. They come from the server itself: whoever is between can
-// change them, unless the connection is trusted.
+// TrustBundle returns the server's chains, the active one first. They are as trustworthy as the connection: an attacker on the
+// network can replace them unless the connection is authenticated.
 func (c *Client) TrustBundle(ctx context.Context) ([][]*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
@@ -303,7 +303,7 @@ func (c *Client) TrustBundle(ctx context.Context) ([][]*x509.Certificate, error)
 
 // Issuer is an identity provider that the server accepts.
 type Issuer struct {
-	URL            string // or a pattern
+	URL            string // the issuer URL, or a pattern if Wildcard is set
 	Wildcard       bool
 	Audience       string
 	ChallengeClaim string

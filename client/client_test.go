@@ -25,7 +25,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// server answers every request with what answer says, without looking at it.
+// server responds to every request with answer, whatever the request contains.
 type server struct {
 	pki   *pki.PKI
 	log   *ct.Log
@@ -35,7 +35,7 @@ type server struct {
 	reply func(http.ResponseWriter)
 }
 
-// start issues one real certificate and serves it.
+// start issues one valid certificate and serves it.
 func start(t *testing.T) *server {
 	t.Helper()
 	s := &server{pki: pki.New(pki.Options{}), key: pki.NewKey(pki.P256).(*ecdsa.PrivateKey)}
@@ -86,7 +86,7 @@ func (s *server) trust() client.Trust {
 	return client.Trust{Chains: [][]*x509.Certificate{s.pki.Chain}, Logs: []client.Log{{Key: s.log.Key()}}, MinSCTs: 1}
 }
 
-// B1 // C1: an answer is returned only if it is for our key, leads to a trusted root and is in a trusted log.
+// B1 // C1: a certificate is returned only if it is for the key sent, chains to a trusted root and has an SCT of a trusted log.
 func TestVerifies(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -140,7 +140,7 @@ func TestVerifies(t *testing.T) {
 	}
 }
 
-// A refusal keeps its reason, its request id and when to come back, and says what to do.
+// A refusal keeps its reason, request ID and retry delay, and says what to do.
 func TestRefusal(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -172,7 +172,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// What a server says neither steers a terminal, nor writes lines of its own, nor fills the screen.
+// Text from the server cannot control the terminal, add lines, or fill the screen.
 func TestExplainIsPrintable(t *testing.T) {
 	t.Parallel()
 	const hostile = "x\x1b[2J\r\nverified\u202e"
@@ -192,7 +192,7 @@ func TestExplainIsPrintable(t *testing.T) {
 	}
 }
 
-// Every reason that a server can give has a hint for people.
+// Every reason that a server can give has a hint.
 func TestExplainsEveryReason(t *testing.T) {
 	t.Parallel()
 	for r := range fault.Reasons() {

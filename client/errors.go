@@ -20,10 +20,10 @@ type Error struct {
 	Reason     fault.Reason      // from ErrorInfo; "" from a server that does not give one
 	Metadata   map[string]string // from ErrorInfo
 	RequestID  string
-	RetryAfter time.Duration // 0: not said
+	RetryAfter time.Duration // 0: not given
 }
 
-// Error gives code, message and reason on one line.
+// Error returns code, message and reason on one line.
 func (e *Error) Error() string {
 	text := fmt.Sprintf("%s: %s", e.Code, shown(e.Message))
 	if e.Reason != "" {
@@ -32,7 +32,7 @@ func (e *Error) Error() string {
 	return text
 }
 
-// Explain says for a human what went wrong and what to do. It is err's text for errors that are no [Error].
+// Explain describes for a person what failed and what to do. For an error that is not an [Error] it returns the error's text.
 func Explain(err error) string {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -55,10 +55,10 @@ func Explain(err error) string {
 	return b.String()
 }
 
-// maxShown is how much of one text of the server is shown, in bytes.
+// maxShown is the largest part of a text of the server that is shown, in bytes.
 const maxShown = 1000
 
-// shown is a text of the server as a terminal or a log may show it: on one line, and not long.
+// shown returns a text of the server in a form that is safe for a terminal or a log: on one line and of limited length.
 func shown(s string) string {
 	if len(s) > maxShown {
 		s = strings.ToValidUTF8(s[:maxShown], "") + "…"
@@ -66,7 +66,7 @@ func shown(s string) string {
 	return printable.Escape(s)
 }
 
-// hint is what to do, by reason. Quotes are the server's words about our own request.
+// hint says what to do, by reason. Quoted parts are values that the server sent about the client's own request.
 func (e *Error) hint() string {
 	bare := func(key string) string { return shown(e.Metadata[key]) }
 	m := func(key string) string { return `"` + bare(key) + `"` }
@@ -74,7 +74,7 @@ func (e *Error) hint() string {
 	case fault.TokenMissing:
 		return "no token was sent"
 	case fault.TokenMalformed:
-		return "the token is not a signed JWT in compact form; is the file the right one?"
+		return "the token is not a signed JWT in compact form; check that the file holds the ID token"
 	case fault.TokenTooLarge:
 		return "the token is larger than the server reads"
 	case fault.IssuerNotTrusted:
@@ -84,9 +84,9 @@ func (e *Error) hint() string {
 	case fault.TokenExpired:
 		return "the token expired " + bare("seconds") + " s ago; get a new one"
 	case fault.TokenNotYetValid:
-		return "the token is valid in " + bare("seconds") + " s only; are the clocks right?"
+		return "the token becomes valid in " + bare("seconds") + " s; check the clocks"
 	case fault.TokenTooLongLived:
-		return "the token lives longer than " + bare("max") + "; get a shorter one"
+		return "the token is valid for longer than " + bare("max") + "; get one with a shorter lifetime"
 	case fault.AlgorithmNotAllowed:
 		return "tokens of this issuer are not signed with " + m("alg")
 	case fault.KeyIDUnknown, fault.SignatureInvalid:
@@ -98,19 +98,19 @@ func (e *Error) hint() string {
 	case fault.EmailUnverified:
 		return "the identity provider has not verified the e-mail address"
 	case fault.IdentityNotAllowed:
-		return "the issuer may not speak for the identity in the claim " + m("claim")
+		return "the issuer is not allowed to certify the identity in the claim " + m("claim")
 	case fault.PolicyDenied:
-		return "the operator's rule " + m("rule") + " says no"
+		return "the operator's rule " + m("rule") + " denies the request"
 	case fault.KeyMissing, fault.KeyMalformed:
 		return "send the public key in PEM, or a certificate signing request"
 	case fault.CSRMalformed:
 		return "send one PEM block CERTIFICATE REQUEST, signed with the key in it"
 	case fault.RequestMalformed, fault.PathUnknown, fault.MethodNotAllowed:
-		return "is this the URL of a CA?"
+		return "check that the URL is that of a CA"
 	case fault.RequestTooLarge:
-		return "the server reads " + bare("max") + " bytes"
+		return "the server reads at most " + bare("max") + " bytes"
 	case fault.RateLimited:
-		return "wait; one certificate is good for several signatures of a job"
+		return "wait before the next request; one certificate can be used for all signatures of a job"
 	case fault.TokenReplayed:
 		return "get a new token"
 	case fault.LogUnavailable:
@@ -121,9 +121,9 @@ func (e *Error) hint() string {
 		return "the certificate could not be entered in enough Certificate Transparency logs; nothing is " +
 			"wrong with the request"
 	case fault.SignerUnavailable, fault.JournalUnavailable:
-		return "nothing is wrong with the request; the operator finds the cause under the request id"
+		return "nothing is wrong with the request; the operator finds the cause in the log under the request id"
 	case fault.CallerCanceled, fault.CallerDeadline:
-		return "allow at least 20 s for an answer"
+		return "allow at least 20 s for the response"
 	case fault.InternalError:
 		return "report the request id to the operator"
 	case fault.KeyWeak, fault.KeyAlgorithmNotAllowed:
@@ -136,7 +136,7 @@ func (e *Error) hint() string {
 	case fault.NotReady:
 		return bare("cause")
 	case fault.ProviderKeysUnusable:
-		return "the server cannot use a key of " + m("issuer") + "; tell whoever runs it"
+		return "the server cannot use a key of " + m("issuer") + "; report this to the operator of that provider"
 	case fault.ProviderUnavailable:
 		return "the server cannot reach " + m("issuer")
 	}

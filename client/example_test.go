@@ -13,8 +13,8 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// A trusted root says whom to believe. What Request returns was verified against it: for the key that was sent, in the
-// name that the token has, from an authority that is trusted now, with an SCT of a trusted log.
+// A trusted root lists the trusted CAs and logs. Request verifies the certificate against it: the certificate is for the key that
+// was sent, has the identity of the token, was issued by an authority that is trusted now, and has an SCT of a trusted log.
 func Example() {
 	data, err := os.ReadFile("trusted_root.json")
 	if err != nil {
@@ -41,7 +41,7 @@ func Example() {
 	fmt.Println(got.Identity.SAN.Value, len(got.SCTs))
 }
 
-// The zero value of a trust believes nobody and demands an SCT; what is left out is turned off by name.
+// The zero value of Trust trusts no CA and requires an SCT; NoSCTs turns the SCT check off.
 func ExampleTrust() {
 	t := client.Trust{}
 	_, err := client.Verify(nil, t, someTime)

@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/printable"
 )
 
-// claims are the claims of a token that was not verified: that is the server's work.
+// claims are the claims of a token. They are not verified here: the server does that.
 type claims map[string]json.RawMessage
 
 func readClaims(token string) (claims, error) {
@@ -31,7 +31,8 @@ func readClaims(token string) (claims, error) {
 	return c, nil
 }
 
-// text is a claim that is a text; a claim of another type, or none, is "". Several names lead into objects.
+// text returns the value of a claim that is a string, or "" if the claim is missing or has another type. Several names select a
+// member of nested objects.
 func (c claims) text(names ...string) string {
 	for len(names) > 1 {
 		var inner claims
@@ -47,12 +48,11 @@ func (c claims) text(names ...string) string {
 	return s
 }
 
-// workflowNames are how CAs make the URI of a certificate out of a token's claims, by provider: an address, which is a
-// setting of the CA, and after it the text in which a claim stands for each {}. The claims of one provider do not occur
-// together in the tokens of another.
+// workflowNames lists, by provider, how CAs build the URI of a certificate from a token's claims: an address, which is a setting of
+// the CA, followed by a text in which each {} is replaced by a claim. No token of another provider has the same set of claims.
 var workflowNames = []struct {
 	end    string
-	depth  int // segments that the path of the address may have
+	depth  int // the largest number of path segments in the address
 	claims [][]string
 }{
 	{"/{}", 0, [][]string{{"job_workflow_ref"}}},                        // GitHub
@@ -74,8 +74,7 @@ var workflowNames = []struct {
 	}},
 }
 
-// workflow reports whether name is what a CA makes of the claims. known is false where the claims are of no provider in
-// the table.
+// workflow reports whether a CA builds name from the claims. known is false if the claims match no provider in the table.
 func (c claims) workflow(name string) (known, same bool) {
 	decoded, err := url.PathUnescape(name)
 	if err != nil {
@@ -105,7 +104,7 @@ func (c claims) workflow(name string) (known, same bool) {
 	return known, false
 }
 
-// isAddress reports whether base is the address of a provider, with at most depth segments in its path; or nothing.
+// isAddress reports whether base is empty or the address of a provider with at most depth segments in its path.
 func isAddress(base string, depth int) bool {
 	if base == "" {
 		return true
@@ -117,15 +116,15 @@ func isAddress(base string, depth int) bool {
 	return len(strings.FieldsFunc(u.Path, func(r rune) bool { return r == '/' })) <= depth
 }
 
-// ErrOtherIdentity is wrapped by errors about a certificate of somebody else than the token's caller.
+// ErrOtherIdentity is wrapped by errors about a certificate whose identity differs from that of the token.
 var ErrOtherIdentity = errors.New("the certificate is for another identity")
 
-// names checks that a certificate names the caller that the request's token names, or the expected one.
+// names checks that a certificate has the identity of the request's token, or the expected identity.
 //
-// The issuer MUST be the token's, or the one that the token says it speaks for (federated_claims of Dex). The subject,
-// where the certificate has it, MUST be the token's. An address MUST be the claim email; a user's name starts with the
-// subject; a URI MUST be the subject, or end in the claims that its provider's names are made of. A URI that cannot be
-// told from the token this way passes only with the token's subject beside it.
+// The issuer MUST be that of the token, or the upstream issuer that the token names (federated_claims of Dex). The subject, if the
+// certificate has it, MUST be that of the token. An e-mail address MUST equal the claim email. A user name MUST start with the
+// subject. A URI MUST equal the subject, or end in the claims from which its provider's names are built. Any other URI is accepted
+// only if the certificate also has the token's subject.
 func (r Request) names(id identity.Identity) error {
 	c, err := readClaims(r.Token)
 	if err != nil {

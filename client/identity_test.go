@@ -30,7 +30,7 @@ const idp = "https://idp.example.com"
 
 type m = map[string]any
 
-// A certificate is returned only if it names the caller of the token that was sent, or the one that was expected.
+// A certificate is returned only if it has the identity of the token that was sent, or the expected identity.
 // D19: the client refuses a certificate that names another identity than its token.
 func TestNames(t *testing.T) {
 	t.Parallel()
@@ -47,7 +47,7 @@ func TestNames(t *testing.T) {
 		san             identity.SAN
 		issuer, subject string
 		change          func(*client.Request)
-		want            string // in the error; "" is none
+		want            string // part of the error; "" expects no error
 	}{
 		{
 			"an address",
@@ -306,7 +306,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// certifying is a server that certifies whatever comes as id, and the options of a client that trusts it.
+// certifying returns the URL of a server that issues every certificate with identity id, and options of a client that trusts it.
 func certifying(t *testing.T, p *pki.PKI, key *ecdsa.PrivateKey, id identity.Identity) client.Options {
 	t.Helper()
 	leaf := issuedTo(t, p, key, id)
@@ -350,7 +350,7 @@ func issuedTo(t *testing.T, p *pki.PKI, key *ecdsa.PrivateKey, id identity.Ident
 
 func asn1UTF8(v string) ([]byte, error) { return asn1.MarshalWithParams(v, "utf8") }
 
-// otherName is the subject alternative name that Fulcio gives users (1.3.6.1.4.1.57264.1.7).
+// otherName is the subject alternative name that Fulcio uses for user names (1.3.6.1.4.1.57264.1.7).
 func otherName(t *testing.T, value string) pkix.Extension {
 	t.Helper()
 	text, err := asn1UTF8(value)

@@ -8,12 +8,12 @@ import (
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 )
 
-// Prepared is a request whose proof is made. It can be sent more than once, for as long as its token lives: load is made with it.
+// Prepared is a request with its proof of possession. It can be sent repeatedly while its token is valid, as load tests do.
 type Prepared struct {
 	in *fulciopb.CreateSigningCertificateRequest
 }
 
-// Prepare makes the proof of possession.
+// Prepare creates the proof of possession.
 func (r Request) Prepare() (*Prepared, error) {
 	in, _, err := r.message()
 	if err != nil {
@@ -22,10 +22,10 @@ func (r Request) Prepare() (*Prepared, error) {
 	return &Prepared{in}, nil
 }
 
-// Answer is what the CA said, unverified.
+// Answer is the response of the CA, which has not been verified.
 type Answer struct {
 	PEM      []string // leaf first, root last
-	Embedded bool     // the CA says that SCTs are in the leaf
+	Embedded bool     // the response says that the leaf has embedded SCTs
 }
 
 // Certificates parses the chain.
@@ -33,7 +33,7 @@ func (a Answer) Certificates() ([]*x509.Certificate, error) {
 	return parseChain(&fulciopb.CertificateChain{Certificates: a.PEM})
 }
 
-// Send sends a prepared request and looks at the answer no further. The client must have been made with SkipVerify.
+// Send sends a prepared request and returns the response without verifying it. The client must have been created with SkipVerify.
 func (c *Client) Send(ctx context.Context, p *Prepared) (Answer, error) {
 	if !c.o.SkipVerify {
 		return Answer{}, errors.New("a prepared request is not verified, and this client verifies; use Request")

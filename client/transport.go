@@ -31,7 +31,7 @@ import (
 
 const requestID = "x-request-id"
 
-// rest is the REST API.
+// rest implements transport over REST.
 type rest struct {
 	base string
 	o    Options
@@ -44,7 +44,7 @@ func newREST(u *url.URL, o Options) *rest {
 		c = httpclient.New(httpclient.Options{
 			ConnectTimeout: 10 * time.Second, UserAgent: o.UserAgent, Proxy: http.ProxyFromEnvironment, IdleConns: 64,
 			Redirect: func(*http.Request, []*http.Request) error {
-				return errors.New("the server redirects; a token is not sent elsewhere")
+				return errors.New("the server redirects the request; the token is not sent elsewhere")
 			},
 		})
 	}
@@ -68,7 +68,7 @@ func (r *rest) configuration(ctx context.Context) (*fulciopb.Configuration, erro
 	return out, r.call(ctx, "/api/v2/configuration", nil, out)
 }
 
-// call posts in, or gets if it is nil, and reads the answer into out.
+// call sends in with POST, or sends a GET request if in is nil, and decodes the response into out.
 func (r *rest) call(ctx context.Context, path string, in, out proto.Message) error {
 	method, body := http.MethodGet, []byte(nil)
 	if in != nil {
@@ -99,12 +99,12 @@ func (r *rest) call(ctx context.Context, path string, in, out proto.Message) err
 		return refusal(res, data)
 	}
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, out); err != nil {
-		return errors.New("the CA's answer is not what a CA answers; is the URL right?")
+		return errors.New("the response is not what a CA answers; check the URL")
 	}
 	return nil
 }
 
-// refusal reads an error answer. One that is not a google.rpc.Status comes from something in between.
+// refusal decodes an error response. A body that is not a google.rpc.Status was sent by an intermediary.
 func refusal(res *http.Response, data []byte) error {
 	e := &Error{Code: codes.Unknown, HTTPStatus: res.StatusCode, Message: res.Status, RequestID: res.Header.Get(requestID)}
 	st := &rpcstatus.Status{}
@@ -117,7 +117,7 @@ func refusal(res *http.Response, data []byte) error {
 	return e
 }
 
-// read takes over code, message and details.
+// read sets code, message and details from st.
 func (e *Error) read(st *status.Status) {
 	e.Code, e.Message = st.Code(), st.Message()
 	for _, d := range st.Details() {
@@ -133,7 +133,7 @@ func (e *Error) read(st *status.Status) {
 	}
 }
 
-// native is the gRPC API.
+// native implements transport over gRPC.
 type native struct {
 	conn *grpc.ClientConn
 	api  fulciopb.CAClient

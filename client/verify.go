@@ -14,24 +14,24 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// NoSCTs as [Trust.MinSCTs] accepts a certificate that no trusted log vouches for.
+// NoSCTs as [Trust.MinSCTs] accepts a certificate without an SCT of a trusted log.
 const NoSCTs = -1
 
-// Trust is whom the client believes. A trusted_root.json becomes one by package trust: ParseTrustedRoot and
+// Trust holds the CAs and logs that the client trusts. Package trust converts a trusted_root.json: ParseTrustedRoot and
 // Material.ForClient.
 type Trust struct {
-	// Authorities are believed for as long as they say.
+	// Authorities are trusted within their validity period.
 	Authorities []Authority
-	// Chains are authorities without bounds in time: issuing certificate first, root last.
+	// Chains are authorities without a validity period: issuing certificate first, root last.
 	Chains [][]*x509.Certificate
 	Logs   []Log
-	// MinSCTs is how many SCTs of different trusted logs a certificate needs. 0 is 1; [NoSCTs] turns SCTs off.
+	// MinSCTs is the number of SCTs of different trusted logs that a certificate needs. 0 means 1; [NoSCTs] turns the check off.
 	MinSCTs int
 }
 
-// Authority is a chain and the time in which it is believed: a certificate that is verified outside of it is refused,
-// also if none of its certificates has expired. That is how the end of an authority whose key was stolen is told. Zero
-// times are no bounds; both bounds belong to the time.
+// Authority is a chain and the period in which it is trusted. A certificate that is verified outside of the period is refused, even
+// if no certificate of the chain has expired: this is how a CA with a compromised key is distrusted. A zero time is no bound; both
+// bounds are inclusive.
 type Authority struct {
 	Chain    []*x509.Certificate // issuing certificate first, root last
 	From, To time.Time
@@ -41,16 +41,16 @@ func (a Authority) covers(t time.Time) bool {
 	return !t.Before(a.From) && (a.To.IsZero() || !t.After(a.To))
 }
 
-// Log is a Certificate Transparency log. An SCT from outside its times is refused; zero times are no bounds.
+// Log is a Certificate Transparency log. An SCT with a timestamp outside of From and To is refused; a zero time is no bound.
 type Log struct {
 	Key      crypto.PublicKey
 	From, To time.Time
 }
 
-// Verify checks the first of certs at now; the others are its chain, as the server sent them. It MUST lead to the root
-// of an authority that is believed now, be for code signing by digital signature (RFC 5280 §4.2.1.12, §4.2.1.3) and be
-// valid now, and enough of its SCTs MUST be of different trusted logs and made for it (RFC 6962 §3.2). Verify returns
-// those SCTs.
+// Verify checks the first certificate of certs at the time now; the others are its chain, as the server sent them. The certificate
+// MUST chain to the root of an authority that is trusted at that time, be for code signing with digital signatures (RFC 5280
+// §4.2.1.12, §4.2.1.3) and be valid, and enough of its SCTs MUST be valid SCTs of different trusted logs for it (RFC 6962 §3.2).
+// Verify returns those SCTs.
 func Verify(certs []*x509.Certificate, t Trust, now time.Time) ([]tbs.SCT, error) {
 	if len(certs) == 0 {
 		return nil, errors.New("there is no certificate to verify")
@@ -83,17 +83,17 @@ func Verify(certs []*x509.Certificate, t Trust, now time.Time) ([]tbs.SCT, error
 	return nil, err
 }
 
-// paths are the ways from leaf to roots of authorities that are believed now.
+// paths returns the certification paths from leaf to the roots of authorities that are trusted at the time now.
 func (t Trust) paths(leaf *x509.Certificate, chain []*x509.Certificate, now time.Time) ([][]*x509.Certificate, error) {
 	authorities := slices.Clone(t.Authorities)
 	for _, c := range t.Chains {
 		authorities = append(authorities, Authority{Chain: c})
 	}
 	var believed []Authority
-	ended := map[string]bool{} // keys that only authorities outside of their time have as their issuing key
+	ended := map[string]bool{} // issuing keys of authorities that are all outside of their validity period
 	for _, a := range authorities {
 		if len(a.Chain) == 0 {
-			return nil, errors.New("an authority in the trust has no certificate")
+			return nil, errors.New("an authority in Trust has no certificate")
 		}
 		if a.covers(now) {
 			believed = append(believed, a)
@@ -178,14 +178,14 @@ func (t Trust) verifySCT(sct tbs.SCT, entry tbs.Entry) error {
 		}
 		if at := sct.Time(); at.Before(l.From) || !l.To.IsZero() && at.After(l.To) {
 			problem = fmt.Errorf("an SCT of %s is outside of its log's validity", at.Format(time.RFC3339))
-			continue // the same key may be listed for another time
+			continue // the same key may be listed with another period
 		}
 		return sct.Verify(l.Key, entry)
 	}
 	return problem
 }
 
-// matches checks that the answer is for the key that was sent.
+// matches checks that the certificate is for the key that was sent.
 func matches(leaf *x509.Certificate, key crypto.PublicKey) error {
 	spki, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {

@@ -25,7 +25,7 @@ func newLogKey() logKey { return logKey{pki.NewKey(pki.P256).(*ecdsa.PrivateKey)
 
 func (k logKey) log() client.Log { return client.Log{Key: k.Public()} }
 
-// sct signs for an entry.
+// sct returns an SCT for an entry.
 func (k logKey) sct(t *testing.T, e tbs.Entry, at time.Time) tbs.SCT {
 	t.Helper()
 	spki, err := x509.MarshalPKIXPublicKey(k.Public())
@@ -39,7 +39,7 @@ func (k logKey) sct(t *testing.T, e tbs.Entry, at time.Time) tbs.SCT {
 	return s
 }
 
-// issued is a certificate under p; change edits its template, and scts makes its list out of the entry.
+// issued describes a certificate issued under p; change modifies its template, and scts builds its SCT list from the entry.
 type issued struct {
 	p      *pki.PKI
 	key    crypto.PublicKey // nil: a new one
@@ -96,8 +96,8 @@ func (i issued) certificate(t *testing.T) *x509.Certificate {
 	return certify()
 }
 
-// B1: SCTs count only if they are of trusted logs, of different ones, over this very certificate, and within the log's
-// time; the zero value of a trust demands one.
+// B1: SCTs count only if they are from different trusted logs, cover this certificate, and lie within the log's validity period;
+// the zero value of Trust requires one.
 func TestVerifySCTs(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -184,7 +184,7 @@ func TestVerifySCTs(t *testing.T) {
 	}
 }
 
-// The certificate must be one to sign code with, valid now.
+// The certificate must be for code signing and valid now.
 func TestVerifyUsage(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -238,8 +238,8 @@ func TestVerifyUsage(t *testing.T) {
 	}
 }
 
-// An authority counts within its time only, also where the answer brings its certificates along and another authority
-// has the same root.
+// An authority is trusted within its period only, even if the response contains its certificates and another authority has the same
+// root.
 func TestVerifyAuthorityTimes(t *testing.T) {
 	t.Parallel()
 	ended := pki.New(pki.Options{})

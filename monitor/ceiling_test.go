@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// allocated is how many bytes f allocates. Tests that use it MUST NOT run beside others.
+// allocated returns the number of bytes that f allocates. A test that uses it MUST NOT run in parallel with others.
 func allocated(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -20,7 +20,7 @@ func allocated(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// No answer of a log, however it is made, allocates more than 64 times what came over the wire, and a fixed part.
+// For every response of a log, the allocated memory is at most 64 times the size of the response, plus a constant.
 func TestAllocationCeiling(t *testing.T) { //nolint:paralleltest // it counts what the process allocates
 	const fixed, times = 4 << 20, 64
 	zip := func(data []byte) []byte {
@@ -31,7 +31,7 @@ func TestAllocationCeiling(t *testing.T) { //nolint:paralleltest // it counts wh
 		return b.Bytes()
 	}
 	zeros := make([]byte, maxBundle)
-	leaf := append(make([]byte, 2+8), 0, 0, 0, 0, 0, 0, 0) // an entry without content
+	leaf := append(make([]byte, 2+8), 0, 0, 0, 0, 0, 0, 0) // an entry with an empty certificate
 	pin, s := sample(t)
 	rows := []struct {
 		name string

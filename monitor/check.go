@@ -19,34 +19,34 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// Finding is one thing that is wrong with a log.
+// Finding is one defect of a log.
 type Finding struct {
 	Where   string `json:"where"` // a path of the log, or "entry N"
 	Problem string `json:"problem"`
 }
 
-// CheckOptions are for [Log.Check].
+// CheckOptions are the options of [Log.Check].
 type CheckOptions struct {
-	// Found is told of each finding.
+	// Found is called with each finding.
 	Found func(Finding)
-	// Progress hears of the entries that are done; nil is nobody.
+	// Progress is called with the number of checked entries. Optional.
 	Progress func(done, all uint64)
 	Now      time.Time
-	// NotBefore and NotAfter bound the entries' timestamps; zero is unbounded.
+	// NotBefore and NotAfter bound the timestamps of entries; a zero time is no bound.
 	NotBefore, NotAfter time.Time
 }
 
-// Checked is what [Log.Check] checked.
+// Checked is the result of [Log.Check].
 type Checked struct {
 	Head
-	Cosigners []string // names in the signature lines that are not the log's own; nobody has verified those
+	Cosigners []string // names in the other signature lines, which are not verified
 }
 
-// Check verifies a whole static-ct log: the checkpoint's signature, every entry and every tile under it, every issuer. A [Follower] stops
-// at the first thing that is wrong; here all of them are told, and the error is for what ends the check.
+// Check verifies a whole static-ct log: the checkpoint's signature, every entry and every tile that it covers, and every issuer. It
+// reports all defects, whereas a [Follower] stops at the first. The error is set only if the check could not be completed.
 //
-// Every hash is computed from the entries; no tile is believed. Where entries cannot be read, the tile above them stands in for them, so
-// that the rest of the tree is checked all the same.
+// Every hash is computed from the entries, and compared with the tiles. Where entries cannot be read, the hashes of the tile above
+// are used in their place, so that the rest of the tree can still be checked.
 func (l *Log) Check(ctx context.Context, o CheckOptions) (out Checked, err error) {
 	s, err := l.tiles()
 	if err != nil {
@@ -64,22 +64,22 @@ func (l *Log) Check(ctx context.Context, o CheckOptions) (out Checked, err error
 	return out, c.run(ctx)
 }
 
-// findings are those of a part of a log.
+// findings are the findings of a part of a log.
 type findings []Finding
 
 func (f *findings) add(where, format string, args ...any) {
 	*f = append(*f, Finding{where, fmt.Sprintf(format, args...)})
 }
 
-// check is one run of [Log.Check].
+// check is the state of one [Log.Check].
 type check struct {
 	*static
 	CheckOptions
 	head  Head
-	tiles map[compact.NodeID][]byte // above the lowest ones, of which not all hashes are there yet
+	tiles map[compact.NodeID][]byte // incomplete tiles above the lowest level, with the hashes computed so far
 
 	mu      sync.Mutex
-	issuers map[[32]byte]*x509.Certificate // nil: it cannot be read, which has been said
+	issuers map[[32]byte]*x509.Certificate // nil: the certificate cannot be read, which has been reported
 }
 
 func (c *check) found(where, format string, args ...any) {
@@ -88,7 +88,7 @@ func (c *check) found(where, format string, args ...any) {
 
 // checked is a bundle and the tile over it.
 type checked struct {
-	hashes []byte // of its entries; none if neither they nor the tile can be read
+	hashes []byte // leaf hashes; nil if neither the entries nor the tile can be read
 	findings
 }
 
@@ -97,7 +97,7 @@ func (c *check) run(ctx context.Context) error {
 	visit := func(id compact.NodeID, hash []byte) { c.visit(ctx, id, hash) }
 	for p := range pieces(ctx, stretch{source: c.static, to: c.head.Size}, c.fetch) {
 		if ctx.Err() != nil {
-			break // and what was found of the last pieces was found because of that
+			break // the findings of the last pieces are consequences of the cancellation
 		}
 		for _, f := range p.findings {
 			c.Found(f)
@@ -118,17 +118,17 @@ func (c *check) run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	for id, hashes := range c.tiles { // at the right edge of the tree
+	for id, hashes := range c.tiles { // the partial tiles at the right edge of the tree
 		c.compare(ctx, id, hashes)
 	}
 	root, err := rootOf(tree)
 	if err == nil && root != c.head.Root {
-		c.found(checkpointPath, "the entries have the root %x, the checkpoint has %x", root, c.head.Root)
+		c.found(checkpointPath, "the entries have the root hash %x, and the checkpoint has %x", root, c.head.Root)
 	}
 	return errors.Join(err, context.Cause(ctx))
 }
 
-// fetch reads a bundle, looks at each of its entries, and holds the tile above against them.
+// fetch reads a bundle, checks each of its entries, and compares the tile above with their hashes.
 func (c *check) fetch(ctx context.Context, from, _ uint64) (p checked) {
 	above, below := tile{0, from / tileWidth, c.head.Size}, tile{bundles, from / tileWidth, c.head.Size}
 	var entries []Entry
@@ -156,7 +156,8 @@ func (c *check) fetch(ctx context.Context, from, _ uint64) (p checked) {
 	return p
 }
 
-// visit collects the hashes of the tiles above the lowest ones: those of every eighth level (c2sp.org/tlog-tiles, "Merkle Tree").
+// visit collects the hashes of the tiles above the lowest level, at every eighth level of the tree (c2sp.org/tlog-tiles, "Merkle
+// Tree").
 func (c *check) visit(ctx context.Context, id compact.NodeID, hash []byte) {
 	if id.Level == 0 || id.Level%tileHeight != 0 {
 		return
@@ -180,7 +181,7 @@ func (c *check) compare(ctx context.Context, id compact.NodeID, want []byte) {
 	}
 }
 
-// entry checks one entry on its own.
+// entry checks a single entry.
 func (c *check) entry(ctx context.Context, e *Entry, f *findings) {
 	where := fmt.Sprintf("entry %d", e.Index)
 	at, latest := e.Time(), c.head.Time()
@@ -202,7 +203,8 @@ func (c *check) entry(ctx context.Context, e *Entry, f *findings) {
 	}
 }
 
-// precertificate checks that a precertificate is the one that was logged, and signed by its issuer; nil is one that could not be read.
+// precertificate checks that a precertificate matches its log entry and is signed by its issuer. by is nil if the issuer could not be
+// read.
 func precertificate(e *Entry, by *x509.Certificate, found func(format string, args ...any)) {
 	if by != nil && sha256.Sum256(by.RawSubjectPublicKeyInfo) != e.IssuerKeyHash {
 		found("its issuer key hash is not that of the first certificate of its chain")
@@ -231,7 +233,7 @@ func precertificate(e *Entry, by *x509.Certificate, found func(format string, ar
 	}
 }
 
-// issuer reads the certificates of the chain of e, each once, and returns the first of them.
+// issuer reads the certificates of the chain of e, each of them once, and returns the issuing certificate.
 func (c *check) issuer(ctx context.Context, e *Entry, f *findings) *x509.Certificate {
 	if len(e.Chain) == 0 {
 		f.add(fmt.Sprintf("entry %d", e.Index), "names no issuer")

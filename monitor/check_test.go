@@ -22,7 +22,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// signed is an entry as a CA makes one: a precertificate under p.
+// signed returns the entry of a valid precertificate that p issued.
 func signed(t testing.TB, p *pki.PKI, n uint64) ct.StaticEntry {
 	t.Helper()
 	der := p.Leaf(int64(n+1), true)
@@ -39,7 +39,7 @@ func signed(t testing.TB, p *pki.PKI, n uint64) ct.StaticEntry {
 	return e
 }
 
-// entries are n of them.
+// entries returns n such entries.
 func entries(t testing.TB, p *pki.PKI, n uint64) (out []ct.StaticEntry) {
 	t.Helper()
 	for i := range n {
@@ -48,7 +48,7 @@ func entries(t testing.TB, p *pki.PKI, n uint64) (out []ct.StaticEntry) {
 	return out
 }
 
-// precerts is a log of such entries, with their issuers.
+// precerts returns a log with such entries and their issuers.
 func precerts(t testing.TB, p *pki.PKI, all []ct.StaticEntry) *ct.Static {
 	t.Helper()
 	s, err := ct.NewStatic(t.TempDir(), origin)
@@ -81,7 +81,7 @@ func issuer(der []byte) string {
 	return "issuer/" + hex.EncodeToString(sum[:])
 }
 
-// check returns all findings, a line each.
+// check returns all findings, one per line.
 func check(t *testing.T, s *ct.Static, o monitor.CheckOptions) string {
 	t.Helper()
 	l, err := monitor.Open(monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: s.Origin}, Dir: s.Dir})
@@ -99,13 +99,13 @@ func check(t *testing.T, s *ct.Static, o monitor.CheckOptions) string {
 	return found.String()
 }
 
-// What each fault is, and what is said of it: all of it, and nothing else.
+// Each fault and the complete list of its findings.
 func TestCheckFaults(t *testing.T) {
 	t.Parallel()
 	p, other := pki.New(pki.Options{}), pki.New(pki.Options{})
 	all := entries(t, p, 600)
 	reissue := func(change func(*ct.StaticEntry)) func(*testing.T, *ct.Static) {
-		return func(t *testing.T, s *ct.Static) { // one more entry, which is the log's own
+		return func(t *testing.T, s *ct.Static) { // adds an entry that the log itself contributes
 			e := signed(t, p, 600)
 			change(&e)
 			put(t, s, e)
@@ -233,7 +233,7 @@ func TestCheckFaults(t *testing.T) {
 	}
 }
 
-// firstEntry cuts a bundle after its first entry, a precertificate with a chain of two.
+// firstEntry truncates a bundle after its first entry, a precertificate with a chain of two.
 func firstEntry(d []byte) []byte {
 	n := 8 + 2 + 32
 	for range 2 { // the TBSCertificate and the extensions, the precertificate and the chain
@@ -243,7 +243,7 @@ func firstEntry(d []byte) []byte {
 	return d[:n]
 }
 
-// The entries of a shard are of its time.
+// The timestamps of the entries of a shard lie within its validity.
 func TestCheckValidity(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -262,7 +262,7 @@ func TestCheckValidity(t *testing.T) {
 	}
 }
 
-// A remote log is checked in the same way, says who it is, and who cosigned it.
+// A remote log is checked in the same way, and its origin and cosigners are returned.
 func TestCheckRemote(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -300,7 +300,7 @@ func TestCheckRemote(t *testing.T) {
 	}
 }
 
-// Entries are read from any index to any other, and what cannot be read ends them.
+// Entries can be read from any index to any other; the sequence ends at an entry that cannot be read.
 func TestEntries(t *testing.T) {
 	t.Parallel()
 	s := newStatic(t)
@@ -346,7 +346,7 @@ func TestEntries(t *testing.T) {
 	}
 }
 
-// A prefix is one that paths can be appended to.
+// A valid prefix is a URL to which paths can be appended.
 func TestPrefix(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{"", "ftp://x/", "https://user@x/", "https://x/?a", "https://x/#a", "x", "https://"} {
@@ -359,7 +359,7 @@ func TestPrefix(t *testing.T) {
 	}
 }
 
-// BenchmarkCheck is the cost of an entry.
+// BenchmarkCheck measures the cost per entry.
 func BenchmarkCheck(b *testing.B) {
 	p := pki.New(pki.Options{})
 	s := precerts(b, p, entries(b, p, 4096))

@@ -1,5 +1,6 @@
-// Package monitor reads Certificate Transparency logs: checkpoints or tree heads, tiles, entries, and the proof that a log only ever
-// appends. A [Follower] reads on where it stopped, as an auditor does; [Log.Check] looks at everything that a static-ct log has.
+// Package monitor reads Certificate Transparency logs: checkpoints or tree heads, tiles, entries, and proofs that a log is
+// append-only. A [Follower] continues where it stopped, as a monitor of RFC 6962 §5.3 does; [Log.Check] verifies all files of a
+// static-ct log.
 //
-// Whatever a log serves is hostile until it is proven: a caller MUST NOT believe an entry before a signed head covers it.
+// All data from a log is untrusted until it is verified: a caller MUST NOT use an entry before a signed head covers it.
 package monitor

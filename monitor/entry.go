@@ -12,17 +12,17 @@ import (
 // Entry is one entry of a log.
 type Entry struct {
 	Index     uint64
-	Timestamp uint64 // of the SCT, in milliseconds since 1970
+	Timestamp uint64 // the SCT's timestamp, in milliseconds since 1970
 	Precert   bool
 	// IssuerKeyHash is the SHA-256 of the issuing certificate's SubjectPublicKeyInfo, for a precertificate.
 	IssuerKeyHash [32]byte
-	// Content is the TBSCertificate without poison and SCT list for a precertificate, else the DER of the certificate.
+	// Content is the TBSCertificate without poison and SCT list of a precertificate, or the DER of a certificate.
 	Content    []byte
-	Extensions []byte // of the SCT
-	// Precertificate is the DER that was submitted, for a precertificate.
+	Extensions []byte // the SCT's extensions
+	// Precertificate is the DER of the submitted precertificate.
 	Precertificate []byte
-	// Chain has the SHA-256 of each certificate above it, nearest first. A log of RFC 6962 serves the certificates themselves:
-	// Issuers has their DER then.
+	// Chain holds the SHA-256 of each certificate of the chain, the issuing certificate first. An RFC 6962 log serves the
+	// certificates themselves, and Issuers then holds their DER.
 	Chain   [][32]byte
 	Issuers [][]byte
 
@@ -35,13 +35,13 @@ const (
 	entryPrecert = 1
 )
 
-// Leaf is the MerkleTreeLeaf (RFC 6962 §3.4) that the entry stands for. It MUST NOT be changed.
+// Leaf returns the MerkleTreeLeaf (RFC 6962 §3.4) of the entry. The caller MUST NOT modify it.
 func (e *Entry) Leaf() []byte { return e.leaf }
 
 // Time returns the timestamp.
 func (e *Entry) Time() time.Time { return TimeOf(e.Timestamp) }
 
-// LeafHash is the entry's hash in the tree (RFC 6962 §2.1).
+// LeafHash returns the entry's leaf hash (RFC 6962 §2.1).
 func (e *Entry) LeafHash() [32]byte {
 	h := sha256.New()
 	h.Write([]byte{0})
@@ -49,9 +49,8 @@ func (e *Entry) LeafHash() [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// ParseDataTile reads an entry bundle (c2sp.org/static-ct-api, "Log Entries") whose first entry has the index first,
-// and which has at most that many entries: what follows them is not read. The slices of the entries share data's
-// memory.
+// ParseDataTile parses an entry bundle (c2sp.org/static-ct-api, "Log Entries") whose first entry has the index first. More entries
+// than the given limit are an error. The slices of the entries alias data.
 func ParseDataTile(data []byte, first uint64, most int) ([]Entry, error) {
 	out := make([]Entry, 0, min(most, tileWidth, len(data)/minTileEntry+1))
 	in := cryptobyte.String(data)
@@ -84,14 +83,14 @@ func ParseDataTile(data []byte, first uint64, most int) ([]Entry, error) {
 	return out, nil
 }
 
-// minTileEntry is the length of the shortest entry in a bundle: a timestamp, a type, and three empty vectors. maxChain
-// is how many certificates are read above an entry.
+// minTileEntry is the length of the shortest entry in a bundle: a timestamp, a type, and three empty vectors. maxChain is the
+// largest number of certificates in the chain of an entry.
 const (
 	minTileEntry = 8 + 2 + 3 + 2 + 2
 	maxChain     = 64
 )
 
-// ParseLeafEntry reads an entry of get-entries (RFC 6962 §4.6): leaf_input and extra_data, decoded.
+// ParseLeafEntry parses an entry of get-entries (RFC 6962 §4.6) from its decoded leaf_input and extra_data.
 func ParseLeafEntry(index uint64, leafInput, extraData []byte) (Entry, error) {
 	e := Entry{Index: index, leaf: leafInput}
 	in := cryptobyte.String(leafInput)
@@ -111,7 +110,7 @@ func ParseLeafEntry(index uint64, leafInput, extraData []byte) (Entry, error) {
 	for !chain.Empty() {
 		var der cryptobyte.String
 		switch {
-		case !chain.ReadUint24LengthPrefixed(&der) || der.Empty(): // ASN.1Cert is not empty (RFC 6962 §3.1)
+		case !chain.ReadUint24LengthPrefixed(&der) || der.Empty(): // an ASN.1Cert must not be empty (RFC 6962 §3.1)
 			return e, fmt.Errorf("entry %d: the chain is cut short", index)
 		case len(e.Chain) == maxChain:
 			return e, fmt.Errorf("entry %d: a chain of more than %d certificates", index, maxChain)
@@ -122,7 +121,7 @@ func ParseLeafEntry(index uint64, leafInput, extraData []byte) (Entry, error) {
 	return e, nil
 }
 
-// readTimestamped reads a TimestampedEntry (RFC 6962 §3.4).
+// readTimestamped parses a TimestampedEntry (RFC 6962 §3.4).
 func (e *Entry) readTimestamped(in *cryptobyte.String) error {
 	var kind uint16
 	if !in.ReadUint64(&e.Timestamp) || !in.ReadUint16(&kind) {
@@ -146,7 +145,7 @@ func (e *Entry) readTimestamped(in *cryptobyte.String) error {
 	return nil
 }
 
-// LeafIndex is the SCT extension that says where an entry is (c2sp.org/static-ct-api, "SCT Extension").
+// LeafIndex returns the SCT extension with the leaf index of an entry (c2sp.org/static-ct-api, "SCT Extension").
 func LeafIndex(index uint64) []byte {
 	return []byte{0, 0, 5, byte(index >> 32), byte(index >> 24), byte(index >> 16), byte(index >> 8), byte(index)} //nolint:gosec // 40 bits
 }

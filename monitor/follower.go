@@ -12,11 +12,11 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 )
 
-// window is how many pieces of a log are fetched at the same time. It bounds the memory: a piece has at most 256 entries.
+// window is the number of pieces of a log that are fetched concurrently. It bounds the memory: a piece has at most 256 entries.
 const window = 4
 
-// Follower reads a log from where it stopped the last time, and proves on the way that the log only appended and that every
-// entry it was shown is in the log's tree. It is for one goroutine at a time.
+// Follower reads a log from where it last stopped, and verifies that the log is append-only and that every entry it returns is in the
+// log's tree. It must not be used concurrently.
 type Follower struct {
 	log      *Log
 	state    State
@@ -24,17 +24,17 @@ type Follower struct {
 	progress func(read, size uint64)
 }
 
-// FollowerOptions are for [Follow].
+// FollowerOptions are the options of [Follow].
 type FollowerOptions struct {
-	// State is where to go on; the zero State is the beginning.
+	// State is where to continue; the zero State is the beginning.
 	State State
-	// Step is how many entries one Next reads at most; 0 is all there are.
+	// Step is the largest number of entries that one Next reads; 0 is unlimited.
 	Step uint64
-	// Progress is called now and then while entries are read; nil is nobody.
+	// Progress is called at intervals while entries are read. Optional.
 	Progress func(read, size uint64)
 }
 
-// Follow makes a follower. It errs if the state is of another log.
+// Follow creates a follower. It returns an error if the state belongs to another log.
 func Follow(l *Log, o FollowerOptions) (*Follower, error) {
 	if o.State.Log == ([32]byte{}) {
 		o.State.Log = l.ID()
@@ -45,28 +45,27 @@ func Follow(l *Log, o FollowerOptions) (*Follower, error) {
 	return &Follower{log: l, state: o.State, step: o.Step, progress: o.Progress}, nil
 }
 
-// Log returns the log that is followed.
+// Log returns the log of the follower.
 func (f *Follower) Log() *Log { return f.log }
 
-// State returns how far the follower has come. What lies before it is proven.
+// State returns the position of the follower. All entries before it are verified.
 func (f *Follower) State() State { return f.state }
 
-// Restore goes back to a state that State returned.
+// Restore returns to a state that State returned.
 func (f *Follower) Restore(s State) { f.state = s }
 
-// Rewind lets the next Next begin with the first entry again. The head that was seen stays: the log must still continue it.
+// Rewind makes the next call of Next start at the first entry. The largest head seen is kept: the log must remain consistent with it.
 func (f *Follower) Rewind() { f.state.Size, f.state.Hashes = 0, nil }
 
-// Next reads a fresh head and the entries up to it, or as many as one step has, and passes each of them to take. Then it
-// proves them. Only if it returns nil has the state moved, and only then may what take was given be believed; if take itself
-// errs, Next returns that error. The slices of an entry MUST NOT be kept. more says that the head covers entries which are
-// still to be read.
+// Next reads a new head and the entries up to it, at most one step, and passes each entry to take. Then it verifies the entries. The
+// state advances only if Next returns nil, and only then may the caller use the entries that take received. If take returns an error,
+// Next returns that error. The slices of an entry MUST NOT be retained. more reports that the head covers further entries.
 func (f *Follower) Next(ctx context.Context, take func(*Entry) error) (more bool, err error) {
 	s, head, err := f.log.open(ctx)
 	if err != nil {
 		return false, fmt.Errorf("log %s: %w", f.log.name, err)
 	}
-	if err := f.judge(ctx, s, head); err != nil {
+	if err := f.compare(ctx, s, head); err != nil {
 		return false, fmt.Errorf("log %s: %w", f.log.name, err)
 	}
 	to := head.Size
@@ -85,8 +84,8 @@ func (f *Follower) Next(ctx context.Context, take func(*Entry) error) (more bool
 	return to < head.Size, nil
 }
 
-// judge holds a fresh head against the last one.
-func (f *Follower) judge(ctx context.Context, s source, head Head) error {
+// compare checks a new head against the largest head seen.
+func (f *Follower) compare(ctx context.Context, s source, head Head) error {
 	last := f.state.Head
 	switch {
 	case head.Size == last.Size && head.Root != last.Root && (last.Size > 0 || last.Timestamp > 0):
@@ -97,17 +96,17 @@ func (f *Follower) judge(ctx context.Context, s source, head Head) error {
 		if path, err := s.consistency(ctx, head.Size, last.Size); head.Size > 0 && err == nil && !consistent(head, last, path) {
 			return fmt.Errorf("%w: its head over %d entries is not part of the one over %d", ErrFork, head.Size, last.Size)
 		}
-		if f.log.Local() { // a directory is no replica that lags behind: an older copy took its place
+		if f.log.Local() { // a directory cannot lag behind as a replica can: an older copy has replaced it
 			return fmt.Errorf("%w: from %d entries to %d, with the head of %s", ErrShrunk, last.Size, head.Size, head.Time())
 		}
 		return fmt.Errorf("%w: %d entries, and %d were seen", ErrStale, head.Size, last.Size)
-	case head.Size > last.Size && last.Size > 0 && f.state.Size != last.Size: // else reading on proves it
+	case head.Size > last.Size && last.Size > 0 && f.state.Size != last.Size: // otherwise, reading the entries verifies it
 		return f.appended(ctx, s, head)
 	}
 	return nil
 }
 
-// appended proves that head continues the last one.
+// appended verifies that head is consistent with the largest head seen.
 func (f *Follower) appended(ctx context.Context, s source, head Head) error {
 	path, err := s.consistency(ctx, f.state.Head.Size, head.Size)
 	if err != nil {
@@ -123,7 +122,7 @@ func consistent(old, young Head, path [][]byte) bool {
 	return proof.VerifyConsistency(rfc6962.DefaultHasher, old.Size, young.Size, path, old.Root[:], young.Root[:]) == nil
 }
 
-// proven shows that the entries read are those under the signed root.
+// proven verifies that the entries read are those under the signed root.
 func (f *Follower) proven(ctx context.Context, r reading, tree *compact.Range) error {
 	root, err := rootOf(tree)
 	if err != nil {
@@ -161,13 +160,13 @@ func rootOf(tree *compact.Range) ([32]byte, error) {
 	return [32]byte(root), nil
 }
 
-// stretch is the entries [from, to) of a log.
+// stretch is the range [from, to) of entries of a log.
 type stretch struct {
 	source   source
 	from, to uint64
 }
 
-// pieces fetches a stretch unit by unit, a few at a time, and yields what was fetched in order. They end early when ctx does.
+// pieces fetches a stretch unit by unit, several concurrently, and yields the results in order. It stops early when ctx is done.
 func pieces[T any](ctx context.Context, s stretch, fetch func(ctx context.Context, from, to uint64) T) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		ctx, cancel := context.WithCancel(ctx)
@@ -198,7 +197,7 @@ func pieces[T any](ctx context.Context, s stretch, fetch func(ctx context.Contex
 	}
 }
 
-// reading is one run over a stretch.
+// reading is one pass over a stretch.
 type reading struct {
 	stretch
 	head     Head
@@ -206,14 +205,14 @@ type reading struct {
 	progress func(read, size uint64)
 }
 
-// piece is a unit of a log that has been fetched, with the hash of each leaf.
+// piece is a fetched unit of a log, with the leaf hash of each entry.
 type piece struct {
 	entries []Entry
 	sums    [][32]byte
 	err     error
 }
 
-// run takes the entries in order. It returns tree with them appended.
+// run passes the entries to take, in order, and returns tree with the entries appended.
 func (r *reading) run(ctx context.Context, tree *compact.Range) (*compact.Range, error) {
 	for p := range pieces(ctx, r.stretch, r.fetch) {
 		if p.err != nil {

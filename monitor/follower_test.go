@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const origin = "log.test/2026"
 
-// follow makes a follower from the beginning.
+// follow creates a follower that starts at the first entry.
 func follow(t *testing.T, o monitor.Options, f monitor.FollowerOptions) *monitor.Follower {
 	t.Helper()
 	l, err := monitor.Open(o)
@@ -41,7 +41,7 @@ func follow(t *testing.T, o monitor.Options, f monitor.FollowerOptions) *monitor
 	return out
 }
 
-// all reads to the head and returns the indices that came, which must be in order.
+// all reads up to the head and returns the indices of the entries, which must be in order.
 func all(t *testing.T, f *monitor.Follower) (got []uint64, err error) {
 	t.Helper()
 	for more := true; more && err == nil; {
@@ -82,8 +82,8 @@ func fill(t *testing.T, s *ct.Static, n int) {
 	}
 }
 
-// G6: a static-ct log is read from its directory and over HTTP, in one piece and in steps, over a restart, at every width that
-// a tile can have; and what was read is proven each time.
+// G6: a static-ct log is read from its directory and over HTTP, at once and in steps, across a restart, at every width that a tile
+// can have, and the entries are verified each time.
 func TestStatic(t *testing.T) {
 	t.Parallel()
 	s := newStatic(t)
@@ -136,7 +136,7 @@ func TestStatic(t *testing.T) {
 	}
 }
 
-// A partial tile may be gone: the whole one has what it had.
+// A partial tile may have been deleted: the full tile is read in its place.
 func TestPartialTileReplaced(t *testing.T) {
 	t.Parallel()
 	s := newStatic(t)
@@ -160,7 +160,7 @@ func TestPartialTileReplaced(t *testing.T) {
 	}
 }
 
-// G6: each way in which the storage of a static-ct log can be changed is found, and the entry is named.
+// G6: each kind of modification of a static-ct log's storage is detected, and the affected entry is named.
 func TestStaticChanged(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -237,7 +237,7 @@ func remove(t *testing.T, s *ct.Static, name string) {
 	}
 }
 
-// G6: a second history, an older one, and one that is shorter.
+// G6: a forked history, an older one, and a shorter one.
 func TestStaticHistory(t *testing.T) {
 	t.Parallel()
 	s := newStatic(t)
@@ -296,8 +296,8 @@ func add(t *testing.T, p *pki.PKI, l *ct.Log, n int) {
 	}
 }
 
-// G6: a head that was seen and not read to its end binds the log all the same: a larger head of another history is a
-// fork, although the entries that were read are the same in both.
+// G6: a head whose entries have not all been read commits the log as well: a larger head of another history is a fork, even if the
+// entries read so far are the same in both histories.
 func TestForkBeyondWhatWasRead(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -315,7 +315,7 @@ func TestForkBeyondWhatWasRead(t *testing.T) {
 	}
 }
 
-// G6: a log of RFC 6962 that gives fewer entries than it is asked for.
+// G6: an RFC 6962 log that returns fewer entries than requested.
 func TestRFC6962(t *testing.T) {
 	t.Parallel()
 	p, l, f := newRFC(t)
@@ -330,7 +330,7 @@ func TestRFC6962(t *testing.T) {
 	}
 }
 
-// G6: what a log of RFC 6962 can do to those who rely on it.
+// G6: the violations that an RFC 6962 log can commit.
 func TestRFC6962Faults(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -362,7 +362,7 @@ func TestRFC6962Faults(t *testing.T) {
 	}
 }
 
-// A replica that lags behind is no crime; one that answers later is read. A directory does not lag.
+// A lagging replica is not a violation, and is read once it catches up. A directory cannot lag.
 func TestStaleHead(t *testing.T) {
 	t.Parallel()
 	p, l, f := newRFC(t)
@@ -401,7 +401,7 @@ func TestStaleHead(t *testing.T) {
 	}
 }
 
-// B11: a log is not believed, whatever it answers: redirects, floods and nonsense are errors and end.
+// B11: redirects, oversized and malformed responses of a log are errors, and end in bounded time.
 func TestHostileServer(t *testing.T) {
 	t.Parallel()
 	for name, h := range map[string]http.HandlerFunc{
@@ -441,7 +441,7 @@ func TestHostileServer(t *testing.T) {
 	}
 }
 
-// A state is of one log, and is what it says.
+// A state belongs to one log, and inconsistent states are refused.
 func TestStateRefuses(t *testing.T) {
 	t.Parallel()
 	s := newStatic(t)

@@ -17,7 +17,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
-// sample is a small static-ct log.
+// sample returns a small static-ct log.
 func sample(t testing.TB) (headVerifier, *ct.Static) {
 	t.Helper()
 	s, err := ct.NewStatic(t.TempDir(), "log.test/2026")
@@ -102,7 +102,7 @@ func FuzzCheckpoint(f *testing.F) {
 	})
 }
 
-// fixed is a log whose files all have the same content.
+// fixed is a log all of whose files have the same content.
 type fixed struct{ checkpoint, rest []byte }
 
 func (s fixed) get(_ context.Context, path string, _ int64) ([]byte, error) {

@@ -22,37 +22,37 @@ import (
 	"github.com/mayfly-ca/mayfly/loglist"
 )
 
-// Head is what a log commits itself to: a signed tree head (RFC 6962 §3.5), or a checkpoint that says the same.
+// Head is a signed tree head (RFC 6962 §3.5), or a checkpoint with the same content.
 type Head struct {
 	Size uint64
 	Root [32]byte
-	// Timestamp is when the log signed it, in milliseconds since 1970.
+	// Timestamp is the time at which the log signed the head, in milliseconds since 1970.
 	Timestamp uint64
 }
 
 // Time returns the timestamp.
 func (h Head) Time() time.Time { return TimeOf(h.Timestamp) }
 
-// SignatureInput is the TreeHeadSignature (RFC 6962 §3.5) that the log signs.
+// SignatureInput returns the TreeHeadSignature (RFC 6962 §3.5) that the log signs.
 func (h Head) SignatureInput() []byte {
 	b := binary.BigEndian.AppendUint64([]byte{0, 1}, h.Timestamp) // v1, tree_hash
 	return append(binary.BigEndian.AppendUint64(b, h.Size), h.Root[:]...)
 }
 
-// TimeOf is a timestamp of a log, in milliseconds since 1970.
+// TimeOf converts a timestamp of a log, in milliseconds since 1970.
 func TimeOf(timestamp uint64) time.Time { return time.UnixMilli(int64(min(timestamp, 1<<62))).UTC() } //nolint:gosec // bounded
 
-// noteRFC6962 is the type of signature in a checkpoint that is the signature of a tree head (c2sp.org/static-ct-api, "Checkpoints").
+// noteRFC6962 is the type of the tree head signature in a checkpoint (c2sp.org/static-ct-api, "Checkpoints").
 const noteRFC6962 = "\x05"
 
-// maxSignatures bounds the lines of a note: cosigners are few (c2sp.org/signed-note).
+// maxSignatures is the largest accepted number of signature lines in a note (c2sp.org/signed-note).
 const maxSignatures = 64
 
 // headVerifier verifies the heads of one log.
 type headVerifier struct {
 	key    crypto.PublicKey
 	id     [32]byte // log ID
-	origin string   // empty if only tree heads of RFC 6962 are read
+	origin string   // empty if only RFC 6962 tree heads are read
 }
 
 func newHeadVerifier(l loglist.Log) (headVerifier, error) {
@@ -60,8 +60,8 @@ func newHeadVerifier(l loglist.Log) (headVerifier, error) {
 	return headVerifier{key: l.Key, id: id, origin: l.Origin}, err
 }
 
-// checkpoint reads a note (c2sp.org/tlog-checkpoint) and verifies the log's own signature on it. Of the other signatures it gives the
-// names of those who say that they made them: nobody has verified those.
+// checkpoint parses a note (c2sp.org/tlog-checkpoint) and verifies the log's own signature. It returns the names in the other
+// signature lines, which it does not verify.
 func (v headVerifier) checkpoint(note []byte) (h Head, cosigners []string, err error) {
 	_, signatures, ok := strings.Cut(string(note), "\n\n")
 	switch {
@@ -106,8 +106,8 @@ func (v headVerifier) checkpoint(note []byte) (h Head, cosigners []string, err e
 	return h, cosigners, v.verify(h, own[12:])
 }
 
-// ParseCheckpoint reads the first three lines of a checkpoint (c2sp.org/tlog-checkpoint): origin, size and root hash. It verifies no
-// signature.
+// ParseCheckpoint parses the first three lines of a checkpoint (c2sp.org/tlog-checkpoint): origin, size and root hash. It does not
+// verify signatures.
 func ParseCheckpoint(note []byte) (h Head, origin string, err error) {
 	lines := strings.SplitN(string(note), "\n", 4)
 	if len(lines) < 4 {
@@ -124,13 +124,13 @@ func ParseCheckpoint(note []byte) (h Head, origin string, err error) {
 	return h, lines[0], nil
 }
 
-// NoteKeyID is the key ID of a log in a note (c2sp.org/signed-note, "Signatures"), from its origin and its log ID.
+// NoteKeyID returns the key ID of a log in a note (c2sp.org/signed-note, "Signatures"), computed from origin and log ID.
 func NoteKeyID(origin string, id [32]byte) uint32 {
 	sum := sha256.Sum256(append([]byte(origin+"\n"+noteRFC6962), id[:]...))
 	return binary.BigEndian.Uint32(sum[:])
 }
 
-// sth reads and verifies the answer to get-sth (RFC 6962 §4.3).
+// sth parses the response to get-sth (RFC 6962 §4.3) and verifies the tree head.
 func (v headVerifier) sth(body []byte) (Head, error) {
 	var in struct {
 		Size      *uint64 `json:"tree_size"`
@@ -148,7 +148,7 @@ func (v headVerifier) sth(body []byte) (Head, error) {
 	return h, v.verify(h, in.Signature)
 }
 
-// decodeJSON reads exactly one JSON value.
+// decodeJSON decodes exactly one JSON value.
 func decodeJSON(body []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(body))
 	if err := dec.Decode(v); err != nil {

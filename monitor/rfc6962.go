@@ -15,10 +15,10 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 )
 
-// batch is how many entries get-entries is asked for at once. Logs give fewer where that suits them.
+// batch is the number of entries that one get-entries requests. A log may return fewer.
 const batch = 256
 
-// rfc reads a log of RFC 6962 (§4).
+// rfc6962Log reads an RFC 6962 log (§4).
 type rfc6962Log struct {
 	headVerifier
 	from getter
@@ -35,7 +35,7 @@ func (s *rfc6962Log) head(ctx context.Context) (Head, error) {
 // unit implements [source].
 func (s *rfc6962Log) unit(from uint64) uint64 { return (from/batch + 1) * batch }
 
-// entries implements [source]: get-entries (RFC 6962 §4.6), as often as it takes.
+// entries implements [source] with as many calls of get-entries (RFC 6962 §4.6) as needed.
 func (s *rfc6962Log) entries(ctx context.Context, from, to, _ uint64) ([]Entry, error) {
 	var all []Entry
 	for next := from; next < to; next = from + uint64(len(all)) {
@@ -55,8 +55,8 @@ func (s *rfc6962Log) entries(ctx context.Context, from, to, _ uint64) ([]Entry, 
 	return all, nil
 }
 
-// parseEntries reads the answer to get-entries, which has at most that many entries (RFC 6962 §4.6: no more than asked
-// for); an answer with more is refused when the first of them is met.
+// parseEntries parses the response to get-entries. A response with more entries than requested (RFC 6962 §4.6) is refused at the
+// first surplus entry.
 func parseEntries(body []byte, first, most uint64) ([]Entry, error) {
 	bad := func(problem string) error { return fmt.Errorf("get-entries: not the JSON asked for: %s", problem) }
 	dec := json.NewDecoder(bytes.NewReader(body))
@@ -126,10 +126,10 @@ func (s *rfc6962Log) consistency(ctx context.Context, from, to uint64) ([][]byte
 	return in.Proof, nil
 }
 
-// maxAsked is how many entries are asked for one by one to find the one that is not in the tree.
+// maxAsked is the largest number of entries that are checked one by one to find an entry that is not in the tree.
 const maxAsked = 2 * batch
 
-// mismatch implements [source]: the log itself says of each entry where its tree has it (get-proof-by-hash, RFC 6962 §4.5).
+// mismatch implements [source]: get-proof-by-hash (RFC 6962 §4.5) returns the index of each entry in the tree.
 func (s *rfc6962Log) mismatch(ctx context.Context, from, to, size uint64) string {
 	head, err := s.head(ctx)
 	if err != nil || head.Size < size {
@@ -149,7 +149,7 @@ func (s *rfc6962Log) mismatch(ctx context.Context, from, to, size uint64) string
 	return ""
 }
 
-// included proves that e is in the tree of head, at its index.
+// included verifies that e is in the tree of head, at its index.
 func (s *rfc6962Log) included(ctx context.Context, e *Entry, head Head) error {
 	sum := e.LeafHash()
 	query := url.Values{"hash": {base64.StdEncoding.EncodeToString(sum[:])}, "tree_size": {fmt.Sprint(head.Size)}}

@@ -11,18 +11,19 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 )
 
-// State is how far a log has been read. The zero State is the beginning.
+// State records how far a log has been read. The zero State is the beginning.
 type State struct {
 	// Log is the log ID.
 	Log [32]byte
-	// Size is how many entries were read and proven; Hashes are the roots of the perfect trees over them, left to right.
+	// Size is the number of entries that were read and verified; Hashes are the roots of the perfect subtrees over them, left to
+	// right.
 	Size   uint64
 	Hashes [][]byte
-	// Head is the largest head that was seen.
+	// Head is the largest head seen so far.
 	Head Head
 }
 
-// The form of a state outside: digests in hexadecimal.
+// The JSON form of a state, with digests in hexadecimal.
 type stateJSON struct {
 	Log       string   `json:"log"`
 	Size      uint64   `json:"size"`
@@ -43,7 +44,7 @@ func (s State) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// UnmarshalJSON implements [json.Unmarshaler]. It refuses what Follow could not go on with.
+// UnmarshalJSON implements [json.Unmarshaler]. It refuses a state that Follow could not continue from.
 func (s *State) UnmarshalJSON(data []byte) error {
 	var in stateJSON
 	if err := json.Unmarshal(data, &in); err != nil {
@@ -73,11 +74,11 @@ func (s *State) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// tree is a compact range over the entries read, of its own memory.
+// tree returns a compact range over the entries read. It shares no memory with the state.
 func (s State) tree() *compact.Range {
 	f := &compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}
 	r, err := f.NewRange(0, s.Size, cloned(s.Hashes))
-	if err != nil { // not a state that Follow or UnmarshalJSON made
+	if err != nil { // the state was not created by Follow or UnmarshalJSON
 		return f.NewEmptyRange(0)
 	}
 	return r

@@ -18,12 +18,12 @@ const (
 	tileHeight = 8
 )
 
-// bundles is the level of the tiles that have the entries themselves.
+// bundles is the level of the tiles with the entries.
 const bundles = -1
 
 const checkpointPath = "checkpoint"
 
-// static reads a log of tiles (c2sp.org/static-ct-api).
+// static reads a static-ct log (c2sp.org/static-ct-api).
 type static struct {
 	headVerifier
 	from getter
@@ -39,7 +39,7 @@ func (s *static) head(ctx context.Context) (Head, error) {
 	return h, err
 }
 
-// signed is the head, and who claims to have cosigned it.
+// signed returns the verified head and the names of its claimed cosigners.
 func (s *static) signed(ctx context.Context) (h Head, cosigners []string, err error) {
 	note, err := s.from.get(ctx, checkpointPath, maxHead)
 	if err != nil {
@@ -55,7 +55,7 @@ func (s *static) unit(from uint64) uint64 { return (from/tileWidth + 1) * tileWi
 func (s *static) entries(ctx context.Context, from, to, size uint64) ([]Entry, error) {
 	t := tile{bundles, from / tileWidth, size}
 	data, err := s.tile(ctx, t)
-	if s.local() && errors.Is(err, fs.ErrNotExist) { // tiles are on disk before the head that covers them
+	if s.local() && errors.Is(err, fs.ErrNotExist) { // a log writes tiles before the head that covers them
 		return nil, fmt.Errorf("%w: bundle %d is gone: %w", ErrMismatch, t.n, err)
 	}
 	if err != nil {
@@ -70,19 +70,19 @@ func (s *static) entries(ctx context.Context, from, to, size uint64) ([]Entry, e
 
 // tile names a tile of a tree of size leaves.
 type tile struct {
-	level   int // or bundles
+	level   int // a level of the tree, or bundles
 	n, size uint64
 }
 
-// width is how many hashes, or entries, the tree has in the tile.
+// width returns the number of hashes or entries in the tile.
 func (t tile) width() uint64 {
 	return min(t.size>>(tileHeight*max(t.level, 0))-t.first(), tileWidth)
 }
 
-// first is the index of the first of them at their level.
+// first returns the index of the first hash or entry at the tile's level.
 func (t tile) first() uint64 { return t.n * tileWidth }
 
-// whole is the path of the tile when nothing is missing in it: its number with three digits each, "x" before all but the last
+// whole returns the path of the full tile: its number in groups of three digits, with "x" before all groups but the last
 // (c2sp.org/tlog-tiles).
 func (t tile) whole() string {
 	path := fmt.Sprintf("%03d", t.n%1000)
@@ -95,7 +95,7 @@ func (t tile) whole() string {
 	return fmt.Sprintf("tile/%d/%s", t.level, path)
 }
 
-// String is the path of the tile in its tree.
+// String returns the path of the tile in its tree.
 func (t tile) String() string {
 	if w := t.width(); w < tileWidth {
 		return fmt.Sprintf("%s.p/%d", t.whole(), w)
@@ -103,7 +103,7 @@ func (t tile) String() string {
 	return t.whole()
 }
 
-// entries reads an entry bundle: exactly those that the tree has.
+// entries parses an entry bundle with exactly the entries of the tree.
 func (t tile) entries(data []byte) ([]Entry, error) {
 	all, err := ParseDataTile(data, t.first(), tileWidth)
 	if err != nil {
@@ -115,8 +115,8 @@ func (t tile) entries(data []byte) ([]Entry, error) {
 	return all[:t.width()], nil
 }
 
-// tile reads a tile: as a whole where the tree has it, else as the partial one that the size asks for. A partial tile may have
-// gone since a larger one took its place, and then the whole one has what it had (c2sp.org/tlog-tiles, "Partial Tiles").
+// tile reads a tile: the full tile if the tree has it, else the partial tile for the tree's size. A partial tile may have been
+// deleted after a larger one was written; the full tile then contains its hashes (c2sp.org/tlog-tiles, "Partial Tiles").
 func (s *static) tile(ctx context.Context, t tile) ([]byte, error) {
 	limit, whole := int64(t.width()*sha256.Size), int64(maxHashes) //nolint:gosec // at most 256
 	if t.level == bundles {
@@ -128,10 +128,10 @@ func (s *static) tile(ctx context.Context, t tile) ([]byte, error) {
 			return data, e
 		}
 	}
-	return data, err // it names the tile that should be there
+	return data, err // err names the partial tile
 }
 
-// hashes reads a tile of hashes: exactly those that the tree has, one after the other.
+// hashes reads a tile with exactly the hashes of the tree, concatenated.
 func (s *static) hashes(ctx context.Context, t tile) ([]byte, error) {
 	data, err := s.tile(ctx, t)
 	if err != nil {
@@ -143,10 +143,10 @@ func (s *static) hashes(ctx context.Context, t tile) ([]byte, error) {
 	return data[:t.width()*sha256.Size], nil
 }
 
-// node computes the hash of an inner node, which must be of a perfect tree, from the tile that has what is below it.
+// node computes the hash of an inner node, which must be the root of a perfect subtree, from the tile below the node.
 func (s *static) node(ctx context.Context, id compact.NodeID, size uint64) ([]byte, error) {
 	up := id.Level % tileHeight
-	first := id.Index << up // of the nodes at the tile's lowest level
+	first := id.Index << up // index of the first node at the tile's lowest level
 	t := tile{int(id.Level / tileHeight), first / tileWidth, size}
 	data, err := s.hashes(ctx, t)
 	if err != nil {
@@ -165,7 +165,7 @@ func (s *static) node(ctx context.Context, id compact.NodeID, size uint64) ([]by
 	return hashes[0], nil
 }
 
-// consistency implements [source]: the proof is put together from tiles.
+// consistency implements [source] with hashes from tiles.
 func (s *static) consistency(ctx context.Context, from, to uint64) ([][]byte, error) {
 	need, err := proof.Consistency(from, to)
 	if err != nil {
@@ -182,7 +182,7 @@ func (s *static) consistency(ctx context.Context, from, to uint64) ([][]byte, er
 	return need.Rehash(hashes, rfc6962.DefaultHasher.HashChildren)
 }
 
-// mismatch implements [source]: it holds the entries against the hashes of the tree.
+// mismatch implements [source]: it compares the entries with the hashes of the tree.
 func (s *static) mismatch(ctx context.Context, from, to, size uint64) string {
 	for n := from / tileWidth; n*tileWidth < to; n++ {
 		above, below := tile{0, n, size}, tile{bundles, n, size}

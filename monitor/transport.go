@@ -19,10 +19,10 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/httpclient"
 )
 
-// Limits of what is read of a log at once, in bytes.
+// Limits of single responses or files of a log, in bytes.
 const (
 	maxHead   = 64 << 10
-	maxBundle = 16 << 20 // 256 entries of 64 KiB each: what mayfly certifies has some 3 KiB
+	maxBundle = 16 << 20 // 256 entries of 64 KiB each; an entry for a certificate of mayfly has about 3 KiB
 	maxHashes = 256 * 32
 	maxIssuer = 1 << 20
 	maxProof  = 64 << 10
@@ -35,18 +35,18 @@ const (
 	pauseMost   = 5 * time.Second
 )
 
-// getter reads what stands under a path of a log. A path that is not there is [fs.ErrNotExist].
+// getter reads a path of a log. The error for a missing path is [fs.ErrNotExist].
 type getter interface {
 	get(ctx context.Context, path string, limit int64) ([]byte, error)
 }
 
-// Transport says how a log is reached over HTTP.
+// Transport holds the settings for access over HTTP.
 type Transport struct {
 	// Roots are the CAs that the log's TLS certificate must chain to; nil is the system's.
 	Roots *x509.CertPool
-	// Certificate is what we show the log; nil is nothing.
+	// Certificate is the TLS client certificate. Optional.
 	Certificate *tls.Certificate
-	// Proxy chooses the proxy for a request, as in [http.Transport]; nil is none: the environment is not asked.
+	// Proxy selects the proxy for a request, as in [http.Transport]. Nil uses no proxy; the environment is not consulted.
 	Proxy     func(*http.Request) (*url.URL, error)
 	UserAgent string
 	// Host is the Host of requests; "" is that of the prefix. ServerName is the name that the log's TLS certificate
@@ -56,14 +56,14 @@ type Transport struct {
 	Timeout time.Duration
 }
 
-// web reads over HTTP. Redirects are refused: nobody but the configured host speaks for the log.
+// web reads over HTTP. It refuses redirects: only the configured host is authoritative for the log.
 type web struct {
 	prefix string
 	host   string // "": that of the prefix
 	client *http.Client
 }
 
-// CheckPrefix says what is wrong with a prefix that paths of a log are appended to.
+// CheckPrefix returns an error if paths of a log cannot be appended to prefix.
 func CheckPrefix(prefix string) error {
 	u, err := url.Parse(prefix)
 	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
@@ -89,7 +89,7 @@ func newWeb(prefix string, t Transport) (*web, error) {
 	return &web{prefix: strings.TrimRight(prefix, "/") + "/", host: t.Host, client: httpclient.New(o)}, nil
 }
 
-// get implements [getter]. A status that says "later" and a broken connection get another try, after a pause.
+// get implements [getter]. It retries, after a pause, when the status is temporary or the connection broke.
 func (w *web) get(ctx context.Context, path string, limit int64) (body []byte, err error) {
 	pause := pauseFirst
 	for n := 1; ; n++ {
@@ -136,8 +136,8 @@ func (w *web) once(ctx context.Context, path string, limit int64) (body []byte, 
 	return body, false, nil
 }
 
-// absent says that there is nothing under a path. Object stores answer 403 where they do not show what there is, and servers
-// that know other paths only answer 400 or 405.
+// absent reports whether the status means that the path does not exist. Object stores that hide the existence of objects respond
+// with 403, and servers with a fixed set of paths with 400 or 405.
 func absent(status int) bool {
 	switch status {
 	case http.StatusNotFound, http.StatusGone, http.StatusForbidden, http.StatusBadRequest, http.StatusMethodNotAllowed:
@@ -149,7 +149,7 @@ func absent(status int) bool {
 // folder reads the directory of a log on this machine.
 type folder string
 
-// get implements [getter]. Paths are made by this package; none of them comes from a log.
+// get implements [getter]. All paths are built by this package; none comes from a log.
 func (d folder) get(_ context.Context, path string, limit int64) ([]byte, error) {
 	f, err := os.Open(filepath.Join(string(d), filepath.FromSlash(path)))
 	if err != nil {

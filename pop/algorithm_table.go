@@ -16,15 +16,15 @@ const (
 	familyEd25519
 )
 
-// algorithm is a key type, the size of its modulus or curve in bits, and a hash (zero: the scheme hashes by itself).
+// algorithm is a key type, the size of its modulus or curve in bits, and a hash (zero: the signature scheme hashes the message).
 type algorithm struct {
 	family family
 	size   int
 	hash   crypto.Hash
 }
 
-// registry has the names of the Sigstore algorithm registry that an operator may write, in its order. A PSS row stands for
-// the same key and hash as its PKCS #1 row, and no key is ever proven with prehashed Ed25519.
+// registry lists the names of the Sigstore algorithm registry that an operator may write, in the registry's order. A PSS row permits
+// the same key and hash as its PKCS #1 row. Prehashed Ed25519 is never accepted as a proof.
 var registry = []struct {
 	name      string
 	algorithm algorithm
@@ -64,10 +64,10 @@ func lookup(name string) (algorithm, bool) {
 	return algorithm{}, false
 }
 
-// provable tells whether any proof that this package accepts leads to a.
+// provable reports whether this package accepts any proof with a.
 func (a algorithm) provable() bool { return a.family != familyEd25519 || a.hash == 0 }
 
-// name is the registry's name of a, and a name made in the same way where the registry has none.
+// name returns the registry's name of a, or a name of the same form if the registry has none.
 func (a algorithm) name() string {
 	for _, row := range registry {
 		if row.algorithm == a {
@@ -81,7 +81,7 @@ func (a algorithm) name() string {
 	return fmt.Sprintf("ecdsa-sha2-%d-nistp%d", bits, a.size)
 }
 
-// ofKey returns the algorithm that pub has with hash h. Strength has been checked, so that only three types come here.
+// ofKey returns the algorithm of pub with hash h. The strength of pub has been checked, so pub has one of three types.
 func ofKey(pub crypto.PublicKey, h crypto.Hash) algorithm {
 	switch k := pub.(type) {
 	case *rsa.PublicKey:
@@ -94,7 +94,7 @@ func ofKey(pub crypto.PublicKey, h crypto.Hash) algorithm {
 	return algorithm{}
 }
 
-// challengeHash returns the hash that a signed challenge by pub must have.
+// challengeHash returns the hash that a signed challenge of pub must use.
 func challengeHash(pub crypto.PublicKey) crypto.Hash {
 	switch k := pub.(type) {
 	case *rsa.PublicKey:

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// A9: the one encoding of an EC key is the standard library's, and a change of any byte of it is seen.
+// A9: the accepted encoding of an EC key is that of the standard library, and a change of any byte is detected.
 func TestCanonicalEC(t *testing.T) {
 	t.Parallel()
 	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()} {

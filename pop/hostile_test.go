@@ -20,7 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/pop"
 )
 
-// p1363 is an ASN.1 signature as r and s one after the other.
+// p1363 converts an ASN.1 signature to the concatenation of r and s.
 func p1363(t testing.TB, k *ecdsa.PrivateKey, signature []byte) []byte {
 	t.Helper()
 	var v struct{ R, S *big.Int }
@@ -31,7 +31,7 @@ func p1363(t testing.TB, k *ecdsa.PrivateKey, signature []byte) []byte {
 	return append(v.R.FillBytes(make([]byte, size)), v.S.FillBytes(make([]byte, size))...)
 }
 
-// D18: r and s one after the other, as WebCrypto and .NET write a signature, of exactly the length of the curve.
+// D18: a signature as the concatenation of r and s, as WebCrypto and .NET write it, of exactly the length of the curve.
 func TestRawSignatures(t *testing.T) {
 	t.Parallel()
 	p := policy(t)
@@ -91,7 +91,7 @@ func TestRawSignatures(t *testing.T) {
 	}
 }
 
-// FuzzRawSignature: of all signatures of 64 bytes, and of all in ASN.1, no more than the two forms of one verify.
+// FuzzRawSignature: of all signatures of 64 bytes and all ASN.1 signatures, only the two forms of the genuine one verify.
 func FuzzRawSignature(f *testing.F) {
 	p, k := policy(f), ec(f, elliptic.P256())
 	der := sign(f, k, crypto.SHA256, challenge)
@@ -112,7 +112,7 @@ func FuzzRawSignature(f *testing.F) {
 		if len(signature) != len(raw) {
 			again = p1363(t, k, signature)
 		}
-		// n - s verifies too, for every verifier of ECDSA
+		// the signature with n - s in place of s also verifies, as with every ECDSA verifier
 		s := new(big.Int).Sub(order, new(big.Int).SetBytes(again[32:]))
 		if !bytes.Equal(again, raw) && !bytes.Equal(append(bytes.Clone(again[:32]), s.FillBytes(make([]byte, 32))...),
 			raw) {
@@ -134,7 +134,7 @@ func primes(t testing.TB, bits int) (*big.Int, *big.Int) {
 	return a, b
 }
 
-// roca returns a modulus as the faulty library made them: modulo each small prime it is a power of 65537
+// roca returns a modulus of the form that the faulty library produced: modulo each small prime it is a power of 65537
 // (CVE-2017-15361).
 func roca(t testing.TB) *big.Int {
 	t.Helper()
@@ -162,7 +162,7 @@ func roca(t testing.TB) *big.Int {
 	}
 }
 
-// A13: each weakness alone, in keys that are sound otherwise.
+// A13: each weakness alone, in keys without any other weakness.
 func TestWeakKeys(t *testing.T) {
 	t.Parallel()
 	p := policy(t)
@@ -173,7 +173,7 @@ func TestWeakKeys(t *testing.T) {
 	for !near.ProbablyPrime(10) {
 		near.Add(near, big.NewInt(2))
 	}
-	y := bytes.Repeat([]byte{0xff}, 32) // p + 3, which is 3 when it is reduced
+	y := bytes.Repeat([]byte{0xff}, 32) // p + 3, which reduces to 3
 	y[0], y[31] = 0xf0, 0x7f
 	negative := bytes.Clone(y)
 	negative[31] = 0xff
@@ -198,7 +198,7 @@ func TestWeakKeys(t *testing.T) {
 	}
 }
 
-// wrap puts an element around the concatenation of parts.
+// wrap returns an ASN.1 element with the concatenation of parts as its content.
 func wrap(t testing.TB, tag int, parts ...[]byte) []byte {
 	t.Helper()
 	out, err := asn1.Marshal(asn1.RawValue{
@@ -211,7 +211,7 @@ func wrap(t testing.TB, tag int, parts ...[]byte) []byte {
 	return out
 }
 
-// request makes a signing request by hand: spki as it is, signed with an algorithm that the caller names.
+// request builds a signing request with the given spki, unmodified, and the given signature algorithm.
 func request(t testing.TB, k *ecdsa.PrivateKey, spki, algorithm []byte, h crypto.Hash) []byte {
 	t.Helper()
 	tbs := wrap(t, asn1.TagSequence, []byte{2, 1, 0}, []byte{0x30, 0}, spki, []byte{0xa0, 0})
@@ -230,7 +230,7 @@ var (
 	withSHA256 = []byte("\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02")
 )
 
-// A9: a key has one encoding, in each of the forms it can come in; what follows it, or is in it besides, is refused.
+// A9: in each accepted form a key has one encoding; trailing data and extra elements are refused.
 func TestOneEncoding(t *testing.T) {
 	t.Parallel()
 	p, k := policy(t), ec(t, elliptic.P256())
@@ -275,7 +275,7 @@ func TestOneEncoding(t *testing.T) {
 	}
 }
 
-// D18: a proof over nothing, and a request whose hash has collisions.
+// D18: a proof over an empty challenge, and a request that is signed with a broken hash function, are refused.
 func TestWorthlessProofs(t *testing.T) {
 	t.Parallel()
 	p := policy(t)
@@ -301,11 +301,10 @@ func TestWorthlessProofs(t *testing.T) {
 		!strings.Contains(err.Error(), "SHA1") {
 		t.Errorf("a request signed with SHA-1: %v", err)
 	}
-	_ = sha1.Size // linked, so that the request can be made
+	_ = sha1.Size // links SHA-1, which crypto.SHA1.New needs
 }
 
-// A request that "openssl req" makes for a P-384 or P-521 key is signed with SHA-256, which the default list does not
-// permit.
+// "openssl req" signs a request for a P-384 or P-521 key with SHA-256, which the default list does not permit.
 func TestHashOfOpenSSL(t *testing.T) {
 	t.Parallel()
 	for curve, want := range map[elliptic.Curve]string{

@@ -1,18 +1,18 @@
-// Package pop takes a public key and the proof that the caller holds its private half, and gives back the key that a
-// certificate may name. It is pure: no I/O, no clock, no randomness.
+// Package pop verifies proofs of possession: it takes a public key and the proof that the caller holds the private key, and returns
+// the key that a certificate may contain. It uses no I/O, no clock and no randomness.
 //
-// The proof comes in two forms. A signed challenge is a signature over the subject of the identity token, and nothing else,
-// by the hash that the key fixes. A certificate signing request (RFC 2986) signs itself; of it only the public key is used,
-// and it is not bound to the token: whoever finds a request in a public place can have its key certified under his own name.
+// A proof has one of two forms. A signed challenge is a signature over exactly the subject of the identity token, with the hash that
+// the type of the key determines. A certificate signing request (RFC 2986) is signed with its own key; only its public key is used.
+// A signing request is not bound to the token: anyone who obtains the request can have its key certified under their own identity.
 //
-// The checks run in one order, the cheap before the dear: size, parse, size of the key, strength, proof, permitted algorithm.
-// A key that is weak MUST be refused before any signature is verified with it, for a modulus of 16,384 bits is made to be
-// verified slowly.
+// The checks run from the cheapest to the most expensive: size of the input, parsing, size of the key, strength, proof, permitted
+// algorithm. A weak key MUST be refused before any signature is verified with it, because verification with a modulus of, for
+// example, 16,384 bits is slow.
 //
-// [Key.SPKI] MUST be, byte for byte, the encoding that the caller gave and the only encoding that the key has (DER). What
-// a caller can encode in two ways, two parsers can read in two ways.
+// [Key.SPKI] MUST be, byte for byte, the encoding that the caller sent, and the only DER encoding of the key: two parsers can read
+// a non-canonical encoding in two ways.
 //
-// Every failure is a [fault.Error] whose cause holds sizes, names and positions, never bytes of a key or a proof.
+// Every failure is a [fault.Error]. Its cause contains sizes, names and positions, never bytes of a key or a proof.
 package pop
 
 import (
@@ -30,23 +30,23 @@ import (
 
 // Config is the operator's choice of client keys.
 type Config struct {
-	// Algorithms are names of the Sigstore algorithm registry, such as "ecdsa-sha2-256-nistp256". Nil stands for the
-	// default list: every key type that is accepted at all, with the hash of its size.
+	// Algorithms lists names of the Sigstore algorithm registry, such as "ecdsa-sha2-256-nistp256". Nil selects the default
+	// list: every accepted key type, with the hash that matches its size.
 	//
-	// An entry permits a key type, a size and a hash, and three kinds of entry mean less than they seem to, as in Fulcio:
-	// "rsa-sign-pss-*" permits the RSA keys of that size with PKCS #1 v1.5, and PSS itself is never accepted; "ed25519-ph"
-	// permits nothing; "ecdsa-sha2-256-nistp384" and "-nistp521" permit signing requests only, for a signed challenge by
-	// such a key has the longer hash.
+	// An entry permits a key type, a size and a hash. As in Fulcio, three kinds of entries permit less than their names
+	// suggest: "rsa-sign-pss-*" permits RSA keys of that size with PKCS #1 v1.5, while PSS is never accepted; "ed25519-ph"
+	// permits nothing; "ecdsa-sha2-256-nistp384" and "-nistp521" permit signing requests only, because a signed challenge
+	// of such a key uses the longer hash.
 	Algorithms []string
 }
 
-// Options is what the process knows beside the configuration.
+// Options holds the inputs of [New] that are not configuration.
 type Options struct {
-	// Forbidden are the public keys that no client may have certified: the keys of the authority, its logs, its listeners.
+	// Forbidden lists the public keys that are never certified: the keys of the CA, its logs and its listeners.
 	Forbidden []crypto.PublicKey
 }
 
-// Policy decides on client keys. It is immutable and safe for concurrent use.
+// Policy accepts or refuses client keys. It is immutable and safe for concurrent use.
 type Policy struct {
 	names     []string
 	permitted map[algorithm]bool
@@ -60,25 +60,25 @@ type Key struct {
 	SPKI []byte
 	// Public is the same key: *ecdsa.PublicKey, *rsa.PublicKey or ed25519.PublicKey.
 	Public crypto.PublicKey
-	// Algorithm is the registry name of what was proven: key type, size and hash.
+	// Algorithm is the registry name of key type, size and hash of the proof.
 	Algorithm string
 }
 
 // Proof is a public key and a signature over a challenge.
 type Proof struct {
-	// PublicKey is one PEM block "PUBLIC KEY" (PKIX) or "RSA PUBLIC KEY" (PKCS #1), or a bare PKIX key in DER.
+	// PublicKey is one PEM block "PUBLIC KEY" (PKIX) or "RSA PUBLIC KEY" (PKCS #1), or a PKIX key in DER without PEM.
 	PublicKey []byte
-	// Signature is over Challenge: ECDSA with SHA-256, SHA-384 or SHA-512 for P-256, P-384 and P-521, in ASN.1 or as r
-	// and s one after the other (64, 96 or 132 bytes, IEEE P1363); PKCS #1 v1.5 with SHA-256 for RSA; pure Ed25519.
+	// Signature is the signature over Challenge: ECDSA with SHA-256, SHA-384 or SHA-512 for P-256, P-384 and P-521, in ASN.1
+	// or as the concatenation of r and s (64, 96 or 132 bytes, IEEE P1363); PKCS #1 v1.5 with SHA-256 for RSA; pure Ed25519.
 	Signature []byte
 	// Challenge is the subject of the verified identity token: the exact text of the claim.
 	Challenge string
-	// ChallengeClaim is the name of that claim. It only goes into the error, to tell the caller what to sign.
+	// ChallengeClaim is the name of that claim. It is used only in the error, which tells the caller what to sign.
 	ChallengeClaim string
 }
 
-// New checks the configuration and returns the policy. A wrong name gives a [fault.Setting] whose path is its index in the
-// list; several are joined. A forbidden key of an unknown type is a plain error.
+// New checks the configuration and returns the policy. For each unknown name the error contains a [fault.Setting] whose path is the
+// index in the list. A forbidden key of an unknown type is a plain error.
 func New(c Config, o Options) (*Policy, error) {
 	names := c.Algorithms
 	if names == nil {
@@ -131,10 +131,10 @@ func (p *Policy) permit(names []string) error {
 	return nil
 }
 
-// Algorithms returns the permitted names in the order of the registry, each once.
+// Algorithms returns the permitted names without duplicates, in the order of the registry.
 func (p *Policy) Algorithms() []string { return slices.Clone(p.names) }
 
-// suggest says what to write instead of an unknown name.
+// suggest returns the cure for an unknown name: the closest name, or the list of names.
 func suggest(name string) string {
 	best, distance := "", len(name)/3+1
 	for _, row := range registry {

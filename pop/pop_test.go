@@ -86,7 +86,7 @@ func reason(err error) fault.Reason {
 	return fault.From(err).Reason
 }
 
-// A9 // A13 // D18: each kind of key proves itself by signature and by CSR; another text, key or hash does not.
+// A9 // A13 // D18: possession of each type of key can be proven by a signature and by a CSR; another text, key or hash is refused.
 func TestAlgorithms(t *testing.T) {
 	t.Parallel()
 	p := policy(t)
@@ -135,7 +135,7 @@ func TestAlgorithms(t *testing.T) {
 	}
 }
 
-// A12 // A13: keys that are weak, ours or not wanted.
+// A12 // A13: weak keys, keys of the CA, and keys that the configuration does not permit.
 func TestRefusedKeys(t *testing.T) {
 	t.Parallel()
 	ours := ec(t, elliptic.P256())

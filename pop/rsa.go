@@ -12,21 +12,21 @@ import (
 const (
 	publicExponent = 65537
 	smallPrimes    = 752 // moduli with a prime factor below this are refused
-	rocaPrimes     = 167 // the largest prime that is in the modulus of every key of the faulty Infineon library
+	rocaPrimes     = 167 // the largest prime for which every modulus of the faulty Infineon library is a power of 65537
 	fermatRounds   = 100
 )
 
-// rsaTests has the tables of the tests of RSA moduli. Each test costs less than one verification with the key: division by
+// rsaTests holds the tables for the tests of RSA moduli. Each test costs less than one verification with the key: divisions by
 // machine words, and one square root.
 type rsaTests struct {
 	groups []primeGroup
-	// squares[p] has bit r set if r is a square modulo the prime p. It covers the odd primes whose product, squareFilter,
-	// still fits a word.
+	// squares[p] has bit r set if r is a square modulo the prime p. Its keys are the first odd primes; squareFilter is their
+	// product, which fits a machine word.
 	squares      map[uint64]uint64
 	squareFilter uint64
 }
 
-// primeGroup is some primes and their product, so that one long division serves them all.
+// primeGroup is a group of primes and their product: one long division by the product serves all of them.
 type primeGroup struct {
 	product uint64
 	primes  []prime
@@ -34,7 +34,8 @@ type primeGroup struct {
 
 type prime struct {
 	value uint64
-	// powers has the residues that are powers of 65537 modulo value; nil above rocaPrimes and where that is every residue.
+	// powers holds the residues that are powers of 65537 modulo value. It is nil above rocaPrimes, and where every residue is such
+	// a power.
 	powers map[uint64]bool
 }
 
@@ -108,8 +109,8 @@ func (t *rsaTests) check(k *rsa.PublicKey) error {
 	return nil
 }
 
-// closeFactors tries to factor n by Fermat's method: it looks for a near the square root of n for which a*a - n is a square.
-// Nearly all candidates fall at a test modulo small primes, which one word addition per round keeps up to date.
+// closeFactors tries to factor n by Fermat's method: it searches a number a near the square root of n for which a*a - n is a square.
+// A test modulo small primes, which costs one word addition per round, excludes nearly all candidates.
 func (t *rsaTests) closeFactors(n *big.Int) bool {
 	a := new(big.Int).Sqrt(n)
 	square := new(big.Int).Mul(a, a)

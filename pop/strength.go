@@ -11,7 +11,7 @@ import (
 	"fmt"
 )
 
-// strong checks that pub is of a type and size that we certify, has no known weakness, and is not a key of our own.
+// strong checks that pub has an accepted type and size, has no known weakness, and is not a key of the CA.
 func (p *Policy) strong(spki []byte, pub crypto.PublicKey) error {
 	var err error
 	switch k := pub.(type) {
@@ -28,13 +28,13 @@ func (p *Policy) strong(spki []byte, pub crypto.PublicKey) error {
 		return err
 	}
 	if p.forbidden[sha256.Sum256(spki)] {
-		return errors.New("the key is one of this authority's own")
+		return errors.New("the public key is a key of the CA, its logs or its listeners")
 	}
 	return nil
 }
 
-// strongCurve checks the curve only. Each of the three has a prime order, so that every point on it but infinity, both of
-// which the parser has made sure of, has the full order.
+// strongCurve checks the curve only. The order of each of the three curves is prime, so every point other than infinity has full
+// order. The parser has already checked that the point is on the curve and is not infinity.
 func strongCurve(k *ecdsa.PublicKey) error {
 	switch k.Curve {
 	case elliptic.P256(), elliptic.P384(), elliptic.P521():
@@ -43,14 +43,14 @@ func strongCurve(k *ecdsa.PublicKey) error {
 	return fmt.Errorf("curve %s; P-256, P-384 and P-521 are accepted", k.Curve.Params().Name)
 }
 
-// strongEd25519 refuses the eight points whose order divides 8, in every encoding that a lenient decoder takes for one of
-// them, and every other encoding of a coordinate that is not reduced. With such a key, signatures verify that nobody made.
+// strongEd25519 refuses the eight points whose order divides 8, in every encoding that a lenient decoder accepts for them, and every
+// other encoding with a coordinate that is not reduced. Signatures can be forged for a key of small order.
 func strongEd25519(k ed25519.PublicKey) error {
 	if len(k) != ed25519.PublicKeySize {
 		return fmt.Errorf("Ed25519 key of %d bytes", len(k))
 	}
 	y := [ed25519.PublicKeySize]byte(k)
-	y[31] &= 0x7f // the sign of x: a small-order point stays one when x is negated
+	y[31] &= 0x7f // clear the sign of x: the negation of a small-order point also has small order
 	if notReduced(y) {
 		return errors.New("Ed25519 coordinate is not reduced modulo the prime")
 	}
@@ -60,7 +60,7 @@ func strongEd25519(k ed25519.PublicKey) error {
 	return nil
 }
 
-// notReduced tells whether the little-endian y, of 255 bits, is at least 2^255 - 19 (RFC 8032 section 5.1.3 step 1).
+// notReduced reports whether the little-endian y, of 255 bits, is at least 2^255 - 19 (RFC 8032 section 5.1.3 step 1).
 func notReduced(y [32]byte) bool {
 	if y[31] != 0x7f || y[0] < 0xed {
 		return false

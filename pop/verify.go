@@ -21,8 +21,8 @@ import (
 // maxSignature is in bytes: twice what RSA-4096 makes.
 const maxSignature = 1024
 
-// VerifySignature checks a public key and the signature over the challenge. Its errors are of the reasons KEY_MISSING,
-// KEY_MALFORMED, KEY_WEAK, PROOF_INVALID and KEY_ALGORITHM_NOT_ALLOWED, tested in this order.
+// VerifySignature checks a public key and the signature over the challenge. Its errors have the reasons KEY_MISSING, KEY_MALFORMED,
+// KEY_WEAK, PROOF_INVALID and KEY_ALGORITHM_NOT_ALLOWED, checked in this order.
 func (p *Policy) VerifySignature(proof Proof) (Key, error) {
 	if len(proof.PublicKey) == 0 {
 		return Key{}, fault.New(fault.KeyMissing, errors.New("no public key and no signing request"))
@@ -45,8 +45,8 @@ func (p *Policy) VerifySignature(proof Proof) (Key, error) {
 }
 
 // VerifyCSR checks a certificate signing request: one PEM block "CERTIFICATE REQUEST" or "NEW CERTIFICATE REQUEST". Subject,
-// attributes and requested extensions are ignored, and nothing of them is in the result. Its errors are of the reasons
-// CSR_MALFORMED, KEY_WEAK, PROOF_INVALID and KEY_ALGORITHM_NOT_ALLOWED, tested in this order.
+// attributes and requested extensions are ignored. Its errors have the reasons CSR_MALFORMED, KEY_WEAK, PROOF_INVALID and
+// KEY_ALGORITHM_NOT_ALLOWED, checked in this order.
 func (p *Policy) VerifyCSR(pemBytes []byte) (Key, error) {
 	csr, err := parseCSR(pemBytes)
 	if err != nil {
@@ -61,7 +61,8 @@ func (p *Policy) VerifyCSR(pemBytes []byte) (Key, error) {
 	}
 	hash, known := csrHash(csr.SignatureAlgorithm)
 	if hash == crypto.SHA1 || hash == crypto.MD5 {
-		// The standard library still verifies SHA-1 here, for old requests; who can make collisions can transplant a proof.
+		// The standard library still verifies SHA-1 signatures of signing requests. An attacker who can produce collisions could
+		// move such a signature to another request.
 		return Key{}, fault.New(fault.ProofInvalid, fmt.Errorf("signing request signed with %s", csr.SignatureAlgorithm))
 	}
 	if err := csr.CheckSignature(); err != nil {
@@ -74,12 +75,13 @@ func (p *Policy) VerifyCSR(pemBytes []byte) (Key, error) {
 	return p.finish(spki, pub, hash)
 }
 
-// finish checks the operator's list, which Fulcio consults last: a client with a wrong proof hears of the proof.
+// finish checks the list of permitted algorithms. As in Fulcio, this check comes last: a client with an invalid proof gets the error
+// about the proof.
 func (p *Policy) finish(spki []byte, pub crypto.PublicKey, h crypto.Hash) (Key, error) {
 	a := ofKey(pub, h)
 	if !p.permitted[a] {
 		meta := []string{"algorithm", a.name()}
-		// what "openssl req" does with its default
+		// "openssl req" signs with SHA-256 by default, whatever the size of the key.
 		if longer := challengeHash(pub); h != longer && p.permitted[ofKey(pub, longer)] {
 			option := strings.ToLower(strings.ReplaceAll(longer.String(), "-", ""))
 			meta = append(meta, "hint", fmt.Sprintf("sign the request with %s (openssl req -%s)", longer, option))
@@ -94,11 +96,11 @@ func (p *Policy) finish(spki []byte, pub crypto.PublicKey, h crypto.Hash) (Key, 
 func verifyChallenge(pub crypto.PublicKey, h crypto.Hash, proof Proof) error {
 	switch {
 	case proof.Challenge == "":
-		return errors.New("empty challenge: a signature over nothing proves nothing")
+		return errors.New("empty challenge: a signature over an empty message proves nothing")
 	case len(proof.Signature) == 0:
 		return errors.New("empty signature")
 	case len(proof.Signature) > maxSignature:
-		return fmt.Errorf("signature of %d bytes", len(proof.Signature))
+		return fmt.Errorf("signature of %d bytes; at most %d", len(proof.Signature), maxSignature)
 	}
 	message := []byte(proof.Challenge)
 	digest := message
@@ -122,9 +124,9 @@ func verifyChallenge(pub crypto.PublicKey, h crypto.Hash, proof Proof) error {
 	return nil
 }
 
-// asn1Signature returns signature in the form of RFC 3279 §2.2.3. WebCrypto and .NET write r and s one after the other,
-// each as long as the order of the curve (IEEE P1363): what has exactly that length, and is not ASN.1, is taken as
-// that. There is one reading of each signature.
+// asn1Signature returns signature in the form of RFC 3279 §2.2.3. WebCrypto and .NET concatenate r and s, each as long as the order
+// of the curve (IEEE P1363): a signature of exactly that length that is not ASN.1 is converted. Each signature has exactly one
+// interpretation.
 func asn1Signature(k *ecdsa.PublicKey, signature []byte) []byte {
 	size := (k.Curve.Params().N.BitLen() + 7) / 8
 	if len(signature) != 2*size || isSignature(signature) {
@@ -142,7 +144,7 @@ func asn1Signature(k *ecdsa.PublicKey, signature []byte) []byte {
 	return der
 }
 
-// isSignature says whether signature is a sequence of two integers and nothing else.
+// isSignature reports whether signature is an ASN.1 sequence of exactly two integers.
 func isSignature(signature []byte) bool {
 	in := cryptobyte.String(signature)
 	var sequence cryptobyte.String

@@ -9,15 +9,15 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// split is a Certificate taken apart, just as far as correspondence needs it.
+// split holds the parts of a Certificate that the correspondence check compares.
 type split struct {
 	fields     []byte   // TBSCertificate content before the extensions
 	extensions [][]byte // each DER Extension element
 	algorithm  []byte
 }
 
-// Correspond proves that final is precert without its poison and with exactly one SCT list that carries scts: every other
-// byte of the TBSCertificate is the same and in the same order (RFC 6962 §3.1). Both are DER Certificates.
+// Correspond checks that final is precert without the poison and with exactly one SCT list that carries scts: every other byte of
+// the TBSCertificate is the same and in the same order (RFC 6962 §3.1). Both arguments are DER Certificates.
 func Correspond(precert, final []byte, scts [][]byte) error {
 	p, err := splitCertificate(precert)
 	if err != nil {
@@ -51,7 +51,7 @@ func Correspond(precert, final []byte, scts [][]byte) error {
 	return carries(f.extensions[n-1], scts)
 }
 
-// carries reports whether ext is a non-critical SCT list extension with exactly scts.
+// carries checks that ext is a non-critical SCT list extension with exactly scts.
 func carries(ext []byte, scts [][]byte) error {
 	in := cryptobyte.String(ext)
 	var seq, value cryptobyte.String
@@ -102,8 +102,8 @@ type Parts struct {
 	Signature []byte // the bits of signatureValue
 }
 
-// Split takes a DER Certificate apart; the parts point into it. A byte before, between or after them is an error, and so is a
-// signature that is no whole number of bytes.
+// Split parses a DER Certificate into its parts, which alias the input. A byte before, between or after the parts is an error, and
+// so is a signature whose length is not a whole number of bytes.
 func Split(certificate []byte) (Parts, error) {
 	in := cryptobyte.String(certificate)
 	var cert, tbs, alg cryptobyte.String
@@ -141,8 +141,8 @@ func (s *split) readTBS(tbs cryptobyte.String) error {
 	return nil
 }
 
-// Unlisted returns the TBSCertificate of a DER Certificate without poison and SCT list: the bytes that each of its SCTs was
-// signed over. scts are the embedded SCTs in TLS encoding; a certificate without a list has none.
+// Unlisted returns the TBSCertificate of a DER Certificate without poison and SCT list: the bytes that each of its SCTs covers.
+// scts holds the embedded SCTs in TLS encoding; it is nil for a certificate without an SCT list.
 func Unlisted(certificate []byte) (bare []byte, scts [][]byte, err error) {
 	s, err := splitCertificate(certificate)
 	if err != nil {

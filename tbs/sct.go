@@ -13,12 +13,13 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Precertificate is what a log is asked to take.
+// Precertificate is a precertificate to submit to a log.
 type Precertificate struct {
-	// DER is the whole precertificate, Chain the issuing certificate first and the root last, as in add-pre-chain (RFC 6962 §4.2).
+	// DER is the complete precertificate. Chain holds the issuing certificate first and the root last, as in add-pre-chain
+	// (RFC 6962 §4.2).
 	DER   []byte
 	Chain [][]byte
-	// Entry is what the SCT signs over.
+	// Entry is the entry that the SCT covers.
 	Entry Entry
 	// NotBefore and NotAfter are the precertificate's validity: logs shard by NotAfter.
 	NotBefore, NotAfter time.Time
@@ -34,7 +35,7 @@ type Entry struct {
 type SCT struct {
 	LogID      [32]byte
 	Timestamp  uint64 // milliseconds since the epoch
-	Extensions []byte // static-ct logs put the leaf index here; copied, never read
+	Extensions []byte // static-ct logs put the leaf index here; this package copies and does not interpret it
 	Hash, Sig  uint8  // TLS HashAlgorithm and SignatureAlgorithm (RFC 5246 §7.4.1.4.1)
 	Signature  []byte
 }
@@ -97,7 +98,7 @@ func SignatureInput(timestamp uint64, extensions []byte, e Entry) ([]byte, error
 }
 
 // Verify checks the signature over e with the log's key: ECDSA or RSA PKCS #1 v1.5, both with SHA-256 (RFC 6962 §2.1.4).
-// It does not judge the timestamp and does not compare the log ID.
+// It checks neither the timestamp nor the log ID.
 func (s SCT) Verify(key crypto.PublicKey, e Entry) error {
 	input, err := SignatureInput(s.Timestamp, s.Extensions, e)
 	if err != nil {

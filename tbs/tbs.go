@@ -1,11 +1,11 @@
-// Package tbs is the TBSCertificate as bytes: it builds one, sets the poison or the SCT list in its last place, wraps a
-// signature around it, and proves that a certificate corresponds to its precertificate.
+// Package tbs encodes a TBSCertificate: it builds one, appends the poison or the SCT list as the last extension, wraps a signature
+// around the result, and checks that a certificate corresponds to its precertificate.
 //
 // The bytes are assembled once (RFC 5280 §4.1). Precertificate and certificate differ in their last extension only and share
-// every other byte, so that they correspond by construction (RFC 6962 §3.1); [Correspond] nevertheless proves it from the
-// finished DER, without the code that built it.
+// every other byte, so they correspond by construction (RFC 6962 §3.1); [Correspond] nevertheless checks the finished DER, with
+// code that is independent of the encoder.
 //
-// A caller MUST pass DER for every field documented as DER: it is copied, not parsed.
+// A caller MUST pass DER for every field documented as DER: those fields are copied, not parsed.
 package tbs
 
 import (
@@ -24,11 +24,11 @@ type Template struct {
 	Serial []byte
 	// SignatureAlgorithm is the DER AlgorithmIdentifier that the CA key signs with.
 	SignatureAlgorithm []byte
-	// Issuer is the DER Name, bytes copied from the issuing certificate's subject.
+	// Issuer is the DER Name: the bytes of the issuing certificate's subject.
 	Issuer []byte
 	// NotBefore and NotAfter are written in UTC with whole seconds, as UTCTime up to 2049 (RFC 5280 §4.1.2.5).
 	NotBefore, NotAfter time.Time
-	// SPKI is the DER SubjectPublicKeyInfo whose possession was proven.
+	// SPKI is the DER SubjectPublicKeyInfo of the key whose possession was proven.
 	SPKI []byte
 	// SubjectKeyID is the SHA-1 of the key bits (RFC 5280 §4.2.1.2 (1)).
 	SubjectKeyID []byte
@@ -38,10 +38,10 @@ type Template struct {
 	Identity []byte
 }
 
-// TBS is a TBSCertificate without its last extension. Its methods return fresh slices.
+// TBS is a TBSCertificate without its last extension. Its methods return new slices.
 type TBS struct {
 	fields     []byte // from version to subjectPublicKeyInfo
-	extensions []byte // DER Extension elements but for poison and SCT list
+	extensions []byte // DER Extension elements except poison and SCT list
 }
 
 var (
@@ -59,7 +59,7 @@ var (
 	tagExtensions = asn1.Tag(3).ContextSpecific().Constructed()
 )
 
-// New assembles t. It errs on a serial, validity or length that RFC 5280 forbids.
+// New assembles t. It returns an error for a serial, validity or length that RFC 5280 forbids.
 func New(t Template) (TBS, error) {
 	if err := t.check(); err != nil {
 		return TBS{}, err
@@ -126,7 +126,7 @@ func addTime(b *cryptobyte.Builder, t time.Time) {
 	b.AddASN1GeneralizedTime(t)
 }
 
-// Bare returns the TBSCertificate with neither poison nor SCT list: what a log signs (RFC 6962 §3.2).
+// Bare returns the TBSCertificate without poison and SCT list, which is part of the data that a log signs (RFC 6962 §3.2).
 func (t TBS) Bare() []byte { return t.with(nil) }
 
 // Poisoned returns the TBSCertificate of the precertificate (RFC 6962 §3.1).
@@ -163,8 +163,8 @@ func (t TBS) with(last []byte) []byte {
 	return append(out, last...)
 }
 
-// header returns a DER tag and length. Lengths here are far below 2^24. It is small enough to be inlined, so that its result
-// need not live longer than the caller.
+// header returns a DER tag and length. Lengths here are far below 2^24. The function is small enough to be inlined, so the result
+// can stay on the caller's stack.
 func header(tag asn1.Tag, n int) []byte {
 	return appendHeader(make([]byte, 0, 5), tag, n)
 }
@@ -185,7 +185,7 @@ func appendHeader(b []byte, tag asn1.Tag, n int) []byte {
 func Certificate(tbs, algorithm, signature []byte) ([]byte, error) {
 	n := len(tbs) + len(algorithm) + 1 + len(signature)
 	if n >= 1<<23 {
-		return nil, fmt.Errorf("a certificate of %d bytes", n)
+		return nil, fmt.Errorf("a certificate of %d bytes is too large; the limit is %d", n, 1<<23)
 	}
 	bits := header(asn1.BIT_STRING, 1+len(signature))
 	outer := header(asn1.SEQUENCE, n+len(bits))

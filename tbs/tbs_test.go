@@ -66,8 +66,8 @@ func wrap(t testing.TB, raw []byte) []byte {
 	return der
 }
 
-// A1 // A4 // A9 // A10 // B13: what is built is what the standard library reads, and what certificate-transparency-go rebuilds from the
-// precertificate and from the certificate is what the log signs.
+// A1 // A4 // A9 // A10 // B13: the standard library reads the fields that were set, and certificate-transparency-go reconstructs
+// the same signed data from the precertificate and from the certificate.
 func TestBuild(t *testing.T) {
 	t.Parallel()
 	tpl := template(t)
@@ -102,7 +102,7 @@ func TestBuild(t *testing.T) {
 	}
 }
 
-// A1: each changed byte of a certificate is seen.
+// A1: a change of any byte of a certificate is detected.
 func TestCorrespond(t *testing.T) {
 	t.Parallel()
 	built, err := tbs.New(template(t))
@@ -118,7 +118,7 @@ func TestCorrespond(t *testing.T) {
 	if err := tbs.Correspond(pre, final, list); err != nil {
 		t.Fatal(err)
 	}
-	for i := range len(final) - len(wrap(t, nil)) + 4 { // all but algorithm and signature, which are not the TBSCertificate's
+	for i := range len(final) - len(wrap(t, nil)) + 4 { // all bytes of the TBSCertificate, without algorithm and signature
 		for _, bit := range []byte{1, 0x80} {
 			changed := bytes.Clone(final)
 			changed[i] ^= bit
@@ -137,7 +137,7 @@ func TestCorrespond(t *testing.T) {
 	}
 }
 
-// A8: what RFC 5280 forbids is not built.
+// A8: a template that RFC 5280 forbids is refused.
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*tbs.Template){
@@ -161,7 +161,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// B1: an SCT verifies for its entry and key, and for no other.
+// B1: an SCT verifies for its entry and key, and for no other entry or key.
 func TestSCTVerify(t *testing.T) {
 	t.Parallel()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -194,7 +194,7 @@ func TestSCTVerify(t *testing.T) {
 	}
 }
 
-// The list keeps the order of the SCTs, and an SCT or a list with a byte too many or too few is not read.
+// The list keeps the order of the SCTs; an SCT or a list with a surplus or a missing byte is refused.
 func TestSCTListKeepsItsOrder(t *testing.T) {
 	t.Parallel()
 	want := scts(t, 3)
@@ -268,7 +268,7 @@ func BenchmarkBuild(b *testing.B) {
 	}
 }
 
-// A4: a certificate is taken apart into exactly its parts, or not at all.
+// A4: a certificate is split into exactly its parts, or refused.
 func TestSplit(t *testing.T) {
 	t.Parallel()
 	built, err := tbs.New(template(t))
@@ -295,7 +295,7 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// fourth is a certificate with a NULL after the signature.
+// fourth returns a certificate with a fourth element, a NULL, after the signature.
 func fourth(t *testing.T, der []byte) []byte {
 	t.Helper()
 	bad := append(bytes.Clone(der), 5, 0)
