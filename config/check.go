@@ -195,30 +195,30 @@ func (l *loader) checkPaths() {
 
 func (l *loader) lookAt(t *tree, paths []pathSetting) {
 	for _, p := range paths {
-		if p.secret && l.public {
+		if p.kind == pathSecret && l.public {
 			continue
 		}
 		st, err := os.Stat(*p.at)
 		name := shown(l.path, *p.at)
-		if p.made && os.IsNotExist(err) {
+		if p.kind == pathWrite && os.IsNotExist(err) {
 			if parent, e := os.Stat(filepath.Dir(*p.at)); e != nil || !parent.IsDir() {
-				t.add(fault.BadSetting("there is no directory for "+name, "make it, for the CA alone", p.path...))
+				t.add(fault.BadSetting("the directory of "+name+" does not exist", "make it, for the CA alone", p.path...))
 			}
 			continue
 		}
 		switch {
-		case p.dir && os.IsNotExist(err):
+		case p.isDir() && os.IsNotExist(err):
 		case os.IsNotExist(err):
 			t.add(fault.BadSetting(name+": "+cause(err), "write the path of a file, relative to this file", p.path...))
 		case err != nil:
 			t.add(fault.BadFile(*p.at, err, p.path...))
-		case p.dir && !st.IsDir():
+		case p.isDir() && !st.IsDir():
 			t.add(fault.BadSetting(name+" is not a directory", "write the path of a directory", p.path...))
-		case !p.dir && st.IsDir():
+		case !p.isDir() && st.IsDir():
 			t.add(fault.BadSetting(name+" is a directory", "write the path of a file", p.path...))
-		case p.secret && st.Mode().Perm()&0o004 != 0:
+		case p.kind == pathSecret && st.Mode().Perm()&0o004 != 0:
 			l.warning(t, name+" can be read by everybody on this machine; chmod 600 it", p.path...)
-		case p.spare && access(*p.at) != nil:
+		case p.kind == pathOptionalDir && access(*p.at) != nil:
 			l.warning(t, name+" cannot be written, so that nothing is kept there; "+fault.Advice(access(*p.at)), p.path...)
 		}
 	}

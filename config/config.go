@@ -31,9 +31,9 @@ import (
 // that file, as the path given to [Load] names it (a symbolic link to the file is not followed for that).
 type Config struct {
 	// Listen has the addresses of the listeners.
-	Listen Listen `yaml:"listen"`
+	Listen Listen `yaml:"listen" restart:"yes"`
 	// Limits says how much work is taken on before requests are refused.
-	Limits Limits `yaml:"limits"`
+	Limits Limits `yaml:"limits" restart:"yes"`
 	// API says which versions of the API are served.
 	API API `yaml:"api"`
 	// Identity says which identities may get certificates.
@@ -48,10 +48,10 @@ type Config struct {
 	CT CT `yaml:"ct"`
 	// Audit is the journal of decisions: no certificate is released without a record. When omitted: there is no
 	// journal, and decisions are in the log only.
-	Audit *Audit `yaml:"audit"`
+	Audit *Audit `yaml:"audit" restart:"yes"`
 	// StateDir is the directory in which the last good keys of identity providers outlast a restart; only the CA
 	// may write to it. When omitted: nothing is kept.
-	StateDir string `yaml:"state_dir"`
+	StateDir string `yaml:"state_dir" path:"optional-dir" restart:"yes"`
 	// Production says whether to refuse ephemeral keys, ct.none and every insecure.
 	Production bool `yaml:"production"`
 
@@ -105,7 +105,7 @@ type API struct {
 // Identity says who may get certificates.
 type Identity struct {
 	// File is the path of the issuer file.
-	File string `yaml:"file"`
+	File string `yaml:"file" path:"read"`
 }
 
 // CA says where the CA's key is and which chains verifiers may need. Exactly one key backend is set.
@@ -126,11 +126,11 @@ func (c CA) Place(err error) error {
 		return err
 	}
 	named := *s
-	tagged(reflect.ValueOf(&c).Elem(), []string{"ca"}, func(p pathSetting) {
+	for _, p := range pathsIn(reflect.ValueOf(&c), "ca") {
 		if slices.Equal(p.path, s.Path) {
 			named.File = *p.at
 		}
-	})
+	}
 	return &named
 }
 
@@ -139,7 +139,7 @@ type CT struct {
 	// Logs are logs that get precertificates over HTTP.
 	Logs []remote.Config `yaml:"logs"`
 	// Embedded is a log in this process, on the local disk.
-	Embedded *embedded.Config `yaml:"embedded"`
+	Embedded *embedded.Config `yaml:"embedded" restart:"yes"`
 	// None is the decision to issue certificates without a log.
 	None *NoneConfig `yaml:"none"`
 	// Policy says how many SCTs a certificate needs, and how precertificates are submitted.

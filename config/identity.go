@@ -12,7 +12,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
@@ -33,7 +32,7 @@ func LoadIdentity(path string) (issuers *oidc.Config, main *Config, err error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		l.absolute(dir)
+		l.paths = absolute(l.config, dir)
 		l.defaults()
 		main, l.config.dir, l.config.main = l.config, dir, l.main
 		l.loadIssuers()
@@ -92,37 +91,6 @@ func DiffMain(before, after *Config) []Change {
 		out[i].Restart = needsRestart(strings.Split(c.Entry+"."+c.Key, "."))
 	}
 	return out
-}
-
-// needsRestart says that a setting is taken up at the start of the process alone. path is its path, or begins with it.
-func needsRestart(path []string) bool {
-	return slices.Contains([]string{"listen", "limits", "audit", "state_dir"}, path[0]) || len(path) > 1 && path[0] == "ct" && path[1] == "embedded"
-}
-
-// Restart lists the settings of next that a process that runs with c takes up only after a restart, at their places in the file of next.
-func (c *Config) Restart(next *Config) []Warning {
-	old, fresh := flatten(reflect.ValueOf(*c), c.dir), flatten(reflect.ValueOf(*next), next.dir)
-	var out []Warning
-	for _, key := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(sortedKeys(old), sortedKeys(fresh))))) {
-		path := strings.Split(key, "\x00")
-		if old[key] == fresh[key] || !needsRestart(path) {
-			continue
-		}
-		text := old[key] + " → " + fresh[key]
-		switch {
-		case old[key] == "":
-			text = fresh[key] + " is new"
-		case fresh[key] == "":
-			text = old[key] + " is gone"
-		}
-		out = append(out, next.Waits(text, path...))
-	}
-	return out
-}
-
-// Waits is a warning that a setting of c is not in force before a restart.
-func (c *Config) Waits(text string, path ...string) Warning {
-	return c.Warn(fault.BadSetting(text, "restart to apply it", path...))
 }
 
 // differences of two sets of settings. The first parts of a path are the entry, the rest is the key.

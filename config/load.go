@@ -36,7 +36,7 @@ func (l *loader) load() (*Config, []Warning, error) {
 		return nil, nil, l.result()
 	}
 	l.defaults()
-	l.absolute(dir)
+	l.paths = absolute(l.config, dir)
 	l.checkSettings()
 	l.checkPaths()
 	l.loadIssuers()
@@ -62,16 +62,16 @@ func Named(path string) []string {
 	}
 	l := &loader{config: &Config{}, path: path}
 	if t, _ := l.readMain(path); t != nil {
-		l.absolute(filepath.Dir(main))
+		l.paths = absolute(l.config, filepath.Dir(main))
 	}
 	return l.files(main)
 }
 
-// files lists main and every file, not directory, that a setting names.
+// files lists main and every file that a setting names and the CA reads.
 func (l *loader) files(main string) []string {
 	out := []string{main}
 	for _, p := range slices.Concat(l.paths, l.issuerPaths) {
-		if !p.dir && !p.made && *p.at != "" { // a journal changes all the time
+		if p.isWatched() {
 			out = append(out, *p.at)
 		}
 	}
@@ -149,7 +149,7 @@ func (l *loader) checkIssuers(dir string) {
 	if len(l.issuers.problems) > 0 {
 		return
 	}
-	l.absoluteIssuers(dir)
+	l.issuerPaths = absolute(&l.config.Issuers, dir)
 	l.issuers.add(l.config.Issuers.Check())
 	l.issuers.add(l.checkKeyAlgorithms())
 	l.lookAt(l.issuers, l.issuerPaths)

@@ -15,11 +15,11 @@ func (c *Config) Places() error {
 	var errs []error
 	for _, p := range c.places {
 		switch {
-		case p.made:
+		case p.kind == pathWrite:
 			if err := access(filepath.Dir(*p.at)); err != nil {
 				errs = append(errs, fault.BadFile(filepath.Dir(*p.at), err, p.path...))
 			}
-		case p.dir:
+		case p.isDir():
 			if err := p.makeable(); err != nil {
 				errs = append(errs, err)
 			}
@@ -43,7 +43,7 @@ func (p pathSetting) makeable() error {
 	}
 	err := access(dir)
 	switch {
-	case err == nil, dir == *p.at && p.spare:
+	case err == nil, dir == *p.at && p.kind == pathOptionalDir:
 		return nil
 	case dir == *p.at:
 		return fault.BadFile(dir, err, p.path...)

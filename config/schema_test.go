@@ -327,8 +327,8 @@ func facts() (main, issuer keyFacts) {
 	full := filled(reflect.TypeFor[Config](), "x").Interface().(Config)
 	full.Issuers.Issuers = issuers("x")
 	l := &loader{config: &full}
-	l.absolute("/")
-	l.absoluteIssuers("/")
+	l.paths = absolute(l.config, "/")
+	l.issuerPaths = absolute(&full.Issuers, "/")
 	for _, p := range l.paths {
 		main.paths[name(p.path)] = true
 	}

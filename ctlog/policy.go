@@ -37,7 +37,7 @@ type PolicyConfig struct {
 	Budget time.Duration `yaml:"budget"`
 	// TrustedRoot is the path of the published trusted_root.json. If it is set, a log that the file does not list may not
 	// have embed: true.
-	TrustedRoot string `yaml:"trusted_root"`
+	TrustedRoot string `yaml:"trusted_root" path:"read"`
 }
 
 // withDefaults returns c with a value in every field but TrustedRoot.

@@ -16,7 +16,7 @@ import (
 // Without a file, a record counts when each receiver has accepted it.
 type Config struct {
 	// File is the path of the journal. Its directory belongs to the CA alone.
-	File string `yaml:"file"`
+	File string `yaml:"file" path:"write"`
 	// MaxSize is the size at which the file is closed and a new one is begun: a whole number of KiB, MiB or GiB.
 	// Default: 128MiB.
 	MaxSize string `yaml:"max_size"`

@@ -137,7 +137,7 @@ func (o *operation) prepare(ctx context.Context) (next *system, waiting []config
 	}
 	waiting = old.config.Restart(cfg)
 	wants := cfg.CT.Embedded
-	cfg.Listen, cfg.Limits, cfg.CT.Embedded, cfg.Audit, cfg.StateDir = old.config.Listen, old.config.Limits, old.config.CT.Embedded, old.config.Audit, old.config.StateDir
+	cfg.KeepUntilRestart(old.config)
 	if o.in.auditing == nil && wantsAuditor(cfg) { // it started with ct.none
 		waiting = append(waiting, cfg.Waits("there is no auditor", "audit", "reconcile"))
 	}

@@ -29,7 +29,7 @@ type Config struct {
 	// Every is the interval between two audits: a duration, or off. Default: 1m.
 	Every string `yaml:"every"`
 	// Journals are the journals of other instances that sign with the same key, as paths or shell patterns. Without them the log entries of those instances are reported as unintended.
-	Journals []string `yaml:"journals"`
+	Journals []string `yaml:"journals" path:"pattern"`
 	// Lag is how far the journals of other instances may be behind, as copies are. A log entry without an intent is reported after this time. Default: 10m.
 	Lag time.Duration `yaml:"lag"`
 }
@@ -92,7 +92,7 @@ type WebhookConfig struct {
 	// Bearer is a secret that is sent as a bearer token.
 	Bearer *secret.Source `yaml:"bearer"`
 	// CACert is the path of PEM certificates that verify the webhook's TLS certificate, in place of the system's.
-	CACert string `yaml:"ca_cert"`
+	CACert string `yaml:"ca_cert" path:"read"`
 }
 
 // Check validates the settings without opening a connection. Its errors are [fault.Setting] values.

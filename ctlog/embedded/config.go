@@ -20,7 +20,7 @@ import (
 // Config says where the log is, what it is called, and when it changes its key.
 type Config struct {
 	// Dir is the log's directory. It is made on the first start, with a new key.
-	Dir string `yaml:"dir"`
+	Dir string `yaml:"dir" path:"dir"`
 	// Origin is the log's name in its checkpoints: a host name with a path, without scheme. It can never change.
 	Origin string `yaml:"origin"`
 	// Rotate is how often a new shard with a key of its own takes over: yearly, quarterly or monthly, at 00:00 UTC of the first day. When omitted: only by "mayfly log rotate".

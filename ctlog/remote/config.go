@@ -32,7 +32,7 @@ type Config struct {
 	Host string `yaml:"host"`
 	// PublicKey is the path of the log's key, PEM SubjectPublicKeyInfo. It is pinned: an SCT counts only if this key
 	// verifies it.
-	PublicKey string `yaml:"public_key"`
+	PublicKey string `yaml:"public_key" path:"read"`
 	// Origin is the log's name in its checkpoints, for the exported trust material.
 	Origin string `yaml:"origin"`
 	// Operator is the organization that runs the log, for the trust material and policy.min_operators. Logs of
@@ -46,7 +46,7 @@ type Config struct {
 	// guards against the wrong file.
 	LogID string `yaml:"log_id"`
 	// CACert is the path of PEM certificates that the log's TLS certificate must chain to, instead of the system's.
-	CACert string `yaml:"ca_cert"`
+	CACert string `yaml:"ca_cert" path:"read"`
 	// ClientCertificate is for a log that requires a TLS client certificate.
 	ClientCertificate *ClientCertificateConfig `yaml:"client_certificate"`
 	// Proxy is the URL of an HTTP or SOCKS5 proxy. When omitted: none; the environment is ignored.
@@ -69,9 +69,9 @@ type Config struct {
 // ClientCertificateConfig is a key pair in PEM files.
 type ClientCertificateConfig struct {
 	// Certificate is the path of the certificate chain.
-	Certificate string `yaml:"certificate"`
+	Certificate string `yaml:"certificate" path:"read"`
 	// Key is the path of the private key.
-	Key string `yaml:"key"`
+	Key string `yaml:"key" path:"secret"`
 }
 
 // defaultMergeDelay is the maximum merge delay of public logs.

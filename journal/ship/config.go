@@ -31,7 +31,7 @@ type SyslogConfig struct {
 	// Facility is a name of RFC 5424 table 1, for example auth, authpriv, local0. Default: authpriv.
 	Facility string `yaml:"facility"`
 	// CACert is the path of PEM certificates that the receiver's TLS certificate must chain to, in place of the system's.
-	CACert string `yaml:"ca_cert"`
+	CACert string `yaml:"ca_cert" path:"read"`
 	// Insecure allows unencrypted records on a network.
 	Insecure bool `yaml:"insecure"`
 }
@@ -43,7 +43,7 @@ type OTLPConfig struct {
 	// Headers are sent with each request, by name; their values are secrets.
 	Headers map[string]*secret.Source `yaml:"headers"`
 	// CACert is the path of PEM certificates that the collector's TLS certificate must chain to, in place of the system's.
-	CACert string `yaml:"ca_cert"`
+	CACert string `yaml:"ca_cert" path:"read"`
 	// Insecure allows plain http to a host that is not loopback.
 	Insecure bool `yaml:"insecure"`
 }

@@ -38,9 +38,9 @@ type StaticKeysConfig struct {
 	// A JWK set (RFC 7517 §5) as JSON text.
 	JWKS string `yaml:"jwks"`
 	// A file with a JWK set.
-	File string `yaml:"file"`
+	File string `yaml:"file" path:"read"`
 	// A directory of files with JWK sets, named *.json.
-	Dir string `yaml:"dir"`
+	Dir string `yaml:"dir" path:"dir"`
 	// JWS algorithms of these keys. When omitted: those that fit each key.
 	Algorithms []string `yaml:"algorithms"`
 }
@@ -48,7 +48,7 @@ type StaticKeysConfig struct {
 // OutboundConfig says how a provider is reached.
 type OutboundConfig struct {
 	// PEM file of CAs for the provider's HTTPS certificate.
-	CABundle string `yaml:"ca-bundle"`
+	CABundle string `yaml:"ca-bundle" path:"read"`
 	// true trusts only ca-bundle and ca-cert; false adds them to the system's roots.
 	CAExclusive bool `yaml:"ca-exclusive"`
 	// URL of a proxy, or none. When omitted: what HTTPS_PROXY and NO_PROXY say.
@@ -57,7 +57,7 @@ type OutboundConfig struct {
 	ClientCertificate *ClientCertificateConfig `yaml:"client-certificate"`
 	// File with a bearer token for discovery and keys, read again every 5s. The token is sent only to the issuer's
 	// own host, over https.
-	BearerTokenFile string `yaml:"bearer-token-file"`
+	BearerTokenFile string `yaml:"bearer-token-file" path:"secret"`
 	// Allows addresses that are not public where they are refused otherwise: for patterns, and for keys on another
 	// host.
 	PrivateNetwork bool `yaml:"private-network"`
@@ -69,9 +69,9 @@ type OutboundConfig struct {
 // ClientCertificateConfig is a key pair in PEM files, read again every 5s.
 type ClientCertificateConfig struct {
 	// PEM file of the certificate chain.
-	Certificate string `yaml:"certificate"`
+	Certificate string `yaml:"certificate" path:"read"`
 	// PEM file of the private key.
-	Key string `yaml:"key"`
+	Key string `yaml:"key" path:"secret"`
 }
 
 // Check checks the settings of an issuer, a URL or a pattern, without reading files. Its errors are [fault.Setting]
