@@ -2,8 +2,9 @@ package config
 
 import (
 	"reflect"
-	"slices"
 	"strings"
+
+	"github.com/mayfly-ca/mayfly/internal/spelling"
 )
 
 // field is one key of a block.
@@ -69,11 +70,11 @@ func (fs fields) nearest(key string) string {
 		if f.any {
 			continue
 		}
-		for _, spelling := range []string{f.name, f.alias} {
-			if spelling == "" {
+		for _, name := range []string{f.name, f.alias} {
+			if name == "" {
 				continue
 			}
-			if d := editDistance(plainKey(key), plainKey(spelling)); d < distance && d < len(spelling) {
+			if d := spelling.Distance(plainKey(key), plainKey(name)); d < distance && d < len(name) {
 				best, distance = f.name, d
 			}
 		}
@@ -84,31 +85,4 @@ func (fs fields) nearest(key string) string {
 // plainKey drops what spellings of one key differ in.
 func plainKey(s string) string {
 	return strings.ToLower(strings.NewReplacer("-", "", "_", "", " ", "", ".", "").Replace(s))
-}
-
-// editDistance counts the insertions, deletions, substitutions and swaps of neighbours between a and b.
-func editDistance(a, b string) int {
-	if len(a) > 64 || len(b) > 64 {
-		return 64 // no key is that long
-	}
-	var before, prev []int
-	cur := make([]int, len(b)+1)
-	for j := range cur {
-		cur[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		before, prev, cur = prev, cur, make([]int, len(b)+1)
-		cur[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			cur[j] = slices.Min([]int{prev[j] + 1, cur[j-1] + 1, prev[j-1] + cost})
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				cur[j] = min(cur[j], before[j-2]+1)
-			}
-		}
-	}
-	return cur[len(b)]
 }

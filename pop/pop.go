@@ -26,6 +26,7 @@ import (
 	"strings"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/spelling"
 )
 
 // Config is the operator's choice of client keys.
@@ -138,7 +139,7 @@ func (p *Policy) Algorithms() []string { return slices.Clone(p.names) }
 func suggest(name string) string {
 	best, distance := "", len(name)/3+1
 	for _, row := range registry {
-		if d := editDistance(strings.ToLower(name), row.name); d < distance {
+		if d := spelling.Distance(strings.ToLower(name), row.name); d < distance {
 			best, distance = row.name, d
 		}
 	}
@@ -150,29 +151,4 @@ func suggest(name string) string {
 		all[i] = row.name
 	}
 	return "write one of " + strings.Join(all, ", ")
-}
-
-// editDistance counts the insertions, deletions and replacements of bytes that lead from a to b. Inputs longer than 80
-// bytes count as far apart.
-func editDistance(a, b string) int {
-	if len(a) > 80 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
