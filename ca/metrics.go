@@ -34,17 +34,17 @@ func (s stage) String() string { return [...]string{"draft", "sign", "log", "ver
 func newMetrics(expiry time.Time) *metrics {
 	m := &metrics{
 		certificates: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mayfly_ca_certificates_total", Help: "Certificates asked for, by how it went.",
+			Name: "mayfly_ca_certificates_total", Help: "Requests for a certificate, by result.",
 		}, []string{"result"}),
 		signerFailures: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "mayfly_ca_signer_failures_total", Help: "Signatures that the CA's key did not make.",
+			Name: "mayfly_ca_signer_failures_total", Help: "Signatures that the CA key failed to make.",
 		}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "mayfly_ca_stage_seconds", Help: "Time in each stage of issuance.",
+			Name: "mayfly_ca_stage_seconds", Help: "Duration of each stage of issuance.",
 			Buckets: []float64{.0001, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"stage"}),
 		expiry: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "mayfly_ca_expiry_timestamp_seconds", Help: "When the first certificate of the chain expires.",
+			Name: "mayfly_ca_expiry_timestamp_seconds", Help: "When the first certificate of the chain expires, in seconds since 1970.",
 		}),
 	}
 	m.results = map[result]prometheus.Counter{}

@@ -22,17 +22,17 @@ func newMetrics() *metrics {
 			Name: "mayfly_journal_records_total", Help: "Records that are durable, by kind.",
 		}, []string{"kind"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "mayfly_journal_commit_seconds", Help: "Time in which a group of records became durable.",
+			Name: "mayfly_journal_commit_seconds", Help: "Time to make a group of records durable.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}),
 		group: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "mayfly_journal_group_records", Help: "Records that became durable together.", Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 1024},
+			Name: "mayfly_journal_group_records", Help: "Number of records in a group.", Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 1024},
 		}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "mayfly_journal_failures_total", Help: "Times that the journal could no longer be written.",
+			Name: "mayfly_journal_failures_total", Help: "Number of times that the journal could not be written.",
 		}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "mayfly_journal_dropped_total", Help: "Denials that came faster than they are written, and were only counted.",
+			Name: "mayfly_journal_dropped_total", Help: "Denials that were only counted, because there were too many.",
 		}),
 	}
 	for _, k := range []Kind{Start, Stop, Reload, Trial, Intent, Outcome, Alarm, Recovered, Dropped, Event} {

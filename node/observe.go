@@ -20,7 +20,7 @@ func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	b := version.Read()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "mayfly_build_info", Help: "1, with what the binary was built from as labels.",
+		Name: "mayfly_build_info", Help: "1; the labels say what the binary was built from.",
 		ConstLabels: prometheus.Labels{"version": b.Version, "commit": b.Commit, "go_version": b.GoVersion},
 	})
 	info.Set(1)

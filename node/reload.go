@@ -265,7 +265,7 @@ func newReloadMetrics() *reloadMetrics {
 	m := &reloadMetrics{
 		generation: prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_config_generation", Help: "Number of the configuration in force, from 1."}),
 		since: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "mayfly_config_installed_timestamp_seconds", Help: "When the configuration in force was put in force, in seconds since 1970.",
+			Name: "mayfly_config_installed_timestamp_seconds", Help: "When the configuration in force took effect, in seconds since 1970.",
 		}),
 		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "mayfly_config_info", Help: "1, with the digest of the configuration in force.",

@@ -17,11 +17,12 @@ func newMetrics() *metrics {
 	return &metrics{
 		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_oidc_tokens_total",
-			Help: "Tokens by entry of the configuration and reason of refusal; empty is accepted.",
+			Help: "Tokens, by entry of the issuer file and reason of refusal; an empty reason means accepted.",
 		}, []string{"issuer", "reason"}),
 		rules: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_oidc_policy_total",
-			Help: "Decisions of policies, by the rule that decided: allowed, refused, or would_refuse for a rule in shadow mode.",
+			Help: "Policy decisions, by the rule that decided: allowed, refused, or would_refuse for a rule in " +
+				"shadow mode.",
 		}, []string{"issuer", "rule", "verdict"}),
 	}
 }

@@ -46,21 +46,23 @@ var (
 	connectionsDesc = prometheus.NewDesc("mayfly_server_connections", "Open connections, by listener.",
 		[]string{"listener"}, nil)
 	limitDesc = prometheus.NewDesc("mayfly_server_connections_limit",
-		"How many connections may be open, by listener.", []string{"listener"}, nil)
+		"Limit of open connections, by listener.", []string{"listener"}, nil)
 	refusedDesc = prometheus.NewDesc("mayfly_server_connections_refused_total",
-		"Connections that were closed at once, by listener and cause: the source has as many as it may "+
-			"have, or the listener has.", []string{"listener", "cause"}, nil)
+		"Connections that were refused, by listener and cause: the source or the listener is at its "+
+			"limit.", []string{"listener", "cause"}, nil)
 	evictedDesc = prometheus.NewDesc("mayfly_server_connections_evicted_total",
-		"Connections without a request that were closed for new ones, because the source or the listener had no room.",
+		"Idle connections that were closed for new ones, because the source or the listener was at its "+
+			"limit.",
 		[]string{"listener"}, nil)
 	floodedDesc = prometheus.NewDesc("mayfly_server_connections_flooded_total",
-		"Connections that were closed because much was received over them and no request.", []string{"listener"}, nil)
+		"Connections that were closed because they delivered much data and no request.", []string{"listener"}, nil)
 	receivingDesc = prometheus.NewDesc("mayfly_server_requests_receiving",
 		"Requests that are being received.", nil, nil)
 	standingDesc = prometheus.NewDesc("mayfly_server_streams_standing",
 		"Streams that stay open: health watches and reflection.", nil, nil)
 	unheardDesc = prometheus.NewDesc("mayfly_server_requests_unreceived_total",
-		"Requests that were not received, by cause: not in time, too many at once, too many streams that stay open.",
+		"Requests that were not received, by cause: too slow, too many at once, too many long-lived "+
+			"streams.",
 		[]string{"cause"}, nil)
 	providersDesc = prometheus.NewDesc("mayfly_server_provider_waits",
 		"Requests that wait for an identity provider before their tokens are verified.", nil, nil)

@@ -353,7 +353,7 @@ var (
 	dependencyDesc = prometheus.NewDesc("mayfly_dependency_ready",
 		"1 if the dependency works, 0 if not, by its name in /readyz.", []string{"dependency"}, nil)
 	answerAgeDesc = prometheus.NewDesc("mayfly_readiness_age_seconds",
-		"Age of the oldest answer of a dependency that /readyz reports.", nil, nil)
+		"Age of the oldest result of a check that /readyz shows.", nil, nil)
 )
 
 // Collect implements [prometheus.Collector]: the readiness, from memory.

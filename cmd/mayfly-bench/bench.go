@@ -54,16 +54,17 @@ func newBench(o *cli.Common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mayfly-bench",
 		Short: "Measure how many certificates a CA issues, and what each costs",
-		Long: "mayfly-bench asks for certificates and prints for each step: certificates and refusals per second, latency of both, errors, and the\n" +
-			"server's processor time for one certificate beside the cost of its cryptography.\n\n" +
-			"With --callers so many ask one after the other, and wait as long as a refusal says. With --rate requests arrive at random times\n" +
-			"(a Poisson process), whether others are answered or not: latency counts from the time when a request should have been made, and\n" +
-			"nobody asks twice. Percentages are of the capacity, which a short step with 64 callers finds first; after more than 100%, bench\n" +
-			"says how soon half the capacity is served as before. --processors starts a server with so many processors for each number.\n\n" +
-			"Without --target it starts a CA of its own on loopback, with a log and an identity provider that answer at once: what this\n" +
-			"machine can do at best. With --target it loads a CA that runs; its tokens come from \"mayfly dev\" (--dir), or from a provider\n" +
-			"that bench starts (--listen-idp) and whose entry it prints for the CA's issuer file. Every certificate is real, and logged\n" +
-			"where the CA logs.",
+		Long: "mayfly-bench requests certificates. For each step it prints certificates and refusals per second, the latency of both,\n" +
+			"errors, and the server's processor time for one certificate beside the cost of its cryptography.\n\n" +
+			"With --callers, each caller sends one request after the other, and waits as long as a refusal says. With --rate,\n" +
+			"requests arrive at random times (a Poisson process), whether others are answered or not: latency counts from the\n" +
+			"intended time of the request, and no request is repeated. Percentages are of the capacity, which a short step with 64\n" +
+			"callers measures first. After more than 100%, the tool shows how soon half the capacity is served as before.\n" +
+			"--processors starts one server for each number, with that many processors.\n\n" +
+			"Without --target, the tool starts a CA of its own on loopback, with a log and an identity provider that answer at once:\n" +
+			"the best that this machine can do. With --target it loads a running CA. Its tokens then come from \"mayfly dev\" (--dir),\n" +
+			"or from a provider that the tool starts (--listen-idp) and whose entry for the CA's issuer file it prints. Every\n" +
+			"certificate is real, and logged to the CA's logs.",
 		Example: "  mayfly-bench\n  mayfly-bench --embedded --callers 1,64 --step 10s --svg bench.svg\n  mayfly-bench --rate 50%,100%,1000%\n" +
 			"  mayfly-bench --processors 1,2,4\n" +
 			"  mayfly-bench --target http://127.0.0.1:5555 --dir .mayfly-dev --metrics http://127.0.0.1:2112/metrics",
@@ -84,20 +85,20 @@ func newBench(o *cli.Common) *cobra.Command {
 	fl.StringVar(&f.mayfly, "mayfly", "", "the mayfly to start (default: the one beside mayfly-bench, else the one on the PATH)")
 	fl.StringVar(&f.target, "target", "", "URL of a running CA's REST API, http://HOST:PORT; omitted: a CA is started for the run")
 	fl.StringVar(&f.grpc, "grpc", "", "use gRPC: HOST:PORT of the running CA; \"on\" for the CA that is started")
-	fl.StringVar(&f.dir, "dir", "", "take tokens of the \"mayfly dev\" whose directory this is")
+	fl.StringVar(&f.dir, "dir", "", "directory of the \"mayfly dev\" that makes the tokens")
 	fl.StringVar(&f.listenIDP, "listen-idp", "", "loopback address for a provider whose tokens are used, for example 127.0.0.1:5558")
 	fl.StringVar(&f.metrics, "metrics", "", "URL of the target's metrics page, for its processor time and memory")
 	fl.StringVar(&f.callers, "callers", "", "callers at each step (default "+defaultCallers+"; with --processors 64)")
 	fl.StringVar(&f.rate, "rate", "", "requests per second at each step instead, as numbers or as percentages of the capacity: 200,400 or 50%,100%,1000%")
-	fl.StringVar(&f.processors, "processors", "", "for each of these numbers, start a CA with so many processors: 1,2")
+	fl.StringVar(&f.processors, "processors", "", "start one CA for each of these numbers of processors: 1,2")
 	fl.Var(cli.Lasting(&f.step, 5*time.Second), "step", "length of a step")
-	fl.IntVar(&f.most, "max-requests", 200_000, "stop after so many requests")
-	fl.BoolVar(&f.embedded, "embedded", false, "the CA that is started logs to an embedded log on disk")
-	fl.Var(cli.Lasting(&f.logLatency, 0), "log-latency", "the log of the CA that is started takes so long")
+	fl.IntVar(&f.most, "max-requests", 200_000, "stop after this many requests")
+	fl.BoolVar(&f.embedded, "embedded", false, "use an embedded log on disk in the CA that the tool starts")
+	fl.Var(cli.Lasting(&f.logLatency, 0), "log-latency", "latency of the log of the CA that the tool starts")
 	fl.BoolVar(&f.json, "json", false, "print the result as JSON")
-	fl.StringVar(&f.svg, "svg", "", "write a picture of the result to this file")
-	fl.StringVar(&f.profile, "cpu-profile", "", "write a profile of the CA that is started, over all steps, to this file")
-	fl.BoolVar(&f.anotherHost, "load-another-host", false, "the target is not this machine, and its operator knows that it is loaded")
+	fl.StringVar(&f.svg, "svg", "", "write a chart of the result to this file")
+	fl.StringVar(&f.profile, "cpu-profile", "", "write a CPU profile of the CA that the tool starts, over all steps, to this file")
+	fl.BoolVar(&f.anotherHost, "load-another-host", false, "confirm that the target is another machine whose operator agrees to the load")
 	return cmd
 }
 

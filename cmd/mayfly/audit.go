@@ -20,9 +20,9 @@ import (
 func newAudit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
-		Short: "Verify, follow and search the journal, and hold it against the logs",
-		Long: "The journal has every decision of the CA as one line of JSON; docs/audit.md describes it. All commands but clear only read,\n" +
-			"and work on a journal that is being written.",
+		Short: "Verify, follow and search the journal, and compare it with the logs",
+		Long: "The journal has every decision of the CA as one line of JSON; docs/audit.md describes it. All commands except clear only\n" +
+			"read, and work on a journal that is being written.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
@@ -34,7 +34,7 @@ func newAudit() *cobra.Command {
 type journalFlags struct{ config string }
 
 func (f *journalFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.config, "config", "", "configuration file that names the journal, in place of JOURNAL")
+	cmd.Flags().StringVar(&f.config, "config", "", "configuration file that names the journal, instead of JOURNAL")
 }
 
 // target is a journal as the command line names it.

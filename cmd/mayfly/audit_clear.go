@@ -18,7 +18,7 @@ func newAuditClear() *cobra.Command {
 	var yes, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "clear --config FILE [--log NAME | --alarm ID]",
-		Short: "List the open alarms of the auditor, or close those that were dealt with",
+		Short: "List the open alarms of the auditor, or clear alarms that you have dealt with",
 		Long: "clear without --log and --alarm lists the alarms that are open. With --log it closes those of a log that broke a promise, and the\n" +
 			"log is asked for SCTs again; with --alarm it closes one. It only says what would be done, unless --yes is given. The running CA\n" +
 			"carries the order out at its next audit, within audit.reconcile.every, and writes it into the journal.",

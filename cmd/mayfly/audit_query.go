@@ -30,9 +30,9 @@ func newAuditQuery() *cobra.Command {
 	var f queryFlags
 	cmd := &cobra.Command{
 		Use:   "query {JOURNAL | --config FILE}",
-		Short: "Find records: who got what, when and why not",
-		Long: "query prints the records for which all given filters hold. Intents are left out, as an outcome says all of its intent again.\n" +
-			"Where subjects are digests, the plain subject is still what to write: the digest is computed with the journal's salt.",
+		Short: "Find records: who got a certificate or a refusal, when and why",
+		Long: "query prints the records that match all given filters. Intents are omitted, because an outcome repeats the content of\n" +
+			"its intent. If subjects are digests, write the plain subject: query computes the digest with the journal's salt.",
 		Example: "  mayfly audit query --config mayfly.yaml --san alice@example.com --since 24h\n" +
 			"  mayfly audit query journal.jsonl --result denied --reason POLICY_DENIED --since 2026-11-01 --json",
 		Args: cobra.MaximumNArgs(1),
@@ -65,8 +65,8 @@ func newAuditQuery() *cobra.Command {
 	fl.StringVar(&f.reason, "reason", "", "reason of docs/errors.md, or kind of an alarm")
 	fl.StringVar(&f.since, "since", "", "not before: RFC 3339, a date, or how long ago (24h)")
 	fl.StringVar(&f.until, "until", "", "before: likewise")
-	fl.BoolVar(&f.intents, "intents", false, "intents, too")
-	fl.BoolVar(&f.json, "json", false, "print the records as they stand in the journal")
+	fl.BoolVar(&f.intents, "intents", false, "also print intents")
+	fl.BoolVar(&f.json, "json", false, "print the records as they are in the journal")
 	cli.CompleteWords(cmd, "result", string(journal.Issued), string(journal.Failed), string(journal.Denied))
 	return cmd
 }

@@ -31,13 +31,14 @@ func newAuditReconcile() *cobra.Command {
 	var f reconcileFlags
 	cmd := &cobra.Command{
 		Use:   "reconcile --config FILE",
-		Short: "Hold the journal and the logs against each other: every certificate in both, and nothing else in a log",
-		Long: "reconcile reads the logs of the configuration from their first entry, proves what it reads against their signed heads, then reads\n" +
-			"the journal, and says what does not match: an entry that nobody intended (the CA's key is used elsewhere), a promise that a log did\n" +
-			"not keep, a serial number used twice, signatures that no record explains. It needs the chain and the logs' keys, not the CA's key,\n" +
-			"and writes nothing. Where several instances sign with one key, name the journals of the others with --journal.\n\n" +
-			"Exit status: 0 all is well, 1 something could not be read or the copy of a log is too old, 3 something was found (docs/reconcile.md\n" +
-			"says what to do).",
+		Short: "Compare the journal with the logs: every certificate in both, and no other entries in a log",
+		Long: "reconcile reads the logs of the configuration from their first entry, proves what it reads against their signed tree\n" +
+			"heads, then reads the journals, and reports what does not match: an unintended entry (the CA key was used elsewhere), an\n" +
+			"SCT whose obligation a log did not keep, a serial number used twice, signatures that no record explains. It needs the\n" +
+			"chain and the logs' keys, not the CA key, and writes nothing. If several instances sign with one key, name the journals\n" +
+			"of the others with --journal.\n\n" +
+			"Exit status: 0 no finding, 1 something could not be read or the copy of a log is too old, 3 something was found\n" +
+			"(docs/reconcile.md says what to do).",
 		Example: "  mayfly audit reconcile --config /etc/mayfly/mayfly.yaml --journal /mnt/other/journal.jsonl --since 24h",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {

@@ -21,9 +21,10 @@ func newAuditTail() *cobra.Command {
 	var n uint64
 	var follow, asJSON bool
 	cmd := &cobra.Command{
-		Use:     "tail {JOURNAL | --config FILE}",
-		Short:   "Show the last records, and those that come",
-		Long:    "tail prints the last records of a journal, one line each. With -f it goes on with what is written, also into the next file.",
+		Use:   "tail {JOURNAL | --config FILE}",
+		Short: "Show the last records, and follow new ones",
+		Long: "tail prints the last records of a journal, one line each. With -f it follows the journal, also " +
+			"into the next file.",
 		Example: "  mayfly audit tail -f --config /etc/mayfly/mayfly.yaml\n  mayfly audit tail -n 100 --json journal.jsonl",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -49,8 +50,8 @@ func newAuditTail() *cobra.Command {
 	}
 	from.add(cmd)
 	cmd.Flags().Uint64VarP(&n, "lines", "n", 10, "how many records")
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the records as they stand in the journal")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "follow the journal until interrupted")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the records as they are in the journal")
 	return cmd
 }
 

@@ -23,12 +23,13 @@ func newAuditVerify() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "verify {JOURNAL | --config FILE}",
-		Short: "Say whether a journal is whole, and name the place where it is not",
-		Long: "verify reads the whole journal: the sum of each record, its place in the chain across all files, the end against what was\n" +
-			"acknowledged (JOURNAL.head), and records against each other: no certificate without an intent, no serial number twice, every\n" +
-			"signature of the CA's key accounted for. Whoever can write all the files can rewrite the end of a journal without a key so that\n" +
-			"it verifies; compare the printed sum with one that was kept elsewhere (docs/audit.md).\n\n" +
-			"Exit status: 0 the journal is whole, 3 something is wrong.",
+		Short: "Check that a journal is intact, and show the place where it is not",
+		Long: "verify reads the whole journal. It checks the sum of each record, its place in the chain across all files, the end\n" +
+			"against what was acknowledged (JOURNAL.head), and records against each other: no certificate without an intent, no\n" +
+			"serial number twice, every signature of the CA key accounted for. Anyone who can write to all the files can rewrite the\n" +
+			"end of a journal without a key so that it verifies. Compare the printed sum with one that was kept on another machine\n" +
+			"(docs/audit.md).\n\n" +
+			"Exit status: 0 the journal is intact, 3 something is wrong.",
 		Example: "  mayfly audit verify --config /etc/mayfly/mayfly.yaml\n  mayfly audit verify --first 100001 journal.jsonl",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -56,8 +57,8 @@ func newAuditVerify() *cobra.Command {
 		}),
 	}
 	from.add(cmd)
-	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with the secret of audit.key, where the journal is named by its path")
-	cmd.Flags().Uint64Var(&first, "first", 0, "number of the first record, where older files are kept elsewhere (default 1: nothing is missing)")
+	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with the secret of audit.key, if the journal is named by its path")
+	cmd.Flags().Uint64Var(&first, "first", 0, "number of the first record, if older files are kept elsewhere (default 1: no file is missing)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

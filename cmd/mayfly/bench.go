@@ -18,7 +18,7 @@ import (
 func newBench() *cobra.Command {
 	return &cobra.Command{
 		Use:                "bench",
-		Short:              "Measure how many certificates a CA issues: the tool is mayfly-bench now",
+		Short:              "Measure how many certificates a CA issues; the tool is now mayfly-bench",
 		Hidden:             true,
 		DisableFlagParsing: true,
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -34,7 +34,7 @@ func newBench() *cobra.Command {
 				tool, err = exec.LookPath("mayfly-bench")
 			}
 			if err != nil {
-				return cli.Usage("the load tool is a command of its own, which is neither beside mayfly nor on the PATH; run\n  %s",
+				return cli.Usage("the load tool mayfly-bench is neither beside mayfly nor on the PATH; run %s",
 					strings.Join(append([]string{"go run github.com/mayfly-ca/mayfly/cmd/mayfly-bench --mayfly " + self}, args...), " "))
 			}
 			argv := append([]string{tool, "--mayfly", self}, args...)

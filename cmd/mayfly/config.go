@@ -68,14 +68,14 @@ func newConfigCheck() *cobra.Command {
 	var asJSON, online bool
 	cmd := &cobra.Command{
 		Use:   "check --config FILE",
-		Short: "Say whether \"mayfly serve\" would start with this configuration",
-		Long: "check runs the code that \"mayfly serve\" runs before it opens a socket: configuration, issuer file, policies and their tests, keys\n" +
-			"and chains, journal and log, and places that have to be written. It changes nothing; run it as the user that the CA runs as.\n" +
-			"With --online it also asks every identity provider for its keys, and every log for its roots (is ours " +
-			"among them?), for a head that is\n" +
-			"signed with the configured key, and for the time.\n\n" +
-			"Exit status: 0 all is well, 2 the configuration is wrong, 3 a provider or a log could not be " +
-			"reached or would not do.",
+		Short: "Check that \"mayfly serve\" would start with this configuration",
+		Long: "check runs the same code as \"mayfly serve\" before it opens a socket: configuration, issuer file, policies and their\n" +
+			"tests, keys and chains, journal and log, and write access to directories and files. It changes nothing. Run it as the\n" +
+			"user that the CA runs as.\n\n" +
+			"With --online it also fetches the keys of every identity provider, and from every log the accepted roots (the CA's root\n" +
+			"must be one of them), a tree head that is signed with the configured key, and the time.\n\n" +
+			"Exit status: 0 no problem was found, 2 the configuration is wrong, 3 a provider or a log could not be reached or cannot\n" +
+			"be used.",
 		Example: "  mayfly config check --config mayfly.yaml --online",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -118,7 +118,7 @@ func newConfigCheck() *cobra.Command {
 	cmd.Flags().StringVar(&path, "config", "", "configuration file (required)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&online, "online", false,
-		"also ask every identity provider for its keys, and every log for its roots and its head")
+		"also check every identity provider and every log over the network")
 	return cmd
 }
 
@@ -278,7 +278,7 @@ func newConfigProfiles() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "profiles [NAME]",
-		Short: "List the profiles of CI providers that mayfly ships, or print one as an issuer file has it",
+		Short: "List the profiles of CI providers that mayfly ships, or print one for an issuer file",
 		Example: "  mayfly config profiles\n" +
 			"  mayfly config profiles github-workflow > profile.yaml   # to change it: paste it under ci-issuer-metadata",
 		Args: cobra.MaximumNArgs(1),

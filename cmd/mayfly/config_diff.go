@@ -41,9 +41,10 @@ func newConfigDiff() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "diff OLD NEW",
-		Short: "Say which issuers, rules and certificates differ between two configurations",
-		Long: "diff compares two configurations or issuer files, setting by setting. With --claims it also runs every *.json in DIR, the claims\n" +
-			"of a token each, through both, and says who gains a certificate, who loses it, and whose certificate changes.\n\n" +
+		Short: "Show which issuers, rules and certificates differ between two configurations",
+		Long: "diff compares two configurations or issuer files, setting by setting. With --claims it also evaluates every *.json in\n" +
+			"DIR, each with the claims of one token, with both, and shows who gains a certificate, who loses it, and whose\n" +
+			"certificate changes.\n\n" +
 			"Exit status: 0 nothing differs, 2 a configuration is wrong, 3 something differs.",
 		Example: "  mayfly config diff identity.yaml identity.new.yaml --claims recorded/",
 		Args:    cobra.ExactArgs(2),

@@ -28,10 +28,11 @@ func newConfigExplain() *cobra.Command {
 	var f explainFlags
 	cmd := &cobra.Command{
 		Use:   "explain --config FILE (--token FILE | --claims FILE)",
-		Short: "Say what would happen to a token, step by step, and show the certificate",
-		Long: "explain runs a token, or the claims of one (a JSON object), through a configuration and prints every step with its verdict, the\n" +
-			"rule that decided, and the certificate that would be issued. It asks nobody and signs nothing: the token's signature is verified\n" +
-			"only with static keys or with keys that a server kept in state_dir. FILE may also be an issuer file alone; \"-\" is standard input.\n\n" +
+		Short: "Show what the CA would do with a token, step by step, and the certificate",
+		Long: "explain evaluates a token, or its claims (a JSON object), with a configuration. It prints every step with its result,\n" +
+			"the rule that decided, and the certificate that would be issued. It contacts no one and signs nothing: the token's\n" +
+			"signature is verified only with static keys or with keys that a server stored in state_dir. FILE may also be an issuer\n" +
+			"file alone; \"-\" is standard input.\n\n" +
 			"Exit status: 0 a certificate would be issued, 2 the configuration is wrong, 3 the token would be refused.",
 		Example: "  mayfly config explain --config mayfly.yaml --token token.jwt\n  mayfly config explain --config identity.yaml --claims claims.json --json",
 		Args:    cobra.NoArgs,

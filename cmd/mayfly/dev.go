@@ -22,10 +22,11 @@ func newDev(o *cli.Common) *cobra.Command {
 	f := &dev.Options{}
 	cmd := &cobra.Command{
 		Use:   "dev",
-		Short: "Run a whole CA on this machine, with nothing to configure",
-		Long: "dev runs a CA, an embedded Certificate Transparency log, a small OpenID Connect provider and a timestamp authority on loopback. Keys, log and\n" +
-			"trust material live in one directory; the next start goes on with them. When it can issue, it proves it and prints\n" +
-			"lines to copy. The provider signs in whoever asks: it is for development only and listens on loopback only.",
+		Short: "Run a complete CA on this machine, with nothing to configure",
+		Long: "dev runs a CA, an embedded Certificate Transparency log, a small OpenID Connect provider and a timestamp authority on\n" +
+			"loopback addresses. Keys, log and trust material are in one directory, which the next start uses again. When the CA is\n" +
+			"ready, dev issues a certificate to itself, verifies it, and prints commands to copy. The provider signs in everyone: it\n" +
+			"is for development only and listens on loopback only.",
 		Example: "  mayfly dev\n  mayfly dev --dir /tmp/ca --http 127.0.0.1:8080 --grpc off",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -52,7 +53,8 @@ func newDevToken(f *dev.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token --email ADDRESS",
 		Short: "Print an identity token of the development provider",
-		Long:  "token prints an ID token that the CA of \"mayfly dev\" accepts. It needs no running provider, only its directory.",
+		Long: "token prints an ID token that the CA of \"mayfly dev\" accepts. It needs only the directory of " +
+			"the provider, not a running provider.",
 		Example: "  mayfly dev token --email alice@example.com\n" +
 			"  mayfly dev token --email alice@example.com --claims claims.json",
 		Args: cobra.NoArgs,
@@ -83,7 +85,7 @@ func newDevToken(f *dev.Options) *cobra.Command {
 			return err
 		}),
 	}
-	cmd.Flags().StringVar(&email, "email", "", "the address that the token names (required)")
+	cmd.Flags().StringVar(&email, "email", "", "the e-mail address in the token (required)")
 	cmd.Flags().StringVar(&claimsFile, "claims", "",
 		"file with a JSON object of claims, \"-\" for standard input; each replaces the usual claim, null removes it")
 	cmd.Flags().Var(cli.Lasting(&life, idp.DefaultTokenLife), "ttl", "how long the token is valid")

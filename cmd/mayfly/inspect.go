@@ -26,9 +26,10 @@ func newInspect() *cobra.Command {
 	var trustedRoot string
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
-		Short: "Say what a certificate or a chain holds, in words",
-		Long: "inspect reads certificates (PEM, one or more; or one in DER; \"-\" is standard input) and prints identity, issuer,\n" +
-			"extensions by name, embedded SCTs and the time left. It verifies nothing: \"mayfly request\" and cosign do.",
+		Short: "Describe the content of a certificate or a chain",
+		Long: "inspect reads certificates (one or more in PEM, or one in DER; \"-\" is standard input) and prints identity, issuer,\n" +
+			"extensions by name, embedded SCTs and the remaining validity. It verifies nothing; use \"mayfly request\" or cosign to\n" +
+			"verify.",
 		Example: "  mayfly inspect cert.pem\n  mayfly inspect --json --trusted-root trusted_root.json cert.pem",
 		Args:    cobra.ExactArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {

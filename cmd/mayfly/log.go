@@ -25,8 +25,8 @@ func newLog() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "log",
 		Short: "Check, count, copy and rotate a static-ct log",
-		Long: "The commands of log work on the log of ct.embedded, while the CA runs and while it does not. fsck, stats and export only read, and\n" +
-			"take the URL of another static-ct log, too.",
+		Long: "These commands work on the log of ct.embedded, while the CA runs or not. fsck, stats and export only read, and also take\n" +
+			"the URL of another static-ct log.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}

@@ -35,8 +35,9 @@ func newLogExport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export [--config FILE | --dir DIR | URL]",
 		Short: "Copy the entries of a log as JSON Lines or PEM",
-		Long: "export writes one JSON object for each entry: log, index, timestamp, serial, SAN, issuer of the identity, digest of the TBSCertificate, and the\n" +
-			"precertificate in base64; or, with --pem, the precertificates. It verifies the checkpoint; \"mayfly log fsck\" verifies the entries.",
+		Long: "export writes one JSON object for each entry: log, index, timestamp, serial, SAN, issuer of the identity, digest of the\n" +
+			"TBSCertificate, and the precertificate in base64. With --pem it writes only the precertificates. It verifies the\n" +
+			"checkpoint; \"mayfly log fsck\" verifies the entries.",
 		Example: "  mayfly log export --config mayfly.yaml --from 2026-11-01T00:00:00Z --out entries.jsonl\n" +
 			"  mayfly log export https://ca.example.com/ct --public-key log.pub.pem --from 100 --to 200 --pem",
 		Args: cobra.MaximumNArgs(1),
@@ -50,7 +51,7 @@ func newLogExport() *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.from, "from", "", "first entry: an index, or a time in RFC 3339")
-	fl.StringVar(&f.to, "to", "", "end, itself not included: an index, or a time in RFC 3339")
+	fl.StringVar(&f.to, "to", "", "end, not included: an index, or a time in RFC 3339")
 	fl.StringVar(&f.out, "out", "", "file to write (default: standard output)")
 	fl.BoolVar(&f.pem, "pem", false, "precertificates in PEM")
 	return cmd

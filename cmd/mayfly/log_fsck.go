@@ -18,10 +18,11 @@ func newLogFsck() *cobra.Command {
 	f := &logFlags{}
 	cmd := &cobra.Command{
 		Use:   "fsck [--config FILE | --dir DIR | URL]",
-		Short: "Verify a log completely, from its entries up",
-		Long: "fsck verifies the checkpoint's signature, computes every hash of the tree from the entries and compares it with every tile, and looks\n" +
-			"at every entry: does its precertificate correspond to what was logged, is it signed by its issuer, is that issuer in the log, does its timestamp\n" +
-			"make sense? It goes on after a finding and reports all of them. The exit status is 3 when it found something.",
+		Short: "Verify a log completely: signature, hashes and entries",
+		Long: "fsck verifies the checkpoint's signature, computes every hash of the tree from the entries and compares it with every\n" +
+			"tile. It checks every entry: whether the precertificate corresponds to the logged entry, whether its issuer signed it,\n" +
+			"whether that issuer is in the log, and whether the timestamp is plausible. It reports all findings. The exit status is 3\n" +
+			"if there are any.",
 		Example: "  mayfly log fsck --config mayfly.yaml\n" +
 			"  mayfly log fsck https://ca.example.com/ct --public-key log.pub.pem",
 		Args: cobra.MaximumNArgs(1),

@@ -24,8 +24,9 @@ func newLogStats() *cobra.Command {
 	f := &logFlags{}
 	cmd := &cobra.Command{
 		Use:   "stats [--config FILE | --dir DIR | URL]",
-		Short: "Count what is in a log",
-		Long:  "stats counts the entries of a log by day and by issuing key, and says how much it takes on disk. It verifies the checkpoint and nothing else.",
+		Short: "Count the entries of a log",
+		Long: "stats counts the entries of a log by day and by issuing key, and shows its size on disk. It " +
+			"verifies only the checkpoint.",
 		Example: "  mayfly log stats --config mayfly.yaml\n" +
 			"  mayfly log stats https://ca.example.com/ct --public-key log.pub.pem --json",
 		Args: cobra.MaximumNArgs(1),

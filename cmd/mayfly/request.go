@@ -45,15 +45,14 @@ func newRequest(*cli.Common) *cobra.Command {
 	f := &requestFlags{}
 	cmd := &cobra.Command{
 		Use:   "request --url URL [--trusted-root FILE]",
-		Short: "Get a certificate as a signer would, and verify it",
-		Long: "request sends an identity token and a proof of possession, and verifies the answer before it " +
-			"writes files or shows the\n" +
-			"certificate: that it is for the key that was sent and names the identity and issuer of the " +
-			"token (or --identity and\n" +
-			"--issuer), that its chain leads to an authority that the trusted root believes now, that it is for code " +
-			"signing, and, where\n" +
-			"the trusted root names Certificate Transparency logs, that one of them signed an SCT for it. The token " +
-			"comes from --token-file, else from\n" +
+		Short: "Request a certificate, and verify it",
+		Long: "request sends an identity token and a proof of possession to the CA, and verifies the certificate before it writes or\n" +
+			"shows it. The certificate must have the key that was sent, and the identity and issuer of the token (or of --identity\n" +
+			"and --issuer). Its chain must end at an authority that the trusted root accepts now, and it must be for code signing. If\n" +
+			"the trusted root has Certificate Transparency logs, one of them must have signed an SCT for it.\n\n" +
+			"The token comes from --token-file, or from SIGSTORE_ID_TOKEN, or from standard input if it is a pipe, or from a sign-in\n" +
+			"in the browser (--device: on another machine). request makes a new P-256 key, unless --key names a key;\n" +
+			"MAYFLY_KEY_PASSWORD decrypts it.\n" +
 			tokenEnv + ", else from standard input if something is piped in, else from a sign-in in the browser (--device: on\n" +
 			"another machine). The key is made here (P-256) unless --key names one; " + passwordEnv + " opens an encrypted one.",
 		Example: "  mayfly request --url http://127.0.0.1:5555 --trusted-root .mayfly-dev/trusted_root.json --out cert.pem\n" +
@@ -68,22 +67,22 @@ func newRequest(*cli.Common) *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.url, "url", "", "the CA: http(s)://HOST:PORT, or HOST:PORT with --grpc (required)")
-	fl.BoolVar(&f.grpc, "grpc", false, "speak gRPC instead of REST")
+	fl.BoolVar(&f.grpc, "grpc", false, "use gRPC instead of REST")
 	fl.StringVar(&f.trustedRoot, "trusted-root", "", "trusted_root.json to verify the answer against")
 	fl.BoolVar(&f.insecure, "insecure-skip-verify", false, "accept the answer unverified (instead of --trusted-root)")
 	fl.StringVar(&f.signIn.file, "token-file", "", "file with the identity token; \"-\" is standard input")
 	fl.StringVar(&f.identity, "identity", "",
-		"address, URI or name that the certificate must have (default: what the token says)")
+		"address, URI or name that the certificate must have (default: from the token)")
 	fl.StringVar(&f.signIn.issuer, "issuer", "",
 		"OpenID Connect issuer that the certificate must name (default: the token's), and to sign in at\n"+
 			"(default: the CA's first e-mail issuer)")
 	fl.StringVar(&f.signIn.clientID, "client-id", "sigstore", "OAuth 2.0 client ID for the sign-in")
 	fl.BoolVar(&f.signIn.device, "device", false, "sign in with a code on another device")
-	fl.StringVar(&f.key, "key", "", "private key to certify, PEM (default: a fresh P-256 key)")
+	fl.StringVar(&f.key, "key", "", "private key to certify, PEM (default: a new P-256 key)")
 	fl.StringVar(&f.csr, "csr", "", "prove possession with a certificate signing request: one made here, or the given file")
 	fl.Lookup("csr").NoOptDefVal = "-"
-	fl.StringVar(&f.out, "out", "", "file for the certificate chain, PEM; a fresh key goes beside it")
-	fl.StringVar(&f.keyOut, "key-out", "", "file for the fresh key (default: --out with .key.pem)")
+	fl.StringVar(&f.out, "out", "", "file for the certificate chain, PEM; a new key is written beside it")
+	fl.StringVar(&f.keyOut, "key-out", "", "file for the new key (default: --out with .key.pem)")
 	fl.Var(cli.Lasting(&f.timeout, 30*time.Second), "timeout", "longest wait for the certificate")
 	fl.BoolVar(&f.asJSON, "json", false, "show the certificate as JSON")
 	return cmd

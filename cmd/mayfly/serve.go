@@ -11,9 +11,10 @@ import (
 func newServe(o *cli.Common) *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
-		Use:     "serve --config FILE",
-		Short:   "Run the certificate authority",
-		Long:    "serve runs the CA that FILE describes until SIGINT or SIGTERM. \"mayfly config check\" says beforehand whether it would start.",
+		Use:   "serve --config FILE",
+		Short: "Run the certificate authority",
+		Long: "serve runs the CA with the configuration FILE until SIGINT or SIGTERM. \"mayfly config check\" " +
+			"shows beforehand whether it would start.",
 		Example: "  mayfly serve --config /etc/mayfly/mayfly.yaml",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {

@@ -22,7 +22,7 @@ import (
 func newTrust() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trust",
-		Short: "Make the files that verifiers and signers trust this CA by",
+		Short: "Make the files that verifiers and signers need to trust this CA",
 		Args:  cobra.NoArgs,
 		RunE:  runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
@@ -44,11 +44,10 @@ func newTrustExport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export --config FILE --out DIR",
 		Short: "Write trusted_root.json and signing_config.json",
-		Long: "export writes trusted_root.json (every chain and every log of the configuration with their validity, for verifiers) and\n" +
-			"signing_config.json (where signers send their requests) into DIR. It reads the configuration, the " +
-			"chains and the public keys;\n" +
-			"the CA need not run, and neither its private key nor a password is needed.\n" +
-			"A timestamp authority and a Rekor log of yours get into both files by flags.",
+		Long: "export writes two files into DIR: trusted_root.json for verifiers (every chain and every log of the configuration with\n" +
+			"their validity) and signing_config.json for signers (where to send requests). It reads the configuration, the chains and\n" +
+			"the public keys. The CA need not run; neither its private key nor a password is needed.\n\n" +
+			"Flags add a timestamp authority and a Rekor log of yours to both files.",
 		Example: "  mayfly trust export --config mayfly.yaml --url https://ca.example.com --out trust/\n" +
 			"  mayfly trust export --config mayfly.yaml --url https://ca.example.com --out trust/ \\\n" +
 			"    --tsa https://tsa.example.com/api/v1/timestamp --tsa-chain tsa.pem --rekor https://rekor.example.com --rekor-key rekor.pub",
@@ -59,7 +58,7 @@ func newTrustExport() *cobra.Command {
 	fl.StringVar(&f.config, "config", "", "configuration file (required)")
 	fl.StringVar(&f.out, "out", "", "directory for the two files (required)")
 	fl.StringVar(&f.url, "url", "", "URL of the CA as clients reach it (default: http:// and listen.http)")
-	fl.StringVar(&f.issuer, "issuer", "", "OpenID Connect issuer that people sign in at (default: the first e-mail issuer)")
+	fl.StringVar(&f.issuer, "issuer", "", "OpenID Connect issuer for sign-in (default: the first e-mail issuer)")
 	fl.StringVar(&f.operator, "operator", "mayfly", "name of the operator")
 	fl.StringVar(&f.tsa, "tsa", "", "URL of a timestamp authority, with its path; needs --tsa-chain")
 	fl.StringVar(&f.tsaChain, "tsa-chain", "", "PEM file with its chain: signing certificate first, root last")

@@ -31,10 +31,12 @@ func newTUF() *cobra.Command {
 	f := &tufFlags{days: map[string]*int{}}
 	cmd := &cobra.Command{
 		Use:   "tuf",
-		Short: "Make and maintain a TUF repository that clients get their trust from",
-		Long: "A TUF repository gives clients trusted_root.json and signing_config.json, and keeps giving them the newest: a client that\n" +
-			"was set up once with 1.root.json (cosign initialize --mirror URL --root 1.root.json) follows every change by itself.\n" +
-			"DIR/repository is for a web server; DIR/keys is secret. " + tufPasswordEnv +
+		Short: "Make and maintain a TUF repository with the trusted root for clients",
+		Long: "A TUF repository distributes trusted_root.json and signing_config.json, and their updates, to clients. A client that was\n" +
+			"set up once with 1.root.json (cosign initialize --mirror URL --root 1.root.json) follows every change on its own.\n\n" +
+			"Serve DIR/repository with a web server. DIR/keys is secret; MAYFLY_TUF_PASSWORD encrypts the keys. DIR/keys/published is\n" +
+			"a copy of what was published: each command verifies DIR/repository against this copy, as a client does, and signs\n" +
+			"nothing else." + tufPasswordEnv +
 			" encrypts the keys. DIR/keys/published is a copy\n" +
 			"of what was published: each command verifies DIR/repository against it, as a client does, " +
 			"and signs nothing else.",
@@ -102,12 +104,10 @@ func (f *tufFlags) newInit() *cobra.Command {
 func (f *tufFlags) newPublish() *cobra.Command {
 	return &cobra.Command{
 		Use:   "publish --dir DIR [FILE...]",
-		Short: "Publish a trusted root and a signing configuration, or only renew what ends soon",
-		Long: "publish puts the files (trusted_root.json, signing_config.json) into the repository and signs it anew. Without files it only\n" +
-			"renews: run it daily with the keys of snapshot and timestamp alone. Nothing is left half done: clients " +
-			"meet the old state or the\n" +
-			"new, and what a crash interrupted the next command finishes. A repository that was changed by " +
-			"somebody else is refused.",
+		Short: "Publish a trusted root and a signing configuration, or only renew metadata that expires soon",
+		Long: "publish adds the files (trusted_root.json, signing_config.json) to the repository and signs it. Without files it only\n" +
+			"renews the metadata: run it daily with the keys of snapshot and timestamp alone. Clients see either the old state or the\n" +
+			"new one; after a crash the next command completes the change. A repository that someone else has changed is refused.",
 		Example: "  mayfly trust tuf publish --dir tuf/ trust/trusted_root.json trust/signing_config.json\n  mayfly trust tuf publish --dir tuf/",
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			r, err := f.open()
@@ -135,7 +135,7 @@ func (f *tufFlags) newRotate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "rotate --dir DIR --role ROLE",
 		Short:   "Give a role a new key",
-		Long:    "rotate needs the root key. Clients follow by themselves: each root is signed by the one before it.",
+		Long:    "rotate needs the root key. Clients follow on their own: each root is signed by the previous one.",
 		Example: "  mayfly trust tuf rotate --dir tuf/ --role timestamp",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -161,11 +161,9 @@ func (f *tufFlags) newShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show --dir DIR",
 		Short: "Show roles, keys, expiry and files, and check the repository as a client would",
-		Long: "show prints the state of the repository and changes nothing. It exits with 3 if a client would refuse " +
-			"the repository, if it\n" +
-			"does not follow from the copy in DIR/keys/published, or if that copy is missing, and says what is " +
-			"wrong. What it prints then\n" +
-			"is the state of the copy.",
+		Long: "show prints the state of the repository and changes nothing. It exits with 3, and says what is wrong, if a client would\n" +
+			"refuse the repository, if the repository does not follow from the copy in DIR/keys/published, or if that copy is\n" +
+			"missing. In that case it prints the state of the copy.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			o, err := f.options()
@@ -195,12 +193,11 @@ func (f *tufFlags) newAdopt() *cobra.Command {
 	var fingerprint string
 	cmd := &cobra.Command{
 		Use:   "adopt --dir DIR --root-sha256 HEX",
-		Short: "Take a repository that has no copy beside its keys as authentic",
-		Long: "adopt makes DIR/keys/published out of DIR/repository: once for a repository of an earlier version of " +
-			"mayfly, or when the copy\n" +
-			"was lost. Nothing beside the keys says then which metadata is authentic, so you do: --root-sha256 " +
-			"is the SHA-256 of the\n" +
-			"1.root.json that clients were given, taken from one of them. adopt verifies that all else follows from it.",
+		Short: "Accept a repository that has no copy beside its keys as authentic",
+		Long: "adopt makes DIR/keys/published from DIR/repository: once for a repository of an earlier version of mayfly, or when the\n" +
+			"copy was lost. Nothing beside the keys then shows which metadata is authentic. Therefore you give the SHA-256 of the\n" +
+			"1.root.json that clients have (--root-sha256), taken from a client. adopt verifies that everything else follows from\n" +
+			"that root.",
 		Example: "  sha256sum 1.root.json   # of a client\n  mayfly trust tuf adopt --dir tuf/ --root-sha256 0123...",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -223,19 +220,17 @@ func (f *tufFlags) newAdopt() *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVar(&fingerprint, "root-sha256", "",
-		"SHA-256 of the 1.root.json that clients were given, in hexadecimal (required)")
+		"SHA-256 of the 1.root.json that clients have, in hexadecimal (required)")
 	return cmd
 }
 
 func (f *tufFlags) newRestore() *cobra.Command {
 	return &cobra.Command{
 		Use:   "restore --dir DIR",
-		Short: "Write the repository again as it was published",
-		Long: "restore writes each file of DIR/repository that is missing or differs from the copy in " +
-			"DIR/keys/published, and removes root\n" +
-			"metadata that does not follow from it. It needs no key. Find out first who changed the directory: " +
-			"publish and rotate refuse\n" +
-			"to work on such a repository.",
+		Short: "Restore the repository as it was published",
+		Long: "restore writes each file of DIR/repository that is missing or differs from the copy in DIR/keys/published, and removes\n" +
+			"root metadata that does not follow from the copy. It needs no key. First find out who changed the directory: publish and\n" +
+			"rotate refuse to work on such a repository.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			o, err := f.options()

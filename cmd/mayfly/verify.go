@@ -30,15 +30,11 @@ func newVerify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify BUNDLE --trusted-root FILE --artifact FILE --identity SAN --issuer URL",
 		Short: "Verify a Sigstore bundle: who signed what, and when",
-		Long: "verify checks a Sigstore bundle against a trusted root: that the certificate chains to an authority " +
-			"that was trusted and was\n" +
-			"valid when it signed, that a trusted Certificate Transparency log signed an SCT for it (where the " +
-			"trusted root names such\n" +
-			"logs), that the signature is in a trusted Rekor log (--no-rekor: has a trusted timestamp instead), " +
-			"that it is over the\n" +
-			"artifact, and that identity and issuer are the expected ones. Exit status 3 means that one of these is " +
-			"not so. The numbers\n" +
-			"that it prints are of what it verified.",
+		Long: "verify checks a Sigstore bundle against a trusted root. The certificate must chain to an authority that was trusted and\n" +
+			"valid when it signed. If the trusted root has Certificate Transparency logs, one of them must have signed an SCT for the\n" +
+			"certificate. The signature must be in a trusted Rekor log (with --no-rekor: have a trusted timestamp instead) and must\n" +
+			"be over the artifact. Identity and issuer must be the expected ones.\n\n" +
+			"The exit status is 3 if a check fails. The numbers in the output count verified items only.",
 		Example: "  mayfly verify app.sigstore.json --trusted-root trusted_root.json --artifact app.tar.gz \\\n" +
 			"    --identity alice@example.com --issuer https://login.example.com\n" +
 			"  mayfly verify app.sigstore.json --tuf https://tuf.example.com --tuf-root 1.root.json --digest sha256:0123... \\\n" +
@@ -53,12 +49,12 @@ func newVerify() *cobra.Command {
 	fl.StringVar(&f.tuf, "tuf", "", "URL of a TUF repository that has the trusted root (instead of --trusted-root)")
 	fl.StringVar(&f.tufRoot, "tuf-root", "", "root.json of that repository, from a source that you trust")
 	fl.StringVar(&f.artifact, "artifact", "", "file that was signed; \"-\" is standard input")
-	fl.StringVar(&f.expect.Digest, "digest", "", "its digest in place of it, sha256:HEX")
-	fl.StringVar(&f.expect.Identity, "identity", "", "the signer: an address, URI or name as it stands in the certificate")
+	fl.StringVar(&f.expect.Digest, "digest", "", "its digest instead of the file, sha256:HEX")
+	fl.StringVar(&f.expect.Identity, "identity", "", "the signer: an address, URI or name, exactly as in the certificate")
 	fl.StringVar(&f.expect.IdentityRegexp, "identity-regexp", "", "regular expression that must match the whole of it")
 	fl.StringVar(&f.expect.Issuer, "issuer", "", "the OpenID Connect issuer that vouched for the signer")
 	fl.StringVar(&f.expect.IssuerRegexp, "issuer-regexp", "", "regular expression that must match the whole of it")
-	fl.BoolVar(&f.expect.NoRekor, "no-rekor", false, "demand a timestamp in place of an entry in a Rekor log")
+	fl.BoolVar(&f.expect.NoRekor, "no-rekor", false, "require a timestamp instead of an entry in a Rekor log")
 	fl.BoolVar(&f.asJSON, "json", false, "print what was verified as JSON")
 	return cmd
 }

@@ -53,7 +53,7 @@ type Copies struct {
 // Follow prepares copies of a journal to all receivers, which the copies close. They begin with [Copies.Start].
 func (r *Receivers) Follow(o FollowOptions) *Copies {
 	out := &Copies{failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "mayfly_journal_copy_failures_total", Help: "Batches that a sink did not take.",
+		Name: "mayfly_journal_copy_failures_total", Help: "Batches that a receiver of copies did not accept.",
 	}, []string{"sink"})}
 	for _, one := range r.all {
 		c := &copier{
@@ -63,7 +63,7 @@ func (r *Receivers) Follow(o FollowOptions) *Copies {
 		c.root, c.cancel = context.WithCancel(context.Background())
 		out.all = append(out.all, c)
 		out.lag = append(out.lag, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "mayfly_journal_copy_lag_records", Help: "Records that a sink does not have yet.",
+			Name: "mayfly_journal_copy_lag_records", Help: "Records that a receiver of copies does not have yet.",
 			ConstLabels: prometheus.Labels{"sink": one.name},
 		}, func() float64 { return float64(c.lag()) }))
 	}

@@ -25,7 +25,7 @@ func (p *Pool) Collectors() []prometheus.Collector {
 type fetchTimes struct{ pool *Pool }
 
 var fetchedDesc = prometheus.NewDesc("mayfly_oidc_keys_fetched_timestamp_seconds",
-	"When the keys that tokens of an entry are verified with were fetched, in seconds since 1970.",
+	"When the keys that verify an entry's tokens were fetched, in seconds since 1970.",
 	[]string{"issuer"}, nil)
 
 // Describe implements [prometheus.Collector].

@@ -263,7 +263,7 @@ func (s *slots) status() []ClassStatus {
 
 var (
 	runningDesc = prometheus.NewDesc("mayfly_oidc_fetches_running",
-		"Fetches of keys that run now, by class of provider.", []string{"class"}, nil)
+		"Current fetches of keys, by class of provider.", []string{"class"}, nil)
 	queuedDesc = prometheus.NewDesc("mayfly_oidc_fetches_queued",
 		"Fetches of keys that wait for a slot, by class of provider.", []string{"class"}, nil)
 )
