@@ -1,17 +1,17 @@
 package dev
 
 import (
-	"crypto/x509"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/dev/idp"
 	"github.com/mayfly-ca/mayfly/dev/tsa"
+	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/internal/shell"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
-	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/server"
 )
 
@@ -21,12 +21,11 @@ type banner struct {
 	listeners server.Listeners
 	flags     *Options
 	took      time.Duration
-	chain     []*x509.Certificate
 }
 
 func (b banner) print(w io.Writer) error {
 	st := terminal.StyleFor(w)
-	a := node.Addresses(b.listeners)
+	a := addressesOf(b.listeners)
 	var s strings.Builder
 	fmt.Fprintf(&s, "\n%s after %d ms: it issued a certificate to %s and verified chain, identity and SCT.\n",
 		st.Green(st.Bold("mayfly is ready")), b.took.Milliseconds(), selfTestEmail)
@@ -38,14 +37,14 @@ func (b banner) print(w io.Writer) error {
 
 	fmt.Fprintf(&s, "\n%s\n", st.Bold("Addresses"))
 	var t terminal.Table
-	t.Add("REST", "http://"+a.Http)
-	t.Add("gRPC", a.Grpc)
-	t.Add("log", "http://"+a.Http+"/ct/checkpoint")
+	t.Add("REST", "http://"+a.http)
+	t.Add("gRPC", a.grpc)
+	t.Add("log", "http://"+a.http+"/ct/checkpoint")
 	t.Add("sign-in", b.state.Issuer)
 	t.Add("timestamps", b.state.Issuer+tsa.Path)
 	if b.listeners.Admin != nil {
-		t.Add("readiness", "http://"+a.Admin+"/readyz")
-		t.Add("metrics", "http://"+a.Admin+"/metrics")
+		t.Add("readiness", "http://"+a.admin+"/readyz")
+		t.Add("metrics", "http://"+a.admin+"/metrics")
 	}
 	if err := t.Write(&s, st); err != nil {
 		return err
@@ -72,13 +71,13 @@ func (b banner) file(name string) string {
 }
 
 // lines prints commands that work as they stand, from the directory that mayfly was started in.
-func (b banner) lines(s *strings.Builder, st terminal.Style, a node.ListenAddresses) {
+func (b banner) lines(s *strings.Builder, st terminal.Style, a addresses) {
 	exe := shell.Quote(program())
 	dir := ""
 	if b.flags.Dir != ".mayfly-dev" {
 		dir = " --dir " + shell.Quote(b.flags.Dir)
 	}
-	root, url := b.file("trusted_root.json"), "http://"+a.Http
+	root, url := b.file("trusted_root.json"), "http://"+a.http
 	section := func(title string, lines ...string) {
 		fmt.Fprintf(s, "\n%s\n", st.Bold(title))
 		for _, l := range lines {
@@ -96,15 +95,15 @@ func (b banner) lines(s *strings.Builder, st terminal.Style, a node.ListenAddres
 		"cosign verify-blob --trusted-root "+root+" --bundle hello.bundle.json --certificate-identity alice@example.com"+
 			" --certificate-oidc-issuer "+b.state.Issuer+" --insecure-ignore-tlog --use-signed-timestamps hello.txt",
 		exe+" verify hello.bundle.json --trusted-root "+root+" --artifact hello.txt --identity alice@example.com --issuer "+b.state.Issuer+" --no-rekor",
-		st.Dim("# There is no Rekor here, hence --insecure-ignore-tlog and --no-rekor. The timestamp makes the signature verify for ever."))
+		st.Dim("# There is no Rekor here, hence --insecure-ignore-tlog and --no-rekor. Because of the timestamp, the signature verifies after the certificate has expired."))
 	section("The API",
 		"curl -s "+url+"/api/v2/configuration",
 		"openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj / -out csr.pem",
 		"curl -s "+url+"/api/v2/signingCert -H \"Authorization: Bearer $TOKEN\" -d \"{\\\"certificateSigningRequest\\\": \\\"$(base64 < csr.pem | tr -d '\\n')\\\"}\"")
 	if b.listeners.GRPC != nil {
-		fmt.Fprintf(s, "  grpcurl -plaintext %s dev.sigstore.fulcio.v2.CA/GetTrustBundle\n", a.Grpc)
+		fmt.Fprintf(s, "  grpcurl -plaintext %s dev.sigstore.fulcio.v2.CA/GetTrustBundle\n", a.grpc)
 	}
-	fmt.Fprintf(s, "\n%s\n", st.Dim("Tokens live 5 minutes. Ctrl-C stops; the next start goes on with the same CA and log."))
+	fmt.Fprintf(s, "\n%s\n", st.Dim("A token is valid for "+human.Duration(idp.DefaultTokenLife)+". Ctrl-C stops; the next start goes on with the same CA and log."))
 }
 
 // program is how this binary was called, so that the printed lines call it the same way.

@@ -17,9 +17,9 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/internal/hostname"
+	"github.com/mayfly-ca/mayfly/internal/listen"
 
 	"github.com/mayfly-ca/mayfly/client"
-	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/dev/idp"
 	"github.com/mayfly-ca/mayfly/dev/tsa"
 	"github.com/mayfly-ca/mayfly/internal/version"
@@ -31,6 +31,7 @@ import (
 // selfTestEmail is the identity that "mayfly dev" issues its first certificate to.
 const selfTestEmail = "self-test@mayfly.invalid"
 
+// Run runs a whole CA until ctx ends. When the CA can issue, Run gets a certificate from it and prints how to use it.
 func Run(ctx context.Context, f *Options, log *slog.Logger, out io.Writer) error {
 	began := time.Now()
 	state, err := OpenState(f.Dir)
@@ -43,18 +44,18 @@ func Run(ctx context.Context, f *Options, log *slog.Logger, out io.Writer) error
 		return err
 	}
 	state.Issuer = "http://" + idpListener.Addr().String()
-	if err := state.prepare(node.Addresses(listeners)); err != nil {
-		node.CloseAll(listeners)
+	if err := state.prepare(addressesOf(listeners)); err != nil {
+		listeners.Close()
 		return errors.Join(err, idpListener.Close())
 	}
 	provider, err := idp.New(idp.Options{Dir: state.Path("idp"), Issuer: state.Issuer, Logger: log})
 	if err != nil {
-		node.CloseAll(listeners)
+		listeners.Close()
 		return errors.Join(err, idpListener.Close())
 	}
 	stamps, err := tsa.New(tsa.Options{Dir: state.Path("tsa")})
 	if err != nil {
-		node.CloseAll(listeners)
+		listeners.Close()
 		return errors.Join(err, idpListener.Close())
 	}
 	pages := http.NewServeMux()
@@ -64,31 +65,21 @@ func Run(ctx context.Context, f *Options, log *slog.Logger, out io.Writer) error
 	stopProvider := ServePages(idpListener, pages)
 	defer stopProvider()
 
-	cfg, _, err := config.Load(state.Path("mayfly.yaml"))
-	if err != nil {
-		node.CloseAll(listeners)
-		return err
-	}
-	publish := func(m *node.Material) error {
-		url := "http://" + listeners.HTTP.Addr().String()
-		return state.publish(node.Exported{Config: cfg, Material: m, Services: trust.Services{CA: url}}, stamps)
-	}
-	return node.Serve(ctx, node.Instance{
-		Path: state.Path("mayfly.yaml"), Known: config.Contents(cfg.Files), Config: cfg, Listeners: listeners, Log: log, Drain: time.Second,
-		Publish: publish,
-		Ready: func(ctx context.Context, m *node.Material) error {
-			url := "http://" + listeners.HTTP.Addr().String()
-			if err := publish(m); err != nil {
-				return err
-			}
+	url := "http://" + listeners.HTTP.Addr().String()
+	n, err := node.Build(ctx, node.Options{
+		Path: state.Path("mayfly.yaml"), Logger: log, Listeners: &listeners, Drain: time.Second, URL: url,
+		Publish: func(m trust.Material) error { return state.publish(m, url, stamps) },
+		Ready: func(ctx context.Context) error {
 			if err := proveItself(ctx, provider, state, url); err != nil {
 				return fmt.Errorf("the CA runs but its own certificate does not verify: %w", err)
 			}
-			return banner{
-				state: state, listeners: listeners, flags: f, took: time.Since(began), chain: m.Chain,
-			}.print(out)
+			return banner{state: state, listeners: listeners, flags: f, took: time.Since(began)}.print(out)
 		},
 	})
+	if err != nil {
+		return err
+	}
+	return n.Run(ctx)
 }
 
 // proveItself gets one certificate the way any signer does and verifies it in full.
@@ -129,13 +120,13 @@ func proveItself(ctx context.Context, p *idp.Provider, state *devState, url stri
 func (f *Options) listen() (l server.Listeners, idp net.Listener, err error) {
 	defer func() {
 		if err != nil {
-			node.CloseAll(l)
+			l.Close()
 		}
 	}()
-	if f.Http == "off" {
+	if f.HTTP == "off" {
 		return l, nil, usageErrorf("--http off: the development CA needs its REST port (--grpc and --admin may be off)")
 	}
-	if err := CheckLoopback(f.Idp); err != nil {
+	if err := CheckLoopback(f.IDP); err != nil {
 		return l, nil, err
 	}
 	open := func(flag, address string) (net.Listener, error) {
@@ -145,24 +136,24 @@ func (f *Options) listen() (l server.Listeners, idp net.Listener, err error) {
 		if _, _, err := net.SplitHostPort(address); err != nil {
 			return nil, usageErrorf("--%s %q: write HOST:PORT, for example 127.0.0.1:0", flag, address)
 		}
-		ln, err := net.Listen("tcp", address) //nolint:noctx // it does not wait
+		ln, err := listen.Open(address)
 		if err != nil {
-			return nil, fmt.Errorf("--%s: %s; choose another address with --%s HOST:PORT (port 0 picks a free one)", flag, node.ListenProblem(address, err), flag)
+			return nil, fmt.Errorf("--%s: %w; choose another address with --%s HOST:PORT (port 0 picks a free one)", flag, err, flag)
 		}
 		return ln, nil
 	}
-	if l.HTTP, err = open("http", f.Http); err != nil {
+	if l.HTTP, err = open("http", f.HTTP); err != nil {
 		return l, nil, err
 	}
-	if f.Grpc == f.Http {
+	if f.GRPC == f.HTTP {
 		l.GRPC = l.HTTP
-	} else if l.GRPC, err = open("grpc", f.Grpc); err != nil {
+	} else if l.GRPC, err = open("grpc", f.GRPC); err != nil {
 		return l, nil, err
 	}
 	if l.Admin, err = open("admin", f.Admin); err != nil {
 		return l, nil, err
 	}
-	idp, err = open("idp", f.Idp)
+	idp, err = open("idp", f.IDP)
 	return l, idp, err
 }
 
@@ -194,17 +185,33 @@ func ServePages(l net.Listener, h http.Handler) (stop func()) {
 }
 
 // publish writes what verifiers and signers need.
-func (s *devState) publish(e node.Exported, stamps *tsa.Authority) error {
+func (s *devState) publish(m trust.Material, url string, stamps *tsa.Authority) error {
 	chain := stamps.Chain()
-	e.Services.TSA = s.Issuer + tsa.Path
-	e.Timestamps = []trust.Authority{{URL: e.Services.TSA, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter}}
-	e.Services.OIDC, e.Services.Operator, e.Services.From = s.Issuer, "mayfly dev", e.Material.Chain[0].NotBefore
-	return e.Write(s.dir)
+	services := trust.Services{
+		CA: url, OIDC: s.Issuer, TSA: s.Issuer + tsa.Path, Operator: "mayfly dev",
+		From: m.Authorities[0].Chain[0].NotBefore,
+	}
+	m.Timestamps = []trust.Authority{{URL: services.TSA, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter}}
+	return trust.WriteFiles(s.dir, m, services)
 }
 
+// addresses are those of the listeners, as a configuration has them.
+type addresses struct{ http, grpc, admin string }
+
+func addressesOf(l server.Listeners) addresses {
+	name := func(one net.Listener) string {
+		if one == nil {
+			return "off"
+		}
+		return one.Addr().String()
+	}
+	return addresses{http: name(l.HTTP), grpc: name(l.GRPC), admin: name(l.Admin)}
+}
+
+// Options are the flags of "mayfly dev".
 type Options struct {
 	Dir                    string
-	Http, Grpc, Admin, Idp string
+	HTTP, GRPC, Admin, IDP string // addresses to listen on; "off" disables GRPC and Admin
 }
 
 // UsageError is a wrong flag.

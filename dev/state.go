@@ -14,7 +14,6 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/internal/durable"
-	"github.com/mayfly-ca/mayfly/node"
 )
 
 // stateVersion is the layout of the state directory that this binary reads and writes.
@@ -113,7 +112,7 @@ func (s *devState) Close() {
 }
 
 // prepare completes the directory: hierarchy on the first start, configuration on each.
-func (s *devState) prepare(a node.ListenAddresses) error {
+func (s *devState) prepare(a addresses) error {
 	if err := s.save(); err != nil { // the issuer's address may be new
 		return err
 	}
@@ -142,7 +141,7 @@ ct:
 audit:
   file: journal.jsonl
 state_dir: keys
-`, a.Http, a.Grpc, a.Admin)
+`, a.http, a.grpc, a.admin)
 	if err := os.MkdirAll(s.Path("keys"), 0o700); err != nil {
 		return err
 	}

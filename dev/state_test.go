@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/mayfly-ca/mayfly/node"
 )
 
 // contents reads every file below dir.
@@ -87,7 +85,7 @@ func TestDevRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Issuer = "http://127.0.0.1:1"
-	if err := s.prepare(node.ListenAddresses{Http: "127.0.0.1:0", Grpc: "off", Admin: "off"}); err != nil {
+	if err := s.prepare(addresses{"127.0.0.1:0", "off", "off"}); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
@@ -96,7 +94,7 @@ func TestDevRefuses(t *testing.T) {
 	}
 	before := contents(t, dir)
 	var out bytes.Buffer
-	flags := &Options{Dir: dir, Http: "127.0.0.1:0", Grpc: "off", Admin: "off", Idp: "127.0.0.1:0"}
+	flags := &Options{Dir: dir, HTTP: "127.0.0.1:0", GRPC: "off", Admin: "off", IDP: "127.0.0.1:0"}
 	err = Run(t.Context(), flags, slog.New(slog.NewTextHandler(&out, nil)), &out)
 	if err == nil || !strings.Contains(err.Error(), "chain.pem is gone") {
 		t.Errorf("%v", err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -29,8 +30,9 @@ import (
 type auditing struct {
 	auditor *reconcile.Auditor
 	hook    *webhook.Webhook // nil: no webhook is configured
-	ledger  ledger
-	in      Instance
+	journal processJournal
+	started *config.Config
+	log     *slog.Logger
 	logs    atomic.Pointer[ctlog.Set] // in force; nil with ct.none
 	current atomic.Pointer[config.Config]
 	running sync.WaitGroup
@@ -46,25 +48,26 @@ func wantsAuditor(cfg *config.Config) bool {
 }
 
 // newAuditing makes the auditor that a configuration asks for; nil is none.
-func newAuditing(in Instance) (*auditing, error) {
-	a := &auditing{ledger: in.ledger, in: in}
-	a.current.Store(in.Config)
+func newAuditing(n *Node) (*auditing, error) {
+	cfg := n.started
+	a := &auditing{journal: n.journal, started: cfg, log: n.log}
+	a.current.Store(cfg)
 	var settings *reconcile.Config
-	if in.Config.Audit != nil {
-		settings = in.Config.Audit.Reconcile
+	if cfg.Audit != nil {
+		settings = cfg.Audit.Reconcile
 	}
-	if !wantsAuditor(in.Config) {
+	if !wantsAuditor(cfg) {
 		return nil, nil //nolint:nilnil // nil is no auditor
 	}
 	o := reconcile.AuditorOptions{
-		Every: settings.Period(), Lag: settings.LagOrDefault(), Logger: in.Log, Raise: a.raise, Cleared: a.cleared,
+		Every: settings.Period(), Lag: settings.LagOrDefault(), Logger: n.log, Raise: a.raise, Cleared: a.cleared,
 		Quarantine: a.quarantine, Release: a.release,
 		Commands: func(f reconcile.Finding) []string {
-			return NextSteps{Path: in.Path, Config: a.current.Load(), alarms: true}.Commands(f)
+			return NextSteps{Path: n.options.Path, Config: a.current.Load(), alarms: true}.Commands(f)
 		},
 	}
-	if in.Config.Audit != nil && in.Config.Audit.File != "" {
-		file := in.Config.Audit.File
+	if cfg.Audit != nil && cfg.Audit.File != "" {
+		file := cfg.Audit.File
 		o.Journals = a.journals
 		o.Load = func() ([]byte, error) { return reconcile.LoadState(file) }
 		o.Save = func(data []byte) error { return reconcile.SaveState(file, data) }
@@ -81,7 +84,7 @@ func newAuditing(in Instance) (*auditing, error) {
 }
 
 func (a *auditing) openWebhook() error {
-	cfg := a.in.Config
+	cfg := a.started
 	if cfg.Audit == nil || cfg.Audit.Alarm == nil || cfg.Audit.Alarm.Webhook == nil {
 		return nil
 	}
@@ -95,7 +98,7 @@ func (a *auditing) openWebhook() error {
 		host = "unknown"
 	}
 	a.hook = webhook.New(webhook.Options{
-		URL: w.URL, Bearer: string(bearer), Roots: roots, Instance: host, UserAgent: version.UserAgent(), Logger: a.in.Log,
+		URL: w.URL, Bearer: string(bearer), Roots: roots, Instance: host, UserAgent: version.UserAgent(), Logger: a.log,
 	})
 	return nil
 }
@@ -165,7 +168,7 @@ func (a *auditing) wait() {
 
 // install has the auditor follow the logs and chains of s, and keeps s from asking logs that broke a promise: it comes before the
 // first request of s, and whatever else fails.
-func (a *auditing) install(s *system) {
+func (a *auditing) install(s *snapshot) {
 	if a == nil {
 		return
 	}
@@ -176,11 +179,11 @@ func (a *auditing) install(s *system) {
 	}
 	targets, err := TargetsOf(s.config)
 	if err != nil {
-		a.in.Log.Error("the auditor goes on with the logs of before", "cause", err.Error())
+		a.log.Error("the auditor goes on with the logs of before", "cause", err.Error())
 		return
 	}
-	issuers := []*x509.Certificate{s.material.Chain[0]}
-	for _, chain := range s.material.trust {
+	issuers := []*x509.Certificate{s.files.chain[0]}
+	for _, chain := range s.files.trust {
 		issuers = append(issuers, chain[0])
 	}
 	a.auditor.Configure(reconcile.Scope{Logs: targets, Issuers: issuers})
@@ -188,7 +191,7 @@ func (a *auditing) install(s *system) {
 
 // journals returns the journal of this process and those of other instances that exist.
 func (a *auditing) journals() ([]reconcile.Journal, error) {
-	cfg := a.in.Config
+	cfg := a.started
 	var patterns []string
 	if cfg.Audit.Reconcile != nil {
 		patterns = cfg.Audit.Reconcile.Journals
@@ -200,7 +203,7 @@ func (a *auditing) journals() ([]reconcile.Journal, error) {
 
 // raise writes a finding to the journal and sends it to the webhook. The auditor has written it to the log.
 func (a *auditing) raise(_ context.Context, f reconcile.Finding) {
-	if j := a.ledger.journal; j != nil {
+	if j := a.journal.journal; j != nil {
 		j.Note(f.Record())
 	}
 	if a.hook != nil {
@@ -211,13 +214,13 @@ func (a *auditing) raise(_ context.Context, f reconcile.Finding) {
 // journalChanged raises the alarm that somebody else changed the journal of this process. While the journal cannot be
 // written, log, metrics and webhook have it, and the record of it is kept for when it can.
 func (a *auditing) journalChanged(what string) {
-	a.auditor.JournalChanged(a.in.Config.Audit.File, what)
+	a.auditor.JournalChanged(a.started.Audit.File, what)
 }
 
 func (a *auditing) cleared(_ context.Context, o reconcile.Order, closed []reconcile.Finding) {
 	text := o.Text(closed)
-	a.in.Log.Warn("audit alarms were cleared by an operator", "what", o.Target(), "by", o.By, "count", len(closed), "text", text)
-	if j := a.ledger.journal; j != nil {
+	a.log.Warn("audit alarms were cleared by an operator", "what", o.Target(), "by", o.By, "count", len(closed), "text", text)
+	if j := a.journal.journal; j != nil {
 		j.Note(&journal.Record{Kind: journal.Event, Reason: "audit_cleared", Text: text})
 	}
 }
@@ -236,7 +239,7 @@ func (a *auditing) release(log string) {
 
 // granted hears of each SCT. With a journal the auditor reads of it there.
 func (a *auditing) granted(g ctlog.Grant) {
-	if a == nil || a.ledger.journal != nil && a.in.Config.Audit.File != "" {
+	if a == nil || a.journal.journal != nil && a.started.Audit.File != "" {
 		return
 	}
 	sct, err := tbs.ParseSCT(g.SCT)

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,7 +14,9 @@ func TestBenchReachesLogsInForce(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)
 	sys := start(t, l, l.Config(t, "  logs:\n    - {%0}\n"))
-	a, err := newAuditing(Instance{Config: sys.config, Log: slog.New(slog.DiscardHandler)})
+	n := quietNode("")
+	n.started = sys.config
+	a, err := newAuditing(n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,15 +38,15 @@ func TestReloadIntoLogsWantsAuditor(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)
 	sys := start(t, l, l.Config(t, "  none: {reason: an island}\n"))
-	in := Instance{Path: filepath.Join(l.Dir, "mayfly.yaml"), Config: sys.config, Log: slog.New(slog.DiscardHandler)}
+	n := quietNode(filepath.Join(l.Dir, "mayfly.yaml"))
+	n.started = sys.config
 	var err error
-	if in.auditing, err = newAuditing(in); err != nil || in.auditing != nil {
-		t.Fatalf("auditor %v, %v", in.auditing, err)
+	if n.auditing, err = newAuditing(n); err != nil || n.auditing != nil {
+		t.Fatalf("auditor %v, %v", n.auditing, err)
 	}
-	o := &operation{in: in}
-	o.current.Store(sys)
+	n.current.Store(sys)
 	l.Config(t, "  logs:\n    - {%0}\n")
-	if _, waiting, err := o.prepare(t.Context()); err != nil || len(waiting) != 1 || !strings.Contains(waiting[0].String(), "mayfly.yaml:") || !strings.Contains(waiting[0].Text, "audit.reconcile: ") {
+	if _, waiting, err := n.prepare(t.Context()); err != nil || len(waiting) != 1 || !strings.Contains(waiting[0].String(), "mayfly.yaml:") || !strings.Contains(waiting[0].Text, "audit.reconcile: ") {
 		t.Errorf("%v waits for a restart, %v", waiting, err)
 	}
 }

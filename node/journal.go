@@ -3,7 +3,9 @@ package node
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,10 +15,11 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/server"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
-// ledger is the journal of a process and the account that it closes with. Its methods are for a nil journal, too.
-type ledger struct {
+// processJournal is the journal of a process and the account that it closes with. Its methods are for a nil journal, too.
+type processJournal struct {
 	journal    *journal.Journal // nil: there is none
 	signatures *atomic.Int64    // by the CA's key, since the start
 	changes    *changes
@@ -39,8 +42,8 @@ func (c *changes) found(what string) {
 	}
 }
 
-// tell has a told of what was found, and of what will be.
-func (c *changes) tell(a *auditing) {
+// connect has a told of what was found, and of what will be.
+func (c *changes) connect(a *auditing) {
 	if c == nil || a == nil {
 		return
 	}
@@ -56,48 +59,48 @@ func (c *changes) tell(a *auditing) {
 // copyTime is how long copies of the journal may catch up at the stop. What they miss they get after the next start.
 const copyTime = 3 * time.Second
 
-// openLedger opens the journal of a configuration, if it has one.
-func openLedger(in Instance) (l ledger, err error) {
-	l.signatures = new(atomic.Int64)
-	if in.Config.Audit == nil {
-		return l, nil
+// openProcessJournal opens the journal of a configuration, if it has one.
+func openProcessJournal(cfg *config.Config, log *slog.Logger) (j processJournal, err error) {
+	j.signatures = new(atomic.Int64)
+	if cfg.Audit == nil {
+		return j, nil
 	}
-	o := journal.Options{Logger: in.Log, Version: version.Read().Version, Digest: in.Config.Digest}
-	if wantsAuditor(in.Config) { // it keeps the alarm until it is cleared
-		l.changes = &changes{}
-		o.Changed = l.changes.found
+	o := journal.Options{Logger: log, Version: version.Read().Version, Digest: cfg.Digest}
+	if wantsAuditor(cfg) { // it keeps the alarm until it is cleared
+		j.changes = &changes{}
+		o.Changed = j.changes.found
 	}
-	l.journal, err = journal.Open(in.Config.Audit.Config, o)
-	return l, err
+	j.journal, err = journal.Open(cfg.Audit.Config, o)
+	return j, err
 }
 
 // close writes the record of the stop. Nothing may be signed any more.
-func (l ledger) close() error {
-	if l.journal == nil {
+func (j processJournal) close() error {
+	if j.journal == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), copyTime)
 	defer cancel()
-	return l.journal.Close(ctx, int(l.signatures.Load()))
+	return j.journal.Close(ctx, int(j.signatures.Load()))
 }
 
 // trial writes that the CA's key is about to sign a precertificate that goes nowhere (C9).
-func (l ledger) trial(ctx context.Context, in ca.Intent) error {
-	if l.journal == nil {
+func (j processJournal) trial(ctx context.Context, in ca.Intent) error {
+	if j.journal == nil {
 		return nil
 	}
-	return l.journal.Append(ctx, &journal.Record{
+	return j.journal.Append(ctx, &journal.Record{
 		Kind: journal.Trial, Serial: fmt.Sprintf("%040x", in.Serial), TBS: hex.EncodeToString(in.TBS[:]),
 		IssuerKey: hex.EncodeToString(in.IssuerKeyHash[:]), Signatures: 1,
 	})
 }
 
 // reloaded writes that another configuration is about to take over, with the signatures so far.
-func (l ledger) reloaded(ctx context.Context, cfg *config.Config) error {
-	if l.journal == nil {
+func (j processJournal) reloaded(ctx context.Context, cfg *config.Config) error {
+	if j.journal == nil {
 		return nil
 	}
-	err := l.journal.Append(ctx, &journal.Record{Kind: journal.Reload, Config: cfg.Digest, Signatures: int(l.signatures.Load())})
+	err := j.journal.Append(ctx, &journal.Record{Kind: journal.Reload, Config: cfg.Digest, Signatures: int(j.signatures.Load())})
 	if err != nil {
 		return fmt.Errorf("audit: the reload was not written: %w", err)
 	}
@@ -105,19 +108,35 @@ func (l ledger) reloaded(ctx context.Context, cfg *config.Config) error {
 }
 
 // note writes what an operator should know, without waiting.
-func (l ledger) note(reason, text string) {
-	if l.journal != nil {
-		l.journal.Note(&journal.Record{Kind: journal.Event, Reason: reason, Text: text[:min(len(text), 1000)]})
+func (j processJournal) note(reason, text string) {
+	if j.journal != nil {
+		j.journal.Note(&journal.Record{Kind: journal.Event, Reason: reason, Text: text[:min(len(text), 1000)]})
 	}
 }
 
 // check is the journal's line in the readiness report: where there is one, no certificate is issued without it.
-func (l ledger) check() server.Check {
+func (j processJournal) check() server.Check {
 	return server.Check{Name: "journal", Ask: func() server.Health {
-		if l.journal == nil {
+		if j.journal == nil {
 			return server.Health{OK: true, Advisory: true, Warning: "there is no journal: decisions are in the log only"}
 		}
-		h := l.journal.Health()
+		h := j.journal.Health()
 		return server.Health{OK: h.OK, Warning: h.Warning, Cause: h.Cause}
 	}}
+}
+
+// openJournal opens the journal, and makes the auditor that compares it with the logs.
+func (n *Node) openJournal(registry *prometheus.Registry) (err error) {
+	if n.journal, err = openProcessJournal(n.started, n.log); err != nil {
+		return err
+	}
+	if n.auditing, err = newAuditing(n); err != nil {
+		return errors.Join(err, n.journal.close())
+	}
+	n.journal.changes.connect(n.auditing)
+	if j := n.journal.journal; j != nil {
+		registry.MustRegister(j.Collectors()...)
+	}
+	registry.MustRegister(n.auditing.collectors()...)
+	return nil
 }

@@ -70,11 +70,11 @@ func TestRekorAndEd25519(t *testing.T) {
 				m.Rekor = []trust.Log{*c.rekor}
 			}
 		})
-		m, err := Prove(t.Context(), l.Config(t, published+c.more))
+		m, err := loadAndTest(t.Context(), l.Config(t, published+c.more))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		got := fmt.Sprint(m.Warnings)
+		got := fmt.Sprint(m.warnings)
 		if strings.Contains(got, "client_algorithms: ") != c.want ||
 			c.want && !strings.Contains(got, "https://rekor.example.com") {
 			t.Errorf("%s: warnings %s", name, got)
@@ -108,7 +108,7 @@ func TestPublishedLogs(t *testing.T) {
 	} {
 		cfg := l.Config(t, row.ct)
 		publish(t, l, cfg, row.change)
-		m, err := Prove(t.Context(), l.Config(t, row.ct+policy))
+		m, err := loadAndTest(t.Context(), l.Config(t, row.ct+policy))
 		if (err == nil) != (row.want == nil) {
 			t.Errorf("%s: %v", row.name, err)
 		}
@@ -126,7 +126,7 @@ func TestPublishedLogs(t *testing.T) {
 		}
 	}
 	l.Write(t, "root.json", []byte("{}"))
-	if _, err := Prove(t.Context(), l.Config(t, both+policy)); err == nil || !strings.Contains(err.Error(), "ct.policy.trusted_root") {
+	if _, err := loadAndTest(t.Context(), l.Config(t, both+policy)); err == nil || !strings.Contains(err.Error(), "ct.policy.trusted_root") {
 		t.Errorf("junk for a trusted root: %v", err)
 	}
 }
@@ -138,11 +138,11 @@ func TestPublishedEmbeddedLog(t *testing.T) {
 	const both = "  logs:\n    - {%0}\n  embedded: {dir: log, origin: mayfly.local/ct}\n"
 	sys := start(t, l, l.Config(t, both)) // makes the key
 	publish(t, l, sys.config, func(*trust.Material) {})
-	if _, err := Prove(t.Context(), l.Config(t, both+"  policy: {trusted_root: root.json}\n")); err != nil {
+	if _, err := loadAndTest(t.Context(), l.Config(t, both+"  policy: {trusted_root: root.json}\n")); err != nil {
 		t.Error(err)
 	}
 	publish(t, l, sys.config, func(m *trust.Material) { m.Logs = m.Logs[:1] })
-	_, err := Prove(t.Context(), l.Config(t, both+"  policy: {trusted_root: root.json}\n"))
+	_, err := loadAndTest(t.Context(), l.Config(t, both+"  policy: {trusted_root: root.json}\n"))
 	if err == nil || !strings.Contains(err.Error(), "mayfly.local/ct") {
 		t.Errorf("error is %v", err)
 	}
@@ -163,19 +163,19 @@ func TestPublishedShard(t *testing.T) {
 	m, err := load(t.Context(), first.config)
 	if err == nil {
 		first.config.CT.Policy.TrustedRoot = filepath.Join(l.Dir, "root.json")
-		err = m.publish(first.config)
+		err = m.narrowToPublished(first.config)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	first.material = m
+	first.files = m
 	c := *first.config.CT.Embedded
 	if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: time.Now().Add(-time.Second), Unpublished: true}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	<-first.embedded.Changes()
-	reshard := func() *system {
-		next, err := assemble(t.Context(), Instance{Config: first.config, Log: slog.New(slog.DiscardHandler)}, first.material, first)
+	reshard := func() *snapshot {
+		next, err := quietNode("").assemble(t.Context(), first.config, first.files, first)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,7 +194,7 @@ func TestPublishedShard(t *testing.T) {
 	if now, err := os.ReadFile(filepath.Join(l.Dir, "root.json")); err != nil || bytes.Equal(now, root) {
 		t.Fatalf("nothing new was published: %v", err)
 	}
-	if err := first.material.publish(first.config); err != nil {
+	if err := first.files.narrowToPublished(first.config); err != nil {
 		t.Fatal(err)
 	}
 	next = reshard()
@@ -306,7 +306,7 @@ func TestReadinessOfRoots(t *testing.T) {
 }
 
 // issue asks the authority for one certificate.
-func issue(t *testing.T, sys *system) error {
+func issue(t *testing.T, sys *snapshot) error {
 	t.Helper()
 	const issuer = "https://a.example.com"
 	id := identity.Identity{Issuer: issuer, Subject: "s1", SAN: identity.SAN{Kind: identity.Email, Value: "alice@example.com"}}
@@ -322,7 +322,7 @@ func issue(t *testing.T, sys *system) error {
 	return err
 }
 
-func health(t *testing.T, sys *system, name string) server.Health {
+func health(t *testing.T, sys *snapshot, name string) server.Health {
 	t.Helper()
 	for _, c := range sys.checks() {
 		if c.Name == name {
@@ -338,7 +338,7 @@ func health(t *testing.T, sys *system, name string) server.Health {
 	return server.Health{}
 }
 
-func metric(t *testing.T, sys *system, name string) float64 {
+func metric(t *testing.T, sys *snapshot, name string) float64 {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(sys.collectors()...)
@@ -391,11 +391,11 @@ func TestCheckAsksLogs(t *testing.T) {
 				row.ct = "  logs:\n    - {%0}\n"
 			}
 			cfg := l.Config(t, row.ct)
-			m, err := Prove(t.Context(), cfg)
+			m, err := loadAndTest(t.Context(), cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := m.AskLogs(t.Context(), cfg)
+			got := m.askLogs(t.Context(), cfg)
 			text := strings.Join(got[0].Problems, "; ")
 			if got[0].OK != (row.want == "") || !strings.Contains(text, row.want) {
 				t.Errorf("%+v, want %q", got[0], row.want)
@@ -412,11 +412,11 @@ func TestCheckOfASilentLog(t *testing.T) {
 	srv := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(srv.Close)
 	cfg := l.Config(t, "  logs:\n    - {name: static, url: \""+srv.URL+"\", public_key: ct0.pem}\n")
-	m, err := Prove(t.Context(), cfg)
+	m, err := loadAndTest(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := m.AskLogs(t.Context(), cfg)[0]
+	got := m.askLogs(t.Context(), cfg)[0]
 	if text := strings.Join(got.Warnings, "; "); !got.OK || !strings.Contains(text, "roots cannot be read") ||
 		!strings.Contains(text, "monitoring_url and origin") {
 		t.Errorf("%+v", got)
@@ -428,20 +428,20 @@ func TestCheckOfTheEmbeddedLog(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)
 	cfg := l.Config(t, "  embedded: {dir: log, origin: ca.example.com/ct}\n")
-	m, err := Prove(t.Context(), cfg)
+	m, err := loadAndTest(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := m.AskLogs(t.Context(), cfg)[0]; !got.OK || len(got.Warnings) != 1 {
+	if got := m.askLogs(t.Context(), cfg)[0]; !got.OK || len(got.Warnings) != 1 {
 		t.Errorf("before the first start: %+v", got)
 	}
 	sys := start(t, l, cfg)
 	_ = sys
-	if got := m.AskLogs(t.Context(), cfg)[0]; !got.OK || len(got.Warnings) != 0 {
+	if got := m.askLogs(t.Context(), cfg)[0]; !got.OK || len(got.Warnings) != 0 {
 		t.Errorf("a log that runs: %+v", got)
 	}
 	l.Write(t, filepath.Join("log", "log.pub.pem"), l.Logs[0].PublicKeyPEM())
-	if got := m.AskLogs(t.Context(), cfg)[0]; got.OK || !strings.Contains(got.Problems[0], "pinned key") {
+	if got := m.askLogs(t.Context(), cfg)[0]; got.OK || !strings.Contains(got.Problems[0], "pinned key") {
 		t.Errorf("another key: %+v", got)
 	}
 }
@@ -453,7 +453,7 @@ func publish(t *testing.T, l *site.Site, cfg *config.Config, change func(*trust.
 	if err != nil {
 		t.Fatal(err)
 	}
-	material, err := m.export(cfg, "https://ca.example.com")
+	material, err := m.trustMaterial(cfg, "https://ca.example.com")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -466,14 +466,14 @@ func publish(t *testing.T, l *site.Site, cfg *config.Config, change func(*trust.
 }
 
 // start assembles a system and runs its background work until the test ends.
-func start(t *testing.T, l *site.Site, cfg *config.Config) *system {
+func start(t *testing.T, l *site.Site, cfg *config.Config) *snapshot {
 	t.Helper()
-	m, err := Prove(t.Context(), cfg)
+	m, err := loadAndTest(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	sys, err := assemble(ctx, Instance{Config: cfg, Log: slog.New(slog.DiscardHandler)}, m, nil)
+	sys, err := quietNode("").assemble(ctx, cfg, m, nil)
 	if err != nil {
 		cancel()
 		t.Fatal(err)
@@ -489,15 +489,20 @@ func start(t *testing.T, l *site.Site, cfg *config.Config) *system {
 }
 
 // again assembles the system that a reload to cfg would make.
-func again(t *testing.T, l *site.Site, old *system, cfg *config.Config) *system {
+func again(t *testing.T, l *site.Site, old *snapshot, cfg *config.Config) *snapshot {
 	t.Helper()
-	m, err := Prove(t.Context(), cfg)
+	m, err := loadAndTest(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	next, err := assemble(t.Context(), Instance{Config: cfg, Log: slog.New(slog.DiscardHandler)}, m, old)
+	next, err := quietNode("").assemble(t.Context(), cfg, m, old)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return next
+}
+
+// quietNode is a node with nothing in force that logs nothing.
+func quietNode(path string) *Node {
+	return newNode(Options{Path: path, Logger: slog.New(slog.DiscardHandler)})
 }

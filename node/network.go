@@ -6,65 +6,81 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
-	"syscall"
 
+	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/listen"
 	"github.com/mayfly-ca/mayfly/server"
+	"github.com/mayfly-ca/mayfly/server/admission"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
-// CloseAll closes the listeners that are open. Closing twice is harmless.
-func CloseAll(l server.Listeners) {
-	for _, one := range []net.Listener{l.HTTP, l.GRPC, l.Admin} {
-		if one != nil {
-			_ = one.Close()
+// ListenError is an address of the configuration that cannot be listened on, with its place.
+type ListenError struct{ error }
+
+// Unwrap returns the error without the type.
+func (e *ListenError) Unwrap() error { return e.error }
+
+// openListeners opens the listeners of a configuration. The same address for REST and gRPC is one listener.
+func openListeners(cfg *config.Config) (out server.Listeners, err error) {
+	defer func() {
+		if err != nil {
+			out.Close()
+			err = &ListenError{cfg.Locate(err)}
 		}
+	}()
+	open := func(key, address string) (net.Listener, error) {
+		if address == "off" {
+			return nil, nil
+		}
+		l, err := listen.Open(address)
+		if e, ok := errors.AsType[*listen.Error](err); ok {
+			return nil, fault.BadSetting(e.Error(), e.Fix(), "listen", key)
+		}
+		return l, err
 	}
+	if out.HTTP, err = open("http", cfg.Listen.HTTP); err != nil {
+		return out, err
+	}
+	if cfg.Listen.GRPC == cfg.Listen.HTTP {
+		out.GRPC = out.HTTP
+	} else if out.GRPC, err = open("grpc", cfg.Listen.GRPC); err != nil {
+		return out, err
+	}
+	out.Admin, err = open("admin", cfg.Listen.Admin)
+	return out, err
 }
 
-// ListenProblem says in words why an address cannot be listened on.
-func ListenProblem(address string, err error) string {
-	var dns *net.DNSError
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return address + " is taken by another program"
-	case errors.Is(err, syscall.EACCES):
-		return "no permission to listen on " + address + " (ports below 1024 need a privilege)"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return address + " is no address of this machine"
-	case errors.As(err, &dns):
-		return "the host of " + address + " is unknown"
-	}
-	return err.Error()
-}
-
-// listenAdvice is what to do about it.
-func listenAdvice(err error) string {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return "stop that one, or write another address"
-	case errors.Is(err, syscall.EACCES):
-		return "write a port from 1024 on, or give the process the privilege (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE)"
-	}
-	return "write an address that this machine has, or 0.0.0.0 for all of them"
-}
-
-// ListenAddresses are the addresses as they stand in a configuration; "off" disables.
-type ListenAddresses struct{ Http, Grpc, Admin string }
-
-// Addresses are the addresses that were chosen, as a configuration writes them.
-func Addresses(l server.Listeners) ListenAddresses {
-	name := func(one net.Listener) string {
+func logListeners(log *slog.Logger, l server.Listeners) {
+	address := func(one net.Listener) string {
 		if one == nil {
 			return "off"
 		}
 		return one.Addr().String()
 	}
-	return ListenAddresses{Http: name(l.HTTP), Grpc: name(l.GRPC), Admin: name(l.Admin)}
+	log.Info("listening", "http", address(l.HTTP), "grpc", address(l.GRPC), "admin", address(l.Admin))
 }
 
-func logListeners(log *slog.Logger, l server.Listeners) {
-	a := Addresses(l)
-	log.Info("listening", "http", a.Http, "grpc", a.Grpc, "admin", a.Admin)
+// newServer makes the server. It answers with 503 until the first snapshot is installed.
+func (n *Node) newServer(registry *prometheus.Registry, tiles *lateHandler) (err error) {
+	cfg := n.started
+	n.admission = admission.New(admission.Options{
+		Requests: cfg.Limits.Requests, MaxWait: cfg.Limits.Wait, Processors: reserveProcessors(),
+	})
+	n.server, err = server.New(server.Options{
+		Logger: n.log, Readiness: n.readiness, Registry: registry, CT: tiles.orNil(cfg.CT.Embedded != nil),
+		Limits: server.Limits{
+			Drain: n.options.Drain, Connections: cfg.Limits.Connections, PerSource: cfg.Limits.ConnectionsPerSource,
+		},
+		Admission: n.admission, Proxies: cfg.Listen.Proxies(), Profiling: cfg.Listen.Profiling,
+	})
+	if err != nil {
+		return err
+	}
+	n.server.SetNotReady("starting")
+	registry.MustRegister(n.server.Collectors()...)
+	return nil
 }
 
 // lateHandler serves the embedded log's read path once that log is open. Until then it answers 503.

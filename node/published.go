@@ -20,9 +20,9 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// publish holds the logs whose SCTs are embedded against ct.policy.trusted_root, the trusted root as verifiers have it: an SCT of
+// narrowToPublished holds the logs whose SCTs are embedded against ct.policy.trusted_root, the trusted root as verifiers have it: an SCT of
 // a log that they do not know makes a certificate that they refuse (B4). It narrows each log's validity to the published one.
-func (m *Material) publish(cfg *config.Config) error {
+func (f *loadedFiles) narrowToPublished(cfg *config.Config) error {
 	name := cfg.CT.Policy.TrustedRoot
 	if name == "" {
 		return nil
@@ -35,12 +35,12 @@ func (m *Material) publish(cfg *config.Config) error {
 	if err != nil {
 		return cfg.Locate(fault.BadSetting(err.Error(), "write the path of trusted_root.json as it is published", "ct", "policy", "trusted_root").In(name))
 	}
-	m.published, m.trustedRoot = &root, sha256.Sum256(data)
+	f.published, f.trustedRoot = &root, sha256.Sum256(data)
 	now := time.Now()
-	m.Warnings = append(m.Warnings, rekorWarnings(cfg, root, now)...)
+	f.warnings = append(f.warnings, rekorWarnings(cfg, root, now)...)
 	known := map[string]bool{}
-	for i := range m.logs {
-		l := &m.logs[i]
+	for i := range f.logs {
+		l := &f.logs[i]
 		known[keyText(l.remote.Key)] = true
 		if !l.config.Embeds() {
 			continue
@@ -53,7 +53,7 @@ func (m *Material) publish(cfg *config.Config) error {
 	if cfg.CT.Embedded == nil {
 		return nil
 	}
-	all, err := m.export(cfg, "")
+	all, err := f.trustMaterial(cfg, "")
 	if err != nil {
 		return cfg.Locate(err)
 	}
@@ -87,13 +87,13 @@ func rekorWarnings(cfg *config.Config, root trust.Material, now time.Time) []con
 	return nil
 }
 
-// Skipped says which entries of ct.policy.trusted_root were not understood.
-func (m *Material) Skipped(cfg *config.Config) []string {
-	if m.published == nil {
+// skipped says which entries of ct.policy.trusted_root were not understood.
+func (f *loadedFiles) skipped(cfg *config.Config) []string {
+	if f.published == nil {
 		return nil
 	}
 	var out []string
-	for _, s := range m.published.Skipped {
+	for _, s := range f.published.Skipped {
 		out = append(out, fmt.Sprintf("ct.policy.trusted_root: an entry of %s is left out: %s",
 			cfg.CT.Policy.TrustedRoot, visibleText.Escape(s)))
 	}
@@ -126,16 +126,16 @@ func publishedWindow(root trust.Material, key any, now time.Time) (*loglist.Wind
 
 // publishedShard is the validity of a shard of the embedded log within the published one, if a trusted root is configured. Shards come
 // up while the process runs, long after the configuration was checked: one whose key verifiers do not have is not asked (B4).
-func (m *Material) publishedShard(one embedded.OpenShard) (loglist.Window, error) {
+func (f *loadedFiles) publishedShard(one embedded.OpenShard) (loglist.Window, error) {
 	w := one.Window
 	at := time.Now()
 	if one.NotBefore.After(at) {
 		at = one.NotBefore
 	}
-	if m.published == nil || !w.Contains(at) { // one that has ended is not asked anyway
+	if f.published == nil || !w.Contains(at) { // one that has ended is not asked anyway
 		return w, nil
 	}
-	p, err := publishedWindow(*m.published, one.Log.Key(), at)
+	p, err := publishedWindow(*f.published, one.Log.Key(), at)
 	if err != nil {
 		return w, err
 	}

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,48 +19,28 @@ import (
 	"github.com/mayfly-ca/mayfly/server"
 )
 
-// operation is a CA that runs: the system in force, and how another one takes its place.
-type operation struct {
-	in        Instance
-	server    *server.Server
-	readiness *server.Readiness
-	current   atomic.Pointer[system]
-	metrics   *reloadMetrics
-
-	generation uint64        // of the configuration in force, from 1
-	trouble    atomic.Value  // string: why the files are not what is in force; "": they are
-	again      chan struct{} // somebody wants a reload
-}
-
-// newOperation puts the first system in force.
-func newOperation(in Instance, srv *server.Server, readiness *server.Readiness) *operation {
-	o := &operation{in: in, server: srv, readiness: readiness, metrics: newReloadMetrics(), again: make(chan struct{}, 1)}
-	o.trouble.Store("")
-	return o
-}
-
 // install puts s in force, as a whole: a request has either all of the old system or all of the new one.
-func (o *operation) install(ctx context.Context, s *system) {
+func (n *Node) install(ctx context.Context, s *snapshot) {
 	s.start(ctx)
-	o.generation++
-	old := o.current.Swap(s)
-	o.in.auditing.install(s)
-	o.server.SetCore(s.core(o.generation))
-	o.readiness.Replace(append(append(s.checks(), o.in.auditing.check()...), server.Check{Name: "config", Ask: func() server.Health {
-		return server.Health{OK: true, Advisory: true, Warning: o.trouble.Load().(string)} //nolint:forcetypeassert // nothing else is stored
+	n.generation++
+	old := n.current.Swap(s)
+	n.auditing.install(s)
+	n.server.SetCore(s.core(n.generation))
+	n.readiness.Replace(append(append(s.checks(), n.auditing.check()...), server.Check{Name: "config", Ask: func() server.Health {
+		return server.Health{OK: true, Advisory: true, Warning: n.trouble.Load().(string)} //nolint:forcetypeassert // nothing else is stored
 	}}))
 	if old != nil {
 		old.retire(s)
 	}
-	o.metrics.installed(o.generation, s.config.Digest)
+	n.metrics.installed(n.generation, s.config.Digest)
 }
 
 // Describe implements [prometheus.Collector]: the parts come and go, so that nothing is promised.
-func (o *operation) Describe(chan<- *prometheus.Desc) {}
+func (n *Node) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements [prometheus.Collector].
-func (o *operation) Collect(out chan<- prometheus.Metric) {
-	if s := o.current.Load(); s != nil {
+func (n *Node) Collect(out chan<- prometheus.Metric) {
+	if s := n.current.Load(); s != nil {
 		for _, c := range s.collectors() {
 			c.Collect(out)
 		}
@@ -70,16 +49,16 @@ func (o *operation) Collect(out chan<- prometheus.Metric) {
 
 // watch reloads on SIGHUP and when the content of a file changes, until ctx ends. Reloads are one after the other; what comes
 // during one makes one more.
-func (o *operation) watch(ctx context.Context, hangup <-chan os.Signal) {
+func (n *Node) watch(ctx context.Context, hangup <-chan os.Signal) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() {
 		files := func() []string { // those of a configuration that could not be taken, too
-			return slices.Compact(slices.Sorted(slices.Values(slices.Concat(o.current.Load().config.Files, config.Named(o.in.Path)))))
+			return slices.Compact(slices.Sorted(slices.Values(slices.Concat(n.current.Load().config.Files, config.Named(n.options.Path)))))
 		}
-		config.Watch(ctx, config.WatchOptions{Files: files, Known: o.in.Known, Logger: o.in.Log}, func() {
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: n.known, Logger: n.log}, func() {
 			select {
-			case o.again <- struct{}{}:
+			case n.again <- struct{}{}:
 			default:
 			}
 		})
@@ -89,56 +68,56 @@ func (o *operation) watch(ctx context.Context, hangup <-chan os.Signal) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-o.current.Load().shardChanges():
-			o.reshard(ctx)
+		case <-n.current.Load().shardChanges():
+			n.reshard(ctx)
 			continue
 		case <-hangup:
-		case <-o.again:
+		case <-n.again:
 			why = "the files changed"
 		}
-		o.reload(ctx, why)
+		n.reload(ctx, why)
 	}
 }
 
 // reload loads the configuration, builds a system from it and puts it in force. Whatever goes wrong, the system in force stays.
-func (o *operation) reload(ctx context.Context, why string) {
+func (n *Node) reload(ctx context.Context, why string) {
 	began := time.Now()
-	next, waiting, err := o.prepare(ctx)
+	next, waiting, err := n.prepare(ctx)
 	if err == nil {
-		err = o.in.ledger.reloaded(ctx, next.config)
+		err = n.journal.reloaded(ctx, next.config)
 	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return
 		}
-		o.metrics.reloads.WithLabelValues("failure").Inc()
-		o.trouble.Store("the last reload failed, the configuration before it is in force: " + firstLine(err))
-		o.in.Log.Error("configuration not reloaded; the one before stays in force", "why", why, "cause", err.Error())
+		n.metrics.reloads.WithLabelValues("failure").Inc()
+		n.trouble.Store("the last reload failed, the configuration before it is in force: " + firstLine(err))
+		n.log.Error("configuration not reloaded; the one before stays in force", "why", why, "cause", err.Error())
 		return
 	}
 	var texts []string
 	for _, w := range waiting {
 		texts = append(texts, w.String())
-		o.in.Log.Warn("configuration", "warning", w.String()+"; what was in force stays until then")
+		n.log.Warn("configuration", "warning", w.String()+"; what was in force stays until then")
 	}
-	o.trouble.Store(strings.Join(texts, "; "))
-	o.install(ctx, next)
-	o.metrics.reloads.WithLabelValues("success").Inc()
-	o.in.Log.Info("configuration reloaded", "why", why, "generation", o.generation, "config_digest", next.config.Digest,
+	n.trouble.Store(strings.Join(texts, "; "))
+	n.install(ctx, next)
+	n.metrics.reloads.WithLabelValues("success").Inc()
+	n.log.Info("configuration reloaded", "why", why, "generation", n.generation, "config_digest", next.config.Digest,
 		"issuer_count", len(next.issuers.Issuers()), "took", time.Since(began))
 }
 
 // prepare builds a system from the files as they are now. waiting are the settings that only a restart can change.
-func (o *operation) prepare(ctx context.Context) (next *system, waiting []config.Warning, err error) {
-	old := o.current.Load()
-	cfg, warnings, err := config.Load(o.in.Path)
+func (n *Node) prepare(ctx context.Context) (next *snapshot, waiting []config.Warning, err error) {
+	old := n.current.Load()
+	cfg, warnings, err := config.Load(n.options.Path)
 	if err != nil {
 		return nil, nil, err
 	}
 	waiting = old.config.Restart(cfg)
 	wants := cfg.CT.Embedded
 	cfg.KeepUntilRestart(old.config)
-	if o.in.auditing == nil && wantsAuditor(cfg) { // it started with ct.none
+	if n.auditing == nil && wantsAuditor(cfg) { // it started with ct.none
 		waiting = append(waiting, cfg.Waits("there is no auditor", "audit", "reconcile"))
 	}
 	switch ct := cfg.CT; {
@@ -147,36 +126,34 @@ func (o *operation) prepare(ctx context.Context) (next *system, waiting []config
 	case ct.None == nil && ct.Embedded == nil && len(ct.Logs) == 0 && wants != nil:
 		return nil, nil, cfg.Locate(fault.BadSetting("it takes the place of other logs or of ct.none", "restart to apply it", "ct", "embedded"))
 	}
-	m, err := o.material(ctx, cfg, old)
+	m, err := n.loadFiles(ctx, cfg, old)
 	if err != nil {
 		return nil, nil, err
 	}
-	in := o.in
-	in.Config = cfg
-	if next, err = assemble(ctx, in, m, old); err != nil {
+	if next, err = n.assemble(ctx, cfg, m, old); err != nil {
 		return nil, nil, errors.Join(err, closeKey(m, old))
 	}
-	warnings = append(warnings, m.Warnings...)
+	warnings = append(warnings, m.warnings...)
 	next.warnings = warnings
 	for _, w := range warnings {
 		if !slices.ContainsFunc(old.warnings, func(have config.Warning) bool { return have.Text == w.Text }) {
-			o.in.Log.Warn("configuration", "warning", w.String())
+			n.log.Warn("configuration", "warning", w.String())
 		}
 	}
 	return next, waiting, nil
 }
 
-// material loads the files of cfg. An ephemeral CA stays the one that it is. A chain that is replaced leaves the trust
+// loadFiles loads the files of cfg. An ephemeral CA stays the one that it is. A chain that is replaced leaves the trust
 // bundle unless ca.trust lists it: the bundle has what the configuration names and nothing else, so that it is the same
 // before and after a restart, and a stolen key is out of it at once (C4).
-func (o *operation) material(ctx context.Context, cfg *config.Config, old *system) (_ *Material, err error) {
+func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot) (_ *loadedFiles, err error) {
 	name, backend := cfg.CA.Selected()
-	var m *Material
+	var m *loadedFiles
 	switch before, was := old.config.CA.Selected(); {
 	case backend.Temporary() && (!was.Temporary() || name != before):
 		return nil, cfg.Locate(fault.BadSetting("it takes the place of a key that is kept", "restart to apply it", "ca", name))
 	case backend.Temporary():
-		m, err = loadAround(cfg, old.material.key)
+		m, err = loadAround(cfg, old.files.key)
 	default:
 		m, err = load(ctx, cfg)
 	}
@@ -188,47 +165,47 @@ func (o *operation) material(ctx context.Context, cfg *config.Config, old *syste
 			err = errors.Join(err, closeKey(m, old))
 		}
 	}()
-	if err := m.publish(cfg); err != nil {
+	if err := m.narrowToPublished(cfg); err != nil {
 		return nil, err
 	}
 	if _, err := m.timely(cfg, time.Now()); err != nil {
 		return nil, cfg.Locate(err)
 	}
-	if m.trustedRoot != old.material.trustedRoot {
-		for _, text := range m.Skipped(cfg) {
-			o.in.Log.Warn("configuration", "warning", text)
+	if m.trustedRoot != old.files.trustedRoot {
+		for _, text := range m.skipped(cfg) {
+			n.log.Warn("configuration", "warning", text)
 		}
 	}
-	if !sameChain(m.Chain, old.material.Chain) {
-		o.in.Log.Warn("the issuing chain changes: verifiers that do not have the new one yet will refuse its certificates",
-			"old", old.material.Chain[0].Subject.String(), "new", m.Chain[0].Subject.String())
+	if !sameChain(m.chain, old.files.chain) {
+		n.log.Warn("the issuing chain changes: verifiers that do not have the new one yet will refuse its certificates",
+			"old", old.files.chain[0].Subject.String(), "new", m.chain[0].Subject.String())
 	}
-	for _, chain := range append([][]*x509.Certificate{old.material.Chain}, old.material.trust...) {
+	for _, chain := range append([][]*x509.Certificate{old.files.chain}, old.files.trust...) {
 		if !m.serves(chain) {
-			o.in.Log.Warn("a chain leaves the trust bundle, because the configuration does not name it any more: "+
+			n.log.Warn("a chain leaves the trust bundle, because the configuration does not name it any more: "+
 				"verifiers that take the bundle "+
 				"anew refuse what was signed under it; list it in ca.trust unless its key was stolen",
 				"issuer", chain[0].Subject.String(), "sha256", fmt.Sprintf("%x", sha256.Sum256(chain[0].Raw)))
 		}
 	}
-	m.former = old.material.former
-	if !sameChain(m.Chain, old.material.Chain) {
-		m.former = old.material.Chain[len(old.material.Chain)-1]
+	m.former = old.files.former
+	if !sameChain(m.chain, old.files.chain) {
+		m.former = old.files.chain[len(old.files.chain)-1]
 	}
 	return m, nil
 }
 
 // closeKey closes the key of m, unless it is the one in force.
-func closeKey(m *Material, inForce *system) error {
-	if m.key == inForce.material.key {
+func closeKey(m *loadedFiles, inForce *snapshot) error {
+	if m.key == inForce.files.key {
 		return nil
 	}
 	return m.key.Close()
 }
 
 // serves reports whether the trust bundle has chain.
-func (m *Material) serves(chain []*x509.Certificate) bool {
-	for _, have := range append([][]*x509.Certificate{m.Chain}, m.trust...) {
+func (f *loadedFiles) serves(chain []*x509.Certificate) bool {
+	for _, have := range append([][]*x509.Certificate{f.chain}, f.trust...) {
 		if sameChain(have, chain) {
 			return true
 		}

@@ -31,7 +31,7 @@ func exportShards(c embedded.Config, url string, from time.Time) ([]trust.Log, e
 }
 
 // shardChanges receives when there are other shards; nil without an embedded log.
-func (s *system) shardChanges() <-chan struct{} {
+func (s *snapshot) shardChanges() <-chan struct{} {
 	if s.embedded == nil {
 		return nil
 	}
@@ -39,28 +39,24 @@ func (s *system) shardChanges() <-chan struct{} {
 }
 
 // reshard puts other shards in force. Nothing is read but the shards: a broken configuration file does not stop a rotation.
-func (o *operation) reshard(ctx context.Context) {
-	old := o.current.Load()
-	in := o.in
-	in.Config = old.config
-	next, err := assemble(ctx, in, old.material, old)
+func (n *Node) reshard(ctx context.Context) {
+	old := n.current.Load()
+	next, err := n.assemble(ctx, old.config, old.files, old)
 	if err != nil {
-		o.in.Log.Error("the shards of the embedded log are not in force; restart the process", "cause", err.Error())
-		o.trouble.Store("a restart is needed for the shards of the embedded log: " + firstLine(err))
+		n.log.Error("the shards of the embedded log are not in force; restart the process", "cause", err.Error())
+		n.trouble.Store("a restart is needed for the shards of the embedded log: " + firstLine(err))
 		return
 	}
 	next.warnings = old.warnings
-	o.install(ctx, next)
-	if o.in.Publish != nil {
-		if err := o.in.Publish(next.material); err != nil {
-			o.in.Log.Error("the trusted root does not have the new shards", "cause", err.Error())
-		}
+	n.install(ctx, next)
+	if err := n.publish(next); err != nil {
+		n.log.Error("the trusted root does not have the new shards", "cause", err.Error())
 	}
-	o.in.Log.Info("shards of the embedded log in force", "generation", o.generation, "log_count", next.logCount(next.material))
+	n.log.Info("shards of the embedded log in force", "generation", n.generation, "log_count", next.logCount())
 }
 
 // shardChecks are the embedded log's lines in /readyz: one for each shard that is open.
-func (s *system) shardChecks() []server.Check {
+func (s *snapshot) shardChecks() []server.Check {
 	var out []server.Check
 	for i, one := range s.embedded.Open() {
 		newest := i == 0
@@ -85,13 +81,13 @@ func (s *system) shardChecks() []server.Check {
 }
 
 // idle reports whether a log is a shard of the embedded log that is not asked now: its time has not come, or is over.
-func (s *system) idle(name string) bool {
+func (s *snapshot) idle(name string) bool {
 	one, ok := s.shard(name)
 	now := time.Now()
 	return ok && (!one.NotBefore.IsZero() && now.Before(one.NotBefore) || !one.NotAfter.IsZero() && !now.Before(one.NotAfter))
 }
 
-func (s *system) shard(name string) (embedded.OpenShard, bool) {
+func (s *snapshot) shard(name string) (embedded.OpenShard, bool) {
 	if s.embedded == nil {
 		return embedded.OpenShard{}, false
 	}

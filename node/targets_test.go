@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -41,17 +40,14 @@ func TestReloadIsJournalled(t *testing.T) {
 	if err := j.Close(context.Background(), 0); err != nil { // from here on it takes nothing
 		t.Fatal(err)
 	}
-	in := Instance{
-		Path: filepath.Join(l.Dir, "mayfly.yaml"), Config: sys.config, Log: slog.New(slog.DiscardHandler),
-		ledger: ledger{journal: j, signatures: new(atomic.Int64)},
-	}
-	o := &operation{in: in, metrics: newReloadMetrics()}
-	o.current.Store(sys)
-	o.reload(t.Context(), "a test")
-	if o.current.Load() != sys || o.generation != 0 {
+	n := quietNode(filepath.Join(l.Dir, "mayfly.yaml"))
+	n.started, n.journal = sys.config, processJournal{journal: j, signatures: new(atomic.Int64)}
+	n.current.Store(sys)
+	n.reload(t.Context(), "a test")
+	if n.current.Load() != sys || n.generation != 0 {
 		t.Error("a reload that the journal does not have is in force")
 	}
-	if text, _ := o.trouble.Load().(string); !strings.Contains(text, "the reload was not written") {
+	if text, _ := n.trouble.Load().(string); !strings.Contains(text, "the reload was not written") {
 		t.Errorf("readiness says %q", text)
 	}
 }

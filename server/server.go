@@ -210,6 +210,15 @@ type Listeners struct {
 	HTTP, GRPC, Admin net.Listener
 }
 
+// Close closes the listeners. Closing twice is harmless.
+func (l Listeners) Close() {
+	for _, one := range []net.Listener{l.HTTP, l.GRPC, l.Admin} {
+		if one != nil {
+			_ = one.Close() // it is closed either way
+		}
+	}
+}
+
 // streamWorkers is how many goroutines take gRPC requests one after the other; further requests get one of their own. A worker
 // keeps the stack that the cryptography made grow.
 const streamWorkers = 64

@@ -25,7 +25,7 @@ import (
 	"github.com/mayfly-ca/mayfly/dev"
 	"github.com/mayfly-ca/mayfly/dev/idp"
 	"github.com/mayfly-ca/mayfly/internal/durable"
-	"github.com/mayfly-ca/mayfly/node"
+	"github.com/mayfly-ca/mayfly/internal/listen"
 )
 
 // benchLab is what a run loads, and where its tokens come from.
@@ -81,9 +81,9 @@ func (f *benchFlags) open(ctx context.Context, o *cli.Common, std cli.Streams, p
 	if err := dev.CheckLoopback(address); err != nil {
 		return nil, err
 	}
-	at, err := net.Listen("tcp", address) //nolint:noctx // it does not wait
+	at, err := listen.Open(address)
 	if err != nil {
-		return nil, fmt.Errorf("--listen-idp: %s; choose another address", node.ListenProblem(address, err))
+		return nil, fmt.Errorf("--listen-idp: %w; choose another address", err)
 	}
 	issuer := "http://" + at.Addr().String()
 	l.provider, err = idp.New(idp.Options{Dir: filepath.Join(dir, "idp"), Issuer: issuer, TokenLife: 12 * time.Hour})

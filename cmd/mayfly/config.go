@@ -1,14 +1,11 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,39 +25,6 @@ func newConfig() *cobra.Command {
 	}
 	cmd.AddCommand(newConfigCheck(), newConfigExplain(), newConfigDiff(), newConfigProfiles(), newConfigSchema())
 	return cmd
-}
-
-// checkResult is what "config check --json" prints.
-type checkResult struct {
-	File     string           `json:"file"`
-	OK       bool             `json:"ok"`
-	Error    string           `json:"error,omitempty"`
-	Problems []problemView    `json:"problems,omitempty"`
-	Warnings []string         `json:"warnings"`
-	Digest   string           `json:"digest,omitempty"`
-	Issuers  int              `json:"issuers"`
-	Entries  []oidc.EntryInfo `json:"entries,omitempty"`
-	Chain    []string         `json:"chain,omitempty"`
-	Logs     []string         `json:"logs"`
-	Online   []onlineView     `json:"online,omitempty"` // with --online
-	// OnlineLogs is what the logs answered, with --online.
-	OnlineLogs []node.OnlineLog `json:"online_logs,omitempty"`
-}
-
-// problemView is one thing that is wrong in a file; line and column are 0 for the file as a whole.
-type problemView struct {
-	File   string `json:"file"`
-	Line   int    `json:"line"`
-	Column int    `json:"column"`
-	What   string `json:"what"`
-	Fix    string `json:"fix,omitempty"`
-}
-
-// onlineView is whether the keys of an issuer could be had.
-type onlineView struct {
-	Issuer string `json:"issuer"`
-	OK     bool   `json:"ok"`
-	Cause  string `json:"cause,omitempty"`
 }
 
 func newConfigCheck() *cobra.Command {
@@ -88,7 +52,7 @@ func newConfigCheck() *cobra.Command {
 			if path == "" {
 				return cli.Usage("--config is missing; write --config FILE")
 			}
-			result, err := checkConfig(cmd.Context(), path, online)
+			result, err := node.Check(cmd.Context(), path, online)
 			if asJSON {
 				if werr := cli.WriteJSON(cmd.OutOrStdout(), result); werr != nil {
 					return werr
@@ -98,7 +62,7 @@ func newConfigCheck() *cobra.Command {
 				return cli.Misconfigured(err)
 			}
 			if !asJSON {
-				if err := result.print(cmd.OutOrStdout()); err != nil {
+				if err := printCheck(cmd.OutOrStdout(), result); err != nil {
 					return err
 				}
 			}
@@ -122,72 +86,7 @@ func newConfigCheck() *cobra.Command {
 	return cmd
 }
 
-func checkConfig(ctx context.Context, path string, online bool) (r checkResult, err error) {
-	r = checkResult{File: path, Warnings: []string{}, Logs: []string{}}
-	cfg, warnings, err := config.Load(path)
-	for _, w := range warnings {
-		r.Warnings = append(r.Warnings, w.String())
-	}
-	var m *node.Material
-	if err == nil {
-		m, err = node.Prove(ctx, cfg)
-	}
-	if err == nil {
-		defer func() { err = errors.Join(err, m.Close()) }()
-		r.Warnings = append(r.Warnings, m.Skipped(cfg)...)
-	}
-	var v *oidc.Verifier
-	if err == nil {
-		v, err = node.NewVerifier(cfg, node.Instance{})
-		err = cfg.Locate(err)
-	}
-	if err != nil {
-		r.Error, r.Problems = err.Error(), problemsOf(err)
-		return r, err
-	}
-	defer v.Wait()
-	for _, w := range m.Warnings {
-		r.Warnings = append(r.Warnings, w.String())
-	}
-	e, err := oidc.NewExplainer(cfg.Issuers)
-	if err != nil {
-		return r, err
-	}
-	r.OK, r.Digest, r.Entries = true, cfg.Digest, e.Entries()
-	r.Issuers = len(r.Entries)
-	for _, c := range m.Chain {
-		r.Chain = append(r.Chain, fmt.Sprintf("%s, until %s", c.Subject, c.NotAfter.UTC().Format("2006-01-02")))
-	}
-	for _, l := range cfg.CT.Logs {
-		r.Logs = append(r.Logs, l.Name+" "+l.URL)
-	}
-	if cfg.CT.Embedded != nil {
-		r.Logs = append(r.Logs, "embedded "+cfg.CT.Embedded.Dir)
-	}
-	if online {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
-		defer cancel()
-		for _, s := range v.Probe(ctx) {
-			r.Online = append(r.Online, onlineView{s.Issuer, s.OK, s.Cause})
-		}
-		r.OnlineLogs = m.AskLogs(ctx, cfg)
-	}
-	return r, nil
-}
-
-func problemsOf(err error) []problemView {
-	var all config.Problems
-	if !errors.As(err, &all) {
-		return []problemView{{What: err.Error()}}
-	}
-	var out []problemView
-	for _, p := range all {
-		out = append(out, problemView{p.File, p.Line, p.Column, p.What, p.Fix})
-	}
-	return out
-}
-
-func (r checkResult) print(w io.Writer) error {
+func printCheck(w io.Writer, r node.Report) error {
 	st := terminal.StyleFor(w)
 	fmt.Fprintf(w, "%s %s\n", st.Green("ok"), r.File)
 	for _, warning := range r.Warnings {
@@ -252,11 +151,11 @@ func (r checkResult) print(w io.Writer) error {
 	if err := g.Write(w, st); err != nil {
 		return err
 	}
-	return r.printClaims(w, st)
+	return printClaims(w, r, st)
 }
 
 // printClaims says what a token must have for each profile that is used.
-func (r checkResult) printClaims(w io.Writer, st terminal.Style) error {
+func printClaims(w io.Writer, r node.Report, st terminal.Style) error {
 	claims := map[string][]string{}
 	for _, e := range r.Entries {
 		if len(e.Claims) > 0 {

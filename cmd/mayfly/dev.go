@@ -39,10 +39,10 @@ func newDev(o *cli.Common) *cobra.Command {
 	}
 	cmd.PersistentFlags().StringVar(&f.Dir, "dir", ".mayfly-dev", "directory for keys, log and trust material")
 	fl := cmd.Flags()
-	fl.StringVar(&f.Http, "http", "127.0.0.1:5555", "address for REST; port 0 picks a free one")
-	fl.StringVar(&f.Grpc, "grpc", "127.0.0.1:5554", "address for gRPC; the same as --http serves both on one port, \"off\" disables")
+	fl.StringVar(&f.HTTP, "http", "127.0.0.1:5555", "address for REST; port 0 picks a free one")
+	fl.StringVar(&f.GRPC, "grpc", "127.0.0.1:5554", "address for gRPC; the same as --http serves both on one port, \"off\" disables")
 	fl.StringVar(&f.Admin, "admin", "127.0.0.1:2112", "address for metrics and readiness; \"off\" disables")
-	fl.StringVar(&f.Idp, "idp", "127.0.0.1:5556", "loopback address for the OpenID Connect provider and the timestamp authority")
+	fl.StringVar(&f.IDP, "idp", "127.0.0.1:5556", "loopback address for the OpenID Connect provider and the timestamp authority")
 	cmd.AddCommand(newDevToken(f))
 	return cmd
 }

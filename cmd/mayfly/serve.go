@@ -1,10 +1,11 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
-	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/node"
 )
 
@@ -25,27 +26,14 @@ func newServe(o *cli.Common) *cobra.Command {
 			if path == "" {
 				return cli.Usage("--config is missing; write --config FILE (docs/config.md describes it, \"mayfly dev\" makes an example)")
 			}
-			cfg, warnings, err := config.Load(path)
+			n, err := node.Build(cmd.Context(), node.Options{Path: path, Logger: log})
+			if e, ok := errors.AsType[*node.ListenError](err); ok {
+				return &cli.Error{Status: cli.ExitFailed, Err: e}
+			}
 			if err != nil {
 				return cli.Misconfigured(err)
 			}
-			known := config.Contents(cfg.Files)
-			m, err := node.Prove(cmd.Context(), cfg)
-			if err != nil {
-				return cli.Misconfigured(err)
-			}
-			warnings = append(warnings, m.Warnings...)
-			for _, w := range warnings {
-				log.Warn("configuration", "warning", w.String())
-			}
-			for _, text := range m.Skipped(cfg) {
-				log.Warn("configuration", "warning", text)
-			}
-			listeners, err := node.Listen(cfg.Listen)
-			if err != nil {
-				return &cli.Error{Status: cli.ExitFailed, Err: cfg.Locate(err)}
-			}
-			return node.Serve(cmd.Context(), node.Instance{Path: path, Known: known, Warnings: warnings, Config: cfg, Material: m, Listeners: listeners, Log: log})
+			return n.Run(cmd.Context())
 		}),
 	}
 	cmd.Flags().StringVar(&path, "config", "", "configuration file (required)")

@@ -79,10 +79,6 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 	if _, backend := cfg.CA.Selected(); backend.Temporary() {
 		return cli.Usage("%s: the CA is ephemeral: its chain exists only while it runs, so there is nothing to export", f.config)
 	}
-	m, err := node.LoadPublic(cfg)
-	if err != nil {
-		return cli.Misconfigured(err)
-	}
 	if f.url == "" {
 		f.url = "http://" + cfg.Listen.HTTP
 	} else if u, err := url.Parse(f.url); err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
@@ -94,18 +90,20 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 	if err := f.services(); err != nil {
 		return err
 	}
-	from := m.Chain[0].NotBefore.UTC().Truncate(time.Second)
-	files := node.Exported{
-		Config: cfg, Material: m, Timestamps: f.timestamps, Signatures: f.signatures,
-		Services: trust.Services{CA: f.url, OIDC: f.issuer, Operator: f.operator, From: from, TSA: f.tsa, Rekor: f.rekor},
+	m, err := node.TrustMaterial(cfg, f.url)
+	if err != nil {
+		return located(cfg, err)
 	}
-	for i := range files.Signatures {
-		files.Signatures[i].From = from
+	from := m.Authorities[0].Chain[0].NotBefore.UTC().Truncate(time.Second)
+	for i := range f.signatures {
+		f.signatures[i].From = from
 	}
+	m.Timestamps, m.Rekor = f.timestamps, f.signatures
 	if err := os.MkdirAll(f.out, 0o755); err != nil { //nolint:gosec // trust material is public
 		return err
 	}
-	if err := files.Write(f.out); err != nil {
+	services := trust.Services{CA: f.url, OIDC: f.issuer, Operator: f.operator, From: from, TSA: f.tsa, Rekor: f.rekor}
+	if err := trust.WriteFiles(f.out, m, services); err != nil {
 		return err
 	}
 	if f.tsa == "" && f.rekor == "" {
@@ -114,7 +112,7 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 				"certificate is valid "+
 				"(10 minutes); name one with --tsa and --tsa-chain, or with --rekor and --rekor-key")
 	}
-	_, err = fmt.Fprintf(w, "%s\n%s\n", filepath.Join(f.out, node.RootName), filepath.Join(f.out, node.SigningName))
+	_, err = fmt.Fprintf(w, "%s\n%s\n", filepath.Join(f.out, trust.RootName), filepath.Join(f.out, trust.SigningName))
 	return err
 }
 

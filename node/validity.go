@@ -18,10 +18,10 @@ const warnAhead = 30 * 24 * time.Hour
 
 // timely refuses what cannot issue at a time: a chain that readiness would refuse, and logs of which too few may be
 // asked for a certificate of now. It warns of what ends soon. Its errors are settings of cfg.
-func (m *Material) timely(cfg *config.Config, now time.Time) ([]config.Warning, error) {
+func (f *loadedFiles) timely(cfg *config.Config, now time.Time) ([]config.Warning, error) {
 	var warnings []config.Warning
 	if name, backend := cfg.CA.Selected(); !backend.Temporary() {
-		switch h := ca.ChainHealth(m.Chain, now); {
+		switch h := ca.ChainHealth(f.chain, now); {
 		case !h.OK:
 			return nil, fault.BadSetting(h.Cause+
 				"; certificates are issued while it is valid, up to an hour before its end",
@@ -31,19 +31,19 @@ func (m *Material) timely(cfg *config.Config, now time.Time) ([]config.Warning, 
 				"ca", name, "chain")))
 		}
 	}
-	ending, err := m.timelyLogs(cfg, now)
+	ending, err := f.timelyLogs(cfg, now)
 	return append(warnings, ending...), err
 }
 
 // timelyLogs looks at the validity of the logs. That of a shard of the embedded log is never over: another one follows.
-func (m *Material) timelyLogs(cfg *config.Config, now time.Time) (warnings []config.Warning, err error) {
-	if cfg.CT.None != nil || cfg.CT.Embedded != nil || len(m.logs) == 0 {
+func (f *loadedFiles) timelyLogs(cfg *config.Config, now time.Time) (warnings []config.Warning, err error) {
+	if cfg.CT.None != nil || cfg.CT.Embedded != nil || len(f.logs) == 0 {
 		return nil, nil
 	}
 	end := now.Add(ca.Validity)
 	usable := func(from, to time.Time) []ctlog.Slot {
 		var slots []ctlog.Slot
-		for _, l := range m.logs {
+		for _, l := range f.logs {
 			w := l.window()
 			slot := l.config.Slot()
 			slot.Embed = slot.Embed && w.Contains(from) && w.Contains(to)
@@ -53,14 +53,14 @@ func (m *Material) timelyLogs(cfg *config.Config, now time.Time) (warnings []con
 	}
 	if cfg.CT.Policy.CheckFor(usable(now, end)) != nil {
 		var out error
-		for i, l := range m.logs {
+		for i, l := range f.logs {
 			if s := l.outside(now, end); l.config.Embeds() && s != nil {
 				out = errors.Join(out, fault.Under(s, "ct", "logs", strconv.Itoa(i)))
 			}
 		}
 		return nil, out
 	}
-	for i, l := range m.logs {
+	for i, l := range f.logs {
 		w := l.window()
 		if !l.config.Embeds() || w.NotAfter.IsZero() || !w.Contains(now) || w.NotAfter.Sub(now) > warnAhead {
 			continue

@@ -23,20 +23,21 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
 	"github.com/mayfly-ca/mayfly/server"
+	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// system is the CA at work under one configuration. A reload makes another one, which takes over the parts that the new
+// snapshot is the CA at work under one configuration. A reload makes another one, which takes over the parts that the new
 // configuration leaves as they are.
-type system struct {
+type snapshot struct {
 	config    *config.Config
 	warnings  []config.Warning // that have been logged
-	material  *Material
+	files     *loadedFiles
 	issuers   *oidc.Verifier
 	keys      *pop.Policy
 	logs      *ctlog.Set      // nil with ct.none
 	embedded  *embedded.Store // nil without ct.embedded
 	authority *ca.Authority
-	ledger    ledger
+	journal   processJournal
 	clock     *ca.Clock // of the process
 	noLog     string    // the reason of ct.none
 
@@ -46,10 +47,10 @@ type system struct {
 	stopLogs              context.CancelFunc // ends what watches logs; nil: not started
 }
 
-// assemble builds the parts from the loaded material, innermost first. The trial inside [ca.New] proves that they can issue.
+// assemble builds the parts from the loaded files, innermost first. The trial inside [ca.New] proves that they can issue.
 // Parts of old are taken over where nothing about them has changed; old stays as it is, and may be nil.
-func assemble(ctx context.Context, in Instance, m *Material, old *system) (_ *system, err error) {
-	s := &system{config: in.Config, material: m, ledger: in.ledger, clock: ca.NewClock(nil)}
+func (n *Node) assemble(ctx context.Context, cfg *config.Config, files *loadedFiles, old *snapshot) (_ *snapshot, err error) {
+	s := &snapshot{config: cfg, files: files, journal: n.journal, clock: ca.NewClock(nil)}
 	if old != nil {
 		s.clock = old.clock
 	}
@@ -58,54 +59,54 @@ func assemble(ctx context.Context, in Instance, m *Material, old *system) (_ *sy
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if dir := in.Config.StateDir; dir != "" {
+	if dir := cfg.StateDir; dir != "" {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("state_dir: %w", err)
 		}
 	}
 	if old == nil {
-		s.issuers, err = NewVerifier(in.Config, in)
+		s.issuers, err = newVerifier(cfg, n.log, n.admission)
 	} else {
-		s.issuers, err = old.issuers.With(in.Config.Issuers)
+		s.issuers, err = old.issuers.With(cfg.Issuers)
 	}
 	if err != nil {
-		return nil, in.Config.Locate(err)
+		return nil, cfg.Locate(err)
 	}
-	if err := s.openEmbedded(ctx, in, old); err != nil {
+	if err := s.openEmbedded(ctx, n, old); err != nil {
 		return nil, err
 	}
-	if err := s.openLogs(in, old); err != nil {
-		return nil, in.Config.Locate(fault.Under(err, "ct"))
+	if err := s.openLogs(n, old); err != nil {
+		return nil, cfg.Locate(fault.Under(err, "ct"))
 	}
-	if err := s.openAuthority(in, old); err != nil {
-		return nil, in.Config.Locate(in.Config.CA.Place(err))
+	if err := s.openAuthority(n, old); err != nil {
+		return nil, cfg.Locate(cfg.CA.Place(err))
 	}
-	s.keys, err = pop.New(pop.Config{Algorithms: in.Config.ClientAlgorithms}, pop.Options{Forbidden: m.ownKeys(s.embedded)})
+	s.keys, err = pop.New(pop.Config{Algorithms: cfg.ClientAlgorithms}, pop.Options{Forbidden: files.ownKeys(s.embedded)})
 	if err != nil {
-		return nil, in.Config.Locate(fault.Under(err, "client_algorithms"))
+		return nil, cfg.Locate(fault.Under(err, "client_algorithms"))
 	}
 	return s, nil
 }
 
-// NewVerifier builds what identifies callers. It asks nobody.
-func NewVerifier(cfg *config.Config, in Instance) (*oidc.Verifier, error) {
+// newVerifier builds what identifies callers. It asks nobody.
+func newVerifier(cfg *config.Config, log *slog.Logger, limits *admission.Controller) (*oidc.Verifier, error) {
 	return oidc.New(cfg.Issuers, oidc.Options{
-		Logger: in.Log, StateDir: cfg.StateDir, UserAgent: version.UserAgent(),
-		Pause: in.admission.AwaitProvider,
+		Logger: log, StateDir: cfg.StateDir, UserAgent: version.UserAgent(),
+		Pause: limits.AwaitProvider,
 	})
 }
 
 // openEmbedded opens the log in this process. It lives as long as the process: two cannot have its directory.
-func (s *system) openEmbedded(ctx context.Context, in Instance, old *system) (err error) {
+func (s *snapshot) openEmbedded(ctx context.Context, n *Node, old *snapshot) (err error) {
 	if old != nil {
 		s.embedded = old.embedded
 		return nil
 	}
-	if in.Config.CT.Embedded == nil {
+	if s.config.CT.Embedded == nil {
 		return nil
 	}
-	s.embedded, err = embedded.OpenStore(ctx, *in.Config.CT.Embedded, embedded.Options{
-		Roots: s.material.roots(), Logger: in.Log, UserAgent: version.UserAgent(), Event: in.ledger.note,
+	s.embedded, err = embedded.OpenStore(ctx, *s.config.CT.Embedded, embedded.Options{
+		Roots: s.files.roots(), Logger: n.log, UserAgent: version.UserAgent(), Event: n.journal.note,
 	})
 	if err != nil {
 		return fmt.Errorf("embedded log: %w", err)
@@ -117,24 +118,24 @@ func (s *system) openEmbedded(ctx context.Context, in Instance, old *system) (er
 const embeddedOperator = "embedded"
 
 // openLogs gathers remote and embedded logs under the one policy.
-func (s *system) openLogs(in Instance, old *system) (err error) {
-	ct := in.Config.CT
+func (s *snapshot) openLogs(n *Node, old *snapshot) (err error) {
+	ct := s.config.CT
 	if ct.None != nil {
 		s.noLog = ct.None.Reason
 		return nil
 	}
 	var shards []embedded.OpenShard
-	keys := []any{ct.Policy, s.material.trustedRoot}
+	keys := []any{ct.Policy, s.files.trustedRoot}
 	if s.embedded != nil {
 		shards = s.embedded.Open()
 	}
 	for _, one := range shards {
 		keys = append(keys, one.Shard)
 	}
-	for _, root := range s.material.issuingRoots() {
+	for _, root := range s.files.issuingRoots() {
 		keys = append(keys, root.Raw)
 	}
-	for _, l := range s.material.logs {
+	for _, l := range s.files.logs {
 		keys = append(keys, l.config, l.files)
 	}
 	if s.logsKey, err = digest(keys...); err != nil {
@@ -144,10 +145,10 @@ func (s *system) openLogs(in Instance, old *system) (err error) {
 		s.logs, s.stopLogs, s.unpublished = old.logs, old.stopLogs, old.unpublished
 		return nil
 	}
-	members := append(s.material.members(), s.shardMembers(shards, in.Log)...)
+	members := append(s.files.members(), s.shardMembers(shards, n.log)...)
 	o := ctlog.Options{
-		Logs: members, Policy: ct.Policy, Granted: in.auditing.granted,
-		Compute: in.admission.Compute, Logger: in.Log,
+		Logs: members, Policy: ct.Policy, Granted: n.auditing.granted,
+		Compute: n.admission.Compute, Logger: n.log,
 	}
 	if old != nil && old.logs != nil {
 		o.Stopped, o.Previous = old.logs.Clock(), old.logs
@@ -157,10 +158,10 @@ func (s *system) openLogs(in Instance, old *system) (err error) {
 }
 
 // shardMembers are the shards of the embedded log that may be asked.
-func (s *system) shardMembers(shards []embedded.OpenShard, log *slog.Logger) (members []ctlog.Log) {
+func (s *snapshot) shardMembers(shards []embedded.OpenShard, log *slog.Logger) (members []ctlog.Log) {
 	s.unpublished = map[string]string{}
 	for _, one := range shards {
-		w, err := s.material.publishedShard(one)
+		w, err := s.files.publishedShard(one)
 		if err != nil {
 			s.unpublished[one.Label()] = err.Error() + "; publish a trusted root that has it (mayfly trust export)"
 			log.Warn("a shard of the embedded log is not asked", "log", one.Label(), "cause", s.unpublished[one.Label()])
@@ -174,11 +175,11 @@ func (s *system) shardMembers(shards []embedded.OpenShard, log *slog.Logger) (me
 	return members
 }
 
-func (s *system) openAuthority(in Instance, old *system) (err error) {
-	m := s.material
-	name, backend := in.Config.CA.Selected()
-	keys := []any{name, backend, in.Config.CA.BackdateOrDefault(), s.logs != nil, s.logsKey}
-	for _, chain := range append([][]*x509.Certificate{m.Chain}, m.trust...) {
+func (s *snapshot) openAuthority(n *Node, old *snapshot) (err error) {
+	m := s.files
+	name, backend := s.config.CA.Selected()
+	keys := []any{name, backend, s.config.CA.BackdateOrDefault(), s.logs != nil, s.logsKey}
+	for _, chain := range append([][]*x509.Certificate{m.chain}, m.trust...) {
 		for _, c := range chain {
 			keys = append(keys, c.Raw)
 		}
@@ -194,7 +195,7 @@ func (s *system) openAuthority(in Instance, old *system) (err error) {
 	if old != nil && old.authorityKey == s.authorityKey {
 		s.authority = old.authority
 		err = closeKey(m, old)
-		m.key = old.material.key
+		m.key = old.files.key
 		return err
 	}
 	var log ca.Log // stays nil with ct.none
@@ -203,9 +204,9 @@ func (s *system) openAuthority(in Instance, old *system) (err error) {
 		log, ready = s.logs, s.logs.Clock
 	}
 	s.authority, err = ca.New(ca.Options{
-		Chain: m.Chain, Signer: m.key.Signer, Log: log, Ready: ready, Clock: s.clock, Trust: m.trust, Backdate: in.Config.CA.BackdateOrDefault(), Logger: in.Log,
-		Trial: in.ledger.trial, Signatures: in.ledger.signatures,
-		Pause: in.admission.Pause,
+		Chain: m.chain, Signer: m.key.Signer, Log: log, Ready: ready, Clock: s.clock, Trust: m.trust, Backdate: s.config.CA.BackdateOrDefault(), Logger: n.log,
+		Trial: n.journal.trial, Signatures: n.journal.signatures,
+		Pause: n.admission.Pause,
 	})
 	return err
 }
@@ -217,25 +218,25 @@ func digest(all ...any) ([32]byte, error) {
 }
 
 // start begins the background work, which ends with ctx, or when a later system has no use for it.
-func (s *system) start(ctx context.Context) {
+func (s *snapshot) start(ctx context.Context) {
 	s.issuers.Start(ctx)
 	if s.embedded != nil {
-		s.embedded.SetRoots(s.material.roots())
+		s.embedded.SetRoots(s.files.roots())
 	}
 	if s.logs != nil && s.stopLogs == nil {
 		own, cancel := context.WithCancel(ctx)
 		s.stopLogs = cancel
-		roots := s.material.issuingRoots()
+		roots := s.files.issuingRoots()
 		s.logs.Watch(own, roots[0], roots[1:]...)
 	}
 }
 
 // retire ends the background work that next does not go on with. Requests that have begun under s are not disturbed.
-func (s *system) retire(next *system) {
+func (s *snapshot) retire(next *snapshot) {
 	if s.logs != nil && s.logs != next.logs && s.stopLogs != nil {
 		s.stopLogs()
 	}
-	if key := s.material.key; key != next.material.key {
+	if key := s.files.key; key != next.files.key {
 		time.AfterFunc(retireKeyAfter, func() { _ = key.Close() }) // the key is replaced: there is nobody to tell
 	}
 }
@@ -244,14 +245,14 @@ func (s *system) retire(next *system) {
 const retireKeyAfter = time.Minute
 
 // close waits for the background work and flushes the embedded log. Nothing that was promised is lost.
-func (s *system) close() error {
+func (s *snapshot) close() error {
 	if s.issuers != nil {
 		s.issuers.Wait()
 	}
 	if s.logs != nil {
 		s.logs.Wait()
 	}
-	err := s.material.key.Close()
+	err := s.files.key.Close()
 	if s.embedded == nil {
 		return err
 	}
@@ -263,14 +264,14 @@ func (s *system) close() error {
 	return err
 }
 
-func (s *system) core(generation uint64) *server.Core {
+func (s *snapshot) core(generation uint64) *server.Core {
 	return &server.Core{
 		Issuers: s.issuers, Keys: s.keys, Authority: s.authority, Generation: generation, Digest: s.config.Digest,
-		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1, Journal: s.ledger.journal,
+		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1, Journal: s.journal.journal,
 	}
 }
 
-func (s *system) collectors() []prometheus.Collector {
+func (s *snapshot) collectors() []prometheus.Collector {
 	all := append(s.issuers.Collectors(), s.authority.Collectors()...)
 	all = append(all, s.noneGauge())
 	if s.logs != nil {
@@ -283,14 +284,14 @@ func (s *system) collectors() []prometheus.Collector {
 }
 
 // ownKeys are the keys that no certificate may be issued for.
-func (m *Material) ownKeys(e *embedded.Store) []crypto.PublicKey {
+func (f *loadedFiles) ownKeys(e *embedded.Store) []crypto.PublicKey {
 	var keys []crypto.PublicKey
-	for _, chain := range append([][]*x509.Certificate{m.Chain}, m.trust...) {
+	for _, chain := range append([][]*x509.Certificate{f.chain}, f.trust...) {
 		for _, c := range chain {
 			keys = append(keys, c.PublicKey)
 		}
 	}
-	for _, l := range m.logs {
+	for _, l := range f.logs {
 		keys = append(keys, l.remote.Key)
 	}
 	if e != nil {

@@ -30,7 +30,7 @@ func newRegistry() *prometheus.Registry {
 
 // checks make the dependencies visible in /readyz. The CA and the logs as a whole decide readiness; a single log or provider
 // that is down shows there but does not take the CA out of service for everybody else.
-func (s *system) checks() []server.Check {
+func (s *snapshot) checks() []server.Check {
 	out := []server.Check{
 		{Name: "ca", Ask: func() server.Health {
 			h := s.authority.Health()
@@ -38,10 +38,10 @@ func (s *system) checks() []server.Check {
 		}},
 		{Name: "ct", Ask: s.logHealth},
 		{Name: "clock", Ask: s.clockHealth},
-		s.ledger.check(),
+		s.journal.check(),
 		{Name: "identity providers", Ask: s.providerPools},
 	}
-	if key := s.material.key; key.Remote() {
+	if key := s.files.key; key.Remote() {
 		out = append(out, server.Check{Name: "signer", Ask: func() server.Health {
 			if err := key.Usable(context.Background()); err != nil {
 				return server.Health{Cause: err.Error()}
@@ -59,7 +59,7 @@ func (s *system) checks() []server.Check {
 }
 
 // remoteLogs are the lines of the logs that are not shards of the embedded log.
-func (s *system) remoteLogs() map[string]server.Health {
+func (s *snapshot) remoteLogs() map[string]server.Health {
 	out := map[string]server.Health{}
 	for _, st := range s.logs.Status() {
 		if st.Name != "embedded" && !strings.HasPrefix(st.Name, "embedded-") {
@@ -74,7 +74,7 @@ func logLine(st ctlog.Status) server.Health {
 }
 
 // allIssuers are the lines of the configured issuers.
-func (s *system) allIssuers() map[string]server.Health {
+func (s *snapshot) allIssuers() map[string]server.Health {
 	out := map[string]server.Health{}
 	for _, st := range s.issuers.Status() {
 		out["issuer "+st.Issuer] = server.Health{OK: st.OK, Advisory: true, Warning: st.Warning, Cause: st.Cause}
@@ -83,7 +83,7 @@ func (s *system) allIssuers() map[string]server.Health {
 }
 
 // logHealth is whether enough logs answer.
-func (s *system) logHealth() server.Health {
+func (s *snapshot) logHealth() server.Health {
 	if s.logs == nil {
 		return server.Health{OK: true, Warning: "certificates are not logged (ct.none): " + s.noLog}
 	}
@@ -101,7 +101,7 @@ func (s *system) logHealth() server.Health {
 }
 
 // clockHealth is whether this machine's clock is good enough to issue.
-func (s *system) clockHealth() server.Health {
+func (s *snapshot) clockHealth() server.Health {
 	err := s.clock.Check(time.Now())
 	if err == nil && s.logs != nil {
 		err = s.logs.Clock()
@@ -113,7 +113,7 @@ func (s *system) clockHealth() server.Health {
 }
 
 // noneGauge says whether certificates go without a log.
-func (s *system) noneGauge() prometheus.Collector {
+func (s *snapshot) noneGauge() prometheus.Collector {
 	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_ct_none_ratio", Help: "1 if certificates are issued without a log (ct.none), 0 if every one is logged."})
 	if s.logs == nil {
 		g.Set(1)
@@ -121,7 +121,7 @@ func (s *system) noneGauge() prometheus.Collector {
 	return g
 }
 
-func (s *system) oneLog(name string) server.Health {
+func (s *snapshot) oneLog(name string) server.Health {
 	for _, st := range s.logs.Status() {
 		if st.Name == name {
 			return logLine(st)
@@ -135,7 +135,7 @@ const fullFor = time.Minute
 
 // providerPools says whether more providers are asked for their keys than there are slots for. Anybody can bring that
 // about for providers that a pattern matches, so that it is a warning.
-func (s *system) providerPools() server.Health {
+func (s *snapshot) providerPools() server.Health {
 	var full []string
 	for _, p := range s.issuers.Fetches() {
 		if !p.LastRefused.IsZero() && time.Since(p.LastRefused) < fullFor {
@@ -149,8 +149,8 @@ func (s *system) providerPools() server.Health {
 }
 
 // logCount is how many logs certificates can go to.
-func (s *system) logCount(m *Material) int {
-	n := len(m.logs)
+func (s *snapshot) logCount() int {
+	n := len(s.files.logs)
 	if s.embedded != nil {
 		n += len(s.embedded.Open())
 	}

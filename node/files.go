@@ -23,9 +23,9 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// Material is what the files that a configuration names hold: keys and certificates.
-type Material struct {
-	Chain []*x509.Certificate // issuing certificate first, root last
+// loadedFiles is what the files that a configuration names hold: keys and certificates.
+type loadedFiles struct {
+	chain []*x509.Certificate // issuing certificate first, root last
 	key   *signer.Key         // nil: only what is public was loaded
 	trust [][]*x509.Certificate
 	logs  []remoteLog
@@ -36,7 +36,7 @@ type Material struct {
 	published   *trust.Material
 	trustedRoot [32]byte
 	// Warnings are about what the files hold: it works, and the operator should know.
-	Warnings []config.Warning
+	warnings []config.Warning
 }
 
 type remoteLog struct {
@@ -48,7 +48,7 @@ type remoteLog struct {
 }
 
 // load opens the CA's key and reads the files. Its errors say where in the configuration the setting stands.
-func load(ctx context.Context, cfg *config.Config) (*Material, error) {
+func load(ctx context.Context, cfg *config.Config) (*loadedFiles, error) {
 	name, backend := cfg.CA.Selected()
 	var warnings []config.Warning
 	key, err := signer.Open(ctx, backend, signer.Options{Warn: func(s *fault.Setting) {
@@ -65,7 +65,7 @@ func load(ctx context.Context, cfg *config.Config) (*Material, error) {
 	if err != nil {
 		return nil, errors.Join(err, key.Close())
 	}
-	m.Warnings = append(warnings, advice...)
+	m.warnings = append(warnings, advice...)
 	return m, nil
 }
 
@@ -88,9 +88,9 @@ func adviseOnChain(cfg *config.Config, chain []*x509.Certificate) (warnings []co
 	return warnings, cfg.Locate(errors.Join(errs...))
 }
 
-// LoadPublic reads what is public: the chains and the keys of the logs. It needs no private key and no password, and is
+// loadPublic reads what is public: the chains and the keys of the logs. It needs no private key and no password, and is
 // enough to write trust material.
-func LoadPublic(cfg *config.Config) (*Material, error) {
+func loadPublic(cfg *config.Config) (*loadedFiles, error) {
 	chain, err := PublicChain(cfg)
 	if err != nil {
 		return nil, cfg.Locate(err)
@@ -114,12 +114,20 @@ func PublicChain(cfg *config.Config) ([]*x509.Certificate, error) {
 	return chain, fault.Under(err, "ca", name, "chain")
 }
 
-// Close releases the CA's key.
-func (m *Material) Close() error { return m.key.Close() }
+// TrustMaterial is what verifiers and signers need of the CA of a configuration, with its URL as clients reach it. It needs
+// no private key and no password.
+func TrustMaterial(cfg *config.Config, url string) (trust.Material, error) {
+	f, err := loadPublic(cfg)
+	if err != nil {
+		return trust.Material{}, err
+	}
+	m, err := f.trustMaterial(cfg, url)
+	return m, cfg.Locate(err)
+}
 
 // loadAround reads everything but the chain and the key.
-func loadAround(cfg *config.Config, key *signer.Key) (*Material, error) {
-	m := &Material{Chain: key.Chain, key: key}
+func loadAround(cfg *config.Config, key *signer.Key) (*loadedFiles, error) {
+	m := &loadedFiles{chain: key.Chain, key: key}
 	var errs []error
 	for i, name := range cfg.CA.Trust {
 		chain, err := signer.ReadChain(name)
@@ -170,22 +178,22 @@ func openLog(l remote.Config, policy ctlog.PolicyConfig) (remoteLog, error) {
 }
 
 // roots are the roots that the embedded log accepts: those of the active chain and of the trusted ones.
-func (m *Material) roots() []*x509.Certificate {
-	roots := []*x509.Certificate{m.Chain[len(m.Chain)-1]}
-	for _, chain := range m.trust {
+func (f *loadedFiles) roots() []*x509.Certificate {
+	roots := []*x509.Certificate{f.chain[len(f.chain)-1]}
+	for _, chain := range f.trust {
 		roots = append(roots, chain[len(chain)-1])
 	}
-	if m.former != nil && !slices.ContainsFunc(roots, m.former.Equal) {
-		roots = append(roots, m.former)
+	if f.former != nil && !slices.ContainsFunc(roots, f.former.Equal) {
+		roots = append(roots, f.former)
 	}
 	return roots
 }
 
 // issuingRoots are the roots of the chains that certificates may be issued under, the active one first. Those that have
 // expired are only for verifiers.
-func (m *Material) issuingRoots() []*x509.Certificate {
-	roots := []*x509.Certificate{m.Chain[len(m.Chain)-1]}
-	for _, chain := range m.trust {
+func (f *loadedFiles) issuingRoots() []*x509.Certificate {
+	roots := []*x509.Certificate{f.chain[len(f.chain)-1]}
+	for _, chain := range f.trust {
 		root := chain[len(chain)-1]
 		if time.Now().Before(chain[0].NotAfter) && !slices.ContainsFunc(roots, root.Equal) {
 			roots = append(roots, root)
@@ -194,16 +202,16 @@ func (m *Material) issuingRoots() []*x509.Certificate {
 	return roots
 }
 
-// export is the trust material of a CA: every chain and every log that a verifier may need.
-func (m *Material) export(cfg *config.Config, url string) (trust.Material, error) {
+// trustMaterial is the trust material of a CA: every chain and every log that a verifier may need.
+func (f *loadedFiles) trustMaterial(cfg *config.Config, url string) (trust.Material, error) {
 	var out trust.Material
-	for _, chain := range append([][]*x509.Certificate{m.Chain}, m.trust...) {
+	for _, chain := range append([][]*x509.Certificate{f.chain}, f.trust...) {
 		out.Authorities = append(out.Authorities, trust.Authority{URL: url, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter})
 	}
-	for _, l := range m.logs {
+	for _, l := range f.logs {
 		from := l.remote.NotBefore
 		if from.IsZero() {
-			from = m.Chain[0].NotBefore
+			from = f.chain[0].NotBefore
 		}
 		out.Logs = append(out.Logs, trust.Log{
 			URL: l.remote.URL, Origin: l.remote.Origin, Operator: l.remote.Operator, Key: l.remote.Key,
@@ -211,7 +219,7 @@ func (m *Material) export(cfg *config.Config, url string) (trust.Material, error
 		})
 	}
 	if e := cfg.CT.Embedded; e != nil {
-		shards, err := exportShards(*e, url+"/ct", m.Chain[0].NotBefore)
+		shards, err := exportShards(*e, url+"/ct", f.chain[0].NotBefore)
 		if err != nil {
 			return out, fault.Under(err, "ct", "embedded")
 		}
@@ -220,9 +228,9 @@ func (m *Material) export(cfg *config.Config, url string) (trust.Material, error
 	return out, nil
 }
 
-// Prove loads what the configuration names and proves that it can issue, without a log and without a socket: everything that can
+// loadAndTest loads what the configuration names and proves that it can issue, without a log and without a socket: everything that can
 // stop a start before the first socket opens. It changes nothing on disk. Its errors say where in the configuration the setting stands.
-func Prove(ctx context.Context, cfg *config.Config) (_ *Material, err error) {
+func loadAndTest(ctx context.Context, cfg *config.Config) (_ *loadedFiles, err error) {
 	m, err := load(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -235,7 +243,7 @@ func Prove(ctx context.Context, cfg *config.Config) (_ *Material, err error) {
 	// The signature of this trial stands in no journal: what checks a configuration has none open, and may run beside a CA that
 	// holds it. It is over a poisoned precertificate for a name that nobody can have, which is thrown away. A server that starts
 	// makes its own trial later, and journals that.
-	_, err = ca.New(ca.Options{Chain: m.Chain, Signer: m.key.Signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()})
+	_, err = ca.New(ca.Options{Chain: m.chain, Signer: m.key.Signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()})
 	errs := []error{cfg.CA.Place(err), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg)}
 	if cfg.CT.Embedded != nil {
 		errs = append(errs, fault.Under(embedded.Inspect(*cfg.CT.Embedded), "ct", "embedded"))
@@ -243,20 +251,20 @@ func Prove(ctx context.Context, cfg *config.Config) (_ *Material, err error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, cfg.Locate(err)
 	}
-	if err := m.publish(cfg); err != nil {
+	if err := m.narrowToPublished(cfg); err != nil {
 		return nil, err
 	}
 	if err := cfg.Locate(fault.Under(m.tryPolicy(cfg), "ct")); err != nil {
 		return nil, err
 	}
 	ending, err := m.timely(cfg, time.Now())
-	m.Warnings = append(m.Warnings, ending...)
+	m.warnings = append(m.warnings, ending...)
 	return m, cfg.Locate(err)
 }
 
 // tryIssuers builds what identifies callers: it reads the keys and certificates that the issuer file names. It asks nobody.
 func tryIssuers(cfg *config.Config) error {
-	v, err := NewVerifier(cfg, Instance{})
+	v, err := newVerifier(cfg, nil, nil)
 	if err == nil {
 		v.Wait()
 	}
@@ -264,8 +272,8 @@ func tryIssuers(cfg *config.Config) error {
 }
 
 // tryPolicy makes a set of the logs that are open already; config has compared the policy with all of them.
-func (m *Material) tryPolicy(cfg *config.Config) error {
-	members := m.members()
+func (f *loadedFiles) tryPolicy(cfg *config.Config) error {
+	members := f.members()
 	if len(members) == 0 {
 		return nil
 	}
@@ -275,7 +283,7 @@ func (m *Material) tryPolicy(cfg *config.Config) error {
 		for i := range members {
 			members[i].Detached = false
 		}
-		if err := m.noTwin(*cfg.CT.Embedded); err != nil {
+		if err := f.noTwin(*cfg.CT.Embedded); err != nil {
 			return err
 		}
 	}
@@ -284,12 +292,12 @@ func (m *Material) tryPolicy(cfg *config.Config) error {
 }
 
 // noTwin errs where a log of the list has the key of a shard of the embedded log, which is that log.
-func (m *Material) noTwin(c embedded.Config) error {
+func (f *loadedFiles) noTwin(c embedded.Config) error {
 	shards, err := exportShards(c, "", time.Time{})
 	if err != nil {
 		return nil //nolint:nilerr // there is no key before the first start
 	}
-	for i, l := range m.logs {
+	for i, l := range f.logs {
 		for _, s := range shards {
 			if keyText(l.remote.Key) == keyText(s.Key) {
 				return fault.BadSetting(fmt.Sprintf("log %q has the key of the embedded log %s", l.config.Name, s.Origin), "remove one of them",
@@ -301,9 +309,9 @@ func (m *Material) noTwin(c embedded.Config) error {
 }
 
 // members are the remote logs.
-func (m *Material) members() []ctlog.Log {
-	members := make([]ctlog.Log, 0, len(m.logs)+1)
-	for _, l := range m.logs {
+func (f *loadedFiles) members() []ctlog.Log {
+	members := make([]ctlog.Log, 0, len(f.logs)+1)
+	for _, l := range f.logs {
 		description := l.remote.Log
 		description.Window = l.window()
 		members = append(members, ctlog.Log{
