@@ -164,7 +164,7 @@ func verifyLeaf(leaf *x509.Certificate, chain []*x509.Certificate, at time.Time)
 	for _, c := range chain[:len(chain)-1] {
 		intermediates.AddCert(c)
 	}
-	identity.Handle(leaf)
+	identity.MarkHandled(leaf)
 	_, err := leaf.Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 	})

@@ -104,7 +104,7 @@ func (t Trust) paths(leaf *x509.Certificate, chain []*x509.Certificate, now time
 	for _, a := range believed {
 		delete(ended, string(a.Chain[0].RawSubjectPublicKeyInfo))
 	}
-	identity.Handle(leaf)
+	identity.MarkHandled(leaf)
 	var good [][]*x509.Certificate
 	problem := errors.New("no authority is trusted at this time")
 	for _, a := range believed {

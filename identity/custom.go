@@ -12,19 +12,20 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Custom is an extension under an arc of the operator's own: a DER UTF8String, not critical.
+// Custom is an extension below an arc of the operator: a DER UTF8String, not critical.
 type Custom struct {
 	OID   asn1.ObjectIdentifier // from [ParseArc]
 	Value string                // never empty
 }
 
-// enterprises is the arc of private enterprise numbers (RFC 1155 §3.1.4), which anybody can ask IANA for.
+// enterprises is the arc of the private enterprise numbers (RFC 1155 §3.1.4), which IANA assigns to anybody on request.
 var enterprises = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1}
 
-// taken are the enterprise numbers whose extensions mean something to verifiers: Sigstore's and Certificate Transparency's.
-var taken = map[int]string{57264: "Sigstore's", 11129: "Certificate Transparency's"}
+// reserved are the enterprise numbers whose extensions verifiers interpret: those of Sigstore and of Certificate
+// Transparency.
+var reserved = map[int]string{57264: "Sigstore's", 11129: "Certificate Transparency's"}
 
-// ParseArc reads the dotted OID of an extension of the operator's own: under 1.3.6.1.4.1.NUMBER, at most 20 components.
+// ParseArc parses the dotted OID of an extension of the operator: below 1.3.6.1.4.1.NUMBER, at most 20 components.
 func ParseArc(text string) (asn1.ObjectIdentifier, error) {
 	parts := strings.Split(text, ".")
 	if len(parts) < len(enterprises)+2 || len(parts) > 20 {
@@ -41,8 +42,8 @@ func ParseArc(text string) (asn1.ObjectIdentifier, error) {
 	if !enterprises.Equal(oid[:len(enterprises)]) {
 		return nil, errors.New("is not under 1.3.6.1.4.1, the arc of private enterprise numbers")
 	}
-	if whose, ok := taken[oid[len(enterprises)]]; ok {
-		return nil, fmt.Errorf("is under %s arc", whose)
+	if whose, ok := reserved[oid[len(enterprises)]]; ok {
+		return nil, fmt.Errorf("is below %s arc", whose)
 	}
 	return oid, nil
 }
@@ -57,8 +58,8 @@ func (c Custom) add(b *cryptobyte.Builder) {
 func (c Custom) value() []byte {
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.UTF8String, func(b *cryptobyte.Builder) { b.AddBytes([]byte(c.Value)) })
-	return b.BytesOrPanic() // a value that passed Check is far below the limit of a length
+	return b.BytesOrPanic() // a value that passed Check is far below the maximal length
 }
 
-// Holds reports whether der, the value of an extension in a certificate, is exactly c's.
-func (c Custom) Holds(der []byte) bool { return bytes.Equal(der, c.value()) }
+// HasValue reports whether der, the value of an extension in a certificate, is the value of c.
+func (c Custom) HasValue(der []byte) bool { return bytes.Equal(der, c.value()) }

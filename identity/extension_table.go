@@ -8,7 +8,8 @@ import (
 // Extension is the last arc of an extension OID under 1.3.6.1.4.1.57264.1, the arc that Sigstore verifiers read.
 type Extension uint8
 
-// The extensions, by the names of the Fulcio OID directory. Arc 7 is no extension but the type of a username SAN.
+// The extensions have the names of Fulcio's OID directory. Arc 7 is not an extension: it is the type of the otherName
+// of the type username.
 const (
 	IssuerV1                   Extension = 1
 	GitHubWorkflowTrigger      Extension = 2
@@ -35,11 +36,12 @@ const (
 	Subject                    Extension = 24
 	arcs                                 = 25
 	otherNameArc                         = 7
-	rawUpTo                              = 6                                              // arcs 1 to 6 hold bare UTF-8, the later ones a DER UTF8String
+	rawUpTo                              = 6                                              // arcs 1 to 6 have the bare UTF-8 text, the later ones a DER UTF8String
 	prefixDER                            = "\x06\x0a\x2b\x06\x01\x04\x01\x83\xbf\x30\x01" // tag, length and 1.3.6.1.4.1.57264.1
 )
 
-// names has the kebab-case name of each arc, as the issuer file and the CLI write it, and the key of the JSON form of that file.
+// names has the kebab-case name of each arc, for the issuer file and the command line, and its key in the JSON form of
+// the issuer file.
 var names = [arcs]struct{ kebab, camel string }{
 	IssuerV1:                   {"issuer-v1", ""},
 	GitHubWorkflowTrigger:      {"github-workflow-trigger", "GithubWorkflowTrigger"},
@@ -66,7 +68,7 @@ var names = [arcs]struct{ kebab, camel string }{
 	Subject:                    {"subject", "Subject"},
 }
 
-// Known yields every extension in the order in which a certificate carries them.
+// Known yields all extensions in the order of a certificate.
 func Known() iter.Seq[Extension] {
 	return func(yield func(Extension) bool) {
 		for x := Extension(1); x < arcs; x++ {
@@ -95,7 +97,7 @@ func (x Extension) String() string {
 	return names[x].kebab
 }
 
-// JSONKey returns the name in the JSON form of the issuer file; "" where it has none.
+// JSONKey returns the key in the JSON form of the issuer file; "" if there is none.
 func (x Extension) JSONKey() string {
 	if x >= arcs {
 		return ""
@@ -108,7 +110,7 @@ func (x Extension) OID() asn1.ObjectIdentifier {
 	return asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, int(x)}
 }
 
-// Is reports whether oid is x's.
+// Is reports whether oid is the OID of x.
 func (x Extension) Is(oid asn1.ObjectIdentifier) bool {
 	return len(oid) == len(arc)+1 && arc.Equal(oid[:len(arc)]) && oid[len(arc)] == int(x)
 }

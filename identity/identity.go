@@ -1,8 +1,9 @@
-// Package identity is what a certificate says of its subject: one SAN and the extensions under 1.3.6.1.4.1.57264.1.
+// Package identity has the content of a certificate that describes its subject: one subject alternative name (SAN) and
+// the extensions below 1.3.6.1.4.1.57264.1.
 //
-// It knows both directions: [Identity.Marshal] makes the bytes, [Parse] reads them back from a certificate. Values enter a
-// certificate as they are: there is no case folding, trimming, normalising or escaping here. What cannot be written exactly
-// MUST be refused ([Identity.Check]).
+// [Identity.Marshal] encodes an identity as X.509 extensions, [Parse] decodes the extensions of a certificate. Values
+// enter a certificate unchanged, without case folding, trimming, normalization or escaping. A value that cannot be
+// encoded exactly MUST be refused ([Identity.Check]).
 package identity
 
 import (
@@ -21,7 +22,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/printable"
 )
 
-// Kind is the form of a SAN.
+// Kind is the type of a SAN.
 type Kind uint8
 
 // The kinds of SAN (RFC 5280 §4.2.1.6).
@@ -31,7 +32,7 @@ const (
 	OtherName                 // otherName of type 1.3.6.1.4.1.57264.1.7 with a UTF8String
 )
 
-// String names the kind.
+// String returns the name of the kind.
 func (k Kind) String() string {
 	switch k {
 	case Email:
@@ -50,43 +51,43 @@ type SAN struct {
 	Value string
 }
 
-// Extensions holds the values by arc; "" means absent. It is comparable.
+// Extensions has the values by arc; "" means absent. It is comparable.
 type Extensions struct{ values [arcs]string }
 
-// Set gives x a value. An empty value removes it.
+// Set sets the value of x. An empty value removes the extension.
 func (e *Extensions) Set(x Extension, value string) { e.values[x] = value }
 
 // Get returns the value of x; "" means absent.
 func (e *Extensions) Get(x Extension) string { return e.values[x] }
 
-// Identity is a verified subject.
+// Identity is the identity of a verified subject.
 type Identity struct {
-	// Issuer and Subject are the token's iss and sub.
+	// Issuer and Subject are iss and sub of the token.
 	Issuer, Subject string
-	// Challenge is the string whose signature proves possession of the key; ChallengeClaim names the claim it came from.
+	// Challenge is the text that the proof of possession signs; ChallengeClaim is the claim that has the text.
 	Challenge, ChallengeClaim string
 	SAN                       SAN
 	Extensions                Extensions
-	// Custom are extensions of the operator's own, in ascending order of their OIDs.
+	// Custom are the extensions of the operator, in ascending order of their OIDs.
 	Custom []Custom
 }
 
-// Limits on what enters a certificate, in bytes.
+// Limits on values in a certificate, in bytes.
 const (
 	MaxSAN       = 2048
 	MaxExtension = 2048
 )
 
-// ValueError is a value that a certificate cannot carry.
+// ValueError reports a value that a certificate cannot carry.
 type ValueError struct {
-	// Field is "san" or an extension's name.
+	// Field is "san" or the name of an extension.
 	Field   string
 	Problem string
 }
 
 func (e *ValueError) Error() string { return e.Field + ": " + e.Problem }
 
-// Check reports the first value that a certificate cannot carry exactly, as a [*ValueError].
+// Check returns a [*ValueError] for the first value that a certificate cannot carry exactly.
 func (id *Identity) Check() error {
 	if err := id.SAN.check(); err != nil {
 		return err
@@ -125,7 +126,7 @@ func (s SAN) check() error {
 	}
 	for i := range len(s.Value) { // rfc822Name and URI are IA5String
 		if s.Value[i] >= 0x80 {
-			return &ValueError{"san", "has a character outside ASCII, which an " + s.Kind.String() + " name cannot carry"}
+			return &ValueError{"san", "has a character outside ASCII, which a name of the kind " + s.Kind.String() + " cannot carry"}
 		}
 	}
 	if s.Kind == URI {
@@ -150,8 +151,9 @@ func checkText(field, v string, limit int) error {
 	return nil
 }
 
-// Marshal returns the DER Extension elements of the identity, one after the other: the SAN, critical because the subject is
-// empty (RFC 5280 §4.2.1.6), then the arcs in ascending order and the operator's own, not critical.
+// Marshal returns the concatenated DER Extension elements of the identity: the SAN, which is critical because the
+// subject is empty (RFC 5280 §4.2.1.6), then the arcs in ascending order and the extensions of the operator, which are
+// not critical.
 func (id *Identity) Marshal() ([]byte, error) {
 	if err := id.Check(); err != nil {
 		return nil, err
@@ -209,8 +211,8 @@ var (
 	arc    = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1}
 )
 
-// Parse reads SAN and extensions from a certificate. Extensions outside the arc are left alone. Issuer and Subject come from
-// the extensions; the challenge is not in a certificate and stays empty.
+// Parse decodes SAN and extensions of a certificate. It ignores extensions outside the arc. Issuer and Subject come
+// from the extensions; the challenge is not in a certificate and stays empty.
 func Parse(cert *x509.Certificate) (Identity, error) {
 	var id Identity
 	for _, e := range cert.Extensions {
@@ -240,9 +242,9 @@ func Parse(cert *x509.Certificate) (Identity, error) {
 	return id, nil
 }
 
-// Handle tells the standard library that a critical otherName of ours is understood: it is taken off the list of unhandled
-// critical extensions, without which path validation refuses every such certificate. Other names stay on it.
-func Handle(cert *x509.Certificate) {
+// MarkHandled removes a SAN that is an otherName of this package from the unhandled critical extensions of cert. Path
+// validation by the standard library would otherwise refuse the certificate. Other otherNames stay unhandled.
+func MarkHandled(cert *x509.Certificate) {
 	id, err := Parse(cert)
 	if err != nil || id.SAN.Kind != OtherName {
 		return

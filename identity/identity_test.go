@@ -73,7 +73,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// A17 // D12: the encodings, byte for byte: arcs 1 to 6 are bare text, the later ones a UTF8String; the user name's otherName.
+// A17 // D12: the encodings, byte for byte: arcs 1 to 6 are bare text, the later ones a UTF8String; the user name's
+// otherName.
 func TestEncoding(t *testing.T) {
 	t.Parallel()
 	id := identity.Identity{SAN: identity.SAN{Kind: identity.OtherName, Value: "alice!127.0.0.1"}}
