@@ -16,7 +16,7 @@ import (
 	"github.com/mayfly-ca/mayfly/identity"
 )
 
-// certify puts extensions into a certificate with the standard library.
+// certify encodes extensions with the standard library.
 func certify(t testing.TB, der []byte) *x509.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -50,7 +50,7 @@ func full(san identity.SAN) identity.Identity {
 	return id
 }
 
-// A17: what is written is read back exactly, in every kind of name.
+// A17: every kind of name is decoded exactly as it was encoded.
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	for _, san := range []identity.SAN{
@@ -73,8 +73,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// A17 // D12: the encodings, byte for byte: arcs 1 to 6 are bare text, the later ones a UTF8String; the user name's
-// otherName.
+// A17 // D12: the exact encodings: arcs 1 to 6 are bare text, the later ones a UTF8String; the otherName of the type
+// username.
 func TestEncoding(t *testing.T) {
 	t.Parallel()
 	id := identity.Identity{SAN: identity.SAN{Kind: identity.OtherName, Value: "alice!127.0.0.1"}}
@@ -94,7 +94,7 @@ func TestEncoding(t *testing.T) {
 	}
 }
 
-// A17: what cannot be written exactly is refused, by name.
+// A17: a value that cannot be encoded exactly is refused, and the error names the field.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*identity.Identity){
@@ -140,7 +140,7 @@ func FuzzMarshal(f *testing.F) {
 	})
 }
 
-// A10: an OID that is taken is under a private enterprise number that is nobody else's, and is written in one way.
+// A10: only an OID below a private enterprise number that is not reserved is accepted, in its canonical form.
 func FuzzParseArc(f *testing.F) {
 	for _, s := range []string{"1.3.6.1.4.1.99999.1", "1.3.6.1.4.1.57264.1.9", "1.3.6.1.4.1.11129.2.4.2", "2.5.29.17", "1.3.6.1.4.1.01.1", "1.3.6.1.4.1.4294967296.1", "1.3.6.1.4.1.99999"} {
 		f.Add(s)
@@ -156,7 +156,7 @@ func FuzzParseArc(f *testing.F) {
 	})
 }
 
-// A17 // D12: a character that cannot be seen is in no name and in no extension.
+// A17 // D12: an invisible character is refused in a name and in an extension.
 func TestHiddenCharacters(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{

@@ -239,7 +239,7 @@ func (e *Explainer) signature(x *Explanation, entry *issuer.Entry, t *token.Toke
 	case keys == nil && err != nil:
 		x.result("signature", fault.New(fault.ProviderUnavailable, err, "issuer", entry.Key), "")
 	case keys == nil:
-		x.note("signature", Unknown, "not verified: the provider's keys are not at hand")
+		x.note("signature", Unknown, "not verified: the keys of the provider are not available offline")
 	default:
 		x.Decision.ProviderKey, err = keys.Verify(t)
 		x.result("signature", err, fmt.Sprintf("by one of the provider's %d keys", keys.Len()))
@@ -261,7 +261,7 @@ func decide(x *Explanation, entry *issuer.Entry, c token.Claims) {
 	}
 	switch {
 	case entry.Policy == nil:
-		x.note("policy", Noted, "there is none: everybody with a good token passes")
+		x.note("policy", Noted, "the entry has none: every valid token is accepted")
 	case denied:
 		x.result("policy", err, "")
 	case d.Rule == "":

@@ -21,10 +21,11 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// golden is an entry whose mapping a file of testdata shows: claims in, certificate's identity or refusal out.
+// golden is an entry whose mapping is recorded in a file of testdata: claims, and the identity or the refusal that they
+// give.
 type golden struct {
 	file   string // testdata/FILE.txtar
-	want   string // the suffix of the answers in it, where several entries share the claims
+	want   string // suffix of the results in the file, if several entries share the claims
 	issuer string
 	config oidc.IssuerConfig
 	cases  []string // nil: all
@@ -73,8 +74,8 @@ func goldens() []golden {
 	}
 }
 
-// D11 // D12 // D14 // D15 // D16 // D17 // D21 // A17: what the claims of every type and of every shipped profile
-// become.
+// D11 // D12 // D14 // D15 // D16 // D17 // D21 // A17: the mapping of every type and of every shipped profile gives
+// the recorded results.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	files := map[string]*txtar.Archive{}
@@ -153,7 +154,7 @@ func get(a *txtar.Archive, name string) string {
 	return ""
 }
 
-// set replaces an answer, or puts it behind the claims that it is for.
+// set replaces a result, or inserts it after the claims that it belongs to.
 func set(a *txtar.Archive, name, data string) {
 	claims, _, _ := strings.Cut(name, ".")
 	at := 0

@@ -26,7 +26,7 @@ import (
 
 const issuerOfKeys = "https://idp.example.com"
 
-// issuerWith is an issuer whose keys are given.
+// issuerWith returns a verifier for an issuer with the given keys.
 func issuerWith(t *testing.T, keys ...jose.JSONWebKey) *oidc.Verifier {
 	t.Helper()
 	data, err := json.Marshal(jose.JSONWebKeySet{Keys: keys})
@@ -43,7 +43,7 @@ func goodClaims() map[string]any {
 	return map[string]any{"iss": issuerOfKeys, "aud": "sigstore", "sub": "s", "email": "a@example.com", "email_verified": true, "iat": now, "exp": now + 60}
 }
 
-// raw makes a token of any header and signature.
+// raw returns a token with any header and signature.
 func raw(header map[string]any, sign func(input string) []byte) string {
 	h, _ := json.Marshal(header)       //nolint:errchkjson // texts and numbers
 	c, _ := json.Marshal(goodClaims()) //nolint:errchkjson // texts and numbers
@@ -52,8 +52,8 @@ func raw(header map[string]any, sign func(input string) []byte) string {
 	return input + "." + e(sign(input))
 }
 
-// D1 // D2 // D3: hundreds of tokens that nobody of the issuer has signed, in every way that verifiers have been
-// fooled.
+// D1 // D2 // D3: hundreds of tokens that the issuer has not signed, in the forms of known attacks on verifiers, are
+// refused.
 func TestHostileTokens(t *testing.T) {
 	t.Parallel()
 	algs := []string{
@@ -61,7 +61,7 @@ func TestHostileTokens(t *testing.T) {
 		"PS256", "PS384", "PS512", "ps512", "ES256", "es256", "ES384", "ES512", "ES256K", "ES521", "EdDSA", "eddsa", "Ed25519", "Ed448", "A128KW", "dir", "PBES2-HS256+A128KW",
 		"ES256\x00", "ES256 ", "RS256,none", "*",
 	}
-	thief := pki.NewKey(pki.P256)
+	attacker := pki.NewKey(pki.P256)
 	count := 0
 	for _, kind := range []pki.KeyType{pki.P256, pki.P384, pki.P521, pki.RSA2048, pki.Ed25519} {
 		key := pki.NewKey(kind)
@@ -71,7 +71,7 @@ func TestHostileTokens(t *testing.T) {
 			t.Fatal(err)
 		}
 		secrets := map[string][]byte{"nothing": nil, "DER": der, "PEM": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), "empty": {}}
-		jwk := jose.JSONWebKey{Key: thief.Public(), KeyID: "k1"}
+		jwk := jose.JSONWebKey{Key: attacker.Public(), KeyID: "k1"}
 		for _, alg := range algs {
 			for name, secret := range secrets {
 				for _, kid := range []any{"k1", nil, "other", ""} {
@@ -101,11 +101,11 @@ func TestHostileTokens(t *testing.T) {
 	}
 }
 
-// D2 // D3: the thief's own key in the header, a key of another kind, one that is not for signatures, and encrypted
-// tokens.
+// D2 // D3: a token with the attacker's key in its header, a key of another kind, a key that is not for signatures, and
+// an encrypted token are refused.
 func TestForeignKeys(t *testing.T) {
 	t.Parallel()
-	key, thief := pki.NewKey(pki.P256), pki.NewKey(pki.P256)
+	key, attacker := pki.NewKey(pki.P256), pki.NewKey(pki.P256)
 	sign := func(k crypto.Signer, kid string, options *jose.SignerOptions) string {
 		s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: k, KeyID: kid}}, options)
 		if err != nil {
@@ -130,8 +130,8 @@ func TestForeignKeys(t *testing.T) {
 		token string
 		want  fault.Reason
 	}{
-		"embedded key":    {sign(thief, "", &jose.SignerOptions{EmbedJWK: true}), fault.SignatureInvalid},
-		"same key id":     {sign(thief, "k1", nil), fault.SignatureInvalid},
+		"embedded key":    {sign(attacker, "", &jose.SignerOptions{EmbedJWK: true}), fault.SignatureInvalid},
+		"same key id":     {sign(attacker, "k1", nil), fault.SignatureInvalid},
 		"critical header": {sign(key, "k1", (&jose.SignerOptions{}).WithHeader("crit", []string{"exp"})), fault.TokenMalformed},
 		"unencoded":       {sign(key, "k1", (&jose.SignerOptions{}).WithBase64(true).WithHeader("b64", false)), fault.TokenMalformed},
 		"encrypted":       {strings.Repeat("AAAA.", 4) + "AAAA", fault.TokenMalformed},
@@ -148,12 +148,12 @@ func TestForeignKeys(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// E10: only the keys with the id are tried, all of them; a key for encryption is none.
-	twice := issuerWith(t, jose.JSONWebKey{Key: thief.Public(), KeyID: "k1"}, jose.JSONWebKey{Key: key.Public(), KeyID: "k1"}, jose.JSONWebKey{Key: thief.Public(), KeyID: "k2", Use: "enc"})
+	// E10: all keys with the key ID are tried, and no others; a key for encryption is not tried.
+	twice := issuerWith(t, jose.JSONWebKey{Key: attacker.Public(), KeyID: "k1"}, jose.JSONWebKey{Key: key.Public(), KeyID: "k1"}, jose.JSONWebKey{Key: attacker.Public(), KeyID: "k2", Use: "enc"})
 	if _, err := twice.Identify(t.Context(), sign(key, "k1", nil)); err != nil {
 		t.Errorf("a key id that two keys have: %v", err)
 	}
-	if _, err := twice.Identify(t.Context(), sign(thief, "k2", nil)); reason(err) != fault.KeyIDUnknown {
+	if _, err := twice.Identify(t.Context(), sign(attacker, "k2", nil)); reason(err) != fault.KeyIDUnknown {
 		t.Errorf("a key for encryption: %v", err)
 	}
 	other := issuerWith(t, jose.JSONWebKey{Key: key.Public(), KeyID: "k1", Algorithm: "ES384"})
@@ -162,7 +162,7 @@ func TestForeignKeys(t *testing.T) {
 	}
 }
 
-// D6: a token of one issuer is nothing at any other entry, whichever way its iss is written.
+// D6: a token of one issuer is not accepted by another entry, however its iss is written.
 func TestIssuerConfusion(t *testing.T) {
 	t.Parallel()
 	a, b := idp.New(t, idp.Options{}), idp.New(t, idp.Options{})

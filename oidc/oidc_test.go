@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// github is the profile of GitHub Actions as Fulcio ships it.
+// github is the profile of GitHub Actions that Fulcio ships.
 var github = claims.ProfileConfig{
 	Defaults: map[string]string{"url": "https://github.com", "environment": ""},
 	Extensions: map[string]string{
@@ -66,7 +66,7 @@ func reason(err error) fault.Reason {
 	return fault.From(err).Reason
 }
 
-// D12 // D16: the profile of GitHub Actions maps each claim to its extension, numbers in full.
+// D12 // D16: the profile of GitHub Actions maps each claim to its extension, and numbers are written in full.
 func TestCIProvider(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
@@ -111,7 +111,7 @@ func TestCIProvider(t *testing.T) {
 	}
 }
 
-// D2 // D3 // D4 // D5: only the one canonical spelling of a token passes.
+// D2 // D3 // D4 // D5: only the canonical form of a token is accepted.
 func TestTokenHygiene(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
@@ -147,8 +147,8 @@ func TestTokenHygiene(t *testing.T) {
 	}
 }
 
-// E4 // E5 // E7: a new key is accepted at once; a flood of unknown key ids does not make a flood of fetches, nor keep
-// good tokens out.
+// E4 // E5 // E7: a new key is accepted at once. A flood of unknown key IDs does not cause a flood of fetches and does
+// not delay valid tokens.
 func TestRotationAndFlood(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
@@ -181,7 +181,7 @@ func TestRotationAndFlood(t *testing.T) {
 	}
 }
 
-// E6: keys that were good stay good while the provider is broken, over a restart too.
+// E6: the last good keys stay in use while the provider is unavailable, also after a restart.
 func TestLastGoodKeys(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
@@ -203,7 +203,7 @@ func TestLastGoodKeys(t *testing.T) {
 	}
 }
 
-// D6 // D7 // D8 // G1: what can be wrong in an issuer file.
+// D6 // D7 // D8 // G1: the mistakes in an issuer file that are refused.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	ok := oidc.IssuerConfig{ClientID: "sigstore", Type: "email"}
@@ -275,7 +275,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// D8: a star never spans a separator.
+// D8: a star never matches a separator.
 func TestPatterns(t *testing.T) {
 	t.Parallel()
 	v := verifier(t, oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{"https://oidc.*.example.com/id/*": {ClientID: "sigstore", Type: "email"}}}, oidc.Options{})
@@ -288,7 +288,7 @@ func TestPatterns(t *testing.T) {
 		_, err := v.Identify(t.Context(), p.Token(map[string]any{"iss": iss, "aud": "other"}))
 		want := fault.IssuerNotTrusted
 		if known {
-			want = fault.AudienceMismatch // its row was found
+			want = fault.AudienceMismatch // the entry was found
 		}
 		if reason(err) != want {
 			t.Errorf("%s: %v", iss, err)
@@ -321,7 +321,7 @@ func FuzzTemplate(f *testing.F) {
 			Issuers:   map[string]oidc.IssuerConfig{"https://a.example.com": {ClientID: "x", Type: "ci-provider", CIProvider: "p"}},
 			Providers: map[string]claims.ProfileConfig{"p": {SAN: s}},
 		}
-		_ = c.Check() // it must end, and not panic
+		_ = c.Check() // it must return, and not panic
 	})
 }
 

@@ -26,15 +26,15 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// farm is a host of very many providers with one key: every path is an issuer, and those with "hang" in it never
-// answer.
+// farm is a host with very many providers that share one key. Every path is an issuer; those with "hang" in the path
+// never answer.
 type farm struct {
 	server  *httptest.Server
 	release chan struct{}
 	key     crypto.Signer
 	jwks    []byte
-	hanging atomic.Int64 // requests that hang now
-	most    atomic.Int64 // the largest number of requests at once
+	hanging atomic.Int64 // requests that hang at present
+	most    atomic.Int64 // largest number of requests at once
 	running atomic.Int64
 	pause   func() // before each answer; nil: none
 }
@@ -83,7 +83,7 @@ func (f *farm) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(f.jwks)
 }
 
-// token is one of the issuer with this path.
+// token returns a token of the issuer with this path.
 func (f *farm) token(path string) string {
 	now := time.Now().Unix()
 	return idp.Signing{Key: f.key, Alg: "ES256", KeyID: "k1"}.Token(map[string]any{
@@ -101,9 +101,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// E5 // E8: fifty invented providers that hang occupy what invented providers have, and nothing of what others have:
-// entries, known good providers and their refreshes, other patterns; and the same pattern for clients at other
-// addresses.
+// E5 // E8: fifty invented providers that do not answer take only slots of unproven providers. Entries, known good
+// providers and their refreshes, other patterns, and clients with other addresses on the same pattern get slots.
 func TestHangingInventions(t *testing.T) {
 	t.Parallel()
 	f := newFarm(t)
@@ -139,11 +138,11 @@ func TestHangingInventions(t *testing.T) {
 		})
 	}
 	eventually(t, "the flood hangs", func() bool { return f.hanging.Load() > 0 && refused.Load() > 0 })
-	shift.Store(int64(10 * time.Minute)) // the keys that are known are due to be fetched again
+	shift.Store(int64(10 * time.Minute)) // the known keys are due for a refresh
 	before := v.Fetches()
 	must(attacker, "/exact")
 	must(attacker, "/one/known")
-	must(attacker, "/late")    // an entry that has not been asked yet
+	must(attacker, "/late")    // an entry that has not been fetched yet
 	must(attacker, "/two/new") // another pattern
 	must(client, "/one/new")   // another address
 	if n := f.hanging.Load(); n == 0 || n > 4 {
@@ -174,8 +173,8 @@ func TestHangingInventions(t *testing.T) {
 	flood.Wait()
 }
 
-// E5: a thousand entries at start, most of which hang, ask no more than their share at once; a client of one that
-// answers does not wait for the others.
+// E5: of a thousand entries at start, most of which do not answer, only the quota is fetched at once; a client of an
+// entry that answers does not wait for the others.
 func TestManyEntriesAtStart(t *testing.T) {
 	t.Parallel()
 	f := newFarm(t)
@@ -199,8 +198,8 @@ func TestManyEntriesAtStart(t *testing.T) {
 	}
 }
 
-// E4 // E7: tokens that no key verifies lead to a bounded number of fetches, however many come one after the other, and
-// whatever is wrong with them: the id, the signature, the algorithm.
+// E4 // E7: tokens that no key verifies cause a limited number of fetches, however many follow one another, and
+// whatever is wrong with them: key ID, signature, or algorithm.
 func TestForgedTokens(t *testing.T) {
 	t.Parallel()
 	for name, forge := range map[string]func(p *idp.Provider, i int) string{
@@ -223,7 +222,7 @@ func TestForgedTokens(t *testing.T) {
 			t.Parallel()
 			p := idp.New(t, idp.Options{})
 			now := time.Now()
-			// no allowance comes back meanwhile
+			// the rate limiter does not refill meanwhile
 			v := verifier(t, one(p, nil), oidc.Options{Now: func() time.Time { return now }})
 			if _, err := v.Identify(t.Context(), p.Token(nil)); err != nil {
 				t.Fatal(err)
@@ -252,8 +251,8 @@ func sign(p *idp.Provider, s idp.Signing) string {
 	})
 }
 
-// E7: a provider that replaces its key and keeps the id, the kind of key too, is believed at the next token; the former
-// key counts for nothing.
+// E7: if a provider replaces its key by one of the same kind under the same key ID, the next token is accepted, and
+// tokens of the former key are refused.
 func TestSameKeyID(t *testing.T) {
 	t.Parallel()
 	for name, next := range map[string]idp.Signing{
@@ -289,8 +288,8 @@ func TestSameKeyID(t *testing.T) {
 	}
 }
 
-// E10: the number of keys in a set is nobody's concern; their bytes are, and how many a token without a key id is tried
-// with.
+// E10: the number of keys in a set is not limited, but their bytes are, and so is the number of keys that are tried for
+// a token without a key ID.
 func TestLargeKeySets(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
@@ -312,15 +311,15 @@ func TestLargeKeySets(t *testing.T) {
 	}
 	for _, c := range []struct {
 		keys          int
-		named, nobody fault.Reason
+		withKeyID, without fault.Reason
 	}{{63, "", ""}, {64, "", fault.KeyIDUnknown}, {1000, "", fault.KeyIDUnknown}} {
 		v := verifier(t,
 			one(p, func(i *oidc.IssuerConfig) { i.StaticKeys = &provider.StaticKeysConfig{JWKS: set(c.keys)} }),
 			oidc.Options{})
-		if _, err := v.Identify(t.Context(), p.Token(nil)); reason(err) != c.named {
+		if _, err := v.Identify(t.Context(), p.Token(nil)); reason(err) != c.withKeyID {
 			t.Errorf("%d other keys: %v", c.keys, err)
 		}
-		if _, err := v.Identify(t.Context(), sign(p, idp.Signing{Key: key, Alg: "ES256"})); reason(err) != c.nobody {
+		if _, err := v.Identify(t.Context(), sign(p, idp.Signing{Key: key, Alg: "ES256"})); reason(err) != c.without {
 			t.Errorf("%d other keys, a token that names none: %v", c.keys, err)
 		}
 	}
@@ -334,7 +333,7 @@ func TestLargeKeySets(t *testing.T) {
 			})
 		}})
 	}
-	for size, want := range map[int][2]fault.Reason{ // of an entry, and under a pattern
+	for size, want := range map[int][2]fault.Reason{ // for an exact entry, and below a pattern
 		100 << 10: {"", ""}, 200 << 10: {"", fault.ProviderUnavailable},
 		2 << 20: {fault.ProviderUnavailable, fault.ProviderUnavailable},
 	} {
@@ -352,14 +351,13 @@ func TestLargeKeySets(t *testing.T) {
 	}
 }
 
-// E10 // E11: keys that are too weak are named as what they are, to the client and to the operator, and asking again is
-// not suggested.
+// E10 // E11: client and operator are told that keys are too weak, and no retry is suggested.
 func TestWeakKeys(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
 	p.SetFault(idp.WeakKeys)
 	v := verifier(t, one(p, nil), oidc.Options{})
-	for range 2 { // the second time within the back-off
+	for range 2 { // the second time is during the back-off
 		_, err := v.Identify(t.Context(), p.Token(nil))
 		failure := fault.From(err)
 		if failure.Reason != fault.ProviderKeysUnusable || failure.Kind != fault.Invalid ||
@@ -372,7 +370,7 @@ func TestWeakKeys(t *testing.T) {
 	}
 	p.SetFault(idp.None)
 	v.Probe(t.Context())
-	// One weak key beside a good one: only tokens that name it are refused for it.
+	// With one weak key beside a good one, only tokens that name the weak key are refused.
 	weak := `{"kty":"RSA","kid":"weak","n":"` + strings.Repeat("_", 171) + `","e":"AQAB"}`
 	mixed := strings.Replace(string(p.JWKS()), `{"keys":[`, `{"keys":[`+weak+`,`, 1)
 	v = verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &provider.StaticKeysConfig{JWKS: mixed} }),
@@ -389,8 +387,7 @@ func TestWeakKeys(t *testing.T) {
 	}
 }
 
-// RFC 9864 §2.2: the algorithm of a key and in a discovery document may be called Ed25519; it is what tokens call
-// EdDSA.
+// RFC 9864 §2.2: a key and a discovery document may call the algorithm Ed25519, which tokens call EdDSA.
 func TestEd25519Name(t *testing.T) {
 	t.Parallel()
 	key := pki.NewKey(pki.Ed25519)
@@ -413,7 +410,7 @@ func TestEd25519Name(t *testing.T) {
 	}
 }
 
-// jwks-url says where keys are: without a discovery document, or in place of what the document says.
+// jwks-url sets the URL of the keys, without a discovery document or in place of the URL in the document.
 func TestJWKSURL(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
@@ -428,14 +425,14 @@ func TestJWKSURL(t *testing.T) {
 	v := verifier(t, oidc.Config{Issuers: map[string]oidc.IssuerConfig{iss: entry}}, oidc.Options{})
 	if _, err := v.Identify(t.Context(), p.Token(map[string]any{"iss": iss})); err != nil ||
 		asked.Load() != "/jwks?tenant=1" || p.Requests() != 0 {
-		t.Errorf("%v, asked for %v, %d requests to the issuer", err, asked.Load(), p.Requests())
+		t.Errorf("%v, requested %v, %d requests to the issuer", err, asked.Load(), p.Requests())
 	}
 	both := one(p, func(c *oidc.IssuerConfig) {
 		c.DiscoveryURL, c.JWKSURL = p.URL()+"/.well-known/openid-configuration", elsewhere.URL+"/both"
 	})
 	if _, err := verifier(t, both, oidc.Options{}).Identify(t.Context(), p.Token(nil)); err != nil ||
 		asked.Load() != "/both" || p.Requests() != 1 {
-		t.Errorf("with discovery-url: %v, asked for %v, %d requests to the issuer", err, asked.Load(), p.Requests())
+		t.Errorf("with discovery-url: %v, requested %v, %d requests to the issuer", err, asked.Load(), p.Requests())
 	}
 	for name, c := range map[string]oidc.Config{
 		"for a pattern": {MetaIssuers: map[string]oidc.IssuerConfig{"https://*.example.com": entry}},
@@ -458,8 +455,9 @@ func TestJWKSURL(t *testing.T) {
 	}
 }
 
-// E13: where the document of an issuer that wants a token names another host, the issuer's own host is asked for the
-// same path with the token; the other host is asked only if that fails, and never sees the token.
+// E13: if the discovery document of an issuer with a bearer token names another host for the keys, the same path on the
+// issuer's own host is tried first, with the token. The other host is tried only if that fails, and never gets the
+// token.
 func TestKeysOnAnotherHost(t *testing.T) {
 	t.Parallel()
 	token := filepath.Join(t.TempDir(), "token")
@@ -467,19 +465,19 @@ func TestKeysOnAnotherHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		own, other int // status of the keys there
+		own, other int // status of the responses for the keys
 		token      string
 		wanted, ok bool
 	}{
 		"on the own host too":     {own: 200, other: 200, token: token, ok: true},
 		"for everybody elsewhere": {own: 404, other: 200, token: token, wanted: true, ok: true},
 		"for nobody":              {own: 403, other: 403, token: token, wanted: true, ok: false},
-		"without a token":         {own: 200, other: 200, ok: true}, // an API server that lets everybody read
+		"without a token":         {own: 200, other: 200, ok: true}, // an API server with public keys
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var mu sync.Mutex
-			seen := map[string]string{} // path and host: the Authorization header
+			seen := map[string]string{} // by path and host: the Authorization header
 			handler := func(host string, status int, next http.Handler) http.Handler {
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					mu.Lock()
@@ -529,14 +527,14 @@ func TestKeysOnAnotherHost(t *testing.T) {
 				t.Errorf("the own host was shown %q", got)
 			}
 			if got, asked := seen["other /openid/v1/jwks"]; asked != c.wanted || got != "" {
-				t.Errorf("the other host was asked: %t, and was shown %q", asked, got)
+				t.Errorf("the other host got a request: %t, with %q", asked, got)
 			}
 		})
 	}
 }
 
-// E6 // E7: keys that a file kept are used at once and fetched anew at once; until that has succeeded, and whenever the
-// provider does not answer, the status says what tokens are verified with.
+// E6 // E7: keys from a state file are used at once and fetched again at once. Until a fetch has succeeded, and
+// whenever the provider does not answer, the status says which keys verify tokens.
 func TestKeptKeys(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -574,7 +572,7 @@ func TestKeptKeys(t *testing.T) {
 	}
 }
 
-// E6: after discovery-url points elsewhere, keys of the former place count for nothing: after a reload, and after a
+// E6: when discovery-url changes, keys from the former URL are no longer used: neither after a reload nor after a
 // restart.
 func TestMovedDiscovery(t *testing.T) {
 	t.Parallel()

@@ -29,8 +29,8 @@ func claimsOf(change map[string]any) map[string]any {
 	return all
 }
 
-// A token passes if no deny rule holds and, where there are allow rules, one of them does; the rule that decided has a
-// name.
+// A token passes if no deny rule holds and, if there are allow rules, one of them holds. The name of the rule that
+// decided is reported.
 func TestPolicy(t *testing.T) {
 	t.Parallel()
 	allow := func(name, e string) policy.RuleConfig { return policy.RuleConfig{Name: name, Allow: e} }
@@ -43,8 +43,8 @@ func TestPolicy(t *testing.T) {
 	for name, c := range map[string]struct {
 		rules  []policy.RuleConfig
 		change map[string]any
-		denied string // rule; "": allowed
-		rule   string // that allowed
+		denied string // rule that refused; "": allowed
+		rule   string // rule that allowed
 		shadow string
 	}{
 		"allow":               {[]policy.RuleConfig{allow("a", ours)}, nil, "", "a", ""},
@@ -95,7 +95,8 @@ func manyTexts(n int) []any {
 	return out
 }
 
-// G1: a policy that does not compile, contradicts itself or fails its tests is refused at load, at its place.
+// G1: a policy that does not compile, contradicts itself or fails its tests is refused when the configuration is
+// loaded, with its place.
 func TestPolicyRefused(t *testing.T) {
 	t.Parallel()
 	rules := func(r ...policy.RuleConfig) policy.Config { return policy.Config{Rules: r} }
@@ -106,7 +107,7 @@ func TestPolicyRefused(t *testing.T) {
 	const under = "oidc-issuers." + actions + ".policy."
 	for name, c := range map[string]struct {
 		policy policy.Config
-		want   string // "" is fine
+		want   string // "": no error
 	}{
 		"empty":         {rules(), "rules: a policy without rules"},
 		"syntax":        {rules(policy.RuleConfig{Name: "a", Allow: "claims."}), "rules.0.allow: CEL"},
@@ -140,7 +141,7 @@ func TestPolicyRefused(t *testing.T) {
 	}
 }
 
-// Issuers of the whole world without a policy, and whatever else an operator should know, are warnings.
+// Public issuers without a policy, and other settings that an operator should know of, are warnings.
 func TestWarnings(t *testing.T) {
 	t.Parallel()
 	warnings := func(c oidc.Config) string {
@@ -157,7 +158,7 @@ func TestWarnings(t *testing.T) {
 		}, "own": {Defaults: map[string]string{"url": "https://ci.example.com"}, SAN: "{{.url}}/{{.sub}}"}}}
 	}
 	for name, c := range map[string]struct{ text, want string }{
-		"world": {
+		"public issuer": {
 			warnings(one(actions, oidc.IssuerConfig{Profile: "github-workflow"})),
 			"every repository on GitHub",
 		},
@@ -170,7 +171,7 @@ func TestWarnings(t *testing.T) {
 				Profile: "github-workflow",
 				Policy:  &policy.Config{Rules: []policy.RuleConfig{{Name: "a", Allow: "true", Shadow: true}}},
 			})),
-			"refuses nothing",
+			"refuses no token",
 		},
 		"private": {warnings(one("https://ci.example.com", oidc.IssuerConfig{Type: "email"})), ""},
 		"any": {
@@ -203,7 +204,7 @@ func TestWarnings(t *testing.T) {
 		},
 		"defaults": {
 			warnings(one("https://ci.example.com", oidc.IssuerConfig{Type: "ci-provider", CIProvider: "own"})),
-			"is refused; with Fulcio the claim wins",
+			"is refused; Fulcio uses the claim",
 		},
 	} {
 		if c.want != "" && !strings.Contains(c.text, c.want) || c.want == "" && strings.Contains(c.text, "oidc-issuers") {
@@ -212,7 +213,7 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// D7 ask 46: two issuers that could speak for one address are refused unless both say so.
+// D7: two issuers that may name the same address are refused unless both say so.
 func TestEmailDomains(t *testing.T) {
 	t.Parallel()
 	issuers := func(all ...oidc.IssuerConfig) oidc.Config {
@@ -231,14 +232,14 @@ func TestEmailDomains(t *testing.T) {
 		want   string
 	}{
 		"apart":       {issuers(domains("a.example"), domains("b.example")), ""},
-		"same":        {issuers(domains("a.example"), domains("b.example", "A.example")), "may be spoken for by"},
-		"star":        {issuers(domains("eu.a.example"), domains("*.a.example")), "may be spoken for by"},
+		"same":        {issuers(domains("a.example"), domains("b.example", "A.example")), "may also name addresses of"},
+		"star":        {issuers(domains("eu.a.example"), domains("*.a.example")), "may also name addresses of"},
 		"parent":      {issuers(domains("a.example"), domains("*.a.example")), ""},
-		"stars":       {issuers(domains("*.eu.a.example"), domains("*.a.example")), "may be spoken for by"},
+		"stars":       {issuers(domains("*.eu.a.example"), domains("*.a.example")), "may also name addresses of"},
 		"no list":     {issuers(domains("a.example"), oidc.IssuerConfig{}), "it has no email-domains"},
 		"none at all": {issuers(oidc.IssuerConfig{}, oidc.IssuerConfig{}), ""},
 		"declared":    {issuers(shared, shared), ""},
-		"half":        {issuers(shared, domains("example.com")), "may be spoken for by"},
+		"half":        {issuers(shared, domains("example.com")), "may also name addresses of"},
 		"not a name":  {issuers(domains("example")), "is not a domain"},
 		"address":     {issuers(domains("a@example.com")), "is not a domain"},
 	} {

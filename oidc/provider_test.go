@@ -25,7 +25,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// one is a configuration with one issuer of e-mail addresses.
+// one returns a configuration with one issuer of the type email.
 func one(p *idp.Provider, change func(*oidc.IssuerConfig)) oidc.Config {
 	c := oidc.IssuerConfig{ClientID: "sigstore", Type: "email"}
 	if change != nil {
@@ -34,8 +34,8 @@ func one(p *idp.Provider, change func(*oidc.IssuerConfig)) oidc.Config {
 	return oidc.Config{Issuers: map[string]oidc.IssuerConfig{p.URL(): c}}
 }
 
-// E1 // E2 // E6 // E9 // E10 // E11: whatever a provider does wrong ends soon, is not the caller's fault, and costs
-// bounded memory. With keys in hand nobody notices.
+// E1 // E2 // E6 // E9 // E10 // E11: every fault of a provider ends soon, is not reported as the fault of the caller,
+// and needs a limited amount of memory. With keys at hand tokens are still accepted.
 func TestProviderFaults(t *testing.T) {
 	t.Parallel()
 	for _, f := range []idp.Fault{
@@ -71,7 +71,7 @@ func TestProviderFaults(t *testing.T) {
 				t.Errorf("after it: %v", err)
 			}
 			p.SetFault(f)
-			shift.Store(int64(time.Hour)) // the keys are old, and good
+			shift.Store(int64(time.Hour)) // the keys are no longer fresh, but usable
 			if _, err = v.Identify(t.Context(), p.Token(map[string]any{"iat": now().Unix(), "exp": now().Unix() + 60})); err != nil {
 				t.Errorf("with keys in hand: %v", err)
 			}
@@ -79,11 +79,11 @@ func TestProviderFaults(t *testing.T) {
 	}
 }
 
-// E2 GHSA-f5mr-q85p-6hh6: keys are not fetched by way of a redirect to another host, nor from https to http.
+// E2 GHSA-f5mr-q85p-6hh6: no redirect to another host, nor from https to http, is followed for keys.
 func TestRedirects(t *testing.T) {
 	t.Parallel()
-	evil := idp.New(t, idp.Options{})
-	for name, target := range map[string]string{"host": strings.Replace(evil.URL(), "127.0.0.1", "localhost", 1), "port": evil.URL()} {
+	other := idp.New(t, idp.Options{})
+	for name, target := range map[string]string{"host": strings.Replace(other.URL(), "127.0.0.1", "localhost", 1), "port": other.URL()} {
 		p := idp.New(t, idp.Options{Wrap: func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/keys" {
@@ -94,8 +94,8 @@ func TestRedirects(t *testing.T) {
 			})
 		}})
 		v := verifier(t, one(p, nil), oidc.Options{})
-		if _, err := v.Identify(t.Context(), p.Token(nil)); reason(err) != fault.ProviderUnavailable || evil.Requests() != 0 {
-			t.Errorf("%s: %v, %d requests to the other host", name, err, evil.Requests())
+		if _, err := v.Identify(t.Context(), p.Token(nil)); reason(err) != fault.ProviderUnavailable || other.Requests() != 0 {
+			t.Errorf("%s: %v, %d requests to the other host", name, err, other.Requests())
 		}
 	}
 	within := idp.New(t, idp.Options{Wrap: func(h http.Handler) http.Handler {
@@ -112,7 +112,8 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
-// E3: an issuer that only matches a pattern, and a jwks_uri on another host, do not lead to this machine or network.
+// E3: an issuer that only matches a pattern, and a jwks_uri on another host, cannot make mayfly connect to this machine
+// or to a private network.
 func TestPrivateAddresses(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{TLS: true, Path: "/id/1"})
@@ -143,7 +144,7 @@ func TestPrivateAddresses(t *testing.T) {
 	}
 }
 
-// A pattern on loopback is for laboratories: written out, it may be plain http.
+// A pattern on a loopback host is for test set-ups: it may be plain http.
 func TestLoopbackPattern(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{Path: "/id/1"})
@@ -156,16 +157,16 @@ func TestLoopbackPattern(t *testing.T) {
 	}
 }
 
-// E8: a flood of invented issuers under a pattern neither pushes a good one out nor starts more discoveries than there
-// are slots.
-func TestTenants(t *testing.T) {
+// E8: a flood of invented issuers below a pattern neither evicts a proven one nor starts more fetches than there are
+// slots.
+func TestPatternProviders(t *testing.T) {
 	t.Parallel()
 	good := idp.New(t, idp.Options{TLS: true, Path: "/id/good"})
 	base := strings.TrimSuffix(good.URL(), "good")
 	v := verifier(t, oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{base + "*": {
 		ClientID: "sigstore", Type: "email", CACert: good.CA(), Outbound: provider.OutboundConfig{Timeout: 5 * time.Second},
 	}}}, oidc.Options{})
-	for range 2 { // the second time it is known to be good
+	for range 2 { // the second time the provider is proven
 		if _, err := v.Identify(t.Context(), good.Token(nil)); err != nil {
 			t.Fatal(err)
 		}
@@ -174,7 +175,7 @@ func TestTenants(t *testing.T) {
 	var all sync.WaitGroup
 	for part := range 8 {
 		all.Go(func() {
-			for i := range 80 { // together more than are remembered without keys
+			for i := range 80 { // together more than the unproven providers that are remembered
 				_, err := v.Identify(t.Context(), good.Token(map[string]any{"iss": fmt.Sprintf("%sinvented-%d-%d", base, part, i)}))
 				if reason(err) != fault.ProviderUnavailable {
 					t.Errorf("invented: %v", err)
@@ -192,8 +193,9 @@ func TestTenants(t *testing.T) {
 	}
 }
 
-// E8: the callers of one tenant share one discovery, and a caller that leaves does not free a place for another one.
-func TestTenantSlots(t *testing.T) {
+// E8: the requests for one provider below a pattern share one fetch, and a request that is cancelled does not free a
+// slot.
+func TestPatternProviderSlots(t *testing.T) {
 	t.Parallel()
 	var running, most atomic.Int64
 	p := idp.New(t, idp.Options{TLS: true, Path: "/id/1", Wrap: func(h http.Handler) http.Handler {
@@ -217,14 +219,14 @@ func TestTenantSlots(t *testing.T) {
 	for range 60 {
 		all.Go(func() {
 			if _, err := v.Identify(t.Context(), p.Token(nil)); err != nil {
-				t.Errorf("one of many callers of one tenant: %v", err)
+				t.Errorf("one of many requests for one provider: %v", err)
 			}
 		})
 	}
 	all.Wait()
 	for i := range 100 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		_, _ = v.Identify(ctx, p.Token(map[string]any{"iss": fmt.Sprintf("%sslow-%d", base, i)})) // it leaves at once
+		_, _ = v.Identify(ctx, p.Token(map[string]any{"iss": fmt.Sprintf("%sslow-%d", base, i)})) // the request is cancelled at once
 		cancel()
 	}
 	if n := most.Load(); n > 20 {
@@ -232,7 +234,7 @@ func TestTenantSlots(t *testing.T) {
 	}
 }
 
-// E6: keys that a wrong clock stored for the future are not good for ever.
+// E6: keys that were stored with a time in the future, because of a wrong clock, are not used.
 func TestStateFromTheFuture(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
@@ -247,7 +249,7 @@ func TestStateFromTheFuture(t *testing.T) {
 	}
 }
 
-// E13: the token of the pod goes to the cluster's own issuer alone.
+// E13: the token of the pod is sent only to the issuer of its own cluster.
 func TestPodToken(t *testing.T) {
 	t.Parallel()
 	var got atomic.Int64
@@ -271,7 +273,7 @@ func TestPodToken(t *testing.T) {
 	}
 }
 
-// A new configuration keeps the keys of issuers that it leaves alone, and asks those that it changes.
+// A new configuration keeps the keys of issuers that it does not change and fetches those of issuers that it changes.
 func TestWith(t *testing.T) {
 	t.Parallel()
 	a, b := idp.New(t, idp.Options{}), idp.New(t, idp.Options{})
@@ -279,7 +281,7 @@ func TestWith(t *testing.T) {
 	if _, err := v.Identify(t.Context(), a.Token(nil)); err != nil {
 		t.Fatal(err)
 	}
-	asked := a.Requests()
+	before := a.Requests()
 	both := one(a, func(c *oidc.IssuerConfig) { c.Description = "renamed" })
 	both.Issuers[b.URL()] = oidc.IssuerConfig{ClientID: "sigstore", Type: "email"}
 	next, err := v.With(both)
@@ -294,8 +296,8 @@ func TestWith(t *testing.T) {
 	if _, err := v.Identify(t.Context(), b.Token(nil)); reason(err) != fault.IssuerNotTrusted {
 		t.Errorf("the old configuration has changed: %v", err)
 	}
-	if a.Requests() != asked {
-		t.Errorf("%d requests for keys that were in hand", a.Requests()-asked)
+	if a.Requests() != before {
+		t.Errorf("%d requests for keys that were in hand", a.Requests()-before)
 	}
 	if _, err := v.With(oidc.Config{}); err == nil {
 		t.Error("a configuration without issuers is fine")
@@ -304,12 +306,12 @@ func TestWith(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := changed.Identify(t.Context(), a.Token(nil)); err != nil || a.Requests() == asked {
+	if _, err := changed.Identify(t.Context(), a.Token(nil)); err != nil || a.Requests() == before {
 		t.Errorf("another way to the provider, the same keys: %v", err)
 	}
 }
 
-// The ways to a provider that an operator can configure.
+// The settings for outbound connections.
 func TestOutbound(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -386,7 +388,7 @@ func TestOutbound(t *testing.T) {
 	}
 }
 
-// clientPair is a certificate for a TLS client and its key, in PEM.
+// clientPair returns a certificate for a TLS client and its key, in PEM.
 func clientPair(t *testing.T) (certificate, key string) {
 	t.Helper()
 	k := pki.NewKey(pki.P256)
@@ -402,7 +404,7 @@ func clientPair(t *testing.T) (certificate, key string) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
 }
 
-// E13: the bearer token is read at each fetch and goes to the provider's own host over https alone.
+// E13: the bearer token is read again and sent only to the provider's own host, over https.
 func TestBearer(t *testing.T) {
 	t.Parallel()
 	token := filepath.Join(t.TempDir(), "token")
@@ -429,7 +431,7 @@ func TestBearer(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Rotate()
-	v.Probe(t.Context()) // as happens beside the traffic
+	v.Probe(t.Context()) // as the background work does
 	if _, err := v.Identify(t.Context(), p.Token(nil)); err != nil {
 		t.Fatal(err)
 	}
@@ -450,14 +452,14 @@ func TestBearer(t *testing.T) {
 		})
 	}})
 	v = verifier(t, one(front, func(c *oidc.IssuerConfig) { c.CACert, c.Outbound.BearerTokenFile = front.CA()+away.CA(), token }), oidc.Options{})
-	// The other host has keys for everybody; what it is not shown is the token.
+	// The other host serves its keys without the token, and must not get it.
 	if _, err := v.Identify(t.Context(), away.Token(map[string]any{"iss": front.URL()})); err != nil ||
 		len(got) != 1 || got[0] != "" {
 		t.Errorf("to another host: %v, %q", err, got)
 	}
 }
 
-// Static keys need no provider, are read again when they change, and stay good while a file is broken.
+// Static keys need no network, are read again when they change, and stay in use while a file is invalid.
 func TestStaticKeys(t *testing.T) {
 	t.Parallel()
 	p := idp.New(t, idp.Options{})
@@ -493,7 +495,7 @@ func TestStaticKeys(t *testing.T) {
 	v = verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &provider.StaticKeysConfig{Dir: dir} }), oidc.Options{Now: now})
 	p.Rotate()
 	write("b.json", p.JWKS())
-	v.Probe(t.Context()) // as happens beside the traffic: no request reads a file
+	v.Probe(t.Context()) // as the background work does: no request reads a file
 	if _, err := v.Identify(t.Context(), token()); err != nil {
 		t.Errorf("a new key: %v", err)
 	}

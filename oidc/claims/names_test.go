@@ -20,21 +20,22 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// A nameTarget is one way from claims to a name: an identity type, or a profile. What the name must be is computed a
-// second time, from the finished name back to the claims and with nothing of the code that made it: read cuts the name,
-// each group is decoded once, and the groups must be the texts of the claims in vary. A function from names to claims
-// cannot give two claims for one name.
+// A nameTarget is one mapping from claims to a name: an identity type, or a profile. The test computes the claims from
+// the finished name, independently of the code that made the name: read splits the name into groups, each group is
+// decoded once, and the groups must equal the claims in vary. Two different sets of claims therefore cannot have the
+// same name.
 type nameTarget struct {
 	name   string
 	mapper *Mapper
-	claims map[string]any    // of an ordinary token
-	vary   []string          // the claims that the name is made of
-	begin  map[string]string // what most texts of a claim begin with
-	end    string            // and end with
-	// groups are the claims in vary, percent-encoded; nil: the name is the first claim, or as whole says
+	claims map[string]any    // of a typical token
+	vary   []string          // claims in the name
+	begin  map[string]string // common beginning of the values of a claim
+	end    string            // common end
+	// The groups of read are the claims in vary, percent-encoded. Nil: the name is the first claim, or the result of
+	// whole.
 	read   *regexp.Regexp
 	whole  func(sub string) string
-	raw    string // what Fulcio makes the name from, with <claim> for each claim; "" where the name is a claim
+	raw    string // text from which Fulcio makes the name, with <claim> for each claim; "" if the name is a claim
 	joined bool   // Fulcio joins it as a path
 }
 
@@ -61,7 +62,7 @@ func mapperFor(t testing.TB, issuer string, c MappingConfig, profiles map[string
 	return m
 }
 
-// nameTargets are all types and profiles, twice: with our rules and with Fulcio's.
+// nameTargets returns all types and profiles twice: with mayfly's rules and with Fulcio's.
 func nameTargets(t testing.TB) []*nameTarget {
 	t.Helper()
 	github := map[string]any{
@@ -313,7 +314,7 @@ func with(claims map[string]any, name string, v any) map[string]any {
 	return out
 }
 
-// set gives the claims of a token another value. Those of Kubernetes stand deeper.
+// set changes a claim. Those of Kubernetes are nested.
 func (n *nameTarget) set(c token.Claims, name string, v any) token.Claims {
 	if n.vary[0] != "namespace" {
 		c[name] = v
@@ -349,7 +350,7 @@ func (n *nameTarget) get(c token.Claims, name string) any {
 
 func (n *nameTarget) lenient() bool { return strings.HasSuffix(n.name, " compat") }
 
-// Grammar of RFC 3986 §3, written down for this test: nothing of it is in the code that it tests.
+// Grammar of RFC 3986 §3, written for this test independently of the code.
 var (
 	pathOfRFC  = regexp.MustCompile(`^(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-F]{2})*$`)
 	queryOfRFC = regexp.MustCompile(`^(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*$`)
@@ -358,7 +359,7 @@ var (
 	secret     = regexp.MustCompile(`[\x00-\x1f\x7f-\x{9f}\x{ad}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{206f}\x{feff}\x{e0000}-\x{e007f}]`)
 )
 
-// check holds a name against the claims that it was made of.
+// check compares a name with its claims.
 func (n *nameTarget) check(san identity.SAN, c token.Claims) error {
 	text := make([]string, len(n.vary))
 	for i, name := range n.vary {
@@ -410,7 +411,7 @@ func (n *nameTarget) check(san identity.SAN, c token.Claims) error {
 		strings.Contains(n.name, "gitlab"))
 }
 
-// checkRFC parses a URI with the expressions of RFC 3986, and looks at the segments of its path decoded once and twice.
+// checkRFC parses a URI with the grammar of RFC 3986 and checks the segments of its path, decoded once and twice.
 func checkRFC(uri string, anyQuery, query, gitlab bool) error {
 	m := partsOfRFC.FindStringSubmatch(uri)
 	switch {
@@ -486,7 +487,7 @@ func (n *nameTarget) checkFulcio(san string, text []string) error {
 	return nil
 }
 
-// words of the generator: what paths, escapes and the grammar of URIs are made of.
+// nameWords are the building blocks of random claims: parts of paths, escapes and the delimiters of URIs.
 var nameWords = []string{
 	"a", "b", "c", "main", "x-y", "v1", "a", "b", "c", "main", "7", "/", "/", "-", ".", "..", "_", "~", ".yml",
 	"@refs/heads/", "é", "日本", "e\u0301", " ",
@@ -508,8 +509,8 @@ func randomName(r *rand.Rand) string {
 	return b.String()
 }
 
-// kin are texts that a careless encoder, decoder or cleaner takes for s.
-func kin(s string, k int) string {
+// variant returns a text that a careless encoder, decoder or path cleaner would treat like s.
+func variant(s string, k int) string {
 	switch k % 10 {
 	case 0:
 		if u, err := url.PathUnescape(s); err == nil {
@@ -535,7 +536,7 @@ func kin(s string, k int) string {
 	return (&url.URL{Path: s}).EscapedPath()
 }
 
-// try decides one set of claims, then one that differs in one claim.
+// try maps one set of claims, and a second set that differs in one claim.
 func (n *nameTarget) try(c token.Claims, vary string, other any) (named bool, err error) {
 	one, err := n.mapper.Identity(c)
 	if err != nil {
@@ -581,7 +582,7 @@ func (n *nameTarget) run(r *rand.Rand, count int) (named int, err error) {
 	for i := range count {
 		name := n.vary[r.IntN(len(n.vary))]
 		n.set(c, name, n.value(r, name))
-		if i%5 == 0 { // back to an ordinary token, so that one odd claim does not refuse all
+		if i%5 == 0 { // typical values again, so that one unusual claim does not refuse all sets
 			for _, v := range n.vary {
 				n.set(c, v, n.plain(v))
 			}
@@ -590,7 +591,7 @@ func (n *nameTarget) run(r *rand.Rand, count int) (named int, err error) {
 		vary := n.vary[r.IntN(len(n.vary))]
 		var other any = randomName(r)
 		if s, isString := n.get(c, vary).(string); isString && r.IntN(4) > 0 {
-			other = kin(s, r.IntN(10))
+			other = variant(s, r.IntN(10))
 		}
 		ok, err := n.try(c, vary, other)
 		if err != nil {
@@ -632,10 +633,10 @@ func (n *nameTarget) value(r *rand.Rand, name string) any {
 	return randomName(r)
 }
 
-// D11 // D12 // D13 // D14 // D15: for every type and profile, what was made of claims reads back as those claims;
-// claims that differ give names that differ; every refusal names a claim. MAYFLY_NAMES=10000000 is how many sets of
-// claims are tried for each.
-func TestNames(t *testing.T) { //nolint:tparallel // the group has to end before the sum is checked
+// D11 // D12 // D13 // D14 // D15: for every type and profile, the claims can be read back from the name, different
+// claims give different names, and every refusal names a claim. MAYFLY_NAMES=10000000 sets the number of sets of claims
+// for each.
+func TestNames(t *testing.T) { //nolint:tparallel // the subtests must end before the sum is checked
 	t.Parallel()
 	count := 4000
 	if text := os.Getenv("MAYFLY_NAMES"); text != "" {
@@ -665,7 +666,7 @@ func TestNames(t *testing.T) { //nolint:tparallel // the group has to end before
 	t.Logf("%d sets of claims, %d certified and read back", total.Load(), certified.Load())
 }
 
-// fuzzName is the same with texts of the fuzzer's.
+// fuzzName does the same with values from the fuzzer.
 func fuzzName(f *testing.F, name string) {
 	f.Helper()
 	for _, s := range []string{
@@ -696,7 +697,7 @@ func fuzzName(f *testing.F, name string) {
 				if second := n.vary[int(k/16)%len(n.vary)]; second != vary {
 					n.set(c, second, n.begin[second]+two)
 				}
-				for _, other := range []string{begin + two + n.end, kin(begin+one+n.end, int(k))} {
+				for _, other := range []string{begin + two + n.end, variant(begin+one+n.end, int(k))} {
 					if _, err := n.try(c, vary, other); err != nil {
 						t.Errorf("%s: %v", n.name, err)
 					}

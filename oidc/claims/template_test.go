@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// D16: what a template gives is what Go's text/template gives, as Fulcio runs it.
+// D16: a template renders what Go's text/template renders, as Fulcio runs it.
 func TestTemplateMeaning(t *testing.T) {
 	t.Parallel()
 	all := map[string]string{"a": "x", "b": "main", "c": "", "d/e": "y", "t": "true"}
@@ -42,7 +42,8 @@ func TestTemplateMeaning(t *testing.T) {
 			}
 		}
 	}
-	// Claims that are absent: an error that names them, but for index where it is all of the template or tested.
+	// An absent claim is an error that names the claim, unless it is written with index and is the whole template or
+	// only tested.
 	for src, missing := range map[string]string{
 		"z": "z", "{{.z}}": "z", "{{if .z}}x{{end}}": "z", `{{index . "z"}}/`: "z",
 		`{{printf "%s" (index . "z")}}`: "z", `{{eq .z "x"}}x`: "z",
@@ -88,7 +89,7 @@ func renderedByGo(t *testing.T, src string, all map[string]string) (string, bool
 	return b.String(), err == nil
 }
 
-// randomTemplate is a template of what is known, depth levels deep.
+// randomTemplate returns a template of the supported constructs, at most depth levels deep.
 func randomTemplate(r *rand.Rand, depth int) string {
 	operand := func() string {
 		return []string{
@@ -122,7 +123,7 @@ func randomTemplate(r *rand.Rand, depth int) string {
 	return b.String()
 }
 
-// D16: templates at random, over claims that are all there, give what text/template gives.
+// D16: random templates, over claims that are all present, render what text/template renders.
 func TestRandomTemplates(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(3, 4))
@@ -141,7 +142,7 @@ func TestRandomTemplates(t *testing.T) {
 	}
 }
 
-// D13: names with conditions. Of two forms that give one name, one is refused.
+// D13: of two forms of a template that render the same name, one is refused.
 func TestForms(t *testing.T) {
 	t.Parallel()
 	for _, src := range []string{
@@ -160,7 +161,7 @@ func TestForms(t *testing.T) {
 				if err != nil {
 					continue
 				}
-				// what the name is made of: b alone counts where a chose the form
+				// the claims in the name: only b if a selects the form
 				who := a + " + " + b
 				if strings.HasSuffix(src, `b/{{.b}}{{end}}`) && a != "" {
 					who = a
@@ -180,7 +181,7 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// D13: numbers print exactly and in one way, or not at all.
+// D13: numbers are written exactly and in one way, or refused.
 func TestDecimal(t *testing.T) {
 	t.Parallel()
 	small := "1." + strings.Repeat("0", 125) + "1"
@@ -201,7 +202,7 @@ func TestDecimal(t *testing.T) {
 	}
 }
 
-// D11: a domain with a star means its subdomains, and no name that only ends alike.
+// D11: a domain with a star includes its subdomains, and no other domain with the same end.
 func TestCovers(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -221,7 +222,7 @@ func TestCovers(t *testing.T) {
 			t.Errorf("covers(%s, %s) = %t", c.pattern, c.domain, got)
 		}
 	}
-	// The same with a token.
+	// The same with claims.
 	m := mapperFor(t, issuerOfNames, MappingConfig{Type: "email", EmailDomains: []string{"*.Example.com"}}, nil)
 	for address, want := range map[string]bool{
 		"a@eu.example.com": true, "a@evilexample.com": false,
@@ -237,7 +238,7 @@ func TestCovers(t *testing.T) {
 	}
 }
 
-// D16: extensions of several parts lead nowhere else either, and keep their bytes.
+// D16: the checks of names also hold for extensions that have several parts, but their bytes are not encoded.
 func TestExtensionParts(t *testing.T) {
 	t.Parallel()
 	const src = "https://h.example/{{.a}}/-/runs/{{.b}}"
@@ -258,7 +259,7 @@ func TestExtensionParts(t *testing.T) {
 	}
 }
 
-// G1: reading a template always ends, and what it gives is short, and never Go's print of a value.
+// G1: compiling a template terminates, its result is limited in length, and it is never the Go formatting of a value.
 func FuzzTemplateRender(f *testing.F) {
 	for _, s := range []string{
 		"a", "{{.a}}", `{{index . "b/c"}}`, `{{if eq .a "x"}}y{{else}}z{{end}}`,

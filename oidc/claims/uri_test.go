@@ -8,7 +8,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// D15: what a name must be under is a host and not the beginning of one.
+// D15: the required beginning of a name ends with a complete host.
 func TestBeneath(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -32,7 +32,7 @@ func TestBeneath(t *testing.T) {
 	}
 }
 
-// D14: a subject that is a URI has one spelling.
+// D14: a subject that is a URI must be normalized.
 func TestSpellings(t *testing.T) {
 	t.Parallel()
 	m := mapperFor(t, "https://example.com", MappingConfig{Type: "uri", SubjectDomain: "https://example.com:8443"}, nil)
@@ -57,7 +57,7 @@ func TestSpellings(t *testing.T) {
 	}
 }
 
-// D12 // D13: what each kind of text becomes in the name of a GitHub workflow, with our rules and with Fulcio's.
+// D12 // D13: the name of a GitHub workflow for each kind of value, with mayfly's rules and with Fulcio's.
 func TestBytesOfNames(t *testing.T) {
 	t.Parallel()
 	byName := map[string]*nameTarget{}

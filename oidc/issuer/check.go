@@ -149,7 +149,7 @@ func (e *Entry) issuedAtInputs(c token.Claims) string {
 	if e.Config.Lenient() && e.Config.MaxAge == 0 && e.Config.MaxLifetime == 0 {
 		return "not looked at (compat: fulcio)"
 	}
-	return "iat " + timeText(c, "iat") + ", may live " + e.lifetime.String()
+	return "iat " + timeText(c, "iat") + ", longest lifetime " + e.lifetime.String()
 }
 
 // timeText formats a NumericDate claim.

@@ -9,7 +9,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// A17 // D12: whatever verified claims hold, every type gives an error or an identity that a certificate carries.
+// A17 // D12: for arbitrary verified claims, every type returns an error or an identity that a certificate can carry.
 func FuzzClaims(f *testing.F) {
 	f.Add(`{"sub":"s","email":"a@example.com","email_verified":true}`)
 	f.Add(`{"sub":"https://example.com/x","kubernetes.io":{"namespace":"a","serviceaccount":{"name":"b"}},"organization_slug":"o","pipeline_slug":"p"}`)

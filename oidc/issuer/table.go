@@ -86,7 +86,7 @@ func (c Config) Compile() (*Table, error) {
 		for _, other := range patterns[:i] {
 			if pattern.Overlap(key, other) {
 				errs = append(errs, fault.BadSetting(
-					fmt.Sprintf("overlaps with the pattern %s: one issuer could match both", other),
+					fmt.Sprintf("overlaps with the pattern %s: an issuer could match both", other),
 					"make one of them narrower", "meta-issuers", key))
 			}
 		}
@@ -146,8 +146,8 @@ func (t *Table) checkEmailDomains() error {
 					continue
 				}
 				if why := b.mayName(domain); why != "" {
-					errs = append(errs, fault.BadSetting(fmt.Sprintf("%s may be spoken for by %s too (%s)", domain, b.Key, why),
-						"give each issuer email-domains of its own, or say shared-email-domains: true in both",
+					errs = append(errs, fault.BadSetting(fmt.Sprintf("%s may also name addresses of %s (%s)", b.Key, domain, why),
+						"give each issuer its own email-domains, or write shared-email-domains: true in both",
 						a.Section(), a.Key, "email-domains", strconv.Itoa(i)))
 					break
 				}
@@ -261,15 +261,15 @@ func (c EntryConfig) checkPattern(key string) error {
 			"write the issuer under oidc-issuers", "type")
 	}
 	if c.DiscoveryURL != "" {
-		add("a pattern means many issuers, and each has a discovery document of its own",
+		add("a pattern matches many issuers, and each has its own discovery document",
 			"remove it, or write the issuer under oidc-issuers", "discovery-url")
 	}
 	if c.JWKSURL != "" {
-		add("a pattern means many issuers, and each has keys of its own",
+		add("a pattern matches many issuers, and each has its own keys",
 			"remove it, or write the issuer under oidc-issuers", "jwks-url")
 	}
 	if c.StaticKeys != nil {
-		add("a pattern means many issuers, and each has keys of its own", "write the issuers under oidc-issuers",
+		add("a pattern matches many issuers, and each has its own keys", "write the issuers under oidc-issuers",
 			"static-keys")
 	}
 	if c.Outbound.BearerTokenFile != "" {
@@ -306,7 +306,7 @@ func unbounded(key string) string {
 	registered = min(registered, len(labels))
 	for _, label := range labels[len(labels)-registered:] {
 		if label == "*" || strings.Contains(label, "*") && len(labels) > 1 {
-			return "the star stands for the domain itself: anybody who has a domain could be the issuer"
+			return "the star stands for the domain itself: anybody who owns a domain could be the issuer"
 		}
 	}
 	return ""

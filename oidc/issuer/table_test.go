@@ -9,8 +9,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/policy"
 )
 
-// E6 // E7: no setting besides those of KeysConfig, and whether the type is kubernetes, decides which keys a provider
-// has.
+// E6 // E7: only the settings of KeysConfig, and whether the type is kubernetes, decide which keys a provider has.
 func TestProviderEntry(t *testing.T) {
 	t.Parallel()
 	zero := (&Entry{}).ProviderEntry()

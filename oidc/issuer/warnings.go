@@ -51,7 +51,7 @@ var warnings = []warning{
 		if e.Config.IssuerClaim == "" || len(e.Config.MappedIssuers) > 0 {
 			return "", "", ""
 		}
-		return "issuer-claim without mapped-issuers: this provider can name any issuer, others in this file too",
+		return "issuer-claim without mapped-issuers: this provider can name any issuer, including others in this file",
 			"list the issuers that it may name", "issuer-claim"
 	},
 	func(e *Entry) (problem, fix, key string) { return e.Mapper.ForeignHost() },
@@ -66,7 +66,7 @@ var warnings = []warning{
 		if !e.Pattern || strings.Contains(e.Key, "*") {
 			return "", "", ""
 		}
-		return "a pattern without a star means one issuer, whose keys are fetched at the first token only",
+		return "a pattern without a star matches one issuer, whose keys are fetched only when the first token arrives",
 			"move the entry to oidc-issuers", ""
 	},
 	func(e *Entry) (problem, fix, key string) {
@@ -74,28 +74,28 @@ var warnings = []warning{
 		if text == "" {
 			return "", "", ""
 		}
-		return text + " is a placeholder that is taken literally: no token has it in iss",
-			"write the issuer as it stands in iss of a token", ""
+		return text + " is a placeholder and is compared literally: no token has it in iss",
+			"write the exact value of iss in a token", ""
 	},
 	func(e *Entry) (problem, fix, key string) {
 		used := e.Mapper.ChallengeClaim()
 		if set := e.Config.ChallengeClaim; set == "" || set == used {
 			return "", "", ""
 		}
-		return "proofs are verified over the claim " + used + ", and clients are told so",
+		return "challenge-claim has no effect: clients sign the claim " + used,
 			"remove it, or write challenge-claim: " + used, "challenge-claim"
 	},
 	func(e *Entry) (problem, fix, key string) {
 		if !e.Config.Insecure {
 			return "", "", ""
 		}
-		return "keys come over plain http: anybody on the way could make tokens", "use https", "insecure"
+		return "keys are fetched over plain http: an attacker on the network could forge tokens", "use https", "insecure"
 	},
 	func(e *Entry) (problem, fix, key string) {
 		if e.Policy == nil || e.Policy.Enforces() {
 			return "", "", ""
 		}
-		return "every rule is in shadow mode: the policy refuses nothing",
+		return "every rule is in shadow mode: the policy refuses no token",
 			"remove shadow: true when the reports are as expected", "policy"
 	},
 }
@@ -124,8 +124,8 @@ func (c Config) Warnings() []*fault.Setting {
 	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
 		for _, d := range c.Providers[name].FixedDefaults(name) {
 			out = append(out, fault.BadSetting(
-				fmt.Sprintf("a token whose claim %s is another text than this default is refused; with Fulcio the claim wins", d),
-				"list it under claims if it should win, or write claims: [] if not",
+				fmt.Sprintf("a token whose claim %s differs from this default is refused; Fulcio uses the claim", d),
+				"list it under claims to use the claim, or write claims: [] to keep the default",
 				"ci-issuer-metadata", name, "default-template-values", d))
 		}
 	}

@@ -12,8 +12,7 @@ func asRegexp(pattern string) *regexp.Regexp {
 	return regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, "[-_a-zA-Z0-9]+") + "$")
 }
 
-// D7 // D8: the trie, the plain matcher and a regular expression agree, and what two patterns both match makes them
-// overlap.
+// D7 // D8: the trie, Match and a regular expression agree, and two patterns that match the same text overlap.
 func FuzzPattern(f *testing.F) {
 	f.Add("https://*.example.com/id/*", "https://x*y.example.com/*/*", "https://xay.example.com/id/1")
 	f.Add("a*b*c", "a**c", "abbbc")

@@ -56,7 +56,7 @@ func Compile(c Config) (*Policy, error) {
 		return nil, err
 	}
 	if len(c.Rules) == 0 {
-		return nil, fault.BadSetting("a policy without rules lets everybody pass", "write rules or remove the policy", "rules")
+		return nil, fault.BadSetting("a policy without rules accepts every valid token", "write rules or remove the policy", "rules")
 	}
 	p := &Policy{tests: c.Tests}
 	var errs []error

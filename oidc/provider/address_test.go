@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// privateV4 has at least one address of each block of IPv4 that is not public (RFC 6890), its ends among them.
+// privateV4 has addresses of each block of IPv4 that is not public (RFC 6890), among them the first and the last.
 var privateV4 = []string{
 	"0.0.0.0", "0.255.255.255", "10.0.0.0", "10.255.255.255", "100.64.0.0", "100.100.100.200", "100.127.255.255",
 	"127.0.0.1", "127.255.255.255", "169.254.0.0",
@@ -17,7 +17,7 @@ var privateV4 = []string{
 	"255.255.255.255", "168.63.129.16",
 }
 
-// embeddings are the ways of writing an IPv4 address as one of IPv6.
+// embeddings are the forms of an IPv4 address within an IPv6 address.
 var embeddings = map[string]string{
 	"mapped (RFC 4291 §2.5.5.2)":     "::ffff:%02x%02x:%02x%02x",
 	"compatible (RFC 4291 §2.5.5.1)": "::%02x%02x:%02x%02x",
@@ -31,7 +31,7 @@ var embeddings = map[string]string{
 	"global ISATAP (RFC 5214)":       "2600::200:5efe:%02x%02x:%02x%02x",
 }
 
-// E3: no way of writing an address that is not public passes, with a zone or without.
+// E3: an address that is not public is refused in every form, with a zone or without.
 func TestPublicAddress(t *testing.T) {
 	t.Parallel()
 	refused := func(what, text string) {
@@ -80,7 +80,7 @@ func TestPublicAddress(t *testing.T) {
 	}
 }
 
-// E3: a proxy gets names only that the public internet has.
+// E3: a proxy gets only names of the public internet.
 func TestPublicName(t *testing.T) {
 	t.Parallel()
 	for host, want := range map[string]bool{
@@ -98,8 +98,8 @@ func TestPublicName(t *testing.T) {
 	}
 }
 
-// E3: every IPv4 address and its mapped form are judged alike, and what passes is global unicast for the standard
-// library too.
+// E3: every IPv4 address and its mapped form get the same result, and an accepted address is global unicast for the
+// standard library too.
 func FuzzPublicAddress(f *testing.F) {
 	for _, text := range privateV4 {
 		b := netip.MustParseAddr(text).As4()

@@ -10,7 +10,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// maxTokenAllocs is what parsing and verifying one token may allocate.
+// maxTokenAllocs is the limit of allocations for parsing and verifying one token.
 const maxTokenAllocs = 90
 
 func TestTokenAllocations(t *testing.T) {
@@ -32,7 +32,7 @@ func TestTokenAllocations(t *testing.T) {
 	}
 }
 
-// signedBy is a token signed with key.
+// signedBy returns a token signed with key.
 func signedBy(t testing.TB, alg string, key crypto.Signer) string {
 	t.Helper()
 	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg), Key: key}, nil)

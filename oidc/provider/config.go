@@ -123,7 +123,7 @@ func CheckURL(text string, insecure bool) error {
 	case u.Scheme == "http" && (hostname.IsLoopback(u.Hostname()) || insecure):
 		return nil
 	case u.Scheme == "http":
-		return fault.BadSetting("plain http: anybody on the way could make tokens",
+		return fault.BadSetting("plain http: an attacker on the network could forge tokens",
 			"use https, or set insecure: true for this issuer")
 	}
 	return fault.BadSetting(fmt.Sprintf("the scheme %q is not https", u.Scheme), "write https://HOST/PATH")
@@ -157,7 +157,7 @@ func (c OutboundConfig) check(caCert string) error {
 	var errs []error
 	add := func(problem, fix, key string) { errs = append(errs, fault.BadSetting(problem, fix, key)) }
 	if c.CAExclusive && c.CABundle == "" && caCert == "" {
-		add("needs a CA to trust", "write ca-bundle too", "ca-exclusive")
+		add("ca-exclusive needs a CA to trust", "write ca-bundle too", "ca-exclusive")
 	}
 	if c.Proxy != "" && c.Proxy != "none" {
 		u, err := url.Parse(c.Proxy)
@@ -165,7 +165,7 @@ func (c OutboundConfig) check(caCert string) error {
 		case err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme):
 			add("not the URL of a proxy", "write http://HOST:PORT, or none", "proxy")
 		case u.User != nil:
-			add("a password does not belong into the configuration",
+			add("a password must not be in the configuration",
 				"put the URL into the environment variable HTTPS_PROXY and leave proxy out", "proxy")
 		}
 	}

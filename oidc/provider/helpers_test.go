@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// rootPEM is a new root certificate.
+// rootPEM returns a new root certificate.
 func rootPEM(t *testing.T) string {
 	t.Helper()
 	key := pki.NewKey(pki.P256)
@@ -26,7 +26,7 @@ func rootPEM(t *testing.T) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-// contextWith is a context that the test ends before its cleanups run.
+// contextWith returns a context that the test ends before its cleanups run.
 func contextWith(t *testing.T) (context.Context, context.CancelFunc) {
 	t.Helper()
 	return context.WithCancel(context.Background())

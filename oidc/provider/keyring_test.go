@@ -2,7 +2,7 @@ package provider
 
 import "testing"
 
-// E10: whatever a provider serves as keys is an error or keys that may verify.
+// E10: parsing arbitrary bytes as keys returns an error or keys that may verify tokens.
 func FuzzKeys(f *testing.F) {
 	f.Add(`{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","kid":"1"}]}`)
 	f.Add(`{"issuer":"https://a","jwks_uri":"https://a/keys","id_token_signing_alg_values_supported":["none","RS256"]}`)

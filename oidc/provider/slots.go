@@ -145,7 +145,7 @@ func newSlots(now func() time.Time) *slots {
 	return s
 }
 
-var errNoSlot = errors.New("too many providers are being asked at once")
+var errNoSlot = errors.New("keys of too many providers are being fetched at once")
 
 // reserve returns a slot for a fetch of the entry and from the host of at. Only the queue of unproven providers is
 // limited here: the other queues are not longer than the number of entries and of providers that are remembered.

@@ -22,8 +22,8 @@ func (s *slot) running() bool {
 	}
 }
 
-// E5 // E8: whatever comes and ends in whatever order, no limit is exceeded, nobody waits while there is room, a
-// request goes before what nobody waits for, and nothing stays counted.
+// E5 // E8: for random reservations and releases, no limit is exceeded, no fetch waits while it could run, requests
+// have priority, and nothing stays counted.
 func TestSlots(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(6) {
@@ -78,7 +78,7 @@ func TestSlots(t *testing.T) {
 	}
 }
 
-// checkSlots counts anew what the slots count.
+// checkSlots counts the slots independently.
 func checkSlots(t *testing.T, s *slots, all []*slot) {
 	t.Helper()
 	for c := range s.classes {
@@ -112,36 +112,36 @@ func checkSlots(t *testing.T, s *slots, all []*slot) {
 	}
 }
 
-// E8: the pools are filled by the unproven class alone, in every way in which that can be done; whoever is of another
-// class, or of a pattern, host or source that has not filled it, has a slot at once.
+// E8: unproven providers fill their slots in every possible way; fetches of another class, and of a pattern, host or
+// client that has not filled its quota, run at once.
 func TestUnprovenFill(t *testing.T) {
 	t.Parallel()
-	good, evil := address(1), address(2)
+	good, attacker := address(1), address(2)
 	for name, c := range map[string]struct {
-		flood []scope // with the source evil; each many times
+		flood []scope // by the client attacker; each many times
 		class class
 		at    scope
 		from  netip.Addr
 	}{
 		"known good": {
 			flood: []scope{{entry: "a", host: "h"}}, class: knownGood,
-			at: scope{entry: "a", host: "h"}, from: evil,
+			at: scope{entry: "a", host: "h"}, from: attacker,
 		},
 		"configured": {
 			flood: []scope{{entry: "a", host: "h"}}, class: configured,
-			at: scope{entry: "b", host: "h"}, from: evil,
+			at: scope{entry: "b", host: "h"}, from: attacker,
 		},
 		"failing": {
 			flood: []scope{{entry: "a", host: "h"}}, class: failing,
-			at: scope{entry: "b", host: "h"}, from: evil,
+			at: scope{entry: "b", host: "h"}, from: attacker,
 		},
 		"another pattern": {
 			flood: []scope{{entry: "a", host: "h"}}, class: unproven,
-			at: scope{entry: "b", host: "h"}, from: evil,
+			at: scope{entry: "b", host: "h"}, from: attacker,
 		},
 		"another host": {
 			flood: []scope{{entry: "a", host: "h"}}, class: unproven,
-			at: scope{entry: "a", host: "g"}, from: evil,
+			at: scope{entry: "a", host: "g"}, from: attacker,
 		},
 		"another source": {
 			flood: []scope{{entry: "a", host: "h"}}, class: unproven,
@@ -160,7 +160,7 @@ func TestUnprovenFill(t *testing.T) {
 		held, refused := 0, 0
 		for _, at := range c.flood {
 			for range 200 {
-				if _, err := s.reserve(unproven, at, caller{request: true, client: evil}); err != nil {
+				if _, err := s.reserve(unproven, at, caller{request: true, client: attacker}); err != nil {
 					refused++
 				} else {
 					held++
@@ -180,7 +180,7 @@ func TestUnprovenFill(t *testing.T) {
 	}
 }
 
-// floodOf are patterns with hosts each.
+// floodOf returns the scopes of patterns with some hosts each.
 func floodOf(patterns, hosts int) (out []scope) {
 	for i := range patterns {
 		for j := range hosts {
@@ -190,7 +190,7 @@ func floodOf(patterns, hosts int) (out []scope) {
 	return out
 }
 
-// E8: a thousand entries that are fetched at start leave room for a request of one of them, on the same host too.
+// E8: a thousand entries that are fetched at start leave slots for a request of one of them, also on the same host.
 func TestStartFill(t *testing.T) {
 	t.Parallel()
 	for _, c := range []class{knownGood, configured, failing} {

@@ -75,14 +75,14 @@ func (s stateFile) checkOwner() error {
 		return err
 	}
 	if dir.Mode().Perm()&0o002 != 0 && dir.Mode()&os.ModeSticky == 0 {
-		return fmt.Errorf("everybody can write in %s; chmod o-w it", s.dir)
+		return fmt.Errorf("%s is writable for everyone; run chmod o-w on it", s.dir)
 	}
 	file, err := os.Lstat(s.path())
 	if err != nil {
 		return err
 	}
 	if file.Mode().Perm()&0o022 != 0 && file.Mode().IsRegular() {
-		return fmt.Errorf("others than the owner can write %s; remove it", s.path())
+		return fmt.Errorf("%s is writable for others than its owner; remove it", s.path())
 	}
 	if uid, known := owner.Of(file); known && uid != 0 && uid != os.Geteuid() {
 		return fmt.Errorf("%s belongs to another user (id %d); remove it", s.path(), uid)

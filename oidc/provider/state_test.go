@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// E6: a kept file counts only if everything that can be checked of it is right; what is wrong is logged.
+// E6: a state file is used only if all checks succeed; the failed check is logged.
 func TestKeptFile(t *testing.T) {
 	t.Parallel()
 	ring := ringOf(t)
 	for name, c := range map[string]struct {
 		harm func(t *testing.T, s stateFile)
-		want string // in the log; "": the keys count
+		want string // in the log; "": the keys are used
 	}{
 		"as written": {func(*testing.T, stateFile) {}, ""},
 		"another issuer in it": {func(t *testing.T, s stateFile) {
@@ -56,11 +56,11 @@ func TestKeptFile(t *testing.T) {
 		}, "limit"},
 		"a file that others can write": {
 			func(t *testing.T, s stateFile) { chmod(t, s.path(), 0o620) },
-			"others than the owner",
+			"others than its owner",
 		},
 		"a directory that others can write": {
 			func(t *testing.T, s stateFile) { chmod(t, s.dir, 0o777) },
-			"everybody can write",
+			"writable for everyone",
 		},
 		"a directory that a group can write": {func(t *testing.T, s stateFile) { chmod(t, s.dir, 0o770) }, ""},
 		"of another user": {func(t *testing.T, s stateFile) {
@@ -139,7 +139,7 @@ func chmod(t *testing.T, name string, mode os.FileMode) {
 	}
 }
 
-// Files of other settings go away when their keys are too old to count; everything else in the directory stays.
+// State files of other settings are removed when their keys are too old; all other files in the directory stay.
 func TestSweepState(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -160,8 +160,8 @@ func TestSweepState(t *testing.T) {
 	}
 }
 
-// E6 // E10: whatever the file holds, it ends in an error or in keys that may verify, of this issuer and these
-// settings.
+// E6 // E10: parsing arbitrary bytes as a state file returns an error or keys that may verify tokens, of this issuer
+// and these settings.
 func FuzzKeptFile(f *testing.F) {
 	s := stateFile{issuer: "https://idp.example.com", digest: "aa"}
 	now := time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)

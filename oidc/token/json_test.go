@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// byLibrary reads an object as the standard library does.
+// byLibrary decodes an object with the standard library.
 func byLibrary(data []byte) (map[string]any, bool) {
 	if !utf8.Valid(data) || !json.Valid(data) {
 		return nil, false
@@ -40,7 +40,7 @@ func levels(v any) int {
 	return deepest + 1
 }
 
-// D5: what the standard library takes for a JSON object is one, with the same values, and nothing else is.
+// D5: the reader accepts the JSON objects that the standard library accepts, with the same values, and no others.
 func FuzzParseObject(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, ` { "a" : 1 } `, `{"a":[1,2.5e-3,-0,true,false,null,"x",{}]}`, `{"a":1,"a":2}`, `{"a":"\u00e4\ud83d\ude00\ud800\n"}`, `{"a":"\x"}`,
@@ -64,7 +64,7 @@ func FuzzParseObject(f *testing.F) {
 	})
 }
 
-// D5: names that stand twice are seen, in short and in long objects, at every level.
+// D5: duplicate names are found in short and long objects, at every level.
 func TestDeviations(t *testing.T) {
 	t.Parallel()
 	var long strings.Builder
@@ -82,7 +82,7 @@ func TestDeviations(t *testing.T) {
 	}
 }
 
-// D12 // D13: half a surrogate pair is no character: two subjects that differ in it only would be the same one in
+// D12 // D13: an unpaired surrogate is not a character: two subjects that differ only in one would get the same name in
 // certificates.
 func TestUnpairedSurrogates(t *testing.T) {
 	t.Parallel()
@@ -99,7 +99,7 @@ func TestUnpairedSurrogates(t *testing.T) {
 	}
 }
 
-// D5: an object that is read without complaint is what the standard library reads.
+// D5: an object that is read without error or deviation is what the standard library reads.
 func FuzzObject(f *testing.F) {
 	f.Add(`{"a":1,"b":[true,null,{"c":"x"}]}`)
 	f.Add(`{"a":1,"A":2}`)

@@ -14,9 +14,9 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// inDigest says of every setting whether keys that were fetched before the setting changed are no longer used
-// afterwards. A setting that is not in the table fails the test: decide, and add the setting to [route.digestOf] if it
-// changes which keys a provider has. The settings of an entry that are not in KeysConfig never reach this package
+// inDigest says of every setting whether a change of the setting makes keys unusable that were fetched before. A
+// setting that is not in the table fails the test: decide, and add the setting to [route.digestOf] if it changes which
+// keys a provider has. The settings of an entry that are not in KeysConfig never reach this package
 // (TestProviderEntry).
 var inDigest = map[string]bool{
 	"DiscoveryURL": true, "JWKSURL": true, "CACert": true, "Insecure": true,
@@ -46,7 +46,7 @@ func leaves(v reflect.Value, path string, f func(path string, v reflect.Value)) 
 	}
 }
 
-// change gives a setting another value of its type.
+// change changes a setting.
 func change(t *testing.T, path string, v reflect.Value) {
 	t.Helper()
 	switch v.Kind() {
@@ -72,7 +72,7 @@ func TestDigest(t *testing.T) {
 	if err := os.WriteFile(ca, []byte(rootPEM(t)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(ca+"x", []byte(rootPEM(t)), 0o600); err != nil { // what ca-bundle is changed to
+	if err := os.WriteFile(ca+"x", []byte(rootPEM(t)), 0o600); err != nil { // the changed value of ca-bundle
 		t.Fatal(err)
 	}
 	caCert := rootPEM(t)
@@ -80,7 +80,7 @@ func TestDigest(t *testing.T) {
 	base := func() KeysConfig {
 		c := KeysConfig{CACert: caCert}
 		c.Outbound.CABundle, c.Outbound.Proxy = ca, "http://proxy.example.com:3128"
-		// has every pointer set, as after a change
+		// sets every pointer, as after a change
 		leaves(reflect.ValueOf(&c).Elem(), "", func(string, reflect.Value) {})
 		c.StaticKeys = nil
 		return c
@@ -163,7 +163,7 @@ func TestDigest(t *testing.T) {
 	if seen != len(inDigest) {
 		t.Errorf("%d settings, %d decisions: remove those of settings that are gone", seen, len(inDigest))
 	}
-	// The content of a file is in the digest, not only its name; and so is the issuer.
+	// The digest covers the content of a file, not only its name; and the issuer.
 	if err := os.WriteFile(ca, []byte(rootPEM(t)), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestDigest(t *testing.T) {
 	}
 }
 
-// E13: the files that mayfly finds in its own cluster are in the digest too, although no setting names them.
+// E13: the digest also covers the files that mayfly finds in its own cluster, although no setting names them.
 func TestDigestInCluster(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -210,7 +210,7 @@ func TestDigestInCluster(t *testing.T) {
 	}
 }
 
-// A time-out that is changed takes effect at once, and costs no keys.
+// A changed timeout takes effect at once, and the keys are kept.
 func TestTimeoutAfterReload(t *testing.T) {
 	t.Parallel()
 	const issuer = "https://idp.example.com"
@@ -237,8 +237,8 @@ func TestTimeoutAfterReload(t *testing.T) {
 	}
 }
 
-// E1: the time-out of an entry is the bound of a fetch; a request and an unproven provider have five seconds of it at
-// most.
+// E1: the timeout of an entry limits a fetch; requests, and fetches of unproven providers, get at most five seconds of
+// it.
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ set, wait, known, unproven time.Duration }{
@@ -258,7 +258,7 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
-// ringOf is a ring with one key.
+// ringOf returns a keyring with one key.
 func ringOf(t *testing.T) *Keyring {
 	t.Helper()
 	data, err := jose.JSONWebKey{Key: pki.NewKey(pki.P256).Public(), KeyID: "k1"}.MarshalJSON()
@@ -273,8 +273,7 @@ func ringOf(t *testing.T) *Keyring {
 	return &Keyring{fetched: time.Now(), algorithms: []string{"ES256"}, keys: set.keys, raw: raw, size: len(raw)}
 }
 
-// E13: the pod's token is for the issuer of the pod's own cluster, over https, as long as the entry does not say where
-// else its documents are.
+// E13: the token of the pod is for the issuer of the pod's own cluster, over https, unless the entry sets other URLs.
 func TestInCluster(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
