@@ -12,7 +12,7 @@ NOPGO := -pgo=off
 # The race detector needs a C compiler.
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
-.PHONY: help dev build test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo soak crash crowd mutants e2e e2e-all clean
+.PHONY: help dev build test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo soak crash crowd mutants outdated e2e e2e-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,10 @@ test: ## run all tests of the product; with the race detector if there is a C co
 race: ## run all tests with the race detector; an error without a C compiler
 	CGO_ENABLED=1 $(GO) test $(NOPGO) -race ./...
 
-check: race lint check-generate breaking ## run what CI runs
+check: race lint check-generate breaking outdated ## run what CI runs
+
+outdated: ## list direct dependencies behind their newest version; an error without a reason in go.mod
+	@$(GO) run ./testkit/outdated . e2e tools
 
 lint: $(BIN)/golangci-lint ## run go vet and golangci-lint
 	$(GO) vet ./...

@@ -4,4 +4,4 @@ go 1.27.0
 
 toolchain go1.27.4
 
-require golang.org/x/crypto v0.58.0
+require golang.org/x/crypto v0.59.0
