@@ -132,7 +132,7 @@ func VerifyBundle(trustedRoot, bundleJSON []byte, e Expectation) (*Verified, err
 	}
 	result, err := v.Verify(b, verify.NewPolicy(artifact, verify.WithCertificateIdentity(identity)))
 	if err != nil {
-		return nil, failure(err)
+		return nil, failure(err, v, b, material)
 	}
 	out, err := proven(b, result, material)
 	if err != nil {
@@ -233,31 +233,66 @@ func demands(b *bundle.Bundle, material *trusted, e Expectation) ([]verify.Verif
 	}
 	if !e.NoRekor {
 		if entries, err := b.TlogEntries(); err != nil || len(entries) == 0 {
-			return nil, 0, &Failure{"log of signatures", "sign with a Rekor log in the signing configuration; if you run none, --no-rekor demands a timestamp in its place", errors.New("the bundle has no entry of one")}
+			return nil, 0, &Failure{stepLog, "sign with a Rekor log in the signing configuration; if you run none, --no-rekor demands a timestamp in its place", errors.New("the bundle has no entry of one")}
 		}
 		return append(out, verify.WithTransparencyLog(1), verify.WithObserverTimestamps(1)), scts, nil
 	}
 	if len(stamps) == 0 {
-		return nil, 0, &Failure{"time of the signature", "sign with a timestamp authority in the signing configuration: without one nothing shows that the certificate was valid when it signed", errors.New("the bundle has no timestamp, and --no-rekor demands one")}
+		return nil, 0, &Failure{stepTime, "sign with a timestamp authority in the signing configuration: without one nothing shows that the certificate was valid when it signed", errors.New("the bundle has no timestamp, and --no-rekor demands one")}
 	}
 	return append(out, verify.WithSignedTimestamps(1)), scts, nil
 }
 
-// failure says which proof failed and what to look at.
-func failure(err error) *Failure {
-	for _, f := range []struct{ prefix, step, hint string }{
-		{"failed to verify log inclusion", "log of signatures", "is the log of the bundle in the trusted root?"},
-		{"failed to verify timestamps", "time of the signature", "is the timestamp authority of the bundle in the trusted root?"},
-		{"failed to verify leaf certificate", "certificate chain", "is the CA in the trusted root, and was the certificate valid when it signed?"},
-		{"failed to verify signed certificate timestamp", "certificate transparency", "is the log that the SCT is of in the trusted root?"},
-		{"failed to verify signature", "signature", "is this the artifact that was signed?"},
-		{"failed to verify certificate identity", "identity", "somebody else signed: compare identity and issuer"},
-	} {
-		if strings.HasPrefix(err.Error(), f.prefix) {
-			return &Failure{f.step, f.hint, errors.New(strings.TrimPrefix(strings.TrimPrefix(err.Error(), f.prefix), ": "))}
+// The steps of a verification, as messages call them.
+const (
+	stepLog         = "log of signatures"
+	stepTime        = "time of the signature"
+	stepChain       = "certificate chain"
+	stepCertLogs    = "certificate transparency"
+	stepSignature   = "signature"
+	stepIdentity    = "identity"
+	stepBundle      = "bundle"
+	hintChain       = "is the CA in the trusted root, and was the certificate valid when it signed?"
+	hintNotTrusted  = "the authority that issued the certificate was not trusted when it signed"
+	hintOtherSigner = "somebody else signed: compare identity and issuer"
+)
+
+// failure finds the step at which v refused the bundle with err. The verifier has no error types for its steps, so they
+// are repeated one by one, in the verifier's order, until one fails.
+func failure(err error, v *verify.Verifier, b *bundle.Bundle, material *trusted) *Failure {
+	if inner := errors.Unwrap(err); inner != nil {
+		err = inner // without the verifier's own name of the step
+	}
+	if _, ok := errors.AsType[*verify.ErrNoMatchingCertificateIdentity](err); ok {
+		return &Failure{stepIdentity, hintOtherSigner, err}
+	}
+	logTimes, stepErr := v.VerifyTransparencyLogInclusion(b)
+	if stepErr != nil {
+		return &Failure{stepLog, "is the log of the bundle in the trusted root?", stepErr}
+	}
+	times, stepErr := v.VerifyObserverTimestamps(b, logTimes)
+	if stepErr != nil {
+		return &Failure{stepTime, "is the timestamp authority of the bundle in the trusted root?", stepErr}
+	}
+	content, stepErr := b.VerificationContent()
+	if stepErr != nil || content.Certificate() == nil {
+		return &Failure{stepBundle, "", err}
+	}
+	var chains [][]*x509.Certificate
+	for _, t := range times {
+		if chains, stepErr = authorityAt(t.Timestamp, content, material); stepErr != nil {
+			return &Failure{stepChain, hintChain, err}
 		}
 	}
-	return &Failure{"bundle", "", err}
+	if material.hadCTLogs && len(chains) > 0 {
+		if stepErr = verify.VerifySignedCertificateTimestamp(chains, 1, material); stepErr != nil {
+			return &Failure{stepCertLogs, "is the log that the SCT is of in the trusted root?", stepErr}
+		}
+	}
+	if _, stepErr = b.SignatureContent(); stepErr != nil {
+		return &Failure{stepBundle, "", err}
+	}
+	return &Failure{stepSignature, "is this the artifact that was signed?", err}
 }
 
 func proven(b *bundle.Bundle, r *verify.VerificationResult, material *trusted) (*Verified, error) {
@@ -267,7 +302,7 @@ func proven(b *bundle.Bundle, r *verify.VerificationResult, material *trusted) (
 	}
 	out := &Verified{Leaf: content.Certificate()}
 	if out.Leaf == nil || r.Signature == nil || r.Signature.Certificate == nil {
-		return nil, &Failure{"certificate chain", "the bundle is signed with a bare key", errors.New("there is no certificate in it")}
+		return nil, &Failure{stepChain, "the bundle is signed with a bare key", errors.New("there is no certificate in it")}
 	}
 	out.Identity, out.Issuer = r.Signature.Certificate.SubjectAlternativeName, r.Signature.Certificate.Issuer
 	var chains [][]*x509.Certificate
@@ -325,8 +360,7 @@ func authorityAt(at time.Time, content verify.VerificationContent, material *tru
 				return bytes.Equal(c.RawSubjectPublicKeyInfo, known.RawSubjectPublicKeyInfo)
 			}) {
 				return nil, &Failure{
-					"certificate chain",
-					"the authority that issued the certificate was not trusted when it signed", err,
+					stepChain, hintNotTrusted, err,
 				}
 			}
 		}
@@ -344,7 +378,6 @@ func authorityAt(at time.Time, content verify.VerificationContent, material *tru
 		}
 	}
 	return nil, &Failure{
-		"certificate chain",
-		"is the CA in the trusted root, and was the certificate valid when it signed?", err,
+		stepChain, hintChain, err,
 	}
 }
