@@ -1,7 +1,7 @@
-// Package fault says whose fault a failure is.
+// Package fault has the typed errors of this module: whose fault a failure is, and what a client may read about it.
 //
 // Every failure that may reach a client is an [Error] with a [Reason] from the closed table in reason_table.go. The reason
-// fixes the kind (who is to blame, and with that the gRPC code and the HTTP status) and the message that the client reads.
+// determines the kind (whose fault it is, and with it the gRPC code and the HTTP status) and the message for the client.
 //
 // Two rules keep private causes private. Err MUST only be logged; nothing of it may reach a client. And no error type of
 // this module may have a GRPCStatus method: grpc-go would send a wrapped one to the client as it is.

@@ -1,8 +1,8 @@
-// Package trust writes and reads what clients need to know of a CA: the trusted root (who is believed) and the signing
-// configuration (who is asked), in the JSON of Sigstore's protobuf-specs.
+// Package trust writes and reads what clients need to use a CA: the trusted root (for verification) and the signing
+// configuration (the URLs of the services), in the JSON of Sigstore's protobuf-specs.
 //
-// A trusted root MUST carry only material that the operator chose. Nothing is fetched but out of a TUF repository that
-// follows from a root.json of the caller. What is written for clients MUST be read back and verified first.
+// A trusted root MUST carry only material that the operator chose. Material is fetched only from a TUF repository that
+// follows from a root.json of the caller. Files for clients MUST be read back and verified before they are written.
 package trust
 
 import (

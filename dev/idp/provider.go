@@ -1,4 +1,4 @@
-// Package idp is the OpenID Connect provider of "mayfly dev": it signs in anybody as whoever they say they are.
+// Package idp is the OpenID Connect provider of "mayfly dev": it signs in everyone, with any identity.
 //
 // It MUST NOT be reachable from another machine. Every request must name a loopback host, which also keeps web pages that
 // rebind their name to this machine out. It implements the authorization code flow with PKCE (RFC 6749, RFC 7636), the device

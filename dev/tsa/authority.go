@@ -1,7 +1,8 @@
-// Package tsa is the timestamp authority of "mayfly dev" (RFC 3161): it says when it saw a digest, so that a signature still
-// verifies when its certificate has expired.
+// Package tsa is the timestamp authority of "mayfly dev" (RFC 3161): it signs the time at which it received a digest, so that
+// a signature still verifies after its certificate has expired.
 //
-// Its time is this machine's. It MUST be used for development only: nobody watches its clock, and its key lies in a file.
+// The time is that of this machine. The authority MUST be used for development only: its clock is not monitored, and its
+// key is in a file.
 package tsa
 
 import (
