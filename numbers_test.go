@@ -36,7 +36,7 @@ var documentedNumbers = []struct {
 	{"docs/operations.md", "The old shard stays open for {20 minutes}", "ctlog/embedded.Overlap"},
 	{"docs/operations.md", "A checkpoint waits at most {four seconds}", "ctlog/embedded.witnessTimeout"},
 	{"docs/operations.md", "A witness that fails {three} times gets no requests for {ten seconds}",
-		"ctlog/embedded.patience ctlog/embedded.asideFor"},
+		"ctlog/embedded.maxFailures ctlog/embedded.asideFor"},
 	{"docs/operations.md", "and after `stagger` ({500 ms}) without an answer", "ctlog.defaultStagger"},
 	{"docs/operations.md", "for as long as it asks for, at most {five seconds}", "ctlog.maxHold"},
 	{"docs/operations.md", "A failing log** is set aside after {five} failures in a row", "ctlog.tripAfter"},

@@ -200,7 +200,7 @@ func (a *Authority) build(r Request, serial []byte, notBefore time.Time) (*draft
 		return nil, err
 	}
 	f := poisoned
-	if d.bare, d.first = d.tbs.Bare(), d.tbs.Poisoned(); a.o.Log == nil {
+	if d.bare, d.first = d.tbs.WithoutSCTList(), d.tbs.Precert(); a.o.Log == nil {
 		f, d.first = bare, d.bare
 	}
 	if err := d.want.lint(d.first, f); err != nil {

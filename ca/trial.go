@@ -99,7 +99,7 @@ func (s *shadow) verify(d *draft) error {
 	if err != nil {
 		return err
 	}
-	raw := again.Bare()
+	raw := again.WithoutSCTList()
 	thrownAway := 0
 	signature, err := s.press.sign(context.Background(), raw, &thrownAway)
 	if err != nil {
@@ -146,7 +146,7 @@ func (a *Authority) trial(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	raw := d.tbs.Poisoned()
+	raw := d.tbs.Precert()
 	if err := d.want.lint(raw, poisoned); err != nil {
 		return fmt.Errorf("lint: %w", err)
 	}

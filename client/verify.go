@@ -137,7 +137,7 @@ func (t Trust) paths(leaf *x509.Certificate, chain []*x509.Certificate, now time
 }
 
 func verifySCTs(leaf, issuer *x509.Certificate, t Trust) ([]tbs.SCT, error) {
-	bare, raw, err := tbs.Unlisted(leaf.Raw)
+	bare, raw, err := tbs.WithoutSCTList(leaf.Raw)
 	if err != nil {
 		return nil, err
 	}

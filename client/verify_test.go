@@ -76,7 +76,7 @@ func (i issued) certificate(t *testing.T) *x509.Certificate {
 	if i.scts == nil {
 		return bare
 	}
-	unlisted, _, err := tbs.Unlisted(bare.Raw)
+	unlisted, _, err := tbs.WithoutSCTList(bare.Raw)
 	must(t, err)
 	var list [][]byte
 	for _, s := range i.scts(tbs.Entry{

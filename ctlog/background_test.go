@@ -10,7 +10,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
-// B4: a log that is not published yet gets every precertificate, and no certificate has its SCT; what it answers is verified.
+// B4: a log that is not published yet gets every precertificate, and no certificate has its SCT; what it answers is
+// verified.
 func TestDetachedLog(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)

@@ -9,8 +9,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
-// BenchmarkSubmit asks two logs that take 20 ms each; with the third one, which never answers, nobody should notice. It reports
-// latency in milliseconds, and how often the dead log was asked for each hundred requests.
+// BenchmarkSubmit asks two logs that take 20 ms each; with the third one, which never answers, nobody should notice. It
+// reports latency in milliseconds, and how often the dead log was asked for each hundred requests.
 func BenchmarkSubmit(b *testing.B) {
 	for _, bench := range []struct {
 		name   string

@@ -78,8 +78,8 @@ func (b *breaker) allow(now time.Time, needed bool) permit {
 	return permit{granted: true, probe: true}
 }
 
-// suspect reports whether the log was overtaken in its last attempts, and a probe is under way that will show whether it
-// works.
+// suspect reports whether the log was overtaken in its last attempts, and a probe is under way that will show whether
+// it works.
 func (b *breaker) suspect() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -142,8 +142,8 @@ func (b *breaker) keep(r request) {
 	b.lastFailed = &r
 }
 
-// failInBackground records that a log did not answer outside a submission, or that its head does not verify (Unverified).
-// It opens the breaker unless the log worked recently, and reports whether it did.
+// failInBackground records that a log did not answer outside a submission, or that its head does not verify
+// (Unverified). It opens the breaker unless the log worked recently, and reports whether it did.
 func (b *breaker) failInBackground(now time.Time, f *Failure) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -168,9 +168,9 @@ func (b *breaker) trip(now time.Time) bool {
 	return !was
 }
 
-// recordHead records that the background work has read a head that verifies (noHead is empty), or why there is no head to
-// read. It reports whether that closed the breaker. It does not close the breaker while a failed request can still be
-// tried again: then only an SCT shows that the log accepts precertificates.
+// recordHead records that the background work has read a head that verifies (noHead is empty), or why there is no head
+// to read. It reports whether that closed the breaker. It does not close the breaker while a failed request can still
+// be tried again: then only an SCT shows that the log accepts precertificates.
 func (b *breaker) recordHead(now time.Time, noHead string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -212,8 +212,8 @@ func (b *breaker) abandon(p permit) {
 	b.probing = b.probing && !p.probe
 }
 
-// countOvertaken counts an attempt that was abandoned because other logs were faster. After several of these in a row, the
-// next attempt is a probe: a log that hangs would otherwise never be noticed where others always answer first.
+// countOvertaken counts an attempt that was abandoned because other logs were faster. After several of these in a row,
+// the next attempt is a probe: a log that hangs would otherwise never be noticed where others always answer first.
 func (b *breaker) countOvertaken() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

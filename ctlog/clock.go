@@ -74,8 +74,8 @@ const (
 	behind // the log's clock is behind ours
 )
 
-// compare returns whether the log's clock agrees with ours, and by how much it differs. A log whose two samples contradict
-// each other counts as one that agrees; a log with a single SCT as its only sample counts as unknown.
+// compare returns whether the log's clock agrees with ours, and by how much it differs. A log whose two samples
+// contradict each other counts as one that agrees; a log with a single SCT as its only sample counts as unknown.
 func (c clockSamples) compare(now time.Time) (comparison, time.Duration) {
 	result, offset := unknown, time.Duration(0)
 	for _, s := range []sample{c.sct, c.date} {
@@ -122,7 +122,8 @@ func (s *Set) recordOffset(l *logState, signed bool, offset time.Duration) {
 	s.compareClocks(now)
 }
 
-// recordDate records the Date header of an answer to a request that was sent at a time; date is zero without the header.
+// recordDate records the Date header of an answer to a request that was sent at a time; date is zero without the
+// header.
 func (s *Set) recordDate(l *logState, sent, date time.Time) {
 	if date.IsZero() {
 		return
@@ -148,10 +149,11 @@ func (s *Set) recordSilence(l *logState) {
 	s.compareClocks(now)
 }
 
-// compareClocks decides whether our clock is wrong: every log with a recent sample disagrees, all in one direction, and at
-// least one of the samples is signed. Our clock counts as right again as soon as one log agrees, or when all samples are
-// old and none of the logs that can be asked repeats its disagreement: a log without a Date header has no samples but its
-// SCTs, for which no log is asked while nothing is issued. The next SCT then decides; if it disagrees, it is not used.
+// compareClocks decides whether our clock is wrong: every log with a recent sample disagrees, all in one direction, and
+// at least one of the samples is signed. Our clock counts as right again as soon as one log agrees, or when all samples
+// are old and none of the logs that can be asked repeats its disagreement: a log without a Date header has no samples
+// but its SCTs, for which no log is asked while nothing is issued. The next SCT then decides; if it disagrees, it is
+// not used.
 func (s *Set) compareClocks(now time.Time) {
 	s.clock.mu.Lock()
 	defer s.clock.mu.Unlock()

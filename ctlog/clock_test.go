@@ -16,8 +16,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
-// G7 B3: if all logs disagree with our clock, in one direction, it is ours: nothing is issued, the reason is said, and it ends by
-// itself when the clocks agree again.
+// G7 B3: if all logs disagree with our clock, in one direction, it is ours: nothing is issued, the reason is said, and
+// it ends by itself when the clocks agree again.
 func TestOurClockIsWrong(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -123,7 +123,8 @@ func TestOneLogsClockIsWrong(t *testing.T) {
 	}
 }
 
-// Two logs that disagree with us and with each other say nothing about our clock; neither does a log that contradicts itself.
+// Two logs that disagree with us and with each other say nothing about our clock; neither does a log that contradicts
+// itself.
 func TestLogsDisagree(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -178,8 +179,8 @@ func TestMuteLogIsNoWitness(t *testing.T) {
 	})
 }
 
-// G7: a set that takes the place of one whose clock was in doubt begins with the doubt, and its logs decide. Without such logs
-// nobody ever would.
+// G7: a set that takes the place of one whose clock was in doubt begins with the doubt, and its logs decide. Without
+// such logs nobody ever would.
 func TestDoubtGoesOver(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)

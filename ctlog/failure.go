@@ -48,9 +48,9 @@ func (f *Failure) transient() bool { return f.Result.transient() }
 
 func (r Result) transient() bool { return r == Busy || r == Broken || r == Unreachable }
 
-// repeatable reports whether the log may be tried again with the same precertificate when no other log is left: an answer
-// that was wrong or missing once may be right the next time. A log that rejects the request as bad (RFC 6962 §4: 400), or
-// the caller as unauthorized, would do so again.
+// repeatable reports whether the log may be tried again with the same precertificate when no other log is left: an
+// answer that was wrong or missing once may be right the next time. A log that rejects the request as bad (RFC 6962 §4:
+// 400), or the caller as unauthorized, would do so again.
 func (f *Failure) repeatable() bool {
 	switch f.Result {
 	case TimedOut, Garbled, Skewed, Unverified:

@@ -94,9 +94,9 @@ func patience(who string) ctlog.PolicyConfig {
 	return ctlog.PolicyConfig{Attempt: 5 * time.Second, Stagger: 50 * time.Millisecond, Budget: 10 * time.Second}
 }
 
-// Whatever a log does, alone, as the first, as the second or with all others: no SCT that does not verify is returned, the error
-// is of the right class, in time, the log is asked no more often than it may be, and all is well when it behaves again.
-// B1 // B2 // B3 // B8 // B9 // B10 // B11
+// Whatever a log does, alone, as the first, as the second or with all others: no SCT that does not verify is returned,
+// the error is of the right class, in time, the log is asked no more often than it may be, and all is well when it
+// behaves again. B1 // B2 // B3 // B8 // B9 // B10 // B11
 func TestFaultMatrix(t *testing.T) {
 	t.Parallel()
 	authority := newAuthority(t)

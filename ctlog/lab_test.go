@@ -80,18 +80,18 @@ func (a authority) precert(t testing.TB) tbs.Precertificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	digest := sha256.Sum256(body.Poisoned())
+	digest := sha256.Sum256(body.Precert())
 	sig, err := ecdsa.SignASN1(rand.Reader, a.key, digest[:])
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := tbs.Certificate(body.Poisoned(), algECDSA, sig)
+	der, err := tbs.Certificate(body.Precert(), algECDSA, sig)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return tbs.Precertificate{
 		DER: der, Chain: [][]byte{a.root.Raw}, NotBefore: from, NotAfter: from.Add(10 * time.Minute),
-		Entry: tbs.Entry{IssuerKeyHash: sha256.Sum256(a.root.RawSubjectPublicKeyInfo), TBS: body.Bare()},
+		Entry: tbs.Entry{IssuerKeyHash: sha256.Sum256(a.root.RawSubjectPublicKeyInfo), TBS: body.WithoutSCTList()},
 	}
 }
 
@@ -184,7 +184,7 @@ func (l *logLab) sign(chain [][]byte, change edit) (tbs.SCT, error) {
 	if err != nil {
 		return tbs.SCT{}, err
 	}
-	bare, _, err := tbs.Unlisted(chain[0])
+	bare, _, err := tbs.WithoutSCTList(chain[0])
 	if err != nil {
 		return tbs.SCT{}, err
 	}

@@ -83,7 +83,8 @@ func TestNextAtOnce(t *testing.T) {
 	}
 }
 
-// B2: SCTs are of as many operators as the policy says, or there are none; a log whose SCT would not count is not asked.
+// B2: SCTs are of as many operators as the policy says, or there are none; a log whose SCT would not count is not
+// asked.
 func TestOperators(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -250,7 +251,8 @@ func TestRetryAfterHoldsForAll(t *testing.T) {
 	}
 }
 
-// B10: a log that hangs while others always answer first delays nobody, and is found out all the same; so is that it is back.
+// B10: a log that hangs while others always answer first delays nobody, and is found out all the same; so is that it is
+// back.
 func TestHangingLogIsFoundOut(t *testing.T) {
 	t.Parallel()
 	ca, c := newAuthority(t), &clock{}
@@ -477,7 +479,8 @@ func TestProbeKeepsNobody(t *testing.T) {
 	}
 }
 
-// C2: a reload takes a set out of use while a request of it waits for a log that is probed: the request has its SCT all the same.
+// C2: a reload takes a set out of use while a request of it waits for a log that is probed: the request has its SCT all
+// the same.
 func TestProbeOutlivesReload(t *testing.T) {
 	t.Parallel()
 	c, l, ca := &clock{}, newLog(t), newAuthority(t)

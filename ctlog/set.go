@@ -23,9 +23,9 @@ type Submitter interface {
 	Submit(ctx context.Context, p tbs.Precertificate) (sct []byte, err error)
 }
 
-// Remote is a [Submitter] of a log outside this process; package remote implements it. A [Set] checks the key, the roots
-// and the clock of such a log in the background. Dates are by the log's clock, and zero if the log did not send one.
-// Errors are each a [Failure].
+// Remote is a [Submitter] of a log outside this process; package remote implements it. A [Set] checks the key, the
+// roots and the clock of such a log in the background. Dates are by the log's clock, and zero if the log did not send
+// one. Errors are each a [Failure].
 type Remote interface {
 	// AddPreChain is Submit; date may be known even if there is an error.
 	AddPreChain(ctx context.Context, p tbs.Precertificate) (sct []byte, date time.Time, err error)

@@ -67,8 +67,8 @@ func (s *Set) hasSuccessor(l *logState) bool {
 	})
 }
 
-// Health returns why a Submit would fail now, or nil: too few logs, or logs of too few operators, are usable, within their
-// window and not in quarantine. The text is for the operator.
+// Health returns why a Submit would fail now, or nil: too few logs, or logs of too few operators, are usable, within
+// their window and not in quarantine. The text is for the operator.
 func (s *Set) Health() error {
 	now := s.now()
 	up, operators, all, down := 0, map[string]bool{}, 0, []string{}

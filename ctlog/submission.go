@@ -71,8 +71,8 @@ type attemptResult struct {
 }
 
 // Submit returns as many verified SCTs in TLS encoding as the policy requires, each of a different log, and of as many
-// operators as it requires. Its error is a [fault.Error]: CANCELED or DEADLINE_EXCEEDED (or the cause of the context, if
-// that is a fault) if the caller left, NOT_READY if the clock of this machine is wrong, else LOG_UNAVAILABLE with
+// operators as it requires. Its error is a [fault.Error]: CANCELED or DEADLINE_EXCEEDED (or the cause of the context,
+// if that is a fault) if the caller left, NOT_READY if the clock of this machine is wrong, else LOG_UNAVAILABLE with
 // RetryAfter, as soon as no log is left to try.
 func (s *Set) Submit(ctx context.Context, p tbs.Precertificate) ([][]byte, error) {
 	if err := s.Clock(); err != nil {
@@ -313,8 +313,8 @@ func (sub *submission) useful(c *candidate) bool {
 	return !fromOperator(sub.received, c.operator) || len(sub.received)-n < sub.surplus(n)
 }
 
-// chosen returns the SCTs for the certificate, in the order in which they were received: one of each operator, and others
-// to make up the number.
+// chosen returns the SCTs for the certificate, in the order in which they were received: one of each operator, and
+// others to make up the number.
 func (sub *submission) chosen() []receivedSCT {
 	need := sub.set.policy.MinSCTs
 	seen, take := map[string]bool{}, make([]bool, len(sub.received))
@@ -457,8 +457,8 @@ func (s *shortfall) Error() string {
 
 func (s *shortfall) Unwrap() []error { return s.logs }
 
-// public tells a client of the CA why there are too few SCTs: each kind of failure once. It quotes nothing of a log, and
-// does not reveal which logs there are.
+// public tells a client of the CA why there are too few SCTs: each kind of failure once. It quotes nothing of a log,
+// and does not reveal which logs there are.
 func (s *shortfall) public() string {
 	var texts []string
 	for _, err := range s.logs {

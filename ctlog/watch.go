@@ -26,11 +26,11 @@ type roots struct {
 	others []*x509.Certificate
 }
 
-// Watch checks the logs in the background until ctx ends, and returns at once. It reads a head of each remote log, which
-// proves that the log has the pinned key: before that, or an SCT, the log does not count in [Set.Health]. It reports in
-// [Set.Status] if a log does not accept the root of the active chain, or one of the others (RFC 6962 §4.7). It tries a
-// log that was set aside with the last precertificate that failed there, asks the logs for their time while our clock may
-// be wrong, and submits precertificates to detached logs.
+// Watch checks the logs in the background until ctx ends, and returns at once. It reads a head of each remote log,
+// which proves that the log has the pinned key: before that, or an SCT, the log does not count in [Set.Health]. It
+// reports in [Set.Status] if a log does not accept the root of the active chain, or one of the others (RFC 6962 §4.7).
+// It tries a log that was set aside with the last precertificate that failed there, asks the logs for their time while
+// our clock may be wrong, and submits precertificates to detached logs.
 func (s *Set) Watch(ctx context.Context, active *x509.Certificate, others ...*x509.Certificate) {
 	context.AfterFunc(ctx, s.end)
 	for _, l := range s.logs {
@@ -85,9 +85,9 @@ func (s *Set) watch(ctx context.Context, l *logState, ours roots) {
 	}
 }
 
-// retry tries a log that was set aside with the last precertificate that failed there. The SCT is not used: it shows that
-// the log accepts precertificates again. Readiness then does not depend on requests, which a server that is not ready does
-// not receive.
+// retry tries a log that was set aside with the last precertificate that failed there. The SCT is not used: it shows
+// that the log accepts precertificates again. Readiness then does not depend on requests, which a server that is not
+// ready does not receive.
 func (s *Set) retry(ctx context.Context, l *logState) {
 	r, p, ok := l.breaker.retry(s.now())
 	if !ok {
@@ -100,8 +100,8 @@ func (s *Set) retry(ctx context.Context, l *logState) {
 	s.tryAlone(ctx, l, r, p)
 }
 
-// check reads the log's head and its roots. It returns 0 if the log accepts all of our roots, else the longest time until
-// the next check.
+// check reads the log's head and its roots. It returns 0 if the log accepts all of our roots, else the longest time
+// until the next check.
 func (s *Set) check(ctx context.Context, l *logState, ours roots) (most time.Duration) {
 	bounded, cancel := context.WithTimeout(ctx, s.policy.Attempt)
 	defer cancel()

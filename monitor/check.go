@@ -27,9 +27,9 @@ type Finding struct {
 
 // CheckOptions are the options of [Log.Check].
 type CheckOptions struct {
-	// Found is called with each finding.
+	// Found is called for each finding.
 	Found func(Finding)
-	// Progress is called with the number of checked entries. Optional.
+	// Progress is called with the number of entries that have been checked. Optional.
 	Progress func(done, all uint64)
 	Now      time.Time
 	// NotBefore and NotAfter bound the timestamps of entries; a zero time is no bound.
@@ -39,14 +39,14 @@ type CheckOptions struct {
 // Checked is the result of [Log.Check].
 type Checked struct {
 	Head
-	Cosigners []string // names in the other signature lines, which are not verified
+	Cosigners []string // names in the signature lines of others, which are not verified
 }
 
-// Check verifies a whole static-ct log: the checkpoint's signature, every entry and every tile that it covers, and every issuer. It
-// reports all defects, whereas a [Follower] stops at the first. The error is set only if the check could not be completed.
+// Check checks a whole static-ct log: the checkpoint's signature, every entry and every tile under it, and every issuer. A
+// [Follower] stops at the first defect; Check reports all of them, and returns an error only if the check cannot continue.
 //
-// Every hash is computed from the entries, and compared with the tiles. Where entries cannot be read, the hashes of the tile above
-// are used in their place, so that the rest of the tree can still be checked.
+// Every hash is computed from the entries. Where entries cannot be read, the hashes of the tile above are used instead, so
+// that the rest of the tree is checked nevertheless.
 func (l *Log) Check(ctx context.Context, o CheckOptions) (out Checked, err error) {
 	s, err := l.tiles()
 	if err != nil {
@@ -56,7 +56,10 @@ func (l *Log) Check(ctx context.Context, o CheckOptions) (out Checked, err error
 	if ctx.Err() != nil {
 		return Checked{}, context.Cause(ctx)
 	}
-	c := &check{static: s, CheckOptions: o, head: out.Head, issuers: map[[32]byte]*x509.Certificate{}, tiles: map[compact.NodeID][]byte{}}
+	c := &check{
+		static: s, CheckOptions: o, head: out.Head,
+		issuers: map[[32]byte]*x509.Certificate{}, tiles: map[compact.NodeID][]byte{},
+	}
 	if err != nil {
 		c.found(checkpointPath, "%s", strings.TrimPrefix(err.Error(), "checkpoint: "))
 		return Checked{}, nil
@@ -64,7 +67,7 @@ func (l *Log) Check(ctx context.Context, o CheckOptions) (out Checked, err error
 	return out, c.run(ctx)
 }
 
-// findings are the findings of a part of a log.
+// findings are the findings in a part of a log.
 type findings []Finding
 
 func (f *findings) add(where, format string, args ...any) {
@@ -76,34 +79,35 @@ type check struct {
 	*static
 	CheckOptions
 	head  Head
-	tiles map[compact.NodeID][]byte // incomplete tiles above the lowest level, with the hashes computed so far
+	tiles map[compact.NodeID][]byte // incomplete tiles above the lowest level, computed from the entries
 
 	mu      sync.Mutex
-	issuers map[[32]byte]*x509.Certificate // nil: the certificate cannot be read, which has been reported
+	issuers map[[32]byte]*x509.Certificate // nil if it cannot be read, which has been reported
 }
 
 func (c *check) found(where, format string, args ...any) {
 	c.Found(Finding{where, fmt.Sprintf(format, args...)})
 }
 
-// checked is a bundle and the tile over it.
+// checked is the result for a bundle and the tile above it.
 type checked struct {
-	hashes []byte // leaf hashes; nil if neither the entries nor the tile can be read
+	hashes []byte // of its entries; nil if neither the entries nor the tile can be read
 	findings
 }
 
 func (c *check) run(ctx context.Context) error {
 	tree := (&compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}).NewEmptyRange(0)
 	visit := func(id compact.NodeID, hash []byte) { c.visit(ctx, id, hash) }
-	for p := range pieces(ctx, stretch{source: c.static, to: c.head.Size}, c.fetch) {
+	for p := range units(ctx, stretch{source: c.static, to: c.head.Size}, c.fetch) {
 		if ctx.Err() != nil {
-			break // the findings of the last pieces are consequences of the cancellation
+			break // the last findings are a result of the end of ctx
 		}
 		for _, f := range p.findings {
 			c.Found(f)
 		}
 		if p.hashes == nil {
-			c.found("tile/0", "neither the entries nor the hashes of the entries from %d on can be read: nothing after them was checked", tree.End())
+			c.found("tile/0", "neither the entries from %d on nor their hashes can be read: nothing after them was checked",
+				tree.End())
 			return nil
 		}
 		for hash := range slices.Chunk(p.hashes, sha256.Size) {
@@ -123,12 +127,12 @@ func (c *check) run(ctx context.Context) error {
 	}
 	root, err := rootOf(tree)
 	if err == nil && root != c.head.Root {
-		c.found(checkpointPath, "the entries have the root hash %x, and the checkpoint has %x", root, c.head.Root)
+		c.found(checkpointPath, "the entries have the root %x, the checkpoint %x", root, c.head.Root)
 	}
 	return errors.Join(err, context.Cause(ctx))
 }
 
-// fetch reads a bundle, checks each of its entries, and compares the tile above with their hashes.
+// fetch reads a bundle, checks each of its entries, and compares the tile above with them.
 func (c *check) fetch(ctx context.Context, from, _ uint64) (p checked) {
 	above, below := tile{0, from / tileWidth, c.head.Size}, tile{bundles, from / tileWidth, c.head.Size}
 	var entries []Entry
@@ -151,13 +155,13 @@ func (c *check) fetch(ctx context.Context, from, _ uint64) (p checked) {
 	case p.hashes == nil:
 		p.hashes = hashes
 	case !bytes.Equal(hashes, p.hashes):
-		p.add(above.String(), "is not what the entries give")
+		p.add(above.String(), "does not match the entries")
 	}
 	return p
 }
 
-// visit collects the hashes of the tiles above the lowest level, at every eighth level of the tree (c2sp.org/tlog-tiles, "Merkle
-// Tree").
+// visit collects the hashes of the tiles above the lowest level: those of every eighth level of the tree
+// (c2sp.org/tlog-tiles, "Merkle Tree").
 func (c *check) visit(ctx context.Context, id compact.NodeID, hash []byte) {
 	if id.Level == 0 || id.Level%tileHeight != 0 {
 		return
@@ -177,7 +181,7 @@ func (c *check) compare(ctx context.Context, id compact.NodeID, want []byte) {
 	case err != nil:
 		c.found(t.String(), "%v", err)
 	case !bytes.Equal(got, want):
-		c.found(t.String(), "is not what the entries give")
+		c.found(t.String(), "does not match the entries")
 	}
 }
 
@@ -190,12 +194,13 @@ func (c *check) entry(ctx context.Context, e *Entry, f *findings) {
 	}
 	switch {
 	case at.After(latest.Add(time.Minute)):
-		f.add(where, "its timestamp %s is later than the checkpoint's", at.Format(time.RFC3339))
-	case !c.NotBefore.IsZero() && at.Before(c.NotBefore.Add(-time.Minute)), !c.NotAfter.IsZero() && at.After(c.NotAfter.Add(time.Minute)):
-		f.add(where, "its timestamp %s is outside of the shard's validity", at.Format(time.RFC3339))
+		f.add(where, "the timestamp %s is later than the checkpoint's", at.Format(time.RFC3339))
+	case !c.NotBefore.IsZero() && at.Before(c.NotBefore.Add(-time.Minute)),
+		!c.NotAfter.IsZero() && at.After(c.NotAfter.Add(time.Minute)):
+		f.add(where, "the timestamp %s is outside of the shard's window", at.Format(time.RFC3339))
 	}
 	if !bytes.Equal(e.Extensions, LeafIndex(e.Index)) {
-		f.add(where, "its extensions %x do not say where it is", e.Extensions)
+		f.add(where, "the extensions %x do not contain its index", e.Extensions)
 	}
 	by := c.issuer(ctx, e, f)
 	if e.Precert {
@@ -203,40 +208,40 @@ func (c *check) entry(ctx context.Context, e *Entry, f *findings) {
 	}
 }
 
-// precertificate checks that a precertificate matches its log entry and is signed by its issuer. by is nil if the issuer could not be
-// read.
+// precertificate checks that a precertificate is the one that was logged, and that its issuer signed it; by is nil if the
+// issuer could not be read.
 func precertificate(e *Entry, by *x509.Certificate, found func(format string, args ...any)) {
 	if by != nil && sha256.Sum256(by.RawSubjectPublicKeyInfo) != e.IssuerKeyHash {
-		found("its issuer key hash is not that of the first certificate of its chain")
+		found("the issuer key hash is not that of the first certificate of the chain")
 	}
-	bare, _, err := tbs.Unlisted(e.Precertificate)
+	bare, _, err := tbs.WithoutSCTList(e.Precertificate)
 	switch {
 	case err != nil:
-		found("its precertificate: %v", err)
+		found("the precertificate: %v", err)
 		return
 	case !bytes.Equal(bare, e.Content):
-		found("its precertificate without the poison is not what was logged")
+		found("the precertificate without the poison is not what was logged")
 	}
 	cert, err := x509.ParseCertificate(e.Precertificate)
 	if err != nil {
-		found("its precertificate: %v", err)
+		found("the precertificate: %v", err)
 		return
 	}
 	if at := e.Time(); at.Before(cert.NotBefore.Add(-time.Minute)) || at.After(cert.NotAfter) {
-		found("its timestamp %s is outside of its certificate's validity, %s to %s",
+		found("the timestamp %s is outside of the certificate's validity, %s to %s",
 			at.Format(time.RFC3339), cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if by != nil {
 		if err := by.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature); err != nil {
-			found("its precertificate is not signed by the first certificate of its chain: %v", err)
+			found("the precertificate is not signed by the first certificate of the chain: %v", err)
 		}
 	}
 }
 
-// issuer reads the certificates of the chain of e, each of them once, and returns the issuing certificate.
+// issuer reads the certificates of the chain of e, each once, and returns the first one.
 func (c *check) issuer(ctx context.Context, e *Entry, f *findings) *x509.Certificate {
 	if len(e.Chain) == 0 {
-		f.add(fmt.Sprintf("entry %d", e.Index), "names no issuer")
+		f.add(fmt.Sprintf("entry %d", e.Index), "has no issuer")
 		return nil
 	}
 	c.mu.Lock()
@@ -248,13 +253,13 @@ func (c *check) issuer(ctx context.Context, e *Entry, f *findings) *x509.Certifi
 		path := "issuer/" + hex.EncodeToString(sum[:])
 		der, err := c.from.get(ctx, path, maxIssuer)
 		if err == nil && sha256.Sum256(der) != sum {
-			err = errors.New("its content has another SHA-256 than its name")
+			err = errors.New("the content does not have the SHA-256 in the name")
 		}
 		if c.issuers[sum] = nil; err == nil {
 			c.issuers[sum], err = x509.ParseCertificate(der)
 		}
 		if err != nil {
-			f.add(path, "entry %d needs it: %v", e.Index, err)
+			f.add(path, "%v (needed by entry %d)", err, e.Index)
 		}
 	}
 	return c.issuers[e.Chain[0]]

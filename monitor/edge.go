@@ -8,8 +8,8 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 )
 
-// Edge reads the right edge of a static-ct log of size entries, on which the next entry builds: the tiles that are not full and the
-// entries in them. It returns the root hash that those tiles yield, which the caller compares with the expected one.
+// Edge reads the files on which the next entry of a static-ct log of size entries depends: the partial tiles and their
+// entries. It returns the root that these tiles give, for the caller to compare.
 func (l *Log) Edge(ctx context.Context, size uint64) ([]byte, error) {
 	s, err := l.tiles()
 	if err != nil {

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -21,8 +22,8 @@ type Entry struct {
 	Extensions []byte // the SCT's extensions
 	// Precertificate is the DER of the submitted precertificate.
 	Precertificate []byte
-	// Chain holds the SHA-256 of each certificate of the chain, the issuing certificate first. An RFC 6962 log serves the
-	// certificates themselves, and Issuers then holds their DER.
+	// Chain has the SHA-256 of each issuing certificate, nearest first. Issuers has their DER if the log serves the
+	// certificates themselves, as an RFC 6962 log does.
 	Chain   [][32]byte
 	Issuers [][]byte
 
@@ -49,15 +50,15 @@ func (e *Entry) LeafHash() [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// ParseDataTile parses an entry bundle (c2sp.org/static-ct-api, "Log Entries") whose first entry has the index first. More entries
-// than the given limit are an error. The slices of the entries alias data.
+// ParseDataTile reads an entry bundle (c2sp.org/static-ct-api, "Log Entries") whose first entry has the index first. A
+// bundle of more than most entries is an error. The slices of the entries share data's memory.
 func ParseDataTile(data []byte, first uint64, most int) ([]Entry, error) {
 	out := make([]Entry, 0, min(most, tileWidth, len(data)/minTileEntry+1))
 	in := cryptobyte.String(data)
 	for !in.Empty() {
 		e := Entry{Index: first + uint64(len(out))}
 		if len(out) == most {
-			return nil, fmt.Errorf("it has more than %d entries", most)
+			return nil, fmt.Errorf("the bundle has more than %d entries", most)
 		}
 		from := in
 		if err := e.readTimestamped(&in); err != nil {
@@ -65,8 +66,9 @@ func ParseDataTile(data []byte, first uint64, most int) ([]Entry, error) {
 		}
 		e.leaf = append([]byte{0, 0}, from[:len(from)-len(in)]...) // version v1, timestamped_entry
 		var chain cryptobyte.String
-		if e.Precert && !in.ReadUint24LengthPrefixed((*cryptobyte.String)(&e.Precertificate)) || !in.ReadUint16LengthPrefixed(&chain) {
-			return nil, fmt.Errorf("entry %d: cut short", e.Index)
+		if e.Precert && !in.ReadUint24LengthPrefixed((*cryptobyte.String)(&e.Precertificate)) ||
+			!in.ReadUint16LengthPrefixed(&chain) {
+			return nil, fmt.Errorf("entry %d: truncated", e.Index)
 		}
 		if len(chain) > maxChain*sha256.Size {
 			return nil, fmt.Errorf("entry %d: a chain of more than %d certificates", e.Index, maxChain)
@@ -74,7 +76,7 @@ func ParseDataTile(data []byte, first uint64, most int) ([]Entry, error) {
 		for !chain.Empty() {
 			var sum []byte
 			if !chain.ReadBytes(&sum, 32) {
-				return nil, fmt.Errorf("entry %d: the chain is not one of digests", e.Index)
+				return nil, fmt.Errorf("entry %d: the chain is not a list of digests", e.Index)
 			}
 			e.Chain = append(e.Chain, [32]byte(sum))
 		}
@@ -83,8 +85,8 @@ func ParseDataTile(data []byte, first uint64, most int) ([]Entry, error) {
 	return out, nil
 }
 
-// minTileEntry is the length of the shortest entry in a bundle: a timestamp, a type, and three empty vectors. maxChain is the
-// largest number of certificates in the chain of an entry.
+// minTileEntry is the length of the shortest entry in a bundle: a timestamp, a type, and three empty vectors. maxChain
+// bounds the certificates in the chain of an entry.
 const (
 	minTileEntry = 8 + 2 + 3 + 2 + 2
 	maxChain     = 64
@@ -105,13 +107,13 @@ func ParseLeafEntry(index uint64, leafInput, extraData []byte) (Entry, error) {
 	var chain cryptobyte.String
 	if !in.Empty() || e.Precert && !extra.ReadUint24LengthPrefixed((*cryptobyte.String)(&e.Precertificate)) ||
 		!extra.ReadUint24LengthPrefixed(&chain) || !extra.Empty() {
-		return e, fmt.Errorf("entry %d: leaf or extra data have another form", index)
+		return e, fmt.Errorf("entry %d: invalid leaf_input or extra_data", index)
 	}
 	for !chain.Empty() {
 		var der cryptobyte.String
 		switch {
-		case !chain.ReadUint24LengthPrefixed(&der) || der.Empty(): // an ASN.1Cert must not be empty (RFC 6962 §3.1)
-			return e, fmt.Errorf("entry %d: the chain is cut short", index)
+		case !chain.ReadUint24LengthPrefixed(&der) || der.Empty(): // ASN.1Cert is not empty (RFC 6962 §3.1)
+			return e, fmt.Errorf("entry %d: the chain is truncated", index)
 		case len(e.Chain) == maxChain:
 			return e, fmt.Errorf("entry %d: a chain of more than %d certificates", index, maxChain)
 		}
@@ -125,7 +127,7 @@ func ParseLeafEntry(index uint64, leafInput, extraData []byte) (Entry, error) {
 func (e *Entry) readTimestamped(in *cryptobyte.String) error {
 	var kind uint16
 	if !in.ReadUint64(&e.Timestamp) || !in.ReadUint16(&kind) {
-		return errors.New("cut short")
+		return errors.New("truncated")
 	}
 	switch kind {
 	case entryX509:
@@ -133,24 +135,26 @@ func (e *Entry) readTimestamped(in *cryptobyte.String) error {
 		e.Precert = true
 		var hash []byte
 		if !in.ReadBytes(&hash, 32) {
-			return errors.New("cut short")
+			return errors.New("truncated")
 		}
 		e.IssuerKeyHash = [32]byte(hash)
 	default:
-		return fmt.Errorf("entry type %d is unknown", kind)
+		return fmt.Errorf("unknown entry type %d", kind)
 	}
-	if !in.ReadUint24LengthPrefixed((*cryptobyte.String)(&e.Content)) || !in.ReadUint16LengthPrefixed((*cryptobyte.String)(&e.Extensions)) {
-		return errors.New("cut short")
+	if !in.ReadUint24LengthPrefixed((*cryptobyte.String)(&e.Content)) ||
+		!in.ReadUint16LengthPrefixed((*cryptobyte.String)(&e.Extensions)) {
+		return errors.New("truncated")
 	}
 	return nil
 }
 
-// LeafIndex returns the SCT extension with the leaf index of an entry (c2sp.org/static-ct-api, "SCT Extension").
+// LeafIndex returns the SCT extension with the index of an entry (c2sp.org/static-ct-api, "SCT Extension").
 func LeafIndex(index uint64) []byte {
-	return []byte{0, 0, 5, byte(index >> 32), byte(index >> 24), byte(index >> 16), byte(index >> 8), byte(index)} //nolint:gosec // 40 bits
+	b := binary.BigEndian.AppendUint64([]byte{0, 0, 5}, index)
+	return append(b[:3], b[6:]...) // the index has 40 bits
 }
 
-// ParseLeafIndex returns the index that a static-ct log put into the extensions of an SCT.
+// ParseLeafIndex returns the index in the extensions of an SCT of a static-ct log.
 func ParseLeafIndex(extensions []byte) (uint64, bool) {
 	in := cryptobyte.String(extensions)
 	var kind uint8

@@ -2,23 +2,24 @@ package monitor
 
 import "errors"
 
-// Violations of RFC 6962 by a log. Each needs the attention of an operator: a retry does not help.
+// Errors that prove that a log misbehaved. Trying again does not help: an operator has to investigate.
 var (
-	// ErrBadHead reports a head that the pinned key did not sign, or a head of another log.
-	ErrBadHead = errors.New("the log's head is not believed")
-	// ErrShrunk reports a head that was signed later than another one and covers fewer entries.
+	// ErrBadHead is a head that the pinned key did not sign, or of another log.
+	ErrBadHead = errors.New("the log's head does not verify")
+	// ErrShrunk is a head that was signed later than another one and covers fewer entries.
 	ErrShrunk = errors.New("the log shrank")
-	// ErrFork reports a head that is not consistent with an earlier one: the log presented two histories.
+	// ErrFork is a head that does not continue a previous one: the log has two histories.
 	ErrFork = errors.New("the log forked")
-	// ErrMismatch reports an entry that differs from the one in the log's tree.
+	// ErrMismatch is an entry that is not the one in the log's tree.
 	ErrMismatch = errors.New("the log serves entries that are not those of its tree")
 )
 
-// ErrStale reports a head that is older than one seen before and consistent with it, as a lagging replica serves. A retry may help.
+// ErrStale is a head that is older than a previous one and consistent with it, as from a replica that lags behind.
+// Trying again may help.
 var ErrStale = errors.New("the log serves an older head than before")
 
-// Convicts reports whether err proves a violation by the log, as opposed to a failure to read the log.
-func Convicts(err error) bool {
+// Misbehaved reports whether err proves that the log misbehaved, as opposed to a log that could not be read.
+func Misbehaved(err error) bool {
 	for _, one := range []error{ErrBadHead, ErrShrunk, ErrFork, ErrMismatch} {
 		if errors.Is(err, one) {
 			return true

@@ -12,11 +12,12 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 )
 
-// window is the number of pieces of a log that are fetched concurrently. It bounds the memory: a piece has at most 256 entries.
-const window = 4
+// maxFetches is how many units of a log are fetched at the same time. It bounds the memory: a unit has at most 256
+// entries.
+const maxFetches = 4
 
-// Follower reads a log from where it last stopped, and verifies that the log is append-only and that every entry it returns is in the
-// log's tree. It must not be used concurrently.
+// Follower reads a log from where it stopped before, and proves that the log has only appended and that every entry it
+// read is in the log's tree. It is for one goroutine at a time.
 type Follower struct {
 	log      *Log
 	state    State
@@ -28,19 +29,19 @@ type Follower struct {
 type FollowerOptions struct {
 	// State is where to continue; the zero State is the beginning.
 	State State
-	// Step is the largest number of entries that one Next reads; 0 is unlimited.
+	// Step is how many entries one Next reads at most; 0 means no limit.
 	Step uint64
-	// Progress is called at intervals while entries are read. Optional.
+	// Progress is called from time to time while entries are read. Optional.
 	Progress func(read, size uint64)
 }
 
-// Follow creates a follower. It returns an error if the state belongs to another log.
+// Follow makes a follower. It returns an error if the state is of another log.
 func Follow(l *Log, o FollowerOptions) (*Follower, error) {
 	if o.State.Log == ([32]byte{}) {
 		o.State.Log = l.ID()
 	}
 	if o.State.Log != l.ID() {
-		return nil, fmt.Errorf("log %s: the state is one of the log with the id %x", l.name, o.State.Log)
+		return nil, fmt.Errorf("log %s: the state is of the log with the ID %x", l.name, o.State.Log)
 	}
 	return &Follower{log: l, state: o.State, step: o.Step, progress: o.Progress}, nil
 }
@@ -48,34 +49,37 @@ func Follow(l *Log, o FollowerOptions) (*Follower, error) {
 // Log returns the log of the follower.
 func (f *Follower) Log() *Log { return f.log }
 
-// State returns the position of the follower. All entries before it are verified.
+// State returns how far the log has been read. All entries up to there are proven.
 func (f *Follower) State() State { return f.state }
 
-// Restore returns to a state that State returned.
+// Restore returns to a state that State returned before.
 func (f *Follower) Restore(s State) { f.state = s }
 
-// Rewind makes the next call of Next start at the first entry. The largest head seen is kept: the log must remain consistent with it.
+// Rewind makes the next Next begin with the first entry again. The last head is kept: the log must still continue it.
 func (f *Follower) Rewind() { f.state.Size, f.state.Hashes = 0, nil }
 
-// Next reads a new head and the entries up to it, at most one step, and passes each entry to take. Then it verifies the entries. The
-// state advances only if Next returns nil, and only then may the caller use the entries that take received. If take returns an error,
-// Next returns that error. The slices of an entry MUST NOT be retained. more reports that the head covers further entries.
+// Next reads a new head and the entries up to it, or up to one step, and passes each entry to take. Then it proves
+// them. Only if it returns nil has the state advanced, and only then are the entries that take received proven; an
+// error of take is returned. The slices of an entry MUST NOT be kept. more reports whether the head covers entries that
+// were not read yet.
 func (f *Follower) Next(ctx context.Context, take func(*Entry) error) (more bool, err error) {
 	s, head, err := f.log.open(ctx)
 	if err != nil {
 		return false, fmt.Errorf("log %s: %w", f.log.name, err)
 	}
-	if err := f.compare(ctx, s, head); err != nil {
+	if err := f.compareHeads(ctx, s, head); err != nil {
 		return false, fmt.Errorf("log %s: %w", f.log.name, err)
 	}
 	to := head.Size
 	if f.step > 0 {
 		to = min(to, f.state.Size+f.step)
 	}
-	r := reading{stretch: stretch{source: s, from: f.state.Size, to: to}, head: head, take: take, progress: f.progress}
-	tree, err := r.run(ctx, f.state.tree())
+	r := run{
+		stretch: stretch{source: s, from: f.state.Size, to: to}, head: head, take: take, progress: f.progress,
+	}
+	tree, err := r.read(ctx, f.state.tree())
 	if err == nil {
-		err = f.proven(ctx, r, tree)
+		err = f.prove(ctx, r, tree)
 	}
 	if err != nil {
 		return false, fmt.Errorf("log %s: %w", f.log.name, err)
@@ -84,23 +88,25 @@ func (f *Follower) Next(ctx context.Context, take func(*Entry) error) (more bool
 	return to < head.Size, nil
 }
 
-// compare checks a new head against the largest head seen.
-func (f *Follower) compare(ctx context.Context, s source, head Head) error {
+// compareHeads compares a new head with the last one.
+func (f *Follower) compareHeads(ctx context.Context, s source, head Head) error {
 	last := f.state.Head
 	switch {
 	case head.Size == last.Size && head.Root != last.Root && (last.Size > 0 || last.Timestamp > 0):
-		return fmt.Errorf("%w: two heads over %d entries, with the roots %x and %x", ErrFork, head.Size, last.Root, head.Root)
+		return fmt.Errorf("%w: two heads over %d entries, with the roots %x and %x", ErrFork, head.Size, last.Root,
+			head.Root)
 	case head.Size < last.Size && head.Timestamp > last.Timestamp:
 		return fmt.Errorf("%w: from %d entries at %s to %d at %s", ErrShrunk, last.Size, last.Time(), head.Size, head.Time())
 	case head.Size < last.Size:
-		if path, err := s.consistency(ctx, head.Size, last.Size); head.Size > 0 && err == nil && !consistent(head, last, path) {
+		path, err := s.consistency(ctx, head.Size, last.Size)
+		if head.Size > 0 && err == nil && !consistent(head, last, path) {
 			return fmt.Errorf("%w: its head over %d entries is not part of the one over %d", ErrFork, head.Size, last.Size)
 		}
-		if f.log.Local() { // a directory cannot lag behind as a replica can: an older copy has replaced it
+		if f.log.Local() { // a directory is not a replica that lags behind: an older copy has replaced it
 			return fmt.Errorf("%w: from %d entries to %d, with the head of %s", ErrShrunk, last.Size, head.Size, head.Time())
 		}
-		return fmt.Errorf("%w: %d entries, and %d were seen", ErrStale, head.Size, last.Size)
-	case head.Size > last.Size && last.Size > 0 && f.state.Size != last.Size: // otherwise, reading the entries verifies it
+		return fmt.Errorf("%w: %d entries, after %d before", ErrStale, head.Size, last.Size)
+	case head.Size > last.Size && last.Size > 0 && f.state.Size != last.Size: // otherwise the entries prove it
 		return f.appended(ctx, s, head)
 	}
 	return nil
@@ -113,17 +119,18 @@ func (f *Follower) appended(ctx context.Context, s source, head Head) error {
 		return fmt.Errorf("no proof that %d entries continue %d: %w", head.Size, f.state.Head.Size, err)
 	}
 	if !consistent(f.state.Head, head, path) {
-		return fmt.Errorf("%w: its head over %d entries does not continue the one over %d", ErrFork, head.Size, f.state.Head.Size)
+		return fmt.Errorf("%w: its head over %d entries does not continue the one over %d", ErrFork, head.Size,
+			f.state.Head.Size)
 	}
 	return nil
 }
 
-func consistent(old, young Head, path [][]byte) bool {
-	return proof.VerifyConsistency(rfc6962.DefaultHasher, old.Size, young.Size, path, old.Root[:], young.Root[:]) == nil
+func consistent(older, newer Head, path [][]byte) bool {
+	return proof.VerifyConsistency(rfc6962.DefaultHasher, older.Size, newer.Size, path, older.Root[:], newer.Root[:]) == nil
 }
 
-// proven verifies that the entries read are those under the signed root.
-func (f *Follower) proven(ctx context.Context, r reading, tree *compact.Range) error {
+// prove shows that the entries read are those under the signed root.
+func (f *Follower) prove(ctx context.Context, r run, tree *compact.Range) error {
 	root, err := rootOf(tree)
 	if err != nil {
 		return err
@@ -145,7 +152,7 @@ func (f *Follower) proven(ctx context.Context, r reading, tree *compact.Range) e
 			return err
 		}
 	}
-	return fmt.Errorf("%w: entries %d to %d do not lead to the signed root over %d; %s",
+	return fmt.Errorf("%w: entries %d to %d do not give the signed root over %d; %s",
 		ErrMismatch, r.from, r.to-1, r.head.Size, r.source.mismatch(ctx, r.from, r.to, r.head.Size))
 }
 
@@ -166,14 +173,15 @@ type stretch struct {
 	from, to uint64
 }
 
-// pieces fetches a stretch unit by unit, several concurrently, and yields the results in order. It stops early when ctx is done.
-func pieces[T any](ctx context.Context, s stretch, fetch func(ctx context.Context, from, to uint64) T) iter.Seq[T] {
+// units fetches a stretch unit by unit, several at a time, and yields the results in order. It ends early when ctx
+// does.
+func units[T any](ctx context.Context, s stretch, fetch func(ctx context.Context, from, to uint64) T) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		var fetching sync.WaitGroup
 		defer fetching.Wait()
 		defer cancel()
-		queue := make(chan chan T, window-1)
+		queue := make(chan chan T, maxFetches-1)
 		fetching.Go(func() {
 			defer close(queue)
 			for to := s.from; to < s.to; {
@@ -197,24 +205,24 @@ func pieces[T any](ctx context.Context, s stretch, fetch func(ctx context.Contex
 	}
 }
 
-// reading is one pass over a stretch.
-type reading struct {
+// run reads one stretch.
+type run struct {
 	stretch
 	head     Head
 	take     func(*Entry) error
 	progress func(read, size uint64)
 }
 
-// piece is a fetched unit of a log, with the leaf hash of each entry.
-type piece struct {
+// unit is a unit of a log that has been fetched, with the hash of each leaf.
+type unit struct {
 	entries []Entry
 	sums    [][32]byte
 	err     error
 }
 
-// run passes the entries to take, in order, and returns tree with the entries appended.
-func (r *reading) run(ctx context.Context, tree *compact.Range) (*compact.Range, error) {
-	for p := range pieces(ctx, r.stretch, r.fetch) {
+// read passes the entries to take, in order. It returns tree with the entries appended.
+func (r *run) read(ctx context.Context, tree *compact.Range) (*compact.Range, error) {
+	for p := range units(ctx, r.stretch, r.fetch) {
 		if p.err != nil {
 			return nil, p.err
 		}
@@ -233,13 +241,13 @@ func (r *reading) run(ctx context.Context, tree *compact.Range) (*compact.Range,
 	return tree, context.Cause(ctx)
 }
 
-func (r *reading) fetch(ctx context.Context, from, to uint64) (p piece) {
-	if p.entries, p.err = r.source.entries(ctx, from, to, r.head.Size); p.err != nil {
-		return p
+func (r *run) fetch(ctx context.Context, from, to uint64) (u unit) {
+	if u.entries, u.err = r.source.entries(ctx, from, to, r.head.Size); u.err != nil {
+		return u
 	}
-	p.sums = make([][32]byte, len(p.entries))
-	for i := range p.entries {
-		p.sums[i] = p.entries[i].LeafHash()
+	u.sums = make([][32]byte, len(u.entries))
+	for i := range u.entries {
+		u.sums[i] = u.entries[i].LeafHash()
 	}
-	return p
+	return u
 }

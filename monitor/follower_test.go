@@ -82,8 +82,8 @@ func fill(t *testing.T, s *ct.Static, n int) {
 	}
 }
 
-// G6: a static-ct log is read from its directory and over HTTP, at once and in steps, across a restart, at every width that a tile
-// can have, and the entries are verified each time.
+// G6: a static-ct log is read from its directory and over HTTP, in one piece and in steps, over a restart, at every
+// width that a tile can have; and what was read is proven each time.
 func TestStatic(t *testing.T) {
 	t.Parallel()
 	s := newStatic(t)
@@ -174,7 +174,7 @@ func TestStaticChanged(t *testing.T) {
 		{"an entry altered, in steps", func(t *testing.T, s *ct.Static) { patch(t, s, "tile/data/001", 3) }, monitor.ErrMismatch, "entry 256 in tile/data/001", 100},
 		{"the last entry altered", func(t *testing.T, s *ct.Static) { patch(t, s, "tile/data/002.p/88", -40) }, monitor.ErrMismatch, "entry 599", 0},
 		{"a bundle cut", func(t *testing.T, s *ct.Static) { cut(t, s, "tile/data/001") }, monitor.ErrMismatch, "bundle 1", 0},
-		{"a bundle gone", func(t *testing.T, s *ct.Static) { remove(t, s, "tile/data/001") }, monitor.ErrMismatch, "bundle 1 is gone", 0},
+		{"a bundle gone", func(t *testing.T, s *ct.Static) { remove(t, s, "tile/data/001") }, monitor.ErrMismatch, "bundle 1 is missing", 0},
 		{"the size altered", func(t *testing.T, s *ct.Static) { swap(t, s, "\n600\n", "\n599\n") }, monitor.ErrBadHead, "does not verify", 0},
 		{"another origin", func(t *testing.T, s *ct.Static) { swap(t, s, origin, "log.test/2027") }, monitor.ErrBadHead, "log.test/2027", 0},
 		{"no signature of ours", func(t *testing.T, s *ct.Static) { swap(t, s, "— "+origin, "— cosigner") }, monitor.ErrBadHead, "no signature", 0},
@@ -190,8 +190,8 @@ func TestStaticChanged(t *testing.T) {
 			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("got %v, want %v with %q", err, c.want, c.text)
 			}
-			if monitor.Convicts(err) == errors.Is(c.want, os.ErrNotExist) {
-				t.Errorf("convicts: %v", monitor.Convicts(err))
+			if monitor.Misbehaved(err) == errors.Is(c.want, os.ErrNotExist) {
+				t.Errorf("convicts: %v", monitor.Misbehaved(err))
 			}
 		})
 	}
@@ -393,7 +393,7 @@ func TestStaleHead(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.Dir, "checkpoint"), old, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := all(t, away); !errors.Is(err, monitor.ErrStale) || monitor.Convicts(err) {
+	if _, err := all(t, away); !errors.Is(err, monitor.ErrStale) || monitor.Misbehaved(err) {
 		t.Errorf("%v", err)
 	}
 	if _, err := all(t, f); !errors.Is(err, monitor.ErrShrunk) {
@@ -434,7 +434,7 @@ func TestHostileServer(t *testing.T) {
 				monitor.FollowerOptions{})
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
-			if _, err := f.Next(ctx, func(*monitor.Entry) error { return nil }); err == nil || monitor.Convicts(err) || ctx.Err() != nil {
+			if _, err := f.Next(ctx, func(*monitor.Entry) error { return nil }); err == nil || monitor.Misbehaved(err) || ctx.Err() != nil {
 				t.Errorf("%v", err)
 			}
 		})

@@ -40,12 +40,15 @@ func (h Head) SignatureInput() []byte {
 }
 
 // TimeOf converts a timestamp of a log, in milliseconds since 1970.
-func TimeOf(timestamp uint64) time.Time { return time.UnixMilli(int64(min(timestamp, 1<<62))).UTC() } //nolint:gosec // bounded
+func TimeOf(timestamp uint64) time.Time {
+	return time.UnixMilli(int64(min(timestamp, 1<<62))).UTC() //nolint:gosec // bounded
+}
 
-// noteRFC6962 is the type of the tree head signature in a checkpoint (c2sp.org/static-ct-api, "Checkpoints").
+// noteRFC6962 is the type of a checkpoint signature that is the signature of a tree head (c2sp.org/static-ct-api,
+// "Checkpoints").
 const noteRFC6962 = "\x05"
 
-// maxSignatures is the largest accepted number of signature lines in a note (c2sp.org/signed-note).
+// maxSignatures bounds the signature lines of a note: there are few cosigners (c2sp.org/signed-note).
 const maxSignatures = 64
 
 // headVerifier verifies the heads of one log.
@@ -60,24 +63,24 @@ func newHeadVerifier(l loglist.Log) (headVerifier, error) {
 	return headVerifier{key: l.Key, id: id, origin: l.Origin}, err
 }
 
-// checkpoint parses a note (c2sp.org/tlog-checkpoint) and verifies the log's own signature. It returns the names in the other
-// signature lines, which it does not verify.
+// checkpoint reads a note (c2sp.org/tlog-checkpoint) and verifies the log's own signature on it. cosigners are the
+// names in the other signatures, which are not verified.
 func (v headVerifier) checkpoint(note []byte) (h Head, cosigners []string, err error) {
 	_, signatures, ok := strings.Cut(string(note), "\n\n")
 	switch {
 	case !ok:
 		return h, nil, errors.New("checkpoint: no blank line between text and signatures")
 	case !strings.HasSuffix(signatures, "\n"):
-		return h, nil, errors.New("checkpoint: cut short")
+		return h, nil, errors.New("checkpoint: truncated")
 	case !utf8.Valid(note) || bytes.ContainsFunc(note, func(r rune) bool { return r < ' ' && r != '\n' }): // c2sp.org/signed-note
-		return h, nil, errors.New("checkpoint: it has characters that no note has")
+		return h, nil, errors.New("checkpoint: it contains characters that are not allowed in a note")
 	}
 	h, origin, err := ParseCheckpoint(note)
 	if err != nil {
 		return Head{}, nil, err
 	}
 	if origin != v.origin {
-		return Head{}, nil, fmt.Errorf("%w: the checkpoint is of %q, and the log is %q; is its origin configured as it should be?", ErrBadHead, clip(origin), v.origin)
+		return Head{}, nil, fmt.Errorf("%w: the checkpoint has the origin %q, and the log %q; check the configured origin", ErrBadHead, clip(origin), v.origin)
 	}
 	lines := strings.Split(strings.TrimSuffix(signatures, "\n"), "\n")
 	if len(lines) > maxSignatures {
@@ -106,8 +109,8 @@ func (v headVerifier) checkpoint(note []byte) (h Head, cosigners []string, err e
 	return h, cosigners, v.verify(h, own[12:])
 }
 
-// ParseCheckpoint parses the first three lines of a checkpoint (c2sp.org/tlog-checkpoint): origin, size and root hash. It does not
-// verify signatures.
+// ParseCheckpoint reads the first three lines of a checkpoint (c2sp.org/tlog-checkpoint): origin, size and root hash.
+// It verifies no signature.
 func ParseCheckpoint(note []byte) (h Head, origin string, err error) {
 	lines := strings.SplitN(string(note), "\n", 4)
 	if len(lines) < 4 {
@@ -124,7 +127,7 @@ func ParseCheckpoint(note []byte) (h Head, origin string, err error) {
 	return h, lines[0], nil
 }
 
-// NoteKeyID returns the key ID of a log in a note (c2sp.org/signed-note, "Signatures"), computed from origin and log ID.
+// NoteKeyID returns the key ID of a log in a note (c2sp.org/signed-note, "Signatures"), from its origin and its log ID.
 func NoteKeyID(origin string, id [32]byte) uint32 {
 	sum := sha256.Sum256(append([]byte(origin+"\n"+noteRFC6962), id[:]...))
 	return binary.BigEndian.Uint32(sum[:])
@@ -142,7 +145,7 @@ func (v headVerifier) sth(body []byte) (Head, error) {
 		return Head{}, fmt.Errorf("tree head: %w", err)
 	}
 	if in.Size == nil || in.Timestamp == nil || len(in.Root) != sha256.Size || *in.Size > 1<<62 {
-		return Head{}, errors.New("tree head: size, timestamp or root hash are missing or have another form")
+		return Head{}, errors.New("tree head: tree_size, timestamp or sha256_root_hash is missing or invalid")
 	}
 	h := Head{Size: *in.Size, Root: [32]byte(in.Root), Timestamp: *in.Timestamp}
 	return h, v.verify(h, in.Signature)
@@ -152,10 +155,10 @@ func (v headVerifier) sth(body []byte) (Head, error) {
 func decodeJSON(body []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(body))
 	if err := dec.Decode(v); err != nil {
-		return fmt.Errorf("not the JSON asked for: %w", err)
+		return fmt.Errorf("not the expected JSON: %w", err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("not the JSON asked for: something follows it")
+		return errors.New("not the expected JSON: bytes follow the value")
 	}
 	return nil
 }
@@ -167,7 +170,7 @@ func (v headVerifier) verify(h Head, signed []byte) error {
 	var hash, algorithm uint8
 	var signature cryptobyte.String
 	if !in.ReadUint8(&hash) || !in.ReadUint8(&algorithm) || !in.ReadUint16LengthPrefixed(&signature) || !in.Empty() {
-		return fmt.Errorf("%w: the signature of the tree head has another form", ErrBadHead)
+		return fmt.Errorf("%w: invalid encoding of the tree head signature", ErrBadHead)
 	}
 	digest := sha256.Sum256(h.SignatureInput())
 	good := false
@@ -175,7 +178,8 @@ func (v headVerifier) verify(h Head, signed []byte) error {
 	case *ecdsa.PublicKey:
 		good = hash == sha256Hash && algorithm == ecdsaSignature && ecdsa.VerifyASN1(key, digest[:], signature)
 	case *rsa.PublicKey:
-		good = hash == sha256Hash && algorithm == rsaSignature && rsa.VerifyPKCS1v15(key, crypto.SHA256, digest[:], signature) == nil
+		good = hash == sha256Hash && algorithm == rsaSignature &&
+			rsa.VerifyPKCS1v15(key, crypto.SHA256, digest[:], signature) == nil
 	}
 	if !good {
 		return fmt.Errorf("%w: the signature over size %d does not verify with the pinned key", ErrBadHead, h.Size)

@@ -102,8 +102,8 @@ func (l *Log) Head(ctx context.Context) (Head, error) {
 	return h, err
 }
 
-// OriginOf returns the origin in the checkpoint of the static-ct log at MonitoringURL, which is not verified. A caller that
-// has the log's key may pass the origin to [Open]: the log's heads are then verified under it.
+// OriginOf returns the origin in the checkpoint of the static-ct log at MonitoringURL, which is not verified. A caller
+// that has the log's key may pass the origin to [Open]: the log's heads are then verified under it.
 func OriginOf(ctx context.Context, o Options) (string, error) {
 	w, err := newWeb(o.Log.MonitoringURL, o.Transport)
 	if err != nil {
@@ -127,11 +127,11 @@ func (l *Log) Entries(ctx context.Context, h Head, from, to uint64) iter.Seq2[*E
 			yield(nil, err)
 			return
 		}
-		read := func(ctx context.Context, from, to uint64) (p piece) {
-			p.entries, p.err = s.entries(ctx, from, to, h.Size)
-			return p
+		read := func(ctx context.Context, from, to uint64) (u unit) {
+			u.entries, u.err = s.entries(ctx, from, to, h.Size)
+			return u
 		}
-		for p := range pieces(ctx, stretch{source: s, from: from, to: min(to, h.Size)}, read) {
+		for p := range units(ctx, stretch{source: s, from: from, to: min(to, h.Size)}, read) {
 			for i := range p.entries {
 				if !yield(&p.entries[i], nil) {
 					return
@@ -180,7 +180,7 @@ func (l *Log) open(ctx context.Context) (source, Head, error) {
 	var errs []error
 	for _, s := range l.sources {
 		h, err := s.head(ctx)
-		if err == nil || Convicts(err) {
+		if err == nil || Misbehaved(err) {
 			l.mu.Lock()
 			l.source = s
 			l.mu.Unlock()

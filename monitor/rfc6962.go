@@ -15,7 +15,7 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 )
 
-// batch is the number of entries that one get-entries requests. A log may return fewer.
+// batch is how many entries are requested from get-entries at once. A log may return fewer.
 const batch = 256
 
 // rfc6962Log reads an RFC 6962 log (§4).
@@ -35,7 +35,7 @@ func (s *rfc6962Log) head(ctx context.Context) (Head, error) {
 // unit implements [source].
 func (s *rfc6962Log) unit(from uint64) uint64 { return (from/batch + 1) * batch }
 
-// entries implements [source] with as many calls of get-entries (RFC 6962 §4.6) as needed.
+// entries implements [source] with one or more calls of get-entries (RFC 6962 §4.6).
 func (s *rfc6962Log) entries(ctx context.Context, from, to, _ uint64) ([]Entry, error) {
 	var all []Entry
 	for next := from; next < to; next = from + uint64(len(all)) {
@@ -48,17 +48,17 @@ func (s *rfc6962Log) entries(ctx context.Context, from, to, _ uint64) ([]Entry, 
 			return nil, err
 		}
 		if len(some) == 0 {
-			return nil, fmt.Errorf("get-entries from %d to %d: the log gave %d entries", next, to-1, len(some))
+			return nil, fmt.Errorf("get-entries from %d to %d: the log returned %d entries", next, to-1, len(some))
 		}
 		all = append(all, some...)
 	}
 	return all, nil
 }
 
-// parseEntries parses the response to get-entries. A response with more entries than requested (RFC 6962 §4.6) is refused at the
-// first surplus entry.
+// parseEntries reads the answer to get-entries. An answer with more than most entries is refused (RFC 6962 §4.6: no
+// more than requested) as soon as the first entry too many is read.
 func parseEntries(body []byte, first, most uint64) ([]Entry, error) {
-	bad := func(problem string) error { return fmt.Errorf("get-entries: not the JSON asked for: %s", problem) }
+	bad := func(problem string) error { return fmt.Errorf("get-entries: not the expected JSON: %s", problem) }
 	dec := json.NewDecoder(bytes.NewReader(body))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
 		return nil, bad("no object")
@@ -87,7 +87,7 @@ func parseEntries(body []byte, first, most uint64) ([]Entry, error) {
 				Extra []byte `json:"extra_data"`
 			}
 			if uint64(len(out)) == most {
-				return nil, fmt.Errorf("get-entries: the log gave more than the %d entries asked for", most)
+				return nil, fmt.Errorf("get-entries: the log returned more than the %d entries requested", most)
 			}
 			if err := dec.Decode(&one); err != nil {
 				return nil, bad(err.Error())
@@ -106,7 +106,7 @@ func parseEntries(body []byte, first, most uint64) ([]Entry, error) {
 		return nil, bad(err.Error())
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, bad("something follows it")
+		return nil, bad("bytes follow the value")
 	}
 	return out, nil
 }
@@ -126,16 +126,16 @@ func (s *rfc6962Log) consistency(ctx context.Context, from, to uint64) ([][]byte
 	return in.Proof, nil
 }
 
-// maxAsked is the largest number of entries that are checked one by one to find an entry that is not in the tree.
-const maxAsked = 2 * batch
+// maxProofs bounds the inclusion proofs that are requested to find the entry that is not in the tree.
+const maxProofs = 2 * batch
 
-// mismatch implements [source]: get-proof-by-hash (RFC 6962 §4.5) returns the index of each entry in the tree.
+// mismatch implements [source] with the log's inclusion proofs (get-proof-by-hash, RFC 6962 §4.5).
 func (s *rfc6962Log) mismatch(ctx context.Context, from, to, size uint64) string {
 	head, err := s.head(ctx)
 	if err != nil || head.Size < size {
 		return ""
 	}
-	for next := from; next < min(to, from+maxAsked); next = s.unit(next) {
+	for next := from; next < min(to, from+maxProofs); next = s.unit(next) {
 		all, err := s.entries(ctx, next, min(s.unit(next), to), size)
 		if err != nil {
 			return ""
@@ -155,7 +155,7 @@ func (s *rfc6962Log) included(ctx context.Context, e *Entry, head Head) error {
 	query := url.Values{"hash": {base64.StdEncoding.EncodeToString(sum[:])}, "tree_size": {fmt.Sprint(head.Size)}}
 	body, err := s.from.get(ctx, "ct/v1/get-proof-by-hash?"+query.Encode(), maxProof)
 	if err != nil {
-		return fmt.Errorf("the log has no proof for what it serves: %w", err)
+		return fmt.Errorf("the log has no inclusion proof for it: %w", err)
 	}
 	var in struct {
 		Index uint64   `json:"leaf_index"`
@@ -165,10 +165,10 @@ func (s *rfc6962Log) included(ctx context.Context, e *Entry, head Head) error {
 		return err
 	}
 	if in.Index != e.Index {
-		return fmt.Errorf("the log's tree has it at %d", in.Index)
+		return fmt.Errorf("the log's tree has it at the index %d", in.Index)
 	}
 	if err := proof.VerifyInclusion(rfc6962.DefaultHasher, e.Index, head.Size, sum[:], in.Path, head.Root[:]); err != nil {
-		return errors.New("the log's proof does not lead to its signed root")
+		return errors.New("the inclusion proof does not give the signed root")
 	}
 	return nil
 }

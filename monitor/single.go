@@ -8,9 +8,9 @@ import (
 	"io/fs"
 )
 
-// Around reads the entries that the log serves together with the entry at index: those of its bundle, or of a batch of get-entries,
-// up to size, which a head must cover. The entries are not verified: the caller compares them with entries that a [Follower] has
-// verified before.
+// Around reads the entries that the log serves together with the entry at index: those of its bundle, or of a batch of
+// get-entries, up to size, which a head must cover. They are not verified: the caller compares them with entries that a
+// [Follower] has proven before.
 func (l *Log) Around(ctx context.Context, index, size uint64) ([]Entry, error) {
 	l.mu.Lock()
 	s := l.source
@@ -19,7 +19,7 @@ func (l *Log) Around(ctx context.Context, index, size uint64) ([]Entry, error) {
 		return nil, fmt.Errorf("log %s: entry %d cannot be read: %w", l.name, index, fs.ErrNotExist)
 	}
 	end := s.unit(index)
-	first := index // the first index of the piece that contains index
+	first := index // the beginning of the unit that contains index
 	for first > 0 && s.unit(first-1) == end {
 		first--
 	}
@@ -30,8 +30,8 @@ func (l *Log) Around(ctx context.Context, index, size uint64) ([]Entry, error) {
 	return all, nil
 }
 
-// Issuer reads the issuer certificate with the given SHA-256 digest from a static-ct log (c2sp.org/static-ct-api, "Issuers"). It
-// returns [fs.ErrNotExist] if the log does not have the certificate.
+// Issuer reads a certificate of the chains of a static-ct log, by its SHA-256 (c2sp.org/static-ct-api, "Issuers"). The
+// error is [fs.ErrNotExist] if the log does not have the certificate.
 func (l *Log) Issuer(ctx context.Context, sum [32]byte) ([]byte, error) {
 	s, err := l.tiles()
 	if err != nil {
@@ -43,7 +43,7 @@ func (l *Log) Issuer(ctx context.Context, sum [32]byte) ([]byte, error) {
 		return nil, fmt.Errorf("log %s: %w", l.name, err)
 	}
 	if sha256.Sum256(der) != sum {
-		return nil, fmt.Errorf("log %s: %s: its content has another SHA-256 than its name", l.name, path)
+		return nil, fmt.Errorf("log %s: %s: the content does not have the SHA-256 in the name", l.name, path)
 	}
 	return der, nil
 }

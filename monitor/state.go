@@ -15,15 +15,15 @@ import (
 type State struct {
 	// Log is the log ID.
 	Log [32]byte
-	// Size is the number of entries that were read and verified; Hashes are the roots of the perfect subtrees over them, left to
-	// right.
+	// Size is the number of entries that were read and proven; Hashes are the roots of the perfect trees over them, left
+	// to right.
 	Size   uint64
 	Hashes [][]byte
-	// Head is the largest head seen so far.
+	// Head is the largest head so far.
 	Head Head
 }
 
-// The JSON form of a state, with digests in hexadecimal.
+// stateJSON is the JSON form of a state, with digests in hexadecimal.
 type stateJSON struct {
 	Log       string   `json:"log"`
 	Size      uint64   `json:"size"`
@@ -36,7 +36,8 @@ type stateJSON struct {
 // MarshalJSON implements [json.Marshaler].
 func (s State) MarshalJSON() ([]byte, error) {
 	out := stateJSON{
-		Log: hex.EncodeToString(s.Log[:]), Size: s.Size, HeadSize: s.Head.Size, HeadRoot: hex.EncodeToString(s.Head.Root[:]), Timestamp: s.Head.Timestamp,
+		Log: hex.EncodeToString(s.Log[:]), Size: s.Size, HeadSize: s.Head.Size,
+		HeadRoot: hex.EncodeToString(s.Head.Root[:]), Timestamp: s.Head.Timestamp,
 	}
 	for _, h := range s.Hashes {
 		out.Hashes = append(out.Hashes, hex.EncodeToString(h))
@@ -44,7 +45,7 @@ func (s State) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// UnmarshalJSON implements [json.Unmarshaler]. It refuses a state that Follow could not continue from.
+// UnmarshalJSON implements [json.Unmarshaler]. It refuses a state from which Follow could not continue.
 func (s *State) UnmarshalJSON(data []byte) error {
 	var in stateJSON
 	if err := json.Unmarshal(data, &in); err != nil {
@@ -74,7 +75,7 @@ func (s *State) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// tree returns a compact range over the entries read. It shares no memory with the state.
+// tree returns a compact range over the entries read. It shares no memory with s.
 func (s State) tree() *compact.Range {
 	f := &compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}
 	r, err := f.NewRange(0, s.Size, cloned(s.Hashes))

@@ -10,6 +10,7 @@ import (
 	"github.com/transparency-dev/merkle/compact"
 	"github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
+	"github.com/transparency-dev/tessera/api/layout"
 )
 
 // Tiles are 256 wide and eight levels high (c2sp.org/tlog-tiles).
@@ -18,7 +19,7 @@ const (
 	tileHeight = 8
 )
 
-// bundles is the level of the tiles with the entries.
+// bundles is the level of the tiles with the entries themselves.
 const bundles = -1
 
 const checkpointPath = "checkpoint"
@@ -39,7 +40,7 @@ func (s *static) head(ctx context.Context) (Head, error) {
 	return h, err
 }
 
-// signed returns the verified head and the names of its claimed cosigners.
+// signed returns the verified head and the names of its cosigners, which are not verified.
 func (s *static) signed(ctx context.Context) (h Head, cosigners []string, err error) {
 	note, err := s.from.get(ctx, checkpointPath, maxHead)
 	if err != nil {
@@ -56,7 +57,7 @@ func (s *static) entries(ctx context.Context, from, to, size uint64) ([]Entry, e
 	t := tile{bundles, from / tileWidth, size}
 	data, err := s.tile(ctx, t)
 	if s.local() && errors.Is(err, fs.ErrNotExist) { // a log writes tiles before the head that covers them
-		return nil, fmt.Errorf("%w: bundle %d is gone: %w", ErrMismatch, t.n, err)
+		return nil, fmt.Errorf("%w: bundle %d is missing: %w", ErrMismatch, t.n, err)
 	}
 	if err != nil {
 		return nil, err
@@ -74,76 +75,70 @@ type tile struct {
 	n, size uint64
 }
 
-// width returns the number of hashes or entries in the tile.
+// width returns how many hashes, or entries, the tree has in the tile.
 func (t tile) width() uint64 {
 	return min(t.size>>(tileHeight*max(t.level, 0))-t.first(), tileWidth)
 }
 
-// first returns the index of the first hash or entry at the tile's level.
+// first returns the index of the first of them at their level.
 func (t tile) first() uint64 { return t.n * tileWidth }
 
-// whole returns the path of the full tile: its number in groups of three digits, with "x" before all groups but the last
-// (c2sp.org/tlog-tiles).
-func (t tile) whole() string {
-	path := fmt.Sprintf("%03d", t.n%1000)
-	for n := t.n / 1000; n > 0; n /= 1000 {
-		path = fmt.Sprintf("x%03d/", n%1000) + path
-	}
+// path returns the path of the tile with a width (c2sp.org/tlog-tiles, c2sp.org/static-ct-api).
+func (t tile) path(width uint64) string {
+	partial := uint8(width % tileWidth) //nolint:gosec // below 256; 0 is a full tile
 	if t.level == bundles {
-		return "tile/data/" + path
+		return "tile/data/" + layout.NWithSuffix(0, t.n, partial)
 	}
-	return fmt.Sprintf("tile/%d/%s", t.level, path)
+	return layout.TilePath(uint64(t.level), t.n, partial) //nolint:gosec // not negative
 }
+
+// full returns the path of the full tile.
+func (t tile) full() string { return t.path(tileWidth) }
 
 // String returns the path of the tile in its tree.
-func (t tile) String() string {
-	if w := t.width(); w < tileWidth {
-		return fmt.Sprintf("%s.p/%d", t.whole(), w)
-	}
-	return t.whole()
-}
+func (t tile) String() string { return t.path(t.width()) }
 
-// entries parses an entry bundle with exactly the entries of the tree.
+// entries reads an entry bundle and returns the entries that the tree has.
 func (t tile) entries(data []byte) ([]Entry, error) {
 	all, err := ParseDataTile(data, t.first(), tileWidth)
 	if err != nil {
 		return nil, err
 	}
 	if uint64(len(all)) < t.width() {
-		return nil, fmt.Errorf("it has %d entries, and %d are covered by the head", len(all), t.width())
+		return nil, fmt.Errorf("the bundle has %d entries, and the head covers %d of it", len(all), t.width())
 	}
 	return all[:t.width()], nil
 }
 
-// tile reads a tile: the full tile if the tree has it, else the partial tile for the tree's size. A partial tile may have been
-// deleted after a larger one was written; the full tile then contains its hashes (c2sp.org/tlog-tiles, "Partial Tiles").
+// tile reads a tile: the full one if the tree fills it, else the partial one. A log may have replaced a partial tile by
+// the full one, which begins with the same content (c2sp.org/tlog-tiles, "Partial Tiles").
 func (s *static) tile(ctx context.Context, t tile) ([]byte, error) {
-	limit, whole := int64(t.width()*sha256.Size), int64(maxHashes) //nolint:gosec // at most 256
+	limit, full := int64(t.width()*sha256.Size), int64(maxHashes) //nolint:gosec // at most 256
 	if t.level == bundles {
-		limit, whole = maxBundle, maxBundle
+		limit, full = maxBundle, maxBundle
 	}
 	data, err := s.from.get(ctx, t.String(), limit)
 	if errors.Is(err, fs.ErrNotExist) && t.width() < tileWidth {
-		if data, e := s.from.get(ctx, t.whole(), whole); !errors.Is(e, fs.ErrNotExist) {
+		if data, e := s.from.get(ctx, t.full(), full); !errors.Is(e, fs.ErrNotExist) {
 			return data, e
 		}
 	}
-	return data, err // err names the partial tile
+	return data, err // names the partial tile
 }
 
-// hashes reads a tile with exactly the hashes of the tree, concatenated.
+// hashes reads a tile of hashes and returns the concatenated hashes that the tree has.
 func (s *static) hashes(ctx context.Context, t tile) ([]byte, error) {
 	data, err := s.tile(ctx, t)
 	if err != nil {
 		return nil, err
 	}
 	if have, want := uint64(len(data)), t.width()*sha256.Size; have < want {
-		return nil, fmt.Errorf("it has %d bytes, and the tree has %d there", have, want)
+		return nil, fmt.Errorf("the tile has %d bytes instead of %d", have, want)
 	}
 	return data[:t.width()*sha256.Size], nil
 }
 
-// node computes the hash of an inner node, which must be the root of a perfect subtree, from the tile below the node.
+// node computes the hash of an inner node, the root of a perfect subtree, from the tile below it.
 func (s *static) node(ctx context.Context, id compact.NodeID, size uint64) ([]byte, error) {
 	up := id.Level % tileHeight
 	first := id.Index << up // index of the first node at the tile's lowest level
@@ -165,7 +160,7 @@ func (s *static) node(ctx context.Context, id compact.NodeID, size uint64) ([]by
 	return hashes[0], nil
 }
 
-// consistency implements [source] with hashes from tiles.
+// consistency implements [source]: it computes the proof from tiles.
 func (s *static) consistency(ctx context.Context, from, to uint64) ([][]byte, error) {
 	need, err := proof.Consistency(from, to)
 	if err != nil {
@@ -200,5 +195,5 @@ func (s *static) mismatch(ctx context.Context, from, to, size uint64) string {
 			}
 		}
 	}
-	return "the entries are those of the tree's lowest tiles, and the signed root is another"
+	return "the entries match the tree's lowest tiles, but not the signed root"
 }

@@ -19,10 +19,10 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/httpclient"
 )
 
-// Limits of single responses or files of a log, in bytes.
+// Limits of one answer of a log, in bytes.
 const (
 	maxHead   = 64 << 10
-	maxBundle = 16 << 20 // 256 entries of 64 KiB each; an entry for a certificate of mayfly has about 3 KiB
+	maxBundle = 16 << 20 // 256 entries of 64 KiB each; those of mayfly have about 3 KiB
 	maxHashes = 256 * 32
 	maxIssuer = 1 << 20
 	maxProof  = 64 << 10
@@ -35,39 +35,40 @@ const (
 	pauseMost   = 5 * time.Second
 )
 
-// getter reads a path of a log. The error for a missing path is [fs.ErrNotExist].
+// getter reads the file at a path of a log. The error is [fs.ErrNotExist] if there is none.
 type getter interface {
 	get(ctx context.Context, path string, limit int64) ([]byte, error)
 }
 
-// Transport holds the settings for access over HTTP.
+// Transport has the HTTP settings of the connection to a log.
 type Transport struct {
-	// Roots are the CAs that the log's TLS certificate must chain to; nil is the system's.
+	// Roots are the CAs that the log's TLS certificate must chain to. Default: the system's.
 	Roots *x509.CertPool
 	// Certificate is the TLS client certificate. Optional.
 	Certificate *tls.Certificate
-	// Proxy selects the proxy for a request, as in [http.Transport]. Nil uses no proxy; the environment is not consulted.
+	// Proxy chooses the proxy for a request, as in [http.Transport]. Default: none; the environment is ignored.
 	Proxy     func(*http.Request) (*url.URL, error)
 	UserAgent string
-	// Host is the Host of requests; "" is that of the prefix. ServerName is the name that the log's TLS certificate
-	// must have; "" is the host of the prefix.
+	// Host is the Host header of requests. ServerName is the name that the log's TLS certificate must have. Default of
+	// both: the host of the prefix.
 	Host, ServerName string
-	// Timeout bounds one call. 0 is 30 s.
+	// Timeout bounds one call. Default: 30 s.
 	Timeout time.Duration
 }
 
-// web reads over HTTP. It refuses redirects: only the configured host is authoritative for the log.
+// web reads over HTTP. Redirects are not followed: only the configured host may answer for the log.
 type web struct {
 	prefix string
-	host   string // "": that of the prefix
+	host   string // empty for that of the prefix
 	client *http.Client
 }
 
-// CheckPrefix returns an error if paths of a log cannot be appended to prefix.
+// CheckPrefix returns an error unless prefix is a URL to which the paths of a log can be appended.
 func CheckPrefix(prefix string) error {
 	u, err := url.Parse(prefix)
-	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("%q is not the URL of a log; write its prefix, for example https://ca.example.com/ct", clip(prefix))
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil ||
+		u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("invalid log URL %q; write its prefix, for example https://ca.example.com/ct", clip(prefix))
 	}
 	return nil
 }
@@ -81,7 +82,7 @@ func newWeb(prefix string, t Transport) (*web, error) {
 	}
 	o := httpclient.Options{
 		Timeout: t.Timeout, UserAgent: t.UserAgent, Roots: t.Roots, ServerName: t.ServerName, Proxy: t.Proxy,
-		IdleConns: window, MaxConns: 2 * window,
+		IdleConns: maxFetches, MaxConns: 2 * maxFetches,
 	}
 	if t.Certificate != nil {
 		o.Certificate = func() (*tls.Certificate, error) { return t.Certificate, nil }
@@ -89,7 +90,7 @@ func newWeb(prefix string, t Transport) (*web, error) {
 	return &web{prefix: strings.TrimRight(prefix, "/") + "/", host: t.Host, client: httpclient.New(o)}, nil
 }
 
-// get implements [getter]. It retries, after a pause, when the status is temporary or the connection broke.
+// get implements [getter]. It tries again, after a pause, if the connection breaks or the status is temporary.
 func (w *web) get(ctx context.Context, path string, limit int64) (body []byte, err error) {
 	pause := pauseFirst
 	for n := 1; ; n++ {
@@ -128,16 +129,17 @@ func (w *web) once(ctx context.Context, path string, limit int64) (body []byte, 
 	case absent(rsp.StatusCode):
 		return nil, false, fmt.Errorf("%s: the log answered %d: %w", path, rsp.StatusCode, fs.ErrNotExist)
 	case rsp.StatusCode != http.StatusOK:
-		later := rsp.StatusCode >= 500 || rsp.StatusCode == http.StatusTooManyRequests || rsp.StatusCode == http.StatusRequestTimeout
-		return nil, later, fmt.Errorf("%s: the log answered %d %s", path, rsp.StatusCode, http.StatusText(rsp.StatusCode))
+		temporary := rsp.StatusCode >= 500 || rsp.StatusCode == http.StatusTooManyRequests ||
+			rsp.StatusCode == http.StatusRequestTimeout
+		return nil, temporary, fmt.Errorf("%s: the log answered %d %s", path, rsp.StatusCode, http.StatusText(rsp.StatusCode))
 	case err != nil:
 		return nil, !tooLarge, fmt.Errorf("%s: %w", path, err)
 	}
 	return body, false, nil
 }
 
-// absent reports whether the status means that the path does not exist. Object stores that hide the existence of objects respond
-// with 403, and servers with a fixed set of paths with 400 or 405.
+// absent reports whether a status means that there is nothing at a path. Object stores that do not list their content answer
+// 403, and servers with other paths answer 400 or 405.
 func absent(status int) bool {
 	switch status {
 	case http.StatusNotFound, http.StatusGone, http.StatusForbidden, http.StatusBadRequest, http.StatusMethodNotAllowed:
@@ -149,7 +151,7 @@ func absent(status int) bool {
 // folder reads the directory of a log on this machine.
 type folder string
 
-// get implements [getter]. All paths are built by this package; none comes from a log.
+// get implements [getter]. All paths are made by this package; none of them comes from a log.
 func (d folder) get(_ context.Context, path string, limit int64) ([]byte, error) {
 	f, err := os.Open(filepath.Join(string(d), filepath.FromSlash(path)))
 	if err != nil {

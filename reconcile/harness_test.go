@@ -144,7 +144,7 @@ func (h *harness) newCertificate() *certificate {
 func (h *harness) realCertificate() *certificate {
 	h.t.Helper()
 	der := h.pki.Leaf(h.random.Int64(), false)
-	bare, _, err := tbs.Unlisted(der)
+	bare, _, err := tbs.WithoutSCTList(der)
 	must(h.t, err)
 	leaf, err := x509.ParseCertificate(der)
 	must(h.t, err)

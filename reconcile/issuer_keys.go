@@ -174,7 +174,7 @@ func (k *issuerKeys) match(e *monitor.Entry) (matchedEntry, bool) {
 // If the input cannot be parsed, the digest is that of all of it: an issuing key signed it, and no journal has this
 // digest.
 func tbsDigest(der []byte) [32]byte {
-	stripped, _, err := tbs.Unlisted(der)
+	stripped, _, err := tbs.WithoutSCTList(der)
 	if err != nil {
 		return sha256.Sum256(der)
 	}

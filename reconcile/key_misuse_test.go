@@ -77,7 +77,7 @@ func (s signer) log(h *harness, l int, der []byte, precertificate bool) {
 	h.t.Helper()
 	e := ct.StaticEntry{Timestamp: uint64(h.now().UnixMilli()), Certificate: der, Chain: s.chain(h, l)}
 	if precertificate {
-		bare, _, err := tbs.Unlisted(der)
+		bare, _, err := tbs.WithoutSCTList(der)
 		must(h.t, err)
 		e.TBS, e.IssuerKeyHash = bare, sha256.Sum256(s.certificate.RawSubjectPublicKeyInfo)
 	}

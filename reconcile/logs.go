@@ -101,7 +101,7 @@ func (a *Auditor) follow(ctx context.Context, f *logFollower) (more bool, err er
 		return false, nil // a replica that is behind; resolveObligations reports a log whose head stays old
 	}
 	if err != nil {
-		f.verified, f.unreadable = !monitor.Convicts(err), true
+		f.verified, f.unreadable = !monitor.Misbehaved(err), true
 		if !f.verified {
 			a.addFinding(logFinding(f.logState.name, err, a.o.Now()))
 			return false, nil
@@ -150,7 +150,7 @@ func (a *Auditor) scrubNext(ctx context.Context, f *logFollower) {
 		f.scrub = s
 	}
 	more, err := f.scrub.Next(ctx, func(*monitor.Entry) error { return nil })
-	if err != nil && monitor.Convicts(err) {
+	if err != nil && monitor.Misbehaved(err) {
 		f.verified = false
 		a.addFinding(logFinding(f.logState.name, err, a.o.Now()))
 	}

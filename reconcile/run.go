@@ -175,7 +175,7 @@ func (r *run) readLog(ctx context.Context, number int, l Log) error {
 	w.size, w.head, w.verified = state.Size, state.Head, err == nil
 	report := LogReport{Name: w.name, Size: w.head.Size, Head: w.head.Time(), Read: w.size, Matched: w.matched}
 	switch {
-	case err != nil && monitor.Convicts(err):
+	case err != nil && monitor.Misbehaved(err):
 		report.Error = err.Error()
 		r.addFinding(logFinding(w.name, err, r.Now()))
 	case err != nil:

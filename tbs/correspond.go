@@ -9,15 +9,15 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// split holds the parts of a Certificate that the correspondence check compares.
+// split is a Certificate in the parts that [Correspond] compares.
 type split struct {
 	fields     []byte   // TBSCertificate content before the extensions
 	extensions [][]byte // each DER Extension element
 	algorithm  []byte
 }
 
-// Correspond checks that final is precert without the poison and with exactly one SCT list that carries scts: every other byte of
-// the TBSCertificate is the same and in the same order (RFC 6962 §3.1). Both arguments are DER Certificates.
+// Correspond proves that final is precert with one SCT list of exactly scts instead of the poison: all other bytes of the
+// TBSCertificate are the same and in the same order (RFC 6962 §3.1). Both are DER Certificates.
 func Correspond(precert, final []byte, scts [][]byte) error {
 	p, err := splitCertificate(precert)
 	if err != nil {
@@ -48,11 +48,11 @@ func Correspond(precert, final []byte, scts [][]byte) error {
 			return fmt.Errorf("extension %d is a second poison or SCT list", i)
 		}
 	}
-	return carries(f.extensions[n-1], scts)
+	return checkList(f.extensions[n-1], scts)
 }
 
-// carries checks that ext is a non-critical SCT list extension with exactly scts.
-func carries(ext []byte, scts [][]byte) error {
+// checkList returns an error unless ext is a non-critical SCT list extension with exactly scts.
+func checkList(ext []byte, scts [][]byte) error {
 	in := cryptobyte.String(ext)
 	var seq, value cryptobyte.String
 	var oid []byte
@@ -65,7 +65,7 @@ func carries(ext []byte, scts [][]byte) error {
 		return err
 	}
 	if len(got) != len(scts) {
-		return fmt.Errorf("certificate carries %d SCTs, not %d", len(got), len(scts))
+		return fmt.Errorf("certificate has %d SCTs, not %d", len(got), len(scts))
 	}
 	for i := range got {
 		if !bytes.Equal(got[i], scts[i]) {
@@ -102,8 +102,8 @@ type Parts struct {
 	Signature []byte // the bits of signatureValue
 }
 
-// Split parses a DER Certificate into its parts, which alias the input. A byte before, between or after the parts is an error, and
-// so is a signature whose length is not a whole number of bytes.
+// Split returns the parts of a DER Certificate, which share its memory. Bytes before, between or after the parts are an
+// error, and so is a signature that is not a whole number of bytes.
 func Split(certificate []byte) (Parts, error) {
 	in := cryptobyte.String(certificate)
 	var cert, tbs, alg cryptobyte.String
@@ -141,9 +141,9 @@ func (s *split) readTBS(tbs cryptobyte.String) error {
 	return nil
 }
 
-// Unlisted returns the TBSCertificate of a DER Certificate without poison and SCT list: the bytes that each of its SCTs covers.
-// scts holds the embedded SCTs in TLS encoding; it is nil for a certificate without an SCT list.
-func Unlisted(certificate []byte) (bare []byte, scts [][]byte, err error) {
+// WithoutSCTList returns the TBSCertificate of a DER Certificate without poison and SCT list: the bytes that a log signs in
+// an SCT. scts are the embedded SCTs in TLS encoding; a certificate without a list has none.
+func WithoutSCTList(certificate []byte) (tbs []byte, scts [][]byte, err error) {
 	s, err := splitCertificate(certificate)
 	if err != nil {
 		return nil, nil, err
@@ -163,7 +163,7 @@ func Unlisted(certificate []byte) (bare []byte, scts [][]byte, err error) {
 			t.extensions = append(t.extensions, ext...)
 		}
 	}
-	return t.Bare(), scts, nil
+	return t.WithoutSCTList(), scts, nil
 }
 
 func listOf(ext []byte) ([][]byte, error) {

@@ -13,13 +13,13 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Precertificate is a precertificate to submit to a log.
+// Precertificate is a precertificate for submission to a log.
 type Precertificate struct {
-	// DER is the complete precertificate. Chain holds the issuing certificate first and the root last, as in add-pre-chain
+	// DER is the whole precertificate. Chain has the issuing certificate first and the root last, as in add-pre-chain
 	// (RFC 6962 §4.2).
 	DER   []byte
 	Chain [][]byte
-	// Entry is the entry that the SCT covers.
+	// Entry is the content that the log signs in the SCT.
 	Entry Entry
 	// NotBefore and NotAfter are the precertificate's validity: logs shard by NotAfter.
 	NotBefore, NotAfter time.Time
@@ -35,7 +35,7 @@ type Entry struct {
 type SCT struct {
 	LogID      [32]byte
 	Timestamp  uint64 // milliseconds since the epoch
-	Extensions []byte // static-ct logs put the leaf index here; this package copies and does not interpret it
+	Extensions []byte // a static-ct log puts the leaf index here; copied, never read
 	Hash, Sig  uint8  // TLS HashAlgorithm and SignatureAlgorithm (RFC 5246 §7.4.1.4.1)
 	Signature  []byte
 }
@@ -65,7 +65,7 @@ func ParseSCT(data []byte) (SCT, error) {
 	}
 	if !in.ReadBytes(&id, 32) || !in.ReadUint64(&s.Timestamp) || !in.ReadUint16LengthPrefixed(&ext) ||
 		!in.ReadUint8(&s.Hash) || !in.ReadUint8(&s.Sig) || !in.ReadUint16LengthPrefixed(&sig) || !in.Empty() {
-		return s, errors.New("SCT is cut short or has trailing bytes")
+		return s, errors.New("SCT is truncated or has trailing bytes")
 	}
 	s.LogID, s.Extensions, s.Signature = [32]byte(id), ext, sig
 	return s, nil
@@ -97,8 +97,8 @@ func SignatureInput(timestamp uint64, extensions []byte, e Entry) ([]byte, error
 	return b.Bytes()
 }
 
-// Verify checks the signature over e with the log's key: ECDSA or RSA PKCS #1 v1.5, both with SHA-256 (RFC 6962 §2.1.4).
-// It checks neither the timestamp nor the log ID.
+// Verify checks the signature over e with the log's key: ECDSA or RSA PKCS #1 v1.5, both with SHA-256 (RFC 6962
+// §2.1.4). It checks neither the timestamp nor the log ID.
 func (s SCT) Verify(key crypto.PublicKey, e Entry) error {
 	input, err := SignatureInput(s.Timestamp, s.Extensions, e)
 	if err != nil {
@@ -154,7 +154,7 @@ func ParseSCTList(extnValue []byte) ([][]byte, error) {
 	for !list.Empty() {
 		var one cryptobyte.String
 		if !list.ReadUint16LengthPrefixed(&one) || one.Empty() {
-			return nil, errors.New("SCT list is cut short")
+			return nil, errors.New("SCT list is truncated")
 		}
 		out = append(out, one)
 	}

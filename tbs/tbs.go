@@ -1,9 +1,9 @@
-// Package tbs encodes a TBSCertificate: it builds one, appends the poison or the SCT list as the last extension, wraps a signature
-// around the result, and checks that a certificate corresponds to its precertificate.
+// Package tbs builds a TBSCertificate as bytes, adds the poison or the SCT list as the last extension, makes a certificate of
+// it with a signature, and proves that a certificate corresponds to its precertificate.
 //
-// The bytes are assembled once (RFC 5280 §4.1). Precertificate and certificate differ in their last extension only and share
-// every other byte, so they correspond by construction (RFC 6962 §3.1); [Correspond] nevertheless checks the finished DER, with
-// code that is independent of the encoder.
+// The bytes are assembled once (RFC 5280 §4.1). Precertificate and certificate differ only in their last extension and
+// share all other bytes, so that they correspond by construction (RFC 6962 §3.1). [Correspond] nevertheless proves it
+// from the finished DER, with other code.
 //
 // A caller MUST pass DER for every field documented as DER: those fields are copied, not parsed.
 package tbs
@@ -113,7 +113,7 @@ func (t *Template) check() error {
 	case !t.NotBefore.Before(t.NotAfter):
 		return errors.New("notAfter is not after notBefore")
 	case t.NotBefore.Nanosecond() != 0 || t.NotAfter.Nanosecond() != 0:
-		return errors.New("validity has a fraction of a second, which a certificate cannot carry")
+		return errors.New("validity has a fraction of a second, which a certificate cannot express")
 	}
 	return nil
 }
@@ -126,14 +126,14 @@ func addTime(b *cryptobyte.Builder, t time.Time) {
 	b.AddASN1GeneralizedTime(t)
 }
 
-// Bare returns the TBSCertificate without poison and SCT list, which is part of the data that a log signs (RFC 6962 §3.2).
-func (t TBS) Bare() []byte { return t.with(nil) }
+// WithoutSCTList returns the TBSCertificate without poison and SCT list, which a log signs (RFC 6962 §3.2).
+func (t TBS) WithoutSCTList() []byte { return t.with(nil) }
 
-// Poisoned returns the TBSCertificate of the precertificate (RFC 6962 §3.1).
-func (t TBS) Poisoned() []byte { return t.with(extPoison) }
+// Precert returns the TBSCertificate of the precertificate, with the poison (RFC 6962 §3.1).
+func (t TBS) Precert() []byte { return t.with(extPoison) }
 
-// Final returns the TBSCertificate with scts embedded (RFC 6962 §3.3). Each element is one SCT in TLS encoding; at least one
-// is required.
+// Final returns the TBSCertificate with scts embedded (RFC 6962 §3.3). Each element is one SCT in TLS encoding; at
+// least one is required.
 func (t TBS) Final(scts [][]byte) ([]byte, error) {
 	list, err := MarshalSCTList(scts)
 	if err != nil {
@@ -163,8 +163,8 @@ func (t TBS) with(last []byte) []byte {
 	return append(out, last...)
 }
 
-// header returns a DER tag and length. Lengths here are far below 2^24. The function is small enough to be inlined, so the result
-// can stay on the caller's stack.
+// header returns a DER tag and length. Lengths here are far below 2^24. The function is small enough to be inlined, so
+// that its result need not be allocated on the heap.
 func header(tag asn1.Tag, n int) []byte {
 	return appendHeader(make([]byte, 0, 5), tag, n)
 }
@@ -185,7 +185,7 @@ func appendHeader(b []byte, tag asn1.Tag, n int) []byte {
 func Certificate(tbs, algorithm, signature []byte) ([]byte, error) {
 	n := len(tbs) + len(algorithm) + 1 + len(signature)
 	if n >= 1<<23 {
-		return nil, fmt.Errorf("a certificate of %d bytes is too large; the limit is %d", n, 1<<23)
+		return nil, fmt.Errorf("a certificate of %d bytes is too large", n)
 	}
 	bits := header(asn1.BIT_STRING, 1+len(signature))
 	outer := header(asn1.SEQUENCE, n+len(bits))

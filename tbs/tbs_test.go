@@ -66,8 +66,8 @@ func wrap(t testing.TB, raw []byte) []byte {
 	return der
 }
 
-// A1 // A4 // A9 // A10 // B13: the standard library reads the fields that were set, and certificate-transparency-go reconstructs
-// the same signed data from the precertificate and from the certificate.
+// A1 // A4 // A9 // A10 // B13: what is built is what the standard library reads, and what certificate-transparency-go
+// rebuilds from the precertificate and from the certificate is what the log signs.
 func TestBuild(t *testing.T) {
 	t.Parallel()
 	tpl := template(t)
@@ -88,16 +88,16 @@ func TestBuild(t *testing.T) {
 		c.EmailAddresses[0] != "alice@example.com" || !bytes.Equal(c.SerialNumber.Bytes(), tpl.Serial) {
 		t.Errorf("parsed %+v", c)
 	}
-	fromPre, err := ctx509.BuildPrecertTBS(built.Poisoned(), nil)
-	if err != nil || !bytes.Equal(fromPre, built.Bare()) {
-		t.Errorf("without poison: %v\n%s", err, cmp.Diff(built.Bare(), fromPre))
+	fromPre, err := ctx509.BuildPrecertTBS(built.Precert(), nil)
+	if err != nil || !bytes.Equal(fromPre, built.WithoutSCTList()) {
+		t.Errorf("without poison: %v\n%s", err, cmp.Diff(built.WithoutSCTList(), fromPre))
 	}
 	fromFinal, err := ctx509.RemoveSCTList(final)
-	if err != nil || !bytes.Equal(fromFinal, built.Bare()) {
+	if err != nil || !bytes.Equal(fromFinal, built.WithoutSCTList()) {
 		t.Errorf("without SCT list: %v", err)
 	}
-	bare, list, err := tbs.Unlisted(wrap(t, final))
-	if err != nil || !bytes.Equal(bare, built.Bare()) || len(list) != 2 {
+	bare, list, err := tbs.WithoutSCTList(wrap(t, final))
+	if err != nil || !bytes.Equal(bare, built.WithoutSCTList()) || len(list) != 2 {
 		t.Errorf("unlisted: %v, %d SCTs", err, len(list))
 	}
 }
@@ -114,7 +114,7 @@ func TestCorrespond(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pre, final := wrap(t, built.Poisoned()), wrap(t, raw)
+	pre, final := wrap(t, built.Precert()), wrap(t, raw)
 	if err := tbs.Correspond(pre, final, list); err != nil {
 		t.Fatal(err)
 	}
@@ -249,9 +249,9 @@ func FuzzCertificates(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(wrap(f, built.Poisoned()), wrap(f, built.Bare()))
+	f.Add(wrap(f, built.Precert()), wrap(f, built.WithoutSCTList()))
 	f.Fuzz(func(t *testing.T, pre, final []byte) {
-		if _, list, err := tbs.Unlisted(final); err == nil && tbs.Correspond(pre, final, list) == nil && bytes.Equal(pre, final) {
+		if _, list, err := tbs.WithoutSCTList(final); err == nil && tbs.Correspond(pre, final, list) == nil && bytes.Equal(pre, final) {
 			t.Error("a certificate corresponds to itself")
 		}
 	})
@@ -264,7 +264,7 @@ func BenchmarkBuild(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		_ = built.Poisoned()
+		_ = built.Precert()
 	}
 }
 
@@ -275,12 +275,12 @@ func TestSplit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der := wrap(t, built.Bare())
+	der := wrap(t, built.WithoutSCTList())
 	got, err := tbs.Split(der)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := tbs.Parts{TBS: built.Bare(), Algorithm: []byte(ecdsaSHA256), Signature: []byte{1, 2, 3}}
+	want := tbs.Parts{TBS: built.WithoutSCTList(), Algorithm: []byte(ecdsaSHA256), Signature: []byte{1, 2, 3}}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}

@@ -88,7 +88,7 @@ func (l *benchLog) add(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no chain", http.StatusBadRequest)
 		return
 	}
-	bare, _, err := tbs.Unlisted(in.Chain[0])
+	bare, _, err := tbs.WithoutSCTList(in.Chain[0])
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return

@@ -135,7 +135,7 @@ func viewCertificate(c *x509.Certificate, now time.Time, logs map[[32]byte]strin
 			v.Kind = "precertificate"
 		}
 	}
-	_, scts, err := tbs.Unlisted(c.Raw)
+	_, scts, err := tbs.WithoutSCTList(c.Raw)
 	if err != nil {
 		return v, err
 	}

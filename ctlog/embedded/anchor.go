@@ -9,37 +9,37 @@ import (
 	"slices"
 )
 
-// trusted errs if shards, as shards.json has them, may not take the place of those that are in force: a log only ever
-// gets another shard, and shards end and are closed. What is in force stays then. Without shards in force, at a start,
-// the directory itself is held against the file: a shard that has published a checkpoint and is not named has entries
-// that the CA promised to show.
-func (c Config) trusted(shards, inForce []Shard) error {
+// checkShards returns an error if the shards of shards.json may not replace those in use: a log may get further shards,
+// and shards may end and be closed, but nothing else may change. The shards in use then stay in use. At a start, when
+// no shards are in use, the file is compared with the directory: a shard that has published a checkpoint, but is
+// missing in the file, has entries for which the CA has SCTs.
+func (c Config) checkShards(shards, inUse []Shard) error {
 	path := filepath.Join(c.Dir, stateFile)
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%s: %s; restore it from a copy", path, fmt.Sprintf(format, args...))
 	}
-	if err := c.writableByAll(shards); err != nil {
+	if err := c.checkPermissions(shards); err != nil {
 		return err
 	}
-	if len(shards) < len(inForce) {
-		return bad("it has %d shards, and %d are in force", len(shards), len(inForce))
+	if len(shards) < len(inUse) {
+		return bad("it lists %d shards, but %d are in use", len(shards), len(inUse))
 	}
-	for i, have := range inForce {
+	for i, have := range inUse {
 		switch one := shards[i]; {
 		case one.Name != have.Name || one.Origin != have.Origin:
-			return bad("it has the shard %q where %q is in force", one.Label(), have.Label())
+			return bad("it lists the shard %q in the place of %q, which is in use", one.Label(), have.Label())
 		case one.LogID != have.LogID && one.LogID != "" && have.LogID != "":
-			return bad("it gives the shard %q another key (log ID %s) than the one in force (log ID %s)", one.Label(),
+			return bad("it gives the shard %q a different key (log ID %s) from the one in use (log ID %s)", one.Label(),
 				one.LogID, have.LogID)
 		case !one.NotBefore.Equal(have.NotBefore), !have.NotAfter.IsZero() && !one.NotAfter.Equal(have.NotAfter):
-			return bad("it gives the shard %q another validity than the one in force", one.Label())
+			return bad("it gives the shard %q a different validity from the one in use", one.Label())
 		}
 	}
-	return c.unnamed(shards)
+	return c.checkUnlisted(shards)
 }
 
-// unnamed errs if there is a shard on disk that has published a checkpoint, and that shards do not name.
-func (c Config) unnamed(shards []Shard) error {
+// checkUnlisted returns an error if a shard on disk has published a checkpoint and is not among shards.
+func (c Config) checkUnlisted(shards []Shard) error {
 	dir := filepath.Join(c.Dir, shardsDir)
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -53,7 +53,7 @@ func (c Config) unnamed(shards []Shard) error {
 			continue
 		}
 		if _, err := os.Stat(filepath.Join(dir, e.Name(), checkpointFile)); err == nil {
-			return fmt.Errorf("%s does not name the shard in %s, which has published a checkpoint; "+
+			return fmt.Errorf("%s does not list the shard in %s, which has published a checkpoint; "+
 				"restore the file from a copy",
 				filepath.Join(c.Dir, stateFile), filepath.Join(dir, e.Name()))
 		}
@@ -61,8 +61,8 @@ func (c Config) unnamed(shards []Shard) error {
 	return nil
 }
 
-// writableByAll errs if every user of this machine may change which shards there are, or with which keys.
-func (c Config) writableByAll(shards []Shard) error {
+// checkPermissions returns an error if every user of this machine may change the list of shards or their keys.
+func (c Config) checkPermissions(shards []Shard) error {
 	paths := []string{c.Dir, filepath.Join(c.Dir, stateFile), filepath.Join(c.Dir, shardsDir)}
 	for _, s := range shards {
 		paths = append(paths, c.ShardDir(s), filepath.Join(c.ShardDir(s), keyFile))
@@ -70,16 +70,16 @@ func (c Config) writableByAll(shards []Shard) error {
 	for _, path := range paths {
 		st, err := os.Stat(path)
 		if err == nil && st.Mode().Perm()&0o002 != 0 {
-			return fmt.Errorf("every user may write to %s, and so replace the log's keys or shards; run: chmod o-w %s",
+			return fmt.Errorf("every user may write to %s, and could replace the log's keys or shards; run: chmod o-w %s",
 				path, path)
 		}
 	}
 	return nil
 }
 
-// inOrder errs if shards do not follow each other: each begins after the one before, which ends later than that, and
-// has a key of its own.
-func inOrder(shards []Shard) error {
+// checkOrder returns an error unless each shard begins after the previous one, the previous one ends after that, and
+// all keys differ.
+func checkOrder(shards []Shard) error {
 	ids := map[string]string{}
 	for i, s := range shards {
 		if other, twice := ids[s.LogID]; twice {
@@ -91,7 +91,7 @@ func inOrder(shards []Shard) error {
 		case !s.NotBefore.After(shards[i-1].NotBefore):
 			return fmt.Errorf("the shard %q does not begin after %q", s.Label(), shards[i-1].Label())
 		case shards[i-1].NotAfter.Before(s.NotBefore):
-			return fmt.Errorf("the shard %q ends before %q begins, or has no end", shards[i-1].Label(), s.Label())
+			return fmt.Errorf("the shard %q ends before %q begins, or does not end", shards[i-1].Label(), s.Label())
 		}
 	}
 	return nil

@@ -39,7 +39,7 @@ func TestChangedShardsAreNotTakenUp(t *testing.T) {
 		}, true, "ends before"},
 		{"a sooner validity", func(_ *testing.T, _ string, l *list) {
 			l.Shards[1]["not_before"] = time.Now().Add(time.Hour).Format(time.RFC3339)
-		}, false, "another validity"},
+		}, false, "a different validity"},
 		{"everybody may write", func(t *testing.T, dir string, _ *list) {
 			if err := os.Chmod(filepath.Join(dir, "shards.json"), 0o666); err != nil { //nolint:gosec // that is the fault
 				t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 func realPrecert(t testing.TB, p *pki.PKI, n int64) tbs.Precertificate {
 	t.Helper()
 	der := p.Leaf(n+1, true)
-	bare, _, err := tbs.Unlisted(der)
+	bare, _, err := tbs.WithoutSCTList(der)
 	if err != nil {
 		t.Fatal(err)
 	}

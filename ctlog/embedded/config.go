@@ -17,29 +17,32 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/hostname"
 )
 
-// Config says where the log is, what it is called, and when it changes its key.
+// Config is the configuration of the embedded log.
 type Config struct {
-	// Dir is the log's directory. It is made on the first start, with a new key.
-	Dir string `yaml:"dir" path:"dir"`
-	// Origin is the log's name in its checkpoints: a host name with a path, without scheme. It can never change.
+	// Dir is the log's directory. The first start makes it, with a new key.
+	Dir string `yaml:"dir"`
+	// Origin is the log's name in its checkpoints: a host name with a path, without scheme. It cannot be changed later.
 	Origin string `yaml:"origin"`
-	// Rotate is how often a new shard with a key of its own takes over: yearly, quarterly or monthly, at 00:00 UTC of the first day. When omitted: only by "mayfly log rotate".
+	// Rotate is how often a new shard with a new key takes over: yearly, quarterly or monthly, at 00:00 UTC of the first
+	// day. When omitted: only by "mayfly log rotate".
 	Rotate string `yaml:"rotate"`
-	// Lead is how long before it takes over a shard is made, so that verifiers can have its key by then: at most 2160h. Default: 720h.
+	// Lead is how long a shard is made before it takes over, so that verifiers can have its key by then: at most 2160h.
+	// Default: 720h.
 	Lead *time.Duration `yaml:"lead"`
 	// Witnesses cosign the log's checkpoints (c2sp.org/tlog-witness).
 	Witnesses []WitnessConfig `yaml:"witnesses"`
-	// WitnessPolicy is how many cosignatures a checkpoint should carry. With fewer it is published all the same, and readiness warns. Default: one of each witness.
+	// WitnessPolicy is how many cosignatures a checkpoint should have. A checkpoint with fewer is published nevertheless,
+	// and readiness warns. Default: one of each witness.
 	WitnessPolicy *int `yaml:"witness_policy"`
 }
 
 // WitnessConfig is one witness.
 type WitnessConfig struct {
-	// Name is what messages, metrics and readiness call the witness. Default: the name in its key.
+	// Name identifies the witness in messages, metrics and readiness reports. Default: the name in its key.
 	Name string `yaml:"name"`
 	// URL is the submission prefix, to which /add-checkpoint is appended: https, or http on loopback.
 	URL string `yaml:"url"`
-	// PublicKey is the witness's key as C2SP writes it (c2sp.org/signed-note, "Verifier keys"): NAME+HASH+KEY.
+	// PublicKey is the witness's verifier key (c2sp.org/signed-note, "Verifier keys"): NAME+HASH+KEY.
 	PublicKey string `yaml:"public_key"`
 }
 
@@ -48,7 +51,7 @@ const (
 	maxLead     = 90 * 24 * time.Hour
 )
 
-// LeadOrDefault is how long before it takes over a shard is made.
+// LeadOrDefault returns how long a shard is made before it takes over.
 func (c Config) LeadOrDefault() time.Duration {
 	if c.Lead == nil {
 		return defaultLead
@@ -63,7 +66,7 @@ func (c Config) cosignatures() int {
 	return *c.WitnessPolicy
 }
 
-// Check finds what is wrong without looking at the directory. Its errors are [fault.Setting] values.
+// Check validates c without reading the directory. Its errors are [fault.Setting] values.
 func (c Config) Check() error {
 	var errs []error
 	if c.Dir == "" {
@@ -74,14 +77,14 @@ func (c Config) Check() error {
 	case c.Origin == "":
 		errs = append(errs, fault.BadSetting("origin is missing", fix, "origin"))
 	case strings.Contains(c.Origin, "://"), strings.ContainsAny(c.Origin, " \t\r\n+"), strings.HasSuffix(c.Origin, "/"), len(c.Origin) > 200:
-		errs = append(errs, fault.BadSetting("origin is not the name of a log", fix, "origin"))
+		errs = append(errs, fault.BadSetting("invalid origin", fix, "origin"))
 	}
 	if _, known := schedules()[c.Rotate]; c.Rotate != "" && !known {
-		errs = append(errs, fault.BadSetting(strconv.Quote(c.Rotate)+" is not a schedule",
+		errs = append(errs, fault.BadSetting("invalid schedule "+strconv.Quote(c.Rotate),
 			"write yearly, quarterly or monthly", "rotate"))
 	}
 	if lead := c.LeadOrDefault(); lead < 0 || lead > maxLead {
-		errs = append(errs, fault.BadSetting(lead.String()+" is not a lead time",
+		errs = append(errs, fault.BadSetting("invalid lead time "+lead.String(),
 			"write a time from 0s to 2160h", "lead"))
 	}
 	names := map[string]bool{}
@@ -91,39 +94,43 @@ func (c Config) Check() error {
 		errs = append(errs, fault.Under(err, at...))
 		if names[name] && name != "" {
 			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(name)+" is used twice",
-				"give each witness a name of its own", append(at, "name")...))
+				"give each witness a different name", append(at, "name")...))
 		}
 		names[name] = true
 	}
 	if n := c.cosignatures(); n < 0 || n > len(c.Witnesses) {
-		errs = append(errs, fault.BadSetting(fmt.Sprintf("%d cosignatures of %d witnesses", n, len(c.Witnesses)), "write at most as many as there are witnesses", "witness_policy"))
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("%d cosignatures of %d witnesses", n, len(c.Witnesses)),
+			"write at most the number of witnesses", "witness_policy"))
 	}
 	return errors.Join(errs...)
 }
 
-// check returns the witness's name, too.
+// check validates the witness and returns its name.
 func (w WitnessConfig) check() (name string, err error) {
 	var errs []error
 	v, err := f_note.NewVerifierForCosignatureV1(w.PublicKey)
 	switch {
 	case w.PublicKey == "":
-		errs = append(errs, fault.BadSetting("the witness has no public_key, so that its cosignatures could not be verified", "write its key, NAME+HASH+KEY", "public_key"))
+		errs = append(errs, fault.BadSetting("the witness has no public_key; its cosignatures could not be verified",
+			"write its key, NAME+HASH+KEY", "public_key"))
 	case err != nil, !checksum(w.PublicKey):
-		errs = append(errs, fault.BadSetting("is not the key of a witness", "write its key as C2SP writes it, NAME+HASH+KEY", "public_key"))
+		errs = append(errs, fault.BadSetting("invalid verifier key", "write the witness's verifier key, NAME+HASH+KEY",
+			"public_key"))
 	case w.Name == "":
 		w.Name = v.Name()
 	}
 	u, err := url.Parse(w.URL)
 	switch {
 	case err != nil, u.Hostname() == "", u.Scheme != "https" && u.Scheme != "http", u.User != nil, u.RawQuery != "", u.Fragment != "":
-		errs = append(errs, fault.BadSetting(strconv.Quote(w.URL)+" is not the URL of a witness", "write the prefix to which /add-checkpoint is appended", "url"))
+		errs = append(errs, fault.BadSetting("invalid witness URL "+strconv.Quote(w.URL),
+			"write the prefix to which /add-checkpoint is appended", "url"))
 	case u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()):
 		errs = append(errs, fault.BadSetting("plain http to a witness that is not on this host", "use https", "url"))
 	}
 	return w.Name, errors.Join(errs...)
 }
 
-// checksum reports whether the hash in a verifier key is that of its name and key, which a slip of the pen breaks.
+// checksum reports whether the hash in a verifier key matches its name and key: a typing error breaks it.
 func checksum(vkey string) bool {
 	name, rest, _ := strings.Cut(vkey, "+")
 	hash, key, _ := strings.Cut(rest, "+")

@@ -31,8 +31,8 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// submitAll is the process that is killed, or whose system calls fail. It prints each SCT when it has it, until as many as
-// MAYFLY_TEST_ENTRIES says are there; without it, for ever. Errors are counted and tried again.
+// submitAll is the process that is killed, or whose system calls fail. It prints each SCT when it has it, until as many
+// as MAYFLY_TEST_ENTRIES says are there; without it, for ever. Errors are counted and tried again.
 func submitAll(dir string) {
 	l, err := embedded.Open(context.Background(), embedded.Config{Dir: dir, Origin: origin}, embedded.Options{Every: 10 * time.Millisecond})
 	if err != nil {
@@ -83,7 +83,8 @@ type promise struct {
 	raw []byte
 }
 
-// writer runs submitAll until enough returns true, then kills it, or until it ends. ended is its last line, if it ended by itself in order.
+// writer runs submitAll until enough returns true, then kills it, or until it ends. ended is its last line, if it ended
+// by itself in order.
 func writer(t *testing.T, cmd *exec.Cmd, enough func(n int) bool) (got []promise, ended string) {
 	t.Helper()
 	out, err := cmd.StdoutPipe()
@@ -113,8 +114,8 @@ func writer(t *testing.T, cmd *exec.Cmd, enough func(n int) bool) (got []promise
 	return got, ended
 }
 
-// proveAll opens a log that was left behind, and proves with tessera's fsck and with code of its own that the tree is whole and that
-// every promise is kept.
+// proveAll opens a log that was left behind, and proves with tessera's fsck and with code of its own that the tree is
+// whole and that every promise is kept.
 func proveAll(t *testing.T, dir string, promises []promise) {
 	t.Helper()
 	l, err := embedded.Open(t.Context(), embedded.Config{Dir: dir, Origin: origin}, embedded.Options{})
@@ -261,7 +262,8 @@ func TestStorageFails(t *testing.T) {
 	}
 }
 
-// A disk that is full refuses entries, loses none, and takes them again once there is room. It mounts one: "make crash" runs it.
+// A disk that is full refuses entries, loses none, and takes them again once there is room. It mounts one: "make crash"
+// runs it.
 func TestFullDisk(t *testing.T) {
 	if os.Getenv("MAYFLY_CRASH") == "" {
 		t.Skip("make crash runs this test")
@@ -303,8 +305,8 @@ func TestFullDisk(t *testing.T) {
 	t.Logf("%d acknowledged entries, 0 of them lost, %d requests refused", len(got), refused)
 }
 
-// TestFaults fails system calls of a process that logs, one kind and one place after the other, and proves each time that nothing
-// that it promised is lost. It takes minutes: "make crash" runs it.
+// TestFaults fails system calls of a process that logs, one kind and one place after the other, and proves each time
+// that nothing that it promised is lost. It takes minutes: "make crash" runs it.
 func TestFaults(t *testing.T) {
 	most, _ := strconv.Atoi(os.Getenv("MAYFLY_CRASH"))
 	if most == 0 {

@@ -8,15 +8,15 @@ import (
 	"path/filepath"
 )
 
-// rightEdge errs when a file is missing or damaged that the next entry builds on: the tiles that are not full, and the entries beside
-// them. They have to give the root that the storage has kept. No other file is read when an entry is added.
+// rightEdge returns an error if a file is missing or damaged on which the next entry depends: the partial tiles and
+// their entries, which must give the root that the storage has recorded. No other file is read when an entry is added.
 func (l *Log) rightEdge(ctx context.Context) error {
 	err := l.readEdge(ctx)
 	if err != nil && ctx.Err() == nil {
-		err = l.readEdge(ctx) // the tree may have grown over it
+		err = l.readEdge(ctx) // the tree may have grown meanwhile
 	}
 	if err != nil {
-		return fmt.Errorf("%w; restore the file from a copy of the directory (\"mayfly log fsck\" finds what else is wrong)", err)
+		return fmt.Errorf("%w; restore the file from a copy of the directory (\"mayfly log fsck\" finds other damage)", err)
 	}
 	return nil
 }
@@ -35,7 +35,8 @@ func (l *Log) readEdge(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", l.dir, err)
 	}
 	if !bytes.Equal(root, t.Root) {
-		return fmt.Errorf("the newest tiles in %s do not give the root of the tree's %d entries", filepath.Join(l.dir, "tile"), t.Size)
+		return fmt.Errorf("the newest tiles in %s do not give the root of the tree of %d entries",
+			filepath.Join(l.dir, "tile"), t.Size)
 	}
 	return nil
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ondisk"
 )
 
-// F9: a file at the right edge of the tree that is damaged ends readiness before a request meets it, and names itself; so it does at the
-// start. When it is restored, the log goes on by itself.
+// F9: a file at the right edge of the tree that is damaged ends readiness before a request meets it, and names itself;
+// so it does at the start. When it is restored, the log goes on by itself.
 func TestRightEdge(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{3, 256, 300} {
@@ -195,7 +195,7 @@ func TestAnotherKey(t *testing.T) {
 	}
 	_, opened := embedded.Open(t.Context(), c, embedded.Options{})
 	for _, err := range []error{opened, embedded.Inspect(c)} {
-		if err == nil || !strings.Contains(err.Error(), "log.key.pem: it is not the key that signed") {
+		if err == nil || !strings.Contains(err.Error(), "log.key.pem: this key did not sign") {
 			t.Errorf("error is %v", err)
 		}
 	}

@@ -167,7 +167,8 @@ func found(t *testing.T, leaves [][]byte, p tbs.Precertificate, raw []byte) {
 	}
 }
 
-// B1 // B2 // B5: many callers at once; every SCT verifies and its entry is in the tree that the checkpoint signs, over a restart.
+// B1 // B2 // B5: many callers at once; every SCT verifies and its entry is in the tree that the checkpoint signs, over
+// a restart.
 func TestSubmit(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -2,7 +2,7 @@ package embedded
 
 import f_note "github.com/transparency-dev/formats/note"
 
-// Cosignature is what a round makes of a witness's answer.
+// Cosignature returns the cosignature line in a witness's answer.
 func Cosignature(checkpoint, answer []byte, key string) (string, error) {
 	v, err := f_note.NewVerifierForCosignatureV1(key)
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// The files beside the log's own.
+// The files of a log directory beside those of static-ct-api.
 const (
 	keyFile    = "log.key.pem"
 	publicFile = "log.pub.pem"
@@ -28,7 +28,7 @@ const (
 	lockFile   = "lock"
 )
 
-// lockDir takes the directory for this process; the lock goes with the file.
+// lockDir reserves the directory for this process. Closing the file releases the lock.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -36,13 +36,13 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
 		_ = f.Close()
-		return nil, fmt.Errorf("the log in %s is in use by another process; stop it, or give this one a directory of its own", dir)
+		return nil, fmt.Errorf("the log in %s is in use by another process; stop it, or configure a different directory", dir)
 	}
 	return f, nil
 }
 
-// claimOrigin writes the origin on the first start and insists on it ever after: checkpoints of two names over one tree
-// would be two logs to every monitor.
+// claimOrigin writes the origin on the first start and requires the same origin later: a monitor takes checkpoints with
+// two origins for two logs.
 func claimOrigin(c Config) error {
 	path := filepath.Join(c.Dir, originFile)
 	data, err := os.ReadFile(path)
@@ -58,11 +58,11 @@ func claimOrigin(c Config) error {
 	return nil
 }
 
-// Local returns the configuration of the log in a directory, as far as it is written there.
+// Local returns the configuration of the log in a directory, as far as the directory has it.
 func Local(dir string) (Config, error) {
 	data, err := os.ReadFile(filepath.Join(dir, originFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return Config{}, fmt.Errorf("%s holds no log; name the directory of ct.embedded.dir", dir)
+		return Config{}, fmt.Errorf("there is no log in %s; name the directory of ct.embedded.dir", dir)
 	}
 	c := Config{Dir: dir, Origin: strings.TrimSpace(string(data))}
 	if err == nil {
@@ -72,11 +72,12 @@ func Local(dir string) (Config, error) {
 }
 
 func otherOrigin(c Config, have string) error {
-	return fault.BadSetting(fmt.Sprintf("%s holds the log %q, not %q", c.Dir, have, c.Origin), "a log cannot change its origin: write the old one, or use a new directory", "origin")
+	return fault.BadSetting(fmt.Sprintf("the log in %s has the origin %q, not %q", c.Dir, have, c.Origin),
+		"a log cannot change its origin: write the old one, or use a new directory", "origin")
 }
 
-func keyGone(path string) error {
-	return fault.BadSetting("it is gone, but the log has entries", "restore the key, or use a new directory", "dir").In(path)
+func keyMissing(path string) error {
+	return fault.BadSetting("the key is missing, but the log has entries", "restore the key, or use a new directory", "dir").In(path)
 }
 
 func parseKey(path string, data []byte) (*ecdsa.PrivateKey, error) {
@@ -87,19 +88,19 @@ func parseKey(path string, data []byte) (*ecdsa.PrivateKey, error) {
 	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	key, ok := k.(*ecdsa.PrivateKey)
 	if err != nil || !ok || key.Curve != elliptic.P256() {
-		return nil, fault.BadSetting("it holds no P-256 key", "restore it", "dir").In(path)
+		return nil, fault.BadSetting("the file has no P-256 key", "restore it", "dir").In(path)
 	}
 	return key, nil
 }
 
-// openKey reads the log's key, or makes one. The public key is written again if it is gone.
+// openKey reads the log's key, or makes one. It restores the file of the public key.
 func openKey(dir string) (key *ecdsa.PrivateKey, id [32]byte, err error) {
 	path := filepath.Join(dir, keyFile)
 	data, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, e := os.Stat(filepath.Join(dir, "checkpoint")); e == nil {
-			return nil, id, keyGone(path)
+			return nil, id, keyMissing(path)
 		}
 		if key, err = newKey(path); err != nil {
 			return nil, id, err
@@ -131,7 +132,7 @@ func newKey(path string) (*ecdsa.PrivateKey, error) {
 	return key, durable.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
-// mkdirSynced makes a directory with those above it and returns when their names are on disk.
+// mkdirSynced makes a directory with its parents and returns when their names are on disk.
 func mkdirSynced(dir string) error {
 	if st, err := os.Stat(dir); err == nil && st.IsDir() {
 		return nil

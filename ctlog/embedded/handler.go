@@ -14,19 +14,20 @@ import (
 
 const checkpointFile = "checkpoint"
 
-// readable are the paths of a log, and no others: keys and state lie in the same directory.
-var readable = regexp.MustCompile(`^/(checkpoint|issuer/[0-9a-f]{64}|tile/(data|[0-5])/(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?)$`)
+// readable matches the public paths of a log, and no others: keys and state are in the same directory.
+var readable = regexp.MustCompile(
+	`^/(checkpoint|issuer/[0-9a-f]{64}|tile/(data|[0-5])/(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?)$`)
 
-// files is the read path of one log.
+// files serves the read path of one log.
 type files struct {
 	dir   string
 	roots func() []*x509.Certificate
-	// checkpoint returns what to serve in place of the file, or nothing.
+	// checkpoint returns what to serve instead of the file, or nil. Optional.
 	checkpoint func() []byte
 }
 
-// Handler serves the read path: /checkpoint, /tile/…, /issuer/<sha256 hex> (c2sp.org/static-ct-api) and /ct/v1/get-roots
-// (RFC 6962 §4.7). There is no submission from outside.
+// Handler serves the read path: /checkpoint, /tile/…, /issuer/<sha256 hex> (c2sp.org/static-ct-api) and
+// /ct/v1/get-roots (RFC 6962 §4.7). It accepts no submissions.
 func (l *Log) Handler() http.Handler {
 	f := files{dir: l.dir, roots: func() []*x509.Certificate { return *l.roots.Load() }}
 	if l.cosigner != nil {
@@ -38,7 +39,7 @@ func (l *Log) Handler() http.Handler {
 // ServeHTTP implements [http.Handler].
 func (f files) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	h.Set("Access-Control-Allow-Origin", "*") // a log is public, and monitors run in browsers too
+	h.Set("Access-Control-Allow-Origin", "*") // a log is public, and some monitors run in browsers
 	h.Set("X-Content-Type-Options", "nosniff")
 	switch {
 	case r.Method == http.MethodOptions:
@@ -58,15 +59,15 @@ func (f files) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// refuse answers with an error that nobody may keep: what is not there yet will be.
+// refuse answers with an error that must not be cached: a missing file may be written later.
 func refuse(w http.ResponseWriter, text string, code int) {
 	w.Header().Set("Cache-Control", "no-store")
 	http.Error(w, text, code)
 }
 
-// serveFile answers with one file. How long it may be kept: a checkpoint not at all, what is named after its content or its place in
-// the tree for ever, a partial tile for a day, because the log removes it once the full one is there (c2sp.org/tlog-tiles, "Partial
-// Tiles").
+// serveFile answers with one file. A checkpoint must not be cached; a file that is named after its content or its place
+// in the tree may be cached forever; a partial tile may be cached for a day, because the log removes it once the full
+// tile exists (c2sp.org/tlog-tiles, "Partial Tiles").
 func (f files) serveFile(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	switch path := r.URL.Path; {
@@ -92,7 +93,7 @@ func (f files) serveFile(w http.ResponseWriter, r *http.Request) {
 	file, err := os.Open(filepath.Join(f.dir, filepath.FromSlash(r.URL.Path))) //nolint:gosec // the path has passed readable
 	if err != nil {
 		h.Del("Content-Type")
-		if !os.IsNotExist(err) { // it may well be there
+		if !os.IsNotExist(err) { // the file may exist
 			refuse(w, "the file cannot be read now", http.StatusServiceUnavailable)
 			return
 		}
@@ -108,7 +109,7 @@ func (f files) serveFile(w http.ResponseWriter, r *http.Request) {
 	}
 	at := st.ModTime()
 	if r.URL.Path == "/"+checkpointFile {
-		at = time.Time{} // there may be two in one second, which a client could not tell apart
+		at = time.Time{} // two checkpoints of one second would have the same Last-Modified
 	}
 	http.ServeContent(w, r, "", at, file)
 }
@@ -122,5 +123,5 @@ func (f files) getRoots(w http.ResponseWriter) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-cache")
-	_ = json.NewEncoder(w).Encode(out) // the client is gone: nobody to tell
+	_ = json.NewEncoder(w).Encode(out) // the client has disconnected
 }

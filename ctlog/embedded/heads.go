@@ -5,19 +5,17 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 
-	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 )
 
-// ShardHead is the head of a shard as the files have it.
+// ShardHead is the head of a shard on disk.
 type ShardHead struct {
 	Shard
 	monitor.Head
-	// Absent: the shard has no head yet, because the log was never opened.
+	// Absent means that the shard has no head yet, because the log was never opened.
 	Absent bool
-	Err    error // why there is no head that verifies with the shard's key
+	Err    error // why no head verifies with the shard's key
 }
 
 // Heads reads the head of each shard and verifies it with the shard's public key. It changes nothing.
@@ -29,15 +27,14 @@ func Heads(ctx context.Context, c Config) ([]ShardHead, error) {
 	out := make([]ShardHead, 0, len(shards))
 	for _, s := range shards {
 		one := ShardHead{Shard: s}
-		dir := c.ShardDir(s)
-		key, err := readPublic(dir)
+		description, err := c.Describe(s)
 		if err == nil {
 			var log *monitor.Log
-			if log, err = monitor.Open(monitor.Options{Log: loglist.Log{Name: s.Label(), Key: key, Origin: c.originOf(s.Name)}, Dir: dir}); err == nil {
+			if log, err = monitor.Open(monitor.Options{Log: description, Dir: c.ShardDir(s)}); err == nil {
 				one.Head, err = log.Head(ctx)
 			}
 		}
-		if _, e := os.Stat(filepath.Join(dir, publicFile)); errors.Is(e, fs.ErrNotExist) && s.LogID == "" {
+		if _, e := os.Stat(c.PublicKeyFile(s)); errors.Is(e, fs.ErrNotExist) && s.LogID == "" {
 			one.Absent, err = true, nil
 		}
 		one.Err = err

@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	// late is how long a checkpoint may lag behind the tree before readiness says so.
-	late = 15 * time.Second
-	// probeSize is more than most groups of entries take, so that a disk that is almost full does not seem to work in between.
+	// maxLag is how long a checkpoint may lag behind the tree before readiness warns.
+	maxLag = 15 * time.Second
+	// probeSize exceeds the size of most batches, so that a disk that is almost full does not appear to work.
 	probeSize = 1 << 20
 )
 
-// health is whether entries can be stored. After a failed write nothing is taken until the storage has proved that it works: a
-// failed sync may have lost what an earlier write put into the page cache, so that going on as if nothing had happened would build
-// on it.
+// health records whether entries can be stored. After a failed write no entry is accepted until a probe has shown that
+// the storage works: a failed sync may have lost data of an earlier write from the page cache, on which further entries
+// would depend.
 type health struct {
 	mu     sync.Mutex
-	broken error
+	cause  error // why the storage is degraded; nil if it is healthy
 	since  time.Time
 	closed bool
 }
@@ -38,29 +38,29 @@ func (h *health) err() error {
 	if h.closed {
 		return errClosed
 	}
-	if h.broken != nil {
-		return fmt.Errorf("the storage failed at %s and is tried again and again: %w", h.since.UTC().Format(time.RFC3339), h.broken)
+	if h.cause != nil {
+		return fmt.Errorf("the storage failed at %s and is probed until it works: %w", h.since.UTC().Format(time.RFC3339), h.cause)
 	}
 	return nil
 }
 
-// sound is nil unless the storage has failed, whether or not the log is closed.
-func (h *health) sound() error {
+// degraded returns why the storage is degraded, whether or not the log is closed, or nil.
+func (h *health) degraded() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.broken
+	return h.cause
 }
 
-// set notes a failure or, with nil, the end of one. It reports whether that is news.
-func (h *health) set(err error, now time.Time) (news bool) {
+// set records a failure or, with nil, the end of one. It reports whether the state changed.
+func (h *health) set(err error, now time.Time) (changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	news = (h.broken == nil) != (err == nil)
-	if news {
+	changed = (h.cause == nil) != (err == nil)
+	if changed {
 		h.since = now
 	}
-	h.broken = err
-	return news
+	h.cause = err
+	return changed
 }
 
 func (h *health) close() {
@@ -69,7 +69,7 @@ func (h *health) close() {
 	h.closed = true
 }
 
-// storageFailed stops the taking of entries until [Log.mend] has found the storage to work.
+// storageFailed stops accepting entries until [Log.repair] has found that the storage works.
 func (l *Log) storageFailed(err error) {
 	if errors.Is(err, errClosed) || !l.health.set(err, l.signer.now()) {
 		return
@@ -77,13 +77,14 @@ func (l *Log) storageFailed(err error) {
 	l.log.Error("the embedded log cannot store entries", "log", l.label, "cause", err.Error())
 	l.event("log-storage-failed", fmt.Sprintf("%s: %v", l.label, err))
 	select {
-	case l.hurt <- struct{}{}:
+	case l.degraded <- struct{}{}:
 	default:
 	}
 }
 
-// mend waits for failures, of writes and of the right edge, and then tries the storage until it works, until ctx ends.
-func (l *Log) mend(ctx context.Context) {
+// repair waits for failures of writes and checks the right edge. After a failure it probes the storage until it works.
+// It returns when ctx ends.
+func (l *Log) repair(ctx context.Context) {
 	tick := time.NewTicker(l.every)
 	defer tick.Stop()
 	for {
@@ -95,9 +96,9 @@ func (l *Log) mend(ctx context.Context) {
 				l.storageFailed(err)
 			}
 			continue
-		case <-l.hurt:
+		case <-l.degraded:
 		}
-		for broken := true; broken; {
+		for failing := true; failing; {
 			select {
 			case <-ctx.Done():
 				return
@@ -107,7 +108,7 @@ func (l *Log) mend(ctx context.Context) {
 				l.health.set(err, l.signer.now())
 				continue
 			}
-			broken = false
+			failing = false
 		}
 		l.health.set(nil, l.signer.now())
 		l.log.Info("the embedded log can store entries again", "log", l.label)
@@ -115,19 +116,19 @@ func (l *Log) mend(ctx context.Context) {
 	}
 }
 
-// probe proves that the storage works: every directory of the log syncs, so that all names that files were given are on disk; a file
-// can be written and synced; and what the next entry builds on can be read.
+// probe shows that the storage works: every directory of the log can be synced, which puts all file names on disk; a
+// file can be written and synced; and the files on which the next entry depends can be read.
 func (l *Log) probe(ctx context.Context) error {
 	err := filepath.WalkDir(l.dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // a partial tile that was swept away
+		case errors.Is(err, fs.ErrNotExist): // a partial tile that was removed meanwhile
 			return nil
 		case err != nil:
 			return err
 		case !d.IsDir():
 			return nil
 		case path == filepath.Join(l.dir, shardsDir):
-			return filepath.SkipDir // they are logs of their own
+			return filepath.SkipDir // other shards are probed by their own logs
 		}
 		if err := durable.SyncDir(path); !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -160,36 +161,36 @@ func (l *Log) probe(ctx context.Context) error {
 	return os.Remove(name)
 }
 
-// storageReady errs where the storage library would end the process: when no file can be opened. It stays off the lock file itself,
-// because closing any descriptor of that would release the library's lock (fcntl(2), F_SETLK).
+// storageReady returns an error where Tessera would end the process: if no file can be opened. It does not open the
+// lock file itself, because closing any descriptor of that file would release Tessera's lock (fcntl(2), F_SETLK).
 func (l *Log) storageReady() error {
-	f, err := os.Open(filepath.Join(l.dir, ".state", "treeState"))
+	f, err := os.Open(filepath.Join(l.dir, stateDir, treeFile))
 	if err != nil {
 		return err
 	}
 	return f.Close()
 }
 
-// unavailable is the error of a Submit.
+// unavailable returns the error of a Submit.
 func unavailable(err error) error {
 	return fault.New(fault.LogUnavailable, fmt.Errorf("embedded log: %w", err))
 }
 
-// look is what the files of a log said when they were read last.
-type look struct {
-	at      time.Time // when they were read
+// fileSnapshot is the state of a log's files when they were last read.
+type fileSnapshot struct {
+	at      time.Time // when the files were read
 	size    uint64    // entries in the tree
 	covered uint64    // entries that the checkpoint covers
 	written time.Time // when the checkpoint was written
 	err     error
 }
 
-// blind is how old a look may be. Files are read in the background: a disk that hangs must not hold up readiness or
-// metrics.
-const blind = 5 * time.Second
+// maxSnapshotAge is how old a snapshot may be. Files are read in the background: a disk that hangs must not delay
+// readiness or metrics.
+const maxSnapshotAge = 5 * time.Second
 
-// watchFiles looks at the files again and again until ctx ends. A look that hangs is waited for by nobody, and there is
-// one at most.
+// watchFiles reads the files periodically until ctx ends. At most one read is under way, and nothing waits for it: it
+// may hang with the disk.
 func (l *Log) watchFiles(ctx context.Context) {
 	tick := time.NewTicker(l.every)
 	defer tick.Stop()
@@ -203,14 +204,14 @@ func (l *Log) watchFiles(ctx context.Context) {
 		if busy.CompareAndSwap(false, true) {
 			go func() {
 				defer busy.Store(false)
-				l.lookAtFiles(ctx)
+				l.readFiles(ctx)
 			}()
 		}
 	}
 }
 
-func (l *Log) lookAtFiles(ctx context.Context) {
-	seen := look{}
+func (l *Log) readFiles(ctx context.Context) {
+	seen := fileSnapshot{}
 	if seen.size, seen.err = l.reader.IntegratedSize(ctx); seen.err != nil {
 		seen.err = fmt.Errorf("the tree cannot be read: %w", seen.err)
 	} else if seen.covered, seen.written, seen.err = l.published(); seen.err != nil {
@@ -218,39 +219,39 @@ func (l *Log) lookAtFiles(ctx context.Context) {
 	}
 	if ctx.Err() == nil {
 		seen.at = time.Now()
-		l.seen.Store(&seen)
+		l.snapshot.Store(&seen)
 	}
 }
 
-// hangs is an error while the files of an open log have not been read for too long.
-func (l *Log) hangs() error {
-	if seen := l.seen.Load(); seen != nil {
-		if age := time.Since(seen.at); age > blind+l.every {
+// checkSnapshotAge returns an error if the files of an open log have not been read for too long.
+func (l *Log) checkSnapshotAge() error {
+	if seen := l.snapshot.Load(); seen != nil {
+		if age := time.Since(seen.at); age > maxSnapshotAge+l.every {
 			return fmt.Errorf("the storage has not answered for %s", age.Truncate(time.Second))
 		}
 	}
 	return nil
 }
 
-// Health is nil while entries can be stored. It reads nothing.
+// Health returns why entries cannot be stored, or nil. It reads no file.
 func (l *Log) Health() error {
 	if err := l.health.err(); err != nil {
 		return err
 	}
-	return l.hangs()
+	return l.checkSnapshotAge()
 }
 
-// Warning says what readers of the log miss: a checkpoint over the newest entries, or cosignatures. "" is nothing. It
-// reads nothing.
+// Warning describes what readers of the log lack: a checkpoint over the newest entries, or cosignatures. It is empty if
+// nothing is wrong. It reads no file.
 func (l *Log) Warning(context.Context) string {
-	seen := l.seen.Load()
+	seen := l.snapshot.Load()
 	switch {
 	case seen == nil:
 		return "the storage has not been read yet"
 	case seen.err != nil:
 		return seen.err.Error()
 	}
-	if age := time.Since(seen.written); seen.covered < seen.size && age > late || age > republishEvery+time.Minute {
+	if age := time.Since(seen.written); seen.covered < seen.size && age > maxLag || age > republishEvery+time.Minute {
 		return fmt.Sprintf("the checkpoint is %s old and covers %d of %d entries", age.Round(time.Second),
 			seen.covered, seen.size)
 	}
@@ -260,7 +261,7 @@ func (l *Log) Warning(context.Context) string {
 	return ""
 }
 
-// published reads what the checkpoint on disk covers, and when it was written.
+// published reads how many entries the checkpoint on disk covers, and when it was written.
 func (l *Log) published() (size uint64, at time.Time, err error) {
 	path := filepath.Join(l.dir, checkpointFile)
 	st, err := os.Stat(path)

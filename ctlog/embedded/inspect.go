@@ -20,9 +20,9 @@ import (
 	"github.com/mayfly-ca/mayfly/monitor"
 )
 
-// Inspect finds what would stop [OpenStore] and can be seen without changing anything: files that are damaged, or that this process
-// cannot read or write. A directory that is not there is fine. Another process may have the log and write to it. Its errors are
-// [fault.Setting] values of c.
+// Inspect finds mistakes that would make [OpenStore] fail, without changing anything: files that are damaged, or that
+// this process cannot read or write. The directory need not exist. Another process may have the log open. Its errors
+// are [fault.Setting] values of c.
 func Inspect(c Config) error {
 	shards, err := c.Shards()
 	if err != nil {
@@ -32,7 +32,7 @@ func Inspect(c Config) error {
 		}
 		return badFile(filepath.Join(c.Dir, stateFile), err)
 	}
-	if err := c.trusted(shards, nil); err != nil {
+	if err := c.checkShards(shards, nil); err != nil {
 		return fault.BadSetting(err.Error(), "", "dir")
 	}
 	var errs []error
@@ -48,7 +48,7 @@ func Inspect(c Config) error {
 	return errors.Join(errs...)
 }
 
-// inspect looks at a shard that takes entries.
+// inspect checks a shard that accepts entries.
 func inspect(c Config, s Shard) error {
 	if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -81,27 +81,29 @@ func inspect(c Config, s Shard) error {
 	if err != nil {
 		return err
 	}
-	return signedBy(context.Background(), tiles, c.Dir) // it reads one file
+	return checkSignedBy(context.Background(), tiles, c.Dir) // reads one file
 }
 
-// signedBy errs if another key than the log's signed the checkpoint in dir: entries promised by two keys must not come into one log.
-func signedBy(ctx context.Context, tiles *monitor.Log, dir string) error {
+// checkSignedBy returns an error if the checkpoint in dir is not signed with the log's key: a log must not have entries
+// with SCTs of two keys.
+func checkSignedBy(ctx context.Context, tiles *monitor.Log, dir string) error {
 	if _, err := tiles.Head(ctx); errors.Is(err, monitor.ErrBadHead) {
-		return fault.BadSetting(fmt.Sprintf("it is not the key that signed %s: %v", filepath.Join(dir, checkpointFile), err),
-			"restore the key that belongs to this directory, or use a new directory for a new log", "dir").In(filepath.Join(dir, keyFile))
+		return fault.BadSetting(fmt.Sprintf("this key did not sign %s: %v", filepath.Join(dir, checkpointFile), err),
+			"restore the key that belongs to this directory, or use a new directory for a new log", "dir").
+			In(filepath.Join(dir, keyFile))
 	}
 	return nil
 }
 
-// inspectKey returns the key of the log; nil is none yet.
+// inspectKey returns the key of the log; nil if there is none yet.
 func inspectKey(dir string, s Shard) (*ecdsa.PrivateKey, error) {
 	path := filepath.Join(dir, keyFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, e := os.Stat(filepath.Join(dir, checkpointFile)); e == nil {
-			return nil, keyGone(path)
+			return nil, keyMissing(path)
 		}
-		return nil, nil //nolint:nilnil // nil is none yet
+		return nil, nil //nolint:nilnil // nil means none yet
 	}
 	if err != nil {
 		return nil, badFile(path, err)
@@ -120,19 +122,19 @@ func inspectKey(dir string, s Shard) (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-// The files of the storage library.
+// The files of Tessera's POSIX storage.
 const (
 	stateDir = ".state"
 	treeFile = "treeState"
 	treeLock = "treeState.lock"
 
 	versionFile   = "version" // of the layout
-	layoutVersion = "1"       // the one that the library knows
+	layoutVersion = "1"       // the one that Tessera supports
 
-	repairing = "restore it from a backup that is not older than the last SCT"
+	restoreHint = "restore it from a backup that is not older than the last SCT"
 )
 
-// inspectTree looks at the two files that say how far the log is.
+// inspectTree checks the files that record the size of the tree.
 func inspectTree(c Config) error {
 	path := filepath.Join(c.Dir, stateDir, treeFile)
 	data, err := os.ReadFile(path)
@@ -142,7 +144,7 @@ func inspectTree(c Config) error {
 		return badFile(path, err)
 	default:
 		if _, err := parseTree(data); err != nil {
-			return fault.BadSetting(err.Error(), repairing, "dir").In(path)
+			return fault.BadSetting(err.Error(), restoreHint, "dir").In(path)
 		}
 	}
 	path = filepath.Join(c.Dir, stateDir, versionFile)
@@ -152,7 +154,8 @@ func inspectTree(c Config) error {
 	case err != nil:
 		return badFile(path, err)
 	case string(data) != layoutVersion:
-		return fault.BadSetting(fmt.Sprintf("it says %q, and this version of mayfly knows the layout %s", data, layoutVersion), "use the mayfly that wrote it", "dir").In(path)
+		return fault.BadSetting(fmt.Sprintf("the file has the layout %q, and this version of mayfly supports the layout %s", data,
+			layoutVersion), "use the version of mayfly that wrote the file", "dir").In(path)
 	}
 	path = filepath.Join(c.Dir, checkpointFile)
 	data, err = os.ReadFile(path)
@@ -163,12 +166,13 @@ func inspectTree(c Config) error {
 		return badFile(path, err)
 	}
 	if _, err := parseHead(data, c.Origin); err != nil {
-		return fault.BadSetting(err.Error(), "restore it, or remove it: then another one is signed over the tree that is there", "dir").In(path)
+		return fault.BadSetting(err.Error(), "restore it, or remove it: a new one is then signed over the existing tree",
+			"dir").In(path)
 	}
 	return nil
 }
 
-// tree is how far the storage has got, as it keeps it.
+// tree is the content of the storage's file treeState.
 type tree struct {
 	Size uint64 `json:"size"`
 	Root []byte `json:"root"`
@@ -176,12 +180,12 @@ type tree struct {
 
 func parseTree(data []byte) (t tree, err error) {
 	if err := json.Unmarshal(data, &t); err != nil {
-		return t, fmt.Errorf("it does not hold a tree's size and root: %w", err)
+		return t, fmt.Errorf("the file does not have the size and the root of a tree: %w", err)
 	}
 	return t, nil
 }
 
-// readPublic reads the public key of a shard that is only read.
+// readPublic reads the public key of a shard from its file.
 func readPublic(dir string) (*ecdsa.PublicKey, error) {
 	path := filepath.Join(dir, publicFile)
 	data, err := os.ReadFile(path)
@@ -194,16 +198,17 @@ func readPublic(dir string) (*ecdsa.PublicKey, error) {
 	}
 	key, ok := k.(*ecdsa.PublicKey)
 	if !ok {
-		return nil, fault.BadSetting("it holds no P-256 key", "restore it", "dir").In(path)
+		return nil, fault.BadSetting("the file has no P-256 key", "restore it", "dir").In(path)
 	}
 	return key, nil
 }
 
 func otherKey(dir string, s Shard) error {
-	return fault.BadSetting(fmt.Sprintf("it is not the key that %s names (log ID %s)", stateFile, s.LogID), "restore the key", "dir").In(filepath.Join(dir, keyFile))
+	return fault.BadSetting(fmt.Sprintf("this is not the key that %s names (log ID %s)", stateFile, s.LogID),
+		"restore the key", "dir").In(filepath.Join(dir, keyFile))
 }
 
-// badFile is a file of the log that cannot be used.
+// badFile returns the error of a file of the log that cannot be used.
 func badFile(path string, err error) error {
 	s := fault.BadFile(path, err, "dir")
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR) {
@@ -213,7 +218,7 @@ func badFile(path string, err error) error {
 	return s
 }
 
-// mayWrite errs when this process may not write to a file, or make files in a directory, that is there.
+// mayWrite returns an error if this process may not write to an existing file, or make files in an existing directory.
 func mayWrite(path string, dir bool) error {
 	const read, write, search = 4, 2, 1 // access(2)
 	st, err := os.Stat(path)

@@ -16,35 +16,36 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/transparency-dev/tessera"
+	"github.com/transparency-dev/tessera/ctonly"
+	"github.com/transparency-dev/tessera/storage/posix"
+
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
 	"github.com/mayfly-ca/mayfly/tbs"
-	"github.com/transparency-dev/tessera"
-	"github.com/transparency-dev/tessera/ctonly"
-	"github.com/transparency-dev/tessera/storage/posix"
 )
 
-// How entries are gathered and checkpoints published.
+// Batches, and the publication of checkpoints.
 const (
 	batchSize       = 1024
 	batchAge        = time.Millisecond
 	checkpointEvery = time.Second
 	republishEvery  = 10 * time.Minute
-	cleanEvery      = time.Minute // of partial tiles that full ones replaced
+	cleanEvery      = time.Minute // removes partial tiles that full ones have replaced
 )
 
 // Options for [Open] and [OpenStore].
 type Options struct {
-	Roots  []*x509.Certificate // answered to get-roots
-	Now    func() time.Time    // nil: time.Now
-	Logger *slog.Logger        // nil: none
-	// Event hears of what belongs into a journal: a rotation, a shard that was closed, a storage that fails or works again. It must
-	// not wait. nil: nobody.
+	Roots  []*x509.Certificate // the answer to get-roots
+	Now    func() time.Time    // default: time.Now
+	Logger *slog.Logger        // optional
+	// Event is called for events that belong in a journal: a rotation, a shard that was closed, a storage that fails or
+	// works again. It must not block. Optional.
 	Event func(reason, text string)
-	// Every is how often a store looks at its shards, and how often a storage that has failed is tried; 0 is a second.
+	// Every is how often a store checks its shards, and how often a degraded storage is probed. Default: a second.
 	Every time.Duration
-	// UserAgent names this program to witnesses.
+	// UserAgent identifies this program to witnesses.
 	UserAgent string
 
 	label   string   // of the log, for metrics and messages
@@ -73,7 +74,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Log is an open log. It is safe for concurrent use.
+// Log is an open log. Its methods may be called by several goroutines.
 type Log struct {
 	dir, label string
 	signer     *signer
@@ -81,34 +82,35 @@ type Log struct {
 	log        *slog.Logger
 	event      func(reason, text string)
 	lock       *os.File
-	gate       *gate
+	batcher    *batcher
 	reader     tessera.LogReader
-	tiles      *monitor.Log // the files, as everybody reads them
+	tiles      *monitor.Log // reads the files as a monitor does
 	shutdown   func(context.Context) error
 	stop       context.CancelFunc
 	background sync.WaitGroup
 	metrics    *metrics
 	cosigner   *cosigner // nil without witnesses
 	health     health
-	hurt       chan struct{} // the storage has failed
-	seen       atomic.Pointer[look]
+	degraded   chan struct{} // the storage has failed
+	snapshot   atomic.Pointer[fileSnapshot]
 	every      time.Duration
 	closing    sync.Once
-	closed     error // what Close returned
+	closed     error // the result of Close
 
 	mu      sync.Mutex
 	issuers map[[32]byte]bool // stored
 }
 
-// Open opens the log in c.Dir, or makes one with a new P-256 key. It errs when another process has the directory, or when
-// the directory holds a log of another origin. It knows nothing of shards.
+// Open opens the log in c.Dir, or makes one with a new P-256 key. It returns an error if another process uses the
+// directory, or if the directory has a log with another origin. It opens this one log: [OpenStore] opens all shards.
 func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
 	o = o.withDefaults()
 	l := &Log{
-		dir: c.Dir, label: o.label, log: o.Logger, event: o.Event, metrics: o.metrics, every: o.Every, issuers: map[[32]byte]bool{}, hurt: make(chan struct{}, 1),
+		dir: c.Dir, label: o.label, log: o.Logger, event: o.Event, metrics: o.metrics, every: o.Every,
+		issuers: map[[32]byte]bool{}, degraded: make(chan struct{}, 1),
 	}
 	l.SetRoots(o.Roots)
 	if err := mkdirSynced(filepath.Join(c.Dir, "issuer")); err != nil {
@@ -117,7 +119,7 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 	if l.lock, err = lockDir(c.Dir); err != nil {
 		return nil, err
 	}
-	life, stop := context.WithCancel(context.WithoutCancel(ctx)) // the log ends at Close, after those who use it
+	life, stop := context.WithCancel(context.WithoutCancel(ctx)) // the log ends with Close, not with ctx
 	l.stop = stop
 	defer func() {
 		if err != nil {
@@ -132,16 +134,17 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.tiles, err = monitor.Open(monitor.Options{Log: loglist.Log{Name: l.label, Key: key.Public(), Origin: c.Origin}, Dir: l.dir}); err != nil {
+	description := loglist.Log{Name: l.label, Key: key.Public(), Origin: c.Origin}
+	if l.tiles, err = monitor.Open(monitor.Options{Log: description, Dir: l.dir}); err != nil {
 		return nil, err
 	}
-	if err := signedBy(ctx, l.tiles, c.Dir); err != nil {
+	if err := checkSignedBy(ctx, l.tiles, c.Dir); err != nil {
 		return nil, err
 	}
-	l.signer = &signer{origin: c.Origin, key: key, id: id, now: o.Now, rand: rand.Reader, sound: l.health.sound}
+	l.signer = &signer{origin: c.Origin, key: key, id: id, now: o.Now, rand: rand.Reader, degraded: l.health.degraded}
 	appender, err := l.openStorage(life)
 	if err == nil {
-		err = l.caughtUp(ctx)
+		err = l.awaitCheckpoint(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Dir, err)
@@ -152,18 +155,20 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 		}
 		l.background.Go(func() { l.cosigner.run(life) })
 	}
-	l.gate = newGate(life, storage{append: tessera.NewCertificateTransparencyAppender(appender), ready: l.storageReady, failed: l.storageFailed})
+	l.batcher = newBatcher(life, storage{
+		append: tessera.NewCertificateTransparencyAppender(appender), ready: l.storageReady, failed: l.storageFailed,
+	})
 	if err := l.rightEdge(ctx); err != nil {
-		l.storageFailed(err) // it may be restored while the process runs
+		l.storageFailed(err) // the file may be restored while the process runs
 	}
-	l.lookAtFiles(ctx)
-	l.background.Go(func() { l.mend(life) })
+	l.readFiles(ctx)
+	l.background.Go(func() { l.repair(life) })
 	l.background.Go(func() { l.watchFiles(life) })
-	l.metrics.watch(l)
+	l.metrics.add(l)
 	return l, nil
 }
 
-// openStorage starts the library that keeps the tree. It panics when it cannot lock its files.
+// openStorage starts Tessera, which panics if it cannot lock its files.
 func (l *Log) openStorage(life context.Context) (a *tessera.Appender, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -181,9 +186,9 @@ func (l *Log) openStorage(life context.Context) (a *tessera.Appender, err error)
 	return a, err
 }
 
-// caughtUp waits until the checkpoint covers the tree. After a crash the tree on disk is ahead of it, and whoever looks at the
-// log as soon as the CA is back must find every SCT's entry.
-func (l *Log) caughtUp(ctx context.Context) error {
+// awaitCheckpoint waits until the checkpoint covers the tree. After a crash the tree on disk is ahead of the
+// checkpoint, and a monitor that reads the log as soon as the CA is up again must find the entry of every SCT.
+func (l *Log) awaitCheckpoint(ctx context.Context) error {
 	r := l.reader
 	size, err := r.IntegratedSize(ctx)
 	if err != nil {
@@ -197,7 +202,7 @@ func (l *Log) caughtUp(ctx context.Context) error {
 		if raw, err := r.ReadCheckpoint(ctx); err == nil {
 			published, err := parseHead(raw, l.signer.origin)
 			if err != nil {
-				return fmt.Errorf("checkpoint: %w; restore it, or remove it: then another one is signed over the tree that is there", err)
+				return fmt.Errorf("checkpoint: %w; restore it, or remove it: a new one is then signed over the existing tree", err)
 			}
 			if published.Size >= size {
 				return nil
@@ -211,9 +216,9 @@ func (l *Log) caughtUp(ctx context.Context) error {
 	}
 }
 
-// Submit adds p and returns its SCT in TLS encoding (RFC 6962 §3.2) once the entry is on disk. It checks nothing of p: the
-// CA in the same process made it. An error is a [fault.Error] with the reason LOG_UNAVAILABLE, or the end of ctx. Once the storage has
-// failed, Submit errs at once until the storage has proved that it works again.
+// Submit adds p and returns its SCT in TLS encoding (RFC 6962 §3.2) once the entry is on disk. It does not check p,
+// which the CA in the same process made. Its error is a [fault.Error] with the reason LOG_UNAVAILABLE, or the cause of
+// the end of ctx. While the storage is degraded, Submit fails at once.
 func (l *Log) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, error) {
 	start := time.Now()
 	if err := l.health.err(); err != nil {
@@ -245,7 +250,7 @@ func (l *Log) submit(ctx context.Context, p tbs.Precertificate) ([]byte, error) 
 		}
 		e.FingerprintsChain = append(e.FingerprintsChain, sum)
 	}
-	index, err := l.gate.add(ctx, e)
+	index, err := l.batcher.add(ctx, e)
 	if err != nil {
 		return nil, err
 	}
@@ -259,11 +264,12 @@ func (l *Log) submit(ctx context.Context, p tbs.Precertificate) ([]byte, error) 
 		return nil, err
 	}
 	return tbs.SCT{
-		LogID: l.signer.id, Timestamp: e.Timestamp, Extensions: extensions, Hash: tlsSHA256, Sig: tlsECDSA, Signature: signature,
+		LogID: l.signer.id, Timestamp: e.Timestamp, Extensions: extensions, Hash: tlsSHA256, Sig: tlsECDSA,
+		Signature: signature,
 	}.Marshal()
 }
 
-// storeIssuer keeps a certificate of the chain, which entries name by its SHA-256 only.
+// storeIssuer writes a certificate of the chain, which entries refer to by its SHA-256.
 func (l *Log) storeIssuer(sum [32]byte, der []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -278,24 +284,24 @@ func (l *Log) storeIssuer(sum [32]byte, der []byte) error {
 	return nil
 }
 
-// SetRoots replaces what get-roots answers.
+// SetRoots replaces the answer to get-roots.
 func (l *Log) SetRoots(roots []*x509.Certificate) { l.roots.Store(&roots) }
 
 // Key returns the log's public key.
 func (l *Log) Key() crypto.PublicKey { return l.signer.key.Public() }
 
-// ID returns the log ID: SHA-256 of the SPKI.
+// ID returns the log ID.
 func (l *Log) ID() [32]byte { return l.signer.id }
 
-// Close publishes a checkpoint over everything that was added and releases the directory. It waits no longer than ctx. Called again
-// it returns what it returned before.
+// Close publishes a checkpoint over all entries and releases the directory. It waits no longer than ctx. Further calls
+// return the same result.
 func (l *Log) Close(ctx context.Context) error {
 	l.closing.Do(func() {
 		l.health.close()
-		l.metrics.forget(l)
-		l.closed = errors.Join(l.gate.close(ctx), l.shutdown(ctx))
+		l.metrics.remove(l)
+		l.closed = errors.Join(l.batcher.close(ctx), l.shutdown(ctx))
 		if l.cosigner != nil {
-			l.cosigner.round(ctx) // over the last checkpoint
+			l.cosigner.collect(ctx) // over the last checkpoint
 		}
 		l.stop()
 		l.background.Wait()

@@ -51,8 +51,8 @@ func newMetrics() *metrics {
 	return m
 }
 
-// alias is the former name of a gauge. Names that end in _count are reserved for histograms and summaries
-// (OpenMetrics), so that the former names are untyped; they stay for dashboards and alerts that were written before.
+// alias is the former name of a gauge, for existing dashboards and alerts. Names that end in _count are reserved for
+// histograms and summaries (OpenMetrics), so the former names are untyped.
 type alias struct {
 	desc *prometheus.Desc
 	of   *prometheus.GaugeVec
@@ -74,7 +74,7 @@ func (m *metrics) aliases() []alias {
 	}
 }
 
-// collect writes the series of the gauge under the former name.
+// collect sends the series of the gauge under the former name.
 func (a alias) collect(out chan<- prometheus.Metric) {
 	series := make(chan prometheus.Metric)
 	go func() {
@@ -84,21 +84,21 @@ func (a alias) collect(out chan<- prometheus.Metric) {
 	for one := range series {
 		var data dto.Metric
 		if err := one.Write(&data); err != nil || len(data.GetLabel()) != 1 {
-			continue // a gauge of one label always can be written
+			continue // does not happen for a gauge with one label
 		}
 		out <- prometheus.MustNewConstMetric(a.desc, prometheus.UntypedValue, data.GetGauge().GetValue(),
 			data.GetLabel()[0].GetValue())
 	}
 }
 
-// watch has the log's tree and checkpoint in the metrics.
-func (m *metrics) watch(l *Log) {
+// add includes the log's tree and checkpoint in the metrics.
+func (m *metrics) add(l *Log) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.logs[l.label] = l
 }
 
-func (m *metrics) forget(l *Log) {
+func (m *metrics) remove(l *Log) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.logs[l.label] == l {
@@ -124,7 +124,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for label, l := range m.logs {
-		seen := l.seen.Load()
+		seen := l.snapshot.Load()
 		if seen == nil || seen.err != nil {
 			continue
 		}

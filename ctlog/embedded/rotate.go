@@ -9,23 +9,24 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/loglist"
 )
 
-// Rotation is the wish for a new shard.
+// Rotation is a request for a new shard.
 type Rotation struct {
-	// At is when it takes over. Zero: the next date of the schedule, or midnight, that leaves the lead.
+	// At is when the shard takes over. Zero: the next date of the schedule, or midnight, that is at least the lead away.
 	At time.Time
-	// Name is the shard's name. "": made from At.
+	// Name is the shard's name. Empty: made from At.
 	Name string
-	// Unpublished lets At be sooner than the lead: verifiers that do not have the new key by then refuse its SCTs.
+	// Unpublished allows At to be less than the lead away: verifiers that do not have the new key by then reject its SCTs.
 	Unpublished bool
 }
 
-// ErrTooSoon is why a rotation is refused whose key verifiers could not have.
+// ErrTooSoon is the error of a rotation whose key verifiers could not have in time.
 var ErrTooSoon = errors.New("verifiers could not have the new shard's key by then")
 
-// PlanShard says what a rotation would make of the shards. It changes nothing. It errs for a user whose keys the CA could not read, and
-// with a [fault.Setting] under "at" or "name" where the wish is wrong.
+// PlanShard returns the shards after a rotation. It changes nothing. It returns an error for a user whose keys the CA
+// could not read, and a [fault.Setting] under "at" or "name" for an invalid request.
 func (c Config) PlanShard(r Rotation, now time.Time) ([]Shard, error) {
 	if err := c.checkOwner(); err != nil {
 		return nil, err
@@ -38,18 +39,20 @@ func (c Config) PlanShard(r Rotation, now time.Time) ([]Shard, error) {
 }
 
 func (c Config) plan(shards []Shard, r Rotation, now time.Time) ([]Shard, error) {
-	r.At = c.moment(r, now)
+	r.At = c.takeoverTime(r, now)
 	lead := c.LeadOrDefault()
 	last := shards[len(shards)-1]
 	switch {
 	case r.At.Before(now.Add(-time.Minute)):
-		return nil, fault.BadSetting(r.At.Format(time.RFC3339)+" is in the past", "choose a later moment", "at")
+		return nil, fault.BadSetting(r.At.Format(time.RFC3339)+" is in the past", "choose a later time", "at")
 	case !r.At.After(last.NotBefore):
-		return nil, fault.BadSetting(fmt.Sprintf("shard %s takes over at %s already", last.Label(), last.NotBefore.Format(time.RFC3339)), "choose a later moment", "at")
+		return nil, fault.BadSetting(fmt.Sprintf("shard %s already takes over at %s", last.Label(),
+			last.NotBefore.Format(time.RFC3339)), "choose a later time", "at")
 	case !last.NotAfter.IsZero():
-		return nil, fmt.Errorf("shard %s ends at %s and has no successor; restore %s", last.Label(), last.NotAfter.Format(time.RFC3339), stateFile)
+		return nil, fmt.Errorf("shard %s ends at %s and has no successor; restore %s", last.Label(),
+			last.NotAfter.Format(time.RFC3339), stateFile)
 	case r.At.Before(now.Add(lead).Truncate(time.Second)) && !r.Unpublished:
-		return nil, fmt.Errorf("%s is less than %s away: %w; choose a later moment", r.At.Format(time.RFC3339), lead, ErrTooSoon)
+		return nil, fmt.Errorf("%s is less than %s away: %w; choose a later time", r.At.Format(time.RFC3339), lead, ErrTooSoon)
 	}
 	if r.Name == "" {
 		r.Name = r.At.Format("2006-01-02")
@@ -62,16 +65,20 @@ func (c Config) plan(shards []Shard, r Rotation, now time.Time) ([]Shard, error)
 	}
 	for _, s := range shards {
 		if s.Name == r.Name {
-			return nil, fault.BadSetting(fmt.Sprintf("there is a shard %q already", r.Name), "give the new one another name", "name")
+			return nil, fault.BadSetting(fmt.Sprintf("the shard %q already exists", r.Name), "give the new shard another name",
+				"name")
 		}
 	}
 	out := append([]Shard{}, shards...)
 	out[len(out)-1].NotAfter = r.At.Add(Overlap)
-	return append(out, Shard{Name: r.Name, Origin: c.originOf(r.Name), NotBefore: r.At, Created: now.UTC().Truncate(time.Second)}), nil
+	return append(out, Shard{
+		Name: r.Name, Origin: c.originOf(r.Name), Window: loglist.Window{NotBefore: r.At},
+		Created: now.UTC().Truncate(time.Second),
+	}), nil
 }
 
-// moment is when a rotation takes place.
-func (c Config) moment(r Rotation, now time.Time) time.Time {
+// takeoverTime returns when the new shard takes over.
+func (c Config) takeoverTime(r Rotation, now time.Time) time.Time {
 	if !r.At.IsZero() {
 		return r.At.UTC().Truncate(time.Second)
 	}
@@ -82,8 +89,8 @@ func (c Config) moment(r Rotation, now time.Time) time.Time {
 	return from.Truncate(24 * time.Hour).Add(24 * time.Hour)
 }
 
-// MakeShard makes a new shard and returns it. First comes its directory with its key, then the file shards.json in one step: a process
-// that dies between leaves a key that the same rotation takes up again, and nobody else knows.
+// MakeShard makes a new shard and returns it. It writes the shard's directory and key first, then replaces shards.json
+// in one step: a process that is killed between the two leaves a key that the same rotation uses later.
 func (c Config) MakeShard(r Rotation, now time.Time) (Shard, error) {
 	var made Shard
 	err := c.change(func(shards []Shard) ([]Shard, error) {
@@ -91,11 +98,11 @@ func (c Config) MakeShard(r Rotation, now time.Time) (Shard, error) {
 		if err != nil {
 			return nil, err
 		}
-		for i := range planned { // the first is not in a file yet when there was no rotation
+		for i := range planned { // without a previous rotation, the first shard is not in the file yet
 			if planned[i].LogID != "" {
 				continue
 			}
-			if planned[i], err = c.found(planned[i]); err != nil {
+			if planned[i], err = c.createShard(planned[i]); err != nil {
 				return nil, err
 			}
 		}
@@ -105,8 +112,8 @@ func (c Config) MakeShard(r Rotation, now time.Time) (Shard, error) {
 	return made, err
 }
 
-// found makes the directory and the key of a shard, unless they are there, and fills in the log ID.
-func (c Config) found(s Shard) (Shard, error) {
+// createShard makes the directory and the key of a shard, unless they exist, and sets the log ID.
+func (c Config) createShard(s Shard) (Shard, error) {
 	dir := c.ShardDir(s)
 	if err := mkdirSynced(dir); err != nil {
 		return s, err
@@ -120,13 +127,13 @@ func (c Config) found(s Shard) (Shard, error) {
 	}
 	s.LogID = hex.EncodeToString(id[:])
 	if s.Created.IsZero() {
-		s.Created = born(dir)
+		s.Created = keyCreated(dir)
 	}
 	return s, nil
 }
 
-// born is when the key of a shard was made.
-func born(dir string) time.Time {
+// keyCreated returns when the key of a shard was made.
+func keyCreated(dir string) time.Time {
 	st, err := os.Stat(filepath.Join(dir, keyFile))
 	if err != nil {
 		return time.Time{}
@@ -134,8 +141,8 @@ func born(dir string) time.Time {
 	return st.ModTime().UTC().Truncate(time.Second)
 }
 
-// due returns the rotation of the schedule whose time has come. A date that is so near that verifiers would have less than half of the
-// lead, because the schedule is new or nothing ran for long, is left out for the one after it.
+// due returns the rotation of the schedule that is due. A date that leaves verifiers less than half of the lead,
+// because the schedule is new or the CA was down for long, is skipped.
 func (c Config) due(shards []Shard, now time.Time) (Rotation, bool) {
 	s, ok := schedules()[c.Rotate]
 	if !ok {

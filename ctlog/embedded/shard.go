@@ -20,7 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/loglist"
 )
 
-// The files of the shards, beside those of the first one.
+// The files of the shards, in the directory of the first one.
 const (
 	stateFile    = "shards.json"
 	stateLock    = "shards.lock"
@@ -28,13 +28,13 @@ const (
 	stateVersion = 1
 )
 
-// Overlap is how long a shard goes on after the next one has taken over: more than the life of a certificate, so that at every
-// moment one shard's validity covers a certificate from now to its end.
+// Overlap is how long a shard continues after the next one has taken over. It is longer than the life of a certificate,
+// so that at any time the window of one shard covers a certificate issued now.
 const Overlap = 20 * time.Minute
 
-// Shard is one log of several that follow each other: what the file shards.json says of it.
+// Shard is one of several logs that follow each other, as in the file shards.json.
 type Shard struct {
-	Name   string `json:"name"` // "" is the first one
+	Name   string `json:"name"` // empty for the first one
 	Origin string `json:"origin"`
 	LogID  string `json:"log_id"` // hexadecimal
 	// Window is the shard's validity. The shard issues SCTs only within it, for certificates that expire within it.
@@ -60,7 +60,7 @@ func (s Shard) describe(key crypto.PublicKey) loglist.Log {
 	return loglist.Log{Name: s.Label(), Origin: s.Origin, Key: key, Window: s.Window}
 }
 
-// Label is what metrics, messages and readiness call the shard.
+// Label identifies the shard in metrics, messages and readiness reports.
 func (s Shard) Label() string {
 	if s.Name == "" {
 		return "embedded"
@@ -68,7 +68,7 @@ func (s Shard) Label() string {
 	return "embedded-" + s.Name
 }
 
-// Path is the shard's path below that of the first: "" or "/NAME".
+// Path returns the shard's URL path below that of the first shard: empty or "/NAME".
 func (s Shard) Path() string {
 	if s.Name == "" {
 		return ""
@@ -76,12 +76,12 @@ func (s Shard) Path() string {
 	return "/" + s.Name
 }
 
-// ended reports whether nothing can be logged any more that began before the end.
+// ended reports whether the window has closed, also for submissions that began before.
 func (s Shard) ended(now time.Time) bool {
 	return !s.NotAfter.IsZero() && now.After(s.NotAfter.Add(time.Minute))
 }
 
-// ShardDir is the shard's directory.
+// ShardDir returns the shard's directory.
 func (c Config) ShardDir(s Shard) string {
 	if s.Name == "" {
 		return c.Dir
@@ -89,7 +89,7 @@ func (c Config) ShardDir(s Shard) string {
 	return filepath.Join(c.Dir, shardsDir, s.Name)
 }
 
-// PublicKeyFile is where the shard's public key is, in PEM.
+// PublicKeyFile returns the path of the shard's public key, in PEM.
 func (c Config) PublicKeyFile(s Shard) string { return filepath.Join(c.ShardDir(s), publicFile) }
 
 func (c Config) originOf(name string) string {
@@ -99,12 +99,13 @@ func (c Config) originOf(name string) string {
 	return c.Origin + "/" + name
 }
 
-// shardName is what a shard may be called: a word of a path that is none of the log's own.
+// shardName matches a name that may be a path segment. The log's own paths are reserved.
 var shardName = regexp.MustCompile(`^[0-9a-z][0-9a-z-]{0,31}$`)
 
 func checkName(name string) error {
 	if !shardName.MatchString(name) || slices.Contains([]string{"checkpoint", "tile", "issuer", "ct"}, name) {
-		return fault.BadSetting(fmt.Sprintf("%q cannot be the name of a shard", name), "write up to 32 lower-case letters, digits and hyphens, and none of checkpoint, tile, issuer and ct", "name")
+		return fault.BadSetting(fmt.Sprintf("invalid shard name %q", name),
+			"write up to 32 lower-case letters, digits and hyphens, but not checkpoint, tile, issuer or ct", "name")
 	}
 	return nil
 }
@@ -115,8 +116,8 @@ type state struct {
 	Shards  []Shard `json:"shards"`
 }
 
-// Shards returns the shards of the log in c.Dir, oldest first. A log that was never rotated is one shard without bounds; one that
-// was never opened has no LogID yet.
+// Shards returns the shards of the log in c.Dir, oldest first. A log that was never rotated has one shard with an
+// unlimited window; a shard that was never opened has no LogID yet.
 func (c Config) Shards() ([]Shard, error) {
 	data, err := os.ReadFile(filepath.Join(c.Dir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -128,7 +129,7 @@ func (c Config) Shards() ([]Shard, error) {
 	return c.parseState(data)
 }
 
-// parseState MUST refuse what [Config.save] does not write: every name becomes a path.
+// parseState MUST refuse a file that [Config.save] would not write: every name becomes a path.
 func (c Config) parseState(data []byte) ([]Shard, error) {
 	path := filepath.Join(c.Dir, stateFile)
 	var s state
@@ -136,7 +137,8 @@ func (c Config) parseState(data []byte) ([]Shard, error) {
 		return nil, fmt.Errorf("%s: %w; restore it", path, err)
 	}
 	if s.Version > stateVersion {
-		return nil, fmt.Errorf("%s was written by a newer mayfly (version %d, this one knows %d); use that version", path, s.Version, stateVersion)
+		return nil, fmt.Errorf("%s was written by a newer mayfly (file version %d, this one supports %d); use that version", path,
+			s.Version, stateVersion)
 	}
 	if s.Version < 1 || len(s.Shards) == 0 || s.Shards[0].Name != "" {
 		return nil, fmt.Errorf("%s does not begin with the first shard; restore it", path)
@@ -144,7 +146,7 @@ func (c Config) parseState(data []byte) ([]Shard, error) {
 	names := map[string]bool{}
 	for i, one := range s.Shards {
 		if err := checkName(one.Name); i > 0 && err != nil {
-			return nil, fmt.Errorf("%s: %q cannot be the name of a shard; restore the file", path, one.Name)
+			return nil, fmt.Errorf("%s: invalid shard name %q; restore the file", path, one.Name)
 		}
 		id, err := hex.DecodeString(one.LogID)
 		if names[one.Name] || err != nil || len(id) != 32 {
@@ -155,7 +157,7 @@ func (c Config) parseState(data []byte) ([]Shard, error) {
 			return nil, otherOrigin(Config{Dir: c.ShardDir(one), Origin: want}, one.Origin)
 		}
 	}
-	if err := inOrder(s.Shards); err != nil {
+	if err := checkOrder(s.Shards); err != nil {
 		return nil, fmt.Errorf("%s: %w; restore the file", path, err)
 	}
 	return s.Shards, nil
@@ -169,20 +171,20 @@ func (c Config) save(shards []Shard) error {
 	return durable.WriteFile(filepath.Join(c.Dir, stateFile), append(data, '\n'), 0o644)
 }
 
-// checkOwner refuses root in a directory of somebody else: the CA could not read the keys that root makes.
+// checkOwner returns an error for root in a directory of another user: the CA could not read the keys that root makes.
 func (c Config) checkOwner() error {
 	st, err := os.Stat(c.Dir)
 	if err != nil {
-		return nil //nolint:nilerr // it will be made
+		return nil //nolint:nilerr // the directory will be made
 	}
 	if uid, known := owner.Of(st); known && os.Geteuid() == 0 && uid != 0 {
-		return fmt.Errorf("%s belongs to the user with the id %d, who could not read what root makes there; "+
+		return fmt.Errorf("%s belongs to the user ID %d, who could not read files that root makes there; "+
 			"run this as that user (sudo -u '#%d')", c.Dir, uid, uid)
 	}
 	return nil
 }
 
-// change runs edit over the shards and saves what it returns, alone among processes.
+// change calls edit with the shards and saves the result, under a lock against other processes.
 func (c Config) change(edit func([]Shard) ([]Shard, error)) error {
 	if err := mkdirSynced(c.Dir); err != nil {
 		return err
@@ -191,7 +193,7 @@ func (c Config) change(edit func([]Shard) ([]Shard, error)) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()                                                     //nolint:errcheck // the lock goes with the file
+	defer f.Close()                                                     //nolint:errcheck // closing the file releases the lock
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil { //nolint:gosec // a file descriptor fits
 		return fmt.Errorf("%s: %w", f.Name(), err)
 	}
@@ -205,10 +207,10 @@ func (c Config) change(edit func([]Shard) ([]Shard, error)) error {
 	return c.save(shards)
 }
 
-// schedule is a way to cut time into periods.
+// schedule divides time into periods.
 type schedule struct {
-	next func(time.Time) time.Time // the first boundary after a time
-	name func(time.Time) string    // of the period that begins there
+	next func(time.Time) time.Time // returns the first boundary after a time
+	name func(time.Time) string    // returns the name of the period that begins at a boundary
 }
 
 func schedules() map[string]schedule {

@@ -21,8 +21,8 @@ import (
 	"github.com/mayfly-ca/mayfly/loglist"
 )
 
-// Store is the embedded log with all its shards. It takes up shards that another process makes, makes those that the schedule wants,
-// and closes those whose time is over. It is safe for concurrent use.
+// Store is the embedded log with all its shards. It opens shards that another process makes, makes shards by the
+// schedule, and closes shards that have ended. Its methods may be called by several goroutines.
 type Store struct {
 	config  Config
 	o       Options
@@ -30,23 +30,23 @@ type Store struct {
 	changes chan struct{}
 	stop    context.CancelFunc
 	done    chan struct{}
-	lock    *os.File // of the directory, where no open log holds it
+	lock    *os.File // of the directory, if no open log has it
 
 	mu      sync.RWMutex
-	shards  []*member
-	known   []byte // the state file as it was taken up
-	trouble string // why the shards are not what they should be
+	shards  []*storeShard
+	known   []byte // the state file that the shards are from
+	warning string // why the shards could not be brought up to date
 }
 
-// member is a shard of a store.
-type member struct {
+// storeShard is a shard with its log.
+type storeShard struct {
 	Shard
-	log     *Log // nil when closed
+	log     *Log // nil if the shard is closed
 	handler http.Handler
 	key     crypto.PublicKey
 }
 
-// OpenShard is a shard of a store that is open, for those who submit.
+// OpenShard is a shard that accepts submissions.
 type OpenShard struct {
 	Shard
 	Log *Log
@@ -55,8 +55,8 @@ type OpenShard struct {
 // Describe returns the description of the shard.
 func (s OpenShard) Describe() loglist.Log { return s.describe(s.Log.Key()) }
 
-// OpenStore opens every shard of the log in c.Dir that is not closed, and makes the first one if there is none. It errs when another
-// process has the directory.
+// OpenStore opens every shard of the log in c.Dir that is not closed, and makes the first one if there is none. It
+// returns an error if another process uses the directory.
 func OpenStore(ctx context.Context, c Config, o Options) (_ *Store, err error) {
 	if err := c.Check(); err != nil {
 		return nil, err
@@ -77,14 +77,14 @@ func OpenStore(ctx context.Context, c Config, o Options) (_ *Store, err error) {
 	if err := s.refresh(ctx); err != nil {
 		return nil, err
 	}
-	<-s.changes // those who come later have seen nothing else
+	<-s.changes // the first state is not a change
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	go s.maintain(life)
 	return s, nil
 }
 
-// maintain looks after the shards until ctx ends.
+// maintain keeps the shards up to date until ctx ends.
 func (s *Store) maintain(ctx context.Context) {
 	defer close(s.done)
 	tick := time.NewTicker(s.o.Every)
@@ -97,11 +97,11 @@ func (s *Store) maintain(ctx context.Context) {
 			text = err.Error()
 		}
 		s.mu.Lock()
-		news := text != s.trouble && text != ""
-		s.trouble = text
+		changed := text != s.warning && text != ""
+		s.warning = text
 		s.mu.Unlock()
-		if news && ctx.Err() == nil {
-			s.o.Logger.Error("the shards of the embedded log are not as they should be; this is tried again", "cause", text)
+		if changed && ctx.Err() == nil {
+			s.o.Logger.Error("the shards of the embedded log could not be brought up to date; trying again", "cause", text)
 		}
 		select {
 		case <-ctx.Done():
@@ -111,7 +111,7 @@ func (s *Store) maintain(ctx context.Context) {
 	}
 }
 
-// rotateIfDue makes the shard that the schedule wants.
+// rotateIfDue makes the next shard of the schedule.
 func (s *Store) rotateIfDue() error {
 	shards := s.Shards()
 	r, due := s.config.due(shards, s.o.Now())
@@ -122,16 +122,18 @@ func (s *Store) rotateIfDue() error {
 	if err != nil {
 		return fmt.Errorf("rotation for %s: %w", r.At.Format(time.RFC3339), err)
 	}
-	s.report("log-shard-made", made, "takes over at "+made.NotBefore.Format(time.RFC3339)+"; publish its key to verifiers by then")
+	s.report("log-shard-made", made,
+		"takes over at "+made.NotBefore.Format(time.RFC3339)+"; publish its key to verifiers by then")
 	return nil
 }
 
 func (s *Store) report(reason string, one Shard, text string) {
-	s.o.Logger.Info("embedded log", "event", reason, "log", one.Label(), "origin", one.Origin, "log_id", one.LogID, "what", text)
+	s.o.Logger.Info("embedded log", "event", reason, "log", one.Label(), "origin", one.Origin, "log_id", one.LogID,
+		"what", text)
 	s.o.Event(reason, fmt.Sprintf("%s (log ID %s) %s", one.Label(), one.LogID, text))
 }
 
-// refresh takes up what the state file says, if that has changed.
+// refresh opens the shards of the state file, if the file has changed.
 func (s *Store) refresh(ctx context.Context) error {
 	data, err := os.ReadFile(filepath.Join(s.config.Dir, stateFile))
 	if err != nil && !os.IsNotExist(err) {
@@ -151,16 +153,16 @@ func (s *Store) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.config.trusted(shards, s.Shards()); err != nil { // before anything of it is opened, or written
+	if err := s.config.checkShards(shards, s.Shards()); err != nil { // before any shard is opened or written
 		return err
 	}
-	var next []*member
+	var next []*storeShard
 	for _, one := range shards {
 		m, err := s.open(ctx, one)
 		if err != nil {
 			return fmt.Errorf("shard %s: %w", one.Label(), err)
 		}
-		if s.adopt(m) && started { // so that it is closed whatever comes
+		if s.adopt(m) && started { // adopted now, so that it is closed even if a later shard fails
 			s.report("log-shard-opened", m.Shard, "was made and takes over at "+m.NotBefore.Format(time.RFC3339))
 		}
 		next = append(next, m)
@@ -175,8 +177,8 @@ func (s *Store) refresh(ctx context.Context) error {
 	return nil
 }
 
-// open returns the shard as one says, with the log that is open already if there is one.
-func (s *Store) open(ctx context.Context, one Shard) (*member, error) {
+// open returns the shard with its log, which may already be open.
+func (s *Store) open(ctx context.Context, one Shard) (*storeShard, error) {
 	s.mu.RLock()
 	for _, have := range s.shards {
 		if have.Name == one.Name && (have.log == nil) == !one.Closed.IsZero() {
@@ -193,7 +195,7 @@ func (s *Store) open(ctx context.Context, one Shard) (*member, error) {
 	}
 	o := s.o
 	o.label, o.Roots = one.Label(), *s.roots.Load()
-	if one.Name == "" && s.lock != nil { // was closed, and is open again: the file was edited
+	if one.Name == "" && s.lock != nil { // closed before, and open again: the file was edited
 		_ = s.lock.Close()
 		s.lock = nil
 	}
@@ -209,13 +211,13 @@ func (s *Store) open(ctx context.Context, one Shard) (*member, error) {
 	}
 	one.LogID = id
 	if one.Created.IsZero() {
-		one.Created = born(dir)
+		one.Created = keyCreated(dir)
 	}
-	return &member{Shard: one, log: l, handler: l.Handler(), key: l.Key()}, nil
+	return &storeShard{Shard: one, log: l, handler: l.Handler(), key: l.Key()}, nil
 }
 
-// openClosed is a shard that is only read.
-func (s *Store) openClosed(one Shard, dir string) (*member, error) {
+// openClosed returns a closed shard, whose files are only read.
+func (s *Store) openClosed(one Shard, dir string) (*storeShard, error) {
 	if one.Name == "" && s.lock == nil {
 		var err error
 		if s.lock, err = lockDir(dir); err != nil {
@@ -226,17 +228,18 @@ func (s *Store) openClosed(one Shard, dir string) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &member{Shard: one, key: key, handler: files{
-		dir: dir, roots: func() []*x509.Certificate { return *s.roots.Load() }, checkpoint: func() []byte { return lastCosigned(dir) },
+	return &storeShard{Shard: one, key: key, handler: files{
+		dir: dir, roots: func() []*x509.Certificate { return *s.roots.Load() },
+		checkpoint: func() []byte { return lastCosigned(dir) },
 	}}, nil
 }
 
-// adopt keeps m among the shards, in place of what has its name. It reports whether there was none.
-func (s *Store) adopt(m *member) (fresh bool) {
+// adopt adds m to the shards, or replaces the shard with its name. It reports whether the shard is new.
+func (s *Store) adopt(m *storeShard) (isNew bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := slices.IndexFunc(s.shards, func(have *member) bool { return have.Name == m.Name })
-	next := slices.Clone(s.shards) // readers may hold the old one
+	at := slices.IndexFunc(s.shards, func(have *storeShard) bool { return have.Name == m.Name })
+	next := slices.Clone(s.shards) // other goroutines may read the old slice
 	if at < 0 {
 		next = append(next, m)
 	} else {
@@ -246,7 +249,7 @@ func (s *Store) adopt(m *member) (fresh bool) {
 	return at < 0
 }
 
-// closeEnded closes the shards whose time is over: the last checkpoint first, then the state file.
+// closeEnded closes the shards that have ended: it publishes the last checkpoint, then writes the state file.
 func (s *Store) closeEnded(ctx context.Context) error {
 	s.mu.RLock()
 	shards := s.shards
@@ -263,11 +266,11 @@ func (s *Store) closeEnded(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (s *Store) closeShard(ctx context.Context, m *member) error {
+func (s *Store) closeShard(ctx context.Context, m *storeShard) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if err := m.log.Close(ctx); err != nil {
-		return err // it takes nothing any more, and the next start tries again
+		return err // the log accepts no more entries, and the next start tries again
 	}
 	closed := m.Shard
 	closed.Closed = s.o.Now().UTC().Truncate(time.Second)
@@ -282,11 +285,11 @@ func (s *Store) closeShard(ctx context.Context, m *member) error {
 	if err != nil {
 		return err
 	}
-	s.report("log-shard-closed", closed, "takes no more entries; its last checkpoint is published and it stays readable")
+	s.report("log-shard-closed", closed, "accepts no more entries; its last checkpoint is published and it stays readable")
 	return s.refresh(ctx)
 }
 
-// count brings the metric of the shards up to date.
+// count updates the metric of the shards.
 func (s *Store) count() {
 	now, n := s.o.Now(), map[string]int{"future": 0, "current": 0, "closed": 0}
 	for _, one := range s.Shards() {
@@ -304,7 +307,7 @@ func (s *Store) count() {
 	}
 }
 
-// Changes receives a value when [Store.Open] has become another one.
+// Changes receives a value when the result of [Store.Open] has changed.
 func (s *Store) Changes() <-chan struct{} { return s.changes }
 
 // Shards returns all shards, oldest first.
@@ -318,7 +321,8 @@ func (s *Store) Shards() []Shard {
 	return out
 }
 
-// Open returns the shards that are not closed, the newest first: of two that cover a certificate it is the one to prefer.
+// Open returns the shards that are not closed, the newest first: if two cover a certificate, the newer one is
+// preferred.
 func (s *Store) Open() []OpenShard {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -342,14 +346,14 @@ func (s *Store) Keys() []crypto.PublicKey {
 	return out
 }
 
-// Warning says what is wrong with the shards as a whole; "" is nothing.
+// Warning returns why the shards could not be brought up to date; empty if they are.
 func (s *Store) Warning() string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.trouble
+	return s.warning
 }
 
-// SetRoots replaces what get-roots answers.
+// SetRoots replaces the answer to get-roots.
 func (s *Store) SetRoots(roots []*x509.Certificate) {
 	s.roots.Store(&roots)
 	for _, one := range s.Open() {
@@ -378,7 +382,7 @@ func (s *Store) Handler() http.Handler {
 	})
 }
 
-// Close publishes a checkpoint over everything that was added and releases the directory. It waits no longer than ctx.
+// Close publishes a checkpoint over all entries and releases the directory. It waits no longer than ctx.
 func (s *Store) Close(ctx context.Context) error {
 	s.stop()
 	<-s.done

@@ -93,7 +93,8 @@ func names(shards []embedded.OpenShard) string {
 	return strings.Join(out, " ")
 }
 
-// The schedule makes the next shard in time, the old one ends 20 minutes after the new one has begun, and is closed then. // B6
+// The schedule makes the next shard in time, the old one ends 20 minutes after the new one has begun, and is closed
+// then. // B6
 func TestRotateByDate(t *testing.T) {
 	t.Parallel()
 	c := embedded.Config{Dir: t.TempDir(), Origin: origin, Rotate: "yearly"}
@@ -326,7 +327,8 @@ func FuzzShards(f *testing.F) {
 	})
 }
 
-// A process that is killed anywhere in a rotation leaves shards that open, and the same rotation goes through afterwards.
+// A process that is killed anywhere in a rotation leaves shards that open, and the same rotation goes through
+// afterwards.
 func TestRotationKilled(t *testing.T) {
 	t.Parallel()
 	strace, err := exec.LookPath("strace")

@@ -24,23 +24,23 @@ import (
 	"github.com/mayfly-ca/mayfly/monitor"
 )
 
-// How witnesses are asked.
 const (
 	cosignedFile   = "checkpoint.cosigned"
-	lookEvery      = 200 * time.Millisecond // for a new checkpoint
-	witnessTimeout = 4 * time.Second        // for all of one checkpoint
-	stragglers     = time.Second            // once the policy is satisfied
-	maxCosignature = 16 << 10
-	patience       = 3 // failures in a row until a witness is set aside
-	asideFor       = 10 * time.Second
-	asideMost      = 10 * time.Minute
+	pollEvery      = 200 * time.Millisecond // for a new checkpoint
+	witnessTimeout = 4 * time.Second        // of all requests for one checkpoint
+	graceTime      = time.Second            // for further cosignatures, once the policy is met
+	maxCosignature = 16 << 10               // bytes of an answer
+	maxFailures    = 3                      // in a row, until a witness is set aside
+	asideFor       = 10 * time.Second       // after the first failure too many, then doubled
+	maxAside       = 10 * time.Minute
 )
 
-// cosigner asks witnesses for cosignatures (c2sp.org/tlog-witness) and keeps the checkpoint that readers get. Nothing waits for it
-// but the checkpoint, and that no longer than witnessTimeout: then it is published with the cosignatures that are there.
+// cosigner requests cosignatures from witnesses (c2sp.org/tlog-witness) and keeps the checkpoint for readers. Only the
+// publication of a checkpoint waits for it, and no longer than witnessTimeout: the checkpoint is then published with
+// the cosignatures received so far.
 //
-// The storage library could ask witnesses itself, but it would publish an empty checkpoint when it cannot build a proof and is told
-// to go on without cosignatures, stops at the first ones that suffice, and knows no limits.
+// Tessera's own support for witnesses is not used: it publishes an empty checkpoint if it cannot build a proof and may
+// continue without cosignatures, it stops at the first cosignatures that meet the policy, and it has no limits.
 type cosigner struct {
 	dir, label string
 	log        *slog.Logger
@@ -53,29 +53,30 @@ type cosigner struct {
 	want       int
 	client     *http.Client
 
-	turn sync.Mutex // of a round
+	collecting sync.Mutex // one collection at a time
 
 	mu     sync.Mutex
 	served []byte // the checkpoint with its cosignatures
-	have   int    // how many
+	have   int    // the number of its cosignatures
 	tried  bool
-	seen   []byte    // the checkpoint that the last round was about
-	again  time.Time // when it is asked for again, if cosignatures are missing
+	last   []byte    // the checkpoint of the last collection
+	retry  time.Time // when missing cosignatures are requested again
 }
 
-// witness is one of them, as far as this log knows it. Only its round changes it, but for what mu guards.
+// witness is the state of one witness. Only the collection that has the mutex of the cosigner changes it, except for
+// the fields that mu guards.
 type witness struct {
 	name, url string
 	verifier  note.Verifier
-	size      uint64 // of the checkpoint that it cosigned last
+	size      uint64 // of the last checkpoint that it cosigned
 
-	mu       sync.Mutex
-	failures int
-	until    time.Time // set aside
-	last     error
+	mu         sync.Mutex
+	failures   int       // in a row
+	asideUntil time.Time // set aside until then
+	lastErr    error
 }
 
-// newCosigner expects that l's storage is open.
+// newCosigner makes a cosigner for a log whose storage is open.
 func newCosigner(l *Log, c Config, o Options) (*cosigner, error) {
 	w := &cosigner{
 		dir: l.dir, label: l.label, log: l.log, event: l.event, metrics: l.metrics, reader: l.reader, origin: l.signer.origin, tiles: l.tiles, want: c.cosignatures(),
@@ -102,7 +103,7 @@ func newCosigner(l *Log, c Config, o Options) (*cosigner, error) {
 	return w, nil
 }
 
-// lastCosigned is the cosigned form of the checkpoint on disk, or nothing.
+// lastCosigned returns the cosigned form of the checkpoint on disk, or nil.
 func lastCosigned(dir string) []byte {
 	plain, err := os.ReadFile(filepath.Join(dir, checkpointFile))
 	if err != nil {
@@ -115,7 +116,7 @@ func lastCosigned(dir string) []byte {
 	return cosigned
 }
 
-// count returns how many cosignatures a checkpoint carries.
+// count returns how many cosignatures a checkpoint has.
 func (c *cosigner) count(checkpoint []byte) int {
 	var verifiers []note.Verifier
 	for _, w := range c.witnesses {
@@ -128,13 +129,13 @@ func (c *cosigner) count(checkpoint []byte) int {
 	return len(n.Sigs)
 }
 
-// run asks for cosignatures of each new checkpoint until ctx ends.
+// run requests cosignatures of each new checkpoint until ctx ends.
 func (c *cosigner) run(ctx context.Context) {
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	defer c.client.CloseIdleConnections()
 	for {
-		c.round(ctx)
+		c.collect(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -143,19 +144,20 @@ func (c *cosigner) run(ctx context.Context) {
 	}
 }
 
-// round asks every witness to cosign the checkpoint on disk, unless that was done and has sufficed, or is not long ago.
-func (c *cosigner) round(ctx context.Context) {
-	c.turn.Lock()
-	defer c.turn.Unlock()
+// collect asks every witness to cosign the checkpoint on disk, unless the checkpoint has enough cosignatures, or was
+// tried recently.
+func (c *cosigner) collect(ctx context.Context) {
+	c.collecting.Lock()
+	defer c.collecting.Unlock()
 	checkpoint, err := c.reader.ReadCheckpoint(ctx)
 	if err != nil {
-		return // readiness says so
+		return // readiness reports it
 	}
 	c.mu.Lock()
-	same := bytes.Equal(checkpoint, c.seen)
-	done := same && (c.have >= c.want || time.Now().Before(c.again))
-	if c.seen = checkpoint; !done {
-		c.again = time.Now().Add(asideFor)
+	same := bytes.Equal(checkpoint, c.last)
+	done := same && (c.have >= c.want || time.Now().Before(c.retry))
+	if c.last = checkpoint; !done {
+		c.retry = time.Now().Add(asideFor)
 	}
 	c.mu.Unlock()
 	if done {
@@ -176,7 +178,7 @@ func (c *cosigner) round(ctx context.Context) {
 	for left := len(c.witnesses); left > 0; left-- {
 		if have >= c.want && enough == nil {
 			c.publish(signed, have)
-			enough = time.After(stragglers)
+			enough = time.After(graceTime)
 		}
 		select {
 		case line := <-lines:
@@ -185,7 +187,7 @@ func (c *cosigner) round(ctx context.Context) {
 			}
 			continue
 		case <-enough:
-			cancel() // and wait for the rest to give up: the next round is theirs, too
+			cancel() // and wait for the other requests to end: a witness has one at a time
 			enough = nil
 			if line := <-lines; line != "" {
 				signed, have = append(signed, line...), have+1
@@ -195,31 +197,31 @@ func (c *cosigner) round(ctx context.Context) {
 	c.publish(signed, have)
 }
 
-// publish makes a checkpoint the one that readers get.
+// publish makes a checkpoint available to readers.
 func (c *cosigner) publish(signed []byte, have int) {
 	c.mu.Lock()
 	c.tried = true
-	if bytes.HasPrefix(c.served, c.seen) && have < c.have { // asked again, and answered by fewer
+	if bytes.HasPrefix(c.served, c.last) && have < c.have { // the retry received fewer
 		c.mu.Unlock()
 		return
 	}
 	c.served, c.have = bytes.Clone(signed), have
 	c.mu.Unlock()
 	c.metrics.cosigned.WithLabelValues(c.label).Set(float64(have))
-	// For the next process, and for whoever serves the directory with another server.
+	// The file is for the next process, and for another server that serves the directory.
 	if err := durable.WriteFile(filepath.Join(c.dir, cosignedFile), signed, 0o644); err != nil {
-		c.log.Warn("the cosigned checkpoint is not kept", "log", c.label, "cause", err.Error())
+		c.log.Warn("the cosigned checkpoint could not be written", "log", c.label, "cause", err.Error())
 	}
 }
 
-// checkpoint is what readers get; nothing before the first round.
+// checkpoint returns the checkpoint for readers; nil before the first collection.
 func (c *cosigner) checkpoint() []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.served
 }
 
-// warning says which cosignatures are missing.
+// warning describes missing cosignatures; empty if there are enough.
 func (c *cosigner) warning() string {
 	c.mu.Lock()
 	have, tried := c.have, c.tried
@@ -227,27 +229,27 @@ func (c *cosigner) warning() string {
 	if !tried || have >= c.want {
 		return ""
 	}
-	text := fmt.Sprintf("the checkpoint carries %d of %d cosignatures", have, c.want)
+	text := fmt.Sprintf("the checkpoint has %d of %d cosignatures", have, c.want)
 	for _, w := range c.witnesses {
 		w.mu.Lock()
-		if w.last != nil {
-			text += "; witness " + w.name + ": " + w.last.Error()
+		if w.lastErr != nil {
+			text += "; witness " + w.name + ": " + w.lastErr.Error()
 		}
 		w.mu.Unlock()
 	}
 	return text
 }
 
-// proposal is a checkpoint that is to be cosigned, over so many entries.
+// proposal is a checkpoint to be cosigned, and the number of its entries.
 type proposal struct {
 	checkpoint []byte
 	size       uint64
 }
 
-// ask returns the line with w's cosignature, or nothing.
+// ask returns the line with the cosignature of w; empty if there is none.
 func (c *cosigner) ask(ctx context.Context, w *witness, p proposal) string {
 	w.mu.Lock()
-	aside := time.Now().Before(w.until)
+	aside := time.Now().Before(w.asideUntil)
 	w.mu.Unlock()
 	if aside {
 		c.metrics.cosignatures.WithLabelValues(c.label, w.name, "skipped").Inc()
@@ -265,37 +267,40 @@ func (c *cosigner) ask(ctx context.Context, w *witness, p proposal) string {
 	c.metrics.cosignatures.WithLabelValues(c.label, w.name, result).Inc()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	news := (err == nil) != (w.last == nil)
+	changed := (err == nil) != (w.lastErr == nil)
 	var before *largerError
-	if larger != nil && !errors.As(w.last, &before) {
-		news = true
+	if larger != nil && !errors.As(w.lastErr, &before) {
+		changed = true
 		c.event("log-behind-witness", fmt.Sprintf("%s: witness %s: %v", c.label, w.name, err))
 	}
-	w.last = err
+	w.lastErr = err
 	if err == nil {
-		w.failures, w.until = 0, time.Time{}
-		if news {
+		w.failures, w.asideUntil = 0, time.Time{}
+		if changed {
 			c.log.Info("witness cosigns again", "log", c.label, "witness", w.name)
 		}
 		return line
 	}
-	if w.failures++; w.failures >= patience {
-		w.until = time.Now().Add(min(asideFor<<min(w.failures-patience, 10), asideMost))
+	if w.failures++; w.failures >= maxFailures {
+		w.asideUntil = time.Now().Add(min(asideFor<<min(w.failures-maxFailures, 10), maxAside))
 	}
-	if news {
+	if changed {
 		c.log.Warn("witness does not cosign", "log", c.label, "witness", w.name, "cause", err.Error())
 	}
 	return ""
 }
 
-// largerError is a witness that has cosigned more than there is: this log has lost entries, or somebody else has its key.
+// largerError means that a witness has cosigned a larger tree: this log has lost entries, or another process has its
+// key.
 type largerError struct{ theirs, ours uint64 }
 
 func (e *largerError) Error() string {
-	return fmt.Sprintf("it has cosigned a checkpoint over %d entries, and this log has %d: entries were lost (an old backup?), or another process has the log's key", e.theirs, e.ours)
+	return fmt.Sprintf("the witness has cosigned a checkpoint over %d entries, and this log has %d: entries were lost (an old "+
+		"backup?), or another process has the log's key", e.theirs, e.ours)
 }
 
-// cosign asks w, at most twice: the second time from the size that it answered to the first (c2sp.org/tlog-witness, "409 Conflict").
+// cosign asks w, at most twice: the second request starts from the size in the answer to the first
+// (c2sp.org/tlog-witness, "409 Conflict").
 func (c *cosigner) cosign(ctx context.Context, w *witness, p proposal) (line string, err error) {
 	for range 2 {
 		var proof [][]byte
@@ -324,22 +329,22 @@ func (c *cosigner) cosign(ctx context.Context, w *witness, p proposal) (line str
 			size, err := strconv.ParseUint(strings.TrimSuffix(string(answer), "\n"), 10, 63)
 			switch {
 			case err != nil:
-				return "", fmt.Errorf("it has another root for the %d entries that it cosigned before: the log's key has signed two trees", w.size)
+				return "", fmt.Errorf("the witness has another root for the %d entries that it cosigned before: the log's key has signed two trees", w.size)
 			case size > p.size:
 				return "", &largerError{size, p.size}
 			case size == w.size:
-				return "", fmt.Errorf("it refuses the step from %d to %d entries", w.size, p.size)
+				return "", fmt.Errorf("the witness refuses the step from %d to %d entries", w.size, p.size)
 			}
 			w.size = size
 		case http.StatusNotFound:
-			return "", errors.New("it does not know this log; give its operator the origin and the key")
+			return "", errors.New("the witness does not know this log; give its operator the origin and the key")
 		case http.StatusForbidden:
-			return "", errors.New("it has another key for this log; give its operator the right one")
+			return "", errors.New("the witness has another key for this log; give its operator the right one")
 		default:
 			return "", fmt.Errorf("status %d", status)
 		}
 	}
-	return "", errors.New("it changes the size that it has cosigned while it is asked")
+	return "", errors.New("the witness changes the size that it has cosigned between two requests")
 }
 
 func (c *cosigner) post(ctx context.Context, url, body string) (status int, answer []byte, err error) {
@@ -359,15 +364,15 @@ func (c *cosigner) post(ctx context.Context, url, body string) (status int, answ
 	return resp.StatusCode, answer, err
 }
 
-// cosignature picks the one line out of a witness's answer that verifies.
+// cosignature returns the line of a witness's answer that verifies.
 func cosignature(checkpoint, answer []byte, v note.Verifier) (string, error) {
 	n, err := note.Open(append(bytes.Clone(checkpoint), answer...), note.VerifierList(v))
 	if err != nil || len(n.Sigs) != 1 {
-		return "", errors.New("its cosignature does not verify with the configured key")
+		return "", errors.New("the cosignature does not verify with the configured key")
 	}
 	at, err := f_note.CoSigV1Timestamp(n.Sigs[0])
 	if age := time.Since(at); err != nil || age > 5*time.Minute || age < -5*time.Minute {
-		return "", fmt.Errorf("its cosignature is of %s; look at both clocks", at.UTC().Format(time.RFC3339))
+		return "", fmt.Errorf("the cosignature has the timestamp %s; check both clocks", at.UTC().Format(time.RFC3339))
 	}
 	return fmt.Sprintf("— %s %s\n", n.Sigs[0].Name, n.Sigs[0].Base64), nil
 }

@@ -155,7 +155,7 @@ func TestWitnessStranger(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { shut(t, l) })
-	until(t, "warned", func() bool { return strings.Contains(l.Warning(t.Context()), "witness w: it does not know this log") })
+	until(t, "warned", func() bool { return strings.Contains(l.Warning(t.Context()), "witness w: the witness does not know this log") })
 }
 
 func TestWitnessConfig(t *testing.T) {

@@ -58,8 +58,8 @@ func parseAnswer(body []byte) ([]byte, error) {
 	return a.sct()
 }
 
-// parseWithLibrary reads an answer with certificate-transparency-go; ok is false where there is no SCT of version 1 in it, or a
-// member is absent that the library takes for zero.
+// parseWithLibrary reads an answer with certificate-transparency-go; ok is false where there is no SCT of version 1 in
+// it, or a member is absent that the library takes for zero.
 func parseWithLibrary(body []byte) (raw []byte, ok bool) {
 	var present struct {
 		Version   *json.RawMessage `json:"sct_version"`

@@ -1,7 +1,8 @@
-// Package remote is a Certificate Transparency log behind HTTP (RFC 6962 §4): a precertificate in, an unverified SCT out.
+// Package remote is a Certificate Transparency log behind HTTP (RFC 6962 §4): a precertificate in, an unverified SCT
+// out.
 //
-// A log's answer is hostile until it is verified. It is read up to a limit, redirects are not followed, and no text of a
-// log reaches a client of the CA. A caller MUST verify an SCT that comes out of this package; [ctlog.Set] does.
+// A log's answer is hostile until it is verified. It is read up to a limit, redirects are not followed, and no text of
+// a log reaches a client of the CA. A caller MUST verify an SCT that comes out of this package; [ctlog.Set] does.
 //
 // One call is one request: whether to try again is the caller's decision.
 package remote
@@ -163,8 +164,8 @@ func (l *Log) Close() {
 	l.reader.Close()
 }
 
-// Submit sends p to add-pre-chain (RFC 6962 §4.2), once, and returns the SCT in TLS encoding. It does not verify the SCT.
-// Its errors are each a [ctlog.Failure].
+// Submit sends p to add-pre-chain (RFC 6962 §4.2), once, and returns the SCT in TLS encoding. It does not verify the
+// SCT. Its errors are each a [ctlog.Failure].
 func (l *Log) Submit(ctx context.Context, p tbs.Precertificate) ([]byte, error) {
 	sct, _, err := l.AddPreChain(ctx, p)
 	return sct, err
@@ -228,7 +229,7 @@ func (l *Log) Head(ctx context.Context) (absent string, err error) {
 	switch {
 	case err == nil:
 		return "", nil
-	case monitor.Convicts(err):
+	case monitor.Misbehaved(err):
 		return "", &ctlog.Failure{
 			Result: ctlog.Unverified,
 			Err: fmt.Errorf("the log's head is not signed with the pinned key (public_key); write the key "+

@@ -96,7 +96,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// A log that asks for a client certificate gets it, and a proxy is the one that is configured, whatever the environment says.
+// A log that asks for a client certificate gets it, and a proxy is the one that is configured, whatever the environment
+// says.
 func TestClientCertificateAndProxy(t *testing.T) {
 	t.Parallel()
 	var through atomic.Int64

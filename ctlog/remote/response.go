@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// sctAnswer is the JSON answer to add-pre-chain (RFC 6962 §4.1). A pointer distinguishes an absent member from zero, which
-// AddChainResponse of certificate-transparency-go does not: an absent version is not version 1.
+// sctAnswer is the JSON answer to add-pre-chain (RFC 6962 §4.1). A pointer distinguishes an absent member from zero,
+// which AddChainResponse of certificate-transparency-go does not: an absent version is not version 1.
 type sctAnswer struct {
 	Version    *uint64 `json:"sct_version"`
 	ID         []byte  `json:"id"`
@@ -21,8 +21,8 @@ type sctAnswer struct {
 	Signature  []byte  `json:"signature"`
 }
 
-// sct returns the SCT in TLS encoding (RFC 6962 §3.2), with the extensions as received. It returns an error for anything
-// but an SCT of version 1; it verifies no signature.
+// sct returns the SCT in TLS encoding (RFC 6962 §3.2), with the extensions as received. It returns an error for
+// anything but an SCT of version 1; it verifies no signature.
 func (a *sctAnswer) sct() ([]byte, error) {
 	switch {
 	case a.Version == nil || a.Timestamp == nil:

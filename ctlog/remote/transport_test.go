@@ -216,8 +216,8 @@ var answers = []struct {
 	{"long body without end", "HTTP/1.1 200 OK\r\n\r\n" + strings.Repeat(" ", 200000), true, "garbled", 2},
 }
 
-// B11: whatever a log answers is classified, redirects are not followed, and the connection is used again only if the end
-// of the answer is known.
+// B11: whatever a log answers is classified, redirects are not followed, and the connection is used again only if the
+// end of the answer is known.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	for _, row := range answers {
