@@ -132,7 +132,7 @@ func VerifyBundle(trustedRoot, bundleJSON []byte, e Expectation) (*Verified, err
 	}
 	result, err := v.Verify(b, verify.NewPolicy(artifact, verify.WithCertificateIdentity(identity)))
 	if err != nil {
-		return nil, failure(err, v, b, material)
+		return nil, failure(err, v, refused{b, material})
 	}
 	out, err := proven(b, result, material)
 	if err != nil {
@@ -257,9 +257,16 @@ const (
 	hintOtherSigner = "somebody else signed: compare identity and issuer"
 )
 
+// refused is a bundle that the verifier refused, and the trusted root that it was verified with.
+type refused struct {
+	bundle   *bundle.Bundle
+	material *trusted
+}
+
 // failure finds the step at which v refused the bundle with err. The verifier has no error types for its steps, so they
 // are repeated one by one, in the verifier's order, until one fails.
-func failure(err error, v *verify.Verifier, b *bundle.Bundle, material *trusted) *Failure {
+func failure(err error, v *verify.Verifier, r refused) *Failure {
+	b, material := r.bundle, r.material
 	if inner := errors.Unwrap(err); inner != nil {
 		err = inner // without the verifier's own name of the step
 	}
