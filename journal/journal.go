@@ -121,11 +121,11 @@ type Journal struct {
 
 	free func(dir string) (free, size uint64, known bool) // of a disk
 
-	chain    chain     // of the goroutine that writes alone, as what follows
-	lines    []byte    // of the group that is written; reused
-	spare    []entry   // reused for waiting
-	crowd    int       // number of records in the last group
-	measured time.Time // when the free space was measured last
+	chain     chain     // of the goroutine that writes alone, as what follows
+	lines     []byte    // of the group that is written; reused
+	spare     []entry   // reused for waiting
+	lastGroup int       // number of records in the last group
+	measured  time.Time // when the free space was measured last
 }
 
 // Open opens the journal for this process alone, sets aside what a crash left at its end, and writes the start record. When
@@ -402,7 +402,7 @@ func (j *Journal) measure() {
 
 // commitAndWake commits a group and wakes the callers that wait for it. It returns false if the group does not count.
 func (j *Journal) commitAndWake(all []entry) bool {
-	j.crowd = len(all)
+	j.lastGroup = len(all)
 	err := j.commit(all)
 	if err != nil {
 		j.fail(err, all)

@@ -30,7 +30,7 @@ func newAudit() *cobra.Command {
 	return cmd
 }
 
-// journalFlags say which journal is meant.
+// journalFlags name a journal.
 type journalFlags struct{ config string }
 
 func (f *journalFlags) add(cmd *cobra.Command) {
@@ -40,13 +40,13 @@ func (f *journalFlags) add(cmd *cobra.Command) {
 // target is a journal as the command line names it.
 type target struct {
 	path   string
-	config journal.Config // has File only, where the journal was named by its path
+	config journal.Config // of a journal that is named by its path: File and Subjects only
 }
 
 func (f *journalFlags) target(args []string) (target, error) {
 	switch {
 	case len(args) == 1 && f.config != "":
-		return target{}, cli.Usage("JOURNAL and --config name two journals; write one of them")
+		return target{}, cli.Usage("JOURNAL and --config name two journals; use one of them")
 	case len(args) == 1:
 		return f.named(args[0])
 	case f.config == "":
@@ -59,15 +59,15 @@ func (f *journalFlags) target(args []string) (target, error) {
 	if cfg.Audit == nil || cfg.Audit.File == "" {
 		return target{}, cli.Usage("%s has no audit.file: there is no journal to read here", f.config)
 	}
-	return f.there(target{cfg.Audit.File, cfg.Audit.Config})
+	return f.existing(target{cfg.Audit.File, cfg.Audit.Config})
 }
 
 func (f *journalFlags) named(path string) (target, error) {
-	return f.there(target{path, journal.Config{File: path, Subjects: journal.SubjectsDigest}})
+	return f.existing(target{path, journal.Config{File: path, Subjects: journal.SubjectsDigest}})
 }
 
-// there refuses a path at which there is nothing.
-func (f *journalFlags) there(t target) (target, error) {
+// existing refuses a path without a journal.
+func (f *journalFlags) existing(t target) (target, error) {
 	if _, err := journal.Segments(t.path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return t, fmt.Errorf("there is no journal at %s; write the path that audit.file has in the configuration", t.path)
@@ -77,7 +77,7 @@ func (f *journalFlags) there(t target) (target, error) {
 	return t, nil
 }
 
-// What a record is, in one word, and how it is painted.
+// recordWord returns the kind of a record in one word, in its colour.
 func recordWord(r *journal.Record, st terminal.Style) string {
 	switch {
 	case r.Kind == journal.Alarm:
@@ -92,12 +92,12 @@ func recordWord(r *journal.Record, st terminal.Style) string {
 	return st.Red(terminal.Printable(string(r.Result)))
 }
 
-// recordHead are the columns of recordCells.
+// recordHead returns the heads of the columns of recordCells.
 func recordHead() []string {
 	return []string{"SEQ", "TIME", "WHAT", "WHO", "ISSUER", "SERIAL", "WHY"}
 }
 
-// recordCells are the columns of one record for people. "-" is nothing.
+// recordCells returns the columns of one record for people. "-" means no value.
 func recordCells(r *journal.Record, st terminal.Style) []string {
 	who := r.SAN
 	if who == "" {
@@ -149,12 +149,12 @@ func printRecords(w io.Writer, records []journal.Record) error {
 	return g.Write(w, st)
 }
 
-// reportDamage says on standard error that a line was left out.
+// reportDamage reports on standard error that a line was skipped.
 func reportDamage(w io.Writer, d *journal.Damage) {
-	fmt.Fprintf(w, "mayfly: %s (left out; \"mayfly audit verify\" says more)\n", terminal.Printable(d.Error()))
+	fmt.Fprintf(w, "mayfly: %s (skipped; see \"mayfly audit verify\")\n", terminal.Printable(d.Error()))
 }
 
-// readSalt returns the salt for digests of subjects; nil where there is none.
+// readSalt returns the salt for digests of subjects; nil if there is none.
 func (t target) readSalt() ([]byte, error) {
 	if t.config.Subjects != journal.SubjectsDigest {
 		return nil, nil

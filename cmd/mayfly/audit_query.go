@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,11 +46,11 @@ func newAuditQuery() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			q, err := f.compile(salt, time.Now())
+			filter, err := f.filter(salt, time.Now())
 			if err != nil {
 				return err
 			}
-			return q.run(cmd.Context(), t, cli.Streams{Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr()}, f.json)
+			return f.run(cmd, t.path, filter)
 		}),
 	}
 	from.add(cmd)
@@ -59,7 +60,7 @@ func newAuditQuery() *cobra.Command {
 	fl.StringVar(&f.san, "san", "", "identity in the certificate")
 	fl.StringVar(&f.providerKey, "provider-key", "", "thumbprint (RFC 7638) of the key that verified the token")
 	fl.StringVar(&f.serial, "serial", "", "serial number, hexadecimal")
-	fl.StringVar(&f.requestID, "request-id", "", "id of the request")
+	fl.StringVar(&f.requestID, "request-id", "", "ID of the request")
 	fl.StringVar(&f.key, "key", "", "certified key: SHA-256 of its SubjectPublicKeyInfo, or a PEM file with the key or the certificate")
 	fl.StringVar(&f.result, "result", "", "issued, failed or denied")
 	fl.StringVar(&f.reason, "reason", "", "reason of docs/errors.md, or kind of an alarm")
@@ -71,75 +72,36 @@ func newAuditQuery() *cobra.Command {
 	return cmd
 }
 
-// query is what a record is held against.
-type query struct {
-	equal        []func(*journal.Record) bool
-	since, until time.Time
-	intents      bool
-	wantsNames   bool // by subject or SAN
-	salted       bool
-}
-
-func (f *queryFlags) compile(salt []byte, now time.Time) (*query, error) {
-	q := &query{intents: f.intents, salted: salt != nil, wantsNames: f.subject != "" || f.san != ""}
-	add := func(want string, of func(*journal.Record) string) {
-		if want != "" {
-			q.equal = append(q.equal, func(r *journal.Record) bool { return of(r) == want })
-		}
+// filter returns what the flags select.
+func (f *queryFlags) filter(salt []byte, now time.Time) (*journal.Filter, error) {
+	q := &journal.Filter{
+		Issuer: f.issuer, Subject: f.subject, SAN: f.san, ProviderKey: f.providerKey, RequestID: f.requestID,
+		Result: journal.Result(f.result), Reason: f.reason, Intents: f.intents, Salt: salt,
 	}
-	named := func(want string, of func(*journal.Record) string) {
-		if want == "" {
-			return
-		}
-		digest := want
-		if salt != nil {
-			digest = journal.SubjectDigest(salt, want)
-		}
-		q.equal = append(q.equal, func(r *journal.Record) bool { return of(r) == want || of(r) == digest })
-	}
-	key, err := keyDigest(f.key)
-	if err != nil {
+	var err error
+	if q.Key, err = keyDigest(f.key); err != nil {
 		return nil, err
 	}
-	switch f.result {
-	case "", string(journal.Issued), string(journal.Failed), string(journal.Denied):
-	default:
+	if f.result != "" && !slices.Contains(journal.Results(), q.Result) {
 		return nil, cli.Usage("--result %q: write issued, failed or denied", f.result)
 	}
-	add(f.issuer, func(r *journal.Record) string { return r.Issuer })
-	named(f.subject, func(r *journal.Record) string { return r.Subject })
-	if strings.Trim(serialOf(f.serial), "0123456789abcdef") != "" {
+	var ok bool
+	if q.Serial, ok = journal.NormalizeSerial(f.serial); !ok {
 		return nil, cli.Usage("--serial %q: write it in hexadecimal", f.serial)
 	}
-	named(f.san, func(r *journal.Record) string { return r.SAN })
-	add(f.providerKey, func(r *journal.Record) string { return r.ProviderKey })
-	add(serialOf(f.serial), func(r *journal.Record) string { return r.Serial })
-	add(f.requestID, func(r *journal.Record) string { return r.RequestID })
-	add(key, func(r *journal.Record) string { return r.Key })
-	add(f.result, func(r *journal.Record) string { return string(r.Result) })
-	add(f.reason, func(r *journal.Record) string { return r.Reason })
-	if q.since, err = moment("--since", f.since, now); err != nil {
+	if q.Since, err = moment("--since", f.since, now); err != nil {
 		return nil, err
 	}
-	if q.until, err = moment("--until", f.until, now); err != nil {
+	if q.Until, err = moment("--until", f.until, now); err != nil {
 		return nil, err
 	}
-	if !q.since.IsZero() && !q.until.IsZero() && !q.since.Before(q.until) {
-		return nil, cli.Usage("--since %s is not before --until %s: nothing lies between; write them the other way round", f.since, f.until)
+	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
+		return nil, cli.Usage("--since %s is not before --until %s, so no record can match; swap them", f.since, f.until)
 	}
 	return q, nil
 }
 
-// serialOf is a serial number as the journal has it: other tools leave zeroes out or write colons and capitals.
-func serialOf(s string) string {
-	s = strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(s, "0x"), ":", ""))
-	if s == "" || len(s) >= 40 {
-		return s
-	}
-	return strings.Repeat("0", 40-len(s)) + s
-}
-
-// keyDigest is the SHA-256 of a SubjectPublicKeyInfo: as it is written, or of the key or the certificate in a file.
+// keyDigest returns the SHA-256 of a SubjectPublicKeyInfo: s itself, or that of the key or the certificate in the file s.
 func keyDigest(s string) (string, error) {
 	low := strings.ToLower(strings.ReplaceAll(s, ":", ""))
 	if raw, err := hex.DecodeString(low); s == "" || err == nil && len(raw) == sha256.Size {
@@ -162,7 +124,7 @@ func keyDigest(s string) (string, error) {
 		}
 		spki = c.RawSubjectPublicKeyInfo
 	} else if block.Type != "PUBLIC KEY" {
-		return "", fmt.Errorf("--key: %s holds a %s, not a public key or a certificate", s, block.Type)
+		return "", fmt.Errorf("--key: %s has a %s, not a public key or a certificate", s, block.Type)
 	}
 	sum := sha256.Sum256(spki)
 	return hex.EncodeToString(sum[:]), nil
@@ -185,46 +147,36 @@ func moment(flag, s string, now time.Time) (time.Time, error) {
 	return now.Add(-d), nil
 }
 
-func (q *query) matches(r *journal.Record) bool {
-	if r.Kind == journal.Intent && !q.intents || r.Time.Before(q.since) || !q.until.IsZero() && !r.Time.Before(q.until) {
-		return false
-	}
-	for _, holds := range q.equal {
-		if !holds(r) {
-			return false
-		}
-	}
-	return true
-}
-
-func (q *query) run(ctx context.Context, t target, std cli.Streams, asJSON bool) error {
+// run prints the records that the filter selects.
+func (f *queryFlags) run(cmd *cobra.Command, path string, filter *journal.Filter) error {
+	ctx, std := cmd.Context(), cli.Streams{Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr()}
 	var found []journal.Record
 	hidden := false
-	for e, err := range journal.Read(t.path, 0) {
-		var d *journal.Damage
-		switch {
-		case ctx.Err() != nil:
+	for e, err := range journal.Read(path, 0) {
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
-		case errors.As(err, &d):
+		}
+		if d, ok := errors.AsType[*journal.Damage](err); ok {
 			reportDamage(std.Err, d)
 			continue
-		case err != nil:
+		}
+		if err != nil {
 			return err
 		}
-		hidden = hidden || q.wantsNames && !q.salted && strings.HasPrefix(e.SAN, "hmac-sha256:")
-		if !q.matches(&e.Record) {
+		hidden = hidden || filter.Hides(&e.Record)
+		if !filter.Match(&e.Record) {
 			continue
 		}
-		if !asJSON {
+		if !f.json {
 			found = append(found, e.Record)
 		} else if _, err := std.Out.Write(e.Raw); err != nil {
 			return err
 		}
 	}
 	if hidden {
-		fmt.Fprintf(std.Err, "mayfly: subjects in this journal are digests, and their salt is not at hand: none can be found by name; name it with --config\n")
+		fmt.Fprintln(std.Err, "mayfly: subjects in this journal are digests, and without their salt none can be found by name; use --config")
 	}
-	if asJSON {
+	if f.json {
 		return nil
 	}
 	if len(found) == 0 {

@@ -1,20 +1,14 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/journal"
 )
-
-// followEvery is how often a journal is looked at for new records.
-const followEvery = 100 * time.Millisecond
 
 func newAuditTail() *cobra.Command {
 	var from journalFlags
@@ -32,20 +26,17 @@ func newAuditTail() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			last, err := journal.Last(t.path)
+			r, err := journal.Tail(t.path, n)
 			if err != nil {
 				return err
 			}
-			if n > last {
-				n = last
-			}
-			r := journal.NewReader(t.path, last-n+1)
 			defer r.Close() //nolint:errcheck // only read
-			p := tailPrinter{out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), json: asJSON}
+			damaged := func(d *journal.Damage) { reportDamage(cmd.ErrOrStderr(), d) }
+			print := recordPrinter(cmd.OutOrStdout(), asJSON)
 			if !follow {
-				return p.drain(r)
+				return r.Drain(damaged, print)
 			}
-			return p.follow(cmd.Context(), r)
+			return r.Follow(cmd.Context(), damaged, print)
 		}),
 	}
 	from.add(cmd)
@@ -55,52 +46,14 @@ func newAuditTail() *cobra.Command {
 	return cmd
 }
 
-// tailPrinter prints records one by one.
-type tailPrinter struct {
-	out, err io.Writer
-	json     bool
-}
-
-// drain prints what is there.
-func (p tailPrinter) drain(r *journal.Reader) error {
-	for {
-		e, err := r.Next()
-		var d *journal.Damage
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case errors.As(err, &d):
-			reportDamage(p.err, d)
-			continue
-		case err != nil:
+// recordPrinter returns a function that prints a record on one line.
+func recordPrinter(w io.Writer, asJSON bool) func(journal.Entry) error {
+	st := terminal.StyleFor(w)
+	return func(e journal.Entry) error {
+		if asJSON {
+			_, err := w.Write(e.Raw)
 			return err
 		}
-		if err := p.print(e); err != nil {
-			return err
-		}
+		return terminal.Flow(w, st, strings.Join(recordCells(&e.Record, st)[1:], "  "))
 	}
-}
-
-func (p tailPrinter) follow(ctx context.Context, r *journal.Reader) error {
-	tick := time.NewTicker(followEvery)
-	defer tick.Stop()
-	for {
-		if err := p.drain(r); err != nil {
-			return err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-func (p tailPrinter) print(e journal.Entry) error {
-	if p.json {
-		_, err := p.out.Write(e.Raw)
-		return err
-	}
-	st := terminal.StyleFor(p.out)
-	return terminal.Flow(p.out, st, strings.Join(recordCells(&e.Record, st)[1:], "  "))
 }

@@ -19,7 +19,7 @@ func outcomeOf(n int, san string) *journal.Record {
 	return &journal.Record{Kind: journal.Outcome, Result: journal.Denied, Reason: "POLICY_DENIED", Subject: san, SAN: san, RequestID: fmt.Sprintf("request-%d", n)}
 }
 
-// "audit tail -f" goes on into the next file, and leaves nothing out and doubles nothing.
+// "audit tail -f" continues in the next file, and skips and repeats no record.
 func TestTailFollows(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -106,20 +106,14 @@ func TestQueryDigests(t *testing.T) {
 	if err := os.Remove(path + ".salt"); err != nil {
 		t.Fatal(err)
 	}
-	if _, out := call("query", path, "--san", "alice@example.com"); !strings.Contains(out, "salt is not at hand") {
+	if _, out := call("query", path, "--san", "alice@example.com"); !strings.Contains(out, "without their salt") {
 		t.Error(out)
 	}
 }
 
-// What other tools write is understood.
-func TestQueryWords(t *testing.T) {
+// A time may be a duration before now, a date or RFC 3339.
+func TestQueryTimes(t *testing.T) {
 	t.Parallel()
-	long := strings.Repeat("0", 36) + "7a01"
-	for in, want := range map[string]string{"": "", "7A:01": long, "0x7a01": long, long: long} {
-		if got := serialOf(in); got != want {
-			t.Errorf("%q became %q", in, got)
-		}
-	}
 	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 	for in, want := range map[string]time.Time{
 		"": {}, "24h": now.Add(-24 * time.Hour), "2026-11-24": time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC), "2026-11-24T10:00:00Z": time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC),

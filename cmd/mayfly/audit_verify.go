@@ -63,7 +63,7 @@ func newAuditVerify() *cobra.Command {
 	return cmd
 }
 
-// journalKey is the secret of the sums, from the configuration or from a file.
+// journalKey returns the secret of the sums, from the configuration or from a file.
 func journalKey(t target, file string) ([]byte, error) {
 	if file == "" {
 		key, err := t.config.Key.Read()
@@ -76,7 +76,7 @@ func journalKey(t target, file string) ([]byte, error) {
 	return bytes.TrimSuffix(bytes.TrimSuffix(key, []byte("\n")), []byte("\r")), err
 }
 
-// progress writes how far a verification is, on a terminal only.
+// progress returns a function that shows the progress of a verification on a terminal; nil if w is not a terminal.
 func progress(w io.Writer) func(done, total int64) {
 	if !terminal.IsTerminal(w) {
 		return nil
@@ -115,7 +115,7 @@ func findingLines(findings []journal.Damage, s journal.Summary, keyed bool) stri
 	}
 	fmt.Fprintf(&b, "mayfly: the journal is not whole: %d findings in %d records that could be read", len(findings), s.Records())
 	if s.Records() == 0 && !keyed {
-		b.WriteString("; if its sums have a key, name it with --config or --key-file")
+		b.WriteString("; if audit.key is set, use --config or --key-file")
 	}
 	return b.String()
 }
