@@ -465,3 +465,36 @@ func TestHungReaderIsSeen(t *testing.T) {
 	closeSoon(t, j)
 	must(t, w.Close())
 }
+
+// G4: records that were written to a connection which is then reset are sent again on the next one, although the write
+// succeeded.
+func TestSyslogResendsTail(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	c := journal.Config{
+		File:   filepath.Join(t.TempDir(), "journal.jsonl"),
+		Config: ship.Config{Syslog: &ship.SyslogConfig{Address: "tcp://" + l.Addr().String(), Facility: "local0"}},
+	}
+	j := open(t, c, journal.Options{})
+	must(t, j.Append(t.Context(), intent(1)))
+	first, err := l.Accept()
+	must(t, err)
+	eventually(t, "the copy has written both records", func() bool {
+		return gauge(t, j, "mayfly_journal_copy_lag_records") == 0
+	})
+	must(t, first.(*net.TCPConn).SetLinger(0)) // so that closing resets the connection and drops what was not read
+	must(t, first.Close())
+	var got received
+	var wait sync.WaitGroup
+	got.accept(t, l, &wait)
+	defer wait.Wait()
+	defer l.Close()
+	must(t, j.Append(t.Context(), intent(2)))
+	shut(t, j, 0)
+	eventually(t, "the records of the first connection arrive on the second one", func() bool { return len(got.seqs(t)) == 4 })
+	if diff := cmp.Diff(upTo(4), got.seqs(t)); diff != "" {
+		t.Error(diff)
+	}
+}
