@@ -176,7 +176,7 @@ func ServePages(l net.Listener, h http.Handler) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = srv.Serve(l) // ends with Close below; there is nobody to tell
+		_ = srv.Serve(l) // returns when Close below is called
 	}()
 	return func() {
 		_ = srv.Close()

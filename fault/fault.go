@@ -3,8 +3,8 @@
 // Every failure that may reach a client is an [Error] with a [Reason] from the closed table in reason_table.go. The reason
 // determines the kind (whose fault it is, and with it the gRPC code and the HTTP status) and the message for the client.
 //
-// Two rules keep private causes private. Err MUST only be logged; nothing of it may reach a client. And no error type of
-// this module may have a GRPCStatus method: grpc-go would send a wrapped one to the client as it is.
+// Two rules keep causes private. Err MUST only be logged; no part of it may reach a client. No error type of this module may have a
+// GRPCStatus method, because grpc-go would send the text of a wrapped one to the client.
 package fault
 
 import (
@@ -13,37 +13,37 @@ import (
 	"time"
 )
 
-// Kind is the class of a failure. The server maps it to a gRPC code and an HTTP status.
+// Kind is the class of a failure, which the server maps to a gRPC code and an HTTP status.
 type Kind uint8
 
-// The kinds, with the gRPC code and HTTP status that each becomes.
+// The kinds, with their gRPC codes and HTTP statuses.
 const (
-	Internal         Kind = iota // INTERNAL, 500: anything untyped
+	Internal         Kind = iota // INTERNAL, 500: every error without a reason
 	Invalid                      // INVALID_ARGUMENT, 400: token, key, CSR or proof is wrong
-	Denied                       // PERMISSION_DENIED, 403: the operator's policy says no
+	Denied                       // PERMISSION_DENIED, 403: the operator's policy denies the request
 	Exhausted                    // RESOURCE_EXHAUSTED, 429: rate limit or budget
-	Unavailable                  // UNAVAILABLE, 503: a dependency, or we are not ready
-	Canceled                     // CANCELED, 499: the caller left
-	DeadlineExceeded             // DEADLINE_EXCEEDED, 504: the caller's own deadline
+	Unavailable                  // UNAVAILABLE, 503: a dependency failed, or the server is not ready
+	Canceled                     // CANCELED, 499: the caller cancelled the request
+	DeadlineExceeded             // DEADLINE_EXCEEDED, 504: the caller's deadline passed
 )
 
-// Error is a failure with an owner.
+// Error is a failure with its reason, its text for the client, and its private cause.
 type Error struct {
 	Kind   Kind
 	Reason Reason
-	// Public is the text for the client.
+	// Public is the message for the client.
 	Public string
-	// Meta holds facts that the caller already knows (its issuer, its audience), under the keys that the reason declares.
+	// Meta holds facts that the caller already knows, such as its issuer or audience, under the keys that the reason declares.
 	Meta map[string]string
-	// RetryAfter says when another try may help. Zero means that the server chooses.
+	// RetryAfter is the delay after which a retry may succeed. With zero, the server chooses the delay.
 	RetryAfter time.Duration
 	// Err is the cause. It goes to the log and never to a client.
 	Err error
 }
 
-// New returns an error with the kind and message that the table gives for r, a private cause (may be nil) and the facts
-// that the client may read, as key, value, key, value. A key that r does not declare is dropped, so that a slip in a
-// caller cannot widen what a client sees; [Reason.Keys] has the declared ones.
+// New returns an error with the kind and message of r, a private cause (may be nil) and facts for the client, as alternating keys and
+// values. A key that r does not declare is dropped, so that a mistake in a caller cannot disclose more to a client. [Reason.Keys]
+// returns the declared keys.
 func New(r Reason, cause error, meta ...string) *Error {
 	row, ok := reasons[r]
 	if !ok {
@@ -62,19 +62,19 @@ func New(r Reason, cause error, meta ...string) *Error {
 	return e
 }
 
-// WithPublic replaces the text for the client and returns e. It is for the few messages that Fulcio builds from the request.
+// WithPublic replaces the message for the client and returns e. It is for the few messages that Fulcio builds from the request.
 func (e *Error) WithPublic(format string, args ...any) *Error {
 	e.Public = fmt.Sprintf(format, args...)
 	return e
 }
 
-// WithRetryAfter sets when another try may help and returns e.
+// WithRetryAfter sets the delay after which a retry may succeed, and returns e.
 func (e *Error) WithRetryAfter(d time.Duration) *Error {
 	e.RetryAfter = d
 	return e
 }
 
-// Error gives the reason and the private cause: a text for the log.
+// Error returns the reason and the private cause, for the log.
 func (e *Error) Error() string {
 	if e.Err == nil {
 		return string(e.Reason)
@@ -85,8 +85,8 @@ func (e *Error) Error() string {
 // Unwrap returns the private cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// From returns the first [Error] in err's chain. An untyped error becomes an internal one with err as its cause, so that
-// its text cannot reach a client. From(nil) is nil.
+// From returns the first [Error] in err's chain. Any other error becomes an internal error with err as its cause, so that its text
+// cannot reach a client. From(nil) is nil.
 func From(err error) *Error {
 	if err == nil {
 		return nil
@@ -98,7 +98,7 @@ func From(err error) *Error {
 	return New(InternalError, err)
 }
 
-// maxMeta caps one metadata value in bytes: the caller's own words are echoed, but not without end.
+// maxMeta is the largest length of one metadata value, in bytes, as values can come from the caller.
 const maxMeta = 256
 
 func clip(s string) string {

@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// F6 // F7: a client reads the table's text and declared facts; causes stay inside, whatever they are wrapped in.
+// F6 // F7: a client reads the message of the table and the declared facts; causes stay private, however they are wrapped.
 func TestNew(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("canary")
@@ -34,7 +34,7 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// F7: every reason has a text for the client.
+// F7: every reason has a message for the client.
 func TestReasons(t *testing.T) {
 	t.Parallel()
 	n := 0
@@ -49,7 +49,7 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// G1: settings keep their place through joins.
+// G1: settings keep their path when errors are joined.
 func TestSettings(t *testing.T) {
 	t.Parallel()
 	err := fault.Under(errors.Join(fault.BadSetting("is wrong", "write right", "b"), errors.New("other")), "a")
@@ -61,7 +61,7 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// G1: a file that cannot be used names itself and says what to do.
+// G1: an error about an unusable file names the file and says what to do.
 func TestBadFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

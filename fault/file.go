@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// BadFile returns a [Setting] whose file or directory cannot be used: the cause that the operating system gave, and what to do.
+// BadFile returns a [Setting] for a file or directory that cannot be used, with the cause from the operating system and the cure.
 func BadFile(file string, err error, path ...string) *Setting {
 	s := &Setting{Path: path, Problem: err.Error(), Fix: Advice(err), File: file}
 	var at *fs.PathError
@@ -21,8 +21,8 @@ func BadFile(file string, err error, path ...string) *Setting {
 	return s
 }
 
-// BadContent returns a [Setting] whose file can be read, but holds something wrong. Where err knows what to do (methods
-// What and Remedy, as the errors of internal/pemfile have), that takes the place of fix.
+// BadContent returns a [Setting] for a file that can be read but has invalid content. If err has the methods What and Remedy, as the
+// errors of internal/pemfile do, the remedy replaces fix.
 func BadContent(err error, fix string, path ...string) *Setting {
 	s := BadSetting(err.Error(), fix, path...)
 	var knows interface {
@@ -35,7 +35,7 @@ func BadContent(err error, fix string, path ...string) *Setting {
 	return s
 }
 
-// Advice is what to do about an error of the operating system; "" where the error is none, or says enough.
+// Advice returns the cure for an error of the operating system, or "" if err is no such error or needs no explanation.
 func Advice(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrPermission):

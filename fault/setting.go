@@ -2,16 +2,16 @@ package fault
 
 import "strings"
 
-// Setting is a wrong setting in a configuration: where, what is wrong, what to write. Domain packages return it (several
-// joined with errors.Join); the configuration loader knows the file and turns Path into a line and a column.
+// Setting is an error in a configuration: place, problem and cure. Domain packages return it, several joined with errors.Join; the
+// configuration loader knows the file and converts Path to a line and a column.
 type Setting struct {
-	// Path leads from the package's own Config to the value, by the names that stand in the file; a list index is a number.
+	// Path leads from the package's Config to the value, in the names of the configuration file. A list index is a number.
 	Path []string
-	// Problem is what is wrong.
+	// Problem says what is wrong.
 	Problem string
-	// Fix is what to write instead. It may be empty.
+	// Fix says what to write instead. It may be empty.
 	Fix string
-	// File is the path of the file whose content is wrong, where the setting is a path; it may be empty.
+	// File is the file with the invalid content if the value is a path. It may be empty.
 	File string
 }
 
@@ -20,13 +20,13 @@ func BadSetting(problem, fix string, path ...string) *Setting {
 	return &Setting{Path: path, Problem: problem, Fix: fix}
 }
 
-// In names the file whose content is wrong, and returns s.
+// In sets the file with the invalid content, and returns s.
 func (s *Setting) In(file string) *Setting {
 	s.File = file
 	return s
 }
 
-// Error gives path, file, problem and fix on one line.
+// Error returns path, file, problem and fix on one line.
 func (s *Setting) Error() string {
 	text := s.Problem
 	if s.File != "" {
@@ -41,7 +41,7 @@ func (s *Setting) Error() string {
 	return text
 }
 
-// Under returns err with prefix put before the path of every [Setting] in it, joined errors included. Other errors stay.
+// Under returns err with prefix prepended to the path of every [Setting] in it, including joined errors. Other errors are unchanged.
 func Under(err error, prefix ...string) error {
 	switch e := err.(type) {
 	case nil:
@@ -61,7 +61,7 @@ func Under(err error, prefix ...string) error {
 	return err
 }
 
-// joined is errors.Join without its dependence on formatting: it keeps the parts for the loader to walk.
+// joined is a list of errors that the loader can walk, as errors.Join returns.
 type joined []error
 
 func (j joined) Error() string {

@@ -387,7 +387,7 @@ func (s *Server) adminPages(registry *prometheus.Registry) http.Handler {
 		if !r.Ready {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		_ = json.NewEncoder(w).Encode(r) // the client is gone: nobody to tell
+		_ = json.NewEncoder(w).Encode(r) // an error means that the client disconnected
 	})
 	if registry != nil {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))

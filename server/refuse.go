@@ -106,7 +106,7 @@ func writeRefusal(w http.ResponseWriter, f *fault.Error, id string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Retry-After", seconds)
 	w.WriteHeader(runtime.HTTPStatusFromCode(codeOf(f.Kind)))
-	_, _ = w.Write(body) // the client is gone: nobody to tell
+	_, _ = w.Write(body) // an error means that the client disconnected
 }
 
 // due counts a refusal. If the next line of the log is due, it returns the number of refusals since the last one.

@@ -60,7 +60,7 @@ func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 	for path, body := range map[string][]byte{"/healthz": []byte(`{"status":"SERVING"}` + "\n"), "/openapi.json": openapi.Document} {
 		err := gateway.HandlePath(http.MethodGet, path, func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
 			w.Header().Set("Content-Type", "application/json")
-			_, _ = w.Write(body) // the client is gone: nobody to tell
+			_, _ = w.Write(body) // an error means that the client disconnected
 		})
 		if err != nil {
 			return nil, err
@@ -169,7 +169,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Del("Trailer")
 	w.WriteHeader(code)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // the client is gone: nobody to tell
+		_, _ = w.Write(body) // an error means that the client disconnected
 	}
 	_, _ = io.CopyN(io.Discard, r.Body, 4096) // lets a small rest of the body not cost the connection
 }

@@ -17,10 +17,10 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/httpclient"
 )
 
-// fetchTimeout bounds each download.
+// fetchTimeout is the timeout of each download.
 const fetchTimeout = 20 * time.Second
 
-// Fetch gets the trusted root out of a TUF repository, which must follow from root, the root.json that the caller trusts.
+// Fetch downloads the trusted root from a TUF repository. The repository must verify from root, the root.json that the caller trusts.
 func Fetch(ctx context.Context, repository string, root []byte, userAgent string) ([]byte, error) {
 	u, err := url.Parse(repository)
 	if err != nil || !fetchable(u) {
@@ -39,7 +39,7 @@ func Fetch(ctx context.Context, repository string, root []byte, userAgent string
 	return data, nil
 }
 
-// fetchable reports whether something may be asked of u: https, or http on this machine.
+// fetchable reports whether u may be requested: https, or http on loopback.
 func fetchable(u *url.URL) bool {
 	return hostname.IsConfidential(u)
 }
@@ -55,26 +55,26 @@ func checkRedirect(r *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// withContext ends downloads with the caller's context, which the library does not know.
+// withContext adds the caller's context to the downloads of the library, which has no context parameter.
 type withContext struct {
 	ctx    context.Context //nolint:containedctx // the library's interface has no place for it
 	client *http.Client
 }
 
-// Do implements the client of the library.
+// Do implements the HTTP client interface of the library.
 func (c withContext) Do(r *http.Request) (*http.Response, error) {
 	return c.client.Do(r.WithContext(c.ctx)) //nolint:gosec // the caller names the repository
 }
 
-// source is a repository as clients see it: where it is, the root that they trust, and how they download.
+// source is a repository from the view of a client: its address, the trusted root.json, and the downloader.
 type source struct {
 	url     string
 	root    []byte
 	fetcher fetcher.Fetcher
-	at      *time.Time // nil: now
+	at      *time.Time // the reference time; nil is time.Now()
 }
 
-// target follows the repository from the root on and returns a file of it.
+// target verifies the repository from the root and returns a target file.
 func (s source) target(name string) ([]byte, error) {
 	u, err := s.follow()
 	if err != nil {
@@ -88,7 +88,7 @@ func (s source) target(name string) ([]byte, error) {
 	return data, err
 }
 
-// follow verifies the metadata of the repository as every client does.
+// follow verifies the metadata of the repository as TUF clients do.
 func (s source) follow() (*updater.Updater, error) {
 	cfg, err := config.New(s.url, s.root)
 	if err != nil {
@@ -105,14 +105,14 @@ func (s source) follow() (*updater.Updater, error) {
 	return u, u.Refresh()
 }
 
-// Check reads the repository anew and says what is wrong with it, as [InspectTUF] does.
+// Check reads the repository again and returns an error if it is invalid, as [InspectTUF] does.
 func (r *Repository) Check() error {
 	_, err := InspectTUF(r.o)
 	return err
 }
 
-// accepts errs where a client that was set up with the first root would refuse the files at the given time; at the zero
-// time nothing has expired.
+// accepts returns an error if a client that was initialised with the first root would refuse the files at the given time. At the zero
+// time, no metadata has expired.
 func (r *Repository) accepts(files map[string][]byte, at time.Time) error {
 	u, err := source{url: inMemoryURL, root: files[rootFile(1)], fetcher: inMemory(files), at: &at}.follow()
 	if err != nil {
@@ -128,10 +128,10 @@ func (r *Repository) accepts(files map[string][]byte, at time.Time) error {
 
 const inMemoryURL = "http://repository.invalid"
 
-// inMemory downloads from files by their names in the repository.
+// inMemory serves files by their names in the repository.
 type inMemory map[string][]byte
 
-// DownloadFile implements the fetcher of the library.
+// DownloadFile implements the fetcher interface of the library.
 func (m inMemory) DownloadFile(path string, limit int64, _ time.Duration) ([]byte, error) {
 	data, ok := m[strings.TrimPrefix(path, inMemoryURL+"/")]
 	switch {

@@ -16,7 +16,7 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// edited is a trusted root with a change to its JSON.
+// edited returns a trusted root after a change of its JSON.
 func edited(t *testing.T, data []byte, change func(root map[string]any)) []byte {
 	t.Helper()
 	var root map[string]any
@@ -43,8 +43,8 @@ func ctlog(raw []byte, details string) map[string]any {
 	}
 }
 
-// Sigstore's staging root has an RSA key in PKCS#1; roots to come have keys that nobody knows yet. Neither makes the
-// rest useless.
+// Sigstore's staging root has an RSA key in PKCS #1, and future roots will have unknown types of keys. Neither makes the other entries
+// unusable.
 func TestRootOfOtherProducers(t *testing.T) {
 	t.Parallel()
 	key := pki.NewKey(pki.RSA2048).Public().(*rsa.PublicKey)
@@ -52,8 +52,8 @@ func TestRootOfOtherProducers(t *testing.T) {
 	base := testdata(t, "trusted_root.json")
 	for what, c := range map[string]struct {
 		change  func(root map[string]any)
-		logs    int    // more than before
-		skipped string // "" is none
+		logs    int    // the number of additional logs
+		skipped string // part of the text in Skipped; "" expects none
 	}{
 		"PKCS#1": {func(r map[string]any) { r["ctlogs"] = append(r["ctlogs"].([]any), old) }, 1, ""},
 		"a key of another form": {func(r map[string]any) {
@@ -97,7 +97,7 @@ func TestRootOfOtherProducers(t *testing.T) {
 			t.Errorf("%s: a bundle: %v", what, err)
 		}
 	}
-	// A root whose logs are all of an unknown kind still demands SCTs.
+	// A root all of whose logs have unknown types still requires SCTs.
 	only := edited(t, base, func(r map[string]any) { r["ctlogs"] = []any{ctlog([]byte("key"), "PKIX_TO_COME")} })
 	m, err := trust.ParseTrustedRoot(only)
 	if err != nil || m.ForClient().MinSCTs == client.NoSCTs {
@@ -108,7 +108,7 @@ func TestRootOfOtherProducers(t *testing.T) {
 	}
 }
 
-// One call makes of a trusted root what a client believes, times and all.
+// ForClient converts a trusted root for a client, including validity periods.
 func TestForClient(t *testing.T) {
 	t.Parallel()
 	m := material()
@@ -128,7 +128,7 @@ func TestForClient(t *testing.T) {
 	if got := m.ForClient().MinSCTs; got != client.NoSCTs {
 		t.Errorf("a trusted root without logs demands %d SCTs", got)
 	}
-	// The authority of testdata/bundle.json had ended when it signed.
+	// The period of the authority of testdata/bundle.json had ended at the time of the signature.
 	ended := edited(t, testdata(t, "trusted_root.json"), func(r map[string]any) {
 		for _, a := range r["certificateAuthorities"].([]any) {
 			a.(map[string]any)["validFor"] = map[string]any{
@@ -140,7 +140,7 @@ func TestForClient(t *testing.T) {
 	if _, err := trust.VerifyBundle(ended, testdata(t, "bundle.json"), good(t)); err == nil {
 		t.Error("a bundle of an authority that had ended verifies")
 	}
-	// The end also holds for a bundle that brings the authority along, below a root that is trusted by itself.
+	// The end also applies if the bundle contains the authority and its root is trusted without an end.
 	var authority []any
 	withRoot := edited(t, ended, func(r map[string]any) {
 		all := r["certificateAuthorities"].([]any)
@@ -167,7 +167,7 @@ func TestForClient(t *testing.T) {
 	}
 }
 
-// Nothing is written that clients would refuse: a chain in disorder, a key that has no name.
+// Documents that clients would refuse are not written: a chain in the wrong order, an unsupported key.
 func TestTrustedRootIsVerified(t *testing.T) {
 	t.Parallel()
 	for what, change := range map[string]func(*trust.Material){
@@ -195,7 +195,7 @@ func reversed(chain []*x509.Certificate) []*x509.Certificate {
 	return out
 }
 
-// A selector stands only beside its services: clients look for one where it stands.
+// A selector is written only together with its services, because clients expect a service for each selector.
 func TestSigningConfigSelectors(t *testing.T) {
 	t.Parallel()
 	for _, s := range []trust.Services{
@@ -220,8 +220,7 @@ func TestSigningConfigSelectors(t *testing.T) {
 	}
 }
 
-// Only what was verified is counted: an entry of a log that nobody knows is not, nor an SCT that was not demanded of a
-// log that is not trusted.
+// Only verified proofs are counted: not an entry of an unknown log, and not an SCT of a log that is not trusted.
 func TestCountsWhatWasVerified(t *testing.T) {
 	t.Parallel()
 	bundle := edited(t, testdata(t, "bundle.json"), func(b map[string]any) {

@@ -37,38 +37,38 @@ const (
 	maxRoot          = 4 << 20
 )
 
-// Authority is a CA with one chain: issuing certificate first, root last. A zero To has no end.
+// Authority is a CA with one chain: issuing certificate first, root last. A zero To means no end.
 type Authority struct {
 	URL      string
 	Chain    []*x509.Certificate
 	From, To time.Time
 }
 
-// Log is a log of certificates or of signatures. A zero To has no end.
+// Log is a Certificate Transparency log or a log of signatures (Rekor). A zero To means no end.
 type Log struct {
 	URL, Origin, Operator string
 	Key                   crypto.PublicKey
 	From, To              time.Time
-	ID                    []byte // as a trusted root gives it; nil: made from the key (RFC 6962 §3.2, C2SP signed-note)
+	ID                    []byte // the ID in a trusted root; nil: computed from the key (RFC 6962 §3.2, C2SP signed-note)
 }
 
-// Material is whom a verifier believes: for certificates, for their transparency, for the time of a signature, and for the
-// transparency of signatures.
+// Material holds the keys and chains that a verifier trusts: CAs, Certificate Transparency logs, timestamp authorities, and logs of
+// signatures.
 type Material struct {
 	Authorities []Authority
 	Logs        []Log
 	Timestamps  []Authority // timestamp authorities (RFC 3161)
 	Rekor       []Log       // logs of signatures
 
-	// Skipped says which entries of the trusted root were not understood and left out, one text each: their
-	// certificates and SCTs do not verify.
+	// Skipped describes, one text each, the entries of the trusted root that are not supported and were left out. Certificates
+	// and SCTs of those entries do not verify.
 	Skipped []string
 
-	skippedLog bool // one of them is a Certificate Transparency log
+	skippedLog bool // at least one skipped entry is a Certificate Transparency log
 }
 
-// TrustedRoot writes trusted_root.json, indented. It is read back first, by this package and by sigstore-go: each chain
-// leads from its first certificate to its last, and each entry is understood.
+// TrustedRoot returns trusted_root.json, indented. Before that, this package and sigstore-go parse the document and check that each
+// chain leads from its first certificate to its last and that each entry is supported.
 func (m Material) TrustedRoot() ([]byte, error) {
 	if len(m.Authorities) == 0 {
 		return nil, errors.New("a trusted root needs at least one authority")
@@ -120,7 +120,7 @@ func authorities(all []Authority) ([]*trustroot.CertificateAuthority, error) {
 		}
 		ca := &trustroot.CertificateAuthority{Uri: a.URL, CertChain: &common.X509CertificateChain{}, ValidFor: timeRange(a.From, a.To)}
 		subject := a.Chain[len(a.Chain)-1].Subject
-		// For people; some clients demand both.
+		// For people; some clients require both.
 		organization := strings.Join(subject.Organization, ", ")
 		name := cmp.Or(subject.CommonName, organization, subject.String(), a.URL)
 		ca.Subject = &common.DistinguishedName{CommonName: name, Organization: cmp.Or(organization, name)}
@@ -156,14 +156,14 @@ func logs(all []Log, id func(l Log, spki []byte) []byte) ([]*trustroot.Transpare
 	return out, nil
 }
 
-// ctID is the log ID of RFC 6962 §3.2.
+// ctID returns the log ID of RFC 6962 §3.2.
 func ctID(_ Log, spki []byte) []byte {
 	id := sha256.Sum256(spki)
 	return id[:]
 }
 
-// rekorID names a log of signatures. For an Ed25519 key and a known origin it is the key ID of the log's checkpoints (C2SP
-// signed-note), of which verifiers compare the first four bytes; otherwise it is that of RFC 6962.
+// rekorID returns the ID of a log of signatures. For an Ed25519 key and a known origin this is the key ID of the log's checkpoints
+// (C2SP signed-note), of which verifiers compare the first four bytes; otherwise it is the log ID of RFC 6962.
 func rekorID(l Log, spki []byte) []byte {
 	key, ok := l.Key.(ed25519.PublicKey)
 	if !ok || l.Origin == "" {
@@ -173,8 +173,8 @@ func rekorID(l Log, spki []byte) []byte {
 	return id[:]
 }
 
-// RekorV2 reports whether a log of signatures is a Rekor of version 2. The ID of such a log is made of its origin and
-// its key (C2SP signed-note); that of version 1 is made of the key alone (RFC 6962 §3.2).
+// RekorV2 reports whether a log of signatures is Rekor version 2. The ID of such a log is computed from its origin and its key (C2SP
+// signed-note); the ID of a version 1 log is computed from the key alone (RFC 6962 §3.2).
 func (l Log) RekorV2() bool {
 	if _, old := l.Key.(*rsa.PublicKey); old { // version 2 has no RSA keys
 		return false
@@ -191,8 +191,8 @@ func (l Log) RekorV2() bool {
 	return !bytes.Equal(id, sum[:])
 }
 
-// marshal gives the same bytes for the same message: protojson alone varies its white space. Members that some clients demand
-// are there even if they are empty lists.
+// marshal returns the same bytes for equal messages, unlike protojson, which varies its white space. Members that some clients
+// require are present even if they are empty lists.
 func marshal(m proto.Message, lists ...string) ([]byte, error) {
 	data, err := protojson.Marshal(m)
 	if err != nil {
@@ -245,9 +245,8 @@ func keyDetails(key crypto.PublicKey) (common.PublicKeyDetails, error) {
 	return 0, fmt.Errorf("a trusted root has no name for a log key of type %T", key)
 }
 
-// ParseTrustedRoot reads trusted_root.json: its authorities and logs. An entry that is not understood (a key or a
-// certificate of a kind that this program does not know) is left out and named in Skipped; without one authority that
-// is understood it is an error.
+// ParseTrustedRoot parses trusted_root.json. An entry with an unsupported type of key or certificate is left out and described in
+// Skipped. A trusted root without any supported authority is an error.
 func ParseTrustedRoot(data []byte) (Material, error) {
 	var m Material
 	in, err := parseRoot(data)
@@ -339,7 +338,7 @@ func parseLog(l *trustroot.TransparencyLogInstance) (Log, error) {
 	return log, err
 }
 
-// parseKey reads a key in the form that its keyDetails name: PKCS#1 for the old names of RSA keys, else PKIX.
+// parseKey parses a key in the encoding that its keyDetails name: PKCS #1 for the deprecated names of RSA keys, otherwise PKIX.
 func parseKey(k *common.PublicKey) (crypto.PublicKey, error) {
 	var key crypto.PublicKey
 	var err error
@@ -355,8 +354,8 @@ func parseKey(k *common.PublicKey) (crypto.PublicKey, error) {
 	return key, nil
 }
 
-// ForClient is what package client believes by the trusted root: its authorities and Certificate Transparency logs with
-// their times. One SCT is demanded, unless the trusted root has no such log at all: then its CA has none.
+// ForClient converts the trusted root for package client: its authorities and Certificate Transparency logs with their validity
+// periods. One SCT is required, unless the trusted root has no such log.
 func (m Material) ForClient() client.Trust {
 	t := client.Trust{}
 	for _, a := range m.Authorities {
@@ -386,14 +385,14 @@ func times(r *common.TimeRange) (from, to time.Time, err error) {
 	return from, to, nil
 }
 
-// Services are whom a signer asks, by URL; "" is none.
+// Services holds the URLs of the services that a signer uses; "" means none.
 type Services struct {
 	CA, OIDC, TSA, Rekor string
 	Operator             string
 	From                 time.Time
 }
 
-// SigningConfig writes signing_config.json, version 0.2.
+// SigningConfig returns signing_config.json, version 0.2.
 func (s Services) SigningConfig() ([]byte, error) {
 	if s.CA == "" {
 		return nil, errors.New("a signing configuration needs the URL of the CA")
@@ -411,7 +410,7 @@ func (s Services) SigningConfig() ([]byte, error) {
 		MediaType: signingMediaType, CaUrls: service(s.CA, 1), OidcUrls: service(s.OIDC, 1),
 		RekorTlogUrls: service(s.Rekor, 2), TsaUrls: service(s.TSA, 1),
 	}
-	// A selector without a service makes clients (sigstore-js) look for one and fail.
+	// Clients (sigstore-js) fail if a selector is present without a service.
 	if s.Rekor != "" {
 		out.RekorTlogConfig = &trustroot.ServiceConfiguration{Selector: trustroot.ServiceSelector_ANY}
 	}

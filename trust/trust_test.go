@@ -25,7 +25,7 @@ func material() trust.Material {
 	return m
 }
 
-// B4: what is written is what is read, and writing again gives the same bytes.
+// B4: a parsed document equals the written one, and writing it again returns the same bytes.
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	m := material()
@@ -67,7 +67,7 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// Some clients (python) read no trusted root that lacks a list or a name.
+// Some clients (python) refuse a trusted root without a list or a name.
 func TestTrustedRootIsWhole(t *testing.T) {
 	t.Parallel()
 	m := material()

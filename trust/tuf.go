@@ -14,7 +14,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
-// The roles of a TUF repository, in the order in which they vouch for each other.
+// The roles of a TUF repository, in the order of delegation.
 const (
 	roleRoot      = metadata.ROOT
 	roleTargets   = metadata.TARGETS
@@ -22,23 +22,23 @@ const (
 	roleTimestamp = metadata.TIMESTAMP
 )
 
-// Roles lists the roles of a TUF repository, the most precious first.
+// Roles lists the roles of a TUF repository in the order of delegation.
 func Roles() []string { return []string{roleRoot, roleTargets, roleSnapshot, roleTimestamp} }
 
-// Lives says for how long what a role signs is good. A client refuses what is older.
+// Lives holds the lifetime of the metadata that each role signs. Clients refuse expired metadata.
 type Lives map[string]time.Duration
 
-// DefaultLives are a year, half a year, a month and a week.
+// DefaultLives returns the default lifetimes: a year, half a year, a month and a week.
 func DefaultLives() Lives {
 	const day = 24 * time.Hour
 	return Lives{roleRoot: 365 * day, roleTargets: 182 * day, roleSnapshot: 30 * day, roleTimestamp: 7 * day}
 }
 
-// TUFOptions for a [Repository].
+// TUFOptions are the options of a [Repository].
 type TUFOptions struct {
 	Dir      string
-	Password []byte           // encrypts the keys in it; empty: they are not encrypted
-	Lives    Lives            // nil: the default ones
+	Password []byte           // encrypts the private keys; empty: no encryption
+	Lives    Lives            // nil: [DefaultLives]
 	Now      func() time.Time // nil: time.Now
 }
 
@@ -68,7 +68,7 @@ type Repository struct {
 	writeFile func(name string, data []byte, mode fs.FileMode) error
 }
 
-// change is what a command has signed and not yet written.
+// change holds the files that a command has signed but not yet written.
 type change struct {
 	files map[string][]byte // by the name in the repository
 	// of files, those that clients start from, in the order in which they are to be replaced
@@ -77,7 +77,7 @@ type change struct {
 	signers map[string]tufSigner // of keys
 }
 
-// InitTUF makes a repository in a directory that has none, with a new key for each role.
+// InitTUF creates a repository in a directory without one, with a new key for each role.
 func InitTUF(o TUFOptions) (*Repository, error) {
 	r := newRepository(o)
 	if name, err := r.occupied(); err != nil {
@@ -150,7 +150,7 @@ func newRepository(o TUFOptions) *Repository {
 	return r
 }
 
-// begin forgets what was signed and not written.
+// begin discards files that were signed and not written.
 func (r *Repository) begin() {
 	r.change = change{files: map[string][]byte{}, keys: map[string][]byte{}, signers: map[string]tufSigner{}}
 }
@@ -194,7 +194,7 @@ func (r *Repository) Publish(contents ...[]byte) ([]string, error) {
 	return names, r.finish(steps...)
 }
 
-// finish takes the steps, verifies what they signed as a client does, and writes it.
+// finish runs the steps, verifies the signed files as a client does, and writes them.
 func (r *Repository) finish(steps ...func() error) error {
 	for _, step := range append(steps, r.verify, r.commit) {
 		if err := step(); err != nil {
@@ -204,7 +204,7 @@ func (r *Repository) finish(steps ...func() error) error {
 	return nil
 }
 
-// soon reports whether less than a third of a role's life is left.
+// soon reports whether less than a third of the metadata's lifetime is left.
 func (r *Repository) soon(role string, expires time.Time) bool {
 	return expires.Sub(r.o.Now()) < r.o.Lives[role]/3
 }
@@ -212,9 +212,9 @@ func (r *Repository) soon(role string, expires time.Time) bool {
 // Rotate gives a role a new key and takes the old one out of force. The root key must be there, as root says which keys
 // count. After an error nothing is written.
 //
-// A new root key is vouched for by the old one (TUF §6.1), so that clients follow. For another role there are two new
-// roots: the first names both keys, so that clients accept what the old key signed until timestamp.json is replaced;
-// the second names the new key alone.
+// The old root key signs the root metadata with the new key (TUF §6.1), so that clients accept it. For another role there are two new
+// versions of the root metadata: the first names both keys, so that clients accept signatures of the old key until timestamp.json is
+// replaced; the second names only the new key.
 func (r *Repository) Rotate(role string) error {
 	if !slices.Contains(Roles(), role) {
 		return fmt.Errorf("%q is not a role; write one of root, targets, snapshot, timestamp", role)
@@ -238,7 +238,7 @@ func (r *Repository) Rotate(role string) error {
 	if role == roleRoot {
 		signers = append(signers, r.change.signers[role])
 	} else {
-		// The interim root lives no longer than the one before it did.
+		// The interim root does not expire later than its predecessor.
 		if soonest := r.o.Now().Add(24 * time.Hour).UTC().Truncate(time.Second); r.root.Signed.Expires.Before(soonest) {
 			r.root.Signed.Expires = soonest
 		}
@@ -267,12 +267,12 @@ type RoleInfo struct {
 	Role    string
 	Version int64
 	Expires time.Time
-	Keys    []string // IDs
+	Keys    []string // key IDs
 	HasKey  bool     // the private key is in the directory
-	Soon    bool     // less than a third of its life is left
+	Soon    bool     // less than a third of the lifetime is left
 }
 
-// Info lists the roles.
+// Info returns the state of each role.
 func (r *Repository) Info() []RoleInfo {
 	var out []RoleInfo
 	for _, i := range []RoleInfo{
@@ -287,7 +287,7 @@ func (r *Repository) Info() []RoleInfo {
 	return out
 }
 
-// Targets lists the names of the published files with their SHA-256, in hexadecimal.
+// Targets returns the names of the published files with their SHA-256 in hexadecimal.
 func (r *Repository) Targets() map[string]string {
 	out := map[string]string{}
 	for name, t := range r.targets.Signed.Targets {

@@ -18,53 +18,53 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/verify"
 )
 
-// maxBundle caps a bundle in bytes; attestations can be large.
+// maxBundle is the largest accepted bundle in bytes; attestations can be large.
 const maxBundle = 32 << 20
 
-// Expectation is what a bundle must prove. Of identity and issuer, one form each is set.
+// Expectation says what a bundle must prove. Exactly one form of the identity and one of the issuer is set.
 type Expectation struct {
 	Identity, IdentityRegexp string // the subject alternative name of the certificate
 	Issuer, IssuerRegexp     string // the OpenID Connect issuer in it
 	Artifact                 io.Reader
 	Digest                   string // ALGORITHM:HEX, in place of Artifact
-	NoRekor                  bool   // the bundle need not be in a log of signatures; then it needs a timestamp
+	NoRekor                  bool   // requires a timestamp in place of an entry in a log of signatures
 }
 
-// Verified is what a bundle has proven.
+// Verified is the verified content of a bundle.
 type Verified struct {
 	Leaf       *x509.Certificate
 	Identity   string
 	Issuer     string
-	Times      []Time // when it was signed, at least one, each verified
-	LogEntries int    // entries of different logs of signatures of the trusted root, each verified
-	SCTs       int    // SCTs of different logs of the trusted root, each verified
-	Demanded   int    // how many SCTs were demanded
-	Statement  string // the type of an attestation; "" for a signature over the artifact
+	Times      []Time // verified times of the signature, at least one
+	LogEntries int    // verified entries of different logs of signatures of the trusted root
+	SCTs       int    // verified SCTs of different logs of the trusted root
+	Demanded   int    // required number of SCTs
+	Statement  string // predicate type of an attestation; "" for a signature over the artifact
 
-	// Skipped says which entries of the trusted root were not understood and left out, one text each.
+	// Skipped describes, one text each, the entries of the trusted root that are not supported and were left out.
 	Skipped []string
 }
 
-// Time is when somebody saw the signature.
+// Time is a verified time of the signature, with its source.
 type Time struct {
 	Kind, Source string
 	At           time.Time
 }
 
-// Failure is a bundle that does not prove what was expected.
+// Failure reports that a bundle does not prove the expectation.
 type Failure struct {
-	Step string // what failed, for people
-	Hint string // what to look at
+	Step string // the failed step, for people
+	Hint string // what to check
 	Err  error
 }
 
-// Error gives the step and the cause.
+// Error returns the step and the cause.
 func (f *Failure) Error() string { return f.Step + ": " + f.Err.Error() }
 
 // Unwrap returns the cause.
 func (f *Failure) Unwrap() error { return f.Err }
 
-// check reports what is wrong with e, in the words of the command line.
+// check returns the errors of e, in terms of the flags of the command line.
 func (e Expectation) check() error {
 	switch {
 	case (e.Identity == "") == (e.IdentityRegexp == ""):
@@ -82,7 +82,7 @@ func (e Expectation) check() error {
 	return nil
 }
 
-// artifact is what was signed.
+// artifact returns the signed artifact as a policy option of the verifier.
 func (e Expectation) artifact() (verify.ArtifactPolicyOption, error) {
 	if e.Artifact != nil {
 		return verify.WithArtifact(e.Artifact), nil
@@ -100,8 +100,7 @@ func (e Expectation) artifact() (verify.ArtifactPolicyOption, error) {
 var ErrUsage = errors.New("what to verify is not clear")
 
 // VerifyBundle verifies a Sigstore bundle, in JSON, against a trusted root: chain at the time of the signature, SCT, log entry or
-// timestamp, signature, identity. A regular expression must match the whole of its text. What the bundle fails to prove is a
-// [Failure].
+// timestamp, signature, identity. A regular expression must match the complete text. An unmet expectation is a [Failure].
 func VerifyBundle(trustedRoot, bundleJSON []byte, e Expectation) (*Verified, error) {
 	if err := e.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUsage, err)
@@ -142,14 +141,13 @@ func VerifyBundle(trustedRoot, bundleJSON []byte, e Expectation) (*Verified, err
 	return out, nil
 }
 
-// trusted is a trusted root as the verifier of sigstore-go takes it.
+// trusted is a trusted root in the form of sigstore-go's verifier.
 type trusted struct {
 	*root.TrustedRoot
-	hadCTLogs bool // the file names Certificate Transparency logs, understood or not
+	hadCTLogs bool // the file names Certificate Transparency logs, supported or not
 }
 
-// verifierMaterial reads a trusted root without the entries that the verifier does not understand; skipped has a text
-// for each.
+// verifierMaterial parses a trusted root without the entries that the verifier does not support; skipped has a text for each.
 func verifierMaterial(data []byte) (t *trusted, skipped []string, err error) {
 	in, err := parseRoot(data)
 	if err != nil {
@@ -189,7 +187,7 @@ func verifierMaterial(data []byte) (t *trusted, skipped []string, err error) {
 	return &trusted{out, had}, skipped, nil
 }
 
-// kept are the entries that keep is true of.
+// kept returns the entries for which keep returns true.
 func kept[T any](all []T, keep func(i int, one T) bool) []T {
 	var out []T
 	for i, one := range all {
@@ -211,7 +209,7 @@ func parseBundle(data []byte) (*bundle.Bundle, error) {
 	return b, nil
 }
 
-// whole makes expr match nothing less than the whole text.
+// whole anchors expr so that it must match the complete text.
 func whole(expr string) string {
 	if expr == "" {
 		return ""
@@ -219,7 +217,7 @@ func whole(expr string) string {
 	return `^(?:` + expr + `)$`
 }
 
-// demands are the proofs that the bundle must carry. SCTs are demanded where the trusted root names a log of certificates.
+// demands returns the proofs that the bundle must contain. SCTs are required if the trusted root names a Certificate Transparency log.
 func demands(b *bundle.Bundle, material *trusted, e Expectation) ([]verify.VerifierOption, int, error) {
 	var out []verify.VerifierOption
 	scts := 0
@@ -325,7 +323,7 @@ func proven(b *bundle.Bundle, r *verify.VerificationResult, material *trusted) (
 	if err != nil {
 		return nil, err
 	}
-	// The verifier says only whether there were enough, so it is asked for more until there are not.
+	// The verifier reports only whether a given number was reached, so the number is raised until it fails.
 	out.LogEntries = most(len(entries), func(n int) error {
 		_, err := verify.VerifyTlogEntry(b, material, n, false)
 		return err
@@ -338,7 +336,7 @@ func proven(b *bundle.Bundle, r *verify.VerificationResult, material *trusted) (
 	return out, nil
 }
 
-// most is the largest n up to limit for which verify finds n proofs.
+// most returns the largest n up to limit for which verify finds n proofs.
 func most(limit int, verify func(n int) error) int {
 	for n := range limit {
 		if verify(n+1) != nil {
@@ -348,9 +346,8 @@ func most(limit int, verify func(n int) error) int {
 	return limit
 }
 
-// authorityAt are the chains to authorities that are trusted at the time of the signature. A certificate that the
-// bundle brings along cannot stand in for an authority of the trusted root that had ended then: another authority may
-// have the same root.
+// authorityAt returns the chains to authorities that are trusted at the time of the signature. A certificate in the bundle must not
+// replace an authority of the trusted root whose period had ended at that time, because another authority may have the same root.
 func authorityAt(at time.Time, content verify.VerificationContent, material *trusted) ([][]*x509.Certificate, error) {
 	chains, err := verify.VerifyLeafCertificate(at, content.Certificate(), material)
 	if err == nil {
@@ -372,7 +369,7 @@ func authorityAt(at time.Time, content verify.VerificationContent, material *tru
 			}
 		}
 	}
-	// The trusted root names a root alone, and the bundle brings what is below it.
+	// The trusted root contains only a root certificate, and the bundle contains the intermediate certificates.
 	for _, a := range material.FulcioCertificateAuthorities() {
 		ca, ok := a.(*root.FulcioCertificateAuthority)
 		if !ok {

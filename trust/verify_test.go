@@ -20,7 +20,7 @@ func testdata(t testing.TB, name string) []byte {
 	return data
 }
 
-// good is what testdata/bundle.json proves. Its certificate expired long ago: the timestamp says that it was valid.
+// good is the expectation that testdata/bundle.json meets. Its certificate has expired; the timestamp proves that it was valid.
 func good(t testing.TB) trust.Expectation {
 	t.Helper()
 	return trust.Expectation{
@@ -45,7 +45,7 @@ func TestVerifyBundle(t *testing.T) {
 	}
 }
 
-// Each differs from the good case in one thing, and the failure names the step.
+// Each case differs from the good case in one property, and the failure names the step.
 func TestVerifyBundleFails(t *testing.T) {
 	t.Parallel()
 	root, bundle := testdata(t, "trusted_root.json"), testdata(t, "bundle.json")

@@ -19,10 +19,10 @@ const (
 	outOfBand   = "urn:ietf:wg:oauth:2.0:oob"
 	codeLife    = time.Minute
 	deviceLife  = 10 * time.Minute
-	maxGrants   = 1024 // each map
+	maxGrants   = 1024 // per map
 )
 
-// grant is a sign-in under way.
+// grant is a sign-in in progress.
 type grant struct {
 	email     string // "" until the person has signed in
 	nonce     string
@@ -37,8 +37,8 @@ type authorization struct {
 	redirect, state, nonce, challenge string
 }
 
-// parseAuthorization reads an authorization request. problem is for the person in the browser: nobody is ever redirected to
-// an address that was not checked.
+// parseAuthorization parses an authorization request. problem is shown in the browser: the response never redirects to an address
+// that was not checked.
 func (p *Provider) parseAuthorization(q url.Values) (a authorization, problem string) {
 	a = authorization{redirect: q.Get("redirect_uri"), state: q.Get("state"), nonce: q.Get("nonce"), challenge: q.Get("code_challenge")}
 	switch {
@@ -56,7 +56,8 @@ func (p *Provider) parseAuthorization(q url.Values) (a authorization, problem st
 	return a, ""
 }
 
-// redirectAllowed: a native application on this machine, on any port (RFC 8252 §7.3), or one that shows the code.
+// redirectAllowed reports whether the redirect URI is that of a native application on this machine, on any port (RFC 8252 §7.3), or
+// that of an application that displays the code.
 func redirectAllowed(s string) bool {
 	if s == outOfBand {
 		return true
@@ -94,7 +95,7 @@ func (p *Provider) signIn(w http.ResponseWriter, r *http.Request) {
 		showCode(w, code)
 		return
 	}
-	to, _ := url.Parse(a.redirect) // it was parsed before
+	to, _ := url.Parse(a.redirect) // parseAuthorization has parsed it without an error
 	q := to.Query()
 	q.Set("code", code)
 	q.Set("state", a.state)
@@ -102,7 +103,7 @@ func (p *Provider) signIn(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, to.String(), http.StatusSeeOther)
 }
 
-// who reads the e-mail address from the form. A form that another site sends is refused.
+// who returns the e-mail address of the form. It refuses a form that another site sent.
 func (p *Provider) who(w http.ResponseWriter, r *http.Request) (string, bool) {
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
 		showError(w, "The form came from another site.")
@@ -120,7 +121,7 @@ func (p *Provider) who(w http.ResponseWriter, r *http.Request) (string, bool) {
 	return email, true
 }
 
-// remember stores g unless too many are stored; expired ones make room.
+// remember stores g. It deletes expired grants first and fails if too many are stored.
 func (p *Provider) remember(in map[string]*grant, code string, g *grant) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,7 +138,7 @@ func (p *Provider) remember(in map[string]*grant, code string, g *grant) bool {
 	return true
 }
 
-// exchange is the token endpoint (RFC 6749 §4.1.3, RFC 8628 §3.4).
+// exchange handles the token endpoint (RFC 6749 §4.1.3, RFC 8628 §3.4).
 func (p *Provider) exchange(w http.ResponseWriter, r *http.Request) {
 	client := r.PostFormValue("client_id")
 	if user, _, ok := r.BasicAuth(); ok {
@@ -160,7 +161,7 @@ func (p *Provider) exchange(w http.ResponseWriter, r *http.Request) {
 func (p *Provider) exchangeCode(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	g := p.grants[r.PostFormValue("code")]
-	delete(p.grants, r.PostFormValue("code")) // a code works once, and a wrong verifier uses it up
+	delete(p.grants, r.PostFormValue("code")) // a code can be used once, even with a wrong verifier
 	p.mu.Unlock()
 	sum := sha256.Sum256([]byte(r.PostFormValue("code_verifier")))
 	challenge := base64.RawURLEncoding.EncodeToString(sum[:])
@@ -188,12 +189,12 @@ func (p *Provider) answer(w http.ResponseWriter, g *grant) {
 	})
 }
 
-// refuse answers as RFC 6749 §5.2 says.
+// refuse sends an error response (RFC 6749 §5.2).
 func refuse(w http.ResponseWriter, code, text string) {
 	writeJSON(w, http.StatusBadRequest, map[string]string{"error": code, "error_description": text})
 }
 
-// startDevice begins a device flow (RFC 8628 §3.1).
+// startDevice starts a device flow (RFC 8628 §3.1).
 func (p *Provider) startDevice(w http.ResponseWriter, r *http.Request) {
 	if r.PostFormValue("client_id") != p.o.ClientID {
 		refuse(w, "invalid_client", "the client_id is not "+p.o.ClientID)
@@ -245,7 +246,7 @@ func (p *Provider) exchangeDevice(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	var g *grant
 	if stored := p.device[code]; stored != nil {
-		copied := *stored // a sign-in may change it meanwhile
+		copied := *stored // a concurrent sign-in may change the stored grant
 		g = &copied
 		if g.email != "" {
 			delete(p.device, code)

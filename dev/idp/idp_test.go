@@ -57,7 +57,7 @@ func (l *lab) pass(d time.Duration) {
 	l.now = l.now.Add(d)
 }
 
-// do sends a form (or gets, with a nil form) and returns status, headers and body.
+// do sends a form, or a GET request if form is nil, and returns status, headers and body.
 func (l *lab) do(path string, form url.Values, header ...string) (int, http.Header, string) {
 	l.t.Helper()
 	method, body := http.MethodGet, io.Reader(nil)
@@ -101,7 +101,7 @@ func query(change ...string) url.Values {
 	return q
 }
 
-// signIn goes through the page and returns the code.
+// signIn submits the sign-in page and returns the code.
 func (l *lab) signIn() string {
 	l.t.Helper()
 	path := "/authorize?" + query().Encode()
@@ -130,7 +130,7 @@ func (l *lab) exchange(code string, change ...string) (int, map[string]any) {
 	return status, out
 }
 
-// claims verifies a token with the published keys.
+// claims verifies a token with the published keys and returns its claims.
 func (l *lab) claims(token string) map[string]any {
 	l.t.Helper()
 	_, _, body := l.do("/keys", nil)
@@ -190,7 +190,7 @@ func TestCodeFlow(t *testing.T) {
 	}
 }
 
-// A claim of the caller is in the token as it was written: a number stays a number to its last digit, in any depth.
+// The token contains the caller's claims unchanged: a number keeps all of its digits, at any depth.
 func TestClaims(t *testing.T) {
 	t.Parallel()
 	l := start(t, t.TempDir())
@@ -271,7 +271,7 @@ func TestDeviceFlow(t *testing.T) {
 	}
 }
 
-// Nobody is redirected to another machine, and no other site or name gets in.
+// No response redirects to another machine, and requests from other sites or under other host names are refused.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	l := start(t, t.TempDir())

@@ -39,7 +39,7 @@ type page struct {
 func (p page) show(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(p.code)
-	_ = p.template.Execute(w, p.data) // the browser is gone: nobody to tell
+	_ = p.template.Execute(w, p.data) // an error means that the browser disconnected
 }
 
 func showForm(w http.ResponseWriter, p formPage) {

@@ -1,8 +1,8 @@
 // Package idp is the OpenID Connect provider of "mayfly dev": it signs in everyone, with any identity.
 //
-// It MUST NOT be reachable from another machine. Every request must name a loopback host, which also keeps web pages that
-// rebind their name to this machine out. It implements the authorization code flow with PKCE (RFC 6749, RFC 7636), the device
-// flow (RFC 8628) and discovery, for one public client.
+// It MUST NOT be reachable from another machine. Every request must name a loopback host, which also prevents DNS rebinding. The
+// provider implements the authorization code flow with PKCE (RFC 6749, RFC 7636), the device flow (RFC 8628) and discovery, for one
+// public client.
 package idp
 
 import (
@@ -27,20 +27,20 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/hostname"
 )
 
-// DefaultTokenLife is how long a token is valid: long enough to install a client and to follow a tutorial.
+// DefaultTokenLife is the lifetime of a token: long enough to install a client and to follow a tutorial.
 const DefaultTokenLife = time.Hour
 
-// Options for [New].
+// Options are the options of [New].
 type Options struct {
-	Dir       string           // the signing key is kept here, readable by the owner only
-	Issuer    string           // the URL under which the provider is reached: http://HOST:PORT
-	ClientID  string           // "" is sigstore
+	Dir       string           // directory of the signing key, which only the owner can read
+	Issuer    string           // issuer URL and address of the provider: http://HOST:PORT
+	ClientID  string           // "" is "sigstore"
 	TokenLife time.Duration    // 0 is [DefaultTokenLife]
 	Now       func() time.Time // nil: time.Now
 	Logger    *slog.Logger     // nil: none
 }
 
-// Provider signs people in. It is safe for concurrent use.
+// Provider is a running provider. It is safe for concurrent use.
 type Provider struct {
 	o      Options
 	key    *rsa.PrivateKey
@@ -48,11 +48,11 @@ type Provider struct {
 	signer jose.Signer
 
 	mu     sync.Mutex
-	grants map[string]*grant // by authorization code
-	device map[string]*grant // by device code
+	grants map[string]*grant // keyed by authorization code
+	device map[string]*grant // keyed by device code
 }
 
-// New opens the provider's key, or makes one.
+// New loads the provider's key, or generates one.
 func New(o Options) (*Provider, error) {
 	if o.ClientID == "" {
 		o.ClientID = "sigstore"
@@ -85,7 +85,8 @@ func New(o Options) (*Provider, error) {
 	return p, err
 }
 
-// openKey reads the key as a JWK (RFC 7517), or makes one. It is RSA, as every client reads RS256 and some read nothing else.
+// openKey reads the key as a JWK (RFC 7517), or generates one. The key is RSA: every client supports RS256, and some support no other
+// algorithm.
 func openKey(path string) (*rsa.PrivateKey, error) {
 	data, err := os.ReadFile(path)
 	if err == nil {
@@ -113,9 +114,8 @@ func openKey(path string) (*rsa.PrivateKey, error) {
 	return key, durable.WriteFile(path, data, 0o600)
 }
 
-// Token makes an ID token for an e-mail address (OpenID Connect Core 1.0 §2). Each member of claims replaces the usual
-// claim of that name, and nil removes it. Values are encoded as [json.Marshal] does, so that a [json.Number] stays the
-// number that it was.
+// Token returns an ID token for an e-mail address (OpenID Connect Core 1.0 §2). Each member of claims replaces the default claim of
+// that name; the value nil removes the claim. Values are encoded with [json.Marshal], so a [json.Number] is unchanged.
 func (p *Provider) Token(email string, claims map[string]any) (string, error) {
 	return p.token(email, "", claims)
 }
@@ -131,7 +131,7 @@ func (p *Provider) token(email, nonce string, extra map[string]any) (string, err
 	}
 	maps.Copy(c, extra)
 	maps.DeleteFunc(c, func(_ string, v any) bool { return v == nil })
-	// go-jose's own encoder turns a json.Number into text, and NumericDate is a number (RFC 7519 §2)
+	// The encoder of go-jose converts a json.Number to a string, but a NumericDate is a number (RFC 7519 §2).
 	payload, err := json.Marshal(c)
 	if err != nil {
 		return "", err
@@ -143,7 +143,7 @@ func (p *Provider) token(email, nonce string, extra map[string]any) (string, err
 	return signed.CompactSerialize()
 }
 
-// Handler serves the provider.
+// Handler returns the HTTP handler of the provider.
 func (p *Provider) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /.well-known/openid-configuration", p.discovery)
@@ -159,7 +159,7 @@ func (p *Provider) Handler() http.Handler {
 	return loopbackOnly(mux)
 }
 
-// loopbackOnly refuses requests under any name but this machine's own.
+// loopbackOnly refuses requests whose Host is not a loopback host.
 func loopbackOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !hostname.IsLoopbackRequest(r.Host) {
@@ -196,5 +196,5 @@ func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) {
 func writeJSON(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(v) // the client is gone: nobody to tell
+	_ = json.NewEncoder(w).Encode(v) // an error means that the client disconnected
 }

@@ -26,12 +26,12 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// life is how long the certificates of an authority last: longer than what it vouches for.
+// life is the validity period of the authority's certificates, which must exceed that of the signatures with its timestamps.
 const life = 20 * 365 * 24 * time.Hour
 
-// Options for [New].
+// Options are the options of [New].
 type Options struct {
-	Dir string           // key and chain are kept here, the key readable by the owner only
+	Dir string           // directory of key and chain; only the owner can read the key
 	Now func() time.Time // nil: time.Now
 }
 
@@ -42,7 +42,7 @@ type Authority struct {
 	chain []*x509.Certificate
 }
 
-// New opens the authority's key and chain, or makes them.
+// New loads the authority's key and chain, or creates them.
 func New(o Options) (*Authority, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -66,7 +66,7 @@ const (
 	chainFile = "chain.pem"
 )
 
-// open reads key and chain. Without a chain, which is written last, there is nothing yet.
+// open reads key and chain. The chain is written last, so an authority without a chain has not been created yet.
 func (a *Authority) open(dir string) (found bool, err error) {
 	rest, err := os.ReadFile(filepath.Join(dir, chainFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -101,7 +101,7 @@ func (a *Authority) open(dir string) (found bool, err error) {
 	return true, nil
 }
 
-// create makes a root, which signs once and is forgotten, and the signing certificate below it.
+// create creates a root, whose key is discarded after one signature, and the signing certificate that it issues.
 func (a *Authority) create(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -125,7 +125,7 @@ func (a *Authority) create(dir string) error {
 	leaf := &x509.Certificate{
 		SerialNumber: serial(), NotBefore: from, NotAfter: from.Add(life), KeyUsage: x509.KeyUsageDigitalSignature,
 		Subject: pkix.Name{Organization: []string{"mayfly dev"}, CommonName: "mayfly dev timestamp authority"},
-		// Critical and alone (RFC 3161 §2.3).
+		// Critical, and the only extended key usage (RFC 3161 §2.3).
 		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: true, Value: purpose}},
 	}
 	var text bytes.Buffer
@@ -158,10 +158,10 @@ func (a *Authority) create(dir string) error {
 	return durable.WriteFile(filepath.Join(dir, chainFile), text.Bytes(), 0o644)
 }
 
-// serial is 127 random bits.
+// serial returns 127 random bits.
 func serial() *big.Int {
 	var b [16]byte
-	_, _ = rand.Read(b[:]) // it never fails
+	_, _ = rand.Read(b[:]) // never fails
 	b[0] &= 0x7f
 	return new(big.Int).SetBytes(b[:])
 }

@@ -2,7 +2,7 @@ package tsa
 
 import (
 	"crypto"
-	_ "crypto/sha256" // the digests that are stamped
+	_ "crypto/sha256" // hash functions of accepted digests
 	_ "crypto/sha512"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -20,7 +20,7 @@ import (
 	"github.com/digitorus/timestamp"
 )
 
-// The paths that [Authority.Handler] answers.
+// The paths that [Authority.Handler] serves.
 const (
 	Path      = "/api/v1/timestamp"
 	ChainPath = "/api/v1/timestamp/certchain"
@@ -33,18 +33,18 @@ const (
 	maxQuery  = 4096 // bytes; a query with a SHA-512 digest and a nonce has about 150
 )
 
-// policy is the policy of every timestamp: an arc for tests, as nobody vouches for this clock.
+// policy is the policy OID of every timestamp: an arc for tests, because no policy governs this clock.
 var policy = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 2}
 
-// Handler answers timestamp queries over HTTP (RFC 3161 §3.4), in DER or in the JSON form of Sigstore's timestamp
-// authority, and publishes the chain.
+// Handler returns a handler for timestamp queries over HTTP (RFC 3161 §3.4), in DER or in the JSON form of Sigstore's timestamp
+// authority, which also serves the chain.
 func (a *Authority) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+Path, a.stamp)
 	mux.HandleFunc("GET "+ChainPath, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/pem-certificate-chain")
 		for _, c := range a.chain {
-			_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}) // the client is gone: nobody to tell
+			_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}) // an error means that the client disconnected
 		}
 	})
 	return mux
@@ -81,19 +81,20 @@ func (a *Authority) stamp(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", replyType)
-	w.WriteHeader(http.StatusCreated) // as the public one: clients take 200 and 201
-	_, _ = w.Write(reply)             // the client is gone: nobody to tell
+	w.WriteHeader(http.StatusCreated) // as Sigstore's public authority does; clients accept 200 and 201
+	_, _ = w.Write(reply)             // an error means that the client disconnected
 }
 
-// refuse answers a JSON query as Sigstore's timestamp authority does.
+// refuse sends an error response to a JSON query, in the form of Sigstore's timestamp authority.
 func refuse(w http.ResponseWriter, text string) {
 	w.Header().Set("Content-Type", jsonType)
 	w.WriteHeader(http.StatusBadRequest)
-	// the client is gone: nobody to tell
+	// An error means that the client disconnected.
 	_ = json.NewEncoder(w).Encode(map[string]any{"code": http.StatusBadRequest, "message": text})
 }
 
-// reply answers a query, both in DER. What is wrong with the query is said in the reply (RFC 3161 §2.4.2); the error is ours.
+// reply returns the response to a query, both in DER. A defect of the query is reported in the response (RFC 3161 §2.4.2); the error
+// is an internal failure.
 func (a *Authority) reply(query []byte) ([]byte, error) {
 	q, err := timestamp.ParseRequest(query)
 	if err != nil {
@@ -105,13 +106,13 @@ func (a *Authority) reply(query []byte) ([]byte, error) {
 	return a.sign(q)
 }
 
-// refusal is what is wrong with a query: as RFC 3161 §2.4.2 encodes it, and as text.
+// refusal describes a defect of a query: the failure code of RFC 3161 §2.4.2, and a text.
 type refusal struct {
 	info timestamp.FailureInfo
 	text string
 }
 
-// parseJSON reads the query of Sigstore's timestamp authority for clients without ASN.1, such as sigstore-js.
+// parseJSON parses the JSON query of Sigstore's timestamp authority, which clients without ASN.1 use, such as sigstore-js.
 func parseJSON(body []byte) (*timestamp.Request, *refusal) {
 	var in struct {
 		ArtifactHash  []byte   `json:"artifactHash"` // base64
@@ -147,7 +148,7 @@ func parseJSON(body []byte) (*timestamp.Request, *refusal) {
 	return q, nil
 }
 
-// check returns what is wrong with a query, or nil.
+// check returns the defect of a query, or nil.
 func check(q *timestamp.Request) *refusal {
 	switch {
 	case !slices.Contains([]crypto.Hash{crypto.SHA256, crypto.SHA384, crypto.SHA512}, q.HashAlgorithm):
@@ -162,7 +163,7 @@ func check(q *timestamp.Request) *refusal {
 	return nil
 }
 
-// sign makes the response to a query that was checked, in DER.
+// sign returns the response to a checked query, in DER.
 func (a *Authority) sign(q *timestamp.Request) ([]byte, error) {
 	t := timestamp.Timestamp{
 		HashAlgorithm: q.HashAlgorithm, HashedMessage: q.HashedMessage, Nonce: q.Nonce, Policy: policy,
@@ -171,5 +172,5 @@ func (a *Authority) sign(q *timestamp.Request) ([]byte, error) {
 	return t.CreateResponseWithOpts(a.chain[0], a.key, crypto.SHA256)
 }
 
-// isCritical reports whether x must be understood; none is.
+// isCritical reports whether x is a critical extension; this authority supports none.
 func isCritical(x pkix.Extension) bool { return x.Critical }

@@ -55,8 +55,8 @@ func query(t *testing.T, o timestamp.RequestOptions) []byte {
 	return q
 }
 
-// A timestamp is over the digest that was sent, of now, by a certificate that is for timestamps alone and chains to the root;
-// the next start goes on with the same key.
+// A timestamp covers the digest that was sent, has the current time, and is signed with a certificate that is for timestamps only and
+// chains to the root; the next start uses the same key.
 func TestStamp(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "tsa")
@@ -106,7 +106,7 @@ func get(t *testing.T, url string) (int, string) {
 	return resp.StatusCode, string(data)
 }
 
-// What is wrong with a query is said, and never stamped.
+// An invalid query gets an error and no timestamp.
 func TestRefuses(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewServer(open(t, t.TempDir()).Handler())
@@ -202,7 +202,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// A directory that is not what it was is an error that says what to do, never a new key beside old trust.
+// A damaged directory is an error that says what to do; it never leads to a new key that clients do not trust.
 func TestDamaged(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]func(dir string) error{
