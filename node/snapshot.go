@@ -237,7 +237,7 @@ func (s *snapshot) retire(next *snapshot) {
 		s.stopLogs()
 	}
 	if key := s.files.key; key != next.files.key {
-		time.AfterFunc(retireKeyAfter, func() { _ = key.Close() }) // the key is replaced: there is nobody to tell
+		time.AfterFunc(retireKeyAfter, func() { _ = key.Close() }) // the key is no longer in use, so an error has no consequence
 	}
 }
 
