@@ -111,8 +111,6 @@ func (e *Error) hint() string {
 		return "the server reads at most " + bare("max") + " bytes"
 	case fault.RateLimited:
 		return "wait before the next request; one certificate can be used for all signatures of a job"
-	case fault.TokenReplayed:
-		return "get a new token"
 	case fault.LogUnavailable:
 		if cause := e.Metadata["cause"]; cause != "" {
 			return "the certificate could not be entered in enough Certificate Transparency logs (" +

@@ -40,7 +40,6 @@ const (
 	RequestMalformed Reason = "REQUEST_MALFORMED"
 	RequestTooLarge  Reason = "REQUEST_TOO_LARGE"
 	RateLimited      Reason = "RATE_LIMITED"
-	TokenReplayed    Reason = "TOKEN_REPLAYED"
 
 	ProviderUnavailable  Reason = "PROVIDER_UNAVAILABLE"
 	ProviderKeysUnusable Reason = "PROVIDER_KEYS_UNUSABLE"
@@ -71,7 +70,6 @@ const (
 	msgNotReady  = "the certificate authority is not ready; try again"
 	msgTooLarge  = "the request is too large"
 	msgRate      = "too many requests; try again later"
-	msgReplay    = "this identity token has been used up; get a new one"
 	msgPolicy    = "the policy of this certificate authority does not allow a certificate for this identity"
 	msgAlgorithm = "signing algorithm not permitted"
 	msgMalformed = "the request could not be parsed"
@@ -121,7 +119,6 @@ var reasons = map[Reason]reason{
 	RequestMalformed: row(Invalid, msgMalformed),
 	RequestTooLarge:  row(Exhausted, msgTooLarge, "max"),
 	RateLimited:      row(Exhausted, msgRate),
-	TokenReplayed:    row(Exhausted, msgReplay),
 
 	ProviderUnavailable:  row(Unavailable, msgProvider, "issuer"),
 	ProviderKeysUnusable: row(Invalid, msgUnusable, "issuer"),
