@@ -9,7 +9,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// maxAllocs is what one certificate may allocate in the issuance core: draft, two lints, two signatures, correspondence, release.
+// maxAllocs is what one certificate may allocate in the issuance core: unsigned, two lints, two signatures, correspondence, release.
 // What the standard library needs for parsing and signatures is most of it, and the race detector adds a few; lower the number
 // when it falls.
 const maxAllocs = 340

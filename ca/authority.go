@@ -19,27 +19,27 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// Validity is how long every certificate lives, from notBefore to notAfter.
+// Validity is the lifetime of every certificate, from notBefore to notAfter.
 const Validity = 10 * time.Minute
 
 const (
-	minLeft    = 9 * time.Minute // of validity when a certificate is released (A7)
-	margin     = time.Minute     // of CA life beyond a certificate's
-	unreadyAt  = time.Hour       // of CA life left: readiness ends
-	warnBefore = 30 * 24 * time.Hour
+	minLeft    = 9 * time.Minute     // of its validity, when a certificate is released (A7)
+	margin     = time.Minute         // between the end of a certificate and the end of its chain
+	unreadyAt  = time.Hour           // before the end of the chain: the CA is not ready
+	warnBefore = 30 * 24 * time.Hour // before the end of the chain: readiness warns
 )
 
-// Log takes precertificates.
+// Log accepts precertificates.
 type Log interface {
-	// Submit returns the SCTs that the policy asks for, at least one, each in TLS encoding (RFC 6962 §3.2) and verified for
-	// this precertificate.
+	// Submit returns the SCTs that the policy requires, at least one. Each is in TLS encoding (RFC 6962 §3.2) and verified
+	// for this precertificate.
 	Submit(ctx context.Context, p tbs.Precertificate) (scts [][]byte, err error)
 }
 
-// Intent is what the CA is about to sign.
+// Intent describes what the CA is about to sign.
 type Intent struct {
 	Serial []byte // 20 octets, big-endian
-	// TBS is the SHA-256 of the TBSCertificate without poison and SCT list: what logs have (RFC 6962 §3.2, PreCert).
+	// TBS is the SHA-256 of the TBSCertificate without poison and SCT list, as logs have it (RFC 6962 §3.2, PreCert).
 	TBS [32]byte
 	// IssuerKeyHash is the SHA-256 of the issuing certificate's SubjectPublicKeyInfo (ibid.).
 	IssuerKeyHash [32]byte
@@ -48,10 +48,10 @@ type Intent struct {
 // Outcome is how an intent ended: with a certificate, or with Err.
 type Outcome struct {
 	Serial      []byte   // of the intent
-	Certificate []byte   // DER; nil: there is none
-	SCTs        [][]byte // in it, in TLS encoding
-	// Signatures is how many times the CA's key was asked to sign for this request. A failed call counts: what the signer did
-	// before it failed is not known.
+	Certificate []byte   // DER; nil if there is none
+	SCTs        [][]byte // in the certificate, in TLS encoding
+	// Signatures is the number of calls of the CA's signer for this request. A failed call counts, because the signer may
+	// have signed before it failed.
 	Signatures int
 	Err        error
 }
@@ -61,23 +61,23 @@ type Options struct {
 	// Chain has the issuing certificate first and the root last; Signer holds the issuing key.
 	Chain  []*x509.Certificate
 	Signer crypto.Signer
-	// Log is where precertificates go; nil means that certificates are issued without SCT.
+	// Log accepts the precertificates. Nil means that certificates are issued without SCT.
 	Log Log
-	// Trust are further chains for the bundle.
+	// Trust has further chains for the trust bundle.
 	Trust [][]*x509.Certificate
 	// Backdate is how far before now a certificate begins: 0 to [MaxBackdate].
 	Backdate time.Duration
-	// Trial is called before the one signature that [New] makes; its error stops New. Nil is nobody.
+	// Trial is called before the one signature that [New] makes, and its error stops New. Optional.
 	Trial func(context.Context, Intent) error
-	// Signatures counts every call of Signer, also those of other authorities that share it. Nil: nobody wants to know.
+	// Signatures counts every call of Signer, also by other authorities that share the counter. Optional.
 	Signatures *atomic.Int64
-	// Ready is asked before anything is drafted: its error stops issuance, and its text is told to the caller. Nil is nobody.
+	// Ready is called before a certificate is built. Its error stops issuance, and the client reads its text. Optional.
 	Ready func() error
-	// Clock notices that the wall clock went back. Nil is one of this authority's own.
+	// Clock notices that the wall clock went back. Nil: a new one.
 	Clock *Clock
 
-	// Pause is called when a request begins to wait for somebody else: a log, or a signer outside this process. What it returns
-	// is called when the request goes on. Nil is nobody.
+	// Pause is called when a request begins to wait for a log, the journal or a signer outside this process. The function
+	// that it returns is called when the request goes on. Optional.
 	Pause func() (resume func())
 
 	Now    func() time.Time // nil: time.Now
@@ -92,14 +92,14 @@ type Authority struct {
 	chainDER [][]byte
 	keyHash  [32]byte // SHA-256 of the issuing certificate's SPKI
 	from, to time.Time
-	press    *press
-	shadow   *shadow
+	signer   *boundedSigner
+	replica  *replica
 	metrics  *metrics
 }
 
-// New checks chain and key and proves that they can issue: it signs one precertificate for a name that nobody can hold,
-// which goes nowhere, and runs everything else of the path under a key made for the purpose (C9). The error says which
-// certificate is wrong and how; where a setting of [Config] is to blame, it is a [fault.Setting].
+// New checks chain and key and proves that they can issue (C9): it signs one precertificate for a reserved name, which is
+// thrown away, and runs the rest of the path under a throwaway key. The error says which certificate is wrong and how. If
+// a setting is wrong, the error is a [fault.Setting] with the path "chain", "key", "trust" or "backdate".
 func New(o Options) (*Authority, error) {
 	o.defaults()
 	if o.Backdate < 0 || o.Backdate > MaxBackdate {
@@ -129,14 +129,14 @@ func New(o Options) (*Authority, error) {
 	if a.to.Sub(now) < Validity+margin {
 		return nil, fault.BadSetting(fmt.Sprintf("the chain expires at %s, too soon for certificates of %s",
 			a.to.UTC().Format(time.RFC3339), human.Duration(Validity)),
-			"write a chain that lives longer", "chain")
+			"write a chain that is valid for longer", "chain")
 	}
 	a.metrics = newMetrics(a.to)
-	a.press = &press{
+	a.signer = &boundedSigner{
 		scheme: scheme, signer: o.Signer, local: inProcess(o.Signer), pause: o.Pause, rand: o.Rand, slots: make(chan struct{}, signSlots), timeout: signTimeout,
 		metrics: a.metrics, calls: o.Signatures,
 	}
-	if a.shadow, err = newShadow(o.Chain, now); err != nil {
+	if a.replica, err = newReplica(o.Chain, now); err != nil {
 		return nil, err
 	}
 	if err := a.trial(context.Background()); err != nil {
@@ -180,23 +180,23 @@ func (a *Authority) Bundle() [][]*x509.Certificate {
 	return append([][]*x509.Certificate{a.chain}, a.o.Trust...)
 }
 
-// Health is whether the authority can issue.
+// Health says whether the authority can issue.
 type Health struct {
 	OK      bool
-	Warning string // something to do before it is too late
-	Cause   string // why not OK
+	Warning string // what the operator should do although it can issue
+	Cause   string // why it cannot issue
 }
 
-// Health looks at the clock: near the end of the chain it warns, then says no before issuance would fail (C7).
+// Health returns a warning near the end of the chain, and is not OK before issuance would fail (C7).
 func (a *Authority) Health() Health {
 	h := validity(a.from, a.to, a.o.Now())
-	if h.OK && len(a.press.slots) == cap(a.press.slots) {
+	if h.OK && len(a.signer.slots) == cap(a.signer.slots) {
 		return Health{Cause: "the signer does not answer"}
 	}
 	return h
 }
 
-// ChainHealth is what [Authority.Health] says of the validity of chain at a time.
+// ChainHealth is the part of [Authority.Health] about the validity of chain, at a given time.
 func ChainHealth(chain []*x509.Certificate, now time.Time) Health {
 	from, to := window(chain)
 	return validity(from, to, now)
@@ -218,5 +218,5 @@ func validity(from, to, now time.Time) Health {
 	return Health{OK: true}
 }
 
-// errOutlives is the refusal to issue a certificate that ends after a CA in its chain (A6).
-var errOutlives = errors.New("the certificate would outlive its chain")
+// errOutlivesChain says that a certificate would end after a CA certificate in its chain (A6).
+var errOutlivesChain = errors.New("the certificate would outlive its chain")

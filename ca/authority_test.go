@@ -255,7 +255,7 @@ func TestIssueRefusesItsOwnMistakes(t *testing.T) {
 		want       string
 		signatures int
 	}{
-		"a draft that is too large":               {large, &stub{scts: oneSCT(t)}, false, "lint: ", 0},
+		"a TBSCertificate that is too large":      {large, &stub{scts: oneSCT(t)}, false, "lint: ", 0},
 		"SCTs that are too large":                 {alice(), &stub{scts: [][]byte{sct, sct, sct}}, false, "lint: ", 1},
 		"a precertificate that the log changed":   {alice(), &stub{scts: oneSCT(t)}, true, "correspond: ", 2},
 		"a precertificate that the log let alone": {alice(), &stub{scts: oneSCT(t)}, false, "", 2},

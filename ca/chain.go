@@ -14,7 +14,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// maxChain caps the certificates in one chain.
+// maxChain bounds the number of certificates in one chain.
 const maxChain = 10
 
 // ParseChain reads certificates in PEM, issuing certificate first, root last. Text between the blocks is allowed; a
@@ -55,8 +55,8 @@ func name(c *x509.Certificate) string {
 	return "serial " + c.SerialNumber.String()
 }
 
-// checkChain holds the chain against what a code-signing CA needs (C9): every certificate is a CA in force that may sign
-// certificates, path lengths allow it, and the issuing one may issue for code signing.
+// checkChain checks that a chain can issue for code signing (C9): every certificate is a valid CA certificate that may sign
+// certificates, the path lengths allow the chain, and the issuing certificate allows code signing.
 func checkChain(chain []*x509.Certificate, now time.Time) error {
 	if len(chain) == 0 {
 		return errors.New("the chain is empty")
@@ -85,15 +85,15 @@ func checkChain(chain []*x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// Advice is something about a chain that works, and that the operator should know.
+// Advice is a weakness of a chain that can issue.
 type Advice struct {
 	Problem, Fix string
-	// Serious is true for what a CA in production must not have.
+	// Serious is true for a weakness that a CA in production must not have.
 	Serious bool
 }
 
-// Advise says what is unwise in a chain that [New] accepts, issuing certificate first: what whoever gets hold of the
-// issuing key could do beyond certificates of this CA, and extensions that RFC 5280 wants otherwise.
+// Advise returns the weaknesses of a chain that [New] accepts, issuing certificate first: what the holder of a stolen issuing
+// key could do beyond issuing certificates of this CA, and deviations from RFC 5280.
 func Advise(chain []*x509.Certificate) []Advice {
 	if len(chain) == 0 {
 		return nil
@@ -106,7 +106,7 @@ func Advise(chain []*x509.Certificate) []Advice {
 	if !c.MaxPathLenZero || c.MaxPathLen != 0 {
 		add(true,
 			"has no path length of 0 (pathlen:0 in its basic constraints): its key can make further CAs, whose "+
-				"certificates no one looks for",
+				"certificates are not monitored",
 			"have it issued again with pathlen:0 (mayfly ca init makes such a chain)")
 	}
 	var others []string
@@ -122,13 +122,13 @@ func Advise(chain []*x509.Certificate) []Advice {
 	case len(others) > 0:
 		add(false, "may issue for more than code signing (extended key usage "+strings.Join(others, ", ")+")",
 			"have it issued again with codeSigning alone")
-	case len(c.ExtKeyUsage) == 0: // a root that issues itself
+	case len(c.ExtKeyUsage) == 0: // a root that issues certificates itself
 		add(false, "has no extended key usage: its key can make certificates for any purpose",
 			"have one issued with codeSigning alone")
 	}
 	if len(chain) == 1 {
 		add(false, "is the root itself: its key cannot be replaced without another root for every verifier",
-			"keep the root's key off-line and use an intermediate (mayfly ca init makes such a chain)")
+			"keep the root's key offline and use an intermediate (mayfly ca init makes such a chain)")
 	}
 	if c.KeyUsage == 0 {
 		add(false, "has no key usage (RFC 5280 section 4.2.1.3)", "have it issued again with keyCertSign")
@@ -138,7 +138,7 @@ func Advise(chain []*x509.Certificate) []Advice {
 		case id == idNameConstraints && !ext.Critical:
 			add(false,
 				"has name constraints that are not critical (RFC 5280 section 4.2.1.10): some "+
-					"verifiers do not look at them",
+					"verifiers ignore them",
 				"have it issued again with critical name constraints")
 		case id == "2.5.29.19" && !ext.Critical:
 			add(false, "has basic constraints that are not critical (RFC 5280 section 4.2.1.9)",
@@ -157,7 +157,7 @@ func hasUsage(c *x509.Certificate, want x509.ExtKeyUsage) bool {
 	return false
 }
 
-// verifyLeaf runs the standard library's path building over a certificate of ours: name constraints, usages, signatures.
+// verifyLeaf runs path validation of the standard library: name constraints, usages, signatures.
 func verifyLeaf(leaf *x509.Certificate, chain []*x509.Certificate, at time.Time) error {
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 	roots.AddCert(chain[len(chain)-1])
@@ -177,7 +177,7 @@ func samePublicKey(c *x509.Certificate, signer crypto.Signer) bool {
 	return ok && k.Equal(signer.Public())
 }
 
-// window is when the chain allows certificates: from the latest begin to the earliest end.
+// window returns the validity of the chain as a whole: from the latest notBefore to the earliest notAfter.
 func window(chain []*x509.Certificate) (from, to time.Time) {
 	to = time.Unix(math.MaxInt32*64, 0)
 	for _, c := range chain {

@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// maxStep is how far the wall clock may go back: what time services do while they keep a clock right.
+// maxStep is how far the wall clock may go back: time services make such corrections.
 const maxStep = 2 * time.Second
 
-// Clock notices that the wall clock went back: a certificate would begin before one that was issued earlier (G7). It has no end of
-// its own: issuance goes on once the wall clock has caught up with the latest certificate. Keep one for the life of a process; it
-// may be used by several goroutines.
+// Clock notices that the wall clock went back, after which a certificate would begin before one that was issued earlier (G7).
+// Issuance goes on when the wall clock has passed the time of the latest certificate. A process has one Clock. It is safe
+// for concurrent use.
 type Clock struct {
 	monotonic func() time.Duration
 
 	mu     sync.Mutex
-	latest time.Time     // the latest time at which something was issued, of the wall clock
-	at     time.Duration // the monotonic clock then
+	latest time.Time     // when the latest certificate was issued, by the wall clock
+	at     time.Duration // the same by the monotonic clock
 }
 
-// NewClock returns a Clock that has seen nothing yet. monotonic is a clock that is never set; nil is that of the process.
+// NewClock returns a Clock that knows of no certificate. monotonic is a clock that is never set; nil: that of the process.
 func NewClock(monotonic func() time.Duration) *Clock {
 	if monotonic == nil {
 		start := time.Now()
@@ -29,9 +29,9 @@ func NewClock(monotonic func() time.Duration) *Clock {
 	return &Clock{monotonic: monotonic}
 }
 
-// Check returns why nothing may be issued at wall, or nil. The text is for callers, too.
+// Check returns an error if no certificate may be issued at the time wall. Clients read its text.
 func (c *Clock) Check(wall time.Time) error {
-	wall = wall.Round(0) // the monotonic reading in it would hide the step
+	wall = wall.Round(0) // a monotonic reading would hide the step
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	behind := c.latest.Sub(wall)
@@ -43,7 +43,7 @@ func (c *Clock) Check(wall time.Time) error {
 		int(step.Seconds()+.5), c.latest.UTC().Format(time.RFC3339), int(behind.Seconds()+.5))
 }
 
-// Issued takes down that something was issued at wall.
+// Issued records that a certificate was issued at the time wall.
 func (c *Clock) Issued(wall time.Time) {
 	wall = wall.Round(0)
 	c.mu.Lock()

@@ -47,7 +47,7 @@ func TestClockGoesBack(t *testing.T) {
 	}
 }
 
-// G7: an authority asks before it drafts anything, and says why it does not issue.
+// G7: an authority checks the clock before it builds a certificate, and says why it does not issue.
 func TestNotReady(t *testing.T) {
 	t.Parallel()
 	start := time.Now()

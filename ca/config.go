@@ -8,7 +8,7 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Backdate bounds: how far before now a certificate may begin, for verifiers whose clock is slow.
+// How far before now a certificate begins, for verifiers whose clock is slow.
 const (
 	DefaultBackdate = 30 * time.Second
 	MaxBackdate     = 40 * time.Second
@@ -19,11 +19,11 @@ type Config struct {
 	// Backdate is how far before now the validity of a certificate begins: whole seconds, 0 to 40. Default: 30s.
 	Backdate *time.Duration `yaml:"backdate"`
 	// Trust has paths of PEM files with one chain each, which the trust bundle serves after the active chain. A
-	// replaced chain stays in the bundle only while it is listed here.
+	// replaced chain stays in the bundle only while it is formWithSCTs here.
 	Trust []string `yaml:"trust" path:"read"`
 }
 
-// BackdateOrDefault returns the backdate in force.
+// BackdateOrDefault returns Backdate or its default.
 func (c Config) BackdateOrDefault() time.Duration {
 	if c.Backdate == nil {
 		return DefaultBackdate

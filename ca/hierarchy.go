@@ -32,8 +32,8 @@ const (
 	issuingLife = 5 * 365 * 24 * time.Hour
 )
 
-// NewHierarchy makes a P-384 root that lives ten years and a P-256 issuing certificate that lives five, may have no CA below
-// it and signs for code signing only.
+// NewHierarchy makes a P-384 root that is valid for ten years and a P-256 issuing certificate that is valid for five years,
+// has a path length of 0 and issues for code signing only.
 func NewHierarchy(o HierarchyOptions) (*Hierarchy, error) {
 	if o.Rand == nil {
 		o.Rand = rand.Reader
@@ -66,7 +66,7 @@ func NewHierarchy(o HierarchyOptions) (*Hierarchy, error) {
 	return &Hierarchy{Chain: []*x509.Certificate{issuing, root}, RootKey: rootKey, Key: key}, nil
 }
 
-// issuer is who signs a certificate.
+// issuer is the certificate and the key that a certificate is signed with.
 type issuer struct {
 	cert *x509.Certificate
 	key  crypto.Signer

@@ -19,15 +19,16 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// Request is what is certified.
+// Request has the identity and the key to certify.
 type Request struct {
 	// Identity MUST NOT be changed before Issue has returned.
 	Identity *identity.Identity
-	// SPKI is the DER SubjectPublicKeyInfo as the caller proved it; PublicKey is the same key, parsed.
+	// SPKI is the SubjectPublicKeyInfo, in DER, of the key whose possession was proved; PublicKey is the same key, parsed.
 	SPKI      []byte
 	PublicKey crypto.PublicKey
-	// Intent is called before the first signature, and its error stops the request. Outcome is called once for each intent that
-	// was taken, before a certificate is released, and its error stops that. Nil is nobody. Neither may keep what it is given.
+	// Intent is called before the first signature, and its error stops the request. Outcome is called once for each intent
+	// without error, before a certificate is released, and its error stops the release. Both are optional, and neither may
+	// keep its argument.
 	Intent  func(context.Context, Intent) error
 	Outcome func(context.Context, Outcome) error
 }
@@ -48,33 +49,33 @@ type Certificate struct {
 func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err error) {
 	result := refused
 	defer func() { a.metrics.results[result].Inc() }()
-	d, err := a.draft(r)
+	d, err := a.prepare(r)
 	if err != nil {
 		return nil, err
 	}
 	result = failed
 	if r.Intent != nil { // G4
-		if err := a.waiting(func() error { return r.Intent(ctx, a.intent(d)) }); err != nil {
-			return nil, unwritten(ctx, err)
+		if err := a.whilePaused(func() error { return r.Intent(ctx, a.intent(d)) }); err != nil {
+			return nil, journalError(ctx, err)
 		}
 	}
-	signatures, settled := 0, false
+	signatures, recorded := 0, false
 	defer func() {
-		if settled {
+		if recorded {
 			return
 		}
 		if err == nil {
-			err = errors.New("a panic") // it goes on behind this function
+			err = errors.New("a panic") // which goes on above this function
 		}
-		err = a.ended(ctx, r, Outcome{Serial: d.want.serial, Signatures: signatures, Err: err})
+		err = a.recordFailure(ctx, r, Outcome{Serial: d.want.serial, Signatures: signatures, Err: err})
 	}()
-	first, err := a.seal(ctx, d.first, &signatures)
+	signed, err := a.signTBS(ctx, d.toSign, &signatures)
 	if err != nil {
 		return nil, err
 	}
-	final, scts := first, [][]byte(nil)
+	final, scts := signed, [][]byte(nil)
 	if a.o.Log != nil {
-		if final, scts, err = a.logged(ctx, d, first, &signatures); err != nil {
+		if final, scts, err = a.logAndSign(ctx, d, signed, &signatures); err != nil {
 			result = orphaned
 			return nil, err
 		}
@@ -82,11 +83,11 @@ func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err e
 	if err := a.release(ctx, d, final); err != nil {
 		return nil, err
 	}
-	settled = true
+	recorded = true
 	if r.Outcome != nil {
-		// From here on the caller's leaving changes nothing: what the journal says is issued is given to whoever is there.
+		// From here on, the end of the caller's context changes nothing: the journal says that the certificate was issued.
 		o := Outcome{Serial: d.want.serial, Certificate: final, SCTs: scts, Signatures: signatures}
-		if err := a.waiting(func() error { return r.Outcome(context.WithoutCancel(ctx), o) }); err != nil {
+		if err := a.whilePaused(func() error { return r.Outcome(context.WithoutCancel(ctx), o) }); err != nil {
 			return nil, fault.New(fault.JournalUnavailable, err)
 		}
 	}
@@ -97,37 +98,37 @@ func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err e
 	}, nil
 }
 
-func (a *Authority) intent(d *draft) Intent {
-	return Intent{Serial: d.want.serial, TBS: sha256.Sum256(d.bare), IssuerKeyHash: a.keyHash}
+func (a *Authority) intent(d *unsigned) Intent {
+	return Intent{Serial: d.want.serial, TBS: sha256.Sum256(d.withoutSCTs), IssuerKeyHash: a.keyHash}
 }
 
-// waiting calls f, which waits for somebody else.
-func (a *Authority) waiting(f func() error) error {
+// whilePaused calls f, which waits for a log or the journal.
+func (a *Authority) whilePaused(f func() error) error {
 	defer a.o.Pause()()
 	return f()
 }
 
-// unwritten is an intent that was not written: because the caller left meanwhile, or because the journal cannot be written.
-func unwritten(ctx context.Context, err error) error {
+// journalError is the error of a request whose intent was not written: the caller left, or the journal failed.
+func journalError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return ended(ctx)
+		return contextError(ctx)
 	}
 	return fault.New(fault.JournalUnavailable, err)
 }
 
-// draft is a certificate before its first signature.
-type draft struct {
-	want  expectation
-	tbs   tbs.TBS
-	bare  []byte // the TBSCertificate as logs have it: neither poison nor SCT list
-	first []byte // the TBSCertificate that is signed first
-	last  []byte // the one that is released: it has passed the lint
+// unsigned is a certificate before its first signature.
+type unsigned struct {
+	want        expectation
+	tbs         tbs.TBS
+	withoutSCTs []byte // the TBSCertificate as logs have it, with neither poison nor SCT list
+	toSign      []byte // the TBSCertificate that is signed first: the precertificate's, if there is a log
+	linted      []byte // the last TBSCertificate that has passed the lint; only this one is released
 }
 
-// draft builds the TBSCertificate once and lints it.
-func (a *Authority) draft(r Request) (*draft, error) {
+// prepare builds the TBSCertificate once and lints it.
+func (a *Authority) prepare(r Request) (*unsigned, error) {
 	start := time.Now()
-	defer a.metrics.stage(stageDraft, start)
+	defer a.metrics.stage(stageBuild, start)
 	now := a.o.Now()
 	err := a.o.Ready()
 	if err == nil {
@@ -143,20 +144,20 @@ func (a *Authority) draft(r Request) (*draft, error) {
 	a.o.Clock.Issued(now)
 	serial := make([]byte, 20)
 	if _, err := io.ReadFull(a.o.Rand, serial); err != nil {
-		return nil, fmt.Errorf("draw a serial number: %w", err)
+		return nil, fmt.Errorf("read randomness for a serial number: %w", err)
 	}
 	serial[0] = serial[0]&0x3f | 0x40 // positive, 20 octets, 158 random bits (A8)
 	d, err := a.build(r, serial, notBefore)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.shadow.permits(d); err != nil {
+	if err := a.replica.permits(d); err != nil {
 		return nil, fault.New(fault.PolicyDenied, err, "rule", "the name constraints of the certificate authority's chain")
 	}
 	return d, nil
 }
 
-// validity returns when a certificate made now begins (A5).
+// validity returns the notBefore of a certificate that is issued now (A5).
 func (a *Authority) validity(now time.Time) (notBefore time.Time, err error) {
 	notBefore = now.Add(-a.o.Backdate)
 	if notBefore.Before(a.from) {
@@ -170,12 +171,12 @@ func (a *Authority) validity(now time.Time) (notBefore time.Time, err error) {
 		notBefore = a.from
 	}
 	if notBefore.Add(Validity).After(a.to) || a.to.Sub(now) < Validity+margin {
-		return notBefore, errOutlives
+		return notBefore, errOutlivesChain
 	}
 	return notBefore, nil
 }
 
-func (a *Authority) build(r Request, serial []byte, notBefore time.Time) (*draft, error) {
+func (a *Authority) build(r Request, serial []byte, notBefore time.Time) (*unsigned, error) {
 	names, err := r.Identity.Marshal()
 	if err != nil {
 		var v *identity.ValueError
@@ -189,63 +190,64 @@ func (a *Authority) build(r Request, serial []byte, notBefore time.Time) (*draft
 		return nil, fault.New(fault.KeyMalformed, err)
 	}
 	issuing := a.chain[0]
-	d := &draft{want: expectation{
-		serial: serial, notBefore: notBefore, spki: r.SPKI, keyID: keyID, identity: r.Identity, issuing: issuing, algorithm: a.press.algorithm,
+	d := &unsigned{want: expectation{
+		serial: serial, notBefore: notBefore, spki: r.SPKI, keyID: keyID, identity: r.Identity, issuing: issuing, algorithm: a.signer.algorithm,
 	}}
 	d.tbs, err = tbs.New(tbs.Template{
-		Serial: serial, SignatureAlgorithm: a.press.algorithm, Issuer: issuing.RawSubject, NotBefore: notBefore, NotAfter: notBefore.Add(Validity),
+		Serial: serial, SignatureAlgorithm: a.signer.algorithm, Issuer: issuing.RawSubject, NotBefore: notBefore, NotAfter: notBefore.Add(Validity),
 		SPKI: r.SPKI, SubjectKeyID: keyID, AuthorityKeyID: issuing.SubjectKeyId, Identity: names,
 	})
 	if err != nil {
 		return nil, err
 	}
-	f := poisoned
-	if d.bare, d.first = d.tbs.WithoutSCTList(), d.tbs.Precert(); a.o.Log == nil {
-		f, d.first = bare, d.bare
+	form := formPrecertificate
+	if d.withoutSCTs, d.toSign = d.tbs.WithoutSCTList(), d.tbs.Precert(); a.o.Log == nil {
+		form, d.toSign = formWithoutSCTs, d.withoutSCTs
 	}
-	if err := d.want.lint(d.first, f); err != nil {
+	if err := d.want.lint(d.toSign, form); err != nil {
 		return nil, fmt.Errorf("lint: %w", err)
 	}
-	d.last = d.first
+	d.linted = d.toSign
 	return d, nil
 }
 
-// seal signs a linted TBSCertificate. It counts the calls of the signer in n.
-func (a *Authority) seal(ctx context.Context, raw []byte, n *int) ([]byte, error) {
+// signTBS signs a TBSCertificate that has passed the lint. It adds the number of calls of the signer to n.
+func (a *Authority) signTBS(ctx context.Context, raw []byte, n *int) ([]byte, error) {
 	start := time.Now()
 	defer a.metrics.stage(stageSign, start)
-	signature, err := a.press.sign(ctx, raw, n)
+	signature, err := a.signer.sign(ctx, raw, n)
 	if err != nil {
 		return nil, err
 	}
-	return tbs.Certificate(raw, a.press.algorithm, signature)
+	return tbs.Certificate(raw, a.signer.algorithm, signature)
 }
 
-// logged takes the precertificate to the logs and makes the certificate with their SCTs. What it needs of the stack is not Issue's.
+// logAndSign submits the precertificate to the logs and signs the certificate with their SCTs. It is not inlined, so that
+// Issue needs less stack while it waits for the journal.
 //
 //go:noinline
-func (a *Authority) logged(ctx context.Context, d *draft, pre []byte, n *int) (final []byte, scts [][]byte, err error) {
+func (a *Authority) logAndSign(ctx context.Context, d *unsigned, pre []byte, n *int) (final []byte, scts [][]byte, err error) {
 	start := time.Now()
 	scts, err = a.submit(ctx, tbs.Precertificate{
-		DER: pre, Chain: a.chainDER, Entry: tbs.Entry{IssuerKeyHash: a.keyHash, TBS: d.bare},
+		DER: pre, Chain: a.chainDER, Entry: tbs.Entry{IssuerKeyHash: a.keyHash, TBS: d.withoutSCTs},
 		NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity),
 	})
 	a.metrics.stage(stageLog, start)
 	if err != nil {
 		return nil, nil, err
 	}
-	if ctx.Err() != nil { // B12: nobody waits for it any more
-		return nil, nil, ended(ctx)
+	if ctx.Err() != nil { // B12: the caller has left
+		return nil, nil, contextError(ctx)
 	}
 	raw, err := d.tbs.Final(scts)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := d.want.lint(raw, listed); err != nil {
+	if err := d.want.lint(raw, formWithSCTs); err != nil {
 		return nil, nil, fmt.Errorf("lint: %w", err)
 	}
-	d.last = raw
-	if final, err = a.seal(ctx, raw, n); err != nil {
+	d.linted = raw
+	if final, err = a.signTBS(ctx, raw, n); err != nil {
 		return nil, nil, err
 	}
 	if err := tbs.Correspond(pre, final, scts); err != nil {
@@ -255,45 +257,45 @@ func (a *Authority) logged(ctx context.Context, d *draft, pre []byte, n *int) (f
 }
 
 func (a *Authority) submit(ctx context.Context, p tbs.Precertificate) (scts [][]byte, err error) {
-	err = a.waiting(func() error {
+	err = a.whilePaused(func() error {
 		scts, err = a.o.Log.Submit(ctx, p)
 		return err
 	})
 	return scts, err
 }
 
-// release is the last look at a certificate: its TBSCertificate is, byte for byte, the one that has passed the lint (A4), its
-// signature is the issuing key's (C1), and enough of its life is left (A7). What the lint found out by parsing (public key,
-// validity, algorithm) is true of the same bytes, so that they are not parsed a second time; they are taken out of the finished
-// certificate by other code than put them in.
-func (a *Authority) release(ctx context.Context, d *draft, final []byte) error {
+// release checks a finished certificate: its TBSCertificate is, byte for byte, the one that has passed the lint (A4), its
+// signature verifies with the issuing key (C1), and enough of its validity is left (A7). The lint has parsed the same bytes,
+// so that they are not parsed again; other code than the one that built the certificate takes them out of it.
+func (a *Authority) release(ctx context.Context, d *unsigned, final []byte) error {
 	start := time.Now()
 	defer a.metrics.stage(stageVerify, start)
 	c, err := tbs.Split(final)
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(c.TBS, d.last) || !bytes.Equal(c.Algorithm, a.press.algorithm) {
+	if !bytes.Equal(c.TBS, d.linted) || !bytes.Equal(c.Algorithm, a.signer.algorithm) {
 		return errors.New("the certificate is not what was linted")
 	}
-	if err := a.chain[0].CheckSignature(a.press.name, c.TBS, c.Signature); err != nil {
+	if err := a.chain[0].CheckSignature(a.signer.name, c.TBS, c.Signature); err != nil {
 		return fault.New(fault.SignerUnavailable, fmt.Errorf("the signer's signature does not verify: %w", err))
 	}
 	if left := d.want.notBefore.Add(Validity).Sub(a.o.Now()); left < minLeft {
-		return fault.New(fault.LogUnavailable, fmt.Errorf("only %s of the certificate's life is left", left))
+		return fault.New(fault.LogUnavailable, fmt.Errorf("only %s of the certificate's validity is left", left))
 	}
 	if ctx.Err() != nil {
-		return ended(ctx)
+		return contextError(ctx)
 	}
 	return nil
 }
 
-// ended tells that an intent came to nothing, and gives the error an owner. No certificate hangs on what the journal says to it.
-func (a *Authority) ended(ctx context.Context, r Request, o Outcome) error {
+// recordFailure records that an intent ended without a certificate, and returns the error for the client. An error of the
+// journal changes nothing: no certificate is released.
+func (a *Authority) recordFailure(ctx context.Context, r Request, o Outcome) error {
 	a.o.Logger.WarnContext(ctx, "no certificate for an intent", "serial", fmt.Sprintf("%x", o.Serial), "signatures", o.Signatures, "cause", o.Err.Error())
 	if r.Outcome != nil {
-		if err := a.waiting(func() error { return r.Outcome(context.WithoutCancel(ctx), o) }); err != nil {
-			a.o.Logger.ErrorContext(ctx, "journal the outcome", "cause", err.Error())
+		if err := a.whilePaused(func() error { return r.Outcome(context.WithoutCancel(ctx), o) }); err != nil {
+			a.o.Logger.ErrorContext(ctx, "the outcome was not written to the journal", "cause", err.Error())
 		}
 	}
 	return fault.From(o.Err)

@@ -13,19 +13,19 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// maxTBS caps a TBSCertificate in bytes: no claim can make a certificate that clients choke on (A15).
+// maxTBS bounds a TBSCertificate, in bytes: no claim can make a certificate that is too large for clients (A15).
 const maxTBS = 16 << 10
 
-// form is which of its three shapes a TBSCertificate has.
+// form is one of the three forms of a TBSCertificate.
 type form uint8
 
 const (
-	poisoned form = iota // precertificate
-	listed               // certificate with SCT list
-	bare                 // certificate of a CA that logs nowhere
+	formPrecertificate form = iota // precertificate
+	formWithSCTs                   // certificate with SCT list
+	formWithoutSCTs                // certificate of a CA without logs
 )
 
-// expectation is what a TBSCertificate must say: the request and the profile, from the values, not from the template.
+// expectation has what a TBSCertificate must contain. It is made from the request and the profile, not from the template.
 type expectation struct {
 	serial    []byte
 	notBefore time.Time
@@ -36,11 +36,11 @@ type expectation struct {
 	algorithm []byte
 }
 
-// placeholder is a signature value that makes a TBSCertificate parseable.
+// placeholder is a signature value with which a TBSCertificate can be parsed as a certificate.
 var placeholder = make([]byte, 64)
 
-// lint parses the very bytes that will be signed and compares them with what was asked for (A3, A4, A10). The parser is the
-// standard library's and shares no code with the builder.
+// lint parses the bytes that will be signed and compares them with the request (A3, A4, A10). The parser is that of the
+// standard library and shares no code with the builder.
 func (e *expectation) lint(raw []byte, f form) error {
 	if len(raw) > maxTBS {
 		return fmt.Errorf("TBSCertificate has %d bytes; the limit is %d", len(raw), maxTBS)
@@ -83,7 +83,7 @@ func (e *expectation) fields(c *x509.Certificate) error {
 	case !bytes.Equal(c.RawSubject, []byte{0x30, 0}):
 		return errors.New("subject is not empty")
 	case !bytes.Equal(c.RawSubjectPublicKeyInfo, e.spki):
-		return errors.New("public key differs from the proven one")
+		return errors.New("public key differs from the one that was proved")
 	case !c.NotBefore.Equal(e.notBefore) || c.NotAfter.Sub(c.NotBefore) != Validity:
 		return errors.New("validity differs from the profile")
 	case c.KeyUsage != x509.KeyUsageDigitalSignature:
@@ -100,8 +100,8 @@ func (e *expectation) fields(c *x509.Certificate) error {
 	return nil
 }
 
-// The extensions at the head of the list, in their order, and the last one of a precertificate and of a certificate with SCTs.
-// Identity extensions stand between.
+// The first extensions of the list, in their order, and the last one of a precertificate and of a certificate with SCTs.
+// The identity extensions are between them.
 var (
 	head = []struct {
 		oid      asn1.ObjectIdentifier
@@ -118,7 +118,7 @@ var (
 	oidSCTList      = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}
 )
 
-// extensions checks that the list of extensions is the profile's: order, criticality, nothing twice, nothing else.
+// extensions checks that the list of extensions is that of the profile: order, criticality, no duplicate, no other.
 func (e *expectation) extensions(c *x509.Certificate, f form) error {
 	in := extensionReader{left: c.Extensions}
 	for _, h := range head {
@@ -138,13 +138,13 @@ func (e *expectation) extensions(c *x509.Certificate, f form) error {
 		}
 	}
 	switch f {
-	case poisoned:
+	case formPrecertificate:
 		if value := in.take(oidPoison.Equal, true); in.err == nil && !bytes.Equal(value, []byte{5, 0}) {
 			return errors.New("poison is not NULL")
 		}
-	case listed:
+	case formWithSCTs:
 		in.take(oidSCTList.Equal, false)
-	case bare:
+	case formWithoutSCTs:
 	}
 	if in.err == nil && len(in.left) > 0 {
 		return fmt.Errorf("extension %s at the end, which was not requested", in.left[0].Id)
@@ -152,13 +152,13 @@ func (e *expectation) extensions(c *x509.Certificate, f form) error {
 	return in.err
 }
 
-// extensionReader takes extensions off the front of a list. Its first error stays.
+// extensionReader removes extensions from the front of a list. It keeps the first error.
 type extensionReader struct {
 	left []pkix.Extension
 	err  error
 }
 
-// take returns the value of the next extension, which must be the one that is means.
+// take returns the value of the next extension, for whose OID the function is must return true.
 func (r *extensionReader) take(is func(asn1.ObjectIdentifier) bool, critical bool) []byte {
 	if r.err != nil {
 		return nil
@@ -171,7 +171,7 @@ func (r *extensionReader) take(is func(asn1.ObjectIdentifier) bool, critical boo
 	r.left = r.left[1:]
 	switch {
 	case !is(ext.Id):
-		r.err = fmt.Errorf("extension %s stands where another one belongs", ext.Id)
+		r.err = fmt.Errorf("extension %s is in the place of another one", ext.Id)
 	case ext.Critical != critical:
 		r.err = fmt.Errorf("extension %s: critical is %t", ext.Id, ext.Critical)
 	}

@@ -45,7 +45,7 @@ func TestLint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good, err := x509.ParseCertificate(mustCertificate(t, d.bare, a.press.algorithm))
+	good, err := x509.ParseCertificate(mustCertificate(t, d.withoutSCTs, a.signer.algorithm))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestLint(t *testing.T) {
 		}, "at the end"},
 		"order": {func(c *x509.Certificate) {
 			c.ExtraExtensions[0], c.ExtraExtensions[1] = c.ExtraExtensions[1], c.ExtraExtensions[0]
-		}, "where another one belongs"},
+		}, "in the place of another one"},
 	} {
 		template := &x509.Certificate{
 			SerialNumber: good.SerialNumber, RawSubject: good.RawSubject,
@@ -141,7 +141,7 @@ func TestLint(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		err = d.want.lint(parsed.RawTBSCertificate, bare)
+		err = d.want.lint(parsed.RawTBSCertificate, formWithoutSCTs)
 		if name == "nothing" {
 			if err != nil {
 				t.Errorf("the good one: %v", err)
@@ -161,7 +161,7 @@ func TestLint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.want.lint(parsed.RawTBSCertificate, bare); err == nil || !strings.Contains(err.Error(), "public key") {
+	if err := d.want.lint(parsed.RawTBSCertificate, formWithoutSCTs); err == nil || !strings.Contains(err.Error(), "public key") {
 		t.Errorf("another key: %v", err)
 	}
 }

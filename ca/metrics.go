@@ -13,7 +13,7 @@ type metrics struct {
 	seconds        *prometheus.HistogramVec
 	expiry         prometheus.Gauge
 
-	// The series that every request adds to, found once.
+	// The series that every request changes, looked up once.
 	results map[result]prometheus.Counter
 	stages  [stageCount]prometheus.Observer
 }
@@ -22,7 +22,7 @@ type metrics struct {
 type stage uint8
 
 const (
-	stageDraft stage = iota
+	stageBuild stage = iota
 	stageSign
 	stageLog
 	stageVerify

@@ -11,9 +11,9 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// Preview shows the certificate that an authority with these options would make for an identity now: the same template, lint
-// and name constraints. No key of the CA is needed, and none signs: the certificate has a placeholder for a signature, a key
-// that was thrown away, and no SCT. Its errors are those of [Authority.Issue].
+// Preview returns the certificate that an authority with these options would issue for an identity now: the same template,
+// lint and name constraints. It needs no key of the CA and signs nothing: the certificate has a placeholder for a signature,
+// a throwaway key, and no SCT. Its errors are those of [Authority.Issue].
 func Preview(o Options, id identity.Identity) (*x509.Certificate, error) {
 	o.defaults()
 	o.Log = nil
@@ -32,17 +32,17 @@ func Preview(o Options, id identity.Identity) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Authority{o: o, chain: o.Chain, keyHash: sha256.Sum256(o.Chain[0].RawSubjectPublicKeyInfo), press: &press{scheme: scheme}}
+	a := &Authority{o: o, chain: o.Chain, keyHash: sha256.Sum256(o.Chain[0].RawSubjectPublicKeyInfo), signer: &boundedSigner{scheme: scheme}}
 	a.from, a.to = window(o.Chain)
 	a.metrics = newMetrics(a.to)
-	if a.shadow, err = newShadow(o.Chain, o.Now()); err != nil {
+	if a.replica, err = newReplica(o.Chain, o.Now()); err != nil {
 		return nil, err
 	}
-	d, err := a.draft(Request{Identity: &id, SPKI: spki, PublicKey: &key.PublicKey})
+	d, err := a.prepare(Request{Identity: &id, SPKI: spki, PublicKey: &key.PublicKey})
 	if err != nil {
 		return nil, err
 	}
-	der, err := tbs.Certificate(d.first, a.press.algorithm, placeholder)
+	der, err := tbs.Certificate(d.toSign, a.signer.algorithm, placeholder)
 	if err != nil {
 		return nil, err
 	}

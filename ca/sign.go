@@ -19,9 +19,9 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// scheme is how a CA key signs.
+// scheme is the signature scheme of a CA key.
 type scheme struct {
-	hash      crypto.Hash // 0: the key takes the message itself
+	hash      crypto.Hash // 0: the signer hashes the message itself
 	algorithm []byte      // DER AlgorithmIdentifier
 	name      x509.SignatureAlgorithm
 }
@@ -51,11 +51,12 @@ func schemeOf(key crypto.PublicKey) (scheme, error) {
 	return scheme{}, fmt.Errorf("a key of type %T cannot sign certificates here; use ECDSA, RSA or Ed25519", key)
 }
 
-// press is a signer with its scheme, a bound on the calls under way and a time limit for each (C10).
-type press struct {
+// boundedSigner is a signer with its signature scheme. Calls of a signer outside this process are bounded in number and
+// time (C10).
+type boundedSigner struct {
 	scheme
 	signer  crypto.Signer
-	local   bool                   // the key is in this process: a signature is computation, which cannot hang
+	local   bool                   // the key is in the memory of this process: signing is computation, which cannot hang
 	pause   func() (resume func()) // around a call of a signer that is not local
 	rand    io.Reader
 	slots   chan struct{}
@@ -71,9 +72,8 @@ const (
 
 var errSignerSlow = errors.New("the signer did not answer in time")
 
-// inProcess reports whether a signer is one of the standard library's private keys. Such a key waits for nobody: its Sign ends
-// after some arithmetic, so that neither a time limit nor a goroutine that the caller could leave behind has a purpose. Every
-// other signer may ask a device or a service, and is bounded.
+// inProcess reports whether a signer is a private key of the standard library. Its Sign only computes, so that it needs
+// neither a time limit nor a goroutine. Every other signer may call a device or a service, and is bounded.
 func inProcess(s crypto.Signer) bool {
 	switch s.(type) {
 	case *ecdsa.PrivateKey, *rsa.PrivateKey, ed25519.PrivateKey:
@@ -82,35 +82,35 @@ func inProcess(s crypto.Signer) bool {
 	return false
 }
 
-// sign returns the signature over message, and adds to n each time it asks the signer.
-func (p *press) sign(ctx context.Context, message []byte, n *int) ([]byte, error) {
-	if !p.local {
-		return p.order(ctx, message, n)
+// sign returns the signature over message, and adds the number of calls of the signer to n.
+func (s *boundedSigner) sign(ctx context.Context, message []byte, n *int) ([]byte, error) {
+	if !s.local {
+		return s.signRemote(ctx, message, n)
 	}
 	if ctx.Err() != nil {
-		return nil, ended(ctx)
+		return nil, contextError(ctx)
 	}
 	*n++
-	p.calls.Add(1)
-	signature, err := p.compute(message)
+	s.calls.Add(1)
+	signature, err := s.signDigest(message)
 	if err != nil {
-		return nil, p.failed(err)
+		return nil, s.failed(err)
 	}
 	return signature, nil
 }
 
-// order is sign for a signer outside this process. One that hangs keeps its slot until it answers, so that no more than signSlots
-// goroutines can hang with it.
-func (p *press) order(ctx context.Context, message []byte, n *int) ([]byte, error) {
-	defer p.pause()()
-	timer := time.NewTimer(p.timeout)
+// signRemote is sign for a signer outside this process. A call that hangs keeps its slot until it returns, so that at most
+// signSlots goroutines can hang.
+func (s *boundedSigner) signRemote(ctx context.Context, message []byte, n *int) ([]byte, error) {
+	defer s.pause()()
+	timer := time.NewTimer(s.timeout)
 	defer timer.Stop()
 	select {
-	case p.slots <- struct{}{}:
+	case s.slots <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ended(ctx)
+		return nil, contextError(ctx)
 	case <-timer.C:
-		return nil, p.failed(errSignerSlow)
+		return nil, s.failed(errSignerSlow)
 	}
 	type answer struct {
 		signature []byte
@@ -118,48 +118,48 @@ func (p *press) order(ctx context.Context, message []byte, n *int) ([]byte, erro
 	}
 	done := make(chan answer, 1)
 	*n++
-	p.calls.Add(1)
+	s.calls.Add(1)
 	go func() {
 		defer func() {
-			if v := recover(); v != nil { // nobody above us in this goroutine would: the process would end (F5)
+			if v := recover(); v != nil { // an unrecovered panic would end the process (F5)
 				done <- answer{err: fmt.Errorf("panic: %v", v)}
 			}
-			<-p.slots
+			<-s.slots
 		}()
-		signature, err := p.compute(message)
+		signature, err := s.signDigest(message)
 		done <- answer{signature, err}
 	}()
 	select {
 	case a := <-done:
 		if a.err != nil {
-			return nil, p.failed(a.err)
+			return nil, s.failed(a.err)
 		}
 		return a.signature, nil
 	case <-ctx.Done():
-		return nil, ended(ctx)
+		return nil, contextError(ctx)
 	case <-timer.C:
-		return nil, p.failed(errSignerSlow)
+		return nil, s.failed(errSignerSlow)
 	}
 }
 
-// compute hashes message as the scheme says and has it signed.
-func (p *press) compute(message []byte) ([]byte, error) {
+// signDigest hashes message as the scheme says and calls the signer.
+func (s *boundedSigner) signDigest(message []byte) ([]byte, error) {
 	digest := message
-	if p.hash != 0 {
-		h := p.hash.New()
+	if s.hash != 0 {
+		h := s.hash.New()
 		h.Write(message)
 		digest = h.Sum(nil)
 	}
-	return p.signer.Sign(p.rand, digest, p.hash)
+	return s.signer.Sign(s.rand, digest, s.hash)
 }
 
-func (p *press) failed(err error) error {
-	p.metrics.signerFailures.Inc()
+func (s *boundedSigner) failed(err error) error {
+	s.metrics.signerFailures.Inc()
 	return fault.New(fault.SignerUnavailable, fmt.Errorf("sign: %w", err))
 }
 
-// ended is the error of a context that is done: the caller's own, or the one that the server gave as its cause.
-func ended(ctx context.Context) error {
+// contextError is the error of a request whose context has ended: the cause that the server gave, or that of the caller.
+func contextError(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	var f *fault.Error
 	switch {

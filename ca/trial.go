@@ -15,20 +15,20 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// shadow is the chain again under keys that are thrown away: same names, usages and constraints. What a verifier would say
-// of a certificate is found out with it, before the CA's own key has signed anything.
-type shadow struct {
+// replica is the chain again under throwaway keys, with the same names, usages and constraints. With it, path validation
+// of a certificate is tried before the CA's own key has signed anything.
+type replica struct {
 	chain       []*x509.Certificate
-	press       press
+	signer      boundedSigner
 	constrained bool // the chain has name constraints
 }
 
-func newShadow(chain []*x509.Certificate, now time.Time) (*shadow, error) {
+func newReplica(chain []*x509.Certificate, now time.Time) (*replica, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	s := &shadow{chain: make([]*x509.Certificate, len(chain))}
+	s := &replica{chain: make([]*x509.Certificate, len(chain))}
 	var parent *x509.Certificate
 	for i := len(chain) - 1; i >= 0; i-- {
 		orig := chain[i]
@@ -57,7 +57,7 @@ func newShadow(chain []*x509.Certificate, now time.Time) (*shadow, error) {
 		parent = s.chain[i]
 	}
 	scheme, err := schemeOf(&key.PublicKey)
-	s.press = press{
+	s.signer = boundedSigner{
 		scheme: scheme, signer: key, local: true, rand: rand.Reader, slots: make(chan struct{}, signSlots), timeout: signTimeout,
 		metrics: newMetrics(now), calls: new(atomic.Int64),
 	}
@@ -76,23 +76,24 @@ func hasConstraints(c *x509.Certificate) bool {
 	return false
 }
 
-// permits reports whether the chain's name constraints allow the draft (A16). Without constraints it costs nothing.
-func (s *shadow) permits(d *draft) error {
+// permits returns an error if the name constraints of the chain exclude the certificate (A16). Without constraints it
+// costs nothing.
+func (s *replica) permits(d *unsigned) error {
 	if !s.constrained {
 		return nil
 	}
 	return s.verify(d)
 }
 
-// verify makes the certificate under the throwaway key and runs path validation. The algorithm in the draft is the real key's, so
-// the TBSCertificate is made again with the shadow's.
-func (s *shadow) verify(d *draft) error {
+// verify makes the certificate under the throwaway key and runs path validation. The TBSCertificate names the signature
+// algorithm, and is therefore built again for the throwaway key.
+func (s *replica) verify(d *unsigned) error {
 	names, err := d.want.identity.Marshal()
 	if err != nil {
 		return err
 	}
 	again, err := tbs.New(tbs.Template{
-		Serial: d.want.serial, SignatureAlgorithm: s.press.algorithm, Issuer: d.want.issuing.RawSubject,
+		Serial: d.want.serial, SignatureAlgorithm: s.signer.algorithm, Issuer: d.want.issuing.RawSubject,
 		NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity), SPKI: d.want.spki, SubjectKeyID: d.want.keyID,
 		AuthorityKeyID: s.chain[0].SubjectKeyId, Identity: names,
 	})
@@ -100,12 +101,12 @@ func (s *shadow) verify(d *draft) error {
 		return err
 	}
 	raw := again.WithoutSCTList()
-	thrownAway := 0
-	signature, err := s.press.sign(context.Background(), raw, &thrownAway)
+	calls := 0
+	signature, err := s.signer.sign(context.Background(), raw, &calls)
 	if err != nil {
 		return err
 	}
-	der, err := tbs.Certificate(raw, s.press.algorithm, signature)
+	der, err := tbs.Certificate(raw, s.signer.algorithm, signature)
 	if err != nil {
 		return err
 	}
@@ -116,11 +117,11 @@ func (s *shadow) verify(d *draft) error {
 	return verifyLeaf(leaf, s.chain, d.want.notBefore)
 }
 
-// trialName is in a domain that RFC 2606 §2 keeps out of use: nobody can hold an identity there.
+// trialName is under a top-level domain that RFC 2606 §2 reserves: no identity exists there.
 const trialName = "https://trial.mayfly.invalid/"
 
-// trial proves that chain, key and profile make a certificate that verifies. The CA's key signs one precertificate, which no
-// log gets and which poison makes useless; the certificate is made under the shadow.
+// trial proves that chain, key and profile make a certificate that verifies. The CA's key signs one precertificate, which is
+// not submitted to a log, and which the poison extension makes useless. The certificate is made under the replica.
 func (a *Authority) trial(ctx context.Context) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -147,14 +148,14 @@ func (a *Authority) trial(ctx context.Context) error {
 		return err
 	}
 	raw := d.tbs.Precert()
-	if err := d.want.lint(raw, poisoned); err != nil {
+	if err := d.want.lint(raw, formPrecertificate); err != nil {
 		return fmt.Errorf("lint: %w", err)
 	}
 	if err := a.o.Trial(ctx, a.intent(d)); err != nil {
 		return err
 	}
 	made := 0
-	pre, err := a.seal(ctx, raw, &made)
+	pre, err := a.signTBS(ctx, raw, &made)
 	if err != nil {
 		return err
 	}
@@ -166,9 +167,9 @@ func (a *Authority) trial(ctx context.Context) error {
 		return fmt.Errorf("the signature does not verify with certificate 1 (%s): %w", name(a.chain[0]), err)
 	}
 	var invalid x509.CertificateInvalidError
-	err = a.shadow.verify(d)
+	err = a.replica.verify(d)
 	if errors.As(err, &invalid) && invalid.Reason == x509.CANotAuthorizedForThisName {
-		return nil // constraints need not allow the trial's name
+		return nil // name constraints need not permit the name of the trial
 	}
 	return err
 }

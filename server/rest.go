@@ -27,9 +27,9 @@ import (
 // rest builds the REST API: request id, CORS, body limit, then the log's read path or the gateway.
 func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 	gateway := runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, quick{&runtime.HTTPBodyMarshaler{Marshaler: &runtime.JSONPb{
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.HTTPBodyMarshaler{Marshaler: &runtime.JSONPb{
 			MarshalOptions: protojson.MarshalOptions{EmitUnpopulated: true}, UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
-		}}}),
+		}}),
 		runtime.WithMetadata(func(_ context.Context, r *http.Request) metadata.MD {
 			// The value of Authorization is appended even when it is empty: a token in the header Grpc-Metadata-Oidcidentitytoken
 			// then makes two values, and a request with two values is refused.
