@@ -22,8 +22,23 @@ import (
 	"github.com/mayfly-ca/mayfly/reconcile"
 )
 
-// JournalsOf are the journal of the configuration and those of other instances.
-func JournalsOf(cfg *config.Config, others []string) ([]reconcile.Journal, error) {
+// AuditInput returns the input of [reconcile.Run] for a configuration file and the journals of other instances: the logs,
+// the journals and the issuing certificates. The CA's key is not needed. Errors are [fault.Setting] values.
+func AuditInput(path string, cfg *config.Config, journals []string) (in reconcile.Input, err error) {
+	in.Lag = cfg.Audit.Reconcile.LagOrDefault()
+	in.Commands = findingCommands{path: path, config: cfg}.of
+	if in.Journals, err = auditedJournals(cfg, journals); err != nil {
+		return in, err
+	}
+	if in.Issuers, err = auditedIssuers(cfg); err != nil {
+		return in, err
+	}
+	in.Logs, err = auditedLogs(cfg)
+	return in, err
+}
+
+// auditedJournals returns the journal of a configuration and those of other instances.
+func auditedJournals(cfg *config.Config, others []string) ([]reconcile.Journal, error) {
 	key, err := cfg.Audit.Key.Read()
 	if err != nil {
 		return nil, fault.Under(err, "audit", "key")
@@ -37,10 +52,10 @@ func JournalsOf(cfg *config.Config, others []string) ([]reconcile.Journal, error
 	return out, nil
 }
 
-// IssuersOf are the issuing certificates of the configuration, past and present. The key is not needed.
-func IssuersOf(cfg *config.Config) (out []*x509.Certificate, err error) {
-	// The issuing key is that of the configuration: were it taken from the journal, whoever forges the journal and the log
-	// would decide which key is looked for.
+// auditedIssuers returns the issuing certificates of a configuration, past and present.
+func auditedIssuers(cfg *config.Config) (out []*x509.Certificate, err error) {
+	// The issuing key MUST come from the configuration. If it came from the journal, an attacker who forges the journal and
+	// a log would choose the key that the audit is about.
 	chain, err := PublicChain(cfg)
 	if err != nil {
 		return nil, err
@@ -56,11 +71,11 @@ func IssuersOf(cfg *config.Config) (out []*x509.Certificate, err error) {
 	return out, nil
 }
 
-// embeddedDelay is far longer than the log in this process takes to publish a checkpoint.
-const embeddedDelay = 10 * time.Minute
+// embeddedMergeDelay is much longer than the embedded log takes to publish a checkpoint.
+const embeddedMergeDelay = 10 * time.Minute
 
-// TargetsOf are the logs of a configuration, as an auditor reads them.
-func TargetsOf(cfg *config.Config) (out []reconcile.Log, err error) {
+// auditedLogs returns the logs of a configuration and the shards of its embedded log.
+func auditedLogs(cfg *config.Config) (out []reconcile.Log, err error) {
 	for i, l := range cfg.CT.Logs {
 		o, err := monitorOptions(l)
 		if err != nil {
@@ -80,25 +95,25 @@ func TargetsOf(cfg *config.Config) (out []reconcile.Log, err error) {
 		return nil, fault.Under(err, "ct", "embedded")
 	}
 	for _, s := range shards {
-		t, err := shardTarget(*cfg.CT.Embedded, s)
+		log, err := auditedShard(*cfg.CT.Embedded, s)
 		if err != nil {
 			return nil, fault.Under(err, "ct", "embedded")
 		}
-		out = append(out, t)
+		out = append(out, log)
 	}
 	return out, nil
 }
 
-func shardTarget(c embedded.Config, s embedded.Shard) (reconcile.Log, error) {
+func auditedShard(c embedded.Config, s embedded.Shard) (reconcile.Log, error) {
 	description, err := c.Describe(s)
 	if err != nil {
 		return reconcile.Log{}, err
 	}
 	log, err := monitor.Open(monitor.Options{Log: description, Dir: c.ShardDir(s)})
-	return reconcile.Log{Log: log, MergeDelay: embeddedDelay}, err
+	return reconcile.Log{Log: log, MergeDelay: embeddedMergeDelay}, err
 }
 
-// monitorOptions say how a log is read: like it is submitted to.
+// monitorOptions returns how a log is read: with the TLS settings and the proxy of submissions.
 func monitorOptions(l remote.Config) (o monitor.Options, err error) {
 	o = monitor.Options{
 		Log:       loglist.Log{Name: l.Name, Origin: l.Origin, MonitoringURL: l.MonitoringURL, URL: l.URL},
@@ -107,8 +122,8 @@ func monitorOptions(l remote.Config) (o monitor.Options, err error) {
 	if o.Log.Key, err = LoadLogKey(l.PublicKey); err != nil {
 		return o, fault.Under(err, "public_key")
 	}
-	if o.Transport.Roots, err = loadRoots(l.CACert); err != nil {
-		return o, fault.Under(err, "ca_cert")
+	if o.Transport.Roots, err = pemfile.LoadPool(l.CACert, "ca_cert"); err != nil {
+		return o, err
 	}
 	if pair := l.ClientCertificate; pair != nil {
 		certificate, err := pemfile.LoadKeyPair(pair.Certificate, pair.Key)
@@ -128,23 +143,7 @@ func monitorOptions(l remote.Config) (o monitor.Options, err error) {
 	return o, nil
 }
 
-// loadRoots reads CA certificates; "" is the system's. It errs with a setting, whose path is the caller's to say.
-func loadRoots(path string) (*x509.CertPool, error) {
-	if path == "" {
-		return nil, nil //nolint:nilnil // nil is the system's pool
-	}
-	data, err := input.Read(nil, path)
-	if err != nil {
-		return nil, fault.BadFile(path, err)
-	}
-	pool, err := pemfile.Pool(data)
-	if err != nil {
-		return nil, fault.BadContent(err, "write the path of CA certificates in PEM").In(path)
-	}
-	return pool, nil
-}
-
-// LoadLogKey errs with a setting, whose path is the caller's to say.
+// LoadLogKey reads the public key of a log. Its errors are [fault.Setting] values without a path.
 func LoadLogKey(name string) (any, error) {
 	data, err := input.Read(nil, name)
 	if err != nil {

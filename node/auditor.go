@@ -18,6 +18,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/reconcile"
@@ -26,19 +27,19 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// auditing is the auditor of a process. Its methods accept nil: then nothing is audited.
-type auditing struct {
-	auditor *reconcile.Auditor
+// auditor is the auditor of a running CA. Its methods accept nil, which means that nothing is audited.
+type auditor struct {
+	*reconcile.Auditor
 	hook    *webhook.Webhook // nil: no webhook is configured
 	journal processJournal
-	started *config.Config
+	started *config.Config // at the start of the process: a change of audit needs a restart
 	log     *slog.Logger
-	logs    atomic.Pointer[ctlog.Set] // in force; nil with ct.none
+	logs    atomic.Pointer[ctlog.Set] // of the current configuration; nil with ct.none
 	current atomic.Pointer[config.Config]
 	running sync.WaitGroup
 }
 
-// wantsAuditor reports whether a configuration asks for an auditor, and there are logs for it.
+// wantsAuditor reports whether a configuration has an auditor and logs to audit.
 func wantsAuditor(cfg *config.Config) bool {
 	var settings *reconcile.Config
 	if cfg.Audit != nil {
@@ -47,23 +48,23 @@ func wantsAuditor(cfg *config.Config) bool {
 	return settings.Period() != 0 && cfg.CT.None == nil
 }
 
-// newAuditing makes the auditor that a configuration asks for; nil is none.
-func newAuditing(n *Node) (*auditing, error) {
+// newAuditor returns the auditor of a node; nil if its configuration has none.
+func newAuditor(n *Node) (*auditor, error) {
 	cfg := n.started
-	a := &auditing{journal: n.journal, started: cfg, log: n.log}
+	a := &auditor{journal: n.journal, started: cfg, log: n.log}
 	a.current.Store(cfg)
 	var settings *reconcile.Config
 	if cfg.Audit != nil {
 		settings = cfg.Audit.Reconcile
 	}
 	if !wantsAuditor(cfg) {
-		return nil, nil //nolint:nilnil // nil is no auditor
+		return nil, nil //nolint:nilnil // nil is valid, see auditor
 	}
 	o := reconcile.AuditorOptions{
 		Every: settings.Period(), Lag: settings.LagOrDefault(), Logger: n.log, Raise: a.raise, Cleared: a.cleared,
 		Quarantine: a.quarantine, Release: a.release,
 		Commands: func(f reconcile.Finding) []string {
-			return NextSteps{Path: n.options.Path, Config: a.current.Load(), alarms: true}.Commands(f)
+			return findingCommands{path: n.options.Path, config: a.current.Load(), alarms: true}.of(f)
 		},
 	}
 	if cfg.Audit != nil && cfg.Audit.File != "" {
@@ -77,13 +78,13 @@ func newAuditing(n *Node) (*auditing, error) {
 		return nil, err
 	}
 	var err error
-	if a.auditor, err = reconcile.NewAuditor(o); err != nil {
+	if a.Auditor, err = reconcile.NewAuditor(o); err != nil {
 		return nil, fmt.Errorf("audit.reconcile: %w", err)
 	}
 	return a, nil
 }
 
-func (a *auditing) openWebhook() error {
+func (a *auditor) openWebhook() error {
 	cfg := a.started
 	if cfg.Audit == nil || cfg.Audit.Alarm == nil || cfg.Audit.Alarm.Webhook == nil {
 		return nil
@@ -103,20 +104,17 @@ func (a *auditing) openWebhook() error {
 	return nil
 }
 
-// webhookFiles reads what the settings of the webhook name; it errs with settings of w.
+// webhookFiles reads the files that the settings of the webhook name. Its errors are settings below w.
 func webhookFiles(w *reconcile.WebhookConfig) ([]byte, *x509.CertPool, error) {
 	bearer, err := w.Bearer.Read()
 	if err = fault.Under(err, "bearer"); err != nil {
 		return nil, nil, err
 	}
-	roots, err := loadRoots(w.CACert)
-	if err != nil {
-		return nil, nil, fault.Under(err, "ca_cert")
-	}
-	return bearer, roots, nil
+	roots, err := pemfile.LoadPool(w.CACert, "ca_cert")
+	return bearer, roots, err
 }
 
-// inspectAudit finds what would stop the journal and the auditor at the start, and changes nothing.
+// inspectAudit returns what would stop the journal and the auditor at a start. It changes nothing.
 func inspectAudit(cfg *config.Config) error {
 	if cfg.Audit == nil {
 		return nil
@@ -148,61 +146,61 @@ func inspectState(file string) error {
 	return fault.BadSetting(err.Error(), "", "audit", "reconcile").In(path)
 }
 
-// start begins the background work, which ends with ctx.
-func (a *auditing) start(ctx context.Context) {
+// start starts the background work, which ends with ctx.
+func (a *auditor) start(ctx context.Context) {
 	if a == nil {
 		return
 	}
-	a.running.Go(func() { a.auditor.Run(ctx) })
+	a.running.Go(func() { a.Run(ctx) })
 	if a.hook != nil {
 		a.running.Go(func() { a.hook.Run(ctx) })
 	}
 }
 
 // wait returns when the background work has ended.
-func (a *auditing) wait() {
+func (a *auditor) wait() {
 	if a != nil {
 		a.running.Wait()
 	}
 }
 
-// install has the auditor follow the logs and chains of s, and keeps s from asking logs that broke a promise: it comes before the
-// first request of s, and whatever else fails.
-func (a *auditing) install(s *snapshot) {
+// install makes the auditor follow the logs and chains of s, and quarantines the logs of s that violated their
+// obligations. It MUST be called before the first request of s, and quarantines logs whatever else fails.
+func (a *auditor) install(s *snapshot) {
 	if a == nil {
 		return
 	}
 	a.current.Store(s.config)
-	a.logs.Store(s.logs) // first: what is found from here on is told to s
-	for log, cause := range a.auditor.Quarantined() {
+	a.logs.Store(s.logs) // first: a finding from here on quarantines a log of s
+	for log, cause := range a.Quarantined() {
 		a.quarantine(log, cause)
 	}
-	targets, err := TargetsOf(s.config)
+	logs, err := auditedLogs(s.config)
 	if err != nil {
-		a.log.Error("the auditor goes on with the logs of before", "cause", err.Error())
+		a.log.Error("the auditor continues with the previous logs", "cause", err.Error())
 		return
 	}
 	issuers := []*x509.Certificate{s.files.chain[0]}
 	for _, chain := range s.files.trust {
 		issuers = append(issuers, chain[0])
 	}
-	a.auditor.Configure(reconcile.Scope{Logs: targets, Issuers: issuers})
+	a.Configure(reconcile.Scope{Logs: logs, Issuers: issuers})
 }
 
 // journals returns the journal of this process and those of other instances that exist.
-func (a *auditing) journals() ([]reconcile.Journal, error) {
+func (a *auditor) journals() ([]reconcile.Journal, error) {
 	cfg := a.started
 	var patterns []string
 	if cfg.Audit.Reconcile != nil {
 		patterns = cfg.Audit.Reconcile.Journals
 	}
 	others, missing := reconcile.FindJournals(patterns)
-	all, err := JournalsOf(cfg, others)
+	all, err := auditedJournals(cfg, others)
 	return all, errors.Join(err, missing)
 }
 
 // raise writes a finding to the journal and sends it to the webhook. The auditor has written it to the log.
-func (a *auditing) raise(_ context.Context, f reconcile.Finding) {
+func (a *auditor) raise(_ context.Context, f reconcile.Finding) {
 	if j := a.journal.journal; j != nil {
 		j.Note(f.Record())
 	}
@@ -211,13 +209,14 @@ func (a *auditing) raise(_ context.Context, f reconcile.Finding) {
 	}
 }
 
-// journalChanged raises the alarm that somebody else changed the journal of this process. While the journal cannot be
-// written, log, metrics and webhook have it, and the record of it is kept for when it can.
-func (a *auditing) journalChanged(what string) {
-	a.auditor.JournalChanged(a.started.Audit.File, what)
+// journalChanged raises the alarm that another process changed the journal. As long as the journal cannot be written, the
+// alarm is in the log, the metrics and the webhook; its record is written later.
+func (a *auditor) journalChanged(what string) {
+	a.JournalChanged(a.started.Audit.File, what)
 }
 
-func (a *auditing) cleared(_ context.Context, o reconcile.Order, closed []reconcile.Finding) {
+// cleared records an order that was applied.
+func (a *auditor) cleared(_ context.Context, o reconcile.Order, closed []reconcile.Finding) {
 	text := o.Text(closed)
 	a.log.Warn("audit alarms were cleared by an operator", "what", o.Target(), "by", o.By, "count", len(closed), "text", text)
 	if j := a.journal.journal; j != nil {
@@ -225,39 +224,39 @@ func (a *auditing) cleared(_ context.Context, o reconcile.Order, closed []reconc
 	}
 }
 
-func (a *auditing) quarantine(log, cause string) {
+func (a *auditor) quarantine(log, cause string) {
 	if s := a.logs.Load(); s != nil {
 		s.Quarantine(log, cause)
 	}
 }
 
-func (a *auditing) release(log string) {
+func (a *auditor) release(log string) {
 	if s := a.logs.Load(); s != nil {
 		s.Release(log)
 	}
 }
 
-// granted hears of each SCT. With a journal the auditor reads of it there.
-func (a *auditing) granted(g ctlog.Grant) {
+// granted passes an SCT to the auditor, unless the auditor reads it in the journal.
+func (a *auditor) granted(g ctlog.Grant) {
 	if a == nil || a.journal.journal != nil && a.started.Audit.File != "" {
 		return
 	}
 	sct, err := tbs.ParseSCT(g.SCT)
 	if err != nil {
-		return // it has been verified
+		return // impossible: the SCT has been verified
 	}
-	a.auditor.AddSCT(reconcile.SCT{
+	a.AddSCT(reconcile.SCT{
 		Log: sct.LogID, TBS: sha256.Sum256(g.Precertificate.Entry.TBS), Timestamp: sct.Timestamp, Extensions: sct.Extensions,
 	})
 }
 
-// check is the auditor's line in the readiness report. It never takes the CA out of service: benched logs do, when too few are left.
-func (a *auditing) check() []server.Check {
+// check returns the auditor's check of readiness. It only warns: quarantined logs make the CA unready if too few are left.
+func (a *auditor) check() []server.Check {
 	if a == nil {
 		return nil
 	}
 	return []server.Check{{Name: "audit", Ask: func() server.Health {
-		warnings := a.auditor.Warnings()
+		warnings := a.Warnings()
 		if a.hook != nil {
 			if w := a.hook.Warning(); w != "" {
 				warnings = append(warnings, w)
@@ -267,11 +266,11 @@ func (a *auditing) check() []server.Check {
 	}}}
 }
 
-func (a *auditing) collectors() []prometheus.Collector {
+func (a *auditor) collectors() []prometheus.Collector {
 	if a == nil {
 		return nil
 	}
-	out := a.auditor.Collectors()
+	out := a.Collectors()
 	if a.hook != nil {
 		out = append(out, a.hook.Collectors()...)
 	}

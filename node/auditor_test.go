@@ -9,14 +9,14 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/site"
 )
 
-// B1: what the auditor finds out of a log is told to the logs in force, also where the auditor cannot follow them.
-func TestBenchReachesLogsInForce(t *testing.T) {
+// B1: the auditor quarantines a log of the current configuration, even if the auditor cannot follow the log.
+func TestQuarantineReachesCurrentLogs(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)
 	sys := start(t, l, l.Config(t, "  logs:\n    - {%0}\n"))
 	n := quietNode("")
 	n.started = sys.config
-	a, err := newAuditing(n)
+	a, err := newAuditor(n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,29 +24,29 @@ func TestBenchReachesLogsInForce(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.install(sys)
-	a.quarantine("log0", "it forgot an entry")
+	a.quarantine("log0", "an entry is missing")
 	if st := sys.logs.Status()[0]; st.OK {
 		t.Errorf("status %+v", st)
 	}
 	if h := health(t, sys, "ct"); h.OK {
-		t.Errorf("ready without a log: %+v", h)
+		t.Errorf("ready although the only log is quarantined: %+v", h)
 	}
 }
 
-// G6: a CA that began without logs has no auditor. Logs that come by a reload are not audited in silence.
-func TestReloadIntoLogsWantsAuditor(t *testing.T) {
+// G6: a CA that started without logs has no auditor. When a reload adds logs, the report says that a restart is needed.
+func TestReloadWithFirstLogs(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)
-	sys := start(t, l, l.Config(t, "  none: {reason: an island}\n"))
+	sys := start(t, l, l.Config(t, "  none: {reason: no network}\n"))
 	n := quietNode(filepath.Join(l.Dir, "mayfly.yaml"))
 	n.started = sys.config
 	var err error
-	if n.auditing, err = newAuditing(n); err != nil || n.auditing != nil {
-		t.Fatalf("auditor %v, %v", n.auditing, err)
+	if n.auditor, err = newAuditor(n); err != nil || n.auditor != nil {
+		t.Fatalf("auditor %v, %v", n.auditor, err)
 	}
 	n.current.Store(sys)
 	l.Config(t, "  logs:\n    - {%0}\n")
 	if _, waiting, err := n.prepare(t.Context()); err != nil || len(waiting) != 1 || !strings.Contains(waiting[0].String(), "mayfly.yaml:") || !strings.Contains(waiting[0].Text, "audit.reconcile: ") {
-		t.Errorf("%v waits for a restart, %v", waiting, err)
+		t.Errorf("%v need a restart, %v", waiting, err)
 	}
 }

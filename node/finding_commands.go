@@ -9,30 +9,30 @@ import (
 	"github.com/mayfly-ca/mayfly/reconcile"
 )
 
-// NextSteps says what to run next for a finding: lines for a POSIX shell, made of what the configuration says, of
-// numbers and of hexadecimal digits alone. Nothing of an entry, such as the identity in it, stands in them.
-type NextSteps struct {
-	Path   string // of the configuration file; "": there is none, and the journal is named by its path
-	Config *config.Config
-	alarms bool // findings are alarms of a running CA, which an operator closes
+// findingCommands makes the commands to run next for a finding, one POSIX shell line each. They contain only values of the
+// configuration, numbers and hexadecimal digits. They MUST NOT contain a text from a log entry, such as its identity.
+type findingCommands struct {
+	path   string // of the configuration file; "": there is none, and commands name the path of the journal
+	config *config.Config
+	alarms bool // the findings are alarms of a running CA, which an operator closes
 }
 
-// journal is how a command names the journal of the configuration; "" where there is none.
-func (n NextSteps) journal() string {
+// journal returns the argument that names the journal; "" if there is none.
+func (c findingCommands) journal() string {
 	switch {
-	case n.Config.Audit == nil || n.Config.Audit.File == "":
+	case c.config.Audit == nil || c.config.Audit.File == "":
 		return ""
-	case n.Path == "":
-		return shell.Quote(n.Config.Audit.File)
+	case c.path == "":
+		return shell.Quote(c.config.Audit.File)
 	}
-	return "--config " + shell.Quote(n.Path)
+	return "--config " + shell.Quote(c.path)
 }
 
-// Commands implements [reconcile.Input.Commands] and [reconcile.AuditorOptions.Commands].
-func (n NextSteps) Commands(f reconcile.Finding) (out []string) {
-	journal := n.journal()
+// of returns the commands for a finding.
+func (c findingCommands) of(f reconcile.Finding) (out []string) {
+	journal := c.journal()
 	if f.Index != nil {
-		if text := n.entry(f.Log, *f.Index); text != "" {
+		if text := c.entry(f.Log, *f.Index); text != "" {
 			out = append(out, text)
 		}
 	}
@@ -43,7 +43,7 @@ func (n NextSteps) Commands(f reconcile.Finding) (out []string) {
 		switch f.Kind {
 		case reconcile.JournalBroken, reconcile.OutcomeWithoutIntent, reconcile.SignaturesUncounted:
 			name := journal
-			if f.Journal != n.Config.Audit.File {
+			if f.Journal != c.config.Audit.File {
 				name = shell.Quote(f.Journal)
 			}
 			out = append(out, "mayfly audit verify "+name)
@@ -52,30 +52,30 @@ func (n NextSteps) Commands(f reconcile.Finding) (out []string) {
 			out = append(out, "mayfly audit verify "+journal)
 		}
 	}
-	if n.Path == "" {
+	if c.path == "" {
 		return out
 	}
 	if f.Log != "" && journal != "" {
 		out = append(out, fmt.Sprintf("mayfly audit reconcile %s --log %s", journal, shell.Quote(f.Log)))
 	}
 	if f.Kind == reconcile.LogMismatch || f.Kind == reconcile.LogShrunk {
-		if n.embedded(f.Log) {
-			out = append(out, "mayfly log fsck --config "+shell.Quote(n.Path))
+		if c.embedded(f.Log) {
+			out = append(out, "mayfly log fsck --config "+shell.Quote(c.path))
 		}
 	}
-	if n.alarms && journal != "" {
+	if c.alarms && journal != "" {
 		which := "--alarm " + f.ID
 		if f.Kind.LogViolation() {
 			which = "--log " + shell.Quote(f.Log)
 		}
-		out = append(out, fmt.Sprintf("mayfly audit clear %s %s --yes  # when it was dealt with", journal, which))
+		out = append(out, fmt.Sprintf("mayfly audit clear %s %s --yes  # when it is resolved", journal, which))
 	}
 	return out
 }
 
-// entry is how the entry of a log is read; "" where no command can.
-func (n NextSteps) entry(log string, index uint64) string {
-	for _, l := range n.Config.CT.Logs {
+// entry returns the command that shows a log entry; "" if there is none.
+func (c findingCommands) entry(log string, index uint64) string {
+	for _, l := range c.config.CT.Logs {
 		switch {
 		case l.Name != log:
 		case l.MonitoringURL != "":
@@ -86,26 +86,27 @@ func (n NextSteps) entry(log string, index uint64) string {
 				strings.TrimRight(l.URL, "/"), index, index)))
 		}
 	}
-	if c := n.Config.CT.Embedded; c != nil {
-		shards, err := c.Shards()
+	if e := c.config.CT.Embedded; e != nil {
+		shards, err := e.Shards()
 		if err != nil {
 			return ""
 		}
 		for _, s := range shards {
 			if s.Label() == log {
 				return fmt.Sprintf("mayfly log export --dir %s --from %d --to %d",
-					shell.Quote(c.ShardDir(s)), index, index+1)
+					shell.Quote(e.ShardDir(s)), index, index+1)
 			}
 		}
 	}
 	return ""
 }
 
-func (n NextSteps) embedded(log string) bool {
-	if n.Config.CT.Embedded == nil {
+// embedded reports whether a log is a shard of the embedded log.
+func (c findingCommands) embedded(log string) bool {
+	if c.config.CT.Embedded == nil {
 		return false
 	}
-	for _, l := range n.Config.CT.Logs {
+	for _, l := range c.config.CT.Logs {
 		if l.Name == log {
 			return false
 		}

@@ -28,8 +28,8 @@ type processJournal struct {
 // changes brings what the journal finds changed to the auditor, which is made after it.
 type changes struct {
 	mu      sync.Mutex
-	auditor *auditing // nil: there is none yet
-	early   []string  // that were found before there was one
+	auditor *auditor // nil: there is none yet
+	early   []string // that were found before there was one
 }
 
 func (c *changes) found(what string) {
@@ -43,7 +43,7 @@ func (c *changes) found(what string) {
 }
 
 // connect has a told of what was found, and of what will be.
-func (c *changes) connect(a *auditing) {
+func (c *changes) connect(a *auditor) {
 	if c == nil || a == nil {
 		return
 	}
@@ -130,13 +130,13 @@ func (n *Node) openJournal(registry *prometheus.Registry) (err error) {
 	if n.journal, err = openProcessJournal(n.started, n.log); err != nil {
 		return err
 	}
-	if n.auditing, err = newAuditing(n); err != nil {
+	if n.auditor, err = newAuditor(n); err != nil {
 		return errors.Join(err, n.journal.close())
 	}
-	n.journal.changes.connect(n.auditing)
+	n.journal.changes.connect(n.auditor)
 	if j := n.journal.journal; j != nil {
 		registry.MustRegister(j.Collectors()...)
 	}
-	registry.MustRegister(n.auditing.collectors()...)
+	registry.MustRegister(n.auditor.collectors()...)
 	return nil
 }

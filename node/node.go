@@ -51,7 +51,7 @@ type Node struct {
 	listeners server.Listeners
 
 	journal   processJournal
-	auditing  *auditing // nil: nothing is audited
+	auditor   *auditor // nil: nothing is audited
 	admission *admission.Controller
 	server    *server.Server
 	readiness *server.Readiness
@@ -132,7 +132,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() {
-		n.auditing.wait()
+		n.auditor.wait()
 		err = errors.Join(err, n.journal.close())
 	}()
 
@@ -153,7 +153,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	registry.MustRegister(n)
 	registry.MustRegister(n.metrics.collectors()...)
 	n.install(ctx, first)
-	n.auditing.start(ctx)
+	n.auditor.start(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() { n.watch(ctx, hangup) })
 	defer watching.Wait()

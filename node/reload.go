@@ -24,9 +24,9 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	s.start(ctx)
 	n.generation++
 	old := n.current.Swap(s)
-	n.auditing.install(s)
+	n.auditor.install(s)
 	n.server.SetCore(s.core(n.generation))
-	n.readiness.Replace(append(append(s.checks(), n.auditing.check()...), server.Check{Name: "config", Ask: func() server.Health {
+	n.readiness.Replace(append(append(s.checks(), n.auditor.check()...), server.Check{Name: "config", Ask: func() server.Health {
 		return server.Health{OK: true, Advisory: true, Warning: n.trouble.Load().(string)} //nolint:forcetypeassert // nothing else is stored
 	}}))
 	if old != nil {
@@ -117,7 +117,7 @@ func (n *Node) prepare(ctx context.Context) (next *snapshot, waiting []config.Wa
 	waiting = old.config.Restart(cfg)
 	wants := cfg.CT.Embedded
 	cfg.KeepUntilRestart(old.config)
-	if n.auditing == nil && wantsAuditor(cfg) { // it started with ct.none
+	if n.auditor == nil && wantsAuditor(cfg) { // it started with ct.none
 		waiting = append(waiting, cfg.Waits("there is no auditor", "audit", "reconcile"))
 	}
 	switch ct := cfg.CT; {

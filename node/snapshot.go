@@ -147,7 +147,7 @@ func (s *snapshot) openLogs(n *Node, old *snapshot) (err error) {
 	}
 	members := append(s.files.members(), s.shardMembers(shards, n.log)...)
 	o := ctlog.Options{
-		Logs: members, Policy: ct.Policy, Granted: n.auditing.granted,
+		Logs: members, Policy: ct.Policy, Granted: n.auditor.granted,
 		Compute: n.admission.Compute, Logger: n.log,
 	}
 	if old != nil && old.logs != nil {

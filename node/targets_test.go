@@ -7,25 +7,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/mayfly-ca/mayfly/ca/signer/ephemeral"
-	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/testkit/site"
 )
-
-// Where no file has the issuing certificate the offline audit fails: it would judge what the journal itself names.
-func TestIssuersOfNoFile(t *testing.T) {
-	t.Parallel()
-	var cfg config.Config
-	cfg.CA.Ephemeral = new(ephemeral.Settings)
-	if out, err := IssuersOf(&cfg); err == nil || len(out) > 0 || !strings.Contains(err.Error(), "ca.file") {
-		t.Errorf("%d issuers, %v", len(out), err)
-	}
-	cfg.CA.Trust = []string{"/nowhere"} // what was issued before is not what is issued now
-	if out, err := IssuersOf(&cfg); err == nil || len(out) > 0 {
-		t.Errorf("%d issuers, %v", len(out), err)
-	}
-}
 
 // G3 // G4: a configuration takes over only when the journal says so: if that cannot be written, the one before stays
 // in force.

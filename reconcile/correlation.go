@@ -147,7 +147,7 @@ func (c *correlation) addRecord(j *journalState, r *journal.Record) {
 // addIntent adds the record of a TBSCertificate that is about to be signed.
 func (c *correlation) addIntent(j *journalState, r *journal.Record, flag uint8) {
 	sum, ok := parseDigest(r.TBS)
-	serial, err := parseSerial(r.Serial)
+	serial, err := journal.ParseSerial(r.Serial)
 	if !ok || err != nil {
 		j.broken(c, r, "the record has no TBS digest or no serial number")
 		return

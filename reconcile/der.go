@@ -11,8 +11,6 @@ import (
 	_ "crypto/sha512" // for signatures
 	"crypto/x509/pkix"
 	encasn1 "encoding/asn1"
-	"encoding/hex"
-	"errors"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
@@ -112,19 +110,6 @@ func serialOf(der []byte) (out [20]byte) {
 	}
 	copy(out[len(out)-len(number):], number)
 	return out
-}
-
-// parseSerial parses a serial number as a journal writes it.
-func parseSerial(text string) (out [20]byte, err error) {
-	if len(text) > 2*len(out) {
-		return out, errors.New("the serial number has more than 20 bytes")
-	}
-	if len(text)%2 == 1 {
-		text = "0" + text
-	}
-	raw, err := hex.DecodeString(text)
-	copy(out[len(out)-len(raw):], raw)
-	return out, err
 }
 
 // extensionsDigest returns the first eight bytes of the SHA-256 of an SCT's extensions; 0 if there are none.

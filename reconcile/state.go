@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/monitor"
 )
 
@@ -263,7 +264,7 @@ func (a *Auditor) restore(data []byte) error {
 func (a *Auditor) restoreRows(in *savedState) bool {
 	for _, r := range in.Rows {
 		tbs, ok := parseDigest(r.TBS)
-		serial, err := parseSerial(r.Serial)
+		serial, err := journal.ParseSerial(r.Serial)
 		if !ok || err != nil || a.find(tbs) != 0 {
 			return false
 		}

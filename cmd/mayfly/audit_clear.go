@@ -18,10 +18,10 @@ func newAuditClear() *cobra.Command {
 	var yes, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "clear --config FILE [--log NAME | --alarm ID]",
-		Short: "List the open alarms of the auditor, or clear alarms that you have dealt with",
-		Long: "clear without --log and --alarm lists the alarms that are open. With --log it closes those of a log that broke a promise, and the\n" +
-			"log is asked for SCTs again; with --alarm it closes one. It only says what would be done, unless --yes is given. The running CA\n" +
-			"carries the order out at its next audit, within audit.reconcile.every, and writes it into the journal.",
+		Short: "List the open alarms of the auditor, or close those that are resolved",
+		Long: "clear lists the open alarms. With --alarm it closes one alarm. With --log it closes the alarms of a log that violated its\n" +
+			"obligations, and the log is used for SCTs again. Without --yes it only says what it would do. The running CA applies the order at\n" +
+			"its next audit, within audit.reconcile.every, and records it in the journal.",
 		Example: "  mayfly audit clear --config mayfly.yaml\n  mayfly audit clear --config mayfly.yaml --log tesseract --yes",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -29,35 +29,35 @@ func newAuditClear() *cobra.Command {
 			case path == "":
 				return cli.Usage("--config is missing; write --config FILE")
 			case order.Log != "" && order.Alarm != "":
-				return cli.Usage("--log and --alarm are two orders; write one of them")
+				return cli.Usage("--log and --alarm exclude each other; write one of them")
 			}
 			cfg, _, err := config.Load(path)
 			if err != nil {
 				return cli.Misconfigured(err)
 			}
 			if cfg.Audit == nil || cfg.Audit.File == "" {
-				return cli.Usage("%s has no audit.file: its alarms end with the process", path)
+				return cli.Usage("%s has no audit.file: its alarms are not stored", path)
 			}
 			open, quarantined, err := reconcile.OpenAlarms(cfg.Audit.File)
 			if err != nil {
 				return err
 			}
-			concerned := []reconcile.Alarm{}
+			selected := []reconcile.Alarm{}
 			for _, a := range open {
 				if order == (reconcile.Order{}) || order.Closes(a.Finding) {
-					concerned = append(concerned, a)
+					selected = append(selected, a)
 				}
 			}
 			if asJSON {
-				err = cli.WriteJSON(cmd.OutOrStdout(), concerned)
+				err = cli.WriteJSON(cmd.OutOrStdout(), selected)
 			} else {
-				err = printAlarms(cmd, concerned)
+				err = printAlarms(cmd, selected)
 			}
 			if err != nil || order == (reconcile.Order{}) {
 				return err
 			}
-			if _, out := quarantined[order.Log]; len(concerned) == 0 && !out {
-				return cli.Usage("no alarm is open that this would close; \"mayfly audit clear --config %s\" lists them", path)
+			if _, ok := quarantined[order.Log]; len(selected) == 0 && !ok {
+				return cli.Usage("no open alarm matches; \"mayfly audit clear --config %s\" lists the open alarms", path)
 			}
 			if !yes {
 				fmt.Fprintln(cmd.ErrOrStderr(), "Nothing was done. Add --yes to close them.")
@@ -66,14 +66,14 @@ func newAuditClear() *cobra.Command {
 			if err := reconcile.WriteOrder(cfg.Audit.File, order); err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.ErrOrStderr(), "Ordered. The CA closes them at its next audit.")
+			fmt.Fprintln(cmd.ErrOrStderr(), "The CA closes them at its next audit.")
 			return nil
 		}),
 	}
 	cmd.Flags().StringVar(&path, "config", "", "configuration file (required)")
-	cmd.Flags().StringVar(&order.Log, "log", "", "name of a log that broke a promise and was mended")
+	cmd.Flags().StringVar(&order.Log, "log", "", "name of a log that was repaired")
 	cmd.Flags().StringVar(&order.Alarm, "alarm", "", "ID of one alarm")
-	cmd.Flags().BoolVar(&yes, "yes", false, "do it")
+	cmd.Flags().BoolVar(&yes, "yes", false, "close the alarms")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

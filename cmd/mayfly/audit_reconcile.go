@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -19,7 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/reconcile"
 )
 
-// reconcileFlags are those of "audit reconcile".
+// reconcileFlags are the flags of "audit reconcile".
 type reconcileFlags struct {
 	config, since  string
 	journals, logs []string
@@ -31,13 +32,12 @@ func newAuditReconcile() *cobra.Command {
 	var f reconcileFlags
 	cmd := &cobra.Command{
 		Use:   "reconcile --config FILE",
-		Short: "Compare the journal with the logs: every certificate in both, and no other entries in a log",
-		Long: "reconcile reads the logs of the configuration from their first entry, proves what it reads against their signed tree\n" +
-			"heads, then reads the journals, and reports what does not match: an unintended entry (the CA key was used elsewhere), an\n" +
-			"SCT whose obligation a log did not keep, a serial number used twice, signatures that no record explains. It needs the\n" +
-			"chain and the logs' keys, not the CA key, and writes nothing. If several instances sign with one key, name the journals\n" +
-			"of the others with --journal.\n\n" +
-			"Exit status: 0 no finding, 1 something could not be read or the copy of a log is too old, 3 something was found\n" +
+		Short: "Compare the journal with the logs: every certificate is in both, and a log has nothing else",
+		Long: "reconcile reads the logs of the configuration from their first entry, verifies what it reads against their signed heads, and then\n" +
+			"reads the journal. It reports what does not match: a log entry without an intent (the CA's key is used elsewhere), an SCT whose\n" +
+			"entry the log did not publish, a serial number that is used twice, signatures that no record explains. It needs the chain and the\n" +
+			"logs' keys, not the CA's key, and writes nothing. If other instances sign with the same key, name their journals with --journal.\n\n" +
+			"Exit status: 0 nothing was found, 1 something could not be read or the copy of a log is too old, 3 something was found\n" +
 			"(docs/reconcile.md says what to do).",
 		Example: "  mayfly audit reconcile --config /etc/mayfly/mayfly.yaml --journal /mnt/other/journal.jsonl --since 24h",
 		Args:    cobra.NoArgs,
@@ -47,9 +47,9 @@ func newAuditReconcile() *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.config, "config", "", "configuration file (required)")
-	fl.StringArrayVar(&f.journals, "journal", nil, "journal of another instance that signs with the same key; may be repeated")
-	fl.StringArrayVar(&f.logs, "log", nil, "read this log only; may be repeated (default: all)")
-	fl.StringVar(&f.since, "since", "", "leave out findings before this date or time, or older than this duration; everything is read all the same")
+	fl.StringArrayVar(&f.journals, "journal", nil, "journal of another instance that signs with the same key; can be repeated")
+	fl.StringArrayVar(&f.logs, "log", nil, "read only this log; can be repeated (default: all)")
+	fl.StringVar(&f.since, "since", "", "leave out findings before this date or time, or older than this duration; everything is read nevertheless")
 	fl.Var(cli.Lasting(&f.lag, 0), "lag",
 		"how far the journals named by --journal may be behind (default: audit.reconcile.lag)")
 	fl.BoolVar(&f.json, "json", false, "print JSON")
@@ -64,46 +64,24 @@ func (f *reconcileFlags) run(ctx context.Context, std cli.Streams) error {
 	if err != nil {
 		return cli.Misconfigured(err)
 	}
-	in := reconcile.Input{
-		Progress: reconcileProgress(std.Err),
-		Commands: node.NextSteps{Path: f.config, Config: cfg}.Commands,
-	}
-	if in.Since, err = moment("--since", f.since, time.Now()); err != nil {
+	since, err := moment("--since", f.since, time.Now())
+	switch {
+	case err != nil:
 		return err
-	}
-	if cfg.Audit == nil || cfg.Audit.File == "" {
-		return cli.Usage("%s has no audit.file: there is no journal to hold the logs against", f.config)
-	}
-	if f.lag < 0 {
+	case cfg.Audit == nil || cfg.Audit.File == "":
+		return cli.Usage("%s has no audit.file: there is no journal to compare the logs with", f.config)
+	case f.lag < 0:
 		return cli.Usage("--lag %s: write how far behind a journal may be, such as 10m", f.lag)
 	}
-	if in.Lag = f.lag; in.Lag == 0 {
-		in.Lag = cfg.Audit.Reconcile.LagOrDefault()
-	}
-	if in.Journals, err = node.JournalsOf(cfg, f.journals); err != nil {
-		return located(cfg, err)
-	}
-	if in.Issuers, err = node.IssuersOf(cfg); err != nil {
-		return located(cfg, err)
-	}
-	targets, err := node.TargetsOf(cfg)
+	in, err := node.AuditInput(f.config, cfg, f.journals)
 	if err != nil {
 		return located(cfg, err)
 	}
-	for _, name := range f.logs {
-		if !slices.ContainsFunc(targets, func(t reconcile.Log) bool { return t.Name() == name }) {
-			return cli.Usage("--log %q: there is no such log; the configuration has %s", name, logNamesOf(targets))
-		}
+	in.Progress, in.Since, in.Lag = reconcileProgress(std.Err), since, cmp.Or(f.lag, in.Lag)
+	if in.Logs, err = f.selectLogs(in.Logs); err != nil {
+		return err
 	}
-	for _, t := range targets {
-		if len(f.logs) == 0 || slices.Contains(f.logs, t.Name()) {
-			in.Logs = append(in.Logs, t)
-		}
-	}
-	if len(in.Logs) == 0 {
-		return cli.Usage("no log to read; the configuration has %s", logNamesOf(targets))
-	}
-	debug.SetGCPercent(25) // a million entries are kept at once: memory is dearer than time here
+	debug.SetGCPercent(25) // the rows of a million entries stay in memory, which matters more than time
 	report, err := reconcile.Run(ctx, in)
 	if err != nil {
 		return err
@@ -111,11 +89,32 @@ func (f *reconcileFlags) run(ctx context.Context, std cli.Streams) error {
 	if terminal.IsTerminal(std.Err) {
 		fmt.Fprint(terminal.ProgressTo(std.Err), "\r\x1b[K")
 	}
-	return f.tell(report, std)
+	return f.print(report, std)
 }
 
-// tell prints the report and decides the exit status: what was found counts more than what could not be read.
-func (f *reconcileFlags) tell(r reconcile.Report, std cli.Streams) error {
+// selectLogs returns the logs that --log names.
+func (f *reconcileFlags) selectLogs(all []reconcile.Log) (out []reconcile.Log, err error) {
+	names := make([]string, len(all))
+	for i, l := range all {
+		names[i] = l.Name()
+		if len(f.logs) == 0 || slices.Contains(f.logs, l.Name()) {
+			out = append(out, l)
+		}
+	}
+	have := cmp.Or(strings.Join(names, ", "), "none")
+	for _, name := range f.logs {
+		if !slices.Contains(names, name) {
+			return nil, cli.Usage("--log %q: there is no such log; the configuration has %s", name, have)
+		}
+	}
+	if len(out) == 0 {
+		return nil, cli.Usage("there is no log to read; the configuration has %s", have)
+	}
+	return out, nil
+}
+
+// print prints the report. The error has the exit status: a finding has priority over what could not be read.
+func (f *reconcileFlags) print(r reconcile.Report, std cli.Streams) error {
 	var err error
 	if f.json {
 		err = cli.WriteJSON(std.Out, r)
@@ -130,23 +129,12 @@ func (f *reconcileFlags) tell(r reconcile.Report, std cli.Streams) error {
 			human.Count(len(r.Findings), "finding"))}
 	}
 	if len(r.Incomplete) > 0 {
-		return fmt.Errorf("not everything could be read, so that nothing is proven: %s", strings.Join(r.Incomplete, "; "))
+		return fmt.Errorf("not everything could be read, so the comparison proves nothing: %s", strings.Join(r.Incomplete, "; "))
 	}
 	return nil
 }
 
-func logNamesOf(targets []reconcile.Log) string {
-	var names []string
-	for _, t := range targets {
-		names = append(names, t.Name())
-	}
-	if len(names) == 0 {
-		return "none"
-	}
-	return strings.Join(names, ", ")
-}
-
-// reconcileProgress writes how far a run is, on a terminal only.
+// reconcileProgress returns a function that shows the progress; nil if w is not a terminal.
 func reconcileProgress(w io.Writer) func(reconcile.Progress) {
 	if !terminal.IsTerminal(w) {
 		return nil
@@ -160,12 +148,12 @@ func reconcileProgress(w io.Writer) func(reconcile.Progress) {
 	}
 }
 
-// printReport prints logs, journals and findings as tables, and one line that sums up.
+// printReport prints logs, journals and findings as tables, and a summary in one line.
 func printReport(w io.Writer, r reconcile.Report) error {
 	st := terminal.StyleFor(w)
 	g := terminal.Grid{Head: []string{"LOG", "ENTRIES", "READ", "OURS", "HEAD", "STATE"}, Spare: []string{"READ", "HEAD"}}
 	for _, l := range r.Logs {
-		state := st.Green("proven")
+		state := st.Green("verified")
 		if l.Error != "" {
 			state = st.Red(terminal.Printable(l.Error))
 		}
@@ -190,7 +178,7 @@ func printReport(w io.Writer, r reconcile.Report) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	word := st.Green("all is well")
+	word := st.Green("nothing found")
 	switch {
 	case len(r.Findings) > 0:
 		word = st.Red(human.Count(len(r.Findings), "finding"))
@@ -232,7 +220,7 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 		}
 	}
 	for i, f := range all {
-		if i == maxToldCommands {
+		if i == maxCommands {
 			_, err := fmt.Fprintf(w, "\n--json has the commands for the other %s.\n",
 				human.Count(len(all)-i, "finding"))
 			return err
@@ -244,10 +232,10 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 	return nil
 }
 
-// maxToldCommands is for how many findings the commands to run next are printed.
-const maxToldCommands = 20
+// maxCommands is the number of findings whose commands are printed.
+const maxCommands = 20
 
-// printCommands prints what to run next for a finding, one command a line, so that each can be copied.
+// printCommands prints the commands to run next for a finding, one per line.
 func printCommands(w io.Writer, st terminal.Style, f reconcile.Finding) error {
 	if len(f.Commands) == 0 {
 		return nil
@@ -267,21 +255,21 @@ func printCommands(w io.Writer, st terminal.Style, f reconcile.Finding) error {
 	return nil
 }
 
-// explained says what does not match and need not.
+// explained describes what does not match for a harmless reason.
 func explained(x reconcile.Explained) string {
 	var out []string
 	for _, one := range []struct {
 		n    uint64
 		text string
 	}{
-		{x.WithoutOutcome, "intents without outcome"},
-		{x.OrphanPrecerts, "precertificates without certificate"},
-		{x.PredateJournal, "entries of before the journal"},
-		{x.Undecided, "entries that are not judged yet"},
-		{x.Open, "promises whose time has not come"},
-		{x.Overdue, "promises whose time is over, and the log here is older"},
-		{x.UnreadLogs, "promises of logs that were not read"},
-		{x.IntentsArchived, "outcomes after a cut journal's beginning"},
+		{x.WithoutOutcome, "intents without an outcome"},
+		{x.OrphanPrecerts, "precertificates without a certificate"},
+		{x.PredateJournal, "entries older than the journal"},
+		{x.Undecided, "entries that cannot be checked yet"},
+		{x.Open, "SCTs whose merge delay is not over"},
+		{x.Overdue, "SCTs whose merge delay is over, in a copy of a log that is older"},
+		{x.UnreadLogs, "SCTs of logs that were not read"},
+		{x.IntentsArchived, "outcomes whose intents were archived"},
 	} {
 		if one.n > 0 {
 			out = append(out, fmt.Sprintf("%d %s", one.n, one.text))

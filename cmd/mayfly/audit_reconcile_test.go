@@ -214,7 +214,7 @@ func TestAuditTheft(t *testing.T) {
 		t.Errorf("the command: status %d, %s", status, diff)
 	}
 	out, _, status := l.mayfly("audit", "reconcile", "--config", filepath.Join(l.dir, "mayfly.yaml"))
-	for _, want := range []string{"unintended_entry", "lab", "1 finding", "stop issuing", "proven"} {
+	for _, want := range []string{"unintended_entry", "lab", "1 finding", "stop issuing", "verified"} {
 		if !strings.Contains(out, want) || status != cli.ExitFound {
 			t.Errorf("the table has no %q: %s", want, out)
 		}
@@ -520,7 +520,7 @@ func BenchmarkReconcile(b *testing.B) {
 	for b.Loop() {
 		cmd := exec.Command("mayfly", "audit", "reconcile", "--config", filepath.Join(dir, "mayfly.yaml"))
 		out, err := cmd.CombinedOutput()
-		if err != nil || !bytes.Contains(out, []byte("all is well\n")) {
+		if err != nil || !bytes.Contains(out, []byte("nothing found\n")) {
 			b.Fatalf("%v\n%s", err, out)
 		}
 		b.Logf("\n%s", out)
