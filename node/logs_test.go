@@ -371,7 +371,7 @@ func TestCheckAsksLogs(t *testing.T) {
 		{"another key", func(l *site.Site, _ *ct.Log,
 			t *testing.T,
 		) {
-			l.Write(t, "ct0.pem", site.NewTestLog(t, l.Pki).PublicKeyPEM())
+			l.Write(t, "ct0.pem", site.NewTestLog(t, l.PKI).PublicKeyPEM())
 		}, "", "pinned key"},
 		{
 			"another time", func(_ *site.Site, log *ct.Log, _ *testing.T) { log.SetSkew(-10 * time.Minute) }, "",

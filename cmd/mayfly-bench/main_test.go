@@ -38,7 +38,7 @@ func TestScripts(t *testing.T) {
 			"dev": func(ts *testscript.TestScript, _ bool, args []string) {
 				p, err := process.DevOf(filepath.Join(bin, "mayfly"), ts.Getenv("WORK"), args...)
 				ts.Check(err)
-				ts.Setenv("URL", p.Url)
+				ts.Setenv("URL", p.URL)
 				ts.Setenv("ADMIN", p.Admin)
 				ts.Defer(func() { ts.Check(p.Stop()) })
 			},

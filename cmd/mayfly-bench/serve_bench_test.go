@@ -27,7 +27,7 @@ func BenchmarkServe(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			provider := idp.New(b, idp.Options{})
 			p := pki.New(pki.Options{Key: bench.key})
-			s := process.Serve(b, process.Setup{Pki: p, Issuer: provider.URL(), Embedded: bench.embedded, Issuers: furtherIssuers(b, bench.issuers-1), More: bench.more})
+			s := process.Serve(b, process.Setup{PKI: p, Issuer: provider.URL(), Embedded: bench.embedded, Issuers: furtherIssuers(b, bench.issuers-1), More: bench.more})
 			requests := process.Requests(b, provider)
 			call, closeCall := s.Caller(b, bench.rest)
 			defer closeCall()
@@ -44,7 +44,7 @@ func BenchmarkServe(b *testing.B) {
 				measure(b, s, bench.callers, func(i int) error { return call(requests[i%len(requests)]) })
 			}
 			floor = min(floor, measureFloor(b, bench.curve))
-			cpu := float64(s.Cpu()-s.CpuBefore) / float64(made)
+			cpu := float64(s.CPU()-s.CPUBefore) / float64(made)
 			b.ReportMetric(cpu/1e3, "server-cpu-µs/cert")
 			b.ReportMetric(float64(floor)/1e3, "floor-µs/cert")
 			b.ReportMetric(cpu/float64(floor), "cpu/floor")
@@ -128,7 +128,7 @@ func measure(b *testing.B, s *process.Server, n int, call func(i int) error) {
 	var next atomic.Int64
 	var failed atomic.Pointer[error]
 	var wg sync.WaitGroup
-	s.CpuBefore = s.Cpu()
+	s.CPUBefore = s.CPU()
 	b.ResetTimer()
 	for range n {
 		wg.Go(func() {
@@ -161,7 +161,7 @@ func measure(b *testing.B, s *process.Server, n int, call func(i int) error) {
 // returns how many certificates there were.
 func measureOpen(b *testing.B, s *process.Server, provider *idp.Provider, percent float64) int {
 	b.Helper()
-	clients, err := openLanes(client.Options{URL: s.Grpc, GRPC: true, SkipVerify: true})
+	clients, err := openLanes(client.Options{URL: s.GRPC, GRPC: true, SkipVerify: true})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func measureOpen(b *testing.B, s *process.Server, provider *idp.Provider, percen
 	g := newGenerator(clients, requests, left)
 	began := time.Now()
 	peak := float64(len(g.closed(b.Context(), capacityCallers, 2*time.Second).served)) / time.Since(began).Seconds()
-	s.CpuBefore = s.Cpu()
+	s.CPUBefore = s.CPU()
 	b.ResetTimer()
 	var step benchStep
 	got := g.open(b.Context(), peak*percent/100, time.Duration(b.N)*2*time.Second).wait()

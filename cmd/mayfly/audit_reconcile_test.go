@@ -64,10 +64,10 @@ func newAuditLab(t *testing.T, remote bool) *auditLab {
 	l.write("key.pem", l.pki.KeyPEM())
 	l.write("bearer", []byte("hook-secret\n"))
 	l.write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email}\n", l.provider.URL()))
-	l.process = &process.Server{Dir: l.dir, Http: process.FreeAddress(t), Grpc: process.FreeAddress(t)}
+	l.process = &process.Server{Dir: l.dir, HTTP: process.FreeAddress(t), GRPC: process.FreeAddress(t)}
 	l.write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\nca:\n  file: {chain: chain.pem, key: key.pem}\n"+
 		"audit:\n  file: journal.jsonl\n  reconcile: {every: 1s}\n  alarm: {webhook: {url: %q, bearer: {file: bearer}}}\nct:\n%s",
-		l.process.Http, l.process.Grpc, l.admin, l.hook.URL, logs))
+		l.process.HTTP, l.process.GRPC, l.admin, l.hook.URL, logs))
 	return l
 }
 
@@ -118,7 +118,7 @@ func (l *auditLab) start() {
 	cmd := s.Cmd
 	l.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	s.Until(l.t, "serving", func() bool {
-		resp, err := http.Get("http://" + s.Http + "/api/v2/trustBundle")
+		resp, err := http.Get("http://" + s.HTTP + "/api/v2/trustBundle")
 		if err != nil {
 			return false
 		}

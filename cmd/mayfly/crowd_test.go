@@ -290,7 +290,7 @@ func signREST(ctx context.Context, address string, r process.Request) error {
 	transport := &http.Transport{DialContext: from("127.0.0.2").DialContext, DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/api/v2/signingCert",
-		bytes.NewReader(r.Json))
+		bytes.NewReader(r.JSON))
 	if err != nil {
 		return err
 	}
@@ -316,7 +316,7 @@ func signGRPC(ctx context.Context, address string, r process.Request) error {
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // nothing is lost
-	_, err = fulciopb.NewCAClient(conn).CreateSigningCertificate(ctx, r.Pb)
+	_, err = fulciopb.NewCAClient(conn).CreateSigningCertificate(ctx, r.Proto)
 	return err
 }
 
@@ -372,7 +372,7 @@ func TestCrowd(t *testing.T) {
 				if !full {
 					t.Parallel()
 				}
-				set := process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL(), One: mode.one, Admin: true}
+				set := process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), One: mode.one, Admin: true}
 				n, last := size, 20*time.Second
 				if flood {
 					n = size / 10 // each does as much as a hundred that wait
@@ -381,13 +381,13 @@ func TestCrowd(t *testing.T) {
 					set.More, last = "limits: {connections: 128}\n", 3*time.Second
 				}
 				s := process.Serve(t, set)
-				address := map[string]string{"http": s.Http, "grpc": s.Grpc}[mode.crowd]
+				address := map[string]string{"http": s.HTTP, "grpc": s.GRPC}[mode.crowd]
 				for i := range 20 { // buffers and caches
 					for _, rest := range []bool{true, false} {
 						if rest && mode.rest {
-							_ = signREST(t.Context(), s.Http, requests[i])
+							_ = signREST(t.Context(), s.HTTP, requests[i])
 						} else if !rest && mode.grpc {
-							_ = signGRPC(t.Context(), s.Grpc, requests[i])
+							_ = signGRPC(t.Context(), s.GRPC, requests[i])
 						}
 					}
 				}
@@ -402,9 +402,9 @@ func TestCrowd(t *testing.T) {
 				for i, end := 0, time.Now().Add(last); time.Now().Before(end); i++ {
 					calls.Go(func() {
 						rest := mode.rest && (!mode.grpc || i%2 == 0)
-						at := s.Grpc
+						at := s.GRPC
 						if rest {
-							at = s.Http
+							at = s.HTTP
 						}
 						client.sign(rest, at, requests[i%len(requests)])
 					})

@@ -107,10 +107,10 @@ func TestDevRestart(t *testing.T) {
 	// One entry for each start's own certificate (three) and for each certificate that a client received.
 	deadline := time.Now().Add(10 * time.Second)
 	want := 3 + issued
-	for treeSize(t, third.Url) < want && time.Now().Before(deadline) {
+	for treeSize(t, third.URL) < want && time.Now().Before(deadline) {
 		time.Sleep(50 * time.Millisecond) // the checkpoint follows within its interval; there is nothing to wait on but the clock
 	}
-	if n := treeSize(t, third.Url); n < want {
+	if n := treeSize(t, third.URL); n < want {
 		t.Errorf("the log has %d entries; %d certificates were handed out", n, want)
 	}
 	if err := third.Stop(); err != nil {
@@ -131,7 +131,7 @@ func issueUntilKilled(t *testing.T, dir string, p *process.DevProcess) int {
 				if err != nil {
 					return
 				}
-				cmd := exec.Command("mayfly", "request", "--url", p.Url, "--trusted-root", ".mayfly-dev/trusted_root.json", "--token-file", "-")
+				cmd := exec.Command("mayfly", "request", "--url", p.URL, "--trusted-root", ".mayfly-dev/trusted_root.json", "--token-file", "-")
 				cmd.Dir, cmd.Stdin = dir, strings.NewReader(token)
 				if cmd.Run() != nil {
 					return // killed

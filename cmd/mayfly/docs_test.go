@@ -347,7 +347,7 @@ func TestDocumentedLines(t *testing.T) {
 						t.Error(err)
 					}
 				})
-				ports = append(ports, "http://127.0.0.1:5555", p.Url, "http://127.0.0.1:5556", p.Issuer)
+				ports = append(ports, "http://127.0.0.1:5555", p.URL, "http://127.0.0.1:5556", p.Issuer)
 				script += prepareDocs(t, dir, page, p)
 			}
 			ran := 0
@@ -396,7 +396,7 @@ func prepareDocs(t *testing.T, dir, page string, p *process.DevProcess) string {
 		return ""
 	}
 	return "export PS1=x\nmayfly dev token --email alice@example.com > token\n" +
-		"mayfly request --url " + p.Url +
+		"mayfly request --url " + p.URL +
 		" --trusted-root .mayfly-dev/trusted_root.json --token-file token --out cert.pem > request.out\n" +
 		"SERIAL=$(mayfly audit query .mayfly-dev/journal.jsonl --san alice@example.com --json | sed " +
 		"'s/.*\"serial\":\"\\([0-9a-f]*\\)\".*/\\1/')\n" +

@@ -30,7 +30,7 @@ import (
 func TestJournalUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit: {file: journal.jsonl, max_size: 64KiB}\n"})
+	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit: {file: journal.jsonl, max_size: 64KiB}\n"})
 	requests := process.Requests(t, provider)
 	var mu sync.Mutex
 	held := map[string]bool{} // SHA-256 of certificates that clients got
@@ -38,7 +38,7 @@ func TestJournalUnderLoad(t *testing.T) {
 	enough := make(chan struct{})
 	var once sync.Once
 	for i := range 8 {
-		conn, err := grpc.NewClient(s.Grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient(s.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -46,7 +46,7 @@ func TestJournalUnderLoad(t *testing.T) {
 		callers.Go(func() {
 			defer conn.Close()
 			for n := i; ; n += 8 {
-				out, err := c.CreateSigningCertificate(t.Context(), requests[n%len(requests)].Pb)
+				out, err := c.CreateSigningCertificate(t.Context(), requests[n%len(requests)].Proto)
 				if err != nil {
 					return // the server has gone
 				}
@@ -99,7 +99,7 @@ func TestJournalUnderLoad(t *testing.T) {
 func TestJournalRefusesStart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit: {file: journal.jsonl}\n"})
+	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit: {file: journal.jsonl}\n"})
 	_ = s.Cmd.Process.Signal(os.Interrupt)
 	_ = s.Cmd.Wait()
 	path := filepath.Join(s.Dir, "journal.jsonl")

@@ -49,8 +49,8 @@ func cmdDev(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	p, err := process.Dev(ts.Getenv("WORK"), args...)
 	ts.Check(err)
-	ts.Setenv("URL", p.Url)
-	ts.Setenv("GRPC", p.Grpc)
+	ts.Setenv("URL", p.URL)
+	ts.Setenv("GRPC", p.GRPC)
 	ts.Setenv("ISSUER", p.Issuer)
 	ts.Setenv("ADMIN", p.Admin)
 	ts.Defer(func() { ts.Check(p.Stop()) })

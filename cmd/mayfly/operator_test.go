@@ -107,7 +107,7 @@ func TestCheckFindsWhatStopsAStart(t *testing.T) {
 func TestCheckBesideACA(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit: {file: journal.jsonl, max_size: 64KiB}\n"})
+	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit: {file: journal.jsonl, max_size: 64KiB}\n"})
 	requests := process.Requests(t, provider)
 	call, release := s.Caller(t, true)
 	defer release()
@@ -127,7 +127,7 @@ func TestCheckBesideACA(t *testing.T) {
 func TestReloadWaitsForRestart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit:\n  file: journal.jsonl\n"})
+	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit:\n  file: journal.jsonl\n"})
 	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
 	if err != nil {
 		t.Fatal(err)

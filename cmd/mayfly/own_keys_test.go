@@ -36,8 +36,8 @@ func TestOwnKeysAreRefused(t *testing.T) {
 		}
 	}
 	s := process.Serve(t, process.Setup{
-		Pki: p, Issuer: provider.URL(), Embedded: true,
-		Ca: fmt.Sprintf("  trust: [%q]\n", filepath.Join(dir, "former.pem")),
+		PKI: p, Issuer: provider.URL(), Embedded: true,
+		CA: fmt.Sprintf("  trust: [%q]\n", filepath.Join(dir, "former.pem")),
 		More: fmt.Sprintf("  logs: [{name: remote, url: %q, public_key: %q}]\n", remote.URL(),
 			filepath.Join(dir, "remote.pem")),
 	})
@@ -85,7 +85,7 @@ func TestOwnKeysAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := http.Post("http://"+s.Http+"/api/v2/signingCert", "application/json", bytes.NewReader(body))
+		resp, err := http.Post("http://"+s.HTTP+"/api/v2/signingCert", "application/json", bytes.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,7 +26,7 @@ import (
 func TestReloadUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL()})
+	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL()})
 	requests := process.Requests(t, provider)
 	identity := func(n int, rest string) []byte {
 		return fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email, description: \"%d\"%s}\n", provider.URL(), n, rest)
@@ -97,9 +97,9 @@ func TestReloadChain(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
 	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
-	s := process.Serve(t, process.Setup{Pki: old, Issuer: provider.URL(), Embedded: true})
+	s := process.Serve(t, process.Setup{PKI: old, Issuer: provider.URL(), Embedded: true})
 	chains := func() int {
-		status, body := process.Get(t, "http://"+s.Http+"/api/v2/trustBundle")
+		status, body := process.Get(t, "http://"+s.HTTP+"/api/v2/trustBundle")
 		var bundle struct{ Chains []any }
 		if err := json.Unmarshal(body, &bundle); err != nil || status != http.StatusOK {
 			t.Fatalf("%d %v", status, err)
@@ -116,7 +116,7 @@ func TestReloadChain(t *testing.T) {
 	s.Hangup(t)
 	issuing := base64.StdEncoding.EncodeToString(fresh.Intermediate.Raw)
 	s.Until(t, "replaced", func() bool {
-		_, bundle := process.Get(t, "http://"+s.Http+"/api/v2/trustBundle")
+		_, bundle := process.Get(t, "http://"+s.HTTP+"/api/v2/trustBundle")
 		return strings.Contains(strings.ReplaceAll(string(bundle), `\n`, ""), issuing)
 	})
 	if n := chains(); n != 1 {
@@ -127,7 +127,7 @@ func TestReloadChain(t *testing.T) {
 	if err := call(process.Requests(t, provider)[0]); err != nil {
 		t.Error(err)
 	}
-	if _, roots := process.Get(t, "http://"+s.Http+"/ct/ct/v1/get-roots"); bytes.Count(roots, []byte(`MII`)) < 2 {
+	if _, roots := process.Get(t, "http://"+s.HTTP+"/ct/ct/v1/get-roots"); bytes.Count(roots, []byte(`MII`)) < 2 {
 		t.Errorf("the embedded log does not know both roots: %s", roots)
 	}
 }
@@ -138,9 +138,9 @@ func TestReplacedChain(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
 	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
-	s := process.Serve(t, process.Setup{Pki: old, Issuer: provider.URL(), Embedded: true})
+	s := process.Serve(t, process.Setup{PKI: old, Issuer: provider.URL(), Embedded: true})
 	bundle := func() string {
-		_, body := process.Get(t, "http://"+s.Http+"/api/v2/trustBundle")
+		_, body := process.Get(t, "http://"+s.HTTP+"/api/v2/trustBundle")
 		return string(body)
 	}
 	has := func(p *pki.PKI) bool {
@@ -176,7 +176,7 @@ func TestReplacedChain(t *testing.T) {
 func TestReloadCorrected(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL()})
+	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL()})
 	_, before := s.Generation(t)
 	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
 	if err != nil {
@@ -196,7 +196,7 @@ func TestReloadCorrected(t *testing.T) {
 func TestCheckIsStart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL()})
+	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL()})
 	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -218,8 +218,8 @@ func TestCheckIsStart(t *testing.T) {
 	} {
 		s.Replace(t, "try.yaml", []byte(text))
 		_, errCheck := process.Mayfly(s.Dir, "config", "check", "--config", "try.yaml")
-		text = strings.ReplaceAll(text, s.Http, "127.0.0.1:0")
-		s.Replace(t, "try.yaml", []byte(strings.ReplaceAll(text, s.Grpc, "127.0.0.1:0")))
+		text = strings.ReplaceAll(text, s.HTTP, "127.0.0.1:0")
+		s.Replace(t, "try.yaml", []byte(strings.ReplaceAll(text, s.GRPC, "127.0.0.1:0")))
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		cmd := exec.CommandContext(ctx, "mayfly", "serve", "--config", "try.yaml")
 		cmd.Dir = s.Dir
@@ -236,13 +236,13 @@ func TestCheckIsStart(t *testing.T) {
 func TestReloadV1(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL()})
+	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL()})
 	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	status := func() (int, string) {
-		code, body := process.Get(t, "http://"+s.Http+"/api/v1/rootCert")
+		code, body := process.Get(t, "http://"+s.HTTP+"/api/v1/rootCert")
 		return code, string(body)
 	}
 	if code, body := status(); code != http.StatusOK || !strings.HasPrefix(body, "-----BEGIN") {
@@ -261,7 +261,7 @@ func TestReloadV1(t *testing.T) {
 func TestReloadUnpublished(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := process.Serve(t, process.Setup{Pki: pki.New(pki.Options{}), Issuer: provider.URL()})
+	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL()})
 	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
 	if err != nil {
 		t.Fatal(err)

@@ -55,9 +55,9 @@ func TestWire(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
 	p := pki.New(pki.Options{})
-	s := process.Serve(t, process.Setup{Pki: p, Issuer: provider.URL()})
+	s := process.Serve(t, process.Setup{PKI: p, Issuer: provider.URL()})
 	golden := readWire(t)
-	w := newWire(t, wireServer{rest: "http://" + s.Http, grpc: s.Grpc}, provider)
+	w := newWire(t, wireServer{rest: "http://" + s.HTTP, grpc: s.GRPC}, provider)
 	w.settled(t)
 	got := w.all(t)
 	if path := os.Getenv(fulcioEnv); path != "" {
@@ -82,10 +82,10 @@ func TestNoCanary(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
 	s := process.Serve(t, process.Setup{
-		Pki: pki.New(pki.Options{}), Issuer: provider.URL(), More: "api: {v1: false}\n",
+		PKI: pki.New(pki.Options{}), Issuer: provider.URL(), More: "api: {v1: false}\n",
 		Issuers: "  https://canary.example.com: {client-id: canary-audience, type: uri, subject-domain: \"https://canary.example.com\"}\n",
 	})
-	w := newWire(t, wireServer{rest: "http://" + s.Http, grpc: s.Grpc}, provider)
+	w := newWire(t, wireServer{rest: "http://" + s.HTTP, grpc: s.GRPC}, provider)
 	w.settled(t)
 	for name, answer := range w.all(t) {
 		for _, canary := range []string{"canary", s.Dir, "key.pem", "goroutine", ".go:", "PRIVATE"} {

@@ -40,8 +40,8 @@ import (
 
 // signRequest is one request in both forms.
 type Request struct {
-	Pb   *fulciopb.CreateSigningCertificateRequest
-	Json []byte
+	Proto *fulciopb.CreateSigningCertificateRequest
+	JSON  []byte
 }
 
 func Requests(b testing.TB, provider *idp.Provider) []Request {
@@ -64,13 +64,13 @@ func Requests(b testing.TB, provider *idp.Provider) []Request {
 		if err != nil {
 			b.Fatal(err)
 		}
-		out[i].Pb = &fulciopb.CreateSigningCertificateRequest{
+		out[i].Proto = &fulciopb.CreateSigningCertificateRequest{
 			Credentials: &fulciopb.Credentials{Credentials: &fulciopb.Credentials_OidcIdentityToken{OidcIdentityToken: token}},
 			Key: &fulciopb.CreateSigningCertificateRequest_PublicKeyRequest{PublicKeyRequest: &fulciopb.PublicKeyRequest{
 				PublicKey: &fulciopb.PublicKey{Content: content}, ProofOfPossession: proof,
 			}},
 		}
-		out[i].Json, err = json.Marshal(map[string]any{
+		out[i].JSON, err = json.Marshal(map[string]any{
 			"credentials":      map[string]any{"oidcIdentityToken": token},
 			"publicKeyRequest": map[string]any{"publicKey": map[string]any{"algorithm": "ECDSA", "content": content}, "proofOfPossession": proof},
 		})
@@ -83,11 +83,11 @@ func Requests(b testing.TB, provider *idp.Provider) []Request {
 
 // serveSetup says how to run "mayfly serve".
 type Setup struct {
-	Pki      *pki.PKI
+	PKI      *pki.PKI
 	Issuer   string
 	Embedded bool
 	Issuers  string // further entries of the issuer file
-	Ca       string // further settings of ca
+	CA       string // further settings of ca
 	More     string // further settings, the first ones of ct
 	One      bool   // REST and gRPC on one port
 	Admin    bool   // with an admin listener
@@ -98,9 +98,9 @@ type Server struct {
 	Cmd        *exec.Cmd
 	Logs       *Buffer
 	Dir        string
-	Http, Grpc string
+	HTTP, GRPC string
 	Admin      string
-	CpuBefore  time.Duration
+	CPUBefore  time.Duration
 }
 
 func Serve(tb testing.TB, set Setup) *Server {
@@ -111,24 +111,24 @@ func Serve(tb testing.TB, set Setup) *Server {
 			tb.Fatal(err)
 		}
 	}
-	s := &Server{Logs: &Buffer{}, Dir: dir, Http: FreeAddress(tb), Grpc: FreeAddress(tb), Admin: "off"}
+	s := &Server{Logs: &Buffer{}, Dir: dir, HTTP: FreeAddress(tb), GRPC: FreeAddress(tb), Admin: "off"}
 	if set.One {
-		s.Grpc = s.Http
+		s.GRPC = s.HTTP
 	}
 	if set.Admin {
 		s.Admin = FreeAddress(tb)
 	}
 	logs := "  embedded: {dir: log, origin: mayfly.local/ct}\n"
 	if !set.Embedded {
-		log := ct.New(tb, ct.Options{Roots: []*x509.Certificate{set.Pki.Root}})
+		log := ct.New(tb, ct.Options{Roots: []*x509.Certificate{set.PKI.Root}})
 		write("ct.pem", log.PublicKeyPEM())
 		logs = fmt.Sprintf("  logs:\n    - {name: lab, url: %q, public_key: ct.pem}\n", log.URL())
 	}
-	write("chain.pem", set.Pki.ChainPEM())
-	write("key.pem", set.Pki.KeyPEM())
+	write("chain.pem", set.PKI.ChainPEM())
+	write("key.pem", set.PKI.KeyPEM())
 	write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n%s", set.Issuer, set.Issuer, set.Issuers))
 	write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\n"+
-		"ca:\n  file: {chain: chain.pem, key: key.pem}\n%sct:\n%s%s", s.Http, s.Grpc, s.Admin, set.Ca, logs, set.More))
+		"ca:\n  file: {chain: chain.pem, key: key.pem}\n%sct:\n%s%s", s.HTTP, s.GRPC, s.Admin, set.CA, logs, set.More))
 	s.Cmd = exec.Command(cmp.Or(os.Getenv("MAYFLY"), "mayfly"), "serve", "--config", filepath.Join(dir, "mayfly.yaml"), "--log-level", "warn")
 	s.Cmd.Stderr = s.Logs
 	if err := s.Cmd.Start(); err != nil {
@@ -139,7 +139,7 @@ func Serve(tb testing.TB, set Setup) *Server {
 		_ = s.Cmd.Wait()
 	})
 	for deadline := time.Now().Add(10 * time.Second); ; {
-		resp, err := http.Get("http://" + s.Http + "/api/v2/trustBundle")
+		resp, err := http.Get("http://" + s.HTTP + "/api/v2/trustBundle")
 		if err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
@@ -179,7 +179,7 @@ func (s *Server) Caller(b testing.TB, rest bool) (call func(Request) error, done
 		transport := &http.Transport{MaxIdleConnsPerHost: 128}
 		c := &http.Client{Transport: transport, Timeout: 30 * time.Second}
 		return func(r Request) error {
-			resp, err := c.Post("http://"+s.Http+"/api/v2/signingCert", "application/json", bytes.NewReader(r.Json))
+			resp, err := c.Post("http://"+s.HTTP+"/api/v2/signingCert", "application/json", bytes.NewReader(r.JSON))
 			if err != nil {
 				return err
 			}
@@ -191,7 +191,7 @@ func (s *Server) Caller(b testing.TB, rest bool) (call func(Request) error, done
 			return err
 		}, transport.CloseIdleConnections
 	}
-	conn, err := grpc.NewClient(s.Grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(s.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func (s *Server) Caller(b testing.TB, rest bool) (call func(Request) error, done
 	return func(r Request) error {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		got, err := c.CreateSigningCertificate(ctx, r.Pb)
+		got, err := c.CreateSigningCertificate(ctx, r.Proto)
 		if err == nil && got.GetSignedCertificateEmbeddedSct() == nil {
 			err = errors.New("no embedded SCT")
 		}
@@ -207,8 +207,8 @@ func (s *Server) Caller(b testing.TB, rest bool) (call func(Request) error, done
 	}, func() { _ = conn.Close() }
 }
 
-// Cpu is the processor time that the server has used, from /proc (clock ticks of 10 ms); 0 where there is no /proc.
-func (s *Server) Cpu() time.Duration {
+// CPU is the processor time that the server has used, from /proc (clock ticks of 10 ms); 0 where there is no /proc.
+func (s *Server) CPU() time.Duration {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Cmd.Process.Pid))
 	if err != nil {
 		return 0
@@ -240,7 +240,7 @@ func (s *Server) PeakRSS() int {
 type DevProcess struct {
 	Cmd                      *exec.Cmd
 	Logs                     *Buffer
-	Url, Grpc, Issuer, Admin string
+	URL, GRPC, Issuer, Admin string
 	printed                  string
 }
 
@@ -272,8 +272,8 @@ func DevOf(mayfly, cwd string, flags ...string) (*DevProcess, error) {
 			break
 		}
 	}
-	p.Url, p.Grpc, p.Issuer, p.Admin = found["REST"], found["gRPC"], found["sign-in"], strings.TrimSuffix(found["readiness"], "/readyz")
-	if p.Url == "" {
+	p.URL, p.GRPC, p.Issuer, p.Admin = found["REST"], found["gRPC"], found["sign-in"], strings.TrimSuffix(found["readiness"], "/readyz")
+	if p.URL == "" {
 		return nil, fmt.Errorf("mayfly dev printed no addresses: %w; log:\n%s", p.Cmd.Wait(), p.Logs)
 	}
 	return p, nil
@@ -345,7 +345,7 @@ func Poll(t *testing.T, what string, holds func() bool) {
 // Generation returns what GET /api/v2/configuration says of the configuration in force.
 func (s *Server) Generation(t *testing.T) (number, digest string) {
 	t.Helper()
-	resp, err := http.Get("http://" + s.Http + "/api/v2/configuration")
+	resp, err := http.Get("http://" + s.HTTP + "/api/v2/configuration")
 	if err != nil {
 		t.Fatal(err)
 	}

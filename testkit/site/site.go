@@ -18,18 +18,18 @@ import (
 // logLab is a folder with a CA, and logs that run.
 type Site struct {
 	Dir  string
-	Pki  *pki.PKI
+	PKI  *pki.PKI
 	Logs []*ct.Log
 }
 
 func New(t *testing.T, logs int) *Site {
 	t.Helper()
-	l := &Site{Dir: t.TempDir(), Pki: pki.New(pki.Options{})}
-	l.Write(t, "chain.pem", l.Pki.ChainPEM())
-	l.Write(t, "key.pem", l.Pki.KeyPEM())
+	l := &Site{Dir: t.TempDir(), PKI: pki.New(pki.Options{})}
+	l.Write(t, "chain.pem", l.PKI.ChainPEM())
+	l.Write(t, "key.pem", l.PKI.KeyPEM())
 	l.Write(t, "identity.yaml", []byte("oidc-issuers:\n  https://a.example.com: {client-id: sigstore, type: email}\n"))
 	for i := range logs {
-		log := NewTestLog(t, l.Pki)
+		log := NewTestLog(t, l.PKI)
 		l.Write(t, fmt.Sprintf("ct%d.pem", i), log.PublicKeyPEM())
 		l.Logs = append(l.Logs, log)
 	}
