@@ -77,7 +77,7 @@ func (f *caInitFlags) run(out io.Writer) error {
 		}
 		var err error
 		if password, err = f.password.Read(); err != nil {
-			return cli.Misconfigured(fault.Under(err, "password"))
+			return f.passwordProblem(err)
 		}
 	}
 	for _, name := range caFiles {
@@ -117,6 +117,18 @@ func (f *caInitFlags) run(out io.Writer) error {
 	}
 	_, err = fmt.Fprintf(out, "# in mayfly.yaml; %s is to be kept off-line\nca:\n  file:\n    chain: %s\n    key: %s%s\n",
 		filepath.Join(f.dir, caFiles[0]), filepath.Join(f.dir, caFiles[2]), filepath.Join(f.dir, caFiles[1]), setting)
+	return err
+}
+
+// passwordProblem says which flag names no password.
+func (f *caInitFlags) passwordProblem(err error) error {
+	s, ok := errors.AsType[*fault.Setting](err)
+	switch {
+	case ok && f.password.Env != "":
+		return cli.Usage("--password-env %s: %s; %s", f.password.Env, s.Problem, s.Fix)
+	case ok:
+		return cli.Usage("--password-file %s: %s; %s", f.password.File, s.Problem, s.Fix)
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/secret"
 	"github.com/mayfly-ca/mayfly/node"
 )
@@ -74,10 +76,18 @@ func TestCAInit(t *testing.T) {
 		{dir: "x"},
 		{dir: "x", plain: true, password: secret.Source{Env: "A"}},
 		{dir: "x", password: secret.Source{Env: "A", File: "b"}},
-		{dir: "x", password: secret.Source{File: "/no/such/file"}},
 	} {
 		if err := f.run(&bytes.Buffer{}); err == nil || there("x") {
 			t.Errorf("%+v: %v", f, err)
+		}
+	}
+	for want, source := range map[string]secret.Source{
+		"mayfly: --password-env MAYFLY_NOPE: the environment variable MAYFLY_NOPE is not set": {Env: "MAYFLY_NOPE"},
+		"mayfly: --password-file /no/such/file: ":                                             {File: "/no/such/file"},
+	} {
+		err := (&caInitFlags{dir: "x", password: source}).run(&bytes.Buffer{})
+		if e, ok := errors.AsType[*cli.Error](err); !ok || e.Status != cli.ExitUsage || !strings.HasPrefix(e.Error(), want) || there("x") {
+			t.Errorf("%v, want %s", err, want)
 		}
 	}
 }
