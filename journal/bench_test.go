@@ -23,7 +23,7 @@ func (d countingDisk) Sync() error {
 	return d.File.Sync()
 }
 
-// BenchmarkAppend is the time until a record is durable: one caller waits for the disk each time, many share a commit.
+// BenchmarkAppend measures the time until a record is durable. One caller waits for the disk each time; many share a commit.
 func BenchmarkAppend(b *testing.B) {
 	for _, callers := range []int{1, 8, 64} {
 		b.Run("callers="+strconv.Itoa(callers), func(b *testing.B) {
@@ -55,7 +55,7 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// BenchmarkVerify is the time per record of a verification.
+// BenchmarkVerify measures the time per record of a verification.
 func BenchmarkVerify(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "journal.jsonl")
 	j := open(b, journal.Config{File: path}, journal.Options{})

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// writeForever says each serial number whose record was acknowledged.
+// writeForever prints each serial number whose record was acknowledged.
 func writeForever(path string) {
 	j, err := journal.Open(journal.Config{File: path, MaxSize: "64KiB"}, journal.Options{})
 	if err != nil {
@@ -48,8 +48,8 @@ func writeForever(path string) {
 	wait.Wait()
 }
 
-// G4 // G5: a process that is killed while it commits, again and again: what it said was durable is there, and the journal is
-// whole after the next start.
+// G4 // G5: a process is killed during commits, several times: the records that it reported as durable are in the journal,
+// and the journal is intact after the next start.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")

@@ -14,7 +14,7 @@ import (
 	"github.com/mayfly-ca/mayfly/journal"
 )
 
-// D22: whatever stands in a token stands on one line, in visible characters, and reads back as it was.
+// D22: every text of a token is written on one line, in visible characters, and reads back unchanged.
 func TestHostileText(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -44,7 +44,7 @@ func TestHostileText(t *testing.T) {
 	}
 }
 
-// A line that a journal would write in other bytes is refused, whatever JSON says of it.
+// A line that a journal would write in other bytes is refused, also if it is valid JSON.
 func TestParseRefuses(t *testing.T) {
 	t.Parallel()
 	good := sealed(t, outcome(1))
@@ -67,7 +67,7 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// sealed is the line of a record.
+// sealed returns the line of a record.
 func sealed(t testing.TB, r *journal.Record) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -77,7 +77,7 @@ func sealed(t testing.TB, r *journal.Record) []byte {
 	return all(t, path)[1].Raw
 }
 
-// G5: a line is refused, or it is the one way to write its record, and encoding/json reads the same record.
+// G5: a line is either refused, or it is the one encoding of its record, and encoding/json reads the same record.
 func FuzzParseRecord(f *testing.F) {
 	f.Add(sealed(f, outcome(1)))
 	f.Add(sealed(f, &journal.Record{Kind: journal.Event, Text: "\u0000\"\\é"}))

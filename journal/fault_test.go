@@ -16,7 +16,7 @@ import (
 	"github.com/mayfly-ca/mayfly/journal"
 )
 
-// badDisk is a disk that can be told to fail. It writes as much as a real one would have.
+// badDisk is a disk whose operations fail on demand. A failing write still writes a part.
 type badDisk struct {
 	mu    sync.Mutex
 	file  *os.File
@@ -32,7 +32,7 @@ func (d *badDisk) set(f func(*badDisk)) {
 	f(d)
 }
 
-// wrap is what a journal is given; it is called again at each repair.
+// wrap is Options.Disk of a journal, which calls it again at each repair.
 func (d *badDisk) wrap(f *os.File) journal.Disk {
 	d.set(func(d *badDisk) { d.file = f })
 	return d
@@ -66,7 +66,7 @@ func (d *badDisk) Sync() error {
 	return d.file.Sync()
 }
 
-// eventually waits until what holds.
+// eventually waits until holds returns true.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(time.Millisecond) {
@@ -76,8 +76,8 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// G4: a disk that fails, in whichever way: nobody is told that a record counts which does not; the journal says that it cannot
-// be written, recovers by itself, and is whole.
+// G4: the disk fails in every way: no record is acknowledged that does not count, the health shows that the journal cannot
+// be written, and the journal recovers without help and is intact.
 func TestDiskFaults(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -134,7 +134,7 @@ func TestDiskFaults(t *testing.T) {
 	}
 }
 
-// G4: many callers while the disk comes and goes. Exactly what was acknowledged is there.
+// G4: many callers while the disk fails from time to time: exactly the acknowledged records are in the journal.
 func TestFlappingDisk(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -192,7 +192,7 @@ func TestFlappingDisk(t *testing.T) {
 	}
 }
 
-// G4: a caller who has left does not take the record of a signature with him when the write then fails.
+// G4: the record of a signature is written although its caller has given up and the write failed at first.
 func TestCallerLeaves(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -220,7 +220,7 @@ func TestCallerLeaves(t *testing.T) {
 	}
 }
 
-// Denials that come faster than they can be written are counted; an alarm or a signature is never among them.
+// Denials that come faster than they can be written are counted; an alarm or a signature is always written.
 func TestDropped(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -250,8 +250,8 @@ func TestDropped(t *testing.T) {
 	}
 }
 
-// F2 // G4: a flood of requests that are nobody's does not fill the disk: beyond a bound they are counted, in few
-// records. So are repeated denials of one whose token verified, with whose they are. What was signed is there.
+// F2 // G4: a flood of unauthenticated requests does not fill the disk: beyond a bound they are counted, in few records.
+// Repeated denials of a verified identity are counted as well, with the identity. Every signature has its record.
 func TestStrangersAreCounted(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -299,7 +299,7 @@ func TestStrangersAreCounted(t *testing.T) {
 	}
 }
 
-// G4: what a crash leaves at the end is set aside at the next start; what was acknowledged and is gone is not passed over.
+// G4: what a crash leaves at the end is set aside at the next start; a journal that lost acknowledged records is refused.
 func TestTornTail(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -370,7 +370,7 @@ func extend(t *testing.T, path, text string) {
 	must(t, errors.Join(err, f.Close()))
 }
 
-// A journal that somebody moves away while it is written is missed at once, and goes on when it is back.
+// A journal that is moved away while it is written cannot be written until it is back.
 func TestMovedAway(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -390,8 +390,8 @@ func TestMovedAway(t *testing.T) {
 	}
 }
 
-// G4: a store that takes small records and no large ones is not asked over and over: repairs that succeed do not begin the
-// waiting anew. What was kept is written once the store takes it.
+// G4: a store that accepts small records and no large ones causes no busy loop: a repair that succeeds does not reset the
+// delay. Records that were kept are written when the store accepts them.
 func TestRepairsWait(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -415,7 +415,7 @@ func TestRepairsWait(t *testing.T) {
 	}
 }
 
-// smallDisk takes writes up to a limit, until it grows. It tells when it refused one.
+// smallDisk accepts writes up to a limit, which a test can raise, and signals each refusal.
 type smallDisk struct {
 	file  *os.File
 	limit int
@@ -441,7 +441,7 @@ func (d *smallDisk) Write(p []byte) (int, error) {
 
 func (d *smallDisk) Sync() error { return d.file.Sync() }
 
-// G4: what is no file is no journal, and the error says what to do: a pipe would wait for ever, a link would have a second lock.
+// G4: a path that is not a regular file is refused with a remedy: a pipe would block, and a link would have a second lock.
 func TestNotAFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -10,9 +10,9 @@ import (
 	"github.com/mayfly-ca/mayfly/journal"
 )
 
-// Whether one comes or sixteen: nobody waits for a clock, only for the disk and for those who need the processors. Time stands still
-// in the bubble unless somebody sleeps.
-func TestNobodyWaitsForTheClock(t *testing.T) {
+// With one caller or sixteen, no record waits for a clock, only for the disk and for the processors. In the bubble of
+// synctest, time advances only if all goroutines sleep.
+func TestNoWaitForTheClock(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
 	const each = 30

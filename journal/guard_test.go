@@ -30,14 +30,14 @@ func copyDir(t *testing.T, from, to string) {
 	}))
 }
 
-// replace puts another file in the place of path, as sed -i does.
+// replace replaces path with another file, as sed -i does.
 func replace(t *testing.T, path string, data []byte) {
 	t.Helper()
 	must(t, os.WriteFile(path+"-new", data, 0o600))
 	must(t, os.Rename(path+"-new", path))
 }
 
-// overwrite changes a file in its place.
+// overwrite changes a file in place.
 func overwrite(t *testing.T, path string, at int64, data string) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
@@ -47,16 +47,16 @@ func overwrite(t *testing.T, path string, at int64, data string) {
 	must(t, f.Close())
 }
 
-// resealed changes the record in a line and gives it a sum that is right.
+// resealed changes the record in a line and computes its sum again.
 func resealed(line []byte) []byte {
 	body, _, _ := bytes.Cut(bytes.Replace(line, []byte("alice"), []byte("elice"), 1), []byte(`,"sum":`))
 	sum := sha256.Sum256(body)
 	return append(bytes.Clone(body), `,"sum":"`+hex.EncodeToString(sum[:])+"\"}\n"...)
 }
 
-// G5: what somebody does to the files of a journal while the CA writes them. The journal says so at once, also when
-// nothing is written; nothing is appended before what was acknowledged stands there again; and when it does, the
-// journal goes on and is whole.
+// G5: another process changes the files of a journal while the CA writes them. The journal reports it at once, also if
+// nothing is written; nothing is appended until the file has the acknowledged records again; then the journal continues
+// and is intact.
 func TestChangedWhileWritten(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -246,7 +246,7 @@ func TestChangedWhileWritten(t *testing.T) {
 	}
 }
 
-// skew is a clock that can be put forward.
+// skew is a clock that can be advanced.
 type skew struct {
 	mu sync.Mutex
 	by time.Duration
@@ -266,7 +266,7 @@ func (s *skew) add(d time.Duration) {
 	s.by += d
 }
 
-// Without anybody who is told, the report has a warning for as long as the process lives.
+// Without Options.Changed, the health has a warning until the process ends.
 func TestChangedStaysInTheReport(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")

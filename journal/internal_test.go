@@ -9,8 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Whatever a record holds, its line is JSON that reads back as the same record, is accepted by the strict parser and sealed by
-// the chain.
+// The line of every record is JSON that reads back as the same record, is accepted by ParseRecord and follows in the chain.
 func FuzzEncode(f *testing.F) {
 	f.Add("alice", "text", uint64(1), 2, int64(1795700000000000))
 	f.Add("\xff\x00\u2028\"", `\`, uint64(1<<63), 0, int64(0))
@@ -44,7 +43,7 @@ func FuzzEncode(f *testing.F) {
 	})
 }
 
-// validText is text with U+FFFD for each byte that is no UTF-8.
+// validText returns text with U+FFFD for each byte that is not UTF-8.
 func validText(s string) string {
 	var b strings.Builder
 	for _, r := range s {

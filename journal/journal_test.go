@@ -40,7 +40,7 @@ func shut(t testing.TB, j *journal.Journal, signatures int) {
 	must(t, j.Close(ctx, signatures))
 }
 
-// all reads a journal that has no damage.
+// all reads a journal without damage.
 func all(t testing.TB, path string) (out []journal.Entry) {
 	t.Helper()
 	for e, err := range journal.Read(path, 0) {
@@ -76,7 +76,7 @@ func outcome(n int) *journal.Record {
 	return r
 }
 
-// G5: records are chained over restarts and segments, in order, and each line is JSON that says what was given.
+// G5: records are chained across restarts and segments, in order, and each line is the JSON of its record.
 func TestJournal(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -129,7 +129,7 @@ func TestJournal(t *testing.T) {
 	}
 }
 
-// G4: callers beside each other; what was acknowledged is there, once, and notes are, too.
+// G4: concurrent callers: every acknowledged record is in the journal once, and so is every note.
 func TestConcurrent(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")

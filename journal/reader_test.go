@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-ca/mayfly/journal"
 )
 
-// What cannot be read ends the reading: it says nothing of the journal, and asking again at once would be for ever.
+// A read error ends the reading: it is no damage of the journal, and to continue at once would be an endless loop.
 func TestReadUnreadable(t *testing.T) {
 	t.Parallel()
 	n := 0
@@ -31,7 +31,7 @@ func TestReadUnreadable(t *testing.T) {
 	}
 }
 
-// A line that no journal writes is passed over piece by piece, each reported once, and what is behind it is read.
+// A line that is too long is skipped in pieces, each reported once, and the lines after it are read.
 func TestReadLongLine(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal")
@@ -73,7 +73,7 @@ func TestReadLongLine(t *testing.T) {
 	}
 }
 
-// G4: what stands behind the acknowledged end is not read by whoever asks for what counts, also when other records have taken its place.
+// G4: an Acknowledged reader does not read records after the acknowledged end, also if other records replace them later.
 func TestReadAcknowledged(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal")
@@ -94,7 +94,7 @@ func TestReadAcknowledged(t *testing.T) {
 	must(t, os.WriteFile(path, append(bytes.Clone(data), unborn...), 0o600))
 	for range 2 {
 		if e, err := r.Next(); !errors.Is(err, io.EOF) {
-			t.Fatalf("record %d, %v; nobody acknowledged it", e.Seq, err)
+			t.Fatalf("record %d, %v; it was not acknowledged", e.Seq, err)
 		}
 	}
 	if e, err := journal.NewReader(path, 3).Next(); err != nil || e.Seq != 3 {

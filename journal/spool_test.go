@@ -17,8 +17,8 @@ import (
 
 func serialOf(n int) string { return fmt.Sprintf("%040x", n) }
 
-// G5: what is wrong with serial numbers is found whatever the memory holds: with room for eight of them the same as
-// with room for all.
+// G5: problems of serial numbers are found with every size of the memory: with space for eight of them as with space for
+// all.
 func TestSpool(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(40) {
@@ -63,7 +63,7 @@ func TestSpool(t *testing.T) {
 			}
 			for _, one := range more {
 				if one.at.line == 0 {
-					t.Error("something without a place")
+					t.Error("a finding without a place")
 				}
 				out = append(out, one.what)
 			}
@@ -78,8 +78,8 @@ func TestSpool(t *testing.T) {
 	}
 }
 
-// F2: the journal of many certificates is verified with one segment open at a time and a memory that does not grow with
-// it; a serial number that is used again far behind is found with its place.
+// F2: a journal of many certificates is verified with one segment open at a time and with bounded memory; a serial number
+// that is used a second time much later is found with its place.
 func TestVerifyIsBounded(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -131,12 +131,12 @@ func TestVerifyIsBounded(t *testing.T) {
 	}
 }
 
-// noSync is a disk that does not wait.
+// noSync is a disk whose Sync returns at once.
 type noSync struct{ *os.File }
 
 func (noSync) Sync() error { return nil }
 
-// G4: a disk that is nearly full is left to certificates: denials are counted, in few records.
+// G4: a disk that is nearly full is reserved for certificates: denials are counted, in few records.
 func TestTightDisk(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -173,8 +173,7 @@ func TestTightDisk(t *testing.T) {
 	}
 }
 
-// The reserve is what measure compares with: a part of a small disk, and no more than some hundred megabytes of a large
-// one.
+// The reserve is a part of a small disk, and at most some hundred megabytes of a large one.
 func TestMeasure(t *testing.T) {
 	t.Parallel()
 	j := &Journal{file: &fileStore{path: "/journal"}, log: slog.New(slog.DiscardHandler), denials: newDenials()}
@@ -202,8 +201,8 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
-// D22 // F2: of repeated denials the first are written in full, then one record for an interval says whose and how
-// many. Other identities, and other reasons, are not concerned; and however many there are, the memory is bounded.
+// D22 // F2: of repeated denials the first are written in full, then one record for each interval has the identity and the
+// count. Other identities and other reasons are not affected, and the memory is bounded for any number of them.
 func TestRepeatedDenials(t *testing.T) {
 	t.Parallel()
 	d := newDenials()

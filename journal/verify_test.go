@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/journal"
 )
 
-// small makes a journal of three segments.
+// small writes a journal of three segments.
 func small(t *testing.T, key []byte) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "journal.jsonl")
@@ -35,7 +35,7 @@ func small(t *testing.T, key []byte) (path string) {
 	return path
 }
 
-// found verifies and returns what is wrong, in one text.
+// found verifies a journal and returns the findings as one text.
 func found(t *testing.T, path string, o journal.VerifyOptions) string {
 	t.Helper()
 	_, findings, err := journal.Verify(path, o)
@@ -60,8 +60,8 @@ func files(t *testing.T, path string) map[string][]byte {
 	return out
 }
 
-// G5: whichever byte of whichever file is changed, removed or added, it is found; with a key and without. (Every second byte is
-// removed and doubled, which is enough for each member.)
+// G5: every changed, removed or added byte of every file is found, with a key and without. (Every second byte is removed
+// and doubled, which is enough for each member.)
 func TestEveryByte(t *testing.T) {
 	t.Parallel()
 	for name, key := range map[string][]byte{"sha256": nil, "hmac": []byte("a key that nobody else has")} {
@@ -97,7 +97,7 @@ func TestEveryByte(t *testing.T) {
 	}
 }
 
-// G5: whichever line, whole segment or end is taken away, doubled or moved, it is found, and its place is named.
+// G5: every line, segment or end that is removed, doubled or moved is found, with its place.
 func TestEveryLine(t *testing.T) {
 	t.Parallel()
 	path := small(t, nil)
@@ -132,7 +132,7 @@ func TestEveryLine(t *testing.T) {
 		}
 		must(t, os.Remove(file))
 		if found(t, path, journal.VerifyOptions{}) == "" {
-			t.Errorf("%s is missing, and nobody noticed", filepath.Base(file))
+			t.Errorf("%s is missing, and no finding says so", filepath.Base(file))
 		}
 		must(t, os.WriteFile(file, data, 0o600))
 	}
@@ -145,8 +145,8 @@ func TestEveryLine(t *testing.T) {
 	}
 }
 
-// G5: a record that was changed and given a sum that is right is found by the one behind it, in whichever file and
-// wherever it stands; the last one by the head.
+// G5: a record that was changed and has a correct sum is found by the next record, in every file and at every place; the
+// last record is found by the head.
 func TestResealed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -176,7 +176,7 @@ func TestResealed(t *testing.T) {
 	}
 }
 
-// Older segments may be elsewhere, when it is said which record is the first.
+// Older segments may be elsewhere, if VerifyOptions.First names the first record.
 func TestVerifyFirst(t *testing.T) {
 	t.Parallel()
 	path := small(t, nil)
@@ -188,7 +188,7 @@ func TestVerifyFirst(t *testing.T) {
 	}
 }
 
-// G5: records that are chained well and contradict each other.
+// G5: records with a correct chain that contradict each other.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	failed := func(n int) *journal.Record {
@@ -233,7 +233,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// A journal that is being written is verified while it grows and rotates.
+// A journal can be verified while it grows and rotates.
 func TestVerifyLive(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")

@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-ca/mayfly/journal/ship"
 )
 
-// A real receiver, where there is one: rsyslogd writes exactly the journal's lines.
+// A real receiver, if it is installed: rsyslogd writes exactly the lines of the journal.
 func TestRsyslog(t *testing.T) {
 	t.Parallel()
 	program, err := exec.LookPath("rsyslogd")

@@ -30,7 +30,7 @@ import (
 	"github.com/mayfly-ca/mayfly/journal/ship"
 )
 
-// received gathers the records that a receiver took.
+// received collects the records that a receiver accepted.
 type received struct {
 	mu    sync.Mutex
 	lines []string
@@ -42,7 +42,7 @@ func (r *received) add(line string) {
 	r.lines = append(r.lines, line)
 }
 
-// seqs are the numbers of the records, each once, in the order in which they first came.
+// seqs returns the numbers of the records, each once, in the order of their first arrival.
 func (r *received) seqs(t *testing.T) (out []uint64) {
 	t.Helper()
 	r.mu.Lock()
@@ -68,7 +68,7 @@ func upTo(n uint64) (out []uint64) {
 
 var syslogHeader = regexp.MustCompile(`^<(\d+)>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z \S+ mayfly \d+ (\w+) - (\{.*\})$`)
 
-// message takes an RFC 5424 message apart.
+// message parses an RFC 5424 message.
 func (r *received) message(t *testing.T, text []byte) {
 	m := syslogHeader.FindSubmatch(text)
 	if m == nil {
@@ -115,7 +115,7 @@ func (r *received) accept(t *testing.T, l net.Listener, wait *sync.WaitGroup) {
 	})
 }
 
-// Copies over syslog, in each way that they can go: everything arrives, in order.
+// Copies over syslog, with each transport: everything arrives, in order.
 func TestSyslog(t *testing.T) {
 	t.Parallel()
 	for _, scheme := range []string{"unixgram", "unix", "udp", "tcp", "tls"} {
@@ -182,13 +182,13 @@ func TestSyslog(t *testing.T) {
 	}
 }
 
-// A receiver that is away, comes back and is away again while the CA restarts: nothing is lost, and it is known how far it is behind.
+// A receiver is down, comes back and is down again while the CA restarts: no record is lost, and the lag is known.
 func TestSyslogOutage(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	address := l.Addr().String()
-	must(t, l.Close()) // nobody listens
+	must(t, l.Close()) // so that no process listens
 	c := journal.Config{
 		File: filepath.Join(t.TempDir(), "journal.jsonl"), MaxSize: "64KiB", Config: ship.Config{Syslog: &ship.SyslogConfig{Address: "tcp://" + address, Facility: "local0"}},
 	}
@@ -265,7 +265,7 @@ func closeSoon(t *testing.T, j *journal.Journal) {
 	must(t, j.Close(ctx, 0))
 }
 
-// gauge is the value of a metric of the journal.
+// gauge returns the value of a metric of the journal.
 func gauge(t *testing.T, j *journal.Journal, name string) float64 {
 	t.Helper()
 	registry := prometheus.NewRegistry()
@@ -281,7 +281,7 @@ func gauge(t *testing.T, j *journal.Journal, name string) float64 {
 	return 0
 }
 
-// collector is an OpenTelemetry collector that can be told to fail.
+// collector is an OpenTelemetry collector that fails on demand.
 type collector struct {
 	received
 	t      *testing.T
@@ -328,7 +328,7 @@ func (c *collector) config(url string) *ship.OTLPConfig {
 	return &ship.OTLPConfig{URL: url, Headers: map[string]*secret.Source{"X-Key": {Env: "MAYFLY_TEST_OTLP"}}}
 }
 
-// Copies to a collector over TLS, which fails now and then.
+// Copies to a collector over TLS that fails at first.
 func TestOTLP(t *testing.T) { //nolint:paralleltest // it sets the environment
 	c := &collector{t: t, fail: 2, answer: `{"partialSuccess":{}}`}
 	srv := httptest.NewTLSServer(c)
@@ -357,7 +357,7 @@ func TestOTLP(t *testing.T) { //nolint:paralleltest // it sets the environment
 	}
 }
 
-// G4: without a file the receiver's word is what counts: no word, no record.
+// G4: without a file, a record counts only if the receiver has acknowledged it.
 func TestWithoutFile(t *testing.T) { //nolint:paralleltest // it sets the environment
 	c := &collector{t: t}
 	srv := httptest.NewServer(c)
@@ -396,7 +396,7 @@ func TestWithoutFile(t *testing.T) { //nolint:paralleltest // it sets the enviro
 	}
 }
 
-// Standard output alone, and beside a file.
+// Standard output without a file, and with one.
 func TestStdout(t *testing.T) {
 	t.Parallel()
 	for _, file := range []string{"", filepath.Join(t.TempDir(), "journal.jsonl")} {
@@ -418,7 +418,7 @@ func TestStdout(t *testing.T) {
 		must(t, out.Close())
 		if file == "" {
 			if _, err := journal.Open(journal.Config{Config: ship.Config{Stdout: true}}, journal.Options{Stdout: out}); err == nil {
-				t.Error("it starts although nobody reads")
+				t.Error("it starts although no process reads standard output")
 			}
 		}
 	}
@@ -455,7 +455,7 @@ func TestHungReaderIsSeen(t *testing.T) {
 	if seqs := got.seqs(t); len(seqs) != 202 || seqs[0] != 3 { // behind the records of the first process
 		t.Errorf("%d records from %d", len(seqs), seqs[0])
 	}
-	// With nobody at the other end.
+	// The other end of the pipe is closed.
 	must(t, r.Close())
 	gone, w, err := os.Pipe()
 	must(t, err)
