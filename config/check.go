@@ -18,7 +18,7 @@ import (
 	"github.com/mayfly-ca/mayfly/reconcile"
 )
 
-// checkSettings has every domain package check its part, and checks what belongs to none of them.
+// checkSettings calls the Check method of each domain package, and checks the settings that no domain package has.
 func (l *loader) checkSettings() {
 	c := l.config
 	l.main.add(c.Listen.check())
@@ -84,7 +84,7 @@ func (l Listen) check() error {
 	return errors.Join(errs...)
 }
 
-// Proxies are the trusted proxies; it panics on a value that the check refuses.
+// Proxies returns the trusted proxies. It panics on a value that the check refuses.
 func (l Listen) Proxies() []netip.Prefix {
 	out := make([]netip.Prefix, 0, len(l.TrustedProxies))
 	for _, one := range l.TrustedProxies {
@@ -97,7 +97,7 @@ func (l Listen) Proxies() []netip.Prefix {
 	return out
 }
 
-// parseProxy reads a CIDR prefix or an address. A prefix with bits behind its length is refused: it is a slip.
+// parseProxy reads a CIDR prefix or an address. A prefix with bits after its length is refused: it is a typing error.
 func parseProxy(text string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
 		a = a.Unmap()
@@ -115,7 +115,7 @@ func parseProxy(text string) (netip.Prefix, error) {
 	return p, nil
 }
 
-// warnings says what is allowed and should be known of the listeners.
+// warnings returns warnings about settings of the listeners that are allowed.
 func (l Listen) warnings() (out []*fault.Setting) {
 	warn := func(problem, fix string, path ...string) {
 		out = append(out, fault.BadSetting(problem, fix, append([]string{"listen"}, path...)...))
@@ -186,7 +186,7 @@ func (c CT) slots() []ctlog.Slot {
 	return all
 }
 
-// checkPaths looks whether what the settings name is there.
+// checkPaths checks that the files and directories that settings name exist.
 func (l *loader) checkPaths() {
 	l.lookAt(l.main, slices.DeleteFunc(slices.Clone(l.paths), func(p pathSetting) bool {
 		return slices.Equal(p.path, []string{"identity", "file"}) // reported by loadIssuers
@@ -224,7 +224,7 @@ func (l *loader) lookAt(t *tree, paths []pathSetting) {
 	}
 }
 
-// checkKeyAlgorithms checks the names that package pop owns.
+// checkKeyAlgorithms checks names that are defined by package pop.
 func (l *loader) checkKeyAlgorithms() error {
 	var errs []error
 	for section, rows := range map[string]map[string]oidc.IssuerConfig{"oidc-issuers": l.config.Issuers.Issuers, "meta-issuers": l.config.Issuers.MetaIssuers} {
@@ -240,7 +240,7 @@ func (l *loader) checkKeyAlgorithms() error {
 	return errors.Join(errs...)
 }
 
-// checkProduction refuses what is for trying things out.
+// checkProduction refuses settings that are meant for experiments.
 func (l *loader) checkProduction() {
 	c := l.config
 	if !c.Production {
@@ -274,7 +274,7 @@ func (l *loader) checkProduction() {
 	}
 }
 
-// warnUnaudited says if a CA in production has no auditor, or one that cannot know what was issued.
+// warnUnaudited warns if a CA in production has no auditor, or an auditor without a journal.
 func (l *loader) warnUnaudited() {
 	c := l.config
 	if !c.Production || c.CT.None != nil {
@@ -296,8 +296,8 @@ func (l *loader) warnUnaudited() {
 	}
 }
 
-// warnZeros says which settings of t are a 0 that has no effect: some would expect it to turn the limit off, or
-// everything.
+// warnZeros warns about settings of t with a value of 0, which has no effect: an operator could expect it to turn off
+// the limit, or the feature.
 func (l *loader) warnZeros(t *tree) {
 	for _, k := range t.order {
 		if t.marks[k].zero {
@@ -307,7 +307,7 @@ func (l *loader) warnZeros(t *tree) {
 	}
 }
 
-// warn says what is allowed and should be known.
+// warn collects warnings about settings that are allowed.
 func (l *loader) warn() {
 	c := l.config
 	if c.Audit == nil {

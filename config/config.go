@@ -1,14 +1,14 @@
-// Package config reads mayfly.yaml and the issuer file that it names, and turns them into the configurations of the domain
-// packages. It is the one place that knows YAML.
+// Package config reads mayfly.yaml and the issuer file that it names, and returns the configurations of the domain
+// packages. Only this package reads YAML.
 //
-// [Load] MUST refuse what it does not understand completely: an unknown key, a key set twice, a value of another type, an
-// empty value, a contradiction. It MUST NOT fall back to a default because a file is missing or broken. Whatever is wrong is
-// a [Problem] with the file, the line and the column where it stands, in the file where it stands, and all problems are
-// returned at once. It MUST NOT open a socket or write a file, and MUST NOT print the value of a secret.
+// [Load] MUST refuse a file that it does not fully understand: an unknown key, a key that is set twice, a value of the
+// wrong type, an empty value, a contradiction. It MUST NOT use a default because a file is missing or damaged. Each
+// error is a [Problem] with file, line and column; all problems of a load are returned at once. Load MUST NOT open a
+// socket or write a file, and MUST NOT print the value of a secret.
 //
-// The domain packages say what a setting means: each Config type has a Check that returns [fault.Setting] errors, whose
-// paths are mapped to positions here. What the files behind the paths hold (keys, certificates) is not looked at; who does
-// so has [Config.Locate] for what is wrong in them.
+// The domain packages define what a setting means: each Config type has a Check method that returns [fault.Setting]
+// errors, and this package finds the position of each one. The content of the files that settings name (keys,
+// certificates) is not checked here; a package that reads such a file passes its errors to [Config.Locate].
 package config
 
 import (

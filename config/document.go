@@ -19,13 +19,13 @@ import (
 // maxFile is the size limit of one configuration file in bytes.
 const maxFile = 1 << 20
 
-// source is the text of one file. name is how the operator called it.
+// source is the text of one file. name is the path as the operator wrote it.
 type source struct {
 	name string
 	data []byte
 }
 
-// readSource reads the file at path, which messages call name. missing is what to write where there is no such file.
+// readSource reads the file at path, which messages call name. missing is the advice if the file does not exist.
 func readSource(path, name, missing string) (source, *Problem) {
 	s := source{name: name}
 	f, err := os.Open(path)
@@ -49,7 +49,7 @@ func readSource(path, name, missing string) (source, *Problem) {
 	return s, nil
 }
 
-// cause is the last part of a file system error: the path is printed already.
+// cause is the reason of a file system error without the path, which is already printed.
 func cause(err error) string {
 	var path *os.PathError
 	if errors.As(err, &path) {
@@ -72,7 +72,7 @@ func (s source) line(n int) string {
 	return strings.TrimSuffix(string(text), "\r")
 }
 
-// secretWords mark lines that a message never shows and settings whose value it never quotes.
+// secretWords mark lines that are never printed and settings whose value is never quoted.
 var secretWords = []string{"password", "passwd", "passphrase", "secret", "token", "private"}
 
 // credentials are a user and a password inside a URL.
@@ -94,7 +94,7 @@ func looksSecret(s string) bool {
 // place is a position in a file, both numbers from 1, the column in characters.
 type place struct{ line, column int }
 
-// problem is a problem at a place in s, with the excerpt unless the line may hold a secret.
+// problem returns a problem at a position of s, with an excerpt unless the line may contain a secret.
 func (s source) problem(at place, what, fix string) Problem {
 	p := Problem{File: s.name, Line: at.line, Column: at.column, What: what, Fix: fix}
 	if text := s.line(at.line); at.line > 0 && !looksSecret(text) {
@@ -103,8 +103,8 @@ func (s source) problem(at place, what, fix string) Problem {
 	return p
 }
 
-// parse turns the text into the one document in it. Every fault of the text itself (encoding, syntax, more than one
-// document, nothing at all) is a problem with its position.
+// parse returns the only document of the text. An error of the text itself (encoding, syntax, more than one document,
+// no document) is a problem with its position.
 func (s source) parse() (*yaml.Node, *Problem) {
 	if p := s.encoding(); p != nil {
 		return nil, p
@@ -136,7 +136,7 @@ func (s source) parse() (*yaml.Node, *Problem) {
 	return doc.Content[0], nil
 }
 
-// text is the data for a YAML parser. JSON has two escapes that YAML does not: a slash, and halves of characters beyond 16 bits.
+// text returns the data for a YAML parser. JSON has two escapes that YAML does not have: \/ and surrogate pairs.
 func (s source) text() []byte {
 	if !bytes.HasPrefix(bytes.TrimSpace(s.data), []byte("{")) || !json.Valid(s.data) {
 		return s.data
@@ -155,10 +155,10 @@ func (s source) text() []byte {
 	})
 }
 
-// jsonEscapes matches every escape, so that the second half of another one is not taken for its beginning.
+// jsonEscapes matches every escape, so that the second part of one escape is not taken for the start of another.
 var jsonEscapes = regexp.MustCompile(`\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.`)
 
-// decodeNode is d.Decode with a panic of the library turned into an error: a configuration must never crash the process.
+// decodeNode is d.Decode, but returns a panic of the library as an error: a configuration must never crash the process.
 func decodeNode(d *yaml.Decoder, n *yaml.Node) (err error) {
 	defer func() {
 		if r := recover(); r != nil {

@@ -15,8 +15,9 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
-// LoadIdentity reads an issuer file: the file at path, or the one that it names if it is a configuration. main is nil where
-// path is the issuer file itself. The rest of a configuration is decoded and not checked: keys and chains need not be there.
+// LoadIdentity reads an issuer file: the file at path or, if that is a configuration, the file that it names. main is
+// nil if path is the issuer file itself. The rest of a configuration is decoded but not checked: keys and chains need
+// not exist.
 func LoadIdentity(path string) (issuers *oidc.Config, main *Config, err error) {
 	l := &loader{config: &Config{}, path: path}
 	src, p := readSource(path, path, "name a configuration or an issuer file")
@@ -51,7 +52,8 @@ func LoadIdentity(path string) (issuers *oidc.Config, main *Config, err error) {
 	return &l.config.Issuers, main, nil
 }
 
-// isIssuerFile looks at the keys of the document. What cannot be read at all is taken for a configuration.
+// isIssuerFile reports whether the document has a key of an issuer file. A document that cannot be parsed counts as a
+// configuration.
 func isIssuerFile(src source) bool {
 	root, p := src.parse()
 	if p != nil || root.Kind != yaml.MappingNode {
@@ -69,12 +71,12 @@ func isIssuerFile(src source) bool {
 	return false
 }
 
-// Change is one setting that differs between two issuer files. "" means that the setting is not there.
+// Change is a setting that differs between two issuer files. "" means that the setting does not exist.
 type Change struct {
 	Entry    string `json:"entry"` // "oidc-issuers https://…"
 	Key      string `json:"key"`   // "client-id"; "" where the whole entry comes or goes
 	Old, New string
-	// Restart says that a process that runs takes it up only after a restart.
+	// Restart reports whether a running process applies the change only after a restart.
 	Restart bool `json:"restart,omitempty"`
 }
 
@@ -83,8 +85,8 @@ func Diff(before, after oidc.Config) []Change {
 	return differences(flatten(reflect.ValueOf(before), ""), flatten(reflect.ValueOf(after), ""), 2)
 }
 
-// DiffMain lists the settings that differ between two configurations, without their issuer files. Paths under the folder of a
-// configuration are compared as they stand there.
+// DiffMain lists the settings that differ between two configurations, without their issuer files. Paths below the
+// directory of a configuration file are compared relative to it.
 func DiffMain(before, after *Config) []Change {
 	out := differences(flatten(reflect.ValueOf(*before), before.dir), flatten(reflect.ValueOf(*after), after.dir), 1)
 	for i, c := range out {
@@ -93,7 +95,7 @@ func DiffMain(before, after *Config) []Change {
 	return out
 }
 
-// differences of two sets of settings. The first parts of a path are the entry, the rest is the key.
+// differences compares two sets of settings. The first parts of a path are the entry, the rest is the key.
 func differences(old, fresh map[string]string, parts int) []Change {
 	seen := map[string]bool{}
 	var out []Change
@@ -113,7 +115,7 @@ func differences(old, fresh map[string]string, parts int) []Change {
 	return out
 }
 
-// flatten lists every setting by its path, joined by NUL. dir is taken off what begins with it.
+// flatten returns every setting by its path, joined by NUL. dir is removed from the start of values.
 func flatten(v reflect.Value, dir string) map[string]string {
 	out := map[string]string{}
 	walkSettings(v, nil, func(path []string, text string) {
@@ -125,7 +127,7 @@ func flatten(v reflect.Value, dir string) map[string]string {
 	return out
 }
 
-// walkSettings calls f for every setting that is set: texts, numbers, lists of them.
+// walkSettings calls f for every setting that is set: texts, numbers, and lists of them.
 func walkSettings(v reflect.Value, path []string, f func([]string, string)) {
 	if !v.IsValid() || v.IsZero() && v.Kind() != reflect.Bool && v.Kind() != reflect.String {
 		return

@@ -7,7 +7,8 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Limits says how much work is taken on before requests are refused. The defaults fit every machine; a change needs a restart.
+// Limits bounds the work that is accepted before requests are refused. The defaults fit every machine; a change needs a
+// restart.
 type Limits struct {
 	// Requests is the highest number of requests for certificates at once: computing, waiting for a processor, or
 	// waiting for a log. Raise it if logs are slow: it must exceed certificates per second times the seconds that

@@ -12,14 +12,14 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Load reads the configuration file at path and the issuer file that it names. The error is [Problems]: everything that is
-// wrong, each with file, line and column. The warnings are valid whether or not there is an error; they are in the order of
-// the file.
+// Load reads the configuration file at path and the issuer file that it names. The error is [Problems]: all errors,
+// each with file, line and column. The warnings are valid whether or not there is an error, and in the order of the
+// file.
 func Load(path string) (*Config, []Warning, error) {
 	return (&loader{config: &Config{}, path: path}).load()
 }
 
-// LoadPublic is [Load] on a machine that has only what is public: private keys and passwords need not be there.
+// LoadPublic is [Load] on a machine without secrets: private keys and passwords need not exist.
 func LoadPublic(path string) (*Config, []Warning, error) {
 	return (&loader{config: &Config{}, path: path, public: true}).load()
 }
@@ -53,8 +53,8 @@ func (l *loader) load() (*Config, []Warning, error) {
 	return l.config, l.warnings, nil
 }
 
-// Named lists the configuration file and the files that it names, absolute, as far as they can be told: also where [Load] fails,
-// so that a correction is noticed.
+// Named lists the configuration file and, as far as it can be parsed, the files that it names, as absolute paths. It
+// also works for a configuration that [Load] refuses, so that its correction is noticed.
 func Named(path string) []string {
 	main, err := filepath.Abs(path)
 	if err != nil {
@@ -91,7 +91,7 @@ type loader struct {
 	warnings                 []Warning
 }
 
-// readMain decodes the configuration file. A tree with problems has a value that must not be used.
+// readMain decodes the configuration file. If the tree has problems, the configuration must not be used.
 func (l *loader) readMain(path string) (*tree, []byte) {
 	src, p := readSource(path, path, "name the configuration file with --config")
 	if p != nil {
@@ -101,7 +101,7 @@ func (l *loader) readMain(path string) (*tree, []byte) {
 	return decode(src, l.config, false), src.data
 }
 
-// result joins the problems of both files.
+// result returns the problems of both files.
 func (l *loader) result() error {
 	var all Problems
 	for _, t := range []*tree{l.main, l.issuers} {
@@ -127,7 +127,7 @@ func (l *loader) defaults() {
 	}
 }
 
-// loadIssuers reads the issuer file and checks it. It is a file of its own: its problems point into it.
+// loadIssuers reads and checks the issuer file. Its problems have positions in that file.
 func (l *loader) loadIssuers() {
 	file := l.config.Identity.File
 	if file == "" {
@@ -158,7 +158,8 @@ func (l *loader) checkIssuers(dir string) {
 // setting adds a problem of the main file.
 func (l *loader) setting(s *fault.Setting) { l.main.add(s) }
 
-// add turns every [fault.Setting] in err into a problem at the place of the setting, or of the closest block around it.
+// add adds a problem for every [fault.Setting] in err, at the position of the setting or of the closest block around
+// it.
 func (t *tree) add(err error) {
 	settings(err, func(s *fault.Setting, leaf error) {
 		if s == nil {
@@ -169,7 +170,7 @@ func (t *tree) add(err error) {
 	})
 }
 
-// problem is s at its place.
+// problem returns s as a problem at its position.
 func (t *tree) problem(s *fault.Setting) Problem {
 	what := s.Problem
 	if s.File != "" {
@@ -181,8 +182,8 @@ func (t *tree) problem(s *fault.Setting) Problem {
 	return t.src.problem(t.position(s.Path), what, s.Fix)
 }
 
-// position returns where the setting stands: its value; the key, if it is a block; or the key of the closest block around it
-// that the file has.
+// position returns the position of a setting: of its value; of its key, if the value is a block; or of the key of the
+// closest block around it that the file contains.
 func (t *tree) position(path []string) place {
 	for n := len(path); n > 0; n-- {
 		m, ok := t.marks[pathKey(path[:n])]

@@ -7,8 +7,9 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Locate gives every [fault.Setting] in err the place where the setting stands: what was found in the files behind the settings,
-// after the configuration was loaded. It returns [Problems]; or err itself, where no setting is in it or c was not loaded from a file.
+// Locate gives every [fault.Setting] in err its position in the configuration. It is for errors that are found after
+// the configuration was loaded, in the files that it names. It returns [Problems]; or err itself, if err contains no
+// setting or c was not loaded from a file.
 func (c *Config) Locate(err error) error {
 	if err == nil || c.main == nil {
 		return err
@@ -29,7 +30,7 @@ func (c *Config) Locate(err error) error {
 	return all.orNil()
 }
 
-// Warn makes a warning of a setting that works, at the place where it stands.
+// Warn returns a warning about an allowed setting, at its position.
 func (c *Config) Warn(s *fault.Setting) Warning {
 	w := Warning{Text: strings.Join(s.Path, ".") + ": "}
 	if s.File != "" {
@@ -46,7 +47,7 @@ func (c *Config) Warn(s *fault.Setting) Warning {
 	return w
 }
 
-// path is the configuration file as the operator wrote it; "" for a configuration that was not loaded from a file.
+// path returns the configuration file as the operator wrote it, or "" if c was not loaded from a file.
 func (c *Config) path() string {
 	if c.main == nil {
 		return ""
@@ -54,7 +55,7 @@ func (c *Config) path() string {
 	return c.main.src.name
 }
 
-// treeOf is the file in which a setting stands.
+// treeOf returns the file that contains a setting.
 func (c *Config) treeOf(path []string) *tree {
 	if len(path) > 0 && (path[0] == "oidc-issuers" || path[0] == "meta-issuers" || path[0] == "ci-issuer-metadata") && c.issuers != nil {
 		return c.issuers
@@ -62,8 +63,8 @@ func (c *Config) treeOf(path []string) *tree {
 	return c.main
 }
 
-// shown is how messages call the file at path, absolute: as the operator would write it from where the command was started, as the
-// name of the configuration file tells.
+// shown returns the absolute path as messages print it: relative to the working directory, if base, the path of the
+// configuration file, is relative.
 func shown(base, path string) string {
 	if filepath.IsAbs(base) {
 		return path

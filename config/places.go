@@ -9,8 +9,9 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Places finds directories that this process could not make or write to, of those where a CA that runs has to: its errors are
-// [fault.Setting] values for [Config.Locate]. It writes nothing. [Load] does not look, because other users read a configuration too.
+// Places finds directories that the CA must create or write to, and that this process cannot. Its errors are
+// [fault.Setting] values for [Config.Locate]. It writes nothing. [Load] does not check this, because other users load a
+// configuration too.
 func (c *Config) Places() error {
 	var errs []error
 	for _, p := range c.places {
@@ -28,7 +29,7 @@ func (c *Config) Places() error {
 	return errors.Join(errs...)
 }
 
-// makeable errs when a directory can neither be written to nor be made.
+// makeable returns an error if a directory can neither be written to nor be created.
 func (p pathSetting) makeable() error {
 	dir := *p.at
 	for {
@@ -53,7 +54,7 @@ func (p pathSetting) makeable() error {
 	return s
 }
 
-// access errs when this process may not make files in a directory.
+// access returns an error if this process may not create files in a directory.
 func access(dir string) error {
 	const write, search = 2, 1 // access(2)
 	st, err := os.Stat(dir)

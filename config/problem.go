@@ -11,9 +11,9 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Problem is one thing wrong in a configuration file. It prints as "FILE:LINE:COL: what is wrong; what to write", followed
-// where that helps by the line and a caret under the column. Line and Column count from 1, the column in characters; a
-// Line of 0 means the file as a whole.
+// Problem is one error in a configuration file. It prints as "FILE:LINE:COL: problem; fix", followed by the line and a
+// caret below the column where that helps. Line and Column count from 1, the column in characters; a Line of 0 means
+// the whole file.
 type Problem struct {
 	File         string
 	Line, Column int
@@ -22,7 +22,7 @@ type Problem struct {
 	excerpt      string
 }
 
-// Head is the first line of the problem, the one that programs read.
+// Head returns the first line of the problem, which is for programs.
 func (p Problem) Head() string {
 	text := p.File
 	if p.Line > 0 {
@@ -35,16 +35,16 @@ func (p Problem) Head() string {
 	return text
 }
 
-// Error gives the head and the excerpt.
+// Error returns the head and the excerpt.
 func (p Problem) Error() string { return p.Head() + p.excerpt }
 
-// Problems is every problem that one load found, in the order of files and lines. It is never empty as an error.
+// Problems are all problems of one load, in the order of files and lines. As an error it is never empty.
 type Problems []Problem
 
-// maxPrinted caps what one load prints: after that many the reader has lost count anyway.
+// maxPrinted bounds the number of problems that one error prints.
 const maxPrinted = 25
 
-// Error prints one problem after the other.
+// Error returns the texts of the problems.
 func (ps Problems) Error() string {
 	texts := make([]string, 0, min(len(ps), maxPrinted)+1)
 	for i, p := range ps {
@@ -57,7 +57,7 @@ func (ps Problems) Error() string {
 	return strings.Join(texts, "\n")
 }
 
-// orNil sorts the problems and returns them as an error, or nil where there is none.
+// orNil sorts the problems and returns them as an error, or nil if there are none.
 func (ps Problems) orNil() error {
 	if len(ps) == 0 {
 		return nil
@@ -74,14 +74,14 @@ func (ps Problems) orNil() error {
 	return slices.CompactFunc(ps, func(a, b Problem) bool { return a.Head() == b.Head() })
 }
 
-// Warning is something in a configuration that works and that the operator should know.
+// Warning is about something in a configuration that is allowed and that the operator should know about.
 type Warning struct {
 	File         string
 	Line, Column int
 	Text         string
 }
 
-// String gives the warning as FILE:LINE:COL: text.
+// String returns the warning as FILE:LINE:COL: text.
 func (w Warning) String() string {
 	return Problem{File: w.File, Line: w.Line, Column: w.Column, What: w.Text}.Head()
 }
@@ -108,7 +108,7 @@ func settings(err error, f func(*fault.Setting, error)) {
 // excerptWidth is how many characters of a line an excerpt shows.
 const excerptWidth = 100
 
-// excerpt renders line with a caret under the column (from 1, in characters), both indented and each on its own line.
+// excerpt returns line and below it a caret at the column (from 1, in characters), both indented.
 func excerpt(line string, column int) string {
 	if !utf8.ValidString(line) {
 		line = strings.ToValidUTF8(line, "?")

@@ -10,8 +10,8 @@ var (
 	identitySchema []byte
 )
 
-// Schema returns a JSON Schema (draft 2020-12) for editors: "mayfly" for the configuration, "identity" for the issuer file. It
-// knows keys and types; what contradicts itself only [Load] finds. It is false for another name.
+// Schema returns a JSON Schema (draft 2020-12) for editors: "mayfly" for the configuration, "identity" for the issuer
+// file. It describes keys and types; only [Load] finds contradictions. It returns false for another name.
 func Schema(name string) ([]byte, bool) {
 	switch name {
 	case "mayfly":

@@ -13,21 +13,21 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxVisits caps how many values one document may unfold to. A file of 1 MiB stays far below it; aliases of aliases of
-// aliases do not.
+// maxVisits bounds the number of values in one document after aliases are expanded. A file of 1 MiB without nested
+// aliases stays far below it.
 const maxVisits = 200_000
 
-// maxDepth caps how deep merged blocks may refer to one another.
+// maxDepth bounds the depth of merged blocks.
 const maxDepth = 32
 
-// mark is where a setting stands.
+// mark is the position of a setting.
 type mark struct {
 	key, value *yaml.Node
 	on         bool // the value is the word true
 	zero       bool // the value is a number or a duration of 0 that cannot be told from none; a pointer could
 }
 
-// tree is a document decoded into a Go value, with the position of everything that was set.
+// tree is a document that was decoded into a Go value, with the position of each setting.
 type tree struct {
 	src      source
 	allowGap bool // an empty text or list is a value in the keys of Fulcio, whose files have them
@@ -40,11 +40,11 @@ type tree struct {
 	notJSON  bool  // reported
 }
 
-// pathKey is a path as a map key. NUL cannot stand in a file.
+// pathKey returns a path as the key of a map. NUL cannot occur in a file.
 func pathKey(path []string) string { return strings.Join(path, "\x00") }
 
-// decode parses src and stores it in the struct that into points to. Names are matched strictly: the tag `yaml` exactly,
-// the tag `alias` in any case. Whatever does not fit is in the tree's problems; then the value MUST NOT be used.
+// decode parses src into the struct that into points to. Keys must match strictly: the tag `yaml` exactly, the tag
+// `alias` in any case. Errors are added to the problems of the tree; if there are any, the value MUST NOT be used.
 func decode(src source, into any, allowGap bool) *tree {
 	t := &tree{src: src, allowGap: allowGap, marks: map[string]mark{}}
 	root, p := src.parse()
@@ -62,7 +62,7 @@ func decode(src source, into any, allowGap bool) *tree {
 	return t
 }
 
-// isConfigMap reports whether the document is a Kubernetes object that holds files.
+// isConfigMap reports whether the document is a Kubernetes ConfigMap, which contains files.
 func isConfigMap(root *yaml.Node) bool {
 	kind, version := "", false
 	for i := 0; root.Kind == yaml.MappingNode && i+1 < len(root.Content); i += 2 {
@@ -76,7 +76,7 @@ func isConfigMap(root *yaml.Node) bool {
 	return version && (kind == "ConfigMap" || kind == "Secret")
 }
 
-// maxProblems caps how many problems one file may have before the rest is not collected any more.
+// maxProblems bounds the number of problems that are collected for one file.
 const maxProblems = 200
 
 func (t *tree) report(n *yaml.Node, what, fix string) {
@@ -86,7 +86,7 @@ func (t *tree) report(n *yaml.Node, what, fix string) {
 	t.problems = append(t.problems, t.src.problem(place{n.Line, n.Column}, what, fix))
 }
 
-// visit counts one value and says whether the walk may go on.
+// visit counts one value and reports whether the walk may continue.
 func (t *tree) visit(n *yaml.Node) bool {
 	t.visits++
 	if t.visits == maxVisits {
@@ -95,7 +95,7 @@ func (t *tree) visit(n *yaml.Node) bool {
 	return t.visits < maxVisits
 }
 
-// target follows an alias.
+// target returns the node that an alias refers to, or n itself.
 func target(n *yaml.Node) *yaml.Node {
 	for i := 0; n.Kind == yaml.AliasNode && n.Alias != nil && i < maxDepth; i++ {
 		n = n.Alias
@@ -133,7 +133,7 @@ func (t *tree) value(n *yaml.Node, v reflect.Value, path []string) {
 	}
 }
 
-// null refuses a key without a value: it says neither "the default" nor "none".
+// null refuses a key without a value: it could mean the default, or nothing.
 func (t *tree) null(n *yaml.Node, v reflect.Value, path []string) {
 	if len(path) == 0 {
 		t.report(n, "the file holds no settings", "write a configuration; docs/config.md has an example")
@@ -156,7 +156,7 @@ type entry struct {
 	merged     bool
 }
 
-// entries lists the keys of mapping n, its own first and merged ones ("<<") after them.
+// entries lists the keys of mapping n, its own keys first and then merged ones ("<<").
 func (t *tree) entries(n *yaml.Node, depth int) []entry {
 	if depth > maxDepth {
 		t.report(n, "blocks are merged into one another without end", "write the settings out")
@@ -213,7 +213,7 @@ func (t *tree) keyText(n *yaml.Node) (string, bool) {
 	return to.Value, true
 }
 
-// mapping checks that n is a block of keys.
+// mapping checks that n is a mapping.
 func (t *tree) mapping(n *yaml.Node, path []string) (*yaml.Node, bool) {
 	to := target(n)
 	if to.Kind == yaml.MappingNode {
@@ -266,7 +266,7 @@ func (t *tree) block(n *yaml.Node, v reflect.Value, path []string) {
 	}
 }
 
-// table decodes a mapping into a map with text keys.
+// table decodes a mapping into a map with string keys.
 func (t *tree) table(n *yaml.Node, v reflect.Value, path []string) {
 	m, ok := t.mapping(n, path)
 	if !ok {
@@ -313,7 +313,7 @@ func (t *tree) list(n *yaml.Node, v reflect.Value, path []string) {
 	v.Set(out)
 }
 
-// set decodes the value of one entry and remembers where it stands.
+// set decodes the value of one entry and records its position.
 func (t *tree) set(e entry, v reflect.Value, path []string) {
 	k := pathKey(path)
 	if _, again := t.marks[k]; !again {
@@ -335,7 +335,7 @@ func (t *tree) duplicate(n *yaml.Node, text string, first *yaml.Node) {
 	t.report(n, what, "remove one of them")
 }
 
-// json reports whether the document is JSON, which alone has the second spellings of keys.
+// json reports whether the document is JSON. Only JSON may use the second spellings of keys.
 func (t *tree) json() bool {
 	if t.isJSON == nil {
 		valid := json.Valid(t.src.data)
@@ -344,7 +344,7 @@ func (t *tree) json() bool {
 	return *t.isJSON
 }
 
-// otherSpelling refuses a key of Fulcio's JSON form in a file that is not JSON: Fulcio ignores it there.
+// otherSpelling refuses a key in Fulcio's JSON spelling in a file that is not JSON, where Fulcio ignores it.
 func (t *tree) otherSpelling(n *yaml.Node, text, name string) {
 	if !bytes.HasPrefix(bytes.TrimSpace(t.src.data), []byte("{")) {
 		t.report(n, fmt.Sprintf("%s is the spelling of a JSON file, and this is YAML", quoteShort(text)),

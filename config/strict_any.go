@@ -7,7 +7,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// free decodes a value of any form: a text, true or false, a number, nothing, a list or a block with text keys.
+// free decodes a value of any type: a string, a boolean, a number, null, a list, or a mapping with string keys.
 func (t *tree) free(n *yaml.Node, v reflect.Value) {
 	out, ok := t.anything(n, 0)
 	if ok && out != nil {

@@ -19,7 +19,7 @@ type field struct {
 // fields are the keys of a block in the order of the struct.
 type fields []field
 
-// fieldsOf reads the tags of struct type t. A field without the tag yaml is not for the file.
+// fieldsOf reads the struct tags of type t. A field without the tag yaml cannot be set in a file.
 func fieldsOf(t reflect.Type) fields {
 	var out fields
 	for i := range t.NumField() {
@@ -43,7 +43,7 @@ func fieldsOf(t reflect.Type) fields {
 	return out
 }
 
-// find returns the field that key means, or nil.
+// find returns the field of a key, or nil.
 func (fs fields) find(key string) *field {
 	for i := range fs {
 		if fs[i].name == key || fs[i].alias != "" && strings.EqualFold(fs[i].alias, key) {
@@ -63,7 +63,7 @@ func (fs fields) names() []string {
 	return out
 }
 
-// nearest returns the key that someone who wrote key most likely meant, or "".
+// nearest returns the known key that is most like key, or "".
 func (fs fields) nearest(key string) string {
 	best, distance := "", max(2, len(key)/3)+1
 	for _, f := range fs {
@@ -82,7 +82,7 @@ func (fs fields) nearest(key string) string {
 	return best
 }
 
-// plainKey drops what spellings of one key differ in.
+// plainKey removes the differences between spellings of one key.
 func plainKey(s string) string {
 	return strings.ToLower(strings.NewReplacer("-", "", "_", "", " ", "", ".", "").Replace(s))
 }

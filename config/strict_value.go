@@ -12,7 +12,7 @@ import (
 
 var durationType = reflect.TypeFor[time.Duration]()
 
-// scalar decodes a single value: text, true or false, a number, a duration.
+// scalar decodes a single value: a string, a boolean, a number, a duration.
 func (t *tree) scalar(n *yaml.Node, v reflect.Value, path []string) {
 	to := target(n)
 	if to.Kind != yaml.ScalarNode {
@@ -37,8 +37,8 @@ func (t *tree) scalar(n *yaml.Node, v reflect.Value, path []string) {
 	}
 }
 
-// text takes strings only. A number or a truth value is refused instead of being spelled back: 010, 1e3 and yes change on
-// the way.
+// text accepts strings only. A number or a boolean is refused, because its spelling would be lost: 010, 1e3 and yes
+// would change.
 func (t *tree) text(n *yaml.Node, v reflect.Value, path []string) {
 	to := target(n)
 	switch tag := to.ShortTag(); tag {
@@ -69,7 +69,7 @@ func (t *tree) number(n *yaml.Node, v reflect.Value, path []string) {
 	v.Set(fresh.Elem())
 }
 
-// duration takes Go's form. A bare number is refused: nobody can see its unit.
+// duration accepts the syntax of Go's time.ParseDuration. A number alone is refused, because its unit is not visible.
 func (t *tree) duration(n *yaml.Node, v reflect.Value, path []string) {
 	to := target(n)
 	if tag := to.ShortTag(); tag == "!!int" || tag == "!!float" {
@@ -101,7 +101,7 @@ func (t *tree) wrongType(n *yaml.Node, v reflect.Value, path []string) {
 	t.report(n, fmt.Sprintf("\"%s\" must be %s, not %s", last(path), wants(v.Type()), got), fix)
 }
 
-// wants names a type in the words of someone who writes YAML.
+// wants returns the name of a type as authors of YAML know it.
 func wants(t reflect.Type) string {
 	switch {
 	case t == durationType:
@@ -116,7 +116,7 @@ func wants(t reflect.Type) string {
 	return "a whole number"
 }
 
-// kindOf names what stands in the file.
+// kindOf returns the name of the type of a value in the file.
 func kindOf(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -139,7 +139,7 @@ func kindOf(n *yaml.Node) string {
 	return "a value with the tag " + quoteShort(n.ShortTag())
 }
 
-// quoteShort quotes s for a message, cut to a length that fits a line.
+// quoteShort quotes s for a message and shortens it to fit on a line.
 func quoteShort(s string) string {
 	if runes := []rune(s); len(runes) > 60 {
 		s = string(runes[:60]) + "…"

@@ -12,10 +12,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The YAML library names no column, and of a block mapping with a fault in its last line it names the first line. Both are
-// found here by experiment: the fault stands where no longer beginning of the text is YAML any more.
+// The YAML library reports no column, and for an error in the last line of a block mapping it reports the first line of
+// the block (go.yaml.in/yaml/v3 v3.0.6). The position is therefore searched for: it is the end of the longest prefix of
+// the text that is valid YAML.
 
-// syntax turns a parser's error into a problem at the place of the fault.
+// syntax returns a parser's error as a problem at its position.
 func (s source) syntax(err error) Problem {
 	message, line := splitYAMLError(err)
 	if at := s.unknownAnchor(message); at.line > 0 {
@@ -39,9 +40,9 @@ func (s source) syntax(err error) Problem {
 	return s.problem(place{line, column}, what, fix)
 }
 
-// lastGood returns the length of the longest beginning, of n parts in all, that ok accepts. Beginnings that end within a
-// quoted text or a bracket are refused though a longer one is fine, so a bisection looks some parts further before it
-// believes a refusal; that bounds the work on a text of any length.
+// lastGood returns the length of the longest prefix, of n parts in all, that ok accepts. A prefix that ends within a
+// quoted text or a bracket is refused although a longer one is valid, so the binary search tries some more parts before
+// it accepts a refusal. That bounds the work for a text of any length.
 func lastGood(n int, ok func(int) bool) int {
 	const ahead = 40
 	if n <= 2*ahead {
@@ -84,7 +85,7 @@ func parses(data []byte) bool {
 
 var yamlErrorLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
-// splitYAMLError returns the message without its prefix, and the line that the library names, or 1.
+// splitYAMLError returns the message without its prefix, and the line that the library reports, or 1.
 func splitYAMLError(err error) (message string, line int) {
 	message, line = err.Error(), 1
 	if m := yamlErrorLine.FindStringSubmatch(message); m != nil {
@@ -96,7 +97,7 @@ func splitYAMLError(err error) (message string, line int) {
 	return message, line
 }
 
-// unknownAnchor returns the place that uses the anchor which message says is unknown, or none.
+// unknownAnchor returns the position of the alias whose anchor is unknown according to message, or the zero value.
 func (s source) unknownAnchor(message string) place {
 	name, ok := strings.CutPrefix(message, "unknown anchor '")
 	if !ok {
@@ -127,7 +128,7 @@ func tabInIndent(line string) int {
 	return 0
 }
 
-// plainWords says what the library's message means to someone who writes a configuration. rest is the text from the fault on.
+// plainWords returns a description of the library's message for authors of YAML. rest is the text from the error on.
 func plainWords(message, rest string) (what, fix string) {
 	switch {
 	case strings.Contains(message, "escape"):

@@ -12,10 +12,10 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Watch calls changed when the content of one of files() differs from what it was, until ctx ends. It is told of changes by the
-// operating system, and looks by itself every now and then, for file systems that tell nothing. It watches folders, not files:
-// an editor's atomic rename and the symbolic links of a Kubernetes volume change what a name means, not the file behind it.
-// What it cannot watch it only looks at. A file that was not among files() before is taken as it is.
+// Watch calls changed when the content of one of files() changes, until ctx ends. It uses notifications of the
+// operating system, and also reads the files at intervals, for file systems without notifications and files that cannot
+// be watched. It watches directories, not files: an atomic rename by an editor and the symbolic links of a Kubernetes
+// volume replace the file of a name. The first content of a file that is new in files() does not count as a change.
 func Watch(ctx context.Context, o WatchOptions, changed func()) {
 	if o.Every == 0 {
 		o.Every = 10 * time.Second
@@ -76,13 +76,14 @@ type WatchOptions struct {
 	Logger *slog.Logger        // nil: none
 }
 
-// settle is how long files must be left alone: a writer that truncates and writes is not read in between.
+// settle is how long no event may occur before files are read, so that a file that is truncated and rewritten is not
+// read in between.
 const settle = 50 * time.Millisecond
 
-// follow watches the folders of the names and of what they point to. w may be nil. It returns the paths whose content counts:
-// a file beside them that is only written, such as a log, is of no interest however often it is. Were it looked at each time, a
-// busy server would read its configuration all day, and never while the writing goes on. A new name is of interest whatever it
-// is: it may be a link that a name goes through.
+// follow watches the directories of the names and of the targets of their links. w may be nil. It returns the paths
+// whose content counts. Writes to other files of the same directory, such as a log, are ignored; otherwise a busy
+// server would read its configuration all the time. A new name of any kind counts: it may be a link on the path to a
+// file.
 func follow(w *fsnotify.Watcher, files []string) (meant map[string]bool) {
 	watched := map[string]bool{}
 	if w != nil {
@@ -107,7 +108,7 @@ func follow(w *fsnotify.Watcher, files []string) (meant map[string]bool) {
 	return meant
 }
 
-// Contents are digests of the contents, by name. A file that cannot be read has the digest of zeroes.
+// Contents returns digests of the contents by name. A file that cannot be read has a digest of zeros.
 func Contents(files []string) map[string][32]byte {
 	out := make(map[string][32]byte, len(files))
 	for _, name := range files {

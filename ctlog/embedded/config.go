@@ -20,7 +20,7 @@ import (
 // Config is the configuration of the embedded log.
 type Config struct {
 	// Dir is the log's directory. The first start makes it, with a new key.
-	Dir string `yaml:"dir"`
+	Dir string `yaml:"dir" path:"dir"`
 	// Origin is the log's name in its checkpoints: a host name with a path, without scheme. It cannot be changed later.
 	Origin string `yaml:"origin"`
 	// Rotate is how often a new shard with a new key takes over: yearly, quarterly or monthly, at 00:00 UTC of the first
