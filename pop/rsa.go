@@ -18,6 +18,7 @@ const (
 
 // rsaTests holds the tables for the tests of RSA moduli. Each test costs less than one verification with the key: divisions by
 // machine words, and one square root.
+// The package goodkey of sigstore does not replace these tests: since v1.11 it is deprecated and makes none of them.
 type rsaTests struct {
 	groups []primeGroup
 	// squares[p] has bit r set if r is a square modulo the prime p. Its keys are the first odd primes; squareFilter is their

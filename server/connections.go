@@ -124,7 +124,7 @@ type conn struct {
 	silent atomic.Int64 // bytes received in the window since the last complete request
 	armed  atomic.Int64 // when the deadline for writing was set
 
-	turnedAway atomic.Int32 // streams over it that were refused since the last complete request
+	refusedStreams atomic.Int32 // streams over it that were refused since the last complete request
 }
 
 // remoteAddr is the peer of a connection. It leads from a request over native gRPC to its connection: the peer is all
@@ -357,7 +357,7 @@ func (c *conn) begin() {
 	if c != nil {
 		c.working.Add(1)
 		c.silent.Store(0)
-		c.turnedAway.Store(0)
+		c.refusedStreams.Store(0)
 	}
 }
 

@@ -60,7 +60,7 @@ var (
 		"Requests that are being received.", nil, nil)
 	standingDesc = prometheus.NewDesc("mayfly_server_streams_standing",
 		"Streams that stay open: health watches and reflection.", nil, nil)
-	unheardDesc = prometheus.NewDesc("mayfly_server_requests_unreceived_total",
+	unreceivedDesc = prometheus.NewDesc("mayfly_server_requests_unreceived_total",
 		"Requests that were not received, by cause: too slow, too many at once, too many long-lived "+
 			"streams.",
 		[]string{"cause"}, nil)
@@ -93,11 +93,11 @@ func (b boundsCollector) Collect(out chan<- prometheus.Metric) {
 	receiving, refused := b.streams.receiving.Taken()
 	gauge(receivingDesc, receiving)
 	_, busy := b.streams.open.Taken()
-	counter(unheardDesc, refused+busy, "too_many")
+	counter(unreceivedDesc, refused+busy, "too_many")
 	standing, refused := b.streams.standing.Taken()
 	gauge(standingDesc, standing)
-	counter(unheardDesc, refused, "too_many_standing")
-	counter(unheardDesc, b.streams.timeouts.Load(), "timeout")
+	counter(unreceivedDesc, refused, "too_many_standing")
+	counter(unreceivedDesc, b.streams.timeouts.Load(), "timeout")
 	waits, refused := b.admission.AwaitingProviders()
 	gauge(providersDesc, waits)
 	counter(providersRefusedDesc, refused)

@@ -36,7 +36,7 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	r.began = start
 	if c.issues {
 		if err := s.admission.Precheck(ctx); err != nil {
-			return out, s.turnedAway(ctx, refusal{method: c.method, transport: r.transport, id: r.id, err: err})
+			return out, s.refusedStatus(ctx, refusal{method: c.method, transport: r.transport, id: r.id, err: err})
 		}
 	}
 	s.metrics.inFlight.Inc()

@@ -127,7 +127,7 @@ func (s *Server) refuseStream(c *conn) {
 		method: unreceived, transport: "grpc",
 		err: fault.New(fault.RateLimited, errReceiving),
 	})
-	if c != nil && !c.proven.Load() && c.turnedAway.Add(1) > maxTurnedAway {
+	if c != nil && !c.proven.Load() && c.refusedStreams.Add(1) > maxTurnedAway {
 		c.all.flood(c)
 	}
 }

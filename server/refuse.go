@@ -45,8 +45,8 @@ func (s *Server) refuse(ctx context.Context, r refusal) *fault.Error {
 	return f
 }
 
-// turnedAway is the error of a method that is not let in.
-func (s *Server) turnedAway(ctx context.Context, r refusal) error {
+// refusedStatus is the error of a method that is not let in.
+func (s *Server) refusedStatus(ctx context.Context, r refusal) error {
 	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id)) // an in-process or native stream takes it; there is no other
 	return statusOf(s.refuse(ctx, r), r.id).Err()
 }
@@ -68,13 +68,13 @@ func (s *Server) admitting(next http.Handler) http.Handler {
 		}
 		if method != "" {
 			if err := s.admission.Precheck(r.Context()); err != nil {
-				s.turnAway(w, r, refusal{method: method, transport: "rest", id: w.Header().Get(requestIDKey), err: err})
+				s.writeRefused(w, r, refusal{method: method, transport: "rest", id: w.Header().Get(requestIDKey), err: err})
 				return
 			}
 		}
 		if v := arrivalIn(r.Context()); v != nil && r.Body != http.NoBody && r.ContentLength != 0 {
 			if f := s.begin(v); f != nil {
-				s.turnAway(w, r, refusal{
+				s.writeRefused(w, r, refusal{
 					method: unreceived, transport: "rest",
 					id: w.Header().Get(requestIDKey), err: f,
 				})
@@ -85,8 +85,8 @@ func (s *Server) admitting(next http.Handler) http.Handler {
 	})
 }
 
-// turnAway answers a request over REST that is not let in.
-func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, refused refusal) {
+// writeRefused answers a request over REST that is not let in.
+func (s *Server) writeRefused(w http.ResponseWriter, r *http.Request, refused refusal) {
 	writeRefusal(w, s.refuse(r.Context(), refused), refused.id)
 	_, _ = io.CopyN(io.Discard, r.Body, 4096) // as in writeError
 }
