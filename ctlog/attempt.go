@@ -114,7 +114,7 @@ func (s *Set) call(ctx context.Context, l *logState, r request) (sct []byte, too
 	return sct, took, nil
 }
 
-// classify returns err as a failure of the log, or as Abandoned if the attempt ended because nobody waited for it.
+// classify returns err as a failure of the log, or as Abandoned if the attempt ended because its SCT was not needed.
 func (sub *submission) classify(err error, took time.Duration, p permit) *Failure {
 	f := failureOf(err)
 	if p.probe {

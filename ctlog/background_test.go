@@ -10,8 +10,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
-// B4: a log that is not published yet gets every precertificate, and no certificate has its SCT; what it answers is
-// verified.
+// B4: a log whose key is not published receives every precertificate, and its SCTs are verified, but embedded in no
+// certificate.
 func TestDetachedLog(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -45,7 +45,7 @@ func TestDetachedLog(t *testing.T) {
 	}
 }
 
-// A log that nobody waits for may be dead or slow: that delays no request, keeps no memory, and is seen.
+// A detached log that is dead or slow delays no request, uses bounded memory, and is reported.
 func TestDeadDetachedLog(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -75,7 +75,7 @@ func TestDeadDetachedLog(t *testing.T) {
 	}
 }
 
-// A rate holds in the background, too.
+// The rate limits submissions in the background, too.
 func TestDetachedLogHasARate(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -96,7 +96,7 @@ func TestDetachedLogHasARate(t *testing.T) {
 	}
 }
 
-// What waits for a log when a set goes out of use is given up, and counted.
+// The queue of a detached log is dropped and counted when the set is replaced.
 func TestDetachedQueueIsGivenUp(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)

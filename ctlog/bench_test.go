@@ -9,8 +9,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
-// BenchmarkSubmit asks two logs that take 20 ms each; with the third one, which never answers, nobody should notice. It
-// reports latency in milliseconds, and how often the dead log was asked for each hundred requests.
+// BenchmarkSubmit submits to two logs that take 20 ms each. A third log that never answers should not increase the
+// latency. It reports the latency in milliseconds, and the calls to the dead log for each hundred submissions.
 func BenchmarkSubmit(b *testing.B) {
 	for _, bench := range []struct {
 		name   string

@@ -16,8 +16,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
-// G7 B3: if all logs disagree with our clock, in one direction, it is ours: nothing is issued, the reason is said, and
-// it ends by itself when the clocks agree again.
+// G7 B3: if all logs disagree with our clock in one direction, our clock is wrong: nothing is issued, with the reason,
+// until the clocks agree again.
 func TestOurClockIsWrong(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -44,7 +44,7 @@ func TestOurClockIsWrong(t *testing.T) {
 				}
 				return s.Clock() != nil
 			})
-			// The Date of an answer has seconds only, and is a moment old: a second more or less.
+			// The Date header has a resolution of a second: the offset may differ by one.
 			if got := s.Clock(); !near(got.Error(), row.want) {
 				t.Errorf("%v, want %s", got, row.want)
 			}
@@ -64,7 +64,7 @@ func TestOurClockIsWrong(t *testing.T) {
 	}
 }
 
-// near compares texts in which a number may be off by two.
+// near compares texts in which a number may differ by two.
 func near(got, want string) bool {
 	fields, wanted := strings.Fields(got), strings.Fields(want)
 	if len(fields) != len(wanted) {
@@ -94,7 +94,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// B3: one log of several with a wrong clock is that log's fault: it is set aside, and issuance goes on.
+// B3: if one of several logs has a wrong clock, that log is set aside, and issuance continues.
 func TestOneLogsClockIsWrong(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -123,7 +123,7 @@ func TestOneLogsClockIsWrong(t *testing.T) {
 	}
 }
 
-// Two logs that disagree with us and with each other say nothing about our clock; neither does a log that contradicts
+// Two logs that disagree with us and with each other are no evidence about our clock; neither is a log that contradicts
 // itself.
 func TestLogsDisagree(t *testing.T) {
 	t.Parallel()
@@ -142,7 +142,7 @@ func TestLogsDisagree(t *testing.T) {
 			row.set(a, b)
 			s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
 			watch(t, s, ca.root)
-			eventually(t, "both heard", func() bool { // their Date
+			eventually(t, "a sample of both", func() bool { // their Date
 				return !math.IsNaN(gauge(t, s, "mayfly_ctlog_clock_offset_seconds a")) && !math.IsNaN(gauge(t, s, "mayfly_ctlog_clock_offset_seconds b"))
 			})
 			for range 5 {
@@ -154,7 +154,7 @@ func TestLogsDisagree(t *testing.T) {
 	}
 }
 
-// G7: a log that does not tell the time keeps nobody from the truth.
+// G7: a log that does not return its time does not prevent the detection of a wrong clock.
 func TestMuteLogIsNoWitness(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -179,8 +179,8 @@ func TestMuteLogIsNoWitness(t *testing.T) {
 	})
 }
 
-// G7: a set that takes the place of one whose clock was in doubt begins with the doubt, and its logs decide. Without
-// such logs nobody ever would.
+// G7: a set that replaces one with a wrong clock starts stopped, until its logs agree with our clock. A set without
+// logs outside the process does not, because no log could end that state.
 func TestDoubtGoesOver(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -198,7 +198,8 @@ func TestDoubtGoesOver(t *testing.T) {
 	}
 }
 
-// B9: while one log disagrees, others are asked for the time: one that does not tell it is not asked over and over.
+// B9: while one log disagrees, the others are asked for their time, but a log that does not return it is not asked
+// continuously.
 func TestMuteLogIsNotHurried(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -216,7 +217,7 @@ func TestMuteLogIsNotHurried(t *testing.T) {
 	})
 	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second, mute.member(t, "mute")}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
 	watch(t, s, ca.root)
-	eventually(t, "heard", func() bool {
+	eventually(t, "a sample", func() bool {
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
 			t.Error(err)
 		}

@@ -19,7 +19,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
-// labLog starts a log with faults, and opens it as a member of a set.
+// labLog starts a log with configurable faults, and opens it for a set.
 func labLog(t testing.TB, name string, o ct.Options) (*ct.Log, ctlog.Log) {
 	t.Helper()
 	l := ct.New(t, o)
@@ -36,7 +36,7 @@ func openLab(t testing.TB, l *ct.Log, c remote.Config) ctlog.Log {
 	return ctlog.Log{Log: r.Log, Submitter: r, Rate: c.Rate, Detached: !c.Embeds()}
 }
 
-// signer is which of the members made raw for p; it fails the test unless raw verifies.
+// signer returns the name of the log that issued raw for p. It fails the test unless raw verifies.
 func signer(t testing.TB, raw []byte, p tbs.Precertificate, members []ctlog.Log) string {
 	t.Helper()
 	s, err := tbs.ParseSCT(raw)
@@ -56,7 +56,7 @@ func signer(t testing.TB, raw []byte, p tbs.Precertificate, members []ctlog.Log)
 	return ""
 }
 
-// wants is the result that each fault of a log must have.
+// wants returns the result that each fault must have, and the number of tries.
 func wants(f ct.Fault) (result ctlog.Result, tries int) {
 	switch f {
 	case ct.BadSignature, ct.OtherLog, ct.OtherPrecert, ct.OtherIssuer, ct.X509Entry, ct.Replay, ct.StrangerExtras:
@@ -83,8 +83,8 @@ func wants(f ct.Fault) (result ctlog.Result, tries int) {
 	return "", 0
 }
 
-// patience is short where all logs keep us waiting, and else long enough for a machine under load.
-func patience(who string) ctlog.PolicyConfig {
+// policyFor returns short limits if all logs fail, and otherwise limits that a busy machine meets.
+func policyFor(who string) ctlog.PolicyConfig {
 	if who == "all" {
 		return ctlog.PolicyConfig{
 			Attempt: 1300 * time.Millisecond, Stagger: 50 * time.Millisecond,
@@ -94,9 +94,9 @@ func patience(who string) ctlog.PolicyConfig {
 	return ctlog.PolicyConfig{Attempt: 5 * time.Second, Stagger: 50 * time.Millisecond, Budget: 10 * time.Second}
 }
 
-// Whatever a log does, alone, as the first, as the second or with all others: no SCT that does not verify is returned,
-// the error is of the right class, in time, the log is asked no more often than it may be, and all is well when it
-// behaves again. B1 // B2 // B3 // B8 // B9 // B10 // B11
+// For every fault of the first log, the second log, or all logs: every returned SCT verifies, the error has the right
+// class and comes in time, the log is not tried too often, and the set recovers when the fault ends. B1 // B2 // B3 //
+// B8 // B9 // B10 // B11
 func TestFaultMatrix(t *testing.T) {
 	t.Parallel()
 	authority := newAuthority(t)
@@ -109,7 +109,7 @@ func TestFaultMatrix(t *testing.T) {
 				c := &clock{}
 				w := faultRun{
 					authority: authority, clock: c, members: []ctlog.Log{first, second},
-					logs: map[string]*ct.Log{"first": a, "second": b}, fault: f, policy: patience(who),
+					logs: map[string]*ct.Log{"first": a, "second": b}, fault: f, policy: policyFor(who),
 				}
 				w.set = newSet(t, ctlog.Options{Logs: w.members, Policy: w.policy, Now: c.now})
 				watch(t, w.set, authority.root)
@@ -137,7 +137,7 @@ type faultRun struct {
 	set       *ctlog.Set
 }
 
-// alone has one log answer, whichever is faster.
+// alone makes the given log answer first.
 func (w *faultRun) alone(t *testing.T, l *ct.Log) {
 	t.Helper()
 	for _, m := range w.members {
@@ -149,7 +149,7 @@ func (w *faultRun) alone(t *testing.T, l *ct.Log) {
 	}
 }
 
-// oneFails: the other log makes up for it within the stagger, whether it is asked at the same time or not.
+// oneFails checks that the other log returns an SCT within the stagger, whether both are tried at once or not.
 func (w *faultRun) oneFails(t *testing.T, who string) {
 	t.Helper()
 	w.logs[who].SetFault(w.fault)
@@ -172,7 +172,7 @@ func (w *faultRun) oneFails(t *testing.T, who string) {
 	}
 }
 
-// allFail: an error of the right class, in time, and no storm.
+// allFail checks for an error of the right class, in time, without too many tries.
 func (w *faultRun) allFail(t *testing.T) {
 	t.Helper()
 	for _, l := range w.logs {
@@ -219,7 +219,7 @@ func (w *faultRun) allFail(t *testing.T) {
 	}
 }
 
-// recovers: within five seconds, on the clock that the set has.
+// recovers checks that the set recovers within five seconds, by its own clock.
 func (w *faultRun) recovers(t *testing.T) {
 	t.Helper()
 	for _, l := range w.logs {
@@ -245,7 +245,7 @@ func (w *faultRun) recovers(t *testing.T) {
 	}
 }
 
-// pauseFor lets a poll breathe.
+// pauseFor waits between two polls.
 func pauseFor(t *testing.T, d time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
@@ -253,9 +253,9 @@ func pauseFor(t *testing.T, d time.Duration) {
 	<-ctx.Done()
 }
 
-// The only log fails in any way, and then is well again: within five seconds certificates flow, and within five seconds
-// the set says so, whether there are requests or not. While the log fails, and a submission has shown it, the set does
-// not count as healthy, however much time passes. B9 // B10
+// The only log fails in every way, and then works again: within five seconds submissions succeed and the set is
+// healthy, with and without requests. While the log fails, and a submission has shown it, the set is not healthy,
+// however much time passes. B9 // B10
 func TestRecoveryOfTheOnlyLog(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -268,8 +268,8 @@ func TestRecoveryOfTheOnlyLog(t *testing.T) {
 	all.Wait()
 }
 
-// recoverAlone runs in a goroutine of its own: it only waits, and there would be too few parallel tests for all of
-// them.
+// recoverAlone runs in a separate goroutine: it mostly waits, and the limit of parallel tests would be too low for all
+// of them.
 func recoverAlone(t *testing.T, ca authority, f ct.Fault, quiet bool) {
 	l, m := labLog(t, "only", ct.Options{Roots: []*x509.Certificate{ca.root}})
 	s := newSet(t, ctlog.Options{
@@ -304,8 +304,7 @@ func recoverAlone(t *testing.T, ca authority, f ct.Fault, quiet bool) {
 	within(limit, "healthy", func() bool { return s.Health() == nil })
 }
 
-// A fault that ends before the caller's budget costs the caller time, and not the certificate.
-// B9
+// A fault that ends within the budget delays the submission, but does not fail it. B9
 func TestBlip(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -341,8 +340,7 @@ func TestBlip(t *testing.T) {
 	all.Wait()
 }
 
-// What a log asks for by Retry-After is waited for, at most five seconds, if no other log is left and the budget
-// allows. B9
+// Retry-After is obeyed, up to five seconds, if no other log is left and the budget allows it. B9
 func TestLongRetryAfterIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -364,8 +362,8 @@ func TestLongRetryAfterIsWaitedFor(t *testing.T) {
 	}
 }
 
-// A log whose pinned key is wrong does not count before anything of it has verified, at the start and after any time;
-// the cause names the key. With the right key the set is healthy without a request. B1
+// A log with a wrong pinned key does not count as usable, at the start and later; the cause names the key. With the
+// right key the set is healthy without a request. B1
 func TestWrongKey(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)

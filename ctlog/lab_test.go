@@ -95,7 +95,7 @@ func (a authority) precert(t testing.TB) tbs.Precertificate {
 	}
 }
 
-// logLab is an RFC 6962 log that signs what it is sent, unless the answer of the test comes first.
+// logLab is an RFC 6962 log that issues an SCT for every submission, unless the test replaces the answer.
 type logLab struct {
 	*httptest.Server
 	key    *ecdsa.PrivateKey
@@ -104,10 +104,10 @@ type logLab struct {
 	calls  atomic.Int64 // of add-pre-chain
 }
 
-// answer answers add-pre-chain in the log's place; it may ask the log for its honest SCT.
+// answer replaces the log's answer to add-pre-chain; honest returns the correct SCT.
 type answer func(w http.ResponseWriter, r *http.Request, honest func(edit) map[string]any)
 
-// edit changes an SCT before (unsigned) it is signed.
+// edit changes an SCT before it is signed.
 type edit func(s *tbs.SCT, e *tbs.Entry)
 
 func newLog(t testing.TB, roots ...*x509.Certificate) *logLab {
@@ -165,7 +165,7 @@ func (l *logLab) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(honest(nil))
 }
 
-// head is the head of a log without entries (RFC 6962 §3.5).
+// head returns the head of a log without entries (RFC 6962 §3.5).
 func (l *logLab) head() map[string]any {
 	now, root := uint64(time.Now().UnixMilli()), sha256.Sum256(nil)
 	input := binary.BigEndian.AppendUint64([]byte{0, 1}, now)
@@ -178,7 +178,7 @@ func (l *logLab) head() map[string]any {
 	return map[string]any{"tree_size": 0, "timestamp": now, "sha256_root_hash": root[:], "tree_head_signature": signed}
 }
 
-// sign makes an SCT as a log does: from the precertificate that it was sent, not from what the test knows.
+// sign issues an SCT as a log does: from the submitted precertificate only.
 func (l *logLab) sign(chain [][]byte, change edit) (tbs.SCT, error) {
 	issuer, err := x509.ParseCertificate(chain[1])
 	if err != nil {
@@ -219,7 +219,7 @@ func publicPEM(t testing.TB, key crypto.PublicKey) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})
 }
 
-// member opens the log as a member of a set.
+// member opens the log for a set.
 func (l *logLab) member(t testing.TB, name string) ctlog.Log {
 	t.Helper()
 	r, err := remote.Open(remote.Config{Name: name, URL: l.URL + "/lab/"}, remote.Options{
@@ -252,7 +252,7 @@ func (f submitterFunc) Submit(ctx context.Context, p tbs.Precertificate) ([]byte
 	return f(ctx, p)
 }
 
-// gauge is the value of a metric of the set, by its name and labels; NaN if there is none.
+// gauge returns the value of a metric of the set, by its name and labels; NaN if there is none.
 func gauge(t testing.TB, s *ctlog.Set, name string) float64 {
 	t.Helper()
 	reg := prometheus.NewRegistry()

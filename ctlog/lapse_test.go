@@ -13,9 +13,9 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// G7: what a log said of the time counts for a minute. A log without Date speaks in SCTs only, which nobody asks it for
-// while nothing is issued: its last word must not stop the CA for ever. One that was not asked since may still say it
-// again.
+// G7: a sample of a log's clock counts for a minute. A log without a Date header has no samples but its SCTs, and no
+// SCT is requested while nothing is issued: its last sample must not stop the CA forever. A log that was not asked
+// since may still repeat its disagreement.
 func TestOldWordIsNoWitness(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
-// B10: as many logs as the policy says are asked at once, and the first answer is enough.
+// B10: the policy says how many logs are tried at once; the first answers count.
 func TestRace(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -66,7 +66,7 @@ func TestRace(t *testing.T) {
 	}
 }
 
-// B9: after an error the next log is asked at once, long before the stagger.
+// B9: after an error the next log is tried at once, long before the stagger.
 func TestNextAtOnce(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -83,8 +83,8 @@ func TestNextAtOnce(t *testing.T) {
 	}
 }
 
-// B2: SCTs are of as many operators as the policy says, or there are none; a log whose SCT would not count is not
-// asked.
+// B2: the SCTs are of as many operators as the policy requires, or none is returned; a log whose SCT would not count is
+// not tried.
 func TestOperators(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -138,7 +138,7 @@ func TestOperators(t *testing.T) {
 	}
 }
 
-// B6: of several shards the newest is asked first, then they are asked in the order of the configuration.
+// B6: the newest of several shards is tried first; otherwise the order is that of the configuration.
 func TestNewestShardFirst(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -162,7 +162,8 @@ func TestNewestShardFirst(t *testing.T) {
 	}
 }
 
-// A log over its rate is passed over; if nobody else is left it is waited for, if the budget allows.
+// A log that has reached its rate is passed over; if no other log is left, the submission waits as far as the budget
+// allows.
 func TestRate(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -209,8 +210,8 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// B9: what a log asks for by Retry-After holds for every request, for at most five seconds, while another log is left.
-// Without one the log is asked now and then.
+// B9: Retry-After holds for every submission, up to five seconds, while another log is left. Otherwise the log is tried
+// from time to time.
 func TestRetryAfterHoldsForAll(t *testing.T) {
 	t.Parallel()
 	ca, c := newAuthority(t), &clock{}
@@ -251,8 +252,8 @@ func TestRetryAfterHoldsForAll(t *testing.T) {
 	}
 }
 
-// B10: a log that hangs while others always answer first delays nobody, and is found out all the same; so is that it is
-// back.
+// B10: a log that hangs while others always answer first delays no submission, and is nevertheless set aside; its
+// recovery is noticed, too.
 func TestHangingLogIsFoundOut(t *testing.T) {
 	t.Parallel()
 	ca, c := newAuthority(t), &clock{}
@@ -289,7 +290,7 @@ func TestHangingLogIsFoundOut(t *testing.T) {
 	}
 }
 
-// A slow log whose SCT is never needed is no dead log.
+// A slow log whose SCT is never needed is not set aside.
 func TestSlowerLogIsNotSetAside(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -306,7 +307,7 @@ func TestSlowerLogIsNotSetAside(t *testing.T) {
 	}
 }
 
-// Each SCT that is returned is granted once, and no other.
+// Granted is called once for each SCT that is returned, and for no other.
 func TestGranted(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -343,7 +344,7 @@ func TestQuarantine(t *testing.T) {
 	a, first := labLog(t, "a", ct.Options{})
 	_, second := labLog(t, "b", ct.Options{})
 	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second}})
-	s.Quarantine("a", "a promise of yesterday")
+	s.Quarantine("a", "a missing entry")
 	check := func(cause string, calls int) {
 		t.Helper()
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
@@ -354,7 +355,7 @@ func TestQuarantine(t *testing.T) {
 			t.Errorf("status %+v after %d calls", st, a.Calls())
 		}
 	}
-	check("a promise of yesterday", 0)
+	check("a missing entry", 0)
 	if s.Release("c") || !s.Release("a") {
 		t.Error("Release found the wrong logs")
 	}
@@ -401,7 +402,7 @@ func TestQuarantinedMeanwhile(t *testing.T) {
 	}
 }
 
-// Health is whether a Submit can succeed.
+// Health reports whether a Submit would succeed.
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	_, a := labLog(t, "a", ct.Options{})
@@ -412,11 +413,11 @@ func TestHealth(t *testing.T) {
 	over.NotAfter, aside.Detached = time.Now().Add(5*time.Minute), true
 	one, two := ctlog.PolicyConfig{}, ctlog.PolicyConfig{MinSCTs: 2, MinOperators: 2}
 	for _, row := range []struct {
-		name    string
-		members []ctlog.Log
-		policy  ctlog.PolicyConfig
+		name        string
+		members     []ctlog.Log
+		policy      ctlog.PolicyConfig
 		quarantined string
-		want    string
+		want        string
 	}{
 		{"good", []ctlog.Log{a, b}, two, "", ""},
 		{"one is in quarantine", []ctlog.Log{a, b}, two, "a", "1 of 2 logs can return SCTs, 2 needed; a: quarantined"},
@@ -442,7 +443,7 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// B5: what a static-ct log says in its extensions reaches the certificate as it is.
+// B5: the extensions of an SCT reach the certificate unchanged.
 func TestLeafIndexIsCopied(t *testing.T) {
 	t.Parallel()
 	index := []byte{0, 0, 5, 0, 0, 0, 1, 44}
@@ -458,7 +459,7 @@ func TestLeafIndexIsCopied(t *testing.T) {
 	}
 }
 
-// A caller that gives up while a probe of a dead log goes on is not kept.
+// A caller that leaves while a probe of a dead log is under way does not have to wait for it.
 func TestProbeKeepsNobody(t *testing.T) {
 	t.Parallel()
 	c := &clock{}
@@ -479,8 +480,7 @@ func TestProbeKeepsNobody(t *testing.T) {
 	}
 }
 
-// C2: a reload takes a set out of use while a request of it waits for a log that is probed: the request has its SCT all
-// the same.
+// C2: a reload replaces a set while a submission waits for a probe: the submission nevertheless gets its SCT.
 func TestProbeOutlivesReload(t *testing.T) {
 	t.Parallel()
 	c, l, ca := &clock{}, newLog(t), newAuthority(t)

@@ -71,7 +71,7 @@ type Options struct {
 	// Previous is the set that this one replaces: the state of a log that stays the same (name, key and address) is taken
 	// over. Optional.
 	Previous *Set
-	// Stopped is the result of [Set.Clock] of the previous set. It holds until the logs of this set have been heard;
+	// Stopped is the result of [Set.Clock] of the previous set. It holds until the clocks of the logs of this set have been sampled;
 	// without a log outside this process it is ignored.
 	Stopped error
 	// Now is the clock that SCTs and windows are compared with. Default: time.Now.

@@ -20,7 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// askedOf submits and returns the names of the logs whose SCTs came back, sorted.
+// askedOf submits p and returns the sorted names of the logs of the returned SCTs.
 func askedOf(t *testing.T, s *ctlog.Set, p tbs.Precertificate, members []ctlog.Log) []string {
 	t.Helper()
 	scts, err := s.Submit(t.Context(), p)
@@ -47,7 +47,7 @@ func askedOf(t *testing.T, s *ctlog.Set, p tbs.Precertificate, members []ctlog.L
 	return names
 }
 
-// B1 // B2: as many SCTs as the policy says, each of another log, those of different operators first.
+// B1 // B2: as many SCTs as the policy requires, each of a different log, those of different operators first.
 func TestPolicy(t *testing.T) {
 	t.Parallel()
 	p := newAuthority(t).precert(t)
@@ -96,7 +96,7 @@ func TestExtensionsAreCopied(t *testing.T) {
 	}
 }
 
-// B4 // B6: a log whose validity does not cover the certificate is not asked; the edges to the second.
+// B4 // B6: a log whose window does not cover the certificate is not tried; the bounds are exact to the second.
 func TestWindow(t *testing.T) {
 	t.Parallel()
 	p := newAuthority(t).precert(t)
@@ -127,7 +127,7 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// B4: an SCT within the clock's tolerance and yet from outside the log's validity would not do for a verifier.
+// B4: an SCT within the tolerance of clocks but outside the log's window is refused, as a verifier would refuse it.
 func TestSCTFromOutsideValidity(t *testing.T) {
 	t.Parallel()
 	l := newLog(t)
@@ -141,7 +141,7 @@ func TestSCTFromOutsideValidity(t *testing.T) {
 	}
 }
 
-// B1: where the policy cannot be met, nobody is asked: no entry for a certificate that never is.
+// B1: if the policy cannot be met, no log is tried: there is no entry for a certificate that is never issued.
 func TestInfeasibleAsksNobody(t *testing.T) {
 	t.Parallel()
 	a, b := newLog(t), newLog(t)
@@ -154,7 +154,7 @@ func TestInfeasibleAsksNobody(t *testing.T) {
 	}
 }
 
-// B9: a log that was busy once is asked again, not before the time it gave.
+// B9: a log that was busy is tried again, but not before its Retry-After.
 func TestRetryOfTheSameLog(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -186,7 +186,7 @@ func TestRetryOfTheSameLog(t *testing.T) {
 	}
 }
 
-// B8: the budget holds however many attempts would fit, and even if a log in this process ignores its context.
+// B8: the budget holds for any number of attempts, and even if a log in this process ignores its context.
 func TestBudget(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -202,7 +202,7 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// B8 // B12: the caller's end is the caller's, whatever the log does then, and no mark against the log.
+// B8 // B12: if the caller leaves, the error says so, and the log does not count as failed.
 func TestCallerLeaves(t *testing.T) {
 	t.Parallel()
 	own := fault.New(fault.NotReady, nil)
@@ -245,14 +245,14 @@ func TestCallerLeaves(t *testing.T) {
 	}
 }
 
-// clock is set by the test.
+// clock is a clock that the test sets.
 type clock struct{ at atomic.Int64 }
 
 func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.at.Load())) }
 func (c *clock) advance(d time.Duration) { c.at.Add(int64(d)) }
 
-// B10: five failures set a log aside. While another log is left, nobody asks it but one request a second. It counts as
-// down until it gives an SCT, however much time passes; one SCT brings it back.
+// B10: five failures set a log aside. While another log is left, it is tried by one submission a second. It is down
+// until it returns an SCT, however much time passes; one SCT makes it usable again.
 func TestBreaker(t *testing.T) {
 	t.Parallel()
 	l, c, p := newLog(t), &clock{}, newAuthority(t).precert(t)
@@ -300,8 +300,8 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
-// B10: while the only log is half open, one request probes it. The others wait for what it says, and go through when it
-// says yes.
+// B10: while the breaker of the only log is half-open, one submission probes the log. The others wait for the result,
+// and proceed if the probe succeeds.
 func TestBreakerProbesOnce(t *testing.T) {
 	t.Parallel()
 	l, c, p := newLog(t), &clock{}, newAuthority(t).precert(t)
@@ -335,7 +335,7 @@ func TestBreakerProbesOnce(t *testing.T) {
 	all.Wait()
 }
 
-// B10: a log that hangs is found out although nobody waits for its end.
+// B10: a log that hangs is set aside although no submission waits for its timeout.
 func TestSlowLogIsSetAside(t *testing.T) {
 	t.Parallel()
 	slow, good, p := newLog(t), newLog(t), newAuthority(t).precert(t)
@@ -352,7 +352,7 @@ func TestSlowLogIsSetAside(t *testing.T) {
 	}
 }
 
-// A defect of a log in this process costs an attempt, not the process.
+// A panic in a log of this process fails an attempt, but does not end the process.
 func TestPanicOfSubmitter(t *testing.T) {
 	t.Parallel()
 	bad := submitterFunc(func(context.Context, tbs.Precertificate) ([]byte, error) { panic("lab") })
@@ -362,7 +362,7 @@ func TestPanicOfSubmitter(t *testing.T) {
 	}
 }
 
-// F10: series are as many as logs and results.
+// F10: the number of series is bounded by logs and results.
 func TestCollectors(t *testing.T) {
 	t.Parallel()
 	good, bad := newLog(t), newLog(t)

@@ -51,7 +51,7 @@ func edited(change edit) answer {
 	}
 }
 
-// after changes the JSON of an honest SCT.
+// after changes the JSON of a correct SCT.
 func after(change func(m map[string]any)) answer {
 	return func(w http.ResponseWriter, _ *http.Request, honest func(edit) map[string]any) {
 		m := honest(nil)
@@ -72,7 +72,7 @@ type faultRow struct {
 	text   string // in the error
 }
 
-// untilEnd: asked again until the budget ends.
+// untilEnd means that the log is tried until the budget ends.
 const untilEnd = 0
 
 func faultTable(t *testing.T) []faultRow {
@@ -199,8 +199,7 @@ func faultTable(t *testing.T) []faultRow {
 	}
 }
 
-// The only log is asked again, unless it says that the request is bad, and never so often that it would be a load.
-// B1 // B2 // B3 // B8 // B9 // B11
+// The only log is tried again, unless it rejects the request, and never too often. B1 // B2 // B3 // B8 // B9 // B11
 func TestFaultOfOneLog(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -239,7 +238,7 @@ func TestFaultOfOneLog(t *testing.T) {
 	}
 }
 
-// B1 // B9 // B10: whatever one log does, another one makes up for it, at once or after the stagger.
+// B1 // B9 // B10: for every fault of one log, another log returns an SCT, at once or after the stagger.
 func TestFaultOfFirstLog(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)

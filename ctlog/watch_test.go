@@ -36,7 +36,7 @@ func watch(t *testing.T, s *ctlog.Set, root *x509.Certificate) {
 	t.Cleanup(func() { cancel(); s.Wait() })
 }
 
-// B6: a log that does not accept our root is named in a warning, which goes when the log has learned it.
+// B6: a log that does not accept our root is named in a warning, until it accepts the root.
 func TestWatchRoots(t *testing.T) {
 	t.Parallel()
 	ours, other := newAuthority(t), newAuthority(t)
@@ -49,7 +49,7 @@ func TestWatchRoots(t *testing.T) {
 	until(t, s, "known root", func(st ctlog.Status) bool { return st.OK && st.Warning == "" })
 }
 
-// B6: a log that lacks one of several roots is named with just that root.
+// B6: the warning about a log names only the root that the log does not accept.
 func TestWatchSeveralRoots(t *testing.T) {
 	t.Parallel()
 	ca, next := newAuthority(t), newAuthority(t)
@@ -71,7 +71,7 @@ func TestWatchSeveralRoots(t *testing.T) {
 	until(t, s, "no root lacks", func(st ctlog.Status) bool { return st.OK && st.Warning == "" })
 }
 
-// E12 in kind: a log that is dead at the start stops nothing and is seen; when it is back, that is seen too.
+// E12 in kind: a log that is dead at the start does not stop the set and is reported, and so is its recovery.
 func TestWatchDeadLog(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)

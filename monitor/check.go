@@ -214,12 +214,12 @@ func precertificate(e *Entry, by *x509.Certificate, found func(format string, ar
 	if by != nil && sha256.Sum256(by.RawSubjectPublicKeyInfo) != e.IssuerKeyHash {
 		found("the issuer key hash is not that of the first certificate of the chain")
 	}
-	bare, _, err := tbs.WithoutSCTList(e.Precertificate)
+	content, _, err := tbs.WithoutSCTList(e.Precertificate)
 	switch {
 	case err != nil:
 		found("the precertificate: %v", err)
 		return
-	case !bytes.Equal(bare, e.Content):
+	case !bytes.Equal(content, e.Content):
 		found("the precertificate without the poison is not what was logged")
 	}
 	cert, err := x509.ParseCertificate(e.Precertificate)

@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 )
 
-// A list of shards that was changed by somebody else, or restored from an old copy, is not taken up: neither while the
-// log runs nor at a start. What is in force stays, and the cause is said.
+// A list of shards that another program changed, or that is an old copy, is refused: while the log runs and at a start.
+// The shards in use stay in use, and the cause is reported.
 func TestChangedShardsAreNotTakenUp(t *testing.T) {
 	t.Parallel()
 	type list struct {

@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// realPrecert is a precertificate as the standard library signs one.
+// realPrecert returns a precertificate that the standard library has signed.
 func realPrecert(t testing.TB, p *pki.PKI, n int64) tbs.Precertificate {
 	t.Helper()
 	der := p.Leaf(n+1, true)
@@ -29,7 +29,7 @@ func realPrecert(t testing.TB, p *pki.PKI, n int64) tbs.Precertificate {
 	}
 }
 
-// Nothing is wrong with what this log writes, while it writes and after, read from its directory and over HTTP.
+// Check finds nothing in a log while it is written and afterwards, in its directory and over HTTP.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -99,7 +99,7 @@ func TestCheck(t *testing.T) {
 	check(600)
 }
 
-// What a directory says of its log is enough to read it.
+// A directory has enough information to read its log.
 func TestLocal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

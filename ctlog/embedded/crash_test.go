@@ -31,8 +31,8 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// submitAll is the process that is killed, or whose system calls fail. It prints each SCT when it has it, until as many
-// as MAYFLY_TEST_ENTRIES says are there; without it, for ever. Errors are counted and tried again.
+// submitAll runs in the process that is killed, or whose system calls fail. It prints each SCT, up to the number
+// MAYFLY_TEST_ENTRIES; without that variable it does not end. After an error, which it counts, it tries again.
 func submitAll(dir string) {
 	l, err := embedded.Open(context.Background(), embedded.Config{Dir: dir, Origin: origin}, embedded.Options{Every: 10 * time.Millisecond})
 	if err != nil {
@@ -77,15 +77,15 @@ func submitAll(dir string) {
 	fmt.Println("end", failed.Load(), l.Close(ctx))
 }
 
-// promise is an SCT that the process printed before it ended.
-type promise struct {
+// printedSCT is an SCT that the process printed before it ended.
+type printedSCT struct {
 	n   int
 	raw []byte
 }
 
-// writer runs submitAll until enough returns true, then kills it, or until it ends. ended is its last line, if it ended
-// by itself in order.
-func writer(t *testing.T, cmd *exec.Cmd, enough func(n int) bool) (got []promise, ended string) {
+// writer runs submitAll until the process ends or enough returns true, and then kills it. ended is the last line of a
+// process that ended normally.
+func writer(t *testing.T, cmd *exec.Cmd, enough func(n int) bool) (got []printedSCT, ended string) {
 	t.Helper()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -106,7 +106,7 @@ func writer(t *testing.T, cmd *exec.Cmd, enough func(n int) bool) (got []promise
 		if _, e := tbs.ParseSCT(raw); err != nil || e != nil {
 			continue // the last line may be cut
 		}
-		if got = append(got, promise{n, raw}); enough(len(got)) {
+		if got = append(got, printedSCT{n, raw}); enough(len(got)) {
 			_ = cmd.Process.Kill() // gone already is fine
 		}
 	}
@@ -114,9 +114,9 @@ func writer(t *testing.T, cmd *exec.Cmd, enough func(n int) bool) (got []promise
 	return got, ended
 }
 
-// proveAll opens a log that was left behind, and proves with tessera's fsck and with code of its own that the tree is
-// whole and that every promise is kept.
-func proveAll(t *testing.T, dir string, promises []promise) {
+// proveAll opens the log after the process has ended, and proves with Tessera's fsck and with separate code that the
+// tree is complete and has the entry of every SCT.
+func proveAll(t *testing.T, dir string, scts []printedSCT) {
 	t.Helper()
 	l, err := embedded.Open(t.Context(), embedded.Config{Dir: dir, Origin: origin}, embedded.Options{})
 	if err != nil {
@@ -125,15 +125,15 @@ func proveAll(t *testing.T, dir string, promises []promise) {
 	}
 	defer shut(t, l)
 	size, root := head(t, l, 0)
-	if int(size) < len(promises) { //nolint:gosec // small
-		t.Errorf("%d promises, %d entries", len(promises), size)
+	if int(size) < len(scts) { //nolint:gosec // small
+		t.Errorf("%d SCTs, %d entries", len(scts), size)
 	}
 	if size > 0 {
 		leaves, computed := tree(t, l, size)
 		if !bytes.Equal(root, computed) {
 			t.Error("the hashes of level 0 do not have the root of the checkpoint")
 		}
-		for _, p := range promises {
+		for _, p := range scts {
 			found(t, leaves, precert(p.n), p.raw)
 			sct, err := tbs.ParseSCT(p.raw)
 			if err != nil || sct.Verify(l.Key(), precert(p.n).Entry) != nil {
@@ -201,18 +201,18 @@ func leafHashes(data []byte) (out [][]byte, err error) {
 	return out, nil
 }
 
-// A process that is killed while it logs, again and again, loses nothing that it promised.
+// A process that is killed repeatedly while it logs loses no entry with an SCT.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	var all []promise
+	var all []printedSCT
 	for round := range 5 {
 		cmd := exec.CommandContext(t.Context(), os.Args[0])
 		cmd.Env = append(os.Environ(), "MAYFLY_TEST_LOG_DIR="+dir, fmt.Sprint("MAYFLY_TEST_FIRST=", round*1_000_000))
 		limit := 1 + rand.IntN(400)
 		got, ended := writer(t, cmd, func(n int) bool { return n >= limit })
 		if len(got) < limit {
-			t.Fatalf("only %d promises of %d: %s", len(got), limit, ended)
+			t.Fatalf("only %d SCTs of %d: %s", len(got), limit, ended)
 		}
 		all = append(all, got...)
 		proveAll(t, dir, all)
@@ -220,7 +220,8 @@ func TestKilled(t *testing.T) {
 	t.Logf("5 kills, %d acknowledged entries", len(all))
 }
 
-// After a failed write nothing is taken, readiness says why, and the log goes on when the storage works again.
+// After a failed write no entry is accepted, readiness reports the cause, and the log continues when the storage works
+// again.
 func TestStorageFails(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -250,7 +251,7 @@ func TestStorageFails(t *testing.T) {
 		if err := os.Rename(path+".away", path); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "mended after "+name, func() bool { return l.Health() == nil })
+		until(t, "recovered after "+name, func() bool { return l.Health() == nil })
 		submit(t, l, 200+i)
 	}
 	if !told.has("log-storage-failed") || !told.has("log-storage-works") {
@@ -262,8 +263,8 @@ func TestStorageFails(t *testing.T) {
 	}
 }
 
-// A disk that is full refuses entries, loses none, and takes them again once there is room. It mounts one: "make crash"
-// runs it.
+// A log on a full disk refuses entries, loses none, and accepts entries again once there is space. The test mounts a
+// file system: "make crash" runs it.
 func TestFullDisk(t *testing.T) {
 	if os.Getenv("MAYFLY_CRASH") == "" {
 		t.Skip("make crash runs this test")
@@ -305,8 +306,8 @@ func TestFullDisk(t *testing.T) {
 	t.Logf("%d acknowledged entries, 0 of them lost, %d requests refused", len(got), refused)
 }
 
-// TestFaults fails system calls of a process that logs, one kind and one place after the other, and proves each time
-// that nothing that it promised is lost. It takes minutes: "make crash" runs it.
+// TestFaults makes system calls of a process that logs fail, each kind at each place, and proves each time that no
+// entry with an SCT is lost. It takes minutes: "make crash" runs it.
 func TestFaults(t *testing.T) {
 	most, _ := strconv.Atoi(os.Getenv("MAYFLY_CRASH"))
 	if most == 0 {
@@ -341,7 +342,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// tally is what all runs of [TestFaults] did.
+// tally counts the results of all runs of [TestFaults].
 type tally struct {
 	runs, injected, acknowledged, ended, refused atomic.Int64
 
@@ -356,7 +357,7 @@ type faultCase struct {
 	attached              bool // counted from when the log is open and has an entry, not from the start of the process
 }
 
-// attach traces the process once its first promise is there, and then lets it go on.
+// attach traces the process once it has printed its first SCT, and then lets it continue.
 func (c faultCase) attach(t *testing.T, cmd *exec.Cmd, tracer []string) func(n int) bool {
 	t.Helper()
 	in, err := cmd.StdinPipe()

@@ -14,8 +14,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ondisk"
 )
 
-// F9: a file at the right edge of the tree that is damaged ends readiness before a request meets it, and names itself;
-// so it does at the start. When it is restored, the log goes on by itself.
+// F9: a damaged file at the right edge of the tree ends readiness, with the name of the file, before a request depends
+// on it, while the log runs and at a start. When the file is restored, the log continues.
 func TestRightEdge(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{3, 256, 300} {
@@ -66,7 +66,7 @@ func TestRightEdge(t *testing.T) {
 					if err := os.WriteFile(path, good, 0o644); err != nil {
 						t.Fatal(err)
 					}
-					until(t, "mended: "+name, func() bool { return l.Health() == nil })
+					until(t, "recovered: "+name, func() bool { return l.Health() == nil })
 				}
 			}
 			submit(t, l, size)
@@ -95,7 +95,7 @@ func cutEnd(path string, n int64) error {
 	return os.Truncate(path, st.Size()-n)
 }
 
-// G2: what Inspect accepts opens. What it refuses it names. It changes nothing.
+// G2: a directory that Inspect accepts can be opened. Inspect names the file that it refuses, and changes nothing.
 func TestInspect(t *testing.T) {
 	t.Parallel()
 	whole := t.TempDir()
@@ -166,7 +166,7 @@ func TestInspect(t *testing.T) {
 	}
 }
 
-// F9: a log whose key was replaced by another one does not start: its readers would not believe what it signs.
+// F9: a log whose key was replaced does not start: monitors would reject its signatures.
 func TestAnotherKey(t *testing.T) {
 	t.Parallel()
 	dirs := []string{t.TempDir(), t.TempDir()}

@@ -29,7 +29,7 @@ import (
 
 const origin = "mayfly.test/ct"
 
-// The test binary is also the process that is killed.
+// The test binary is also the program of the process that is killed.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("MAYFLY_TEST_LOG_DIR"); dir != "" {
 		submitAll(dir)
@@ -142,7 +142,7 @@ func rootOf(leaves [][]byte) []byte {
 	return rfc6962.DefaultHasher.HashChildren(rootOf(leaves[:k]), rootOf(leaves[k:]))
 }
 
-// found proves that the entry that an SCT promises is in the log.
+// found proves that the entry of an SCT is in the log.
 func found(t *testing.T, leaves [][]byte, p tbs.Precertificate, raw []byte) {
 	t.Helper()
 	sct, err := tbs.ParseSCT(raw)
@@ -167,8 +167,8 @@ func found(t *testing.T, leaves [][]byte, p tbs.Precertificate, raw []byte) {
 	}
 }
 
-// B1 // B2 // B5: many callers at once; every SCT verifies and its entry is in the tree that the checkpoint signs, over
-// a restart.
+// B1 // B2 // B5: with many concurrent callers, every SCT verifies and its entry is in the tree of the checkpoint, also
+// after a restart.
 func TestSubmit(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -211,7 +211,7 @@ func TestSubmit(t *testing.T) {
 	}
 }
 
-// One process at a time, one origin for ever, no new key over old entries.
+// A directory has one process at a time, one origin forever, and no new key for existing entries.
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -237,7 +237,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// C8: nothing but the log is readable, and nothing can be written.
+// C8: only the public files of the log can be read, and nothing can be written.
 func TestHandler(t *testing.T) {
 	t.Parallel()
 	l := open(t, t.TempDir())
@@ -276,7 +276,7 @@ func TestHandler(t *testing.T) {
 	}
 }
 
-// What a reader may keep, and for how long (c2sp.org/static-ct-api, c2sp.org/tlog-tiles).
+// Which files may be cached, and for how long (c2sp.org/static-ct-api, c2sp.org/tlog-tiles).
 func TestReadPath(t *testing.T) {
 	t.Parallel()
 	l := open(t, t.TempDir())

@@ -47,7 +47,7 @@ func date(text string) time.Time {
 	return at
 }
 
-// journal is what a store tells its journal.
+// journal records the events of a store.
 type journal struct {
 	mu      sync.Mutex
 	reasons []string
@@ -93,7 +93,7 @@ func names(shards []embedded.OpenShard) string {
 	return strings.Join(out, " ")
 }
 
-// The schedule makes the next shard in time, the old one ends 20 minutes after the new one has begun, and is closed
+// The schedule makes the next shard in time. The old shard ends 20 minutes after the new one has begun, and is closed
 // then. // B6
 func TestRotateByDate(t *testing.T) {
 	t.Parallel()
@@ -162,7 +162,7 @@ func TestRotateByDate(t *testing.T) {
 	}
 }
 
-// A shard that ends while nothing runs is closed at the next start, with a checkpoint over everything.
+// A shard that ends while the CA is down is closed at the next start, with a checkpoint over all entries.
 func TestEndedWhileDown(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -214,7 +214,7 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// A rotation by hand is refused when verifiers could not have the key, and taken up by a store that is open.
+// A manual rotation is refused if verifiers could not have the key in time; otherwise an open store uses the new shard.
 func TestRotateByHand(t *testing.T) {
 	t.Parallel()
 	c := embedded.Config{Dir: t.TempDir(), Origin: origin}
@@ -261,7 +261,7 @@ func TestRotateByHand(t *testing.T) {
 	}
 }
 
-// Root makes no keys in the directory of another user, who runs the CA and could not read them.
+// A rotation by root is refused in the directory of another user, who could not read the key.
 func TestRotateAsRoot(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -279,7 +279,7 @@ func TestRotateAsRoot(t *testing.T) {
 	}
 }
 
-// A shards.json that this program has not written is refused: names in it are paths.
+// A shards.json that this program would not write is refused: names in it become paths.
 func TestShardsRefused(t *testing.T) {
 	t.Parallel()
 	id := strings.Repeat("00", 32)
@@ -327,7 +327,7 @@ func FuzzShards(f *testing.F) {
 	})
 }
 
-// A process that is killed anywhere in a rotation leaves shards that open, and the same rotation goes through
+// A process that is killed anywhere in a rotation leaves shards that can be opened, and the same rotation succeeds
 // afterwards.
 func TestRotationKilled(t *testing.T) {
 	t.Parallel()

@@ -8,7 +8,7 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// An SCT bears the very time of the clock.
+// The timestamp of an SCT is the time of the clock.
 func TestTimestampOfSCT(t *testing.T) {
 	t.Parallel()
 	now := time.Now().Add(-3 * time.Second).Truncate(time.Millisecond)

@@ -10,7 +10,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/witness"
 )
 
-// witnessed opens a log with witnesses that know it.
+// witnessed opens a log with witnesses that have its key.
 func witnessed(t *testing.T, dir string, want int, all ...*witness.Witness) *embedded.Log {
 	t.Helper()
 	c := embedded.Config{Dir: dir, Origin: origin, WitnessPolicy: &want}
@@ -30,7 +30,7 @@ func witnessed(t *testing.T, dir string, want int, all ...*witness.Witness) *emb
 	return l
 }
 
-// until waits for something that the log does by itself, at most ten seconds.
+// until waits for a condition, at most ten seconds.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
@@ -47,7 +47,8 @@ func submit(t *testing.T, l *embedded.Log, n int) {
 	}
 }
 
-// Checkpoints carry the cosignatures of every witness, each step with a proof, over a restart, and the last one too.
+// Checkpoints have the cosignatures of all witnesses, each with a consistency proof, also after a restart and for the
+// last checkpoint.
 func TestWitnesses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -85,7 +86,7 @@ func TestWitnesses(t *testing.T) {
 	until(t, "cosigned after a restart, by 409 and the size in it", both(5))
 }
 
-// A witness that fails is named by readiness, and delays neither an SCT nor, for long, a checkpoint.
+// Readiness names a witness that fails. Such a witness delays no SCT, and a checkpoint only briefly.
 func TestWitnessFails(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -127,7 +128,7 @@ func TestWitnessFails(t *testing.T) {
 	}
 }
 
-// What suffices is published at once; a witness that hangs is set aside, and asked again later.
+// A checkpoint that meets the policy is published at once; a witness that hangs is set aside, and tried again later.
 func TestWitnessPolicy(t *testing.T) {
 	t.Parallel()
 	good, slow := witness.New(t, "good.example"), witness.New(t, "slow.example")
@@ -145,17 +146,19 @@ func TestWitnessPolicy(t *testing.T) {
 	}
 }
 
-// A witness that does not know the log says so to the operator.
-func TestWitnessStranger(t *testing.T) {
+// The warning says that a witness does not know the log.
+func TestWitnessWithoutLog(t *testing.T) {
 	t.Parallel()
-	w := witness.New(t, "stranger.example")
+	w := witness.New(t, "other.example")
 	c := embedded.Config{Dir: t.TempDir(), Origin: origin, Witnesses: []embedded.WitnessConfig{{URL: w.URL(), PublicKey: w.Key(), Name: "w"}}}
 	l, err := embedded.Open(context.Background(), c, embedded.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { shut(t, l) })
-	until(t, "warned", func() bool { return strings.Contains(l.Warning(t.Context()), "witness w: the witness does not know this log") })
+	until(t, "warned", func() bool {
+		return strings.Contains(l.Warning(t.Context()), "witness w: the witness does not know this log")
+	})
 }
 
 func TestWitnessConfig(t *testing.T) {
@@ -181,7 +184,7 @@ func TestWitnessConfig(t *testing.T) {
 	}
 }
 
-// Whatever a witness answers, nothing but one line gets into the checkpoint, and that one verifies.
+// For every answer of a witness, at most one line is added to the checkpoint, and that line verifies.
 func FuzzCosignature(f *testing.F) {
 	w := witness.New(f, "w.example")
 	checkpoint := []byte("mayfly.test/ct\n1\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n— mayfly.test/ct AAAAAAAA\n")

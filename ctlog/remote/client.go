@@ -35,7 +35,7 @@ type reply struct {
 // call has request make one request, through jsonclient and with our limits.
 func (l *Log) call(ctx context.Context, limit int64, request func(client) error) (reply, error) {
 	x := exchange{log: l, limit: limit}
-	// A redirect is an answer like any other: nobody but the configured host speaks for the log.
+	// Redirects are not followed: only the configured host may answer for the log.
 	refuse := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	c, err := jsonclient.New(l.URL, &http.Client{Transport: &x, CheckRedirect: refuse},
 		jsonclient.Options{UserAgent: l.agent})
@@ -49,7 +49,7 @@ func (l *Log) call(ctx context.Context, limit int64, request func(client) error)
 	case x.reply.status == 0 && ctx.Err() != nil: // the transport may return the cause instead
 		err = ctx.Err()
 	case call != nil:
-		err = call.Err // the operator knows method and URL
+		err = call.Err // without method and URL, which the log's name implies
 	}
 	return x.reply, err
 }

@@ -59,7 +59,7 @@ func parseAnswer(body []byte) ([]byte, error) {
 }
 
 // parseWithLibrary reads an answer with certificate-transparency-go; ok is false where there is no SCT of version 1 in
-// it, or a member is absent that the library takes for zero.
+// it, or a member is absent that the library takes to be zero.
 func parseWithLibrary(body []byte) (raw []byte, ok bool) {
 	var present struct {
 		Version   *json.RawMessage `json:"sct_version"`
