@@ -29,8 +29,8 @@ type loadedFiles struct {
 	key   *signer.Key         // nil: only what is public was loaded
 	trust [][]*x509.Certificate
 	logs  []remoteLog
-	// former is the root that this process issued under before the active chain, or nil. The embedded log still accepts
-	// it, for requests that were on their way; verifiers are not given it.
+	// former is the root of the chain that was replaced by the active one in this process, or nil. The embedded log still
+	// accepts it for requests under way; the trust bundle does not have it.
 	former *x509.Certificate
 	// published is ct.policy.trusted_root, nil if none is configured; trustedRoot is its SHA-256.
 	published   *trust.Material
@@ -149,7 +149,7 @@ func loadAround(cfg *config.Config, key *signer.Key) (*loadedFiles, error) {
 	return m, nil
 }
 
-// openLog errs with settings of l.
+// openLog opens a remote log. Its errors are settings of l.
 func openLog(l remote.Config, policy ctlog.PolicyConfig) (remoteLog, error) {
 	r := remoteLog{config: l}
 	names := map[string]string{"public_key": l.PublicKey, "ca_cert": l.CACert} // by the path of the setting
@@ -240,9 +240,8 @@ func loadAndTest(ctx context.Context, cfg *config.Config) (_ *loadedFiles, err e
 			err = errors.Join(err, m.key.Close())
 		}
 	}()
-	// The signature of this trial stands in no journal: what checks a configuration has none open, and may run beside a CA that
-	// holds it. It is over a poisoned precertificate for a name that nobody can have, which is thrown away. A server that starts
-	// makes its own trial later, and journals that.
+	// This trial is not journalled: a check opens no journal, and may run while a CA writes it. The trial signs a
+	// precertificate for a reserved name and discards it. A starting server makes a trial of its own later, and journals it.
 	_, err = ca.New(ca.Options{Chain: m.chain, Signer: m.key.Signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()})
 	errs := []error{cfg.CA.Place(err), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg)}
 	if cfg.CT.Embedded != nil {
@@ -262,7 +261,8 @@ func loadAndTest(ctx context.Context, cfg *config.Config) (_ *loadedFiles, err e
 	return m, cfg.Locate(err)
 }
 
-// tryIssuers builds what identifies callers: it reads the keys and certificates that the issuer file names. It asks nobody.
+// tryIssuers builds the token verifier, which reads the keys and certificates that the issuer file names. It sends no
+// request.
 func tryIssuers(cfg *config.Config) error {
 	v, err := newVerifier(cfg, nil, nil)
 	if err == nil {
@@ -271,7 +271,7 @@ func tryIssuers(cfg *config.Config) error {
 	return err
 }
 
-// tryPolicy makes a set of the logs that are open already; config has compared the policy with all of them.
+// tryPolicy builds the set of the remote logs. Package config has compared the policy with all logs.
 func (f *loadedFiles) tryPolicy(cfg *config.Config) error {
 	members := f.members()
 	if len(members) == 0 {
@@ -291,7 +291,7 @@ func (f *loadedFiles) tryPolicy(cfg *config.Config) error {
 	return err
 }
 
-// noTwin errs where a log of the list has the key of a shard of the embedded log, which is that log.
+// noTwin refuses a remote log with the key of a shard of the embedded log: the two are the same log.
 func (f *loadedFiles) noTwin(c embedded.Config) error {
 	shards, err := exportShards(c, "", time.Time{})
 	if err != nil {

@@ -18,14 +18,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// processJournal is the journal of a process and the account that it closes with. Its methods are for a nil journal, too.
+// processJournal is the journal of this process, with the number of signatures that the stop record states. Its methods
+// accept a nil journal.
 type processJournal struct {
 	journal    *journal.Journal // nil: there is none
 	signatures *atomic.Int64    // by the CA's key, since the start
 	changes    *changes
 }
 
-// changes brings what the journal finds changed to the auditor, which is made after it.
+// changes passes on to the auditor what the journal reports as changed from outside. The auditor is made after the journal.
 type changes struct {
 	mu      sync.Mutex
 	auditor *auditor // nil: there is none yet
@@ -107,7 +108,7 @@ func (j processJournal) reloaded(ctx context.Context, cfg *config.Config) error 
 	return nil
 }
 
-// note writes what an operator should know, without waiting.
+// note queues an event record for operators, without waiting.
 func (j processJournal) note(reason, text string) {
 	if j.journal != nil {
 		j.journal.Note(&journal.Record{Kind: journal.Event, Reason: reason, Text: text[:min(len(text), 1000)]})

@@ -20,7 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// narrowToPublished holds the logs whose SCTs are embedded against ct.policy.trusted_root, the trusted root as verifiers have it: an SCT of
+// narrowToPublished compares the logs whose SCTs are embedded with ct.policy.trusted_root, the trusted root as verifiers have it: an SCT of
 // a log that they do not know makes a certificate that they refuse (B4). It narrows each log's validity to the published one.
 func (f *loadedFiles) narrowToPublished(cfg *config.Config) error {
 	name := cfg.CT.Policy.TrustedRoot

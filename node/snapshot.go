@@ -26,8 +26,8 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// snapshot is the CA at work under one configuration. A reload makes another one, which takes over the parts that the new
-// configuration leaves as they are.
+// snapshot is the CA under one configuration. A reload builds the next snapshot, which shares the parts that the new
+// configuration does not change.
 type snapshot struct {
 	config    *config.Config
 	warnings  []config.Warning // that have been logged
@@ -88,7 +88,7 @@ func (n *Node) assemble(ctx context.Context, cfg *config.Config, files *loadedFi
 	return s, nil
 }
 
-// newVerifier builds what identifies callers. It asks nobody.
+// newVerifier builds the token verifier. It sends no request.
 func newVerifier(cfg *config.Config, log *slog.Logger, limits *admission.Controller) (*oidc.Verifier, error) {
 	return oidc.New(cfg.Issuers, oidc.Options{
 		Logger: log, StateDir: cfg.StateDir, UserAgent: version.UserAgent(),
@@ -96,7 +96,7 @@ func newVerifier(cfg *config.Config, log *slog.Logger, limits *admission.Control
 	})
 }
 
-// openEmbedded opens the log in this process. It lives as long as the process: two cannot have its directory.
+// openEmbedded opens the log in this process, once: two stores cannot have one directory.
 func (s *snapshot) openEmbedded(ctx context.Context, n *Node, old *snapshot) (err error) {
 	if old != nil {
 		s.embedded = old.embedded
@@ -117,7 +117,7 @@ func (s *snapshot) openEmbedded(ctx context.Context, n *Node, old *snapshot) (er
 // embeddedOperator stands for the CA itself among the operators of its logs.
 const embeddedOperator = "embedded"
 
-// openLogs gathers remote and embedded logs under the one policy.
+// openLogs builds the set of remote and embedded logs under the policy.
 func (s *snapshot) openLogs(n *Node, old *snapshot) (err error) {
 	ct := s.config.CT
 	if ct.None != nil {
@@ -211,13 +211,13 @@ func (s *snapshot) openAuthority(n *Node, old *snapshot) (err error) {
 	return err
 }
 
-// digest tells whether what a part is made from has changed.
+// digest is over the inputs of a part, to find out whether they have changed.
 func digest(all ...any) ([32]byte, error) {
 	data, err := json.Marshal(all)
 	return sha256.Sum256(data), err
 }
 
-// start begins the background work, which ends with ctx, or when a later system has no use for it.
+// start begins the background work, which ends with ctx, or when a later snapshot does not share it.
 func (s *snapshot) start(ctx context.Context) {
 	s.issuers.Start(ctx)
 	if s.embedded != nil {
@@ -231,7 +231,7 @@ func (s *snapshot) start(ctx context.Context) {
 	}
 }
 
-// retire ends the background work that next does not go on with. Requests that have begun under s are not disturbed.
+// retire ends the background work that next does not share. Requests that began under s continue.
 func (s *snapshot) retire(next *snapshot) {
 	if s.logs != nil && s.logs != next.logs && s.stopLogs != nil {
 		s.stopLogs()
@@ -244,7 +244,7 @@ func (s *snapshot) retire(next *snapshot) {
 // retireKeyAfter is longer than any request takes: one that began under a configuration signs with the key of that one.
 const retireKeyAfter = time.Minute
 
-// close waits for the background work and flushes the embedded log. Nothing that was promised is lost.
+// close waits for the background work and flushes the embedded log, so that every entry with an SCT is stored.
 func (s *snapshot) close() error {
 	if s.issuers != nil {
 		s.issuers.Wait()
