@@ -19,7 +19,7 @@ type Config struct {
 	// Backdate is how far before now the validity of a certificate begins: whole seconds, 0 to 40. Default: 30s.
 	Backdate *time.Duration `yaml:"backdate"`
 	// Trust has paths of PEM files with one chain each, which the trust bundle serves after the active chain. A
-	// replaced chain stays in the bundle only while it is formWithSCTs here.
+	// replaced chain stays in the bundle only while it is listed here.
 	Trust []string `yaml:"trust" path:"read"`
 }
 
