@@ -310,7 +310,7 @@ func TestLargeKeySets(t *testing.T) {
 		return string(data)
 	}
 	for _, c := range []struct {
-		keys          int
+		keys               int
 		withKeyID, without fault.Reason
 	}{{63, "", ""}, {64, "", fault.KeyIDUnknown}, {1000, "", fault.KeyIDUnknown}} {
 		v := verifier(t,
@@ -376,7 +376,7 @@ func TestWeakKeys(t *testing.T) {
 	v = verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &provider.StaticKeysConfig{JWKS: mixed} }),
 		oidc.Options{})
 	if _, err := v.Identify(t.Context(), p.Token(nil)); err != nil {
-		t.Errorf("beside a weak key: %v", err)
+		t.Errorf("with a weak key in the set: %v", err)
 	}
 	if _, err := v.Identify(t.Context(), sign(p,
 		idp.Signing{
@@ -469,10 +469,10 @@ func TestKeysOnAnotherHost(t *testing.T) {
 		token      string
 		wanted, ok bool
 	}{
-		"on the own host too":     {own: 200, other: 200, token: token, ok: true},
-		"for everybody elsewhere": {own: 404, other: 200, token: token, wanted: true, ok: true},
-		"for nobody":              {own: 403, other: 403, token: token, wanted: true, ok: false},
-		"without a token":         {own: 200, other: 200, ok: true}, // an API server with public keys
+		"on the own host too":      {own: 200, other: 200, token: token, ok: true},
+		"public on the other host": {own: 404, other: 200, token: token, wanted: true, ok: true},
+		"refused on both":          {own: 403, other: 403, token: token, wanted: true, ok: false},
+		"without a token":          {own: 200, other: 200, ok: true}, // an API server with public keys
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -64,7 +64,7 @@ func TestPolicy(t *testing.T) {
 		"shadow deny":         {[]policy.RuleConfig{shadow(deny("d", ours))}, nil, "", "", "d"},
 		"shadow allow":        {[]policy.RuleConfig{shadow(allow("a", theirs))}, nil, "", "", "a"},
 		"shadow allow holds":  {[]policy.RuleConfig{shadow(allow("a", ours))}, nil, "", "", ""},
-		"shadow beside":       {[]policy.RuleConfig{allow("a", ours), shadow(deny("d", ours))}, nil, "", "a", "d"},
+		"with a shadow rule":  {[]policy.RuleConfig{allow("a", ours), shadow(deny("d", ours))}, nil, "", "a", "d"},
 		"shadow, refused":     {[]policy.RuleConfig{allow("a", theirs), shadow(deny("d", ours))}, nil, "a", "", ""},
 		"cost":                {[]policy.RuleConfig{allow("a", `claims.big.all(x, claims.big.all(y, claims.big.exists(z, x + y + z == "")))`)}, map[string]any{"big": manyTexts(200)}, "a", "", ""},
 		"cost of a deny":      {[]policy.RuleConfig{deny("d", `claims.big.all(x, claims.big.all(y, x + y != "-"))`)}, map[string]any{"big": manyTexts(500)}, "d", "", ""},

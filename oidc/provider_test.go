@@ -35,7 +35,7 @@ func one(p *idp.Provider, change func(*oidc.IssuerConfig)) oidc.Config {
 }
 
 // E1 // E2 // E6 // E9 // E10 // E11: every fault of a provider ends soon, is not reported as the fault of the caller,
-// and needs a limited amount of memory. With keys at hand tokens are still accepted.
+// and needs a limited amount of memory. Tokens are still accepted with cached keys.
 func TestProviderFaults(t *testing.T) {
 	t.Parallel()
 	for _, f := range []idp.Fault{
@@ -73,7 +73,7 @@ func TestProviderFaults(t *testing.T) {
 			p.SetFault(f)
 			shift.Store(int64(time.Hour)) // the keys are no longer fresh, but usable
 			if _, err = v.Identify(t.Context(), p.Token(map[string]any{"iat": now().Unix(), "exp": now().Unix() + 60})); err != nil {
-				t.Errorf("with keys in hand: %v", err)
+				t.Errorf("with cached keys: %v", err)
 			}
 		})
 	}
@@ -297,7 +297,7 @@ func TestWith(t *testing.T) {
 		t.Errorf("the old configuration has changed: %v", err)
 	}
 	if a.Requests() != before {
-		t.Errorf("%d requests for keys that were in hand", a.Requests()-before)
+		t.Errorf("%d requests for cached keys", a.Requests()-before)
 	}
 	if _, err := v.With(oidc.Config{}); err == nil {
 		t.Error("a configuration without issuers is fine")
@@ -503,7 +503,7 @@ func TestStaticKeys(t *testing.T) {
 	v.Probe(t.Context())
 	shift.Store(int64(12 * time.Hour))
 	if _, err := v.Identify(t.Context(), token()); err != nil {
-		t.Errorf("a broken file beside: %v", err)
+		t.Errorf("with an invalid file in the directory: %v", err)
 	}
 	shift.Store(int64(25 * time.Hour))
 	if _, err := v.Identify(t.Context(), token()); reason(err) != fault.ProviderUnavailable {

@@ -216,8 +216,8 @@ func (m *Mapper) claimOf(field string, id *identity.Identity) string {
 	return "sub"
 }
 
-// ChallengeClaim returns the claim that a proof of possession is verified over. Clients are told this one, whatever
-// challenge-claim says.
+// ChallengeClaim returns the claim that a proof of possession is verified over. Clients get this name, regardless of
+// the setting challenge-claim.
 func (m *Mapper) ChallengeClaim() string {
 	if m.EmailClaim != "" {
 		return m.EmailClaim

@@ -133,7 +133,7 @@ func (e *Entry) ProviderEntry() provider.Entry {
 }
 
 // checkEmailDomains refuses two issuers that may name the same address unless both say so. An issuer without a list may
-// name addresses of every domain, so a list of another issuer would have no meaning beside it.
+// name addresses of every domain, so the list of another issuer would have no effect.
 func (t *Table) checkEmailDomains() error {
 	var errs []error
 	for _, a := range t.entries {

@@ -133,7 +133,7 @@ func (c Config) Warnings() []*fault.Setting {
 }
 
 // placeholder returns the part of an issuer's URL that the documentation of a provider writes for a value of the
-// reader's own, or that stands for every tenant of Microsoft and is in no token; "" if there is none.
+// reader's own, or that means all tenants of Microsoft and is in no token; "" if there is none.
 func placeholder(issuer string) string {
 	if open := strings.IndexAny(issuer, "{<$"); open >= 0 {
 		if end := strings.IndexAny(issuer[open:], "}>/"); end > 0 {

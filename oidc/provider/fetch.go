@@ -97,7 +97,7 @@ func (s *remote) fetch(ctx context.Context, now time.Time) (*Keyring, error) {
 	}, nil
 }
 
-// parseDiscovery parses the discovery document of an issuer (E9) and keeps the algorithms that are known. A document
+// parseDiscovery parses the discovery document of an issuer (E9) and keeps the supported algorithms. A document
 // without algorithms means RS256.
 func parseDiscovery(body []byte, issuer string) (discovery, error) {
 	var d discovery

@@ -242,7 +242,7 @@ func parseKey(data []byte) (k publicKey, id, why string) {
 	var j jose.JSONWebKey
 	switch err := j.UnmarshalJSON(data); {
 	case err != nil || !j.Valid():
-		return k, id, "of a kind that is not known, or damaged"
+		return k, id, "of an unknown kind, or damaged"
 	case !j.IsPublic():
 		return k, id, "a private or secret key"
 	case j.Use == "enc":

@@ -20,14 +20,14 @@ import (
 const (
 	freshFor        = 5 * time.Minute
 	usableFor       = 24 * time.Hour
-	unknownKeyEvery = 5 * time.Second // mean time between fetches because of keys that are not known
+	unknownKeyEvery = 5 * time.Second // mean time between fetches that unknown keys cause
 	unknownKeyBurst = 3
 	minBackoff      = time.Second
 	maxBackoff      = 30 * time.Second
 	checkEvery      = time.Second // how often the keys of exact issuers are checked for their age
 )
 
-// source is where keys come from: [remote] or [static].
+// source returns the keys of one issuer: [remote] or [static].
 type source interface {
 	// fetch returns the keys. It returns when ctx ends.
 	fetch(ctx context.Context, now time.Time) (*Keyring, error)
@@ -119,7 +119,7 @@ func (p *provider) keys(ctx context.Context, client netip.Addr, t *token.Token) 
 	return keys, keyring, err
 }
 
-// newerThan returns newer keys than those that did not verify a token; nil if there are none. Anybody can make tokens
+// newerThan returns newer keys than those that did not verify a token; nil if there are none. Anyone can send tokens
 // that no key verifies, so these fetches are limited in rate, and all requests that wait share one. While a fetch runs,
 // its result is awaited. If the provider does not answer, only requests with such tokens wait.
 func (p *provider) newerThan(ctx context.Context, client netip.Addr, have *Keyring) *Keyring {
@@ -129,7 +129,7 @@ func (p *provider) newerThan(ctx context.Context, client netip.Addr, have *Keyri
 	if p.files || !p.fetching() && !p.unknown.AllowN(p.now(), 1) {
 		return nil
 	}
-	if p.await(ctx, client) != nil { // the keys at hand are valid, so the token is refused, not the provider reported
+	if p.await(ctx, client) != nil { // the cached keys are valid: the error is the token's, not the provider's
 		return nil
 	}
 	if keyring := p.keyring.Load(); keyring != have {
@@ -315,11 +315,11 @@ func (p *provider) setRoute(r *route) {
 // Status says whether the keys of an exact issuer are available.
 type Status struct {
 	Issuer  string
-	OK      bool   // the last fetch succeeded, or there was none and keys are at hand
+	OK      bool   // the last fetch succeeded, or there was none and keys are cached
 	Cause   string // why not OK
 	Warning string // which keys verify tokens meanwhile
 	Since   time.Time
-	Fetched time.Time // of the keys at hand; zero if there are none
+	Fetched time.Time // of the cached keys; zero if there are none
 }
 
 func (p *provider) status() Status {

@@ -12,12 +12,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// class groups fetches by what is known of the provider. Each class has its own slots: providers that do not answer
-// cannot take the slots of providers that are known to be good.
+// class is the class of a fetch, by the history of its provider. Each class has its own slots: providers that do not
+// answer cannot take the slots of providers that are known to be good.
 type class uint8
 
 const (
-	knownGood  class = iota // keys are at hand, and the last fetch succeeded
+	knownGood  class = iota // keys are cached, and the last fetch succeeded
 	configured              // an entry of the operator that has not been fetched yet
 	failing                 // the last fetch failed
 	unproven                // a pattern matched the issuer of a token, and it has never served keys
@@ -62,7 +62,7 @@ type limit struct {
 }
 
 // limits lists the limits that hold for a fetch. If client has a quota, one client gets at most half of the other
-// quotas too, so that a single client cannot exhaust them: anybody can invent providers that match a pattern.
+// quotas too, so that a single client cannot exhaust them: anyone can invent issuers that match a pattern.
 func (q quota) limits(entry, host string, client netip.Addr) []limit {
 	out := []limit{{scope{}, "total", q.total}}
 	if q.entry > 0 {

@@ -18,7 +18,7 @@ import (
 )
 
 // stateFile keeps an issuer's last good keys over a restart. The name of the file has the digest of the settings, so
-// that the file is not found after a change of the settings. It holds public keys only, but whoever can write it can
+// that the file is not found after a change of the settings. It holds public keys only, but anyone who can write it can
 // forge tokens: only the operator may have write access.
 type stateFile struct {
 	dir    string

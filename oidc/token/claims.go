@@ -21,7 +21,7 @@ func DecodeClaims(data []byte) (Claims, error) {
 	return c, nil
 }
 
-// ConvertClaims gives claims from a configuration file the types that the claims of a token have.
+// ConvertClaims converts claims from a configuration file to the types of claims in a token.
 func ConvertClaims(all map[string]any) (Claims, error) {
 	data, err := json.Marshal(all)
 	if err != nil {

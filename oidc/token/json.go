@@ -18,7 +18,7 @@ var errSyntax = errors.New("not JSON")
 
 // parseObject reads one JSON object (RFC 8259) in UTF-8 with nothing after it, at most maxDepth levels deep.
 //
-// deviation reports what other readers may understand in another way: a name that occurs twice, or two names that
+// deviation reports input that other readers may interpret differently: a name that occurs twice, or two names that
 // differ only in case (the last member counts), and an unpaired surrogate (RFC 8259 §8.2), which becomes U+FFFD: two
 // subjects that differ only in such an escape would get the same name in certificates (D13).
 func parseObject(data []byte) (out Claims, deviation, err error) {
