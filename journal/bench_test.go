@@ -23,7 +23,8 @@ func (d countingDisk) Sync() error {
 	return d.File.Sync()
 }
 
-// BenchmarkAppend measures the time until a record is durable. One caller waits for the disk each time; many share a commit.
+// BenchmarkAppend measures the time until a record is durable. One caller waits for the disk each time; many share a
+// commit.
 func BenchmarkAppend(b *testing.B) {
 	for _, callers := range []int{1, 8, 64} {
 		b.Run("callers="+strconv.Itoa(callers), func(b *testing.B) {

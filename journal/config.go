@@ -12,8 +12,8 @@ import (
 	"github.com/mayfly-ca/mayfly/journal/ship"
 )
 
-// Config says where the journal is written. If there is a file, it is the durable place, and everything else is a copy of it.
-// Without a file, a record counts when each receiver has accepted it.
+// Config says where the journal is written. If there is a file, it is the durable place, and everything else is a copy
+// of it. Without a file, a record counts when each receiver has accepted it.
 type Config struct {
 	// File is the path of the journal. Its directory belongs to the CA alone.
 	File string `yaml:"file" path:"write"`

@@ -13,7 +13,8 @@ import (
 	"github.com/mayfly-ca/mayfly/journal"
 )
 
-// crashVariable names the journal that this test binary, started again as a process of its own, writes until it is killed.
+// crashVariable names the journal that this test binary, started again as a process of its own, writes until it is
+// killed.
 const crashVariable = "MAYFLY_TEST_CRASH_JOURNAL"
 
 func TestMain(m *testing.M) {
@@ -48,8 +49,8 @@ func writeForever(path string) {
 	wait.Wait()
 }
 
-// G4 // G5: a process is killed during commits, several times: the records that it reported as durable are in the journal,
-// and the journal is intact after the next start.
+// G4 // G5: a process is killed during commits, several times: the records that it reported as durable are in the
+// journal, and the journal is intact after the next start.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")

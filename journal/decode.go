@@ -10,9 +10,9 @@ import (
 	"strconv"
 )
 
-// ParseRecord reads one line of a journal, with or without its line feed. It accepts exactly what a journal writes: a line
-// whose record would be written in other bytes is refused, and so is a record of a newer format. It does not verify Sum,
-// which needs the journal's key, see [Verify].
+// ParseRecord reads one line of a journal, with or without its line feed. It accepts exactly what a journal writes: a
+// line whose record would be written in other bytes is refused, and so is a record of a newer format. It does not
+// verify Sum, which needs the journal's key, see [Verify].
 func ParseRecord(line []byte) (Record, error) {
 	var r Record
 	line = bytes.TrimSuffix(line, []byte("\n"))
@@ -71,8 +71,8 @@ func (l *link) check() error {
 
 const seqMember, formatMember = `{"seq":`, `"format":`
 
-// lineHead returns the sequence number and the format at the beginning of a line. seq is 0 if the line does not begin like
-// a record. A format that is too large for an int is the largest int.
+// lineHead returns the sequence number and the format at the beginning of a line. seq is 0 if the line does not begin
+// like a record. A format that is too large for an int is the largest int.
 func lineHead(line []byte) (seq uint64, format int) {
 	rest, ok := bytes.CutPrefix(line, []byte(seqMember))
 	digits, rest, more := bytes.Cut(rest, []byte(","))
@@ -112,8 +112,8 @@ func linkOf(line []byte) (link, error) {
 	}, nil
 }
 
-// follow verifies that line is the next one of the chain, and advances the chain to it. After an error the chain is where
-// it was. A record of a newer format is refused only if it is the next one of the chain.
+// follow verifies that line is the next one of the chain, and advances the chain to it. After an error the chain is
+// where it was. A record of a newer format is refused only if it is the next one of the chain.
 func (c *chain) follow(line []byte) error {
 	l, err := linkOf(line)
 	switch {

@@ -8,26 +8,26 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A denial costs the caller nothing and the journal some 400 bytes. Three bounds keep denials from filling the disk: one for
-// each identity and reason, one over all identities, and one by the free space, the last part of which is kept for
-// certificates.
+// A denial costs the caller nothing and the journal some 400 bytes. Three bounds keep denials from filling the disk:
+// one for each identity and reason, one over all identities, and one by the free space, the last part of which is kept
+// for certificates.
 const (
-	// repeatBurst denials of one identity for one reason are written in full, then one every repeatEvery. Further ones are
-	// counted, and the count is written every reportRepeated.
+	// repeatBurst denials of one identity for one reason are written in full, then one every repeatEvery. Further ones
+	// are counted, and the count is written every reportRepeated.
 	repeatBurst    = 100
 	repeatEvery    = 10 * time.Second
 	reportRepeated = 10 * time.Second
-	// maxRepeaters is how many pairs of identity and reason are counted separately, and maxReported how many of them have a
-	// record of their own in one interval. The others are counted together.
+	// maxRepeaters is how many pairs of identity and reason are counted separately, and maxReported how many of them
+	// have a record of their own in one interval. The others are counted together.
 	maxRepeaters = 1024
 	maxReported  = 64
-	// verifiedRate is how many denials a second, on average, are written in full for all verified identities together, and
-	// verifiedBurst how many at once. Requests without a verified token have a budget of their own: otherwise any client of
-	// the network could use up the budget of the others, and without a budget fill the disk.
+	// verifiedRate is how many denials a second, on average, are written in full for all verified identities together,
+	// and verifiedBurst how many at once. Requests without a verified token have a budget of their own: otherwise any
+	// client of the network could use up the budget of the others, and without a budget fill the disk.
 	verifiedRate, verifiedBurst               = 50, 2000
 	unauthenticatedRate, unauthenticatedBurst = 50, 2000
-	// measureEvery is how often the free space is measured. While it is less than the reserve, denials are only counted,
-	// and the count is written every reportTight.
+	// measureEvery is how often the free space is measured. While it is less than the reserve, denials are only
+	// counted, and the count is written every reportTight.
 	measureEvery = 5 * time.Second
 	reportTight  = time.Minute
 	maxReserve   = 256 << 20 // bytes, or a twentieth of the disk if that is less
@@ -86,8 +86,8 @@ func (d *denials) admit(r *Record) (full, counted bool) {
 	return false, true
 }
 
-// summaries returns the records about repeated denials that are due, those with the highest counts first, and the number of
-// denials that they do not include. Identities without a recent denial are removed.
+// summaries returns the records about repeated denials that are due, those with the highest counts first, and the
+// number of denials that they do not include. Identities without a recent denial are removed.
 func (d *denials) summaries(now time.Time, closing bool) (out []entry, rest int) {
 	if !closing && now.Sub(d.reported) < reportRepeated {
 		return nil, 0

@@ -24,8 +24,8 @@ const (
 	maxText = 128 << 10
 )
 
-// chain computes the sums that link records. A copy of a chain continues at the same place. It shares the hash, so the two
-// MUST NOT be used at the same time.
+// chain computes the sums that link records. A copy of a chain continues at the same place. It shares the hash, so the
+// two MUST NOT be used at the same time.
 type chain struct {
 	seq  uint64 // of the last record; 0: none yet
 	sum  string // of the last record, hexadecimal
@@ -68,9 +68,9 @@ func appendSum(b []byte, sum string) []byte {
 // timeLayout is RFC 3339 and always has microseconds, so that lines sort as text.
 const timeLayout = "2006-01-02T15:04:05.000000Z"
 
-// appendCovered appends the line without its sum, which covers exactly these bytes. A record has one encoding: members in
-// the order of [Record], no white space, times in one form, and only those characters escaped that mean something else to
-// JSON (RFC 8259 §7) or to a terminal.
+// appendCovered appends the line without its sum, which covers exactly these bytes. A record has one encoding: members
+// in the order of [Record], no white space, times in one form, and only those characters escaped that mean something
+// else to JSON (RFC 8259 §7) or to a terminal.
 func (r *Record) appendCovered(b []byte) []byte {
 	b = strconv.AppendUint(append(b, `{"seq":`...), r.Seq, 10)
 	b = appendInt(b, `,"format":`, int64(r.Format))

@@ -76,8 +76,8 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// G4: the disk fails in every way: no record is acknowledged that does not count, the health shows that the journal cannot
-// be written, and the journal recovers without help and is intact.
+// G4: the disk fails in every way: no record is acknowledged that does not count, the health shows that the journal
+// cannot be written, and the journal recovers without help and is intact.
 func TestDiskFaults(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -250,8 +250,9 @@ func TestDropped(t *testing.T) {
 	}
 }
 
-// F2 // G4: a flood of unauthenticated requests does not fill the disk: beyond a bound they are counted, in few records.
-// Repeated denials of a verified identity are counted as well, with the identity. Every signature has its record.
+// F2 // G4: a flood of unauthenticated requests does not fill the disk: beyond a bound they are counted, in few
+// records. Repeated denials of a verified identity are counted as well, with the identity. Every signature has its
+// record.
 func TestStrangersAreCounted(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -299,7 +300,8 @@ func TestStrangersAreCounted(t *testing.T) {
 	}
 }
 
-// G4: what a crash leaves at the end is set aside at the next start; a journal that lost acknowledged records is refused.
+// G4: what a crash leaves at the end is set aside at the next start; a journal that lost acknowledged records is
+// refused.
 func TestTornTail(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -390,8 +392,8 @@ func TestMovedAway(t *testing.T) {
 	}
 }
 
-// G4: a store that accepts small records and no large ones causes no busy loop: a repair that succeeds does not reset the
-// delay. Records that were kept are written when the store accepts them.
+// G4: a store that accepts small records and no large ones causes no busy loop: a repair that succeeds does not reset
+// the delay. Records that were kept are written when the store accepts them.
 func TestRepairsWait(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -441,7 +443,8 @@ func (d *smallDisk) Write(p []byte) (int, error) {
 
 func (d *smallDisk) Sync() error { return d.file.Sync() }
 
-// G4: a path that is not a regular file is refused with a remedy: a pipe would block, and a link would have a second lock.
+// G4: a path that is not a regular file is refused with a remedy: a pipe would block, and a link would have a second
+// lock.
 func TestNotAFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

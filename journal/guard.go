@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// changedError means that another process changed a file of the journal while it was written. Nothing is appended until the
-// file has the acknowledged records again.
+// changedError means that another process changed a file of the journal while it was written. Nothing is appended until
+// the file has the acknowledged records again.
 type changedError struct{ what string }
 
 func (e *changedError) Error() string {
@@ -129,16 +129,16 @@ func takeLock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// release releases the lock at once. Closing the file alone would not, as long as a child process that is being started has a
-// copy of the descriptor.
+// release releases the lock at once. Closing the file alone would not, as long as a child process that is being started
+// has a copy of the descriptor.
 func release(lock *os.File) {
 	_ = syscall.Flock(int(lock.Fd()), syscall.LOCK_UN) //nolint:gosec // as above; and the lock ends with the process
 	_ = lock.Close()                                   // nothing is written to it
 }
 
-// verifyContent reads the file from its first record to the acknowledged end, and returns a [changedError] unless these are
-// the acknowledged records: the chain begins after the previous segment and ends with the sum that is in memory, so that no
-// byte between them can differ.
+// verifyContent reads the file from its first record to the acknowledged end, and returns a [changedError] unless these
+// are the acknowledged records: the chain begins after the previous segment and ends with the sum that is in memory, so
+// that no byte between them can differ.
 func (s *fileStore) verifyContent() error {
 	f, err := os.OpenFile(s.path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -183,8 +183,8 @@ func (s *fileStore) watchClosed() {
 	s.closedChecked = s.now()
 }
 
-// checkClosed checks the closed segments. A segment that is gone was archived. A segment that was changed is verified. The
-// CA continues in any case, because new records do not depend on closed segments.
+// checkClosed checks the closed segments. A segment that is gone was archived. A segment that was changed is verified.
+// The CA continues in any case, because new records do not depend on closed segments.
 func (s *fileStore) checkClosed() {
 	for path, was := range s.closed {
 		st, err := os.Lstat(path)

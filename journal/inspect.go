@@ -57,8 +57,8 @@ func (c Config) badSalt(err error) error {
 	return fault.BadSetting(err.Error(), "", "subjects")
 }
 
-// inspectFile finds what would make [openFile] fail, without changing anything or taking the lock. start is a chain without
-// records.
+// inspectFile finds what would make [openFile] fail, without changing anything or taking the lock. start is a chain
+// without records.
 func inspectFile(path string, start chain) (err error) {
 	if err := checkPlace(path); err != nil {
 		return err

@@ -11,7 +11,8 @@ import (
 	"github.com/mayfly-ca/mayfly/journal"
 )
 
-// G2: Inspect refuses what Open refuses, says what to do, and changes nothing, also while another process has the journal.
+// G2: Inspect refuses what Open refuses, says what to do, and changes nothing, also while another process has the
+// journal.
 func TestInspect(t *testing.T) {
 	t.Parallel()
 	whole := t.TempDir()

@@ -9,7 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The line of every record is JSON that reads back as the same record, is accepted by ParseRecord and follows in the chain.
+// The line of every record is JSON that reads back as the same record, is accepted by ParseRecord and follows in the
+// chain.
 func FuzzEncode(f *testing.F) {
 	f.Add("alice", "text", uint64(1), 2, int64(1795700000000000))
 	f.Add("\xff\x00\u2028\"", `\`, uint64(1<<63), 0, int64(0))

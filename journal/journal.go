@@ -40,8 +40,8 @@ type Options struct {
 	Logger *slog.Logger     // nil: none
 	Now    func() time.Time // nil: time.Now
 	Stdout *os.File         // receives the copy for standard output; nil: os.Stdout
-	// Changed is called when another process changed a file of the journal while it was written. It MUST return at once.
-	// Optional: without it, [Journal.Health] has a warning until the process ends.
+	// Changed is called when another process changed a file of the journal while it was written. It MUST return at
+	// once. Optional: without it, [Journal.Health] has a warning until the process ends.
 	Changed func(what string)
 	// Disk wraps the file that is written. Optional: the file itself.
 	Disk func(*os.File) Disk
@@ -128,8 +128,8 @@ type Journal struct {
 	measured  time.Time // when the free space was measured last
 }
 
-// Open opens the journal for this process alone, sets aside what a crash left at its end, and writes the start record. When
-// Open returns, the journal can be written. Its errors name the remedy.
+// Open opens the journal for this process alone, sets aside what a crash left at its end, and writes the start record.
+// When Open returns, the journal can be written. Its errors name the remedy.
 func Open(c Config, o Options) (*Journal, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -208,8 +208,8 @@ func (j *Journal) openStore(c Config, o Options) (cut string, err error) {
 	return cut, nil
 }
 
-// Append returns when the record is durable. The journal sets Seq, Format, Time, Prev and Sum. After an error the record
-// does not count; if ctx has ended, it may count nevertheless. The error names the cause for the operator.
+// Append returns when the record is durable. The journal sets Seq, Format, Time, Prev and Sum. After an error the
+// record does not count; if ctx has ended, it may count nevertheless. The error names the cause for the operator.
 func (j *Journal) Append(ctx context.Context, r *Record) error {
 	if err := r.check(); err != nil {
 		return err
@@ -281,10 +281,10 @@ func (j *Journal) wakeUp() {
 	}
 }
 
-// write is the one goroutine that writes. It takes the records that wait, commits them as one group and wakes their callers.
-// While a group is written, the next one collects (group commit). After a failure the first repair is immediate. Later ones
-// wait, also if a repair succeeds and the next group fails again: a store that accepts small records and no large ones must
-// not cause a busy loop.
+// write is the one goroutine that writes. It takes the records that wait, commits them as one group and wakes their
+// callers. While a group is written, the next one collects (group commit). After a failure the first repair is
+// immediate. Later ones wait, also if a repair succeeds and the next group fails again: a store that accepts small
+// records and no large ones must not cause a busy loop.
 func (j *Journal) write() {
 	defer close(j.ended)
 	check := time.NewTicker(checkEvery)
@@ -444,8 +444,8 @@ func (j *Journal) commit(all []entry) error {
 	return nil
 }
 
-// fail stops the journal: no record is acknowledged until a repair has succeeded. Callers that wait get the error. Records
-// without a waiting caller are kept and written after the repair.
+// fail stops the journal: no record is acknowledged until a repair has succeeded. Callers that wait get the error.
+// Records without a waiting caller are kept and written after the repair.
 func (j *Journal) fail(err error, group []entry) {
 	j.log.Error("journal: the journal cannot be written; no certificates are issued until it can", "cause", err.Error())
 	j.metrics.failures.Inc()
@@ -575,8 +575,8 @@ func (j *Journal) Health() Health {
 }
 
 // Close writes the records that wait and the stop record, with the number of signatures since the start, and closes the
-// file. Copies may catch up until ctx ends; they continue after the next start. Append and Note MUST NOT be called after
-// Close.
+// file. Copies may catch up until ctx ends; they continue after the next start. Append and Note MUST NOT be called
+// after Close.
 func (j *Journal) Close(ctx context.Context, signatures int) error {
 	w := newWaiter()
 	j.mu.Lock()

@@ -36,7 +36,8 @@ func (c Config) privacy() (*privacy, error) {
 	return &privacy{salt}, nil
 }
 
-// ReadSalt returns the salt for [SubjectDigest]: the configured one, or else the content of FILE.salt. It does not create one.
+// ReadSalt returns the salt for [SubjectDigest]: the configured one, or else the content of FILE.salt. It does not
+// create one.
 func (c Config) ReadSalt() ([]byte, error) {
 	if c.Salt != nil {
 		return c.Salt.Read()
@@ -73,8 +74,8 @@ func (c Config) makeSalt() ([]byte, error) {
 	return []byte(salt), durable.SyncDir(filepath.Dir(c.File))
 }
 
-// SubjectDigest returns what a journal has in place of a subject or a SAN: "hmac-sha256:" and the HMAC-SHA256 under the salt in
-// hexadecimal.
+// SubjectDigest returns what a journal has in place of a subject or a SAN: "hmac-sha256:" and the HMAC-SHA256 under the
+// salt in hexadecimal.
 func SubjectDigest(salt []byte, subject string) string {
 	m := hmac.New(sha256.New, salt)
 	m.Write([]byte(subject))

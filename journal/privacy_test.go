@@ -10,7 +10,8 @@ import (
 	"github.com/mayfly-ca/mayfly/journal"
 )
 
-// Subjects as digests: the plain text is nowhere, the same subject has the same digest over restarts, and the salt finds it.
+// Subjects as digests: the plain text is nowhere, the same subject has the same digest over restarts, and the salt
+// finds it.
 func TestDigests(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")

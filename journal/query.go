@@ -49,8 +49,8 @@ func (f *Filter) Hides(r *Record) bool {
 // followEvery is how often [Reader.Follow] looks for new records.
 const followEvery = 100 * time.Millisecond
 
-// Follow calls each for every record, then for each new one until ctx ends, which is no error. Damaged lines are passed to
-// damaged and skipped. An error of each ends it.
+// Follow calls each for every record, then for each new one until ctx ends, which is no error. Damaged lines are passed
+// to damaged and skipped. An error of each ends it.
 func (r *Reader) Follow(ctx context.Context, damaged func(*Damage), each func(Entry) error) error {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
@@ -95,8 +95,8 @@ func Tail(path string, n uint64) (*Reader, error) {
 	return NewReader(path, last-min(n, last)+1), nil
 }
 
-// NormalizeSerial returns a serial number as records have it, from the forms in which other tools write it: without leading
-// zeroes, with colons, with capitals or with 0x. ok is false if it is not hexadecimal.
+// NormalizeSerial returns a serial number as records have it, from the forms in which other tools write it: without
+// leading zeroes, with colons, with capitals or with 0x. ok is false if it is not hexadecimal.
 func NormalizeSerial(s string) (serial string, ok bool) {
 	s = strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(s, "0x"), ":", ""))
 	const digits = "0123456789abcdef"

@@ -38,8 +38,8 @@ type Damage struct {
 // Error returns position and problem.
 func (d *Damage) Error() string { return d.At.String() + ": " + d.What }
 
-// Reader reads the records of a journal in order, across its segments, also while the journal grows. It needs no lock and
-// writes nothing. It does not verify the chain, see [Verify].
+// Reader reads the records of a journal in order, across its segments, also while the journal grows. It needs no lock
+// and writes nothing. It does not verify the chain, see [Verify].
 type Reader struct {
 	path string
 	next uint64 // number of the next record; 0: the first one that exists
@@ -53,7 +53,8 @@ type Reader struct {
 	bound   uint64 // the last record that is known to be acknowledged
 }
 
-// NewReader returns a reader of the journal at path that begins with record number from; 0 is the first one that exists.
+// NewReader returns a reader of the journal at path that begins with record number from; 0 is the first one that
+// exists.
 func NewReader(path string, from uint64) *Reader { return &Reader{path: path, next: from} }
 
 // Acknowledged makes r stop after the last record that FILE.head names, if that file exists. Later records were not
@@ -92,9 +93,9 @@ func (r *Reader) Close() error {
 	return f.Close()
 }
 
-// Next returns the next record. The error is io.EOF at the present end; later calls may return more records. A line that is
-// not a record, or is one of a newer format, is a [Damage]; the next call continues after it. An incomplete last line counts
-// as not written yet.
+// Next returns the next record. The error is io.EOF at the present end; later calls may return more records. A line
+// that is not a record, or is one of a newer format, is a [Damage]; the next call continues after it. An incomplete
+// last line counts as not written yet.
 func (r *Reader) Next() (Entry, error) {
 	for {
 		if held, err := r.held(); err != nil {
@@ -272,8 +273,8 @@ func lastIn(f *os.File) (uint64, error) {
 	return 0, nil
 }
 
-// Read yields the records of the journal at path from number from to its present end. A damaged line is yielded as an error
-// of type [Damage], and reading continues after it. Any other error is the last value.
+// Read yields the records of the journal at path from number from to its present end. A damaged line is yielded as an
+// error of type [Damage], and reading continues after it. Any other error is the last value.
 func Read(path string, from uint64) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		r := NewReader(path, from)

@@ -73,7 +73,8 @@ func TestReadLongLine(t *testing.T) {
 	}
 }
 
-// G4: an Acknowledged reader does not read records after the acknowledged end, also if other records replace them later.
+// G4: an Acknowledged reader does not read records after the acknowledged end, also if other records replace them
+// later.
 func TestReadAcknowledged(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal")

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Format is the version of the record format that this package writes. Every version up to it can be read. Version 1, of
-// the records that have no member "format", is version 2 without that member.
+// Format is the version of the record format that this package writes. Every version up to it can be read. Version 1,
+// of the records that have no member "format", is version 2 without that member.
 //
-// In every version, "seq" and "format" are the first members, "prev" and "sum" the last ones, and the sum covers the line
-// before it, so that a reader can check the chain of records that it cannot read otherwise.
+// In every version, "seq" and "format" are the first members, "prev" and "sum" the last ones, and the sum covers the
+// line before it, so that a reader can check the chain of records that it cannot read otherwise.
 const Format = 2
 
 // Kind says what a record is about. It is a closed set.

@@ -2,8 +2,8 @@ package journal
 
 import "fmt"
 
-// rules finds records that contradict each other. What it stores for each serial number moves to a temporary file when there
-// are many.
+// rules finds records that contradict each other. What it stores for each serial number moves to a temporary file when
+// there are many.
 type rules struct {
 	serials spool
 	at      place // of the present record

@@ -30,8 +30,8 @@ type Segment struct {
 	Closed bool   // no record is added any more
 }
 
-// Segments returns the files of the journal at path, in their order: closed ones, then path itself if it exists. No file at
-// all is an error.
+// Segments returns the files of the journal at path, in their order: closed ones, then path itself if it exists. No
+// file at all is an error.
 func Segments(path string) ([]Segment, error) {
 	out, err := closedSegments(path)
 	if err != nil {
@@ -101,8 +101,8 @@ var errTorn = errors.New("the last line is incomplete")
 // errLong means that a line is longer than any that a journal writes.
 var errLong = fmt.Errorf("a line of more than %d bytes", maxLine)
 
-// readLine returns the next line with its line feed. At the end of the file the error is io.EOF, inside a line errTorn. The
-// line is valid until the next call.
+// readLine returns the next line with its line feed. At the end of the file the error is io.EOF, inside a line errTorn.
+// The line is valid until the next call.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	line, err := r.ReadSlice('\n')
 	if err == nil {
@@ -122,8 +122,8 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	return whole, err
 }
 
-// head names the last acknowledged record, in the file FILE.head. It is written after each commit and not synced: after a
-// crash it may name an earlier record, and never a later one.
+// head names the last acknowledged record, in the file FILE.head. It is written after each commit and not synced: after
+// a crash it may name an earlier record, and never a later one.
 type head struct {
 	seq uint64
 	sum string

@@ -17,8 +17,8 @@ type place struct {
 	offset     uint64
 }
 
-// spool stores which records each serial number had, for a journal of any length in bounded memory. What exceeds the memory
-// is written to a temporary file, as runs that are sorted by serial number. [spool.finish] merges the runs.
+// spool stores which records each serial number had, for a journal of any length in bounded memory. What exceeds the
+// memory is written to a temporary file, as runs that are sorted by serial number. [spool.finish] merges the runs.
 type spool struct {
 	limit int             // of the serial numbers in memory
 	near  map[serial]seen // in memory
@@ -49,8 +49,8 @@ func (s *spool) get(n serial) mark { return s.near[n].mark }
 // spilled reports whether entries were written to the file.
 func (s *spool) spilled() bool { return s.file != nil }
 
-// claimOpen counts one intent less of those that were written to the file without an outcome, if there is one. It returns how
-// many it counted: 0 or 1.
+// claimOpen counts one intent less of those that were written to the file without an outcome, if there is one. It
+// returns how many it counted: 0 or 1.
 func (s *spool) claimOpen() int {
 	if s.open == 0 {
 		return 0
@@ -69,8 +69,8 @@ func (s *spool) add(n serial, m mark, at place) {
 	s.near[n] = one
 }
 
-// spill moves the entries in memory to the file. Intents without an outcome stay in memory, because their outcomes may follow,
-// unless they are too many or this is the last call.
+// spill moves the entries in memory to the file. Intents without an outcome stay in memory, because their outcomes may
+// follow, unless they are too many or this is the last call.
 func (s *spool) spill(last bool) {
 	var all []serial
 	for n, one := range s.near {

@@ -17,8 +17,8 @@ import (
 
 func serialOf(n int) string { return fmt.Sprintf("%040x", n) }
 
-// G5: problems of serial numbers are found with every size of the memory: with space for eight of them as with space for
-// all.
+// G5: problems of serial numbers are found with every size of the memory: with space for eight of them as with space
+// for all.
 func TestSpool(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(40) {
@@ -78,8 +78,8 @@ func TestSpool(t *testing.T) {
 	}
 }
 
-// F2: a journal of many certificates is verified with one segment open at a time and with bounded memory; a serial number
-// that is used a second time much later is found with its place.
+// F2: a journal of many certificates is verified with one segment open at a time and with bounded memory; a serial
+// number that is used a second time much later is found with its place.
 func TestVerifyIsBounded(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -201,8 +201,8 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
-// D22 // F2: of repeated denials the first are written in full, then one record for each interval has the identity and the
-// count. Other identities and other reasons are not affected, and the memory is bounded for any number of them.
+// D22 // F2: of repeated denials the first are written in full, then one record for each interval has the identity and
+// the count. Other identities and other reasons are not affected, and the memory is bounded for any number of them.
 func TestRepeatedDenials(t *testing.T) {
 	t.Parallel()
 	d := newDenials()

@@ -51,8 +51,8 @@ type fileStore struct {
 	notice           func(string) // called for a change that does not stop the journal; not nil
 }
 
-// openFile opens the journal at s.path for this process: it takes the lock, finds the end of the records and writes a head.
-// cut describes what was set aside, "" for nothing. start is a chain without records that has the journal's hash.
+// openFile opens the journal at s.path for this process: it takes the lock, finds the end of the records and writes a
+// head. cut describes what was set aside, "" for nothing. start is a chain without records that has the journal's hash.
 func openFile(s *fileStore, start chain) (cut string, err error) {
 	if err := checkPlace(s.path); err != nil {
 		return "", err
@@ -84,8 +84,8 @@ func openFile(s *fileStore, start chain) (cut string, err error) {
 	return cut, s.openHead()
 }
 
-// checkPlace refuses a path that cannot hold a journal. A link would have another lock than its target, so that two processes
-// could write the same file. Opening a pipe would block until another process opens it.
+// checkPlace refuses a path that cannot hold a journal. A link would have another lock than its target, so that two
+// processes could write the same file. Opening a pipe would block until another process opens it.
 func checkPlace(path string) error {
 	if st, err := os.Stat(filepath.Dir(path)); err != nil || !st.IsDir() {
 		return fmt.Errorf("%s is not a directory that can be read; make it, for this user only", filepath.Dir(path))
@@ -136,8 +136,8 @@ func (s *fileStore) compareHead(h head, err error) error {
 	return nil
 }
 
-// findEnd verifies the newest segment and finds the end of its intact records. Of the segment before it, only the last record
-// is read.
+// findEnd verifies the newest segment and finds the end of its intact records. Of the segment before it, only the last
+// record is read.
 func (s *fileStore) findEnd(start chain) error {
 	closed, err := closedSegments(s.path)
 	if err != nil {
@@ -327,7 +327,8 @@ func (s *fileStore) writeHead() error {
 	return err
 }
 
-// commit makes a group durable. After an error no record of the group counts, and repair MUST succeed before the next commit.
+// commit makes a group durable. After an error no record of the group counts, and repair MUST succeed before the next
+// commit.
 func (s *fileStore) commit(g group) error {
 	if s.file == nil {
 		return errors.New("the file is not open")
@@ -358,8 +359,8 @@ func (s *fileStore) commit(g group) error {
 		return err
 	}
 	s.size += int64(n)
-	// The group counts, whatever Stat returns now. If another process wrote in the meantime, the size differs, and the next
-	// check stops the journal.
+	// The group counts, whatever Stat returns now. If another process wrote in the meantime, the size differs, and the
+	// next check stops the journal.
 	if st, err := s.file.Stat(); err == nil {
 		s.stamp = stampOf(st)
 		s.stamp.size = s.size
@@ -390,9 +391,9 @@ func (s *fileStore) rotate() error {
 	return s.restamp()
 }
 
-// repair prepares the file so that records can be appended after the last acknowledged one, as after a crash: after a failed
-// sync, what the page cache holds may not be on disk. A file that another process changed or replaced is verified from its
-// first record before anything is appended.
+// repair prepares the file so that records can be appended after the last acknowledged one, as after a crash: after a
+// failed sync, what the page cache holds may not be on disk. A file that another process changed or replaced is
+// verified from its first record before anything is appended.
 func (s *fileStore) repair() (cut string, err error) {
 	if err := s.checkLock(); err != nil {
 		return "", err

@@ -46,10 +46,10 @@ func (s Summary) Records() int {
 // maxFindings is the number of findings after which a verification ends.
 const maxFindings = 100
 
-// Verify reads a whole journal, also one that is being written, and returns everything that is wrong with it: a changed byte,
-// a missing, added or moved record, records that were cut off at the end, and records that contradict each other. It stops
-// after the first break of the chain. The error is one of reading. One file is open at a time. The memory is bounded: of
-// more than a hundred thousand certificates the serial numbers go to a temporary file.
+// Verify reads a whole journal, also one that is being written, and returns everything that is wrong with it: a changed
+// byte, a missing, added or moved record, records that were cut off at the end, and records that contradict each other.
+// It stops after the first break of the chain. The error is one of reading. One file is open at a time. The memory is
+// bounded: of more than a hundred thousand certificates the serial numbers go to a temporary file.
 func Verify(path string, o VerifyOptions) (Summary, []Damage, error) {
 	v := &verification{o: o, path: path, chain: newChain(o.Key), rules: newRules(o.First > 1), summary: Summary{Kinds: map[Kind]int{}, Results: map[Result]int{}}}
 	if o.First > 1 {
@@ -115,8 +115,8 @@ type openSegment struct {
 	size int64
 }
 
-// list returns the present files of the journal. The newest is opened first: if the journal closes it in the meantime, it is
-// found under its new name and not read twice. The others are opened one at a time.
+// list returns the present files of the journal. The newest is opened first: if the journal closes it in the meantime,
+// it is found under its new name and not read twice. The others are opened one at a time.
 func (v *verification) list() (out []Segment, newest *os.File, err error) {
 	newest, err = os.Open(v.path)
 	for try := 0; errors.Is(err, fs.ErrNotExist) && try < 20; try++ { // between two steps of a rotation

@@ -60,8 +60,8 @@ func files(t *testing.T, path string) map[string][]byte {
 	return out
 }
 
-// G5: every changed, removed or added byte of every file is found, with a key and without. (Every second byte is removed
-// and doubled, which is enough for each member.)
+// G5: every changed, removed or added byte of every file is found, with a key and without. (Every second byte is
+// removed and doubled, which is enough for each member.)
 func TestEveryByte(t *testing.T) {
 	t.Parallel()
 	for name, key := range map[string][]byte{"sha256": nil, "hmac": []byte("a key that nobody else has")} {
@@ -145,8 +145,8 @@ func TestEveryLine(t *testing.T) {
 	}
 }
 
-// G5: a record that was changed and has a correct sum is found by the next record, in every file and at every place; the
-// last record is found by the head.
+// G5: a record that was changed and has a correct sum is found by the next record, in every file and at every place;
+// the last record is found by the head.
 func TestResealed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")

@@ -295,7 +295,8 @@ func (c *copier) pause(d time.Duration) bool {
 	}
 }
 
-// save writes the cursor, at most once in cursorEvery unless now is set. A cursor that is too low costs some repetitions.
+// save writes the cursor, at most once in cursorEvery unless now is set. A cursor that is too low costs some
+// repetitions.
 func (c *copier) save(now bool) {
 	c.mu.Lock()
 	done := c.done

@@ -28,9 +28,9 @@ const maxOTLPAnswer = 64 << 10 // bytes
 // otlpReceiver sends records as OTLP logs over HTTP in the JSON encoding (OTLP 1.x, "OTLP/HTTP"), as the protocol's own
 // types.
 //
-// It does not use OpenTelemetry's exporter. The exporter returns a partial success, which MUST NOT be sent again, as an error
-// of an internal type, which only its text distinguishes from a failure; it reads headers and compression from the
-// environment beside our configuration; and it adds 20 packages to the program.
+// It does not use OpenTelemetry's exporter. The exporter returns a partial success, which MUST NOT be sent again, as an
+// error of an internal type, which only its text distinguishes from a failure; it reads headers and compression from
+// the environment beside our configuration; and it adds 20 packages to the program.
 type otlpReceiver struct {
 	url     string
 	headers map[string]string

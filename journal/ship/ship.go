@@ -1,13 +1,14 @@
-// Package ship sends records of the journal elsewhere: to standard output, a syslog receiver or an OpenTelemetry collector.
+// Package ship sends records of the journal elsewhere: to standard output, a syslog receiver or an OpenTelemetry
+// collector.
 //
-// What goes in are messages: the lines of a journal in their order, as they stand in its file. What comes out are the same
-// bytes at each receiver, every record at least once and in order; the sequence number in the record tells repetitions
-// apart. Every attempt MUST end within [sendTimeout], every answer that is read MUST have a size limit, and every
-// failure MUST be counted and logged.
+// What goes in are messages: the lines of a journal in their order, as they stand in its file. What comes out are the
+// same bytes at each receiver, every record at least once and in order; the sequence number in the record tells
+// repetitions apart. Every attempt MUST end within [sendTimeout], every answer that is read MUST have a size limit, and
+// every failure MUST be counted and logged.
 //
 // A journal with a file is copied from that file ([Receivers.Follow]): each copy keeps a cursor beside the journal, so
-// that an outage of a receiver delays no certificate and a restart loses no record. A journal without a file has only the
-// receivers ([Receivers.Deliver]): a record counts when each of them has accepted it.
+// that an outage of a receiver delays no certificate and a restart loses no record. A journal without a file has only
+// the receivers ([Receivers.Deliver]): a record counts when each of them has accepted it.
 //
 // To add a kind of receiver, write its configuration with the methods of [kind] and its receiver in a file of its own,
 // and add a row to [Config.kinds].
@@ -66,8 +67,8 @@ type kind interface {
 	open(stdout io.Writer) (receiver, error)
 }
 
-// namedKind is a configured receiver under its name: the key in the configuration, the label "sink" of the metrics, and the
-// end of the name of the cursor's file.
+// namedKind is a configured receiver under its name: the key in the configuration, the label "sink" of the metrics, and
+// the end of the name of the cursor's file.
 type namedKind struct {
 	name string
 	kind kind
@@ -97,7 +98,8 @@ type namedReceiver struct {
 	receiver
 }
 
-// Open opens the configured receivers. None connects before it has something to send. Errors are [fault.Setting] values.
+// Open opens the configured receivers. None connects before it has something to send. Errors are [fault.Setting]
+// values.
 func Open(c Config, stdout io.Writer) (*Receivers, error) {
 	out := &Receivers{}
 	for _, k := range c.kinds() {
@@ -130,5 +132,6 @@ func (r *Receivers) Close() {
 	}
 }
 
-// errRejected is a receiver that works and does not accept some of the records. To send them again would change nothing.
+// errRejected is a receiver that works and does not accept some of the records. To send them again would change
+// nothing.
 var errRejected = errors.New("the collector rejected records")

@@ -23,8 +23,8 @@ const (
 	timeLayout = "2006-01-02T15:04:05.000000Z"
 	// maxDatagram bounds a message over UDP. A longer one is cut, so that something arrives; the file has all of it.
 	maxDatagram = 60 << 10
-	// sendBuffer is the size that the kernel's send buffer of a stream is set to; Linux doubles it. tailSize is how many
-	// bytes of messages are kept to be sent again. It MUST be larger than the buffer.
+	// sendBuffer is the size that the kernel's send buffer of a stream is set to; Linux doubles it. tailSize is how
+	// many bytes of messages are kept to be sent again. It MUST be larger than the buffer.
 	sendBuffer = 128 << 10
 	tailSize   = 512 << 10
 	// settled is how long after a write the receiver's kernel has its bytes, if an orderly end of the connection shows
@@ -39,12 +39,14 @@ var facilities = map[string]int{
 	"local0": 16, "local1": 17, "local2": 18, "local3": 19, "local4": 20, "local5": 21, "local6": 22, "local7": 23,
 }
 
-// syslogReceiver sends records as syslog messages (RFC 5424). On a stream each has its length before it (RFC 6587 §3.4.1).
+// syslogReceiver sends records as syslog messages (RFC 5424). On a stream each has its length before it (RFC 6587
+// §3.4.1).
 //
-// The protocol has no acknowledgement: a write to a stream succeeds when the bytes are in the kernel's send buffer. So the
-// size of that buffer is bounded, and the messages that may still be in it are kept in memory. After a connection is lost
-// they are sent again on the next one. A receiver therefore gets each record that was written to the stream while this
-// process runs, unless the connection is lost after the receiver's kernel accepted it and before the receiver read it.
+// The protocol has no acknowledgement: a write to a stream succeeds when the bytes are in the kernel's send buffer. So
+// the size of that buffer is bounded, and the messages that may still be in it are kept in memory. After a connection
+// is lost they are sent again on the next one. A receiver therefore gets each record that was written to the stream
+// while this process runs, unless the connection is lost after the receiver's kernel accepted it and before the
+// receiver read it.
 type syslogReceiver struct {
 	network, address string
 	tls              *tls.Config // nil: plain text
