@@ -66,26 +66,26 @@ func TestMatch(t *testing.T) {
 				Intermediate: func(c *x509.Certificate) { c.MaxPathLenZero, c.MaxPathLen = false, -1 },
 			})
 			other := pki.New(pki.Options{})
-			root, ours, foreign := issuer{p.Root, p.RootKey}, issuer{p.Intermediate, p.Key},
+			root, issuing, foreign := issuer{p.Root, p.RootKey}, issuer{p.Intermediate, p.Key},
 				issuer{other.Intermediate, other.Key}
-			sub := ours.certify(t, "subordinate CA", true, pki.NewKey(""))
+			sub := issuing.certify(t, "subordinate CA", true, pki.NewKey(""))
 			subsub := sub.certify(t, "subordinate CA of the subordinate CA", true, pki.NewKey(""))
 			cross := issuer{other.Root, other.RootKey}.certify(t, "another name", true, p.Key)
 			leaf := func(by issuer) issuer { return by.certify(t, "chief@example.com", false, pki.NewKey("")) }
 			for name, c := range map[string]struct {
-				leaf        issuer
-				by          issuer
-				chain       []issuer
-				ours, below bool
-				other       bool
+				leaf           issuer
+				by             issuer
+				chain          []issuer
+				issuing, below bool
+				other          bool
 			}{
-				"direct":           {leaf(ours), ours, []issuer{ours, root}, true, false, false},
-				"direct, no chain": {leaf(ours), ours, nil, true, false, false},
-				"subordinate":      {leaf(sub), sub, []issuer{sub, ours, root}, true, true, false},
+				"direct":           {leaf(issuing), issuing, []issuer{issuing, root}, true, false, false},
+				"direct, no chain": {leaf(issuing), issuing, nil, true, false, false},
+				"subordinate":      {leaf(sub), sub, []issuer{sub, issuing, root}, true, true, false},
 				"subordinate, issuing certificate left out": {leaf(sub), sub, []issuer{sub}, true, true, false},
 				"subordinate of a subordinate": {
 					leaf(subsub), subsub,
-					[]issuer{subsub, sub, ours, root},
+					[]issuer{subsub, sub, issuing, root},
 					true, true, false,
 				},
 				"the key under another name": {
@@ -100,7 +100,7 @@ func TestMatch(t *testing.T) {
 				},
 				"another CA, unrelated chain": {
 					leaf(foreign), foreign,
-					[]issuer{foreign, ours, root},
+					[]issuer{foreign, issuing, root},
 					false, false, false,
 				},
 				"another CA with the same name": {func() issuer {
@@ -119,7 +119,7 @@ func TestMatch(t *testing.T) {
 				}
 				for what, e := range map[string]*monitor.Entry{"final": final, "precertificate": precert} {
 					s, ok := newIssuerKeys(p.Chain[:1]).match(e)
-					if ok != c.ours || s.subordinate != c.below || (s.unknownCA != [32]byte{}) != c.other ||
+					if ok != c.issuing || s.subordinate != c.below || (s.unknownCA != [32]byte{}) != c.other ||
 						ok && s.key != keyHash(p.Intermediate) ||
 						ok && s.tbs != sha256.Sum256(c.leaf.RawTBSCertificate) {
 						t.Errorf("%s, %s: match %t, subordinate %t, unknown CA %x", name, what, ok, s.subordinate, s.unknownCA)
@@ -146,7 +146,7 @@ func TestMatch(t *testing.T) {
 			}
 			if s, ok := k.match(&monitor.Entry{
 				Content: leaf(sub).Raw,
-				Issuers: [][]byte{sub.Raw, ours.Raw, root.Raw},
+				Issuers: [][]byte{sub.Raw, issuing.Raw, root.Raw},
 			}); !ok || !s.subordinate {
 				t.Errorf("below a key that a journal names: %t %t", ok, s.subordinate)
 			}

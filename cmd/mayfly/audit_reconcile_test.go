@@ -31,7 +31,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/site"
 )
 
-// auditLab is a CA with a journal whose process comes and goes, and whoever is told of alarms.
+// auditLab is a CA with a journal, whose process can be stopped and started, and a webhook that receives its alarms.
 type auditLab struct {
 	t              *testing.T
 	dir            string
@@ -229,7 +229,7 @@ func TestAuditTheft(t *testing.T) {
 			t.Errorf("%v: status %d, %s", args, status, stderr)
 		}
 	}
-	// Whoever looks at it learns whose name the certificate bears, where it is and what to run, wherever he looks.
+	// Each place that shows the alarm has the identity, the entry and the commands to run.
 	told := l.told[0]
 	if told.Identity != "thief@example.com" || told.Index == nil || len(told.Commands) < 4 ||
 		told.Signature != reconcile.SignatureVerified {
@@ -493,7 +493,7 @@ func TestAuditKilled(t *testing.T) {
 	}
 }
 
-// BenchmarkReconcile is the real command over a million entries and their two million records. It prints time and memory.
+// BenchmarkReconcile runs the command over a million entries and their two million records, and prints time and memory.
 func BenchmarkReconcile(b *testing.B) {
 	entries := 1_000_000
 	if testing.Short() {
