@@ -112,13 +112,13 @@ func TestOneLogsClockIsWrong(t *testing.T) {
 		st := s.Status()[0]
 		return !st.OK && strings.Contains(st.Cause, "skewed")
 	})
-	calls := a.Calls()
+	calls, began := a.Calls(), time.Now()
 	for range 20 {
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil || s.Clock() != nil {
 			t.Errorf("%v, clock %v", err, s.Clock())
 		}
 	}
-	if a.Calls() > calls+2 {
+	if a.Calls() > calls+2+int(time.Since(began)/time.Second) { // one probe a second
 		t.Errorf("%d calls of a log that is set aside", a.Calls()-calls)
 	}
 }

@@ -68,7 +68,7 @@ func TestRoots(t *testing.T) {
 func open(t *testing.T, srv *httptest.Server, caCert []byte) *remote.Log {
 	t.Helper()
 	r, err := remote.Open(remote.Config{Name: "lab", URL: srv.URL}, remote.Options{
-		PublicKeyPEM: publicPEM(t, newKey(t, elliptic.P256()).Public()), CACertPEM: caCert, Timeout: 5 * time.Second,
+		PublicKeyPEM: publicPEM(t, newKey(t, elliptic.P256()).Public()), CACertPEM: caCert, Timeout: 30 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
