@@ -67,8 +67,10 @@ var layers = map[string][]string{
 	"dev":  {"node", "ca", "client", "config", "server", "trust", "dev/idp", "dev/tsa"},
 
 	"cmd/internal/cli": {"fault"},
-	"cmd/mayfly": {"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "ctlog", "ctlog/embedded", "monitor",
-		"journal", "reconcile", "client", "trust", "identity", "loglist", "tbs", "fault", "server"},
+	"cmd/mayfly": {
+		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "ctlog", "ctlog/embedded", "monitor",
+		"journal", "reconcile", "client", "trust", "identity", "loglist", "tbs", "fault", "server",
+	},
 	"cmd/mayfly-bench": {"cmd/internal/cli", "dev", "dev/idp", "node", "client", "ca", "tbs"},
 
 	"testkit": {"*", "testkit"}, // and only tests import it

@@ -24,8 +24,10 @@ var documentedNumbers = []struct {
 	{"docs/operations.md", "`{127.0.0.1:5554}` | `listen.grpc`", "config.DefaultGRPC"},
 	{"docs/operations.md", "`{127.0.0.1:2112}` | `listen.admin`", "config.DefaultAdmin"},
 	{"docs/operations.md", "A check without a result for {five seconds} counts as failed", "server.staleAfter"},
-	{"docs/operations.md", "precertificates that wait for a log with `embed: false` | it stays full ({256})",
-		"ctlog.maxQueue"},
+	{
+		"docs/operations.md", "precertificates that wait for a log with `embed: false` | it stays full ({256})",
+		"ctlog.maxQueue",
+	},
 	{"docs/operations.md", "at most {four} times as many wait as there are slots", "oidc.queueFactor"},
 	{
 		"docs/operations.md", "The CA remembers {1,024} providers of each pattern with their keys, and {16 MiB} of key " +
@@ -35,8 +37,10 @@ var documentedNumbers = []struct {
 	{"docs/operations.md", "The CA makes the next shard `lead` ({30 days})", "ctlog/embedded.defaultLead"},
 	{"docs/operations.md", "The old shard stays open for {20 minutes}", "ctlog/embedded.Overlap"},
 	{"docs/operations.md", "A checkpoint waits at most {four seconds}", "ctlog/embedded.witnessTimeout"},
-	{"docs/operations.md", "A witness that fails {three} times gets no requests for {ten seconds}",
-		"ctlog/embedded.maxFailures ctlog/embedded.asideFor"},
+	{
+		"docs/operations.md", "A witness that fails {three} times gets no requests for {ten seconds}",
+		"ctlog/embedded.maxFailures ctlog/embedded.asideFor",
+	},
 	{"docs/operations.md", "and after `stagger` ({500 ms}) without an answer", "ctlog.defaultStagger"},
 	{"docs/operations.md", "for as long as it asks for, at most {five seconds}", "ctlog.maxHold"},
 	{"docs/operations.md", "A failing log** is set aside after {five} failures in a row", "ctlog.tripAfter"},
@@ -53,28 +57,40 @@ var documentedNumbers = []struct {
 	{"docs/operations.md", "of these, for logs (`ct.policy.budget`) | {12 seconds}", "ctlog.defaultBudget"},
 	{"docs/operations.md", "one attempt at a provider or a log | {4 seconds}", "ctlog.defaultAttempt"},
 	{"docs/operations.md", "requests at once (`limits.requests`) | {1024}", "server/admission.DefaultRequests"},
-	{"docs/operations.md", "REST: {5 s} for headers, {30 s} between requests",
-		"server.headerTimeout server.idleTimeout"},
+	{
+		"docs/operations.md", "REST: {5 s} for headers, {30 s} between requests",
+		"server.headerTimeout server.idleTimeout",
+	},
 	{"docs/operations.md", "with a ping after {20 s} of silence", "server.pingAfter"},
 	{"docs/operations.md", "a request that is being received | {10 s}", "server.bodyTimeout"},
-	{"docs/operations.md", "(health watch, reflection) | {1 hour} | {1024} | {64}",
-		"server.standingTime server.standingMost server.standingShare"},
-	{"docs/operations.md", "`limits.wait`: {1 s} for the first of its source | `limits.requests`: {1024}",
-		"server/admission.DefaultMaxWait server/admission.DefaultRequests"},
+	{
+		"docs/operations.md", "(health watch, reflection) | {1 hour} | {1024} | {64}",
+		"server.standingTime server.standingMost server.standingShare",
+	},
+	{
+		"docs/operations.md", "`limits.wait`: {1 s} for the first of its source | `limits.requests`: {1024}",
+		"server/admission.DefaultMaxWait server/admission.DefaultRequests",
+	},
 	{
 		"docs/operations.md", "one that delivers {4 MiB} in {a minute} without one complete request, or over which " +
 			"more than {16} requests in a row are refused",
 		"server.floodBytes server.floodWindow server.maxTurnedAway",
 	},
-	{"docs/operations.md", "After {eight} such connections, their source gets no new connection for {ten seconds}",
-		"server.floodsAllowed server.stayAway"},
+	{
+		"docs/operations.md", "After {eight} such connections, their source gets no new connection for {ten seconds}",
+		"server.floodsAllowed server.stayAway",
+	},
 
 	{"docs/audit.md", "records gather for at most {8 ms}", "journal.gatherMost"},
-	{"docs/audit.md", "the first {100} are written in full, then one every {10 seconds}",
-		"journal.repeatBurst journal.repeatEvery"},
+	{
+		"docs/audit.md", "the first {100} are written in full, then one every {10 seconds}",
+		"journal.repeatBurst journal.repeatEvery",
+	},
 	{"docs/audit.md", "The {64} highest counts", "journal.maxReported"},
-	{"docs/audit.md", "{50} a second are written on average, and up to {2,000} at once",
-		"journal.verifiedRate journal.verifiedBurst"},
+	{
+		"docs/audit.md", "{50} a second are written on average, and up to {2,000} at once",
+		"journal.verifiedRate journal.verifiedBurst",
+	},
 	{"docs/audit.md", "less than {256 MiB} free", "journal.maxReserve"},
 	{"docs/audit.md", "Beyond {131,072} certificates", "journal.spoolLimit"},
 
@@ -89,22 +105,30 @@ var documentedNumbers = []struct {
 	{"docs/config.md", "A token without a key ID is tried with at most {64} keys", "oidc.maxCandidates"},
 
 	{"docs/errors.md", "longer than `max` bytes ({16 KiB})", "oidc.MaxSize"},
-	{"docs/errors.md", "more than {2,000} refusals of this identity, then more than {20} a second",
-		"server.identityRefusalBurst server.identityRefusalRate"},
+	{
+		"docs/errors.md", "more than {2,000} refusals of this identity, then more than {20} a second",
+		"server.identityRefusalBurst server.identityRefusalRate",
+	},
 	{"docs/errors.md", "beyond a leeway of {60 s}", "oidc.leeway"},
 
-	{"docs/security.md", "one shared fetch in {five seconds} per issuer, after a burst of {three}",
-		"oidc.unknownKeyEvery oidc.unknownKeyBurst"},
+	{
+		"docs/security.md", "one shared fetch in {five seconds} per issuer, after a burst of {three}",
+		"oidc.unknownKeyEvery oidc.unknownKeyBurst",
+	},
 
 	{"docs/invariants.md", "NotAfter is exactly {ten minutes} later", "ca.Validity"},
 	{"docs/invariants.md", "at least {nine minutes} to live", "ca.minLeft"},
 
-	{"docs/compatibility.md", "{30 seconds} earlier (`ca.backdate`); NotAfter is exactly {10 minutes} after it",
-		"ca.DefaultBackdate ca.Validity"},
+	{
+		"docs/compatibility.md", "{30 seconds} earlier (`ca.backdate`); NotAfter is exactly {10 minutes} after it",
+		"ca.DefaultBackdate ca.Validity",
+	},
 
 	{"docs/performance.md", "Up to a {thousand} refusals a second for each processor", "server/admission.refusalsPerProcessor"},
-	{"docs/performance.md", "lets the heap grow to {48 MiB} before each collection, or by {60} %",
-		"node.heapFloor node.sparing"},
+	{
+		"docs/performance.md", "lets the heap grow to {48 MiB} before each collection, or by {60} %",
+		"node.heapFloor node.sparing",
+	},
 }
 
 // The figures in the documentation are those of the code.

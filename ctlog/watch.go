@@ -97,7 +97,7 @@ func (s *Set) retry(ctx context.Context, l *logState) {
 		l.breaker.abandon(p)
 		return
 	}
-	s.tryAlone(ctx, l, r, p)
+	_ = s.tryAlone(ctx, l, r, p) // the breaker has recorded the failure
 }
 
 // check reads the log's head and its roots. It returns 0 if the log accepts all of our roots, else the longest time

@@ -17,7 +17,7 @@ import (
 
 // banner is what "mayfly dev" prints when it can issue.
 type banner struct {
-	state     *devState
+	state     *State
 	listeners server.Listeners
 	flags     *Options
 	took      time.Duration

@@ -83,7 +83,7 @@ func Run(ctx context.Context, f *Options, log *slog.Logger, out io.Writer) error
 }
 
 // proveItself gets one certificate the way any signer does and verifies it in full.
-func proveItself(ctx context.Context, p *idp.Provider, state *devState, url string) error {
+func proveItself(ctx context.Context, p *idp.Provider, state *State, url string) error {
 	token, err := p.Token(selfTestEmail, nil)
 	if err != nil {
 		return err
@@ -185,7 +185,7 @@ func ServePages(l net.Listener, h http.Handler) (stop func()) {
 }
 
 // publish writes what verifiers and signers need.
-func (s *devState) publish(m trust.Material, url string, stamps *tsa.Authority) error {
+func (s *State) publish(m trust.Material, url string, stamps *tsa.Authority) error {
 	chain := stamps.Chain()
 	services := trust.Services{
 		CA: url, OIDC: s.Issuer, TSA: s.Issuer + tsa.Path, Operator: "mayfly dev",

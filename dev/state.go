@@ -19,8 +19,8 @@ import (
 // stateVersion is the layout of the state directory that this binary reads and writes.
 const stateVersion = 1
 
-// devState is the directory of "mayfly dev".
-type devState struct {
+// State is the directory of "mayfly dev".
+type State struct {
 	Version int       `json:"version"`
 	Created time.Time `json:"created"`
 	Issuer  string    `json:"issuer"`
@@ -30,10 +30,11 @@ type devState struct {
 	fresh bool // made by this start
 }
 
-func (s *devState) Path(name string) string { return filepath.Join(s.dir, name) }
+// Path returns the path of a file in the directory.
+func (s *State) Path(name string) string { return filepath.Join(s.dir, name) }
 
 // ReadState reads the directory of a CA that was started before.
-func ReadState(dir string) (*devState, error) {
+func ReadState(dir string) (*State, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "state.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s holds no development CA; start one with \"mayfly dev --dir %s\" or name its directory with --dir", dir, dir)
@@ -41,7 +42,7 @@ func ReadState(dir string) (*devState, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &devState{dir: dir}
+	s := &State{dir: dir}
 	if err := json.Unmarshal(data, s); err != nil {
 		return nil, fmt.Errorf("%s: %w; restore it, or start anew in another directory with --dir", s.Path("state.json"), err)
 	}
@@ -55,7 +56,7 @@ func ReadState(dir string) (*devState, error) {
 }
 
 // OpenState reads or makes the directory and locks it against a second "mayfly dev".
-func OpenState(dir string) (*devState, error) {
+func OpenState(dir string) (*State, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
 	}
@@ -79,7 +80,7 @@ func OpenState(dir string) (*devState, error) {
 }
 
 // newState makes an empty directory a state directory. A directory with other things in it is left alone.
-func newState(dir string) (*devState, error) {
+func newState(dir string) (*State, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
@@ -89,7 +90,7 @@ func newState(dir string) (*devState, error) {
 			return nil, fmt.Errorf("%s holds other files (%s) and no state of mayfly; choose an empty or new directory with --dir", dir, e.Name())
 		}
 	}
-	s := &devState{Version: stateVersion, Created: time.Now().UTC().Truncate(time.Second), dir: dir, fresh: true}
+	s := &State{Version: stateVersion, Created: time.Now().UTC().Truncate(time.Second), dir: dir, fresh: true}
 	if err := s.save(); err != nil {
 		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
 	}
@@ -97,7 +98,7 @@ func newState(dir string) (*devState, error) {
 	return s, durable.WriteFile(s.Path(".gitignore"), []byte("*\n"), 0o644)
 }
 
-func (s *devState) save() error {
+func (s *State) save() error {
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return err
@@ -105,14 +106,15 @@ func (s *devState) save() error {
 	return durable.WriteFile(s.Path("state.json"), append(data, '\n'), 0o644)
 }
 
-func (s *devState) Close() {
+// Close releases the lock of the directory.
+func (s *State) Close() {
 	if s.lock != nil {
 		_ = s.lock.Close() // the lock goes with the file
 	}
 }
 
 // prepare completes the directory: hierarchy on the first start, configuration on each.
-func (s *devState) prepare(a addresses) error {
+func (s *State) prepare(a addresses) error {
 	if err := s.save(); err != nil { // the issuer's address may be new
 		return err
 	}
@@ -154,7 +156,7 @@ var kept = []string{"root-key.pem", "ca-key.pem", "chain.pem"}
 
 // complete makes the hierarchy in a new directory. It never replaces a file: where some files are there and others are
 // gone, verifiers may still need what the keys have signed.
-func (s *devState) complete() error {
+func (s *State) complete() error {
 	var have, gone []string
 	for _, name := range kept {
 		if exists(s.Path(name)) {
@@ -182,7 +184,7 @@ func (s *devState) complete() error {
 	return s.makeHierarchy()
 }
 
-func (s *devState) makeHierarchy() error {
+func (s *State) makeHierarchy() error {
 	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "mayfly dev", Now: time.Now()})
 	if err != nil {
 		return err

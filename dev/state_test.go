@@ -38,7 +38,7 @@ func TestDevKeepsKeys(t *testing.T) {
 			"trusted_root.json",
 		} {
 			dir := t.TempDir()
-			s := &devState{dir: dir, Version: stateVersion, Issuer: "http://127.0.0.1:1"}
+			s := &State{dir: dir, Version: stateVersion, Issuer: "http://127.0.0.1:1"}
 			if err := s.complete(); err != nil {
 				t.Fatal(err)
 			}

@@ -26,8 +26,13 @@ func (f *Filter) Match(r *Record) bool {
 		return false
 	}
 	for _, m := range []struct{ want, has string }{
-		{f.Issuer, r.Issuer}, {f.ProviderKey, r.ProviderKey}, {f.Serial, r.Serial}, {f.RequestID, r.RequestID},
-		{f.Key, r.Key}, {string(f.Result), string(r.Result)}, {f.Reason, r.Reason},
+		{f.Issuer, r.Issuer},
+		{f.ProviderKey, r.ProviderKey},
+		{f.Serial, r.Serial},
+		{f.RequestID, r.RequestID},
+		{f.Key, r.Key},
+		{string(f.Result), string(r.Result)},
+		{f.Reason, r.Reason},
 	} {
 		if m.want != "" && m.want != m.has {
 			return false

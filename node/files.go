@@ -52,7 +52,7 @@ func load(ctx context.Context, cfg *config.Config) (*loadedFiles, error) {
 	name, backend := cfg.CA.Selected()
 	var warnings []config.Warning
 	key, err := signer.Open(ctx, backend, signer.Options{Warn: func(s *fault.Setting) {
-		warnings = append(warnings, cfg.Warn(fault.Under(s, "ca", name).(*fault.Setting)))
+		warnings = append(warnings, cfg.Warn(fault.Under(s, "ca", name).(*fault.Setting))) //nolint:errorlint // Under returns a Setting for a Setting
 	}})
 	if err != nil {
 		return nil, cfg.Locate(fault.Under(err, "ca", name))
@@ -65,7 +65,8 @@ func load(ctx context.Context, cfg *config.Config) (*loadedFiles, error) {
 	if err != nil {
 		return nil, errors.Join(err, key.Close())
 	}
-	m.warnings = append(warnings, advice...)
+	warnings = append(warnings, advice...)
+	m.warnings = warnings
 	return m, nil
 }
 

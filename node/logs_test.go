@@ -3,11 +3,6 @@ package node
 import (
 	"bytes"
 	"context"
-
-	"github.com/mayfly-ca/mayfly/testkit/process"
-	"github.com/mayfly-ca/mayfly/testkit/site"
-
-	_ "crypto/sha512"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
@@ -19,6 +14,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/testkit/process"
+	"github.com/mayfly-ca/mayfly/testkit/site"
+
+	_ "crypto/sha512"
 
 	"github.com/prometheus/client_golang/prometheus"
 

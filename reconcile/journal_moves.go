@@ -25,15 +25,15 @@ func (a *Auditor) followMovedJournals(all []Journal) {
 	}
 }
 
-// continuesIn reports whether j has the last record that was read of s.
-func (s *journalState) continuesIn(j Journal) bool {
-	if s.read == 0 {
+// continuesIn reports whether other contains the last record that was read of j.
+func (j *journalState) continuesIn(other Journal) bool {
+	if j.read == 0 {
 		return false
 	}
-	in := j.open(s.next - 1)
+	in := other.open(j.next - 1)
 	defer in.close()
 	r, err := in.next()
-	return err == nil && r.Seq == s.next-1 && r.Sum == s.sum
+	return err == nil && r.Seq == j.next-1 && r.Sum == j.sum
 }
 
 // checkContinuity reports a journal that is not the one that was read before, or ends earlier, and resets its state.
@@ -59,17 +59,17 @@ func (a *Auditor) checkContinuity(j Journal, s *journalState) {
 }
 
 // replacedBy reports whether j begins with another first record than s.
-func (s *journalState) replacedBy(j Journal) bool {
-	in := j.open(0)
+func (j *journalState) replacedBy(other Journal) bool {
+	in := other.open(0)
 	defer in.close()
 	r, err := in.next()
-	return err == nil && r.Seq == 1 && r.Sum != s.root
+	return err == nil && r.Seq == 1 && r.Sum != j.root
 }
 
 // rewrittenIn reports whether j ends before the last record that was read of s, or has another record in its place.
-func (s *journalState) rewrittenIn(j Journal) bool {
-	in := j.open(s.next - 1)
+func (j *journalState) rewrittenIn(other Journal) bool {
+	in := other.open(j.next - 1)
 	defer in.close()
 	r, err := in.next()
-	return errors.Is(err, io.EOF) || err == nil && r.Seq == s.next-1 && r.Sum != s.sum
+	return errors.Is(err, io.EOF) || err == nil && r.Seq == j.next-1 && r.Sum != j.sum
 }

@@ -32,11 +32,11 @@ func newAuditTail() *cobra.Command {
 			}
 			defer r.Close() //nolint:errcheck // only read
 			damaged := func(d *journal.Damage) { reportDamage(cmd.ErrOrStderr(), d) }
-			print := recordPrinter(cmd.OutOrStdout(), asJSON)
+			show := recordPrinter(cmd.OutOrStdout(), asJSON)
 			if !follow {
-				return r.Drain(damaged, print)
+				return r.Drain(damaged, show)
 			}
-			return r.Follow(cmd.Context(), damaged, print)
+			return r.Follow(cmd.Context(), damaged, show)
 		}),
 	}
 	from.add(cmd)

@@ -84,10 +84,10 @@ func (x *exchange) RoundTrip(request *http.Request) (*http.Response, error) {
 
 // failure classifies the error of a call.
 func (l *Log) failure(r reply, err error) *ctlog.Failure {
-	switch {
-	case r.status == 0:
+	switch r.status {
+	case 0:
 		return callFailure(err)
-	case r.status == http.StatusOK:
+	case http.StatusOK:
 		return &ctlog.Failure{
 			Result: ctlog.Garbled, Status: r.status, Err: fmt.Errorf("not the expected JSON: %w", err),
 		}

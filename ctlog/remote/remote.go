@@ -178,7 +178,7 @@ func (l *Log) AddPreChain(ctx context.Context, p tbs.Precertificate) (sct []byte
 	var answer sctAnswer
 	r, err := l.call(ctx, maxSCTBody, func(c client) error {
 		chain := append([][]byte{p.DER}, p.Chain...)
-		_, _, err := c.PostAndParse(ctx, ct.AddPreChainPath, ct.AddChainRequest{Chain: chain}, &answer)
+		_, _, err := c.PostAndParse(ctx, ct.AddPreChainPath, ct.AddChainRequest{Chain: chain}, &answer) //nolint:bodyclose // closed inside
 		return err
 	})
 	if err != nil {
@@ -198,8 +198,8 @@ func (l *Log) Roots(ctx context.Context) (roots [][]byte, date time.Time, err er
 	defer cancel()
 	var answer rootsAnswer
 	r, err := l.call(ctx, maxRootsBody, func(c client) error {
-		_, body, err := c.GetAndParse(ctx, ct.GetRootsPath, nil, &answer)
-		if err == nil && !json.Valid(body) { // GetAndParse ignores what follows the first JSON value
+		_, body, err := c.GetAndParse(ctx, ct.GetRootsPath, nil, &answer) //nolint:bodyclose // closed inside
+		if err == nil && !json.Valid(body) {                              // GetAndParse ignores what follows the first JSON value
 			err = errors.New("bytes follow the JSON value")
 		}
 		return err

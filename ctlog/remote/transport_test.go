@@ -133,7 +133,7 @@ func (l *rawLog) awaitClosed(t testing.TB) {
 func post(ctx context.Context, l *Log) (reply, error) {
 	return l.call(ctx, maxSCTBody, func(c client) error {
 		var answer any
-		_, _, err := c.PostAndParse(ctx, ct.AddPreChainPath, ct.AddChainRequest{Chain: someChain}, &answer)
+		_, _, err := c.PostAndParse(ctx, ct.AddPreChainPath, ct.AddChainRequest{Chain: someChain}, &answer) //nolint:bodyclose // closed inside
 		return err
 	})
 }

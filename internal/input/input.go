@@ -11,7 +11,7 @@ import (
 // maxInput is the most that the tools read of one file, in bytes.
 const maxInput = 4 << 20
 
-// readInput reads a file or, for "-", standard input, up to maxInput bytes.
+// Read reads a file or, for "-", standard input, up to maxInput bytes.
 func Read(stdin io.Reader, name string) ([]byte, error) {
 	in := stdin
 	if name != "-" {

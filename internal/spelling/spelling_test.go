@@ -14,9 +14,21 @@ func TestDistance(t *testing.T) {
 		a, b string
 		want int
 	}{
-		{"", "", 0}, {"", "abc", 3}, {"abc", "abc", 0}, {"abc", "abd", 1}, {"abc", "ab", 1}, {"abc", "xabc", 1},
-		{"identiy", "identity", 1}, {"emial", "email", 1}, {"kitten", "sitting", 3}, {"ab", "ba", 1}, {"abcd", "badc", 2},
-		{"ca", "abc", 3}, {long, "x", 81}, {"x", long, 81}, {long, long, 81},
+		{"", "", 0},
+		{"", "abc", 3},
+		{"abc", "abc", 0},
+		{"abc", "abd", 1},
+		{"abc", "ab", 1},
+		{"abc", "xabc", 1},
+		{"identiy", "identity", 1},
+		{"emial", "email", 1},
+		{"kitten", "sitting", 3},
+		{"ab", "ba", 1},
+		{"abcd", "badc", 2},
+		{"ca", "abc", 3},
+		{long, "x", 81},
+		{"x", long, 81},
+		{long, long, 81},
 	} {
 		if got := spelling.Distance(c.a, c.b); got != c.want {
 			t.Errorf("Distance(%q, %q) = %d, want %d", c.a, c.b, got, c.want)

@@ -16,6 +16,7 @@ type Grid struct {
 	Spare []string
 }
 
+// Add appends a row of cells.
 func (g *Grid) Add(cells ...string) {
 	row := make([]string, len(cells))
 	for i, c := range cells {

@@ -50,6 +50,7 @@ type Screen struct {
 	rest []byte // the beginning of a character whose other bytes are still to come
 }
 
+// NewScreen returns a writer that escapes control characters.
 func NewScreen(to io.Writer) *Screen { return &Screen{To: to, Styled: StyleFor(to).On} }
 
 // Write implements [io.Writer].

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/term"
 )
 
+// IsTerminal reports whether w writes to a terminal.
 func IsTerminal(w any) bool {
 	f, ok := behind(w).(*os.File)
 	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a file descriptor fits
@@ -22,6 +23,7 @@ type Style struct {
 	Width int
 }
 
+// StyleFor returns the style for output to w.
 func StyleFor(w io.Writer) Style {
 	return Style{On: IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb", Width: columnsOf(w)}
 }
@@ -33,19 +35,25 @@ func (s Style) wrap(code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
+// Bold returns t in bold text.
 func (s Style) Bold(t string) string { return s.wrap("1", t) }
 
+// Dim returns t in faint text.
 func (s Style) Dim(t string) string { return s.wrap("2", t) }
 
+// Green returns t in green.
 func (s Style) Green(t string) string { return s.wrap("32", t) }
 
+// Yellow returns t in yellow.
 func (s Style) Yellow(t string) string { return s.wrap("33", t) }
 
+// Red returns t in red.
 func (s Style) Red(t string) string { return s.wrap("31", t) }
 
 // Table aligns rows of name and value.
 type Table struct{ rows [][2]string }
 
+// Add appends a row.
 func (t *Table) Add(name, value string) { t.rows = append(t.rows, [2]string{cell(name), cell(value)}) }
 
 // Write prints the rows, names padded to one width, indented by two spaces. On a terminal a value that is too long goes on under its

@@ -9,8 +9,8 @@ import (
 // release is set by the linker (-X main.release=v1.2.3) in builds from a working tree; `go install` leaves it to the module version.
 var release string
 
-// buildInfo says what this binary was built from.
-type buildInfo struct {
+// Info says what this binary was built from.
+type Info struct {
 	Version   string `json:"version"`
 	Commit    string `json:"commit"`
 	Modified  bool   `json:"modified"`
@@ -19,8 +19,9 @@ type buildInfo struct {
 	Platform  string `json:"platform"`
 }
 
-func Read() buildInfo {
-	b := buildInfo{Version: release, GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+// Read returns the build information of this binary.
+func Read() Info {
+	b := Info{Version: release, GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
@@ -44,4 +45,5 @@ func Read() buildInfo {
 	return b
 }
 
+// UserAgent returns the User-Agent of outbound requests.
 func UserAgent() string { return "mayfly/" + Read().Version }

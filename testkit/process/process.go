@@ -38,12 +38,13 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// signRequest is one request in both forms.
+// Request is one request in both forms.
 type Request struct {
 	Proto *fulciopb.CreateSigningCertificateRequest
 	JSON  []byte
 }
 
+// Requests returns the requests of a script.
 func Requests(b testing.TB, provider *idp.Provider) []Request {
 	b.Helper()
 	out := make([]Request, 200)
@@ -81,7 +82,7 @@ func Requests(b testing.TB, provider *idp.Provider) []Request {
 	return out
 }
 
-// serveSetup says how to run "mayfly serve".
+// Setup says how to run "mayfly serve".
 type Setup struct {
 	PKI      *pki.PKI
 	Issuer   string
@@ -93,7 +94,7 @@ type Setup struct {
 	Admin    bool   // with an admin listener
 }
 
-// serveProcess is a running "mayfly serve".
+// Server is a running "mayfly serve".
 type Server struct {
 	Cmd        *exec.Cmd
 	Logs       *Buffer
@@ -103,6 +104,7 @@ type Server struct {
 	CPUBefore  time.Duration
 }
 
+// Serve starts a server and waits until it is ready.
 func Serve(tb testing.TB, set Setup) *Server {
 	tb.Helper()
 	dir := tb.TempDir()
@@ -164,7 +166,7 @@ func FreeAddress(tb testing.TB) string {
 		port := 10000 + (int64(os.Getpid())*97+givenOut.Add(1))%20000
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
-			defer l.Close()
+			defer l.Close() //nolint:errcheck // an error has no consequence for the test
 			return l.Addr().String()
 		}
 	}
@@ -183,7 +185,7 @@ func (s *Server) Caller(b testing.TB, rest bool) (call func(Request) error, done
 			if err != nil {
 				return err
 			}
-			defer resp.Body.Close()
+			defer resp.Body.Close() //nolint:errcheck // an error has no consequence for the test
 			body, err := io.ReadAll(resp.Body)
 			if err == nil && (resp.StatusCode != http.StatusOK || !bytes.Contains(body, []byte("signedCertificateEmbeddedSct"))) {
 				err = fmt.Errorf("status %d: %s", resp.StatusCode, body)
@@ -294,7 +296,7 @@ func (p *DevProcess) Stop() error {
 	return nil
 }
 
-// lockedBuffer takes a process's log while a test may read it.
+// Buffer takes a process's log while a test may read it.
 type Buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -312,13 +314,14 @@ func (l *Buffer) String() string {
 	return l.b.String()
 }
 
+// Get returns the response body of a GET request.
 func Get(t *testing.T, url string) (int, []byte) {
 	t.Helper()
 	resp, err := http.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // an error has no consequence for the test
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -326,6 +329,7 @@ func Get(t *testing.T, url string) (int, []byte) {
 	return resp.StatusCode, body
 }
 
+// Mayfly returns the path of the binary under test.
 func Mayfly(dir string, args ...string) (string, error) {
 	cmd := exec.Command("mayfly", args...)
 	cmd.Dir = dir
@@ -333,6 +337,7 @@ func Mayfly(dir string, args ...string) (string, error) {
 	return string(out), err
 }
 
+// Poll waits until the condition holds.
 func Poll(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) { // the background work has no event
@@ -349,7 +354,7 @@ func (s *Server) Generation(t *testing.T) (number, digest string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // an error has no consequence for the test
 	return resp.Header.Get("Mayfly-Config-Generation"), resp.Header.Get("Mayfly-Config-Digest")
 }
 
@@ -376,6 +381,7 @@ func (s *Server) Replace(t *testing.T, name string, data []byte) {
 	}
 }
 
+// Hangup sends SIGHUP to the server.
 func (s *Server) Hangup(t *testing.T) {
 	t.Helper()
 	if err := s.Cmd.Process.Signal(syscall.SIGHUP); err != nil {

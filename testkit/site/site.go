@@ -2,7 +2,7 @@
 package site
 
 import (
-	_ "crypto/sha512"
+	_ "crypto/sha512" // SHA-384, which keys of P-384 sign with
 	"crypto/x509"
 	"fmt"
 	"os"
@@ -15,13 +15,14 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// logLab is a folder with a CA, and logs that run.
+// Site is a folder with a CA, and logs that run.
 type Site struct {
 	Dir  string
 	PKI  *pki.PKI
 	Logs []*ct.Log
 }
 
+// New creates the files of a CA.
 func New(t *testing.T, logs int) *Site {
 	t.Helper()
 	l := &Site{Dir: t.TempDir(), PKI: pki.New(pki.Options{})}
@@ -57,6 +58,7 @@ func (l *Site) Config(t *testing.T, ct string) *config.Config {
 	return cfg
 }
 
+// NewTestLog starts a log for tests.
 func NewTestLog(t *testing.T, p *pki.PKI) *ct.Log {
 	t.Helper()
 	return ct.New(t, ct.Options{Roots: []*x509.Certificate{p.Root}})

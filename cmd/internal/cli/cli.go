@@ -21,7 +21,7 @@ const (
 	ExitFound  = 3
 )
 
-// stop is an error that decides the exit status.
+// Error is an error that decides the exit status.
 type Error struct {
 	Status int
 	Err    error
@@ -129,6 +129,7 @@ func Usage(format string, args ...any) error {
 // Misconfigured is an error in a configuration file: exit status 2, and the text starts with FILE:LINE:COL as it stands.
 func Misconfigured(err error) error { return &Error{ExitUsage, err} }
 
+// WriteJSON writes v as indented JSON.
 func WriteJSON(w interface{ Write([]byte) (int, error) }, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")

@@ -27,7 +27,7 @@ func (o *Common) Add(root *cobra.Command) {
 	CompleteWords(root, "log-format", "auto", "text", "json")
 }
 
-// logger writes to w as the flags say.
+// NewLogger returns a logger that writes to w as the flags say.
 func (o *Common) NewLogger(w io.Writer) (*slog.Logger, error) {
 	var level slog.Level
 	switch o.LogLevel {
@@ -75,7 +75,7 @@ type lengthOfTime struct{ at *time.Duration }
 var _ pflag.Value = lengthOfTime{}
 
 // Lasting gives at its default and returns the flag that sets it.
-func Lasting(at *time.Duration, fallback time.Duration) lengthOfTime {
+func Lasting(at *time.Duration, fallback time.Duration) pflag.Value {
 	*at = fallback
 	return lengthOfTime{at}
 }
