@@ -12,7 +12,8 @@ NOPGO := -pgo=off
 # The race detector needs a C compiler.
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
-.PHONY: help dev build test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo soak crash crowd mutants outdated e2e e2e-all clean
+.PHONY: help dev build test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo
+.PHONY: soak crash crowd mutants outdated e2e e2e-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

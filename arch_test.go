@@ -32,9 +32,12 @@ var layers = map[string][]string{
 
 	"internal": {"fault"}, // the ground floor: one rule for each thing that several packages do
 
-	"pop":                {"fault"},
-	"oidc":               {"oidc/issuer", "oidc/provider", "oidc/claims", "oidc/policy", "oidc/token", "fault"},
-	"oidc/issuer":        {"oidc/provider", "oidc/claims", "oidc/policy", "oidc/pattern", "oidc/token", "fault", "identity"},
+	"pop":  {"fault"},
+	"oidc": {"oidc/issuer", "oidc/provider", "oidc/claims", "oidc/policy", "oidc/token", "fault"},
+	"oidc/issuer": {
+		"oidc/provider", "oidc/claims", "oidc/policy", "oidc/pattern", "oidc/token",
+		"fault", "identity",
+	},
 	"oidc/provider":      {"oidc/token", "fault"},
 	"oidc/claims":        {"oidc/pattern", "oidc/token", "fault", "identity"},
 	"oidc/policy":        {"oidc/token", "fault", "identity"},
@@ -53,22 +56,32 @@ var layers = map[string][]string{
 	"reconcile":         {"journal", "monitor", "tbs", "fault"}, // journals against logs
 	"reconcile/webhook": {},                                     // delivers findings
 
-	"proto":            {},
-	"config":           {"oidc", "pop", "ca", "ca/signer/backends", "ctlog", "ctlog/embedded", "ctlog/remote", "journal", "reconcile", "fault"},
-	"server":           {"fault", "identity", "tbs", "pop", "oidc", "ca", "journal", "proto", "server/admission"}, // tbs: the SCTs that a certificate has, for the journal
-	"server/admission": {"fault"},                                                                                 // which requests are served, wait or are refused
-	"client":           {"fault", "identity", "tbs", "proto"},                                                     // tbs: it verifies SCTs over the precertificate that it rebuilds
+	"proto": {},
+	"config": {
+		"oidc", "pop", "ca", "ca/signer/backends", "ctlog", "ctlog/embedded", "ctlog/remote", "journal",
+		"reconcile", "fault",
+	},
+	// tbs: the SCTs that a certificate has, for the journal
+	"server": {"fault", "identity", "tbs", "pop", "oidc", "ca", "journal", "proto", "server/admission"},
+	// which requests are served, wait or are refused
+	"server/admission": {"fault"},
+	// tbs: it verifies SCTs over the precertificate that it rebuilds
+	"client": {"fault", "identity", "tbs", "proto"},
 	// client: a trusted root says whom a client believes
 	"trust":   {"fault", "client"},
 	"dev/idp": {},
 	"dev/tsa": {}, // the timestamp authority of "mayfly dev"
 
-	"node": {"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal", "reconcile", "reconcile/webhook", "config", "server", "server/admission", "trust", "loglist", "tbs", "fault"},
-	"dev":  {"node", "ca", "client", "config", "server", "trust", "dev/idp", "dev/tsa"},
+	"node": {
+		"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal",
+		"reconcile", "reconcile/webhook", "config", "server", "server/admission", "trust", "loglist", "tbs", "fault",
+	},
+	"dev": {"node", "ca", "client", "config", "server", "trust", "dev/idp", "dev/tsa"},
 
 	"cmd/internal/cli": {"fault"},
 	"cmd/mayfly": {
-		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "ctlog", "ctlog/embedded", "monitor",
+		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "ctlog",
+		"ctlog/embedded", "monitor",
 		"journal", "reconcile", "client", "trust", "identity", "loglist", "tbs", "fault", "server",
 	},
 	"cmd/mayfly-bench": {"cmd/internal/cli", "dev", "dev/idp", "node", "client", "ca", "tbs"},

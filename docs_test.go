@@ -29,7 +29,8 @@ func readDoc(t *testing.T, name string) string {
 	return string(data)
 }
 
-// Every reason that a client can meet has an entry that says what it means, what the client does and what the operator does.
+// Every reason that a client can meet has an entry that says what it means, what the client does and what the operator
+// does.
 func TestErrorsPage(t *testing.T) {
 	t.Parallel()
 	entries := map[string]string{}
@@ -136,7 +137,9 @@ var (
 func anchors(page string) []string {
 	var out []string
 	for _, m := range docHeading.FindAllStringSubmatch(docFence.ReplaceAllString(page, ""), -1) {
-		out = append(out, strings.ReplaceAll(regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-"))
+		out = append(out,
+			strings.ReplaceAll(regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(m[1]), ""), " ",
+				"-"))
 	}
 	return out
 }
@@ -155,7 +158,8 @@ func TestDocumentationLinks(t *testing.T) {
 			}
 			if _, err := os.Stat(target); err != nil {
 				t.Errorf("%s links to %s, which does not exist", name, m[1])
-			} else if m[2] != "" && strings.HasSuffix(target, ".md") && !slices.Contains(anchors(readDoc(t, target)), m[2]) {
+			} else if m[2] != "" && strings.HasSuffix(target, ".md") &&
+				!slices.Contains(anchors(readDoc(t, target)), m[2]) {
 				t.Errorf("%s links to %s#%s; %s has no such heading", name, m[1], m[2], target)
 			}
 		}

@@ -16,7 +16,8 @@ import (
 
 // messageCalls have a message among their arguments: the numbers of those arguments.
 var messageCalls = map[string][]int{
-	"errors.New": {0}, "fmt.Errorf": {0}, "usage": {0}, "cli.Usage": {0}, "Usage": {0}, "usageErrorf": {0}, "fault.BadSetting": {0, 1}, "WithPublic": {0},
+	"errors.New": {0}, "fmt.Errorf": {0}, "usage": {0}, "cli.Usage": {0}, "Usage": {0}, "usageErrorf": {0},
+	"fault.BadSetting": {0, 1}, "WithPublic": {0},
 	"http.Error": {1},
 	"refuse":     {1, 2}, "showError": {1}, "Info": {0}, "Warn": {0}, "Error": {0}, "Debug": {0}, "warning": {1},
 	"BadContent": {1},

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// documentedNumbers are figures that the documentation repeats from constants of the code. Each text stands in its page,
-// with the figures in braces; each figure is the value of its constant, in order.
+// documentedNumbers are figures that the documentation repeats from constants of the code. Each text stands in its
+// page, with the figures in braces; each figure is the value of its constant, in order.
 var documentedNumbers = []struct {
 	page, text string
 	constants  string // as DIRECTORY.NAME, separated by spaces; the directory may be one above
@@ -30,7 +30,8 @@ var documentedNumbers = []struct {
 	},
 	{"docs/operations.md", "at most {four} times as many wait as there are slots", "oidc.queueFactor"},
 	{
-		"docs/operations.md", "The CA remembers {1,024} providers of each pattern with their keys, and {16 MiB} of key " +
+		"docs/operations.md",
+		"The CA remembers {1,024} providers of each pattern with their keys, and {16 MiB} of key " +
 			"sets in all",
 		"oidc.maxPatternProviders oidc.maxPatternBytes",
 	},
@@ -49,7 +50,8 @@ var documentedNumbers = []struct {
 	{"docs/operations.md", "The time of an SCT must be within {a minute} of now", "ctlog.maxSkew"},
 	{"docs/operations.md", "clock goes back by more than {two seconds} since the last certificate", "ca.maxStep"},
 	{
-		"docs/operations.md", "Readiness warns {30 days} before the first certificate of the chain expires, and fails " +
+		"docs/operations.md",
+		"Readiness warns {30 days} before the first certificate of the chain expires, and fails " +
 			"{one hour} before",
 		"ca.warnBefore ca.unreadyAt",
 	},
@@ -95,7 +97,8 @@ var documentedNumbers = []struct {
 	{"docs/audit.md", "Beyond {131,072} certificates", "journal.spoolLimit"},
 
 	{
-		"docs/config.md", "but for such tokens no more than {three} times at once and once in {five seconds} on average",
+		"docs/config.md",
+		"but for such tokens no more than {three} times at once and once in {five seconds} on average",
 		"oidc.unknownKeyBurst oidc.unknownKeyEvery",
 	},
 	{"docs/config.md", "at start, then every {five minutes} in the background", "oidc.freshFor"},
@@ -124,7 +127,10 @@ var documentedNumbers = []struct {
 		"ca.DefaultBackdate ca.Validity",
 	},
 
-	{"docs/performance.md", "Up to a {thousand} refusals a second for each processor", "server/admission.refusalsPerProcessor"},
+	{
+		"docs/performance.md", "Up to a {thousand} refusals a second for each processor",
+		"server/admission.refusalsPerProcessor",
+	},
 	{
 		"docs/performance.md", "lets the heap grow to {48 MiB} before each collection, or by {60} %",
 		"node.heapFloor node.sparing",
@@ -168,7 +174,8 @@ func TestDocumentedNumbers(t *testing.T) {
 // quantity is the value of a figure with its unit: durations in nanoseconds, sizes in bytes. Text is quoted.
 func quantity(figure string) string {
 	words := map[string]int64{
-		"a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "eight": 8, "nine": 9, "ten": 10, "thousand": 1000,
+		"a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "eight": 8, "nine": 9,
+		"ten": 10, "thousand": 1000,
 	}
 	units := map[string]int64{
 		"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "ms": 1e6, "s": 1e9, "second": 1e9, "seconds": 1e9, "minute": 60e9,

@@ -53,8 +53,10 @@ func rooms(t *testing.T) map[string]*room {
 			}
 		}
 	}
-	out["proto"].contract = "has the API: the .proto files, the code that is generated from them, and the OpenAPI document"
-	out["testkit"].contract = "helps tests: virtual providers, logs and clients, an independent checker of certificates, " +
+	out["proto"].contract = "has the API: the .proto files, the code that is generated from them, " +
+		"and the OpenAPI document"
+	out["testkit"].contract = "helps tests: virtual providers, logs and clients, an independent " +
+		"checker of certificates, " +
 		"planted defects"
 	return out
 }

@@ -45,9 +45,13 @@ func TestAdvise(t *testing.T) {
 			issuing(func(c *x509.Certificate) { c.MaxPathLenZero, c.MaxPathLen = false, 1 }),
 			"no path length of 0", true,
 		},
-		"more usages":    {issuing(func(c *x509.Certificate) { c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth) }), "more than code signing", false},
-		"unknown usages": {issuing(func(c *x509.Certificate) { c.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{1, 2, 3}} }), "1.2.3", false},
-		"no key usage":   {issuing(func(c *x509.Certificate) { c.KeyUsage = 0 }), "no key usage", false},
+		"more usages": {issuing(func(c *x509.Certificate) {
+			c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+		}), "more than code signing", false},
+		"unknown usages": {issuing(func(c *x509.Certificate) {
+			c.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{1, 2, 3}}
+		}), "1.2.3", false},
+		"no key usage": {issuing(func(c *x509.Certificate) { c.KeyUsage = 0 }), "no key usage", false},
 		"soft constraints": {
 			issuing(func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{"example.com"} }),
 			"name constraints that are not critical", false,

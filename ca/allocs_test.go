@@ -9,9 +9,9 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// maxAllocs is what one certificate may allocate in the issuance core: unsigned, two lints, two signatures, correspondence, release.
-// What the standard library needs for parsing and signatures is most of it, and the race detector adds a few; lower the number
-// when it falls.
+// maxAllocs is what one certificate may allocate in the issuance core: unsigned, two lints, two signatures,
+// correspondence, release. What the standard library needs for parsing and signatures is most of it, and the race
+// detector adds a few; lower the number when it falls.
 const maxAllocs = 340
 
 // A change that makes each certificate allocate more is seen here, not in a benchmark that nobody reads.

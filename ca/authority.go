@@ -31,8 +31,8 @@ const (
 
 // Log accepts precertificates.
 type Log interface {
-	// Submit returns the SCTs that the policy requires, at least one. Each is in TLS encoding (RFC 6962 §3.2) and verified
-	// for this precertificate.
+	// Submit returns the SCTs that the policy requires, at least one. Each is in TLS encoding (RFC 6962 §3.2) and
+	// verified for this precertificate.
 	Submit(ctx context.Context, p tbs.Precertificate) (scts [][]byte, err error)
 }
 
@@ -50,8 +50,8 @@ type Outcome struct {
 	Serial      []byte   // of the intent
 	Certificate []byte   // DER; nil if there is none
 	SCTs        [][]byte // in the certificate, in TLS encoding
-	// Signatures is the number of calls of the CA's signer for this request. A failed call counts, because the signer may
-	// have signed before it failed.
+	// Signatures is the number of calls of the CA's signer for this request. A failed call counts, because the signer
+	// may have signed before it failed.
 	Signatures int
 	Err        error
 }
@@ -76,8 +76,8 @@ type Options struct {
 	// Clock notices that the wall clock went back. Nil: a new one.
 	Clock *Clock
 
-	// Pause is called when a request begins to wait for a log, the journal or a signer outside this process. The function
-	// that it returns is called when the request goes on. Optional.
+	// Pause is called when a request begins to wait for a log, the journal or a signer outside this process. The
+	// function that it returns is called when the request goes on. Optional.
 	Pause func() (resume func())
 
 	Now    func() time.Time // nil: time.Now
@@ -97,9 +97,9 @@ type Authority struct {
 	metrics  *metrics
 }
 
-// New checks chain and key and proves that they can issue (C9): it signs one precertificate for a reserved name, which is
-// thrown away, and runs the rest of the path under a throwaway key. The error says which certificate is wrong and how. If
-// a setting is wrong, the error is a [fault.Setting] with the path "chain", "key", "trust" or "backdate".
+// New checks chain and key and proves that they can issue (C9): it signs one precertificate for a reserved name, which
+// is thrown away, and runs the rest of the path under a throwaway key. The error says which certificate is wrong and
+// how. If a setting is wrong, the error is a [fault.Setting] with the path "chain", "key", "trust" or "backdate".
 func New(o Options) (*Authority, error) {
 	o.defaults()
 	if o.Backdate < 0 || o.Backdate > MaxBackdate {
@@ -115,7 +115,8 @@ func New(o Options) (*Authority, error) {
 		}
 	}
 	if o.Signer == nil || !samePublicKey(o.Chain[0], o.Signer) {
-		return nil, fault.BadSetting(fmt.Sprintf("the key is not the key of certificate 1 (%s)", name(o.Chain[0])), "write the key that belongs to the chain", "key")
+		return nil, fault.BadSetting(fmt.Sprintf("the key is not the key of certificate 1 (%s)", name(o.Chain[0])),
+			"write the key that belongs to the chain", "key")
 	}
 	scheme, err := schemeOf(o.Signer.Public())
 	if err != nil {

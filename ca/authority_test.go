@@ -47,12 +47,16 @@ func request(t *testing.T, id identity.Identity) ca.Request {
 // remote is the product's submission to the lab's log.
 func remoteLog(t *testing.T, l *ct.Log) *ctlog.Set {
 	t.Helper()
-	r, err := remote.Open(remote.Config{Name: "lab", URL: l.URL(), PublicKey: "-"}, remote.Options{PublicKeyPEM: l.PublicKeyPEM()})
+	r, err := remote.Open(remote.Config{Name: "lab", URL: l.URL(), PublicKey: "-"},
+		remote.Options{PublicKeyPEM: l.PublicKeyPEM()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
-	set, err := ctlog.New(ctlog.Options{Logs: []ctlog.Log{{Log: r.Log, Submitter: r}}, Policy: ctlog.PolicyConfig{Budget: 15 * time.Second, Attempt: 10 * time.Second}})
+	set, err := ctlog.New(ctlog.Options{
+		Logs:   []ctlog.Log{{Log: r.Log, Submitter: r}},
+		Policy: ctlog.PolicyConfig{Budget: 15 * time.Second, Attempt: 10 * time.Second},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

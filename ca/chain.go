@@ -55,8 +55,8 @@ func name(c *x509.Certificate) string {
 	return "serial " + c.SerialNumber.String()
 }
 
-// checkChain checks that a chain can issue for code signing (C9): every certificate is a valid CA certificate that may sign
-// certificates, the path lengths allow the chain, and the issuing certificate allows code signing.
+// checkChain checks that a chain can issue for code signing (C9): every certificate is a valid CA certificate that may
+// sign certificates, the path lengths allow the chain, and the issuing certificate allows code signing.
 func checkChain(chain []*x509.Certificate, now time.Time) error {
 	if len(chain) == 0 {
 		return errors.New("the chain is empty")
@@ -92,8 +92,8 @@ type Advice struct {
 	Serious bool
 }
 
-// Advise returns the weaknesses of a chain that [New] accepts, issuing certificate first: what the holder of a stolen issuing
-// key could do beyond issuing certificates of this CA, and deviations from RFC 5280.
+// Advise returns the weaknesses of a chain that [New] accepts, issuing certificate first: what the holder of a stolen
+// issuing key could do beyond issuing certificates of this CA, and deviations from RFC 5280.
 func Advise(chain []*x509.Certificate) []Advice {
 	if len(chain) == 0 {
 		return nil

@@ -9,9 +9,9 @@ import (
 // maxStep is how far the wall clock may go back: time services make such corrections.
 const maxStep = 2 * time.Second
 
-// Clock notices that the wall clock went back, after which a certificate would begin before one that was issued earlier (G7).
-// Issuance goes on when the wall clock has passed the time of the latest certificate. A process has one Clock. It is safe
-// for concurrent use.
+// Clock notices that the wall clock went back, after which a certificate would begin before one that was issued earlier
+// (G7). Issuance goes on when the wall clock has passed the time of the latest certificate. A process has one Clock. It
+// is safe for concurrent use.
 type Clock struct {
 	monotonic func() time.Duration
 
@@ -20,7 +20,8 @@ type Clock struct {
 	at     time.Duration // the same by the monotonic clock
 }
 
-// NewClock returns a Clock that knows of no certificate. monotonic is a clock that is never set; nil: that of the process.
+// NewClock returns a Clock that knows of no certificate. monotonic is a clock that is never set; nil: that of the
+// process.
 func NewClock(monotonic func() time.Duration) *Clock {
 	if monotonic == nil {
 		start := time.Now()

@@ -32,8 +32,8 @@ const (
 	issuingLife = 5 * 365 * 24 * time.Hour
 )
 
-// NewHierarchy makes a P-384 root that is valid for ten years and a P-256 issuing certificate that is valid for five years,
-// has a path length of 0 and issues for code signing only.
+// NewHierarchy makes a P-384 root that is valid for ten years and a P-256 issuing certificate that is valid for five
+// years, has a path length of 0 and issues for code signing only.
 func NewHierarchy(o HierarchyOptions) (*Hierarchy, error) {
 	if o.Rand == nil {
 		o.Rand = rand.Reader

@@ -23,12 +23,13 @@ import (
 type Request struct {
 	// Identity MUST NOT be changed before Issue has returned.
 	Identity *identity.Identity
-	// SPKI is the SubjectPublicKeyInfo, in DER, of the key whose possession was proved; PublicKey is the same key, parsed.
+	// SPKI is the SubjectPublicKeyInfo, in DER, of the key whose possession was proved; PublicKey is the same key,
+	// parsed.
 	SPKI      []byte
 	PublicKey crypto.PublicKey
-	// Intent is called before the first signature, and its error stops the request. Outcome is called once for each intent
-	// without error, before a certificate is released, and its error stops the release. Both are optional, and neither may
-	// keep its argument.
+	// Intent is called before the first signature, and its error stops the request. Outcome is called once for each
+	// intent without error, before a certificate is released, and its error stops the release. Both are optional, and
+	// neither may keep its argument.
 	Intent  func(context.Context, Intent) error
 	Outcome func(context.Context, Outcome) error
 }
@@ -85,7 +86,8 @@ func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err e
 	}
 	recorded = true
 	if r.Outcome != nil {
-		// From here on, the end of the caller's context changes nothing: the journal says that the certificate was issued.
+		// From here on, the end of the caller's context changes nothing: the journal says that the certificate was
+		// issued.
 		o := Outcome{Serial: d.want.serial, Certificate: final, SCTs: scts, Signatures: signatures}
 		if err := a.whilePaused(func() error { return r.Outcome(context.WithoutCancel(ctx), o) }); err != nil {
 			return nil, fault.New(fault.JournalUnavailable, err)
@@ -191,11 +193,13 @@ func (a *Authority) build(r Request, serial []byte, notBefore time.Time) (*unsig
 	}
 	issuing := a.chain[0]
 	d := &unsigned{want: expectation{
-		serial: serial, notBefore: notBefore, spki: r.SPKI, keyID: keyID, identity: r.Identity, issuing: issuing, algorithm: a.signer.algorithm,
+		serial: serial, notBefore: notBefore, spki: r.SPKI, keyID: keyID, identity: r.Identity, issuing: issuing,
+		algorithm: a.signer.algorithm,
 	}}
 	d.tbs, err = tbs.New(tbs.Template{
-		Serial: serial, SignatureAlgorithm: a.signer.algorithm, Issuer: issuing.RawSubject, NotBefore: notBefore, NotAfter: notBefore.Add(Validity),
-		SPKI: r.SPKI, SubjectKeyID: keyID, AuthorityKeyID: issuing.SubjectKeyId, Identity: names,
+		Serial: serial, SignatureAlgorithm: a.signer.algorithm, Issuer: issuing.RawSubject, NotBefore: notBefore,
+		NotAfter: notBefore.Add(Validity),
+		SPKI:     r.SPKI, SubjectKeyID: keyID, AuthorityKeyID: issuing.SubjectKeyId, Identity: names,
 	})
 	if err != nil {
 		return nil, err
@@ -222,11 +226,13 @@ func (a *Authority) signTBS(ctx context.Context, raw []byte, n *int) ([]byte, er
 	return tbs.Certificate(raw, a.signer.algorithm, signature)
 }
 
-// logAndSign submits the precertificate to the logs and signs the certificate with their SCTs. It is not inlined, so that
-// Issue needs less stack while it waits for the journal.
+// logAndSign submits the precertificate to the logs and signs the certificate with their SCTs. It is not inlined, so
+// that Issue needs less stack while it waits for the journal.
 //
 //go:noinline
-func (a *Authority) logAndSign(ctx context.Context, d *unsigned, pre []byte, n *int) (final []byte, scts [][]byte, err error) {
+func (a *Authority) logAndSign(ctx context.Context, d *unsigned, pre []byte, n *int) (final []byte,
+	scts [][]byte, err error,
+) {
 	start := time.Now()
 	scts, err = a.submit(ctx, tbs.Precertificate{
 		DER: pre, Chain: a.chainDER, Entry: tbs.Entry{IssuerKeyHash: a.keyHash, TBS: d.withoutSCTs},
@@ -264,9 +270,10 @@ func (a *Authority) submit(ctx context.Context, p tbs.Precertificate) (scts [][]
 	return scts, err
 }
 
-// release checks a finished certificate: its TBSCertificate is, byte for byte, the one that has passed the lint (A4), its
-// signature verifies with the issuing key (C1), and enough of its validity is left (A7). The lint has parsed the same bytes,
-// so that they are not parsed again; other code than the one that built the certificate takes them out of it.
+// release checks a finished certificate: its TBSCertificate is, byte for byte, the one that has passed the lint (A4),
+// its signature verifies with the issuing key (C1), and enough of its validity is left (A7). The lint has parsed the
+// same bytes, so that they are not parsed again; other code than the one that built the certificate takes them out of
+// it.
 func (a *Authority) release(ctx context.Context, d *unsigned, final []byte) error {
 	start := time.Now()
 	defer a.metrics.stage(stageVerify, start)
@@ -289,8 +296,8 @@ func (a *Authority) release(ctx context.Context, d *unsigned, final []byte) erro
 	return nil
 }
 
-// recordFailure records that an intent ended without a certificate, and returns the error for the client. An error of the
-// journal changes nothing: no certificate is released.
+// recordFailure records that an intent ended without a certificate, and returns the error for the client. An error of
+// the journal changes nothing: no certificate is released.
 func (a *Authority) recordFailure(ctx context.Context, r Request, o Outcome) error {
 	a.o.Logger.WarnContext(ctx, "no certificate for an intent", "serial", fmt.Sprintf("%x", o.Serial), "signatures", o.Signatures, "cause", o.Err.Error())
 	if r.Outcome != nil {

@@ -174,7 +174,10 @@ func TestJournalOnDisk(t *testing.T) {
 		return j.Append(ctx, &journal.Record{Kind: journal.Intent, Serial: serial})
 	}
 	r.Outcome = func(ctx context.Context, o ca.Outcome) error {
-		return j.Append(ctx, &journal.Record{Kind: journal.Outcome, Result: journal.Issued, Serial: serial, Signatures: o.Signatures})
+		return j.Append(ctx, &journal.Record{
+			Kind: journal.Outcome, Result: journal.Issued, Serial: serial,
+			Signatures: o.Signatures,
+		})
 	}
 	if _, err := a.Issue(t.Context(), r); err != nil {
 		t.Fatal(err)

@@ -25,7 +25,8 @@ const (
 	formWithoutSCTs                // certificate of a CA without logs
 )
 
-// expectation has what a TBSCertificate must contain. It is made from the request and the profile, not from the template.
+// expectation has what a TBSCertificate must contain. It is made from the request and the profile, not from the
+// template.
 type expectation struct {
 	serial    []byte
 	notBefore time.Time
@@ -100,8 +101,8 @@ func (e *expectation) fields(c *x509.Certificate) error {
 	return nil
 }
 
-// The first extensions of the list, in their order, and the last one of a precertificate and of a certificate with SCTs.
-// The identity extensions are between them.
+// The first extensions of the list, in their order, and the last one of a precertificate and of a certificate with
+// SCTs. The identity extensions are between them.
 var (
 	head = []struct {
 		oid      asn1.ObjectIdentifier

@@ -67,7 +67,10 @@ func TestLint(t *testing.T) {
 		want   string // in the error
 	}{
 		"nothing": {func(*x509.Certificate) {}, ""},
-		"serial":  {func(c *x509.Certificate) { c.SerialNumber = new(big.Int).Add(c.SerialNumber, big.NewInt(1)) }, "serial"},
+		"serial": {
+			func(c *x509.Certificate) { c.SerialNumber = new(big.Int).Add(c.SerialNumber, big.NewInt(1)) },
+			"serial",
+		},
 		"subject": {
 			func(c *x509.Certificate) { c.RawSubject, c.Subject = nil, pkix.Name{CommonName: "x"} },
 			"subject",
@@ -161,7 +164,8 @@ func TestLint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.want.lint(parsed.RawTBSCertificate, formWithoutSCTs); err == nil || !strings.Contains(err.Error(), "public key") {
+	if err := d.want.lint(parsed.RawTBSCertificate, formWithoutSCTs); err == nil ||
+		!strings.Contains(err.Error(), "public key") {
 		t.Errorf("another key: %v", err)
 	}
 }

@@ -44,7 +44,8 @@ func newMetrics(expiry time.Time) *metrics {
 			Buckets: []float64{.0001, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"stage"}),
 		expiry: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "mayfly_ca_expiry_timestamp_seconds", Help: "When the first certificate of the chain expires, in seconds since 1970.",
+			Name: "mayfly_ca_expiry_timestamp_seconds",
+			Help: "When the first certificate of the chain expires, in seconds since 1970.",
 		}),
 	}
 	m.results = map[result]prometheus.Counter{}

@@ -11,9 +11,9 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// Preview returns the certificate that an authority with these options would issue for an identity now: the same template,
-// lint and name constraints. It needs no key of the CA and signs nothing: the certificate has a placeholder for a signature,
-// a throwaway key, and no SCT. Its errors are those of [Authority.Issue].
+// Preview returns the certificate that an authority with these options would issue for an identity now: the same
+// template, lint and name constraints. It needs no key of the CA and signs nothing: the certificate has a placeholder
+// for a signature, a throwaway key, and no SCT. Its errors are those of [Authority.Issue].
 func Preview(o Options, id identity.Identity) (*x509.Certificate, error) {
 	o.defaults()
 	o.Log = nil
@@ -32,7 +32,10 @@ func Preview(o Options, id identity.Identity) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Authority{o: o, chain: o.Chain, keyHash: sha256.Sum256(o.Chain[0].RawSubjectPublicKeyInfo), signer: &boundedSigner{scheme: scheme}}
+	a := &Authority{
+		o: o, chain: o.Chain, keyHash: sha256.Sum256(o.Chain[0].RawSubjectPublicKeyInfo),
+		signer: &boundedSigner{scheme: scheme},
+	}
 	a.from, a.to = window(o.Chain)
 	a.metrics = newMetrics(a.to)
 	if a.replica, err = newReplica(o.Chain, o.Now()); err != nil {

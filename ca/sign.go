@@ -55,8 +55,9 @@ func schemeOf(key crypto.PublicKey) (scheme, error) {
 // time (C10).
 type boundedSigner struct {
 	scheme
-	signer  crypto.Signer
-	local   bool                   // the key is in the memory of this process: signing is computation, which cannot hang
+	signer crypto.Signer
+	// the key is in the memory of this process: signing is computation, which cannot hang
+	local   bool
 	pause   func() (resume func()) // around a call of a signer that is not local
 	rand    io.Reader
 	slots   chan struct{}
@@ -99,8 +100,8 @@ func (s *boundedSigner) sign(ctx context.Context, message []byte, n *int) ([]byt
 	return signature, nil
 }
 
-// signRemote is sign for a signer outside this process. A call that hangs keeps its slot until it returns, so that at most
-// signSlots goroutines can hang.
+// signRemote is sign for a signer outside this process. A call that hangs keeps its slot until it returns, so that at
+// most signSlots goroutines can hang.
 func (s *boundedSigner) signRemote(ctx context.Context, message []byte, n *int) ([]byte, error) {
 	defer s.pause()()
 	timer := time.NewTimer(s.timeout)
@@ -158,7 +159,8 @@ func (s *boundedSigner) failed(err error) error {
 	return fault.New(fault.SignerUnavailable, fmt.Errorf("sign: %w", err))
 }
 
-// contextError is the error of a request whose context has ended: the cause that the server gave, or that of the caller.
+// contextError is the error of a request whose context has ended: the cause that the server gave, or that of the
+// caller.
 func contextError(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	var f *fault.Error

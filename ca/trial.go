@@ -15,8 +15,8 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// replica is the chain again under throwaway keys, with the same names, usages and constraints. With it, path validation
-// of a certificate is tried before the CA's own key has signed anything.
+// replica is the chain again under throwaway keys, with the same names, usages and constraints. With it, path
+// validation of a certificate is tried before the CA's own key has signed anything.
 type replica struct {
 	chain       []*x509.Certificate
 	signer      boundedSigner
@@ -120,8 +120,9 @@ func (s *replica) verify(d *unsigned) error {
 // trialName is under a top-level domain that RFC 2606 §2 reserves: no identity exists there.
 const trialName = "https://trial.mayfly.invalid/"
 
-// trial proves that chain, key and profile make a certificate that verifies. The CA's key signs one precertificate, which is
-// not submitted to a log, and which the poison extension makes useless. The certificate is made under the replica.
+// trial proves that chain, key and profile make a certificate that verifies. The CA's key signs one precertificate,
+// which is not submitted to a log, and which the poison extension makes useless. The certificate is made under the
+// replica.
 func (a *Authority) trial(ctx context.Context) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -1,8 +1,8 @@
 // Package client requests certificates from a CA, over REST or gRPC.
 //
-// It MUST NOT return a certificate that it has not verified: it is for the key that was sent, names the identity of the token,
-// chains to a trusted root, and has SCTs of trusted logs. Callers can turn these checks off ([Options.SkipVerify], [NoSCTs]). A
-// token MUST NOT be part of an error.
+// It MUST NOT return a certificate that it has not verified: it is for the key that was sent, names the identity of the
+// token, chains to a trusted root, and has SCTs of trusted logs. Callers can turn these checks off
+// ([Options.SkipVerify], [NoSCTs]). A token MUST NOT be part of an error.
 package client
 
 import (
@@ -39,7 +39,8 @@ type Options struct {
 	GRPC bool   // use gRPC; URL then names the gRPC port
 	// Trust verifies certificates. Nil is an error unless SkipVerify is set.
 	Trust *Trust
-	// SkipVerify accepts certificates of any issuer with any identity. The certificate must still be for the key that was sent.
+	// SkipVerify accepts certificates of any issuer with any identity. The certificate must still be for the key that
+	// was sent.
 	SkipVerify bool
 	UserAgent  string
 	Timeout    time.Duration    // of one call; 0 is 30 s
@@ -111,8 +112,8 @@ type Request struct {
 	CSR    bool          // prove possession with a generated CSR instead of a signed challenge
 	CSRPEM []byte        // a PKCS#10 request in PEM, signed by its key
 
-	// Identity and Issuer are the expected values in the certificate. "" expects the values of the token. They are needed
-	// where a CA derives the identity from claims in a way that this package does not know.
+	// Identity and Issuer are the expected values in the certificate. "" expects the values of the token. They are
+	// needed where a CA derives the identity from claims in a way that this package does not know.
 	Identity, Issuer string
 }
 
@@ -239,8 +240,8 @@ func challengeOf(token string) (string, error) {
 	return "", errors.New("the identity token has neither email nor sub")
 }
 
-// sign signs in the form that the CA expects for the type of key: ECDSA with the hash that matches the curve, RSA PKCS #1 v1.5 with
-// SHA-256, or pure Ed25519.
+// sign signs in the form that the CA expects for the type of key: ECDSA with the hash that matches the curve, RSA PKCS
+// #1 v1.5 with SHA-256, or pure Ed25519.
 func sign(s crypto.Signer, message []byte) ([]byte, error) {
 	hash := crypto.SHA256
 	switch k := s.Public().(type) {
@@ -281,8 +282,8 @@ func parseChain(chain *fulciopb.CertificateChain) ([]*x509.Certificate, error) {
 	return out, nil
 }
 
-// TrustBundle returns the server's chains, the active one first. They are as trustworthy as the connection: an attacker on the
-// network can replace them unless the connection is authenticated.
+// TrustBundle returns the server's chains, the active one first. They are as trustworthy as the connection: an attacker
+// on the network can replace them unless the connection is authenticated.
 func (c *Client) TrustBundle(ctx context.Context) ([][]*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()

@@ -40,7 +40,8 @@ func start(t *testing.T) *server {
 	t.Helper()
 	s := &server{pki: pki.New(pki.Options{}), key: pki.NewKey(pki.P256).(*ecdsa.PrivateKey)}
 	s.log = ct.New(t, ct.Options{})
-	log, err := remote.Open(remote.Config{Name: "lab", URL: s.log.URL(), PublicKey: "-"}, remote.Options{PublicKeyPEM: s.log.PublicKeyPEM()})
+	log, err := remote.Open(remote.Config{Name: "lab", URL: s.log.URL(), PublicKey: "-"},
+		remote.Options{PublicKeyPEM: s.log.PublicKeyPEM()})
 	must(t, err)
 	defer log.Close()
 	set, err := ctlog.New(ctlog.Options{Logs: []ctlog.Log{{Log: log.Log, Submitter: log}}})
@@ -86,7 +87,8 @@ func (s *server) trust() client.Trust {
 	return client.Trust{Chains: [][]*x509.Certificate{s.pki.Chain}, Logs: []client.Log{{Key: s.log.Key()}}, MinSCTs: 1}
 }
 
-// B1 // C1: a certificate is returned only if it is for the key sent, chains to a trusted root and has an SCT of a trusted log.
+// B1 // C1: a certificate is returned only if it is for the key sent, chains to a trusted root and has an SCT of a
+// trusted log.
 func TestVerifies(t *testing.T) {
 	t.Parallel()
 	s := start(t)

@@ -32,7 +32,8 @@ func (e *Error) Error() string {
 	return text
 }
 
-// Explain describes for a person what failed and what to do. For an error that is not an [Error] it returns the error's text.
+// Explain describes for a person what failed and what to do. For an error that is not an [Error] it returns the error's
+// text.
 func Explain(err error) string {
 	var e *Error
 	if !errors.As(err, &e) {

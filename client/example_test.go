@@ -13,8 +13,9 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// A trusted root lists the trusted CAs and logs. Request verifies the certificate against it: the certificate is for the key that
-// was sent, has the identity of the token, was issued by an authority that is trusted now, and has an SCT of a trusted log.
+// A trusted root lists the trusted CAs and logs. Request verifies the certificate against it: the certificate is for
+// the key that was sent, has the identity of the token, was issued by an authority that is trusted now, and has an SCT
+// of a trusted log.
 func Example() {
 	data, err := os.ReadFile("trusted_root.json")
 	if err != nil {

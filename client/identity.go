@@ -31,8 +31,8 @@ func readClaims(token string) (claims, error) {
 	return c, nil
 }
 
-// text returns the value of a claim that is a string, or "" if the claim is missing or has another type. Several names select a
-// member of nested objects.
+// text returns the value of a claim that is a string, or "" if the claim is missing or has another type. Several names
+// select a member of nested objects.
 func (c claims) text(names ...string) string {
 	for len(names) > 1 {
 		var inner claims
@@ -48,8 +48,9 @@ func (c claims) text(names ...string) string {
 	return s
 }
 
-// workflowNames lists, by provider, how CAs build the URI of a certificate from a token's claims: an address, which is a setting of
-// the CA, followed by a text in which each {} is replaced by a claim. No token of another provider has the same set of claims.
+// workflowNames lists, by provider, how CAs build the URI of a certificate from a token's claims: an address, which is
+// a setting of the CA, followed by a text in which each {} is replaced by a claim. No token of another provider has the
+// same set of claims.
 var workflowNames = []struct {
 	end    string
 	depth  int // the largest number of path segments in the address
@@ -74,7 +75,8 @@ var workflowNames = []struct {
 	}},
 }
 
-// workflow reports whether a CA builds name from the claims. known is false if the claims match no provider in the table.
+// workflow reports whether a CA builds name from the claims. known is false if the claims match no provider in the
+// table.
 func (c claims) workflow(name string) (known, same bool) {
 	decoded, err := url.PathUnescape(name)
 	if err != nil {
@@ -121,10 +123,10 @@ var ErrOtherIdentity = errors.New("the certificate is for another identity")
 
 // names checks that a certificate has the identity of the request's token, or the expected identity.
 //
-// The issuer MUST be that of the token, or the upstream issuer that the token names (federated_claims of Dex). The subject, if the
-// certificate has it, MUST be that of the token. An e-mail address MUST equal the claim email. A user name MUST start with the
-// subject. A URI MUST equal the subject, or end in the claims from which its provider's names are built. Any other URI is accepted
-// only if the certificate also has the token's subject.
+// The issuer MUST be that of the token, or the upstream issuer that the token names (federated_claims of Dex). The
+// subject, if the certificate has it, MUST be that of the token. An e-mail address MUST equal the claim email. A user
+// name MUST start with the subject. A URI MUST equal the subject, or end in the claims from which its provider's names
+// are built. Any other URI is accepted only if the certificate also has the token's subject.
 func (r Request) names(id identity.Identity) error {
 	c, err := readClaims(r.Token)
 	if err != nil {

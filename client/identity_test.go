@@ -306,7 +306,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// certifying returns the URL of a server that issues every certificate with identity id, and options of a client that trusts it.
+// certifying returns the URL of a server that issues every certificate with identity id, and options of a client that
+// trusts it.
 func certifying(t *testing.T, p *pki.PKI, key *ecdsa.PrivateKey, id identity.Identity) client.Options {
 	t.Helper()
 	leaf := issuedTo(t, p, key, id)

@@ -8,7 +8,8 @@ import (
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 )
 
-// Prepared is a request with its proof of possession. It can be sent repeatedly while its token is valid, as load tests do.
+// Prepared is a request with its proof of possession. It can be sent repeatedly while its token is valid, as load tests
+// do.
 type Prepared struct {
 	in *fulciopb.CreateSigningCertificateRequest
 }
@@ -33,7 +34,8 @@ func (a Answer) Certificates() ([]*x509.Certificate, error) {
 	return parseChain(&fulciopb.CertificateChain{Certificates: a.PEM})
 }
 
-// Send sends a prepared request and returns the response without verifying it. The client must have been created with SkipVerify.
+// Send sends a prepared request and returns the response without verifying it. The client must have been created with
+// SkipVerify.
 func (c *Client) Send(ctx context.Context, p *Prepared) (Answer, error) {
 	if !c.o.SkipVerify {
 		return Answer{}, errors.New("a prepared request is not verified, and this client verifies; use Request")

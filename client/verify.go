@@ -25,13 +25,14 @@ type Trust struct {
 	// Chains are authorities without a validity period: issuing certificate first, root last.
 	Chains [][]*x509.Certificate
 	Logs   []Log
-	// MinSCTs is the number of SCTs of different trusted logs that a certificate needs. 0 means 1; [NoSCTs] turns the check off.
+	// MinSCTs is the number of SCTs of different trusted logs that a certificate needs. 0 means 1; [NoSCTs] turns the
+	// check off.
 	MinSCTs int
 }
 
-// Authority is a chain and the period in which it is trusted. A certificate that is verified outside of the period is refused, even
-// if no certificate of the chain has expired: this is how a CA with a compromised key is distrusted. A zero time is no bound; both
-// bounds are inclusive.
+// Authority is a chain and the period in which it is trusted. A certificate that is verified outside of the period is
+// refused, even if no certificate of the chain has expired: this is how a CA with a compromised key is distrusted. A
+// zero time is no bound; both bounds are inclusive.
 type Authority struct {
 	Chain    []*x509.Certificate // issuing certificate first, root last
 	From, To time.Time
@@ -41,16 +42,17 @@ func (a Authority) covers(t time.Time) bool {
 	return !t.Before(a.From) && (a.To.IsZero() || !t.After(a.To))
 }
 
-// Log is a Certificate Transparency log. An SCT with a timestamp outside of From and To is refused; a zero time is no bound.
+// Log is a Certificate Transparency log. An SCT with a timestamp outside of From and To is refused; a zero time is no
+// bound.
 type Log struct {
 	Key      crypto.PublicKey
 	From, To time.Time
 }
 
-// Verify checks the first certificate of certs at the time now; the others are its chain, as the server sent them. The certificate
-// MUST chain to the root of an authority that is trusted at that time, be for code signing with digital signatures (RFC 5280
-// §4.2.1.12, §4.2.1.3) and be valid, and enough of its SCTs MUST be valid SCTs of different trusted logs for it (RFC 6962 §3.2).
-// Verify returns those SCTs.
+// Verify checks the first certificate of certs at the time now; the others are its chain, as the server sent them. The
+// certificate MUST chain to the root of an authority that is trusted at that time, be for code signing with digital
+// signatures (RFC 5280 §4.2.1.12, §4.2.1.3) and be valid, and enough of its SCTs MUST be valid SCTs of different
+// trusted logs for it (RFC 6962 §3.2). Verify returns those SCTs.
 func Verify(certs []*x509.Certificate, t Trust, now time.Time) ([]tbs.SCT, error) {
 	if len(certs) == 0 {
 		return nil, errors.New("there is no certificate to verify")

@@ -39,7 +39,8 @@ func (k logKey) sct(t *testing.T, e tbs.Entry, at time.Time) tbs.SCT {
 	return s
 }
 
-// issued describes a certificate issued under p; change modifies its template, and scts builds its SCT list from the entry.
+// issued describes a certificate issued under p; change modifies its template, and scts builds its SCT list from the
+// entry.
 type issued struct {
 	p      *pki.PKI
 	key    crypto.PublicKey // nil: a new one
@@ -96,8 +97,8 @@ func (i issued) certificate(t *testing.T) *x509.Certificate {
 	return certify()
 }
 
-// B1: SCTs count only if they are from different trusted logs, cover this certificate, and lie within the log's validity period;
-// the zero value of Trust requires one.
+// B1: SCTs count only if they are from different trusted logs, cover this certificate, and lie within the log's
+// validity period; the zero value of Trust requires one.
 func TestVerifySCTs(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -238,8 +239,8 @@ func TestVerifyUsage(t *testing.T) {
 	}
 }
 
-// An authority is trusted within its period only, even if the response contains its certificates and another authority has the same
-// root.
+// An authority is trusted within its period only, even if the response contains its certificates and another authority
+// has the same root.
 func TestVerifyAuthorityTimes(t *testing.T) {
 	t.Parallel()
 	ended := pki.New(pki.Options{})

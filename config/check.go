@@ -202,7 +202,8 @@ func (l *loader) lookAt(t *tree, paths []pathSetting) {
 		name := shown(l.path, *p.at)
 		if p.kind == pathWrite && os.IsNotExist(err) {
 			if parent, e := os.Stat(filepath.Dir(*p.at)); e != nil || !parent.IsDir() {
-				t.add(fault.BadSetting("the directory of "+name+" does not exist", "make it, for the CA alone", p.path...))
+				t.add(fault.BadSetting("the directory of "+name+" does not exist",
+					"make it, for the CA alone", p.path...))
 			}
 			continue
 		}
@@ -327,7 +328,8 @@ func (l *loader) warn() {
 			c.CT.None.Reason, "ct", "none")
 	}
 	if name, backend := c.CA.Selected(); backend != nil && backend.Temporary() {
-		l.warning(l.main, "the CA's key is made at each start: certificates that were issued before cannot be verified any more",
+		l.warning(l.main,
+			"the CA's key is made at each start: certificates that were issued before cannot be verified any more",
 			"ca", name)
 	}
 	for i, log := range c.CT.Logs {

@@ -119,37 +119,88 @@ func TestRefuses(t *testing.T) {
 		text, issuers string
 		at, want      string
 	}{
-		"empty":            {"", issuers, "mayfly.yaml:1", ""},
-		"no YAML":          {"a: [", issuers, "mayfly.yaml:1", ""},
-		"unknown key":      {"identiy: {}\n" + identity + caFile + embedded, issuers, "mayfly.yaml:1:1", "identity"},
-		"key twice":        {identity + identity + caFile + embedded, issuers, "mayfly.yaml:3:1", ""},
-		"no CA":            {identity + embedded, issuers, "mayfly.yaml:", "ca"},
-		"two backends":     {identity + "ca:\n  ephemeral: {}\n  file: {chain: chain.pem, key: key.pem}\n" + embedded, issuers, "mayfly.yaml:3:1", "more than one"},
+		"empty":       {"", issuers, "mayfly.yaml:1", ""},
+		"no YAML":     {"a: [", issuers, "mayfly.yaml:1", ""},
+		"unknown key": {"identiy: {}\n" + identity + caFile + embedded, issuers, "mayfly.yaml:1:1", "identity"},
+		"key twice":   {identity + identity + caFile + embedded, issuers, "mayfly.yaml:3:1", ""},
+		"no CA":       {identity + embedded, issuers, "mayfly.yaml:", "ca"},
+		"two backends": {
+			identity + "ca:\n  ephemeral: {}\n  file: {chain: chain.pem, key: key.pem}\n" + embedded,
+			issuers, "mayfly.yaml:3:1", "more than one",
+		},
 		"backend of later": {identity + "ca:\n  kms: {}\n" + embedded, issuers, "mayfly.yaml:4", "kms"},
-		"missing file":     {identity + "ca:\n  file: {chain: nothing.pem, key: key.pem}\n" + embedded, issuers, "mayfly.yaml:4:17", "nothing.pem"},
-		"backdate":         {identity + caFile + "  backdate: 2m\n" + embedded, issuers, "mayfly.yaml:5:13", "40s"},
-		"no duration":      {identity + caFile + "  backdate: soon\n" + embedded, issuers, "mayfly.yaml:5:13", ""},
-		"no log":           {identity + caFile, issuers, "mayfly.yaml:", "no log"},
-		"log and none":     {identity + caFile + embedded + "  none: {reason: x}\n", issuers, "mayfly.yaml:", "contradict"},
-		"no reason":        {identity + caFile + "ct:\n  none: {reason: \"\"}\n", issuers, "mayfly.yaml:6", ""},
-		"log over http":    {identity + caFile + "ct:\n  logs:\n    - {name: a, url: \"http://ct.example.com\", public_key: ct.pem}\n", issuers, "mayfly.yaml:7", "insecure"},
-		"SCTs of nobody":   {identity + caFile + "ct:\n  logs:\n    - {name: a, url: \"https://ct.example.com\", public_key: ct.pem}\n  policy: {min_scts: 2}\n", issuers, "mayfly.yaml:8:22", "2 SCTs of 1 logs"},
-		"operators":        {identity + caFile + embedded + "  policy: {min_operators: 2}\n", issuers, "mayfly.yaml:7:27", "cannot be of 2 operators"},
-		"logs of one":      {identity + caFile + "ct:\n  logs:\n    - {name: a, operator: x, url: \"https://a.example.com\", public_key: ct.pem}\n    - {name: b, operator: x, url: \"https://b.example.com\", public_key: ct.pem}\n  policy: {min_scts: 2, min_operators: 2}\n", issuers, "mayfly.yaml:9:40", "the logs are of 1"},
-		"no log to embed":  {identity + caFile + "ct:\n  logs:\n    - {name: a, embed: false, url: \"https://ct.example.com\", public_key: ct.pem}\n", issuers, "mayfly.yaml:5:1", "embed: false"},
+		"missing file": {
+			identity + "ca:\n  file: {chain: nothing.pem, key: key.pem}\n" + embedded, issuers,
+			"mayfly.yaml:4:17", "nothing.pem",
+		},
+		"backdate":    {identity + caFile + "  backdate: 2m\n" + embedded, issuers, "mayfly.yaml:5:13", "40s"},
+		"no duration": {identity + caFile + "  backdate: soon\n" + embedded, issuers, "mayfly.yaml:5:13", ""},
+		"no log":      {identity + caFile, issuers, "mayfly.yaml:", "no log"},
+		"log and none": {
+			identity + caFile + embedded + "  none: {reason: x}\n", issuers,
+			"mayfly.yaml:", "contradict",
+		},
+		"no reason": {identity + caFile + "ct:\n  none: {reason: \"\"}\n", issuers, "mayfly.yaml:6", ""},
+		"log over http": {
+			identity + caFile +
+				"ct:\n  logs:\n    - {name: a, url: \"http://ct.example.com\", public_key: ct.pem}\n", issuers,
+			"mayfly.yaml:7", "insecure",
+		},
+		"SCTs of nobody": {identity + caFile +
+			"ct:\n  logs:\n    - {name: a, url: \"https://ct.example.com\", public_key: ct.pem}\n  " +
+			"policy: {min_scts: 2}\n", issuers, "mayfly.yaml:8:22", "2 SCTs of 1 logs"},
+		"operators": {
+			identity + caFile + embedded + "  policy: {min_operators: 2}\n", issuers,
+			"mayfly.yaml:7:27", "cannot be of 2 operators",
+		},
+		"logs of one": {identity + caFile +
+			"ct:\n  logs:\n    - {name: a, operator: x, url: \"https://a.example.com\", public_key: ct.pem}\n    - " +
+			"{name: b, operator: x, url: \"https://b.example.com\", public_key: ct.pem}\n  policy: {min_scts: " +
+			"2, min_operators: 2}\n", issuers, "mayfly.yaml:9:40", "the logs are of 1"},
+		"no log to embed": {
+			identity + caFile +
+				"ct:\n  logs:\n    - {name: a, embed: false, url: \"https://ct.example.com\", public_key: ct.pem}\n",
+			issuers, "mayfly.yaml:5:1", "embed: false",
+		},
 		"rate of a log": {
 			identity + caFile +
-				"ct:\n  logs:\n    - {name: a, rate: -1, url: \"https://ct.example.com\", public_key: ct.pem}\n", issuers,
+				"ct:\n  logs:\n    - {name: a, rate: -1, url: \"https://ct.example.com\", public_key: ct.pem}\n",
+			issuers,
 			"mayfly.yaml:7:23", "invalid rate",
 		},
-		"no trusted root": {identity + caFile + embedded + "  policy: {trusted_root: nothing.json}\n", issuers, "mayfly.yaml:7:26", "nothing.json"},
-		"budget":          {identity + caFile + embedded + "  policy: {budget: 30s}\n", issuers, "mayfly.yaml:7:20", "less than 20s"},
-		"schedule":        {identity + caFile + "ct:\n  embedded: {dir: ct, origin: x.example.com/ct, rotate: daily}\n", issuers, "mayfly.yaml:6", "yearly"},
-		"lead":            {identity + caFile + "ct:\n  embedded: {dir: ct, origin: x.example.com/ct, lead: 9000h}\n", issuers, "mayfly.yaml:6", "2160h"},
-		"witness":         {identity + caFile + "ct:\n  embedded:\n    dir: ct\n    origin: x.example.com/ct\n    witnesses: [{url: \"http://w.example.com\", public_key: x}]\n", issuers, "mayfly.yaml:9", "https"},
-		"witness policy":  {identity + caFile + "ct:\n  embedded: {dir: ct, origin: x.example.com/ct, witness_policy: 1}\n", issuers, "mayfly.yaml:6", "witnesses"},
-		"shard's name":    {identity + caFile + embedded + "  logs:\n    - {name: embedded-x, url: \"https://ct.example.com\", public_key: ct.pem}\n", issuers, "mayfly.yaml:8", "shard"},
-		"address":         {"listen: {http: nonsense}\n" + identity + caFile + embedded, issuers, "mayfly.yaml:1:16", "HOST:PORT"},
+		"no trusted root": {
+			identity + caFile + embedded + "  policy: {trusted_root: nothing.json}\n", issuers,
+			"mayfly.yaml:7:26", "nothing.json",
+		},
+		"budget": {
+			identity + caFile + embedded + "  policy: {budget: 30s}\n", issuers,
+			"mayfly.yaml:7:20", "less than 20s",
+		},
+		"schedule": {
+			identity + caFile + "ct:\n  embedded: {dir: ct, origin: x.example.com/ct, rotate: daily}\n",
+			issuers, "mayfly.yaml:6", "yearly",
+		},
+		"lead": {
+			identity + caFile + "ct:\n  embedded: {dir: ct, origin: x.example.com/ct, lead: 9000h}\n",
+			issuers, "mayfly.yaml:6", "2160h",
+		},
+		"witness": {identity + caFile +
+			"ct:\n  embedded:\n    dir: ct\n    origin: x.example.com/ct\n    witnesses: [{url: " +
+			"\"http://w.example.com\", public_key: x}]\n", issuers, "mayfly.yaml:9", "https"},
+		"witness policy": {
+			identity + caFile +
+				"ct:\n  embedded: {dir: ct, origin: x.example.com/ct, witness_policy: 1}\n", issuers,
+			"mayfly.yaml:6", "witnesses",
+		},
+		"shard's name": {
+			identity + caFile + embedded +
+				"  logs:\n    - {name: embedded-x, url: \"https://ct.example.com\", public_key: ct.pem}\n", issuers,
+			"mayfly.yaml:8", "shard",
+		},
+		"address": {
+			"listen: {http: nonsense}\n" + identity + caFile + embedded, issuers,
+			"mayfly.yaml:1:16", "HOST:PORT",
+		},
 		"nothing listens": {
 			"listen: {http: off, grpc: off}\n" + identity + caFile + embedded, issuers,
 			"mayfly.yaml:1", "neither http nor grpc",
@@ -209,11 +260,13 @@ func TestAuditWarnings(t *testing.T) {
 	}{
 		{"only what submission needs", `url: "https://ct.example.com/x"`, "", "monitoring_url and origin", ""},
 		{
-			"both", `url: "https://ct.example.com/x", monitoring_url: "https://r.example.com/x", origin: ct.example.com/x`,
+			"both",
+			`url: "https://ct.example.com/x", monitoring_url: "https://r.example.com/x", origin: ct.example.com/x`,
 			"", "", "ct.logs",
 		},
 		{
-			"a reader without its name", `url: "https://ct.example.com/x", monitoring_url: "https://r.example.com/x"`, "",
+			"a reader without its name", `url: "https://ct.example.com/x", monitoring_url: "https://r.example.com/x"`,
+			"",
 			"set origin", "",
 		},
 		{"on this host", `url: "http://127.0.0.1:6962/x"`, "", "", "ct.logs"},

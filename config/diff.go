@@ -103,7 +103,8 @@ func walkSettings(v reflect.Value, path []string, f func([]string, string)) {
 		}
 		for i := range v.Len() {
 			at := append(slices.Clone(path), printed(reflect.ValueOf(i)))
-			if name := v.Index(i); name.Kind() == reflect.Struct && name.FieldByName("Name").IsValid() && name.FieldByName("Name").String() != "" {
+			if name := v.Index(i); name.Kind() == reflect.Struct && name.FieldByName("Name").IsValid() &&
+				name.FieldByName("Name").String() != "" {
 				at[len(at)-1] = name.FieldByName("Name").String()
 			}
 			walkSettings(v.Index(i), at, f)

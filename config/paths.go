@@ -8,11 +8,12 @@ import (
 	"strconv"
 )
 
-// The struct tag "path" of a setting says that its value is a path, and what is expected there. Paths are made absolute,
-// checked by [Load], and watched as far as the CA reads them.
+// The struct tag "path" of a setting says that its value is a path, and what is expected there. Paths are made
+// absolute, checked by [Load], and watched as far as the CA reads them.
 const (
-	pathRead        = "read"         // a file that the CA reads and watches
-	pathSecret      = "secret"       // the same, for the CA alone: its permissions are checked, and LoadPublic does not need it
+	pathRead = "read" // a file that the CA reads and watches
+	// the same, for the CA alone: its permissions are checked, and LoadPublic does not need it
+	pathSecret      = "secret"
 	pathWrite       = "write"        // a file that the CA makes; its directory must exist
 	pathDir         = "dir"          // a directory; it need not exist
 	pathOptionalDir = "optional-dir" // a directory that the CA can do without; it need not exist

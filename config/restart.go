@@ -50,11 +50,13 @@ func keep(to, from reflect.Value) {
 	}
 }
 
-// Restart lists the settings of next that a process that runs with c takes up only after a restart, at their places in the file of next.
+// Restart lists the settings of next that a process that runs with c takes up only after a restart, at their places in
+// the file of next.
 func (c *Config) Restart(next *Config) []Warning {
 	old, fresh := flatten(reflect.ValueOf(*c), c.dir), flatten(reflect.ValueOf(*next), next.dir)
 	var out []Warning
-	for _, key := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(sortedKeys(old), sortedKeys(fresh))))) {
+	keys := slices.Sorted(slices.Values(slices.Concat(sortedKeys(old), sortedKeys(fresh))))
+	for _, key := range slices.Compact(keys) {
 		path := strings.Split(key, "\x00")
 		if old[key] == fresh[key] || !needsRestart(path) {
 			continue

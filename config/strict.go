@@ -369,7 +369,8 @@ func (t *tree) otherSpelling(n *yaml.Node, text, name string) {
 		}
 	}
 	t.problems = append(t.problems, t.src.problem(at, what,
-		"correct the JSON (no comma behind the last entry, no comments), or write the keys of the YAML form, such as \""+name+"\""))
+		"correct the JSON (no comma behind the last entry, no comments), or write the keys of the YAML form, such as "+
+			"\""+name+"\""))
 }
 
 func (t *tree) unknown(n *yaml.Node, fields fields, path []string) {

@@ -38,8 +38,8 @@ func tagged(t reflect.Type, path, tag string, all func(path string, f reflect.St
 	return out
 }
 
-// The settings that are paths, and what is expected there. A setting whose name or description speaks of a file and that
-// has no tag is an error: it would be relative to the directory of the process, and would not be watched.
+// The settings that are paths, and what is expected there. A setting whose name or description speaks of a file and
+// that has no tag is an error: it would be relative to the directory of the process, and would not be watched.
 func TestPathTags(t *testing.T) {
 	t.Parallel()
 	want := []string{
@@ -148,7 +148,8 @@ func TestAbsolute(t *testing.T) {
 	}
 	for i, key := range []string{"https://a", "https://b"} {
 		want := []string{"oidc-issuers", key, "outbound", "ca-bundle"}
-		if at := issuers.Issuers[key].Outbound.CABundle; at != "/etc/mayfly/ca.pem" || *paths[i].at != at || !slices.Equal(paths[i].path, want) {
+		if at := issuers.Issuers[key].Outbound.CABundle; at != "/etc/mayfly/ca.pem" || *paths[i].at != at ||
+			!slices.Equal(paths[i].path, want) {
 			t.Errorf("%s: %q, %v", key, at, paths[i])
 		}
 	}

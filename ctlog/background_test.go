@@ -53,7 +53,10 @@ func TestDeadDetachedLog(t *testing.T) {
 	l, second := labLog(t, "new", ct.Options{})
 	second.Detached = true
 	l.SetFault(ct.Hang)
-	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second}, Policy: ctlog.PolicyConfig{Attempt: 500 * time.Millisecond}})
+	s := newSet(t, ctlog.Options{
+		Logs:   []ctlog.Log{first, second},
+		Policy: ctlog.PolicyConfig{Attempt: 500 * time.Millisecond},
+	})
 	watch(t, s, ca.root)
 	p := ca.precert(t)
 	began := time.Now()

@@ -8,8 +8,8 @@ import (
 const (
 	// tripAfter is how many failures in a row set a log aside.
 	tripAfter = 5
-	// coolDown is how long a log that was set aside is left alone before one submission may probe it, while other logs can
-	// take its place. It bounds the attempts at a dead log, and the time until the recovery of the log is noticed.
+	// coolDown is how long a log that was set aside is left alone before one submission may probe it, while other logs
+	// can take its place. It bounds the attempts at a dead log, and the time until the recovery of the log is noticed.
 	coolDown = time.Second
 	// firstProbe is the same time where no other log is left. It doubles with each failure, up to coolDown.
 	firstProbe = 250 * time.Millisecond

@@ -35,7 +35,10 @@ func TestOurClockIsWrong(t *testing.T) {
 			b, second := labLog(t, "b", ct.Options{})
 			a.SetSkew(row.off)
 			b.SetSkew(row.off + time.Second)
-			s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
+			s := newSet(t, ctlog.Options{
+				Logs:   []ctlog.Log{first, second},
+				Policy: ctlog.PolicyConfig{Attempt: time.Second},
+			})
 			watch(t, s, ca.root)
 			eventually(t, "stopped", func() bool {
 				_, err := s.Submit(t.Context(), ca.precert(t))
@@ -140,7 +143,10 @@ func TestLogsDisagree(t *testing.T) {
 			a, first := labLog(t, "a", ct.Options{})
 			b, second := labLog(t, "b", ct.Options{})
 			row.set(a, b)
-			s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
+			s := newSet(t, ctlog.Options{
+				Logs:   []ctlog.Log{first, second},
+				Policy: ctlog.PolicyConfig{Attempt: time.Second},
+			})
 			watch(t, s, ca.root)
 			eventually(t, "a sample of both", func() bool { // their Date
 				return !math.IsNaN(gauge(t, s, "mayfly_ctlog_clock_offset_seconds a")) && !math.IsNaN(gauge(t, s, "mayfly_ctlog_clock_offset_seconds b"))
@@ -171,7 +177,10 @@ func TestMuteLogIsNoWitness(t *testing.T) {
 		inner.ServeHTTP(w, r)
 	})
 	mute.set(status(http.StatusBadRequest, ""))
-	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, mute.member(t, "mute")}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
+	s := newSet(t, ctlog.Options{
+		Logs:   []ctlog.Log{first, mute.member(t, "mute")},
+		Policy: ctlog.PolicyConfig{Attempt: time.Second},
+	})
 	watch(t, s, ca.root)
 	eventually(t, "stopped", func() bool {
 		_, err := s.Submit(t.Context(), ca.precert(t))
@@ -215,7 +224,10 @@ func TestMuteLogIsNotHurried(t *testing.T) {
 		w.Header()["Date"] = nil
 		http.NotFound(w, r)
 	})
-	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second, mute.member(t, "mute")}, Policy: ctlog.PolicyConfig{Attempt: time.Second}})
+	s := newSet(t, ctlog.Options{
+		Logs:   []ctlog.Log{first, second, mute.member(t, "mute")},
+		Policy: ctlog.PolicyConfig{Attempt: time.Second},
+	})
 	watch(t, s, ca.root)
 	eventually(t, "a sample", func() bool {
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {

@@ -52,7 +52,8 @@ func stateGauges(l *logState) []prometheus.Collector {
 		})
 	}
 	all := []prometheus.Collector{
-		gauge("mayfly_ctlog_usable_ratio", "1 if the log is used, 0 if it is set aside because it fails, or in quarantine.",
+		gauge("mayfly_ctlog_usable_ratio",
+			"1 if the log is used, 0 if it is set aside because it fails, or in quarantine.",
 			func() bool {
 				ok, _, _ := l.breaker.state()
 				return ok && l.quarantine() == ""

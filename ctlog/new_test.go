@@ -47,8 +47,16 @@ func TestNewRefuses(t *testing.T) {
 		{"one name", ctlog.Options{Logs: []ctlog.Log{a, same}}, "two logs have the name"},
 		{"one key", ctlog.Options{Logs: []ctlog.Log{a, twin}}, "same key"},
 		{"weak key", ctlog.Options{Logs: []ctlog.Log{a, weak}}, "P-224"},
-		{"more SCTs than logs", ctlog.Options{Logs: []ctlog.Log{a, b}, Policy: ctlog.PolicyConfig{MinSCTs: 3}}, "policy.min_scts: 3 SCTs of 2 logs"},
-		{"fewer than none", ctlog.Options{Logs: []ctlog.Log{a, b}, Policy: ctlog.PolicyConfig{MinSCTs: -1}}, "policy.min_scts: invalid number of SCTs: -1"},
+		{
+			"more SCTs than logs",
+			ctlog.Options{Logs: []ctlog.Log{a, b}, Policy: ctlog.PolicyConfig{MinSCTs: 3}},
+			"policy.min_scts: 3 SCTs of 2 logs",
+		},
+		{
+			"fewer than none",
+			ctlog.Options{Logs: []ctlog.Log{a, b}, Policy: ctlog.PolicyConfig{MinSCTs: -1}},
+			"policy.min_scts: invalid number of SCTs: -1",
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

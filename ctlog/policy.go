@@ -23,8 +23,8 @@ const (
 type PolicyConfig struct {
 	// MinSCTs is the number of SCTs that a certificate needs, each of a different log. Default: 1.
 	MinSCTs int `yaml:"min_scts"`
-	// MinOperators is how many different operators these SCTs must be of; a log without operator counts as an operator of
-	// its own. Default: 1.
+	// MinOperators is how many different operators these SCTs must be of; a log without operator counts as an operator
+	// of its own. Default: 1.
 	MinOperators int `yaml:"min_operators"`
 	// Parallel is how many logs are tried at once; the first answers count. Default: 2, or min_scts if that is more.
 	Parallel int `yaml:"parallel"`
@@ -35,8 +35,8 @@ type PolicyConfig struct {
 	Attempt time.Duration `yaml:"attempt"`
 	// Budget bounds all attempts for one certificate, less than 20s. Default: 12s.
 	Budget time.Duration `yaml:"budget"`
-	// TrustedRoot is the path of the published trusted_root.json. If it is set, a log that the file does not list may not
-	// have embed: true.
+	// TrustedRoot is the path of the published trusted_root.json. If it is set, a log that the file does not list may
+	// not have embed: true.
 	TrustedRoot string `yaml:"trusted_root" path:"read"`
 }
 
@@ -77,11 +77,13 @@ func (c PolicyConfig) Check() error {
 		bad("min_operators", "lower it, or raise min_scts", "%d SCTs cannot be of %d operators", full.MinSCTs, c.MinOperators)
 	}
 	if c.Parallel < 0 || c.Parallel != 0 && c.Parallel < full.MinSCTs {
-		bad("parallel", "write at least min_scts, or omit parallel", "%d logs at once cannot return %d SCTs", c.Parallel,
+		bad("parallel", "write at least min_scts, or omit parallel",
+			"%d logs at once cannot return %d SCTs", c.Parallel,
 			full.MinSCTs)
 	}
 	if full.Budget < 0 || full.Budget >= maxBudget {
-		bad("budget", "write less than 20s, such as 12s", "%s is not between 0 and %s, the limit of a request", c.Budget, maxBudget)
+		bad("budget", "write less than 20s, such as 12s", "%s is not between 0 and %s, the limit of a request",
+			c.Budget, maxBudget)
 	}
 	if full.Attempt < minAttempt || full.Attempt > full.Budget {
 		bad("attempt", "write 100ms to budget, such as 4s", "an attempt of %s does not fit into a budget of %s",
@@ -129,10 +131,12 @@ func (c PolicyConfig) CheckFor(slots []Slot) error {
 			return fault.BadSetting("no log's SCT may be embedded in a certificate"+except,
 				"name a log whose key is published, without embed: false")
 		}
-		return fault.BadSetting(fmt.Sprintf("%d SCTs of %d logs%s: each must be of a different log", c.MinSCTs, logs, except),
+		return fault.BadSetting(fmt.Sprintf("%d SCTs of %d logs%s: each must be of a different log",
+			c.MinSCTs, logs, except),
 			"name more logs, or require fewer SCTs", "min_scts")
 	case full.MinOperators > len(operators):
-		return fault.BadSetting(fmt.Sprintf("SCTs of %d operators are required, but the logs are of %d%s", c.MinOperators,
+		return fault.BadSetting(fmt.Sprintf("SCTs of %d operators are required, but the logs are of %d%s",
+			c.MinOperators,
 			len(operators), except), "name logs of more operators, or require fewer", "min_operators")
 	}
 	return nil

@@ -44,7 +44,8 @@ func TestPolicyCheck(t *testing.T) {
 // B2 // B4: a policy that these logs cannot meet is refused before the first request.
 func TestPolicyCheckFor(t *testing.T) {
 	t.Parallel()
-	a, b, x, y, aside := ctlog.Slot{Name: "a", Embed: true}, ctlog.Slot{Name: "b", Embed: true}, ctlog.Slot{Name: "x", Operator: "o", Embed: true},
+	a, b, x, y, aside := ctlog.Slot{Name: "a", Embed: true}, ctlog.Slot{Name: "b", Embed: true},
+		ctlog.Slot{Name: "x", Operator: "o", Embed: true},
 		ctlog.Slot{Name: "y", Operator: "o", Embed: true}, ctlog.Slot{Name: "z", Operator: "p"}
 	for _, row := range []struct {
 		name  string
@@ -54,11 +55,26 @@ func TestPolicyCheckFor(t *testing.T) {
 	}{
 		{"one", ctlog.PolicyConfig{}, []ctlog.Slot{a}, ""},
 		{"two without operator", ctlog.PolicyConfig{MinSCTs: 2, MinOperators: 2}, []ctlog.Slot{a, b}, ""},
-		{"two of one operator", ctlog.PolicyConfig{MinSCTs: 2, MinOperators: 2}, []ctlog.Slot{x, y}, "min_operators: SCTs of 2 operators are required, but the logs are of 1"},
+		{
+			"two of one operator",
+			ctlog.PolicyConfig{MinSCTs: 2, MinOperators: 2},
+			[]ctlog.Slot{x, y},
+			"min_operators: SCTs of 2 operators are required, but the logs are of 1",
+		},
 		{"two of one and another", ctlog.PolicyConfig{MinSCTs: 2, MinOperators: 2}, []ctlog.Slot{x, y, a}, ""},
 		{"more than there are", ctlog.PolicyConfig{MinSCTs: 3}, []ctlog.Slot{a, b}, "min_scts: 3 SCTs of 2 logs: each"},
-		{"one not embedded", ctlog.PolicyConfig{MinSCTs: 2}, []ctlog.Slot{a, aside}, "min_scts: 2 SCTs of 1 logs (1 with embed: false not counted)"},
-		{"operator not embedded", ctlog.PolicyConfig{MinSCTs: 2, MinOperators: 2}, []ctlog.Slot{x, y, aside}, "of 1 (1 with embed: false not counted)"},
+		{
+			"one not embedded",
+			ctlog.PolicyConfig{MinSCTs: 2},
+			[]ctlog.Slot{a, aside},
+			"min_scts: 2 SCTs of 1 logs (1 with embed: false not counted)",
+		},
+		{
+			"operator not embedded",
+			ctlog.PolicyConfig{MinSCTs: 2, MinOperators: 2},
+			[]ctlog.Slot{x, y, aside},
+			"of 1 (1 with embed: false not counted)",
+		},
 		{"none embedded", ctlog.PolicyConfig{}, []ctlog.Slot{aside}, "no log's SCT may be embedded in a certificate"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

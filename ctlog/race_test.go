@@ -117,7 +117,10 @@ func TestOperators(t *testing.T) {
 				}
 				logs, members = append(logs, l), append(members, m)
 			}
-			s := newSet(t, ctlog.Options{Logs: members, Policy: ctlog.PolicyConfig{MinSCTs: row.scts, MinOperators: row.ops, Stagger: 5 * time.Second}})
+			s := newSet(t, ctlog.Options{
+				Logs:   members,
+				Policy: ctlog.PolicyConfig{MinSCTs: row.scts, MinOperators: row.ops, Stagger: 5 * time.Second},
+			})
 			p := ca.precert(t)
 			began := time.Now()
 			scts, err := s.Submit(t.Context(), p)
@@ -260,7 +263,10 @@ func TestHangingLogIsFoundOut(t *testing.T) {
 	dead, first := labLog(t, "dead", ct.Options{})
 	_, second := labLog(t, "good", ct.Options{})
 	dead.SetFault(ct.Hang)
-	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{first, second}, Now: c.now, Policy: ctlog.PolicyConfig{Attempt: 300 * time.Millisecond, Stagger: 250 * time.Millisecond}})
+	s := newSet(t, ctlog.Options{
+		Logs: []ctlog.Log{first, second}, Now: c.now,
+		Policy: ctlog.PolicyConfig{Attempt: 300 * time.Millisecond, Stagger: 250 * time.Millisecond},
+	})
 	submit := func() {
 		if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil {
 			t.Error(err)
@@ -319,7 +325,10 @@ func TestGranted(t *testing.T) {
 		members = append(members, m)
 	}
 	var grants []ctlog.Grant
-	s := newSet(t, ctlog.Options{Logs: members, Policy: ctlog.PolicyConfig{MinSCTs: 2, Parallel: 4}, Granted: func(g ctlog.Grant) { grants = append(grants, g) }})
+	s := newSet(t, ctlog.Options{
+		Logs: members, Policy: ctlog.PolicyConfig{MinSCTs: 2, Parallel: 4},
+		Granted: func(g ctlog.Grant) { grants = append(grants, g) },
+	})
 	p := ca.precert(t)
 	scts, err := s.Submit(t.Context(), p)
 	if err != nil || len(grants) != 2 {
@@ -368,7 +377,8 @@ func TestQuarantine(t *testing.T) {
 		t.Error("both logs are in quarantine, and the set is healthy")
 	}
 	_, err := s.Submit(t.Context(), ca.precert(t))
-	if fault.From(err).Reason != fault.LogUnavailable || !strings.Contains(err.Error(), "log a: quarantined: entry 7 is not there") {
+	if fault.From(err).Reason != fault.LogUnavailable ||
+		!strings.Contains(err.Error(), "log a: quarantined: entry 7 is not there") {
 		t.Error(err)
 	}
 	if gauge(t, s, "mayfly_ctlog_benched_ratio a") != 1 || gauge(t, s, "mayfly_ctlog_usable_ratio a") != 0 {
@@ -465,7 +475,10 @@ func TestProbeKeepsNobody(t *testing.T) {
 	c := &clock{}
 	l := newLog(t)
 	l.set(status(http.StatusBadRequest, ""))
-	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}, Now: c.now, Policy: ctlog.PolicyConfig{Attempt: time.Second, Budget: 5 * time.Second}})
+	s := newSet(t, ctlog.Options{
+		Logs: []ctlog.Log{l.member(t, "lab")}, Now: c.now,
+		Policy: ctlog.PolicyConfig{Attempt: time.Second, Budget: 5 * time.Second},
+	})
 	p := newAuthority(t).precert(t)
 	for range 5 {
 		_, _ = s.Submit(t.Context(), p)

@@ -39,17 +39,17 @@ type Remote interface {
 
 // Log is a log of a [Set].
 type Log struct {
-	// Log is the description. Name, a metric label, is unique in the set, and so is Key. The log is used only within its
-	// window, and only for certificates that expire within it: verifiers reject an SCT from outside. Where one shard
-	// follows another, the windows should therefore overlap by more than the life of a certificate. A log without
+	// Log is the description. Name, a metric label, is unique in the set, and so is Key. The log is used only within
+	// its window, and only for certificates that expire within it: verifiers reject an SCT from outside. Where one
+	// shard follows another, the windows should therefore overlap by more than the life of a certificate. A log without
 	// Operator counts as one of an operator of its own.
 	loglist.Log
 
 	Submitter Submitter
 	// Rate limits the submissions per second; 0 means no limit.
 	Rate float64
-	// Detached means that SCTs of this log are not embedded, because not every verifier has its key yet. The log receives
-	// each precertificate in the background, once the other logs have returned enough SCTs.
+	// Detached means that SCTs of this log are not embedded, because not every verifier has its key yet. The log
+	// receives each precertificate in the background, once the other logs have returned enough SCTs.
 	Detached bool
 	// Health returns why a log in this process cannot accept entries, or nil. Optional.
 	Health func() error
@@ -68,11 +68,11 @@ type Options struct {
 	// Compute is called before an SCT is verified, and may wait for a processor; the function that it returns is called
 	// afterwards. Optional.
 	Compute func() (done func())
-	// Previous is the set that this one replaces: the state of a log that stays the same (name, key and address) is taken
-	// over. Optional.
+	// Previous is the set that this one replaces: the state of a log that stays the same (name, key and address) is
+	// taken over. Optional.
 	Previous *Set
-	// Stopped is the result of [Set.Clock] of the previous set. It holds until the clocks of the logs of this set have been sampled;
-	// without a log outside this process it is ignored.
+	// Stopped is the result of [Set.Clock] of the previous set. It holds until the clocks of the logs of this set have
+	// been sampled; without a log outside this process it is ignored.
 	Stopped error
 	// Now is the clock that SCTs and windows are compared with. Default: time.Now.
 	Now    func() time.Time

@@ -71,7 +71,10 @@ func TestPolicy(t *testing.T) {
 				m.Operator = op
 				members = append(members, m)
 			}
-			s := newSet(t, ctlog.Options{Logs: members, Policy: ctlog.PolicyConfig{MinSCTs: row.min, Parallel: max(row.min, 1)}})
+			s := newSet(t, ctlog.Options{
+				Logs:   members,
+				Policy: ctlog.PolicyConfig{MinSCTs: row.min, Parallel: max(row.min, 1)},
+			})
 			if diff := cmp.Diff(row.want, askedOf(t, s, p, members)); diff != "" {
 				t.Error(diff)
 			}
@@ -86,7 +89,8 @@ func TestPolicy(t *testing.T) {
 func TestExtensionsAreCopied(t *testing.T) {
 	t.Parallel()
 	l := newLog(t)
-	scts, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}}).Submit(t.Context(), newAuthority(t).precert(t))
+	scts, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}}).Submit(t.Context(),
+		newAuthority(t).precert(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +182,8 @@ func TestRetryOfTheSameLog(t *testing.T) {
 				write(w, honest(nil))
 			})
 			began := time.Now()
-			scts, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}}).Submit(t.Context(), newAuthority(t).precert(t))
+			scts, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}}).Submit(t.Context(),
+				newAuthority(t).precert(t))
 			if took := time.Since(began); err != nil || len(scts) != 1 || took < row.least || took > row.least+time.Second {
 				t.Errorf("%d SCTs, %v after %s", len(scts), err, took)
 			}
@@ -193,7 +198,8 @@ func TestBudget(t *testing.T) {
 	t.Cleanup(func() { close(release) })
 	deaf := submitterFunc(func(context.Context, tbs.Precertificate) ([]byte, error) { <-release; return nil, errors.New("late") })
 	s := newSet(t, ctlog.Options{
-		Logs: []ctlog.Log{{Name: "deaf", Key: newLog(t).key.Public(), Submitter: deaf}}, Policy: ctlog.PolicyConfig{Attempt: 100 * time.Millisecond, Budget: 300 * time.Millisecond},
+		Logs:   []ctlog.Log{{Name: "deaf", Key: newLog(t).key.Public(), Submitter: deaf}},
+		Policy: ctlog.PolicyConfig{Attempt: 100 * time.Millisecond, Budget: 300 * time.Millisecond},
 	})
 	began := time.Now()
 	_, err := s.Submit(t.Context(), newAuthority(t).precert(t))
@@ -340,7 +346,10 @@ func TestSlowLogIsSetAside(t *testing.T) {
 	t.Parallel()
 	slow, good, p := newLog(t), newLog(t), newAuthority(t).precert(t)
 	slow.set(hang)
-	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{slow.member(t, "slow"), good.member(t, "good")}, Policy: ctlog.PolicyConfig{Attempt: 400 * time.Millisecond, Stagger: 100 * time.Millisecond, Parallel: 1}})
+	s := newSet(t, ctlog.Options{
+		Logs:   []ctlog.Log{slow.member(t, "slow"), good.member(t, "good")},
+		Policy: ctlog.PolicyConfig{Attempt: 400 * time.Millisecond, Stagger: 100 * time.Millisecond, Parallel: 1},
+	})
 	deadline := time.Now().Add(10 * time.Second)
 	for s.Status()[0].OK && time.Now().Before(deadline) {
 		if _, err := s.Submit(t.Context(), p); err != nil {
@@ -367,7 +376,10 @@ func TestCollectors(t *testing.T) {
 	t.Parallel()
 	good, bad := newLog(t), newLog(t)
 	bad.set(status(400, ""))
-	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{bad.member(t, "bad"), good.member(t, "good")}, Policy: ctlog.PolicyConfig{Parallel: 1}})
+	s := newSet(t, ctlog.Options{
+		Logs:   []ctlog.Log{bad.member(t, "bad"), good.member(t, "good")},
+		Policy: ctlog.PolicyConfig{Parallel: 1},
+	})
 	if _, err := s.Submit(t.Context(), newAuthority(t).precert(t)); err != nil {
 		t.Fatal(err)
 	}

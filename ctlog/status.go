@@ -87,7 +87,8 @@ func (s *Set) Health() error {
 	}
 	switch need := s.policy; {
 	case up < need.MinSCTs:
-		return fmt.Errorf("%d of %d logs can return SCTs, %d needed; %s", up, all, need.MinSCTs, strings.Join(down, "; "))
+		return fmt.Errorf("%d of %d logs can return SCTs, %d needed; %s", up, all, need.MinSCTs,
+			strings.Join(down, "; "))
 	case len(operators) < need.MinOperators:
 		return fmt.Errorf("the logs that can return SCTs are of %d operators, %d needed; %s", len(operators),
 			need.MinOperators, strings.Join(down, "; "))

@@ -109,7 +109,8 @@ func faultTable(t *testing.T) []faultRow {
 			_, _ = w.Write([]byte(`{"sct`))
 		}, want: ctlog.Unreachable, calls: untilEnd},
 		{
-			name: "huge body", answer: raw(`{"x":"` + strings.Repeat("a", 65<<10) + `"}`), want: ctlog.Garbled, calls: 3,
+			name: "huge body", answer: raw(`{"x":"` + strings.Repeat("a", 65<<10) + `"}`),
+			want: ctlog.Garbled, calls: 3,
 			text: "longer than 65536 bytes",
 		},
 		{name: "huge body of an error", answer: func(w http.ResponseWriter, _ *http.Request, _ func(edit) map[string]any) {
@@ -247,7 +248,10 @@ func TestFaultOfFirstLog(t *testing.T) {
 			t.Parallel()
 			bad, good := newLog(t), newLog(t)
 			bad.set(row.answer)
-			s := newSet(t, ctlog.Options{Logs: []ctlog.Log{bad.member(t, "bad"), good.member(t, "good")}, Policy: ctlog.PolicyConfig{Parallel: 1}})
+			s := newSet(t, ctlog.Options{
+				Logs:   []ctlog.Log{bad.member(t, "bad"), good.member(t, "good")},
+				Policy: ctlog.PolicyConfig{Parallel: 1},
+			})
 			began := time.Now()
 			scts, err := s.Submit(t.Context(), ca.precert(t))
 			if err != nil || len(scts) != 1 {

@@ -41,7 +41,10 @@ func TestWatchRoots(t *testing.T) {
 	t.Parallel()
 	ours, other := newAuthority(t), newAuthority(t)
 	l := newLog(t, other.root)
-	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
+	s := newSet(t, ctlog.Options{
+		Logs:   []ctlog.Log{l.member(t, "lab")},
+		Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond},
+	})
 	watch(t, s, ours.root)
 	until(t, s, "unknown root",
 		func(st ctlog.Status) bool { return !st.OK && strings.Contains(st.Cause, "does not accept our root") })
@@ -55,7 +58,8 @@ func TestWatchSeveralRoots(t *testing.T) {
 	ca, next := newAuthority(t), newAuthority(t)
 	both, one := newLog(t, ca.root, next.root), newLog(t, ca.root)
 	s := newSet(t, ctlog.Options{
-		Logs: []ctlog.Log{one.member(t, "one"), both.member(t, "both")}, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond},
+		Logs:   []ctlog.Log{one.member(t, "one"), both.member(t, "both")},
+		Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond},
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(func() { cancel(); s.Wait() })
@@ -86,7 +90,10 @@ func TestWatchDeadLog(t *testing.T) {
 		inner.ServeHTTP(w, r)
 	})
 	c := &clock{}
-	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}, Now: c.now, Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond}})
+	s := newSet(t, ctlog.Options{
+		Logs: []ctlog.Log{l.member(t, "lab")}, Now: c.now,
+		Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond},
+	})
 	watch(t, s, ca.root)
 	until(t, s, "dead", func(st ctlog.Status) bool { return !st.OK && st.Cause != "" })
 	c.advance(10 * time.Second)

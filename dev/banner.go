@@ -95,7 +95,8 @@ func (b banner) lines(s *strings.Builder, st terminal.Style, a addresses) {
 		"cosign verify-blob --trusted-root "+root+" --bundle hello.bundle.json --certificate-identity alice@example.com"+
 			" --certificate-oidc-issuer "+b.state.Issuer+" --insecure-ignore-tlog --use-signed-timestamps hello.txt",
 		exe+" verify hello.bundle.json --trusted-root "+root+" --artifact hello.txt --identity alice@example.com --issuer "+b.state.Issuer+" --no-rekor",
-		st.Dim("# There is no Rekor here, hence --insecure-ignore-tlog and --no-rekor. Because of the timestamp, the signature verifies after the certificate has expired."))
+		st.Dim("# There is no Rekor here, hence --insecure-ignore-tlog and --no-rekor. Because of the timestamp, the "+
+			"signature verifies after the certificate has expired."))
 	section("The API",
 		"curl -s "+url+"/api/v2/configuration",
 		"openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj / -out csr.pem",
@@ -103,7 +104,8 @@ func (b banner) lines(s *strings.Builder, st terminal.Style, a addresses) {
 	if b.listeners.GRPC != nil {
 		fmt.Fprintf(s, "  grpcurl -plaintext %s dev.sigstore.fulcio.v2.CA/GetTrustBundle\n", a.grpc)
 	}
-	fmt.Fprintf(s, "\n%s\n", st.Dim("A token is valid for "+human.Duration(idp.DefaultTokenLife)+". Ctrl-C stops; the next start goes on with the same CA and log."))
+	fmt.Fprintf(s, "\n%s\n", st.Dim("A token is valid for "+human.Duration(idp.DefaultTokenLife)+
+		". Ctrl-C stops; the next start goes on with the same CA and log."))
 }
 
 // program is how this binary was called, so that the printed lines call it the same way.

@@ -138,7 +138,8 @@ func (f *Options) listen() (l server.Listeners, idp net.Listener, err error) {
 		}
 		ln, err := listen.Open(address)
 		if err != nil {
-			return nil, fmt.Errorf("--%s: %w; choose another address with --%s HOST:PORT (port 0 picks a free one)", flag, err, flag)
+			return nil, fmt.Errorf("--%s: %w; choose another address with --%s HOST:PORT (port 0 picks a free one)",
+				flag, err, flag)
 		}
 		return ln, nil
 	}
@@ -172,7 +173,10 @@ func CheckLoopback(address string) error {
 
 // ServePages serves until the returned func is called.
 func ServePages(l net.Listener, h http.Handler) (stop func()) {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 30 * time.Second}
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		IdleTimeout: 30 * time.Second,
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -44,13 +44,16 @@ func ReadState(dir string) (*State, error) {
 	}
 	s := &State{dir: dir}
 	if err := json.Unmarshal(data, s); err != nil {
-		return nil, fmt.Errorf("%s: %w; restore it, or start anew in another directory with --dir", s.Path("state.json"), err)
+		return nil, fmt.Errorf("%s: %w; restore it, or start anew in another directory with --dir",
+			s.Path("state.json"), err)
 	}
 	if s.Version > stateVersion {
 		return nil, fmt.Errorf("%s was written by a newer mayfly (layout %d, this one knows %d); use that version, or another directory with --dir", dir, s.Version, stateVersion)
 	}
 	if s.Version < 1 {
-		return nil, fmt.Errorf("%s has no valid layout version; restore it, or start anew in another directory with --dir", s.Path("state.json"))
+		return nil,
+			fmt.Errorf("%s has no valid layout version; restore it, or start anew in another directory with --dir",
+				s.Path("state.json"))
 	}
 	return s, nil
 }

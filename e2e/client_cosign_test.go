@@ -73,7 +73,8 @@ func cosignClient(w *world) {
 	w.interactive()
 }
 
-// interactive signs without a token: cosign shows a code, and the test signs in with that code at the development provider.
+// interactive signs without a token: cosign shows a code, and the test signs in with that code at the development
+// provider.
 func (w *world) interactive() {
 	w.Helper()
 	dev := w.Dev(w.Path("dev"))

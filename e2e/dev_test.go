@@ -69,8 +69,8 @@ func TestDev(t *testing.T) {
 	l.RunFails(lab.Command{Name: "mayfly", Args: []string{"dev", "--dir", l.Path("other"), "--http", taken}}, "--http")
 }
 
-// TestKilledInTheMiddle kills a CA that issues to many callers at once, three times. After the restart, every certificate that a
-// caller received must be in the log, and the log must be complete. // A2 B5
+// TestKilledInTheMiddle kills a CA that issues to many callers at once, three times. After the restart, every
+// certificate that a caller received must be in the log, and the log must be complete. // A2 B5
 func TestKilledInTheMiddle(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)

@@ -89,8 +89,8 @@ func rootOf(leaves []byte) []byte {
 	return h.Sum(nil)
 }
 
-// TestEmbeddedMigration moves the embedded log to a real TesseraCT on the same files, as docs/operations.md describes: the same key,
-// the same origin, the same entries, and a tree that extends the last checkpoint that mayfly signed.
+// TestEmbeddedMigration moves the embedded log to a real TesseraCT on the same files, as docs/operations.md describes:
+// the same key, the same origin, the same entries, and a tree that extends the last checkpoint that mayfly signed.
 func TestEmbeddedMigration(t *testing.T) {
 	t.Parallel()
 	c := newEmbeddedCase(t)
@@ -184,8 +184,8 @@ func (w noteWitness) cosigned(checkpoint string) error {
 	return fmt.Errorf("no cosignature of %s in %q", w.name, checkpoint)
 }
 
-// TestEmbeddedWitness runs a released witness that cosigns the embedded log. When the witness stops, certificates are still issued
-// and checkpoints still published, and readiness reports the missing cosignature.
+// TestEmbeddedWitness runs a released witness that cosigns the embedded log. When the witness stops, certificates are
+// still issued and checkpoints still published, and readiness reports the missing cosignature.
 func TestEmbeddedWitness(t *testing.T) {
 	t.Parallel()
 	c := newEmbeddedCase(t)

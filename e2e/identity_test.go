@@ -23,8 +23,8 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
 )
 
-// sameAsFulcio lists entries of an issuer file for which a released Fulcio must issue the same certificates: the file with the
-// claims, and the settings. The profiles are those that mayfly ships, printed in Fulcio's format.
+// sameAsFulcio lists entries of an issuer file for which a released Fulcio must issue the same certificates: the file
+// with the claims, and the settings. The profiles are those that mayfly ships, printed in Fulcio's format.
 var sameAsFulcio = []struct{ claims, settings string }{
 	{"email", "type: email"},
 	{"email-federated", "type: email, issuer-claim: $.federated_claims.connector_id"},
@@ -45,8 +45,8 @@ var sameAsFulcio = []struct{ claims, settings string }{
 	{"buddy-pipeline", "type: ci-provider, ci-provider: buddy-pipeline"},
 }
 
-// stricter lists claims that Fulcio certifies and mayfly refuses: missing parts, parts that lead to another place, claims that
-// would override an operator's settings, and characters that must not appear in a certificate.
+// stricter lists claims that Fulcio certifies and mayfly refuses: missing parts, parts that lead to another place,
+// claims that would override an operator's settings, and characters that must not appear in a certificate.
 var stricter = map[string]bool{
 	"uri user": true, "uri port": true, "uri dots": true, "username empty": true, "username space": true,
 	"kubernetes no-namespace": true, "kubernetes dots": true, "kubernetes slash": true, "kubernetes upper": true, "kubernetes absent": true,
@@ -56,8 +56,8 @@ var stricter = map[string]bool{
 	"circleci-job no-project": true, "email no-sub": true,
 }
 
-// different lists claims that both certify with different results: numbers keep their digits, and a # in the name of a branch is
-// percent-encoded where Fulcio ends the path with it.
+// different lists claims that both certify with different results: numbers keep their digits, and a # in the name of a
+// branch is percent-encoded where Fulcio ends the path with it.
 var different = map[string]bool{"github-workflow numbers": true, "github-workflow slash-ref": true}
 
 // TestSameAsFulcio (// H7 // D16) issues from one issuer file at a released Fulcio and at mayfly, for the claims of every golden file, and

@@ -32,8 +32,8 @@ func severalLogs(policy string, logs ...*lab.Log) string {
 	return out + "  policy: " + policy + "\n"
 }
 
-// TestManyLogs checks that a CA with three real logs of two kinds meets its policy of two SCTs from two operators while logs are
-// killed, stopped, filled and started again. // B1 B2 B8 B10
+// TestManyLogs checks that a CA with three real logs of two kinds meets its policy of two SCTs from two operators while
+// logs are killed, stopped, filled and started again. // B1 B2 B8 B10
 func TestManyLogs(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -209,8 +209,8 @@ func TestFullDisks(t *testing.T) {
 	l.Run(lab.Command{Name: "mayfly", Args: []string{"audit", "reconcile", "--config", ca.Dir + "/mayfly.yaml"}})
 }
 
-// TestStolenKey signs with the CA's key outside of mayfly, and removes an entry from a log: both the command and the running CA
-// report it, and the running CA notifies a webhook. // G6
+// TestStolenKey signs with the CA's key outside of mayfly, and removes an entry from a log: both the command and the
+// running CA report it, and the running CA notifies a webhook. // G6
 func TestStolenKey(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -254,9 +254,9 @@ func TestStolenKey(t *testing.T) {
 	ca.Stop()
 }
 
-// TestKilledAtEachStep ends the CA with SIGKILL at its first, second, … system call of each kind that makes something durable or
-// sends data, while requests arrive, and then reconciles journal and logs: every certificate that a caller received is in both, and
-// every operation that a kill interrupted is explained. // A2 G4 G6 F11
+// TestKilledAtEachStep ends the CA with SIGKILL at its first, second, … system call of each kind that makes something
+// durable or sends data, while requests arrive, and then reconciles journal and logs: every certificate that a caller
+// received is in both, and every operation that a kill interrupted is explained. // A2 G4 G6 F11
 func TestKilledAtEachStep(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
@@ -282,7 +282,8 @@ func TestKilledAtEachStep(t *testing.T) {
 	ca.Stop()
 	var got []lab.Issued
 	kills := 0
-	// strace -D runs the tracer in a separate process, so that the process started, killed and awaited here is mayfly itself.
+	// strace -D runs the tracer in a separate process, so that the process started, killed and awaited here is mayfly
+	// itself.
 	for _, calls := range []string{"fsync,fdatasync", "write", "rename,renameat,renameat2,link,linkat"} {
 		for _, n := range []int{1, 2, 3, 5, 8, 12, 17, 23, 30, 40} {
 			ca.Spawned(l, "strace", "-D", "-f", "-qq", "-o", os.DevNull, "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", calls, n))
@@ -290,7 +291,8 @@ func TestKilledAtEachStep(t *testing.T) {
 			for deadline := time.Now().Add(10 * time.Second); received < 30 && !ca.Ended() && time.Now().Before(deadline); {
 				answer, err := certificate(t.Context(), ca, issuer)
 				if err != nil {
-					time.Sleep(10 * time.Millisecond) // not listening yet, or exiting: there is no event of that process to wait for
+					// not listening yet, or exiting: there is no event of that process to wait for
+					time.Sleep(10 * time.Millisecond)
 					continue
 				}
 				if issued, err := answer.Signed(); err == nil {

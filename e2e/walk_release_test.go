@@ -146,8 +146,8 @@ func admission(w *world) {
 	w.proven("image of a GitHub Actions job admitted; refused for each of 7 differences")
 }
 
-// slsaProvenance signs a provenance statement, at level 2 with the project's own workflow, at level 3 with a reusable builder that
-// projects call and cannot change, and determines the origin of the artifact from the certificate.
+// slsaProvenance signs a provenance statement, at level 2 with the project's own workflow, at level 3 with a reusable
+// builder that projects call and cannot change, and determines the origin of the artifact from the certificate.
 func slsaProvenance(w *world) {
 	builder := "octo/builders/.github/workflows/generic.yml@refs/tags/v2.1.0"
 	w.startWorkflows(workflow(map[string]any{"job_workflow_ref": builder, "job_workflow_sha": strings.Repeat("d", 40)}))

@@ -1,10 +1,11 @@
 // Package fault has the typed errors of this module: whose fault a failure is, and what a client may read about it.
 //
-// Every failure that may reach a client is an [Error] with a [Reason] from the closed table in reason_table.go. The reason
-// determines the kind (whose fault it is, and with it the gRPC code and the HTTP status) and the message for the client.
+// Every failure that may reach a client is an [Error] with a [Reason] from the closed table in reason_table.go. The
+// reason determines the kind (whose fault it is, and with it the gRPC code and the HTTP status) and the message for the
+// client.
 //
-// Two rules keep causes private. Err MUST only be logged; no part of it may reach a client. No error type of this module may have a
-// GRPCStatus method, because grpc-go would send the text of a wrapped one to the client.
+// Two rules keep causes private. Err MUST only be logged; no part of it may reach a client. No error type of this
+// module may have a GRPCStatus method, because grpc-go would send the text of a wrapped one to the client.
 package fault
 
 import (
@@ -33,7 +34,8 @@ type Error struct {
 	Reason Reason
 	// Public is the message for the client.
 	Public string
-	// Meta holds facts that the caller already knows, such as its issuer or audience, under the keys that the reason declares.
+	// Meta holds facts that the caller already knows, such as its issuer or audience, under the keys that the reason
+	// declares.
 	Meta map[string]string
 	// RetryAfter is the delay after which a retry may succeed. With zero, the server chooses the delay.
 	RetryAfter time.Duration
@@ -41,9 +43,9 @@ type Error struct {
 	Err error
 }
 
-// New returns an error with the kind and message of r, a private cause (may be nil) and facts for the client, as alternating keys and
-// values. A key that r does not declare is dropped, so that a mistake in a caller cannot disclose more to a client. [Reason.Keys]
-// returns the declared keys.
+// New returns an error with the kind and message of r, a private cause (may be nil) and facts for the client, as
+// alternating keys and values. A key that r does not declare is dropped, so that a mistake in a caller cannot disclose
+// more to a client. [Reason.Keys] returns the declared keys.
 func New(r Reason, cause error, meta ...string) *Error {
 	row, ok := reasons[r]
 	if !ok {
@@ -62,7 +64,8 @@ func New(r Reason, cause error, meta ...string) *Error {
 	return e
 }
 
-// WithPublic replaces the message for the client and returns e. It is for the few messages that Fulcio builds from the request.
+// WithPublic replaces the message for the client and returns e. It is for the few messages that Fulcio builds from the
+// request.
 func (e *Error) WithPublic(format string, args ...any) *Error {
 	e.Public = fmt.Sprintf(format, args...)
 	return e
@@ -85,8 +88,8 @@ func (e *Error) Error() string {
 // Unwrap returns the private cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// From returns the first [Error] in err's chain. Any other error becomes an internal error with err as its cause, so that its text
-// cannot reach a client. From(nil) is nil.
+// From returns the first [Error] in err's chain. Any other error becomes an internal error with err as its cause, so
+// that its text cannot reach a client. From(nil) is nil.
 func From(err error) *Error {
 	if err == nil {
 		return nil

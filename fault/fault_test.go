@@ -12,7 +12,8 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// F6 // F7: a client reads the message of the table and the declared facts; causes stay private, however they are wrapped.
+// F6 // F7: a client reads the message of the table and the declared facts; causes stay private, however they are
+// wrapped.
 func TestNew(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("canary")

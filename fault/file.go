@@ -9,7 +9,8 @@ import (
 	"syscall"
 )
 
-// BadFile returns a [Setting] for a file or directory that cannot be used, with the cause from the operating system and the cure.
+// BadFile returns a [Setting] for a file or directory that cannot be used, with the cause from the operating system and
+// the cure.
 func BadFile(file string, err error, path ...string) *Setting {
 	s := &Setting{Path: path, Problem: err.Error(), Fix: Advice(err), File: file}
 	var at *fs.PathError
@@ -21,8 +22,8 @@ func BadFile(file string, err error, path ...string) *Setting {
 	return s
 }
 
-// BadContent returns a [Setting] for a file that can be read but has invalid content. If err has the methods What and Remedy, as the
-// errors of internal/pemfile do, the remedy replaces fix.
+// BadContent returns a [Setting] for a file that can be read but has invalid content. If err has the methods What and
+// Remedy, as the errors of internal/pemfile do, the remedy replaces fix.
 func BadContent(err error, fix string, path ...string) *Setting {
 	s := BadSetting(err.Error(), fix, path...)
 	var knows interface {

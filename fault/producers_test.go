@@ -64,7 +64,8 @@ func producers(t *testing.T) map[string]string {
 		switch base := d.Name(); {
 		case err != nil:
 			return err
-		case d.IsDir() && name != ".." && (strings.HasPrefix(base, ".") || base == "testdata" || base == "testkit" || base == "client"):
+		case d.IsDir() && name != ".." && (strings.HasPrefix(base, ".") || base == "testdata" || base == "testkit" ||
+			base == "client"):
 			return filepath.SkipDir // a client reads reasons
 		case d.IsDir():
 			if _, err := os.Stat(filepath.Join(name, "go.mod")); err == nil && name != ".." {
@@ -92,7 +93,8 @@ func producers(t *testing.T) map[string]string {
 		}
 		ast.Inspect(tree, func(n ast.Node) bool {
 			switch n := n.(type) {
-			case *ast.CallExpr: // fault.New(fault.X, …), string(fault.X), a helper of the package with the reason as an argument
+			// fault.New(fault.X, …), string(fault.X), a helper of the package with the reason as an argument
+			case *ast.CallExpr:
 				for _, argument := range n.Args {
 					use(argument)
 				}

@@ -2,10 +2,11 @@ package fault
 
 import "strings"
 
-// Setting is an error in a configuration: place, problem and cure. Domain packages return it, several joined with errors.Join; the
-// configuration loader knows the file and converts Path to a line and a column.
+// Setting is an error in a configuration: place, problem and cure. Domain packages return it, several joined with
+// errors.Join; the configuration loader knows the file and converts Path to a line and a column.
 type Setting struct {
-	// Path leads from the package's Config to the value, in the names of the configuration file. A list index is a number.
+	// Path leads from the package's Config to the value, in the names of the configuration file. A list index is a
+	// number.
 	Path []string
 	// Problem says what is wrong.
 	Problem string
@@ -41,7 +42,8 @@ func (s *Setting) Error() string {
 	return text
 }
 
-// Under returns err with prefix prepended to the path of every [Setting] in it, including joined errors. Other errors are unchanged.
+// Under returns err with prefix prepended to the path of every [Setting] in it, including joined errors. Other errors
+// are unchanged.
 func Under(err error, prefix ...string) error {
 	switch e := err.(type) {
 	case nil:

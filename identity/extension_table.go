@@ -36,8 +36,9 @@ const (
 	Subject                    Extension = 24
 	arcs                                 = 25
 	otherNameArc                         = 7
-	rawUpTo                              = 6                                              // arcs 1 to 6 have the bare UTF-8 text, the later ones a DER UTF8String
-	prefixDER                            = "\x06\x0a\x2b\x06\x01\x04\x01\x83\xbf\x30\x01" // tag, length and 1.3.6.1.4.1.57264.1
+	// arcs 1 to 6 have the bare UTF-8 text, the later ones a DER UTF8String
+	rawUpTo   = 6
+	prefixDER = "\x06\x0a\x2b\x06\x01\x04\x01\x83\xbf\x30\x01" // tag, length and 1.3.6.1.4.1.57264.1
 )
 
 // names has the kebab-case name of each arc, for the issuer file and the command line, and its key in the JSON form of

@@ -126,7 +126,8 @@ func (s SAN) check() error {
 	}
 	for i := range len(s.Value) { // rfc822Name and URI are IA5String
 		if s.Value[i] >= 0x80 {
-			return &ValueError{"san", "has a character outside ASCII, which a name of the kind " + s.Kind.String() + " cannot carry"}
+			return &ValueError{"san", "has a character outside ASCII, which a name of the kind " +
+				s.Kind.String() + " cannot carry"}
 		}
 	}
 	if s.Kind == URI {

@@ -61,7 +61,10 @@ func BenchmarkVerify(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "journal.jsonl")
 	j := open(b, journal.Config{File: path}, journal.Options{})
 	for n := range b.N {
-		j.Note(&journal.Record{Kind: journal.Outcome, Result: journal.Denied, Reason: "TOKEN_EXPIRED", RequestID: strconv.Itoa(n)})
+		j.Note(&journal.Record{
+			Kind: journal.Outcome, Result: journal.Denied, Reason: "TOKEN_EXPIRED",
+			RequestID: strconv.Itoa(n),
+		})
 		if n%1000 == 0 {
 			_ = j.Append(context.Background(), &journal.Record{Kind: journal.Event})
 		}

@@ -59,14 +59,17 @@ func (c Config) Check() error {
 	switch c.Subjects {
 	case "", SubjectsPlain:
 		if c.Salt != nil {
-			errs = append(errs, fault.BadSetting("a salt without digests", "write subjects: digest, or remove it", "salt"))
+			errs = append(errs, fault.BadSetting("a salt without digests",
+				"write subjects: digest, or remove it", "salt"))
 		}
 	case SubjectsDigest:
 		if c.File == "" && c.Salt == nil {
-			errs = append(errs, fault.BadSetting("without a file there is no place for a salt", "write {env: NAME} or {file: PATH}", "salt"))
+			errs = append(errs, fault.BadSetting("without a file there is no place for a salt",
+				"write {env: NAME} or {file: PATH}", "salt"))
 		}
 	default:
-		errs = append(errs, fault.BadSetting(strconv.Quote(c.Subjects)+" is neither plain nor digest", "write one of them", "subjects"))
+		errs = append(errs, fault.BadSetting(strconv.Quote(c.Subjects)+" is neither plain nor digest",
+			"write one of them", "subjects"))
 	}
 	errs = append(errs, c.Config.Check(c.File != ""))
 	return errors.Join(errs...)

@@ -326,7 +326,12 @@ func TestTornTail(t *testing.T) {
 			must(t, err)
 			must(t, os.WriteFile(path, []byte(strings.Replace(string(data), "alice", "mallo", 1)), 0o600))
 		}, "records are missing or damaged"},
-		"a head that is nothing": {func(t *testing.T, path string) { must(t, os.WriteFile(path+".head", []byte("x"), 0o600)) }, "does not have a sequence number"},
+		"a head that is nothing": {
+			func(t *testing.T, path string) {
+				must(t, os.WriteFile(path+".head", []byte("x"), 0o600))
+			},
+			"does not have a sequence number",
+		},
 		"no head, torn": {func(t *testing.T, path string) {
 			must(t, os.Remove(path+".head"))
 			extend(t, path, "{")
@@ -377,7 +382,8 @@ func TestMovedAway(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
 	var skew atomic.Int64
-	j := open(t, journal.Config{File: path}, journal.Options{Now: func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }})
+	j := open(t, journal.Config{File: path},
+		journal.Options{Now: func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }})
 	must(t, os.Rename(path, path+"-elsewhere"))
 	skew.Store(int64(2 * time.Second)) // it looks once a second
 	if err := j.Append(t.Context(), intent(1)); err == nil || !strings.Contains(err.Error(), "moved or removed") {
@@ -457,7 +463,8 @@ func TestNotAFile(t *testing.T) {
 		pipe: "name the file itself", link: "name the file itself", dangling: "name the file itself", dir: "name the file itself",
 		filepath.Join(dir, "absent", "journal"): "make it", filepath.Join(file, "journal"): "make it",
 	} {
-		if _, err := journal.Open(journal.Config{File: path}, journal.Options{}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := journal.Open(journal.Config{File: path}, journal.Options{}); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", path, err)
 		}
 		if err := (journal.Config{File: path}).Inspect(); err == nil || !strings.Contains(err.Error(), want) { // G2

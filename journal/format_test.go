@@ -88,7 +88,10 @@ func TestFormatIsStable(t *testing.T) {
 		times = append(times, e.Time)
 	}
 	clock := clockOf(times)
-	j := open(t, journal.Config{File: path}, journal.Options{Version: old[0].Version, Digest: old[0].Config, Now: clock.now})
+	j := open(t, journal.Config{File: path}, journal.Options{
+		Version: old[0].Version,
+		Digest:  old[0].Config, Now: clock.now,
+	})
 	for _, e := range old[1 : len(old)-1] {
 		clock.record(int(e.Seq) - 1)
 		must(t, j.Append(t.Context(), &e.Record))
@@ -118,7 +121,8 @@ func TestNewerFormat(t *testing.T) {
 	data, err := os.ReadFile(path)
 	must(t, err)
 	last := all(t, path)[9]
-	covered := []byte(`{"seq":11,"format":3,"when":"a member that this version does not know","prev":"` + last.Sum + `"`)
+	covered := []byte(`{"seq":11,"format":3,"when":"a member that this version does not know","prev":"` + last.Sum +
+		`"`)
 	sum := sha256.Sum256(covered)
 	line := string(covered) + `,"sum":"` + hex.EncodeToString(sum[:]) + "\"}\n"
 	must(t, os.WriteFile(path, append(data, line...), 0o600))
@@ -126,7 +130,8 @@ func TestNewerFormat(t *testing.T) {
 	const want = "record 11 has format 3; this version of mayfly reads formats up to 2"
 	check := func(who string, err error) {
 		t.Helper()
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "use the version that wrote it") {
+		if err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), "use the version that wrote it") {
 			t.Errorf("%s: %v", who, err)
 		}
 	}
@@ -161,7 +166,8 @@ func TestNewerFormat(t *testing.T) {
 	if len(findings) == 0 || !strings.Contains(findings[0].What, "checksum") {
 		t.Errorf("findings %v", findings)
 	}
-	if _, err := journal.Open(journal.Config{File: path}, journal.Options{}); err == nil || errors.Is(err, os.ErrNotExist) ||
+	if _, err := journal.Open(journal.Config{File: path}, journal.Options{}); err == nil ||
+		errors.Is(err, os.ErrNotExist) ||
 		!strings.Contains(err.Error(), "records are missing or damaged") {
 		t.Errorf("Open: %v", err)
 	}

@@ -250,7 +250,8 @@ func (s *fileStore) verifyClosed(path string) error {
 		}
 	}
 	if at.seq != end.seq || at.sum != end.sum {
-		return fmt.Errorf("it ends with record %d, but the next file continues after record %d or with another sum", at.seq,
+		return fmt.Errorf("it ends with record %d, but the next file continues after record %d or with another sum",
+			at.seq,
 			end.seq)
 	}
 	return nil

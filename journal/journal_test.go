@@ -62,7 +62,8 @@ func hexOf(n int) string { return fmt.Sprintf("%064x", n) }
 
 func intent(n int) *journal.Record {
 	return &journal.Record{
-		Kind: journal.Intent, RequestID: fmt.Sprintf("req-%d", n), Transport: "grpc", Source: "192.0.2.1", Issuer: "https://idp.example.com",
+		Kind: journal.Intent, RequestID: fmt.Sprintf("req-%d", n), Transport: "grpc", Source: "192.0.2.1",
+		Issuer:  "https://idp.example.com",
 		Subject: "alice", SAN: "alice@example.com", Entry: "https://idp.example.com", Config: hexOf(7), ProviderKey: "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
 		Key: hexOf(n), KeyType: "ecdsa-sha2-256-nistp256", IssuerKey: hexOf(9), Serial: fmt.Sprintf("%040x", n), TBS: hexOf(n + 1),
 	}
@@ -134,7 +135,8 @@ func TestConcurrent(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
 	j := open(t, journal.Config{File: path, MaxSize: "64KiB"}, journal.Options{})
-	if _, err := journal.Open(journal.Config{File: path}, journal.Options{}); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := journal.Open(journal.Config{File: path}, journal.Options{}); err == nil ||
+		!strings.Contains(err.Error(), "in use") {
 		t.Errorf("a second writer: %v", err)
 	}
 	var wait sync.WaitGroup

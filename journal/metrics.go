@@ -26,7 +26,8 @@ func newMetrics() *metrics {
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}),
 		group: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "mayfly_journal_group_records", Help: "Number of records in a group.", Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 1024},
+			Name: "mayfly_journal_group_records", Help: "Number of records in a group.",
+			Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 1024},
 		}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mayfly_journal_failures_total", Help: "Number of times that the journal could not be written.",

@@ -48,7 +48,8 @@ func (c Config) ReadSalt() ([]byte, error) {
 	}
 	salt := strings.TrimSuffix(string(data), "\n")
 	if len(salt) < 16 {
-		return nil, fmt.Errorf("%s has no salt; restore the file, because no subject can be found without the salt", c.File+saltSuffix)
+		return nil, fmt.Errorf("%s has no salt; restore the file, because no subject can be found without the salt",
+			c.File+saltSuffix)
 	}
 	return []byte(salt), nil
 }

@@ -25,7 +25,8 @@ func TestDigests(t *testing.T) {
 	must(t, err)
 	entries := all(t, path)
 	for _, i := range []int{1, 4} {
-		if e := entries[i]; e.Subject != journal.SubjectDigest(salt, "alice") || e.SAN != journal.SubjectDigest(salt, "alice@example.com") || !strings.HasPrefix(e.SAN, "hmac-sha256:") {
+		if e := entries[i]; e.Subject != journal.SubjectDigest(salt, "alice") ||
+			e.SAN != journal.SubjectDigest(salt, "alice@example.com") || !strings.HasPrefix(e.SAN, "hmac-sha256:") {
 			t.Errorf("%+v", e.Record)
 		}
 	}

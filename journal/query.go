@@ -43,7 +43,8 @@ func (f *Filter) Match(r *Record) bool {
 
 // matchName compares a subject or SAN with what a record has: the plain text or its digest.
 func (f *Filter) matchName(want, has string) bool {
-	return want == "" || want == has || len(f.Salt) > 0 && strings.HasPrefix(has, digestPrefix) && SubjectDigest(f.Salt, want) == has
+	return want == "" || want == has || len(f.Salt) > 0 && strings.HasPrefix(has, digestPrefix) &&
+		SubjectDigest(f.Salt, want) == has
 }
 
 // Hides reports whether the filter asks for a name and r has a digest that cannot be compared with it without the salt.

@@ -23,10 +23,13 @@ func TestFilter(t *testing.T) {
 		record        *journal.Record
 		match, hidden bool
 	}{
-		"everything":         {journal.Filter{}, plain, true, false},
-		"no intents":         {journal.Filter{}, begun, false, false},
-		"intents":            {journal.Filter{Intents: true}, begun, true, false},
-		"all members":        {journal.Filter{Issuer: plain.Issuer, SAN: "alice@example.com", Subject: "alice", Key: plain.Key, Serial: plain.Serial, Result: journal.Issued}, plain, true, false},
+		"everything": {journal.Filter{}, plain, true, false},
+		"no intents": {journal.Filter{}, begun, false, false},
+		"intents":    {journal.Filter{Intents: true}, begun, true, false},
+		"all members": {journal.Filter{
+			Issuer: plain.Issuer, SAN: "alice@example.com", Subject: "alice",
+			Key: plain.Key, Serial: plain.Serial, Result: journal.Issued,
+		}, plain, true, false},
 		"one member differs": {journal.Filter{Issuer: plain.Issuer, SAN: "bob@example.com"}, plain, false, false},
 		"since":              {journal.Filter{Since: at}, plain, true, false},
 		"until":              {journal.Filter{Until: at}, plain, false, false},

@@ -59,12 +59,14 @@ type Record struct {
 	Rule    string `json:"rule,omitempty"`    // of the policy, that decided
 	Config  string `json:"config,omitempty"`  // digest of the configuration in force
 
-	ProviderKey string `json:"provider_key,omitempty"` // RFC 7638 thumbprint (SHA-256, base64url) of the key that verified the token
-	Key         string `json:"key,omitempty"`          // SHA-256 of the certified SubjectPublicKeyInfo
-	KeyType     string `json:"key_type,omitempty"`     // its algorithm, as in client_algorithms
-	IssuerKey   string `json:"issuer_key,omitempty"`   // SHA-256 of the issuing certificate's SubjectPublicKeyInfo
-	Serial      string `json:"serial,omitempty"`       // of the certificate, 40 digits
-	TBS         string `json:"tbs,omitempty"`          // SHA-256 of the TBSCertificate without poison and SCT list (RFC 6962 §3.2)
+	// RFC 7638 thumbprint (SHA-256, base64url) of the key that verified the token
+	ProviderKey string `json:"provider_key,omitempty"`
+	Key         string `json:"key,omitempty"`        // SHA-256 of the certified SubjectPublicKeyInfo
+	KeyType     string `json:"key_type,omitempty"`   // its algorithm, as in client_algorithms
+	IssuerKey   string `json:"issuer_key,omitempty"` // SHA-256 of the issuing certificate's SubjectPublicKeyInfo
+	Serial      string `json:"serial,omitempty"`     // of the certificate, 40 digits
+	// SHA-256 of the TBSCertificate without poison and SCT list (RFC 6962 §3.2)
+	TBS string `json:"tbs,omitempty"`
 
 	Result      Result `json:"result,omitempty"`
 	Reason      string `json:"reason,omitempty"`      // of package fault; of an alarm: its kind
@@ -79,7 +81,8 @@ type Record struct {
 	Text     string `json:"text,omitempty"` // for people
 
 	Prev string `json:"prev"` // Sum of the record before; of the first record: 64 zeroes
-	Sum  string `json:"sum"`  // SHA-256 (or HMAC-SHA256 under the journal's key) of the line up to and without `,"sum":`
+	// SHA-256 (or HMAC-SHA256 under the journal's key) of the line up to and without `,"sum":`
+	Sum string `json:"sum"`
 }
 
 // SCT is a signed certificate timestamp in a record, without its signature.

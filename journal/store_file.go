@@ -109,7 +109,8 @@ func (s *fileStore) checkHead() error {
 
 // compareHead compares the end that was found with the head that was read. err is the error of reading the head.
 func (s *fileStore) compareHead(h head, err error) error {
-	const advice = "to continue would hide it; find the cause (\"mayfly audit verify\"), keep the files elsewhere as evidence and begin a new " +
+	const advice = "to continue would hide it; find the cause (\"mayfly audit verify\"), keep the files elsewhere as " +
+		"evidence and begin a new " +
 		"journal"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -128,7 +129,8 @@ func (s *fileStore) compareHead(h head, err error) error {
 	case err != nil:
 		return fmt.Errorf("%w; %s", err, advice)
 	case s.last.seq < h.seq:
-		return fmt.Errorf("%s is good up to record %d, but record %d was written: records are missing or damaged, or audit.key has changed; %s",
+		return fmt.Errorf("%s is good up to record %d, but record %d was written: records are missing or damaged, or "+
+			"audit.key has changed; %s",
 			s.path, s.last.seq, h.seq, advice)
 	case s.last.seq == h.seq && s.last.sum != h.sum:
 		return fmt.Errorf("record %d in %s is not the one that was written; %s", h.seq, s.path, advice)

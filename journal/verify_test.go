@@ -136,7 +136,8 @@ func TestEveryLine(t *testing.T) {
 		}
 		must(t, os.WriteFile(file, data, 0o600))
 	}
-	if got := found(t, path, journal.VerifyOptions{Key: []byte("wrong")}); !strings.Contains(got, "checksum of record 1") {
+	if got := found(t, path, journal.VerifyOptions{Key: []byte("wrong")}); !strings.Contains(got,
+		"checksum of record 1") {
 		t.Errorf("another key: %q", got)
 	}
 	must(t, os.Remove(path+".head"))
@@ -182,7 +183,8 @@ func TestVerifyFirst(t *testing.T) {
 	path := small(t, nil)
 	must(t, os.Remove(path+".000000000001"))
 	for first, want := range map[uint64]string{0: "where record 1 belongs", 4: "", 3: "where record 3 belongs", 5: "where record 5 belongs"} {
-		if got := found(t, path, journal.VerifyOptions{First: first}); (got == "") != (want == "") || !strings.Contains(got, want) {
+		if got := found(t, path, journal.VerifyOptions{First: first}); (got == "") != (want == "") ||
+			!strings.Contains(got, want) {
 			t.Errorf("first %d: %q", first, got)
 		}
 	}
@@ -204,19 +206,41 @@ func TestRules(t *testing.T) {
 		stop    int
 		want    string
 	}{
-		"good":               {[]*journal.Record{trial, intent(1), denied, intent(2), outcome(2), failed(1)}, 4, ""},
-		"reload under way":   {[]*journal.Record{trial, intent(1), {Kind: journal.Reload, Signatures: 3}, outcome(1)}, 3, ""},
-		"no intent":          {[]*journal.Record{outcome(1)}, 2, "without an intent"},
-		"intent after":       {[]*journal.Record{outcome(1), intent(1)}, 2, "without an intent"},
-		"two intents":        {[]*journal.Record{intent(1), intent(1), outcome(1)}, 2, "was used before"},
-		"two outcomes":       {[]*journal.Record{intent(1), outcome(1), outcome(1)}, 4, "a second outcome"},
-		"of the trial":       {[]*journal.Record{trial, {Kind: journal.Outcome, Result: journal.Issued, Serial: trial.Serial}}, 1, "without an intent"},
-		"hidden signature":   {[]*journal.Record{trial, intent(1), outcome(1)}, 4, "made 4 signatures since the start, and the records have 3"},
-		"hidden at a reload": {[]*journal.Record{intent(1), outcome(1), {Kind: journal.Reload, Signatures: 3}}, 2, "made 3 signatures since the start, and the records have at most 2"},
-		"unknown kind":       {[]*journal.Record{{Kind: "gossip"}}, 0, "unknown kind"},
-		"unknown result":     {[]*journal.Record{{Kind: journal.Outcome, Result: "perhaps", Serial: trial.Serial}}, 0, "unknown result"},
-		"bad serial":         {[]*journal.Record{{Kind: journal.Intent, Serial: "12"}}, 0, "40 hexadecimal digits"},
-		"denied and signed":  {[]*journal.Record{{Kind: journal.Outcome, Result: journal.Denied, Signatures: 1}}, 1, "a denied request has a signature"},
+		"good": {[]*journal.Record{trial, intent(1), denied, intent(2), outcome(2), failed(1)}, 4, ""},
+		"reload under way": {
+			[]*journal.Record{trial, intent(1), {Kind: journal.Reload, Signatures: 3}, outcome(1)},
+			3, "",
+		},
+		"no intent":    {[]*journal.Record{outcome(1)}, 2, "without an intent"},
+		"intent after": {[]*journal.Record{outcome(1), intent(1)}, 2, "without an intent"},
+		"two intents":  {[]*journal.Record{intent(1), intent(1), outcome(1)}, 2, "was used before"},
+		"two outcomes": {[]*journal.Record{intent(1), outcome(1), outcome(1)}, 4, "a second outcome"},
+		"of the trial": {[]*journal.Record{
+			trial,
+			{Kind: journal.Outcome, Result: journal.Issued, Serial: trial.Serial},
+		}, 1, "without an intent"},
+		"hidden signature": {
+			[]*journal.Record{trial, intent(1), outcome(1)},
+			4,
+			"made 4 signatures since the start, and the records have 3",
+		},
+		"hidden at a reload": {
+			[]*journal.Record{intent(1), outcome(1), {Kind: journal.Reload, Signatures: 3}},
+			2,
+			"made 3 signatures since the start, and the records have at most 2",
+		},
+		"unknown kind": {[]*journal.Record{{Kind: "gossip"}}, 0, "unknown kind"},
+		"unknown result": {
+			[]*journal.Record{{Kind: journal.Outcome, Result: "perhaps", Serial: trial.Serial}},
+			0,
+			"unknown result",
+		},
+		"bad serial": {[]*journal.Record{{Kind: journal.Intent, Serial: "12"}}, 0, "40 hexadecimal digits"},
+		"denied and signed": {
+			[]*journal.Record{{Kind: journal.Outcome, Result: journal.Denied, Signatures: 1}},
+			1,
+			"a denied request has a signature",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -226,7 +250,8 @@ func TestRules(t *testing.T) {
 				must(t, j.Append(t.Context(), r))
 			}
 			shut(t, j, c.stop)
-			if got := found(t, path, journal.VerifyOptions{}); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			if got := found(t, path, journal.VerifyOptions{}); (got == "") != (c.want == "") ||
+				!strings.Contains(got, c.want) {
 				t.Errorf("found %q, not %q", got, c.want)
 			}
 		})

@@ -71,7 +71,8 @@ func TestParseKey(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			key, err := loglist.ParseKey(row.data)
-			if (err == nil) != (row.want == "") || (key == nil) != (row.want != "") || err != nil && !strings.Contains(err.Error(), row.want) {
+			if (err == nil) != (row.want == "") || (key == nil) != (row.want != "") ||
+				err != nil && !strings.Contains(err.Error(), row.want) {
 				t.Errorf("key %T, error %v", key, err)
 			}
 		})

@@ -42,11 +42,12 @@ type Checked struct {
 	Cosigners []string // names in the signature lines of others, which are not verified
 }
 
-// Check checks a whole static-ct log: the checkpoint's signature, every entry and every tile under it, and every issuer. A
-// [Follower] stops at the first defect; Check reports all of them, and returns an error only if the check cannot continue.
+// Check checks a whole static-ct log: the checkpoint's signature, every entry and every tile under it, and every
+// issuer. A [Follower] stops at the first defect; Check reports all of them, and returns an error only if the check
+// cannot continue.
 //
-// Every hash is computed from the entries. Where entries cannot be read, the hashes of the tile above are used instead, so
-// that the rest of the tree is checked nevertheless.
+// Every hash is computed from the entries. Where entries cannot be read, the hashes of the tile above are used instead,
+// so that the rest of the tree is checked nevertheless.
 func (l *Log) Check(ctx context.Context, o CheckOptions) (out Checked, err error) {
 	s, err := l.tiles()
 	if err != nil {
@@ -106,7 +107,8 @@ func (c *check) run(ctx context.Context) error {
 			c.Found(f)
 		}
 		if p.hashes == nil {
-			c.found("tile/0", "neither the entries from %d on nor their hashes can be read: nothing after them was checked",
+			c.found("tile/0",
+				"neither the entries from %d on nor their hashes can be read: nothing after them was checked",
 				tree.End())
 			return nil
 		}
@@ -208,8 +210,8 @@ func (c *check) entry(ctx context.Context, e *Entry, f *findings) {
 	}
 }
 
-// precertificate checks that a precertificate is the one that was logged, and that its issuer signed it; by is nil if the
-// issuer could not be read.
+// precertificate checks that a precertificate is the one that was logged, and that its issuer signed it; by is nil if
+// the issuer could not be read.
 func precertificate(e *Entry, by *x509.Certificate, found func(format string, args ...any)) {
 	if by != nil && sha256.Sum256(by.RawSubjectPublicKeyInfo) != e.IssuerKeyHash {
 		found("the issuer key hash is not that of the first certificate of the chain")

@@ -153,25 +153,52 @@ func TestCheckFaults(t *testing.T) {
 			"another key", in("checkpoint", func(d []byte) []byte { return bytes.Replace(d, []byte("— "+origin), []byte("— cosigner"), 1) }),
 			[]string{"checkpoint: the log's head does not verify: the checkpoint carries no signature"},
 		},
-		{"a checkpoint cut short", in("checkpoint", func(d []byte) []byte { return d[:len(d)-1] }), []string{"checkpoint: truncated"}},
+		{
+			"a checkpoint cut short", in("checkpoint", func(d []byte) []byte { return d[:len(d)-1] }),
+			[]string{"checkpoint: truncated"},
+		},
 		{"a checkpoint cut in the middle", in("checkpoint", func(d []byte) []byte { return d[:20] }), []string{"checkpoint: no blank line"}},
 		{
 			"characters that no note has", in("checkpoint", func(d []byte) []byte { return bytes.Replace(d, []byte("\n\n"), []byte("\nx\ry\n\n"), 1) }),
 			[]string{"checkpoint: it contains characters"},
 		},
 		{"another history", head(600, make([]byte, 32)), []string{rootDiffers}},
-		{"more than there is", head(601, make([]byte, 32)), []string{"tile/data/002.p/89: open ", "tile/0/002.p/89: open ", "tile/0: neither the entries from 512 on nor their hashes"}},
+		{
+			"more than there is", head(601, make([]byte, 32)),
+			[]string{
+				"tile/data/002.p/89: open ", "tile/0/002.p/89: open ",
+				"tile/0: neither the entries from 512 on nor their hashes",
+			},
+		},
 		{"a hash altered", flip("tile/0/000", 40), []string{"tile/0/000: does not match the entries"}},
-		{"a hash altered at the edge", flip("tile/0/002.p/88", 40), []string{"tile/0/002.p/88: does not match the entries"}},
+		{
+			"a hash altered at the edge", flip("tile/0/002.p/88", 40),
+			[]string{"tile/0/002.p/88: does not match the entries"},
+		},
 		{"a hash altered above", flip("tile/1/000.p/2", 3), []string{"tile/1/000.p/2: does not match the entries"}},
-		{"a tile cut short", in("tile/0/001", func(d []byte) []byte { return d[:100] }), []string{"tile/0/001: the tile has 100 bytes instead of 8192"}},
+		{
+			"a tile cut short", in("tile/0/001", func(d []byte) []byte { return d[:100] }),
+			[]string{"tile/0/001: the tile has 100 bytes instead of 8192"},
+		},
 		{"a tile that is too long", in("tile/0/001", func(d []byte) []byte { return append(d, 0) }), []string{"tile/0/001: "}},
 		{"a tile that is too long at the edge", in("tile/1/000.p/2", func(d []byte) []byte { return append(d, 0) }), []string{"tile/1/000.p/2: "}},
 		{"a tile gone", without("tile/0/001"), []string{"tile/0/001: open "}},
 		{"a tile gone above", without("tile/1/000.p/2"), []string{"tile/1/000.p/2: open "}},
-		{"a timestamp altered", flip("tile/data/001", 1), []string{"entry 256: the timestamp", "entry 256: the timestamp", "tile/0/001: does not match", "tile/1/000.p/2: does not match", rootDiffers}},
-		{"a bundle cut short", in("tile/data/001", func(d []byte) []byte { return d[:len(d)-7] }), []string{"tile/data/001: entry 511: truncated"}},
-		{"a bundle without its last entry", in("tile/data/000", firstEntry), []string{"tile/data/000: the bundle has 1 entries, and the head covers 256 of it"}},
+		{
+			"a timestamp altered", flip("tile/data/001", 1),
+			[]string{
+				"entry 256: the timestamp", "entry 256: the timestamp", "tile/0/001: does not match",
+				"tile/1/000.p/2: does not match", rootDiffers,
+			},
+		},
+		{
+			"a bundle cut short", in("tile/data/001", func(d []byte) []byte { return d[:len(d)-7] }),
+			[]string{"tile/data/001: entry 511: truncated"},
+		},
+		{
+			"a bundle without its last entry", in("tile/data/000", firstEntry),
+			[]string{"tile/data/000: the bundle has 1 entries, and the head covers 256 of it"},
+		},
 		{"a bundle gone", without("tile/data/002.p/88"), []string{"tile/data/002.p/88: open "}},
 		{
 			"a bundle gone and its tile altered", func(t *testing.T, s *ct.Static) { remove(t, s, "tile/data/000"); patch(t, s, "tile/0/000", 0) },
@@ -179,30 +206,54 @@ func TestCheckFaults(t *testing.T) {
 		},
 		{
 			"a bundle and its tile gone", without("tile/data/001", "tile/0/001"),
-			[]string{"tile/data/001: open ", "tile/0/001: open ", "tile/0: neither the entries from 256 on nor their hashes"},
+			[]string{
+				"tile/data/001: open ", "tile/0/001: open ",
+				"tile/0: neither the entries from 256 on nor their hashes",
+			},
 		},
 		{
 			"what was logged altered", in("tile/data/000", func(d []byte) []byte { return bytes.Replace(d, []byte("thief@"), []byte("third@"), 1) }),
-			[]string{"entry 0: the precertificate without the poison is not what was logged", "tile/0/000: does not match", "tile/1/000.p/2: does not match", rootDiffers},
+			[]string{
+				"entry 0: the precertificate without the poison is not what was logged",
+				"tile/0/000: does not match", "tile/1/000.p/2: does not match", rootDiffers,
+			},
 		},
 		{"a precertificate altered", in("tile/data/000", func(d []byte) []byte {
 			at := bytes.Index(d, []byte("thief@")) + 6
 			return append(bytes.Clone(d[:at]), bytes.Replace(d[at:], []byte("thief@"), []byte("third@"), 1)...)
-		}), []string{"entry 0: the precertificate without the poison is not what was logged", "entry 0: the precertificate is not signed by"}},
+		}), []string{
+			"entry 0: the precertificate without the poison is not what was logged",
+			"entry 0: the precertificate is not signed by",
+		}},
 		{
 			"another leaf index", in("tile/data/000", func(d []byte) []byte { return bytes.Replace(d, ct.Extensions(7), ct.Extensions(8), 1) }),
-			[]string{"entry 7: the extensions 0000050000000008 do not contain its index", "tile/0/000: does not match", "tile/1/000.p/2: does not match", rootDiffers},
+			[]string{
+				"entry 7: the extensions 0000050000000008 do not contain its index", "tile/0/000: does not match",
+				"tile/1/000.p/2: does not match", rootDiffers,
+			},
 		},
-		{"an issuer altered", flip(issuer(p.Intermediate.Raw), 30), []string{": the content does not have the SHA-256 in the name (needed by entry "}},
+		{
+			"an issuer altered", flip(issuer(p.Intermediate.Raw), 30),
+			[]string{": the content does not have the SHA-256 in the name (needed by entry "},
+		},
 		{"an issuer gone", without(issuer(p.Root.Raw)), []string{": open "}},
-		{"the key of another issuer", reissue(func(e *ct.StaticEntry) { e.IssuerKeyHash[0] ^= 1 }), []string{"entry 600: the issuer key hash is not that of"}},
+		{
+			"the key of another issuer", reissue(func(e *ct.StaticEntry) { e.IssuerKeyHash[0] ^= 1 }),
+			[]string{"entry 600: the issuer key hash is not that of"},
+		},
 		{"no issuer", reissue(func(e *ct.StaticEntry) { e.Chain = nil }), []string{"entry 600: has no issuer"}},
 		{"an issuer that is not there", reissue(func(e *ct.StaticEntry) { e.Chain[1][0] ^= 1 }), []string{"issuer/"}},
 		{
 			"the signature of another issuer", reissue(func(e *ct.StaticEntry) { e.Certificate = other.Leaf(1, true) }),
-			[]string{"entry 600: the precertificate without the poison", "entry 600: the precertificate is not signed by"},
+			[]string{
+				"entry 600: the precertificate without the poison",
+				"entry 600: the precertificate is not signed by",
+			},
 		},
-		{"no precertificate", reissue(func(e *ct.StaticEntry) { e.Certificate = []byte("x") }), []string{"entry 600: the precertificate: "}},
+		{
+			"no precertificate", reissue(func(e *ct.StaticEntry) { e.Certificate = []byte("x") }),
+			[]string{"entry 600: the precertificate: "},
+		},
 		{
 			"an entry of before its certificate", reissue(func(e *ct.StaticEntry) { e.Timestamp -= uint64((3 * time.Minute).Milliseconds()) }),
 			[]string{"entry 600: the timestamp"},
@@ -353,7 +404,10 @@ func TestPrefix(t *testing.T) {
 		if monitor.CheckPrefix(url) == nil {
 			t.Errorf("%q passes", url)
 		}
-		if _, err := monitor.Open(monitor.Options{Log: loglist.Log{MonitoringURL: url, Origin: origin, Key: newStatic(t).Key.Public()}}); err == nil {
+		if _, err := monitor.Open(monitor.Options{Log: loglist.Log{
+			MonitoringURL: url, Origin: origin,
+			Key: newStatic(t).Key.Public(),
+		}}); err == nil {
 			t.Errorf("%q is read", url)
 		}
 	}

@@ -126,7 +126,8 @@ func (f *Follower) appended(ctx context.Context, s source, head Head) error {
 }
 
 func consistent(older, newer Head, path [][]byte) bool {
-	return proof.VerifyConsistency(rfc6962.DefaultHasher, older.Size, newer.Size, path, older.Root[:], newer.Root[:]) == nil
+	return proof.VerifyConsistency(rfc6962.DefaultHasher, older.Size, newer.Size, path, older.Root[:],
+		newer.Root[:]) == nil
 }
 
 // prove shows that the entries read are those under the signed root.

@@ -102,11 +102,22 @@ func TestStatic(t *testing.T) {
 	}))
 	t.Cleanup(packed.Close)
 	ways := map[string]*monitor.Follower{
-		"packed":     follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin, MonitoringURL: packed.URL}}, monitor.FollowerOptions{}),
-		"directory":  follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir}, monitor.FollowerOptions{}),
-		"monitoring": follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin, MonitoringURL: server.URL}}, monitor.FollowerOptions{}),
-		"submission": follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin, URL: server.URL + "/"}}, monitor.FollowerOptions{}),
-		"steps":      follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir}, monitor.FollowerOptions{Step: 100}),
+		"packed": follow(t, monitor.Options{Log: loglist.Log{
+			Key: s.Key.Public(), Origin: origin,
+			MonitoringURL: packed.URL,
+		}}, monitor.FollowerOptions{}),
+		"directory": follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir},
+			monitor.FollowerOptions{}),
+		"monitoring": follow(t, monitor.Options{Log: loglist.Log{
+			Key: s.Key.Public(), Origin: origin,
+			MonitoringURL: server.URL,
+		}}, monitor.FollowerOptions{}),
+		"submission": follow(t, monitor.Options{Log: loglist.Log{
+			Key: s.Key.Public(), Origin: origin,
+			URL: server.URL + "/",
+		}}, monitor.FollowerOptions{}),
+		"steps": follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir},
+			monitor.FollowerOptions{Step: 100}),
 	}
 	read := uint64(0)
 	for _, more := range []int{0, 1, 1, 253, 1, 1, 255, 300, 0, 70000} {
@@ -154,7 +165,8 @@ func TestPartialTileReplaced(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.Dir, "checkpoint"), checkpoint, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f := follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir}, monitor.FollowerOptions{})
+	f := follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir},
+		monitor.FollowerOptions{})
 	if got, err := all(t, f); err != nil || len(got) != 100 {
 		t.Errorf("%d entries, %v", len(got), err)
 	}
@@ -174,7 +186,10 @@ func TestStaticChanged(t *testing.T) {
 		{"an entry altered, in steps", func(t *testing.T, s *ct.Static) { patch(t, s, "tile/data/001", 3) }, monitor.ErrMismatch, "entry 256 in tile/data/001", 100},
 		{"the last entry altered", func(t *testing.T, s *ct.Static) { patch(t, s, "tile/data/002.p/88", -40) }, monitor.ErrMismatch, "entry 599", 0},
 		{"a bundle cut", func(t *testing.T, s *ct.Static) { cut(t, s, "tile/data/001") }, monitor.ErrMismatch, "bundle 1", 0},
-		{"a bundle gone", func(t *testing.T, s *ct.Static) { remove(t, s, "tile/data/001") }, monitor.ErrMismatch, "bundle 1 is missing", 0},
+		{
+			"a bundle gone", func(t *testing.T, s *ct.Static) { remove(t, s, "tile/data/001") }, monitor.ErrMismatch,
+			"bundle 1 is missing", 0,
+		},
 		{"the size altered", func(t *testing.T, s *ct.Static) { swap(t, s, "\n600\n", "\n599\n") }, monitor.ErrBadHead, "does not verify", 0},
 		{"another origin", func(t *testing.T, s *ct.Static) { swap(t, s, origin, "log.test/2027") }, monitor.ErrBadHead, "log.test/2027", 0},
 		{"no signature of ours", func(t *testing.T, s *ct.Static) { swap(t, s, "— "+origin, "— cosigner") }, monitor.ErrBadHead, "no signature", 0},
@@ -185,7 +200,8 @@ func TestStaticChanged(t *testing.T) {
 			s := newStatic(t)
 			fill(t, s, 600)
 			c.change(t, s)
-			f := follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir}, monitor.FollowerOptions{Step: c.step})
+			f := follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir},
+				monitor.FollowerOptions{Step: c.step})
 			_, err := all(t, f)
 			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("got %v, want %v with %q", err, c.want, c.text)
@@ -242,7 +258,8 @@ func TestStaticHistory(t *testing.T) {
 	t.Parallel()
 	s := newStatic(t)
 	fill(t, s, 300)
-	f := follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir}, monitor.FollowerOptions{})
+	f := follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir},
+		monitor.FollowerOptions{})
 	if _, err := all(t, f); err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +300,8 @@ func newRFC(t *testing.T) (*pki.PKI, *ct.Log, *monitor.Follower) {
 	t.Helper()
 	p := pki.New(pki.Options{})
 	l := ct.New(t, ct.Options{MostEntries: 7})
-	return p, l, follow(t, monitor.Options{Log: loglist.Log{Name: "rfc", Key: l.Key(), URL: l.URL()}}, monitor.FollowerOptions{})
+	return p, l, follow(t, monitor.Options{Log: loglist.Log{Name: "rfc", Key: l.Key(), URL: l.URL()}},
+		monitor.FollowerOptions{})
 }
 
 func add(t *testing.T, p *pki.PKI, l *ct.Log, n int) {
@@ -296,14 +314,15 @@ func add(t *testing.T, p *pki.PKI, l *ct.Log, n int) {
 	}
 }
 
-// G6: a head whose entries have not all been read commits the log as well: a larger head of another history is a fork, even if the
-// entries read so far are the same in both histories.
+// G6: a head whose entries have not all been read commits the log as well: a larger head of another history is a fork,
+// even if the entries read so far are the same in both histories.
 func TestForkBeyondWhatWasRead(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
 	l := ct.New(t, ct.Options{})
 	add(t, p, l, 6)
-	f := follow(t, monitor.Options{Log: loglist.Log{Name: "rfc", Key: l.Key(), URL: l.URL()}}, monitor.FollowerOptions{Step: 2})
+	f := follow(t, monitor.Options{Log: loglist.Log{Name: "rfc", Key: l.Key(), URL: l.URL()}},
+		monitor.FollowerOptions{Step: 2})
 	ignore := func(*monitor.Entry) error { return nil }
 	if more, err := f.Next(t.Context(), ignore); err != nil || !more {
 		t.Fatal(more, err)
@@ -383,8 +402,10 @@ func TestStaleHead(t *testing.T) {
 	fill(t, s, 10)
 	web := httptest.NewServer(http.FileServer(http.Dir(s.Dir)))
 	t.Cleanup(web.Close)
-	f = follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir}, monitor.FollowerOptions{})
-	away := follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin, MonitoringURL: web.URL}}, monitor.FollowerOptions{})
+	f = follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin}, Dir: s.Dir},
+		monitor.FollowerOptions{})
+	away := follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin, MonitoringURL: web.URL}},
+		monitor.FollowerOptions{})
 	for _, one := range []*monitor.Follower{f, away} {
 		if _, err := all(t, one); err != nil {
 			t.Fatal(err)
@@ -430,11 +451,15 @@ func TestHostileServer(t *testing.T) {
 			server := httptest.NewServer(h)
 			t.Cleanup(server.Close)
 			s := newStatic(t)
-			f := follow(t, monitor.Options{Log: loglist.Log{Key: s.Key.Public(), Origin: origin, URL: server.URL}, Transport: monitor.Transport{Timeout: 200 * time.Millisecond}},
+			f := follow(t, monitor.Options{
+				Log:       loglist.Log{Key: s.Key.Public(), Origin: origin, URL: server.URL},
+				Transport: monitor.Transport{Timeout: 200 * time.Millisecond},
+			},
 				monitor.FollowerOptions{})
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
-			if _, err := f.Next(ctx, func(*monitor.Entry) error { return nil }); err == nil || monitor.Misbehaved(err) || ctx.Err() != nil {
+			if _, err := f.Next(ctx, func(*monitor.Entry) error { return nil }); err == nil ||
+				monitor.Misbehaved(err) || ctx.Err() != nil {
 				t.Errorf("%v", err)
 			}
 		})
@@ -445,7 +470,10 @@ func TestHostileServer(t *testing.T) {
 func TestStateRefuses(t *testing.T) {
 	t.Parallel()
 	s := newStatic(t)
-	l, err := monitor.Open(monitor.Options{Log: loglist.Log{Name: "x", Key: s.Key.Public(), Origin: origin}, Dir: s.Dir})
+	l, err := monitor.Open(monitor.Options{
+		Log: loglist.Log{Name: "x", Key: s.Key.Public(), Origin: origin},
+		Dir: s.Dir,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -80,7 +80,9 @@ func (v headVerifier) checkpoint(note []byte) (h Head, cosigners []string, err e
 		return Head{}, nil, err
 	}
 	if origin != v.origin {
-		return Head{}, nil, fmt.Errorf("%w: the checkpoint has the origin %q, and the log %q; check the configured origin", ErrBadHead, clip(origin), v.origin)
+		return Head{}, nil,
+			fmt.Errorf("%w: the checkpoint has the origin %q, and the log %q; check the configured origin", ErrBadHead,
+				clip(origin), v.origin)
 	}
 	lines := strings.Split(strings.TrimSuffix(signatures, "\n"), "\n")
 	if len(lines) > maxSignatures {

@@ -14,8 +14,8 @@ import (
 // Options say which log is read, and how.
 type Options struct {
 	// Log describes the log. Key is the pinned key: a head counts only if this key verifies it. A log with a
-	// MonitoringURL is read there as a static-ct log, which needs Origin. A log with only a URL is read as an RFC 6962 log
-	// if it answers get-sth, else, with Origin, as a static-ct log.
+	// MonitoringURL is read there as a static-ct log, which needs Origin. A log with only a URL is read as an RFC 6962
+	// log if it answers get-sth, else, with Origin, as a static-ct log.
 	Log loglist.Log
 	// Dir is the directory of a static-ct log on this machine. If it is set, the URLs are ignored.
 	Dir       string

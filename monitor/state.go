@@ -15,8 +15,8 @@ import (
 type State struct {
 	// Log is the log ID.
 	Log [32]byte
-	// Size is the number of entries that were read and proven; Hashes are the roots of the perfect trees over them, left
-	// to right.
+	// Size is the number of entries that were read and proven; Hashes are the roots of the perfect trees over them,
+	// left to right.
 	Size   uint64
 	Hashes [][]byte
 	// Head is the largest head so far.

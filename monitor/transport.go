@@ -131,15 +131,16 @@ func (w *web) once(ctx context.Context, path string, limit int64) (body []byte, 
 	case rsp.StatusCode != http.StatusOK:
 		temporary := rsp.StatusCode >= 500 || rsp.StatusCode == http.StatusTooManyRequests ||
 			rsp.StatusCode == http.StatusRequestTimeout
-		return nil, temporary, fmt.Errorf("%s: the log answered %d %s", path, rsp.StatusCode, http.StatusText(rsp.StatusCode))
+		return nil, temporary, fmt.Errorf("%s: the log answered %d %s", path, rsp.StatusCode,
+			http.StatusText(rsp.StatusCode))
 	case err != nil:
 		return nil, !tooLarge, fmt.Errorf("%s: %w", path, err)
 	}
 	return body, false, nil
 }
 
-// absent reports whether a status means that there is nothing at a path. Object stores that do not list their content answer
-// 403, and servers with other paths answer 400 or 405.
+// absent reports whether a status means that there is nothing at a path. Object stores that do not list their content
+// answer 403, and servers with other paths answer 400 or 405.
 func absent(status int) bool {
 	switch status {
 	case http.StatusNotFound, http.StatusGone, http.StatusForbidden, http.StatusBadRequest, http.StatusMethodNotAllowed:

@@ -22,8 +22,8 @@ import (
 	"github.com/mayfly-ca/mayfly/reconcile"
 )
 
-// AuditInput returns the input of [reconcile.Run] for a configuration file and the journals of other instances: the logs,
-// the journals and the issuing certificates. The CA's key is not needed. Errors are [fault.Setting] values.
+// AuditInput returns the input of [reconcile.Run] for a configuration file and the journals of other instances: the
+// logs, the journals and the issuing certificates. The CA's key is not needed. Errors are [fault.Setting] values.
 func AuditInput(path string, cfg *config.Config, journals []string) (in reconcile.Input, err error) {
 	in.Lag = cfg.Audit.Reconcile.LagOrDefault()
 	in.Commands = findingCommands{path: path, config: cfg}.of
@@ -54,8 +54,8 @@ func auditedJournals(cfg *config.Config, others []string) ([]reconcile.Journal, 
 
 // auditedIssuers returns the issuing certificates of a configuration, past and present.
 func auditedIssuers(cfg *config.Config) (out []*x509.Certificate, err error) {
-	// The issuing key MUST come from the configuration. If it came from the journal, an attacker who forges the journal and
-	// a log would choose the key that the audit is about.
+	// The issuing key MUST come from the configuration. If it came from the journal, an attacker who forges the journal
+	// and a log would choose the key that the audit is about.
 	chain, err := PublicChain(cfg)
 	if err != nil {
 		return nil, err

@@ -209,8 +209,8 @@ func (a *auditor) raise(_ context.Context, f reconcile.Finding) {
 	}
 }
 
-// journalChanged raises the alarm that another process changed the journal. As long as the journal cannot be written, the
-// alarm is in the log, the metrics and the webhook; its record is written later.
+// journalChanged raises the alarm that another process changed the journal. As long as the journal cannot be written,
+// the alarm is in the log, the metrics and the webhook; its record is written later.
 func (a *auditor) journalChanged(what string) {
 	a.JournalChanged(a.started.Audit.File, what)
 }
@@ -218,7 +218,8 @@ func (a *auditor) journalChanged(what string) {
 // cleared records an order that was applied.
 func (a *auditor) cleared(_ context.Context, o reconcile.Order, closed []reconcile.Finding) {
 	text := o.Text(closed)
-	a.log.Warn("audit alarms were cleared by an operator", "what", o.Target(), "by", o.By, "count", len(closed), "text", text)
+	a.log.Warn("audit alarms were cleared by an operator", "what", o.Target(), "by", o.By, "count",
+		len(closed), "text", text)
 	if j := a.journal.journal; j != nil {
 		j.Note(&journal.Record{Kind: journal.Event, Reason: "audit_cleared", Text: text})
 	}
@@ -246,11 +247,13 @@ func (a *auditor) granted(g ctlog.Grant) {
 		return // impossible: the SCT has been verified
 	}
 	a.AddSCT(reconcile.SCT{
-		Log: sct.LogID, TBS: sha256.Sum256(g.Precertificate.Entry.TBS), Timestamp: sct.Timestamp, Extensions: sct.Extensions,
+		Log: sct.LogID, TBS: sha256.Sum256(g.Precertificate.Entry.TBS), Timestamp: sct.Timestamp,
+		Extensions: sct.Extensions,
 	})
 }
 
-// check returns the auditor's check of readiness. It only warns: quarantined logs make the CA unready if too few are left.
+// check returns the auditor's check of readiness. It only warns: quarantined logs make the CA unready if too few are
+// left.
 func (a *auditor) check() []server.Check {
 	if a == nil {
 		return nil

@@ -46,7 +46,9 @@ func TestReloadWithFirstLogs(t *testing.T) {
 	}
 	n.current.Store(sys)
 	l.Config(t, "  logs:\n    - {%0}\n")
-	if _, waiting, err := n.prepare(t.Context()); err != nil || len(waiting) != 1 || !strings.Contains(waiting[0].String(), "mayfly.yaml:") || !strings.Contains(waiting[0].Text, "audit.reconcile: ") {
+	if _, waiting, err := n.prepare(t.Context()); err != nil || len(waiting) != 1 ||
+		!strings.Contains(waiting[0].String(), "mayfly.yaml:") ||
+		!strings.Contains(waiting[0].Text, "audit.reconcile: ") {
 		t.Errorf("%v need a restart, %v", waiting, err)
 	}
 }

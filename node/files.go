@@ -29,8 +29,8 @@ type loadedFiles struct {
 	key   *signer.Key         // nil: only what is public was loaded
 	trust [][]*x509.Certificate
 	logs  []remoteLog
-	// former is the root of the chain that was replaced by the active one in this process, or nil. The embedded log still
-	// accepts it for requests under way; the trust bundle does not have it.
+	// former is the root of the chain that was replaced by the active one in this process, or nil. The embedded log
+	// still accepts it for requests under way; the trust bundle does not have it.
 	former *x509.Certificate
 	// published is ct.policy.trusted_root, nil if none is configured; trustedRoot is its SHA-256.
 	published   *trust.Material
@@ -52,7 +52,8 @@ func load(ctx context.Context, cfg *config.Config) (*loadedFiles, error) {
 	name, backend := cfg.CA.Selected()
 	var warnings []config.Warning
 	key, err := signer.Open(ctx, backend, signer.Options{Warn: func(s *fault.Setting) {
-		warnings = append(warnings, cfg.Warn(fault.Under(s, "ca", name).(*fault.Setting))) //nolint:errorlint // Under returns a Setting for a Setting
+		located := fault.Under(s, "ca", name).(*fault.Setting) //nolint:errorlint // Under returns a Setting for a Setting
+		warnings = append(warnings, cfg.Warn(located))
 	}})
 	if err != nil {
 		return nil, cfg.Locate(fault.Under(err, "ca", name))
@@ -70,7 +71,8 @@ func load(ctx context.Context, cfg *config.Config) (*loadedFiles, error) {
 	return m, nil
 }
 
-// adviseOnChain says what is unwise about a chain that is kept in a file, and refuses what a CA in production must not have.
+// adviseOnChain says what is unwise about a chain that is kept in a file, and refuses what a CA in production must not
+// have.
 func adviseOnChain(cfg *config.Config, chain []*x509.Certificate) (warnings []config.Warning, err error) {
 	name, backend := cfg.CA.Selected()
 	if backend.Temporary() {
@@ -108,15 +110,16 @@ func loadPublic(cfg *config.Config) (*loadedFiles, error) {
 func PublicChain(cfg *config.Config) ([]*x509.Certificate, error) {
 	name, backend := cfg.CA.Selected()
 	if backend.Temporary() {
-		return nil, fault.BadSetting("chain and key exist only while the CA runs, and no file has the issuing certificate",
-			"use a key that is kept, such as ca.file", "ca", name)
+		return nil,
+			fault.BadSetting("chain and key exist only while the CA runs, and no file has the issuing certificate",
+				"use a key that is kept, such as ca.file", "ca", name)
 	}
 	chain, err := signer.ReadChain(backend.ChainFile())
 	return chain, fault.Under(err, "ca", name, "chain")
 }
 
-// TrustMaterial is what verifiers and signers need of the CA of a configuration, with its URL as clients reach it. It needs
-// no private key and no password.
+// TrustMaterial is what verifiers and signers need of the CA of a configuration, with its URL as clients reach it. It
+// needs no private key and no password.
 func TrustMaterial(cfg *config.Config, url string) (trust.Material, error) {
 	f, err := loadPublic(cfg)
 	if err != nil {
@@ -207,7 +210,8 @@ func (f *loadedFiles) issuingRoots() []*x509.Certificate {
 func (f *loadedFiles) trustMaterial(cfg *config.Config, url string) (trust.Material, error) {
 	var out trust.Material
 	for _, chain := range append([][]*x509.Certificate{f.chain}, f.trust...) {
-		out.Authorities = append(out.Authorities, trust.Authority{URL: url, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter})
+		out.Authorities = append(out.Authorities,
+			trust.Authority{URL: url, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter})
 	}
 	for _, l := range f.logs {
 		from := l.remote.NotBefore
@@ -229,8 +233,9 @@ func (f *loadedFiles) trustMaterial(cfg *config.Config, url string) (trust.Mater
 	return out, nil
 }
 
-// loadAndTest loads what the configuration names and proves that it can issue, without a log and without a socket: everything that can
-// stop a start before the first socket opens. It changes nothing on disk. Its errors say where in the configuration the setting stands.
+// loadAndTest loads what the configuration names and proves that it can issue, without a log and without a socket:
+// everything that can stop a start before the first socket opens. It changes nothing on disk. Its errors say where in
+// the configuration the setting stands.
 func loadAndTest(ctx context.Context, cfg *config.Config) (_ *loadedFiles, err error) {
 	m, err := load(ctx, cfg)
 	if err != nil {
@@ -242,8 +247,12 @@ func loadAndTest(ctx context.Context, cfg *config.Config) (_ *loadedFiles, err e
 		}
 	}()
 	// This trial is not journalled: a check opens no journal, and may run while a CA writes it. The trial signs a
-	// precertificate for a reserved name and discards it. A starting server makes a trial of its own later, and journals it.
-	_, err = ca.New(ca.Options{Chain: m.chain, Signer: m.key.Signer, Trust: m.trust, Backdate: cfg.CA.BackdateOrDefault()})
+	// precertificate for a reserved name and discards it. A starting server makes a trial of its own later, and
+	// journals it.
+	_, err = ca.New(ca.Options{
+		Chain: m.chain, Signer: m.key.Signer, Trust: m.trust,
+		Backdate: cfg.CA.BackdateOrDefault(),
+	})
 	errs := []error{cfg.CA.Place(err), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg)}
 	if cfg.CT.Embedded != nil {
 		errs = append(errs, fault.Under(embedded.Inspect(*cfg.CT.Embedded), "ct", "embedded"))
@@ -301,7 +310,8 @@ func (f *loadedFiles) noTwin(c embedded.Config) error {
 	for i, l := range f.logs {
 		for _, s := range shards {
 			if keyText(l.remote.Key) == keyText(s.Key) {
-				return fault.BadSetting(fmt.Sprintf("log %q has the key of the embedded log %s", l.config.Name, s.Origin), "remove one of them",
+				return fault.BadSetting(fmt.Sprintf("log %q has the key of the embedded log %s", l.config.Name,
+					s.Origin), "remove one of them",
 					"logs", strconv.Itoa(i), "public_key").In(l.config.PublicKey)
 			}
 		}

@@ -9,8 +9,9 @@ import (
 	"github.com/mayfly-ca/mayfly/reconcile"
 )
 
-// findingCommands makes the commands to run next for a finding, one POSIX shell line each. They contain only values of the
-// configuration, numbers and hexadecimal digits. They MUST NOT contain a text from a log entry, such as its identity.
+// findingCommands makes the commands to run next for a finding, one POSIX shell line each. They contain only values of
+// the configuration, numbers and hexadecimal digits. They MUST NOT contain a text from a log entry, such as its
+// identity.
 type findingCommands struct {
 	path   string // of the configuration file; "": there is none, and commands name the path of the journal
 	config *config.Config

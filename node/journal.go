@@ -26,7 +26,8 @@ type processJournal struct {
 	changes    *changes
 }
 
-// changes passes on to the auditor what the journal reports as changed from outside. The auditor is made after the journal.
+// changes passes on to the auditor what the journal reports as changed from outside. The auditor is made after the
+// journal.
 type changes struct {
 	mu      sync.Mutex
 	auditor *auditor // nil: there is none yet
@@ -101,7 +102,10 @@ func (j processJournal) reloaded(ctx context.Context, cfg *config.Config) error 
 	if j.journal == nil {
 		return nil
 	}
-	err := j.journal.Append(ctx, &journal.Record{Kind: journal.Reload, Config: cfg.Digest, Signatures: int(j.signatures.Load())})
+	err := j.journal.Append(ctx, &journal.Record{
+		Kind: journal.Reload, Config: cfg.Digest,
+		Signatures: int(j.signatures.Load()),
+	})
 	if err != nil {
 		return fmt.Errorf("audit: the reload was not written: %w", err)
 	}
@@ -119,7 +123,10 @@ func (j processJournal) note(reason, text string) {
 func (j processJournal) check() server.Check {
 	return server.Check{Name: "journal", Ask: func() server.Health {
 		if j.journal == nil {
-			return server.Health{OK: true, Advisory: true, Warning: "there is no journal: decisions are in the log only"}
+			return server.Health{
+				OK: true, Advisory: true,
+				Warning: "there is no journal: decisions are in the log only",
+			}
 		}
 		h := j.journal.Health()
 		return server.Health{OK: h.OK, Warning: h.Warning, Cause: h.Cause}

@@ -82,8 +82,8 @@ func TestRekorAndEd25519(t *testing.T) {
 	}
 }
 
-// B4: an SCT of a log that verifiers do not know, or not for now, is not embedded: the configuration is refused, and the error
-// says which log it is and what to do.
+// B4: an SCT of a log that verifiers do not know, or not for now, is not embedded: the configuration is refused, and
+// the error says which log it is and what to do.
 func TestPublishedLogs(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 2)
@@ -126,7 +126,8 @@ func TestPublishedLogs(t *testing.T) {
 		}
 	}
 	l.Write(t, "root.json", []byte("{}"))
-	if _, err := loadAndTest(t.Context(), l.Config(t, both+policy)); err == nil || !strings.Contains(err.Error(), "ct.policy.trusted_root") {
+	if _, err := loadAndTest(t.Context(), l.Config(t, both+policy)); err == nil ||
+		!strings.Contains(err.Error(), "ct.policy.trusted_root") {
 		t.Errorf("junk for a trusted root: %v", err)
 	}
 }
@@ -148,8 +149,8 @@ func TestPublishedEmbeddedLog(t *testing.T) {
 	}
 }
 
-// B4 // F9: a shard that comes up while the process runs is not asked before it is published; readiness says so, and says it of a
-// shard that is benched, too.
+// B4 // F9: a shard that comes up while the process runs is not asked before it is published; readiness says so, and
+// says it of a shard that is benched, too.
 func TestPublishedShard(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 0)
@@ -170,7 +171,8 @@ func TestPublishedShard(t *testing.T) {
 	}
 	first.files = m
 	c := *first.config.CT.Embedded
-	if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: time.Now().Add(-time.Second), Unpublished: true}, time.Now()); err != nil {
+	if _, err := c.MakeShard(embedded.Rotation{Name: "next", At: time.Now().Add(-time.Second), Unpublished: true},
+		time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	<-first.embedded.Changes()
@@ -182,7 +184,8 @@ func TestPublishedShard(t *testing.T) {
 		return next
 	}
 	next := reshard()
-	if h := health(t, next, "log embedded-next"); h.OK || !strings.Contains(h.Cause, "not in the trusted root that is published") {
+	if h := health(t, next, "log embedded-next"); h.OK ||
+		!strings.Contains(h.Cause, "not in the trusted root that is published") {
 		t.Errorf("not published: %+v", h)
 	}
 	for _, st := range next.logs.Status() {
@@ -218,9 +221,12 @@ func TestReloadOfLogs(t *testing.T) {
 		t.Error("the same configuration makes another set")
 	}
 	for name, text := range map[string]string{
-		"policy": strings.Replace(base, "root.json", "root.json, min_scts: 2, min_operators: 2", 1), "stagger": strings.Replace(base, "root.json", "root.json, stagger: 1s", 1),
-		"rate": strings.Replace(base, "%1", "%1, rate: 5", 1), "embed": strings.Replace(base, "%1", "%1, embed: false", 1),
-		"operator": strings.Replace(base, "%1", "%1, operator: x", 1), "proxy": strings.Replace(base, "%1", `%1, proxy: "http://127.0.0.1:1"`, 1),
+		"policy":   strings.Replace(base, "root.json", "root.json, min_scts: 2, min_operators: 2", 1),
+		"stagger":  strings.Replace(base, "root.json", "root.json, stagger: 1s", 1),
+		"rate":     strings.Replace(base, "%1", "%1, rate: 5", 1),
+		"embed":    strings.Replace(base, "%1", "%1, embed: false", 1),
+		"operator": strings.Replace(base, "%1", "%1, operator: x", 1),
+		"proxy":    strings.Replace(base, "%1", `%1, proxy: "http://127.0.0.1:1"`, 1),
 	} {
 		if next := again(t, l, old, l.Config(t, text)); next.logs == old.logs || next.authority == old.authority {
 			t.Errorf("another %s makes the same set", name)
@@ -245,9 +251,11 @@ func TestReadinessOfClock(t *testing.T) {
 	if err := issue(t, sys); err == nil {
 		t.Error("an SCT of another time")
 	}
-	process.Poll(t, "stopped", func() bool { h := clock(); return !h.OK && strings.Contains(h.Cause, "behind all logs") })
+	process.Poll(t, "stopped",
+		func() bool { h := clock(); return !h.OK && strings.Contains(h.Cause, "behind all logs") })
 	calls := l.Logs[0].Calls()
-	if e := fault.From(issue(t, sys)); e.Reason != fault.NotReady || !strings.Contains(e.Meta["cause"], "behind all logs") || l.Logs[0].Calls() != calls {
+	if e := fault.From(issue(t, sys)); e.Reason != fault.NotReady ||
+		!strings.Contains(e.Meta["cause"], "behind all logs") || l.Logs[0].Calls() != calls {
 		t.Errorf("%+v after %d calls", e, l.Logs[0].Calls()-calls)
 	}
 	l.Logs[0].SetSkew(0)
@@ -262,7 +270,8 @@ func TestReadinessOfClock(t *testing.T) {
 	}
 }
 
-// B7: without a log only by ct.none, with its reason in the warnings, in readiness, and in a metric; the CA is ready all the same.
+// B7: without a log only by ct.none, with its reason in the warnings, in readiness, and in a metric; the CA is ready
+// all the same.
 func TestNoLog(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)
@@ -309,7 +318,10 @@ func TestReadinessOfRoots(t *testing.T) {
 func issue(t *testing.T, sys *snapshot) error {
 	t.Helper()
 	const issuer = "https://a.example.com"
-	id := identity.Identity{Issuer: issuer, Subject: "s1", SAN: identity.SAN{Kind: identity.Email, Value: "alice@example.com"}}
+	id := identity.Identity{
+		Issuer: issuer, Subject: "s1",
+		SAN: identity.SAN{Kind: identity.Email, Value: "alice@example.com"},
+	}
 	id.Extensions.Set(identity.IssuerV1, issuer)
 	id.Extensions.Set(identity.Issuer, issuer)
 	id.Extensions.Set(identity.Subject, "s1")
@@ -368,9 +380,7 @@ func TestCheckAsksLogs(t *testing.T) {
 			"another root", func(_ *site.Site, log *ct.Log, _ *testing.T) { log.SetFault(ct.UnknownRoot) }, "",
 			"does not accept our root",
 		},
-		{"another key", func(l *site.Site, _ *ct.Log,
-			t *testing.T,
-		) {
+		{"another key", func(l *site.Site, _ *ct.Log, t *testing.T) {
 			l.Write(t, "ct0.pem", site.NewTestLog(t, l.PKI).PublicKeyPEM())
 		}, "", "pinned key"},
 		{

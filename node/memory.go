@@ -11,10 +11,10 @@ import (
 	"strings"
 )
 
-// heapFloor is the size in bytes that the heap may reach before a collection, however little of it is live. The live heap is
-// a few MiB: with the runtime's default the collector runs dozens of times a second. Measured with mayfly-bench over gRPC, 32
-// callers, two processors: with an embedded log a certificate costs 10 to 20 % less processor time than with GOGC=100, and
-// the process is 40 MiB larger.
+// heapFloor is the size in bytes that the heap may reach before a collection, however little of it is live. The live
+// heap is a few MiB: with the runtime's default the collector runs dozens of times a second. Measured with mayfly-bench
+// over gRPC, 32 callers, two processors: with an embedded log a certificate costs 10 to 20 % less processor time than
+// with GOGC=100, and the process is 40 MiB larger.
 const heapFloor = 48 << 20
 
 // tuneMemory lets the collector run less often while the heap is small, and keeps the process within the memory of its control
@@ -43,8 +43,8 @@ type heap struct {
 // smallest is the heap in bytes below which the runtime does not collect at GOGC=100; it grows with GOGC.
 const smallest = 4 << 20
 
-// sparing is the GOGC where more is live than the floor has room for, as with a thousand REST connections. The default of
-// 100 would save a twentieth of the processor time there, and need a quarter more memory.
+// sparing is the GOGC where more is live than the floor has room for, as with a thousand REST connections. The default
+// of 100 would save a twentieth of the processor time there, and need a quarter more memory.
 const sparing = 60
 
 // percentFor is the GOGC with which the heap grows to floor, or sparing where that lets it grow further. The runtime lets it grow by

@@ -1,10 +1,10 @@
-// Package node runs a certificate authority from a configuration file. [Build] loads the file and everything that it names,
-// tests that the CA can issue, and opens the listeners. [Node.Run] serves until its context ends: it builds one snapshot of
-// the CA from each configuration, replaces it as a whole at a reload, and reports in /readyz whether the CA can issue.
-// [Check] is Build without listeners, for "config check".
+// Package node runs a certificate authority from a configuration file. [Build] loads the file and everything that it
+// names, tests that the CA can issue, and opens the listeners. [Node.Run] serves until its context ends: it builds one
+// snapshot of the CA from each configuration, replaces it as a whole at a reload, and reports in /readyz whether the CA
+// can issue. [Check] is Build without listeners, for "config check".
 //
-// A request MUST be served by one snapshot from its beginning to its end. A reload that fails MUST leave the snapshot in
-// force as it is.
+// A request MUST be served by one snapshot from its beginning to its end. A reload that fails MUST leave the snapshot
+// in force as it is.
 package node
 
 import (
@@ -33,8 +33,8 @@ type Options struct {
 	Drain     time.Duration // how long a stop waits for requests under way; 0 is the server's default
 	// Ready is called once, in Run, when the CA can issue. Its error stops the CA. Optional.
 	Ready func(context.Context) error
-	// Publish is called before Ready, and again when the embedded log has other shards, with the CA's chains and logs for
-	// verifiers. Optional.
+	// Publish is called before Ready, and again when the embedded log has other shards, with the CA's chains and logs
+	// for verifiers. Optional.
 	Publish func(trust.Material) error
 	// URL of the CA in what Publish is given.
 	URL string
@@ -42,9 +42,10 @@ type Options struct {
 
 // Node is a CA that is ready to run, or runs.
 type Node struct {
-	options   Options
-	log       *slog.Logger
-	started   *config.Config // the configuration of the start; its listeners, journal and embedded log stay until a restart
+	options Options
+	log     *slog.Logger
+	// the configuration of the start; its listeners, journal and embedded log stay until a restart
+	started   *config.Config
 	known     map[string][32]byte
 	warnings  []config.Warning
 	files     *loadedFiles
@@ -63,8 +64,9 @@ type Node struct {
 	again      chan struct{}            // a reload is wanted
 }
 
-// Build loads the configuration and all that it names, proves with a trial that the CA can issue, and opens the listeners.
-// What is wrong with a configuration is [config.Problems]; an address that cannot be listened on is a [ListenError].
+// Build loads the configuration and all that it names, proves with a trial that the CA can issue, and opens the
+// listeners. What is wrong with a configuration is [config.Problems]; an address that cannot be listened on is a
+// [ListenError].
 func Build(ctx context.Context, o Options) (_ *Node, err error) {
 	n := newNode(o)
 	if o.Listeners != nil {

@@ -20,8 +20,9 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// narrowToPublished compares the logs whose SCTs are embedded with ct.policy.trusted_root, the trusted root as verifiers have it: an SCT of
-// a log that they do not know makes a certificate that they refuse (B4). It narrows each log's validity to the published one.
+// narrowToPublished compares the logs whose SCTs are embedded with ct.policy.trusted_root, the trusted root as
+// verifiers have it: an SCT of a log that they do not know makes a certificate that they refuse (B4). It narrows each
+// log's validity to the published one.
 func (f *loadedFiles) narrowToPublished(cfg *config.Config) error {
 	name := cfg.CT.Policy.TrustedRoot
 	if name == "" {
@@ -80,7 +81,8 @@ func rekorWarnings(cfg *config.Config, root trust.Material, now time.Time) []con
 		if (loglist.Window{NotBefore: l.From, NotAfter: l.To}).Contains(now) && l.RekorV2() {
 			return []config.Warning{cfg.Warn(fault.BadSetting(fmt.Sprintf("Ed25519 keys are certified, and the Rekor "+
 				"v2 of ct.policy.trusted_root (%s) refuses "+
-				"their signatures of blobs", visibleText.Escape(l.URL)), "list the other algorithms here, without "+pure,
+				"their signatures of blobs", visibleText.Escape(l.URL)),
+				"list the other algorithms here, without "+pure,
 				"client_algorithms"))}
 		}
 	}

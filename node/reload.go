@@ -26,9 +26,10 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	old := n.current.Swap(s)
 	n.auditor.install(s)
 	n.server.SetCore(s.core(n.generation))
-	n.readiness.Replace(append(append(s.checks(), n.auditor.check()...), server.Check{Name: "config", Ask: func() server.Health {
-		return server.Health{OK: true, Advisory: true, Warning: n.trouble.Load().(string)} //nolint:forcetypeassert // nothing else is stored
-	}}))
+	n.readiness.Replace(append(append(s.checks(), n.auditor.check()...),
+		server.Check{Name: "config", Ask: func() server.Health {
+			return server.Health{OK: true, Advisory: true, Warning: n.trouble.Load().(string)} //nolint:forcetypeassert // nothing else is stored
+		}}))
 	if old != nil {
 		old.retire(s)
 	}
@@ -47,14 +48,15 @@ func (n *Node) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// watch reloads on SIGHUP and when the content of a file changes, until ctx ends. Reloads are one after the other; what comes
-// during one makes one more.
+// watch reloads on SIGHUP and when the content of a file changes, until ctx ends. Reloads are one after the other; what
+// comes during one makes one more.
 func (n *Node) watch(ctx context.Context, hangup <-chan os.Signal) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() {
 		files := func() []string { // those of a configuration that could not be taken, too
-			return slices.Compact(slices.Sorted(slices.Values(slices.Concat(n.current.Load().config.Files, config.Named(n.options.Path)))))
+			return slices.Compact(slices.Sorted(slices.Values(slices.Concat(n.current.Load().config.Files,
+				config.Named(n.options.Path)))))
 		}
 		config.Watch(ctx, config.WatchOptions{Files: files, Known: n.known, Logger: n.log}, func() {
 			select {
@@ -79,7 +81,8 @@ func (n *Node) watch(ctx context.Context, hangup <-chan os.Signal) {
 	}
 }
 
-// reload loads the configuration, builds a system from it and puts it in force. Whatever goes wrong, the system in force stays.
+// reload loads the configuration, builds a system from it and puts it in force. Whatever goes wrong, the system in
+// force stays.
 func (n *Node) reload(ctx context.Context, why string) {
 	began := time.Now()
 	next, waiting, err := n.prepare(ctx)
@@ -122,9 +125,11 @@ func (n *Node) prepare(ctx context.Context) (next *snapshot, waiting []config.Wa
 	}
 	switch ct := cfg.CT; {
 	case ct.None != nil && ct.Embedded != nil:
-		return nil, nil, cfg.Locate(fault.BadSetting("it takes the place of ct.embedded", "restart to apply it", "ct", "none"))
+		return nil, nil, cfg.Locate(fault.BadSetting("it takes the place of ct.embedded",
+			"restart to apply it", "ct", "none"))
 	case ct.None == nil && ct.Embedded == nil && len(ct.Logs) == 0 && wants != nil:
-		return nil, nil, cfg.Locate(fault.BadSetting("it takes the place of other logs or of ct.none", "restart to apply it", "ct", "embedded"))
+		return nil, nil, cfg.Locate(fault.BadSetting("it takes the place of other logs or of ct.none",
+			"restart to apply it", "ct", "embedded"))
 	}
 	m, err := n.loadFiles(ctx, cfg, old)
 	if err != nil {
@@ -151,7 +156,8 @@ func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot)
 	var m *loadedFiles
 	switch before, was := old.config.CA.Selected(); {
 	case backend.Temporary() && (!was.Temporary() || name != before):
-		return nil, cfg.Locate(fault.BadSetting("it takes the place of a key that is kept", "restart to apply it", "ca", name))
+		return nil, cfg.Locate(fault.BadSetting("it takes the place of a key that is kept",
+			"restart to apply it", "ca", name))
 	case backend.Temporary():
 		m, err = loadAround(cfg, old.files.key)
 	default:
@@ -240,14 +246,21 @@ type reloadMetrics struct {
 
 func newReloadMetrics() *reloadMetrics {
 	m := &reloadMetrics{
-		generation: prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_config_generation", Help: "Number of the configuration in force, from 1."}),
+		generation: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "mayfly_config_generation",
+			Help: "Number of the configuration in force, from 1.",
+		}),
 		since: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "mayfly_config_installed_timestamp_seconds", Help: "When the configuration in force took effect, in seconds since 1970.",
+			Name: "mayfly_config_installed_timestamp_seconds",
+			Help: "When the configuration in force took effect, in seconds since 1970.",
 		}),
 		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "mayfly_config_info", Help: "1, with the digest of the configuration in force.",
 		}, []string{"digest"}),
-		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "mayfly_config_reloads_total", Help: "Reloads of the configuration, by result."}, []string{"result"}),
+		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mayfly_config_reloads_total",
+			Help: "Reloads of the configuration, by result.",
+		}, []string{"result"}),
 	}
 	for _, result := range []string{"success", "failure"} {
 		m.reloads.WithLabelValues(result)

@@ -47,9 +47,11 @@ type snapshot struct {
 	stopLogs              context.CancelFunc // ends what watches logs; nil: not started
 }
 
-// assemble builds the parts from the loaded files, innermost first. The trial inside [ca.New] proves that they can issue.
-// Parts of old are taken over where nothing about them has changed; old stays as it is, and may be nil.
-func (n *Node) assemble(ctx context.Context, cfg *config.Config, files *loadedFiles, old *snapshot) (_ *snapshot, err error) {
+// assemble builds the parts from the loaded files, innermost first. The trial inside [ca.New] proves that they can
+// issue. Parts of old are taken over where nothing about them has changed; old stays as it is, and may be nil.
+func (n *Node) assemble(ctx context.Context, cfg *config.Config, files *loadedFiles,
+	old *snapshot,
+) (_ *snapshot, err error) {
 	s := &snapshot{config: cfg, files: files, journal: n.journal, clock: ca.NewClock(nil)}
 	if old != nil {
 		s.clock = old.clock
@@ -81,7 +83,8 @@ func (n *Node) assemble(ctx context.Context, cfg *config.Config, files *loadedFi
 	if err := s.openAuthority(n, old); err != nil {
 		return nil, cfg.Locate(cfg.CA.Place(err))
 	}
-	s.keys, err = pop.New(pop.Config{Algorithms: cfg.ClientAlgorithms}, pop.Options{Forbidden: files.ownKeys(s.embedded)})
+	s.keys, err = pop.New(pop.Config{Algorithms: cfg.ClientAlgorithms},
+		pop.Options{Forbidden: files.ownKeys(s.embedded)})
 	if err != nil {
 		return nil, cfg.Locate(fault.Under(err, "client_algorithms"))
 	}
@@ -204,7 +207,8 @@ func (s *snapshot) openAuthority(n *Node, old *snapshot) (err error) {
 		log, ready = s.logs, s.logs.Clock
 	}
 	s.authority, err = ca.New(ca.Options{
-		Chain: m.chain, Signer: m.key.Signer, Log: log, Ready: ready, Clock: s.clock, Trust: m.trust, Backdate: s.config.CA.BackdateOrDefault(), Logger: n.log,
+		Chain: m.chain, Signer: m.key.Signer, Log: log, Ready: ready, Clock: s.clock, Trust: m.trust,
+		Backdate: s.config.CA.BackdateOrDefault(), Logger: n.log,
 		Trial: n.journal.trial, Signatures: n.journal.signatures,
 		Pause: n.admission.Pause,
 	})
@@ -237,7 +241,8 @@ func (s *snapshot) retire(next *snapshot) {
 		s.stopLogs()
 	}
 	if key := s.files.key; key != next.files.key {
-		time.AfterFunc(retireKeyAfter, func() { _ = key.Close() }) // the key is no longer in use, so an error has no consequence
+		// the key is no longer in use, so an error has no consequence
+		time.AfterFunc(retireKeyAfter, func() { _ = key.Close() })
 	}
 }
 

@@ -25,7 +25,8 @@ func (f *loadedFiles) timely(cfg *config.Config, now time.Time) ([]config.Warnin
 		case !h.OK:
 			return nil, fault.BadSetting(h.Cause+
 				"; certificates are issued while it is valid, up to an hour before its end",
-				"have a new issuing certificate made, and write its chain here", "ca", name, "chain").In(backend.ChainFile())
+				"have a new issuing certificate made, and write its chain here", "ca", name,
+				"chain").In(backend.ChainFile())
 		case h.Warning != "":
 			warnings = append(warnings, cfg.Warn(fault.BadSetting(h.Warning, "have a new issuing certificate made",
 				"ca", name, "chain")))
@@ -69,7 +70,8 @@ func (f *loadedFiles) timelyLogs(cfg *config.Config, now time.Time) (warnings []
 			warnings = append(warnings,
 				cfg.Warn(fault.BadSetting(fmt.Sprintf("the log %s ends at %s, and the logs that go on are "+
 					"too few for ct.policy",
-					l.config.Name, w.NotAfter.UTC().Format(time.RFC3339)), "add the next one", "ct", "logs", strconv.Itoa(i))))
+					l.config.Name, w.NotAfter.UTC().Format(time.RFC3339)), "add the next one", "ct", "logs",
+					strconv.Itoa(i))))
 		}
 	}
 	return warnings, nil

@@ -255,7 +255,8 @@ func decide(x *Explanation, entry *issuer.Entry, c token.Claims) {
 		x.result("identity", err, "")
 		return
 	}
-	x.result("identity", nil, fmt.Sprintf("%s %s (type %s)", d.Identity.SAN.Kind, d.Identity.SAN.Value, entry.Config.Type))
+	x.result("identity", nil, fmt.Sprintf("%s %s (type %s)", d.Identity.SAN.Kind, d.Identity.SAN.Value,
+		entry.Config.Type))
 	for _, r := range d.Rules {
 		x.note("rule "+r.Name, verdictOf(r, d), detailOf(r))
 	}

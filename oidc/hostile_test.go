@@ -149,7 +149,9 @@ func TestForeignKeys(t *testing.T) {
 		}
 	}
 	// E10: all keys with the key ID are tried, and no others; a key for encryption is not tried.
-	twice := issuerWith(t, jose.JSONWebKey{Key: attacker.Public(), KeyID: "k1"}, jose.JSONWebKey{Key: key.Public(), KeyID: "k1"}, jose.JSONWebKey{Key: attacker.Public(), KeyID: "k2", Use: "enc"})
+	twice := issuerWith(t, jose.JSONWebKey{Key: attacker.Public(), KeyID: "k1"},
+		jose.JSONWebKey{Key: key.Public(), KeyID: "k1"},
+		jose.JSONWebKey{Key: attacker.Public(), KeyID: "k2", Use: "enc"})
 	if _, err := twice.Identify(t.Context(), sign(key, "k1", nil)); err != nil {
 		t.Errorf("a key id that two keys have: %v", err)
 	}

@@ -268,7 +268,13 @@ func TestCheck(t *testing.T) {
 		"{{with .a}}{{.b}}{{end}}", "{{with eq .a \"b\"}}x{{end}}", "{{or .a (eq .b \"c\")}}", "{{eq (not .a) \"b\"}}",
 		"{{break}}", "{{block \"x\" .}}{{end}}", "{{index .a \"b\"}}", "{{.A.Method}}", "{{nil}}",
 	} {
-		c := oidc.Config{Issuers: map[string]oidc.IssuerConfig{u: ok}, Providers: map[string]claims.ProfileConfig{"p": {SAN: "https://x/{{.a}}", Extensions: map[string]string{"build-trigger": template}}}}
+		c := oidc.Config{
+			Issuers: map[string]oidc.IssuerConfig{u: ok},
+			Providers: map[string]claims.ProfileConfig{"p": {
+				SAN:        "https://x/{{.a}}",
+				Extensions: map[string]string{"build-trigger": template},
+			}},
+		}
 		if err := c.Check(); err == nil || !strings.Contains(err.Error(), "template") {
 			t.Errorf("template %q: %v", template, err)
 		}

@@ -178,11 +178,13 @@ func TestHangingInventions(t *testing.T) {
 func TestManyEntriesAtStart(t *testing.T) {
 	t.Parallel()
 	f := newFarm(t)
-	c := oidc.Config{Issuers: map[string]oidc.IssuerConfig{f.server.URL +
-		"/good": {ClientID: "sigstore", Type: "email"}}}
+	c := oidc.Config{Issuers: map[string]oidc.IssuerConfig{
+		f.server.URL + "/good": {ClientID: "sigstore", Type: "email"},
+	}}
 	for i := range 1000 {
-		c.Issuers[fmt.Sprintf("%s/hang-%d", f.server.URL,
-			i)] = oidc.IssuerConfig{ClientID: "sigstore", Type: "email", Outbound: provider.OutboundConfig{Timeout: 30 * time.Second}}
+		c.Issuers[fmt.Sprintf("%s/hang-%d", f.server.URL, i)] = oidc.IssuerConfig{
+			ClientID: "sigstore", Type: "email", Outbound: provider.OutboundConfig{Timeout: 30 * time.Second},
+		}
 	}
 	v := verifier(t, c, oidc.Options{})
 	ctx, stop := context.WithCancel(t.Context())

@@ -47,27 +47,54 @@ func TestPolicy(t *testing.T) {
 		rule   string // rule that allowed
 		shadow string
 	}{
-		"allow":               {[]policy.RuleConfig{allow("a", ours)}, nil, "", "a", ""},
-		"second allow":        {[]policy.RuleConfig{allow("a", theirs), allow("b", ours)}, nil, "", "b", ""},
-		"no allow":            {[]policy.RuleConfig{allow("a", theirs), allow("b", theirs)}, nil, "a,b", "", ""},
-		"deny wins":           {[]policy.RuleConfig{allow("a", ours), deny("d", `claims.event_name == "push"`)}, nil, "d", "", ""},
+		"allow":        {[]policy.RuleConfig{allow("a", ours)}, nil, "", "a", ""},
+		"second allow": {[]policy.RuleConfig{allow("a", theirs), allow("b", ours)}, nil, "", "b", ""},
+		"no allow":     {[]policy.RuleConfig{allow("a", theirs), allow("b", theirs)}, nil, "a,b", "", ""},
+		"deny wins": {
+			[]policy.RuleConfig{allow("a", ours), deny("d", `claims.event_name == "push"`)},
+			nil, "d", "", "",
+		},
 		"deny alone":          {[]policy.RuleConfig{deny("d", theirs)}, nil, "", "", ""},
 		"missing claim, deny": {[]policy.RuleConfig{deny("d", `claims.nothing == "x"`)}, nil, "d", "", ""},
-		"missing, allow":      {[]policy.RuleConfig{allow("a", `claims.nothing == "x"`), allow("b", ours)}, nil, "", "b", ""},
-		"has":                 {[]policy.RuleConfig{deny("d", `has(claims.nothing)`)}, nil, "", "", ""},
-		"integer":             {[]policy.RuleConfig{allow("a", `claims.run_attempt == 1 && claims.repository_id > 12345678901234566`)}, nil, "", "a", ""},
-		"double":              {[]policy.RuleConfig{allow("a", `claims.f == 1.5`)}, map[string]any{"f": 1.5}, "", "a", ""},
-		"list":                {[]policy.RuleConfig{allow("a", `"x" in claims.groups`)}, map[string]any{"groups": []any{"y", "x"}}, "", "a", ""},
-		"identity":            {[]policy.RuleConfig{allow("a", `san.startsWith("https://github.com/octo/") && san_type == "URI" && subject == claims.sub && issuer == claims.iss`)}, nil, "", "a", ""},
-		"extensions":          {[]policy.RuleConfig{allow("a", `extensions["source-repository-ref"] == "refs/heads/main"`)}, nil, "", "a", ""},
-		"matches":             {[]policy.RuleConfig{allow("a", `claims.ref.matches("^refs/(heads/main|tags/v[0-9]+)$")`)}, nil, "", "a", ""},
-		"shadow deny":         {[]policy.RuleConfig{shadow(deny("d", ours))}, nil, "", "", "d"},
-		"shadow allow":        {[]policy.RuleConfig{shadow(allow("a", theirs))}, nil, "", "", "a"},
-		"shadow allow holds":  {[]policy.RuleConfig{shadow(allow("a", ours))}, nil, "", "", ""},
-		"with a shadow rule":  {[]policy.RuleConfig{allow("a", ours), shadow(deny("d", ours))}, nil, "", "a", "d"},
-		"shadow, refused":     {[]policy.RuleConfig{allow("a", theirs), shadow(deny("d", ours))}, nil, "a", "", ""},
-		"cost":                {[]policy.RuleConfig{allow("a", `claims.big.all(x, claims.big.all(y, claims.big.exists(z, x + y + z == "")))`)}, map[string]any{"big": manyTexts(200)}, "a", "", ""},
-		"cost of a deny":      {[]policy.RuleConfig{deny("d", `claims.big.all(x, claims.big.all(y, x + y != "-"))`)}, map[string]any{"big": manyTexts(500)}, "d", "", ""},
+		"missing, allow": {
+			[]policy.RuleConfig{allow("a", `claims.nothing == "x"`), allow("b", ours)},
+			nil, "", "b", "",
+		},
+		"has": {[]policy.RuleConfig{deny("d", `has(claims.nothing)`)}, nil, "", "", ""},
+		"integer": {[]policy.RuleConfig{allow("a",
+			`claims.run_attempt == 1 && claims.repository_id > 12345678901234566`)}, nil, "", "a", ""},
+		"double": {
+			[]policy.RuleConfig{allow("a", `claims.f == 1.5`)},
+			map[string]any{"f": 1.5},
+			"", "a", "",
+		},
+		"list": {
+			[]policy.RuleConfig{allow("a", `"x" in claims.groups`)},
+			map[string]any{"groups": []any{"y", "x"}},
+			"", "a", "",
+		},
+		"identity": {[]policy.RuleConfig{allow("a",
+			`san.startsWith("https://github.com/octo/") && san_type == "URI" && subject == claims.sub && issuer == claims.iss`)}, nil, "", "a", ""},
+		"extensions": {[]policy.RuleConfig{allow("a",
+			`extensions["source-repository-ref"] == "refs/heads/main"`)}, nil, "", "a", ""},
+		"matches": {[]policy.RuleConfig{allow("a",
+			`claims.ref.matches("^refs/(heads/main|tags/v[0-9]+)$")`)}, nil, "", "a", ""},
+		"shadow deny":        {[]policy.RuleConfig{shadow(deny("d", ours))}, nil, "", "", "d"},
+		"shadow allow":       {[]policy.RuleConfig{shadow(allow("a", theirs))}, nil, "", "", "a"},
+		"shadow allow holds": {[]policy.RuleConfig{shadow(allow("a", ours))}, nil, "", "", ""},
+		"with a shadow rule": {[]policy.RuleConfig{allow("a", ours), shadow(deny("d", ours))}, nil, "", "a", "d"},
+		"shadow, refused":    {[]policy.RuleConfig{allow("a", theirs), shadow(deny("d", ours))}, nil, "a", "", ""},
+		"cost": {
+			[]policy.RuleConfig{allow("a",
+				`claims.big.all(x, claims.big.all(y, claims.big.exists(z, x + y + z == "")))`)},
+			map[string]any{"big": manyTexts(200)},
+			"a", "", "",
+		},
+		"cost of a deny": {
+			[]policy.RuleConfig{deny("d", `claims.big.all(x, claims.big.all(y, x + y != "-"))`)},
+			map[string]any{"big": manyTexts(500)},
+			"d", "", "",
+		},
 	} {
 		e, err := oidc.NewExplainer(withPolicy(policy.Config{Rules: c.rules}))
 		if err != nil {
@@ -102,16 +129,22 @@ func TestPolicyRefused(t *testing.T) {
 	rules := func(r ...policy.RuleConfig) policy.Config { return policy.Config{Rules: r} }
 	good := policy.RuleConfig{Name: "a", Allow: `claims.repository_owner == "octo"`}
 	tested := func(v policy.TestConfig) policy.Config {
-		return policy.Config{Rules: []policy.RuleConfig{good, {Name: "d", Deny: `claims.event_name == "pull_request"`}}, Tests: []policy.TestConfig{v}}
+		return policy.Config{
+			Rules: []policy.RuleConfig{good, {Name: "d", Deny: `claims.event_name == "pull_request"`}},
+			Tests: []policy.TestConfig{v},
+		}
 	}
 	const under = "oidc-issuers." + actions + ".policy."
 	for name, c := range map[string]struct {
 		policy policy.Config
 		want   string // "": no error
 	}{
-		"empty":         {rules(), "rules: a policy without rules"},
-		"syntax":        {rules(policy.RuleConfig{Name: "a", Allow: "claims."}), "rules.0.allow: CEL"},
-		"variable":      {rules(policy.RuleConfig{Name: "a", Allow: `claim.sub == "x"`}), "undeclared reference to 'claim'"},
+		"empty":  {rules(), "rules: a policy without rules"},
+		"syntax": {rules(policy.RuleConfig{Name: "a", Allow: "claims."}), "rules.0.allow: CEL"},
+		"variable": {
+			rules(policy.RuleConfig{Name: "a", Allow: `claim.sub == "x"`}),
+			"undeclared reference to 'claim'",
+		},
 		"types":         {rules(policy.RuleConfig{Name: "a", Deny: `san == 1`}), "rules.0.deny: CEL"},
 		"not a verdict": {rules(policy.RuleConfig{Name: "a", Allow: `san`}), "not true or false"},
 		"any value":     {rules(policy.RuleConfig{Name: "a", Allow: `claims.flag`}), "compare it"},
@@ -121,14 +154,35 @@ func TestPolicyRefused(t *testing.T) {
 		"odd name":      {rules(policy.RuleConfig{Name: "a b", Allow: "true"}), "rules.0.name"},
 		"twice":         {rules(good, good), "rules.1.name: the rule a is used twice"},
 
-		"vector allow":      {tested(policy.TestConfig{Claims: claimsOf(nil), Expect: "allow", Rule: "a", SAN: "https://github.com/octo/app/.github/workflows/r.yml@refs/heads/main"}), ""},
-		"vector deny":       {tested(policy.TestConfig{Claims: claimsOf(map[string]any{"event_name": "pull_request"}), Expect: "deny", Rule: "d"}), ""},
-		"vector other":      {tested(policy.TestConfig{Claims: claimsOf(map[string]any{"repository_owner": "x"}), Expect: "deny", Rule: "d"}), "tests.0: the test 1 fails: refused, but not by this rule"},
-		"vector not denied": {tested(policy.TestConfig{Name: "pr", Claims: claimsOf(nil), Expect: "deny"}), `the test pr fails: allowed by "a"`},
-		"vector refused":    {tested(policy.TestConfig{Claims: map[string]any{"sub": "x"}, Expect: "allow"}), "fails: refused"},
-		"vector name":       {tested(policy.TestConfig{Claims: claimsOf(nil), Expect: "allow", SAN: "https://x"}), "the name in the certificate is"},
-		"vector word":       {tested(policy.TestConfig{Claims: claimsOf(nil), Expect: "yes"}), "tests.0.expect"},
-		"vector rule":       {tested(policy.TestConfig{Claims: claimsOf(nil), Expect: "allow", Rule: "z"}), "tests.0.rule: there is no rule"},
+		"vector allow": {tested(policy.TestConfig{
+			Claims: claimsOf(nil), Expect: "allow", Rule: "a",
+			SAN: "https://github.com/octo/app/.github/workflows/r.yml@refs/heads/main",
+		}), ""},
+		"vector deny": {tested(policy.TestConfig{
+			Claims: claimsOf(map[string]any{"event_name": "pull_request"}),
+			Expect: "deny", Rule: "d",
+		}), ""},
+		"vector other": {tested(policy.TestConfig{
+			Claims: claimsOf(map[string]any{"repository_owner": "x"}),
+			Expect: "deny", Rule: "d",
+		}), "tests.0: the test 1 fails: refused, but not by this rule"},
+		"vector not denied": {
+			tested(policy.TestConfig{Name: "pr", Claims: claimsOf(nil), Expect: "deny"}),
+			`the test pr fails: allowed by "a"`,
+		},
+		"vector refused": {
+			tested(policy.TestConfig{Claims: map[string]any{"sub": "x"}, Expect: "allow"}),
+			"fails: refused",
+		},
+		"vector name": {
+			tested(policy.TestConfig{Claims: claimsOf(nil), Expect: "allow", SAN: "https://x"}),
+			"the name in the certificate is",
+		},
+		"vector word": {tested(policy.TestConfig{Claims: claimsOf(nil), Expect: "yes"}), "tests.0.expect"},
+		"vector rule": {
+			tested(policy.TestConfig{Claims: claimsOf(nil), Expect: "allow", Rule: "z"}),
+			"tests.0.rule: there is no rule",
+		},
 	} {
 		err := withPolicy(c.policy).Check()
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
@@ -153,9 +207,12 @@ func TestWarnings(t *testing.T) {
 	}
 	one := func(key string, c oidc.IssuerConfig) oidc.Config {
 		c.ClientID = "sigstore"
-		return oidc.Config{Issuers: map[string]oidc.IssuerConfig{key: c}, Providers: map[string]claims.ProfileConfig{"gitlab-pipeline": {
-			Defaults: map[string]string{"url": "https://gitlab.com"}, SAN: "{{.url}}/{{.sub}}",
-		}, "own": {Defaults: map[string]string{"url": "https://ci.example.com"}, SAN: "{{.url}}/{{.sub}}"}}}
+		return oidc.Config{
+			Issuers: map[string]oidc.IssuerConfig{key: c},
+			Providers: map[string]claims.ProfileConfig{"gitlab-pipeline": {
+				Defaults: map[string]string{"url": "https://gitlab.com"}, SAN: "{{.url}}/{{.sub}}",
+			}, "own": {Defaults: map[string]string{"url": "https://ci.example.com"}, SAN: "{{.url}}/{{.sub}}"}},
+		}
 	}
 	for name, c := range map[string]struct{ text, want string }{
 		"public issuer": {
@@ -180,8 +237,11 @@ func TestWarnings(t *testing.T) {
 		},
 		"host": {warnings(one("https://gitlab.example.com",
 			oidc.IssuerConfig{Type: "ci-provider", CIProvider: "gitlab-pipeline"})), "https://gitlab.com"},
-		"type": {warnings(one("https://ghes.example.com/_services/token",
-			oidc.IssuerConfig{Type: "github-workflow"})), "names the host https://github.com, which is another provider's"},
+		"type": {
+			warnings(one("https://ghes.example.com/_services/token",
+				oidc.IssuerConfig{Type: "github-workflow"})),
+			"names the host https://github.com, which is another provider's",
+		},
 		"set": {warnings(one("https://ghes.example.com/_services/token", oidc.IssuerConfig{
 			Type: "github-workflow", Parameters: map[string]string{"url": "https://ghes.example.com"},
 		})), ""},

@@ -83,7 +83,10 @@ func TestProviderFaults(t *testing.T) {
 func TestRedirects(t *testing.T) {
 	t.Parallel()
 	other := idp.New(t, idp.Options{})
-	for name, target := range map[string]string{"host": strings.Replace(other.URL(), "127.0.0.1", "localhost", 1), "port": other.URL()} {
+	for name, target := range map[string]string{
+		"host": strings.Replace(other.URL(), "127.0.0.1", "localhost", 1),
+		"port": other.URL(),
+	} {
 		p := idp.New(t, idp.Options{Wrap: func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/keys" {
@@ -94,7 +97,8 @@ func TestRedirects(t *testing.T) {
 			})
 		}})
 		v := verifier(t, one(p, nil), oidc.Options{})
-		if _, err := v.Identify(t.Context(), p.Token(nil)); reason(err) != fault.ProviderUnavailable || other.Requests() != 0 {
+		if _, err := v.Identify(t.Context(), p.Token(nil)); reason(err) != fault.ProviderUnavailable ||
+			other.Requests() != 0 {
 			t.Errorf("%s: %v, %d requests to the other host", name, err, other.Requests())
 		}
 	}
@@ -164,7 +168,8 @@ func TestPatternProviders(t *testing.T) {
 	good := idp.New(t, idp.Options{TLS: true, Path: "/id/good"})
 	base := strings.TrimSuffix(good.URL(), "good")
 	v := verifier(t, oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{base + "*": {
-		ClientID: "sigstore", Type: "email", CACert: good.CA(), Outbound: provider.OutboundConfig{Timeout: 5 * time.Second},
+		ClientID: "sigstore", Type: "email", CACert: good.CA(),
+		Outbound: provider.OutboundConfig{Timeout: 5 * time.Second},
 	}}}, oidc.Options{})
 	for range 2 { // the second time the provider is proven
 		if _, err := v.Identify(t.Context(), good.Token(nil)); err != nil {
@@ -213,7 +218,8 @@ func TestPatternProviderSlots(t *testing.T) {
 	}})
 	base := strings.TrimSuffix(p.URL(), "1")
 	v := verifier(t, oidc.Config{MetaIssuers: map[string]oidc.IssuerConfig{base + "*": {
-		ClientID: "sigstore", Type: "email", CACert: p.CA(), Outbound: provider.OutboundConfig{Timeout: 2 * time.Second},
+		ClientID: "sigstore", Type: "email", CACert: p.CA(),
+		Outbound: provider.OutboundConfig{Timeout: 2 * time.Second},
 	}}}, oidc.Options{})
 	var all sync.WaitGroup
 	for range 60 {
@@ -226,7 +232,8 @@ func TestPatternProviderSlots(t *testing.T) {
 	all.Wait()
 	for i := range 100 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		_, _ = v.Identify(ctx, p.Token(map[string]any{"iss": fmt.Sprintf("%sslow-%d", base, i)})) // the request is cancelled at once
+		// the request is cancelled at once
+		_, _ = v.Identify(ctx, p.Token(map[string]any{"iss": fmt.Sprintf("%sslow-%d", base, i)}))
 		cancel()
 	}
 	if n := most.Load(); n > 20 {
@@ -338,7 +345,10 @@ func TestOutbound(t *testing.T) {
 	clients.AppendCertsFromPEM([]byte(certificate))
 	closed := idp.New(t, idp.Options{TLS: true, Clients: clients})
 	secure := idp.New(t, idp.Options{TLS: true})
-	pair := &provider.ClientCertificateConfig{Certificate: file("client.pem", certificate), Key: file("client-key.pem", key)}
+	pair := &provider.ClientCertificateConfig{
+		Certificate: file("client.pem", certificate),
+		Key:         file("client-key.pem", key),
+	}
 	bundle := file("ca.pem", secure.CA())
 
 	if err := identify(secure, nil); reason(err) != fault.ProviderUnavailable {
@@ -492,7 +502,8 @@ func TestStaticKeys(t *testing.T) {
 	if _, err := v.Identify(t.Context(), p.Token(nil)); reason(err) != fault.AlgorithmNotAllowed {
 		t.Errorf("another algorithm: %v", err)
 	}
-	v = verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &provider.StaticKeysConfig{Dir: dir} }), oidc.Options{Now: now})
+	v = verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &provider.StaticKeysConfig{Dir: dir} }),
+		oidc.Options{Now: now})
 	p.Rotate()
 	write("b.json", p.JWKS())
 	v.Probe(t.Context()) // as the background work does: no request reads a file
@@ -510,16 +521,27 @@ func TestStaticKeys(t *testing.T) {
 		t.Errorf("broken for a day: %v", err)
 	}
 	write("gone.json", p.JWKS())
-	alone := verifier(t, one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &provider.StaticKeysConfig{File: dir + "/gone.json"} }), oidc.Options{Now: now})
+	alone := verifier(t,
+		one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &provider.StaticKeysConfig{File: dir + "/gone.json"} }),
+		oidc.Options{Now: now})
 	write("gone.json", []byte(`{"keys":[]}`))
-	if _, err := alone.With(one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &provider.StaticKeysConfig{File: dir + "/gone.json"} })); err == nil {
+	gone := one(p, func(c *oidc.IssuerConfig) {
+		c.StaticKeys = &provider.StaticKeysConfig{File: dir + "/gone.json"}
+	})
+	if _, err := alone.With(gone); err == nil {
 		t.Error("a reload takes a set without keys")
 	}
 	alone.Probe(t.Context())
 	if _, err := alone.Identify(t.Context(), token()); reason(err) != fault.KeyIDUnknown {
 		t.Errorf("keys that were taken away: %v", err)
 	}
-	for _, bad := range []provider.StaticKeysConfig{{}, {JWKS: "{}"}, {File: dir + "/none"}, {Dir: dir + "/none"}, {JWKS: string(p.JWKS()), File: "x"}} {
+	for _, bad := range []provider.StaticKeysConfig{
+		{},
+		{JWKS: "{}"},
+		{File: dir + "/none"},
+		{Dir: dir + "/none"},
+		{JWKS: string(p.JWKS()), File: "x"},
+	} {
 		if _, err := oidc.New(one(p, func(c *oidc.IssuerConfig) { c.StaticKeys = &bad }), oidc.Options{}); err == nil || !strings.Contains(err.Error(), "static-keys") {
 			t.Errorf("%+v: %v", bad, err)
 		}

@@ -16,15 +16,16 @@ const (
 	familyEd25519
 )
 
-// algorithm is a key type, the size of its modulus or curve in bits, and a hash (zero: the signature scheme hashes the message).
+// algorithm is a key type, the size of its modulus or curve in bits, and a hash (zero: the signature scheme hashes the
+// message).
 type algorithm struct {
 	family family
 	size   int
 	hash   crypto.Hash
 }
 
-// registry lists the names of the Sigstore algorithm registry that an operator may write, in the registry's order. A PSS row permits
-// the same key and hash as its PKCS #1 row. Prehashed Ed25519 is never accepted as a proof.
+// registry lists the names of the Sigstore algorithm registry that an operator may write, in the registry's order. A
+// PSS row permits the same key and hash as its PKCS #1 row. Prehashed Ed25519 is never accepted as a proof.
 var registry = []struct {
 	name      string
 	algorithm algorithm

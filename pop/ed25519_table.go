@@ -1,7 +1,8 @@
 package pop
 
-// smallOrderY holds the y coordinates, little-endian, of the eight points of edwards25519 whose order divides 8: y = 1 is the neutral
-// element, y = -1 has order 2, y = 0 (two points, which differ in the sign of x) order 4, the last two (two points each) order 8.
+// smallOrderY holds the y coordinates, little-endian, of the eight points of edwards25519 whose order divides 8: y = 1
+// is the neutral element, y = -1 has order 2, y = 0 (two points, which differ in the sign of x) order 4, the last two
+// (two points each) order 8.
 var smallOrderY = map[[32]byte]bool{
 	{0: 0x01}: true,
 	{

@@ -91,7 +91,8 @@ func TestRawSignatures(t *testing.T) {
 	}
 }
 
-// FuzzRawSignature: of all signatures of 64 bytes and all ASN.1 signatures, only the two forms of the genuine one verify.
+// FuzzRawSignature: of all signatures of 64 bytes and all ASN.1 signatures, only the two forms of the genuine one
+// verify.
 func FuzzRawSignature(f *testing.F) {
 	p, k := policy(f), ec(f, elliptic.P256())
 	der := sign(f, k, crypto.SHA256, challenge)

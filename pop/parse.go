@@ -14,15 +14,15 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// Limits in bytes, checked before parsing. An RSA-4096 key is 800 bytes of PEM; the text that "openssl req -text" writes before a
-// signing request is a few KiB.
+// Limits in bytes, checked before parsing. An RSA-4096 key is 800 bytes of PEM; the text that "openssl req -text"
+// writes before a signing request is a few KiB.
 const (
 	maxKey = 16 << 10
 	maxCSR = 48 << 10
 )
 
-// parseKey returns the SubjectPublicKeyInfo and the key in it. The parser of the standard library refuses an EC point that is not on
-// its curve, the point at infinity and a compressed point.
+// parseKey returns the SubjectPublicKeyInfo and the key in it. The parser of the standard library refuses an EC point
+// that is not on its curve, the point at infinity and a compressed point.
 func parseKey(data []byte) ([]byte, crypto.PublicKey, error) {
 	if len(data) > maxKey {
 		return nil, nil, fmt.Errorf("public key of %d bytes; at most %d", len(data), maxKey)
@@ -51,7 +51,8 @@ func parsePKIX(der []byte) ([]byte, crypto.PublicKey, error) {
 	return bytes.Clone(der), pub, nil
 }
 
-// parsePKCS1 converts the RSAPublicKey of RFC 8017 appendix A.1.1 into the SubjectPublicKeyInfo that a certificate contains.
+// parsePKCS1 converts the RSAPublicKey of RFC 8017 appendix A.1.1 into the SubjectPublicKeyInfo that a certificate
+// contains.
 func parsePKCS1(der []byte) ([]byte, crypto.PublicKey, error) {
 	pub, err := x509.ParsePKCS1PublicKey(der)
 	if err != nil {
@@ -86,8 +87,8 @@ func parseCSR(data []byte) (*x509.CertificateRequest, error) {
 
 const pemStart = "-----BEGIN "
 
-// canonical checks that spki is the canonical encoding of pub. The standard library accepts extra elements at the end of several
-// sequences, and a bit string whose length is not a whole number of bytes.
+// canonical checks that spki is the canonical encoding of pub. The standard library accepts extra elements at the end
+// of several sequences, and a bit string whose length is not a whole number of bytes.
 func canonical(spki []byte, pub crypto.PublicKey) error {
 	var again []byte
 	var err error
@@ -108,8 +109,8 @@ func canonical(spki []byte, pub crypto.PublicKey) error {
 	return nil
 }
 
-// marshalEC encodes an EC key as [x509.MarshalPKIXPublicKey] does, from the constant prefix of each curve (RFC 5480 §2): algorithm,
-// curve, and the header of the bit string with the uncompressed point.
+// marshalEC encodes an EC key as [x509.MarshalPKIXPublicKey] does, from the constant prefix of each curve (RFC 5480
+// §2): algorithm, curve, and the header of the bit string with the uncompressed point.
 func marshalEC(k *ecdsa.PublicKey) ([]byte, error) {
 	var start string
 	switch k.Curve {

@@ -1,16 +1,17 @@
-// Package pop verifies proofs of possession: it takes a public key and the proof that the caller holds the private key, and returns
-// the key that a certificate may contain. It uses no I/O, no clock and no randomness.
+// Package pop verifies proofs of possession: it takes a public key and the proof that the caller holds the private key,
+// and returns the key that a certificate may contain. It uses no I/O, no clock and no randomness.
 //
-// A proof has one of two forms. A signed challenge is a signature over exactly the subject of the identity token, with the hash that
-// the type of the key determines. A certificate signing request (RFC 2986) is signed with its own key; only its public key is used.
-// A signing request is not bound to the token: anyone who obtains the request can have its key certified under their own identity.
+// A proof has one of two forms. A signed challenge is a signature over exactly the subject of the identity token, with
+// the hash that the type of the key determines. A certificate signing request (RFC 2986) is signed with its own key;
+// only its public key is used. A signing request is not bound to the token: anyone who obtains the request can have its
+// key certified under their own identity.
 //
-// The checks run from the cheapest to the most expensive: size of the input, parsing, size of the key, strength, proof, permitted
-// algorithm. A weak key MUST be refused before any signature is verified with it, because verification with a modulus of, for
-// example, 16,384 bits is slow.
+// The checks run from the cheapest to the most expensive: size of the input, parsing, size of the key, strength, proof,
+// permitted algorithm. A weak key MUST be refused before any signature is verified with it, because verification with a
+// modulus of, for example, 16,384 bits is slow.
 //
-// [Key.SPKI] MUST be, byte for byte, the encoding that the caller sent, and the only DER encoding of the key: two parsers can read
-// a non-canonical encoding in two ways.
+// [Key.SPKI] MUST be, byte for byte, the encoding that the caller sent, and the only DER encoding of the key: two
+// parsers can read a non-canonical encoding in two ways.
 //
 // Every failure is a [fault.Error]. Its cause contains sizes, names and positions, never bytes of a key or a proof.
 package pop
@@ -31,13 +32,13 @@ import (
 
 // Config is the operator's choice of client keys.
 type Config struct {
-	// Algorithms lists names of the Sigstore algorithm registry, such as "ecdsa-sha2-256-nistp256". Nil selects the default
-	// list: every accepted key type, with the hash that matches its size.
+	// Algorithms lists names of the Sigstore algorithm registry, such as "ecdsa-sha2-256-nistp256". Nil selects the
+	// default list: every accepted key type, with the hash that matches its size.
 	//
 	// An entry permits a key type, a size and a hash. As in Fulcio, three kinds of entries permit less than their names
-	// suggest: "rsa-sign-pss-*" permits RSA keys of that size with PKCS #1 v1.5, while PSS is never accepted; "ed25519-ph"
-	// permits nothing; "ecdsa-sha2-256-nistp384" and "-nistp521" permit signing requests only, because a signed challenge
-	// of such a key uses the longer hash.
+	// suggest: "rsa-sign-pss-*" permits RSA keys of that size with PKCS #1 v1.5, while PSS is never accepted;
+	// "ed25519-ph" permits nothing; "ecdsa-sha2-256-nistp384" and "-nistp521" permit signing requests only, because a
+	// signed challenge of such a key uses the longer hash.
 	Algorithms []string
 }
 
@@ -69,8 +70,9 @@ type Key struct {
 type Proof struct {
 	// PublicKey is one PEM block "PUBLIC KEY" (PKIX) or "RSA PUBLIC KEY" (PKCS #1), or a PKIX key in DER without PEM.
 	PublicKey []byte
-	// Signature is the signature over Challenge: ECDSA with SHA-256, SHA-384 or SHA-512 for P-256, P-384 and P-521, in ASN.1
-	// or as the concatenation of r and s (64, 96 or 132 bytes, IEEE P1363); PKCS #1 v1.5 with SHA-256 for RSA; pure Ed25519.
+	// Signature is the signature over Challenge: ECDSA with SHA-256, SHA-384 or SHA-512 for P-256, P-384 and P-521, in
+	// ASN.1 or as the concatenation of r and s (64, 96 or 132 bytes, IEEE P1363); PKCS #1 v1.5 with SHA-256 for RSA;
+	// pure Ed25519.
 	Signature []byte
 	// Challenge is the subject of the verified identity token: the exact text of the claim.
 	Challenge string
@@ -78,8 +80,8 @@ type Proof struct {
 	ChallengeClaim string
 }
 
-// New checks the configuration and returns the policy. For each unknown name the error contains a [fault.Setting] whose path is the
-// index in the list. A forbidden key of an unknown type is a plain error.
+// New checks the configuration and returns the policy. For each unknown name the error contains a [fault.Setting] whose
+// path is the index in the list. A forbidden key of an unknown type is a plain error.
 func New(c Config, o Options) (*Policy, error) {
 	names := c.Algorithms
 	if names == nil {

@@ -86,7 +86,8 @@ func reason(err error) fault.Reason {
 	return fault.From(err).Reason
 }
 
-// A9 // A13 // D18: possession of each type of key can be proven by a signature and by a CSR; another text, key or hash is refused.
+// A9 // A13 // D18: possession of each type of key can be proven by a signature and by a CSR; another text, key or hash
+// is refused.
 func TestAlgorithms(t *testing.T) {
 	t.Parallel()
 	p := policy(t)

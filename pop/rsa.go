@@ -16,13 +16,13 @@ const (
 	fermatRounds   = 100
 )
 
-// rsaTests holds the tables for the tests of RSA moduli. Each test costs less than one verification with the key: divisions by
-// machine words, and one square root.
-// The package goodkey of sigstore does not replace these tests: since v1.11 it is deprecated and makes none of them.
+// rsaTests holds the tables for the tests of RSA moduli. Each test costs less than one verification with the key:
+// divisions by machine words, and one square root. The package goodkey of sigstore does not replace these tests: since
+// v1.11 it is deprecated and makes none of them.
 type rsaTests struct {
 	groups []primeGroup
-	// squares[p] has bit r set if r is a square modulo the prime p. Its keys are the first odd primes; squareFilter is their
-	// product, which fits a machine word.
+	// squares[p] has bit r set if r is a square modulo the prime p. Its keys are the first odd primes; squareFilter is
+	// their product, which fits a machine word.
 	squares      map[uint64]uint64
 	squareFilter uint64
 }
@@ -35,8 +35,8 @@ type primeGroup struct {
 
 type prime struct {
 	value uint64
-	// powers holds the residues that are powers of 65537 modulo value. It is nil above rocaPrimes, and where every residue is such
-	// a power.
+	// powers holds the residues that are powers of 65537 modulo value. It is nil above rocaPrimes, and where every
+	// residue is such a power.
 	powers map[uint64]bool
 }
 
@@ -110,8 +110,8 @@ func (t *rsaTests) check(k *rsa.PublicKey) error {
 	return nil
 }
 
-// closeFactors tries to factor n by Fermat's method: it searches a number a near the square root of n for which a*a - n is a square.
-// A test modulo small primes, which costs one word addition per round, excludes nearly all candidates.
+// closeFactors tries to factor n by Fermat's method: it searches a number a near the square root of n for which a*a - n
+// is a square. A test modulo small primes, which costs one word addition per round, excludes nearly all candidates.
 func (t *rsaTests) closeFactors(n *big.Int) bool {
 	a := new(big.Int).Sqrt(n)
 	square := new(big.Int).Mul(a, a)

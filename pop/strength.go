@@ -33,8 +33,8 @@ func (p *Policy) strong(spki []byte, pub crypto.PublicKey) error {
 	return nil
 }
 
-// strongCurve checks the curve only. The order of each of the three curves is prime, so every point other than infinity has full
-// order. The parser has already checked that the point is on the curve and is not infinity.
+// strongCurve checks the curve only. The order of each of the three curves is prime, so every point other than infinity
+// has full order. The parser has already checked that the point is on the curve and is not infinity.
 func strongCurve(k *ecdsa.PublicKey) error {
 	switch k.Curve {
 	case elliptic.P256(), elliptic.P384(), elliptic.P521():
@@ -43,8 +43,9 @@ func strongCurve(k *ecdsa.PublicKey) error {
 	return fmt.Errorf("curve %s; P-256, P-384 and P-521 are accepted", k.Curve.Params().Name)
 }
 
-// strongEd25519 refuses the eight points whose order divides 8, in every encoding that a lenient decoder accepts for them, and every
-// other encoding with a coordinate that is not reduced. Signatures can be forged for a key of small order.
+// strongEd25519 refuses the eight points whose order divides 8, in every encoding that a lenient decoder accepts for
+// them, and every other encoding with a coordinate that is not reduced. Signatures can be forged for a key of small
+// order.
 func strongEd25519(k ed25519.PublicKey) error {
 	if len(k) != ed25519.PublicKeySize {
 		return fmt.Errorf("Ed25519 key of %d bytes", len(k))

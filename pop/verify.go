@@ -21,8 +21,8 @@ import (
 // maxSignature is in bytes: twice what RSA-4096 makes.
 const maxSignature = 1024
 
-// VerifySignature checks a public key and the signature over the challenge. Its errors have the reasons KEY_MISSING, KEY_MALFORMED,
-// KEY_WEAK, PROOF_INVALID and KEY_ALGORITHM_NOT_ALLOWED, checked in this order.
+// VerifySignature checks a public key and the signature over the challenge. Its errors have the reasons KEY_MISSING,
+// KEY_MALFORMED, KEY_WEAK, PROOF_INVALID and KEY_ALGORITHM_NOT_ALLOWED, checked in this order.
 func (p *Policy) VerifySignature(proof Proof) (Key, error) {
 	if len(proof.PublicKey) == 0 {
 		return Key{}, fault.New(fault.KeyMissing, errors.New("no public key and no signing request"))
@@ -44,9 +44,9 @@ func (p *Policy) VerifySignature(proof Proof) (Key, error) {
 	return p.finish(spki, pub, hash)
 }
 
-// VerifyCSR checks a certificate signing request: one PEM block "CERTIFICATE REQUEST" or "NEW CERTIFICATE REQUEST". Subject,
-// attributes and requested extensions are ignored. Its errors have the reasons CSR_MALFORMED, KEY_WEAK, PROOF_INVALID and
-// KEY_ALGORITHM_NOT_ALLOWED, checked in this order.
+// VerifyCSR checks a certificate signing request: one PEM block "CERTIFICATE REQUEST" or "NEW CERTIFICATE REQUEST".
+// Subject, attributes and requested extensions are ignored. Its errors have the reasons CSR_MALFORMED, KEY_WEAK,
+// PROOF_INVALID and KEY_ALGORITHM_NOT_ALLOWED, checked in this order.
 func (p *Policy) VerifyCSR(pemBytes []byte) (Key, error) {
 	csr, err := parseCSR(pemBytes)
 	if err != nil {
@@ -61,8 +61,8 @@ func (p *Policy) VerifyCSR(pemBytes []byte) (Key, error) {
 	}
 	hash, known := csrHash(csr.SignatureAlgorithm)
 	if hash == crypto.SHA1 || hash == crypto.MD5 {
-		// The standard library still verifies SHA-1 signatures of signing requests. An attacker who can produce collisions could
-		// move such a signature to another request.
+		// The standard library still verifies SHA-1 signatures of signing requests. An attacker who can produce
+		// collisions could move such a signature to another request.
 		return Key{}, fault.New(fault.ProofInvalid, fmt.Errorf("signing request signed with %s", csr.SignatureAlgorithm))
 	}
 	if err := csr.CheckSignature(); err != nil {
@@ -75,8 +75,8 @@ func (p *Policy) VerifyCSR(pemBytes []byte) (Key, error) {
 	return p.finish(spki, pub, hash)
 }
 
-// finish checks the list of permitted algorithms. As in Fulcio, this check comes last: a client with an invalid proof gets the error
-// about the proof.
+// finish checks the list of permitted algorithms. As in Fulcio, this check comes last: a client with an invalid proof
+// gets the error about the proof.
 func (p *Policy) finish(spki []byte, pub crypto.PublicKey, h crypto.Hash) (Key, error) {
 	a := ofKey(pub, h)
 	if !p.permitted[a] {
@@ -124,9 +124,9 @@ func verifyChallenge(pub crypto.PublicKey, h crypto.Hash, proof Proof) error {
 	return nil
 }
 
-// asn1Signature returns signature in the form of RFC 3279 §2.2.3. WebCrypto and .NET concatenate r and s, each as long as the order
-// of the curve (IEEE P1363): a signature of exactly that length that is not ASN.1 is converted. Each signature has exactly one
-// interpretation.
+// asn1Signature returns signature in the form of RFC 3279 §2.2.3. WebCrypto and .NET concatenate r and s, each as long
+// as the order of the curve (IEEE P1363): a signature of exactly that length that is not ASN.1 is converted. Each
+// signature has exactly one interpretation.
 func asn1Signature(k *ecdsa.PublicKey, signature []byte) []byte {
 	size := (k.Curve.Params().N.BitLen() + 7) / 8
 	if len(signature) != 2*size || isSignature(signature) {

@@ -15,17 +15,18 @@ import (
 
 // Limits and intervals of an Auditor.
 const (
-	defaultStep   = 1 << 14         // entries that are read from each log before the journals are read
-	maxClockSkew  = 2 * time.Minute // between the clocks of the CA and of the logs; also longer than a request takes
-	defaultKeep   = time.Hour       // how long resolved rows are kept; the intents of older ones are looked up in the journals
-	defaultRows   = 1 << 18         // from this number of rows on, resolved rows are evicted at once
-	minEvictRows  = 1 << 12         // below this number of rows, nothing is evicted
+	defaultStep  = 1 << 14         // entries that are read from each log before the journals are read
+	maxClockSkew = 2 * time.Minute // between the clocks of the CA and of the logs; also longer than a request takes
+	// Resolved rows are kept for defaultKeep; the intents of older ones are looked up in the journals.
+	defaultKeep   = time.Hour
+	defaultRows   = 1 << 18 // from this number of rows on, resolved rows are evicted at once
+	minEvictRows  = 1 << 12 // below this number of rows, nothing is evicted
 	scrubInterval = 24 * time.Hour
-	// maxAlarmsPerClass is the number of open alarms of a bounded kind for one log or journal; maxUnverifiedAlarms that of
-	// entries without a verified signature of the issuing key. Further findings are counted in one alarm.
+	// maxAlarmsPerClass is the number of open alarms of a bounded kind for one log or journal; maxUnverifiedAlarms that
+	// of entries without a verified signature of the issuing key. Further findings are counted in one alarm.
 	maxAlarmsPerClass, maxUnverifiedAlarms = 1000, 10000
-	// maxQueuedSCTs is the number of SCTs that wait for the next audit, and of merge obligations that are open, if there is
-	// no journal.
+	// maxQueuedSCTs is the number of SCTs that wait for the next audit, and of merge obligations that are open, if
+	// there is no journal.
 	maxQueuedSCTs = 1 << 16
 )
 
@@ -49,14 +50,14 @@ type SCT struct {
 type AuditorOptions struct {
 	// Every is the interval between two audits.
 	Every time.Duration
-	// Journals returns the journals that exist, the one of this process first. If some are missing, it returns the others
-	// and an error: the others are read, and no entry is reported as unintended. Nil: there is no journal, and only the SCTs
-	// of [Auditor.AddSCT] are audited.
+	// Journals returns the journals that exist, the one of this process first. If some are missing, it returns the
+	// others and an error: the others are read, and no entry is reported as unintended. Nil: there is no journal, and
+	// only the SCTs of [Auditor.AddSCT] are audited.
 	Journals func() ([]Journal, error)
 	// Lag is how far the journals of other instances may be behind.
 	Lag time.Duration
-	// Load and Save keep the state of the auditor, see [LoadState] and [SaveState]. If both are nil, the state ends with
-	// the process. Load returns nil if there is no state.
+	// Load and Save keep the state of the auditor, see [LoadState] and [SaveState]. If both are nil, the state ends
+	// with the process. Load returns nil if there is no state.
 	Load func() ([]byte, error)
 	Save func([]byte) error
 	// Orders returns the orders of an operator since the last call, see [TakeOrders]. Optional.
@@ -78,8 +79,8 @@ type AuditorOptions struct {
 	Logger *slog.Logger     // nil: no log
 }
 
-// Auditor compares journals and logs continuously, each time only what is new. Run and RunOnce are for one goroutine; the
-// other methods may be called by several.
+// Auditor compares journals and logs continuously, each time only what is new. Run and RunOnce are for one goroutine;
+// the other methods may be called by several.
 type Auditor struct {
 	o       AuditorOptions
 	metrics *auditorMetrics
@@ -299,8 +300,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// cycle reads one step of each log, then the journals as far as that step needs, and evaluates both. The package comment
-// says why in this order.
+// cycle reads one step of each log, then the journals as far as that step needs, and evaluates both. The package
+// comment says why in this order.
 func (a *Auditor) cycle(ctx context.Context) (more bool, problems []string) {
 	a.readUntil = time.Time{}
 	a.entriesRead = slices.ContainsFunc(a.followers, func(f *logFollower) bool { return f.size > 0 })
@@ -342,8 +343,8 @@ func (a *Auditor) cycle(ctx context.Context) (more bool, problems []string) {
 	return more, problems
 }
 
-// takeSCTs adds the SCTs of [Auditor.AddSCT]. If there are more than fit, a random sample of them is audited: a log cannot
-// know which ones.
+// takeSCTs adds the SCTs of [Auditor.AddSCT]. If there are more than fit, a random sample of them is audited: a log
+// cannot know which ones.
 func (a *Auditor) takeSCTs() {
 	a.mu.Lock()
 	all := a.scts

@@ -28,7 +28,8 @@ func BenchmarkRun(b *testing.B) {
 			Journals: []reconcile.Journal{{Name: "journal", Path: o.Journal, Live: true}}, Issuers: p.Chain[:1],
 		})
 		must(b, err)
-		if len(r.Findings) > 0 || len(r.Incomplete) > 0 || r.Logs[0].Matched != entries || r.Explained != (reconcile.Explained{}) {
+		if len(r.Findings) > 0 || len(r.Incomplete) > 0 || r.Logs[0].Matched != entries ||
+			r.Explained != (reconcile.Explained{}) {
 			b.Fatalf("%+v", r)
 		}
 	}

@@ -77,8 +77,8 @@ func (w *logState) missingCAsText() string {
 		w.name, len(w.missingCAs), first)
 }
 
-// retryMissingCAs requests CA certificates again that a log did not serve. If one of them is a subordinate of an issuing
-// key, the logs are read again.
+// retryMissingCAs requests CA certificates again that a log did not serve. If one of them is a subordinate of an
+// issuing key, the logs are read again.
 func (c *correlation) retryMissingCAs(ctx context.Context, w *logState, log *monitor.Log) {
 	requests := 0
 	for sum := range w.missingCAs {

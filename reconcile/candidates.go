@@ -73,7 +73,8 @@ func (c *correlation) reportUnintended(ctx context.Context, one candidate) {
 		f.Text = fmt.Sprintf("the %s at index %d is a CA certificate under the issuing key %x (TBS digest %x)", what,
 			index, one.key[:8], r.tbs)
 	case r.is(trial):
-		f.Text = fmt.Sprintf("the %s at index %d was signed to test the issuing key at a start and must not be in a log "+
+		f.Text = fmt.Sprintf("the %s at index %d was signed to test the issuing key at a start and "+
+			"must not be in a log "+
 			"(TBS digest %x)", what, index, r.tbs)
 	default:
 		f.Text = fmt.Sprintf("the %s at index %d is under the issuing key %x and has no intent in any journal "+
@@ -126,7 +127,8 @@ func (c *correlation) describe(ctx context.Context, one candidate, f *Finding) (
 	return of
 }
 
-// reportUnknownCAs reports the CA certificates for issuing keys that the configuration does not name, once for each log.
+// reportUnknownCAs reports the CA certificates for issuing keys that the configuration does not name, once for each
+// log.
 func (c *correlation) reportUnknownCAs() {
 	for _, u := range c.unknownCAs {
 		if w := c.logs[u.log]; !c.verifiedOnly && !w.verified {
@@ -140,7 +142,8 @@ func (c *correlation) reportUnknownCAs() {
 			Kind: UnknownCACertificate, Log: c.logs[u.log].name, Time: timeOf(u.timestamp),
 			Certificate: hex.EncodeToString(u.sum[:]),
 			Identity:    of.identity, IssuedBy: of.issuedBy,
-			Text: fmt.Sprintf("the entry at index %d, and perhaps others, is under a CA certificate (SHA-256 %x) for the "+
+			Text: fmt.Sprintf("the entry at index %d, and perhaps others, is under a CA certificate "+
+				"(SHA-256 %x) for the "+
 				"issuing key that neither ca nor ca.trust names", u.index, u.sum),
 		}, hex.EncodeToString(u.sum[:]))
 		index := u.index
@@ -157,10 +160,12 @@ func (c *correlation) checkFinal(ctx context.Context, one finalEntry) {
 		return
 	}
 	index := e.index
-	text := fmt.Sprintf("the certificate at index %d (SHA-256 %x) differs from the one that was released with its serial number",
+	text := fmt.Sprintf("the certificate at index %d (SHA-256 %x) differs from the one that was released "+
+		"with its serial number",
 		index, one.certificate)
 	if !r.is(issued) {
-		text = fmt.Sprintf("the certificate at index %d (SHA-256 %x) has an intent, and no record says that it was released",
+		text = fmt.Sprintf("the certificate at index %d (SHA-256 %x) has an intent, and no record "+
+			"says that it was released",
 			index, one.certificate)
 	}
 	f := Finding{

@@ -28,9 +28,11 @@ const Off = "off"
 type Config struct {
 	// Every is the interval between two audits: a duration, or off. Default: 1m.
 	Every string `yaml:"every"`
-	// Journals are the journals of other instances that sign with the same key, as paths or shell patterns. Without them the log entries of those instances are reported as unintended.
+	// Journals are the journals of other instances that sign with the same key, as paths or shell patterns. Without
+	// them the log entries of those instances are reported as unintended.
 	Journals []string `yaml:"journals" path:"pattern"`
-	// Lag is how far the journals of other instances may be behind, as copies are. A log entry without an intent is reported after this time. Default: 10m.
+	// Lag is how far the journals of other instances may be behind, as copies are. A log entry without an intent is
+	// reported after this time. Default: 10m.
 	Lag time.Duration `yaml:"lag"`
 }
 
@@ -43,7 +45,8 @@ func (c *Config) Check() error {
 	if c.Every != "" && c.Every != Off {
 		d, err := time.ParseDuration(c.Every)
 		if err != nil || d < minEvery || d > maxEvery {
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not a duration from %s to %s", c.Every, minEvery, maxEvery),
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not a duration from %s to %s", c.Every,
+				minEvery, maxEvery),
 				"write 1m, or off", "every"))
 		}
 	}
@@ -112,7 +115,8 @@ func (c *AlarmConfig) Check() error {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
 		return fault.BadSetting("the url is neither an https nor an http URL", fix, "webhook", "url")
 	case u.User != nil:
-		return fault.BadSetting("the url contains a user name or a password", "write bearer: with a file or an environment variable",
+		return fault.BadSetting("the url contains a user name or a password",
+			"write bearer: with a file or an environment variable",
 			"webhook", "url")
 	case u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()):
 		return fault.BadSetting("plain http is allowed to loopback addresses only", "use https", "webhook", "url")

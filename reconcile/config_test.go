@@ -34,7 +34,10 @@ func TestConfig(t *testing.T) {
 		{"plain http", hook("http://a.example.com").Check(), "webhook.url"},
 		{"another scheme", hook("ftp://a.example.com").Check(), "webhook.url"},
 		{"a password", hook("https://a:b@a.example.com").Check(), "webhook.url"},
-		{"two secrets", (&reconcile.AlarmConfig{Webhook: &reconcile.WebhookConfig{URL: "https://a.example.com", Bearer: &secret.Source{Env: "A", File: "b"}}}).Check(), "webhook.bearer"},
+		{"two secrets", (&reconcile.AlarmConfig{Webhook: &reconcile.WebhookConfig{
+			URL:    "https://a.example.com",
+			Bearer: &secret.Source{Env: "A", File: "b"},
+		}}).Check(), "webhook.bearer"},
 	} {
 		if c.want == "" {
 			if c.err != nil {
@@ -79,7 +82,8 @@ func FuzzState(f *testing.F) {
 	h.publish()
 	state := ""
 	a, err := reconcile.NewAuditor(reconcile.AuditorOptions{
-		Every: time.Minute, Now: h.now, Lag: time.Hour, Save: func(data []byte) error { state = string(data); return nil },
+		Every: time.Minute, Now: h.now, Lag: time.Hour,
+		Save:     func(data []byte) error { state = string(data); return nil },
 		Journals: func() ([]reconcile.Journal, error) { return h.journalList(), nil },
 	})
 	must(f, err)
@@ -90,14 +94,18 @@ func FuzzState(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data string) {
 		var out string
 		a, err := reconcile.NewAuditor(reconcile.AuditorOptions{
-			Every: time.Minute, Load: func() ([]byte, error) { return []byte(data), nil }, Save: func(b []byte) error { out = string(b); return nil },
+			Every: time.Minute, Load: func() ([]byte, error) { return []byte(data), nil },
+			Save:     func(b []byte) error { out = string(b); return nil },
 			Journals: none,
 		})
 		if err != nil {
 			return
 		}
 		a.RunOnce(t.Context())
-		if _, err := reconcile.NewAuditor(reconcile.AuditorOptions{Every: time.Minute, Journals: none, Load: func() ([]byte, error) { return []byte(out), nil }}); err != nil {
+		if _, err := reconcile.NewAuditor(reconcile.AuditorOptions{
+			Every: time.Minute, Journals: none,
+			Load: func() ([]byte, error) { return []byte(out), nil },
+		}); err != nil {
 			t.Errorf("a state is accepted, and refused after it was saved again: %v", err)
 		}
 	})

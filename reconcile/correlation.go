@@ -12,8 +12,8 @@ import (
 )
 
 // correlation is the correlation index: what journals and logs have said so far, by TBSCertificate. Log entries and
-// journal records may be added in any order. The caller checks the index when it has read the logs and then the journals
-// (see the package comment for why in that order).
+// journal records may be added in any order. The caller checks the index when it has read the logs and then the
+// journals (see the package comment for why in that order).
 type correlation struct {
 	*rowTable
 	keys        *issuerKeys
@@ -28,8 +28,8 @@ type correlation struct {
 	report      func(Finding)
 	// reader reads the entries of findings again, because keeping all entries would need too much memory.
 	reader *entryReader
-	// rescan: a journal named a key, or a log served a CA certificate, that was unknown when the logs were read. The logs
-	// must be read again.
+	// rescan: a journal named a key, or a log served a CA certificate, that was unknown when the logs were read. The
+	// logs must be read again.
 	rescan bool
 	// verifiedOnly: every entry that is added comes from a verified part of a log.
 	verifiedOnly bool
@@ -192,7 +192,8 @@ func (c *correlation) addOutcome(j *journalState, r *journal.Record) {
 		}
 		c.report(newFinding(Finding{
 			Kind: OutcomeWithoutIntent, Journal: j.name, Serial: r.Serial, Time: r.Time,
-			Text: fmt.Sprintf("record %d is the outcome (%s) of a signed certificate that has no intent", r.Seq, r.Result),
+			Text: fmt.Sprintf("record %d is the outcome (%s) of a signed certificate that has no intent", r.Seq,
+				r.Result),
 		}, fmt.Sprint(r.Seq)))
 	}
 	if n == 0 {
@@ -270,12 +271,14 @@ func (c *correlation) reportSameSerials() {
 		}
 		inJournal := c.rows.at(p.row).is(intended|trial) || c.rows.at(p.older).is(intended|trial)
 		signature := ""
-		if !inJournal { // a log can invent any number of such pairs, and each of the two entries has a finding of its own
+		// a log can invent any number of such pairs, and each of the two entries has a finding of its own
+		if !inJournal {
 			signature = SignatureUnverified
 		}
 		c.report(newFinding(Finding{
 			Kind: SerialReused, Serial: serial, Time: p.time, Signature: signature,
-			Text: fmt.Sprintf("two certificates have the serial number %s: those with the TBS digests %x and %x", serial, first, second),
+			Text: fmt.Sprintf("two certificates have the serial number %s: those with the TBS digests %x and %x",
+				serial, first, second),
 		}, fmt.Sprintf("%x %x", first, second)))
 	}
 	c.sameSerials = nil

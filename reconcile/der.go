@@ -19,8 +19,8 @@ import (
 )
 
 // signedBy reports whether the key made the signature of a certificate. It parses no more of the certificate than the
-// signature needs, because a verifier with another parser may accept a certificate that Go's parser refuses. A signature
-// over a broken hash such as SHA-1 counts too.
+// signature needs, because a verifier with another parser may accept a certificate that Go's parser refuses. A
+// signature over a broken hash such as SHA-1 counts too.
 func signedBy(key crypto.PublicKey, der []byte) bool {
 	p, err := tbs.Split(der)
 	if err != nil {

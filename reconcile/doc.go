@@ -1,7 +1,8 @@
 // Package reconcile compares the journals of a CA with the transparency logs that its certificates are submitted to.
 //
-// The input is a set of logs (read and verified by package monitor), a set of journals (package journal) and the issuing
-// certificates of the CA. The output is a list of findings, each of a kind from a fixed table. The package verifies that
+// The input is a set of logs (read and verified by package monitor), a set of journals (package journal) and the
+// issuing certificates of the CA. The output is a list of findings, each of a kind from a fixed table. The package
+// verifies that
 //
 //   - every log entry under one of the CA's issuing keys has an intent in a journal,
 //   - every SCT in a released certificate has its entry in the log (the merge obligation of RFC 6962 §3),

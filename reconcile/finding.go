@@ -102,7 +102,8 @@ type Finding struct {
 	Identity string `json:"identity,omitempty"`
 	Issuer   string `json:"issuer,omitempty"`
 	IssuedBy string `json:"issued_by,omitempty"`
-	// TBS is the SHA-256 of the entry's TBSCertificate, Certificate the SHA-256 of a final certificate, both hexadecimal.
+	// TBS is the SHA-256 of the entry's TBSCertificate, Certificate the SHA-256 of a final certificate, both
+	// hexadecimal.
 	TBS         string `json:"tbs,omitempty"`
 	Certificate string `json:"certificate,omitempty"`
 	// Signature says whether the log has a signature of the issuing key for the entry: see [SignatureVerified].

@@ -61,7 +61,10 @@ func (ram) Sync() error { return nil }
 
 func newHarness(t testing.TB, logs, journals int) *harness {
 	t.Helper()
-	h := &harness{t: t, pki: pki.New(pki.Options{}), clock: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), random: rand.New(rand.NewPCG(1, 2))}
+	h := &harness{
+		t: t, pki: pki.New(pki.Options{}), clock: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC),
+		random: rand.New(rand.NewPCG(1, 2)),
+	}
 	for i := range logs {
 		l, err := ct.NewStatic(t.TempDir(), fmt.Sprintf("log%d.test/2026", i))
 		must(t, err)
@@ -81,7 +84,8 @@ func newHarness(t testing.TB, logs, journals int) *harness {
 // start starts a process that writes journal j.
 func (h *harness) start(j int) {
 	h.t.Helper()
-	journal, err := journal.Open(journal.Config{File: h.paths[j], MaxSize: "64KiB"}, journal.Options{Now: h.now, Disk: func(f *os.File) journal.Disk { return ram{f} }})
+	journal, err := journal.Open(journal.Config{File: h.paths[j], MaxSize: "64KiB"},
+		journal.Options{Now: h.now, Disk: func(f *os.File) journal.Disk { return ram{f} }})
 	must(h.t, err)
 	h.journals[j], h.signatures[j] = journal, 0
 	h.t.Cleanup(func() {
@@ -170,7 +174,10 @@ func tbsOf(serial []byte, rest uint64) []byte {
 
 func (h *harness) record(c *certificate, k journal.Kind) journal.Record {
 	sum, key := sha256.Sum256(c.tbs), h.keyHash()
-	return journal.Record{Kind: k, Serial: c.serial, TBS: hex.EncodeToString(sum[:]), IssuerKey: hex.EncodeToString(key[:])}
+	return journal.Record{
+		Kind: k, Serial: c.serial, TBS: hex.EncodeToString(sum[:]),
+		IssuerKey: hex.EncodeToString(key[:]),
+	}
 }
 
 func (h *harness) keyHash() [32]byte {
@@ -184,7 +191,10 @@ func (h *harness) intend(j int, c *certificate) { h.write(j, h.record(c, journal
 func (h *harness) log(l int, c *certificate) {
 	h.t.Helper()
 	at := uint64(h.now().UnixMilli())
-	index, err := h.logs[l].Add(ct.StaticEntry{Timestamp: at, IssuerKeyHash: h.keyHash(), TBS: c.tbs, Certificate: []byte("precertificate")})
+	index, err := h.logs[l].Add(ct.StaticEntry{
+		Timestamp: at, IssuerKeyHash: h.keyHash(), TBS: c.tbs,
+		Certificate: []byte("precertificate"),
+	})
 	must(h.t, err)
 	c.scts = append(c.scts, h.sct(l, at, ct.Extensions(index)))
 }
@@ -201,7 +211,10 @@ func (h *harness) id(l int) [32]byte {
 }
 
 func (h *harness) options(l int) monitor.Options {
-	return monitor.Options{Log: loglist.Log{Name: fmt.Sprintf("log%d", l), Key: h.logs[l].Key.Public(), Origin: h.logs[l].Origin}, Dir: h.logs[l].Dir}
+	return monitor.Options{Log: loglist.Log{
+		Name: fmt.Sprintf("log%d", l), Key: h.logs[l].Key.Public(),
+		Origin: h.logs[l].Origin,
+	}, Dir: h.logs[l].Dir}
 }
 
 // release writes the outcome of c, with its SCTs, to journal j.

@@ -119,19 +119,22 @@ type matchedEntry struct {
 	certificate [32]byte // SHA-256 of the DER certificate, if final
 	// subordinate: the certificate is below a CA certificate that an issuing key signed, or is such a certificate.
 	subordinate bool
-	// unknownCA is the SHA-256 of the CA certificate directly above, if it is for an issuing key and the configuration does
-	// not name it.
+	// unknownCA is the SHA-256 of the CA certificate directly above, if it is for an issuing key and the configuration
+	// does not name it.
 	unknownCA [32]byte
 }
 
 // match reports whether a log entry is under an issuing key: the key issued it, whatever the issuer name in the
 // certificate, or the key is further up in its chain.
 //
-// A precertificate names the key that issues it (RFC 6962 §3.2), and the log has verified that. A certificate matches if
-// an issuing key signed it. The CA certificates further up come from the chain that the log serves; each of them counts
-// only if an issuing key signed it.
+// A precertificate names the key that issues it (RFC 6962 §3.2), and the log has verified that. A certificate matches
+// if an issuing key signed it. The CA certificates further up come from the chain that the log serves; each of them
+// counts only if an issuing key signed it.
 func (k *issuerKeys) match(e *monitor.Entry) (matchedEntry, bool) {
-	m := matchedEntry{index: e.Index, timestamp: e.Timestamp, extensions: extensionsDigest(e.Extensions), final: !e.Precert}
+	m := matchedEntry{
+		index: e.Index, timestamp: e.Timestamp, extensions: extensionsDigest(e.Extensions),
+		final: !e.Precert,
+	}
 	direct := false
 	if e.Precert {
 		direct = k.hashes[e.IssuerKeyHash]
@@ -170,9 +173,9 @@ func (k *issuerKeys) match(e *monitor.Entry) (matchedEntry, bool) {
 	return m, true
 }
 
-// tbsDigest returns the SHA-256 of the TBSCertificate of a DER certificate as a log has it, without poison and SCT list.
-// If the input cannot be parsed, the digest is that of all of it: an issuing key signed it, and no journal has this
-// digest.
+// tbsDigest returns the SHA-256 of the TBSCertificate of a DER certificate as a log has it, without poison and SCT
+// list. If the input cannot be parsed, the digest is that of all of it: an issuing key signed it, and no journal has
+// this digest.
 func tbsDigest(der []byte) [32]byte {
 	stripped, _, err := tbs.WithoutSCTList(der)
 	if err != nil {
@@ -248,7 +251,8 @@ func (k *issuerKeys) classifyIssuer(der []byte, key [32]byte) caCert {
 		return caCert{unknown, key}
 	}
 	c, err := x509.ParseCertificate(der)
-	if err == nil && !slices.ContainsFunc(k.fromLogs, func(have *x509.Certificate) bool { return keyHash(have) == key }) {
+	if err == nil && !slices.ContainsFunc(k.fromLogs,
+		func(have *x509.Certificate) bool { return keyHash(have) == key }) {
 		k.fromLogs = append(k.fromLogs, c)
 		clear(k.caCerts) // certificates that this key signed can be recognised only now
 	}

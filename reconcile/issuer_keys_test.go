@@ -122,7 +122,8 @@ func TestMatch(t *testing.T) {
 					if ok != c.issuing || s.subordinate != c.below || (s.unknownCA != [32]byte{}) != c.other ||
 						ok && s.key != keyHash(p.Intermediate) ||
 						ok && s.tbs != sha256.Sum256(c.leaf.RawTBSCertificate) {
-						t.Errorf("%s, %s: match %t, subordinate %t, unknown CA %x", name, what, ok, s.subordinate, s.unknownCA)
+						t.Errorf("%s, %s: match %t, subordinate %t, unknown CA %x", name, what, ok,
+							s.subordinate, s.unknownCA)
 					}
 				}
 			}
@@ -280,9 +281,11 @@ func TestAlarmsAreBoundedByKind(t *testing.T) {
 				want = maxAlarmsPerClass + 1
 			}
 			if len(raised) != want || len(a.alarms.open) != want {
-				t.Errorf("of %d findings %d were raised and %d are open, want %d", many, len(raised), len(a.alarms.open), want)
+				t.Errorf("of %d findings %d were raised and %d are open, want %d", many, len(raised),
+					len(a.alarms.open), want)
 			}
-			if last := a.alarms.open[len(a.alarms.open)-1]; kindTable[flood].bounded && last.Count != many-maxAlarmsPerClass {
+			if last := a.alarms.open[len(a.alarms.open)-1]; kindTable[flood].bounded &&
+				last.Count != many-maxAlarmsPerClass {
 				t.Errorf("the last alarm counts %d: %s", last.Count, last.Text)
 			}
 			raised = nil
@@ -322,7 +325,8 @@ func TestUnverifiedAlarmsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range maxUnverifiedAlarms + 10 {
-		a.addFinding(newFinding(Finding{Kind: UnintendedEntry, Log: "bad", Signature: SignatureUnverified}, fmt.Sprint(i)))
+		a.addFinding(newFinding(Finding{Kind: UnintendedEntry, Log: "bad", Signature: SignatureUnverified},
+			fmt.Sprint(i)))
 	}
 	a.addFinding(newFinding(Finding{Kind: UnintendedEntry, Log: "bad", Signature: SignatureVerified}, "verified"))
 	if n := len(a.alarms.open); n != maxUnverifiedAlarms+2 || a.alarms.open[n-2].Count != 10 ||

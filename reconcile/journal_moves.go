@@ -54,7 +54,8 @@ func (a *Auditor) checkContinuity(j Journal, s *journalState) {
 			r.flags = 0
 		}
 	}
-	a.obligations = slices.DeleteFunc(a.obligations, func(o obligation) bool { return a.rows.at(o.row).journal == s.number })
+	a.obligations = slices.DeleteFunc(a.obligations,
+		func(o obligation) bool { return a.rows.at(o.row).journal == s.number })
 	*s = journalState{name: s.name, path: s.path, number: s.number, live: s.live, keys: s.keys}
 }
 

@@ -71,7 +71,8 @@ func TestLateJournal(t *testing.T) {
 	h.issue(0, 0)
 	h.stop(0, 0)
 	h.advance(time.Hour)
-	h.paths, h.journals, h.signatures = append(h.paths, filepath.Join(t.TempDir(), "journal")), append(h.journals, nil), append(h.signatures, 0)
+	h.paths, h.journals, h.signatures = append(h.paths, filepath.Join(t.TempDir(), "journal")), append(h.journals, nil),
+		append(h.signatures, 0)
 	h.start(1)
 	h.issue(1, 0)
 	h.publish()
@@ -101,7 +102,8 @@ func TestRemovedEnd(t *testing.T) {
 	data, err := os.ReadFile(h.paths[0])
 	must(t, err)
 	lines := bytes.SplitAfter(data, []byte("\n"))
-	must(t, os.WriteFile(h.paths[0], bytes.Join(lines[:len(lines)-3], nil), 0o600)) // without the last outcome, the stop, and the empty rest
+	// without the last outcome, the stop, and the empty rest
+	must(t, os.WriteFile(h.paths[0], bytes.Join(lines[:len(lines)-3], nil), 0o600))
 	must(t, os.Remove(h.paths[0]+".head"))
 	h.start(0)
 	h.issue(0, 0)

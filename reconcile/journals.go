@@ -122,7 +122,8 @@ func (j *journalState) checkChain(c *correlation, r *journal.Record) {
 
 // broken reports a record that must not be in the journal.
 func (j *journalState) broken(c *correlation, r *journal.Record, text string) {
-	c.report(newFinding(Finding{Kind: JournalBroken, Journal: j.name, Serial: r.Serial, Time: r.Time, Text: text}, fmt.Sprint(r.Seq)))
+	c.report(newFinding(Finding{Kind: JournalBroken, Journal: j.name, Serial: r.Serial, Time: r.Time, Text: text},
+		fmt.Sprint(r.Seq)))
 }
 
 // damaged reports damage to the journal.
@@ -152,7 +153,8 @@ func (j *journalState) checkSignatures(c *correlation, r *journal.Record) {
 	if r.Signatures > most || r.Kind == journal.Stop && r.Signatures < least {
 		c.report(newFinding(Finding{
 			Kind: SignaturesUncounted, Journal: j.name, Time: r.Time,
-			Text: fmt.Sprintf("record %d (%s): the key made %d signatures since the process started, and its records explain %d to %d",
+			Text: fmt.Sprintf("record %d (%s): the key made %d signatures since the process started, and its "+
+				"records explain %d to %d",
 				r.Seq, r.Kind, r.Signatures, least, most),
 		}, fmt.Sprint(r.Seq)))
 	}

@@ -24,8 +24,8 @@ type logState struct {
 	head       monitor.Head // the newest verified head
 	matched    uint64       // entries under an issuing key
 	last       uint64       // timestamp of the newest entry that was read, in milliseconds
-	// missingCAs has the SHA-256 of the CA certificates that the log names and does not serve, with the first entry that
-	// names each.
+	// missingCAs has the SHA-256 of the CA certificates that the log names and does not serve, with the first entry
+	// that names each.
 	missingCAs map[[32]byte]uint64
 	// directory: the log is read from a directory, which may be an old copy of the log.
 	directory bool
@@ -133,8 +133,8 @@ func logFinding(log string, err error, now time.Time) Finding {
 	return newFinding(Finding{Kind: kind, Log: log, Time: now.UTC(), Text: err.Error()}, "")
 }
 
-// scrubNext reads the next step of a second pass over all entries of a log whose storage is on this machine. A day after
-// the end of a pass, the next one begins.
+// scrubNext reads the next step of a second pass over all entries of a log whose storage is on this machine. A day
+// after the end of a pass, the next one begins.
 func (a *Auditor) scrubNext(ctx context.Context, f *logFollower) {
 	if !f.Log().Local() {
 		return

@@ -19,20 +19,24 @@ type auditorMetrics struct {
 func newAuditorMetrics(a *Auditor) *auditorMetrics {
 	m := &auditorMetrics{
 		alarms: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mayfly_audit_alarms_total", Help: "Findings of the auditor, by kind. An operator must look at any increase.",
+			Name: "mayfly_audit_alarms_total",
+			Help: "Findings of the auditor, by kind. An operator must look at any increase.",
 		}, []string{"kind"}),
 		runs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_audit_runs_total", Help: "Audits, by whether everything could be read.",
 		}, []string{"result"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "mayfly_audit_run_seconds", Help: "Duration of an audit.", Buckets: []float64{.01, .05, .25, 1, 5, 30, 120},
+			Name: "mayfly_audit_run_seconds", Help: "Duration of an audit.",
+			Buckets: []float64{.01, .05, .25, 1, 5, 30, 120},
 		}),
 		last: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "mayfly_audit_complete_timestamp_seconds", Help: "Unix time of the last audit that could read everything.",
+			Name: "mayfly_audit_complete_timestamp_seconds",
+			Help: "Unix time of the last audit that could read everything.",
 		}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mayfly_audit_grants_dropped_total",
-			Help: "SCTs that are not audited because too many SCTs are queued or too many merge obligations are open (only without a journal).",
+			Help: "SCTs that are not audited because too many SCTs are queued or too many merge obligations are open " +
+				"(only without a journal).",
 		}),
 		open: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "mayfly_audit_alarms_open", Help: "Alarms that no operator has cleared.",

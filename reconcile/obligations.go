@@ -40,7 +40,8 @@ func (c *correlation) resolveObligations(ev evaluation) {
 	c.obligations = open
 }
 
-// fulfilled reports whether the log has published the entry of an SCT with the timestamp, extensions and index of the SCT.
+// fulfilled reports whether the log has published the entry of an SCT with the timestamp, extensions and index of the
+// SCT.
 func (c *correlation) fulfilled(o *obligation) bool {
 	return c.hasEntry(o.row, func(e *logEntry) bool {
 		return e.log == o.log && !e.final && e.timestamp == o.timestamp && e.extensions == o.extensions &&
@@ -58,23 +59,29 @@ func (c *correlation) violation(o *obligation, ev evaluation) (Kind, string) {
 	case w.removed || !w.verified:
 		return "", ""
 	case o.hasIndex && o.index < w.size && different != "":
-		return EntryMismatch, fmt.Sprintf("the SCT names index %d and timestamp %d; %s", o.index, o.timestamp, different)
+		return EntryMismatch, fmt.Sprintf("the SCT names index %d and timestamp %d; %s", o.index,
+			o.timestamp, different)
 	case o.hasIndex && o.index < w.size:
-		return MissingEntry, fmt.Sprintf("the SCT names index %d, and the log has another entry there (its head covers %d entries)",
-			o.index, w.size)
+		return MissingEntry,
+			fmt.Sprintf("the SCT names index %d, and the log has another entry there (its head covers %d entries)",
+				o.index, w.size)
 	case complete && w.head.Time().After(due) && different != "":
 		return EntryMismatch, fmt.Sprintf("the SCT has the timestamp %d; %s", o.timestamp, different)
 	case complete && w.head.Time().After(due):
-		return MissingEntry, fmt.Sprintf("the SCT is of %s, and the log's head of %s does not cover its entry (maximum merge delay: %s)",
-			timeOf(o.timestamp).Format(time.RFC3339), w.head.Time().Format(time.RFC3339), w.mergeDelay)
+		return MissingEntry,
+			fmt.Sprintf("the SCT is of %s, and the log's head of %s does not cover its entry (maximum merge delay: %s)",
+				timeOf(o.timestamp).Format(time.RFC3339), w.head.Time().Format(time.RFC3339), w.mergeDelay)
 	case !w.directory && (complete || w.unreadable) && ev.now.After(due.Add(headGrace)):
-		return MissingEntry, fmt.Sprintf("the SCT is of %s, and the log has published no head since that covers its entry (maximum merge delay: %s)",
-			timeOf(o.timestamp).Format(time.RFC3339), w.mergeDelay)
+		return MissingEntry,
+			fmt.Sprintf("the SCT is of %s, and the log has published no head since that covers its entry "+
+				"(maximum merge delay: %s)",
+				timeOf(o.timestamp).Format(time.RFC3339), w.mergeDelay)
 	}
 	return "", ""
 }
 
-// differentEntry describes an entry of the log for the same TBSCertificate that differs from the SCT; "" if there is none.
+// differentEntry describes an entry of the log for the same TBSCertificate that differs from the SCT; "" if there is
+// none.
 func (c *correlation) differentEntry(o *obligation) (text string) {
 	c.hasEntry(o.row, func(e *logEntry) bool {
 		if e.log == o.log && !e.final {
@@ -88,8 +95,8 @@ func (c *correlation) differentEntry(o *obligation) (text string) {
 	return text
 }
 
-// overdue counts the obligations that are overdue in directories. A directory does not tell whether the log violated the
-// obligations or the directory is an old copy. The texts name the logs with overdue SCTs issued after since.
+// overdue counts the obligations that are overdue in directories. A directory does not tell whether the log violated
+// the obligations or the directory is an old copy. The texts name the logs with overdue SCTs issued after since.
 func (c *correlation) overdue(now, since time.Time) (all uint64, texts []string) {
 	perLog := make([]uint64, len(c.logs))
 	for _, o := range c.obligations {
@@ -104,9 +111,11 @@ func (c *correlation) overdue(now, since time.Time) (all uint64, texts []string)
 	}
 	for i, n := range perLog {
 		if w := c.logs[i]; n > 0 {
-			texts = append(texts, fmt.Sprintf("log %s: the newest head here is of %s, covers %d entries, and lacks %d entries whose "+
-				"merge delay is over: if this directory is a copy, take a newer one; if it is the log itself, restore its newest state",
-				w.name, w.head.Time().Format(time.RFC3339), w.head.Size, n))
+			texts = append(texts,
+				fmt.Sprintf("log %s: the newest head here is of %s, covers %d entries, and lacks %d entries whose "+
+					"merge delay is over: if this directory is a copy, take a newer one; if it is the log itself, "+
+					"restore its newest state",
+					w.name, w.head.Time().Format(time.RFC3339), w.head.Size, n))
 		}
 	}
 	return all, texts

@@ -120,9 +120,9 @@ const (
 // errUntrustedOrder is an order that another user may have written. Its file stays in place for an operator to look at.
 var errUntrustedOrder = errors.New("the order is not applied")
 
-// TakeOrders reads and removes the orders that [WriteOrder] wrote beside a journal, at most 64, in the order of their file
-// names. An order can close the alarm of a key compromise, so only the CA's own user and root may give one. A file that is
-// not an order is removed, and the error says so. A file that another user may have written stays in place.
+// TakeOrders reads and removes the orders that [WriteOrder] wrote beside a journal, at most 64, in the order of their
+// file names. An order can close the alarm of a key compromise, so only the CA's own user and root may give one. A file
+// that is not an order is removed, and the error says so. A file that another user may have written stays in place.
 func TakeOrders(journal string) (out []Order, err error) {
 	found, err := filepath.Glob(escapeGlob(journal+orderInfix) + "*")
 	if err != nil || len(found) == 0 {
@@ -247,8 +247,8 @@ func WriteOrder(journal string, o Order) error {
 	return writeOrder(journal, rand.Text(), data)
 }
 
-// writeOrder writes an order beside a journal. If root gives the order, the file belongs to the owner of the journal, who
-// has to read it.
+// writeOrder writes an order beside a journal. If root gives the order, the file belongs to the owner of the journal,
+// who has to read it.
 func writeOrder(journal, name string, data []byte) error {
 	if err := checkOrderDir(journal); err != nil {
 		return err

@@ -73,8 +73,10 @@ func TestTakeOrders(t *testing.T) {
 			func(p string) error { return syscall.Mkfifo(p, 0o600) }, false,
 			"not a regular file", true,
 		},
-		"a directory":     {func(p string) error { return os.Mkdir(p, 0o700) }, false, "not a regular file", true},
-		"a foreign owner": {func(p string) error { return errors.Join(write(p, validOrder, 0o600), os.Chown(p, 4242, -1)) }, false, "belongs to user 4242", true},
+		"a directory": {func(p string) error { return os.Mkdir(p, 0o700) }, false, "not a regular file", true},
+		"a foreign owner": {func(p string) error {
+			return errors.Join(write(p, validOrder, 0o600), os.Chown(p, 4242, -1))
+		}, false, "belongs to user 4242", true},
 		"a directory that others can write to": {func(p string) error {
 			return errors.Join(write(p, validOrder, 0o600), os.Chmod(filepath.Dir(p), 0o770))
 		}, false, "run chmod go-w", true},
@@ -108,8 +110,8 @@ func TestTakeOrders(t *testing.T) {
 	}
 }
 
-// TakeOrders takes what WriteOrder wrote, in the order of the file names. WriteOrder refuses a directory that TakeOrders
-// would refuse.
+// TakeOrders takes what WriteOrder wrote, in the order of the file names. WriteOrder refuses a directory that
+// TakeOrders would refuse.
 func TestWriteOrder(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "state [x]*") // not a pattern

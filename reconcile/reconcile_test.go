@@ -37,7 +37,10 @@ func damage(h *harness, l int, name string, change func([]byte) []byte) {
 // signOutsideCA adds an entry to log l that the key signed outside of the CA.
 func (h *harness) signOutsideCA(l int, precertificate bool) {
 	h.t.Helper()
-	e := ct.StaticEntry{Timestamp: uint64(h.now().UnixMilli()), Certificate: h.pki.Leaf(h.random.Int64(), precertificate)}
+	e := ct.StaticEntry{
+		Timestamp:   uint64(h.now().UnixMilli()),
+		Certificate: h.pki.Leaf(h.random.Int64(), precertificate),
+	}
 	if precertificate {
 		e.IssuerKeyHash, e.TBS = h.keyHash(), h.newCertificate().tbs
 	}
@@ -79,8 +82,14 @@ var scenarios = []struct {
 		h.intend(0, d)
 		h.log(0, d)
 	}, x: reconcile.Explained{WithoutOutcome: 2, OrphanPrecerts: 1}},
-	{name: "the key signs a precertificate outside of the CA", do: func(h *harness) { h.signOutsideCA(0, true) }, want: []string{"unintended_entry"}},
-	{name: "the key signs a certificate outside of the CA", do: func(h *harness) { h.signOutsideCA(1, false) }, want: []string{"unintended_entry"}},
+	{
+		name: "the key signs a precertificate outside of the CA", do: func(h *harness) { h.signOutsideCA(0, true) },
+		want: []string{"unintended_entry"},
+	},
+	{
+		name: "the key signs a certificate outside of the CA", do: func(h *harness) { h.signOutsideCA(1, false) },
+		want: []string{"unintended_entry"},
+	},
 	{name: "a certificate of another CA with the same name", do: func(h *harness) {
 		h.pki = pki.New(pki.Options{})
 		h.signOutsideCA(0, false)
@@ -191,7 +200,10 @@ var scenarios = []struct {
 		h.write(0, journal.Record{Kind: journal.Reload, Signatures: 1})
 	}, want: []string{"signatures_uncounted"}},
 	{name: "an entry that is older than the journal", do: func(h *harness) {
-		_, err := h.logs[0].Add(ct.StaticEntry{Timestamp: uint64(h.now().Add(-24 * time.Hour).UnixMilli()), IssuerKeyHash: h.keyHash(), TBS: h.newCertificate().tbs, Certificate: []byte("x")})
+		_, err := h.logs[0].Add(ct.StaticEntry{
+			Timestamp:     uint64(h.now().Add(-24 * time.Hour).UnixMilli()),
+			IssuerKeyHash: h.keyHash(), TBS: h.newCertificate().tbs, Certificate: []byte("x"),
+		})
 		must(h.t, err)
 	}, x: reconcile.Explained{PredateJournal: 1}},
 	{name: "an entry altered in the storage of the log", do: func(h *harness) {
@@ -229,8 +241,8 @@ func serialBytes(text string) []byte {
 	return out
 }
 
-// G6 // B1 // B12: the findings of each scenario are the same for Run, for an Auditor that starts afterwards, and for an
-// Auditor that runs before and after it with a restart between.
+// G6 // B1 // B12: the findings of each scenario are the same for Run, for an Auditor that starts afterwards, and for
+// an Auditor that runs before and after it with a restart between.
 func TestScenarios(t *testing.T) {
 	t.Parallel()
 	for _, c := range scenarios {
@@ -358,7 +370,10 @@ func TestArchived(t *testing.T) {
 		t.Fatalf("%d files", len(segments))
 	}
 	must(t, os.Remove(segments[0].Path))
-	_, err = h.logs[0].Add(ct.StaticEntry{Timestamp: uint64(h.now().Add(-100 * time.Minute).UnixMilli()), IssuerKeyHash: h.keyHash(), TBS: first.tbs, Certificate: []byte("x")})
+	_, err = h.logs[0].Add(ct.StaticEntry{
+		Timestamp:     uint64(h.now().Add(-100 * time.Minute).UnixMilli()),
+		IssuerKeyHash: h.keyHash(), TBS: first.tbs, Certificate: []byte("x"),
+	})
 	must(t, err)
 	h.publish()
 	a.restart()
@@ -545,7 +560,10 @@ func TestQuarantine(t *testing.T) {
 	a := h.auditor()
 	a.run()
 	other := sha256.Sum256([]byte("another history"))
-	note := ct.Checkpoint(ct.CheckpointOptions{Origin: h.logs[1].Origin, Key: h.logs[1].Key, Size: 1, Root: other[:], Now: h.now().Add(time.Second)})
+	note := ct.Checkpoint(ct.CheckpointOptions{
+		Origin: h.logs[1].Origin, Key: h.logs[1].Key, Size: 1, Root: other[:],
+		Now: h.now().Add(time.Second),
+	})
 	must(t, os.WriteFile(filepath.Join(h.logs[1].Dir, "checkpoint"), note, 0o600))
 	a.run()
 	if diff := cmp.Diff([]string{"log_forked"}, kinds(a.raised)); diff != "" {
@@ -633,7 +651,8 @@ func TestLogWithoutHead(t *testing.T) {
 	if len(a.raised) > 0 {
 		t.Errorf("too soon: %v", a.raised)
 	}
-	if r := h.runAll(nil); len(r.Findings) > 0 || len(r.Incomplete) > 0 || r.Explained.Open != 1 || r.Explained.Overdue != 0 {
+	if r := h.runAll(nil); len(r.Findings) > 0 || len(r.Incomplete) > 0 || r.Explained.Open != 1 ||
+		r.Explained.Overdue != 0 {
 		t.Errorf("too soon: %+v", r)
 	}
 	h.advance(2 * time.Minute)
@@ -643,7 +662,8 @@ func TestLogWithoutHead(t *testing.T) {
 	}
 	// Run reads a directory, which may be an old copy of the log: there is no finding, and the report is incomplete.
 	r := h.runAll(nil)
-	if len(r.Findings) > 0 || len(r.Incomplete) != 1 || !strings.Contains(r.Incomplete[0], "covers 0 entries, and lacks 1 entries whose merge delay is over") ||
+	if len(r.Findings) > 0 || len(r.Incomplete) != 1 ||
+		!strings.Contains(r.Incomplete[0], "covers 0 entries, and lacks 1 entries whose merge delay is over") ||
 		r.Explained != (reconcile.Explained{Overdue: 1}) {
 		t.Errorf("a directory: %+v", r)
 	}
@@ -655,7 +675,10 @@ func TestLogWithoutHead(t *testing.T) {
 	web := httptest.NewServer(http.FileServer(http.Dir(h.logs[0].Dir)))
 	t.Cleanup(web.Close)
 	r = h.runAll(func(in *reconcile.Input) {
-		l, err := monitor.Open(monitor.Options{Log: loglist.Log{Name: "log0", Key: h.logs[0].Key.Public(), Origin: h.logs[0].Origin, MonitoringURL: web.URL}})
+		l, err := monitor.Open(monitor.Options{Log: loglist.Log{
+			Name: "log0", Key: h.logs[0].Key.Public(),
+			Origin: h.logs[0].Origin, MonitoringURL: web.URL,
+		}})
 		must(t, err)
 		in.Logs[0].Log = l
 	})
@@ -673,7 +696,10 @@ func TestSCTsWithoutJournal(t *testing.T) {
 	must(t, err)
 	a.Configure(h.scope(t))
 	addSCT := func(c *certificate, index int) {
-		a.AddSCT(reconcile.SCT{Log: h.id(0), TBS: sha256.Sum256(c.tbs), Timestamp: uint64(h.now().UnixMilli()), Extensions: ct.Extensions(uint64(index))})
+		a.AddSCT(reconcile.SCT{
+			Log: h.id(0), TBS: sha256.Sum256(c.tbs), Timestamp: uint64(h.now().UnixMilli()),
+			Extensions: ct.Extensions(uint64(index)),
+		})
 	}
 	c, d := h.newCertificate(), h.newCertificate()
 	h.log(0, c)
@@ -697,13 +723,17 @@ func TestManySCTsWithoutJournal(t *testing.T) {
 	const rows, scts = 50, 5000
 	h := newHarness(t, 1, 0)
 	var raised []reconcile.Finding
-	a, err := reconcile.NewAuditor(reconcile.AuditorOptions{Every: time.Minute, Now: h.now, Raise: collect(&raised), Rows: rows})
+	a, err := reconcile.NewAuditor(reconcile.AuditorOptions{
+		Every: time.Minute, Now: h.now,
+		Raise: collect(&raised), Rows: rows,
+	})
 	must(t, err)
 	a.Configure(h.scope(t))
 	began := h.now().UnixMilli()
 	for i := range scts {
 		a.AddSCT(reconcile.SCT{
-			Log: h.id(0), TBS: sha256.Sum256([]byte(fmt.Sprint("TBS ", i))), Serial: [20]byte{1, byte(i >> 8), byte(i)}, Timestamp: uint64(began) + uint64(i),
+			Log: h.id(0), TBS: sha256.Sum256([]byte(fmt.Sprint("TBS ", i))), Serial: [20]byte{1, byte(i >> 8), byte(i)},
+			Timestamp:  uint64(began) + uint64(i),
 			Extensions: ct.Extensions(0),
 		})
 		if i%1000 == 999 {

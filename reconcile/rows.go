@@ -5,8 +5,8 @@ import (
 	"math/rand/v2"
 )
 
-// row is one TBSCertificate, with what the journals and the logs say about it. There may be a million rows, so a row has
-// no pointers.
+// row is one TBSCertificate, with what the journals and the logs say about it. There may be a million rows, so a row
+// has no pointers.
 type row struct {
 	tbs        [32]byte // SHA-256 of the TBSCertificate without poison and SCT list
 	serial     [20]byte

@@ -17,7 +17,8 @@ import (
 type Input struct {
 	Logs     []Log
 	Journals []Journal
-	// Issuers are the issuing certificates of the CA, past and present. The keys that journals name are added to theirs.
+	// Issuers are the issuing certificates of the CA, past and present. The keys that journals name are added to
+	// theirs.
 	Issuers []*x509.Certificate
 	Now     func() time.Time // nil: time.Now
 	// Since leaves out older findings. Everything is read and verified nevertheless.
@@ -74,8 +75,8 @@ type Explained struct {
 	OrphanPrecerts uint64 `json:"orphan_precertificates"`
 	// PredateJournal is the number of entries that are older than every journal of their key.
 	PredateJournal uint64 `json:"entries_before_the_journal"`
-	// Undecided is the number of entries whose intents may be missing from a copy of a journal that is behind, or from a
-	// journal that could not be read.
+	// Undecided is the number of entries whose intents may be missing from a copy of a journal that is behind, or from
+	// a journal that could not be read.
 	Undecided uint64 `json:"entries_too_young"`
 	// Open is the number of merge obligations that are not due.
 	Open uint64 `json:"open_promises"`

@@ -31,8 +31,9 @@ func LoadState(journal string) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case st.Mode().IsRegular() && st.Mode().Perm()&0o022 != 0:
-		return nil, fmt.Errorf("others than the owner of %s can write to it (mode %04o), so its content cannot be trusted; "+
-			"remove it, and everything is read again", path, st.Mode().Perm())
+		return nil,
+			fmt.Errorf("others than the owner of %s can write to it (mode %04o), so its content cannot be trusted; "+
+				"remove it, and everything is read again", path, st.Mode().Perm())
 	}
 	return os.ReadFile(path)
 }
@@ -61,8 +62,8 @@ func OpenAlarms(journal string) (open []Alarm, quarantined map[string]string, er
 	return in.Alarms, in.Quarantined, nil
 }
 
-// stateVersion is the version of the state's format. Any other version is refused: an operator can remove the state, and
-// everything is read again.
+// stateVersion is the version of the state's format. Any other version is refused: an operator can remove the state,
+// and everything is read again.
 const stateVersion = 1
 
 // savedState is the state of an auditor in JSON: how far everything has been read, and what is still open. Logs and
@@ -168,8 +169,9 @@ func (a *Auditor) dump() savedState {
 	for _, s := range a.journals {
 		one := savedJournal{
 			Name: s.name, Path: s.path, Live: s.live, Next: s.next, Sum: s.sum, Root: s.root, Truncated: s.truncated,
-			First: s.first, Last: s.last, Read: s.read, Started: s.signatures.started, Explained: s.signatures.explained,
-			Pending: s.signatures.pending,
+			First: s.first, Last: s.last, Read: s.read, Started: s.signatures.started,
+			Explained: s.signatures.explained,
+			Pending:   s.signatures.pending,
 		}
 		for key := range s.keys {
 			one.Keys = append(one.Keys, key)
@@ -192,7 +194,8 @@ func (a *Auditor) dumpRows(out *savedState) {
 			}
 			for at := r.entries; at != 0; at = a.entries.at(at).next {
 				e := a.entries.at(at)
-				one.Entries = append(one.Entries, savedEntry{e.log, e.index, e.timestamp, e.extensions, e.final, e.subordinate})
+				one.Entries = append(one.Entries,
+					savedEntry{e.log, e.index, e.timestamp, e.extensions, e.final, e.subordinate})
 			}
 			out.Rows = append(out.Rows, one)
 			numbers[n] = uint32(len(out.Rows)) //nolint:gosec // as many as rows
@@ -200,7 +203,8 @@ func (a *Auditor) dumpRows(out *savedState) {
 		return numbers[n]
 	}
 	for _, o := range a.obligations {
-		out.Obligations = append(out.Obligations, savedObligation{row(o.row), o.log, o.hasIndex, o.index, o.timestamp, o.extensions})
+		out.Obligations = append(out.Obligations,
+			savedObligation{row(o.row), o.log, o.hasIndex, o.index, o.timestamp, o.extensions})
 	}
 	dumpCandidate := func(one candidate) savedCandidate {
 		e := a.entries.at(one.entry)
@@ -216,21 +220,23 @@ func (a *Auditor) dumpRows(out *savedState) {
 	}
 	for n := uint32(1); n <= a.rows.n; n++ {
 		r := a.rows.at(n)
-		if r.is(intended) && !r.is(issued) && !r.is(failed) && time.Unix(int64(r.seconds), 0).Add(a.o.Keep).After(a.o.Now()) {
+		if r.is(intended) && !r.is(issued) && !r.is(failed) &&
+			time.Unix(int64(r.seconds), 0).Add(a.o.Keep).After(a.o.Now()) {
 			row(n)
 		}
 	}
 }
 
-// restore takes over a saved state. It refuses a state that contradicts itself, so that nothing is checked against half of
-// a state.
+// restore takes over a saved state. It refuses a state that contradicts itself, so that nothing is checked against half
+// of a state.
 func (a *Auditor) restore(data []byte) error {
 	var in savedState
 	if err := json.Unmarshal(data, &in); err != nil {
 		return fmt.Errorf("the state of the auditor cannot be parsed: %w; remove it, and everything is read again", err)
 	}
 	if in.Version != stateVersion {
-		return fmt.Errorf("the state of the auditor has the version %d, not %d; remove it, and everything is read again",
+		return fmt.Errorf("the state of the auditor has the version %d, not %d; remove it, and everything is read "+
+			"again",
 			in.Version, stateVersion)
 	}
 	a.alarms.open = in.Alarms
@@ -242,7 +248,8 @@ func (a *Auditor) restore(data []byte) error {
 	}
 	for _, l := range in.Logs {
 		w := a.addLog(l.Name, l.State.Log, l.MergeDelay)
-		w.last, w.verified, w.removed, w.state, w.size, w.head = l.Last, l.Verified, true, l.State, l.State.Size, l.State.Head
+		w.last, w.verified, w.removed, w.state, w.size, w.head = l.Last, l.Verified, true, l.State,
+			l.State.Size, l.State.Head
 	}
 	for i, j := range in.Journals {
 		one := &journalState{

@@ -99,7 +99,8 @@ func TestConnectionsFull(t *testing.T) {
 		t.Error("a seventh connection at once")
 	}
 	*now = now.Add(2 * time.Second)
-	if one, _ := connect(t, c, "192.0.2.3"); one == nil || len(c.open[admission.SourceOf(netip.MustParseAddr("10.0.0.1"))]) != 4 ||
+	if one, _ := connect(t, c, "192.0.2.3"); one == nil ||
+		len(c.open[admission.SourceOf(netip.MustParseAddr("10.0.0.1"))]) != 4 ||
 		c.evicted.Load() != 1 {
 		t.Error("the largest source does not give way")
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// identityLimit bounds how often one identity may be refused because of what it sends. Without it, the holder of one valid
-// token could have any number of requests verified, refused, journalled and logged. Certificates that are issued do not
-// count, and neither do failures of the server or its dependencies.
+// identityLimit bounds how often one identity may be refused because of what it sends. Without it, the holder of one
+// valid token could have any number of requests verified, refused, journalled and logged. Certificates that are issued
+// do not count, and neither do failures of the server or its dependencies.
 type identityLimit struct {
 	now     func() time.Time
 	seed    maphash.Seed
@@ -31,9 +31,12 @@ const (
 var errIdentityLimit = errors.New("this identity was refused too often")
 
 func newIdentityLimit(now func() time.Time) *identityLimit {
-	return &identityLimit{now: now, seed: maphash.MakeSeed(), limiter: admission.NewLimiter[uint64](admission.LimiterOptions{
-		Rate: identityRefusalRate, Burst: identityRefusalBurst, Keys: maxLimitedIdentities,
-	})}
+	return &identityLimit{
+		now: now, seed: maphash.MakeSeed(),
+		limiter: admission.NewLimiter[uint64](admission.LimiterOptions{
+			Rate: identityRefusalRate, Burst: identityRefusalBurst, Keys: maxLimitedIdentities,
+		}),
+	}
 }
 
 // key stands for the identity of a request whose token was verified. Where the claims give no identity, it is the

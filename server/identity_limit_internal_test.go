@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
-// F2: only refusals because of what a verified identity sent count, the limit recovers at its rate, and the memory for it
-// is bounded.
+// F2: only refusals because of what a verified identity sent count, the limit recovers at its rate, and the memory for
+// it is bounded.
 func TestIdentityLimit(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1e9, 0)

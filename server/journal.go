@@ -86,7 +86,10 @@ func (r *record) outcome(ctx context.Context, o ca.Outcome) error {
 		if err != nil {
 			return err
 		}
-		e.SCTs = append(e.SCTs, journal.SCT{Log: hex.EncodeToString(s.LogID[:]), Timestamp: s.Timestamp, Extensions: hex.EncodeToString(s.Extensions)})
+		e.SCTs = append(e.SCTs, journal.SCT{
+			Log: hex.EncodeToString(s.LogID[:]), Timestamp: s.Timestamp,
+			Extensions: hex.EncodeToString(s.Extensions),
+		})
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, outcomeTime, errOutcomeTime)
 	defer cancel()

@@ -90,7 +90,8 @@ func TestJournalOfCertificates(t *testing.T) {
 		intent, outcome := entries[1+2*i].Record, entries[2+2*i].Record
 		c, err := x509.ParseCertificate(leaves[i])
 		must(t, err)
-		if intent.Kind != journal.Intent || outcome.Kind != journal.Outcome || outcome.Result != journal.Issued || outcome.Signatures != 2 || outcome.Reason != "" {
+		if intent.Kind != journal.Intent || outcome.Kind != journal.Outcome || outcome.Result != journal.Issued ||
+			outcome.Signatures != 2 || outcome.Reason != "" {
 			t.Errorf("%+v\n%+v", intent, outcome)
 		}
 		transport := map[string]string{"of-grpc": "grpc"}[id]

@@ -34,7 +34,9 @@ func newMetrics(a *admission.Controller) *metrics {
 				Name: "mayfly_server_requests_waiting", Help: "Requests in the queue for a processor.",
 			}, func() float64 { return float64(a.Waiting()) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-				Name: "mayfly_server_refusals_waiting", Help: "Requests that wait for their refusal, because refusals are limited to a share of the processors.",
+				Name: "mayfly_server_refusals_waiting",
+				Help: "Requests that wait for their refusal, because refusals are limited to a " +
+					"share of the processors.",
 			}, func() float64 { return float64(a.RefusalsWaiting()) }),
 		},
 	}

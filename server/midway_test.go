@@ -89,13 +89,17 @@ func (b breaking) Submit(ctx context.Context, p tbs.Precertificate) ([][]byte, e
 func TestJournalBreaksMidway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
-	log, err := remote.Open(remote.Config{Name: "lab", URL: w.log.URL(), PublicKey: "-"}, remote.Options{PublicKeyPEM: w.log.PublicKeyPEM()})
+	log, err := remote.Open(remote.Config{Name: "lab", URL: w.log.URL(), PublicKey: "-"},
+		remote.Options{PublicKeyPEM: w.log.PublicKeyPEM()})
 	must(t, err)
 	t.Cleanup(log.Close)
 	set, err := ctlog.New(ctlog.Options{Logs: []ctlog.Log{{Log: log.Log, Submitter: log}}})
 	must(t, err)
 	var full atomic.Bool
-	w.core.Authority, err = ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: breaking{set, &full}, Pause: w.admission.Pause})
+	w.core.Authority, err = ca.New(ca.Options{
+		Chain: w.pki.Chain, Signer: w.pki.Key, Log: breaking{set, &full},
+		Pause: w.admission.Pause,
+	})
 	must(t, err)
 	path, stop := w.journal(journal.Options{Disk: func(f *os.File) journal.Disk { return switchable{f, &full} }})
 	v1, err := json.Marshal(map[string]any{"publicKey": map[string]any{"content": w.spki()}, "signedEmailAddress": w.proof("alice@example.com")})

@@ -14,8 +14,8 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// F2 // F7: a server that is full refuses over both transports, before it looks at the token, with the reason and a time to come back;
-// reads are answered, and when there is room again so are requests.
+// F2 // F7: a server that is full refuses over both transports, before it looks at the token, with the reason and a
+// time to come back; reads are answered, and when there is room again so are requests.
 func TestOverload(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -36,14 +36,18 @@ func TestOverload(t *testing.T) {
 			delay = d.GetRetryDelay().AsDuration()
 		}
 	}
-	if st.Code() != codes.ResourceExhausted || reason != string(fault.RateLimited) || delay < time.Second || delay > 5*time.Second {
+	if st.Code() != codes.ResourceExhausted || reason != string(fault.RateLimited) || delay < time.Second ||
+		delay > 5*time.Second {
 		t.Errorf("gRPC: %v, reason %s, retry after %s", st, reason, delay)
 	}
 	for _, path := range []string{"/api/v2/signingCert", "/api/v1/signingCert"} {
 		a := w.rest(http.MethodPost, path, strings.Repeat("not JSON", 100), "X-Request-Id", "mine")
 		seconds, err := strconv.Atoi(a.header.Get("Retry-After"))
-		if a.code != http.StatusTooManyRequests || err != nil || seconds < 1 || seconds > 5 || len(a.status.Details) != 2 ||
-			a.status.Details[0].Reason != string(fault.RateLimited) || a.status.Details[0].Metadata["request_id"] != "mine" || a.status.Message != fault.RateLimited.Message() {
+		if a.code != http.StatusTooManyRequests || err != nil || seconds < 1 || seconds > 5 ||
+			len(a.status.Details) != 2 ||
+			a.status.Details[0].Reason != string(fault.RateLimited) ||
+			a.status.Details[0].Metadata["request_id"] != "mine" ||
+			a.status.Message != fault.RateLimited.Message() {
 			t.Errorf("%s: %d, Retry-After %q, %s", path, a.code, a.header.Get("Retry-After"), a.body)
 		}
 	}

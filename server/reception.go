@@ -19,9 +19,9 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// arrival is what the server knows of a request before it is decoded: the connection that it came over, the address of its
-// client, and how to end its reception. Over native gRPC it is made by [Server.onStream], over HTTP by [Server.bounded] and
-// [Server.both].
+// arrival is what the server knows of a request before it is decoded: the connection that it came over, the address of
+// its client, and how to end its reception. Over native gRPC it is made by [Server.onStream], over HTTP by
+// [Server.bounded] and [Server.both].
 type arrival struct {
 	conn   *conn            // nil for a connection that is not of our listeners, as in a test of a handler
 	client netip.Addr       // the address of the client, behind trusted proxies
@@ -32,7 +32,8 @@ type arrival struct {
 	working   bool // the request counts among those that its connection works on
 }
 
-// arrivalContext carries an arrival. It embeds the context that it extends, so that deriving from it needs no goroutine.
+// arrivalContext carries an arrival. It embeds the context that it extends, so that deriving from it needs no
+// goroutine.
 type arrivalContext struct {
 	context.Context //nolint:containedctx // it is a context
 	arrival         arrival
@@ -76,15 +77,17 @@ const (
 // long, at once.
 type streams struct {
 	receiving *admission.Budget[admission.Source]
-	open      *admission.Budget[admission.Source] // over HTTP/2 of the one-port mode; elsewhere connections and requests are the bound
-	standing  *admission.Budget[admission.Source]
-	timeouts  atomic.Uint64 // requests that were not received in time
+	// over HTTP/2 of the one-port mode; elsewhere connections and requests are the bound
+	open     *admission.Budget[admission.Source]
+	standing *admission.Budget[admission.Source]
+	timeouts atomic.Uint64 // requests that were not received in time
 }
 
 func newStreams(most int) *streams {
 	return &streams{
-		receiving: admission.NewBudget[admission.Source](most, max(64, most/receiveShare)), open: admission.NewBudget[admission.Source](4*most, most/2),
-		standing: admission.NewBudget[admission.Source](standingMost, standingShare),
+		receiving: admission.NewBudget[admission.Source](most, max(64, most/receiveShare)),
+		open:      admission.NewBudget[admission.Source](4*most, most/2),
+		standing:  admission.NewBudget[admission.Source](standingMost, standingShare),
 	}
 }
 
@@ -96,7 +99,8 @@ var (
 )
 
 // onStream attaches its arrival to a stream over native gRPC, or refuses the stream where there is no room for another
-// request that is being received. The library calls it before the stream has a goroutine, under a lock of the connection.
+// request that is being received. The library calls it before the stream has a goroutine, under a lock of the
+// connection.
 func (s *Server) onStream(ctx context.Context, info *tap.Info) (context.Context, error) {
 	var c *conn
 	var from netip.Addr
@@ -250,7 +254,8 @@ func (s *Server) streaming(next grpc.StreamHandler) grpc.StreamHandler {
 			return next(impl, stream)
 		}
 		if !s.streams.standing.Take(v.source) {
-			return s.refuseUnreceived(stream.Context(), fault.New(fault.RateLimited, errStanding).WithRetryAfter(time.Second))
+			return s.refuseUnreceived(stream.Context(),
+				fault.New(fault.RateLimited, errStanding).WithRetryAfter(time.Second))
 		}
 		defer s.streams.standing.Give(v.source)
 		defer s.end(v)

@@ -68,7 +68,10 @@ func (s *Server) admitting(next http.Handler) http.Handler {
 		}
 		if method != "" {
 			if err := s.admission.Precheck(r.Context()); err != nil {
-				s.writeRefused(w, r, refusal{method: method, transport: "rest", id: w.Header().Get(requestIDKey), err: err})
+				s.writeRefused(w, r, refusal{
+					method: method, transport: "rest",
+					id: w.Header().Get(requestIDKey), err: err,
+				})
 				return
 			}
 		}

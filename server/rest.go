@@ -31,9 +31,10 @@ func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 			MarshalOptions: protojson.MarshalOptions{EmitUnpopulated: true}, UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
 		}}),
 		runtime.WithMetadata(func(_ context.Context, r *http.Request) metadata.MD {
-			// The value of Authorization is appended even when it is empty: a token in the header Grpc-Metadata-Oidcidentitytoken
-			// then makes two values, and a request with two values is refused.
-			tokens := append(r.Header.Values(runtime.MetadataHeaderPrefix+tokenKey), bearer(r.Header.Get("Authorization")))
+			// The value of Authorization is appended even when it is empty: a token in the header
+			// Grpc-Metadata-Oidcidentitytoken then makes two values, and a request with two values is refused.
+			tokens := append(r.Header.Values(runtime.MetadataHeaderPrefix+tokenKey),
+				bearer(r.Header.Get("Authorization")))
 			return metadata.MD{tokenKey: tokens}
 		}),
 		runtime.WithIncomingHeaderMatcher(func(key string) (string, bool) {

@@ -147,7 +147,8 @@ func New(o Options) (*Server, error) {
 		o.Admission = admission.New(admission.Options{Now: o.Now})
 	}
 	s := &Server{
-		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(o.Admission), stopping: make(chan struct{}), admission: o.Admission,
+		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(o.Admission),
+		stopping: make(chan struct{}), admission: o.Admission,
 		proxies: o.Proxies, profiling: o.Profiling, began: o.Now(),
 	}
 	s.identityLimit = newIdentityLimit(o.Now)

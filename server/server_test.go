@@ -93,10 +93,14 @@ func newWorldWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *
 	w := &world{t: t, idp: idp.New(t, idp.Options{}), pki: pki.New(pki.Options{}), logs: &buffer{}, key: pki.NewKey(pki.P256).(*ecdsa.PrivateKey)}
 	w.log = ct.New(t, ct.Options{Roots: []*x509.Certificate{w.pki.Root}})
 	logger := slog.New(slog.NewJSONHandler(w.logs, nil))
-	log, err := remote.Open(remote.Config{Name: "lab", URL: w.log.URL(), PublicKey: "-"}, remote.Options{PublicKeyPEM: w.log.PublicKeyPEM()})
+	log, err := remote.Open(remote.Config{Name: "lab", URL: w.log.URL(), PublicKey: "-"},
+		remote.Options{PublicKeyPEM: w.log.PublicKeyPEM()})
 	must(t, err)
 	w.logger = logger
-	set, err := ctlog.New(ctlog.Options{Logs: []ctlog.Log{{Log: log.Log, Submitter: log}}, Policy: ctlog.PolicyConfig{Budget: 2 * time.Second, Attempt: time.Second}})
+	set, err := ctlog.New(ctlog.Options{
+		Logs:   []ctlog.Log{{Log: log.Log, Submitter: log}},
+		Policy: ctlog.PolicyConfig{Budget: 2 * time.Second, Attempt: time.Second},
+	})
 	must(t, err)
 	w.set = set
 	authority, err := ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: set, Backdate: 30 * time.Second, Logger: logger})
@@ -108,7 +112,10 @@ func newWorldWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *
 	w.verifier, err = oidc.New(oidc.Config{Issuers: map[string]oidc.IssuerConfig{w.idp.URL(): entry}}, oidc.Options{Logger: logger})
 	must(t, err)
 	w.admission = admission.New(admission.Options{Requests: capacity, Processors: capacity})
-	w.srv, err = server.New(server.Options{Logger: logger, Limits: server.Limits{Drain: time.Second}, Admission: w.admission})
+	w.srv, err = server.New(server.Options{
+		Logger: logger, Limits: server.Limits{Drain: time.Second},
+		Admission: w.admission,
+	})
 	must(t, err)
 	w.core = &server.Core{Issuers: w.verifier, Keys: keys, Authority: authority, Generation: 7, Digest: "abc"}
 	w.srv.SetCore(w.core)

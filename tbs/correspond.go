@@ -16,8 +16,8 @@ type split struct {
 	algorithm  []byte
 }
 
-// Correspond proves that final is precert with one SCT list of exactly scts instead of the poison: all other bytes of the
-// TBSCertificate are the same and in the same order (RFC 6962 §3.1). Both are DER Certificates.
+// Correspond proves that final is precert with one SCT list of exactly scts instead of the poison: all other bytes of
+// the TBSCertificate are the same and in the same order (RFC 6962 §3.1). Both are DER Certificates.
 func Correspond(precert, final []byte, scts [][]byte) error {
 	p, err := splitCertificate(precert)
 	if err != nil {
@@ -141,8 +141,8 @@ func (s *split) readTBS(tbs cryptobyte.String) error {
 	return nil
 }
 
-// WithoutSCTList returns the TBSCertificate of a DER Certificate without poison and SCT list: the bytes that a log signs in
-// an SCT. scts are the embedded SCTs in TLS encoding; a certificate without a list has none.
+// WithoutSCTList returns the TBSCertificate of a DER Certificate without poison and SCT list: the bytes that a log
+// signs in an SCT. scts are the embedded SCTs in TLS encoding; a certificate without a list has none.
 func WithoutSCTList(certificate []byte) (tbs []byte, scts [][]byte, err error) {
 	s, err := splitCertificate(certificate)
 	if err != nil {

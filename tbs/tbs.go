@@ -1,5 +1,5 @@
-// Package tbs builds a TBSCertificate as bytes, adds the poison or the SCT list as the last extension, makes a certificate of
-// it with a signature, and proves that a certificate corresponds to its precertificate.
+// Package tbs builds a TBSCertificate as bytes, adds the poison or the SCT list as the last extension, makes a
+// certificate of it with a signature, and proves that a certificate corresponds to its precertificate.
 //
 // The bytes are assembled once (RFC 5280 §4.1). Precertificate and certificate differ only in their last extension and
 // share all other bytes, so that they correspond by construction (RFC 6962 §3.1). [Correspond] nevertheless proves it

@@ -118,7 +118,8 @@ func TestCorrespond(t *testing.T) {
 	if err := tbs.Correspond(pre, final, list); err != nil {
 		t.Fatal(err)
 	}
-	for i := range len(final) - len(wrap(t, nil)) + 4 { // all bytes of the TBSCertificate, without algorithm and signature
+	// all bytes of the TBSCertificate, without algorithm and signature
+	for i := range len(final) - len(wrap(t, nil)) + 4 {
 		for _, bit := range []byte{1, 0x80} {
 			changed := bytes.Clone(final)
 			changed[i] ^= bit
@@ -251,7 +252,8 @@ func FuzzCertificates(f *testing.F) {
 	}
 	f.Add(wrap(f, built.Precert()), wrap(f, built.WithoutSCTList()))
 	f.Fuzz(func(t *testing.T, pre, final []byte) {
-		if _, list, err := tbs.WithoutSCTList(final); err == nil && tbs.Correspond(pre, final, list) == nil && bytes.Equal(pre, final) {
+		if _, list, err := tbs.WithoutSCTList(final); err == nil && tbs.Correspond(pre, final, list) == nil &&
+			bytes.Equal(pre, final) {
 			t.Error("a certificate corresponds to itself")
 		}
 	})

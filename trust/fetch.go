@@ -20,7 +20,8 @@ import (
 // fetchTimeout is the timeout of each download.
 const fetchTimeout = 20 * time.Second
 
-// Fetch downloads the trusted root from a TUF repository. The repository must verify from root, the root.json that the caller trusts.
+// Fetch downloads the trusted root from a TUF repository. The repository must verify from root, the root.json that the
+// caller trusts.
 func Fetch(ctx context.Context, repository string, root []byte, userAgent string) ([]byte, error) {
 	u, err := url.Parse(repository)
 	if err != nil || !fetchable(u) {
@@ -111,8 +112,8 @@ func (r *Repository) Check() error {
 	return err
 }
 
-// accepts returns an error if a client that was initialised with the first root would refuse the files at the given time. At the zero
-// time, no metadata has expired.
+// accepts returns an error if a client that was initialised with the first root would refuse the files at the given
+// time. At the zero time, no metadata has expired.
 func (r *Repository) accepts(files map[string][]byte, at time.Time) error {
 	u, err := source{url: inMemoryURL, root: files[rootFile(1)], fetcher: inMemory(files), at: &at}.follow()
 	if err != nil {

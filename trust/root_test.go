@@ -43,8 +43,8 @@ func ctlog(raw []byte, details string) map[string]any {
 	}
 }
 
-// Sigstore's staging root has an RSA key in PKCS #1, and future roots will have unknown types of keys. Neither makes the other entries
-// unusable.
+// Sigstore's staging root has an RSA key in PKCS #1, and future roots will have unknown types of keys. Neither makes
+// the other entries unusable.
 func TestRootOfOtherProducers(t *testing.T) {
 	t.Parallel()
 	key := pki.NewKey(pki.RSA2048).Public().(*rsa.PublicKey)

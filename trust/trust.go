@@ -49,26 +49,27 @@ type Log struct {
 	URL, Origin, Operator string
 	Key                   crypto.PublicKey
 	From, To              time.Time
-	ID                    []byte // the ID in a trusted root; nil: computed from the key (RFC 6962 §3.2, C2SP signed-note)
+	// the ID in a trusted root; nil: computed from the key (RFC 6962 §3.2, C2SP signed-note)
+	ID []byte
 }
 
-// Material holds the keys and chains that a verifier trusts: CAs, Certificate Transparency logs, timestamp authorities, and logs of
-// signatures.
+// Material holds the keys and chains that a verifier trusts: CAs, Certificate Transparency logs, timestamp authorities,
+// and logs of signatures.
 type Material struct {
 	Authorities []Authority
 	Logs        []Log
 	Timestamps  []Authority // timestamp authorities (RFC 3161)
 	Rekor       []Log       // logs of signatures
 
-	// Skipped describes, one text each, the entries of the trusted root that are not supported and were left out. Certificates
-	// and SCTs of those entries do not verify.
+	// Skipped describes, one text each, the entries of the trusted root that are not supported and were left out.
+	// Certificates and SCTs of those entries do not verify.
 	Skipped []string
 
 	skippedLog bool // at least one skipped entry is a Certificate Transparency log
 }
 
-// TrustedRoot returns trusted_root.json, indented. Before that, this package and sigstore-go parse the document and check that each
-// chain leads from its first certificate to its last and that each entry is supported.
+// TrustedRoot returns trusted_root.json, indented. Before that, this package and sigstore-go parse the document and
+// check that each chain leads from its first certificate to its last and that each entry is supported.
 func (m Material) TrustedRoot() ([]byte, error) {
 	if len(m.Authorities) == 0 {
 		return nil, errors.New("a trusted root needs at least one authority")
@@ -162,8 +163,9 @@ func ctID(_ Log, spki []byte) []byte {
 	return id[:]
 }
 
-// rekorID returns the ID of a log of signatures. For an Ed25519 key and a known origin this is the key ID of the log's checkpoints
-// (C2SP signed-note), of which verifiers compare the first four bytes; otherwise it is the log ID of RFC 6962.
+// rekorID returns the ID of a log of signatures. For an Ed25519 key and a known origin this is the key ID of the log's
+// checkpoints (C2SP signed-note), of which verifiers compare the first four bytes; otherwise it is the log ID of RFC
+// 6962.
 func rekorID(l Log, spki []byte) []byte {
 	key, ok := l.Key.(ed25519.PublicKey)
 	if !ok || l.Origin == "" {
@@ -173,8 +175,8 @@ func rekorID(l Log, spki []byte) []byte {
 	return id[:]
 }
 
-// RekorV2 reports whether a log of signatures is Rekor version 2. The ID of such a log is computed from its origin and its key (C2SP
-// signed-note); the ID of a version 1 log is computed from the key alone (RFC 6962 §3.2).
+// RekorV2 reports whether a log of signatures is Rekor version 2. The ID of such a log is computed from its origin and
+// its key (C2SP signed-note); the ID of a version 1 log is computed from the key alone (RFC 6962 §3.2).
 func (l Log) RekorV2() bool {
 	if _, old := l.Key.(*rsa.PublicKey); old { // version 2 has no RSA keys
 		return false
@@ -191,8 +193,8 @@ func (l Log) RekorV2() bool {
 	return !bytes.Equal(id, sum[:])
 }
 
-// marshal returns the same bytes for equal messages, unlike protojson, which varies its white space. Members that some clients
-// require are present even if they are empty lists.
+// marshal returns the same bytes for equal messages, unlike protojson, which varies its white space. Members that some
+// clients require are present even if they are empty lists.
 func marshal(m proto.Message, lists ...string) ([]byte, error) {
 	data, err := protojson.Marshal(m)
 	if err != nil {
@@ -245,8 +247,8 @@ func keyDetails(key crypto.PublicKey) (common.PublicKeyDetails, error) {
 	return 0, fmt.Errorf("a trusted root has no name for a log key of type %T", key)
 }
 
-// ParseTrustedRoot parses trusted_root.json. An entry with an unsupported type of key or certificate is left out and described in
-// Skipped. A trusted root without any supported authority is an error.
+// ParseTrustedRoot parses trusted_root.json. An entry with an unsupported type of key or certificate is left out and
+// described in Skipped. A trusted root without any supported authority is an error.
 func ParseTrustedRoot(data []byte) (Material, error) {
 	var m Material
 	in, err := parseRoot(data)
@@ -338,7 +340,8 @@ func parseLog(l *trustroot.TransparencyLogInstance) (Log, error) {
 	return log, err
 }
 
-// parseKey parses a key in the encoding that its keyDetails name: PKCS #1 for the deprecated names of RSA keys, otherwise PKIX.
+// parseKey parses a key in the encoding that its keyDetails name: PKCS #1 for the deprecated names of RSA keys,
+// otherwise PKIX.
 func parseKey(k *common.PublicKey) (crypto.PublicKey, error) {
 	var key crypto.PublicKey
 	var err error
@@ -354,8 +357,8 @@ func parseKey(k *common.PublicKey) (crypto.PublicKey, error) {
 	return key, nil
 }
 
-// ForClient converts the trusted root for package client: its authorities and Certificate Transparency logs with their validity
-// periods. One SCT is required, unless the trusted root has no such log.
+// ForClient converts the trusted root for package client: its authorities and Certificate Transparency logs with their
+// validity periods. One SCT is required, unless the trusted root has no such log.
 func (m Material) ForClient() client.Trust {
 	t := client.Trust{}
 	for _, a := range m.Authorities {

@@ -212,9 +212,9 @@ func (r *Repository) soon(role string, expires time.Time) bool {
 // Rotate gives a role a new key and takes the old one out of force. The root key must be there, as root says which keys
 // count. After an error nothing is written.
 //
-// The old root key signs the root metadata with the new key (TUF §6.1), so that clients accept it. For another role there are two new
-// versions of the root metadata: the first names both keys, so that clients accept signatures of the old key until timestamp.json is
-// replaced; the second names only the new key.
+// The old root key signs the root metadata with the new key (TUF §6.1), so that clients accept it. For another role
+// there are two new versions of the root metadata: the first names both keys, so that clients accept signatures of the
+// old key until timestamp.json is replaced; the second names only the new key.
 func (r *Repository) Rotate(role string) error {
 	if !slices.Contains(Roles(), role) {
 		return fmt.Errorf("%q is not a role; write one of root, targets, snapshot, timestamp", role)

@@ -99,8 +99,9 @@ func (e Expectation) artifact() (verify.ArtifactPolicyOption, error) {
 // ErrUsage is wrapped by errors about the expectation itself.
 var ErrUsage = errors.New("what to verify is not clear")
 
-// VerifyBundle verifies a Sigstore bundle, in JSON, against a trusted root: chain at the time of the signature, SCT, log entry or
-// timestamp, signature, identity. A regular expression must match the complete text. An unmet expectation is a [Failure].
+// VerifyBundle verifies a Sigstore bundle, in JSON, against a trusted root: chain at the time of the signature, SCT,
+// log entry or timestamp, signature, identity. A regular expression must match the complete text. An unmet expectation
+// is a [Failure].
 func VerifyBundle(trustedRoot, bundleJSON []byte, e Expectation) (*Verified, error) {
 	if err := e.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUsage, err)
@@ -147,7 +148,8 @@ type trusted struct {
 	hadCTLogs bool // the file names Certificate Transparency logs, supported or not
 }
 
-// verifierMaterial parses a trusted root without the entries that the verifier does not support; skipped has a text for each.
+// verifierMaterial parses a trusted root without the entries that the verifier does not support; skipped has a text for
+// each.
 func verifierMaterial(data []byte) (t *trusted, skipped []string, err error) {
 	in, err := parseRoot(data)
 	if err != nil {
@@ -217,7 +219,8 @@ func whole(expr string) string {
 	return `^(?:` + expr + `)$`
 }
 
-// demands returns the proofs that the bundle must contain. SCTs are required if the trusted root names a Certificate Transparency log.
+// demands returns the proofs that the bundle must contain. SCTs are required if the trusted root names a Certificate
+// Transparency log.
 func demands(b *bundle.Bundle, material *trusted, e Expectation) ([]verify.VerifierOption, int, error) {
 	var out []verify.VerifierOption
 	scts := 0
@@ -231,12 +234,21 @@ func demands(b *bundle.Bundle, material *trusted, e Expectation) ([]verify.Verif
 	}
 	if !e.NoRekor {
 		if entries, err := b.TlogEntries(); err != nil || len(entries) == 0 {
-			return nil, 0, &Failure{stepLog, "sign with a Rekor log in the signing configuration; if you run none, --no-rekor demands a timestamp in its place", errors.New("the bundle has no entry of one")}
+			return nil, 0, &Failure{
+				stepLog,
+				"sign with a Rekor log in the signing configuration; if you run none, --no-rekor demands a " +
+					"timestamp in its place", errors.New("the bundle has no entry of one"),
+			}
 		}
 		return append(out, verify.WithTransparencyLog(1), verify.WithObserverTimestamps(1)), scts, nil
 	}
 	if len(stamps) == 0 {
-		return nil, 0, &Failure{stepTime, "sign with a timestamp authority in the signing configuration: without one nothing shows that the certificate was valid when it signed", errors.New("the bundle has no timestamp, and --no-rekor demands one")}
+		return nil, 0, &Failure{
+			stepTime,
+			"sign with a timestamp authority in the signing configuration: without one nothing shows that the " +
+				"certificate was valid when it signed",
+			errors.New("the bundle has no timestamp, and --no-rekor demands one"),
+		}
 	}
 	return append(out, verify.WithSignedTimestamps(1)), scts, nil
 }
@@ -307,7 +319,10 @@ func proven(b *bundle.Bundle, r *verify.VerificationResult, material *trusted) (
 	}
 	out := &Verified{Leaf: content.Certificate()}
 	if out.Leaf == nil || r.Signature == nil || r.Signature.Certificate == nil {
-		return nil, &Failure{stepChain, "the bundle is signed with a bare key", errors.New("there is no certificate in it")}
+		return nil, &Failure{
+			stepChain, "the bundle is signed with a bare key",
+			errors.New("there is no certificate in it"),
+		}
 	}
 	out.Identity, out.Issuer = r.Signature.Certificate.SubjectAlternativeName, r.Signature.Certificate.Issuer
 	var chains [][]*x509.Certificate
@@ -346,8 +361,9 @@ func most(limit int, verify func(n int) error) int {
 	return limit
 }
 
-// authorityAt returns the chains to authorities that are trusted at the time of the signature. A certificate in the bundle must not
-// replace an authority of the trusted root whose period had ended at that time, because another authority may have the same root.
+// authorityAt returns the chains to authorities that are trusted at the time of the signature. A certificate in the
+// bundle must not replace an authority of the trusted root whose period had ended at that time, because another
+// authority may have the same root.
 func authorityAt(at time.Time, content verify.VerificationContent, material *trusted) ([][]*x509.Certificate, error) {
 	chains, err := verify.VerifyLeafCertificate(at, content.Certificate(), material)
 	if err == nil {

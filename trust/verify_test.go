@@ -20,7 +20,8 @@ func testdata(t testing.TB, name string) []byte {
 	return data
 }
 
-// good is the expectation that testdata/bundle.json meets. Its certificate has expired; the timestamp proves that it was valid.
+// good is the expectation that testdata/bundle.json meets. Its certificate has expired; the timestamp proves that it
+// was valid.
 func good(t testing.TB) trust.Expectation {
 	t.Helper()
 	return trust.Expectation{

@@ -24,8 +24,8 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// Backend is the settings of one kind of place that holds a CA key. The errors of its methods are [fault.Setting] values,
-// with paths that begin in the backend's own block.
+// Backend is the settings of one kind of place that holds a CA key. The errors of its methods are [fault.Setting]
+// values, with paths that begin in the backend's own block.
 type Backend interface {
 	// Check finds what is wrong with the settings without reading a file or opening a connection.
 	Check() error
@@ -50,8 +50,8 @@ type Key struct {
 	Signer crypto.Signer
 	// Chain has the issuing certificate first and the root last. A backend that has a chain file leaves it nil.
 	Chain []*x509.Certificate
-	// Probe finds out whether the key could sign now, without signing. A backend whose key is in the memory of this process
-	// leaves it nil.
+	// Probe finds out whether the key could sign now, without signing. A backend whose key is in the memory of this
+	// process leaves it nil.
 	Probe func(context.Context) error
 	// Release gives back what Open took, such as a session. It is called once, when no request uses the key any more.
 	// Optional.
@@ -120,8 +120,8 @@ func Open(ctx context.Context, b Backend, o Options) (*Key, error) {
 	return key, nil
 }
 
-// ReadChain reads a file with a chain in PEM: issuing certificate first, root last. Its error is a [fault.Setting] with an
-// empty path.
+// ReadChain reads a file with a chain in PEM: issuing certificate first, root last. Its error is a [fault.Setting] with
+// an empty path.
 func ReadChain(file string) ([]*x509.Certificate, error) {
 	data, err := pemfile.Read(file)
 	if err != nil {

@@ -54,18 +54,27 @@ func newBench(o *cli.Common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mayfly-bench",
 		Short: "Measure how many certificates a CA issues, and what each costs",
-		Long: "mayfly-bench requests certificates. For each step it prints certificates and refusals per second, the latency of both,\n" +
+		Long: "mayfly-bench requests certificates. For each step it prints certificates and refusals per second, " +
+			"the latency of both,\n" +
 			"errors, and the server's processor time for one certificate beside the cost of its cryptography.\n\n" +
-			"With --callers, each caller sends one request after the other, and waits as long as a refusal says. With --rate,\n" +
-			"requests arrive at random times (a Poisson process), whether others are answered or not: latency counts from the\n" +
-			"intended time of the request, and no request is repeated. Percentages are of the capacity, which a short step with 64\n" +
-			"callers measures first. After more than 100%, the tool shows how soon half the capacity is served as before.\n" +
+			"With --callers, each caller sends one request after the other, and waits as long as a " +
+			"refusal says. With --rate,\n" +
+			"requests arrive at random times (a Poisson process), whether others are answered or not: " +
+			"latency counts from the\n" +
+			"intended time of the request, and no request is repeated. Percentages are of the capacity, which " +
+			"a short step with 64\n" +
+			"callers measures first. After more than 100%, the tool shows how soon half the capacity " +
+			"is served as before.\n" +
 			"--processors starts one server for each number, with that many processors.\n\n" +
-			"Without --target, the tool starts a CA of its own on loopback, with a log and an identity provider that answer at once:\n" +
-			"the best that this machine can do. With --target it loads a running CA. Its tokens then come from \"mayfly dev\" (--dir),\n" +
-			"or from a provider that the tool starts (--listen-idp) and whose entry for the CA's issuer file it prints. Every\n" +
+			"Without --target, the tool starts a CA of its own on loopback, with a log and an identity provider " +
+			"that answer at once:\n" +
+			"the best that this machine can do. With --target it loads a running CA. Its tokens then come from " +
+			"\"mayfly dev\" (--dir),\n" +
+			"or from a provider that the tool starts (--listen-idp) and whose entry for the CA's issuer " +
+			"file it prints. Every\n" +
 			"certificate is real, and logged to the CA's logs.",
-		Example: "  mayfly-bench\n  mayfly-bench --embedded --callers 1,64 --step 10s --svg bench.svg\n  mayfly-bench --rate 50%,100%,1000%\n" +
+		Example: "  mayfly-bench\n  mayfly-bench --embedded --callers 1,64 --step 10s --svg bench.svg\n  " +
+			"mayfly-bench --rate 50%,100%,1000%\n" +
 			"  mayfly-bench --processors 1,2,4\n" +
 			"  mayfly-bench --target http://127.0.0.1:5555 --dir .mayfly-dev --metrics http://127.0.0.1:2112/metrics",
 		Args:          cobra.NoArgs,
@@ -75,21 +84,27 @@ func newBench(o *cli.Common) *cobra.Command {
 			if err := f.check(); err != nil {
 				return err
 			}
-			return bench(cmd.Context(), o, f, cli.Streams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr()})
+			return bench(cmd.Context(), o, f,
+				cli.Streams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr()})
 		}),
 	}
 	o.Add(cmd)
 	cmd.Version = version.Read().Version
 	cmd.SetVersionTemplate("mayfly-bench {{.Version}}\n")
 	fl := cmd.Flags()
-	fl.StringVar(&f.mayfly, "mayfly", "", "the mayfly to start (default: the one beside mayfly-bench, else the one on the PATH)")
-	fl.StringVar(&f.target, "target", "", "URL of a running CA's REST API, http://HOST:PORT; omitted: a CA is started for the run")
+	fl.StringVar(&f.mayfly, "mayfly", "",
+		"the mayfly to start (default: the one beside mayfly-bench, else the one on the PATH)")
+	fl.StringVar(&f.target, "target", "",
+		"URL of a running CA's REST API, http://HOST:PORT; omitted: a CA is started for the run")
 	fl.StringVar(&f.grpc, "grpc", "", "use gRPC: HOST:PORT of the running CA; \"on\" for the CA that is started")
 	fl.StringVar(&f.dir, "dir", "", "directory of the \"mayfly dev\" that makes the tokens")
-	fl.StringVar(&f.listenIDP, "listen-idp", "", "loopback address for a provider whose tokens are used, for example 127.0.0.1:5558")
+	fl.StringVar(&f.listenIDP, "listen-idp", "",
+		"loopback address for a provider whose tokens are used, for example 127.0.0.1:5558")
 	fl.StringVar(&f.metrics, "metrics", "", "URL of the target's metrics page, for its processor time and memory")
 	fl.StringVar(&f.callers, "callers", "", "callers at each step (default "+defaultCallers+"; with --processors 64)")
-	fl.StringVar(&f.rate, "rate", "", "requests per second at each step instead, as numbers or as percentages of the capacity: 200,400 or 50%,100%,1000%")
+	fl.StringVar(&f.rate, "rate", "",
+		"requests per second at each step instead, as numbers or as percentages of the capacity: "+
+			"200,400 or 50%,100%,1000%")
 	fl.StringVar(&f.processors, "processors", "", "start one CA for each of these numbers of processors: 1,2")
 	fl.Var(cli.Lasting(&f.step, 5*time.Second), "step", "length of a step")
 	fl.IntVar(&f.most, "max-requests", 200_000, "stop after this many requests")
@@ -97,8 +112,10 @@ func newBench(o *cli.Common) *cobra.Command {
 	fl.Var(cli.Lasting(&f.logLatency, 0), "log-latency", "latency of the log of the CA that the tool starts")
 	fl.BoolVar(&f.json, "json", false, "print the result as JSON")
 	fl.StringVar(&f.svg, "svg", "", "write a chart of the result to this file")
-	fl.StringVar(&f.profile, "cpu-profile", "", "write a CPU profile of the CA that the tool starts, over all steps, to this file")
-	fl.BoolVar(&f.anotherHost, "load-another-host", false, "confirm that the target is another machine whose operator agrees to the load")
+	fl.StringVar(&f.profile, "cpu-profile", "",
+		"write a CPU profile of the CA that the tool starts, over all steps, to this file")
+	fl.BoolVar(&f.anotherHost, "load-another-host", false,
+		"confirm that the target is another machine whose operator agrees to the load")
 	return cmd
 }
 
@@ -116,7 +133,8 @@ func (f *benchFlags) check() error {
 	case f.logLatency < 0 || f.logLatency > maxLogLatency:
 		return cli.Usage("--log-latency %s: write a duration up to %s", f.logLatency, maxLogLatency)
 	case f.logLatency > 0 && f.embedded:
-		return cli.Usage("--log-latency is for the log that bench makes up, and --embedded for a real one; remove one of them")
+		return cli.Usage("--log-latency is for the log that bench makes up, and --embedded for a real " +
+			"one; remove one of them")
 	case f.profile != "" && f.processors != "":
 		return cli.Usage("--cpu-profile is for one CA, and --processors starts several; remove one of them")
 	case f.launched && (f.dir != "" || f.listenIDP != "" || f.metrics != ""):
@@ -124,11 +142,13 @@ func (f *benchFlags) check() error {
 	case f.launched:
 		return nil
 	case f.profile != "" || f.embedded || f.processors != "" || f.logLatency > 0:
-		return cli.Usage("--cpu-profile, --embedded, --processors and --log-latency are for a CA that bench starts; remove --target, or remove them")
+		return cli.Usage("--cpu-profile, --embedded, --processors and --log-latency are for a CA that bench starts; " +
+			"remove --target, or remove them")
 	case f.grpc == "on":
 		return cli.Usage("--grpc on: the gRPC port of the target is needed; write --grpc HOST:PORT")
 	case (f.dir == "") == (f.listenIDP == ""):
-		return cli.Usage("where do tokens come from? write --dir DIRECTORY for a \"mayfly dev\", or --listen-idp 127.0.0.1:PORT for a provider of this tool")
+		return cli.Usage("where do tokens come from? write --dir DIRECTORY for a \"mayfly dev\", or --listen-idp " +
+			"127.0.0.1:PORT for a provider of this tool")
 	}
 	return f.checkHosts()
 }
@@ -171,7 +191,9 @@ func bench(ctx context.Context, o *cli.Common, f *benchFlags, std cli.Streams) e
 }
 
 // runOn runs the plan against one CA.
-func (f *benchFlags) runOn(ctx context.Context, lab *benchLab, progress io.Writer, left *atomic.Int64) (*benchRun, error) {
+func (f *benchFlags) runOn(ctx context.Context, lab *benchLab, progress io.Writer,
+	left *atomic.Int64,
+) (*benchRun, error) {
 	fmt.Fprintln(progress, "preparing requests …")
 	run, err := newBenchRun(ctx, lab, f, left)
 	if err != nil {

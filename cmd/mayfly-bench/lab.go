@@ -54,7 +54,9 @@ func (l *benchLab) close() error {
 }
 
 // open starts a CA with so many processors (0: all) and its surroundings, or finds the way to one that runs.
-func (f *benchFlags) open(ctx context.Context, o *cli.Common, std cli.Streams, processors int) (_ *benchLab, err error) {
+func (f *benchFlags) open(ctx context.Context, o *cli.Common, std cli.Streams,
+	processors int,
+) (_ *benchLab, err error) {
 	l := &benchLab{rest: f.target, grpc: f.grpc, admin: f.metrics, processors: processors}
 	defer func() {
 		if err != nil {
@@ -94,7 +96,9 @@ func (f *benchFlags) open(ctx context.Context, o *cli.Common, std cli.Streams, p
 	l.closers = append(l.closers, func() error { stop(); return nil })
 	entry := fmt.Sprintf("  %q:\n    issuer-url: %q\n    client-id: sigstore\n    type: email\n", issuer, issuer)
 	if !f.launched {
-		fmt.Fprintf(std.Err, "the CA must know this issuer for the time of the run; its issuer file needs:\n\noidc-issuers:\n%s\n", entry)
+		fmt.Fprintf(std.Err,
+			"the CA must know this issuer for the time of the run; its issuer file needs:\n\noidc-issuers:\n%s\n",
+			entry)
 		return l, nil
 	}
 	return l, l.launch(ctx, launch{flags: f, common: o, dir: dir, identity: "oidc-issuers:\n" + entry})
@@ -159,7 +163,10 @@ func (l *benchLab) run(ctx context.Context, s launch) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(self, "serve", "--config", filepath.Join(s.dir, "mayfly.yaml"), "--log-level", s.common.LogLevel, "--log-format", "json") //nolint:gosec,noctx // ourselves; stopped below, in order
+	argv := []string{
+		"serve", "--config", filepath.Join(s.dir, "mayfly.yaml"), "--log-level", s.common.LogLevel, "--log-format", "json",
+	}
+	cmd := exec.Command(self, argv...) //nolint:gosec,noctx // this program; it is stopped below, in order
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us: we stop it when we are done
 	ended := make(chan error, 1)

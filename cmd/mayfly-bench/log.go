@@ -40,7 +40,8 @@ func (l *benchLab) startLog(chain []*x509.Certificate, delay time.Duration) (url
 	pages := http.NewServeMux()
 	pages.HandleFunc("POST /ct/v1/add-pre-chain", log.add)
 	pages.HandleFunc("GET /ct/v1/get-roots", func(w http.ResponseWriter, _ *http.Request) {
-		_ = cli.WriteJSON(w, map[string][][]byte{"certificates": {chain[len(chain)-1].Raw}}) // an error means that the client disconnected
+		// an error means that the client disconnected
+		_ = cli.WriteJSON(w, map[string][][]byte{"certificates": {chain[len(chain)-1].Raw}})
 	})
 	stop := dev.ServePages(at, pages)
 	l.closers = append(l.closers, func() error { stop(); return nil })

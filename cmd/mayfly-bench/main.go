@@ -14,7 +14,8 @@ import (
 func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, cancel) // from then on a second signal ends the process at once
-	status := cli.Execute(ctx, newBench(&cli.Common{}), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+	status := cli.Execute(ctx, newBench(&cli.Common{}), os.Args[1:],
+		cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 	cancel()
 	os.Exit(status)
 }

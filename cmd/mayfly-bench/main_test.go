@@ -19,7 +19,8 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-pgo=off", "-o", filepath.Join(bin, "mayfly"), "../mayfly")
+	build := exec.CommandContext(t.Context(), "go", "build", "-pgo=off", "-o",
+		filepath.Join(bin, "mayfly"), "../mayfly")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

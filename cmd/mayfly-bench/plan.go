@@ -41,14 +41,17 @@ func (f *benchFlags) makePlan(processors int) error {
 		callers = strconv.Itoa(capacityCallers)
 		var bad bool
 		if f.servers, bad = numbers(f.processors, processors); bad {
-			return cli.Usage("--processors %q: this machine has %d; write numbers from 1 to %d with commas between", f.processors, processors, processors)
+			return cli.Usage("--processors %q: this machine has %d; write numbers from 1 to %d with commas between",
+				f.processors, processors, processors)
 		}
 	}
 	switch {
 	case f.rate != "" && f.callers != "":
-		return cli.Usage("--callers is for those who wait for their answers, --rate for those who do not; write one of them")
+		return cli.Usage("--callers is for those who wait for their answers, --rate for those who do " +
+			"not; write one of them")
 	case f.rate != "" && f.processors != "":
-		return cli.Usage("--processors compares what callers get at most; write --callers in place of --rate, or nothing")
+		return cli.Usage("--processors compares what callers get at most; write --callers in place " +
+			"of --rate, or nothing")
 	case f.rate != "":
 		return f.planRates()
 	case f.callers != "":
@@ -56,7 +59,8 @@ func (f *benchFlags) makePlan(processors int) error {
 	}
 	list, bad := numbers(callers, maxBenchCallers)
 	if bad {
-		return cli.Usage("--callers %q: write numbers from 1 to %d with commas between, for example 1,16,64", callers, maxBenchCallers)
+		return cli.Usage("--callers %q: write numbers from 1 to %d with commas between, for example 1,16,64",
+			callers, maxBenchCallers)
 	}
 	for _, n := range list {
 		f.plan = append(f.plan, benchLoad{Callers: n})
@@ -86,7 +90,8 @@ func (f *benchFlags) planRates() error {
 		}
 		n, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
 		if err != nil || !(n > 0 && n <= most) { // NaN is neither
-			return cli.Usage("--rate %q: write requests per second up to %d, or percentages of the capacity up to %d%%, with commas between: 200,400 or 50%%,100%%,1000%%",
+			return cli.Usage("--rate %q: write requests per second up to %d, or percentages of the capacity up to "+
+				"%d%%, with commas between: 200,400 or 50%%,100%%,1000%%",
 				f.rate, maxBenchRate, maxBenchPercent)
 		}
 		if percent {

@@ -50,7 +50,10 @@ func growth(steps []benchStep) *float64 {
 
 // result is a result without steps.
 func (f *benchFlags) result() benchResult {
-	out := benchResult{Version: version.Read().Version, Processors: runtime.NumCPU(), Transport: "REST", Target: f.target, Log: "the target's"}
+	out := benchResult{
+		Version: version.Read().Version, Processors: runtime.NumCPU(), Transport: "REST",
+		Target: f.target, Log: "the target's",
+	}
 	if f.native {
 		out.Transport = "gRPC"
 		if !f.launched {
@@ -148,7 +151,10 @@ func (r benchResult) table() *terminal.Grid {
 	columns := slices.DeleteFunc(benchColumns(), func(c benchColumn) bool {
 		return c.optional && !slices.ContainsFunc(r.Steps, func(s benchStep) bool { return c.cell(s) != "–" })
 	})
-	g := &terminal.Grid{Spare: []string{"floor µs", "not sent", "refusal p50", "RSS MB", "added ms", "certs/CPU s", "server µs/cert", "refusal p99"}}
+	g := &terminal.Grid{Spare: []string{
+		"floor µs", "not sent", "refusal p50", "RSS MB", "added ms", "certs/CPU s",
+		"server µs/cert", "refusal p99",
+	}}
 	for _, c := range columns {
 		g.Head = append(g.Head, c.head)
 	}

@@ -19,15 +19,18 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
-// BenchmarkServe drives a real "mayfly serve" on loopback. Beside the usual columns it reports certificates per second, latency,
-// the server's own CPU time per certificate, and the floor: what the cryptography of one certificate costs, timed in the same
-// run. Ratios are comparable between machines, times are not.
+// BenchmarkServe drives a real "mayfly serve" on loopback. Beside the usual columns it reports certificates per second,
+// latency, the server's own CPU time per certificate, and the floor: what the cryptography of one certificate costs,
+// timed in the same run. Ratios are comparable between machines, times are not.
 func BenchmarkServe(b *testing.B) {
 	for _, bench := range serveBenchmarks() {
 		b.Run(bench.name, func(b *testing.B) {
 			provider := idp.New(b, idp.Options{})
 			p := pki.New(pki.Options{Key: bench.key})
-			s := process.Serve(b, process.Setup{PKI: p, Issuer: provider.URL(), Embedded: bench.embedded, Issuers: furtherIssuers(b, bench.issuers-1), More: bench.more})
+			s := process.Serve(b, process.Setup{
+				PKI: p, Issuer: provider.URL(), Embedded: bench.embedded,
+				Issuers: furtherIssuers(b, bench.issuers-1), More: bench.more,
+			})
 			requests := process.Requests(b, provider)
 			call, closeCall := s.Caller(b, bench.rest)
 			defer closeCall()
@@ -68,11 +71,15 @@ type serveBenchmark struct {
 	percent  float64 // of the capacity, in an open loop, in place of callers
 }
 
-// serveBenchmarks are both curves over both transports with both kinds of log, for one caller and for many; a thousand issuers
-// beside one; the journal; arrivals at half the capacity and at ten times as many; and a thousand connections, for the memory.
+// serveBenchmarks are both curves over both transports with both kinds of log, for one caller and for many; a thousand
+// issuers beside one; the journal; arrivals at half the capacity and at ten times as many; and a thousand connections,
+// for the memory.
 func serveBenchmarks() []serveBenchmark {
 	var out []serveBenchmark
-	for _, b := range []serveBenchmark{{key: pki.P256, curve: elliptic.P256()}, {key: pki.P384, curve: elliptic.P384()}} {
+	for _, b := range []serveBenchmark{
+		{key: pki.P256, curve: elliptic.P256()},
+		{key: pki.P384, curve: elliptic.P384()},
+	} {
 		b.issuers = 1
 		for _, b.rest = range []bool{false, true} {
 			for _, b.embedded = range []bool{false, true} {
@@ -116,7 +123,9 @@ func furtherIssuers(tb testing.TB, n int) string {
 	keys := strings.TrimSpace(string(idp.New(tb, idp.Options{}).JWKS()))
 	var b strings.Builder
 	for i := range n {
-		fmt.Fprintf(&b, "  \"https://idp-%d.example.com\": {client-id: sigstore, type: uri, subject-domain: \"https://idp-%d.example.com\", static-keys: {jwks: %q}}\n", i, i, keys)
+		fmt.Fprintf(&b,
+			"  \"https://idp-%d.example.com\": {client-id: sigstore, type: uri, subject-domain: "+
+				"\"https://idp-%d.example.com\", static-keys: {jwks: %q}}\n", i, i, keys)
 	}
 	return b.String()
 }
@@ -157,8 +166,8 @@ func measure(b *testing.B, s *process.Server, n int, call func(i int) error) {
 	b.ReportMetric(float64(latencies[b.N*99/100].Microseconds())/1e3, "p99-ms")
 }
 
-// measureOpen measures the capacity with 64 callers and lets requests arrive at a percentage of it, for two seconds times b.N. It
-// returns how many certificates there were.
+// measureOpen measures the capacity with 64 callers and lets requests arrive at a percentage of it, for two seconds
+// times b.N. It returns how many certificates there were.
 func measureOpen(b *testing.B, s *process.Server, provider *idp.Provider, percent float64) int {
 	b.Helper()
 	clients, err := openLanes(client.Options{URL: s.GRPC, GRPC: true, SkipVerify: true})
@@ -170,7 +179,10 @@ func measureOpen(b *testing.B, s *process.Server, provider *idp.Provider, percen
 	for i := range requests {
 		key, err1 := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		email := fmt.Sprintf("user%d@example.com", i)
-		token := provider.Token(map[string]any{"sub": email, "email": email, "email_verified": true, "exp": time.Now().Add(time.Hour).Unix()})
+		token := provider.Token(map[string]any{
+			"sub": email, "email": email, "email_verified": true,
+			"exp": time.Now().Add(time.Hour).Unix(),
+		})
 		var err2 error
 		if requests[i], err2 = (client.Request{Token: token, Signer: key}).Prepare(); errors.Join(err1, err2) != nil {
 			b.Fatal(errors.Join(err1, err2))

@@ -19,8 +19,10 @@ func newAuditClear() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clear --config FILE [--log NAME | --alarm ID]",
 		Short: "List the open alarms of the auditor, or close those that are resolved",
-		Long: "clear lists the open alarms. With --alarm it closes one alarm. With --log it closes the alarms of a log that violated its\n" +
-			"obligations, and the log is used for SCTs again. Without --yes it only says what it would do. The running CA applies the order at\n" +
+		Long: "clear lists the open alarms. With --alarm it closes one alarm. With --log it closes the alarms of a " +
+			"log that violated its\n" +
+			"obligations, and the log is used for SCTs again. Without --yes it only says what it would do. The " +
+			"running CA applies the order at\n" +
 			"its next audit, within audit.reconcile.every, and records it in the journal.",
 		Example: "  mayfly audit clear --config mayfly.yaml\n  mayfly audit clear --config mayfly.yaml --log tesseract --yes",
 		Args:    cobra.NoArgs,
@@ -57,7 +59,8 @@ func newAuditClear() *cobra.Command {
 				return err
 			}
 			if _, ok := quarantined[order.Log]; len(selected) == 0 && !ok {
-				return cli.Usage("no open alarm matches; \"mayfly audit clear --config %s\" lists the open alarms", path)
+				return cli.Usage("no open alarm matches; \"mayfly audit clear --config %s\" lists the open alarms",
+					path)
 			}
 			if !yes {
 				fmt.Fprintln(cmd.ErrOrStderr(), "Nothing was done. Add --yes to close them.")

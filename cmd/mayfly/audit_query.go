@@ -32,8 +32,10 @@ func newAuditQuery() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "query {JOURNAL | --config FILE}",
 		Short: "Find records: who got a certificate or a refusal, when and why",
-		Long: "query prints the records that match all given filters. Intents are omitted, because an outcome repeats the content of\n" +
-			"its intent. If subjects are digests, write the plain subject: query computes the digest with the journal's salt.",
+		Long: "query prints the records that match all given filters. Intents are omitted, because an outcome " +
+			"repeats the content of\n" +
+			"its intent. If subjects are digests, write the plain subject: query computes the digest " +
+			"with the journal's salt.",
 		Example: "  mayfly audit query --config mayfly.yaml --san alice@example.com --since 24h\n" +
 			"  mayfly audit query journal.jsonl --result denied --reason POLICY_DENIED --since 2026-11-01 --json",
 		Args: cobra.MaximumNArgs(1),
@@ -96,12 +98,14 @@ func (f *queryFlags) filter(salt []byte, now time.Time) (*journal.Filter, error)
 		return nil, err
 	}
 	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
-		return nil, cli.Usage("--since %s is not before --until %s, so no record can match; swap them", f.since, f.until)
+		return nil, cli.Usage("--since %s is not before --until %s, so no record can match; swap them", f.since,
+			f.until)
 	}
 	return q, nil
 }
 
-// keyDigest returns the SHA-256 of a SubjectPublicKeyInfo: s itself, or that of the key or the certificate in the file s.
+// keyDigest returns the SHA-256 of a SubjectPublicKeyInfo: s itself, or that of the key or the certificate in the file
+// s.
 func keyDigest(s string) (string, error) {
 	low := strings.ToLower(strings.ReplaceAll(s, ":", ""))
 	if raw, err := hex.DecodeString(low); s == "" || err == nil && len(raw) == sha256.Size {
@@ -142,7 +146,9 @@ func moment(flag, s string, now time.Time) (time.Time, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 {
-		return time.Time{}, cli.Usage("%s %q: write RFC 3339 (2026-11-24T12:00:00Z), a date (2026-11-24), or how long ago (24h)", flag, s)
+		return time.Time{},
+			cli.Usage("%s %q: write RFC 3339 (2026-11-24T12:00:00Z), a date (2026-11-24), or how long ago (24h)", flag,
+				s)
 	}
 	return now.Add(-d), nil
 }
@@ -174,7 +180,9 @@ func (f *queryFlags) run(cmd *cobra.Command, path string, filter *journal.Filter
 		}
 	}
 	if hidden {
-		fmt.Fprintln(std.Err, "mayfly: subjects in this journal are digests, and without their salt none can be found by name; use --config")
+		fmt.Fprintln(std.Err,
+			"mayfly: subjects in this journal are digests, and without their salt none can be found "+
+				"by name; use --config")
 	}
 	if f.json {
 		return nil

@@ -33,11 +33,16 @@ func newAuditReconcile() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reconcile --config FILE",
 		Short: "Compare the journal with the logs: every certificate is in both, and a log has nothing else",
-		Long: "reconcile reads the logs of the configuration from their first entry, verifies what it reads against their signed heads, and then\n" +
-			"reads the journal. It reports what does not match: a log entry without an intent (the CA's key is used elsewhere), an SCT whose\n" +
-			"entry the log did not publish, a serial number that is used twice, signatures that no record explains. It needs the chain and the\n" +
-			"logs' keys, not the CA's key, and writes nothing. If other instances sign with the same key, name their journals with --journal.\n\n" +
-			"Exit status: 0 nothing was found, 1 something could not be read or the copy of a log is too old, 3 something was found\n" +
+		Long: "reconcile reads the logs of the configuration from their first entry, verifies what it reads against " +
+			"their signed heads, and then\n" +
+			"reads the journal. It reports what does not match: a log entry without an intent (the CA's key is used " +
+			"elsewhere), an SCT whose\n" +
+			"entry the log did not publish, a serial number that is used twice, signatures that no record explains. " +
+			"It needs the chain and the\n" +
+			"logs' keys, not the CA's key, and writes nothing. If other instances sign with the same key, name their " +
+			"journals with --journal.\n\n" +
+			"Exit status: 0 nothing was found, 1 something could not be read or the copy of a log is too old, 3 " +
+			"something was found\n" +
 			"(docs/reconcile.md says what to do).",
 		Example: "  mayfly audit reconcile --config /etc/mayfly/mayfly.yaml --journal /mnt/other/journal.jsonl --since 24h",
 		Args:    cobra.NoArgs,
@@ -47,9 +52,11 @@ func newAuditReconcile() *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.config, "config", "", "configuration file (required)")
-	fl.StringArrayVar(&f.journals, "journal", nil, "journal of another instance that signs with the same key; can be repeated")
+	fl.StringArrayVar(&f.journals, "journal", nil,
+		"journal of another instance that signs with the same key; can be repeated")
 	fl.StringArrayVar(&f.logs, "log", nil, "read only this log; can be repeated (default: all)")
-	fl.StringVar(&f.since, "since", "", "leave out findings before this date or time, or older than this duration; everything is read nevertheless")
+	fl.StringVar(&f.since, "since", "",
+		"leave out findings before this date or time, or older than this duration; everything is read nevertheless")
 	fl.Var(cli.Lasting(&f.lag, 0), "lag",
 		"how far the journals named by --journal may be behind (default: audit.reconcile.lag)")
 	fl.BoolVar(&f.json, "json", false, "print JSON")
@@ -129,7 +136,8 @@ func (f *reconcileFlags) print(r reconcile.Report, std cli.Streams) error {
 			human.Count(len(r.Findings), "finding"))}
 	}
 	if len(r.Incomplete) > 0 {
-		return fmt.Errorf("not everything could be read, so the comparison proves nothing: %s", strings.Join(r.Incomplete, "; "))
+		return fmt.Errorf("not everything could be read, so the comparison proves nothing: %s",
+			strings.Join(r.Incomplete, "; "))
 	}
 	return nil
 }
@@ -151,13 +159,17 @@ func reconcileProgress(w io.Writer) func(reconcile.Progress) {
 // printReport prints logs, journals and findings as tables, and a summary in one line.
 func printReport(w io.Writer, r reconcile.Report) error {
 	st := terminal.StyleFor(w)
-	g := terminal.Grid{Head: []string{"LOG", "ENTRIES", "READ", "OURS", "HEAD", "STATE"}, Spare: []string{"READ", "HEAD"}}
+	g := terminal.Grid{
+		Head:  []string{"LOG", "ENTRIES", "READ", "OURS", "HEAD", "STATE"},
+		Spare: []string{"READ", "HEAD"},
+	}
 	for _, l := range r.Logs {
 		state := st.Green("verified")
 		if l.Error != "" {
 			state = st.Red(terminal.Printable(l.Error))
 		}
-		g.Add(terminal.Printable(l.Name), fmt.Sprint(l.Size), fmt.Sprint(l.Read), fmt.Sprint(l.Matched), logMoment(l.Head), state)
+		g.Add(terminal.Printable(l.Name), fmt.Sprint(l.Size), fmt.Sprint(l.Read), fmt.Sprint(l.Matched),
+			logMoment(l.Head), state)
 	}
 	if err := g.Write(w, st); err != nil {
 		return err
@@ -194,7 +206,10 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 	}
 	st := terminal.StyleFor(w)
 	fmt.Fprintln(w)
-	g := terminal.Grid{Head: []string{"TIME", "KIND", "WHERE", "INDEX", "SERIAL", "WHAT"}, Spare: []string{"TIME", "INDEX", "SERIAL"}}
+	g := terminal.Grid{
+		Head:  []string{"TIME", "KIND", "WHERE", "INDEX", "SERIAL", "WHAT"},
+		Spare: []string{"TIME", "INDEX", "SERIAL"},
+	}
 	actions := map[reconcile.Kind]string{}
 	for _, f := range all {
 		index := "-"
@@ -205,7 +220,8 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 		if where == "" {
 			where = f.Journal
 		}
-		g.Add(logMoment(f.Time), st.Red(string(f.Kind)), orDash(where), index, orDash(f.Serial), terminal.Printable(f.Summary()))
+		g.Add(logMoment(f.Time), st.Red(string(f.Kind)), orDash(where), index, orDash(f.Serial),
+			terminal.Printable(f.Summary()))
 		actions[f.Kind] = f.Action
 	}
 	if err := g.Write(w, st); err != nil {
@@ -214,7 +230,8 @@ func printFindings(w io.Writer, all []reconcile.Finding) error {
 	fmt.Fprintln(w)
 	for _, k := range reconcile.Kinds() {
 		if text := actions[k]; text != "" {
-			if err := terminal.Flow(w, st, fmt.Sprintf("%s (%s): %s", st.Bold(string(k)), k.Severity(), text)); err != nil {
+			if err := terminal.Flow(w, st, fmt.Sprintf("%s (%s): %s", st.Bold(string(k)), k.Severity(),
+				text)); err != nil {
 				return err
 			}
 		}

@@ -50,7 +50,10 @@ type auditLab struct {
 
 func newAuditLab(t *testing.T, remote bool) *auditLab {
 	t.Helper()
-	l := &auditLab{t: t, dir: t.TempDir(), pki: pki.New(pki.Options{}), provider: idp.New(t, idp.Options{}), admin: process.FreeAddress(t), refuse: 1}
+	l := &auditLab{
+		t: t, dir: t.TempDir(), pki: pki.New(pki.Options{}), provider: idp.New(t, idp.Options{}),
+		admin: process.FreeAddress(t), refuse: 1,
+	}
 	l.hook = httptest.NewServer(http.HandlerFunc(l.listen))
 	t.Cleanup(l.hook.Close)
 	l.requests = process.Requests(t, l.provider)
@@ -252,7 +255,8 @@ func TestAuditTheft(t *testing.T) {
 	if metrics, _ := l.get("/metrics"); !strings.Contains(metrics, `mayfly_audit_alarms_total{kind="unintended_entry"} 1`) || !strings.Contains(metrics, "mayfly_audit_alarms_open 1") {
 		t.Error("no metric says so")
 	}
-	if ready, code := l.get("/readyz"); code != http.StatusOK || !strings.Contains(ready, "open alarms: 1, the newest is unintended_entry") {
+	if ready, code := l.get("/readyz"); code != http.StatusOK ||
+		!strings.Contains(ready, "open alarms: 1, the newest is unintended_entry") {
 		t.Errorf("readiness %d: %s", code, ready)
 	}
 	if !strings.Contains(l.process.Logs.String(), "audit alarm") {
@@ -414,7 +418,8 @@ func TestAuditBench(t *testing.T) {
 	if out, _, status := l.mayfly("audit", "clear", "--config", config, "--log", "lab"); status != 0 || !strings.Contains(out, "log_shrunk") {
 		t.Errorf("the dry run: status %d, %s", status, out)
 	}
-	if _, _, status := l.mayfly("audit", "clear", "--config", config, "--log", "another", "--yes"); status != cli.ExitUsage {
+	if _, _, status := l.mayfly("audit", "clear", "--config", config, "--log", "another",
+		"--yes"); status != cli.ExitUsage {
 		t.Errorf("another log: status %d", status)
 	}
 	time.Sleep(1200 * time.Millisecond) // an audit of the other process: a dry run must order nothing

@@ -16,7 +16,10 @@ import (
 )
 
 func outcomeOf(n int, san string) *journal.Record {
-	return &journal.Record{Kind: journal.Outcome, Result: journal.Denied, Reason: "POLICY_DENIED", Subject: san, SAN: san, RequestID: fmt.Sprintf("request-%d", n)}
+	return &journal.Record{
+		Kind: journal.Outcome, Result: journal.Denied, Reason: "POLICY_DENIED", Subject: san,
+		SAN: san, RequestID: fmt.Sprintf("request-%d", n),
+	}
 }
 
 // "audit tail -f" continues in the next file, and skips and repeats no record.
@@ -144,7 +147,8 @@ func TestCheckSeesJournal(t *testing.T) {
 			}
 		}
 		var out process.Buffer
-		status := run(t.Context(), []string{"config", "check", "--config", filepath.Join(dir, "mayfly.yaml")}, cli.Streams{Out: &out, Err: &out})
+		status := run(t.Context(), []string{"config", "check", "--config", filepath.Join(dir, "mayfly.yaml")},
+			cli.Streams{Out: &out, Err: &out})
 		if ok := want == "" && status == 0; !ok && (status != cli.ExitUsage || !strings.Contains(out.String(), want)) {
 			t.Errorf("%s: %d %s", more, status, out.String())
 		}

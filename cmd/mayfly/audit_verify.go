@@ -24,10 +24,14 @@ func newAuditVerify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify {JOURNAL | --config FILE}",
 		Short: "Check that a journal is intact, and show the place where it is not",
-		Long: "verify reads the whole journal. It checks the sum of each record, its place in the chain across all files, the end\n" +
-			"against what was acknowledged (JOURNAL.head), and records against each other: no certificate without an intent, no\n" +
-			"serial number twice, every signature of the CA key accounted for. Anyone who can write to all the files can rewrite the\n" +
-			"end of a journal without a key so that it verifies. Compare the printed sum with one that was kept on another machine\n" +
+		Long: "verify reads the whole journal. It checks the sum of each record, its place in the chain " +
+			"across all files, the end\n" +
+			"against what was acknowledged (JOURNAL.head), and records against each other: no certificate " +
+			"without an intent, no\n" +
+			"serial number twice, every signature of the CA key accounted for. Anyone who can write to all the " +
+			"files can rewrite the\n" +
+			"end of a journal without a key so that it verifies. Compare the printed sum with one that was " +
+			"kept on another machine\n" +
 			"(docs/audit.md).\n\n" +
 			"Exit status: 0 the journal is intact, 3 something is wrong.",
 		Example: "  mayfly audit verify --config /etc/mayfly/mayfly.yaml\n  mayfly audit verify --first 100001 journal.jsonl",
@@ -48,17 +52,23 @@ func newAuditVerify() *cobra.Command {
 			if asJSON {
 				err = cli.WriteJSON(cmd.OutOrStdout(), newVerifyView(summary, findings))
 			} else if len(findings) == 0 {
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), summaryLine(terminal.StyleFor(cmd.OutOrStdout()), t.path, summary))
+				_, err = fmt.Fprintln(cmd.OutOrStdout(),
+					summaryLine(terminal.StyleFor(cmd.OutOrStdout()), t.path, summary))
 			}
 			if err != nil || len(findings) == 0 {
 				return err
 			}
-			return &cli.Error{Status: cli.ExitFound, Err: fmt.Errorf("%s", findingLines(findings, summary, len(o.Key) > 0))}
+			return &cli.Error{
+				Status: cli.ExitFound,
+				Err:    fmt.Errorf("%s", findingLines(findings, summary, len(o.Key) > 0)),
+			}
 		}),
 	}
 	from.add(cmd)
-	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with the secret of audit.key, if the journal is named by its path")
-	cmd.Flags().Uint64Var(&first, "first", 0, "number of the first record, if older files are kept elsewhere (default 1: no file is missing)")
+	cmd.Flags().StringVar(&keyFile, "key-file", "",
+		"file with the secret of audit.key, if the journal is named by its path")
+	cmd.Flags().Uint64Var(&first, "first", 0,
+		"number of the first record, if older files are kept elsewhere (default 1: no file is missing)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

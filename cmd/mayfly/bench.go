@@ -35,7 +35,8 @@ func newBench() *cobra.Command {
 			}
 			if err != nil {
 				return cli.Usage("the load tool mayfly-bench is neither beside mayfly nor on the PATH; run %s",
-					strings.Join(append([]string{"go run github.com/mayfly-ca/mayfly/cmd/mayfly-bench --mayfly " + self}, args...), " "))
+					strings.Join(append([]string{"go run github.com/mayfly-ca/mayfly/cmd/mayfly-bench --mayfly " +
+						self}, args...), " "))
 			}
 			argv := append([]string{tool, "--mayfly", self}, args...)
 			return fmt.Errorf("%s: %w", tool, syscall.Exec(tool, argv, os.Environ())) //nolint:gosec // the same arguments

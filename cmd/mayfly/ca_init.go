@@ -45,8 +45,10 @@ func newCAInit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init --dir DIR",
 		Short: "Make a root and an issuing certificate with their keys",
-		Long: "init makes a P-384 root that is valid for ten years and a P-256 issuing certificate below it. The issuing certificate is\n" +
-			"valid for five years, has path length 0 and signs code-signing certificates only. The keys are encrypted (PKCS#8) with a\n" +
+		Long: "init makes a P-384 root that is valid for ten years and a P-256 issuing certificate below it. The " +
+			"issuing certificate is\n" +
+			"valid for five years, has path length 0 and signs code-signing certificates only. The keys are " +
+			"encrypted (PKCS#8) with a\n" +
 			"password from the environment or from a file. init replaces no file.\n\n" +
 			"The running CA does not need root-key.pem: keep it offline, for the next issuing certificate.",
 		Example: "  CA_PASSWORD=... mayfly ca init --dir ca --organization \"Example Inc.\" --password-env CA_PASSWORD",

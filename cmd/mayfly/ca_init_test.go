@@ -86,7 +86,8 @@ func TestCAInit(t *testing.T) {
 		"mayfly: --password-file /no/such/file: ":                                             {File: "/no/such/file"},
 	} {
 		err := (&caInitFlags{dir: "x", password: source}).run(&bytes.Buffer{})
-		if e, ok := errors.AsType[*cli.Error](err); !ok || e.Status != cli.ExitUsage || !strings.HasPrefix(e.Error(), want) || there("x") {
+		if e, ok := errors.AsType[*cli.Error](err); !ok || e.Status != cli.ExitUsage ||
+			!strings.HasPrefix(e.Error(), want) || there("x") {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}

@@ -33,12 +33,16 @@ func newConfigCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check --config FILE",
 		Short: "Check that \"mayfly serve\" would start with this configuration",
-		Long: "check runs the same code as \"mayfly serve\" before it opens a socket: configuration, issuer file, policies and their\n" +
-			"tests, keys and chains, journal and log, and write access to directories and files. It changes nothing. Run it as the\n" +
+		Long: "check runs the same code as \"mayfly serve\" before it opens a socket: configuration, issuer " +
+			"file, policies and their\n" +
+			"tests, keys and chains, journal and log, and write access to directories and files. It changes " +
+			"nothing. Run it as the\n" +
 			"user that the CA runs as.\n\n" +
-			"With --online it also fetches the keys of every identity provider, and from every log the accepted roots (the CA's root\n" +
+			"With --online it also fetches the keys of every identity provider, and from every log the accepted " +
+			"roots (the CA's root\n" +
 			"must be one of them), a tree head that is signed with the configured key, and the time.\n\n" +
-			"Exit status: 0 no problem was found, 2 the configuration is wrong, 3 a provider or a log could not be reached or cannot\n" +
+			"Exit status: 0 no problem was found, 2 the configuration is wrong, 3 a provider or a log could not " +
+			"be reached or cannot\n" +
 			"be used.",
 		Example: "  mayfly config check --config mayfly.yaml --online",
 		Args:    cobra.MaximumNArgs(1),
@@ -68,12 +72,18 @@ func newConfigCheck() *cobra.Command {
 			}
 			for _, o := range result.Online {
 				if !o.OK {
-					return &cli.Error{Status: cli.ExitFound, Err: fmt.Errorf("mayfly: not every identity provider could be reached")}
+					return &cli.Error{
+						Status: cli.ExitFound,
+						Err:    fmt.Errorf("mayfly: not every identity provider could be reached"),
+					}
 				}
 			}
 			for _, l := range result.OnlineLogs {
 				if !l.OK {
-					return &cli.Error{Status: cli.ExitFound, Err: fmt.Errorf("mayfly: the log %s would not do: %s", l.Name, l.Problems[0])}
+					return &cli.Error{
+						Status: cli.ExitFound,
+						Err:    fmt.Errorf("mayfly: the log %s would not do: %s", l.Name, l.Problems[0]),
+					}
 				}
 			}
 			return nil
@@ -125,7 +135,10 @@ func printCheck(w io.Writer, r node.Report) error {
 			keys[o.Issuer] = st.Red(o.Cause)
 		}
 	}
-	g := terminal.Grid{Head: []string{"issuer", "type", "audience", "policy", "keys"}, Spare: []string{"audience", "type"}}
+	g := terminal.Grid{
+		Head:  []string{"issuer", "type", "audience", "policy", "keys"},
+		Spare: []string{"audience", "type"},
+	}
 	for _, e := range r.Entries {
 		kind := e.Type
 		if e.Profile != "" {
@@ -227,7 +240,8 @@ func profileNames() []string {
 // printProfile writes a profile in the form of an issuer file.
 func printProfile(w io.Writer, p oidc.ProfileInfo) error {
 	if p.Config.SAN == "" {
-		return cli.Usage("the profile %s has no templates: it certifies e-mail addresses; claims: %s", p.Name, strings.Join(p.Claims, ", "))
+		return cli.Usage("the profile %s has no templates: it certifies e-mail addresses; claims: %s", p.Name,
+			strings.Join(p.Claims, ", "))
 	}
 	fmt.Fprintf(w, "ci-issuer-metadata:\n  %s:\n", p.Name)
 	block := func(key string, values map[string]string) {

@@ -42,8 +42,10 @@ func newConfigDiff() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff OLD NEW",
 		Short: "Show which issuers, rules and certificates differ between two configurations",
-		Long: "diff compares two configurations or issuer files, setting by setting. With --claims it also evaluates every *.json in\n" +
-			"DIR, each with the claims of one token, with both, and shows who gains a certificate, who loses it, and whose\n" +
+		Long: "diff compares two configurations or issuer files, setting by setting. With --claims it also " +
+			"evaluates every *.json in\n" +
+			"DIR, each with the claims of one token, with both, and shows who gains a certificate, who " +
+			"loses it, and whose\n" +
 			"certificate changes.\n\n" +
 			"Exit status: 0 nothing differs, 2 a configuration is wrong, 3 something differs.",
 		Example: "  mayfly config diff identity.yaml identity.new.yaml --claims recorded/",
@@ -128,7 +130,8 @@ func (v diffView) print(w io.Writer) error {
 			entry = c.Entry
 			fmt.Fprintln(w, st.Bold(terminal.Printable(entry)))
 		}
-		line := fmt.Sprintf("  %s %s: %s → %s", st.Yellow("~"), c.Key, terminal.Printable(c.Old), terminal.Printable(c.New))
+		line := fmt.Sprintf("  %s %s: %s → %s", st.Yellow("~"), c.Key, terminal.Printable(c.Old),
+			terminal.Printable(c.New))
 		switch {
 		case c.Old == "":
 			line = fmt.Sprintf("  %s %s", st.Green("+"), strings.TrimSpace(c.Key+" "+terminal.Printable(c.New)))
@@ -150,12 +153,14 @@ func (v diffView) print(w io.Writer) error {
 		return nil
 	}
 	words := map[string]string{
-		"gains": st.Green("gains a certificate"), "loses": st.Red("loses its certificate"), "certificate": st.Yellow("another certificate"),
-		"reason": "another reason", "rule": "another rule",
+		"gains": st.Green("gains a certificate"), "loses": st.Red("loses its certificate"),
+		"certificate": st.Yellow("another certificate"),
+		"reason":      "another reason", "rule": "another rule",
 	}
 	g := terminal.Grid{Head: []string{"token", "change", "before", "after", "fields"}, Spare: []string{"fields"}}
 	for _, t := range v.Tokens {
-		g.Add(t.File, words[t.Change], terminal.Printable(t.Old), terminal.Printable(t.New), strings.Join(t.Fields, " "))
+		g.Add(t.File, words[t.Change], terminal.Printable(t.Old), terminal.Printable(t.New),
+			strings.Join(t.Fields, " "))
 	}
 	return g.Write(w, st)
 }

@@ -29,9 +29,12 @@ func newConfigExplain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain --config FILE (--token FILE | --claims FILE)",
 		Short: "Show what the CA would do with a token, step by step, and the certificate",
-		Long: "explain evaluates a token, or its claims (a JSON object), with a configuration. It prints every step with its result,\n" +
-			"the rule that decided, and the certificate that would be issued. It contacts no one and signs nothing: the token's\n" +
-			"signature is verified only with static keys or with keys that a server stored in state_dir. FILE may also be an issuer\n" +
+		Long: "explain evaluates a token, or its claims (a JSON object), with a configuration. It prints every " +
+			"step with its result,\n" +
+			"the rule that decided, and the certificate that would be issued. It contacts no one and signs " +
+			"nothing: the token's\n" +
+			"signature is verified only with static keys or with keys that a server stored in state_dir. FILE " +
+			"may also be an issuer\n" +
 			"file alone; \"-\" is standard input.\n\n" +
 			"Exit status: 0 a certificate would be issued, 2 the configuration is wrong, 3 the token would be refused.",
 		Example: "  mayfly config explain --config mayfly.yaml --token token.jwt\n  mayfly config explain --config identity.yaml --claims claims.json --json",
@@ -187,7 +190,10 @@ func (v *explanationView) fail(err error) {
 
 func (v explanationView) print(w io.Writer) error {
 	st := terminal.StyleFor(w)
-	marks := map[oidc.Verdict]string{oidc.Passed: st.Green("pass"), oidc.Failed: st.Red("FAIL"), oidc.Unknown: st.Yellow("?"), oidc.Noted: st.Dim("note")}
+	marks := map[oidc.Verdict]string{
+		oidc.Passed: st.Green("pass"), oidc.Failed: st.Red("FAIL"),
+		oidc.Unknown: st.Yellow("?"), oidc.Noted: st.Dim("note"),
+	}
 	g := terminal.Grid{Head: []string{"step", "verdict", "what was found"}}
 	for _, s := range v.Steps {
 		g.Add(s.Name, marks[s.Verdict], terminal.Printable(s.Detail))
@@ -197,7 +203,8 @@ func (v explanationView) print(w io.Writer) error {
 	}
 	fmt.Fprintln(w)
 	if !v.Allowed {
-		return terminal.Flow(w, st, fmt.Sprintf("%s The client would read: %s (%s)", st.Red("Refused."), v.Message, v.Reason))
+		return terminal.Flow(w, st, fmt.Sprintf("%s The client would read: %s (%s)", st.Red("Refused."),
+			v.Message, v.Reason))
 	}
 	verdict := st.Green("Allowed.")
 	if slices.ContainsFunc(v.Steps, func(s oidc.Step) bool { return s.Name == "signature" && s.Verdict == oidc.Unknown }) {

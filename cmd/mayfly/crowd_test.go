@@ -263,8 +263,8 @@ func crowd(ctx context.Context, n int, address string, m member) (wait func()) {
 	return all.Wait
 }
 
-// requester asks for certificates from another address, over a new connection each time, and counts those that it does not
-// get.
+// requester asks for certificates from another address, over a new connection each time, and counts those that it does
+// not get.
 type requester struct {
 	asked, lost atomic.Int64
 	last        atomic.Pointer[error]

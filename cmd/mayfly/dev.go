@@ -23,9 +23,12 @@ func newDev(o *cli.Common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run a complete CA on this machine, with nothing to configure",
-		Long: "dev runs a CA, an embedded Certificate Transparency log, a small OpenID Connect provider and a timestamp authority on\n" +
-			"loopback addresses. Keys, log and trust material are in one directory, which the next start uses again. When the CA is\n" +
-			"ready, dev issues a certificate to itself, verifies it, and prints commands to copy. The provider signs in everyone: it\n" +
+		Long: "dev runs a CA, an embedded Certificate Transparency log, a small OpenID Connect provider and a " +
+			"timestamp authority on\n" +
+			"loopback addresses. Keys, log and trust material are in one directory, which the next start uses " +
+			"again. When the CA is\n" +
+			"ready, dev issues a certificate to itself, verifies it, and prints commands to copy. The provider " +
+			"signs in everyone: it\n" +
 			"is for development only and listens on loopback only.",
 		Example: "  mayfly dev\n  mayfly dev --dir /tmp/ca --http 127.0.0.1:8080 --grpc off",
 		Args:    cobra.NoArgs,
@@ -40,9 +43,11 @@ func newDev(o *cli.Common) *cobra.Command {
 	cmd.PersistentFlags().StringVar(&f.Dir, "dir", ".mayfly-dev", "directory for keys, log and trust material")
 	fl := cmd.Flags()
 	fl.StringVar(&f.HTTP, "http", "127.0.0.1:5555", "address for REST; port 0 picks a free one")
-	fl.StringVar(&f.GRPC, "grpc", "127.0.0.1:5554", "address for gRPC; the same as --http serves both on one port, \"off\" disables")
+	fl.StringVar(&f.GRPC, "grpc", "127.0.0.1:5554",
+		"address for gRPC; the same as --http serves both on one port, \"off\" disables")
 	fl.StringVar(&f.Admin, "admin", "127.0.0.1:2112", "address for metrics and readiness; \"off\" disables")
-	fl.StringVar(&f.IDP, "idp", "127.0.0.1:5556", "loopback address for the OpenID Connect provider and the timestamp authority")
+	fl.StringVar(&f.IDP, "idp", "127.0.0.1:5556",
+		"loopback address for the OpenID Connect provider and the timestamp authority")
 	cmd.AddCommand(newDevToken(f))
 	return cmd
 }
@@ -63,7 +68,8 @@ func newDevToken(f *dev.Options) *cobra.Command {
 				return cli.Usage("--email is missing; write --email alice@example.com")
 			}
 			if life < time.Second {
-				return cli.Usage("--ttl %s: write a duration of at least one second, for example 1h", human.Duration(life))
+				return cli.Usage("--ttl %s: write a duration of at least one second, for example 1h",
+					human.Duration(life))
 			}
 			claims, err := readClaims(claimsFile)
 			if err != nil {

@@ -131,7 +131,8 @@ func issueUntilKilled(t *testing.T, dir string, p *process.DevProcess) int {
 				if err != nil {
 					return
 				}
-				cmd := exec.Command("mayfly", "request", "--url", p.URL, "--trusted-root", ".mayfly-dev/trusted_root.json", "--token-file", "-")
+				cmd := exec.Command("mayfly", "request", "--url", p.URL, "--trusted-root",
+					".mayfly-dev/trusted_root.json", "--token-file", "-")
 				cmd.Dir, cmd.Stdin = dir, strings.NewReader(token)
 				if cmd.Run() != nil {
 					return // killed

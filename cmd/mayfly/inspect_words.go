@@ -136,7 +136,8 @@ func printValues(w io.Writer, st terminal.Style, s section) error {
 
 func printTimestamps(w io.Writer, st terminal.Style, scts []timestampView) error {
 	if len(scts) == 0 {
-		return terminal.Flow(w, st, " "+st.Yellow("No SCT: this certificate is in no Certificate Transparency log that it names"))
+		return terminal.Flow(w, st,
+			" "+st.Yellow("No SCT: this certificate is in no Certificate Transparency log that it names"))
 	}
 	fmt.Fprintln(w, " Signed certificate timestamps")
 	var t terminal.Table

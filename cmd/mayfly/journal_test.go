@@ -30,7 +30,10 @@ import (
 func TestJournalUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit: {file: journal.jsonl, max_size: 64KiB}\n"})
+	s := process.Serve(t, process.Setup{
+		PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true,
+		More: "audit: {file: journal.jsonl, max_size: 64KiB}\n",
+	})
 	requests := process.Requests(t, provider)
 	var mu sync.Mutex
 	held := map[string]bool{} // SHA-256 of certificates that clients got
@@ -61,7 +64,8 @@ func TestJournalUnderLoad(t *testing.T) {
 		})
 	}
 	for n := range 5 {
-		s.Replace(t, "identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email, description: \"%d\"}\n", provider.URL(), n))
+		s.Replace(t, "identity.yaml", fmt.Appendf(nil,
+			"oidc-issuers:\n  %q: {client-id: sigstore, type: email, description: \"%d\"}\n", provider.URL(), n))
 		before, _ := s.Generation(t)
 		s.Hangup(t)
 		s.Until(t, "reloaded", func() bool { now, _ := s.Generation(t); return now != before })
@@ -79,7 +83,8 @@ func TestJournalUnderLoad(t *testing.T) {
 	if err != nil || len(findings) > 0 {
 		t.Fatalf("%v %v", findings, err)
 	}
-	if summary.Kinds[journal.Trial] != 1 || summary.Kinds[journal.Reload] < 5 || summary.Open != 0 || summary.Kinds[journal.Stop] != 1 || summary.Segments < 2 {
+	if summary.Kinds[journal.Trial] != 1 || summary.Kinds[journal.Reload] < 5 || summary.Open != 0 ||
+		summary.Kinds[journal.Stop] != 1 || summary.Segments < 2 {
 		t.Errorf("%+v", summary)
 	}
 	for e, err := range journal.Read(path, 0) {
@@ -99,7 +104,10 @@ func TestJournalUnderLoad(t *testing.T) {
 func TestJournalRefusesStart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit: {file: journal.jsonl}\n"})
+	s := process.Serve(t, process.Setup{
+		PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true,
+		More: "audit: {file: journal.jsonl}\n",
+	})
 	_ = s.Cmd.Process.Signal(os.Interrupt)
 	_ = s.Cmd.Wait()
 	path := filepath.Join(s.Dir, "journal.jsonl")

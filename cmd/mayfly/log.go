@@ -25,7 +25,8 @@ func newLog() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "log",
 		Short: "Check, count, copy and rotate a static-ct log",
-		Long: "These commands work on the log of ct.embedded, while the CA runs or not. fsck, stats and export only read, and also take\n" +
+		Long: "These commands work on the log of ct.embedded, while the CA runs or not. fsck, stats and export only " +
+			"read, and also take\n" +
 			"the URL of another static-ct log.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
@@ -85,7 +86,10 @@ func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, err
 			return nil, err
 		}
 		t := logTarget{Shard: s, dir: c.ShardDir(s)}
-		if t.Log, err = monitor.Open(monitor.Options{Log: loglist.Log{Name: t.dir, Key: key, Origin: s.Origin}, Dir: t.dir}); err != nil {
+		if t.Log, err = monitor.Open(monitor.Options{
+			Log: loglist.Log{Name: t.dir, Key: key, Origin: s.Origin},
+			Dir: t.dir,
+		}); err != nil {
 			return nil, err
 		}
 		out = append(out, t)
@@ -128,9 +132,12 @@ func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) 
 	if err := monitor.CheckPrefix(url); err != nil {
 		return nil, cli.Usage("%v", err)
 	}
-	o := monitor.Options{Log: loglist.Log{Name: url, MonitoringURL: url, Key: key, Origin: f.origin}, Transport: monitor.Transport{
-		Proxy: http.ProxyFromEnvironment, UserAgent: version.UserAgent(),
-	}}
+	o := monitor.Options{
+		Log: loglist.Log{Name: url, MonitoringURL: url, Key: key, Origin: f.origin},
+		Transport: monitor.Transport{
+			Proxy: http.ProxyFromEnvironment, UserAgent: version.UserAgent(),
+		},
+	}
 	if o.Log.Origin == "" {
 		if o.Log.Origin, err = monitor.OriginOf(ctx, o); err != nil {
 			return nil, fmt.Errorf("%s: %w", url, err)

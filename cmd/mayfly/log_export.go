@@ -35,8 +35,10 @@ func newLogExport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export [--config FILE | --dir DIR | URL]",
 		Short: "Copy the entries of a log as JSON Lines or PEM",
-		Long: "export writes one JSON object for each entry: log, index, timestamp, serial, SAN, issuer of the identity, digest of the\n" +
-			"TBSCertificate, and the precertificate in base64. With --pem it writes only the precertificates. It verifies the\n" +
+		Long: "export writes one JSON object for each entry: log, index, timestamp, serial, SAN, issuer of the " +
+			"identity, digest of the\n" +
+			"TBSCertificate, and the precertificate in base64. With --pem it writes only the " +
+			"precertificates. It verifies the\n" +
 			"checkpoint; \"mayfly log fsck\" verifies the entries.",
 		Example: "  mayfly log export --config mayfly.yaml --from 2026-11-01T00:00:00Z --out entries.jsonl\n" +
 			"  mayfly log export https://ca.example.com/ct --public-key log.pub.pem --from 100 --to 200 --pem",
@@ -87,7 +89,8 @@ func (f *logExportFlags) run(ctx context.Context, args []string, std cli.Streams
 		return err
 	}
 	if from.at.IsZero() && to.at.IsZero() && from.index > to.index {
-		return cli.Usage("--from %d is behind --to %d: nothing lies between; write them the other way round", from.index, to.index)
+		return cli.Usage("--from %d is behind --to %d: nothing lies between; write them the other way round",
+			from.index, to.index)
 	}
 	targets, err := f.targets(ctx, args)
 	if err != nil {

@@ -19,9 +19,12 @@ func newLogFsck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fsck [--config FILE | --dir DIR | URL]",
 		Short: "Verify a log completely: signature, hashes and entries",
-		Long: "fsck verifies the checkpoint's signature, computes every hash of the tree from the entries and compares it with every\n" +
-			"tile. It checks every entry: whether the precertificate corresponds to the logged entry, whether its issuer signed it,\n" +
-			"whether that issuer is in the log, and whether the timestamp is plausible. It reports all findings. The exit status is 3\n" +
+		Long: "fsck verifies the checkpoint's signature, computes every hash of the tree from the entries and " +
+			"compares it with every\n" +
+			"tile. It checks every entry: whether the precertificate corresponds to the logged entry, whether " +
+			"its issuer signed it,\n" +
+			"whether that issuer is in the log, and whether the timestamp is plausible. It reports all findings. " +
+			"The exit status is 3\n" +
 			"if there are any.",
 		Example: "  mayfly log fsck --config mayfly.yaml\n" +
 			"  mayfly log fsck https://ca.example.com/ct --public-key log.pub.pem",
@@ -94,7 +97,10 @@ func writeFsck(w io.Writer, reports []fsckReport, asJSON bool) error {
 		return cli.WriteJSON(w, reports)
 	}
 	st := terminal.StyleFor(w)
-	g := terminal.Grid{Head: []string{"log", "origin", "entries", "checkpoint", "cosignatures", "findings"}, Spare: []string{"cosignatures", "checkpoint"}}
+	g := terminal.Grid{
+		Head:  []string{"log", "origin", "entries", "checkpoint", "cosignatures", "findings"},
+		Spare: []string{"cosignatures", "checkpoint"},
+	}
 	for _, r := range reports {
 		found := st.Green("none")
 		if n := len(r.Findings); n > 0 {
@@ -107,7 +113,8 @@ func writeFsck(w io.Writer, reports []fsckReport, asJSON bool) error {
 	}
 	for _, r := range reports {
 		for _, f := range r.Findings {
-			if err := terminal.Flow(w, st, fmt.Sprintf("  %s: %s: %s", r.Log, st.Bold(f.Where), f.Problem)); err != nil {
+			if err := terminal.Flow(w, st, fmt.Sprintf("  %s: %s: %s", r.Log, st.Bold(f.Where),
+				f.Problem)); err != nil {
 				return err
 			}
 		}

@@ -24,9 +24,12 @@ func newLogRotate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate --config FILE",
 		Short: "Make the next shard of the embedded log, with a new key",
-		Long: "rotate shows the shards after the rotation, and with --yes makes the new shard. The new shard takes over at --at, and\n" +
-			"the previous shard ends 20 minutes later. A running CA applies the change on its own. Before --at, give verifiers a\n" +
-			"trusted root that has the new key (\"mayfly trust export\" lists every shard). That takes time, so --at must be at least\n" +
+		Long: "rotate shows the shards after the rotation, and with --yes makes the new shard. The new shard " +
+			"takes over at --at, and\n" +
+			"the previous shard ends 20 minutes later. A running CA applies the change on its own. Before " +
+			"--at, give verifiers a\n" +
+			"trusted root that has the new key (\"mayfly trust export\" lists every shard). That takes time, so " +
+			"--at must be at least\n" +
 			"ct.embedded.lead in the future.",
 		Example: "  mayfly log rotate --config mayfly.yaml --at 2027-01-01T00:00:00Z\n" +
 			"  mayfly log rotate --config mayfly.yaml --at 2027-01-01T00:00:00Z --name 2027 --yes",
@@ -66,7 +69,8 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 		}
 	}
 	if errors.Is(err, embedded.ErrTooSoon) {
-		return cli.Usage("%v, or say --unpublished: every signature whose SCT is of the new shard then fails to verify "+
+		return cli.Usage("%v, or say --unpublished: every signature whose SCT is of the new shard then fails to "+
+			"verify "+
 			"for clients that do not have the key yet", err)
 	}
 	if s := new(fault.Setting); errors.As(err, &s) && len(s.Path) == 1 && (s.Path[0] == "at" || s.Path[0] == "name") {
@@ -83,7 +87,10 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 
 func (f *logRotateFlags) print(w io.Writer, shards []embedded.Shard) error {
 	st := terminal.StyleFor(w)
-	g := terminal.Grid{Head: []string{"shard", "origin", "path", "from", "to", "log ID"}, Spare: []string{"path", "log ID"}}
+	g := terminal.Grid{
+		Head:  []string{"shard", "origin", "path", "from", "to", "log ID"},
+		Spare: []string{"path", "log ID"},
+	}
 	for i, s := range shards {
 		id := s.LogID
 		if i == len(shards)-1 {

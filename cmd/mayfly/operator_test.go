@@ -92,7 +92,8 @@ func TestCheckFindsWhatStopsAStart(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), "mayfly", "serve", "--config", "mayfly.yaml")
 			cmd.Dir = dir
 			start, _ := cmd.CombinedOutput() // its status is what counts
-			if err == nil || cmd.ProcessState.ExitCode() != cli.ExitUsage || !strings.HasPrefix(string(start), row.want) {
+			if err == nil || cmd.ProcessState.ExitCode() != cli.ExitUsage ||
+				!strings.HasPrefix(string(start), row.want) {
 				t.Errorf("check: %v; start: %s", err, start)
 			}
 			head, _, _ := strings.Cut(string(start), "\n")
@@ -107,7 +108,10 @@ func TestCheckFindsWhatStopsAStart(t *testing.T) {
 func TestCheckBesideACA(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit: {file: journal.jsonl, max_size: 64KiB}\n"})
+	s := process.Serve(t, process.Setup{
+		PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true,
+		More: "audit: {file: journal.jsonl, max_size: 64KiB}\n",
+	})
 	requests := process.Requests(t, provider)
 	call, release := s.Caller(t, true)
 	defer release()
@@ -127,7 +131,10 @@ func TestCheckBesideACA(t *testing.T) {
 func TestReloadWaitsForRestart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit:\n  file: journal.jsonl\n"})
+	s := process.Serve(t, process.Setup{
+		PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true,
+		More: "audit:\n  file: journal.jsonl\n",
+	})
 	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
 	if err != nil {
 		t.Fatal(err)

@@ -188,7 +188,8 @@ func TestReloadCorrected(t *testing.T) {
 	s.Replace(t, "other/identity.yaml", []byte("oidc-issuers: x\n"))
 	s.Replace(t, "mayfly.yaml", bytes.Replace(main, []byte("identity.yaml"), []byte("other/identity.yaml"), 1))
 	s.Until(t, "refused", func() bool { return strings.Contains(s.Logs.String(), "not reloaded") })
-	s.Replace(t, "other/identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {client-id: sigstore, type: email}\n", provider.URL()))
+	s.Replace(t, "other/identity.yaml", fmt.Appendf(nil,
+		"oidc-issuers:\n  %q: {client-id: sigstore, type: email}\n", provider.URL()))
 	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != before })
 }
 
@@ -273,7 +274,8 @@ func TestReloadUnpublished(t *testing.T) {
 	if _, d := s.Generation(t); d != before {
 		t.Error("a log that is not published is in force")
 	}
-	if out, err := process.Mayfly(s.Dir, "trust", "export", "--config", "mayfly.yaml", "--url", "https://ca.example.com", "--out", "trust"); err != nil {
+	if out, err := process.Mayfly(s.Dir, "trust", "export", "--config", "mayfly.yaml", "--url",
+		"https://ca.example.com", "--out", "trust"); err != nil {
 		t.Fatal(err, out)
 	}
 	root, err := os.ReadFile(filepath.Join(s.Dir, "trust", "trusted_root.json"))
@@ -287,7 +289,10 @@ func TestReloadUnpublished(t *testing.T) {
 // rootWithoutLogs is a trusted root that believes a CA and no log.
 func rootWithoutLogs(t *testing.T, p *pki.PKI) []byte {
 	t.Helper()
-	root, err := trust.Material{Authorities: []trust.Authority{{URL: "https://ca.example.com", Chain: p.Chain}}}.TrustedRoot()
+	root, err := trust.Material{Authorities: []trust.Authority{{
+		URL:   "https://ca.example.com",
+		Chain: p.Chain,
+	}}}.TrustedRoot()
 	if err != nil {
 		t.Fatal(err)
 	}

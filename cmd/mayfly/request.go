@@ -46,11 +46,15 @@ func newRequest(*cli.Common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "request --url URL [--trusted-root FILE]",
 		Short: "Request a certificate, and verify it",
-		Long: "request sends an identity token and a proof of possession to the CA, and verifies the certificate before it writes or\n" +
-			"shows it. The certificate must have the key that was sent, and the identity and issuer of the token (or of --identity\n" +
-			"and --issuer). Its chain must end at an authority that the trusted root accepts now, and it must be for code signing. If\n" +
+		Long: "request sends an identity token and a proof of possession to the CA, and verifies the certificate " +
+			"before it writes or\n" +
+			"shows it. The certificate must have the key that was sent, and the identity and issuer of the " +
+			"token (or of --identity\n" +
+			"and --issuer). Its chain must end at an authority that the trusted root accepts now, and it must be " +
+			"for code signing. If\n" +
 			"the trusted root has Certificate Transparency logs, one of them must have signed an SCT for it.\n\n" +
-			"The token comes from --token-file, or from SIGSTORE_ID_TOKEN, or from standard input if it is a pipe, or from a sign-in\n" +
+			"The token comes from --token-file, or from SIGSTORE_ID_TOKEN, or from standard input if it is a " +
+			"pipe, or from a sign-in\n" +
 			"in the browser (--device: on another machine). request makes a new P-256 key, unless --key names a key;\n" +
 			"MAYFLY_KEY_PASSWORD decrypts it.\n" +
 			tokenEnv + ", else from standard input if something is piped in, else from a sign-in in the browser (--device: on\n" +
@@ -62,7 +66,10 @@ func newRequest(*cli.Common) *cobra.Command {
 			if err := f.check(args); err != nil {
 				return err
 			}
-			return f.run(cmd.Context(), cli.Streams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr()})
+			return f.run(cmd.Context(), cli.Streams{
+				In: cmd.InOrStdin(), Out: cmd.OutOrStdout(),
+				Err: cmd.ErrOrStderr(),
+			})
 		}),
 	}
 	fl := cmd.Flags()
@@ -99,7 +106,8 @@ func (f *requestFlags) check(args []string) error {
 	case f.url == "":
 		return cli.Usage("--url is missing; for the CA of \"mayfly dev\" it is --url http://127.0.0.1:5555")
 	case f.trustedRoot == "" && !f.insecure:
-		return cli.Usage("--trusted-root is missing; an answer is verified before anything is written (--insecure-skip-verify turns that off)")
+		return cli.Usage("--trusted-root is missing; an answer is verified before anything is written " +
+			"(--insecure-skip-verify turns that off)")
 	case f.trustedRoot != "" && f.insecure:
 		return cli.Usage("--trusted-root and --insecure-skip-verify exclude each other")
 	case f.csr != "" && f.csr != "-" && f.key != "":
@@ -111,7 +119,10 @@ func (f *requestFlags) check(args []string) error {
 }
 
 func (f *requestFlags) run(ctx context.Context, std cli.Streams) error {
-	opts := client.Options{URL: f.url, GRPC: f.grpc, SkipVerify: f.insecure, UserAgent: version.UserAgent(), Timeout: f.timeout}
+	opts := client.Options{
+		URL: f.url, GRPC: f.grpc, SkipVerify: f.insecure, UserAgent: version.UserAgent(),
+		Timeout: f.timeout,
+	}
 	if f.trustedRoot != "" {
 		m, err := readTrustedRoot(f.trustedRoot)
 		if err != nil {
@@ -139,7 +150,8 @@ func (f *requestFlags) run(ctx context.Context, std cli.Streams) error {
 		return errors.New(client.Explain(err) + f.expected(err))
 	}
 	if f.insecure {
-		fmt.Fprintln(std.Err, terminal.StyleFor(std.Err).Yellow("warning: the answer is not verified (--insecure-skip-verify)"))
+		fmt.Fprintln(std.Err,
+			terminal.StyleFor(std.Err).Yellow("warning: the answer is not verified (--insecure-skip-verify)"))
 	}
 	if err := f.write(std, cert, fresh); err != nil {
 		return err
@@ -175,7 +187,10 @@ func (f *requestFlags) request() (req client.Request, fresh *ecdsa.PrivateKey, e
 			return req, nil, err
 		}
 		var signer crypto.Signer
-		if signer, err = file.ParseKey(file.KeyOptions{Key: data, Password: []byte(os.Getenv(passwordEnv))}); err != nil {
+		if signer, err = file.ParseKey(file.KeyOptions{
+			Key:      data,
+			Password: []byte(os.Getenv(passwordEnv)),
+		}); err != nil {
 			return req, nil, fmt.Errorf("%s: %w", f.key, err)
 		}
 		req.Signer = signer
@@ -208,7 +223,8 @@ func (f *requestFlags) write(std cli.Streams, cert *client.Certificate, fresh *e
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(keyOut, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+	if err := durable.WriteFile(keyOut, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
+		0o600); err != nil {
 		return err
 	}
 	fmt.Fprintf(std.Err, "Key written to %s (readable by you only).\n", keyOut)
@@ -258,7 +274,8 @@ func readTrustedRoot(name string) (trust.Material, error) {
 // warnSkipped says which entries of a trusted root were not understood.
 func warnSkipped(w io.Writer, name string, skipped []string) {
 	for _, s := range skipped {
-		fmt.Fprintln(w, terminal.StyleFor(w).Yellow(fmt.Sprintf("warning: %s: an entry of the trusted root is left out: %s",
-			name, terminal.Printable(s))))
+		fmt.Fprintln(w,
+			terminal.StyleFor(w).Yellow(fmt.Sprintf("warning: %s: an entry of the trusted root is left out: %s",
+				name, terminal.Printable(s))))
 	}
 }

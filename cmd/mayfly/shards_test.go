@@ -22,7 +22,10 @@ import (
 func TestRotateUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
-	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true, More: "audit: {file: journal.jsonl}\n"})
+	s := process.Serve(t, process.Setup{
+		PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true,
+		More: "audit: {file: journal.jsonl}\n",
+	})
 	requests := process.Requests(t, provider)
 	stop := make(chan struct{})
 	var callers sync.WaitGroup
@@ -88,7 +91,8 @@ func TestLogStorageFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	request := func() string {
-		return mayfly("request", "--url", p.URL, "--trusted-root", ".mayfly-dev/trusted_root.json", "--token-file", "token")
+		return mayfly("request", "--url", p.URL, "--trusted-root", ".mayfly-dev/trusted_root.json",
+			"--token-file", "token")
 	}
 	ready := func() (int, string) {
 		status, page := process.Get(t, p.Admin+"/readyz")

@@ -44,8 +44,10 @@ func newTrustExport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export --config FILE --out DIR",
 		Short: "Write trusted_root.json and signing_config.json",
-		Long: "export writes two files into DIR: trusted_root.json for verifiers (every chain and every log of the configuration with\n" +
-			"their validity) and signing_config.json for signers (where to send requests). It reads the configuration, the chains and\n" +
+		Long: "export writes two files into DIR: trusted_root.json for verifiers (every chain and every log of " +
+			"the configuration with\n" +
+			"their validity) and signing_config.json for signers (where to send requests). It reads the " +
+			"configuration, the chains and\n" +
 			"the public keys. The CA need not run; neither its private key nor a password is needed.\n\n" +
 			"Flags add a timestamp authority and a Rekor log of yours to both files.",
 		Example: "  mayfly trust export --config mayfly.yaml --url https://ca.example.com --out trust/\n" +
@@ -77,7 +79,8 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 		return cli.Misconfigured(err)
 	}
 	if _, backend := cfg.CA.Selected(); backend.Temporary() {
-		return cli.Usage("%s: the CA is ephemeral: its chain exists only while it runs, so there is nothing to export", f.config)
+		return cli.Usage("%s: the CA is ephemeral: its chain exists only while it runs, so there is nothing to export",
+			f.config)
 	}
 	if f.url == "" {
 		f.url = "http://" + cfg.Listen.HTTP

@@ -32,10 +32,14 @@ func newTUF() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tuf",
 		Short: "Make and maintain a TUF repository with the trusted root for clients",
-		Long: "A TUF repository distributes trusted_root.json and signing_config.json, and their updates, to clients. A client that was\n" +
-			"set up once with 1.root.json (cosign initialize --mirror URL --root 1.root.json) follows every change on its own.\n\n" +
-			"Serve DIR/repository with a web server. DIR/keys is secret; MAYFLY_TUF_PASSWORD encrypts the keys. DIR/keys/published is\n" +
-			"a copy of what was published: each command verifies DIR/repository against this copy, as a client does, and signs\n" +
+		Long: "A TUF repository distributes trusted_root.json and signing_config.json, and their updates, to " +
+			"clients. A client that was\n" +
+			"set up once with 1.root.json (cosign initialize --mirror URL --root 1.root.json) follows every " +
+			"change on its own.\n\n" +
+			"Serve DIR/repository with a web server. DIR/keys is secret; MAYFLY_TUF_PASSWORD encrypts the keys. " +
+			"DIR/keys/published is\n" +
+			"a copy of what was published: each command verifies DIR/repository against this copy, as a " +
+			"client does, and signs\n" +
 			"nothing else." + tufPasswordEnv +
 			" encrypts the keys. DIR/keys/published is a copy\n" +
 			"of what was published: each command verifies DIR/repository against it, as a client does, " +
@@ -91,7 +95,9 @@ func (f *tufFlags) newInit() *cobra.Command {
 			}
 			st := terminal.StyleFor(cmd.ErrOrStderr())
 			if len(o.Password) == 0 {
-				fmt.Fprintln(cmd.ErrOrStderr(), st.Yellow("warning: the keys in "+f.dir+"/keys are not encrypted; set "+tufPasswordEnv+" to encrypt them"))
+				fmt.Fprintln(cmd.ErrOrStderr(),
+					st.Yellow("warning: the keys in "+f.dir+"/keys are not encrypted; set "+tufPasswordEnv+
+						" to encrypt them"))
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(),
 				"Give clients %s/repository/1.root.json; move keys/root.pem and keys/targets.pem to a safe place. "+
@@ -105,9 +111,12 @@ func (f *tufFlags) newPublish() *cobra.Command {
 	return &cobra.Command{
 		Use:   "publish --dir DIR [FILE...]",
 		Short: "Publish a trusted root and a signing configuration, or only renew metadata that expires soon",
-		Long: "publish adds the files (trusted_root.json, signing_config.json) to the repository and signs it. Without files it only\n" +
-			"renews the metadata: run it daily with the keys of snapshot and timestamp alone. Clients see either the old state or the\n" +
-			"new one; after a crash the next command completes the change. A repository that someone else has changed is refused.",
+		Long: "publish adds the files (trusted_root.json, signing_config.json) to the repository and signs it. " +
+			"Without files it only\n" +
+			"renews the metadata: run it daily with the keys of snapshot and timestamp alone. Clients see either " +
+			"the old state or the\n" +
+			"new one; after a crash the next command completes the change. A repository that someone else " +
+			"has changed is refused.",
 		Example: "  mayfly trust tuf publish --dir tuf/ trust/trusted_root.json trust/signing_config.json\n  mayfly trust tuf publish --dir tuf/",
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			r, err := f.open()
@@ -161,8 +170,10 @@ func (f *tufFlags) newShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show --dir DIR",
 		Short: "Show roles, keys, expiry and files, and check the repository as a client would",
-		Long: "show prints the state of the repository and changes nothing. It exits with 3, and says what is wrong, if a client would\n" +
-			"refuse the repository, if the repository does not follow from the copy in DIR/keys/published, or if that copy is\n" +
+		Long: "show prints the state of the repository and changes nothing. It exits with 3, and says what is " +
+			"wrong, if a client would\n" +
+			"refuse the repository, if the repository does not follow from the copy in " +
+			"DIR/keys/published, or if that copy is\n" +
 			"missing. In that case it prints the state of the copy.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -194,9 +205,12 @@ func (f *tufFlags) newAdopt() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "adopt --dir DIR --root-sha256 HEX",
 		Short: "Accept a repository that has no copy beside its keys as authentic",
-		Long: "adopt makes DIR/keys/published from DIR/repository: once for a repository of an earlier version of mayfly, or when the\n" +
-			"copy was lost. Nothing beside the keys then shows which metadata is authentic. Therefore you give the SHA-256 of the\n" +
-			"1.root.json that clients have (--root-sha256), taken from a client. adopt verifies that everything else follows from\n" +
+		Long: "adopt makes DIR/keys/published from DIR/repository: once for a repository of an earlier version of " +
+			"mayfly, or when the\n" +
+			"copy was lost. Nothing beside the keys then shows which metadata is authentic. Therefore you " +
+			"give the SHA-256 of the\n" +
+			"1.root.json that clients have (--root-sha256), taken from a client. adopt verifies that " +
+			"everything else follows from\n" +
 			"that root.",
 		Example: "  sha256sum 1.root.json   # of a client\n  mayfly trust tuf adopt --dir tuf/ --root-sha256 0123...",
 		Args:    cobra.NoArgs,
@@ -210,7 +224,8 @@ func (f *tufFlags) newAdopt() *cobra.Command {
 				if none := (*trust.NoAnchorError)(nil); errors.As(err, &none) {
 					return cli.Usage("%v", err)
 				}
-				return cli.Usage("--root-sha256 is missing: write the SHA-256 of the 1.root.json that clients were given")
+				return cli.Usage("--root-sha256 is missing: write the SHA-256 of the 1.root.json " +
+					"that clients were given")
 			}
 			r, err := trust.AdoptTUF(o, fingerprint)
 			if err != nil {
@@ -228,8 +243,10 @@ func (f *tufFlags) newRestore() *cobra.Command {
 	return &cobra.Command{
 		Use:   "restore --dir DIR",
 		Short: "Restore the repository as it was published",
-		Long: "restore writes each file of DIR/repository that is missing or differs from the copy in DIR/keys/published, and removes\n" +
-			"root metadata that does not follow from the copy. It needs no key. First find out who changed the directory: publish and\n" +
+		Long: "restore writes each file of DIR/repository that is missing or differs from the copy in " +
+			"DIR/keys/published, and removes\n" +
+			"root metadata that does not follow from the copy. It needs no key. First find out who changed the " +
+			"directory: publish and\n" +
 			"rotate refuse to work on such a repository.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {

@@ -30,9 +30,12 @@ func newVerify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify BUNDLE --trusted-root FILE --artifact FILE --identity SAN --issuer URL",
 		Short: "Verify a Sigstore bundle: who signed what, and when",
-		Long: "verify checks a Sigstore bundle against a trusted root. The certificate must chain to an authority that was trusted and\n" +
-			"valid when it signed. If the trusted root has Certificate Transparency logs, one of them must have signed an SCT for the\n" +
-			"certificate. The signature must be in a trusted Rekor log (with --no-rekor: have a trusted timestamp instead) and must\n" +
+		Long: "verify checks a Sigstore bundle against a trusted root. The certificate must chain to an authority " +
+			"that was trusted and\n" +
+			"valid when it signed. If the trusted root has Certificate Transparency logs, one of them must have " +
+			"signed an SCT for the\n" +
+			"certificate. The signature must be in a trusted Rekor log (with --no-rekor: have a trusted " +
+			"timestamp instead) and must\n" +
 			"be over the artifact. Identity and issuer must be the expected ones.\n\n" +
 			"The exit status is 3 if a check fails. The numbers in the output count verified items only.",
 		Example: "  mayfly verify app.sigstore.json --trusted-root trusted_root.json --artifact app.tar.gz \\\n" +
@@ -50,7 +53,8 @@ func newVerify() *cobra.Command {
 	fl.StringVar(&f.tufRoot, "tuf-root", "", "root.json of that repository, from a source that you trust")
 	fl.StringVar(&f.artifact, "artifact", "", "file that was signed; \"-\" is standard input")
 	fl.StringVar(&f.expect.Digest, "digest", "", "its digest instead of the file, sha256:HEX")
-	fl.StringVar(&f.expect.Identity, "identity", "", "the signer: an address, URI or name, exactly as in the certificate")
+	fl.StringVar(&f.expect.Identity, "identity", "",
+		"the signer: an address, URI or name, exactly as in the certificate")
 	fl.StringVar(&f.expect.IdentityRegexp, "identity-regexp", "", "regular expression that must match the whole of it")
 	fl.StringVar(&f.expect.Issuer, "issuer", "", "the OpenID Connect issuer that vouched for the signer")
 	fl.StringVar(&f.expect.IssuerRegexp, "issuer-regexp", "", "regular expression that must match the whole of it")
@@ -109,7 +113,8 @@ func (f *verifyFlags) run(cmd *cobra.Command, name string) error {
 func (f *verifyFlags) root(cmd *cobra.Command) ([]byte, error) {
 	switch {
 	case (f.trustedRoot == "") == (f.tuf == ""):
-		return nil, cli.Usage("name whom to believe, in one way: --trusted-root FILE, or --tuf URL with --tuf-root FILE")
+		return nil,
+			cli.Usage("name whom to believe, in one way: --trusted-root FILE, or --tuf URL with --tuf-root FILE")
 	case f.trustedRoot != "":
 		return input.Read(nil, f.trustedRoot)
 	case f.tufRoot == "":
@@ -143,7 +148,8 @@ func printVerified(w io.Writer, v *trust.Verified, logs map[[32]byte]string) err
 	case v.SCTs > 0:
 		t.Add("transparency", human.Count(v.SCTs, "SCT")+" of trusted logs")
 	case v.Demanded == 0:
-		t.Add("transparency", st.Yellow("not demanded")+" "+st.Dim("(the trusted root names no Certificate Transparency log)"))
+		t.Add("transparency", st.Yellow("not demanded")+" "+
+			st.Dim("(the trusted root names no Certificate Transparency log)"))
 	}
 	if v.Statement != "" {
 		t.Add("statement", terminal.Printable(v.Statement))

@@ -83,7 +83,8 @@ func TestNoCanary(t *testing.T) {
 	provider := idp.New(t, idp.Options{})
 	s := process.Serve(t, process.Setup{
 		PKI: pki.New(pki.Options{}), Issuer: provider.URL(), More: "api: {v1: false}\n",
-		Issuers: "  https://canary.example.com: {client-id: canary-audience, type: uri, subject-domain: \"https://canary.example.com\"}\n",
+		Issuers: "  https://canary.example.com: {client-id: canary-audience, type: uri, subject-domain: " +
+			"\"https://canary.example.com\"}\n",
 	})
 	w := newWire(t, wireServer{rest: "http://" + s.HTTP, grpc: s.GRPC}, provider)
 	w.settled(t)

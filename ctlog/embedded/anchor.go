@@ -70,7 +70,8 @@ func (c Config) checkPermissions(shards []Shard) error {
 	for _, path := range paths {
 		st, err := os.Stat(path)
 		if err == nil && st.Mode().Perm()&0o002 != 0 {
-			return fmt.Errorf("every user may write to %s, and could replace the log's keys or shards; run: chmod o-w %s",
+			return fmt.Errorf("every user may write to %s, and could replace the log's keys or "+
+				"shards; run: chmod o-w %s",
 				path, path)
 		}
 	}

@@ -30,7 +30,9 @@ func TestChangedShardsAreNotTakenUp(t *testing.T) {
 			true, "key",
 		},
 		{
-			"the same key twice", func(_ *testing.T, _ string, l *list) { l.Shards[1]["log_id"] = l.Shards[0]["log_id"] },
+			"the same key twice", func(_ *testing.T, _ string, l *list) {
+				l.Shards[1]["log_id"] = l.Shards[0]["log_id"]
+			},
 			true, "same key",
 		},
 		{"a missing shard", func(_ *testing.T, _ string, l *list) { l.Shards = l.Shards[:1] }, true, "shard"},

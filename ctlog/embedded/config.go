@@ -23,16 +23,16 @@ type Config struct {
 	Dir string `yaml:"dir" path:"dir"`
 	// Origin is the log's name in its checkpoints: a host name with a path, without scheme. It cannot be changed later.
 	Origin string `yaml:"origin"`
-	// Rotate is how often a new shard with a new key takes over: yearly, quarterly or monthly, at 00:00 UTC of the first
-	// day. When omitted: only by "mayfly log rotate".
+	// Rotate is how often a new shard with a new key takes over: yearly, quarterly or monthly, at 00:00 UTC of the
+	// first day. When omitted: only by "mayfly log rotate".
 	Rotate string `yaml:"rotate"`
 	// Lead is how long a shard is made before it takes over, so that verifiers can have its key by then: at most 2160h.
 	// Default: 720h.
 	Lead *time.Duration `yaml:"lead"`
 	// Witnesses cosign the log's checkpoints (c2sp.org/tlog-witness).
 	Witnesses []WitnessConfig `yaml:"witnesses"`
-	// WitnessPolicy is how many cosignatures a checkpoint should have. A checkpoint with fewer is published nevertheless,
-	// and readiness warns. Default: one of each witness.
+	// WitnessPolicy is how many cosignatures a checkpoint should have. A checkpoint with fewer is published
+	// nevertheless, and readiness warns. Default: one of each witness.
 	WitnessPolicy *int `yaml:"witness_policy"`
 }
 

@@ -16,7 +16,8 @@ func (l *Log) rightEdge(ctx context.Context) error {
 		err = l.readEdge(ctx) // the tree may have grown meanwhile
 	}
 	if err != nil {
-		return fmt.Errorf("%w; restore the file from a copy of the directory (\"mayfly log fsck\" finds other damage)", err)
+		return fmt.Errorf("%w; restore the file from a copy of the directory (\"mayfly log fsck\" finds other damage)",
+			err)
 	}
 	return nil
 }

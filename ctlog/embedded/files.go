@@ -36,7 +36,8 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
 		_ = f.Close()
-		return nil, fmt.Errorf("the log in %s is in use by another process; stop it, or configure a different directory", dir)
+		return nil,
+			fmt.Errorf("the log in %s is in use by another process; stop it, or configure a different directory", dir)
 	}
 	return f, nil
 }
@@ -77,7 +78,8 @@ func otherOrigin(c Config, have string) error {
 }
 
 func keyMissing(path string) error {
-	return fault.BadSetting("the key is missing, but the log has entries", "restore the key, or use a new directory", "dir").In(path)
+	return fault.BadSetting("the key is missing, but the log has entries",
+		"restore the key, or use a new directory", "dir").In(path)
 }
 
 func parseKey(path string, data []byte) (*ecdsa.PrivateKey, error) {

@@ -39,7 +39,8 @@ func (h *health) err() error {
 		return errClosed
 	}
 	if h.cause != nil {
-		return fmt.Errorf("the storage failed at %s and is probed until it works: %w", h.since.UTC().Format(time.RFC3339), h.cause)
+		return fmt.Errorf("the storage failed at %s and is probed until it works: %w",
+			h.since.UTC().Format(time.RFC3339), h.cause)
 	}
 	return nil
 }

@@ -154,7 +154,8 @@ func inspectTree(c Config) error {
 	case err != nil:
 		return badFile(path, err)
 	case string(data) != layoutVersion:
-		return fault.BadSetting(fmt.Sprintf("the file has the layout %q, and this version of mayfly supports the layout %s", data,
+		return fault.BadSetting(fmt.Sprintf("the file has the layout %q, and this version of mayfly "+
+			"supports the layout %s", data,
 			layoutVersion), "use the version of mayfly that wrote the file", "dir").In(path)
 	}
 	path = filepath.Join(c.Dir, checkpointFile)
@@ -166,7 +167,8 @@ func inspectTree(c Config) error {
 		return badFile(path, err)
 	}
 	if _, err := parseHead(data, c.Origin); err != nil {
-		return fault.BadSetting(err.Error(), "restore it, or remove it: a new one is then signed over the existing tree",
+		return fault.BadSetting(err.Error(),
+			"restore it, or remove it: a new one is then signed over the existing tree",
 			"dir").In(path)
 	}
 	return nil

@@ -202,7 +202,8 @@ func (l *Log) awaitCheckpoint(ctx context.Context) error {
 		if raw, err := r.ReadCheckpoint(ctx); err == nil {
 			published, err := parseHead(raw, l.signer.origin)
 			if err != nil {
-				return fmt.Errorf("checkpoint: %w; restore it, or remove it: a new one is then signed over the existing tree", err)
+				return fmt.Errorf("checkpoint: %w; restore it, or remove it: a new one is then signed "+
+					"over the existing tree", err)
 			}
 			if published.Size >= size {
 				return nil

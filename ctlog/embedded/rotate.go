@@ -14,11 +14,13 @@ import (
 
 // Rotation is a request for a new shard.
 type Rotation struct {
-	// At is when the shard takes over. Zero: the next date of the schedule, or midnight, that is at least the lead away.
+	// At is when the shard takes over. Zero: the next date of the schedule, or midnight, that is at least the lead
+	// away.
 	At time.Time
 	// Name is the shard's name. Empty: made from At.
 	Name string
-	// Unpublished allows At to be less than the lead away: verifiers that do not have the new key by then reject its SCTs.
+	// Unpublished allows At to be less than the lead away: verifiers that do not have the new key by then reject its
+	// SCTs.
 	Unpublished bool
 }
 
@@ -52,7 +54,8 @@ func (c Config) plan(shards []Shard, r Rotation, now time.Time) ([]Shard, error)
 		return nil, fmt.Errorf("shard %s ends at %s and has no successor; restore %s", last.Label(),
 			last.NotAfter.Format(time.RFC3339), stateFile)
 	case r.At.Before(now.Add(lead).Truncate(time.Second)) && !r.Unpublished:
-		return nil, fmt.Errorf("%s is less than %s away: %w; choose a later time", r.At.Format(time.RFC3339), lead, ErrTooSoon)
+		return nil, fmt.Errorf("%s is less than %s away: %w; choose a later time",
+			r.At.Format(time.RFC3339), lead, ErrTooSoon)
 	}
 	if r.Name == "" {
 		r.Name = r.At.Format("2006-01-02")
@@ -65,7 +68,8 @@ func (c Config) plan(shards []Shard, r Rotation, now time.Time) ([]Shard, error)
 	}
 	for _, s := range shards {
 		if s.Name == r.Name {
-			return nil, fault.BadSetting(fmt.Sprintf("the shard %q already exists", r.Name), "give the new shard another name",
+			return nil, fault.BadSetting(fmt.Sprintf("the shard %q already exists", r.Name),
+				"give the new shard another name",
 				"name")
 		}
 	}

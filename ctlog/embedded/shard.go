@@ -137,8 +137,10 @@ func (c Config) parseState(data []byte) ([]Shard, error) {
 		return nil, fmt.Errorf("%s: %w; restore it", path, err)
 	}
 	if s.Version > stateVersion {
-		return nil, fmt.Errorf("%s was written by a newer mayfly (file version %d, this one supports %d); use that version", path,
-			s.Version, stateVersion)
+		return nil,
+			fmt.Errorf("%s was written by a newer mayfly (file version %d, this one supports %d); use that version",
+				path,
+				s.Version, stateVersion)
 	}
 	if s.Version < 1 || len(s.Shards) == 0 || s.Shards[0].Name != "" {
 		return nil, fmt.Errorf("%s does not begin with the first shard; restore it", path)

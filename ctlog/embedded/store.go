@@ -101,7 +101,8 @@ func (s *Store) maintain(ctx context.Context) {
 		s.warning = text
 		s.mu.Unlock()
 		if changed && ctx.Err() == nil {
-			s.o.Logger.Error("the shards of the embedded log could not be brought up to date; trying again", "cause", text)
+			s.o.Logger.Error("the shards of the embedded log could not be brought up to date; trying again", "cause",
+				text)
 		}
 		select {
 		case <-ctx.Done():
@@ -285,7 +286,8 @@ func (s *Store) closeShard(ctx context.Context, m *storeShard) error {
 	if err != nil {
 		return err
 	}
-	s.report("log-shard-closed", closed, "accepts no more entries; its last checkpoint is published and it stays readable")
+	s.report("log-shard-closed", closed,
+		"accepts no more entries; its last checkpoint is published and it stays readable")
 	return s.refresh(ctx)
 }
 

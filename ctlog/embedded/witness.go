@@ -295,7 +295,8 @@ func (c *cosigner) ask(ctx context.Context, w *witness, p proposal) string {
 type largerError struct{ theirs, ours uint64 }
 
 func (e *largerError) Error() string {
-	return fmt.Sprintf("the witness has cosigned a checkpoint over %d entries, and this log has %d: entries were lost (an old "+
+	return fmt.Sprintf("the witness has cosigned a checkpoint over %d entries, and this log has %d: "+
+		"entries were lost (an old "+
 		"backup?), or another process has the log's key", e.theirs, e.ours)
 }
 
@@ -329,7 +330,9 @@ func (c *cosigner) cosign(ctx context.Context, w *witness, p proposal) (line str
 			size, err := strconv.ParseUint(strings.TrimSuffix(string(answer), "\n"), 10, 63)
 			switch {
 			case err != nil:
-				return "", fmt.Errorf("the witness has another root for the %d entries that it cosigned before: the log's key has signed two trees", w.size)
+				return "",
+					fmt.Errorf("the witness has another root for the %d entries that it cosigned before: the log's "+
+						"key has signed two trees", w.size)
 			case size > p.size:
 				return "", &largerError{size, p.size}
 			case size == w.size:

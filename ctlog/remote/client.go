@@ -94,7 +94,8 @@ func (l *Log) failure(r reply, err error) *ctlog.Failure {
 	}
 	f := &ctlog.Failure{
 		Result: ctlog.Refused, Status: r.status,
-		Err: fmt.Errorf("the log answered %d %s %q", r.status, http.StatusText(r.status), r.body[:min(len(r.body), maxQuote)]),
+		Err: fmt.Errorf("the log answered %d %s %q", r.status, http.StatusText(r.status),
+			r.body[:min(len(r.body), maxQuote)]),
 	}
 	switch {
 	case r.status == http.StatusRequestTimeout, r.status == http.StatusTooManyRequests,

@@ -123,7 +123,8 @@ func (c Config) Check() error {
 func (c Config) Warnings() []*fault.Setting {
 	u, err := url.Parse(c.URL)
 	switch {
-	case err != nil || c.MonitoringURL != "" && c.Origin != "" || c.MonitoringURL == "" && hostname.IsLoopback(u.Hostname()):
+	case err != nil || c.MonitoringURL != "" && c.Origin != "" ||
+		c.MonitoringURL == "" && hostname.IsLoopback(u.Hostname()):
 		return nil
 	case c.MonitoringURL != "":
 		return []*fault.Setting{fault.BadSetting("checkpoints at this URL cannot be verified without the log's "+
@@ -206,7 +207,8 @@ func (c Config) Window() (loglist.Window, error) {
 		return loglist.Window{}, err
 	}
 	if !from.IsZero() && !to.IsZero() && !from.Before(to) {
-		return loglist.Window{}, fault.BadSetting("not_after is not after not_before", "write a later time", "not_after")
+		return loglist.Window{}, fault.BadSetting("not_after is not after not_before",
+			"write a later time", "not_after")
 	}
 	return loglist.Window{NotBefore: from, NotAfter: to}, nil
 }
@@ -259,7 +261,8 @@ func (c Config) hostHeader() string {
 	case err != nil:
 		return ""
 	case net.ParseIP(u.Hostname()) != nil:
-		// A server cannot route by an address. An origin begins with the log's public host name (c2sp.org/static-ct-api).
+		// A server cannot route by an address. An origin begins with the log's public host name
+		// (c2sp.org/static-ct-api).
 		if host, _, _ := strings.Cut(c.Origin, "/"); isRoutable(host) {
 			return host
 		}

@@ -52,9 +52,16 @@ func TestConfigCheck(t *testing.T) {
 		{"loopback v6", func(c *remote.Config) { c.URL = "http://[::1]:6962/lab/" }, nil},
 		{"localhost", func(c *remote.Config) { c.URL = "http://localhost" }, nil},
 		{"plain http", func(c *remote.Config) { c.URL = "http://ct.example.com" }, []string{"url"}},
-		{"plain http to a name like loopback", func(c *remote.Config) { c.URL = "http://127.0.0.1.example.com" }, []string{"url"}},
+		{
+			"plain http to a name like loopback",
+			func(c *remote.Config) { c.URL = "http://127.0.0.1.example.com" },
+			[]string{"url"},
+		},
 		{"plain http, wanted", func(c *remote.Config) { c.URL, c.Insecure = "http://ct.example.com", true }, nil},
-		{"other scheme, insecure", func(c *remote.Config) { c.URL, c.Insecure = "ftp://ct.example.com", true }, []string{"url"}},
+		{
+			"other scheme, insecure", func(c *remote.Config) { c.URL, c.Insecure = "ftp://ct.example.com", true },
+			[]string{"url"},
+		},
 		{"no scheme", func(c *remote.Config) { c.URL = "ct.example.com" }, []string{"url"}},
 		{"no host", func(c *remote.Config) { c.URL = "https:///x" }, []string{"url"}},
 		{"password", func(c *remote.Config) { c.URL = "https://u:p@ct.example.com" }, []string{"url"}},
@@ -62,14 +69,27 @@ func TestConfigCheck(t *testing.T) {
 		{"control character", func(c *remote.Config) { c.URL += "\x01" }, []string{"url"}},
 		{"the API's path", func(c *remote.Config) { c.URL += "/ct/v1/add-pre-chain" }, []string{"url"}},
 		{"dates", func(c *remote.Config) { c.NotBefore, c.NotAfter = "2026-01-01", "2026-07-01T00:00:00Z" }, nil},
-		{"no dates", func(c *remote.Config) { c.NotBefore, c.NotAfter = "yesterday", "2026-13-01" }, []string{"not_before", "not_after"}},
+		{
+			"no dates", func(c *remote.Config) { c.NotBefore, c.NotAfter = "yesterday", "2026-13-01" },
+			[]string{"not_before", "not_after"},
+		},
 		{"log ID in hexadecimal", func(c *remote.Config) { c.LogID = strings.Repeat("0f", 32) }, nil},
-		{"log ID in base64", func(c *remote.Config) { c.LogID = base64.StdEncoding.EncodeToString(make([]byte, 32)) }, nil},
+		{
+			"log ID in base64", func(c *remote.Config) { c.LogID = base64.StdEncoding.EncodeToString(make([]byte, 32)) },
+			nil,
+		},
 		{"short log ID", func(c *remote.Config) { c.LogID = "0f0f" }, []string{"log_id"}},
 		{"proxy", func(c *remote.Config) { c.Proxy = "socks5://127.0.0.1:1080" }, nil},
 		{"no proxy", func(c *remote.Config) { c.Proxy = "proxy.example.com:3128" }, []string{"proxy"}},
-		{"proxy with a password", func(c *remote.Config) { c.Proxy = "http://u:p@proxy.example.com:3128" }, []string{"proxy"}},
-		{"half a client certificate", func(c *remote.Config) { c.ClientCertificate = &remote.ClientCertificateConfig{Key: "k.pem"} }, []string{"client_certificate"}},
+		{
+			"proxy with a password", func(c *remote.Config) { c.Proxy = "http://u:p@proxy.example.com:3128" },
+			[]string{"proxy"},
+		},
+		{
+			"half a client certificate",
+			func(c *remote.Config) { c.ClientCertificate = &remote.ClientCertificateConfig{Key: "k.pem"} },
+			[]string{"client_certificate"},
+		},
 		{"client certificate", func(c *remote.Config) {
 			c.ClientCertificate = &remote.ClientCertificateConfig{Certificate: "c.pem", Key: "k.pem"}
 		}, nil},
@@ -79,8 +99,15 @@ func TestConfigCheck(t *testing.T) {
 		{"monitoring", func(c *remote.Config) {
 			c.MonitoringURL, c.MaxMergeDelay = "https://mon.example.com/2026", time.Minute
 		}, nil},
-		{"no monitoring", func(c *remote.Config) { c.MonitoringURL, c.MaxMergeDelay = "http://mon.example.com", time.Second }, []string{"monitoring_url", "max_merge_delay"}},
-		{"wrong order", func(c *remote.Config) { c.NotBefore, c.NotAfter = "2026-01-01", "2026-01-01" }, []string{"not_after"}},
+		{
+			"no monitoring",
+			func(c *remote.Config) { c.MonitoringURL, c.MaxMergeDelay = "http://mon.example.com", time.Second },
+			[]string{"monitoring_url", "max_merge_delay"},
+		},
+		{
+			"wrong order", func(c *remote.Config) { c.NotBefore, c.NotAfter = "2026-01-01", "2026-01-01" },
+			[]string{"not_after"},
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -121,7 +148,12 @@ func TestOpenRefuses(t *testing.T) {
 		{"url", remote.Config{URL: "http://ct.example.com"}, remote.Options{PublicKeyPEM: key}, "url"},
 		{"key", remote.Config{}, remote.Options{}, "public_key"},
 		{"CA certificates", remote.Config{}, remote.Options{PublicKeyPEM: key, CACertPEM: []byte("x")}, "ca_cert"},
-		{"client certificate", remote.Config{}, remote.Options{PublicKeyPEM: key, ClientCertificatePEM: key, ClientKeyPEM: key}, "client_certificate"},
+		{
+			"client certificate",
+			remote.Config{},
+			remote.Options{PublicKeyPEM: key, ClientCertificatePEM: key, ClientKeyPEM: key},
+			"client_certificate",
+		},
 		{"proxy", remote.Config{Proxy: "nowhere"}, remote.Options{PublicKeyPEM: key}, "proxy"},
 		{"log ID", remote.Config{LogID: strings.Repeat("ab", 32)}, remote.Options{PublicKeyPEM: key}, "log_id"},
 	} {
@@ -146,9 +178,14 @@ func TestLogID(t *testing.T) {
 		t.Fatal(err)
 	}
 	id, other := sha256.Sum256(spki), strings.Repeat("ab", 32)
-	for text, ok := range map[string]bool{"": true, hex.EncodeToString(id[:]): true, base64.StdEncoding.EncodeToString(id[:]): true, other: false} {
-		_, err := remote.Open(remote.Config{Name: "lab", URL: l.URL(), LogID: text}, remote.Options{PublicKeyPEM: l.PublicKeyPEM()})
-		if (err == nil) != ok || err != nil && (!strings.Contains(err.Error(), other) || !strings.Contains(err.Error(), hex.EncodeToString(id[:]))) {
+	for text, ok := range map[string]bool{
+		"": true, hex.EncodeToString(id[:]): true,
+		base64.StdEncoding.EncodeToString(id[:]): true, other: false,
+	} {
+		_, err := remote.Open(remote.Config{Name: "lab", URL: l.URL(), LogID: text},
+			remote.Options{PublicKeyPEM: l.PublicKeyPEM()})
+		if (err == nil) != ok || err != nil &&
+			(!strings.Contains(err.Error(), other) || !strings.Contains(err.Error(), hex.EncodeToString(id[:]))) {
 			t.Errorf("log_id %q: %v", text, err)
 		}
 	}

@@ -14,7 +14,8 @@ import (
 // B11: whatever a log answers, the parser neither panics nor lets pass what tbs would not read back as the same bytes.
 func FuzzAnswer(f *testing.F) {
 	s := tbs.SCT{
-		LogID: [32]byte{1}, Timestamp: 1, Extensions: []byte{0, 0, 5, 1, 2, 3, 4, 5}, Hash: 4, Sig: 3, Signature: []byte("signature"),
+		LogID: [32]byte{1}, Timestamp: 1, Extensions: []byte{0, 0, 5, 1, 2, 3, 4, 5}, Hash: 4, Sig: 3,
+		Signature: []byte("signature"),
 	}
 	sig := append([]byte{4, 3, 0, byte(len(s.Signature))}, s.Signature...)
 	honest, err := json.Marshal(map[string]any{"sct_version": 0, "id": s.LogID[:], "timestamp": s.Timestamp, "extensions": "AAAFAQIDBAU=", "signature": sig})

@@ -199,7 +199,8 @@ func (l *Log) Roots(ctx context.Context) (roots [][]byte, date time.Time, err er
 	var answer rootsAnswer
 	r, err := l.call(ctx, maxRootsBody, func(c client) error {
 		_, body, err := c.GetAndParse(ctx, ct.GetRootsPath, nil, &answer) //nolint:bodyclose // closed inside
-		if err == nil && !json.Valid(body) {                              // GetAndParse ignores what follows the first JSON value
+		// GetAndParse ignores what follows the first JSON value
+		if err == nil && !json.Valid(body) {
 			err = errors.New("bytes follow the JSON value")
 		}
 		return err

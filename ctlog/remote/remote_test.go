@@ -80,7 +80,9 @@ func open(t *testing.T, srv *httptest.Server, caCert []byte) *remote.Log {
 // The log's TLS certificate must chain to ca_cert.
 func TestTLS(t *testing.T) {
 	t.Parallel()
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"certificates":[]}`)) }))
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"certificates":[]}`))
+	}))
 	t.Cleanup(srv.Close)
 	own := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
 	if _, _, err := open(t, srv, own).Roots(t.Context()); err != nil {
@@ -111,7 +113,8 @@ func TestClientCertificateAndProxy(t *testing.T) {
 	}))
 	t.Cleanup(proxy.Close)
 	key := publicPEM(t, newKey(t, elliptic.P256()).Public())
-	r, err := remote.Open(remote.Config{Name: "lab", URL: "http://ct.example.com", Insecure: true, Proxy: proxy.URL}, remote.Options{PublicKeyPEM: key})
+	r, err := remote.Open(remote.Config{Name: "lab", URL: "http://ct.example.com", Insecure: true, Proxy: proxy.URL},
+		remote.Options{PublicKeyPEM: key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +138,10 @@ func TestClientCertificateAndProxy(t *testing.T) {
 	srv.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS12}
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
-	o := remote.Options{PublicKeyPEM: key, CACertPEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})}
+	o := remote.Options{PublicKeyPEM: key, CACertPEM: pem.EncodeToMemory(&pem.Block{
+		Type:  "CERTIFICATE",
+		Bytes: srv.Certificate().Raw,
+	})}
 	ask := func() error {
 		r, err := remote.Open(remote.Config{Name: "lab", URL: srv.URL}, o)
 		if err != nil {
@@ -148,7 +154,8 @@ func TestClientCertificateAndProxy(t *testing.T) {
 	if ask() == nil {
 		t.Error("the log took us without a certificate")
 	}
-	o.ClientCertificatePEM, o.ClientKeyPEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), keyPEM(t, client)
+	o.ClientCertificatePEM, o.ClientKeyPEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		keyPEM(t, client)
 	if err := ask(); err != nil {
 		t.Error(err)
 	}

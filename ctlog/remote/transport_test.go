@@ -189,13 +189,20 @@ var answers = []struct {
 	{"no body", "HTTP/1.1 204 No Content\r\n\r\n", false, "204", 1},
 	{"empty body", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false, "200", 1},
 	{"chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n", false, "200", 1},
-	{"interim answers", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n" + okAnswer, false, "200", 1},
+	{"interim answers", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n" +
+		okAnswer, false, "200", 1},
 	{"until the end", "HTTP/1.1 200 OK\r\n\r\n{}", true, "200", 2},
 	{"close", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", false, "200", 2},
 	{"HTTP/1.0", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}", true, "200", 2},
 	{"closed without notice", okAnswer, true, "200", 2},
-	{"redirect", "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", false, "307", 1},
-	{"redirect to GET", "HTTP/1.1 303 See Other\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", false, "303", 1},
+	{
+		"redirect", "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", false,
+		"307", 1,
+	},
+	{
+		"redirect to GET", "HTTP/1.1 303 See Other\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", false,
+		"303", 1,
+	},
 	{"nothing", "", true, "unreachable", 2},
 	{"half a line", "HTTP/1.1 20", true, "unreachable", 2},
 	{"half a head", "HTTP/1.1 200 OK\r\nContent-", true, "unreachable", 2},

@@ -37,8 +37,8 @@ type authorization struct {
 	redirect, state, nonce, challenge string
 }
 
-// parseAuthorization parses an authorization request. problem is shown in the browser: the response never redirects to an address
-// that was not checked.
+// parseAuthorization parses an authorization request. problem is shown in the browser: the response never redirects to
+// an address that was not checked.
 func (p *Provider) parseAuthorization(q url.Values) (a authorization, problem string) {
 	a = authorization{redirect: q.Get("redirect_uri"), state: q.Get("state"), nonce: q.Get("nonce"), challenge: q.Get("code_challenge")}
 	switch {
@@ -56,14 +56,15 @@ func (p *Provider) parseAuthorization(q url.Values) (a authorization, problem st
 	return a, ""
 }
 
-// redirectAllowed reports whether the redirect URI is that of a native application on this machine, on any port (RFC 8252 §7.3), or
-// that of an application that displays the code.
+// redirectAllowed reports whether the redirect URI is that of a native application on this machine, on any port (RFC
+// 8252 §7.3), or that of an application that displays the code.
 func redirectAllowed(s string) bool {
 	if s == outOfBand {
 		return true
 	}
 	u, err := url.Parse(s)
-	return err == nil && u.Scheme == "http" && u.User == nil && u.Fragment == "" && hostname.IsLoopback(u.Hostname()) && len(s) < 2048
+	return err == nil && u.Scheme == "http" && u.User == nil && u.Fragment == "" &&
+		hostname.IsLoopback(u.Hostname()) && len(s) < 2048
 }
 
 func (p *Provider) askSignIn(w http.ResponseWriter, r *http.Request) {

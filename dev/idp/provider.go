@@ -1,8 +1,8 @@
 // Package idp is the OpenID Connect provider of "mayfly dev": it signs in everyone, with any identity.
 //
-// It MUST NOT be reachable from another machine. Every request must name a loopback host, which also prevents DNS rebinding. The
-// provider implements the authorization code flow with PKCE (RFC 6749, RFC 7636), the device flow (RFC 8628) and discovery, for one
-// public client.
+// It MUST NOT be reachable from another machine. Every request must name a loopback host, which also prevents DNS
+// rebinding. The provider implements the authorization code flow with PKCE (RFC 6749, RFC 7636), the device flow (RFC
+// 8628) and discovery, for one public client.
 package idp
 
 import (
@@ -85,8 +85,8 @@ func New(o Options) (*Provider, error) {
 	return p, err
 }
 
-// openKey reads the key as a JWK (RFC 7517), or generates one. The key is RSA: every client supports RS256, and some support no other
-// algorithm.
+// openKey reads the key as a JWK (RFC 7517), or generates one. The key is RSA: every client supports RS256, and some
+// support no other algorithm.
 func openKey(path string) (*rsa.PrivateKey, error) {
 	data, err := os.ReadFile(path)
 	if err == nil {
@@ -114,8 +114,9 @@ func openKey(path string) (*rsa.PrivateKey, error) {
 	return key, durable.WriteFile(path, data, 0o600)
 }
 
-// Token returns an ID token for an e-mail address (OpenID Connect Core 1.0 §2). Each member of claims replaces the default claim of
-// that name; the value nil removes the claim. Values are encoded with [json.Marshal], so a [json.Number] is unchanged.
+// Token returns an ID token for an e-mail address (OpenID Connect Core 1.0 §2). Each member of claims replaces the
+// default claim of that name; the value nil removes the claim. Values are encoded with [json.Marshal], so a
+// [json.Number] is unchanged.
 func (p *Provider) Token(email string, claims map[string]any) (string, error) {
 	return p.token(email, "", claims)
 }

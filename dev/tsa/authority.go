@@ -1,8 +1,8 @@
-// Package tsa is the timestamp authority of "mayfly dev" (RFC 3161): it signs the time at which it received a digest, so that
-// a signature still verifies after its certificate has expired.
+// Package tsa is the timestamp authority of "mayfly dev" (RFC 3161): it signs the time at which it received a digest,
+// so that a signature still verifies after its certificate has expired.
 //
-// The time is that of this machine. The authority MUST be used for development only: its clock is not monitored, and its
-// key is in a file.
+// The time is that of this machine. The authority MUST be used for development only: its clock is not monitored, and
+// its key is in a file.
 package tsa
 
 import (
@@ -26,7 +26,8 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// life is the validity period of the authority's certificates, which must exceed that of the signatures with its timestamps.
+// life is the validity period of the authority's certificates, which must exceed that of the signatures with its
+// timestamps.
 const life = 20 * 365 * 24 * time.Hour
 
 // Options are the options of [New].

@@ -36,15 +36,16 @@ const (
 // policy is the policy OID of every timestamp: an arc for tests, because no policy governs this clock.
 var policy = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 2}
 
-// Handler returns a handler for timestamp queries over HTTP (RFC 3161 §3.4), in DER or in the JSON form of Sigstore's timestamp
-// authority, which also serves the chain.
+// Handler returns a handler for timestamp queries over HTTP (RFC 3161 §3.4), in DER or in the JSON form of Sigstore's
+// timestamp authority, which also serves the chain.
 func (a *Authority) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+Path, a.stamp)
 	mux.HandleFunc("GET "+ChainPath, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/pem-certificate-chain")
 		for _, c := range a.chain {
-			_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}) // an error means that the client disconnected
+			// an error means that the client disconnected
+			_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 		}
 	})
 	return mux
@@ -93,8 +94,8 @@ func refuse(w http.ResponseWriter, text string) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"code": http.StatusBadRequest, "message": text})
 }
 
-// reply returns the response to a query, both in DER. A defect of the query is reported in the response (RFC 3161 §2.4.2); the error
-// is an internal failure.
+// reply returns the response to a query, both in DER. A defect of the query is reported in the response (RFC 3161
+// §2.4.2); the error is an internal failure.
 func (a *Authority) reply(query []byte) ([]byte, error) {
 	q, err := timestamp.ParseRequest(query)
 	if err != nil {
@@ -112,7 +113,8 @@ type refusal struct {
 	text string
 }
 
-// parseJSON parses the JSON query of Sigstore's timestamp authority, which clients without ASN.1 use, such as sigstore-js.
+// parseJSON parses the JSON query of Sigstore's timestamp authority, which clients without ASN.1 use, such as
+// sigstore-js.
 func parseJSON(body []byte) (*timestamp.Request, *refusal) {
 	var in struct {
 		ArtifactHash  []byte   `json:"artifactHash"` // base64

@@ -55,8 +55,8 @@ func query(t *testing.T, o timestamp.RequestOptions) []byte {
 	return q
 }
 
-// A timestamp covers the digest that was sent, has the current time, and is signed with a certificate that is for timestamps only and
-// chains to the root; the next start uses the same key.
+// A timestamp covers the digest that was sent, has the current time, and is signed with a certificate that is for
+// timestamps only and chains to the root; the next start uses the same key.
 func TestStamp(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "tsa")
@@ -215,7 +215,8 @@ func TestDamaged(t *testing.T) {
 		if err := damage(dir); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := tsa.New(tsa.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "a new authority is made") {
+		if _, err := tsa.New(tsa.Options{Dir: dir}); err == nil ||
+			!strings.Contains(err.Error(), "a new authority is made") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -1,5 +1,5 @@
-// Package bounded reads untrusted input up to a limit. Everything that comes over a network, or from a file that another
-// program writes, MUST be read through this package, with a limit that no correct input reaches.
+// Package bounded reads untrusted input up to a limit. Everything that comes over a network, or from a file that
+// another program writes, MUST be read through this package, with a limit that no correct input reaches.
 package bounded
 
 import (

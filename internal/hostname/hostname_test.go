@@ -91,7 +91,8 @@ func FuzzIsLoopback(f *testing.F) {
 			}
 		}
 		if hostname.IsDNSName(s) {
-			if _, err := netip.ParseAddr(s); err == nil || strings.ToLower(s) != strings.Map(ascii, strings.ToLower(s)) {
+			if _, err := netip.ParseAddr(s); err == nil ||
+				strings.ToLower(s) != strings.Map(ascii, strings.ToLower(s)) {
 				t.Errorf("%q is no DNS name", s)
 			}
 			if u, err := url.Parse("https://" + s + ":1/"); err != nil || u.Hostname() != s {

@@ -1,8 +1,8 @@
 // Package httpclient makes the HTTP clients of all packages and reads the bodies of their responses.
 //
-// A client of [New] has TLS 1.2 or later, verifies certificates, sends a User-Agent, bounds the header of a response, and
-// does what its caller did not choose in the safe way: it follows no redirect, uses no proxy, and takes no proxy from
-// the environment. The body of a response MUST be read with [ReadBody], which bounds it.
+// A client of [New] has TLS 1.2 or later, verifies certificates, sends a User-Agent, bounds the header of a response,
+// and does what its caller did not choose in the safe way: it follows no redirect, uses no proxy, and takes no proxy
+// from the environment. The body of a response MUST be read with [ReadBody], which bounds it.
 package httpclient
 
 import (
@@ -80,7 +80,9 @@ func New(o Options) *http.Client {
 	}
 	conf := &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12, ServerName: o.ServerName}
 	if o.Certificate != nil {
-		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return o.Certificate() }
+		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return o.Certificate()
+		}
 	}
 	dialer := &net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 15 * time.Second, Control: o.Control}
 	return &http.Client{

@@ -97,14 +97,17 @@ func TestClientCertificate(t *testing.T) {
 	}
 	unread := errors.New("the file has not been read")
 	o.Certificate = func() (*tls.Certificate, error) { return nil, unread }
-	if _, _, err := get(t, httpclient.New(o), s.URL, 1<<20); err == nil || !strings.Contains(err.Error(), unread.Error()) {
+	if _, _, err := get(t, httpclient.New(o), s.URL, 1<<20); err == nil ||
+		!strings.Contains(err.Error(), unread.Error()) {
 		t.Error(err)
 	}
 }
 
 func TestRedirects(t *testing.T) {
 	t.Parallel()
-	elsewhere := server(t, false, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "elsewhere") })
+	elsewhere := server(t, false, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "elsewhere")
+	})
 	s := server(t, false, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/away":
@@ -161,7 +164,8 @@ func TestUserAgent(t *testing.T) {
 			}
 			data, err := httpclient.ReadBody(res, 100)
 			_ = res.Body.Close()
-			if want := max(own, want); own != "" && string(data) != own || own == "" && string(data) != want || err != nil {
+			if want := max(own, want); own != "" && string(data) != own ||
+				own == "" && string(data) != want || err != nil {
 				t.Errorf("%q: %q %v", own, data, err)
 			}
 		}
@@ -170,7 +174,9 @@ func TestUserAgent(t *testing.T) {
 
 // The environment names no proxy for a client that was not told of one. The proxy here is a server of the test.
 func TestProxy(t *testing.T) { //nolint:paralleltest // it sets the environment
-	proxy := server(t, false, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "for "+r.URL.String()) })
+	proxy := server(t, false, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "for "+r.URL.String())
+	})
 	t.Setenv("HTTP_PROXY", proxy.URL)
 	t.Setenv("http_proxy", proxy.URL)
 	const target = "http://host.invalid/x"

@@ -47,7 +47,8 @@ func (e *Error) Fix() string {
 	case errors.Is(e.err, syscall.EADDRINUSE):
 		return "stop that one, or write another address"
 	case errors.Is(e.err, syscall.EACCES):
-		return "write a port from 1024 on, or give the process the privilege (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE)"
+		return "write a port from 1024 on, or give the process the privilege (systemd: " +
+			"AmbientCapabilities=CAP_NET_BIND_SERVICE)"
 	}
 	return "write an address that this machine has, or 0.0.0.0 for all of them"
 }

@@ -66,7 +66,8 @@ func TestProducers(t *testing.T) {
 			"         ASN1 OID: prime256v1\n            04:c8:0d:5f:5c:6d\n" + one + two,
 		"CA bundle": "##\n## Bundle of CA Root Certificates\n##\n\nGlobalSign Root CA\n==================\n" +
 			one + "\n# Issuer: CN=B\n# Label: \"B\"\n" + two,
-		"a long title": "An Organisation With A Very Long Name Root\n==========================================\n" + one + two,
+		"a long title": "An Organisation With A Very Long Name Root\n==========================================\n" +
+			one + two,
 		"commented out": "# " + strings.ReplaceAll(strings.TrimSpace(one), "\n", "\n# ") + "\n" + one + "  #" +
 			strings.ReplaceAll(strings.TrimSpace(two), "\n", "\n#") + "\n" + two,
 		"lines of 76":      refold(one, 76) + two,

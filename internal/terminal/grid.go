@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// Grid is a table with a head, its columns as wide as their widest cell. On a terminal that is narrower, long cells are broken
-// into lines, digests are cut, and if that is not enough columns are left out; elsewhere nothing is.
+// Grid is a table with a head, its columns as wide as their widest cell. On a terminal that is narrower, long cells are
+// broken into lines, digests are cut, and if that is not enough columns are left out; elsewhere nothing is.
 type Grid struct {
 	Head []string
 	Rows [][]string

@@ -11,9 +11,14 @@ func TestGridFits(t *testing.T) {
 	t.Parallel()
 	const digest = "7a3f00000000000000000000000000000000beef"
 	g := func() *Grid {
-		out := &Grid{Head: []string{"SEQ", "WHO", "ISSUER", "SERIAL", "server µs/cert", "WHY"}, Spare: []string{"ISSUER", "SEQ"}}
-		out.Add("1", "alice@example.com", "https://issuer.example.com/a/long/path/of/its/own", digest, "12", "a reason that takes more than one line on most terminals")
-		out.Add("200", "-", "-", "-", "3", Style{On: true}.Red("a painted reason that takes more than one line on most terminals"))
+		out := &Grid{
+			Head:  []string{"SEQ", "WHO", "ISSUER", "SERIAL", "server µs/cert", "WHY"},
+			Spare: []string{"ISSUER", "SEQ"},
+		}
+		out.Add("1", "alice@example.com", "https://issuer.example.com/a/long/path/of/its/own", digest, "12",
+			"a reason that takes more than one line on most terminals")
+		out.Add("200", "-", "-", "-", "3",
+			Style{On: true}.Red("a painted reason that takes more than one line on most terminals"))
 		return out
 	}
 	printed := func(width int) string {

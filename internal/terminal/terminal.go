@@ -16,8 +16,8 @@ func IsTerminal(w any) bool {
 	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a file descriptor fits
 }
 
-// Style writes terminal attributes, or nothing where the stream is no terminal or NO_COLOR is set (https://no-color.org).
-// It knows how wide the terminal is; 0 is no terminal.
+// Style writes terminal attributes, or nothing where the stream is no terminal or NO_COLOR is set
+// (https://no-color.org). It knows how wide the terminal is; 0 is no terminal.
 type Style struct {
 	On    bool
 	Width int
@@ -56,8 +56,8 @@ type Table struct{ rows [][2]string }
 // Add appends a row.
 func (t *Table) Add(name, value string) { t.rows = append(t.rows, [2]string{cell(name), cell(value)}) }
 
-// Write prints the rows, names padded to one width, indented by two spaces. On a terminal a value that is too long goes on under its
-// beginning, or under its name where there is no room beside it.
+// Write prints the rows, names padded to one width, indented by two spaces. On a terminal a value that is too long goes
+// on under its beginning, or under its name where there is no room beside it.
 func (t *Table) Write(w io.Writer, st Style) error {
 	width := 0
 	for _, r := range t.rows {

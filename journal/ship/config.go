@@ -30,7 +30,8 @@ type SyslogConfig struct {
 	Address string `yaml:"address"`
 	// Facility is a name of RFC 5424 table 1, for example auth, authpriv, local0. Default: authpriv.
 	Facility string `yaml:"facility"`
-	// CACert is the path of PEM certificates that the receiver's TLS certificate must chain to, in place of the system's.
+	// CACert is the path of PEM certificates that the receiver's TLS certificate must chain to, in place of the
+	// system's.
 	CACert string `yaml:"ca_cert" path:"read"`
 	// Insecure allows unencrypted records on a network.
 	Insecure bool `yaml:"insecure"`
@@ -42,7 +43,8 @@ type OTLPConfig struct {
 	URL string `yaml:"url"`
 	// Headers are sent with each request, by name; their values are secrets.
 	Headers map[string]*secret.Source `yaml:"headers"`
-	// CACert is the path of PEM certificates that the collector's TLS certificate must chain to, in place of the system's.
+	// CACert is the path of PEM certificates that the collector's TLS certificate must chain to, in place of the
+	// system's.
 	CACert string `yaml:"ca_cert" path:"read"`
 	// Insecure allows plain http to a host that is not loopback.
 	Insecure bool `yaml:"insecure"`

@@ -208,7 +208,8 @@ func (c *copier) run() {
 		}
 		c.mu.Unlock()
 		if foreign {
-			c.Log.Warn("journal: the cursor of a copy is beyond the journal; it starts from the beginning", "sink", c.to.name)
+			c.Log.Warn("journal: the cursor of a copy is beyond the journal; it starts from the beginning",
+				"sink", c.to.name)
 			_ = source.Close() // it was only read
 			source = c.Read(c.to.name, 1)
 		}

@@ -53,7 +53,10 @@ func (c *OTLPConfig) open(io.Writer) (receiver, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.client = httpclient.New(httpclient.Options{Timeout: sendTimeout, Roots: roots, IdleConns: 1, IdleTimeout: time.Minute})
+	s.client = httpclient.New(httpclient.Options{
+		Timeout: sendTimeout, Roots: roots, IdleConns: 1,
+		IdleTimeout: time.Minute,
+	})
 	return s, nil
 }
 

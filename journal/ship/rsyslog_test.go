@@ -40,7 +40,9 @@ action(type="omfile" file=%q template="line")
 		_ = cmd.Wait() // it was killed
 	}()
 	path := filepath.Join(dir, "journal.jsonl")
-	j := open(t, journal.Config{File: path, Config: ship.Config{Syslog: &ship.SyslogConfig{Address: "tcp://127.0.0.1:" + port}}}, journal.Options{})
+	j := open(t,
+		journal.Config{File: path, Config: ship.Config{Syslog: &ship.SyslogConfig{Address: "tcp://127.0.0.1:" + port}}},
+		journal.Options{})
 	for n := range 100 {
 		must(t, j.Append(t.Context(), outcome(n+1)))
 	}

@@ -167,7 +167,10 @@ func TestSyslog(t *testing.T) {
 				defer l.Close()
 				address = strings.TrimSuffix(scheme, "gram") + "://" + l.LocalAddr().String()
 			}
-			c := journal.Config{File: filepath.Join(t.TempDir(), "journal.jsonl"), Config: ship.Config{Syslog: &ship.SyslogConfig{Address: address, Facility: "local0", CACert: roots}}}
+			c := journal.Config{
+				File:   filepath.Join(t.TempDir(), "journal.jsonl"),
+				Config: ship.Config{Syslog: &ship.SyslogConfig{Address: address, Facility: "local0", CACert: roots}},
+			}
 			must(t, c.Check())
 			j := open(t, c, journal.Options{})
 			for n := range 50 {
@@ -190,7 +193,8 @@ func TestSyslogOutage(t *testing.T) {
 	address := l.Addr().String()
 	must(t, l.Close()) // so that no process listens
 	c := journal.Config{
-		File: filepath.Join(t.TempDir(), "journal.jsonl"), MaxSize: "64KiB", Config: ship.Config{Syslog: &ship.SyslogConfig{Address: "tcp://" + address, Facility: "local0"}},
+		File: filepath.Join(t.TempDir(), "journal.jsonl"), MaxSize: "64KiB",
+		Config: ship.Config{Syslog: &ship.SyslogConfig{Address: "tcp://" + address, Facility: "local0"}},
 	}
 	var got received
 	n := 0
@@ -335,7 +339,10 @@ func TestOTLP(t *testing.T) { //nolint:paralleltest // it sets the environment
 	defer srv.Close()
 	roots := filepath.Join(t.TempDir(), "roots.pem")
 	must(t, os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600))
-	cfg := journal.Config{File: filepath.Join(t.TempDir(), "journal.jsonl"), Config: ship.Config{OTLP: c.config(srv.URL)}}
+	cfg := journal.Config{
+		File:   filepath.Join(t.TempDir(), "journal.jsonl"),
+		Config: ship.Config{OTLP: c.config(srv.URL)},
+	}
 	cfg.OTLP.CACert = roots
 	must(t, cfg.Check())
 	j := open(t, cfg, journal.Options{})
@@ -417,7 +424,8 @@ func TestStdout(t *testing.T) {
 		}
 		must(t, out.Close())
 		if file == "" {
-			if _, err := journal.Open(journal.Config{Config: ship.Config{Stdout: true}}, journal.Options{Stdout: out}); err == nil {
+			if _, err := journal.Open(journal.Config{Config: ship.Config{Stdout: true}},
+				journal.Options{Stdout: out}); err == nil {
 				t.Error("it starts although no process reads standard output")
 			}
 		}
@@ -493,7 +501,8 @@ func TestSyslogResendsTail(t *testing.T) {
 	defer l.Close()
 	must(t, j.Append(t.Context(), intent(2)))
 	shut(t, j, 0)
-	eventually(t, "the records of the first connection arrive on the second one", func() bool { return len(got.seqs(t)) == 4 })
+	eventually(t, "the records of the first connection arrive on the second one",
+		func() bool { return len(got.seqs(t)) == 4 })
 	if diff := cmp.Diff(upTo(4), got.seqs(t)); diff != "" {
 		t.Error(diff)
 	}

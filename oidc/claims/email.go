@@ -40,7 +40,8 @@ func newEmailMapper(r entry, _ Library) (mapFunc, error) {
 			add(err.Error(), "write $.claim or $.claim.part", "issuer-claim")
 		}
 	} else if len(r.MappedIssuers) > 0 {
-		add("mapped-issuers lists the values of issuer-claim, and there is no issuer-claim", "write issuer-claim or remove it",
+		add("mapped-issuers lists the values of issuer-claim, and there is no issuer-claim",
+			"write issuer-claim or remove it",
 			"mapped-issuers")
 	}
 	switch {

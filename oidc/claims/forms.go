@@ -13,9 +13,10 @@ import (
 // form is one sequence of literals and claims that a template with conditions can render. The forms do not depend on a
 // token.
 type form struct {
-	parts   []part // without the texts of claims
-	claims  int
-	pattern *regexp.Regexp // matches what the form renders from claims without a slash; nil if no other form can render it
+	parts  []part // without the texts of claims
+	claims int
+	// matches what the form renders from claims without a slash; nil if no other form can render it
+	pattern *regexp.Regexp
 }
 
 // forms lists the forms of a template. v has no claims.

@@ -147,7 +147,8 @@ func parseCustomExtensions(all map[string]string) ([]customExtension, error) {
 			err = errors.New("empty")
 		}
 		if err != nil {
-			errs = append(errs, fault.BadSetting("template: "+err.Error(), "correct the template", "custom-extensions", text))
+			errs = append(errs, fault.BadSetting("template: "+err.Error(), "correct the template",
+				"custom-extensions", text))
 			continue
 		}
 		out = append(out, customExtension{oid, t})

@@ -78,7 +78,8 @@ func nameTargets(t testing.TB) []*nameTarget {
 		"job_id": "31", "namespace_id": "12",
 		"namespace_path": "a", "pipeline_id": "1", "pipeline_source": "push", "project_id": "34", "project_path": "a/b",
 		"project_visibility": "private",
-		"ref":                "main", "ref_type": "branch", "runner_environment": "x", "runner_id": json.Number("1"), "sha": "c",
+		"ref":                "main", "ref_type": "branch", "runner_environment": "x",
+		"runner_id": json.Number("1"), "sha": "c",
 	}
 	codefresh := map[string]any{
 		"sub": "s", "account_id": "i", "account_name": "n", "pipeline_id": "p",

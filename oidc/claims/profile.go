@@ -64,7 +64,8 @@ func parseProfile(name string, c ProfileConfig) (*profile, error) {
 		}
 		t, err := parseTemplate(c.Extensions[name])
 		if err != nil {
-			errs = append(errs, fault.BadSetting("template: "+err.Error(), "correct the template", "extension-templates",
+			errs = append(errs, fault.BadSetting("template: "+err.Error(), "correct the template",
+				"extension-templates",
 				name))
 			continue
 		}
@@ -249,7 +250,8 @@ func (p *profile) buildName(v values) (identity.SAN, error) {
 		return identity.SAN{}, renderError(err)
 	}
 	if len(parts) == 0 || len(parts) == 1 && parts[0].text == "" {
-		return identity.SAN{}, fault.New(fault.ClaimMissing, errors.New("the template of the name is empty for these claims"),
+		return identity.SAN{}, fault.New(fault.ClaimMissing,
+			errors.New("the template of the name is empty for these claims"),
 			"claim", p.firstClaim())
 	}
 	rules := uriRules{lenient: v.lenient, segments: p.segments, free: p.free, under: p.under}

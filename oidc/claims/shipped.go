@@ -124,7 +124,8 @@ func Profiles() []ProfileInfo {
 	for _, name := range slices.Sorted(maps.Keys(profiles)) {
 		s := profiles[name]
 		i := ProfileInfo{
-			Name: name, Summary: s.Summary, Issuers: s.Issuers, Parameters: map[string]string{}, Config: s.ProfileConfig,
+			Name: name, Summary: s.Summary, Issuers: s.Issuers, Parameters: map[string]string{},
+			Config: s.ProfileConfig,
 		}
 		i.Config.Segments, i.Config.Under = s.Segments, s.under(s.Defaults)
 		for _, p := range s.Parameters {

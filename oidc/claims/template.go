@@ -118,7 +118,8 @@ func (c templateCompiler) list(l *parse.ListNode) (template, error) {
 				return nil, err
 			}
 			if e.kind == kindMixed {
-				return nil, errorAt(n, "the value is a text or a boolean, depending on the claims; print only one of them")
+				return nil, errorAt(n,
+					"the value is a text or a boolean, depending on the claims; print only one of them")
 			}
 			out = append(out, node{value: &e})
 		case *parse.IfNode:

@@ -221,7 +221,8 @@ func checkPathPart(p part, slashes int, ref bool) error {
 		return invalidClaim(p.claim, "has . or .. as a path segment, or a backslash")
 	case mark >= 0 && (t[mark] == '?' || strings.IndexByte(t, '?') >= 0):
 		return invalidClaim(p.claim, "has a question mark, which begins the query of a URI")
-	case mark >= 0 && !ref && !strings.Contains(t[:mark], "@"): // git allows # in the name of a branch, which follows an @
+	case mark >= 0 && !ref && !strings.Contains(t[:mark],
+		"@"): // git allows # in the name of a branch, which follows an @
 		return invalidClaim(p.claim, "has a #, which begins the fragment of a URI")
 	}
 	return nil
@@ -378,7 +379,8 @@ func (u uriRules) checkDelimiters(parts []part, texts []string) error {
 			}
 			if parts[i+1].claim != "" {
 				if !strings.HasSuffix(texts[i], "/") || strings.Contains(texts[i+1], "/") {
-					return invalidClaim(p.claim, "is not delimited from the claim "+parts[i+1].claim+", which follows it")
+					return invalidClaim(p.claim,
+						"is not delimited from the claim "+parts[i+1].claim+", which follows it")
 				}
 				continue
 			}
@@ -520,7 +522,8 @@ func checkNormalized(p part, path string) error {
 		}
 		b, ok := decodeByte(p.text[i:])
 		if !ok || isUnreserved(b) || strings.ToUpper(p.text[i:i+3]) != p.text[i:i+3] {
-			return invalidClaim(p.claim, "has a percent sign that is not a normalized encoding of a byte (RFC 3986 §6.2.2)")
+			return invalidClaim(p.claim,
+				"has a percent sign that is not a normalized encoding of a byte (RFC 3986 §6.2.2)")
 		}
 		i += 2
 	}

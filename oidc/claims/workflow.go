@@ -88,7 +88,9 @@ func withURI(id identity.Identity, san string, extensions map[identity.Extension
 
 // newWorkflowMapper returns a mapping that f makes from single claims. parameter is the parameter with the beginning of
 // URIs in the profile that has the name of the type.
-func newWorkflowMapper(r entry, parameter string, f func(*claimReader, identity.Identity) identity.Identity) (mapFunc, error) {
+func newWorkflowMapper(r entry, parameter string,
+	f func(*claimReader, identity.Identity) identity.Identity,
+) (mapFunc, error) {
 	s := profiles[r.Type]
 	base, own := s.Defaults[parameter], s.isDefaultIssuer(r.issuer)
 	if len(r.Parameters) > 0 {
@@ -116,7 +118,8 @@ func newGitHubMapper(r entry, _ Library) (mapFunc, error) {
 		t.required("job_workflow_ref")
 		sha, event, repository := t.required("sha"), t.required("event_name"), t.required("repository")
 		workflow, ref := t.required("workflow"), t.required("ref")
-		jobSHA, runner, repositoryID := t.required("job_workflow_sha"), t.required("runner_environment"), t.required("repository_id")
+		jobSHA, runner, repositoryID := t.required("job_workflow_sha"), t.required("runner_environment"),
+			t.required("repository_id")
 		t.required("repository_owner")
 		ownerID, visibility := t.required("repository_owner_id"), t.required("repository_visibility")
 		t.required("workflow_ref")
@@ -125,7 +128,8 @@ func newGitHubMapper(r entry, _ Library) (mapFunc, error) {
 		t.required("run_attempt")
 		san := t.path("@job_workflow_ref")
 		return withURI(id, san, map[identity.Extension]string{
-			identity.GitHubWorkflowTrigger: event, identity.GitHubWorkflowSHA: sha, identity.GitHubWorkflowName: workflow,
+			identity.GitHubWorkflowTrigger: event, identity.GitHubWorkflowSHA: sha,
+			identity.GitHubWorkflowName:       workflow,
 			identity.GitHubWorkflowRepository: repository, identity.GitHubWorkflowRef: ref,
 			identity.BuildSignerURI: san, identity.BuildSignerDigest: jobSHA, identity.RunnerEnvironment: runner,
 			identity.SourceRepositoryURI: t.path("@repository"), identity.SourceRepositoryDigest: sha,
@@ -175,8 +179,9 @@ func newGitLabMapper(r entry, _ Library) (mapFunc, error) {
 			identity.SourceRepositoryIdentifier: projectID,
 			identity.SourceRepositoryOwnerURI:   t.path("@namespace_path"),
 			identity.SourceRepositoryOwnerID:    namespaceID, identity.BuildConfigURI: san,
-			identity.BuildConfigDigest: configSHA,
-			identity.BuildTrigger:      source, identity.RunInvocationURI: t.path("@project_path", "/-/jobs/", "@job_id"),
+			identity.BuildConfigDigest:          configSHA,
+			identity.BuildTrigger:               source,
+			identity.RunInvocationURI:           t.path("@project_path", "/-/jobs/", "@job_id"),
 			identity.SourceRepositoryVisibility: visibility,
 		})
 	})

@@ -21,7 +21,8 @@ func BenchmarkFind(b *testing.B) {
 		t.patterns.Add(fmt.Sprintf("https://oidc.*.tenant-%d.example.com/id/*", i), &Entry{})
 	}
 	for name, iss := range map[string]string{
-		"exact": "https://idp-400.example.com/realms/main", "pattern": "https://oidc.eu-west-1.tenant-299.example.com/id/0123456789ABCDEF",
+		"exact":   "https://idp-400.example.com/realms/main",
+		"pattern": "https://oidc.eu-west-1.tenant-299.example.com/id/0123456789ABCDEF",
 		"unknown": "https://oidc.eu-west-1.tenant-300.example.com/id/0123456789ABCDEF",
 	} {
 		b.Run(name, func(b *testing.B) {
@@ -49,11 +50,17 @@ func BenchmarkDecide(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	t, err := Config{Issuers: map[string]EntryConfig{iss: {ClientID: "sigstore", Profile: "github-workflow", Policy: &policy.Config{Rules: []policy.RuleConfig{
-		{Name: "owner", Allow: `claims.repository_owner_id == "78"`},
-		{Name: "pull-request", Deny: `claims.event_name == "pull_request"`},
-		{Name: "workflow", Allow: `claims.job_workflow_ref.startsWith("octo/app/.github/workflows/release.yml@refs/heads/")`},
-	}}}}}.Compile()
+	t, err := Config{Issuers: map[string]EntryConfig{iss: {
+		ClientID: "sigstore", Profile: "github-workflow",
+		Policy: &policy.Config{Rules: []policy.RuleConfig{
+			{Name: "owner", Allow: `claims.repository_owner_id == "78"`},
+			{Name: "pull-request", Deny: `claims.event_name == "pull_request"`},
+			{
+				Name:  "workflow",
+				Allow: `claims.job_workflow_ref.startsWith("octo/app/.github/workflows/release.yml@refs/heads/")`,
+			},
+		}},
+	}}}.Compile()
 	if err != nil {
 		b.Fatal(err)
 	}

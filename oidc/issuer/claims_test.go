@@ -29,7 +29,10 @@ func FuzzClaims(f *testing.F) {
 	for _, compat := range []string{"", "fulcio"} {
 		for _, name := range claims.Types() {
 			if name != "ci-provider" {
-				add(EntryConfig{Type: name, SubjectDomain: map[string]string{"uri": "https://example.com", "username": "example.com"}[name], SPIFFETrustDomain: "td", Compat: compat})
+				add(EntryConfig{Type: name, SubjectDomain: map[string]string{
+					"uri":      "https://example.com",
+					"username": "example.com",
+				}[name], SPIFFETrustDomain: "td", Compat: compat})
 			}
 		}
 		for _, p := range claims.Profiles() {

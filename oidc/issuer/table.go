@@ -146,7 +146,8 @@ func (t *Table) checkEmailDomains() error {
 					continue
 				}
 				if why := b.mayName(domain); why != "" {
-					errs = append(errs, fault.BadSetting(fmt.Sprintf("%s may also name addresses of %s (%s)", b.Key, domain, why),
+					errs = append(errs, fault.BadSetting(fmt.Sprintf("%s may also name addresses of %s (%s)",
+						b.Key, domain, why),
 						"give each issuer its own email-domains, or write shared-email-domains: true in both",
 						a.Section(), a.Key, "email-domains", strconv.Itoa(i)))
 					break
@@ -202,7 +203,8 @@ func (c EntryConfig) check(audiences []string) error {
 		errs = append(errs, fault.BadSetting(problem, fix, path...))
 	}
 	if len(audiences) == 0 {
-		add("client-id is missing: every token would be refused", "write the audience that tokens are made for, often sigstore",
+		add("client-id is missing: every token would be refused",
+			"write the audience that tokens are made for, often sigstore",
 			"client-id")
 	}
 	if slices.Contains(audiences, "") {
@@ -215,7 +217,8 @@ func (c EntryConfig) check(audiences []string) error {
 	}
 	for i, a := range c.TokenAlgorithms {
 		if !token.IsAlgorithm(a) {
-			add(fmt.Sprintf("%q is not an algorithm of tokens", a), "write some of "+strings.Join(token.Algorithms(), ", "),
+			add(fmt.Sprintf("%q is not an algorithm of tokens", a),
+				"write some of "+strings.Join(token.Algorithms(), ", "),
 				"token-algorithms", strconv.Itoa(i))
 		}
 	}
@@ -273,7 +276,8 @@ func (c EntryConfig) checkPattern(key string) error {
 			"static-keys")
 	}
 	if c.Outbound.BearerTokenFile != "" {
-		add("a pattern cannot send a token: every host that matches would get it", "write the issuer under oidc-issuers",
+		add("a pattern cannot send a token: every host that matches would get it",
+			"write the issuer under oidc-issuers",
 			"outbound", "bearer-token-file")
 	}
 	return errors.Join(append(errs, c.checkURL(one))...)
@@ -300,7 +304,8 @@ func unbounded(key string) string {
 		suffix, icann = publicsuffix.PublicSuffix(parent)
 	}
 	registered := strings.Count(suffix, ".") + 2 // labels of the registered domain
-	if !icann {                                  // an unlisted suffix, such as internal: its domains belong to the operator
+	// an unlisted suffix, such as internal: its domains belong to the operator
+	if !icann {
 		registered = 1
 	}
 	registered = min(registered, len(labels))

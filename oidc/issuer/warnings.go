@@ -39,7 +39,8 @@ var warnings = []warning{
 			return "", "", ""
 		}
 		if who, ok := publicIssuers[e.Key]; ok {
-			return "no policy: " + who + " can get a certificate of this CA", "write a policy with an allow rule", "policy"
+			return "no policy: " + who + " can get a certificate of this CA",
+				"write a policy with an allow rule", "policy"
 		}
 		if e.Pattern {
 			return "no policy: every issuer that matches the pattern can get certificates of this CA",
@@ -89,7 +90,8 @@ var warnings = []warning{
 		if !e.Config.Insecure {
 			return "", "", ""
 		}
-		return "keys are fetched over plain http: an attacker on the network could forge tokens", "use https", "insecure"
+		return "keys are fetched over plain http: an attacker on the network could forge tokens",
+			"use https", "insecure"
 	},
 	func(e *Entry) (problem, fix, key string) {
 		if e.Policy == nil || e.Policy.Enforces() {

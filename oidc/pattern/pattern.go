@@ -129,7 +129,8 @@ func Match(pattern, s string) bool {
 			return false
 		}
 		w, s = cutRun(s)
-		if starred := strings.Contains(p, "*"); strings.Contains(w, "*") || starred && !IsWordByte(w[0]) || !glob(p, w) {
+		if starred := strings.Contains(p, "*"); strings.Contains(w, "*") ||
+			starred && !IsWordByte(w[0]) || !glob(p, w) {
 			return false
 		}
 	}
@@ -168,7 +169,8 @@ func overlapRun(a, b string) bool {
 		}
 		for _, x := range moves(a, p.i) {
 			for _, y := range moves(b, p.j) {
-				if x.star && (y.star || IsWordByte(y.c)) || !x.star && (y.star && IsWordByte(x.c) || !y.star && x.c == y.c) {
+				if x.star && (y.star || IsWordByte(y.c)) ||
+					!x.star && (y.star && IsWordByte(x.c) || !y.star && x.c == y.c) {
 					push(pair{x.to, y.to})
 				}
 			}

@@ -56,7 +56,8 @@ func Compile(c Config) (*Policy, error) {
 		return nil, err
 	}
 	if len(c.Rules) == 0 {
-		return nil, fault.BadSetting("a policy without rules accepts every valid token", "write rules or remove the policy", "rules")
+		return nil, fault.BadSetting("a policy without rules accepts every valid token",
+			"write rules or remove the policy", "rules")
 	}
 	p := &Policy{tests: c.Tests}
 	var errs []error
@@ -195,7 +196,10 @@ func (p *Policy) Evaluate(c token.Claims, id *identity.Identity) Result {
 	for _, r := range p.rules {
 		value, _, err := r.program.Eval(vars)
 		holds := err == nil && value == types.True || err != nil && !r.allow
-		out.Rules = append(out.Rules, RuleResult{Name: r.name, Allow: r.allow, Shadow: r.shadow, Holds: holds, Err: err})
+		out.Rules = append(out.Rules, RuleResult{
+			Name: r.name, Allow: r.allow, Shadow: r.shadow,
+			Holds: holds, Err: err,
+		})
 		switch {
 		case r.allow && r.shadow:
 			shadowNames = joinNames(shadowNames, r.name)

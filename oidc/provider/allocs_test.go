@@ -16,7 +16,10 @@ const maxTokenAllocs = 90
 func TestTokenAllocations(t *testing.T) {
 	key := pki.NewKey(pki.RSA2048)
 	text := signedBy(t, "RS256", key)
-	ring := &Keyring{algorithms: token.Algorithms(), keys: []publicKey{{JSONWebKey: jose.JSONWebKey{Key: key.Public()}}}}
+	ring := &Keyring{
+		algorithms: token.Algorithms(),
+		keys:       []publicKey{{JSONWebKey: jose.JSONWebKey{Key: key.Public()}}},
+	}
 	n := testing.AllocsPerRun(100, func() {
 		tok, err := token.Parse(text)
 		if err != nil {

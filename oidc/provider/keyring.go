@@ -114,7 +114,8 @@ func (r *Keyring) find(issuer, algorithm, keyID string) ([]publicKey, error) {
 	case known:
 		return nil, fault.New(fault.AlgorithmNotAllowed, errors.New("the key is of another kind"), "alg", algorithm)
 	case unusable && keyID != "":
-		return nil, fault.New(fault.ProviderKeysUnusable, fmt.Errorf("the key %.64q is %s", keyID, why), "issuer", issuer)
+		return nil, fault.New(fault.ProviderKeysUnusable,
+			fmt.Errorf("the key %.64q is %s", keyID, why), "issuer", issuer)
 	}
 	return nil, fault.New(fault.KeyIDUnknown, errUnknownKey, "kid", keyID)
 }

@@ -17,7 +17,8 @@ func FuzzKeys(f *testing.F) {
 				t.Errorf("%+v", k)
 			}
 		}
-		if d, err := parseDiscovery([]byte(text), "https://a"); err == nil && (d.Issuer != "https://a" || len(d.Algorithms) == 0) {
+		if d, err := parseDiscovery([]byte(text), "https://a"); err == nil &&
+			(d.Issuer != "https://a" || len(d.Algorithms) == 0) {
 			t.Errorf("%+v", d)
 		}
 	})

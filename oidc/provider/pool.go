@@ -144,7 +144,9 @@ func (p *Pool) Fetches() []ClassStatus { return p.slots.status() }
 // Verify verifies the signature of a token with the keys of its issuer and returns the thumbprint of the key. entry is
 // the key of the entry that applies to the issuer; client is the address of the request, which limits of fetches count.
 // Errors are [fault.Error] values.
-func (s *Set) Verify(ctx context.Context, client netip.Addr, entry string, t *token.Token) (thumbprint string, err error) {
+func (s *Set) Verify(ctx context.Context, client netip.Addr, entry string,
+	t *token.Token,
+) (thumbprint string, err error) {
 	one, ok := s.exact[entry]
 	if !ok {
 		issuer, err := t.Claims.Text("iss")
@@ -351,7 +353,8 @@ func (p *Pool) keepFresh(ctx context.Context, one *provider) {
 		}
 		if s := one.status(); s.Cause != logged && ctx.Err() == nil {
 			if logged = s.Cause; logged != "" {
-				p.o.Logger.Warn("the keys of an identity provider cannot be fetched", "issuer", s.Issuer, "cause", logged)
+				p.o.Logger.Warn("the keys of an identity provider cannot be fetched", "issuer",
+					s.Issuer, "cause", logged)
 			} else {
 				p.o.Logger.Info("the keys of an identity provider can be fetched again", "issuer", s.Issuer)
 			}

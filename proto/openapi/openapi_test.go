@@ -174,7 +174,8 @@ func convert(t *testing.T, swagger []byte) []byte {
 		"openapi": "3.1.0",
 		"info": object{
 			"title": "mayfly, a certificate authority for code signing", "version": "2.0.0",
-			"description": "Issues short-lived certificates for the identity in an OpenID Connect token and a key whose " +
+			"description": "Issues short-lived certificates for the identity in an OpenID Connect " +
+				"token and a key whose " +
 				"possession is proven. The API is that of Sigstore's Fulcio; errors also have a typed reason.",
 			"license": object{"name": "Apache-2.0", "identifier": "Apache-2.0"},
 		},
@@ -432,8 +433,8 @@ func TestDocument(t *testing.T) {
 	}
 }
 
-// The document has no errors that stop generators of clients: a reference to nothing, a repeated operation ID, an unused
-// schema.
+// The document has no errors that stop generators of clients: a reference to nothing, a repeated operation ID, an
+// unused schema.
 func TestReferences(t *testing.T) {
 	t.Parallel()
 	var doc object

@@ -102,7 +102,10 @@ func New(o Options) *Webhook {
 	for _, result := range []string{"success", "failure", "dropped"} {
 		w.posts.WithLabelValues(result)
 	}
-	w.client = httpclient.New(httpclient.Options{Timeout: timeout, UserAgent: o.UserAgent, Roots: o.Roots, IdleConns: 1})
+	w.client = httpclient.New(httpclient.Options{
+		Timeout: timeout, UserAgent: o.UserAgent,
+		Roots: o.Roots, IdleConns: 1,
+	})
 	return w
 }
 
@@ -125,7 +128,8 @@ func (w *Webhook) Send(m Message) {
 	w.mu.Unlock()
 	if full {
 		w.posts.WithLabelValues("dropped").Inc()
-		w.o.Logger.Error("alarm webhook: the queue is full, an alarm is only in the journal and in the log", "finding_id", m.ID)
+		w.o.Logger.Error("alarm webhook: the queue is full, an alarm is only in the journal and in the log",
+			"finding_id", m.ID)
 		return
 	}
 	select {
@@ -134,7 +138,8 @@ func (w *Webhook) Send(m Message) {
 	}
 }
 
-// next returns the oldest message of a queue, or of the other queue if that one is empty. The message stays in its queue.
+// next returns the oldest message of a queue, or of the other queue if that one is empty. The message stays in its
+// queue.
 func (w *Webhook) next(queue int) (*post, int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -30,7 +30,8 @@ func TestDelivery(t *testing.T) {
 			Instance string
 			Finding  finding
 		}
-		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.Instance != "ca1" || r.Header.Get("Authorization") != "Bearer token" || r.Method != http.MethodPost {
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.Instance != "ca1" ||
+			r.Header.Get("Authorization") != "Bearer token" || r.Method != http.MethodPost {
 			t.Errorf("%v %+v %s", err, in, r.Header)
 		}
 		code := answers[min(calls, len(answers)-1)]

@@ -68,10 +68,11 @@ const (
 
 // Options for [New]. A zero field has the default that its comment gives.
 type Options struct {
-	Requests   int              // requests inside at once: [DefaultRequests]
-	Processors int              // requests that compute at once: GOMAXPROCS
-	MaxWait    time.Duration    // how long the first of a queue may have waited when another one joins: [DefaultMaxWait]
-	Now        func() time.Time // nil: time.Now
+	Requests   int // requests inside at once: [DefaultRequests]
+	Processors int // requests that compute at once: GOMAXPROCS
+	// how long the first of a queue may have waited when another one joins: [DefaultMaxWait]
+	MaxWait time.Duration
+	Now     func() time.Time // nil: time.Now
 }
 
 // New returns a controller that admits requests.
@@ -103,8 +104,8 @@ func orDefault[N int | time.Duration](v *N, otherwise N) {
 }
 
 // Acquire returns when the request may compute. Its error is RATE_LIMITED (at once, or when the request is refused in
-// favour of another source), or the cause of the end of ctx. After a nil error the caller MUST call [Controller.Release]
-// with the same context.
+// favour of another source), or the cause of the end of ctx. After a nil error the caller MUST call
+// [Controller.Release] with the same context.
 func (c *Controller) Acquire(ctx context.Context) error {
 	source := SourceIn(ctx)
 	c.mu.Lock()
@@ -173,8 +174,8 @@ func (c *Controller) check(source Source) error {
 	return nil
 }
 
-// reserved reports whether a source that has almost nothing inside may exceed the capacity, because all places are taken
-// by requests of others that have begun and cannot be displaced. It needs mu.
+// reserved reports whether a source that has almost nothing inside may exceed the capacity, because all places are
+// taken by requests of others that have begun and cannot be displaced. It needs mu.
 func (c *Controller) reserved(source Source) bool {
 	return source.IsValid() && c.inside < c.capacity+max(1, c.capacity/8) && c.sources[source] < max(1, c.capacity/64)
 }
@@ -303,10 +304,10 @@ func (c *Controller) next() *waiter {
 }
 
 // AwaitProvider gives up the place of an admitted request that waits for the identity provider of a configured entry
-// before its token is verified. Such a request is unauthenticated: it takes a place of a budget of its own, of which one
-// source and one entry may each have one half. The error says that there is no place; the request then keeps the one
-// that it has. After a nil error the caller MUST call resume when the request goes on, which may wait for a processor.
-// A nil Controller pauses nothing.
+// before its token is verified. Such a request is unauthenticated: it takes a place of a budget of its own, of which
+// one source and one entry may each have one half. The error says that there is no place; the request then keeps the
+// one that it has. After a nil error the caller MUST call resume when the request goes on, which may wait for a
+// processor. A nil Controller pauses nothing.
 func (c *Controller) AwaitProvider(ctx context.Context, entry string) (resume func(), err error) {
 	if c == nil {
 		return func() {}, nil
@@ -343,8 +344,8 @@ func (c *Controller) AwaitingProviders() (n int, refused uint64) { return c.prov
 // RefusalsWaiting returns how many requests wait to be refused.
 func (c *Controller) RefusalsWaiting() int { return c.refusals.turns() }
 
-// maxRetry is the longest time after which a refused client is told to try again. Clients that were refused together are
-// told different times.
+// maxRetry is the longest time after which a refused client is told to try again. Clients that were refused together
+// are told different times.
 const maxRetry = 5 * time.Second
 
 func overloaded(cause error) error {

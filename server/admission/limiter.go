@@ -8,8 +8,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Limiter bounds how often something may happen for one key, with a rate and a burst. Its memory is bounded, and new keys
-// never displace a key that is over its limit: an attacker with many keys cannot make the limiter forget one. Keys
+// Limiter bounds how often something may happen for one key, with a rate and a burst. Its memory is bounded, and new
+// keys never displace a key that is over its limit: an attacker with many keys cannot make the limiter forget one. Keys
 // beyond the bound are not limited until others are back at their whole burst. It is safe for concurrent use.
 type Limiter[K comparable] struct {
 	rate  rate.Limit

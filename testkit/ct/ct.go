@@ -1,5 +1,5 @@
-// Package ct is an RFC 6962 log for tests, with faults. It checks submissions with certificate-transparency-go and shares no code
-// with the product.
+// Package ct is an RFC 6962 log for tests, with faults. It checks submissions with certificate-transparency-go and
+// shares no code with the product.
 package ct
 
 import (
@@ -98,7 +98,8 @@ func (l *Log) Calls() int {
 	return l.calls
 }
 
-// SetSkew sets the log's clock ahead of the local clock by the given duration: SCT timestamps and the Date header of responses.
+// SetSkew sets the log's clock ahead of the local clock by the given duration: SCT timestamps and the Date header of
+// responses.
 func (l *Log) SetSkew(d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

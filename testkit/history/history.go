@@ -154,7 +154,10 @@ func write(o Options, log *ct.Static, t *template) error {
 				err := j.Append(context.Background(), &r)
 				r = c.record(t, journal.Outcome)
 				r.Result, r.Signatures, r.Micros, r.Certificate = journal.Issued, 2, 12345, r.TBS
-				r.SCTs = []journal.SCT{{Log: hex.EncodeToString(id[:]), Timestamp: c.timestamp, Extensions: hex.EncodeToString(ct.Extensions(c.index))}}
+				r.SCTs = []journal.SCT{{
+					Log: hex.EncodeToString(id[:]), Timestamp: c.timestamp,
+					Extensions: hex.EncodeToString(ct.Extensions(c.index)),
+				}}
 				if err == nil {
 					err = j.Append(context.Background(), &r)
 				}
@@ -170,7 +173,10 @@ func write(o Options, log *ct.Static, t *template) error {
 	for i := range o.Entries {
 		at := o.End.Add(-time.Duration(o.Entries-i) * time.Millisecond)
 		c := t.next(i, at)
-		if c.index, err = log.Add(ct.StaticEntry{Timestamp: c.timestamp, IssuerKeyHash: t.keyHash, TBS: t.tbs, Certificate: t.der, Chain: [][32]byte{t.keyHash, t.keyHash}}); err != nil {
+		if c.index, err = log.Add(ct.StaticEntry{
+			Timestamp: c.timestamp, IssuerKeyHash: t.keyHash, TBS: t.tbs,
+			Certificate: t.der, Chain: [][32]byte{t.keyHash, t.keyHash},
+		}); err != nil {
 			break
 		}
 		mu.Lock()
@@ -208,11 +214,14 @@ func (t *template) next(i int, at time.Time) (c certificate) {
 
 func (c certificate) record(t *template, k journal.Kind) journal.Record {
 	return journal.Record{
-		Kind: k, RequestID: hex.EncodeToString(c.tbsSum[:8]), Transport: "grpc", Source: "192.0.2.17", Issuer: "https://token.actions.example.com",
+		Kind: k, RequestID: hex.EncodeToString(c.tbsSum[:8]), Transport: "grpc", Source: "192.0.2.17",
+		Issuer:  "https://token.actions.example.com",
 		Subject: "repo:example/project:ref:refs/heads/main", SAN: "https://ci.example.com/example/project/.ci/release.yml@refs/heads/main",
-		Entry: "https://token.actions.example.com", Config: hex.EncodeToString(c.tbsSum[:]), ProviderKey: "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
-		Key: hex.EncodeToString(c.tbsSum[:]), KeyType: "ecdsa-sha2-256-nistp256", IssuerKey: hex.EncodeToString(t.keyHash[:]),
-		Serial: hex.EncodeToString(c.serial[:]), TBS: hex.EncodeToString(c.tbsSum[:]),
+		Entry: "https://token.actions.example.com", Config: hex.EncodeToString(c.tbsSum[:]),
+		ProviderKey: "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
+		Key:         hex.EncodeToString(c.tbsSum[:]), KeyType: "ecdsa-sha2-256-nistp256",
+		IssuerKey: hex.EncodeToString(t.keyHash[:]),
+		Serial:    hex.EncodeToString(c.serial[:]), TBS: hex.EncodeToString(c.tbsSum[:]),
 	}
 }
 

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// Listing returns the names, modes, sizes and modification times of all files below dir. It is empty if dir does not exist.
+// Listing returns the names, modes, sizes and modification times of all files below dir. It is empty if dir does not
+// exist.
 func Listing(t testing.TB, dir string) string {
 	t.Helper()
 	var out strings.Builder

@@ -1,5 +1,5 @@
-// Package oracle verifies certificates without the product's code: with the standard library and certificate-transparency-go, as
-// the profile in docs/compatibility.md describes.
+// Package oracle verifies certificates without the product's code: with the standard library and
+// certificate-transparency-go, as the profile in docs/compatibility.md describes.
 package oracle
 
 import (

@@ -1,14 +1,14 @@
 // Command outdated lists the direct dependencies of the modules in the directories of its arguments that are behind the
 // newest version which the module system serves.
 //
-// The exit status is 1 if a dependency is behind and go.mod gives no reason for the version that it requires. A reason is
-// a comment at the requirement, or above it:
+// The exit status is 1 if a dependency is behind and go.mod gives no reason for the version that it requires. A reason
+// is a comment at the requirement, or above it:
 //
 //	// held at v1.3.0: v1.4.0 requires a version of another module that is not served
 //
 // A reason for another version than the required one does not count. A dependency without releases, which go.mod
-// requires by the time of a commit, may be 90 days behind. When the module system cannot be reached, nothing is known to
-// be behind: the command says so, and its exit status is 0.
+// requires by the time of a commit, may be 90 days behind. When the module system cannot be reached, nothing is known
+// to be behind: the command says so, and its exit status is 0.
 package main
 
 import (
@@ -74,7 +74,8 @@ func run(ctx context.Context, dirs []string, out io.Writer) int {
 	}
 	_ = table.Flush()
 	if status != 0 {
-		fmt.Fprintln(out, "update these dependencies, or write the reason at the requirement in go.mod: // held at VERSION: reason")
+		fmt.Fprintln(out,
+			"update these dependencies, or write the reason at the requirement in go.mod: // held at VERSION: reason")
 	}
 	return status
 }
@@ -114,7 +115,8 @@ func direct(name string) ([]dependency, error) {
 	return out, nil
 }
 
-// providesTool reports whether no module with a longer path contains the package of a tool directive that path contains.
+// providesTool reports whether no module with a longer path contains the package of a tool directive that path
+// contains.
 func providesTool(f *modfile.File, path string) bool {
 	for _, t := range f.Tool {
 		owner := ""

@@ -118,7 +118,8 @@ func TestReasons(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if slices.ContainsFunc(all, func(d dependency) bool { return d.held != "" && (d.held != d.version || d.reason == "") }) {
+		if slices.ContainsFunc(all,
+			func(d dependency) bool { return d.held != "" && (d.held != d.version || d.reason == "") }) {
 			t.Errorf("%s: a reason is for another version than the required one: %+v", name, all)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Leaf signs a certificate with the issuing key outside of a CA, as after a key compromise: a precertificate (RFC 6962 §3.1) or a
-// final certificate. It returns the DER.
+// Leaf signs a certificate with the issuing key outside of a CA, as after a key compromise: a precertificate (RFC 6962
+// §3.1) or a final certificate. It returns the DER.
 func (p *PKI) Leaf(number int64, precertificate bool) []byte {
 	c := &x509.Certificate{
 		SerialNumber: big.NewInt(number), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(9 * time.Minute),

@@ -50,7 +50,10 @@ func Requests(b testing.TB, provider *idp.Provider) []Request {
 	out := make([]Request, 200)
 	for i := range out {
 		email := fmt.Sprintf("user%d@example.com", i)
-		token := provider.Token(map[string]any{"sub": email, "email": email, "email_verified": true, "exp": time.Now().Add(time.Hour).Unix()})
+		token := provider.Token(map[string]any{
+			"sub": email, "email": email, "email_verified": true,
+			"exp": time.Now().Add(time.Hour).Unix(),
+		})
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			b.Fatal(err)
@@ -72,8 +75,11 @@ func Requests(b testing.TB, provider *idp.Provider) []Request {
 			}},
 		}
 		out[i].JSON, err = json.Marshal(map[string]any{
-			"credentials":      map[string]any{"oidcIdentityToken": token},
-			"publicKeyRequest": map[string]any{"publicKey": map[string]any{"algorithm": "ECDSA", "content": content}, "proofOfPossession": proof},
+			"credentials": map[string]any{"oidcIdentityToken": token},
+			"publicKeyRequest": map[string]any{
+				"publicKey":         map[string]any{"algorithm": "ECDSA", "content": content},
+				"proofOfPossession": proof,
+			},
 		})
 		if err != nil {
 			b.Fatal(err)
@@ -128,10 +134,13 @@ func Serve(tb testing.TB, set Setup) *Server {
 	}
 	write("chain.pem", set.PKI.ChainPEM())
 	write("key.pem", set.PKI.KeyPEM())
-	write("identity.yaml", fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n%s", set.Issuer, set.Issuer, set.Issuers))
+	write("identity.yaml",
+		fmt.Appendf(nil, "oidc-issuers:\n  %q: {issuer-url: %q, client-id: sigstore, type: email}\n%s", set.Issuer,
+			set.Issuer, set.Issuers))
 	write("mayfly.yaml", fmt.Appendf(nil, "listen: {http: %q, grpc: %q, admin: %q}\nidentity: {file: identity.yaml}\n"+
 		"ca:\n  file: {chain: chain.pem, key: key.pem}\n%sct:\n%s%s", s.HTTP, s.GRPC, s.Admin, set.CA, logs, set.More))
-	s.Cmd = exec.Command(cmp.Or(os.Getenv("MAYFLY"), "mayfly"), "serve", "--config", filepath.Join(dir, "mayfly.yaml"), "--log-level", "warn")
+	s.Cmd = exec.Command(cmp.Or(os.Getenv("MAYFLY"), "mayfly"), "serve", "--config", filepath.Join(dir, "mayfly.yaml"),
+		"--log-level", "warn")
 	s.Cmd.Stderr = s.Logs
 	if err := s.Cmd.Start(); err != nil {
 		tb.Fatal(err)
@@ -187,7 +196,8 @@ func (s *Server) Caller(b testing.TB, rest bool) (call func(Request) error, done
 			}
 			defer resp.Body.Close() //nolint:errcheck // an error has no consequence for the test
 			body, err := io.ReadAll(resp.Body)
-			if err == nil && (resp.StatusCode != http.StatusOK || !bytes.Contains(body, []byte("signedCertificateEmbeddedSct"))) {
+			if err == nil && (resp.StatusCode != http.StatusOK ||
+				!bytes.Contains(body, []byte("signedCertificateEmbeddedSct"))) {
 				err = fmt.Errorf("status %d: %s", resp.StatusCode, body)
 			}
 			return err
@@ -251,7 +261,10 @@ func Dev(cwd string, flags ...string) (*DevProcess, error) { return DevOf("mayfl
 
 // DevOf is Dev with the mayfly at a path.
 func DevOf(mayfly, cwd string, flags ...string) (*DevProcess, error) {
-	args := append([]string{"dev", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--idp", "127.0.0.1:0"}, flags...)
+	args := append([]string{
+		"dev", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--idp",
+		"127.0.0.1:0",
+	}, flags...)
 	p := &DevProcess{Cmd: exec.Command(mayfly, args...), Logs: &Buffer{}}
 	p.Cmd.Dir = cwd
 	p.Cmd.Env = append(os.Environ(), "NO_COLOR=1")
@@ -274,7 +287,8 @@ func DevOf(mayfly, cwd string, flags ...string) (*DevProcess, error) {
 			break
 		}
 	}
-	p.URL, p.GRPC, p.Issuer, p.Admin = found["REST"], found["gRPC"], found["sign-in"], strings.TrimSuffix(found["readiness"], "/readyz")
+	p.URL, p.GRPC, p.Issuer, p.Admin = found["REST"], found["gRPC"], found["sign-in"],
+		strings.TrimSuffix(found["readiness"], "/readyz")
 	if p.URL == "" {
 		return nil, fmt.Errorf("mayfly dev printed no addresses: %w; log:\n%s", p.Cmd.Wait(), p.Logs)
 	}
@@ -340,7 +354,8 @@ func Mayfly(dir string, args ...string) (string, error) {
 // Poll waits until the condition holds.
 func Poll(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) { // the background work has no event
+	// the background work has no event
+	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not %s", what)
 		}

@@ -48,9 +48,11 @@ func (l *Site) Write(t *testing.T, name string, data []byte) {
 func (l *Site) Config(t *testing.T, ct string) *config.Config {
 	t.Helper()
 	for i, log := range l.Logs {
-		ct = strings.ReplaceAll(ct, fmt.Sprintf("%%%d", i), fmt.Sprintf("name: log%d, url: %q, public_key: ct%d.pem", i, log.URL(), i))
+		ct = strings.ReplaceAll(ct, fmt.Sprintf("%%%d", i),
+			fmt.Sprintf("name: log%d, url: %q, public_key: ct%d.pem", i, log.URL(), i))
 	}
-	l.Write(t, "mayfly.yaml", []byte("identity: {file: identity.yaml}\nca:\n  file: {chain: chain.pem, key: key.pem}\nct:\n"+ct))
+	l.Write(t, "mayfly.yaml",
+		[]byte("identity: {file: identity.yaml}\nca:\n  file: {chain: chain.pem, key: key.pem}\nct:\n"+ct))
 	cfg, _, err := config.Load(filepath.Join(l.Dir, "mayfly.yaml"))
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,6 @@
 // Package witness implements a witness for tests (c2sp.org/tlog-witness over HTTP, with Ed25519 cosignatures of
-// c2sp.org/tlog-cosignature), which can be told to misbehave. It verifies the log's signature and every consistency proof,
-// and shares no code with the product.
+// c2sp.org/tlog-cosignature), which can be told to misbehave. It verifies the log's signature and every consistency
+// proof, and shares no code with the product.
 package witness
 
 import (
@@ -134,7 +134,8 @@ func (w *Witness) Cosigned(checkpoint string) (at time.Time, ok bool) {
 	for line := range strings.Lines(signatures) {
 		rest, found := strings.CutPrefix(line, "— "+w.name+" ")
 		blob, err := base64.StdEncoding.DecodeString(strings.TrimSpace(rest))
-		if !found || err != nil || len(blob) != 4+8+ed25519.SignatureSize || binary.BigEndian.Uint32(blob) != w.keyID() {
+		if !found || err != nil || len(blob) != 4+8+ed25519.SignatureSize ||
+			binary.BigEndian.Uint32(blob) != w.keyID() {
 			continue
 		}
 		seconds := binary.BigEndian.Uint64(blob[4:])

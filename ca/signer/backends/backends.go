@@ -44,7 +44,10 @@ func (t Table) rows() []row {
 	v := reflect.ValueOf(t)
 	out := make([]row, 0, v.NumField())
 	for i := range v.NumField() {
-		r := row{name: v.Type().Field(i).Tag.Get("yaml"), set: !v.Field(i).IsNil(), refused: v.Field(i).Kind() == reflect.Interface}
+		r := row{
+			name: v.Type().Field(i).Tag.Get("yaml"), set: !v.Field(i).IsNil(),
+			refused: v.Field(i).Kind() == reflect.Interface,
+		}
 		if r.set && !r.refused {
 			r.backend = v.Field(i).Interface().(signer.Backend) //nolint:forcetypeassert // a test holds every field to it
 		}
@@ -96,7 +99,8 @@ func (t Table) Check() error {
 	return errors.Join(errs...)
 }
 
-// Place gives the settings in an error of [ca.New] that are about the key or the chain their place: the block of the backend.
+// Place gives the settings in an error of [ca.New] that are about the key or the chain their place: the block of the
+// backend.
 func (t Table) Place(err error) error {
 	var s *fault.Setting
 	if name, _ := t.Selected(); errors.As(err, &s) && len(s.Path) == 1 && (s.Path[0] == "chain" || s.Path[0] == "key") {

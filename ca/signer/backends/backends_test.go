@@ -17,7 +17,8 @@ func TestRows(t *testing.T) {
 	table := reflect.TypeFor[backends.Table]()
 	for i := range table.NumField() {
 		f := table.Field(i)
-		if f.Type.Kind() != reflect.Interface && (f.Type.Kind() != reflect.Pointer || !f.Type.Implements(reflect.TypeFor[signer.Backend]())) {
+		if f.Type.Kind() != reflect.Interface &&
+			(f.Type.Kind() != reflect.Pointer || !f.Type.Implements(reflect.TypeFor[signer.Backend]())) {
 			t.Errorf("%s is not a pointer to settings that implement signer.Backend", f.Name)
 		}
 		if name := f.Tag.Get("yaml"); name == "" || strings.Contains(name, ",") {
@@ -34,10 +35,14 @@ func TestCheck(t *testing.T) {
 		selected string
 		err      string // a part of it
 	}{
-		"none":          {backends.Table{}, "", "no key backend; write one of file, ephemeral"},
-		"file":          {backends.Table{File: whole}, "file", ""},
-		"ephemeral":     {backends.Table{Ephemeral: &ephemeral.Settings{}}, "ephemeral", ""},
-		"two":           {backends.Table{File: whole, Ephemeral: &ephemeral.Settings{}}, "file", "more than one key backend"},
+		"none":      {backends.Table{}, "", "no key backend; write one of file, ephemeral"},
+		"file":      {backends.Table{File: whole}, "file", ""},
+		"ephemeral": {backends.Table{Ephemeral: &ephemeral.Settings{}}, "ephemeral", ""},
+		"two": {
+			backends.Table{File: whole, Ephemeral: &ephemeral.Settings{}},
+			"file",
+			"more than one key backend",
+		},
 		"refused":       {backends.Table{KMS: map[string]any{}}, "", "kms: this version has no key backend kms"},
 		"one a refused": {backends.Table{File: whole, Tink: "x"}, "file", "more than one key backend"},
 		"file, empty":   {backends.Table{File: &file.Settings{}}, "file", "file.chain: chain is missing"},

@@ -25,8 +25,8 @@ import (
 )
 
 // A new key backend is one package and one row of the table. This test builds the program with testdata/device.go as a
-// package below ca/signer and with one field more in the table, and changes nothing else: configuration, "config check",
-// serving, readiness, reload, "trust export" and "audit reconcile" reach the new backend.
+// package below ca/signer and with one field more in the table, and changes nothing else: configuration, "config
+// check", serving, readiness, reload, "trust export" and "audit reconcile" reach the new backend.
 func TestNewBackendIsOnePackageAndOneRow(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -49,7 +49,8 @@ func TestNewBackendIsOnePackageAndOneRow(t *testing.T) {
 	first := pki.New(pki.Options{})
 	l.put(pki.New(pki.Options{}))
 	l.write("chain.pem", string(first.ChainPEM()))
-	l.fails("ca.device.key: handle: the key is not the key of certificate 1", "config", "check", "--config", "mayfly.yaml")
+	l.fails("ca.device.key: handle: the key is not the key of certificate 1", "config", "check",
+		"--config", "mayfly.yaml")
 
 	// The CA serves, and readiness says when the key cannot be used.
 	l.put(first)
@@ -64,7 +65,8 @@ func TestNewBackendIsOnePackageAndOneRow(t *testing.T) {
 	l.write("chain.pem", "")
 	second := pki.New(pki.Options{})
 	l.put(second)
-	l.until("the second chain", func() bool { return bytes.Contains(l.get("/api/v2/trustBundle"), []byte(line(second.Root))) })
+	l.until("the second chain",
+		func() bool { return bytes.Contains(l.get("/api/v2/trustBundle"), []byte(line(second.Root))) })
 	if out, err := l.run("trust", "export", "--config", "mayfly.yaml", "--out", "trust"); err != nil {
 		t.Fatalf("trust export: %v\n%s", err, out)
 	}
@@ -72,7 +74,8 @@ func TestNewBackendIsOnePackageAndOneRow(t *testing.T) {
 	if err := os.Remove(filepath.Join(l.dir, "on")); err != nil {
 		t.Fatal(err)
 	}
-	l.until("not ready", func() bool { return !l.ready() && strings.Contains(string(l.admin("/readyz")), "the device is off") })
+	l.until("not ready",
+		func() bool { return !l.ready() && strings.Contains(string(l.admin("/readyz")), "the device is off") })
 	stop()
 
 	// The key is released by each process, and the journal is reconciled with the issuing key of the backend.
@@ -97,7 +100,8 @@ func buildWithDevice(t *testing.T) string {
 	}
 	text := string(table)
 	for _, line := range [][2]string{
-		{"type Table struct {\n", "\t// Device is a key of a device.\n\tDevice *device.Settings `yaml:\"device\"`\n"}, // the row
+		// the row
+		{"type Table struct {\n", "\t// Device is a key of a device.\n\tDevice *device.Settings `yaml:\"device\"`\n"},
 		{"import (\n", "\t\"github.com/mayfly-ca/mayfly/ca/signer/device\"\n"},
 	} {
 		if strings.Count(text, line[0]) != 1 {
@@ -108,7 +112,8 @@ func buildWithDevice(t *testing.T) string {
 	dir := t.TempDir()
 	changed := filepath.Join(dir, "backends.go")
 	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{
-		filepath.Join(root, "ca/signer/device/device.go"):     filepath.Join(root, "ca/signer/backends/testdata/device.go"),
+		filepath.Join(root, "ca/signer/device/device.go"): filepath.Join(root,
+			"ca/signer/backends/testdata/device.go"),
 		filepath.Join(root, "ca/signer/backends/backends.go"): changed,
 	}})
 	if err != nil {
@@ -120,7 +125,8 @@ func buildWithDevice(t *testing.T) string {
 		}
 	}
 	program := filepath.Join(dir, "mayfly")
-	build := exec.CommandContext(t.Context(), "go", "build", "-pgo=off", "-overlay", filepath.Join(dir, "overlay.json"), "-o", program, "./cmd/mayfly")
+	build := exec.CommandContext(t.Context(), "go", "build", "-pgo=off", "-overlay", filepath.Join(dir, "overlay.json"),
+		"-o", program, "./cmd/mayfly")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
@@ -163,7 +169,8 @@ func (l *lab) configure(more string) {
 	l.Helper()
 	if l.rest == "" {
 		l.rest, l.adminEndpoint = freeAddress(l.T), freeAddress(l.T)
-		l.write("identity.yaml", fmt.Sprintf("oidc-issuers:\n  %q: {client-id: sigstore, type: email}\n", l.provider.URL()))
+		l.write("identity.yaml", fmt.Sprintf("oidc-issuers:\n  %q: {client-id: sigstore, type: email}\n",
+			l.provider.URL()))
 	}
 	l.write("mayfly.yaml", fmt.Sprintf(`listen: {http: %q, grpc: "off", admin: %q}
 identity: {file: identity.yaml}
@@ -275,7 +282,10 @@ func (l *lab) issues() {
 	defer ca.Close()
 	ctx, cancel := context.WithTimeout(l.Context(), 30*time.Second)
 	defer cancel()
-	if _, err := ca.Request(ctx, client.Request{Token: l.provider.Token(nil), Signer: pki.NewKey(pki.P256)}); err != nil {
+	if _, err := ca.Request(ctx, client.Request{
+		Token:  l.provider.Token(nil),
+		Signer: pki.NewKey(pki.P256),
+	}); err != nil {
 		l.Fatal(client.Explain(err))
 	}
 }

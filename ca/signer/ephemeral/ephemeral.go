@@ -1,5 +1,5 @@
-// Package ephemeral is the key backend for trials: root, chain and key are made when it is opened, and exist only in the
-// memory of this process.
+// Package ephemeral is the key backend for trials: root, chain and key are made when it is opened, and exist only in
+// the memory of this process.
 package ephemeral
 
 import (

@@ -42,7 +42,8 @@ func (s *Settings) Check() error {
 		errs = append(errs, fault.BadSetting("key is missing", "write the path of the private key in PEM", "key"))
 	}
 	if p := s.Password; p != nil && (p.Env == "") == (p.File == "") {
-		errs = append(errs, fault.BadSetting("a password comes from one place", "write {env: NAME} or {file: PATH}", "password"))
+		errs = append(errs, fault.BadSetting("a password comes from one place",
+			"write {env: NAME} or {file: PATH}", "password"))
 	}
 	return errors.Join(errs...)
 }
@@ -142,7 +143,8 @@ func ParseKey(o KeyOptions) (crypto.Signer, error) {
 
 const pkcs8 = "encrypt it with \"openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW\""
 
-// only returns the one private key block. Elliptic-curve tools write an EC PARAMETERS block before it; certificates are not keys.
+// only returns the one private key block. Elliptic-curve tools write an EC PARAMETERS block before it; certificates are
+// not keys.
 func only(data []byte) (pemfile.Block, error) {
 	blocks, err := pemfile.Decode(data)
 	if err != nil {

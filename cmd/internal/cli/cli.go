@@ -1,4 +1,5 @@
-// Package cli is what the commands of this repository share: exit statuses, flags for the log, and help for wrong arguments.
+// Package cli is what the commands of this repository share: exit statuses, flags for the log, and help for wrong
+// arguments.
 package cli
 
 import (
@@ -126,7 +127,8 @@ func Usage(format string, args ...any) error {
 	return &Error{ExitUsage, fmt.Errorf("mayfly: "+format, args...)}
 }
 
-// Misconfigured is an error in a configuration file: exit status 2, and the text starts with FILE:LINE:COL as it stands.
+// Misconfigured is an error in a configuration file: exit status 2, and the text starts with FILE:LINE:COL as it
+// stands.
 func Misconfigured(err error) error { return &Error{ExitUsage, err} }
 
 // WriteJSON writes v as indented JSON.

@@ -22,7 +22,8 @@ type Common struct {
 // Add defines the flags.
 func (o *Common) Add(root *cobra.Command) {
 	root.PersistentFlags().StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
-	root.PersistentFlags().StringVar(&o.logFormat, "log-format", "auto", "text, json, or auto: text in a terminal, else json")
+	root.PersistentFlags().StringVar(&o.logFormat, "log-format", "auto",
+		"text, json, or auto: text in a terminal, else json")
 	CompleteWords(root, "log-level", "debug", "info", "warn", "error")
 	CompleteWords(root, "log-format", "auto", "text", "json")
 }

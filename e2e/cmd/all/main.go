@@ -1,7 +1,7 @@
 // All runs every real client and every walk-through, one after the other, and writes the matrix of docs/compatibility.md.
 //
-// A client that passed is not run again until that client, its tests or mayfly change, so an interrupted run resumes where it stopped.
-// -only NAME runs one client, -force discards earlier results. Run it from the e2e folder.
+// A client that passed is not run again until that client, its tests or mayfly change, so an interrupted run resumes
+// where it stopped. -only NAME runs one client, -force discards earlier results. Run it from the e2e folder.
 package main
 
 import (
@@ -37,8 +37,8 @@ func main() {
 	}
 }
 
-// install makes sure, before anything is built, that this machine has the programs that clients need. As root on Debian or Ubuntu
-// it installs them with the package manager; elsewhere it lists what is missing.
+// install makes sure, before anything is built, that this machine has the programs that clients need. As root on Debian
+// or Ubuntu it installs them with the package manager; elsewhere it lists what is missing.
 func install(ctx context.Context, clients []matrix.Client) error {
 	lacks := matrix.Missing(ctx, clients)
 	if len(lacks) == 0 {

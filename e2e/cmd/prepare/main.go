@@ -1,5 +1,5 @@
-// Prepare builds the programs that the end-to-end tests run, with one line of progress for each, so that "go test" finds all of
-// them in the cache. Run it from the e2e folder.
+// Prepare builds the programs that the end-to-end tests run, with one line of progress for each, so that "go test"
+// finds all of them in the cache. Run it from the e2e folder.
 package main
 
 import (

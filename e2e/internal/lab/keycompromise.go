@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// SignOutsideCA uses the CA's key outside of mayfly, as after a key compromise: it signs one precertificate for email and submits it
-// to g. It returns the serial number.
+// SignOutsideCA uses the CA's key outside of mayfly, as after a key compromise: it signs one precertificate for email
+// and submits it to g. It returns the serial number.
 func (l *Lab) SignOutsideCA(p PKI, g *Log, email string) *big.Int {
 	l.Helper()
 	block, _ := pem.Decode([]byte(l.Read(p.KeyFile)))

@@ -1,8 +1,8 @@
-// Package lab is the environment of one end-to-end test: a folder, free ports, processes, keys, an issuer of identity tokens,
-// real logs, and the real clients.
+// Package lab is the environment of one end-to-end test: a folder, free ports, processes, keys, an issuer of identity
+// tokens, real logs, and the real clients.
 //
-// Nothing here imports the code under test. Programs run with an empty home directory and a proxy that refuses connections, so
-// that every request to a public Sigstore service fails; loopback needs no proxy.
+// Nothing here imports the code under test. Programs run with an empty home directory and a proxy that refuses
+// connections, so that every request to a public Sigstore service fails; loopback needs no proxy.
 //
 // Every helper that takes a test ends it on failure. When a test has failed, its folder with all logs, keys and outputs is
 // kept and named; otherwise it is removed.

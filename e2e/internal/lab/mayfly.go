@@ -43,7 +43,8 @@ func (m *Mayfly) startDev(l *Lab) {
 	m.ReadyIn = time.Since(start)
 }
 
-// Spawned starts "mayfly serve" again under a wrapping command, and does not wait: the process may end before it is ready.
+// Spawned starts "mayfly serve" again under a wrapping command, and does not wait: the process may end before it is
+// ready.
 func (m *Mayfly) Spawned(l *Lab, wrap ...string) {
 	l.Helper()
 	argv := append(wrap, l.Look("mayfly"), "serve", "--config", m.Dir+"/mayfly.yaml")

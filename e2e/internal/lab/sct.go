@@ -23,8 +23,8 @@ import (
 // Issued is a certificate and the one that signed it.
 type Issued struct{ Leaf, Issuer *x509.Certificate }
 
-// CheckLogged verifies for each certificate that it carries an SCT of g, that g signed the SCT, and that g contains the entry
-// that the SCT stands for. It returns the highest leaf index, for a static-ct log.
+// CheckLogged verifies for each certificate that it carries an SCT of g, that g signed the SCT, and that g contains the
+// entry that the SCT stands for. It returns the highest leaf index, for a static-ct log.
 //
 // It is written from RFC 6962 and c2sp.org/static-ct-api, without the code under test.
 func (l *Lab) CheckLogged(g *Log, certs ...Issued) (highest uint64) {
@@ -41,7 +41,8 @@ func (l *Lab) CheckLogged(g *Log, certs ...Issued) (highest uint64) {
 			continue
 		}
 		if len(entry.extensions) != 8 || !bytes.HasPrefix(entry.extensions, []byte{0, 0, 5}) {
-			l.Fatalf("certificate %x: the SCT's extensions %x hold no leaf index", c.Leaf.SerialNumber, entry.extensions)
+			l.Fatalf("certificate %x: the SCT's extensions %x hold no leaf index",
+				c.Leaf.SerialNumber, entry.extensions)
 		}
 		var index uint64
 		for _, b := range entry.extensions[3:] {
@@ -155,7 +156,8 @@ type expectedEntry struct{ leafHash, extensions []byte }
 
 var errSyntax = errors.New("not the DER that is expected here")
 
-// verifySCT finds the SCT of the log with the given key in a certificate, verifies it, and returns the entry that the log must contain.
+// verifySCT finds the SCT of the log with the given key in a certificate, verifies it, and returns the entry that the
+// log must contain.
 func verifySCT(key *ecdsa.PublicKey, c Issued) (expectedEntry, error) {
 	spki, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {

@@ -40,5 +40,6 @@ const (
 	rustVersion   = "0.15.0"
 )
 
-// RecordEnv names the environment variable with the file to which a test appends a line for each feature that it exercised.
+// RecordEnv names the environment variable with the file to which a test appends a line for each feature that it
+// exercised.
 const RecordEnv = "MAYFLY_E2E_RECORD"

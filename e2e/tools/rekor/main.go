@@ -1,5 +1,5 @@
-// Rekor-backend is the storage of a Rekor v1 server for the end-to-end tests: Trillian's log server and sequencer in one
-// process, with Trillian's storage in memory. It prints the address of the log server and the ID of an empty tree.
+// Rekor-backend is the storage of a Rekor v1 server for the end-to-end tests: Trillian's log server and sequencer in
+// one process, with Trillian's storage in memory. It prints the address of the log server and the ID of an empty tree.
 package main
 
 import (

@@ -1,8 +1,8 @@
 // Tesseract is a static-ct log for the end-to-end tests: TesseraCT's own handler and POSIX storage, with the read path
 // of the log (checkpoint, tiles, issuers) served from the same port.
 //
-// TesseraCT has such a command, which needs an unreleased version of Tessera; its library builds with the released version. The
-// options are those that the tests set.
+// TesseraCT has such a command, which needs an unreleased version of Tessera; its library builds with the released
+// version. The options are those that the tests set.
 package main
 
 import (

@@ -1,6 +1,6 @@
-// Logcheck reads a whole static-ct log over HTTP and verifies the checkpoint's signature and origin, every tile against the
-// entries, the root against the checkpoint, every entry's leaf index against its position, and every issuer against its digest.
-// It prints the size of the log, and ends with status 1 and the reason if anything is wrong.
+// Logcheck reads a whole static-ct log over HTTP and verifies the checkpoint's signature and origin, every tile against
+// the entries, the root against the checkpoint, every entry's leaf index against its position, and every issuer against
+// its digest. It prints the size of the log, and ends with status 1 and the reason if anything is wrong.
 //
 // The tree is checked by tessera's fsck library. TesseraCT's own command over the same library is not used: without a
 // terminal it ends with status 0 whatever it found.
@@ -155,8 +155,8 @@ func (c *checker) leafHashes(tile []byte) ([][]byte, error) {
 	return hashes, nil
 }
 
-// note records the contents of an entry. position is the entry's place in its tile. The number of the tile is not known here, and
-// the tree hash determines it, so only the index modulo the width of a tile remains to be compared.
+// note records the contents of an entry. position is the entry's place in its tile. The number of the tile is not known
+// here, and the tree hash determines it, so only the index modulo the width of a tile remains to be compared.
 func (c *checker) note(e entry, position uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
