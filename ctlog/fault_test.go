@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
 // labLog starts a log with configurable faults, and opens it for a set.
@@ -368,7 +369,7 @@ func TestWrongKey(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	l := ct.New(t, ct.Options{Roots: []*x509.Certificate{ca.root}})
-	other := publicPEM(t, newKey(t, elliptic.P256()).Public())
+	other := pki.PublicPEM(newKey(t, elliptic.P256()).Public())
 	r, err := remote.Open(remote.Config{Name: "lab", URL: l.URL()}, remote.Options{PublicKeyPEM: other})
 	if err != nil {
 		t.Fatal(err)

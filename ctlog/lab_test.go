@@ -2,7 +2,6 @@ package ctlog_test
 
 import (
 	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -12,7 +11,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
-	"encoding/pem"
 	"io"
 	"math"
 	"math/big"
@@ -27,6 +25,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/tbs"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
 // authority makes precertificates.
@@ -210,20 +209,11 @@ func signSCT(key *ecdsa.PrivateKey, e tbs.Entry, change edit) (tbs.SCT, error) {
 	return s, err
 }
 
-func publicPEM(t testing.TB, key crypto.PublicKey) []byte {
-	t.Helper()
-	spki, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})
-}
-
 // member opens the log for a set.
 func (l *logLab) member(t testing.TB, name string) ctlog.Log {
 	t.Helper()
 	r, err := remote.Open(remote.Config{Name: name, URL: l.URL + "/lab/"}, remote.Options{
-		PublicKeyPEM: publicPEM(t, l.key.Public()), UserAgent: "lab",
+		PublicKeyPEM: pki.PublicPEM(l.key.Public()), UserAgent: "lab",
 	})
 	if err != nil {
 		t.Fatal(err)

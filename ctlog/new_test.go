@@ -8,22 +8,8 @@ import (
 	"testing"
 
 	"github.com/mayfly-ca/mayfly/ctlog"
-	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/testkit/settings"
 )
-
-// settings returns the paths of the settings in err.
-func settings(err error) []string {
-	var out []string
-	switch e := err.(type) { //nolint:errorlint // walks the tree itself
-	case *fault.Setting:
-		out = append(out, strings.Join(e.Path, "."))
-	case interface{ Unwrap() []error }:
-		for _, one := range e.Unwrap() {
-			out = append(out, settings(one)...)
-		}
-	}
-	return out
-}
 
 // B2: New refuses a set in which a log could count twice, or that cannot meet its policy.
 func TestNewRefuses(t *testing.T) {
@@ -61,7 +47,7 @@ func TestNewRefuses(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			_, err := ctlog.New(row.o)
-			if err == nil || !strings.Contains(err.Error(), row.text) || settings(err) == nil {
+			if err == nil || !strings.Contains(err.Error(), row.text) || settings.Paths(err) == nil {
 				t.Errorf("error is %v", err)
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mayfly-ca/mayfly/ctlog"
+	"github.com/mayfly-ca/mayfly/testkit/settings"
 )
 
 // G1
@@ -34,7 +35,7 @@ func TestPolicyCheck(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			if diff := cmp.Diff(row.want, settings(row.c.Check())); diff != "" {
+			if diff := cmp.Diff(row.want, settings.Paths(row.c.Check())); diff != "" {
 				t.Error(diff)
 			}
 		})

@@ -8,25 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-// contents reads every file below dir.
-func contents(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	out := map[string]string{}
-	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		data, err := os.ReadFile(path)
-		out[path] = string(data)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
+	"github.com/mayfly-ca/mayfly/testkit/ondisk"
+)
 
 // TestDevKeepsKeys takes away each subset of the CA's files: what is left is never replaced.
 func TestDevKeepsKeys(t *testing.T) {
@@ -59,9 +43,9 @@ func TestDevKeepsKeys(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			before := contents(t, dir)
+			before := ondisk.Contents(t, dir)
 			err := s.complete()
-			after := contents(t, dir)
+			after := ondisk.Contents(t, dir)
 			switch {
 			case missing == 0 || missing == len(names) && used == "":
 				if err != nil || missing > 0 && len(after) != len(names) {
@@ -92,14 +76,14 @@ func TestDevRefuses(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "chain.pem")); err != nil {
 		t.Fatal(err)
 	}
-	before := contents(t, dir)
+	before := ondisk.Contents(t, dir)
 	var out bytes.Buffer
 	flags := &Options{Dir: dir, HTTP: "127.0.0.1:0", GRPC: "off", Admin: "off", IDP: "127.0.0.1:0"}
 	err = Run(t.Context(), flags, slog.New(slog.NewTextHandler(&out, nil)), &out)
 	if err == nil || !strings.Contains(err.Error(), "chain.pem is gone") {
 		t.Errorf("%v", err)
 	}
-	after := contents(t, dir)
+	after := ondisk.Contents(t, dir)
 	for _, name := range []string{"root-key.pem", "ca-key.pem"} {
 		if path := filepath.Join(dir, name); before[path] != after[path] {
 			t.Errorf("%s changed", name)

@@ -1,18 +1,17 @@
 package loglist_test
 
 import (
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
 	"encoding/pem"
 	"strings"
 	"testing"
 
 	"github.com/mayfly-ca/mayfly/loglist"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
 func newKey(t testing.TB, c elliptic.Curve) *ecdsa.PrivateKey {
@@ -24,25 +23,16 @@ func newKey(t testing.TB, c elliptic.Curve) *ecdsa.PrivateKey {
 	return k
 }
 
-func publicPEM(t testing.TB, key crypto.PublicKey) []byte {
-	t.Helper()
-	spki, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})
-}
-
 func TestParseKey(t *testing.T) {
 	t.Parallel()
-	ecKey := func(c elliptic.Curve) []byte { return publicPEM(t, newKey(t, c).Public()) }
+	ecKey := func(c elliptic.Curve) []byte { return pki.PublicPEM(newKey(t, c).Public()) }
 	p256 := ecKey(elliptic.P256())
 	rsaKey := func(bits int) []byte {
 		k, err := rsa.GenerateKey(rand.Reader, bits)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return publicPEM(t, k.Public())
+		return pki.PublicPEM(k.Public())
 	}
 	ed, _, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -60,7 +50,7 @@ func TestParseKey(t *testing.T) {
 		{"text before, blank after", []byte("the lab's key\n" + string(p256) + "\n \n"), ""},
 		{"P-521", ecKey(elliptic.P521()), "P-521"},
 		{"RSA 1024", rsaKey(1024), "1024 bits"},
-		{"Ed25519", publicPEM(t, ed), "ed25519"},
+		{"Ed25519", pki.PublicPEM(ed), "ed25519"},
 		{"two blocks", append(append([]byte{}, p256...), p256...), "exactly one"},
 		{"text after", []byte(string(p256) + "x"), "exactly one"},
 		{"private key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: block.Bytes}), "a PRIVATE KEY, not"},
@@ -81,7 +71,7 @@ func TestParseKey(t *testing.T) {
 
 // A key that parses is one that a log may have.
 func FuzzParseKey(f *testing.F) {
-	f.Add(publicPEM(f, newKey(f, elliptic.P256()).Public()))
+	f.Add(pki.PublicPEM(newKey(f, elliptic.P256()).Public()))
 	f.Add([]byte("-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		key, err := loglist.ParseKey(data)

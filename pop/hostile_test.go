@@ -18,6 +18,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/pop"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
 // p1363 converts an ASN.1 signature to the concatenation of r and s.
@@ -47,7 +48,7 @@ func TestRawSignatures(t *testing.T) {
 		k := ec(t, c.curve)
 		verify := func(signature []byte, text string) error {
 			_, err := p.VerifySignature(pop.Proof{
-				PublicKey: publicPEM(t, k.Public()), Signature: signature,
+				PublicKey: pki.PublicPEM(k.Public()), Signature: signature,
 				Challenge: text, ChallengeClaim: "email",
 			})
 			return err
@@ -97,7 +98,7 @@ func FuzzRawSignature(f *testing.F) {
 	p, k := policy(f), ec(f, elliptic.P256())
 	der := sign(f, k, crypto.SHA256, challenge)
 	raw := p1363(f, k, der)
-	key := publicPEM(f, k.Public())
+	key := pki.PublicPEM(k.Public())
 	f.Add(der)
 	f.Add(raw)
 	order := k.Params().N
@@ -190,7 +191,7 @@ func TestWeakKeys(t *testing.T) {
 		"Ed25519 prime itself, a point of order": {ed25519.PublicKey(append([]byte{0xed}, y[1:]...)), "not reduced"},
 	} {
 		_, err := p.VerifySignature(pop.Proof{
-			PublicKey: publicPEM(t, row.key), Signature: []byte{1},
+			PublicKey: pki.PublicPEM(row.key), Signature: []byte{1},
 			Challenge: challenge, ChallengeClaim: "email",
 		})
 		if reason(err) != fault.KeyWeak || !strings.Contains(err.Error(), row.want) {
@@ -286,7 +287,7 @@ func TestWorthlessProofs(t *testing.T) {
 			hash = 0
 		}
 		_, err := p.VerifySignature(pop.Proof{
-			PublicKey: publicPEM(t, k.Public()), Signature: sign(t, k, hash, ""),
+			PublicKey: pki.PublicPEM(k.Public()), Signature: sign(t, k, hash, ""),
 			ChallengeClaim: "email",
 		})
 		if reason(err) != fault.ProofInvalid || !strings.Contains(err.Error(), "empty challenge") {

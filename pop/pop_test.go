@@ -15,6 +15,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/pop"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
 const challenge = "alice@example.com"
@@ -26,15 +27,6 @@ func policy(t testing.TB, names ...string) *pop.Policy {
 		t.Fatal(err)
 	}
 	return p
-}
-
-func publicPEM(t testing.TB, key crypto.PublicKey) []byte {
-	t.Helper()
-	der, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
 func sign(t testing.TB, key crypto.Signer, h crypto.Hash, text string) []byte {
@@ -103,7 +95,7 @@ func TestAlgorithms(t *testing.T) {
 		{"rsa-sign-pkcs1-3072-sha256", rsaKey(t, 3072), crypto.SHA256},
 		{"ed25519", edKey(t), 0},
 	} {
-		proof := pop.Proof{PublicKey: publicPEM(t, c.key.Public()), Signature: sign(t, c.key, c.hash, challenge), Challenge: challenge, ChallengeClaim: "email"}
+		proof := pop.Proof{PublicKey: pki.PublicPEM(c.key.Public()), Signature: sign(t, c.key, c.hash, challenge), Challenge: challenge, ChallengeClaim: "email"}
 		got, err := p.VerifySignature(proof)
 		if err != nil || got.Algorithm != c.name {
 			t.Errorf("%s: %q, %v", c.name, got.Algorithm, err)
@@ -146,18 +138,18 @@ func TestRefusedKeys(t *testing.T) {
 	}
 	r := rsaKey(t, 2048)
 	small := new(big.Int).Mul(big.NewInt(3), new(big.Int).Lsh(big.NewInt(1), 2046))
-	good := publicPEM(t, ec(t, elliptic.P256()).Public())
+	good := pki.PublicPEM(ec(t, elliptic.P256()).Public())
 	for name, c := range map[string]struct {
 		key  []byte
 		want fault.Reason
 	}{
-		"ours":          {publicPEM(t, ours.Public()), fault.KeyWeak},
-		"P-224":         {publicPEM(t, ec(t, elliptic.P224()).Public()), fault.KeyWeak},
-		"RSA 1024":      {publicPEM(t, &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 1023, 1), E: 65537}), fault.KeyWeak},
-		"RSA e=3":       {publicPEM(t, &rsa.PublicKey{N: r.N, E: 3}), fault.KeyWeak},
-		"RSA even":      {publicPEM(t, &rsa.PublicKey{N: small.SetBit(small, 2047, 1), E: 65537}), fault.KeyWeak},
-		"RSA 2056":      {publicPEM(t, &rsa.PublicKey{N: new(big.Int).SetBit(r.N, 2055, 1), E: 65537}), fault.KeyWeak},
-		"Ed25519 zero":  {publicPEM(t, ed25519.PublicKey(make([]byte, 32))), fault.KeyWeak},
+		"ours":          {pki.PublicPEM(ours.Public()), fault.KeyWeak},
+		"P-224":         {pki.PublicPEM(ec(t, elliptic.P224()).Public()), fault.KeyWeak},
+		"RSA 1024":      {pki.PublicPEM(&rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 1023, 1), E: 65537}), fault.KeyWeak},
+		"RSA e=3":       {pki.PublicPEM(&rsa.PublicKey{N: r.N, E: 3}), fault.KeyWeak},
+		"RSA even":      {pki.PublicPEM(&rsa.PublicKey{N: small.SetBit(small, 2047, 1), E: 65537}), fault.KeyWeak},
+		"RSA 2056":      {pki.PublicPEM(&rsa.PublicKey{N: new(big.Int).SetBit(r.N, 2055, 1), E: 65537}), fault.KeyWeak},
+		"Ed25519 zero":  {pki.PublicPEM(ed25519.PublicKey(make([]byte, 32))), fault.KeyWeak},
 		"empty":         {nil, ""},
 		"text":          {[]byte("hello"), fault.KeyMalformed},
 		"two blocks":    {append(append([]byte{}, good...), good...), fault.KeyMalformed},
@@ -170,7 +162,7 @@ func TestRefusedKeys(t *testing.T) {
 	}
 	only := policy(t, "ed25519")
 	k := ec(t, elliptic.P256())
-	_, err = only.VerifySignature(pop.Proof{PublicKey: publicPEM(t, k.Public()), Signature: sign(t, k, crypto.SHA256, challenge), Challenge: challenge, ChallengeClaim: "email"})
+	_, err = only.VerifySignature(pop.Proof{PublicKey: pki.PublicPEM(k.Public()), Signature: sign(t, k, crypto.SHA256, challenge), Challenge: challenge, ChallengeClaim: "email"})
 	if reason(err) != fault.KeyAlgorithmNotAllowed || !strings.HasPrefix(fault.From(err).Public, "signing algorithm not permitted") {
 		t.Errorf("not on the list: %v", err)
 	}
@@ -182,7 +174,7 @@ func TestRefusedKeys(t *testing.T) {
 func FuzzVerifySignature(f *testing.F) {
 	p := policy(f)
 	k := ec(f, elliptic.P256())
-	good := publicPEM(f, k.Public())
+	good := pki.PublicPEM(k.Public())
 	f.Add(good, sign(f, k, crypto.SHA256, challenge))
 	f.Add([]byte("-----BEGIN RSA PUBLIC KEY-----\nMAA=\n-----END RSA PUBLIC KEY-----\n"), []byte{})
 	f.Fuzz(func(t *testing.T, key, signature []byte) {
@@ -210,7 +202,7 @@ func FuzzVerifyCSR(f *testing.F) {
 func BenchmarkVerifySignature(b *testing.B) {
 	p := policy(b)
 	k := ec(b, elliptic.P256())
-	proof := pop.Proof{PublicKey: publicPEM(b, k.Public()), Signature: sign(b, k, crypto.SHA256, challenge), Challenge: challenge, ChallengeClaim: "email"}
+	proof := pop.Proof{PublicKey: pki.PublicPEM(k.Public()), Signature: sign(b, k, crypto.SHA256, challenge), Challenge: challenge, ChallengeClaim: "email"}
 	for b.Loop() {
 		if _, err := p.VerifySignature(proof); err != nil {
 			b.Fatal(err)

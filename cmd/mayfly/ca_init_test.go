@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/secret"
 	"github.com/mayfly-ca/mayfly/node"
+	"github.com/mayfly-ca/mayfly/testkit/ondisk"
 )
 
 // TestCAInit makes a CA that starts without a warning about its chain, and that no second run replaces.
@@ -59,7 +60,7 @@ func TestCAInit(t *testing.T) {
 		if err != nil || strings.Contains(string(key), "ENCRYPTED") != encrypted {
 			t.Errorf("encrypted %t: %v", encrypted, err)
 		}
-		before := contents(t, dir)
+		before := ondisk.Contents(t, dir)
 		if err := os.Remove(filepath.Join(f.dir, "chain.pem")); err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +68,7 @@ func TestCAInit(t *testing.T) {
 		if err := f.run(&out); err == nil || !strings.Contains(err.Error(), "keys are not replaced") {
 			t.Errorf("a second run: %v", err)
 		}
-		if !maps.Equal(before, contents(t, dir)) {
+		if !maps.Equal(before, ondisk.Contents(t, dir)) {
 			t.Error("a second run changed files")
 		}
 	}
@@ -91,22 +92,4 @@ func TestCAInit(t *testing.T) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
-}
-
-// contents reads every file below dir.
-func contents(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	out := map[string]string{}
-	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		data, err := os.ReadFile(path)
-		out[path] = string(data)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
 }

@@ -135,10 +135,7 @@ func TestReloadWaitsForRestart(t *testing.T) {
 		PKI: pki.New(pki.Options{}), Issuer: provider.URL(), Embedded: true,
 		More: "audit:\n  file: journal.jsonl\n",
 	})
-	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	main := s.Read(t, "mayfly.yaml")
 	s.Replace(t, "old.yaml", main)
 	next := strings.NewReplacer("journal.jsonl", "other.jsonl", "origin: mayfly.local/ct", "origin: mayfly.local/ct, lead: 0s").Replace(string(main))
 	s.Replace(t, "mayfly.yaml", []byte(next))

@@ -41,10 +41,7 @@ func TestOwnKeysAreRefused(t *testing.T) {
 		More: fmt.Sprintf("  logs: [{name: remote, url: %q, public_key: %q}]\n", remote.URL(),
 			filepath.Join(dir, "remote.pem")),
 	})
-	embedded, err := os.ReadFile(filepath.Join(s.Dir, "log", "log.pub.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	embedded := s.Read(t, "log/log.pub.pem")
 	blocks, err := pemfile.Decode(embedded)
 	if err != nil || len(blocks) != 1 {
 		t.Fatal(len(blocks), err)

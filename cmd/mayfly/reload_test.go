@@ -147,10 +147,7 @@ func TestReplacedChain(t *testing.T) {
 		der := base64.StdEncoding.EncodeToString(p.Intermediate.Raw)
 		return strings.Contains(strings.ReplaceAll(bundle(), `\n`, ""), der)
 	}
-	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	main := s.Read(t, "mayfly.yaml")
 	listed := bytes.Replace(main, []byte("ca:\n"), []byte("ca:\n  trust: [old.pem]\n"), 1)
 	if bytes.Equal(listed, main) {
 		t.Fatalf("no place for ca.trust in\n%s", main)
@@ -178,10 +175,7 @@ func TestReloadCorrected(t *testing.T) {
 	provider := idp.New(t, idp.Options{})
 	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL()})
 	_, before := s.Generation(t)
-	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	main := s.Read(t, "mayfly.yaml")
 	if err := os.Mkdir(filepath.Join(s.Dir, "other"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -198,10 +192,7 @@ func TestCheckIsStart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
 	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL()})
-	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	main := s.Read(t, "mayfly.yaml")
 	good := string(main)
 	_, logs, _ := strings.Cut(good, "  logs:\n")
 	twice := good + strings.Replace(logs, "name: lab", "name: two", 1)
@@ -238,10 +229,7 @@ func TestReloadV1(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
 	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL()})
-	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	main := s.Read(t, "mayfly.yaml")
 	status := func() (int, string) {
 		code, body := process.Get(t, "http://"+s.HTTP+"/api/v1/rootCert")
 		return code, string(body)
@@ -263,10 +251,7 @@ func TestReloadUnpublished(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
 	s := process.Serve(t, process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL()})
-	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	main := s.Read(t, "mayfly.yaml")
 	_, before := s.Generation(t)
 	s.Replace(t, "root.json", rootWithoutLogs(t, pki.New(pki.Options{})))
 	s.Replace(t, "mayfly.yaml", append(main, "  policy: {trusted_root: root.json}\n"...))
@@ -278,10 +263,7 @@ func TestReloadUnpublished(t *testing.T) {
 		"https://ca.example.com", "--out", "trust"); err != nil {
 		t.Fatal(err, out)
 	}
-	root, err := os.ReadFile(filepath.Join(s.Dir, "trust", "trusted_root.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := s.Read(t, "trust/trusted_root.json")
 	s.Replace(t, "root.json", root) // it is watched, like every file that is named
 	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != before })
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,7 +88,7 @@ func TestPublishedRootOfAnotherProducer(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, content := range map[string][]byte{
-		"root.json": data, "chain.pem": p.ChainPEM(), "key.pem": p.KeyPEM(), "log.pem": publicPEM(t, log),
+		"root.json": data, "chain.pem": p.ChainPEM(), "key.pem": p.KeyPEM(), "log.pem": pki.PublicPEM(log),
 		"issuers.yaml": []byte("oidc-issuers:\n  https://idp.example.com: {client-id: sigstore, type: email}\n"),
 		"mayfly.yaml": []byte("identity: {file: issuers.yaml}\nca: {file: {chain: chain.pem, key: key.pem}}\n" +
 			"ct: {logs: [{name: lab, url: \"https://ct.example.com\", public_key: log.pem}], policy: " +
@@ -106,13 +105,4 @@ func TestPublishedRootOfAnotherProducer(t *testing.T) {
 		strings.Contains(out.String(), "ctlogs[1]") {
 		t.Errorf("status %d, %s%s", status, out.String(), errs.String())
 	}
-}
-
-func publicPEM(t *testing.T, key any) []byte {
-	t.Helper()
-	spki, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})
 }

@@ -19,21 +19,9 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
+	"github.com/mayfly-ca/mayfly/testkit/pki"
+	"github.com/mayfly-ca/mayfly/testkit/settings"
 )
-
-// settings returns the paths of the settings in err.
-func settings(err error) []string {
-	var out []string
-	switch e := err.(type) { //nolint:errorlint // walks the tree itself
-	case *fault.Setting:
-		out = append(out, strings.Join(e.Path, "."))
-	case interface{ Unwrap() []error }:
-		for _, one := range e.Unwrap() {
-			out = append(out, settings(one)...)
-		}
-	}
-	return out
-}
 
 // G1
 func TestConfigCheck(t *testing.T) {
@@ -114,7 +102,7 @@ func TestConfigCheck(t *testing.T) {
 			c := good
 			row.change(&c)
 			err := c.Check()
-			if diff := gocmp.Diff(row.want, settings(err)); diff != "" || (err == nil) != (row.want == nil) {
+			if diff := gocmp.Diff(row.want, settings.Paths(err)); diff != "" || (err == nil) != (row.want == nil) {
 				t.Errorf("%v: %s", err, diff)
 			}
 			if err != nil && strings.Contains(err.Error(), "u:p@") {
@@ -138,7 +126,7 @@ func TestWindowOfConfig(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
-	key := publicPEM(t, newKey(t, elliptic.P256()).Public())
+	key := pki.PublicPEM(newKey(t, elliptic.P256()).Public())
 	for _, row := range []struct {
 		name string
 		c    remote.Config

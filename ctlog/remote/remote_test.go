@@ -2,7 +2,6 @@ package remote_test
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -68,7 +67,7 @@ func TestRoots(t *testing.T) {
 func open(t *testing.T, srv *httptest.Server, caCert []byte) *remote.Log {
 	t.Helper()
 	r, err := remote.Open(remote.Config{Name: "lab", URL: srv.URL}, remote.Options{
-		PublicKeyPEM: publicPEM(t, newKey(t, elliptic.P256()).Public()), CACertPEM: caCert, Timeout: 30 * time.Second,
+		PublicKeyPEM: pki.PublicPEM(newKey(t, elliptic.P256()).Public()), CACertPEM: caCert, Timeout: 30 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +111,7 @@ func TestClientCertificateAndProxy(t *testing.T) {
 		_, _ = w.Write([]byte(`{"certificates":[]}`))
 	}))
 	t.Cleanup(proxy.Close)
-	key := publicPEM(t, newKey(t, elliptic.P256()).Public())
+	key := pki.PublicPEM(newKey(t, elliptic.P256()).Public())
 	r, err := remote.Open(remote.Config{Name: "lab", URL: "http://ct.example.com", Insecure: true, Proxy: proxy.URL},
 		remote.Options{PublicKeyPEM: key})
 	if err != nil {
@@ -177,13 +176,4 @@ func newKey(t testing.TB, c elliptic.Curve) *ecdsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return k
-}
-
-func publicPEM(t testing.TB, key crypto.PublicKey) []byte {
-	t.Helper()
-	spki, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})
 }

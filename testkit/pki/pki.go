@@ -143,3 +143,12 @@ func (p *PKI) KeyPEM() []byte {
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
+
+// PublicPEM returns a public key in PEM, as PKIX. It panics if the type of the key is not supported.
+func PublicPEM(key crypto.PublicKey) []byte {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		panic(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+}

@@ -160,7 +160,7 @@ func Serve(tb testing.TB, set Setup) *Server {
 		if time.Now().After(deadline) {
 			tb.Fatalf("mayfly serve is not ready: %v; log:\n%s", err, s.Logs)
 		}
-		time.Sleep(20 * time.Millisecond) // another process: there is nothing to wait on but its answers
+		time.Sleep(20 * time.Millisecond) // the state of another process can only be polled
 	}
 }
 
@@ -380,11 +380,21 @@ func (s *Server) Until(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not %s; log:\n%s", what, s.Logs)
 		}
-		time.Sleep(10 * time.Millisecond) // another process: there is nothing to wait on but its answers
+		time.Sleep(10 * time.Millisecond) // the state of another process can only be polled
 	}
 }
 
-// Replace writes a file the way careful programs do: beside it, then renamed.
+// Read returns the content of a file in the directory of the CA.
+func (s *Server) Read(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(s.Dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// Replace writes a temporary file and renames it, as programs that replace a configuration do.
 func (s *Server) Replace(t *testing.T, name string, data []byte) {
 	t.Helper()
 	path := filepath.Join(s.Dir, name)
