@@ -33,7 +33,7 @@ var layers = map[string][]string{
 	"internal": {"fault"}, // the ground floor: one rule for each thing that several packages do
 
 	"pop":  {"fault"},
-	"oidc": {"oidc/issuer", "oidc/provider", "oidc/claims", "oidc/policy", "oidc/token", "fault"},
+	"oidc": {"oidc/issuer", "oidc/provider", "oidc/claims", "oidc/policy", "oidc/token", "fault", "identity"},
 	"oidc/issuer": {
 		"oidc/provider", "oidc/claims", "oidc/policy", "oidc/pattern", "oidc/token",
 		"fault", "identity",
@@ -69,6 +69,7 @@ var layers = map[string][]string{
 	"client": {"fault", "identity", "tbs", "proto"},
 	// client: a trusted root says whom a client believes
 	"trust":   {"fault", "client"},
+	"inspect": {"identity", "monitor", "tbs", "trust"}, // trust names the logs of SCTs
 	"dev/idp": {},
 	"dev/tsa": {}, // the timestamp authority of "mayfly dev"
 
@@ -82,7 +83,7 @@ var layers = map[string][]string{
 	"cmd/mayfly": {
 		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "ctlog",
 		"ctlog/embedded", "monitor",
-		"journal", "reconcile", "client", "trust", "identity", "loglist", "tbs", "fault", "server",
+		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
 	},
 	"cmd/mayfly-bench": {"cmd/internal/cli", "dev", "dev/idp", "node", "client", "ca", "tbs"},
 

@@ -4,18 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
-	"github.com/mayfly-ca/mayfly/fault"
-	"github.com/mayfly-ca/mayfly/identity"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/oidc"
 )
@@ -27,13 +23,10 @@ type diffView struct {
 	Compared int             `json:"compared"` // recorded claims
 }
 
-// tokenChange is what becomes of one recorded token.
+// tokenChange is the difference for one recorded token.
 type tokenChange struct {
-	File   string   `json:"file"`
-	Change string   `json:"change"` // gains, loses, certificate, reason or rule
-	Old    string   `json:"old"`    // name in the certificate, or the reason of refusal
-	New    string   `json:"new"`
-	Fields []string `json:"fields,omitempty"` // of the certificate that differ
+	File string `json:"file"`
+	oidc.DecisionChange
 }
 
 func newConfigDiff() *cobra.Command {
@@ -106,14 +99,8 @@ func diffConfigs(oldPath, newPath, dir string) (diffView, error) {
 			return view, err
 		}
 		view.Compared++
-		var outcomes [2]outcome
-		for i := range explainers {
-			outcomes[i].Decision, outcomes[i].err = explainers[i].Decide(claims)
-		}
-		c := compareOutcomes(outcomes[0], outcomes[1])
-		if c.Change != "" {
-			c.File = e.Name()
-			view.Tokens = append(view.Tokens, c)
+		if c := oidc.Compare(explainers[0], explainers[1], claims); c.Change != "" {
+			view.Tokens = append(view.Tokens, tokenChange{File: e.Name(), DecisionChange: c})
 		}
 	}
 	return view, nil
@@ -163,65 +150,4 @@ func (v diffView) print(w io.Writer) error {
 			strings.Join(t.Fields, " "))
 	}
 	return g.Write(w, st)
-}
-
-// identityFields lists everything that a certificate says of its subject, by name.
-func identityFields(id identity.Identity) map[string]string {
-	out := map[string]string{"san": id.SAN.Kind.String() + " " + id.SAN.Value}
-	for x := range identity.Known() {
-		if v := id.Extensions.Get(x); v != "" {
-			out[x.String()] = v
-		}
-	}
-	for _, c := range id.Custom {
-		out[c.OID.String()] = c.Value
-	}
-	return out
-}
-
-// outcome is what a configuration does with recorded claims.
-type outcome struct {
-	oidc.Decision
-	err error
-}
-
-func (o outcome) words() string {
-	if o.err == nil {
-		return o.Identity.SAN.Value
-	}
-	f := fault.From(o.err)
-	text := string(f.Reason)
-	for _, k := range slices.Sorted(maps.Keys(f.Meta)) {
-		text += " " + f.Meta[k]
-	}
-	return text
-}
-
-func compareOutcomes(before, after outcome) tokenChange {
-	c := tokenChange{Old: before.words(), New: after.words()}
-	switch {
-	case before.err != nil && after.err != nil:
-		if c.Old != c.New {
-			c.Change = "reason"
-		}
-	case before.err != nil:
-		c.Change = "gains"
-	case after.err != nil:
-		c.Change = "loses"
-	default:
-		a, b := identityFields(before.Identity), identityFields(after.Identity)
-		all := maps.Clone(a)
-		maps.Copy(all, b)
-		for _, k := range slices.Sorted(maps.Keys(all)) {
-			if a[k] != b[k] {
-				c.Fields = append(c.Fields, k)
-			}
-		}
-		if len(c.Fields) > 0 {
-			c.Change = "certificate"
-		} else if before.Rule != after.Rule {
-			c.Change, c.Old, c.New = "rule", before.Rule, after.Rule
-		}
-	}
-	return c
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/inspect"
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/node"
@@ -51,14 +52,14 @@ func newConfigExplain() *cobra.Command {
 
 // explanationView is what "config explain --json" prints.
 type explanationView struct {
-	Allowed     bool              `json:"allowed"`
-	Entry       string            `json:"entry,omitempty"`
-	Rule        string            `json:"rule,omitempty"`
-	Reason      string            `json:"reason,omitempty"` // as a client would be told
-	Message     string            `json:"message,omitempty"`
-	Metadata    map[string]string `json:"metadata,omitempty"`
-	Steps       []oidc.Step       `json:"steps"`
-	Certificate *certificateView  `json:"-"`
+	Allowed     bool                 `json:"allowed"`
+	Entry       string               `json:"entry,omitempty"`
+	Rule        string               `json:"rule,omitempty"`
+	Reason      string               `json:"reason,omitempty"` // as a client would be told
+	Message     string               `json:"message,omitempty"`
+	Metadata    map[string]string    `json:"metadata,omitempty"`
+	Steps       []oidc.Step          `json:"steps"`
+	Certificate *inspect.Certificate `json:"-"`
 	// Certificate, or an empty object where the token is refused before it has one
 	Shown any `json:"certificate"`
 }
@@ -139,9 +140,6 @@ func readRecorded(stdin io.Reader, name string) (map[string]any, error) {
 	return all, nil
 }
 
-// preview is the kind of a certificate that nobody has signed.
-const preview = "certificate to be issued"
-
 // certificate adds the certificate that the identity would get, or the step that stops it.
 func (v *explanationView) certificate(x *oidc.Explanation, main *config.Config, now time.Time) {
 	o := ca.Options{Now: func() time.Time { return now }}
@@ -169,12 +167,12 @@ func (v *explanationView) certificate(x *oidc.Explanation, main *config.Config, 
 		v.fail(err)
 		return
 	}
-	view, err := viewCertificate(c, now, nil)
+	view, err := inspect.Describe(c, now, nil)
 	if err != nil {
 		v.fail(err)
 		return
 	}
-	view.Kind = preview
+	view.Kind = inspect.ToBeIssued
 	view.Serial, view.PublicKey, view.SubjectKeyID, view.Fingerprint = "(random)", "(the caller's)", "", ""
 	v.Certificate = &view
 	v.Steps = append(v.Steps, oidc.Step{Name: "certificate", Verdict: oidc.Passed, Detail: "under " + issuedBy})
@@ -218,5 +216,5 @@ func (v explanationView) print(w io.Writer) error {
 	if v.Certificate == nil {
 		return nil
 	}
-	return printCertificate(w, *v.Certificate, st)
+	return v.Certificate.Write(w, st)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca/signer/file"
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/inspect"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
@@ -232,18 +233,18 @@ func (f *requestFlags) write(std cli.Streams, cert *client.Certificate, fresh *e
 }
 
 func (f *requestFlags) show(w io.Writer, cert *client.Certificate) error {
-	view, err := viewCertificate(cert.Leaf, time.Now(), nil)
+	view, err := inspect.Describe(cert.Leaf, time.Now(), nil)
 	if err != nil {
 		return err
 	}
 	if f.asJSON {
 		return cli.WriteJSON(w, struct {
-			Certificate certificateView `json:"certificate"`
-			Chain       string          `json:"chain_pem"`
-			Verified    bool            `json:"verified"`
+			Certificate inspect.Certificate `json:"certificate"`
+			Chain       string              `json:"chain_pem"`
+			Verified    bool                `json:"verified"`
 		}{view, string(cert.PEM()), !f.insecure})
 	}
-	if err := printCertificate(w, view, terminal.StyleFor(w)); err != nil {
+	if err := view.Write(w, terminal.StyleFor(w)); err != nil {
 		return err
 	}
 	if f.out == "" {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/inspect"
 	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/terminal"
@@ -102,7 +103,7 @@ func (f *verifyFlags) run(cmd *cobra.Command, name string) error {
 		return f.json(cmd.OutOrStdout(), v)
 	}
 	warnSkipped(cmd.ErrOrStderr(), f.trustedRoot+f.tuf, v.Skipped)
-	names, err := logNamesIn(root)
+	names, err := inspect.LogNames(root)
 	if err != nil {
 		return err
 	}
@@ -157,12 +158,12 @@ func printVerified(w io.Writer, v *trust.Verified, logs map[[32]byte]string) err
 	if err := t.Write(&s, st); err != nil {
 		return err
 	}
-	view, err := viewCertificate(v.Leaf, time.Now(), logs)
+	view, err := inspect.Describe(v.Leaf, time.Now(), logs)
 	if err != nil {
 		return err
 	}
 	s.WriteString("\n")
-	if err := printCertificate(&s, view, st); err != nil {
+	if err := view.Write(&s, st); err != nil {
 		return err
 	}
 	_, err = io.WriteString(w, s.String())
@@ -170,7 +171,7 @@ func printVerified(w io.Writer, v *trust.Verified, logs map[[32]byte]string) err
 }
 
 func (f *verifyFlags) json(w io.Writer, v *trust.Verified) error {
-	view, err := viewCertificate(v.Leaf, time.Now(), nil)
+	view, err := inspect.Describe(v.Leaf, time.Now(), nil)
 	if err != nil {
 		return err
 	}
@@ -184,14 +185,14 @@ func (f *verifyFlags) json(w io.Writer, v *trust.Verified) error {
 		times = append(times, at{t.Kind, t.Source, t.At.UTC()})
 	}
 	return cli.WriteJSON(w, struct {
-		Verified    bool            `json:"verified"`
-		Identity    string          `json:"identity"`
-		Issuer      string          `json:"issuer"`
-		Signed      []at            `json:"signed"`
-		LogEntries  int             `json:"log_entries"`
-		SCTs        int             `json:"scts"`
-		Demanded    int             `json:"scts_demanded"`
-		Statement   string          `json:"statement,omitempty"`
-		Certificate certificateView `json:"certificate"`
+		Verified    bool                `json:"verified"`
+		Identity    string              `json:"identity"`
+		Issuer      string              `json:"issuer"`
+		Signed      []at                `json:"signed"`
+		LogEntries  int                 `json:"log_entries"`
+		SCTs        int                 `json:"scts"`
+		Demanded    int                 `json:"scts_demanded"`
+		Statement   string              `json:"statement,omitempty"`
+		Certificate inspect.Certificate `json:"certificate"`
 	}{true, v.Identity, v.Issuer, times, v.LogEntries, v.SCTs, v.Demanded, v.Statement, view})
 }

@@ -1,4 +1,4 @@
-package main
+package inspect
 
 import (
 	"crypto/ecdsa"
@@ -62,20 +62,22 @@ func extendedKeyUsages(c *x509.Certificate) []string {
 	return out
 }
 
-func printCertificates(w io.Writer, views []certificateView) error {
+// WriteAll writes the descriptions with empty lines between them, in colour if w is a terminal.
+func WriteAll(w io.Writer, views []Certificate) error {
 	st := terminal.StyleFor(w)
 	for i, v := range views {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		if err := printCertificate(w, v, st); err != nil {
+		if err := v.Write(w, st); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func printCertificate(w io.Writer, v certificateView, st terminal.Style) error {
+// Write writes the description in the given style.
+func (v Certificate) Write(w io.Writer, st terminal.Style) error {
 	title := v.Subject
 	var t terminal.Table
 	if id := v.Identity; id != nil {
@@ -110,16 +112,16 @@ func printCertificate(w io.Writer, v certificateView, st terminal.Style) error {
 	if err := printValues(w, st, section{"Other extensions", v.Other}); err != nil {
 		return err
 	}
-	if v.Identity == nil || v.Kind == preview {
+	if v.Identity == nil || v.Kind == ToBeIssued {
 		return nil
 	}
 	return printTimestamps(w, st, v.SCTs)
 }
 
-// section is a part of what a certificate says.
+// section is a titled list of extensions.
 type section struct {
 	title  string
-	values []namedValue
+	values []Value
 }
 
 func printValues(w io.Writer, st terminal.Style, s section) error {
@@ -134,7 +136,7 @@ func printValues(w io.Writer, st terminal.Style, s section) error {
 	return t.Write(w, st)
 }
 
-func printTimestamps(w io.Writer, st terminal.Style, scts []timestampView) error {
+func printTimestamps(w io.Writer, st terminal.Style, scts []Timestamp) error {
 	if len(scts) == 0 {
 		return terminal.Flow(w, st,
 			" "+st.Yellow("No SCT: this certificate is in no Certificate Transparency log that it names"))
