@@ -1,5 +1,5 @@
-// Package inspect describes certificates: their identity, extensions by name, embedded SCTs and remaining validity, as values
-// for encoding/json and as text for a terminal.
+// Package inspect describes certificates: their identity, extensions by name, embedded SCTs and remaining validity, as
+// values for encoding/json and as text for a terminal.
 //
 // It verifies nothing. A caller that shows a certificate as trusted MUST verify that certificate first.
 package inspect
@@ -72,15 +72,18 @@ type Timestamp struct {
 	LeafIndex *uint64   `json:"leaf_index,omitempty"` // static-ct logs only
 }
 
-// Describe describes c at the time now. logs has the names of logs by log ID; a log without a name is described by its ID alone.
+// Describe describes c at the time now. logs has the names of logs by log ID; a log without a name is described by its
+// ID alone.
 func Describe(c *x509.Certificate, now time.Time, logs map[[32]byte]string) (Certificate, error) {
 	sum := sha256.Sum256(c.Raw)
 	v := Certificate{
-		Kind: "certificate", Subject: c.Subject.String(), IssuedBy: c.Issuer.String(), Serial: hex.EncodeToString(c.SerialNumber.Bytes()),
+		Kind: "certificate", Subject: c.Subject.String(), IssuedBy: c.Issuer.String(),
+		Serial:    hex.EncodeToString(c.SerialNumber.Bytes()),
 		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), Lifetime: c.NotAfter.Sub(c.NotBefore).String(),
 		TimeLeft: timeLeft(c, now), Expired: now.After(c.NotAfter), PublicKey: keyName(c.PublicKey),
-		SignatureAlgorithm: c.SignatureAlgorithm.String(), KeyUsage: keyUsages(c.KeyUsage), ExtendedKeyUsage: extendedKeyUsages(c),
-		SubjectKeyID: hex.EncodeToString(c.SubjectKeyId), AuthorityKeyID: hex.EncodeToString(c.AuthorityKeyId),
+		SignatureAlgorithm: c.SignatureAlgorithm.String(), KeyUsage: keyUsages(c.KeyUsage),
+		ExtendedKeyUsage: extendedKeyUsages(c),
+		SubjectKeyID:     hex.EncodeToString(c.SubjectKeyId), AuthorityKeyID: hex.EncodeToString(c.AuthorityKeyId),
 		Fingerprint: hex.EncodeToString(sum[:]),
 	}
 	if c.IsCA {
@@ -137,7 +140,10 @@ const (
 
 // otherExtensions lists the extensions that no other member describes.
 func otherExtensions(c *x509.Certificate) []Value {
-	shown := map[string]bool{"2.5.29.15": true, "2.5.29.37": true, "2.5.29.14": true, "2.5.29.35": true, "2.5.29.17": true, oidSCTList: true}
+	shown := map[string]bool{
+		"2.5.29.15": true, "2.5.29.37": true, "2.5.29.14": true, "2.5.29.35": true,
+		"2.5.29.17": true, oidSCTList: true,
+	}
 	names := map[string]string{oidPoison: "precertificate-poison", "2.5.29.19": "basic-constraints"}
 	var out []Value
 	for _, e := range c.Extensions {

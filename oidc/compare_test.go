@@ -22,7 +22,10 @@ func TestCompare(t *testing.T) {
 	email := explainer(url, oidc.IssuerConfig{ClientID: "sigstore", Type: "email"})
 	other := explainer("https://other.example.com", oidc.IssuerConfig{ClientID: "sigstore", Type: "email"})
 	audience := explainer(url, oidc.IssuerConfig{ClientID: "another", Type: "email"})
-	claims := map[string]any{"iss": url, "aud": "sigstore", "sub": "1", "email": "a@example.com", "email_verified": true}
+	claims := map[string]any{
+		"iss": url, "aud": "sigstore", "sub": "1", "email": "a@example.com",
+		"email_verified": true,
+	}
 	for name, c := range map[string]struct {
 		before, after *oidc.Explainer
 		want          oidc.DecisionChange

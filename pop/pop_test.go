@@ -95,7 +95,10 @@ func TestAlgorithms(t *testing.T) {
 		{"rsa-sign-pkcs1-3072-sha256", rsaKey(t, 3072), crypto.SHA256},
 		{"ed25519", edKey(t), 0},
 	} {
-		proof := pop.Proof{PublicKey: pki.PublicPEM(c.key.Public()), Signature: sign(t, c.key, c.hash, challenge), Challenge: challenge, ChallengeClaim: "email"}
+		proof := pop.Proof{
+			PublicKey: pki.PublicPEM(c.key.Public()), Signature: sign(t, c.key, c.hash, challenge),
+			Challenge: challenge, ChallengeClaim: "email",
+		}
 		got, err := p.VerifySignature(proof)
 		if err != nil || got.Algorithm != c.name {
 			t.Errorf("%s: %q, %v", c.name, got.Algorithm, err)
@@ -143,9 +146,12 @@ func TestRefusedKeys(t *testing.T) {
 		key  []byte
 		want fault.Reason
 	}{
-		"ours":          {pki.PublicPEM(ours.Public()), fault.KeyWeak},
-		"P-224":         {pki.PublicPEM(ec(t, elliptic.P224()).Public()), fault.KeyWeak},
-		"RSA 1024":      {pki.PublicPEM(&rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 1023, 1), E: 65537}), fault.KeyWeak},
+		"ours":  {pki.PublicPEM(ours.Public()), fault.KeyWeak},
+		"P-224": {pki.PublicPEM(ec(t, elliptic.P224()).Public()), fault.KeyWeak},
+		"RSA 1024": {
+			pki.PublicPEM(&rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 1023, 1), E: 65537}),
+			fault.KeyWeak,
+		},
 		"RSA e=3":       {pki.PublicPEM(&rsa.PublicKey{N: r.N, E: 3}), fault.KeyWeak},
 		"RSA even":      {pki.PublicPEM(&rsa.PublicKey{N: small.SetBit(small, 2047, 1), E: 65537}), fault.KeyWeak},
 		"RSA 2056":      {pki.PublicPEM(&rsa.PublicKey{N: new(big.Int).SetBit(r.N, 2055, 1), E: 65537}), fault.KeyWeak},
@@ -162,7 +168,10 @@ func TestRefusedKeys(t *testing.T) {
 	}
 	only := policy(t, "ed25519")
 	k := ec(t, elliptic.P256())
-	_, err = only.VerifySignature(pop.Proof{PublicKey: pki.PublicPEM(k.Public()), Signature: sign(t, k, crypto.SHA256, challenge), Challenge: challenge, ChallengeClaim: "email"})
+	_, err = only.VerifySignature(pop.Proof{
+		PublicKey: pki.PublicPEM(k.Public()),
+		Signature: sign(t, k, crypto.SHA256, challenge), Challenge: challenge, ChallengeClaim: "email",
+	})
 	if reason(err) != fault.KeyAlgorithmNotAllowed || !strings.HasPrefix(fault.From(err).Public, "signing algorithm not permitted") {
 		t.Errorf("not on the list: %v", err)
 	}
@@ -202,7 +211,10 @@ func FuzzVerifyCSR(f *testing.F) {
 func BenchmarkVerifySignature(b *testing.B) {
 	p := policy(b)
 	k := ec(b, elliptic.P256())
-	proof := pop.Proof{PublicKey: pki.PublicPEM(k.Public()), Signature: sign(b, k, crypto.SHA256, challenge), Challenge: challenge, ChallengeClaim: "email"}
+	proof := pop.Proof{
+		PublicKey: pki.PublicPEM(k.Public()), Signature: sign(b, k, crypto.SHA256, challenge),
+		Challenge: challenge, ChallengeClaim: "email",
+	}
 	for b.Loop() {
 		if _, err := p.VerifySignature(proof); err != nil {
 			b.Fatal(err)

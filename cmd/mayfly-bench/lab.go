@@ -164,7 +164,8 @@ func (l *benchLab) run(ctx context.Context, s launch) error {
 		return err
 	}
 	argv := []string{
-		"serve", "--config", filepath.Join(s.dir, "mayfly.yaml"), "--log-level", s.common.LogLevel, "--log-format", "json",
+		"serve", "--config", filepath.Join(s.dir, "mayfly.yaml"), "--log-level", s.common.LogLevel,
+		"--log-format", "json",
 	}
 	cmd := exec.Command(self, argv...) //nolint:gosec,noctx // this program; it is stopped below, in order
 	cmd.Stdout, cmd.Stderr = out, out

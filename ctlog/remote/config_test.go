@@ -63,7 +63,8 @@ func TestConfigCheck(t *testing.T) {
 		},
 		{"log ID in hexadecimal", func(c *remote.Config) { c.LogID = strings.Repeat("0f", 32) }, nil},
 		{
-			"log ID in base64", func(c *remote.Config) { c.LogID = base64.StdEncoding.EncodeToString(make([]byte, 32)) },
+			"log ID in base64",
+			func(c *remote.Config) { c.LogID = base64.StdEncoding.EncodeToString(make([]byte, 32)) },
 			nil,
 		},
 		{"short log ID", func(c *remote.Config) { c.LogID = "0f0f" }, []string{"log_id"}},

@@ -196,11 +196,13 @@ var answers = []struct {
 	{"HTTP/1.0", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}", true, "200", 2},
 	{"closed without notice", okAnswer, true, "200", 2},
 	{
-		"redirect", "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", false,
+		"redirect", "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+		false,
 		"307", 1,
 	},
 	{
-		"redirect to GET", "HTTP/1.1 303 See Other\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", false,
+		"redirect to GET", "HTTP/1.1 303 See Other\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+		false,
 		"303", 1,
 	},
 	{"nothing", "", true, "unreachable", 2},
