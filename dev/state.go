@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca"
@@ -26,7 +25,7 @@ type State struct {
 	Issuer  string    `json:"issuer"`
 
 	dir   string
-	lock  *os.File
+	lock  *durable.FileLock
 	fresh bool // made by this start
 }
 
@@ -71,13 +70,13 @@ func OpenState(dir string) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.lock, err = os.OpenFile(s.Path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	s.lock, err = durable.TryLock(s.Path("lock"))
+	if errors.Is(err, durable.ErrLocked) {
+		return nil, fmt.Errorf("%s is in use by another \"mayfly dev\"; stop that one, or choose another directory "+
+			"with --dir", dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
-	}
-	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
-		s.Close()
-		return nil, fmt.Errorf("%s is in use by another \"mayfly dev\"; stop that one, or choose another directory with --dir", dir)
 	}
 	return s, nil
 }
@@ -112,7 +111,7 @@ func (s *State) save() error {
 // Close releases the lock of the directory.
 func (s *State) Close() {
 	if s.lock != nil {
-		_ = s.lock.Close() // the lock goes with the file
+		_ = s.lock.Unlock() // the lock file has no content
 	}
 }
 

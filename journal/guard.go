@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
 // changedError means that another process changed a file of the journal while it was written. Nothing is appended until
@@ -97,12 +99,8 @@ func (s *fileStore) mine(named fs.FileInfo) bool {
 
 // checkLock takes the lock again if its file was removed. Otherwise a second process could open the journal.
 func (s *fileStore) checkLock() error {
-	mine, err := s.lock.Stat()
-	if err != nil {
+	if held, err := s.lock.Holds(s.path + lockSuffix); held || err != nil {
 		return err
-	}
-	if named, err := os.Lstat(s.path + lockSuffix); err == nil && os.SameFile(mine, named) {
-		return nil
 	}
 	s.notice(fmt.Sprintf("%s was moved or removed while the journal was written: another process could "+
 		"have taken the journal", s.path+lockSuffix))
@@ -110,30 +108,21 @@ func (s *fileStore) checkLock() error {
 	if err != nil {
 		return err
 	}
-	release(s.lock)
+	_ = s.lock.Unlock() // the lock file has no content
 	s.lock = fresh
 	return nil
 }
 
-// takeLock takes the lock of the journal at path. The system releases it when the process ends.
-func takeLock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path+lockSuffix, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
+// takeLock takes the lock of the journal at path.
+func takeLock(path string) (*durable.FileLock, error) {
+	l, err := durable.TryLock(path + lockSuffix)
+	switch {
+	case errors.Is(err, durable.ErrLocked):
+		return nil, fmt.Errorf("%s is in use by another process; stop it, or use another file", path)
+	case err != nil:
 		return nil, fmt.Errorf("%w; the directory must allow this user to create and rename files", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
-		_ = f.Close() // it was not written
-		return nil, fmt.Errorf("%s is in use by another process; stop it, or use another file",
-			path)
-	}
-	return f, nil
-}
-
-// release releases the lock at once. Closing the file alone would not, as long as a child process that is being started
-// has a copy of the descriptor.
-func release(lock *os.File) {
-	_ = syscall.Flock(int(lock.Fd()), syscall.LOCK_UN) //nolint:gosec // as above; and the lock ends with the process
-	_ = lock.Close()                                   // nothing is written to it
+	return l, nil
 }
 
 // verifyContent reads the file from its first record to the acknowledged end, and returns a [changedError] unless these

@@ -34,7 +34,7 @@ type fileStore struct {
 	wrap    func(*os.File) Disk
 	now     func() time.Time
 
-	lock *os.File
+	lock *durable.FileLock
 	file *os.File
 	disk Disk
 	head *os.File
@@ -454,7 +454,7 @@ func (s *fileStore) close() {
 		s.head = nil
 	}
 	if s.lock != nil {
-		release(s.lock)
+		_ = s.lock.Unlock() // the lock file has no content
 		s.lock = nil
 	}
 }

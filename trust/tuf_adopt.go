@@ -129,7 +129,7 @@ func (r *Repository) restore() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer lock.Close() //nolint:errcheck // closing gives the lock back
+	defer lock.Unlock() //nolint:errcheck // the lock file has no content
 	return append(paths(c.Write), c.Remove...), r.carryOut(c)
 }
 

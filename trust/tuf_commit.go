@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/internal/durable"
@@ -74,7 +73,7 @@ func (r *Repository) commit() (err error) {
 	if err != nil {
 		return err
 	}
-	defer lock.Close() //nolint:errcheck // closing gives the lock back
+	defer lock.Unlock() //nolint:errcheck // the lock file has no content
 	anchor, err := r.readAnchor()
 	if err != nil {
 		return err
@@ -253,7 +252,7 @@ func (r *Repository) recover() error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close() //nolint:errcheck // closing gives the lock back
+	defer lock.Unlock() //nolint:errcheck // the lock file has no content
 	data, err := os.ReadFile(r.path(commitFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // finished meanwhile
@@ -281,16 +280,11 @@ func paths(all []commitWrite) []string {
 	return out
 }
 
-// takeLock keeps other commands from writing until the file is closed.
-func (r *Repository) takeLock() (*os.File, error) {
-	f, err := os.OpenFile(r.path(lockFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
+// takeLock keeps other commands from writing until the lock is released.
+func (r *Repository) takeLock() (*durable.FileLock, error) {
+	l, err := durable.TryLock(r.path(lockFile))
+	if errors.Is(err, durable.ErrLocked) {
+		err = errors.New("another command is changing the repository; run this one again when it has ended")
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
-		return nil,
-			errors.Join(errors.New("another command is changing the repository; run this one again when it has ended"),
-				f.Close())
-	}
-	return f, nil
+	return l, err
 }

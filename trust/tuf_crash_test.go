@@ -176,7 +176,7 @@ func TestTUFConcurrent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lock.Close()
+	defer lock.Unlock()
 	if _, err := one.Publish(); err == nil || !strings.Contains(err.Error(), "another command is changing") {
 		t.Errorf("a locked repository: %v", err)
 	}

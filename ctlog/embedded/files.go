@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
@@ -28,18 +27,13 @@ const (
 	lockFile   = "lock"
 )
 
-// lockDir reserves the directory for this process. Closing the file releases the lock.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
+// lockDir reserves the directory for this process.
+func lockDir(dir string) (*durable.FileLock, error) {
+	l, err := durable.TryLock(filepath.Join(dir, lockFile))
+	if errors.Is(err, durable.ErrLocked) {
+		err = fmt.Errorf("the log in %s is in use by another process; stop it, or configure a different directory", dir)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
-		_ = f.Close()
-		return nil,
-			fmt.Errorf("the log in %s is in use by another process; stop it, or configure a different directory", dir)
-	}
-	return f, nil
+	return l, err
 }
 
 // claimOrigin writes the origin on the first start and requires the same origin later: a monitor takes checkpoints with

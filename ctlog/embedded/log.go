@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -81,7 +80,7 @@ type Log struct {
 	roots      atomic.Pointer[[]*x509.Certificate]
 	log        *slog.Logger
 	event      func(reason, text string)
-	lock       *os.File
+	lock       *durable.FileLock
 	batcher    *batcher
 	reader     tessera.LogReader
 	tiles      *monitor.Log // reads the files as a monitor does
@@ -124,7 +123,7 @@ func Open(ctx context.Context, c Config, o Options) (_ *Log, err error) {
 	defer func() {
 		if err != nil {
 			stop()
-			err = errors.Join(err, l.lock.Close())
+			err = errors.Join(err, l.lock.Unlock())
 		}
 	}()
 	if err := claimOrigin(c); err != nil {
@@ -306,7 +305,7 @@ func (l *Log) Close(ctx context.Context) error {
 		}
 		l.stop()
 		l.background.Wait()
-		l.closed = errors.Join(l.closed, l.lock.Close())
+		l.closed = errors.Join(l.closed, l.lock.Unlock())
 	})
 	return l.closed
 }

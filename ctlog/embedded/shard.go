@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
@@ -191,14 +190,11 @@ func (c Config) change(edit func([]Shard) ([]Shard, error)) error {
 	if err := mkdirSynced(c.Dir); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(c.Dir, stateLock), os.O_RDWR|os.O_CREATE, 0o600)
+	l, err := durable.WaitLock(filepath.Join(c.Dir, stateLock))
 	if err != nil {
 		return err
 	}
-	defer f.Close()                                                     //nolint:errcheck // closing the file releases the lock
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil { //nolint:gosec // a file descriptor fits
-		return fmt.Errorf("%s: %w", f.Name(), err)
-	}
+	defer l.Unlock() //nolint:errcheck // the lock file has no content
 	shards, err := c.Shards()
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/loglist"
 )
 
@@ -30,7 +31,7 @@ type Store struct {
 	changes chan struct{}
 	stop    context.CancelFunc
 	done    chan struct{}
-	lock    *os.File // of the directory, if no open log has it
+	lock    *durable.FileLock // of the directory, if no open log has it
 
 	mu      sync.RWMutex
 	shards  []*storeShard
@@ -197,7 +198,7 @@ func (s *Store) open(ctx context.Context, one Shard) (*storeShard, error) {
 	o := s.o
 	o.label, o.Roots = one.Label(), *s.roots.Load()
 	if one.Name == "" && s.lock != nil { // closed before, and open again: the file was edited
-		_ = s.lock.Close()
+		_ = s.lock.Unlock()
 		s.lock = nil
 	}
 	c := Config{Dir: dir, Origin: one.Origin, Witnesses: s.config.Witnesses, WitnessPolicy: s.config.WitnessPolicy}
@@ -397,7 +398,7 @@ func (s *Store) release(ctx context.Context) error {
 		errs = append(errs, one.Log.Close(ctx))
 	}
 	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
+		errs = append(errs, s.lock.Unlock())
 		s.lock = nil
 	}
 	return errors.Join(errs...)
