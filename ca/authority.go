@@ -127,11 +127,6 @@ func New(o Options) (*Authority, error) {
 		a.chainDER = append(a.chainDER, c.Raw)
 	}
 	a.from, a.to = window(o.Chain)
-	if a.to.Sub(now) < Validity+margin {
-		return nil, fault.BadSetting(fmt.Sprintf("the chain expires at %s, too soon for certificates of %s",
-			a.to.UTC().Format(time.RFC3339), human.Duration(Validity)),
-			"write a chain that is valid for longer", "chain")
-	}
 	a.metrics = newMetrics(a.to)
 	a.signer = &boundedSigner{
 		scheme: scheme, signer: o.Signer, local: inProcess(o.Signer), pause: o.Pause, rand: o.Rand, slots: make(chan struct{}, signSlots), timeout: signTimeout,

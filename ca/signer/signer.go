@@ -45,6 +45,31 @@ type Options struct {
 	Warn func(*fault.Setting)
 }
 
+// Attester is a [Backend] that knows where its key comes from. It is optional; without it nobody can say whether the key
+// can leave its place.
+type Attester interface {
+	// Attest says whether the private key can be exported. For a key outside of this process it asks the place that
+	// holds the key, which may take a call; it MUST NOT sign. Its errors are as those of Open.
+	Attest(ctx context.Context) (Attestation, error)
+}
+
+// Attestation says whether a private key can be exported, and who says so.
+type Attestation struct {
+	// Exportable is [ExportYes], [ExportNo] or [ExportUnknown].
+	Exportable string
+	// Reason says who says so and why, such as "the key is a file". It is for people.
+	Reason string
+	// Evidence has the facts that the place returned, such as {"Origin": "AWS_KMS"}. It has no secret. It may be empty.
+	Evidence map[string]string
+}
+
+// The answers to whether a key can be exported.
+const (
+	ExportYes     = "yes"
+	ExportNo      = "no"
+	ExportUnknown = "unknown"
+)
+
 // Key is a CA key that is open, with the chain that it issues under.
 type Key struct {
 	Signer crypto.Signer

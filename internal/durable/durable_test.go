@@ -2,8 +2,12 @@ package durable_test
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/mayfly-ca/mayfly/internal/durable"
@@ -38,6 +42,40 @@ func TestWriteFile(t *testing.T) {
 	}
 	all, err := os.ReadDir(dir)
 	if err != nil || len(all) != 2 {
+		t.Errorf("left in the directory: %v, %v", all, err)
+	}
+}
+
+// Of many callers exactly one makes the file, nothing is replaced, and nothing is left beside it.
+func TestCreateFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	name := filepath.Join(dir, "file")
+	var made atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			switch err := durable.CreateFile(name, []byte{byte(i)}, 0o600); {
+			case err == nil:
+				made.Add(1)
+			case !errors.Is(err, fs.ErrExist):
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	got, err := os.ReadFile(name)
+	if err != nil || len(got) != 1 || made.Load() != 1 {
+		t.Errorf("%d of 8 made the file; it has %q, %v", made.Load(), got, err)
+	}
+	st, err := os.Stat(name)
+	if err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v; want 0600", st.Mode(), err)
+	}
+	if err := durable.CreateFile(filepath.Join(dir, "absent", "file"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory that does not exist: %v", err)
+	}
+	if all, err := os.ReadDir(dir); err != nil || len(all) != 1 {
 		t.Errorf("left in the directory: %v, %v", all, err)
 	}
 }

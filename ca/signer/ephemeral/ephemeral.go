@@ -22,6 +22,14 @@ func (*Settings) Temporary() bool { return true }
 // ChainFile implements [signer.Backend].
 func (*Settings) ChainFile() string { return "" }
 
+// Attest implements [signer.Attester].
+func (*Settings) Attest(context.Context) (signer.Attestation, error) {
+	return signer.Attestation{
+		Exportable: signer.ExportNo,
+		Reason:     "it exists in the memory of the process alone, and is lost when the process ends",
+	}, nil
+}
+
 // Open makes a root, an issuing certificate and a key. The key of the root is forgotten at once.
 func (*Settings) Open(context.Context, signer.Options) (*signer.Key, error) {
 	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "mayfly ephemeral", Now: time.Now()})

@@ -54,6 +54,14 @@ func (*Settings) Temporary() bool { return false }
 // ChainFile implements [signer.Backend].
 func (s *Settings) ChainFile() string { return s.Chain }
 
+// Attest implements [signer.Attester].
+func (s *Settings) Attest(context.Context) (signer.Attestation, error) {
+	return signer.Attestation{
+		Exportable: signer.ExportYes,
+		Reason:     "it is a file: whoever can read " + s.Key + " and knows its password has the key",
+	}, nil
+}
+
 // Open reads the key. A key in the memory of this process needs neither a probe nor a close.
 func (s *Settings) Open(_ context.Context, o signer.Options) (*signer.Key, error) {
 	text, err := pemfile.Read(s.Key)
