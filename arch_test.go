@@ -43,9 +43,10 @@ var layers = map[string][]string{
 	"oidc/policy":        {"oidc/token", "fault", "identity"},
 	"oidc/pattern":       {},
 	"oidc/token":         {"fault"},
-	"ca":                 {"fault", "identity", "tbs"},
-	"ca/signer":          {"ca", "fault"},        // and each backend below it
-	"ca/signer/backends": {"ca/signer", "fault"}, // the table of them
+	"ca":                 {"ca/signer/remote", "fault", "identity", "tbs"},
+	"ca/signer/remote":   {"fault"},                           // the guard around a key outside this process
+	"ca/signer":          {"ca", "ca/signer/remote", "fault"}, // and each backend below it
+	"ca/signer/backends": {"ca/signer", "fault"},              // the table of them
 	"ctlog":              {"fault", "loglist", "tbs"},
 	"ctlog/embedded":     {"monitor", "fault", "loglist", "tbs"},          // one parser of checkpoints
 	"ctlog/remote":       {"ctlog", "monitor", "fault", "loglist", "tbs"}, // a head proves a log's key

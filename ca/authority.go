@@ -92,7 +92,7 @@ type Authority struct {
 	chainDER [][]byte
 	keyHash  [32]byte // SHA-256 of the issuing certificate's SPKI
 	from, to time.Time
-	signer   *boundedSigner
+	signer   *certSigner
 	replica  *replica
 	metrics  *metrics
 }
@@ -118,19 +118,15 @@ func New(o Options) (*Authority, error) {
 		return nil, fault.BadSetting(fmt.Sprintf("the key is not the key of certificate 1 (%s)", name(o.Chain[0])),
 			"write the key that belongs to the chain", "key")
 	}
-	scheme, err := schemeOf(o.Signer.Public())
-	if err != nil {
-		return nil, fault.BadSetting(err.Error(), "", "key")
-	}
 	a := &Authority{o: o, chain: o.Chain, keyHash: sha256.Sum256(o.Chain[0].RawSubjectPublicKeyInfo)}
 	for _, c := range o.Chain {
 		a.chainDER = append(a.chainDER, c.Raw)
 	}
 	a.from, a.to = window(o.Chain)
 	a.metrics = newMetrics(a.to)
-	a.signer = &boundedSigner{
-		scheme: scheme, signer: o.Signer, local: inProcess(o.Signer), pause: o.Pause, rand: o.Rand, slots: make(chan struct{}, signSlots), timeout: signTimeout,
-		metrics: a.metrics, calls: o.Signatures,
+	var err error
+	if a.signer, err = newCertSigner(o, a.metrics); err != nil {
+		return nil, fault.BadSetting(err.Error(), "", "key")
 	}
 	if a.replica, err = newReplica(o.Chain, now); err != nil {
 		return nil, err
@@ -186,7 +182,7 @@ type Health struct {
 // Health returns a warning near the end of the chain, and is not OK before issuance would fail (C7).
 func (a *Authority) Health() Health {
 	h := validity(a.from, a.to, a.o.Now())
-	if h.OK && len(a.signer.slots) == cap(a.signer.slots) {
+	if h.OK && a.signer.hung() {
 		return Health{Cause: "the signer does not answer"}
 	}
 	return h

@@ -75,5 +75,9 @@ func (m *metrics) stage(s stage, from time.Time) {
 // Collectors returns the metrics of the authority.
 func (a *Authority) Collectors() []prometheus.Collector {
 	m := a.metrics
-	return []prometheus.Collector{m.certificates, m.signerFailures, m.seconds, m.expiry}
+	all := []prometheus.Collector{m.certificates, m.signerFailures, m.seconds, m.expiry}
+	if a.signer.remote != nil {
+		all = append(all, a.signer.remote.Collectors()...)
+	}
+	return all
 }

@@ -34,7 +34,7 @@ func Preview(o Options, id identity.Identity) (*x509.Certificate, error) {
 	}
 	a := &Authority{
 		o: o, chain: o.Chain, keyHash: sha256.Sum256(o.Chain[0].RawSubjectPublicKeyInfo),
-		signer: &boundedSigner{scheme: scheme},
+		signer: &certSigner{scheme: scheme},
 	}
 	a.from, a.to = window(o.Chain)
 	a.metrics = newMetrics(a.to)

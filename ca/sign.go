@@ -14,8 +14,8 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
-	"time"
 
+	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
@@ -51,113 +51,77 @@ func schemeOf(key crypto.PublicKey) (scheme, error) {
 	return scheme{}, fmt.Errorf("a key of type %T cannot sign certificates here; use ECDSA, RSA or Ed25519", key)
 }
 
-// boundedSigner is a signer with its signature scheme. Calls of a signer outside this process are bounded in number and
-// time (C10).
-type boundedSigner struct {
+// certSigner is the CA's key with its signature scheme.
+type certSigner struct {
 	scheme
-	signer crypto.Signer
-	// the key is in the memory of this process: signing is computation, which cannot hang
-	local   bool
-	pause   func() (resume func()) // around a call of a signer that is not local
+	local   crypto.Signer          // the key is in the memory of this process: signing is computation, which cannot hang
+	remote  *remote.Signer         // or the key is elsewhere: calls are bounded in number and time (C10), signatures verified
+	pause   func() (resume func()) // around a call of a remote key
 	rand    io.Reader
-	slots   chan struct{}
-	timeout time.Duration
 	metrics *metrics
 	calls   *atomic.Int64 // of the signer
 }
 
-const (
-	signSlots   = 64
-	signTimeout = 4 * time.Second
-)
-
-var errSignerSlow = errors.New("the signer did not answer in time")
-
-// inProcess reports whether a signer is a private key of the standard library. Its Sign only computes, so that it needs
-// neither a time limit nor a goroutine. Every other signer may call a device or a service, and is bounded.
-func inProcess(s crypto.Signer) bool {
-	switch s.(type) {
+// newCertSigner returns a signer for the key of o. A private key of the standard library only computes, so that it
+// needs no guard. Every other signer may call a device or a service, and gets one unless its backend made one.
+func newCertSigner(o Options, m *metrics) (*certSigner, error) {
+	scheme, err := schemeOf(o.Signer.Public())
+	s := &certSigner{scheme: scheme, pause: o.Pause, rand: o.Rand, metrics: m, calls: o.Signatures}
+	switch key := o.Signer.(type) {
 	case *ecdsa.PrivateKey, *rsa.PrivateKey, ed25519.PrivateKey:
-		return true
+		s.local = key
+	case *remote.Signer:
+		s.remote = key
+	default:
+		s.remote = remote.New(remote.Options{Key: "of the CA"}).Signer(unguarded{key, o.Rand})
 	}
-	return false
+	return s, err
+}
+
+// unguarded is a signer of a type that the CA does not know.
+type unguarded struct {
+	crypto.Signer
+	rand io.Reader
+}
+
+// Sign implements [remote.Raw]. A signer without a context is left behind by the guard if it hangs.
+func (u unguarded) Sign(_ context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return u.Signer.Sign(u.rand, digest, opts)
 }
 
 // sign returns the signature over message, and adds the number of calls of the signer to n.
-func (s *boundedSigner) sign(ctx context.Context, message []byte, n *int) ([]byte, error) {
-	if !s.local {
-		return s.signRemote(ctx, message, n)
+func (s *certSigner) sign(ctx context.Context, message []byte, n *int) (signature []byte, err error) {
+	if s.remote != nil {
+		defer s.pause()()
 	}
 	if ctx.Err() != nil {
 		return nil, contextError(ctx)
 	}
 	*n++
 	s.calls.Add(1)
-	signature, err := s.signDigest(message)
-	if err != nil {
-		return nil, s.failed(err)
-	}
-	return signature, nil
-}
-
-// signRemote is sign for a signer outside this process. A call that hangs keeps its slot until it returns, so that at
-// most signSlots goroutines can hang.
-func (s *boundedSigner) signRemote(ctx context.Context, message []byte, n *int) ([]byte, error) {
-	defer s.pause()()
-	timer := time.NewTimer(s.timeout)
-	defer timer.Stop()
-	select {
-	case s.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, contextError(ctx)
-	case <-timer.C:
-		return nil, s.failed(errSignerSlow)
-	}
-	type answer struct {
-		signature []byte
-		err       error
-	}
-	done := make(chan answer, 1)
-	*n++
-	s.calls.Add(1)
-	go func() {
-		defer func() {
-			if v := recover(); v != nil { // an unrecovered panic would end the process (F5)
-				done <- answer{err: fmt.Errorf("panic: %v", v)}
-			}
-			<-s.slots
-		}()
-		signature, err := s.signDigest(message)
-		done <- answer{signature, err}
-	}()
-	select {
-	case a := <-done:
-		if a.err != nil {
-			return nil, s.failed(a.err)
-		}
-		return a.signature, nil
-	case <-ctx.Done():
-		return nil, contextError(ctx)
-	case <-timer.C:
-		return nil, s.failed(errSignerSlow)
-	}
-}
-
-// signDigest hashes message as the scheme says and calls the signer.
-func (s *boundedSigner) signDigest(message []byte) ([]byte, error) {
 	digest := message
 	if s.hash != 0 {
 		h := s.hash.New()
 		h.Write(message)
 		digest = h.Sum(nil)
 	}
-	return s.signer.Sign(s.rand, digest, s.hash)
+	if s.remote != nil {
+		signature, err = s.remote.SignContext(ctx, digest, s.hash)
+	} else {
+		signature, err = s.local.Sign(s.rand, digest, s.hash)
+	}
+	switch {
+	case err == nil:
+		return signature, nil
+	case s.remote != nil && ctx.Err() != nil:
+		return nil, contextError(ctx)
+	}
+	s.metrics.signerFailures.Inc()
+	return nil, fault.New(fault.SignerUnavailable, fmt.Errorf("sign: %w", err))
 }
 
-func (s *boundedSigner) failed(err error) error {
-	s.metrics.signerFailures.Inc()
-	return fault.New(fault.SignerUnavailable, fmt.Errorf("sign: %w", err))
-}
+// hung reports whether the place of the key answers no call, and no further one can begin.
+func (s *certSigner) hung() bool { return s.remote != nil && s.remote.Hung() }
 
 // contextError is the error of a request whose context has ended: the cause that the server gave, or that of the
 // caller.

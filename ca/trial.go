@@ -19,7 +19,7 @@ import (
 // validation of a certificate is tried before the CA's own key has signed anything.
 type replica struct {
 	chain       []*x509.Certificate
-	signer      boundedSigner
+	signer      *certSigner
 	constrained bool // the chain has name constraints
 }
 
@@ -56,11 +56,7 @@ func newReplica(chain []*x509.Certificate, now time.Time) (*replica, error) {
 		}
 		parent = s.chain[i]
 	}
-	scheme, err := schemeOf(&key.PublicKey)
-	s.signer = boundedSigner{
-		scheme: scheme, signer: key, local: true, rand: rand.Reader, slots: make(chan struct{}, signSlots), timeout: signTimeout,
-		metrics: newMetrics(now), calls: new(atomic.Int64),
-	}
+	s.signer, err = newCertSigner(Options{Signer: key, Rand: rand.Reader, Signatures: new(atomic.Int64)}, newMetrics(now))
 	return s, err
 }
 

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
@@ -75,8 +76,8 @@ type Key struct {
 	Signer crypto.Signer
 	// Chain has the issuing certificate first and the root last. A backend that has a chain file leaves it nil.
 	Chain []*x509.Certificate
-	// Probe finds out whether the key could sign now, without signing. A backend whose key is in the memory of this
-	// process leaves it nil.
+	// Probe finds out whether the key could sign now. If it signs, then nothing that could be taken for a certificate,
+	// and seldom. A backend whose key is in the memory of this process leaves it nil.
 	Probe func(context.Context) error
 	// Release gives back what Open took, such as a session. It is called once, when no request uses the key any more.
 	// Optional.
@@ -86,6 +87,11 @@ type Key struct {
 	probing  sync.Mutex
 	probed   time.Time // of the last probe
 	usable   error     // its result
+}
+
+// Guarded returns the key of a backend that is outside this process. Release may be nil.
+func Guarded(s *remote.Signer, release func() error) *Key {
+	return &Key{Signer: s, Probe: s.Probe, Release: release}
 }
 
 const (

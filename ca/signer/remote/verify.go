@@ -1,0 +1,77 @@
+package remote
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/mldsa"
+	"crypto/rsa"
+	_ "crypto/sha256" // linked for the hashes below
+	_ "crypto/sha512"
+	"errors"
+	"fmt"
+)
+
+// errWrong says that a signature is not by the key. The causes look the same from here.
+var errWrong = errors.New("the signature does not verify with the public key that was read when the key was opened: " +
+	"the service signed with another key or version, signed something else, or damaged the signature")
+
+// verify checks a signature as the standard library's verifier of certificates will (FIPS 186-5 §6.4, RFC 8017 §8, RFC
+// 8032 §5.1.7, FIPS 204 §5.3 with an empty context).
+func verify(public crypto.PublicKey, r request, signature []byte) error {
+	good := false
+	switch key := public.(type) {
+	case *ecdsa.PublicKey:
+		good = ecdsa.VerifyASN1(key, r.digest, signature)
+	case *rsa.PublicKey:
+		if pss, ok := r.opts.(*rsa.PSSOptions); ok {
+			good = rsa.VerifyPSS(key, pss.Hash, r.digest, signature, pss) == nil
+		} else {
+			good = rsa.VerifyPKCS1v15(key, r.opts.HashFunc(), r.digest, signature) == nil
+		}
+	case ed25519.PublicKey:
+		if r.opts.HashFunc() != 0 {
+			return errors.New("Ed25519 signs messages, and the request is for a digest")
+		}
+		good = len(key) == ed25519.PublicKeySize && ed25519.Verify(key, r.digest, signature)
+	case *mldsa.PublicKey:
+		if r.opts.HashFunc() != 0 {
+			return errors.New("ML-DSA signs messages, and the request is for a digest")
+		}
+		good = mldsa.Verify(key, r.digest, signature, nil) == nil
+	default:
+		return fmt.Errorf("a key of type %T cannot be verified", public)
+	}
+	if !good {
+		return errWrong
+	}
+	return nil
+}
+
+// optionsFor returns the options with which a key signs certificates.
+func optionsFor(public crypto.PublicKey) crypto.SignerOpts {
+	switch key := public.(type) {
+	case *ecdsa.PublicKey:
+		switch key.Curve {
+		case elliptic.P384():
+			return crypto.SHA384
+		case elliptic.P521():
+			return crypto.SHA512
+		}
+		return crypto.SHA256
+	case *rsa.PublicKey:
+		return crypto.SHA256
+	}
+	return crypto.Hash(0)
+}
+
+// hashed returns what a signer is given for message.
+func hashed(message []byte, opts crypto.SignerOpts) []byte {
+	if opts.HashFunc() == 0 {
+		return message
+	}
+	h := opts.HashFunc().New()
+	h.Write(message)
+	return h.Sum(nil)
+}
