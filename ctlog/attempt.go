@@ -22,7 +22,7 @@ func (r request) expired(now time.Time) bool { return !now.Before(r.p.NotAfter) 
 // when the caller leaves, or when the SCT is no longer needed; a probe ends only with its time.
 func (sub *submission) attempt(c *candidate, p permit) attemptResult {
 	ctx := sub.ctx
-	if p.probe { // outlives the submission, and also a set that a reload replaced while the submission goes on
+	if p.probe { // a probe outlives the submission, and also a set that a reload replaced in the meantime
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(context.WithoutCancel(sub.ctx))
 		defer cancel()
@@ -34,14 +34,14 @@ func (sub *submission) attempt(c *candidate, p permit) attemptResult {
 	if err != nil {
 		result.err = sub.classify(err, took, p)
 	}
-	sub.set.conclude(c.logState, r, attemptEnd{
+	sub.set.finish(c.logState, r, attemptEnd{
 		failure: result.err, took: took, permit: p,
 		overtaken: errors.Is(context.Cause(sub.ctx), errEnough),
 	})
 	return result
 }
 
-// attemptEnd is how an attempt ended. A nil failure means that the log returned an SCT.
+// attemptEnd is how an attempt ended. A nil failure means that the log returned a verified SCT.
 type attemptEnd struct {
 	failure   *Failure
 	took      time.Duration
@@ -49,8 +49,8 @@ type attemptEnd struct {
 	overtaken bool // abandoned because other logs were faster
 }
 
-// conclude counts an attempt and informs the breaker.
-func (s *Set) conclude(l *logState, r request, end attemptEnd) {
+// finish counts an attempt and informs the breaker.
+func (s *Set) finish(l *logState, r request, end attemptEnd) {
 	if end.failure == nil {
 		s.metrics.observe(l.Name, Accepted, end.took)
 		l.recordAccepted()
@@ -82,7 +82,7 @@ func (s *Set) call(ctx context.Context, l *logState, r request) (sct []byte, too
 	ctx, cancel := context.WithTimeout(ctx, s.policy.Attempt)
 	defer cancel()
 	defer func() {
-		if p := recover(); p != nil { // a defect of one log must not end the process
+		if p := recover(); p != nil { // a panic in one log must not end the process
 			sct, took, err = nil, time.Since(began), fmt.Errorf("panic: %v", p)
 		}
 	}()
@@ -114,7 +114,8 @@ func (s *Set) call(ctx context.Context, l *logState, r request) (sct []byte, too
 	return sct, took, nil
 }
 
-// classify returns err as a failure of the log, or as Abandoned if the attempt ended because its SCT was not needed.
+// classify returns err as a failure of the log, or as Abandoned if the attempt ended because its SCT was no longer
+// needed.
 func (sub *submission) classify(err error, took time.Duration, p permit) *Failure {
 	f := failureOf(err)
 	if p.probe {
@@ -127,10 +128,11 @@ func (sub *submission) classify(err error, took time.Duration, p permit) *Failur
 	case cause == nil:
 		return f
 	case errors.Is(cause, errEnough) && took >= sub.set.policy.Stagger:
-		// Otherwise a log that hangs would go on to delay every request: no submission waits for its timeout.
+		// The breaker must count a log that hangs: otherwise the log would delay every request, because no submission
+		// waits for its timeout.
 		return &Failure{
 			Result: TimedOut,
-			Err:    fmt.Errorf("no answer in %s, while other logs answered", took.Round(time.Millisecond)),
+			Err:    fmt.Errorf("no answer within %s, while other logs answered", took.Round(time.Millisecond)),
 		}
 	case sub.caller.Err() == nil && errors.Is(cause, context.DeadlineExceeded):
 		return &Failure{Result: TimedOut, Err: errors.New("no answer within the budget")}

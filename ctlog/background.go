@@ -11,10 +11,10 @@ import (
 const (
 	maxQueue    = 256              // precertificates that wait for one detached log
 	senders     = 2                // concurrent submissions to a detached log
-	maxSendWait = 30 * time.Second // of one submission for the rate and for Retry-After
+	maxSendWait = 30 * time.Second // longest wait of one submission for the rate and for Retry-After
 )
 
-// forward queues p for the detached logs. If a queue is full, or [Set.Watch] does not run, p is dropped.
+// forward queues p for the detached logs. If a queue is full, or [Set.Watch] is not running, p is dropped.
 func (s *Set) forward(p tbs.Precertificate) {
 	now := s.now()
 	for _, l := range s.logs {
@@ -42,7 +42,7 @@ func (s *Set) send(ctx context.Context, l *logState) {
 	}
 }
 
-// discard drops the queue: neither a stop nor a reload with other logs waits for logs whose SCTs are not needed.
+// discard drops the queue: neither a stop nor a reload with other logs waits for a log whose SCTs are not needed.
 func (s *Set) discard(l *logState) {
 	for n := 0; ; n++ {
 		select {
@@ -58,7 +58,7 @@ func (s *Set) discard(l *logState) {
 	}
 }
 
-// deliver submits p to a detached log: no more often than a submission would, and not while the log is set aside.
+// deliver submits p to a detached log, at most as often as a submission would, and not while the log is set aside.
 func (s *Set) deliver(ctx context.Context, l *logState, p tbs.Precertificate) {
 	r := request{&p, s.now()}
 	for try := range maxTries {
@@ -86,7 +86,7 @@ func (s *Set) tryAlone(ctx context.Context, l *logState, r request, p permit) *F
 			end.failure = &Failure{Result: Abandoned, Err: err}
 		}
 	}
-	s.conclude(l, r, end)
+	s.finish(l, r, end)
 	return end.failure
 }
 

@@ -11,40 +11,40 @@ const (
 	// coolDown is how long a log that was set aside is left alone before one submission may probe it, while other logs
 	// can take its place. It bounds the attempts at a dead log, and the time until the recovery of the log is noticed.
 	coolDown = time.Second
-	// firstProbe is the same time where no other log is left. It doubles with each failure, up to coolDown.
+	// firstProbe is the cool-down if no other log is left. It doubles with each failure, up to coolDown.
 	firstProbe = 250 * time.Millisecond
-	// probePoll is how often a submission that waits for the probe of another one checks whether the probe has ended.
+	// probePoll is how often a submission that waits for the probe of another one checks whether that probe has ended.
 	probePoll = 100 * time.Millisecond
-	// worksFor is how long after an SCT a log is not set aside because it does not answer the background work.
+	// worksFor is how long after an SCT a log is not set aside for failures of the background work.
 	worksFor = 5 * time.Second
-	// maxHold is the longest Retry-After that is obeyed, for this submission and for others.
+	// maxHold is the longest Retry-After that is respected, for this submission and for others.
 	maxHold = 5 * time.Second
 )
 
 // breaker keeps submissions away from a log that fails. It is closed (every submission passes), open (none passes), or
-// half-open (one passes as a probe, whose result decides). Only a proof closes it, an SCT or a head that verifies: the
-// passing of time does not.
+// half-open (one passes as a probe, whose result decides). Only a proof closes it: an SCT or a head that verifies. Time
+// alone does not.
 type breaker struct {
 	mu        sync.Mutex
 	failures  int  // in a row
 	overtaken int  // attempts in a row that were abandoned because other logs were faster
-	open      bool // until a proof
+	open      bool // until the next proof
 	probing   bool // the probe of the half-open state, or of a log that was overtaken too often, is under way
 	probes    int  // failed probes since the last proof
 	retryAt   time.Time
 	heldUntil time.Time // by the Retry-After of the log
 	cause     string
 	result    Result    // of the last failure
-	since     time.Time // of the present state
+	since     time.Time // when the state last changed
 	failedAt  time.Time // the last failure
-	provenAt  time.Time // the last proof
+	provenAt  time.Time // when the log last gave a proof
 
 	wrongKey   bool   // the newest head of the log is not signed with the pinned key
-	proven     bool   // an SCT or a head has verified since the last one that did not
+	proven     bool   // an SCT or a head has verified since the last one that did not verify
 	needsProof bool   // the log counts as usable only once it is proven
-	noHead     string // why no head can be read to prove the log; empty if one can be, or if none was tried
+	noHead     string // why no head can be read to prove the log; empty if one can be read, or if none was tried
 
-	lastFailed *request // for the background work to try again
+	lastFailed *request // the last precertificate that failed, for the background work to try again
 }
 
 // permit allows one attempt. Each permit MUST end in succeed, fail or abandon.
@@ -78,9 +78,9 @@ func (b *breaker) allow(now time.Time, needed bool) permit {
 	return permit{granted: true, probe: true}
 }
 
-// suspect reports whether the log was overtaken in its last attempts, and a probe is under way that will show whether
+// underTest reports whether the log was overtaken in its last attempts, and a probe is under way that will show whether
 // it works.
-func (b *breaker) suspect() bool {
+func (b *breaker) underTest() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.probing && b.overtaken >= tripAfter
@@ -116,7 +116,7 @@ func (b *breaker) close(now time.Time) bool {
 func (b *breaker) fail(now time.Time, f *Failure, p permit) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.failures += 1 + b.overtaken // the abandoned attempts would have failed, too
+	b.failures += 1 + b.overtaken // the abandoned attempts would have failed as well
 	b.overtaken = 0
 	b.cause, b.result, b.failedAt = f.Error(), f.Result, now
 	if p.probe {
@@ -154,7 +154,7 @@ func (b *breaker) failInBackground(now time.Time, f *Failure) bool {
 	}
 	b.cause, b.result, b.failedAt = f.Error(), f.Result, now
 	if b.open {
-		return false // without delaying the next probe
+		return false // keeps the time of the next probe
 	}
 	return b.trip(now)
 }
@@ -194,7 +194,7 @@ func (b *breaker) retry(now time.Time) (request, permit, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	wait := coolDown
-	if !b.result.transient() { // each attempt may make another entry
+	if !b.result.transient() { // limits further entries for the same precertificate
 		wait = 4 * coolDown
 	}
 	if !b.open || b.probing || b.wrongKey || b.lastFailed == nil || b.lastFailed.expired(now) ||
@@ -205,7 +205,7 @@ func (b *breaker) retry(now time.Time) (request, permit, bool) {
 	return *b.lastFailed, permit{granted: true, probe: true}, true
 }
 
-// abandon returns the permit of an attempt that shows nothing about the log.
+// abandon returns the permit of an attempt that ended without a result.
 func (b *breaker) abandon(p permit) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -269,14 +269,14 @@ func (b *breaker) remaining(now time.Time, needed bool) time.Duration {
 	return wait
 }
 
-// hopeless reports whether the log is set aside for a failure that no retry repairs, and failed after a time.
+// hopeless reports whether the log is set aside for a failure that no retry repairs, and failed after t.
 func (b *breaker) hopeless(since time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.open && !b.probing && !b.result.transient() && b.failedAt.After(since)
 }
 
-// workedSince reports whether the log gave a proof after a time.
+// workedSince reports whether the log gave a proof after t.
 func (b *breaker) workedSince(t time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

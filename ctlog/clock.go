@@ -21,7 +21,7 @@ const (
 // span is a period of time that includes both its ends.
 type span struct{ from, to time.Time }
 
-// offset returns how far t lies outside of the span.
+// offset returns how far t lies outside the span; 0 if t is in it.
 func (w span) offset(t time.Time) time.Duration {
 	switch {
 	case t.Before(w.from):
@@ -42,12 +42,12 @@ func (s sample) recent(now time.Time) bool { return !s.at.IsZero() && now.Sub(s.
 func (s sample) ahead() bool               { return s.offset > maxSkew }
 func (s sample) behind() bool              { return s.offset < -maxSkew }
 
-// clockSamples are the last samples of one log's clock. The timestamp of a verified SCT is signed but may be wrong; the
+// clockSamples has the last samples of one log's clock. The timestamp of a verified SCT is signed but may be wrong; the
 // Date header of an HTTP answer (RFC 9110 §6.6.1) is not signed and has a resolution of a second.
 type clockSamples struct {
 	sct, date  sample
 	skewedSCTs int       // in a row, all ahead or all behind
-	silentAt   time.Time // when the log was last asked for its time and did not return it
+	silentAt   time.Time // when the log was last asked for its time without returning it
 }
 
 // recordSCT records the timestamp of an SCT.
@@ -99,16 +99,16 @@ func (c clockSamples) compare(now time.Time) (comparison, time.Duration) {
 	return result, offset
 }
 
-// clockGuard stops submissions while the clock of this machine is wrong.
+// clockGuard stops submissions while this machine's clock is wrong.
 type clockGuard struct {
 	mu      sync.Mutex
-	stopped error // why nothing may be issued
+	stopped error // why no certificate may be issued; empty if one may
 }
 
 // recordOffset records a sample of a log's clock; signed says that it comes from an SCT.
 func (s *Set) recordOffset(l *logState, signed bool, offset time.Duration) {
 	if l.remote == nil {
-		return // a log in this process has our clock
+		return // a log in this process uses this machine's clock
 	}
 	s.metrics.offset.WithLabelValues(l.Name).Set(offset.Seconds())
 	now := time.Now()
@@ -122,8 +122,8 @@ func (s *Set) recordOffset(l *logState, signed bool, offset time.Duration) {
 	s.compareClocks(now)
 }
 
-// recordDate records the Date header of an answer to a request that was sent at a time; date is zero without the
-// header.
+// recordDate records the Date header of an answer to a request that was sent at a time; date is zero if the header is
+// absent.
 func (s *Set) recordDate(l *logState, sent, date time.Time) {
 	if date.IsZero() {
 		return
@@ -140,7 +140,8 @@ func (s *Set) recordDate(l *logState, sent, date time.Time) {
 // dateSpan returns the values that the Date header of an answer may have: it is rounded down to a second.
 func dateSpan(sent, received time.Time) span { return span{sent.Add(-time.Second), received} }
 
-// recordSilence records that a log was asked for its time and did not return it: its sample is no longer waited for.
+// recordSilence records that a log was asked for its time and did not return it: the decision no longer waits for its
+// sample.
 func (s *Set) recordSilence(l *logState) {
 	now := time.Now()
 	l.mu.Lock()
@@ -151,9 +152,9 @@ func (s *Set) recordSilence(l *logState) {
 
 // compareClocks decides whether our clock is wrong: every log with a recent sample disagrees, all in one direction, and
 // at least one of the samples is signed. Our clock counts as right again as soon as one log agrees, or when all samples
-// are old and none of the logs that can be asked repeats its disagreement: a log without a Date header has no samples
-// but its SCTs, for which no log is asked while nothing is issued. The next SCT then decides; if it disagrees, it is
-// not used.
+// are old and no log that can be asked for its time disagrees again. A log without a Date header gives samples only
+// with SCTs, which are not requested while nothing is issued; then the next SCT decides, and is not used if it
+// disagrees.
 func (s *Set) compareClocks(now time.Time) {
 	s.clock.mu.Lock()
 	defer s.clock.mu.Unlock()
@@ -194,7 +195,7 @@ func (s *Set) compareClocks(now time.Time) {
 	}
 }
 
-// requestTime has the background work ask every log for its time that was not asked in the last seconds.
+// requestTime makes the background work ask for the time of every log that was not asked in the last seconds.
 func (s *Set) requestTime(now time.Time) {
 	for _, l := range s.logs {
 		l.mu.Lock()
@@ -206,7 +207,7 @@ func (s *Set) requestTime(now time.Time) {
 	}
 }
 
-// wakeUp has the background work check the log soon.
+// wakeUp makes the background work check the log soon.
 func (l *logState) wakeUp() {
 	select {
 	case l.wake <- struct{}{}:
@@ -222,7 +223,7 @@ func clockError(offset time.Duration) error {
 	return fmt.Errorf("this machine's clock is %d s %s all logs", int(offset.Abs().Seconds()+.5), word)
 }
 
-// Clock returns why nothing may be issued because of this machine's clock, or nil. The text may be shown to clients.
+// Clock returns an error if this machine's clock forbids issuance, or nil. The text may be shown to clients.
 func (s *Set) Clock() error {
 	s.clock.mu.Lock()
 	defer s.clock.mu.Unlock()

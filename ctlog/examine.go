@@ -18,7 +18,7 @@ type ExamineOptions struct {
 
 // Examination is the result of [Examine]. Its texts may quote the log.
 type Examination struct {
-	Problems []string // with which the log would return no usable SCT
+	Problems []string // problems because of which the log would return no usable SCT
 	Warnings []string
 }
 

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Result is how one attempt at a log ended. It is a closed set: a metric label.
+// Result is how one attempt at a log ended. It is a closed set, and a metric label.
 type Result string
 
 // The results of an attempt.
@@ -24,7 +24,7 @@ const (
 	Skewed      Result = "skewed"      // the SCT verifies except for its timestamp: the log's clock or ours is wrong
 	Failed      Result = "failed"      // anything else
 	Abandoned   Result = "abandoned"   // the caller left, or other logs were faster
-	Dropped     Result = "dropped"     // not attempted: a full queue in the background, or a log that was set aside
+	Dropped     Result = "dropped"     // not attempted: the background queue was full, or the log was set aside
 )
 
 // Failure is why an attempt at a log returned no SCT. Its text is for the operator: it may quote the log.
@@ -50,7 +50,7 @@ func (r Result) transient() bool { return r == Busy || r == Broken || r == Unrea
 
 // repeatable reports whether the log may be tried again with the same precertificate when no other log is left: an
 // answer that was wrong or missing once may be right the next time. A log that rejects the request as bad (RFC 6962 §4:
-// 400), or the caller as unauthorized, would do so again.
+// 400), or the caller as unauthorized, would reject it again.
 func (f *Failure) repeatable() bool {
 	switch f.Result {
 	case TimedOut, Garbled, Skewed, Unverified:
@@ -69,21 +69,21 @@ func (f *Failure) unanswered() bool { return f.Result == Unreachable || f.Result
 func (r Result) public() string {
 	switch r {
 	case Refused:
-		return "a log refuses the precertificate"
+		return "a log refused the precertificate"
 	case Busy:
 		return "a log is busy"
 	case Broken:
-		return "a log answers with an error of its own"
+		return "a log answered with an internal error"
 	case Unreachable:
 		return "a log cannot be reached"
 	case TimedOut:
-		return "a log does not answer in time"
+		return "a log did not answer in time"
 	case Garbled:
-		return "a log answers with something that is not an SCT"
+		return "a log returned something that is not an SCT"
 	case Unverified:
-		return "a log answers with an SCT that does not verify with the key that is configured for the log"
+		return "a log returned an SCT that does not verify with the configured key"
 	case Skewed:
-		return "a log answers with an SCT of another time"
+		return "a log returned an SCT with a wrong timestamp"
 	default:
 		return "a log cannot be used"
 	}

@@ -385,7 +385,7 @@ func TestWrongKey(t *testing.T) {
 		func() bool { return !s.Status()[0].OK && strings.Contains(s.Status()[0].Cause, "pinned key") })
 	_, err = s.Submit(t.Context(), ca.precert(t))
 	if e := fault.From(err); e.Reason != fault.LogUnavailable ||
-		!strings.Contains(e.Meta["cause"], "does not verify with the key") {
+		!strings.Contains(e.Meta["cause"], "does not verify with the configured key") {
 		t.Errorf("%+v", e)
 	}
 	c.advance(50 * time.Second)

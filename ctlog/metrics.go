@@ -11,8 +11,8 @@ type metrics struct {
 	attempts *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	offset   *prometheus.GaugeVec
-	states   []prometheus.Collector               // one or more for each log
-	accepted map[string]func() prometheus.Counter // by log: the counter of the common case, looked up once
+	states   []prometheus.Collector               // by log and result
+	accepted map[string]func() prometheus.Counter // by log: the counter of accepted attempts, looked up once
 }
 
 // newMetrics makes the collectors of s. Labels are names from the configuration and the closed set of results.
@@ -28,7 +28,7 @@ func newMetrics(s *Set) *metrics {
 	}
 	m.offset = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "mayfly_ctlog_clock_offset_seconds",
-		Help: "The clock of a log minus ours, by its last answer; 0 within the time that the call took.",
+		Help: "The clock of a log minus ours, by its last answer; 0 if the difference is within the duration of the call.",
 	}, []string{"log"})
 	m.accepted = make(map[string]func() prometheus.Counter, len(s.logs))
 	for _, l := range s.logs {

@@ -36,7 +36,7 @@ func TestNewRefuses(t *testing.T) {
 		{
 			"more SCTs than logs",
 			ctlog.Options{Logs: []ctlog.Log{a, b}, Policy: ctlog.PolicyConfig{MinSCTs: 3}},
-			"policy.min_scts: 3 SCTs of 2 logs",
+			"policy.min_scts: 3 SCTs are required",
 		},
 		{
 			"fewer than none",

@@ -23,13 +23,13 @@ const (
 type PolicyConfig struct {
 	// MinSCTs is the number of SCTs that a certificate needs, each of a different log. Default: 1.
 	MinSCTs int `yaml:"min_scts"`
-	// MinOperators is how many different operators these SCTs must be of; a log without operator counts as an operator
-	// of its own. Default: 1.
+	// MinOperators is how many different operators must have issued these SCTs; a log without an operator counts as
+	// having one of its own. Default: 1.
 	MinOperators int `yaml:"min_operators"`
 	// Parallel is how many logs are tried at once; the first answers count. Default: 2, or min_scts if that is more.
 	Parallel int `yaml:"parallel"`
-	// Stagger is how long to wait for an answer before one more log is tried; after an error, that happens at once.
-	// Default: 500ms.
+	// Stagger is how long to wait for an answer before another log is tried. After an error, another log is tried at
+	// once. Default: 500ms.
 	Stagger time.Duration `yaml:"stagger"`
 	// Attempt bounds one attempt at one log. Default: 4s.
 	Attempt time.Duration `yaml:"attempt"`
@@ -74,7 +74,8 @@ func (c PolicyConfig) Check() error {
 	case c.MinOperators < 0:
 		bad("min_operators", "write 1 or more", "invalid number of operators: %d", c.MinOperators)
 	case c.MinOperators > full.MinSCTs:
-		bad("min_operators", "lower it, or raise min_scts", "%d SCTs cannot be of %d operators", full.MinSCTs, c.MinOperators)
+		bad("min_operators", "lower it, or raise min_scts", "%d SCTs cannot come from %d operators",
+			full.MinSCTs, c.MinOperators)
 	}
 	if c.Parallel < 0 || c.Parallel != 0 && c.Parallel < full.MinSCTs {
 		bad("parallel", "write at least min_scts, or omit parallel",
@@ -95,16 +96,16 @@ func (c PolicyConfig) Check() error {
 	return errors.Join(errs...)
 }
 
-// Slot is a log as a policy counts it.
+// Slot is the part of a log's description that the policy uses.
 type Slot struct {
 	Name, Operator string
 	Embed          bool
 }
 
-// operator identifies the operator of the log. A log without one has an operator of its own.
+// operator identifies the operator of the log. A log without one counts as having an operator of its own.
 func (s Slot) operator() string {
 	if s.Operator == "" {
-		return "\x00" + s.Name // not the name of an operator
+		return "\x00" + s.Name // cannot be the name of an operator
 	}
 	return s.Operator
 }
@@ -131,11 +132,11 @@ func (c PolicyConfig) CheckFor(slots []Slot) error {
 			return fault.BadSetting("no log's SCT may be embedded in a certificate"+except,
 				"name a log whose key is published, without embed: false")
 		}
-		return fault.BadSetting(fmt.Sprintf("%d SCTs of %d logs%s: each must be of a different log",
+		return fault.BadSetting(fmt.Sprintf("%d SCTs are required, each from a different log, but there are %d logs%s",
 			c.MinSCTs, logs, except),
 			"name more logs, or require fewer SCTs", "min_scts")
 	case full.MinOperators > len(operators):
-		return fault.BadSetting(fmt.Sprintf("SCTs of %d operators are required, but the logs are of %d%s",
+		return fault.BadSetting(fmt.Sprintf("SCTs from %d operators are required, but the logs have %d operators%s",
 			c.MinOperators,
 			len(operators), except), "name logs of more operators, or require fewer", "min_operators")
 	}

@@ -430,14 +430,14 @@ func TestHealth(t *testing.T) {
 		want        string
 	}{
 		{"good", []ctlog.Log{a, b}, two, "", ""},
-		{"one is in quarantine", []ctlog.Log{a, b}, two, "a", "1 of 2 logs can return SCTs, 2 needed; a: quarantined"},
+		{"one is in quarantine", []ctlog.Log{a, b}, two, "a", "1 of 2 logs can return SCTs, 2 are needed; a: quarantined"},
 		{"one is enough", []ctlog.Log{a, b}, one, "a", ""},
 		{"one ends soon", []ctlog.Log{a, over}, two, "", "b: its window does not cover"},
 		{
 			"of one operator",
 			[]ctlog.Log{of(a, "x"), of(b, "x"), of(c, "y")},
 			two, "c",
-			"are of 1 operators, 2 needed; c: quarantined",
+			"have 1 operators, 2 are needed; c: quarantined",
 		},
 		{"of two operators", []ctlog.Log{of(a, "x"), of(b, "y")}, two, "", ""},
 		{"one does not count", []ctlog.Log{a, aside}, one, "a", "0 of 1 logs can return SCTs"},

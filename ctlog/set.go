@@ -105,11 +105,11 @@ type Set struct {
 	end        context.CancelFunc
 }
 
-// logState is a log with what the set has learned about it.
+// logState is a log with its state in the set.
 type logState struct {
 	Log
 	id       [32]byte
-	operator string // as the policy counts it
+	operator string // the part of the description that the policy uses
 	remote   Remote // nil for a log in this process
 	breaker  *breaker
 	limiter  *rate.Limiter
@@ -118,7 +118,7 @@ type logState struct {
 
 	mu          sync.Mutex
 	warning     string    // of the last check
-	rejects     string    // why the log will reject precertificates, by its roots; an SCT disproves it
+	rejects     string    // why the log will reject precertificates, according to its roots; an SCT disproves it
 	accepted    time.Time // when the log last returned an SCT that verified
 	quarantined string    // why the log is in quarantine; empty if it is not
 	clock       clockSamples
@@ -174,8 +174,8 @@ func (s *Set) takeOver(old *Set) {
 	}
 }
 
-// rank orders the logs whose SCTs may be embedded: the newest shard first, so that an old one is left alone as soon as
-// there is another.
+// rank orders the logs whose SCTs may be embedded: the newest shard first, so that an old shard is no longer used as
+// soon as there is a newer one.
 func (s *Set) rank() {
 	for _, l := range s.logs {
 		if !l.Detached {
@@ -207,7 +207,7 @@ func (s *Set) add(logs []Log) error {
 		case err != nil:
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("log %q: %v", l.Name, err),
 				"give the key of this log", append(at, "public_key")...))
-		case twice: // one SCT per log
+		case twice: // each log may give one SCT
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("logs %q and %q have the same key", other, l.Name),
 				"name each log once", append(at, "public_key")...))
 		}
@@ -244,7 +244,7 @@ func (l *logState) rateWait() time.Duration {
 	if limit == rate.Inf || missing <= 0 {
 		return 0
 	}
-	const most = time.Hour // prevents overflow, however small the rate
+	const most = time.Hour // prevents overflow for a very small rate
 	if seconds := missing / float64(limit); seconds < most.Seconds() {
 		return time.Duration(seconds*float64(time.Second)) + time.Millisecond
 	}

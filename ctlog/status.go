@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// lifetime is the validity of a certificate, which a log's window has to cover from now on.
+// lifetime is the validity of a certificate. A log's window has to cover that time from now on.
 const lifetime = 10 * time.Minute
 
 // MinSCTs returns the number of SCTs that a Submit returns.
@@ -87,17 +87,17 @@ func (s *Set) Health() error {
 	}
 	switch need := s.policy; {
 	case up < need.MinSCTs:
-		return fmt.Errorf("%d of %d logs can return SCTs, %d needed; %s", up, all, need.MinSCTs,
+		return fmt.Errorf("%d of %d logs can return SCTs, %d are needed; %s", up, all, need.MinSCTs,
 			strings.Join(down, "; "))
 	case len(operators) < need.MinOperators:
-		return fmt.Errorf("the logs that can return SCTs are of %d operators, %d needed; %s", len(operators),
+		return fmt.Errorf("the logs that can return SCTs have %d operators, %d are needed; %s", len(operators),
 			need.MinOperators, strings.Join(down, "; "))
 	}
 	return nil
 }
 
 // Quarantine stops the use of a log that violated its merge obligation, until [Set.Release]. The cause is shown as the
-// reason why the log is down. It reports whether there is such a log. A later set does not take the quarantine over.
+// reason why the log is down. It reports whether there is such a log. A later set does not inherit the quarantine.
 func (s *Set) Quarantine(name, cause string) bool {
 	if cause == "" {
 		cause = "no cause was given"

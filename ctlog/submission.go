@@ -14,9 +14,8 @@ import (
 )
 
 const (
-	// maxTries bounds the attempts at one log for one precertificate while another log is left, or where further
-	// attempts would make further entries in the log. A log that is only busy and has no substitute is tried until the
-	// budget ends.
+	// maxTries bounds the attempts at one log for one precertificate if another log is left, or if each attempt may
+	// create another entry in the log. A log that is only busy and has no substitute is tried until the budget ends.
 	maxTries   = 3
 	backoff    = 100 * time.Millisecond // minimum before the second attempt, doubled for each further one
 	maxBackoff = time.Second            // maximum of the doubled backoff
@@ -49,7 +48,7 @@ type receivedSCT struct {
 	sct  []byte
 }
 
-// candidate is a log as one submission sees it.
+// candidate is a log with its state in one submission.
 type candidate struct {
 	*logState
 	tries       int
@@ -60,7 +59,7 @@ type candidate struct {
 	readyAt     time.Time     // real time
 	lastFailure time.Time     // by the clock of the set
 	failure     *Failure      // of the last attempt
-	jitter      time.Duration // spreads the submissions that wait for a busy log
+	jitter      time.Duration // spreads the retries of submissions that wait for a busy log
 	lastErr     error
 }
 
@@ -162,7 +161,7 @@ func (sub *submission) underWay() int {
 	return n
 }
 
-// fill starts attempts until as many are under way as the policy allows at once.
+// fill starts attempts until the number that the policy allows at once is under way.
 func (sub *submission) fill() {
 	for sub.underWay() < sub.set.policy.Parallel+sub.hedges {
 		if sub.next(false) == nil {
@@ -171,15 +170,15 @@ func (sub *submission) fill() {
 	}
 }
 
-// next starts an attempt at one more log and returns the log, or nil. Logs whose operator has no part in the submission
-// yet come first, logs that may be dead last, otherwise in the order of the set. With untried, only logs that have not
-// been tried are considered.
+// next starts an attempt at one more log and returns the log, or nil. Logs of an operator that is not represented yet
+// come first, logs that may be down come last; otherwise the order is that of the set. With untried, only logs that
+// have not been tried are considered.
 func (sub *submission) next(untried bool) *candidate {
-	for _, rank := range []struct{ suspect, represented bool }{
+	for _, rank := range []struct{ underTest, represented bool }{
 		{false, false}, {false, true}, {true, false}, {true, true},
 	} {
 		for _, c := range sub.candidates {
-			if c.breaker.suspect() != rank.suspect || untried && c.tries > 0 || !untried && sub.spares(c) ||
+			if c.breaker.underTest() != rank.underTest || untried && c.tries > 0 || !untried && sub.spares(c) ||
 				sub.represented(c) && !rank.represented {
 				continue
 			}
@@ -208,7 +207,7 @@ func (sub *submission) try(c *candidate) bool {
 	return true
 }
 
-// when returns from when on (in real time) c may be tried, and whether it may be tried at all.
+// when returns the real time from which c may be tried, and whether it may be tried at all.
 func (sub *submission) when(c *candidate) (time.Time, bool) {
 	if c.done || c.running || !sub.useful(c) || c.quarantine() != "" {
 		return time.Time{}, false
@@ -220,7 +219,7 @@ func (sub *submission) when(c *candidate) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	at := c.readyAt
-	if c.tries > 0 && c.breaker.workedSince(c.lastFailure) { // for another submission
+	if c.tries > 0 && c.breaker.workedSince(c.lastFailure) { // a probe of another submission is under way
 		at = time.Time{}
 	}
 	if wait := max(c.rateWait(), c.breaker.wait(now, needed)); wait > 0 {
@@ -231,7 +230,7 @@ func (sub *submission) when(c *candidate) (time.Time, bool) {
 	return at, !at.After(sub.ends)
 }
 
-// repeats reports whether c may be tried once more after what it answered in this submission.
+// repeats reports whether c may be tried once more after its answers in this submission.
 func (sub *submission) repeats(c *candidate, needed bool) bool {
 	switch f := c.failure; {
 	case f == nil:
@@ -247,7 +246,7 @@ func (sub *submission) repeats(c *candidate, needed bool) bool {
 func (sub *submission) needs(c *candidate) bool {
 	now := sub.set.now()
 	if c.tries == 0 && c.breaker.closed(now) {
-		return false // the result would not matter
+		return false // its SCT would not be used
 	}
 	n := 0
 	var operators map[string]bool
@@ -267,20 +266,20 @@ func (sub *submission) needs(c *candidate) bool {
 	return n < sub.set.policy.MinSCTs || sub.set.policy.MinOperators > 1 && len(operators) < sub.set.policy.MinOperators
 }
 
-// spares reports whether c is left alone although another attempt is allowed: c may be dead, and enough other attempts
+// spares reports whether c is not tried although another attempt is allowed: c may be down, and enough other attempts
 // are under way.
 func (sub *submission) spares(c *candidate) bool {
-	return c.breaker.suspect() && sub.underWay() >= sub.set.policy.MinSCTs
+	return c.breaker.underTest() && sub.underWay() >= sub.set.policy.MinSCTs
 }
 
-// represented reports whether the operator of c has a part in this submission.
+// represented reports whether the operator of c has an SCT or an attempt in this submission.
 func (sub *submission) represented(c *candidate) bool {
 	return slices.ContainsFunc(sub.candidates, func(o *candidate) bool {
 		return (o.running || o.succeeded) && o.operator == c.operator
 	})
 }
 
-// operators returns of how many operators SCTs have been received.
+// operators returns the number of operators from which SCTs have been received.
 func (sub *submission) operators() int {
 	n := 0
 	for i, r := range sub.received {
@@ -295,8 +294,8 @@ func fromOperator(received []receivedSCT, operator string) bool {
 	return slices.ContainsFunc(received, func(r receivedSCT) bool { return r.from.operator == operator })
 }
 
-// surplus returns how many SCTs may count whose operator already has another one, when SCTs of so many operators have
-// been received: the rest must be of other operators.
+// surplus returns how many additional SCTs of the same operators may count, if SCTs from n operators have been
+// received: the others must come from further operators.
 func (sub *submission) surplus(operators int) int {
 	return max(0, sub.set.policy.MinSCTs-max(sub.set.policy.MinOperators, operators))
 }
@@ -307,14 +306,14 @@ func (sub *submission) counted() int {
 	return min(n+min(len(sub.received)-n, sub.surplus(n)), sub.set.policy.MinSCTs)
 }
 
-// useful reports whether an SCT of c would count.
+// useful reports whether an SCT of c would count towards the policy.
 func (sub *submission) useful(c *candidate) bool {
 	n := sub.operators()
 	return !fromOperator(sub.received, c.operator) || len(sub.received)-n < sub.surplus(n)
 }
 
-// chosen returns the SCTs for the certificate, in the order in which they were received: one of each operator, and
-// others to make up the number.
+// chosen returns the SCTs for the certificate, in the order in which they were received: one from each operator, and
+// others up to the required number.
 func (sub *submission) chosen() []receivedSCT {
 	need := sub.set.policy.MinSCTs
 	seen, take := map[string]bool{}, make([]bool, len(sub.received))
@@ -370,7 +369,7 @@ func (sub *submission) untilRetry() <-chan time.Time {
 func (sub *submission) record(r attemptResult) {
 	c := r.from
 	c.running = false
-	if why := c.quarantine(); why != "" { // since the attempt began: the SCT of such a log is not used
+	if why := c.quarantine(); why != "" { // since the attempt began: the SCT of a quarantined log is not used
 		c.lastErr, c.done = fmt.Errorf("quarantined: %s", why), true
 		return
 	}
@@ -458,7 +457,7 @@ func (s *shortfall) Error() string {
 func (s *shortfall) Unwrap() []error { return s.logs }
 
 // public tells a client of the CA why there are too few SCTs: each kind of failure once. It quotes nothing of a log,
-// and does not reveal which logs there are.
+// and does not reveal which logs are configured.
 func (s *shortfall) public() string {
 	var texts []string
 	for _, err := range s.logs {
@@ -468,7 +467,7 @@ func (s *shortfall) public() string {
 		} else if aside, ok := errors.AsType[*setAsideError](err); ok {
 			text = aside.result.public()
 		} else if _, ok := errors.AsType[*rateError](err); ok {
-			text = "a log takes no more submissions at the moment"
+			text = "a log has reached its rate limit"
 		} else if errors.Is(err, errReceived) {
 			continue
 		}
@@ -482,7 +481,7 @@ func (s *shortfall) public() string {
 // errReceived stands for a log that returned its SCT, while others did not.
 var errReceived = errors.New("SCT received")
 
-// setAsideError is a log that was not tried because it failed other submissions before.
+// setAsideError means that a log was not tried because it failed earlier submissions.
 type setAsideError struct {
 	cause  string
 	result Result
@@ -490,7 +489,7 @@ type setAsideError struct {
 
 func (e *setAsideError) Error() string { return "set aside: " + e.cause }
 
-// rateError is a log that has reached its rate.
+// rateError means that a log has reached its rate.
 type rateError struct{ rate float64 }
 
 func (e *rateError) Error() string { return fmt.Sprintf("over its rate of %g a second", e.rate) }

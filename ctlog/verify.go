@@ -40,7 +40,7 @@ func (l *logState) verify(raw []byte, p *tbs.Precertificate, when span) (offset 
 	return offset, nil
 }
 
-// skewed returns the failure of an SCT whose timestamp is too far outside of the span.
+// skewed returns the failure of an SCT whose timestamp is too far outside the span.
 func skewed(offset time.Duration, t time.Time, when span) *Failure {
 	bound := "after " + when.to.Add(maxSkew).UTC().Format(time.RFC3339)
 	if offset < 0 {

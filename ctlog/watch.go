@@ -20,7 +20,7 @@ const (
 	clockTicks   = 2              // ticks between two checks while our clock may be wrong
 )
 
-// roots are the roots of our chains.
+// roots are the roots of the CA's chains.
 type roots struct {
 	active *x509.Certificate
 	others []*x509.Certificate
@@ -86,8 +86,8 @@ func (s *Set) watch(ctx context.Context, l *logState, ours roots) {
 }
 
 // retry tries a log that was set aside with the last precertificate that failed there. The SCT is not used: it shows
-// that the log accepts precertificates again. Readiness then does not depend on requests, which a server that is not
-// ready does not receive.
+// that the log accepts precertificates again. Readiness then does not depend on requests: a server that is not ready
+// receives none.
 func (s *Set) retry(ctx context.Context, l *logState) {
 	r, p, ok := l.breaker.retry(s.now())
 	if !ok {
@@ -115,7 +115,7 @@ func (s *Set) check(ctx context.Context, l *logState, ours roots) (most time.Dur
 		warning, most = "its roots cannot be read: "+err.Error(), readBackoff
 	} else if rejects, warning = ours.missingIn(accepted); rejects+warning != "" {
 		most = rootsBackoff
-		if l.acceptedSince(time.Now().Add(-rootsBackoff)) { // whatever its list of roots says
+		if l.acceptedSince(time.Now().Add(-rootsBackoff)) { // the log answered a request, whatever its list of roots says
 			rejects, warning = "", strings.TrimSuffix(rejects+"; "+warning, "; ")
 		}
 	}

@@ -12,16 +12,16 @@ import (
 	"github.com/mayfly-ca/mayfly/journal/ship"
 )
 
-// Config says where the journal is written. If there is a file, it is the durable place, and everything else is a copy
-// of it. Without a file, a record counts when each receiver has accepted it.
+// Config says where the journal is written. If there is a file, a record counts when it is in the file, and receivers
+// get copies. Without a file, a record counts when each receiver has accepted it.
 type Config struct {
-	// File is the path of the journal. Its directory belongs to the CA alone.
+	// File is the path of the journal. Its directory must be used by this CA only.
 	File string `yaml:"file" path:"write"`
 	// MaxSize is the size at which the file is closed and a new one is begun: a whole number of KiB, MiB or GiB.
 	// Default: 128MiB.
 	MaxSize string `yaml:"max_size"`
-	// Key is a secret that makes the sums HMAC-SHA256, so that only its holder can compute the end of the journal
-	// again. When omitted: SHA-256.
+	// Key is a secret that makes the sums HMAC-SHA256, so that a part of the journal cannot be recomputed without the
+	// secret. When omitted: SHA-256.
 	Key *secret.Source `yaml:"key"`
 	// Subjects is "plain", or "digest": subjects and SANs are written as HMAC-SHA256 under the salt. Default:
 	// plain.
@@ -50,37 +50,38 @@ func (c Config) Check() error {
 			"write file: with the path of the journal"))
 	}
 	if _, err := c.maxSize(); err != nil {
-		errs = append(errs, fault.BadSetting(err.Error(), "write a size like 128MiB, at least 64KiB", "max_size"))
+		errs = append(errs, fault.BadSetting(err.Error(), "write a size such as 128MiB, at least 64KiB", "max_size"))
 	}
 	if c.File == "" && c.MaxSize != "" {
-		errs = append(errs, fault.BadSetting("there is no file", "write file:, or remove it", "max_size"))
+		errs = append(errs, fault.BadSetting("the setting needs file:, which is missing",
+			"write file:, or remove this setting", "max_size"))
 	}
 	errs = append(errs, fault.Under(c.Key.Check(), "key"), fault.Under(c.Salt.Check(), "salt"))
 	switch c.Subjects {
 	case "", SubjectsPlain:
 		if c.Salt != nil {
-			errs = append(errs, fault.BadSetting("a salt without digests",
-				"write subjects: digest, or remove it", "salt"))
+			errs = append(errs, fault.BadSetting("a salt has no effect without subjects: digest",
+				"write subjects: digest, or remove the salt", "salt"))
 		}
 	case SubjectsDigest:
 		if c.File == "" && c.Salt == nil {
-			errs = append(errs, fault.BadSetting("without a file there is no place for a salt",
+			errs = append(errs, fault.BadSetting("without file:, a salt cannot be created",
 				"write {env: NAME} or {file: PATH}", "salt"))
 		}
 	default:
 		errs = append(errs, fault.BadSetting(strconv.Quote(c.Subjects)+" is neither plain nor digest",
-			"write one of them", "subjects"))
+			"write plain or digest", "subjects"))
 	}
 	errs = append(errs, c.Config.Check(c.File != ""))
 	return errors.Join(errs...)
 }
 
-// Warnings returns a [fault.Setting] for each setting that is allowed and that an operator should know of.
+// Warnings returns a [fault.Setting] for each setting that is valid but may be a mistake.
 func (c Config) Warnings() []*fault.Setting {
 	var out []*fault.Setting
 	if c.File == "" {
 		out = append(out,
-			fault.BadSetting("without a file each start begins a new chain, and only the receivers have the records",
+			fault.BadSetting("without file:, each start begins a new chain, and only the receivers have the records",
 				"write file:"))
 	}
 	return append(out, c.Config.Warnings()...)

@@ -8,7 +8,7 @@ import (
 	"github.com/mayfly-ca/mayfly/journal/ship"
 )
 
-// message returns a record as package ship sends it. line is without its line feed.
+// message returns a record in the form that package ship sends. line has no line feed.
 func (r *Record) message(line []byte) ship.Message {
 	return ship.Message{
 		Line: line, Seq: r.Seq, Time: r.Time, Severity: r.severity(),
@@ -16,7 +16,7 @@ func (r *Record) message(line []byte) ship.Message {
 	}
 }
 
-// severity returns how urgent a record is.
+// severity returns the syslog severity of a record.
 func (r *Record) severity() ship.Severity {
 	switch r.Kind {
 	case Alarm:
@@ -46,8 +46,10 @@ func (s *receiverStore) commit(g group) error {
 	return s.receivers.Deliver(batch)
 }
 
-// repair has nothing to do: the next group shows whether the receivers accept records again.
-func (s *receiverStore) repair() (string, error) { return "what was under way may have arrived", nil }
+// repair does nothing: the next group shows whether the receivers accept records again.
+func (s *receiverStore) repair() (string, error) {
+	return "records that were being sent may have arrived", nil
+}
 
 func (s *receiverStore) close() { s.receivers.Close() }
 
@@ -55,7 +57,7 @@ func (s *receiverStore) close() { s.receivers.Close() }
 type copySource struct {
 	*Reader
 	log  *slog.Logger
-	name string // of the receiver
+	name string // name of the receiver
 }
 
 // Next returns the next acknowledged record. A damaged line is reported in the log and left out.
@@ -63,7 +65,7 @@ func (s *copySource) Next() (ship.Message, error) {
 	for {
 		e, err := s.Reader.Next()
 		if _, ok := errors.AsType[*Damage](err); ok {
-			s.log.Error("journal: a copy leaves out a line that is not a record", "sink", s.name, "cause", err.Error())
+			s.log.Error("journal: a copy omits a line that is not a record", "sink", s.name, "cause", err.Error())
 			continue
 		}
 		if err != nil {

@@ -11,13 +11,13 @@ import (
 )
 
 // ParseRecord reads one line of a journal, with or without its line feed. It accepts exactly what a journal writes: a
-// line whose record would be written in other bytes is refused, and so is a record of a newer format. It does not
-// verify Sum, which needs the journal's key, see [Verify].
+// line whose record would be encoded differently is refused, and so is a record of a newer format. It does not verify
+// Sum, which needs the journal's key, see [Verify].
 func ParseRecord(line []byte) (Record, error) {
 	var r Record
 	line = bytes.TrimSuffix(line, []byte("\n"))
 	if len(line) >= maxLine {
-		return r, fmt.Errorf("a line of %d bytes; the longest has %d", len(line), maxLine)
+		return r, fmt.Errorf("a line of %d bytes; at most %d are allowed", len(line), maxLine)
 	}
 	if seq, format := lineHead(line); format > Format {
 		return r, newerFormat(seq, format)
@@ -32,7 +32,7 @@ func ParseRecord(line []byte) (Record, error) {
 	}
 	again := appendSum(r.appendCovered(make([]byte, 0, len(line)+64)), r.Sum)
 	if !bytes.Equal(again[:len(again)-1], line) || r.Format < 0 || r.Format == 1 {
-		return Record{}, errors.New("not in the form in which a journal writes it")
+		return Record{}, errors.New("not in the encoding of a journal")
 	}
 	if !isSum(r.Prev) || !isSum(r.Sum) {
 		return Record{}, errors.New("prev and sum are not 64 hexadecimal digits")
@@ -40,7 +40,7 @@ func ParseRecord(line []byte) (Record, error) {
 	return r, r.check()
 }
 
-// errNewer is a record of a newer format than this package knows. It is not damaged, and it cannot be read.
+// errNewer is a record of a newer format than this package knows. It is not damaged, but cannot be read.
 var errNewer = errors.New("this version of mayfly reads formats up to " + strconv.Itoa(Format) +
 	"; use the version that wrote it, or a newer one")
 
@@ -53,12 +53,12 @@ func isSum(s string) bool {
 	return err == nil && len(raw)*2 == len(zeroes) && hex.EncodeToString(raw) == s
 }
 
-// link is the part of a line that places it in its chain. It is the same in every format.
+// link is the part of a line that determines its place in the chain. It is the same in every format.
 type link struct {
 	seq       uint64
 	format    int
 	prev, sum string
-	covered   []byte // by the sum
+	covered   []byte // the bytes that the sum covers
 }
 
 // check refuses a record of a newer format.
@@ -90,7 +90,7 @@ func lineHead(line []byte) (seq uint64, format int) {
 	return seq, format
 }
 
-// linkOf splits a whole line, line feed included. It does not compare the sum, and does not refuse a newer format.
+// linkOf splits a whole line, line feed included. It does not check the sum, and accepts a newer format.
 func linkOf(line []byte) (link, error) {
 	const prevMember = `,"prev":"`
 	const prevSize = len(prevMember) + len(`"`)
@@ -113,16 +113,16 @@ func linkOf(line []byte) (link, error) {
 }
 
 // follow verifies that line is the next one of the chain, and advances the chain to it. After an error the chain is
-// where it was. A record of a newer format is refused only if it is the next one of the chain.
+// unchanged. A record of a newer format is refused only if it is the next one of the chain.
 func (c *chain) follow(line []byte) error {
 	l, err := linkOf(line)
 	switch {
 	case err != nil:
 		return err
 	case c.digest(l.covered) != l.sum:
-		return fmt.Errorf("the checksum of record %d is not that of its bytes", l.seq)
+		return fmt.Errorf("the checksum of record %d does not match its bytes", l.seq)
 	case l.seq != c.seq+1:
-		return fmt.Errorf("record %d where record %d belongs", l.seq, c.seq+1)
+		return fmt.Errorf("record %d is in the place of record %d", l.seq, c.seq+1)
 	case l.prev != c.sum:
 		return fmt.Errorf("record %d does not follow the record before it: prev is not its sum", l.seq)
 	}

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A denial costs the caller nothing and the journal some 400 bytes. Three bounds keep denials from filling the disk:
+// A denial costs the client nothing and the journal about 400 bytes. Three bounds keep denials from filling the disk:
 // one for each identity and reason, one over all identities, and one by the free space, the last part of which is kept
 // for certificates.
 const (
@@ -17,30 +17,30 @@ const (
 	repeatBurst    = 100
 	repeatEvery    = 10 * time.Second
 	reportRepeated = 10 * time.Second
-	// maxRepeaters is how many pairs of identity and reason are counted separately, and maxReported how many of them
-	// have a record of their own in one interval. The others are counted together.
+	// maxRepeaters is how many pairs of identity and reason are counted separately, and maxReported is how many of them
+	// get a record each in one interval. The others are counted together.
 	maxRepeaters = 1024
 	maxReported  = 64
 	// verifiedRate is how many denials a second, on average, are written in full for all verified identities together,
 	// and verifiedBurst how many at once. Requests without a verified token have a budget of their own: otherwise any
-	// client of the network could use up the budget of the others, and without a budget fill the disk.
+	// client on the network could use up the budget of the others, or, without a budget, fill the disk.
 	verifiedRate, verifiedBurst               = 50, 2000
 	unauthenticatedRate, unauthenticatedBurst = 50, 2000
 	// measureEvery is how often the free space is measured. While it is less than the reserve, denials are only
 	// counted, and the count is written every reportTight.
 	measureEvery = 5 * time.Second
 	reportTight  = time.Minute
-	maxReserve   = 256 << 20 // bytes, or a twentieth of the disk if that is less
+	maxReserve   = 256 << 20 // in bytes; or a twentieth of the disk if that is less
 )
 
-// repeater is an identity and the reason of its denials.
+// repeater is a pair of an identity and a reason of its denials.
 type repeater struct{ issuer, subject, reason string }
 
 // repeats are the denials of one repeater.
 type repeats struct {
 	limit  *rate.Limiter
-	record Record // the last denial that was only counted, for the facts of the identity
-	count  int    // of denials since the last record about them
+	record Record // the last denial that was only counted; its facts describe the identity
+	count  int    // denials since the last record about them
 }
 
 // denials decides which denials are written in full. It is used under the lock of the journal.
@@ -60,8 +60,8 @@ func newDenials() denials {
 	}
 }
 
-// admit reports whether a denial is written in full. If not, counted says that a record about its identity will include
-// it.
+// admit reports whether a denial is written in full. If it is not, counted reports whether a later record about its
+// identity will include it.
 func (d *denials) admit(r *Record) (full, counted bool) {
 	if d.tight {
 		return false, false

@@ -16,19 +16,20 @@ const (
 
 	sumMember = `,"sum":"`
 	lineEnd   = "\"}\n"
-	// tailSize is the length of a line's end: its sum and the line feed.
+	// tailSize is the length of the end of a line: its sum and the line feed.
 	tailSize = len(sumMember) + 2*sha256.Size + len(lineEnd)
-	// maxLine is the longest line that is read, in bytes with its line feed. A record of a request is far shorter.
+	// maxLine is the length of the longest line that is read, in bytes with its line feed. The record of a request is
+	// much shorter.
 	maxLine = 1 << 20
 	// maxText bounds the free text of a record, in bytes, so that its line fits even if all of it is escaped.
 	maxText = 128 << 10
 )
 
-// chain computes the sums that link records. A copy of a chain continues at the same place. It shares the hash, so the
-// two MUST NOT be used at the same time.
+// chain computes the sums that link records. A copy of a chain continues from the same record. Both share the hash, so
+// they MUST NOT be used at the same time.
 type chain struct {
-	seq  uint64 // of the last record; 0: none yet
-	sum  string // of the last record, hexadecimal
+	seq  uint64 // number of the last record; 0: none yet
+	sum  string // sum of the last record, in hexadecimal
 	hash hash.Hash
 }
 
@@ -49,8 +50,8 @@ func (c *chain) digest(covered []byte) string {
 	return hex.EncodeToString(c.hash.Sum(sum[:0]))
 }
 
-// seal appends r to b as the next line and sets its Seq, Format, Time, Prev and Sum.
-func (c *chain) seal(b []byte, r *Record, now time.Time) []byte {
+// appendRecord appends r to b as the next line and sets its Seq, Format, Time, Prev and Sum.
+func (c *chain) appendRecord(b []byte, r *Record, now time.Time) []byte {
 	start := len(b)
 	r.Seq, r.Format, r.Time, r.Prev = c.seq+1, Format, now.UTC().Truncate(time.Microsecond), c.sum
 	b = r.appendCovered(b)
@@ -69,8 +70,8 @@ func appendSum(b []byte, sum string) []byte {
 const timeLayout = "2006-01-02T15:04:05.000000Z"
 
 // appendCovered appends the line without its sum, which covers exactly these bytes. A record has one encoding: members
-// in the order of [Record], no white space, times in one form, and only those characters escaped that mean something
-// else to JSON (RFC 8259 §7) or to a terminal.
+// in the order of [Record], no white space, times in one form, and only those characters escaped that are special in
+// JSON (RFC 8259 §7) or on a terminal.
 func (r *Record) appendCovered(b []byte) []byte {
 	b = strconv.AppendUint(append(b, `{"seq":`...), r.Seq, 10)
 	b = appendInt(b, `,"format":`, int64(r.Format))
@@ -160,7 +161,7 @@ func appendString(b []byte, s string) []byte {
 		case r == utf8.RuneError && size == 1:
 			b = append(append(b, s[plain:i]...), "\uFFFD"...)
 			plain = i + size
-		case r < 0xa0 || r == '\u2028' || r == '\u2029': // C1 controls, line and paragraph separator
+		case r < 0xa0 || r == '\u2028' || r == '\u2029': // C1 controls, line separator and paragraph separator
 			b = appendEscape(append(b, s[plain:i]...), r)
 			plain = i + size
 		}

@@ -14,12 +14,12 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
-// changedError means that another process changed a file of the journal while it was written. Nothing is appended until
-// the file has the acknowledged records again.
+// changedError means that another process changed a file of the journal while this process had it open. Nothing is
+// appended until the file has the acknowledged records again.
 type changedError struct{ what string }
 
 func (e *changedError) Error() string {
-	return e.what + "; keep a copy of all files of the journal, put the file back, or begin a new journal elsewhere"
+	return e.what + "; keep a copy of all files of the journal, restore the file, or begin a new journal elsewhere"
 }
 
 func changed(format string, args ...any) error { return &changedError{fmt.Sprintf(format, args...)} }
@@ -27,13 +27,13 @@ func changed(format string, args ...any) error { return &changedError{fmt.Sprint
 // closedEvery is how often closed segments are checked.
 const closedEvery = 10 * time.Second
 
-// check returns a [changedError] if a file of the journal is not as this process left it. If only the times or the mode
-// changed, the records are verified. It costs a few system calls and runs before each group.
+// check returns a [changedError] if a file of the journal is not in the state in which this process left it. If only
+// the times or the mode changed, the records are verified. It costs a few system calls and runs before each group.
 func (s *fileStore) check() error {
 	named, err := os.Lstat(s.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return changed("%s was moved or removed while it was written", s.path)
+		return changed("%s was moved or removed while it was in use", s.path)
 	case err != nil:
 		return err
 	}
@@ -44,9 +44,10 @@ func (s *fileStore) check() error {
 	switch now := stampOf(named); {
 	case now == s.stamp:
 	case !os.SameFile(named, mine):
-		return changed("%s was moved and another file took its place while it was written", s.path)
+		return changed("%s was replaced by another file while it was in use", s.path)
 	case now.size != s.stamp.size:
-		return changed("%s has %d bytes, and this process left it with %d: another process writes to it", s.path,
+		return changed("%s has %d bytes instead of the %d that this process has written: another process writes to it",
+			s.path,
 			now.size, s.stamp.size)
 	default:
 		if err := s.verifyContent(); err != nil {
@@ -70,7 +71,7 @@ func (s *fileStore) check() error {
 	return nil
 }
 
-// checkHeadFile writes the head again if another process changed it. Its content is known in memory.
+// checkHeadFile writes the head again if another process changed it. Its content is in memory.
 func (s *fileStore) checkHeadFile() error {
 	if s.head == nil {
 		return s.openHead()
@@ -82,8 +83,8 @@ func (s *fileStore) checkHeadFile() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if h, err := readHead(s.path); err != nil || h.seq != s.last.seq || h.sum != s.last.sum || !s.mine(named) {
-		s.notice(fmt.Sprintf("%s was changed, moved or removed while the journal was written; it was written again",
+	if h, err := readHead(s.path); err != nil || h.seq != s.last.seq || h.sum != s.last.sum || !s.isHeadFile(named) {
+		s.notice(fmt.Sprintf("%s was changed, moved or removed while the journal was in use; it was written again",
 			s.path+headSuffix))
 	}
 	_ = s.head.Close() // another file has its name
@@ -91,19 +92,19 @@ func (s *fileStore) checkHeadFile() error {
 	return s.openHead()
 }
 
-// mine reports whether named is the head file that this process has open.
-func (s *fileStore) mine(named fs.FileInfo) bool {
+// isHeadFile reports whether named is the head file that this process has open.
+func (s *fileStore) isHeadFile(named fs.FileInfo) bool {
 	st, err := s.head.Stat()
 	return err == nil && named != nil && os.SameFile(st, named)
 }
 
-// checkLock takes the lock again if its file was removed. Otherwise a second process could open the journal.
+// checkLock acquires the lock again if its file was removed. Otherwise a second process could open the journal.
 func (s *fileStore) checkLock() error {
 	if held, err := s.lock.Holds(s.path + lockSuffix); held || err != nil {
 		return err
 	}
-	s.notice(fmt.Sprintf("%s was moved or removed while the journal was written: another process could "+
-		"have taken the journal", s.path+lockSuffix))
+	s.notice(fmt.Sprintf("%s was moved or removed while the journal was in use: another process could "+
+		"have opened the journal", s.path+lockSuffix))
 	fresh, err := takeLock(s.path)
 	if err != nil {
 		return err
@@ -113,7 +114,7 @@ func (s *fileStore) checkLock() error {
 	return nil
 }
 
-// takeLock takes the lock of the journal at path.
+// takeLock acquires the lock of the journal at path.
 func takeLock(path string) (*durable.FileLock, error) {
 	l, err := durable.TryLock(path + lockSuffix)
 	switch {
@@ -144,25 +145,25 @@ func (s *fileStore) verifyContent() error {
 			err = at.follow(line)
 		}
 		if err != nil {
-			return changed("%s was changed while it was written, after record %d (byte %d): %v", s.path,
+			return changed("%s was changed while it was in use, after record %d (byte %d): %v", s.path,
 				at.seq, size, err)
 		}
 		size += int64(len(line))
 	}
 	if size != s.size || at.seq != s.last.seq || at.sum != s.last.sum {
-		return changed("%s was changed while it was written: it ends with record %d, and record %d was written; see "+
+		return changed("%s was changed while it was in use: it ends with record %d, but record %d was written; see "+
 			"\"mayfly audit verify\"",
 			s.path, at.seq, s.last.seq)
 	}
 	return nil
 }
 
-// watchClosed stores the present state of the closed segments.
+// watchClosed stores the current state of the closed segments.
 func (s *fileStore) watchClosed() {
 	s.closed = map[string]stamp{}
 	all, err := closedSegments(s.path)
 	if err != nil {
-		return // the error appears when a segment is read
+		return // the error is reported when the segment is read
 	}
 	for _, one := range all {
 		if st, err := os.Lstat(one.Path); err == nil {
@@ -207,7 +208,7 @@ func (s *fileStore) verifyClosed(path string) error {
 		}
 	}
 	end, err := before(next)
-	if next == s.path && errors.Is(err, io.EOF) { // it has no record yet
+	if next == s.path && errors.Is(err, io.EOF) { // the next segment has no record yet
 		end, err = link{seq: s.last.seq, sum: s.last.sum}, nil
 	}
 	if err != nil {
@@ -227,7 +228,7 @@ func (s *fileStore) verifyClosed(path string) error {
 		if err != nil {
 			return err
 		}
-		if !begun { // what the first record says about the previous segment is covered by its sum
+		if !begun { // the sum of the first record covers what it says about the previous segment
 			l, err := linkOf(line)
 			if err != nil {
 				return err

@@ -12,8 +12,8 @@ import (
 	"github.com/mayfly-ca/mayfly/journal/ship"
 )
 
-// Inspect finds what would make [Open] fail and can be found without changing anything: a place that cannot hold a
-// journal, a file that is not a journal or is damaged, secrets and certificates that cannot be read. Its errors are
+// Inspect finds, without changing anything, what would make [Open] fail: a path at which no journal can be written, a
+// file that is not a journal or is damaged, secrets and certificates that cannot be read. Its errors are
 // [fault.Setting] values. Another process may have the journal open and write to it.
 func (c Config) Inspect() error {
 	var errs []error
@@ -68,7 +68,8 @@ func inspectFile(path string, start chain) (err error) {
 			return err
 		}
 	}
-	// The process that writes the journal may close a segment between two reads. A damaged journal stays damaged.
+	// The process that writes the journal may close a segment between two reads, so the check is repeated. A damaged
+	// journal fails every time.
 	for range 3 {
 		if err = inspectEnd(path, start); err == nil {
 			return nil

@@ -18,7 +18,7 @@ func FuzzEncode(f *testing.F) {
 		r := Record{Kind: Outcome, Subject: subject, SAN: text, Text: text, Count: max(count, 0), SCTs: []SCT{{Log: subject, Timestamp: number, Extensions: text}}}
 		c := newChain([]byte(text))
 		c.seq = number >> 1
-		line := c.seal(nil, &r, time.UnixMicro(micros%(1<<55)))
+		line := c.appendRecord(nil, &r, time.UnixMicro(micros%(1<<55)))
 		for _, s := range []*string{&r.Subject, &r.SAN, &r.Text, &r.SCTs[0].Log, &r.SCTs[0].Extensions} {
 			*s = validText(*s)
 		}
@@ -64,7 +64,7 @@ func BenchmarkEncode(b *testing.B) {
 	buf := make([]byte, 0, 4096)
 	b.ReportAllocs()
 	for b.Loop() {
-		buf = c.seal(buf[:0], &r, now)
+		buf = c.appendRecord(buf[:0], &r, now)
 	}
 	b.SetBytes(int64(len(buf)))
 }

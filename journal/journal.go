@@ -20,14 +20,14 @@ import (
 )
 
 const (
-	// maxNotes is how many records without a waiting caller are queued before denials are only counted.
+	// maxNotes is the number of queued records without a waiting caller above which denials are only counted.
 	maxNotes = 4096
-	// reportDropped is how often a record has the number of denials that were not written.
+	// reportDropped is the time between two records with the number of denials that were not written.
 	reportDropped = time.Second
 	// minRepair and maxRepair bound the time between two attempts to repair a journal that cannot be written.
 	minRepair = 50 * time.Millisecond
 	maxRepair = 5 * time.Second
-	// hung is how long a commit may take before the journal counts as one that cannot be written.
+	// hung is how long a commit may take before the journal counts as unwritable.
 	hung = 5 * time.Second
 	// checkEvery is how often the files are checked while nothing is written.
 	checkEvery = time.Second
@@ -36,25 +36,25 @@ const (
 // Options for [Open].
 type Options struct {
 	Version string // of mayfly, for the record of the start
-	Digest  string // of the configuration, likewise
+	Digest  string // digest of the configuration, for the same record
 
 	Logger *slog.Logger     // nil: none
 	Now    func() time.Time // nil: time.Now
 	Stdout *os.File         // receives the copy for standard output; nil: os.Stdout
 	// Changed is called when another process changed a file of the journal while it was written. It MUST return at
-	// once. Optional: without it, [Journal.Health] has a warning until the process ends.
+	// once. Optional: if it is nil, [Journal.Health] has a warning until the process ends.
 	Changed func(what string)
-	// Disk wraps the file that is written. Optional: the file itself.
+	// Disk wraps the file for writing. Optional; default: the file itself.
 	Disk func(*os.File) Disk
 
 	free func(dir string) (free, size uint64, known bool) // replaces freeOf in tests
 }
 
-// store makes groups of records durable: in a file, or at receivers that acknowledge them.
+// store makes groups of records durable: in a file, or by sending them to receivers that acknowledge them.
 type store interface {
 	// commit returns when the group is durable. After an error it is not called again before repair has succeeded.
 	commit(group) error
-	// repair tries to make the store usable again. cut describes what was lost or set aside; "" for nothing.
+	// repair tries to make the store usable again. cut describes what was lost or set aside; empty if nothing was.
 	repair() (cut string, err error)
 	close()
 }
@@ -63,7 +63,7 @@ type store interface {
 type group struct {
 	lines   []byte
 	entries []entry
-	end     chain // after its last record
+	end     chain // the chain after its last record
 }
 
 // entry is a record that waits to be written.
@@ -74,8 +74,8 @@ type entry struct {
 
 // waiter is a caller that waits for the result of its record, until it gets the result or gives up.
 type waiter struct {
-	done  chan error  // has room for the one result
-	taken atomic.Bool // by giveUp or refuse, whichever comes first
+	done  chan error  // buffered for the one result
+	taken atomic.Bool // set by giveUp or refuse, whichever is first
 }
 
 func newWaiter() *waiter { return &waiter{done: make(chan error, 1)} }
@@ -101,35 +101,35 @@ type Journal struct {
 	metrics  *metrics
 	privacy  *privacy
 	store    store
-	file     *fileStore    // the store, if it is a file; else nil
+	file     *fileStore    // the store if it is a file, else nil
 	copies   *ship.Copies  // nil: there is no file to copy
 	busy     atomic.Int64  // start of the commit under way, in nanoseconds since 1970; 0: there is none
-	wake     chan struct{} // a record waits, or the journal closes
+	wake     chan struct{} // signals that a record waits, or that the journal closes
 	changed  func(string)  // see Options.Changed; may be nil
 	stopping chan struct{} // closed when Close is called
 	ended    chan struct{} // closed when the writer has returned
 
-	mu      sync.Mutex
-	waiting []entry
-	notes   int       // of them, those without a waiting caller
-	dropped int       // denials that were not written, since the last record about them
-	told    time.Time // time of that record
-	broken  error     // why nothing can be written; nil: it can
-	since   time.Time // when broken changed last
-	altered string    // what another process changed last; "": nothing
-	denials denials
-	closing bool
+	mu          sync.Mutex
+	waiting     []entry
+	notes       int       // the number of records in waiting without a waiting caller
+	dropped     int       // denials that were not written, since the last record about them
+	reportedAt  time.Time // when that record was written
+	broken      error     // why nothing can be written; nil if it can
+	since       time.Time // when broken changed last
+	changedFile string    // what another process changed last; empty: nothing
+	denials     denials
+	closing     bool
 
-	free func(dir string) (free, size uint64, known bool) // of a disk
+	free func(dir string) (free, size uint64, known bool) // denials on a disk with little space are limited here
 
-	chain     chain     // of the goroutine that writes alone, as what follows
-	lines     []byte    // of the group that is written; reused
+	chain     chain     // the fields below are used only by the goroutine that writes
+	lines     []byte    // the group that is being written; reused
 	spare     []entry   // reused for waiting
 	lastGroup int       // number of records in the last group
 	measured  time.Time // when the free space was measured last
 }
 
-// Open opens the journal for this process alone, sets aside what a crash left at its end, and writes the start record.
+// Open opens the journal for this process only, sets aside what a crash left at its end, and writes the start record.
 // When Open returns, the journal can be written. Its errors name the remedy.
 func Open(c Config, o Options) (*Journal, error) {
 	if o.Logger == nil {
@@ -180,7 +180,7 @@ func Open(c Config, o Options) (*Journal, error) {
 	return j, nil
 }
 
-// openStore opens the place where records are durable, and prepares the copies of it.
+// openStore opens the store, and prepares the copies of a file.
 func (j *Journal) openStore(c Config, o Options) (cut string, err error) {
 	receivers, err := ship.Open(c.Config, o.Stdout)
 	if err != nil {
@@ -194,7 +194,7 @@ func (j *Journal) openStore(c Config, o Options) (cut string, err error) {
 	if err != nil {
 		return "", err
 	}
-	j.file = &fileStore{path: c.File, maxSize: size, wrap: o.Disk, now: o.Now, notice: j.wasChanged}
+	j.file = &fileStore{path: c.File, maxSize: size, wrap: o.Disk, now: o.Now, notice: j.reportChange}
 	j.store = j.file
 	if cut, err = openFile(j.file, j.chain); err != nil {
 		return "", fmt.Errorf("file: %w", err)
@@ -231,7 +231,7 @@ func (j *Journal) Append(ctx context.Context, r *Record) error {
 }
 
 // Note queues a record and returns at once. While the journal cannot be written, the record is kept. Denials beyond the
-// bounds in denials.go are counted, and the counts are written as [Dropped] records: one for each identity and reason
+// limits in denials.go are counted, and the counts are written as [Dropped] records: one for each identity and reason
 // with repeated denials, and one for the rest.
 func (j *Journal) Note(r *Record) {
 	if err := r.check(); err != nil {
@@ -282,23 +282,23 @@ func (j *Journal) wakeUp() {
 	}
 }
 
-// write is the one goroutine that writes. It takes the records that wait, commits them as one group and wakes their
-// callers. While a group is written, the next one collects (group commit). After a failure the first repair is
-// immediate. Later ones wait, also if a repair succeeds and the next group fails again: a store that accepts small
-// records and no large ones must not cause a busy loop.
+// write is the one goroutine that writes. It takes the waiting records, commits them as one group and wakes their
+// callers. While a group is written, the next one forms (group commit). After a failure the first repair is immediate.
+// Later ones wait, also if a repair succeeds and the next group fails again: a store that accepts small records but no
+// large ones must not cause a busy loop.
 func (j *Journal) write() {
 	defer close(j.ended)
 	check := time.NewTicker(checkEvery)
 	defer check.Stop()
-	failures := 0 // since the last group that was committed
-	last := false // the journal closes, and has one more attempt
-	failed := func() (goOn bool) {
+	failures := 0 // failures since the last group that was committed
+	last := false // the journal closes, and there is one more attempt
+	failed := func() (retry bool) {
 		failures++
 		if failures == 1 || j.pause(min(maxRepair, minRepair<<min(failures-1, 10))) {
 			return true
 		}
-		goOn, last = !last, true
-		return goOn
+		retry, last = !last, true
+		return retry
 	}
 	for {
 		if j.cause() != "" {
@@ -309,7 +309,7 @@ func (j *Journal) write() {
 			continue
 		}
 		if j.queued() > 0 {
-			j.gather()
+			j.collect()
 		}
 		all, closing := j.take()
 		switch {
@@ -334,33 +334,33 @@ func (j *Journal) write() {
 	}
 }
 
-// checkIdle finds changes by other processes while there is nothing to write.
+// checkIdle detects changes by other processes while there is nothing to write.
 func (j *Journal) checkIdle() {
 	if j.file == nil {
 		return
 	}
 	if err := j.file.check(); err != nil {
-		j.file.suspect = true
+		j.file.unverified = true
 		j.fail(err, nil)
 	}
 }
 
-// wasChanged reports once that another process changed a file of the journal.
-func (j *Journal) wasChanged(what string) {
+// reportChange reports, once for each change, that another process changed a file of the journal.
+func (j *Journal) reportChange(what string) {
 	j.mu.Lock()
-	again := j.altered == what
-	j.altered = what
+	again := j.changedFile == what
+	j.changedFile = what
 	j.mu.Unlock()
 	if again {
 		return
 	}
-	j.log.Error("journal: another process changed it while it was written", "what", what)
+	j.log.Error("journal: another process changed the journal while it was in use", "what", what)
 	if j.changed != nil {
 		j.changed(what)
 	}
 }
 
-// take returns everything that waits, and whether the journal closes.
+// take returns all waiting records, and whether the journal closes.
 func (j *Journal) take() (all []entry, closing bool) {
 	j.measure()
 	j.mu.Lock()
@@ -373,11 +373,12 @@ func (j *Journal) take() (all []entry, closing bool) {
 	if j.denials.tight {
 		every = reportTight
 	}
-	if j.dropped > 0 && (j.closing || now.Sub(j.told) >= every) {
+	if j.dropped > 0 && (j.closing || now.Sub(j.reportedAt) >= every) {
 		counted = append(counted, entry{record: Record{Kind: Dropped, Count: j.dropped}})
-		j.dropped, j.told = 0, now
+		j.dropped, j.reportedAt = 0, now
 	}
-	return slices.Insert(all, 0, counted...), j.closing // at the front, because the stop record must be the last one
+	// Inserted at the front, because the stop record must be the last one.
+	return slices.Insert(all, 0, counted...), j.closing
 }
 
 // measure checks whether the disk is nearly full. The rest of such a disk is reserved for certificates.
@@ -417,20 +418,20 @@ func (j *Journal) commitAndWake(all []entry) bool {
 	return true
 }
 
-// commit seals a group and makes it durable.
+// commit chains the records of a group and makes them durable.
 func (j *Journal) commit(all []entry) error {
 	began := time.Now()
 	next, now := j.chain, j.now()
 	j.lines = j.lines[:0]
 	for i := range all {
-		j.lines = next.seal(j.lines, &all[i].record, now)
+		j.lines = next.appendRecord(j.lines, &all[i].record, now)
 	}
 	j.busy.Store(began.UnixNano())
 	defer j.busy.Store(0)
 	err := j.store.commit(group{lines: j.lines, entries: all, end: next})
 	if err != nil {
 		if j.file == nil {
-			j.chain = next // the group may have arrived: its numbers must not be used again
+			j.chain = next // the group may have arrived at a receiver: its numbers must not be used again
 		}
 		return err
 	}
@@ -452,7 +453,7 @@ func (j *Journal) fail(err error, group []entry) {
 	j.metrics.failures.Inc()
 	var foreign *changedError
 	if errors.As(err, &foreign) {
-		j.wasChanged(foreign.what)
+		j.reportChange(foreign.what)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -473,16 +474,16 @@ func (j *Journal) fail(err error, group []entry) {
 	j.waiting, j.notes = kept, len(kept)
 }
 
-// repair repairs the store and writes a [Recovered] record. Only then the journal accepts records again.
+// repair repairs the store and writes a [Recovered] record. Only then does the journal accept records again.
 func (j *Journal) repair() bool {
 	cause := j.cause()
 	cut, err := j.store.repair()
 	var foreign *changedError
 	if errors.As(err, &foreign) {
-		j.wasChanged(foreign.what)
+		j.reportChange(foreign.what)
 	}
 	if err == nil {
-		text := "the journal could not be written: " + cause + "; nothing was acknowledged meanwhile"
+		text := "the journal could not be written: " + cause + "; no record was acknowledged in the meantime"
 		if cut != "" {
 			text += "; " + cut
 		}
@@ -500,12 +501,12 @@ func (j *Journal) repair() bool {
 	j.log.Info("journal: the journal can be written again", "after", j.now().Sub(j.since))
 	j.broken, j.since = nil, j.now()
 	if j.changed != nil {
-		j.altered = "" // so that the next change is reported, even if it is the same one
+		j.changedFile = "" // so that the next change is reported, even if it is the same
 	}
 	return true
 }
 
-// pause waits before the next repair. It returns false if the journal closes: then there is no next one.
+// pause waits before the next repair. It returns false if the journal closes: then no repair follows.
 func (j *Journal) pause(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -546,7 +547,7 @@ func (j *Journal) cause() string {
 // Health describes whether the journal can be written.
 type Health struct {
 	OK      bool
-	Warning string // what an operator should know although OK, such as a copy that is behind; "": nothing
+	Warning string // a problem although OK, such as a copy that is behind; empty if there is none
 	Cause   string // why OK is false
 }
 
@@ -565,8 +566,8 @@ func (j *Journal) Health() Health {
 		h.Warning = "the disk of the journal is nearly full: denials are only counted; when the disk is full, no " +
 			"certificates are issued"
 	}
-	if j.altered != "" && j.changed == nil {
-		h.Warning = "the journal was changed while it was written: " + j.altered
+	if j.changedFile != "" && j.changed == nil {
+		h.Warning = "the journal was changed while it was in use: " + j.changedFile
 	}
 	j.mu.Unlock()
 	if j.copies != nil && h.Warning == "" {
@@ -576,7 +577,7 @@ func (j *Journal) Health() Health {
 }
 
 // Close writes the records that wait and the stop record, with the number of signatures since the start, and closes the
-// file. Copies may catch up until ctx ends; they continue after the next start. Append and Note MUST NOT be called
+// file. Copies continue to catch up until ctx ends, and again after the next start. Append and Note MUST NOT be called
 // after Close.
 func (j *Journal) Close(ctx context.Context, signatures int) error {
 	w := newWaiter()
@@ -593,7 +594,7 @@ func (j *Journal) Close(ctx context.Context, signatures int) error {
 	<-j.ended
 	err := <-w.done
 	if err != nil {
-		err = fmt.Errorf("audit: the stop was not written: %w", err)
+		err = fmt.Errorf("audit: the stop record was not written: %w", err)
 	}
 	if j.copies != nil {
 		j.copies.Stop(ctx)

@@ -18,10 +18,10 @@ import (
 // digestPrefix begins a digest that replaces a subject.
 const digestPrefix = "hmac-sha256:"
 
-// privacy replaces subjects by digests. If it is nil, they stay.
+// privacy replaces subjects by digests. A nil privacy leaves them unchanged.
 type privacy struct{ salt []byte }
 
-// privacy reads the salt, and creates one if none is configured and none exists.
+// privacy reads the salt, and creates one if no salt is configured and none exists.
 func (c Config) privacy() (*privacy, error) {
 	if c.Subjects != SubjectsDigest {
 		return nil, nil //nolint:nilnil // subjects stay as they are
@@ -65,7 +65,7 @@ func (c Config) makeSalt() ([]byte, error) {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return nil, err
 	}
-	err = os.Link(f.Name(), c.File+saltSuffix) // whole or not at all, and never in the place of another one
+	err = os.Link(f.Name(), c.File+saltSuffix) // the file appears whole or not at all, and never replaces another one
 	if errors.Is(err, fs.ErrExist) {
 		return c.ReadSalt()
 	}

@@ -13,10 +13,11 @@ type Filter struct {
 	Issuer, ProviderKey, Serial, RequestID, Key string
 	Result                                      Result
 	Reason                                      string
-	Subject, SAN                                string    // in plain text, or as a digest
-	Since, Until                                time.Time // not before, and before
-	Intents                                     bool      // also intents, whose facts their outcomes repeat
-	// Salt is that of the journal, so that subjects that are digests are found by their plain text. Empty: unknown.
+	Subject, SAN                                string    // in plain text, or the digest in the record
+	Since, Until                                time.Time // Since is inclusive, Until exclusive
+	// Also select intents, whose facts are repeated in their outcomes.
+	Intents bool
+	// Salt is that of the journal, so that a plain-text subject matches its digest. Empty: unknown.
 	Salt []byte
 }
 
@@ -41,13 +42,13 @@ func (f *Filter) Match(r *Record) bool {
 	return f.matchName(f.Subject, r.Subject) && f.matchName(f.SAN, r.SAN)
 }
 
-// matchName compares a subject or SAN with what a record has: the plain text or its digest.
+// matchName compares a name with the subject or SAN of a record, which is plain text or a digest.
 func (f *Filter) matchName(want, has string) bool {
 	return want == "" || want == has || len(f.Salt) > 0 && strings.HasPrefix(has, digestPrefix) &&
 		SubjectDigest(f.Salt, want) == has
 }
 
-// Hides reports whether the filter asks for a name and r has a digest that cannot be compared with it without the salt.
+// Hides reports whether the filter has a name and r has a digest that cannot be compared with it without the salt.
 func (f *Filter) Hides(r *Record) bool {
 	return (f.Subject != "" || f.SAN != "") && len(f.Salt) == 0 && strings.HasPrefix(r.SAN, digestPrefix)
 }
@@ -72,7 +73,7 @@ func (r *Reader) Follow(ctx context.Context, damaged func(*Damage), each func(En
 	}
 }
 
-// Drain is [Reader.Follow] up to the present end.
+// Drain is like [Reader.Follow], but returns at the current end.
 func (r *Reader) Drain(damaged func(*Damage), each func(Entry) error) error {
 	for {
 		e, err := r.Next()

@@ -29,7 +29,7 @@ type Entry struct {
 	At  Position
 }
 
-// Damage is a part of a journal that is wrong, is missing or cannot be read.
+// Damage is a part of a journal that is invalid, missing or unreadable.
 type Damage struct {
 	At   Position
 	What string
@@ -42,14 +42,14 @@ func (d *Damage) Error() string { return d.At.String() + ": " + d.What }
 // and writes nothing. It does not verify the chain, see [Verify].
 type Reader struct {
 	path string
-	next uint64 // number of the next record; 0: the first one that exists
+	next uint64 // number of the next record; 0: the oldest one that exists
 	file *os.File
 	buf  *bufio.Reader
-	at   Position // of the next line
-	torn int64    // offset at which a closed segment ends inside a line; -1: none
-	gap  uint64   // the record that was searched a second time, because a later one came
+	at   Position // position of the next line
+	torn int64    // offset at which a closed segment ends inside a line; -1: it does not
+	gap  uint64   // the record for which the search was repeated, because a later one was found
 
-	bounded bool   // see Acknowledged
+	bounded bool   // set by Acknowledged
 	bound   uint64 // the last record that is known to be acknowledged
 }
 
@@ -57,14 +57,14 @@ type Reader struct {
 // exists.
 func NewReader(path string, from uint64) *Reader { return &Reader{path: path, next: from} }
 
-// Acknowledged makes r stop after the last record that FILE.head names, if that file exists. Later records were not
-// acknowledged yet, and after a failed write other records replace them.
+// Acknowledged makes r stop after the last record that FILE.head names, if that file exists. Later records are not
+// acknowledged yet, and may be replaced after a failed write.
 func (r *Reader) Acknowledged() *Reader {
 	r.bounded = true
 	return r
 }
 
-// held reports whether the next record is not acknowledged yet.
+// held reports whether the next record must be withheld because it is not acknowledged yet.
 func (r *Reader) held() (bool, error) {
 	if !r.bounded || r.next <= r.bound {
 		return false, nil
@@ -93,7 +93,7 @@ func (r *Reader) Close() error {
 	return f.Close()
 }
 
-// Next returns the next record. The error is io.EOF at the present end; later calls may return more records. A line
+// Next returns the next record. The error is io.EOF at the current end; later calls may return more records. A line
 // that is not a record, or is one of a newer format, is a [Damage]; the next call continues after it. An incomplete
 // last line counts as not written yet.
 func (r *Reader) Next() (Entry, error) {
@@ -139,19 +139,19 @@ func (r *Reader) line() (Entry, error) {
 	raw, err := readLine(r.buf)
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, errTorn):
-		return Entry{}, errors.Join(io.EOF, r.rewind()) // bytes that are replaced must not be read from the buffer
-	case errors.Is(err, errLong): // the next call continues after it
+		return Entry{}, errors.Join(io.EOF, r.rewind()) // the buffer must not return bytes that were replaced
+	case errors.Is(err, errLong): // the next call continues after the damage
 		d := &Damage{At: r.at, What: err.Error()}
 		r.at.Offset += int64(len(raw))
 		return Entry{}, d
-	case err != nil: // an error of the disk: another attempt may read the line
+	case err != nil: // a read error: another attempt may succeed
 		return Entry{}, errors.Join(err, r.rewind())
 	}
 	at := r.at
 	r.at.Line++
 	r.at.Offset += int64(len(raw))
 	if l, err := linkOf(raw); err == nil && l.seq < r.next {
-		return Entry{Record: Record{Seq: l.seq}}, nil // Next skips it
+		return Entry{Record: Record{Seq: l.seq}}, nil // Next skips the rest of the line
 	}
 	e := Entry{Raw: bytes.Clone(raw), At: at}
 	if e.Record, err = ParseRecord(e.Raw); err != nil {
@@ -170,7 +170,7 @@ func (r *Reader) rewind() error {
 func (r *Reader) open() error {
 	all, err := Segments(r.path)
 	if errors.Is(err, fs.ErrNotExist) && r.next > 0 {
-		return io.EOF // between two steps of a rotation
+		return io.EOF // the file was renamed during a rotation
 	}
 	if err != nil {
 		return err
@@ -187,7 +187,7 @@ func (r *Reader) open() error {
 func (r *Reader) use(path string) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return io.EOF // as above
+		return io.EOF // the file was renamed during a rotation
 	}
 	if err != nil {
 		return err
@@ -196,7 +196,7 @@ func (r *Reader) use(path string) error {
 	return nil
 }
 
-// advance moves to the next segment if the open one was closed and read to its end.
+// advance moves on to the next segment if the open one was closed and was read to its end.
 func (r *Reader) advance() (moved bool, err error) {
 	mine, err := r.file.Stat()
 	if err != nil {
@@ -205,7 +205,8 @@ func (r *Reader) advance() (moved bool, err error) {
 	if now, err := os.Stat(r.path); err == nil && os.SameFile(mine, now) || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, nil //nolint:nilerr // the newest segment: more may come
 	}
-	if mine, err = r.file.Stat(); err != nil { // again, because the size is final only after the segment was closed
+	// Read once more, because the size is final only after the segment was closed.
+	if mine, err = r.file.Stat(); err != nil {
 		return false, err
 	}
 	if mine.Size() > r.at.Offset { // written between the last read and the rotation
@@ -273,12 +274,12 @@ func lastIn(f *os.File) (uint64, error) {
 	return 0, nil
 }
 
-// Read yields the records of the journal at path from number from to its present end. A damaged line is yielded as an
+// Read yields the records of the journal at path from number from to the current end. A damaged line is yielded as an
 // error of type [Damage], and reading continues after it. Any other error is the last value.
 func Read(path string, from uint64) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		r := NewReader(path, from)
-		defer func() { _ = r.Close() }() // it was only read
+		defer func() { _ = r.Close() }() // an error of Close loses nothing: the file was only read
 		for {
 			e, err := r.Next()
 			if errors.Is(err, io.EOF) {

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Format is the version of the record format that this package writes. Every version up to it can be read. Version 1,
-// of the records that have no member "format", is version 2 without that member.
+// Format is the version of the record format that this package writes. Every version up to it can be read. Version 1 is
+// the version of records without the member "format"; otherwise it equals version 2.
 //
 // In every version, "seq" and "format" are the first members, "prev" and "sum" the last ones, and the sum covers the
-// line before it, so that a reader can check the chain of records that it cannot read otherwise.
+// part of the line before it, so that a reader can check the chain of records with a newer format.
 const Format = 2
 
 // Kind says what a record is about. It is a closed set.
@@ -19,7 +19,7 @@ type Kind string
 // The kinds of records.
 const (
 	Start     Kind = "start"     // a process opened the journal; Version, Config
-	Stop      Kind = "stop"      // the process closed it in order; Signatures since its start
+	Stop      Kind = "stop"      // the process closed the journal in order; Signatures since the start
 	Reload    Kind = "reload"    // another configuration takes effect; Config, Signatures since the start
 	Trial     Kind = "trial"     // the CA key is about to sign a precertificate that is never submitted; Serial, TBS
 	Intent    Kind = "intent"    // a precertificate is about to be signed; identity, key, Serial, TBS
@@ -27,7 +27,7 @@ const (
 	Alarm     Kind = "alarm"     // a finding that needs an operator; Reason, Text
 	Recovered Kind = "recovered" // the journal could not be written, or a torn end was set aside; Text
 	Dropped   Kind = "dropped"   // denials that were only counted; Count
-	Event     Kind = "event"     // something that operators should know, such as a new shard; Reason, Text
+	Event     Kind = "event"     // an event that operators should know of, such as a new shard; Reason, Text
 )
 
 // Result is the result of a request. It is a closed set.
@@ -40,23 +40,23 @@ const (
 	Denied Result = "denied" // nothing was signed
 )
 
-// Record is one line of a journal: a JSON object with these members in this order, followed by a line feed. Members
-// without a value are omitted. Digests and serial numbers are lower-case hexadecimal.
+// Record is one line of a journal: a JSON object with these members in this order, followed by a line feed. Empty
+// members are omitted. Digests and serial numbers are lower-case hexadecimal.
 type Record struct {
-	Seq    uint64    `json:"seq"`              // 1 for the first record of a journal, then one more each
+	Seq    uint64    `json:"seq"`              // 1 for the first record of a journal, then increasing by 1
 	Format int       `json:"format,omitempty"` // version of the record format, see [Format]; 0 is version 1
 	Time   time.Time `json:"time"`             // UTC, microseconds
 	Kind   Kind      `json:"kind"`
 
 	RequestID string `json:"request_id,omitempty"`
 	Transport string `json:"transport,omitempty"` // grpc or rest
-	Source    string `json:"source,omitempty"`    // address of the caller
+	Source    string `json:"source,omitempty"`    // address of the client
 
 	Issuer  string `json:"issuer,omitempty"`  // OIDC issuer
 	Subject string `json:"subject,omitempty"` // or its salted digest, "hmac-sha256:…"
 	SAN     string `json:"san,omitempty"`     // likewise
 	Entry   string `json:"entry,omitempty"`   // of the issuer file
-	Rule    string `json:"rule,omitempty"`    // of the policy, that decided
+	Rule    string `json:"rule,omitempty"`    // of the policy, which decided
 	Config  string `json:"config,omitempty"`  // digest of the configuration in force
 
 	// RFC 7638 thumbprint (SHA-256, base64url) of the key that verified the token
@@ -75,8 +75,9 @@ type Record struct {
 	Signatures  int    `json:"signatures,omitempty"`  // by the CA key, for this request; see Stop and Reload
 	Micros      int64  `json:"micros,omitempty"`      // microseconds from the decoded request to this record
 
-	Instance string `json:"instance,omitempty"` // of a start: 26 random letters and digits, different for each process
-	Version  string `json:"version,omitempty"`  // of mayfly
+	// In a start record: 26 random letters and digits, different for each process.
+	Instance string `json:"instance,omitempty"`
+	Version  string `json:"version,omitempty"` // version of mayfly
 	Count    int    `json:"count,omitempty"`
 	Text     string `json:"text,omitempty"` // for people
 

@@ -2,14 +2,14 @@ package journal
 
 import "fmt"
 
-// rules finds records that contradict each other. What it stores for each serial number moves to a temporary file when
+// rules finds records that contradict each other. Its state for each serial number is moved to a temporary file when
 // there are many.
 type rules struct {
 	serials spool
-	at      place // of the present record
-	open    int   // intents of the present process without an outcome
-	partial bool  // the older records are elsewhere, and there was no start yet
-	any     bool  // there was a record
+	at      place // position of the current record
+	open    int   // intents of the current process without an outcome
+	partial bool  // older records are elsewhere, and no start was seen yet
+	any     bool  // a record was seen
 	running bool  // there was a start without a stop
 	made    int   // signatures since the start
 	crashes int
@@ -17,7 +17,7 @@ type rules struct {
 
 type serial = [20]byte
 
-// mark is the set of records that a serial number had.
+// mark is the set of kinds of records that a serial number had.
 type mark uint8
 
 const (
@@ -92,7 +92,7 @@ func (s *rules) intent(r *Record) (wrong []string) {
 	if m != 0 {
 		wrong = append(wrong, usedBefore(n))
 		if m&(intended|tried) == 0 {
-			more = 0 // it is reported here, and finish must not report it again
+			more = 0 // reported here; finish must not report it again
 		}
 	}
 	s.serials.add(n, more, s.at)
@@ -108,7 +108,7 @@ func withoutIntent(n serial) string {
 	return fmt.Sprintf("serial number %x was signed without an intent", n)
 }
 
-// finish returns what is wrong with serial numbers whose records are far apart, and where.
+// finish returns the problems of serial numbers whose records are far apart.
 func (s *rules) finish(limit int) ([]misplaced, error) { return s.serials.finish(limit) }
 
 // misplaced is a problem and the record that has it.
@@ -142,7 +142,7 @@ func (s *rules) outcome(r *Record) (wrong []string) {
 		s.open = max(0, s.open-1)
 	case (r.Result == Issued || r.Signatures > 0) && !s.partial:
 		if s.serials.spilled() {
-			more |= orphan // finish decides
+			more |= orphan // finish decides whether there was an intent
 			s.open = max(0, s.open-s.serials.claimOpen())
 			break
 		}

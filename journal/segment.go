@@ -14,12 +14,12 @@ import (
 	"strings"
 )
 
-// The files of a journal beside FILE itself, which has the newest records.
+// Suffixes of the files of a journal beside FILE itself, which has the newest records.
 const (
 	headSuffix   = ".head"  // the last acknowledged record
-	lockSuffix   = ".lock"  // held by the process that writes
+	lockSuffix   = ".lock"  // locked by the process that writes
 	saltSuffix   = ".salt"  // for digests of subjects, if none is configured
-	tornInfix    = ".torn-" // what a crash or a failed write left at the end, by time
+	tornInfix    = ".torn-" // what a crash or a failed write left at the end, with a time
 	segmentWidth = 12       // digits of a closed segment's first sequence number
 )
 
@@ -27,7 +27,7 @@ const (
 type Segment struct {
 	Path   string
 	First  uint64 // number of its first record; 0: it has none yet
-	Closed bool   // no record is added any more
+	Closed bool   // no further record is added
 }
 
 // Segments returns the files of the journal at path, in their order: closed ones, then path itself if it exists. No
@@ -98,11 +98,11 @@ func firstOf(path string) (uint64, error) {
 // errTorn means that a file ends inside a line.
 var errTorn = errors.New("the last line is incomplete")
 
-// errLong means that a line is longer than any that a journal writes.
+// errLong means that a line is longer than the longest line of a journal.
 var errLong = fmt.Errorf("a line of more than %d bytes", maxLine)
 
-// readLine returns the next line with its line feed. At the end of the file the error is io.EOF, inside a line errTorn.
-// The line is valid until the next call.
+// readLine returns the next line with its line feed. At the end of the file the error is io.EOF, and inside a line it
+// is errTorn. The line is valid until the next call.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	line, err := r.ReadSlice('\n')
 	if err == nil {

@@ -11,46 +11,46 @@ import (
 	"slices"
 )
 
-// place is the position of a record, in few bytes.
+// place is the position of a record in a compact form.
 type place struct {
 	file, line uint32
 	offset     uint64
 }
 
-// spool stores which records each serial number had, for a journal of any length in bounded memory. What exceeds the
-// memory is written to a temporary file, as runs that are sorted by serial number. [spool.finish] merges the runs.
+// spool stores which records each serial number had, for a journal of any length in bounded memory. What does not fit
+// into memory is written to a temporary file, as runs that are sorted by serial number. [spool.finish] merges the runs.
 type spool struct {
-	limit int             // of the serial numbers in memory
-	near  map[serial]seen // in memory
-	file  *os.File        // nil: everything fits into memory
-	runs  []int64         // the ends of the runs in the file
-	err   error           // of writing the file
-	open  int             // intents without an outcome that were written to the file
+	limit    int             // of the serial numbers in memory
+	inMemory map[serial]seen // serial numbers that may be in memory
+	file     *os.File        // nil: everything fits into memory
+	runs     []int64         // the ends of the runs in the file
+	err      error           // of writing the file
+	open     int             // intents without an outcome that were written to the file
 }
 
-// seen has the records of a serial number, and the place of the last one.
+// seen has the kinds of records of a serial number, and the place of the last one.
 type seen struct {
 	place
 	mark
 }
 
 const (
-	// spoolLimit is how many serial numbers are kept in memory, in some 12 MB.
+	// spoolLimit is how many serial numbers are kept in memory, in about 12 MB.
 	spoolLimit = 1 << 17
 	// spoolSize is the size of an entry of the file: serial number, mark, file, line, offset.
 	spoolSize = len(serial{}) + 1 + 4 + 4 + 8
 )
 
-func newSpool() spool { return spool{limit: spoolLimit, near: map[serial]seen{}} }
+func newSpool() spool { return spool{limit: spoolLimit, inMemory: map[serial]seen{}} }
 
 // get returns the mark of a serial number in memory.
-func (s *spool) get(n serial) mark { return s.near[n].mark }
+func (s *spool) get(n serial) mark { return s.inMemory[n].mark }
 
 // spilled reports whether entries were written to the file.
 func (s *spool) spilled() bool { return s.file != nil }
 
-// claimOpen counts one intent less of those that were written to the file without an outcome, if there is one. It
-// returns how many it counted: 0 or 1.
+// claimOpen decrements the number of intents in the file that have no outcome, if it is not 0. It returns how many it
+// counted: 0 or 1.
 func (s *spool) claimOpen() int {
 	if s.open == 0 {
 		return 0
@@ -61,26 +61,26 @@ func (s *spool) claimOpen() int {
 
 // add adds m to the mark of a serial number.
 func (s *spool) add(n serial, m mark, at place) {
-	if _, known := s.near[n]; !known && len(s.near) >= s.limit {
+	if _, known := s.inMemory[n]; !known && len(s.inMemory) >= s.limit {
 		s.spill(false)
 	}
-	one := s.near[n]
+	one := s.inMemory[n]
 	one.place, one.mark = at, one.mark|m
-	s.near[n] = one
+	s.inMemory[n] = one
 }
 
 // spill moves the entries in memory to the file. Intents without an outcome stay in memory, because their outcomes may
 // follow, unless they are too many or this is the last call.
 func (s *spool) spill(last bool) {
 	var all []serial
-	for n, one := range s.near {
+	for n, one := range s.inMemory {
 		if last || one.mark != intended {
 			all = append(all, n)
 		}
 	}
 	if len(all) < s.limit/2 && !last {
 		all = all[:0]
-		for n, one := range s.near {
+		for n, one := range s.inMemory {
 			all = append(all, n)
 			if one.mark == intended {
 				s.open++
@@ -90,7 +90,7 @@ func (s *spool) spill(last bool) {
 	slices.SortFunc(all, func(a, b serial) int { return bytes.Compare(a[:], b[:]) })
 	if s.file == nil && s.err == nil {
 		if s.file, s.err = os.CreateTemp("", "mayfly-verify-*"); s.err == nil {
-			s.err = os.Remove(s.file.Name()) // so that the system frees it when the process ends
+			s.err = os.Remove(s.file.Name()) // so that the operating system frees the file when the process ends
 		}
 	}
 	var w *bufio.Writer
@@ -99,9 +99,9 @@ func (s *spool) spill(last bool) {
 	}
 	for _, n := range all {
 		if s.err == nil {
-			_, s.err = w.Write(s.near[n].append(make([]byte, 0, spoolSize), n))
+			_, s.err = w.Write(s.inMemory[n].append(make([]byte, 0, spoolSize), n))
 		}
-		delete(s.near, n)
+		delete(s.inMemory, n)
 	}
 	if s.err == nil {
 		s.err = w.Flush()
@@ -120,7 +120,7 @@ func (x seen) append(b []byte, n serial) []byte {
 	return binary.BigEndian.AppendUint64(b, x.offset)
 }
 
-// run is one of the sorted runs while it is read.
+// run reads one of the sorted runs.
 type run struct {
 	in    *bufio.Reader
 	n     serial
@@ -155,7 +155,7 @@ func (s *spool) finish(limit int) (out []misplaced, err error) {
 			fmt.Errorf("the directory for temporary files, %s, has no space for the serial numbers (%d bytes each): %w",
 				os.TempDir(), spoolSize, s.err)
 	}
-	var runs []*run // in the order of the journal
+	var runs []*run // in the order of the records
 	from := int64(0)
 	for _, to := range s.runs {
 		r := &run{in: bufio.NewReaderSize(io.NewSectionReader(s.file, from, to-from), 8<<10)}
@@ -191,7 +191,8 @@ func (s *spool) finish(limit int) (out []misplaced, err error) {
 	return out, nil
 }
 
-// apart returns what is wrong with a serial number that had the records before in older runs and now in this one.
+// apart returns the problem of a serial number whose older records are in earlier runs (before) and whose later ones
+// are in this run (now).
 func apart(n serial, before, now mark) (out []string) {
 	if before != 0 && now&(intended|tried) != 0 {
 		out = append(out, usedBefore(n))
@@ -205,9 +206,9 @@ func apart(n serial, before, now mark) (out []string) {
 	return out
 }
 
-// close closes the file, which frees it.
+// close closes the temporary file, which frees it.
 func (s *spool) close() {
 	if s.file != nil {
-		_ = s.file.Close() // it has no name and is not read again
+		_ = s.file.Close() // an error loses nothing: the file has no name and is not read again
 	}
 }

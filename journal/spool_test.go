@@ -53,8 +53,8 @@ func TestSpool(t *testing.T) {
 			for i := range records {
 				r.at.line = uint32(i) + 1
 				out = append(out, r.record(&records[i])...)
-				if len(r.serials.near) > limit {
-					t.Fatalf("%d serial numbers are in memory", len(r.serials.near))
+				if len(r.serials.inMemory) > limit {
+					t.Fatalf("%d serial numbers are in memory", len(r.serials.inMemory))
 				}
 			}
 			more, err := r.finish(1 << 20)

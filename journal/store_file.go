@@ -14,17 +14,17 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
-// Disk has the operations of a running journal on its file, so that tests can make them fail.
+// Disk has the operations on the file of an open journal, so that tests can make them fail.
 type Disk interface {
 	io.Writer
-	// Sync returns when everything written survives a power failure.
+	// Sync returns when all written data survives a power failure.
 	Sync() error
 }
 
 // osDisk is a file of the operating system.
 type osDisk struct{ *os.File }
 
-// Sync waits for the data and the size of the file, not for its times.
+// Sync waits for the data and the size of the file, but not for its times.
 func (d osDisk) Sync() error { return syncData(d.File) }
 
 // fileStore makes groups durable in a file. It is used by one goroutine at a time.
@@ -38,21 +38,22 @@ type fileStore struct {
 	file *os.File
 	disk Disk
 	head *os.File
-	size int64 // of the file, up to the last acknowledged record
-	last chain // at the last acknowledged record
-	base chain // before the first record of the file
+	size int64 // size of the file up to the last acknowledged record
+	last chain // chain at the last acknowledged record
+	base chain // chain before the first record of the file
 
 	// The state of the files after the last write of this process.
 	stamp, headStamp stamp
-	suspect          bool             // another process changed the file, and it was not verified since
-	closed           map[string]stamp // of closed segments, by path
+	unverified       bool             // another process changed the file, and it has not been verified since
+	closed           map[string]stamp // stamps of closed segments, by path
 	lockChecked      time.Time
 	closedChecked    time.Time
 	notice           func(string) // called for a change that does not stop the journal; not nil
 }
 
-// openFile opens the journal at s.path for this process: it takes the lock, finds the end of the records and writes a
-// head. cut describes what was set aside, "" for nothing. start is a chain without records that has the journal's hash.
+// openFile opens the journal at s.path for this process: it acquires the lock, finds the end of the records and writes
+// a head. cut describes what was set aside; empty if nothing was. start is a chain without records that has the
+// journal's hash.
 func openFile(s *fileStore, start chain) (cut string, err error) {
 	if err := checkPlace(s.path); err != nil {
 		return "", err
@@ -84,11 +85,11 @@ func openFile(s *fileStore, start chain) (cut string, err error) {
 	return cut, s.openHead()
 }
 
-// checkPlace refuses a path that cannot hold a journal. A link would have another lock than its target, so that two
-// processes could write the same file. Opening a pipe would block until another process opens it.
+// checkPlace refuses a path at which no journal can be written. A symbolic link would have another lock than its
+// target, so that two processes could write the same file. Opening a pipe would block until another process opens it.
 func checkPlace(path string) error {
 	if st, err := os.Stat(filepath.Dir(path)); err != nil || !st.IsDir() {
-		return fmt.Errorf("%s is not a directory that can be read; make it, for this user only", filepath.Dir(path))
+		return fmt.Errorf("%s is not a readable directory; create it, for this user only", filepath.Dir(path))
 	}
 	switch st, err := os.Lstat(path); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -96,7 +97,8 @@ func checkPlace(path string) error {
 	case err != nil:
 		return err
 	case !st.Mode().IsRegular():
-		return fmt.Errorf("%s is not a regular file; name the file itself, or one that does not exist yet", path)
+		return fmt.Errorf("%s is not a regular file; write the path of a regular file, or of one that does not exist yet",
+			path)
 	}
 	return nil
 }
@@ -109,12 +111,12 @@ func (s *fileStore) checkHead() error {
 
 // compareHead compares the end that was found with the head that was read. err is the error of reading the head.
 func (s *fileStore) compareHead(h head, err error) error {
-	const advice = "to continue would hide it; find the cause (\"mayfly audit verify\"), keep the files elsewhere as " +
+	const advice = "appending would hide this; find the cause (\"mayfly audit verify\"), keep the files elsewhere as " +
 		"evidence and begin a new " +
 		"journal"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		// A head is written before the first record. A head that was lost is written again if the journal is whole.
+		// A head is written before the first record. A head that was lost is written again if the journal is intact.
 		if st, err := os.Stat(s.path); err == nil && st.Size() != s.size {
 			if s.last.seq == 0 {
 				return fmt.Errorf("%s is not a journal, or its first record is damaged, and %s is missing; name a "+
@@ -129,7 +131,7 @@ func (s *fileStore) compareHead(h head, err error) error {
 	case err != nil:
 		return fmt.Errorf("%w; %s", err, advice)
 	case s.last.seq < h.seq:
-		return fmt.Errorf("%s is good up to record %d, but record %d was written: records are missing or damaged, or "+
+		return fmt.Errorf("%s is intact up to record %d, but record %d was written: records are missing or damaged, or "+
 			"audit.key has changed; %s",
 			s.path, s.last.seq, h.seq, advice)
 	case s.last.seq == h.seq && s.last.sum != h.sum:
@@ -171,7 +173,8 @@ func (s *fileStore) findEnd(start chain) error {
 			return err
 		}
 		if err := s.last.follow(line); errors.Is(err, errNewer) {
-			return fmt.Errorf("%s: %w", s.path, err) // it may have been acknowledged, and nothing may be appended to it
+			// The record may have been acknowledged, and nothing may be appended to the segment.
+			return fmt.Errorf("%s: %w", s.path, err)
 		} else if err != nil {
 			return nil //nolint:nilerr // the rest was never acknowledged, or the head shows that it was
 		}
@@ -233,13 +236,13 @@ func (s *fileStore) reopen() (err error) {
 	s.file, err = os.OpenFile(s.path, os.O_RDWR|os.O_APPEND|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		if s.size > 0 {
-			return changed("%s was moved or removed while it was written", s.path)
+			return changed("%s was moved or removed while it was in use", s.path)
 		}
 		created = true
 		s.file, err = os.OpenFile(s.path, os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
 	}
 	if errors.Is(err, syscall.ELOOP) {
-		return changed("%s is a link", s.path)
+		return changed("%s is a symbolic link", s.path)
 	}
 	if err != nil {
 		return err
@@ -254,7 +257,7 @@ func (s *fileStore) reopen() (err error) {
 	return nil
 }
 
-// setAside moves everything after the last acknowledged record into a file of its own, and describes it.
+// setAside moves everything after the last acknowledged record into a separate file, and describes it.
 func (s *fileStore) setAside() (string, error) {
 	st, err := s.file.Stat()
 	if err != nil {
@@ -263,13 +266,13 @@ func (s *fileStore) setAside() (string, error) {
 	extra := st.Size() - s.size
 	switch {
 	case extra < 0:
-		return "", changed("%s has %d bytes, and %d were written: it was cut", s.path, st.Size(), s.size)
+		return "", changed("%s has %d bytes, but %d were written: it was truncated", s.path, st.Size(), s.size)
 	case extra == 0:
 		return "", nil
 	}
 	name := s.path + tornInfix + s.now().UTC().Format("20060102T150405.000000Z")
 	if err := s.copyTail(name, extra); err != nil {
-		_ = os.Remove(name) // it is incomplete
+		_ = os.Remove(name) // the copy is incomplete
 		return "", fmt.Errorf("set aside the remains of a failed write: %w", err)
 	}
 	if err := s.file.Truncate(s.size); err != nil {
@@ -307,7 +310,7 @@ func (s *fileStore) openHead() (err error) {
 	if err := s.writeHead(); err != nil {
 		return err
 	}
-	if s.headStamp.size > headSize { // the file had other content before
+	if s.headStamp.size > headSize { // the file may have had longer content before
 		if err := errors.Join(s.head.Truncate(headSize), s.writeHead()); err != nil {
 			return err
 		}
@@ -336,7 +339,7 @@ func (s *fileStore) commit(g group) error {
 		return errors.New("the file is not open")
 	}
 	if err := s.check(); err != nil {
-		s.suspect = true
+		s.unverified = true
 		return err
 	}
 	if s.size > 0 && s.size+int64(len(g.lines)) > s.maxSize {
@@ -370,7 +373,8 @@ func (s *fileStore) commit(g group) error {
 	return nil
 }
 
-// rotate closes the segment: it gets the number of its first record into its name, and the next segment begins.
+// rotate closes the segment: it renames the file to a name with the number of its first record, and begins the next
+// segment.
 func (s *fileStore) rotate() error {
 	first, err := firstOf(s.path)
 	if err != nil {
@@ -378,7 +382,7 @@ func (s *fileStore) rotate() error {
 	}
 	name := segmentName(s.path, first)
 	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s exists: the full segment cannot get this name", name)
+		return fmt.Errorf("%s exists, so the full segment cannot be renamed to it", name)
 	}
 	if err := os.Rename(s.path, name); err != nil {
 		return err
@@ -394,7 +398,7 @@ func (s *fileStore) rotate() error {
 }
 
 // repair prepares the file so that records can be appended after the last acknowledged one, as after a crash: after a
-// failed sync, what the page cache holds may not be on disk. A file that another process changed or replaced is
+// failed sync, the page cache may have data that is not on disk. A file that another process changed or replaced is
 // verified from its first record before anything is appended.
 func (s *fileStore) repair() (cut string, err error) {
 	if err := s.checkLock(); err != nil {
@@ -407,18 +411,18 @@ func (s *fileStore) repair() (cut string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if s.suspect || stampOf(st) != s.stamp {
-		s.suspect = true // until it is verified
+	if s.unverified || stampOf(st) != s.stamp {
+		s.unverified = true // until it is verified
 		if err := s.verifyContent(); err != nil {
 			return "", err
 		}
 	} else if s.size > 0 {
 		l, err := lineBefore(s.file, s.size)
 		if err != nil || l.seq != s.last.seq || l.sum != s.last.sum {
-			return "", changed("record %d is not where it was written in %s", s.last.seq, s.path)
+			return "", changed("record %d is no longer at its place in %s", s.last.seq, s.path)
 		}
 	}
-	s.suspect = false
+	s.unverified = false
 	if cut, err = s.setAside(); err != nil {
 		return "", err
 	}
@@ -428,10 +432,10 @@ func (s *fileStore) repair() (cut string, err error) {
 	if err := s.checkHeadFile(); err != nil {
 		return "", err
 	}
-	return cut, s.writeHead() // a group that failed may have written it
+	return cut, s.writeHead() // a failed group may have written the head
 }
 
-// restamp stores the present state of the file.
+// restamp stores the current state of the file.
 func (s *fileStore) restamp() error {
 	st, err := s.file.Stat()
 	if err == nil {
@@ -442,7 +446,7 @@ func (s *fileStore) restamp() error {
 
 func (s *fileStore) closeFile() {
 	if s.file != nil {
-		_ = s.file.Close() // acknowledged records were synced
+		_ = s.file.Close() // the acknowledged records were synced
 		s.file = nil
 	}
 }
@@ -450,7 +454,7 @@ func (s *fileStore) closeFile() {
 func (s *fileStore) close() {
 	s.closeFile()
 	if s.head != nil {
-		_ = s.head.Close() // as above
+		_ = s.head.Close() // the acknowledged records were synced
 		s.head = nil
 	}
 	if s.lock != nil {

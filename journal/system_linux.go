@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// stamp identifies the state of a file: its place on the disk, its size, and the times of its last changes. Only the
+// stamp identifies the state of a file: its device and inode, its size, and the times of its last changes. Only the
 // system sets the change time (ctime), so a file cannot be changed and keep its stamp, unless the system clock is set
 // back.
 type stamp struct {
@@ -24,7 +24,7 @@ func stampOf(st fs.FileInfo) stamp {
 	return s
 }
 
-// freeOf returns how many bytes this process may still write to the disk of a directory, and how many the disk has.
+// freeOf returns how many bytes this process may still write to the file system of a directory, and its size.
 func freeOf(dir string) (free, size uint64, known bool) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil || st.Bsize <= 0 {

@@ -13,20 +13,20 @@ import (
 
 // VerifyOptions are the options of [Verify].
 type VerifyOptions struct {
-	Key []byte // of the sums; empty: SHA-256
+	Key []byte // key of the sums; empty: SHA-256
 	// First is the number of the first record, if older segments are kept elsewhere. 0 means 1: no segment is missing.
 	First uint64
-	// Progress is called from time to time with the number of bytes that are done, and of all. Optional.
+	// Progress is called from time to time with the number of bytes that were read, and the total. Optional.
 	Progress func(done, total int64)
 
-	spool int // how many serial numbers are kept in memory; 0 is [spoolLimit]
+	spool int // serial numbers that are kept in memory; 0: [spoolLimit]
 }
 
 // Summary describes the records of a journal.
 type Summary struct {
 	Segments    int
 	First, Last uint64 // numbers of the first and the last record; 0: none
-	Sum         string // of the last record; if it is kept elsewhere, later changes of earlier records can be proved
+	Sum         string // sum of the last record; a copy of it elsewhere makes later changes of earlier records provable
 	From, To    time.Time
 	Kinds       map[Kind]int
 	Results     map[Result]int
@@ -43,13 +43,13 @@ func (s Summary) Records() int {
 	return n
 }
 
-// maxFindings is the number of findings after which a verification ends.
+// maxFindings is the number of findings after which a verification stops.
 const maxFindings = 100
 
 // Verify reads a whole journal, also one that is being written, and returns everything that is wrong with it: a changed
 // byte, a missing, added or moved record, records that were cut off at the end, and records that contradict each other.
-// It stops after the first break of the chain. The error is one of reading. One file is open at a time. The memory is
-// bounded: of more than a hundred thousand certificates the serial numbers go to a temporary file.
+// It stops after the first break of the chain. The error is a read error. One file is open at a time. The memory is
+// bounded: if there are more than a hundred thousand certificates, serial numbers are written to a temporary file.
 func Verify(path string, o VerifyOptions) (Summary, []Damage, error) {
 	v := &verification{o: o, path: path, chain: newChain(o.Key), rules: newRules(o.First > 1), summary: Summary{Kinds: map[Kind]int{}, Results: map[Result]int{}}}
 	if o.First > 1 {
@@ -100,11 +100,11 @@ type verification struct {
 	chain       chain
 	head        head
 	headProblem error
-	headSum     string // of the record that the head names
+	headSum     string // sum of the record that the head names
 	rules       *rules
 	summary     Summary
 	findings    []Damage
-	at          Position // of the present line
+	at          Position // position of the current line
 	before      int64    // bytes in the previous files
 	total       int64
 }
@@ -115,11 +115,11 @@ type openSegment struct {
 	size int64
 }
 
-// list returns the present files of the journal. The newest is opened first: if the journal closes it in the meantime,
+// list returns the current files of the journal. The newest is opened first: if the journal closes it in the meantime,
 // it is found under its new name and not read twice. The others are opened one at a time.
 func (v *verification) list() (out []Segment, newest *os.File, err error) {
 	newest, err = os.Open(v.path)
-	for try := 0; errors.Is(err, fs.ErrNotExist) && try < 20; try++ { // between two steps of a rotation
+	for try := 0; errors.Is(err, fs.ErrNotExist) && try < 20; try++ { // the list was read during a rotation
 		if all, e := closedSegments(v.path); e != nil || len(all) == 0 {
 			break
 		}
@@ -138,22 +138,22 @@ func (v *verification) list() (out []Segment, newest *os.File, err error) {
 		return nil, nil, missing
 	}
 	if newest == nil {
-		all, err = v.sized(all, nil)
+		all, err = v.addSizes(all, nil)
 		return all, nil, err
 	}
 	mine, err := newest.Stat()
 	if err != nil {
 		return nil, newest, err
 	}
-	if all, err = v.sized(all, mine); err != nil {
+	if all, err = v.addSizes(all, mine); err != nil {
 		return nil, newest, err
 	}
 	v.total += mine.Size()
 	return append(all, Segment{Path: v.path}), newest, nil
 }
 
-// sized adds the sizes of the closed segments to the total, up to the one that is the same file as mine.
-func (v *verification) sized(all []Segment, mine fs.FileInfo) ([]Segment, error) {
+// addSizes adds the sizes of the closed segments to the total, up to the one that is the same file as mine.
+func (v *verification) addSizes(all []Segment, mine fs.FileInfo) ([]Segment, error) {
 	for i, s := range all {
 		st, err := os.Stat(s.Path)
 		if err != nil {
@@ -167,7 +167,7 @@ func (v *verification) sized(all []Segment, mine fs.FileInfo) ([]Segment, error)
 	return all, nil
 }
 
-// file opens and verifies one file; the newest is open already.
+// file opens and verifies one file; the newest one is already open.
 func (v *verification) file(s Segment, newest *os.File) error {
 	f := newest
 	if s.Closed {
@@ -214,7 +214,8 @@ func (v *verification) segment(s openSegment) error {
 			}
 			return nil
 		case errors.Is(err, errTorn):
-			return v.damage(fmt.Sprintf("%v: %d bytes without a line end; a crash leaves that, and the next start sets it aside", err, len(line)))
+			return v.damage(fmt.Sprintf("%v: %d bytes without a line feed, as after a crash; the next start sets them aside",
+				err, len(line)))
 		case errors.Is(err, errLong):
 			return v.damage(err.Error())
 		case err != nil:
@@ -245,7 +246,7 @@ func (v *verification) line(s openSegment, line []byte) error {
 		return v.damage(err.Error())
 	}
 	if s.Closed && v.at.Line == 1 && s.First != v.chain.seq {
-		return v.damage(fmt.Sprintf("begins with record %d, not with the one in its name", v.chain.seq))
+		return v.damage(fmt.Sprintf("begins with record %d instead of the one in its name", v.chain.seq))
 	}
 	r, err := ParseRecord(line)
 	if err != nil {
@@ -265,7 +266,7 @@ func (v *verification) line(s openSegment, line []byte) error {
 	v.rules.at.line, v.rules.at.offset = uint32(v.at.Line), uint64(v.at.Offset) //nolint:gosec // a file has fewer lines
 	for _, what := range v.rules.record(&r) {
 		if v.findings = append(v.findings, Damage{v.at, what}); len(v.findings) >= maxFindings {
-			return v.damage("there are more findings than are listed")
+			return v.damage("there are more findings than those listed")
 		}
 	}
 	v.summary.Crashes = v.rules.crashes
@@ -280,20 +281,21 @@ func (v *verification) checkHead() {
 	}
 	switch {
 	case errors.Is(v.headProblem, fs.ErrNotExist):
-		add("is missing: it is unknown whether records were cut off at the end")
+		add("is missing: it is unknown whether records are missing at the end")
 	case v.headProblem != nil:
 		add("%v", v.headProblem)
 	case v.head.seq > v.summary.Last:
-		add("record %d was written, but %s ends after record %d: records were cut off", v.head.seq, filepath.Base(v.path), v.summary.Last)
+		add("record %d was written, but %s ends after record %d: records are missing",
+			v.head.seq, filepath.Base(v.path), v.summary.Last)
 	case v.headSum == "" && v.head.seq >= max(v.summary.First, 1) || v.headSum != "" && v.headSum != v.head.sum:
 		add("record %d is not the one that was written", v.head.seq)
 	}
 }
 
-// Sums checks single lines against their own sums. It is for one goroutine at a time. [Verify] checks more.
+// Sums checks the sums of single lines. It may be used by one goroutine at a time. [Verify] checks more.
 type Sums struct{ chain chain }
 
-// NewSums takes the journal's key. An empty key means SHA-256.
+// NewSums makes a Sums for a journal with the key. An empty key means SHA-256.
 func NewSums(key []byte) *Sums { return &Sums{newChain(key)} }
 
 // Check returns a [Damage] unless the entry's sum is that of its bytes.
@@ -303,7 +305,7 @@ func (s *Sums) Check(e *Entry) error {
 		return &Damage{At: e.At, What: err.Error()}
 	}
 	if s.chain.digest(l.covered) != l.sum {
-		return &Damage{At: e.At, What: fmt.Sprintf("the checksum of record %d is not that of its bytes", l.seq)}
+		return &Damage{At: e.At, What: fmt.Sprintf("the checksum of record %d does not match its bytes", l.seq)}
 	}
 	return nil
 }

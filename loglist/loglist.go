@@ -1,8 +1,8 @@
 // Package loglist describes Certificate Transparency logs: one description that every package shares, whether it
 // submits to a log, reads it, publishes its key, or verifies its SCTs.
 //
-// A [Log] is plain data. It MAY be incomplete: a package states which fields it needs. Whoever makes a Log from a file
-// or a configuration MUST have checked its key with [CheckKey]. The package opens no files and no connections.
+// A [Log] is plain data. It MAY be incomplete: a package states which fields it needs. Code that makes a Log from a
+// file or a configuration MUST check its key with [CheckKey]. The package opens no files and no connections.
 package loglist
 
 import (

@@ -21,7 +21,7 @@ import (
 
 // Finding is one defect of a log.
 type Finding struct {
-	Where   string `json:"where"` // a path of the log, or "entry N"
+	Where   string `json:"where"` // a path below the log's prefix, or "entry N"
 	Problem string `json:"problem"`
 }
 
@@ -39,7 +39,7 @@ type CheckOptions struct {
 // Checked is the result of [Log.Check].
 type Checked struct {
 	Head
-	Cosigners []string // names in the signature lines of others, which are not verified
+	Cosigners []string // names on the other signature lines, which are not verified
 }
 
 // Check checks a whole static-ct log: the checkpoint's signature, every entry and every tile under it, and every
@@ -83,7 +83,7 @@ type check struct {
 	tiles map[compact.NodeID][]byte // incomplete tiles above the lowest level, computed from the entries
 
 	mu      sync.Mutex
-	issuers map[[32]byte]*x509.Certificate // nil if it cannot be read, which has been reported
+	issuers map[[32]byte]*x509.Certificate // nil if it cannot be read, which was reported
 }
 
 func (c *check) found(where, format string, args ...any) {
@@ -101,7 +101,7 @@ func (c *check) run(ctx context.Context) error {
 	visit := func(id compact.NodeID, hash []byte) { c.visit(ctx, id, hash) }
 	for p := range units(ctx, stretch{source: c.static, to: c.head.Size}, c.fetch) {
 		if ctx.Err() != nil {
-			break // the last findings are a result of the end of ctx
+			break // the last findings were caused by the end of ctx
 		}
 		for _, f := range p.findings {
 			c.Found(f)
@@ -129,7 +129,7 @@ func (c *check) run(ctx context.Context) error {
 	}
 	root, err := rootOf(tree)
 	if err == nil && root != c.head.Root {
-		c.found(checkpointPath, "the entries have the root %x, the checkpoint %x", root, c.head.Root)
+		c.found(checkpointPath, "the entries give the root %x, but the checkpoint has %x", root, c.head.Root)
 	}
 	return errors.Join(err, context.Cause(ctx))
 }
@@ -199,7 +199,7 @@ func (c *check) entry(ctx context.Context, e *Entry, f *findings) {
 		f.add(where, "the timestamp %s is later than the checkpoint's", at.Format(time.RFC3339))
 	case !c.NotBefore.IsZero() && at.Before(c.NotBefore.Add(-time.Minute)),
 		!c.NotAfter.IsZero() && at.After(c.NotAfter.Add(time.Minute)):
-		f.add(where, "the timestamp %s is outside of the shard's window", at.Format(time.RFC3339))
+		f.add(where, "the timestamp %s is outside the shard's window", at.Format(time.RFC3339))
 	}
 	if !bytes.Equal(e.Extensions, LeafIndex(e.Index)) {
 		f.add(where, "the extensions %x do not contain its index", e.Extensions)
@@ -230,7 +230,7 @@ func precertificate(e *Entry, by *x509.Certificate, found func(format string, ar
 		return
 	}
 	if at := e.Time(); at.Before(cert.NotBefore.Add(-time.Minute)) || at.After(cert.NotAfter) {
-		found("the timestamp %s is outside of the certificate's validity, %s to %s",
+		found("the timestamp %s is outside the certificate's validity, %s to %s",
 			at.Format(time.RFC3339), cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if by != nil {
@@ -243,7 +243,7 @@ func precertificate(e *Entry, by *x509.Certificate, found func(format string, ar
 // issuer reads the certificates of the chain of e, each once, and returns the first one.
 func (c *check) issuer(ctx context.Context, e *Entry, f *findings) *x509.Certificate {
 	if len(e.Chain) == 0 {
-		f.add(fmt.Sprintf("entry %d", e.Index), "has no issuer")
+		f.add(fmt.Sprintf("entry %d", e.Index), "the chain has no issuer")
 		return nil
 	}
 	c.mu.Lock()

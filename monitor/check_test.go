@@ -133,7 +133,7 @@ func TestCheckFaults(t *testing.T) {
 			}
 		}
 	}
-	const rootDiffers = "checkpoint: the entries have the root"
+	const rootDiffers = "checkpoint: the entries give the root"
 	for _, c := range []struct {
 		name   string
 		change func(*testing.T, *ct.Static)
@@ -151,7 +151,7 @@ func TestCheckFaults(t *testing.T) {
 		},
 		{
 			"another key", in("checkpoint", func(d []byte) []byte { return bytes.Replace(d, []byte("— "+origin), []byte("— cosigner"), 1) }),
-			[]string{"checkpoint: the log's head does not verify: the checkpoint carries no signature"},
+			[]string{"checkpoint: the log's head does not verify: the checkpoint has no signature"},
 		},
 		{
 			"a checkpoint cut short", in("checkpoint", func(d []byte) []byte { return d[:len(d)-1] }),
@@ -197,7 +197,7 @@ func TestCheckFaults(t *testing.T) {
 		},
 		{
 			"a bundle without its last entry", in("tile/data/000", firstEntry),
-			[]string{"tile/data/000: the bundle has 1 entries, and the head covers 256 of it"},
+			[]string{"tile/data/000: the bundle has 1 entries, but the head covers 256 of the bundle"},
 		},
 		{"a bundle gone", without("tile/data/002.p/88"), []string{"tile/data/002.p/88: open "}},
 		{
@@ -241,7 +241,7 @@ func TestCheckFaults(t *testing.T) {
 			"the key of another issuer", reissue(func(e *ct.StaticEntry) { e.IssuerKeyHash[0] ^= 1 }),
 			[]string{"entry 600: the issuer key hash is not that of"},
 		},
-		{"no issuer", reissue(func(e *ct.StaticEntry) { e.Chain = nil }), []string{"entry 600: has no issuer"}},
+		{"no issuer", reissue(func(e *ct.StaticEntry) { e.Chain = nil }), []string{"entry 600: the chain has no issuer"}},
 		{"an issuer that is not there", reissue(func(e *ct.StaticEntry) { e.Chain[1][0] ^= 1 }), []string{"issuer/"}},
 		{
 			"the signature of another issuer", reissue(func(e *ct.StaticEntry) { e.Certificate = other.Leaf(1, true) }),
@@ -260,7 +260,7 @@ func TestCheckFaults(t *testing.T) {
 		},
 		{
 			"an entry of tomorrow", reissue(func(e *ct.StaticEntry) { e.Timestamp += uint64((24 * time.Hour).Milliseconds()) }),
-			[]string{"later than the checkpoint's", "outside of the certificate's validity"},
+			[]string{"later than the checkpoint's", "outside the certificate's validity"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 const maxFetches = 4
 
 // Follower reads a log from where it stopped before, and proves that the log has only appended and that every entry it
-// read is in the log's tree. It is for one goroutine at a time.
+// read is in the log's tree. It may be used by one goroutine at a time.
 type Follower struct {
 	log      *Log
 	state    State
@@ -52,7 +52,7 @@ func (f *Follower) Log() *Log { return f.log }
 // State returns how far the log has been read. All entries up to there are proven.
 func (f *Follower) State() State { return f.state }
 
-// Restore returns to a state that State returned before.
+// Restore goes back to a state that State returned before.
 func (f *Follower) Restore(s State) { f.state = s }
 
 // Rewind makes the next Next begin with the first entry again. The last head is kept: the log must still continue it.
@@ -93,20 +93,22 @@ func (f *Follower) compareHeads(ctx context.Context, s source, head Head) error 
 	last := f.state.Head
 	switch {
 	case head.Size == last.Size && head.Root != last.Root && (last.Size > 0 || last.Timestamp > 0):
-		return fmt.Errorf("%w: two heads over %d entries, with the roots %x and %x", ErrFork, head.Size, last.Root,
+		return fmt.Errorf("%w: two heads over %d entries have the roots %x and %x", ErrFork, head.Size, last.Root,
 			head.Root)
 	case head.Size < last.Size && head.Timestamp > last.Timestamp:
-		return fmt.Errorf("%w: from %d entries at %s to %d at %s", ErrShrunk, last.Size, last.Time(), head.Size, head.Time())
+		return fmt.Errorf("%w: %d entries at %s, but %d at %s", ErrShrunk, last.Size, last.Time(), head.Size, head.Time())
 	case head.Size < last.Size:
 		path, err := s.consistency(ctx, head.Size, last.Size)
 		if head.Size > 0 && err == nil && !consistent(head, last, path) {
-			return fmt.Errorf("%w: its head over %d entries is not part of the one over %d", ErrFork, head.Size, last.Size)
+			return fmt.Errorf("%w: its head over %d entries is not consistent with the one over %d",
+				ErrFork, head.Size, last.Size)
 		}
-		if f.log.Local() { // a directory is not a replica that lags behind: an older copy has replaced it
-			return fmt.Errorf("%w: from %d entries to %d, with the head of %s", ErrShrunk, last.Size, head.Size, head.Time())
+		if f.log.Local() { // unlike a server, a directory has no replicas that lag behind: an older copy has replaced it
+			return fmt.Errorf("%w: from %d entries to %d; the head is that of %s", ErrShrunk, last.Size, head.Size, head.Time())
 		}
 		return fmt.Errorf("%w: %d entries, after %d before", ErrStale, head.Size, last.Size)
-	case head.Size > last.Size && last.Size > 0 && f.state.Size != last.Size: // otherwise the entries prove it
+	// Otherwise the entries prove the consistency.
+	case head.Size > last.Size && last.Size > 0 && f.state.Size != last.Size:
 		return f.appended(ctx, s, head)
 	}
 	return nil
@@ -153,7 +155,7 @@ func (f *Follower) prove(ctx context.Context, r run, tree *compact.Range) error 
 			return err
 		}
 	}
-	return fmt.Errorf("%w: entries %d to %d do not give the signed root over %d; %s",
+	return fmt.Errorf("%w: entries %d to %d do not give the signed root over %d entries; %s",
 		ErrMismatch, r.from, r.to-1, r.head.Size, r.source.mismatch(ctx, r.from, r.to, r.head.Size))
 }
 
@@ -214,7 +216,7 @@ type run struct {
 	progress func(read, size uint64)
 }
 
-// unit is a unit of a log that has been fetched, with the hash of each leaf.
+// unit is a fetched unit of a log, with the hash of each leaf.
 type unit struct {
 	entries []Entry
 	sums    [][32]byte

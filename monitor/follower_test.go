@@ -358,7 +358,7 @@ func TestRFC6962Faults(t *testing.T) {
 		want error
 		text string
 	}{
-		{"shrinks", func(_ *testing.T, _ *pki.PKI, l *ct.Log) { l.Truncate(10) }, monitor.ErrShrunk, "from 20 entries"},
+		{"shrinks", func(_ *testing.T, _ *pki.PKI, l *ct.Log) { l.Truncate(10) }, monitor.ErrShrunk, "20 entries at"},
 		{"rewrites the past", func(_ *testing.T, _ *pki.PKI, l *ct.Log) { l.Rewrite(3) }, monitor.ErrFork, "two heads over 20"},
 		{"rewrites the past and goes on", func(t *testing.T, p *pki.PKI, l *ct.Log) { l.Rewrite(3); add(t, p, l, 5) }, monitor.ErrFork, "does not continue"},
 		{"serves other entries", func(t *testing.T, p *pki.PKI, l *ct.Log) { add(t, p, l, 5); l.Corrupt(22) }, monitor.ErrMismatch, "entry 22"},

@@ -81,7 +81,7 @@ func (v headVerifier) checkpoint(note []byte) (h Head, cosigners []string, err e
 	}
 	if origin != v.origin {
 		return Head{}, nil,
-			fmt.Errorf("%w: the checkpoint has the origin %q, and the log %q; check the configured origin", ErrBadHead,
+			fmt.Errorf("%w: the checkpoint has the origin %q, but the configured origin is %q", ErrBadHead,
 				clip(origin), v.origin)
 	}
 	lines := strings.Split(strings.TrimSuffix(signatures, "\n"), "\n")
@@ -94,7 +94,7 @@ func (v headVerifier) checkpoint(note []byte) (h Head, cosigners []string, err e
 		blob, err := base64.StdEncoding.Strict().DecodeString(encoded)
 		switch {
 		case !ok || !strings.HasPrefix(line, "— ") || err != nil || len(blob) < 5:
-			return Head{}, nil, errors.New("checkpoint: a signature line has another form")
+			return Head{}, nil, errors.New("checkpoint: a signature line is malformed")
 		case name != v.origin || binary.BigEndian.Uint32(blob) != NoteKeyID(v.origin, v.id):
 			cosigners = append(cosigners, name)
 		case own == nil:
@@ -103,9 +103,9 @@ func (v headVerifier) checkpoint(note []byte) (h Head, cosigners []string, err e
 	}
 	switch {
 	case own == nil:
-		return Head{}, nil, fmt.Errorf("%w: the checkpoint carries no signature of the pinned key", ErrBadHead)
+		return Head{}, nil, fmt.Errorf("%w: the checkpoint has no signature by the pinned key", ErrBadHead)
 	case len(own) < 12:
-		return Head{}, nil, fmt.Errorf("%w: the checkpoint's signature is cut short", ErrBadHead)
+		return Head{}, nil, fmt.Errorf("%w: the checkpoint's signature is truncated", ErrBadHead)
 	}
 	h.Timestamp = binary.BigEndian.Uint64(own[4:])
 	return h, cosigners, v.verify(h, own[12:])

@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/loglist"
 )
 
-// Options say which log is read, and how.
+// Options specify which log is read, and how.
 type Options struct {
 	// Log describes the log. Key is the pinned key: a head counts only if this key verifies it. A log with a
 	// MonitoringURL is read there as a static-ct log, which needs Origin. A log with only a URL is read as an RFC 6962
@@ -28,23 +28,23 @@ type source interface {
 	head(ctx context.Context) (Head, error)
 	// unit returns the end of the unit that contains the entry at from. Units are read as a whole.
 	unit(from uint64) uint64
-	// entries reads exactly [from, to), which lies in one unit, of a tree of size entries.
+	// entries reads exactly the range [from, to), which lies in one unit, of a tree of size entries.
 	entries(ctx context.Context, from, to, size uint64) ([]Entry, error)
 	// consistency returns the proof that the tree of size to continues the tree of size from (RFC 6962 §2.1.2). The
 	// caller verifies it.
 	consistency(ctx context.Context, from, to uint64) ([][]byte, error)
-	// mismatch describes which entry of [from, to) is not the one in the tree; empty if unknown.
+	// mismatch returns a description of the entry of [from, to) that is not in the tree; empty if unknown.
 	mismatch(ctx context.Context, from, to, size uint64) string
 }
 
-// Log is a log to read. Its methods may be called by several goroutines.
+// Log reads one log. Its methods may be called by several goroutines.
 type Log struct {
 	name     string
 	verifier headVerifier
 
 	mu      sync.Mutex
 	source  source
-	sources []source // possible kinds, until one has answered
+	sources []source // the possible kinds, until one of them has answered
 }
 
 // Open prepares to read a log. It opens no connection.
@@ -96,14 +96,14 @@ func (l *Log) Local() bool {
 // ID returns the log ID.
 func (l *Log) ID() [32]byte { return l.verifier.id }
 
-// Head reads the newest head and verifies it under the pinned key.
+// Head reads the newest head and verifies it with the pinned key.
 func (l *Log) Head(ctx context.Context) (Head, error) {
 	_, h, err := l.open(ctx)
 	return h, err
 }
 
 // OriginOf returns the origin in the checkpoint of the static-ct log at MonitoringURL, which is not verified. A caller
-// that has the log's key may pass the origin to [Open]: the log's heads are then verified under it.
+// that has the log's key may pass the origin to [Open]: the log's heads are then verified with that key.
 func OriginOf(ctx context.Context, o Options) (string, error) {
 	w, err := newWeb(o.Log.MonitoringURL, o.Transport)
 	if err != nil {
@@ -187,7 +187,7 @@ func (l *Log) open(ctx context.Context) (source, Head, error) {
 			return s, h, err
 		}
 		errs = append(errs, err)
-		if !errors.Is(err, fs.ErrNotExist) { // a log of this kind may be there, but does not answer now
+		if !errors.Is(err, fs.ErrNotExist) { // the log may be of this kind, but does not answer now
 			return nil, Head{}, errors.Join(errs...)
 		}
 	}

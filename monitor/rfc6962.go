@@ -78,7 +78,7 @@ func parseEntries(body []byte, first, most uint64) ([]Entry, error) {
 			continue
 		}
 		if t, err := dec.Token(); err != nil || t != json.Delim('[') || seen {
-			return nil, bad("entries is not one list")
+			return nil, bad("entries is missing or occurs twice")
 		}
 		seen = true
 		for dec.More() {
@@ -129,7 +129,7 @@ func (s *rfc6962Log) consistency(ctx context.Context, from, to uint64) ([][]byte
 // maxProofs bounds the inclusion proofs that are requested to find the entry that is not in the tree.
 const maxProofs = 2 * batch
 
-// mismatch implements [source] with the log's inclusion proofs (get-proof-by-hash, RFC 6962 §4.5).
+// mismatch implements [source]: it uses the log's inclusion proofs (get-proof-by-hash, RFC 6962 §4.5).
 func (s *rfc6962Log) mismatch(ctx context.Context, from, to, size uint64) string {
 	head, err := s.head(ctx)
 	if err != nil || head.Size < size {

@@ -79,7 +79,7 @@ func (s *State) UnmarshalJSON(data []byte) error {
 func (s State) tree() *compact.Range {
 	f := &compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}
 	r, err := f.NewRange(0, s.Size, cloned(s.Hashes))
-	if err != nil { // the state was not created by Follow or UnmarshalJSON
+	if err != nil { // the state was not made by Follow or UnmarshalJSON
 		return f.NewEmptyRange(0)
 	}
 	return r

@@ -19,7 +19,7 @@ const (
 	tileHeight = 8
 )
 
-// bundles is the level of the tiles with the entries themselves.
+// bundles is the pseudo-level of the entry bundles.
 const bundles = -1
 
 const checkpointPath = "checkpoint"
@@ -80,7 +80,7 @@ func (t tile) width() uint64 {
 	return min(t.size>>(tileHeight*max(t.level, 0))-t.first(), tileWidth)
 }
 
-// first returns the index of the first of them at their level.
+// first returns the index of the tile's first hash, or entry, at its level.
 func (t tile) first() uint64 { return t.n * tileWidth }
 
 // path returns the path of the tile with a width (c2sp.org/tlog-tiles, c2sp.org/static-ct-api).
@@ -105,7 +105,7 @@ func (t tile) entries(data []byte) ([]Entry, error) {
 		return nil, err
 	}
 	if uint64(len(all)) < t.width() {
-		return nil, fmt.Errorf("the bundle has %d entries, and the head covers %d of it", len(all), t.width())
+		return nil, fmt.Errorf("the bundle has %d entries, but the head covers %d of the bundle", len(all), t.width())
 	}
 	return all[:t.width()], nil
 }
@@ -123,7 +123,7 @@ func (s *static) tile(ctx context.Context, t tile) ([]byte, error) {
 			return data, e
 		}
 	}
-	return data, err // names the partial tile
+	return data, err // the caller names the partial tile
 }
 
 // hashes reads a tile of hashes and returns the concatenated hashes that the tree has.
@@ -191,7 +191,7 @@ func (s *static) mismatch(ctx context.Context, from, to, size uint64) string {
 		}
 		for i := range all {
 			if sum := all[i].LeafHash(); string(hashes[i*sha256.Size:(i+1)*sha256.Size]) != string(sum[:]) {
-				return fmt.Sprintf("entry %d in %s is not the one of %s", all[i].Index, below, above)
+				return fmt.Sprintf("entry %d in %s does not match its hash in %s", all[i].Index, below, above)
 			}
 		}
 	}

@@ -56,7 +56,7 @@ type Transport struct {
 	Timeout time.Duration
 }
 
-// web reads over HTTP. Redirects are not followed: only the configured host may answer for the log.
+// web reads a log over HTTP. Redirects are not followed: only the configured host may answer for the log.
 type web struct {
 	prefix string
 	host   string // empty for that of the prefix
@@ -114,7 +114,7 @@ func (w *web) once(ctx context.Context, path string, limit int64) (body []byte, 
 	if err != nil {
 		return nil, false, err
 	}
-	r.Header.Set("Accept-Encoding", "gzip") // ReadBody decompresses within its limit
+	r.Header.Set("Accept-Encoding", "gzip") // ReadBody limits the decompressed size
 	if w.host != "" {
 		r.Host = w.host
 	}
@@ -139,8 +139,8 @@ func (w *web) once(ctx context.Context, path string, limit int64) (body []byte, 
 	return body, false, nil
 }
 
-// absent reports whether a status means that there is nothing at a path. Object stores that do not list their content
-// answer 403, and servers with other paths answer 400 or 405.
+// absent reports whether a status means that a path does not exist. Object stores that do not list their content answer
+// 403, and servers with other paths answer 400 or 405.
 func absent(status int) bool {
 	switch status {
 	case http.StatusNotFound, http.StatusGone, http.StatusForbidden, http.StatusBadRequest, http.StatusMethodNotAllowed:

@@ -2,7 +2,7 @@ package server
 
 import "strings"
 
-// families are the clients that the metrics tell apart, by the beginning of their User-Agent in lower case.
+// families are the clients that metrics distinguish, by the beginning of their User-Agent in lower case.
 var families = []struct{ prefix, name string }{
 	{"cosign", "cosign"},
 	{"gitsign", "gitsign"},
@@ -21,7 +21,7 @@ var families = []struct{ prefix, name string }{
 	{"mozilla", "browser"},
 }
 
-// family is the client that a User-Agent names: one of a closed set, as metric labels must be (F10).
+// family returns the client that a User-Agent names, from a closed set, because it is a metric label (F10).
 func family(agent string) string {
 	agent = strings.ToLower(agent)
 	for _, f := range families {

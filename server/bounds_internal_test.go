@@ -169,7 +169,7 @@ func TestFloods(t *testing.T) {
 	if one, _ := connect(t, c, "192.0.2.2"); one == nil {
 		t.Error("another source is not")
 	}
-	*now = now.Add(stayAway + time.Second)
+	*now = now.Add(blockTime + time.Second)
 	if one, _ := connect(t, c, "192.0.2.1"); one == nil {
 		t.Error("a source that has stayed away is not let in")
 	}

@@ -12,11 +12,10 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// connections bounds the open connections of one listener, in total and by source address. A connection waits while no
-// request that came in over it is being worked on: it is idle, or a request is still being received. When there is no
-// room for a new connection, the one that has waited longest is closed in its favour: one of the same source when the
-// source has all that it may have, one of the source that has most when the listener is full. Connections over which no
-// token was ever verified go first.
+// connections bounds the open connections of one listener, in total and by source address. A connection is idle while
+// the server works on no request of it, even if one is being received. When there is no room for a new connection, the
+// longest idle connection is closed: one of the same source if the source has reached its limit, one of the source with
+// the most connections if the listener is full. Connections over which no token was ever verified are closed first.
 type connections struct {
 	bounds
 	now func() time.Time
@@ -24,24 +23,24 @@ type connections struct {
 	mu       sync.Mutex
 	open     map[admission.Source]map[*conn]struct{}
 	n        int
-	evicting map[admission.Source]time.Time // the last eviction by a source
+	evicting map[admission.Source]time.Time // time of the last eviction by each source
 	floods   map[admission.Source]*floods
 
-	refused [2]atomic.Uint64 // by cause
-	evicted atomic.Uint64
-	flooded atomic.Uint64
-	lastly  atomic.Int64 // when a connection was last refused, in Unix nanoseconds
-	told    atomic.Int64 // when the log last spoke of it
-	untold  atomic.Int64 // refused since
-	where   atomic.Pointer[string]
+	refused     [2]atomic.Uint64 // by cause
+	evicted     atomic.Uint64
+	flooded     atomic.Uint64
+	lastRefusal atomic.Int64 // when a connection was last refused, in Unix nanoseconds
+	loggedAt    atomic.Int64 // when the last line was written to the log
+	unlogged    atomic.Int64 // refused since that line
+	reason      atomic.Pointer[string]
 }
 
-// bounds of the connections of one listener, for [newConnections].
+// bounds are the options of [newConnections].
 type bounds struct {
 	name  string            // http, grpc or admin
 	most  int               // connections that are open at once
-	share int               // of them, of one source; 0: no such limit
-	write time.Duration     // for the peer to read what was written; 0: somebody else bounds that
+	share int               // of these, from one source; 0: no limit
+	write time.Duration     // for the peer to read what was written; 0: another layer has this limit
 	trust admission.Proxies // proxies, which have connections for many clients: no limit by source
 	log   *slog.Logger
 }
@@ -61,29 +60,29 @@ const (
 
 var refusalCauses = [2]string{"source_limit", "listener_full"}
 
-// floods are the connections of a source that were closed because they flooded the server.
+// floods counts the connections of a source that were closed because they flooded the server.
 type floods struct {
 	count int
 	since time.Time
-	until time.Time // no connection of the source is taken before
+	until time.Time // until then, no connection of the source is accepted
 }
 
 const (
-	evictAfter = time.Second           // a connection that waits for less is not closed for another one
+	evictAfter = time.Second           // a connection that has been idle for less is not closed for another one
 	keepProven = 30 * time.Second      // the same for a connection over which a token was verified
-	evictPace  = 10 * time.Millisecond // between two evictions by one source
-	tellEvery  = 10 * time.Second
-	visibleFor = time.Minute // how long readiness speaks of connections that were refused
-	// connections of one source that flood the server, in a window, before it has to stay away
-	floodsAllowed = 8
-	stayAway      = 10 * time.Second // so long
-	floodWindow   = time.Minute
-	maxTurnedAway = 16 // streams in a row that are refused over one connection before it is closed
-	// received in a window without one complete request: 256 streams with 16 KiB each are not a flood
+	evictEvery = 10 * time.Millisecond // minimum between two evictions by one source
+	logEvery   = 10 * time.Second
+	visibleFor = time.Minute // how long readiness reports refused connections
+	// connections of one source that may flood the server within a window before the source is blocked
+	floodsAllowed     = 8
+	blockTime         = 10 * time.Second // how long a source is blocked
+	floodWindow       = time.Minute
+	maxRefusedStreams = 16 // consecutive refused streams after which a connection is closed
+	// bytes received in a window without a complete request; 256 streams with 16 KiB each are less
 	floodBytes = 4 << 20
 )
 
-// listen returns l with the bounds of c.
+// listen returns l with the limits of c.
 func (c *connections) listen(l net.Listener) net.Listener {
 	return &boundedListener{Listener: l, all: c}
 }
@@ -93,7 +92,7 @@ type boundedListener struct {
 	all *connections
 }
 
-// Accept implements [net.Listener]. A connection that is refused is closed and never seen by the caller.
+// Accept implements [net.Listener]. A refused connection is closed and not returned.
 func (l *boundedListener) Accept() (net.Conn, error) {
 	for {
 		raw, err := l.Listener.Accept()
@@ -112,23 +111,23 @@ type conn struct {
 	net.Conn
 	all    *connections
 	peer   netip.Addr
-	source admission.Source // of peer, for limits
+	source admission.Source // of the peer, for limits
 	remote remoteAddr
 
-	working atomic.Int32 // requests over it that are being worked on
-	since   atomic.Int64 // when it began to wait, in Unix nanoseconds
-	proven  atomic.Bool  // a token that came over it was verified
+	working atomic.Int32 // requests of it that the server works on
+	since   atomic.Int64 // when it became idle, in Unix nanoseconds
+	proven  atomic.Bool  // a token that was received over it was verified
 	once    sync.Once
 
-	window atomic.Int64 // when the window for floods began, in Unix nanoseconds
-	silent atomic.Int64 // bytes received in the window since the last complete request
-	armed  atomic.Int64 // when the deadline for writing was set
+	window      atomic.Int64 // when the flood window began, in Unix nanoseconds
+	unrequested atomic.Int64 // bytes received in the window since the last complete request
+	deadlineSet atomic.Int64 // when the write deadline was last set
 
-	refusedStreams atomic.Int32 // streams over it that were refused since the last complete request
+	refusedStreams atomic.Int32 // consecutive streams that were refused since the last complete request
 }
 
-// remoteAddr is the peer of a connection. It leads from a request over native gRPC to its connection: the peer is all
-// that the library shows of one.
+// remoteAddr is the address of a connection's peer, with a reference to the connection: with native gRPC, the peer
+// address is all that the library reveals of a connection.
 type remoteAddr struct {
 	net.Addr
 	conn *conn
@@ -137,7 +136,7 @@ type remoteAddr struct {
 // RemoteAddr implements [net.Conn].
 func (c *conn) RemoteAddr() net.Addr { return &c.remote }
 
-// admit returns the connection if there is room for it, or nil.
+// admit returns raw as a conn if there is room for it, or nil.
 func (c *connections) admit(raw net.Conn) *conn {
 	peer := admission.AddressOf(raw.RemoteAddr())
 	one := &conn{Conn: raw, all: c, peer: peer, source: admission.SourceOf(peer)}
@@ -150,7 +149,7 @@ func (c *connections) admit(raw net.Conn) *conn {
 	c.mu.Lock()
 	cause, victim := -1, (*conn)(nil)
 	switch {
-	case limited && c.away(one.source, now):
+	case limited && c.blocked(one.source, now):
 		cause = refusedSource
 	case limited && len(c.open[one.source]) >= c.share:
 		cause, victim = refusedSource, c.victim(one.source, one.source, now)
@@ -173,21 +172,22 @@ func (c *connections) admit(raw net.Conn) *conn {
 	c.mu.Unlock()
 	if victim != nil {
 		c.evicted.Add(1)
-		c.speak(cause, peer, now)
-		_ = victim.Close() // it waited; its client connects again
+		c.report(cause, peer, now)
+		_ = victim.Close() // it was idle, and its client can connect again
 	}
 	return one
 }
 
-// away reports whether a source has to stay away, because its connections flooded the server. It needs mu.
-func (c *connections) away(source admission.Source, now time.Time) bool {
+// blocked reports whether no connection of the source is accepted now, because its connections flooded the server. The
+// caller holds mu.
+func (c *connections) blocked(source admission.Source, now time.Time) bool {
 	f := c.floods[source]
 	return f != nil && now.Before(f.until)
 }
 
-// flood closes a connection over which the server was flooded. When a source does that again and again, its other
-// connections are closed, too, unless a token that came over them was verified, and it is not let in for a while:
-// closing costs the server more than connecting costs the client.
+// flood closes a connection that flooded the server. If the source has done so repeatedly, the source is blocked for a
+// while, and its other connections are closed, except those over which a token was verified: closing a connection costs
+// the server more than opening one costs the client.
 func (c *connections) flood(one *conn) {
 	c.flooded.Add(1)
 	now := c.now()
@@ -203,7 +203,7 @@ func (c *connections) flood(one *conn) {
 			c.floods[one.source] = f
 		}
 		if f.count++; f.count >= floodsAllowed && now.After(f.until) {
-			f.until = now.Add(stayAway)
+			f.until = now.Add(blockTime)
 			for other := range c.open[one.source] {
 				if !other.proven.Load() && other != one {
 					closing = append(closing, other)
@@ -212,17 +212,17 @@ func (c *connections) flood(one *conn) {
 		}
 	}
 	c.mu.Unlock()
-	c.speak(refusedSource, one.peer, now)
+	c.report(refusedSource, one.peer, now)
 	_ = one.Close()
 	for _, other := range closing {
 		_ = other.Close()
 	}
 }
 
-// maxFloods is how many sources that flooded the server are remembered.
+// maxFloods is the number of flooding sources that are stored.
 const maxFloods = 4096
 
-// largest is the source with most connections. It needs mu.
+// largest returns the source with the most connections. The caller holds mu.
 func (c *connections) largest() (out admission.Source) {
 	most := 0
 	for key, all := range c.open {
@@ -233,13 +233,14 @@ func (c *connections) largest() (out admission.Source) {
 	return out
 }
 
-// victim chooses the connection of a source that is closed in favour of one by another, or nil. It needs mu.
-func (c *connections) victim(by, of admission.Source, now time.Time) *conn {
-	if last, ok := c.evicting[by]; ok && now.Sub(last) < evictPace {
+// victim returns the connection of the source from that is closed for a new connection of the source by, or nil. The
+// caller holds mu.
+func (c *connections) victim(by, from admission.Source, now time.Time) *conn {
+	if last, ok := c.evicting[by]; ok && now.Sub(last) < evictEvery {
 		return nil
 	}
 	var out *conn
-	for one := range c.open[of] {
+	for one := range c.open[from] {
 		if one.working.Load() > 0 {
 			continue
 		}
@@ -252,14 +253,14 @@ func (c *connections) victim(by, of admission.Source, now time.Time) *conn {
 			out = one
 		}
 	}
-	if len(c.evicting) > 1024 { // entries only matter for milliseconds
+	if len(c.evicting) > 1024 { // entries matter only for milliseconds
 		clear(c.evicting)
 	}
 	c.evicting[by] = now
 	return out
 }
 
-// drop forgets a connection. It needs mu.
+// drop removes a connection. The caller holds mu.
 func (c *connections) drop(one *conn) {
 	all := c.open[one.source]
 	if _, ok := all[one]; !ok {
@@ -274,25 +275,25 @@ func (c *connections) drop(one *conn) {
 
 func (c *connections) refuse(cause int, peer netip.Addr, now time.Time) {
 	c.refused[cause].Add(1)
-	c.speak(cause, peer, now)
+	c.report(cause, peer, now)
 }
 
-// speak notes, for the log and for readiness, that there was no room for a connection.
-func (c *connections) speak(cause int, peer netip.Addr, now time.Time) {
-	c.lastly.Store(now.UnixNano())
-	c.untold.Add(1)
-	last := c.told.Load()
-	if now.UnixNano()-last < int64(tellEvery) || !c.told.CompareAndSwap(last, now.UnixNano()) {
+// report records, for the log and for readiness, that there was no room for a connection.
+func (c *connections) report(cause int, peer netip.Addr, now time.Time) {
+	c.lastRefusal.Store(now.UnixNano())
+	c.unlogged.Add(1)
+	last := c.loggedAt.Load()
+	if now.UnixNano()-last < int64(logEvery) || !c.loggedAt.CompareAndSwap(last, now.UnixNano()) {
 		return
 	}
 	text := "all connections of the listener are taken"
 	if cause == refusedSource {
-		text = "one source has as many connections as it may have, or floods the server: " + peer.String()
+		text = "one source has reached its limit of connections, or floods the server: " + peer.String()
 	}
-	c.where.Store(&text)
-	c.log.Warn("no room for connections: refused, or an idle one closed for each", "listener", c.name, "cause",
-		refusalCauses[cause], "source", peer.String(),
-		"count", c.untold.Swap(0), "open", c.count(), "limit", c.most, "limit_per_source", c.share)
+	c.reason.Store(&text)
+	c.log.Warn("no room for new connections; they are refused, or an idle connection is closed for each",
+		"listener", c.name, "cause", refusalCauses[cause], "source", peer.String(),
+		"count", c.unlogged.Swap(0), "open", c.count(), "limit", c.most, "limit_per_source", c.share)
 }
 
 func (c *connections) count() int {
@@ -301,12 +302,12 @@ func (c *connections) count() int {
 	return c.n
 }
 
-// warning is what readiness says of the listener; "" is nothing.
+// warning returns the warning of the listener for readiness; empty if there is none.
 func (c *connections) warning() string {
-	if last := c.lastly.Load(); last == 0 || c.now().Sub(time.Unix(0, last)) > visibleFor {
+	if last := c.lastRefusal.Load(); last == 0 || c.now().Sub(time.Unix(0, last)) > visibleFor {
 		return ""
 	}
-	if text := c.where.Load(); text != nil {
+	if text := c.reason.Load(); text != nil {
 		return "listener " + c.name + ": " + *text
 	}
 	return ""
@@ -322,15 +323,16 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// Read implements [net.Conn]. It ends a connection over which much is received and no request: frames of HTTP/2 that
-// cost the server an answer each and no client needs in numbers (PING, SETTINGS, streams that are reset at once).
+// Read implements [net.Conn]. It closes a connection over which much is received without a complete request: HTTP/2
+// frames that each cost the server an answer, and that no client needs in large numbers (PING, SETTINGS, streams that
+// are reset at once).
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if total := c.silent.Add(int64(n)); total > floodBytes {
+	if total := c.unrequested.Add(int64(n)); total > floodBytes {
 		now := c.all.now().UnixNano()
 		if begun := c.window.Load(); now-begun > int64(floodWindow) {
 			c.window.Store(now)
-			c.silent.Store(int64(n))
+			c.unrequested.Store(int64(n))
 		} else {
 			c.all.flood(c)
 			return 0, net.ErrClosed
@@ -339,29 +341,29 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write implements [net.Conn]. Where the listener bounds it, a write that the peer does not read ends the connection.
-// The deadline is set anew when a quarter of it has passed, not for each write.
+// Write implements [net.Conn]. If the listener has a write limit, a write that the peer does not read ends the
+// connection. The deadline is renewed after a quarter of it has passed, not for each write.
 func (c *conn) Write(p []byte) (int, error) {
 	if limit := c.all.write; limit > 0 {
 		now := c.all.now()
-		if now.UnixNano()-c.armed.Load() > int64(limit/4) {
-			c.armed.Store(now.UnixNano())
-			_ = c.SetWriteDeadline(now.Add(limit)) // a connection that is closed fails in Write
+		if now.UnixNano()-c.deadlineSet.Load() > int64(limit/4) {
+			c.deadlineSet.Store(now.UnixNano())
+			_ = c.SetWriteDeadline(now.Add(limit)) // on a closed connection, Write fails
 		}
 	}
 	return c.Conn.Write(p)
 }
 
-// begin notes that a request was received completely and is being worked on.
+// begin records that a request was received completely and that the work on it begins.
 func (c *conn) begin() {
 	if c != nil {
 		c.working.Add(1)
-		c.silent.Store(0)
+		c.unrequested.Store(0)
 		c.refusedStreams.Store(0)
 	}
 }
 
-// end notes that the work on a request has ended.
+// end records that the work on a request has ended.
 func (c *conn) end() {
 	if c != nil {
 		c.since.Store(c.all.now().UnixNano())
@@ -371,7 +373,7 @@ func (c *conn) end() {
 
 type connKey struct{}
 
-// withConn is the ConnContext of HTTP servers.
+// withConn is the ConnContext function of the HTTP servers.
 func withConn(ctx context.Context, c net.Conn) context.Context {
 	if one, ok := c.(*conn); ok {
 		return context.WithValue(ctx, connKey{}, one)

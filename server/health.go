@@ -12,7 +12,8 @@ import (
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 )
 
-// healthService is grpc.health.v1: what /readyz says. Every service name has the health of the whole, as there is one service.
+// healthService implements grpc.health.v1 with the readiness of /readyz. Every service name has the health of the whole
+// server, because there is one service.
 type healthService struct {
 	grpc_health_v1.UnimplementedHealthServer
 	server *Server
@@ -25,12 +26,12 @@ func (h *healthService) now() grpc_health_v1.HealthCheckResponse_ServingStatus {
 	return grpc_health_v1.HealthCheckResponse_NOT_SERVING
 }
 
-// Check answers once.
+// Check returns the health once.
 func (h *healthService) Check(context.Context, *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
 	return &grpc_health_v1.HealthCheckResponse{Status: h.now()}, nil
 }
 
-// List answers for every name.
+// List returns the health for every name.
 func (h *healthService) List(context.Context, *grpc_health_v1.HealthListRequest) (*grpc_health_v1.HealthListResponse, error) {
 	st := &grpc_health_v1.HealthCheckResponse{Status: h.now()}
 	return &grpc_health_v1.HealthListResponse{Statuses: map[string]*grpc_health_v1.HealthCheckResponse{
@@ -38,10 +39,10 @@ func (h *healthService) List(context.Context, *grpc_health_v1.HealthListRequest)
 	}}, nil
 }
 
-// watchEvery is how often a watch looks.
+// watchEvery is how often Watch checks for a change.
 const watchEvery = time.Second
 
-// Watch answers at once and at every change, until the caller leaves or the server stops.
+// Watch sends the health at once and at every change, until the caller disconnects or the server stops.
 func (h *healthService) Watch(_ *grpc_health_v1.HealthCheckRequest, stream grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()

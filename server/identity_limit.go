@@ -12,9 +12,9 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// identityLimit bounds how often one identity may be refused because of what it sends. Without it, the holder of one
-// valid token could have any number of requests verified, refused, journalled and logged. Certificates that are issued
-// do not count, and neither do failures of the server or its dependencies.
+// identityLimit bounds how often one identity may be refused because of what it sends. Without the limit, the holder of
+// one valid token could have any number of requests verified, refused, journalled and logged. Certificates that are
+// issued do not count, and neither do failures of the server or its dependencies.
 type identityLimit struct {
 	now     func() time.Time
 	seed    maphash.Seed
@@ -22,12 +22,12 @@ type identityLimit struct {
 }
 
 const (
-	identityRefusalBurst = 2000    // refusals of one identity at once
-	identityRefusalRate  = 20      // a second, from then on
-	maxLimitedIdentities = 1 << 14 // identities; when more are refused at once, further ones are not limited
+	identityRefusalBurst = 2000    // refusals of one identity in a burst
+	identityRefusalRate  = 20      // per second, after the burst
+	maxLimitedIdentities = 1 << 14 // identities that are stored; further ones are not limited
 )
 
-// errIdentityLimit is the cause of such a refusal, for the log.
+// errIdentityLimit is the cause of a refusal by the limit, for the log.
 var errIdentityLimit = errors.New("this identity was refused too often")
 
 func newIdentityLimit(now func() time.Time) *identityLimit {
@@ -39,8 +39,8 @@ func newIdentityLimit(now func() time.Time) *identityLimit {
 	}
 }
 
-// key stands for the identity of a request whose token was verified. Where the claims give no identity, it is the
-// configured entry and the key of the provider.
+// key returns a hash of the identity of a request whose token was verified. If the claims map to no identity, it is a
+// hash of the issuer entry and the key of the provider.
 func (l *identityLimit) key(d *oidc.Decision) uint64 {
 	id := &d.Identity
 	if id.Issuer == "" && id.Subject == "" {
@@ -49,7 +49,7 @@ func (l *identityLimit) key(d *oidc.Decision) uint64 {
 	return maphash.Comparable(l.seed, [2]string{id.Issuer, id.Subject})
 }
 
-// check returns RATE_LIMITED if the identity was refused too often.
+// check returns RATE_LIMITED if the identity of r was refused too often.
 func (l *identityLimit) check(d *oidc.Decision) error {
 	if d.ProviderKey == "" || !l.limiter.Used() {
 		return nil
@@ -60,21 +60,21 @@ func (l *identityLimit) check(d *oidc.Decision) error {
 	return nil
 }
 
-// count counts a refusal because of what an identity sent.
+// count counts a refusal that the identity caused by what it sent.
 func (l *identityLimit) count(d *oidc.Decision, f *fault.Error) {
 	if d != nil && d.ProviderKey != "" && (f.Kind == fault.Invalid || f.Kind == fault.Denied) {
 		l.limiter.Count(l.key(d), l.now())
 	}
 }
 
-// finishLimited counts a request that was refused by the limit on its identity. The metrics have each request, the log
-// has one line for many.
+// finishLimited counts a request that was refused by the limit on its identity: each in the metrics, and many with one
+// line in the log.
 func (s *Server) finishLimited(ctx context.Context, f finished) {
 	s.metrics.requests.WithLabelValues(f.method, f.record.transport, codeOf(f.failure.Kind).String(),
 		string(f.failure.Reason)).Inc()
 	s.metrics.seconds.WithLabelValues(f.method).Observe(f.took.Seconds())
 	if n, due := s.limited.due(time.Now()); due {
-		id := &f.record.account.facts
+		id := &f.record.entry.facts
 		s.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelWarn, "requests refused", slog.Int64("count", n),
 			slog.String("reason", string(f.failure.Reason)),
 			slog.String("cause", errIdentityLimit.Error()), slog.String("issuer", shorten(id.Issuer)),

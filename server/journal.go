@@ -16,31 +16,31 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// account is what the journal says of one request: the same facts in the intent and in the outcome. It MUST NOT be given a
-// token, a proof or a key.
-type account struct {
-	journal *journal.Journal // nil: none
-	facts   journal.Record
-	settled bool // the outcome is in the journal, or may be
+// journalEntry is what the journal records of one request: the same facts in the intent and in the outcome. It MUST NOT
+// be given a token, a proof or a key.
+type journalEntry struct {
+	journal    *journal.Journal // nil: no journal
+	facts      journal.Record
+	hasOutcome bool // the outcome is in the journal, or may be
 }
 
-// outcomeTime bounds the wait for an outcome, which the end of the request does not end.
+// outcomeTime bounds the wait for an outcome. The wait continues after the end of the request's context.
 const outcomeTime = 10 * time.Second
 
-// errOutcomeTime is an outcome that was not waited for any longer: it may yet be written.
+// errOutcomeTime means that the wait for an outcome has ended; the outcome may still be written.
 var errOutcomeTime = fmt.Errorf("the outcome was not durable within %s", outcomeTime)
 
-// under notes the core that the request runs on.
-func (r *record) under(core *Core) {
-	r.account.journal, r.account.facts.Config = core.Journal, core.Digest
+// setCore records the core that serves the request.
+func (r *record) setCore(core *Core) {
+	r.entry.journal, r.entry.facts.Config = core.Journal, core.Digest
 }
 
-func (a *account) decision(d *oidc.Decision) {
+func (a *journalEntry) decision(d *oidc.Decision) {
 	f := &a.facts
 	f.Issuer, f.Subject, f.SAN, f.Entry, f.Rule, f.ProviderKey = d.Identity.Issuer, d.Identity.Subject, d.Identity.SAN.Value, d.Entry, d.Rule, d.ProviderKey
 }
 
-func (a *account) key(k pop.Key) {
+func (a *journalEntry) key(k pop.Key) {
 	if a.journal != nil {
 		a.facts.Key, a.facts.KeyType = hexSum(k.SPKI), k.Algorithm
 	}
@@ -51,35 +51,36 @@ func hexSum(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// journalled gives a request the journal's two hooks: what is about to be signed, and how it ended.
+// journalled adds the two hooks of the journal to a request of the authority: before the precertificate is signed, and
+// after the certificate is made.
 func (r *record) journalled(req *ca.Request) {
-	if r.account.journal != nil {
+	if r.entry.journal != nil {
 		req.Intent, req.Outcome = r.intent, r.outcome
 	}
 }
 
-// entry is a record of the request as it is now.
-func (r *record) entry(kind journal.Kind) journal.Record {
-	e := r.account.facts
+// journalRecord returns a journal record of the request as it is now.
+func (r *record) journalRecord(kind journal.Kind) journal.Record {
+	e := r.entry.facts
 	e.Kind, e.RequestID, e.Transport, e.Micros = kind, r.id, r.transport, time.Since(r.began).Microseconds()
 	return e
 }
 
 func (r *record) intent(ctx context.Context, in ca.Intent) error {
-	f := &r.account.facts
+	f := &r.entry.facts
 	f.Serial, f.TBS, f.IssuerKey = fmt.Sprintf("%040x", in.Serial), hex.EncodeToString(in.TBS[:]), hex.EncodeToString(in.IssuerKeyHash[:])
-	e := r.entry(journal.Intent)
-	return r.account.journal.Append(ctx, &e)
+	e := r.journalRecord(journal.Intent)
+	return r.entry.journal.Append(ctx, &e)
 }
 
-// outcome writes that a certificate was issued. That none was is written by [record.refused], with the reason that the client
-// gets; no certificate hangs on it.
+// outcome writes that a certificate was issued. [record.refused] writes that none was, with the reason that the client
+// gets.
 func (r *record) outcome(ctx context.Context, o ca.Outcome) error {
-	r.account.facts.Signatures = o.Signatures
+	r.entry.facts.Signatures = o.Signatures
 	if o.Err != nil {
 		return nil
 	}
-	e := r.entry(journal.Outcome)
+	e := r.journalRecord(journal.Outcome)
 	e.Result, e.Certificate = journal.Issued, hexSum(o.Certificate)
 	for _, raw := range o.SCTs {
 		s, err := tbs.ParseSCT(raw)
@@ -93,21 +94,22 @@ func (r *record) outcome(ctx context.Context, o ca.Outcome) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, outcomeTime, errOutcomeTime)
 	defer cancel()
-	err := r.account.journal.Append(ctx, &e)
-	// Not ctx.Err(): the journal may refuse the record at the moment in which the time ends, and then it is not there.
-	r.account.settled = err == nil || errors.Is(err, errOutcomeTime)
+	err := r.entry.journal.Append(ctx, &e)
+	// Not ctx.Err(): the journal may refuse the record at the moment at which the time ends, and then the record is not
+	// written.
+	r.entry.hasOutcome = err == nil || errors.Is(err, errOutcomeTime)
 	return err
 }
 
-// refused writes that a request ended without a certificate, and why. Nobody waits for it.
+// refused writes that a request ended without a certificate, and why. It does not wait for the record to be durable.
 func (r *record) refused(f *fault.Error) {
-	if r.account.journal == nil || r.account.settled {
+	if r.entry.journal == nil || r.entry.hasOutcome {
 		return
 	}
-	e := r.entry(journal.Outcome)
+	e := r.journalRecord(journal.Outcome)
 	e.Result, e.Reason = journal.Denied, string(f.Reason)
 	if e.Signatures > 0 {
 		e.Result = journal.Failed
 	}
-	r.account.journal.Note(&e)
+	r.entry.journal.Note(&e)
 }

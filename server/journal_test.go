@@ -206,7 +206,7 @@ func TestJournalOfRefusals(t *testing.T) {
 	}
 }
 
-// switchable is a disk that is full when it is told to be.
+// switchable is a disk that is full when it is loggedAt to be.
 type switchable struct {
 	file *os.File
 	full *atomic.Bool

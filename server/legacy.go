@@ -17,14 +17,14 @@ import (
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 )
 
-// legacy answers the older API, over REST alone. It is another encoding of the same requests: who asks, which key and what is
-// issued are decided by [service.create].
+// legacy implements the older API (v1), over REST only. It is another encoding of the same requests: [service.create]
+// verifies the identity and the key, and issues.
 type legacy struct {
 	fulciolegacypb.UnimplementedCAServer
 	*Server
 }
 
-// CreateSigningCertificate issues one certificate. A token in the body does not exist here; the key may be PEM or DER.
+// CreateSigningCertificate issues one certificate. The body of this API has no token; the key may be PEM or DER.
 func (s legacy) CreateSigningCertificate(ctx context.Context, in *fulciolegacypb.CreateSigningCertificateRequest) (*httpbody.HttpBody, error) {
 	return observe(ctx, s.Server, call[*httpbody.HttpBody]{
 		method: "v1.CreateSigningCertificate",
@@ -32,8 +32,8 @@ func (s legacy) CreateSigningCertificate(ctx context.Context, in *fulciolegacypb
 		run: func(ctx context.Context, core *Core, r *record) (*httpbody.HttpBody, error) {
 			s.metrics.legacy.WithLabelValues("CreateSigningCertificate", family(r.agent)).Inc()
 			if len(in.GetCertificateSigningRequest())+len(in.GetPublicKey().GetContent()) == 0 {
-				// Such as a body of the newer API, whose token is in the body: Fulcio names the key before the token
-				// here.
+				// For example a body of the newer API, which contains the token: Fulcio reports the key before the
+				// token here.
 				return nil, fault.New(fault.KeyMissing, nil)
 			}
 			out, err := service{Server: s.Server}.create(ctx, core, upgraded(in), r)
@@ -49,7 +49,7 @@ func (s legacy) CreateSigningCertificate(ctx context.Context, in *fulciolegacypb
 	})
 }
 
-// upgraded is the request in the newer API.
+// upgraded returns the request in the form of the newer API.
 func upgraded(in *fulciolegacypb.CreateSigningCertificateRequest) *fulciopb.CreateSigningCertificateRequest {
 	if csr := in.GetCertificateSigningRequest(); len(csr) > 0 {
 		return &fulciopb.CreateSigningCertificateRequest{Key: &fulciopb.CreateSigningCertificateRequest_CertificateSigningRequest{CertificateSigningRequest: csr}}
@@ -62,7 +62,7 @@ func upgraded(in *fulciolegacypb.CreateSigningCertificateRequest) *fulciopb.Crea
 	}}
 }
 
-// GetRootCertificate answers with every chain, one after the other, with a blank line between two certificates.
+// GetRootCertificate returns all chains, one after the other, with a blank line between two certificates.
 func (s legacy) GetRootCertificate(ctx context.Context, _ *emptypb.Empty) (*httpbody.HttpBody, error) {
 	return observe(ctx, s.Server, call[*httpbody.HttpBody]{
 		method: "v1.GetRootCertificate",
@@ -83,11 +83,11 @@ func chainBody(pem string) *httpbody.HttpBody {
 	return &httpbody.HttpBody{ContentType: "application/pem-certificate-chain", Data: []byte(strings.TrimSpace(pem))}
 }
 
-// legacyPath is what the paths of the older API begin with.
+// legacyPath is the prefix of the paths of the older API.
 const legacyPath = "/api/v1/"
 
-// withLegacy marks every answer of the older API as deprecated (RFC 9745) and names what takes its place (RFC 8288), or turns
-// the older API away where it is switched off.
+// withLegacy marks every answer of the older API as deprecated (RFC 9745) with a link to its successor (RFC 8288). If
+// the older API is switched off, withLegacy refuses its requests.
 func (s *Server) withLegacy(next http.Handler) http.Handler {
 	successor := map[string]string{"signingCert": "/api/v2/signingCert", "rootCert": "/api/v2/trustBundle"}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -101,13 +101,13 @@ func (s *Server) withLegacy(next http.Handler) http.Handler {
 			s.writeError(w, r, status.Error(codes.NotFound, "The v1 API is switched off on this server; use "+newer))
 			return
 		}
-		w.Header().Set("Deprecation", "@1795478400") // 2026-11-24, when mayfly first served it
+		w.Header().Set("Deprecation", "@1795478400") // 2026-11-24, when mayfly first served this header
 		w.Header().Set("Link", "<"+newer+`>; rel="successor-version"`)
 		next.ServeHTTP(w, r)
 	})
 }
 
-// created gives a certificate of the older API its status: clients of that API accept no other.
+// created sets the status 201 for a certificate of the older API: its clients accept no other status.
 func created(ctx context.Context, w http.ResponseWriter, _ proto.Message) error {
 	if method, ok := runtime.RPCMethod(ctx); ok && method == fulciolegacypb.CA_CreateSigningCertificate_FullMethodName {
 		w.WriteHeader(http.StatusCreated)

@@ -7,18 +7,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// listening has the bounds of the listeners.
+// listening has the limits of the listeners.
 type listening struct {
 	http, grpc, admin *connections
 }
 
-// adminConnections is how many connections the admin listener has: a scrape or a probe needs one.
+// adminConnections is the limit of connections of the admin listener: a scrape or a probe needs one.
 const adminConnections = 256
 
 func newListening(s *Server) *listening {
 	b := bounds{most: s.limits.Connections, share: s.limits.PerSource, trust: s.proxies, log: s.log}
 	rest, native := b, b
-	rest.name = "http" // net/http has deadlines for writing
+	rest.name = "http" // net/http has write deadlines
 	native.name, native.write = "grpc", writeTimeout
 	return &listening{
 		http: newConnections(rest), grpc: newConnections(native),
@@ -28,8 +28,8 @@ func newListening(s *Server) *listening {
 
 func (l *listening) all() []*connections { return []*connections{l.http, l.grpc, l.admin} }
 
-// health is the line of the listeners in the readiness report. It is advisory: whoever takes connections must not be
-// able to take the server out of service for others.
+// health is the entry of the listeners in the readiness report. It is advisory: clients that use up the connections
+// must not be able to take the server out of service.
 func (l *listening) health() Health {
 	var warnings []string
 	for _, c := range l.all() {
@@ -39,7 +39,7 @@ func (l *listening) health() Health {
 		func(w string) bool { return w == "" }), "; ")}
 }
 
-// boundsCollector has the metrics of the bounds on connections, streams and waits.
+// boundsCollector has the metrics of the limits on connections, streams and waits.
 type boundsCollector struct{ *Server }
 
 var (
@@ -55,10 +55,11 @@ var (
 			"limit.",
 		[]string{"listener"}, nil)
 	floodedDesc = prometheus.NewDesc("mayfly_server_connections_flooded_total",
-		"Connections that were closed because they delivered much data and no request.", []string{"listener"}, nil)
+		"Connections that were closed because they sent much data without a complete request.",
+		[]string{"listener"}, nil)
 	receivingDesc = prometheus.NewDesc("mayfly_server_requests_receiving",
 		"Requests that are being received.", nil, nil)
-	standingDesc = prometheus.NewDesc("mayfly_server_streams_standing",
+	longStreamsDesc = prometheus.NewDesc("mayfly_server_streams_standing",
 		"Streams that stay open: health watches and reflection.", nil, nil)
 	unreceivedDesc = prometheus.NewDesc("mayfly_server_requests_unreceived_total",
 		"Requests that were not received, by cause: too slow, too many at once, too many long-lived "+
@@ -94,8 +95,8 @@ func (b boundsCollector) Collect(out chan<- prometheus.Metric) {
 	gauge(receivingDesc, receiving)
 	_, busy := b.streams.open.Taken()
 	counter(unreceivedDesc, refused+busy, "too_many")
-	standing, refused := b.streams.standing.Taken()
-	gauge(standingDesc, standing)
+	longLived, refused := b.streams.longLived.Taken()
+	gauge(longStreamsDesc, longLived)
 	counter(unreceivedDesc, refused, "too_many_standing")
 	counter(unreceivedDesc, b.streams.timeouts.Load(), "timeout")
 	waits, refused := b.admission.AwaitingProviders()

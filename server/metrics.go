@@ -5,7 +5,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics of one server. Labels: method from the API, transport grpc or rest, code, reason and client from closed tables (F10).
+// metrics are those of one server. Labels: method from the API, transport grpc or rest, code, reason and client from
+// closed tables (F10).
 type metrics struct {
 	requests  *prometheus.CounterVec
 	legacy    *prometheus.CounterVec

@@ -39,7 +39,7 @@ var modes = []struct {
 	{"gRPC", false, true, false},
 }
 
-// deferred is a log that answers when it is told to.
+// deferred is a log that answers when it is loggedAt to.
 type deferred struct {
 	ca.Log
 	asked chan struct{}

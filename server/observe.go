@@ -18,15 +18,15 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
-// call is one method: its name on the wire and what it does with the core that is in force.
+// call is one method: its gRPC name, and the function that serves it with the current core.
 type call[R any] struct {
 	method string
-	issues bool // each one is worth a line in the log
+	issues bool // each call has a line in the log at level info
 	run    func(context.Context, *Core, *record) (R, error)
 }
 
-// observe runs c with everything that each request has: a place among the running ones, an id, a deadline, a panic guard,
-// metrics and one record (F4).
+// observe runs c with the parts that each request has: a count of running requests, an id, a deadline, a panic guard,
+// metrics and one log record (F4).
 func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error) {
 	start := time.Now()
 	s.running.Add(1)
@@ -41,7 +41,8 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	}
 	s.metrics.inFlight.Inc()
 	defer s.metrics.inFlight.Dec()
-	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id)) // an in-process or native stream takes it; there is no other
+	// The errors are ignored: the gateway and the gRPC server both accept metadata at this point.
+	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id))
 	_ = grpc.SetTrailer(ctx, metadata.Pairs(requestIDKey, r.id))
 	ctx, cancel := context.WithTimeoutCause(ctx, s.limits.Request, s.tooSlow)
 	defer cancel()
@@ -64,7 +65,7 @@ func observe[R any](ctx context.Context, s *Server, c call[R]) (out R, err error
 	return out, err
 }
 
-// guarded runs c and turns whatever happens into an answer or an error with an owner.
+// guarded runs c and returns its answer, or an error that is a [fault.Error]; a panic becomes such an error.
 func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R, failure *fault.Error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -75,9 +76,9 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 	}()
 	st := s.state.Load()
 	if st.core != nil {
-		r.under(st.core)
+		r.setCore(st.core)
 	}
-	if c.issues { // the others cost next to nothing
+	if c.issues { // the other methods cost next to nothing
 		if err := s.admission.Acquire(ctx); err != nil {
 			return out, owned(ctx, err)
 		}
@@ -93,18 +94,18 @@ func guarded[R any](ctx context.Context, s *Server, c call[R], r *record) (out R
 	return out, nil
 }
 
-// record gathers what the one log line of a request says. It MUST NOT be given a token, a proof or a key.
+// record collects the attributes of the one log line of a request. It MUST NOT be given a token, a proof or a key.
 type record struct {
 	id        string
 	transport string      // "grpc" or "rest"
-	agent     string      // what the client says it is
-	attrs     []slog.Attr // the first headAttrs are filled at the end
+	agent     string      // the User-Agent of the client
+	attrs     []slog.Attr // the first headAttrs are set when the request ends
 	began     time.Time
-	account   account
-	decided   *oidc.Decision // who asks; nil until the token was verified
+	entry     journalEntry
+	decided   *oidc.Decision // the verified identity; nil until the token is verified
 }
 
-// headAttrs is how many attributes stand at the beginning of every record.
+// headAttrs is the number of attributes at the beginning of every record.
 const headAttrs = 5
 
 func newRecord(ctx context.Context) *record {
@@ -117,7 +118,7 @@ func newRecord(ctx context.Context) *record {
 		source = v.client.String()
 	}
 	r.add("source", source)
-	r.account.facts.Source = source
+	r.entry.facts.Source = source
 	for _, key := range []string{"grpcgateway-user-agent", "user-agent"} {
 		if all := metadata.ValueFromIncomingContext(ctx, key); r.agent == "" && len(all) > 0 {
 			r.agent = all[0]
@@ -134,9 +135,9 @@ func newRecord(ctx context.Context) *record {
 
 func (r *record) add(key, value string) { r.attrs = append(r.attrs, slog.String(key, shorten(value))) }
 
-// decision notes who asks and what the configuration says of them. The handler of the log escapes what is in the values (D22).
+// decision records the decision about a verified token. The log handler escapes the values (D22).
 func (r *record) decision(d *oidc.Decision) {
-	r.account.decision(d)
+	r.entry.decision(d)
 	for _, a := range []struct{ key, value string }{
 		{"entry", d.Entry},
 		{"issuer", d.Identity.Issuer},
@@ -179,7 +180,7 @@ func saneID(id string) string {
 	return id
 }
 
-// finished is a request that has its answer.
+// finished is a request that was answered.
 type finished struct {
 	method  string
 	issues  bool
@@ -204,7 +205,7 @@ func (s *Server) finish(ctx context.Context, f finished) {
 	s.metrics.requests.WithLabelValues(f.method, f.record.transport, code.String(), reason).Inc()
 	s.metrics.seconds.WithLabelValues(f.method).Observe(f.took.Seconds())
 	if !f.issues && f.failure == nil {
-		level = slog.LevelDebug // reads are many and say little
+		level = slog.LevelDebug // reads are frequent and of little interest
 	}
 	attrs := f.record.attrs
 	copy(attrs, []slog.Attr{

@@ -23,50 +23,51 @@ import (
 // Health is the state of one dependency.
 type Health struct {
 	OK bool
-	// Advisory: the dependency is shown, but does not decide readiness.
+	// Advisory: the dependency is shown, but does not affect readiness.
 	Advisory bool
-	Warning  string // what to look at although it works
-	Cause    string // why not OK
+	Warning  string // a problem of a dependency that works
+	Cause    string // why OK is false
 }
 
-// Check is how one dependency, or a group of them, is asked. Ask or All is set. Both may take long, and may hang: they
-// are called in the background, one call of a check at a time, and what they said last is what is reported.
+// Check is how one dependency, or a group of dependencies, is checked. Exactly one of Ask and All is set. Both may take
+// long, and may hang: they are called in the background, one call of a check at a time, and the report has their last
+// results.
 type Check struct {
 	Name string
 	Ask  func() Health
-	// All asks a group of dependencies at once; the names are those of the dependencies.
+	// All checks a group of dependencies at once; the keys are the names of the dependencies.
 	All func() map[string]Health
 }
 
-// Readiness knows whether the dependencies of the server can issue. A sampler in the background asks them; reports are
-// answered from memory and never wait (B4). A check that has not answered for staleAfter is not OK, which is visible in
-// the report: a dependency that hangs is one that does not work. It is safe for concurrent use.
+// Readiness knows whether the dependencies of the server work. A sampler in the background checks them; reports are
+// made from memory and never wait (B4). A check without a result for staleAfter counts as failed, and the report says
+// so: a dependency that hangs does not work. It is safe for concurrent use.
 type Readiness struct {
 	now    func() time.Time
 	mu     sync.Mutex
 	checks []*check
 }
 
-// How often dependencies are asked, and how old an answer may be.
+// How often checks run, and how old a result may be.
 const (
 	sampleEvery = time.Second
 	staleAfter  = 5 * time.Second
-	firstAnswer = time.Second // how long Add and Replace wait for the first answers
+	firstAnswer = time.Second // how long Add and Replace wait for the first results
 )
 
-// check is a Check with its last answers.
+// check is a Check with its last results.
 type check struct {
 	Check
-	busy  *atomic.Bool // it is being asked; a check that replaces another one of the same name shares it
-	asked time.Time    // when it was given to the sampler, or last answered
-	last  map[string]*answer
-	said  bool // last is an answer; it may have no dependency
+	busy     *atomic.Bool // set while the check runs; shared with a check of the same name that it replaces
+	asked    time.Time    // when it was given to the sampler, or last returned a result
+	last     map[string]*answer
+	answered bool // last is the result; a group may have no dependency
 }
 
-// answer is the last word of one dependency.
+// answer is the last result of one dependency.
 type answer struct {
 	Health
-	since time.Time // of the last change of OK
+	since time.Time // when OK last changed
 }
 
 // NewReadiness returns a Readiness without dependencies.
@@ -85,8 +86,8 @@ func (r *Readiness) Add(c Check) {
 	r.Replace(append(all, c))
 }
 
-// Replace puts checks in the place of all that are there. A dependency that was there keeps its past. It waits for the
-// first answers for at most a second; a check that has not answered by then is not OK until it does.
+// Replace replaces all checks. A dependency of the same name keeps the time of its last change. Replace waits for the
+// first results for at most a second; a check without a result by then is not OK until it has one.
 func (r *Readiness) Replace(checks []Check) {
 	r.mu.Lock()
 	old := map[string]*check{}
@@ -98,8 +99,8 @@ func (r *Readiness) Replace(checks []Check) {
 	for _, one := range checks {
 		c := &check{Check: one, busy: new(atomic.Bool), asked: r.now(), last: map[string]*answer{}}
 		if before := old[one.Name]; before != nil {
-			c.busy, c.last, c.said = before.busy, before.last, before.said
-			if before.busy.Load() { // it hangs, perhaps: the new one is not asked before the old one has answered
+			c.busy, c.last, c.answered = before.busy, before.last, before.answered
+			if before.busy.Load() { // the old check may hang: the new one runs only after the old one has returned
 				c.asked = before.asked
 			}
 		}
@@ -119,7 +120,7 @@ func (r *Readiness) Replace(checks []Check) {
 	}
 }
 
-// sample asks every check that is not being asked. The channels are closed when they have answered.
+// sample runs every check that is not running. The channels are closed when the checks have returned.
 func (r *Readiness) sample() []<-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -139,7 +140,7 @@ func (r *Readiness) sample() []<-chan struct{} {
 	return out
 }
 
-// ask calls the check. A check that panics is a dependency that does not work.
+// ask runs the check. A check that panics counts as failed.
 func (c *check) ask() (out map[string]Health) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -152,19 +153,19 @@ func (c *check) ask() (out map[string]Health) {
 	return map[string]Health{c.Name: c.Ask()}
 }
 
-func (r *Readiness) store(c *check, said map[string]Health) {
+func (r *Readiness) store(c *check, results map[string]Health) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	next := make(map[string]*answer, len(said))
-	for name, h := range said {
+	next := make(map[string]*answer, len(results))
+	for name, h := range results {
 		a := &answer{Health: h, since: now}
 		if before := c.last[name]; before != nil && before.OK == h.OK {
 			a.since = before.since
 		}
 		next[name] = a
 	}
-	c.last, c.said, c.asked = next, true, now
+	c.last, c.answered, c.asked = next, true, now
 }
 
 // run samples until ctx ends. It does not wait for checks that hang.
@@ -181,15 +182,15 @@ func (r *Readiness) run(ctx context.Context) {
 	}
 }
 
-// stale is the state of a check that has not answered in time; nil if it has.
+// stale returns the state of a check without a result in time; nil if it has one.
 func (c *check) stale(now time.Time) *Dependency {
 	age := now.Sub(c.asked)
-	if age <= staleAfter && c.said {
+	if age <= staleAfter && c.answered {
 		return nil
 	}
-	d := &Dependency{Cause: "it was not asked yet", Since: c.asked}
+	d := &Dependency{Cause: "it was not checked yet", Since: c.asked}
 	if age > staleAfter {
-		d.Cause = fmt.Sprintf("no answer for %s: what is asked hangs", age.Truncate(time.Second))
+		d.Cause = fmt.Sprintf("no result for %s: the check hangs", age.Truncate(time.Second))
 	}
 	return d
 }
@@ -199,27 +200,27 @@ type Report struct {
 	Ready        bool                  `json:"ready"`
 	Dependencies map[string]Dependency `json:"dependencies"`
 	Config       *InForce              `json:"config,omitempty"` // nil until there is one
-	// Oldest is when the oldest answer in the report was given: reports are made from memory.
+	// Oldest is the time of the oldest result in the report, which is made from memory.
 	Oldest time.Time `json:"oldest"`
 }
 
-// InForce is the configuration that requests run on.
+// InForce is the configuration that serves requests now.
 type InForce struct {
-	Generation uint64 `json:"generation"` // counts configurations, from 1
+	Generation uint64 `json:"generation"` // number of the loaded configuration, from 1
 	Digest     string `json:"digest"`     // SHA-256, in hexadecimal
 }
 
-// Dependency is one line of a [Report].
+// Dependency is one entry of a [Report].
 type Dependency struct {
 	OK      bool      `json:"ok"`
 	Warning string    `json:"warning"`
 	Cause   string    `json:"cause"`
-	Since   time.Time `json:"since"` // of the last change of OK that was seen
+	Since   time.Time `json:"since"` // when OK was last seen to change
 
 	advisory bool
 }
 
-// Report says what every dependency said last.
+// Report returns the last result of every check.
 func (r *Readiness) Report() Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -239,7 +240,7 @@ func (r *Readiness) Report() Report {
 		for name, a := range c.last {
 			d := Dependency{OK: a.OK, Warning: a.Warning, Cause: a.Cause, Since: a.since, advisory: a.Advisory}
 			if late != nil {
-				d = *late // what hangs may be anything, so that it is not only for information
+				d = *late // a check that hangs may contain any dependency, so the entry is not advisory
 			}
 			out.add(name, d)
 		}
@@ -253,7 +254,7 @@ func (r *Report) add(name string, d Dependency) {
 	r.Dependencies[name] = d
 }
 
-// ready is the Ready of a report, for those who ask often.
+// ready returns the Ready of a report without making the report.
 func (r *Readiness) ready() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -272,7 +273,7 @@ func (r *Readiness) ready() bool {
 	return true
 }
 
-// unready is why the server itself is not ready; "" is that it is.
+// unready returns why the server itself is not ready; empty if it is.
 func (s *Server) unready() string {
 	select {
 	case <-s.stopping:
@@ -282,10 +283,11 @@ func (s *Server) unready() string {
 	}
 }
 
-// ready is whether requests would be served now: the Ready of [Server.report].
+// ready reports whether requests would be served now: the Ready of [Server.report].
 func (s *Server) ready() bool { return s.unready() == "" && s.readiness.ready() }
 
-// report is the readiness of the server: its dependencies', once it has a core and until it stops.
+// report returns the readiness of the server: that of its dependencies, and false before it has a core and while it
+// stops.
 func (s *Server) report() Report {
 	r := s.readiness.Report()
 	now := s.readiness.now()
@@ -300,7 +302,7 @@ func (s *Server) report() Report {
 	return r
 }
 
-// causes says in one line why a report is not ready.
+// causes returns in one line why a report is not ready.
 func (r Report) causes() string {
 	var out []string
 	for name, d := range r.Dependencies {
@@ -312,17 +314,17 @@ func (r Report) causes() string {
 	return strings.Join(out, "; ")
 }
 
-// How readiness is followed for the log.
+// How changes of readiness are logged.
 const (
 	followEvery = 250 * time.Millisecond
-	settleFirst = time.Second // how long the server may be starting before the log says that it is not ready
+	startGrace  = time.Second // how long the server may be starting before the log says that it is not ready
 )
 
-// follow writes to the log when the server becomes ready, and when and why it stops being so, until ctx ends.
+// follow logs when the server becomes ready, and when and why it is no longer ready, until ctx ends.
 func (s *Server) follow(ctx context.Context) {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
-	said := "" // what the log said last
+	logged := "" // the last state that was logged
 	for {
 		select {
 		case <-ctx.Done():
@@ -330,12 +332,12 @@ func (s *Server) follow(ctx context.Context) {
 		case <-tick.C:
 		}
 		switch ready := s.ready(); {
-		case ready && said != "ready":
-			said = "ready"
+		case ready && logged != "ready":
+			logged = "ready"
 			s.log.Info("ready")
-		case !ready && said != "not ready" && (said != "" || time.Since(s.began) > settleFirst):
+		case !ready && logged != "not ready" && (logged != "" || time.Since(s.began) > startGrace):
 			if r := s.report(); !r.Ready {
-				said = "not ready"
+				logged = "not ready"
 				s.log.Warn("not ready", "cause", r.causes())
 			}
 		}
@@ -345,7 +347,8 @@ func (s *Server) follow(ctx context.Context) {
 // readinessCollector has the metrics of readiness.
 type readinessCollector struct{ *Server }
 
-// Describe implements [prometheus.Collector]: dependencies come and go, so that nothing is promised.
+// Describe implements [prometheus.Collector]. It sends nothing, because dependencies come and go (an unchecked
+// collector).
 func (readinessCollector) Describe(chan<- *prometheus.Desc) {}
 
 var (
@@ -373,7 +376,7 @@ func (c readinessCollector) Collect(out chan<- prometheus.Metric) {
 		max(0, c.readiness.now().Sub(r.Oldest).Truncate(time.Second).Seconds()))
 }
 
-// adminPages are for the operator. They MUST NOT be reachable from outside.
+// adminPages are the pages for the operator. They MUST NOT be reachable by others.
 func (s *Server) adminPages(registry *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
@@ -403,14 +406,14 @@ func (s *Server) adminPages(registry *prometheus.Registry) http.Handler {
 		case s.profiling:
 		case !onLoopback(r):
 			http.Error(w,
-				"profiles are served on loopback addresses only; write listen.profiling: true to serve them here",
+				"profiles are served on loopback addresses only; set listen.profiling: true to serve them here",
 				http.StatusForbidden)
 			return
 		case !hostname.IsLoopbackRequest(r.Host):
-			// A page in a browser on this machine may have had its own name resolved to a loopback address (DNS
+			// A browser on this machine may be on a page whose host name now resolves to a loopback address (DNS
 			// rebinding).
 			http.Error(w,
-				"profiles are served for the host names of loopback addresses only, as localhost or 127.0.0.1",
+				"profiles are served only if the Host header names a loopback address, such as localhost or 127.0.0.1",
 				http.StatusForbidden)
 			return
 		}
@@ -419,7 +422,7 @@ func (s *Server) adminPages(registry *prometheus.Registry) http.Handler {
 	return mux
 }
 
-// onLoopback reports whether a request came in at a loopback address of this machine.
+// onLoopback reports whether a request was received at a loopback address of this machine.
 func onLoopback(r *http.Request) bool {
 	at, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	return ok && admission.AddressOf(at).IsLoopback()

@@ -83,7 +83,7 @@ func TestReadinessOfWhatHangs(t *testing.T) {
 	}
 	eventually(t, "the log says why", func() bool {
 		return strings.Contains(logs.String(), `"msg":"not ready"`) &&
-			strings.Contains(logs.String(), "disk: no answer for")
+			strings.Contains(logs.String(), "disk: no result for")
 	})
 	began := time.Now()
 	readiness.Replace([]server.Check{disk})

@@ -19,20 +19,20 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// arrival is what the server knows of a request before it is decoded: the connection that it came over, the address of
-// its client, and how to end its reception. Over native gRPC it is made by [Server.onStream], over HTTP by
-// [Server.bounded] and [Server.both].
+// arrival is what the server knows of a request before it is decoded: its connection, the address of its client, and
+// how to end its reception. For native gRPC, [Server.onStream] makes it; for HTTP, [Server.bounded] and [Server.both]
+// do.
 type arrival struct {
-	conn   *conn            // nil for a connection that is not of our listeners, as in a test of a handler
+	conn   *conn            // nil for a connection of another listener, as in a test of a handler
 	client netip.Addr       // the address of the client, behind trusted proxies
 	source admission.Source // of client
-	abort  func()           // ends a stream over native gRPC; nil over HTTP, whose server has deadlines
+	abort  func()           // ends a stream of native gRPC; nil for HTTP, whose server has deadlines
 
-	receiving bool // the request has a place among those that are being received
-	working   bool // the request counts among those that its connection works on
+	receiving bool // the request is counted among those that are being received
+	working   bool // the request is counted among those of its connection that the server works on
 }
 
-// arrivalContext carries an arrival. It embeds the context that it extends, so that deriving from it needs no
+// arrivalContext carries an arrival. It embeds the context that it extends, so that deriving a context from it needs no
 // goroutine.
 type arrivalContext struct {
 	context.Context //nolint:containedctx // it is a context
@@ -52,55 +52,54 @@ func (c *arrivalContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// arrivalIn returns the arrival that a context carries; nil where there is none, as in a test of one handler.
+// arrivalIn returns the arrival that a context carries; nil if there is none, as in a test of one handler.
 func arrivalIn(ctx context.Context) *arrival {
 	v, _ := ctx.Value(arrivalKey{}).(*arrival)
 	return v
 }
 
-// newArrival describes a request that came over c; peer is its other end.
+// newArrival describes a request over the connection c from peer.
 func (s *Server) newArrival(c *conn, peer netip.Addr, forwarded []string) arrival {
 	v := arrival{conn: c, client: s.proxies.Client(peer, forwarded)}
 	v.source = admission.SourceOf(v.client)
 	return v
 }
 
-// The counts and times of streams (W1, F2, F3).
+// Limits of streams, by number and time (W1, F2, F3).
 const (
-	receiveShare  = 16        // one source may have 1/16 of the streams that are being received
-	standingMost  = 1024      // streams that stay open for long: health watches, reflection
-	standingShare = 64        // of one source
-	standingTime  = time.Hour // then the client has to ask again
+	receiveShare    = 16        // one source may have 1/16 of the requests that are being received
+	maxLongStreams  = 1024      // streams that stay open for long: health watches and reflection
+	longStreamShare = 64        // of these, from one source
+	longStreamTime  = time.Hour // then the stream is ended, and the client has to start another one
 )
 
-// streams bounds how many requests are received, how many are open over HTTP/2, and how many streams stay open for
-// long, at once.
+// streams bounds how many requests are being received, how many are open over HTTP/2, and how many long-lived streams
+// are open, at once.
 type streams struct {
 	receiving *admission.Budget[admission.Source]
-	// over HTTP/2 of the one-port mode; elsewhere connections and requests are the bound
-	open     *admission.Budget[admission.Source]
-	standing *admission.Budget[admission.Source]
-	timeouts atomic.Uint64 // requests that were not received in time
+	// over HTTP/2 in the one-port mode; in the other mode, the limits of connections and requests suffice
+	open      *admission.Budget[admission.Source]
+	longLived *admission.Budget[admission.Source]
+	timeouts  atomic.Uint64 // requests that were not received in time
 }
 
 func newStreams(most int) *streams {
 	return &streams{
 		receiving: admission.NewBudget[admission.Source](most, max(64, most/receiveShare)),
 		open:      admission.NewBudget[admission.Source](4*most, most/2),
-		standing:  admission.NewBudget[admission.Source](standingMost, standingShare),
+		longLived: admission.NewBudget[admission.Source](maxLongStreams, longStreamShare),
 	}
 }
 
-// Errors of requests that are not received. They have no request id: nothing of the request was read.
+// Errors of requests that are not received. They have no request id, because nothing of the request was read.
 var (
 	errReceiving = errors.New("too many requests are being received, in total or from this source")
-	errStanding  = errors.New("too many streams are open, in total or from this source")
+	errLongLived = errors.New("too many streams are open, in total or from this source")
 	errReceipt   = errors.New("the request was not received within " + bodyTimeout.String())
 )
 
-// onStream attaches its arrival to a stream over native gRPC, or refuses the stream where there is no room for another
-// request that is being received. The library calls it before the stream has a goroutine, under a lock of the
-// connection.
+// onStream attaches an arrival to a stream of native gRPC, or refuses the stream if too many requests are being
+// received. The library calls it before the stream has a goroutine, and holds a lock of the connection meanwhile.
 func (s *Server) onStream(ctx context.Context, info *tap.Info) (context.Context, error) {
 	var c *conn
 	var from netip.Addr
@@ -120,23 +119,23 @@ func (s *Server) onStream(ctx context.Context, info *tap.Info) (context.Context,
 	return &arrivalContext{Context: ctx, arrival: v}, nil
 }
 
-// errNoRoom is what a client reads whose request is refused before anything of it is received. It has no request id, so
-// that it costs next to nothing.
+// errNoRoom is the error of a request that is refused before any part of it is received. It has no request id, so that
+// it costs next to nothing.
 var errNoRoom = status.Error(codes.ResourceExhausted, fault.RateLimited.Message())
 
-// refuseStream counts a stream that is refused before anything of it is received. A connection over which nothing but
-// such streams come is closed: each costs the server a goroutine, and the client nothing.
+// refuseStream counts a stream that is refused before any part of it is received. A connection over which only such
+// streams arrive is closed: each costs the server a goroutine, and the client nothing.
 func (s *Server) refuseStream(c *conn) {
 	_ = s.refuse(context.Background(), refusal{
 		method: unreceived, transport: "grpc",
 		err: fault.New(fault.RateLimited, errReceiving),
 	})
-	if c != nil && !c.proven.Load() && c.refusedStreams.Add(1) > maxTurnedAway {
+	if c != nil && !c.proven.Load() && c.refusedStreams.Add(1) > maxRefusedStreams {
 		c.all.flood(c)
 	}
 }
 
-// writeNoRoom writes errNoRoom as an answer over HTTP/2 that has trailers only.
+// writeNoRoom writes errNoRoom as a Trailers-Only response.
 func writeNoRoom(w http.ResponseWriter) {
 	h := w.Header()
 	h["Date"] = nil
@@ -146,7 +145,7 @@ func writeNoRoom(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// begin gives a request a place among those that are being received.
+// begin counts a request among those that are being received, if there is room for it.
 func (s *Server) begin(v *arrival) *fault.Error {
 	if !s.streams.receiving.Take(v.source) {
 		return fault.New(fault.RateLimited, errReceiving).WithRetryAfter(time.Second)
@@ -155,7 +154,7 @@ func (s *Server) begin(v *arrival) *fault.Error {
 	return nil
 }
 
-// received notes that a request is complete.
+// received records that a request is complete.
 func (s *Server) received(v *arrival) {
 	if v == nil || !v.receiving {
 		return
@@ -165,7 +164,7 @@ func (s *Server) received(v *arrival) {
 	v.conn.begin()
 }
 
-// end gives back what a request has taken, whether it was received or not.
+// end releases what a request has taken, whether or not it was received.
 func (s *Server) end(v *arrival) {
 	switch {
 	case v.receiving:
@@ -177,7 +176,7 @@ func (s *Server) end(v *arrival) {
 	}
 }
 
-// registrar registers services whose methods have the bounds on receiving.
+// registrar registers services with limits on the reception of their requests.
 type registrar struct {
 	*grpc.Server
 	server *Server
@@ -214,8 +213,8 @@ func (s *Server) unary(next grpc.MethodHandler) grpc.MethodHandler {
 	}
 }
 
-// receive runs the reception of one message under its deadline. At its end the client gets the reason, which ends the
-// stream and with it the wait for the message; the library would tell the client about the end of a context otherwise.
+// receive receives one message within a deadline. At the deadline the client gets the reason, which ends the stream and
+// with it the wait for the message; the library would only report that a context ended.
 func (s *Server) receive(ctx context.Context, v *arrival, message func() error) error {
 	timer := time.AfterFunc(bodyTimeout, func() {
 		late := s.receiveTimeout(ctx)
@@ -234,38 +233,38 @@ func (s *Server) receive(ctx context.Context, v *arrival, message func() error) 
 	return err
 }
 
-// receiveTimeout is the error of a request that was not received in time.
+// receiveTimeout returns the error of a request that was not received in time.
 func (s *Server) receiveTimeout(ctx context.Context) error {
 	s.streams.timeouts.Add(1)
 	return s.refuseUnreceived(ctx, fault.New(fault.CallerDeadline, errReceipt).WithPublic("%s", errReceipt.Error()))
 }
 
-// refuseUnreceived counts a request that was not received and returns what its client reads.
+// refuseUnreceived counts a request that was not received and returns the error for its client.
 func (s *Server) refuseUnreceived(ctx context.Context, f *fault.Error) error {
 	r := newRecord(ctx)
 	return statusOf(s.refuse(ctx, refusal{method: unreceived, transport: r.transport, id: r.id, err: f}), r.id).Err()
 }
 
-// streaming bounds streams: how many are open, for how long, and the wait for each message.
+// streaming bounds the number of open streams, how long they are open, and the wait for each message.
 func (s *Server) streaming(next grpc.StreamHandler) grpc.StreamHandler {
 	return func(impl any, stream grpc.ServerStream) error {
 		v := arrivalIn(stream.Context())
 		if v == nil {
 			return next(impl, stream)
 		}
-		if !s.streams.standing.Take(v.source) {
+		if !s.streams.longLived.Take(v.source) {
 			return s.refuseUnreceived(stream.Context(),
-				fault.New(fault.RateLimited, errStanding).WithRetryAfter(time.Second))
+				fault.New(fault.RateLimited, errLongLived).WithRetryAfter(time.Second))
 		}
-		defer s.streams.standing.Give(v.source)
+		defer s.streams.longLived.Give(v.source)
 		defer s.end(v)
-		ctx, cancel := context.WithTimeout(stream.Context(), standingTime)
+		ctx, cancel := context.WithTimeout(stream.Context(), longStreamTime)
 		defer cancel()
 		return next(impl, &boundedStream{ServerStream: stream, ctx: ctx, server: s, arrival: v})
 	}
 }
 
-// boundedStream is a stream that waits for a message no longer than a request may take to be received.
+// boundedStream is a stream that waits for a message no longer than the time limit for receiving a request.
 type boundedStream struct {
 	grpc.ServerStream
 	ctx     context.Context //nolint:containedctx // a stream has one

@@ -18,23 +18,23 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// refusal is a request that is not let in.
+// refusal is a request that is not admitted.
 type refusal struct {
 	method, transport, id string
-	err                   error // of the admission
+	err                   error // the error of the admission
 }
 
-// refusals are counted between two lines in the log.
+// refusals counts the refusals since the last line in the log.
 type refusals struct {
-	since atomic.Int64 // the last line, in Unix nanoseconds
-	count atomic.Int64 // refused since
+	since atomic.Int64 // when the last line was written, in Unix nanoseconds
+	count atomic.Int64 // refused since that line
 }
 
-// refuseEvery is how often a line in the log speaks of refusals. A line for each would cost more than the refusal, when there is
-// least to spend; each is counted in the metrics.
+// refuseEvery is the time between two lines about refusals in the log. A line for each would cost more than the
+// refusal, when the load is highest; the metrics count each one.
 const refuseEvery = time.Second
 
-// refuse counts a request that is not let in.
+// refuse counts a request that is not admitted.
 func (s *Server) refuse(ctx context.Context, r refusal) *fault.Error {
 	f := fault.From(r.err)
 	s.metrics.requests.WithLabelValues(r.method, r.transport, codeOf(f.Kind).String(), string(f.Reason)).Inc()
@@ -45,17 +45,17 @@ func (s *Server) refuse(ctx context.Context, r refusal) *fault.Error {
 	return f
 }
 
-// refusedStatus is the error of a method that is not let in.
+// refusedStatus returns the status of a request that is not admitted.
 func (s *Server) refusedStatus(ctx context.Context, r refusal) error {
-	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id)) // an in-process or native stream takes it; there is no other
+	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, r.id)) // as in observe
 	return statusOf(s.refuse(ctx, r), r.id).Err()
 }
 
-// unreceived is the method, in metrics, of requests that were not received.
+// unreceived is the method label of requests that were not received.
 const unreceived = "unreceived"
 
-// admitting refuses requests for certificates over REST before anything of their bodies is read, and requests whose
-// bodies would be too many to receive at once.
+// admitting refuses certificate requests over REST before any part of their bodies is read, and limits how many bodies
+// are received at once.
 func (s *Server) admitting(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		method := ""
@@ -88,17 +88,17 @@ func (s *Server) admitting(next http.Handler) http.Handler {
 	})
 }
 
-// writeRefused answers a request over REST that is not let in.
+// writeRefused answers a request over REST that is not admitted.
 func (s *Server) writeRefused(w http.ResponseWriter, r *http.Request, refused refusal) {
 	writeRefusal(w, s.refuse(r.Context(), refused), refused.id)
 	_, _ = io.CopyN(io.Discard, r.Body, 4096) // as in writeError
 }
 
-// writeRefusal writes what [Server.writeError] would write of f, without the detour over messages.
+// writeRefusal writes what [Server.writeError] would write for f, without protobuf messages.
 func writeRefusal(w http.ResponseWriter, f *fault.Error, id string) {
 	const typeURL = "type.googleapis.com/google.rpc."
 	seconds := strconv.Itoa(int(retryAfter(f) / time.Second))
-	message, _ := json.Marshal(f.Public) // a string always can be
+	message, _ := json.Marshal(f.Public) // a string can always be encoded
 	body := append(make([]byte, 0, 512), `{"code":`...)
 	body = strconv.AppendInt(body, int64(codeOf(f.Kind)), 10)
 	body = append(append(body, `,"message":`...), message...)
@@ -112,7 +112,8 @@ func writeRefusal(w http.ResponseWriter, f *fault.Error, id string) {
 	_, _ = w.Write(body) // an error means that the client disconnected
 }
 
-// due counts a refusal. If the next line of the log is due, it returns the number of refusals since the last one.
+// due counts a refusal. If it is time for the next line in the log, due returns the number of refusals since the last
+// one.
 func (r *refusals) due(now time.Time) (count int64, due bool) {
 	r.count.Add(1)
 	last := r.since.Load()

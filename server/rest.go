@@ -24,15 +24,15 @@ import (
 	"github.com/mayfly-ca/mayfly/proto/openapi"
 )
 
-// rest builds the REST API: request id, CORS, body limit, then the log's read path or the gateway.
+// rest builds the REST API: request id, CORS, body limit, then the read path of the embedded log or the gateway.
 func (s *Server) rest(ct http.Handler) (http.Handler, error) {
 	gateway := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.HTTPBodyMarshaler{Marshaler: &runtime.JSONPb{
 			MarshalOptions: protojson.MarshalOptions{EmitUnpopulated: true}, UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
 		}}),
 		runtime.WithMetadata(func(_ context.Context, r *http.Request) metadata.MD {
-			// The value of Authorization is appended even when it is empty: a token in the header
-			// Grpc-Metadata-Oidcidentitytoken then makes two values, and a request with two values is refused.
+			// The value of Authorization is appended even if it is empty: a token in the header
+			// Grpc-Metadata-Oidcidentitytoken is then one of two values, and a request with two values is refused.
 			tokens := append(r.Header.Values(runtime.MetadataHeaderPrefix+tokenKey),
 				bearer(r.Header.Get("Authorization")))
 			return metadata.MD{tokenKey: tokens}
@@ -90,7 +90,7 @@ func withLog(gateway, ct http.Handler) http.Handler {
 	})
 }
 
-// bounded gives a request its id and its body a limit.
+// bounded sets the id of a request and limits the size of its body.
 func (s *Server) bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := saneID(r.Header.Get(requestIDKey))
@@ -107,13 +107,13 @@ func (s *Server) bounded(next http.Handler) http.Handler {
 	})
 }
 
-// both serves REST and gRPC on one port: gRPC is HTTP/2 with a content type of its own. The library reads a request
-// over gRPC under the deadlines of its stream; those of a stream that stays open are longer.
+// both serves REST and gRPC on one port: gRPC is HTTP/2 with its own content type. The library reads a gRPC request
+// within the deadlines of its stream; a stream that stays open has longer ones.
 func (s *Server) both() http.Handler {
-	standing := map[string]bool{}
+	longLived := map[string]bool{}
 	for service, info := range s.grpc.GetServiceInfo() {
 		for _, m := range info.Methods {
-			standing["/"+service+"/"+m.Name] = m.IsServerStream || m.IsClientStream
+			longLived["/"+service+"/"+m.Name] = m.IsServerStream || m.IsClientStream
 		}
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -138,9 +138,9 @@ func (s *Server) both() http.Handler {
 		}
 		ctx := &arrivalContext{Context: r.Context(), arrival: v}
 		c := http.NewResponseController(w)
-		_ = c.SetReadDeadline(time.Now().Add(bodyTimeout + pingTimeout)) // those of receive come first
-		if standing[r.URL.Path] {
-			_ = c.SetWriteDeadline(time.Now().Add(standingTime + bodyTimeout))
+		_ = c.SetReadDeadline(time.Now().Add(bodyTimeout + pingTimeout)) // the deadlines of receive end earlier
+		if longLived[r.URL.Path] {
+			_ = c.SetWriteDeadline(time.Now().Add(longStreamTime + bodyTimeout))
 		} else {
 			_ = c.SetWriteDeadline(time.Now().Add(2*bodyTimeout + s.limits.Request))
 		}
@@ -148,7 +148,7 @@ func (s *Server) both() http.Handler {
 	})
 }
 
-// writeError writes a google.rpc.Status. One that comes from the gateway itself (routing, decoding) gets its reason here.
+// writeError writes a google.rpc.Status. An error of the gateway itself (routing, decoding) gets its reason here.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	st := status.Convert(err)
 	if len(st.Details()) == 0 {
@@ -172,10 +172,11 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(body) // an error means that the client disconnected
 	}
-	_, _ = io.CopyN(io.Discard, r.Body, 4096) // lets a small rest of the body not cost the connection
+	// A small remainder of the body is read, so that the connection can be used again.
+	_, _ = io.CopyN(io.Discard, r.Body, 4096)
 }
 
-// gatewayInfo is the reason for an error that never reached the service.
+// gatewayInfo returns the details of an error that the gateway made, before the service was called.
 func (s *Server) gatewayInfo(st *status.Status, r *http.Request, requestID string) *errdetails.ErrorInfo {
 	info := &errdetails.ErrorInfo{Reason: string(fault.InternalError), Domain: domain, Metadata: map[string]string{"request_id": requestID}}
 	tooLarge := new(http.MaxBytesError)

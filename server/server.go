@@ -28,34 +28,34 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// Core is what requests run on. A request uses the one that is in force when it begins, to its end.
+// Core is what serves requests. A request uses the core that is in force when it begins, to its end.
 type Core struct {
 	Issuers    *oidc.Verifier
 	Keys       *pop.Policy
 	Authority  *ca.Authority
-	Generation uint64 // counts configurations, from 1
+	Generation uint64 // number of the loaded configuration, from 1
 	Digest     string // SHA-256 of the configuration, in hexadecimal
 	NoLegacy   bool   // the older API (v1) is switched off
-	// Journal is where decisions are written. Nil is nowhere.
+	// Journal receives the decisions. Nil means that none are recorded.
 	Journal *journal.Journal
 
-	chain []string // the authority's chain as answers carry it, written once
+	chain []string // the authority's chain in PEM, encoded once
 }
 
-// Limits bound what clients can take. A zero field has the default that its comment gives.
+// Limits bound the resources of clients. The comment of each field gives the default for zero.
 type Limits struct {
-	Body        int64         // of a request, in bytes: 64 KiB
-	Header      int           // of a request, in bytes: 32 KiB
+	Body        int64         // of a body, in bytes: 64 KiB
+	Header      int           // of a header, in bytes: 32 KiB
 	Request     time.Duration // from decoded request to answer: 20 s
-	Drain       time.Duration // for running requests at the stop: 25 s
+	Drain       time.Duration // for running requests when the server stops: 25 s
 	Connections int           // open per listener: 4096, or as many as 1/8 of the memory limit has room for
-	PerSource   int           // of them, of one source address (IPv4) or /64 (IPv6): 3/8 of Connections
+	PerSource   int           // of these, from one source address (IPv4) or /64 (IPv6): 3/8 of Connections
 	// requests that are being received: 4096, or as many as 1/8 of the memory limit has room for
 	Streams int
 }
 
-// What a connection and a request that is being received cost at most, in bytes, and the bounds on how many of them 1/8
-// of the memory limit is divided into.
+// The maximum cost of a connection and of a request that is being received, in bytes, and the range of their number,
+// which 1/8 of the memory limit determines.
 const (
 	connectionCost = 64 << 10
 	streamCost     = 96 << 10 // a body of the largest size, buffers and a stack
@@ -63,7 +63,7 @@ const (
 	fewestOpen     = 256
 )
 
-// room is how many things of a cost 1/8 of the memory limit has room for.
+// room returns how often a cost in bytes fits into 1/8 of the memory limit, within the range.
 func room(cost int64) int {
 	return int(min(max(debug.SetMemoryLimit(-1)/8/cost, fewestOpen), mostOpen))
 }
@@ -91,18 +91,18 @@ type Options struct {
 	Logger    *slog.Logger          // nil: none
 	CT        http.Handler          // read path of the embedded log, without the prefix /ct/; nil: none
 	Readiness *Readiness            // nil: an empty one
-	Registry  *prometheus.Registry  // for /metrics; nil: no such page
+	Registry  *prometheus.Registry  // for /metrics; nil: /metrics is not served
 	Now       func() time.Time      // nil: time.Now
-	Admission *admission.Controller // nil: one with the defaults
+	Admission *admission.Controller // nil: a controller with the defaults
 	Limits    Limits
-	// Proxies are the proxies in front of the server whose X-Forwarded-For is believed. Without any, the address of the
-	// peer counts.
+	// Proxies are the proxies in front of the server whose X-Forwarded-For is trusted. If there are none, the address
+	// of the peer counts.
 	Proxies []netip.Prefix
-	// Profiling serves profiles on the admin listener also where it is not a loopback address.
+	// Profiling allows profiles on the admin listener even if its address is not loopback.
 	Profiling bool
 }
 
-// Server speaks gRPC and REST.
+// Server serves the API over gRPC and REST.
 type Server struct {
 	log           *slog.Logger
 	limits        Limits
@@ -116,7 +116,7 @@ type Server struct {
 	refusals      refusals
 	identityLimit *identityLimit
 	limited       refusals
-	tooSlow       *fault.Error // the cause of a request that used up its time; never changed
+	tooSlow       *fault.Error // the cause when a request exceeds its time; never changed
 	state         atomic.Pointer[state]
 	stopping      chan struct{}
 	began         time.Time
@@ -126,7 +126,7 @@ type Server struct {
 	admin         http.Handler
 }
 
-// state is a core or the reason why there is none.
+// state is a core, or the reason why there is none.
 type state struct {
 	core  *Core
 	cause string
@@ -167,7 +167,7 @@ func New(o Options) (*Server, error) {
 			Time:                  pingAfter, Timeout: pingTimeout,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		// Thousands of connections may be idle: they do not need buffers of 64 KiB each.
+		// Thousands of connections may be idle: buffers of 64 KiB each are not needed.
 		grpc.ReadBufferSize(grpcReadBuffer),
 		grpc.InTapHandle(s.onStream),
 	)
@@ -183,7 +183,7 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// SetCore puts c in force for requests that begin from now on.
+// SetCore makes c serve the requests that begin from now on.
 func (s *Server) SetCore(c *Core) {
 	own := *c
 	for _, cert := range c.Authority.Chain() {
@@ -192,7 +192,7 @@ func (s *Server) SetCore(c *Core) {
 	s.state.Store(&state{core: &own})
 }
 
-// SetNotReady takes the core away. Clients read cause.
+// SetNotReady removes the core. Clients get cause as the error.
 func (s *Server) SetNotReady(cause string) { s.state.Store(&state{cause: cause}) }
 
 // HTTPHandler returns the REST API.
@@ -206,48 +206,49 @@ func (s *Server) Collectors() []prometheus.Collector {
 	return append(s.metrics.collectors(), readinessCollector{s}, boundsCollector{s})
 }
 
-// Listeners are where a server listens; nil is nowhere. The same listener for HTTP and GRPC serves both on one port.
+// Listeners are where a server listens; a nil field means not at all. If HTTP and GRPC are the same listener, one port
+// serves both.
 type Listeners struct {
 	HTTP, GRPC, Admin net.Listener
 }
 
-// Close closes the listeners. Closing twice is harmless.
+// Close closes the listeners. It may be called twice.
 func (l Listeners) Close() {
 	for _, one := range []net.Listener{l.HTTP, l.GRPC, l.Admin} {
 		if one != nil {
-			_ = one.Close() // it is closed either way
+			_ = one.Close() // an error does not matter: it is closed
 		}
 	}
 }
 
-// streamWorkers is how many goroutines take gRPC requests one after the other; further requests get one of their own. A worker
-// keeps the stack that the cryptography made grow.
+// streamWorkers is the number of goroutines that serve gRPC requests one after the other; further requests each get a
+// new goroutine. A worker keeps the stack that the cryptography has grown.
 const streamWorkers = 64
 
-// How many requests are open over one connection of HTTP/2: native gRPC, and the one-port mode, where each costs more
-// (RFC 9113 §6.5.2 recommends 100 at least).
+// Limits of open requests over one HTTP/2 connection: for native gRPC, and for the one-port mode, where each costs more
+// (RFC 9113 §6.5.2 recommends at least 100).
 const (
 	maxStreams     = 256
 	maxHTTPStreams = 128
 )
 
-// The bounds on slow clients (F3).
+// Time limits for slow clients (F3).
 const (
 	headerTimeout = 5 * time.Second
 	bodyTimeout   = 10 * time.Second
 	idleTimeout   = 30 * time.Second
 
 	writeTimeout = 15 * time.Second // for the peer to read what was written
-	pingAfter    = 20 * time.Second // of silence on a connection of HTTP/2
+	pingAfter    = 20 * time.Second // without data on an HTTP/2 connection
 	pingTimeout  = 10 * time.Second
 
-	settleTime = 5 * time.Second
+	requestGrace = 5 * time.Second
 
 	grpcReadBuffer = 8 << 10
 )
 
-// Serve answers on l until ctx ends, then stops: readiness goes first, running requests get the drain time. It closes the
-// listeners. It returns nil after an orderly stop. It is called once.
+// Serve serves on l until ctx ends, then stops: readiness ends first, and running requests get the drain time. It
+// closes the listeners. It returns nil after an orderly stop. It may be called once.
 func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	failed := make(chan error, 3)
 	var pages []*http.Server
@@ -275,7 +276,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	}
 	if l.Admin != nil {
 		h := s.httpServer(s.admin)
-		h.WriteTimeout = 0 // profiles take as long as they are asked to
+		h.WriteTimeout = 0 // a profile takes as long as the client requests
 		serve(h, l.Admin, s.listening.admin)
 	}
 	native := l.GRPC != nil && !onePort
@@ -301,18 +302,18 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	for range running {
 		err = errors.Join(err, <-failed)
 	}
-	s.settle()
+	s.awaitRequests()
 	return err
 }
 
-// settle waits for requests whose connection was cut at the end of the drain time: what they write to the journal they write
-// before the server has stopped (F11). Their contexts have ended, so that it does not take long.
-func (s *Server) settle() {
+// awaitRequests waits for requests whose connection was cut at the end of the drain time, so that their journal records
+// are written before the server has stopped (F11). Their contexts have ended, so the wait is short.
+func (s *Server) awaitRequests() {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(settleTime); s.running.Load() > 0; <-tick.C {
+	for end := time.Now().Add(requestGrace); s.running.Load() > 0; <-tick.C {
 		if time.Now().After(end) {
-			s.log.Error("requests do not end", "count", s.running.Load())
+			s.log.Error("requests are still running although their contexts have ended", "count", s.running.Load())
 			return
 		}
 	}
@@ -325,9 +326,8 @@ func orderly(err error) error {
 	return err
 }
 
-// stop lets running requests end, within the drain time. Where gRPC is served by the HTTP server (native is false),
-// that server is shut down first: the library would end the requests that it has got from there, it does not know how
-// to wait for them.
+// stop lets running requests end, within the drain time. If the HTTP server serves gRPC (native is false), the HTTP
+// server is shut down first: the gRPC library would end the requests from it at once, because it cannot wait for them.
 func (s *Server) stop(pages []*http.Server, native bool) {
 	close(s.stopping)
 	ctx, cancel := context.WithTimeout(context.Background(), s.limits.Drain)
@@ -345,7 +345,7 @@ func (s *Server) stop(pages []*http.Server, native bool) {
 		closing.Go(func() {
 			if err := h.Shutdown(ctx); err != nil {
 				s.log.Warn("requests were still running at the end of the drain time", "drain", s.limits.Drain)
-				_ = h.Close() // the connections that did not drain
+				_ = h.Close() // closes the connections that did not drain
 			}
 		})
 	}
@@ -364,7 +364,7 @@ func (s *Server) stop(pages []*http.Server, native bool) {
 func (s *Server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, WriteTimeout: bodyTimeout + s.limits.Request, IdleTimeout: idleTimeout,
-		// The library allows 4096 bytes more than it is told.
+		// The library allows 4096 bytes more than this value.
 		MaxHeaderBytes: s.limits.Header - 4096,
 		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}

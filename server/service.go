@@ -19,7 +19,7 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// service answers the API.
+// service implements the API.
 type service struct {
 	fulciopb.UnimplementedCAServer
 	*Server
@@ -36,7 +36,7 @@ func (s service) CreateSigningCertificate(ctx context.Context, in *fulciopb.Crea
 	})
 }
 
-// create is the path of a request: who asks, which key, then the certificate.
+// create is the path of a request: verify the identity, verify the key, then issue the certificate.
 func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSigningCertificateRequest, r *record) (*fulciopb.SigningCertificate, error) {
 	d, err := core.Issuers.IdentifyFrom(ctx, admission.SourceIn(ctx).Addr, credential(ctx, in))
 	r.decision(d)
@@ -55,9 +55,10 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 		return nil, err
 	}
 	r.add("key_algorithm", key.Algorithm)
-	r.account.key(key)
+	r.entry.key(key)
 	if d.KeyAlgorithms != nil && !slices.Contains(d.KeyAlgorithms, key.Algorithm) {
-		return nil, fault.New(fault.KeyAlgorithmNotAllowed, errors.New("not for this issuer"), "algorithm", key.Algorithm)
+		return nil, fault.New(fault.KeyAlgorithmNotAllowed, errors.New("the issuer entry does not allow it"),
+			"algorithm", key.Algorithm)
 	}
 	request := ca.Request{Identity: &d.Identity, SPKI: key.SPKI, PublicKey: key.Public}
 	r.journalled(&request)
@@ -69,8 +70,8 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 	return encode(cert, core.chain), nil
 }
 
-// credential returns the token: the request's, or else the one that stands exactly once in the metadata. The gateway puts an
-// Authorization header there.
+// credential returns the token: that of the request, or else the one in the metadata, which must occur exactly once.
+// The gateway puts an Authorization header there.
 func credential(ctx context.Context, in *fulciopb.CreateSigningCertificateRequest) string {
 	if token := in.GetCredentials().GetOidcIdentityToken(); token != "" {
 		return token
@@ -84,7 +85,8 @@ func credential(ctx context.Context, in *fulciopb.CreateSigningCertificateReques
 // tokenKey is the metadata key of a token.
 const tokenKey = "oidcidentitytoken"
 
-// bearer takes the scheme off an Authorization header; its name is case-insensitive (RFC 9110 §11.1). A bare token passes.
+// bearer removes the scheme of an Authorization header; its name is case-insensitive (RFC 9110 §11.1). A value without
+// a scheme is returned unchanged.
 func bearer(header string) string {
 	const scheme = "bearer "
 	if len(header) >= len(scheme) && strings.EqualFold(header[:len(scheme)], scheme) {
@@ -93,7 +95,7 @@ func bearer(header string) string {
 	return header
 }
 
-// prove checks key and proof of possession, in whichever form they came.
+// prove checks the key and the proof of possession, in whichever form they were sent.
 func prove(keys *pop.Policy, in *fulciopb.CreateSigningCertificateRequest, p pop.Proof) (pop.Key, error) {
 	if csr := in.GetCertificateSigningRequest(); len(csr) > 0 {
 		return keys.VerifyCSR(csr)
@@ -106,7 +108,8 @@ func prove(keys *pop.Policy, in *fulciopb.CreateSigningCertificateRequest, p pop
 	return keys.VerifySignature(p)
 }
 
-// encode puts a certificate on the wire: PEM blocks without a newline at the end, leaf first. rest is the chain above it.
+// encode returns a certificate as the API encodes it: PEM blocks without a newline at the end, leaf first. rest is the
+// chain above the leaf.
 func encode(c *ca.Certificate, rest []string) *fulciopb.SigningCertificate {
 	chain := &fulciopb.CertificateChain{Certificates: append(append(make([]string, 0, 1+len(rest)), pemOf(c.DER)), rest...)}
 	if c.Embedded {
@@ -119,7 +122,7 @@ func encode(c *ca.Certificate, rest []string) *fulciopb.SigningCertificate {
 	}}
 }
 
-// pemOf writes a certificate as encoding/pem does (RFC 7468 §3), without the newline at the end.
+// pemOf encodes a certificate as encoding/pem does (RFC 7468 §3), without the newline at the end.
 func pemOf(der []byte) string {
 	const (
 		begin, end = "-----BEGIN CERTIFICATE-----\n", "-----END CERTIFICATE-----"
@@ -135,7 +138,7 @@ func pemOf(der []byte) string {
 	return string(append(out, end...))
 }
 
-// GetTrustBundle returns every chain, in PEM blocks that end in a newline.
+// GetTrustBundle returns all chains, in PEM blocks that end in a newline.
 func (s service) GetTrustBundle(ctx context.Context, _ *fulciopb.GetTrustBundleRequest) (*fulciopb.TrustBundle, error) {
 	return observe(ctx, s.Server, call[*fulciopb.TrustBundle]{
 		method: "GetTrustBundle",
@@ -153,7 +156,7 @@ func (s service) GetTrustBundle(ctx context.Context, _ *fulciopb.GetTrustBundleR
 	})
 }
 
-// The headers that say which configuration is in force.
+// The response headers that identify the configuration in force.
 const (
 	generationKey = "mayfly-config-generation"
 	digestKey     = "mayfly-config-digest"

@@ -16,7 +16,7 @@ import (
 // domain is the domain of every ErrorInfo.
 const domain = "mayfly"
 
-// codeOf is the one place where kinds become codes.
+// codeOf maps kinds of faults to gRPC codes. Nothing else does.
 func codeOf(k fault.Kind) codes.Code {
 	switch k {
 	case fault.Invalid:
@@ -37,7 +37,7 @@ func codeOf(k fault.Kind) codes.Code {
 	return codes.Internal
 }
 
-// owned returns err as a [fault.Error]. The end of the request's context explains an error that says nothing better.
+// owned returns err as a [fault.Error]. If err is no fault, the end of the request's context explains it.
 func owned(ctx context.Context, err error) *fault.Error {
 	var f *fault.Error
 	if errors.As(err, &f) {
@@ -56,7 +56,7 @@ func owned(ctx context.Context, err error) *fault.Error {
 	return fault.New(fault.CallerCanceled, err)
 }
 
-// statusOf is what the client reads of f.
+// statusOf returns the status for the client.
 func statusOf(f *fault.Error, requestID string) *status.Status {
 	meta := map[string]string{"request_id": requestID}
 	for k, v := range f.Meta {
@@ -70,13 +70,13 @@ func statusOf(f *fault.Error, requestID string) *status.Status {
 	} else {
 		s, err = s.WithDetails(info)
 	}
-	if err != nil { // details are always encodable; never answer without a status
+	if err != nil { // the details can always be encoded; the status is returned in any case
 		return status.New(codeOf(f.Kind), f.Public)
 	}
 	return s
 }
 
-// retryAfter is when another try may help: whole seconds, at least one.
+// retryAfter returns after how many whole seconds another try may succeed, at least one.
 func retryAfter(f *fault.Error) time.Duration {
 	return max(time.Second, (f.RetryAfter + time.Second - 1).Truncate(time.Second))
 }

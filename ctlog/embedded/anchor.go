@@ -61,7 +61,7 @@ func (c Config) checkUnlisted(shards []Shard) error {
 	return nil
 }
 
-// checkPermissions returns an error if every user of this machine may change the list of shards or their keys.
+// checkPermissions returns an error if every user of this machine can change the list of shards or their keys.
 func (c Config) checkPermissions(shards []Shard) error {
 	paths := []string{c.Dir, filepath.Join(c.Dir, stateFile), filepath.Join(c.Dir, shardsDir)}
 	for _, s := range shards {

@@ -20,7 +20,7 @@ import (
 )
 
 // client is the JSON client of one call. LogClient.AddPreChain of certificate-transparency-go is not used: it repeats a
-// request until the context ends. Neither is a client shared between calls, because the backoff of one call would delay
+// request until the context ends. A jsonclient is not shared between calls, because the backoff of one call would delay
 // the others.
 type client = *jsonclient.JSONClient
 
@@ -32,7 +32,7 @@ type reply struct {
 	body       []byte
 }
 
-// call has request make one request, through jsonclient and with our limits.
+// call makes one request with the function request, through jsonclient, within our limits.
 func (l *Log) call(ctx context.Context, limit int64, request func(client) error) (reply, error) {
 	x := exchange{log: l, limit: limit}
 	// Redirects are not followed: only the configured host may answer for the log.
@@ -45,11 +45,11 @@ func (l *Log) call(ctx context.Context, limit int64, request func(client) error)
 	err = request(c)
 	switch call, _ := errors.AsType[*url.Error](err); {
 	case err == nil && x.reply.status != http.StatusOK:
-		err = errors.New(http.StatusText(x.reply.status)) // not an error of POST for jsonclient
-	case x.reply.status == 0 && ctx.Err() != nil: // the transport may return the cause instead
+		err = errors.New(http.StatusText(x.reply.status)) // jsonclient does not return an error for this after a POST
+	case x.reply.status == 0 && ctx.Err() != nil: // the transport may have returned another error
 		err = ctx.Err()
 	case call != nil:
-		err = call.Err // without method and URL, which the log's name implies
+		err = call.Err // without the method and the URL, which follow from the log's name
 	}
 	return x.reply, err
 }
@@ -64,7 +64,7 @@ type exchange struct {
 
 // RoundTrip implements [http.RoundTripper].
 func (x *exchange) RoundTrip(request *http.Request) (*http.Response, error) {
-	r := *request // a RoundTripper does not change the request
+	r := *request // a RoundTripper must not change the request
 	r.Host = x.log.host
 	rsp, err := x.log.transport.RoundTrip(&r)
 	if err != nil {
@@ -121,7 +121,7 @@ func callFailure(err error) *ctlog.Failure {
 	case errors.Is(err, context.DeadlineExceeded), isNet && netErr.Timeout():
 		f.Result = ctlog.TimedOut
 	case isTLS:
-		f.Result = ctlog.Failed // trying again does not make a certificate valid
+		f.Result = ctlog.Failed // another attempt does not make a certificate valid
 	}
 	return f
 }
@@ -135,12 +135,12 @@ func parseDate(text string) time.Time {
 	return date
 }
 
-// parseRetryAfter reads delay-seconds or a date (RFC 9110 §10.2.3). It returns 0 for an invalid value, or a past date.
+// parseRetryAfter reads delay-seconds or a date (RFC 9110 §10.2.3). It returns 0 for an invalid value or a past date.
 func parseRetryAfter(text string, now time.Time) time.Duration {
 	if text == "" {
 		return 0
 	}
-	const most = 24 * time.Hour // prevents overflow, whatever the log sends
+	const most = 24 * time.Hour // prevents overflow for any value from the log
 	digits := strings.Trim(text, "0123456789") == ""
 	// ParseInt returns the largest number for digits that exceed 64 bits.
 	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil || digits {

@@ -26,8 +26,8 @@ type Config struct {
 	Name string `yaml:"name"`
 	// URL is the submission prefix, to which /ct/v1/add-pre-chain is appended.
 	URL string `yaml:"url"`
-	// Host is the host name of the log, where url is an address at which a server routes by name: it is the Host
-	// header of requests and, over TLS, the name that the log's certificate must have. Default: the host of url; where
+	// Host is the host name of the log, if url has another address that routes requests by name: Host is the Host
+	// header of requests and, over TLS, the name that the log's certificate must have. Default: the host of url; if
 	// that is an IP address, the Host header is the host of origin.
 	Host string `yaml:"host"`
 	// PublicKey is the path of the log's key, PEM SubjectPublicKeyInfo. It is pinned: an SCT counts only if this key
@@ -88,7 +88,7 @@ func (c Config) MergeDelay() time.Duration {
 // Embeds reports whether SCTs of this log may be embedded in certificates.
 func (c Config) Embeds() bool { return c.Embed == nil || *c.Embed }
 
-// Slot returns the log as a policy counts it.
+// Slot returns the part of the log's description that a policy uses.
 func (c Config) Slot() ctlog.Slot {
 	return ctlog.Slot{Name: c.Name, Operator: c.Operator, Embed: c.Embeds()}
 }
@@ -119,7 +119,7 @@ func (c Config) Check() error {
 	return errors.Join(append(errs, c.checkConnection(), c.checkMonitoring())...)
 }
 
-// Warnings returns what is valid but may not be intended. Its paths begin at the log.
+// Warnings returns settings that are valid but may not be intended. Its paths begin at the log.
 func (c Config) Warnings() []*fault.Setting {
 	u, err := url.Parse(c.URL)
 	switch {
@@ -261,7 +261,7 @@ func (c Config) hostHeader() string {
 	case err != nil:
 		return ""
 	case net.ParseIP(u.Hostname()) != nil:
-		// A server cannot route by an address. An origin begins with the log's public host name
+		// A server cannot route by an IP address. An origin begins with the log's public host name
 		// (c2sp.org/static-ct-api).
 		if host, _, _ := strings.Cut(c.Origin, "/"); isRoutable(host) {
 			return host

@@ -120,16 +120,16 @@ func Open(c Config, o Options) (*Log, error) {
 func newTransport(conf *tls.Config, timeout time.Duration) *http.Transport {
 	dialer := &net.Dialer{Timeout: timeout / 2, KeepAlive: 15 * time.Second}
 	return &http.Transport{
-		Proxy:                  nil, // the environment does not decide who sees precertificates
+		Proxy:                  nil, // environment variables must not decide who sees precertificates
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        conf,
 		TLSHandshakeTimeout:    timeout / 2,
 		ResponseHeaderTimeout:  timeout,
 		MaxResponseHeaderBytes: maxHeader,
-		MaxIdleConnsPerHost:    maxConns, // fewer would be closed and reopened under load
+		MaxIdleConnsPerHost:    maxConns, // otherwise connections would be closed and reopened under load
 		MaxConnsPerHost:        maxConns,
 		IdleConnTimeout:        idleTimeout,
-		DisableCompression:     true, // a limit on bytes read is then a limit on bytes parsed
+		DisableCompression:     true, // a limit on bytes received is then a limit on bytes parsed
 		ForceAttemptHTTP2:      true,
 	}
 }

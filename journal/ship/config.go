@@ -25,8 +25,8 @@ type Config struct {
 
 // SyslogConfig is a syslog receiver (RFC 5424; RFC 6587 octet counting on streams).
 type SyslogConfig struct {
-	// Address is the address of the receiver: unix:///dev/log, udp://HOST:PORT, tcp://HOST:PORT or
-	// tls://HOST:PORT. All but tls are refused for other machines, unless insecure is true.
+	// Address is the address of the receiver: unix:///dev/log, udp://HOST:PORT, tcp://HOST:PORT or tls://HOST:PORT. For
+	// other machines only tls is accepted, unless insecure is true.
 	Address string `yaml:"address"`
 	// Facility is a name of RFC 5424 table 1, for example auth, authpriv, local0. Default: authpriv.
 	Facility string `yaml:"facility"`
@@ -53,8 +53,8 @@ type OTLPConfig struct {
 // Any reports whether a receiver is configured.
 func (c Config) Any() bool { return len(c.kinds()) > 0 }
 
-// Check finds wrong settings without opening a file or a socket: one [fault.Setting] for each. durable says that the
-// journal has a file, which these are copies of.
+// Check finds wrong settings without opening a file or a socket: one [fault.Setting] for each. durable means that the
+// journal has a file, and that receivers get copies of it.
 func (c Config) Check(durable bool) error {
 	var errs []error
 	for _, k := range c.kinds() {
@@ -63,14 +63,14 @@ func (c Config) Check(durable bool) error {
 	return errors.Join(errs...)
 }
 
-// Warnings returns a [fault.Setting] for each setting that is allowed and that an operator should know of.
+// Warnings returns a [fault.Setting] for each setting that is valid but may be a mistake.
 func (c Config) Warnings() []*fault.Setting {
 	var out []*fault.Setting
 	if c.Syslog != nil && c.Syslog.Insecure {
-		out = append(out, fault.BadSetting("records cross a network in the clear", "use tls://", "syslog", "insecure"))
+		out = append(out, fault.BadSetting("records are sent over a network unencrypted", "use tls://", "syslog", "insecure"))
 	}
 	if c.OTLP != nil && c.OTLP.Insecure {
-		out = append(out, fault.BadSetting("records cross a network in the clear", "use https", "otlp", "insecure"))
+		out = append(out, fault.BadSetting("records are sent over a network unencrypted", "use https", "otlp", "insecure"))
 	}
 	return out
 }
@@ -93,14 +93,14 @@ func (c *SyslogConfig) check(durable bool) error {
 	case u.Port() == "" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "":
 		errs = append(errs, fault.BadSetting(strconv.Quote(c.Address)+" is not HOST:PORT", fix, "address"))
 	case u.Scheme != "tls" && !hostname.IsLoopback(u.Hostname()) && !c.Insecure:
-		errs = append(errs, fault.BadSetting("records would cross a network in the clear",
+		errs = append(errs, fault.BadSetting("records would be sent over a network unencrypted",
 			"use tls://, or set insecure: true", "address"))
 	case u.Scheme == "udp" && !durable:
-		errs = append(errs, fault.BadSetting("a datagram is not acknowledged, and there is no file",
+		errs = append(errs, fault.BadSetting("a datagram is not acknowledged, so UDP needs a journal with a file",
 			"write file:, or use tls:// or tcp://", "address"))
 	}
 	if c.CACert != "" && !strings.HasPrefix(c.Address, "tls:") {
-		errs = append(errs, fault.BadSetting("the address does not use TLS", "use tls://, or remove it", "ca_cert"))
+		errs = append(errs, fault.BadSetting("the address does not use TLS", "use tls://, or remove ca_cert", "ca_cert"))
 	}
 	if _, ok := facilities[c.facility()]; !ok {
 		errs = append(errs, fault.BadSetting(strconv.Quote(c.Facility)+" is not a facility",
@@ -128,7 +128,7 @@ func (c *OTLPConfig) check(bool) error {
 		errs = append(errs, fault.BadSetting(strconv.Quote(c.URL)+" is not a base address",
 			"write https://HOST:PORT", "url"))
 	case u.Scheme == "http" && !c.Insecure && !hostname.IsLoopback(u.Hostname()):
-		errs = append(errs, fault.BadSetting("records would cross a network in the clear",
+		errs = append(errs, fault.BadSetting("records would be sent over a network unencrypted",
 			"use https, or set insecure: true", "url"))
 	}
 	for name, value := range c.Headers {
@@ -137,7 +137,8 @@ func (c *OTLPConfig) check(bool) error {
 				"write letters, digits and -", "headers", name))
 		}
 		if value == nil {
-			errs = append(errs, fault.BadSetting("has no value", "write {env: NAME} or {file: PATH}", "headers", name))
+			errs = append(errs, fault.BadSetting("the header has no value",
+				"write {env: NAME} or {file: PATH}", "headers", name))
 		}
 		errs = append(errs, fault.Under(value.Check(), "headers", name))
 	}

@@ -23,22 +23,22 @@ const (
 	minRetry    = 200 * time.Millisecond
 	maxRetry    = 30 * time.Second
 	cursorEvery = time.Second      // how often a cursor is written
-	lateAfter   = 30 * time.Second // how long a copy fails before readiness warns
+	lateAfter   = 30 * time.Second // how long a copy may fail before readiness warns
 	cursorInfix = ".cursor."       // between the path of the journal and the name of the receiver
 )
 
-// Source yields the acknowledged records of a journal in their order.
+// Source returns the acknowledged records of a journal in order.
 type Source interface {
-	// Next returns the next record. The error is io.EOF at the present end; later calls may return more records.
+	// Next returns the next record. The error is io.EOF at the current end; later calls may return more records.
 	Next() (Message, error)
 	Close() error
 }
 
 // FollowOptions say which journal is copied.
 type FollowOptions struct {
-	Path string // of the journal; the cursors stand beside it
+	Path string // path of the journal; the cursors are files beside it
 	Last uint64 // number of the journal's last record; 0: none
-	// Read opens the journal for the copy to the named receiver, from record number from on.
+	// Read opens the journal for the copy to the named receiver, beginning with record number from.
 	Read func(name string, from uint64) Source
 	Log  *slog.Logger
 }
@@ -50,10 +50,10 @@ type Copies struct {
 	lag      []prometheus.Collector
 }
 
-// Follow prepares copies of a journal to all receivers, which the copies close. They begin with [Copies.Start].
+// Follow prepares copies of a journal to all receivers. [Copies.Start] starts them. The copies close the receivers.
 func (r *Receivers) Follow(o FollowOptions) *Copies {
 	out := &Copies{failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "mayfly_journal_copy_failures_total", Help: "Batches that a receiver of copies did not accept.",
+		Name: "mayfly_journal_copy_failures_total", Help: "Batches that a receiver did not accept.",
 	}, []string{"sink"})}
 	for _, one := range r.all {
 		c := &copier{
@@ -63,7 +63,7 @@ func (r *Receivers) Follow(o FollowOptions) *Copies {
 		c.root, c.cancel = context.WithCancel(context.Background())
 		out.all = append(out.all, c)
 		out.lag = append(out.lag, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "mayfly_journal_copy_lag_records", Help: "Records that a receiver of copies does not have yet.",
+			Name: "mayfly_journal_copy_lag_records", Help: "Records that a receiver does not have yet.",
 			ConstLabels: prometheus.Labels{"sink": one.name},
 		}, func() float64 { return float64(c.lag()) }))
 	}
@@ -77,14 +77,14 @@ func (c *Copies) Start() {
 	}
 }
 
-// Advance tells the copies that the records up to number seq are durable. It returns at once.
+// Advance informs the copies that the records up to number seq are durable. It returns at once.
 func (c *Copies) Advance(seq uint64) {
 	for _, one := range c.all {
 		one.advance(seq)
 	}
 }
 
-// Warning describes a copy that has been behind for a while; "" if all keep up.
+// Warning describes a copy that has been behind for some time; empty if none is.
 func (c *Copies) Warning() string {
 	for _, one := range c.all {
 		if w := one.warning(); w != "" {
@@ -94,7 +94,7 @@ func (c *Copies) Warning() string {
 	return ""
 }
 
-// Stop lets the copies catch up until ctx ends, saves their cursors and closes the receivers.
+// Stop waits for the copies to catch up until ctx ends, saves their cursors and closes the receivers.
 func (c *Copies) Stop(ctx context.Context) {
 	for _, one := range c.all {
 		one.stop(ctx)
@@ -120,10 +120,10 @@ type copier struct {
 	mu       sync.Mutex
 	target   uint64 // the last record that is durable
 	done     uint64 // the last record that the receiver has
-	cause    string // of the last failure; "": none since
+	cause    string // of the last failure; empty: none since the last success
 	failedAt time.Time
 
-	saved   uint64 // in the cursor's file; of run alone, as what follows
+	saved   uint64 // what the cursor's file has; the fields from here on are used only by run
 	savedAt time.Time
 }
 
@@ -132,7 +132,7 @@ func (c *copier) cursorFile() string { return c.Path + cursorInfix + c.to.name }
 func (c *copier) start() {
 	data, err := os.ReadFile(c.cursorFile())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.Log.Warn("journal: the cursor of a copy cannot be read; it starts from the beginning", "sink", c.to.name,
+		c.Log.Warn("journal: the cursor of a copy cannot be read; the copy starts from the beginning", "sink", c.to.name,
 			"cause", err.Error())
 	}
 	if n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64); err == nil {
@@ -198,19 +198,19 @@ func (c *copier) isStopping() bool {
 func (c *copier) run() {
 	defer close(c.ended)
 	source := c.Read(c.to.name, c.done+1)
-	defer func() { _ = source.Close() }() // it was only read
+	defer func() { _ = source.Close() }() // an error of Close loses nothing: the journal was only read
 	defer c.save(true)
 	for failures := 0; ; {
 		c.mu.Lock()
 		target, foreign := c.target, c.done > c.target
-		if foreign { // the journal is a new one, and nothing of it has been sent
+		if foreign { // the journal is new, and no record of it was sent
 			c.done = 0
 		}
 		c.mu.Unlock()
 		if foreign {
-			c.Log.Warn("journal: the cursor of a copy is beyond the journal; it starts from the beginning",
+			c.Log.Warn("journal: the cursor of a copy is beyond the journal; the copy starts from the beginning",
 				"sink", c.to.name)
-			_ = source.Close() // it was only read
+			_ = source.Close() // an error of Close loses nothing: the journal was only read
 			source = c.Read(c.to.name, 1)
 		}
 		batch := c.batch(source, target)
@@ -263,9 +263,10 @@ func (c *copier) deliver(batch []Message) bool {
 	err := c.to.send(ctx, batch)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if errors.Is(err, errRejected) { // only the file has them
+	if errors.Is(err, errRejected) { // only the journal's file has the rejected records
 		c.failures.Inc()
-		c.Log.Error("journal: a copy is not complete", "sink", c.to.name, "cause", err.Error())
+		c.Log.Error("journal: the receiver rejected records; its copy is not complete",
+			"sink", c.to.name, "cause", err.Error())
 		err = nil
 	}
 	if err != nil {
@@ -284,7 +285,7 @@ func (c *copier) deliver(batch []Message) bool {
 	return true
 }
 
-// pause waits, with jitter, before the next attempt. It returns false if there is to be none.
+// pause waits, with jitter, before the next attempt. It returns false if the copy ends instead.
 func (c *copier) pause(d time.Duration) bool {
 	timer := time.NewTimer(d/2 + rand.N(d/2)) //nolint:gosec // jitter is no secret
 	defer timer.Stop()
@@ -296,8 +297,8 @@ func (c *copier) pause(d time.Duration) bool {
 	}
 }
 
-// save writes the cursor, at most once in cursorEvery unless now is set. A cursor that is too low costs some
-// repetitions.
+// save writes the cursor, at most once in cursorEvery unless now is set. With a cursor that is too low, some records
+// are sent again.
 func (c *copier) save(now bool) {
 	c.mu.Lock()
 	done := c.done

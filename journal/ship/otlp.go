@@ -25,12 +25,12 @@ import (
 
 const maxOTLPAnswer = 64 << 10 // bytes
 
-// otlpReceiver sends records as OTLP logs over HTTP in the JSON encoding (OTLP 1.x, "OTLP/HTTP"), as the protocol's own
-// types.
+// otlpReceiver sends records as OTLP logs over HTTP in the JSON encoding (OTLP 1.x, "OTLP/HTTP"), with the protocol's
+// own types.
 //
 // It does not use OpenTelemetry's exporter. The exporter returns a partial success, which MUST NOT be sent again, as an
 // error of an internal type, which only its text distinguishes from a failure; it reads headers and compression from
-// the environment beside our configuration; and it adds 20 packages to the program.
+// environment variables in addition to our configuration; and it adds 20 packages to the program.
 type otlpReceiver struct {
 	url     string
 	headers map[string]string
@@ -62,7 +62,8 @@ func (c *OTLPConfig) open(io.Writer) (receiver, error) {
 
 // send posts one batch.
 func (s *otlpReceiver) send(ctx context.Context, batch []Message) error {
-	body, err := protojson.MarshalOptions{UseEnumNumbers: true}.Marshal(otlpRequest(batch)) // OTLP has enums as numbers
+	// OTLP/JSON encodes enums as numbers.
+	body, err := protojson.MarshalOptions{UseEnumNumbers: true}.Marshal(otlpRequest(batch))
 	if err != nil {
 		return err
 	}
@@ -84,7 +85,7 @@ func (s *otlpReceiver) send(ctx context.Context, batch []Message) error {
 	}
 	answer, err := httpclient.ReadBody(resp, maxOTLPAnswer)
 	if _, ok := errors.AsType[*bounded.TooLargeError](err); ok {
-		return nil // the collector accepted the batch, and no partial success is that long
+		return nil // the collector accepted the batch, and a partial success is never longer than this
 	}
 	if err != nil {
 		return err
@@ -95,14 +96,15 @@ func (s *otlpReceiver) send(ctx context.Context, batch []Message) error {
 // rejected returns an error for a partial success. An answer that is not an ExportLogsServiceResponse reports none.
 func rejected(answer []byte) error {
 	var response collector.ExportLogsServiceResponse
-	_ = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(answer, &response) // as said above
+	_ = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(answer, &response) // see above
 	if n := response.GetPartialSuccess().GetRejectedLogRecords(); n > 0 {
 		return fmt.Errorf("%w: %d of this batch", errRejected, n)
 	}
 	return nil
 }
 
-// otlpRequest has the line of each record as its body, and what is searched for most as attributes.
+// otlpRequest returns the request for a batch: the body of each log record is the line of the journal, and the most
+// searched members are attributes.
 func otlpRequest(batch []Message) *collector.ExportLogsServiceRequest {
 	records := make([]*logs.LogRecord, 0, len(batch))
 	for _, m := range batch {

@@ -1,14 +1,14 @@
 // Package ship sends records of the journal elsewhere: to standard output, a syslog receiver or an OpenTelemetry
 // collector.
 //
-// What goes in are messages: the lines of a journal in their order, as they stand in its file. What comes out are the
-// same bytes at each receiver, every record at least once and in order; the sequence number in the record tells
-// repetitions apart. Every attempt MUST end within [sendTimeout], every answer that is read MUST have a size limit, and
-// every failure MUST be counted and logged.
+// The input is messages: the lines of a journal in order, exactly as in its file. Each receiver gets the same bytes,
+// every record at least once and in order; the sequence number in the record identifies repetitions. Every attempt MUST
+// end within [sendTimeout], every answer that is read MUST have a size limit, and every failure MUST be counted and
+// logged.
 //
-// A journal with a file is copied from that file ([Receivers.Follow]): each copy keeps a cursor beside the journal, so
-// that an outage of a receiver delays no certificate and a restart loses no record. A journal without a file has only
-// the receivers ([Receivers.Deliver]): a record counts when each of them has accepted it.
+// A journal with a file is copied from that file ([Receivers.Follow]): each copy has a cursor in a file beside the
+// journal, so that an outage of a receiver delays no certificate and a restart loses no record. A journal without a
+// file has only the receivers ([Receivers.Deliver]): a record counts when each of them has accepted it.
 //
 // To add a kind of receiver, write its configuration with the methods of [kind] and its receiver in a file of its own,
 // and add a row to [Config.kinds].
@@ -24,9 +24,9 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Message is a record of the journal on its way to a receiver.
+// Message is a record of the journal to be sent to a receiver.
 type Message struct {
-	Line     []byte // the record as its journal has it, without the line feed
+	Line     []byte // the line of the journal, without the line feed
 	Seq      uint64
 	Time     time.Time
 	Severity Severity
@@ -34,7 +34,7 @@ type Message struct {
 	Kind, Result, Reason, Serial, RequestID string
 }
 
-// Severity says how urgent a record is, in the codes of RFC 5424 table 2.
+// Severity is a severity of RFC 5424 table 2.
 type Severity int
 
 // The severities that are used.
@@ -50,7 +50,7 @@ const (
 	maxBatchLen = 512 << 10 // bytes in one batch; the message that exceeds this is its last
 )
 
-// receiver is one place to which messages go. It is used by one goroutine at a time.
+// receiver is a destination of messages. It is used by one goroutine at a time.
 type receiver interface {
 	// send returns nil when the receiver has accepted the whole batch, as far as its protocol tells. A batch that
 	// failed is sent again as a whole.
@@ -61,24 +61,24 @@ type receiver interface {
 
 // kind is the configuration of one kind of receiver.
 type kind interface {
-	// check finds wrong settings without opening a file or a socket. durable: the journal has a file.
+	// check finds wrong settings without opening a file or a socket. durable means that the journal has a file.
 	check(durable bool) error
 	// open reads what the settings name. It does not connect.
 	open(stdout io.Writer) (receiver, error)
 }
 
-// namedKind is a configured receiver under its name: the key in the configuration, the label "sink" of the metrics, and
+// namedKind is a configured receiver with its name: the key in the configuration, the label "sink" of the metrics, and
 // the end of the name of the cursor's file.
 type namedKind struct {
 	name string
 	kind kind
-	// fromNow: a copy without a cursor begins with the next record. Otherwise it begins with the oldest one.
+	// fromNow means that a copy without a cursor begins with the next record, not with the oldest one.
 	fromNow bool
 }
 
 // kinds returns the receivers that are configured, one row for each kind.
 func (c Config) kinds() (out []namedKind) {
-	if c.Stdout { // who reads standard output for the first time wants the present, not the whole past
+	if c.Stdout { // a new reader of standard output needs no records of the past
 		out = append(out, namedKind{"stdout", stdoutConfig{}, true})
 	}
 	if c.Syslog != nil {
@@ -132,6 +132,5 @@ func (r *Receivers) Close() {
 	}
 }
 
-// errRejected is a receiver that works and does not accept some of the records. To send them again would change
-// nothing.
+// errRejected means that a receiver works, but does not accept some of the records. Sending them again would not help.
 var errRejected = errors.New("the collector rejected records")

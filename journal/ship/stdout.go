@@ -14,9 +14,9 @@ func (stdoutConfig) check(bool) error { return nil }
 
 func (stdoutConfig) open(out io.Writer) (receiver, error) { return &stdoutReceiver{out: out}, nil }
 
-// stdoutReceiver writes lines to a stream. Nothing can end a write to a pipe that no process reads. Such a write goes
-// on in a goroutine after send has given up, and the next call of send waits for it first: a repeated batch takes its
-// result in place of a second write.
+// stdoutReceiver writes lines to a stream. A write to a pipe that no process reads cannot be cancelled. Such a write
+// continues in a goroutine after send has returned. The next call of send waits for it first; if the batch is the same,
+// its result is used instead of a second write.
 type stdoutReceiver struct {
 	out     io.Writer
 	pending chan error // result of the write in progress; nil: there is none

@@ -21,31 +21,32 @@ import (
 const (
 	// timeLayout is RFC 3339 with microseconds, as in RFC 5424 §6.2.3.
 	timeLayout = "2006-01-02T15:04:05.000000Z"
-	// maxDatagram bounds a message over UDP. A longer one is cut, so that something arrives; the file has all of it.
+	// maxDatagram bounds a message over UDP. A longer one is truncated, so that part of it arrives; the file has the
+	// whole record.
 	maxDatagram = 60 << 10
 	// sendBuffer is the size that the kernel's send buffer of a stream is set to; Linux doubles it. tailSize is how
 	// many bytes of messages are kept to be sent again. It MUST be larger than the buffer.
 	sendBuffer = 128 << 10
 	tailSize   = 512 << 10
-	// settled is how long after a write the receiver's kernel has its bytes, if an orderly end of the connection shows
-	// that the network works.
-	settled = 10 * time.Second
+	// deliveredAfter is the time after which the bytes of a write count as delivered to the receiver's kernel, if an
+	// orderly end of the connection shows that the network works.
+	deliveredAfter = 10 * time.Second
 )
 
-// facilities are the codes of RFC 5424 table 1, under the names of syslog.conf.
+// facilities are the codes of RFC 5424 table 1, by their names in syslog.conf.
 var facilities = map[string]int{
 	"kern": 0, "user": 1, "mail": 2, "daemon": 3, "auth": 4, "syslog": 5, "lpr": 6, "news": 7, "uucp": 8, "cron": 9,
 	"authpriv": 10, "ftp": 11,
 	"local0": 16, "local1": 17, "local2": 18, "local3": 19, "local4": 20, "local5": 21, "local6": 22, "local7": 23,
 }
 
-// syslogReceiver sends records as syslog messages (RFC 5424). On a stream each has its length before it (RFC 6587
+// syslogReceiver sends records as syslog messages (RFC 5424). On a stream, each is preceded by its length (RFC 6587
 // §3.4.1).
 //
-// The protocol has no acknowledgement: a write to a stream succeeds when the bytes are in the kernel's send buffer. So
-// the size of that buffer is bounded, and the messages that may still be in it are kept in memory. After a connection
-// is lost they are sent again on the next one. A receiver therefore gets each record that was written to the stream
-// while this process runs, unless the connection is lost after the receiver's kernel accepted it and before the
+// The protocol has no acknowledgement: a write to a stream succeeds when the bytes are in the kernel's send buffer.
+// Therefore the size of that buffer is bounded, and the messages that may still be in it are kept in memory. After a
+// connection is lost they are sent again on the next one. A receiver therefore gets each record that was written to the
+// stream while this process runs, unless the connection is lost after the receiver's kernel accepted it and before the
 // receiver read it.
 type syslogReceiver struct {
 	network, address string
@@ -54,8 +55,8 @@ type syslogReceiver struct {
 	host             string
 
 	conn    net.Conn // nil: none
-	stream  bool     // conn is a stream, not a datagram socket
-	tail    [][]byte // the messages written last to a stream, with their lengths
+	stream  bool     // conn is a stream socket, not a datagram socket
+	tail    [][]byte // the last messages that were written to a stream, with their lengths
 	written time.Time
 }
 
@@ -136,7 +137,7 @@ func (s *syslogReceiver) sendDatagrams(batch []Message) error {
 	return nil
 }
 
-// keep adds messages that were written to the tail, and drops the oldest ones beyond its size.
+// keep adds written messages to the tail, and drops the oldest ones beyond its size.
 func (s *syslogReceiver) keep(frames [][]byte) {
 	s.tail, s.written = append(s.tail, frames...), time.Now()
 	size, from := 0, len(s.tail)
@@ -144,10 +145,10 @@ func (s *syslogReceiver) keep(frames [][]byte) {
 		from--
 		size += len(s.tail[from])
 	}
-	s.tail = slices.Clone(s.tail[from:]) // so that the dropped ones can be freed
+	s.tail = slices.Clone(s.tail[from:]) // so that the garbage collector can free the dropped ones
 }
 
-// dial connects. A Unix socket takes datagrams, as /dev/log does, or else a stream.
+// dial connects. A Unix socket is a datagram socket, such as /dev/log, or else a stream socket.
 func (s *syslogReceiver) dial(ctx context.Context) error {
 	d := &net.Dialer{Timeout: sendTimeout}
 	networks := []string{s.network}
@@ -200,15 +201,15 @@ func (s *syslogReceiver) lost() bool {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
 	}
-	if errors.Is(err, io.EOF) && time.Since(s.written) > settled {
-		s.tail = nil // an idle connection was closed: everything had arrived
+	if errors.Is(err, io.EOF) && time.Since(s.written) > deliveredAfter {
+		s.tail = nil // an idle connection was closed: all messages had arrived
 	}
 	return true
 }
 
 func (s *syslogReceiver) close() {
 	if s.conn != nil {
-		_ = s.conn.Close() // what may not have arrived is in the tail, or is sent again with its batch
+		_ = s.conn.Close() // messages that may not have arrived are in the tail, or are sent again with their batch
 		s.conn = nil
 	}
 }

@@ -15,38 +15,38 @@ import (
 // for which the wait would be too long is refused at once.
 //
 // Requests that compute beside each other on too few processors all become slow; requests in a queue cost only memory.
-// So the requests that were admitted are served at the speed of the processors, whatever the load is, and a processor
-// is soon available for work that cannot wait: answers of logs, and refusals.
+// Therefore admitted requests are served at full speed under any load, and a processor is soon available for work that
+// cannot wait: answers of logs, and refusals.
 //
 // A request that waits for a dependency (a log, a signing device) does not count among those that compute, and a
 // resumed request has priority over new ones: see [Controller.Pause].
 //
-// What a request proves is not known before its token is verified. Therefore the controller is fair between sources
-// (F8): each source has a queue of its own, the queues are served in turn, and when all places are taken, the newest
-// request of the source with the longest queue is refused in favour of a request of a source that has fewer. One source
-// alone may use all places. A request that waits for an identity provider before its token is verified gives up its
-// place and takes one of a smaller budget: see [Controller.AwaitProvider].
+// The identity behind a request is not known before its token is verified. Therefore the controller is fair between
+// sources (F8): each source has a queue of its own, the queues are served in turn, and when all places are taken, the
+// newest request of the source with the longest queue is refused in favour of a request of a source that has fewer. One
+// source alone may use all places. A request that waits for an identity provider before its token is verified gives up
+// its place and takes one of a smaller budget: see [Controller.AwaitProvider].
 type Controller struct {
-	capacity   int           // requests inside at once: computing, paused and in the queues
+	capacity   int           // requests that were acquired and not released: computing, paused and in the queues
 	processors int           // requests that compute at once
-	maxWait    time.Duration // no request joins a queue whose first request has waited for longer
+	maxWait    time.Duration // a request joins no queue whose first request has waited longer than this
 	now        func() time.Time
-	resume     func() // [Controller.reenter] as a value, made once
-	pause      func() // [Controller.stop] under the lock, made once
+	resume     func() // [Controller.reenter] as a method value, made once
+	pause      func() // [Controller.stop] with the lock held, made once
 	refusals   *refusalLimiter
 	providers  *providerBudget
 
 	mu      sync.Mutex
 	inside  int
-	sources tally[Source] // of inside
+	sources tally[Source] // requests that are inside, by source
 	busy    int           // requests that compute now
-	resumed list.List     // of *waiter: admitted requests that wait for a processor again
+	resumed list.List     // of *waiter: paused requests that wait for a processor to resume
 	queues  map[Source]*sourceQueue
-	turns   list.List // of *sourceQueue: those that are not empty, the next one first
+	turns   list.List // of *sourceQueue: the queues that are not empty, next turn first
 	waiting int       // requests in all queues
 }
 
-// sourceQueue has the requests of one source that have not begun.
+// sourceQueue holds the requests of one source that have not begun.
 type sourceQueue struct {
 	source Source
 	list   list.List // of *waiter
@@ -56,7 +56,7 @@ type sourceQueue struct {
 // waiter is a request that waits for a processor.
 type waiter struct {
 	since time.Time
-	wake  chan struct{} // closed when the request may compute, or is refused
+	wake  chan struct{} // closed when the request may compute, or when it is refused
 	err   error         // set before wake is closed: why the request is refused
 }
 
@@ -66,11 +66,11 @@ const (
 	DefaultMaxWait  = time.Second
 )
 
-// Options for [New]. A zero field has the default that its comment gives.
+// Options for [New]. The comment of each field gives the default for zero.
 type Options struct {
 	Requests   int // requests inside at once: [DefaultRequests]
 	Processors int // requests that compute at once: GOMAXPROCS
-	// how long the first of a queue may have waited when another one joins: [DefaultMaxWait]
+	// if the first request of a queue has waited longer, no request joins the queue: [DefaultMaxWait]
 	MaxWait time.Duration
 	Now     func() time.Time // nil: time.Now
 }
@@ -128,7 +128,7 @@ func (c *Controller) Acquire(ctx context.Context) error {
 	c.mu.Unlock()
 	select {
 	case <-w.wake:
-		return w.err // a request that was displaced is not inside any more
+		return w.err // a displaced request has already left
 	case <-ctx.Done():
 	}
 	c.mu.Lock()
@@ -138,7 +138,7 @@ func (c *Controller) Acquire(ctx context.Context) error {
 		if w.err != nil {
 			return w.err
 		}
-		c.stop() // it was admitted while it was leaving
+		c.stop() // it was admitted at the moment at which its context ended
 	default:
 		c.dequeue(c.queues[source], place)
 	}
@@ -146,7 +146,7 @@ func (c *Controller) Acquire(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// Release ends what a successful Acquire began.
+// Release ends a request that Acquire admitted.
 func (c *Controller) Release(ctx context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -154,14 +154,14 @@ func (c *Controller) Release(ctx context.Context) {
 	c.stop()
 }
 
-// Check returns the error of an Acquire that would be refused now, or nil.
+// Check returns the error with which Acquire would refuse a request now, or nil.
 func (c *Controller) Check(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.check(SourceIn(ctx))
 }
 
-// check needs mu.
+// check is Check; the caller holds mu.
 func (c *Controller) check(source Source) error {
 	if c.inside >= c.capacity && c.longest(source) == nil && !c.reserved(source) {
 		return overloaded(errFull)
@@ -175,18 +175,18 @@ func (c *Controller) check(source Source) error {
 }
 
 // reserved reports whether a source that has almost nothing inside may exceed the capacity, because all places are
-// taken by requests of others that have begun and cannot be displaced. It needs mu.
+// taken by requests of other sources that have begun and cannot be displaced. The caller holds mu.
 func (c *Controller) reserved(source Source) bool {
 	return source.IsValid() && c.inside < c.capacity+max(1, c.capacity/8) && c.sources[source] < max(1, c.capacity/64)
 }
 
-// exit takes a request of a source out of those that are inside. It needs mu.
+// exit removes a request from the count of its source. The caller holds mu.
 func (c *Controller) exit(source Source) {
 	c.inside--
 	c.sources.remove(source)
 }
 
-// enqueue puts w at the end of the queue of its source. It needs mu.
+// enqueue puts w at the end of the queue of its source. The caller holds mu.
 func (c *Controller) enqueue(source Source, w *waiter) *list.Element {
 	q := c.queues[source]
 	if q == nil {
@@ -198,7 +198,7 @@ func (c *Controller) enqueue(source Source, w *waiter) *list.Element {
 	return q.list.PushBack(w)
 }
 
-// dequeue removes a waiter from its queue. It needs mu.
+// dequeue removes a waiter from its queue. The caller holds mu.
 func (c *Controller) dequeue(q *sourceQueue, place *list.Element) *waiter {
 	w, _ := q.list.Remove(place).(*waiter)
 	c.waiting--
@@ -209,8 +209,8 @@ func (c *Controller) dequeue(q *sourceQueue, place *list.Element) *waiter {
 	return w
 }
 
-// longest returns the longest queue of another source, if it is longer than what source has inside: a request of source
-// may displace one of it. It needs mu.
+// longest returns the longest queue of another source, if it is longer than the number of requests that source has
+// inside. A request of source may then displace one of that queue. The caller holds mu.
 func (c *Controller) longest(source Source) *sourceQueue {
 	var out *sourceQueue
 	for at := c.turns.Front(); at != nil; at = at.Next() {
@@ -224,7 +224,8 @@ func (c *Controller) longest(source Source) *sourceQueue {
 	return out
 }
 
-// displace refuses the newest request of the longest queue in favour of source, if there is such a queue. It needs mu.
+// displace refuses the newest request of the longest queue in favour of source, if there is such a queue. The caller
+// holds mu.
 func (c *Controller) displace(source Source) {
 	if q := c.longest(source); q != nil {
 		w := c.dequeue(q, q.list.Back())
@@ -235,8 +236,8 @@ func (c *Controller) displace(source Source) {
 }
 
 // Pause gives the processor of an admitted request to others while the request waits for a dependency. The token of the
-// request MUST have been verified. The caller MUST call resume when the request goes on, which may wait for a
-// processor. A nil Controller pauses nothing.
+// request MUST have been verified. The caller MUST call resume when the request continues; resume may wait for a
+// processor. A nil Controller does nothing.
 func (c *Controller) Pause() (resume func()) {
 	if c == nil {
 		return func() {}
@@ -255,7 +256,7 @@ func (c *Controller) Compute() (done func()) {
 	return c.pause
 }
 
-// reenter returns when an admitted request may compute again.
+// reenter returns when a paused request may compute again.
 func (c *Controller) reenter() {
 	c.mu.Lock()
 	if c.busy < c.processors && c.resumed.Len() == 0 {
@@ -269,13 +270,13 @@ func (c *Controller) reenter() {
 	<-w.wake
 }
 
-// stop ends a computation. It needs mu.
+// stop ends a computation. The caller holds mu.
 func (c *Controller) stop() {
 	c.busy--
 	c.wake()
 }
 
-// wake admits the requests that can compute now. It needs mu.
+// wake admits the requests that can compute now. The caller holds mu.
 func (c *Controller) wake() {
 	for c.busy < c.processors {
 		w := c.next()
@@ -287,8 +288,8 @@ func (c *Controller) wake() {
 	}
 }
 
-// next removes the request that computes next from where it waits: resumed requests first, then one of each source in
-// turn. It needs mu.
+// next removes and returns the waiter that computes next: resumed requests first, then one of each source in turn. The
+// caller holds mu.
 func (c *Controller) next() *waiter {
 	if first := c.resumed.Front(); first != nil {
 		w, _ := c.resumed.Remove(first).(*waiter)
@@ -304,10 +305,10 @@ func (c *Controller) next() *waiter {
 }
 
 // AwaitProvider gives up the place of an admitted request that waits for the identity provider of a configured entry
-// before its token is verified. Such a request is unauthenticated: it takes a place of a budget of its own, of which
-// one source and one entry may each have one half. The error says that there is no place; the request then keeps the
-// one that it has. After a nil error the caller MUST call resume when the request goes on, which may wait for a
-// processor. A nil Controller pauses nothing.
+// before its token is verified. Such a request is unauthenticated: it takes a place of a separate budget, of which one
+// source and one entry may each use one half. The error says that the budget has no place left; the request then keeps
+// the place that it has. After a nil error the caller MUST call resume when the request continues; resume may wait for
+// a processor. A nil Controller does nothing.
 func (c *Controller) AwaitProvider(ctx context.Context, entry string) (resume func(), err error) {
 	if c == nil {
 		return func() {}, nil
@@ -344,8 +345,8 @@ func (c *Controller) AwaitingProviders() (n int, refused uint64) { return c.prov
 // RefusalsWaiting returns how many requests wait to be refused.
 func (c *Controller) RefusalsWaiting() int { return c.refusals.turns() }
 
-// maxRetry is the longest time after which a refused client is told to try again. Clients that were refused together
-// are told different times.
+// maxRetry is the longest time after which a refused client is told to try again. The time is random, so that clients
+// that were refused together do not return together.
 const maxRetry = 5 * time.Second
 
 func overloaded(cause error) error {
@@ -357,6 +358,6 @@ type admissionError string
 func (e admissionError) Error() string { return string(e) }
 
 const (
-	errFull admissionError = "too many requests are inside; raise limits.requests if the logs are slow, or add a server"
-	errSlow admissionError = "the queue is too slow; add a server"
+	errFull admissionError = "too many requests at once; raise limits.requests if the logs are slow, or add a server"
+	errSlow admissionError = "the queue for a processor is too long; add a server"
 )

@@ -26,12 +26,12 @@ type Budget[K comparable] struct {
 	refused uint64
 }
 
-// NewBudget returns a budget with a number of places, of which one key may have share.
+// NewBudget returns a budget with a number of places, of which one key may use at most share.
 func NewBudget[K comparable](total, share int) *Budget[K] {
 	return &Budget[K]{total: total, share: min(total, share), keys: tally[K]{}}
 }
 
-// Take reports whether there was a place for key, which is taken now. After true the caller MUST call [Budget.Give].
+// Take takes a place for key and reports whether there was one. After true the caller MUST call [Budget.Give].
 func (b *Budget[K]) Take(key K) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -43,14 +43,14 @@ func (b *Budget[K]) Take(key K) bool {
 	return true
 }
 
-// Full reports whether there is no place for key, and counts that as a refusal.
+// Full reports whether there is no place for key, and counts a refusal if there is none.
 func (b *Budget[K]) Full(key K) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return !b.room(key)
 }
 
-// room needs mu.
+// room reports whether key may take a place. The caller holds mu.
 func (b *Budget[K]) room(key K) bool {
 	if b.n < b.total && b.keys[key] < b.share {
 		return true
@@ -81,7 +81,7 @@ type providerBudget struct {
 	entries *Budget[string]
 }
 
-// minProviderWaits is the smallest budget, whatever limits.requests says.
+// minProviderWaits is the smallest budget, for any limits.requests.
 const minProviderWaits = 16
 
 func newProviderBudget(total int) *providerBudget {
@@ -89,15 +89,15 @@ func newProviderBudget(total int) *providerBudget {
 	return &providerBudget{NewBudget[Source](total, share), NewBudget[string](total, share)}
 }
 
-// take takes a place. Its error is a text for the log.
+// take takes a place. Its error is for the log.
 func (b *providerBudget) take(source Source, entry string) error {
 	if !b.sources.Take(source) {
 		n, _ := b.sources.Taken()
-		return fmt.Errorf("%d requests wait for identity providers already, or too many of this source", n)
+		return fmt.Errorf("%d requests already wait for identity providers, or too many from this source", n)
 	}
 	if !b.entries.Take(entry) {
 		b.sources.Give(source)
-		return fmt.Errorf("too many requests wait for the identity provider of this entry already")
+		return fmt.Errorf("too many requests already wait for the identity provider of this issuer entry")
 	}
 	return nil
 }

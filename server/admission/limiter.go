@@ -10,23 +10,24 @@ import (
 
 // Limiter bounds how often something may happen for one key, with a rate and a burst. Its memory is bounded, and new
 // keys never displace a key that is over its limit: an attacker with many keys cannot make the limiter forget one. Keys
-// beyond the bound are not limited until others are back at their whole burst. It is safe for concurrent use.
+// beyond the bound are not limited until the limiter has dropped others, whose burst is available in full again. It is
+// safe for concurrent use.
 type Limiter[K comparable] struct {
 	rate  rate.Limit
 	burst int
 	keys  int
 
-	used  atomic.Bool // there is a key: something was counted lately
+	used  atomic.Bool // false while there is no key
 	mu    sync.Mutex
 	by    map[K]*rate.Limiter
 	swept time.Time
 }
 
-// LimiterOptions for [NewLimiter].
+// LimiterOptions are for [NewLimiter].
 type LimiterOptions struct {
-	Rate  float64 // events a second
+	Rate  float64 // events per second
 	Burst int     // events at once
-	Keys  int     // keys that are kept
+	Keys  int     // number of keys that are stored
 }
 
 // NewLimiter returns a limiter that has counted nothing.
@@ -34,11 +35,11 @@ func NewLimiter[K comparable](o LimiterOptions) *Limiter[K] {
 	return &Limiter[K]{rate: rate.Limit(o.Rate), burst: o.Burst, keys: o.Keys, by: map[K]*rate.Limiter{}}
 }
 
-// Used reports whether a key was counted since all were forgotten. While it is false, no key is over its limit: callers
-// need not compute theirs.
+// Used reports whether the limiter stores any key. While it is false, no key is over its limit, so that callers need
+// not compute theirs.
 func (l *Limiter[K]) Used() bool { return l.used.Load() }
 
-// Over reports whether key is over its limit, and for how long. It counts nothing.
+// Over reports whether key is over its limit, and for how long. Over does not count an event.
 func (l *Limiter[K]) Over(key K, now time.Time) (retry time.Duration, over bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,7 +60,7 @@ func (l *Limiter[K]) Count(key K, now time.Time) {
 	defer l.mu.Unlock()
 	one := l.by[key]
 	if one == nil {
-		// Not more than once a second: each of many new keys would otherwise visit all.
+		// At most once a second: otherwise each of many new keys would cause a scan of all keys.
 		if len(l.by) >= l.keys && now.Sub(l.swept) >= time.Second {
 			l.swept = now
 			l.forget(now)
@@ -74,7 +75,7 @@ func (l *Limiter[K]) Count(key K, now time.Time) {
 	one.AllowN(now, 1)
 }
 
-// forget drops the keys that have their whole burst again. It needs mu.
+// forget drops the keys whose burst is available in full. The caller holds mu.
 func (l *Limiter[K]) forget(now time.Time) {
 	for key, one := range l.by {
 		if one.TokensAt(now) >= float64(l.burst) {
@@ -83,7 +84,7 @@ func (l *Limiter[K]) forget(now time.Time) {
 	}
 }
 
-// Len returns the number of keys that are kept.
+// Len returns the number of stored keys.
 func (l *Limiter[K]) Len() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// refusalLimiter gives refusals a share of the processors. A burst of refusals is given at once; further ones wait for
-// their turn, and a request that has waited is admitted if there is room by then. Without the limit, clients that come
-// back at once instead of after Retry-After would occupy the processors with refusals. Clients that obey Retry-After,
-// three seconds on average, never wait: two processors can refuse six thousand of them again and again.
+// refusalLimiter limits the share of the processors that refusals use. A burst of refusals is sent at once; further
+// refusals wait for their turn, and a request that has waited is admitted if there is room by then. Without the limit,
+// clients that return at once instead of after Retry-After would occupy the processors with refusals. Clients that
+// respect Retry-After, three seconds on average, never wait: two processors can repeatedly refuse six thousand of them.
 type refusalLimiter struct {
 	rate *rate.Limiter
 
@@ -20,10 +20,10 @@ type refusalLimiter struct {
 }
 
 const (
-	refusalsPerProcessor = 1000        // a second: about a twentieth of a processor
-	refusalBurst         = 5           // seconds: the refusals of so long may be given at once
-	maxRefusalWait       = time.Second // no request waits longer to be refused
-	maxRefusalsWaiting   = 4096        // beyond them a refusal is given at once: waiting costs memory
+	refusalsPerProcessor = 1000        // per second: about a twentieth of a processor
+	refusalBurst         = 5           // seconds: the burst is the refusals of this time
+	maxRefusalWait       = time.Second // longest wait of a refusal
+	maxRefusalsWaiting   = 4096        // further refusals are sent at once, because waiting requests use memory
 )
 
 func newRefusalLimiter(processors int) *refusalLimiter {
@@ -31,7 +31,7 @@ func newRefusalLimiter(processors int) *refusalLimiter {
 	return &refusalLimiter{rate: rate.NewLimiter(rate.Limit(perSecond), refusalBurst*perSecond)}
 }
 
-// turn returns how long a refusal that is due now has to wait; 0 is not at all. After a wait the caller MUST call done.
+// turn returns how long a refusal has to wait from now; 0 means no wait. After a wait the caller MUST call done.
 func (l *refusalLimiter) turn(now time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -62,9 +62,9 @@ func (l *refusalLimiter) turns() int {
 	return l.waiting
 }
 
-// Precheck returns nil if Acquire would not be refused now. Its error is RATE_LIMITED: at once while refusals are few,
-// otherwise when it is the turn of this refusal and there is still no room, or when ctx ends. It is called before a
-// request is decoded.
+// Precheck returns nil if Acquire would not refuse the request now. Its error is RATE_LIMITED: at once while refusals
+// are few; otherwise when it is the turn of this refusal and there is still no room, or when ctx ends. It is called
+// before a request is decoded.
 func (c *Controller) Precheck(ctx context.Context) error {
 	err := c.Check(ctx)
 	if err == nil {

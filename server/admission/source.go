@@ -7,12 +7,11 @@ import (
 	"strings"
 )
 
-// Source is what limits by source address count for: the IPv4 address of a client, or the /64 of its IPv6 address,
-// because the holder of one address of a /64 usually has all of them. The zero Source is a client whose address is not
-// known.
+// Source is the key of limits by source address: the IPv4 address of a client, or the /64 of its IPv6 address, because
+// the holder of one address of a /64 usually has all of them. The zero Source is a client with an unknown address.
 type Source struct{ netip.Addr }
 
-// SourceOf returns the source of a client's address.
+// SourceOf returns the source of a client with the address a.
 func SourceOf(a netip.Addr) Source {
 	if a = a.Unmap(); !a.Is6() {
 		return Source{a}
@@ -27,7 +26,7 @@ func SourceOf(a netip.Addr) Source {
 // ContextKey is the key under which the context of a request has its [*Source].
 type ContextKey struct{}
 
-// SourceIn returns the source of a request; the zero Source where its context has none.
+// SourceIn returns the source of a request; the zero Source if its context has none.
 func SourceIn(ctx context.Context) Source {
 	if s, ok := ctx.Value(ContextKey{}).(*Source); ok {
 		return *s
@@ -35,7 +34,7 @@ func SourceIn(ctx context.Context) Source {
 	return Source{}
 }
 
-// AddressOf returns the IP address of a network address, or the zero address if it has none.
+// AddressOf returns the IP address of a network address, or the zero Addr if there is none.
 func AddressOf(a net.Addr) netip.Addr {
 	switch a := a.(type) {
 	case nil:
@@ -65,13 +64,13 @@ func (p Proxies) Has(a netip.Addr) bool {
 	return false
 }
 
-// maxHops is how many addresses of an X-Forwarded-For header are read.
+// maxHops is the number of entries of an X-Forwarded-For header that are read.
 const maxHops = 32
 
-// Client returns the address of the client behind a connection: that of the peer, unless the peer is a trusted proxy.
-// Each proxy appends the address that it was reached from to X-Forwarded-For, so that the last address that is not a
-// trusted proxy is the last one that a trusted proxy has seen; the client may have written everything before it. The
-// search ends at an entry that is not an address.
+// Client returns the address of the client of a connection: the peer, unless the peer is a trusted proxy. Each proxy
+// appends the address of its own peer to X-Forwarded-For. The client is therefore the last address in the header that
+// is not a trusted proxy; everything before it may have been written by the client. The search ends at an entry that is
+// not an address.
 func (p Proxies) Client(peer netip.Addr, forwarded []string) netip.Addr {
 	out := peer
 	if !p.Has(peer) {
@@ -97,7 +96,8 @@ func (p Proxies) Client(peer netip.Addr, forwarded []string) netip.Addr {
 	return out
 }
 
-// parseHop reads an entry of X-Forwarded-For: an IP address, which may have a port. An IPv6 address may be in brackets.
+// parseHop reads an entry of X-Forwarded-For: an IP address, with or without a port. An IPv6 address may be in
+// brackets.
 func parseHop(word string) (netip.Addr, bool) {
 	word = strings.Trim(word, " \t")
 	if len(word) > 64 {
