@@ -67,7 +67,7 @@ var documentedNumbers = []struct {
 	{"docs/operations.md", "a request that is being received | {10 s}", "server.bodyTimeout"},
 	{
 		"docs/operations.md", "(health watch, reflection) | {1 hour} | {1024} | {64}",
-		"server.standingTime server.standingMost server.standingShare",
+		"server.longStreamTime server.maxLongStreams server.longStreamShare",
 	},
 	{
 		"docs/operations.md", "`limits.wait`: {1 s} for the first of its source | `limits.requests`: {1024}",
@@ -76,14 +76,14 @@ var documentedNumbers = []struct {
 	{
 		"docs/operations.md", "one that delivers {4 MiB} in {a minute} without one complete request, or over which " +
 			"more than {16} requests in a row are refused",
-		"server.floodBytes server.floodWindow server.maxTurnedAway",
+		"server.floodBytes server.floodWindow server.maxRefusedStreams",
 	},
 	{
 		"docs/operations.md", "After {eight} such connections, their source gets no new connection for {ten seconds}",
-		"server.floodsAllowed server.stayAway",
+		"server.floodsAllowed server.blockTime",
 	},
 
-	{"docs/audit.md", "records gather for at most {8 ms}", "journal.gatherMost"},
+	{"docs/audit.md", "records gather for at most {8 ms}", "journal.maxCollect"},
 	{
 		"docs/audit.md", "the first {100} are written in full, then one every {10 seconds}",
 		"journal.repeatBurst journal.repeatEvery",

@@ -23,10 +23,10 @@ import (
 const Validity = 10 * time.Minute
 
 const (
-	minLeft    = 9 * time.Minute     // of its validity, when a certificate is released (A7)
-	margin     = time.Minute         // between the end of a certificate and the end of its chain
-	unreadyAt  = time.Hour           // before the end of the chain: the CA is not ready
-	warnBefore = 30 * 24 * time.Hour // before the end of the chain: readiness warns
+	minLeft    = 9 * time.Minute     // of its validity, which must be left when a certificate is released (A7)
+	margin     = time.Minute         // minimum time between the end of a certificate and the end of its chain
+	unreadyAt  = time.Hour           // time before the end of the chain at which the CA stops being ready
+	warnBefore = 30 * 24 * time.Hour // time before the end of the chain at which readiness warns
 )
 
 // Log accepts precertificates.
@@ -39,7 +39,7 @@ type Log interface {
 // Intent describes what the CA is about to sign.
 type Intent struct {
 	Serial []byte // 20 octets, big-endian
-	// TBS is the SHA-256 of the TBSCertificate without poison and SCT list, as logs have it (RFC 6962 §3.2, PreCert).
+	// TBS is the SHA-256 of the TBSCertificate without poison and SCT list, as it is in logs (RFC 6962 §3.2, PreCert).
 	TBS [32]byte
 	// IssuerKeyHash is the SHA-256 of the issuing certificate's SubjectPublicKeyInfo (ibid.).
 	IssuerKeyHash [32]byte
@@ -47,9 +47,9 @@ type Intent struct {
 
 // Outcome is how an intent ended: with a certificate, or with Err.
 type Outcome struct {
-	Serial      []byte   // of the intent
+	Serial      []byte   // serial number of the intent
 	Certificate []byte   // DER; nil if there is none
-	SCTs        [][]byte // in the certificate, in TLS encoding
+	SCTs        [][]byte // the SCTs in the certificate, in TLS encoding
 	// Signatures is the number of calls of the CA's signer for this request. A failed call counts, because the signer
 	// may have signed before it failed.
 	Signatures int
@@ -67,17 +67,17 @@ type Options struct {
 	Trust [][]*x509.Certificate
 	// Backdate is how far before now a certificate begins: 0 to [MaxBackdate].
 	Backdate time.Duration
-	// Trial is called before the one signature that [New] makes, and its error stops New. Optional.
+	// Trial is called before the only signature that [New] makes. Its error stops New. Optional.
 	Trial func(context.Context, Intent) error
-	// Signatures counts every call of Signer, also by other authorities that share the counter. Optional.
+	// Signatures counts every call of Signer, including calls by other authorities that share the counter. Optional.
 	Signatures *atomic.Int64
-	// Ready is called before a certificate is built. Its error stops issuance, and the client reads its text. Optional.
+	// Ready is called before a certificate is built. Its error stops issuance, and the client gets its text. Optional.
 	Ready func() error
-	// Clock notices that the wall clock went back. Nil: a new one.
+	// Clock detects that the wall clock went back. Nil: a new one.
 	Clock *Clock
 
 	// Pause is called when a request begins to wait for a log, the journal or a signer outside this process. The
-	// function that it returns is called when the request goes on. Optional.
+	// function that it returns is called when the request continues. Optional.
 	Pause func() (resume func())
 
 	Now    func() time.Time // nil: time.Now
@@ -98,8 +98,8 @@ type Authority struct {
 }
 
 // New checks chain and key and proves that they can issue (C9): it signs one precertificate for a reserved name, which
-// is thrown away, and runs the rest of the path under a throwaway key. The error says which certificate is wrong and
-// how. If a setting is wrong, the error is a [fault.Setting] with the path "chain", "key", "trust" or "backdate".
+// is discarded, and runs the rest of the path with a temporary key. The error says which certificate is wrong, and why.
+// If a setting is wrong, the error is a [fault.Setting] with the path "chain", "key", "trust" or "backdate".
 func New(o Options) (*Authority, error) {
 	o.defaults()
 	if o.Backdate < 0 || o.Backdate > MaxBackdate {
@@ -172,10 +172,10 @@ func (a *Authority) Bundle() [][]*x509.Certificate {
 	return append([][]*x509.Certificate{a.chain}, a.o.Trust...)
 }
 
-// Health says whether the authority can issue.
+// Health tells whether the authority can issue.
 type Health struct {
 	OK      bool
-	Warning string // what the operator should do although it can issue
+	Warning string // a problem that the operator should solve although the authority can issue
 	Cause   string // why it cannot issue
 }
 
@@ -210,5 +210,5 @@ func validity(from, to, now time.Time) Health {
 	return Health{OK: true}
 }
 
-// errOutlivesChain says that a certificate would end after a CA certificate in its chain (A6).
+// errOutlivesChain means that a certificate would end after a CA certificate in its chain (A6).
 var errOutlivesChain = errors.New("the certificate would outlive its chain")

@@ -17,8 +17,8 @@ import (
 const maxChain = 10
 
 // ParseChain reads certificates in PEM, issuing certificate first, root last. Text between the blocks is allowed; a
-// block that is damaged or of another type, a certificate twice or one that is not signed by the next is an error. An
-// error of the file's form is a [pemfile.Error].
+// block that is damaged or of another type, a repeated certificate, and a certificate that is not signed by the next
+// one are errors. An error in the form of the file is a [pemfile.Error].
 func ParseChain(data []byte) ([]*x509.Certificate, error) {
 	chain, err := pemfile.Certificates(data)
 	if err != nil {
@@ -103,7 +103,7 @@ func hasUsage(c *x509.Certificate, want x509.ExtKeyUsage) bool {
 	return false
 }
 
-// verifyLeaf runs path validation of the standard library: name constraints, usages, signatures.
+// verifyLeaf runs the path validation of the standard library: name constraints, usages, signatures.
 func verifyLeaf(leaf *x509.Certificate, chain []*x509.Certificate, at time.Time) error {
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 	roots.AddCert(chain[len(chain)-1])

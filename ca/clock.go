@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// maxStep is how far the wall clock may go back: time services make such corrections.
+// maxStep is how far the wall clock may go back: time services make such small corrections.
 const maxStep = 2 * time.Second
 
-// Clock notices that the wall clock went back, after which a certificate would begin before one that was issued earlier
-// (G7). Issuance goes on when the wall clock has passed the time of the latest certificate. A process has one Clock. It
-// is safe for concurrent use.
+// Clock detects that the wall clock went back: a certificate could then begin before one that was issued earlier (G7).
+// Issuance continues when the wall clock has passed the time of the latest certificate. A process has one Clock. It is
+// safe for concurrent use.
 type Clock struct {
 	monotonic func() time.Duration
 
 	mu     sync.Mutex
 	latest time.Time     // when the latest certificate was issued, by the wall clock
-	at     time.Duration // the same by the monotonic clock
+	at     time.Duration // the same time by the monotonic clock
 }
 
-// NewClock returns a Clock that knows of no certificate. monotonic is a clock that is never set; nil: that of the
+// NewClock returns a Clock before the first certificate. monotonic is a clock that is never set; nil: that of the
 // process.
 func NewClock(monotonic func() time.Duration) *Clock {
 	if monotonic == nil {
@@ -30,7 +30,7 @@ func NewClock(monotonic func() time.Duration) *Clock {
 	return &Clock{monotonic: monotonic}
 }
 
-// Check returns an error if no certificate may be issued at the time wall. Clients read its text.
+// Check returns an error if no certificate may be issued at the time wall. Clients get its text.
 func (c *Clock) Check(wall time.Time) error {
 	wall = wall.Round(0) // a monotonic reading would hide the step
 	c.mu.Lock()

@@ -31,7 +31,7 @@ func (c Config) BackdateOrDefault() time.Duration {
 	return *c.Backdate
 }
 
-// Check finds what is wrong without reading a file. Its errors are [fault.Setting] values.
+// Check validates the settings without reading a file. Its errors are [fault.Setting] values.
 func (c Config) Check() error {
 	var errs []error
 	if b := c.BackdateOrDefault(); b < 0 || b > MaxBackdate || b%time.Second != 0 {

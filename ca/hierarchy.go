@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// HierarchyOptions for [NewHierarchy].
+// HierarchyOptions are for [NewHierarchy].
 type HierarchyOptions struct {
 	Organization string
 	Now          time.Time
@@ -46,7 +46,7 @@ func NewHierarchy(o HierarchyOptions) (*Hierarchy, error) {
 	if err != nil {
 		return nil, err
 	}
-	from := o.Now.UTC().Truncate(time.Second).Add(-MaxBackdate) // the first certificate may be backdated too
+	from := o.Now.UTC().Truncate(time.Second).Add(-MaxBackdate) // so that the first certificate may be backdated, too
 	root := &x509.Certificate{
 		Subject:   pkix.Name{Organization: []string{o.Organization}, CommonName: o.Organization + " root"},
 		NotBefore: from, NotAfter: from.Add(rootLife), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
@@ -66,7 +66,7 @@ func NewHierarchy(o HierarchyOptions) (*Hierarchy, error) {
 	return &Hierarchy{Chain: []*x509.Certificate{issuing, root}, RootKey: rootKey, Key: key}, nil
 }
 
-// issuer is the certificate and the key that a certificate is signed with.
+// issuer is the certificate and the key of an issuing CA.
 type issuer struct {
 	cert *x509.Certificate
 	key  crypto.Signer

@@ -39,7 +39,7 @@ type Certificate struct {
 	DER []byte
 	// Chain has the issuing certificate first and the root last, in DER. It MUST NOT be changed.
 	Chain [][]byte
-	// Embedded says whether SCTs are in the certificate.
+	// Embedded reports whether the certificate contains SCTs.
 	Embedded            bool
 	SCTs                [][]byte // TLS encoding
 	Serial              []byte   // big-endian
@@ -66,7 +66,7 @@ func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err e
 			return
 		}
 		if err == nil {
-			err = errors.New("a panic") // which goes on above this function
+			err = errors.New("a panic") // this is the stack frame above which the request continues
 		}
 		err = a.recordFailure(ctx, r, Outcome{Serial: d.want.serial, Signatures: signatures, Err: err})
 	}()
@@ -86,7 +86,7 @@ func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err e
 	}
 	recorded = true
 	if r.Outcome != nil {
-		// From here on, the end of the caller's context changes nothing: the journal says that the certificate was
+		// From here on, the end of the caller's context has no effect: the journal says that the certificate was
 		// issued.
 		o := Outcome{Serial: d.want.serial, Certificate: final, SCTs: scts, Signatures: signatures}
 		if err := a.whilePaused(func() error { return r.Outcome(context.WithoutCancel(ctx), o) }); err != nil {
@@ -110,7 +110,7 @@ func (a *Authority) whilePaused(f func() error) error {
 	return f()
 }
 
-// journalError is the error of a request whose intent was not written: the caller left, or the journal failed.
+// journalError returns the error of a request whose intent was not written: the caller left, or the journal failed.
 func journalError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return contextError(ctx)
@@ -122,7 +122,7 @@ func journalError(ctx context.Context, err error) error {
 type unsigned struct {
 	want        expectation
 	tbs         tbs.TBS
-	withoutSCTs []byte // the TBSCertificate as logs have it, with neither poison nor SCT list
+	withoutSCTs []byte // the TBSCertificate as logs store it, with neither poison nor SCT list
 	toSign      []byte // the TBSCertificate that is signed first: the precertificate's, if there is a log
 	linted      []byte // the last TBSCertificate that has passed the lint; only this one is released
 }
@@ -271,9 +271,9 @@ func (a *Authority) submit(ctx context.Context, p tbs.Precertificate) (scts [][]
 }
 
 // release checks a finished certificate: its TBSCertificate is, byte for byte, the one that has passed the lint (A4),
-// its signature verifies with the issuing key (C1), and enough of its validity is left (A7). The lint has parsed the
-// same bytes, so that they are not parsed again; other code than the one that built the certificate takes them out of
-// it.
+// its signature verifies with the issuing key (C1), and enough of its validity is left (A7). The lint has parsed these
+// bytes, so they are not parsed again; they are extracted from the certificate by code that is independent of the
+// builder.
 func (a *Authority) release(ctx context.Context, d *unsigned, final []byte) error {
 	start := time.Now()
 	defer a.metrics.stage(stageVerify, start)
@@ -282,7 +282,7 @@ func (a *Authority) release(ctx context.Context, d *unsigned, final []byte) erro
 		return err
 	}
 	if !bytes.Equal(c.TBS, d.linted) || !bytes.Equal(c.Algorithm, a.signer.algorithm) {
-		return errors.New("the certificate is not what was linted")
+		return errors.New("the certificate differs from the TBSCertificate that passed the lint")
 	}
 	if err := a.chain[0].CheckSignature(a.signer.name, c.TBS, c.Signature); err != nil {
 		return fault.New(fault.SignerUnavailable, fmt.Errorf("the signer's signature does not verify: %w", err))
@@ -296,10 +296,11 @@ func (a *Authority) release(ctx context.Context, d *unsigned, final []byte) erro
 	return nil
 }
 
-// recordFailure records that an intent ended without a certificate, and returns the error for the client. An error of
-// the journal changes nothing: no certificate is released.
+// recordFailure records that an intent ended without a certificate, and returns the error for the client. If the
+// journal fails, the result is the same: no certificate is released.
 func (a *Authority) recordFailure(ctx context.Context, r Request, o Outcome) error {
-	a.o.Logger.WarnContext(ctx, "no certificate for an intent", "serial", fmt.Sprintf("%x", o.Serial), "signatures", o.Signatures, "cause", o.Err.Error())
+	a.o.Logger.WarnContext(ctx, "no certificate was issued for an intent", "serial", fmt.Sprintf("%x", o.Serial),
+		"signatures", o.Signatures, "cause", o.Err.Error())
 	if r.Outcome != nil {
 		if err := a.whilePaused(func() error { return r.Outcome(context.WithoutCancel(ctx), o) }); err != nil {
 			a.o.Logger.ErrorContext(ctx, "the outcome was not written to the journal", "cause", err.Error())

@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// maxTBS bounds a TBSCertificate, in bytes: no claim can make a certificate that is too large for clients (A15).
+// maxTBS bounds a TBSCertificate, in bytes: no claim can make a certificate too large for clients (A15).
 const maxTBS = 16 << 10
 
 // form is one of the three forms of a TBSCertificate.
@@ -25,7 +25,7 @@ const (
 	formWithoutSCTs                // certificate of a CA without logs
 )
 
-// expectation has what a TBSCertificate must contain. It is made from the request and the profile, not from the
+// expectation is the required content of a TBSCertificate. It is made from the request and the profile, not from the
 // template.
 type expectation struct {
 	serial    []byte
@@ -37,7 +37,7 @@ type expectation struct {
 	algorithm []byte
 }
 
-// placeholder is a signature value with which a TBSCertificate can be parsed as a certificate.
+// placeholder is a signature value, so that a TBSCertificate can be parsed as a certificate.
 var placeholder = make([]byte, 64)
 
 // lint parses the bytes that will be signed and compares them with the request (A3, A4, A10). The parser is that of the
@@ -55,7 +55,7 @@ func (e *expectation) lint(raw []byte, f form) error {
 		return err
 	}
 	if !bytes.Equal(c.RawTBSCertificate, raw) {
-		return errors.New("parsed bytes are not the bytes to sign")
+		return errors.New("the parsed bytes are not the bytes to sign")
 	}
 	if err := e.fields(c); err != nil {
 		return err
@@ -119,7 +119,7 @@ var (
 	oidSCTList      = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}
 )
 
-// extensions checks that the list of extensions is that of the profile: order, criticality, no duplicate, no other.
+// extensions checks that the list of extensions is that of the profile: order, criticality, no duplicates, no others.
 func (e *expectation) extensions(c *x509.Certificate, f form) error {
 	in := extensionReader{left: c.Extensions}
 	for _, h := range head {

@@ -13,7 +13,7 @@ type metrics struct {
 	seconds        *prometheus.HistogramVec
 	expiry         prometheus.Gauge
 
-	// The series that every request changes, looked up once.
+	// The series that every request updates, looked up once.
 	results map[result]prometheus.Counter
 	stages  [stageCount]prometheus.Observer
 }

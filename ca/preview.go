@@ -13,7 +13,7 @@ import (
 
 // Preview returns the certificate that an authority with these options would issue for an identity now: the same
 // template, lint and name constraints. It needs no key of the CA and signs nothing: the certificate has a placeholder
-// for a signature, a throwaway key, and no SCT. Its errors are those of [Authority.Issue].
+// signature, a temporary key, and no SCT. Its errors are those of [Authority.Issue].
 func Preview(o Options, id identity.Identity) (*x509.Certificate, error) {
 	o.defaults()
 	o.Log = nil

@@ -48,7 +48,7 @@ func schemeOf(key crypto.PublicKey) (scheme, error) {
 	case ed25519.PublicKey:
 		return scheme{0, []byte("\x30\x05\x06\x03\x2b\x65\x70"), x509.PureEd25519}, nil
 	}
-	return scheme{}, fmt.Errorf("a key of type %T cannot sign certificates here; use ECDSA, RSA or Ed25519", key)
+	return scheme{}, fmt.Errorf("a key of type %T is not supported for a CA; use ECDSA, RSA or Ed25519", key)
 }
 
 // certSigner is the CA's key with its signature scheme.
@@ -56,10 +56,10 @@ type certSigner struct {
 	scheme
 	local   crypto.Signer          // the key is in the memory of this process: signing is computation, which cannot hang
 	remote  *remote.Signer         // or the key is elsewhere: calls are bounded in number and time (C10), signatures verified
-	pause   func() (resume func()) // around a call of a remote key
+	pause   func() (resume func()) // called before a call of a remote key; its result is called after it
 	rand    io.Reader
 	metrics *metrics
-	calls   *atomic.Int64 // of the signer
+	calls   *atomic.Int64 // calls of the signer
 }
 
 // newCertSigner returns a signer for the key of o. A private key of the standard library only computes, so that it
@@ -123,8 +123,8 @@ func (s *certSigner) sign(ctx context.Context, message []byte, n *int) (signatur
 // hung reports whether the place of the key answers no call, and no further one can begin.
 func (s *certSigner) hung() bool { return s.remote != nil && s.remote.Hung() }
 
-// contextError is the error of a request whose context has ended: the cause that the server gave, or that of the
-// caller.
+// contextError returns the error of a request whose context has ended: the cause that the server has set, or that of
+// the caller.
 func contextError(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	var f *fault.Error

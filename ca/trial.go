@@ -15,8 +15,8 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// replica is the chain again under throwaway keys, with the same names, usages and constraints. With it, path
-// validation of a certificate is tried before the CA's own key has signed anything.
+// replica is a copy of the chain with temporary keys and the same names, usages and constraints. Path validation of a
+// certificate is tried with the replica before the CA's own key signs anything.
 type replica struct {
 	chain       []*x509.Certificate
 	signer      *certSigner
@@ -72,8 +72,8 @@ func hasConstraints(c *x509.Certificate) bool {
 	return false
 }
 
-// permits returns an error if the name constraints of the chain exclude the certificate (A16). Without constraints it
-// costs nothing.
+// permits returns an error if the name constraints of the chain exclude the certificate (A16). If the chain has no
+// constraints, permits does nothing.
 func (s *replica) permits(d *unsigned) error {
 	if !s.constrained {
 		return nil
@@ -81,8 +81,8 @@ func (s *replica) permits(d *unsigned) error {
 	return s.verify(d)
 }
 
-// verify makes the certificate under the throwaway key and runs path validation. The TBSCertificate names the signature
-// algorithm, and is therefore built again for the throwaway key.
+// verify makes the certificate with the temporary key and runs path validation. The TBSCertificate names the signature
+// algorithm, and is therefore built again for the temporary key.
 func (s *replica) verify(d *unsigned) error {
 	names, err := d.want.identity.Marshal()
 	if err != nil {
@@ -113,11 +113,11 @@ func (s *replica) verify(d *unsigned) error {
 	return verifyLeaf(leaf, s.chain, d.want.notBefore)
 }
 
-// trialName is under a top-level domain that RFC 2606 §2 reserves: no identity exists there.
+// trialName is in a top-level domain that RFC 2606 §2 reserves, in which no identity exists.
 const trialName = "https://trial.mayfly.invalid/"
 
 // trial proves that chain, key and profile make a certificate that verifies. The CA's key signs one precertificate,
-// which is not submitted to a log, and which the poison extension makes useless. The certificate is made under the
+// which is not submitted to a log, and which the poison extension makes useless. The certificate is made with the
 // replica.
 func (a *Authority) trial(ctx context.Context) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -166,7 +166,7 @@ func (a *Authority) trial(ctx context.Context) error {
 	var invalid x509.CertificateInvalidError
 	err = a.replica.verify(d)
 	if errors.As(err, &invalid) && invalid.Reason == x509.CANotAuthorizedForThisName {
-		return nil // name constraints need not permit the name of the trial
+		return nil // name constraints may exclude the name of the trial
 	}
 	return err
 }

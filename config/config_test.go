@@ -156,7 +156,7 @@ func TestRefuses(t *testing.T) {
 		"logs of one": {identity + caFile +
 			"ct:\n  logs:\n    - {name: a, operator: x, url: \"https://a.example.com\", public_key: ct.pem}\n    - " +
 			"{name: b, operator: x, url: \"https://b.example.com\", public_key: ct.pem}\n  policy: {min_scts: " +
-			"2, min_operators: 2}\n", issuers, "mayfly.yaml:9:40", "the logs are of 1"},
+			"2, min_operators: 2}\n", issuers, "mayfly.yaml:9:40", "the logs have 1"},
 		"no log to embed": {
 			identity + caFile +
 				"ct:\n  logs:\n    - {name: a, embed: false, url: \"https://ct.example.com\", public_key: ct.pem}\n",

@@ -1,4 +1,4 @@
-// Package fault has the typed errors of this module: whose fault a failure is, and what a client may read about it.
+// Package fault has the typed errors of this module: whose fault a failure is, and what a client may learn about it.
 //
 // Every failure that may reach a client is an [Error] with a [Reason] from the closed table in reason_table.go. The
 // reason determines the kind (whose fault it is, and with it the gRPC code and the HTTP status) and the message for the
@@ -34,8 +34,8 @@ type Error struct {
 	Reason Reason
 	// Public is the message for the client.
 	Public string
-	// Meta holds facts that the caller already knows, such as its issuer or audience, under the keys that the reason
-	// declares.
+	// Meta holds facts that the client already knows, such as the issuer or the audience of its token, under the keys
+	// that the reason declares.
 	Meta map[string]string
 	// RetryAfter is the delay after which a retry may succeed. With zero, the server chooses the delay.
 	RetryAfter time.Duration

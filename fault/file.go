@@ -40,9 +40,9 @@ func BadContent(err error, fix string, path ...string) *Setting {
 func Advice(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Sprintf("chown or chmod it, or a directory above it, for the user that this runs as (id %d)", os.Geteuid())
+		return fmt.Sprintf("give the user that this process runs as (ID %d) access to it, with chown or chmod", os.Geteuid())
 	case errors.Is(err, syscall.EROFS):
-		return "name a place on a file system that can be written"
+		return "write a path on a writable file system"
 	case errors.Is(err, syscall.ENOTDIR):
 		return "a part of the path is a file, not a directory: write another path"
 	case errors.Is(err, syscall.EISDIR):
@@ -52,7 +52,7 @@ func Advice(err error) string {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "allow more open files (ulimit -n, LimitNOFILE)"
 	case errors.Is(err, fs.ErrNotExist):
-		return "write a path that is there"
+		return "write a path that exists"
 	}
 	return ""
 }

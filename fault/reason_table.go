@@ -62,7 +62,7 @@ const (
 	msgProof    = "The signature supplied in the request could not be verified"
 	msgLog      = "Error entering certificate in CTL"
 	msgCA       = "error communicating with CA backend"
-	msgInternal = "internal error; the operator finds the cause in the log under this request id"
+	msgInternal = "internal error; the operator can find the cause in the log by this request ID"
 	msgProvider = "the keys of the identity provider cannot be fetched now; try again"
 	msgUnusable = "the identity provider publishes no key that this certificate authority accepts; the provider's " +
 		"operator must replace its keys"

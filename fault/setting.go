@@ -63,7 +63,7 @@ func Under(err error, prefix ...string) error {
 	return err
 }
 
-// joined is a list of errors that the loader can walk, as errors.Join returns.
+// joined is a list of errors that the loader can walk, like the result of errors.Join.
 type joined []error
 
 func (j joined) Error() string {

@@ -18,7 +18,7 @@ type Custom struct {
 	Value string                // never empty
 }
 
-// enterprises is the arc of the private enterprise numbers (RFC 1155 §3.1.4), which IANA assigns to anybody on request.
+// enterprises is the arc of the private enterprise numbers (RFC 1155 §3.1.4), which IANA assigns to anyone on request.
 var enterprises = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1}
 
 // reserved are the enterprise numbers whose extensions verifiers interpret: those of Sigstore and of Certificate
@@ -58,7 +58,7 @@ func (c Custom) add(b *cryptobyte.Builder) {
 func (c Custom) value() []byte {
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.UTF8String, func(b *cryptobyte.Builder) { b.AddBytes([]byte(c.Value)) })
-	return b.BytesOrPanic() // a value that passed Check is far below the maximal length
+	return b.BytesOrPanic() // a value that passed Check is far below the maximum length
 }
 
 // HasValue reports whether der, the value of an extension in a certificate, is the value of c.

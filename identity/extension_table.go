@@ -98,7 +98,7 @@ func (x Extension) String() string {
 	return names[x].kebab
 }
 
-// JSONKey returns the key in the JSON form of the issuer file; "" if there is none.
+// JSONKey returns the key in the JSON form of the issuer file; empty if there is none.
 func (x Extension) JSONKey() string {
 	if x >= arcs {
 		return ""

@@ -78,7 +78,7 @@ const (
 	MaxExtension = 2048
 )
 
-// ValueError reports a value that a certificate cannot carry.
+// ValueError reports a value that a certificate cannot contain.
 type ValueError struct {
 	// Field is "san" or the name of an extension.
 	Field   string
@@ -87,7 +87,7 @@ type ValueError struct {
 
 func (e *ValueError) Error() string { return e.Field + ": " + e.Problem }
 
-// Check returns a [*ValueError] for the first value that a certificate cannot carry exactly.
+// Check returns a [*ValueError] for the first value that a certificate cannot contain unchanged.
 func (id *Identity) Check() error {
 	if err := id.SAN.check(); err != nil {
 		return err
@@ -122,12 +122,12 @@ func (s SAN) check() error {
 		return nil
 	}
 	if s.Kind != Email && s.Kind != URI {
-		return &ValueError{"san", "has no kind"}
+		return &ValueError{"san", "the SAN has no kind"}
 	}
 	for i := range len(s.Value) { // rfc822Name and URI are IA5String
 		if s.Value[i] >= 0x80 {
 			return &ValueError{"san", "has a character outside ASCII, which a name of the kind " +
-				s.Kind.String() + " cannot carry"}
+				s.Kind.String() + " cannot contain"}
 		}
 	}
 	if s.Kind == URI {

@@ -460,7 +460,7 @@ func TestNotAFile(t *testing.T) {
 	must(t, os.Symlink(file, link))
 	must(t, os.Symlink(filepath.Join(dir, "nowhere"), dangling))
 	for path, want := range map[string]string{
-		pipe: "name the file itself", link: "name the file itself", dangling: "name the file itself", dir: "name the file itself",
+		pipe: "write the path of a regular file", link: "write the path of a regular file", dangling: "write the path of a regular file", dir: "write the path of a regular file",
 		filepath.Join(dir, "absent", "journal"): "make it", filepath.Join(file, "journal"): "make it",
 	} {
 		if _, err := journal.Open(journal.Config{File: path}, journal.Options{}); err == nil ||

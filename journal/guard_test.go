@@ -68,7 +68,7 @@ func TestChangedWhileWritten(t *testing.T) {
 			data, err := os.ReadFile(path)
 			must(t, err)
 			replace(t, path, bytes.Replace(data, []byte("alice"), []byte("elice"), 1))
-		}, "another file took its place", true},
+		}, "was replaced by another file", true},
 		"edited in its place": {func(t *testing.T, path string) {
 			data, err := os.ReadFile(path)
 			must(t, err)
@@ -114,17 +114,17 @@ func TestChangedWhileWritten(t *testing.T) {
 		"moved away, an empty file in its place": {func(t *testing.T, path string) {
 			must(t, os.Rename(path, path+"-away"))
 			must(t, os.WriteFile(path, nil, 0o600))
-		}, "another file took its place", true},
+		}, "was replaced by another file", true},
 		"moved away, a link to it in its place": {func(t *testing.T, path string) {
 			must(t, os.Rename(path, path+"-away"))
 			must(t, os.Symlink(path+"-away", path))
-		}, "another file took its place", true},
+		}, "was replaced by another file", true},
 		"replaced by an older copy": {func(t *testing.T, path string) {
 			data, err := os.ReadFile(path)
 			must(t, err)
 			lines := bytes.SplitAfter(data, []byte("\n"))
 			replace(t, path, bytes.Join(lines[:3], nil))
-		}, "another file took its place", true},
+		}, "was replaced by another file", true},
 		"replaced by another whole journal, with its head": {func(t *testing.T, path string) {
 			other := filepath.Join(t.TempDir(), "other")
 			j := open(t, journal.Config{File: other}, journal.Options{})
@@ -137,7 +137,7 @@ func TestChangedWhileWritten(t *testing.T) {
 				must(t, err)
 				replace(t, path+suffix, data)
 			}
-		}, "another file took its place", true},
+		}, "was replaced by another file", true},
 		"appended to": {func(t *testing.T, path string) {
 			extend(t, path, "{}\n")
 		}, "another process writes to it", false}, // what is behind the acknowledged end is set aside
@@ -145,7 +145,7 @@ func TestChangedWhileWritten(t *testing.T) {
 			data, err := os.ReadFile(path)
 			must(t, err)
 			replace(t, path, data)
-		}, "another file took its place", false},
+		}, "was replaced by another file", false},
 		"touched, and with another mode": {func(t *testing.T, path string) {
 			must(t, os.Chtimes(path, time.Now(), time.Now()))
 			must(t, os.Chmod(path, 0o640))
@@ -162,7 +162,7 @@ func TestChangedWhileWritten(t *testing.T) {
 		}, "written again", false},
 		"the lock removed": {
 			func(t *testing.T, path string) { must(t, os.Remove(path+".lock")) },
-			"could have taken the journal", false,
+			"could have opened the journal", false,
 		},
 		"a closed file edited": {func(t *testing.T, path string) {
 			all, err := journal.Segments(path)
@@ -276,7 +276,7 @@ func TestChangedStaysInTheReport(t *testing.T) {
 	replace(t, path, data)
 	eventually(t, "it goes on, with a warning", func() bool {
 		h := j.Health()
-		return h.OK && strings.Contains(h.Warning, "another file took its place")
+		return h.OK && strings.Contains(h.Warning, "was replaced by another file")
 	})
 	must(t, j.Append(t.Context(), intent(1)))
 	shut(t, j, 0)

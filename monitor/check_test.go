@@ -301,7 +301,7 @@ func TestCheckValidity(t *testing.T) {
 	s := precerts(t, p, entries(t, p, 1))
 	now := time.Now()
 	for _, o := range []monitor.CheckOptions{{NotBefore: now.Add(time.Hour)}, {NotAfter: now.Add(-time.Hour)}} {
-		if got := check(t, s, o); !strings.Contains(got, "outside of the shard's window") {
+		if got := check(t, s, o); !strings.Contains(got, "outside the shard's window") {
 			t.Error(got)
 		}
 	}

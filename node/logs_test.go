@@ -249,7 +249,7 @@ func TestReadinessOfClock(t *testing.T) {
 		t.Errorf("at the start: %+v", h)
 	}
 	if err := issue(t, sys); err == nil {
-		t.Error("an SCT of another time")
+		t.Error("an SCT with a wrong timestamp")
 	}
 	process.Poll(t, "stopped",
 		func() bool { h := clock(); return !h.OK && strings.Contains(h.Cause, "behind all logs") })
@@ -384,7 +384,7 @@ func TestCheckAsksLogs(t *testing.T) {
 			l.Write(t, "ct0.pem", site.NewTestLog(t, l.PKI).PublicKeyPEM())
 		}, "", "pinned key"},
 		{
-			"another time", func(_ *site.Site, log *ct.Log, _ *testing.T) { log.SetSkew(-10 * time.Minute) }, "",
+			"a wrong timestamp", func(_ *site.Site, log *ct.Log, _ *testing.T) { log.SetSkew(-10 * time.Minute) }, "",
 			"behind this machine's",
 		},
 		{"broken", func(_ *site.Site, log *ct.Log, _ *testing.T) { log.SetFault(ct.Reset) }, "", "unreachable"},

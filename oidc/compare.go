@@ -8,9 +8,9 @@ import (
 	"github.com/mayfly-ca/mayfly/identity"
 )
 
-// DecisionChange says how two configurations differ for the claims of one token.
+// DecisionChange is the difference between the decisions of two configurations about the claims of one token.
 type DecisionChange struct {
-	// Change is "gains", "loses", "certificate", "reason" or "rule"; empty if both decide alike.
+	// Change is "gains", "loses", "certificate", "reason" or "rule"; empty if both decisions are the same.
 	Change string `json:"change"`
 	// Old and New are the name in the certificate or the reason of the refusal; for "rule", the rules that allowed it.
 	Old string `json:"old"`
@@ -47,8 +47,8 @@ type outcome struct {
 	err error
 }
 
-// words returns the name in the certificate, or the reason of the refusal with its metadata.
-func (o outcome) words() string {
+// text returns the name in the certificate, or the reason of the refusal with its metadata.
+func (o outcome) text() string {
 	if o.err == nil {
 		return o.Identity.SAN.Value
 	}
@@ -61,7 +61,7 @@ func (o outcome) words() string {
 }
 
 func compareOutcomes(before, after outcome) DecisionChange {
-	c := DecisionChange{Old: before.words(), New: after.words()}
+	c := DecisionChange{Old: before.text(), New: after.text()}
 	switch {
 	case before.err != nil && after.err != nil:
 		if c.Old != c.New {

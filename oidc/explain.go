@@ -22,17 +22,17 @@ type ProfileInfo = claims.ProfileInfo
 // Profiles lists the shipped profiles, sorted.
 func Profiles() []ProfileInfo { return claims.Profiles() }
 
-// DecodeClaims reads claims from JSON with the rules that hold for a token.
+// DecodeClaims reads claims from JSON by the rules for tokens.
 func DecodeClaims(data []byte) (map[string]any, error) { return token.DecodeClaims(data) }
 
-// Explainer says what a configuration would do with a token. It uses no network: signatures are verified only with keys
-// that are available offline. It runs the functions that [Verifier.Identify] runs.
+// Explainer explains what a configuration would do with a token. It uses no network: signatures are verified only with
+// keys that are available offline. It runs the functions that [Verifier.Identify] runs.
 type Explainer struct {
 	table    *issuer.Table
 	stateDir string
 }
 
-// NewExplainer compiles a configuration. Its errors are those of [New].
+// NewExplainer compiles a configuration. It returns the same errors as [New].
 func NewExplainer(c Config) (*Explainer, error) {
 	t, err := c.Compile()
 	return &Explainer{table: t}, err
@@ -48,10 +48,10 @@ type EntryInfo struct {
 	Key        string   `json:"key"` // URL or pattern
 	Pattern    bool     `json:"pattern"`
 	Type       string   `json:"type"`
-	Profile    string   `json:"profile,omitempty"` // shipped or of the file
+	Profile    string   `json:"profile,omitempty"` // a shipped profile, or one of the file
 	Audiences  []string `json:"audiences"`
-	Rules      []string `json:"rules,omitempty"`  // deny rules before allow rules; in shadow mode with a mark
-	Claims     []string `json:"claims,omitempty"` // that a token must have, for profiles
+	Rules      []string `json:"rules,omitempty"`  // deny rules before allow rules; rules in shadow mode are marked
+	Claims     []string `json:"claims,omitempty"` // claims that a token must have, for profiles
 	StaticKeys bool     `json:"static_keys"`
 }
 
@@ -85,19 +85,19 @@ const (
 	Noted   Verdict = "note"    // a rule in shadow mode, or one that did not decide
 )
 
-// Step is one step on the way of a token.
+// Step is one step of the verification of a token.
 type Step struct {
 	Name    string  `json:"name"`
 	Verdict Verdict `json:"verdict"`
 	Detail  string  `json:"detail"`
 }
 
-// Explanation has the steps on the way of a token, in order. The steps after the first failure are shown as if it had
-// not occurred, as far as they can be.
+// Explanation has the steps of the verification of a token, in order. The steps after the first failure are shown as if
+// it had not occurred, if possible.
 type Explanation struct {
 	Steps    []Step
 	Decision Decision
-	Err      error // of the first step that fails: what the client would be told
+	Err      error // the error of the first step that fails, as the client would get it
 }
 
 func (x *Explanation) note(name string, v Verdict, detail string) {
@@ -116,7 +116,8 @@ func (x *Explanation) result(name string, err error, detail string) {
 	x.note(name, Failed, describe(err))
 }
 
-// describe is the text of an error with the metadata that a client is told and the cause that a client is not told.
+// describe returns the text of an error with the metadata, which a client gets, and the cause, which a client does not
+// get.
 func describe(err error) string {
 	f := fault.From(err)
 	text := string(f.Reason)
@@ -129,7 +130,7 @@ func describe(err error) string {
 	return text
 }
 
-// Token explains a token at a time.
+// Token explains a token at the time now.
 func (e *Explainer) Token(raw string, now time.Time) *Explanation {
 	x := &Explanation{}
 	t, err := token.Parse(raw)
@@ -150,7 +151,7 @@ func (e *Explainer) Token(raw string, now time.Time) *Explanation {
 	return x
 }
 
-// Claims explains claims that are verified already, such as recorded ones. Times are not checked.
+// Claims explains claims that were verified before, such as recorded ones. Times are not checked.
 func (e *Explainer) Claims(all map[string]any) *Explanation {
 	x := &Explanation{}
 	c, err := token.ConvertClaims(all)
@@ -172,8 +173,8 @@ func (e *Explainer) Claims(all map[string]any) *Explanation {
 	return x
 }
 
-// Decide maps claims and evaluates the policy. If the claims have an audience, it must be an accepted one. The decision
-// that comes with an error explains the error.
+// Decide maps claims and evaluates the policy. If the claims have an audience, it must be an accepted one. A decision
+// that is returned with an error explains the error.
 func (e *Explainer) Decide(all map[string]any) (d Decision, err error) {
 	c, err := token.ConvertClaims(all)
 	if err != nil {
@@ -207,7 +208,7 @@ func (e *Explainer) find(x *Explanation, c token.Claims) *issuer.Entry {
 	entry := e.table.Find(iss)
 	if entry == nil {
 		x.result("issuer",
-			fault.New(fault.IssuerNotTrusted, errors.New("no entry has it: "+e.nearest(iss)), "issuer", iss), "")
+			fault.New(fault.IssuerNotTrusted, errors.New("no entry has this issuer: "+e.nearest(iss)), "issuer", iss), "")
 		return nil
 	}
 	detail := iss
@@ -221,7 +222,7 @@ func (e *Explainer) find(x *Explanation, c token.Claims) *issuer.Entry {
 	return entry
 }
 
-// nearest says which entry was probably meant.
+// nearest returns a text that says which entry was probably meant.
 func (e *Explainer) nearest(iss string) string {
 	entries := e.table.Entries()
 	for _, one := range entries {
@@ -262,16 +263,16 @@ func decide(x *Explanation, entry *issuer.Entry, c token.Claims) {
 	}
 	switch {
 	case entry.Policy == nil:
-		x.note("policy", Noted, "the entry has none: every valid token is accepted")
+		x.note("policy", Noted, "the entry has no policy: every valid token is accepted")
 	case denied:
 		x.result("policy", err, "")
 	case d.Rule == "":
-		x.result("policy", nil, "allowed by default: no rule refuses")
+		x.result("policy", nil, "allowed by default: no rule refuses the token")
 	default:
 		x.result("policy", nil, "allowed by "+d.Rule)
 	}
 	if d.Shadow != "" {
-		x.note("shadow", Noted, "the rule "+d.Shadow+" would refuse if it were in force")
+		x.note("shadow", Noted, "the rule "+d.Shadow+" would refuse the token if it were in force")
 	}
 	if d.KeyAlgorithms != nil {
 		x.note("key algorithms", Noted, strings.Join(d.KeyAlgorithms, ", "))
@@ -302,5 +303,5 @@ func detailOf(r policy.RuleResult) string {
 	case r.Holds:
 		return kind + ": holds"
 	}
-	return kind + ": does not hold"
+	return kind + ": false"
 }

@@ -34,7 +34,7 @@ func (m *metrics) forget(entry string) {
 	}
 }
 
-// count counts the result for a token. d has an entry as soon as one applied.
+// count counts the result for a token. d has an entry if one was found.
 func (m *metrics) count(d *Decision, err error) {
 	reason := ""
 	if err != nil {

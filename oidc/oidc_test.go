@@ -227,10 +227,10 @@ func TestCheck(t *testing.T) {
 		config oidc.Config
 		want   string
 	}{
-		"every host":     {meta("https://*"), "the star stands for the domain itself"},
-		"every domain":   {meta("https://*.com/x"), "the star stands for the domain itself"},
-		"every co.uk":    {meta("https://idp.*.co.uk"), "the star stands for the domain itself"},
-		"part of a name": {meta("https://idp.exam*.com:8443"), "the star stands for the domain itself"},
+		"every host":     {meta("https://*"), "the star matches the registered domain"},
+		"every domain":   {meta("https://*.com/x"), "the star matches the registered domain"},
+		"every co.uk":    {meta("https://idp.*.co.uk"), "the star matches the registered domain"},
+		"part of a name": {meta("https://idp.exam*.com:8443"), "the star matches the registered domain"},
 		"unlisted":       {meta("https://*.corp.internal", "https://*.internal/x"), ""},
 		"pages": {meta("https://*.github.io", "https://oidc.eks.*.amazonaws.com/id/*",
 			"https://oidc.prod-aks.azure.com/*", "https://*-oidc.buddyusercontent.com"), ""},
@@ -247,7 +247,7 @@ func TestCheck(t *testing.T) {
 		"no profile":    {exact(u, with(func(c *oidc.IssuerConfig) { c.Type, c.CIProvider = "ci-provider", "x" })), "no entry"},
 		"star":          {exact("https://*.example.com", ok), "meta-issuers"},
 		"user":          {exact("https://u@a.example.com", ok), "no user"},
-		"path":          {exact(u, with(func(c *oidc.IssuerConfig) { c.IssuerClaim = "$..x" })), "path of names"},
+		"path":          {exact(u, with(func(c *oidc.IssuerConfig) { c.IssuerClaim = "$..x" })), "path of claim names"},
 		"overlap":       {meta("https://*.example.com/a", "https://x*.example.com/*"), "overlaps"},
 		"no overlap":    {meta("https://*.example.com/a", "https://*.example.com/b", "https://*.x.example.com/a"), ""},
 	} {

@@ -569,7 +569,7 @@ func TestKeptKeys(t *testing.T) {
 		func() bool { s := v.Status()[0]; return s.OK && s.Warning == "" })
 	p.SetFault(idp.Error500)
 	v.Probe(t.Context())
-	if s := v.Status()[0]; s.OK || !strings.Contains(s.Warning, "tokens are verified with keys of") {
+	if s := v.Status()[0]; s.OK || !strings.Contains(s.Warning, "tokens are verified with keys that were fetched at") {
 		t.Errorf("down again: %+v", s)
 	}
 }

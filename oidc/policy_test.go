@@ -146,7 +146,7 @@ func TestPolicyRefused(t *testing.T) {
 			"undeclared reference to 'claim'",
 		},
 		"types":         {rules(policy.RuleConfig{Name: "a", Deny: `san == 1`}), "rules.0.deny: CEL"},
-		"not a verdict": {rules(policy.RuleConfig{Name: "a", Allow: `san`}), "not true or false"},
+		"not a verdict": {rules(policy.RuleConfig{Name: "a", Allow: `san`}), "not a boolean"},
 		"any value":     {rules(policy.RuleConfig{Name: "a", Allow: `claims.flag`}), "compare it"},
 		"both":          {rules(policy.RuleConfig{Name: "a", Allow: "true", Deny: "true"}), "either allow or deny"},
 		"neither":       {rules(policy.RuleConfig{Name: "a"}), "either allow or deny"},
@@ -240,7 +240,7 @@ func TestWarnings(t *testing.T) {
 		"type": {
 			warnings(one("https://ghes.example.com/_services/token",
 				oidc.IssuerConfig{Type: "github-workflow"})),
-			"names the host https://github.com, which is another provider's",
+			"names the host https://github.com, which belongs to another provider",
 		},
 		"set": {warnings(one("https://ghes.example.com/_services/token", oidc.IssuerConfig{
 			Type: "github-workflow", Parameters: map[string]string{"url": "https://ghes.example.com"},
@@ -292,14 +292,14 @@ func TestEmailDomains(t *testing.T) {
 		want   string
 	}{
 		"apart":       {issuers(domains("a.example"), domains("b.example")), ""},
-		"same":        {issuers(domains("a.example"), domains("b.example", "A.example")), "may also name addresses of"},
-		"star":        {issuers(domains("eu.a.example"), domains("*.a.example")), "may also name addresses of"},
+		"same":        {issuers(domains("a.example"), domains("b.example", "A.example")), "may also assert addresses of"},
+		"star":        {issuers(domains("eu.a.example"), domains("*.a.example")), "may also assert addresses of"},
 		"parent":      {issuers(domains("a.example"), domains("*.a.example")), ""},
-		"stars":       {issuers(domains("*.eu.a.example"), domains("*.a.example")), "may also name addresses of"},
+		"stars":       {issuers(domains("*.eu.a.example"), domains("*.a.example")), "may also assert addresses of"},
 		"no list":     {issuers(domains("a.example"), oidc.IssuerConfig{}), "it has no email-domains"},
 		"none at all": {issuers(oidc.IssuerConfig{}, oidc.IssuerConfig{}), ""},
 		"declared":    {issuers(shared, shared), ""},
-		"half":        {issuers(shared, domains("example.com")), "may also name addresses of"},
+		"half":        {issuers(shared, domains("example.com")), "may also assert addresses of"},
 		"not a name":  {issuers(domains("example")), "is not a domain"},
 		"address":     {issuers(domains("a@example.com")), "is not a domain"},
 	} {

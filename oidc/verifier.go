@@ -3,10 +3,10 @@
 // [Verifier.Identify] takes the token and returns a [Decision]. The steps are packages, from top to bottom: token
 // (parse), issuer (find the entry that applies, check the claims that need no key), provider (verify the signature with
 // the keys of the issuer), claims (map the claims to an identity), policy (decide). [Explainer] runs the same steps
-// without a network and reports each.
+// without network access and reports each.
 //
 // Exactly one entry of the configuration applies to a token. An identity MUST come from claims whose signature was
-// verified with keys of the token's own issuer. Errors are [fault.Error] values: a fault of the token is the caller's,
+// verified with keys of the token's own issuer. Errors are [fault.Error] values: a fault of the token is the client's,
 // an unavailable provider is not. A token MUST NOT reach a log or an error.
 package oidc
 
@@ -26,7 +26,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// What importers need of the packages below.
+// Types of other packages that the callers of this package need.
 type (
 	// Config is an issuer file.
 	Config = issuer.Config
@@ -36,7 +36,7 @@ type (
 	Options = provider.Options
 	// Decision is the result for a token.
 	Decision = issuer.Decision
-	// Status says whether the keys of an exact issuer are available.
+	// Status tells whether the keys of an exact issuer are available.
 	Status = provider.Status
 	// ClassStatus is the state of the fetches of one class of providers.
 	ClassStatus = provider.ClassStatus
@@ -49,15 +49,15 @@ type Verifier struct {
 	shared    *shared
 }
 
-// shared is what the verifiers of successive configurations have in common.
+// shared is the state that the verifiers of successive configurations share.
 type shared struct {
 	now        func() time.Time
-	algorithms []string // for go-oidc
+	algorithms []string // used by go-oidc
 	pool       *provider.Pool
 	metrics    *metrics
 
 	mu      sync.Mutex
-	current *issuer.Table // of the verifier that was started last
+	current *issuer.Table // the context of the verifier that was started last
 }
 
 // New returns a verifier. It fetches nothing; see [Verifier.Start]. Its errors are [fault.Setting] values.
@@ -73,8 +73,8 @@ func New(c Config, o Options) (*Verifier, error) {
 	return v, err
 }
 
-// With returns a verifier under another configuration that has the keys, the metrics and the background work of v. Its
-// Start replaces v for the background work; requests that v has begun end under v.
+// With returns a verifier for another configuration that shares the keys, the metrics and the background work of v. Its
+// Start makes the background work follow the new configuration; requests that began with v are finished by v.
 func (v *Verifier) With(c Config) (*Verifier, error) { return v.shared.verifier(c) }
 
 func (s *shared) verifier(c Config) (*Verifier, error) {
@@ -94,8 +94,8 @@ func (s *shared) verifier(c Config) (*Verifier, error) {
 }
 
 // Start fetches the keys of every exact issuer and keeps them fresh, until ctx ends. It does not wait for any of them.
-// On a verifier from [Verifier.With] it also ends the work for issuers that are gone; ctx must then be the one of the
-// first Start.
+// On a verifier from [Verifier.With] it also ends the work for removed issuers; ctx must then be that of the first
+// Start.
 func (v *Verifier) Start(ctx context.Context) {
 	v.providers.Start(ctx)
 	v.shared.mu.Lock()
@@ -114,13 +114,14 @@ func (v *Verifier) Start(ctx context.Context) {
 func (v *Verifier) Wait() { v.shared.pool.Wait() }
 
 // Identify verifies a token, maps its claims and evaluates the policy. Its errors are [fault.Error] values. The
-// decision is never nil; one that comes with an error explains the error and has no identity of the bearer to rely on.
+// decision is never nil. A decision that is returned with an error explains the error, and its identity MUST NOT be
+// used.
 func (v *Verifier) Identify(ctx context.Context, raw string) (*Decision, error) {
 	return v.IdentifyFrom(ctx, netip.Addr{}, raw)
 }
 
 // IdentifyFrom is Identify for a request from the address client. Fetches for providers that have not served keys yet
-// are limited by that address. The zero address is not limited.
+// are limited by that address. There is no such limit for the zero address.
 func (v *Verifier) IdentifyFrom(ctx context.Context, client netip.Addr, raw string) (*Decision, error) {
 	d := new(Decision)
 	err := v.identify(ctx, client, raw, d)
@@ -154,10 +155,10 @@ func (v *Verifier) identify(ctx context.Context, client netip.Addr, raw string, 
 	return entry.Decide(t.Claims, d)
 }
 
-// crossCheck lets go-oidc check a token whose signature was verified. Audience and times are checked already, with more
-// specific errors. go-oidc does not verify the signature: an RSA verification needs seven KiB of stack, and on top of
-// go-oidc's frames every goroutine of a connection would need a stack of 32 KiB instead of 16. For the same reason its
-// frames must not be part of the caller's.
+// crossCheck lets go-oidc check a token whose signature was verified. Audience and times have been checked before, with
+// more specific errors. go-oidc does not verify the signature: an RSA verification needs seven KiB of stack, and on top
+// of go-oidc's frames every goroutine of a connection would need a stack of 32 KiB instead of 16. For the same reason
+// its frames must not be part of the caller's.
 //
 //go:noinline
 func (v *Verifier) crossCheck(ctx context.Context, iss string, t *token.Token) error {
@@ -170,7 +171,7 @@ func (v *Verifier) crossCheck(ctx context.Context, iss string, t *token.Token) e
 	return nil
 }
 
-// IssuerInfo is what clients may know of an entry.
+// IssuerInfo is the part of an entry that clients may know.
 type IssuerInfo struct {
 	URL                                                              string // or the pattern
 	Wildcard                                                         bool
@@ -192,28 +193,28 @@ func (v *Verifier) Issuers() []IssuerInfo {
 	return out
 }
 
-// Status lists the exact issuers, sorted.
+// Status returns the status of the exact issuers, sorted.
 func (v *Verifier) Status() []Status { return v.providers.Status() }
 
 // Probe fetches the keys of every exact issuer once and returns the results, sorted.
 func (v *Verifier) Probe(ctx context.Context) []Status { return v.providers.Probe(ctx) }
 
-// Fetches is the state of the fetches, by class of provider.
+// Fetches returns the state of the fetches, by class of provider.
 func (v *Verifier) Fetches() []ClassStatus { return v.shared.pool.Fetches() }
 
-// Collectors returns the metrics of the verifier and of all that share its background work.
+// Collectors returns the metrics of the verifier and of all verifiers that share its background work.
 func (v *Verifier) Collectors() []prometheus.Collector {
 	m := v.shared.metrics
 	return append([]prometheus.Collector{m.tokens, m.rules}, v.shared.pool.Collectors()...)
 }
 
-// verifiedToken is the key set for go-oidc: it accepts one token, whose signature was verified.
+// verifiedToken is the key set for go-oidc: it accepts only the one token whose signature was verified.
 type verifiedToken struct{ *token.Token }
 
 // VerifySignature implements the key set of go-oidc.
 func (v verifiedToken) VerifySignature(_ context.Context, raw string) ([]byte, error) {
 	if raw != v.Raw {
-		return nil, errors.New("another token")
+		return nil, errors.New("not the verified token")
 	}
 	return v.Payload, nil
 }

@@ -21,8 +21,8 @@ const (
 	maxCSR = 48 << 10
 )
 
-// parseKey returns the SubjectPublicKeyInfo and the key in it. The parser of the standard library refuses an EC point
-// that is not on its curve, the point at infinity and a compressed point.
+// parseKey returns the SubjectPublicKeyInfo and its key. The parser of the standard library refuses an EC point that is
+// not on its curve, the point at infinity and a compressed point.
 func parseKey(data []byte) ([]byte, crypto.PublicKey, error) {
 	if len(data) > maxKey {
 		return nil, nil, fmt.Errorf("public key of %d bytes; at most %d", len(data), maxKey)

@@ -30,7 +30,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/spelling"
 )
 
-// Config is the operator's choice of client keys.
+// Config is the operator's choice of permitted client keys.
 type Config struct {
 	// Algorithms lists names of the Sigstore algorithm registry, such as "ecdsa-sha2-256-nistp256". Nil selects the
 	// default list: every accepted key type, with the hash that matches its size.
@@ -107,7 +107,8 @@ func New(c Config, o Options) (*Policy, error) {
 
 func (p *Policy) permit(names []string) error {
 	if len(names) == 0 {
-		return fault.BadSetting("the list of client algorithms is empty, no key could be certified", "leave the setting out for the default list")
+		return fault.BadSetting("the list of client algorithms is empty, so no key could be certified",
+			"remove the setting to use the default list")
 	}
 	var errs []error
 	reachable := false
@@ -124,7 +125,8 @@ func (p *Policy) permit(names []string) error {
 		return errors.Join(errs...)
 	}
 	if !reachable {
-		return fault.BadSetting("none of these client algorithms can be used, no key could be certified", `write at least one that can, for example "ecdsa-sha2-256-nistp256"`)
+		return fault.BadSetting("none of these client algorithms can be used for a proof, so no key could be certified",
+			`write at least one that can, for example "ecdsa-sha2-256-nistp256"`)
 	}
 	for _, row := range registry {
 		if slices.Contains(names, row.name) {

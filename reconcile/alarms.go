@@ -13,7 +13,7 @@ type Alarm struct {
 	Raised time.Time `json:"raised"`
 }
 
-// alarmList is the open alarms and the quarantined logs.
+// alarmList has the open alarms and the quarantined logs.
 type alarmList struct {
 	open        []Alarm           // the oldest first
 	byID        map[string]int    // finding ID to place in open
@@ -49,7 +49,7 @@ func (a *Auditor) addFinding(f Finding) {
 	a.metrics.alarms.WithLabelValues(string(f.Kind)).Inc()
 	if f.Kind.LogViolation() && a.alarms.quarantined[f.Log] == "" {
 		a.alarms.quarantined[f.Log] = f.Text
-		a.publishQuarantined() // first: a set of logs that is made at this moment asks for it
+		a.publishQuarantined() // before the alarm is raised: a set of logs that is created now asks for the quarantine
 		a.quarantine(f.Log, f.Text)
 	}
 	if f.Bounded() {
@@ -86,7 +86,7 @@ func (a *Auditor) raise(f Finding) {
 	}
 }
 
-// countFinding counts a finding in the one alarm that stands for all of its class beyond the limit.
+// countFinding counts a finding in the alarm that represents all findings of its class beyond the limit.
 func (a *Auditor) countFinding(f Finding, limit int) {
 	all := newFinding(Finding{
 		Kind: f.Kind, Log: f.Log, Journal: f.Journal, Time: f.Time, Signature: f.Signature, Count: 1,

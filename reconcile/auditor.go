@@ -88,22 +88,22 @@ type Auditor struct {
 	*correlation
 	followers    []*logFollower
 	openJournals map[string]*openJournal // by path
-	readUntil    time.Time               // in this cycle, journals are read up to this time; zero: up to their ends
-	entriesRead  bool                    // entries of a log had been read before this cycle
+	readUntil    time.Time               // journals are read up to this time in this cycle; zero: up to their ends
+	entriesRead  bool                    // entries of a log that had been read before this cycle
 	problems     []string                // of the last audit
 	alarms       alarmList
 	rowsKept     uint32 // number of rows after the last eviction
-	overflow     int    // number of SCTs since there was room for all
+	overflow     int    // number of SCTs since the queue last had room for all
 
 	mu        sync.Mutex
-	scope     *Scope        // to be applied by the next audit
+	scope     *Scope        // orders that the next audit applies
 	reported  []Finding     // by JournalChanged
 	wake      chan struct{} // a finding was reported: audit at once
 	scts      []SCT         // for the next audit; at most maxQueuedSCTs
 	published published
 }
 
-// published is what an Auditor shows to other goroutines.
+// published is the state that an Auditor shows to other goroutines.
 type published struct {
 	alarms      []Alarm
 	quarantined map[string]string
@@ -301,7 +301,7 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 // cycle reads one step of each log, then the journals as far as that step needs, and evaluates both. The package
-// comment says why in this order.
+// comment gives the reason for this order.
 func (a *Auditor) cycle(ctx context.Context) (more bool, problems []string) {
 	a.readUntil = time.Time{}
 	a.entriesRead = slices.ContainsFunc(a.followers, func(f *logFollower) bool { return f.size > 0 })
@@ -343,8 +343,8 @@ func (a *Auditor) cycle(ctx context.Context) (more bool, problems []string) {
 	return more, problems
 }
 
-// takeSCTs adds the SCTs of [Auditor.AddSCT]. If there are more than fit, a random sample of them is audited: a log
-// cannot know which ones.
+// takeSCTs adds the SCTs of [Auditor.AddSCT]. If there are more than fit, a random sample of them is audited, so that a
+// log cannot predict which ones.
 func (a *Auditor) takeSCTs() {
 	a.mu.Lock()
 	all := a.scts

@@ -51,7 +51,7 @@ func (c *correlation) fetchCA(ctx context.Context, log *monitor.Log, sum [32]byt
 	return err
 }
 
-// addMissingCA notes a CA certificate that the log does not serve, and the entry that names it.
+// addMissingCA records a CA certificate that the log does not serve, and the entry that names it.
 func (w *logState) addMissingCA(sum [32]byte, index uint64) {
 	if w.missingCAs == nil {
 		w.missingCAs = map[[32]byte]uint64{}
@@ -103,7 +103,7 @@ type entryReader struct {
 	follower func(uint16) *monitor.Follower
 
 	current *monitor.Follower
-	cached  []monitor.Entry // of the current log
+	cached  []monitor.Entry // entries of the current log
 	failed  error           // the last request to the current log
 }
 

@@ -21,7 +21,7 @@ const (
 
 // checkCandidate checks an entry for which no intent has been read.
 func (c *correlation) checkCandidate(one candidate, ev evaluation) result {
-	if c.entries.at(one.entry).subordinate { // no journal can explain it
+	if c.entries.at(one.entry).subordinate { // no journal can have an intent for it
 		return unintended
 	}
 	at := timeOf(c.entries.at(one.entry).timestamp)
@@ -30,7 +30,7 @@ func (c *correlation) checkCandidate(one candidate, ev evaluation) result {
 	for _, j := range c.journals {
 		named = named || j.keys[key]
 	}
-	var begin time.Time // of the oldest journal of the key
+	var begin time.Time // start of the oldest journal of the key
 	for _, j := range c.journals {
 		first := j.first
 		if j.truncated { // the intents of the requests in progress then are in the files that were removed
@@ -82,7 +82,7 @@ func (c *correlation) reportUnintended(ctx context.Context, one candidate) {
 	}
 	if f.Signature == SignatureUnverified {
 		f.Text += "; the log has no precertificate for it that the issuing key signed: the log did not verify the " +
-			"submission, or made the entry up"
+			"submission, or invented the entry"
 	}
 	if f.Identity == "" {
 		f.Text += "; the identity is unknown because the log did not serve the entry again"
@@ -147,7 +147,7 @@ func (c *correlation) reportUnknownCAs() {
 				"issuing key that neither ca nor ca.trust names", u.index, u.sum),
 		}, hex.EncodeToString(u.sum[:]))
 		index := u.index
-		f.Index = &index // not part of the ID: any entry would do
+		f.Index = &index // not part of the ID, because any entry would do
 		c.report(f)
 	}
 	c.unknownCAs = nil

@@ -11,9 +11,9 @@ import (
 	"github.com/mayfly-ca/mayfly/monitor"
 )
 
-// correlation is the correlation index: what journals and logs have said so far, by TBSCertificate. Log entries and
-// journal records may be added in any order. The caller checks the index when it has read the logs and then the
-// journals (see the package comment for why in that order).
+// correlation is the correlation index: the content of journals and logs that was read so far, by TBSCertificate. Log
+// entries and journal records may be added in any order. The caller checks the index when it has read the logs and then
+// the journals (see the package comment for why in that order).
 type correlation struct {
 	*rowTable
 	keys        *issuerKeys
@@ -221,7 +221,7 @@ func (c *correlation) addOutcome(j *journalState, r *journal.Record) {
 	}
 }
 
-// addJournalSCT adds an SCT of a released certificate. It returns what is wrong with the SCT, or "".
+// addJournalSCT adds an SCT of a released certificate. It returns what is wrong with the SCT; empty if nothing is.
 func (c *correlation) addJournalSCT(n uint32, sct *journal.SCT) (problem string) {
 	log, ok := c.logByID[sct.Log]
 	if !ok {
@@ -299,8 +299,8 @@ func parseDigest(text string) (out [32]byte, ok bool) {
 	return out, err == nil
 }
 
-// certPrefix returns the part of a certificate's SHA-256 that a row keeps. Eight bytes are enough: to find another
-// certificate with the same prefix gains an attacker nothing, because the intent of the TBSCertificate is known.
+// certPrefix returns the part of a certificate's SHA-256 that a row keeps. Eight bytes are enough: an attacker gains
+// nothing by finding another certificate with the same prefix, because the intent of the TBSCertificate is known.
 func certPrefix(sum [32]byte) uint64 { return binary.BigEndian.Uint64(sum[:]) }
 
 func timeOf(milliseconds uint64) time.Time { return monitor.TimeOf(milliseconds) }

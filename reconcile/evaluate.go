@@ -23,11 +23,11 @@ func (a *Auditor) evaluate(ctx context.Context) error {
 		}
 		return nil
 	}}
-	defer func() { a.reader = nil }() // with the entries that it keeps
+	defer func() { a.reader = nil }() // together with the entries that it still has
 	a.reportSameSerials()
 	a.reportUnknownCAs()
 	a.resolveObligations(ev)
-	a.candidates = slices.DeleteFunc(a.candidates, func(one candidate) bool { // whatever the journals say
+	a.candidates = slices.DeleteFunc(a.candidates, func(one candidate) bool { // checked even if journals are incomplete
 		subordinate := a.entries.at(one.entry).subordinate
 		if subordinate {
 			a.reportUnintended(ctx, one)
@@ -70,7 +70,7 @@ func (a *Auditor) journalsCover(one candidate) bool {
 	return a.readUntil.IsZero() || !at.Add(maxClockSkew).After(a.readUntil)
 }
 
-// isWaiting reports whether an entry is a candidate that could not be decided yet.
+// isWaiting reports whether an entry is a candidate that could not be checked conclusively yet.
 func (a *Auditor) isWaiting(one candidate) bool {
 	for _, w := range a.candidates {
 		if w.entry == one.entry {
@@ -80,7 +80,7 @@ func (a *Auditor) isWaiting(one candidate) bool {
 	return false
 }
 
-// checkCandidates separates the candidates without an explanation from those that cannot be decided yet.
+// checkCandidates reports the candidates without an intent, and keeps those that cannot be decided yet.
 func (a *Auditor) checkCandidates(ev evaluation) (unexplained, waiting []candidate) {
 	for _, one := range a.candidates {
 		switch {

@@ -36,7 +36,7 @@ const (
 	LogForked Kind = "log_forked"
 	// LogShrunk: a newer head of a log covers fewer entries.
 	LogShrunk Kind = "log_shrunk"
-	// LogMismatch: a log serves entries that are not those of its tree.
+	// LogMismatch: a log serves entries that are not in its tree.
 	LogMismatch Kind = "log_mismatch"
 	// LogHeadInvalid: the head of a log is not signed by the pinned key.
 	LogHeadInvalid Kind = "log_head_invalid"
@@ -77,7 +77,7 @@ func (k Kind) LogViolation() bool { return kindTable[k].logViolation }
 // nothing about the holder of the log's key, and every SCT is verified with the pinned key.
 func (k Kind) concernsLog() bool { return k.LogViolation() || k == LogHeadInvalid }
 
-// Kinds returns all kinds, in the order of the manual.
+// Kinds returns all kinds, in the order of docs/reconcile.md.
 func Kinds() []Kind {
 	return []Kind{
 		UnintendedEntry, SubordinateCA, UnknownCACertificate, CertificateWithoutOutcome, OutcomeWithoutIntent,
@@ -151,7 +151,7 @@ func (f *Finding) Record() *journal.Record {
 	}
 }
 
-// Bounded reports whether findings like f are counted in one alarm when one log or journal causes very many of them.
+// Bounded reports whether findings like f are counted in one alarm if one log or journal causes very many of them.
 func (f *Finding) Bounded() bool {
 	return kindTable[f.Kind].bounded || f.Signature == SignatureUnverified
 }

@@ -25,7 +25,7 @@ func (a *Auditor) followMovedJournals(all []Journal) {
 	}
 }
 
-// continuesIn reports whether other contains the last record that was read of j.
+// continuesIn reports whether other contains the last record that was read from j.
 func (j *journalState) continuesIn(other Journal) bool {
 	if j.read == 0 {
 		return false
@@ -36,7 +36,8 @@ func (j *journalState) continuesIn(other Journal) bool {
 	return err == nil && r.Seq == j.next-1 && r.Sum == j.sum
 }
 
-// checkContinuity reports a journal that is not the one that was read before, or ends earlier, and resets its state.
+// checkContinuity reports a journal that differs from the one that was read before, or ends earlier, and resets its
+// state.
 func (a *Auditor) checkContinuity(j Journal, s *journalState) {
 	before := fmt.Sprintf("that one had %d records, the last of %s", s.next-1, s.last.Format(time.RFC3339))
 	switch {

@@ -27,7 +27,7 @@ type Journal struct {
 }
 
 // FindJournals returns the journals that exist at the paths and shell patterns of Config.Journals, sorted. The error
-// names the patterns without a journal. Files that belong to a journal, such as its closed segments, are left out.
+// names the patterns without a journal. Files that belong to a journal, such as its closed segments, are omitted.
 func FindJournals(patterns []string) (paths []string, err error) {
 	for _, pattern := range patterns {
 		found, e := filepath.Glob(pattern)
@@ -86,7 +86,7 @@ type journalState struct {
 	number uint16
 	live   bool
 	next   uint64 // number of the next record
-	sum    string // of the last record
+	sum    string // digest of the last record
 	root   string // sum of the first record: it identifies the journal
 	// truncated: the journal does not begin with record 1, because older segments were archived.
 	truncated      bool

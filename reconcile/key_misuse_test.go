@@ -285,7 +285,7 @@ func TestUnverifiedSignature(t *testing.T) {
 	h.publish()
 	r := h.runAll(nil)
 	if len(r.Findings) != 1 || r.Findings[0].Signature != reconcile.SignatureUnverified ||
-		!strings.Contains(r.Findings[0].Text, "made the entry up") {
+		!strings.Contains(r.Findings[0].Text, "invented the entry") {
 		t.Errorf("%+v", r.Findings)
 	}
 }

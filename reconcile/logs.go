@@ -79,7 +79,7 @@ func (a *Auditor) applyScope() {
 		}
 		follower, err := monitor.Follow(l.Log, monitor.FollowerOptions{State: w.state, Step: a.o.Step})
 		if err != nil {
-			continue // impossible: the state was found by the ID of the log
+			continue // cannot happen: the state was found by the ID of the log
 		}
 		a.rescan = a.rescan || newKey && w.state.Size > 0
 		a.followers = append(a.followers, &logFollower{Follower: follower, logState: w, number: number})
@@ -145,7 +145,7 @@ func (a *Auditor) scrubNext(ctx context.Context, f *logFollower) {
 		}
 		s, err := monitor.Follow(f.Log(), monitor.FollowerOptions{Step: a.o.Step})
 		if err != nil {
-			return // impossible: the zero state fits every log
+			return // cannot happen: the zero state fits every log
 		}
 		f.scrub = s
 	}

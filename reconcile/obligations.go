@@ -49,7 +49,7 @@ func (c *correlation) fulfilled(o *obligation) bool {
 	})
 }
 
-// violation describes how the log violates an obligation; "" if it does not, as far as is known.
+// violation describes how the log violates an obligation; empty if it does not, as far as is known.
 func (c *correlation) violation(o *obligation, ev evaluation) (Kind, string) {
 	w := c.logs[o.log]
 	due := timeOf(o.timestamp).Add(w.mergeDelay)
@@ -80,7 +80,7 @@ func (c *correlation) violation(o *obligation, ev evaluation) (Kind, string) {
 	return "", ""
 }
 
-// differentEntry describes an entry of the log for the same TBSCertificate that differs from the SCT; "" if there is
+// differentEntry describes an entry of the log for the same TBSCertificate that differs from the SCT; empty if there is
 // none.
 func (c *correlation) differentEntry(o *obligation) (text string) {
 	c.hasEntry(o.row, func(e *logEntry) bool {

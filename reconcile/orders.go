@@ -117,7 +117,7 @@ const (
 	maxOrders    = 64      // that are applied at once
 )
 
-// errUntrustedOrder is an order that another user may have written. Its file stays in place for an operator to look at.
+// errUntrustedOrder means that another user may have written an order. Its file is kept for an operator to examine.
 var errUntrustedOrder = errors.New("the order is not applied")
 
 // TakeOrders reads and removes the orders that [WriteOrder] wrote beside a journal, at most 64, in the order of their
@@ -135,7 +135,7 @@ func TakeOrders(journal string) (out []Order, err error) {
 	var errs []error
 	for _, path := range found {
 		if len(out) == maxOrders {
-			break // the others are applied by the next audit
+			break // the next audit applies the others
 		}
 		o, err := readOrder(path)
 		if err != nil {
@@ -144,7 +144,7 @@ func TakeOrders(journal string) (out []Order, err error) {
 				continue
 			}
 		}
-		if e := os.Remove(path); e != nil { // an order that stays would be applied again and again
+		if e := os.Remove(path); e != nil { // an order that is not removed would be applied again and again
 			errs = append(errs, e)
 			continue
 		}
@@ -155,7 +155,7 @@ func TakeOrders(journal string) (out []Order, err error) {
 	return out, errors.Join(errs...)
 }
 
-// checkOrderDir returns an error if anyone but the CA's own user and root can create files beside a journal.
+// checkOrderDir returns an error if a user other than the CA's own user and root can create files beside a journal.
 func checkOrderDir(journal string) error {
 	dir := filepath.Dir(journal)
 	st, err := os.Stat(dir)
@@ -167,7 +167,7 @@ func checkOrderDir(journal string) error {
 			errUntrustedOrder, dir, uid)
 	}
 	if st.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%w: others than its owner can write to %s (mode %04o), and so could write orders to the "+
+		return fmt.Errorf("%w: users other than its owner can write to %s (mode %04o), and so could write orders to the "+
 			"auditor; run chmod go-w %s",
 			errUntrustedOrder, dir, st.Mode().Perm(), shell.Quote(dir))
 	}
@@ -194,7 +194,7 @@ func readOrder(path string) (o Order, err error) {
 		return o, fmt.Errorf("%w: %s belongs to user %d; only the CA's user and root may write orders",
 			errUntrustedOrder, path, uid)
 	case st.Mode().Perm()&0o022 != 0:
-		return o, fmt.Errorf("%w: others than its owner can write to %s (mode %04o)", errUntrustedOrder,
+		return o, fmt.Errorf("%w: users other than its owner can write to %s (mode %04o)", errUntrustedOrder,
 			path, st.Mode().Perm())
 	case st.Size() > maxOrderSize:
 		return o, fmt.Errorf("%s is not an order: it has %d bytes, more than the maximum of %d; it was removed", path,

@@ -58,11 +58,11 @@ func TestTakeOrders(t *testing.T) {
 		},
 		"group-writable": {
 			func(p string) error { return write(p, validOrder, 0o620) }, false,
-			"others than its owner can write", true,
+			"users other than its owner can write", true,
 		},
 		"world-writable": {
 			func(p string) error { return write(p, validOrder, 0o602) }, false,
-			"others than its owner can write", true,
+			"users other than its owner can write", true,
 		},
 		"a link": {func(p string) error {
 			return errors.Join(write(p+"-", validOrder, 0o600), os.Rename(p+"-", filepath.Join(filepath.Dir(p), "x")),

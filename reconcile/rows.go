@@ -5,15 +5,15 @@ import (
 	"math/rand/v2"
 )
 
-// row is one TBSCertificate, with what the journals and the logs say about it. There may be a million rows, so a row
-// has no pointers.
+// row is one TBSCertificate, with its state in the journals and the logs. There may be a million rows, so a row has no
+// pointers.
 type row struct {
 	tbs        [32]byte // SHA-256 of the TBSCertificate without poison and SCT list
 	serial     [20]byte
-	seconds    uint32 // Unix time of the intent or of the first log entry
-	certPrefix uint64 // of the released certificate, see certPrefix
-	entries    uint32 // the newest log entry; 0: none
-	journal    uint16 // the journal that has the intent
+	seconds    uint32 // Unix time of the intent, or of the first log entry
+	certPrefix uint64 // digest of the released certificate, see certPrefix
+	entries    uint32 // number of the newest log entry; 0: none
+	journal    uint16 // number of the journal that has the intent
 	flags      uint8
 }
 
@@ -32,7 +32,7 @@ type logEntry struct {
 	index      uint64
 	timestamp  uint64
 	extensions uint64 // extensionsDigest
-	next       uint32 // the next older entry of the same row; 0: none
+	next       uint32 // number of the next older entry of the same row; 0: none
 	log        uint16
 	final      bool // a certificate, not a precertificate
 	// subordinate: the certificate is below a CA certificate that an issuing key signed, or is such a certificate.

@@ -44,7 +44,7 @@ type Report struct {
 	Findings []Finding       `json:"findings"`
 	// Explained counts what does not match for a harmless reason.
 	Explained Explained `json:"explained"`
-	// Incomplete says what could not be read. Only if it is empty does a report without findings prove anything.
+	// Incomplete lists what could not be read. Only if it is empty does a report without findings prove anything.
 	Incomplete []string `json:"incomplete"`
 }
 
@@ -120,7 +120,7 @@ func Run(ctx context.Context, in Input) (Report, error) {
 		if err := r.read(ctx); err != nil {
 			return Report{}, err
 		}
-		if r.rescan { // a journal names a key that the logs were not searched for
+		if r.rescan { // a journal names a key for which the logs were not searched
 			for _, f := range followers {
 				f.Rewind()
 			}

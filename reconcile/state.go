@@ -20,8 +20,8 @@ const stateSuffix = ".reconcile"
 // StatePath returns the path of the state that an auditor keeps beside a journal.
 func StatePath(journal string) string { return journal + stateSuffix }
 
-// LoadState reads the state that an auditor keeps beside a journal; nil if there is none. It refuses a file that others
-// than its owner can write to: they could close alarms, or make the auditor skip log entries.
+// LoadState reads the state that an auditor keeps beside a journal; nil if there is none. It refuses a file to which
+// users other than its owner can write: they could close alarms, or make the auditor skip log entries.
 func LoadState(journal string) ([]byte, error) {
 	path := StatePath(journal)
 	st, err := os.Lstat(path)
@@ -32,7 +32,7 @@ func LoadState(journal string) ([]byte, error) {
 		return nil, err
 	case st.Mode().IsRegular() && st.Mode().Perm()&0o022 != 0:
 		return nil,
-			fmt.Errorf("others than the owner of %s can write to it (mode %04o), so its content cannot be trusted; "+
+			fmt.Errorf("users other than the owner of %s can write to it (mode %04o), so its content cannot be trusted; "+
 				"remove it, and everything is read again", path, st.Mode().Perm())
 	}
 	return os.ReadFile(path)
@@ -142,7 +142,7 @@ type savedCandidate struct {
 	Certificate string `json:"certificate,omitempty"`
 }
 
-// save passes the state to Save, without what is resolved.
+// save passes the state without the resolved rows to Save.
 func (a *Auditor) save() error {
 	if a.o.Save == nil {
 		return nil
@@ -227,8 +227,7 @@ func (a *Auditor) dumpRows(out *savedState) {
 	}
 }
 
-// restore takes over a saved state. It refuses a state that contradicts itself, so that nothing is checked against half
-// of a state.
+// restore takes over a saved state. It refuses an inconsistent state as a whole.
 func (a *Auditor) restore(data []byte) error {
 	var in savedState
 	if err := json.Unmarshal(data, &in); err != nil {
@@ -263,7 +262,7 @@ func (a *Auditor) restore(data []byte) error {
 		a.journals = append(a.journals, one)
 	}
 	if !a.restoreRows(&in) {
-		return errors.New("the state of the auditor contradicts itself; remove it, and everything is read again")
+		return errors.New("the state of the auditor is inconsistent; remove it, and everything is read again")
 	}
 	return nil
 }

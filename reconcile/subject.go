@@ -17,8 +17,8 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// subject is what a finding shows of the certificate of a log entry. The texts come from the log and are not
-// trustworthy: they are escaped and truncated.
+// subject is what a finding shows of the certificate of a log entry. The texts come from the log and are not trusted:
+// they are escaped and truncated.
 type subject struct {
 	identity   string // the SANs, else the subject
 	oidcIssuer string
@@ -39,7 +39,7 @@ var (
 	oidIssuerV2 = []byte{0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0xbf, 0x30, 0x01, 0x08}
 )
 
-// subjectOf parses a TBSCertificate (RFC 5280 §4.1). It leaves out what it cannot parse, because it must also work for
+// subjectOf parses a TBSCertificate (RFC 5280 §4.1). It omits what it cannot parse, because it must also work for
 // certificates that Go's parser refuses and other parsers accept.
 func subjectOf(body []byte) (out subject) {
 	in := cryptobyte.String(body)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// split is a Certificate in the parts that [Correspond] compares.
+// split is a Certificate, split into the parts that [Correspond] compares.
 type split struct {
 	fields     []byte   // TBSCertificate content before the extensions
 	extensions [][]byte // each DER Extension element

@@ -35,7 +35,7 @@ type Entry struct {
 type SCT struct {
 	LogID      [32]byte
 	Timestamp  uint64 // milliseconds since the epoch
-	Extensions []byte // a static-ct log puts the leaf index here; copied, never read
+	Extensions []byte // a static-ct log puts the leaf index here; copied, never parsed
 	Hash, Sig  uint8  // TLS HashAlgorithm and SignatureAlgorithm (RFC 5246 §7.4.1.4.1)
 	Signature  []byte
 }

@@ -1,9 +1,9 @@
-// Package tbs builds a TBSCertificate as bytes, adds the poison or the SCT list as the last extension, makes a
-// certificate of it with a signature, and proves that a certificate corresponds to its precertificate.
+// Package tbs builds a TBSCertificate as bytes, adds the poison or the SCT list as the last extension, combines it with
+// a signature to a certificate, and proves that a certificate corresponds to its precertificate.
 //
 // The bytes are assembled once (RFC 5280 §4.1). Precertificate and certificate differ only in their last extension and
-// share all other bytes, so that they correspond by construction (RFC 6962 §3.1). [Correspond] nevertheless proves it
-// from the finished DER, with other code.
+// share all other bytes, so that they correspond by construction (RFC 6962 §3.1). [Correspond] nevertheless proves this
+// from the finished DER, with independent code.
 //
 // A caller MUST pass DER for every field documented as DER: those fields are copied, not parsed.
 package tbs
@@ -32,7 +32,7 @@ type Template struct {
 	SPKI []byte
 	// SubjectKeyID is the SHA-1 of the key bits (RFC 5280 §4.2.1.2 (1)).
 	SubjectKeyID []byte
-	// AuthorityKeyID is the issuing certificate's subject key identifier; empty leaves the extension out.
+	// AuthorityKeyID is the issuing certificate's subject key identifier; if it is empty, the extension is omitted.
 	AuthorityKeyID []byte
 	// Identity is zero or more DER Extension elements: the SAN and the identity extensions.
 	Identity []byte
@@ -40,7 +40,7 @@ type Template struct {
 
 // TBS is a TBSCertificate without its last extension. Its methods return new slices.
 type TBS struct {
-	fields     []byte // from version to subjectPublicKeyInfo
+	fields     []byte // the fields from version to subjectPublicKeyInfo
 	extensions []byte // DER Extension elements except poison and SCT list
 }
 
@@ -59,7 +59,7 @@ var (
 	tagExtensions = asn1.Tag(3).ContextSpecific().Constructed()
 )
 
-// New assembles t. It returns an error for a serial, validity or length that RFC 5280 forbids.
+// New assembles t. It returns an error for a serial number, a validity or a length that RFC 5280 forbids.
 func New(t Template) (TBS, error) {
 	if err := t.check(); err != nil {
 		return TBS{}, err
@@ -107,13 +107,13 @@ func New(t Template) (TBS, error) {
 func (t *Template) check() error {
 	switch {
 	case len(t.Serial) == 0 || len(t.Serial) > 20 || t.Serial[0] == 0 || t.Serial[0] >= 0x80:
-		return errors.New("serial is not a positive number of 1 to 20 octets in shortest form")
+		return errors.New("the serial number is not positive, or not 1 to 20 octets in the shortest form")
 	case len(t.SignatureAlgorithm) == 0 || len(t.Issuer) == 0 || len(t.SPKI) == 0 || len(t.SubjectKeyID) == 0:
 		return errors.New("signature algorithm, issuer, subject key or its identifier is empty")
 	case !t.NotBefore.Before(t.NotAfter):
 		return errors.New("notAfter is not after notBefore")
 	case t.NotBefore.Nanosecond() != 0 || t.NotAfter.Nanosecond() != 0:
-		return errors.New("validity has a fraction of a second, which a certificate cannot express")
+		return errors.New("the validity has a fraction of a second, which a certificate cannot express")
 	}
 	return nil
 }
@@ -163,8 +163,8 @@ func (t TBS) with(last []byte) []byte {
 	return append(out, last...)
 }
 
-// header returns a DER tag and length. Lengths here are far below 2^24. The function is small enough to be inlined, so
-// that its result need not be allocated on the heap.
+// header returns a DER tag and length. Lengths are far below 2^24. The function is small enough to be inlined, so that
+// its result need not be allocated on the heap.
 func header(tag asn1.Tag, n int) []byte {
 	return appendHeader(make([]byte, 0, 5), tag, n)
 }

@@ -1,8 +1,8 @@
-// Package signer is the seam between the CA and the place that holds its key: a file, a key management service, a
+// Package signer is the interface between the CA and the place that holds its key: a file, a key management service, a
 // hardware module.
 //
-// A [Backend] is one kind of place: the settings that stand below ca.NAME in the configuration, with methods that check
-// and open them. To add one, write a package below this one (ca/signer/file is the example) and add one field to
+// A [Backend] is one kind of place: the settings below ca.NAME in the configuration, with methods that check them and
+// open the key. To add one, write a package below this one (ca/signer/file is the example) and add one field to
 // backends.Table. Nothing else has to change: loading, "config check", serving, reload, readiness, "trust export" and
 // "audit reconcile" reach every backend through that table.
 //
@@ -28,13 +28,13 @@ import (
 // Backend is the settings of one kind of place that holds a CA key. The errors of its methods are [fault.Setting]
 // values, with paths that begin in the backend's own block.
 type Backend interface {
-	// Check finds what is wrong with the settings without reading a file or opening a connection.
+	// Check validates the settings without reading a file or opening a connection.
 	Check() error
 	// Temporary reports whether chain and key are made by Open and lost when the process ends. Such a backend is
-	// refused in production, nothing can be exported from it, and a reload keeps what is open.
+	// refused in production, nothing can be exported from it, and a reload keeps the open key.
 	Temporary() bool
-	// ChainFile is the path of the issuing chain in PEM. What is in it is public: tools that have neither the key nor a
-	// secret read it. It is empty for a temporary backend.
+	// ChainFile is the path of the issuing chain in PEM. Its content is public: tools without access to the key or to
+	// secrets read it. It is empty for a temporary backend.
 	ChainFile() string
 	// Open opens the key. It MUST NOT sign anything: the caller proves the key with [ca.New].
 	Open(ctx context.Context, o Options) (*Key, error)
@@ -42,7 +42,7 @@ type Backend interface {
 
 // Options for [Open].
 type Options struct {
-	// Warn is called with what works and should be changed. Optional.
+	// Warn is called with a problem of a key that works. Optional.
 	Warn func(*fault.Setting)
 }
 
@@ -76,17 +76,17 @@ type Key struct {
 	Signer crypto.Signer
 	// Chain has the issuing certificate first and the root last. A backend that has a chain file leaves it nil.
 	Chain []*x509.Certificate
-	// Probe finds out whether the key could sign now. If it signs, then nothing that could be taken for a certificate,
-	// and seldom. A backend whose key is in the memory of this process leaves it nil.
+	// Probe checks whether the key could sign now. It signs rarely, and never bytes that could be taken for a
+	// certificate. A backend whose key is in the memory of this process leaves it nil.
 	Probe func(context.Context) error
-	// Release gives back what Open took, such as a session. It is called once, when no request uses the key any more.
-	// Optional.
+	// Release frees the resources of Open, such as a session. It is called once, when no request uses the key any
+	// longer. Optional.
 	Release func() error
 
 	released sync.Once
 	probing  sync.Mutex
-	probed   time.Time // of the last probe
-	usable   error     // its result
+	probed   time.Time // when the last probe ran
+	usable   error     // result of the last probe
 }
 
 // Guarded returns the key of a backend that is outside this process. Release may be nil.
@@ -102,7 +102,7 @@ const (
 // Remote reports whether the key is outside this process, so that [Key.Usable] can fail.
 func (k *Key) Remote() bool { return k.Probe != nil }
 
-// Usable returns the result of a probe that is at most ten seconds old. It is for readiness.
+// Usable returns the result of a probe that is at most ten seconds old. Readiness uses it.
 func (k *Key) Usable(ctx context.Context) error {
 	if !k.Remote() {
 		return nil

@@ -299,7 +299,7 @@ func TestAuditJournalEdited(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.process.Replace(t, "journal.jsonl", bytes.Replace(good, []byte(`"kind":"intent"`), []byte(`"kind":"outcom"`), 1))
-	l.process.Until(t, "out of service", ready(http.StatusServiceUnavailable, "another file took its place"))
+	l.process.Until(t, "out of service", ready(http.StatusServiceUnavailable, "was replaced by another file"))
 	l.process.Until(t, "told", func() bool { return slices.Contains(l.heard(), "journal_broken") })
 	call, done := l.process.Caller(t, false)
 	defer done()

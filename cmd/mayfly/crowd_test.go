@@ -427,7 +427,7 @@ func TestCrowd(t *testing.T) {
 						t.Error("no connection was refused")
 					}
 					if _, page := process.Get(t, "http://"+s.Admin+"/readyz"); !strings.Contains(string(page),
-						"one source has as many connections as it may have, or floods the server: 127.0.0.1") {
+						"one source has reached its limit of connections, or floods the server: 127.0.0.1") {
 						t.Errorf("readiness: %s", page)
 					}
 				}

@@ -1,6 +1,6 @@
 package claims
 
-// MappingConfig says what the tokens of an issuer become.
+// MappingConfig says how the tokens of an issuer are mapped to certificates.
 type MappingConfig struct {
 	// The rules that map tokens to certificates: email, uri, username, spiffe, kubernetes, chainguard-identity,
 	// ci-provider, github-workflow, gitlab-pipeline, buildkite-job or codefresh-workflow. Omit it with profile.
@@ -27,7 +27,7 @@ type MappingConfig struct {
 	// The condition under which an address counts as verified: the name of a claim that must be true, or "issuer"
 	// for every address from this issuer. Default: email_verified.
 	EmailVerified string `yaml:"email-verified"`
-	// Domains for which the issuer may assert addresses; *.example.com matches every subdomain.
+	// The e-mail domains for which the issuer may assert addresses; *.example.com matches every subdomain.
 	EmailDomains []string `yaml:"email-domains"`
 	// Says that other issuers may assert addresses of the same e-mail domains.
 	SharedEmailDomains bool `yaml:"shared-email-domains"`
@@ -37,16 +37,16 @@ type MappingConfig struct {
 	CustomExtensions map[string]string `yaml:"custom-extensions"`
 	// Whether to include the extensions that newer ones have replaced (1.3.6.1.4.1.57264.1.1 to .6). Default: true.
 	LegacyExtensions *bool `yaml:"legacy-extensions"`
-	// The value fulcio turns off the rules for tokens and structured identities that Fulcio does not have, and gives
-	// certificates Fulcio's bytes. Names that Fulcio gives to two subjects are still refused.
+	// The value fulcio turns off those rules for tokens and structured identities that Fulcio does not have, and issues
+	// certificates with the same bytes as Fulcio's. Names that Fulcio would give to two subjects are still refused.
 	Compat string `yaml:"compat"`
 }
 
-// Lenient reports whether Fulcio's rules hold in place of mayfly's stricter ones.
+// Lenient reports whether Fulcio's rules apply instead of mayfly's stricter ones.
 func (c MappingConfig) Lenient() bool { return c.Compat == "fulcio" }
 
-// ProfileConfig is the profile of a CI provider. Templates are those of Go's text/template that always end and never
-// call code; docs/config.md lists what is known.
+// ProfileConfig is the profile of a CI provider. Templates are the subset of Go's text/template that always terminates
+// and never calls code; docs/config.md lists the supported constructs.
 type ProfileConfig struct {
 	// The same as the key of the entry, used by some packagers of Fulcio.
 	IssuerName string `yaml:"issuer-name" alias:"IssuerName"`
@@ -57,11 +57,11 @@ type ProfileConfig struct {
 	// Template of the URI in the certificate.
 	SAN string `yaml:"subject-alternative-name-template" alias:"SubjectAlternativeNameTemplate"`
 	// The defaults that a token's claim of the same name overrides. A token with another value of any other default is
-	// refused. When omitted: those that are empty, and those that the shipped profile of the same name lists; with
+	// refused. When omitted: the empty defaults, and those that the shipped profile of the same name lists; with
 	// compat: fulcio, all.
 	Claims []string `yaml:"claims,gap"`
-	// Claims that have no slash in the URI of the certificate. With a slash, two claims could give the URI of two
-	// others.
+	// Claims that must not have a slash in the URI of the certificate. With slashes, two different sets of claims could
+	// give the same URI.
 	Segments []string `yaml:"segments"`
 	// The prefix that the URI of the certificate must have.
 	Under string `yaml:"under"`

@@ -14,13 +14,13 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// emailRules say how an issuer of the type email names people.
+// emailRules are the settings of an issuer of the type email.
 type emailRules struct {
-	claim    string   // with the address
-	verified string   // claim that says that the address is verified; "": none has to
-	path     []string // of the claim with the issuer to certify; nil: iss
-	mapped   []string // the issuers that path may lead to; nil: all
-	domains  []string // of the addresses that the issuer may name; nil: all
+	claim    string   // the claim with the address
+	verified string   // the claim that says that the address is verified; empty: none is required
+	path     []string // path of the claim with the issuer to certify; nil: iss
+	mapped   []string // the values that the claim at path may have; nil: all
+	domains  []string // domains of the addresses that the issuer may assert; nil: all
 }
 
 const (
@@ -29,7 +29,8 @@ const (
 	byIssuer      = "issuer" // value of email-verified: every address of the issuer counts as verified
 )
 
-// newEmailMapper returns the mapping of the type email: the address of a claim, which the provider must have verified.
+// newEmailMapper returns the mapping of the type email: the name is the address in a claim, which the provider must
+// have verified.
 func newEmailMapper(r entry, _ Library) (mapFunc, error) {
 	e := emailRules{claim: r.EmailClaim, verified: r.EmailVerified, mapped: r.MappedIssuers}
 	var errs []error
@@ -40,20 +41,20 @@ func newEmailMapper(r entry, _ Library) (mapFunc, error) {
 			add(err.Error(), "write $.claim or $.claim.part", "issuer-claim")
 		}
 	} else if len(r.MappedIssuers) > 0 {
-		add("mapped-issuers lists the values of issuer-claim, and there is no issuer-claim",
-			"write issuer-claim or remove it",
+		add("mapped-issuers lists values of issuer-claim, but issuer-claim is missing",
+			"write issuer-claim, or remove mapped-issuers",
 			"mapped-issuers")
 	}
 	switch {
 	case r.EmailClaim != "" && r.EmailClaim != emailClaim && r.EmailVerified == "" && !r.SkipEmailVerification:
-		add("an address from "+r.EmailClaim+" needs a rule for what counts as verified",
+		add("an address from the claim "+r.EmailClaim+" needs a rule for what counts as verified",
 			`write email-verified: the name of a claim that must be true, or "issuer" if every address from this issuer counts`,
 			"email-claim")
 	case r.EmailVerified != "" && r.SkipEmailVerification:
 		add("email-verified and skip-email-verification contradict each other", "remove one of them", "email-verified")
 	case r.EmailVerified == byIssuer && len(r.EmailDomains) == 0:
-		add("an issuer whose every address counts as verified could name anybody",
-			"write email-domains: the domains of the addresses that it may name", "email-verified")
+		add("an issuer whose addresses all count as verified could assert any address",
+			"write email-domains: the domains of the addresses that the issuer may assert", "email-verified")
 	}
 	for i, d := range r.EmailDomains {
 		d = strings.ToLower(d)
@@ -86,7 +87,7 @@ func (e emailRules) identify(c token.Claims) (identity.Identity, error) {
 	}
 	verifiedBy := e.verified
 	if verifiedBy == "" {
-		verifiedBy = verifiedClaim // not required, but its value must be valid
+		verifiedBy = verifiedClaim // the claim is not required, but its value must be valid
 	}
 	verified, err := parseVerified(c[verifiedBy])
 	if err != nil {
@@ -103,7 +104,7 @@ func (e emailRules) identify(c token.Claims) (identity.Identity, error) {
 	}
 	domain := strings.ToLower(email[strings.LastIndexByte(email, '@')+1:])
 	if e.domains != nil && !slices.ContainsFunc(e.domains, func(d string) bool { return covers(d, domain) }) {
-		return id, fault.New(fault.IdentityNotAllowed, errors.New("the issuer may not name addresses of this domain"),
+		return id, fault.New(fault.IdentityNotAllowed, errors.New("the issuer may not assert addresses of this domain"),
 			"claim", e.claim)
 	}
 	if e.path != nil {
@@ -138,8 +139,8 @@ func (e emailRules) mapIssuer(id identity.Identity, c token.Claims) (identity.Id
 	return id, nil
 }
 
-// covers reports whether an entry of email-domains, a domain or *. and a domain, includes domain. Both are in lower
-// case.
+// covers reports whether an entry of email-domains, a domain or *. and a domain, includes domain. Both arguments are in
+// lower case.
 func covers(entry, domain string) bool {
 	if parent, ok := strings.CutPrefix(entry, "*"); ok {
 		return strings.HasSuffix(domain, parent) && len(domain) > len(parent)
@@ -162,12 +163,13 @@ func parsePath(s string) ([]string, error) {
 	rest, ok := strings.CutPrefix(s, "$.")
 	path := strings.Split(rest, ".")
 	if !ok || slices.Contains(path, "") || strings.ContainsAny(rest, "[]*?@() \"'") {
-		return nil, fmt.Errorf("issuer-claim %q is not a path of names", s)
+		return nil, fmt.Errorf("issuer-claim %q is not a path of claim names", s)
 	}
 	return path, nil
 }
 
-// parseVerified parses email_verified: a boolean, or a string that some providers send instead. Absent is false.
+// parseVerified parses email_verified: a boolean, or the string that some providers send instead. An absent claim is
+// false.
 func parseVerified(v any) (bool, error) {
 	switch v {
 	case nil, false, "false", "False":
@@ -180,7 +182,7 @@ func parseVerified(v any) (bool, error) {
 
 // isEmailAddress reports whether s is an address of the usual form: a dot-atom, @, and a domain name of two or more
 // labels whose last label is not a number (RFC 5321 §4.1.2, without quoted strings and address literals). Characters
-// outside ASCII are accepted here and refused when the identity is checked, because a certificate cannot carry them.
+// outside ASCII are accepted here and refused when the identity is checked, because a certificate cannot contain them.
 func isEmailAddress(s string) bool {
 	at := strings.LastIndexByte(s, '@')
 	if at < 1 || len(s) > 320 {

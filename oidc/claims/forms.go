@@ -10,16 +10,16 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// form is one sequence of literals and claims that a template with conditions can render. The forms do not depend on a
-// token.
+// form is one sequence of literals and claims that a template with conditions can render. The forms of a template do
+// not depend on a token.
 type form struct {
-	parts  []part // without the texts of claims
+	parts  []part // with only the names of claims
 	claims int
-	// matches what the form renders from claims without a slash; nil if no other form can render it
+	// matches the texts that the form renders from claims without a slash; nil if no other form can render them
 	pattern *regexp.Regexp
 }
 
-// forms lists the forms of a template. v has no claims.
+// forms lists the forms of a template. v contains no claims.
 func (t template) forms(v values) ([]form, error) {
 	all, err := v.listForms(t, [][]part{nil}, nil)
 	if err != nil {
@@ -42,7 +42,7 @@ func (t template) forms(v values) ([]form, error) {
 
 var errForms = fmt.Errorf("has more than %d forms", maxForms)
 
-// combine appends each alternative to each beginning.
+// combine appends each alternative to each prefix.
 func combine(beginnings, alternatives [][]part) ([][]part, error) {
 	if len(beginnings)*len(alternatives) > maxForms {
 		return nil, errForms
@@ -121,7 +121,7 @@ func (v values) alternatives(e *expr, dot [][]part) ([][]part, error) {
 		return out, nil
 	}
 	var out [][]part
-	for i := range e.args { // or, and
+	for i := range e.args { // opOr, opAnd
 		one, err := v.alternatives(&e.args[i], dot)
 		if err != nil {
 			return nil, err
@@ -138,7 +138,7 @@ func (v values) alternatives(e *expr, dot [][]part) ([][]part, error) {
 // claim in the name may then have a slash, and a name that two forms still render is accepted only from the form with
 // fewer claims.
 type nameForms struct {
-	all       []form // by number of claims
+	all       []form // sorted by number of claims
 	ambiguous bool
 }
 

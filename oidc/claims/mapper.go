@@ -1,8 +1,9 @@
 // Package claims maps verified claims to the identity that a certificate names.
 //
 // [Library.NewMapper] compiles the mapping of one entry of the configuration: an identity type, or a profile with
-// templates. [Mapper.Identity] is pure. The claims MUST have been verified. Two sets of claims that differ in a claim
-// that a name is made of MUST NOT give the same name (D13), and values MUST enter the identity unchanged or be refused.
+// templates. [Mapper.Identity] is pure. The claims MUST have been verified. If two sets of claims differ in a claim
+// that the name is made of, they MUST NOT give the same name (D13). Values MUST be copied unchanged into the identity,
+// or be refused.
 package claims
 
 import (
@@ -26,7 +27,7 @@ type Mapper struct {
 	custom   []customExtension
 }
 
-// entry is the mapping of an entry with the issuer, a URL or a pattern, that it is for.
+// entry is the mapping of an entry, with its issuer: a URL or a pattern.
 type entry struct {
 	MappingConfig
 	issuer string
@@ -40,13 +41,13 @@ type customExtension struct {
 	template template
 }
 
-// identityType is one value of type.
+// identityType is one value of the setting type.
 type identityType struct {
-	challenge string // the claim that a proof of possession is made over
+	challenge string // the claim that a proof of possession signs
 	newMapper func(entry, Library) (mapFunc, error)
 }
 
-// types are those of Fulcio. The last four are older than profiles and require more claims than the profiles of the
+// types are Fulcio's types. The last four existed before profiles, and require more claims than the profiles of the
 // same names.
 var types = map[string]identityType{
 	"email":               {"email", newEmailMapper},
@@ -65,13 +66,14 @@ var types = map[string]identityType{
 // Types lists the identity types, sorted.
 func Types() []string { return slices.Sorted(maps.Keys(types)) }
 
-// Resolve sets what the profile of c implies: type and email-domains. It also returns a value with an error.
+// Resolve sets the settings that the profile of c implies: type and email-domains. It returns a usable value even with
+// an error.
 func (c MappingConfig) Resolve() (MappingConfig, error) {
 	switch {
 	case c.Profile != "":
 		var err error
 		if c.Type != "" && c.Type != "ci-provider" || c.CIProvider != "" {
-			err = fault.BadSetting("profile takes the place of type and ci-provider", "remove those", "profile")
+			err = fault.BadSetting("profile replaces type and ci-provider", "remove type and ci-provider", "profile")
 		}
 		c.Type = "ci-provider"
 		if e := profiles[c.Profile].Email; e != nil {
@@ -82,8 +84,8 @@ func (c MappingConfig) Resolve() (MappingConfig, error) {
 		}
 		return c, err
 	case len(c.Parameters) > 0 && (types[c.Type].newMapper == nil || profiles[c.Type].SAN == ""):
-		return c, fault.BadSetting("parameters are those of a profile, and there is none",
-			"write profile: NAME or remove them", "parameters")
+		return c, fault.BadSetting("parameters belong to a profile, but profile is missing",
+			"write profile: NAME, or remove parameters", "parameters")
 	}
 	return c, nil
 }
@@ -101,7 +103,7 @@ func (l Library) NewMapper(issuer string, c MappingConfig) (*Mapper, error) {
 		m.identify, err = t.newMapper(m.entry, l)
 		errs = append(errs, err)
 		if c.Type == "ci-provider" && err == nil {
-			m.profile, _ = l.profileOf(m.entry) // newMapper returned its error
+			m.profile, _ = l.profileOf(m.entry) // NewMapper has already returned its error
 		}
 	}
 	var err error
@@ -182,7 +184,7 @@ func (m *Mapper) Identity(c token.Claims) (identity.Identity, error) {
 			id.Custom = append(id.Custom, identity.Custom{OID: x.oid, Value: text})
 		}
 	}
-	if err := id.Check(); err != nil { // the mappers have checked each claim; this is the last check of the whole
+	if err := id.Check(); err != nil { // the mappers have checked each claim; this checks the result again
 		if bad, ok := errors.AsType[*identity.ValueError](err); ok {
 			err = fault.New(fault.ClaimInvalid, err, "claim", m.claimOf(bad.Field, &id))
 		}
@@ -191,8 +193,8 @@ func (m *Mapper) Identity(c token.Claims) (identity.Identity, error) {
 	return id, nil
 }
 
-// checkSubject checks that sub is a string that a certificate can carry, and not empty (OpenID Connect Core 1.0 §2,
-// D11).
+// checkSubject checks that sub is a string that is not empty and that a certificate can contain (OpenID Connect Core
+// 1.0 §2, D11).
 func (m *Mapper) checkSubject(c token.Claims) error {
 	sub, err := c.Text("sub")
 	if err != nil && (!m.Lenient() || fault.From(err).Reason != fault.ClaimMissing) {
@@ -217,8 +219,8 @@ func (m *Mapper) claimOf(field string, id *identity.Identity) string {
 	return "sub"
 }
 
-// ChallengeClaim returns the claim that a proof of possession is verified over. Clients get this name, regardless of
-// the setting challenge-claim.
+// ChallengeClaim returns the claim over which a proof of possession is verified. Clients are told this name, regardless
+// of the setting challenge-claim.
 func (m *Mapper) ChallengeClaim() string {
 	if m.EmailClaim != "" {
 		return m.EmailClaim
@@ -234,25 +236,25 @@ func (m *Mapper) RequiredClaims() []string {
 	return m.profile.requiredClaims()
 }
 
-// ForeignHost reports that certificates of this entry name the host of another provider than its issuer; problem is ""
-// if they do not.
+// ForeignHost reports that certificates of this entry name the host of a provider other than its issuer; problem is
+// empty if they do not.
 func (m *Mapper) ForeignHost() (problem, fix, key string) {
 	if name := m.CIProvider; name != "" && m.usesHostOf(profiles[name]) {
 		return "the profile " + name + " names the host of " + strings.Join(profiles[name].Issuers[:1], "") +
-				", which is another provider's",
-			"write profile: " + name + " with parameters in place of ci-provider, or a profile of its own",
+				", which belongs to another provider",
+			"write profile: " + name + " with parameters instead of ci-provider, or a separate profile",
 			"ci-provider"
 	}
 	if s := profiles[m.Type]; s.SAN != "" && len(m.Parameters) == 0 && !s.isDefaultIssuer(m.issuer) {
 		return "the type " + m.Type + " names the host " + s.Defaults[s.Parameters[0]] +
-				", which is another provider's",
-			"write parameters: {" + s.Parameters[0] + ": https://HOST} beside it", "type"
+				", which belongs to another provider",
+			"write parameters: {" + s.Parameters[0] + ": https://HOST}", "type"
 	}
 	return "", "", ""
 }
 
-// usesHostOf reports whether the entry uses the file's own copy of a shipped profile although its issuer is not one of
-// that profile's.
+// usesHostOf reports whether the entry uses a copy of a shipped profile in the issuer file, although its issuer is not
+// one of that profile's issuers.
 func (m *Mapper) usesHostOf(s shipped) bool {
 	if len(s.Parameters) == 0 || len(s.Issuers) == 0 || m.profile == nil {
 		return false

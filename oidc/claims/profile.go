@@ -17,11 +17,10 @@ type profile struct {
 	defaults   map[string]string
 	overridden map[string]bool // names of defaults that a claim of the same name overrides
 	san        template
-	extensions []profileExtension // in the order of a certificate
-	under      string             // beginning that the URI must have; "": any
-	segments   []string           // claims that must have no slash
-	// names of defaults that are parameters of a shipped profile, which no claim overrides, not even with compat:
-	// fulcio
+	extensions []profileExtension // in the order of the certificate
+	under      string             // prefix that the URI must have; empty: any
+	segments   []string           // claims that must not have a slash
+	// names of defaults that are parameters of a shipped profile, which no claim overrides, even with compat: fulcio
 	parameters map[string]bool
 	optional   []string // see [shipped]
 	forms      nameForms
@@ -102,7 +101,7 @@ func (p *profile) findForms(lenient bool) error {
 	for _, f := range p.forms.all {
 		for i := 1; i < len(f.parts) && !lenient; i++ {
 			if f.parts[i].claim != "" && f.parts[i-1].claim != "" {
-				return fault.BadSetting(fmt.Sprintf("template: the claims %s and %s follow one another: the "+
+				return fault.BadSetting(fmt.Sprintf("template: the claims %s and %s are adjacent: the "+
 					"end of the first would be ambiguous",
 					f.parts[i-1].claim, f.parts[i].claim), "write text between them, such as /",
 					"subject-alternative-name-template")
@@ -124,8 +123,8 @@ func (p *profile) findForms(lenient bool) error {
 	return nil
 }
 
-// FixedDefaults lists, sorted, the defaults of the profile of this name that a claim overrides with Fulcio and not with
-// mayfly, unless the file says which ones do.
+// FixedDefaults lists, sorted, the defaults of the profile of this name that a claim overrides in Fulcio but not in
+// mayfly, unless the file has a list of such claims.
 func (c ProfileConfig) FixedDefaults(name string) []string {
 	if _, known := profiles[name]; known || c.Claims != nil {
 		return nil
@@ -139,7 +138,7 @@ func (c ProfileConfig) FixedDefaults(name string) []string {
 	return out
 }
 
-// claimDefaults returns the defaults of a profile without a list of claims that are defaults of optional claims: empty
+// claimDefaults returns, for a profile without a list of claims, the defaults that a token may override: the empty
 // ones, and those that the shipped profile of the same name lists. The others, mostly addresses, are settings of the
 // operator, which no token overrides.
 func claimDefaults(name string, c ProfileConfig) []string {
@@ -153,7 +152,7 @@ func claimDefaults(name string, c ProfileConfig) []string {
 	return out
 }
 
-// extensionNamed finds an extension by its name or by its JSON key; the key in any case, as Fulcio does.
+// extensionNamed finds an extension by its name or by its JSON key; the key is not case-sensitive, as in Fulcio.
 func extensionNamed(name string) (identity.Extension, bool) {
 	if x, ok := identity.ByName(name); ok {
 		return x, true
@@ -166,7 +165,7 @@ func extensionNamed(name string) (identity.Extension, bool) {
 	return 0, false
 }
 
-// Library holds the parsed profiles of ci-issuer-metadata by name. A profile with an error is nil.
+// Library holds the parsed profiles of ci-issuer-metadata by name. A profile with an error has the value nil.
 type Library map[string]*profile
 
 // NewLibrary parses profiles. Its errors are [fault.Setting] values, below the name of the profile.
@@ -184,16 +183,16 @@ func NewLibrary(all map[string]ProfileConfig) (Library, error) {
 	return l, errors.Join(errs...)
 }
 
-// profileOf returns the profile of an issuer of the type ci-provider: a shipped one, or one of ci-issuer-metadata.
+// profileOf returns the profile of an issuer of the type ci-provider: a shipped profile, or one of ci-issuer-metadata.
 func (l Library) profileOf(r entry) (*profile, error) {
 	if r.Profile != "" {
 		return shippedProfile(r)
 	}
 	p, ok := l[r.CIProvider]
 	if !ok {
-		fix := "add the entry or correct the name"
+		fix := "add the entry, or correct the name"
 		if _, shipped := profiles[r.CIProvider]; shipped {
-			fix = "add the entry, or write profile: " + r.CIProvider + " for the one that mayfly ships"
+			fix = "add the entry, or write profile: " + r.CIProvider + " to use the profile that mayfly ships"
 		}
 		return nil, fault.BadSetting(fmt.Sprintf("ci-provider %q has no entry under ci-issuer-metadata", r.CIProvider),
 			fix, "ci-provider")
@@ -204,7 +203,7 @@ func (l Library) profileOf(r entry) (*profile, error) {
 // newCIMapper returns the mapping of the type ci-provider: the templates of a profile.
 func newCIMapper(r entry, l Library) (mapFunc, error) {
 	lenient := r.Lenient()
-	if r.CIProvider == "" && r.Profile == "" { // Fulcio accepts such an entry and refuses its tokens
+	if r.CIProvider == "" && r.Profile == "" { // Fulcio accepts such an entry and then refuses its tokens
 		return func(token.Claims) (identity.Identity, error) {
 			return identity.Identity{}, fault.New(fault.IdentityNotAllowed,
 				errors.New("the entry has no ci-provider"), "claim", "iss")
@@ -215,7 +214,7 @@ func newCIMapper(r entry, l Library) (mapFunc, error) {
 		return nil, err
 	}
 	if p == nil {
-		return nil, nil // NewLibrary returned its error
+		return nil, nil // NewLibrary has already returned its error
 	}
 	if lenient {
 		own := *p
@@ -273,10 +272,10 @@ func (p *profile) firstClaim() string {
 	return "sub"
 }
 
-// extension renders the template of an extension. The rules of names also hold for a text that has several parts and
+// extension renders the template of an extension. The rules of names also apply to a text that has several parts and
 // begins like a URI, but its bytes are not encoded.
 func (t template) extension(v values) (string, error) {
-	// most extensions are one claim, whose length was checked with the claim
+	// most extensions are one claim, whose length was already checked
 	if len(t) == 1 && t[0].value != nil && t[0].value.op == opClaim {
 		p, err := t.claim(v)
 		if err != nil {

@@ -1,6 +1,6 @@
 package claims
 
-// profiles by name. Claim names and addresses are the providers' own, from their documentation.
+// profiles by name. Claim names and addresses are from the documentation of the providers.
 var profiles = map[string]shipped{
 	"github-workflow": {
 		Summary: "GitHub Actions; url: the web address, for GitHub Enterprise Server and GHE.com",
@@ -41,7 +41,7 @@ var profiles = map[string]shipped{
 	"gitlab-pipeline": {
 		Summary: "GitLab CI; url: the web address of a self-managed instance",
 		Issuers: []string{"https://gitlab.com"}, Parameters: []string{"url"}, Under: "url",
-		Optional: []string{"ci_config_sha"}, // the definition of the pipeline is in another project
+		Optional: []string{"ci_config_sha"}, // the pipeline is defined in another project
 		ProfileConfig: ProfileConfig{
 			Defaults: map[string]string{"url": "https://gitlab.com", "environment": ""},
 			Claims:   []string{"environment"},
@@ -106,7 +106,7 @@ var profiles = map[string]shipped{
 		},
 	},
 	"circleci-job": {
-		Summary: "CircleCI; issuers are per organization", Parameters: []string{"api_url", "platform_url"},
+		Summary: "CircleCI; each organization has its own issuer", Parameters: []string{"api_url", "platform_url"},
 		Issuers:  []string{"https://oidc.circleci.com", "https://oidc.circleci.com/org/*"},
 		Segments: []string{"oidc.circleci.com/project-id", "oidc.circleci.com/pipeline-definition-id"},
 		ProfileConfig: ProfileConfig{
@@ -136,7 +136,7 @@ var profiles = map[string]shipped{
 		Segments: []string{"workspace_domain", "project_name", "pipeline_id"},
 		ProfileConfig: ProfileConfig{
 			Defaults: map[string]string{"base_url": "https://app.buddy.works", "revision": "", "ref": ""},
-			Claims:   []string{"base_url", "revision", "ref"}, // tokens of other regions than the first have a base_url
+			Claims:   []string{"base_url", "revision", "ref"}, // tokens of regions other than the first have a base_url
 			SAN:      "{{.base_url}}/{{.workspace_domain}}/{{.project_name}}/pipelines/pipeline/{{.pipeline_id}}",
 			Extensions: map[string]string{
 				"build-signer-uri": "{{.base_url}}/{{.workspace_domain}}/{{.project_name}}/pipelines" +
@@ -173,7 +173,7 @@ var profiles = map[string]shipped{
 		},
 	},
 	"bitbucket-pipelines": {
-		Summary:    "Bitbucket Pipelines; the audience is the workspace's own, ari:cloud:bitbucket::workspace/…",
+		Summary:    "Bitbucket Pipelines; each workspace has its own audience, ari:cloud:bitbucket::workspace/…",
 		Parameters: []string{"url"},
 		Issuers:    []string{"https://api.bitbucket.org/2.0/workspaces/*/pipelines-config/identity/oidc"},
 		Segments:   []string{"workspaceUuid", "repositoryUuid"},
@@ -199,7 +199,7 @@ var profiles = map[string]shipped{
 		},
 	},
 	"jenkins": {
-		Summary:    "Jenkins with the OpenID Connect Provider plugin; url: the root of Jenkins, above all jobs",
+		Summary:    "Jenkins with the OpenID Connect Provider plugin; url: the root URL of Jenkins",
 		Parameters: []string{"url"}, Under: "url",
 		ProfileConfig: ProfileConfig{
 			Defaults: map[string]string{"url": ""}, Claims: []string{},

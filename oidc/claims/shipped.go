@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/pattern"
 )
 
-// shipped is a profile that mayfly ships: what the tokens of one provider become.
+// shipped is a profile that mayfly ships: how the tokens of one provider are mapped.
 type shipped struct {
 	ProfileConfig
 	Summary    string
@@ -19,14 +19,14 @@ type shipped struct {
 	// Issuers for which the defaults of the parameters are right. Entries of other issuers must set the parameters:
 	// certificates would otherwise name repositories on the host of another provider.
 	Issuers []string
-	// Segments are claims that must have no slash: with a slash, two sets of claims could give the same URI (D13).
+	// Segments are claims that must not have a slash: with a slash, two sets of claims could give the same URI (D13).
 	Segments []string
-	// Optional are claims that the provider documents as sometimes null or absent. An extension that is such a claim is
-	// then left out.
+	// Optional are claims that the provider documents as sometimes null or absent. An extension made of such a claim is
+	// then omitted.
 	Optional []string
-	Under    string // the parameter that the URI in the certificate must begin with
+	Under    string // the parameter with which the URI in the certificate must begin
 	Email    *emailProfile
-	Needs    []string // required claims, if there are no templates
+	Needs    []string // the required claims, if there are no templates
 }
 
 // emailProfile is the part of a profile of the type email.
@@ -53,7 +53,7 @@ func shippedProfile(r entry) (*profile, error) {
 					r.Profile, name), "write parameters: {"+name+": https://HOST}", "profile")
 		}
 	}
-	c.Segments, c.Under = s.Segments, s.under(c.Defaults)
+	c.Segments, c.Under = s.Segments, s.prefix(c.Defaults)
 	p, err := parseProfile(r.Profile, c)
 	if err == nil {
 		p.parameters = map[string]bool{}
@@ -64,8 +64,8 @@ func shippedProfile(r entry) (*profile, error) {
 	return p, err
 }
 
-// under returns the text that URIs must begin with, given the parameters.
-func (s shipped) under(parameters map[string]string) string {
+// prefix returns the text with which URIs must begin, given the parameters.
+func (s shipped) prefix(parameters map[string]string) string {
 	if slices.Contains(s.Parameters, s.Under) {
 		return parameters[s.Under] + "/"
 	}
@@ -83,7 +83,7 @@ func (s shipped) defaults(r entry) (map[string]string, error) {
 	out := maps.Clone(s.Defaults)
 	for name, v := range r.Parameters {
 		if !slices.Contains(s.Parameters, name) {
-			fix := "it has none"
+			fix := "the profile has no parameters"
 			if len(s.Parameters) > 0 {
 				fix = "it has " + strings.Join(s.Parameters, ", ")
 			}
@@ -96,7 +96,7 @@ func (s shipped) defaults(r entry) (map[string]string, error) {
 		v = strings.TrimSuffix(v, "/")
 		if u, err := url.Parse(v); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" ||
 			u.User != nil || u.RawQuery+u.Fragment != "" || u.String() != v {
-			return nil, fault.BadSetting(fmt.Sprintf("%q is not a web address", v), "write https://HOST",
+			return nil, fault.BadSetting(fmt.Sprintf("%q is not a URL of a host", v), "write https://HOST",
 				"parameters", name)
 		}
 		out[name] = v
@@ -108,7 +108,7 @@ func (s shipped) defaults(r entry) (map[string]string, error) {
 type ProfileInfo struct {
 	Name    string
 	Summary string
-	// Issuers for which the defaults of the parameters are right; others must set the parameters.
+	// Issuers for which the defaults of the parameters are right; entries of other issuers must set the parameters.
 	Issuers []string
 	// Parameters with their defaults; a parameter without a default must be set.
 	Parameters map[string]string
@@ -127,7 +127,7 @@ func Profiles() []ProfileInfo {
 			Name: name, Summary: s.Summary, Issuers: s.Issuers, Parameters: map[string]string{},
 			Config: s.ProfileConfig,
 		}
-		i.Config.Segments, i.Config.Under = s.Segments, s.under(s.Defaults)
+		i.Config.Segments, i.Config.Under = s.Segments, s.prefix(s.Defaults)
 		for _, p := range s.Parameters {
 			i.Parameters[p] = s.Defaults[p]
 		}

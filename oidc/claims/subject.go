@@ -14,7 +14,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// base returns what the identities of all types have: issuer and subject of the token itself (D16).
+// base returns the fields that the identities of all types have: issuer and subject of the token itself (D16).
 func base(c token.Claims) (identity.Identity, error) {
 	iss, err := c.Text("iss")
 	if err != nil {
@@ -33,7 +33,7 @@ func base(c token.Claims) (identity.Identity, error) {
 	return id, nil
 }
 
-// baseWithSubject is base for types whose proof of possession is over the subject, which must not be empty.
+// baseWithSubject is base for types whose proof of possession signs the subject, which must not be empty.
 func baseWithSubject(c token.Claims) (identity.Identity, error) {
 	id, err := base(c)
 	if err != nil {
@@ -61,7 +61,7 @@ func newURIMapper(r entry, _ Library) (mapFunc, error) {
 	}
 	if iss, err := url.Parse(r.issuer); err == nil && r.issuer != "" {
 		if iss.Scheme != want.Scheme {
-			return nil, fault.BadSetting(fmt.Sprintf("has the scheme %s, the issuer %s", want.Scheme, iss.Scheme),
+			return nil, fault.BadSetting(fmt.Sprintf("the scheme is %s, but that of the issuer is %s", want.Scheme, iss.Scheme),
 				"write the scheme of the issuer: an issuer may only name subjects of its own scheme", "subject-domain")
 		}
 		if err := checkSameOwner(want.Hostname(), iss.Hostname()); err != nil {
@@ -85,7 +85,7 @@ func newURIMapper(r entry, _ Library) (mapFunc, error) {
 			case u.Scheme != want.Scheme || u.Hostname() != want.Hostname():
 				return id, invalidSubject("not under %s", r.SubjectDomain)
 			case u.String() != id.Subject:
-				return id, invalidSubject("Fulcio writes it as another URI")
+				return id, invalidSubject("Fulcio would write it as another URI")
 			}
 		} else if err := checkURISubject(id.Subject, want); err != nil {
 			return id, err
@@ -95,8 +95,8 @@ func newURIMapper(r entry, _ Library) (mapFunc, error) {
 	}, nil
 }
 
-// checkURISubject checks a subject that is a URI: it has the scheme, host and port of want, and is written in the one
-// way that is accepted (D14).
+// checkURISubject checks a subject that is a URI: it has the scheme, host and port of want, and is in the one accepted
+// spelling (D14).
 func checkURISubject(subject string, want *url.URL) error {
 	scheme, authority, path, ok := splitURI(subject)
 	switch {
@@ -107,7 +107,7 @@ func checkURISubject(subject string, want *url.URL) error {
 	case scheme != want.Scheme || authority != want.Host:
 		return invalidSubject("not under %s://%s", want.Scheme, want.Host)
 	case strings.Count(subject, "#") > 1:
-		return invalidSubject("not a URI: has # twice")
+		return invalidSubject("not a URI: # occurs twice")
 	}
 	return checkNormalized(part{text: subject, claim: "sub"}, path)
 }
@@ -188,7 +188,7 @@ func newSPIFFEMapper(r entry, _ Library) (mapFunc, error) {
 			return id, invalidSubject("not a SPIFFE ID")
 		}
 		if td != domain {
-			return id, invalidSubject("not of the trust domain %s", domain)
+			return id, invalidSubject("not in the trust domain %s", domain)
 		}
 		id.SAN = identity.SAN{Kind: identity.URI, Value: id.Subject}
 		return id, nil

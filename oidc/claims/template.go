@@ -9,17 +9,17 @@ import (
 )
 
 // A template is a part of Go's text/template that always terminates and calls no functions of a program: text, claims,
-// if and with, eq, ne, and, or, not, and printf of strings. Package [parse] parses the syntax, as in Fulcio; this
-// package walks over the tree, because it must know which part of the result comes from which claim. The name of a
-// claim without braces is a template too.
+// if, with, eq, ne, and, or, not, and printf of strings. Package [parse] parses the syntax, as in Fulcio; this package
+// walks the tree, because it must know which part of the result comes from which claim. The name of a claim without
+// braces is also a template.
 type template []node
 
 // node is a literal, a value to print, or a condition.
 type node struct {
-	text    string // the literal, if value and test are nil
+	text    string // the literal; used if value and test are nil
 	value   *expr
 	test    *expr
-	with    bool // the value of test is the dot of yes
+	with    bool // a with: the value of test is the dot inside yes
 	yes, no template
 }
 
@@ -28,7 +28,7 @@ type op uint8
 const (
 	opText op = iota // a literal
 	opClaim
-	opDot // the value of the innermost with
+	opDot // the dot: the value of the innermost with
 	opEq
 	opNe
 	opNot
@@ -43,14 +43,14 @@ type kind uint8
 const (
 	kindText  kind = iota
 	kindBool       // printed as true or false
-	kindMixed      // depends on the claims; allowed in conditions only
+	kindMixed      // text or boolean, depending on the claims; allowed in conditions only
 )
 
 type expr struct {
 	op   op
 	kind kind
 	text string // the literal, or the name of the claim
-	// optional claims are written with index: they may be absent where they are the whole template or only tested
+	// optional means that the claim is written with index: it may be absent if it is the whole template or only tested
 	optional bool
 	args     []expr
 	format   []string // of opPrintf: the text before, between and after the arguments
@@ -65,7 +65,7 @@ type ref struct {
 // Limits of a template.
 const (
 	maxRendered = 2048 // bytes of a rendered text
-	maxForms    = 64   // of the template of a name, see [form]
+	maxForms    = 64   // forms of the template of a name, see [form]
 )
 
 // parseTemplate compiles a template. Its errors name the position in bytes, from 1.
@@ -94,7 +94,7 @@ func parseTemplate(src string) (template, error) {
 	return templateCompiler{}.list(tree.Root)
 }
 
-// errorAt is an error at the position of a node.
+// errorAt returns an error with the position of a node.
 func errorAt(n parse.Node, format string, args ...any) error {
 	return fmt.Errorf("at byte %d: %s", int(n.Position())+1, fmt.Sprintf(format, args...))
 }
@@ -135,7 +135,7 @@ func (c templateCompiler) list(l *parse.ListNode) (template, error) {
 			}
 			out = append(out, one)
 		default:
-			return nil, errorAt(n, "%s is not supported; docs/config.md lists what is", firstWord(n))
+			return nil, errorAt(n, "%s is not supported; docs/config.md lists the supported constructs", firstWord(n))
 		}
 	}
 	return out, nil
@@ -164,7 +164,7 @@ func (c templateCompiler) branch(b *parse.BranchNode, with bool) (node, error) {
 	return out, err
 }
 
-// pipe compiles a pipeline: the value of each command is the last argument of the next one.
+// pipe compiles a pipeline: the value of each command is the last argument of the next command.
 func (c templateCompiler) pipe(p *parse.PipeNode) (expr, error) {
 	if len(p.Decl) > 0 {
 		return expr{}, errorAt(p, "variables are not supported")
@@ -244,7 +244,7 @@ func (c templateCompiler) index(cmd *parse.CommandNode, last *expr) (expr, error
 	return expr{}, errorAt(cmd, `index is for claims: index . "claim"`)
 }
 
-// function compiles the call of a function. What it accepts has a value for all claims.
+// function compiles the call of a function. A call that it accepts has a value for any claims.
 func function(c *parse.CommandNode, name string, args []expr) (expr, error) {
 	texts := !slices.ContainsFunc(args, func(e expr) bool { return e.kind != kindText })
 	switch n := len(args); {
@@ -299,7 +299,7 @@ func printfFormat(s string) ([]string, error) {
 	}
 }
 
-// missingError reports a claim that a template needs and that neither the token nor the defaults have.
+// missingError means that neither the token nor the defaults have a claim that a template needs.
 type missingError struct{ claim string }
 
 func (e *missingError) Error() string { return "neither the token nor the defaults have " + e.claim }
@@ -337,11 +337,11 @@ func (e *expr) each(tested bool, yield func(ref) bool) bool {
 // renderer renders a template.
 type renderer struct {
 	values
-	dot    []part // the value of the innermost with
-	absent string // the optional claim that was absent, if the last expression ended with one
+	dot    []part // the dot: the value of the innermost with
+	absent string // the absent optional claim, if the last expression was one
 }
 
-// claim renders a template that is one claim. An absent optional claim is an empty part.
+// claim renders a template that is one claim. An absent optional claim gives an empty part.
 func (t template) claim(v values) (part, error) {
 	p, ok, err := v.get(t[0].value.text)
 	if err == nil && !ok && !t[0].value.optional && !v.nullable(t[0].value.text) {
@@ -350,7 +350,7 @@ func (t template) claim(v values) (part, error) {
 	return p, err
 }
 
-// parts renders the template. No parts mean that the extension is left out.
+// parts renders the template. If there are no parts, the extension is omitted.
 func (t template) parts(v values) ([]part, error) {
 	if len(t) == 1 && t[0].value != nil && t[0].value.op == opClaim {
 		p, err := t.claim(v)
@@ -380,7 +380,7 @@ func (r *renderer) render(t template, out []part, whole bool) ([]part, error) {
 				return nil, err
 			}
 			r.dot = dot
-		case n.value != nil && n.value.op == opClaim && !n.value.optional: // the most frequent case, without eval
+		case n.value != nil && n.value.op == opClaim && !n.value.optional: // the most frequent case, without a call of eval
 			p, ok, err := r.get(n.value.text)
 			switch {
 			case err != nil:

@@ -11,34 +11,34 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// part is a piece of a URI or of another text, with its origin.
+// part is a part of a URI or of another text, with its origin.
 type part struct {
 	text  string
-	claim string // the claim that has the text; "" for literals and settings of the operator
-	// isDefault says that the token has no such claim, and that the text is the default for it.
+	claim string // the claim that the text is from; empty for literals and settings of the operator
+	// isDefault means that the token has no such claim, and that the text is its default.
 	isDefault bool
 }
 
 // uriRules build a URI from parts. All URIs in certificates are made by [uriRules.build].
 //
 // Two lists of parts that differ in the text of a claim MUST NOT give the same URI (D13). Therefore nothing is decoded,
-// every byte of a claim that RFC 3986 does not allow at its place is percent-encoded, the percent sign included, and
-// the delimiter of two claims cannot occur in the first one. A claim that would change the structure of the URI (an
-// empty or a dot segment, a query, a fragment, a user, another host or port) is refused (D15).
+// every byte of a claim that RFC 3986 does not allow in its place is percent-encoded, including the percent sign, and
+// the delimiter between two claims cannot occur in the first one. A claim that would change the structure of the URI
+// (an empty or a dot segment, a query, a fragment, a user, another host or port) is refused (D15).
 type uriRules struct {
-	// lenient gives the bytes that Fulcio gives, and refuses those that Fulcio also gives for another text.
+	// lenient produces the same bytes as Fulcio, and refuses a text if Fulcio produces the same bytes for another text.
 	lenient bool
-	// joined says that Fulcio appends the parts to the first one as a path and cleans the path, as it does for types
+	// joined means that Fulcio appends the parts to the first one as a path and cleans the path, as it does for types
 	// without a profile. Otherwise Fulcio parses the text of all parts as one URL.
 	joined bool
 	// verbatim leaves the bytes of claims unchanged, as Fulcio does in the extensions of profiles. The checks are the
 	// same.
 	verbatim bool
-	// segments are claims that must have no slash.
+	// segments are claims that must not have a slash.
 	segments []string
-	// free is the one claim that may contain its own delimiters; "" means the last claim.
+	// free is the one claim that may contain its own delimiters; empty means the last claim.
 	free string
-	// under is the beginning that the URI must have; "" means any.
+	// under is the prefix that the URI must have; empty means any.
 	under string
 }
 
@@ -46,7 +46,7 @@ type uriRules struct {
 type component uint8
 
 const (
-	inScheme    component = iota // before the colon
+	inScheme    component = iota // before the colon of the scheme
 	inAuthority                  // after //
 	inPath
 	inQuery
@@ -79,9 +79,9 @@ func invalidClaim(claim, problem string) error {
 	return fault.New(fault.ClaimInvalid, errors.New(problem), "claim", claim)
 }
 
-// build returns the URI of parts. Its errors name the claim that is refused.
+// build returns the URI of parts. Its errors name the refused claim.
 func (u uriRules) build(parts []part) (string, error) {
-	var buffer [8]part // most URIs have fewer parts
+	var buffer [8]part // most URIs have no more parts than this
 	parts = mergeLiterals(buffer[:0], parts, false)
 	for _, p := range parts {
 		if p.claim != "" && slices.Contains(u.segments, p.claim) && strings.Contains(p.text, "/") {
@@ -112,8 +112,8 @@ func (u uriRules) build(parts []part) (string, error) {
 	return out, u.checkResult(out, parts)
 }
 
-// mergeLiterals joins adjacent literals and drops empty ones. out is an empty slice for the result. Defaults stay parts
-// of their claims if keepDefaults is set, and become literals otherwise.
+// mergeLiterals joins adjacent literals and drops empty ones. out is an empty slice for the result. Defaults remain
+// parts of their claims if keepDefaults is set; otherwise they become literals.
 func mergeLiterals(out, parts []part, keepDefaults bool) []part {
 	merged := true
 	for i, p := range parts {
@@ -160,7 +160,7 @@ func splitHost(parts []part) []part {
 // checkParts returns the component of each part. It refuses a claim that would change the structure of the URI.
 func (u uriRules) checkParts(parts []part, components []component) ([]component, error) {
 	var buffer [256]byte
-	shape := buffer[:0] // the URI with an x for each claim, so that the components do not depend on claims
+	shape := buffer[:0] // the URI with x in place of each claim, so that the components do not depend on claims
 	for i, p := range parts {
 		at := componentAfter(shape)
 		components = append(components, at)
@@ -174,14 +174,14 @@ func (u uriRules) checkParts(parts []part, components []component) ([]component,
 		switch at {
 		case inScheme:
 			if i > 0 {
-				return nil, invalidClaim(p.claim, "the template gives no URI: a claim is in its scheme")
+				return nil, invalidClaim(p.claim, "the template does not give a URI: a claim is in the scheme")
 			}
-			if u.verbatim && i+1 < len(parts) && parts[i+1].claim != "" { // an address, followed by another claim
+			if u.verbatim && i+1 < len(parts) && parts[i+1].claim != "" { // an authority, followed by another claim
 				if _, err := u.checkWhole(p); err != nil {
 					return nil, err
 				}
 			} else if !isOrigin(p.text) {
-				return nil, invalidClaim(p.claim, "not https://HOST, the beginning of the address in the certificate")
+				return nil, invalidClaim(p.claim, "not https://HOST, with which the URI in the certificate begins")
 			}
 			shape = append(shape, "x://x"...)
 			if strings.HasSuffix(p.text, "/") {
@@ -247,8 +247,8 @@ func hasPlainDotSegment(path string) bool {
 	return strings.IndexByte(path, '\\') >= 0
 }
 
-// percentDecode replaces each valid percent-encoding in s (RFC 3986 §2.1) and leaves the rest unchanged. It is used for
-// checks only.
+// percentDecode replaces each valid percent-encoding in s (RFC 3986 §2.1) and leaves the rest unchanged. The result is
+// used for checks only.
 func percentDecode(s string) string {
 	if strings.IndexByte(s, '%') < 0 {
 		return s
@@ -295,7 +295,7 @@ func isUnreserved(c byte) bool {
 // isPathByte reports whether c may occur unencoded in a path (RFC 3986 §3.3).
 func isPathByte(c byte) bool { return isUnreserved(c) || strings.IndexByte("!$&'()*+,;=:@/", c) >= 0 }
 
-// isLiteralByte reports whether c may occur in a literal, which the operator has encoded already.
+// isLiteralByte reports whether c may occur in a literal, which the operator has already encoded.
 func isLiteralByte(c byte) bool { return isPathByte(c) || strings.IndexByte("%?#[]", c) >= 0 }
 
 // encode percent-encodes claims and joins the parts. If a path has a byte that must be encoded, !, ', (, ) and * are
@@ -355,7 +355,7 @@ func percentEncode(s string, keep func(byte) bool) string {
 	return string(out)
 }
 
-// checkDelimiters checks that the claims can be extracted from the URI again. The claims before the free claim must not
+// checkDelimiters checks that the claims can be extracted from the URI. The claims before the free claim must not
 // contain the literal that follows them, and the claims after it must not contain the literal before them: the URI can
 // then be split in one way only, from both ends. The free claim may contain anything.
 func (u uriRules) checkDelimiters(parts []part, texts []string) error {
@@ -380,30 +380,31 @@ func (u uriRules) checkDelimiters(parts []part, texts []string) error {
 			if parts[i+1].claim != "" {
 				if !strings.HasSuffix(texts[i], "/") || strings.Contains(texts[i+1], "/") {
 					return invalidClaim(p.claim,
-						"is not delimited from the claim "+parts[i+1].claim+", which follows it")
+						"is not separated from the claim "+parts[i+1].claim+", which follows it")
 				}
 				continue
 			}
 			if strings.Index(text+next, next) != len(text) {
-				return invalidClaim(p.claim, fmt.Sprintf("has %q, the delimiter after it", next))
+				return invalidClaim(p.claim, fmt.Sprintf("contains %q, the delimiter after it", next))
 			}
 			continue
 		}
 		before := texts[i-1]
 		if parts[i-1].claim != "" {
 			if !strings.HasSuffix(before, "/") || strings.Contains(texts[i], "/") {
-				return invalidClaim(p.claim, "is not delimited from the claim "+parts[i-1].claim+", which precedes it")
+				return invalidClaim(p.claim, "is not separated from the claim "+parts[i-1].claim+", which precedes it")
 			}
 			continue
 		}
 		if strings.LastIndex(before+texts[i], before) != 0 {
-			return invalidClaim(p.claim, fmt.Sprintf("has %q, the delimiter before it", before))
+			return invalidClaim(p.claim, fmt.Sprintf("contains %q, the delimiter before it", before))
 		}
 	}
 	return nil
 }
 
-// checkResult checks the complete URI, independently of its parts. Its path is checked decoded once and decoded twice.
+// checkResult checks the complete URI, independently of its parts. Its path is checked after decoding once, and after
+// decoding twice.
 func (u uriRules) checkResult(uri string, parts []part) error {
 	claim := "sub"
 	for _, p := range parts {
@@ -414,25 +415,26 @@ func (u uriRules) checkResult(uri string, parts []part) error {
 	scheme, authority, path, ok := splitURI(uri)
 	switch {
 	case !ok || !isScheme(scheme) || authority == "" && path == "" || strings.Contains(authority, "@"):
-		return invalidClaim(claim, fmt.Sprintf("the template gives %.200q, which is no absolute URI", uri))
+		return invalidClaim(claim, fmt.Sprintf("the template gives %.200q, which is not an absolute URI", uri))
 	case hasDotSegment(path) || hasDotSegment(percentDecode(path)):
 		return invalidClaim(claim, "gives a path with . or .. as a segment")
 	case !u.isUnder(uri):
-		return fault.New(fault.IdentityNotAllowed, fmt.Errorf("the name is not under %s", u.under), "claim", claim)
+		return fault.New(fault.IdentityNotAllowed, fmt.Errorf("the name does not begin with %s", u.under), "claim", claim)
 	case u.verbatim:
 		return nil
 	}
 	for rest := uri[len(scheme)+1+len(authority):]; rest != ""; rest = rest[1:] {
 		if c := rest[0]; c == '%' || !isPathByte(c) && c != '?' && c != '#' {
 			if _, escape := decodeByte(rest); !escape {
-				return invalidClaim(claim, fmt.Sprintf("the template gives %.200q, which is no URI (RFC 3986)", uri))
+				return invalidClaim(claim, fmt.Sprintf("the template gives %.200q, which is not a URI (RFC 3986)", uri))
 			}
 		}
 	}
 	return nil
 }
 
-// isUnder reports whether uri has the required beginning. If that ends with a host, the host of uri must not be longer.
+// isUnder reports whether uri has the required prefix. If the prefix ends with a host, the host of uri must not be
+// longer.
 func (u uriRules) isUnder(uri string) bool {
 	rest, ok := strings.CutPrefix(uri, u.under)
 	if _, authority, path, whole := splitURI(u.under); ok && whole && authority != "" && path == "" && rest != "" {
@@ -499,7 +501,7 @@ func (u uriRules) checkWhole(p part) (string, error) {
 		return "", invalidClaim(p.claim, "not an absolute URI")
 	}
 	if !u.isUnder(p.text) {
-		return "", fault.New(fault.IdentityNotAllowed, fmt.Errorf("not under %s", u.under), "claim", p.claim)
+		return "", fault.New(fault.IdentityNotAllowed, fmt.Errorf("does not begin with %s", u.under), "claim", p.claim)
 	}
 	if authority != "" && !isAuthority(authority, scheme) || strings.ContainsAny(p.text, "?#") ||
 		authority == "" && path == "" {
@@ -512,11 +514,11 @@ func (u uriRules) checkWhole(p part) (string, error) {
 // checkNormalized checks that a claim is a URI (RFC 3986 §3) and normalized (§6.2.2): no encoding of a byte that needs
 // none, upper-case digits, no dot segment. path is its path.
 func checkNormalized(p part, path string) error {
-	for i := strings.Index(p.text, path); i < len(p.text); i++ { // the caller has checked what precedes the path
+	for i := strings.Index(p.text, path); i < len(p.text); i++ { // the caller has checked the part before the path
 		c := p.text[i]
 		if c != '%' {
 			if !isPathByte(c) && c != '?' && c != '#' {
-				return invalidClaim(p.claim, "has a character that a URI cannot hold (RFC 3986)")
+				return invalidClaim(p.claim, "has a character that a URI cannot contain (RFC 3986)")
 			}
 			continue
 		}
@@ -558,20 +560,20 @@ func (u uriRules) fulcioURI(parts []part) (string, error) {
 		out, err = url.Parse(text)
 	}
 	if err != nil || out.Scheme == "" || out.Host == "" && out.Opaque == "" || out.User != nil {
-		return "", invalidClaim(claim, fmt.Sprintf("the template gives %.200q, which is no URI", text))
+		return "", invalidClaim(claim, fmt.Sprintf("the template gives %.200q, which is not a URI", text))
 	}
 	uri := out.String()
 	only := textOf(uri, u.joined)
-	if len(parts) == 1 { // a claim that is a URI is encoded already
+	if len(parts) == 1 { // a claim that is a URI is already encoded
 		only = uri
 	}
 	if only != text {
 		return "", invalidClaim(claim,
-			"gets the same name as another text with Fulcio's rules")
+			"would get the same name as another text by Fulcio's rules")
 	}
 	if !u.isUnder(uri) {
 		return "", fault.New(fault.IdentityNotAllowed,
-			fmt.Errorf("the name is not under %s", u.under), "claim", claim)
+			fmt.Errorf("the name does not begin with %s", u.under), "claim", claim)
 	}
 	return uri, nil
 }

@@ -15,12 +15,12 @@ import (
 type values struct {
 	claims  token.Claims
 	profile *profile // nil: no defaults
-	lenient bool     // compat: fulcio
+	lenient bool     // compat: fulcio is set
 }
 
 // get returns a value as text; ok is false if there is no claim and no default of this name. A claim that is null is
-// absent. If no claim may override the default of this name, a claim with another value is an error: the certificate
-// never names a value that differs from the token's.
+// absent. If no claim may override the default of this name, a claim with another value is an error: a certificate
+// never contains a value that differs from the token's.
 func (v values) get(name string) (p part, ok bool, err error) {
 	c := v.claims[name]
 	if v.profile == nil {
@@ -40,7 +40,7 @@ func (v values) get(name string) (p part, ok bool, err error) {
 	p, _, err = v.claim(name, c)
 	if _, fixed := v.fixedDefault(name); err == nil && fixed {
 		if p.text != d {
-			err = invalidClaim(name, "is not the operator's setting of that name")
+			err = invalidClaim(name, "differs from the operator's default of that name")
 		}
 		p.claim = ""
 	}
@@ -91,8 +91,7 @@ func claimText(name string, v any) (string, error) {
 	return text, checkText(name, text)
 }
 
-// checkText refuses text that a certificate cannot carry, and characters that are invisible to a reader (A17). The
-// error names the claim.
+// checkText refuses text that a certificate cannot contain, and invisible characters (A17). The error names the claim.
 func checkText(claim, text string) error {
 	if len(text) > maxRendered {
 		return invalidClaim(claim, fmt.Sprintf("has %d bytes; the limit is %d", len(text), maxRendered))
@@ -103,8 +102,8 @@ func checkText(claim, text string) error {
 	return nil
 }
 
-// decimal formats a JSON number exactly, without exponent, and in one way: 100, 1e2 and 100.0 are the same number. ok
-// is false if the result would be too long.
+// decimal formats a JSON number exactly and without exponent; equal numbers give the same text, such as 100, 1e2 and
+// 100.0. ok is false if the result would be too long.
 func decimal(s string) (out string, ok bool) {
 	if len(s) < 19 && s != "-0" && !strings.ContainsAny(s, "eE.") {
 		return s, true

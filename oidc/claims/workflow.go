@@ -11,14 +11,15 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// The four types here are older than profiles. Each claim has one type, and Fulcio joins their URIs as paths.
+// The four types in this file existed before profiles. Each claim has one JSON type, and Fulcio joins the parts of
+// their URIs as paths.
 
 // claimReader reads claims one after the other and keeps the first error, so that a mapping is a list of reads.
 type claimReader struct {
 	claims  token.Claims
 	lenient bool
-	base    string // beginning of URIs
-	ownBase bool   // base is an address of the issuer's provider
+	base    string // prefix of URIs
+	ownBase bool   // base is a URL of the issuer's provider
 	err     error
 }
 
@@ -77,7 +78,7 @@ func (t *claimReader) path(parts ...string) string {
 	return t.uri(uriRules{joined: true}, slices.Concat([]string{""}, parts)...)
 }
 
-// withURI returns id with a URI and extensions. Empty extensions are left out.
+// withURI returns id with a URI and extensions. Empty extensions are omitted.
 func withURI(id identity.Identity, san string, extensions map[identity.Extension]string) identity.Identity {
 	id.SAN = identity.SAN{Kind: identity.URI, Value: san}
 	for x, v := range extensions {
@@ -86,8 +87,8 @@ func withURI(id identity.Identity, san string, extensions map[identity.Extension
 	return id
 }
 
-// newWorkflowMapper returns a mapping that f makes from single claims. parameter is the parameter with the beginning of
-// URIs in the profile that has the name of the type.
+// newWorkflowMapper returns a mapping in which f reads single claims. parameter is the parameter with the prefix of
+// URIs, in the profile with the name of the type.
 func newWorkflowMapper(r entry, parameter string,
 	f func(*claimReader, identity.Identity) identity.Identity,
 ) (mapFunc, error) {
@@ -209,7 +210,7 @@ func newBuildkiteMapper(r entry, _ Library) (mapFunc, error) {
 	})
 }
 
-// newCodefreshMapper returns the mapping of the type codefresh-workflow. A token may name the platform's address.
+// newCodefreshMapper returns the mapping of the type codefresh-workflow. A token may contain the URL of the platform.
 func newCodefreshMapper(r entry, _ Library) (mapFunc, error) {
 	fixed := len(r.Parameters) > 0
 	return newWorkflowMapper(r, "platform_url", func(t *claimReader, id identity.Identity) identity.Identity {
@@ -219,12 +220,12 @@ func newCodefreshMapper(r entry, _ Library) (mapFunc, error) {
 		platform, beginning := t.optional("platform_url"), "@platform_url"
 		switch {
 		case fixed && platform != "" && platform+"/" != t.base:
-			t.fail(invalidClaim("platform_url", "is not the operator's setting of that name"))
+			t.fail(invalidClaim("platform_url", "differs from the operator's setting of that name"))
 			beginning = ""
 		case platform == "" || fixed:
 			beginning = ""
 		}
-		if !t.lenient { // Fulcio accepts empty ones, but the URI then names another pipeline
+		if !t.lenient { // Fulcio accepts empty values, but the URI then names another pipeline
 			t.required("account_name")
 			t.required("pipeline_name")
 		}

@@ -22,21 +22,21 @@ const (
 type Check struct {
 	Name string
 	run  func(*Entry, *token.Token, time.Time) error
-	// inputs describes the claims that the rule looks at, for explanations.
+	// inputs describes the claims that the rule reads, for explanations.
 	inputs func(*Entry, token.Claims) string
 }
 
-// Run applies the rule to a token at a time.
+// Run applies the rule to a token at the time now.
 func (c Check) Run(e *Entry, t *token.Token, now time.Time) error { return c.run(e, t, now) }
 
-// Inputs describes the claims that the rule looks at.
+// Inputs describes the claims that the rule reads.
 func (c Check) Inputs(e *Entry, claims token.Claims) string { return c.inputs(e, claims) }
 
 // checks are the rules in the order in which they are applied.
 var checks = []Check{
 	{
 		"claim names", (*Entry).checkNames,
-		func(*Entry, token.Claims) string { return "each once, none that differ in case only" },
+		func(*Entry, token.Claims) string { return "each once; none differ only in case" },
 	},
 	{
 		"audience", func(e *Entry, t *token.Token, _ time.Time) error { return e.CheckAudience(t.Claims) },
@@ -53,15 +53,15 @@ var checks = []Check{
 	{"issued at", (*Entry).checkIssuedAt, (*Entry).issuedAtInputs},
 	{
 		"algorithm", (*Entry).checkAlgorithm,
-		func(*Entry, token.Claims) string { return "of the announced ones only" },
+		func(*Entry, token.Claims) string { return "only algorithms that the provider announces" },
 	},
 }
 
 // Checks lists the rules in the order in which they are applied.
 func Checks() []Check { return checks }
 
-// Check applies the rules that need no key. The claims are not verified at that time: a refusal tells the caller only
-// what the caller's own token says.
+// Check applies the rules that need no key. The claims are not verified yet: a refusal reveals only the content of the
+// client's own token.
 func (e *Entry) Check(t *token.Token, now time.Time) error {
 	for _, c := range checks {
 		if err := c.run(e, t, now); err != nil {
@@ -121,7 +121,8 @@ func (e *Entry) checkNotBefore(t *token.Token, now time.Time) error {
 	return err
 }
 
-// checkIssuedAt checks that the token was issued not in the future, not too long ago, and not for too long.
+// checkIssuedAt checks that the token was not issued in the future or too long ago, and that its lifetime is not too
+// long.
 func (e *Entry) checkIssuedAt(t *token.Token, now time.Time) error {
 	lenient := e.Config.Lenient()
 	iat, ok, err := t.Claims.Time("iat")
@@ -147,7 +148,7 @@ func (e *Entry) checkIssuedAt(t *token.Token, now time.Time) error {
 
 func (e *Entry) issuedAtInputs(c token.Claims) string {
 	if e.Config.Lenient() && e.Config.MaxAge == 0 && e.Config.MaxLifetime == 0 {
-		return "not looked at (compat: fulcio)"
+		return "not checked (compat: fulcio)"
 	}
 	return "iat " + timeText(c, "iat") + ", longest lifetime " + e.lifetime.String()
 }

@@ -12,15 +12,15 @@ import (
 type Config struct {
 	// Issuers by their URL, exactly as tokens name it.
 	Issuers map[string]EntryConfig `yaml:"oidc-issuers" alias:"OIDCIssuers"`
-	// Issuers by a pattern of URLs: each star stands for one or more letters, digits, - and _.
+	// Issuers by a pattern of URLs: each star matches one or more letters, digits, - and _.
 	MetaIssuers map[string]EntryConfig `yaml:"meta-issuers" alias:"MetaIssuers"`
 	// Profiles of issuers of the type ci-provider, by name.
 	Providers map[string]claims.ProfileConfig `yaml:"ci-issuer-metadata" alias:"CIIssuerMetadata"`
-	// Where a file keeps its YAML anchors; not looked at.
+	// A place for YAML anchors; ignored.
 	Define []string `yaml:"define,any"`
 }
 
-// EntryConfig says which tokens of an issuer are accepted and what they become.
+// EntryConfig says which tokens of an issuer are accepted, and how they are mapped to certificates.
 type EntryConfig struct {
 	// The issuer, as in the claim iss of its tokens; the same as the key of the entry.
 	IssuerURL string `yaml:"issuer-url" alias:"IssuerURL"`
@@ -31,7 +31,7 @@ type EntryConfig struct {
 
 	claims.MappingConfig `yaml:",inline"`
 
-	// Ignored: clients are shown the claim over which proofs are verified. A different value gives a warning.
+	// Ignored: clients are told the claim over which proofs are verified. A different value causes a warning.
 	ChallengeClaim string `yaml:"challenge-claim" alias:"ChallengeClaim"`
 	// A note for people; ignored.
 	Description string `yaml:"description" alias:"Description"`
@@ -49,11 +49,11 @@ type EntryConfig struct {
 	MaxLifetime time.Duration `yaml:"max-lifetime"`
 	// The longest time since a token was issued (iat). When omitted: the lifetime of the token.
 	MaxAge time.Duration `yaml:"max-age"`
-	// JWS algorithms that tokens may be signed with, out of those that the provider announces. When omitted: all
-	// of those.
+	// JWS algorithms that tokens may be signed with, from those that the provider announces. When omitted: all of
+	// these.
 	TokenAlgorithms []string `yaml:"token-algorithms"`
-	// Algorithms of the keys that may be certified for this issuer's subjects, out of those in client_algorithms.
-	// When omitted: all of those.
+	// Algorithms of the keys that may be certified for this issuer's subjects, from those in client_algorithms. When
+	// omitted: all of these.
 	KeyAlgorithms []string `yaml:"key-algorithms"`
 	// Rules that decide which identities with a valid token get a certificate.
 	Policy *policy.Config `yaml:"policy"`

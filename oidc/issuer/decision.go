@@ -22,9 +22,9 @@ type Decision struct {
 	Entry string
 	// ProviderKey is the thumbprint (RFC 7638, SHA-256, base64url) of the key that verified the token.
 	ProviderKey string
-	// Rule is the name of the policy rule that decided; "" if there is no policy, or none of its rules refused.
+	// Rule is the name of the policy rule that decided; empty if there is no policy, or if no rule decided.
 	Rule string
-	// Shadow is the rule that would have refused if the rules in shadow mode were in force; "" if none would.
+	// Shadow is the rule that would have refused if the rules in shadow mode were in force; empty if none would.
 	Shadow string
 	// KeyAlgorithms are the algorithms of the keys that this subject may have certified; nil means all that the CA
 	// permits.
@@ -33,7 +33,7 @@ type Decision struct {
 	Rules []policy.RuleResult
 }
 
-// Decide maps verified claims and evaluates the policy. It is pure. It sets the fields of d that it knows, also when it
+// Decide maps verified claims and evaluates the policy. It is pure. It sets the fields of d that are known, even if it
 // returns an error.
 func (e *Entry) Decide(c token.Claims, d *Decision) error {
 	d.Entry, d.KeyAlgorithms = e.Key, e.Config.KeyAlgorithms

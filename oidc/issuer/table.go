@@ -1,9 +1,9 @@
 // Package issuer is the table of the issuers whose tokens are accepted.
 //
-// [Config.Compile] turns an issuer file into a [Table]: everything that a request needs to know of the file. A token
-// names its issuer, and exactly one [Entry] MUST apply to it: an exact URL before a pattern (D6, D7). [Entry.Check]
-// applies the rules on claims that need no key; [Entry.Decide] maps verified claims to an identity and evaluates the
-// policy. Both are pure.
+// [Config.Compile] turns an issuer file into a [Table]: everything that a request needs from the file. A token names
+// its issuer, and exactly one [Entry] MUST apply to it: an exact URL before a pattern (D6, D7). [Entry.Check] applies
+// the rules on claims that need no key; [Entry.Decide] maps verified claims to an identity and evaluates the policy.
+// Both are pure.
 package issuer
 
 import (
@@ -41,7 +41,7 @@ type Entry struct {
 	Config    EntryConfig // with the type and the e-mail domains that the profile implies
 	Audiences []string    // client-id, then audiences
 	Mapper    *claims.Mapper
-	Policy    *policy.Policy // nil: every valid token passes
+	Policy    *policy.Policy // nil: every valid token is accepted
 
 	ownDomains bool // email-domains come from the file, not from the profile
 	lifetime   time.Duration
@@ -117,7 +117,7 @@ func (t *Table) Has(key string) bool {
 	return slices.ContainsFunc(t.entries, func(e *Entry) bool { return e.Key == key })
 }
 
-// Section is the section of the issuer file that has the entry.
+// Section returns the section of the issuer file that has the entry.
 func (e *Entry) Section() string {
 	if e.Pattern {
 		return "meta-issuers"
@@ -125,15 +125,15 @@ func (e *Entry) Section() string {
 	return "oidc-issuers"
 }
 
-// ProviderEntry is the entry as far as the keys of its providers are concerned.
+// ProviderEntry returns the settings of the entry that concern the keys of its providers.
 func (e *Entry) ProviderEntry() provider.Entry {
 	return provider.Entry{
 		Key: e.Key, Pattern: e.Pattern, Kubernetes: e.Config.Type == "kubernetes", KeysConfig: e.Config.KeysConfig,
 	}
 }
 
-// checkEmailDomains refuses two issuers that may name the same address unless both say so. An issuer without a list may
-// name addresses of every domain, so the list of another issuer would have no effect.
+// checkEmailDomains refuses two issuers that may assert the same address, unless both have shared-email-domains. An
+// issuer without a list may assert addresses of every domain, so the list of another issuer would have no effect.
 func (t *Table) checkEmailDomains() error {
 	var errs []error
 	for _, a := range t.entries {
@@ -146,7 +146,7 @@ func (t *Table) checkEmailDomains() error {
 					continue
 				}
 				if why := b.mayName(domain); why != "" {
-					errs = append(errs, fault.BadSetting(fmt.Sprintf("%s may also name addresses of %s (%s)",
+					errs = append(errs, fault.BadSetting(fmt.Sprintf("%s may also assert addresses of %s (%s)",
 						b.Key, domain, why),
 						"give each issuer its own email-domains, or write shared-email-domains: true in both",
 						a.Section(), a.Key, "email-domains", strconv.Itoa(i)))
@@ -158,7 +158,7 @@ func (t *Table) checkEmailDomains() error {
 	return errors.Join(errs...)
 }
 
-// mayName says why an issuer of the type email may name an address of domain; "" if it may not.
+// mayName returns why an issuer of the type email may assert an address of domain; empty if it may not.
 func (e *Entry) mayName(domain string) string {
 	if len(e.Config.EmailDomains) == 0 {
 		return "it has no email-domains"
@@ -171,7 +171,7 @@ func (e *Entry) mayName(domain string) string {
 	return ""
 }
 
-// compileEntry also returns an entry with an error, for checks across entries.
+// compileEntry returns an entry even with an error, for checks across entries.
 func compileEntry(key string, c EntryConfig, library claims.Library) (*Entry, error) {
 	e := &Entry{Key: key, ownDomains: len(c.EmailDomains) > 0, lifetime: c.MaxLifetime}
 	var errs []error
@@ -204,20 +204,20 @@ func (c EntryConfig) check(audiences []string) error {
 	}
 	if len(audiences) == 0 {
 		add("client-id is missing: every token would be refused",
-			"write the audience that tokens are made for, often sigstore",
+			"write the audience of the tokens, often sigstore",
 			"client-id")
 	}
 	if slices.Contains(audiences, "") {
-		add("an empty audience", "remove it", "audiences")
+		add("an audience is empty", "remove it", "audiences")
 	}
 	for key, d := range map[string]time.Duration{"max-lifetime": c.MaxLifetime, "max-age": c.MaxAge} {
 		if d < 0 {
-			add("a duration below zero", "write a duration such as 24h, or remove it", key)
+			add("a duration is negative", "write a duration such as 24h, or remove it", key)
 		}
 	}
 	for i, a := range c.TokenAlgorithms {
 		if !token.IsAlgorithm(a) {
-			add(fmt.Sprintf("%q is not an algorithm of tokens", a),
+			add(fmt.Sprintf("%q is not a signature algorithm for tokens", a),
 				"write some of "+strings.Join(token.Algorithms(), ", "),
 				"token-algorithms", strconv.Itoa(i))
 		}
@@ -235,7 +235,7 @@ func (c EntryConfig) checkExact(key string) error {
 			"write the same URL in both places", "issuer-url")
 	}
 	if strings.Contains(key, "*") {
-		return fault.BadSetting("a star belongs under meta-issuers", "move the entry there")
+		return fault.BadSetting("an issuer with a star must be under meta-issuers", "move the entry there")
 	}
 	return c.checkURL(key)
 }
@@ -249,18 +249,18 @@ func (c EntryConfig) checkPattern(key string) error {
 		add(fmt.Sprintf("issuer %q is not the key of its entry, %q", c.Issuer, key), "remove issuer", "issuer")
 	}
 	if problem := unbounded(key); problem != "" {
-		add(problem, "write the domain of the provider without a star, https://*.example.com")
+		add(problem, "write the domain of the provider without a star, such as https://*.example.com")
 	}
 	one := strings.ReplaceAll(key, "*", "0") // an issuer that matches
 	u, err := url.Parse(one)
 	if !strings.HasPrefix(key, "https://") && (err != nil || u.Scheme != "http" || !hostname.IsLoopback(u.Hostname())) {
-		add("a pattern begins with https://", "write https://")
+		add("a pattern must begin with https://", "write https://")
 	}
 	if c.Insecure {
 		add("a pattern cannot be insecure", "write the issuer under oidc-issuers", "insecure")
 	}
 	if c.Type == "spiffe" {
-		add("a pattern cannot have the type spiffe: every issuer that matches could name the whole trust domain",
+		add("a pattern cannot have the type spiffe: every issuer that matches could assert any name of the trust domain",
 			"write the issuer under oidc-issuers", "type")
 	}
 	if c.DiscoveryURL != "" {
@@ -291,8 +291,8 @@ func (c EntryConfig) checkURL(text string) error {
 	return provider.CheckURL(text, c.Insecure)
 }
 
-// unbounded says why anybody could run an issuer that a pattern matches: a star stands for the registered domain of the
-// host, or for a part of it. A private entry of the public suffix list, such as github.io, belongs to one provider and
+// unbounded returns why anyone could run an issuer that a pattern matches: a star matches the registered domain of the
+// host, or a part of it. A private entry of the public suffix list, such as github.io, belongs to one provider and
 // counts as a registered domain.
 func unbounded(key string) string {
 	authority, _ := splitURL(key)
@@ -311,13 +311,13 @@ func unbounded(key string) string {
 	registered = min(registered, len(labels))
 	for _, label := range labels[len(labels)-registered:] {
 		if label == "*" || strings.Contains(label, "*") && len(labels) > 1 {
-			return "the star stands for the domain itself: anybody who owns a domain could be the issuer"
+			return "the star matches the registered domain: anyone who owns a domain could run a matching issuer"
 		}
 	}
 	return ""
 }
 
-// splitURL returns authority and path of an issuer or a pattern. net/url refuses stars in some places.
+// splitURL returns authority and path of an issuer or a pattern. net/url does not accept stars in some places.
 func splitURL(s string) (authority, path string) {
 	_, rest, _ := strings.Cut(s, ":")
 	rest, slashes := strings.CutPrefix(rest, "//")

@@ -9,14 +9,14 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// publicIssuers are issuers from which anybody can get a token, with a description of who that is. The keys are
-// compared with the keys of entries.
+// publicIssuers are issuers from which anyone can get a token, with a description of the possible subjects. The keys
+// are compared with the keys of entries.
 var publicIssuers = map[string]string{
 	"https://token.actions.githubusercontent.com": "every repository on GitHub",
 	"https://gitlab.com":                          "every project on GitLab.com",
-	"https://accounts.google.com":                 "everybody with a Google account",
-	"https://oauth2.sigstore.dev/auth":            "everybody with a GitHub, Google or Microsoft account",
-	"https://oauth2.sigstage.dev/auth":            "everybody with a GitHub, Google or Microsoft account",
+	"https://accounts.google.com":                 "everyone with a Google account",
+	"https://oauth2.sigstore.dev/auth":            "everyone with a GitHub, Google or Microsoft account",
+	"https://oauth2.sigstage.dev/auth":            "everyone with a GitHub, Google or Microsoft account",
 	"https://agent.buildkite.com":                 "every organization on Buildkite",
 	"https://oidc.codefresh.io":                   "every account on Codefresh",
 	"https://oidc.circleci.com":                   "every organization on CircleCI",
@@ -24,15 +24,15 @@ var publicIssuers = map[string]string{
 	"https://issuer.enforce.dev":                  "every Chainguard customer",
 	"https://issuer.hello.coop":                   "everybody",
 	"https://app.terraform.io":                    "every organization on HCP Terraform",
-	"https://appleid.apple.com":                   "everybody with an Apple account",
+	"https://appleid.apple.com":                   "everyone with an Apple account",
 }
 
-// warning is one check of an entry that finds what is allowed and probably not intended. A new warning is a new row of
-// [warnings].
+// warning is one check of an entry, for settings that are valid but probably not intended. A new warning is a new row
+// of [warnings].
 type warning func(*Entry) (problem, fix, key string)
 
-// warnings are the checks of an entry. problem is "" if there is nothing to report; key is the setting that is
-// concerned, "" for the entry itself.
+// warnings are the checks of an entry. problem is empty if there is nothing to report; key is the setting, or empty for
+// the entry itself.
 var warnings = []warning{
 	func(e *Entry) (problem, fix, key string) {
 		if e.Policy.Enforces() || e.ownDomains {
@@ -52,8 +52,8 @@ var warnings = []warning{
 		if e.Config.IssuerClaim == "" || len(e.Config.MappedIssuers) > 0 {
 			return "", "", ""
 		}
-		return "issuer-claim without mapped-issuers: this provider can name any issuer, including others in this file",
-			"list the issuers that it may name", "issuer-claim"
+		return "issuer-claim without mapped-issuers: this provider can assert any issuer, including others in this file",
+			"list the issuers that it may assert", "issuer-claim"
 	},
 	func(e *Entry) (problem, fix, key string) { return e.Mapper.ForeignHost() },
 	func(e *Entry) (problem, fix, key string) {
@@ -102,8 +102,7 @@ var warnings = []warning{
 	},
 }
 
-// Warnings lists what is allowed and probably not intended, with the settings that are concerned. A configuration with
-// errors has none.
+// Warnings lists settings that are valid but probably not intended. It returns nothing for a configuration with errors.
 func (c Config) Warnings() []*fault.Setting {
 	t, err := c.Compile()
 	if err != nil {
@@ -134,8 +133,8 @@ func (c Config) Warnings() []*fault.Setting {
 	return out
 }
 
-// placeholder returns the part of an issuer's URL that the documentation of a provider writes for a value of the
-// reader's own, or that means all tenants of Microsoft and is in no token; "" if there is none.
+// placeholder returns a part of an issuer's URL that is a placeholder in the documentation of a provider, or that means
+// all tenants of Microsoft and occurs in no token; empty if there is none.
 func placeholder(issuer string) string {
 	if open := strings.IndexAny(issuer, "{<$"); open >= 0 {
 		if end := strings.IndexAny(issuer[open:], "}>/"); end > 0 {

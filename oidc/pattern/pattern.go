@@ -3,7 +3,7 @@
 // A pattern is text in which each star stands for one or more of A-Z, a-z, 0-9, - and _. A star MUST NOT match a dot, a
 // slash, a colon or a percent sign: a star in a host name cannot match another host (GHSA-59jp-pj84-45mr).
 //
-// A star matches only word bytes, so a pattern and a text that matches it split into the same runs: word bytes,
+// A star matches only word bytes, so a pattern and a text that matches it are split into the same runs: word bytes,
 // separators, word bytes, … All functions compare run by run.
 package pattern
 
@@ -27,9 +27,9 @@ func cutRun(s string) (first, rest string) {
 
 // Trie maps patterns to values. Its patterns MUST NOT overlap. The zero value is empty.
 type Trie[V any] struct {
-	literal map[string]*Trie[V] // by the next run
-	globs   []globEdge[V]       // next runs with a star
-	value   V                   // of the pattern that ends here, if ends is set
+	literal map[string]*Trie[V] // children by the next run
+	globs   []globEdge[V]       // children whose run has a star
+	value   V                   // value of the pattern that ends here, if ends is set
 	ends    bool
 }
 
@@ -106,7 +106,7 @@ func glob(g, s string) bool {
 	s = s[len(head):]
 	for {
 		part, more, found := strings.Cut(g, "*")
-		if !found { // the last literal part ends the text, after at least one byte for the star
+		if !found { // the last literal part must end the text, after at least one byte for the star
 			return len(s) > len(part) && strings.HasSuffix(s, part)
 		}
 		if len(s) == 0 {
@@ -137,7 +137,7 @@ func Match(pattern, s string) bool {
 	return pattern == "" && s == ""
 }
 
-// Overlap reports whether some text matches both patterns. It walks, run by run, over the product of the two automata.
+// Overlap reports whether some text matches both patterns. It walks, run by run, the product of the two automata.
 func Overlap(a, b string) bool {
 	for a != "" && b != "" {
 		var x, y string

@@ -1,11 +1,11 @@
 package policy
 
-// Config is who gets a certificate. A token is refused if a deny rule holds, or if there are allow rules and none
-// holds.
+// Config decides who gets a certificate. A token is refused if a deny rule is true, or if there are allow rules and
+// none is true.
 type Config struct {
 	// Rules, by CEL expressions over claims, issuer, subject, san, san_type and extensions.
 	Rules []RuleConfig `yaml:"rules"`
-	// Claims with the result that they must have; the tests run whenever the file is loaded.
+	// Claims with their expected result; the tests run whenever the file is loaded.
 	Tests []TestConfig `yaml:"tests"`
 }
 
@@ -17,7 +17,7 @@ type RuleConfig struct {
 	Allow string `yaml:"allow"`
 	// CEL expression; true refuses the token, and so does an error such as a missing claim.
 	Deny string `yaml:"deny"`
-	// Reports what the rule would refuse, and refuses nothing.
+	// Shadow mode: reports what the rule would refuse, but refuses nothing.
 	Shadow bool `yaml:"shadow"`
 }
 

@@ -1,8 +1,8 @@
-// Package policy decides by rules in CEL who of the bearers of valid tokens gets a certificate.
+// Package policy decides, by rules in CEL, which bearers of valid tokens get a certificate.
 //
-// [Compile] checks the rules: a misspelt name, or a comparison of a string with a number, is an error of the
-// configuration. [Policy.Evaluate] takes verified claims and the identity that they map to. It is pure, its cost is
-// bounded, and a rule without a value MUST NOT let a token pass that the rule, with a value, could refuse.
+// [Compile] checks the rules: a misspelt name, or a comparison of a string with a number, is a configuration error.
+// [Policy.Evaluate] takes verified claims and the identity that they map to. It is pure, and its cost is bounded. If a
+// rule has no value because of an error, the policy MUST NOT accept a token that the rule could have refused.
 package policy
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// maxRuleCost limits one evaluation of one rule, in CEL's units: a comparison of short strings costs a few.
+// maxRuleCost limits one evaluation of one rule, in CEL's units; a comparison of short strings costs a few of them.
 const maxRuleCost = 20_000
 
 // Policy is a compiled [Config]. It is immutable.
@@ -38,7 +38,7 @@ type rule struct {
 	program cel.Program
 }
 
-// newEnv declares the variables of rules. Only the values of claims are of any type.
+// newEnv declares the variables of rules. The values of claims may have any type.
 func newEnv() (*cel.Env, error) {
 	return cel.NewEnv(
 		cel.Variable("claims", cel.MapType(cel.StringType, cel.DynType)),
@@ -66,8 +66,8 @@ func Compile(c Config) (*Policy, error) {
 		at := strconv.Itoa(i)
 		if !validName(rc.Name) {
 			errs = append(errs, fault.BadSetting(
-				fmt.Sprintf("the name %q of a rule is not 1 to 64 letters, digits, - and _", rc.Name),
-				"clients and metrics show it", "rules", at, "name"))
+				fmt.Sprintf("invalid rule name %q", rc.Name),
+				"write 1 to 64 letters, digits, - and _; clients and metrics show the name", "rules", at, "name"))
 		}
 		if seen[rc.Name] {
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("the rule %s is used twice", rc.Name),
@@ -125,11 +125,11 @@ func compileRule(env *cel.Env, c RuleConfig) (rule, error) {
 				e.Location.Column()+1))
 		}
 		return rule{}, fault.BadSetting("CEL: "+strings.Join(all, "; "),
-			"rules see claims, issuer, subject, san, san_type and extensions", key)
+			"rules can use claims, issuer, subject, san, san_type and extensions", key)
 	}
 	if !ast.OutputType().IsExactType(cel.BoolType) {
-		return rule{}, fault.BadSetting(fmt.Sprintf("the expression gives %s, not true or false", ast.OutputType()),
-			"compare it with something, such as == true", key)
+		return rule{}, fault.BadSetting(fmt.Sprintf("the result of the expression is %s, not a boolean", ast.OutputType()),
+			"compare it with a value, such as == true", key)
 	}
 	program, err := env.Program(ast, cel.CostLimit(maxRuleCost), cel.EvalOptions(cel.OptOptimize))
 	if err != nil {
@@ -141,7 +141,7 @@ func compileRule(env *cel.Env, c RuleConfig) (rule, error) {
 // Tests returns the tests of the configuration. The caller runs them, because they test the mapping of claims too.
 func (p *Policy) Tests() []TestConfig { return p.tests }
 
-// Enforces reports whether some rule can refuse a token, which rules in shadow mode do not. p may be nil.
+// Enforces reports whether some rule can refuse a token; rules in shadow mode cannot. p may be nil.
 func (p *Policy) Enforces() bool {
 	return p != nil && slices.ContainsFunc(p.rules, func(r rule) bool { return !r.shadow })
 }
@@ -160,7 +160,8 @@ type RuleResult struct {
 	Name          string
 	Allow, Shadow bool
 	Holds         bool
-	Err           error // the expression has no value; an allow rule then does not hold, a deny rule does
+	// The expression has no value, because of an error: an allow rule is then false, and a deny rule true.
+	Err error
 }
 
 // Label describes the rule.
@@ -178,10 +179,10 @@ func (r RuleResult) Label() string {
 // Result is the result of a policy for one token.
 type Result struct {
 	Allowed bool
-	// Rule is the rule that decided: a deny rule, the allow rule that holds, or all allow rules, joined by commas, if
-	// none holds. "" if no rule decided.
+	// Rule is the rule that decided: a deny rule, the allow rule that is true, or all allow rules, joined by commas, if
+	// none is true. Empty if no rule decided.
 	Rule string
-	// Shadow is the rule that would have refused if the rules in shadow mode were in force; "" if none would.
+	// Shadow is the rule that would have refused if the rules in shadow mode were in force; empty if none would.
 	Shadow string
 	// Rules are the results of all rules.
 	Rules []RuleResult
@@ -191,7 +192,7 @@ type Result struct {
 func (p *Policy) Evaluate(c token.Claims, id *identity.Identity) Result {
 	vars := variables(c, id)
 	out := Result{Allowed: true}
-	// The first allow rule that holds, and the names of all allow rules; in force and in shadow mode.
+	// The first allow rule that is true, and the names of all allow rules; in force and in shadow mode.
 	var held, heldShadow, names, shadowNames string
 	for _, r := range p.rules {
 		value, _, err := r.program.Eval(vars)
@@ -228,7 +229,7 @@ func (p *Policy) Evaluate(c token.Claims, id *identity.Identity) Result {
 		out.Shadow = shadowNames
 	}
 	if !out.Allowed {
-		out.Shadow = "" // refused anyway
+		out.Shadow = "" // refused by the rules in force anyway
 	}
 	return out
 }
@@ -272,7 +273,7 @@ func celValue(v any) any {
 			return n
 		}
 		if !strings.ContainsAny(v.String(), ".eE") {
-			return v.String() // no numeric type holds it exactly, so it must not be equal to any number
+			return v.String() // no numeric type represents it exactly, so it must not equal any number
 		}
 		f, err := v.Float64()
 		if err != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // dialPublicOnly is the Control function of a dialer that refuses addresses that are not public. It sees the resolved
-// address, so a name that resolves to another address the second time (DNS rebinding) is refused as well.
+// address, so a name that resolves to a private address the second time (DNS rebinding) is refused as well.
 func dialPublicOnly(_, address string, _ syscall.RawConn) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -44,8 +44,8 @@ func prefixes(all ...string) []netip.Prefix {
 	return out
 }
 
-// publicAddress refuses an address that is not a public unicast address. An address with a zone is not: a zone names a
-// link of this machine, and the kernel ignores the zone for wider scopes.
+// publicAddress refuses an address that is not a public unicast address. An address with a zone is refused: a zone
+// names a link of this machine, and the kernel ignores the zone of addresses with a wider scope.
 func publicAddress(a netip.Addr) error {
 	plain := a.WithZone("").Unmap()
 	special := a.Zone() != "" || !plain.IsValid() ||
@@ -63,15 +63,15 @@ func isatap(a netip.Addr) bool {
 	return b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
-// privateSuffixes are top-level labels that no public name has: RFC 6761, RFC 6762, RFC 7686, and common names of
-// private networks.
+// privateSuffixes are top-level labels that do not exist in the public DNS: RFC 6761, RFC 6762, RFC 7686, and common
+// names of private networks.
 var privateSuffixes = []string{
 	"internal", "intranet", "private", "local", "localhost", "localdomain", "lan", "home", "corp", "arpa", "svc",
 	"cluster", "consul", "test", "invalid",
 	"example", "onion",
 }
 
-// publicName reports whether a proxy, which resolves the name itself, may be given a host. Refused are names of one
+// publicName reports whether a proxy, which resolves names itself, may be asked for a host. It refuses names of one
 // label, names of private networks, numbers that are not in the usual form of an address, and names that are not ASCII,
 // which a proxy could map to another name.
 func publicName(host string) bool {

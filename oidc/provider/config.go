@@ -25,15 +25,15 @@ type KeysConfig struct {
 	// The URL of the keys, if the discovery document does not have it or does not exist. Without discovery-url, no
 	// discovery document is fetched.
 	JWKSURL string `yaml:"jwks-url"`
-	// Keys that are not fetched: for networks from which the provider cannot be reached.
+	// Keys that are configured instead of fetched, for networks without a connection to the provider.
 	StaticKeys *StaticKeysConfig `yaml:"static-keys"`
 	// How to connect to the provider.
 	Outbound OutboundConfig `yaml:"outbound"`
-	// Allows plain http to other hosts than this one.
+	// Allows plain http to hosts that are not loopback.
 	Insecure bool `yaml:"insecure"`
 }
 
-// StaticKeysConfig says where keys are; exactly one of its fields is set. Files are read again when they change.
+// StaticKeysConfig names static keys; exactly one of jwks, file and dir is set. Files are read again when they change.
 type StaticKeysConfig struct {
 	// A JWK set (RFC 7517 §5) as JSON text.
 	JWKS string `yaml:"jwks"`
@@ -41,28 +41,28 @@ type StaticKeysConfig struct {
 	File string `yaml:"file" path:"read"`
 	// A directory of files with JWK sets, named *.json.
 	Dir string `yaml:"dir" path:"dir"`
-	// JWS algorithms of these keys. When omitted: those that fit each key.
+	// JWS algorithms of these keys. When omitted: all algorithms that suit each key.
 	Algorithms []string `yaml:"algorithms"`
 }
 
-// OutboundConfig says how a provider is reached.
+// OutboundConfig describes the connection to a provider.
 type OutboundConfig struct {
 	// PEM file of CAs for the provider's HTTPS certificate.
 	CABundle string `yaml:"ca-bundle" path:"read"`
-	// true trusts only ca-bundle and ca-cert; false adds them to the system's roots.
+	// If true, only ca-bundle and ca-cert are trusted; if false, they are added to the system's roots.
 	CAExclusive bool `yaml:"ca-exclusive"`
-	// URL of a proxy, or none. When omitted: what HTTPS_PROXY and NO_PROXY say.
+	// URL of a proxy, or none. When omitted: the proxy of the environment variables HTTPS_PROXY and NO_PROXY.
 	Proxy string `yaml:"proxy"`
 	// For providers that require a TLS client certificate.
 	ClientCertificate *ClientCertificateConfig `yaml:"client-certificate"`
 	// File with a bearer token for discovery and keys, read again every 5s. The token is sent only to the issuer's
 	// own host, over https.
 	BearerTokenFile string `yaml:"bearer-token-file" path:"secret"`
-	// Allows addresses that are not public where they are refused otherwise: for patterns, and for keys on another
-	// host.
+	// Allows addresses that are not public in the two cases in which they are refused by default: for patterns, and for
+	// keys on another host.
 	PrivateNetwork bool `yaml:"private-network"`
-	// The time limit for discovery and keys together, at most 30s. A request waits for at most 5s of it; the fetch
-	// continues without the request. Default: 4s for a request, 10s for a fetch.
+	// The time limit for discovery and keys together, at most 30s. A request waits for at most 5s; the fetch then
+	// continues in the background. Default: 4s for a request, 10s for a fetch.
 	Timeout time.Duration `yaml:"timeout"`
 }
 
@@ -83,11 +83,12 @@ func (c KeysConfig) Check(issuer string) error {
 	}
 	if at := cmp.Or(c.DiscoveryURL, c.JWKSURL, issuer); c.Outbound.BearerTokenFile != "" &&
 		strings.HasPrefix(at, "http://") {
-		add("a token is not sent over plain http", "use https, or remove it", "outbound", "bearer-token-file")
+		add("a bearer token is not sent over plain http",
+			"use https, or remove bearer-token-file", "outbound", "bearer-token-file")
 	}
 	if c.CACert != "" {
 		if _, err := pemfile.Roots([]byte(c.CACert)); err != nil {
-			errs = append(errs, fault.BadContent(err, "write the PEM text of the CA", "ca-cert"))
+			errs = append(errs, fault.BadContent(err, "write the certificate of the CA in PEM", "ca-cert"))
 		}
 	}
 	for key, at := range map[string]string{"discovery-url": c.DiscoveryURL, "jwks-url": c.JWKSURL} {
@@ -109,8 +110,8 @@ func (c KeysConfig) Check(issuer string) error {
 	return errors.Join(errs...)
 }
 
-// CheckURL checks the URL of a document of a provider. It may have a query: some providers tell applications apart by
-// it. insecure allows plain http on all hosts.
+// CheckURL checks the URL of a document of a provider. It may have a query: some providers use it to distinguish
+// applications. insecure allows plain http on all hosts.
 func CheckURL(text string, insecure bool) error {
 	u, err := url.Parse(text)
 	switch {
@@ -137,11 +138,11 @@ func (c StaticKeysConfig) check() error {
 		}
 	}
 	if n != 1 {
-		return fault.BadSetting("needs exactly one of jwks, file and dir", "write one of them")
+		return fault.BadSetting("exactly one of jwks, file and dir must be set", "write one of them")
 	}
 	for i, a := range c.Algorithms {
 		if !token.IsAlgorithm(a) {
-			return fault.BadSetting(fmt.Sprintf("%q is not an algorithm of tokens", a),
+			return fault.BadSetting(fmt.Sprintf("%q is not a signature algorithm for tokens", a),
 				"write some of "+strings.Join(token.Algorithms(), ", "), "algorithms", strconv.Itoa(i))
 		}
 	}
@@ -157,24 +158,24 @@ func (c OutboundConfig) check(caCert string) error {
 	var errs []error
 	add := func(problem, fix, key string) { errs = append(errs, fault.BadSetting(problem, fix, key)) }
 	if c.CAExclusive && c.CABundle == "" && caCert == "" {
-		add("ca-exclusive needs a CA to trust", "write ca-bundle too", "ca-exclusive")
+		add("ca-exclusive needs a CA to trust", "add ca-bundle", "ca-exclusive")
 	}
 	if c.Proxy != "" && c.Proxy != "none" {
 		u, err := url.Parse(c.Proxy)
 		switch {
 		case err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme):
-			add("not the URL of a proxy", "write http://HOST:PORT, or none", "proxy")
+			add("invalid proxy URL", "write http://HOST:PORT, or none", "proxy")
 		case u.User != nil:
 			add("a password must not be in the configuration",
-				"put the URL into the environment variable HTTPS_PROXY and leave proxy out", "proxy")
+				"put the URL into the environment variable HTTPS_PROXY and remove proxy", "proxy")
 		}
 	}
 	if pair := c.ClientCertificate; pair != nil && (pair.Certificate == "" || pair.Key == "") {
-		add("needs certificate and key", "write both", "client-certificate")
+		add("certificate or key is missing", "write both", "client-certificate")
 	}
 	if c.Timeout < 0 || c.Timeout > maxTimeout {
 		add(fmt.Sprintf("%s is not between 0 and %s", c.Timeout, maxTimeout),
-			fmt.Sprintf("write a duration such as 10s; a request waits for %s of it at most", maxWait), "timeout")
+			fmt.Sprintf("write a duration such as 10s; a request waits for at most %s", maxWait), "timeout")
 	}
 	return errors.Join(errs...)
 }

@@ -19,25 +19,24 @@ import (
 
 // Limits on a fetch (E1, E2, E10).
 const (
-	// maxWait is how long a request waits for a fetch, and how long the fetch of an unproven provider may take, at
-	// most.
+	// maxWait is the longest wait of a request for a fetch, and the longest fetch of an unproven provider.
 	maxWait = 5 * time.Second
 	// maxTimeout is the longest timeout that an entry may set.
 	maxTimeout = 30 * time.Second
-	// defaultWait and defaultTimeout hold if the entry sets no timeout. A fetch that a request started continues when
+	// defaultWait and defaultTimeout apply if the entry sets no timeout. A fetch that a request started continues when
 	// the request no longer waits.
 	defaultWait    = 4 * time.Second
 	defaultTimeout = 10 * time.Second
 
-	maxBody        = 1 << 20   // of a document of the provider of an exact entry, after decompression
-	maxPatternBody = 128 << 10 // of a document of a provider that a pattern matches
+	maxBody        = 1 << 20   // bytes of a document of the provider of an exact entry, after decompression
+	maxPatternBody = 128 << 10 // bytes of a document of a provider that a pattern matches
 	maxRedirects   = 3
 )
 
 // remote fetches the discovery document and the keys of one issuer over HTTP.
 type remote struct {
 	issuer string
-	route  atomic.Pointer[route] // of the configuration in force
+	route  atomic.Pointer[route] // the route of the configuration in force
 }
 
 func newRemote(issuer string, r *route) *remote {
@@ -102,13 +101,13 @@ func (s *remote) fetch(ctx context.Context, now time.Time) (*Keyring, error) {
 func parseDiscovery(body []byte, issuer string) (discovery, error) {
 	var d discovery
 	if err := json.Unmarshal(body, &d); err != nil {
-		return d, errors.New("the document is not JSON of the right shape")
+		return d, errors.New("the document is not a discovery document in JSON")
 	}
 	if d.Issuer != issuer {
-		return d, fmt.Errorf("the document is for the issuer %.200q", d.Issuer)
+		return d, fmt.Errorf("the document names the issuer %.200q", d.Issuer)
 	}
 	for i, a := range d.Algorithms {
-		if a == "Ed25519" { // RFC 9864 §2.2: EdDSA with this curve
+		if a == "Ed25519" { // RFC 9864 §2.2: Ed25519 is EdDSA with this curve
 			d.Algorithms[i] = "EdDSA"
 		}
 	}
@@ -126,9 +125,9 @@ type getter struct {
 }
 
 // keys fetches the key set: from jwks-url, or from the URL in the discovery document. An issuer that requires a bearer
-// token gets it on its own host only. If the document names another host, as a Kubernetes API server does that
-// advertises the address of a node, the issuer's own host is tried first, with the same path and the token; then the
-// named host, without the token (E13).
+// token gets it on its own host only. If the document names another host (some Kubernetes API servers advertise the
+// address of a node), the issuer's own host is tried first, with the same path and the token; then the named host,
+// without the token (E13).
 func (g getter) keys(ctx context.Context, jwksURI string) ([]byte, keySet, error) {
 	if g.jwks != nil {
 		return g.keysAt(ctx, g.jwks, g.jwks.Host)
@@ -162,7 +161,7 @@ func (g getter) keysAt(ctx context.Context, u *url.URL, configuredHost string) (
 }
 
 // get fetches a document over https, or over http if the configuration allows it. configuredHost is the host that the
-// issuer's URL or the configuration names; any other host comes from a document.
+// issuer's URL or the configuration names; any other host was named by a document.
 func (g getter) get(ctx context.Context, u *url.URL, configuredHost string) ([]byte, error) {
 	if u.Host == "" || u.User != nil {
 		return nil, fmt.Errorf("%.200q is not a URL", u.Redacted())
@@ -171,7 +170,7 @@ func (g getter) get(ctx context.Context, u *url.URL, configuredHost string) ([]b
 		return nil, fmt.Errorf("%.200q is not https", u)
 	}
 	if u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()) && !g.insecure {
-		return nil, fmt.Errorf("%.200q is plain http", u)
+		return nil, fmt.Errorf("%.200q uses plain http", u)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
@@ -192,7 +191,7 @@ func (g getter) get(ctx context.Context, u *url.URL, configuredHost string) ([]b
 	}
 	defer res.Body.Close() //nolint:errcheck // read to the end or given up
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answers %s", u.Host, res.Status)
+		return nil, fmt.Errorf("%s returned %s", u.Host, res.Status)
 	}
 	limit := int64(maxBody)
 	if g.pattern {
@@ -200,7 +199,7 @@ func (g getter) get(ctx context.Context, u *url.URL, configuredHost string) ([]b
 	}
 	body, err := httpclient.ReadBody(res, limit)
 	if tooLarge, ok := errors.AsType[*bounded.TooLargeError](err); ok {
-		return nil, fmt.Errorf("%s answers with %w", u.Host, tooLarge)
+		return nil, fmt.Errorf("%s returned an invalid document: %w", u.Host, tooLarge)
 	}
 	if err != nil {
 		return nil, withCause(ctx, err)
@@ -208,7 +207,7 @@ func (g getter) get(ctx context.Context, u *url.URL, configuredHost string) ([]b
 	return body, nil
 }
 
-// withCause adds the cause of a ctx that ended, which has the duration, to an error.
+// withCause adds the cause of the end of ctx, which has the duration, to an error.
 func withCause(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w (%w)", context.Cause(ctx), err)
@@ -216,8 +215,8 @@ func withCause(ctx context.Context, err error) error {
 	return err
 }
 
-// clientFor returns the client for a request. Issuers that only match a pattern, and hosts that only a document names,
-// are not chosen by the operator: such requests must not reach private addresses (E3).
+// clientFor returns the client for a request. Issuers that match a pattern, and hosts that a document names, are not
+// chosen by the operator: such requests must not reach private addresses (E3).
 func (g getter) clientFor(req *http.Request, configuredHost string) (*http.Client, error) {
 	u := req.URL
 	switch {

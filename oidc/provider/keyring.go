@@ -22,14 +22,14 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// Keyring holds the keys of an issuer that were valid at a time. It is immutable.
+// Keyring holds the keys of an issuer as of one fetch. It is immutable.
 type Keyring struct {
 	fetched    time.Time
-	algorithms []string // that the provider announces
+	algorithms []string // algorithms that the provider announces
 	keys       []publicKey
 	unusable   map[string]string // why keys of the set are not used, by key ID; at most maxUnusable
-	raw        []byte            // the JWK set as it was received; nil if it is not kept
-	size       int               // of the JWK set, in bytes
+	raw        []byte            // the JWK set as it was received; nil if it is not stored
+	size       int               // size of the JWK set in bytes
 }
 
 // publicKey is a key with its SHA-256 thumbprint (RFC 7638) in base64url.
@@ -40,18 +40,18 @@ type publicKey struct {
 
 // Limits on the keys of one provider.
 const (
-	// maxCandidates is how many keys of a set are tried for a token that names no key. Each costs a verification.
+	// maxCandidates is how many keys of a set are tried for a token that names no key. Each try costs a verification.
 	maxCandidates = 64
-	// maxUnusable is how many unusable keys are remembered.
+	// maxUnusable is the number of unusable keys whose reason is stored.
 	maxUnusable = 64
 )
 
 var (
-	errUnknownKey   = errors.New("no such key id")
+	errUnknownKey   = errors.New("the key set does not have this key ID")
 	errNoUsableKeys = errors.New("the key set has no usable key")
 )
 
-// unusableError says that a provider publishes keys and that none of them is accepted. A retry does not help.
+// unusableError means that a provider publishes keys, but none of them is accepted. A retry does not help.
 type unusableError string
 
 func (e unusableError) Error() string { return string(e) }
@@ -80,15 +80,15 @@ func verifyWith(t *token.Token, keys []publicKey) (thumbprint string, err error)
 		switch {
 		case err != nil:
 		case string(payload) != string(t.Payload):
-			return "", fault.New(fault.SignatureInvalid, errors.New("the verified payload is not the parsed one"))
+			return "", fault.New(fault.SignatureInvalid, errors.New("the verified payload differs from the parsed one"))
 		default:
 			return k.thumbprint, nil
 		}
 	}
-	return "", fault.New(fault.SignatureInvalid, fmt.Errorf("none of %d keys verifies it", len(keys)))
+	return "", fault.New(fault.SignatureInvalid, fmt.Errorf("none of %d keys verifies the signature", len(keys)))
 }
 
-// find returns the keys for an algorithm and a key ID; "" is every key ID. Errors are [fault.Error] values.
+// find returns the keys for an algorithm and a key ID; an empty key ID means all keys. Errors are [fault.Error] values.
 func (r *Keyring) find(issuer, algorithm, keyID string) ([]publicKey, error) {
 	if !slices.Contains(r.algorithms, algorithm) {
 		return nil, fault.New(fault.AlgorithmNotAllowed, nil, "alg", algorithm)
@@ -108,20 +108,20 @@ func (r *Keyring) find(issuer, algorithm, keyID string) ([]publicKey, error) {
 	switch {
 	case len(out) > maxCandidates:
 		return nil, fault.New(fault.KeyIDUnknown,
-			fmt.Errorf("%d keys fit; at most %d are tried", len(out), maxCandidates), "kid", keyID)
+			fmt.Errorf("%d keys match; at most %d are tried", len(out), maxCandidates), "kid", keyID)
 	case len(out) > 0:
 		return out, nil
 	case known:
-		return nil, fault.New(fault.AlgorithmNotAllowed, errors.New("the key is of another kind"), "alg", algorithm)
+		return nil, fault.New(fault.AlgorithmNotAllowed, errors.New("the key does not suit the algorithm"), "alg", algorithm)
 	case unusable && keyID != "":
 		return nil, fault.New(fault.ProviderKeysUnusable,
-			fmt.Errorf("the key %.64q is %s", keyID, why), "issuer", issuer)
+			fmt.Errorf("the key %.64q is unusable: %s", keyID, why), "issuer", issuer)
 	}
 	return nil, fault.New(fault.KeyIDUnknown, errUnknownKey, "kid", keyID)
 }
 
-// age is the time since the keys were fetched. Keys from the future (the clock was wrong then, or is wrong now) are
-// infinitely old.
+// age is the time since the keys were fetched. Keys that were fetched in the future (the clock was or is wrong) count
+// as infinitely old.
 func (r *Keyring) age(now time.Time) time.Duration {
 	if d := now.Sub(r.fetched); d > -time.Minute {
 		return d
@@ -135,20 +135,20 @@ func (r *Keyring) requireKeys() error {
 		return nil
 	}
 	for _, id := range slices.Sorted(maps.Keys(r.unusable)) {
-		return unusableError(fmt.Sprintf("no key that is accepted: %.64q is %s", id, r.unusable[id]))
+		return unusableError(fmt.Sprintf("no usable key; %.64q: %s", id, r.unusable[id]))
 	}
 	return errNoUsableKeys
 }
 
-// curveAlgorithms are the algorithms of the curves (RFC 7518 §3.4).
+// curveAlgorithms maps curves to their algorithms (RFC 7518 §3.4).
 var curveAlgorithms = map[elliptic.Curve]string{
 	elliptic.P256(): "ES256", elliptic.P384(): "ES384", elliptic.P521(): "ES512",
 }
 
-// fits reports whether a key is of the kind, curve included, that an algorithm needs (D2).
+// fits reports whether a key has the type and the curve that an algorithm needs (D2).
 func fits(algorithm string, k publicKey) bool {
 	named := k.Algorithm
-	if named == "Ed25519" { // RFC 9864 §2.2: EdDSA with this curve
+	if named == "Ed25519" { // RFC 9864 §2.2: Ed25519 is EdDSA with this curve
 		named = "EdDSA"
 	}
 	if named != "" && named != algorithm {
@@ -165,7 +165,7 @@ func fits(algorithm string, k publicKey) bool {
 	return false
 }
 
-// weakness is why a key may not sign tokens (E10); "" if it may.
+// weakness returns why a key may not sign tokens (E10); empty if it may.
 func weakness(key any) string {
 	switch k := key.(type) {
 	case *rsa.PublicKey:
@@ -186,7 +186,7 @@ func weakness(key any) string {
 			return ""
 		}
 	}
-	return "a key of a kind that is not accepted (RSA, ECDSA and Ed25519 are)"
+	return "a key of a type that is not accepted (RSA, ECDSA and Ed25519 are)"
 }
 
 // keySet is a parsed JWK set.
@@ -195,8 +195,8 @@ type keySet struct {
 	unusable map[string]string // see [Keyring]
 }
 
-// parseUsableKeys parses a JWK set of a provider and leaves out the keys that cannot verify tokens. A set without
-// usable keys is an error, so that the last good keys stay in use.
+// parseUsableKeys parses a JWK set of a provider and omits the keys that cannot verify tokens. A set without usable
+// keys is an error, so that the last good keys stay in use.
 func parseUsableKeys(body []byte) (keySet, error) {
 	set, err := parseKeySet(body)
 	if err != nil {
@@ -212,7 +212,7 @@ func parseKeySet(body []byte) (keySet, error) {
 		Keys []json.RawMessage `json:"keys"`
 	}
 	if err := json.Unmarshal(body, &raw); err != nil {
-		return keySet{}, errors.New("the key set is not JSON of the right shape")
+		return keySet{}, errors.New("the key set is not a JWK set in JSON")
 	}
 	set := keySet{unusable: map[string]string{}}
 	for _, one := range raw.Keys {
@@ -227,11 +227,11 @@ func parseKeySet(body []byte) (keySet, error) {
 	return set, nil
 }
 
-// otherUse is why a key that is not for signatures is left out. It is not reported as unusable.
+// otherUse is the reason for which a key that is not for signatures is omitted. Such a key is not reported as unusable.
 const otherUse = "a key for another use"
 
-// parseKey parses one key, or says why it is not used. Only the public key and its names are kept, not its
-// certificates.
+// parseKey parses one key, or returns why it is not used. It keeps the public key with its key ID and algorithm, but
+// not its certificates.
 func parseKey(data []byte) (k publicKey, id, why string) {
 	var named struct {
 		KeyID any `json:"kid"`
@@ -243,7 +243,7 @@ func parseKey(data []byte) (k publicKey, id, why string) {
 	var j jose.JSONWebKey
 	switch err := j.UnmarshalJSON(data); {
 	case err != nil || !j.Valid():
-		return k, id, "of an unknown kind, or damaged"
+		return k, id, "a key of an unknown type, or damaged"
 	case !j.IsPublic():
 		return k, id, "a private or secret key"
 	case j.Use == "enc":
@@ -254,7 +254,7 @@ func parseKey(data []byte) (k publicKey, id, why string) {
 	}
 	sum, err := j.Thumbprint(crypto.SHA256)
 	if err != nil {
-		return k, id, "without a thumbprint"
+		return k, id, "a key without a thumbprint"
 	}
 	k.JSONWebKey = jose.JSONWebKey{Key: j.Key, KeyID: j.KeyID, Algorithm: j.Algorithm, Use: j.Use}
 	k.thumbprint = base64.RawURLEncoding.EncodeToString(sum)

@@ -21,7 +21,7 @@ func (p *Pool) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{p.metrics.fetches, p.slots, fetchTimes{p}}
 }
 
-// fetchTimes reports when the keys of exact issuers were fetched, for alarms before the keys are too old to be used.
+// fetchTimes reports when the keys of exact issuers were fetched, so that an alert can precede their expiry.
 type fetchTimes struct{ pool *Pool }
 
 var fetchedDesc = prometheus.NewDesc("mayfly_oidc_keys_fetched_timestamp_seconds",
@@ -36,7 +36,7 @@ func (f fetchTimes) Collect(out chan<- prometheus.Metric) {
 	var all []*provider
 	f.pool.mu.Lock()
 	for _, e := range f.pool.exact {
-		if e.cancel != nil { // of the configuration in force
+		if e.cancel != nil { // the providers of the configuration in force
 			all = append(all, e.provider)
 		}
 	}

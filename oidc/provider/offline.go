@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Offline returns the keys of an issuer that are available without a network: static keys, or those that a server kept
-// in stateDir. Nil if there are none.
+// Offline returns the keys of an issuer that are available without a network: static keys, or those that a server
+// stored in stateDir. Nil if there are none.
 func Offline(e Entry, stateDir string) (*Keyring, error) {
 	now := time.Now()
 	switch {

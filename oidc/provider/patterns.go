@@ -2,24 +2,24 @@ package provider
 
 import "github.com/hashicorp/golang-lru/v2/simplelru"
 
-// Limits on the providers that are remembered below patterns.
+// Limits on the cached providers of patterns.
 const (
-	maxPatternProviders = 1024     // of one pattern, that have served keys
-	maxUnproven         = 512      // of one pattern, that have not: they are remembered for their back-off
-	maxPatternBytes     = 16 << 20 // of the key sets of all patterns
+	maxPatternProviders = 1024     // providers of one pattern that have served keys
+	maxUnproven         = 512      // providers of one pattern that have not; they are cached for their back-off
+	maxPatternBytes     = 16 << 20 // bytes of the key sets of all patterns
 )
 
-// patternCache holds the providers below one pattern. A flood of invented issuers does not evict providers that have
-// served keys, nor providers below other patterns (E8).
+// patternCache holds the providers of one pattern. A flood of invented issuers does not evict providers that have
+// served keys, nor providers of other patterns (E8).
 type patternCache struct {
 	proven   *simplelru.LRU[string, *patternProvider] // by issuer
 	unproven *simplelru.LRU[string, *patternProvider] // by issuer
-	bytes    int                                      // of the key sets of proven
+	bytes    int                                      // bytes of the key sets of proven
 }
 
 type patternProvider struct {
 	*provider
-	size int // as counted in bytes; guarded by the mutex of the pool
+	size int // size as counted in bytes; guarded by the mutex of the pool
 }
 
 // patternProvider returns the provider of an issuer that matches the pattern of an entry.
@@ -70,7 +70,7 @@ func (p *Pool) promote(c *patternCache, one *patternProvider) {
 	defer p.mu.Unlock()
 	c.unproven.Remove(one.issuer)
 	if have, ok := c.proven.Peek(one.issuer); ok && have != one {
-		return // evicted and created again meanwhile
+		return // it was evicted and created again in the meantime
 	}
 	c.proven.Add(one.issuer, one)
 	p.recount(c, one)

@@ -3,8 +3,8 @@
 // A [Pool] fetches and caches keys: discovery document, key set, back-off, state files, and limits that a flood of
 // invalid tokens or of invented issuers cannot exceed. A [Set] is the part of a pool that belongs to one configuration;
 // [Set.Verify] takes a token and an entry and returns the thumbprint of the key that verified the token. The keys MUST
-// come from the token's own issuer, as the settings of the entry say: keys that were fetched under other settings are
-// never used. A request MUST NOT wait for files, nor longer than a few seconds for a provider.
+// be those of the token's own issuer, fetched as the settings of the entry say: keys that were fetched under other
+// settings are never used. A request MUST NOT wait for files, nor longer than a few seconds for a provider.
 package provider
 
 import (
@@ -28,34 +28,35 @@ import (
 type Options struct {
 	Now       func() time.Time // nil: time.Now
 	Logger    *slog.Logger     // nil: no log
-	StateDir  string           // directory of the files with the last good keys; "": they are not kept
+	StateDir  string           // directory of the files with the last good keys; empty: they are not stored
 	UserAgent string
 	// Pause is called when a request begins to wait for the provider of an entry (a key of the configuration), before
-	// its token is verified; resume is called when the request continues. An error says that too many requests wait
-	// already: the request then does not wait. Optional.
+	// its token is verified; resume is called when the request continues. An error means that too many requests already
+	// wait: the request then does not wait. Optional.
 	Pause func(ctx context.Context, entry string) (resume func(), err error)
-	// ServiceAccountDir has ca.crt and token of the pod that this process runs in; "" is where Kubernetes mounts them.
+	// ServiceAccountDir has ca.crt and token of the pod that this process runs in; empty means the path at which
+	// Kubernetes mounts them.
 	ServiceAccountDir string
 }
 
-// Pool holds the providers of successive configurations: a reload keeps the keys of issuers whose settings it did not
+// Pool holds the providers of successive configurations: a reload keeps the keys of issuers whose settings did not
 // change. Its mutex is held for look-ups only, never while something is read, parsed or sent.
 type Pool struct {
 	o       Options
 	metrics *metrics
 	slots   *slots
-	fetches sync.WaitGroup  // and the other background work
-	saves   sync.WaitGroup  // of state files
+	fetches sync.WaitGroup  // of fetches and other background work
+	saves   sync.WaitGroup  // of writes of state files
 	ctx     context.Context //nolint:containedctx // ends background fetches, which outlive requests
 	cancel  context.CancelFunc
 	started sync.Once
 
 	mu       sync.Mutex
-	current  *Set                     // started last
-	exact    map[string]*exactEntry   // by digest; with static keys by a number
-	statics  int                      // providers with static keys so far: each configuration reads them again
+	current  *Set                     // the set that was started last
+	exact    map[string]*exactEntry   // by digest; providers with static keys by a number
+	statics  int                      // number of providers with static keys so far: each configuration reads them again
 	patterns map[string]*patternCache // by digest
-	bytes    int                      // of the key sets in all pattern caches
+	bytes    int                      // bytes of the key sets in all pattern caches
 }
 
 // exactEntry is the provider of an exact issuer with the end of its background work.
@@ -127,14 +128,14 @@ func (p *Pool) Wait() {
 	p.cancel()
 	p.fetches.Wait()
 	saved := make(chan struct{})
-	go func() { // ends when the disk answers
+	go func() { // closed when the disk has answered
 		defer close(saved)
 		p.saves.Wait()
 	}()
 	select {
 	case <-saved:
 	case <-time.After(maxSaving):
-		p.o.Logger.Warn("state_dir does not answer: the newest keys of identity providers may not be kept")
+		p.o.Logger.Warn("state_dir does not answer: the newest keys of identity providers may not be stored")
 	}
 }
 
@@ -142,8 +143,8 @@ func (p *Pool) Wait() {
 func (p *Pool) Fetches() []ClassStatus { return p.slots.status() }
 
 // Verify verifies the signature of a token with the keys of its issuer and returns the thumbprint of the key. entry is
-// the key of the entry that applies to the issuer; client is the address of the request, which limits of fetches count.
-// Errors are [fault.Error] values.
+// the key of the entry that applies to the issuer; client is the address of the request, to which limits on fetches
+// apply. Errors are [fault.Error] values.
 func (s *Set) Verify(ctx context.Context, client netip.Addr, entry string,
 	t *token.Token,
 ) (thumbprint string, err error) {
@@ -160,7 +161,7 @@ func (s *Set) Verify(ctx context.Context, client netip.Addr, entry string,
 	return one.verify(ctx, client, t)
 }
 
-// Status lists the exact issuers, sorted.
+// Status returns the status of the exact issuers, sorted.
 func (s *Set) Status() []Status {
 	var out []Status
 	for _, issuer := range slices.Sorted(maps.Keys(s.exact)) {
@@ -180,15 +181,15 @@ func (s *Set) Probe(ctx context.Context) []Status {
 		all.Go(func() {
 			limit <- struct{}{}
 			defer func() { <-limit }()
-			_ = one.refresh(ctx, caller{request: true}) // its error is in the status
+			_ = one.refresh(ctx, caller{request: true}) // its error is reported by Status
 		})
 	}
 	all.Wait()
 	return s.Status()
 }
 
-// Start keeps the keys of the exact issuers fresh until ctx ends, and ends the work for issuers that no entry has any
-// more. It does not wait for a fetch. All sets of a pool are started with the ctx of the first one.
+// Start keeps the keys of the exact issuers fresh until ctx ends, and ends the work for issuers that no longer have an
+// entry. It does not wait for a fetch. All sets of a pool are started with the ctx of the first one.
 func (s *Set) Start(ctx context.Context) {
 	p := s.pool
 	needed := map[*provider]bool{}
@@ -241,7 +242,7 @@ func (s *Set) Start(ctx context.Context) {
 	}
 }
 
-// exactProvider returns the provider of an exact issuer: the one of an earlier configuration if the digest is the same.
+// exactProvider returns the provider of an exact issuer: that of an earlier configuration if the digest is the same.
 func (p *Pool) exactProvider(e Entry, r *route) (*provider, error) {
 	key := r.digest
 	p.mu.Lock()
@@ -260,14 +261,14 @@ func (p *Pool) exactProvider(e Entry, r *route) (*provider, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if known, ok := p.exact[key]; ok { // a concurrent call was faster
+	if known, ok := p.exact[key]; ok { // a concurrent call has created it
 		return known.provider, nil
 	}
 	p.exact[key] = &exactEntry{provider: created}
 	return created, nil
 }
 
-// newProvider does no I/O.
+// newProvider makes a provider without I/O.
 func (p *Pool) newProvider(entry, issuer string, r *route) *provider {
 	return &provider{
 		issuer: issuer, entry: entry, pattern: r.pattern, host: r.host(issuer), source: newRemote(issuer, r),
@@ -277,7 +278,7 @@ func (p *Pool) newProvider(entry, issuer string, r *route) *provider {
 	}
 }
 
-// newExactProvider reads the static keys of an entry, or the keys that an earlier process kept.
+// newExactProvider reads the static keys of an entry, or the keys that an earlier process stored.
 func (p *Pool) newExactProvider(e Entry, r *route) (*provider, error) {
 	out := p.newProvider(e.Key, e.Key, r)
 	if c := e.StaticKeys; c != nil {
@@ -305,8 +306,8 @@ func (p *Pool) newExactProvider(e Entry, r *route) (*provider, error) {
 	return out, nil
 }
 
-// saver returns a function that writes the newest keys in the background: neither a request nor the next fetch waits
-// for the disk.
+// saver returns a function that stores the newest keys in the background, so that neither a request nor the next fetch
+// waits for the disk.
 func (p *Pool) saver(one *provider, file stateFile) func(*Keyring) {
 	var saving atomic.Bool
 	return func(*Keyring) {
@@ -320,7 +321,7 @@ func (p *Pool) saver(one *provider, file stateFile) func(*Keyring) {
 	}
 }
 
-// rereadSecrets reads the secrets of the configuration in force again and again.
+// rereadSecrets periodically reads the secrets of the configuration in force.
 func (p *Pool) rereadSecrets(ctx context.Context) {
 	tick := time.NewTicker(secretsEvery)
 	defer tick.Stop()
@@ -339,8 +340,8 @@ func (p *Pool) rereadSecrets(ctx context.Context) {
 	}
 }
 
-// keepFresh fetches the keys of a provider before they are no longer fresh. The back-off after failures is the
-// provider's. Keys from a state file are replaced at once.
+// keepFresh fetches the keys of a provider before they become stale. After failures it uses the back-off of the
+// provider. Keys from a state file are replaced at once.
 func (p *Pool) keepFresh(ctx context.Context, one *provider) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
@@ -349,7 +350,7 @@ func (p *Pool) keepFresh(ctx context.Context, one *provider) {
 		due := one.fresh - min(10*time.Second, one.fresh/2)
 		if keyring := one.keyring.Load(); keyring == nil || one.restored.Load() || keyring.age(p.o.Now()) > due ||
 			one.status().Cause != "" {
-			_ = one.refresh(ctx, caller{}) // its error is in the status
+			_ = one.refresh(ctx, caller{}) // its error is reported by Status
 		}
 		if s := one.status(); s.Cause != logged && ctx.Err() == nil {
 			if logged = s.Cause; logged != "" {

@@ -24,35 +24,35 @@ const (
 	unknownKeyBurst = 3
 	minBackoff      = time.Second
 	maxBackoff      = 30 * time.Second
-	checkEvery      = time.Second // how often the keys of exact issuers are checked for their age
+	checkEvery      = time.Second // how often the age of the keys of exact issuers is checked
 )
 
 // source returns the keys of one issuer: [remote] or [static].
 type source interface {
-	// fetch returns the keys. It returns when ctx ends.
+	// fetch returns the keys. It returns an error when ctx ends.
 	fetch(ctx context.Context, now time.Time) (*Keyring, error)
-	// wait is how long a request waits for a fetch.
+	// wait returns how long a request waits for a fetch.
 	wait() time.Duration
-	// timeout is how long a fetch may take.
+	// timeout returns how long a fetch may take.
 	timeout(c class) time.Duration
 }
 
 // provider caches the keys of one issuer.
 type provider struct {
 	issuer  string
-	entry   string // key of the entry: the label in metrics, and the entry that limits of fetches count
+	entry   string // key of the entry: a metric label, and the entry to which limits on fetches apply
 	pattern bool   // the entry is a pattern
-	host    string // that limits of fetches count
+	host    string // to which limits on fetches apply
 	source  source
-	files   bool          // the source reads files: in the background only, never for a request
-	fresh   time.Duration // age at which keys are fetched again in the background
-	usable  time.Duration // age at which keys are no longer used
+	files   bool          // the source reads files: only in the background, never for a request
+	fresh   time.Duration // age after which keys are fetched again in the background
+	usable  time.Duration // age after which keys are no longer used
 	now     func() time.Time
 	fetched func(*Keyring) // called after each successful fetch, without a lock
 	metrics *metrics
 	slots   *slots
 	pause   func(ctx context.Context, entry string) (resume func(), err error)
-	running *sync.WaitGroup // of fetches
+	running *sync.WaitGroup // results of fetches
 	ctx     context.Context //nolint:containedctx // ends background fetches, which outlive requests
 
 	keyring  atomic.Pointer[Keyring]
@@ -60,8 +60,8 @@ type provider struct {
 	unknown  *rate.Limiter
 
 	mu       sync.Mutex
-	current  *fetch // running or queued; nil: none
-	failures int    // consecutive
+	current  *fetch // the running or queued fetch; nil: none
+	failures int    // consecutive failures
 	retryAt  time.Time
 	cause    error
 	since    time.Time
@@ -69,9 +69,9 @@ type provider struct {
 
 // fetch is one fetch of the keys.
 type fetch struct {
-	slot *slot         // nil if the source needs none
+	slot *slot         // nil if the source needs no slot
 	done chan struct{} // closed at the end of the fetch
-	err  error         // valid when done is closed
+	err  error         // valid after done is closed
 }
 
 // verify verifies a token of the issuer and returns the thumbprint of the key. client is the address of the request.
@@ -91,7 +91,7 @@ func (p *provider) verify(ctx context.Context, client netip.Addr, t *token.Token
 	return "", err
 }
 
-// keys returns the keys that may verify a token, and the keyring that they are of.
+// keys returns the keys that may verify a token, and the keyring that contains them.
 func (p *provider) keys(ctx context.Context, client netip.Addr, t *token.Token) ([]publicKey, *Keyring, error) {
 	now := p.now()
 	keyring := p.keyring.Load()
@@ -111,7 +111,7 @@ func (p *provider) keys(ctx context.Context, client netip.Addr, t *token.Token) 
 	if err == nil {
 		return keys, keyring, nil
 	}
-	// the provider may have a newer key, under another ID or under the same one, or announce another algorithm by now
+	// the provider may by now have a newer key, under another ID or the same one, or announce another algorithm
 	if newer := p.newerThan(ctx, client, keyring); newer != nil {
 		keyring = newer
 		keys, err = keyring.find(p.issuer, t.Algorithm, t.KeyID)
@@ -119,9 +119,9 @@ func (p *provider) keys(ctx context.Context, client netip.Addr, t *token.Token) 
 	return keys, keyring, err
 }
 
-// newerThan returns newer keys than those that did not verify a token; nil if there are none. Anyone can send tokens
-// that no key verifies, so these fetches are limited in rate, and all requests that wait share one. While a fetch runs,
-// its result is awaited. If the provider does not answer, only requests with such tokens wait.
+// newerThan returns keys that are newer than those that did not verify a token; nil if there are none. Anyone can send
+// tokens that no key verifies, so the rate of these fetches is limited, and all waiting requests share one fetch. If
+// the provider does not answer, only requests with such tokens wait.
 func (p *provider) newerThan(ctx context.Context, client netip.Addr, have *Keyring) *Keyring {
 	if keyring := p.keyring.Load(); keyring != have {
 		return keyring
@@ -129,7 +129,7 @@ func (p *provider) newerThan(ctx context.Context, client netip.Addr, have *Keyri
 	if p.files || !p.fetching() && !p.unknown.AllowN(p.now(), 1) {
 		return nil
 	}
-	if p.await(ctx, client) != nil { // the cached keys are valid: the error is the token's, not the provider's
+	if p.await(ctx, client) != nil { // the cached keys are valid: the token is at fault, not the provider
 		return nil
 	}
 	if keyring := p.keyring.Load(); keyring != have {
@@ -146,7 +146,7 @@ func (p *provider) fetching() bool {
 
 var errSlow = errors.New("the provider has not answered yet; its keys are still being fetched")
 
-// await waits, for a request, for a fetch: for a limited time, and only if fewer requests wait than are admitted.
+// await waits for a fetch on behalf of a request: for a limited time, and only if not too many requests wait already.
 func (p *provider) await(ctx context.Context, client netip.Addr) error {
 	resume, err := p.pause(ctx, p.entry)
 	if err != nil {
@@ -162,8 +162,8 @@ func (p *provider) await(ctx context.Context, client netip.Addr) error {
 	return err
 }
 
-// retrySoon is the Retry-After of a request that was not allowed to wait. The jitter spreads the retries of clients
-// that were refused at the same time.
+// retrySoon returns the Retry-After for a request that was not allowed to wait. The jitter spreads the retries of
+// clients that were refused at the same time.
 func retrySoon() time.Duration {
 	return time.Second + rand.N(2*time.Second) //nolint:gosec // jitter, no secret
 }
@@ -208,7 +208,7 @@ func (p *provider) refresh(ctx context.Context, c caller) error {
 	return p.unavailable(p.retryAt.Sub(p.now()))
 }
 
-// unavailable is the error of requests after a fetch that failed. The caller holds mu.
+// unavailable returns the error of requests after a failed fetch. The caller holds mu.
 func (p *provider) unavailable(after time.Duration) error {
 	if _, unusable := errors.AsType[unusableError](p.cause); unusable { // a retry does not help
 		return fault.New(fault.ProviderKeysUnusable, p.cause, "issuer", p.issuer)
@@ -225,7 +225,7 @@ func (p *provider) refreshInBackground() {
 	}
 }
 
-// class is the class of a fetch that starts now. The caller holds mu.
+// class returns the class of a fetch that starts now. The caller holds mu.
 func (p *provider) class() class {
 	known := p.keyring.Load() != nil
 	switch {
@@ -264,7 +264,7 @@ func (p *provider) start(by caller) error {
 func (p *provider) run(s *slot, c class) (*Keyring, error) {
 	if s != nil {
 		ctx := p.ctx
-		if c == unproven { // no request waits for longer
+		if c == unproven { // no request waits longer than this
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(p.ctx, p.source.wait())
 			defer cancel()
@@ -280,7 +280,7 @@ func (p *provider) run(s *slot, c class) (*Keyring, error) {
 	return p.source.fetch(ctx, p.now())
 }
 
-// finish records the result of a fetch. A fetch that got no slot says nothing about the provider.
+// finish records the result of a fetch. A fetch that got no slot shows nothing about the provider.
 func (p *provider) finish(f *fetch, keyring *Keyring, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -305,19 +305,19 @@ func (p *provider) finish(f *fetch, keyring *Keyring, err error) {
 	p.restored.Store(false)
 }
 
-// setRoute replaces the route by one of a newer configuration with the same digest.
+// setRoute replaces the route by that of a newer configuration with the same digest.
 func (p *provider) setRoute(r *route) {
 	if s, ok := p.source.(*remote); ok && s.route.Load() != r {
 		s.route.Store(r)
 	}
 }
 
-// Status says whether the keys of an exact issuer are available.
+// Status tells whether the keys of an exact issuer are available.
 type Status struct {
 	Issuer  string
 	OK      bool   // the last fetch succeeded, or there was none and keys are cached
-	Cause   string // why not OK
-	Warning string // which keys verify tokens meanwhile
+	Cause   string // why OK is false
+	Warning string // which keys verify tokens although OK is false
 	Since   time.Time
 	Fetched time.Time // of the cached keys; zero if there are none
 }
@@ -342,11 +342,12 @@ func (p *provider) status() Status {
 	switch {
 	case keyring.age(p.now()) > p.usable:
 		s.OK = false
-		s.Warning = "tokens are refused: its newest keys are of " + at
+		s.Warning = "tokens are refused: the newest keys of the issuer were fetched at " + at
 	case p.restored.Load():
-		s.Warning = "tokens are verified with keys of " + at + " that state_dir kept; they count until " + until
+		s.Warning = "tokens are verified with keys that were fetched at " + at + " and stored in state_dir; they are used until " +
+			until
 	case p.cause != nil:
-		s.Warning = "tokens are verified with keys of " + at + "; they count until " + until
+		s.Warning = "tokens are verified with keys that were fetched at " + at + "; they are used until " + until
 	}
 	return s
 }

@@ -18,15 +18,15 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// Entry is one entry of the configuration, as far as the keys of its providers are concerned.
+// Entry has the settings of one entry of the configuration that concern the keys of its providers.
 type Entry struct {
 	Key        string // the URL of the issuer, or a pattern of such URLs
 	Pattern    bool   // Key is a pattern
-	Kubernetes bool   // the tokens are those of a Kubernetes API server
+	Kubernetes bool   // the issuer is a Kubernetes API server
 	KeysConfig
 }
 
-// section is the section of the issuer file that has the entry.
+// section returns the section of the issuer file that has the entry.
 func (e Entry) section() string {
 	if e.Pattern {
 		return "meta-issuers"
@@ -34,30 +34,30 @@ func (e Entry) section() string {
 	return "oidc-issuers"
 }
 
-// example is an issuer of the entry.
+// example returns an issuer of the entry.
 func (e Entry) example() string { return strings.ReplaceAll(e.Key, "*", "0") }
 
-// route says how the providers of one entry are reached. It is made when the configuration is loaded, with CA pools,
-// transports and the digest: a request does not cause files to be read or settings to be hashed or parsed.
+// route describes how the providers of one entry are reached. It is made, with CA pools, transports and the digest,
+// when the configuration is loaded: no request causes files to be read, or settings to be hashed or parsed.
 type route struct {
 	pattern        bool
-	kubernetes     bool // an API server, which may name another host than its own for its keys
+	kubernetes     bool // an API server, whose document may name another host for its keys
 	insecure       bool
-	local          bool // the operator wrote a loopback host
+	local          bool // the operator has configured a loopback host
 	privateNetwork bool
-	timeout        time.Duration // of a fetch; 0: the default
-	discovery      *url.URL      // of the discovery document; nil: below the issuer
-	jwks           *url.URL      // of the keys; nil: in the discovery document
+	timeout        time.Duration // time limit of a fetch; 0: the default
+	discovery      *url.URL      // URL of the discovery document; nil: below the issuer's URL
+	jwks           *url.URL      // URL of the keys; nil: named by the discovery document
 	proxy          func(*http.Request) (*url.URL, error)
-	anyAddress     *http.Client // may dial any address
-	publicOnly     *http.Client // refuses private addresses when it dials (E3)
+	anyAddress     *http.Client // may connect to any address
+	publicOnly     *http.Client // refuses private addresses when it connects (E3)
 
-	bearerFile string // with a token for the issuer's own host; "": none
+	bearerFile string // file with a bearer token for the issuer's own host; empty: none
 	clientPair *ClientCertificateConfig
 	secrets    atomic.Pointer[secrets]
 
-	// digest is the digest of everything that decides which keys the providers of the entry have. Keys that were
-	// fetched under one digest MUST NOT be used under another one.
+	// digest covers everything that determines which keys the providers of the entry have. Keys that were fetched under
+	// one digest MUST NOT be used under another one.
 	digest string
 }
 
@@ -103,14 +103,14 @@ func newRoute(e Entry, o Options, pools *caPools) (*route, error) {
 		}
 		r.proxy = http.ProxyURL(u)
 	}
-	client := httpclient.Options{ // without timeouts: the context of a fetch has the deadline
+	client := httpclient.Options{ // no timeouts: the context of a fetch has the deadline
 		UserAgent: o.UserAgent, Roots: roots, Proxy: r.proxy, Redirect: httpclient.SameHost(maxRedirects),
 	}
 	if r.clientPair != nil {
 		client.Certificate = r.clientCertificate
 	}
 	r.anyAddress = httpclient.New(client)
-	client.Proxy, client.Control = nil, dialPublicOnly // the address that is dialed must be the provider's own
+	client.Proxy, client.Control = nil, dialPublicOnly // no proxy: the address that is dialed must be the provider's own
 	r.publicOnly = httpclient.New(client)
 	r.digest = r.digestOf(e, out, bundle)
 	r.readSecrets()
@@ -122,8 +122,8 @@ func (r *route) closeIdleConnections() {
 	r.publicOnly.CloseIdleConnections()
 }
 
-// startURL is the URL that the issuer or the operator named: of the discovery document, or of the keys if there is no
-// discovery.
+// startURL returns the URL that the issuer or the operator has named: of the discovery document, or of the keys if
+// there is no discovery.
 func (r *route) startURL(issuer string) (*url.URL, error) {
 	switch {
 	case r.discovery != nil:
@@ -134,7 +134,7 @@ func (r *route) startURL(issuer string) (*url.URL, error) {
 	return url.Parse(strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration")
 }
 
-// host is the host that limits of fetches count for the issuer.
+// host returns the host to which limits on the fetches of the issuer apply.
 func (r *route) host(issuer string) string {
 	u, err := r.startURL(issuer)
 	if err != nil {
@@ -143,7 +143,7 @@ func (r *route) host(issuer string) string {
 	return u.Host
 }
 
-// proxyOf is the proxy for requests to u, without its password; "" if there is none.
+// proxyOf returns the proxy for requests to u, without its password; empty if there is none.
 func (r *route) proxyOf(u *url.URL) string {
 	proxy, err := r.proxy(&http.Request{URL: u})
 	if err != nil || proxy == nil {
@@ -152,11 +152,12 @@ func (r *route) proxyOf(u *url.URL) string {
 	return proxy.Scheme + "://" + proxy.Host
 }
 
-// digestOf is the digest of the settings and files that decide which keys the providers of an entry have. The timeout
-// is not in it, nor what happens to a verified token. For a pattern, keys are kept by issuer below the digest.
+// digestOf returns the digest of the settings and files that determine which keys the providers of an entry have. It
+// does not cover the timeout, nor the settings for verified tokens. For a pattern, keys are stored by issuer below the
+// digest.
 func (r *route) digestOf(e Entry, out OutboundConfig, bundle []byte) string {
 	proxy := ""
-	if u, err := r.startURL(e.example()); err == nil { // also covers the environment's proxy
+	if u, err := r.startURL(e.example()); err == nil { // includes the proxy of the environment
 		proxy = r.proxyOf(u)
 	}
 	pair := ClientCertificateConfig{}
@@ -178,7 +179,7 @@ func (r *route) digestOf(e Entry, out OutboundConfig, bundle []byte) string {
 	return hexSHA256(data)
 }
 
-// hexSHA256 is the SHA-256 of data in hexadecimal; "" if data is empty.
+// hexSHA256 returns the SHA-256 of data in hexadecimal; empty if data is empty.
 func hexSHA256(data []byte) string {
 	if len(data) == 0 {
 		return ""
@@ -187,7 +188,7 @@ func hexSHA256(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// caPools caches the CA pools of the entries of one configuration: many entries name the same file.
+// caPools caches the CA pools of the entries of one configuration: many entries may name the same file.
 type caPools struct {
 	files map[string][]byte
 	pools map[string]*x509.CertPool
@@ -238,7 +239,7 @@ func (c *caPools) roots(o OutboundConfig, caCert string, bundle []byte) (*x509.C
 	}
 	if caCert != "" {
 		if err := add([]byte(caCert)); err != nil {
-			return nil, fault.BadContent(err, "write the PEM text of the CA", "ca-cert")
+			return nil, fault.BadContent(err, "write the certificate of the CA in PEM", "ca-cert")
 		}
 	}
 	if bundle != nil {

@@ -22,16 +22,17 @@ const secretsEvery = 5 * time.Second
 // maxSecret limits the files with secrets, in bytes.
 const maxSecret = 256 << 10
 
-// secrets authenticate mayfly to a provider. They are read when the configuration is loaded and again in the
-// background, because tokens of pods and short-lived certificates change while the process runs.
+// secrets are the credentials with which mayfly authenticates to a provider. They are read when the configuration is
+// loaded and again in the background, because tokens of pods and short-lived certificates change while the process
+// runs.
 type secrets struct {
 	bearer string
 	pair   *tls.Certificate
-	err    error // of the last read; the other fields then have the last good values
+	err    error // of the last read; after an error, the other fields have the last good values
 }
 
-// readSecrets reads the bearer token and the client certificate again. A file that cannot be read leaves the last good
-// value in use.
+// readSecrets reads the bearer token and the client certificate again. If a file cannot be read, the last good value
+// stays in use.
 func (r *route) readSecrets() {
 	if r.bearerFile == "" && r.clientPair == nil {
 		return
@@ -73,7 +74,7 @@ func readBearer(name string) (string, error) {
 	}
 	bearer := strings.TrimSpace(string(data))
 	if bearer == "" || len(bearer) > token.MaxSize || strings.ContainsAny(bearer, "\r\n \t") {
-		return "", fmt.Errorf("%s holds no bearer token", name)
+		return "", fmt.Errorf("%s does not contain a bearer token", name)
 	}
 	return bearer, nil
 }
@@ -94,8 +95,8 @@ func readPair(c ClientCertificateConfig) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// readFile reads a regular file of at most limit bytes. Reading anything else, such as a pipe without a writer, could
-// block.
+// readFile reads a regular file of at most limit bytes. A read of any other file, such as a pipe without a writer,
+// could block.
 func readFile(name string, limit int64) ([]byte, error) {
 	st, err := os.Stat(name)
 	switch {
@@ -117,9 +118,9 @@ const (
 	fulcioClusterCA   = "/var/run/fulcio/ca.crt"
 )
 
-// outbound is the outbound block of an entry. The issuer of the cluster that mayfly itself runs in needs none: its keys
-// are fetched with the CA of the pod, unless the entry names one, and with the token of the pod, unless the entry sets
-// another token or another URL of the documents. No other host gets the token of the pod (E13).
+// outbound returns the outbound settings of an entry. The issuer of the cluster that mayfly itself runs in needs no
+// settings: its keys are fetched with the CA of the pod, unless the entry names one, and with the token of the pod,
+// unless the entry sets another token or another URL of the documents. No other host gets the token of the pod (E13).
 func (o Options) outbound(e Entry) OutboundConfig {
 	out := e.Outbound
 	u, err := url.Parse(e.Key)

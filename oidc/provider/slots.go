@@ -18,20 +18,20 @@ type class uint8
 
 const (
 	knownGood  class = iota // keys are cached, and the last fetch succeeded
-	configured              // an entry of the operator that has not been fetched yet
+	configured              // an exact entry that has not been fetched yet
 	failing                 // the last fetch failed
-	unproven                // a pattern matched the issuer of a token, and it has never served keys
+	unproven                // the issuer of a token matched a pattern, and has never served keys
 	classes
 )
 
 var classNames = [classes]string{"known_good", "configured", "failing", "unproven"}
 
-// quota is how many slots may be held at once: in all, by one entry of the configuration, for one host, and by the
-// requests of one client. Zero is no limit.
+// quota is the number of slots that may be used at once: in total, by one entry of the configuration, for one host, and
+// by the requests of one client. Zero means no limit.
 type quota struct{ total, entry, host, client int }
 
 // quotas limit the fetches that run at once. Fetches that no request waits for get at most half of the quotas for total
-// and host, so that a start with very many entries leaves slots for requests.
+// and host, so that slots are left for requests when a configuration with very many entries starts.
 var quotas = [classes]quota{
 	knownGood:  {total: 32, host: 16},
 	configured: {total: 48, host: 24},
@@ -45,23 +45,23 @@ const queueFactor = 4
 // caller is the origin of a fetch.
 type caller struct {
 	request bool       // a request waits for the fetch
-	client  netip.Addr // of the request; the zero address if it is unknown, or there is no request
+	client  netip.Addr // address of the request; the zero address if it is unknown or there is no request
 }
 
-// scope is what a quota is counted for. The zero scope is the total.
+// scope is what a quota applies to. The zero scope is the total.
 type scope struct {
 	entry, host string
 	client      netip.Addr
 }
 
-// limit is the quota of a scope.
+// limit is the quota of one scope.
 type limit struct {
 	scope
-	name string // in metrics
+	name string // name in metrics
 	max  int
 }
 
-// limits lists the limits that hold for a fetch. If client has a quota, one client gets at most half of the other
+// limits lists the limits that apply to a fetch. If client has a quota, one client gets at most half of the other
 // quotas too, so that a single client cannot exhaust them: anyone can invent issuers that match a pattern.
 func (q quota) limits(entry, host string, client netip.Addr) []limit {
 	out := []limit{{scope{}, "total", q.total}}
@@ -70,7 +70,7 @@ func (q quota) limits(entry, host string, client netip.Addr) []limit {
 	}
 	if q.host > 0 {
 		if q.entry == 0 {
-			entry = "" // the host is counted over all entries
+			entry = "" // all entries together may have this many for the host
 		}
 		out = append(out, limit{scope{entry: entry, host: host}, "host", q.host})
 	}
@@ -90,7 +90,7 @@ func (q quota) limits(entry, host string, client netip.Addr) []limit {
 // counts has the number of slots for each scope.
 type counts map[scope]int
 
-// exceeded returns the name of the first limit that is reached; "" if none is. factor multiplies the limits.
+// exceeded returns the name of the first limit that is reached; empty if none is. factor multiplies the limits.
 func (c counts) exceeded(all []limit, factor int) string {
 	for _, l := range all {
 		if c[l.scope] >= l.max*factor {
@@ -119,12 +119,12 @@ type slots struct {
 
 // classSlots are the slots of one class.
 type classSlots struct {
-	running, admitted counts  // admitted: running or queued
-	queue             []*slot // in order of arrival
+	running, admitted counts  // admitted fetches: running or queued
+	queue             []*slot // queued fetches in order of arrival
 	lastRefused       time.Time
 }
 
-// slot is the place of one fetch, in the queue or running.
+// slot is the place of one fetch, queued or running.
 type slot struct {
 	slots   *slots
 	class   class
@@ -148,7 +148,7 @@ func newSlots(now func() time.Time) *slots {
 var errNoSlot = errors.New("keys of too many providers are being fetched at once")
 
 // reserve returns a slot for a fetch of the entry and from the host of at. Only the queue of unproven providers is
-// limited here: the other queues are not longer than the number of entries and of providers that are remembered.
+// limited here: the other queues are limited by the number of entries and of cached providers.
 func (s *slots) reserve(c class, at scope, by caller) (*slot, error) {
 	one := &slot{slots: s, class: c, request: by.request, ready: make(chan struct{})}
 	one.limits = quotas[c].limits(at.entry, at.host, by.client)
@@ -163,7 +163,7 @@ func (s *slots) reserve(c class, at scope, by caller) (*slot, error) {
 		}
 	}
 	of.admitted.add(one.limits, 1)
-	if of.canRun(one) { // no queued fetch can: none was released since the queue was last examined
+	if of.canRun(one) { // no queued fetch can run: no slot was released since the queue was last examined
 		of.run(one)
 	} else {
 		of.queue = append(of.queue, one)
@@ -201,7 +201,8 @@ func (c *classSlots) canRun(s *slot) bool {
 	return true
 }
 
-// wait returns nil when the fetch may run; the caller MUST then call release. On an error the slot is released already.
+// wait returns nil when the fetch may run; the caller MUST then call release. If wait returns an error, the slot has
+// been released.
 func (s *slot) wait(ctx context.Context) error {
 	select {
 	case <-s.ready:
@@ -216,7 +217,7 @@ func (s *slot) wait(ctx context.Context) error {
 		of.admitted.add(s.limits, -1)
 		return fmt.Errorf("%w (class %s)", errNoSlot, classNames[s.class])
 	}
-	return nil // it became ready meanwhile
+	return nil // it became ready in the meantime
 }
 
 // release ends the use of the slot.
@@ -243,7 +244,7 @@ func (s *slot) prioritize() {
 type ClassStatus struct {
 	Class           string // known_good, configured, failing or unproven
 	Running, Queued int
-	Limit           int       // how many may run at once
+	Limit           int       // number that may run at once
 	LastRefused     time.Time // when a fetch was refused because too many ran or waited; zero: never
 }
 

@@ -17,9 +17,9 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc/token"
 )
 
-// stateFile keeps an issuer's last good keys over a restart. The name of the file has the digest of the settings, so
-// that the file is not found after a change of the settings. It holds public keys only, but anyone who can write it can
-// forge tokens: only the operator may have write access.
+// stateFile stores an issuer's last good keys, so that they survive a restart. The name of the file contains the digest
+// of the settings, so that the file is not found after a change of the settings. It contains public keys only, but
+// anyone who can write to it can forge tokens: only the operator may have write access.
 type stateFile struct {
 	dir    string
 	issuer string
@@ -38,7 +38,7 @@ type savedKeys struct {
 
 const (
 	statePrefix = "provider-keys-"
-	oldPrefix   = "issuer-" // of files without a digest, which are never read
+	oldPrefix   = "issuer-" // of files of older versions, which are never read
 	stateSuffix = ".json"
 	maxState    = 2 * maxBody
 )
@@ -49,7 +49,7 @@ func (s stateFile) path() string { return filepath.Join(s.dir, statePrefix+s.dig
 func (s stateFile) load(now time.Time) *Keyring {
 	keyring, err := s.read(now)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn("kept keys of an identity provider are not used", "issuer", s.issuer, "file", s.path(),
+		s.log.Warn("stored keys of an identity provider are not used", "issuer", s.issuer, "file", s.path(),
 			"cause", err.Error())
 	}
 	return keyring
@@ -67,25 +67,26 @@ func (s stateFile) read(now time.Time) (*Keyring, error) {
 	return s.parse(data, now)
 }
 
-// checkOwner refuses a file that another user may have written, who could forge tokens. The directory may be writable
-// for its group, as a Kubernetes volume is, because a file that a member of the group creates has another owner.
+// checkOwner refuses a file that another user may have written, because that user could forge tokens. The directory may
+// be writable for its group, as a Kubernetes volume is, because a file that a member of the group creates has another
+// owner.
 func (s stateFile) checkOwner() error {
 	dir, err := os.Stat(s.dir)
 	if err != nil {
 		return err
 	}
 	if dir.Mode().Perm()&0o002 != 0 && dir.Mode()&os.ModeSticky == 0 {
-		return fmt.Errorf("%s is writable for everyone; run chmod o-w on it", s.dir)
+		return fmt.Errorf("every user may write to %[1]s; run: chmod o-w %[1]s", s.dir)
 	}
 	file, err := os.Lstat(s.path())
 	if err != nil {
 		return err
 	}
 	if file.Mode().Perm()&0o022 != 0 && file.Mode().IsRegular() {
-		return fmt.Errorf("%s is writable for others than its owner; remove it", s.path())
+		return fmt.Errorf("users other than its owner may write to %s; remove the file", s.path())
 	}
 	if uid, known := owner.Of(file); known && uid != 0 && uid != os.Geteuid() {
-		return fmt.Errorf("%s belongs to another user (id %d); remove it", s.path(), uid)
+		return fmt.Errorf("%s belongs to another user (ID %d); remove the file", s.path(), uid)
 	}
 	return nil
 }
@@ -94,14 +95,14 @@ func (s stateFile) checkOwner() error {
 func (s stateFile) parse(data []byte, now time.Time) (*Keyring, error) {
 	var saved savedKeys
 	if err := json.Unmarshal(data, &saved); err != nil {
-		return nil, errors.New("the file is not JSON of the right shape")
+		return nil, errors.New("the file is not JSON in the expected form")
 	}
 	if saved.Issuer != s.issuer || saved.Settings != s.digest {
 		return nil, errors.New("the file is of another issuer or of other settings")
 	}
 	unknown := func(a string) bool { return !token.IsAlgorithm(a) }
 	if len(saved.Algorithms) == 0 || slices.ContainsFunc(saved.Algorithms, unknown) {
-		return nil, errors.New("the file names algorithms that are not those of tokens")
+		return nil, errors.New("the file names algorithms that are not signature algorithms for tokens")
 	}
 	set, err := parseUsableKeys(saved.Keys)
 	if err != nil {
@@ -112,7 +113,7 @@ func (s stateFile) parse(data []byte, now time.Time) (*Keyring, error) {
 		size: len(saved.Keys),
 	}
 	if age := out.age(now); age > usableFor {
-		return nil, fmt.Errorf("the keys are of %s: too old, or from the future",
+		return nil, fmt.Errorf("the keys were fetched at %s: too long ago, or in the future",
 			saved.Fetched.UTC().Format(time.RFC3339))
 	}
 	return out, nil
@@ -127,7 +128,7 @@ func (s stateFile) save(r *Keyring) {
 		err = durable.WriteFile(s.path(), data, 0o600)
 	}
 	if err != nil {
-		s.log.Warn("the keys of an identity provider cannot be kept", "issuer", s.issuer, "cause", err.Error())
+		s.log.Warn("the keys of an identity provider cannot be stored", "issuer", s.issuer, "cause", err.Error())
 	}
 }
 

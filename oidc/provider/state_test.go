@@ -29,10 +29,10 @@ func TestKeptFile(t *testing.T) {
 		}, "other settings"},
 		"too old": {func(t *testing.T, s stateFile) {
 			rewrite(t, s, func(k *savedKeys) { k.Fetched = k.Fetched.Add(-usableFor - time.Minute) })
-		}, "too old"},
-		"from the future": {func(t *testing.T, s stateFile) {
+		}, "too long ago"},
+		"in the future": {func(t *testing.T, s stateFile) {
 			rewrite(t, s, func(k *savedKeys) { k.Fetched = k.Fetched.Add(time.Hour) })
-		}, "from the future"},
+		}, "in the future"},
 		"algorithm none": {func(t *testing.T, s stateFile) {
 			rewrite(t, s, func(k *savedKeys) { k.Algorithms = []string{"none"} })
 		}, "algorithms"},
@@ -56,11 +56,11 @@ func TestKeptFile(t *testing.T) {
 		}, "limit"},
 		"a file that others can write": {
 			func(t *testing.T, s stateFile) { chmod(t, s.path(), 0o620) },
-			"others than its owner",
+			"users other than its owner",
 		},
 		"a directory that others can write": {
 			func(t *testing.T, s stateFile) { chmod(t, s.dir, 0o777) },
-			"writable for everyone",
+			"every user may write",
 		},
 		"a directory that a group can write": {func(t *testing.T, s stateFile) { chmod(t, s.dir, 0o770) }, ""},
 		"of another user": {func(t *testing.T, s stateFile) {

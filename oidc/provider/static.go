@@ -14,11 +14,11 @@ import (
 
 // Limits on static keys.
 const (
-	staticEvery = 5 * time.Second // how often files are read again
-	maxStatic   = 4 << 20         // bytes of all files of a directory
+	staticEvery = 5 * time.Second // interval at which files are read again
+	maxStatic   = 4 << 20         // bytes of all files of a directory together
 )
 
-// static reads the keys of one issuer from the configuration or from files: in the background only, never for a
+// static reads the keys of one issuer from the configuration or from files: only in the background, never for a
 // request.
 type static struct{ config StaticKeysConfig }
 
@@ -26,8 +26,8 @@ func (static) wait() time.Duration { return defaultWait }
 
 func (static) timeout(class) time.Duration { return defaultWait }
 
-// fetch reads the keys. A file that cannot be read, or that has no key set, is an error for the whole: the last good
-// keys then stay in use for a day. A key set without keys is no error: the operator has removed them.
+// fetch reads the keys. If one file cannot be read, or has no key set, fetch fails: the last good keys then stay in use
+// for a day. A key set without keys is not an error: the operator has removed them.
 func (s static) fetch(_ context.Context, now time.Time) (*Keyring, error) {
 	out := &Keyring{fetched: now, algorithms: s.config.Algorithms}
 	if len(out.algorithms) == 0 {
@@ -46,7 +46,7 @@ func (s static) fetch(_ context.Context, now time.Time) (*Keyring, error) {
 		}
 		files = slices.DeleteFunc(files, func(f string) bool { return strings.HasPrefix(filepath.Base(f), ".") })
 		if len(files) == 0 {
-			return nil, fmt.Errorf("%s has no *.json", s.config.Dir)
+			return nil, fmt.Errorf("%s has no file *.json", s.config.Dir)
 		}
 	}
 	for _, name := range files {
@@ -55,7 +55,7 @@ func (s static) fetch(_ context.Context, now time.Time) (*Keyring, error) {
 			return nil, err
 		}
 		if out.size += len(data); out.size > maxStatic {
-			return nil, fmt.Errorf("the files in %s have more than %d bytes together", s.config.Dir, maxStatic)
+			return nil, fmt.Errorf("the files in %s have more than %d bytes in total", s.config.Dir, maxStatic)
 		}
 		set, err := parseKeySet(data)
 		if err != nil {
@@ -75,7 +75,7 @@ func (s static) fetch(_ context.Context, now time.Time) (*Keyring, error) {
 	return out, nil
 }
 
-// setting is the error of the setting that names the keys.
+// setting returns err as an error of the setting that names the keys.
 func (c StaticKeysConfig) setting(err error) error {
 	key, name := "jwks", ""
 	switch {
@@ -86,7 +86,7 @@ func (c StaticKeysConfig) setting(err error) error {
 	}
 	s := fault.BadFile(name, err, "static-keys", key)
 	if s.Fix == "" {
-		s.Fix = `write files that hold {"keys": […]}`
+		s.Fix = `write files that contain {"keys": […]}`
 	}
 	s.Problem = strings.TrimPrefix(s.Problem, name+": ")
 	return s

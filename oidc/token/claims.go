@@ -12,7 +12,7 @@ import (
 // Claims are the members of a payload. The values are string, json.Number, bool, nil, []any or map[string]any.
 type Claims map[string]any
 
-// DecodeClaims reads claims from JSON with the rules that hold for a payload. A deviation is an error.
+// DecodeClaims reads claims from JSON by the rules for a payload. A deviation is an error.
 func DecodeClaims(data []byte) (Claims, error) {
 	c, deviation, err := parseObject(data)
 	if err = errors.Join(err, deviation); err != nil {
@@ -30,7 +30,8 @@ func ConvertClaims(all map[string]any) (Claims, error) {
 	return DecodeClaims(data)
 }
 
-// Text returns a string claim. A claim that is absent, null or empty is reported as missing; another type is invalid.
+// Text returns a string claim. A claim that is absent, null or empty is reported as missing; a claim of another type is
+// reported as invalid.
 func (c Claims) Text(name string) (string, error) {
 	switch v := c[name].(type) {
 	case nil:

@@ -11,23 +11,23 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is how deep objects and lists may be nested.
+// maxDepth is the maximum nesting of objects and lists.
 const maxDepth = 16
 
 var errSyntax = errors.New("not JSON")
 
 // parseObject reads one JSON object (RFC 8259) in UTF-8 with nothing after it, at most maxDepth levels deep.
 //
-// deviation reports input that other readers may interpret differently: a name that occurs twice, or two names that
-// differ only in case (the last member counts), and an unpaired surrogate (RFC 8259 §8.2), which becomes U+FFFD: two
-// subjects that differ only in such an escape would get the same name in certificates (D13).
+// deviation is an error for input that other readers may interpret differently: a name that occurs twice, or two names
+// that differ only in case (the last member counts), and an unpaired surrogate (RFC 8259 §8.2), which becomes U+FFFD:
+// two subjects that differ only in such an escape would get the same name in certificates (D13).
 func parseObject(data []byte) (out Claims, deviation, err error) {
 	return new(objectReader).parse(data)
 }
 
 // objectReader is the only reader of headers and payloads. It builds values from the tokens of a decoder: decoding into
-// `any` would not limit the depth, keep the text of numbers, or report names that differ only in case. It can be used
-// again for another object.
+// `any` would not limit the depth, keep the text of numbers, or report names that differ only in case. It can be reused
+// for another object.
 type objectReader struct {
 	jsontext.Decoder
 	text      string // the input; strings without escapes and numbers are substrings of the text
@@ -42,7 +42,7 @@ func (r *objectReader) parse(data []byte) (out Claims, deviation, err error) {
 	deviation = r.deviation
 	if errors.Is(err, errSyntax) { // also the error for an unpaired surrogate
 		if out, err = r.decode(data, true); err == nil {
-			deviation = errors.New("a string is not Unicode")
+			deviation = errors.New("a string is not valid Unicode")
 		}
 	}
 	return out, deviation, err
@@ -68,7 +68,7 @@ func (r *objectReader) decode(data []byte, allowUnpaired bool) (Claims, error) {
 // value reads the next value: string, json.Number, bool, nil, []any or map[string]any.
 func (r *objectReader) value(depth int) (any, error) {
 	if depth > maxDepth {
-		return nil, errors.New("nested too deep")
+		return nil, errors.New("the nesting is too deep")
 	}
 	switch r.PeekKind() {
 	case '{':

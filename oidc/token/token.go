@@ -1,9 +1,10 @@
 // Package token parses ID tokens.
 //
-// [Parse] takes a token in compact serialization (RFC 7515 §7.1) apart: algorithm, key ID, payload and claims. The
-// signature is not verified: nothing of a [Token] may be trusted before a key of its issuer has verified it.
-// [DecodeClaims] reads JSON objects from hostile input. It MUST return the same claims that every other careful reader
-// of the same bytes returns; where readers differ, [Token.Deviation] says so. A token MUST NOT reach a log or an error.
+// [Parse] splits a token in compact serialization (RFC 7515 §7.1) into algorithm, key ID, payload and claims. The
+// signature is not verified: no part of a [Token] may be trusted before its signature has been verified with a key of
+// its issuer. [DecodeClaims] reads JSON objects from hostile input. It MUST return the same claims as every other
+// strict reader of the same bytes; if readers could differ, [Token.Deviation] is set. A token MUST NOT reach a log or
+// an error.
 package token
 
 import (
@@ -34,20 +35,20 @@ func Algorithms() []string { return slices.Clone(algorithms) }
 // IsAlgorithm reports whether tokens may be signed with the JWS algorithm of this name.
 func IsAlgorithm(name string) bool { return slices.Contains(algorithms, name) }
 
-// Token is a JWS in compact serialization, parsed and not verified.
+// Token is a JWS in compact serialization that was parsed but not verified.
 type Token struct {
 	Raw       string // without white space
 	Algorithm string // alg of the header
-	KeyID     string // kid of the header; "" if it has none
+	KeyID     string // kid of the header; empty if it has none
 	Payload   []byte
 	Claims    Claims
-	// Deviation is what Fulcio accepts and RFC 7519 does not: white space, duplicate names, names that differ only in
-	// case, unpaired surrogates. Nil if there is none.
+	// Deviation is an error for input that Fulcio accepts and RFC 7519 does not: white space, duplicate names, names
+	// that differ only in case, unpaired surrogates. Nil if there is none.
 	Deviation error
 }
 
-// Parse takes a token apart. It accepts only the canonical base64url encoding of each part (D4). White space, such as a
-// line end after the token, is dropped, as Fulcio does, and reported as a deviation.
+// Parse parses a token. It accepts only the canonical base64url encoding of each part (D4). White space, such as a line
+// end after the token, is dropped, as Fulcio does, and reported as a deviation.
 func Parse(raw string) (*Token, error) {
 	if raw == "" {
 		return nil, fault.New(fault.TokenMissing, nil)
@@ -57,15 +58,15 @@ func Parse(raw string) (*Token, error) {
 	}
 	malformed := func(problem string) error { return fault.New(fault.TokenMalformed, errors.New(problem)) }
 	if strings.Count(raw, ".") != 2 {
-		return nil, malformed("not three parts")
+		return nil, malformed("the token does not have three parts")
 	}
 	var whiteSpace error
 	parts := strings.Split(raw, ".")
 	if strings.ContainsAny(raw, " \t\r\n") {
 		if strings.ContainsAny(parts[1], " \t") {
-			return nil, malformed("a space in the payload")
+			return nil, malformed("the payload contains a space")
 		}
-		whiteSpace = errors.New("white space in the token")
+		whiteSpace = errors.New("the token contains white space")
 		raw = strings.NewReplacer(" ", "", "\t", "", "\r", "", "\n", "").Replace(raw)
 		parts = strings.Split(raw, ".")
 	}
@@ -97,7 +98,7 @@ func Parse(raw string) (*Token, error) {
 	}
 	if kid, ok := header["kid"]; ok {
 		if t.KeyID, ok = kid.(string); !ok || len(t.KeyID) > MaxKeyID {
-			return nil, malformed("kid is not a short string")
+			return nil, malformed("kid is not a string, or is too long")
 		}
 	}
 	return t, nil

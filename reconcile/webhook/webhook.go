@@ -30,14 +30,14 @@ const (
 	maxDroppable = 256 // queued messages that may be dropped
 	firstPause   = time.Second
 	maxPause     = 5 * time.Minute
-	maxAge       = 24 * time.Hour // then a message is given up
+	maxAge       = 24 * time.Hour // age at which a message is dropped
 	maxResponse  = 4 << 10        // bytes of a response that are read, so that the connection can be reused
 )
 
 // Options are for [New].
 type Options struct {
 	URL    string
-	Bearer string         // "": no Authorization header
+	Bearer string         // empty: no Authorization header
 	Roots  *x509.CertPool // nil: the system's
 	// Instance identifies the CA in the message.
 	Instance  string
@@ -62,7 +62,7 @@ type Message struct {
 type Webhook struct {
 	o       Options
 	client  *http.Client
-	wake    chan struct{} // a message was queued
+	wake    chan struct{} // signals that a message was queued
 	posts   *prometheus.CounterVec
 	lastErr atomic.Pointer[string]
 
@@ -128,7 +128,7 @@ func (w *Webhook) Send(m Message) {
 	w.mu.Unlock()
 	if full {
 		w.posts.WithLabelValues("dropped").Inc()
-		w.o.Logger.Error("alarm webhook: the queue is full, an alarm is only in the journal and in the log",
+		w.o.Logger.Error("alarm webhook: the queue is full; an alarm is only in the journal and in the log",
 			"finding_id", m.ID)
 		return
 	}
@@ -208,7 +208,7 @@ func (w *Webhook) Run(ctx context.Context) {
 			return
 		case <-wait.C:
 		}
-		// The other queue is next, so that a message that the server always refuses blocks neither queue.
+		// The other queue is next, so that neither queue is blocked by a message that the server always refuses.
 		pause, queue = min(2*pause, maxPause), 1-queue
 	}
 }
@@ -234,7 +234,7 @@ func (w *Webhook) post(ctx context.Context, data []byte) error {
 	return nil
 }
 
-// Warning describes the last error; "" if the last message was delivered.
+// Warning describes the last error; empty if the last message was delivered.
 func (w *Webhook) Warning() string {
 	if text := w.lastErr.Load(); text != nil {
 		return "the alarm webhook cannot be reached: " + *text

@@ -1,6 +1,6 @@
 // Package backends is the table of key backends. Each field of [Table] is one row: a name in the configuration and the
 // settings that implement [signer.Backend]. The configuration decodes the table, its documentation and schema are made
-// from the comments, and every user reaches the one backend that is set through [Table.Selected].
+// from the comments, and all code gets the configured backend from [Table.Selected].
 package backends
 
 import (
@@ -56,8 +56,8 @@ func (t Table) rows() []row {
 	return out
 }
 
-// Selected returns the backend that is set and its name in the configuration. It returns nil if [Table.Check] fails for
-// want of one.
+// Selected returns the backend that is set and its name in the configuration. It returns nil if none or more than one
+// is set.
 func (t Table) Selected() (name string, b signer.Backend) {
 	for _, r := range t.rows() {
 		if r.backend != nil {
@@ -67,7 +67,7 @@ func (t Table) Selected() (name string, b signer.Backend) {
 	return "", nil
 }
 
-// Check finds what is wrong without reading a file. Its errors are [fault.Setting] values.
+// Check validates the settings without reading a file. Its errors are [fault.Setting] values.
 func (t Table) Check() error {
 	var errs []error
 	var known []string
@@ -83,7 +83,7 @@ func (t Table) Check() error {
 		}
 		set++
 		if r.refused {
-			errs = append(errs, fault.BadSetting("this version has no key backend "+r.name, "use one of "+
+			errs = append(errs, fault.BadSetting("this version does not have the key backend "+r.name, "use one of "+
 				strings.Join(known, ", "), r.name))
 			continue
 		}
@@ -91,16 +91,15 @@ func (t Table) Check() error {
 	}
 	switch {
 	case set == 0:
-		errs = append(errs, fault.BadSetting("no key backend", "write one of "+strings.Join(known, ", ")+
+		errs = append(errs, fault.BadSetting("the key backend is missing", "write one of "+strings.Join(known, ", ")+
 			"; ephemeral: {} is for trials"))
 	case set > 1:
-		errs = append(errs, fault.BadSetting("more than one key backend", "keep one"))
+		errs = append(errs, fault.BadSetting("more than one key backend is set", "keep one"))
 	}
 	return errors.Join(errs...)
 }
 
-// Place gives the settings in an error of [ca.New] that are about the key or the chain their place: the block of the
-// backend.
+// Place prepends the block of the backend to the paths in an error of [ca.New] that concern the key or the chain.
 func (t Table) Place(err error) error {
 	var s *fault.Setting
 	if name, _ := t.Selected(); errors.As(err, &s) && len(s.Path) == 1 && (s.Path[0] == "chain" || s.Path[0] == "key") {

@@ -26,11 +26,11 @@ func (*Settings) ChainFile() string { return "" }
 func (*Settings) Attest(context.Context) (signer.Attestation, error) {
 	return signer.Attestation{
 		Exportable: signer.ExportNo,
-		Reason:     "it exists in the memory of the process alone, and is lost when the process ends",
+		Reason:     "it exists only in the memory of the process, and is lost when the process ends",
 	}, nil
 }
 
-// Open makes a root, an issuing certificate and a key. The key of the root is forgotten at once.
+// Open makes a root, an issuing certificate and a key. The key of the root is discarded at once.
 func (*Settings) Open(context.Context, signer.Options) (*signer.Key, error) {
 	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "mayfly ephemeral", Now: time.Now()})
 	if err != nil {

@@ -42,7 +42,7 @@ func (s *Settings) Check() error {
 		errs = append(errs, fault.BadSetting("key is missing", "write the path of the private key in PEM", "key"))
 	}
 	if p := s.Password; p != nil && (p.Env == "") == (p.File == "") {
-		errs = append(errs, fault.BadSetting("a password comes from one place",
+		errs = append(errs, fault.BadSetting("a password has both env and file",
 			"write {env: NAME} or {file: PATH}", "password"))
 	}
 	return errors.Join(errs...)
@@ -62,7 +62,7 @@ func (s *Settings) Attest(context.Context) (signer.Attestation, error) {
 	}, nil
 }
 
-// Open reads the key. A key in the memory of this process needs neither a probe nor a close.
+// Open reads the key. A key in the memory of this process needs neither Probe nor Release.
 func (s *Settings) Open(_ context.Context, o signer.Options) (*signer.Key, error) {
 	text, err := pemfile.Read(s.Key)
 	if err != nil {
@@ -84,11 +84,11 @@ func (s *Settings) Open(_ context.Context, o signer.Options) (*signer.Key, error
 // KeyOptions for [ParseKey].
 type KeyOptions struct {
 	// Key is one private key in PEM: PKCS#8 (RFC 5958), PKCS#8 encrypted with a password, SEC 1 (RFC 5915) or PKCS#1
-	// (RFC 8017). The last two may be encrypted in the old way of OpenSSL, with PEM headers (RFC 1421).
+	// (RFC 8017). The last two may have OpenSSL's old encryption with PEM headers (RFC 1421).
 	Key []byte
-	// Password decrypts an encrypted key; it is not used for one that is not encrypted.
+	// Password decrypts an encrypted key; it is ignored for an unencrypted key.
 	Password []byte
-	// Warn is called with what works and should be changed, and what to do. Optional.
+	// Warn is called with a problem of a key that works, and with the remedy. Optional.
 	Warn func(problem, fix string)
 }
 
@@ -109,7 +109,7 @@ func ParseKey(o KeyOptions) (crypto.Signer, error) {
 	case encrypted && len(o.Password) == 0:
 		return nil, fail("the private key is encrypted", "set its password")
 	case !encrypted && len(o.Password) > 0:
-		o.Warn("a password is set, but the private key is not encrypted, so that the password is not used",
+		o.Warn("a password is set, but the private key is not encrypted",
 			pkcs8+", or remove the password")
 	}
 	if legacy {
@@ -131,7 +131,7 @@ func ParseKey(o KeyOptions) (crypto.Signer, error) {
 			text := pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: der})
 			key, err = cryptoutils.UnmarshalPEMToPrivateKey(text, cryptoutils.StaticPasswordFunc(o.Password))
 		default:
-			return nil, fail(fmt.Sprintf("private keys of the form %.40q are not read", block.Type),
+			return nil, fail(fmt.Sprintf("private keys of the type %.40q are not supported", block.Type),
 				"convert it with \"openssl pkcs8 -topk8\"")
 		}
 	}
@@ -140,7 +140,7 @@ func ParseKey(o KeyOptions) (crypto.Signer, error) {
 		return nil, fail("the private key cannot be decrypted: wrong password or damaged file",
 			"set the password that the key was encrypted with")
 	case err != nil:
-		return nil, fail("the private key cannot be parsed: the file is damaged, or holds another kind of key",
+		return nil, fail("the private key cannot be parsed: the file is damaged, or contains another type of key",
 			"restore the file")
 	case !ok:
 		return nil, fail(fmt.Sprintf("a key of type %T cannot sign", key), "use an ECDSA, RSA or Ed25519 key")
@@ -151,8 +151,8 @@ func ParseKey(o KeyOptions) (crypto.Signer, error) {
 
 const pkcs8 = "encrypt it with \"openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW\""
 
-// only returns the one private key block. Elliptic-curve tools write an EC PARAMETERS block before it; certificates are
-// not keys.
+// only returns the single private key block. Elliptic-curve tools write an EC PARAMETERS block before it; certificates
+// are not keys.
 func only(data []byte) (pemfile.Block, error) {
 	blocks, err := pemfile.Decode(data)
 	if err != nil {
@@ -166,18 +166,18 @@ func only(data []byte) (pemfile.Block, error) {
 		switch {
 		case b.Type == "EC PARAMETERS":
 		case !strings.HasSuffix(b.Type, "PRIVATE KEY"):
-			return fail(fmt.Sprintf("found a %.40q where a PRIVATE KEY belongs", b.Type),
-				"write the path of a file that holds the private key alone")
+			return fail(fmt.Sprintf("found a block %.40q instead of a private key", b.Type),
+				"write the path of a file that contains only the private key")
 		case found != nil:
-			return fail("more than one private key", "keep the one that belongs to the certificate")
+			return fail("more than one private key", "keep the key that belongs to the certificate")
 		default:
 			found = &blocks[i]
 		}
 	}
 	if found == nil {
 		return pemfile.Block{}, &pemfile.Error{
-			Problem: "no private key in PEM",
-			Fix:     "write the path of a file that holds the private key",
+			Problem: "the file contains no private key in PEM",
+			Fix:     "write the path of a file that contains the private key",
 		}
 	}
 	return *found, nil

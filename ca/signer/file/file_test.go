@@ -102,10 +102,10 @@ func TestOpen(t *testing.T) {
 		"two": {pk8 + pk8, "", nil, "", "line 6: more than one private key"},
 		"certificate": {
 			block("CERTIFICATE", []byte{0}), "", nil, "",
-			`found a "CERTIFICATE" where a PRIVATE KEY belongs`,
+			`found a block "CERTIFICATE" instead of a private key`,
 		},
 		"parameters only": {parameters, "", nil, "", "no private key in PEM"},
-		"of OpenSSH":      {block("OPENSSH PRIVATE KEY", []byte{0}), "", nil, "", "are not read; convert"},
+		"of OpenSSH":      {block("OPENSSH PRIVATE KEY", []byte{0}), "", nil, "", "are not supported; convert"},
 		"nothing":         {"", "", nil, "", "no PEM block"},
 	} {
 		t.Run(name, func(t *testing.T) {
