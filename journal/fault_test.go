@@ -461,7 +461,7 @@ func TestNotAFile(t *testing.T) {
 	must(t, os.Symlink(filepath.Join(dir, "nowhere"), dangling))
 	for path, want := range map[string]string{
 		pipe: "write the path of a regular file", link: "write the path of a regular file", dangling: "write the path of a regular file", dir: "write the path of a regular file",
-		filepath.Join(dir, "absent", "journal"): "make it", filepath.Join(file, "journal"): "make it",
+		filepath.Join(dir, "absent", "journal"): "create it", filepath.Join(file, "journal"): "create it",
 	} {
 		if _, err := journal.Open(journal.Config{File: path}, journal.Options{}); err == nil ||
 			!strings.Contains(err.Error(), want) {

@@ -42,7 +42,7 @@ func TestInspect(t *testing.T) {
 		"whole":       {func(string) error { return nil }, nil, ""},
 		"torn":        {change("j", func(b []byte) []byte { return append(b, '{') }), nil, ""},
 		"no head":     {func(dir string) error { return os.Remove(filepath.Join(dir, "j.head")) }, nil, ""},
-		"not there":   {os.RemoveAll, nil, "make it"},
+		"not there":   {os.RemoveAll, nil, "create it"},
 		"cut":         {change("j", func(b []byte) []byte { return b[:len(b)/2] }), nil, "records are missing"},
 		"edited":      {change("j", func(b []byte) []byte { b[20]++; return b }), nil, "records are missing"},
 		"junk":        {func(dir string) error { return os.WriteFile(filepath.Join(dir, "j"), []byte("junk\n"), 0o600) }, nil, "records are missing"},

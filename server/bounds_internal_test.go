@@ -42,8 +42,8 @@ func newBounds(most, share int, trust ...string) (*connections, *time.Time) {
 	return c, &now
 }
 
-// F3 // F8: one source has its share of the connections and no more; when it has them, the one that has waited longest
-// is closed for a new one, never one that is being worked on, and one that was proven last.
+// F3 // F8: one source gets at most its share of the connections. If it has them all, its longest idle connection is
+// closed for a new one, never an active one, and a connection with a verified token last.
 func TestConnectionsBySource(t *testing.T) {
 	t.Parallel()
 	c, now := newBounds(10, 3)
@@ -60,8 +60,8 @@ func TestConnectionsBySource(t *testing.T) {
 		t.Errorf("readiness says %q", c.warning())
 	}
 	*now = now.Add(2 * time.Second)
-	first.begin()             // works
-	second.proven.Store(true) // waits, and was proven
+	first.begin()             // active
+	second.proven.Store(true) // idle, with a verified token
 	fourth, p4 := connect(t, c, "192.0.2.1")
 	if fourth == nil || p1.closed.Load() || p2.closed.Load() || !p3.closed.Load() || third == nil {
 		t.Error("the wrong connection gave way")
@@ -76,7 +76,7 @@ func TestConnectionsBySource(t *testing.T) {
 	}
 	first.end()
 	_ = first.Close()
-	_ = first.Close() // twice is once
+	_ = first.Close() // a second Close has no effect
 	if c.count() != 3 {
 		t.Errorf("%d are open", c.count())
 	}
@@ -86,7 +86,7 @@ func TestConnectionsBySource(t *testing.T) {
 	}
 }
 
-// F3 // F8: a full listener makes room at the cost of the source that has most; trusted proxies have no limit by
+// F3 // F8: a full listener closes a connection of the source that has the most; trusted proxies have no limit by
 // source.
 func TestConnectionsFull(t *testing.T) {
 	t.Parallel()
@@ -112,8 +112,8 @@ func TestConnectionsFull(t *testing.T) {
 	}
 }
 
-// F3: a connection over which much is received and no complete request is closed; a source that does so again and again
-// has to stay away, and loses what it has open, but for what was proven.
+// F3: a connection over which much is received without a complete request is closed. A source that does so repeatedly
+// is blocked and loses its open connections, except those with a verified token.
 func TestFloods(t *testing.T) {
 	t.Parallel()
 	c, now := newBounds(1000, 500)

@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// patience is how long a test waits for what must come: a busy machine is slow, and a test must not hang.
+// patience is how long a test waits for an event: a busy machine is slow, but a test must not hang.
 const patience = 60 * time.Second
 
 // await receives from a channel.
@@ -28,7 +28,7 @@ func await[T any](t *testing.T, what string, from <-chan T) T {
 	}
 }
 
-// eventually waits until something holds.
+// eventually waits until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
@@ -47,14 +47,14 @@ func firstOf(all ...string) string {
 	return ""
 }
 
-// httpGet asks a handler.
+// httpGet sends a request to a handler.
 func httpGet(h http.Handler, path string) *httptest.ResponseRecorder {
 	out := httptest.NewRecorder()
 	h.ServeHTTP(out, httptest.NewRequest(http.MethodGet, path, nil))
 	return out
 }
 
-// prefixes reads prefixes with commas between.
+// prefixes parses prefixes that are separated by commas.
 func prefixes(t *testing.T, text string) (out []netip.Prefix) {
 	t.Helper()
 	for _, one := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' }) {
@@ -72,7 +72,7 @@ func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
 	return ctx, cancel
 }
 
-// localAddr is the context of a request that came in at an address of this machine.
+// localAddr is the context of a request that was received at an address of this machine.
 func localAddr(ctx context.Context, address string) context.Context {
 	return context.WithValue(ctx, http.LocalAddrContextKey, &net.TCPAddr{IP: net.ParseIP(address), Port: 2112})
 }

@@ -11,8 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
-// F2: only refusals because of what a verified identity sent count, the limit recovers at its rate, and the memory for
-// it is bounded.
+// F2: only refusals that a verified identity caused count, the limit recovers at its rate, and its memory is bounded.
 func TestIdentityLimit(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1e9, 0)
@@ -69,7 +68,7 @@ func TestIdentityLimit(t *testing.T) {
 	}
 }
 
-// A request of an identity that is not refused allocates nothing.
+// A request of an identity that was not refused allocates nothing.
 func TestIdentityLimitAllocates(t *testing.T) { //nolint:paralleltest // it counts allocations
 	p := newIdentityLimit(time.Now)
 	d := &oidc.Decision{Identity: identity.Identity{Issuer: "i", Subject: "alice"}, Entry: "e", ProviderKey: "k"}

@@ -12,8 +12,8 @@ import (
 	"github.com/mayfly-ca/mayfly/journal"
 )
 
-// F2: an identity that is refused again and again for what it sends is refused sooner, over each transport, and its
-// denials take few records and few lines of the log. Other identities get their certificates, and it gets one again
+// F2: an identity that is refused repeatedly for what it sends is refused earlier, over each transport, and its denials
+// take few journal records and few lines of the log. Other identities get their certificates, and it gets one again
 // later.
 func TestRepeatedRefusals(t *testing.T) {
 	t.Parallel()
@@ -22,7 +22,7 @@ func TestRepeatedRefusals(t *testing.T) {
 	bad := w.message(w.idp.Token(nil))
 	bad.GetPublicKeyRequest().PublicKey.Content = "no key"
 	body := strings.Replace(w.body(w.idp.Token(nil)), "BEGIN", "BEGUN", 1)
-	const most = 2000 // in a test that takes longer than a second, twenty a second more
+	const most = 2000 // a slow test gets twenty more a second
 	requests, limited := 0, 0
 	for limited < 300 && requests < 3*most {
 		requests++

@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/oracle"
 )
 
-// A10 // A17 // D12: a name that is no e-mail address and no URI, extensions of the operator's own, and none of the old ones, all
-// the way through the server and the oracle.
+// A10 // A17 // D12: a name that is neither an e-mail address nor a URI, with extensions of the operator and without
+// the old ones, is issued through the server and accepted by the oracle.
 func TestIdentitiesInCertificates(t *testing.T) {
 	t.Parallel()
 	w := newWorldWith(t, true, func(c *oidc.IssuerConfig) {
@@ -43,7 +43,8 @@ func TestIdentitiesInCertificates(t *testing.T) {
 	oracle.Check(t, want, leafOf(t, got.Signed.Chain.Certificates))
 }
 
-// The policy of an issuer is 403 with the name of the rule; a key that the issuer's subjects may not have is 400.
+// A refusal by the policy of an issuer is 403 with the name of the rule; a key that the issuer entry does not permit is
+// 400.
 func TestIssuerRules(t *testing.T) {
 	t.Parallel()
 	w := newWorldWith(t, false, func(c *oidc.IssuerConfig) {

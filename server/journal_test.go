@@ -26,7 +26,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 )
 
-// journal gives the world a journal and returns where it is, and how to close it.
+// journal adds a journal to the test server. It returns the path of the journal and a function that closes it.
 func (w *world) journal(o journal.Options) (path string, stop func(signatures int) []journal.Entry) {
 	w.t.Helper()
 	path = filepath.Join(w.t.TempDir(), "journal.jsonl")
@@ -56,7 +56,7 @@ func sumOf(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// G4: a certificate has its intent and its outcome, over each way to ask, and they say what is true.
+// G4: a certificate has an intent and an outcome with the right facts, over each transport.
 func TestJournalOfCertificates(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -118,7 +118,7 @@ func TestJournalOfCertificates(t *testing.T) {
 		if outcome.Certificate != sumOf(leaves[i]) || len(outcome.SCTs) != 1 || outcome.SCTs[0].Log != sumOf(spki) || outcome.SCTs[0].Timestamp == 0 {
 			t.Errorf("%s: %+v", id, outcome)
 		}
-		// What a log makes of the precertificate (RFC 6962 §3.2), by code that is not ours.
+		// The log's entry for the precertificate (RFC 6962 §3.2), by independent code.
 		pre, err := x509.ParseCertificate(w.log.Entries()[i])
 		must(t, err)
 		bare, err := ctx509.RemoveCTPoison(pre.RawTBSCertificate)
@@ -129,7 +129,8 @@ func TestJournalOfCertificates(t *testing.T) {
 	}
 }
 
-// D22 // C8 // F6: each refusal is one record with the client's reason, over each way to ask, and holds no token and no proof.
+// D22 // C8 // F6: each refusal is one record with the client's reason, over each transport, and contains no token and
+// no proof.
 func TestJournalOfRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -206,7 +207,7 @@ func TestJournalOfRefusals(t *testing.T) {
 	}
 }
 
-// switchable is a disk that is full when it is loggedAt to be.
+// switchable is a disk that can be made full.
 type switchable struct {
 	file *os.File
 	full *atomic.Bool
@@ -221,7 +222,7 @@ func (d switchable) Write(p []byte) (int, error) {
 
 func (d switchable) Sync() error { return d.file.Sync() }
 
-// G4: a journal that cannot be written means 503 and no signature; it goes on when it can.
+// G4: a journal that cannot be written means 503 and no signature; issuance continues when it can be written again.
 func TestJournalUnavailable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)

@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/oracle"
 )
 
-// H1 // A11: the older API issues the very same certificate, counts who still asks it, and says what takes its place.
+// H1 // A11: the older API issues the same certificate, counts its users, and names its successor.
 func TestLegacy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, true)

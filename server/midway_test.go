@@ -26,8 +26,8 @@ type panicking struct{}
 
 func (panicking) Submit(context.Context, tbs.Precertificate) ([][]byte, error) { panic("canary") }
 
-// F5 // F6 // G4: a panic in the middle of issuance is a 500 without internals over each way to ask; the request that signed is in the
-// journal as failed, it goes on as often as it paused, and it keeps no place in the admission.
+// F5 // F6 // G4: a panic during issuance gives a 500 without internal details over each transport; the journal records
+// the signed request as failed, each pause is resumed, and no place in the admission is lost.
 func TestPanics(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -73,7 +73,7 @@ func TestPanics(t *testing.T) {
 	}
 }
 
-// breaking is a log beside which the disk of the journal fills up.
+// breaking is a log that fills the disk of the journal.
 type breaking struct {
 	ca.Log
 	full *atomic.Bool
@@ -84,8 +84,8 @@ func (b breaking) Submit(ctx context.Context, p tbs.Precertificate) ([][]byte, e
 	return b.Log.Submit(ctx, p)
 }
 
-// G4 // A2 // F6: a journal that breaks between intent and outcome lets no certificate out, over any way to ask; once it can be written
-// it says that the key has signed.
+// G4 // A2 // F6: if the journal fails between intent and outcome, no certificate is released, over any transport; once
+// the journal can be written again, it records that the key has signed.
 func TestJournalBreaksMidway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)

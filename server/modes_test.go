@@ -27,7 +27,7 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// modes are the ways to listen. A promise of the server is tested in all of them.
+// modes are the ways to listen. The server must behave the same in all of them.
 var modes = []struct {
 	name       string
 	http, grpc bool
@@ -39,7 +39,7 @@ var modes = []struct {
 	{"gRPC", false, true, false},
 }
 
-// deferred is a log that answers when it is loggedAt to.
+// deferred is a log that answers when the test lets it.
 type deferred struct {
 	ca.Log
 	asked chan struct{}
@@ -56,7 +56,7 @@ func (d deferred) Submit(ctx context.Context, p tbs.Precertificate) ([][]byte, e
 	}
 }
 
-// served is a server of the world's core on listeners of its own.
+// served is a server with the core of the test server on its own listeners.
 type served struct {
 	srv        *server.Server
 	rest, grpc string
@@ -95,7 +95,7 @@ func (w *world) serve(o server.Options, http, grpc, one bool) *served {
 	return s
 }
 
-// askers are the ways in which a server of a mode is asked, by name.
+// askers are functions that send a request to a server of a mode, by name.
 func (w *world) askers(s *served) map[string]func(context.Context) error {
 	out := map[string]func(context.Context) error{}
 	if s.rest != "" {
@@ -133,8 +133,8 @@ func (w *world) askers(s *served) map[string]func(context.Context) error {
 	return out
 }
 
-// F11: a stop in the middle of requests that wait for a log lets them end, over every listener: each gets its
-// certificate. No new request is taken, and readiness ends at once.
+// F11: when a server stops, requests that wait for a log are completed, over every listener. No new request is
+// accepted, and readiness ends at once.
 func TestStopDrains(t *testing.T) {
 	t.Parallel()
 	for _, m := range modes {
@@ -190,7 +190,7 @@ func TestStopDrains(t *testing.T) {
 	}
 }
 
-// F11: requests that do not end within the drain time are cut, over every listener, and the server ends.
+// F11: requests that do not end within the drain time are aborted, over every listener, and the server ends.
 func TestStopCuts(t *testing.T) {
 	t.Parallel()
 	for _, m := range modes {
@@ -221,8 +221,8 @@ func TestStopCuts(t *testing.T) {
 	}
 }
 
-// F3: a request that does not come to an end within the time for receiving is ended, over every listener; the client
-// reads why.
+// F3: a request that is not received completely within the time limit is ended, over every listener, and the client
+// gets the reason.
 func TestReceiptHasADeadline(t *testing.T) {
 	t.Parallel()
 	for _, m := range modes {
@@ -322,7 +322,7 @@ func halfStream(t *testing.T, address string) map[string]string {
 }
 
 // The source of a request is the address of the connection, unless that is a trusted proxy: then it is the last address
-// in X-Forwarded-For that is not one. What stands before is the client's word. It is so over every listener.
+// in X-Forwarded-For that is not a trusted proxy. The entries before it are not trusted. This holds for every listener.
 func TestSource(t *testing.T) {
 	t.Parallel()
 	for _, m := range modes {
@@ -384,9 +384,9 @@ func (w *world) logged(t *testing.T, id, key, want string) {
 	}
 }
 
-// A request id of the caller is taken only if it is short and of letters, digits and "._-"; else the request gets
-// another one. It is so in answers, in refusals and over every transport, so that none can break the JSON of an answer
-// or a record.
+// The request ID of a caller is used only if it is short and consists of letters, digits and "._-"; otherwise the
+// request gets a new one. This holds for answers and refusals over every transport, so that no ID can break the JSON of
+// an answer or a record.
 func TestRequestIDs(t *testing.T) {
 	t.Parallel()
 	for _, m := range modes {
@@ -421,7 +421,7 @@ func TestRequestIDs(t *testing.T) {
 							t.Errorf("full %t: %q: the header has %q, the error %q", full, id, head, inside)
 						}
 					}
-					if s.grpc != "" && id != "é" { // the client refuses that one
+					if s.grpc != "" && id != "é" { // the client library refuses this ID
 						conn, err := grpc.NewClient(s.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 						must(t, err)
 						var header metadata.MD
@@ -438,8 +438,8 @@ func TestRequestIDs(t *testing.T) {
 	}
 }
 
-// F3: a request for a certificate takes no longer than its limit, over every listener, and the caller reads that it was
-// ours.
+// F3: a request for a certificate takes no longer than its limit, over every listener, and the client is told that the
+// server is at fault.
 func TestRequestLimit(t *testing.T) {
 	t.Parallel()
 	for _, m := range modes {

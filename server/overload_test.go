@@ -14,8 +14,8 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// F2 // F7: a server that is full refuses over both transports, before it looks at the token, with the reason and a
-// time to come back; reads are answered, and when there is room again so are requests.
+// F2 // F7: a full server refuses requests over both transports before it looks at the token, with the reason and a
+// time to come back. Reads are answered, and requests too when there is room again.
 func TestOverload(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)

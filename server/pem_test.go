@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What we write is what encoding/pem writes, but for the newline at the end.
+// pemOf returns the same as encoding/pem, except for the newline at the end.
 func TestPEM(t *testing.T) {
 	t.Parallel()
 	for n := range 200 {

@@ -17,9 +17,8 @@ import (
 	"github.com/mayfly-ca/mayfly/server"
 )
 
-// F9: a check that hangs holds up neither readiness, nor health, nor metrics, nor the change of checks, and makes the
-// server not ready within seconds; the report says which one and how old it is. When it answers again, the server is
-// ready again.
+// F9: a check that hangs delays neither readiness, health, metrics nor Replace, and makes the server not ready within
+// seconds; the report names the check and its age. When the check returns again, the server is ready again.
 func TestReadinessOfWhatHangs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -120,7 +119,7 @@ func runServer(t *testing.T, srv *server.Server) (stop func()) {
 	}
 }
 
-// A check that panics is a dependency that does not work.
+// A check that panics counts as failed.
 func TestReadinessOfWhatPanics(t *testing.T) {
 	t.Parallel()
 	r := server.NewReadiness(time.Now)
@@ -130,8 +129,8 @@ func TestReadinessOfWhatPanics(t *testing.T) {
 	}
 }
 
-// Profiles are served at loopback addresses, for their names only (DNS rebinding); where the configuration says so,
-// everywhere.
+// Profiles are served at loopback addresses and for their names only (DNS rebinding); if the configuration allows it,
+// at all addresses.
 func TestProfiles(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

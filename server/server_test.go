@@ -44,7 +44,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// world is a whole server with its surroundings, on real sockets.
+// world is a complete server with its dependencies, on real sockets.
 type world struct {
 	t         *testing.T
 	idp       *idp.Provider
@@ -63,7 +63,7 @@ type world struct {
 	logger    *slog.Logger
 }
 
-// capacity is how many requests a world takes at once.
+// capacity is how many requests a test server accepts at once.
 const capacity = 64
 
 type buffer struct {
@@ -213,7 +213,7 @@ func (w *world) rest(method, path, body string, header ...string) answer {
 	data, err := io.ReadAll(res.Body)
 	must(w.t, err)
 	a := answer{code: res.StatusCode, header: res.Header, body: string(data)}
-	_ = json.Unmarshal(data, &a.status) // successes have another shape
+	_ = json.Unmarshal(data, &a.status) // a successful answer has another form
 	return a
 }
 
@@ -276,7 +276,7 @@ func TestCreateSigningCertificate(t *testing.T) {
 	}
 }
 
-// A11: nothing but the key is taken from a CSR.
+// A11: only the key is taken from a CSR.
 func TestCSR(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -301,7 +301,8 @@ const (
 	msgWeak  = "The public key supplied in the request is insecure"
 )
 
-// D2 // D4 // D9 // D10 // D11 // D18 // A12 // F1 // F6 // F7: each fault of a caller has its status, its message and its reason, and names nothing secret.
+// D2 // D4 // D9 // D10 // D11 // D18 // A12 // F1 // F6 // F7: each error of a client has its status, its message and
+// its reason, and contains no secret.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -377,7 +378,7 @@ func flip(s string) string {
 	return "A" + s[1:]
 }
 
-// E11 // F6 // B9: the fault of a dependency is 503 with Retry-After, within time, and its words stay inside.
+// E11 // F6 // B9: the failure of a dependency is 503 with Retry-After, in time, and its error text is not returned.
 func TestDependencyFaults(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -398,7 +399,7 @@ func TestDependencyFaults(t *testing.T) {
 		{"log hangs", func(w *world) { w.log.SetFault(ct.Hang) }, "LOG_UNAVAILABLE"},
 		{"log signs wrong", func(w *world) { w.log.SetFault(ct.BadSignature) }, "LOG_UNAVAILABLE"},
 		{"log of another id", func(w *world) { w.log.SetFault(ct.OtherLog) }, "LOG_UNAVAILABLE"},
-		// one SCT is evidence against the log, not our clock
+		// one SCT shows that the log is wrong, not our clock
 		{"log of tomorrow", func(w *world) { w.log.SetFault(ct.Future) }, "LOG_UNAVAILABLE"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -435,7 +436,8 @@ func embeddedChain(t *testing.T, a answer) []string {
 	return got.SignedCertificateEmbeddedSct.Chain.Certificates
 }
 
-// B1 // B9 // F6: whatever a log does, there is no certificate, the answer is 503 within the patience of clients, and says nothing of the log.
+// B1 // B9 // F6: for any failure of a log, no certificate is issued; the answer is 503 within the timeout of clients,
+// and does not quote the log.
 func TestLogFaults(t *testing.T) {
 	t.Parallel()
 	for _, f := range ct.Faults() {
@@ -448,7 +450,7 @@ func TestLogFaults(t *testing.T) {
 			w.log.SetFault(f)
 			began := time.Now()
 			a := w.rest("POST", "/api/v2/signingCert", w.body(w.idp.Token(nil)))
-			if a.code == 200 { // a log that is asked again may give the right SCT for the precertificate after all
+			if a.code == 200 { // a log that is tried again may return the right SCT for the precertificate
 				oracle.Check(t, w.expect(), leafOf(t, embeddedChain(t, a)))
 				return
 			}
@@ -462,7 +464,7 @@ func TestLogFaults(t *testing.T) {
 	}
 }
 
-// The other endpoints, byte by byte where clients look at bytes.
+// The other endpoints, byte for byte where clients depend on the bytes.
 func TestEndpoints(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -518,7 +520,7 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-// F9: health says what readiness says; without a core every call says why.
+// F9: health and readiness agree; without a core every call returns the reason.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)

@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// enterLater enters in a goroutine and returns once the request is in the queue.
+// enterLater calls Acquire in a goroutine and returns once the request is in the queue.
 func enterLater(ctx context.Context, t *testing.T, c *admission.Controller) <-chan error {
 	t.Helper()
 	before, out := c.Waiting(), make(chan error, 1)
@@ -28,8 +28,8 @@ func enterLater(ctx context.Context, t *testing.T, c *admission.Controller) <-ch
 	return out
 }
 
-// F2: as many compute as may; the others come in in the order in which they came; whoever pauses makes room, and goes on before
-// those that have not begun.
+// F2: at most the permitted number of requests compute at once; the others are admitted in the order of their arrival.
+// A paused request gives up its place, and resumes before requests that have not begun.
 func TestAdmissionOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -77,7 +77,7 @@ func TestAdmissionOrder(t *testing.T) {
 		}
 		c.Release(t.Context())
 		c.Release(t.Context())
-		must(t, c.Acquire(t.Context())) // nothing is left over
+		must(t, c.Acquire(t.Context())) // no request is left
 		must(t, c.Acquire(t.Context()))
 		if c.Waiting() != 0 {
 			t.Errorf("%d wait", c.Waiting())
@@ -85,8 +85,8 @@ func TestAdmissionOrder(t *testing.T) {
 	})
 }
 
-// F2 // F7: beyond its size, and behind a queue that does not move, the gate says no at once, and asks those it refuses to come back
-// at different times.
+// F2 // F7: when the controller is full, or the queue does not move, it refuses at once, and tells the refused clients
+// different times to come back.
 func TestAdmissionRefuses(t *testing.T) {
 	t.Parallel()
 	var clock atomic.Int64
@@ -96,7 +96,7 @@ func TestAdmissionRefuses(t *testing.T) {
 	second := enterLater(t.Context(), t, c)
 	must(t, c.Check(t.Context()))
 	clock.Store(int64(time.Second + 1))
-	// one that is let into the queue by mistake fails, and does not hang
+	// a request that is admitted by mistake fails instead of hanging
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	refused := c.Acquire(ctx)
@@ -122,7 +122,7 @@ func TestAdmissionRefuses(t *testing.T) {
 	must(t, await(t, "the third", third))
 }
 
-// F2: whoever leaves the queue makes room.
+// F2: a request whose context ends leaves the queue.
 func TestAdmissionCancel(t *testing.T) {
 	t.Parallel()
 	c := admission.New(admission.Options{Requests: 2, Processors: 1})
@@ -138,7 +138,7 @@ func TestAdmissionCancel(t *testing.T) {
 	must(t, await(t, "the third", third))
 }
 
-// F2 // F12: whatever happens, no more compute than may, and in the end nobody is inside.
+// F2 // F12: at no time do more requests compute than permitted, and in the end no request is inside.
 func TestAdmissionRace(t *testing.T) {
 	t.Parallel()
 	const computing = 4
@@ -193,8 +193,8 @@ func TestAdmissionRace(t *testing.T) {
 	}
 }
 
-// F2: refusals are given at once until they would take too much of the processors; those beyond wait for their turn, in bounded
-// number and time, and are let in if there is room by then.
+// F2: refusals are sent at once until they would use too much of the processors; further ones wait for their turn, in
+// bounded number and time, and are admitted if there is room by then.
 func TestRefusalLimiter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

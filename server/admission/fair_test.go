@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// F8: the queues of sources are served in turns, so that one with a thousand requests costs another one of them one
-// place.
+// F8: the queues of sources are served in turn, so that a source with a thousand requests delays another source by one
+// request.
 func TestAdmissionIsFair(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -50,8 +50,8 @@ func TestAdmissionIsFair(t *testing.T) {
 	})
 }
 
-// F8: a gate that one source has filled lets another one in: in place of the newest request in the longest queue, or,
-// where all have begun, beyond its size. The source that has filled it gets nothing more.
+// F8: a controller that one source has filled admits another source: instead of the newest request in the longest
+// queue, or, if all requests have begun, beyond its capacity. The first source gets no further place.
 func TestAdmissionGivesWay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -85,7 +85,7 @@ func TestAdmissionGivesWay(t *testing.T) {
 			case computing == size && (begun != size || c.Waiting() != 1):
 				t.Errorf("%d have begun, %d wait", begun, c.Waiting())
 			}
-			c.Release(one) // the next turn is that of the other source, or of the first in the queue of this one
+			c.Release(one) // the next turn is that of the other source, or of the first request in the queue of this one
 			g2 := 0
 			for len(in) == 0 && g2 < 3 {
 				synctest.Wait()
@@ -102,8 +102,8 @@ func TestAdmissionGivesWay(t *testing.T) {
 	})
 }
 
-// F8 // E8: requests that wait for an identity provider before their tokens are verified leave the gate, and are
-// bounded in total, by source and by entry; the places come back.
+// F8 // E8: requests that wait for an identity provider before their tokens are verified give up their places, and are
+// bounded in total, by source and by entry; the places are returned.
 func TestProviderWaits(t *testing.T) {
 	t.Parallel()
 	c := admission.New(admission.Options{Requests: 64, Processors: 64}) // 16 places
@@ -144,7 +144,7 @@ func TestProviderWaits(t *testing.T) {
 		t.Errorf("%d wait, %d", waits, waitsNow(c))
 	}
 	full := withSource(t.Context(), "203.0.113.1")
-	for range 64 { // those that wait have no place in the gate
+	for range 64 { // waiting requests do not take places of the controller
 		must(t, c.Acquire(full))
 	}
 	for range 64 {

@@ -9,7 +9,7 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// patience is how long a test waits for what must happen: a busy machine is slow, and a test must not hang.
+// patience is how long a test waits for an event: a busy machine is slow, but a test must not hang.
 const patience = 60 * time.Second
 
 func must(t *testing.T, err error) {

@@ -7,8 +7,8 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// F2: a key has its burst and then its rate, keys are bounded, and no number of other keys makes the limiter forget one
-// that is over its limit.
+// F2: a key has its burst and then its rate, the number of keys is bounded, and the limiter never forgets a key that is
+// over its limit.
 func TestLimiter(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1e9, 0)

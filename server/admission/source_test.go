@@ -26,7 +26,7 @@ func TestSourceOf(t *testing.T) {
 	}
 }
 
-// The last address that is not a trusted proxy is the client's; what is no address ends the search.
+// The client is the last address that is not a trusted proxy; the search ends at an entry that is not an address.
 func TestForwarded(t *testing.T) {
 	t.Parallel()
 	p := Proxies{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8:f::/48")}
@@ -59,7 +59,7 @@ func TestForwarded(t *testing.T) {
 	}
 }
 
-// Whatever the header says: the result is the peer, or an address of the header that only trusted proxies stand behind.
+// For any header, the result is the peer, or an address of the header that is followed only by trusted proxies.
 func FuzzForwarded(f *testing.F) {
 	f.Add("198.51.100.1, 203.0.113.9, 10.0.0.1")
 	f.Add("[2001:db8::1]:1,::ffff:10.0.0.1")
