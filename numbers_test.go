@@ -120,7 +120,7 @@ var documentedNumbers = []struct {
 	},
 
 	{"docs/invariants.md", "NotAfter is exactly {ten minutes} later", "ca.Validity"},
-	{"docs/invariants.md", "at least {nine minutes} to live", "ca.minLeft"},
+	{"docs/invariants.md", "valid for at least {nine minutes}", "ca.minLeft"},
 
 	{
 		"docs/compatibility.md", "{30 seconds} earlier (`ca.backdate`); NotAfter is exactly {10 minutes} after it",
