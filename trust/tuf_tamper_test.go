@@ -262,11 +262,11 @@ func TestTUFTampered(t *testing.T) {
 		_, current := l.good["keys/published/"+strings.TrimPrefix(file, "repository/")]
 		mutants := rewritten(t, data)
 		thinned := mutants[:0]
-		for i := 0; i < len(mutants); i += max(1, len(mutants)/10) {
+		for i := 0; i < len(mutants); i += max(1, len(mutants)/4) {
 			thinned = append(thinned, mutants[i])
 		}
 		mutants = thinned
-		step := len(data)/3 + 1
+		step := len(data)/2 + 1
 		for i := 0; i < len(data); i += step {
 			end := min(i+step, len(data))
 			flipped := []byte(data)
