@@ -63,6 +63,12 @@ var documentedNumbers = []struct {
 		"docs/operations.md", "REST: {5 s} for headers, {30 s} between requests",
 		"server.headerTimeout server.idleTimeout",
 	},
+	{
+		"docs/operations.md", "body, headers, token | {64 KiB}, {32 KiB}, {16 KiB}",
+		"server.DefaultBody server.DefaultHeader oidc.MaxSize",
+	},
+	{"docs/operations.md", "time for a request | {20 seconds}", "server.DefaultRequest"},
+	{"docs/operations.md", "Requests under way get up to {25 seconds}", "server.DefaultDrain"},
 	{"docs/operations.md", "with a ping after {20 s} of silence", "server.pingAfter"},
 	{"docs/operations.md", "a request that is being received | {10 s}", "server.bodyTimeout"},
 	{

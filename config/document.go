@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/bounded"
 )
 
 // maxFile is the size limit of one configuration file in bytes.
@@ -37,14 +38,12 @@ func readSource(path, name, missing string) (source, *Problem) {
 		return s, &p
 	}
 	defer f.Close() //nolint:errcheck // nothing was written
-	s.data, err = io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		p := Problem{File: name, What: "cannot be read: " + cause(err), Fix: missing}
-		return s, &p
+	s.data, err = bounded.ReadAll(f, maxFile)
+	if _, ok := errors.AsType[*bounded.TooLargeError](err); ok {
+		return s, &Problem{File: name, What: "is larger than 1 MiB, which no configuration is", Fix: missing}
 	}
-	if len(s.data) > maxFile {
-		p := Problem{File: name, What: "is larger than 1 MiB, which no configuration is", Fix: missing}
-		return s, &p
+	if err != nil {
+		return s, &Problem{File: name, What: "cannot be read: " + cause(err), Fix: missing}
 	}
 	return s, nil
 }

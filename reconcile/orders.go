@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/mayfly-ca/mayfly/internal/bounded"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/internal/owner"
 	"github.com/mayfly-ca/mayfly/internal/shell"
@@ -200,7 +201,7 @@ func readOrder(path string) (o Order, err error) {
 		return o, fmt.Errorf("%s is not an order: it has %d bytes, more than the maximum of %d; it was removed", path,
 			st.Size(), maxOrderSize)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxOrderSize))
+	data, err := bounded.ReadAll(f, maxOrderSize)
 	if err != nil {
 		return o, fmt.Errorf("%w: %w", errUntrustedOrder, err)
 	}

@@ -44,15 +44,23 @@ type Core struct {
 
 // Limits bound the resources of clients. The comment of each field gives the default for zero.
 type Limits struct {
-	Body        int64         // of a body, in bytes: 64 KiB
-	Header      int           // of a header, in bytes: 32 KiB
-	Request     time.Duration // from decoded request to answer: 20 s
-	Drain       time.Duration // for running requests when the server stops: 25 s
+	Body        int64         // of a body, in bytes: [DefaultBody]
+	Header      int           // of a header, in bytes: [DefaultHeader]
+	Request     time.Duration // from decoded request to answer: [DefaultRequest]
+	Drain       time.Duration // for running requests when the server stops: [DefaultDrain]
 	Connections int           // open per listener: 4096, or as many as 1/8 of the memory limit has room for
 	PerSource   int           // of these, from one source address (IPv4) or /64 (IPv6): 3/8 of Connections
 	// requests that are being received: 4096, or as many as 1/8 of the memory limit has room for
 	Streams int
 }
+
+// The defaults of [Limits]. Those of Connections, PerSource and Streams depend on the memory limit.
+const (
+	DefaultBody    = 64 << 10
+	DefaultHeader  = 32 << 10
+	DefaultRequest = 20 * time.Second
+	DefaultDrain   = 25 * time.Second
+)
 
 // The maximum cost of a connection and of a request that is being received, in bytes, and the range of their number,
 // which 1/8 of the memory limit determines.
@@ -69,10 +77,10 @@ func room(cost int64) int {
 }
 
 func (l Limits) withDefaults() Limits {
-	l.Body = positive(l.Body, 64<<10)
-	l.Header = positive(l.Header, 32<<10)
-	l.Request = positive(l.Request, 20*time.Second)
-	l.Drain = positive(l.Drain, 25*time.Second)
+	l.Body = positive(l.Body, DefaultBody)
+	l.Header = positive(l.Header, DefaultHeader)
+	l.Request = positive(l.Request, DefaultRequest)
+	l.Drain = positive(l.Drain, DefaultDrain)
 	l.Connections = positive(l.Connections, room(connectionCost))
 	l.PerSource = min(positive(l.PerSource, max(1, l.Connections/8*3)), l.Connections)
 	l.Streams = positive(l.Streams, room(streamCost))

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -23,6 +22,8 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/mayfly-ca/mayfly/internal/bounded"
 )
 
 // The names of metadata files, in the repository and in the metadata that describes them.
@@ -145,9 +146,9 @@ func (f folder) read(name string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", name)
 	}
-	data, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s is longer than %d bytes", name, limit)
+	data, err := bounded.ReadAll(file, limit)
+	if _, ok := errors.AsType[*bounded.TooLargeError](err); ok {
+		return nil, fmt.Errorf("%s is %w", name, err)
 	}
 	return data, err
 }

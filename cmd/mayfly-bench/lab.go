@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +23,7 @@ import (
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/dev"
 	"github.com/mayfly-ca/mayfly/dev/idp"
+	"github.com/mayfly-ca/mayfly/internal/bounded"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/internal/listen"
 )
@@ -276,7 +276,7 @@ func fetchLong(ctx context.Context, url string) ([]byte, error) {
 		return nil, err
 	}
 	defer res.Body.Close() //nolint:errcheck // only read
-	data, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
+	data, err := bounded.ReadAll(res.Body, 16<<20)
 	if err == nil && res.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s answers %s", url, res.Status)
 	}

@@ -84,17 +84,17 @@ func (f *reconcileFlags) run(ctx context.Context, std cli.Streams) error {
 	if err != nil {
 		return located(cfg, err)
 	}
-	in.Progress, in.Since, in.Lag = reconcileProgress(std.Err), since, cmp.Or(f.lag, in.Lag)
+	line := terminal.NewProgress(std.Err)
+	in.Progress = func(p reconcile.Progress) { line.Showf("%s: %d", p.Name, p.Read) }
+	in.Since, in.Lag = since, cmp.Or(f.lag, in.Lag)
 	if in.Logs, err = f.selectLogs(in.Logs); err != nil {
 		return err
 	}
 	debug.SetGCPercent(25) // the rows of a million entries stay in memory, which matters more than time
 	report, err := reconcile.Run(ctx, in)
+	line.Clear()
 	if err != nil {
 		return err
-	}
-	if terminal.IsTerminal(std.Err) {
-		fmt.Fprint(terminal.ProgressTo(std.Err), "\r\x1b[K")
 	}
 	return f.print(report, std)
 }
@@ -140,20 +140,6 @@ func (f *reconcileFlags) print(r reconcile.Report, std cli.Streams) error {
 			strings.Join(r.Incomplete, "; "))
 	}
 	return nil
-}
-
-// reconcileProgress returns a function that shows the progress; nil if w is not a terminal.
-func reconcileProgress(w io.Writer) func(reconcile.Progress) {
-	if !terminal.IsTerminal(w) {
-		return nil
-	}
-	shown := time.Now()
-	return func(p reconcile.Progress) {
-		if now := time.Now(); now.Sub(shown) > 200*time.Millisecond {
-			shown = now
-			fmt.Fprintf(terminal.ProgressTo(w), "\r\x1b[K%s: %d", terminal.Printable(p.Name), p.Read)
-		}
-	}
 }
 
 // printReport prints logs, journals and findings as tables, and a summary in one line.

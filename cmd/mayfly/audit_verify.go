@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -41,11 +40,15 @@ func newAuditVerify() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o := journal.VerifyOptions{First: first, Progress: progress(cmd.ErrOrStderr())}
+			line := terminal.NewProgress(cmd.ErrOrStderr())
+			o := journal.VerifyOptions{First: first, Progress: func(done, total int64) {
+				line.Showf("%3d %%", 100*done/max(total, 1))
+			}}
 			if o.Key, err = journalKey(t, keyFile); err != nil {
 				return err
 			}
 			summary, findings, err := journal.Verify(t.path, o)
+			line.Clear()
 			if err != nil {
 				return err
 			}
@@ -84,20 +87,6 @@ func journalKey(t target, file string) ([]byte, error) {
 	}
 	key, err := input.Read(nil, file)
 	return bytes.TrimSuffix(bytes.TrimSuffix(key, []byte("\n")), []byte("\r")), err
-}
-
-// progress returns a function that shows the progress of a verification on a terminal; nil if w is not a terminal.
-func progress(w io.Writer) func(done, total int64) {
-	if !terminal.IsTerminal(w) {
-		return nil
-	}
-	shown := time.Now()
-	return func(done, total int64) {
-		if now := time.Now(); done == total || now.Sub(shown) > 200*time.Millisecond {
-			shown = now
-			fmt.Fprintf(terminal.ProgressTo(w), "\r%3d %%\r", 100*done/max(total, 1))
-		}
-	}
 }
 
 func summaryLine(st terminal.Style, path string, s journal.Summary) string {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
-	"github.com/mayfly-ca/mayfly/internal/terminal"
 	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
@@ -145,29 +143,6 @@ func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) 
 	}
 	log, err := monitor.Open(o)
 	return []logTarget{{Shard: embedded.Shard{Origin: o.Log.Origin}, Log: log}}, err
-}
-
-// progress is one line on a terminal that is written over; elsewhere it is nothing.
-type logProgress struct {
-	w    io.Writer
-	on   bool
-	last time.Time
-}
-
-func newLogProgress(w io.Writer) *logProgress { return &logProgress{w: w, on: terminal.IsTerminal(w)} }
-
-func (p *logProgress) show(what string, done, all uint64) {
-	if !p.on || time.Since(p.last) < 100*time.Millisecond && done < all {
-		return
-	}
-	p.last = time.Now()
-	fmt.Fprintf(terminal.ProgressTo(p.w), "\r\x1b[K%s: %d of %d entries", terminal.Printable(what), done, all)
-}
-
-func (p *logProgress) clear() {
-	if p.on && !p.last.IsZero() {
-		fmt.Fprint(terminal.ProgressTo(p.w), "\r\x1b[K")
-	}
 }
 
 // logMoment prints a time of a table; a zero time is unbounded.

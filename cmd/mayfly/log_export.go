@@ -106,11 +106,11 @@ func (f *logExportFlags) run(ctx context.Context, args []string, std cli.Streams
 		w = file
 	}
 	buffered := bufio.NewWriterSize(w, 1<<16)
-	p := newLogProgress(std.Err)
+	p := terminal.NewProgress(std.Err)
 	if f.out == "" {
-		p.on = false // it would stand among the entries
+		p = nil // the line would be among the entries
 	}
-	defer p.clear()
+	defer p.Clear()
 	for _, t := range targets {
 		h, err := t.Head(ctx)
 		if err != nil {
@@ -120,7 +120,7 @@ func (f *logExportFlags) run(ctx context.Context, args []string, std cli.Streams
 			if err != nil {
 				return fmt.Errorf("%s: %w", t.Log.Name(), err)
 			}
-			p.show(t.Log.Name(), e.Index+1, h.Size)
+			p.Showf("%s: %d of %d entries", t.Log.Name(), e.Index+1, h.Size)
 			at := e.Time()
 			if at.Before(from.at) || !to.at.IsZero() && !at.Before(to.at) {
 				continue

@@ -34,9 +34,9 @@ func newLogFsck() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p := newLogProgress(cmd.ErrOrStderr())
+			p := terminal.NewProgress(cmd.ErrOrStderr())
 			reports, err := fsck(cmd.Context(), targets, p)
-			p.clear()
+			p.Clear()
 			if err != nil {
 				return err
 			}
@@ -57,14 +57,14 @@ type fsckReport struct {
 	Findings     []monitor.Finding `json:"findings"`
 }
 
-func fsck(ctx context.Context, targets []logTarget, p *logProgress) ([]fsckReport, error) {
+func fsck(ctx context.Context, targets []logTarget, p *terminal.Progress) ([]fsckReport, error) {
 	var out []fsckReport
 	for _, t := range targets {
 		r := fsckReport{Log: t.Log.Name(), Origin: t.Origin, Findings: []monitor.Finding{}}
 		h, err := t.Check(ctx, monitor.CheckOptions{
 			Now: time.Now(), NotBefore: t.NotBefore, NotAfter: t.NotAfter,
 			Found:    func(f monitor.Finding) { r.Findings = append(r.Findings, f) },
-			Progress: func(done, all uint64) { p.show(r.Log, done, all) },
+			Progress: func(done, all uint64) { p.Showf("%s: %d of %d entries", r.Log, done, all) },
 		})
 		if err != nil {
 			return nil, err

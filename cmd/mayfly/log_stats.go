@@ -36,16 +36,16 @@ func newLogStats() *cobra.Command {
 				return err
 			}
 			var all []logStats
-			p := newLogProgress(cmd.ErrOrStderr())
+			p := terminal.NewProgress(cmd.ErrOrStderr())
 			for _, t := range targets {
 				s, err := count(cmd.Context(), t, p)
 				if err != nil {
-					p.clear()
+					p.Clear()
 					return err
 				}
 				all = append(all, s)
 			}
-			p.clear()
+			p.Clear()
 			if f.json {
 				return cli.WriteJSON(cmd.OutOrStdout(), all)
 			}
@@ -78,7 +78,7 @@ type diskStats struct {
 	Partial int   `json:"partial_tiles"`
 }
 
-func count(ctx context.Context, t logTarget, p *logProgress) (logStats, error) {
+func count(ctx context.Context, t logTarget, p *terminal.Progress) (logStats, error) {
 	s := logStats{
 		Log: t.Log.Name(), Origin: t.Origin, NotBefore: t.NotBefore, NotAfter: t.NotAfter, Closed: t.Closed,
 		ByDay: map[string]int{}, ByIssuer: map[string]int{},
@@ -105,7 +105,7 @@ func count(ctx context.Context, t logTarget, p *logProgress) (logStats, error) {
 			issuer = hex.EncodeToString(e.IssuerKeyHash[:])
 		}
 		s.ByIssuer[issuer]++
-		p.show(s.Log, e.Index+1, h.Size)
+		p.Showf("%s: %d of %d entries", s.Log, e.Index+1, h.Size)
 	}
 	if t.dir == "" {
 		return s, nil

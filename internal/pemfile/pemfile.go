@@ -20,13 +20,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/bounded"
+	"github.com/mayfly-ca/mayfly/internal/input"
 )
 
 // Block is one PEM block.
@@ -412,27 +412,8 @@ func KeyPair(certificate, key []byte) (tls.Certificate, error) {
 	return tls.X509KeyPair(certificate, key)
 }
 
-// maxFile is the most that [Read] takes, in bytes.
-const maxFile = 4 << 20
-
-// Read returns the content of a file. A file that is empty or too large is an error.
-func Read(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // only read
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	switch {
-	case err != nil:
-		return nil, err
-	case len(data) > maxFile:
-		return nil, fmt.Errorf("%s is larger than %d bytes", name, maxFile)
-	case len(data) == 0:
-		return nil, errors.New(name + " is empty")
-	}
-	return data, nil
-}
+// Read returns the content of a file, as [input.Read] does: a file that is empty or too large is an error.
+func Read(name string) ([]byte, error) { return input.Read(nil, name) }
 
 // LoadKeyPair is [KeyPair] of two files. Its errors name the file that is wrong.
 func LoadKeyPair(certificate, key string) (tls.Certificate, error) {

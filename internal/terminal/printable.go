@@ -99,11 +99,3 @@ func behind(w any) any {
 	}
 	return w
 }
-
-// ProgressTo is where a progress line is written.
-func ProgressTo(w io.Writer) io.Writer {
-	if s, ok := w.(*Screen); ok {
-		return s.To
-	}
-	return w
-}

@@ -6,8 +6,8 @@ import (
 	"runtime/debug"
 )
 
-// release is set by the linker (-X main.release=v1.2.3) in builds from a working tree; `go install` leaves it to the
-// module version.
+// release is set by the linker (-X MODULE/internal/version.release=v1.2.3) in builds from a working tree. "go install"
+// leaves it empty, and the version of the module counts.
 var release string
 
 // Info says what this binary was built from.

@@ -50,6 +50,20 @@ type OTLPConfig struct {
 	Insecure bool `yaml:"insecure"`
 }
 
+// kinds returns the receivers that are configured, one row for each kind.
+func (c Config) kinds() (out []namedKind) {
+	if c.Stdout { // a new reader of standard output needs no records of the past
+		out = append(out, namedKind{"stdout", stdoutConfig{}, true})
+	}
+	if c.Syslog != nil {
+		out = append(out, namedKind{"syslog", c.Syslog, false})
+	}
+	if c.OTLP != nil {
+		out = append(out, namedKind{"otlp", c.OTLP, false})
+	}
+	return out
+}
+
 // Any reports whether a receiver is configured.
 func (c Config) Any() bool { return len(c.kinds()) > 0 }
 

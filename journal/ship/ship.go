@@ -10,8 +10,8 @@
 // journal, so that an outage of a receiver delays no certificate and a restart loses no record. A journal without a
 // file has only the receivers ([Receivers.Deliver]): a record counts when each of them has accepted it.
 //
-// To add a kind of receiver, write its configuration with the methods of [kind] and its receiver in a file of its own,
-// and add a row to [Config.kinds].
+// To add a kind of receiver, write its receiver in a file of its own, and in config.go its settings, with the methods of
+// [kind], and a row of [Config.kinds].
 package ship
 
 import (
@@ -74,20 +74,6 @@ type namedKind struct {
 	kind kind
 	// fromNow means that a copy without a cursor begins with the next record, not with the oldest one.
 	fromNow bool
-}
-
-// kinds returns the receivers that are configured, one row for each kind.
-func (c Config) kinds() (out []namedKind) {
-	if c.Stdout { // a new reader of standard output needs no records of the past
-		out = append(out, namedKind{"stdout", stdoutConfig{}, true})
-	}
-	if c.Syslog != nil {
-		out = append(out, namedKind{"syslog", c.Syslog, false})
-	}
-	if c.OTLP != nil {
-		out = append(out, namedKind{"otlp", c.OTLP, false})
-	}
-	return out
 }
 
 // Receivers are the open receivers of one journal.
