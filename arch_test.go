@@ -67,9 +67,9 @@ var layers = map[string][]string{
 	// which requests are served, wait or are refused
 	"server/admission": {"fault"},
 	// tbs: it verifies SCTs over the precertificate that it rebuilds
-	"client": {"fault", "identity", "tbs", "proto"},
+	"client": {"fault", "identity", "loglist", "tbs", "proto"},
 	// client: a trusted root says whom a client believes
-	"trust":   {"fault", "client"},
+	"trust":   {"fault", "client", "loglist"},
 	"inspect": {"identity", "monitor", "tbs", "trust"}, // trust names the logs of SCTs
 	"dev/idp": {},
 	"dev/tsa": {}, // the timestamp authority of "mayfly dev"

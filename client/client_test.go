@@ -21,6 +21,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ctlog/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -84,7 +85,7 @@ func token() string {
 }
 
 func (s *server) trust() client.Trust {
-	return client.Trust{Chains: [][]*x509.Certificate{s.pki.Chain}, Logs: []client.Log{{Key: s.log.Key()}}, MinSCTs: 1}
+	return client.Trust{Chains: [][]*x509.Certificate{s.pki.Chain}, Logs: []loglist.Log{{Key: s.log.Key()}}, MinSCTs: 1}
 }
 
 // B1 // C1: a certificate is returned only if it is for the key sent, chains to a trusted root and has an SCT of a
@@ -102,7 +103,7 @@ func TestVerifies(t *testing.T) {
 		"another key":  {func(_ *client.Options, r *client.Request) { r.Signer = pki.NewKey(pki.P256) }, nil, "another key"},
 		"another root": {func(o *client.Options, _ *client.Request) { o.Trust.Chains = [][]*x509.Certificate{other.Chain} }, nil, "trusted root"},
 		"another log":  {func(o *client.Options, _ *client.Request) { o.Trust.Logs[0].Key = pki.NewKey(pki.P256).Public() }, nil, "not trusted"},
-		"log too old":  {func(o *client.Options, _ *client.Request) { o.Trust.Logs[0].To = time.Now().Add(-time.Hour) }, nil, "validity"},
+		"log too old":  {func(o *client.Options, _ *client.Request) { o.Trust.Logs[0].NotAfter = time.Now().Add(-time.Hour) }, nil, "validity"},
 		"two logs":     {func(o *client.Options, _ *client.Request) { o.Trust.MinSCTs = 2 }, nil, "2 are needed"},
 		"expired": {func(o *client.Options, _ *client.Request) {
 			o.Now = func() time.Time { return time.Now().Add(time.Hour) }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
@@ -24,7 +25,9 @@ type Trust struct {
 	Authorities []Authority
 	// Chains are authorities without a validity period: issuing certificate first, root last.
 	Chains [][]*x509.Certificate
-	Logs   []Log
+	// Logs are the Certificate Transparency logs. Of each, the key and the window are used: an SCT with a timestamp outside
+	// of the window is refused. Both bounds are inclusive, as in a trusted root.
+	Logs []loglist.Log
 	// MinSCTs is the number of SCTs of different trusted logs that a certificate needs. 0 means 1; [NoSCTs] turns the
 	// check off.
 	MinSCTs int
@@ -40,13 +43,6 @@ type Authority struct {
 
 func (a Authority) covers(t time.Time) bool {
 	return !t.Before(a.From) && (a.To.IsZero() || !t.After(a.To))
-}
-
-// Log is a Certificate Transparency log. An SCT with a timestamp outside of From and To is refused; a zero time is no
-// bound.
-type Log struct {
-	Key      crypto.PublicKey
-	From, To time.Time
 }
 
 // Verify checks the first certificate of certs at the time now; the others are its chain, as the server sent them. The
@@ -171,14 +167,14 @@ func verifySCTs(leaf, issuer *x509.Certificate, t Trust) ([]tbs.SCT, error) {
 func (t Trust) verifySCT(sct tbs.SCT, entry tbs.Entry) error {
 	problem := fmt.Errorf("the log %x is not trusted", sct.LogID[:8])
 	for _, l := range t.Logs {
-		spki, err := x509.MarshalPKIXPublicKey(l.Key)
+		id, err := l.ID()
 		if err != nil {
 			return err
 		}
-		if id := sha256.Sum256(spki); id != sct.LogID {
+		if id != sct.LogID {
 			continue
 		}
-		if at := sct.Time(); at.Before(l.From) || !l.To.IsZero() && at.After(l.To) {
+		if at := sct.Time(); at.Before(l.NotBefore) || !l.NotAfter.IsZero() && at.After(l.NotAfter) {
 			problem = fmt.Errorf("an SCT of %s is outside of its log's validity", at.Format(time.RFC3339))
 			continue // the same key may be listed with another period
 		}

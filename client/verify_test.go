@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/client"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -23,7 +24,7 @@ type logKey struct{ *ecdsa.PrivateKey }
 
 func newLogKey() logKey { return logKey{pki.NewKey(pki.P256).(*ecdsa.PrivateKey)} }
 
-func (k logKey) log() client.Log { return client.Log{Key: k.Public()} }
+func (k logKey) log() loglist.Log { return loglist.Log{Key: k.Public()} }
 
 // sct returns an SCT for an entry.
 func (k logKey) sct(t *testing.T, e tbs.Entry, at time.Time) tbs.SCT {
@@ -157,22 +158,22 @@ func TestVerifySCTs(t *testing.T) {
 			s[0].LogID = s[1].LogID
 			return s[:1]
 		}, client.Trust{}, "does not verify"},
-		"before its log": {by(one), client.Trust{Logs: []client.Log{{
-			Key:  one.Public(),
-			From: now.Add(time.Hour),
+		"before its log": {by(one), client.Trust{Logs: []loglist.Log{{
+			Key:    one.Public(),
+			Window: loglist.Window{NotBefore: now.Add(time.Hour)},
 		}}}, "outside of its log's validity"},
-		"after its log": {by(one), client.Trust{Logs: []client.Log{{
-			Key: one.Public(),
-			To:  now.Add(-time.Hour),
+		"after its log": {by(one), client.Trust{Logs: []loglist.Log{{
+			Key:    one.Public(),
+			Window: loglist.Window{NotAfter: now.Add(-time.Hour)},
 		}}}, "outside of its log's validity"},
-		"a key in two periods": {by(one), client.Trust{Logs: []client.Log{
-			{Key: one.Public(), To: now.Add(-time.Hour)},
-			{Key: one.Public(), From: now.Add(-time.Hour)},
+		"a key in two periods": {by(one), client.Trust{Logs: []loglist.Log{
+			{Key: one.Public(), Window: loglist.Window{NotAfter: now.Add(-time.Hour)}},
+			{Key: one.Public(), Window: loglist.Window{NotBefore: now.Add(-time.Hour)}},
 		}}, ""},
 	} {
 		c.trust.Chains = [][]*x509.Certificate{p.Chain}
 		if c.trust.Logs == nil {
-			c.trust.Logs = []client.Log{one.log(), two.log()}
+			c.trust.Logs = []loglist.Log{one.log(), two.log()}
 		}
 		leaf := issued{p: p, scts: c.scts}.certificate(t)
 		scts, err := client.Verify([]*x509.Certificate{leaf}, c.trust, now)

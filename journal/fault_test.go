@@ -66,16 +66,6 @@ func (d *badDisk) Sync() error {
 	return d.file.Sync()
 }
 
-// eventually waits until holds returns true.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("timeout while waiting until %s", what)
-		}
-	}
-}
-
 // G4: the disk fails in every way: no record is acknowledged that does not count, the health shows that the journal
 // cannot be written, and the journal recovers without help and is intact.
 func TestDiskFaults(t *testing.T) {

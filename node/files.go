@@ -214,14 +214,11 @@ func (f *loadedFiles) trustMaterial(cfg *config.Config, url string) (trust.Mater
 			trust.Authority{URL: url, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter})
 	}
 	for _, l := range f.logs {
-		from := l.remote.NotBefore
-		if from.IsZero() {
-			from = f.chain[0].NotBefore
+		published := l.remote.Log
+		if published.NotBefore.IsZero() {
+			published.NotBefore = f.chain[0].NotBefore
 		}
-		out.Logs = append(out.Logs, trust.Log{
-			URL: l.remote.URL, Origin: l.remote.Origin, Operator: l.remote.Operator, Key: l.remote.Key,
-			From: from, To: l.remote.NotAfter,
-		})
+		out.Logs = append(out.Logs, trust.Log{Log: published})
 	}
 	if e := cfg.CT.Embedded; e != nil {
 		shards, err := exportShards(*e, url+"/ct", f.chain[0].NotBefore)

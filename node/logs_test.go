@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/testkit/process"
 	"github.com/mayfly-ca/mayfly/testkit/site"
 
@@ -42,8 +43,10 @@ func TestRekorAndEd25519(t *testing.T) {
 	const listed = "client_algorithms: [ecdsa-sha2-256-nistp256"
 	rekor := func(kind pki.KeyType, origin string, to time.Time) *trust.Log {
 		return &trust.Log{
-			URL: "https://rekor.example.com", Origin: origin, Key: pki.NewKey(kind).Public(),
-			From: time.Now().Add(-48 * time.Hour), To: to,
+			Log: loglist.Log{
+				URL: "https://rekor.example.com", Origin: origin, Key: pki.NewKey(kind).Public(),
+				Window: loglist.Window{NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: to},
+			},
 		}
 	}
 	for name, c := range map[string]struct {
@@ -91,8 +94,8 @@ func TestPublishedLogs(t *testing.T) {
 	const aside = "  logs:\n    - {%0}\n    - {%1, embed: false}\n"
 	const policy = "  policy: {trusted_root: root.json}\n"
 	first := func(m *trust.Material) { m.Logs = m.Logs[:1] }
-	ended := func(m *trust.Material) { m.Logs[1].To = time.Now().Add(-time.Minute) }
-	renamed := func(m *trust.Material) { m.Logs[1].ID = make([]byte, 32) }
+	ended := func(m *trust.Material) { m.Logs[1].NotAfter = time.Now().Add(-time.Minute) }
+	renamed := func(m *trust.Material) { m.Logs[1].RootID = make([]byte, 32) }
 	until := time.Now().Add(48 * time.Hour).Truncate(time.Second)
 	for _, row := range []struct {
 		name, ct string
@@ -104,7 +107,7 @@ func TestPublishedLogs(t *testing.T) {
 		{"one is not embedded", aside, first, nil},
 		{"one has ended", both, ended, []string{"log log1", "not for now"}},
 		{"one has another id", both, renamed, []string{"log log1", "not in the trusted root"}},
-		{"for two days", both, func(m *trust.Material) { m.Logs[1].To = until }, nil},
+		{"for two days", both, func(m *trust.Material) { m.Logs[1].NotAfter = until }, nil},
 	} {
 		cfg := l.Config(t, row.ct)
 		publish(t, l, cfg, row.change)
@@ -232,7 +235,7 @@ func TestReloadOfLogs(t *testing.T) {
 			t.Errorf("another %s makes the same set", name)
 		}
 	}
-	publish(t, l, old.config, func(m *trust.Material) { m.Logs[0].To = time.Now().Add(time.Hour) })
+	publish(t, l, old.config, func(m *trust.Material) { m.Logs[0].NotAfter = time.Now().Add(time.Hour) })
 	if next := again(t, l, old, l.Config(t, base)); next.logs == old.logs {
 		t.Error("another trusted root makes the same set")
 	}

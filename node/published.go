@@ -59,7 +59,7 @@ func (f *loadedFiles) narrowToPublished(cfg *config.Config) error {
 		return cfg.Locate(err)
 	}
 	for _, l := range all.Logs {
-		if known[keyText(l.Key)] || !(loglist.Window{NotBefore: l.From, NotAfter: l.To}).Contains(now) {
+		if known[keyText(l.Key)] || !l.Contains(now) {
 			continue
 		}
 		if _, err := publishedWindow(root, l.Key, now); err != nil {
@@ -78,7 +78,7 @@ func rekorWarnings(cfg *config.Config, root trust.Material, now time.Time) []con
 		return nil
 	}
 	for _, l := range root.Rekor {
-		if (loglist.Window{NotBefore: l.From, NotAfter: l.To}).Contains(now) && l.RekorV2() {
+		if l.Contains(now) && l.RekorV2() {
 			return []config.Warning{cfg.Warn(fault.BadSetting(fmt.Sprintf("Ed25519 keys are certified, and the Rekor "+
 				"v2 of ct.policy.trusted_root (%s) refuses "+
 				"their signatures of blobs", visibleText.Escape(l.URL)),
@@ -112,11 +112,11 @@ func publishedWindow(root trust.Material, key any, now time.Time) (*loglist.Wind
 	found := false
 	for _, l := range root.Logs {
 		other, err := x509.MarshalPKIXPublicKey(l.Key)
-		if err != nil || !bytes.Equal(spki, other) || l.ID != nil && !bytes.Equal(l.ID, id[:]) {
+		if err != nil || !bytes.Equal(spki, other) || l.RootID != nil && !bytes.Equal(l.RootID, id[:]) {
 			continue
 		}
 		found = true
-		if w := (loglist.Window{NotBefore: l.From, NotAfter: l.To}); w.Contains(now) {
+		if w := l.Window; w.Contains(now) {
 			return &w, nil
 		}
 	}

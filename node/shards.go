@@ -25,7 +25,8 @@ func exportShards(c embedded.Config, url string, from time.Time) ([]trust.Log, e
 		if !s.NotBefore.IsZero() {
 			from = s.NotBefore
 		}
-		out = append(out, trust.Log{URL: url + s.Path(), Origin: l.Origin, Key: l.Key, From: from, To: l.NotAfter})
+		l.URL, l.NotBefore = url+s.Path(), from
+		out = append(out, trust.Log{Log: l})
 	}
 	return out, nil
 }

@@ -117,11 +117,11 @@ func TestForClient(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	if !c.Authorities[1].To.Equal(m.Authorities[1].To) || !c.Authorities[1].From.Equal(m.Authorities[1].From) ||
-		!c.Logs[0].From.Equal(m.Logs[0].From) {
+		!c.Logs[0].NotBefore.Equal(m.Logs[0].NotBefore) {
 		t.Error("the times are dropped")
 	}
-	m.Logs[0].To = m.Logs[0].From.Add(time.Hour)
-	if got := m.ForClient().Logs[0].To; !got.Equal(m.Logs[0].To) {
+	m.Logs[0].NotAfter = m.Logs[0].NotBefore.Add(time.Hour)
+	if got := m.ForClient().Logs[0].NotAfter; !got.Equal(m.Logs[0].NotAfter) {
 		t.Error("the end of a log is dropped")
 	}
 	m.Logs = nil

@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mayfly-ca/mayfly/client"
+	"github.com/mayfly-ca/mayfly/loglist"
 )
 
 // Media types of the two documents.
@@ -44,13 +45,12 @@ type Authority struct {
 	From, To time.Time
 }
 
-// Log is a Certificate Transparency log or a log of signatures (Rekor). A zero To means no end.
+// Log is a Certificate Transparency log or a log of signatures (Rekor) as a trusted root has it: URL, operator, key and
+// window. The origin is used for the ID of a log of signatures.
 type Log struct {
-	URL, Origin, Operator string
-	Key                   crypto.PublicKey
-	From, To              time.Time
-	// the ID in a trusted root; nil: computed from the key (RFC 6962 §3.2, C2SP signed-note)
-	ID []byte
+	loglist.Log
+	// RootID is the ID in the trusted root; nil: computed from the key (RFC 6962 §3.2, C2SP signed-note).
+	RootID []byte
 }
 
 // Material holds the keys and chains that a verifier trusts: CAs, Certificate Transparency logs, timestamp authorities,
@@ -144,13 +144,13 @@ func logs(all []Log, id func(l Log, spki []byte) []byte) ([]*trustroot.Transpare
 		if err != nil {
 			return nil, fmt.Errorf("log %s: %w", l.URL, err)
 		}
-		name := l.ID
+		name := l.RootID
 		if name == nil {
 			name = id(l, spki)
 		}
 		out = append(out, &trustroot.TransparencyLogInstance{
 			BaseUrl: l.URL, HashAlgorithm: common.HashAlgorithm_SHA2_256, Operator: l.Operator,
-			PublicKey: &common.PublicKey{RawBytes: spki, KeyDetails: details, ValidFor: timeRange(l.From, l.To)},
+			PublicKey: &common.PublicKey{RawBytes: spki, KeyDetails: details, ValidFor: timeRange(l.NotBefore, l.NotAfter)},
 			LogId:     &common.LogId{KeyId: name},
 		})
 	}
@@ -185,7 +185,7 @@ func (l Log) RekorV2() bool {
 	if err != nil {
 		return false
 	}
-	id := l.ID
+	id := l.RootID
 	if id == nil {
 		id = rekorID(l, spki)
 	}
@@ -331,12 +331,12 @@ func parseAuthority(ca *trustroot.CertificateAuthority) (Authority, error) {
 }
 
 func parseLog(l *trustroot.TransparencyLogInstance) (Log, error) {
-	log := Log{URL: l.GetBaseUrl(), Operator: l.GetOperator(), ID: l.GetLogId().GetKeyId()}
+	log := Log{Log: loglist.Log{URL: l.GetBaseUrl(), Operator: l.GetOperator()}, RootID: l.GetLogId().GetKeyId()}
 	var err error
 	if log.Key, err = parseKey(l.GetPublicKey()); err != nil {
 		return log, err
 	}
-	log.From, log.To, err = times(l.GetPublicKey().GetValidFor())
+	log.NotBefore, log.NotAfter, err = times(l.GetPublicKey().GetValidFor())
 	return log, err
 }
 
@@ -365,7 +365,7 @@ func (m Material) ForClient() client.Trust {
 		t.Authorities = append(t.Authorities, client.Authority{Chain: a.Chain, From: a.From, To: a.To})
 	}
 	for _, l := range m.Logs {
-		t.Logs = append(t.Logs, client.Log{Key: l.Key, From: l.From, To: l.To})
+		t.Logs = append(t.Logs, l.Log)
 	}
 	if len(m.Logs) == 0 && !m.skippedLog {
 		t.MinSCTs = client.NoSCTs

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 	"github.com/mayfly-ca/mayfly/trust"
 )
@@ -20,7 +21,9 @@ func material() trust.Material {
 		m.Authorities = append(m.Authorities, trust.Authority{URL: "https://ca.example.com", Chain: p.Chain, From: from, To: from.Add(time.Hour)})
 	}
 	for _, k := range []pki.KeyType{pki.P256, pki.P384, pki.RSA2048} {
-		m.Logs = append(m.Logs, trust.Log{URL: "https://ct.example.com", Operator: "us", Key: pki.NewKey(k).Public(), From: from})
+		m.Logs = append(m.Logs, trust.Log{Log: loglist.Log{
+			URL: "https://ct.example.com", Operator: "us", Key: pki.NewKey(k).Public(), Window: loglist.Window{NotBefore: from},
+		}})
 	}
 	return m
 }
@@ -40,7 +43,7 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(back.Authorities) != 2 || len(back.Logs) != 3 || !back.Authorities[0].Chain[1].Equal(m.Authorities[0].Chain[1]) || !back.Authorities[1].To.Equal(m.Authorities[1].To) || !back.Logs[2].To.IsZero() {
+	if len(back.Authorities) != 2 || len(back.Logs) != 3 || !back.Authorities[0].Chain[1].Equal(m.Authorities[0].Chain[1]) || !back.Authorities[1].To.Equal(m.Authorities[1].To) || !back.Logs[2].NotAfter.IsZero() {
 		t.Errorf("%+v", back)
 	}
 	two, err := back.TrustedRoot()

@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/node"
 	"github.com/mayfly-ca/mayfly/trust"
 )
@@ -99,7 +100,7 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 	}
 	from := m.Authorities[0].Chain[0].NotBefore.UTC().Truncate(time.Second)
 	for i := range f.signatures {
-		f.signatures[i].From = from
+		f.signatures[i].NotBefore = from
 	}
 	m.Timestamps, m.Rekor = f.timestamps, f.signatures
 	if err := os.MkdirAll(f.out, 0o755); err != nil { //nolint:gosec // trust material is public
@@ -149,7 +150,9 @@ func (f *exportFlags) services() error {
 	if err != nil {
 		return fmt.Errorf("--rekor-key %s: %w", f.rekorKey, err)
 	}
-	f.signatures = []trust.Log{{URL: f.rekor, Origin: cmp.Or(f.rekorOrigin, u.Hostname()), Operator: f.operator, Key: key}}
+	f.signatures = []trust.Log{{Log: loglist.Log{
+		URL: f.rekor, Origin: cmp.Or(f.rekorOrigin, u.Hostname()), Operator: f.operator, Key: key,
+	}}}
 	return nil
 }
 

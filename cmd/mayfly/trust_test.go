@@ -14,6 +14,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 	"github.com/mayfly-ca/mayfly/trust"
 )
@@ -62,7 +63,9 @@ func TestPublishedRootOfAnotherProducer(t *testing.T) {
 			URL: "https://ca.example.com", Chain: p.Chain,
 			From: time.Now().Add(-time.Hour),
 		}},
-		Logs: []trust.Log{{URL: "https://ct.example.com", Key: log, From: time.Now().Add(-time.Hour)}},
+		Logs: []trust.Log{{Log: loglist.Log{
+			URL: "https://ct.example.com", Key: log, Window: loglist.Window{NotBefore: time.Now().Add(-time.Hour)},
+		}}},
 	}
 	data, err := m.TrustedRoot()
 	if err != nil {

@@ -2,6 +2,7 @@
 package version
 
 import (
+	"cmp"
 	"runtime"
 	"runtime/debug"
 )
@@ -22,28 +23,28 @@ type Info struct {
 
 // Read returns the build information of this binary.
 func Read() Info {
-	b := Info{Version: release, GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return b
-	}
-	if b.Version == "" {
-		b.Version = info.Main.Version
-	}
-	for _, s := range info.Settings {
-		switch s.Key {
-		case "vcs.revision":
-			b.Commit = s.Value
-		case "vcs.time":
-			b.Date = s.Value
-		case "vcs.modified":
-			b.Modified = s.Value == "true"
+	build, _ := debug.ReadBuildInfo() // nil in a binary without modules
+	return infoOf(release, build)
+}
+
+// infoOf returns the information of a binary with the release that the linker set, "" if it set none. build may be nil.
+func infoOf(release string, build *debug.BuildInfo) Info {
+	out := Info{Version: release, GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	if build != nil {
+		out.Version = cmp.Or(release, build.Main.Version)
+		for _, s := range build.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				out.Commit = s.Value
+			case "vcs.time":
+				out.Date = s.Value
+			case "vcs.modified":
+				out.Modified = s.Value == "true"
+			}
 		}
 	}
-	if b.Version == "" {
-		b.Version = "(devel)"
-	}
-	return b
+	out.Version = cmp.Or(out.Version, "(devel)")
+	return out
 }
 
 // UserAgent returns the User-Agent of outbound requests.
