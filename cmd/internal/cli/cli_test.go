@@ -46,7 +46,7 @@ func TestExecute(t *testing.T) {
 		"failure":       {errors.New("no room"), "copy a", cli.ExitFailed, "mayfly: no room\n"},
 		"failure with advice": {
 			missing, "copy a", cli.ExitFailed,
-			"mayfly: open x: file does not exist; write a path that is there\n",
+			"mayfly: open x: file does not exist; write a path that exists\n",
 		},
 		"own advice": {
 			fmt.Errorf("%w; make it first", missing), "copy a", cli.ExitFailed,
