@@ -128,7 +128,7 @@ func TestRefuses(t *testing.T) {
 			identity + "ca:\n  ephemeral: {}\n  file: {chain: chain.pem, key: key.pem}\n" + embedded,
 			issuers, "mayfly.yaml:3:1", "more than one",
 		},
-		"backend of later": {identity + "ca:\n  kms: {}\n" + embedded, issuers, "mayfly.yaml:4", "kms"},
+		"backend of later": {identity + "ca:\n  googlecas: {}\n" + embedded, issuers, "mayfly.yaml:4", "googlecas"},
 		"missing file": {
 			identity + "ca:\n  file: {chain: nothing.pem, key: key.pem}\n" + embedded, issuers,
 			"mayfly.yaml:4:17", "nothing.pem",

@@ -17,6 +17,7 @@ func TestNumbers(t *testing.T) {
 	t.Parallel()
 	const logs = "ct:\n  logs:\n    - {name: a, url: \"https://ct.example.com\", public_key: ct.pem, "
 	const value, refused, warned = "value", "refused", "warned"
+	const kms = identity + "ca:\n  kms: {chain: chain.pem, key: \"openbao://ca\", "
 	base := identity + caFile
 	type setting struct {
 		before, after string // of the number, in the main file, or behind the entry of the issuer file
@@ -31,6 +32,10 @@ func TestNumbers(t *testing.T) {
 			base + embedded + "limits: {connections_per_source: ", "}\n",
 			warned, "10", false,
 		},
+		"ca.kms.limits.timeout":     {kms + "limits: {timeout: ", "}}\n" + embedded, refused, "2s", false},
+		"ca.kms.limits.attempts":    {kms + "limits: {attempts: ", "}}\n" + embedded, warned, "2", false},
+		"ca.kms.limits.concurrent":  {kms + "limits: {concurrent: ", "}}\n" + embedded, warned, "8", false},
+		"ca.kms.vault.version":      {kms + "vault: {version: ", "}}\n" + embedded, warned, "2", false},
 		"ca.backdate":               {base + "  backdate: ", "\n" + embedded, value, "10s", false},
 		"ct.logs[].rate":            {base + logs + "rate: ", "}\n", refused, "0.5", false},
 		"ct.logs[].max_merge_delay": {base + logs + "max_merge_delay: ", "}\n", refused, "1m", false},

@@ -55,6 +55,12 @@ func TestPathTags(t *testing.T) {
 		"ca.file.chain read",
 		"ca.file.key secret",
 		"ca.file.password.file secret",
+		"ca.kms.chain read",
+		"ca.kms.vault.approle.secret_id.file secret",
+		"ca.kms.vault.ca_cert read",
+		"ca.kms.vault.jwt.token.file secret",
+		"ca.kms.vault.kubernetes.token.file secret",
+		"ca.kms.vault.token.file secret",
 		"ca.trust read",
 		"ct.embedded.dir dir",
 		"ct.logs[].ca_cert read",
@@ -77,7 +83,8 @@ func TestPathTags(t *testing.T) {
 		"oidc-issuers.NAME.static-keys.file read",
 		"state_dir optional-dir",
 	}
-	inline := []string{ // texts of PEM and keys, and names in them, not paths of files
+	inline := []string{ // texts of PEM and keys, names in them, and URIs of keys, not paths of files
+		"ca.kms.key",
 		"ct.embedded.witnesses[].public_key", "oidc-issuers.NAME.ca-cert", "meta-issuers.NAME.ca-cert",
 	}
 	looksLikePath := regexp.MustCompile(`(^|[-_.])(file|dir|key|chain|bundle|certificate|trust|journals|trusted_root|ca_cert|ca-cert)$`)

@@ -12,6 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/ca/signer/ephemeral"
 	"github.com/mayfly-ca/mayfly/ca/signer/file"
+	"github.com/mayfly-ca/mayfly/ca/signer/kms"
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
@@ -19,11 +20,11 @@ import (
 type Table struct {
 	// File is a key in a file.
 	File *file.Settings `yaml:"file"`
+	// KMS is a key in a key management service: AWS, Google Cloud, Azure, HashiCorp Vault or OpenBao.
+	KMS *kms.Settings `yaml:"kms"`
 	// Ephemeral, written as {}, is for trials: root and key are made at start, in memory only.
 	Ephemeral *ephemeral.Settings `yaml:"ephemeral"`
 
-	// KMS is refused: not in this version. Anything below it is ignored.
-	KMS any `yaml:"kms"`
 	// PKCS11 is refused: not in this version.
 	PKCS11 any `yaml:"pkcs11"`
 	// Tink is refused: not in this version.

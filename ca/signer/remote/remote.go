@@ -79,6 +79,9 @@ func (g *Guard) Do(ctx context.Context, operation string, call func(context.Cont
 // Collectors returns the metrics of the guard.
 func (g *Guard) Collectors() []prometheus.Collector { return g.metrics.all() }
 
+// Concurrent is how many calls may run at once, for the size of a pool of connections.
+func (g *Guard) Concurrent() int { return g.limits.concurrent }
+
 // Hung reports whether no call can begin because all that may run have not returned in time.
 func (g *Guard) Hung() bool { return g.hung.Load() >= int64(cap(g.slots)) }
 
@@ -317,7 +320,7 @@ func (s *Signer) Probe(ctx context.Context) error {
 	if _, err := rand.Read(message[len(probeText):]); err != nil {
 		return err
 	}
-	opts := optionsFor(s.public)
+	opts := CertificateOptions(s.public)
 	_, err := s.sign(ctx, request{opProbe, hashed(message, opts), opts})
 	var e *Error
 	if errors.As(err, &e) && (e.Kind == Busy || e.Kind == Throttled) && time.Since(good) < sharedFor {
