@@ -10,6 +10,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/mldsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -241,11 +242,11 @@ func challengeOf(token string) (string, error) {
 }
 
 // sign signs in the form that the CA expects for the type of key: ECDSA with the hash that matches the curve, RSA PKCS
-// #1 v1.5 with SHA-256, or pure Ed25519.
+// #1 v1.5 with SHA-256, pure Ed25519, or pure ML-DSA.
 func sign(s crypto.Signer, message []byte) ([]byte, error) {
 	hash := crypto.SHA256
 	switch k := s.Public().(type) {
-	case ed25519.PublicKey:
+	case ed25519.PublicKey, *mldsa.PublicKey:
 		return s.Sign(rand.Reader, message, crypto.Hash(0))
 	case *ecdsa.PublicKey:
 		switch k.Curve {

@@ -3,6 +3,7 @@ package inspect
 import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/mldsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"fmt"
@@ -32,6 +33,8 @@ func keyName(k any) string {
 		return fmt.Sprintf("RSA %d", k.N.BitLen())
 	case ed25519.PublicKey:
 		return "Ed25519"
+	case *mldsa.PublicKey:
+		return k.Parameters().String()
 	}
 	return fmt.Sprintf("%T", k)
 }

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/mldsa"
 	"crypto/rsa"
 	"fmt"
 )
@@ -14,10 +15,11 @@ const (
 	familyRSA family = iota + 1
 	familyECDSA
 	familyEd25519
+	familyMLDSA
 )
 
-// algorithm is a key type, the size of its modulus or curve in bits, and a hash (zero: the signature scheme hashes the
-// message).
+// algorithm is a key type, the size of its modulus or curve in bits (ML-DSA: the number of the parameter set, FIPS 204),
+// and a hash (zero: the signature scheme hashes the message).
 type algorithm struct {
 	family family
 	size   int
@@ -44,6 +46,9 @@ var registry = []struct {
 	{"ecdsa-sha2-256-nistp521", algorithm{familyECDSA, 521, crypto.SHA256}, false},
 	{"ed25519", algorithm{familyEd25519, 255, 0}, true},
 	{"ed25519-ph", algorithm{familyEd25519, 255, crypto.SHA512}, false},
+	{"mldsa-44", algorithm{familyMLDSA, 44, 0}, false},
+	{"mldsa-65", algorithm{familyMLDSA, 65, 0}, false},
+	{"mldsa-87", algorithm{familyMLDSA, 87, 0}, false},
 }
 
 func defaultAlgorithms() []string {
@@ -82,7 +87,7 @@ func (a algorithm) name() string {
 	return fmt.Sprintf("ecdsa-sha2-%d-nistp%d", bits, a.size)
 }
 
-// ofKey returns the algorithm of pub with hash h. The strength of pub has been checked, so pub has one of three types.
+// ofKey returns the algorithm of pub with hash h. The strength of pub has been checked, so pub has one of four types.
 func ofKey(pub crypto.PublicKey, h crypto.Hash) algorithm {
 	switch k := pub.(type) {
 	case *rsa.PublicKey:
@@ -91,8 +96,22 @@ func ofKey(pub crypto.PublicKey, h crypto.Hash) algorithm {
 		return algorithm{familyECDSA, k.Curve.Params().BitSize, h}
 	case ed25519.PublicKey:
 		return algorithm{familyEd25519, 255, h}
+	case *mldsa.PublicKey:
+		return algorithm{familyMLDSA, parameterSet(k), h}
 	}
 	return algorithm{}
+}
+
+// parameterSet returns the number in the name of k's parameter set: 44, 65 or 87.
+func parameterSet(k *mldsa.PublicKey) int {
+	switch k.Parameters() {
+	case mldsa.MLDSA44():
+		return 44
+	case mldsa.MLDSA65():
+		return 65
+	default:
+		return 87
+	}
 }
 
 // challengeHash returns the hash that a signed challenge of pub must use.

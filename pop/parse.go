@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/mldsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"errors"
@@ -14,8 +15,8 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// Limits in bytes, checked before parsing. An RSA-4096 key is 800 bytes of PEM; the text that "openssl req -text"
-// writes before a signing request is a few KiB.
+// Limits in bytes, checked before parsing. An RSA-4096 key is 800 bytes of PEM, an ML-DSA-87 key 3.6 KiB, and a signing
+// request with such a key 10 KiB; the text that "openssl req -text" writes before a request is up to three times as long.
 const (
 	maxKey = 16 << 10
 	maxCSR = 48 << 10
@@ -95,7 +96,7 @@ func canonical(spki []byte, pub crypto.PublicKey) error {
 	switch k := pub.(type) {
 	case *ecdsa.PublicKey:
 		again, err = marshalEC(k)
-	case *rsa.PublicKey, ed25519.PublicKey:
+	case *rsa.PublicKey, ed25519.PublicKey, *mldsa.PublicKey:
 		again, err = x509.MarshalPKIXPublicKey(pub)
 	default:
 		return fmt.Errorf("unsupported key type %T", pub)

@@ -33,7 +33,8 @@ import (
 // Config is the operator's choice of permitted client keys.
 type Config struct {
 	// Algorithms lists names of the Sigstore algorithm registry, such as "ecdsa-sha2-256-nistp256". Nil selects the
-	// default list: every accepted key type, with the hash that matches its size.
+	// default list: every key type that released clients use, with the hash that matches its size. ML-DSA (FIPS 204)
+	// is accepted only if it is listed.
 	//
 	// An entry permits a key type, a size and a hash. As in Fulcio, three kinds of entries permit less than their names
 	// suggest: "rsa-sign-pss-*" permits RSA keys of that size with PKCS #1 v1.5, while PSS is never accepted;
@@ -60,7 +61,7 @@ type Policy struct {
 type Key struct {
 	// SPKI is the DER SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7).
 	SPKI []byte
-	// Public is the same key: *ecdsa.PublicKey, *rsa.PublicKey or ed25519.PublicKey.
+	// Public is the same key: *ecdsa.PublicKey, *rsa.PublicKey, ed25519.PublicKey or *mldsa.PublicKey.
 	Public crypto.PublicKey
 	// Algorithm is the registry name of key type, size and hash of the proof.
 	Algorithm string
@@ -72,7 +73,7 @@ type Proof struct {
 	PublicKey []byte
 	// Signature is the signature over Challenge: ECDSA with SHA-256, SHA-384 or SHA-512 for P-256, P-384 and P-521, in
 	// ASN.1 or as the concatenation of r and s (64, 96 or 132 bytes, IEEE P1363); PKCS #1 v1.5 with SHA-256 for RSA;
-	// pure Ed25519.
+	// pure Ed25519; pure ML-DSA with an empty context (FIPS 204 section 5.2).
 	Signature []byte
 	// Challenge is the subject of the verified identity token: the exact text of the claim.
 	Challenge string

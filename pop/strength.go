@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/mldsa"
 	"crypto/rsa"
 	"crypto/sha256"
 	"errors"
@@ -21,6 +22,7 @@ func (p *Policy) strong(spki []byte, pub crypto.PublicKey) error {
 		err = p.rsa.check(k)
 	case ed25519.PublicKey:
 		err = strongEd25519(k)
+	case *mldsa.PublicKey: // every encoding of the right length is a key, and no key is known to be weak (FIPS 204)
 	default:
 		err = fmt.Errorf("unsupported key type %T", pub)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/mldsa"
 	"crypto/rsa"
 	_ "crypto/sha512" // SHA-384 and SHA-512, which package crypto only names
 	"crypto/x509"
@@ -18,8 +19,8 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// maxSignature is in bytes: twice what RSA-4096 makes.
-const maxSignature = 1024
+// maxSignature is in bytes: more than the 4627 of ML-DSA-87, the longest signature (FIPS 204 table 2).
+const maxSignature = 5 << 10
 
 // VerifySignature checks a public key and the signature over the challenge. Its errors have the reasons KEY_MISSING,
 // KEY_MALFORMED, KEY_WEAK, PROOF_INVALID and KEY_ALGORITHM_NOT_ALLOWED, checked in this order.
@@ -117,6 +118,8 @@ func verifyChallenge(pub crypto.PublicKey, h crypto.Hash, proof Proof) error {
 		ok = rsa.VerifyPKCS1v15(k, h, digest, proof.Signature) == nil
 	case ed25519.PublicKey:
 		ok = ed25519.Verify(k, message, proof.Signature)
+	case *mldsa.PublicKey: // pure, with an empty context (RFC 9881 section 3)
+		ok = mldsa.Verify(k, message, proof.Signature, nil) == nil
 	}
 	if !ok {
 		return fmt.Errorf("signature over the challenge does not verify with the key (%T, %s)", pub, h)
@@ -162,7 +165,7 @@ func csrHash(a x509.SignatureAlgorithm) (crypto.Hash, bool) {
 		return crypto.SHA384, true
 	case x509.ECDSAWithSHA512, x509.SHA512WithRSA:
 		return crypto.SHA512, true
-	case x509.PureEd25519:
+	case x509.PureEd25519, x509.MLDSA44, x509.MLDSA65, x509.MLDSA87:
 		return 0, true
 	case x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.DSAWithSHA1:
 		return crypto.SHA1, false
