@@ -16,11 +16,16 @@ type Source struct {
 	Env string `yaml:"env"`
 	// File is a path; one trailing line end of the file is not part of the secret.
 	File string `yaml:"file" path:"secret"`
+
+	typed *[]byte // a pointer, so that no formatting verb prints the secret
 }
+
+// Typed returns a source with a secret that a person typed. It exists in the memory of this process alone.
+func Typed(value []byte) *Source { return &Source{typed: &value} }
 
 // Check finds what is wrong with s without looking for the secret. A nil Source is none. Its errors are [fault.Setting] values.
 func (s *Source) Check() error {
-	if s != nil && (s.Env == "") == (s.File == "") {
+	if s != nil && s.typed == nil && (s.Env == "") == (s.File == "") {
 		return fault.BadSetting("a secret comes from one place", "write {env: NAME} or {file: PATH}")
 	}
 	return nil
@@ -31,6 +36,9 @@ func (s *Source) Check() error {
 func (s *Source) Read() ([]byte, error) {
 	if s == nil {
 		return nil, nil
+	}
+	if s.typed != nil {
+		return *s.typed, nil
 	}
 	if s.File != "" {
 		data, err := os.ReadFile(s.File)

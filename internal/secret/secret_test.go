@@ -1,6 +1,8 @@
 package secret_test
 
 import (
+	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +33,7 @@ func TestRead(t *testing.T) { //nolint:paralleltest // it sets the environment
 		"one line end":           {file("b", "text\n\n"), "text\n", ""},
 		"line end of elsewhere":  {file("c", "text\r\n"), "text", ""},
 		"nothing but a line end": {file("d", "\n"), "", "is empty"},
+		"typed":                  {secret.Typed([]byte("by hand")), "by hand", ""},
 		"no file":                {&secret.Source{File: filepath.Join(dir, "nothing")}, "", "no such file"},
 	} {
 		got, err := c.source.Read()
@@ -49,5 +52,17 @@ func TestCheck(t *testing.T) {
 		if err := c.source.Check(); (err == nil) != c.ok {
 			t.Errorf("%+v: %v", c.source, err)
 		}
+	}
+}
+
+func TestTypedIsNotPrinted(t *testing.T) {
+	t.Parallel()
+	s := secret.Typed([]byte("by hand"))
+	if text := fmt.Sprintf("%v %+v %#v %v", s, *s, s, struct{ S *secret.Source }{s}); strings.Contains(text, "by hand") ||
+		strings.Contains(text, hex.EncodeToString([]byte("by hand"))) {
+		t.Error(text)
+	}
+	if err := s.Check(); err != nil {
+		t.Error(err)
 	}
 }

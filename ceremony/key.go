@@ -1,0 +1,195 @@
+package ceremony
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/youmark/pkcs8"
+
+	"github.com/mayfly-ca/mayfly/ca/signer"
+	"github.com/mayfly-ca/mayfly/ca/signer/backends"
+	"github.com/mayfly-ca/mayfly/ca/signer/file"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/secret"
+)
+
+// algorithms are those of the keys that a ceremony makes.
+var algorithms = []struct {
+	name string
+	make func(random io.Reader) (crypto.Signer, error)
+}{
+	{"ecdsa-p256", func(r io.Reader) (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), r) }},
+	{"ecdsa-p384", func(r io.Reader) (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P384(), r) }},
+	{"ecdsa-p521", func(r io.Reader) (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P521(), r) }},
+	{"ed25519", func(r io.Reader) (crypto.Signer, error) {
+		_, key, err := ed25519.GenerateKey(r)
+		return key, err
+	}},
+	{"rsa-3072", func(r io.Reader) (crypto.Signer, error) { return rsa.GenerateKey(r, 3072) }},
+	{"rsa-4096", func(r io.Reader) (crypto.Signer, error) { return rsa.GenerateKey(r, 4096) }},
+}
+
+// Algorithms are the names of the algorithms of keys that a ceremony makes.
+func Algorithms() []string {
+	out := make([]string, 0, len(algorithms))
+	for _, a := range algorithms {
+		out = append(out, a.name)
+	}
+	return out
+}
+
+// GenerateKey makes a key. name is one of [Algorithms].
+func GenerateKey(name string, random io.Reader) (crypto.Signer, error) {
+	for _, a := range algorithms {
+		if a.name == name {
+			return a.make(random)
+		}
+	}
+	return nil, fmt.Errorf("unknown algorithm %q", name)
+}
+
+// KeySource says where the key of a ceremony is, or how it is made.
+type KeySource struct {
+	// Table is the key backend, as below ca in mayfly.yaml.
+	Table backends.Table
+	// Generate is the algorithm of a key that is made; Table.File has its path and its password.
+	Generate string
+	// Unencrypted is true if a key that is made has no password.
+	Unencrypted bool
+}
+
+// Key is an open key of a ceremony.
+type Key struct {
+	Signer crypto.Signer
+	// Statement is what a transcript says of the key.
+	Statement KeyStatement
+	output    *Output // the file of a key that was made
+	release   func() error
+}
+
+// KeyStatement says where a key is, without its secret.
+type KeyStatement struct {
+	Backend    string `json:"backend"` // file, kms, …
+	Place      string `json:"place,omitempty"`
+	Generated  string `json:"generated,omitempty"` // the algorithm of a key that the ceremony made
+	Encrypted  bool   `json:"encrypted,omitempty"`
+	Exportable string `json:"exportable"` // yes, no or unknown
+	Reason     string `json:"exportable_because,omitempty"`
+	// PublicKey is the SHA-256 of the SubjectPublicKeyInfo, in hexadecimal.
+	PublicKey string `json:"public_key_sha256"`
+}
+
+// Close releases the key.
+func (k *Key) Close() error {
+	if k == nil || k.release == nil {
+		return nil
+	}
+	return k.release()
+}
+
+// OpenKey opens or makes a key. Nothing is written. Errors about a setting are [fault.Setting] values with a path in the
+// backend's block.
+func OpenKey(ctx context.Context, s KeySource, o Options) (*Key, error) {
+	o.defaults()
+	name, backend := s.Table.Selected()
+	if backend == nil {
+		return nil, errors.New("no key backend; write one below ca, or name a key file")
+	}
+	key := &Key{Statement: KeyStatement{Backend: name, Exportable: signer.ExportUnknown}}
+	if s.Generate != "" {
+		if err := key.generate(s, o); err != nil {
+			return nil, err
+		}
+	} else {
+		opened, err := backend.Open(ctx, signer.Options{Warn: o.Warn})
+		if err != nil {
+			return nil, fault.Under(err, name)
+		}
+		key.Signer, key.release = opened.Signer, opened.Close
+	}
+	if s.Table.File != nil {
+		key.Statement.Place = s.Table.File.Key
+	}
+	if attester, ok := backend.(signer.Attester); ok {
+		a, err := attester.Attest(ctx)
+		if err != nil {
+			return nil, errors.Join(fault.Under(err, name), key.Close())
+		}
+		key.Statement.Exportable, key.Statement.Reason = a.Exportable, a.Reason
+	} else {
+		key.Statement.Reason = "the key backend does not say"
+	}
+	spki, err := x509.MarshalPKIXPublicKey(key.Signer.Public())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("a key of type %T cannot be certified; use ECDSA, RSA or Ed25519",
+			key.Signer.Public()), key.Close())
+	}
+	sum := sha256.Sum256(spki)
+	key.Statement.PublicKey = hex.EncodeToString(sum[:])
+	return key, nil
+}
+
+func (k *Key) generate(s KeySource, o Options) error {
+	f := s.Table.File
+	if f == nil {
+		return errors.New("a key is made in a file only; make it in its place, with the tools of that place")
+	}
+	var password []byte
+	if !s.Unencrypted {
+		var err error
+		if password, err = o.Password(f.Password); err != nil {
+			return fault.Under(err, "file", "password")
+		}
+		if len(password) == 0 {
+			return errors.New("the key has no password; name one")
+		}
+	}
+	var err error
+	if k.Signer, err = GenerateKey(s.Generate, o.Rand); err != nil {
+		return err
+	}
+	text, err := EncodeKey(k.Signer, password)
+	if err != nil {
+		return err
+	}
+	k.Statement.Generated, k.Statement.Encrypted = s.Generate, len(password) > 0
+	what := "private key"
+	if len(password) > 0 {
+		what = "private key, encrypted"
+	}
+	k.output = &Output{Path: f.Key, What: what, Mode: 0o600, data: text, Secret: true}
+	return nil
+}
+
+// EncodeKey encodes a private key as PKCS#8 in PEM, encrypted if there is a password (PBES2, PBKDF2 with 600,000 rounds of
+// HMAC-SHA-256, AES-256-CBC).
+func EncodeKey(key crypto.Signer, password []byte) ([]byte, error) {
+	if len(password) == 0 {
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
+	}
+	der, err := pkcs8.MarshalPrivateKey(key, password, &pkcs8.Opts{
+		Cipher:  pkcs8.AES256CBC,
+		KDFOpts: pkcs8.PBKDF2Opts{SaltSize: 16, IterationCount: 600_000, HMACHash: crypto.SHA256},
+	})
+	if err != nil {
+		return nil, errors.New("the private key cannot be encrypted") // the cause may quote the key
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der}), nil
+}
+
+// FileKey is the source of a key in a file.
+func FileKey(key, chain string, password *secret.Source) KeySource {
+	return KeySource{Table: backends.Table{File: &file.Settings{Key: key, Chain: chain, Password: password}}}
+}

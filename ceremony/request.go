@@ -1,0 +1,244 @@
+package ceremony
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
+)
+
+// RequestOptions describe a certificate signing request (RFC 2986) for the key of a CA.
+type RequestOptions struct {
+	Subject Subject
+	Out     string // the path of the request
+}
+
+// NewRequest makes a request for an issuing certificate: it asks for the basic constraints, the path length 0, the key
+// usage and the extended key usage that a parent should certify. Files: the key, if it was made, and the request.
+func NewRequest(k *Key, r RequestOptions, o Options) (*Result, error) {
+	o.defaults()
+	subject, err := r.Subject.der()
+	if err != nil {
+		return nil, err
+	}
+	extensions, err := requested()
+	if err != nil {
+		return nil, err
+	}
+	out := &Result{Keys: []KeyStatement{k.Statement}, dry: o.DryRun}
+	if k.output != nil {
+		out.Outputs = append(out.Outputs, *k.output)
+	}
+	file := Output{Path: r.Out, What: "certificate signing request", Mode: 0o644}
+	if err := absent(pathsOf(append(out.Outputs, file))); err != nil {
+		return nil, err
+	}
+	if !o.DryRun {
+		algorithm, err := algorithmOf(k.Signer.Public())
+		if err != nil {
+			return nil, err
+		}
+		der, err := x509.CreateCertificateRequest(o.Rand, &x509.CertificateRequest{
+			RawSubject: subject, ExtraExtensions: extensions, SignatureAlgorithm: algorithm,
+		}, k.Signer)
+		if err != nil {
+			return nil, fmt.Errorf("sign the request: %w", err)
+		}
+		file.data = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+		if _, err := ParseRequest(file.data); err != nil {
+			return nil, fmt.Errorf("the request that was made: %w", err)
+		}
+	}
+	out.Outputs = append(out.Outputs, file)
+	return out, nil
+}
+
+// requested are the extensions that a request asks for.
+func requested() ([]pkix.Extension, error) {
+	basic, err := asn1.Marshal(struct {
+		IsCA       bool
+		PathLength int
+	}{true, 0})
+	if err != nil {
+		return nil, err
+	}
+	usage, err := asn1.Marshal(asn1.BitString{Bytes: []byte{0x06}, BitLength: 7}) // keyCertSign, cRLSign
+	if err != nil {
+		return nil, err
+	}
+	purpose, err := asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 3}}) // codeSigning
+	if err != nil {
+		return nil, err
+	}
+	return []pkix.Extension{
+		{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: basic},
+		{Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Critical: true, Value: usage},
+		{Id: oidExtKeyUsage, Value: purpose},
+	}, nil
+}
+
+// ParseRequest reads one certificate signing request in PEM and verifies its signature: who made it has the key.
+func ParseRequest(data []byte) (*x509.CertificateRequest, error) {
+	block, err := pemfile.Only(data, "CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
+	if err != nil {
+		return nil, err
+	}
+	r, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("the request cannot be parsed: %w", err)
+	}
+	if err := r.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("the request is not signed by its key: %w; have it made again", err)
+	}
+	return r, nil
+}
+
+// SignOptions describe a certificate that a parent signs.
+type SignOptions struct {
+	// Request is the certificate signing request. Its name and its key are certified, its extensions are not.
+	Request *x509.CertificateRequest
+	// Certificate is the CA certificate that is cross-signed, instead of a request: its name, its key, its key identifier and
+	// its path length are certified.
+	Certificate *x509.Certificate
+	// Parents has the certificate of the signing key first, its root last.
+	Parents []*x509.Certificate
+	Validity
+	PathLength int // of the new certificate; not used for cross-signing
+	// Inputs are the files that request or certificate and parents were read from, for the transcript.
+	Inputs []Input
+	// Out is the path of the chain, and Transcript that of the transcript.
+	Out, Transcript string
+	SignTranscript  bool
+}
+
+// Sign makes a certificate below the parents, whose key is k.
+func Sign(ctx context.Context, k *Key, s SignOptions, o Options) (*Result, error) {
+	o.defaults()
+	paths := []string{s.Transcript, s.Out}
+	if s.SignTranscript {
+		paths = append(paths, s.Transcript+SignatureSuffix)
+	}
+	if err := absent(paths); err != nil {
+		return nil, err
+	}
+	if err := checkParents(s.Parents); err != nil {
+		return nil, err
+	}
+	if !equalKeys(k.Signer.Public(), s.Parents[0].PublicKey) {
+		return nil, fmt.Errorf("the key is not the key of the parent (%s); name the key that belongs to the parent",
+			s.Parents[0].Subject)
+	}
+	r := request{profile: Profile{Role: RoleIntermediate, PathLength: s.PathLength}, parents: s.Parents}
+	r.profile.NotBefore, r.profile.NotAfter = s.between(o.Now, DefaultIssuingValidity)
+	operation := "sign"
+	switch c := s.Certificate; {
+	case c != nil && !c.IsCA:
+		return nil, fmt.Errorf("%s is not a CA certificate; only CA certificates are cross-signed", c.Subject)
+	case c != nil:
+		operation = "cross-sign"
+		r.key, r.profile.Subject = c.PublicKey, c.RawSubject
+		r.profile.SubjectKeyID, r.profile.PathLength = c.SubjectKeyId, max(c.MaxPathLen, 0)
+		if c.MaxPathLen < 0 {
+			r.profile.PathLength = s.PathLength
+		}
+		// never beyond what the certificate itself claims, or its new parent
+		r.profile.NotAfter = earliest(r.profile.NotAfter, c.NotAfter, s.Parents[0].NotAfter)
+		if s.NotBefore.IsZero() {
+			r.profile.NotBefore = latest(r.profile.NotBefore, s.Parents[0].NotBefore)
+		}
+	default:
+		r.key, r.profile.Subject = s.Request.PublicKey, s.Request.RawSubject
+	}
+	if s.For == 0 && s.Certificate == nil { // the default fits below every parent; a length that was asked for must fit
+		r.profile.NotAfter = earliest(r.profile.NotAfter, s.Parents[0].NotAfter)
+	}
+	m := maker{o: o, ctx: ctx, signer: k.Signer}
+	c, err := m.make(r)
+	if err != nil {
+		return nil, err
+	}
+	out := &Result{
+		Certificates: []*x509.Certificate{c}, Chain: append([]*x509.Certificate{c}, s.Parents...),
+		Keys: []KeyStatement{k.Statement}, Warnings: m.warnings, dry: o.DryRun,
+	}
+	t := &Transcript{Operation: operation, Keys: out.Keys, Inputs: s.Inputs, Certificates: m.entries}
+	for _, p := range s.Parents {
+		t.Parents = append(t.Parents, string(encode(p)))
+	}
+	return out, m.finish(out, finishing{
+		transcript: t, path: s.Transcript, sign: s.SignTranscript, signer: k.Signer,
+		last: Output{Path: s.Out, What: "chain: new certificate, then its parents", Mode: 0o644, data: encode(out.Chain...)},
+	})
+}
+
+// Import checks a certificate that a CA elsewhere issued for the request, and returns the chain as a result to be
+// written. certificate is the new certificate; parents are those above it, its root last.
+func Import(request *x509.CertificateRequest, chain []*x509.Certificate, out string, o Options) (*Result, error) {
+	o.defaults()
+	if err := absent([]string{out}); err != nil {
+		return nil, err
+	}
+	if len(chain) == 0 {
+		return nil, errors.New("no certificate; name the file that the parent returned")
+	}
+	c := chain[0]
+	if !equalKeys(c.PublicKey, request.PublicKey) {
+		return nil, fmt.Errorf("the certificate (%s) is not for the key of the request; name the certificate that the parent issued for it",
+			c.Subject)
+	}
+	r := &Result{Certificates: chain[:1], Chain: chain, dry: o.DryRun}
+	if !bytes.Equal(c.RawSubject, request.RawSubject) {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("the parent changed the subject from %s to %s", request.Subject, c.Subject))
+	}
+	var problems []string
+	for _, q := range ca.Examine(chain, o.Now, x509.ExtKeyUsageCodeSigning) {
+		for _, f := range q.Findings {
+			if q.Level <= ca.Production {
+				problems = append(problems, f.Problem+"; "+f.Fix)
+			} else {
+				r.Warnings = append(r.Warnings, f.Problem+"; "+f.Fix)
+			}
+		}
+	}
+	if len(problems) > 0 {
+		return nil, errors.New(strings.Join(problems, "\n"))
+	}
+	r.Outputs = []Output{{Path: out, What: "chain: issuing certificate first, root last", Mode: 0o644, data: encode(chain...)}}
+	return r, nil
+}
+
+// checkParents checks that parents are a chain of their own, with a root at its end.
+func checkParents(parents []*x509.Certificate) error {
+	if len(parents) == 0 {
+		return errors.New("no parent; name the certificate of the signing key, with its own parents after it")
+	}
+	_, err := ca.ParseChain(encode(parents...))
+	return err
+}
+
+// FileInput returns a file that a ceremony read, for its transcript.
+func FileInput(path string, data []byte) Input {
+	sum := sha256.Sum256(data)
+	return Input{Path: filepath.ToSlash(path), SHA256: hex.EncodeToString(sum[:]), Content: string(data)}
+}
+
+func earliest(times ...time.Time) time.Time {
+	return slices.MinFunc(times, time.Time.Compare)
+}
+
+func latest(times ...time.Time) time.Time {
+	return slices.MaxFunc(times, time.Time.Compare)
+}

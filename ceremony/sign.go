@@ -1,0 +1,282 @@
+package ceremony
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"strings"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/tbs"
+)
+
+// backdate is how far before now a certificate begins if its plan does not say when.
+const backdate = ca.MaxBackdate
+
+func bigEndian(serial []byte) *big.Int { return new(big.Int).SetBytes(serial) }
+
+// newSerial returns 20 random octets, of which the first bit is 0 and the second one 1: positive, and always of full
+// length (RFC 5280 §4.1.2.2).
+func newSerial(random io.Reader) ([]byte, error) {
+	serial := make([]byte, 20)
+	if _, err := io.ReadFull(random, serial); err != nil {
+		return nil, fmt.Errorf("random numbers: %w", err)
+	}
+	serial[0] = serial[0]&0x7f | 0x40
+	return serial, nil
+}
+
+// order is one certificate to be made.
+type order struct {
+	profile Profile
+	serial  []byte
+	key     crypto.PublicKey    // that is certified
+	parents []*x509.Certificate // the issuer first, its root last; empty: the certificate signs itself
+	signer  crypto.PublicKey    // the public key of the issuer
+	now     time.Time
+}
+
+func (o order) issuer() *x509.Certificate {
+	if len(o.parents) == 0 {
+		return nil
+	}
+	return o.parents[0]
+}
+
+// unsigned is a TBSCertificate that passed the lint.
+type unsigned struct {
+	raw       []byte
+	algorithm []byte                  // DER AlgorithmIdentifier
+	scheme    x509.SignatureAlgorithm // the same
+	parsed    *x509.Certificate       // with a throwaway signature: for people
+	warnings  []string
+}
+
+// standIn returns a throwaway key whose signatures have the algorithm of key.
+func standIn(key crypto.PublicKey) (crypto.Signer, error) {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		switch k.Curve {
+		case elliptic.P256(), elliptic.P384(), elliptic.P521():
+			return ecdsa.GenerateKey(k.Curve, rand.Reader)
+		}
+		return nil, fmt.Errorf("the curve %s is not allowed for a CA; use P-256, P-384 or P-521", k.Curve.Params().Name)
+	case *rsa.PublicKey: // the length of the key is not part of the algorithm
+		return rsa.GenerateKey(rand.Reader, 2048)
+	case ed25519.PublicKey:
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		return private, err
+	}
+	return nil, fmt.Errorf("a key of type %T cannot sign certificates here; use ECDSA, RSA or Ed25519", key)
+}
+
+// build returns the TBSCertificate of the order. The same order gives the same bytes.
+func (o order) build() (*unsigned, error) {
+	throwaway, err := standIn(o.signer)
+	if err != nil {
+		return nil, err
+	}
+	template, err := o.profile.template(o.serial)
+	if err != nil {
+		return nil, err
+	}
+	parent := template
+	if issuer := o.issuer(); issuer != nil {
+		parent = &x509.Certificate{RawSubject: issuer.RawSubject, SubjectKeyId: issuer.SubjectKeyId}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, o.key, throwaway)
+	if err != nil {
+		return nil, err
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	parts, err := tbs.Split(der)
+	if err != nil {
+		return nil, err
+	}
+	return &unsigned{raw: parts.TBS, algorithm: parts.Algorithm, scheme: c.SignatureAlgorithm, parsed: c}, nil
+}
+
+// prepare builds and lints. What it returns may be signed.
+func (o order) prepare() (*unsigned, error) {
+	u, err := o.build()
+	if err != nil {
+		return nil, err
+	}
+	if u.warnings, err = o.lint(u.parsed, false); err != nil {
+		return nil, fmt.Errorf("lint before signing: %w", err)
+	}
+	return u, nil
+}
+
+// lint checks a certificate against its profile and the requirements of its chain. signed is false for a certificate with
+// a throwaway signature.
+func (o order) lint(c *x509.Certificate, signed bool) (warnings []string, err error) {
+	if err := o.profile.lint(c, o.serial, o.key); err != nil {
+		return nil, err
+	}
+	chain := append([]*x509.Certificate{c}, o.parents...)
+	issuer := chain[min(1, len(chain)-1)]
+	switch {
+	case !bytes.Equal(c.RawIssuer, issuer.RawSubject):
+		return nil, errors.New("the issuer is not the subject of the parent")
+	case len(o.parents) > 0 && !bytes.Equal(c.AuthorityKeyId, issuer.SubjectKeyId):
+		return nil, errors.New("the authority key identifier is not the subject key identifier of the parent")
+	case len(o.parents) > 0 && !issuer.IsCA:
+		return nil, fmt.Errorf("the parent (%s) is not a CA certificate; name a CA certificate", issuer.Subject)
+	}
+	if !signed {
+		return examine(chain, o, unsignedRows)
+	}
+	if err := issuer.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature); err != nil {
+		return nil, fmt.Errorf("the signature does not verify with the key of the issuer: %w", err)
+	}
+	return examine(chain, o, nil)
+}
+
+// unsignedRows are the requirements that a certificate without its signature cannot meet.
+var unsignedRows = []string{"names and signatures"}
+
+// examine returns an error if the chain does not meet a requirement that matters here, and the other findings as
+// warnings. Requirements that the new certificate alone is responsible for count in full; those of its parents count if
+// a running CA needs them.
+func examine(chain []*x509.Certificate, o order, skip []string) (warnings []string, err error) {
+	switch {
+	case o.profile.Role == RoleTimestamping:
+		return nil, checkTimestamping(chain, o)
+	case len(o.parents) == 0: // a root issues nothing to clients
+		skip = append([]string{"path length 0", "extended key usage alone", "intermediate"}, skip...)
+	case o.profile.PathLength > 0: // an intermediate above others
+		skip = append([]string{"path length 0"}, skip...)
+	}
+	at := o.now
+	if at.Before(o.profile.NotBefore) { // a certificate may be made before it is needed
+		at = o.profile.NotBefore
+	}
+	var problems []string
+	for _, r := range ca.Examine(chain, at, o.profile.usage()) {
+		if contains(skip, r.Name) {
+			continue
+		}
+		for _, f := range r.Findings {
+			text := f.Problem + "; " + f.Fix
+			if r.Level <= ca.Production || f.Certificate == 0 && r.Name != "one family of algorithms" {
+				problems = append(problems, text)
+			} else {
+				warnings = append(warnings, text)
+			}
+		}
+	}
+	if len(problems) > 0 {
+		return nil, errors.New(strings.Join(problems, "\n"))
+	}
+	return warnings, nil
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// checkTimestamping checks the certificate of a timestamp authority as RFC 3161 §2.3 and its verifiers demand.
+func checkTimestamping(chain []*x509.Certificate, o order) error {
+	leaf, parent := chain[0], chain[len(chain)-1]
+	switch {
+	case len(o.parents) == 0:
+		return errors.New("a certificate for timestamping needs a parent")
+	case leaf.NotAfter.After(chain[1].NotAfter) || leaf.NotBefore.Before(chain[1].NotBefore):
+		return fmt.Errorf("the certificate is valid until %s, longer than its issuer; write a shorter validity",
+			leaf.NotAfter.Format(time.RFC3339))
+	case !o.now.Before(parent.NotAfter):
+		return errors.New("the root is expired; make a new one")
+	}
+	return nil
+}
+
+// certify signs what was linted and lints the result.
+func (o order) certify(_ context.Context, u *unsigned, key crypto.Signer, random io.Reader) (*x509.Certificate, error) {
+	if !equalKeys(key.Public(), o.signer) {
+		return nil, errors.New("the signing key is not the key of the issuer; name the key that belongs to the parent")
+	}
+	signature, err := signMessage(key, u.scheme, u.raw, random)
+	if err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	der, err := tbs.Certificate(u.raw, u.algorithm, signature)
+	if err != nil {
+		return nil, err
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("the signed certificate cannot be parsed: %w", err)
+	}
+	if !bytes.Equal(c.RawTBSCertificate, u.raw) {
+		return nil, errors.New("the signed certificate is not what was linted")
+	}
+	if _, err := o.lint(c, true); err != nil {
+		return nil, fmt.Errorf("lint after signing: %w", err)
+	}
+	return c, nil
+}
+
+func equalKeys(a, b crypto.PublicKey) bool {
+	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(b)
+}
+
+// signMessage signs message as the algorithm says: over its digest, or for Ed25519 over itself.
+func signMessage(key crypto.Signer, a x509.SignatureAlgorithm, message []byte, random io.Reader) ([]byte, error) {
+	var hash crypto.Hash
+	switch a {
+	case x509.SHA256WithRSA, x509.ECDSAWithSHA256:
+		hash = crypto.SHA256
+	case x509.ECDSAWithSHA384:
+		hash = crypto.SHA384
+	case x509.ECDSAWithSHA512:
+		hash = crypto.SHA512
+	case x509.PureEd25519:
+		return key.Sign(random, message, crypto.Hash(0))
+	default:
+		return nil, fmt.Errorf("no signatures with %s are made here", a)
+	}
+	h := hash.New()
+	h.Write(message)
+	return key.Sign(random, h.Sum(nil), hash)
+}
+
+// algorithmOf returns the algorithm with which a key signs certificates.
+func algorithmOf(key crypto.PublicKey) (x509.SignatureAlgorithm, error) {
+	switch k := key.(type) {
+	case *rsa.PublicKey:
+		return x509.SHA256WithRSA, nil
+	case ed25519.PublicKey:
+		return x509.PureEd25519, nil
+	case *ecdsa.PublicKey:
+		switch k.Curve {
+		case elliptic.P256():
+			return x509.ECDSAWithSHA256, nil
+		case elliptic.P384():
+			return x509.ECDSAWithSHA384, nil
+		case elliptic.P521():
+			return x509.ECDSAWithSHA512, nil
+		}
+	}
+	return 0, fmt.Errorf("a key of type %T cannot sign here; use ECDSA, RSA or Ed25519", key)
+}
