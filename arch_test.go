@@ -47,6 +47,8 @@ var layers = map[string][]string{
 	"ca/signer/remote":   {"fault"},                           // the guard around a key outside this process
 	"ca/signer":          {"ca", "ca/signer/remote", "fault"}, // and each backend below it
 	"ca/signer/backends": {"ca/signer", "fault"},              // the table of them
+	// makes certificates of CAs with the keys of any backend
+	"ceremony":           {"ca", "ca/signer", "ca/signer/backends", "fault", "tbs"},
 	"ctlog":              {"fault", "loglist", "tbs"},
 	"ctlog/embedded":     {"monitor", "fault", "loglist", "tbs"},          // one parser of checkpoints
 	"ctlog/remote":       {"ctlog", "monitor", "fault", "loglist", "tbs"}, // a head proves a log's key
@@ -85,6 +87,7 @@ var layers = map[string][]string{
 		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "ctlog",
 		"ctlog/embedded", "monitor",
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
+		"ceremony", "ca/signer/backends",
 	},
 	"cmd/mayfly-bench": {"cmd/internal/cli", "dev", "dev/idp", "node", "client", "ca", "tbs"},
 

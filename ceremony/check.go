@@ -25,27 +25,12 @@ type CheckOptions struct {
 // not in production, makes its line wrong; the others make it a warning or a note.
 func Check(o CheckOptions) []Line {
 	var lines []Line
-	for _, r := range ca.Examine(o.Chain, o.Now, o.Usage) {
-		l := Line{Check: r.Name, Result: OK}
-		if len(r.Findings) > 0 {
-			switch r.Level {
-			case ca.Required, ca.Production:
-				l.Result = Wrong
-			case ca.Advised:
-				l.Result = Warning
-			case ca.Customary:
-				l.Result = Note
-			}
-			var details, fixes []string
-			for _, f := range r.Findings {
-				details = append(details, f.Problem)
-				if !contains(fixes, f.Fix) {
-					fixes = append(fixes, f.Fix)
-				}
-			}
-			l.Detail, l.Fix = strings.Join(details, "; "), strings.Join(fixes, "; ")
+	if o.Usage == x509.ExtKeyUsageTimeStamping {
+		lines = timestampingLines(o)
+	} else {
+		for _, r := range ca.Examine(o.Chain, o.Now, o.Usage) {
+			lines = append(lines, lineOf(r))
 		}
-		lines = append(lines, l)
 	}
 	if o.Key == nil || len(o.Chain) == 0 {
 		return lines
@@ -65,9 +50,34 @@ func Check(o CheckOptions) []Line {
 		}
 	}
 	return append(lines, belongs, signs, Line{
-		Check: "the key can be exported", Result: Note,
+		Check: "whether the key can be exported", Result: Note,
 		Detail: o.Key.Statement.Exportable + ": " + o.Key.Statement.Reason,
 	})
+}
+
+// lineOf is the line of a requirement.
+func lineOf(r ca.Requirement) Line {
+	l := Line{Check: r.Name, Result: OK}
+	if len(r.Findings) == 0 {
+		return l
+	}
+	switch r.Level {
+	case ca.Required, ca.Production:
+		l.Result = Wrong
+	case ca.Advised:
+		l.Result = Warning
+	case ca.Customary:
+		l.Result = Note
+	}
+	var details, fixes []string
+	for _, f := range r.Findings {
+		details = append(details, f.Problem)
+		if !contains(fixes, f.Fix) {
+			fixes = append(fixes, f.Fix)
+		}
+	}
+	l.Detail, l.Fix = strings.Join(details, "; "), strings.Join(fixes, "; ")
+	return l
 }
 
 // testMessage is the beginning of what [Key.Test] signs. It is not DER, so that the signature can never be that of a
@@ -84,7 +94,7 @@ func (k *Key) Test() error {
 	if err != nil {
 		return err
 	}
-	signature, err := signMessage(k.Signer, a, message, rand.Reader)
+	signature, err := signing{k.Signer, a, rand.Reader}.sign(message)
 	if err != nil {
 		return err
 	}

@@ -86,6 +86,8 @@ type KeyStatement struct {
 	Encrypted  bool   `json:"encrypted,omitempty"`
 	Exportable string `json:"exportable"` // yes, no or unknown
 	Reason     string `json:"exportable_because,omitempty"`
+	// Evidence has the facts behind Exportable, by name.
+	Evidence map[string]string `json:"evidence,omitempty"`
 	// PublicKey is the SHA-256 of the SubjectPublicKeyInfo, in hexadecimal.
 	PublicKey string `json:"public_key_sha256"`
 }
@@ -127,6 +129,7 @@ func OpenKey(ctx context.Context, s KeySource, o Options) (*Key, error) {
 			return nil, errors.Join(fault.Under(err, name), key.Close())
 		}
 		key.Statement.Exportable, key.Statement.Reason = a.Exportable, a.Reason
+		key.Statement.Evidence = a.Evidence
 	} else {
 		key.Statement.Reason = "the key backend does not say"
 	}

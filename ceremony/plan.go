@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/ca/signer/backends"
 	"github.com/mayfly-ca/mayfly/fault"
 )
@@ -136,11 +135,6 @@ func (p *Part) check() error {
 
 func (p *Plan) timestamping() bool { return p.Purpose == Timestamping }
 
-func (p *Part) chainFile() string {
-	_, b := p.Key.Selected()
-	return b.ChainFile()
-}
-
 func (p *Part) validity() Validity {
 	v := Validity{For: p.ValidFor}
 	if p.NotBefore != "" {
@@ -154,7 +148,7 @@ func (p *Plan) TranscriptFile() string {
 	if p.Transcript != "" {
 		return p.Transcript
 	}
-	return filepath.Join(filepath.Dir(p.Issuing.chainFile()), "transcript.json")
+	return filepath.Join(filepath.Dir(p.Issuing.Key.ChainFile()), "transcript.json")
 }
 
 // paths are those of all files that the ceremony makes, in the order in which they are written.
@@ -165,11 +159,11 @@ func (p *Plan) paths() []string {
 			out = append(out, part.Key.File.Key)
 		}
 	}
-	out = append(out, p.Root.chainFile(), p.TranscriptFile())
+	out = append(out, p.Root.Key.ChainFile(), p.TranscriptFile())
 	if p.SignTranscript {
 		out = append(out, p.TranscriptFile()+SignatureSuffix)
 	}
-	return append(out, p.Issuing.chainFile())
+	return append(out, p.Issuing.Key.ChainFile())
 }
 
 // profiles returns what the two certificates say, for a ceremony at the time now. The key identifiers depend on the keys
@@ -193,6 +187,3 @@ func (p *Plan) profiles(now time.Time) (root, issuing Profile, err error) {
 	}
 	return root, issuing, nil
 }
-
-// backend is the backend of a key and its name in the configuration.
-func (p *Part) backend() (string, signer.Backend) { return p.Key.Selected() }

@@ -184,13 +184,20 @@ func Sign(ctx context.Context, k *Key, s SignOptions, o Options) (*Result, error
 	})
 }
 
-// Import checks a certificate that a CA elsewhere issued for the request, and returns the chain as a result to be
-// written. certificate is the new certificate; parents are those above it, its root last.
-func Import(request *x509.CertificateRequest, chain []*x509.Certificate, out string, o Options) (*Result, error) {
+// ImportOptions describe a certificate that a CA elsewhere issued.
+type ImportOptions struct {
+	Request *x509.CertificateRequest // that the certificate was issued for
+	Chain   []*x509.Certificate      // the new certificate, then its parents, the root last
+	Out     string                   // the path of the chain
+}
+
+// Import checks a certificate that a CA elsewhere issued for a request, and returns the chain as a result to be written.
+func Import(i ImportOptions, o Options) (*Result, error) {
 	o.defaults()
-	if err := absent([]string{out}); err != nil {
+	if err := absent([]string{i.Out}); err != nil {
 		return nil, err
 	}
+	request, chain := i.Request, i.Chain
 	if len(chain) == 0 {
 		return nil, errors.New("no certificate; name the file that the parent returned")
 	}
@@ -216,7 +223,7 @@ func Import(request *x509.CertificateRequest, chain []*x509.Certificate, out str
 	if len(problems) > 0 {
 		return nil, errors.New(strings.Join(problems, "\n"))
 	}
-	r.Outputs = []Output{{Path: out, What: "chain: issuing certificate first, root last", Mode: 0o644, data: encode(chain...)}}
+	r.Outputs = []Output{{Path: i.Out, What: "chain: issuing certificate first, root last", Mode: 0o644, data: encode(chain...)}}
 	return r, nil
 }
 

@@ -122,8 +122,8 @@ func (p *Plan) Run(ctx context.Context, o Options) (*Result, error) {
 			r.Outputs = append(r.Outputs, *k.output)
 		}
 	}
-	rootFile := Output{Path: p.Root.chainFile(), What: "root certificate", Mode: 0o644, data: encode(root)}
-	chainFile := Output{Path: p.Issuing.chainFile(), What: "chain: issuing certificate, root", Mode: 0o644, data: encode(r.Chain...)}
+	rootFile := Output{Path: p.Root.Key.ChainFile(), What: "root certificate", Mode: 0o644, data: encode(root)}
+	chainFile := Output{Path: p.Issuing.Key.ChainFile(), What: "chain: issuing certificate, root", Mode: 0o644, data: encode(r.Chain...)}
 	if p.timestamping() {
 		chainFile.What = "chain: certificate of the timestamp authority, root"
 	}

@@ -133,10 +133,15 @@ func (o order) lint(c *x509.Certificate, signed bool) (warnings []string, err er
 	switch {
 	case !bytes.Equal(c.RawIssuer, issuer.RawSubject):
 		return nil, errors.New("the issuer is not the subject of the parent")
+	case len(o.parents) > 0 && bytes.Equal(c.RawSubject, issuer.RawSubject):
+		return nil, fmt.Errorf("the certificate has the name of its parent (%s); choose another name", issuer.Subject)
 	case len(o.parents) > 0 && !bytes.Equal(c.AuthorityKeyId, issuer.SubjectKeyId):
 		return nil, errors.New("the authority key identifier is not the subject key identifier of the parent")
 	case len(o.parents) > 0 && !issuer.IsCA:
 		return nil, fmt.Errorf("the parent (%s) is not a CA certificate; name a CA certificate", issuer.Subject)
+	}
+	if err := o.checkRoom(chain); err != nil {
+		return nil, err
 	}
 	if !signed {
 		return examine(chain, o, unsignedRows)
@@ -145,6 +150,18 @@ func (o order) lint(c *x509.Certificate, signed bool) (warnings []string, err er
 		return nil, fmt.Errorf("the signature does not verify with the key of the issuer: %w", err)
 	}
 	return examine(chain, o, nil)
+}
+
+// checkRoom checks that the parents allow as many CAs below them as the path length of the new certificate promises.
+func (o order) checkRoom(chain []*x509.Certificate) error {
+	for i, p := range chain[1:] {
+		below := i + 1 + o.profile.PathLength
+		if limited := p.MaxPathLen > 0 || p.MaxPathLenZero; o.profile.PathLength > 0 && limited && p.MaxPathLen < below {
+			return fmt.Errorf("the path length of the parent %s is %d; with the path length %d of the new certificate %d CAs could be "+
+				"below it; choose a shorter path length, or another parent", p.Subject, p.MaxPathLen, o.profile.PathLength, below)
+		}
+	}
+	return nil
 }
 
 // unsignedRows are the requirements that a certificate without its signature cannot meet.
@@ -198,6 +215,9 @@ func contains(list []string, s string) bool {
 // checkTimestamping checks the certificate of a timestamp authority as RFC 3161 §2.3 and its verifiers demand.
 func checkTimestamping(chain []*x509.Certificate, o order) error {
 	leaf, parent := chain[0], chain[len(chain)-1]
+	if err := checkTimestampingLeaf(leaf); err != nil {
+		return err
+	}
 	switch {
 	case len(o.parents) == 0:
 		return errors.New("a certificate for timestamping needs a parent")
@@ -215,7 +235,7 @@ func (o order) certify(_ context.Context, u *unsigned, key crypto.Signer, random
 	if !equalKeys(key.Public(), o.signer) {
 		return nil, errors.New("the signing key is not the key of the issuer; name the key that belongs to the parent")
 	}
-	signature, err := signMessage(key, u.scheme, u.raw, random)
+	signature, err := signing{key, u.scheme, random}.sign(u.raw)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
@@ -241,10 +261,17 @@ func equalKeys(a, b crypto.PublicKey) bool {
 	return ok && k.Equal(b)
 }
 
-// signMessage signs message as the algorithm says: over its digest, or for Ed25519 over itself.
-func signMessage(key crypto.Signer, a x509.SignatureAlgorithm, message []byte, random io.Reader) ([]byte, error) {
+// signing is a key with the algorithm that it signs with.
+type signing struct {
+	key       crypto.Signer
+	algorithm x509.SignatureAlgorithm
+	random    io.Reader
+}
+
+// sign signs message as the algorithm says: its digest, or for Ed25519 the message itself.
+func (s signing) sign(message []byte) ([]byte, error) {
 	var hash crypto.Hash
-	switch a {
+	switch s.algorithm {
 	case x509.SHA256WithRSA, x509.ECDSAWithSHA256:
 		hash = crypto.SHA256
 	case x509.ECDSAWithSHA384:
@@ -252,13 +279,13 @@ func signMessage(key crypto.Signer, a x509.SignatureAlgorithm, message []byte, r
 	case x509.ECDSAWithSHA512:
 		hash = crypto.SHA512
 	case x509.PureEd25519:
-		return key.Sign(random, message, crypto.Hash(0))
+		return s.key.Sign(s.random, message, crypto.Hash(0))
 	default:
-		return nil, fmt.Errorf("no signatures with %s are made here", a)
+		return nil, fmt.Errorf("no signatures with %s are made here", s.algorithm)
 	}
 	h := hash.New()
 	h.Write(message)
-	return key.Sign(random, h.Sum(nil), hash)
+	return s.key.Sign(s.random, h.Sum(nil), hash)
 }
 
 // algorithmOf returns the algorithm with which a key signs certificates.

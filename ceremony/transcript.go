@@ -135,7 +135,7 @@ func signTranscript(key crypto.Signer, data []byte, random io.Reader) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	return signMessage(key, a, data, random)
+	return signing{key, a, random}.sign(data)
 }
 
 // The results of a [Line].
@@ -228,6 +228,9 @@ func onlyCertificate(text string) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
+	if string(encode(certs[0])) != text {
+		return nil, errors.New("something stands before or after the certificate")
+	}
 	return certs[0], nil
 }
 
@@ -259,6 +262,9 @@ func (r *replay) remake(e Entry) (*x509.Certificate, error) {
 	}
 	if err := e.Profile.check(); err != nil {
 		return nil, err
+	}
+	if name, err := nameOf(e.Profile.Subject); err != nil || name != e.Profile.Name {
+		return nil, errors.New("its subject has two forms that differ")
 	}
 	o := order{profile: e.Profile, serial: serial, key: key, signer: key, now: r.t.Time}
 	if e.Issuer != "" {

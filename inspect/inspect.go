@@ -27,26 +27,30 @@ const ToBeIssued = "certificate to be issued"
 // Certificate is the description of a certificate. A CA certificate has no identity.
 type Certificate struct {
 	// Kind is "certificate", "precertificate", "issuing certificate", "root certificate" or [ToBeIssued].
-	Kind               string      `json:"kind"`
-	Identity           *Identity   `json:"identity,omitempty"`
-	Subject            string      `json:"subject,omitempty"`
-	IssuedBy           string      `json:"issued_by"`
-	Serial             string      `json:"serial"`
-	NotBefore          time.Time   `json:"not_before"`
-	NotAfter           time.Time   `json:"not_after"`
-	Lifetime           string      `json:"lifetime"`
-	TimeLeft           string      `json:"time_left"`
-	Expired            bool        `json:"expired"`
-	PublicKey          string      `json:"public_key"`
-	SignatureAlgorithm string      `json:"signature_algorithm"`
-	KeyUsage           []string    `json:"key_usage,omitempty"`
-	ExtendedKeyUsage   []string    `json:"extended_key_usage,omitempty"`
-	SubjectKeyID       string      `json:"subject_key_id,omitempty"`
-	AuthorityKeyID     string      `json:"authority_key_id,omitempty"`
-	Extensions         []Value     `json:"extensions,omitempty"`
-	Other              []Value     `json:"other_extensions,omitempty"`
-	SCTs               []Timestamp `json:"scts,omitempty"`
-	Fingerprint        string      `json:"sha256"`
+	Kind               string    `json:"kind"`
+	Identity           *Identity `json:"identity,omitempty"`
+	Subject            string    `json:"subject,omitempty"`
+	IssuedBy           string    `json:"issued_by"`
+	Serial             string    `json:"serial"`
+	NotBefore          time.Time `json:"not_before"`
+	NotAfter           time.Time `json:"not_after"`
+	Lifetime           string    `json:"lifetime"`
+	TimeLeft           string    `json:"time_left"`
+	Expired            bool      `json:"expired"`
+	PublicKey          string    `json:"public_key"`
+	SignatureAlgorithm string    `json:"signature_algorithm"`
+	KeyUsage           []string  `json:"key_usage,omitempty"`
+	ExtendedKeyUsage   []string  `json:"extended_key_usage,omitempty"`
+	// PathLength of a CA certificate, if it has one.
+	PathLength     *int        `json:"path_length,omitempty"`
+	SubjectKeyID   string      `json:"subject_key_id,omitempty"`
+	AuthorityKeyID string      `json:"authority_key_id,omitempty"`
+	Extensions     []Value     `json:"extensions,omitempty"`
+	Other          []Value     `json:"other_extensions,omitempty"`
+	SCTs           []Timestamp `json:"scts,omitempty"`
+	Fingerprint    string      `json:"sha256"`
+	// PublicKeySHA256 is the SHA-256 of the SubjectPublicKeyInfo.
+	PublicKeySHA256 string `json:"public_key_sha256"`
 }
 
 // Identity is the identity that a certificate names.
@@ -80,13 +84,18 @@ func Describe(c *x509.Certificate, now time.Time, logs map[[32]byte]string) (Cer
 		Kind: "certificate", Subject: c.Subject.String(), IssuedBy: c.Issuer.String(),
 		Serial:    hex.EncodeToString(c.SerialNumber.Bytes()),
 		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), Lifetime: c.NotAfter.Sub(c.NotBefore).String(),
-		TimeLeft: timeLeft(c, now), Expired: now.After(c.NotAfter), PublicKey: keyName(c.PublicKey),
+		TimeLeft: timeLeft(c, now), Expired: now.After(c.NotAfter), PublicKey: KeyName(c.PublicKey),
 		SignatureAlgorithm: c.SignatureAlgorithm.String(), KeyUsage: keyUsages(c.KeyUsage),
 		ExtendedKeyUsage: extendedKeyUsages(c),
 		SubjectKeyID:     hex.EncodeToString(c.SubjectKeyId), AuthorityKeyID: hex.EncodeToString(c.AuthorityKeyId),
 		Fingerprint: hex.EncodeToString(sum[:]),
 	}
+	spki := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	v.PublicKeySHA256 = hex.EncodeToString(spki[:])
 	if c.IsCA {
+		if c.MaxPathLen > 0 || c.MaxPathLenZero {
+			v.PathLength = &c.MaxPathLen
+		}
 		v.Kind = "issuing certificate"
 		if c.CheckSignatureFrom(c) == nil {
 			v.Kind = "root certificate"

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,7 +26,8 @@ func timeLeft(c *x509.Certificate, now time.Time) string {
 	return human.Duration(c.NotAfter.Sub(now)) + " left"
 }
 
-func keyName(k any) string {
+// KeyName is the algorithm of a public key with its size, for people.
+func KeyName(k any) string {
 	switch k := k.(type) {
 	case *ecdsa.PublicKey:
 		return "ECDSA " + k.Params().Name
@@ -53,11 +55,14 @@ func keyUsages(u x509.KeyUsage) []string {
 func extendedKeyUsages(c *x509.Certificate) []string {
 	var out []string
 	for _, u := range c.ExtKeyUsage {
-		if u == x509.ExtKeyUsageCodeSigning {
+		switch u {
+		case x509.ExtKeyUsageCodeSigning:
 			out = append(out, "code signing")
-			continue
+		case x509.ExtKeyUsageTimeStamping:
+			out = append(out, "timestamping")
+		default:
+			out = append(out, fmt.Sprintf("usage %d", u))
 		}
-		out = append(out, fmt.Sprintf("usage %d", u))
 	}
 	for _, o := range c.UnknownExtKeyUsage {
 		out = append(out, o.String())
@@ -102,6 +107,9 @@ func (v Certificate) Write(w io.Writer, st terminal.Style) error {
 	t.Add("serial", v.Serial)
 	t.Add("public key", v.PublicKey)
 	t.Add("signature", v.SignatureAlgorithm)
+	if v.PathLength != nil {
+		t.Add("path length", strconv.Itoa(*v.PathLength))
+	}
 	t.Add("usage", strings.Join(append(v.KeyUsage, v.ExtendedKeyUsage...), ", "))
 	if v.Fingerprint != "" {
 		t.Add("sha256", v.Fingerprint)

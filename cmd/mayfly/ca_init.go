@@ -1,161 +1,242 @@
 package main
 
 import (
-	"crypto"
-	"crypto/x509"
-	"encoding/pem"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
-	"time"
+	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/youmark/pkcs8"
 
-	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/ca/signer/backends"
+	"github.com/mayfly-ca/mayfly/ca/signer/file"
+	"github.com/mayfly-ca/mayfly/ceremony"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/fault"
-	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/internal/secret"
+	"github.com/mayfly-ca/mayfly/internal/shell"
 )
-
-func newCA() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "ca",
-		Short: "Make the keys and the chain of a new CA",
-		Args:  cobra.NoArgs,
-		RunE:  runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
-	}
-	cmd.AddCommand(newCAInit())
-	return cmd
-}
 
 // caInitFlags are those of "ca init".
 type caInitFlags struct {
-	dir, organization string
-	password          secret.Source
-	plain             bool
+	dir, organization           string
+	plan                        string
+	password, rootPassword      passwordFlags
+	plain, timestamping, signed bool
+	dry                         bool
+
+	// what was typed in place of flags
+	typedRoot, typedIssuing []byte
 }
 
 func newCAInit() *cobra.Command {
-	f := &caInitFlags{}
+	f := &caInitFlags{rootPassword: passwordFlags{prefix: "root-"}}
 	cmd := &cobra.Command{
-		Use:   "init --dir DIR",
+		Use:   "init [--dir DIR | --plan FILE]",
 		Short: "Make a root and an issuing certificate with their keys",
 		Long: "init makes a P-384 root that is valid for ten years and a P-256 issuing certificate below it. The " +
 			"issuing certificate is\n" +
 			"valid for five years, has path length 0 and signs code-signing certificates only. The keys are " +
 			"encrypted (PKCS#8) with a\n" +
-			"password from the environment or from a file. init replaces no file.\n\n" +
+			"password from the environment or from a file. In a terminal, init asks for what no flag says.\n\n" +
+			"With --plan, names, validities, algorithms and key backends come from one YAML file that can be " +
+			"reviewed before; the\n" +
+			"keys may be in a KMS or a hardware module.\n\n" +
+			"Every certificate is linted before its TBSCertificate is signed, and again with its signature. " +
+			"init replaces no file, and\n" +
+			"writes the chain last. A transcript has every input, digest and output; see \"mayfly ca replay\".\n\n" +
 			"The running CA does not need root-key.pem: keep it offline, for the next issuing certificate.",
-		Example: "  CA_PASSWORD=... mayfly ca init --dir ca --organization \"Example Inc.\" --password-env CA_PASSWORD",
-		Args:    cobra.NoArgs,
-		RunE:    runs(func(cmd *cobra.Command, _ []string) error { return f.run(cmd.OutOrStdout()) }),
+		Example: "  CA_PASSWORD=... mayfly ca init --dir ca --organization \"Example Inc.\" --password-env CA_PASSWORD\n" +
+			"  mayfly ca init --plan plan.yaml --dry-run",
+		Args: cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error { return f.run(cmd) }),
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.dir, "dir", "", "directory for the files; made if it does not exist (required)")
+	fl.StringVar(&f.dir, "dir", "", "directory for the files; made if it does not exist")
+	fl.StringVar(&f.plan, "plan", "", "YAML file with all that is to be made, in place of the other flags")
 	fl.StringVar(&f.organization, "organization", "mayfly", "organization in the names of both certificates")
-	fl.StringVar(&f.password.Env, "password-env", "", "environment variable with the password of the keys")
-	fl.StringVar(&f.password.File, "password-file", "", "file with the password of the keys")
+	f.password.register(cmd, "the keys")
+	f.rootPassword.register(cmd, "the root's key, if it has another one")
 	fl.BoolVar(&f.plain, "no-password", false, "write the keys without encryption")
+	fl.BoolVar(&f.timestamping, "timestamping", false, "make the chain of a timestamp authority (RFC 3161) in place of a CA")
+	fl.BoolVar(&f.signed, "sign-transcript", false, "sign the transcript with the root's key")
+	fl.BoolVar(&f.dry, "dry-run", false, "print the files and the certificates; sign and write nothing")
 	return cmd
 }
 
-func (f *caInitFlags) run(out io.Writer) error {
-	if f.dir == "" {
-		return cli.Usage("--dir is missing; write --dir DIR")
-	}
-	named := f.password.Env != "" || f.password.File != ""
-	if named == f.plain {
-		return cli.Usage("write one of --password-env NAME, --password-file FILE and --no-password")
-	}
-	var password []byte
-	if named {
-		if err := f.password.Check(); err != nil {
-			return cli.Usage("write one of --password-env NAME, --password-file FILE and --no-password")
+func (f *caInitFlags) run(cmd *cobra.Command) error {
+	o := ceremonyOptions(cmd, f.dry)
+	plan := &ceremony.Plan{}
+	if f.plan != "" {
+		if f.dir != "" || f.password.named() || f.rootPassword.named() || f.plain || f.timestamping || f.signed ||
+			cmd.Flags().Changed("organization") {
+			return cli.Usage("--plan says all that is to be made; of the other flags only --dry-run goes with it")
 		}
-		var err error
-		if password, err = f.password.Read(); err != nil {
-			return f.passwordProblem(err)
-		}
-	}
-	for _, name := range caFiles {
-		if path := filepath.Join(f.dir, name); there(path) {
-			return fmt.Errorf("%s is there: keys are not replaced; choose another directory with --dir", path)
-		}
-	}
-	if err := os.MkdirAll(f.dir, 0o700); err != nil {
-		return err
-	}
-	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: f.organization, Now: time.Now()})
-	if err != nil {
-		return err
-	}
-	var chain []byte
-	for _, c := range h.Chain {
-		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
-	}
-	for i, key := range []any{h.RootKey, h.Key} {
-		text, err := privatePEM(key, password)
+		data, err := config.Decode(config.File{Path: f.plan}, plan, plan.Check)
 		if err != nil {
 			return err
 		}
-		if err := durable.WriteFile(filepath.Join(f.dir, caFiles[i]), text, 0o600); err != nil {
+		in := ceremony.FileInput(f.plan, data)
+		o.PlanFile = &in
+	} else {
+		if err := f.complete(cmd); err != nil {
+			return err
+		}
+		plan = f.planned()
+		if err := plan.Check(); err != nil {
+			if s, ok := errors.AsType[*fault.Setting](err); ok { // the flags say no other part of it
+				return cli.Usage("--organization: %s; %s", s.Problem, s.Fix)
+			}
+			return err
+		}
+		if f.typedRoot != nil {
+			o.Password = func(s *secret.Source) ([]byte, error) {
+				if s == plan.Root.Key.File.Password {
+					return f.typedRoot, nil
+				}
+				return f.typedIssuing, nil
+			}
+		}
+	}
+	r, err := plan.Run(cmd.Context(), o)
+	if err != nil {
+		if f.plan != "" {
+			at := config.LocateIn(config.File{Path: f.plan, Data: []byte(o.PlanFile.Content)}, &ceremony.Plan{}, err)
+			if _, ok := errors.AsType[config.Problems](at); ok {
+				return cli.Misconfigured(at)
+			}
+		}
+		return err
+	}
+	if err := concluded(cmd, r, f.dry); err != nil || f.dry {
+		return err
+	}
+	return f.print(cmd.OutOrStdout(), plan, r)
+}
+
+// complete checks the flags, and in a terminal asks for what they do not say.
+func (f *caInitFlags) complete(cmd *cobra.Command) error {
+	passwords := f.password.named() || f.plain
+	if ask := newAsker(cmd); (f.dir == "" || !passwords) && ask.possible() {
+		if err := f.guide(cmd, ask); err != nil {
+			return err
+		}
+		passwords = true
+	}
+	switch {
+	case f.dir == "":
+		return missing("dir", "DIR")
+	case !passwords, f.password.named() && f.plain && f.typedRoot == nil, f.plain && f.rootPassword.named():
+		return cli.Usage("write one of --password-env NAME, --password-file FILE and --no-password")
+	case f.typedRoot != nil || f.plain:
+		return nil
+	}
+	for _, p := range []*passwordFlags{&f.password, &f.rootPassword} {
+		if p.named() {
+			if _, err := p.read(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// passwordVariable is the environment variable in the printed configuration if the password was typed.
+const passwordVariable = "MAYFLY_CA_PASSWORD" //nolint:gosec // the name of a variable
+
+// guide asks what no flag says.
+func (f *caInitFlags) guide(cmd *cobra.Command, ask *asker) error {
+	fmt.Fprint(ask.out, "This makes a root and an issuing certificate with their keys. Nothing is written before the last "+
+		"question, and no file is replaced.\n\n")
+	var err error
+	if !cmd.Flags().Changed("organization") {
+		if f.organization, err = ask.ask("Organization in the certificates", f.organization); err != nil {
 			return err
 		}
 	}
-	if err := durable.WriteFile(filepath.Join(f.dir, caFiles[2]), chain, 0o644); err != nil {
+	if f.dir == "" {
+		if f.dir, err = ask.ask("Directory for the files", "ca"); err != nil {
+			return err
+		}
+	}
+	if !f.password.named() && !f.plain {
+		fmt.Fprintln(ask.out, "\nThe root's key is kept offline, the CA's key is used by the running CA: two passwords.")
+		if f.typedRoot, err = ask.newPassword("Password of the root's key"); err != nil {
+			return err
+		}
+		if f.typedIssuing, err = ask.newPassword("Password of the CA's key"); err != nil {
+			return err
+		}
+		f.password.source.Env = passwordVariable
+	}
+	plan := f.planned()
+	fmt.Fprintf(ask.out, "\nThe root:                %s, valid for ten years; its key, %s, goes offline\n"+
+		"The issuing certificate: %s, valid for five years\nFiles:                   %s\n\n",
+		plan.Root.Subject.CommonName, plan.Root.Key.File.Key, plan.Issuing.Subject.CommonName, f.dir)
+	return ask.confirm("Make them?")
+}
+
+// planned is the plan that the flags say.
+func (f *caInitFlags) planned() *ceremony.Plan {
+	in := func(name string) string { return filepath.Join(f.dir, name) }
+	part := func(name, algorithm, key, chain string) ceremony.Part {
+		return ceremony.Part{
+			Subject:  ceremony.Subject{Organization: f.organization, CommonName: f.organization + " " + name},
+			Generate: algorithm, Unencrypted: f.plain,
+			Key: backends.Table{File: &file.Settings{Key: in(key), Chain: in(chain)}},
+		}
+	}
+	p := &ceremony.Plan{
+		Root: part("root", "ecdsa-p384", "root-key.pem", "root.pem"), Issuing: part("issuing", "ecdsa-p256", "ca-key.pem", "chain.pem"),
+		SignTranscript: f.signed,
+	}
+	if f.timestamping {
+		p.Purpose = ceremony.Timestamping
+		p.Root = part("timestamp root", "ecdsa-p384", "root-key.pem", "root.pem")
+		p.Issuing = part("timestamp authority", "ecdsa-p256", "tsa-key.pem", "chain.pem")
+	}
+	if !f.plain {
+		root, issuing := f.password.source, f.password.source
+		if f.rootPassword.named() {
+			root = f.rootPassword.source
+		}
+		p.Root.Key.File.Password, p.Issuing.Key.File.Password = &root, &issuing
+	}
+	return p
+}
+
+// print prints where the keys are, the block for mayfly.yaml and the next command. The output is YAML: all but the block
+// is a comment.
+func (f *caInitFlags) print(out io.Writer, plan *ceremony.Plan, r *ceremony.Result) error {
+	var text bytes.Buffer
+	if err := printWritten(&text, r); err != nil {
 		return err
 	}
-	setting := ""
-	switch {
-	case f.password.Env != "":
-		setting = fmt.Sprintf("\n    password: {env: %s}", f.password.Env)
-	case f.password.File != "":
-		setting = fmt.Sprintf("\n    password: {file: %s}", f.password.File)
+	for line := range strings.Lines(text.String()) {
+		fmt.Fprint(out, "# ", line)
 	}
-	_, err = fmt.Fprintf(out, "# in mayfly.yaml; %s is to be kept off-line\nca:\n  file:\n    chain: %s\n    key: %s%s\n",
-		filepath.Join(f.dir, caFiles[0]), filepath.Join(f.dir, caFiles[2]), filepath.Join(f.dir, caFiles[1]), setting)
-	return err
-}
-
-// passwordProblem says which flag names no password.
-func (f *caInitFlags) passwordProblem(err error) error {
-	s, ok := errors.AsType[*fault.Setting](err)
-	switch {
-	case ok && f.password.Env != "":
-		return cli.Usage("--password-env %s: %s; %s", f.password.Env, s.Problem, s.Fix)
-	case ok:
-		return cli.Usage("--password-file %s: %s; %s", f.password.File, s.Problem, s.Fix)
+	chain := plan.Issuing.Key.ChainFile()
+	if root := plan.Root.Key.File; root != nil {
+		at, err := filepath.Abs(root.Key)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "#\n# The root's key is %s: move it to a medium that is kept offline, with a copy elsewhere.\n", at)
 	}
-	return err
-}
-
-// privatePEM encodes a key as PKCS#8, encrypted if there is a password.
-func privatePEM(key any, password []byte) ([]byte, error) {
-	if len(password) == 0 {
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
+	if plan.Purpose == ceremony.Timestamping {
+		_, err := fmt.Fprintf(out, "# next: mayfly ca check --timestamping %s\n", shell.Quote(chain))
+		return err
 	}
-	der, err := pkcs8.MarshalPrivateKey(key, password, &pkcs8.Opts{
-		Cipher: pkcs8.AES256CBC, KDFOpts: pkcs8.PBKDF2Opts{
-			SaltSize: 16, IterationCount: 600_000,
-			HMACHash: crypto.SHA256,
-		},
-	})
+	if f.typedIssuing != nil {
+		fmt.Fprintf(out, "# The CA takes the password that you typed from the environment variable %s.\n", passwordVariable)
+	}
+	block, err := config.KeyBackend(plan.Issuing.Key)
 	if err != nil {
-		return nil, errors.New("the private key cannot be encrypted") // the cause may quote it
+		return err
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der}), nil
-}
-
-// caFiles are the files of a CA, in the order in which they are written.
-var caFiles = []string{"root-key.pem", "ca-key.pem", "chain.pem"}
-
-func there(name string) bool {
-	_, err := os.Stat(name)
-	return !errors.Is(err, fs.ErrNotExist)
+	_, err = fmt.Fprintf(out, "# next: mayfly ca check %s, then put this into mayfly.yaml\n%s", shell.Quote(chain), block)
+	return err
 }

@@ -3,6 +3,7 @@
 package terminal
 
 import (
+	"errors"
 	"io"
 	"os"
 	"strings"
@@ -80,4 +81,21 @@ func (t *Table) Write(w io.Writer, st Style) error {
 		}
 	}
 	return nil
+}
+
+// ErrNoTerminal says that a secret cannot be asked for, because standard input is not a terminal.
+var ErrNoTerminal = errors.New("standard input is not a terminal")
+
+// ReadSecret reads a line from the terminal in, which does not show what is typed. The prompt goes to out.
+func ReadSecret(in any, out io.Writer, prompt string) ([]byte, error) {
+	f, ok := in.(*os.File)
+	if !ok || !IsTerminal(f) {
+		return nil, ErrNoTerminal
+	}
+	if _, err := io.WriteString(out, prompt); err != nil {
+		return nil, err
+	}
+	secret, err := term.ReadPassword(int(f.Fd())) //nolint:gosec // a file descriptor fits
+	_, lineErr := io.WriteString(out, "\n")
+	return secret, errors.Join(err, lineErr)
 }

@@ -68,6 +68,14 @@ func (t Table) Selected() (name string, b signer.Backend) {
 	return "", nil
 }
 
+// ChainFile is the path of the chain of the backend that is set; see [signer.Backend]. It is empty if none is set.
+func (t Table) ChainFile() string {
+	if _, b := t.Selected(); b != nil {
+		return b.ChainFile()
+	}
+	return ""
+}
+
 // Check validates the settings without reading a file. Its errors are [fault.Setting] values.
 func (t Table) Check() error {
 	var errs []error

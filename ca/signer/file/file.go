@@ -58,7 +58,7 @@ func (s *Settings) ChainFile() string { return s.Chain }
 func (s *Settings) Attest(context.Context) (signer.Attestation, error) {
 	return signer.Attestation{
 		Exportable: signer.ExportYes,
-		Reason:     "it is a file: whoever can read " + s.Key + " and knows its password has the key",
+		Reason:     "it is a file: whoever can read it, and knows its password if it has one, has the key",
 	}, nil
 }
 

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/ceremony"
+)
+
+func newCACrossSign() *cobra.Command {
+	f := &caSignFlags{}
+	cmd := &cobra.Command{
+		Use:   "cross-sign --certificate FILE --parent FILE --out FILE",
+		Short: "Have a second parent certify the name and the key of an existing CA certificate",
+		Long: "cross-sign makes a second certificate for an existing CA: the same name, key and key identifier, below " +
+			"another parent.\n" +
+			"Verifiers that trust only the other parent then verify what the CA issues. The validity ends no later than that " +
+			"of the\n" +
+			"existing certificate and of the parent. The path length of the parent must allow what is below: a root of " +
+			"\"mayfly ca init\"\n" +
+			"can cross-sign the issuing certificate of another root, not that root itself.\n\n" +
+			"The certificate is linted before and after it is signed. cross-sign replaces no file.",
+		Example: "  mayfly ca cross-sign --certificate new/chain.pem --parent old/root.pem --key old/root-key.pem " +
+			"--password-env ROOT_PASSWORD --out cross.pem",
+		Args: cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case f.certificate == "":
+				return missing("certificate", "FILE")
+			case f.out == "":
+				return missing("out", "FILE")
+			}
+			certs, in, err := readChainFile(cmd, f.certificate)
+			if err != nil {
+				return err
+			}
+			if len(certs) > 1 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "mayfly: %s has %d certificates; the first one, %s, is cross-signed\n", f.certificate,
+					len(certs), certs[0].Subject)
+			}
+			return f.sign(cmd, ceremony.SignOptions{Certificate: certs[0], Inputs: []ceremony.Input{in}})
+		}),
+	}
+	cmd.Flags().StringVar(&f.certificate, "certificate", "", "the CA certificate, or a chain that begins with it (PEM or DER; required)")
+	f.register(cmd)
+	return cmd
+}

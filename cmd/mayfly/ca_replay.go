@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/ceremony"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/internal/input"
+)
+
+func newCAReplay() *cobra.Command {
+	var asJSON bool
+	var plan string
+	cmd := &cobra.Command{
+		Use:   "replay TRANSCRIPT",
+		Short: "Verify that the certificates of a ceremony are what its plan says",
+		Long: "replay builds each certificate of a transcript again from its profile, its serial number and the public keys, " +
+			"and compares\n" +
+			"the bytes. It verifies all signatures, and compares plan, inputs and outputs with their digests in the " +
+			"transcript. The\n" +
+			"signature of the transcript, TRANSCRIPT.sig, is verified if it is there. No key is needed.\n\n" +
+			"Exit status: 0 everything agrees, 1 a file cannot be read, 3 something differs.",
+		Example: "  mayfly ca replay ca/transcript.json --plan reviewed-plan.yaml",
+		Args:    cobra.ExactArgs(1),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			lines, err := replayed(cmd, args[0], plan)
+			if err != nil {
+				return err
+			}
+			return printLines(cmd.OutOrStdout(), lines, asJSON)
+		}),
+	}
+	cmd.Flags().StringVar(&plan, "plan", "", "the plan that was reviewed; it must be the one of the transcript, byte for byte")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// replayed replays the transcript in a file. plan is the reviewed plan, or "".
+func replayed(cmd *cobra.Command, path, plan string) ([]ceremony.Line, error) {
+	data, err := input.Read(cmd.InOrStdin(), path)
+	if err != nil {
+		return nil, err
+	}
+	t, err := ceremony.ParseTranscript(data)
+	if err != nil {
+		return nil, err
+	}
+	o := ceremony.ReplayOptions{Data: data, Dir: filepath.Dir(path)}
+	if o.Signature, err = os.ReadFile(path + ceremony.SignatureSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var lines []ceremony.Line
+	if t.Plan != nil {
+		o.Plan = &ceremony.Plan{}
+		if _, err := config.Decode(config.File{Path: t.Plan.Path, Data: []byte(t.Plan.Content)}, o.Plan, o.Plan.Check); err != nil {
+			return nil, err
+		}
+	}
+	if plan != "" {
+		reviewed, err := input.Read(cmd.InOrStdin(), plan)
+		if err != nil {
+			return nil, err
+		}
+		l := ceremony.Line{Check: "the plan of the transcript is " + plan, Result: ceremony.OK}
+		if t.Plan == nil || !bytes.Equal(reviewed, []byte(t.Plan.Content)) {
+			l.Result, l.Detail = ceremony.Wrong, "they differ"
+			l.Fix = "do not use the certificates: another plan was carried out"
+		}
+		lines = append(lines, l)
+	}
+	return append(lines, t.Replay(o)...), nil
+}
