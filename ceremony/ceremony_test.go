@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -85,8 +86,12 @@ func TestRun(t *testing.T) {
 		root, issuing string
 		mixed         bool
 	}{
-		{"ecdsa-p384", "ecdsa-p256", false}, {"ecdsa-p521", "ecdsa-p384", false}, {"ecdsa-p256", "ecdsa-p521", false},
-		{"ed25519", "ed25519", false}, {"rsa-3072", "rsa-3072", false}, {"ecdsa-p384", "ed25519", true},
+		{"ecdsa-p384", "ecdsa-p256", false},
+		{"ecdsa-p521", "ecdsa-p384", false},
+		{"ecdsa-p256", "ecdsa-p521", false},
+		{"ed25519", "ed25519", false},
+		{"rsa-3072", "rsa-3072", false},
+		{"ecdsa-p384", "ed25519", true},
 	} {
 		t.Run(c.root+" "+c.issuing, func(t *testing.T) {
 			t.Parallel()
@@ -178,7 +183,7 @@ func TestDryRun(t *testing.T) {
 			t.Errorf("%s has a real signature", c.Subject)
 		}
 	}
-	if err := r.Write(); err == nil || ondisk.Listing(t, dir) != ondisk.Listing(t, dir) {
+	if err := r.Write(); err == nil {
 		t.Error("a dry run wrote")
 	}
 	if all, err := os.ReadDir(dir); err != nil || len(all) > 0 {
@@ -231,11 +236,11 @@ func TestPlanCheck(t *testing.T) {
 		"root.path_length: a root with path length 0": func(p *Plan) { p.Root.PathLength = &zero },
 		"issuing.path_length: the path length":        func(p *Plan) { p.Issuing.PathLength = &zero },
 		"root.key: no key backend":                    func(p *Plan) { p.Root.Key = backends.Table{} },
-		"root.key: a key that is lost":                func(p *Plan) { p.Root.Key = backends.Table{Ephemeral: &ephemeral.Settings{}} },
+		"root.key: the key would be lost":             func(p *Plan) { p.Root.Key = backends.Table{Ephemeral: &ephemeral.Settings{}} },
 		"issuing.key.file.chain: chain is missing":    func(p *Plan) { p.Issuing.Key.File.Chain = "" },
-		"root.key.file: the key needs either":         func(p *Plan) { p.Root.Key.File.Password = nil },
-		"issuing.key.file: the key needs either":      func(p *Plan) { p.Issuing.Unencrypted = true },
-		"root.unencrypted: it is about a key":         func(p *Plan) { p.Root.Generate, p.Root.Unencrypted = "", true },
+		"root.key.file: the key has neither":          func(p *Plan) { p.Root.Key.File.Password = nil },
+		"issuing.key.file: the key has neither":       func(p *Plan) { p.Issuing.Unencrypted = true },
+		"root.unencrypted: it applies only":           func(p *Plan) { p.Root.Generate, p.Root.Unencrypted = "", true },
 		"ca-key.pem is written twice":                 func(p *Plan) { p.Root.Key.File.Key = p.Issuing.Key.File.Key },
 		"chain.pem is written twice":                  func(p *Plan) { p.Transcript = p.Issuing.Key.File.Chain },
 	} {
@@ -447,7 +452,7 @@ func TestNothingIsReplaced(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := p.Run(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), "keys are not replaced") {
+			if _, err := p.Run(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), "no file is replaced") {
 				t.Errorf("%s: %v", name, err)
 			}
 			if err := os.Remove(path); err != nil {
@@ -457,12 +462,12 @@ func TestNothingIsReplaced(t *testing.T) {
 			if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil { // after the keys were made
 				t.Fatal(err)
 			}
-			before := ondisk.Listing(t, dir)
+			before := ondisk.Contents(t, dir)
 			if err := r.Write(); err == nil {
 				t.Errorf("%s was replaced", name)
 			}
-			if after := ondisk.Listing(t, dir); after[strings.Index(after, "\n"):] != before[strings.Index(before, "\n"):] {
-				t.Errorf("%s: files changed:\n%s\n%s", name, before, after)
+			if !maps.Equal(before, ondisk.Contents(t, dir)) {
+				t.Errorf("%s: files changed", name)
 			}
 		}
 	}

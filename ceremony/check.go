@@ -94,7 +94,7 @@ func (k *Key) Test() error {
 	if err != nil {
 		return err
 	}
-	signature, err := signing{k.Signer, a, rand.Reader}.sign(message)
+	signature, err := signing{key: k.Signer, algorithm: a, random: rand.Reader}.sign(message)
 	if err != nil {
 		return err
 	}

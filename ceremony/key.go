@@ -146,7 +146,7 @@ func OpenKey(ctx context.Context, s KeySource, o Options) (*Key, error) {
 func (k *Key) generate(s KeySource, o Options) error {
 	f := s.Table.File
 	if f == nil {
-		return errors.New("a key is made in a file only; make it in its place, with the tools of that place")
+		return errors.New("keys are made in files only; make this one in its place, with the tools of that place")
 	}
 	var password []byte
 	if !s.Unencrypted {

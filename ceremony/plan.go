@@ -120,15 +120,15 @@ func (p *Part) check() error {
 	_, b := p.Key.Selected()
 	switch {
 	case b.Temporary():
-		errs = append(errs, fault.BadSetting("a key that is lost when this process ends", "use another key backend", "key"))
+		errs = append(errs, fault.BadSetting("the key would be lost when this process ends", "use another key backend", "key"))
 	case p.Generate != "" && p.Key.File == nil:
-		errs = append(errs, fault.BadSetting("a key is made in a file only",
+		errs = append(errs, fault.BadSetting("keys are made in files only",
 			"make it in its place, with the tools of that place, and remove the key generate", "generate"))
 	case p.Generate == "" && p.Unencrypted:
-		errs = append(errs, fault.BadSetting("it is about a key that is made, and none is", "remove the key", "unencrypted"))
+		errs = append(errs, fault.BadSetting("it applies only to a key that is made (generate)", "remove the key", "unencrypted"))
 	case p.Generate != "" && (p.Key.File.Password != nil) == p.Unencrypted:
-		errs = append(errs, fault.BadSetting("the key needs either a password or the word that it has none",
-			"write key.file.password, or unencrypted: true", "key", "file"))
+		errs = append(errs, fault.BadSetting("the key has neither a password nor unencrypted: true, or it has both",
+			"write one of key.file.password and unencrypted: true", "key", "file"))
 	}
 	return errors.Join(errs...)
 }

@@ -51,13 +51,17 @@ func (s Subject) name() pkix.Name {
 // der returns the name in DER. Its error says which part cannot stand in a certificate.
 func (s Subject) der() ([]byte, error) {
 	for _, part := range []struct{ name, text string }{
-		{"common_name", s.CommonName}, {"organization", s.Organization}, {"organizational_unit", s.OrganizationalUnit},
-		{"country", s.Country}, {"province", s.Province}, {"locality", s.Locality},
+		{"common_name", s.CommonName},
+		{"organization", s.Organization},
+		{"organizational_unit", s.OrganizationalUnit},
+		{"country", s.Country},
+		{"province", s.Province},
+		{"locality", s.Locality},
 	} {
 		hidden, found := printable.Hidden(part.text)
 		switch {
 		case found:
-			return nil, fmt.Errorf("%s has the character %q, which nobody sees; remove the character", part.name, hidden)
+			return nil, fmt.Errorf("%s has the character %q, which is not visible; remove the character", part.name, hidden)
 		case len([]rune(part.text)) > maxName:
 			return nil, fmt.Errorf("%s has more than %d characters; write a shorter one", part.name, maxName)
 		}

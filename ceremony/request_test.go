@@ -90,7 +90,7 @@ func TestRequestAndSign(t *testing.T) {
 	if lines := replayFile(t, o.Transcript); Failed(lines) || lines[len(lines)-1].Result != OK {
 		t.Errorf("%+v", lines)
 	}
-	if _, err := Sign(t.Context(), root, o, Options{}); err == nil || !strings.Contains(err.Error(), "not replaced") {
+	if _, err := Sign(t.Context(), root, o, Options{}); err == nil || !strings.Contains(err.Error(), "no file is replaced") {
 		t.Errorf("again: %v", err)
 	}
 	// A CA below a CA, with a path length that the root allows, and no more.

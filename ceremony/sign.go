@@ -231,11 +231,11 @@ func checkTimestamping(chain []*x509.Certificate, o order) error {
 }
 
 // certify signs what was linted and lints the result.
-func (o order) certify(_ context.Context, u *unsigned, key crypto.Signer, random io.Reader) (*x509.Certificate, error) {
+func (o order) certify(ctx context.Context, u *unsigned, key crypto.Signer, random io.Reader) (*x509.Certificate, error) {
 	if !equalKeys(key.Public(), o.signer) {
 		return nil, errors.New("the signing key is not the key of the issuer; name the key that belongs to the parent")
 	}
-	signature, err := signing{key, u.scheme, random}.sign(u.raw)
+	signature, err := signing{key, u.scheme, random, ctx}.sign(u.raw)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
@@ -266,6 +266,7 @@ type signing struct {
 	key       crypto.Signer
 	algorithm x509.SignatureAlgorithm
 	random    io.Reader
+	ctx       context.Context //nolint:containedctx // of one call
 }
 
 // sign signs message as the algorithm says: its digest, or for Ed25519 the message itself.
@@ -279,13 +280,23 @@ func (s signing) sign(message []byte) ([]byte, error) {
 	case x509.ECDSAWithSHA512:
 		hash = crypto.SHA512
 	case x509.PureEd25519:
-		return s.key.Sign(s.random, message, crypto.Hash(0))
+		return s.digest(message, crypto.Hash(0))
 	default:
 		return nil, fmt.Errorf("no signatures with %s are made here", s.algorithm)
 	}
 	h := hash.New()
 	h.Write(message)
-	return s.key.Sign(s.random, h.Sum(nil), hash)
+	return s.digest(h.Sum(nil), hash)
+}
+
+// digest has the key sign. A key outside of this process stops waiting when the context ends.
+func (s signing) digest(digest []byte, hash crypto.Hash) ([]byte, error) {
+	if k, ok := s.key.(interface {
+		SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error)
+	}); ok && s.ctx != nil {
+		return k.SignContext(s.ctx, digest, hash)
+	}
+	return s.key.Sign(s.random, digest, hash)
 }
 
 // algorithmOf returns the algorithm with which a key signs certificates.

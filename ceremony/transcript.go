@@ -135,7 +135,7 @@ func signTranscript(key crypto.Signer, data []byte, random io.Reader) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	return signing{key, a, random}.sign(data)
+	return signing{key: key, algorithm: a, random: random}.sign(data)
 }
 
 // The results of a [Line].
@@ -264,7 +264,7 @@ func (r *replay) remake(e Entry) (*x509.Certificate, error) {
 		return nil, err
 	}
 	if name, err := nameOf(e.Profile.Subject); err != nil || name != e.Profile.Name {
-		return nil, errors.New("its subject has two forms that differ")
+		return nil, errors.New("its subject and its subject_der differ")
 	}
 	o := order{profile: e.Profile, serial: serial, key: key, signer: key, now: r.t.Time}
 	if e.Issuer != "" {

@@ -76,7 +76,7 @@ func TestCAInit(t *testing.T) {
 			t.Fatal(err)
 		}
 		delete(before, filepath.Join(files, "chain.pem"))
-		if status, _, errs := command(t, args...); status != cli.ExitFailed || !strings.Contains(errs, "keys are not replaced") {
+		if status, _, errs := command(t, args...); status != cli.ExitFailed || !strings.Contains(errs, "no file is replaced") {
 			t.Errorf("a second run: %d %s", status, errs)
 		}
 		if !maps.Equal(before, ondisk.Contents(t, dir)) {
