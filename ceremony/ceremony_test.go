@@ -235,7 +235,7 @@ func TestPlanCheck(t *testing.T) {
 		"root.path_length: path length -1":            func(p *Plan) { p.Root.PathLength = &negative },
 		"root.path_length: a root with path length 0": func(p *Plan) { p.Root.PathLength = &zero },
 		"issuing.path_length: the path length":        func(p *Plan) { p.Issuing.PathLength = &zero },
-		"root.key: no key backend":                    func(p *Plan) { p.Root.Key = backends.Table{} },
+		"root.key: the key backend is missing":        func(p *Plan) { p.Root.Key = backends.Table{} },
 		"root.key: the key would be lost":             func(p *Plan) { p.Root.Key = backends.Table{Ephemeral: &ephemeral.Settings{}} },
 		"issuing.key.file.chain: chain is missing":    func(p *Plan) { p.Issuing.Key.File.Chain = "" },
 		"root.key.file: the key has neither":          func(p *Plan) { p.Root.Key.File.Password = nil },
