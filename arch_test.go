@@ -120,6 +120,8 @@ var owners = map[string][]string{
 	"github.com/sigstore/sigstore-go":               {"trust"},
 	"github.com/theupdateframework/go-tuf":          {"trust"},
 	"github.com/sigstore/sigstore/":                 {"cmd/mayfly", "ca/signer", "trust"},
+	"software.sslmate.com/src/go-pkcs12":            {"ca/signer"},
+	"filippo.io/age":                                {"ca/signer"},
 	"github.com/spf13":                              {"cmd/mayfly", "cmd/mayfly-bench", "cmd/internal/cli"},
 	"github.com/zmap":                               {},
 	"github.com/google/go-cmp":                      {},

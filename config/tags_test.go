@@ -52,6 +52,7 @@ func TestPathTags(t *testing.T) {
 		"audit.reconcile.journals pattern",
 		"audit.salt.file secret",
 		"audit.syslog.ca_cert read",
+		"ca.file.age_identity secret",
 		"ca.file.chain read",
 		"ca.file.key secret",
 		"ca.file.password.file secret",

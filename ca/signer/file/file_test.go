@@ -82,14 +82,14 @@ func TestOpen(t *testing.T) {
 		"a password too many": {pk8, "secure", ec, "a password is set, but the private key is not encrypted", ""},
 
 		"no password":    {sealed, "", nil, "", "the private key is encrypted; set its password"},
-		"wrong password": {sealed, "open", nil, "", "wrong password or damaged file"},
+		"wrong password": {sealed, "open", nil, "", "wrong password, or the encrypted bytes are damaged"},
 		"old form, no password": {
 			legacy("EC PRIVATE KEY", ecDER, x509.PEMCipherAES256), "", nil, "",
 			"set its password",
 		},
 		"old form, wrong password": {
 			legacy("EC PRIVATE KEY", ecDER, x509.PEMCipherAES256), "open", nil, "DEK-Info",
-			"wrong password or damaged file",
+			"wrong password, or the encrypted bytes are damaged",
 		},
 		"damaged": {
 			strings.Replace(pk8, "\nM", "\n!", 1), "", nil, "",
@@ -139,7 +139,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// FuzzOpen: no error has a part of the key or of the password.
+// FuzzOpen: no error has a part of the key or of the password, and no file takes longer than the bounds allow.
 func FuzzOpen(f *testing.F) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -152,6 +152,18 @@ func FuzzOpen(f *testing.F) {
 	f.Add([]byte(block("PRIVATE KEY", der)), "")
 	f.Add([]byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: "+
 		"DES-CBC,0123456789ABCDEF\n\nAAAAAAAAAAA=\n-----END EC PRIVATE KEY-----\n"), "a long password")
+	names, err := filepath.Glob("testdata/openssl/p256.*")
+	if err != nil || len(names) == 0 {
+		f.Fatalf("%d files, %v", len(names), err)
+	}
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data, "secure")
+	}
+	f.Add(seal(f, block("PRIVATE KEY", der), true, passphrase(f, "secure", 2)), "secure")
 	f.Fuzz(func(t *testing.T, data []byte, password string) {
 		signer, err := file.ParseKey(file.KeyOptions{Key: data, Password: []byte(password)})
 		if (signer == nil) != (err != nil) {

@@ -1,0 +1,133 @@
+package file
+
+import (
+	"bytes"
+	"crypto"
+	"errors"
+	"io"
+
+	"filippo.io/age"
+	"filippo.io/age/armor"
+
+	"github.com/mayfly-ca/mayfly/internal/bounded"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
+)
+
+const (
+	ageIntro = "age-encryption.org/v1\n"
+	ageBegin = "-----BEGIN AGE ENCRYPTED FILE-----"
+)
+
+// isAge reports whether age encrypted data.
+func isAge(data []byte) bool {
+	return bytes.HasPrefix(data, []byte(ageIntro)) || bytes.HasPrefix(bytes.TrimSpace(data), []byte(ageBegin))
+}
+
+// checkIdentities reports what is wrong in a file with identities.
+func checkIdentities(data []byte) error {
+	if _, err := age.ParseIdentities(bytes.NewReader(data)); err != nil { // the cause may quote a line of the file
+		return &pemfile.Error{
+			Problem: "the file has no identity of age, or a line that is none",
+			Fix:     "write the path of a file that \"age-keygen\" wrote",
+		}
+	}
+	return nil
+}
+
+// ageIdentities returns what may decrypt the key.
+func (o KeyOptions) ageIdentities() ([]age.Identity, error) {
+	if len(o.AgeIdentities) > 0 {
+		if err := checkIdentities(o.AgeIdentities); err != nil {
+			return nil, err
+		}
+		return age.ParseIdentities(bytes.NewReader(o.AgeIdentities))
+	}
+	if len(o.Password) == 0 {
+		return nil, &pemfile.Error{
+			Problem: "age encrypted the private key", Fix: "set its password, or the age identity that decrypts it",
+		}
+	}
+	id, err := age.NewScryptIdentity(string(o.Password))
+	if err != nil {
+		return nil, errAge
+	}
+	id.SetMaxWorkFactor(maxAgeLogN)
+	return []age.Identity{bounding{id}}, nil
+}
+
+// bounding gives the error of a work factor beyond the bound a type.
+type bounding struct{ *age.ScryptIdentity }
+
+// Unwrap implements [age.Identity].
+func (b bounding) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	key, err := b.ScryptIdentity.Unwrap(stanzas)
+	if err == nil || errors.Is(err, age.ErrIncorrectIdentity) {
+		return key, err
+	}
+	return nil, &pemfile.Error{
+		Problem: "the key derivation of age is damaged, or its work factor is above 20",
+		Fix:     "restore the file, or encrypt the key again with \"age -p -a -o NEW KEY\"",
+	}
+}
+
+var errAge = &pemfile.Error{
+	Problem: "the file that age encrypted is damaged", Fix: "restore the file",
+}
+
+// parseAge reads a private key in PEM that age encrypted.
+func (o KeyOptions) parseAge() (crypto.Signer, error) {
+	if err := approved("the encryption by age"); err != nil {
+		return nil, err
+	}
+	identities, err := o.ageIdentities()
+	if err != nil {
+		return nil, err
+	}
+	in := io.Reader(bytes.NewReader(o.Key))
+	if !bytes.HasPrefix(o.Key, []byte(ageIntro)) {
+		in = armor.NewReader(in)
+	}
+	plain, err := age.Decrypt(in, identities...)
+	var wrong *age.NoIdentityMatchError
+	var located *pemfile.Error
+	switch {
+	case errors.As(err, &located):
+		return nil, located
+	case errors.As(err, &wrong) && len(o.AgeIdentities) > 0:
+		return nil, &pemfile.Error{
+			Problem: "none of the age identities decrypts the private key",
+			Fix:     "set the identity whose recipient the key was encrypted to",
+		}
+	case errors.As(err, &wrong):
+		return nil, &pemfile.Error{
+			Problem: "the private key cannot be decrypted: wrong password, or age encrypted it to a recipient",
+			Fix:     "set the password that the key was encrypted with, or the age identity",
+		}
+	case err != nil:
+		return nil, errAge
+	}
+	text, err := bounded.ReadAll(plain, maxKey*2)
+	var large *bounded.TooLargeError
+	switch {
+	case errors.As(err, &large):
+		return nil, &pemfile.Error{
+			Problem: "the file that age encrypted is too large for a private key",
+			Fix:     "encrypt a file with only the private key",
+		}
+	case err != nil:
+		return nil, errAge
+	}
+	if isAge(text) || isPKCS12(text) {
+		return nil, &pemfile.Error{
+			Problem: "the private key is encrypted twice", Fix: "let age encrypt a key in PEM that is not encrypted otherwise",
+		}
+	}
+	inner := KeyOptions{Key: text, Warn: o.Warn}
+	key, err := inner.parsePEM()
+	if errors.As(err, &located) {
+		at := *located // its line is one of the content
+		at.Line, at.Problem = 0, "in the file that age encrypted, "+located.What()
+		return nil, &at
+	}
+	return key, err
+}
