@@ -14,8 +14,8 @@ TEST_TIMEOUT := 20m
 # The race detector needs a C compiler.
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
-.PHONY: help dev build test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo
-.PHONY: soak crash crowd mutants outdated e2e e2e-all clean
+.PHONY: help dev build hsm test race check lint generate check-generate breaking fuzz bench bench-save bench-reconcile pgo
+.PHONY: soak crash crowd mutants outdated e2e e2e-all e2e-keys clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,8 +23,12 @@ help: ## list the targets
 dev: build ## run a complete CA on this machine, with nothing to configure
 	@exec $(BIN)/mayfly dev
 
-build: ## build bin/mayfly
-	@$(GO) build -trimpath -ldflags "-X $(MODULE)/internal/version.release=$(VERSION)" -o $(BIN)/mayfly ./cmd/mayfly
+build: ## build bin/mayfly, a static binary that needs no C compiler
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X $(MODULE)/internal/version.release=$(VERSION)" -o $(BIN)/mayfly ./cmd/mayfly
+
+hsm: ## build bin/mayfly-hsm, the signer for PKCS#11 tokens; needs a C compiler
+	@command -v $$($(GO) env CC) >/dev/null 2>&1 || { echo "mayfly-hsm needs a C compiler: install gcc"; exit 1; }
+	@CGO_ENABLED=1 $(GO) build -trimpath -ldflags "-X $(MODULE)/internal/version.release=$(VERSION)" -o $(BIN)/mayfly-hsm ./cmd/mayfly-hsm
 
 $(BIN)/mayfly-bench: build # the load tool
 	@$(GO) build -trimpath -ldflags "-X $(MODULE)/internal/version.release=$(VERSION)" -o $@ ./cmd/mayfly-bench
@@ -116,6 +120,9 @@ bench-reconcile: ## measure time and peak memory of the audit of a log with a mi
 
 e2e: build ## run real clients, logs and services against the real binary
 	cd e2e && $(GO) run ./cmd/prepare && $(GO) test -count=1 -timeout 15m ./...
+
+e2e-keys: build hsm ## run the CA on real places of keys; needs a C compiler, and softhsm2 and opensc of the package manager
+	cd e2e && $(GO) test -count=1 -timeout 20m -tags keys -run TestKeys -v ./...
 
 openapi-clients: ## run clients generated from /openapi.json (Python, TypeScript) against the real binary; needs python3 and npm
 	cd e2e && $(GO) test -count=1 -timeout 20m -tags openapi -run TestOpenAPIClients ./...

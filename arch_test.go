@@ -89,6 +89,7 @@ var layers = map[string][]string{
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
 		"ceremony", "ca/signer/backends",
 	},
+	"cmd/mayfly-hsm":   {"cmd/internal/cli", "ca/signer/remote", "ca/signer", "fault"}, // the one program with cgo
 	"cmd/mayfly-bench": {"cmd/internal/cli", "dev", "dev/idp", "node", "client", "ca", "tbs"},
 
 	"testkit": {"*", "testkit"}, // and only tests import it
@@ -122,7 +123,8 @@ var owners = map[string][]string{
 	"github.com/sigstore/sigstore/":                 {"cmd/mayfly", "ca/signer", "trust"},
 	"software.sslmate.com/src/go-pkcs12":            {"ca/signer"},
 	"filippo.io/age":                                {"ca/signer"},
-	"github.com/spf13":                              {"cmd/mayfly", "cmd/mayfly-bench", "cmd/internal/cli"},
+	"github.com/spf13":                              {"cmd/mayfly", "cmd/mayfly-bench", "cmd/mayfly-hsm", "cmd/internal/cli"},
+	"github.com/miekg/pkcs11":                       {"cmd/mayfly-hsm"}, // needs cgo
 	"github.com/zmap":                               {},
 	"github.com/google/go-cmp":                      {},
 	"github.com/rogpeppe/go-internal":               {},

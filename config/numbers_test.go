@@ -19,6 +19,7 @@ func TestNumbers(t *testing.T) {
 	const value, refused, warned = "value", "refused", "warned"
 	const kms = identity + "ca:\n  kms: {chain: chain.pem, key: \"openbao://ca\", "
 	base := identity + caFile
+	hsm := identity + "ca:\n  pkcs11: {chain: chain.pem, socket: /run/hsm.sock, limits: {"
 	type setting struct {
 		before, after string // of the number, in the main file, or behind the entry of the issuer file
 		zero, good    string
@@ -32,13 +33,16 @@ func TestNumbers(t *testing.T) {
 			base + embedded + "limits: {connections_per_source: ", "}\n",
 			warned, "10", false,
 		},
-		"ca.kms.limits.timeout":     {kms + "limits: {timeout: ", "}}\n" + embedded, refused, "2s", false},
-		"ca.kms.limits.attempts":    {kms + "limits: {attempts: ", "}}\n" + embedded, warned, "2", false},
-		"ca.kms.limits.concurrent":  {kms + "limits: {concurrent: ", "}}\n" + embedded, warned, "8", false},
-		"ca.kms.vault.version":      {kms + "vault: {version: ", "}}\n" + embedded, warned, "2", false},
-		"ca.backdate":               {base + "  backdate: ", "\n" + embedded, value, "10s", false},
-		"ct.logs[].rate":            {base + logs + "rate: ", "}\n", refused, "0.5", false},
-		"ct.logs[].max_merge_delay": {base + logs + "max_merge_delay: ", "}\n", refused, "1m", false},
+		"ca.kms.limits.timeout":       {kms + "limits: {timeout: ", "}}\n" + embedded, refused, "2s", false},
+		"ca.kms.limits.attempts":      {kms + "limits: {attempts: ", "}}\n" + embedded, warned, "2", false},
+		"ca.kms.limits.concurrent":    {kms + "limits: {concurrent: ", "}}\n" + embedded, warned, "8", false},
+		"ca.kms.vault.version":        {kms + "vault: {version: ", "}}\n" + embedded, warned, "2", false},
+		"ca.pkcs11.limits.timeout":    {hsm + "timeout: ", "}}\n" + embedded, refused, "1s", false},
+		"ca.pkcs11.limits.attempts":   {hsm + "attempts: ", "}}\n" + embedded, warned, "2", false},
+		"ca.pkcs11.limits.concurrent": {hsm + "concurrent: ", "}}\n" + embedded, warned, "8", false},
+		"ca.backdate":                 {base + "  backdate: ", "\n" + embedded, value, "10s", false},
+		"ct.logs[].rate":              {base + logs + "rate: ", "}\n", refused, "0.5", false},
+		"ct.logs[].max_merge_delay":   {base + logs + "max_merge_delay: ", "}\n", refused, "1m", false},
 		"ct.embedded.lead": {
 			base + "ct:\n  embedded: {dir: ct, origin: x.example.com/ct, lead: ", "}\n",
 			value, "1h", false,

@@ -62,6 +62,7 @@ func TestPathTags(t *testing.T) {
 		"ca.kms.vault.jwt.token.file secret",
 		"ca.kms.vault.kubernetes.token.file secret",
 		"ca.kms.vault.token.file secret",
+		"ca.pkcs11.chain read",
 		"ca.trust read",
 		"ct.embedded.dir dir",
 		"ct.logs[].ca_cert read",
@@ -86,6 +87,7 @@ func TestPathTags(t *testing.T) {
 	}
 	inline := []string{ // texts of PEM and keys, names in them, and URIs of keys, not paths of files
 		"ca.kms.key",
+		"ca.pkcs11.key",
 		"ct.embedded.witnesses[].public_key", "oidc-issuers.NAME.ca-cert", "meta-issuers.NAME.ca-cert",
 	}
 	looksLikePath := regexp.MustCompile(`(^|[-_.])(file|dir|key|chain|bundle|certificate|trust|journals|trusted_root|ca_cert|ca-cert)$`)

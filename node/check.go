@@ -109,7 +109,7 @@ func Check(ctx context.Context, path string, online bool) (r Report, err error) 
 	}
 	var f *loadedFiles
 	if err == nil {
-		f, err = loadAndTest(ctx, cfg)
+		f, err = loadAndTest(ctx, nil, cfg)
 	}
 	if err != nil {
 		r.Error, r.Problems = err.Error(), problemsOf(err)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,11 +48,12 @@ type remoteLog struct {
 	published *loglist.Window
 }
 
-// load opens the CA's key and reads the files. Its errors say where in the configuration the setting stands.
-func load(ctx context.Context, cfg *config.Config) (*loadedFiles, error) {
+// load opens the CA's key and reads the files. log is for what happens to the key later, and optional. Its errors say
+// where in the configuration the setting stands.
+func load(ctx context.Context, log *slog.Logger, cfg *config.Config) (*loadedFiles, error) {
 	name, backend := cfg.CA.Selected()
 	var warnings []config.Warning
-	key, err := signer.Open(ctx, backend, signer.Options{Warn: func(s *fault.Setting) {
+	key, err := signer.Open(ctx, backend, signer.Options{Log: log, Warn: func(s *fault.Setting) {
 		located := fault.Under(s, "ca", name).(*fault.Setting) //nolint:errorlint // Under returns a Setting for a Setting
 		warnings = append(warnings, cfg.Warn(located))
 	}})
@@ -233,8 +235,8 @@ func (f *loadedFiles) trustMaterial(cfg *config.Config, url string) (trust.Mater
 // loadAndTest loads what the configuration names and proves that it can issue, without a log and without a socket:
 // everything that can stop a start before the first socket opens. It changes nothing on disk. Its errors say where in
 // the configuration the setting stands.
-func loadAndTest(ctx context.Context, cfg *config.Config) (_ *loadedFiles, err error) {
-	m, err := load(ctx, cfg)
+func loadAndTest(ctx context.Context, log *slog.Logger, cfg *config.Config) (_ *loadedFiles, err error) {
+	m, err := load(ctx, log, cfg)
 	if err != nil {
 		return nil, err
 	}

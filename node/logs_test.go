@@ -73,7 +73,7 @@ func TestRekorAndEd25519(t *testing.T) {
 				m.Rekor = []trust.Log{*c.rekor}
 			}
 		})
-		m, err := loadAndTest(t.Context(), l.Config(t, published+c.more))
+		m, err := loadAndTest(t.Context(), nil, l.Config(t, published+c.more))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -111,7 +111,7 @@ func TestPublishedLogs(t *testing.T) {
 	} {
 		cfg := l.Config(t, row.ct)
 		publish(t, l, cfg, row.change)
-		m, err := loadAndTest(t.Context(), l.Config(t, row.ct+policy))
+		m, err := loadAndTest(t.Context(), nil, l.Config(t, row.ct+policy))
 		if (err == nil) != (row.want == nil) {
 			t.Errorf("%s: %v", row.name, err)
 		}
@@ -129,7 +129,7 @@ func TestPublishedLogs(t *testing.T) {
 		}
 	}
 	l.Write(t, "root.json", []byte("{}"))
-	if _, err := loadAndTest(t.Context(), l.Config(t, both+policy)); err == nil ||
+	if _, err := loadAndTest(t.Context(), nil, l.Config(t, both+policy)); err == nil ||
 		!strings.Contains(err.Error(), "ct.policy.trusted_root") {
 		t.Errorf("junk for a trusted root: %v", err)
 	}
@@ -142,11 +142,11 @@ func TestPublishedEmbeddedLog(t *testing.T) {
 	const both = "  logs:\n    - {%0}\n  embedded: {dir: log, origin: mayfly.local/ct}\n"
 	sys := start(t, l, l.Config(t, both)) // makes the key
 	publish(t, l, sys.config, func(*trust.Material) {})
-	if _, err := loadAndTest(t.Context(), l.Config(t, both+"  policy: {trusted_root: root.json}\n")); err != nil {
+	if _, err := loadAndTest(t.Context(), nil, l.Config(t, both+"  policy: {trusted_root: root.json}\n")); err != nil {
 		t.Error(err)
 	}
 	publish(t, l, sys.config, func(m *trust.Material) { m.Logs = m.Logs[:1] })
-	_, err := loadAndTest(t.Context(), l.Config(t, both+"  policy: {trusted_root: root.json}\n"))
+	_, err := loadAndTest(t.Context(), nil, l.Config(t, both+"  policy: {trusted_root: root.json}\n"))
 	if err == nil || !strings.Contains(err.Error(), "mayfly.local/ct") {
 		t.Errorf("error is %v", err)
 	}
@@ -164,7 +164,7 @@ func TestPublishedShard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := load(t.Context(), first.config)
+	m, err := load(t.Context(), nil, first.config)
 	if err == nil {
 		first.config.CT.Policy.TrustedRoot = filepath.Join(l.Dir, "root.json")
 		err = m.narrowToPublished(first.config)
@@ -404,7 +404,7 @@ func TestCheckAsksLogs(t *testing.T) {
 				row.ct = "  logs:\n    - {%0}\n"
 			}
 			cfg := l.Config(t, row.ct)
-			m, err := loadAndTest(t.Context(), cfg)
+			m, err := loadAndTest(t.Context(), nil, cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -425,7 +425,7 @@ func TestCheckOfASilentLog(t *testing.T) {
 	srv := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(srv.Close)
 	cfg := l.Config(t, "  logs:\n    - {name: static, url: \""+srv.URL+"\", public_key: ct0.pem}\n")
-	m, err := loadAndTest(t.Context(), cfg)
+	m, err := loadAndTest(t.Context(), nil, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -441,7 +441,7 @@ func TestCheckOfTheEmbeddedLog(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)
 	cfg := l.Config(t, "  embedded: {dir: log, origin: ca.example.com/ct}\n")
-	m, err := loadAndTest(t.Context(), cfg)
+	m, err := loadAndTest(t.Context(), nil, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -462,7 +462,7 @@ func TestCheckOfTheEmbeddedLog(t *testing.T) {
 // publish writes root.json with the logs of cfg, after a change.
 func publish(t *testing.T, l *site.Site, cfg *config.Config, change func(*trust.Material)) {
 	t.Helper()
-	m, err := load(t.Context(), cfg)
+	m, err := load(t.Context(), nil, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -481,7 +481,7 @@ func publish(t *testing.T, l *site.Site, cfg *config.Config, change func(*trust.
 // start assembles a system and runs its background work until the test ends.
 func start(t *testing.T, l *site.Site, cfg *config.Config) *snapshot {
 	t.Helper()
-	m, err := loadAndTest(t.Context(), cfg)
+	m, err := loadAndTest(t.Context(), nil, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -504,7 +504,7 @@ func start(t *testing.T, l *site.Site, cfg *config.Config) *snapshot {
 // again assembles the system that a reload to cfg would make.
 func again(t *testing.T, l *site.Site, old *snapshot, cfg *config.Config) *snapshot {
 	t.Helper()
-	m, err := loadAndTest(t.Context(), cfg)
+	m, err := loadAndTest(t.Context(), nil, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

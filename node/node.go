@@ -81,7 +81,7 @@ func Build(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	n.known = config.Contents(n.started.Files)
-	if n.files, err = loadAndTest(ctx, n.started); err != nil {
+	if n.files, err = loadAndTest(ctx, n.log, n.started); err != nil {
 		return nil, err
 	}
 	n.warnings = append(n.warnings, n.files.warnings...)

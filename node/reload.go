@@ -161,7 +161,7 @@ func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot)
 	case backend.Temporary():
 		m, err = loadAround(cfg, old.files.key)
 	default:
-		m, err = load(ctx, cfg)
+		m, err = load(ctx, n.log, cfg)
 	}
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -44,6 +45,8 @@ type Backend interface {
 type Options struct {
 	// Warn is called with a problem of a key that works. Optional.
 	Warn func(*fault.Setting)
+	// Log is for what happens to an open key later, such as the end of a process that has it. Optional.
+	Log *slog.Logger
 }
 
 // Attester is a [Backend] that knows where its key comes from. It is optional; without it nobody can say whether the key
@@ -133,6 +136,9 @@ func (k *Key) Close() (err error) {
 func Open(ctx context.Context, b Backend, o Options) (*Key, error) {
 	if o.Warn == nil {
 		o.Warn = func(*fault.Setting) {}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	var chain []*x509.Certificate
 	if !b.Temporary() {

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca/signer/ephemeral"
 	"github.com/mayfly-ca/mayfly/ca/signer/file"
 	"github.com/mayfly-ca/mayfly/ca/signer/kms"
+	"github.com/mayfly-ca/mayfly/ca/signer/pkcs11"
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
@@ -22,11 +23,11 @@ type Table struct {
 	File *file.Settings `yaml:"file"`
 	// KMS is a key in a key management service: AWS, Google Cloud, Azure, HashiCorp Vault or OpenBao.
 	KMS *kms.Settings `yaml:"kms"`
+	// PKCS11 is a key in a hardware security module, which mayfly-hsm or another signer process uses for the CA.
+	PKCS11 *pkcs11.Settings `yaml:"pkcs11"`
 	// Ephemeral, written as {}, is for trials: root and key are made at start, in memory only.
 	Ephemeral *ephemeral.Settings `yaml:"ephemeral"`
 
-	// PKCS11 is refused: not in this version.
-	PKCS11 any `yaml:"pkcs11"`
 	// Tink is refused: not in this version.
 	Tink any `yaml:"tink"`
 	// GoogleCAS is refused: not in this version.

@@ -76,16 +76,23 @@ func (b *Builder) All(ctx context.Context) ([]string, error) {
 
 // Mayfly builds the program under test from the tree and returns its folder.
 func (b *Builder) Mayfly(ctx context.Context) (string, error) {
+	return filepath.Join(b.root, ".cache", "bin"), b.Own(ctx, "mayfly")
+}
+
+// Own builds a program from the tree, named as its folder below cmd, into the folder of [Builder.Mayfly].
+func (b *Builder) Own(ctx context.Context, name string) error {
 	dir := filepath.Join(b.root, ".cache", "bin")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
+		return err
 	}
 	unlock, err := lock(ctx, filepath.Join(dir, ".lock"))
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer unlock()
-	return dir, b.goTool(ctx, call{dir: filepath.Dir(b.root), args: []string{"build", "-o", filepath.Join(dir, "mayfly"), "./cmd/mayfly"}})
+	return b.goTool(ctx, call{
+		dir: filepath.Dir(b.root), args: []string{"build", "-o", filepath.Join(dir, name), "./cmd/" + name},
+	})
 }
 
 // tool returns the folder of t, building it if it is not there.

@@ -56,11 +56,29 @@ func (p *ports) take(port int) bool {
 // New builds what is missing and makes an empty folder. Programs started in the lab end before the test does.
 func New(t testing.TB) *Lab {
 	t.Helper()
+	return newLab(t, func(ctx context.Context, b *binaries.Builder) ([]string, error) { return b.All(ctx) })
+}
+
+// Plain is a lab with the programs of this repository only, named as the folders below cmd.
+func Plain(t testing.TB, programs ...string) *Lab {
+	t.Helper()
+	return newLab(t, func(ctx context.Context, b *binaries.Builder) ([]string, error) {
+		for _, p := range programs {
+			if err := b.Own(ctx, p); err != nil {
+				return nil, err
+			}
+		}
+		return nil, nil
+	})
+}
+
+func newLab(t testing.TB, prepare func(context.Context, *binaries.Builder) (dirs []string, err error)) *Lab {
+	t.Helper()
 	b, err := binaries.New(".", os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dirs, err := b.All(t.Context())
+	dirs, err := prepare(t.Context(), b)
 	if err != nil {
 		t.Fatal(err)
 	}

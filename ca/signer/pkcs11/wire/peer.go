@@ -1,0 +1,83 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"strconv"
+)
+
+// Peer is who opened the other end of a socket, as the operating system says. For a process that accepts connections it
+// is who began to listen.
+type Peer struct{ UID, GID, PID int }
+
+// Allowed says who may be at the other end. The superuser always may: everything can be done with its rights anyway.
+type Allowed struct {
+	UIDs, GIDs []int
+}
+
+// check returns an error for everyone else.
+func (a Allowed) check(c net.Conn) error {
+	socket, ok := c.(*net.UnixConn)
+	if !ok {
+		return errors.New("not a Unix socket")
+	}
+	p, err := peerOf(socket)
+	if err != nil {
+		return err
+	}
+	return a.permits(p)
+}
+
+func (a Allowed) permits(p Peer) error {
+	if p.UID == 0 {
+		return nil
+	}
+	for _, id := range a.UIDs {
+		if id == p.UID {
+			return nil
+		}
+	}
+	for _, id := range a.GIDs {
+		if id == p.GID {
+			return nil
+		}
+	}
+	return fmt.Errorf("process %d of user %s, group %d, is not allowed", p.PID, name(p.UID), p.GID)
+}
+
+func name(uid int) string {
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return fmt.Sprintf("%s (%d)", u.Username, uid)
+	}
+	return strconv.Itoa(uid)
+}
+
+// Own allows the user of this process.
+func Own() Allowed { return Allowed{UIDs: []int{os.Geteuid()}} }
+
+// User returns the number of a user that is written as a name or a number.
+func User(text string) (int, error) {
+	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return int(n), nil
+	}
+	u, err := user.Lookup(text)
+	if err != nil {
+		return 0, fmt.Errorf("this machine has no user %q", text)
+	}
+	return strconv.Atoi(u.Uid)
+}
+
+// Group returns the number of a group that is written as a name or a number.
+func Group(text string) (int, error) {
+	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return int(n), nil
+	}
+	g, err := user.LookupGroup(text)
+	if err != nil {
+		return 0, fmt.Errorf("this machine has no group %q", text)
+	}
+	return strconv.Atoi(g.Gid)
+}

@@ -1,0 +1,262 @@
+// Package wire is the protocol between the CA and a process that has its key, version 1. It runs over a Unix socket, is
+// described in docs/keys-hsm.md, and may be implemented by anyone: [Client] is the CA's end, [Server] the end of
+// cmd/mayfly-hsm.
+//
+// A message is a frame: four bytes with the length of what follows, most significant byte first, then one JSON object
+// of at most [MaxFrame] bytes. The client sends a request and reads the answer before it sends the next one; it opens as
+// many connections as it wants answers at once. The first request of a connection is "hello". Members that the receiver
+// does not know are ignored. Both ends check who is at the other end of the socket before they read a byte.
+//
+// A frame that is too long or no JSON object ends the connection. Neither end MUST put more memory aside for a frame
+// than the frame has bytes, nor wait for one without a limit.
+package wire
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ca/signer/remote"
+)
+
+const (
+	// Version is the version of the protocol that this package speaks.
+	Version = 1
+	// MaxFrame is the greatest number of bytes of a JSON object.
+	MaxFrame = 64 << 10
+
+	prefix = 4 // bytes of the length
+)
+
+// The operations.
+const (
+	OpHello     = "hello"      // agree on a version
+	OpPublicKey = "public_key" // the public key, and where the private one is
+	OpSign      = "sign"       // one signature
+	OpHealth    = "health"     // whether the key could sign, without a signature
+)
+
+// Request is what the CA sends.
+type Request struct {
+	Op string `json:"op"`
+	// Versions are those that the client speaks, for hello.
+	Versions []int `json:"versions,omitempty"`
+	// Program is the client's name and version, for hello. It is for people.
+	Program string `json:"program,omitempty"`
+	// Key names the key. It may be empty if the server has one key only.
+	Key string `json:"key,omitempty"`
+	// Scheme is one of the schemes below, for sign.
+	Scheme string `json:"scheme,omitempty"`
+	// Hash is "sha256", "sha384" or "sha512", for sign. It is empty for Ed25519.
+	Hash string `json:"hash,omitempty"`
+	// Data is the digest, or the message for Ed25519; in base64 (RFC 4648 §4) on the wire.
+	Data []byte `json:"data,omitempty"`
+	// TimeoutMS is after how many milliseconds nobody waits for the answer any more. 0: the server's own limit.
+	TimeoutMS int64 `json:"timeout_ms,omitempty"`
+}
+
+// Answer is what the server sends.
+type Answer struct {
+	// Error says why there is no result. All other members are then without a meaning.
+	Error *Error `json:"error,omitempty"`
+	// Version is the version that both speak from here on, for hello.
+	Version int `json:"version,omitempty"`
+	// Program is the server's name and version, for hello. It is for people.
+	Program string `json:"program,omitempty"`
+	// Keys are the names of the keys, for hello.
+	Keys []string `json:"keys,omitempty"`
+	// PublicKey is a SubjectPublicKeyInfo in DER (RFC 5280 §4.1), for public_key; in base64 on the wire.
+	PublicKey []byte `json:"public_key,omitempty"`
+	// Exportable is "yes", "no" or "unknown": whether the private key can leave its place, for public_key.
+	Exportable string `json:"exportable,omitempty"`
+	// Reason says who says so and why. It is for people.
+	Reason string `json:"reason,omitempty"`
+	// Evidence has what the place of the key says about the key, such as {"CKA_EXTRACTABLE": "false"}.
+	Evidence map[string]string `json:"evidence,omitempty"`
+	// Signature is in the form of [crypto.Signer]: for ECDSA the ASN.1 of RFC 3279 §2.2.3. In base64 on the wire.
+	Signature []byte `json:"signature,omitempty"`
+}
+
+// Error is a failure, as the server sends it.
+type Error struct {
+	// Kind is the name of a [remote.Kind], or of one of the errors below.
+	Kind string `json:"kind"`
+	// Text is the cause, for the operator. It has no secret.
+	Text string `json:"text,omitempty"`
+	// RetryAfterMS is when another attempt is worth it, in milliseconds. 0: the server does not say.
+	RetryAfterMS int64 `json:"retry_after_ms,omitempty"`
+}
+
+// Kinds of errors that are about the request. All of them are [remote.Failed] for the CA.
+const (
+	KindMalformed  = "malformed"   // the request is not understood
+	KindVersion    = "version"     // no common version
+	KindUnknownKey = "unknown_key" // no key of this name
+)
+
+// The schemes.
+const (
+	SchemeECDSA    = "ecdsa"     // FIPS 186-5 §6
+	SchemePKCS1    = "rsa-pkcs1" // RFC 8017 §8.2
+	SchemePSS      = "rsa-pss"   // RFC 8017 §8.1 with MGF1 of the same hash, and a salt as long as the hash
+	SchemeEd25519  = "ed25519"   // RFC 8032 §5.1
+	maxRetryAfter  = time.Minute
+	maxTimeout     = 10 * time.Second
+	defaultTimeout = 4 * time.Second
+)
+
+var hashes = map[string]crypto.Hash{"sha256": crypto.SHA256, "sha384": crypto.SHA384, "sha512": crypto.SHA512}
+
+// describe sets scheme and hash of a request for a signature with a key.
+func (r *Request) describe(public crypto.PublicKey, opts crypto.SignerOpts) error {
+	hash := opts.HashFunc()
+	switch _, pss := opts.(*rsa.PSSOptions); {
+	case hash == 0:
+		r.Scheme = SchemeEd25519
+		return nil
+	case pss:
+		if n := opts.(*rsa.PSSOptions).SaltLength; n != rsa.PSSSaltLengthEqualsHash && n != hash.Size() {
+			return errors.New("the salt of a PSS signature must be as long as the hash")
+		}
+		r.Scheme = SchemePSS
+	default:
+		r.Scheme = SchemeECDSA
+		if _, ok := public.(*rsa.PublicKey); ok {
+			r.Scheme = SchemePKCS1
+		}
+	}
+	for name, h := range hashes {
+		if h == hash {
+			r.Hash = name
+			return nil
+		}
+	}
+	return fmt.Errorf("the hash %s is not supported", hash)
+}
+
+// options returns the options of a request for a signature, and holds its data to them.
+func (r *Request) options() (crypto.SignerOpts, error) {
+	if r.Scheme == SchemeEd25519 {
+		if r.Hash != "" {
+			return nil, errors.New("ed25519 takes the message and no hash")
+		}
+		return crypto.Hash(0), nil
+	}
+	hash, ok := hashes[r.Hash]
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("the hash %.20q is unknown; write sha256, sha384 or sha512", r.Hash)
+	case len(r.Data) != hash.Size():
+		return nil, fmt.Errorf("%d bytes of data are no digest of %s", len(r.Data), r.Hash)
+	}
+	switch r.Scheme {
+	case SchemeECDSA, SchemePKCS1:
+		return hash, nil
+	case SchemePSS:
+		return &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: hash}, nil
+	}
+	return nil, fmt.Errorf("the scheme %.20q is unknown", r.Scheme)
+}
+
+// errFrame says that what was received is no message of this protocol. The connection cannot be used any more.
+var errFrame = errors.New("not a message of the signer protocol")
+
+// readFrame reads one JSON object into v. The error is io.EOF only if the connection ends between two messages.
+func readFrame(r io.Reader, v any) error {
+	var head [prefix]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n < 2 || n > MaxFrame {
+		return fmt.Errorf("%w: a length of %d bytes, where 2 to %d are allowed", errFrame, n, MaxFrame)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		if errors.Is(err, io.EOF) { // the end of the connection in the middle of a message
+			err = io.ErrUnexpectedEOF
+		}
+		return fmt.Errorf("a message is cut short: %w", err)
+	}
+	if body[0] != '{' {
+		return fmt.Errorf("%w: no JSON object", errFrame)
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("%w: the JSON does not parse", errFrame) // the cause may quote what was received
+	}
+	return nil
+}
+
+// writeFrame writes v as one JSON object.
+func writeFrame(w io.Writer, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if len(body) > MaxFrame {
+		return fmt.Errorf("%w: %d bytes, where at most %d are allowed", errFrame, len(body), MaxFrame)
+	}
+	_, err = w.Write(append(binary.BigEndian.AppendUint32(make([]byte, 0, prefix+len(body)), uint32(len(body))), body...))
+	return err
+}
+
+// kindsByName are the kinds of failures as they are named on the wire.
+func kindOf(name string) remote.Kind {
+	for _, k := range []remote.Kind{
+		remote.Denied, remote.Throttled, remote.Unavailable, remote.WrongKey, remote.TimedOut, remote.Busy,
+	} {
+		if k.String() == name {
+			return k
+		}
+	}
+	return remote.Failed
+}
+
+// failure returns an error of the server as the guard wants it.
+func (e *Error) failure() *remote.Error {
+	after := min(max(time.Duration(e.RetryAfterMS), 0)*time.Millisecond, maxRetryAfter)
+	if e.RetryAfterMS > maxRetryAfter.Milliseconds() {
+		after = maxRetryAfter
+	}
+	return &remote.Error{Kind: kindOf(e.Kind), After: after, Err: errors.New(e.Text)}
+}
+
+// errorOf returns err as it is sent.
+func errorOf(err error) *Error {
+	var own *requestError
+	var e *remote.Error
+	switch {
+	case errors.As(err, &own):
+		return &Error{Kind: own.kind, Text: own.text}
+	case errors.As(err, &e):
+		return &Error{Kind: e.Kind.String(), Text: cause(e), RetryAfterMS: e.After.Milliseconds()}
+	}
+	return &Error{Kind: remote.Failed.String(), Text: err.Error()}
+}
+
+// cause is the text of e without what the guard of the client says again: operation, key and kind.
+func cause(e *remote.Error) string {
+	switch {
+	case e.Permission != "":
+		return "grant " + e.Permission
+	case e.Err != nil:
+		return e.Err.Error()
+	}
+	return ""
+}
+
+// requestError is an error that is about the request.
+type requestError struct{ kind, text string }
+
+func (e *requestError) Error() string { return e.text }
+
+func malformed(err error) error { return &requestError{KindMalformed, err.Error()} }
+
+// SocketVariable is the environment variable with the number of the file descriptor on which a signer accepts
+// connections, if it is started by the CA. Such a signer ends when its standard input ends.
+const SocketVariable = "MAYFLY_SIGNER_FD"

@@ -1,0 +1,244 @@
+//go:build cgo
+
+package main
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ca/signer/pkcs11/wire"
+	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/internal/secret"
+	"github.com/spf13/cobra"
+)
+
+// options are what the command line says.
+type options struct {
+	cli.Common
+	module, token, serial   string
+	keys                    []string
+	pinFile, pinEnvironment string
+	noLogin                 bool
+	userType                uint
+	sessions                int
+	callLimit               time.Duration
+	socket, stateDir        string
+	allowUsers, allowGroups []string
+	check                   bool
+	fulcio                  string
+
+	names   []keyName
+	pin     pinSource
+	allowed wire.Allowed
+	group   int // of the socket; -1: not changed
+}
+
+const (
+	minCallLimit  = 100 * time.Millisecond
+	maxCallLimit  = 10 * time.Second
+	maxSessions   = 1024
+	defaultPIN    = "MAYFLY_HSM_PIN"
+	maxPIN        = 256
+	ckuUser       = 1
+	maxConfigFile = 64 << 10
+)
+
+func (o *options) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.module, "module", "", "`path` of the PKCS#11 library")
+	f.StringVar(&o.token, "token", "", "label of the token")
+	f.StringVar(&o.serial, "token-serial", "", "serial number of the token, in place of or besides its label")
+	f.StringArrayVar(&o.keys, "key", nil, "key to serve: LABEL, id:HEX, or LABEL,id:HEX; repeat it for several keys")
+	f.StringVar(&o.pinFile, "pin-file", "", "`path` of a file with the PIN")
+	f.StringVar(&o.pinEnvironment, "pin-env", "", "`name` of an environment variable with the PIN (default "+defaultPIN+
+		" without --pin-file)")
+	f.BoolVar(&o.noLogin, "no-login", false, "the token needs no login")
+	f.UintVar(&o.userType, "user-type", ckuUser, "type of the user who logs in; 2147483649 is the crypto user of a Luna")
+	f.IntVar(&o.sessions, "sessions", 16, "how many signatures are made at once")
+	f.Var(cli.Lasting(&o.callLimit, 5*time.Second), "call-limit",
+		"how long a call of the library may take until the process ends")
+	f.StringVar(&o.socket, "socket", "", "absolute `path` of the Unix socket to listen on")
+	f.StringVar(&o.stateDir, "state-dir", "",
+		"`path` of the directory that remembers a refused PIN (default $STATE_DIRECTORY, or that of the socket)")
+	f.StringArrayVar(&o.allowUsers, "allow-user", nil, "name or number of a further user who may connect")
+	f.StringArrayVar(&o.allowGroups, "allow-group", nil,
+		"name or number of a group whose processes may connect; the socket belongs to the first one")
+	f.StringVar(&o.fulcio, "crypto11-config", "", "`path` of Fulcio's crypto11.conf, in place of --module, --token and PIN")
+	f.BoolVar(&o.check, "check", false, "open the token, find the keys, sign, print what was found, and end")
+	o.Add(cmd)
+}
+
+// settle checks the options and reads what they name.
+func (o *options) settle() error {
+	if o.fulcio != "" {
+		if err := o.readFulcio(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case o.module == "":
+		return cli.Usage("--module is missing: write the path of the PKCS#11 library, such as " +
+			"/usr/lib/softhsm/libsofthsm2.so")
+	case o.token == "" && o.serial == "":
+		return cli.Usage("--token or --token-serial is missing: \"pkcs11-tool --module %s -L\" lists the tokens", o.module)
+	case len(o.keys) == 0:
+		return cli.Usage("--key is missing: write the label of the key, or id:HEX")
+	case o.pinFile != "" && o.pinEnvironment != "":
+		return cli.Usage("a PIN comes from one place: keep --pin-file or --pin-env")
+	case o.noLogin && (o.pinFile != "" || o.pinEnvironment != ""):
+		return cli.Usage("--no-login takes no PIN")
+	case o.sessions < 1 || o.sessions > maxSessions:
+		return cli.Usage("--sessions %d is out of range: write 1 to %d", o.sessions, maxSessions)
+	case o.callLimit < minCallLimit || o.callLimit > maxCallLimit:
+		return cli.Usage("--call-limit %s is out of range: write %s to %s", o.callLimit, minCallLimit, maxCallLimit)
+	case o.socket == "" && !o.check && os.Getenv(wire.SocketVariable) == "":
+		return cli.Usage("--socket is missing: write an absolute path, such as /run/mayfly/hsm.sock")
+	case o.socket != "" && !strings.HasPrefix(o.socket, "/"):
+		return cli.Usage("--socket %q is not an absolute path", o.socket)
+	}
+	if o.pin == nil && !o.noLogin {
+		source := &secret.Source{File: o.pinFile, Env: o.pinEnvironment}
+		if o.pinFile == "" && o.pinEnvironment == "" {
+			source.Env = defaultPIN
+		}
+		o.pin = func() ([]byte, error) { return readPIN(source) }
+	}
+	seen := map[string]bool{}
+	for _, text := range o.keys {
+		k, err := parseKeyName(text)
+		if err != nil {
+			return cli.Usage("--key %q: %v", text, err)
+		}
+		if seen[k.text] {
+			return cli.Usage("--key %q is repeated", text)
+		}
+		seen[k.text] = true
+		o.names = append(o.names, k)
+	}
+	return o.settleAllowed()
+}
+
+func (o *options) settleAllowed() error {
+	o.allowed, o.group = wire.Own(), -1
+	for _, text := range o.allowUsers {
+		id, err := wire.User(text)
+		if err != nil {
+			return cli.Usage("--allow-user: %v", err)
+		}
+		o.allowed.UIDs = append(o.allowed.UIDs, id)
+	}
+	for _, text := range o.allowGroups {
+		id, err := wire.Group(text)
+		if err != nil {
+			return cli.Usage("--allow-group: %v", err)
+		}
+		o.allowed.GIDs = append(o.allowed.GIDs, id)
+		if o.group < 0 {
+			o.group = id
+		}
+	}
+	return nil
+}
+
+// pinSource reads the PIN anew.
+type pinSource func() ([]byte, error)
+
+func readPIN(s *secret.Source) ([]byte, error) {
+	pin, err := s.Read()
+	if err == nil && len(pin) > maxPIN {
+		err = fmt.Errorf("a PIN has at most %d bytes, and this one has %d", maxPIN, len(pin))
+	}
+	return pin, err
+}
+
+// readFulcio reads the settings that Fulcio's crypto11.conf has in common with the flags.
+func (o *options) readFulcio() error {
+	if o.module != "" || o.token != "" || o.serial != "" || o.pinFile != "" || o.pinEnvironment != "" {
+		return cli.Usage("--crypto11-config takes the place of --module, --token, --token-serial, --pin-file and --pin-env")
+	}
+	read := func() (c fulcioConfig, err error) {
+		data, err := os.ReadFile(o.fulcio)
+		switch {
+		case err != nil:
+			return c, err
+		case len(data) > maxConfigFile:
+			return c, fmt.Errorf("%s is too large for a configuration", o.fulcio)
+		case json.Unmarshal(data, &c) != nil: // the cause may quote the PIN
+			return c, fmt.Errorf("%s is not the JSON of a crypto11.conf", o.fulcio)
+		}
+		return c, nil
+	}
+	c, err := read()
+	if err != nil {
+		return cli.Usage("--crypto11-config: %v", err)
+	}
+	if c.SlotNumber != nil {
+		return cli.Usage("%s: SlotNumber is not read, because a slot has another number after a restart or a change of the "+
+			"hardware; write TokenLabel or TokenSerial", o.fulcio)
+	}
+	o.module, o.token, o.serial, o.noLogin = c.Path, c.TokenLabel, c.TokenSerial, c.LoginNotSupported
+	if c.UserType != 0 {
+		o.userType = c.UserType
+	}
+	if len(o.keys) == 0 {
+		o.keys = []string{"PKCS11CA"} // Fulcio's default
+	}
+	o.pin = func() ([]byte, error) {
+		c, err := read()
+		if err == nil && (c.Pin == "" || len(c.Pin) > maxPIN) {
+			err = fmt.Errorf("%s: the PIN is missing or longer than %d bytes", o.fulcio, maxPIN)
+		}
+		return []byte(c.Pin), err
+	}
+	return nil
+}
+
+type fulcioConfig struct {
+	Path, TokenLabel, TokenSerial, Pin string
+	SlotNumber                         *int
+	UserType                           uint
+	LoginNotSupported                  bool
+}
+
+// keyName is how a key is named: by the label of the private key, its identifier, or both.
+type keyName struct {
+	text  string // as it was written
+	label string
+	id    []byte
+}
+
+const idPrefix = "id:"
+
+// parseKeyName reads LABEL, id:HEX or LABEL,id:HEX.
+func parseKeyName(text string) (keyName, error) {
+	k := keyName{text: text, label: text}
+	at := strings.LastIndex(text, ","+idPrefix)
+	switch {
+	case strings.HasPrefix(text, idPrefix):
+		at, k.label = len(idPrefix), ""
+	case at >= 0:
+		k.label, at = text[:at], at+1+len(idPrefix)
+	}
+	if at >= 0 {
+		var err error
+		if k.id, err = hex.DecodeString(text[at:]); err != nil || len(k.id) == 0 {
+			return keyName{}, errors.New("what follows id: must be hexadecimal digits, as pkcs11-tool prints them")
+		}
+	}
+	if k.label == "" && len(k.id) == 0 {
+		return keyName{}, errors.New("the label is empty")
+	}
+	return k, nil
+}
+
+// matches reports whether a client that writes name means this key.
+func (k keyName) matches(name string) bool {
+	return name == k.text || k.label != "" && name == k.label ||
+		len(k.id) > 0 && (strings.EqualFold(name, idPrefix+hex.EncodeToString(k.id)))
+}

@@ -1,0 +1,136 @@
+//go:build cgo
+
+package main
+
+import (
+	"cmp"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/mayfly-ca/mayfly/internal/owner"
+	"golang.org/x/crypto/scrypt"
+)
+
+// refusedPINs remembers which PIN the token refused, so that the PIN is not sent again, by this process or by the one
+// that is started after it. What is kept on disk is a salted scrypt hash (RFC 7914) in a file for this user
+// alone, who can read the PIN itself.
+type refusedPINs struct {
+	path string // "": in memory only
+
+	mu     sync.Mutex
+	record []byte            // salts and hashes; nil: none
+	asked  [sha256.Size]byte // the PIN that was asked for last, hashed with a salt of this process
+	answer bool
+	salt   [saltSize]byte
+}
+
+const (
+	saltSize, hashSize        = 16, 32
+	scryptN, scryptR, scryptP = 1 << 14, 8, 1
+	maxRefused                = 16 // hashes that are kept
+)
+
+func newRefusedPINs(path string) *refusedPINs {
+	r := &refusedPINs{path: path}
+	_, _ = rand.Read(r.salt[:])
+	if path == "" {
+		return r
+	}
+	if data, err := os.ReadFile(r.path); err == nil && len(data)%(saltSize+hashSize) == 0 &&
+		len(data) <= maxRefused*(saltSize+hashSize) {
+		r.record = data
+	}
+	return r
+}
+
+func hashPIN(salt, pin []byte) []byte {
+	h, err := scrypt.Key(pin, salt, scryptN, scryptR, scryptP, hashSize)
+	if err != nil {
+		panic(err) // the parameters are constants
+	}
+	return h
+}
+
+// has reports whether the token refused this PIN.
+func (r *refusedPINs) has(pin []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	asked := sha256.Sum256(append(r.salt[:], pin...))
+	if asked == r.asked {
+		return r.answer
+	}
+	r.asked, r.answer = asked, r.search(pin)
+	return r.answer
+}
+
+func (r *refusedPINs) search(pin []byte) bool {
+	for rest := r.record; len(rest) >= saltSize+hashSize; rest = rest[saltSize+hashSize:] {
+		if subtle.ConstantTimeCompare(hashPIN(rest[:saltSize], pin), rest[saltSize:saltSize+hashSize]) == 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// add remembers a PIN.
+func (r *refusedPINs) add(pin []byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked, r.answer = sha256.Sum256(append(r.salt[:], pin...)), true
+	salt := make([]byte, saltSize)
+	_, _ = rand.Read(salt)
+	entry := append(salt, hashPIN(salt, pin)...)
+	if len(r.record) >= maxRefused*len(entry) {
+		r.record = r.record[len(entry):]
+	}
+	r.record = append(r.record, entry...)
+	if r.path == "" {
+		return nil
+	}
+	return os.WriteFile(r.path, r.record, 0o600)
+}
+
+// clear forgets all, after a PIN was accepted.
+func (r *refusedPINs) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.record, r.asked = nil, [sha256.Size]byte{}
+	if r.path == "" {
+		return
+	}
+	if err := os.Remove(r.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		_ = os.Truncate(r.path, 0)
+	}
+}
+
+// refusedFile returns the path of the file that remembers refused PINs of a token: in the directory of the operator,
+// that of systemd for state that outlives a restart, that of the socket, or one for this user alone.
+func (o *options) refusedFile() (string, error) {
+	dir := cmp.Or(o.stateDir, os.Getenv("STATE_DIRECTORY"))
+	if dir == "" && o.socket != "" {
+		dir = filepath.Dir(o.socket)
+	}
+	if dir == "" {
+		dir = filepath.Join(os.TempDir(), "mayfly-hsm-"+strconv.Itoa(os.Geteuid()))
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", err
+		}
+	}
+	st, err := os.Stat(dir)
+	if err != nil {
+		return "", err
+	}
+	if uid, known := owner.Of(st); known && uid != os.Geteuid() && uid != 0 || st.Mode().Perm()&0o002 != 0 {
+		return "", fmt.Errorf("%s can be written by another user", dir)
+	}
+	token := sha256.Sum256([]byte(o.module + "\x00" + o.token + "\x00" + o.serial))
+	return filepath.Join(dir, fmt.Sprintf("refused-pin-%x", token[:8])), nil
+}

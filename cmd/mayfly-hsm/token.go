@@ -1,0 +1,434 @@
+//go:build cgo
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ca/signer/pkcs11/wire"
+	"github.com/mayfly-ca/mayfly/ca/signer/remote"
+	"github.com/miekg/pkcs11"
+)
+
+const (
+	firstPause   = 100 * time.Millisecond // before the token is opened again
+	longestPause = 500 * time.Millisecond
+	lookEvery    = 5 * time.Second  // whether an idle session is still there
+	openLimit    = 30 * time.Second // for each call that opens the token; a module behind a network takes its time
+)
+
+// token is one token of a library, open or about to be opened. Calls that are under way hold the generation that they
+// began with; it is closed when the last one has ended, and then the next one is opened.
+type token struct {
+	o       *options
+	log     *slog.Logger
+	exit    func(int)
+	load    func() (module, error)
+	module  module // nil until it is loaded; used by keep, and by calls of a generation
+	loaded  bool   // C_Initialize was called
+	refused *refusedPINs
+	served  []*servedKey
+	lost    chan struct{} // has room for one: a call found that the token is lost
+
+	mu    sync.Mutex
+	now   *generation // nil while the token is not open
+	cause error       // why it is not open
+}
+
+// generation is the token from one login until it is lost.
+type generation struct {
+	module   module
+	slot     uint
+	info     pkcs11.TokenInfo
+	base     pkcs11.SessionHandle // stays open, and with it the login
+	keys     []*object            // in the order of token.served; nil: not usable
+	causes   []error              // why not
+	sessions chan pkcs11.SessionHandle
+	calls    sync.WaitGroup
+	shrunk   int    // places of the pool that the token has no session for; guarded by the mutex of the token
+	pin      []byte // for keys that want it for each signature
+}
+
+// unopened is in the pool in place of a session that nobody needed yet. It is no handle of a session (PKCS #11 §3.3).
+const unopened = pkcs11.SessionHandle(pkcs11.CK_INVALID_HANDLE)
+
+func newToken(o *options, x tools) *token {
+	remembered, err := o.refusedFile()
+	if err != nil {
+		x.log.Warn("that a PIN was refused is forgotten when the process ends; set --state-dir", "reason", err.Error())
+	}
+	t := &token{
+		o: o, log: x.log, exit: x.exit, load: x.load, lost: make(chan struct{}, 1),
+		refused: newRefusedPINs(remembered),
+		cause:   &remote.Error{Kind: remote.Unavailable, After: firstPause, Err: errors.New("the token is being opened")},
+	}
+	for i, n := range o.names {
+		t.served = append(t.served, &servedKey{token: t, at: i, name: n})
+	}
+	return t
+}
+
+// watch ends the process if what it surrounds does not return in time: nothing else ends a call of a C library. The
+// returned function MUST be called after it.
+func (t *token) watch(what string, limit time.Duration) func() bool {
+	return time.AfterFunc(limit, func() {
+		t.log.Error("the PKCS#11 library does not return from a call; the process ends, to be started again",
+			"call", what, "limit", limit, "module", t.o.module)
+		t.exit(exitHung)
+	}).Stop
+}
+
+// keep opens the token, and again when it is lost, until ctx ends.
+func (t *token) keep(ctx context.Context) {
+	pause := firstPause
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	last := ""
+	for ctx.Err() == nil {
+		start := time.Now()
+		g, err := t.open()
+		if err != nil {
+			if text := reason(err); text != last { // once for each cause, not for each attempt
+				t.log.Error("the token cannot be used; it is tried again", "reason", text)
+				last = text
+			}
+			t.set(nil, err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, longestPause)
+			continue
+		}
+		pause, last = firstPause, ""
+		t.set(g, nil)
+		t.log.Info("the token is open", "token", g.info.Label, "serial", g.info.SerialNumber, "took", time.Since(start))
+		for up := true; up; {
+			select {
+			case <-ctx.Done():
+				up = false
+			case <-t.lost:
+				up = false
+			case <-look.C:
+				up = t.alive(g)
+			}
+		}
+		t.set(nil, &remote.Error{Kind: remote.Unavailable, After: firstPause, Err: errors.New(
+			"the token was lost and is being opened again")})
+		g.calls.Wait() // each of them is watched
+		if ctx.Err() == nil {
+			t.log.Warn("the token is lost", "token", g.info.Label)
+		}
+	}
+	t.close()
+}
+
+// reason is the cause of an error that [token.open] returned.
+func reason(err error) string {
+	if e, ok := errors.AsType[*remote.Error](err); ok && e.Err != nil {
+		return e.Err.Error()
+	}
+	return err.Error()
+}
+
+func (t *token) set(g *generation, cause error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.now, t.cause = g, cause
+}
+
+// use returns the open token and a function that ends its use.
+func (t *token) use() (*generation, func(), error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.now == nil {
+		return nil, nil, t.cause
+	}
+	t.now.calls.Add(1)
+	return t.now, t.now.calls.Done, nil
+}
+
+func (t *token) reportLost() {
+	select {
+	case t.lost <- struct{}{}:
+	default:
+	}
+}
+
+// alive asks for the state of the session that has the login.
+func (t *token) alive(g *generation) bool {
+	defer t.watch("C_GetSessionInfo", t.o.callLimit)()
+	_, err := g.module.GetSessionInfo(g.base)
+	return err == nil
+}
+
+// close ends the use of the library, so that the token forgets the login.
+func (t *token) close() {
+	if t.module == nil || !t.loaded {
+		return
+	}
+	defer t.watch("C_Finalize", t.o.callLimit)()
+	_ = t.module.Finalize()
+	t.loaded = false
+}
+
+// open initializes the library, finds the token, logs in and finds the keys. Its errors are [remote.Error] values.
+func (t *token) open() (*generation, error) {
+	select { // what was lost before is not lost of the next generation
+	case <-t.lost:
+	default:
+	}
+	t.close()
+	if err := t.initialize(); err != nil {
+		return nil, &remote.Error{Kind: remote.Unavailable, After: longestPause, Err: err}
+	}
+	g := &generation{module: t.module}
+	if err := t.findToken(g); err != nil {
+		return nil, &remote.Error{Kind: remote.Unavailable, After: longestPause, Err: err}
+	}
+	stop := t.watch("C_OpenSession", openLimit)
+	var err error
+	g.base, err = t.module.OpenSession(g.slot, pkcs11.CKF_SERIAL_SESSION)
+	stop()
+	if err != nil {
+		return nil, &remote.Error{Kind: remote.Unavailable, After: longestPause, Err: fmt.Errorf(
+			"no session with the token %q can be opened: %w", g.info.Label, err)}
+	}
+	if err := t.login(g); err != nil {
+		return nil, err
+	}
+	t.findKeys(g)
+	g.sessions = make(chan pkcs11.SessionHandle, t.o.sessions)
+	for range t.poolSize(g.info) {
+		g.sessions <- unopened
+	}
+	return g, nil
+}
+
+// poolSize is how many sessions the pool may open, besides the one that has the login.
+func (t *token) poolSize(info pkcs11.TokenInfo) int {
+	most := info.MaxSessionCount
+	if most == pkcs11.CK_EFFECTIVELY_INFINITE || most == pkcs11.CK_UNAVAILABLE_INFORMATION || most > maxSessions {
+		return t.o.sessions
+	}
+	return max(1, min(t.o.sessions, int(most)-1))
+}
+
+func (t *token) initialize() (err error) {
+	if t.module == nil {
+		defer t.watch("dlopen", openLimit)()
+		if t.module, err = t.load(); err != nil {
+			t.module = nil
+			return err
+		}
+	}
+	defer t.watch("C_Initialize", openLimit)()
+	if err := t.module.Initialize(); err != nil && !is(err, pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED) {
+		return fmt.Errorf("the PKCS#11 library cannot be initialized: %w", err)
+	}
+	t.loaded = true
+	return nil
+}
+
+// findToken finds the token by its label, its serial number, or both.
+func (t *token) findToken(g *generation) error {
+	defer t.watch("C_GetSlotList", openLimit)()
+	slots, err := t.module.GetSlotList(true)
+	if err != nil {
+		return fmt.Errorf("the slots cannot be listed: %w", err)
+	}
+	var there []string
+	found := 0
+	for _, slot := range slots {
+		info, err := t.module.GetTokenInfo(slot)
+		if err != nil {
+			continue // a slot whose token is being removed
+		}
+		if info.Label == "" && info.Flags&pkcs11.CKF_TOKEN_INITIALIZED == 0 {
+			continue // a slot that is free, of SoftHSM
+		}
+		there = append(there, fmt.Sprintf("%q (serial %s)", info.Label, cmp.Or(info.SerialNumber, "none")))
+		if (t.o.token == "" || info.Label == t.o.token) && (t.o.serial == "" || info.SerialNumber == t.o.serial) {
+			g.slot, g.info = slot, info
+			found++
+		}
+	}
+	wanted := strings.TrimSpace(t.o.token + " " + t.o.serial)
+	switch {
+	case found == 1:
+		return nil
+	case found > 1:
+		return fmt.Errorf("%d tokens are called %s: name one by its serial number, of %s", found, wanted,
+			strings.Join(there, ", "))
+	case len(there) == 0:
+		return fmt.Errorf("there is no token %s: the library shows no token at all", wanted)
+	}
+	return fmt.Errorf("there is no token %s: the library shows %s", wanted, strings.Join(there, ", "))
+}
+
+// login logs in once. A PIN that the token refused is not sent again, and none is sent if a wrong one would lock the
+// token.
+func (t *token) login(g *generation) error {
+	denied := func(format string, args ...any) error {
+		return &remote.Error{Kind: remote.Denied, After: longestPause, Err: fmt.Errorf(format, args...)}
+	}
+	flags := g.info.Flags
+	if t.o.noLogin {
+		return nil
+	}
+	pin, err := t.o.pin()
+	switch {
+	case err != nil:
+		return denied("the PIN cannot be read: %w", err)
+	case t.refused.has(pin):
+		return denied("the token %q refused the PIN, which is not sent again because repeated wrong PINs lock a token: "+
+			"write the right PIN to its place%s", g.info.Label, t.restartHint())
+	case flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
+		return denied("the PIN of the token %q is locked: unlock it with the security officer's PIN", g.info.Label)
+	case flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
+		return denied("one more wrong PIN locks the token %q, so that none is sent: log in once by hand (\"pkcs11-tool "+
+			"--module %s --token-label %q --login --list-objects\")", g.info.Label, t.o.module, g.info.Label)
+	}
+	defer t.watch("C_Login", openLimit)()
+	err = t.module.Login(g.base, t.o.userType, string(pin))
+	switch {
+	case err == nil, is(err, pkcs11.CKR_USER_ALREADY_LOGGED_IN):
+		t.refused.clear()
+		g.pin = pin
+		return nil
+	case isRefusedPIN(err):
+		if e := t.refused.add(pin); e != nil {
+			t.log.Warn("that the PIN was refused is forgotten when the process ends", "reason", e.Error())
+		}
+		return denied("the token %q refuses the PIN (%w): write the right one to its place%s", g.info.Label, err,
+			t.restartHint())
+	}
+	return &remote.Error{Kind: remote.Unavailable, After: longestPause, Err: fmt.Errorf(
+		"the login to the token %q failed: %w", g.info.Label, err)}
+}
+
+func (t *token) restartHint() string {
+	if t.o.pinFile == "" && t.o.fulcio == "" {
+		return ", and start the process again"
+	}
+	return ""
+}
+
+// session takes a session out of the pool, which opens it if need be.
+func (t *token) session(ctx context.Context, g *generation) (pkcs11.SessionHandle, error) {
+	for {
+		var s pkcs11.SessionHandle
+		select {
+		case s = <-g.sessions:
+		case <-ctx.Done():
+			return 0, &remote.Error{Kind: remote.Busy, Err: errors.New("no session is free")}
+		}
+		if s != unopened {
+			return s, nil
+		}
+		stop := t.watch("C_OpenSession", t.o.callLimit)
+		s, err := g.module.OpenSession(g.slot, pkcs11.CKF_SERIAL_SESSION)
+		stop()
+		switch {
+		case err == nil:
+			return s, nil
+		case is(err, pkcs11.CKR_SESSION_COUNT) && t.shrink(g):
+			continue // the token has fewer sessions than it says; the others are in use and come back
+		}
+		g.sessions <- unopened
+		return 0, t.failure(err)
+	}
+}
+
+// shrink leaves one place of the pool out for good, unless it is the last one.
+func (t *token) shrink(g *generation) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if g.shrunk >= cap(g.sessions)-1 {
+		return false
+	}
+	g.shrunk++
+	return true
+}
+
+// failure classifies the error of a call, and has the token opened again if it may be lost.
+func (t *token) failure(err error) error {
+	if isLost(err) {
+		t.reportLost()
+		return &remote.Error{Kind: remote.Unavailable, After: firstPause, Err: fmt.Errorf("the token is lost: %w", err)}
+	}
+	return &remote.Error{Kind: remote.Failed, Err: err}
+}
+
+// find returns the key that a client names.
+func (t *token) find(name string) (wire.Key, bool) {
+	if name == "" {
+		if len(t.served) != 1 {
+			return nil, false
+		}
+		return t.served[0], true
+	}
+	for _, k := range t.served {
+		if k.name.text == name {
+			return k, true
+		}
+	}
+	var found *servedKey
+	for _, k := range t.served {
+		if k.name.matches(name) {
+			if found != nil {
+				return nil, false // two keys with one label
+			}
+			found = k
+		}
+	}
+	return found, found != nil
+}
+
+// object is a private key of an open token.
+type object struct {
+	handle     pkcs11.ObjectHandle
+	public     crypto.PublicKey
+	label      string
+	id         []byte
+	always     bool // it wants the PIN for each signature (CKA_ALWAYS_AUTHENTICATE)
+	exportable string
+	reason     string
+	evidence   map[string]string
+}
+
+// findKeys finds each key that is served. A key that cannot be used does not keep the others from being used.
+func (t *token) findKeys(g *generation) {
+	g.keys, g.causes = make([]*object, len(t.served)), make([]error, len(t.served))
+	for i, k := range t.served {
+		o, err := t.findKey(g, k.name)
+		if err == nil {
+			err = k.adopt(o.public)
+		}
+		if err != nil {
+			kind := remote.Failed
+			if isLost(err) {
+				kind = remote.Unavailable
+				t.reportLost()
+			}
+			g.causes[i] = &remote.Error{Kind: kind, Err: fmt.Errorf("the key %q cannot be used: %w", k.name.text, err)}
+			t.log.Error("a key cannot be used", "key", k.name.text, "reason", err.Error())
+			continue
+		}
+		g.keys[i] = o
+	}
+}
+
+// equal reports whether two public keys are the same.
+func equal(a, b crypto.PublicKey) bool {
+	x, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && x.Equal(b)
+}
