@@ -60,8 +60,10 @@ var layers = map[string][]string{
 	"reconcile/webhook": {},                                     // delivers findings
 
 	"proto": {},
+	// the states of chains; how long a certificate is valid
+	"rotation": {"ca", "fault"},
 	"config": {
-		"oidc", "pop", "ca", "ca/signer/backends", "ctlog", "ctlog/embedded", "ctlog/remote", "journal",
+		"oidc", "pop", "ca", "ca/signer", "ca/signer/backends", "rotation", "ctlog", "ctlog/embedded", "ctlog/remote", "journal",
 		"reconcile", "fault",
 	},
 	// tbs: the SCTs that a certificate has, for the journal
@@ -78,13 +80,14 @@ var layers = map[string][]string{
 
 	"node": {
 		"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal",
-		"reconcile", "reconcile/webhook", "config", "server", "server/admission", "trust", "loglist", "tbs", "fault",
+		"reconcile", "reconcile/webhook", "config", "rotation", "server", "server/admission", "trust", "loglist", "tbs", "fault",
+		"client", // a rotation asks the running CA for its trust bundle
 	},
 	"dev": {"node", "ca", "client", "config", "server", "trust", "dev/idp", "dev/tsa"},
 
 	"cmd/internal/cli": {"fault"},
 	"cmd/mayfly": {
-		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "ctlog",
+		"cmd/internal/cli", "node", "dev", "dev/idp", "config", "oidc", "ca", "ca/signer", "rotation", "ctlog",
 		"ctlog/embedded", "monitor",
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
 		"ceremony", "ca/signer/backends",

@@ -94,6 +94,7 @@ type Authority struct {
 	from, to time.Time
 	signer   *certSigner
 	replica  *replica
+	tried    *x509.Certificate // the precertificate of the trial
 	metrics  *metrics
 }
 

@@ -163,6 +163,7 @@ func (a *Authority) trial(ctx context.Context) error {
 	if err := a.chain[0].CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature); err != nil {
 		return fmt.Errorf("the signature does not verify with certificate 1 (%s): %w", name(a.chain[0]), err)
 	}
+	a.tried = c
 	var invalid x509.CertificateInvalidError
 	err = a.replica.verify(d)
 	if errors.As(err, &invalid) && invalid.Reason == x509.CANotAuthorizedForThisName {
@@ -170,3 +171,7 @@ func (a *Authority) trial(ctx context.Context) error {
 	}
 	return err
 }
+
+// Trial returns the precertificate that [New] signed for the proof. It has the poison of RFC 6962 §3.1 and was given to
+// nobody; what verifies certificates can be tried with it. It MUST NOT be changed or submitted.
+func (a *Authority) Trial() *x509.Certificate { return a.tried }

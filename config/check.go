@@ -45,6 +45,7 @@ func (l *loader) checkSettings() {
 	if c.Audit != nil {
 		l.main.add(fault.Under(c.Audit.Check(), "audit"))
 	}
+	l.main.add(fault.Under(c.Publish.check(), "publish"))
 }
 
 func (l Listen) check() error {
@@ -200,7 +201,7 @@ func (l *loader) lookAt(t *tree, paths []pathSetting) {
 		}
 		st, err := os.Stat(*p.at)
 		name := shown(l.path, *p.at)
-		if p.kind == pathWrite && os.IsNotExist(err) {
+		if (p.kind == pathWrite || p.kind == pathKept) && os.IsNotExist(err) {
 			if parent, e := os.Stat(filepath.Dir(*p.at)); e != nil || !parent.IsDir() {
 				t.add(fault.BadSetting("the directory of "+name+" does not exist",
 					"make it, for the CA alone", p.path...))
@@ -322,6 +323,9 @@ func (l *loader) warn() {
 		for _, w := range c.Listen.warnings() {
 			l.warning(l.main, w.Problem+"; "+w.Fix, w.Path...)
 		}
+	}
+	for _, w := range c.CA.Rotation.Warnings() {
+		l.warning(l.main, w.Problem+"; "+w.Fix, append([]string{"ca", "rotation"}, w.Path...)...)
 	}
 	if c.CT.None != nil {
 		l.warning(l.main, "certificates are not logged, so that what this CA signs cannot be seen; the reason given: "+

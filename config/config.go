@@ -13,11 +13,7 @@ package config
 
 import (
 	"errors"
-	"reflect"
-	"slices"
 
-	"github.com/mayfly-ca/mayfly/ca"
-	"github.com/mayfly-ca/mayfly/ca/signer/backends"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/ctlog/remote"
@@ -38,7 +34,7 @@ type Config struct {
 	API API `yaml:"api"`
 	// Identity says which identities may get certificates.
 	Identity Identity `yaml:"identity"`
-	// CA has the CA's key and chain, and further chains for verifiers. Exactly one key backend is set.
+	// CA has the CA's key and chain, and further chains for verifiers. Exactly one key backend is set, or chains.
 	CA CA `yaml:"ca"`
 	// ClientAlgorithms are the algorithms of the keys that may be certified. Default: rsa-sign-pkcs1-2048-sha256,
 	// rsa-sign-pkcs1-3072-sha256, rsa-sign-pkcs1-4096-sha256, ecdsa-sha2-256-nistp256, ecdsa-sha2-384-nistp384,
@@ -49,6 +45,8 @@ type Config struct {
 	// Audit is the journal of decisions: no certificate is released without a record. When omitted: there is no
 	// journal, and decisions are in the log only.
 	Audit *Audit `yaml:"audit" restart:"yes"`
+	// Publish says where verifiers get the trust material of this CA.
+	Publish Publish `yaml:"publish"`
 	// StateDir is the directory in which the last good keys of identity providers outlast a restart; only the CA
 	// may write to it. When omitted: nothing is kept.
 	StateDir string `yaml:"state_dir" path:"optional-dir" restart:"yes"`
@@ -106,32 +104,6 @@ type API struct {
 type Identity struct {
 	// File is the path of the issuer file.
 	File string `yaml:"file" path:"read"`
-}
-
-// CA says where the CA's key is and which chains verifiers may need. Exactly one key backend is set.
-type CA struct {
-	backends.Table `yaml:",inline"`
-	ca.Config      `yaml:",inline"`
-}
-
-// Check finds what is wrong without reading a file. Its errors are [fault.Setting] values.
-func (c CA) Check() error { return errors.Join(c.Table.Check(), c.Config.Check()) }
-
-// Place gives the settings in an error of [ca.New] their place in the configuration, and the name of the file that the
-// setting names.
-func (c CA) Place(err error) error {
-	err = fault.Under(c.Table.Place(err), "ca")
-	var s *fault.Setting
-	if !errors.As(err, &s) || s.File != "" {
-		return err
-	}
-	named := *s
-	for _, p := range pathsIn(reflect.ValueOf(&c), "ca") {
-		if slices.Equal(p.path, s.Path) {
-			named.File = *p.at
-		}
-	}
-	return &named
 }
 
 // CT says which transparency logs precertificates go to: Logs and Embedded, one of them or both, or None.

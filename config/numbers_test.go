@@ -20,6 +20,9 @@ func TestNumbers(t *testing.T) {
 	const kms = identity + "ca:\n  kms: {chain: chain.pem, key: \"openbao://ca\", "
 	base := identity + caFile
 	hsm := identity + "ca:\n  pkcs11: {chain: chain.pem, socket: /run/hsm.sock, limits: {"
+	const key = "file: {chain: chain.pem, key: key.pem}"
+	renew := identity + "ca:\n  state: state.json\n  chains: [{name: a, " + key + "}]\n  rotation:\n    renew: {dir: x, parent: {" +
+		key + "}, "
 	type setting struct {
 		before, after string // of the number, in the main file, or behind the entry of the issuer file
 		zero, good    string
@@ -58,6 +61,18 @@ func TestNumbers(t *testing.T) {
 		"audit.reconcile.lag": {
 			base + embedded + "audit: {file: x, reconcile: {lag: ", "}}\n",
 			warned, "1m", false,
+		},
+		"ca.rotation.propagation": {base + "  rotation: {propagation: ", "}\n" + embedded, value, "10h", false},
+		"ca.rotation.keep":        {base + "  rotation: {keep: ", "}\n" + embedded, refused, "10h", false},
+		"ca.rotation.renew.at":    {renew + "at: ", "}\n" + embedded, warned, "0.5", false},
+		"ca.rotation.renew.life":  {renew + "life: ", "}\n" + embedded, refused, "10000h", false},
+		"publish.tuf.timestamp": {
+			base + embedded + "publish: {tuf: {dir: tuf, timestamp: ", "}}\n",
+			refused, "10h", false,
+		},
+		"publish.tuf.snapshot": {
+			base + embedded + "publish: {tuf: {dir: tuf, snapshot: ", "}}\n",
+			refused, "1000h", false,
 		},
 		"max-lifetime":     {"    max-lifetime: ", "\n", warned, "1h", true},
 		"max-age":          {"    max-age: ", "\n", warned, "1h", true},

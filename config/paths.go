@@ -15,6 +15,7 @@ const (
 	// the same, for the CA alone: its permissions are checked, and LoadPublic does not need it
 	pathSecret      = "secret"
 	pathWrite       = "write"        // a file that the CA makes; its directory must exist
+	pathKept        = "kept"         // a file that mayfly writes and reads; it is watched, and its directory must exist
 	pathDir         = "dir"          // a directory; it need not exist
 	pathOptionalDir = "optional-dir" // a directory that the CA can do without; it need not exist
 	pathPattern     = "pattern"      // a pattern of [filepath.Match]; the files that it matches come and go
@@ -31,7 +32,9 @@ type pathSetting struct {
 func (p pathSetting) isDir() bool { return p.kind == pathDir || p.kind == pathOptionalDir }
 
 // isWatched reports whether a change of the content matters: neither directories nor the journal are watched.
-func (p pathSetting) isWatched() bool { return p.kind == pathRead || p.kind == pathSecret }
+func (p pathSetting) isWatched() bool {
+	return p.kind == pathRead || p.kind == pathSecret || p.kind == pathKept
+}
 
 // pathsIn lists the settings with the tag "path" that have a value, below v, a pointer to a struct. path is where the
 // struct stands in the file.

@@ -13,11 +13,13 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/ca/signer/backends"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/ctlog/remote"
@@ -199,6 +201,12 @@ func (g *generator) rows(t reflect.Type, prefix string, facts keyFacts) (out []s
 			continue
 		}
 		field, owner := t.FieldByIndex(f.index), ownerOf(t, f)
+		if owner == reflect.TypeFor[backends.Table]() && prefix != "ca." {
+			if row := "| `" + prefix + "…` | block | required | A key backend, with the settings that it has below `ca`. |"; !slices.Contains(out, row) {
+				out = append(out, row)
+			}
+			continue
+		}
 		inner, key := element(field.Type), prefix+f.name
 		if inner.Kind() == reflect.Struct && field.Type.Kind() == reflect.Slice {
 			key += "[]"

@@ -63,6 +63,9 @@ func TestPathTags(t *testing.T) {
 		"ca.kms.vault.kubernetes.token.file secret",
 		"ca.kms.vault.token.file secret",
 		"ca.pkcs11.chain read",
+		"ca.rotation.renew.dir dir",
+		"ca.rotation.renew.password.file secret",
+		"ca.state kept",
 		"ca.trust read",
 		"ct.embedded.dir dir",
 		"ct.logs[].ca_cert read",
@@ -83,6 +86,10 @@ func TestPathTags(t *testing.T) {
 		"oidc-issuers.NAME.outbound.client-certificate.key secret",
 		"oidc-issuers.NAME.static-keys.dir dir",
 		"oidc-issuers.NAME.static-keys.file read",
+		"publish.trusted_root kept",
+		"publish.tuf.dir optional-dir",
+		"publish.tuf.password.file secret",
+		"publish.tuf.root read",
 		"state_dir optional-dir",
 	}
 	inline := []string{ // texts of PEM and keys, names in them, and URIs of keys, not paths of files
@@ -91,8 +98,13 @@ func TestPathTags(t *testing.T) {
 		"ct.embedded.witnesses[].public_key", "oidc-issuers.NAME.ca-cert", "meta-issuers.NAME.ca-cert",
 	}
 	looksLikePath := regexp.MustCompile(`(^|[-_.])(file|dir|key|chain|bundle|certificate|trust|journals|trusted_root|ca_cert|ca-cert)$`)
-	kinds := []string{pathRead, pathSecret, pathWrite, pathDir, pathOptionalDir, pathPattern}
+	kinds := []string{pathRead, pathSecret, pathWrite, pathKept, pathDir, pathOptionalDir, pathPattern}
 	look := func(path string, f reflect.StructField) {
+		for _, again := range []string{"ca.chains[].", "ca.rotation.renew.parent."} {
+			if rest, ok := strings.CutPrefix(path, again); ok && rest != "name" {
+				path = "ca." + rest
+			}
+		}
 		text := f.Type.Kind() == reflect.String || f.Type == reflect.TypeFor[[]string]()
 		tag, has := f.Tag.Lookup("path")
 		switch {
@@ -104,6 +116,14 @@ func TestPathTags(t *testing.T) {
 	}
 	got := slices.Concat(tagged(reflect.TypeFor[Config](), "", "path", look),
 		tagged(reflect.TypeFor[oidc.Config](), "", "path", look))
+	got = slices.DeleteFunc(got, func(one string) bool { // the table of key backends again
+		for _, again := range []string{"ca.chains[].", "ca.rotation.renew.parent."} {
+			if rest, ok := strings.CutPrefix(one, again); ok {
+				return slices.Contains(want, "ca."+rest)
+			}
+		}
+		return false
+	})
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

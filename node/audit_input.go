@@ -2,6 +2,7 @@ package node
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -54,13 +55,28 @@ func auditedJournals(cfg *config.Config, others []string) ([]reconcile.Journal, 
 
 // auditedIssuers returns the issuing certificates of a configuration, past and present.
 func auditedIssuers(cfg *config.Config) (out []*x509.Certificate, err error) {
+	own := *cfg // what signs is chosen in it
+	cfg = &own
 	// The issuing key MUST come from the configuration. If it came from the journal, an attacker who forges the journal
 	// and a log would choose the key that the audit is about.
-	chain, err := PublicChain(cfg)
-	if err != nil {
-		return nil, err
+	state, err := followState(cfg)
+	if stopped := (*stoppedError)(nil); errors.As(err, &stopped) {
+		state, err = &stopped.state, nil
 	}
-	out = append(out, chain[0])
+	switch {
+	case err != nil:
+		return nil, err
+	case state != nil:
+		for _, c := range state.Chains {
+			out = append(out, c.Certificates()[0])
+		}
+	default:
+		chain, err := PublicChain(cfg)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, chain[0])
+	}
 	for i, path := range cfg.CA.Trust {
 		chain, err := signer.ReadChain(path)
 		if err != nil {

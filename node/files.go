@@ -21,15 +21,19 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/version"
 	"github.com/mayfly-ca/mayfly/loglist"
+	"github.com/mayfly-ca/mayfly/rotation"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
 // loadedFiles is what the files that a configuration names hold: keys and certificates.
 type loadedFiles struct {
-	chain []*x509.Certificate // issuing certificate first, root last
+	chain []*x509.Certificate // the active one: issuing certificate first, root last
 	key   *signer.Key         // nil: only what is public was loaded
-	trust [][]*x509.Certificate
-	logs  []remoteLog
+	// rotation is the state of the chains; nil: there is one chain, without a state file.
+	rotation *rotation.State
+	listed   [][]*x509.Certificate // of ca.trust
+	trust    [][]*x509.Certificate // of the trust bundle after the active chain: listed, and those of the state
+	logs     []remoteLog
 	// former is the root of the chain that was replaced by the active one in this process, or nil. The embedded log
 	// still accepts it for requests under way; the trust bundle does not have it.
 	former *x509.Certificate
@@ -51,20 +55,27 @@ type remoteLog struct {
 // load opens the CA's key and reads the files. log is for what happens to the key later, and optional. Its errors say
 // where in the configuration the setting stands.
 func load(ctx context.Context, log *slog.Logger, cfg *config.Config) (*loadedFiles, error) {
-	name, backend := cfg.CA.Selected()
+	state, err := followState(cfg)
+	if err != nil {
+		return nil, cfg.Locate(err)
+	}
+	_, backend := cfg.CA.Selected()
 	var warnings []config.Warning
 	key, err := signer.Open(ctx, backend, signer.Options{Log: log, Warn: func(s *fault.Setting) {
-		located := fault.Under(s, "ca", name).(*fault.Setting) //nolint:errorlint // Under returns a Setting for a Setting
+		located := fault.Under(s, cfg.CA.At()...).(*fault.Setting) //nolint:errorlint // Under returns a Setting for a Setting
 		warnings = append(warnings, cfg.Warn(located))
 	}})
 	if err != nil {
-		return nil, cfg.Locate(fault.Under(err, "ca", name))
+		return nil, cfg.Locate(fault.Under(err, cfg.CA.At()...))
+	}
+	if err := cfg.Locate(sameAsState(cfg, state, key.Chain)); err != nil {
+		return nil, errors.Join(err, key.Close())
 	}
 	advice, err := adviseOnChain(cfg, key.Chain)
 	if err != nil {
 		return nil, errors.Join(err, key.Close())
 	}
-	m, err := loadAround(cfg, key)
+	m, err := loadAround(cfg, key, state)
 	if err != nil {
 		return nil, errors.Join(err, key.Close())
 	}
@@ -76,13 +87,13 @@ func load(ctx context.Context, log *slog.Logger, cfg *config.Config) (*loadedFil
 // adviseOnChain says what is unwise about a chain that is kept in a file, and refuses what a CA in production must not
 // have.
 func adviseOnChain(cfg *config.Config, chain []*x509.Certificate) (warnings []config.Warning, err error) {
-	name, backend := cfg.CA.Selected()
+	_, backend := cfg.CA.Selected()
 	if backend.Temporary() {
 		return nil, nil
 	}
 	var errs []error
 	for _, a := range ca.Advise(chain) {
-		s := fault.BadSetting(a.Problem, a.Fix, "ca", name, "chain").In(backend.ChainFile())
+		s := fault.BadSetting(a.Problem, a.Fix, cfg.CA.At("chain")...).In(backend.ChainFile())
 		if a.Serious && cfg.Production {
 			s.Problem += "; this is refused with production: true"
 			errs = append(errs, s)
@@ -96,28 +107,44 @@ func adviseOnChain(cfg *config.Config, chain []*x509.Certificate) (warnings []co
 // loadPublic reads what is public: the chains and the keys of the logs. It needs no private key and no password, and is
 // enough to write trust material.
 func loadPublic(cfg *config.Config) (*loadedFiles, error) {
-	chain, err := PublicChain(cfg)
+	public := *cfg
+	state, err := followState(&public)
+	var chain []*x509.Certificate
+	if stopped := (*stoppedError)(nil); errors.As(err, &stopped) {
+		state, err = &stopped.state, nil // verifiers must hear of it
+	} else if err == nil {
+		chain, err = PublicChain(&public)
+	}
 	if err != nil {
 		return nil, cfg.Locate(err)
 	}
-	public := *cfg
 	public.CT.Logs = slices.Clone(cfg.CT.Logs)
 	for i := range public.CT.Logs {
 		public.CT.Logs[i].ClientCertificate, public.CT.Logs[i].CACert = nil, "" // nothing is asked of a log
 	}
-	return loadAround(&public, &signer.Key{Chain: chain})
+	return loadAround(&public, &signer.Key{Chain: chain}, state)
 }
 
-// PublicChain reads the issuing chain, whichever backend has the key. It needs no secret. It errs with a setting.
+// PublicChain reads the issuing chain, whichever backend has the key: the active one where there are several. It needs
+// no secret. It errs with a setting.
 func PublicChain(cfg *config.Config) ([]*x509.Certificate, error) {
-	name, backend := cfg.CA.Selected()
+	own := *cfg // what signs is chosen in it
+	cfg = &own
+	state, err := followState(cfg)
+	if err != nil {
+		return nil, err
+	}
+	_, backend := cfg.CA.Selected()
 	if backend.Temporary() {
 		return nil,
 			fault.BadSetting("chain and key exist only while the CA runs, and no file has the issuing certificate",
-				"use a key that is kept, such as ca.file", "ca", name)
+				"use a key that is kept, such as ca.file", cfg.CA.At()...)
 	}
 	chain, err := signer.ReadChain(backend.ChainFile())
-	return chain, fault.Under(err, "ca", name, "chain")
+	if err != nil {
+		return nil, fault.Under(err, cfg.CA.At("chain")...)
+	}
+	return chain, sameAsState(cfg, state, chain)
 }
 
 // TrustMaterial is what verifiers and signers need of the CA of a configuration, with its URL as clients reach it. It
@@ -131,17 +158,18 @@ func TrustMaterial(cfg *config.Config, url string) (trust.Material, error) {
 	return m, cfg.Locate(err)
 }
 
-// loadAround reads everything but the chain and the key.
-func loadAround(cfg *config.Config, key *signer.Key) (*loadedFiles, error) {
-	m := &loadedFiles{chain: key.Chain, key: key}
+// loadAround reads everything but the chain and the key. state is nil where there is no state file.
+func loadAround(cfg *config.Config, key *signer.Key, state *rotation.State) (*loadedFiles, error) {
+	m := &loadedFiles{chain: key.Chain, key: key, rotation: state}
 	var errs []error
 	for i, name := range cfg.CA.Trust {
 		chain, err := signer.ReadChain(name)
 		if err != nil {
 			errs = append(errs, fault.Under(err, "ca", "trust", strconv.Itoa(i)))
 		}
-		m.trust = append(m.trust, chain)
+		m.listed = append(m.listed, chain)
 	}
+	m.trust = append(slices.Clone(m.listed), others(state)...)
 	for i, l := range cfg.CT.Logs {
 		r, err := openLog(l, cfg.CT.Policy)
 		if err != nil {
@@ -211,19 +239,17 @@ func (f *loadedFiles) issuingRoots() []*x509.Certificate {
 // trustMaterial is the trust material of a CA: every chain and every log that a verifier may need.
 func (f *loadedFiles) trustMaterial(cfg *config.Config, url string) (trust.Material, error) {
 	var out trust.Material
-	for _, chain := range append([][]*x509.Certificate{f.chain}, f.trust...) {
-		out.Authorities = append(out.Authorities,
-			trust.Authority{URL: url, Chain: chain, From: chain[0].NotBefore, To: chain[0].NotAfter})
-	}
+	out.Authorities = f.authorities(url)
+	first := out.Authorities[0].From
 	for _, l := range f.logs {
 		published := l.remote.Log
 		if published.NotBefore.IsZero() {
-			published.NotBefore = f.chain[0].NotBefore
+			published.NotBefore = first
 		}
 		out.Logs = append(out.Logs, trust.Log{Log: published})
 	}
 	if e := cfg.CT.Embedded; e != nil {
-		shards, err := exportShards(*e, url+"/ct", f.chain[0].NotBefore)
+		shards, err := exportShards(*e, url+"/ct", first)
 		if err != nil {
 			return out, fault.Under(err, "ct", "embedded")
 		}

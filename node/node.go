@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/rotation"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/server/admission"
 	"github.com/mayfly-ca/mayfly/trust"
@@ -58,10 +59,12 @@ type Node struct {
 	readiness *server.Readiness
 	metrics   *reloadMetrics
 
-	current    atomic.Pointer[snapshot] // in force
-	generation uint64                   // of the configuration in force, from 1
-	trouble    atomic.Value             // string: why the files are not what is in force; "": they are
-	again      chan struct{}            // a reload is wanted
+	current    atomic.Pointer[snapshot]       // in force
+	generation uint64                         // of the configuration in force, from 1
+	chains     atomic.Pointer[rotation.State] // in force; nil: there is one chain, without a state file
+	conducting atomic.Pointer[string]         // why the conductor could not do its work; "": it could
+	trouble    atomic.Value                   // string: why the files are not what is in force; "": they are
+	again      chan struct{}                  // a reload is wanted
 }
 
 // Build loads the configuration and all that it names, proves with a trial that the CA can issue, and opens the
@@ -158,6 +161,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	n.auditor.start(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() { n.watch(ctx, hangup) })
+	watching.Go(func() { n.conduct(ctx) })
 	defer watching.Wait()
 	defer cancel()
 	n.log.Info("started", "issuer_count", len(first.issuers.Issuers()), "log_count", first.logCount(),

@@ -2,10 +2,8 @@ package node
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -26,7 +24,7 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	old := n.current.Swap(s)
 	n.auditor.install(s)
 	n.server.SetCore(s.core(n.generation))
-	n.readiness.Replace(append(append(s.checks(), n.auditor.check()...),
+	n.readiness.Replace(append(slices.Concat(s.checks(), n.chainCheck(s), n.auditor.check()),
 		server.Check{Name: "config", Ask: func() server.Health {
 			return server.Health{OK: true, Advisory: true, Warning: n.trouble.Load().(string)} //nolint:forcetypeassert // nothing else is stored
 		}}))
@@ -34,6 +32,7 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 		old.retire(s)
 	}
 	n.metrics.installed(n.generation, s.config.Digest)
+	n.adopt(s.files.rotation)
 }
 
 // Describe implements [prometheus.Collector]: the parts come and go, so that nothing is promised.
@@ -89,6 +88,13 @@ func (n *Node) reload(ctx context.Context, why string) {
 	if err == nil {
 		err = n.journal.reloaded(ctx, next.config)
 	}
+	if stopped := (*stoppedError)(nil); errors.As(err, &stopped) {
+		n.stop(stopped)
+		return
+	}
+	if err != nil && n.followAlone(ctx, why, err) {
+		return
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return
@@ -112,11 +118,18 @@ func (n *Node) reload(ctx context.Context, why string) {
 
 // prepare builds a system from the files as they are now. waiting are the settings that only a restart can change.
 func (n *Node) prepare(ctx context.Context) (next *snapshot, waiting []config.Warning, err error) {
-	old := n.current.Load()
 	cfg, warnings, err := config.Load(n.options.Path)
 	if err != nil {
 		return nil, nil, err
 	}
+	return n.prepareFrom(ctx, cfg, warnings)
+}
+
+// prepareFrom builds a system from a configuration and the files that it names, as they are now.
+func (n *Node) prepareFrom(ctx context.Context, cfg *config.Config, warnings []config.Warning) (next *snapshot,
+	waiting []config.Warning, err error,
+) {
+	old := n.current.Load()
 	waiting = old.config.Restart(cfg)
 	wants := cfg.CT.Embedded
 	cfg.KeepUntilRestart(old.config)
@@ -152,14 +165,17 @@ func (n *Node) prepare(ctx context.Context) (next *snapshot, waiting []config.Wa
 // bundle unless ca.trust lists it: the bundle has what the configuration names and nothing else, so that it is the same
 // before and after a restart, and a stolen key is out of it at once (C4).
 func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot) (_ *loadedFiles, err error) {
+	if _, err := followState(cfg); err != nil {
+		return nil, cfg.Locate(err)
+	}
 	name, backend := cfg.CA.Selected()
 	var m *loadedFiles
 	switch before, was := old.config.CA.Selected(); {
 	case backend.Temporary() && (!was.Temporary() || name != before):
 		return nil, cfg.Locate(fault.BadSetting("it takes the place of a key that is kept",
-			"restart to apply it", "ca", name))
+			"restart to apply it", cfg.CA.At()...))
 	case backend.Temporary():
-		m, err = loadAround(cfg, old.files.key)
+		m, err = loadAround(cfg, old.files.key, nil)
 	default:
 		m, err = load(ctx, n.log, cfg)
 	}
@@ -171,6 +187,9 @@ func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot)
 			err = errors.Join(err, closeKey(m, old))
 		}
 	}()
+	if err := cfg.Locate(n.follows(cfg, m.rotation)); err != nil {
+		return nil, err
+	}
 	if err := m.narrowToPublished(cfg); err != nil {
 		return nil, err
 	}
@@ -182,18 +201,7 @@ func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot)
 			n.log.Warn("configuration", "warning", text)
 		}
 	}
-	if !sameChain(m.chain, old.files.chain) {
-		n.log.Warn("the issuing chain changes: verifiers that do not have the new one yet will refuse its certificates",
-			"old", old.files.chain[0].Subject.String(), "new", m.chain[0].Subject.String())
-	}
-	for _, chain := range append([][]*x509.Certificate{old.files.chain}, old.files.trust...) {
-		if !m.serves(chain) {
-			n.log.Warn("a chain leaves the trust bundle, because the configuration does not name it any more: "+
-				"verifiers that take the bundle "+
-				"anew refuse what was signed under it; list it in ca.trust unless its key was stolen",
-				"issuer", chain[0].Subject.String(), "sha256", fmt.Sprintf("%x", sha256.Sum256(chain[0].Raw)))
-		}
-	}
+	n.tellOfChains(m, old.files)
 	m.former = old.files.former
 	if !sameChain(m.chain, old.files.chain) {
 		m.former = old.files.chain[len(old.files.chain)-1]

@@ -181,7 +181,7 @@ func (s *snapshot) shardMembers(shards []embedded.OpenShard, log *slog.Logger) (
 func (s *snapshot) openAuthority(n *Node, old *snapshot) (err error) {
 	m := s.files
 	name, backend := s.config.CA.Selected()
-	keys := []any{name, backend, s.config.CA.BackdateOrDefault(), s.logs != nil, s.logsKey}
+	keys := []any{s.config.CA.Signing().Name, name, backend, s.config.CA.BackdateOrDefault(), s.logs != nil, s.logsKey}
 	for _, chain := range append([][]*x509.Certificate{m.chain}, m.trust...) {
 		for _, c := range chain {
 			keys = append(keys, c.Raw)
@@ -291,7 +291,7 @@ func (s *snapshot) collectors() []prometheus.Collector {
 // ownKeys are the keys that no certificate may be issued for.
 func (f *loadedFiles) ownKeys(e *embedded.Store) []crypto.PublicKey {
 	var keys []crypto.PublicKey
-	for _, chain := range append([][]*x509.Certificate{f.chain}, f.trust...) {
+	for _, chain := range append(append([][]*x509.Certificate{f.chain}, f.trust...), f.retired()...) {
 		for _, c := range chain {
 			keys = append(keys, c.PublicKey)
 		}

@@ -20,16 +20,16 @@ const warnAhead = 30 * 24 * time.Hour
 // asked for a certificate of now. It warns of what ends soon. Its errors are settings of cfg.
 func (f *loadedFiles) timely(cfg *config.Config, now time.Time) ([]config.Warning, error) {
 	var warnings []config.Warning
-	if name, backend := cfg.CA.Selected(); !backend.Temporary() {
+	if _, backend := cfg.CA.Selected(); !backend.Temporary() {
 		switch h := ca.ChainHealth(f.chain, now); {
 		case !h.OK:
 			return nil, fault.BadSetting(h.Cause+
 				"; certificates are issued while it is valid, up to an hour before its end",
-				"have a new issuing certificate made, and write its chain here", "ca", name,
-				"chain").In(backend.ChainFile())
+				"have a new issuing certificate made, and write its chain here",
+				cfg.CA.At("chain")...).In(backend.ChainFile())
 		case h.Warning != "":
 			warnings = append(warnings, cfg.Warn(fault.BadSetting(h.Warning, "have a new issuing certificate made",
-				"ca", name, "chain")))
+				cfg.CA.At("chain")...)))
 		}
 	}
 	ending, err := f.timelyLogs(cfg, now)

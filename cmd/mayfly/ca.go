@@ -33,7 +33,8 @@ func newCA() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
-	cmd.AddCommand(newCAInit(), newCACSR(), newCASign(), newCACrossSign(), newCAShow(), newCACheck(), newCAReplay())
+	cmd.AddCommand(newCAInit(), newCACSR(), newCASign(), newCACrossSign(), newCAShow(), newCACheck(), newCAReplay(),
+		newCARotate())
 	return cmd
 }
 

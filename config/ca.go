@@ -1,0 +1,301 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/ca/signer"
+	"github.com/mayfly-ca/mayfly/ca/signer/backends"
+	"github.com/mayfly-ca/mayfly/ca/signer/file"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/secret"
+	"github.com/mayfly-ca/mayfly/rotation"
+)
+
+// CA says where the CA's key is and which chains verifiers may need. Exactly one key backend is set, or Chains.
+type CA struct {
+	backends.Table `yaml:",inline"`
+	ca.Config      `yaml:",inline"`
+	// Chains are the chains of a CA that replaces its chain step by step (docs/rotation.md), instead of one key
+	// backend. The state file says which one signs.
+	Chains []Chain `yaml:"chains"`
+	// State is the path of the state file of chains, which "mayfly ca rotate" and the CA write. Instances of one CA
+	// share it. With one chain it is made at the first start.
+	State string `yaml:"state" path:"kept"`
+	// Rotation says when a chain may take over.
+	Rotation Rotation `yaml:"rotation"`
+
+	selected *Chain   // nil: the first of Chains, or the table
+	at       []string // where its backend stands, below ca
+}
+
+// Chain is one of several chains: a name, and exactly one key backend.
+type Chain struct {
+	// Name identifies the chain in the state file, in commands and in messages. It is not changed later.
+	Name string `yaml:"name"`
+
+	backends.Table `yaml:",inline"`
+}
+
+// Rotation has the settings of the replacement of chains.
+type Rotation struct {
+	rotation.Config `yaml:",inline"`
+	// Renew is for a CA that makes its next issuing certificate by itself. When omitted: an operator makes it.
+	Renew *Renew `yaml:"renew"`
+}
+
+// Renew has the settings of issuing certificates that the CA makes by itself.
+type Renew struct {
+	// Parent is the key that signs new issuing certificates, with its chain. Exactly one key backend is set.
+	Parent backends.Table `yaml:"parent"`
+
+	rotation.RenewConfig `yaml:",inline"`
+	// Password encrypts the keys that are made. When omitted: they are not encrypted.
+	Password *secret.Source `yaml:"password"`
+}
+
+// Check finds what is wrong without reading a file. Its errors are [fault.Setting] values.
+func (c CA) Check() error {
+	errs := []error{c.Config.Check(), fault.Under(c.Rotation.check(), "rotation")}
+	if len(c.Chains) == 0 {
+		errs = append(errs, c.Table.Check())
+		if c.State != "" {
+			errs = append(errs, fault.BadSetting("a state file without chains",
+				"write chains, each with a name and a key backend, or remove state", "state"))
+		}
+		if c.Rotation.Renew != nil {
+			errs = append(errs, fault.BadSetting("the next chain is made for a chain that has a name",
+				"write chains and state", "rotation", "renew"))
+		}
+		return errors.Join(errs...)
+	}
+	if name, backend := c.Table.Selected(); backend != nil {
+		errs = append(errs, c.Table.Check(),
+			fault.BadSetting("a key backend beside chains", "move it into chains, with a name", name))
+	}
+	for i, one := range c.Chains {
+		errs = append(errs, fault.Under(c.checkChain(i, one), "chains", strconv.Itoa(i)))
+	}
+	if c.State == "" && (len(c.Chains) > 1 || c.Rotation.Renew != nil) {
+		errs = append(errs, fault.BadSetting("nothing says which chain signs",
+			"write the path of a state file in ca.state", "chains"))
+	}
+	return errors.Join(errs...)
+}
+
+func (c CA) checkChain(i int, one Chain) error {
+	var errs []error
+	if err := rotation.CheckName(one.Name); err != nil {
+		errs = append(errs, fault.BadSetting(err.Error(), "", "name"))
+	}
+	if slices.ContainsFunc(c.Chains[:i], func(o Chain) bool { return o.Name == one.Name }) {
+		errs = append(errs, fault.BadSetting(strconv.Quote(one.Name)+" is the name of another chain, too",
+			"write another name", "name"))
+	}
+	errs = append(errs, one.Table.Check())
+	if name, backend := one.Selected(); backend != nil && backend.Temporary() {
+		errs = append(errs, fault.BadSetting("a key that is lost when the process ends cannot be rotated",
+			"use a key that is kept", name))
+	}
+	return errors.Join(errs...)
+}
+
+func (r Rotation) check() error {
+	errs := []error{r.Config.Check()}
+	if r.Renew == nil {
+		return errors.Join(errs...)
+	}
+	errs = append(errs, fault.Under(r.Renew.RenewConfig.Check(r.Policy()), "renew"),
+		fault.Under(r.Renew.Parent.Check(), "renew", "parent"),
+		fault.Under(r.Renew.Password.Check(), "renew", "password"))
+	if name, backend := r.Renew.Parent.Selected(); backend != nil && backend.Temporary() {
+		errs = append(errs, fault.BadSetting("a key that is lost when the process ends is no parent",
+			"use a key that is kept", "renew", "parent", name))
+	}
+	return errors.Join(errs...)
+}
+
+// Named returns the chain of a name: one of Chains, or one that the CA made itself, if managed.
+func (c *CA) Named(name string, managed bool) (Chain, bool) {
+	if managed {
+		r := c.Rotation.Renew
+		if r == nil {
+			return Chain{}, false
+		}
+		dir := filepath.Join(r.Dir, name)
+		return Chain{Name: name, Table: backends.Table{File: &file.Settings{
+			Chain: filepath.Join(dir, "chain.pem"), Key: filepath.Join(dir, "ca-key.pem"), Password: r.Password,
+		}}}, true
+	}
+	i := slices.IndexFunc(c.Chains, func(o Chain) bool { return o.Name == name })
+	if i < 0 {
+		return Chain{}, false
+	}
+	return c.Chains[i], true
+}
+
+// PlaceOf is where a setting of the backend of a chain stands in the configuration.
+func (c *CA) PlaceOf(chain Chain, setting ...string) []string {
+	at := []string{"ca"}
+	backend, _ := chain.Selected()
+	if i := slices.IndexFunc(c.Chains, func(o Chain) bool { return o.Name == chain.Name }); i >= 0 {
+		at = append(at, "chains", strconv.Itoa(i), backend)
+	} else if len(c.Chains) > 0 {
+		return append(at, "rotation", "renew", "dir")
+	} else {
+		at = append(at, backend)
+	}
+	return append(at, setting...)
+}
+
+// Select makes one the chain that signs.
+func (c *CA) Select(one Chain) { c.selected = &one }
+
+// Signing returns the chain that signs: that of [CA.Select]; before a call of it, the first of Chains, or the one key
+// backend, with an empty name.
+func (c *CA) Signing() Chain {
+	switch {
+	case c.selected != nil:
+		return *c.selected
+	case len(c.Chains) > 0:
+		return c.Chains[0]
+	}
+	return Chain{Table: c.Table}
+}
+
+// Selected returns the backend of the chain that signs, and its name in the configuration. It returns nil if
+// [CA.Check] fails for want of one.
+func (c *CA) Selected() (name string, b signer.Backend) { return c.Signing().Selected() }
+
+// At is where a setting of the backend of the chain that signs stands in the configuration.
+func (c *CA) At(setting ...string) []string { return c.PlaceOf(c.Signing(), setting...) }
+
+// Place gives the settings in an error of [ca.New] their place in the configuration, and the name of the file that the
+// setting names.
+func (c *CA) Place(err error) error {
+	one, prefix := c.Signing(), []string{"ca"}
+	if i := slices.IndexFunc(c.Chains, func(o Chain) bool { return o.Name == one.Name }); i >= 0 {
+		prefix = append(prefix, "chains", strconv.Itoa(i))
+	}
+	if placed := one.Table.Place(err); placed != err { //nolint:errorlint // whether it is about the key or the chain
+		err = fault.Under(placed, prefix...)
+	} else {
+		err = fault.Under(err, "ca")
+	}
+	var s *fault.Setting
+	if !errors.As(err, &s) || s.File != "" {
+		return err
+	}
+	named := *s
+	for _, p := range pathsIn(reflect.ValueOf(c), "ca") {
+		if slices.Equal(p.path, s.Path) {
+			named.File = *p.at
+		}
+	}
+	return &named
+}
+
+// Publish says where verifiers get the chains and logs of this CA. A new chain must be there before it signs.
+type Publish struct {
+	// URL is the URL of the CA as clients reach it. Default: http:// and listen.http.
+	URL string `yaml:"url"`
+	// TrustedRoot is the path of trusted_root.json as verifiers get it. "mayfly ca rotate" writes it. Default:
+	// ct.policy.trusted_root, which is only read.
+	TrustedRoot string `yaml:"trusted_root" path:"kept"`
+	// TUF is the TUF repository that distributes the trusted root.
+	TUF *PublishTUF `yaml:"tuf"`
+}
+
+// PublishTUF is a TUF repository: Dir where it is made on this machine, URL and Root where verifiers fetch it.
+type PublishTUF struct {
+	// Dir is the directory of the repository (mayfly trust tuf init). The CA renews the metadata of timestamp and
+	// snapshot if their keys are in it; a changed trusted root is published if the key of targets is, too.
+	Dir string `yaml:"dir" path:"optional-dir"`
+	// Password decrypts the keys in dir. When omitted: they are not encrypted.
+	Password *secret.Source `yaml:"password"`
+	// Timestamp is how long renewed metadata of the role timestamp is valid, 1h or more; it is renewed after a seventh
+	// of that. Default: 168h.
+	Timestamp *time.Duration `yaml:"timestamp"`
+	// Snapshot is how long renewed metadata of the role snapshot is valid, not shorter than timestamp. Default: 720h.
+	Snapshot *time.Duration `yaml:"snapshot"`
+	// URL is where verifiers fetch the repository: https, or http on loopback.
+	URL string `yaml:"url"`
+	// Root is the path of the 1.root.json that verifiers have, for URL.
+	Root string `yaml:"root" path:"read"`
+}
+
+// The default lives of renewed metadata.
+const (
+	defaultTimestamp = 7 * 24 * time.Hour
+	defaultSnapshot  = 30 * 24 * time.Hour
+)
+
+// Lives returns how long renewed metadata of timestamp and snapshot is valid.
+func (p *PublishTUF) Lives() (timestamp, snapshot time.Duration) {
+	timestamp, snapshot = defaultTimestamp, defaultSnapshot
+	if p.Timestamp != nil {
+		timestamp = *p.Timestamp
+	}
+	if p.Snapshot != nil {
+		snapshot = *p.Snapshot
+	}
+	return timestamp, snapshot
+}
+
+func (p Publish) check() error {
+	var errs []error
+	if p.URL != "" {
+		if !strings.HasPrefix(p.URL, "https://") && !strings.HasPrefix(p.URL, "http://") {
+			errs = append(errs, fault.BadSetting(strconv.Quote(p.URL)+" is not a URL",
+				"write https://HOST", "url"))
+		}
+	}
+	if p.TUF == nil {
+		return errors.Join(errs...)
+	}
+	t := p.TUF
+	if t.Dir == "" && t.URL == "" {
+		errs = append(errs, fault.BadSetting("no repository", "write dir, or url and root", "tuf"))
+	}
+	if (t.URL == "") != (t.Root == "") {
+		errs = append(errs, fault.BadSetting("url and root belong together",
+			"write both, or dir alone", "tuf"))
+	}
+	if t.Dir == "" && (t.Password != nil || t.Timestamp != nil || t.Snapshot != nil) {
+		errs = append(errs, fault.BadSetting("password, timestamp and snapshot are for dir",
+			"write dir, or remove them", "tuf"))
+	}
+	timestamp, snapshot := t.Lives()
+	if timestamp < time.Hour || timestamp > 365*24*time.Hour {
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("timestamp %s is out of range", timestamp),
+			"write 1h to 8760h", "tuf", "timestamp"))
+	} else if snapshot < timestamp || snapshot > 10*365*24*time.Hour {
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("snapshot %s is out of range", snapshot),
+			"write timestamp or more, up to 87600h", "tuf", "snapshot"))
+	}
+	errs = append(errs, fault.Under(t.Password.Check(), "tuf", "password"))
+	return errors.Join(errs...)
+}
+
+// PublishedRoot is the path of the trusted root as verifiers get it; "" where none is configured.
+func (c *Config) PublishedRoot() string {
+	if c.Publish.TrustedRoot != "" {
+		return c.Publish.TrustedRoot
+	}
+	return c.CT.Policy.TrustedRoot
+}
+
+// PublicURL is the URL of the CA as clients reach it.
+func (c *Config) PublicURL() string {
+	if c.Publish.URL != "" {
+		return strings.TrimSuffix(c.Publish.URL, "/")
+	}
+	return "http://" + c.Listen.HTTP
+}

@@ -1,0 +1,270 @@
+package node
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/internal/human"
+	"github.com/mayfly-ca/mayfly/rotation"
+	"github.com/mayfly-ca/mayfly/server"
+)
+
+// conductor moves chains through the states that need no operator, in a running CA: a chain that verifiers can fetch
+// from every place is published, and accepted when the propagation delay is over and every gate is open. With
+// ca.rotation.renew it makes the next chain, too, and has it take over. It writes the state file; the reload that
+// follows puts the state in force, here and in every other instance.
+type conductor struct {
+	n       *Node
+	file    rotation.File
+	cfg     *config.Config // of the snapshot in force
+	state   *rotation.State
+	trouble string // why the last round could not do its work
+	tried   map[string]trialResult
+}
+
+// trialResult is the result of a trial with the key of a chain, which is not repeated in every round.
+type trialResult struct {
+	at              time.Time
+	unusable, trial string
+}
+
+const (
+	conductEvery = time.Minute
+	conductLeast = time.Second
+	trialsEvery  = 15 * time.Minute
+)
+
+// conduct makes rounds until ctx ends.
+func (n *Node) conduct(ctx context.Context) {
+	c := &conductor{n: n, tried: map[string]trialResult{}}
+	for {
+		every := conductEvery
+		if s := n.current.Load(); s.config.CA.State != "" {
+			p := s.config.CA.Rotation.Policy()
+			every = min(conductEvery, max(conductLeast, p.Propagation/20))
+			c.round(ctx, s)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every):
+		}
+	}
+}
+
+// round does what is due now.
+func (c *conductor) round(ctx context.Context, s *snapshot) {
+	ctx, cancel := context.WithTimeout(ctx, conductEvery)
+	defer cancel()
+	c.cfg, c.file = s.config, rotation.File{Path: s.config.CA.State}
+	err := c.step(ctx, s)
+	if ctx.Err() != nil {
+		return
+	}
+	text := ""
+	if err != nil {
+		text = firstLine(err)
+	}
+	if text != c.trouble && text != "" {
+		c.n.log.Warn("the state of the chains was not advanced", "cause", text)
+	}
+	c.trouble = text
+	c.n.conducting.Store(&text)
+}
+
+func (c *conductor) step(ctx context.Context, s *snapshot) error {
+	if s.files.rotation == nil {
+		return c.begin(ctx, s)
+	}
+	state, err := c.file.Read()
+	if err != nil {
+		return err
+	}
+	if state.Revision != s.files.rotation.Revision {
+		return nil // the reload comes first
+	}
+	c.state = &state
+	if err := c.renew(ctx, state); err != nil {
+		return err
+	}
+	return c.observe(ctx, s, state)
+}
+
+// begin makes the state file of a CA with one chain.
+func (c *conductor) begin(ctx context.Context, s *snapshot) error {
+	if len(c.cfg.CA.Chains) != 1 {
+		return nil
+	}
+	if _, err := c.file.Read(); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	_, err := c.file.Update(ctx, func(have rotation.State) (rotation.State, error) {
+		if have.Version != 0 {
+			return have, nil
+		}
+		return rotation.First(c.cfg.CA.Chains[0].Name, s.files.chain, c.entry("the only chain"))
+	})
+	return err
+}
+
+func (c *conductor) entry(reason string) rotation.Entry {
+	return rotation.Entry{Time: time.Now(), By: "mayfly serve", Reason: reason}
+}
+
+// observe makes the transitions that follow from what is seen.
+func (c *conductor) observe(ctx context.Context, s *snapshot, state rotation.State) error {
+	if !slices.ContainsFunc(state.Chains, func(one rotation.Chain) bool {
+		return one.Status.Upcoming() || one.Status == rotation.Retiring
+	}) {
+		return nil
+	}
+	o := &observer{
+		cfg: c.cfg, logs: s.files.logs, journal: c.n.journal, now: time.Now,
+		bundle: func(context.Context) ([][]*x509.Certificate, error) { return s.authority.Bundle(), nil },
+		exported: func() ([]byte, error) {
+			m, err := s.files.trustMaterial(c.cfg, c.cfg.PublicURL())
+			if err != nil {
+				return nil, err
+			}
+			return m.TrustedRoot()
+		},
+	}
+	p := c.cfg.CA.Rotation.Policy()
+	published := o.publications(ctx)
+	var errs []error
+	for _, chain := range state.Chains {
+		var err error
+		switch {
+		case chain.Status.Upcoming():
+			f := rotation.Facts{Places: o.places(ctx, chain, published)}
+			f.Unusable, f.Trial = c.try(ctx, o, chain, published)
+			if chain.Status == rotation.Published && time.Since(chain.Published) >= p.Propagation {
+				f.Logs = o.accepting(ctx, chain)
+			}
+			err = c.advance(ctx, chain, rotation.Observation{Facts: f, Policy: p, Time: time.Now()})
+		case chain.Status == rotation.Retiring && c.cfg.CA.Rotation.Renew != nil:
+			err = c.retire(ctx, chain, p)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// try returns the result of a trial with the key of a chain, which is at most a quarter of an hour old. A failure is
+// logged once.
+func (c *conductor) try(ctx context.Context, o *observer, chain rotation.Chain, published []publication,
+) (unusable, trial string) {
+	last, ok := c.tried[chain.Name]
+	if ok && time.Since(last.at) < trialsEvery && last.trial == "" && last.unusable == "" {
+		return "", ""
+	}
+	if ok && time.Since(last.at) < time.Minute {
+		return last.unusable, last.trial
+	}
+	unusable, trial = o.try(ctx, chain, published)
+	if unusable+trial != "" && unusable+trial != last.unusable+last.trial && chain.Status != rotation.Prepared {
+		c.n.log.Warn("a chain cannot take over yet", "chain", chain.Name, "cause", unusable+trial)
+	}
+	c.tried[chain.Name] = trialResult{time.Now(), unusable, trial}
+	return unusable, trial
+}
+
+// advance records a transition of a chain that has not signed. A managed one takes over when it is accepted.
+func (c *conductor) advance(ctx context.Context, chain rotation.Chain, seen rotation.Observation) error {
+	change := func(s rotation.State) (rotation.State, error) {
+		e := c.entry("the CA renews its intermediate")
+		for changed := true; changed; {
+			s, changed = s.Observe(chain.Name, seen, e.By)
+		}
+		one, ok := s.Find(chain.Name)
+		if !ok || !one.Managed || one.Status != rotation.Accepted {
+			return s, nil
+		}
+		next, err := s.Activate(chain.Name, rotation.Passage{Gates: seen.Gates(one), Keep: seen.Policy.Keep}, e)
+		if closed := (*rotation.ClosedError)(nil); errors.As(err, &closed) {
+			return s, nil
+		}
+		return next, err
+	}
+	if next, err := change(*c.state); err != nil || next.Revision == c.state.Revision {
+		return err
+	}
+	next, err := c.file.Update(ctx, change)
+	if err != nil {
+		return err
+	}
+	return c.republish(next)
+}
+
+// republish writes the chains of a state to where verifiers get them, if the CA renews its chains by itself. Otherwise
+// the operator's command has done it.
+func (c *conductor) republish(state rotation.State) error {
+	if c.cfg.CA.Rotation.Renew == nil {
+		return nil
+	}
+	done, err := publisher{c.n.options.Path, c.cfg}.publish(state)
+	for _, p := range done {
+		switch {
+		case p.Cause != "":
+			c.n.log.Warn("a place does not have every chain", "place", p.Place, "name", p.Name, "cause", p.Cause,
+				"command", p.Command)
+		case p.Changed:
+			c.n.log.Info("chains published", "place", p.Place, "name", p.Name)
+		}
+	}
+	return err
+}
+
+// retire ends the use of a chain that the CA replaced by itself.
+func (c *conductor) retire(ctx context.Context, chain rotation.Chain, p rotation.Policy) error {
+	if time.Now().Before(chain.Ends) {
+		return nil
+	}
+	next, err := c.file.Update(ctx, func(s rotation.State) (rotation.State, error) {
+		one, ok := s.Find(chain.Name)
+		if !ok || one.Status != rotation.Retiring {
+			return s, nil
+		}
+		e := c.entry("its last certificate is history")
+		gates := rotation.Observation{Policy: p, Time: e.Time}.RetireGates(one)
+		return s.Retire(chain.Name, rotation.Passage{Gates: gates}, e)
+	})
+	if err != nil {
+		return err
+	}
+	return c.republish(next)
+}
+
+// chainCheck is the line of the chains in /readyz: what waits, and why.
+func (n *Node) chainCheck(s *snapshot) []server.Check {
+	if s.files.rotation == nil {
+		return nil
+	}
+	return []server.Check{{Name: "chains", Ask: func() server.Health {
+		h := server.Health{OK: true, Advisory: true}
+		if t := n.conducting.Load(); t != nil && *t != "" {
+			h.Warning = "the state of the chains was not advanced: " + *t
+			return h
+		}
+		for _, c := range s.files.rotation.Chains {
+			switch {
+			case c.Status == rotation.Accepted && !c.Managed:
+				h.Warning = "chain " + c.Name + " can take over (mayfly ca rotate activate)"
+			case c.Status == rotation.Retiring && time.Now().After(c.Ends) && s.config.CA.Rotation.Renew == nil:
+				h.Warning = "chain " + c.Name + " can be retired (mayfly ca rotate retire)"
+			case c.Status.Upcoming() && time.Since(c.Since) > waitsLong:
+				h.Warning = "chain " + c.Name + " is " + string(c.Status) + " since " +
+					human.Duration(time.Since(c.Since).Round(time.Second)) + " (mayfly ca rotate plan)"
+			}
+		}
+		return h
+	}}}
+}
+
+// waitsLong is how long a chain may wait for a gate before readiness says so.
+const waitsLong = 14 * 24 * time.Hour

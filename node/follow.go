@@ -1,0 +1,119 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/rotation"
+	"github.com/mayfly-ca/mayfly/server"
+)
+
+// follows refuses a state file that is older than the one in force: somebody put back a copy, in which a chain that was
+// compromised since may be active.
+func (n *Node) follows(cfg *config.Config, next *rotation.State) error {
+	before := n.chains.Load()
+	if before == nil || cfg.CA.State == "" {
+		return nil
+	}
+	have := uint64(0)
+	if next != nil {
+		have = next.Revision
+	}
+	if have < before.Revision {
+		return fault.BadSetting(fmt.Sprintf("revision %d of the state file is older than revision %d, which is in force",
+			have, before.Revision), "put the newer file back, or restart to go back on purpose",
+			"ca", "state").In(cfg.CA.State)
+	}
+	return nil
+}
+
+// tellOfChains logs what changes for verifiers.
+func (n *Node) tellOfChains(m, old *loadedFiles) {
+	switch {
+	case sameChain(m.chain, old.chain):
+	case m.rotation == nil:
+		n.log.Warn("the issuing chain changes: verifiers that do not have the new one yet will refuse its certificates",
+			"old", old.chain[0].Subject.String(), "new", m.chain[0].Subject.String())
+	default:
+		n.log.Info("another chain signs from now on", "old", old.chain[0].Subject.String(),
+			"new", m.chain[0].Subject.String())
+	}
+	for _, chain := range append([][]*x509.Certificate{old.chain}, old.trust...) {
+		about := []any{
+			"issuer", chain[0].Subject.String(), "sha256", fmt.Sprintf("%x", sha256.Sum256(chain[0].Raw)),
+		}
+		switch {
+		case m.serves(chain):
+		case m.rotation != nil:
+			n.log.Info("a chain leaves the trust bundle, by the state file", about...)
+		default:
+			n.log.Warn("a chain leaves the trust bundle, because the configuration does not name it any more: "+
+				"verifiers that take the bundle "+
+				"anew refuse what was signed under it; list it in ca.trust unless its key was stolen", about...)
+		}
+	}
+}
+
+// followAlone puts the state file in force without the rest of the configuration, which cannot be reloaded: a typing
+// error in it must not keep a compromised chain in service. It reports whether it did.
+func (n *Node) followAlone(ctx context.Context, why string, cause error) bool {
+	old := n.current.Load()
+	if ctx.Err() != nil || n.chains.Load() == nil {
+		return false
+	}
+	cfg := *old.config
+	state, err := followState(&cfg)
+	if stopped := (*stoppedError)(nil); errors.As(err, &stopped) {
+		n.stop(stopped)
+		return true
+	}
+	if err != nil || state == nil || state.Revision <= n.chains.Load().Revision {
+		return false
+	}
+	next, _, err := n.prepareFrom(ctx, &cfg, old.warnings)
+	if err == nil {
+		err = n.journal.reloaded(ctx, next.config)
+	}
+	if err != nil {
+		n.log.Error("the state of the chains is not in force either", "cause", err.Error())
+		return false
+	}
+	n.install(ctx, next)
+	n.metrics.reloads.WithLabelValues("failure").Inc()
+	n.trouble.Store("the last reload failed; only the state of the chains was taken: " + firstLine(cause))
+	n.log.Error("configuration not reloaded; only the state of the chains was taken", "why", why,
+		"cause", cause.Error(), "generation", n.generation)
+	return true
+}
+
+// stop ends issuance, because no chain may sign. Another state file ends that.
+func (n *Node) stop(e *stoppedError) {
+	n.server.SetNotReady("no chain is active")
+	n.readiness.Add(server.Check{Name: "chains", Ask: func() server.Health {
+		return server.Health{Cause: e.Error()}
+	}})
+	n.metrics.reloads.WithLabelValues("success").Inc()
+	n.log.Error("the CA issues nothing", "cause", e.Error())
+	n.adopt(&e.state)
+}
+
+// adopt notes which state of the chains is in force, and writes to the journal what happened since the one before.
+func (n *Node) adopt(after *rotation.State) {
+	before := n.chains.Swap(after)
+	if before == nil || after == nil {
+		return // the start, or a CA with one chain
+	}
+	for _, t := range after.History {
+		if t.Revision <= before.Revision {
+			continue
+		}
+		n.journal.note("rotation", t.String())
+		n.log.Info("rotation", "chain", t.Chain, "from", string(t.From), "to", string(t.To), "reason", t.Reason,
+			"by", t.By, "forced", t.Forced)
+	}
+}

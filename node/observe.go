@@ -1,0 +1,297 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/ca/signer"
+	"github.com/mayfly-ca/mayfly/client"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/input"
+	"github.com/mayfly-ca/mayfly/internal/version"
+	"github.com/mayfly-ca/mayfly/rotation"
+	"github.com/mayfly-ca/mayfly/trust"
+)
+
+// The names of the places where verifiers get chains.
+const (
+	placeBundle = "trust bundle"
+	placeRoot   = "trusted root"
+	placeTUF    = "TUF repository"
+)
+
+// The bounds of one observation.
+const (
+	bundleTimeout = 5 * time.Second
+	tufTimeout    = 30 * time.Second
+	trialTimeout  = 20 * time.Second
+)
+
+// observer finds out how chains look from outside.
+type observer struct {
+	cfg  *config.Config
+	logs []remoteLog
+	// bundle returns the chains of the trust bundle that is served.
+	bundle func(context.Context) ([][]*x509.Certificate, error)
+	// exported is the trusted root that "mayfly trust export" would write: trials are verified with it where none is
+	// published.
+	exported func() ([]byte, error)
+	// journal is told of the signature of a trial. Its methods accept a zero value.
+	journal processJournal
+	now     func() time.Time
+}
+
+// publication is a trusted root as verifiers get it.
+type publication struct {
+	place    string
+	data     []byte
+	material trust.Material
+	err      error
+}
+
+// publications reads every published trusted root once.
+func (o *observer) publications(ctx context.Context) (out []publication) {
+	if name := o.cfg.PublishedRoot(); name != "" {
+		data, err := input.Read(nil, name)
+		out = append(out, publication{place: placeRoot, data: data, err: err})
+	}
+	if t := o.cfg.Publish.TUF; t != nil {
+		p := publication{place: placeTUF}
+		p.data, p.err = readTUF(ctx, t)
+		out = append(out, p)
+	}
+	for i, p := range out {
+		if p.err == nil {
+			out[i].material, out[i].err = trust.ParseTrustedRoot(p.data)
+		}
+	}
+	return out
+}
+
+// readTUF reads the trusted root of a TUF repository, as a client does: from its URL if there is one.
+func readTUF(ctx context.Context, t *config.PublishTUF) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, tufTimeout)
+	defer cancel()
+	if t.URL != "" {
+		root, err := input.Read(nil, t.Root)
+		if err != nil {
+			return nil, err
+		}
+		return trust.Fetch(ctx, t.URL, root, version.UserAgent())
+	}
+	r, err := trust.InspectTUF(trust.TUFOptions{Dir: t.Dir})
+	if err != nil {
+		return nil, err
+	}
+	data, ok := r.Target(trust.TrustedRootTarget)
+	if !ok {
+		return nil, fmt.Errorf("%s: no trusted root is published: %w", t.Dir, fs.ErrNotExist)
+	}
+	return data, nil
+}
+
+// places says where verifiers get a chain.
+func (o *observer) places(ctx context.Context, c rotation.Chain, published []publication) []rotation.Place {
+	bundle := rotation.Place{Name: placeBundle}
+	chains, err := o.bundle(ctx)
+	switch {
+	case err != nil:
+		bundle.Unknown, bundle.Cause = true, err.Error()
+	case !slices.ContainsFunc(chains, c.Is):
+		bundle.Cause = "the CA does not serve it"
+	default:
+		bundle.Has = true
+	}
+	out := []rotation.Place{bundle}
+	if len(published) == 0 {
+		return append(out, rotation.Place{
+			Name: placeRoot, Unknown: true,
+			Cause: "neither publish.trusted_root nor publish.tuf says where verifiers get it",
+		})
+	}
+	for _, p := range published {
+		out = append(out, p.has(c))
+	}
+	return out
+}
+
+// has says whether verifiers get a chain from a published trusted root, without an end before that of its issuing
+// certificate.
+func (p publication) has(c rotation.Chain) rotation.Place {
+	out := rotation.Place{Name: p.place}
+	issuing := c.Certificates()[0]
+	_, to, ok := p.material.Validity(issuing)
+	switch {
+	case errors.Is(p.err, fs.ErrNotExist):
+		out.Cause = p.err.Error()
+	case p.err != nil:
+		out.Unknown, out.Cause = true, p.err.Error()
+	case !ok:
+		out.Cause = "it does not have the chain"
+	case !to.IsZero() && to.Before(issuing.NotAfter) && c.Status != rotation.Retiring:
+		out.Cause = "it ends the validity of the chain at " + to.UTC().Format(time.RFC3339)
+	default:
+		out.Has = true
+	}
+	return out
+}
+
+// accepting asks the logs for their roots, all at the same time. The embedded log accepts the chains of the trust
+// bundle.
+func (o *observer) accepting(ctx context.Context, c rotation.Chain) []rotation.Log {
+	chain := c.Certificates()
+	root := chain[len(chain)-1]
+	out := make([]rotation.Log, len(o.logs))
+	var all sync.WaitGroup
+	for i, l := range o.logs {
+		out[i].Name = l.config.Name
+		if !l.config.Embeds() {
+			out[i].Accepts, out[i].Cause = true, "its SCTs are not embedded"
+			continue
+		}
+		all.Go(func() {
+			roots, _, err := l.remote.Roots(ctx)
+			switch {
+			case err != nil:
+				out[i].Cause = "its roots cannot be read: " + err.Error()
+			case !slices.ContainsFunc(roots, func(der []byte) bool { return bytes.Equal(der, root.Raw) }):
+				out[i].Cause = fmt.Sprintf("it does not list the root %q (SHA-256 %s); ask its operator to add it",
+					root.Subject, rotation.Fingerprint(root))
+			default:
+				out[i].Accepts = true
+			}
+		})
+	}
+	all.Wait()
+	if o.cfg.CT.Embedded == nil {
+		return out
+	}
+	own := rotation.Log{Name: "embedded"}
+	chains, err := o.bundle(ctx)
+	switch {
+	case err != nil:
+		own.Cause = err.Error()
+	case !slices.ContainsFunc(chains, c.Is):
+		own.Cause = "it accepts the chains of the trust bundle, which does not have this one"
+	default:
+		own.Accepts = true
+	}
+	return append(out, own) //nolint:makezero // the first ones are filled above
+}
+
+// try opens the key of a chain and signs a trial precertificate, which is verified with every published trusted root.
+// unusable says why key and chain cannot issue, trial why verifiers would refuse.
+func (o *observer) try(ctx context.Context, c rotation.Chain, published []publication) (unusable, trial string) {
+	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
+	defer cancel()
+	cert, err := o.sign(ctx, c)
+	if err != nil {
+		return o.cfg.Locate(err).Error(), "no trial was signed"
+	}
+	if h := ca.ChainHealth(c.Certificates(), o.now()); !h.OK {
+		return h.Cause, ""
+	}
+	signed, tried := trust.Trial{Precertificate: cert, Issuing: c.Certificates()[0], At: o.now()}, false
+	for _, p := range published {
+		if p.err != nil {
+			continue // the gate of the place is closed for it
+		}
+		tried = true
+		if err := signed.Verify(p.data); err != nil {
+			return "", fmt.Sprintf("verifiers with the %s refuse it: %v", p.place, err)
+		}
+	}
+	if tried {
+		return "", ""
+	}
+	data, err := o.exported()
+	if err == nil {
+		err = signed.Verify(data)
+	}
+	if err != nil {
+		return "", fmt.Sprintf("verifiers with the exported trusted root refuse it: %v", err)
+	}
+	return "", ""
+}
+
+// sign opens the key of a chain, proves that key and chain can issue, and returns the trial precertificate.
+func (o *observer) sign(ctx context.Context, c rotation.Chain) (*x509.Certificate, error) {
+	one, ok := o.cfg.CA.Named(c.Name, c.Managed)
+	if !ok {
+		return nil, fmt.Errorf("the configuration has no chain %q in ca.chains", c.Name)
+	}
+	key, err := openChain(ctx, o.cfg, one)
+	if err != nil {
+		return nil, err
+	}
+	defer key.Close() //nolint:errcheck // it was only tried
+	if !c.Is(key.Chain) {
+		return nil, fmt.Errorf("the chain file is not the one that was prepared under the name %q (SHA-256 of its "+
+			"issuing certificate: %s)", c.Name, rotation.Fingerprint(c.Certificates()[0]))
+	}
+	a, err := ca.New(ca.Options{
+		Chain: key.Chain, Signer: key.Signer, Backdate: o.cfg.CA.BackdateOrDefault(),
+		Trial: o.journal.trial, Signatures: o.journal.signatures, Now: o.now,
+	})
+	if err != nil {
+		return nil, placeChain(o.cfg, one, err)
+	}
+	return a.Trial(), nil
+}
+
+// openChain opens the key of a chain. Its errors are settings of cfg.
+func openChain(ctx context.Context, cfg *config.Config, one config.Chain) (*signer.Key, error) {
+	_, backend := one.Selected()
+	key, err := signer.Open(ctx, backend, signer.Options{})
+	return key, underChain(cfg, one, err)
+}
+
+// underChain gives the settings in an error of the backend of a chain their place in cfg.
+func underChain(cfg *config.Config, one config.Chain, err error) error {
+	return fault.Under(err, cfg.CA.PlaceOf(one)...)
+}
+
+// placeChain gives the settings in an error of [ca.New] for a chain their place in cfg.
+func placeChain(cfg *config.Config, one config.Chain, err error) error {
+	own := cfg.CA
+	own.Select(one)
+	return own.Place(err)
+}
+
+// servedBundle asks the running CA for its trust bundle, once.
+func servedBundle(cfg *config.Config) func(context.Context) ([][]*x509.Certificate, error) {
+	var once sync.Once
+	var chains [][]*x509.Certificate
+	var err error
+	return func(ctx context.Context) ([][]*x509.Certificate, error) {
+		once.Do(func() { chains, err = askBundle(ctx, cfg) })
+		return chains, err
+	}
+}
+
+func askBundle(ctx context.Context, cfg *config.Config) ([][]*x509.Certificate, error) {
+	if cfg.Publish.URL == "" && cfg.Listen.HTTP == config.Off {
+		return nil, errors.New("listen.http is off; write publish.url, where clients reach the CA")
+	}
+	c, err := client.New(client.Options{
+		URL: cfg.PublicURL(), SkipVerify: true, UserAgent: version.UserAgent(), Timeout: bundleTimeout,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	chains, err := c.TrustBundle(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the CA at %s does not serve its trust bundle: %w", cfg.PublicURL(), err)
+	}
+	return chains, nil
+}

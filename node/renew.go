@@ -1,0 +1,150 @@
+package node
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/youmark/pkcs8"
+
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/ca/signer"
+	"github.com/mayfly-ca/mayfly/config"
+	"github.com/mayfly-ca/mayfly/fault"
+	"github.com/mayfly-ca/mayfly/internal/durable"
+	"github.com/mayfly-ca/mayfly/rotation"
+)
+
+// renew makes the next issuing certificate when it is due, with a key of its own, and adds it to the state. A crash
+// before the state is written leaves files that the next round uses.
+func (c *conductor) renew(ctx context.Context, state rotation.State) error {
+	r := c.cfg.CA.Rotation.Renew
+	active, ok := state.Active()
+	if r == nil || !ok || !r.Due(active, time.Now()) {
+		return nil
+	}
+	for _, one := range state.Chains {
+		if one.Status.Upcoming() {
+			return nil // one chain waits already, whoever made it
+		}
+	}
+	// The files are made under the lock of the state file, so that two instances do not write the same ones.
+	next, err := c.file.Update(ctx, func(s rotation.State) (rotation.State, error) {
+		if s.Revision != state.Revision {
+			return s, nil // another instance was faster; the next round looks again
+		}
+		name, err := nextName(s, time.Now())
+		if err != nil {
+			return s, err
+		}
+		chain, err := makeIntermediate(ctx, r, nextChain{filepath.Join(r.Dir, name), active.Certificates()[0]})
+		if err != nil {
+			return s, c.cfg.Locate(fault.Under(err, "ca", "rotation", "renew"))
+		}
+		return s.Prepare(rotation.Chain{Name: name, Managed: true}, chain,
+			c.entry("the active issuing certificate is at its share of its life"))
+	})
+	if err != nil {
+		return err
+	}
+	return c.republish(next)
+}
+
+// nextName is a name that no chain has or had: the day on which the chain is made.
+func nextName(state rotation.State, now time.Time) (string, error) {
+	base := "auto-" + now.UTC().Format("2006-01-02")
+	for i := range 100 {
+		name := base
+		if i > 0 {
+			name = fmt.Sprintf("%s-%d", base, i+1)
+		}
+		_, taken := state.Find(name)
+		if !taken && !slices.ContainsFunc(state.History, func(t rotation.Transition) bool { return t.Chain == name }) {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("a hundred chains have the name %s", base)
+}
+
+// nextChain is a chain that is to be made: where, and with the subject of which certificate.
+type nextChain struct {
+	dir     string
+	subject *x509.Certificate
+}
+
+// makeIntermediate makes a key and an issuing certificate in dir, or takes those that are there: an earlier attempt may
+// have made them. Its errors about settings have paths below rotation.renew.
+func makeIntermediate(ctx context.Context, r *config.Renew, next nextChain) ([]*x509.Certificate, error) {
+	dir := next.dir
+	chainFile, keyFile := filepath.Join(dir, "chain.pem"), filepath.Join(dir, "ca-key.pem")
+	if chain, err := signer.ReadChain(chainFile); err == nil {
+		return chain, nil // it is written last
+	}
+	name, backend := r.Parent.Selected()
+	parent, err := signer.Open(ctx, backend, signer.Options{})
+	if err != nil {
+		return nil, fault.Under(err, "parent", name)
+	}
+	defer parent.Close() //nolint:errcheck // it has signed
+	password, err := r.Password.Read()
+	if err != nil {
+		return nil, fault.Under(err, "password")
+	}
+	made, err := ca.NewIntermediate(ca.IntermediateOptions{
+		Parent: parent.Chain, Signer: parent.Signer, Subject: next.subject, Life: r.LifeOrDefault(),
+		Now: time.Now(),
+	})
+	if err != nil {
+		return nil, fault.Under(err, "parent")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fault.BadFile(dir, err, "dir")
+	}
+	text, err := encodeKey(made.Key, password)
+	if err != nil {
+		return nil, err
+	}
+	var chain []byte
+	for _, cert := range made.Chain {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
+	}
+	if _, err := os.Stat(keyFile); err == nil {
+		if err := os.Rename(keyFile, keyFile+".unused"); err != nil { // of an attempt that has no certificate
+			return nil, fault.BadFile(keyFile, err, "dir")
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.BadFile(keyFile, err, "dir")
+	}
+	if err := durable.WriteFile(keyFile, text, 0o600); err != nil {
+		return nil, fault.BadFile(keyFile, err, "dir")
+	}
+	if err := durable.WriteFile(chainFile, chain, 0o644); err != nil {
+		return nil, fault.BadFile(chainFile, err, "dir")
+	}
+	return made.Chain, nil
+}
+
+// encodeKey encodes a key as PKCS#8, encrypted if there is a password.
+func encodeKey(key any, password []byte) ([]byte, error) {
+	if len(password) == 0 {
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
+	}
+	der, err := pkcs8.MarshalPrivateKey(key, password, &pkcs8.Opts{
+		Cipher: pkcs8.AES256CBC, KDFOpts: pkcs8.PBKDF2Opts{
+			SaltSize: 16, IterationCount: 600_000, HMACHash: crypto.SHA256,
+		},
+	})
+	if err != nil {
+		return nil, errors.New("the private key cannot be encrypted") // the cause may quote it
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der}), nil
+}

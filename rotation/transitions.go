@@ -1,0 +1,211 @@
+package rotation
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Prepare adds a chain whose key was tried; c has its name and whether it is managed. A chain with the issuing
+// certificate of another one, or with the issuing key of one that was compromised, is refused.
+func (s State) Prepare(c Chain, chain []*x509.Certificate, e Entry) (State, error) {
+	if err := CheckName(c.Name); err != nil {
+		return s, err
+	}
+	if have, ok := s.Find(c.Name); ok {
+		return s, fmt.Errorf("chain %q is %s already", c.Name, have.Status)
+	}
+	if len(s.Chains) == maxChains {
+		return s, fmt.Errorf("there are %d chains, as many as can be", maxChains)
+	}
+	for _, have := range s.Chains {
+		switch {
+		case have.Certificates()[0].Equal(chain[0]):
+			return s, fmt.Errorf("chain %q has the same issuing certificate and is %s", have.Name, have.Status)
+		case have.Status == Compromised &&
+			bytes.Equal(have.Certificates()[0].RawSubjectPublicKeyInfo, chain[0].RawSubjectPublicKeyInfo):
+			return s, fmt.Errorf("the issuing key is that of chain %q, which was compromised: make a new key", have.Name)
+		}
+	}
+	c.Status, c.parsed = Prepared, chain
+	return s.with(e, c, Transition{}), nil
+}
+
+// Observe makes the transitions that follow from what was observed of one chain that has not signed yet: it is
+// published when every place has it, accepted when it was published for the propagation delay and every other gate is
+// open, and prepared again when a place has lost it. A place that could not be asked changes nothing, and a log or a
+// key that fails later neither: [State.Activate] asks again. changed is false if there is no transition.
+func (s State) Observe(name string, o Observation, by string) (next State, changed bool) {
+	c, ok := s.Find(name)
+	if !ok || !c.Status.Upcoming() {
+		return s, false
+	}
+	e, f, from := Entry{Time: o.Time, By: by}, o.Facts, c.Status
+	if lost := f.missing(); from != Prepared && lost != "" {
+		c.Status, c.Published = Prepared, time.Time{}
+		e.Reason = "no longer in: " + lost
+	} else if from == Prepared && f.published() {
+		c.Status, c.Published = Published, moment(e.Time)
+		e.Reason = "every place has it"
+	} else if from == Published && len(Closed(o.Gates(c))) == 0 {
+		c.Status = Accepted
+		e.Reason = "every gate is open"
+	} else {
+		return s, false
+	}
+	return s.with(e, c, Transition{From: from}), true
+}
+
+// Passage says how a chain passes its gates.
+type Passage struct {
+	Gates []Gate // of [Observation.Gates] or [Observation.RetireGates]
+	Force bool   // pass closed gates; needs a reason
+	// Keep is for how long a chain that is replaced stays retiring at least.
+	Keep time.Duration
+}
+
+// check refuses closed gates: with a [ClosedError], or because the reason for the force is missing.
+func (p Passage) check(c Chain, to Status, e Entry) error {
+	closed := Closed(p.Gates)
+	switch {
+	case len(closed) > 0 && !p.Force:
+		return &ClosedError{Chain: c.Name, To: to, Gates: closed}
+	case len(closed) > 0 && e.Reason == "":
+		return errReason
+	}
+	return nil
+}
+
+// errReason is the error of a transition that needs a reason and has none.
+var errReason = errors.New("the reason is missing: it is kept in the history")
+
+// Activate makes a chain the one that signs. The chain that signed before it is retiring from then on. The error of
+// closed gates is a [ClosedError].
+func (s State) Activate(name string, p Passage, e Entry) (State, error) {
+	c, ok := s.Find(name)
+	switch {
+	case !ok:
+		return s, unknown(name)
+	case !c.Status.Upcoming() && c.Status != Retiring:
+		return s, fmt.Errorf("chain %q is %s: only one that is prepared, published, accepted or retiring can become "+
+			"active", name, c.Status)
+	}
+	if err := p.check(c, Active, e); err != nil {
+		return s, err
+	}
+	return s.takeOver(c, p, e), nil
+}
+
+// takeOver is one change of the state: no state in between has two active chains, or none.
+func (s State) takeOver(c Chain, p Passage, e Entry) State {
+	next, at := s, moment(e.Time)
+	if old, ok := s.Active(); ok {
+		was := e
+		was.Reason = fmt.Sprintf("chain %q takes over", c.Name)
+		old.Status, old.Deactivated, old.Ends = Retiring, at, moment(e.Time.Add(p.Keep))
+		next = next.with(was, old, Transition{From: Active})
+	}
+	from := c.Status
+	c.Status, c.Activated, c.Deactivated, c.Ends = Active, at, time.Time{}, time.Time{}
+	return next.with(e, c, Transition{From: from, Forced: names(Closed(p.Gates))})
+}
+
+// Retire ends the use of a retiring chain: it leaves the trust bundle. The error of closed gates is a [ClosedError].
+func (s State) Retire(name string, p Passage, e Entry) (State, error) {
+	c, ok := s.Find(name)
+	switch {
+	case !ok:
+		return s, unknown(name)
+	case c.Status != Retiring:
+		return s, fmt.Errorf("chain %q is %s: only a retiring one can be retired", name, c.Status)
+	}
+	if err := p.check(c, Retired, e); err != nil {
+		return s, err
+	}
+	c.Status = Retired
+	return s.with(e, c, Transition{From: Retiring, Forced: names(Closed(p.Gates))}), nil
+}
+
+// Abort gives up a chain that has not signed: the state has it no more, and the history tells of it.
+func (s State) Abort(name string, e Entry) (State, error) {
+	c, ok := s.Find(name)
+	switch {
+	case !ok:
+		return s, unknown(name)
+	case !c.Status.Upcoming():
+		return s, fmt.Errorf("chain %q is %s: only one that is prepared, published or accepted can be given up",
+			name, c.Status)
+	}
+	next := s.clone()
+	for i := range next.Chains {
+		if next.Chains[i].Name == name {
+			next.Chains = append(next.Chains[:i], next.Chains[i+1:]...)
+			break
+		}
+	}
+	next.record(e, Transition{Chain: name, From: c.Status, To: Aborted})
+	return next, nil
+}
+
+// Compromise says what is known of a compromise.
+type Compromise struct {
+	// Since is when the key may have been known to others first: nothing signed later is trusted.
+	Since time.Time
+	// Successor signs from now on if the chain is active; its gates are passed by force. Empty with Stop: none does,
+	// and the CA issues nothing.
+	Successor string
+	Gates     []Gate // of the successor
+	Stop      bool
+	Keep      time.Duration
+}
+
+// ErrSuccessor is the error of a compromise of the active chain that does not say what signs from then on.
+var ErrSuccessor = errors.New("the chain is active: name the chain that takes over, or say that the CA is to stop")
+
+// Compromise ends the trust in a chain, whatever its status. A chain that is compromised already can get an earlier
+// time, and stays as it is otherwise.
+func (s State) Compromise(name string, o Compromise, e Entry) (State, error) {
+	c, ok := s.Find(name)
+	since := moment(o.Since)
+	switch {
+	case !ok:
+		return s, unknown(name)
+	case e.Reason == "":
+		return s, errReason
+	case since.After(e.Time):
+		return s, fmt.Errorf("the time of the compromise, %s, is in the future", stamp(since))
+	case c.Status == Compromised && !since.Before(c.Ends):
+		return s, nil
+	}
+	next := s
+	if c.Status == Active {
+		heir, found := s.Find(o.Successor)
+		switch {
+		case o.Successor == "" && !o.Stop, o.Successor != "" && o.Stop:
+			return s, ErrSuccessor
+		case o.Successor == "":
+		case !found:
+			return s, unknown(o.Successor)
+		case !heir.Status.Upcoming() && heir.Status != Retiring:
+			return s, fmt.Errorf("chain %q is %s and cannot take over", o.Successor, heir.Status)
+		default:
+			next = s.takeOver(heir, Passage{Gates: o.Gates, Force: true, Keep: o.Keep}, e)
+			c, _ = next.Find(name) // retiring now
+		}
+	}
+	from := c.Status
+	c.Status, c.Ends = Compromised, since
+	if c.Deactivated.IsZero() && !c.Activated.IsZero() {
+		c.Deactivated = moment(e.Time)
+	}
+	return next.with(e, c, Transition{From: from}), nil
+}
+
+// UnknownError is the name of a chain that the state does not have.
+type UnknownError struct{ Name string }
+
+func (e *UnknownError) Error() string { return fmt.Sprintf("the state has no chain %q", e.Name) }
+
+func unknown(name string) error { return &UnknownError{name} }
