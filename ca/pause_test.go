@@ -3,13 +3,18 @@ package ca_test
 import (
 	"context"
 	"crypto"
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/tbs"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
@@ -110,3 +115,50 @@ func TestSignerPanics(t *testing.T) {
 		t.Errorf("%v, %d pause, %+v", err, counts.now.Load(), a.Health())
 	}
 }
+
+// slowKey is a key in a service that takes 15 ms for a signature.
+type slowKey struct{ crypto.Signer }
+
+func (k slowKey) Sign(_ context.Context, digest []byte, o crypto.SignerOpts) ([]byte, error) {
+	time.Sleep(15 * time.Millisecond)
+	return k.Signer.Sign(rand.Reader, digest, o)
+}
+
+// C10: the CA makes as many signatures as the service of its key allows: each place of the service is always in use.
+func TestSlowSignerIsTheOnlyLimit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const concurrent, requests = 16, 480
+		p := pki.New(pki.Options{})
+		signer := remote.New(remote.Options{
+			Key: "test://key", Limits: remote.Limits{Concurrent: concurrent},
+		}).Signer(slowKey{p.Key})
+		a, err := ca.New(ca.Options{Chain: p.Chain, Signer: signer, Log: lonely{oneSCT(t)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := request(t, alice())
+		start := time.Now()
+		var all sync.WaitGroup
+		for range 4 * concurrent {
+			all.Go(func() {
+				for range requests / (4 * concurrent) {
+					if _, err := a.Issue(t.Context(), r); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		made := requests / (4 * concurrent) * 4 * concurrent
+		ideal := time.Duration(2*made/concurrent) * 15 * time.Millisecond
+		if share := float64(ideal) / float64(time.Since(start)); share < 0.95 {
+			t.Errorf("%.3f of the signatures that the service can make", share)
+		}
+	})
+}
+
+// lonely is a log without state.
+type lonely struct{ scts [][]byte }
+
+func (l lonely) Submit(context.Context, tbs.Precertificate) ([][]byte, error) { return l.scts, nil }

@@ -6,6 +6,9 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -160,6 +163,29 @@ func TestAWSOpen(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+}
+
+// A key can be opened before it has a certificate, to request one.
+func TestAWSWithoutChain(t *testing.T) {
+	t.Parallel()
+	own := pki.NewKey(pki.P384)
+	l := awsLab(t, newFake(t, own, pki.P384))
+	l.settings.Chain = "none.pem"
+	key, err := l.open(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !equal(key.Signer.Public(), own.Public()) {
+		t.Error("another key")
+	}
+	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: "issuing"}}
+	der, err := x509.CreateCertificateRequest(rand.Reader, template, key.Signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if csr, err := x509.ParseCertificateRequest(der); err != nil || csr.CheckSignature() != nil {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -103,7 +103,8 @@ type opening struct {
 	rest     string        // of the URI, without the scheme
 	guard    *remote.Guard // for all calls
 	warn     func(problem, fix string)
-	// wanted is the public key of the issuing certificate. Among several versions of a key it tells which is meant.
+	// wanted is the public key of the issuing certificate, or nil. Among several versions of a key it tells which is
+	// meant.
 	wanted crypto.PublicKey
 	// client replaces how a service is reached, in tests.
 	client any
@@ -185,15 +186,15 @@ func (s *Settings) open(ctx context.Context, o signer.Options, client any) (*sig
 	if err != nil {
 		return nil, err
 	}
-	chain, err := signer.ReadChain(s.Chain)
-	if err != nil {
-		return nil, fault.Under(err, "chain")
+	var wanted crypto.PublicKey
+	if chain, err := signer.ReadChain(s.Chain); err == nil { // there is none before the certificate of the key is made
+		wanted = chain[0].PublicKey
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
 	guard := remote.New(remote.Options{Key: s.Key, Limits: s.Limits})
 	key, err := p.open(ctx, opening{
-		settings: s, rest: rest, guard: guard, wanted: chain[0].PublicKey, client: client,
+		settings: s, rest: rest, guard: guard, wanted: wanted, client: client,
 		warn: func(problem, fix string) {
 			if o.Warn != nil {
 				o.Warn(fault.BadSetting(problem, fix, "key"))

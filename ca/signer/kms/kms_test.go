@@ -1,7 +1,6 @@
 package kms
 
 import (
-	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
@@ -338,9 +337,10 @@ func TestBackend(t *testing.T) {
 	if s.Temporary() || s.ChainFile() != "c" {
 		t.Error("temporary, or without a chain")
 	}
-	_, err := (&Settings{Chain: filepath.Join(t.TempDir(), "none"), Key: "openbao://ca"}).Open(context.Background(), signer.Options{})
+	_, err := signer.Open(t.Context(), &Settings{Chain: filepath.Join(t.TempDir(), "none"), Key: "openbao://ca"},
+		signer.Options{})
 	var place *fault.Setting
-	if !errors.As(err, &place) || len(place.Path) != 1 || place.Path[0] == "" {
+	if !errors.As(err, &place) || len(place.Path) != 1 || place.Path[0] != "chain" {
 		t.Errorf("%v", err)
 	}
 }

@@ -21,6 +21,8 @@ func Extra() []Tool {
 		{Name: "kube-apiserver", Module: "tools/kube", Package: "k8s.io/kubernetes/cmd/kube-apiserver", Version: "v1.35.4"},
 		{Name: "spire-server", Module: "tools/spire", Package: "github.com/spiffe/spire/cmd/spire-server", Version: "v1.13.3"},
 		{Name: "spire-agent", Module: "tools/spire", Package: "github.com/spiffe/spire/cmd/spire-agent", Version: "v1.13.3"},
+		{Name: "minivault", Module: "tools/minivault", Package: ".", Version: "v1.21.0"},
+		{Name: "local-kms", Package: "github.com/nsmithuk/local-kms", Version: "v0.0.0-20260228092603-2a5e92d09ab6"},
 		{Name: "oidc-discovery-provider", Module: "tools/spire", Package: "github.com/spiffe/spire/support/oidc-discovery-provider", Version: "v1.13.3"},
 	}
 }

@@ -67,6 +67,7 @@ func (m *Mayfly) Token(l *Lab, email string) string {
 type ServeOptions struct {
 	Name     string // of the folder
 	PKI      PKI
+	CA       string // the block under ca:, indented by two spaces; "" is the key file of PKI
 	CT       string // the block under ct:, indented by two spaces
 	Identity string // identity.yaml
 	OnePort  bool   // gRPC on the address of REST
@@ -80,6 +81,9 @@ func (l *Lab) Serve(o ServeOptions) *Mayfly {
 	if o.OnePort {
 		m.GRPC = strings.TrimPrefix(m.URL, "http://")
 	}
+	if o.CA == "" {
+		o.CA = fmt.Sprintf("  file:\n    chain: %s\n    key: %s\n", o.PKI.ChainFile, o.PKI.KeyFile)
+	}
 	l.Write(o.Name+"/identity.yaml", o.Identity)
 	file := l.Write(o.Name+"/mayfly.yaml", fmt.Sprintf(`listen:
   http: %q
@@ -88,11 +92,8 @@ func (l *Lab) Serve(o ServeOptions) *Mayfly {
 identity:
   file: identity.yaml
 ca:
-  file:
-    chain: %s
-    key: %s
-ct:
-%s%s`, strings.TrimPrefix(m.URL, "http://"), m.GRPC, strings.TrimPrefix(m.Admin, "http://"), o.PKI.ChainFile, o.PKI.KeyFile, o.CT, o.More))
+%sct:
+%s%s`, strings.TrimPrefix(m.URL, "http://"), m.GRPC, strings.TrimPrefix(m.Admin, "http://"), o.CA, o.CT, o.More))
 	l.Run(Command{Name: "mayfly", Args: []string{"config", "check", "--config", file}})
 	m.Dir = l.Path(o.Name)
 	m.ServeAgain(l)

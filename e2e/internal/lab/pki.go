@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -22,8 +23,16 @@ type PKI struct {
 // PKI makes a CA in files of the lab.
 func (l *Lab) PKI() PKI {
 	l.Helper()
-	rootKey := must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))(l)
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(l)
+	p := l.PKIFor(key.Public())
+	p.KeyFile = l.Write("pki/key.pem", encode("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(key))(l)))
+	return p
+}
+
+// PKIFor makes a CA whose issuing key is elsewhere: there is no key file.
+func (l *Lab) PKIFor(public crypto.PublicKey) PKI {
+	l.Helper()
+	rootKey := must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))(l)
 	now := time.Now()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{"e2e"}, CommonName: "e2e root"},
@@ -37,12 +46,11 @@ func (l *Lab) PKI() PKI {
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
 	}
-	issuing := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, root, key.Public(), rootKey))(l)))(l)
+	issuing := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, root, public, rootKey))(l)))(l)
 	chain := encode("CERTIFICATE", issuing.Raw) + encode("CERTIFICATE", root.Raw)
 	return PKI{
 		ChainFile: l.Write("pki/chain.pem", chain),
 		RootFile:  l.Write("pki/root.pem", encode("CERTIFICATE", root.Raw)),
-		KeyFile:   l.Write("pki/key.pem", encode("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(key))(l))),
 		Chain:     []*x509.Certificate{issuing, root},
 	}
 }

@@ -1,0 +1,48 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-ca/mayfly/config"
+)
+
+// The blocks of the pages about keys are settings that are accepted. Their keys are in services and devices that the test
+// of the other pages cannot reach.
+func TestKeysPages(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob("../docs/keys*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := regexp.MustCompile("(?ms)^```yaml\n(ca:\n.*?)^```$")
+	secrets := regexp.MustCompile(`(file|ca_cert): (?:/[\w/]+/)?([\w.-]+)`)
+	found := 0
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range block.FindAllStringSubmatch(string(text), -1) {
+			found++
+			if !strings.Contains(m[1], "  kms:\n") {
+				continue // other backends read files when the test of all pages checks their blocks
+			}
+			main := write(t, identity+secrets.ReplaceAllString(m[1], "$1: $2")+embedded, issuers)
+			for _, name := range secrets.FindAllStringSubmatch(m[1], -1) {
+				if err := os.WriteFile(filepath.Join(filepath.Dir(main), name[2]), []byte("x"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, _, err := config.Load(main); err != nil {
+				t.Errorf("%s: %v\n%s", page, err, m[1])
+			}
+		}
+	}
+	if found < 8 {
+		t.Errorf("%d blocks", found)
+	}
+}
