@@ -231,7 +231,7 @@ func TestKeysVault(t *testing.T) {
 // TestKeysAWS checks a configuration whose key is in local-kms, which signs as AWS KMS does. It listens on all
 // interfaces, so that both run in a network namespace of their own.
 func TestKeysAWS(t *testing.T) {
-	for _, name := range []string{"unshare", "ip"} {
+	for _, name := range []string{"unshare", "ip", "openssl"} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Skip(err)
 		}
@@ -239,7 +239,7 @@ func TestKeysAWS(t *testing.T) {
 	l := lab.New(t)
 	l.Need("local-kms")
 	pki := l.PKI()
-	text := l.Read(pki.KeyFile)
+	text := l.Run(lab.Command{Name: "openssl", Args: []string{"ec", "-in", pki.KeyFile}}).Stdout // SEC 1
 	const id = "1234abcd-12ab-34cd-56ef-1234567890ab"
 	l.Write("seed.yaml", "Keys:\n  Asymmetric:\n    Ecc:\n      - Metadata: {KeyId: "+id+", KeyUsage: SIGN_VERIFY}\n"+
 		"        PrivateKeyPem: |\n          "+strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n          ")+
@@ -259,7 +259,7 @@ func TestKeysAWS(t *testing.T) {
 					"mayfly config check --config mayfly.yaml; status=$?; kill $server; exit $status"},
 			Dir: l.Path(),
 			Env: []string{
-				"PORT=8080", "DATA_PATH=" + l.Mkdir("kms"), "SEED_PATH=" + l.Path("seed.yaml"), "KMS_REGION=eu-west-1",
+				"PORT=8080", "KMS_DATA_PATH=" + l.Mkdir("kms"), "KMS_SEED_PATH=" + l.Path("seed.yaml"), "KMS_REGION=eu-west-1",
 				"KMS_ACCOUNT_ID=111122223333", "AWS_ENDPOINT_URL=http://127.0.0.1:8080", "AWS_REGION=eu-west-1",
 				"AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "AWS_EC2_METADATA_DISABLED=true",
 			},

@@ -303,6 +303,8 @@ const (
 	// ProbeEvery is how old the last good signature may be before a probe makes one: about 8,900 signatures a month for
 	// a CA that issues nothing, and none for a CA that issues.
 	ProbeEvery = 5 * time.Minute
+	// probeTime bounds a probe, so that the readiness, which waits a little longer, gets its error.
+	probeTime = 3 * time.Second
 	// sharedFor is how long a failure that is the load's alone is not held against a key that signs.
 	sharedFor = 30 * time.Second
 )
@@ -316,11 +318,18 @@ func (s *Signer) Probe(ctx context.Context) error {
 	if bad == nil && !good.IsZero() && time.Since(good) < ProbeEvery {
 		return nil
 	}
+	if s.Hung() {
+		return s.failure(opProbe, &Error{Kind: TimedOut, Err: fmt.Errorf(
+			"all %d calls that may run at once have not returned", cap(s.slots))})
+	}
 	message := append([]byte(probeText), make([]byte, 16)...)
 	if _, err := rand.Read(message[len(probeText):]); err != nil {
 		return err
 	}
 	opts := CertificateOptions(s.public)
+	late := &Error{Kind: TimedOut, Err: fmt.Errorf("no answer within %s", probeTime)}
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTime, s.failure(opProbe, late))
+	defer cancel()
 	_, err := s.sign(ctx, request{opProbe, hashed(message, opts), opts})
 	var e *Error
 	if errors.As(err, &e) && (e.Kind == Busy || e.Kind == Throttled) && time.Since(good) < sharedFor {

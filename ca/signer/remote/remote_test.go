@@ -482,6 +482,24 @@ func TestProbePace(t *testing.T) {
 	})
 }
 
+// The readiness learns that a probe had no answer, although it waits less than a signature may take.
+func TestProbeTimesOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice(t)
+		d.do = func(ctx context.Context, _ int64) error { <-ctx.Done(); return ctx.Err() }
+		long := 10 * time.Second
+		s := guard(d, remote.Limits{Timeout: &long})
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		defer cancel()
+		start := time.Now()
+		if err := s.Probe(ctx); kind(err) != remote.TimedOut || time.Since(start) >= 4*time.Second ||
+			err.Error() != "probe with the key test://key: timed out: no answer within 3s" {
+			t.Errorf("%v after %s", err, time.Since(start))
+		}
+	})
+}
+
 // What a probe signs cannot be taken for anything else.
 func TestProbeMessage(t *testing.T) {
 	t.Parallel()
