@@ -50,13 +50,13 @@ var layers = map[string][]string{
 	// makes certificates of CAs with the keys of any backend
 	"ceremony":           {"ca", "ca/signer", "ca/signer/backends", "fault", "tbs"},
 	"ctlog":              {"fault", "loglist", "tbs"},
-	"ctlog/embedded":     {"monitor", "fault", "loglist", "tbs"},          // one parser of checkpoints
-	"ctlog/remote":       {"ctlog", "monitor", "fault", "loglist", "tbs"}, // a head proves a log's key
+	"ctlog/embedded":     {"monitor", "fault", "loglist", "tbs"},          // the parser of checkpoints
+	"ctlog/remote":       {"ctlog", "monitor", "fault", "loglist", "tbs"}, // a tree head proves a log's key
 	"monitor":            {"fault", "loglist", "tbs"},                     // reads and checks logs, as an auditor does
 	"journal":            {"fault", "journal/ship"},
 	"journal/ship":       {"fault"},
 
-	"reconcile":         {"journal", "monitor", "tbs", "fault"}, // journals against logs
+	"reconcile":         {"journal", "monitor", "tbs", "fault"}, // compares journals with logs
 	"reconcile/webhook": {},                                     // delivers findings
 
 	"proto": {},
@@ -72,7 +72,7 @@ var layers = map[string][]string{
 	"server/admission": {"fault"},
 	// tbs: it verifies SCTs over the precertificate that it rebuilds
 	"client": {"fault", "identity", "loglist", "tbs", "proto"},
-	// client: a trusted root says whom a client believes
+	// client: its rules decide which certificates and SCTs a trusted root accepts
 	"trust":   {"fault", "client", "loglist"},
 	"inspect": {"identity", "monitor", "tbs", "trust"}, // trust names the logs of SCTs
 	"dev/idp": {},
@@ -313,7 +313,7 @@ func TestForbiddenFunctions(t *testing.T) {
 	}
 }
 
-// positional counts the parameters of fn without a context and a testing.TB at its head.
+// positional counts the parameters of fn, without a leading context or testing.TB.
 func positional(fn *ast.FuncDecl) int {
 	n := fn.Type.Params.NumFields()
 	for _, p := range fn.Type.Params.List {
@@ -354,8 +354,8 @@ func TestNoJunkDrawers(t *testing.T) {
 	}
 }
 
-// strange are words that no file of the repository may have: paths outside of the repository, and hosts of package
-// registries, because each user may have another one. They are concatenated so that this file passes its own test.
+// strange are strings that must not occur in the repository: paths outside of it, and hosts of package registries,
+// because each user may have another one. They are concatenated so that this file passes its own test.
 var strange = []string{
 	"../" + "shared", "/work/" + "shared", "/work/" + "main",
 	"proxy." + "golang.org", "sum." + "golang.org", "goproxy" + ".", "registry.npmjs" + ".org", "pypi" + ".org", "pythonhosted" + ".org",
@@ -372,7 +372,7 @@ func TestNoStrangeWords(t *testing.T) {
 		return dir != "." && dir != ".ci" && (strings.HasPrefix(path.Base(dir), ".") || dir == "bin" || dir == "proto/third_party")
 	}
 	walk(t, skip, func(name string) {
-		if name == ".git" { // a file in a second work tree, with the path of the first
+		if name == ".git" { // a file in a second work tree, which contains the path of the first
 			return
 		}
 		data, err := os.ReadFile(filepath.FromSlash(name))
@@ -384,7 +384,7 @@ func TestNoStrangeWords(t *testing.T) {
 			t.Errorf("%s has %d bytes; the repository holds sources, not what is made from them", name, len(data))
 		}
 		if sums.MatchString(name) || bytes.IndexByte(data[:min(len(data), 8000)], 0) >= 0 {
-			return // module lists have hosts; binaries are not text
+			return // module lists contain host names; binaries are not text
 		}
 		for _, w := range strange {
 			if i := bytes.Index(data, []byte(w)); i >= 0 {

@@ -29,8 +29,8 @@ func readDoc(t *testing.T, name string) string {
 	return string(data)
 }
 
-// Every reason that a client can meet has an entry that says what it means, what the client does and what the operator
-// does.
+// Every reason has an entry that says what the reason means, what the client should do, and what the operator should
+// do.
 func TestErrorsPage(t *testing.T) {
 	t.Parallel()
 	entries := map[string]string{}
@@ -133,7 +133,8 @@ var (
 	docFence   = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
 )
 
-// anchors are those that a forge gives to the headings of a page: lower case, hyphens for spaces, no punctuation.
+// anchors returns the anchors that forges make from the headings of a page: lower case, hyphens for spaces, no
+// punctuation.
 func anchors(page string) []string {
 	var out []string
 	for _, m := range docHeading.FindAllStringSubmatch(docFence.ReplaceAllString(page, ""), -1) {
@@ -144,7 +145,7 @@ func anchors(page string) []string {
 	return out
 }
 
-// A link in the documentation leads to a file that exists, and to a heading of that file.
+// Each link in the documentation leads to an existing file, and to an existing heading of that file.
 func TestDocumentationLinks(t *testing.T) {
 	t.Parallel()
 	walk(t, skipped, func(name string) {
@@ -169,7 +170,7 @@ func TestDocumentationLinks(t *testing.T) {
 // metric is a metric that the code registers.
 type metric struct{ name, kind, labels, help string }
 
-// text is the value of a string literal, or of literals that are added up.
+// text returns the value of a string literal, or of concatenated literals.
 func text(e ast.Expr) (string, bool) {
 	switch e := e.(type) {
 	case *ast.BasicLit:

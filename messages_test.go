@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// messageCalls have a message among their arguments: the numbers of those arguments.
+// messageCalls lists the functions with a message among their arguments, and the positions of those arguments.
 var messageCalls = map[string][]int{
 	"errors.New": {0}, "fmt.Errorf": {0}, "usage": {0}, "cli.Usage": {0}, "Usage": {0}, "usageErrorf": {0},
 	"fault.BadSetting": {0, 1}, "WithPublic": {0},
@@ -23,10 +23,10 @@ var messageCalls = map[string][]int{
 	"BadContent": {1},
 }
 
-// messageFields of structs are messages.
+// messageFields are the fields of structs that contain messages.
 var messageFields = []string{"What", "Fix", "Problem", "Cause", "Warning", "Text", "Public"}
 
-// template is the text of an expression, with {} for what is not known before the program runs.
+// template is the text of an expression, with {} in place of each part that is known only at run time.
 func template(e ast.Expr) string {
 	switch e := e.(type) {
 	case *ast.BinaryExpr:
@@ -60,7 +60,7 @@ func calledName(call *ast.CallExpr) string {
 	return ""
 }
 
-// messages are those of the product that a person can read, each with its package, sorted.
+// messages are the texts of the product that people read, each with its package, sorted.
 func messages(t *testing.T) []string {
 	t.Helper()
 	var out []string
@@ -106,10 +106,10 @@ func messages(t *testing.T) []string {
 	return slices.Compact(out)
 }
 
-// vague are words without a noun that an operator could look for, and forms that fit no number.
+// vague matches words that give an operator no term to search for, and word forms that depend on a number.
 var vague = regexp.MustCompile(`(?i)\b(he|him|his|whoever|somebody|thief|stolen by)\b|\(s\)`)
 
-// Every message of a command, of an error and of the log, to be read as text when it changes.
+// The golden file lists every message of a command, of an error and of the log, so that changes are reviewed as text.
 func TestMessages(t *testing.T) {
 	t.Parallel()
 	all := messages(t)

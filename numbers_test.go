@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// documentedNumbers are figures that the documentation repeats from constants of the code. Each text stands in its
-// page, with the figures in braces; each figure is the value of its constant, in order.
+// documentedNumbers are figures of the documentation that come from constants of the code. Each text occurs in its
+// page, with the figures in braces. Each figure is the value of its constant, in order.
 var documentedNumbers = []struct {
 	page, text string
 	constants  string // as DIRECTORY.NAME, separated by spaces; the directory may be one above
@@ -236,7 +236,8 @@ func constants(t *testing.T) map[string]constant.Value {
 	return out
 }
 
-// find returns the constant DIRECTORY.NAME, or the only one of that name in the folders below DIRECTORY, or nil.
+// find returns the constant DIRECTORY.NAME, or else the only constant of that name in a directory below DIRECTORY, or
+// nil.
 func find(known map[string]constant.Value, name string) constant.Value {
 	if v, ok := known[name]; ok {
 		return v
@@ -254,7 +255,7 @@ func find(known map[string]constant.Value, name string) constant.Value {
 	return out
 }
 
-// evaluate is the value of a constant expression, or nil.
+// evaluate returns the value of a constant expression, or nil.
 func evaluate(e ast.Expr, dir string, sources map[string]ast.Expr, depth int) constant.Value {
 	if depth == 0 {
 		return nil

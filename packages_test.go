@@ -61,7 +61,7 @@ func rooms(t *testing.T) map[string]*room {
 	return out
 }
 
-// floor is the length of the longest chain of imports below a package.
+// floor returns the length of the longest chain of imports below a package.
 func floor(all map[string]*room, name string) int {
 	n := 0
 	for below := range all[name].imports {
@@ -107,7 +107,7 @@ func TestPackagesTable(t *testing.T) {
 	}
 }
 
-// shelf orders the table: internal packages, then the product, then commands, then what only tests use.
+// shelf orders the table: internal packages, then the product, then commands, then packages that only tests use.
 func shelf(pkg string) int {
 	first, _, _ := strings.Cut(pkg, "/")
 	return cmp.Or(map[string]int{"internal": -1, "cmd": 1, "testkit": 2}[first], 0)

@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// C9: chains that can issue, and that are unwise.
+// C9: chains that can issue certificates but need advice to the operator.
 func TestAdvise(t *testing.T) {
 	t.Parallel()
 	issuing := func(f func(c *x509.Certificate)) *pki.PKI { return pki.New(pki.Options{Intermediate: f}) }

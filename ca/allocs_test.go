@@ -9,12 +9,12 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// maxAllocs is what one certificate may allocate in the issuance core: unsigned, two lints, two signatures,
-// correspondence, release. What the standard library needs for parsing and signatures is most of it, and the race
-// detector adds a few; lower the number when it falls.
+// maxAllocs is the limit of allocations for one certificate in the issuance core: unsigned, two lints, two signatures,
+// correspondence, release. Most of them are in the parsers and signatures of the standard library. The race detector
+// adds a few. Lower the limit when the number falls.
 const maxAllocs = 340
 
-// A change that makes each certificate allocate more is seen here, not in a benchmark that nobody reads.
+// A change that makes a certificate need more allocations fails this test.
 func TestAllocations(t *testing.T) {
 	p := pki.New(pki.Options{})
 	a, err := ca.New(ca.Options{Chain: p.Chain, Signer: p.Key, Log: &silent{scts: oneSCT(t)}})
@@ -33,7 +33,7 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// silent is a log that answers and remembers nothing.
+// silent is a log that returns the same answer to every submission and stores nothing.
 type silent struct{ scts [][]byte }
 
 func (s *silent) Submit(context.Context, tbs.Precertificate) ([][]byte, error) { return s.scts, nil }

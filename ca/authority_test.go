@@ -44,7 +44,7 @@ func request(t *testing.T, id identity.Identity) ca.Request {
 	return ca.Request{Identity: &id, SPKI: spki, PublicKey: key.Public()}
 }
 
-// remote is the product's submission to the lab's log.
+// remote connects the product's submission to the log of the lab.
 func remoteLog(t *testing.T, l *ct.Log) *ctlog.Set {
 	t.Helper()
 	r, err := remote.Open(remote.Config{Name: "lab", URL: l.URL(), PublicKey: "-"},
@@ -63,7 +63,7 @@ func remoteLog(t *testing.T, l *ct.Log) *ctlog.Set {
 	return set
 }
 
-// A1 // A5 // A8 // A9 // A10 // A14 // B1 // B13: what is issued under each kind of CA key passes the oracle.
+// A1 // A5 // A8 // A9 // A10 // A14 // B1 // B13: the oracle accepts the certificates of each type of CA key.
 func TestIssue(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []pki.KeyType{pki.P256, pki.P384, pki.P521, pki.RSA2048, pki.Ed25519} {
@@ -95,7 +95,7 @@ func TestIssue(t *testing.T) {
 	}
 }
 
-// C9 // A6 // C1: a chain that could not issue one certificate now is refused, with the reason.
+// C9 // A6 // C1: a chain under which no certificate can be issued now is refused, with the reason.
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -136,13 +136,13 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// spy signs and remembers what it signed; it can be told to misbehave.
+// spy signs and records what it signed. It can be set to misbehave.
 type spy struct {
 	crypto.Signer
 	mu      sync.Mutex
 	digests [][]byte
 	fail    error
-	other   crypto.Signer // signs instead
+	other   crypto.Signer // replaces the signature
 }
 
 func (s *spy) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
@@ -158,7 +158,7 @@ func (s *spy) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, err
 	return s.Signer.Sign(r, digest, o)
 }
 
-// stub is a log that answers what it is told.
+// stub is a log that returns a given answer.
 type stub struct {
 	scts [][]byte
 	err  error
@@ -183,8 +183,8 @@ func oneSCT(t *testing.T) [][]byte {
 	return [][]byte{sct}
 }
 
-// A2 // A3 // B12: two signatures for a certificate, the second only when the log has answered; each over bytes that are in the
-// precertificate or the certificate.
+// A2 // A3 // B12: there are two signatures for a certificate, the second only after the log has answered. Each covers
+// the exact bytes of the precertificate or the certificate.
 func TestSignsOnlyWhatIsReleased(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -228,7 +228,7 @@ func TestSignsOnlyWhatIsReleased(t *testing.T) {
 	}
 	log.err = nil
 	ctx, cancel := context.WithCancel(t.Context())
-	log.now = cancel // the caller leaves while the log works
+	log.now = cancel // the caller cancels while the log works
 	if _, err := a.Issue(ctx, request(t, alice())); fault.From(err).Reason != fault.CallerCanceled {
 		t.Errorf("got %v", err)
 	}
@@ -237,9 +237,9 @@ func TestSignsOnlyWhatIsReleased(t *testing.T) {
 	}
 }
 
-// A3 // A4 // B1: what the lint and the proof of correspondence refuse is never released: nothing is signed before the
-// first lint, nothing a second time before the second, and a log that changes the precertificate in its hands gets no
-// certificate issued.
+// A3 // A4 // B1: what the lint or the correspondence check refuses is never released. Nothing is signed before the
+// first lint, there is no second signature before the second lint, and a log that modifies the precertificate in memory
+// gets no certificate.
 func TestIssueRefusesItsOwnMistakes(t *testing.T) {
 	t.Parallel()
 	large := alice()
@@ -255,7 +255,7 @@ func TestIssueRefusesItsOwnMistakes(t *testing.T) {
 	for name, c := range map[string]struct {
 		id         identity.Identity
 		log        *stub
-		damage     bool // the log changes the precertificate
+		damage     bool // the log modifies the precertificate
 		want       string
 		signatures int
 	}{
@@ -296,7 +296,8 @@ func TestIssueRefusesItsOwnMistakes(t *testing.T) {
 	}
 }
 
-// C1 // C10 // F6: a signer that fails or signs with another key gives nothing away.
+// C1 // C10 // F6: if a signer fails or signs with another key, no certificate is released and the client learns no
+// details.
 func TestSignerFaults(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -318,7 +319,7 @@ func TestSignerFaults(t *testing.T) {
 	}
 }
 
-// A5 // A6 // A7 // C7: the clock decides.
+// A5 // A6 // A7 // C7: the validity follows the clock.
 func TestClock(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
@@ -354,16 +355,16 @@ func TestClock(t *testing.T) {
 		}
 	}
 	now = start
-	if a, err = ca.New(ca.Options{Chain: p.Chain, Signer: p.Key, Log: log, Now: func() time.Time { return now }}); err != nil { // the old one knows a later time
+	if a, err = ca.New(ca.Options{Chain: p.Chain, Signer: p.Key, Log: log, Now: func() time.Time { return now }}); err != nil {
 		t.Fatal(err)
 	}
-	log.now = func() { now = now.Add(2 * time.Minute) } // a log that eats the certificate's life
+	log.now = func() { now = now.Add(2 * time.Minute) } // a log that takes longer than the certificate is valid
 	if _, err := a.Issue(t.Context(), request(t, alice())); fault.From(err).Reason != fault.LogUnavailable {
 		t.Errorf("got %v", err)
 	}
 }
 
-// A16: the chain's name constraints bind the CA before it signs.
+// A16: the chain's name constraints are checked before the CA signs.
 func TestNameConstraints(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{Intermediate: func(c *x509.Certificate) {
@@ -388,7 +389,7 @@ func TestNameConstraints(t *testing.T) {
 	}
 }
 
-// A17 // D12: a value that a certificate cannot carry exactly is the caller's fault.
+// A17 // D12: a value that a certificate cannot carry exactly is reported as the caller's fault.
 func TestIdentityRefused(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})

@@ -11,15 +11,15 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// G7: the wall clock may go back by two seconds; by more, nothing is issued until it has caught up.
+// G7: the wall clock may step back by two seconds. After a larger step nothing is issued until the clock has caught up.
 func TestClockGoesBack(t *testing.T) {
 	t.Parallel()
 	start := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	for _, row := range []struct {
 		name    string
 		passed  time.Duration // on the monotonic clock, since the last certificate
-		wall    time.Duration // of the wall clock, against that certificate
-		refused string        // in the text; "": issued
+		wall    time.Duration // of the wall clock, relative to that certificate
+		refused string        // part of the error; "" means that the certificate is issued
 	}{
 		{"goes on", time.Minute, time.Minute, ""},
 		{"stands still", time.Minute, 0, ""},
@@ -47,7 +47,7 @@ func TestClockGoesBack(t *testing.T) {
 	}
 }
 
-// G7: an authority checks the clock before it builds a certificate, and says why it does not issue.
+// G7: an authority checks the clock before it builds a certificate, and the error gives the reason.
 func TestNotReady(t *testing.T) {
 	t.Parallel()
 	start := time.Now()

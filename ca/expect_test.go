@@ -40,7 +40,7 @@ func TestSerialBits(t *testing.T) {
 	}
 }
 
-// A5: a certificate begins as long before now as the setting says, in the certificate too.
+// A5: the notBefore of a certificate is earlier than now by the backdate of the settings.
 func TestBackdate(t *testing.T) {
 	t.Parallel()
 	now := time.Now().Truncate(time.Second)

@@ -20,12 +20,12 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// events are what happened, in order.
+// events are the recorded events, in order.
 type events []string
 
 func (e *events) add(s string) { *e = append(*e, s) }
 
-// watched is a signer that says when it signs.
+// watched is a signer that records when it signs.
 type watched struct {
 	*spy
 	on func()
@@ -36,8 +36,8 @@ func (w watched) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, 
 	return w.spy.Sign(r, digest, o)
 }
 
-// G4 // C9 // B12: the intent is durable before the first signature and the outcome before the release, whatever goes wrong; and
-// the counts are those of the signer.
+// G4 // C9 // B12: the intent is durable before the first signature and the outcome before the release, whatever fails.
+// The counts of signatures are those of the signer.
 func TestJournalOrder(t *testing.T) {
 	t.Parallel()
 	refused := errors.New("disk full")
@@ -126,7 +126,7 @@ func TestJournalOrder(t *testing.T) {
 	}
 }
 
-// C9: a trial that cannot be written is not made.
+// C9: a trial that cannot be recorded is not performed.
 func TestTrialRefused(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -137,8 +137,8 @@ func TestTrialRefused(t *testing.T) {
 	}
 }
 
-// G4 // A2: with a real journal, when the signer is called the journal on disk has the intent, and when the certificate comes
-// back it has the outcome.
+// G4 // A2: with a real journal, the intent is on disk when the signer is called, and the outcome is on disk when the
+// certificate is returned.
 func TestJournalOnDisk(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")

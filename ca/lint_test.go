@@ -15,8 +15,8 @@ import (
 	"github.com/mayfly-ca/mayfly/identity"
 )
 
-// A3 // A10: the lint sees each departure from the profile by itself. The certificates are made by the standard
-// library, so that the builder of this authority is not asked whether it is right.
+// A3 // A10: the lint detects each departure from the profile without help from other checks. The standard library
+// makes the certificates, so that the test does not depend on the builder under test.
 func TestLint(t *testing.T) {
 	t.Parallel()
 	h, err := NewHierarchy(HierarchyOptions{Organization: "lint", Now: time.Now()})
@@ -64,7 +64,7 @@ func TestLint(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		change func(c *x509.Certificate)
-		want   string // in the error
+		want   string // part of the error
 	}{
 		"nothing": {func(*x509.Certificate) {}, ""},
 		"serial": {

@@ -20,7 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// pauses counts how often a request paused, and whether it pauses now.
+// pauses counts the pauses of a request, and reports whether the request is paused now.
 type pauses struct{ begun, now atomic.Int64 }
 
 func (p *pauses) pause() func() {
@@ -29,7 +29,7 @@ func (p *pauses) pause() func() {
 	return func() { p.now.Add(-1) }
 }
 
-// during is a log that looks whether the request pauses.
+// during is a log that records whether the request is paused.
 type during struct {
 	stub
 	p       *pauses
@@ -41,8 +41,8 @@ func (d *during) Submit(ctx context.Context, p tbs.Precertificate) ([][]byte, er
 	return d.stub.Submit(ctx, p)
 }
 
-// C10 // F2: a request pauses while it waits for a log, and for a signer that may be outside this process; a key in this process is
-// not waited for.
+// C10 // F2: a request is paused while it waits for a log, or for a signer that may be outside this process, but not
+// for a key in this process.
 func TestPause(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -61,7 +61,7 @@ func TestPause(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		counts.begun.Store(0) // the trial signs too
+		counts.begun.Store(0) // the trial signs as well
 		got, err := a.Issue(t.Context(), request(t, alice()))
 		if err != nil {
 			t.Fatal(err)
@@ -79,7 +79,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// panicking is a signer outside this process whose client has a defect.
+// panicking is a signer outside this process whose client library panics.
 type panicking struct{ *spy }
 
 func (p panicking) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
@@ -89,8 +89,8 @@ func (p panicking) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte
 	return p.spy.Sign(r, digest, o)
 }
 
-// F5 // C10 // G4: a panic in a signer costs its request alone: the process lives, the slot is given back, the signature counts, the
-// request goes on as often as it paused.
+// F5 // C10 // G4: a panic in a signer fails only its own request: the process continues, the slot is released, the
+// signature counts, and each pause of the request is resumed.
 func TestSignerPanics(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -101,7 +101,7 @@ func TestSignerPanics(t *testing.T) {
 		t.Fatal(err)
 	}
 	signer.fail = errors.New("panic")
-	for range 100 { // more than there are slots
+	for range 100 { // more than the number of slots
 		signatures := 0
 		r := request(t, alice())
 		r.Outcome = func(_ context.Context, o ca.Outcome) error { signatures = o.Signatures; return nil }

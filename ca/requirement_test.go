@@ -16,7 +16,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// wrongChain is a chain that does not meet one requirement, and perhaps others because of it.
+// wrongChain is a chain that violates one requirement, and perhaps others as a consequence.
 type wrongChain struct {
 	name        string // what is wrong
 	requirement string
@@ -26,7 +26,7 @@ type wrongChain struct {
 	chain       []*x509.Certificate
 }
 
-// changed returns copies of parsed certificates with a member that no issuer would write.
+// changed returns copies of parsed certificates in which a field was changed to a value that no issuer would write.
 func changed(chain []*x509.Certificate, i int, change func(c *x509.Certificate)) []*x509.Certificate {
 	out := append([]*x509.Certificate(nil), chain...)
 	c := *chain[i]
@@ -176,8 +176,8 @@ func wrongChains(t *testing.T) []wrongChain {
 	}
 }
 
-// C9: a chain that is wrong in any way has a finding at the requirement that it does not meet, with what to do. Every
-// requirement has a chain that does not meet it, and a chain of our own meets all of them.
+// C9: for each requirement there is a chain that violates it, and the finding at that requirement says what to do. A
+// chain that this module makes meets all requirements.
 func TestExamine(t *testing.T) {
 	t.Parallel()
 	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "Example", Now: time.Now()})

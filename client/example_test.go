@@ -42,7 +42,7 @@ func Example() {
 	fmt.Println(got.Identity.SAN.Value, len(got.SCTs))
 }
 
-// The zero value of Trust trusts no CA and requires an SCT; NoSCTs turns the SCT check off.
+// The zero value of Trust contains no CA and requires an SCT. NoSCTs turns the SCT check off.
 func ExampleTrust() {
 	t := client.Trust{}
 	_, err := client.Verify(nil, t, someTime)

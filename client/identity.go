@@ -149,7 +149,7 @@ func (r Request) names(id identity.Identity) error {
 		return other("it is of the subject %s, and the token's is %s; the token was replaced on the way",
 			id.Subject, subject)
 	}
-	if !r.told(id, c) {
+	if !r.follows(id, c) {
 		return other("it names %s, which does not follow from the token that was sent (issuer %s, subject %s); "+
 			"the token was replaced on the way, or the CA makes names in its own way", id.SAN.Value,
 			c.text("iss"), subject)
@@ -182,8 +182,8 @@ func other(format string, values ...string) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrOtherIdentity}, quoted...)...)
 }
 
-// told reports whether the name in the certificate follows from the claims.
-func (r Request) told(id identity.Identity, c claims) bool {
+// follows reports whether the name in the certificate follows from the claims.
+func (r Request) follows(id identity.Identity, c claims) bool {
 	subject, email := c.text("sub"), c.text("email")
 	name := id.SAN.Value
 	switch id.SAN.Kind {

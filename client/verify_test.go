@@ -103,7 +103,7 @@ func (i issued) certificate(t *testing.T) *x509.Certificate {
 func TestVerifySCTs(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
-	one, two, stranger := newLogKey(), newLogKey(), newLogKey()
+	one, two, unknown := newLogKey(), newLogKey(), newLogKey()
 	now := time.Now()
 	by := func(keys ...logKey) func(tbs.Entry) []tbs.SCT {
 		return func(e tbs.Entry) (out []tbs.SCT) {
@@ -121,13 +121,13 @@ func TestVerifySCTs(t *testing.T) {
 		trust client.Trust
 		want  string
 	}{
-		"good":               {by(one), client.Trust{}, ""},
-		"good, two":          {by(one, two), client.Trust{MinSCTs: 2}, ""},
-		"one of a stranger":  {by(stranger, one), client.Trust{}, ""},
-		"none":               {nil, client.Trust{}, "it has none"},
-		"none, not demanded": {nil, client.Trust{MinSCTs: client.NoSCTs}, ""},
-		"a negative number":  {by(one, two), client.Trust{MinSCTs: -2}, "MinSCTs is -2"},
-		"a stranger's":       {by(stranger), client.Trust{}, "is not trusted"},
+		"good":                  {by(one), client.Trust{}, ""},
+		"good, two":             {by(one, two), client.Trust{MinSCTs: 2}, ""},
+		"one of an unknown log": {by(unknown, one), client.Trust{}, ""},
+		"none":                  {nil, client.Trust{}, "it has none"},
+		"none, not demanded":    {nil, client.Trust{MinSCTs: client.NoSCTs}, ""},
+		"a negative number":     {by(one, two), client.Trust{MinSCTs: -2}, "MinSCTs is -2"},
+		"of an unknown log":     {by(unknown), client.Trust{}, "is not trusted"},
 		"one log twice": {
 			by(one, one),
 			client.Trust{MinSCTs: 2},
@@ -154,7 +154,7 @@ func TestVerifySCTs(t *testing.T) {
 			"does not verify",
 		},
 		"another log's name": {func(e tbs.Entry) []tbs.SCT {
-			s := append(by(stranger)(e), by(one)(e)...)
+			s := append(by(unknown)(e), by(one)(e)...)
 			s[0].LogID = s[1].LogID
 			return s[:1]
 		}, client.Trust{}, "does not verify"},

@@ -38,7 +38,7 @@ func (l *loader) checkSettings() {
 				"write a number above 0, or leave it out for no limit", at("rate")...))
 		}
 		if l.main.marks[pathKey(at("max_merge_delay"))].zero {
-			l.setting(fault.BadSetting("0s is shorter than a minute", "write what the log promises, such as 24h",
+			l.setting(fault.BadSetting("0s is shorter than a minute", "write the maximum merge delay of the log, such as 24h",
 				at("max_merge_delay")...))
 		}
 	}
@@ -289,7 +289,7 @@ func (l *loader) warnUnaudited() {
 	switch {
 	case settings.Period() == 0:
 		l.warning(l.main,
-			"there is no auditor, so that nobody notices certificates that this CA did not issue; remove every: off, "+
+			"the auditor is off, so that certificates that this CA did not issue are not detected; remove every: off, "+
 				"or run mayfly audit reconcile elsewhere", "audit", "reconcile")
 	case c.Audit == nil || c.Audit.File == "":
 		l.warning(l.main,

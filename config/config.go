@@ -66,7 +66,7 @@ type Config struct {
 	Digest string `yaml:"-"`
 }
 
-// Off is the address of a listener that is not wanted.
+// Off is the address of a disabled listener.
 const Off = "off"
 
 // The addresses of listeners that the file does not name.

@@ -39,7 +39,7 @@ const (
 	embedded = "ct:\n  embedded: {dir: ct, origin: x.example.com/ct}\n"
 )
 
-// The whole contract loads, and each value is where it belongs.
+// A complete configuration loads, and each value is in its field.
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	path := write(t, `listen:
@@ -79,7 +79,7 @@ production: true
 	}
 }
 
-// G1: Fulcio's issuer files load unchanged: anchors, define lists, aliases as keys, JSON with its own style of keys.
+// G1: Fulcio's issuer files load unchanged: anchors, define lists, aliases as keys, and JSON.
 func TestFulcioFiles(t *testing.T) {
 	t.Parallel()
 	for name, file := range map[string]string{
@@ -112,7 +112,7 @@ ci-issuer-metadata:
 	}
 }
 
-// G1 // G2: each mistake is reported with file, line and column, and what to write.
+// G1 // G2: each mistake is reported with file, line and column, and with the correction.
 func TestRefuses(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -146,7 +146,7 @@ func TestRefuses(t *testing.T) {
 				"ct:\n  logs:\n    - {name: a, url: \"http://ct.example.com\", public_key: ct.pem}\n", issuers,
 			"mayfly.yaml:7", "insecure",
 		},
-		"SCTs of nobody": {identity + caFile +
+		"SCTs without a log": {identity + caFile +
 			"ct:\n  logs:\n    - {name: a, url: \"https://ct.example.com\", public_key: ct.pem}\n  " +
 			"policy: {min_scts: 2}\n", issuers, "mayfly.yaml:8:22", "2 SCTs are required, each from a different log, but there are 1 logs"},
 		"operators": {
@@ -237,7 +237,7 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// Every problem has its place.
+// Every problem has a place.
 func FuzzLoad(f *testing.F) {
 	f.Add(identity+caFile+embedded, issuers)
 	f.Add("a: &a [*a]", "x: {<<: *y}")
@@ -251,7 +251,7 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// A log that the auditor may not be able to read, and a CA in production without an auditor, are warned of.
+// There are warnings for a log that the auditor may be unable to read, and for a CA in production without an auditor.
 func TestAuditWarnings(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {

@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// G1: what is found after the load has the place of its setting, in the file where that stands.
+// G1: a problem that is found after the load has the place of its setting, in the file that contains it.
 func TestLocate(t *testing.T) {
 	t.Parallel()
 	path := write(t, identity+caFile+embedded, issuers)
@@ -44,7 +44,7 @@ func TestLocate(t *testing.T) {
 	}
 }
 
-// G2: places that could not be made are found, those that could are not made.
+// G2: paths that could not be created are reported, and paths that could be created are not.
 func TestPlaces(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -72,7 +72,7 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// G3: settings that wait for a restart are named with their place, and nothing else is.
+// G3: settings that need a restart are named with their place, and no others.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	base := identity + caFile + embedded

@@ -10,9 +10,8 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 )
 
-// G1: each number and each duration of the documented settings refuses what is below 0, and takes a 0 in one of three
-// ways: as a value, as an error, or with a warning that the default holds. None means silently something else than it
-// says.
+// G1: each number and each duration of the documented settings refuses values below 0. A 0 is either a valid value, an
+// error, or replaced by the default with a warning. No setting silently has another meaning than its text.
 func TestNumbers(t *testing.T) {
 	t.Parallel()
 	const logs = "ct:\n  logs:\n    - {name: a, url: \"https://ct.example.com\", public_key: ct.pem, "
@@ -24,7 +23,7 @@ func TestNumbers(t *testing.T) {
 	renew := identity + "ca:\n  state: state.json\n  chains: [{name: a, " + key + "}]\n  rotation:\n    renew: {dir: x, parent: {" +
 		key + "}, "
 	type setting struct {
-		before, after string // of the number, in the main file, or behind the entry of the issuer file
+		before, after string // of the number, in the main file or after the entry of the issuer file
 		zero, good    string
 		issuer        bool
 	}

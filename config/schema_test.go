@@ -73,7 +73,7 @@ var (
 	goWords        = regexp.MustCompile(`\bnil\b|\b[a-z]+[A-Z]\w*\(|\[\w+\]`)
 )
 
-// sentence turns a Go comment into words for someone who writes YAML.
+// sentence converts a Go comment to the terms of YAML.
 func sentence(doc, field string) string {
 	doc = strings.Join(strings.Fields(doc), " ")
 	if rest, ok := strings.CutPrefix(doc, field+" "); ok {
@@ -122,7 +122,7 @@ func (g *generator) doc(t reflect.Type, field string) string {
 	return text
 }
 
-// ownerOf is the struct that f stands in: t, or one that is inline in it.
+// ownerOf is the struct that contains f: t, or a struct that is inline in t.
 func ownerOf(t reflect.Type, f field) reflect.Type {
 	for _, i := range f.index[:len(f.index)-1] {
 		t = t.Field(i).Type
@@ -194,7 +194,7 @@ func (g *generator) document(t reflect.Type, title string) []byte {
 	return b.Bytes()
 }
 
-// rows are the lines of a table: key, type, default, meaning. facts says what the code of the loader knows of the keys.
+// rows are the lines of a table: key, type, default, meaning. facts are the properties of the keys in the loader.
 func (g *generator) rows(t reflect.Type, prefix string, facts keyFacts) (out []string) {
 	for _, f := range fieldsOf(t) {
 		if f.any {
@@ -255,7 +255,7 @@ func element(t reflect.Type) reflect.Type {
 	return t
 }
 
-// typeWords names a type for someone who writes YAML. path says that the text is a path in the file system.
+// typeWords names a type in the terms of YAML. path says that the text is a path in the file system.
 func typeWords(t reflect.Type, path bool) string {
 	switch {
 	case t == reflect.TypeFor[time.Duration]():
@@ -288,7 +288,7 @@ func typeWords(t reflect.Type, path bool) string {
 
 func plural(word string) string { return word + "s" }
 
-// keyFacts is what the code of the loader knows of the keys of a table.
+// keyFacts are the properties of the keys of a table in the loader.
 type keyFacts struct {
 	texts  map[string]bool // the block of this text is refused without it
 	blocks map[string]bool // a configuration is refused without this block
@@ -299,7 +299,7 @@ type keyFacts struct {
 func filled(t reflect.Type, text string) reflect.Value {
 	v := reflect.New(t).Elem()
 	switch {
-	case t == reflect.TypeFor[*secret.Source]() && text == "": // an empty one is refused, and that is another matter
+	case t == reflect.TypeFor[*secret.Source]() && text == "": // an empty one is refused for another reason
 	case t.Kind() == reflect.Pointer:
 		v.Set(reflect.New(t.Elem()))
 		v.Elem().Set(filled(t.Elem(), text))
@@ -320,14 +320,14 @@ func filled(t reflect.Type, text string) reflect.Value {
 	return v
 }
 
-// facts asks the code: which settings the loader makes absolute, and which empty ones the checks refuse.
+// facts determines, by running the loader, which settings are made absolute and which empty ones are refused.
 func facts() (main, issuer keyFacts) {
 	name := func(path []string) string {
 		return strings.NewReplacer(".0.", "[].", ".0", "", ".name", "").Replace(strings.Join(path, "."))
 	}
 	issuers := func(text string) map[string]oidc.IssuerConfig {
 		one := filled(reflect.TypeFor[oidc.IssuerConfig](), text).Interface().(oidc.IssuerConfig)
-		one.Type = "email" // the others need more
+		one.Type = "email" // the others need further settings
 		return map[string]oidc.IssuerConfig{"name": one}
 	}
 	main = keyFacts{map[string]bool{}, map[string]bool{}, map[string]bool{}}
@@ -340,12 +340,12 @@ func facts() (main, issuer keyFacts) {
 	for _, p := range l.paths {
 		main.paths[name(p.path)] = true
 	}
-	main.paths["audit.reconcile.journals"] = true // patterns, which the loader does not keep
+	main.paths["audit.reconcile.journals"] = true // patterns, which the loader does not store
 	for _, p := range l.issuerPaths {
 		issuer.paths[name(p.path[2:])] = true
 	}
-	// A text that is refused in an empty block is required there. Blocks that contradict each other are refused too,
-	// and are not texts.
+	// A text that is refused in an empty block is required there. Problems of blocks that contradict each other are not
+	// about a text.
 	bare := filled(reflect.TypeFor[Config](), "").Interface().(Config)
 	unlogged := filled(reflect.TypeFor[Config](), "").Interface().(Config)
 	var empty Config
@@ -371,7 +371,7 @@ func facts() (main, issuer keyFacts) {
 	return main, issuer
 }
 
-// settingPaths are the paths of the settings that problems name.
+// settingPaths are the paths of the settings in the problems.
 func settingPaths(problems Problems) (out [][]string) {
 	for _, p := range problems {
 		if path, _, ok := strings.Cut(p.What, ": "); ok && !strings.Contains(path, " ") {
@@ -381,7 +381,7 @@ func settingPaths(problems Problems) (out [][]string) {
 	return out
 }
 
-// G1: the published schemas and docs/config.md say what the structs say.
+// G1: the published schemas and docs/config.md agree with the structs.
 func TestPublished(t *testing.T) {
 	t.Parallel()
 	g := newGenerator(t)
@@ -422,7 +422,7 @@ func TestPublished(t *testing.T) {
 	check("../docs/config.md", []byte(text))
 }
 
-// What the documentation says is the default is what the code takes.
+// The documented defaults are those of the code.
 func TestDocumentedDefaults(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../docs/config.md")

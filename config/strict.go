@@ -24,19 +24,19 @@ const maxDepth = 32
 type mark struct {
 	key, value *yaml.Node
 	on         bool // the value is the word true
-	zero       bool // the value is a number or a duration of 0 that cannot be told from none; a pointer could
+	zero       bool // the value is a number or a duration of 0, which equals an absent value
 }
 
 // tree is a document that was decoded into a Go value, with the position of each setting.
 type tree struct {
 	src      source
-	allowGap bool // an empty text or list is a value in the keys of Fulcio, whose files have them
+	allowGap bool // an empty text or list is a value in the keys of Fulcio, whose files contain such values
 	gap      bool // it is one in the block that is being decoded
 	marks    map[string]mark
 	order    []string // the paths of marks, in the order of the document
 	problems Problems
 	visits   int
-	isJSON   *bool // nil: not looked at yet
+	isJSON   *bool // nil: not computed yet
 	notJSON  bool  // reported
 }
 

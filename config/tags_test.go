@@ -12,8 +12,8 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
-// tagged lists the settings below t, blocks included, with the given struct tag: "ct.logs[].key secret". A block with
-// the tag stands for what is in it.
+// tagged lists the settings below t, blocks included, with the given struct tag: "ct.logs[].key secret". The tag of a
+// block applies to the settings in the block.
 func tagged(t reflect.Type, path, tag string, all func(path string, f reflect.StructField)) (out []string) {
 	switch t.Kind() {
 	case reflect.Pointer:
@@ -38,8 +38,8 @@ func tagged(t reflect.Type, path, tag string, all func(path string, f reflect.St
 	return out
 }
 
-// The settings that are paths, and what is expected there. A setting whose name or description speaks of a file and
-// that has no tag is an error: it would be relative to the directory of the process, and would not be watched.
+// The settings that are paths, and what is expected there. A setting without the tag whose name or description mentions
+// a file is an error: its path would be relative to the directory of the process, and the file would not be watched.
 func TestPathTags(t *testing.T) {
 	t.Parallel()
 	want := []string{
@@ -130,7 +130,7 @@ func TestPathTags(t *testing.T) {
 	}
 }
 
-// The settings that need a restart, and that a reload keeps.
+// The settings that need a restart, and keep their values in a reload.
 func TestRestartTags(t *testing.T) {
 	t.Parallel()
 	want := []string{"audit", "ct.embedded", "limits", "listen", "state_dir"}
@@ -164,7 +164,7 @@ func TestRestartTags(t *testing.T) {
 	}
 }
 
-// A path in an entry of a map is made absolute in the map itself.
+// A path in an entry of a map is made absolute in the map.
 func TestAbsolute(t *testing.T) {
 	t.Parallel()
 	issuers := oidc.Config{Issuers: map[string]oidc.IssuerConfig{"https://a": {}, "https://b": {}}}

@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 )
 
-// G3: every way in which files change is seen; a change that changes nothing is not.
+// G3: every way to change a file is detected, and a write that changes nothing is ignored.
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -80,7 +80,7 @@ func TestWatch(t *testing.T) {
 	<-ended
 }
 
-// A log that is written beside the configuration does not make the server read its configuration, and does not hide a change.
+// A log file beside the configuration neither causes reloads nor hides a change.
 func TestWatchBesideALog(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -110,7 +110,7 @@ func TestWatchBesideALog(t *testing.T) {
 	lines.Go(func() {
 		for writing.Err() == nil {
 			_, _ = log.WriteString("a line\n")
-			time.Sleep(time.Millisecond) // faster than a change settles
+			time.Sleep(time.Millisecond) // at shorter intervals than a change needs to settle
 		}
 	})
 	time.Sleep(200 * time.Millisecond) // 200 lines

@@ -60,7 +60,7 @@ func signer(t testing.TB, raw []byte, p tbs.Precertificate, members []ctlog.Log)
 // wants returns the result that each fault must have, and the number of tries.
 func wants(f ct.Fault) (result ctlog.Result, tries int) {
 	switch f {
-	case ct.BadSignature, ct.OtherLog, ct.OtherPrecert, ct.OtherIssuer, ct.X509Entry, ct.Replay, ct.StrangerExtras:
+	case ct.BadSignature, ct.OtherLog, ct.OtherPrecert, ct.OtherIssuer, ct.X509Entry, ct.Replay, ct.UnsignedExtensions:
 		return ctlog.Unverified, 3
 	case ct.Future, ct.Past:
 		return ctlog.Skewed, 3

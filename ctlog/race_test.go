@@ -470,7 +470,7 @@ func TestLeafIndexIsCopied(t *testing.T) {
 }
 
 // A caller that leaves while a probe of a dead log is under way does not have to wait for it.
-func TestProbeKeepsNobody(t *testing.T) {
+func TestProbeBlocksNoCaller(t *testing.T) {
 	t.Parallel()
 	c := &clock{}
 	l := newLog(t)

@@ -146,7 +146,7 @@ func TestSCTFromOutsideValidity(t *testing.T) {
 }
 
 // B1: if the policy cannot be met, no log is tried: there is no entry for a certificate that is never issued.
-func TestInfeasibleAsksNobody(t *testing.T) {
+func TestInfeasibleAsksNoLog(t *testing.T) {
 	t.Parallel()
 	a, b := newLog(t), newLog(t)
 	out := b.member(t, "b")

@@ -70,7 +70,7 @@ func (b banner) file(name string) string {
 	return shell.Quote(strings.TrimSuffix(b.flags.Dir, "/") + "/" + name)
 }
 
-// lines prints commands that work as they stand, from the directory that mayfly was started in.
+// lines prints commands that can be run unchanged from the directory in which mayfly was started.
 func (b banner) lines(s *strings.Builder, st terminal.Style, a addresses) {
 	exe := shell.Quote(program())
 	dir := ""

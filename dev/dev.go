@@ -1,5 +1,5 @@
 // Package dev is what "mayfly dev" runs: a CA, an embedded log, an OpenID Connect provider and a timestamp authority on
-// loopback, whose keys and state lie in one directory.
+// loopback, whose keys and state are in one directory.
 package dev
 
 import (
@@ -82,7 +82,7 @@ func Run(ctx context.Context, f *Options, log *slog.Logger, out io.Writer) error
 	return n.Run(ctx)
 }
 
-// proveItself gets one certificate the way any signer does and verifies it in full.
+// proveItself gets one certificate in the same way as a signer and verifies it in full.
 func proveItself(ctx context.Context, p *idp.Provider, state *State, url string) error {
 	token, err := p.Token(selfTestEmail, nil)
 	if err != nil {
@@ -158,7 +158,7 @@ func (f *Options) listen() (l server.Listeners, idp net.Listener, err error) {
 	return l, idp, err
 }
 
-// CheckLoopback refuses an address that other machines could reach: the provider signs in whoever asks.
+// CheckLoopback refuses an address that other machines could reach: the provider accepts every sign-in.
 func CheckLoopback(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -171,7 +171,7 @@ func CheckLoopback(address string) error {
 		"only; write 127.0.0.1:PORT", address)
 }
 
-// ServePages serves until the returned func is called.
+// ServePages serves until the returned function is called.
 func ServePages(l net.Listener, h http.Handler) (stop func()) {
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
@@ -188,7 +188,7 @@ func ServePages(l net.Listener, h http.Handler) (stop func()) {
 	}
 }
 
-// publish writes what verifiers and signers need.
+// publish writes the files that verifiers and signers need.
 func (s *State) publish(m trust.Material, url string, stamps *tsa.Authority) error {
 	chain := stamps.Chain()
 	services := trust.Services{
@@ -199,7 +199,7 @@ func (s *State) publish(m trust.Material, url string, stamps *tsa.Authority) err
 	return trust.WriteFiles(s.dir, m, services)
 }
 
-// addresses are those of the listeners, as a configuration has them.
+// addresses are those of the listeners, in the form of a configuration.
 type addresses struct{ http, grpc, admin string }
 
 func addressesOf(l server.Listeners) addresses {

@@ -26,7 +26,7 @@ type State struct {
 
 	dir   string
 	lock  *durable.FileLock
-	fresh bool // made by this start
+	fresh bool // created by this start
 }
 
 // Path returns the path of a file in the directory.
@@ -57,7 +57,7 @@ func ReadState(dir string) (*State, error) {
 	return s, nil
 }
 
-// OpenState reads or makes the directory and locks it against a second "mayfly dev".
+// OpenState reads or creates the directory and locks it against a second "mayfly dev".
 func OpenState(dir string) (*State, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
@@ -81,7 +81,7 @@ func OpenState(dir string) (*State, error) {
 	return s, nil
 }
 
-// newState makes an empty directory a state directory. A directory with other things in it is left alone.
+// newState makes an empty directory a state directory. It does not change a directory with other content.
 func newState(dir string) (*State, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -96,7 +96,7 @@ func newState(dir string) (*State, error) {
 	if err := s.save(); err != nil {
 		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
 	}
-	// The directory holds private keys: keep it out of version control wherever it lies.
+	// The directory has private keys, so version control must ignore it.
 	return s, durable.WriteFile(s.Path(".gitignore"), []byte("*\n"), 0o644)
 }
 
@@ -115,7 +115,7 @@ func (s *State) Close() {
 	}
 }
 
-// prepare completes the directory: hierarchy on the first start, configuration on each.
+// prepare completes the directory: the hierarchy on the first start, the configuration on each.
 func (s *State) prepare(a addresses) error {
 	if err := s.save(); err != nil { // the issuer's address may be new
 		return err
@@ -152,12 +152,12 @@ state_dir: keys
 	return durable.WriteFile(s.Path("mayfly.yaml"), []byte(cfg), 0o644)
 }
 
-// kept are the files of the CA, in the order in which they are written. Without the last one, the first start did not
-// get far enough to use the others.
+// kept are the files of the CA, in the order in which they are written. If the last one is missing, the first start
+// ended before it used the others.
 var kept = []string{"root-key.pem", "ca-key.pem", "chain.pem"}
 
-// complete makes the hierarchy in a new directory. It never replaces a file: where some files are there and others are
-// gone, verifiers may still need what the keys have signed.
+// complete creates the hierarchy in a new directory. It never replaces a file: if some files exist and others are
+// missing, verifiers may still need the certificates of the existing keys.
 func (s *State) complete() error {
 	var have, gone []string
 	for _, name := range kept {

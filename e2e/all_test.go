@@ -12,9 +12,9 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/matrix"
 )
 
-// TestAll runs every client of the table. "make e2e-all" runs them one by one and remembers what passed.
+// TestAll runs every client of the table. "make e2e-all" runs them one by one and saves the results.
 func TestAll(t *testing.T) {
-	tests := map[string]func(*world){
+	tests := map[string]func(*environment){
 		"cosign": cosignClient, "sigstore-go": sigstoreGoClient, "sigstore-js": sigstoreJS, "sigstore-python": sigstorePython,
 		"sigstore-java": sigstoreJava, "sigstore-rs": sigstoreRust, "gitsign": gitsign,
 		"kubernetes-release": kubernetesRelease, "admission": admission, "slsa": slsaProvenance,
@@ -23,7 +23,7 @@ func TestAll(t *testing.T) {
 	for _, c := range matrix.Table() {
 		t.Run(c.Name, func(t *testing.T) {
 			l := lab.New(t)
-			tests[c.Name](&world{Lab: l})
+			tests[c.Name](&environment{Lab: l})
 		})
 	}
 	if len(tests) != len(matrix.Table()) {
@@ -31,21 +31,21 @@ func TestAll(t *testing.T) {
 	}
 }
 
-// world is a whole Sigstore with mayfly as its CA: TesseraCT, Rekor v2, a timestamp authority, and an issuer of tokens.
-type world struct {
+// environment is a whole Sigstore with mayfly as its CA: TesseraCT, Rekor v2, a timestamp authority, and an issuer of tokens.
+type environment struct {
 	*lab.Lab
 	serveCase
 }
 
-// worldOptions say what differs from a CA for e-mail addresses.
-type worldOptions struct {
+// environmentOptions are the differences from a CA for e-mail addresses.
+type environmentOptions struct {
 	identity string         // identity.yaml; "" trusts the issuer for addresses
 	onePort  bool           // gRPC on the address of REST
 	runner   map[string]any // claims of the issuer's GitHub Actions tokens
 }
 
 // start starts everything.
-func (w *world) start(o worldOptions) {
+func (w *environment) start(o environmentOptions) {
 	w.Helper()
 	pki, services := w.PKI(), w.Services()
 	if w.oidc == nil {
@@ -64,8 +64,8 @@ func (w *world) start(o worldOptions) {
 	}
 }
 
-// proven notes something that has just passed, for the matrix.
-func (w *world) proven(format string, args ...any) {
+// proven records a feature that has just passed, for the matrix.
+func (w *environment) proven(format string, args ...any) {
 	w.Helper()
 	text := fmt.Sprintf(format, args...)
 	w.Log(text)
@@ -84,7 +84,7 @@ func (w *world) proven(format string, args ...any) {
 }
 
 // client returns the path of a file under clients/.
-func (w *world) client(name ...string) string {
+func (w *environment) client(name ...string) string {
 	w.Helper()
 	path, err := filepath.Abs(filepath.Join(append([]string{"clients"}, name...)...))
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 )
 
 // registry starts an image registry on loopback and returns its address.
-func (w *world) registry() string {
+func (w *environment) registry() string {
 	w.Helper()
 	w.Need("crane")
 	address := w.Address()
@@ -25,7 +25,7 @@ func (w *world) registry() string {
 }
 
 // image pushes a small image and returns its reference by digest.
-func (w *world) image(registry, name string) string {
+func (w *environment) image(registry, name string) string {
 	w.Helper()
 	w.Run(lab.Command{Name: "tar", Args: []string{"-cf", "layer.tar", w.relative(w.Write("app.txt", "an application\n"))}})
 	ref := registry + "/" + name
@@ -34,10 +34,10 @@ func (w *world) image(registry, name string) string {
 	return strings.Split(ref, ":v")[0] + "@" + digest
 }
 
-func (w *world) relative(path string) string { return strings.TrimPrefix(path, w.Path()+"/") }
+func (w *environment) relative(path string) string { return strings.TrimPrefix(path, w.Path()+"/") }
 
 // cosignImage returns a cosign command for an image in the registry, with the trusted root of the test environment.
-func (w *world) cosignImage(command, ref string, extra ...string) lab.Command {
+func (w *environment) cosignImage(command, ref string, extra ...string) lab.Command {
 	args := []string{command, "--allow-insecure-registry", "--allow-http-registry", "--trusted-root", w.trust.TrustedRoot}
 	if command == "sign" || command == "attest" {
 		args = append(args, "--yes", "--signing-config", w.trust.SigningConfig)
@@ -45,8 +45,8 @@ func (w *world) cosignImage(command, ref string, extra ...string) lab.Command {
 	return lab.Command{Name: "cosign", Args: append(append(args, extra...), ref)}
 }
 
-func cosignClient(w *world) {
-	w.start(worldOptions{})
+func cosignClient(w *environment) {
+	w.start(environmentOptions{})
 	for _, algorithm := range cosignAlgorithms() {
 		b := newBlob(w.Lab, algorithm)
 		w.Run(w.cosignSign(b, "--signing-algorithm", algorithm, "--identity-token", w.oidc.Email("alice@example.com")))
@@ -75,7 +75,7 @@ func cosignClient(w *world) {
 
 // interactive signs without a token: cosign shows a code, and the test signs in with that code at the development
 // provider.
-func (w *world) interactive() {
+func (w *environment) interactive() {
 	w.Helper()
 	dev := w.Dev(w.Path("dev"))
 	s := signer{lab: w.Lab, issuer: dev.Issuer, trust: lab.Trust{TrustedRoot: dev.Dir + "/trusted_root.json", SigningConfig: dev.Dir + "/signing_config.json"}}
@@ -112,8 +112,8 @@ func (w *world) interactive() {
 	w.proven("interactive sign-in (device flow) with `mayfly dev`")
 }
 
-func sigstoreGoClient(w *world) {
-	w.start(worldOptions{})
+func sigstoreGoClient(w *environment) {
+	w.start(environmentOptions{})
 	b := newBlob(w.Lab, "blob")
 	w.Run(w.conformanceSign(b, w.oidc.Email("bob@example.com")))
 	w.Run(w.conformanceVerify(b, "bob@example.com"))

@@ -16,7 +16,7 @@ import (
 )
 
 // rekorV1 starts a Rekor of the first generation and returns its URL and the file of its public key.
-func (w *world) rekorV1() (url, key string) {
+func (w *environment) rekorV1() (url, key string) {
 	w.Helper()
 	w.Need("rekor-backend", "rekor1-server", "rekor-cli")
 	_, redis, _ := strings.Cut(w.Address(), ":")
@@ -45,10 +45,10 @@ func (w *world) rekorV1() (url, key string) {
 	return url, w.Write("rekor1.pub", string(w.Get(url+"/api/v1/log/publicKey")))
 }
 
-// gitsign signs commits over the v1 API, and verifies them with trust out of a TUF repository of ours. The entries are found in
-// Rekor by the identity in the certificate.
-func gitsign(w *world) {
-	w.start(worldOptions{})
+// gitsign signs commits over the v1 API, and verifies them with trust material from a TUF repository of this CA. The
+// entries are found in Rekor by the identity in the certificate.
+func gitsign(w *environment) {
+	w.start(environmentOptions{})
 	w.Need("gitsign")
 	rekor, key := w.rekorV1()
 	start := "start-time=" + time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
@@ -93,7 +93,7 @@ func gitsign(w *world) {
 	w.Run(lab.Command{Name: "rekor-cli", Args: []string{"get", "--rekor_server", rekor, "--uuid", entries[len(entries)-1]}})
 	w.Run(lab.Command{Name: "rekor-cli", Args: []string{"loginfo", "--rekor_server", rekor}})
 	if len(strings.Fields(found("nobody@example.com"))) > 0 {
-		w.Error("entries of nobody in Rekor")
+		w.Error("Rekor has entries of nobody@example.com")
 	}
 	w.proven("its Rekor entry found by identity")
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
 )
 
-func sigstoreJS(w *world) {
-	w.start(worldOptions{})
+func sigstoreJS(w *environment) {
+	w.start(environmentOptions{})
 	dir := w.Project("clients/js", "npm", "install", "--no-audit", "--no-fund", "--no-package-lock")
 	node := func(script string, args ...string) lab.Command {
 		return lab.Command{Name: "node", Args: append([]string{dir + "/" + script}, args...)}
@@ -35,7 +35,7 @@ func sigstoreJS(w *world) {
 }
 
 // withoutRekor is the signing configuration without a log of signatures.
-func (w *world) withoutRekor() string {
+func (w *environment) withoutRekor() string {
 	w.Helper()
 	var c map[string]any
 	if err := json.Unmarshal([]byte(w.Read(w.trust.SigningConfig)), &c); err != nil {
@@ -50,8 +50,8 @@ func (w *world) withoutRekor() string {
 	return w.Write("signing_config_without_rekor.json", string(data))
 }
 
-// trustConfig is trusted root and signing configuration in one file, as some clients want them.
-func (w *world) trustConfig() string {
+// trustConfig combines trusted root and signing configuration in one file, as some clients require.
+func (w *environment) trustConfig() string {
 	w.Helper()
 	data, err := json.Marshal(map[string]any{
 		"mediaType":   "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json",
@@ -63,8 +63,8 @@ func (w *world) trustConfig() string {
 	return w.Write("trust_config.json", string(data))
 }
 
-func sigstorePython(w *world) {
-	w.start(worldOptions{})
+func sigstorePython(w *environment) {
+	w.start(environmentOptions{})
 	dir := w.Project("clients/python", "sh", "-c", "python3 -m venv venv && venv/bin/pip install --quiet --requirement requirements.txt")
 	trust := w.trustConfig()
 	run := func(args ...string) lab.Command {
@@ -82,9 +82,10 @@ func sigstorePython(w *world) {
 	w.proven("a distribution, also verified by cosign")
 }
 
-func sigstoreJava(w *world) {
-	w.start(worldOptions{onePort: true})
-	// This client speaks gRPC with TLS to the host and port of the CA's URL: one port for both, and TLS before it.
+func sigstoreJava(w *environment) {
+	w.start(environmentOptions{onePort: true})
+	// This client connects with gRPC over TLS to the host and port of the CA's URL. It needs one port for both
+	// protocols, behind a TLS proxy.
 	front, certificate := w.TLS(w.ca.URL)
 	w.trust = w.Trust(lab.TrustOptions{Name: "trust-java", CA: front, ChainFile: w.pki.ChainFile, OIDC: w.oidc.URL, Log: w.log, Services: w.services})
 	store := w.Path("store.p12")
@@ -95,12 +96,13 @@ func sigstoreJava(w *world) {
 	java := func(args ...string) lab.Command {
 		return lab.Command{Name: "java", Args: append([]string{"-Djavax.net.ssl.trustStore=" + store, "-Djavax.net.ssl.trustStorePassword=changeit", "-cp", dir + "/target/classes:" + dir + "/target/dependency/*", "Client"}, args...)}
 	}
-	// This client cannot write a bundle of a log's first entry (number 0, no hashes), so another one goes first.
+	// This client cannot write a bundle of a log's first entry (number 0, no hashes), so that another entry is made
+	// first.
 	first := w.cosignSign(newBlob(w.Lab, "first"), "--identity-token", w.oidc.Email("alice@example.com"))
 	first.Env = []string{"SSL_CERT_FILE=" + w.Path("front.pem")}
 	w.Run(first)
 	b := newBlob(w.Lab, "example-1.0.0.jar")
-	// Given a token as text, this client signs the subject, so the subject has to be the address.
+	// Given a token as text, this client signs the subject as its challenge, so that the subject must be the address.
 	token := w.Write("token", w.oidc.Token(map[string]any{"sub": "alice@example.com", "email": "alice@example.com", "email_verified": true}))
 	w.Run(java("sign", w.trust.TrustedRoot, w.trust.SigningConfig, token, b.file, b.bundle))
 	w.Run(java("verify", w.trust.TrustedRoot, b.file, b.bundle, "alice@example.com", w.oidc.URL))
@@ -110,8 +112,8 @@ func sigstoreJava(w *world) {
 	w.proven("a Maven artifact over gRPC with TLS in front, also verified by cosign")
 }
 
-func sigstoreRust(w *world) {
-	w.start(worldOptions{})
+func sigstoreRust(w *environment) {
+	w.start(environmentOptions{})
 	dir := w.Project("clients/rust", "cargo", "build", "--quiet")
 	program := dir + "/target/debug/mayfly-e2e"
 	if _, err := os.Stat(program); err != nil {

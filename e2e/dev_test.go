@@ -11,11 +11,11 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
 )
 
-// TestDev follows a newcomer: start, copy the printed lines, stop, start again.
+// TestDev performs the steps of a new user: start, copy the printed lines, stop, start again.
 func TestDev(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
-	dir := l.Path("development CA") // the space makes sure that the printed commands quote paths
+	dir := l.Path("development CA") // the space in the path tests that the printed commands quote paths
 	dev := l.Dev(dir)
 	banner := waitForBanner(l, dev)
 	t.Logf("ready in %s", dev.ReadyIn)

@@ -73,7 +73,7 @@ func (c embeddedCase) head(checkpoint string) (size int, root []byte) {
 	return size, root
 }
 
-// rootOf is the Merkle tree hash of leaf hashes that stand one after the other (RFC 6962 §2.1).
+// rootOf is the Merkle tree hash of concatenated leaf hashes (RFC 6962 §2.1).
 func rootOf(leaves []byte) []byte {
 	if len(leaves) == sha256.Size {
 		return leaves

@@ -45,7 +45,7 @@ var sameAsFulcio = []struct{ claims, settings string }{
 	{"buddy-pipeline", "type: ci-provider, ci-provider: buddy-pipeline"},
 }
 
-// stricter lists claims that Fulcio certifies and mayfly refuses: missing parts, parts that lead to another place,
+// stricter lists claims that Fulcio certifies and mayfly refuses: missing parts, parts that lead to another path,
 // claims that would override an operator's settings, and characters that must not appear in a certificate.
 var stricter = map[string]bool{
 	"uri user": true, "uri port": true, "uri dots": true, "username empty": true, "username space": true,
@@ -57,11 +57,11 @@ var stricter = map[string]bool{
 }
 
 // different lists claims that both certify with different results: numbers keep their digits, and a # in the name of a
-// branch is percent-encoded where Fulcio ends the path with it.
+// branch is percent-encoded by mayfly, where Fulcio's path ends at it.
 var different = map[string]bool{"github-workflow numbers": true, "github-workflow slash-ref": true}
 
-// TestSameAsFulcio (// H7 // D16) issues from one issuer file at a released Fulcio and at mayfly, for the claims of every golden file, and
-// compares what the certificates say.
+// TestSameAsFulcio (// H7 // D16) requests certificates from a released Fulcio and from mayfly with the same issuer
+// file, for the claims of every golden file, and compares the certificates.
 func TestSameAsFulcio(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)

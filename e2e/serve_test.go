@@ -109,7 +109,7 @@ func (s serveCase) sigstoreGo(t *testing.T) {
 	l.RunFails(s.conformanceVerify(b, "alice@example.com"), "no matching")
 }
 
-// refusals proves that the verifications above can fail: each differs from them in one thing.
+// refusals proves that the verifications above can fail: each case differs in one property.
 func (s serveCase) refusals(t *testing.T) {
 	l := s.lab.For(t)
 	b := newBlob(l, s.log.Name+"-refusals")
@@ -132,8 +132,8 @@ func (s serveCase) refusals(t *testing.T) {
 	changed.file = l.Write(s.log.Name+"-changed.txt", "something else\n")
 	l.RunFails(s.cosignVerify(changed, "carol@example.com"), "")
 
-	stranger := l.Issuer(nil) // an issuer that the CA does not know
-	l.RunFails(s.cosignSign(newBlob(l, s.log.Name+"-stranger"), "--identity-token", stranger.Email("carol@example.com")),
+	unknown := l.Issuer(nil) // an issuer that the CA does not know
+	l.RunFails(s.cosignSign(newBlob(l, s.log.Name+"-unknown"), "--identity-token", unknown.Email("carol@example.com")),
 		"There was an error processing the identity token")
 }
 
@@ -153,7 +153,8 @@ func (s serveCase) exportedTrust(t *testing.T) {
 	}})
 }
 
-// logGone kills the log: callers must be told in time and with the true reason, and served again when it is back. // E2 G2
+// logGone kills the log: requests must fail in time and with the right reason, and succeed when the log is back. // E2
+// G2
 func (s serveCase) logGone(t *testing.T) {
 	l := s.lab.For(t)
 	client := &http.Client{Timeout: lab.MaxWait}

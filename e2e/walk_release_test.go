@@ -18,10 +18,10 @@ const (
 
 // kubernetesRelease signs binaries, checksums, an SBOM and an image as a Google service account, whose issuer's keys are a file
 // here, and verifies them with the command lines of the Kubernetes documentation.
-func kubernetesRelease(w *world) {
+func kubernetesRelease(w *environment) {
 	w.oidc = w.Issuer(nil)
 	keys := w.Write("google-keys.json", string(w.Get(w.oidc.URL+"/keys")))
-	w.start(worldOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s:\n    client-id: sigstore\n    type: email\n    static-keys: {file: %q}\n"+
+	w.start(environmentOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s:\n    client-id: sigstore\n    type: email\n    static-keys: {file: %q}\n"+
 		"    policy:\n      rules:\n        - {name: releases, allow: 'claims.email == %q'}\n", google, keys, releaser)})
 	w.issuer = google
 	token := func(email string) string {
@@ -52,7 +52,7 @@ func kubernetesRelease(w *world) {
 }
 
 // documented verifies with the detached files that Kubernetes publishes beside its binaries, FILE.sig and FILE.cert.
-func (w *world) documented(b blob) {
+func (w *environment) documented(b blob) {
 	w.Helper()
 	var parts struct {
 		Material struct {
@@ -102,21 +102,21 @@ func workflow(change map[string]any) map[string]any {
 }
 
 // startWorkflows starts a CA that trusts the lab's issuer for GitHub Actions, whose runner hands out tokens with these claims.
-func (w *world) startWorkflows(claims map[string]any) {
+func (w *environment) startWorkflows(claims map[string]any) {
 	w.Helper()
 	w.oidc = w.Issuer(claims)
 	metadata := w.Run(lab.Command{Name: "mayfly", Args: []string{"config", "profiles", "github-workflow"}}).Stdout
-	w.start(worldOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s: {client-id: sigstore, type: ci-provider, ci-provider: github-workflow}\n%s", w.oidc.URL, metadata)})
+	w.start(environmentOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s: {client-id: sigstore, type: ci-provider, ci-provider: github-workflow}\n%s", w.oidc.URL, metadata)})
 }
 
 // ambient runs a command as a job of GitHub Actions would: the token comes from the runner.
-func (w *world) ambient(c lab.Command) lab.Command {
+func (w *environment) ambient(c lab.Command) lab.Command {
 	c.Env = append(c.Env, w.oidc.RunnerEnv()...)
 	return c
 }
 
 // admission admits or rejects an image as an admission controller does: by identity, by issuer and by workflow.
-func admission(w *world) {
+func admission(w *environment) {
 	w.startWorkflows(workflow(nil))
 	ref := w.image(w.registry(), "app:v1")
 	w.Run(w.ambient(w.cosignImage("sign", ref)))
@@ -148,7 +148,7 @@ func admission(w *world) {
 
 // slsaProvenance signs a provenance statement, at level 2 with the project's own workflow, at level 3 with a reusable
 // builder that projects call and cannot change, and determines the origin of the artifact from the certificate.
-func slsaProvenance(w *world) {
+func slsaProvenance(w *environment) {
 	builder := "octo/builders/.github/workflows/generic.yml@refs/tags/v2.1.0"
 	w.startWorkflows(workflow(map[string]any{"job_workflow_ref": builder, "job_workflow_sha": strings.Repeat("d", 40)}))
 	artifact := newBlob(w.Lab, "app")
@@ -185,7 +185,7 @@ func slsaProvenance(w *world) {
 }
 
 // ownWorkflow is level 2: the workflow that builds also signs, and the certificate names that workflow.
-func (w *world) ownWorkflow(b blob) {
+func (w *environment) ownWorkflow(b blob) {
 	w.Helper()
 	w.oidc.SetRunner(workflow(nil))
 	w.Run(w.ambient(w.cosignSign(b)))

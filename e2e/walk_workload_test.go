@@ -19,7 +19,7 @@ import (
 )
 
 // kubernetesAccount signs as a service account, with a token that a real API server made and whose keys the CA fetches from it.
-func kubernetesAccount(w *world) {
+func kubernetesAccount(w *environment) {
 	w.Need("kube-apiserver")
 	etcd, peers := "http://"+w.Address(), "http://"+w.Address()
 	w.Start("etcd", lab.Command{Name: "etcd", Args: []string{
@@ -36,7 +36,7 @@ func kubernetesAccount(w *world) {
 		"--service-account-issuer", api, "--service-account-jwks-uri", api + "/openid/v1/jwks", "--service-account-key-file", key.Public, "--service-account-signing-key-file", key.Private,
 		"--api-audiences", api, "--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.0.0.0/24",
 	}})
-	cluster := kubeClient{world: w, api: api}
+	cluster := kubeClient{environment: w, api: api}
 	w.Eventually("an API server", func(ctx context.Context) error {
 		select {
 		case <-server.Done():
@@ -58,7 +58,7 @@ func kubernetesAccount(w *world) {
 	}
 
 	indented := strings.ReplaceAll(strings.TrimSpace(w.Read(w.Path("kube", "apiserver.crt"))), "\n", "\n      ")
-	w.start(worldOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s:\n    client-id: sigstore\n    type: kubernetes\n    ca-cert: |\n      %s\n", api, indented)})
+	w.start(environmentOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s:\n    client-id: sigstore\n    type: kubernetes\n    ca-cert: |\n      %s\n", api, indented)})
 	w.issuer = api
 	b := newBlob(w.Lab, "blob")
 	w.Run(w.cosignSign(b, "--identity-token", w.Write("token", made.Status.Token))) // a file, as it is signed with ES256
@@ -70,7 +70,7 @@ func kubernetesAccount(w *world) {
 
 // kubeClient returns a client of the API server with administrator rights.
 type kubeClient struct {
-	*world
+	*environment
 	api string
 }
 
@@ -112,7 +112,7 @@ func (k kubeClient) must(path, body string) []byte {
 
 // spiffeWorkload signs as a workload of SPIRE: cosign asks the agent's socket for a JWT-SVID, the CA fetches the keys from
 // SPIRE's discovery provider.
-func spiffeWorkload(w *world) {
+func spiffeWorkload(w *environment) {
 	w.Need("spire-server", "spire-agent", "oidc-discovery-provider")
 	discovery := "http://" + w.Address()
 	_, discoveryPort, _ := strings.Cut(strings.TrimPrefix(discovery, "http://"), ":")
@@ -183,7 +183,7 @@ server_api { address = "unix://%s" }
 		return nil
 	})
 
-	w.start(worldOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s: {client-id: sigstore, type: spiffe, spiffe-trust-domain: e2e.test}\n", discovery)})
+	w.start(environmentOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s: {client-id: sigstore, type: spiffe, spiffe-trust-domain: e2e.test}\n", discovery)})
 	w.issuer = discovery
 	b := newBlob(w.Lab, "blob")
 	sign := w.cosignSign(b, "--oidc-provider", "spiffe")

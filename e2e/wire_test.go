@@ -8,8 +8,8 @@ import (
 	"github.com/mayfly-ca/mayfly/e2e/internal/lab"
 )
 
-// TestWireAsFulcio holds the answers of a released Fulcio against the golden file of the wire, which says where mayfly differs:
-// the product's own test does it, once it knows the program.
+// TestWireAsFulcio compares the answers of a released Fulcio with the golden file of the wire test, which contains the
+// differences. The wire test of cmd/mayfly does the comparison when it gets the path of the program.
 func TestWireAsFulcio(t *testing.T) {
 	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-run", "^TestWire$", "./cmd/mayfly")

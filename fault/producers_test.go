@@ -14,8 +14,8 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// F7: every reason of the table has a place in the production code that produces it: a reason without one would be
-// documented for nobody.
+// F7: every reason of the table has a place in the production code that produces it: a reason without one
+// would be documented although no client can get it.
 func TestEveryReasonHasAProducer(t *testing.T) {
 	t.Parallel()
 	const table = "reason_table.go"

@@ -243,12 +243,12 @@ func TestDropped(t *testing.T) {
 // F2 // G4: a flood of unauthenticated requests does not fill the disk: beyond a bound they are counted, in few
 // records. Repeated denials of a verified identity are counted as well, with the identity. Every signature has its
 // record.
-func TestStrangersAreCounted(t *testing.T) {
+func TestUnauthenticatedAreCounted(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
 	j := open(t, journal.Config{File: path}, journal.Options{})
-	const strangers, known = 20_000, 3000
-	for i := range strangers {
+	const unauthenticated, known = 20_000, 3000
+	for i := range unauthenticated {
 		j.Note(&journal.Record{Kind: journal.Outcome, Result: journal.Denied, Reason: "TOKEN_MALFORMED"})
 		if i%100 == 0 { // room in the queue for all of the others
 			must(t, j.Append(t.Context(), &journal.Record{Kind: journal.Event}))
@@ -282,7 +282,7 @@ func TestStrangersAreCounted(t *testing.T) {
 			t.Errorf("a record counts %+v", e.Record)
 		}
 	}
-	if written := n["TOKEN_MALFORMED"]; written < 2000 || written > 6000 || written+counted != strangers || records > 60 {
+	if written := n["TOKEN_MALFORMED"]; written < 2000 || written > 6000 || written+counted != unauthenticated || records > 60 {
 		t.Errorf("%d written, %d counted in %d records", written, counted, records)
 	}
 	if written := n["POLICY_DENIED"]; written < 100 || written > 110 || written+repeated != known {

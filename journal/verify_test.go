@@ -64,7 +64,7 @@ func files(t *testing.T, path string) map[string][]byte {
 // removed and doubled, which is enough for each member.)
 func TestEveryByte(t *testing.T) {
 	t.Parallel()
-	for name, key := range map[string][]byte{"sha256": nil, "hmac": []byte("a key that nobody else has")} {
+	for name, key := range map[string][]byte{"sha256": nil, "hmac": []byte("the secret key of the journal")} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path, step := small(t, key), 1

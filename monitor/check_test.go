@@ -212,15 +212,15 @@ func TestCheckFaults(t *testing.T) {
 			},
 		},
 		{
-			"what was logged altered", in("tile/data/000", func(d []byte) []byte { return bytes.Replace(d, []byte("thief@"), []byte("third@"), 1) }),
+			"what was logged altered", in("tile/data/000", func(d []byte) []byte { return bytes.Replace(d, []byte("rogue@"), []byte("third@"), 1) }),
 			[]string{
 				"entry 0: the precertificate without the poison is not what was logged",
 				"tile/0/000: does not match", "tile/1/000.p/2: does not match", rootDiffers,
 			},
 		},
 		{"a precertificate altered", in("tile/data/000", func(d []byte) []byte {
-			at := bytes.Index(d, []byte("thief@")) + 6
-			return append(bytes.Clone(d[:at]), bytes.Replace(d[at:], []byte("thief@"), []byte("third@"), 1)...)
+			at := bytes.Index(d, []byte("rogue@")) + 6
+			return append(bytes.Clone(d[:at]), bytes.Replace(d[at:], []byte("rogue@"), []byte("third@"), 1)...)
 		}), []string{
 			"entry 0: the precertificate without the poison is not what was logged",
 			"entry 0: the precertificate is not signed by",

@@ -94,7 +94,7 @@ func FuzzCheckpoint(f *testing.F) {
 	f.Add(append(bytes.Clone(good), "— cosigner AAAAAAAA\n"...))
 	f.Fuzz(func(t *testing.T, note []byte) {
 		if h, _, err := p.checkpoint(note); err == nil && h != want {
-			t.Errorf("a head that nobody signed: %+v", h)
+			t.Errorf("a head without a valid signature: %+v", h)
 		}
 		if _, origin, err := ParseCheckpoint(note); err == nil && strings.Contains(origin, "\n") {
 			t.Errorf("%q", origin)
@@ -156,7 +156,7 @@ func FuzzSTH(f *testing.F) {
 	f.Add([]byte(`{"tree_size":1,"timestamp":2,"sha256_root_hash":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","tree_head_signature":"BAMABzAFAgEBAgEB"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if h, err := p.sth(body); err == nil {
-			t.Errorf("a head that nobody signed: %+v", h)
+			t.Errorf("a head without a valid signature: %+v", h)
 		}
 	})
 }

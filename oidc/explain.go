@@ -74,22 +74,22 @@ func (e *Explainer) Entries() []EntryInfo {
 	return out
 }
 
-// Verdict is the result of a step.
-type Verdict string
+// StepResult is the result of a step.
+type StepResult string
 
-// The verdicts.
+// The results.
 const (
-	Passed  Verdict = "pass"
-	Failed  Verdict = "fail"
-	Unknown Verdict = "unknown" // not checked; the detail says why
-	Noted   Verdict = "note"    // a rule in shadow mode, or one that did not decide
+	Passed  StepResult = "pass"
+	Failed  StepResult = "fail"
+	Unknown StepResult = "unknown" // not checked; the detail says why
+	Noted   StepResult = "note"    // a rule in shadow mode, or one that did not decide
 )
 
 // Step is one step of the verification of a token.
 type Step struct {
-	Name    string  `json:"name"`
-	Verdict Verdict `json:"verdict"`
-	Detail  string  `json:"detail"`
+	Name   string     `json:"name"`
+	Result StepResult `json:"verdict"`
+	Detail string     `json:"detail"`
 }
 
 // Explanation has the steps of the verification of a token, in order. The steps after the first failure are shown as if
@@ -100,8 +100,8 @@ type Explanation struct {
 	Err      error // the error of the first step that fails, as the client would get it
 }
 
-func (x *Explanation) note(name string, v Verdict, detail string) {
-	x.Steps = append(x.Steps, Step{name, v, detail})
+func (x *Explanation) note(name string, r StepResult, detail string) {
+	x.Steps = append(x.Steps, Step{name, r, detail})
 }
 
 // result adds a step that passed or failed.
@@ -259,7 +259,7 @@ func decide(x *Explanation, entry *issuer.Entry, c token.Claims) {
 	x.result("identity", nil, fmt.Sprintf("%s %s (type %s)", d.Identity.SAN.Kind, d.Identity.SAN.Value,
 		entry.Config.Type))
 	for _, r := range d.Rules {
-		x.note("rule "+r.Name, verdictOf(r, d), detailOf(r))
+		x.note("rule "+r.Name, resultOf(r, d), detailOf(r))
 	}
 	switch {
 	case entry.Policy == nil:
@@ -279,7 +279,7 @@ func decide(x *Explanation, entry *issuer.Entry, c token.Claims) {
 	}
 }
 
-func verdictOf(r policy.RuleResult, d *Decision) Verdict {
+func resultOf(r policy.RuleResult, d *Decision) StepResult {
 	switch {
 	case r.Shadow || !slices.Contains(strings.Split(d.Rule, ","), r.Name):
 		return Noted

@@ -146,7 +146,7 @@ func TestPolicyRefused(t *testing.T) {
 			"undeclared reference to 'claim'",
 		},
 		"types":         {rules(policy.RuleConfig{Name: "a", Deny: `san == 1`}), "rules.0.deny: CEL"},
-		"not a verdict": {rules(policy.RuleConfig{Name: "a", Allow: `san`}), "not a boolean"},
+		"not a boolean": {rules(policy.RuleConfig{Name: "a", Allow: `san`}), "not a boolean"},
 		"any value":     {rules(policy.RuleConfig{Name: "a", Allow: `claims.flag`}), "compare it"},
 		"both":          {rules(policy.RuleConfig{Name: "a", Allow: "true", Deny: "true"}), "either allow or deny"},
 		"neither":       {rules(policy.RuleConfig{Name: "a"}), "either allow or deny"},

@@ -180,7 +180,7 @@ func TestMatchUnparsable(t *testing.T) {
 	if _, ok := newIssuerKeys(p.Chain[:1]).match(&monitor.Entry{Content: der}); !ok {
 		t.Error("a certificate that Go's parser refuses does not match")
 	}
-	if of := subjectOf(body); of.identity != "thief@example.com" {
+	if of := subjectOf(body); of.identity != "rogue@example.com" {
 		t.Errorf("the identity is %q", of.identity)
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// patience is how long a test waits for an event: a busy machine is slow, but a test must not hang.
-const patience = 60 * time.Second
+// maxWait is how long a test waits for an event: a busy machine is slow, but a test must not hang.
+const maxWait = 60 * time.Second
 
 // await receives from a channel.
 func await[T any](t *testing.T, what string, from <-chan T) T {
@@ -22,7 +22,7 @@ func await[T any](t *testing.T, what string, from <-chan T) T {
 	select {
 	case v := <-from:
 		return v
-	case <-time.After(patience):
+	case <-time.After(maxWait):
 		t.Fatalf("there is not: %s", what)
 		panic("unreachable")
 	}
@@ -31,7 +31,7 @@ func await[T any](t *testing.T, what string, from <-chan T) T {
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(maxWait); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("it does not come true: %s", what)
 		}

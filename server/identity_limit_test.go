@@ -17,7 +17,7 @@ import (
 // later.
 func TestRepeatedRefusals(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, false)
+	w := newFixture(t, false)
 	_, stop := w.journal(journal.Options{})
 	bad := w.message(w.idp.Token(nil))
 	bad.GetPublicKeyRequest().PublicKey.Content = "no key"

@@ -15,7 +15,7 @@ import (
 // the old ones, is issued through the server and accepted by the oracle.
 func TestIdentitiesInCertificates(t *testing.T) {
 	t.Parallel()
-	w := newWorldWith(t, true, func(c *oidc.IssuerConfig) {
+	w := newFixtureWith(t, true, func(c *oidc.IssuerConfig) {
 		off := false
 		c.Type, c.SubjectDomain, c.LegacyExtensions = "username", "127.0.0.1", &off
 		c.CustomExtensions = map[string]string{"1.3.6.1.4.1.99999.1.10": "{{.team}}/{{.sub}}", "1.3.6.1.4.1.99999.1.2": "team", "1.3.6.1.4.1.99999.2": `{{index . "absent"}}`}
@@ -47,7 +47,7 @@ func TestIdentitiesInCertificates(t *testing.T) {
 // 400.
 func TestIssuerRules(t *testing.T) {
 	t.Parallel()
-	w := newWorldWith(t, false, func(c *oidc.IssuerConfig) {
+	w := newFixtureWith(t, false, func(c *oidc.IssuerConfig) {
 		c.Type = "email"
 		c.Policy = &policy.Config{Rules: []policy.RuleConfig{
 			{Name: "no-bob", Deny: `claims.email.startsWith("bob@")`}, {Name: "no-alice", Deny: `san == "alice@example.com"`, Shadow: true},
@@ -63,7 +63,7 @@ func TestIssuerRules(t *testing.T) {
 	if text := w.logs.String(); !strings.Contains(text, `"rule":"no-bob"`) || !strings.Contains(text, `"would_refuse":"no-alice"`) {
 		t.Errorf("the log does not name the rules: %s", text)
 	}
-	w = newWorldWith(t, false, func(c *oidc.IssuerConfig) { c.Type, c.KeyAlgorithms = "email", []string{"ed25519"} })
+	w = newFixtureWith(t, false, func(c *oidc.IssuerConfig) { c.Type, c.KeyAlgorithms = "email", []string{"ed25519"} })
 	a = w.rest(http.MethodPost, "/api/v2/signingCert", w.body(w.idp.Token(nil)))
 	if a.code != http.StatusBadRequest || a.status.Details[0].Reason != "KEY_ALGORITHM_NOT_ALLOWED" {
 		t.Errorf("%d %s", a.code, a.body)

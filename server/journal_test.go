@@ -27,7 +27,7 @@ import (
 )
 
 // journal adds a journal to the test server. It returns the path of the journal and a function that closes it.
-func (w *world) journal(o journal.Options) (path string, stop func(signatures int) []journal.Entry) {
+func (w *fixture) journal(o journal.Options) (path string, stop func(signatures int) []journal.Entry) {
 	w.t.Helper()
 	path = filepath.Join(w.t.TempDir(), "journal.jsonl")
 	j, err := journal.Open(journal.Config{File: path}, o)
@@ -59,7 +59,7 @@ func sumOf(data []byte) string {
 // G4: a certificate has an intent and an outcome with the right facts, over each transport.
 func TestJournalOfCertificates(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, false)
+	w := newFixture(t, false)
 	_, stop := w.journal(journal.Options{})
 	var leaves [][]byte
 	out, err := w.grpc.CreateSigningCertificate(metadata.AppendToOutgoingContext(t.Context(), "x-request-id", "of-grpc"), w.message(w.idp.Token(nil)))
@@ -133,7 +133,7 @@ func TestJournalOfCertificates(t *testing.T) {
 // no proof.
 func TestJournalOfRefusals(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, false)
+	w := newFixture(t, false)
 	path, stop := w.journal(journal.Options{})
 	wrong := w.idp.Token(map[string]any{"aud": "other"})
 	proof := base64.StdEncoding.EncodeToString(w.proof("bob@example.com"))
@@ -225,7 +225,7 @@ func (d switchable) Sync() error { return d.file.Sync() }
 // G4: a journal that cannot be written means 503 and no signature; issuance continues when it can be written again.
 func TestJournalUnavailable(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, false)
+	w := newFixture(t, false)
 	var full atomic.Bool
 	_, stop := w.journal(journal.Options{Disk: func(f *os.File) journal.Disk { return switchable{f, &full} }})
 	full.Store(true)

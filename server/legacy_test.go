@@ -14,7 +14,7 @@ import (
 // H1 // A11: the older API issues the same certificate, counts its users, and names its successor.
 func TestLegacy(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, true)
+	w := newFixture(t, true)
 	body, err := json.Marshal(map[string]any{"publicKey": map[string]any{"content": w.spki(), "algorithm": "ecdsa"}, "signedEmailAddress": w.proof("alice@example.com")})
 	must(t, err)
 	a := w.rest("POST", "/api/v1/signingCert", string(body), "Authorization", "Bearer "+w.idp.Token(nil), "User-Agent", "gitsign/v0.14.0")

@@ -30,7 +30,7 @@ func (panicking) Submit(context.Context, tbs.Precertificate) ([][]byte, error) {
 // the signed request as failed, each pause is resumed, and no place in the admission is lost.
 func TestPanics(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, false)
+	w := newFixture(t, false)
 	var pausing atomic.Int64
 	authority, err := ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: panicking{}, Pause: func() func() {
 		pausing.Add(1)
@@ -88,7 +88,7 @@ func (b breaking) Submit(ctx context.Context, p tbs.Precertificate) ([][]byte, e
 // the journal can be written again, it records that the key has signed.
 func TestJournalBreaksMidway(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, false)
+	w := newFixture(t, false)
 	log, err := remote.Open(remote.Config{Name: "lab", URL: w.log.URL(), PublicKey: "-"},
 		remote.Options{PublicKeyPEM: w.log.PublicKeyPEM()})
 	must(t, err)
@@ -124,7 +124,7 @@ func TestJournalBreaksMidway(t *testing.T) {
 		},
 	} {
 		calls := w.log.Calls()
-		for end := time.Now().Add(patience); w.log.Calls() == calls; { // until the journal has recovered
+		for end := time.Now().Add(maxWait); w.log.Calls() == calls; { // until the journal has recovered
 			if time.Now().After(end) {
 				t.Fatalf("%s: no request comes as far as the log", name)
 			}

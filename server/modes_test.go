@@ -64,7 +64,7 @@ type served struct {
 	done       chan error
 }
 
-func (w *world) serve(o server.Options, http, grpc, one bool) *served {
+func (w *fixture) serve(o server.Options, http, grpc, one bool) *served {
 	w.t.Helper()
 	srv, err := server.New(o)
 	must(w.t, err)
@@ -96,7 +96,7 @@ func (w *world) serve(o server.Options, http, grpc, one bool) *served {
 }
 
 // askers are functions that send a request to a server of a mode, by name.
-func (w *world) askers(s *served) map[string]func(context.Context) error {
+func (w *fixture) askers(s *served) map[string]func(context.Context) error {
 	out := map[string]func(context.Context) error{}
 	if s.rest != "" {
 		out["REST"] = func(ctx context.Context) error {
@@ -140,7 +140,7 @@ func TestStopDrains(t *testing.T) {
 	for _, m := range modes {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, false)
+			w := newFixture(t, false)
 			log := deferred{w.set, make(chan struct{}, 8), make(chan struct{})}
 			var err error
 			w.core.Authority, err = ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: log})
@@ -196,7 +196,7 @@ func TestStopCuts(t *testing.T) {
 	for _, m := range modes {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, false)
+			w := newFixture(t, false)
 			log := deferred{w.set, make(chan struct{}, 8), make(chan struct{})}
 			var err error
 			w.core.Authority, err = ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: log})
@@ -229,7 +229,7 @@ func TestReceiptHasADeadline(t *testing.T) {
 		if m.grpc {
 			t.Run("gRPC, "+m.name, func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, false)
+				w := newFixture(t, false)
 				s := w.serve(server.Options{}, m.http, m.grpc, m.one)
 				began := time.Now()
 				trailer := halfStream(t, s.grpc)
@@ -245,7 +245,7 @@ func TestReceiptHasADeadline(t *testing.T) {
 		if m.http {
 			t.Run("REST, "+m.name, func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, false)
+				w := newFixture(t, false)
 				s := w.serve(server.Options{}, m.http, m.grpc, m.one)
 				c, err := net.Dial("tcp", s.rest)
 				must(t, err)
@@ -335,7 +335,7 @@ func TestSource(t *testing.T) {
 		} {
 			t.Run(m.name+"/"+c.trusted+"/"+c.forwarded, func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, false)
+				w := newFixture(t, false)
 				s := w.serve(server.Options{Logger: w.logger, Proxies: prefixes(t, c.trusted)}, m.http, m.grpc, m.one)
 				if s.rest != "" {
 					req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
@@ -366,7 +366,7 @@ func TestSource(t *testing.T) {
 }
 
 // logged checks an attribute of the record of a request.
-func (w *world) logged(t *testing.T, id, key, want string) {
+func (w *fixture) logged(t *testing.T, id, key, want string) {
 	t.Helper()
 	var got any
 	eventually(t, "logged "+id, func() bool {
@@ -392,7 +392,7 @@ func TestRequestIDs(t *testing.T) {
 	for _, m := range modes {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, false)
+			w := newFixture(t, false)
 			control := admission.New(admission.Options{Requests: 1})
 			s := w.serve(server.Options{Admission: control}, m.http, m.grpc, m.one)
 			for _, full := range []bool{false, true} {
@@ -445,7 +445,7 @@ func TestRequestLimit(t *testing.T) {
 	for _, m := range modes {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, false)
+			w := newFixture(t, false)
 			log := deferred{w.set, make(chan struct{}, 8), make(chan struct{})}
 			var err error
 			w.core.Authority, err = ca.New(ca.Options{Chain: w.pki.Chain, Signer: w.pki.Key, Log: log})

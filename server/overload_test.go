@@ -18,7 +18,7 @@ import (
 // time to come back. Reads are answered, and requests too when there is room again.
 func TestOverload(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, false)
+	w := newFixture(t, false)
 	here := withSource(t.Context(), "127.0.0.1")
 	for range capacity {
 		must(t, w.admission.Acquire(here))

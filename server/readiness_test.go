@@ -21,7 +21,7 @@ import (
 // seconds; the report names the check and its age. When the check returns again, the server is ready again.
 func TestReadinessOfWhatHangs(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, false)
+	w := newFixture(t, false)
 	logs := &buffer{}
 	registry := prometheus.NewRegistry()
 	readiness := server.NewReadiness(time.Now)

@@ -44,8 +44,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// world is a complete server with its dependencies, on real sockets.
-type world struct {
+// fixture is a complete server with its dependencies, on real sockets.
+type fixture struct {
 	t         *testing.T
 	idp       *idp.Provider
 	log       *ct.Log
@@ -83,14 +83,14 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-func newWorld(t *testing.T, onePort bool) *world {
+func newFixture(t *testing.T, onePort bool) *fixture {
 	t.Helper()
-	return newWorldWith(t, onePort, func(c *oidc.IssuerConfig) { c.Type = "email" })
+	return newFixtureWith(t, onePort, func(c *oidc.IssuerConfig) { c.Type = "email" })
 }
 
-func newWorldWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *world {
+func newFixtureWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *fixture {
 	t.Helper()
-	w := &world{t: t, idp: idp.New(t, idp.Options{}), pki: pki.New(pki.Options{}), logs: &buffer{}, key: pki.NewKey(pki.P256).(*ecdsa.PrivateKey)}
+	w := &fixture{t: t, idp: idp.New(t, idp.Options{}), pki: pki.New(pki.Options{}), logs: &buffer{}, key: pki.NewKey(pki.P256).(*ecdsa.PrivateKey)}
 	w.log = ct.New(t, ct.Options{Roots: []*x509.Certificate{w.pki.Root}})
 	logger := slog.New(slog.NewJSONHandler(w.logs, nil))
 	log, err := remote.Open(remote.Config{Name: "lab", URL: w.log.URL(), PublicKey: "-"},
@@ -150,24 +150,24 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func (w *world) spki() []byte {
+func (w *fixture) spki() []byte {
 	der, err := x509.MarshalPKIXPublicKey(w.key.Public())
 	must(w.t, err)
 	return der
 }
 
-func (w *world) publicPEM() string {
+func (w *fixture) publicPEM() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: w.spki()}))
 }
 
-func (w *world) proof(challenge string) []byte {
+func (w *fixture) proof(challenge string) []byte {
 	sum := sha256.Sum256([]byte(challenge))
 	sig, err := ecdsa.SignASN1(rand.Reader, w.key, sum[:])
 	must(w.t, err)
 	return sig
 }
 
-func (w *world) message(token string) *fulciopb.CreateSigningCertificateRequest {
+func (w *fixture) message(token string) *fulciopb.CreateSigningCertificateRequest {
 	return &fulciopb.CreateSigningCertificateRequest{
 		Credentials: &fulciopb.Credentials{Credentials: &fulciopb.Credentials_OidcIdentityToken{OidcIdentityToken: token}},
 		Key: &fulciopb.CreateSigningCertificateRequest_PublicKeyRequest{PublicKeyRequest: &fulciopb.PublicKeyRequest{
@@ -176,7 +176,7 @@ func (w *world) message(token string) *fulciopb.CreateSigningCertificateRequest 
 	}
 }
 
-func (w *world) expect() oracle.Expect {
+func (w *fixture) expect() oracle.Expect {
 	iss := w.idp.URL()
 	return oracle.Expect{
 		Chain: w.pki.Chain, SPKI: w.spki(), Email: "alice@example.com", Logs: []crypto.PublicKey{w.log.Key()},
@@ -200,7 +200,7 @@ type answer struct {
 	}
 }
 
-func (w *world) rest(method, path, body string, header ...string) answer {
+func (w *fixture) rest(method, path, body string, header ...string) answer {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), method, w.url+path, strings.NewReader(body))
 	must(w.t, err)
@@ -217,7 +217,7 @@ func (w *world) rest(method, path, body string, header ...string) answer {
 	return a
 }
 
-func (w *world) body(token string) string {
+func (w *fixture) body(token string) string {
 	data, err := json.Marshal(map[string]any{
 		"credentials":      map[string]any{"oidcIdentityToken": token},
 		"publicKeyRequest": map[string]any{"publicKey": map[string]any{"algorithm": "bogus", "content": w.publicPEM()}, "proofOfPossession": w.proof("alice@example.com")},
@@ -241,7 +241,7 @@ func TestCreateSigningCertificate(t *testing.T) {
 	for _, onePort := range []bool{false, true} {
 		t.Run("one port "+strconv.FormatBool(onePort), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, onePort)
+			w := newFixture(t, onePort)
 			var header metadata.MD
 			out, err := w.grpc.CreateSigningCertificate(t.Context(), w.message(w.idp.Token(nil)), grpc.Header(&header))
 			must(t, err)
@@ -279,7 +279,7 @@ func TestCreateSigningCertificate(t *testing.T) {
 // A11: only the key is taken from a CSR.
 func TestCSR(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, false)
+	w := newFixture(t, false)
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"evil.example.com"}, EmailAddresses: []string{"mallory@example.com"}}, w.key)
 	must(t, err)
 	csr := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
@@ -305,7 +305,7 @@ const (
 // its reason, and contains no secret.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, false)
+	w := newFixture(t, false)
 	other := idp.New(t, idp.Options{})
 	now := time.Now().Unix()
 	with := func(k string, v any) string { return w.body(w.idp.Token(map[string]any{k: v})) }
@@ -383,28 +383,28 @@ func TestDependencyFaults(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name   string
-		set    func(*world)
+		set    func(*fixture)
 		reason string
 	}{
-		{"provider 500", func(w *world) { w.idp.SetFault(idp.Error500) }, "PROVIDER_UNAVAILABLE"},
-		{"provider garbage", func(w *world) { w.idp.SetFault(idp.Garbage) }, "PROVIDER_UNAVAILABLE"},
-		{"provider huge", func(w *world) { w.idp.SetFault(idp.Huge) }, "PROVIDER_UNAVAILABLE"},
-		{"provider without keys", func(w *world) { w.idp.SetFault(idp.NoKeys) }, "PROVIDER_UNAVAILABLE"},
-		{"provider of another issuer", func(w *world) { w.idp.SetFault(idp.WrongIssuer) }, "PROVIDER_UNAVAILABLE"},
-		{"provider redirects", func(w *world) { w.idp.SetFault(idp.RedirectAway) }, "PROVIDER_UNAVAILABLE"},
-		{"provider hangs", func(w *world) { w.idp.SetFault(idp.Hang) }, "PROVIDER_UNAVAILABLE"},
-		{"log 500", func(w *world) { w.log.SetFault(ct.Error500) }, "LOG_UNAVAILABLE"},
-		{"log 429", func(w *world) { w.log.SetFault(ct.TooMany) }, "LOG_UNAVAILABLE"},
-		{"log garbage", func(w *world) { w.log.SetFault(ct.Garbage) }, "LOG_UNAVAILABLE"},
-		{"log hangs", func(w *world) { w.log.SetFault(ct.Hang) }, "LOG_UNAVAILABLE"},
-		{"log signs wrong", func(w *world) { w.log.SetFault(ct.BadSignature) }, "LOG_UNAVAILABLE"},
-		{"log of another id", func(w *world) { w.log.SetFault(ct.OtherLog) }, "LOG_UNAVAILABLE"},
+		{"provider 500", func(w *fixture) { w.idp.SetFault(idp.Error500) }, "PROVIDER_UNAVAILABLE"},
+		{"provider garbage", func(w *fixture) { w.idp.SetFault(idp.Garbage) }, "PROVIDER_UNAVAILABLE"},
+		{"provider huge", func(w *fixture) { w.idp.SetFault(idp.Huge) }, "PROVIDER_UNAVAILABLE"},
+		{"provider without keys", func(w *fixture) { w.idp.SetFault(idp.NoKeys) }, "PROVIDER_UNAVAILABLE"},
+		{"provider of another issuer", func(w *fixture) { w.idp.SetFault(idp.WrongIssuer) }, "PROVIDER_UNAVAILABLE"},
+		{"provider redirects", func(w *fixture) { w.idp.SetFault(idp.RedirectAway) }, "PROVIDER_UNAVAILABLE"},
+		{"provider hangs", func(w *fixture) { w.idp.SetFault(idp.Hang) }, "PROVIDER_UNAVAILABLE"},
+		{"log 500", func(w *fixture) { w.log.SetFault(ct.Error500) }, "LOG_UNAVAILABLE"},
+		{"log 429", func(w *fixture) { w.log.SetFault(ct.TooMany) }, "LOG_UNAVAILABLE"},
+		{"log garbage", func(w *fixture) { w.log.SetFault(ct.Garbage) }, "LOG_UNAVAILABLE"},
+		{"log hangs", func(w *fixture) { w.log.SetFault(ct.Hang) }, "LOG_UNAVAILABLE"},
+		{"log signs wrong", func(w *fixture) { w.log.SetFault(ct.BadSignature) }, "LOG_UNAVAILABLE"},
+		{"log of another id", func(w *fixture) { w.log.SetFault(ct.OtherLog) }, "LOG_UNAVAILABLE"},
 		// one SCT shows that the log is wrong, not our clock
-		{"log of tomorrow", func(w *world) { w.log.SetFault(ct.Future) }, "LOG_UNAVAILABLE"},
+		{"log of tomorrow", func(w *fixture) { w.log.SetFault(ct.Future) }, "LOG_UNAVAILABLE"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, false)
+			w := newFixture(t, false)
 			c.set(w)
 			a := w.rest("POST", "/api/v2/signingCert", w.body(w.idp.Token(nil)))
 			if a.code != 503 || len(a.status.Details) < 1 || a.status.Details[0].Reason != c.reason || strings.Contains(a.body, "canary") {
@@ -443,7 +443,7 @@ func TestLogFaults(t *testing.T) {
 	for _, f := range ct.Faults() {
 		t.Run(string(f), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, false)
+			w := newFixture(t, false)
 			if a := w.rest("POST", "/api/v2/signingCert", w.body(w.idp.Token(nil))); a.code != 200 {
 				t.Fatalf("%d %s", a.code, a.body)
 			}
@@ -467,7 +467,7 @@ func TestLogFaults(t *testing.T) {
 // The other endpoints, byte for byte where clients depend on the bytes.
 func TestEndpoints(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, false)
+	w := newFixture(t, false)
 	if a := w.rest("GET", "/healthz", ""); a.code != 200 || a.body != "{\"status\":\"SERVING\"}\n" {
 		t.Errorf("healthz: %d %q", a.code, a.body)
 	}
@@ -523,7 +523,7 @@ func TestEndpoints(t *testing.T) {
 // F9: health and readiness agree; without a core every call returns the reason.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, false)
+	w := newFixture(t, false)
 	health := grpc_health_v1.NewHealthClient(w.conn)
 	stream, err := health.Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{})
 	must(t, err)

@@ -66,8 +66,8 @@ func wrap(t testing.TB, raw []byte) []byte {
 	return der
 }
 
-// A1 // A4 // A9 // A10 // B13: what is built is what the standard library reads, and what certificate-transparency-go
-// rebuilds from the precertificate and from the certificate is what the log signs.
+// A1 // A4 // A9 // A10 // B13: the standard library parses what is built, and what certificate-transparency-go
+// reconstructs from the precertificate and from the certificate is what the log signs.
 func TestBuild(t *testing.T) {
 	t.Parallel()
 	tpl := template(t)

@@ -34,12 +34,12 @@ type benchFlags struct {
 	svg, profile     string
 	anotherHost      bool
 	plan             []benchLoad
-	relative         bool  // the plan has percentages, and begins with a look for the capacity
+	relative         bool  // the plan has percentages, so that the capacity is measured first
 	servers          []int // processors of each server; 0: all
 	native, launched bool
 }
 
-// Bounds on a run: this tool must not become a weapon by a slip of the finger.
+// Bounds on a run, so that a mistyped number does not make this tool an attack.
 const (
 	maxBenchCallers  = 4096
 	maxBenchRate     = 100_000
@@ -153,7 +153,7 @@ func (f *benchFlags) check() error {
 	return f.checkHosts()
 }
 
-// checkHosts lets this tool load this machine only, unless somebody says that another one is meant.
+// checkHosts restricts the load to this machine, unless a flag permits another one.
 func (f *benchFlags) checkHosts() error {
 	for _, at := range []string{f.target, f.grpc} {
 		host := at
@@ -167,7 +167,7 @@ func (f *benchFlags) checkHosts() error {
 	return nil
 }
 
-// bench runs the plan, against each server if there are several, and reports.
+// bench runs the plan, against several servers one after the other, and reports.
 func bench(ctx context.Context, o *cli.Common, f *benchFlags, std cli.Streams) error {
 	result := f.result()
 	left := &atomic.Int64{}
@@ -212,7 +212,7 @@ func (f *benchFlags) runOn(ctx context.Context, lab *benchLab, progress io.Write
 
 func (f *benchFlags) report(w io.Writer, r benchResult) error {
 	if f.svg != "" {
-		if err := os.WriteFile(f.svg, r.svg(), 0o644); err != nil { //nolint:gosec // a picture is for everybody
+		if err := os.WriteFile(f.svg, r.svg(), 0o644); err != nil { //nolint:gosec // the picture may be readable by all
 			return err
 		}
 	}

@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// benchFloor times what no certificate can do without: one RS256 verification (token), one P-256 verification (proof), two
-// signatures by a key such as the CA's, one P-256 verification (SCT) and one verification of the CA's signature. The best of
-// several runs counts.
+// benchFloor measures the cryptography that each certificate needs: one RS256 verification (token), one P-256
+// verification (proof), two signatures with a key of the CA's type, one P-256 verification (SCT) and one verification
+// of the CA's signature. The result is the fastest of several runs.
 func benchFloor(caKey crypto.PublicKey) (time.Duration, error) {
 	token, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -66,7 +66,7 @@ func benchFloor(caKey crypto.PublicKey) (time.Duration, error) {
 	return best, nil
 }
 
-// keyLike makes a key of the kind of public, and a func that verifies its signatures.
+// keyLike makes a key of the same type as public, and a function that verifies its signatures.
 func keyLike(public crypto.PublicKey) (crypto.Signer, func(digest, sig []byte) bool, error) {
 	switch k := public.(type) {
 	case *ecdsa.PublicKey:

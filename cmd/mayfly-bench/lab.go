@@ -28,21 +28,21 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/listen"
 )
 
-// benchLab is what a run loads, and where its tokens come from.
+// benchLab is the CA under load, and the source of the tokens.
 type benchLab struct {
 	rest, grpc, admin string // URLs, and the address of gRPC
 	provider          *idp.Provider
-	log               *benchLog      // nil: another's
-	closers           []func() error // the last first
+	log               *benchLog      // nil: the CA was not started by this process
+	closers           []func() error // run in reverse order
 
-	processors int // that the server has; 0: all
+	processors int // of the server; 0 means all
 	placement  *benchPlacement
 }
 
-// benchPlacement is where the server ran that had some of the processors only.
+// benchPlacement describes where a server with a limited number of processors ran.
 type benchPlacement struct {
-	Pinned bool `json:"pinned"` // to its processors; otherwise it was only told how many to use
-	Shared bool `json:"shared"` // with the load
+	Pinned bool `json:"pinned"` // bound to its processors; otherwise only GOMAXPROCS was set
+	Shared bool `json:"shared"` // shares them with the load
 }
 
 func (l *benchLab) close() error {
@@ -53,7 +53,8 @@ func (l *benchLab) close() error {
 	return err
 }
 
-// open starts a CA with so many processors (0: all) and its surroundings, or finds the way to one that runs.
+// open starts a CA with the given number of processors (0 means all) and the servers that it needs, or connects to a
+// running CA.
 func (f *benchFlags) open(ctx context.Context, o *cli.Common, std cli.Streams,
 	processors int,
 ) (_ *benchLab, err error) {
@@ -110,7 +111,7 @@ type launch struct {
 	dir, identity string
 }
 
-// launch starts "mayfly serve" as a process of its own, so that its processor time is its own.
+// launch starts "mayfly serve" in a separate process, so that its processor time can be measured.
 func (l *benchLab) launch(ctx context.Context, s launch) error {
 	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "mayfly bench", Now: time.Now()})
 	if err != nil {
@@ -169,7 +170,7 @@ func (l *benchLab) run(ctx context.Context, s launch) error {
 	}
 	cmd := exec.Command(self, argv...) //nolint:gosec,noctx // this program; it is stopped below, in order
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us: we stop it when we are done
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // this process stops the CA, not Ctrl-C
 	ended := make(chan error, 1)
 	start := func() error {
 		if err := errors.Join(cmd.Start(), out.Close()); err != nil {
@@ -190,7 +191,7 @@ func (l *benchLab) run(ctx context.Context, s launch) error {
 		select {
 		case err := <-ended:
 			ended <- err
-			text, _ := os.ReadFile(name) // what there is of it
+			text, _ := os.ReadFile(name) // as far as it was written
 			return fmt.Errorf("the CA did not start: %w\n%s", err, text)
 		case <-ctx.Done():
 			return ctx.Err()
@@ -202,7 +203,7 @@ func (l *benchLab) run(ctx context.Context, s launch) error {
 	}
 }
 
-// server is the path of the mayfly that serves.
+// server returns the path of the mayfly that serves.
 func (f *benchFlags) server() (string, error) {
 	if f.mayfly != "" {
 		return exec.LookPath(f.mayfly)
@@ -219,13 +220,13 @@ func (f *benchFlags) server() (string, error) {
 	return path, nil
 }
 
-// start starts the server on its processors.
+// start starts the server, bound to its processors.
 func (l *benchLab) start(cmd *exec.Cmd, start func() error) (err error) {
 	if l.processors == 0 {
 		return start()
 	}
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "GOMAXPROCS=") })
-	if runtime.GOOS != "linux" { // there it sees how many it is bound to
+	if runtime.GOOS != "linux" { // on Linux the runtime counts the processors that the process is bound to
 		cmd.Env = append(cmd.Env, "GOMAXPROCS="+strconv.Itoa(l.processors))
 	}
 	var undo func() error
@@ -236,7 +237,7 @@ func (l *benchLab) start(cmd *exec.Cmd, start func() error) (err error) {
 }
 
 func stopServer(cmd *exec.Cmd, ended <-chan error) error {
-	_ = cmd.Process.Signal(syscall.SIGTERM) // or it has ended
+	_ = cmd.Process.Signal(syscall.SIGTERM) // or the process has ended
 	select {
 	case err := <-ended:
 		return err
@@ -245,21 +246,21 @@ func stopServer(cmd *exec.Cmd, ended <-chan error) error {
 	}
 }
 
-// freeAddresses are loopback addresses that nobody listens on now.
+// freeAddresses returns loopback addresses that nothing listens on now.
 func freeAddresses(n int) ([]string, error) {
 	var out []string
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not wait
+		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // returns at once
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close() //nolint:errcheck // all of them at the end, so that they differ
+		defer l.Close() //nolint:errcheck // all at the end, so that the addresses differ
 		out = append(out, l.Addr().String())
 	}
 	return out, nil
 }
 
-// fetch gets a page.
+// fetch returns the body of a page.
 func fetch(ctx context.Context, url string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -283,7 +284,7 @@ func fetchLong(ctx context.Context, url string) ([]byte, error) {
 	return data, err
 }
 
-// usage is what a process has used so far, from its metrics page.
+// processUsage is what a process has used so far, from its metrics page.
 type processUsage struct {
 	cpu time.Duration
 	rss float64 // bytes
@@ -316,7 +317,8 @@ func (l *benchLab) usage(ctx context.Context) processUsage {
 	return u
 }
 
-// profile records the CA's processor profile over the run. What it returns waits for the end and writes the file.
+// profile records the CA's processor profile during the run. The returned function waits for the end and writes the
+// file.
 func (l *benchLab) profile(ctx context.Context, f *benchFlags) func() error {
 	if f.profile == "" {
 		return func() error { return nil }

@@ -11,8 +11,9 @@ import (
 	"github.com/mayfly-ca/mayfly/client"
 )
 
-// generator makes requests in one of two ways. In a closed loop, callers wait for their answers and obey a Retry-After: a slow server
-// is asked less often. In an open loop requests arrive whether others are answered or not, as those of many strangers do.
+// generator makes requests in one of two ways. In a closed loop, callers wait for their answers and respect
+// Retry-After: a slow server gets fewer requests. In an open loop, requests arrive at a fixed rate, whether earlier
+// ones were answered or not, like those of many independent clients.
 type generator struct {
 	send     func(ctx context.Context, i, lanes int) error // makes the i-th request over one of the first lanes
 	bound    int64                                         // requests in flight in an open loop
@@ -21,15 +22,15 @@ type generator struct {
 	inFlight atomic.Int64
 }
 
-// perLane is how many requests one connection of gRPC carries at once: what servers allow.
+// perLane is the number of concurrent requests on one gRPC connection: the usual limit of servers.
 const perLane = 256
 
 const (
-	maxInFlight = 2048 // in an open loop: more than a server lets in (limits.requests), so that it has to refuse
+	maxInFlight = 2048 // in an open loop: more than a server accepts (limits.requests), so that it must refuse some
 	maxLanes    = maxBenchCallers / perLane
 )
 
-// lanes are clients with connections of their own, enough for what may be in flight.
+// lanes are clients with separate connections, enough for the requests in flight.
 type lanes []*client.Client
 
 func openLanes(o client.Options) (lanes, error) {
@@ -56,19 +57,19 @@ func newGenerator(clients lanes, requests []*client.Prepared, left *atomic.Int64
 	}}
 }
 
-// over tells that no further request may be made.
+// over reports whether no further request may be made.
 func (g *generator) over(ctx context.Context) bool { return ctx.Err() != nil || g.left.Load() <= 0 }
 
-// tally is what came of requests. Each stands in one of served, refused, failed and unsent; only those that were cut off, because
-// the run was interrupted, stand nowhere.
+// tally counts the results of requests. Each request is served, refused, failed or unsent, except those that were cut
+// off because the run was interrupted.
 type tally struct {
 	served, refused []time.Duration // latencies
 	failed, unsent  int
-	late            []time.Duration // by how much the generator was behind, in an open loop
-	first           string          // failure, or refusal where nothing failed
+	late            []time.Duration // how far behind the generator was, in an open loop
+	first           string          // first failure; the first refusal if nothing failed
 }
 
-// count sorts an answer, and says how long a refused caller is to wait.
+// count adds the result of a request, and returns how long a refused caller must wait.
 func (t *tally) count(took time.Duration, err error) time.Duration {
 	if err == nil {
 		t.served = append(t.served, took)
@@ -95,7 +96,8 @@ func (t *tally) add(more tally) {
 	t.failed += more.failed
 }
 
-// closed has n callers ask for a time. A request under way may end: it is cut off by ctx only.
+// closed makes n callers send requests for the given time. A request in progress may end: only the end of ctx cancels
+// it.
 func (g *generator) closed(ctx context.Context, n int, during time.Duration) tally {
 	timed, cancel := context.WithTimeout(ctx, during)
 	defer cancel()
@@ -132,8 +134,8 @@ func (g *generator) call(timed, whole context.Context, lanes int) tally {
 	return t
 }
 
-// poisson gives the times of a Poisson process after its start, one at each call: the gaps between arrivals that know nothing of
-// each other are exponential, with a mean of one over the rate.
+// poisson returns the arrival times of a Poisson process after its start, one for each call: the gaps between
+// independent arrivals are exponential, with a mean of one over the rate.
 func poisson(perSecond float64, random *rand.Rand) func() time.Duration {
 	at := 0.0
 	return func() time.Duration {
@@ -142,7 +144,7 @@ func poisson(perSecond float64, random *rand.Rand) func() time.Duration {
 	}
 }
 
-// flight is the requests of an open loop.
+// flight is the set of requests of an open loop.
 type flight struct {
 	mu    sync.Mutex
 	tally tally
@@ -150,23 +152,24 @@ type flight struct {
 	ended time.Time // the last arrival
 }
 
-// wait returns when each request has its answer.
+// wait returns when each request has been answered.
 func (f *flight) wait() tally {
 	f.under.Wait()
 	return f.tally
 }
 
-// open lets requests arrive for a time, and returns when that is over; [flight.wait] waits for the answers. Latency counts from the
-// arrival that was intended, however late the request was made. Nothing is tried again: each arrival is a client of its own.
+// open starts requests for the given time, and returns at its end; [flight.wait] waits for the answers. Latency counts
+// from the intended arrival, even if the request was made late. No request is repeated: each arrival is a different
+// client.
 func (g *generator) open(ctx context.Context, perSecond float64, during time.Duration) *flight {
 	f := &flight{}
-	next := poisson(perSecond, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))) //nolint:gosec // no secret hangs on it
+	next := poisson(perSecond, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))) //nolint:gosec // no secret
 	began := time.Now()
 	for at := next(); at < during && ctx.Err() == nil; at = next() {
 		intended := began.Add(at)
 		sleepUntil(ctx, intended)
 		if time.Since(began) > during || g.inFlight.Load() >= g.bound {
-			f.unsent() // the generator is behind by all that is left, or too many are under way
+			f.unsent() // the generator is too far behind, or too many requests are in flight
 			continue
 		}
 		if g.left.Add(-1) < 0 {
@@ -185,7 +188,7 @@ func (f *flight) unsent() {
 	f.tally.unsent++
 }
 
-// depart makes a request that should have been made when intended says.
+// depart makes a request whose intended time has come.
 func (g *generator) depart(ctx context.Context, f *flight, intended time.Time) {
 	late := time.Since(intended)
 	g.inFlight.Add(1)
@@ -203,7 +206,7 @@ func (g *generator) depart(ctx context.Context, f *flight, intended time.Time) {
 	})
 }
 
-// sleepUntil is back at the time, or at once when ctx ends. The last two milliseconds are left to [nap].
+// sleepUntil returns at the given time, or at once when ctx ends. It sleeps the last two milliseconds with [nap].
 func sleepUntil(ctx context.Context, at time.Time) {
 	if d := time.Until(at) - 2*time.Millisecond; d > 0 {
 		select {

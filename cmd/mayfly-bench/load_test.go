@@ -104,7 +104,7 @@ func budget(n int64) *atomic.Int64 {
 	return left
 }
 
-// Arrivals beyond what may be in flight are counted, and each request is made once.
+// Arrivals beyond the limit of requests in flight are counted, and each request is made once.
 func TestOpenLoopBound(t *testing.T) {
 	t.Parallel()
 	full := make(chan struct{})
@@ -128,7 +128,7 @@ func TestOpenLoopBound(t *testing.T) {
 	}
 }
 
-// Certificates, refusals and failures are told apart; nobody who is refused asks again.
+// Certificates, refusals and failures are counted separately, and a refused request is not repeated.
 func TestOpenLoopAccounts(t *testing.T) {
 	t.Parallel()
 	var sent [3]atomic.Int64
@@ -155,8 +155,8 @@ func TestOpenLoopAccounts(t *testing.T) {
 	}
 }
 
-// Callers obey a Retry-After; its latency is kept apart.
-func TestClosedLoopObeys(t *testing.T) {
+// Callers wait as long as Retry-After says, and that wait does not count as latency.
+func TestClosedLoopWaitsForRetryAfter(t *testing.T) {
 	t.Parallel()
 	var sent atomic.Int64
 	g := &generator{left: budget(1000), send: func(context.Context, int, int) error {
@@ -212,7 +212,7 @@ func TestAsBefore(t *testing.T) {
 	}
 }
 
-// Recovery is found at the first probe that goes well, and not claimed where the run ends before.
+// The recovery time ends at the first successful probe. It is not reported if the run ends before.
 func TestRecovery(t *testing.T) {
 	t.Parallel()
 	probes := func(left int64, refused int) *benchRecovery {
@@ -236,7 +236,7 @@ func TestRecovery(t *testing.T) {
 	}
 }
 
-// The table shows what there is to say and no column without it.
+// The table omits columns without values.
 func TestBenchTable(t *testing.T) {
 	t.Parallel()
 	plain := benchStep{benchLoad: benchLoad{Callers: 64}, PerSecond: 1200, P50: 40, P99: 90, CPU: 600, Floor: 300, Ratio: 2, RSS: 80, Certificates: 6000, PerCPUSecond: 1667}

@@ -21,7 +21,7 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// startLog starts an RFC 6962 log that signs after a delay and keeps nothing. It returns its URL and its key in PEM.
+// startLog starts an RFC 6962 log that signs after a delay and stores nothing. It returns its URL and its key in PEM.
 func (l *benchLab) startLog(chain []*x509.Certificate, delay time.Duration) (url string, keyPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -31,7 +31,7 @@ func (l *benchLab) startLog(chain []*x509.Certificate, delay time.Duration) (url
 	if err != nil {
 		return "", nil, err
 	}
-	at, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not wait
+	at, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // returns at once
 	if err != nil {
 		return "", nil, err
 	}
@@ -57,7 +57,7 @@ type benchLog struct {
 	answers, nanoseconds atomic.Int64
 }
 
-// logUse is how often a log has answered, and how long that took it in all, by its own clock.
+// logUse is the number of answers of a log, and their total duration by the log's clock.
 type logUse struct {
 	answers int64
 	took    time.Duration
@@ -67,7 +67,7 @@ func (u logUse) since(before logUse) logUse {
 	return logUse{u.answers - before.answers, u.took - before.took}
 }
 
-// logged is what the log of this run has done; nothing where the log is another's.
+// logged returns the use of the log of this run, or zero if the log belongs to another process.
 func (l *benchLab) logged() logUse {
 	if l.log == nil {
 		return logUse{}

@@ -1,5 +1,5 @@
-// Command mayfly-bench measures how many certificates a CA issues, and what each costs. It loads a CA that runs, or
-// starts "mayfly serve" on loopback for the run. It is no part of the CA's binary.
+// Command mayfly-bench measures how many certificates a CA issues, and the cost of each. It sends load to a running CA,
+// or starts "mayfly serve" on loopback for the run. It is not part of the CA's binary.
 package main
 
 import (

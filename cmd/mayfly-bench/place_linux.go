@@ -11,21 +11,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nap sleeps for less than the milliseconds that the runtime's timers are good for.
+// nap sleeps for a time that is shorter than the resolution of the runtime's timers.
 func nap(d time.Duration) {
 	t := unix.NsecToTimespec(d.Nanoseconds())
-	_ = unix.Nanosleep(&t, nil) // a signal may end it early: the request is made a little early
+	_ = unix.Nanosleep(&t, nil) // a signal may end it early; then the request is slightly early
 }
 
-// place has start make a process that runs on n processors only (sched_setaffinity(2)); this one goes to the others if it has as
-// many of them. What it returns undoes the latter.
+// place calls start such that the new process runs on n processors only (sched_setaffinity(2)). This process moves to
+// the other processors if there are at least as many. The returned function undoes the move.
 func place(n int, start func() error) (p *benchPlacement, undo func() error, err error) {
 	var all unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil {
 		return nil, nil, fmt.Errorf("processors: %w", err)
 	}
 	its, ours := divide(all, n)
-	runtime.LockOSThread() // a process starts with the processors of the thread that makes it
+	runtime.LockOSThread() // a process inherits the processors of the thread that starts it
 	defer runtime.UnlockOSThread()
 	if err := unix.SchedSetaffinity(0, &its); err != nil {
 		return nil, nil, fmt.Errorf("processors: %w", err)
@@ -37,7 +37,7 @@ func place(n int, start func() error) (p *benchPlacement, undo func() error, err
 	return &benchPlacement{Pinned: true, Shared: ours == all}, func() error { return confine(all) }, nil
 }
 
-// divide gives n processors to the server, and the others to the load; all of them where they are fewer than n.
+// divide assigns n processors to the server and the others to the load, or all of them if there are fewer than n.
 func divide(all unix.CPUSet, n int) (its, ours unix.CPUSet) {
 	for cpu := 0; its.Count()+ours.Count() < all.Count(); cpu++ {
 		switch {
@@ -54,7 +54,7 @@ func divide(all unix.CPUSet, n int) (its, ours unix.CPUSet) {
 	return its, ours
 }
 
-// confine keeps all threads of this process on some processors; those to come start with what the one that makes them has.
+// confine binds all threads of this process to some processors. New threads inherit the binding.
 func confine(to unix.CPUSet) error {
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {

@@ -13,7 +13,8 @@ func cpus(of ...int) (s unix.CPUSet) {
 	return s
 }
 
-// The server gets the first processors that there are, and the load as many others, or all.
+// The server gets the first processors of the machine, and the load generator the same number of others, or all
+// processors.
 func TestDivideProcessors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

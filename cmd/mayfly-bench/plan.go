@@ -15,14 +15,14 @@ const (
 	capacityStep    = 3 * time.Second // at most
 )
 
-// benchLoad is how a step loads the server: so many callers, or so many arrivals per second.
+// benchLoad is the load of one step: a number of callers, or of arrivals per second.
 type benchLoad struct {
 	Callers int     `json:"callers,omitempty"`
 	Rate    float64 `json:"rate_per_second,omitempty"`
-	Percent float64 `json:"percent_of_capacity,omitempty"` // where the rate was given so
+	Percent float64 `json:"percent_of_capacity,omitempty"` // if the rate was given as a percentage
 }
 
-// String is the load in words.
+// String describes the load.
 func (l benchLoad) String() string {
 	switch {
 	case l.Callers > 0:
@@ -33,7 +33,7 @@ func (l benchLoad) String() string {
 	return strconv.FormatFloat(l.Rate, 'f', -1, 64) + "/s"
 }
 
-// makePlan reads the flags that say what is done, on a machine with so many processors.
+// makePlan reads the flags that define the steps, on a machine with the given number of processors.
 func (f *benchFlags) makePlan(processors int) error {
 	f.servers = []int{0}
 	callers := defaultCallers
@@ -68,7 +68,7 @@ func (f *benchFlags) makePlan(processors int) error {
 	return nil
 }
 
-// numbers reads whole numbers from 1 to most with commas between.
+// numbers parses whole numbers from 1 to most, separated by commas.
 func numbers(text string, most int) (out []int, bad bool) {
 	for _, part := range strings.Split(text, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(part))
@@ -80,7 +80,7 @@ func numbers(text string, most int) (out []int, bad bool) {
 	return out, false
 }
 
-// planRates reads --rate. Percentages need the capacity first.
+// planRates parses --rate. Percentages require that the capacity is measured first.
 func (f *benchFlags) planRates() error {
 	for _, part := range strings.Split(f.rate, ",") {
 		text, percent := strings.CutSuffix(strings.TrimSpace(part), "%")
@@ -89,7 +89,7 @@ func (f *benchFlags) planRates() error {
 			most = maxBenchPercent
 		}
 		n, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
-		if err != nil || !(n > 0 && n <= most) { // NaN is neither
+		if err != nil || !(n > 0 && n <= most) { // also refuses NaN
 			return cli.Usage("--rate %q: write requests per second up to %d, or percentages of the capacity up to "+
 				"%d%%, with commas between: 200,400 or 50%%,100%%,1000%%",
 				f.rate, maxBenchRate, maxBenchPercent)

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// benchRecovery says how soon after more than its capacity a server serves half of it as before.
+// benchRecovery is the time after an overload until the server serves half of its capacity as before.
 type benchRecovery struct {
 	Back    bool    `json:"back"`    // within recoveryBound
-	Seconds float64 `json:"seconds"` // from the last arrival to the probe that went well
+	Seconds float64 `json:"seconds"` // from the last arrival to the first successful probe
 	Before  float64 `json:"p99_before_ms"`
 	Rate    float64 `json:"probe_per_second"`
 }
@@ -17,7 +17,7 @@ type benchRecovery struct {
 const (
 	recoveryBound = 10 * time.Second
 	probeLength   = 500 * time.Millisecond
-	baseLength    = 2 * time.Second // the probe that says what "before" is
+	baseLength    = 2 * time.Second // the probe before the overload, for comparison
 )
 
 // overload measures a load beyond the capacity, with probes at half the capacity before and after it.
@@ -33,7 +33,7 @@ func (r *benchRun) overload(ctx context.Context, s *benchStep) {
 	s.Recovery = r.load.recovery(ctx, benchRecovery{Before: before, Rate: rate}, ended)
 }
 
-// recovery probes until all is as before. It is nil where the run ended meanwhile.
+// recovery probes until the server has recovered. It is nil if the run ended before.
 func (g *generator) recovery(ctx context.Context, b benchRecovery, ended time.Time) *benchRecovery {
 	bound, cancel := context.WithDeadline(ctx, ended.Add(recoveryBound))
 	defer cancel()
@@ -51,7 +51,7 @@ func (g *generator) recovery(ctx context.Context, b benchRecovery, ended time.Ti
 	return &b
 }
 
-// asBefore tells whether a probe was served in full, its p99 within twice of what it was, in milliseconds.
+// asBefore reports whether a probe was served in full, with a p99 of at most twice the earlier one, in milliseconds.
 func asBefore(t tally, before float64) bool {
 	return len(t.served) > 0 && len(t.refused)+t.failed+t.unsent == 0 && percentile(t.served, 99) <= 2*before
 }

@@ -21,10 +21,10 @@ type benchResult struct {
 	Transport  string      `json:"transport"`
 	Target     string      `json:"target"` // "" is a CA that was started for the run
 	Log        string      `json:"log"`
-	Capacity   float64     `json:"capacity_per_second,omitempty"` // what percentages are of
+	Capacity   float64     `json:"capacity_per_second,omitempty"` // percentages refer to it
 	Steps      []benchStep `json:"steps"`
-	// Growth is by how many bytes the server's memory grew for each certificate, between the first and the last of several steps
-	// with the same load; the first one is left out, because caches fill.
+	// Growth is the growth of the server's memory for each certificate, in bytes, between the first and the last of
+	// several steps with the same load. The first step is not counted, because it fills caches.
 	Growth      *float64 `json:"rss_growth_bytes_per_certificate,omitempty"`
 	Exhausted   bool     `json:"max_requests_reached"`
 	Interrupted bool     `json:"interrupted"`
@@ -71,13 +71,13 @@ func (f *benchFlags) result() benchResult {
 	return out
 }
 
-// add takes the steps of a run over.
+// add appends the steps of a run.
 func (r *benchResult) add(run *benchRun) {
 	r.Steps = append(r.Steps, run.steps...)
 	r.Capacity, r.Growth = run.capacity, growth(r.Steps)
 }
 
-// dashOr prints n, or a dash where it was not measured.
+// dashOr formats n, or a dash if it was not measured.
 func dashOr(n float64, decimals int) string {
 	if n == 0 {
 		return "–"
@@ -92,7 +92,7 @@ func (r benchResult) print(w io.Writer, st terminal.Style) error {
 	}
 	shared := " (shared with this tool)"
 	if len(r.Steps) > 0 && r.Steps[0].Placement != nil {
-		shared = "" // a line for each number of processors says it
+		shared = "" // each line of the table shows the number of processors
 	}
 	fmt.Fprintf(w, "%s over %s, log: %s, %s here%s\n\n", target, r.Transport, r.Log,
 		human.Count(r.Processors, "processor"), shared)
@@ -108,7 +108,7 @@ func (r benchResult) print(w io.Writer, st terminal.Style) error {
 	return nil
 }
 
-// benchColumn is one of the table. Where it is optional, it is left out if it has nothing to say.
+// benchColumn is a column of the table. An optional column is omitted if it has no values.
 type benchColumn struct {
 	head     string
 	optional bool
@@ -135,7 +135,7 @@ func benchColumns() []benchColumn {
 		number("server µs/cert", 0, func(s benchStep) float64 { return s.CPU }),
 		optional(number("certs/CPU s", 0, func(s benchStep) float64 {
 			if s.Processors == 0 {
-				return 0 // it says what the column before says
+				return 0 // equal to the column before
 			}
 			return s.PerCPUSecond
 		})),
@@ -168,7 +168,7 @@ func (r benchResult) table() *terminal.Grid {
 	return g
 }
 
-// name is what a step is called beside the table.
+// name is the name of a step outside of the table.
 func (s benchStep) name() string {
 	if s.Processors > 0 {
 		return s.load() + ", " + human.Count(s.Processors, "processor")
@@ -216,7 +216,7 @@ func (r benchResult) notes() []string {
 	return out
 }
 
-// note says what the numbers of a server with some of the processors are worth.
+// note explains how far the numbers of a server with a limited number of processors are valid.
 func (p benchPlacement) note(n int) string {
 	who := human.Count(n, "processor")
 	switch {

@@ -24,26 +24,26 @@ type benchRun struct {
 	clients  lanes
 	load     *generator
 	caKey    crypto.PublicKey
-	capacity float64 // certificates per second; 0: not looked for
+	capacity float64 // certificates per second; 0: not measured
 	steps    []benchStep
 }
 
-// benchStep is what one load came to.
+// benchStep is the result of one load.
 type benchStep struct {
-	Processors int `json:"processors,omitempty"` // that the server had; 0: all
+	Processors int `json:"processors,omitempty"` // of the server; 0: all
 	benchLoad
 	Certificates     int             `json:"certificates"`
 	PerSecond        float64         `json:"certificates_per_second"`
 	P50              float64         `json:"p50_ms"` // of certificates
 	P99              float64         `json:"p99_ms"`
 	Added            float64         `json:"added_mean_ms,omitempty"` // mean latency less the mean of the log
-	Refused          int             `json:"refused"`                 // told to come back later
+	Refused          int             `json:"refused"`                 // refused, with a time to come back
 	RefusedPerSecond float64         `json:"refused_per_second"`
 	RefusedP50       float64         `json:"refused_p50_ms,omitempty"`
 	RefusedP99       float64         `json:"refused_p99_ms,omitempty"`
 	Failed           int             `json:"failed"`
-	NotSent          int             `json:"not_sent"`              // arrivals beyond what can be in flight or made
-	LateP99          float64         `json:"late_p99_ms,omitempty"` // of the load generator, behind the intended arrivals
+	NotSent          int             `json:"not_sent"`              // arrivals beyond a limit of the requests
+	LateP99          float64         `json:"late_p99_ms,omitempty"` // of the generator, behind the intended arrivals
 	FirstError       string          `json:"first_error,omitempty"`
 	CPU              float64         `json:"server_cpu_us,omitempty"` // for one certificate
 	Floor            float64         `json:"floor_us"`
@@ -56,8 +56,8 @@ type benchStep struct {
 
 const preparedRequests = 500
 
-// newBenchRun prepares requests of many people and makes the first one, whose answer must be a certificate. left is how many
-// requests may still be made.
+// newBenchRun prepares requests with many identities and sends the first one, which must get a certificate. left is the
+// number of requests that may still be made.
 func newBenchRun(ctx context.Context, l *benchLab, f *benchFlags, left *atomic.Int64) (*benchRun, error) {
 	r := &benchRun{flags: f, lab: l}
 	o := client.Options{URL: l.rest, SkipVerify: true, UserAgent: version.UserAgent() + " bench"}
@@ -97,7 +97,7 @@ func newBenchRun(ctx context.Context, l *benchLab, f *benchFlags, left *atomic.I
 	return r, nil
 }
 
-// first waits until the CA takes a request: with --listen-idp, its operator has to tell it of the provider.
+// first waits until the CA accepts a request: with --listen-idp, the CA's operator must first add the provider.
 func (r *benchRun) first(ctx context.Context, request *client.Prepared) error {
 	for deadline := time.Now().Add(5 * time.Minute); ; {
 		a, err := r.clients[0].Send(ctx, request)
@@ -120,7 +120,7 @@ func (r *benchRun) first(ctx context.Context, request *client.Prepared) error {
 	}
 }
 
-// ramp makes the steps of the plan, and says on progress where it is.
+// ramp performs the steps of the plan, and reports the progress.
 func (r *benchRun) ramp(ctx context.Context, progress io.Writer) error {
 	for i, l := range r.flags.plan {
 		if r.load.over(ctx) {
@@ -144,7 +144,8 @@ func (r *benchRun) ramp(ctx context.Context, progress io.Writer) error {
 	return nil
 }
 
-// step makes one load, between two looks at the floor: who else runs on this machine makes it slower, never faster.
+// step performs one load between two measurements of the floor: other processes on this machine can only make the floor
+// slower.
 func (r *benchRun) step(ctx context.Context, l benchLoad) (benchStep, error) {
 	s := benchStep{benchLoad: l, Processors: r.lab.processors, Placement: r.lab.placement}
 	before, err := benchFloor(r.caKey)
@@ -170,7 +171,7 @@ func (r *benchRun) step(ctx context.Context, l benchLoad) (benchStep, error) {
 	return s, nil
 }
 
-// length is how long a load lasts. The one that looks for the capacity is short.
+// length is the duration of a load. The load that measures the capacity is short.
 func (r *benchRun) length(l benchLoad) time.Duration {
 	if l.Callers > 0 && r.flags.relative {
 		return min(r.flags.step, capacityStep)
@@ -178,7 +179,7 @@ func (r *benchRun) length(l benchLoad) time.Duration {
 	return r.flags.step
 }
 
-// measure notes what came of a load, and what server and log used meanwhile.
+// measure records the results of a load, and what server and log used meanwhile.
 func (r *benchRun) measure(ctx context.Context, s *benchStep, load func() tally) {
 	usage, logged, began := r.lab.usage(ctx), r.lab.logged(), time.Now()
 	t := load()
@@ -193,7 +194,7 @@ func (r *benchRun) measure(ctx context.Context, s *benchStep, load func() tally)
 	}
 }
 
-// fill counts what came of the requests of a load that took so long, the last answer included.
+// fill sets the results of a load with the given duration, including the last answer.
 func (s *benchStep) fill(t tally, took time.Duration) {
 	s.Certificates, s.Refused, s.Failed, s.NotSent, s.FirstError = len(t.served), len(t.refused), t.failed, t.unsent, t.first
 	s.PerSecond, s.RefusedPerSecond = float64(len(t.served))/took.Seconds(), float64(len(t.refused))/took.Seconds()
@@ -202,8 +203,9 @@ func (s *benchStep) fill(t tally, took time.Duration) {
 	s.LateP99 = percentile(t.late, 99)
 }
 
-// added is the mean latency in milliseconds beside what the log itself took. Means can be subtracted where each certificate has
-// one answer of the log, percentiles cannot; where the log answered more often, or less, it is 0: not known.
+// added is the mean latency in milliseconds without the time that the log took. Means can be subtracted if each
+// certificate has one answer of the log; percentiles cannot. If the log gave more or fewer answers, the result is 0:
+// unknown.
 func added(served []time.Duration, log logUse) float64 {
 	if log.answers == 0 || log.answers != int64(len(served)) {
 		return 0
@@ -219,7 +221,7 @@ func mean(of []time.Duration) time.Duration {
 	return sum / time.Duration(len(of))
 }
 
-// percentile is the p-th percentile in milliseconds, 0 of nothing.
+// percentile is the p-th percentile in milliseconds, 0 if there are no values.
 func percentile(of []time.Duration, p int) float64 {
 	if len(of) == 0 {
 		return 0

@@ -19,9 +19,9 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
-// BenchmarkServe drives a real "mayfly serve" on loopback. Beside the usual columns it reports certificates per second,
-// latency, the server's own CPU time per certificate, and the floor: what the cryptography of one certificate costs,
-// timed in the same run. Ratios are comparable between machines, times are not.
+// BenchmarkServe drives a real "mayfly serve" on loopback. Besides the usual columns it reports certificates per
+// second, latency, the server's CPU time per certificate, and the floor: the time for the cryptography of one
+// certificate, measured in the same run. Only the ratios are comparable between machines.
 func BenchmarkServe(b *testing.B) {
 	for _, bench := range serveBenchmarks() {
 		b.Run(bench.name, func(b *testing.B) {
@@ -34,7 +34,7 @@ func BenchmarkServe(b *testing.B) {
 			requests := process.Requests(b, provider)
 			call, closeCall := s.Caller(b, bench.rest)
 			defer closeCall()
-			for range 2 * bench.callers { // connections, caches
+			for range 2 * bench.callers { // warms up connections and caches
 				if err := call(requests[0]); err != nil {
 					b.Fatal(err)
 				}
@@ -56,7 +56,7 @@ func BenchmarkServe(b *testing.B) {
 	}
 }
 
-// journalOn is the setting that switches the journal on.
+// journalOn is the setting that enables the journal.
 const journalOn = "audit: {file: journal.jsonl}\n"
 
 type serveBenchmark struct {
@@ -68,12 +68,12 @@ type serveBenchmark struct {
 	callers  int
 	issuers  int
 	more     string  // settings
-	percent  float64 // of the capacity, in an open loop, in place of callers
+	percent  float64 // percentage of the capacity for an open loop, instead of callers
 }
 
-// serveBenchmarks are both curves over both transports with both kinds of log, for one caller and for many; a thousand
-// issuers beside one; the journal; arrivals at half the capacity and at ten times as many; and a thousand connections,
-// for the memory.
+// serveBenchmarks are: both curves, over both transports, with both kinds of log, with one caller and with many; a
+// thousand issuers; the journal; an open loop at half the capacity and at ten times the capacity; and a thousand
+// connections, for the memory.
 func serveBenchmarks() []serveBenchmark {
 	var out []serveBenchmark
 	for _, b := range []serveBenchmark{
@@ -114,7 +114,7 @@ func serveBenchmarks() []serveBenchmark {
 	return append(out, many, journal, embedded, half, over, crowd)
 }
 
-// furtherIssuers are entries of the issuer file that no token comes from.
+// furtherIssuers are entries of the issuer file that no request uses.
 func furtherIssuers(tb testing.TB, n int) string {
 	tb.Helper()
 	if n <= 0 {
@@ -166,8 +166,8 @@ func measure(b *testing.B, s *process.Server, n int, call func(i int) error) {
 	b.ReportMetric(float64(latencies[b.N*99/100].Microseconds())/1e3, "p99-ms")
 }
 
-// measureOpen measures the capacity with 64 callers and lets requests arrive at a percentage of it, for two seconds
-// times b.N. It returns how many certificates there were.
+// measureOpen measures the capacity with 64 callers. Then requests arrive at a percentage of that rate, for two seconds
+// times b.N. It returns the number of certificates.
 func measureOpen(b *testing.B, s *process.Server, provider *idp.Provider, percent float64) int {
 	b.Helper()
 	clients, err := openLanes(client.Options{URL: s.GRPC, GRPC: true, SkipVerify: true})

@@ -9,7 +9,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/human"
 )
 
-// svg draws throughput as bars and latencies as lines, over the steps, with what else a step came to below it.
+// svg draws throughput as bars and latencies as lines over the steps, with the other results of each step below it.
 func (r benchResult) svg() []byte {
 	const left, top, height, column, line = 60, 30, 220, 120, 16
 	width := left*2 + column*max(1, len(r.Steps))

@@ -36,7 +36,7 @@ type auditLab struct {
 	t              *testing.T
 	dir            string
 	pki            *pki.PKI
-	log            *ct.Log // nil: the embedded one
+	log            *ct.Log // nil means the embedded log
 	provider       *idp.Provider
 	requests       []process.Request
 	process        *process.Server
@@ -45,7 +45,7 @@ type auditLab struct {
 	mu             sync.Mutex
 	told           []reconcile.Finding
 	authorizations []string
-	refuse         int // posts that the hook does not take
+	refuse         int // posts that the webhook answers with an error
 }
 
 func newAuditLab(t *testing.T, remote bool) *auditLab {
@@ -81,7 +81,7 @@ func (l *auditLab) write(name string, data []byte) {
 	}
 }
 
-// listen is the webhook.
+// listen is the handler of the webhook.
 func (l *auditLab) listen(w http.ResponseWriter, r *http.Request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -108,7 +108,7 @@ func (l *auditLab) heard() []string {
 	return out
 }
 
-// start starts the CA and waits until it serves.
+// start starts the CA and waits until it is ready.
 func (l *auditLab) start() {
 	l.t.Helper()
 	s := l.process
@@ -139,7 +139,7 @@ func (l *auditLab) end(signal syscall.Signal) {
 	_ = l.process.Cmd.Wait() // it was killed
 }
 
-// issue gets n certificates.
+// issue requests n certificates.
 func (l *auditLab) issue(n int) {
 	l.t.Helper()
 	call, done := l.process.Caller(l.t, false)
@@ -151,15 +151,15 @@ func (l *auditLab) issue(n int) {
 	}
 }
 
-// steal submits a precertificate that the CA's key signed elsewhere.
-func (l *auditLab) steal() {
+// signElsewhere submits a precertificate that was signed with the CA's key outside of the CA.
+func (l *auditLab) signElsewhere() {
 	l.t.Helper()
 	if err := l.log.Add(append([][]byte{l.pki.Leaf(time.Now().UnixNano(), true)}, l.pki.ChainDER()...), true); err != nil {
 		l.t.Fatal(err)
 	}
 }
 
-// mayfly runs a command and returns what it prints and its exit status.
+// mayfly runs a command and returns its output and its exit status.
 func (l *auditLab) mayfly(args ...string) (out, stderr string, status int) {
 	l.t.Helper()
 	cmd := exec.Command("mayfly", args...)
@@ -173,7 +173,7 @@ func (l *auditLab) mayfly(args ...string) (out, stderr string, status int) {
 	return o.String(), e.String(), cmd.ProcessState.ExitCode()
 }
 
-// reconcile runs the whole audit and returns the kinds of findings.
+// reconcile audits everything and returns the kinds of the findings.
 func (l *auditLab) reconcile(args ...string) (kinds []string, status int) {
 	l.t.Helper()
 	out, stderr, status := l.mayfly(append([]string{"audit", "reconcile", "--json", "--config", filepath.Join(l.dir, "mayfly.yaml")}, args...)...)
@@ -200,8 +200,8 @@ func (l *auditLab) get(path string) (string, int) {
 	return string(body), resp.StatusCode
 }
 
-// G6: a certificate that was made with the CA's key elsewhere is found by the command and by the running CA, which tells
-// everybody once: journal, metrics, readiness, log, webhook.
+// G6: a certificate that was made with the CA's key outside of the CA is found by the command and by the running CA,
+// which reports it once to each destination: journal, metrics, readiness, log, webhook.
 func TestAuditTheft(t *testing.T) {
 	t.Parallel()
 	l := newAuditLab(t, true)
@@ -210,7 +210,7 @@ func TestAuditTheft(t *testing.T) {
 	if kinds, status := l.reconcile(); status != 0 {
 		t.Fatalf("before: %v, status %d", kinds, status)
 	}
-	l.steal()
+	l.signElsewhere()
 	l.process.Until(t, "told", func() bool { return len(l.heard()) > 0 })
 	kinds, status := l.reconcile()
 	if diff := cmp.Diff([]string{"unintended_entry"}, kinds); diff != "" || status != cli.ExitFound {
@@ -232,21 +232,21 @@ func TestAuditTheft(t *testing.T) {
 			t.Errorf("%v: status %d, %s", args, status, stderr)
 		}
 	}
-	// Each place that shows the alarm has the identity, the entry and the commands to run.
+	// The alarm has the identity, the entry and the commands to run at each destination.
 	told := l.told[0]
-	if told.Identity != "thief@example.com" || told.Index == nil || len(told.Commands) < 4 ||
+	if told.Identity != "rogue@example.com" || told.Index == nil || len(told.Commands) < 4 ||
 		told.Signature != reconcile.SignatureVerified {
 		t.Errorf("the webhook was told %+v", told)
 	}
 	journalled, _, _ := l.mayfly("audit", "query", "--config", filepath.Join(l.dir, "mayfly.yaml"), "--reason",
-		"unintended_entry", "--san", "thief@example.com")
+		"unintended_entry", "--san", "rogue@example.com")
 	asJSON, _, _ := l.mayfly("audit", "reconcile", "--config", filepath.Join(l.dir, "mayfly.yaml"), "--json")
 	listed, _, _ := l.mayfly("audit", "clear", "--config", filepath.Join(l.dir, "mayfly.yaml"))
 	for what, text := range map[string]string{
 		"the log": l.process.Logs.String(), "the journal": journalled, "the table": out, "JSON": asJSON,
 		"the list of open alarms": listed,
 	} {
-		if !strings.Contains(text, "thief@example.com") ||
+		if !strings.Contains(text, "rogue@example.com") ||
 			what != "the journal" && !strings.Contains(text, "mayfly audit query --config") ||
 			!strings.Contains(text, told.Serial[len(told.Serial)-16:]) {
 			t.Errorf("%s does not name identity, serial number and commands: %s", what, text)
@@ -283,8 +283,8 @@ func TestAuditTheft(t *testing.T) {
 	}
 }
 
-// G5 // G9: somebody edits the journal while the CA writes it: nothing is issued until it is back, everybody is told,
-// and the alarm stays open until it is cleared, which is on record.
+// G5 // G9: if another process edits the journal while the CA writes it, nothing is issued until the journal is
+// restored, and the alarm is raised at each destination and stays open until an operator clears it, which is recorded.
 func TestAuditJournalEdited(t *testing.T) {
 	t.Parallel()
 	l := newAuditLab(t, false)
@@ -332,7 +332,7 @@ func TestAuditJournalEdited(t *testing.T) {
 	}
 }
 
-// shell runs a command as it is printed, and returns its output.
+// shell runs a command as printed, and returns its output.
 func (l *auditLab) shell(command string, want ...int) string {
 	l.t.Helper()
 	out, err := exec.Command("sh", "-c", command).CombinedOutput()
@@ -350,15 +350,15 @@ func (l *auditLab) shell(command string, want ...int) string {
 	return string(out)
 }
 
-// G6: the commands that come with a finding work as they are printed: the first shows the entry, and the others what
-// the journal knows.
+// G6: the commands of a finding work as printed: the first shows the entry, and the others show its records in the
+// journal.
 func TestAuditCommands(t *testing.T) {
 	t.Parallel()
 	l := newAuditLab(t, false)
 	l.start()
 	l.issue(2)
 	l.end(syscall.SIGTERM)
-	for _, suffix := range []string{"", ".head", ".lock", ".reconcile"} { // somebody issues with another journal
+	for _, suffix := range []string{"", ".head", ".lock", ".reconcile"} { // another journal
 		if err := os.Rename(filepath.Join(l.dir, "journal.jsonl"+suffix),
 			filepath.Join(l.dir, "kept"+suffix)); err != nil {
 			t.Fatal(err)
@@ -394,7 +394,8 @@ func TestAuditCommands(t *testing.T) {
 	}
 }
 
-// G6 // G9: a log that loses entries is not asked any more, also after a restart, until an operator says so; the order is in the journal.
+// G6 // G9: a log that loses entries gets no submissions, also after a restart, until an operator releases it. The
+// order is in the journal.
 func TestAuditBench(t *testing.T) {
 	t.Parallel()
 	l := newAuditLab(t, true)
@@ -422,7 +423,7 @@ func TestAuditBench(t *testing.T) {
 		"--yes"); status != cli.ExitUsage {
 		t.Errorf("another log: status %d", status)
 	}
-	time.Sleep(1200 * time.Millisecond) // an audit of the other process: a dry run must order nothing
+	time.Sleep(1200 * time.Millisecond) // an audit by another process is a dry run and gives no orders
 	if !down() {
 		t.Fatal("the dry run did something")
 	}
@@ -437,8 +438,8 @@ func TestAuditBench(t *testing.T) {
 	}
 }
 
-// G4 // G6 // B12: a process that is killed while it issues leaves nothing but what can be explained, and entries of the embedded
-// log that are altered or removed are found.
+// G4 // G6 // B12: after a process was killed while it issued, every entry can be explained, and altered or removed
+// entries of the embedded log are found.
 func TestAuditKilled(t *testing.T) {
 	t.Parallel()
 	l := newAuditLab(t, false)
@@ -460,7 +461,7 @@ func TestAuditKilled(t *testing.T) {
 		l.end(syscall.SIGKILL)
 		callers.Wait()
 	}
-	l.start() // the log catches up
+	l.start() // until the log has caught up
 	l.issue(300)
 	if kinds, status := l.reconcile(); status != 0 {
 		t.Errorf("after two kills: %v, status %d", kinds, status)
@@ -498,7 +499,8 @@ func TestAuditKilled(t *testing.T) {
 	}
 }
 
-// BenchmarkReconcile runs the command over a million entries and their two million records, and prints time and memory.
+// BenchmarkReconcile runs the command over a million entries and their two million records, and reports time and
+// memory.
 func BenchmarkReconcile(b *testing.B) {
 	entries := 1_000_000
 	if testing.Short() {

@@ -22,7 +22,7 @@ func outcomeOf(n int, san string) *journal.Record {
 	}
 }
 
-// "audit tail -f" continues in the next file, and skips and repeats no record.
+// "audit tail -f" continues in the next file, and neither skips nor repeats a record.
 func TestTailFollows(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.jsonl")
@@ -39,13 +39,13 @@ func TestTailFollows(t *testing.T) {
 	lines := func() int { return strings.Count(out.String(), "\n") }
 	wait := func(n int) {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); lines() < n; time.Sleep(5 * time.Millisecond) { // another goroutine's output: there is nothing else to wait on
+		for end := time.Now().Add(20 * time.Second); lines() < n; time.Sleep(5 * time.Millisecond) { // poll
 			if time.Now().After(end) {
 				t.Fatalf("%d lines of %d", lines(), n)
 			}
 		}
 	}
-	wait(1) // it has begun
+	wait(1) // the command has started
 	for n := range 400 {
 		if err := j.Append(t.Context(), outcomeOf(n, strings.Repeat("a", 200)+"@example.com")); err != nil {
 			t.Fatal(err)
@@ -69,7 +69,7 @@ func TestTailFollows(t *testing.T) {
 	}
 }
 
-// A subject is found by its name where the journal has digests, and a journal with a key needs it.
+// In a journal with digests a subject can be queried by name. For a journal with a key, the key is required.
 func TestQueryDigests(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -114,7 +114,7 @@ func TestQueryDigests(t *testing.T) {
 	}
 }
 
-// A time may be a duration before now, a date or RFC 3339.
+// A time may be a duration before now, a date, or a time of RFC 3339.
 func TestQueryTimes(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
@@ -127,7 +127,7 @@ func TestQueryTimes(t *testing.T) {
 	}
 }
 
-// G2: what would stop the start at the journal stops the check.
+// G2: a problem of the journal that prevents a start is reported by the check.
 func TestCheckSeesJournal(t *testing.T) {
 	t.Parallel()
 	for more, want := range map[string]string{

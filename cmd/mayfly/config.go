@@ -167,7 +167,7 @@ func printCheck(w io.Writer, r node.Report) error {
 	return printClaims(w, r, st)
 }
 
-// printClaims says what a token must have for each profile that is used.
+// printClaims prints which claims each profile in use requires.
 func printClaims(w io.Writer, r node.Report, st terminal.Style) error {
 	claims := map[string][]string{}
 	for _, e := range r.Entries {

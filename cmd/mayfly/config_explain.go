@@ -60,7 +60,7 @@ type explanationView struct {
 	Metadata    map[string]string    `json:"metadata,omitempty"`
 	Steps       []oidc.Step          `json:"steps"`
 	Certificate *inspect.Certificate `json:"-"`
-	// Certificate, or an empty object where the token is refused before it has one
+	// Certificate; an empty object if the token is refused before a certificate exists
 	Shown any `json:"certificate"`
 }
 
@@ -140,7 +140,7 @@ func readRecorded(stdin io.Reader, name string) (map[string]any, error) {
 	return all, nil
 }
 
-// certificate adds the certificate that the identity would get, or the step that stops it.
+// certificate adds the certificate that the identity would get, or the step that fails.
 func (v *explanationView) certificate(x *oidc.Explanation, main *config.Config, now time.Time) {
 	o := ca.Options{Now: func() time.Time { return now }}
 	issuedBy := "an example chain: FILE is an issuer file alone"
@@ -175,12 +175,12 @@ func (v *explanationView) certificate(x *oidc.Explanation, main *config.Config, 
 	view.Kind = inspect.ToBeIssued
 	view.Serial, view.PublicKey, view.SubjectKeyID, view.Fingerprint = "(random)", "(the caller's)", "", ""
 	v.Certificate = &view
-	v.Steps = append(v.Steps, oidc.Step{Name: "certificate", Verdict: oidc.Passed, Detail: "under " + issuedBy})
+	v.Steps = append(v.Steps, oidc.Step{Name: "certificate", Result: oidc.Passed, Detail: "under " + issuedBy})
 }
 
 func (v *explanationView) fail(err error) {
 	f := fault.From(err)
-	v.Steps = append(v.Steps, oidc.Step{Name: "certificate", Verdict: oidc.Failed, Detail: err.Error()})
+	v.Steps = append(v.Steps, oidc.Step{Name: "certificate", Result: oidc.Failed, Detail: err.Error()})
 	if v.Allowed {
 		v.Allowed, v.Reason = false, string(f.Reason)
 	}
@@ -188,13 +188,13 @@ func (v *explanationView) fail(err error) {
 
 func (v explanationView) print(w io.Writer) error {
 	st := terminal.StyleFor(w)
-	marks := map[oidc.Verdict]string{
+	marks := map[oidc.StepResult]string{
 		oidc.Passed: st.Green("pass"), oidc.Failed: st.Red("FAIL"),
 		oidc.Unknown: st.Yellow("?"), oidc.Noted: st.Dim("note"),
 	}
-	g := terminal.Grid{Head: []string{"step", "verdict", "what was found"}}
+	g := terminal.Grid{Head: []string{"step", "result", "details"}}
 	for _, s := range v.Steps {
-		g.Add(s.Name, marks[s.Verdict], terminal.Printable(s.Detail))
+		g.Add(s.Name, marks[s.Result], terminal.Printable(s.Detail))
 	}
 	if err := g.Write(w, st); err != nil {
 		return err
@@ -204,12 +204,12 @@ func (v explanationView) print(w io.Writer) error {
 		return terminal.Flow(w, st, fmt.Sprintf("%s The client would read: %s (%s)", st.Red("Refused."),
 			v.Message, v.Reason))
 	}
-	verdict := st.Green("Allowed.")
-	if slices.ContainsFunc(v.Steps, func(s oidc.Step) bool { return s.Name == "signature" && s.Verdict == oidc.Unknown }) {
-		verdict = st.Yellow("Allowed, if the signature is the issuer's.")
+	answer := st.Green("Allowed.")
+	if slices.ContainsFunc(v.Steps, func(s oidc.Step) bool { return s.Name == "signature" && s.Result == oidc.Unknown }) {
+		answer = st.Yellow("Allowed, if the signature is the issuer's.")
 	}
 	if err := terminal.Flow(w, st,
-		verdict+" This certificate would be issued, with an SCT list added by the logs:"); err != nil {
+		answer+" This certificate would be issued, with an SCT list added by the logs:"); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)

@@ -28,7 +28,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// crowdSize is how many connections a crowd has: few in an ordinary test, MAYFLY_CROWD with "make crowd".
+// crowdSize is the number of connections of a crowd: small by default, MAYFLY_CROWD with "make crowd".
 func crowdSize(t *testing.T) (size int, full bool) {
 	t.Helper()
 	text := os.Getenv("MAYFLY_CROWD")
@@ -42,10 +42,10 @@ func crowdSize(t *testing.T) (size int, full bool) {
 	return n, true
 }
 
-// member is what one connection of a crowd does. It returns when it is closed.
+// member is the behaviour of one connection of a crowd. It returns when the connection is closed.
 type member func(net.Conn)
 
-// members are the ways to hold a connection without a request that is complete.
+// members are the ways to hold a connection without a complete request.
 func members() map[string]member {
 	halfStreams := func(streams int) member {
 		return func(c net.Conn) {
@@ -127,13 +127,13 @@ func headers(f *bufferedFramer, stream uint32, path string, end bool) {
 
 const createPath = "/dev.sigstore.fulcio.v2.CA/CreateSigningCertificate"
 
-// halfStream sends the first bytes of a message of a size.
+// halfStream sends the first bytes of a message of the given size.
 func halfStream(f *bufferedFramer, stream uint32, size int) {
 	headers(f, stream, createPath, false)
 	_ = f.WriteData(stream, false, []byte{0, 0, byte(size >> 8), byte(size), 'a', 'b', 'c'})
 }
 
-// answerPings is a client that does what HTTP/2 wants of it and nothing else.
+// answerPings is a client that answers pings and settings, as HTTP/2 requires, and sends nothing else.
 func answerPings(c net.Conn, f *bufferedFramer) {
 	if f.Flush() != nil {
 		return
@@ -175,7 +175,7 @@ func largeStreams(c net.Conn) {
 	answerPings(c, f)
 }
 
-// resets begins streams and ends them at once, as long as the server lets it.
+// resets opens streams and resets them at once, until the server closes the connection.
 func resets(c net.Conn) {
 	go func() { _, _ = io.Copy(io.Discard, c) }()
 	f := preface(c)
@@ -188,11 +188,11 @@ func resets(c net.Conn) {
 		if f.Flush() != nil {
 			return
 		}
-		time.Sleep(time.Millisecond) // the machine is the client's, too
+		time.Sleep(time.Millisecond) // the client runs on the same machine
 	}
 }
 
-// pings sends frames that want an answer each.
+// pings sends frames that each require an answer.
 func pings(c net.Conn) {
 	go func() { _, _ = io.Copy(io.Discard, c) }()
 	f := preface(c)
@@ -208,7 +208,7 @@ func pings(c net.Conn) {
 	}
 }
 
-// neverReads asks again and again over HTTP/1.1 and reads no answer.
+// neverReads sends requests over HTTP/1.1 and reads no answer.
 func neverReads(c net.Conn) {
 	for {
 		if _, err := io.WriteString(c, strings.Repeat("GET /api/v2/trustBundle HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -218,7 +218,7 @@ func neverReads(c net.Conn) {
 	}
 }
 
-// neverReadsStreams does so over gRPC.
+// neverReadsStreams sends requests over gRPC and reads no answer.
 func neverReadsStreams(c net.Conn) {
 	f := preface(c)
 	for id := uint32(1); id < 1<<22; {
@@ -234,13 +234,13 @@ func neverReadsStreams(c net.Conn) {
 	}
 }
 
-// from is a dialer whose connections come from an address.
+// from returns a dialer whose connections come from the given address.
 func from(address string) *net.Dialer {
 	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}, Timeout: 5 * time.Second}
 }
 
-// crowd keeps so many connections open that behave like m, from 127.0.0.1, until ctx ends. Whoever is closed comes
-// back.
+// crowd keeps the given number of connections with the behaviour m open, from 127.0.0.1, until ctx ends. A connection
+// that is closed is replaced.
 func crowd(ctx context.Context, n int, address string, m member) (wait func()) {
 	var all sync.WaitGroup
 	for range n {
@@ -263,8 +263,7 @@ func crowd(ctx context.Context, n int, address string, m member) (wait func()) {
 	return all.Wait
 }
 
-// requester asks for certificates from another address, over a new connection each time, and counts those that it does
-// not get.
+// requester requests certificates from another address, each over a new connection, and counts the failures.
 type requester struct {
 	asked, lost atomic.Int64
 	last        atomic.Pointer[error]
@@ -315,12 +314,12 @@ func signGRPC(ctx context.Context, address string, r process.Request) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost
+	defer conn.Close() //nolint:errcheck // an error has no consequence for the test
 	_, err = fulciopb.NewCAClient(conn).CreateSigningCertificate(ctx, r.Proto)
 	return err
 }
 
-// rss is the resident memory of the process now, in bytes.
+// rss is the resident memory of the process, in bytes.
 func rss(t *testing.T, s *process.Server) int {
 	t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Cmd.Process.Pid))
@@ -335,9 +334,8 @@ func rss(t *testing.T, s *process.Server) int {
 	return kb << 10
 }
 
-// F2 // F3 // F8: a crowd of connections from one address, whatever it does with them, costs a client of another
-// address less than a tenth of its requests and the server less than 100 MB, over every listener and both kinds of
-// requests.
+// F2 // F3 // F8: a crowd of connections from one address, whatever they send, costs a client of another address less
+// than a tenth of its requests, and the server less than 100 MB, over every listener and both kinds of requests.
 func TestCrowd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes a while")
@@ -349,8 +347,8 @@ func TestCrowd(t *testing.T) {
 	for _, mode := range []struct {
 		name       string
 		one        bool
-		crowd      string // the listener that the crowd is on
-		rest, grpc bool   // what the client asks over
+		crowd      string // the listener that the crowd connects to
+		rest, grpc bool   // the transport of the client's requests
 	}{
 		{"REST", false, "http", true, false},
 		{"gRPC", false, "grpc", false, true},
@@ -363,7 +361,7 @@ func TestCrowd(t *testing.T) {
 			flood := name == "resets" || name == "pings" || strings.HasPrefix(name, "never") ||
 				name == "many streams" || name == "large streams"
 			if flood && !full {
-				continue // it takes what the machine has
+				continue // uses all processors
 			}
 			if mode.name == "REST" && h2 || mode.name == "gRPC" && !h2 && name != "silent" {
 				continue // the listener would close it at the first byte
@@ -375,7 +373,7 @@ func TestCrowd(t *testing.T) {
 				set := process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), One: mode.one, Admin: true}
 				n, last := size, 20*time.Second
 				if flood {
-					n = size / 10 // each does as much as a hundred that wait
+					n = size / 10 // each causes as much work as a hundred idle ones
 				}
 				if !full {
 					set.More, last = "limits: {connections: 128}\n", 3*time.Second
@@ -408,7 +406,7 @@ func TestCrowd(t *testing.T) {
 						}
 						client.sign(rest, at, requests[i%len(requests)])
 					})
-					time.Sleep(50 * time.Millisecond) // the pace of the client
+					time.Sleep(50 * time.Millisecond) // the client's rate
 					most = max(most, rss(t, s))
 				}
 				calls.Wait()

@@ -33,7 +33,7 @@ func treeSize(t *testing.T, url string) int {
 	return n
 }
 
-// The readiness page names every dependency.
+// The readiness page lists every dependency.
 func TestDevReadiness(t *testing.T) {
 	t.Parallel()
 	p, err := process.Dev(t.TempDir())
@@ -42,7 +42,7 @@ func TestDevReadiness(t *testing.T) {
 	}
 	var status int
 	var body []byte
-	process.Poll(t, "asked", func() bool { // dependencies are asked once a second
+	process.Poll(t, "asked", func() bool { // dependencies are sampled once a second
 		status, body = process.Get(t, p.Admin+"/readyz")
 		return !strings.Contains(string(body), "have not been fetched yet")
 	})
@@ -73,7 +73,8 @@ func TestDevReadiness(t *testing.T) {
 	}
 }
 
-// A stop, and a kill in the middle of issuing, lose nothing: the next start has the same chain and a log that went on.
+// Neither an orderly stop nor a kill while certificates are issued loses anything: the next start has the same chain,
+// and the log continues.
 func TestDevRestart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -104,11 +105,11 @@ func TestDevRestart(t *testing.T) {
 	if !bytes.Equal(chain, again) {
 		t.Error("the chain changed over a restart")
 	}
-	// One entry for each start's own certificate (three) and for each certificate that a client received.
+	// One entry for the trial certificate of each start (three), and one for each certificate that a client received.
 	deadline := time.Now().Add(10 * time.Second)
 	want := 3 + issued
 	for treeSize(t, third.URL) < want && time.Now().Before(deadline) {
-		time.Sleep(50 * time.Millisecond) // the checkpoint follows within its interval; there is nothing to wait on but the clock
+		time.Sleep(50 * time.Millisecond) // the checkpoint follows within its interval, so that the test can only poll
 	}
 	if n := treeSize(t, third.URL); n < want {
 		t.Errorf("the log has %d entries; %d certificates were handed out", n, want)
@@ -118,7 +119,8 @@ func TestDevRestart(t *testing.T) {
 	}
 }
 
-// issueUntilKilled issues from several clients, kills the CA under them, and returns how many certificates they received.
+// issueUntilKilled requests certificates from several clients, kills the CA meanwhile, and returns the number of
+// certificates that they received.
 func issueUntilKilled(t *testing.T, dir string, p *process.DevProcess) int {
 	t.Helper()
 	var mu sync.Mutex

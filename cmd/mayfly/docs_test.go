@@ -25,8 +25,8 @@ type docBlock struct {
 	line     int
 	language string
 	text     string
-	needs    []string // of a comment "needs: A, B" before the block: programs that make e2e builds
-	notRun   string   // of a comment "not run: REASON" before the block
+	needs    []string // from a comment "needs: A, B" before the block: programs that make e2e builds
+	notRun   string   // from a comment "not run: REASON" before the block
 }
 
 func (b docBlock) String() string { return fmt.Sprintf("%s:%d", b.page, b.line) }
@@ -71,7 +71,7 @@ func docBlocks(t *testing.T) (out []docBlock) {
 	return out
 }
 
-// dedented is text without the white space that all its lines begin with.
+// dedented is text without the white space that is common to the beginnings of all lines.
 func dedented(text string) string {
 	least := len(text)
 	for line := range strings.Lines(text) {
@@ -86,7 +86,7 @@ func dedented(text string) string {
 	return out.String()
 }
 
-// Each block has a language that a test reads, or says why none does.
+// Each block has a language that a test checks, or a reason why none does.
 func TestDocumentedBlocks(t *testing.T) {
 	t.Parallel()
 	blocks := docBlocks(t)
@@ -111,7 +111,7 @@ func TestDocumentedBlocks(t *testing.T) {
 	}
 }
 
-// docKit has the files that documented configurations name.
+// docKit has the files that the documented configurations name.
 type docKit struct{ chain, key, encrypted, jwks string }
 
 func newDocKit(t *testing.T) docKit {
@@ -148,7 +148,7 @@ func openssl(t *testing.T, input string, args ...string) string {
 	return string(out)
 }
 
-// write puts what the setting that names the file wants into it.
+// write creates the file that a setting names, with content for that setting.
 func (k docKit) write(t *testing.T, dir, name string) {
 	t.Helper()
 	var content string
@@ -179,7 +179,7 @@ func (k docKit) write(t *testing.T, dir, name string) {
 	}
 }
 
-// Every YAML block is, with the files that it names, a configuration or an issuer file that "mayfly config check"
+// Every YAML block, with the files that it names, is a configuration or an issuer file that "mayfly config check"
 // accepts.
 func TestDocumentedYAML(t *testing.T) {
 	t.Parallel()
@@ -224,8 +224,8 @@ func TestDocumentedYAML(t *testing.T) {
 	}
 }
 
-// checkDocumented runs "mayfly config check" in dir. A published trusted root is first exported from the configuration
-// itself.
+// checkDocumented runs "mayfly config check" in dir. If the configuration names a published trusted root, it is first
+// exported from that configuration.
 func checkDocumented(t *testing.T, dir, main string) {
 	t.Helper()
 	mayfly := func(args ...string) ([]byte, error) {
@@ -247,8 +247,8 @@ func checkDocumented(t *testing.T, dir, main string) {
 	}
 }
 
-// completed is a block with what it leaves out: the other parts of a configuration, or what is around an entry of an
-// issuer file. A year in it is the year of today, so that windows of logs do not end.
+// completed is a block with the parts that it omits: the rest of a configuration, or the file around an entry of an
+// issuer file. Years are replaced by the current one, so that the windows of logs do not end.
 func completed(t *testing.T, text string) (main, identity string) {
 	t.Helper()
 	year := time.Now().Year()
@@ -321,7 +321,7 @@ func filesOf(t *testing.T, identity string) (out []string) {
 	return slices.DeleteFunc(out, func(name string) bool { return name == "" })
 }
 
-// The blocks of each page run in one shell and in their order. What needs a program that only "make e2e" has runs
+// The blocks of each page run in one shell, in their order. Blocks that need a program that only "make e2e" has run
 // there.
 func TestDocumentedLines(t *testing.T) {
 	t.Parallel()
@@ -337,7 +337,7 @@ func TestDocumentedLines(t *testing.T) {
 			dir := t.TempDir()
 			ports := docPorts(t)
 			script := "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
-			if page != "getting-started.md" { // that one starts its own
+			if page != "getting-started.md" { // this block starts its own
 				p, err := process.Dev(dir)
 				if err != nil {
 					t.Fatal(err)
@@ -389,7 +389,7 @@ func docPorts(t *testing.T) []string {
 	return append(out, "mayfly dev > ", "mayfly dev --http "+dev(0)+" --idp "+dev(1)+" --grpc off --admin off > ")
 }
 
-// prepareDocs makes, from the directory of a development CA, the files that a page takes for granted.
+// prepareDocs makes, from the directory of a development CA, the files that a page presupposes.
 func prepareDocs(t *testing.T, dir, page string, p *process.DevProcess) string {
 	t.Helper()
 	if page == "README.md" {

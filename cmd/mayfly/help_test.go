@@ -13,14 +13,14 @@ import (
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 )
 
-// Every command and flag with its text, to be read as a whole when it changes.
+// Every command and flag with its help text, in one golden file that shows each change in context.
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	var visit func(cmd *cobra.Command)
 	visit = func(cmd *cobra.Command) {
 		path := strings.Fields(cmd.CommandPath())[1:]
-		if len(path) > 0 && path[0] == "completion" { // cobra's own
+		if len(path) > 0 && path[0] == "completion" { // added by cobra
 			return
 		}
 		var help bytes.Buffer

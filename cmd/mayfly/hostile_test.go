@@ -31,11 +31,11 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// hostile steers a terminal, looks like another text, and would paint a line of its own.
+// hostile is a text with terminal controls, characters that look like others, and a forged line.
 const hostile = "x\x1b[2J\x1b[H\x1b[32m\r\nPAINTED " +
 	"verified\u009b1m\u202e\u202a\u2067\u200b\u200e\u2028\ufeff\U000e0041\x7fz"
 
-// harmless errs where an output steers a terminal or has a line that somebody else wrote.
+// harmless returns an error if an output contains terminal controls or a forged line.
 func harmless(t *testing.T, what, output string) {
 	t.Helper()
 	for line := range strings.Lines(output) {
@@ -82,8 +82,8 @@ func hostileCertificate(t *testing.T) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// No text from outside reaches a terminal raw: of a server, a certificate, a bundle, a token, a trusted root or a
-// journal, in tables, errors and JSON.
+// No text from outside reaches a terminal unescaped: text of a server, a certificate, a bundle, a token, a trusted root
+// or a journal, in tables, errors and JSON.
 func TestHostileText(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -167,7 +167,7 @@ func TestHostileText(t *testing.T) {
 	}
 }
 
-// hostileJournal writes a line that is a record of an earlier time, and one that is none.
+// hostileJournal writes a line that is a valid record, and a line that is not.
 func hostileJournal(t *testing.T, name string) {
 	t.Helper()
 	r := journal.Record{
@@ -189,7 +189,7 @@ func hostileJournal(t *testing.T, name string) {
 	harmless(t, "records", out.String())
 }
 
-// What a bundle proves is the signer's text, what an error of a server says is the server's.
+// Text that a bundle proves is chosen by the signer, and the text of an error by the server.
 func TestHostileValues(t *testing.T) {
 	t.Parallel()
 	b, _ := pem.Decode(hostileCertificate(t))

@@ -25,8 +25,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// F11 // G4 // G5: reloads with another key, then SIGTERM under load. Whatever certificate a client holds is in the journal as
-// issued, every signature is accounted for, and the journal is whole and says that the stop was in order.
+// F11 // G4 // G5: reloads with another key, then SIGTERM under load. Every certificate that a client received is in
+// the journal as issued, every signature is accounted for, and the journal is intact and records an orderly stop.
 func TestJournalUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -51,7 +51,7 @@ func TestJournalUnderLoad(t *testing.T) {
 			for n := i; ; n += 8 {
 				out, err := c.CreateSigningCertificate(t.Context(), requests[n%len(requests)].Proto)
 				if err != nil {
-					return // the server has gone
+					return // the server has stopped
 				}
 				block, _ := pem.Decode([]byte(out.GetSignedCertificateEmbeddedSct().GetChain().GetCertificates()[0]))
 				sum := sha256.Sum256(block.Bytes)
@@ -100,7 +100,7 @@ func TestJournalUnderLoad(t *testing.T) {
 	}
 }
 
-// G4: a journal that cannot be opened is no start, and says what to do.
+// G4: a journal that cannot be opened prevents the start, and the error says what to do.
 func TestJournalRefusesStart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -114,7 +114,8 @@ func TestJournalRefusesStart(t *testing.T) {
 	if err := os.Truncate(path, 100); err != nil {
 		t.Fatal(err)
 	}
-	// A process of its own: the storage library logs through a global that a start sets, while logs of other tests write.
+	// This test needs a process of its own: the storage library logs through a global that each start sets, while the
+	// logs of other tests write.
 	again := exec.CommandContext(t.Context(), "mayfly", "serve", "--config", filepath.Join(s.Dir, "mayfly.yaml"))
 	out, err := again.CombinedOutput()
 	if again.ProcessState.ExitCode() != cli.ExitUsage {

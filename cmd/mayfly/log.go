@@ -33,7 +33,7 @@ func newLog() *cobra.Command {
 	return cmd
 }
 
-// logFlags say which logs are meant.
+// logFlags select the logs.
 type logFlags struct {
 	config, dir, publicKey, origin string
 	json                           bool

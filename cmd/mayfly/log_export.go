@@ -108,7 +108,7 @@ func (f *logExportFlags) run(ctx context.Context, args []string, std cli.Streams
 	buffered := bufio.NewWriterSize(w, 1<<16)
 	p := terminal.NewProgress(std.Err)
 	if f.out == "" {
-		p = nil // the line would be among the entries
+		p = nil // the line would appear among the entries
 	}
 	defer p.Clear()
 	for _, t := range targets {

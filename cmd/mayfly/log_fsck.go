@@ -53,7 +53,7 @@ type fsckReport struct {
 	Origin       string            `json:"origin"`
 	Entries      uint64            `json:"entries"`
 	Checkpoint   time.Time         `json:"checkpoint,omitzero"`
-	Cosignatures []string          `json:"cosignatures,omitempty"` // by whom; they are not verified
+	Cosignatures []string          `json:"cosignatures,omitempty"` // names of cosigners, not verified
 	Findings     []monitor.Finding `json:"findings"`
 }
 

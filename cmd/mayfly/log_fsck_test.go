@@ -9,7 +9,7 @@ import (
 	"github.com/mayfly-ca/mayfly/monitor"
 )
 
-// "log fsck" exits 3 for any number of faults, one included.
+// "log fsck" exits with status 3 for any number of findings.
 func TestFsckExit(t *testing.T) {
 	t.Parallel()
 	for n, want := range []int{0, cli.ExitFound, cli.ExitFound} {

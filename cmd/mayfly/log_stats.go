@@ -123,14 +123,14 @@ func diskUsage(dir string) (*diskStats, error) {
 			return nil
 		case err != nil:
 			return err
-		case entry.IsDir() && path == filepath.Join(dir, "shards"): // they are logs of their own
+		case entry.IsDir() && path == filepath.Join(dir, "shards"): // these are separate logs
 			return filepath.SkipDir
 		case !entry.Type().IsRegular():
 			return nil
 		}
 		st, err := entry.Info()
 		if err != nil {
-			return nil //nolint:nilerr // gone
+			return nil //nolint:nilerr // removed meanwhile
 		}
 		d.Bytes += st.Size()
 		d.Files++

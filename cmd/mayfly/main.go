@@ -56,7 +56,7 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// runs turns a body into cobra's form and gives its errors their exit status: 2 to those of a configuration.
+// runs converts an action to cobra's form and gives its errors their exit status: 2 to those of a configuration.
 func runs(body cli.Action) func(*cobra.Command, []string) error {
 	return cli.Perform(func(cmd *cobra.Command, args []string) error {
 		err := body(cmd, args)

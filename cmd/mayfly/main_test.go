@@ -14,7 +14,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
-// The scripts run this very test binary as "mayfly".
+// The scripts run this test binary as "mayfly".
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"mayfly": main})
 }
@@ -41,8 +41,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// cmdDev starts "mayfly dev" on free ports with the given further flags, and sets URL, GRPC, ISSUER and ADMIN. When the script
-// ends the process is interrupted; it must stop in order and in time.
+// cmdDev starts "mayfly dev" on free ports with the given further flags, and sets URL, GRPC, ISSUER and ADMIN. When the
+// script ends the process is interrupted, and must end in time with status 0.
 func cmdDev(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		ts.Fatalf("usage: dev [FLAG...]")
@@ -67,13 +67,13 @@ func cmdOccupy(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], l.Addr().String())
 }
 
-// cmdEventually runs mayfly until what it prints matches, at most ten seconds: eventually PATTERN ARG...
+// cmdEventually runs mayfly until its output matches, at most ten seconds: eventually PATTERN ARG...
 func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: eventually PATTERN ARG...")
 	}
 	want := regexp.MustCompile(args[0])
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) { // another process: there is nothing to wait on
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) { // poll
 		err := ts.Exec("mayfly", args[1:]...)
 		out := ts.ReadFile("stdout")
 		if err == nil && want.MatchString(out) {
@@ -85,14 +85,14 @@ func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdStatus runs mayfly and compares its exit status, which testscript's exec does not tell: status CODE ARG...
+// cmdStatus runs mayfly and compares its exit status, which testscript's exec does not do: status CODE ARG...
 func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: status CODE ARG...")
 	}
 	err := ts.Exec("mayfly", args[1:]...)
 	got := 0
-	if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // testscript returns it bare
+	if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // testscript returns this error unwrapped
 		got = exit.ExitCode()
 	} else if err != nil {
 		ts.Fatalf("%v", err)

@@ -40,14 +40,15 @@ func startableIn(t *testing.T, text string) string {
 	return dir
 }
 
-// G2: what stops a start stops a check, which names the setting's place and the file, and changes nothing on disk.
+// G2: a problem that prevents a start is reported by the check, which names the place of the setting and the file, and
+// changes nothing on disk.
 func TestCheckFindsWhatStopsAStart(t *testing.T) {
 	t.Parallel()
 	with := func(old, text string) string { return strings.Replace(startable, old, text, 1) }
 	logs := with("  embedded: {dir: log, origin: mayfly.test/ct}", "  logs:\n    - {name: a, url: \"https://ct.example.com/a\", public_key: KEY}")
 	for name, row := range map[string]struct {
 		text string
-		make string // a file that is made beforehand
+		make string // a file that exists before
 		want string
 	}{
 		"good":                    {startable, "", ""},
@@ -91,7 +92,7 @@ func TestCheckFindsWhatStopsAStart(t *testing.T) {
 			}
 			cmd := exec.CommandContext(t.Context(), "mayfly", "serve", "--config", "mayfly.yaml")
 			cmd.Dir = dir
-			start, _ := cmd.CombinedOutput() // its status is what counts
+			start, _ := cmd.CombinedOutput() // the exit status is what the test checks
 			if err == nil || cmd.ProcessState.ExitCode() != cli.ExitUsage ||
 				!strings.HasPrefix(string(start), row.want) {
 				t.Errorf("check: %v; start: %s", err, start)
@@ -104,7 +105,7 @@ func TestCheckFindsWhatStopsAStart(t *testing.T) {
 	}
 }
 
-// G2: a check beside a CA that writes its journal, closes segments of it and logs finds nothing wrong.
+// G2: a check finds no problem beside a running CA that writes and rotates its journal and writes its log.
 func TestCheckBesideACA(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -127,7 +128,8 @@ func TestCheckBesideACA(t *testing.T) {
 	}
 }
 
-// G3: what only a restart can change stays as it is, and the log says so with the setting's place, "config diff" beforehand.
+// G3: settings that need a restart keep their values in a reload. The log says so with the place of the setting, as
+// does "config diff" before the reload.
 func TestReloadWaitsForRestart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -157,7 +159,7 @@ func TestReloadWaitsForRestart(t *testing.T) {
 	}
 	cmd := exec.CommandContext(t.Context(), "mayfly", "config", "diff", "old.yaml", "mayfly.yaml")
 	cmd.Dir = s.Dir
-	out, _ := cmd.CombinedOutput() // it differs
+	out, _ := cmd.CombinedOutput() // the exit status says that the files differ
 	if strings.Count(string(out), "(restart to apply it)") != 2 {
 		t.Errorf("config diff: %s", out)
 	}

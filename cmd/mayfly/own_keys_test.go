@@ -21,9 +21,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
-// A12: nobody gets a certificate for a key of the authority: the keys of its chain, of a chain that it names as
-// trusted, of its logs and of the log in its process. A key is refused before its proof is looked at, so that the test
-// needs no private key.
+// A12: no certificate is issued for a key of the CA: the keys of its chain, of a chain that it names as trusted, of its
+// logs and of the embedded log. A key is refused before its proof is verified, so that the test needs no private key.
 func TestOwnKeysAreRefused(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})

@@ -22,7 +22,8 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// C2 // G3: a hundred reloads in a second cost no request. A broken file changes nothing, and says where it is broken.
+// C2 // G3: a hundred reloads in a second fail no request. An invalid file changes nothing, and the error gives the
+// place.
 func TestReloadUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -60,9 +61,9 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != before })
 	s.Replace(t, "identity.yaml", identity(1000, ""))
-	last := s.Digest(t, identity(1000, "")) // an earlier reload may still be under way
+	last := s.Digest(t, identity(1000, "")) // an earlier reload may still run
 	s.Until(t, "reloaded because the file changed", func() bool { _, d := s.Generation(t); return d == last })
-	number, good := s.Generation(t) // a reload that was asked for may still count it up
+	number, good := s.Generation(t) // an earlier reload may still increase the count
 	if number == first || done.Load() == 0 {
 		t.Errorf("generation %s after %s, %d requests", number, first, done.Load())
 	}
@@ -82,17 +83,18 @@ func TestReloadUnderLoad(t *testing.T) {
 		t.Error(s.Logs)
 	}
 
-	s.Replace(t, "identity.yaml", identity(2, ", policy: {rules: [{name: nobody, deny: 'true'}]}"))
+	s.Replace(t, "identity.yaml", identity(2, ", policy: {rules: [{name: deny-all, deny: 'true'}]}"))
 	s.Hangup(t)
 	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != good })
 	call, release := s.Caller(t, true)
 	defer release()
-	if err := call(requests[0]); err == nil || !strings.Contains(err.Error(), "status 403") || !strings.Contains(err.Error(), `"rule":"nobody"`) {
+	if err := call(requests[0]); err == nil || !strings.Contains(err.Error(), "status 403") || !strings.Contains(err.Error(), `"rule":"deny-all"`) {
 		t.Errorf("the new policy is not in force: %v", err)
 	}
 }
 
-// C6: a chain is replaced as a pair with its key, never by half; requests on their way still reach the embedded log.
+// C6: a chain is replaced together with its key, never one without the other. Requests in flight still reach the
+// embedded log.
 func TestReloadChain(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -132,8 +134,8 @@ func TestReloadChain(t *testing.T) {
 	}
 }
 
-// C4: the trust bundle has the chains that the configuration names: a replaced one stays while ca.trust lists it, and a
-// chain whose key was stolen is out with the reload that replaces it.
+// C4: the trust bundle has the chains that the configuration names: a former chain stays while ca.trust lists it, and a
+// chain with a compromised key is removed by the reload that replaces it.
 func TestReplacedChain(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -169,7 +171,7 @@ func TestReplacedChain(t *testing.T) {
 	}
 }
 
-// G3: a file that a refused configuration names is watched too: its correction is a reload.
+// G3: a file that a refused configuration names is watched too, so that its correction causes a reload.
 func TestReloadCorrected(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -187,7 +189,7 @@ func TestReloadCorrected(t *testing.T) {
 	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != before })
 }
 
-// G2: what stops the start stops the check, before a socket opens.
+// G2: a problem that prevents a start is reported by the check, before a socket is opened.
 func TestCheckIsStart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -224,7 +226,7 @@ func TestCheckIsStart(t *testing.T) {
 	}
 }
 
-// The older API goes and comes back with the configuration.
+// The older API is removed and restored by the configuration.
 func TestReloadV1(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -246,7 +248,7 @@ func TestReloadV1(t *testing.T) {
 	s.Until(t, "v1 on", func() bool { code, _ := status(); return code == http.StatusOK })
 }
 
-// B4 // G3: a reload is held against the published trusted root, too.
+// B4 // G3: a reload is compared with the published trusted root, too.
 func TestReloadUnpublished(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -264,11 +266,11 @@ func TestReloadUnpublished(t *testing.T) {
 		t.Fatal(err, out)
 	}
 	root := s.Read(t, "trust/trusted_root.json")
-	s.Replace(t, "root.json", root) // it is watched, like every file that is named
+	s.Replace(t, "root.json", root) // it is watched, like every file that the configuration names
 	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != before })
 }
 
-// rootWithoutLogs is a trusted root that believes a CA and no log.
+// rootWithoutLogs is a trusted root with a CA and no log.
 func rootWithoutLogs(t *testing.T, p *pki.PKI) []byte {
 	t.Helper()
 	root, err := trust.Material{Authorities: []trust.Authority{{

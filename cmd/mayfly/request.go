@@ -35,8 +35,8 @@ const passwordEnv = "MAYFLY_KEY_PASSWORD"
 
 type requestFlags struct {
 	url, trustedRoot, key, out, keyOut string
-	identity                           string // --identity: what the certificate must name; "" is what the token says
-	csr                                string // "" none, "-" made here from the key, else a file
+	identity                           string // --identity: what the certificate must name; "": as the token
+	csr                                string // "" none, "-" a CSR made here, else a file
 	grpc, insecure, asJSON             bool
 	timeout                            time.Duration
 	signIn                             signIn
@@ -160,7 +160,7 @@ func (f *requestFlags) run(ctx context.Context, std cli.Streams) error {
 	return f.show(std.Out, cert)
 }
 
-// expected says how to name the expected identity where the one in the certificate is not that of the token.
+// expected returns advice to name the expected identity, if the one in the certificate is not that of the token.
 func (f *requestFlags) expected(err error) string {
 	if !errors.Is(err, client.ErrOtherIdentity) {
 		return ""
@@ -169,7 +169,7 @@ func (f *requestFlags) expected(err error) string {
 		"of what the token says"
 }
 
-// request prepares key and proof. fresh is the key that was made here, nil if the caller brought one.
+// request prepares key and proof. fresh is the key that was made here, or nil if the caller provides one.
 func (f *requestFlags) request() (req client.Request, fresh *ecdsa.PrivateKey, err error) {
 	if f.csr != "" && f.csr != "-" {
 		data, err := input.Read(nil, f.csr)
@@ -204,7 +204,7 @@ func (f *requestFlags) request() (req client.Request, fresh *ecdsa.PrivateKey, e
 	return req, fresh, nil
 }
 
-// write puts the chain and a fresh key into their files. Nothing was written before the answer was verified.
+// write writes the chain and a new key to their files. Nothing is written before the answer has been verified.
 func (f *requestFlags) write(std cli.Streams, cert *client.Certificate, fresh *ecdsa.PrivateKey) error {
 	if f.out == "" {
 		if fresh != nil && f.keyOut == "" {
@@ -272,7 +272,7 @@ func readTrustedRoot(name string) (trust.Material, error) {
 	return m, nil
 }
 
-// warnSkipped says which entries of a trusted root were not understood.
+// warnSkipped names the entries of a trusted root that were skipped.
 func warnSkipped(w io.Writer, name string, skipped []string) {
 	for _, s := range skipped {
 		fmt.Fprintln(w,

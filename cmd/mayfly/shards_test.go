@@ -18,7 +18,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
-// A rotation costs no request, needs no restart, and does not wait for a configuration file that somebody is about to mend.
+// A rotation fails no request, needs no restart, and does not wait for the correction of an invalid configuration file.
 func TestRotateUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -73,7 +73,8 @@ func TestRotateUnderLoad(t *testing.T) {
 	}
 }
 
-// A disk that fails is a 503 with the reason LOG_UNAVAILABLE and an end of readiness, and when it works again so does the CA, by itself.
+// While the disk fails, requests get 503 with the reason LOG_UNAVAILABLE and readiness ends. When the disk works again,
+// the CA recovers without help.
 func TestLogStorageFails(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -84,7 +85,7 @@ func TestLogStorageFails(t *testing.T) {
 	mayfly := func(args ...string) string {
 		cmd := exec.CommandContext(t.Context(), "mayfly", args...)
 		cmd.Dir = dir
-		out, _ := cmd.CombinedOutput() // its text is what is looked at
+		out, _ := cmd.CombinedOutput() // the test checks the text
 		return string(out)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "token"), []byte(mayfly("dev", "token", "--email", "alice@example.com")), 0o600); err != nil {
@@ -105,9 +106,9 @@ func TestLogStorageFails(t *testing.T) {
 	if out := request(); !strings.Contains(out, "LOG_UNAVAILABLE") {
 		t.Errorf("the answer is %s", out)
 	}
-	// it is asked once a second
+	// readiness is sampled once a second
 	process.Poll(t, "not ready", func() bool { status, _ := ready(); return status == http.StatusServiceUnavailable })
-	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) { // while it is tried
+	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if status, page := ready(); status != http.StatusServiceUnavailable || !strings.Contains(page, "the storage failed at") {
 			t.Fatalf("readiness: %d %s", status, page)
 		}

@@ -16,10 +16,10 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 )
 
-// tokenEnv is where Sigstore clients look for an ID token.
+// tokenEnv is the environment variable in which Sigstore clients look for an ID token.
 const tokenEnv = "SIGSTORE_ID_TOKEN"
 
-// signIn says where an ID token comes from.
+// signIn selects the source of an ID token.
 type signIn struct {
 	file     string // --token-file; "-" is standard input
 	issuer   string // --issuer, for the interactive sign-in
@@ -60,7 +60,7 @@ func readToken(stdin io.Reader, name string) (string, error) {
 	return t, nil
 }
 
-// isPiped reports whether somebody feeds standard input: a pipe or a file, not a terminal and not the null device.
+// isPiped reports whether standard input is a pipe or a file, not a terminal or the null device.
 func isPiped(in io.Reader) bool {
 	f, ok := in.(*os.File)
 	if !ok {
@@ -70,7 +70,7 @@ func isPiped(in io.Reader) bool {
 	return err == nil && (info.Mode()&os.ModeNamedPipe != 0 || info.Mode().IsRegular())
 }
 
-// provider picks the issuer to sign in at: the one that was asked for, or the first e-mail issuer that the CA accepts.
+// provider selects the issuer to sign in at: the requested one, or the first e-mail issuer that the CA accepts.
 func (s signIn) provider(ctx context.Context, c *client.Client) (string, error) {
 	if s.issuer != "" {
 		return s.issuer, nil

@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/site"
 )
 
-// "config check" refuses what cannot issue now, and warns of what ends within 30 days; a start says the same (G2).
+// "config check" refuses what cannot issue now, and warns of what expires within 30 days. A start does the same (G2).
 func TestCheckOfTimes(t *testing.T) {
 	t.Parallel()
 	day := func(days float64) string {
@@ -22,9 +22,9 @@ func TestCheckOfTimes(t *testing.T) {
 	quoted := func(key string, days float64) string { return ", " + key + `: "` + day(days) + `"` }
 	for _, row := range []struct {
 		name, ct string
-		chain    time.Duration // until its end; 0 is years
+		chain    time.Duration // until the expiry; 0 means years
 		exit     int
-		want     string // in what is printed; "" is no warning
+		want     string // part of the output; "" means no warning
 	}{
 		{"all is well", "  logs:\n    - {%0}\n", 0, 0, ""},
 		{"the only log is over", "  logs:\n    - {%0" + quoted("not_after", -1) + "}\n", 0, 2, "ct.logs.0.not_after"},
@@ -78,7 +78,7 @@ func TestCheckOfTimes(t *testing.T) {
 	}
 }
 
-// exitAndText is the exit status of a command and all that it printed.
+// exitAndText returns the exit status of a command and its output.
 func exitAndText(out string, err error) (int, string) {
 	var exit *exec.ExitError
 	switch {

@@ -31,7 +31,8 @@ func newTrust() *cobra.Command {
 	return cmd
 }
 
-// exportFlags say what the configuration does not know: how clients reach the CA, and whose services they use besides.
+// exportFlags are the settings that the configuration does not have: how clients reach the CA, and which other services
+// they use.
 type exportFlags struct {
 	config, out, url, issuer, operator string
 	tsa, tsaChain                      string

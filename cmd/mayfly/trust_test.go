@@ -19,8 +19,8 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// The trusted root ended the authority a day ago, as one does when its key was stolen: a fresh certificate of it is
-// refused.
+// The validity period of the authority in the trusted root ended a day ago, as after a key compromise: a new
+// certificate of the authority is refused.
 func TestEndedAuthority(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -51,8 +51,8 @@ func TestEndedAuthority(t *testing.T) {
 	}
 }
 
-// An entry of a trusted root that is not understood is left out with a warning; the RSA key of Sigstore's staging root
-// is understood.
+// An entry of a trusted root whose key type is unknown is skipped with a warning. The RSA key of Sigstore's staging
+// root is supported.
 func TestPublishedRootOfAnotherProducer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -10,13 +10,13 @@ import (
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 )
 
-// wireCase is one request. ${name} in header and body stands for a value that is made for the run.
+// wireCase is one request. ${name} in header and body is replaced by a value that is made for the run.
 type wireCase struct {
 	name    string
-	method  string // of HTTP; "" is gRPC
+	method  string // of HTTP; "" means gRPC
 	path    string
-	header  []string // names and values
-	body    string   // over gRPC the JSON of message, or bytes as they are without one
+	header  []string // alternating names and values
+	body    string   // over gRPC the JSON of message, or raw bytes if there is no message
 	message proto.Message
 	answer  proto.Message
 }
@@ -36,10 +36,10 @@ const (
 
 var bearerToken = []string{"Authorization", "Bearer ${token}"}
 
-// withoutToken is a request of the current API whose token is elsewhere.
+// withoutToken is a request of the current API without a token in its usual place.
 const withoutToken = `{"publicKeyRequest":{"publicKey":{"algorithm":"ECDSA","content":"${pem}"},"proofOfPossession":"${proof}"}}`
 
-// v2Tokens are good requests but for what they say of who asks.
+// v2Tokens are requests that are valid except for their tokens.
 func v2Tokens() []wireCase {
 	post := func(name, body string, header ...string) wireCase {
 		return wireCase{name: "v2 " + name, method: "POST", path: signV2, header: header, body: body}
@@ -63,7 +63,7 @@ func v2Tokens() []wireCase {
 		"audience": "another audience", "audiences": "one of two audiences", "expired": "an expired token", "early": "a token of the future", "issuer": "an unknown issuer",
 		"no-email": "no e-mail claim", "unverified": "an unverified address", "true-text": "email_verified as a text", "bad-email": "an address without a domain",
 		"number-email": "a number for an address", "umlaut": "an address in Unicode", "no-sub": "no subject", "cut": "no signature", "changed": "a changed signature",
-		"stranger": "a key that the issuer does not have", "hmac": "a symmetric signature",
+		"unknown-key": "a key that the issuer does not have", "hmac": "a symmetric signature",
 	} {
 		all = append(all, post(about, withoutToken, "Authorization", "Bearer ${token-"+name+"}"))
 	}
@@ -71,7 +71,7 @@ func v2Tokens() []wireCase {
 	return all
 }
 
-// v2Keys are kinds of key and of proof.
+// v2Keys are types of keys and of proofs.
 func v2Keys() []wireCase {
 	post := func(name, content, proof string) wireCase {
 		return wireCase{name: "v2 key " + name, method: "POST", path: signV2, body: v2Key(content, proof)}
@@ -127,7 +127,7 @@ func v2Requests() []wireCase {
 	}
 }
 
-// v2JSON is about what the JSON mapping forgives and what it does not.
+// v2JSON are deviations from the JSON mapping, accepted and refused.
 func v2JSON() []wireCase {
 	post := func(name, body string, header ...string) wireCase {
 		return wireCase{name: "v2 JSON " + name, method: "POST", path: signV2, header: append(header, bearerToken...), body: body}
@@ -167,7 +167,7 @@ func v2JSON() []wireCase {
 	}
 }
 
-// v2Shapes is about sizes, time and headers.
+// v2Shapes are sizes, encodings and headers.
 func v2Shapes() []wireCase {
 	post := func(name, body string, header ...string) wireCase {
 		return wireCase{name: "v2 " + name, method: "POST", path: signV2, header: append(header, bearerToken...), body: body}
@@ -183,7 +183,7 @@ func v2Shapes() []wireCase {
 	}
 }
 
-// v2Proofs is about the order of the checks: the token is looked at before the key.
+// v2Proofs are about the order of the checks: the token is verified before the key.
 func v2Proofs() []wireCase {
 	post := func(name, body string) wireCase {
 		return wireCase{name: "v2 order: " + name, method: "POST", path: signV2, body: body}

@@ -39,15 +39,16 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// the codec of a call that is none of ours
+// the codec of a call without a generated type
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// goldenWire holds each request of the table with the answer of mayfly, and that of Fulcio where the two differ. What varies
-// from run to run is masked; JSON is sorted and indented, as its white space says nothing.
+// goldenWire has each request of the table with the answer of mayfly, and that of Fulcio where the two differ. Values
+// that vary from run to run are masked. JSON is sorted and indented, because white space has no meaning.
 const goldenWire = "testdata/wire.golden"
 
-// fulcioEnv names a Fulcio binary; the end-to-end tests set it. Its answers are then held against the same golden file.
+// fulcioEnv is the environment variable with the path of a Fulcio binary, which the end-to-end tests set. Its answers
+// are then compared with the same golden file.
 const fulcioEnv = "MAYFLY_TEST_FULCIO"
 
 // TestWire sends every request of the table to the real binary, over REST and gRPC. // H1 // H2 // H3 // H4 // H5 // H6 // H9 // H10 // F7
@@ -77,7 +78,8 @@ func TestWire(t *testing.T) {
 	}
 }
 
-// TestNoCanary sends the same requests to a CA that knows more than its callers should read. // F6 // C8
+// TestNoCanary sends the same requests to a CA whose configuration has secrets, and searches the answers for them. //
+// F6 // C8
 func TestNoCanary(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -100,15 +102,15 @@ func TestNoCanary(t *testing.T) {
 	}
 }
 
-// comparison is what Fulcio is held against.
+// comparison is the result of comparing Fulcio with mayfly.
 type comparison struct {
 	got    map[string]string
 	golden map[string]wireEntry
 	server wireServer
 }
 
-// compareFulcio sends the same requests to Fulcio. Its answer is mayfly's without what Fulcio has not, or the one that the
-// golden file holds beside it.
+// compareFulcio sends the same requests to Fulcio. Its answer must be mayfly's without the additions, or the one that
+// the golden file has for Fulcio.
 func (w *wire) compareFulcio(t *testing.T, c comparison) map[string]wireEntry {
 	t.Helper()
 	f := *w
@@ -128,7 +130,7 @@ func (w *wire) compareFulcio(t *testing.T, c comparison) map[string]wireEntry {
 	return out
 }
 
-// additions are what mayfly answers and Fulcio does not, everywhere; docs/compatibility.md lists them.
+// additions are the members that mayfly's answers have and Fulcio's do not; docs/compatibility.md lists them.
 var additions = regexp.MustCompile(`(?m)^(Deprecation|Link|X-Request-Id|Access-Control-Expose-Headers|Mayfly-[A-Za-z-]+|x-request-id|mayfly-[a-z-]+): .*\n`)
 
 var details = regexp.MustCompile(`(?s)"details": \[.*\],\n`)
@@ -138,17 +140,17 @@ func fulcioView(answer string) string {
 	return strings.TrimRight(details.ReplaceAllString(answer, "\"details\": [],\n"), "\n")
 }
 
-// wireServer is where a server listens.
+// wireServer has the addresses of a server.
 type wireServer struct{ rest, grpc string }
 
-// wire talks to one server.
+// wire sends requests to one server.
 type wire struct {
 	server wireServer
 	values map[string]func() string
 	issuer string
 }
 
-// settled waits until the keys of the provider are there, so that the first request is like the second.
+// settled waits until the provider's keys are loaded, so that the first request gets the same treatment as the others.
 func (w *wire) settled(t *testing.T) {
 	t.Helper()
 	health := slices.IndexFunc(wireTable(), func(c wireCase) bool { return c.name == "gRPC health" })
@@ -241,7 +243,7 @@ func (w *wire) call(t *testing.T, c wireCase) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // nothing is under way
+	defer conn.Close() //nolint:errcheck // no request is in progress
 	in := []byte(w.expand(t, c.body))
 	if c.message != nil {
 		message := proto.Clone(c.message)
@@ -287,7 +289,7 @@ func (w *wire) call(t *testing.T, c wireCase) string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
-// rawCodec passes bytes: a message that no generated type could make can be sent.
+// rawCodec passes bytes through, so that messages can be sent that no generated type could make.
 type rawCodec struct{}
 
 var _ encoding.Codec = rawCodec{}
@@ -301,7 +303,7 @@ func (rawCodec) Unmarshal(data []byte, v any) error {
 	return nil
 }
 
-// normal sorts and indents JSON; anything else stays as it is.
+// normal sorts and indents JSON, and returns any other text unchanged.
 func normal(body []byte) string {
 	var v any
 	d := json.NewDecoder(bytes.NewReader(body))
@@ -331,7 +333,7 @@ var (
 	spaces    = regexp.MustCompile(`proto:[\s\x{00a0}]+`) // the library varies it from build to build
 )
 
-// mask takes out what varies: certificates become what they say.
+// mask replaces values that vary. A certificate is replaced by its description.
 func (w *wire) mask(s string) string {
 	s = pemBlock.ReplaceAllStringFunc(s, describePEM)
 	s = requestID.ReplaceAllString(s, `"request_id": "<id>"`)
@@ -401,13 +403,13 @@ func shortened(s string) string {
 	return s
 }
 
-// fulcioSetup says how to run Fulcio.
+// fulcioSetup has the arguments of Fulcio.
 type fulcioSetup struct {
 	path, issuer string
 	pki          *pki.PKI
 }
 
-// startFulcio runs a Fulcio with the chain and the issuer of the mayfly under test, and a log of its own.
+// startFulcio runs a Fulcio with the chain and the issuer of the mayfly under test, and its own log.
 func startFulcio(t *testing.T, set fulcioSetup) wireServer {
 	t.Helper()
 	dir := t.TempDir()
@@ -449,7 +451,7 @@ func startFulcio(t *testing.T, set fulcioSetup) wireServer {
 	}
 }
 
-// v2Key is a request of the current API with a key.
+// v2Key is a request of the current API with the given key.
 func v2Key(content, proof string) string {
 	return `{"credentials":{"oidcIdentityToken":"${token}"},"publicKeyRequest":{"publicKey":{"algorithm":"ECDSA","content":"` + content + `"},"proofOfPossession":"` + proof + `"}}`
 }

@@ -1,7 +1,7 @@
 // Package durable writes files that survive a crash.
 //
-// A file is written beside its final name, synced, renamed or linked, and its directory is synced: a reader, or a machine
-// that lost its power, meets the old content or the new one, whole.
+// A file is written beside its final name, synced, renamed or linked, and its directory is synced. Readers therefore see
+// either the old content or the new one, in full, also after a power failure.
 package durable
 
 import (
@@ -26,8 +26,8 @@ func WriteFile(name string, data []byte, mode fs.FileMode) (err error) {
 	return SyncDir(filepath.Dir(name))
 }
 
-// CreateFile makes the file name, which must not exist: it replaces nothing, and of two callers one fails. Its error is
-// then an [fs.ErrExist]. When CreateFile returns without an error, content and name are on disk.
+// CreateFile creates the file name, which must not exist: it replaces nothing, and of two callers one fails. The error
+// is then an [fs.ErrExist]. When CreateFile returns without an error, content and name are on disk.
 func CreateFile(name string, data []byte, mode fs.FileMode) error {
 	beside, err := writeBeside(name, data, mode)
 	if err != nil {
@@ -44,7 +44,8 @@ func CreateFile(name string, data []byte, mode fs.FileMode) error {
 	return SyncDir(filepath.Dir(name))
 }
 
-// createInPlace makes a file that is whole only when it returns. A file that it could not complete is removed.
+// createInPlace creates a file that is complete only when the function returns. A file that it could not complete is
+// removed.
 func createInPlace(name string, data []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
@@ -70,7 +71,8 @@ func writeBeside(name string, data []byte, mode fs.FileMode) (string, error) {
 	return f.Name(), nil
 }
 
-// SyncDir returns when the names in the directory are on disk: what was made, renamed or removed in it stays so.
+// SyncDir returns when the entries of the directory are on disk: created, renamed and removed files stay so after a
+// power failure.
 func SyncDir(dir string) error {
 	d, err := os.Open(filepath.Clean(dir))
 	if err != nil {

@@ -36,8 +36,8 @@ func IsLoopbackRequest(hostport string) bool {
 	return IsLoopback(host) || strings.HasSuffix(strings.ToLower(strings.TrimSuffix(host, ".")), ".localhost")
 }
 
-// IsConfidential reports whether what is sent to u can be read by no other machine: u is https, or http to a loopback
-// host ([IsLoopback]).
+// IsConfidential reports whether no other machine can read what is sent to u: u is https, or http to a loopback host
+// ([IsLoopback]).
 func IsConfidential(u *url.URL) bool {
 	switch u.Scheme {
 	case "https":

@@ -135,7 +135,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // Limits of decompression: an answer of more than freeInflation bytes may be at most maxInflation times as long as its
-// compressed form. Hashes, keys and certificates, which is what mayfly reads, compress far less than that.
+// compressed form. The data that mayfly reads (hashes, keys and certificates) compresses far less than that.
 const (
 	maxInflation  = 16
 	freeInflation = 64 << 10

@@ -22,12 +22,12 @@ var units = []struct {
 	{time.Nanosecond, "nanosecond"},
 }
 
-// Duration writes d with its largest unit and, where that is not all, the next one: "19 days 23 hours", "90 days", "1
-// minute 30 seconds". What is left below the second unit is cut off, and so is anything below a second where there are
-// seconds. A negative duration has a minus sign.
+// Duration writes d with its largest unit and, if there is a remainder, the next one: "19 days 23 hours", "90 days", "1
+// minute 30 seconds". A remainder below the second unit is cut off, and so is a fraction of a second from one second
+// on. A negative duration has a minus sign.
 func Duration(d time.Duration) string {
 	if d < 0 {
-		if d == -d { // the smallest of all
+		if d == -d { // the smallest int64 has no positive counterpart
 			d++
 		}
 		return "-" + Duration(-d)

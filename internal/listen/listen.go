@@ -1,4 +1,4 @@
-// Package listen opens TCP listeners. An error says in words why an address cannot be listened on, and what to do.
+// Package listen opens TCP listeners. An error says why the address cannot be used, and what to do.
 package listen
 
 import (
@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// Error is an address that cannot be listened on.
+// Error is an address on which a listener cannot be opened.
 type Error struct {
 	Address string
 	err     error
@@ -15,14 +15,14 @@ type Error struct {
 
 // Open listens on HOST:PORT. Its error is an [*Error].
 func Open(address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address) //nolint:noctx // it does not wait
+	l, err := net.Listen("tcp", address) //nolint:noctx // returns at once
 	if err != nil {
 		return nil, &Error{address, err}
 	}
 	return l, nil
 }
 
-// Error says why.
+// Error returns the address and the cause.
 func (e *Error) Error() string {
 	var dns *net.DNSError
 	switch {
@@ -41,7 +41,7 @@ func (e *Error) Error() string {
 // Unwrap returns the error of the operating system.
 func (e *Error) Unwrap() error { return e.err }
 
-// Fix says what to do.
+// Fix returns what to do.
 func (e *Error) Fix() string {
 	switch {
 	case errors.Is(e.err, syscall.EADDRINUSE):

@@ -6,7 +6,8 @@ import (
 	"syscall"
 )
 
-// Of returns the user ID of the owner of a file. known is false where info is nil or the system does not tell.
+// Of returns the user ID of the owner of a file. known is false if info is nil or the system does not provide the
+// owner.
 func Of(info fs.FileInfo) (uid int, known bool) {
 	if info == nil {
 		return -1, false

@@ -1,12 +1,12 @@
 // Package pemfile reads files in PEM, the textual encoding of RFC 7468, without losing anything.
 //
-// The decoder of the standard library passes over what it cannot read: a file with one damaged character gives fewer
-// blocks, and nobody is told. Here a block that begins is decoded, or it is an error with its line and what to do. Text
-// is allowed before, between and after the blocks, as OpenSSL, PKCS #12 tools and CA bundles write it (RFC 7468 §5.2:
-// subject, issuer, bag attributes, comments), but nothing that looks like a part of a block. A byte-order mark at the
-// beginning of a line is ignored, and lines may end in CR LF.
+// The decoder of the standard library silently skips what it cannot decode: a file with one damaged character gives
+// fewer blocks and no error. Here each BEGIN line either leads to a decoded block, or to an error with its line and a
+// remedy. Text is allowed before, between and after the blocks, as OpenSSL, PKCS #12 tools and CA bundles write it
+// (RFC 7468 §5.2: subject, issuer, bag attributes, comments), but nothing that looks like a part of a block. A
+// byte-order mark at the beginning of a line is ignored, and lines may end in CR LF.
 //
-// No error holds any byte of a body: it may be a private key.
+// No error contains a byte of a body, which may be a private key.
 package pemfile
 
 import (
@@ -33,22 +33,22 @@ import (
 type Block struct {
 	Type    string            // the label, such as "CERTIFICATE"
 	Headers map[string]string // RFC 1421 §4.6 headers of old encrypted keys; usually nil
-	Bytes   []byte            // what the base64 text stands for
+	Bytes   []byte            // the decoded body
 	Line    int               // of the BEGIN line in the file, from 1
-	rest    []byte            // of the file, behind the END line
+	rest    []byte            // offset in the file after the END line
 }
 
-// Error says what is wrong in a file, where, and what to do.
+// Error is an error in a file, with its place and its remedy.
 type Error struct {
 	Line    int // from 1; 0 is the file as a whole
 	Problem string
 	Fix     string
 }
 
-// Error gives place, problem and remedy on one line.
+// Error returns place, problem and remedy on one line.
 func (e *Error) Error() string { return e.What() + "; " + e.Fix }
 
-// What gives place and problem.
+// What returns place and problem.
 func (e *Error) What() string {
 	if e.Line == 0 {
 		return e.Problem
@@ -56,7 +56,7 @@ func (e *Error) What() string {
 	return fmt.Sprintf("line %d: %s", e.Line, e.Problem)
 }
 
-// Remedy is what to do.
+// Remedy returns what to do.
 func (e *Error) Remedy() string { return e.Fix }
 
 const (
@@ -95,7 +95,7 @@ func Decode(data []byte) ([]Block, error) {
 	return blocks, nil
 }
 
-// encoded finds files that are not text in an encoding that extends ASCII.
+// encoded detects files in a text encoding that does not extend ASCII.
 func encoded(data []byte) error {
 	switch {
 	case bytes.HasPrefix(data, []byte("\xff\xfe")), bytes.HasPrefix(data, []byte("\xfe\xff")):
@@ -115,7 +115,7 @@ func encoded(data []byte) error {
 // lines reads a file line by line.
 type lines struct {
 	rest []byte
-	line []byte // without line end, byte-order mark and white space at its end
+	line []byte // without line end, byte-order mark and trailing white space
 	n    int    // its number, from 1
 }
 
@@ -148,7 +148,7 @@ func labelOf(line []byte, start string) (string, bool) {
 	return string(label), true
 }
 
-// text checks a line that is in no block.
+// text checks a line that is outside of all blocks.
 func (l *lines) text() error {
 	begins, ends := bytes.Contains(l.line, []byte(dash+"BEGIN")), bytes.Contains(l.line, []byte(dash+"END"))
 	fail := func(problem, fix string) error { return &Error{Line: l.n, Problem: problem, Fix: fix} }
@@ -173,13 +173,13 @@ func (l *lines) text() error {
 	return nil
 }
 
-// binary says whether line has control characters.
+// binary reports whether line has control characters.
 func binary(line []byte) bool {
 	return bytes.ContainsFunc(line,
 		func(r rune) bool { return r < ' ' && r != '\t' && r != '\r' && r != '\f' || r == 0x7f })
 }
 
-// strayBase64 says whether line is one word of base64, and not a row of "=" below a title.
+// strayBase64 reports whether line is one word of base64, and not a row of "=" below a title.
 func strayBase64(line []byte) bool {
 	body := bytes.TrimRight(line, "=")
 	if len(line)-len(body) > 2 {
@@ -197,7 +197,7 @@ func base64Char(c byte) bool {
 	return c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '+' || c == '/'
 }
 
-// block reads the block whose BEGIN line is the present one.
+// block reads the block whose BEGIN line is the current one.
 func (l *lines) block(label string) (Block, error) {
 	b := Block{Type: label, Line: l.n}
 	what := fmt.Sprintf("the %.40q block that begins on line %d", label, b.Line)
@@ -206,7 +206,7 @@ func (l *lines) block(label string) (Block, error) {
 	}
 	fail := func(problem string) error { return &Error{Line: l.n, Problem: problem, Fix: restore} }
 	body := make([]byte, 0, max(0, bytes.Index(l.rest, []byte(dash))))
-	headers := false // the last line was a header: more of them, or an empty line, must follow
+	headers := false // the last line was a header, so another header or an empty line must follow
 	for l.next() {
 		if bytes.HasPrefix(l.line, []byte(dash)) {
 			other, ok := labelOf(l.line, end)
@@ -243,7 +243,7 @@ func (l *lines) block(label string) (Block, error) {
 	return b, &Error{Line: b.Line, Problem: what + " has no END line: the file is cut off", Fix: restore}
 }
 
-// decode ends a block whose text has been read.
+// decode decodes the text of a block.
 func (l *lines) decode(b Block, body []byte, what string) (Block, error) {
 	b.Bytes = make([]byte, base64.StdEncoding.DecodedLen(len(body)))
 	n, err := base64.StdEncoding.Decode(b.Bytes, body)
@@ -283,7 +283,7 @@ func Only(data []byte, types ...string) (Block, error) {
 	return b, nil
 }
 
-// other is the error for a block of another type than those that are read.
+// other returns the error for a block of another type than the accepted ones.
 func other(b Block, types ...string) error {
 	e := &Error{
 		Line:    b.Line,
@@ -301,8 +301,8 @@ func other(b Block, types ...string) error {
 	return e
 }
 
-// Certificates returns the certificates of data, at least one, in their order. A block of another type, or one that
-// holds no certificate, is an error. Its errors are [*Error] values.
+// Certificates returns the certificates of data, at least one, in their order. A block of another type, or without a
+// certificate, is an error. Its errors are [*Error] values.
 func Certificates(data []byte) ([]*x509.Certificate, error) {
 	blocks, err := Decode(data)
 	if err != nil {
@@ -311,7 +311,7 @@ func Certificates(data []byte) ([]*x509.Certificate, error) {
 	return certificates(blocks)
 }
 
-// noCertificate is err in the words of those who look for certificates.
+// noCertificate changes the text of err for callers that expect certificates.
 func noCertificate(err error) error {
 	var e *Error
 	if errors.As(err, &e) && e.Problem == "no PEM block" {
@@ -343,8 +343,8 @@ func certificates(blocks []Block) ([]*x509.Certificate, error) {
 }
 
 // Roots returns the certificates of a bundle of CA certificates, at least one. Unlike
-// [x509.CertPool.AppendCertsFromPEM] it leaves no certificate out: one that cannot be read is an error. Blocks of other
-// types, such as revocation lists, are passed over. Its errors are [*Error] values.
+// [x509.CertPool.AppendCertsFromPEM] it skips no certificate: one that cannot be read is an error. Blocks of other
+// types, such as revocation lists, are skipped. Its errors are [*Error] values.
 func Roots(data []byte) ([]*x509.Certificate, error) {
 	blocks, err := Decode(data)
 	if err != nil {
@@ -392,7 +392,7 @@ func LoadPool(name string, setting ...string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// maxBundle bounds a file of CA certificates: a distribution's has some 220 kB.
+// maxBundle bounds a file of CA certificates: the bundle of a Linux distribution has about 220 kB.
 const maxBundle = 4 << 20
 
 // KeyPair returns a certificate chain and its private key for TLS, as [tls.X509KeyPair] does. Damage of either file is
@@ -415,7 +415,7 @@ func KeyPair(certificate, key []byte) (tls.Certificate, error) {
 // Read returns the content of a file, as [input.Read] does: a file that is empty or too large is an error.
 func Read(name string) ([]byte, error) { return input.Read(nil, name) }
 
-// LoadKeyPair is [KeyPair] of two files. Its errors name the file that is wrong.
+// LoadKeyPair is [KeyPair] for two files. Its errors name the invalid file.
 func LoadKeyPair(certificate, key string) (tls.Certificate, error) {
 	var content [2][]byte
 	for i, name := range []string{certificate, key} {

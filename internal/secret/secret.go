@@ -10,7 +10,7 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Source is a secret that stands in an environment variable or in a file; exactly one is set.
+// Source is the place of a secret: an environment variable or a file. Exactly one is set.
 type Source struct {
 	// Env is the name of an environment variable.
 	Env string `yaml:"env"`
@@ -31,7 +31,7 @@ func (s *Source) Check() error {
 	return nil
 }
 
-// Read returns the secret; one line end at the end of a file does not belong to it. A nil Source is no secret: nil. Its errors are
+// Read returns the secret, without one trailing line end of a file. For a nil Source it returns nil. Its errors are
 // [fault.Setting] values.
 func (s *Source) Read() ([]byte, error) {
 	if s == nil {

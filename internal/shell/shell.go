@@ -3,7 +3,7 @@ package shell
 
 import "strings"
 
-// Quote returns s as one word of a POSIX shell (IEEE Std 1003.1, section 2.2): as it is where that is safe, else in
+// Quote returns s as one word of a POSIX shell (IEEE Std 1003.1, section 2.2): unchanged if that is safe, otherwise in
 // single quotes.
 func Quote(s string) string {
 	plain := s != "" && strings.IndexFunc(s, func(r rune) bool {

@@ -7,12 +7,13 @@ import (
 	"unicode/utf8"
 )
 
-// Grid is a table with a head, its columns as wide as their widest cell. On a terminal that is narrower, long cells are
-// broken into lines, digests are cut, and if that is not enough columns are left out; elsewhere nothing is.
+// Grid is a table with a head, whose columns are as wide as their widest cells. If the terminal is narrower, long cells
+// are broken into lines and digests are shortened; if that is not enough, columns are omitted. On other outputs nothing
+// is changed.
 type Grid struct {
 	Head []string
 	Rows [][]string
-	// Spare are the heads of columns that people can do without, the first one first.
+	// Spare are the heads of the columns that may be omitted, the first one first.
 	Spare []string
 }
 
@@ -25,20 +26,20 @@ func (g *Grid) Add(cells ...string) {
 	g.Rows = append(g.Rows, row)
 }
 
-// How narrow the cells of a grid become.
+// Limits on how far the cells of a grid are narrowed.
 const (
-	wideCell  = 20 // what is no wider is not broken, as long as there is another way
+	wideCell  = 20 // a narrower cell is not broken, unless there is no other way
 	foldedMin = 16
 	cutMin    = 12
 	leastMin  = 6
-	gridLeft  = 2 // in front of the first column
-	gridGap   = 2 // between two
+	gridLeft  = 2 // before the first column
+	gridGap   = 2 // between two columns
 )
 
-// gridColumn is a column of a grid as it is printed.
+// gridColumn is a printed column of a grid.
 type gridColumn struct {
 	at            int // in head and rows
-	width, narrow int // the widest cell, and how narrow it may become
+	width, narrow int // the width of the widest cell, and the minimum
 	digests       bool
 }
 
@@ -72,7 +73,7 @@ func (g *Grid) Write(w io.Writer, st Style) error {
 	return Flow(w, st, st.Dim("  ("+strings.Join(text, "; ")+"; --json has all)"))
 }
 
-// lines are a row, as many as its highest cell has.
+// lines returns the lines of a row, as many as its highest cell has.
 func lines(row []string, columns []gridColumn, paint func(string) string) string {
 	var b strings.Builder
 	cells := make([][]string, len(columns))
@@ -101,7 +102,7 @@ func lines(row []string, columns []gridColumn, paint func(string) string) string
 	return b.String()
 }
 
-// fit chooses columns and widths for a terminal; 0 is no limit. left are the heads of the columns that are left out.
+// fit chooses columns and widths for a terminal; 0 is no limit. left are the heads of the omitted columns.
 func (g *Grid) fit(width int) (columns []gridColumn, left []string) {
 	for i, head := range g.Head {
 		c := gridColumn{at: i, width: visible(head)}
@@ -146,7 +147,7 @@ func narrowest(cell string) int {
 	return foldedMin
 }
 
-// shrink takes from digests first, then from the widest columns, until all fit.
+// shrink narrows the digests first, then the widest columns, until all columns fit.
 func shrink(columns []gridColumn, width int) {
 	for total(columns, func(c gridColumn) int { return c.width }) > width {
 		widest := -1

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/term"
 )
 
-// columnsOf is the width of the terminal that w is; 0 where it is none, or does not say: then nothing is fitted.
+// columnsOf returns the width of the terminal w; 0 if w is not a terminal or the width is unknown: then nothing is
+// fitted.
 func columnsOf(w any) int {
 	f, ok := behind(w).(*os.File)
 	if !ok {
@@ -24,13 +25,13 @@ func columnsOf(w any) int {
 	return width
 }
 
-// glyph is a character with the terminal attributes that are on at its place.
+// glyph is a character with the terminal attributes that are active at its place.
 type glyph struct {
 	r    rune
 	look string
 }
 
-// glyphs takes the terminal attributes out of a text.
+// glyphs separates the terminal attributes from a text.
 func glyphs(s string) []glyph {
 	var out []glyph
 	look := ""
@@ -50,7 +51,7 @@ func glyphs(s string) []glyph {
 	return out
 }
 
-// rendered is the reverse. No attribute stays on at its end.
+// rendered is the inverse of glyphs. No attribute is active at the end.
 func rendered(line []glyph) string {
 	var b strings.Builder
 	look := ""
@@ -70,8 +71,8 @@ func rendered(line []glyph) string {
 	return b.String()
 }
 
-// folded breaks a text into lines of at most width characters: at spaces; inside a word only where it is longer than a line, then
-// rather behind a mark of punctuation, as URLs and lists have them.
+// folded breaks a text into lines of at most width characters, at spaces. A word that is longer than a line is broken
+// as well, if possible after a punctuation mark, as in URLs and lists.
 func folded(s string, width int) []string {
 	text := glyphs(s)
 	var out []string
@@ -97,7 +98,7 @@ func lastIndex(text []glyph, is func(rune) bool) int {
 	return -1
 }
 
-// cut shortens a text to width characters, the last of which says so.
+// cut shortens a text to width characters, and marks the end.
 func cut(s string, width int) string {
 	text := glyphs(s)
 	if len(text) <= width {
@@ -108,12 +109,12 @@ func cut(s string, width int) string {
 	return rendered(text)
 }
 
-// isDigest says that a cell is one long number in hexadecimal, of which the beginning is enough for people.
+// isDigest reports whether a cell is one long hexadecimal number, whose beginning suffices for people.
 func isDigest(cell string) bool {
 	return visible(cell) > wideCell && strings.IndexFunc(cell, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF:", r) }) < 0
 }
 
-// Flow prints a line of prose. On a terminal it is broken at spaces, and what follows the first line is indented.
+// Flow prints a line of prose. On a terminal it is broken at spaces, and continuation lines are indented.
 func Flow(w io.Writer, st Style, text string) error {
 	const indent = "    "
 	text = cell(text)

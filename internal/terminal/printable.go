@@ -10,14 +10,14 @@ import (
 	escape "github.com/mayfly-ca/mayfly/internal/printable"
 )
 
-// Printable is a text from outside (a server, a certificate, a bundle, a journal, a file) as a terminal may show it, on
-// one line.
+// Printable returns a text from outside (a server, a certificate, a bundle, a journal, a file) in a form that is safe
+// for a terminal, on one line.
 func Printable(s string) string { return escape.Escape(s) }
 
 // attributes are the terminal sequences that style writes.
 var attributes = []string{"\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"}
 
-// besides applies f to what is between the attributes in s.
+// besides applies f to the text between the attributes in s.
 func besides(s string, f func(string) string) string {
 	if !strings.Contains(s, "\x1b") {
 		return f(s)
@@ -36,18 +36,17 @@ func besides(s string, f func(string) string) string {
 	return b.String()
 }
 
-// cell is a text with attributes, as it may stand in a line of a table.
+// cell returns a text with attributes in the form for a cell of a table.
 func cell(s string) string { return besides(s, escape.Escape) }
 
-// Screen is an output for people, through which no text from outside steers a terminal, whichever way it came: of
-// characters that are not visible it lets pass line feeds, tabs and, where the output is styled, the attributes of
-// style.
+// Screen is an output for people, through which no text from outside can control the terminal. Of the characters that
+// are not visible it passes only line feeds, tabs and, if the output is styled, the attributes of style.
 type Screen struct {
 	To     io.Writer
 	Styled bool
 
 	mu   sync.Mutex
-	rest []byte // the beginning of a character whose other bytes are still to come
+	rest []byte // the beginning of a character whose other bytes have not been written yet
 }
 
 // NewScreen returns a writer that escapes control characters.
@@ -91,8 +90,8 @@ func plain(p []byte) bool {
 	return true
 }
 
-// behind is what a screen writes to, for progress lines, which steer the terminal; what is no screen is returned as it
-// is.
+// behind returns the output of a screen, for progress lines, which control the terminal. Any other writer is returned
+// unchanged.
 func behind(w any) any {
 	if s, ok := w.(*Screen); ok {
 		return s.To

@@ -17,8 +17,8 @@ func IsTerminal(w any) bool {
 	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a file descriptor fits
 }
 
-// Style writes terminal attributes, or nothing where the stream is no terminal or NO_COLOR is set
-// (https://no-color.org). It knows how wide the terminal is; 0 is no terminal.
+// Style writes terminal attributes, or nothing if the stream is not a terminal or NO_COLOR is set
+// (https://no-color.org). It has the width of the terminal; 0 means no terminal.
 type Style struct {
 	On    bool
 	Width int
@@ -57,8 +57,8 @@ type Table struct{ rows [][2]string }
 // Add appends a row.
 func (t *Table) Add(name, value string) { t.rows = append(t.rows, [2]string{cell(name), cell(value)}) }
 
-// Write prints the rows, names padded to one width, indented by two spaces. On a terminal a value that is too long goes
-// on under its beginning, or under its name where there is no room beside it.
+// Write prints the rows, with names padded to one width and indented by two spaces. On a terminal, a long value
+// continues below its beginning, or below its name if the space beside the name is too narrow.
 func (t *Table) Write(w io.Writer, st Style) error {
 	width := 0
 	for _, r := range t.rows {

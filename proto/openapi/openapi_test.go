@@ -27,7 +27,8 @@ var update = flag.Bool("update", false, "write fulcio.json")
 
 type object = map[string]any
 
-// operation has what the .proto files do not have about an operation. Its key in operations is "METHOD path".
+// operation has the properties of an operation that the .proto files do not contain. Its key in operations is "METHOD
+// path".
 type operation struct {
 	id         string
 	tag        string
@@ -110,7 +111,7 @@ func operations() map[string]operation {
 	}
 }
 
-// required are the members that are in every message; the .proto files mark alternatives of a oneof as required.
+// required are the members that every message must have. The .proto files mark alternatives of a oneof as required.
 func required() map[string][]string {
 	return map[string][]string{
 		"CreateSigningCertificateRequest": nil, "LegacyCreateSigningCertificateRequest": nil,
@@ -250,7 +251,7 @@ func (o operation) answerSchema() string {
 	}[o.id]
 }
 
-// methodName is the name of the RPC at the beginning of a comment of the .proto files.
+// methodName returns the name of the RPC at the beginning of a comment of the .proto files.
 var methodName = regexp.MustCompile(`^(Get|Create)\w+ (\w)`)
 
 func plainText(comment string) string {
@@ -413,7 +414,7 @@ func errorResponses() object {
 	return out
 }
 
-// The served document is what convert makes from the current .proto files and the table of reasons.
+// The served document is the result of convert for the current .proto files and the table of reasons.
 func TestDocument(t *testing.T) {
 	t.Parallel()
 	swagger, err := os.ReadFile("fulcio.swagger.json")
@@ -433,8 +434,8 @@ func TestDocument(t *testing.T) {
 	}
 }
 
-// The document has no errors that stop generators of clients: a reference to nothing, a repeated operation ID, an
-// unused schema.
+// The document has no errors that make code generators fail: unresolved references, repeated operation IDs, unused
+// schemas.
 func TestReferences(t *testing.T) {
 	t.Parallel()
 	var doc object
@@ -486,7 +487,7 @@ func TestReferences(t *testing.T) {
 	}
 	for r := range fault.Reasons() {
 		if r.Kind() == fault.Canceled {
-			continue // a caller that has gone reads no answer
+			continue // an error has no consequence for the test
 		}
 		if !slices.ContainsFunc(slices.Collect(maps.Values(statusOf)),
 			func(s errorStatus) bool { return s.kind == r.Kind() }) {

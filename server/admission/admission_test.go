@@ -22,7 +22,7 @@ func enterLater(ctx context.Context, t *testing.T, c *admission.Controller) <-ch
 	go func() { out <- c.Acquire(ctx) }()
 	for deadline := time.Now().Add(10 * time.Second); c.Waiting() == before; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("nobody waits")
+			t.Fatal("no request waits")
 		}
 	}
 	return out
@@ -97,7 +97,7 @@ func TestAdmissionRefuses(t *testing.T) {
 	must(t, c.Check(t.Context()))
 	clock.Store(int64(time.Second + 1))
 	// a request that is admitted by mistake fails instead of hanging
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), maxWait)
 	defer cancel()
 	refused := c.Acquire(ctx)
 	if fault.From(refused).Reason != fault.RateLimited || c.Check(t.Context()) == nil {
@@ -201,13 +201,13 @@ func TestRefusalLimiter(t *testing.T) {
 		c := admission.New(admission.Options{Requests: 1})
 		must(t, c.Acquire(t.Context()))
 		second := 1000 * runtime.GOMAXPROCS(0) // refusals
-		knock := func(ctx context.Context) (time.Duration, error) {
+		acquire := func(ctx context.Context) (time.Duration, error) {
 			began := time.Now()
 			err := c.Precheck(ctx)
 			return time.Since(began), err
 		}
 		for i := range 5 * second {
-			if took, err := knock(t.Context()); took != 0 || fault.From(err).Reason != fault.RateLimited {
+			if took, err := acquire(t.Context()); took != 0 || fault.From(err).Reason != fault.RateLimited {
 				t.Fatalf("refusal %d took %s: %v", i, took, err)
 			}
 		}
@@ -216,7 +216,7 @@ func TestRefusalLimiter(t *testing.T) {
 		for i := range took {
 			all.Go(func() {
 				var err error
-				if took[i], err = knock(t.Context()); fault.From(err).Reason != fault.RateLimited {
+				if took[i], err = acquire(t.Context()); fault.From(err).Reason != fault.RateLimited {
 					t.Error(err)
 				}
 			})
@@ -251,7 +251,7 @@ func TestRefusalLimiter(t *testing.T) {
 		must(t, <-later)
 		must(t, c.Acquire(t.Context()))
 		time.Sleep(time.Minute)
-		if took, err := knock(t.Context()); took != 0 || err == nil {
+		if took, err := acquire(t.Context()); took != 0 || err == nil {
 			t.Errorf("after a minute of peace: %s, %v", took, err)
 		}
 	})

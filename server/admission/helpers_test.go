@@ -9,8 +9,8 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// patience is how long a test waits for an event: a busy machine is slow, but a test must not hang.
-const patience = 60 * time.Second
+// maxWait is how long a test waits for an event: a busy machine is slow, but a test must not hang.
+const maxWait = 60 * time.Second
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -25,8 +25,8 @@ func await[T any](t *testing.T, what string, from <-chan T) T {
 	select {
 	case v := <-from:
 		return v
-	case <-time.After(patience):
-		t.Fatalf("nothing within %s: %s", patience, what)
+	case <-time.After(maxWait):
+		t.Fatalf("nothing within %s: %s", maxWait, what)
 		panic("unreachable")
 	}
 }

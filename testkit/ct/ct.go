@@ -254,7 +254,7 @@ func (l *Log) answer(w http.ResponseWriter, leaf *cttypes.MerkleTreeLeaf, fault 
 		out.SCTVersion = 1
 	case TrailingBytes:
 		out.Signature = append(out.Signature, 0)
-	case StrangerExtras:
+	case UnsignedExtensions:
 		out.Extensions = "AAAFAAAAAAE="
 	}
 	honest := out

@@ -13,17 +13,17 @@ type Fault string
 
 // Faults in the SCTs that the log signs.
 const (
-	None           Fault = ""
-	BadSignature   Fault = "bad signature"
-	OtherLog       Fault = "another log's id"
-	OtherPrecert   Fault = "an SCT for another precertificate"
-	OtherIssuer    Fault = "an SCT for another issuer"
-	X509Entry      Fault = "an SCT for a certificate entry"
-	Version2       Fault = "version 2"
-	Future         Fault = "a timestamp of tomorrow"
-	Past           Fault = "a timestamp of 1970"
-	Replay         Fault = "the SCT of the precertificate before"
-	StrangerExtras Fault = "extensions that were not signed"
+	None               Fault = ""
+	BadSignature       Fault = "bad signature"
+	OtherLog           Fault = "another log's id"
+	OtherPrecert       Fault = "an SCT for another precertificate"
+	OtherIssuer        Fault = "an SCT for another issuer"
+	X509Entry          Fault = "an SCT for a certificate entry"
+	Version2           Fault = "version 2"
+	Future             Fault = "a timestamp of tomorrow"
+	Past               Fault = "a timestamp of 1970"
+	Replay             Fault = "the SCT of the precertificate before"
+	UnsignedExtensions Fault = "extensions that were not signed"
 )
 
 // Faults in the HTTP responses of the log.
@@ -68,7 +68,7 @@ const (
 // Faults lists the faults that affect submitters. [None] and the faults that only readers see are not among them.
 func Faults() []Fault {
 	return []Fault{
-		BadSignature, OtherLog, OtherPrecert, OtherIssuer, X509Entry, Version2, Future, Past, Replay, StrangerExtras,
+		BadSignature, OtherLog, OtherPrecert, OtherIssuer, X509Entry, Version2, Future, Past, Replay, UnsignedExtensions,
 		Garbage, HTML, EmptyObject, Huge, Trailing, TrailingBytes, Redirect, SeeOther, Error400, Error404, Error408,
 		TooMany, TooManyShort, TooManyHuge, TooManyPast, TooManyDate, Error500, Error502, Error503, Error503Long, Error504,
 		Hang, HangInBody, SlowLoris, Reset, ResetAfter, UnknownRoot, Closed,

@@ -88,7 +88,7 @@ func newTemplate(p *pki.PKI) (*template, error) {
 		SerialNumber: serial, NotBefore: time.Now(), NotAfter: time.Now().Add(10 * time.Minute), KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, EmailAddresses: []string{"release@example.com"},
 	}
-	for i := range 16 { // as many extensions as the certificate of a CI job has
+	for i := range 16 { // as many as in the certificate of a CI job
 		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{
 			Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8 + i}, Value: []byte("\x0c\x28https://ci.example.com/group/project/-/1"),
 		})

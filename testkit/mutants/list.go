@@ -24,10 +24,10 @@ type mutant struct {
 	new   string
 }
 
-// name is how m is shown and chosen.
+// name identifies m in the output and in -only.
 func (m mutant) name() string { return m.area + ": " + m.title }
 
-// place is where m stands in its list.
+// place is the position of m in its list.
 func (m mutant) place() string { return fmt.Sprintf("testkit/mutants/%s.txt:%d", m.area, m.line) }
 
 // readLists reads every list (*.txt) in dir, in the order of their names.
@@ -141,8 +141,8 @@ func split(text string) ([]string, error) {
 	return words, nil
 }
 
-// apply returns the content of m's file with the defect. It is an error when the text is not there exactly once, or
-// when the result is not Go any more: then the list no longer fits the code.
+// apply returns the content of m's file with the defect. It returns an error if the text does not occur exactly once,
+// or if the result does not parse: then the list no longer matches the code.
 func (m mutant) apply(root string) ([]byte, error) {
 	data, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(m.file)))
 	if err != nil {
@@ -160,7 +160,8 @@ func (m mutant) apply(root string) ([]byte, error) {
 	return data, nil
 }
 
-// chosen says whether only (comma-separated areas, or "area: words of the title") names m; empty is all.
+// chosen reports whether only (comma-separated areas, or "area: words of the title") selects m. An empty only selects
+// all.
 func (m mutant) chosen(only string) bool {
 	for _, want := range strings.Split(only, ",") {
 		area, title, _ := strings.Cut(want, ":")

@@ -45,12 +45,12 @@ type options struct {
 	out   io.Writer
 }
 
-// How a mutant ends.
+// The results of a mutant.
 const (
 	caught   = "caught"
 	survives = "survives"
 	hangs    = "hangs"
-	broken   = "broken" // the list does not fit the code
+	broken   = "broken" // the list does not match the code
 )
 
 type result struct {
@@ -162,14 +162,14 @@ func try(ctx context.Context, o options, m mutant, limit time.Duration) result {
 // noBuild is what "go test" prints for a package that does not compile.
 var noBuild = regexp.MustCompile(`(?m)^FAIL\t\S+ \[(build|setup) failed\]|^(no Go files|no packages|pattern )`)
 
-// goTest runs "go test" with args in dir. The optimiser's profile and vet are off: neither finds a defect, and both
-// cost time.
+// goTest runs "go test" with args in dir. Profile-guided optimization and vet are turned off: neither finds a defect,
+// and both take time.
 func goTest(ctx context.Context, dir string, limit time.Duration, args []string) result {
 	ctx, cancel := context.WithTimeout(ctx, limit+10*time.Minute) // building has its own time
 	defer cancel()
 	began := time.Now()
 	args = append([]string{"test", "-pgo=off", "-vet=off", "-failfast", "-timeout=" + limit.String()}, args...)
-	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // the arguments are those of our own lists
+	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // the arguments come from the lists
 	cmd.Dir = dir
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
@@ -194,7 +194,7 @@ func tail(text string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// report prints the table of those that were not caught, and returns the exit status.
+// report prints the table of the mutants that were not caught, and returns the exit status.
 func report(out io.Writer, results []result) int {
 	count := map[string]int{}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

@@ -10,7 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestListsFit holds the lists to the code: whoever changes a line that a defect is planted in, changes the entry too.
+// TestListsFit checks that each entry of the lists matches the code exactly once: a change of such a line must also
+// change the entry.
 func TestListsFit(t *testing.T) {
 	t.Parallel()
 	list, err := readLists(".")
@@ -22,7 +23,7 @@ func TestListsFit(t *testing.T) {
 	}
 	for _, m := range list {
 		if _, err := m.apply("../.."); err != nil {
-			t.Errorf("%s (%s): %v; mend the entry", m.place(), m.title, err)
+			t.Errorf("%s (%s): %v; correct the entry", m.place(), m.title, err)
 		}
 	}
 }
@@ -75,7 +76,7 @@ func TestChosen(t *testing.T) {
 	}
 }
 
-// TestRun plants defects in a module of its own: each way to end is there once.
+// TestRun plants defects in a temporary module, one for each way in which a mutant can end.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

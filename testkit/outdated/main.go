@@ -193,7 +193,7 @@ func decode(text []byte, into map[string]state) error {
 // snapshotAge is how far a dependency without releases may be behind.
 const snapshotAge = 90 * 24 * time.Hour
 
-// judge says what there is to say about a dependency, and whether it fails the check. "" means that it is up to date.
+// judge returns a message about a dependency, and whether it fails the check. "" means that it is up to date.
 func (d dependency) judge(s state) (note string, fails bool) {
 	switch {
 	case s.Error != nil:

@@ -94,7 +94,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// Without a way to the module system the check passes, and says that it knows nothing.
+// If the module system cannot be reached, the check passes and says so.
 func TestOffline(t *testing.T) { //nolint:paralleltest // it sets the environment
 	t.Setenv("GOPROXY", "off")
 	t.Setenv("GOFLAGS", "-mod=mod")
@@ -110,7 +110,7 @@ func TestOffline(t *testing.T) { //nolint:paralleltest // it sets the environmen
 	}
 }
 
-// The reasons of this repository are for the versions that its modules require.
+// The reasons in this repository refer to the required versions.
 func TestReasons(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"../../go.mod", "../../e2e/go.mod", "../../tools/go.mod"} {

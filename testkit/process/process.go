@@ -1,4 +1,4 @@
-// Package process runs mayfly as a process of its own.
+// Package process runs mayfly in a separate process.
 package process
 
 import (
@@ -219,7 +219,7 @@ func (s *Server) Caller(b testing.TB, rest bool) (call func(Request) error, done
 	}, func() { _ = conn.Close() }
 }
 
-// CPU is the processor time that the server has used, from /proc (clock ticks of 10 ms); 0 where there is no /proc.
+// CPU returns the processor time that the server has used, from /proc (clock ticks of 10 ms), or 0 without /proc.
 func (s *Server) CPU() time.Duration {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Cmd.Process.Pid))
 	if err != nil {
@@ -234,7 +234,7 @@ func (s *Server) CPU() time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
-// PeakRSS is the server's largest resident size in bytes, from /proc; 0 where there is none.
+// PeakRSS returns the server's largest resident size in bytes, from /proc, or 0 without /proc.
 func (s *Server) PeakRSS() int {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Cmd.Process.Pid))
 	if err != nil {
@@ -310,7 +310,7 @@ func (p *DevProcess) Stop() error {
 	return nil
 }
 
-// Buffer takes a process's log while a test may read it.
+// Buffer collects the log of a process, and can be read while the process writes.
 type Buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -362,7 +362,7 @@ func Poll(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// Generation returns what GET /api/v2/configuration says of the configuration in force.
+// Generation returns the answer of GET /api/v2/configuration about the configuration in force.
 func (s *Server) Generation(t *testing.T) (number, digest string) {
 	t.Helper()
 	resp, err := http.Get("http://" + s.HTTP + "/api/v2/configuration")
@@ -373,7 +373,7 @@ func (s *Server) Generation(t *testing.T) (number, digest string) {
 	return resp.Header.Get("Mayfly-Config-Generation"), resp.Header.Get("Mayfly-Config-Digest")
 }
 
-// Until waits for another process to have done something, at most ten seconds.
+// Until waits at most ten seconds for a condition that another process brings about.
 func (s *Server) Until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); {
@@ -414,7 +414,7 @@ func (s *Server) Hangup(t *testing.T) {
 	}
 }
 
-// Digest is that of the configuration with this issuer file.
+// Digest returns the digest of the configuration with this issuer file.
 func (s *Server) Digest(t *testing.T, identity []byte) string {
 	t.Helper()
 	main, err := os.ReadFile(filepath.Join(s.Dir, "mayfly.yaml"))

@@ -1,4 +1,4 @@
-// Package site is a directory with a configuration, a CA and logs that run.
+// Package site is a directory with a configuration and a CA, together with running logs.
 package site
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// Site is a folder with a CA, and logs that run.
+// Site is a directory with a CA, and running logs.
 type Site struct {
 	Dir  string
 	PKI  *pki.PKI

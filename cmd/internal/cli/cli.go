@@ -54,19 +54,19 @@ func Execute(ctx context.Context, root *cobra.Command, args []string, std Stream
 		fmt.Fprintln(std.Err, s)
 		return s.Status
 	}
-	// What cobra itself reports is a wrong command line.
+	// Errors of cobra itself are about a wrong command line.
 	fmt.Fprintf(std.Err, "%s: %v\nRun \"%s --help\" to see how it is used.\n", root.Name(), err, cmd.CommandPath())
 	return ExitUsage
 }
 
-// ExplainArguments has cmd and all commands below it say which argument is missing or unexpected, in place of how many
-// cobra wants.
+// ExplainArguments makes cmd and all commands below it name the argument that is missing or unexpected, instead of the
+// number of arguments that cobra expects.
 func ExplainArguments(cmd *cobra.Command) {
 	for _, c := range cmd.Commands() {
 		ExplainArguments(c)
 	}
 	check := cmd.Args
-	if check == nil || cmd.HasSubCommands() { // an argument of those is the name of a command
+	if check == nil || cmd.HasSubCommands() { // an argument of these commands is the name of a command
 		return
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -76,7 +76,7 @@ func ExplainArguments(cmd *cobra.Command) {
 		most := 0
 		for _, word := range strings.Fields(cmd.Use)[1:] {
 			if strings.HasPrefix(word, "-") || strings.HasPrefix(word, "[") || strings.HasPrefix(word, "{") {
-				break // flags and what is optional come last
+				break // flags and optional arguments are last in the usage line
 			}
 			if most++; most > len(args) {
 				return fmt.Errorf("the argument %s is missing; write %s %s", word, cmd.CommandPath(),
@@ -94,14 +94,14 @@ func ExplainArguments(cmd *cobra.Command) {
 func CompleteWords(cmd *cobra.Command, flag string, words ...string) {
 	err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 	if err != nil {
-		panic("completion of --" + flag + ": " + err.Error()) // a flag that the lines above did not define
+		panic("completion of --" + flag + ": " + err.Error()) // a flag that is not defined above
 	}
 }
 
 // Action is the body of a subcommand. Its errors end the process with status 1 unless they say otherwise.
 type Action func(cmd *cobra.Command, args []string) error
 
-// Perform turns a body into cobra's form and gives its plain errors their exit status.
+// Perform converts an action to cobra's form and gives its plain errors their exit status.
 func Perform(body Action) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		err := body(cmd, args)
@@ -113,7 +113,7 @@ func Perform(body Action) func(*cobra.Command, []string) error {
 	}
 }
 
-// advice is what to do about an error of the operating system that does not say so itself.
+// advice returns what to do about an error of the operating system that does not say it.
 func advice(err error) string {
 	what := fault.Advice(err)
 	if what == "" || strings.Contains(err.Error(), "; ") {
@@ -127,8 +127,8 @@ func Usage(format string, args ...any) error {
 	return &Error{ExitUsage, fmt.Errorf("mayfly: "+format, args...)}
 }
 
-// Misconfigured is an error in a configuration file: exit status 2, and the text starts with FILE:LINE:COL as it
-// stands.
+// Misconfigured is an error in a configuration file: exit status 2, and the text begins with FILE:LINE:COL without a
+// prefix.
 func Misconfigured(err error) error { return &Error{ExitUsage, err} }
 
 // WriteJSON writes v as indented JSON.

@@ -41,7 +41,7 @@ func (o *Common) NewLogger(w io.Writer) (*slog.Logger, error) {
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	inSeconds := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Value.Kind() == slog.KindDuration { // slog writes nanoseconds into JSON, without saying so
+		if a.Value.Kind() == slog.KindDuration { // slog writes nanoseconds into JSON, without a unit
 			return slog.Float64(a.Key+"_seconds", a.Value.Duration().Seconds())
 		}
 		return a
@@ -52,17 +52,17 @@ func (o *Common) NewLogger(w io.Writer) (*slog.Logger, error) {
 		h = slog.NewTextHandler(w, opts)
 	case o.logFormat == "json" || o.logFormat == "auto":
 		if s, ok := w.(*terminal.Screen); ok && !terminal.IsTerminal(w) {
-			w = s.To // nobody looks at it, and each request writes there
+			w = s.To // the source is not used, and each request writes there
 		}
 		h = slog.NewJSONHandler(w, inSeconds)
 	default:
 		return nil, Usage("--log-format %q: write text, json or auto", o.logFormat)
 	}
-	klog.SetSlogLogger(slog.New(warnings{h})) // the storage of the embedded log writes there
+	klog.SetSlogLogger(slog.New(warnings{h})) // the storage of the embedded log uses it
 	return slog.New(h), nil
 }
 
-// warnings lets warnings and errors pass.
+// warnings passes warnings and errors, and drops the rest.
 type warnings struct{ slog.Handler }
 
 // Enabled implements [slog.Handler].
@@ -70,12 +70,12 @@ func (h warnings) Enabled(ctx context.Context, l slog.Level) bool {
 	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
 }
 
-// lengthOfTime is a flag with a duration whose default reads "1h", where pflag's own writes "1h0m0s".
+// lengthOfTime is a duration flag whose default is shown as "1h", where pflag shows "1h0m0s".
 type lengthOfTime struct{ at *time.Duration }
 
 var _ pflag.Value = lengthOfTime{}
 
-// Lasting gives at its default and returns the flag that sets it.
+// Lasting sets the variable to its default and returns the flag that changes it.
 func Lasting(at *time.Duration, fallback time.Duration) pflag.Value {
 	*at = fallback
 	return lengthOfTime{at}

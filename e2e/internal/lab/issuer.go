@@ -15,7 +15,7 @@ import (
 )
 
 // Issuer is an OpenID Connect issuer of the lab: discovery, keys, and the token endpoint of a GitHub Actions runner. It
-// signs with RS256, as cosign reads no other algorithm from a flag, and says what it is told.
+// signs with RS256, because cosign accepts no other algorithm for a token in a flag. It issues any claims.
 type Issuer struct {
 	URL    string
 	lab    *Lab
