@@ -272,7 +272,7 @@ func TestAuditWarnings(t *testing.T) {
 		{"on this host", `url: "http://127.0.0.1:6962/x"`, "", "", "ct.logs"},
 		{
 			"production without an auditor", `url: "http://127.0.0.1:6962/x"`,
-			"production: true\naudit: {file: j, reconcile: {every: \"off\"}}\n", "there is no auditor", "",
+			"production: true\naudit: {file: j, reconcile: {every: \"off\"}}\n", "the auditor is off", "",
 		},
 		{
 			"production without a journal", `url: "http://127.0.0.1:6962/x"`, "production: true\n",
