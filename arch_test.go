@@ -48,13 +48,13 @@ var layers = map[string][]string{
 	"ca/signer":          {"ca", "ca/signer/remote", "fault"}, // and each backend below it
 	"ca/signer/backends": {"ca/signer", "fault"},              // the table of them
 	// makes certificates of CAs with the keys of any backend
-	"ceremony":           {"ca", "ca/signer", "ca/signer/backends", "fault", "tbs"},
-	"ctlog":              {"fault", "loglist", "tbs"},
-	"ctlog/embedded":     {"monitor", "fault", "loglist", "tbs"},          // the parser of checkpoints
-	"ctlog/remote":       {"ctlog", "monitor", "fault", "loglist", "tbs"}, // a tree head proves a log's key
-	"monitor":            {"fault", "loglist", "tbs"},                     // reads and checks logs, as an auditor does
-	"journal":            {"fault", "journal/ship"},
-	"journal/ship":       {"fault"},
+	"ceremony":       {"ca", "ca/signer", "ca/signer/backends", "fault", "tbs"},
+	"ctlog":          {"fault", "loglist", "tbs"},
+	"ctlog/embedded": {"monitor", "fault", "loglist", "tbs"},          // the parser of checkpoints
+	"ctlog/remote":   {"ctlog", "monitor", "fault", "loglist", "tbs"}, // a tree head proves a log's key
+	"monitor":        {"fault", "loglist", "tbs"},                     // reads and checks logs, as an auditor does
+	"journal":        {"fault", "journal/ship"},
+	"journal/ship":   {"fault"},
 
 	"reconcile":         {"journal", "monitor", "tbs", "fault"}, // compares journals with logs
 	"reconcile/webhook": {},                                     // delivers findings
