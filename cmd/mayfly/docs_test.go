@@ -1,11 +1,13 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -15,6 +17,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/ceremony"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
@@ -185,7 +189,7 @@ func TestDocumentedYAML(t *testing.T) {
 	t.Parallel()
 	kit := newDocKit(t)
 	for _, b := range docBlocks(t) {
-		if b.language != "yaml" || b.notRun != "" {
+		if b.language != "yaml" || b.notRun != "" || strings.HasPrefix(b.text, "# plan.yaml\n") { // "ca init" reads a plan
 			continue
 		}
 		t.Run(b.String(), func(t *testing.T) {
@@ -331,13 +335,13 @@ func TestDocumentedLines(t *testing.T) {
 		}
 	}
 	blocks := docBlocks(t)
-	for _, page := range []string{"README.md", "getting-started.md", "audit.md", "reconcile.md", "operations.md"} {
+	for _, page := range []string{"README.md", "getting-started.md", "ceremony.md", "audit.md", "reconcile.md", "operations.md"} {
 		t.Run(page, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			ports := docPorts(t)
 			script := "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
-			if page != "getting-started.md" { // this block starts its own
+			if page != "getting-started.md" && page != "ceremony.md" { // these pages start their own
 				p, err := process.Dev(dir)
 				if err != nil {
 					t.Fatal(err)
@@ -402,4 +406,37 @@ func prepareDocs(t *testing.T, dir, page string, p *process.DevProcess) string {
 		"'s/.*\"serial\":\"\\([0-9a-f]*\\)\".*/\\1/')\n" +
 		"mkdir trust && cp .mayfly-dev/trusted_root.json .mayfly-dev/signing_config.json trust/\n" +
 		"mv trust .mayfly-dev/ && cd .mayfly-dev\n"
+}
+
+// docs/ceremony.md lists the requirements of a chain as they are checked, and every key of a plan.
+func TestCeremonyPage(t *testing.T) {
+	t.Parallel()
+	const name, begin, end = "../../docs/ceremony.md", "<!-- requirements -->\n", "<!-- end of requirements -->"
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := "\n| requirement | level |\n|---|---|\n"
+	for _, r := range ca.Examine(nil, time.Now(), x509.ExtKeyUsageCodeSigning) {
+		rows += fmt.Sprintf("| %s | %s |\n", r.Name, r.Level)
+	}
+	head, rest, ok := strings.Cut(string(data), begin)
+	_, tail, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		t.Fatalf("%s has no place for the requirements", name)
+	}
+	if want := head + begin + rows + "\n" + end + tail; want != string(data) {
+		if !*update {
+			t.Errorf("%s does not list the requirements; run: go test ./cmd/mayfly -run TestCeremonyPage -update", name)
+		} else if err := os.WriteFile(name, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, part := range []reflect.Type{reflect.TypeFor[ceremony.Plan](), reflect.TypeFor[ceremony.Part](), reflect.TypeFor[ceremony.Subject]()} {
+		for i := range part.NumField() {
+			if key := part.Field(i).Tag.Get("yaml"); !strings.Contains(string(data), "`"+key+"`") {
+				t.Errorf("%s does not explain the key %s of a plan", name, key)
+			}
+		}
+	}
 }
