@@ -240,5 +240,5 @@ func parseKeyName(text string) (keyName, error) {
 // matches reports whether a client that writes name means this key.
 func (k keyName) matches(name string) bool {
 	return name == k.text || k.label != "" && name == k.label ||
-		len(k.id) > 0 && (strings.EqualFold(name, idPrefix+hex.EncodeToString(k.id)))
+		len(k.id) > 0 && strings.EqualFold(name, idPrefix+hex.EncodeToString(k.id))
 }

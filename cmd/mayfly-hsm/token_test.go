@@ -555,8 +555,10 @@ func TestNotFound(t *testing.T) {
 		"label":        {func(o *options) { o.keys = []string{"other"} }, nil, `has no such private key; it has "ca",id:01`},
 		"id":           {func(o *options) { o.keys = []string{"ca,id:02"} }, nil, "has no such private key"},
 		"does no sign": {nil, func(f *fake) { f.attributes[pkcs11.CKA_SIGN] = []byte{0} }, "CKA_SIGN is false"},
-		"curve": {nil, func(f *fake) { f.attributes[pkcs11.CKA_EC_PARAMS] = []byte("\x06\x05\x2b\x81\x04\x00\x0a") },
-			"is not allowed for a CA"},
+		"curve": {
+			nil, func(f *fake) { f.attributes[pkcs11.CKA_EC_PARAMS] = []byte("\x06\x05\x2b\x81\x04\x00\x0a") },
+			"is not allowed for a CA",
+		},
 		"kind":  {nil, func(f *fake) { f.attributes[pkcs11.CKA_KEY_TYPE] = ulong(1) }, "type 0x1 of PKCS #11"},
 		"point": {nil, func(f *fake) { f.attributes[pkcs11.CKA_EC_POINT] = []byte{4, 1, 4} }, "does not tell the point"},
 	} {

@@ -175,11 +175,8 @@ func (s *Server) result(ctx context.Context, r Request, greeted bool) (Answer, e
 	if !greeted {
 		return Answer{}, malformed(errors.New("the first request must be hello"))
 	}
-	limit := min(time.Duration(r.TimeoutMS)*time.Millisecond, maxTimeout)
-	if r.TimeoutMS > maxTimeout.Milliseconds() {
-		limit = maxTimeout
-	}
-	if limit <= 0 {
+	limit := milliseconds(r.TimeoutMS, maxTimeout)
+	if limit == 0 {
 		limit = defaultTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)

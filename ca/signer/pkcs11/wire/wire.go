@@ -219,11 +219,13 @@ func kindOf(name string) remote.Kind {
 
 // failure returns an error of the server as the guard wants it.
 func (e *Error) failure() *remote.Error {
-	after := min(max(time.Duration(e.RetryAfterMS), 0)*time.Millisecond, maxRetryAfter)
-	if e.RetryAfterMS > maxRetryAfter.Milliseconds() {
-		after = maxRetryAfter
-	}
+	after := milliseconds(e.RetryAfterMS, maxRetryAfter)
 	return &remote.Error{Kind: kindOf(e.Kind), After: after, Err: errors.New(e.Text)}
+}
+
+// milliseconds returns a time of the wire, between 0 and most.
+func milliseconds(n int64, most time.Duration) time.Duration {
+	return time.Duration(min(max(n, 0), most.Milliseconds())) * time.Millisecond
 }
 
 // errorOf returns err as it is sent.

@@ -100,7 +100,8 @@ func start(t testing.TB, s *wire.Server, path string) (stop func()) {
 
 func socket(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "wire") // a path of t.TempDir may be too long for a socket
+	//nolint:usetesting // a path of t.TempDir may be too long for a socket
+	dir, err := os.MkdirTemp("", "wire")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -618,7 +619,7 @@ func FuzzServer(f *testing.F) {
 		_, _ = conn.Write(sent)
 		_ = conn.(*net.UnixConn).CloseWrite()
 		all, err := io.ReadAll(conn)
-		if n, ok := err.(net.Error); ok && n.Timeout() {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatal("the server keeps the connection")
 		}
 		greeted := false
