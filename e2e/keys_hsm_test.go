@@ -38,6 +38,9 @@ type hsmLab struct {
 	issuer *lab.Issuer
 }
 
+// The PINs are texts that nothing else in a log has.
+const rightPIN, wrongPIN = "pin-of-the-token", "pin-of-another-token"
+
 // softHSM returns the path of the library.
 func softHSM(t *testing.T) string {
 	t.Helper()
@@ -66,9 +69,9 @@ func newHSMLab(t *testing.T) *hsmLab {
 			"\nobjectstore.backend = file\nlog.level = ERROR\n"),
 		"SHIM_DIR=" + l.Path("shim"), "SHIM_MODULE=" + library,
 	}
-	l.Write("pin", "1234\n")
-	l.tool("softhsm2-util", "--init-token", "--free", "--label", "e2e", "--pin", "1234", "--so-pin", "5678")
-	l.tool("pkcs11-tool", "--module", library, "--login", "--pin", "1234", "--token-label", "e2e", "--keypairgen",
+	l.Write("pin", rightPIN+"\n")
+	l.tool("softhsm2-util", "--init-token", "--free", "--label", "e2e", "--pin", rightPIN, "--so-pin", "5678")
+	l.tool("pkcs11-tool", "--module", library, "--login", "--pin", rightPIN, "--token-label", "e2e", "--keypairgen",
 		"--id", "01", "--label", "ca", "--key-type", "EC:prime256v1")
 	l.tool("pkcs11-tool", "--module", library, "--token-label", "e2e", "--read-object", "--type", "pubkey", "--id", "01",
 		"--output-file", l.Path("pub.der"))
@@ -424,7 +427,7 @@ func TestKeysHSMToken(t *testing.T) {
 	// A wrong PIN is sent once, however often the process is started.
 	w = l.load(2)
 	w.next()
-	l.Write("pin", "9999\n")
+	l.Write("pin", wrongPIN+"\n")
 	before = logins()
 	for range 3 {
 		hsm.Kill()
@@ -440,11 +443,11 @@ func TestKeysHSMToken(t *testing.T) {
 		t.Errorf("the wrong PIN was sent %d times", n)
 	}
 	for _, text := range []string{hsm.Stderr(), l.ca.Stderr(), hsm.Stdout()} {
-		if strings.Contains(text, "9999") || strings.Contains(text, "1234") {
+		if strings.Contains(text, rightPIN) || strings.Contains(text, wrongPIN) {
 			t.Error("a PIN is in the log")
 		}
 	}
-	l.Write("pin", "1234\n")
+	l.Write("pin", rightPIN+"\n")
 	t.Logf("the right PIN is in its place: %s until the next certificate", w.next())
 	if n := logins() - before; n != 2 {
 		t.Errorf("%d logins", n)
@@ -470,7 +473,7 @@ func TestKeysHSMKinds(t *testing.T) {
 	slices.Sort(names)
 	for i, name := range names {
 		id := fmt.Sprintf("%02x", i+16)
-		l.tool("pkcs11-tool", "--module", library, "--login", "--pin", "1234", "--token-label", "e2e", "--keypairgen",
+		l.tool("pkcs11-tool", "--module", library, "--login", "--pin", rightPIN, "--token-label", "e2e", "--keypairgen",
 			"--id", id, "--label", name, "--key-type", kinds[name])
 		args = append(args, "--key", name+",id:"+id)
 	}
