@@ -551,6 +551,11 @@ func TestSecretsStayInKeyFiles(t *testing.T) {
 			}
 		}
 	}
+	for _, out := range r.Transcript.Outputs {
+		if strings.Contains(out.What, "private key") != (out.SHA256 == "") {
+			t.Errorf("%s has the digest %q", out.Path, out.SHA256)
+		}
+	}
 	if text := fmt.Sprintf("%+v %+v", r.Outputs[2:], r.Keys); strings.Contains(text, password) {
 		t.Error("a result has the password")
 	}
