@@ -171,6 +171,19 @@ func sign(t *testing.T, s *remote.Signer) error {
 	return err
 }
 
+// pid waits for a process that runs, and returns its number.
+func pid(c *connection) int {
+	for {
+		c.process.mu.Lock()
+		child := c.process.child
+		c.process.mu.Unlock()
+		if child != nil {
+			return child.Pid
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func kind(err error) remote.Kind {
 	if e, ok := errors.AsType[*remote.Error](err); ok {
 		return e.Kind
@@ -301,11 +314,11 @@ func TestCrashes(t *testing.T) {
 	if n := strings.Count(r.log.String(), "exit status 9"); n != 10 {
 		t.Errorf("the log names %d crashes\n%s", n, r.log.String())
 	}
-	pid := c.process.child.Pid
+	child := pid(c)
 	if err := k.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+	if err := syscall.Kill(child, 0); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("the process is still there: %v", err)
 	}
 	if _, err := os.Stat(c.process.dir); !os.IsNotExist(err) {
@@ -325,8 +338,8 @@ func TestHangs(t *testing.T) {
 	if err := sign(t, s); err != nil {
 		t.Fatal(err)
 	}
-	pid := c.process.child.Pid
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+	child := pid(c)
+	if err := syscall.Kill(child, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(20 * time.Second); sign(t, s) != nil; {
@@ -374,7 +387,7 @@ func TestTwice(t *testing.T) {
 	r := newRoom(t)
 	first, s1, c1 := r.open(r.settings())
 	_, s2, c2 := r.open(r.settings())
-	if c1.process.child.Pid == c2.process.child.Pid {
+	if pid(c1) == pid(c2) {
 		t.Error("one process")
 	}
 	if err := first.Close(); err != nil {
