@@ -133,7 +133,7 @@ type limitedTransport struct{ http.RoundTripper }
 
 // RoundTrip implements [http.RoundTripper].
 func (l limitedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	return limited{roundTripper{l.RoundTripper}}.Do(r)
+	return limited{roundTripper(l)}.Do(r)
 }
 
 type roundTripper struct{ http.RoundTripper }

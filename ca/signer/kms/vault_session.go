@@ -48,7 +48,7 @@ const (
 	readEvery   = 30 * time.Second // a token in a file
 	retryEvery  = 10 * time.Second // a renewal that failed
 	shortest    = time.Second      // between two renewals
-	againEvery  = 2 * time.Second  // a login because a call was refused
+	againEvery  = 10 * time.Second // a login because a call was refused
 	serviceFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 )
 

@@ -261,7 +261,8 @@ func TestVaultOpen(t *testing.T) {
 	}{
 		"no token": {Vault{Token: &Secret{Env: "MAYFLY_TEST_UNSET"}}, nil, "MAYFLY_TEST_UNSET is not set"},
 		"a wrong token": {
-			Vault{Token: inEnvironment(t, "canary")}, nil,
+			Vault{Token: inEnvironment(t, "canary")},
+			nil,
 			`permission missing: grant path "transit/keys/ca" { capabilities = ["read"] }: status 403: permission denied`,
 		},
 		"no key":         {Vault{}, func(f *fakeVault) { f.missing = true }, `there is no key "ca" in the transit engine "transit"`},
@@ -333,19 +334,23 @@ func TestVaultLogins(t *testing.T) {
 		body  map[string]string
 	}{
 		"AppRole": {
-			Vault{AppRole: &AppRole{RoleID: "role", SecretID: inEnvironment(t, "secret")}}, "auth/approle/login",
+			Vault{AppRole: &AppRole{RoleID: "role", SecretID: inEnvironment(t, "secret")}},
+			"auth/approle/login",
 			map[string]string{"role_id": "role", "secret_id": "secret"},
 		},
 		"AppRole without a secret": {
-			Vault{AppRole: &AppRole{RoleID: "role", Mount: "machines"}}, "auth/machines/login",
+			Vault{AppRole: &AppRole{RoleID: "role", Mount: "machines"}},
+			"auth/machines/login",
 			map[string]string{"role_id": "role"},
 		},
 		"Kubernetes": {
 			Vault{Kubernetes: &Role{Role: "role", Token: inEnvironment(t, "jwt"), Mount: "prod/"}, Namespace: "team"},
-			"auth/prod/login", map[string]string{"role": "role", "jwt": "jwt"},
+			"auth/prod/login",
+			map[string]string{"role": "role", "jwt": "jwt"},
 		},
 		"JWT": {
-			Vault{JWT: &Role{Role: "role", Token: inEnvironment(t, "jwt")}}, "auth/jwt/login",
+			Vault{JWT: &Role{Role: "role", Token: inEnvironment(t, "jwt")}},
+			"auth/jwt/login",
 			map[string]string{"role": "role", "jwt": "jwt"},
 		},
 	} {

@@ -20,7 +20,7 @@ var errWrong = errors.New("the signature does not verify with the public key tha
 // verify checks a signature as the standard library's verifier of certificates will (FIPS 186-5 §6.4, RFC 8017 §8, RFC
 // 8032 §5.1.7, FIPS 204 §5.3 with an empty context).
 func verify(public crypto.PublicKey, r request, signature []byte) error {
-	good := false
+	var good bool
 	switch key := public.(type) {
 	case *ecdsa.PublicKey:
 		good = ecdsa.VerifyASN1(key, r.digest, signature)
