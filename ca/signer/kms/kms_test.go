@@ -201,7 +201,7 @@ func conform(t *testing.T, kinds []pki.KeyType, build func(*testing.T, *fake) *l
 				throttles:    {remote.Throttled, "the service throttles"},
 				down:         {remote.Unavailable, "the service does not work or cannot be reached"},
 				denies:       {remote.Denied, "permission missing: grant " + l.permission},
-				wrongNumber:  {remote.WrongKey, "the service signed with "},
+				wrongNumber:  {remote.WrongKey, `the service signed with "`},
 				otherKey:     {remote.WrongKey, "the signature does not verify"},
 				oneBit:       {remote.WrongKey, "the signature does not verify"},
 				otherMessage: {remote.WrongKey, "the signature does not verify"},
