@@ -180,28 +180,31 @@ type answer struct {
 func (c *connection) read(ctx context.Context, name string) (crypto.PublicKey, wire.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	var last atomic.Pointer[answer] // its error says more than that the time is over
+	var last atomic.Pointer[answer] // the last one that says more than that the time is over
 	for {
 		err := c.guard.Do(ctx, "public_key", func(ctx context.Context) error {
 			var a answer
 			a.public, a.about, a.err = c.client.PublicKey(ctx, name)
 			a.err = c.explain(a.err)
-			last.Store(&a)
+			if e, ok := errors.AsType[*remote.Error](a.err); !ok || e.Kind != remote.TimedOut {
+				last.Store(&a)
+			}
 			return a.err
 		})
-		a := last.Load()
-		var e *remote.Error
-		switch {
+		e, ok := errors.AsType[*remote.Error](err)
+		switch a := last.Load(); {
 		case err == nil:
 			return a.public, a.about, nil
-		case !errors.As(err, &e) && a != nil && a.err != nil:
+		case ctx.Err() != nil && a != nil && a.err != nil:
 			return nil, wire.Answer{}, a.err
-		case !errors.As(err, &e), e.Kind != remote.Unavailable && e.Kind != remote.TimedOut:
+		case ctx.Err() != nil:
+			return nil, wire.Answer{}, c.explain(&remote.Error{Kind: remote.TimedOut, Err: errors.New(
+				"the signer does not answer")})
+		case !ok || e.Kind != remote.Unavailable && e.Kind != remote.TimedOut:
 			return nil, wire.Answer{}, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, wire.Answer{}, err
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -237,7 +240,7 @@ func (k *key) Sign(ctx context.Context, digest []byte, opts crypto.SignerOpts) (
 	}
 	start := time.Now()
 	signature, err := k.client.Sign(ctx, k.name, wire.ToSign{Public: k.public, Digest: digest, Opts: opts})
-	if err != nil && k.process != nil && ctx.Err() != nil {
+	if e, ok := errors.AsType[*remote.Error](err); ok && e.Kind == remote.TimedOut && k.process != nil {
 		k.process.unanswered(start, k.client.Answered())
 	}
 	return signature, k.explain(err)

@@ -200,7 +200,7 @@ func (c *Client) connect(ctx context.Context) (*connection, error) {
 func (c *Client) absent(ctx context.Context, err error) error {
 	out := &remote.Error{Kind: remote.Unavailable, After: again}
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, isTimeout(err):
 		return transport(ctx, err)
 	case errors.Is(err, os.ErrNotExist):
 		out.Err = fmt.Errorf("there is no socket %s: start mayfly-hsm", c.Path)
