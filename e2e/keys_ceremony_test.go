@@ -1,3 +1,5 @@
+//go:build keys
+
 package e2e_test
 
 import (
@@ -27,9 +29,9 @@ func documented(t *testing.T, page, text string) string {
 	return ""
 }
 
-// TestCeremonyOpenBaoParent has the PKI engine of a real OpenBao sign the issuing certificate of a CA, with the commands
+// TestKeysCeremonyParent has the PKI engine of a real OpenBao sign the issuing certificate of a CA, with the commands
 // of the documentation, and issues a certificate under it.
-func TestCeremonyOpenBaoParent(t *testing.T) {
+func TestKeysCeremonyParent(t *testing.T) {
 	l := lab.New(t)
 	project := l.Project("clients/openbao", "sh", "-c",
 		"python3 -m venv venv && venv/bin/pip install --quiet --requirement requirements.txt")
