@@ -120,8 +120,13 @@ func OpenKey(ctx context.Context, s KeySource, o Options) (*Key, error) {
 		}
 		key.Signer, key.release = opened.Signer, opened.Close
 	}
-	if s.Table.File != nil {
-		key.Statement.Place = s.Table.File.Key
+	switch t := s.Table; {
+	case t.File != nil:
+		key.Statement.Place = t.File.Key
+	case t.KMS != nil:
+		key.Statement.Place = t.KMS.Key
+	case t.PKCS11 != nil:
+		key.Statement.Place = t.PKCS11.Key
 	}
 	if attester, ok := backend.(signer.Attester); ok {
 		a, err := attester.Attest(ctx)

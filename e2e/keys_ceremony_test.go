@@ -29,8 +29,8 @@ func documented(t *testing.T, page, text string) string {
 	return ""
 }
 
-// TestKeysCeremonyParent has the PKI engine of a real OpenBao sign the issuing certificate of a CA, with the commands
-// of the documentation, and issues a certificate under it.
+// TestKeysCeremonyParent has the PKI engine of a real OpenBao sign the issuing certificate for a key in its transit
+// engine, with the commands of the documentation, and makes a root and an issuing certificate with both keys there.
 func TestKeysCeremonyParent(t *testing.T) {
 	l := lab.New(t)
 	project := l.Project("clients/openbao", "sh", "-c",
@@ -40,20 +40,31 @@ func TestKeysCeremonyParent(t *testing.T) {
 		"server", "-dev", "-dev-root-token-id=root", "-dev-listen-address=" + address, "-dev-no-store-token",
 	}}, func(ctx context.Context) error { return lab.GetOK(ctx, "http://"+address+"/v1/sys/health") })
 	env := []string{
-		"BAO_ADDR=http://" + address, "BAO_TOKEN=root", "CA_PASSWORD=a password of the test",
+		"BAO_ADDR=http://" + address, "BAO_TOKEN=root",
 		"PATH=" + filepath.Dir(l.Look("mayfly")) + ":" + project + "/venv/bin:" + os.Getenv("PATH"),
 	}
+	key := func(name, chain string) string {
+		return "{kms: {key: \"openbao://" + name + "\", chain: " + chain + ", vault: {address: \"http://" + address +
+			"\", token: {file: token}}}}"
+	}
+	l.Write("ca.yaml", "ca: "+key("ca", "chain.pem")+"\n")
+	l.Write("plan.yaml", "root:\n  subject: {common_name: Root, organization: Example Inc.}\n  key: "+key("root", "two/root.pem")+
+		"\nissuing:\n  subject: {common_name: Issuing, organization: Example Inc.}\n  key: "+key("ca", "two/chain.pem")+
+		"\nsign_transcript: true\n")
 	sh := func(script string) lab.Result {
 		return l.Run(lab.Command{Name: "bash", Args: []string{"-c", "set -eu\n" + script}, Env: env})
 	}
 	sh(`bao secrets enable -max-lease-ttl=87600h pki
+bao secrets enable transit
+bao write -f transit/keys/ca type=ecdsa-p256
+bao write -f transit/keys/root type=ecdsa-p384
+printf root > token
 bao write pki/root/generate/internal common_name="Corporate root" organization=Example key_type=ec key_bits=384 ` +
 		`ttl=87600h max_path_length=1
-mayfly ca csr --key ca-key.pem --generate ecdsa-p256 --password-env CA_PASSWORD --common-name "Example issuing" ` +
-		`--organization "Example Inc." --out next.csr`)
+mayfly ca csr --config ca.yaml --common-name "Example issuing" --organization "Example Inc." --out next.csr`)
 	commands := documented(t, "ceremony.md", "bao write")
 	sh(commands)
-	check := sh("mayfly ca check chain.pem --key ca-key.pem --password-env CA_PASSWORD")
+	check := sh("mayfly ca check --config ca.yaml")
 	for _, bad := range []string{"wrong ", "warning "} {
 		if strings.Contains(check.Stdout, bad) {
 			t.Errorf("%s", check.Stdout)
@@ -67,6 +78,11 @@ mayfly ca csr --key ca-key.pem --generate ecdsa-p256 --password-env CA_PASSWORD 
 	}); err != nil || len(chain) != 2 || !chain[0].MaxPathLenZero {
 		t.Errorf("%d certificates, %v", len(chain), err)
 	}
+
+	// Both keys in OpenBao.
+	sh("mayfly ca init --plan plan.yaml > ca2.yaml\n" +
+		"mayfly ca check --config ca2.yaml --transcript two/transcript.json\n" +
+		"mayfly ca replay two/transcript.json --plan plan.yaml")
 
 	// What OpenBao makes without the values of the request is refused, with what is missing.
 	sh(`bao write -field=certificate pki/root/sign-intermediate csr=@next.csr common_name="Example issuing" ` +
