@@ -139,7 +139,7 @@ var documentedNumbers = []struct {
 	},
 	{
 		"docs/performance.md", "lets the heap grow to {48 MiB} before each collection, or by {60} %",
-		"node.heapFloor node.sparing",
+		"node.heapFloor node.minGCPercent",
 	},
 }
 

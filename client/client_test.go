@@ -26,7 +26,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// server responds to every request with answer, whatever the request contains.
+// server sends the same reply to every request.
 type server struct {
 	pki   *pki.PKI
 	log   *ct.Log
@@ -36,7 +36,7 @@ type server struct {
 	reply func(http.ResponseWriter)
 }
 
-// start issues one valid certificate and serves it.
+// start returns a server that replies with one valid certificate.
 func start(t *testing.T) *server {
 	t.Helper()
 	s := &server{pki: pki.New(pki.Options{}), key: pki.NewKey(pki.P256).(*ecdsa.PrivateKey)}
@@ -100,18 +100,18 @@ func TestVerifies(t *testing.T) {
 		want   string
 	}{
 		"good":         {nil, nil, ""},
-		"another key":  {func(_ *client.Options, r *client.Request) { r.Signer = pki.NewKey(pki.P256) }, nil, "another key"},
+		"another key":  {func(_ *client.Options, r *client.Request) { r.Signer = pki.NewKey(pki.P256) }, nil, "different key"},
 		"another root": {func(o *client.Options, _ *client.Request) { o.Trust.Chains = [][]*x509.Certificate{other.Chain} }, nil, "trusted root"},
 		"another log":  {func(o *client.Options, _ *client.Request) { o.Trust.Logs[0].Key = pki.NewKey(pki.P256).Public() }, nil, "not trusted"},
 		"log too old":  {func(o *client.Options, _ *client.Request) { o.Trust.Logs[0].NotAfter = time.Now().Add(-time.Hour) }, nil, "validity"},
-		"two logs":     {func(o *client.Options, _ *client.Request) { o.Trust.MinSCTs = 2 }, nil, "2 are needed"},
+		"two logs":     {func(o *client.Options, _ *client.Request) { o.Trust.MinSCTs = 2 }, nil, "2 are required"},
 		"expired": {func(o *client.Options, _ *client.Request) {
 			o.Now = func() time.Time { return time.Now().Add(time.Hour) }
 		}, nil, "trusted root"},
-		"only the root": {nil, s.certificates(s.chain[2:]), "another key"},
+		"only the root": {nil, s.certificates(s.chain[2:]), "different key"},
 		"empty":         {nil, s.certificates(nil), "no certificate"},
 		"not PEM":       {nil, s.certificates([]string{"x"}), "not PEM"},
-		"HTML":          {nil, func(w http.ResponseWriter) { _, _ = w.Write([]byte("<html>")) }, "not what a CA answers"},
+		"HTML":          {nil, func(w http.ResponseWriter) { _, _ = w.Write([]byte("<html>")) }, "not that of a CA"},
 		"huge":          {nil, func(w http.ResponseWriter) { _, _ = w.Write(make([]byte, 2<<20)) }, "larger than"},
 		"redirect": {nil, func(w http.ResponseWriter) {
 			w.Header().Set("Location", "/x")
@@ -175,7 +175,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// Text from the server cannot control the terminal, add lines, or fill the screen.
+// Text from the server cannot control the terminal, add lines, or have an unlimited length.
 func TestExplainIsPrintable(t *testing.T) {
 	t.Parallel()
 	const hostile = "x\x1b[2J\r\nverified\u202e"

@@ -32,8 +32,8 @@ func (e *Error) Error() string {
 	return text
 }
 
-// Explain describes for a person what failed and what to do. For an error that is not an [Error] it returns the error's
-// text.
+// Explain returns a text for people: what failed, and what to do. For an error that is not an [Error] it returns the
+// text of the error.
 func Explain(err error) string {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -56,7 +56,7 @@ func Explain(err error) string {
 	return b.String()
 }
 
-// maxShown is the largest part of a text of the server that is shown, in bytes.
+// maxShown is the size limit in bytes for printing a text of the server.
 const maxShown = 1000
 
 // shown returns a text of the server in a form that is safe for a terminal or a log: on one line and of limited length.
@@ -67,7 +67,7 @@ func shown(s string) string {
 	return printable.Escape(s)
 }
 
-// hint says what to do, by reason. Quoted parts are values that the server sent about the client's own request.
+// hint returns what to do, by reason. Quoted parts are values from the response.
 func (e *Error) hint() string {
 	bare := func(key string) string { return shown(e.Metadata[key]) }
 	m := func(key string) string { return `"` + bare(key) + `"` }
@@ -77,7 +77,7 @@ func (e *Error) hint() string {
 	case fault.TokenMalformed:
 		return "the token is not a signed JWT in compact form; check that the file holds the ID token"
 	case fault.TokenTooLarge:
-		return "the token is larger than the server reads"
+		return "the token exceeds the size limit of the server"
 	case fault.IssuerNotTrusted:
 		return "the server does not accept tokens of " + m("issuer")
 	case fault.AudienceMismatch:
@@ -109,15 +109,15 @@ func (e *Error) hint() string {
 	case fault.RequestMalformed, fault.PathUnknown, fault.MethodNotAllowed:
 		return "check that the URL is that of a CA"
 	case fault.RequestTooLarge:
-		return "the server reads at most " + bare("max") + " bytes"
+		return "the server accepts at most " + bare("max") + " bytes"
 	case fault.RateLimited:
 		return "wait before the next request; one certificate can be used for all signatures of a job"
 	case fault.LogUnavailable:
 		if cause := e.Metadata["cause"]; cause != "" {
-			return "the certificate could not be entered in enough Certificate Transparency logs (" +
+			return "the certificate could not be submitted to enough Certificate Transparency logs (" +
 				printable.Escape(cause) + "); nothing is wrong with the request"
 		}
-		return "the certificate could not be entered in enough Certificate Transparency logs; nothing is " +
+		return "the certificate could not be submitted to enough Certificate Transparency logs; nothing is " +
 			"wrong with the request"
 	case fault.SignerUnavailable, fault.JournalUnavailable:
 		return "nothing is wrong with the request; the operator finds the cause in the log under the request id"

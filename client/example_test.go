@@ -25,8 +25,8 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	believed := root.ForClient()
-	ca, err := client.New(client.Options{URL: "https://ca.example.com", Trust: &believed})
+	trusted := root.ForClient()
+	ca, err := client.New(client.Options{URL: "https://ca.example.com", Trust: &trusted})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func Example() {
 	fmt.Println(got.Identity.SAN.Value, len(got.SCTs))
 }
 
-// The zero value of Trust contains no CA and requires an SCT. NoSCTs turns the SCT check off.
+// The zero value of Trust trusts no CA and requires an SCT; NoSCTs disables the SCT check.
 func ExampleTrust() {
 	t := client.Trust{}
 	_, err := client.Verify(nil, t, someTime)

@@ -49,8 +49,8 @@ func (c claims) text(names ...string) string {
 }
 
 // workflowNames lists, by provider, how CAs build the URI of a certificate from a token's claims: an address, which is
-// a setting of the CA, followed by a text in which each {} is replaced by a claim. No token of another provider has the
-// same set of claims.
+// a setting of the CA, followed by a text in which each {} is replaced by a claim. Tokens of different providers do not
+// have the same set of claims.
 var workflowNames = []struct {
 	end    string
 	depth  int // the largest number of path segments in the address
@@ -140,18 +140,18 @@ func (r Request) names(id identity.Identity) error {
 	}
 	if r.Identity != "" {
 		if id.SAN.Value != r.Identity {
-			return other("it names %s, and %s was expected", id.SAN.Value, r.Identity)
+			return other("it names %s, but %s was expected", id.SAN.Value, r.Identity)
 		}
 		return nil
 	}
 	subject := c.text("sub")
 	if id.Subject != "" && id.Subject != subject {
-		return other("it is of the subject %s, and the token's is %s; the token was replaced on the way",
+		return other("it has the subject %s, but the token has %s; the token was replaced in transit",
 			id.Subject, subject)
 	}
-	if !r.follows(id, c) {
+	if !r.derived(id, c) {
 		return other("it names %s, which does not follow from the token that was sent (issuer %s, subject %s); "+
-			"the token was replaced on the way, or the CA makes names in its own way", id.SAN.Value,
+			"the token was replaced in transit, or the CA builds names in another way", id.SAN.Value,
 			c.text("iss"), subject)
 	}
 	return nil
@@ -167,13 +167,13 @@ func (r Request) issuerMatches(id identity.Identity, c claims) error {
 	case r.Issuer != "" && (id.Issuer == r.Issuer || own == r.Issuer && id.Issuer == federated):
 		return nil
 	case r.Issuer != "":
-		return other("it names the issuer %s, and %s was expected", id.Issuer, r.Issuer)
+		return other("it names the issuer %s, but %s was expected", id.Issuer, r.Issuer)
 	}
-	return other("it names the issuer %s, and the token's is %s; the token was replaced on the way, or the CA names "+
-		"issuers in its own way", id.Issuer, own)
+	return other("it names the issuer %s, but the token has %s; the token was replaced in transit, or the CA names "+
+		"issuers in another way", id.Issuer, own)
 }
 
-// other is an [ErrOtherIdentity] with values that the certificate and the token brought.
+// other returns an [ErrOtherIdentity] with quoted values of the certificate and the token.
 func other(format string, values ...string) error {
 	quoted := make([]any, len(values))
 	for i, v := range values {
@@ -182,8 +182,8 @@ func other(format string, values ...string) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrOtherIdentity}, quoted...)...)
 }
 
-// follows reports whether the name in the certificate follows from the claims.
-func (r Request) follows(id identity.Identity, c claims) bool {
+// derived reports whether the name in the certificate follows from the claims.
+func (r Request) derived(id identity.Identity, c claims) bool {
 	subject, email := c.text("sub"), c.text("email")
 	name := id.SAN.Value
 	switch id.SAN.Kind {

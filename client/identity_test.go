@@ -93,7 +93,7 @@ func TestNames(t *testing.T) {
 			"another subject",
 			m{"iss": idp, "sub": "1", "email": "alice@example.com"},
 			email("alice@example.com"), idp,
-			"2", nil, "of the subject",
+			"2", nil, "has the subject",
 		},
 		{
 			"a connector",
@@ -261,7 +261,7 @@ func TestNames(t *testing.T) {
 		{
 			"expected, another came", github, email("mallory@example.com"), idp, "",
 			func(r *client.Request) { r.Identity = "alice@example.com" },
-			`it names "mallory@example.com", and "alice@example.com" was expected`,
+			`it names "mallory@example.com", but "alice@example.com" was expected`,
 		},
 		{
 			"expected issuer",
@@ -297,7 +297,7 @@ func TestNames(t *testing.T) {
 				t.Errorf("%v; want %q", err, c.want)
 			}
 			if err != nil && !errors.Is(err, client.ErrOtherIdentity) {
-				t.Errorf("%v is no ErrOtherIdentity", err)
+				t.Errorf("%v is not an ErrOtherIdentity", err)
 			}
 			if err != nil && strings.Contains(err.Error(), r.Token) {
 				t.Error("the token is in the error")

@@ -90,7 +90,7 @@ func (r *rest) call(ctx context.Context, path string, in, out proto.Message) err
 	if err != nil {
 		return fmt.Errorf("reach the CA: %w", err)
 	}
-	defer res.Body.Close() //nolint:errcheck // read to the end or given up
+	defer res.Body.Close() //nolint:errcheck // only read
 	data, err := httpclient.ReadBody(res, maxAnswer)
 	if err != nil {
 		return fmt.Errorf("read the CA's response: %w", err)
@@ -99,7 +99,7 @@ func (r *rest) call(ctx context.Context, path string, in, out proto.Message) err
 		return refusal(res, data)
 	}
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, out); err != nil {
-		return errors.New("the response is not what a CA answers; check the URL")
+		return errors.New("the response is not that of a CA; check the URL")
 	}
 	return nil
 }

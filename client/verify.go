@@ -34,8 +34,8 @@ type Trust struct {
 }
 
 // Authority is a chain and the period in which it is trusted. A certificate that is verified outside of the period is
-// refused, even if no certificate of the chain has expired: this is how a CA with a compromised key is distrusted. A
-// zero time is no bound; both bounds are inclusive.
+// refused, even if no certificate of the chain has expired: this is how an operator revokes trust in a CA whose key is
+// compromised. A zero time is no bound; both bounds are inclusive.
 type Authority struct {
 	Chain    []*x509.Certificate // issuing certificate first, root last
 	From, To time.Time
@@ -87,25 +87,25 @@ func (t Trust) paths(leaf *x509.Certificate, chain []*x509.Certificate, now time
 	for _, c := range t.Chains {
 		authorities = append(authorities, Authority{Chain: c})
 	}
-	var believed []Authority
+	var trusted []Authority
 	ended := map[string]bool{} // issuing keys of authorities that are all outside of their validity period
 	for _, a := range authorities {
 		if len(a.Chain) == 0 {
 			return nil, errors.New("an authority in Trust has no certificate")
 		}
 		if a.covers(now) {
-			believed = append(believed, a)
+			trusted = append(trusted, a)
 		} else {
 			ended[string(a.Chain[0].RawSubjectPublicKeyInfo)] = true
 		}
 	}
-	for _, a := range believed {
+	for _, a := range trusted {
 		delete(ended, string(a.Chain[0].RawSubjectPublicKeyInfo))
 	}
 	identity.MarkHandled(leaf)
 	var good [][]*x509.Certificate
 	problem := errors.New("no authority is trusted at this time")
-	for _, a := range believed {
+	for _, a := range trusted {
 		last := len(a.Chain) - 1
 		roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 		roots.AddCert(a.Chain[last])
@@ -129,7 +129,7 @@ func (t Trust) paths(leaf *x509.Certificate, chain []*x509.Certificate, now time
 		}
 	}
 	if len(good) == 0 {
-		return nil, fmt.Errorf("the certificate does not lead to a trusted root: %w", problem)
+		return nil, fmt.Errorf("the certificate does not chain to a trusted root: %w", problem)
 	}
 	return good, nil
 }
@@ -141,7 +141,7 @@ func verifySCTs(leaf, issuer *x509.Certificate, t Trust) ([]tbs.SCT, error) {
 	}
 	entry := tbs.Entry{IssuerKeyHash: sha256.Sum256(issuer.RawSubjectPublicKeyInfo), TBS: bare}
 	var good []tbs.SCT
-	problem := errors.New("it has none")
+	problem := errors.New("it has no further SCT")
 	seen := map[[32]byte]bool{}
 	for _, data := range raw {
 		sct, err := tbs.ParseSCT(data)
@@ -158,7 +158,7 @@ func verifySCTs(leaf, issuer *x509.Certificate, t Trust) ([]tbs.SCT, error) {
 		}
 	}
 	if need := max(t.MinSCTs, 1); len(good) < need {
-		return nil, fmt.Errorf("the certificate carries %d valid SCTs of trusted logs, %d are needed: %w",
+		return nil, fmt.Errorf("the certificate has %d valid SCTs of trusted logs, but %d are required: %w",
 			len(good), need, problem)
 	}
 	return good, nil
@@ -175,7 +175,7 @@ func (t Trust) verifySCT(sct tbs.SCT, entry tbs.Entry) error {
 			continue
 		}
 		if at := sct.Time(); at.Before(l.NotBefore) || !l.NotAfter.IsZero() && at.After(l.NotAfter) {
-			problem = fmt.Errorf("an SCT of %s is outside of its log's validity", at.Format(time.RFC3339))
+			problem = fmt.Errorf("an SCT with the timestamp %s is outside of the log's validity", at.Format(time.RFC3339))
 			continue // the same key may be listed with another period
 		}
 		return sct.Verify(l.Key, entry)
@@ -190,7 +190,7 @@ func matches(leaf *x509.Certificate, key crypto.PublicKey) error {
 		return err
 	}
 	if !bytes.Equal(spki, leaf.RawSubjectPublicKeyInfo) {
-		return errors.New("the certificate is for another key than the one that was sent")
+		return errors.New("the certificate is for a different key than the request")
 	}
 	return nil
 }

@@ -124,16 +124,16 @@ func TestVerifySCTs(t *testing.T) {
 		"good":                  {by(one), client.Trust{}, ""},
 		"good, two":             {by(one, two), client.Trust{MinSCTs: 2}, ""},
 		"one of an unknown log": {by(unknown, one), client.Trust{}, ""},
-		"none":                  {nil, client.Trust{}, "it has none"},
+		"none":                  {nil, client.Trust{}, "it has no further SCT"},
 		"none, not demanded":    {nil, client.Trust{MinSCTs: client.NoSCTs}, ""},
 		"a negative number":     {by(one, two), client.Trust{MinSCTs: -2}, "MinSCTs is -2"},
 		"of an unknown log":     {by(unknown), client.Trust{}, "is not trusted"},
 		"one log twice": {
 			by(one, one),
 			client.Trust{MinSCTs: 2},
-			"carries 1 valid SCTs of trusted logs, 2 are needed",
+			"has 1 valid SCTs of trusted logs, but 2 are required",
 		},
-		"one log twice, both": {by(one, two, one), client.Trust{MinSCTs: 3}, "carries 2 valid SCTs"},
+		"one log twice, both": {by(one, two, one), client.Trust{MinSCTs: 3}, "has 2 valid SCTs"},
 		"another leaf's": {
 			func(tbs.Entry) []tbs.SCT { return by(one)(ofAnother) },
 			client.Trust{},
@@ -161,11 +161,11 @@ func TestVerifySCTs(t *testing.T) {
 		"before its log": {by(one), client.Trust{Logs: []loglist.Log{{
 			Key:    one.Public(),
 			Window: loglist.Window{NotBefore: now.Add(time.Hour)},
-		}}}, "outside of its log's validity"},
+		}}}, "outside of the log's validity"},
 		"after its log": {by(one), client.Trust{Logs: []loglist.Log{{
 			Key:    one.Public(),
 			Window: loglist.Window{NotAfter: now.Add(-time.Hour)},
-		}}}, "outside of its log's validity"},
+		}}}, "outside of the log's validity"},
 		"a key in two periods": {by(one), client.Trust{Logs: []loglist.Log{
 			{Key: one.Public(), Window: loglist.Window{NotAfter: now.Add(-time.Hour)}},
 			{Key: one.Public(), Window: loglist.Window{NotBefore: now.Add(-time.Hour)}},

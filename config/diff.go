@@ -16,7 +16,7 @@ import (
 // Change is a setting that differs between two issuer files. "" means that the setting does not exist.
 type Change struct {
 	Entry    string `json:"entry"` // "oidc-issuers https://…"
-	Key      string `json:"key"`   // "client-id"; "" where the whole entry comes or goes
+	Key      string `json:"key"`   // "client-id"; "" if the whole entry was added or removed
 	Old, New string
 	// Restart reports whether a running process applies the change only after a restart.
 	Restart bool `json:"restart,omitempty"`
@@ -69,7 +69,7 @@ func flatten(v reflect.Value, dir string) map[string]string {
 	return out
 }
 
-// walkSettings calls f for every setting that is set: texts, numbers, and lists of them.
+// walkSettings calls f for every setting that has a value: strings, numbers, and lists of them.
 func walkSettings(v reflect.Value, path []string, f func([]string, string)) {
 	if !v.IsValid() || v.IsZero() && v.Kind() != reflect.Bool && v.Kind() != reflect.String {
 		return
@@ -79,7 +79,7 @@ func walkSettings(v reflect.Value, path []string, f func([]string, string)) {
 		switch e := v.Elem(); {
 		case e.Kind() == reflect.Struct && e.IsZero():
 			f(path, "{}")
-		case e.Kind() == reflect.Bool, e.CanInt() && e.IsZero(): // what is not the default
+		case e.Kind() == reflect.Bool, e.CanInt() && e.IsZero(): // set explicitly, although zero
 			f(path, printed(e))
 		default:
 			walkSettings(e, path, f)

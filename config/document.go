@@ -26,7 +26,7 @@ type source struct {
 	data []byte
 }
 
-// readSource reads the file at path, which messages call name. missing is the advice if the file does not exist.
+// readSource reads the file at path, which messages call name. missing is the fix if the file does not exist.
 func readSource(path, name, missing string) (source, *Problem) {
 	s := source{name: name}
 	f, err := os.Open(path)
@@ -40,7 +40,7 @@ func readSource(path, name, missing string) (source, *Problem) {
 	defer f.Close() //nolint:errcheck // nothing was written
 	s.data, err = bounded.ReadAll(f, maxFile)
 	if _, ok := errors.AsType[*bounded.TooLargeError](err); ok {
-		return s, &Problem{File: name, What: "is larger than 1 MiB, which no configuration is", Fix: missing}
+		return s, &Problem{File: name, What: "is larger than 1 MiB, the limit for a configuration", Fix: missing}
 	}
 	if err != nil {
 		return s, &Problem{File: name, What: "cannot be read: " + cause(err), Fix: missing}
@@ -48,7 +48,7 @@ func readSource(path, name, missing string) (source, *Problem) {
 	return s, nil
 }
 
-// cause is the reason of a file system error without the path, which is already printed.
+// cause returns the cause of a file system error without the path, which the message already contains.
 func cause(err error) string {
 	var path *os.PathError
 	if errors.As(err, &path) {
@@ -119,7 +119,7 @@ func (s source) parse() (*yaml.Node, *Problem) {
 		return nil, &p
 	}
 	if len(doc.Content) != 1 {
-		p := s.problem(place{1, 1}, "the file holds no document", "write a configuration; docs/config.md has an example")
+		p := s.problem(place{1, 1}, "the file has no content", "write a configuration; docs/config.md has an example")
 		return nil, &p
 	}
 	var second yaml.Node
@@ -129,7 +129,7 @@ func (s source) parse() (*yaml.Node, *Problem) {
 		p := s.syntax(err)
 		return nil, &p
 	default:
-		p := s.problem(place{second.Line, second.Column}, "a second document starts here, and a configuration is one document", `remove the "---" or what follows it`)
+		p := s.problem(place{second.Line, second.Column}, "a second document starts here, but a configuration has only one", `remove the "---" or what follows it`)
 		return nil, &p
 	}
 	return doc.Content[0], nil
@@ -154,7 +154,7 @@ func (s source) text() []byte {
 	})
 }
 
-// jsonEscapes matches every escape, so that the second part of one escape is not taken for the start of another.
+// jsonEscapes matches every escape, so that the second part of one escape is not matched as the start of another.
 var jsonEscapes = regexp.MustCompile(`\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.`)
 
 // decodeNode is d.Decode, but returns a panic of the library as an error: a configuration must never crash the process.

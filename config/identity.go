@@ -10,8 +10,8 @@ import (
 )
 
 // LoadIdentity reads an issuer file: the file at path or, if that is a configuration, the file that it names. main is
-// nil if path is the issuer file itself. The rest of a configuration is decoded but not checked: keys and chains need
-// not exist.
+// nil if path is the issuer file itself. The other settings of a configuration are decoded but not checked, so keys and
+// chains need not exist.
 func LoadIdentity(path string) (issuers *oidc.Config, main *Config, err error) {
 	l := &loader{config: &Config{}, path: path}
 	src, p := readSource(path, path, "name a configuration or an issuer file")

@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 )
 
-// G1 // D7: the corpus of invalid issuer files. A tilde marks the place that the message must name.
+// G1 // D7: wrong issuer files. A tilde marks the position that the message must have.
 func TestRefusesIssuers(t *testing.T) {
 	t.Parallel()
 	const head = "oidc-issuers:\n  https://a.example.com:\n    client-id: sigstore\n"
@@ -196,7 +196,7 @@ func TestRefusesIssuers(t *testing.T) {
 	}
 }
 
-// Paths in an issuer file are relative to the directory of that file, and the files are watched.
+// A path in a file is relative to the directory of that file, and the named file is watched.
 func TestIssuerPaths(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -226,7 +226,7 @@ func TestIssuerPaths(t *testing.T) {
 	}
 }
 
-// A configuration and a separate issuer file are distinguished, and differences are named by entry and key.
+// LoadIdentity distinguishes a configuration from an issuer file. Diff names differences by entry and key.
 func TestLoadIdentityAndDiff(t *testing.T) {
 	t.Parallel()
 	path := write(t, identity+caFile+embedded, issuers)

@@ -29,7 +29,7 @@ type Limits struct {
 const (
 	mostRequests    = 1 << 17
 	mostConnections = 1 << 20
-	longestWait     = 10 * time.Second // half of what a request may take at all
+	longestWait     = 10 * time.Second // half of the time limit of a request
 )
 
 func (l Limits) check() error {

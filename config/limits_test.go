@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// G1: limits that would stop the server, or that the machine cannot satisfy, are refused.
+// G1: limits that are out of range or contradict each other are refused.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -32,7 +32,7 @@ func (l *loader) load() (*Config, []Warning, error) {
 	}
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
-		l.problems = append(l.problems, Problem{File: path, What: "its folder is unknown: " + cause(err)})
+		l.problems = append(l.problems, Problem{File: path, What: "its directory is unknown: " + cause(err)})
 		return nil, nil, l.result()
 	}
 	l.defaults()
@@ -83,7 +83,7 @@ func (l *loader) files(main string) []string {
 type loader struct {
 	config                   *Config
 	path                     string // as the operator wrote it
-	public                   bool   // secrets need not be there
+	public                   bool   // files with secrets need not exist
 	main, issuers            *tree  // nil: the file could not be read
 	mainSource, issuerSource []byte
 	paths, issuerPaths       []pathSetting
@@ -152,7 +152,7 @@ func (l *loader) checkIssuers(dir string) {
 	l.issuerPaths = absolute(&l.config.Issuers, dir)
 	l.issuers.add(l.config.Issuers.Check())
 	l.issuers.add(l.checkKeyAlgorithms())
-	l.lookAt(l.issuers, l.issuerPaths)
+	l.checkPathSettings(l.issuers, l.issuerPaths)
 }
 
 // setting adds a problem of the main file.

@@ -7,9 +7,9 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Locate gives every [fault.Setting] in err its position in the configuration. It is for errors that are found after
-// the configuration was loaded, in the files that it names. It returns [Problems]; or err itself, if err contains no
-// setting or c was not loaded from a file.
+// Locate adds to every [fault.Setting] in err its position in the configuration. It is for errors that are found after
+// the configuration was loaded, such as errors in the files that it names. It returns [Problems], or err itself if err
+// contains no setting or c was not loaded from a file.
 func (c *Config) Locate(err error) error {
 	if err == nil || c.main == nil {
 		return err

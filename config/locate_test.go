@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// G1: a problem that is found after the load has the place of its setting, in the file that contains it.
+// G1: an error that is found after the load has the position of its setting, in the right file.
 func TestLocate(t *testing.T) {
 	t.Parallel()
 	path := write(t, identity+caFile+embedded, issuers)
@@ -37,14 +37,14 @@ func TestLocate(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if err := new(config.Config).Locate(fault.BadSetting("is wrong", "")); err == nil {
-		t.Error("without a file an error is lost")
+		t.Error("an error is lost without a file")
 	}
 	if c.Locate(nil) != nil {
 		t.Error("nil became an error")
 	}
 }
 
-// G2: paths that could not be created are reported, and paths that could be created are not.
+// G2: directories that cannot be created are errors. No directory is created.
 func TestPlaces(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -72,7 +72,7 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// G3: settings that need a restart are named with their place, and no others.
+// G3: exactly the changed settings that need a restart are listed, with their positions.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	base := identity + caFile + embedded
@@ -82,7 +82,7 @@ func TestRestart(t *testing.T) {
 		{base, "listen: {http: \"127.0.0.1:5555\"}\n" + base, ""}, // the default
 		{base, base + "listen: {http: off}\n", "mayfly.yaml:7:16: listen.http: 127.0.0.1:5555 → off; restart to apply it"},
 		{base, base + "audit:\n  stdout: true\n", "mayfly.yaml:8:11: audit.stdout: true is new; restart to apply it"},
-		{base + "audit:\n  stdout: true\n", base, "mayfly.yaml:1:1: audit.stdout: true is gone; restart to apply it"},
+		{base + "audit:\n  stdout: true\n", base, "mayfly.yaml:1:1: audit.stdout: true was removed; restart to apply it"},
 		{base, strings.Replace(base, "dir: ct", "lead: 0s, dir: ct", 1), "mayfly.yaml:6:20: ct.embedded.lead: 0s is new; restart to apply it"},
 	} {
 		var all [2]*config.Config

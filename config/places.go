@@ -21,7 +21,7 @@ func (c *Config) Places() error {
 				errs = append(errs, fault.BadFile(filepath.Dir(*p.at), err, p.path...))
 			}
 		case p.isDir():
-			if err := p.makeable(); err != nil {
+			if err := p.checkDir(); err != nil {
 				errs = append(errs, err)
 			}
 		}
@@ -29,8 +29,8 @@ func (c *Config) Places() error {
 	return errors.Join(errs...)
 }
 
-// makeable returns an error if a directory can neither be written to nor be created.
-func (p pathSetting) makeable() error {
+// checkDir returns an error if a directory can neither be written to nor be created.
+func (p pathSetting) checkDir() error {
 	dir := *p.at
 	for {
 		_, err := os.Stat(dir)
@@ -50,7 +50,7 @@ func (p pathSetting) makeable() error {
 		return fault.BadFile(dir, err, p.path...)
 	}
 	s := fault.BadFile(dir, err, p.path...)
-	s.Problem += ", so that " + *p.at + " cannot be made"
+	s.Problem += ", so " + *p.at + " cannot be created"
 	return s
 }
 

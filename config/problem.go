@@ -74,7 +74,7 @@ func (ps Problems) orNil() error {
 	return slices.CompactFunc(ps, func(a, b Problem) bool { return a.Head() == b.Head() })
 }
 
-// Warning is about something in a configuration that is allowed and that the operator should know about.
+// Warning is about a setting that is allowed but may not be intended.
 type Warning struct {
 	File         string
 	Line, Column int

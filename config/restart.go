@@ -50,8 +50,8 @@ func keep(to, from reflect.Value) {
 	}
 }
 
-// Restart lists the settings of next that a process that runs with c takes up only after a restart, at their places in
-// the file of next.
+// Restart lists the changed settings of next that a process with the configuration c applies only after a restart, with
+// their positions in the file of next.
 func (c *Config) Restart(next *Config) []Warning {
 	old, fresh := flatten(reflect.ValueOf(*c), c.dir), flatten(reflect.ValueOf(*next), next.dir)
 	var out []Warning
@@ -66,14 +66,14 @@ func (c *Config) Restart(next *Config) []Warning {
 		case old[key] == "":
 			text = fresh[key] + " is new"
 		case fresh[key] == "":
-			text = old[key] + " is gone"
+			text = old[key] + " was removed"
 		}
 		out = append(out, next.Waits(text, path...))
 	}
 	return out
 }
 
-// Waits is a warning that a setting of c is not in force before a restart.
+// Waits returns a warning that a setting of c is applied only after a restart.
 func (c *Config) Waits(text string, path ...string) Warning {
 	return c.Warn(fault.BadSetting(text, "restart to apply it", path...))
 }

@@ -2,7 +2,7 @@ package config
 
 import _ "embed"
 
-// The schemas are made from the structs by the tests of this package (go test ./config -update).
+// The schemas are generated from the structs by a test of this package (go test ./config -update).
 var (
 	//go:embed schema/mayfly.json
 	mayflySchema []byte

@@ -23,21 +23,21 @@ const maxDepth = 32
 // mark is the position of a setting.
 type mark struct {
 	key, value *yaml.Node
-	on         bool // the value is the word true
-	zero       bool // the value is a number or a duration of 0, which equals an absent value
+	on         bool // the value is true
+	zero       bool // the value is a number or a duration of 0, which is the same as a missing setting
 }
 
 // tree is a document that was decoded into a Go value, with the position of each setting.
 type tree struct {
 	src      source
-	allowGap bool // an empty text or list is a value in the keys of Fulcio, whose files contain such values
-	gap      bool // it is one in the block that is being decoded
+	allowGap bool // keys of Fulcio may have an empty string or list, as in Fulcio's files
+	gap      bool // empty values are allowed in the current block
 	marks    map[string]mark
 	order    []string // the paths of marks, in the order of the document
 	problems Problems
 	visits   int
-	isJSON   *bool // nil: not computed yet
-	notJSON  bool  // reported
+	isJSON   *bool // nil: not determined yet
+	notJSON  bool  // the problem that the file is not JSON was reported
 }
 
 // pathKey returns a path as the key of a map. NUL cannot occur in a file.
@@ -54,8 +54,8 @@ func decode(src source, into any, allowGap bool) *tree {
 	}
 	t.marks[""] = mark{key: root, value: root}
 	if allowGap && isConfigMap(root) {
-		t.report(root, "this is a Kubernetes ConfigMap, and the issuer file is a text under its data:",
-			"mount the ConfigMap and name the file in it, or copy what stands under data: into a file of its own")
+		t.report(root, "this is a Kubernetes ConfigMap, and the issuer file is a value under its data:",
+			"mount the ConfigMap and write the path of the file in it, or copy the value under data: into a separate file")
 		return t
 	}
 	t.value(root, reflect.ValueOf(into).Elem(), nil)
@@ -133,10 +133,10 @@ func (t *tree) value(n *yaml.Node, v reflect.Value, path []string) {
 	}
 }
 
-// null refuses a key without a value: it could mean the default, or nothing.
+// null refuses a key without a value, because it could mean the default or an empty value.
 func (t *tree) null(n *yaml.Node, v reflect.Value, path []string) {
 	if len(path) == 0 {
-		t.report(n, "the file holds no settings", "write a configuration; docs/config.md has an example")
+		t.report(n, "the file has no settings", "write a configuration; docs/config.md has an example")
 		return
 	}
 	at := t.marks[pathKey(path)].key
@@ -150,7 +150,7 @@ func (t *tree) null(n *yaml.Node, v reflect.Value, path []string) {
 	t.report(at, "\""+last(path)+"\" has no value", fix)
 }
 
-// entry is one key of a mapping, merged ones included.
+// entry is one key of a mapping, its own or a merged one.
 type entry struct {
 	key, value *yaml.Node
 	merged     bool
@@ -223,7 +223,7 @@ func (t *tree) mapping(n *yaml.Node, path []string) (*yaml.Node, bool) {
 	if len(path) > 0 {
 		where = "\"" + last(path) + "\""
 	}
-	t.report(n, fmt.Sprintf("%s must be a block of settings, not %s", where, kindOf(to)), "write its settings as \"name: value\", one a line, indented below it")
+	t.report(n, fmt.Sprintf("%s must be a block of settings, not %s", where, kindOf(to)), "write its settings as \"name: value\", one per line, indented below the key")
 	return nil, false
 }
 
@@ -296,7 +296,7 @@ func (t *tree) table(n *yaml.Node, v reflect.Value, path []string) {
 func (t *tree) list(n *yaml.Node, v reflect.Value, path []string) {
 	to := target(n)
 	if to.Kind != yaml.SequenceNode {
-		t.report(n, fmt.Sprintf("\"%s\" must be a list, not %s", last(path), kindOf(to)), "write the entries in square brackets, or one a line after \"- \"")
+		t.report(n, fmt.Sprintf("\"%s\" must be a list, not %s", last(path), kindOf(to)), "write the entries in square brackets, or one per line after \"- \"")
 		return
 	}
 	if len(to.Content) == 0 && !t.gap {
@@ -369,7 +369,7 @@ func (t *tree) otherSpelling(n *yaml.Node, text, name string) {
 		}
 	}
 	t.problems = append(t.problems, t.src.problem(at, what,
-		"correct the JSON (no comma behind the last entry, no comments), or write the keys of the YAML form, such as "+
+		"correct the JSON (no comma after the last entry, no comments), or write the keys of the YAML form, such as "+
 			"\""+name+"\""))
 }
 

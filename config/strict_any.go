@@ -56,7 +56,7 @@ func (t *tree) anything(n *yaml.Node, depth int) (any, bool) {
 		return nil, false
 	}
 	if _, isDate := out.(interface{ UnixNano() int64 }); isDate {
-		return to.Value, true // a plain date is the text of that date
+		return to.Value, true // a date without quotes is a string
 	}
 	return out, true
 }

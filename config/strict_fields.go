@@ -11,8 +11,8 @@ import (
 type field struct {
 	name  string // the tag yaml
 	alias string // the tag alias, a second spelling; may be empty
-	any   bool   // accepted and not looked at
-	gap   bool   // an empty value means something
+	any   bool   // accepted and ignored
+	gap   bool   // an empty value is allowed
 	index []int
 }
 
@@ -63,7 +63,7 @@ func (fs fields) names() []string {
 	return out
 }
 
-// nearest returns the known key that is most like key, or "".
+// nearest returns the known key that is most similar to key, or "".
 func (fs fields) nearest(key string) string {
 	best, distance := "", max(2, len(key)/3)+1
 	for _, f := range fs {

@@ -16,7 +16,7 @@ var durationType = reflect.TypeFor[time.Duration]()
 func (t *tree) scalar(n *yaml.Node, v reflect.Value, path []string) {
 	to := target(n)
 	if to.Kind != yaml.ScalarNode {
-		t.report(n, fmt.Sprintf("\"%s\" must be %s, not %s", last(path), wants(v.Type()), kindOf(to)), "write one value")
+		t.report(n, fmt.Sprintf("\"%s\" must be %s, not %s", last(path), typeName(v.Type()), kindOf(to)), "write one value")
 		return
 	}
 	switch {
@@ -33,16 +33,15 @@ func (t *tree) scalar(n *yaml.Node, v reflect.Value, path []string) {
 	case v.CanInt(), v.CanUint(), v.CanFloat():
 		t.number(n, v, path)
 	default:
-		panic(fmt.Sprintf("config: a setting of type %v", v.Type())) // a slip in a Config struct, found by any test that loads it
+		panic(fmt.Sprintf("config: a setting of type %v", v.Type())) // an error in a Config struct, which every test that loads it finds
 	}
 }
 
-// text accepts strings only. A number or a boolean is refused, because its spelling would be lost: 010, 1e3 and yes
-// would change.
+// text accepts strings only. A number or a boolean is refused, because it would not keep its spelling: 010, 1e3, yes.
 func (t *tree) text(n *yaml.Node, v reflect.Value, path []string) {
 	to := target(n)
 	switch tag := to.ShortTag(); tag {
-	case "!!str", "!!timestamp": // a plain date is the text of that date
+	case "!!str", "!!timestamp": // a date without quotes is a string
 	default:
 		t.wrongType(n, v, path)
 		return
@@ -98,11 +97,11 @@ func (t *tree) wrongType(n *yaml.Node, v reflect.Value, path []string) {
 	if !looksSecret(strings.Join(path, ".")) {
 		got += " (" + quoteShort(to.Value) + ")"
 	}
-	t.report(n, fmt.Sprintf("\"%s\" must be %s, not %s", last(path), wants(v.Type()), got), fix)
+	t.report(n, fmt.Sprintf("\"%s\" must be %s, not %s", last(path), typeName(v.Type()), got), fix)
 }
 
-// wants returns the name of a type as authors of YAML know it.
-func wants(t reflect.Type) string {
+// typeName returns the name of a type for authors of YAML.
+func typeName(t reflect.Type) string {
 	switch {
 	case t == durationType:
 		return "a duration such as \"20s\""

@@ -13,8 +13,8 @@ import (
 )
 
 // The YAML library reports no column, and for an error in the last line of a block mapping it reports the first line of
-// the block (go.yaml.in/yaml/v3 v3.0.6). The position is therefore searched for: it is the end of the longest prefix of
-// the text that is valid YAML.
+// the block (go.yaml.in/yaml/v3 v3.0.6). The functions below therefore search for the position: the end of the longest
+// prefix of the text that is valid YAML.
 
 // syntax returns a parser's error as a problem at its position.
 func (s source) syntax(err error) Problem {
@@ -134,9 +134,9 @@ func plainWords(message, rest string) (what, fix string) {
 	case strings.Contains(message, "escape"):
 		return "an unknown escape after a backslash in this text", "write two backslashes, or put the text in single quotes"
 	case strings.HasPrefix(rest, `"`), strings.HasPrefix(rest, "'"):
-		return "this quoted text has no end, or something follows its end", "check the quotes; write every text on one line"
+		return "this quoted text has no closing quote, or text follows the closing quote", "check the quotes; write every text on one line"
 	case strings.HasPrefix(rest, "["), strings.HasPrefix(rest, "{"):
-		return "the bracket that opens here does not close as it should", "close it in the right order, with a comma between entries"
+		return "this bracket is not closed correctly", "close brackets in the right order, with a comma between entries"
 	case strings.HasPrefix(rest, "\t"):
 		return "a tab where YAML allows only spaces", "indent with spaces"
 	case strings.HasPrefix(rest, "@"), strings.HasPrefix(rest, "`"), strings.HasPrefix(rest, "%"):
@@ -144,9 +144,9 @@ func plainWords(message, rest string) (what, fix string) {
 	case strings.Contains(message, "mapping values are not allowed"):
 		return `a second ":" on this line, or the line is indented more than the one it belongs to`, "put text that contains a colon in quotes, and check the indentation"
 	case strings.Contains(message, "could not find expected ':'"):
-		return `this line is no "key: value"`, `write a colon and a space after the key, and check the indentation`
+		return `this line is not "key: value"`, `write a colon and a space after the key, and check the indentation`
 	case strings.Contains(message, "did not find expected"):
-		return "this does not fit what stands above it (" + message + ")", "check the indentation: keys of one block start in the same column"
+		return "this does not fit the lines above it (" + message + ")", "check the indentation: keys of one block start in the same column"
 	}
 	return "not YAML: " + message, "check the line and the one above it"
 }

@@ -15,7 +15,7 @@ import (
 // Watch calls changed when the content of one of files() changes, until ctx ends. It uses notifications of the
 // operating system, and also reads the files at intervals, for file systems without notifications and files that cannot
 // be watched. It watches directories, not files: an atomic rename by an editor and the symbolic links of a Kubernetes
-// volume replace the file of a name. The first content of a file that is new in files() does not count as a change.
+// volume replace the file of a name. The first content of a file that is new in files() is not a change.
 func Watch(ctx context.Context, o WatchOptions, changed func()) {
 	if o.Every == 0 {
 		o.Every = 10 * time.Second
@@ -27,7 +27,7 @@ func Watch(ctx context.Context, o WatchOptions, changed func()) {
 	var failures chan error
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		o.Logger.Warn("configuration files cannot be watched; they are looked at now and then", "cause", err.Error(), "every", o.Every)
+		o.Logger.Warn("configuration files cannot be watched; they are read at intervals", "cause", err.Error(), "every", o.Every)
 	} else {
 		defer w.Close() //nolint:errcheck // nothing was written
 		events, failures = w.Events, w.Errors
@@ -39,23 +39,23 @@ func Watch(ctx context.Context, o WatchOptions, changed func()) {
 		<-quiet.C
 	}
 	known := o.Known
-	meant := follow(w, o.Files())
+	relevant := follow(w, o.Files())
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case e := <-events:
-			if e.Op&^(fsnotify.Write|fsnotify.Chmod) != 0 || meant[e.Name] {
+			if e.Op&^(fsnotify.Write|fsnotify.Chmod) != 0 || relevant[e.Name] {
 				quiet.Reset(settle)
 			}
 			continue
 		case err := <-failures: // events were lost
-			o.Logger.Warn("configuration files: look instead of listen", "cause", err.Error())
+			o.Logger.Warn("notifications of changes were lost; reading the configuration files", "cause", err.Error())
 		case <-quiet.C:
 		case <-tick.C:
 		}
 		files := o.Files()
-		meant = follow(w, files)
+		relevant = follow(w, files)
 		now := Contents(files)
 		differs := false
 		for name, sum := range now {
@@ -70,8 +70,8 @@ func Watch(ctx context.Context, o WatchOptions, changed func()) {
 
 // WatchOptions for [Watch].
 type WatchOptions struct {
-	Files  func() []string     // absolute paths; asked each time
-	Known  map[string][32]byte // [Contents] of the files as the caller knows them
+	Files  func() []string     // absolute paths; called each time
+	Known  map[string][32]byte // [Contents] of the files when the caller read them
 	Every  time.Duration       // 0: 10 s
 	Logger *slog.Logger        // nil: none
 }
@@ -81,31 +81,31 @@ type WatchOptions struct {
 const settle = 50 * time.Millisecond
 
 // follow watches the directories of the names and of the targets of their links. w may be nil. It returns the paths
-// whose content counts. Writes to other files of the same directory, such as a log, are ignored; otherwise a busy
-// server would read its configuration all the time. A new name of any kind counts: it may be a link on the path to a
+// whose content is relevant. Writes to other files of the same directory, such as a log, are ignored; otherwise a busy
+// server would constantly read its configuration. Every new name is relevant, because it may be a link in the path of a
 // file.
-func follow(w *fsnotify.Watcher, files []string) (meant map[string]bool) {
+func follow(w *fsnotify.Watcher, files []string) (relevant map[string]bool) {
 	watched := map[string]bool{}
 	if w != nil {
 		for _, dir := range w.WatchList() {
 			watched[dir] = true
 		}
 	}
-	meant = make(map[string]bool, 2*len(files))
+	relevant = make(map[string]bool, 2*len(files))
 	for _, f := range files {
 		paths := []string{f}
 		if behind, err := filepath.EvalSymlinks(f); err == nil {
 			paths = append(paths, behind)
 		}
 		for _, p := range paths {
-			meant[p] = true
+			relevant[p] = true
 			if dir := filepath.Dir(p); w != nil && !watched[dir] {
 				watched[dir] = true
-				_ = w.Add(dir) // a folder that cannot be watched is looked at
+				_ = w.Add(dir) // the files of a directory that cannot be watched are read at intervals
 			}
 		}
 	}
-	return meant
+	return relevant
 }
 
 // Contents returns digests of the contents by name. A file that cannot be read has a digest of zeros.

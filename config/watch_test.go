@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 )
 
-// G3: every way to change a file is detected, and a write that changes nothing is ignored.
+// G3: Watch reports a change of content however the file is replaced. A rewrite with the same content is not a change.
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -29,7 +29,7 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	at := func(name string) string { return filepath.Join(dir, name) }
-	// A Kubernetes volume: files are links into ..data, which is a link to a folder that is replaced as a whole.
+	// A Kubernetes volume: files are links into ..data, which is a link to a directory that is replaced as a whole.
 	do(os.MkdirAll(at("..1"), 0o700))
 	do(os.MkdirAll(at("..2"), 0o700))
 	write("..1/volume.yaml", "one")
@@ -55,7 +55,7 @@ func TestWatch(t *testing.T) {
 			t.Fatalf("not seen: %s", what)
 		}
 	}
-	write("warm-up", "") // nothing that is watched
+	write("warm-up", "") // not a watched file
 	write("plain.yaml", "two")
 	seen("a file written in place")
 	write("plain.yaml.new", "three")
@@ -80,7 +80,8 @@ func TestWatch(t *testing.T) {
 	<-ended
 }
 
-// A log file beside the configuration neither causes reloads nor hides a change.
+// Writes to a log in the directory of the configuration do not cause reads of the configuration, and do not hide a
+// change.
 func TestWatchBesideALog(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

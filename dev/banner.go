@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-ca/mayfly/server"
 )
 
-// banner is what "mayfly dev" prints when it can issue.
+// banner is the text that "mayfly dev" prints when it can issue certificates.
 type banner struct {
 	state     *State
 	listeners server.Listeners
@@ -32,7 +32,7 @@ func (b banner) print(w io.Writer) error {
 	if b.state.fresh {
 		fmt.Fprintf(&s, "New CA in %s.\n", b.flags.Dir)
 	} else {
-		fmt.Fprintf(&s, "CA of %s, going on in %s.\n", b.state.Created.Local().Format("2006-01-02 15:04"), b.flags.Dir)
+		fmt.Fprintf(&s, "Using the CA of %s in %s.\n", b.state.Created.Local().Format("2006-01-02 15:04"), b.flags.Dir)
 	}
 
 	fmt.Fprintf(&s, "\n%s\n", st.Bold("Addresses"))
@@ -53,7 +53,7 @@ func (b banner) print(w io.Writer) error {
 	fmt.Fprintf(&s, "\n%s\n", st.Bold("Files"))
 	t = terminal.Table{}
 	t.Add(b.file("trusted_root.json"), "for verifiers: chain, log key, timestamp authority")
-	t.Add(b.file("signing_config.json"), "for signers: where to ask")
+	t.Add(b.file("signing_config.json"), "for signers: URLs of the services")
 	t.Add(b.file("chain.pem"), "issuing certificate, root")
 	t.Add(b.file("ct/log.pub.pem"), "public key of the log")
 	t.Add(b.file("journal.jsonl"), "every decision; \"mayfly audit\" reads it")
@@ -70,7 +70,7 @@ func (b banner) file(name string) string {
 	return shell.Quote(strings.TrimSuffix(b.flags.Dir, "/") + "/" + name)
 }
 
-// lines prints commands that can be run unchanged from the directory in which mayfly was started.
+// lines prints commands that can be copied unchanged, if run from the directory in which mayfly was started.
 func (b banner) lines(s *strings.Builder, st terminal.Style, a addresses) {
 	exe := shell.Quote(program())
 	dir := ""
@@ -105,10 +105,10 @@ func (b banner) lines(s *strings.Builder, st terminal.Style, a addresses) {
 		fmt.Fprintf(s, "  grpcurl -plaintext %s dev.sigstore.fulcio.v2.CA/GetTrustBundle\n", a.grpc)
 	}
 	fmt.Fprintf(s, "\n%s\n", st.Dim("A token is valid for "+human.Duration(idp.DefaultTokenLife)+
-		". Ctrl-C stops; the next start goes on with the same CA and log."))
+		". Ctrl-C stops; the next start uses the same CA and log."))
 }
 
-// program is how this binary was called, so that the printed lines call it the same way.
+// program returns the name with which this binary was called, for the printed commands.
 func program() string {
 	if strings.ContainsRune(os.Args[0], '/') {
 		return os.Args[0]

@@ -1,5 +1,5 @@
-// Package dev is what "mayfly dev" runs: a CA, an embedded log, an OpenID Connect provider and a timestamp authority on
-// loopback, whose keys and state are in one directory.
+// Package dev is the implementation of "mayfly dev": a CA, an embedded log, an OpenID Connect provider and a timestamp
+// authority on loopback, with their keys and state in one directory.
 package dev
 
 import (
@@ -28,10 +28,11 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// selfTestEmail is the identity that "mayfly dev" issues its first certificate to.
+// selfTestEmail is the identity in the certificate of the self-test.
 const selfTestEmail = "self-test@mayfly.invalid"
 
-// Run runs a whole CA until ctx ends. When the CA can issue, Run gets a certificate from it and prints how to use it.
+// Run runs the CA and the services around it until ctx ends. When the CA is ready, Run requests a certificate from it,
+// verifies the certificate, and prints how to use the CA.
 func Run(ctx context.Context, f *Options, log *slog.Logger, out io.Writer) error {
 	began := time.Now()
 	state, err := OpenState(f.Dir)
@@ -70,8 +71,8 @@ func Run(ctx context.Context, f *Options, log *slog.Logger, out io.Writer) error
 		Path: state.Path("mayfly.yaml"), Logger: log, Listeners: &listeners, Drain: time.Second, URL: url,
 		Publish: func(m trust.Material) error { return state.publish(m, url, stamps) },
 		Ready: func(ctx context.Context) error {
-			if err := proveItself(ctx, provider, state, url); err != nil {
-				return fmt.Errorf("the CA runs but its own certificate does not verify: %w", err)
+			if err := selfTest(ctx, provider, state, url); err != nil {
+				return fmt.Errorf("self-test of the running CA: %w", err)
 			}
 			return banner{state: state, listeners: listeners, flags: f, took: time.Since(began)}.print(out)
 		},
@@ -82,8 +83,8 @@ func Run(ctx context.Context, f *Options, log *slog.Logger, out io.Writer) error
 	return n.Run(ctx)
 }
 
-// proveItself gets one certificate in the same way as a signer and verifies it in full.
-func proveItself(ctx context.Context, p *idp.Provider, state *State, url string) error {
+// selfTest requests one certificate as any client does, and verifies it.
+func selfTest(ctx context.Context, p *idp.Provider, state *State, url string) error {
 	token, err := p.Token(selfTestEmail, nil)
 	if err != nil {
 		return err
@@ -111,12 +112,12 @@ func proveItself(ctx context.Context, p *idp.Provider, state *State, url string)
 		return errors.New(client.Explain(err))
 	}
 	if got.Identity.SAN.Value != selfTestEmail {
-		return fmt.Errorf("it names %q, not %q", got.Identity.SAN.Value, selfTestEmail)
+		return fmt.Errorf("the certificate names %q, not %q", got.Identity.SAN.Value, selfTestEmail)
 	}
 	return nil
 }
 
-// listen opens the four listeners; an error names the flag to change.
+// listen opens the four listeners. Its errors name the flag to change.
 func (f *Options) listen() (l server.Listeners, idp net.Listener, err error) {
 	defer func() {
 		if err != nil {
@@ -158,7 +159,7 @@ func (f *Options) listen() (l server.Listeners, idp net.Listener, err error) {
 	return l, idp, err
 }
 
-// CheckLoopback refuses an address that other machines could reach: the provider accepts every sign-in.
+// CheckLoopback refuses an address that other machines can reach, because the provider signs in everyone.
 func CheckLoopback(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -171,7 +172,7 @@ func CheckLoopback(address string) error {
 		"only; write 127.0.0.1:PORT", address)
 }
 
-// ServePages serves until the returned function is called.
+// ServePages serves h until stop is called.
 func ServePages(l net.Listener, h http.Handler) (stop func()) {
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
@@ -188,7 +189,7 @@ func ServePages(l net.Listener, h http.Handler) (stop func()) {
 	}
 }
 
-// publish writes the files that verifiers and signers need.
+// publish writes the trusted root and the signing configuration.
 func (s *State) publish(m trust.Material, url string, stamps *tsa.Authority) error {
 	chain := stamps.Chain()
 	services := trust.Services{
@@ -199,7 +200,7 @@ func (s *State) publish(m trust.Material, url string, stamps *tsa.Authority) err
 	return trust.WriteFiles(s.dir, m, services)
 }
 
-// addresses are those of the listeners, in the form of a configuration.
+// addresses are the addresses of the listeners, in the form of the configuration.
 type addresses struct{ http, grpc, admin string }
 
 func addressesOf(l server.Listeners) addresses {

@@ -43,21 +43,21 @@ func ReadState(dir string) (*State, error) {
 	}
 	s := &State{dir: dir}
 	if err := json.Unmarshal(data, s); err != nil {
-		return nil, fmt.Errorf("%s: %w; restore it, or start anew in another directory with --dir",
+		return nil, fmt.Errorf("%s: %w; restore the file, or choose another directory with --dir",
 			s.Path("state.json"), err)
 	}
 	if s.Version > stateVersion {
-		return nil, fmt.Errorf("%s was written by a newer mayfly (layout %d, this one knows %d); use that version, or another directory with --dir", dir, s.Version, stateVersion)
+		return nil, fmt.Errorf("%s was written by a newer mayfly (layout %d; this version supports up to %d); use that version, or choose another directory with --dir", dir, s.Version, stateVersion)
 	}
 	if s.Version < 1 {
 		return nil,
-			fmt.Errorf("%s has no valid layout version; restore it, or start anew in another directory with --dir",
+			fmt.Errorf("%s has no valid layout version; restore the file, or choose another directory with --dir",
 				s.Path("state.json"))
 	}
 	return s, nil
 }
 
-// OpenState reads or creates the directory and locks it against a second "mayfly dev".
+// OpenState reads or creates the directory, and locks it against a second "mayfly dev".
 func OpenState(dir string) (*State, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
@@ -81,7 +81,7 @@ func OpenState(dir string) (*State, error) {
 	return s, nil
 }
 
-// newState makes an empty directory a state directory. It does not change a directory with other content.
+// newState initializes an empty directory. A directory with other files is an error and is not changed.
 func newState(dir string) (*State, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -89,14 +89,14 @@ func newState(dir string) (*State, error) {
 	}
 	for _, e := range entries {
 		if e.Name() != "lock" {
-			return nil, fmt.Errorf("%s holds other files (%s) and no state of mayfly; choose an empty or new directory with --dir", dir, e.Name())
+			return nil, fmt.Errorf("%s holds other files (%s) and no development CA; choose an empty or new directory with --dir", dir, e.Name())
 		}
 	}
 	s := &State{Version: stateVersion, Created: time.Now().UTC().Truncate(time.Second), dir: dir, fresh: true}
 	if err := s.save(); err != nil {
 		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
 	}
-	// The directory has private keys, so version control must ignore it.
+	// The directory holds private keys, so it must not be committed to a repository.
 	return s, durable.WriteFile(s.Path(".gitignore"), []byte("*\n"), 0o644)
 }
 
@@ -115,9 +115,9 @@ func (s *State) Close() {
 	}
 }
 
-// prepare completes the directory: the hierarchy on the first start, the configuration on each.
+// prepare writes the hierarchy on the first start, and the configuration on each start.
 func (s *State) prepare(a addresses) error {
-	if err := s.save(); err != nil { // the issuer's address may be new
+	if err := s.save(); err != nil { // the address of the issuer may have changed
 		return err
 	}
 	if err := s.complete(); err != nil {
@@ -127,7 +127,7 @@ func (s *State) prepare(a addresses) error {
 	if err := durable.WriteFile(s.Path("identity.yaml"), []byte(identity), 0o644); err != nil {
 		return err
 	}
-	cfg := fmt.Sprintf(`# Written anew by "mayfly dev" at each start. Copy it to begin a configuration of your own.
+	cfg := fmt.Sprintf(`# "mayfly dev" overwrites this file at each start. Copy it to write a configuration of your own.
 listen:
   http: %q
   grpc: %q
@@ -152,15 +152,15 @@ state_dir: keys
 	return durable.WriteFile(s.Path("mayfly.yaml"), []byte(cfg), 0o644)
 }
 
-// kept are the files of the CA, in the order in which they are written. If the last one is missing, the first start
-// ended before it used the others.
-var kept = []string{"root-key.pem", "ca-key.pem", "chain.pem"}
+// hierarchyFiles are the files of the CA, in the order in which they are written. If the last one is missing, the first
+// start was interrupted before the others were used.
+var hierarchyFiles = []string{"root-key.pem", "ca-key.pem", "chain.pem"}
 
-// complete creates the hierarchy in a new directory. It never replaces a file: if some files exist and others are
-// missing, verifiers may still need the certificates of the existing keys.
+// complete creates the hierarchy in a new directory. If only some files are missing, complete returns an error and
+// replaces none: verifiers may still need what the existing keys have signed.
 func (s *State) complete() error {
 	var have, gone []string
-	for _, name := range kept {
+	for _, name := range hierarchyFiles {
 		if exists(s.Path(name)) {
 			have = append(have, name)
 		} else {
@@ -177,10 +177,10 @@ func (s *State) complete() error {
 	case len(gone) == 0:
 		return nil
 	case len(have) > 0:
-		return fmt.Errorf("%s is gone, but %s is there: restore it, or choose another directory with --dir",
+		return fmt.Errorf("%s is missing, but %s exists: restore it, or choose another directory with --dir",
 			s.Path(gone[0]), s.Path(have[0]))
 	case used != "":
-		return fmt.Errorf("%s is gone, but the CA has been used (%s is there): restore it, or choose "+
+		return fmt.Errorf("%s is missing, but the CA has been used (%s exists): restore it, or choose "+
 			"another directory with --dir", s.Path(gone[0]), s.Path(used))
 	}
 	return s.makeHierarchy()
@@ -198,7 +198,7 @@ func (s *State) makeHierarchy() error {
 	for _, one := range []struct {
 		name string
 		key  any
-	}{{kept[0], h.RootKey}, {kept[1], h.Key}} {
+	}{{hierarchyFiles[0], h.RootKey}, {hierarchyFiles[1], h.Key}} {
 		der, err := x509.MarshalPKCS8PrivateKey(one.key)
 		if err != nil {
 			return err

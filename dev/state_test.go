@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ondisk"
 )
 
-// TestDevKeepsKeys takes away each subset of the CA's files: what is left is never replaced.
+// TestDevKeepsKeys removes each subset of the CA's files. The remaining files are never replaced.
 func TestDevKeepsKeys(t *testing.T) {
 	t.Parallel()
 	names := []string{"root-key.pem", "ca-key.pem", "chain.pem"}
@@ -60,7 +60,7 @@ func TestDevKeepsKeys(t *testing.T) {
 	}
 }
 
-// TestDevRefuses starts the command on a directory whose chain is gone: both keys stay as they are.
+// TestDevRefuses starts the command on a directory whose chain is missing. Both keys stay unchanged.
 func TestDevRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -80,7 +80,7 @@ func TestDevRefuses(t *testing.T) {
 	var out bytes.Buffer
 	flags := &Options{Dir: dir, HTTP: "127.0.0.1:0", GRPC: "off", Admin: "off", IDP: "127.0.0.1:0"}
 	err = Run(t.Context(), flags, slog.New(slog.NewTextHandler(&out, nil)), &out)
-	if err == nil || !strings.Contains(err.Error(), "chain.pem is gone") {
+	if err == nil || !strings.Contains(err.Error(), "chain.pem is missing") {
 		t.Errorf("%v", err)
 	}
 	after := ondisk.Contents(t, dir)

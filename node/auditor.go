@@ -27,14 +27,14 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// auditor is the auditor of a running CA. Its methods accept nil, which means that nothing is audited.
+// auditor is the auditor of a running CA. A nil auditor is valid: its methods do nothing.
 type auditor struct {
 	*reconcile.Auditor
 	hook    *webhook.Webhook // nil: no webhook is configured
 	journal processJournal
-	started *config.Config // at the start of the process: a change of audit needs a restart
+	started *config.Config // the configuration of the start: a change of audit needs a restart
 	log     *slog.Logger
-	logs    atomic.Pointer[ctlog.Set] // of the current configuration; nil with ct.none
+	logs    atomic.Pointer[ctlog.Set] // the logs of the current configuration; nil with ct.none
 	current atomic.Pointer[config.Config]
 	running sync.WaitGroup
 }
@@ -104,7 +104,8 @@ func (a *auditor) openWebhook() error {
 	return nil
 }
 
-// webhookFiles reads the files that the settings of the webhook name. Its errors are settings below w.
+// webhookFiles reads the files that the settings of the webhook name. Its errors are [fault.Setting] values whose paths
+// are relative to w.
 func webhookFiles(w *reconcile.WebhookConfig) ([]byte, *x509.CertPool, error) {
 	bearer, err := w.Bearer.Read()
 	if err = fault.Under(err, "bearer"); err != nil {
@@ -114,7 +115,7 @@ func webhookFiles(w *reconcile.WebhookConfig) ([]byte, *x509.CertPool, error) {
 	return bearer, roots, err
 }
 
-// inspectAudit returns what would stop the journal and the auditor at a start. It changes nothing.
+// inspectAudit returns the errors with which the journal or the auditor would fail to start. It changes nothing.
 func inspectAudit(cfg *config.Config) error {
 	if cfg.Audit == nil {
 		return nil
@@ -133,7 +134,7 @@ func inspectAudit(cfg *config.Config) error {
 	return errors.Join(errs...)
 }
 
-// inspectState checks the state that an auditor keeps beside a journal.
+// inspectState checks the state file that an auditor keeps in the directory of a journal.
 func inspectState(file string) error {
 	path, err := reconcile.StatePath(file), reconcile.CheckState(file)
 	var at *fs.PathError
@@ -164,14 +165,14 @@ func (a *auditor) wait() {
 	}
 }
 
-// install makes the auditor follow the logs and chains of s, and quarantines the logs of s that violated their
-// obligations. It MUST be called before the first request of s, and quarantines logs whatever else fails.
+// install makes the auditor use the logs and chains of s, and quarantines the logs of s that violated their merge
+// obligation. It MUST be called before the first request that uses s. Logs are quarantined even if another step fails.
 func (a *auditor) install(s *snapshot) {
 	if a == nil {
 		return
 	}
 	a.current.Store(s.config)
-	a.logs.Store(s.logs) // first: a finding from here on quarantines a log of s
+	a.logs.Store(s.logs) // stored first, so that every later finding quarantines a log of s
 	for log, cause := range a.Quarantined() {
 		a.quarantine(log, cause)
 	}
@@ -209,13 +210,13 @@ func (a *auditor) raise(_ context.Context, f reconcile.Finding) {
 	}
 }
 
-// journalChanged raises the alarm that another process changed the journal. As long as the journal cannot be written,
-// the alarm is in the log, the metrics and the webhook; its record is written later.
+// journalChanged raises the alarm that another process changed the journal. The alarm appears in the log, the metrics
+// and the webhook at once; its journal record is written as soon as the journal can be written again.
 func (a *auditor) journalChanged(what string) {
 	a.JournalChanged(a.started.Audit.File, what)
 }
 
-// cleared records an order that was applied.
+// cleared logs and journals an operator's order that was applied.
 func (a *auditor) cleared(_ context.Context, o reconcile.Order, closed []reconcile.Finding) {
 	text := o.Text(closed)
 	a.log.Warn("audit alarms were cleared by an operator", "what", o.Target(), "by", o.By, "count",
@@ -237,14 +238,14 @@ func (a *auditor) release(log string) {
 	}
 }
 
-// granted passes an SCT to the auditor, unless the auditor reads it in the journal.
+// granted passes an SCT to the auditor, unless there is a journal file, from which the auditor reads SCTs.
 func (a *auditor) granted(g ctlog.Grant) {
 	if a == nil || a.journal.journal != nil && a.started.Audit.File != "" {
 		return
 	}
 	sct, err := tbs.ParseSCT(g.SCT)
 	if err != nil {
-		return // impossible: the SCT has been verified
+		return // cannot happen: the SCT has been verified
 	}
 	a.AddSCT(reconcile.SCT{
 		Log: sct.LogID, TBS: sha256.Sum256(g.Precertificate.Entry.TBS), Timestamp: sct.Timestamp,
@@ -252,8 +253,8 @@ func (a *auditor) granted(g ctlog.Grant) {
 	})
 }
 
-// check returns the auditor's check of readiness. It only warns: quarantined logs make the CA unready if too few are
-// left.
+// check returns the auditor's readiness check, which only warns. If too few logs remain because of quarantine, the
+// check of the logs makes the CA unready.
 func (a *auditor) check() []server.Check {
 	if a == nil {
 		return nil

@@ -9,7 +9,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/site"
 )
 
-// B1: the auditor quarantines a log of the current configuration, even if the auditor cannot follow the log.
+// B1: the auditor quarantines a log of the current configuration even if it cannot read the log.
 func TestQuarantineReachesCurrentLogs(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)

@@ -9,11 +9,11 @@ import (
 	"github.com/mayfly-ca/mayfly/reconcile"
 )
 
-// findingCommands makes the commands to run next for a finding, one POSIX shell line each. They contain only values of
-// the configuration, numbers and hexadecimal digits. They MUST NOT contain a text from a log entry, such as its
-// identity.
+// findingCommands makes the commands that an operator runs next for a finding, one POSIX shell line each. The commands
+// contain only values of the configuration, numbers and hexadecimal digits. They MUST NOT contain text from a log
+// entry, such as an identity.
 type findingCommands struct {
-	path   string // of the configuration file; "": there is none, and commands name the path of the journal
+	path   string // the configuration file; "" if there is none, and then commands name the path of the journal
 	config *config.Config
 	alarms bool // the findings are alarms of a running CA, which an operator closes
 }

@@ -21,17 +21,17 @@ import (
 // processJournal is the journal of this process, with the number of signatures that the stop record states. Its methods
 // accept a nil journal.
 type processJournal struct {
-	journal    *journal.Journal // nil: there is none
-	signatures *atomic.Int64    // by the CA's key, since the start
+	journal    *journal.Journal // nil: no journal is configured
+	signatures *atomic.Int64    // made with the CA's key since the start
 	changes    *changes
 }
 
-// changes passes on to the auditor what the journal reports as changed from outside. The auditor is made after the
-// journal.
+// changes forwards the journal's reports of changes by other processes to the auditor. Because the auditor is created
+// after the journal, earlier reports are kept until then.
 type changes struct {
 	mu      sync.Mutex
-	auditor *auditor // nil: there is none yet
-	early   []string // that were found before there was one
+	auditor *auditor // nil: not created yet
+	early   []string // reports from before the auditor was created
 }
 
 func (c *changes) found(what string) {
@@ -39,12 +39,12 @@ func (c *changes) found(what string) {
 	defer c.mu.Unlock()
 	if c.auditor != nil {
 		c.auditor.journalChanged(what)
-	} else if len(c.early) < 16 { // it is made within the second
+	} else if len(c.early) < 16 { // a bound; the auditor is created within a second
 		c.early = append(c.early, what)
 	}
 }
 
-// connect has a told of what was found, and of what will be.
+// connect forwards the earlier reports to a, and every later one.
 func (c *changes) connect(a *auditor) {
 	if c == nil || a == nil {
 		return
@@ -58,7 +58,8 @@ func (c *changes) connect(a *auditor) {
 	c.early = nil
 }
 
-// copyTime is how long copies of the journal may catch up at the stop. What they miss they get after the next start.
+// copyTime is how long a stop waits until the receivers of journal copies have all records. The remaining records are
+// sent after the next start.
 const copyTime = 3 * time.Second
 
 // openProcessJournal opens the journal of a configuration, if it has one.
@@ -68,7 +69,7 @@ func openProcessJournal(cfg *config.Config, log *slog.Logger) (j processJournal,
 		return j, nil
 	}
 	o := journal.Options{Logger: log, Version: version.Read().Version, Digest: cfg.Digest}
-	if wantsAuditor(cfg) { // it keeps the alarm until it is cleared
+	if wantsAuditor(cfg) { // the auditor keeps the alarm until an operator clears it
 		j.changes = &changes{}
 		o.Changed = j.changes.found
 	}
@@ -76,7 +77,7 @@ func openProcessJournal(cfg *config.Config, log *slog.Logger) (j processJournal,
 	return j, err
 }
 
-// close writes the record of the stop. Nothing may be signed any more.
+// close writes the stop record. The CA's key MUST NOT be used afterwards.
 func (j processJournal) close() error {
 	if j.journal == nil {
 		return nil
@@ -86,7 +87,7 @@ func (j processJournal) close() error {
 	return j.journal.Close(ctx, int(j.signatures.Load()))
 }
 
-// trial writes that the CA's key is about to sign a precertificate that goes nowhere (C9).
+// trial writes a record that the CA's key is about to sign a test precertificate, which is discarded (C9).
 func (j processJournal) trial(ctx context.Context, in ca.Intent) error {
 	if j.journal == nil {
 		return nil
@@ -97,7 +98,7 @@ func (j processJournal) trial(ctx context.Context, in ca.Intent) error {
 	})
 }
 
-// reloaded writes that another configuration is about to take over, with the signatures so far.
+// reloaded writes a record that another configuration is about to take effect, with the number of signatures so far.
 func (j processJournal) reloaded(ctx context.Context, cfg *config.Config) error {
 	if j.journal == nil {
 		return nil
@@ -107,19 +108,19 @@ func (j processJournal) reloaded(ctx context.Context, cfg *config.Config) error 
 		Signatures: int(j.signatures.Load()),
 	})
 	if err != nil {
-		return fmt.Errorf("audit: the reload was not written: %w", err)
+		return fmt.Errorf("audit: the journal record of the reload was not written: %w", err)
 	}
 	return nil
 }
 
-// note queues an event record for operators, without waiting.
+// note queues an event record. It does not wait until the record is written.
 func (j processJournal) note(reason, text string) {
 	if j.journal != nil {
 		j.journal.Note(&journal.Record{Kind: journal.Event, Reason: reason, Text: text[:min(len(text), 1000)]})
 	}
 }
 
-// check is the journal's line in the readiness report: where there is one, no certificate is issued without it.
+// check returns the journal's readiness check. If a journal is configured and cannot be written, the CA is not ready.
 func (j processJournal) check() server.Check {
 	return server.Check{Name: "journal", Ask: func() server.Health {
 		if j.journal == nil {
@@ -133,7 +134,7 @@ func (j processJournal) check() server.Check {
 	}}
 }
 
-// openJournal opens the journal, and makes the auditor that compares it with the logs.
+// openJournal opens the journal and creates the auditor, which compares the journal with the logs.
 func (n *Node) openJournal(registry *prometheus.Registry) (err error) {
 	if n.journal, err = openProcessJournal(n.started, n.log); err != nil {
 		return err

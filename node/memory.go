@@ -11,19 +11,18 @@ import (
 	"strings"
 )
 
-// heapFloor is the size in bytes that the heap may reach before a collection, however little of it is live. The live
-// heap is a few MiB: with the runtime's default the collector runs dozens of times a second. Measured with mayfly-bench
-// over gRPC, 32 callers, two processors: with an embedded log a certificate costs 10 to 20 % less processor time than
-// with GOGC=100, and the process is 40 MiB larger.
+// heapFloor is the size in bytes that the heap may always reach before a collection. The live heap is a few MiB, so
+// with GOGC=100 the collector runs dozens of times a second under load. The price is a process that is up to heapFloor
+// bytes larger.
 const heapFloor = 48 << 20
 
-// tuneMemory lets the collector run less often while the heap is small, and keeps the process within the memory of its control
-// group. GOGC and GOMEMLIMIT have precedence over the one and the other.
+// tuneMemory makes the garbage collector run less often while the heap is small, and sets a soft memory limit from the
+// control group. The environment variables GOGC and GOMEMLIMIT have precedence.
 func tuneMemory(log *slog.Logger) {
 	floor := int64(heapFloor)
 	if os.Getenv("GOMEMLIMIT") == "" {
 		if limit := groupLimit(os.ReadFile); limit > 0 {
-			soft := limit / 10 * 9 // the runtime's own limit is a soft one
+			soft := limit / 10 * 9 // the rest is for memory that the runtime does not count
 			debug.SetMemoryLimit(soft)
 			floor = min(floor, soft/2)
 			log.Info("memory limit", "control_group_bytes", limit, "soft_limit_bytes", soft)
@@ -34,26 +33,27 @@ func tuneMemory(log *slog.Logger) {
 	}
 }
 
-// heap is what the last collection looked at, in bytes.
+// heap has the sizes that the last garbage collection measured, in bytes.
 type heap struct {
-	live  int64 // objects that it found alive
-	roots int64 // stacks and global variables, which it scanned beside them
+	live  int64 // reachable objects
+	roots int64 // stacks and global variables, which the collector also scans
 }
 
-// smallest is the heap in bytes below which the runtime does not collect at GOGC=100; it grows with GOGC.
-const smallest = 4 << 20
+// runtimeMinHeap is the heap size in bytes below which the runtime does not collect at GOGC=100. This size is
+// proportional to GOGC.
+const runtimeMinHeap = 4 << 20
 
-// sparing is the GOGC where more is live than the floor has room for, as with a thousand REST connections. The default
-// of 100 would save a twentieth of the processor time there, and need a quarter more memory.
-const sparing = 60
+// minGCPercent is the smallest GOGC. It applies if the live heap does not fit the floor, as with a thousand REST
+// connections. It is less than the runtime's default of 100 to save memory.
+const minGCPercent = 60
 
-// percentFor is the GOGC with which the heap grows to floor, or sparing where that lets it grow further. The runtime lets it grow by
-// that share of live objects and roots together.
+// percentFor returns the GOGC with which the heap grows to floor, but at least minGCPercent. GOGC is the growth of the
+// heap until the next collection, in percent of live objects and roots together.
 func percentFor(h heap, floor int64) int {
 	if h.live <= 0 {
-		return sparing
+		return minGCPercent
 	}
-	return int(max(min(100*(floor-h.live)/(h.live+h.roots), 100*floor/smallest), sparing))
+	return int(max(min(100*(floor-h.live)/(h.live+h.roots), 100*floor/runtimeMinHeap), minGCPercent))
 }
 
 func measureHeap() heap {
@@ -68,19 +68,20 @@ func measureHeap() heap {
 	return heap{live: n[0], roots: n[1] + n[2]}
 }
 
-// afterEachCollection calls f now and after every garbage collection, for the life of the process. The finalizer of an
-// unreachable object runs after the next collection, and makes the next such object.
+// afterEachCollection calls f now and after every garbage collection until the process ends. It makes an unreachable
+// object with a finalizer, which the runtime runs after the next collection; the finalizer calls f and makes the next
+// such object.
 func afterEachCollection(f func()) {
-	type canary struct{ _ [16]byte }
-	var again func(*canary)
-	again = func(*canary) {
+	type sentinel struct{ _ [16]byte }
+	var again func(*sentinel)
+	again = func(*sentinel) {
 		f()
-		runtime.SetFinalizer(new(canary), again)
+		runtime.SetFinalizer(new(sentinel), again)
 	}
 	again(nil)
 }
 
-// groupLimit is the memory in bytes that the control group of this process may use (cgroup v2 or v1); 0 is no limit.
+// groupLimit returns the memory limit of this process's control group in bytes (cgroup v2 or v1); 0 is no limit.
 func groupLimit(read func(string) ([]byte, error)) int64 {
 	for _, name := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
 		data, err := read(name)
@@ -88,7 +89,7 @@ func groupLimit(read func(string) ([]byte, error)) int64 {
 			continue
 		}
 		n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
-		if err != nil || n <= 0 || n >= math.MaxInt64/2 { // "max", and what version 1 says for none
+		if err != nil || n <= 0 || n >= math.MaxInt64/2 { // no limit: "max" in version 2, a huge number in version 1
 			return 0
 		}
 		return n

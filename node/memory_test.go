@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// F2: the heap may grow to the floor while little is live, and by a part of itself beyond.
+// F2: a small heap may grow to the floor before a collection, and a larger one by minGCPercent.
 func TestPercentFor(t *testing.T) {
 	t.Parallel()
 	const mib = 1 << 20
@@ -34,7 +34,7 @@ func TestPercentFor(t *testing.T) {
 	}
 }
 
-// The limit of the control group is found in both versions; none is none.
+// The memory limit is read from both versions of control groups. A missing or invalid limit is 0.
 func TestGroupLimit(t *testing.T) {
 	t.Parallel()
 	const v2, v1 = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"
@@ -64,7 +64,7 @@ func TestGroupLimit(t *testing.T) {
 	}
 }
 
-// The heap of this process can be measured, and a func is called at once and after a collection.
+// The heap of this process can be measured, and the function is called immediately and after each collection.
 func TestAfterEachCollection(t *testing.T) {
 	t.Parallel()
 	runtime.GC()
@@ -82,7 +82,7 @@ func TestAfterEachCollection(t *testing.T) {
 		select {
 		case <-called:
 		case <-time.After(10 * time.Second):
-			t.Fatal("it was not called")
+			t.Fatal("the function was not called")
 		}
 		runtime.GC()
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// ListenError is an address of the configuration that cannot be listened on, with its place.
+// ListenError is an address that cannot be listened on, with the position of its setting in the configuration.
 type ListenError struct{ error }
 
 // Unwrap returns the error without the type.
@@ -62,8 +62,8 @@ func logListeners(log *slog.Logger, l server.Listeners) {
 	log.Info("listening", "http", address(l.HTTP), "grpc", address(l.GRPC), "admin", address(l.Admin))
 }
 
-// newServer makes the server. It answers with 503 until the first snapshot is installed.
-func (n *Node) newServer(registry *prometheus.Registry, tiles *lateHandler) (err error) {
+// newServer creates the server, which answers requests with status 503 until the first snapshot is installed.
+func (n *Node) newServer(registry *prometheus.Registry, tiles *embeddedHandler) (err error) {
 	cfg := n.started
 	n.admission = admission.New(admission.Options{
 		Requests: cfg.Limits.Requests, MaxWait: cfg.Limits.Wait, Processors: reserveProcessors(),
@@ -83,25 +83,25 @@ func (n *Node) newServer(registry *prometheus.Registry, tiles *lateHandler) (err
 	return nil
 }
 
-// lateHandler serves the embedded log's read path once that log is open. Until then it answers 503.
-type lateHandler struct{ current atomic.Pointer[http.Handler] }
+// embeddedHandler serves the read path of the embedded log. It answers with status 503 until the log is open.
+type embeddedHandler struct{ current atomic.Pointer[http.Handler] }
 
-// orNil is the handler, or nil where no embedded log is configured.
-func (h *lateHandler) orNil(wanted bool) http.Handler {
-	if !wanted {
+// orNil returns the handler, or nil if no embedded log is configured.
+func (h *embeddedHandler) orNil(configured bool) http.Handler {
+	if !configured {
 		return nil
 	}
 	return h
 }
 
-func (h *lateHandler) set(l *embedded.Store) {
+func (h *embeddedHandler) set(l *embedded.Store) {
 	if l != nil {
 		handler := l.Handler()
 		h.current.Store(&handler)
 	}
 }
 
-func (h *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *embeddedHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if next := h.current.Load(); next != nil {
 		(*next).ServeHTTP(w, r)
 		return

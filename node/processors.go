@@ -6,18 +6,18 @@ import (
 	"sync"
 )
 
-// reserveProcessors makes room beside the requests that compute, of which there are as many at once as processors (the
-// result), for what must not wait for them: reading sockets, refusing, answering. The runtime looks for what has come
-// from the network when one of its running goroutines has nothing more to do, or every ten milliseconds; if there were
-// no more of them than requests that compute, an answer of a log or a refusal would take a tenth of a second under
-// load, and the kernel is better at sharing. GOMAXPROCS in the environment has precedence.
+// reserveProcessors raises GOMAXPROCS above the number of processors, and returns the number of processors, which is
+// the number of requests that compute at once. The extra threads read sockets, refuse requests and write responses
+// while the requests compute. Without them this work could wait: the Go scheduler polls the network when a thread has
+// no runnable goroutine, or every ten milliseconds, and all threads are busy under load. The environment variable
+// GOMAXPROCS has precedence.
 var reserveProcessors = sync.OnceValue(func() int {
-	n := runtime.GOMAXPROCS(0) // what the machine has, the affinity leaves, and the control group allows
+	n := runtime.GOMAXPROCS(0) // the runtime considers the CPU affinity and the control group
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(n + beside(n))
+		runtime.GOMAXPROCS(n + extraProcessors(n))
 	}
 	return n
 })
 
-// beside is how many more threads may run Go code than requests compute.
-func beside(processors int) int { return max(2, processors/4) }
+// extraProcessors returns how far GOMAXPROCS is raised above the number of processors.
+func extraProcessors(processors int) int { return max(2, processors/4) }

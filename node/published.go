@@ -20,9 +20,9 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// narrowToPublished compares the logs whose SCTs are embedded with ct.policy.trusted_root, the trusted root as
-// verifiers have it: an SCT of a log that they do not know makes a certificate that they refuse (B4). It narrows each
-// log's validity to the published one.
+// narrowToPublished compares the logs whose SCTs are embedded with ct.policy.trusted_root, the trusted root that
+// verifiers use. Verifiers refuse a certificate with an SCT of a log that is not in their trusted root (B4). The
+// validity of each log is limited to the published one.
 func (f *loadedFiles) narrowToPublished(cfg *config.Config) error {
 	name := cfg.CT.Policy.TrustedRoot
 	if name == "" {
@@ -69,8 +69,9 @@ func (f *loadedFiles) narrowToPublished(cfg *config.Config) error {
 	return nil
 }
 
-// rekorWarnings says that clients with Ed25519 keys get certificates and then cannot log their signatures: the entries
-// of a Rekor of version 2 hold the digest of the artifact, which pure Ed25519 does not sign.
+// rekorWarnings warns if Ed25519 keys are certified and the trusted root has a Rekor v2 log. Such clients get
+// certificates but cannot log their signatures: an entry of Rekor v2 holds a digest of the artifact, and pure Ed25519
+// signs the artifact itself.
 func rekorWarnings(cfg *config.Config, root trust.Material, now time.Time) []config.Warning {
 	const pure = "ed25519"
 	keys, err := pop.New(pop.Config{Algorithms: cfg.ClientAlgorithms}, pop.Options{})
@@ -82,14 +83,14 @@ func rekorWarnings(cfg *config.Config, root trust.Material, now time.Time) []con
 			return []config.Warning{cfg.Warn(fault.BadSetting(fmt.Sprintf("Ed25519 keys are certified, and the Rekor "+
 				"v2 of ct.policy.trusted_root (%s) refuses "+
 				"their signatures of blobs", visibleText.Escape(l.URL)),
-				"list the other algorithms here, without "+pure,
+				"list the accepted algorithms here, without "+pure,
 				"client_algorithms"))}
 		}
 	}
 	return nil
 }
 
-// skipped says which entries of ct.policy.trusted_root were not understood.
+// skipped returns a warning for each entry of ct.policy.trusted_root that could not be read.
 func (f *loadedFiles) skipped(cfg *config.Config) []string {
 	if f.published == nil {
 		return nil
@@ -102,7 +103,7 @@ func (f *loadedFiles) skipped(cfg *config.Config) []string {
 	return out
 }
 
-// publishedWindow is when root believes the log with this key: the validity that holds now.
+// publishedWindow returns the validity, which contains now, of the log with this key in root.
 func publishedWindow(root trust.Material, key any, now time.Time) (*loglist.Window, error) {
 	spki, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
@@ -121,20 +122,21 @@ func publishedWindow(root trust.Material, key any, now time.Time) (*loglist.Wind
 		}
 	}
 	if found {
-		return nil, fmt.Errorf("the trusted root that is published has its key (log id %x), but not for now", id)
+		return nil, fmt.Errorf("the published trusted root has its key (log id %x), but its validity does not include the current time", id)
 	}
-	return nil, fmt.Errorf("its key (log id %x) is not in the trusted root that is published", id)
+	return nil, fmt.Errorf("its key (log id %x) is not in the published trusted root", id)
 }
 
-// publishedShard is the validity of a shard of the embedded log within the published one, if a trusted root is configured. Shards come
-// up while the process runs, long after the configuration was checked: one whose key verifiers do not have is not asked (B4).
+// publishedShard returns the validity of a shard of the embedded log, limited to the published one if a trusted root is
+// configured. Shards are added while the process runs, after the configuration was checked. A shard whose key is not in
+// the published trusted root is an error and MUST NOT be used (B4).
 func (f *loadedFiles) publishedShard(one embedded.OpenShard) (loglist.Window, error) {
 	w := one.Window
 	at := time.Now()
 	if one.NotBefore.After(at) {
 		at = one.NotBefore
 	}
-	if f.published == nil || !w.Contains(at) { // one that has ended is not asked anyway
+	if f.published == nil || !w.Contains(at) { // a shard that has ended gets no submissions
 		return w, nil
 	}
 	p, err := publishedWindow(*f.published, one.Log.Key(), at)

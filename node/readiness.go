@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-ca/mayfly/server"
 )
 
-// newRegistry returns a registry of this process: runtime, process and what it was built from.
+// newRegistry returns a registry with metrics of the Go runtime, the process and the build.
 func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	b := version.Read()
@@ -28,8 +28,8 @@ func newRegistry() *prometheus.Registry {
 	return r
 }
 
-// checks make the dependencies visible in /readyz. The CA and the logs as a whole decide readiness; a single log or provider
-// that is down shows there but does not take the CA out of service for everybody else.
+// checks returns the checks of /readyz. The CA and the set of logs decide readiness. A single log or provider that
+// fails is shown, but does not make the CA unready, because it may not affect other requests.
 func (s *snapshot) checks() []server.Check {
 	out := []server.Check{
 		{Name: "ca", Ask: func() server.Health {
@@ -58,7 +58,7 @@ func (s *snapshot) checks() []server.Check {
 	return append(out, server.Check{Name: "issuers", All: s.allIssuers})
 }
 
-// remoteLogs are the lines of the logs that are not shards of the embedded log.
+// remoteLogs returns the health of each log that is not a shard of the embedded log.
 func (s *snapshot) remoteLogs() map[string]server.Health {
 	out := map[string]server.Health{}
 	for _, st := range s.logs.Status() {
@@ -73,7 +73,7 @@ func logLine(st ctlog.Status) server.Health {
 	return server.Health{OK: st.OK, Advisory: true, Warning: st.Warning, Cause: st.Cause}
 }
 
-// allIssuers are the lines of the configured issuers.
+// allIssuers returns the health of each configured issuer.
 func (s *snapshot) allIssuers() map[string]server.Health {
 	out := map[string]server.Health{}
 	for _, st := range s.issuers.Status() {
@@ -82,7 +82,7 @@ func (s *snapshot) allIssuers() map[string]server.Health {
 	return out
 }
 
-// logHealth is whether enough logs answer.
+// logHealth returns whether enough logs are available for the policy.
 func (s *snapshot) logHealth() server.Health {
 	if s.logs == nil {
 		return server.Health{OK: true, Warning: "certificates are not logged (ct.none): " + s.noLog}
@@ -100,7 +100,7 @@ func (s *snapshot) logHealth() server.Health {
 	return server.Health{OK: true, Warning: strings.Join(down, "; ")}
 }
 
-// clockHealth is whether this machine's clock is good enough to issue.
+// clockHealth returns whether this machine's clock is accurate enough to issue certificates.
 func (s *snapshot) clockHealth() server.Health {
 	err := s.clock.Check(time.Now())
 	if err == nil && s.logs != nil {
@@ -112,7 +112,7 @@ func (s *snapshot) clockHealth() server.Health {
 	return server.Health{OK: true}
 }
 
-// noneGauge says whether certificates go without a log.
+// noneGauge returns the metric that says whether certificates are issued without a log.
 func (s *snapshot) noneGauge() prometheus.Collector {
 	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_ct_none_ratio", Help: "1 if certificates are issued without a log (ct.none), 0 if every one is logged."})
 	if s.logs == nil {
@@ -121,20 +121,20 @@ func (s *snapshot) noneGauge() prometheus.Collector {
 	return g
 }
 
-func (s *snapshot) oneLog(name string) server.Health {
+func (s *snapshot) logStatus(name string) server.Health {
 	for _, st := range s.logs.Status() {
 		if st.Name == name {
 			return logLine(st)
 		}
 	}
-	return server.Health{Advisory: true, Cause: "log is gone"}
+	return server.Health{Advisory: true, Cause: "the log is not in the current configuration"}
 }
 
-// fullFor is how long readiness says that fetches of provider keys were refused.
+// fullFor is how long /readyz warns after a fetch of provider keys was refused.
 const fullFor = time.Minute
 
-// providerPools says whether more providers are asked for their keys than there are slots for. Anybody can bring that
-// about for providers that a pattern matches, so that it is a warning.
+// providerPools warns if key fetches were refused because all slots were in use. It is only a warning, because any
+// client can cause such fetches for providers that are matched by a pattern.
 func (s *snapshot) providerPools() server.Health {
 	var full []string
 	for _, p := range s.issuers.Fetches() {
@@ -148,7 +148,7 @@ func (s *snapshot) providerPools() server.Health {
 	return server.Health{OK: true, Advisory: true, Warning: strings.Join(full, "; ")}
 }
 
-// logCount is how many logs certificates can go to.
+// logCount returns the number of remote logs and open shards.
 func (s *snapshot) logCount() int {
 	n := len(s.files.logs)
 	if s.embedded != nil {

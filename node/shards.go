@@ -9,8 +9,9 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// exportShards are all shards of the embedded log with their validity, those of the past and of the future, too: verifiers meet
-// certificates of the one, and must have the key of the other before it is used. from is when the first begins.
+// exportShards returns all shards of the embedded log with their validity, including past and future ones: verifiers
+// need the keys of past shards for existing certificates, and those of future shards before they are used. from is the
+// beginning of the first shard's validity.
 func exportShards(c embedded.Config, url string, from time.Time) ([]trust.Log, error) {
 	shards, err := c.Shards()
 	if err != nil {
@@ -31,7 +32,7 @@ func exportShards(c embedded.Config, url string, from time.Time) ([]trust.Log, e
 	return out, nil
 }
 
-// shardChanges receives when there are other shards; nil without an embedded log.
+// shardChanges returns a channel that receives when the set of shards changes; nil without an embedded log.
 func (s *snapshot) shardChanges() <-chan struct{} {
 	if s.embedded == nil {
 		return nil
@@ -39,13 +40,14 @@ func (s *snapshot) shardChanges() <-chan struct{} {
 	return s.embedded.Changes()
 }
 
-// reshard puts other shards in force. Nothing is read but the shards: a broken configuration file does not stop a rotation.
+// reshard puts the current set of shards in force. It does not read the configuration file, so an error in that file
+// does not stop a rotation.
 func (n *Node) reshard(ctx context.Context) {
 	old := n.current.Load()
 	next, err := n.assemble(ctx, old.config, old.files, old)
 	if err != nil {
-		n.log.Error("the shards of the embedded log are not in force; restart the process", "cause", err.Error())
-		n.trouble.Store("a restart is needed for the shards of the embedded log: " + firstLine(err))
+		n.log.Error("the new shards of the embedded log could not be put in force; restart the process", "cause", err.Error())
+		n.reloadProblem.Store("a restart is needed to use the new shards of the embedded log: " + firstLine(err))
 		return
 	}
 	next.warnings = old.warnings
@@ -56,7 +58,7 @@ func (n *Node) reshard(ctx context.Context) {
 	n.log.Info("shards of the embedded log in force", "generation", n.generation, "log_count", next.logCount())
 }
 
-// shardChecks are the embedded log's lines in /readyz: one for each shard that is open.
+// shardChecks returns the readiness checks of the embedded log, one for each open shard.
 func (s *snapshot) shardChecks() []server.Check {
 	var out []server.Check
 	for i, one := range s.embedded.Open() {
@@ -65,7 +67,7 @@ func (s *snapshot) shardChecks() []server.Check {
 			if why := s.unpublished[one.Label()]; why != "" {
 				return server.Health{Advisory: true, Cause: why}
 			}
-			h := s.oneLog(one.Label()) // its storage, and whether it is benched
+			h := s.logStatus(one.Label()) // its storage, and whether it is quarantined
 			if !h.OK {
 				return h
 			}
@@ -81,7 +83,8 @@ func (s *snapshot) shardChecks() []server.Check {
 	return out
 }
 
-// idle reports whether a log is a shard of the embedded log that is not asked now: its time has not come, or is over.
+// idle reports whether a log is a shard of the embedded log that gets no submissions now, because its validity has not
+// begun or has ended.
 func (s *snapshot) idle(name string) bool {
 	one, ok := s.shard(name)
 	now := time.Now()

@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/site"
 )
 
-// G3 // G4: a configuration takes over only when the journal says so: if that cannot be written, the one before stays
-// in force.
+// G3 // G4: a configuration takes effect only after its journal record is written. If the record cannot be written, the
+// previous configuration stays in force.
 func TestReloadIsJournalled(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)
@@ -21,7 +21,7 @@ func TestReloadIsJournalled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Close(context.Background(), 0); err != nil { // from here on it takes nothing
+	if err := j.Close(context.Background(), 0); err != nil { // a closed journal refuses records
 		t.Fatal(err)
 	}
 	n := quietNode(filepath.Join(l.Dir, "mayfly.yaml"))
@@ -29,9 +29,9 @@ func TestReloadIsJournalled(t *testing.T) {
 	n.current.Store(sys)
 	n.reload(t.Context(), "a test")
 	if n.current.Load() != sys || n.generation != 0 {
-		t.Error("a reload that the journal does not have is in force")
+		t.Error("a reload without a journal record is in force")
 	}
-	if text, _ := n.trouble.Load().(string); !strings.Contains(text, "the reload was not written") {
-		t.Errorf("readiness says %q", text)
+	if text, _ := n.reloadProblem.Load().(string); !strings.Contains(text, "the journal record of the reload was not written") {
+		t.Errorf("the reported problem is %q", text)
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/httpclient"
 )
 
-// fetchTimeout is the timeout of each download.
+// fetchTimeout is the time limit of each download.
 const fetchTimeout = 20 * time.Second
 
 // Fetch downloads the trusted root from a TUF repository. The repository must verify from root, the root.json that the
@@ -58,7 +58,7 @@ func checkRedirect(r *http.Request, via []*http.Request) error {
 
 // withContext adds the caller's context to the downloads of the library, which has no context parameter.
 type withContext struct {
-	ctx    context.Context //nolint:containedctx // the library's interface has no place for it
+	ctx    context.Context //nolint:containedctx // the library's interface has no context parameter
 	client *http.Client
 }
 
@@ -67,7 +67,7 @@ func (c withContext) Do(r *http.Request) (*http.Response, error) {
 	return c.client.Do(r.WithContext(c.ctx)) //nolint:gosec // the caller names the repository
 }
 
-// source is a repository from the view of a client: its address, the trusted root.json, and the downloader.
+// source is a repository as a client sees it: its URL, the trusted root.json, and the downloader.
 type source struct {
 	url     string
 	root    []byte
@@ -139,7 +139,7 @@ func (m inMemory) DownloadFile(path string, limit int64, _ time.Duration) ([]byt
 	case !ok:
 		return nil, &metadata.ErrDownloadHTTP{StatusCode: http.StatusNotFound, URL: path}
 	case int64(len(data)) > limit:
-		return nil, &metadata.ErrDownloadLengthMismatch{Msg: "longer than a client reads"}
+		return nil, &metadata.ErrDownloadLengthMismatch{Msg: "the file exceeds the size limit of clients"}
 	}
 	return data, nil
 }

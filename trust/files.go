@@ -13,7 +13,7 @@ const (
 	SigningName = "signing_config.json" // for signers
 )
 
-// WriteFiles writes both files into dir, which exists. It writes neither if one of them cannot be made.
+// WriteFiles writes both files into dir, which must exist. If the content of one is invalid, it writes neither.
 func WriteFiles(dir string, m Material, s Services) error {
 	root, err := m.TrustedRoot()
 	if err != nil {

@@ -71,7 +71,7 @@ func TestRootOfOtherProducers(t *testing.T) {
 			r["certificateAuthorities"] = append(r["certificateAuthorities"].([]any),
 				map[string]any{"certChain": map[string]any{"certificates": []any{map[string]any{"rawBytes": "AAAA"}}}})
 		}, 0, "certificateAuthorities[1]"},
-		"a member to come": {func(r map[string]any) { r["toCome"] = map[string]any{"x": 1} }, 0, ""},
+		"an unknown member": {func(r map[string]any) { r["toCome"] = map[string]any{"x": 1} }, 0, ""},
 	} {
 		data := edited(t, base, c.change)
 		before, err := trust.ParseTrustedRoot(base)
@@ -101,10 +101,10 @@ func TestRootOfOtherProducers(t *testing.T) {
 	only := edited(t, base, func(r map[string]any) { r["ctlogs"] = []any{ctlog([]byte("key"), "PKIX_TO_COME")} })
 	m, err := trust.ParseTrustedRoot(only)
 	if err != nil || m.ForClient().MinSCTs == client.NoSCTs {
-		t.Errorf("no log is understood: %v, %+v", err, m.ForClient().MinSCTs)
+		t.Errorf("no log is supported: %v, %+v", err, m.ForClient().MinSCTs)
 	}
 	if _, err := trust.VerifyBundle(only, testdata(t, "bundle.json"), good(t)); err == nil {
-		t.Error("a bundle verifies without an SCT, though the trusted root names logs")
+		t.Error("a bundle verifies without an SCT, although the trusted root has logs")
 	}
 }
 
@@ -126,7 +126,7 @@ func TestForClient(t *testing.T) {
 	}
 	m.Logs = nil
 	if got := m.ForClient().MinSCTs; got != client.NoSCTs {
-		t.Errorf("a trusted root without logs demands %d SCTs", got)
+		t.Errorf("a trusted root without logs requires %d SCTs", got)
 	}
 	// The period of the authority of testdata/bundle.json had ended at the time of the signature.
 	ended := edited(t, testdata(t, "trusted_root.json"), func(r map[string]any) {
@@ -138,7 +138,7 @@ func TestForClient(t *testing.T) {
 		}
 	})
 	if _, err := trust.VerifyBundle(ended, testdata(t, "bundle.json"), good(t)); err == nil {
-		t.Error("a bundle of an authority that had ended verifies")
+		t.Error("a bundle verifies although the validity of its authority had ended")
 	}
 	// The end also applies if the bundle contains the authority and its root is trusted without an end.
 	var authority []any
@@ -159,7 +159,7 @@ func TestForClient(t *testing.T) {
 		delete(v, "certificate")
 	})
 	if _, err := trust.VerifyBundle(withRoot, brought, good(t)); err == nil {
-		t.Error("a bundle brings an authority along that had ended, and verifies")
+		t.Error("a bundle verifies that contains an authority whose validity had ended")
 	}
 	if _, err := trust.VerifyBundle(testdata(t, "trusted_root.json"), brought, good(t)); err != nil &&
 		!strings.Contains(err.Error(), "inclusion") {
@@ -258,7 +258,7 @@ func TestCountsWhatWasVerified(t *testing.T) {
 	e := good(t)
 	e.NoRekor = false
 	if _, err := trust.VerifyBundle(testdata(t, "trusted_root.json"), bundle, e); err == nil {
-		t.Error("an invented entry is one of a log")
+		t.Error("a forged entry is counted as a log entry")
 	}
 	without := edited(t, testdata(t, "trusted_root.json"), func(r map[string]any) { r["ctlogs"] = []any{} })
 	if v, err = trust.VerifyBundle(without, testdata(t, "bundle.json"), good(t)); err != nil ||

@@ -1,8 +1,9 @@
-// Package trust writes and reads what clients need to use a CA: the trusted root (for verification) and the signing
-// configuration (the URLs of the services), in the JSON of Sigstore's protobuf-specs.
+// Package trust writes and reads the files that clients need to use a CA: the trusted root (for verification) and the
+// signing configuration (the URLs of the services), in the JSON form of Sigstore's protobuf-specs.
 //
-// A trusted root MUST carry only material that the operator chose. Material is fetched only from a TUF repository that
-// follows from a root.json of the caller. Files for clients MUST be read back and verified before they are written.
+// A trusted root MUST contain only material that the operator chose. Material MUST be fetched only from a TUF
+// repository that verifies from the root.json of the caller. Files for clients MUST be parsed and verified before they
+// are written.
 package trust
 
 import (
@@ -31,7 +32,7 @@ import (
 	"github.com/mayfly-ca/mayfly/loglist"
 )
 
-// Media types of the two documents.
+// Media types of the two documents, and the size limit of a trusted root in bytes.
 const (
 	rootMediaType    = "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
 	signingMediaType = "application/vnd.dev.sigstore.signingconfig.v0.2+json"
@@ -61,8 +62,8 @@ type Material struct {
 	Timestamps  []Authority // timestamp authorities (RFC 3161)
 	Rekor       []Log       // logs of signatures
 
-	// Skipped describes, one text each, the entries of the trusted root that are not supported and were left out.
-	// Certificates and SCTs of those entries do not verify.
+	// Skipped has a text for each entry of the trusted root that is not supported and was omitted. Certificates and
+	// SCTs of those entries do not verify.
 	Skipped []string
 
 	skippedLog bool // at least one skipped entry is a Certificate Transparency log
@@ -101,7 +102,7 @@ func (m Material) TrustedRoot() ([]byte, error) {
 		return nil, err
 	}
 	if skipped = append(back.Skipped, skipped...); len(skipped) > 0 {
-		return nil, fmt.Errorf("clients would not understand the trusted root: %s", skipped[0])
+		return nil, fmt.Errorf("clients would not support the trusted root: %s", skipped[0])
 	}
 	return data, nil
 }
@@ -230,7 +231,7 @@ func keyDetails(key crypto.PublicKey) (common.PublicKeyDetails, error) {
 		case elliptic.P256():
 			return common.PublicKeyDetails_PKIX_ECDSA_P256_SHA_256, nil
 		case elliptic.P384():
-			return common.PublicKeyDetails_PKIX_ECDSA_P384_SHA_384, nil // verifiers know no other, and take the hash from the SCT
+			return common.PublicKeyDetails_PKIX_ECDSA_P384_SHA_384, nil // the only P-384 value that verifiers support; they take the hash from the SCT
 		}
 	case ed25519.PublicKey:
 		return common.PublicKeyDetails_PKIX_ED25519, nil
@@ -244,7 +245,7 @@ func keyDetails(key crypto.PublicKey) (common.PublicKeyDetails, error) {
 			return common.PublicKeyDetails_PKIX_RSA_PKCS1V15_4096_SHA256, nil
 		}
 	}
-	return 0, fmt.Errorf("a trusted root has no name for a log key of type %T", key)
+	return 0, fmt.Errorf("a trusted root cannot have a log key of type %T", key)
 }
 
 // ParseTrustedRoot parses trusted_root.json. An entry with an unsupported type of key or certificate is left out and
@@ -289,21 +290,21 @@ func ParseTrustedRoot(data []byte) (Material, error) {
 	}
 	if len(m.Authorities) == 0 {
 		if len(m.Skipped) > 0 {
-			return Material{}, fmt.Errorf("the trusted root names no certificate authority that is understood: %s",
+			return Material{}, fmt.Errorf("the trusted root has no supported certificate authority: %s",
 				m.Skipped[0])
 		}
-		return Material{}, errors.New("the trusted root names no certificate authority")
+		return Material{}, errors.New("the trusted root has no certificate authority")
 	}
 	return m, nil
 }
 
 func parseRoot(data []byte) (*trustroot.TrustedRoot, error) {
 	if len(data) > maxRoot {
-		return nil, fmt.Errorf("a trusted root of %d bytes; the limit is %d", len(data), maxRoot)
+		return nil, fmt.Errorf("the trusted root has %d bytes; the limit is %d", len(data), maxRoot)
 	}
 	in := &trustroot.TrustedRoot{}
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, in); err != nil {
-		return nil, errors.New("not a trusted root: the JSON does not have its shape")
+		return nil, errors.New("not a trusted root: the JSON does not match its schema")
 	}
 	if in.GetMediaType() == "" {
 		return nil, errors.New("not a trusted root: it has no mediaType")
@@ -352,7 +353,7 @@ func parseKey(k *common.PublicKey) (crypto.PublicKey, error) {
 		key, err = x509.ParsePKIXPublicKey(k.GetRawBytes())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the key (keyDetails %s) is not understood: %w", k.GetKeyDetails(), err)
+		return nil, fmt.Errorf("the key (keyDetails %s) is not supported: %w", k.GetKeyDetails(), err)
 	}
 	return key, nil
 }
@@ -376,7 +377,7 @@ func (m Material) ForClient() client.Trust {
 func times(r *common.TimeRange) (from, to time.Time, err error) {
 	for _, t := range []*timestamppb.Timestamp{r.GetStart(), r.GetEnd()} {
 		if t != nil && t.CheckValid() != nil {
-			return from, to, errors.New("its validFor is not a time")
+			return from, to, errors.New("its validFor is not a valid time range")
 		}
 	}
 	if r.GetStart() != nil {

@@ -71,7 +71,7 @@ func TestRefuses(t *testing.T) {
 }
 
 // Some clients (python) refuse a trusted root without a list or a name.
-func TestTrustedRootIsWhole(t *testing.T) {
+func TestTrustedRootIsComplete(t *testing.T) {
 	t.Parallel()
 	m := material()
 	p := pki.New(pki.Options{Root: func(c *x509.Certificate) { c.Subject = pkix.Name{Country: []string{"DE"}} }})
@@ -99,7 +99,7 @@ func TestSigningConfig(t *testing.T) {
 		}
 	}
 	if strings.Contains(string(got), "rekorTlogUrls") {
-		t.Error("a service that is not there is named")
+		t.Error("the document names a service without a URL")
 	}
 }
 
@@ -112,7 +112,7 @@ func FuzzParseTrustedRoot(f *testing.F) {
 	f.Add([]byte(`{"mediaType":"x","ctlogs":[{}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if m, err := trust.ParseTrustedRoot(data); err == nil && len(m.Authorities) == 0 {
-			t.Error("nobody to trust, and no error")
+			t.Error("no authority and no error")
 		}
 	})
 }

@@ -44,16 +44,16 @@ type TUFOptions struct {
 
 // Repository is a TUF repository on disk, for the trusted root and the signing configuration.
 //
-// DIR/repository is what a web server serves: N.root.json, N.targets.json, N.snapshot.json, timestamp.json and
-// targets/DIGEST.NAME. Others may be able to write there, so nothing in it counts before it is verified. DIR/keys is
-// secret: it has one private key for each role, and in published/ a copy of the repository as it was last verified,
-// which is the anchor. The keys of root and targets can be kept elsewhere and put there when they are needed;
-// published/ stays.
+// A web server serves DIR/repository: N.root.json, N.targets.json, N.snapshot.json, timestamp.json and
+// targets/DIGEST.NAME. Others may be able to write there, so its content is not trusted before it is verified. DIR/keys
+// is secret. It has one private key for each role, and in published/ the anchor: a copy of the repository as it was
+// last verified. The keys of root and targets can be stored elsewhere and copied to DIR/keys when they are needed;
+// published/ must stay there.
 //
-// A change MUST start from metadata that follows, by signatures, from the anchor, and MUST NOT be older than the anchor
-// (TUF §5.3 to §5.6). What is signed is verified in memory as a client verifies it; only then is it written. A file
-// that clients start from is replaced last, so that they meet the old state or the new one, and a change that a crash
-// interrupted is finished by the next command.
+// A change MUST be based on metadata that verifies from the anchor and is not older than the anchor (TUF §5.3 to §5.6).
+// New files are verified in memory as a client does before they are written. The files that clients read first are
+// replaced last, so that clients see either the old state or the new one. The next command completes a change that a
+// crash interrupted.
 type Repository struct {
 	o         TUFOptions
 	root      *metadata.Metadata[metadata.RootType]
@@ -61,7 +61,7 @@ type Repository struct {
 	snapshot  *metadata.Metadata[metadata.SnapshotType]
 	timestamp *metadata.Metadata[metadata.TimestampType]
 
-	anchor map[string][]byte // the copy beside the keys, by the name in the repository
+	anchor map[string][]byte // the copy in DIR/keys/published, by the name in the repository
 	now    map[string][]byte // the repository, verified: every root, the newest metadata and each target file
 	change change
 
@@ -71,10 +71,10 @@ type Repository struct {
 // change holds the files that a command has signed but not yet written.
 type change struct {
 	files map[string][]byte // by the name in the repository
-	// of files, those that clients start from, in the order in which they are to be replaced
+	// names of those files that clients read first, in the order in which they are replaced
 	entries []string
 	keys    map[string][]byte    // new private keys in PEM, by role
-	signers map[string]tufSigner // of keys
+	signers map[string]tufSigner // signers of keys, by role
 }
 
 // InitTUF creates a repository in a directory without one, with a new key for each role.
@@ -84,7 +84,7 @@ func InitTUF(o TUFOptions) (*Repository, error) {
 		return nil, err
 	} else if name != "" {
 		return nil,
-			fmt.Errorf("%s holds a repository already, or its keys: %s; \"mayfly trust tuf publish\" changes it", o.Dir,
+			fmt.Errorf("%s already has a repository or its keys: %s; \"mayfly trust tuf publish\" changes it", o.Dir,
 				name)
 	}
 	r.root = metadata.Root(r.until(roleRoot))
@@ -105,8 +105,8 @@ func InitTUF(o TUFOptions) (*Repository, error) {
 	return r, r.finish(r.signTargets, r.signSnapshot, r.signTimestamp)
 }
 
-// OpenTUF opens a repository: it finishes a change that a crash interrupted, and verifies the whole of DIR/repository
-// from the anchor on, but for expiry. A directory without an anchor is a [NoAnchorError].
+// OpenTUF opens a repository. It completes a change that a crash interrupted, and verifies DIR/repository from the
+// anchor, without checking expiry. A directory without an anchor is a [*NoAnchorError].
 func OpenTUF(o TUFOptions) (*Repository, error) {
 	r := newRepository(o)
 	if err := r.recover(); err != nil {
@@ -118,8 +118,8 @@ func OpenTUF(o TUFOptions) (*Repository, error) {
 	return r, nil
 }
 
-// InspectTUF reads a repository and changes nothing. The error says what is wrong with DIR/repository, expiry included;
-// the repository is then as the anchor knows it, or nil where there is no usable anchor.
+// InspectTUF reads a repository and changes nothing. If DIR/repository is invalid or expired, it returns an error
+// together with the repository in the state of the anchor, or with nil if there is no valid anchor.
 func InspectTUF(o TUFOptions) (*Repository, error) {
 	r := newRepository(o)
 	err := r.load()
@@ -150,7 +150,7 @@ func newRepository(o TUFOptions) *Repository {
 	return r
 }
 
-// begin discards files that were signed and not written.
+// begin discards files that were signed but not written.
 func (r *Repository) begin() {
 	r.change = change{files: map[string][]byte{}, keys: map[string][]byte{}, signers: map[string]tufSigner{}}
 }
@@ -159,9 +159,9 @@ func (r *Repository) until(role string) time.Time {
 	return r.o.Now().Add(r.o.Lives[role]).UTC().Truncate(time.Second)
 }
 
-// Publish puts files into the repository, under the names that clients look for, and signs anew whatever ends soon.
-// Without files it only does the latter, and needs no keys but those of snapshot and timestamp. It returns the names.
-// After an error nothing is written.
+// Publish adds files to the repository, under the names that clients look for, and renews metadata that expires soon.
+// Without files it only renews metadata, and needs only the keys of snapshot and timestamp. It returns the names of the
+// files. After an error nothing is written.
 func (r *Repository) Publish(contents ...[]byte) ([]string, error) {
 	if err := r.reset(); err != nil {
 		return nil, err
@@ -209,8 +209,8 @@ func (r *Repository) soon(role string, expires time.Time) bool {
 	return expires.Sub(r.o.Now()) < r.o.Lives[role]/3
 }
 
-// Rotate gives a role a new key and takes the old one out of force. The root key must be there, as root says which keys
-// count. After an error nothing is written.
+// Rotate replaces the key of a role. The root key must be in DIR/keys, because the root metadata lists the keys of all
+// roles. After an error nothing is written.
 //
 // The old root key signs the root metadata with the new key (TUF §6.1), so that clients accept it. For another role
 // there are two new versions of the root metadata: the first names both keys, so that clients accept signatures of the
@@ -358,7 +358,7 @@ func (r *Repository) signTimestamp() error {
 	return err
 }
 
-// meta describes a metadata file to the role above it: version, length and hash.
+// meta returns the description of a metadata file for the role above it: version, length and hash.
 func (r *Repository) meta(name string, version int64) (*metadata.MetaFiles, error) {
 	data, ok := r.change.files[name]
 	if !ok {
@@ -373,7 +373,8 @@ func (r *Repository) meta(name string, version int64) (*metadata.MetaFiles, erro
 	return m, nil
 }
 
-// signed is a metadata file. It has nothing of the file that content was read from but content, which was signed there.
+// signed returns a metadata file with content and new signatures. Unverified members of the file that content was read
+// from are not copied.
 func signed[T metadata.Roles](content T, signers []tufSigner) ([]byte, error) {
 	m := &metadata.Metadata[T]{Signed: content, Signatures: []metadata.Signature{}}
 	for _, s := range signers {

@@ -17,16 +17,16 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
 )
 
-// AdoptTUF makes the anchor of a repository that has none out of what is served. Nothing beside the keys says whether
-// that is authentic, so the caller does: fingerprint is the SHA-256, in hexadecimal, of the 1.root.json that clients
-// were given. All else must follow from it, and each private key in the directory must be one that the newest root
+// AdoptTUF creates a missing anchor from DIR/repository. Because nothing in DIR/keys shows that DIR/repository is
+// authentic, the caller passes fingerprint: the SHA-256, in hexadecimal, of the 1.root.json that clients have. All
+// other metadata must verify from this root, and each private key in the directory must be one that the newest root
 // names.
 func AdoptTUF(o TUFOptions, fingerprint string) (*Repository, error) {
 	r := newRepository(o)
 	err := r.load()
 	if none := (*NoAnchorError)(nil); !errors.As(err, &none) {
 		if err == nil || r.root != nil {
-			err = errors.New("the repository has its copy beside the keys already; there is nothing to adopt")
+			err = errors.New("the repository already has its copy in keys/published; there is nothing to adopt")
 		}
 		return nil, fmt.Errorf("%s: %w", o.Dir, err)
 	}
@@ -70,10 +70,10 @@ func (r *Repository) adoptServed(fingerprint string) error {
 	return r.commit()
 }
 
-// RestoreTUF writes the repository as the anchor has it: each file that is missing or differs, and it removes roots
-// that do not follow from the others. It returns the paths that it changed, below the directory of the repository.
-// Metadata that is newer than the anchor and verifies is an error: another machine has published it, and clients may
-// have seen it.
+// RestoreTUF restores the repository from the anchor: it writes each file that is missing or differs, and removes root
+// metadata that does not verify from the anchor. It returns the paths of the changed files, relative to the directory
+// of the repository. If metadata verifies and is newer than the anchor, RestoreTUF returns an error, because another
+// machine has published this metadata and clients may have seen it.
 func RestoreTUF(o TUFOptions) ([]string, error) {
 	r := newRepository(o)
 	changed, err := r.restore()
@@ -90,7 +90,7 @@ func (r *Repository) restore() ([]string, error) {
 	if err := r.load(); err == nil || r.root == nil {
 		return nil, err // nothing is wrong, or there is nothing to restore from
 	}
-	if err := os.MkdirAll(r.path("repository/targets"), 0o755); err != nil { //nolint:gosec // it is served to everybody
+	if err := os.MkdirAll(r.path("repository/targets"), 0o755); err != nil { //nolint:gosec // the content is public
 		return nil, err
 	}
 	f, err := r.open("repository")
@@ -130,10 +130,10 @@ func (r *Repository) restore() ([]string, error) {
 		return nil, err
 	}
 	defer lock.Unlock() //nolint:errcheck // the lock file has no content
-	return append(paths(c.Write), c.Remove...), r.carryOut(c)
+	return append(paths(c.Write), c.Remove...), r.apply(c)
 }
 
-// entryRank orders files so that what names others comes after them.
+// entryRank orders files so that a file that names other files is written after them.
 func entryRank(name string) int {
 	switch {
 	case name == timestampFile:
@@ -144,7 +144,7 @@ func entryRank(name string) int {
 	return 0
 }
 
-// refuseNewer errs where the folder has a root or a timestamp that verifies and is newer than the anchor.
+// refuseNewer returns an error if the directory has a root or a timestamp that verifies and is newer than the anchor.
 func (r *Repository) refuseNewer(f folder) error {
 	tm, err := trustedmetadata.New(r.anchor[rootFile(1)])
 	if err != nil {
@@ -157,8 +157,8 @@ func (r *Repository) refuseNewer(f folder) error {
 		}
 	}
 	newer := func(name string) error {
-		return fmt.Errorf("repository/%s verifies and is newer than what was published from here: another machine "+
-			"published it; restore from there, or remove the rest of what does not verify", name)
+		return fmt.Errorf("repository/%s verifies and is newer than the copy in keys/published: another machine "+
+			"published it; restore from that machine, or remove the files that do not verify", name)
 	}
 	next := rootFile(r.root.Signed.Version + 1)
 	if data, err := f.read(next); err == nil {

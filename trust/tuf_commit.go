@@ -16,27 +16,27 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
-// commitFile has a change that is being written. It lies beside the keys, so what it says was verified.
+// commitFile has a change that is being written. The file is in DIR/keys, so its content is trusted.
 const commitFile = "keys/commit.json"
 
 // lockFile is locked while a change is written.
 const lockFile = "keys/lock"
 
-// commitment is the content of the commit file: what the directory holds when the change is done. It can be carried out
-// again.
+// commitment is the content of the commit file: the files to write and to remove. Applying it twice has the same
+// result.
 type commitment struct {
-	Write  []commitWrite `json:"write"`  // in this order
+	Write  []commitWrite `json:"write"`  // in the order of writing
 	Remove []string      `json:"remove"` // paths below the directory
 }
 
 type commitWrite struct {
-	Path string      `json:"path"` // below the directory, with slashes
+	Path string      `json:"path"` // relative to the directory, with slashes
 	Mode fs.FileMode `json:"mode"`
 	Data []byte      `json:"data"`
 }
 
-// verify errs unless clients accept what was signed, now, and every state on the way there, in which a crash may leave
-// it.
+// verify returns an error unless clients accept the new files now. It also checks every intermediate state, in which a
+// crash may leave the repository.
 func (r *Repository) verify() error {
 	files := maps.Clone(r.now)
 	if files == nil {
@@ -54,7 +54,7 @@ func (r *Repository) verify() error {
 			if r.now == nil {
 				continue // a new repository has no clients yet
 			}
-			at = time.Time{} // what has expired is renewed step by step
+			at = time.Time{} // an intermediate state may have expired metadata
 		}
 		if err := r.accepts(files, at); err != nil {
 			return fmt.Errorf("nothing was written: %w", err)
@@ -63,8 +63,8 @@ func (r *Repository) verify() error {
 	return nil
 }
 
-// commit writes what was signed: first the files that nothing names yet; then, with the whole change in the commit
-// file, those that clients start from, the keys, and the anchor.
+// commit writes the signed files. It first writes the files that no other file names yet, then the commit file with the
+// whole change, and then the files that clients read first, the keys, and the anchor.
 func (r *Repository) commit() (err error) {
 	if err := os.MkdirAll(filepath.Join(r.o.Dir, "keys"), 0o700); err != nil {
 		return err
@@ -79,21 +79,21 @@ func (r *Repository) commit() (err error) {
 		return err
 	}
 	if !maps.EqualFunc(anchor, r.anchor, bytes.Equal) || r.unfinished() != nil {
-		return errors.New("nothing was written: another command changed the repository meanwhile; run this one again")
+		return errors.New("nothing was written: another command has changed the repository; run this command again")
 	}
 	c, after := r.commitment()
 	if err := r.writeAhead(c); err != nil {
 		return fmt.Errorf("nothing was published: %w", err)
 	}
-	if err := r.carryOut(c); err != nil {
-		return fmt.Errorf("the change is recorded in %s and is finished by the next command: %w", commitFile, err)
+	if err := r.apply(c); err != nil {
+		return fmt.Errorf("the change is recorded in %s and the next command completes it: %w", commitFile, err)
 	}
 	r.anchor, r.now = after, after
 	r.begin()
 	return r.parse()
 }
 
-// commitment is the change as a list of files, with the content of the repository afterwards.
+// commitment returns the change as a list of files, and the content of the repository after the change.
 func (r *Repository) commitment() (commitment, map[string][]byte) {
 	files := maps.Clone(r.now)
 	if files == nil {
@@ -102,7 +102,7 @@ func (r *Repository) commitment() (commitment, map[string][]byte) {
 	maps.Copy(files, r.change.files)
 	next := Repository{now: files}
 	after := map[string][]byte{}
-	if all, err := verified(files[rootFile(1)], next.file); err == nil { // verify has shown that it is so
+	if all, err := verified(files[rootFile(1)], next.file); err == nil { // no error is possible: verify has checked the files
 		after = all
 	}
 	var c commitment
@@ -116,7 +116,7 @@ func (r *Repository) commitment() (commitment, map[string][]byte) {
 	}
 	for _, role := range slices.Sorted(maps.Keys(r.change.keys)) {
 		c.Write = append(c.Write, commitWrite{"keys/" + role + ".pem", 0o600, r.change.keys[role]})
-		if next := "keys/" + role + ".next.pem"; r.there(next) {
+		if next := "keys/" + role + ".next.pem"; r.exists(next) {
 			c.Remove = append(c.Remove, next)
 		}
 	}
@@ -133,7 +133,7 @@ func (r *Repository) commitment() (commitment, map[string][]byte) {
 	return c, after
 }
 
-// file is a file of the verified repository.
+// file returns a file of the verified repository.
 func (r *Repository) file(name string) ([]byte, error) {
 	data, ok := r.now[name]
 	if !ok {
@@ -142,18 +142,18 @@ func (r *Repository) file(name string) ([]byte, error) {
 	return data, nil
 }
 
-// path is a path below the directory of the repository.
+// path returns the path of a file in the directory of the repository.
 func (r *Repository) path(name string) string {
 	return filepath.Join(r.o.Dir, filepath.FromSlash(name))
 }
 
-func (r *Repository) there(name string) bool {
+func (r *Repository) exists(name string) bool {
 	_, err := os.Lstat(r.path(name))
 	return err == nil
 }
 
-// writeAhead writes the files of the repository that clients do not find yet, and then the commit file, with which the
-// change is decided. After an error it removes what it wrote.
+// writeAhead writes the files that no published file names yet, and then the commit file. From then on the change will
+// be completed, even after a crash. After an error writeAhead removes the files that it wrote.
 func (r *Repository) writeAhead(c commitment) (err error) {
 	var made []string
 	defer func() {
@@ -174,7 +174,7 @@ func (r *Repository) writeAhead(c commitment) (err error) {
 		if !ok || slices.Contains(r.change.entries, name) {
 			continue
 		}
-		fresh := !r.there(w.Path)
+		fresh := !r.exists(w.Path)
 		if err := r.write(w); err != nil {
 			return err
 		}
@@ -189,8 +189,8 @@ func (r *Repository) writeAhead(c commitment) (err error) {
 	return r.write(commitWrite{commitFile, 0o600, data})
 }
 
-// replaceable errs where a file cannot be written because of what is in its place: somebody may have put a directory or
-// a link where the change is to go.
+// replaceable returns an error if a file cannot be written because its path is a directory, a link or another special
+// file.
 func (r *Repository) replaceable(name string) error {
 	full := r.path(name)
 	if info, err := os.Lstat(full); err == nil && !info.Mode().IsRegular() {
@@ -208,7 +208,7 @@ func (r *Repository) write(w commitWrite) error {
 	full := r.path(w.Path)
 	mode := fs.FileMode(0o700)
 	if strings.HasPrefix(w.Path, "repository/") {
-		mode = 0o755 // it is served to everybody
+		mode = 0o755 // the content is public
 	}
 	if err := os.MkdirAll(filepath.Dir(full), mode); err != nil {
 		return err
@@ -216,8 +216,8 @@ func (r *Repository) write(w commitWrite) error {
 	return r.writeFile(full, w.Data, w.Mode)
 }
 
-// carryOut does what a commit file says, and removes it.
-func (r *Repository) carryOut(c commitment) error {
+// apply writes and removes the files of a commitment, and then removes the commit file.
+func (r *Repository) apply(c commitment) error {
 	for _, w := range c.Write {
 		if err := r.write(w); err != nil {
 			return err
@@ -235,17 +235,17 @@ func (r *Repository) carryOut(c commitment) error {
 	return nil
 }
 
-// unfinished errs where a change is being written, or a crash interrupted it.
+// unfinished returns an error if a change is being written or was interrupted by a crash.
 func (r *Repository) unfinished() error {
-	if !r.there(commitFile) {
+	if !r.exists(commitFile) {
 		return nil
 	}
-	return errors.New("a change was interrupted while it was written; \"mayfly trust tuf publish\" finishes it")
+	return errors.New("a change was interrupted while it was written; \"mayfly trust tuf publish\" completes it")
 }
 
-// recover finishes a change that a crash interrupted.
+// recover completes a change that a crash interrupted.
 func (r *Repository) recover() error {
-	if !r.there(commitFile) {
+	if !r.exists(commitFile) {
 		return nil
 	}
 	lock, err := r.takeLock()
@@ -255,7 +255,7 @@ func (r *Repository) recover() error {
 	defer lock.Unlock() //nolint:errcheck // the lock file has no content
 	data, err := os.ReadFile(r.path(commitFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // finished meanwhile
+		return nil // another command has completed the change
 	}
 	if err != nil {
 		return err
@@ -269,7 +269,7 @@ func (r *Repository) recover() error {
 			return fmt.Errorf("%s: %q is outside of the directory", commitFile, name)
 		}
 	}
-	return r.carryOut(c)
+	return r.apply(c)
 }
 
 func paths(all []commitWrite) []string {
@@ -280,11 +280,11 @@ func paths(all []commitWrite) []string {
 	return out
 }
 
-// takeLock keeps other commands from writing until the lock is released.
+// takeLock locks the repository against other commands until the lock is released.
 func (r *Repository) takeLock() (*durable.FileLock, error) {
 	l, err := durable.TryLock(r.path(lockFile))
 	if errors.Is(err, durable.ErrLocked) {
-		err = errors.New("another command is changing the repository; run this one again when it has ended")
+		err = errors.New("another command is changing the repository; run this command again when the other has ended")
 	}
 	return l, err
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
-// tree is every file of a directory by its path, but for the lock.
+// tree returns every file of a directory except the lock, by path.
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -47,7 +47,7 @@ func put(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// served is what clients find in the directory.
+// served returns the files of the repository that clients can download.
 func served(t *testing.T, dir string) map[string][]byte {
 	t.Helper()
 	out := map[string][]byte{}
@@ -59,8 +59,8 @@ func served(t *testing.T, dir string) map[string][]byte {
 	return out
 }
 
-// A command that crashes, or fails, at any of its writes leaves a repository that clients accept; the next command
-// finishes the change or starts from before it.
+// If a command crashes or fails at any of its writes, clients accept the repository, and the next command either
+// completes the change or starts from the old state.
 func TestTUFCrashAtEachWrite(t *testing.T) {
 	t.Parallel()
 	root, err := os.ReadFile(filepath.Join("testdata", "trusted_root.json"))
@@ -120,10 +120,10 @@ func TestTUFCrashAtEachWrite(t *testing.T) {
 					}
 					if decided := tree(t, dir)["keys/commit.json"] != ""; !crash && !decided &&
 						!equalTrees(before, tree(t, dir)) {
-						t.Errorf("failure at write %d left something behind", at)
+						t.Errorf("a failure at write %d changed files", at)
 					}
 					if !crash && at%3 != 0 {
-						continue // the next command is tried after each crash and after some failures
+						continue // the next command is tested after each crash and after some failures
 					}
 					again, err := OpenTUF(TUFOptions{Dir: dir})
 					if err == nil {
@@ -153,7 +153,7 @@ func equalTrees(a, b map[string]string) bool {
 	return true
 }
 
-// Two commands at once: the second one to commit does not sign over what it has not seen.
+// If two commands run at once, the second one to commit fails, and does not overwrite the change of the first.
 func TestTUFConcurrent(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -169,7 +169,7 @@ func TestTUFConcurrent(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := tree(t, dir)
-	if _, err := two.Publish(); err == nil || !strings.Contains(err.Error(), "another command changed") {
+	if _, err := two.Publish(); err == nil || !strings.Contains(err.Error(), "another command has changed") {
 		t.Errorf("the second command: %v", err)
 	}
 	lock, err := one.takeLock()

@@ -25,7 +25,7 @@ type tufSigner = signature.Signer
 
 func (r *Repository) keyFile(role string) string { return filepath.Join(r.o.Dir, "keys", role+".pem") }
 
-// newKey makes a key for role. It is written with the change that puts it into force.
+// newKey generates a key for role. The key is written together with the root metadata that names it.
 func (r *Repository) newKey(role string) (*metadata.Key, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -49,20 +49,21 @@ func (r *Repository) newKey(role string) (*metadata.Key, error) {
 	return metadata.KeyFromPublicKey(key.Public())
 }
 
-// hasKey reports whether a private key of role is there.
+// hasKey reports whether the private key of role is in the directory.
 func (r *Repository) hasKey(role string) bool {
 	_, err := os.Stat(r.keyFile(role))
 	return err == nil
 }
 
-// signersOf opens the key of role that the root names: the new one of this change, or the one in the directory.
+// signersOf returns the signer for role: the new key of this change, or the key in the directory, which the root must
+// name.
 func (r *Repository) signersOf(role string) ([]tufSigner, error) {
 	if s, ok := r.change.signers[role]; ok {
 		return []tufSigner{s}, nil
 	}
 	s, err := r.readKey(r.keyFile(role))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the key of %s is not there; put it into %s", role, r.keyFile(role))
+		return nil, fmt.Errorf("the key of %s is missing; copy it to %s", role, r.keyFile(role))
 	}
 	if err != nil {
 		return nil, err
@@ -70,7 +71,7 @@ func (r *Repository) signersOf(role string) ([]tufSigner, error) {
 	if ok, err := r.names(role, s); err != nil || ok {
 		return []tufSigner{s}, err
 	}
-	// A rotation by an earlier version of mayfly that a crash interrupted left the new key under this name.
+	// Earlier versions of mayfly left the new key under this name if a crash interrupted a rotation.
 	next := filepath.Join(r.o.Dir, "keys", role+".next.pem")
 	if s, err := r.readKey(next); err == nil {
 		if ok, err := r.names(role, s); err != nil || ok {
@@ -109,7 +110,7 @@ func (r *Repository) readKey(name string) (tufSigner, error) {
 	var key crypto.PrivateKey
 	if b.Type == "ENCRYPTED PRIVATE KEY" {
 		if key, err = pkcs8.ParsePKCS8PrivateKey(b.Bytes, r.o.Password); err != nil {
-			return nil, fmt.Errorf("%s: the password does not open it", name)
+			return nil, fmt.Errorf("%s: the password cannot decrypt it", name)
 		}
 	} else if key, err = x509.ParsePKCS8PrivateKey(b.Bytes); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

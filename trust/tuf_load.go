@@ -48,12 +48,12 @@ const (
 )
 
 const (
-	maxMetadata  = 5_000_000 // bytes of a metadata file; the limit of clients
-	maxRotations = 256       // roots that a client follows at once
+	maxMetadata  = 5_000_000 // size limit of a metadata file in bytes; clients have the same limit
+	maxRotations = 256       // number of roots that a client follows in one update
 )
 
-// targetName is the name that clients look for what data is. Anything but a trusted root or a signing configuration is
-// refused.
+// targetName returns the name under which clients look for data, which must be a trusted root or a signing
+// configuration.
 func targetName(data []byte) (string, error) {
 	var kind struct {
 		MediaType string `json:"mediaType"`
@@ -77,29 +77,29 @@ func targetName(data []byte) (string, error) {
 	return rootTarget, nil
 }
 
-// NoAnchorError is a repository without the copy beside the keys that says which metadata is authentic: one of an
-// earlier version of mayfly, or one whose keys were put together by hand.
+// NoAnchorError is the error for a repository without the copy in keys/published, which shows that the metadata is
+// authentic. The repository is from an earlier version of mayfly, or its directory of keys was assembled by hand.
 type NoAnchorError struct {
 	Dir         string
 	Fingerprint string // SHA-256 of repository/1.root.json, in hexadecimal
 }
 
-// Error says what to compare and how to adopt the repository.
+// Error returns a text that says what to compare and how to adopt the repository.
 func (e *NoAnchorError) Error() string {
-	return fmt.Sprintf("there is no copy of the published metadata beside the keys (%s), so nothing says whether the "+
+	return fmt.Sprintf("there is no copy of the published metadata in %s, so nothing shows whether the "+
 		"repository is authentic; "+
-		"repository/1.root.json has the SHA-256 %s: if the 1.root.json that clients were given has the same, run "+
+		"repository/1.root.json has the SHA-256 %s: if the 1.root.json of clients has the same SHA-256, run "+
 		"\"mayfly trust tuf adopt --dir %s --root-sha256 %s\"",
 		filepath.Join(e.Dir, anchorDir), e.Fingerprint, e.Dir, e.Fingerprint)
 }
 
 // ErrNoRepository is wrapped by errors about a directory without a repository.
-var ErrNoRepository = errors.New("it holds no repository; make one with \"mayfly trust tuf init\"")
+var ErrNoRepository = errors.New("there is no repository; create one with \"mayfly trust tuf init\"")
 
-// anchorDir has the anchor, below the directory of the repository.
+// anchorDir is the directory of the anchor, relative to the directory of the repository.
 const anchorDir = "keys/published"
 
-// occupied names a file that a repository or its keys left in the directory; "" is none.
+// occupied returns the name of a file of a repository or its keys in the directory, or "".
 func (r *Repository) occupied() (string, error) {
 	for _, pattern := range []string{
 		"repository/" + timestampFile, "repository/*" + rootSuffix, "keys/*.pem",
@@ -121,7 +121,7 @@ func globEscape(name string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
 }
 
-// folder is a directory whose content somebody else may have arranged.
+// folder is a directory whose content is not trusted.
 type folder struct{ *os.Root }
 
 // open opens a folder below the directory of the repository.
@@ -153,7 +153,7 @@ func (f folder) read(name string) ([]byte, error) {
 	return data, err
 }
 
-// readAnchor reads the copy beside the keys; it is empty where there is none.
+// readAnchor reads the anchor. The result is empty if there is none.
 func (r *Repository) readAnchor() (map[string][]byte, error) {
 	out := map[string][]byte{}
 	f, err := r.open(anchorDir)
@@ -174,8 +174,8 @@ func (r *Repository) readAnchor() (map[string][]byte, error) {
 	return out, err
 }
 
-// load verifies the repository from the anchor on, but for expiry. After an error the repository is what the anchor
-// knows, if that is usable.
+// load verifies the repository from the anchor, without checking expiry. After an error the repository is in the state
+// of the anchor, if the anchor is valid.
 func (r *Repository) load() error {
 	anchor, err := r.readAnchor()
 	if err != nil {
@@ -215,7 +215,7 @@ func (r *Repository) load() error {
 	return r.parse()
 }
 
-// adopt takes in the anchor.
+// adopt verifies the anchor and sets the repository to its state.
 func (r *Repository) adopt(anchor map[string][]byte) error {
 	source := func(name string) ([]byte, error) {
 		data, ok := anchor[name]
@@ -226,12 +226,12 @@ func (r *Repository) adopt(anchor map[string][]byte) error {
 	}
 	all, err := verified(anchor[rootFile(1)], source)
 	if err != nil {
-		return fmt.Errorf("%s is damaged, put back your copy of it: %w", anchorDir, err)
+		return fmt.Errorf("%s is damaged; restore it from a backup: %w", anchorDir, err)
 	}
 	if len(all) != len(anchor) {
 		for name := range anchor {
 			if _, ok := all[name]; !ok {
-				return fmt.Errorf("%s is damaged, put back your copy of it: %s does not belong there", anchorDir, name)
+				return fmt.Errorf("%s is damaged; restore it from a backup: %s does not belong there", anchorDir, name)
 			}
 		}
 	}
@@ -239,7 +239,7 @@ func (r *Repository) adopt(anchor map[string][]byte) error {
 	return r.parse()
 }
 
-// follow verifies what is served, as a client does whose last visit left it with the anchor.
+// follow verifies DIR/repository as a client does whose last update was the anchor.
 func (r *Repository) follow(f folder) (map[string][]byte, error) {
 	source := f.read
 	served, err := verified(r.anchor[rootFile(1)], source)
@@ -271,7 +271,7 @@ func (r *Repository) follow(f folder) (map[string][]byte, error) {
 		{"targets", now.targets.Signed.Version, r.targets.Signed.Version, targetsFile},
 	} {
 		if c.got < c.known {
-			return nil, fmt.Errorf("%s was rolled back: it has version %d, and version %d was published",
+			return nil, fmt.Errorf("%s was rolled back: it has version %d, but version %d was published",
 				c.name, c.got, c.known)
 		}
 		if c.got == c.known && !bytes.Equal(served[c.file(c.got)], r.anchor[c.file(c.known)]) {
@@ -285,17 +285,17 @@ func differs(name string, there bool) error {
 	if !there {
 		return fmt.Errorf("%s is missing", name)
 	}
-	return fmt.Errorf("%s differs from what was published", name)
+	return fmt.Errorf("%s differs from the published file", name)
 }
 
-// changed is an error about what is served, with what to do.
+// changed returns an error about DIR/repository, with what to do.
 func changed(err error) error {
-	return fmt.Errorf("the repository is not as it was published: %w; find out who changed it, then \"mayfly trust "+
-		"tuf restore\" writes it again", err)
+	return fmt.Errorf("the repository was changed after it was published: %w; find out who changed it, then \"mayfly trust "+
+		"tuf restore\" restores it", err)
 }
 
-// strayRoots errs where the folder has a root that does not follow from the others: a client would meet it after the
-// next root.
+// strayRoots returns an error if the directory has root metadata that does not verify from the other roots, because a
+// client would read it after the next rotation.
 func (r *Repository) strayRoots(f folder, served map[string][]byte) error {
 	entries, err := fs.ReadDir(f.FS(), ".")
 	if err != nil {
@@ -307,15 +307,14 @@ func (r *Repository) strayRoots(f folder, served map[string][]byte) error {
 			continue
 		}
 		if served[e.Name()] == nil {
-			return fmt.Errorf("%s does not follow from the roots before it", e.Name())
+			return fmt.Errorf("%s does not verify from the roots before it", e.Name())
 		}
 	}
 	return nil
 }
 
-// verified follows a repository from its first root on, as a client does: signatures, thresholds, versions, lengths and
-// hashes; metadata that has expired counts too, as it has to be renewed. It returns every file that it verified, by
-// name.
+// verified verifies a repository from its first root, as a client does: signatures, thresholds, versions, lengths and
+// hashes. It accepts expired metadata, which must be renewed. It returns every verified file by name.
 func verified(first []byte, source func(name string) ([]byte, error)) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	if first == nil {
@@ -336,7 +335,7 @@ func verified(first []byte, source func(name string) ([]byte, error)) (map[strin
 			break
 		}
 		if err == nil && v > maxRotations {
-			err = fmt.Errorf("a client follows %d roots at most", maxRotations)
+			err = fmt.Errorf("clients follow at most %d roots", maxRotations)
 		}
 		if err == nil {
 			_, err = tm.UpdateRoot(data)
@@ -347,7 +346,7 @@ func verified(first []byte, source func(name string) ([]byte, error)) (map[strin
 		out[rootFile(v)] = data
 	}
 	if !tm.Root.Signed.ConsistentSnapshot {
-		return nil, errors.New("the root has no consistent snapshots, so the names of files are other ones")
+		return nil, errors.New("the root has no consistent snapshots, which are required here")
 	}
 	get := func(name string, use func(data []byte) error) error {
 		data, err := source(name)
@@ -389,7 +388,7 @@ func verified(first []byte, source func(name string) ([]byte, error)) (map[strin
 	for _, name := range slices.Sorted(maps.Keys(tm.Targets[metadata.TARGETS].Signed.Targets)) {
 		target := tm.Targets[metadata.TARGETS].Signed.Targets[name]
 		if target == nil || len(target.Hashes) != 1 || target.Hashes["sha256"] == nil || path.Base(name) != name {
-			return nil, fmt.Errorf("%s: the file %q is not of the kind that is published here",
+			return nil, fmt.Errorf("%s: the file %q has a name or hashes that this tool does not publish",
 				targetsFile(targets.Version), name)
 		}
 		if err := get(targetFile(target.Hashes["sha256"].String(), name), target.VerifyLengthHashes); err != nil {
@@ -399,7 +398,7 @@ func verified(first []byte, source func(name string) ([]byte, error)) (map[strin
 	return out, nil
 }
 
-// reset goes back to the verified metadata.
+// reset discards changes and returns to the verified metadata.
 func (r *Repository) reset() error {
 	r.begin()
 	return r.parse()

@@ -20,7 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// snapshot is every file of a directory by its path, but for the lock.
+// snapshot returns every file of a directory except the lock, by path.
 func snapshot(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -53,7 +53,7 @@ func place(t testing.TB, dir string, files map[string]string) {
 	}
 }
 
-// state is the content that a metadata file vouches for, without what each signature renews.
+// state is the signed content of a metadata file, without the parts that each signature renews.
 type state struct {
 	Signed struct {
 		Targets map[string]any            `json:"targets"`
@@ -62,7 +62,7 @@ type state struct {
 	} `json:"signed"`
 }
 
-// vouched lists what the metadata of a directory vouches for: target files with their digests, and keys.
+// vouched lists the items that the metadata of a directory signs: target files with their digests, and keys.
 func vouched(t testing.TB, files map[string]string) map[string]bool {
 	t.Helper()
 	out := map[string]bool{}
@@ -124,7 +124,7 @@ func newLab(t testing.TB) *lab {
 	return l
 }
 
-// commands are all that sign.
+// commands returns all commands that sign.
 func (l *lab) commands() map[string]func() error {
 	with := func(do func(r *trust.Repository) error) func() error {
 		return func() error {
@@ -146,8 +146,8 @@ func (l *lab) commands() map[string]func() error {
 	return out
 }
 
-// check runs a command on the directory as it is now. Nothing that was not validly signed before may be in anything
-// that is signed after, and a command that fails has written nothing.
+// check runs a command on the directory. The new metadata must not contain items that were not validly signed before,
+// and a command that fails must not write.
 func (l *lab) check(t *testing.T, what, name string, command func() error) (refused bool) {
 	t.Helper()
 	before := snapshot(t, l.dir)
@@ -171,7 +171,7 @@ func (l *lab) check(t *testing.T, what, name string, command func() error) (refu
 		if allowed[item] {
 			continue
 		}
-		count++ // a new key, and the file that was to be published
+		count++ // a new key, and the published file
 		if !strings.HasPrefix(item, "key ") && !strings.HasPrefix(item, "trusted_root.json ") {
 			t.Errorf("%s, %s: signed %s", what, name, item)
 		}
@@ -182,7 +182,7 @@ func (l *lab) check(t *testing.T, what, name string, command func() error) (refu
 	return false
 }
 
-// rewritten gives JSON texts that differ from data in one value of the tree, or have one member more.
+// rewritten returns JSON texts that differ from data in one value, or have one more member.
 func rewritten(t *testing.T, data string) []string {
 	t.Helper()
 	var out []string
@@ -242,7 +242,7 @@ func rewritten(t *testing.T, data string) []string {
 	return out
 }
 
-// Whoever can write to the served directory and has no key changes any byte or value of any file: no command signs the
+// An attacker who can write to DIR/repository but has no key changes a byte or a value of a file. No command signs the
 // change.
 func TestTUFTampered(t *testing.T) {
 	t.Parallel()
@@ -288,7 +288,7 @@ func TestTUFTampered(t *testing.T) {
 				refusals++
 				if current && turn%4 == 0 {
 					if _, err := trust.InspectTUF(l.o); err == nil {
-						t.Errorf("%s, change %d: refused by %s, and show is content", file, k, name)
+						t.Errorf("%s, change %d: refused by %s, but show reports no error", file, k, name)
 					}
 				}
 			} else {
@@ -305,7 +305,7 @@ func TestTUFTampered(t *testing.T) {
 	if refusals < turn/2 {
 		t.Errorf("%d of %d changes were refused", refusals, turn)
 	}
-	// Each command works on the repository as it was.
+	// Each command works on the unchanged repository.
 	for name, command := range commands {
 		place(t, l.dir, l.good)
 		if l.check(t, "nothing", name, command) != (name == "init") {
@@ -314,7 +314,8 @@ func TestTUFTampered(t *testing.T) {
 	}
 }
 
-// Whole files and folders in the place of others; each command refuses, writes nothing, and "restore" mends it.
+// Files and directories are replaced by others. Each command refuses and writes nothing, and "restore" repairs the
+// repository.
 func TestTUFReplaced(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -383,7 +384,7 @@ func TestTUFReplaced(t *testing.T) {
 		change()
 		_, err := trust.RestoreTUF(l.o)
 		if strings.Contains(what, "folder") || strings.Contains(what, "pipe") || strings.Contains(what, "link") {
-			continue // what is there is for the operator to remove
+			continue // the operator must remove the special file
 		}
 		if err == nil {
 			_, err = trust.InspectTUF(l.o)
@@ -399,8 +400,8 @@ func TestTUFReplaced(t *testing.T) {
 	}
 }
 
-// What another machine has published with the same keys is newer and verifies: it is gone on from, not refused and not
-// undone.
+// Metadata that another machine has published with the same keys is newer and verifies. Commands continue from it, and
+// restore does not undo it.
 func TestTUFTwoMachines(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -440,7 +441,7 @@ func TestTUFTwoMachines(t *testing.T) {
 	if _, err := trust.InspectTUF(l.o); err != nil {
 		t.Error(err)
 	}
-	// And now what was there before is a rollback.
+	// Now the earlier metadata is a rollback.
 	for name := range snapshot(t, l.dir) {
 		if data, ok := newer[name]; ok && name == "repository/timestamp.json" {
 			if err := os.WriteFile(filepath.Join(l.dir, name), []byte(data), 0o600); err != nil {
@@ -453,8 +454,8 @@ func TestTUFTwoMachines(t *testing.T) {
 	}
 }
 
-// A repository without the copy beside its keys is adopted by the fingerprint of the root that clients have, and only
-// if all else follows from it.
+// A repository without an anchor is adopted only with the fingerprint of the root that clients have, and only if all
+// metadata verifies from this root.
 func TestTUFAdopt(t *testing.T) {
 	t.Parallel()
 	l, foreign := newLab(t), newLab(t)
@@ -519,7 +520,7 @@ func TestTUFAdopt(t *testing.T) {
 	}
 }
 
-// After a rotation exactly one key is in force, a new one; what the old key signs is refused by clients.
+// After a rotation the role has exactly one key, a new one. Clients refuse signatures of the old key.
 func TestTUFRotationEndsTheOldKey(t *testing.T) {
 	t.Parallel()
 	for _, role := range trust.Roles() {
@@ -544,17 +545,17 @@ func TestTUFRotationEndsTheOldKey(t *testing.T) {
 			t.Errorf("%s: keys %v, then %v", role, old, now)
 		}
 		if role == "root" {
-			continue // its old key signs no other file
+			continue // the old root key signs no other file
 		}
-		// The holder of the old key signs a newer version with it: with the keys of before the rotation, on a copy.
+		// An attacker with the old key signs a newer version, on a copy of the repository.
 		before := filepath.Join(t.TempDir(), "old")
 		place(t, before, l.good)
-		thief, err := trust.OpenTUF(trust.TUFOptions{Dir: before})
+		attacker, err := trust.OpenTUF(trust.TUFOptions{Dir: before})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 3 {
-			if _, err := thief.Publish(l.publish); err != nil {
+			if _, err := attacker.Publish(l.publish); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -568,16 +569,16 @@ func TestTUFRotationEndsTheOldKey(t *testing.T) {
 		}
 		s := httptest.NewServer(http.FileServer(http.Dir(filepath.Join(l.dir, "repository"))))
 		if _, err := trust.Fetch(t.Context(), s.URL, l.first, "test"); err == nil {
-			t.Errorf("%s: a client accepts what the old key signed", role)
+			t.Errorf("%s: a client accepts a signature of the old key", role)
 		}
 		s.Close()
 		if _, err := trust.OpenTUF(l.o); err == nil {
-			t.Errorf("%s: what the old key signed is gone on from", role)
+			t.Errorf("%s: a command accepts a signature of the old key", role)
 		}
 	}
 }
 
-// Plain http is for this machine only: nothing is asked of another host, and https is not left by a redirect.
+// Plain http is allowed for loopback only, in URLs and in redirects.
 func TestFetchPlainHTTP(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -68,7 +68,7 @@ func TestTUF(t *testing.T) {
 		t.Errorf("root key: %v", err)
 	}
 	if _, err := trust.Fetch(t.Context(), s.URL, []byte("{}"), "test"); err == nil {
-		t.Error("a root that is none passes")
+		t.Error("an invalid root passes")
 	}
 	if _, err := trust.Fetch(t.Context(), "http://tuf.example.com", first, "test"); err == nil {
 		t.Error("plain http to another host passes")
@@ -80,7 +80,7 @@ func TestTUF(t *testing.T) {
 	}
 }
 
-// What somebody without the keys changes is refused: by the check, and by clients.
+// Changes without the keys are refused by Check and by clients.
 func TestTUFChanged(t *testing.T) {
 	t.Parallel()
 	for _, change := range []string{"timestamp.json", "2.snapshot.json", "2.targets.json", "targets/*.trusted_root.json", "2.root.json"} {
@@ -105,7 +105,7 @@ func TestTUFChanged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The first digit after "expires" or of the file becomes another one.
+		// The first digit after "expires", or the first of the file, is replaced.
 		i := max(0, bytes.Index(data, []byte(`"expires": "20`))) + len(`"expires": "20`)
 		data[i] ^= 1
 		if err := os.WriteFile(names[0], data, 0o600); err != nil {
@@ -117,7 +117,7 @@ func TestTUFChanged(t *testing.T) {
 	}
 }
 
-// Renewal needs the keys of snapshot and timestamp alone; what is missing is named.
+// A renewal needs only the keys of snapshot and timestamp. An error names a missing key.
 func TestTUFOffline(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -141,13 +141,13 @@ func TestTUFOffline(t *testing.T) {
 			t.Errorf("%+v", i)
 		}
 	}
-	if _, err := r.Publish(testdata(t, "trusted_root.json")); err == nil || !strings.Contains(err.Error(), "the key of targets is not there") {
+	if _, err := r.Publish(testdata(t, "trusted_root.json")); err == nil || !strings.Contains(err.Error(), "the key of targets is missing") {
 		t.Errorf("publish without the key of targets: %v", err)
 	}
 	if r, err = trust.OpenTUF(o); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Rotate("timestamp"); err == nil || !strings.Contains(err.Error(), "the key of root is not there") {
+	if err := r.Rotate("timestamp"); err == nil || !strings.Contains(err.Error(), "the key of root is missing") {
 		t.Errorf("rotate without the key of root: %v", err)
 	}
 	for _, data := range []string{"", "{}", `{"mediaType":"x"}`, "[]"} {
@@ -157,7 +157,7 @@ func TestTUFOffline(t *testing.T) {
 	}
 }
 
-// A crash between the new root and its key's place is made good by the next start.
+// The next command completes a rotation that crashed between writing the new root and its key.
 func TestTUFCrash(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

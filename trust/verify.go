@@ -24,7 +24,7 @@ const maxBundle = 32 << 20
 // Expectation says what a bundle must prove. Exactly one form of the identity and one of the issuer is set.
 type Expectation struct {
 	Identity, IdentityRegexp string // the subject alternative name of the certificate
-	Issuer, IssuerRegexp     string // the OpenID Connect issuer in it
+	Issuer, IssuerRegexp     string // the OpenID Connect issuer in the certificate
 	Artifact                 io.Reader
 	Digest                   string // ALGORITHM:HEX, in place of Artifact
 	NoRekor                  bool   // requires a timestamp in place of an entry in a log of signatures
@@ -38,10 +38,10 @@ type Verified struct {
 	Times      []Time // verified times of the signature, at least one
 	LogEntries int    // verified entries of different logs of signatures of the trusted root
 	SCTs       int    // verified SCTs of different logs of the trusted root
-	Demanded   int    // required number of SCTs
+	Demanded   int    // number of required SCTs
 	Statement  string // predicate type of an attestation; "" for a signature over the artifact
 
-	// Skipped describes, one text each, the entries of the trusted root that are not supported and were left out.
+	// Skipped has a text for each entry of the trusted root that is not supported and was omitted.
 	Skipped []string
 }
 
@@ -68,11 +68,11 @@ func (f *Failure) Unwrap() error { return f.Err }
 func (e Expectation) check() error {
 	switch {
 	case (e.Identity == "") == (e.IdentityRegexp == ""):
-		return errors.New("name the signer, in one way: --identity or --identity-regexp")
+		return errors.New("the signer is needed; write either --identity or --identity-regexp")
 	case (e.Issuer == "") == (e.IssuerRegexp == ""):
-		return errors.New("name the signer's issuer, in one way: --issuer or --issuer-regexp")
+		return errors.New("the issuer of the signer is needed; write either --issuer or --issuer-regexp")
 	case (e.Artifact == nil) == (e.Digest == ""):
-		return errors.New("name what was signed, in one way: --artifact or --digest")
+		return errors.New("the signed artifact is needed; write either --artifact or --digest")
 	}
 	for _, expr := range []string{e.IdentityRegexp, e.IssuerRegexp} {
 		if _, err := regexp.Compile(expr); err != nil {
@@ -97,7 +97,7 @@ func (e Expectation) artifact() (verify.ArtifactPolicyOption, error) {
 }
 
 // ErrUsage is wrapped by errors about the expectation itself.
-var ErrUsage = errors.New("what to verify is not clear")
+var ErrUsage = errors.New("incomplete or contradictory expectation")
 
 // VerifyBundle verifies a Sigstore bundle, in JSON, against a trusted root: chain at the time of the signature, SCT,
 // log entry or timestamp, signature, identity. A regular expression must match the complete text. An unmet expectation
@@ -183,7 +183,7 @@ func verifierMaterial(data []byte) (t *trusted, skipped []string, err error) {
 	}
 	if len(in.CertificateAuthorities) == 0 {
 		return nil, nil,
-			errors.New(strings.Join(append([]string{"it names no certificate authority that is understood"},
+			errors.New(strings.Join(append([]string{"it has no supported certificate authority"},
 				skipped...), "; "))
 	}
 	return &trusted{out, had}, skipped, nil
@@ -202,7 +202,7 @@ func kept[T any](all []T, keep func(i int, one T) bool) []T {
 
 func parseBundle(data []byte) (*bundle.Bundle, error) {
 	if len(data) > maxBundle {
-		return nil, fmt.Errorf("a bundle of %d bytes; the limit is %d", len(data), maxBundle)
+		return nil, fmt.Errorf("the bundle has %d bytes; the limit is %d", len(data), maxBundle)
 	}
 	b := &bundle.Bundle{}
 	if err := b.UnmarshalJSON(data); err != nil {
@@ -219,7 +219,7 @@ func whole(expr string) string {
 	return `^(?:` + expr + `)$`
 }
 
-// demands returns the proofs that the bundle must contain. SCTs are required if the trusted root names a Certificate
+// demands returns the proofs that the bundle must contain. SCTs are required if the trusted root has a Certificate
 // Transparency log.
 func demands(b *bundle.Bundle, material *trusted, e Expectation) ([]verify.VerifierOption, int, error) {
 	var out []verify.VerifierOption
@@ -236,8 +236,8 @@ func demands(b *bundle.Bundle, material *trusted, e Expectation) ([]verify.Verif
 		if entries, err := b.TlogEntries(); err != nil || len(entries) == 0 {
 			return nil, 0, &Failure{
 				stepLog,
-				"sign with a Rekor log in the signing configuration; if you run none, --no-rekor demands a " +
-					"timestamp in its place", errors.New("the bundle has no entry of one"),
+				"sign with a Rekor log in the signing configuration; without one, --no-rekor requires a " +
+					"timestamp instead", errors.New("the bundle has no entry of a Rekor log"),
 			}
 		}
 		return append(out, verify.WithTransparencyLog(1), verify.WithObserverTimestamps(1)), scts, nil
@@ -245,9 +245,9 @@ func demands(b *bundle.Bundle, material *trusted, e Expectation) ([]verify.Verif
 	if len(stamps) == 0 {
 		return nil, 0, &Failure{
 			stepTime,
-			"sign with a timestamp authority in the signing configuration: without one nothing shows that the " +
+			"sign with a timestamp authority in the signing configuration: without a timestamp nothing shows that the " +
 				"certificate was valid when it signed",
-			errors.New("the bundle has no timestamp, and --no-rekor demands one"),
+			errors.New("the bundle has no timestamp, and --no-rekor requires one"),
 		}
 	}
 	return append(out, verify.WithSignedTimestamps(1)), scts, nil
@@ -264,7 +264,7 @@ const (
 	stepBundle      = "bundle"
 	hintChain       = "is the CA in the trusted root, and was the certificate valid when it signed?"
 	hintNotTrusted  = "the authority that issued the certificate was not trusted when it signed"
-	hintOtherSigner = "somebody else signed: compare identity and issuer"
+	hintOtherSigner = "another identity signed: compare identity and issuer"
 )
 
 // refused is a bundle that the verifier refused, and the trusted root that it was verified with.
@@ -273,8 +273,8 @@ type refused struct {
 	material *trusted
 }
 
-// failure finds the step at which v refused the bundle with err. The verifier has no error types for its steps, so they
-// are repeated one by one, in the verifier's order, until one fails.
+// failure finds the step at which v refused the bundle with err. The verifier has no error types for its steps, so
+// failure repeats the steps in the verifier's order until one fails.
 func failure(err error, v *verify.Verifier, r refused) *Failure {
 	b, material := r.bundle, r.material
 	if inner := errors.Unwrap(err); inner != nil {
@@ -303,7 +303,7 @@ func failure(err error, v *verify.Verifier, r refused) *Failure {
 	}
 	if material.hadCTLogs && len(chains) > 0 {
 		if stepErr = verify.VerifySignedCertificateTimestamp(chains, 1, material); stepErr != nil {
-			return &Failure{stepCertLogs, "is the log that the SCT is of in the trusted root?", stepErr}
+			return &Failure{stepCertLogs, "is the log of the SCT in the trusted root?", stepErr}
 		}
 	}
 	if _, stepErr = b.SignatureContent(); stepErr != nil {
@@ -320,8 +320,8 @@ func proven(b *bundle.Bundle, r *verify.VerificationResult, material *trusted) (
 	out := &Verified{Leaf: content.Certificate()}
 	if out.Leaf == nil || r.Signature == nil || r.Signature.Certificate == nil {
 		return nil, &Failure{
-			stepChain, "the bundle is signed with a bare key",
-			errors.New("there is no certificate in it"),
+			stepChain, "the bundle is signed with a key without a certificate",
+			errors.New("the bundle has no certificate"),
 		}
 	}
 	out.Identity, out.Issuer = r.Signature.Certificate.SubjectAlternativeName, r.Signature.Certificate.Issuer
@@ -369,14 +369,14 @@ func authorityAt(at time.Time, content verify.VerificationContent, material *tru
 	if err == nil {
 		return chains, nil
 	}
-	brought := content.Intermediates()
+	included := content.Intermediates()
 	for _, a := range material.FulcioCertificateAuthorities() {
 		ca, ok := a.(*root.FulcioCertificateAuthority)
 		if !ok {
 			continue
 		}
 		for _, known := range ca.Intermediates {
-			if slices.ContainsFunc(brought, func(c *x509.Certificate) bool {
+			if slices.ContainsFunc(included, func(c *x509.Certificate) bool {
 				return bytes.Equal(c.RawSubjectPublicKeyInfo, known.RawSubjectPublicKeyInfo)
 			}) {
 				return nil, &Failure{
@@ -392,7 +392,7 @@ func authorityAt(at time.Time, content verify.VerificationContent, material *tru
 			continue
 		}
 		with := *ca
-		with.Intermediates = append(slices.Clone(ca.Intermediates), brought...)
+		with.Intermediates = append(slices.Clone(ca.Intermediates), included...)
 		if chains, err = with.Verify(content.Certificate(), at); err == nil {
 			return chains, nil
 		}

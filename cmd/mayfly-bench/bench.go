@@ -34,12 +34,12 @@ type benchFlags struct {
 	svg, profile     string
 	anotherHost      bool
 	plan             []benchLoad
-	relative         bool  // the plan has percentages, so that the capacity is measured first
-	servers          []int // processors of each server; 0: all
+	relative         bool  // the plan has percentages and starts with a measurement of the capacity
+	servers          []int // number of processors of each server; 0: all
 	native, launched bool
 }
 
-// Bounds on a run, so that a mistyped number does not make this tool an attack.
+// Limits of a run, so that a typing error does not cause an excessive load.
 const (
 	maxBenchCallers  = 4096
 	maxBenchRate     = 100_000
@@ -56,23 +56,23 @@ func newBench(o *cli.Common) *cobra.Command {
 		Short: "Measure how many certificates a CA issues, and what each costs",
 		Long: "mayfly-bench requests certificates. For each step it prints certificates and refusals per second, " +
 			"the latency of both,\n" +
-			"errors, and the server's processor time for one certificate beside the cost of its cryptography.\n\n" +
-			"With --callers, each caller sends one request after the other, and waits as long as a " +
-			"refusal says. With --rate,\n" +
-			"requests arrive at random times (a Poisson process), whether others are answered or not: " +
+			"errors, and the server's processor time per certificate next to the time of its cryptography.\n\n" +
+			"With --callers, each caller sends one request at a time, and after a refusal waits as long as the " +
+			"response says. With --rate,\n" +
+			"requests arrive at random times (a Poisson process), independent of the responses: " +
 			"latency counts from the\n" +
 			"intended time of the request, and no request is repeated. Percentages are of the capacity, which " +
 			"a short step with 64\n" +
-			"callers measures first. After more than 100%, the tool shows how soon half the capacity " +
-			"is served as before.\n" +
-			"--processors starts one server for each number, with that many processors.\n\n" +
-			"Without --target, the tool starts a CA of its own on loopback, with a log and an identity provider " +
-			"that answer at once:\n" +
-			"the best that this machine can do. With --target it loads a running CA. Its tokens then come from " +
+			"callers measures first. After more than 100%, the tool measures how long it takes until half the capacity " +
+			"is served as before the overload.\n" +
+			"--processors starts one server per number, with that many processors.\n\n" +
+			"Without --target, the tool starts a CA on loopback, with a log and an identity provider " +
+			"that respond immediately:\n" +
+			"the maximum of this machine. With --target it loads a running CA. The tokens then come from " +
 			"\"mayfly dev\" (--dir),\n" +
 			"or from a provider that the tool starts (--listen-idp) and whose entry for the CA's issuer " +
 			"file it prints. Every\n" +
-			"certificate is real, and logged to the CA's logs.",
+			"certificate is valid, and is submitted to the CA's logs.",
 		Example: "  mayfly-bench\n  mayfly-bench --embedded --callers 1,64 --step 10s --svg bench.svg\n  " +
 			"mayfly-bench --rate 50%,100%,1000%\n" +
 			"  mayfly-bench --processors 1,2,4\n" +
@@ -93,23 +93,23 @@ func newBench(o *cli.Common) *cobra.Command {
 	cmd.SetVersionTemplate("mayfly-bench {{.Version}}\n")
 	fl := cmd.Flags()
 	fl.StringVar(&f.mayfly, "mayfly", "",
-		"the mayfly to start (default: the one beside mayfly-bench, else the one on the PATH)")
+		"the mayfly binary to start (default: in the directory of mayfly-bench, else on the PATH)")
 	fl.StringVar(&f.target, "target", "",
 		"URL of a running CA's REST API, http://HOST:PORT; omitted: a CA is started for the run")
 	fl.StringVar(&f.grpc, "grpc", "", "use gRPC: HOST:PORT of the running CA; \"on\" for the CA that is started")
-	fl.StringVar(&f.dir, "dir", "", "directory of the \"mayfly dev\" that makes the tokens")
+	fl.StringVar(&f.dir, "dir", "", "directory of a \"mayfly dev\" whose provider signs the tokens")
 	fl.StringVar(&f.listenIDP, "listen-idp", "",
 		"loopback address for a provider whose tokens are used, for example 127.0.0.1:5558")
 	fl.StringVar(&f.metrics, "metrics", "", "URL of the target's metrics page, for its processor time and memory")
 	fl.StringVar(&f.callers, "callers", "", "callers at each step (default "+defaultCallers+"; with --processors 64)")
 	fl.StringVar(&f.rate, "rate", "",
-		"requests per second at each step instead, as numbers or as percentages of the capacity: "+
+		"requests per second at each step, instead of callers: numbers, or percentages of the capacity: "+
 			"200,400 or 50%,100%,1000%")
 	fl.StringVar(&f.processors, "processors", "", "start one CA for each of these numbers of processors: 1,2")
-	fl.Var(cli.Lasting(&f.step, 5*time.Second), "step", "length of a step")
+	fl.Var(cli.DurationFlag(&f.step, 5*time.Second), "step", "length of a step")
 	fl.IntVar(&f.most, "max-requests", 200_000, "stop after this many requests")
 	fl.BoolVar(&f.embedded, "embedded", false, "use an embedded log on disk in the CA that the tool starts")
-	fl.Var(cli.Lasting(&f.logLatency, 0), "log-latency", "latency of the log of the CA that the tool starts")
+	fl.Var(cli.DurationFlag(&f.logLatency, 0), "log-latency", "latency of the log of the CA that the tool starts")
 	fl.BoolVar(&f.json, "json", false, "print the result as JSON")
 	fl.StringVar(&f.svg, "svg", "", "write a chart of the result to this file")
 	fl.StringVar(&f.profile, "cpu-profile", "",
@@ -133,27 +133,27 @@ func (f *benchFlags) check() error {
 	case f.logLatency < 0 || f.logLatency > maxLogLatency:
 		return cli.Usage("--log-latency %s: write a duration up to %s", f.logLatency, maxLogLatency)
 	case f.logLatency > 0 && f.embedded:
-		return cli.Usage("--log-latency is for the log that bench makes up, and --embedded for a real " +
+		return cli.Usage("--log-latency is for the simulated log, and --embedded for a real " +
 			"one; remove one of them")
 	case f.profile != "" && f.processors != "":
 		return cli.Usage("--cpu-profile is for one CA, and --processors starts several; remove one of them")
 	case f.launched && (f.dir != "" || f.listenIDP != "" || f.metrics != ""):
-		return cli.Usage("--dir, --listen-idp and --metrics are for a running CA; write --target too, or remove them")
+		return cli.Usage("--dir, --listen-idp and --metrics are for a running CA; add --target, or remove them")
 	case f.launched:
 		return nil
 	case f.profile != "" || f.embedded || f.processors != "" || f.logLatency > 0:
-		return cli.Usage("--cpu-profile, --embedded, --processors and --log-latency are for a CA that bench starts; " +
-			"remove --target, or remove them")
+		return cli.Usage("--cpu-profile, --embedded, --processors and --log-latency are for a CA that this tool starts; " +
+			"remove --target, or these flags")
 	case f.grpc == "on":
 		return cli.Usage("--grpc on: the gRPC port of the target is needed; write --grpc HOST:PORT")
 	case (f.dir == "") == (f.listenIDP == ""):
-		return cli.Usage("where do tokens come from? write --dir DIRECTORY for a \"mayfly dev\", or --listen-idp " +
-			"127.0.0.1:PORT for a provider of this tool")
+		return cli.Usage("the source of tokens is missing; write --dir DIRECTORY of a \"mayfly dev\", or --listen-idp " +
+			"127.0.0.1:PORT for a provider that this tool starts")
 	}
 	return f.checkHosts()
 }
 
-// checkHosts restricts the load to this machine, unless a flag permits another one.
+// checkHosts returns an error if the target is another machine, unless --load-another-host is set.
 func (f *benchFlags) checkHosts() error {
 	for _, at := range []string{f.target, f.grpc} {
 		host := at
@@ -161,13 +161,13 @@ func (f *benchFlags) checkHosts() error {
 			host = u.Host
 		}
 		if at != "" && !hostname.IsLoopbackRequest(host) && !f.anotherHost {
-			return cli.Usage("%s is not this machine; write --load-another-host if its operator knows of the load", at)
+			return cli.Usage("%s is not this machine; add --load-another-host if its operator agrees to the load", at)
 		}
 	}
 	return nil
 }
 
-// bench runs the plan, against several servers one after the other, and reports.
+// bench runs the plan against each server and prints the result.
 func bench(ctx context.Context, o *cli.Common, f *benchFlags, std cli.Streams) error {
 	result := f.result()
 	left := &atomic.Int64{}
@@ -212,7 +212,7 @@ func (f *benchFlags) runOn(ctx context.Context, lab *benchLab, progress io.Write
 
 func (f *benchFlags) report(w io.Writer, r benchResult) error {
 	if f.svg != "" {
-		if err := os.WriteFile(f.svg, r.svg(), 0o644); err != nil { //nolint:gosec // the picture may be readable by all
+		if err := os.WriteFile(f.svg, r.svg(), 0o644); err != nil { //nolint:gosec // the chart is not secret
 			return err
 		}
 	}

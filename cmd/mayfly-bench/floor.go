@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// benchFloor measures the cryptography that each certificate needs: one RS256 verification (token), one P-256
-// verification (proof), two signatures with a key of the CA's type, one P-256 verification (SCT) and one verification
-// of the CA's signature. The result is the fastest of several runs.
+// benchFloor measures the time of the cryptography that each certificate requires: one RS256 verification (token), one
+// P-256 verification (proof), two signatures with a key of the CA's type, one P-256 verification (SCT) and one
+// verification of the CA's signature. The result is the minimum of several runs.
 func benchFloor(caKey crypto.PublicKey) (time.Duration, error) {
 	token, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -58,7 +58,7 @@ func benchFloor(caKey crypto.PublicKey) (time.Duration, error) {
 			first, err1 := issuing.Sign(rand.Reader, digest, hash)
 			_, err2 := issuing.Sign(rand.Reader, digest, hash)
 			if !ok || err1 != nil || err2 != nil || !verify(digest, first) {
-				return 0, errors.New("a primitive does not work on this machine")
+				return 0, errors.New("a cryptographic operation failed on this machine")
 			}
 		}
 		best = min(best, time.Since(began)/rounds)
@@ -66,7 +66,7 @@ func benchFloor(caKey crypto.PublicKey) (time.Duration, error) {
 	return best, nil
 }
 
-// keyLike makes a key of the same type as public, and a function that verifies its signatures.
+// keyLike generates a key of the same type as public, and returns it with a function that verifies its signatures.
 func keyLike(public crypto.PublicKey) (crypto.Signer, func(digest, sig []byte) bool, error) {
 	switch k := public.(type) {
 	case *ecdsa.PublicKey:

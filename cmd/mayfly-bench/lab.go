@@ -28,21 +28,21 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/listen"
 )
 
-// benchLab is the CA under load, and the source of the tokens.
+// benchLab is the target of a run and the source of its tokens.
 type benchLab struct {
 	rest, grpc, admin string // URLs, and the address of gRPC
 	provider          *idp.Provider
-	log               *benchLog      // nil: the CA was not started by this process
-	closers           []func() error // run in reverse order
+	log               *benchLog      // nil: the log is not simulated by this tool
+	closers           []func() error // called in reverse order
 
-	processors int // of the server; 0 means all
+	processors int // number of processors of the server; 0: all
 	placement  *benchPlacement
 }
 
-// benchPlacement describes where a server with a limited number of processors ran.
+// benchPlacement says how a server was restricted to some of the processors.
 type benchPlacement struct {
 	Pinned bool `json:"pinned"` // bound to its processors; otherwise only GOMAXPROCS was set
-	Shared bool `json:"shared"` // shares them with the load
+	Shared bool `json:"shared"` // the load generator used the same processors
 }
 
 func (l *benchLab) close() error {
@@ -53,8 +53,8 @@ func (l *benchLab) close() error {
 	return err
 }
 
-// open starts a CA with the given number of processors (0 means all) and the servers that it needs, or connects to a
-// running CA.
+// open starts a CA with the given number of processors (0: all), with its log and its provider, or prepares the access
+// to a running CA.
 func (f *benchFlags) open(ctx context.Context, o *cli.Common, std cli.Streams,
 	processors int,
 ) (_ *benchLab, err error) {
@@ -98,7 +98,7 @@ func (f *benchFlags) open(ctx context.Context, o *cli.Common, std cli.Streams,
 	entry := fmt.Sprintf("  %q:\n    issuer-url: %q\n    client-id: sigstore\n    type: email\n", issuer, issuer)
 	if !f.launched {
 		fmt.Fprintf(std.Err,
-			"the CA must know this issuer for the time of the run; its issuer file needs:\n\noidc-issuers:\n%s\n",
+			"during the run the CA must accept this issuer; add to its issuer file:\n\noidc-issuers:\n%s\n",
 			entry)
 		return l, nil
 	}
@@ -111,7 +111,8 @@ type launch struct {
 	dir, identity string
 }
 
-// launch starts "mayfly serve" in a separate process, so that its processor time can be measured.
+// launch writes the files of a CA and starts "mayfly serve" as a separate process, so that its processor time can be
+// measured.
 func (l *benchLab) launch(ctx context.Context, s launch) error {
 	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: "mayfly bench", Now: time.Now()})
 	if err != nil {
@@ -153,7 +154,7 @@ func (l *benchLab) launch(ctx context.Context, s launch) error {
 	return l.run(ctx, s)
 }
 
-// run starts the process and waits until it can issue.
+// run starts the process and waits until the CA is ready.
 func (l *benchLab) run(ctx context.Context, s launch) error {
 	self, err := s.flags.server()
 	if err != nil {
@@ -168,9 +169,9 @@ func (l *benchLab) run(ctx context.Context, s launch) error {
 		"serve", "--config", filepath.Join(s.dir, "mayfly.yaml"), "--log-level", s.common.LogLevel,
 		"--log-format", "json",
 	}
-	cmd := exec.Command(self, argv...) //nolint:gosec,noctx // this program; it is stopped below, in order
+	cmd := exec.Command(self, argv...) //nolint:gosec,noctx // the operator names the binary; stopServer stops the process
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // this process stops the CA, not Ctrl-C
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt must not stop the server; stopServer does
 	ended := make(chan error, 1)
 	start := func() error {
 		if err := errors.Join(cmd.Start(), out.Close()); err != nil {
@@ -191,19 +192,19 @@ func (l *benchLab) run(ctx context.Context, s launch) error {
 		select {
 		case err := <-ended:
 			ended <- err
-			text, _ := os.ReadFile(name) // as far as it was written
+			text, _ := os.ReadFile(name) // may be incomplete
 			return fmt.Errorf("the CA did not start: %w\n%s", err, text)
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(50 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			return errors.New("the CA that was started is not ready after 20s")
+			return errors.New("the CA is not ready after 20s")
 		}
 	}
 }
 
-// server returns the path of the mayfly that serves.
+// server returns the path of the mayfly binary.
 func (f *benchFlags) server() (string, error) {
 	if f.mayfly != "" {
 		return exec.LookPath(f.mayfly)
@@ -215,18 +216,18 @@ func (f *benchFlags) server() (string, error) {
 	}
 	path, err := exec.LookPath("mayfly")
 	if err != nil {
-		return "", cli.Usage("mayfly is neither beside mayfly-bench nor on the PATH; write --mayfly FILE")
+		return "", cli.Usage("mayfly is neither in the directory of mayfly-bench nor on the PATH; write --mayfly FILE")
 	}
 	return path, nil
 }
 
-// start starts the server, bound to its processors.
+// start calls start, and restricts the server to its processors.
 func (l *benchLab) start(cmd *exec.Cmd, start func() error) (err error) {
 	if l.processors == 0 {
 		return start()
 	}
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "GOMAXPROCS=") })
-	if runtime.GOOS != "linux" { // on Linux the runtime counts the processors that the process is bound to
+	if runtime.GOOS != "linux" { // on Linux the CPU affinity determines the number
 		cmd.Env = append(cmd.Env, "GOMAXPROCS="+strconv.Itoa(l.processors))
 	}
 	var undo func() error
@@ -237,7 +238,7 @@ func (l *benchLab) start(cmd *exec.Cmd, start func() error) (err error) {
 }
 
 func stopServer(cmd *exec.Cmd, ended <-chan error) error {
-	_ = cmd.Process.Signal(syscall.SIGTERM) // or the process has ended
+	_ = cmd.Process.Signal(syscall.SIGTERM) // fails if the process has ended
 	select {
 	case err := <-ended:
 		return err
@@ -246,21 +247,21 @@ func stopServer(cmd *exec.Cmd, ended <-chan error) error {
 	}
 }
 
-// freeAddresses returns loopback addresses that nothing listens on now.
+// freeAddresses returns n loopback addresses that are not in use.
 func freeAddresses(n int) ([]string, error) {
 	var out []string
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // returns at once
+		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // listening does not block
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close() //nolint:errcheck // all at the end, so that the addresses differ
+		defer l.Close() //nolint:errcheck // closed only at the end, so that all addresses differ
 		out = append(out, l.Addr().String())
 	}
 	return out, nil
 }
 
-// fetch returns the body of a page.
+// fetch sends a GET request and returns the body, within five seconds.
 func fetch(ctx context.Context, url string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -284,7 +285,7 @@ func fetchLong(ctx context.Context, url string) ([]byte, error) {
 	return data, err
 }
 
-// processUsage is what a process has used so far, from its metrics page.
+// processUsage is the resource usage of the server, from its metrics page.
 type processUsage struct {
 	cpu time.Duration
 	rss float64 // bytes
@@ -317,8 +318,8 @@ func (l *benchLab) usage(ctx context.Context) processUsage {
 	return u
 }
 
-// profile records the CA's processor profile during the run. The returned function waits for the end and writes the
-// file.
+// profile starts a CPU profile of the CA for the length of the run. The returned function waits for the end and writes
+// the file.
 func (l *benchLab) profile(ctx context.Context, f *benchFlags) func() error {
 	if f.profile == "" {
 		return func() error { return nil }

@@ -11,26 +11,26 @@ import (
 	"github.com/mayfly-ca/mayfly/client"
 )
 
-// generator makes requests in one of two ways. In a closed loop, callers wait for their answers and respect
-// Retry-After: a slow server gets fewer requests. In an open loop, requests arrive at a fixed rate, whether earlier
-// ones were answered or not, like those of many independent clients.
+// generator sends requests in one of two ways. In a closed loop, callers wait for the responses and respect
+// Retry-After, so a slow server gets fewer requests. In an open loop, requests arrive independently of the responses,
+// as those of many independent clients do.
 type generator struct {
-	send     func(ctx context.Context, i, lanes int) error // makes the i-th request over one of the first lanes
-	bound    int64                                         // requests in flight in an open loop
-	left     *atomic.Int64                                 // requests that may still be made
+	send     func(ctx context.Context, i, lanes int) error // sends the i-th request over one of the first lanes connections
+	bound    int64                                         // limit of requests in flight in an open loop
+	left     *atomic.Int64                                 // number of requests that may still be sent
 	next     atomic.Int64
 	inFlight atomic.Int64
 }
 
-// perLane is the number of concurrent requests on one gRPC connection: the usual limit of servers.
+// perLane is the number of concurrent requests on one gRPC connection, which is the limit of servers.
 const perLane = 256
 
 const (
-	maxInFlight = 2048 // in an open loop: more than a server accepts (limits.requests), so that it must refuse some
+	maxInFlight = 2048 // in an open loop: more than a server admits (limits.requests), so that it must refuse some
 	maxLanes    = maxBenchCallers / perLane
 )
 
-// lanes are clients with separate connections, enough for the requests in flight.
+// lanes are clients with separate connections, enough for all requests that can be in flight.
 type lanes []*client.Client
 
 func openLanes(o client.Options) (lanes, error) {
@@ -57,19 +57,19 @@ func newGenerator(clients lanes, requests []*client.Prepared, left *atomic.Int64
 	}}
 }
 
-// over reports whether no further request may be made.
+// over reports whether no further request may be sent.
 func (g *generator) over(ctx context.Context) bool { return ctx.Err() != nil || g.left.Load() <= 0 }
 
-// tally counts the results of requests. Each request is served, refused, failed or unsent, except those that were cut
-// off because the run was interrupted.
+// tally counts the results of requests. Each request is in one of served, refused, failed and unsent, unless the run
+// was interrupted before the response.
 type tally struct {
 	served, refused []time.Duration // latencies
 	failed, unsent  int
-	late            []time.Duration // how far behind the generator was, in an open loop
-	first           string          // first failure; the first refusal if nothing failed
+	late            []time.Duration // delays of the generator behind the intended arrivals, in an open loop
+	first           string          // text of the first failure, or of the first refusal if nothing failed
 }
 
-// count adds the result of a request, and returns how long a refused caller must wait.
+// count adds a result, and returns how long the caller must wait after a refusal.
 func (t *tally) count(took time.Duration, err error) time.Duration {
 	if err == nil {
 		t.served = append(t.served, took)
@@ -96,8 +96,7 @@ func (t *tally) add(more tally) {
 	t.failed += more.failed
 }
 
-// closed makes n callers send requests for the given time. A request in progress may end: only the end of ctx cancels
-// it.
+// closed lets n callers send requests for a duration. Requests that have been sent may finish unless ctx ends.
 func (g *generator) closed(ctx context.Context, n int, during time.Duration) tally {
 	timed, cancel := context.WithTimeout(ctx, during)
 	defer cancel()
@@ -134,8 +133,8 @@ func (g *generator) call(timed, whole context.Context, lanes int) tally {
 	return t
 }
 
-// poisson returns the arrival times of a Poisson process after its start, one for each call: the gaps between
-// independent arrivals are exponential, with a mean of one over the rate.
+// poisson returns a function that returns the next arrival time of a Poisson process. The gaps between independent
+// arrivals are exponentially distributed with a mean of 1/perSecond.
 func poisson(perSecond float64, random *rand.Rand) func() time.Duration {
 	at := 0.0
 	return func() time.Duration {
@@ -144,32 +143,32 @@ func poisson(perSecond float64, random *rand.Rand) func() time.Duration {
 	}
 }
 
-// flight is the set of requests of an open loop.
+// flight has the requests of an open loop.
 type flight struct {
 	mu    sync.Mutex
 	tally tally
 	under sync.WaitGroup
-	ended time.Time // the last arrival
+	ended time.Time // time of the last arrival
 }
 
-// wait returns when each request has been answered.
+// wait waits for all responses.
 func (f *flight) wait() tally {
 	f.under.Wait()
 	return f.tally
 }
 
-// open starts requests for the given time, and returns at its end; [flight.wait] waits for the answers. Latency counts
-// from the intended arrival, even if the request was made late. No request is repeated: each arrival is a different
-// client.
+// open sends requests at random arrival times for a duration; [flight.wait] waits for the responses. Latency counts
+// from the intended arrival, even if the request was sent later. No request is repeated, because each arrival simulates
+// a different client.
 func (g *generator) open(ctx context.Context, perSecond float64, during time.Duration) *flight {
 	f := &flight{}
-	next := poisson(perSecond, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))) //nolint:gosec // no secret
+	next := poisson(perSecond, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))) //nolint:gosec // the numbers need not be secret
 	began := time.Now()
 	for at := next(); at < during && ctx.Err() == nil; at = next() {
 		intended := began.Add(at)
 		sleepUntil(ctx, intended)
 		if time.Since(began) > during || g.inFlight.Load() >= g.bound {
-			f.unsent() // the generator is too far behind, or too many requests are in flight
+			f.unsent() // the step is over, or too many requests are in flight
 			continue
 		}
 		if g.left.Add(-1) < 0 {
@@ -188,7 +187,7 @@ func (f *flight) unsent() {
 	f.tally.unsent++
 }
 
-// depart makes a request whose intended time has come.
+// depart sends a request whose intended time of arrival is intended.
 func (g *generator) depart(ctx context.Context, f *flight, intended time.Time) {
 	late := time.Since(intended)
 	g.inFlight.Add(1)
@@ -206,7 +205,7 @@ func (g *generator) depart(ctx context.Context, f *flight, intended time.Time) {
 	})
 }
 
-// sleepUntil returns at the given time, or at once when ctx ends. It sleeps the last two milliseconds with [nap].
+// sleepUntil sleeps until the time at, or until ctx ends. It uses [nap] for the last two milliseconds.
 func sleepUntil(ctx context.Context, at time.Time) {
 	if d := time.Until(at) - 2*time.Millisecond; d > 0 {
 		select {

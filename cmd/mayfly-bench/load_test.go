@@ -16,7 +16,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 )
 
-// The gaps of a Poisson process are exponential: their mean is one over the rate, and their deviation is as large.
+// The gaps of a Poisson process are exponentially distributed: mean and standard deviation are both 1/rate.
 func TestPoisson(t *testing.T) {
 	t.Parallel()
 	const rate, n = 500.0, 200_000
@@ -73,7 +73,7 @@ func TestPlan(t *testing.T) {
 		"other words":       {flags: benchFlags{rate: "half"}, problem: `write requests per second`},
 		"two loops":         {flags: benchFlags{rate: "1", callers: "1"}, problem: `write one of them`},
 		"too large":         {flags: benchFlags{processors: "5"}, problem: `this machine has 4; write numbers from 1 to 4`},
-		"rate of each":      {flags: benchFlags{processors: "1", rate: "50%"}, problem: `write --callers in place of --rate`},
+		"rate of each":      {flags: benchFlags{processors: "1", rate: "50%"}, problem: `write --callers instead of --rate`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -104,7 +104,7 @@ func budget(n int64) *atomic.Int64 {
 	return left
 }
 
-// Arrivals beyond the limit of requests in flight are counted, and each request is made once.
+// Arrivals above the limit of requests in flight are counted as not sent, and each request is sent once.
 func TestOpenLoopBound(t *testing.T) {
 	t.Parallel()
 	full := make(chan struct{})
@@ -121,10 +121,10 @@ func TestOpenLoopBound(t *testing.T) {
 		t.Errorf("%d sent, %d served, %d not sent, %d refused, %d failed", sent.Load(), len(got.served), got.unsent, len(got.refused), got.failed)
 	}
 	if left := g.left.Load(); left != 997 {
-		t.Errorf("%d requests are left of 1000: what is not sent is no request", left)
+		t.Errorf("%d requests of 1000 are left, although arrivals that are not sent do not count", left)
 	}
 	if g.inFlight.Load() != 0 {
-		t.Error("requests under way after the end")
+		t.Error("requests are in flight after the end")
 	}
 }
 
@@ -155,8 +155,8 @@ func TestOpenLoopAccounts(t *testing.T) {
 	}
 }
 
-// Callers wait as long as Retry-After says, and that wait does not count as latency.
-func TestClosedLoopWaitsForRetryAfter(t *testing.T) {
+// Callers wait as long as Retry-After says. The latencies of refusals are recorded separately.
+func TestClosedLoopObeys(t *testing.T) {
 	t.Parallel()
 	var sent atomic.Int64
 	g := &generator{left: budget(1000), send: func(context.Context, int, int) error {
@@ -187,7 +187,7 @@ func TestStepFigures(t *testing.T) {
 		t.Errorf("added %v ms to a mean of 20 ms, want 80.5", got)
 	}
 	if got := added(served, logUse{answers: 201, took: time.Second}); got != 0 {
-		t.Errorf("added %v ms where the log answered more often than the CA", got)
+		t.Errorf("added %v ms, although the log sent more responses than the CA", got)
 	}
 }
 
@@ -212,7 +212,7 @@ func TestAsBefore(t *testing.T) {
 	}
 }
 
-// The recovery time ends at the first successful probe. It is not reported if the run ends before.
+// The recovery is the first probe that is served as before. There is no result if the run ends earlier.
 func TestRecovery(t *testing.T) {
 	t.Parallel()
 	probes := func(left int64, refused int) *benchRecovery {
@@ -236,7 +236,7 @@ func TestRecovery(t *testing.T) {
 	}
 }
 
-// The table omits columns without values.
+// The table has only the optional columns that have values.
 func TestBenchTable(t *testing.T) {
 	t.Parallel()
 	plain := benchStep{benchLoad: benchLoad{Callers: 64}, PerSecond: 1200, P50: 40, P99: 90, CPU: 600, Floor: 300, Ratio: 2, RSS: 80, Certificates: 6000, PerCPUSecond: 1667}
@@ -265,13 +265,13 @@ func TestBenchTable(t *testing.T) {
 			"  600/s, 50%      600      2.00    5.00    1.50      0          –            –            –         0       600",
 			"  12000/s, 1000%  1100     40.00   90.00   –         9000       3.00         70.00        9500      0       600",
 			"recovery from 12000/s, 1000%: 0.4 s after the last arrival half the capacity (600/s) was served",
-			"at 12000/s, 1000% this tool was late itself, by 20.0 ms",
-			"first error with 12000/s, 1000%: busy\n", "not sent: arrivals while", "added: mean latency less", "--max-requests was reached", "interrupted: ",
+			"at 12000/s, 1000% this tool sent requests late, by 20.0 ms",
+			"first error with 12000/s, 1000%: busy\n", "not sent: arrivals while", "added: mean latency minus", "--max-requests was reached", "interrupted: ",
 		}, nil},
 		"processors": {benchResult{Processors: 2, Steps: []benchStep{one, two}}, []string{
 			"  processors  load        certs/s  p50 ms  p99 ms  refused/s  failed  server µs/cert  certs/CPU s  floor µs",
 			"  2           64 callers  1200     40.00   90.00   0          0       600             1667         300",
-			" 64 callers, 1 processor  █", "1 processor: the server had them for itself", "2 processors: this machine has too few",
+			" 64 callers, 1 processor  █", "1 processor: used only by the server", "2 processors: this machine has too few",
 		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -293,9 +293,9 @@ func TestBenchTable(t *testing.T) {
 		})
 	}
 	svg := string(benchResult{Steps: []benchStep{half, over, two}}.svg())
-	for _, want := range []string{"600/s, 50%<", "1.5 ms beside the log", "9000 refused/s", "in 70.0 ms (p99)", "9500 not sent", "back after 0.4 s", "2 processors<", "1667 for a CPU second"} {
+	for _, want := range []string{"600/s, 50%<", "1.5 ms without the log", "9000 refused/s", "in 70.0 ms (p99)", "9500 not sent", "recovered after 0.4 s", "2 processors<", "1667 per CPU second"} {
 		if !strings.Contains(svg, want) {
-			t.Errorf("no %q in the picture", want)
+			t.Errorf("no %q in the chart", want)
 		}
 	}
 }

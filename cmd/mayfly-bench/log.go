@@ -21,7 +21,8 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// startLog starts an RFC 6962 log that signs after a delay and stores nothing. It returns its URL and its key in PEM.
+// startLog starts a simulated log (RFC 6962) that signs SCTs after a delay and stores nothing. It returns the URL of
+// the log and its public key in PEM.
 func (l *benchLab) startLog(chain []*x509.Certificate, delay time.Duration) (url string, keyPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -57,7 +58,7 @@ type benchLog struct {
 	answers, nanoseconds atomic.Int64
 }
 
-// logUse is the number of answers of a log, and their total duration by the log's clock.
+// logUse is the number of responses of a log and their total time, measured by the log.
 type logUse struct {
 	answers int64
 	took    time.Duration
@@ -67,7 +68,7 @@ func (u logUse) since(before logUse) logUse {
 	return logUse{u.answers - before.answers, u.took - before.took}
 }
 
-// logged returns the use of the log of this run, or zero if the log belongs to another process.
+// logged returns the usage of the simulated log so far; zero if there is none.
 func (l *benchLab) logged() logUse {
 	if l.log == nil {
 		return logUse{}

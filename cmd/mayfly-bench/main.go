@@ -1,5 +1,5 @@
-// Command mayfly-bench measures how many certificates a CA issues, and the cost of each. It sends load to a running CA,
-// or starts "mayfly serve" on loopback for the run. It is not part of the CA's binary.
+// Command mayfly-bench measures how many certificates a CA issues, and what each costs. It sends requests to a running
+// CA, or to a "mayfly serve" that it starts on loopback.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 
 func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, cancel) // from then on a second signal ends the process at once
+	context.AfterFunc(ctx, cancel) // a second signal ends the process immediately
 	status := cli.Execute(ctx, newBench(&cli.Common{}), os.Args[1:],
 		cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 	cancel()

@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
-// The scripts run this test binary as "mayfly-bench", and a mayfly that is built for them.
+// The scripts run this test binary as "mayfly-bench", and a mayfly binary that TestScripts builds.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"mayfly-bench": main})
 }

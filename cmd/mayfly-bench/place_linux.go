@@ -11,21 +11,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nap sleeps for a time that is shorter than the resolution of the runtime's timers.
+// nap sleeps with a higher resolution than the timers of the Go runtime.
 func nap(d time.Duration) {
 	t := unix.NsecToTimespec(d.Nanoseconds())
-	_ = unix.Nanosleep(&t, nil) // a signal may end it early; then the request is slightly early
+	_ = unix.Nanosleep(&t, nil) // a signal may end the sleep early, which is harmless
 }
 
-// place calls start such that the new process runs on n processors only (sched_setaffinity(2)). This process moves to
-// the other processors if there are at least as many. The returned function undoes the move.
+// place calls start, which starts a process, with that process restricted to n processors (sched_setaffinity(2)). If at
+// least n other processors remain, this process is restricted to them; undo removes this restriction.
 func place(n int, start func() error) (p *benchPlacement, undo func() error, err error) {
 	var all unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil {
 		return nil, nil, fmt.Errorf("processors: %w", err)
 	}
 	its, ours := divide(all, n)
-	runtime.LockOSThread() // a process inherits the processors of the thread that starts it
+	runtime.LockOSThread() // a process inherits the affinity of the thread that starts it
 	defer runtime.UnlockOSThread()
 	if err := unix.SchedSetaffinity(0, &its); err != nil {
 		return nil, nil, fmt.Errorf("processors: %w", err)
@@ -37,7 +37,8 @@ func place(n int, start func() error) (p *benchPlacement, undo func() error, err
 	return &benchPlacement{Pinned: true, Shared: ours == all}, func() error { return confine(all) }, nil
 }
 
-// divide assigns n processors to the server and the others to the load, or all of them if there are fewer than n.
+// divide assigns n processors to the server and the others to the load generator. If fewer than n remain, the load
+// generator gets all processors.
 func divide(all unix.CPUSet, n int) (its, ours unix.CPUSet) {
 	for cpu := 0; its.Count()+ours.Count() < all.Count(); cpu++ {
 		switch {
@@ -54,7 +55,8 @@ func divide(all unix.CPUSet, n int) (its, ours unix.CPUSet) {
 	return its, ours
 }
 
-// confine binds all threads of this process to some processors. New threads inherit the binding.
+// confine restricts all threads of this process to some processors. New threads inherit the affinity of the thread that
+// creates them.
 func confine(to unix.CPUSet) error {
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {

@@ -13,8 +13,7 @@ func cpus(of ...int) (s unix.CPUSet) {
 	return s
 }
 
-// The server gets the first processors of the machine, and the load generator the same number of others, or all
-// processors.
+// The server gets the first processors. The load generator gets the others, or all if too few remain.
 func TestDivideProcessors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -15,14 +15,14 @@ const (
 	capacityStep    = 3 * time.Second // at most
 )
 
-// benchLoad is the load of one step: a number of callers, or of arrivals per second.
+// benchLoad is the load of a step: a number of callers, or a number of arrivals per second.
 type benchLoad struct {
 	Callers int     `json:"callers,omitempty"`
 	Rate    float64 `json:"rate_per_second,omitempty"`
-	Percent float64 `json:"percent_of_capacity,omitempty"` // if the rate was given as a percentage
+	Percent float64 `json:"percent_of_capacity,omitempty"` // if --rate has a percentage
 }
 
-// String describes the load.
+// String returns the load for people.
 func (l benchLoad) String() string {
 	switch {
 	case l.Callers > 0:
@@ -33,7 +33,7 @@ func (l benchLoad) String() string {
 	return strconv.FormatFloat(l.Rate, 'f', -1, 64) + "/s"
 }
 
-// makePlan reads the flags that define the steps, on a machine with the given number of processors.
+// makePlan sets plan and servers from the flags. processors is the number of processors of this machine.
 func (f *benchFlags) makePlan(processors int) error {
 	f.servers = []int{0}
 	callers := defaultCallers
@@ -41,16 +41,16 @@ func (f *benchFlags) makePlan(processors int) error {
 		callers = strconv.Itoa(capacityCallers)
 		var bad bool
 		if f.servers, bad = numbers(f.processors, processors); bad {
-			return cli.Usage("--processors %q: this machine has %d; write numbers from 1 to %d with commas between",
+			return cli.Usage("--processors %q: this machine has %d; write numbers from 1 to %d, separated by commas",
 				f.processors, processors, processors)
 		}
 	}
 	switch {
 	case f.rate != "" && f.callers != "":
-		return cli.Usage("--callers is for those who wait for their answers, --rate for those who do " +
+		return cli.Usage("--callers is for callers that wait for responses, --rate for arrivals that do " +
 			"not; write one of them")
 	case f.rate != "" && f.processors != "":
-		return cli.Usage("--processors compares what callers get at most; write --callers in place " +
+		return cli.Usage("--processors compares the maximum throughput of callers; write --callers instead " +
 			"of --rate, or nothing")
 	case f.rate != "":
 		return f.planRates()
@@ -59,7 +59,7 @@ func (f *benchFlags) makePlan(processors int) error {
 	}
 	list, bad := numbers(callers, maxBenchCallers)
 	if bad {
-		return cli.Usage("--callers %q: write numbers from 1 to %d with commas between, for example 1,16,64",
+		return cli.Usage("--callers %q: write numbers from 1 to %d, separated by commas, for example 1,16,64",
 			callers, maxBenchCallers)
 	}
 	for _, n := range list {
@@ -80,7 +80,7 @@ func numbers(text string, most int) (out []int, bad bool) {
 	return out, false
 }
 
-// planRates parses --rate. Percentages require that the capacity is measured first.
+// planRates parses --rate. With percentages, the plan starts with a step that measures the capacity.
 func (f *benchFlags) planRates() error {
 	for _, part := range strings.Split(f.rate, ",") {
 		text, percent := strings.CutSuffix(strings.TrimSpace(part), "%")
@@ -89,9 +89,9 @@ func (f *benchFlags) planRates() error {
 			most = maxBenchPercent
 		}
 		n, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
-		if err != nil || !(n > 0 && n <= most) { // also refuses NaN
+		if err != nil || !(n > 0 && n <= most) { // false for NaN, too
 			return cli.Usage("--rate %q: write requests per second up to %d, or percentages of the capacity up to "+
-				"%d%%, with commas between: 200,400 or 50%%,100%%,1000%%",
+				"%d%%, separated by commas: 200,400 or 50%%,100%%,1000%%",
 				f.rate, maxBenchRate, maxBenchPercent)
 		}
 		if percent {

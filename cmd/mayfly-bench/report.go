@@ -19,18 +19,18 @@ type benchResult struct {
 	Version    string      `json:"version"`
 	Processors int         `json:"processors"`
 	Transport  string      `json:"transport"`
-	Target     string      `json:"target"` // "" is a CA that was started for the run
+	Target     string      `json:"target"` // "" is a CA that this tool started
 	Log        string      `json:"log"`
-	Capacity   float64     `json:"capacity_per_second,omitempty"` // percentages refer to it
+	Capacity   float64     `json:"capacity_per_second,omitempty"` // 100 % in the plan
 	Steps      []benchStep `json:"steps"`
-	// Growth is the growth of the server's memory for each certificate, in bytes, between the first and the last of
-	// several steps with the same load. The first step is not counted, because it fills caches.
+	// Growth is the growth of the server's memory in bytes per certificate, over several steps with the same load. The
+	// first step is excluded, because caches fill during it.
 	Growth      *float64 `json:"rss_growth_bytes_per_certificate,omitempty"`
 	Exhausted   bool     `json:"max_requests_reached"`
 	Interrupted bool     `json:"interrupted"`
 }
 
-// growth is the slope of memory over certificates, if there are at least four equal steps.
+// growth returns the growth of memory per certificate, or nil if there are fewer than four steps with the same load.
 func growth(steps []benchStep) *float64 {
 	if len(steps) < 4 {
 		return nil
@@ -48,7 +48,7 @@ func growth(steps []benchStep) *float64 {
 	return &g
 }
 
-// result is a result without steps.
+// result returns a result without steps.
 func (f *benchFlags) result() benchResult {
 	out := benchResult{
 		Version: version.Read().Version, Processors: runtime.NumCPU(), Transport: "REST",
@@ -71,13 +71,13 @@ func (f *benchFlags) result() benchResult {
 	return out
 }
 
-// add appends the steps of a run.
+// add adds the steps of a run.
 func (r *benchResult) add(run *benchRun) {
 	r.Steps = append(r.Steps, run.steps...)
 	r.Capacity, r.Growth = run.capacity, growth(r.Steps)
 }
 
-// dashOr formats n, or a dash if it was not measured.
+// dashOr formats n, or returns a dash if n is 0, which means not measured.
 func dashOr(n float64, decimals int) string {
 	if n == 0 {
 		return "–"
@@ -88,11 +88,11 @@ func dashOr(n float64, decimals int) string {
 func (r benchResult) print(w io.Writer, st terminal.Style) error {
 	target := r.Target
 	if target == "" {
-		target = "a CA of this run"
+		target = "a CA that this tool started"
 	}
 	shared := " (shared with this tool)"
 	if len(r.Steps) > 0 && r.Steps[0].Placement != nil {
-		shared = "" // each line of the table shows the number of processors
+		shared = "" // the notes say so for each number of processors
 	}
 	fmt.Fprintf(w, "%s over %s, log: %s, %s here%s\n\n", target, r.Transport, r.Log,
 		human.Count(r.Processors, "processor"), shared)
@@ -135,7 +135,7 @@ func benchColumns() []benchColumn {
 		number("server µs/cert", 0, func(s benchStep) float64 { return s.CPU }),
 		optional(number("certs/CPU s", 0, func(s benchStep) float64 {
 			if s.Processors == 0 {
-				return 0 // equal to the column before
+				return 0 // redundant: the reciprocal of the previous column
 			}
 			return s.PerCPUSecond
 		})),
@@ -168,7 +168,7 @@ func (r benchResult) table() *terminal.Grid {
 	return g
 }
 
-// name is the name of a step outside of the table.
+// name returns the name of a step in the chart and the notes.
 func (s benchStep) name() string {
 	if s.Processors > 0 {
 		return s.load() + ", " + human.Count(s.Processors, "processor")
@@ -176,7 +176,7 @@ func (s benchStep) name() string {
 	return s.load()
 }
 
-// notes are the lines below the table.
+// notes returns the lines below the table.
 func (r benchResult) notes() []string {
 	var out []string
 	explained := map[string]string{}
@@ -185,16 +185,16 @@ func (r benchResult) notes() []string {
 			out = append(out, fmt.Sprintf("recovery from %s: %s", s.name(), s.Recovery))
 		}
 		if s.LateP99 > max(1, s.P99/10) {
-			out = append(out, fmt.Sprintf("at %s this tool was late itself, by %.1f ms (p99): that is part of the latencies", s.name(), s.LateP99))
+			out = append(out, fmt.Sprintf("at %s this tool sent requests late, by %.1f ms (p99), which is part of the latencies", s.name(), s.LateP99))
 		}
 		if s.FirstError != "" {
 			out = append(out, fmt.Sprintf("first error with %s: %s", s.name(), s.FirstError))
 		}
 		if s.NotSent > 0 {
-			explained["not sent"] = fmt.Sprintf("not sent: arrivals while %d requests were under way, or that this tool had no time for", maxInFlight)
+			explained["not sent"] = fmt.Sprintf("not sent: arrivals while %d requests were in flight, or after the end of the step", maxInFlight)
 		}
 		if s.Added > 0 {
-			explained["added"] = "added: mean latency less the mean time that the log took by its own clock"
+			explained["added"] = "added: mean latency minus the mean time that the log measured for its responses"
 		}
 		if s.Placement != nil {
 			out = append(out, s.Placement.note(s.Processors))
@@ -204,31 +204,31 @@ func (r benchResult) notes() []string {
 		out = append(out, "--max-requests was reached: the last step is shorter than the others, or steps are missing")
 	}
 	if r.Interrupted {
-		out = append(out, "interrupted: the last step lacks what was under way")
+		out = append(out, "interrupted: the last step does not count the requests in flight")
 	}
 	if r.Growth != nil {
-		out = append(out, fmt.Sprintf("memory grew by %.1f bytes for each certificate", *r.Growth))
+		out = append(out, fmt.Sprintf("memory grew by %.1f bytes per certificate", *r.Growth))
 	}
 	for _, key := range slices.Sorted(maps.Keys(explained)) {
 		out = append(out, explained[key])
 	}
-	out = append(slices.Compact(out), "floor: the cryptography that one certificate cannot do without, timed beside each step; ratio: server µs over floor")
+	out = append(slices.Compact(out), "floor: the time of the cryptography that each certificate requires, measured before and after each step; ratio: server µs / floor")
 	return out
 }
 
-// note explains how far the numbers of a server with a limited number of processors are valid.
+// note explains the numbers of a server that had only n processors.
 func (p benchPlacement) note(n int) string {
 	who := human.Count(n, "processor")
 	switch {
 	case !p.Pinned:
-		return who + ": the server was told how many to use, and ran on any; its certs/s are not what it could do alone, its µs/cert are its own"
+		return who + ": only GOMAXPROCS of the server was set; certs/s is affected by this tool, µs/cert is not"
 	case p.Shared:
-		return who + ": this machine has too few to leave as many to this tool, which ran on the server's; its certs/s are less than it could do alone, its µs/cert are its own"
+		return who + ": this machine has too few processors, so this tool ran on those of the server; certs/s is lower for that reason, µs/cert is not affected"
 	}
-	return who + ": the server had them for itself, and this tool the others"
+	return who + ": used only by the server; this tool ran on the others"
 }
 
-// plot draws certificates per second as bars of text.
+// plot returns a bar chart of certificates per second as text.
 func (r benchResult) plot(st terminal.Style) string {
 	most, widest := 1.0, 0
 	for _, s := range r.Steps {

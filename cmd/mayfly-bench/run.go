@@ -37,27 +37,27 @@ type benchStep struct {
 	P50              float64         `json:"p50_ms"` // of certificates
 	P99              float64         `json:"p99_ms"`
 	Added            float64         `json:"added_mean_ms,omitempty"` // mean latency less the mean of the log
-	Refused          int             `json:"refused"`                 // refused, with a time to come back
+	Refused          int             `json:"refused"`                 // refused with Retry-After
 	RefusedPerSecond float64         `json:"refused_per_second"`
 	RefusedP50       float64         `json:"refused_p50_ms,omitempty"`
 	RefusedP99       float64         `json:"refused_p99_ms,omitempty"`
 	Failed           int             `json:"failed"`
-	NotSent          int             `json:"not_sent"`              // arrivals beyond a limit of the requests
-	LateP99          float64         `json:"late_p99_ms,omitempty"` // of the generator, behind the intended arrivals
+	NotSent          int             `json:"not_sent"`              // arrivals that were not sent
+	LateP99          float64         `json:"late_p99_ms,omitempty"` // delay of the load generator behind the intended arrivals
 	FirstError       string          `json:"first_error,omitempty"`
-	CPU              float64         `json:"server_cpu_us,omitempty"` // for one certificate
+	CPU              float64         `json:"server_cpu_us,omitempty"` // per certificate
 	Floor            float64         `json:"floor_us"`
 	Ratio            float64         `json:"ratio,omitempty"`
 	PerCPUSecond     float64         `json:"certificates_per_cpu_second,omitempty"`
 	RSS              float64         `json:"server_rss_mb,omitempty"`
 	Placement        *benchPlacement `json:"placement,omitempty"` // with --processors
-	Recovery         *benchRecovery  `json:"recovery,omitempty"`  // after more than the capacity
+	Recovery         *benchRecovery  `json:"recovery,omitempty"`  // after an overload
 }
 
 const preparedRequests = 500
 
-// newBenchRun prepares requests with many identities and sends the first one, which must get a certificate. left is the
-// number of requests that may still be made.
+// newBenchRun prepares requests with different identities and sends the first one, whose response must be a
+// certificate. left is the number of requests that may still be sent.
 func newBenchRun(ctx context.Context, l *benchLab, f *benchFlags, left *atomic.Int64) (*benchRun, error) {
 	r := &benchRun{flags: f, lab: l}
 	o := client.Options{URL: l.rest, SkipVerify: true, UserAgent: version.UserAgent() + " bench"}
@@ -89,7 +89,7 @@ func newBenchRun(ctx context.Context, l *benchLab, f *benchFlags, left *atomic.I
 	if err := r.first(ctx, requests[0]); err != nil {
 		return nil, err
 	}
-	for i := range r.clients { // connections
+	for i := range r.clients { // open the connections
 		if err := r.load.send(ctx, i, maxLanes); err != nil {
 			return nil, errors.New(client.Explain(err))
 		}
@@ -97,14 +97,15 @@ func newBenchRun(ctx context.Context, l *benchLab, f *benchFlags, left *atomic.I
 	return r, nil
 }
 
-// first waits until the CA accepts a request: with --listen-idp, the CA's operator must first add the provider.
+// first sends a request until the CA accepts it: with --listen-idp, the operator must first add the provider to the
+// issuer file.
 func (r *benchRun) first(ctx context.Context, request *client.Prepared) error {
 	for deadline := time.Now().Add(5 * time.Minute); ; {
 		a, err := r.clients[0].Send(ctx, request)
 		if err == nil {
 			certs, err := a.Certificates()
 			if err != nil || len(certs) < 2 {
-				return fmt.Errorf("the target does not answer with a chain: %w", err)
+				return fmt.Errorf("the target did not return a certificate chain: %w", err)
 			}
 			r.caKey = certs[1].PublicKey
 			return nil
@@ -120,7 +121,7 @@ func (r *benchRun) first(ctx context.Context, request *client.Prepared) error {
 	}
 }
 
-// ramp performs the steps of the plan, and reports the progress.
+// ramp runs the steps of the plan and prints the current step to progress.
 func (r *benchRun) ramp(ctx context.Context, progress io.Writer) error {
 	for i, l := range r.flags.plan {
 		if r.load.over(ctx) {
@@ -137,15 +138,15 @@ func (r *benchRun) ramp(ctx context.Context, progress io.Writer) error {
 		r.steps = append(r.steps, s)
 		if i == 0 && r.flags.relative {
 			if r.capacity = s.PerSecond; r.capacity == 0 && ctx.Err() == nil {
-				return fmt.Errorf("no capacity to take percentages of: not one certificate for %s; %s", l, s.FirstError)
+				return fmt.Errorf("the capacity, which percentages refer to, is 0: no certificate was issued with %s; %s", l, s.FirstError)
 			}
 		}
 	}
 	return nil
 }
 
-// step performs one load between two measurements of the floor: other processes on this machine can only make the floor
-// slower.
+// step runs one load, and measures the floor before and after. The floor is the minimum of both, because other
+// processes can only make the measurement slower.
 func (r *benchRun) step(ctx context.Context, l benchLoad) (benchStep, error) {
 	s := benchStep{benchLoad: l, Processors: r.lab.processors, Placement: r.lab.placement}
 	before, err := benchFloor(r.caKey)
@@ -171,7 +172,7 @@ func (r *benchRun) step(ctx context.Context, l benchLoad) (benchStep, error) {
 	return s, nil
 }
 
-// length is the duration of a load. The load that measures the capacity is short.
+// length returns the duration of a load. The step that measures the capacity is short.
 func (r *benchRun) length(l benchLoad) time.Duration {
 	if l.Callers > 0 && r.flags.relative {
 		return min(r.flags.step, capacityStep)
@@ -179,7 +180,7 @@ func (r *benchRun) length(l benchLoad) time.Duration {
 	return r.flags.step
 }
 
-// measure records the results of a load, and what server and log used meanwhile.
+// measure runs a load and records its results, and the resource usage of server and log.
 func (r *benchRun) measure(ctx context.Context, s *benchStep, load func() tally) {
 	usage, logged, began := r.lab.usage(ctx), r.lab.logged(), time.Now()
 	t := load()
@@ -194,7 +195,7 @@ func (r *benchRun) measure(ctx context.Context, s *benchStep, load func() tally)
 	}
 }
 
-// fill sets the results of a load with the given duration, including the last answer.
+// fill sets the results of a load. took is the time until the last response.
 func (s *benchStep) fill(t tally, took time.Duration) {
 	s.Certificates, s.Refused, s.Failed, s.NotSent, s.FirstError = len(t.served), len(t.refused), t.failed, t.unsent, t.first
 	s.PerSecond, s.RefusedPerSecond = float64(len(t.served))/took.Seconds(), float64(len(t.refused))/took.Seconds()
@@ -203,9 +204,8 @@ func (s *benchStep) fill(t tally, took time.Duration) {
 	s.LateP99 = percentile(t.late, 99)
 }
 
-// added is the mean latency in milliseconds without the time that the log took. Means can be subtracted if each
-// certificate has one answer of the log; percentiles cannot. If the log gave more or fewer answers, the result is 0:
-// unknown.
+// added returns the mean latency in milliseconds without the time of the log. The means can be subtracted only if the
+// log has sent one response per certificate; otherwise the result is 0, which means unknown.
 func added(served []time.Duration, log logUse) float64 {
 	if log.answers == 0 || log.answers != int64(len(served)) {
 		return 0
@@ -221,7 +221,7 @@ func mean(of []time.Duration) time.Duration {
 	return sum / time.Duration(len(of))
 }
 
-// percentile is the p-th percentile in milliseconds, 0 if there are no values.
+// percentile returns the p-th percentile in milliseconds; 0 without values.
 func percentile(of []time.Duration, p int) float64 {
 	if len(of) == 0 {
 		return 0

@@ -19,9 +19,9 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
-// BenchmarkServe drives a real "mayfly serve" on loopback. Besides the usual columns it reports certificates per
-// second, latency, the server's CPU time per certificate, and the floor: the time for the cryptography of one
-// certificate, measured in the same run. Only the ratios are comparable between machines.
+// BenchmarkServe sends requests to "mayfly serve" on loopback. It also reports certificates per second, latency, the
+// CPU time of the server per certificate, and the floor: the time of the cryptography of one certificate, measured in
+// the same run. Ratios are comparable between machines, times are not.
 func BenchmarkServe(b *testing.B) {
 	for _, bench := range serveBenchmarks() {
 		b.Run(bench.name, func(b *testing.B) {
@@ -68,11 +68,11 @@ type serveBenchmark struct {
 	callers  int
 	issuers  int
 	more     string  // settings
-	percent  float64 // percentage of the capacity for an open loop, instead of callers
+	percent  float64 // load of an open loop in percent of the capacity, instead of callers
 }
 
-// serveBenchmarks are: both curves, over both transports, with both kinds of log, with one caller and with many; a
-// thousand issuers; the journal; an open loop at half the capacity and at ten times the capacity; and a thousand
+// serveBenchmarks returns the benchmarks: both curves, both transports and both kinds of log, for one caller and for
+// many; a thousand further issuers; the journal; arrivals at 50 % and 1000 % of the capacity; and a thousand
 // connections, for the memory.
 func serveBenchmarks() []serveBenchmark {
 	var out []serveBenchmark
@@ -114,7 +114,7 @@ func serveBenchmarks() []serveBenchmark {
 	return append(out, many, journal, embedded, half, over, crowd)
 }
 
-// furtherIssuers are entries of the issuer file that no request uses.
+// furtherIssuers returns n entries of an issuer file that no token uses.
 func furtherIssuers(tb testing.TB, n int) string {
 	tb.Helper()
 	if n <= 0 {
@@ -166,7 +166,7 @@ func measure(b *testing.B, s *process.Server, n int, call func(i int) error) {
 	b.ReportMetric(float64(latencies[b.N*99/100].Microseconds())/1e3, "p99-ms")
 }
 
-// measureOpen measures the capacity with 64 callers. Then requests arrive at a percentage of that rate, for two seconds
+// measureOpen measures the capacity with 64 callers and then sends requests at a percentage of it, for two seconds
 // times b.N. It returns the number of certificates.
 func measureOpen(b *testing.B, s *process.Server, provider *idp.Provider, percent float64) int {
 	b.Helper()
@@ -212,7 +212,7 @@ func measureOpen(b *testing.B, s *process.Server, provider *idp.Provider, percen
 	return step.Certificates
 }
 
-// measureFloor is the floor for a CA with a key on this curve.
+// measureFloor returns the floor for a CA with a key on this curve.
 func measureFloor(b *testing.B, curve elliptic.Curve) time.Duration {
 	b.Helper()
 	floor, err := benchFloor(&ecdsa.PublicKey{Curve: curve})

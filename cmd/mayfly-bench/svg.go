@@ -9,7 +9,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/human"
 )
 
-// svg draws throughput as bars and latencies as lines over the steps, with the other results of each step below it.
+// svg returns a chart of the steps: throughput as bars, latencies as lines, and captions with the other results.
 func (r benchResult) svg() []byte {
 	const left, top, height, column, line = 60, 30, 220, 120, 16
 	width := left*2 + column*max(1, len(r.Steps))
@@ -38,7 +38,7 @@ func (r benchResult) svg() []byte {
 	return b.Bytes()
 }
 
-// captions are the lines below a step of the picture.
+// captions returns the lines below a step of the chart.
 func (s benchStep) captions() []string {
 	out := []string{s.load()}
 	say := func(n float64, format string) {
@@ -48,10 +48,10 @@ func (s benchStep) captions() []string {
 	}
 	if s.Processors > 0 {
 		out = append(out, human.Count(s.Processors, "processor"))
-		say(s.PerCPUSecond, "%.0f for a CPU second")
+		say(s.PerCPUSecond, "%.0f per CPU second")
 	}
 	say(s.Ratio, "%.2f × floor")
-	say(s.Added, "%.1f ms beside the log")
+	say(s.Added, "%.1f ms without the log")
 	say(s.RefusedPerSecond, "%.0f refused/s")
 	say(s.RefusedP99, "in %.1f ms (p99)")
 	if s.NotSent > 0 {
@@ -60,9 +60,9 @@ func (s benchStep) captions() []string {
 	switch rec := s.Recovery; {
 	case rec == nil:
 	case rec.Back:
-		out = append(out, fmt.Sprintf("back after %.1f s", rec.Seconds))
+		out = append(out, fmt.Sprintf("recovered after %.1f s", rec.Seconds))
 	default:
-		out = append(out, "not back after "+recoveryBound.String())
+		out = append(out, "not recovered after "+recoveryBound.String())
 	}
 	return out
 }

@@ -41,7 +41,7 @@ func (f *journalFlags) add(cmd *cobra.Command) {
 // target is a journal as the command line names it.
 type target struct {
 	path   string
-	config journal.Config // of a journal that is named by its path: File and Subjects only
+	config journal.Config // only File and Subjects are set if the command line has the path of the journal
 }
 
 func (f *journalFlags) target(args []string) (target, error) {
@@ -58,7 +58,7 @@ func (f *journalFlags) target(args []string) (target, error) {
 		return target{}, cli.Misconfigured(err)
 	}
 	if cfg.Audit == nil || cfg.Audit.File == "" {
-		return target{}, cli.Usage("%s has no audit.file: there is no journal to read here", f.config)
+		return target{}, cli.Usage("%s has no audit.file, so there is no journal to read", f.config)
 	}
 	return f.existing(target{cfg.Audit.File, cfg.Audit.Config})
 }
@@ -67,11 +67,11 @@ func (f *journalFlags) named(path string) (target, error) {
 	return f.existing(target{path, journal.Config{File: path, Subjects: journal.SubjectsDigest}})
 }
 
-// existing refuses a path without a journal.
+// existing returns t, or an error if there is no journal at its path.
 func (f *journalFlags) existing(t target) (target, error) {
 	if _, err := journal.Segments(t.path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return t, fmt.Errorf("there is no journal at %s; write the path that audit.file has in the configuration", t.path)
+			return t, fmt.Errorf("there is no journal at %s; write the path in audit.file of the configuration", t.path)
 		}
 		return t, err
 	}
@@ -93,7 +93,7 @@ func recordWord(r *journal.Record, st terminal.Style) string {
 	return st.Red(terminal.Printable(string(r.Result)))
 }
 
-// recordHead returns the heads of the columns of recordCells.
+// recordHead returns the headers of the columns of recordCells.
 func recordHead() []string {
 	return []string{"SEQ", "TIME", "WHAT", "WHO", "ISSUER", "SERIAL", "WHY"}
 }
@@ -150,7 +150,7 @@ func printRecords(w io.Writer, records []journal.Record) error {
 	return g.Write(w, st)
 }
 
-// reportDamage reports on standard error that a line was skipped.
+// reportDamage reports to w that a damaged line was skipped.
 func reportDamage(w io.Writer, d *journal.Damage) {
 	fmt.Fprintf(w, "mayfly: %s (skipped; see \"mayfly audit verify\")\n", terminal.Printable(d.Error()))
 }

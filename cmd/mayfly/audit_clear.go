@@ -38,7 +38,7 @@ func newAuditClear() *cobra.Command {
 				return cli.Misconfigured(err)
 			}
 			if cfg.Audit == nil || cfg.Audit.File == "" {
-				return cli.Usage("%s has no audit.file: its alarms are not stored", path)
+				return cli.Usage("%s has no audit.file, so alarms are not stored", path)
 			}
 			open, quarantined, err := reconcile.OpenAlarms(cfg.Audit.File)
 			if err != nil {

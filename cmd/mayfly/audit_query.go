@@ -20,7 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/journal"
 )
 
-// queryFlags are the filters of a query. All that are given must hold.
+// queryFlags are the filters of a query. A record must match all of them.
 type queryFlags struct {
 	issuer, subject, san, providerKey, serial, requestID, key, result, reason, since, until string
 	intents, json                                                                           bool
@@ -181,8 +181,8 @@ func (f *queryFlags) run(cmd *cobra.Command, path string, filter *journal.Filter
 	}
 	if hidden {
 		fmt.Fprintln(std.Err,
-			"mayfly: subjects in this journal are digests, and without their salt none can be found "+
-				"by name; use --config")
+			"mayfly: subjects in this journal are digests, and without the salt they cannot be found "+
+				"by their plain text; use --config")
 	}
 	if f.json {
 		return nil

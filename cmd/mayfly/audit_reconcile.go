@@ -56,8 +56,8 @@ func newAuditReconcile() *cobra.Command {
 		"journal of another instance that signs with the same key; can be repeated")
 	fl.StringArrayVar(&f.logs, "log", nil, "read only this log; can be repeated (default: all)")
 	fl.StringVar(&f.since, "since", "",
-		"leave out findings before this date or time, or older than this duration; everything is read nevertheless")
-	fl.Var(cli.Lasting(&f.lag, 0), "lag",
+		"omit findings before this date or time, or older than this duration; everything is read nevertheless")
+	fl.Var(cli.DurationFlag(&f.lag, 0), "lag",
 		"how far the journals named by --journal may be behind (default: audit.reconcile.lag)")
 	fl.BoolVar(&f.json, "json", false, "print JSON")
 	return cmd
@@ -76,7 +76,7 @@ func (f *reconcileFlags) run(ctx context.Context, std cli.Streams) error {
 	case err != nil:
 		return err
 	case cfg.Audit == nil || cfg.Audit.File == "":
-		return cli.Usage("%s has no audit.file: there is no journal to compare the logs with", f.config)
+		return cli.Usage("%s has no audit.file, so there is no journal to compare the logs with", f.config)
 	case f.lag < 0:
 		return cli.Usage("--lag %s: write how far behind a journal may be, such as 10m", f.lag)
 	}
@@ -90,7 +90,7 @@ func (f *reconcileFlags) run(ctx context.Context, std cli.Streams) error {
 	if in.Logs, err = f.selectLogs(in.Logs); err != nil {
 		return err
 	}
-	debug.SetGCPercent(25) // the rows of a million entries stay in memory, which matters more than time
+	debug.SetGCPercent(25) // less memory for the rows of all entries, at the price of time
 	report, err := reconcile.Run(ctx, in)
 	line.Clear()
 	if err != nil {
@@ -111,7 +111,7 @@ func (f *reconcileFlags) selectLogs(all []reconcile.Log) (out []reconcile.Log, e
 	have := cmp.Or(strings.Join(names, ", "), "none")
 	for _, name := range f.logs {
 		if !slices.Contains(names, name) {
-			return nil, cli.Usage("--log %q: there is no such log; the configuration has %s", name, have)
+			return nil, cli.Usage("--log %q: unknown log; the configuration has %s", name, have)
 		}
 	}
 	if len(out) == 0 {
@@ -120,7 +120,8 @@ func (f *reconcileFlags) selectLogs(all []reconcile.Log) (out []reconcile.Log, e
 	return out, nil
 }
 
-// print prints the report. The error has the exit status: a finding has priority over what could not be read.
+// print prints the report. The error has the exit status: that of findings has priority over that of an incomplete
+// report.
 func (f *reconcileFlags) print(r reconcile.Report, std cli.Streams) error {
 	var err error
 	if f.json {
@@ -258,7 +259,7 @@ func printCommands(w io.Writer, st terminal.Style, f reconcile.Finding) error {
 	return nil
 }
 
-// explained describes what does not match for a harmless reason.
+// explained returns a text about the differences that have a harmless reason.
 func explained(x reconcile.Explained) string {
 	var out []string
 	for _, one := range []struct {

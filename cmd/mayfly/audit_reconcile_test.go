@@ -36,16 +36,16 @@ type auditLab struct {
 	t              *testing.T
 	dir            string
 	pki            *pki.PKI
-	log            *ct.Log // nil means the embedded log
+	log            *ct.Log // nil: the embedded log
 	provider       *idp.Provider
 	requests       []process.Request
 	process        *process.Server
 	admin          string
 	hook           *httptest.Server
 	mu             sync.Mutex
-	told           []reconcile.Finding
+	received       []reconcile.Finding
 	authorizations []string
-	refuse         int // posts that the webhook answers with an error
+	refuse         int // number of POST requests that the webhook refuses
 }
 
 func newAuditLab(t *testing.T, remote bool) *auditLab {
@@ -94,15 +94,15 @@ func (l *auditLab) listen(w http.ResponseWriter, r *http.Request) {
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
 		l.t.Errorf("webhook: %v", err)
 	}
-	l.told = append(l.told, in.Finding)
+	l.received = append(l.received, in.Finding)
 	l.authorizations = append(l.authorizations, r.Header.Get("Authorization"))
 }
 
-func (l *auditLab) heard() []string {
+func (l *auditLab) alarmKinds() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := []string{}
-	for _, f := range l.told {
+	for _, f := range l.received {
 		out = append(out, string(f.Kind))
 	}
 	return out
@@ -136,7 +136,7 @@ func (l *auditLab) end(signal syscall.Signal) {
 	if err := l.process.Cmd.Process.Signal(signal); err != nil {
 		l.t.Fatal(err)
 	}
-	_ = l.process.Cmd.Wait() // it was killed
+	_ = l.process.Cmd.Wait() // the error is expected: the process was killed
 }
 
 // issue requests n certificates.
@@ -151,8 +151,8 @@ func (l *auditLab) issue(n int) {
 	}
 }
 
-// signElsewhere submits a precertificate that was signed with the CA's key outside of the CA.
-func (l *auditLab) signElsewhere() {
+// misissue submits a precertificate that was signed with the CA's key outside of the CA.
+func (l *auditLab) misissue() {
 	l.t.Helper()
 	if err := l.log.Add(append([][]byte{l.pki.Leaf(time.Now().UnixNano(), true)}, l.pki.ChainDER()...), true); err != nil {
 		l.t.Fatal(err)
@@ -200,9 +200,9 @@ func (l *auditLab) get(path string) (string, int) {
 	return string(body), resp.StatusCode
 }
 
-// G6: a certificate that was made with the CA's key outside of the CA is found by the command and by the running CA,
-// which reports it once to each destination: journal, metrics, readiness, log, webhook.
-func TestAuditTheft(t *testing.T) {
+// G6: a certificate that was signed with the CA's key outside of the CA is found by the command and by the running CA.
+// The CA reports it once: in the journal, the metrics, /readyz, the log and the webhook.
+func TestAuditMisissuance(t *testing.T) {
 	t.Parallel()
 	l := newAuditLab(t, true)
 	l.start()
@@ -210,8 +210,8 @@ func TestAuditTheft(t *testing.T) {
 	if kinds, status := l.reconcile(); status != 0 {
 		t.Fatalf("before: %v, status %d", kinds, status)
 	}
-	l.signElsewhere()
-	l.process.Until(t, "told", func() bool { return len(l.heard()) > 0 })
+	l.misissue()
+	l.process.Until(t, "received", func() bool { return len(l.alarmKinds()) > 0 })
 	kinds, status := l.reconcile()
 	if diff := cmp.Diff([]string{"unintended_entry"}, kinds); diff != "" || status != cli.ExitFound {
 		t.Errorf("the command: status %d, %s", status, diff)
@@ -223,20 +223,20 @@ func TestAuditTheft(t *testing.T) {
 		}
 	}
 	for want, args := range map[string][]string{
-		`--log "another": there is no such log; the configuration has lab`: {"--log", "lab", "--log", "another"},
-		"--lag -5m0s: write how far behind":                                {"--lag", "-5m"},
-		`--since "soon": write RFC 3339`:                                   {"--since", "soon"},
+		`--log "another": unknown log; the configuration has lab`: {"--log", "lab", "--log", "another"},
+		"--lag -5m0s: write how far behind":                       {"--lag", "-5m"},
+		`--since "soon": write RFC 3339`:                          {"--since", "soon"},
 	} {
 		_, stderr, status := l.mayfly(append([]string{"audit", "reconcile", "--config", filepath.Join(l.dir, "mayfly.yaml")}, args...)...)
 		if status != cli.ExitUsage || !strings.Contains(stderr, want) {
 			t.Errorf("%v: status %d, %s", args, status, stderr)
 		}
 	}
-	// The alarm has the identity, the entry and the commands to run at each destination.
-	told := l.told[0]
-	if told.Identity != "rogue@example.com" || told.Index == nil || len(told.Commands) < 4 ||
-		told.Signature != reconcile.SignatureVerified {
-		t.Errorf("the webhook was told %+v", told)
+	// Each report of the alarm has the identity, the entry and the commands to run.
+	received := l.received[0]
+	if received.Identity != "thief@example.com" || received.Index == nil || len(received.Commands) < 4 ||
+		received.Signature != reconcile.SignatureVerified {
+		t.Errorf("the webhook got %+v", received)
 	}
 	journalled, _, _ := l.mayfly("audit", "query", "--config", filepath.Join(l.dir, "mayfly.yaml"), "--reason",
 		"unintended_entry", "--san", "rogue@example.com")
@@ -248,19 +248,19 @@ func TestAuditTheft(t *testing.T) {
 	} {
 		if !strings.Contains(text, "rogue@example.com") ||
 			what != "the journal" && !strings.Contains(text, "mayfly audit query --config") ||
-			!strings.Contains(text, told.Serial[len(told.Serial)-16:]) {
+			!strings.Contains(text, received.Serial[len(received.Serial)-16:]) {
 			t.Errorf("%s does not name identity, serial number and commands: %s", what, text)
 		}
 	}
 	if metrics, _ := l.get("/metrics"); !strings.Contains(metrics, `mayfly_audit_alarms_total{kind="unintended_entry"} 1`) || !strings.Contains(metrics, "mayfly_audit_alarms_open 1") {
-		t.Error("no metric says so")
+		t.Error("no metric shows the alarm")
 	}
 	if ready, code := l.get("/readyz"); code != http.StatusOK ||
 		!strings.Contains(ready, "open alarms: 1, the newest is unintended_entry") {
 		t.Errorf("readiness %d: %s", code, ready)
 	}
 	if !strings.Contains(l.process.Logs.String(), "audit alarm") {
-		t.Errorf("the log does not say so: %s", l.process.Logs)
+		t.Errorf("the log does not have the alarm: %s", l.process.Logs)
 	}
 	l.end(syscall.SIGTERM)
 	l.start()
@@ -269,8 +269,8 @@ func TestAuditTheft(t *testing.T) {
 		m, _ := l.get("/metrics")
 		return strings.Contains(m, `mayfly_audit_runs_total{result="complete"}`) && !strings.Contains(m, `mayfly_audit_runs_total{result="complete"} 0`)
 	})
-	if diff := cmp.Diff([]string{"unintended_entry"}, l.heard()); diff != "" {
-		t.Errorf("the webhook was told again: %s", diff)
+	if diff := cmp.Diff([]string{"unintended_entry"}, l.alarmKinds()); diff != "" {
+		t.Errorf("the webhook got the alarm again: %s", diff)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -283,8 +283,8 @@ func TestAuditTheft(t *testing.T) {
 	}
 }
 
-// G5 // G9: if another process edits the journal while the CA writes it, nothing is issued until the journal is
-// restored, and the alarm is raised at each destination and stays open until an operator clears it, which is recorded.
+// G5 // G9: another process edits the journal while the CA writes it. No certificate is issued until the journal is
+// restored. The alarm is reported and stays open until it is cleared, which is journalled.
 func TestAuditJournalEdited(t *testing.T) {
 	t.Parallel()
 	l := newAuditLab(t, false)
@@ -300,7 +300,7 @@ func TestAuditJournalEdited(t *testing.T) {
 	}
 	l.process.Replace(t, "journal.jsonl", bytes.Replace(good, []byte(`"kind":"intent"`), []byte(`"kind":"outcom"`), 1))
 	l.process.Until(t, "out of service", ready(http.StatusServiceUnavailable, "was replaced by another file"))
-	l.process.Until(t, "told", func() bool { return slices.Contains(l.heard(), "journal_broken") })
+	l.process.Until(t, "received", func() bool { return slices.Contains(l.alarmKinds(), "journal_broken") })
 	call, done := l.process.Caller(t, false)
 	defer done()
 	if err := call(l.requests[0]); err == nil {
@@ -325,10 +325,10 @@ func TestAuditJournalEdited(t *testing.T) {
 	journal, err := os.ReadFile(path)
 	if err != nil || !bytes.Contains(journal, []byte("alarms were cleared: alarm "+alarms[0].ID+", by user ")) ||
 		!bytes.Contains(journal, []byte(`"kind":"alarm"`)) {
-		t.Errorf("the journal does not say so: %v", err)
+		t.Errorf("the journal has no record of it: %v", err)
 	}
 	if out, stderr, status := l.mayfly("audit", "verify", "--config", config); status != 0 {
-		t.Errorf("the journal is not whole: %s%s", out, stderr)
+		t.Errorf("the journal is not intact: %s%s", out, stderr)
 	}
 }
 
@@ -350,7 +350,7 @@ func (l *auditLab) shell(command string, want ...int) string {
 	return string(out)
 }
 
-// G6: the commands of a finding work as printed: the first shows the entry, and the others show its records in the
+// G6: the printed commands of a finding work: the first shows the log entry, and the others show the records of the
 // journal.
 func TestAuditCommands(t *testing.T) {
 	t.Parallel()
@@ -358,7 +358,7 @@ func TestAuditCommands(t *testing.T) {
 	l.start()
 	l.issue(2)
 	l.end(syscall.SIGTERM)
-	for _, suffix := range []string{"", ".head", ".lock", ".reconcile"} { // another journal
+	for _, suffix := range []string{"", ".head", ".lock", ".reconcile"} { // the CA continues with a new journal
 		if err := os.Rename(filepath.Join(l.dir, "journal.jsonl"+suffix),
 			filepath.Join(l.dir, "kept"+suffix)); err != nil {
 			t.Fatal(err)
@@ -394,9 +394,9 @@ func TestAuditCommands(t *testing.T) {
 	}
 }
 
-// G6 // G9: a log that loses entries gets no submissions, also after a restart, until an operator releases it. The
-// order is in the journal.
-func TestAuditBench(t *testing.T) {
+// G6 // G9: a log that loses entries gets no submissions, even after a restart, until an operator releases it; the
+// order is journalled.
+func TestAuditQuarantine(t *testing.T) {
 	t.Parallel()
 	l := newAuditLab(t, true)
 	l.start()
@@ -410,7 +410,7 @@ func TestAuditBench(t *testing.T) {
 	down := func() bool { _, code := l.get("/readyz"); return code == http.StatusServiceUnavailable }
 	l.process.Until(t, "out of service without its only log", down)
 	if ready, _ := l.get("/readyz"); !strings.Contains(ready, "the log shrank") {
-		t.Errorf("readiness does not say why: %s", ready)
+		t.Errorf("/readyz does not have the cause: %s", ready)
 	}
 	l.end(syscall.SIGTERM)
 	l.start()
@@ -423,9 +423,9 @@ func TestAuditBench(t *testing.T) {
 		"--yes"); status != cli.ExitUsage {
 		t.Errorf("another log: status %d", status)
 	}
-	time.Sleep(1200 * time.Millisecond) // an audit by another process is a dry run and gives no orders
+	time.Sleep(1200 * time.Millisecond) // time for an audit in the other process: a dry run must not write an order
 	if !down() {
-		t.Fatal("the dry run did something")
+		t.Fatal("the dry run released the log")
 	}
 	if _, stderr, status := l.mayfly("audit", "clear", "--config", config, "--log", "lab", "--yes"); status != 0 {
 		t.Fatalf("status %d, %s", status, stderr)
@@ -438,8 +438,8 @@ func TestAuditBench(t *testing.T) {
 	}
 }
 
-// G4 // G6 // B12: after a process was killed while it issued, every entry can be explained, and altered or removed
-// entries of the embedded log are found.
+// G4 // G6 // B12: after a process is killed while it issues, all differences have a harmless explanation. Changed and
+// removed entries of the embedded log are found.
 func TestAuditKilled(t *testing.T) {
 	t.Parallel()
 	l := newAuditLab(t, false)
@@ -450,7 +450,7 @@ func TestAuditKilled(t *testing.T) {
 			call, done := l.process.Caller(t, i%2 == 0)
 			callers.Go(func() {
 				defer done()
-				for n := i; call(l.requests[n%len(l.requests)]) == nil; n += 8 { // until it is killed
+				for n := i; call(l.requests[n%len(l.requests)]) == nil; n += 8 { // until the process is killed
 				}
 			})
 		}
@@ -461,14 +461,14 @@ func TestAuditKilled(t *testing.T) {
 		l.end(syscall.SIGKILL)
 		callers.Wait()
 	}
-	l.start() // until the log has caught up
+	l.start() // the log publishes the remaining entries
 	l.issue(300)
 	if kinds, status := l.reconcile(); status != 0 {
 		t.Errorf("after two kills: %v, status %d", kinds, status)
 	}
 	l.end(syscall.SIGTERM)
 	if kinds, status := l.reconcile(); status != 0 {
-		t.Errorf("while nothing runs: %v, status %d", kinds, status)
+		t.Errorf("without a running CA: %v, status %d", kinds, status)
 	}
 	tile := filepath.Join(l.dir, "log", "tile", "data", "000")
 	good, err := os.ReadFile(tile)
@@ -499,7 +499,7 @@ func TestAuditKilled(t *testing.T) {
 	}
 }
 
-// BenchmarkReconcile runs the command over a million entries and their two million records, and reports time and
+// BenchmarkReconcile runs the command with a million entries and their two million records, and reports time and
 // memory.
 func BenchmarkReconcile(b *testing.B) {
 	entries := 1_000_000

@@ -39,7 +39,7 @@ func TestTailFollows(t *testing.T) {
 	lines := func() int { return strings.Count(out.String(), "\n") }
 	wait := func(n int) {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); lines() < n; time.Sleep(5 * time.Millisecond) { // poll
+		for end := time.Now().Add(20 * time.Second); lines() < n; time.Sleep(5 * time.Millisecond) { // the output of another goroutine can only be polled
 			if time.Now().After(end) {
 				t.Fatalf("%d lines of %d", lines(), n)
 			}
@@ -69,7 +69,8 @@ func TestTailFollows(t *testing.T) {
 	}
 }
 
-// In a journal with digests a subject can be queried by name. For a journal with a key, the key is required.
+// A subject is found by its plain text although the journal has digests. A journal with a key can be read only with the
+// key.
 func TestQueryDigests(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -100,7 +101,7 @@ func TestQueryDigests(t *testing.T) {
 			t.Errorf("%d %s", status, out)
 		}
 	}
-	if status, out := call("verify", "--key-file", keyFile, path); status != 0 || !strings.Contains(out, "whole, 4 records") {
+	if status, out := call("verify", "--key-file", keyFile, path); status != 0 || !strings.Contains(out, "intact, 4 records") {
 		t.Errorf("%d %s", status, out)
 	}
 	if status, out := call("verify", path); status != cli.ExitFound || !strings.Contains(out, "--key-file") {
@@ -109,7 +110,7 @@ func TestQueryDigests(t *testing.T) {
 	if err := os.Remove(path + ".salt"); err != nil {
 		t.Fatal(err)
 	}
-	if _, out := call("query", path, "--san", "alice@example.com"); !strings.Contains(out, "without their salt") {
+	if _, out := call("query", path, "--san", "alice@example.com"); !strings.Contains(out, "without the salt") {
 		t.Error(out)
 	}
 }
@@ -127,7 +128,7 @@ func TestQueryTimes(t *testing.T) {
 	}
 }
 
-// G2: a problem of the journal that prevents a start is reported by the check.
+// G2: "config check" finds the errors with which the journal would stop a start.
 func TestCheckSeesJournal(t *testing.T) {
 	t.Parallel()
 	for more, want := range map[string]string{
@@ -153,7 +154,7 @@ func TestCheckSeesJournal(t *testing.T) {
 			t.Errorf("%s: %d %s", more, status, out.String())
 		}
 		if found, _ := filepath.Glob(filepath.Join(dir, "journal*")); len(found) > 0 {
-			t.Errorf("the check made %v", found)
+			t.Errorf("the check created %v", found)
 		}
 	}
 }

@@ -76,7 +76,7 @@ func newAuditVerify() *cobra.Command {
 	return cmd
 }
 
-// journalKey returns the secret of the sums, from the configuration or from a file.
+// journalKey returns the secret that keys the sums, from the configuration or from a file.
 func journalKey(t target, file string) ([]byte, error) {
 	if file == "" {
 		key, err := t.config.Key.Read()
@@ -91,18 +91,18 @@ func journalKey(t target, file string) ([]byte, error) {
 
 func summaryLine(st terminal.Style, path string, s journal.Summary) string {
 	if s.Last == 0 {
-		return path + ": " + st.Green("whole") + ", without a record"
+		return path + ": " + st.Green("intact") + ", without a record"
 	}
 	line := fmt.Sprintf("%s: %s, %s (%d to %d) in %s, %s to %s, %d issued, %d failed, %d denied", path,
-		st.Green("whole"),
+		st.Green("intact"),
 		human.Count(s.Records(), "record"), s.First, s.Last, human.Count(s.Segments, "file"),
 		s.From.Format(time.RFC3339), s.To.Format(time.RFC3339),
 		s.Results[journal.Issued], s.Results[journal.Failed], s.Results[journal.Denied])
 	if s.Open > 0 {
-		line += fmt.Sprintf(", %d under way", s.Open)
+		line += fmt.Sprintf(", %d in progress", s.Open)
 	}
 	if s.Crashes > 0 {
-		line += fmt.Sprintf(", %d ends without a stop", s.Crashes)
+		line += fmt.Sprintf(", %d without a stop record", s.Crashes)
 	}
 	return line + ", sum " + s.Sum
 }
@@ -112,7 +112,7 @@ func findingLines(findings []journal.Damage, s journal.Summary, keyed bool) stri
 	for i := range findings {
 		fmt.Fprintf(&b, "%s\n", terminal.Printable(findings[i].Error()))
 	}
-	fmt.Fprintf(&b, "mayfly: the journal is not whole: %d findings in %d records that could be read", len(findings), s.Records())
+	fmt.Fprintf(&b, "mayfly: the journal is not intact: %d findings in %d records that could be read", len(findings), s.Records())
 	if s.Records() == 0 && !keyed {
 		b.WriteString("; if audit.key is set, use --config or --key-file")
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 )
 
-// newBench is the former name of mayfly-bench.
+// newBench returns the command "bench", the former name of mayfly-bench, which it executes.
 func newBench() *cobra.Command {
 	return &cobra.Command{
 		Use:                "bench",
@@ -34,7 +34,7 @@ func newBench() *cobra.Command {
 				tool, err = exec.LookPath("mayfly-bench")
 			}
 			if err != nil {
-				return cli.Usage("the load tool mayfly-bench is neither beside mayfly nor on the PATH; run %s",
+				return cli.Usage("the load tool mayfly-bench is neither in the directory of mayfly nor on the PATH; run %s",
 					strings.Join(append([]string{"go run github.com/mayfly-ca/mayfly/cmd/mayfly-bench --mayfly " +
 						self}, args...), " "))
 			}

@@ -48,7 +48,7 @@ func newConfigCheck() *cobra.Command {
 		Args:    cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && path != "" {
-				return cli.Usage("two configurations, --config %s and %s; name one", path, args[0])
+				return cli.Usage("two configurations, --config %s and %s; write only one", path, args[0])
 			}
 			if len(args) == 1 {
 				path = args[0]
@@ -82,7 +82,7 @@ func newConfigCheck() *cobra.Command {
 				if !l.OK {
 					return &cli.Error{
 						Status: cli.ExitFound,
-						Err:    fmt.Errorf("mayfly: the log %s would not do: %s", l.Name, l.Problems[0]),
+						Err:    fmt.Errorf("mayfly: the log %s cannot be used: %s", l.Name, l.Problems[0]),
 					}
 				}
 			}
@@ -154,9 +154,9 @@ func printCheck(w io.Writer, r node.Report) error {
 		case e.StaticKeys:
 			k = "static"
 		case e.Pattern:
-			k = st.Dim("when a token comes")
+			k = st.Dim("fetched with the first token")
 		default:
-			k = st.Dim("not asked")
+			k = st.Dim("not checked")
 		}
 		g.Add(e.Key, kind, strings.Join(e.Audiences, " "), policy, k)
 	}
@@ -167,7 +167,7 @@ func printCheck(w io.Writer, r node.Report) error {
 	return printClaims(w, r, st)
 }
 
-// printClaims prints which claims each profile in use requires.
+// printClaims prints the claims that a token must have, for each profile in use.
 func printClaims(w io.Writer, r node.Report, st terminal.Style) error {
 	claims := map[string][]string{}
 	for _, e := range r.Entries {
@@ -273,7 +273,7 @@ func printProfile(w io.Writer, p oidc.ProfileInfo) error {
 	return err
 }
 
-// yamlText writes a text in single quotes, in which YAML has no other escape than two of them.
+// yamlText writes a text in single quotes. The only escape in such a YAML text is a doubled single quote.
 func yamlText(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 func newConfigSchema() *cobra.Command {
@@ -288,7 +288,7 @@ func newConfigSchema() *cobra.Command {
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			text, ok := config.Schema(args[0])
 			if !ok {
-				return cli.Usage("there is no schema %q; write mayfly or identity", args[0])
+				return cli.Usage("unknown schema %q; write mayfly or identity", args[0])
 			}
 			_, err := cmd.OutOrStdout().Write(text)
 			return err

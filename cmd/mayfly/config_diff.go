@@ -20,7 +20,7 @@ import (
 type diffView struct {
 	Settings []config.Change `json:"settings"`
 	Tokens   []tokenChange   `json:"tokens"`
-	Compared int             `json:"compared"` // recorded claims
+	Compared int             `json:"compared"` // number of recorded tokens
 }
 
 // tokenChange is the difference for one recorded token.
@@ -135,14 +135,14 @@ func (v diffView) print(w io.Writer) error {
 	if v.Compared == 0 {
 		return nil
 	}
-	fmt.Fprintf(w, "\n%d recorded tokens, %d change.\n", v.Compared, len(v.Tokens))
+	fmt.Fprintf(w, "\n%d recorded tokens, %d with a difference.\n", v.Compared, len(v.Tokens))
 	if len(v.Tokens) == 0 {
 		return nil
 	}
 	words := map[string]string{
 		"gains": st.Green("gains a certificate"), "loses": st.Red("loses its certificate"),
-		"certificate": st.Yellow("another certificate"),
-		"reason":      "another reason", "rule": "another rule",
+		"certificate": st.Yellow("different certificate"),
+		"reason":      "different reason", "rule": "different rule",
 	}
 	g := terminal.Grid{Head: []string{"token", "change", "before", "after", "fields"}, Spare: []string{"fields"}}
 	for _, t := range v.Tokens {

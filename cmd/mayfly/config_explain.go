@@ -55,12 +55,12 @@ type explanationView struct {
 	Allowed     bool                 `json:"allowed"`
 	Entry       string               `json:"entry,omitempty"`
 	Rule        string               `json:"rule,omitempty"`
-	Reason      string               `json:"reason,omitempty"` // as a client would be told
+	Reason      string               `json:"reason,omitempty"` // as in the response to a client
 	Message     string               `json:"message,omitempty"`
 	Metadata    map[string]string    `json:"metadata,omitempty"`
 	Steps       []oidc.Step          `json:"steps"`
 	Certificate *inspect.Certificate `json:"-"`
-	// Certificate; an empty object if the token is refused before a certificate exists
+	// Shown is Certificate, or an empty object if the token is refused before a certificate is built.
 	Shown any `json:"certificate"`
 }
 
@@ -140,7 +140,7 @@ func readRecorded(stdin io.Reader, name string) (map[string]any, error) {
 	return all, nil
 }
 
-// certificate adds the certificate that the identity would get, or the step that fails.
+// certificate adds the certificate for the identity, or the step at which its construction fails.
 func (v *explanationView) certificate(x *oidc.Explanation, main *config.Config, now time.Time) {
 	o := ca.Options{Now: func() time.Time { return now }}
 	issuedBy := "an example chain: FILE is an issuer file alone"
@@ -192,7 +192,7 @@ func (v explanationView) print(w io.Writer) error {
 		oidc.Passed: st.Green("pass"), oidc.Failed: st.Red("FAIL"),
 		oidc.Unknown: st.Yellow("?"), oidc.Noted: st.Dim("note"),
 	}
-	g := terminal.Grid{Head: []string{"step", "result", "details"}}
+	g := terminal.Grid{Head: []string{"step", "result", "detail"}}
 	for _, s := range v.Steps {
 		g.Add(s.Name, marks[s.Result], terminal.Printable(s.Detail))
 	}
@@ -201,15 +201,15 @@ func (v explanationView) print(w io.Writer) error {
 	}
 	fmt.Fprintln(w)
 	if !v.Allowed {
-		return terminal.Flow(w, st, fmt.Sprintf("%s The client would read: %s (%s)", st.Red("Refused."),
+		return terminal.Flow(w, st, fmt.Sprintf("%s The client would get the message: %s (%s)", st.Red("Refused."),
 			v.Message, v.Reason))
 	}
-	answer := st.Green("Allowed.")
-	if slices.ContainsFunc(v.Steps, func(s oidc.Step) bool { return s.Name == "signature" && s.Result == oidc.Unknown }) {
-		answer = st.Yellow("Allowed, if the signature is the issuer's.")
+	result := st.Green("Allowed.")
+	if slices.ContainsFunc(v.Steps, func(s oidc.Step) bool { return s.Name == "signature" && s.Verdict == oidc.Unknown }) {
+		result = st.Yellow("Allowed, if the signature is valid.")
 	}
 	if err := terminal.Flow(w, st,
-		answer+" This certificate would be issued, with an SCT list added by the logs:"); err != nil {
+		result+" This certificate would be issued, with an SCT list added by the logs:"); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)

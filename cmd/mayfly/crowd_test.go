@@ -28,7 +28,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// crowdSize is the number of connections of a crowd: small by default, MAYFLY_CROWD with "make crowd".
+// crowdSize returns the number of connections of a crowd: few by default, MAYFLY_CROWD with "make crowd".
 func crowdSize(t *testing.T) (size int, full bool) {
 	t.Helper()
 	text := os.Getenv("MAYFLY_CROWD")
@@ -42,12 +42,12 @@ func crowdSize(t *testing.T) (size int, full bool) {
 	return n, true
 }
 
-// member is the behaviour of one connection of a crowd. It returns when the connection is closed.
-type member func(net.Conn)
+// behavior is the activity of one connection of a crowd. It returns when the connection is closed.
+type behavior func(net.Conn)
 
-// members are the ways to hold a connection without a complete request.
-func members() map[string]member {
-	halfStreams := func(streams int) member {
+// behaviors returns the ways to keep a connection open without a complete request.
+func behaviors() map[string]behavior {
+	halfStreams := func(streams int) behavior {
 		return func(c net.Conn) {
 			f := preface(c)
 			for i := range streams {
@@ -56,13 +56,13 @@ func members() map[string]member {
 			answerPings(c, f)
 		}
 	}
-	send := func(text string) member {
+	send := func(text string) behavior {
 		return func(c net.Conn) {
 			_, _ = io.WriteString(c, text)
 			_, _ = io.Copy(io.Discard, c)
 		}
 	}
-	return map[string]member{
+	return map[string]behavior{
 		"silent":        send(""),
 		"half a header": send("POST /api/v2/signingCert HTTP/1.1\r\nHost: x\r\n"),
 		"half a body": send("POST /api/v2/signingCert HTTP/1.1\r\nHost: x\r\nContent-Type: " +
@@ -84,7 +84,7 @@ func members() map[string]member {
 	}
 }
 
-// bufferedFramer is a framer whose frames are sent by Flush.
+// bufferedFramer is a framer that sends its frames when Flush is called.
 type bufferedFramer struct {
 	*http2.Framer
 	out *bytes.Buffer
@@ -127,13 +127,13 @@ func headers(f *bufferedFramer, stream uint32, path string, end bool) {
 
 const createPath = "/dev.sigstore.fulcio.v2.CA/CreateSigningCertificate"
 
-// halfStream sends the first bytes of a message of the given size.
+// halfStream sends the first half of a message of the given size.
 func halfStream(f *bufferedFramer, stream uint32, size int) {
 	headers(f, stream, createPath, false)
 	_ = f.WriteData(stream, false, []byte{0, 0, byte(size >> 8), byte(size), 'a', 'b', 'c'})
 }
 
-// answerPings is a client that answers pings and settings, as HTTP/2 requires, and sends nothing else.
+// answerPings behaves as a correct HTTP/2 client that sends no request.
 func answerPings(c net.Conn, f *bufferedFramer) {
 	if f.Flush() != nil {
 		return
@@ -175,7 +175,7 @@ func largeStreams(c net.Conn) {
 	answerPings(c, f)
 }
 
-// resets opens streams and resets them at once, until the server closes the connection.
+// resets opens streams and resets them immediately, until the server closes the connection.
 func resets(c net.Conn) {
 	go func() { _, _ = io.Copy(io.Discard, c) }()
 	f := preface(c)
@@ -188,11 +188,11 @@ func resets(c net.Conn) {
 		if f.Flush() != nil {
 			return
 		}
-		time.Sleep(time.Millisecond) // the client runs on the same machine
+		time.Sleep(time.Millisecond) // the client shares the machine
 	}
 }
 
-// pings sends frames that each require an answer.
+// pings sends frames that each require a response.
 func pings(c net.Conn) {
 	go func() { _, _ = io.Copy(io.Discard, c) }()
 	f := preface(c)
@@ -208,7 +208,7 @@ func pings(c net.Conn) {
 	}
 }
 
-// neverReads sends requests over HTTP/1.1 and reads no answer.
+// neverReads sends requests over HTTP/1.1 and reads no response.
 func neverReads(c net.Conn) {
 	for {
 		if _, err := io.WriteString(c, strings.Repeat("GET /api/v2/trustBundle HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -218,7 +218,7 @@ func neverReads(c net.Conn) {
 	}
 }
 
-// neverReadsStreams sends requests over gRPC and reads no answer.
+// neverReadsStreams does the same over gRPC.
 func neverReadsStreams(c net.Conn) {
 	f := preface(c)
 	for id := uint32(1); id < 1<<22; {
@@ -234,14 +234,14 @@ func neverReadsStreams(c net.Conn) {
 	}
 }
 
-// from returns a dialer whose connections come from the given address.
+// from returns a dialer that uses the given source address.
 func from(address string) *net.Dialer {
 	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}, Timeout: 5 * time.Second}
 }
 
-// crowd keeps the given number of connections with the behaviour m open, from 127.0.0.1, until ctx ends. A connection
-// that is closed is replaced.
-func crowd(ctx context.Context, n int, address string, m member) (wait func()) {
+// crowd keeps n connections open that behave like m, from 127.0.0.1, until ctx ends. A connection that is closed is
+// opened again.
+func crowd(ctx context.Context, n int, address string, m behavior) (wait func()) {
 	var all sync.WaitGroup
 	for range n {
 		all.Go(func() {
@@ -263,7 +263,7 @@ func crowd(ctx context.Context, n int, address string, m member) (wait func()) {
 	return all.Wait
 }
 
-// requester requests certificates from another address, each over a new connection, and counts the failures.
+// requester requests certificates from another source address, over a new connection each time, and counts failures.
 type requester struct {
 	asked, lost atomic.Int64
 	last        atomic.Pointer[error]
@@ -314,12 +314,12 @@ func signGRPC(ctx context.Context, address string, r process.Request) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // an error has no consequence for the test
+	defer conn.Close() //nolint:errcheck // the call has ended
 	_, err = fulciopb.NewCAClient(conn).CreateSigningCertificate(ctx, r.Proto)
 	return err
 }
 
-// rss is the resident memory of the process, in bytes.
+// rss returns the resident memory of the process in bytes.
 func rss(t *testing.T, s *process.Server) int {
 	t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Cmd.Process.Pid))
@@ -334,8 +334,9 @@ func rss(t *testing.T, s *process.Server) int {
 	return kb << 10
 }
 
-// F2 // F3 // F8: a crowd of connections from one address, whatever they send, costs a client of another address less
-// than a tenth of its requests, and the server less than 100 MB, over every listener and both kinds of requests.
+// F2 // F3 // F8: with many connections from one address, whatever their behavior, less than a tenth of the requests of
+// a client with another address fail, and the memory of the server grows by less than 100 MB. This holds for every
+// listener and both kinds of requests.
 func TestCrowd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes a while")
@@ -347,21 +348,21 @@ func TestCrowd(t *testing.T) {
 	for _, mode := range []struct {
 		name       string
 		one        bool
-		crowd      string // the listener that the crowd connects to
-		rest, grpc bool   // the transport of the client's requests
+		crowd      string // listener of the crowd
+		rest, grpc bool   // transports of the client
 	}{
 		{"REST", false, "http", true, false},
 		{"gRPC", false, "grpc", false, true},
 		{"one port", true, "http", true, true},
 	} {
-		for name, m := range members() {
+		for name, m := range behaviors() {
 			h2 := strings.Contains(name, "stream") || strings.Contains(name, "h2") ||
 				strings.Contains(name, "HTTP/2") || strings.Contains(name, "frame") ||
 				name == "resets" || name == "pings"
 			flood := name == "resets" || name == "pings" || strings.HasPrefix(name, "never") ||
 				name == "many streams" || name == "large streams"
 			if flood && !full {
-				continue // uses all processors
+				continue // it would use all processors of the machine
 			}
 			if mode.name == "REST" && h2 || mode.name == "gRPC" && !h2 && name != "silent" {
 				continue // the listener would close it at the first byte
@@ -373,14 +374,14 @@ func TestCrowd(t *testing.T) {
 				set := process.Setup{PKI: pki.New(pki.Options{}), Issuer: provider.URL(), One: mode.one, Admin: true}
 				n, last := size, 20*time.Second
 				if flood {
-					n = size / 10 // each causes as much work as a hundred idle ones
+					n = size / 10 // each connection causes the work of a hundred idle ones
 				}
 				if !full {
 					set.More, last = "limits: {connections: 128}\n", 3*time.Second
 				}
 				s := process.Serve(t, set)
 				address := map[string]string{"http": s.HTTP, "grpc": s.GRPC}[mode.crowd]
-				for i := range 20 { // buffers and caches
+				for i := range 20 { // fill buffers and caches
 					for _, rest := range []bool{true, false} {
 						if rest && mode.rest {
 							_ = signREST(t.Context(), s.HTTP, requests[i])
@@ -406,7 +407,7 @@ func TestCrowd(t *testing.T) {
 						}
 						client.sign(rest, at, requests[i%len(requests)])
 					})
-					time.Sleep(50 * time.Millisecond) // the client's rate
+					time.Sleep(50 * time.Millisecond) // the interval of the client's requests
 					most = max(most, rss(t, s))
 				}
 				calls.Wait()

@@ -94,11 +94,11 @@ func newDevToken(f *dev.Options) *cobra.Command {
 	cmd.Flags().StringVar(&email, "email", "", "the e-mail address in the token (required)")
 	cmd.Flags().StringVar(&claimsFile, "claims", "",
 		"file with a JSON object of claims, \"-\" for standard input; each replaces the usual claim, null removes it")
-	cmd.Flags().Var(cli.Lasting(&life, idp.DefaultTokenLife), "ttl", "how long the token is valid")
+	cmd.Flags().Var(cli.DurationFlag(&life, idp.DefaultTokenLife), "ttl", "how long the token is valid")
 	return cmd
 }
 
-// readClaims reads a JSON object; an empty name means none.
+// readClaims reads a JSON object from a file. It returns nil for an empty name.
 func readClaims(name string) (map[string]any, error) {
 	if name == "" {
 		return nil, nil

@@ -18,7 +18,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
-// treeSize is the size in the log's checkpoint (its second line).
+// treeSize returns the tree size in the checkpoint of the log (its second line).
 func treeSize(t *testing.T, url string) int {
 	t.Helper()
 	status, body := process.Get(t, url+"/ct/checkpoint")
@@ -42,7 +42,7 @@ func TestDevReadiness(t *testing.T) {
 	}
 	var status int
 	var body []byte
-	process.Poll(t, "asked", func() bool { // dependencies are sampled once a second
+	process.Poll(t, "asked", func() bool { // the checks run once a second
 		status, body = process.Get(t, p.Admin+"/readyz")
 		return !strings.Contains(string(body), "have not been fetched yet")
 	})
@@ -73,8 +73,7 @@ func TestDevReadiness(t *testing.T) {
 	}
 }
 
-// Neither an orderly stop nor a kill while certificates are issued loses anything: the next start has the same chain,
-// and the log continues.
+// No entry is lost by a stop, or by a kill during issuance: the next start has the same chain and continues the log.
 func TestDevRestart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -105,11 +104,11 @@ func TestDevRestart(t *testing.T) {
 	if !bytes.Equal(chain, again) {
 		t.Error("the chain changed over a restart")
 	}
-	// One entry for the trial certificate of each start (three), and one for each certificate that a client received.
+	// There is an entry for the certificate of each start (three) and for each certificate that a client received.
 	deadline := time.Now().Add(10 * time.Second)
 	want := 3 + issued
 	for treeSize(t, third.URL) < want && time.Now().Before(deadline) {
-		time.Sleep(50 * time.Millisecond) // the checkpoint follows within its interval, so that the test can only poll
+		time.Sleep(50 * time.Millisecond) // the checkpoint is published at intervals, so the test can only poll
 	}
 	if n := treeSize(t, third.URL); n < want {
 		t.Errorf("the log has %d entries; %d certificates were handed out", n, want)
@@ -119,8 +118,8 @@ func TestDevRestart(t *testing.T) {
 	}
 }
 
-// issueUntilKilled requests certificates from several clients, kills the CA meanwhile, and returns the number of
-// certificates that they received.
+// issueUntilKilled requests certificates with several clients, kills the CA meanwhile, and returns the number of
+// received certificates.
 func issueUntilKilled(t *testing.T, dir string, p *process.DevProcess) int {
 	t.Helper()
 	var mu sync.Mutex

@@ -29,8 +29,8 @@ type docBlock struct {
 	line     int
 	language string
 	text     string
-	needs    []string // from a comment "needs: A, B" before the block: programs that make e2e builds
-	notRun   string   // from a comment "not run: REASON" before the block
+	needs    []string // programs in a comment "needs: A, B" before the block; make e2e builds them
+	notRun   string   // REASON in a comment "not run: REASON" before the block
 }
 
 func (b docBlock) String() string { return fmt.Sprintf("%s:%d", b.page, b.line) }
@@ -41,7 +41,7 @@ var (
 	dashedPath = regexp.MustCompile(`/(etc|var/lib|mnt)/[a-z]+/`)
 )
 
-// docBlocks are the blocks of all pages in their order.
+// docBlocks returns the blocks of all pages in order.
 func docBlocks(t *testing.T) (out []docBlock) {
 	t.Helper()
 	pages, err := filepath.Glob("../../docs/*.md")
@@ -75,7 +75,7 @@ func docBlocks(t *testing.T) (out []docBlock) {
 	return out
 }
 
-// dedented is text without the white space that is common to the beginnings of all lines.
+// dedented returns text without the white space at the beginning that all lines share.
 func dedented(text string) string {
 	least := len(text)
 	for line := range strings.Lines(text) {
@@ -90,7 +90,7 @@ func dedented(text string) string {
 	return out.String()
 }
 
-// Each block has a language that a test checks, or a reason why none does.
+// Each block has a language that a test checks, or a reason why it is not checked.
 func TestDocumentedBlocks(t *testing.T) {
 	t.Parallel()
 	blocks := docBlocks(t)
@@ -105,12 +105,12 @@ func TestDocumentedBlocks(t *testing.T) {
 				t.Errorf("%s: %q is no reason", b, b.notRun)
 			}
 		case !slices.Contains([]string{"yaml", "sh", "json", "text"}, b.language): // text is a diagram or output
-			t.Errorf("%s: nothing reads %s", b, b.language)
+			t.Errorf("%s: no test checks %s", b, b.language)
 		case b.language == "json" && !json.Valid([]byte(b.text)):
 			t.Errorf("%s is not JSON", b)
 		}
 		if dashes := strings.Contains(b.text, "…"); dashes && b.notRun == "" {
-			t.Errorf("%s has an ellipsis, so it is not what a reader can use", b)
+			t.Errorf("%s has an ellipsis, so a reader cannot use it", b)
 		}
 	}
 }
@@ -152,7 +152,7 @@ func openssl(t *testing.T, input string, args ...string) string {
 	return string(out)
 }
 
-// write creates the file that a setting names, with content for that setting.
+// write writes a file with content that suits the setting that names it.
 func (k docKit) write(t *testing.T, dir, name string) {
 	t.Helper()
 	var content string
@@ -212,7 +212,7 @@ func TestDocumentedYAML(t *testing.T) {
 				kit.key = kit.encrypted
 			}
 			for _, name := range append(config.Named(filepath.Join(dir, "mayfly.yaml")), filesOf(t, identity)...) {
-				if !there(filepath.Join(dir, name)) && !there(name) && filepath.Base(name) != "trusted_root.json" {
+				if !exists(filepath.Join(dir, name)) && !exists(name) && filepath.Base(name) != "trusted_root.json" {
 					kit.write(t, dir, name)
 				}
 			}
@@ -251,8 +251,8 @@ func checkDocumented(t *testing.T, dir, main string) {
 	}
 }
 
-// completed is a block with the parts that it omits: the rest of a configuration, or the file around an entry of an
-// issuer file. Years are replaced by the current one, so that the windows of logs do not end.
+// completed adds the missing parts to a block: the other settings of a configuration, or the lines around an entry of
+// an issuer file. Years are replaced by the current year, so that the validity of logs includes now.
 func completed(t *testing.T, text string) (main, identity string) {
 	t.Helper()
 	year := time.Now().Year()
@@ -297,7 +297,7 @@ func completed(t *testing.T, text string) (main, identity string) {
 	return main, identity
 }
 
-// filesOf are the files that an issuer file names.
+// filesOf returns the files that an issuer file names.
 func filesOf(t *testing.T, identity string) (out []string) {
 	t.Helper()
 	var file struct {
@@ -325,8 +325,7 @@ func filesOf(t *testing.T, identity string) (out []string) {
 	return slices.DeleteFunc(out, func(name string) bool { return name == "" })
 }
 
-// The blocks of each page run in one shell, in their order. Blocks that need a program that only "make e2e" has run
-// there.
+// The blocks of each page run in one shell, in order. Blocks that need a program of "make e2e" run only there.
 func TestDocumentedLines(t *testing.T) {
 	t.Parallel()
 	for _, program := range []string{"bash", "openssl", "curl"} {
@@ -382,7 +381,7 @@ func TestDocumentedLines(t *testing.T) {
 	}
 }
 
-// docPorts replaces the addresses of getting-started by free ones.
+// docPorts returns the replacements of the addresses in getting-started.md by free ones.
 func docPorts(t *testing.T) []string {
 	t.Helper()
 	var out []string
@@ -393,7 +392,7 @@ func docPorts(t *testing.T) []string {
 	return append(out, "mayfly dev > ", "mayfly dev --http "+dev(0)+" --idp "+dev(1)+" --grpc off --admin off > ")
 }
 
-// prepareDocs makes, from the directory of a development CA, the files that a page presupposes.
+// prepareDocs creates the files that the commands of a page expect, from the directory of a development CA.
 func prepareDocs(t *testing.T, dir, page string, p *process.DevProcess) string {
 	t.Helper()
 	if page == "README.md" {

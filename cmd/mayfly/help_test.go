@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 )
 
-// Every command and flag with its help text, in one golden file that shows each change in context.
+// The help of all commands is compared with a golden file. After a change, read the whole diff.
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -31,11 +31,11 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// hostile is a text with terminal controls, characters that look like others, and a forged line.
+// hostile contains control characters, a bidirectional override and a line feed, and would print a line of its own.
 const hostile = "x\x1b[2J\x1b[H\x1b[32m\r\nPAINTED " +
 	"verified\u009b1m\u202e\u202a\u2067\u200b\u200e\u2028\ufeff\U000e0041\x7fz"
 
-// harmless returns an error if an output contains terminal controls or a forged line.
+// harmless reports an error if an output can control a terminal or contains the line from hostile.
 func harmless(t *testing.T, what, output string) {
 	t.Helper()
 	for line := range strings.Lines(output) {
@@ -43,7 +43,7 @@ func harmless(t *testing.T, what, output string) {
 			t.Errorf("%s: %U in %+q", what, r, line)
 		}
 		if strings.HasPrefix(line, "PAINTED") {
-			t.Errorf("%s: a painted line %q", what, line)
+			t.Errorf("%s: the line from the untrusted text is printed: %q", what, line)
 		}
 	}
 }
@@ -82,8 +82,8 @@ func hostileCertificate(t *testing.T) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// No text from outside reaches a terminal unescaped: text of a server, a certificate, a bundle, a token, a trusted root
-// or a journal, in tables, errors and JSON.
+// Untrusted text is escaped in tables, errors and JSON, whether it is from a server, a certificate, a bundle, a token,
+// a trusted root or a journal.
 func TestHostileText(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -167,7 +167,7 @@ func TestHostileText(t *testing.T) {
 	}
 }
 
-// hostileJournal writes a line that is a valid record, and a line that is not.
+// hostileJournal writes a journal with a valid record and an invalid line.
 func hostileJournal(t *testing.T, name string) {
 	t.Helper()
 	r := journal.Record{
@@ -189,7 +189,7 @@ func hostileJournal(t *testing.T, name string) {
 	harmless(t, "records", out.String())
 }
 
-// Text that a bundle proves is chosen by the signer, and the text of an error by the server.
+// The values of a verified bundle are chosen by the signer, and the text of an error by the server. Both are escaped.
 func TestHostileValues(t *testing.T) {
 	t.Parallel()
 	b, _ := pem.Decode(hostileCertificate(t))

@@ -26,7 +26,7 @@ import (
 )
 
 // F11 // G4 // G5: reloads with another key, then SIGTERM under load. Every certificate that a client received is in
-// the journal as issued, every signature is accounted for, and the journal is intact and records an orderly stop.
+// the journal as issued, every signature has a record, and the journal is intact and ends with a stop record.
 func TestJournalUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -36,7 +36,7 @@ func TestJournalUnderLoad(t *testing.T) {
 	})
 	requests := process.Requests(t, provider)
 	var mu sync.Mutex
-	held := map[string]bool{} // SHA-256 of certificates that clients got
+	held := map[string]bool{} // SHA-256 of the certificates that clients received
 	var callers sync.WaitGroup
 	enough := make(chan struct{})
 	var once sync.Once
@@ -100,7 +100,7 @@ func TestJournalUnderLoad(t *testing.T) {
 	}
 }
 
-// G4: a journal that cannot be opened prevents the start, and the error says what to do.
+// G4: if the journal cannot be opened, the CA does not start, and the error says what to do.
 func TestJournalRefusesStart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -114,8 +114,8 @@ func TestJournalRefusesStart(t *testing.T) {
 	if err := os.Truncate(path, 100); err != nil {
 		t.Fatal(err)
 	}
-	// This test needs a process of its own: the storage library logs through a global that each start sets, while the
-	// logs of other tests write.
+	// The CA runs as a separate process, because the storage library logs to a global logger that a start sets while
+	// other tests log.
 	again := exec.CommandContext(t.Context(), "mayfly", "serve", "--config", filepath.Join(s.Dir, "mayfly.yaml"))
 	out, err := again.CombinedOutput()
 	if again.ProcessState.ExitCode() != cli.ExitUsage {

@@ -33,7 +33,7 @@ func newLog() *cobra.Command {
 	return cmd
 }
 
-// logFlags select the logs.
+// logFlags are the flags that select logs.
 type logFlags struct {
 	config, dir, publicKey, origin string
 	json                           bool
@@ -51,11 +51,12 @@ func (f *logFlags) register(cmd *cobra.Command) {
 // logTarget is one log to read.
 type logTarget struct {
 	embedded.Shard
-	*monitor.Log        // its name is its directory, or its URL
-	dir          string // "" for a remote one
+	*monitor.Log        // named by its directory or URL
+	dir          string // "" for a remote log
 }
 
-// targets opens the logs that the flags and the argument name. It asks a remote one for its checkpoint, to learn its origin.
+// targets opens the logs that the flags and the argument name. If the origin of a remote log is not given, it is read
+// from the log's checkpoint.
 func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, error) {
 	named := 0
 	for _, one := range []string{f.config, f.dir, strings.Join(args, "")} {
@@ -93,12 +94,12 @@ func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, err
 		out = append(out, t)
 	}
 	if f.publicKey != "" && len(out) > 1 {
-		return nil, cli.Usage("--public-key: the log has %d shards, each with a key of its own; leave it out", len(out))
+		return nil, cli.Usage("--public-key: the log has %d shards, each with its own key; remove --public-key", len(out))
 	}
 	return out, nil
 }
 
-// local is the log of --config or --dir.
+// local returns the log that --config or --dir names.
 func (f *logFlags) local() (embedded.Config, error) {
 	if f.dir != "" {
 		return embedded.Local(f.dir)
@@ -107,7 +108,7 @@ func (f *logFlags) local() (embedded.Config, error) {
 	return c, err
 }
 
-// embeddedOf is the block ct.embedded of a configuration file.
+// embeddedOf loads a configuration file, and returns it and its block ct.embedded.
 func embeddedOf(path string) (*config.Config, embedded.Config, error) {
 	cfg, _, err := config.Load(path)
 	if err != nil {
@@ -121,7 +122,7 @@ func embeddedOf(path string) (*config.Config, embedded.Config, error) {
 
 func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) {
 	if f.publicKey == "" {
-		return nil, cli.Usage("--public-key is missing; nothing of a remote log can be believed without its key")
+		return nil, cli.Usage("--public-key is missing; a remote log cannot be verified without its key")
 	}
 	key, err := node.LoadLogKey(f.publicKey)
 	if err != nil {
@@ -145,7 +146,7 @@ func (f *logFlags) remote(ctx context.Context, url string) ([]logTarget, error) 
 	return []logTarget{{Shard: embedded.Shard{Origin: o.Log.Origin}, Log: log}}, err
 }
 
-// logMoment prints a time of a table; a zero time is unbounded.
+// logMoment formats a time for a table; "-" is the zero time.
 func logMoment(t time.Time) string {
 	if t.IsZero() {
 		return "-"

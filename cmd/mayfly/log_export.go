@@ -48,7 +48,7 @@ func newLogExport() *cobra.Command {
 		}),
 	}
 	f.register(cmd)
-	if err := cmd.Flags().MarkHidden("json"); err != nil { // it is JSON anyway
+	if err := cmd.Flags().MarkHidden("json"); err != nil { // the output is always JSON or PEM
 		panic(err)
 	}
 	fl := cmd.Flags()
@@ -89,7 +89,7 @@ func (f *logExportFlags) run(ctx context.Context, args []string, std cli.Streams
 		return err
 	}
 	if from.at.IsZero() && to.at.IsZero() && from.index > to.index {
-		return cli.Usage("--from %d is behind --to %d: nothing lies between; write them the other way round",
+		return cli.Usage("--from %d is greater than --to %d, so no entry can match; swap them",
 			from.index, to.index)
 	}
 	targets, err := f.targets(ctx, args)
@@ -98,7 +98,7 @@ func (f *logExportFlags) run(ctx context.Context, args []string, std cli.Streams
 	}
 	w := std.Out
 	if f.out != "" {
-		file, err := os.OpenFile(f.out, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644) //nolint:gosec // what is in a log is public
+		file, err := os.OpenFile(f.out, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644) //nolint:gosec // the content of a log is public
 		if err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func (f *logExportFlags) run(ctx context.Context, args []string, std cli.Streams
 	buffered := bufio.NewWriterSize(w, 1<<16)
 	p := terminal.NewProgress(std.Err)
 	if f.out == "" {
-		p = nil // the line would appear among the entries
+		p = nil // the progress would be mixed with the entries
 	}
 	defer p.Clear()
 	for _, t := range targets {

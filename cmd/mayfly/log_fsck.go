@@ -53,7 +53,7 @@ type fsckReport struct {
 	Origin       string            `json:"origin"`
 	Entries      uint64            `json:"entries"`
 	Checkpoint   time.Time         `json:"checkpoint,omitzero"`
-	Cosignatures []string          `json:"cosignatures,omitempty"` // names of cosigners, not verified
+	Cosignatures []string          `json:"cosignatures,omitempty"` // names of the cosigners; not verified
 	Findings     []monitor.Finding `json:"findings"`
 }
 
@@ -87,9 +87,9 @@ func printFsck(w io.Writer, reports []fsckReport, asJSON bool) error {
 	case 0:
 		return nil
 	case 1:
-		return &cli.Error{Status: cli.ExitFound, Err: errors.New("mayfly: the log has one fault")}
+		return &cli.Error{Status: cli.ExitFound, Err: errors.New("mayfly: 1 finding")}
 	}
-	return &cli.Error{Status: cli.ExitFound, Err: fmt.Errorf("mayfly: the log has %d faults", findings)}
+	return &cli.Error{Status: cli.ExitFound, Err: fmt.Errorf("mayfly: %d findings", findings)}
 }
 
 func writeFsck(w io.Writer, reports []fsckReport, asJSON bool) error {

@@ -40,7 +40,7 @@ func newLogRotate() *cobra.Command {
 	fl.StringVar(&f.config, "config", "", "configuration file (required)")
 	fl.StringVar(&f.at, "at", "", "when the new shard takes over, RFC 3339 (default: the next date of ct.embedded.rotate, or midnight, that leaves the lead)")
 	fl.StringVar(&f.name, "name", "", "name of the new shard, in its origin and its path (default: from the date)")
-	fl.BoolVar(&f.yes, "yes", false, "do it; without this flag nothing changes")
+	fl.BoolVar(&f.yes, "yes", false, "make the shard; without this flag nothing changes")
 	fl.BoolVar(&f.unpublished, "unpublished", false, "allow an --at sooner than the lead: verifiers without the new key refuse what is signed from then on")
 	fl.BoolVar(&f.json, "json", false, "print JSON")
 	return cmd
@@ -69,7 +69,7 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 		}
 	}
 	if errors.Is(err, embedded.ErrTooSoon) {
-		return cli.Usage("%v, or say --unpublished: every signature whose SCT is of the new shard then fails to "+
+		return cli.Usage("%v, or add --unpublished: every signature whose SCT is from the new shard then fails to "+
 			"verify "+
 			"for clients that do not have the key yet", err)
 	}
@@ -97,7 +97,7 @@ func (f *logRotateFlags) print(w io.Writer, shards []embedded.Shard) error {
 			s.Origin = st.Bold(s.Origin)
 		}
 		if id == "" {
-			id = "made with the key"
+			id = "known when the key is made"
 			if i == 0 {
 				id = "-"
 			}
@@ -111,9 +111,9 @@ func (f *logRotateFlags) print(w io.Writer, shards []embedded.Shard) error {
 	if err := g.Write(w, st); err != nil {
 		return err
 	}
-	text := "Nothing was changed. Say --yes to make the new shard."
+	text := "Nothing was changed. Add --yes to make the new shard."
 	if f.yes {
-		text = "Done. A CA that runs takes it up by itself. Publish a trusted root with the new key now: mayfly trust export"
+		text = "The shard was made. A running CA uses it without a restart. Publish a trusted root with the new key now: mayfly trust export"
 	}
 	fmt.Fprintln(w)
 	return terminal.Flow(w, st, text)

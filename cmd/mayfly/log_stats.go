@@ -114,7 +114,7 @@ func count(ctx context.Context, t logTarget, p *terminal.Progress) (logStats, er
 	return s, err
 }
 
-// diskUsage walks the files of one log. Those that the log removes meanwhile do not count.
+// diskUsage counts the files of one log. It ignores files that the log removes meanwhile.
 func diskUsage(dir string) (*diskStats, error) {
 	d := &diskStats{}
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
@@ -123,14 +123,14 @@ func diskUsage(dir string) (*diskStats, error) {
 			return nil
 		case err != nil:
 			return err
-		case entry.IsDir() && path == filepath.Join(dir, "shards"): // these are separate logs
+		case entry.IsDir() && path == filepath.Join(dir, "shards"): // each shard is counted as a separate log
 			return filepath.SkipDir
 		case !entry.Type().IsRegular():
 			return nil
 		}
 		st, err := entry.Info()
 		if err != nil {
-			return nil //nolint:nilerr // removed meanwhile
+			return nil //nolint:nilerr // the file was removed
 		}
 		d.Bytes += st.Size()
 		d.Files++

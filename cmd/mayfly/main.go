@@ -1,8 +1,7 @@
 // Command mayfly is a certificate authority for code signing, and the tools around it.
 //
-// One file holds one subcommand; serve.go is the wiring and reads from top to bottom. Results go to standard output, logs and
-// errors to standard error. The exit status is 0 when the work is done, 1 when it failed at run time, 2 for wrong usage or a
-// wrong configuration, and 3 when a check found something.
+// Each subcommand has a file. Results go to standard output, logs and errors to standard error. The exit status is 0
+// for success, 1 for a failure at run time, 2 for wrong usage or a wrong configuration, and 3 if a check has findings.
 package main
 
 import (
@@ -22,7 +21,7 @@ import (
 
 func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, cancel) // from then on a second signal ends the process at once
+	context.AfterFunc(ctx, cancel) // a second signal ends the process immediately
 	status := run(ctx, os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 	cancel()
 	os.Exit(status)
@@ -56,7 +55,8 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// runs converts an action to cobra's form and gives its errors their exit status: 2 to those of a configuration.
+// runs returns the RunE function of a cobra command that calls body, and sets the exit status of errors: 2 for errors
+// of a configuration or of the usage.
 func runs(body cli.Action) func(*cobra.Command, []string) error {
 	return cli.Perform(func(cmd *cobra.Command, args []string) error {
 		err := body(cmd, args)
@@ -73,7 +73,8 @@ func runs(body cli.Action) func(*cobra.Command, []string) error {
 	})
 }
 
-// located is an error about a file that a configuration names, with the place of the setting; any other error stays as it is.
+// located adds the position of the setting to an error about a file that the configuration names. It returns other
+// errors unchanged.
 func located(cfg *config.Config, err error) error {
 	at := cfg.Locate(err)
 	if _, ok := errors.AsType[config.Problems](at); ok {

@@ -42,7 +42,7 @@ func TestScripts(t *testing.T) {
 }
 
 // cmdDev starts "mayfly dev" on free ports with the given further flags, and sets URL, GRPC, ISSUER and ADMIN. When the
-// script ends the process is interrupted, and must end in time with status 0.
+// script ends, the process gets an interrupt and must stop in time without an error.
 func cmdDev(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		ts.Fatalf("usage: dev [FLAG...]")
@@ -67,13 +67,13 @@ func cmdOccupy(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], l.Addr().String())
 }
 
-// cmdEventually runs mayfly until its output matches, at most ten seconds: eventually PATTERN ARG...
+// cmdEventually runs mayfly repeatedly until its output matches, for at most ten seconds: eventually PATTERN ARG...
 func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: eventually PATTERN ARG...")
 	}
 	want := regexp.MustCompile(args[0])
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) { // poll
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) { // the state of another process can only be polled
 		err := ts.Exec("mayfly", args[1:]...)
 		out := ts.ReadFile("stdout")
 		if err == nil && want.MatchString(out) {
@@ -85,14 +85,14 @@ func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdStatus runs mayfly and compares its exit status, which testscript's exec does not do: status CODE ARG...
+// cmdStatus runs mayfly and compares its exit status, which testscript's exec does not report: status CODE ARG...
 func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: status CODE ARG...")
 	}
 	err := ts.Exec("mayfly", args[1:]...)
 	got := 0
-	if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // testscript returns this error unwrapped
+	if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // testscript returns the error unwrapped
 		got = exit.ExitCode()
 	} else if err != nil {
 		ts.Fatalf("%v", err)

@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
-// startable is a configuration with a journal and an embedded log, whose files are in dir.
+// startable is a valid configuration with a journal and an embedded log; startableIn writes its files.
 const startable = `listen: {http: "127.0.0.1:0", grpc: "127.0.0.1:0", admin: "127.0.0.1:0"}
 identity: {file: identity.yaml}
 ca:
@@ -40,7 +40,7 @@ func startableIn(t *testing.T, text string) string {
 	return dir
 }
 
-// G2: a problem that prevents a start is reported by the check, which names the place of the setting and the file, and
+// G2: "config check" finds every error that stops a start. It names the position of the setting and the file, and
 // changes nothing on disk.
 func TestCheckFindsWhatStopsAStart(t *testing.T) {
 	t.Parallel()
@@ -48,7 +48,7 @@ func TestCheckFindsWhatStopsAStart(t *testing.T) {
 	logs := with("  embedded: {dir: log, origin: mayfly.test/ct}", "  logs:\n    - {name: a, url: \"https://ct.example.com/a\", public_key: KEY}")
 	for name, row := range map[string]struct {
 		text string
-		make string // a file that exists before
+		make string // a file that is created before
 		want string
 	}{
 		"good":                    {startable, "", ""},
@@ -92,20 +92,20 @@ func TestCheckFindsWhatStopsAStart(t *testing.T) {
 			}
 			cmd := exec.CommandContext(t.Context(), "mayfly", "serve", "--config", "mayfly.yaml")
 			cmd.Dir = dir
-			start, _ := cmd.CombinedOutput() // the exit status is what the test checks
+			start, _ := cmd.CombinedOutput() // only the exit status is checked
 			if err == nil || cmd.ProcessState.ExitCode() != cli.ExitUsage ||
 				!strings.HasPrefix(string(start), row.want) {
 				t.Errorf("check: %v; start: %s", err, start)
 			}
 			head, _, _ := strings.Cut(string(start), "\n")
 			if !strings.Contains(head, "; ") {
-				t.Errorf("nothing says what to do: %s", head)
+				t.Errorf("the error does not say what to do: %s", head)
 			}
 		})
 	}
 }
 
-// G2: a check finds no problem beside a running CA that writes and rotates its journal and writes its log.
+// G2: "config check" succeeds while a CA writes its journal, closes segments and writes to its log.
 func TestCheckBesideACA(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -128,8 +128,8 @@ func TestCheckBesideACA(t *testing.T) {
 	}
 }
 
-// G3: settings that need a restart keep their values in a reload. The log says so with the place of the setting, as
-// does "config diff" before the reload.
+// G3: a reload does not change the settings that need a restart. The log names each with its position, and "config
+// diff" shows them before the reload.
 func TestReloadWaitsForRestart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -155,11 +155,11 @@ func TestReloadWaitsForRestart(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(filepath.Join(s.Dir, "other.jsonl")); err == nil {
-		t.Error("the other journal was begun")
+		t.Error("the other journal was created")
 	}
 	cmd := exec.CommandContext(t.Context(), "mayfly", "config", "diff", "old.yaml", "mayfly.yaml")
 	cmd.Dir = s.Dir
-	out, _ := cmd.CombinedOutput() // the exit status says that the files differ
+	out, _ := cmd.CombinedOutput() // the exit status is 3
 	if strings.Count(string(out), "(restart to apply it)") != 2 {
 		t.Errorf("config diff: %s", out)
 	}

@@ -21,8 +21,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
-// A12: no certificate is issued for a key of the CA: the keys of its chain, of a chain that it names as trusted, of its
-// logs and of the embedded log. A key is refused before its proof is verified, so that the test needs no private key.
+// A12: no certificate is issued for a key of the CA: the keys of its chain, of a chain in ca.trust, of its logs and of
+// the embedded log. The key is checked before its proof, so the test needs no private key.
 func TestOwnKeysAreRefused(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -62,7 +62,7 @@ func TestOwnKeysAreRefused(t *testing.T) {
 		"former issuing certificate": {former.Intermediate.PublicKey, "KEY_WEAK"},
 		"remote log":                 {remote.Key(), "KEY_WEAK"},
 		"embedded log":               {embeddedKey, "KEY_WEAK"},
-		"a key of somebody else":     {pki.NewKey(pki.P256).Public(), "PROOF_INVALID"},
+		"an unrelated key":           {pki.NewKey(pki.P256).Public(), "PROOF_INVALID"},
 	} {
 		spki, err := x509.MarshalPKIXPublicKey(c.key)
 		if err != nil {

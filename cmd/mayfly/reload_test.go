@@ -22,8 +22,8 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// C2 // G3: a hundred reloads in a second fail no request. An invalid file changes nothing, and the error gives the
-// place.
+// C2 // G3: no request fails during a hundred reloads in a second. An invalid file has no effect, and the log names the
+// position of the error.
 func TestReloadUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -61,9 +61,9 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != before })
 	s.Replace(t, "identity.yaml", identity(1000, ""))
-	last := s.Digest(t, identity(1000, "")) // an earlier reload may still run
+	last := s.Digest(t, identity(1000, "")) // an earlier reload may not have finished
 	s.Until(t, "reloaded because the file changed", func() bool { _, d := s.Generation(t); return d == last })
-	number, good := s.Generation(t) // an earlier reload may still increase the count
+	number, good := s.Generation(t) // a requested reload may still increase the generation
 	if number == first || done.Load() == 0 {
 		t.Errorf("generation %s after %s, %d requests", number, first, done.Load())
 	}
@@ -72,10 +72,10 @@ func TestReloadUnderLoad(t *testing.T) {
 	s.Hangup(t)
 	s.Until(t, "refused", func() bool { return strings.Contains(s.Logs.String(), "not reloaded") })
 	if text := s.Logs.String(); !strings.Contains(text, "identity.yaml:2:") || !strings.Contains(text, "did you mean") {
-		t.Errorf("the log does not say where: %s", text)
+		t.Errorf("the log does not name the position: %s", text)
 	}
 	if n, d := s.Generation(t); d != good {
-		t.Errorf("a broken file is in force: generation %s", n)
+		t.Errorf("an invalid file is in force: generation %s", n)
 	}
 	close(stop)
 	callers.Wait()
@@ -83,18 +83,17 @@ func TestReloadUnderLoad(t *testing.T) {
 		t.Error(s.Logs)
 	}
 
-	s.Replace(t, "identity.yaml", identity(2, ", policy: {rules: [{name: deny-all, deny: 'true'}]}"))
+	s.Replace(t, "identity.yaml", identity(2, ", policy: {rules: [{name: nothing, deny: 'true'}]}"))
 	s.Hangup(t)
 	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != good })
 	call, release := s.Caller(t, true)
 	defer release()
-	if err := call(requests[0]); err == nil || !strings.Contains(err.Error(), "status 403") || !strings.Contains(err.Error(), `"rule":"deny-all"`) {
+	if err := call(requests[0]); err == nil || !strings.Contains(err.Error(), "status 403") || !strings.Contains(err.Error(), `"rule":"nothing"`) {
 		t.Errorf("the new policy is not in force: %v", err)
 	}
 }
 
-// C6: a chain is replaced together with its key, never one without the other. Requests in flight still reach the
-// embedded log.
+// C6: a chain is replaced only together with its key. The embedded log still accepts the requests that began before.
 func TestReloadChain(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -112,7 +111,7 @@ func TestReloadChain(t *testing.T) {
 	s.Hangup(t)
 	s.Until(t, "refused", func() bool { return strings.Contains(s.Logs.String(), "not reloaded") })
 	if n := chains(); n != 1 {
-		t.Errorf("%d chains after half a change", n)
+		t.Errorf("%d chains after replacing only one of the two files", n)
 	}
 	s.Replace(t, "key.pem", fresh.KeyPEM())
 	s.Hangup(t)
@@ -130,12 +129,12 @@ func TestReloadChain(t *testing.T) {
 		t.Error(err)
 	}
 	if _, roots := process.Get(t, "http://"+s.HTTP+"/ct/ct/v1/get-roots"); bytes.Count(roots, []byte(`MII`)) < 2 {
-		t.Errorf("the embedded log does not know both roots: %s", roots)
+		t.Errorf("the embedded log does not accept both roots: %s", roots)
 	}
 }
 
-// C4: the trust bundle has the chains that the configuration names: a former chain stays while ca.trust lists it, and a
-// chain with a compromised key is removed by the reload that replaces it.
+// C4: the trust bundle has the chains that the configuration names. A replaced chain stays while ca.trust lists it;
+// otherwise the reload that replaces the chain removes it from the bundle.
 func TestReplacedChain(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -167,11 +166,11 @@ func TestReplacedChain(t *testing.T) {
 	s.Hangup(t)
 	s.Until(t, "taken out", func() bool { return !has(old) })
 	if !strings.Contains(s.Logs.String(), "a chain leaves the trust bundle") {
-		t.Error("no warning of a chain that leaves the trust bundle")
+		t.Error("no warning about a chain that leaves the trust bundle")
 	}
 }
 
-// G3: a file that a refused configuration names is watched too, so that its correction causes a reload.
+// G3: files that an invalid configuration names are watched, too, so their correction causes a reload.
 func TestReloadCorrected(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -189,7 +188,7 @@ func TestReloadCorrected(t *testing.T) {
 	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != before })
 }
 
-// G2: a problem that prevents a start is reported by the check, before a socket is opened.
+// G2: "config check" finds the errors that stop a start before a socket opens.
 func TestCheckIsStart(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -226,7 +225,7 @@ func TestCheckIsStart(t *testing.T) {
 	}
 }
 
-// The older API is removed and restored by the configuration.
+// The older API is disabled and enabled by a reload.
 func TestReloadV1(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -248,7 +247,7 @@ func TestReloadV1(t *testing.T) {
 	s.Until(t, "v1 on", func() bool { code, _ := status(); return code == http.StatusOK })
 }
 
-// B4 // G3: a reload is compared with the published trusted root, too.
+// B4 // G3: a reload is also checked against the published trusted root.
 func TestReloadUnpublished(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -266,11 +265,11 @@ func TestReloadUnpublished(t *testing.T) {
 		t.Fatal(err, out)
 	}
 	root := s.Read(t, "trust/trusted_root.json")
-	s.Replace(t, "root.json", root) // it is watched, like every file that the configuration names
+	s.Replace(t, "root.json", root) // the file is watched, like every file that the configuration names
 	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != before })
 }
 
-// rootWithoutLogs is a trusted root with a CA and no log.
+// rootWithoutLogs returns a trusted root with a CA and no log.
 func rootWithoutLogs(t *testing.T, p *pki.PKI) []byte {
 	t.Helper()
 	root, err := trust.Material{Authorities: []trust.Authority{{

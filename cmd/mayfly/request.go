@@ -35,8 +35,8 @@ const passwordEnv = "MAYFLY_KEY_PASSWORD"
 
 type requestFlags struct {
 	url, trustedRoot, key, out, keyOut string
-	identity                           string // --identity: what the certificate must name; "": as the token
-	csr                                string // "" none, "-" a CSR made here, else a file
+	identity                           string // --identity: the expected identity in the certificate; "" is that of the token
+	csr                                string // "": no CSR; "-": create one with the key; else a file
 	grpc, insecure, asJSON             bool
 	timeout                            time.Duration
 	signIn                             signIn
@@ -57,9 +57,7 @@ func newRequest(*cli.Common) *cobra.Command {
 			"The token comes from --token-file, or from SIGSTORE_ID_TOKEN, or from standard input if it is a " +
 			"pipe, or from a sign-in\n" +
 			"in the browser (--device: on another machine). request makes a new P-256 key, unless --key names a key;\n" +
-			"MAYFLY_KEY_PASSWORD decrypts it.\n" +
-			tokenEnv + ", else from standard input if something is piped in, else from a sign-in in the browser (--device: on\n" +
-			"another machine). The key is made here (P-256) unless --key names one; " + passwordEnv + " opens an encrypted one.",
+			"MAYFLY_KEY_PASSWORD decrypts it.",
 		Example: "  mayfly request --url http://127.0.0.1:5555 --trusted-root .mayfly-dev/trusted_root.json --out cert.pem\n" +
 			"  mayfly dev token --email alice@example.com | mayfly request --url 127.0.0.1:5554 --grpc --trusted-root .mayfly-dev/trusted_root.json",
 		Args: cobra.MaximumNArgs(1),
@@ -76,22 +74,22 @@ func newRequest(*cli.Common) *cobra.Command {
 	fl := cmd.Flags()
 	fl.StringVar(&f.url, "url", "", "the CA: http(s)://HOST:PORT, or HOST:PORT with --grpc (required)")
 	fl.BoolVar(&f.grpc, "grpc", false, "use gRPC instead of REST")
-	fl.StringVar(&f.trustedRoot, "trusted-root", "", "trusted_root.json to verify the answer against")
-	fl.BoolVar(&f.insecure, "insecure-skip-verify", false, "accept the answer unverified (instead of --trusted-root)")
+	fl.StringVar(&f.trustedRoot, "trusted-root", "", "trusted_root.json to verify the certificate with")
+	fl.BoolVar(&f.insecure, "insecure-skip-verify", false, "accept the certificate unverified (instead of --trusted-root)")
 	fl.StringVar(&f.signIn.file, "token-file", "", "file with the identity token; \"-\" is standard input")
 	fl.StringVar(&f.identity, "identity", "",
 		"address, URI or name that the certificate must have (default: from the token)")
 	fl.StringVar(&f.signIn.issuer, "issuer", "",
-		"OpenID Connect issuer that the certificate must name (default: the token's), and to sign in at\n"+
+		"OpenID Connect issuer that the certificate must have (default: the token's), and to sign in at\n"+
 			"(default: the CA's first e-mail issuer)")
 	fl.StringVar(&f.signIn.clientID, "client-id", "sigstore", "OAuth 2.0 client ID for the sign-in")
 	fl.BoolVar(&f.signIn.device, "device", false, "sign in with a code on another device")
 	fl.StringVar(&f.key, "key", "", "private key to certify, PEM (default: a new P-256 key)")
-	fl.StringVar(&f.csr, "csr", "", "prove possession with a certificate signing request: one made here, or the given file")
+	fl.StringVar(&f.csr, "csr", "", "prove possession with a certificate signing request: a new one, or that of the given file")
 	fl.Lookup("csr").NoOptDefVal = "-"
-	fl.StringVar(&f.out, "out", "", "file for the certificate chain, PEM; a new key is written beside it")
+	fl.StringVar(&f.out, "out", "", "file for the certificate chain, PEM; a new key is written to the same directory")
 	fl.StringVar(&f.keyOut, "key-out", "", "file for the new key (default: --out with .key.pem)")
-	fl.Var(cli.Lasting(&f.timeout, 30*time.Second), "timeout", "longest wait for the certificate")
+	fl.Var(cli.DurationFlag(&f.timeout, 30*time.Second), "timeout", "longest wait for the certificate")
 	fl.BoolVar(&f.asJSON, "json", false, "show the certificate as JSON")
 	return cmd
 }
@@ -107,12 +105,12 @@ func (f *requestFlags) check(args []string) error {
 	case f.url == "":
 		return cli.Usage("--url is missing; for the CA of \"mayfly dev\" it is --url http://127.0.0.1:5555")
 	case f.trustedRoot == "" && !f.insecure:
-		return cli.Usage("--trusted-root is missing; an answer is verified before anything is written " +
+		return cli.Usage("--trusted-root is missing; the certificate is verified before anything is written " +
 			"(--insecure-skip-verify turns that off)")
 	case f.trustedRoot != "" && f.insecure:
 		return cli.Usage("--trusted-root and --insecure-skip-verify exclude each other")
 	case f.csr != "" && f.csr != "-" && f.key != "":
-		return cli.Usage("--key and a --csr file exclude each other: the request is signed already")
+		return cli.Usage("--key and a --csr file exclude each other: the signing request is already signed")
 	case f.timeout <= 0:
 		return cli.Usage("--timeout %s: write a positive duration such as 30s", f.timeout)
 	}
@@ -152,7 +150,7 @@ func (f *requestFlags) run(ctx context.Context, std cli.Streams) error {
 	}
 	if f.insecure {
 		fmt.Fprintln(std.Err,
-			terminal.StyleFor(std.Err).Yellow("warning: the answer is not verified (--insecure-skip-verify)"))
+			terminal.StyleFor(std.Err).Yellow("warning: the certificate is not verified (--insecure-skip-verify)"))
 	}
 	if err := f.write(std, cert, fresh); err != nil {
 		return err
@@ -160,16 +158,17 @@ func (f *requestFlags) run(ctx context.Context, std cli.Streams) error {
 	return f.show(std.Out, cert)
 }
 
-// expected returns advice to name the expected identity, if the one in the certificate is not that of the token.
+// expected returns a hint about the flags for the expected identity if the certificate has another identity than the
+// token.
 func (f *requestFlags) expected(err error) string {
 	if !errors.Is(err, client.ErrOtherIdentity) {
 		return ""
 	}
-	return "\n  nothing was written; --identity SAN and --issuer URL say what the certificate must name instead " +
-		"of what the token says"
+	return "\n  nothing was written; with --identity SAN and --issuer URL the certificate must have these instead " +
+		"of the identity and the issuer of the token"
 }
 
-// request prepares key and proof. fresh is the key that was made here, or nil if the caller provides one.
+// request prepares key and proof. fresh is the new key, nil if the key or the signing request is from a file.
 func (f *requestFlags) request() (req client.Request, fresh *ecdsa.PrivateKey, err error) {
 	if f.csr != "" && f.csr != "-" {
 		data, err := input.Read(nil, f.csr)
@@ -204,11 +203,11 @@ func (f *requestFlags) request() (req client.Request, fresh *ecdsa.PrivateKey, e
 	return req, fresh, nil
 }
 
-// write writes the chain and a new key to their files. Nothing is written before the answer has been verified.
+// write writes the chain and a new key to their files. It MUST be called only after the certificate was verified.
 func (f *requestFlags) write(std cli.Streams, cert *client.Certificate, fresh *ecdsa.PrivateKey) error {
 	if f.out == "" {
 		if fresh != nil && f.keyOut == "" {
-			fmt.Fprintln(std.Err, "The key made for this certificate is not kept; --out FILE keeps both.")
+			fmt.Fprintln(std.Err, "The new key of this certificate is not stored; --out FILE stores both.")
 		}
 	} else if err := durable.WriteFile(f.out, cert.PEM(), 0o644); err != nil {
 		return err
@@ -272,7 +271,7 @@ func readTrustedRoot(name string) (trust.Material, error) {
 	return m, nil
 }
 
-// warnSkipped names the entries of a trusted root that were skipped.
+// warnSkipped warns about the entries of a trusted root that could not be read.
 func warnSkipped(w io.Writer, name string, skipped []string) {
 	for _, s := range skipped {
 		fmt.Fprintln(w,

@@ -9,7 +9,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 )
 
-// The output filter escapes terminal controls in all output, however it is divided into writes.
+// The screen escapes the output of a command, however it is split into writes.
 func TestScreen(t *testing.T) {
 	t.Parallel()
 	for size := 1; size < 8; size++ {
@@ -22,7 +22,7 @@ func TestScreen(t *testing.T) {
 			}
 			text = text[n:]
 		}
-		harmless(t, "pieces", strings.Replace(out.String(), "\nPAINTED", "", 1)) // a line feed is permitted
+		harmless(t, "pieces", strings.Replace(out.String(), "\nPAINTED", "", 1)) // line feeds are not escaped
 		if !strings.HasSuffix(out.String(), "é日本\U0001f600\n") {
 			t.Errorf("in pieces of %d: %q", size, out.String())
 		}

@@ -25,7 +25,7 @@ func newServe(o *cli.Common) *cobra.Command {
 			}
 			if path == "" {
 				return cli.Usage("--config is missing; write --config FILE (docs/config.md describes it, \"mayfly " +
-					"dev\" makes an example)")
+					"dev\" writes an example)")
 			}
 			n, err := node.Build(cmd.Context(), node.Options{Path: path, Logger: log})
 			if e, ok := errors.AsType[*node.ListenError](err); ok {

@@ -18,7 +18,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
-// A rotation fails no request, needs no restart, and does not wait for the correction of an invalid configuration file.
+// No request fails during a rotation. A rotation needs no restart, and works while the configuration file is invalid.
 func TestRotateUnderLoad(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -69,12 +69,12 @@ func TestRotateUnderLoad(t *testing.T) {
 	}
 	lines, err := os.ReadFile(filepath.Join(s.Dir, "journal.jsonl"))
 	if err != nil || !strings.Contains(string(lines), `"kind":"event","reason":"log-shard-opened","text":"embedded-next (log ID `) {
-		t.Errorf("the journal does not say that there is another shard: %v", err)
+		t.Errorf("the journal has no record of the new shard: %v", err)
 	}
 }
 
-// While the disk fails, requests get 503 with the reason LOG_UNAVAILABLE and readiness ends. When the disk works again,
-// the CA recovers without help.
+// While the disk of the embedded log fails, requests get status 503 with the reason LOG_UNAVAILABLE, and the CA is not
+// ready. When the disk works again, the CA continues by itself.
 func TestLogStorageFails(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -85,7 +85,7 @@ func TestLogStorageFails(t *testing.T) {
 	mayfly := func(args ...string) string {
 		cmd := exec.CommandContext(t.Context(), "mayfly", args...)
 		cmd.Dir = dir
-		out, _ := cmd.CombinedOutput() // the test checks the text
+		out, _ := cmd.CombinedOutput() // only the output is checked
 		return string(out)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "token"), []byte(mayfly("dev", "token", "--email", "alice@example.com")), 0o600); err != nil {
@@ -106,9 +106,9 @@ func TestLogStorageFails(t *testing.T) {
 	if out := request(); !strings.Contains(out, "LOG_UNAVAILABLE") {
 		t.Errorf("the answer is %s", out)
 	}
-	// readiness is sampled once a second
+	// the checks run once a second
 	process.Poll(t, "not ready", func() bool { status, _ := ready(); return status == http.StatusServiceUnavailable })
-	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) { // during repeated attempts
 		if status, page := ready(); status != http.StatusServiceUnavailable || !strings.Contains(page, "the storage failed at") {
 			t.Fatalf("readiness: %d %s", status, page)
 		}
@@ -116,7 +116,7 @@ func TestLogStorageFails(t *testing.T) {
 	if err := errors.Join(os.Remove(tiles), os.Rename(tiles+".away", tiles)); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) { // another process
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) { // the state of another process can only be polled
 		status, page := ready()
 		if status == http.StatusOK && strings.Contains(request(), "alice@example.com") {
 			break
@@ -126,14 +126,14 @@ func TestLogStorageFails(t *testing.T) {
 		}
 	}
 	var page []byte
-	process.Poll(t, "two entries", func() bool { // the files are read once a second
+	process.Poll(t, "two entries", func() bool { // the log reads the files once a second
 		_, page = process.Get(t, p.Admin+"/metrics")
 		return strings.Contains(string(page), `mayfly_embedded_log_tree_entries{log="embedded"} 2`)
 	})
 	for _, want := range []string{
 		`mayfly_embedded_log_entries_total{log="embedded",result="failure"}`,
 		`mayfly_embedded_log_tree_entries{log="embedded"} 2`,
-		// the former name
+		// the old name of the metric
 		"# TYPE mayfly_embedded_log_tree_count untyped", `mayfly_embedded_log_tree_count{log="embedded"} 2`,
 		`mayfly_embedded_log_checkpoint_age_seconds{log="embedded"}`, `mayfly_embedded_log_shards{state="current"} 1`,
 	} {

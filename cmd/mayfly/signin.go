@@ -60,7 +60,7 @@ func readToken(stdin io.Reader, name string) (string, error) {
 	return t, nil
 }
 
-// isPiped reports whether standard input is a pipe or a file, not a terminal or the null device.
+// isPiped reports whether standard input is a pipe or a file, and not a terminal or the null device.
 func isPiped(in io.Reader) bool {
 	f, ok := in.(*os.File)
 	if !ok {
@@ -70,7 +70,7 @@ func isPiped(in io.Reader) bool {
 	return err == nil && (info.Mode()&os.ModeNamedPipe != 0 || info.Mode().IsRegular())
 }
 
-// provider selects the issuer to sign in at: the requested one, or the first e-mail issuer that the CA accepts.
+// provider returns the issuer to sign in at: that of --issuer, or the first e-mail issuer that the CA accepts.
 func (s signIn) provider(ctx context.Context, c *client.Client) (string, error) {
 	if s.issuer != "" {
 		return s.issuer, nil
@@ -84,10 +84,10 @@ func (s signIn) provider(ctx context.Context, c *client.Client) (string, error) 
 			return i.URL, nil
 		}
 	}
-	return "", errors.New("no identity token, and the CA has no issuer for people to sign in at; pass --token-file or set " + tokenEnv)
+	return "", errors.New("no identity token, and the CA accepts no issuer of type email to sign in at; use --token-file or set " + tokenEnv)
 }
 
-// interactive signs a person in and returns the ID token.
+// interactive returns the ID token of an interactive sign-in.
 func (s signIn) interactive(ctx context.Context, out io.Writer, issuer string) (string, error) {
 	fmt.Fprintf(out, "Signing in at %s\n", terminal.Printable(issuer))
 	var flow oauthflow.TokenGetter = &oauthflow.InteractiveIDTokenGetter{
@@ -101,7 +101,7 @@ func (s signIn) interactive(ctx context.Context, out io.Writer, issuer string) (
 		err   error
 	}
 	done := make(chan answer, 1)
-	go func() { // the library takes no context: Ctrl-C must not wait for a person
+	go func() { // the library accepts no context, and an interrupt must not wait for the sign-in
 		t, err := oauthflow.OIDConnect(issuer, s.clientID, "", "", flow)
 		if err != nil {
 			done <- answer{err: err}

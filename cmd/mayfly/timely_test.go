@@ -13,7 +13,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/site"
 )
 
-// "config check" refuses what cannot issue now, and warns of what expires within 30 days. A start does the same (G2).
+// G2: "config check" refuses a chain or logs that cannot be used now, and warns about those that end within 30 days. A
+// start does the same.
 func TestCheckOfTimes(t *testing.T) {
 	t.Parallel()
 	day := func(days float64) string {
@@ -22,9 +23,9 @@ func TestCheckOfTimes(t *testing.T) {
 	quoted := func(key string, days float64) string { return ", " + key + `: "` + day(days) + `"` }
 	for _, row := range []struct {
 		name, ct string
-		chain    time.Duration // until the expiry; 0 means years
+		chain    time.Duration // remaining validity; 0 is several years
 		exit     int
-		want     string // part of the output; "" means no warning
+		want     string // in the output; "" is no warning
 	}{
 		{"all is well", "  logs:\n    - {%0}\n", 0, 0, ""},
 		{"the only log is over", "  logs:\n    - {%0" + quoted("not_after", -1) + "}\n", 0, 2, "ct.logs.0.not_after"},
@@ -65,7 +66,7 @@ func TestCheckOfTimes(t *testing.T) {
 				t.Errorf("exit %d, want %d with %q:\n%s", got, row.exit, row.want, text)
 			}
 			if row.want == "" && (strings.Contains(text, "ct.logs") || strings.Contains(text, "ca.file")) {
-				t.Errorf("a warning of what does not end:\n%s", text)
+				t.Errorf("an unexpected warning:\n%s", text)
 			}
 			if row.exit == 0 {
 				return

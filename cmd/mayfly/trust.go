@@ -31,8 +31,8 @@ func newTrust() *cobra.Command {
 	return cmd
 }
 
-// exportFlags are the settings that the configuration does not have: how clients reach the CA, and which other services
-// they use.
+// exportFlags are the flags of "trust export". They have what is not in the configuration: the URL of the CA for
+// clients, and other services.
 type exportFlags struct {
 	config, out, url, issuer, operator string
 	tsa, tsaChain                      string
@@ -61,7 +61,7 @@ func newTrustExport() *cobra.Command {
 	fl := cmd.Flags()
 	fl.StringVar(&f.config, "config", "", "configuration file (required)")
 	fl.StringVar(&f.out, "out", "", "directory for the two files (required)")
-	fl.StringVar(&f.url, "url", "", "URL of the CA as clients reach it (default: http:// and listen.http)")
+	fl.StringVar(&f.url, "url", "", "URL of the CA for clients (default: http:// and listen.http)")
 	fl.StringVar(&f.issuer, "issuer", "", "OpenID Connect issuer for sign-in (default: the first e-mail issuer)")
 	fl.StringVar(&f.operator, "operator", "mayfly", "name of the operator")
 	fl.StringVar(&f.tsa, "tsa", "", "URL of a timestamp authority, with its path; needs --tsa-chain")
@@ -81,7 +81,7 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 		return cli.Misconfigured(err)
 	}
 	if _, backend := cfg.CA.Selected(); backend.Temporary() {
-		return cli.Usage("%s: the CA is ephemeral: its chain exists only while it runs, so there is nothing to export",
+		return cli.Usage("%s: the CA is ephemeral: its chain exists only while the CA runs, so there is nothing to export",
 			f.config)
 	}
 	if f.url == "" {

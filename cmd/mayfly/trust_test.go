@@ -19,8 +19,8 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// The validity period of the authority in the trusted root ended a day ago, as after a key compromise: a new
-// certificate of the authority is refused.
+// In the trusted root the validity of the authority ended a day ago, as after a key compromise. A new certificate of
+// the authority is refused.
 func TestEndedAuthority(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -41,18 +41,18 @@ func TestEndedAuthority(t *testing.T) {
 		if err := os.WriteFile(name, root, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		believed, err := loadTrust(name)
+		trusted, err := loadTrust(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := client.Verify([]*x509.Certificate{leaf}, believed, time.Now()); (err == nil) != good {
+		if _, err := client.Verify([]*x509.Certificate{leaf}, trusted, time.Now()); (err == nil) != good {
 			t.Errorf("an authority that ends in %s: %v", end, err)
 		}
 	}
 }
 
-// An entry of a trusted root whose key type is unknown is skipped with a warning. The RSA key of Sigstore's staging
-// root is supported.
+// An unsupported entry of a trusted root is omitted with a warning. The RSA key of Sigstore's staging root is
+// supported.
 func TestPublishedRootOfAnotherProducer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

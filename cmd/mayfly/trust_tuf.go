@@ -19,7 +19,7 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// tufPasswordEnv names the password of the keys of a TUF repository.
+// tufPasswordEnv is the environment variable with the password of the keys of a TUF repository.
 const tufPasswordEnv = "MAYFLY_TUF_PASSWORD" //nolint:gosec // the name of a variable, not a secret
 
 type tufFlags struct {
@@ -40,17 +40,14 @@ func newTUF() *cobra.Command {
 			"DIR/keys/published is\n" +
 			"a copy of what was published: each command verifies DIR/repository against this copy, as a " +
 			"client does, and signs\n" +
-			"nothing else." + tufPasswordEnv +
-			" encrypts the keys. DIR/keys/published is a copy\n" +
-			"of what was published: each command verifies DIR/repository against it, as a client does, " +
-			"and signs nothing else.",
+			"nothing else.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
 	fl := cmd.PersistentFlags()
 	fl.StringVar(&f.dir, "dir", "", "directory of the repository (required)")
 	for role, life := range trust.DefaultLives() {
-		f.days[role] = fl.Int(role+"-days", int(life/(24*time.Hour)), "days that what the key of "+role+" signs is good for")
+		f.days[role] = fl.Int(role+"-days", int(life/(24*time.Hour)), "days that metadata of the role "+role+" is valid")
 	}
 	cmd.AddCommand(f.newInit(), f.newPublish(), f.newRotate(), f.newShow(), f.newAdopt(), f.newRestore())
 	return cmd
@@ -101,7 +98,7 @@ func (f *tufFlags) newInit() *cobra.Command {
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(),
 				"Give clients %s/repository/1.root.json; move keys/root.pem and keys/targets.pem to a safe place. "+
-					"keys/published stays.\n", strings.TrimSuffix(f.dir, "/"))
+					"keys/published must stay.\n", strings.TrimSuffix(f.dir, "/"))
 			return showTUF(cmd.OutOrStdout(), r)
 		}),
 	}
@@ -204,10 +201,10 @@ func (f *tufFlags) newAdopt() *cobra.Command {
 	var fingerprint string
 	cmd := &cobra.Command{
 		Use:   "adopt --dir DIR --root-sha256 HEX",
-		Short: "Accept a repository that has no copy beside its keys as authentic",
+		Short: "Accept a repository without a copy in DIR/keys/published as authentic",
 		Long: "adopt makes DIR/keys/published from DIR/repository: once for a repository of an earlier version of " +
 			"mayfly, or when the\n" +
-			"copy was lost. Nothing beside the keys then shows which metadata is authentic. Therefore you " +
+			"copy was lost. Nothing in DIR/keys then shows which metadata is authentic. Therefore you " +
 			"give the SHA-256 of the\n" +
 			"1.root.json that clients have (--root-sha256), taken from a client. adopt verifies that " +
 			"everything else follows from\n" +

@@ -53,12 +53,12 @@ func newVerify() *cobra.Command {
 	fl.StringVar(&f.tuf, "tuf", "", "URL of a TUF repository that has the trusted root (instead of --trusted-root)")
 	fl.StringVar(&f.tufRoot, "tuf-root", "", "root.json of that repository, from a source that you trust")
 	fl.StringVar(&f.artifact, "artifact", "", "file that was signed; \"-\" is standard input")
-	fl.StringVar(&f.expect.Digest, "digest", "", "its digest instead of the file, sha256:HEX")
+	fl.StringVar(&f.expect.Digest, "digest", "", "digest of the artifact, instead of the file: sha256:HEX")
 	fl.StringVar(&f.expect.Identity, "identity", "",
 		"the signer: an address, URI or name, exactly as in the certificate")
-	fl.StringVar(&f.expect.IdentityRegexp, "identity-regexp", "", "regular expression that must match the whole of it")
+	fl.StringVar(&f.expect.IdentityRegexp, "identity-regexp", "", "regular expression that must match the whole identity")
 	fl.StringVar(&f.expect.Issuer, "issuer", "", "the OpenID Connect issuer that vouched for the signer")
-	fl.StringVar(&f.expect.IssuerRegexp, "issuer-regexp", "", "regular expression that must match the whole of it")
+	fl.StringVar(&f.expect.IssuerRegexp, "issuer-regexp", "", "regular expression that must match the whole issuer")
 	fl.BoolVar(&f.expect.NoRekor, "no-rekor", false, "require a timestamp instead of an entry in a Rekor log")
 	fl.BoolVar(&f.asJSON, "json", false, "print what was verified as JSON")
 	return cmd
@@ -76,7 +76,7 @@ func (f *verifyFlags) run(cmd *cobra.Command, name string) error {
 			if err != nil {
 				return err
 			}
-			defer file.Close() //nolint:errcheck // it was only read
+			defer file.Close() //nolint:errcheck // only read
 			in = file
 		}
 		f.expect.Artifact = in
@@ -110,16 +110,16 @@ func (f *verifyFlags) run(cmd *cobra.Command, name string) error {
 	return printVerified(cmd.OutOrStdout(), v, names)
 }
 
-// root is the trusted root that the flags name.
+// root returns the trusted root that the flags name.
 func (f *verifyFlags) root(cmd *cobra.Command) ([]byte, error) {
 	switch {
 	case (f.trustedRoot == "") == (f.tuf == ""):
 		return nil,
-			cli.Usage("name whom to believe, in one way: --trusted-root FILE, or --tuf URL with --tuf-root FILE")
+			cli.Usage("write one source of the trusted root: --trusted-root FILE, or --tuf URL with --tuf-root FILE")
 	case f.trustedRoot != "":
 		return input.Read(nil, f.trustedRoot)
 	case f.tufRoot == "":
-		return nil, cli.Usage("--tuf needs --tuf-root: the root.json that you got from a source that you trust")
+		return nil, cli.Usage("--tuf needs --tuf-root: the root.json of the repository, from a source that you trust")
 	}
 	pinned, err := input.Read(nil, f.tufRoot)
 	if err != nil {
@@ -149,8 +149,8 @@ func printVerified(w io.Writer, v *trust.Verified, logs map[[32]byte]string) err
 	case v.SCTs > 0:
 		t.Add("transparency", human.Count(v.SCTs, "SCT")+" of trusted logs")
 	case v.Demanded == 0:
-		t.Add("transparency", st.Yellow("not demanded")+" "+
-			st.Dim("(the trusted root names no Certificate Transparency log)"))
+		t.Add("transparency", st.Yellow("not required")+" "+
+			st.Dim("(the trusted root has no Certificate Transparency log)"))
 	}
 	if v.Statement != "" {
 		t.Add("statement", terminal.Printable(v.Statement))

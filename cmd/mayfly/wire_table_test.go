@@ -10,13 +10,13 @@ import (
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 )
 
-// wireCase is one request. ${name} in header and body is replaced by a value that is made for the run.
+// wireCase is one request. ${name} in header and body is replaced by a value of the run.
 type wireCase struct {
 	name    string
 	method  string // of HTTP; "" means gRPC
 	path    string
-	header  []string // alternating names and values
-	body    string   // over gRPC the JSON of message, or raw bytes if there is no message
+	header  []string // names and values
+	body    string   // over gRPC: JSON of message, or raw bytes if message is nil
 	message proto.Message
 	answer  proto.Message
 }
@@ -36,10 +36,10 @@ const (
 
 var bearerToken = []string{"Authorization", "Bearer ${token}"}
 
-// withoutToken is a request of the current API without a token in its usual place.
+// withoutToken is a request of the current API whose token is not in the body.
 const withoutToken = `{"publicKeyRequest":{"publicKey":{"algorithm":"ECDSA","content":"${pem}"},"proofOfPossession":"${proof}"}}`
 
-// v2Tokens are requests that are valid except for their tokens.
+// v2Tokens returns requests with different tokens that are valid otherwise.
 func v2Tokens() []wireCase {
 	post := func(name, body string, header ...string) wireCase {
 		return wireCase{name: "v2 " + name, method: "POST", path: signV2, header: header, body: body}
@@ -53,7 +53,7 @@ func v2Tokens() []wireCase {
 		post("the body's token wins", v2Key("${pem}", "${proof}"), "Authorization", "Bearer nonsense"),
 		post("no token", withoutToken),
 		post("an empty token", strings.Replace(v2Key("${pem}", "${proof}"), "${token}", "", 1)),
-		post("two tokens beside the body", withoutToken, "Authorization", "Bearer ${token}", "Grpc-Metadata-Oidcidentitytoken", "${token}"),
+		post("two tokens in headers", withoutToken, "Authorization", "Bearer ${token}", "Grpc-Metadata-Oidcidentitytoken", "${token}"),
 		post("nonsense for a token", withoutToken, "Authorization", "Bearer nonsense"),
 		post("a token of dots", withoutToken, "Authorization", "Bearer "+strings.Repeat(".", 2000)),
 		post("a token of two parts", withoutToken, "Authorization", "Bearer ${token-cut}"),
@@ -63,7 +63,7 @@ func v2Tokens() []wireCase {
 		"audience": "another audience", "audiences": "one of two audiences", "expired": "an expired token", "early": "a token of the future", "issuer": "an unknown issuer",
 		"no-email": "no e-mail claim", "unverified": "an unverified address", "true-text": "email_verified as a text", "bad-email": "an address without a domain",
 		"number-email": "a number for an address", "umlaut": "an address in Unicode", "no-sub": "no subject", "cut": "no signature", "changed": "a changed signature",
-		"unknown-key": "a key that the issuer does not have", "hmac": "a symmetric signature",
+		"unknown": "a key that the issuer does not have", "hmac": "a symmetric signature",
 	} {
 		all = append(all, post(about, withoutToken, "Authorization", "Bearer ${token-"+name+"}"))
 	}
@@ -71,7 +71,7 @@ func v2Tokens() []wireCase {
 	return all
 }
 
-// v2Keys are types of keys and of proofs.
+// v2Keys returns requests with different keys and proofs.
 func v2Keys() []wireCase {
 	post := func(name, content, proof string) wireCase {
 		return wireCase{name: "v2 key " + name, method: "POST", path: signV2, body: v2Key(content, proof)}
@@ -102,7 +102,7 @@ func v2Keys() []wireCase {
 	}
 }
 
-// v2Requests prove possession by a certificate signing request.
+// v2Requests returns requests with a certificate signing request.
 func v2Requests() []wireCase {
 	post := func(name, value string) wireCase {
 		return wireCase{name: "v2 CSR " + name, method: "POST", path: signV2, header: bearerToken, body: `{"certificateSigningRequest":"` + value + `"}`}
@@ -127,7 +127,7 @@ func v2Requests() []wireCase {
 	}
 }
 
-// v2JSON are deviations from the JSON mapping, accepted and refused.
+// v2JSON returns requests with unusual and with invalid JSON.
 func v2JSON() []wireCase {
 	post := func(name, body string, header ...string) wireCase {
 		return wireCase{name: "v2 JSON " + name, method: "POST", path: signV2, header: append(header, bearerToken...), body: body}
@@ -167,7 +167,7 @@ func v2JSON() []wireCase {
 	}
 }
 
-// v2Shapes are sizes, encodings and headers.
+// v2Shapes returns requests with unusual sizes and headers.
 func v2Shapes() []wireCase {
 	post := func(name, body string, header ...string) wireCase {
 		return wireCase{name: "v2 " + name, method: "POST", path: signV2, header: append(header, bearerToken...), body: body}
@@ -183,7 +183,7 @@ func v2Shapes() []wireCase {
 	}
 }
 
-// v2Proofs are about the order of the checks: the token is verified before the key.
+// v2Proofs returns requests with two errors, which show the order of the checks: the token is checked before the key.
 func v2Proofs() []wireCase {
 	post := func(name, body string) wireCase {
 		return wireCase{name: "v2 order: " + name, method: "POST", path: signV2, body: body}

@@ -39,16 +39,16 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// the codec of a call without a generated type
+// the codec of a call whose message is not generated code
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "update the golden files")
 
-// goldenWire has each request of the table with the answer of mayfly, and that of Fulcio where the two differ. Values
-// that vary from run to run are masked. JSON is sorted and indented, because white space has no meaning.
+// goldenWire has each request of the table with the response of mayfly, and that of Fulcio if it differs. Values that
+// vary from run to run are masked. JSON is sorted and indented, because its white space has no meaning.
 const goldenWire = "testdata/wire.golden"
 
-// fulcioEnv is the environment variable with the path of a Fulcio binary, which the end-to-end tests set. Its answers
-// are then compared with the same golden file.
+// fulcioEnv is the environment variable with the path of a Fulcio binary, which the end-to-end tests set. Its responses
+// are compared with the same golden file.
 const fulcioEnv = "MAYFLY_TEST_FULCIO"
 
 // TestWire sends every request of the table to the real binary, over REST and gRPC. // H1 // H2 // H3 // H4 // H5 // H6 // H9 // H10 // F7
@@ -74,12 +74,11 @@ func TestWire(t *testing.T) {
 		}
 	}
 	if len(golden) != len(got) {
-		t.Errorf("the golden file has %d requests, the table %d; write it anew with -update", len(golden), len(got))
+		t.Errorf("the golden file has %d requests, the table %d; update the file with -update", len(golden), len(got))
 	}
 }
 
-// TestNoCanary sends the same requests to a CA whose configuration has secrets, and searches the answers for them. //
-// F6 // C8
+// TestNoCanary sends the same requests to a CA whose configuration has values that no response may contain. // F6 // C8
 func TestNoCanary(t *testing.T) {
 	t.Parallel()
 	provider := idp.New(t, idp.Options{})
@@ -97,20 +96,20 @@ func TestNoCanary(t *testing.T) {
 			}
 		}
 		if rest, old := strings.CutPrefix(name, "v1 "); old && !strings.HasPrefix(answer, "404") {
-			t.Errorf("v1 is off, and %q is answered:\n%s", rest, answer)
+			t.Errorf("v1 is off, but %q is served:\n%s", rest, answer)
 		}
 	}
 }
 
-// comparison is the result of comparing Fulcio with mayfly.
+// comparison has the expected responses of Fulcio.
 type comparison struct {
 	got    map[string]string
 	golden map[string]wireEntry
 	server wireServer
 }
 
-// compareFulcio sends the same requests to Fulcio. Its answer must be mayfly's without the additions, or the one that
-// the golden file has for Fulcio.
+// compareFulcio sends the same requests to Fulcio. The expected response is that of mayfly without its additions, or
+// the separate one in the golden file.
 func (w *wire) compareFulcio(t *testing.T, c comparison) map[string]wireEntry {
 	t.Helper()
 	f := *w
@@ -130,7 +129,7 @@ func (w *wire) compareFulcio(t *testing.T, c comparison) map[string]wireEntry {
 	return out
 }
 
-// additions are the members that mayfly's answers have and Fulcio's do not; docs/compatibility.md lists them.
+// additions match the parts of all responses that only mayfly has; docs/compatibility.md lists them.
 var additions = regexp.MustCompile(`(?m)^(Deprecation|Link|X-Request-Id|Access-Control-Expose-Headers|Mayfly-[A-Za-z-]+|x-request-id|mayfly-[a-z-]+): .*\n`)
 
 var details = regexp.MustCompile(`(?s)"details": \[.*\],\n`)
@@ -150,14 +149,15 @@ type wire struct {
 	issuer string
 }
 
-// settled waits until the provider's keys are loaded, so that the first request gets the same treatment as the others.
+// settled waits until the CA has fetched the keys of the provider, so that the first request is handled like later
+// ones.
 func (w *wire) settled(t *testing.T) {
 	t.Helper()
 	health := slices.IndexFunc(wireTable(), func(c wireCase) bool { return c.name == "gRPC health" })
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		a := w.send(t, wireCase{method: "POST", path: "/api/v2/signingCert", body: v2Key("${pem}", "${proof}")})
 		if strings.HasPrefix(a, "200") {
-			if a = w.call(t, wireTable()[health]); !strings.Contains(a, "NOT_SERVING") { // readiness is sampled
+			if a = w.call(t, wireTable()[health]); !strings.Contains(a, "NOT_SERVING") { // the checks run at intervals
 				return
 			}
 		}
@@ -172,7 +172,7 @@ func (w *wire) all(t *testing.T) map[string]string {
 	out := map[string]string{}
 	for _, c := range wireTable() {
 		if _, twice := out[c.name]; twice {
-			t.Fatalf("two requests are called %q", c.name)
+			t.Fatalf("two requests have the name %q", c.name)
 		}
 		if c.method == "" {
 			out[c.name] = w.call(t, c)
@@ -190,13 +190,13 @@ func (w *wire) expand(t *testing.T, s string) string {
 	return placeholder.ReplaceAllStringFunc(s, func(p string) string {
 		value := w.values[p[2:len(p)-1]]
 		if value == nil {
-			t.Fatalf("%s means nothing", p)
+			t.Fatalf("%s is unknown", p)
 		}
 		return value()
 	})
 }
 
-// send makes a request over REST and returns the normalised answer.
+// send sends a request over REST and returns the normalized response.
 func (w *wire) send(t *testing.T, c wireCase) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), c.method, w.server.rest+c.path, strings.NewReader(w.expand(t, c.body)))
@@ -236,14 +236,14 @@ func (w *wire) send(t *testing.T, c wireCase) string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
-// call makes a gRPC call and returns the normalised answer.
+// call makes a gRPC call and returns the normalized response.
 func (w *wire) call(t *testing.T, c wireCase) string {
 	t.Helper()
 	conn, err := grpc.NewClient(w.server.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // no request is in progress
+	defer conn.Close() //nolint:errcheck // the call has ended
 	in := []byte(w.expand(t, c.body))
 	if c.message != nil {
 		message := proto.Clone(c.message)
@@ -289,7 +289,7 @@ func (w *wire) call(t *testing.T, c wireCase) string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
-// rawCodec passes bytes through, so that messages can be sent that no generated type could make.
+// rawCodec sends bytes unchanged, so that a test can send a message that no generated type can represent.
 type rawCodec struct{}
 
 var _ encoding.Codec = rawCodec{}
@@ -303,7 +303,7 @@ func (rawCodec) Unmarshal(data []byte, v any) error {
 	return nil
 }
 
-// normal sorts and indents JSON, and returns any other text unchanged.
+// normal sorts and indents JSON. It returns other texts unchanged.
 func normal(body []byte) string {
 	var v any
 	d := json.NewDecoder(bytes.NewReader(body))
@@ -330,10 +330,10 @@ var (
 	seconds   = regexp.MustCompile(`"seconds": "[0-9]+"`)
 	column    = regexp.MustCompile(`\(line 1:[0-9]{3,}\)`)
 	sizes     = regexp.MustCompile(`\([0-9]+ vs\.`)
-	spaces    = regexp.MustCompile(`proto:[\s\x{00a0}]+`) // the library varies it from build to build
+	spaces    = regexp.MustCompile(`proto:[\s\x{00a0}]+`) // the library varies this white space from build to build
 )
 
-// mask replaces values that vary. A certificate is replaced by its description.
+// mask replaces values that vary, and replaces certificates by descriptions.
 func (w *wire) mask(s string) string {
 	s = pemBlock.ReplaceAllStringFunc(s, describePEM)
 	s = requestID.ReplaceAllString(s, `"request_id": "<id>"`)
@@ -403,13 +403,13 @@ func shortened(s string) string {
 	return s
 }
 
-// fulcioSetup has the arguments of Fulcio.
+// fulcioSetup has the parameters of a Fulcio process.
 type fulcioSetup struct {
 	path, issuer string
 	pki          *pki.PKI
 }
 
-// startFulcio runs a Fulcio with the chain and the issuer of the mayfly under test, and its own log.
+// startFulcio starts Fulcio with the chain and the issuer of the tested mayfly, and with a separate log.
 func startFulcio(t *testing.T, set fulcioSetup) wireServer {
 	t.Helper()
 	dir := t.TempDir()
@@ -451,7 +451,7 @@ func startFulcio(t *testing.T, set fulcioSetup) wireServer {
 	}
 }
 
-// v2Key is a request of the current API with the given key.
+// v2Key returns the body of a request of the current API with a public key.
 func v2Key(content, proof string) string {
 	return `{"credentials":{"oidcIdentityToken":"${token}"},"publicKeyRequest":{"publicKey":{"algorithm":"ECDSA","content":"` + content + `"},"proofOfPossession":"` + proof + `"}}`
 }

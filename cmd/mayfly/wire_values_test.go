@@ -24,7 +24,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// newWire makes the keys, and the values that replace ${name} in a request. A token is made when it is sent.
+// newWire creates the keys and the values that replace ${name} in a request. Tokens are created when they are sent.
 func newWire(t *testing.T, s wireServer, provider *idp.Provider) *wire {
 	t.Helper()
 	w := &wire{server: s, issuer: provider.URL(), values: map[string]func() string{}}
@@ -79,7 +79,7 @@ func (w *wire) tokens(provider *idp.Provider) {
 	}
 	w.values["token-cut"] = func() string { t := provider.Token(nil); return t[:strings.LastIndex(t, ".")] }
 	w.values["token-changed"] = func() string { t := provider.Token(nil); return t[:len(t)-8] + "AAAAAAAA" }
-	w.values["token-unknown-key"] = func() string {
+	w.values["token-unknown"] = func() string {
 		return idp.Signing{Key: pki.NewKey(pki.P256), Alg: jose.ES256, KeyID: "unknown"}.Token(map[string]any{
 			"iss": provider.URL(), "aud": "sigstore", "sub": "subject-1", "email": "alice@example.com", "email_verified": true, "iat": now(), "exp": now() + 300,
 		})
@@ -91,7 +91,7 @@ func (w *wire) tokens(provider *idp.Provider) {
 	}
 }
 
-// oddities are keys, proofs and requests that differ from valid ones in one property.
+// oddities adds keys, proofs and requests that each differ from valid ones in one property.
 func (w *wire) oddities(constant func(name, value string)) {
 	key := pki.NewKey(pki.P256)
 	text := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(key.Public()))}))
@@ -148,7 +148,7 @@ func csr(key crypto.Signer, kind string, alg x509.SignatureAlgorithm) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-// must returns v, and panics on an error: the keys of a test are always valid.
+// must returns v. It panics if err is not nil.
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
@@ -158,13 +158,13 @@ func must[T any](v T, err error) T {
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
-// quoted is s as it appears inside a JSON string.
+// quoted returns s escaped for use inside a JSON string.
 func quoted(s string) string {
 	data := must(json.Marshal(s))
 	return string(data[1 : len(data)-1])
 }
 
-// describePEM describes a certificate for the golden file: its content, not its bytes.
+// describePEM returns a description of a certificate for the golden file, which does not depend on its bytes.
 func describePEM(text string) string {
 	block, _ := pem.Decode([]byte(strings.ReplaceAll(text, `\n`, "\n")))
 	if block == nil {

@@ -81,12 +81,12 @@ func (p *Provider) signIn(w http.ResponseWriter, r *http.Request) {
 		showError(w, problem)
 		return
 	}
-	email, ok := p.who(w, r)
+	email, ok := p.formEmail(w, r)
 	if !ok {
 		return
 	}
 	code := rand.Text() + rand.Text()
-	if !p.remember(p.grants, code, &grant{
+	if !p.store(p.grants, code, &grant{
 		email: email, nonce: a.nonce, challenge: a.challenge, redirect: a.redirect, expires: p.o.Now().Add(codeLife),
 	}) {
 		showError(w, "Too many sign-ins are under way.")
@@ -104,8 +104,8 @@ func (p *Provider) signIn(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, to.String(), http.StatusSeeOther)
 }
 
-// who returns the e-mail address of the form. It refuses a form that another site sent.
-func (p *Provider) who(w http.ResponseWriter, r *http.Request) (string, bool) {
+// formEmail returns the e-mail address in the form. It refuses a form that another site sent.
+func (p *Provider) formEmail(w http.ResponseWriter, r *http.Request) (string, bool) {
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
 		showError(w, "The form came from another site.")
 		return "", false
@@ -122,8 +122,8 @@ func (p *Provider) who(w http.ResponseWriter, r *http.Request) (string, bool) {
 	return email, true
 }
 
-// remember stores g. It deletes expired grants first and fails if too many are stored.
-func (p *Provider) remember(in map[string]*grant, code string, g *grant) bool {
+// store adds g to a map of grants. It deletes expired grants first, and returns false if the map is full.
+func (p *Provider) store(in map[string]*grant, code string, g *grant) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.o.Now()
@@ -207,7 +207,7 @@ func (p *Provider) startDevice(w http.ResponseWriter, r *http.Request) {
 	}
 	code, user := rand.Text()+rand.Text(), rand.Text()
 	user = user[:4] + "-" + user[4:8]
-	if !p.remember(p.device, code, &grant{
+	if !p.store(p.device, code, &grant{
 		userCode: user, nonce: r.PostFormValue("nonce"), challenge: r.PostFormValue("code_challenge"), expires: p.o.Now().Add(deviceLife),
 	}) {
 		refuse(w, "slow_down", "too many sign-ins are under way")
@@ -225,7 +225,7 @@ func (p *Provider) askDevice(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Provider) signInDevice(w http.ResponseWriter, r *http.Request) {
-	email, ok := p.who(w, r)
+	email, ok := p.formEmail(w, r)
 	if !ok {
 		return
 	}

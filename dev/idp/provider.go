@@ -96,7 +96,7 @@ func openKey(path string) (*rsa.PrivateKey, error) {
 				return key, nil
 			}
 		}
-		return nil, fmt.Errorf("%s holds no RSA key; remove it and a new one is made", path)
+		return nil, fmt.Errorf("%s holds no RSA key; remove the file to create a new key", path)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

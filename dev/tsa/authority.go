@@ -72,7 +72,7 @@ func (a *Authority) open(dir string) (found bool, err error) {
 	rest, err := os.ReadFile(filepath.Join(dir, chainFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, e := os.Stat(filepath.Join(dir, keyFile)); e == nil { // the key is written before the chain
-			return false, fmt.Errorf("%w, but its key is there: restore it, or remove %s and a new authority is made",
+			return false, fmt.Errorf("%w, but its key exists: restore the chain, or remove %s to create a new authority",
 				err, dir)
 		}
 		return false, nil
@@ -82,22 +82,22 @@ func (a *Authority) open(dir string) (found bool, err error) {
 	}
 	key, err := os.ReadFile(filepath.Join(dir, keyFile))
 	if err != nil {
-		return false, fmt.Errorf("%w; restore it, or remove %s and a new authority is made", err, dir)
+		return false, fmt.Errorf("%w; restore it, or remove %s to create a new authority", err, dir)
 	}
 	if a.chain, err = pemfile.Certificates(rest); err != nil {
-		return false, fmt.Errorf("%s: %w, or remove %s and a new authority is made",
+		return false, fmt.Errorf("%s: %w, or remove %s to create a new authority",
 			filepath.Join(dir, chainFile), err, dir)
 	}
 	b, err := pemfile.Only(key, "PRIVATE KEY")
 	if err != nil {
-		return false, fmt.Errorf("%s: %w, or remove %s and a new authority is made",
+		return false, fmt.Errorf("%s: %w, or remove %s to create a new authority",
 			filepath.Join(dir, keyFile), err, dir)
 	}
 	if k, err := x509.ParsePKCS8PrivateKey(b.Bytes); err == nil {
 		a.key, _ = k.(*ecdsa.PrivateKey)
 	}
 	if a.key == nil || len(a.chain) != 2 || !a.key.PublicKey.Equal(a.chain[0].PublicKey) {
-		return false, fmt.Errorf("%s does not hold a key and its chain; restore it, or remove it and a new authority is made", dir)
+		return false, fmt.Errorf("%s does not hold a key and its chain; restore it, or remove it to create a new authority", dir)
 	}
 	return true, nil
 }
@@ -162,7 +162,7 @@ func (a *Authority) create(dir string) error {
 // serial returns 127 random bits.
 func serial() *big.Int {
 	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
+	_, _ = rand.Read(b[:]) // crypto/rand.Read never returns an error
 	b[0] &= 0x7f
 	return new(big.Int).SetBytes(b[:])
 }

@@ -216,7 +216,7 @@ func TestDamaged(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := tsa.New(tsa.Options{Dir: dir}); err == nil ||
-			!strings.Contains(err.Error(), "a new authority is made") {
+			!strings.Contains(err.Error(), "to create a new authority") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -37,7 +37,7 @@ func TestRead(t *testing.T) {
 			}
 		}
 		if fromReader != nil || fromFile != nil {
-			t.Error("data beside an error")
+			t.Error("data together with an error")
 		}
 		if read := int64(len(c.text) - r.Len()); read > c.limit+1 {
 			t.Errorf("%d bytes were read; the limit is %d", read, c.limit)

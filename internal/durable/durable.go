@@ -1,7 +1,8 @@
 // Package durable writes files that survive a crash.
 //
-// A file is written beside its final name, synced, renamed or linked, and its directory is synced. Readers therefore see
-// either the old content or the new one, in full, also after a power failure.
+// The content is written to a temporary file in the same directory and synced, the file is renamed or linked, and the
+// directory is synced. A reader, and the file system after a power failure, see either the whole old content or the whole
+// new one.
 package durable
 
 import (
@@ -12,40 +13,38 @@ import (
 	"syscall"
 )
 
-// WriteFile replaces the file name, or makes it, with the given permissions. When WriteFile returns without an error,
-// content and name are on disk; after an error the former file is still there, unless only syncing the directory
-// failed.
+// WriteFile replaces or creates the file name with the given permissions. When WriteFile returns nil, content and name
+// are on disk. After an error the old file is unchanged, unless only syncing the directory failed.
 func WriteFile(name string, data []byte, mode fs.FileMode) (err error) {
-	beside, err := writeBeside(name, data, mode)
+	temp, err := writeTemp(name, data, mode)
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(beside, name); err != nil {
-		return errors.Join(err, os.Remove(beside))
+	if err := os.Rename(temp, name); err != nil {
+		return errors.Join(err, os.Remove(temp))
 	}
 	return SyncDir(filepath.Dir(name))
 }
 
-// CreateFile creates the file name, which must not exist: it replaces nothing, and of two callers one fails. The error
-// is then an [fs.ErrExist]. When CreateFile returns without an error, content and name are on disk.
+// CreateFile creates the file name, which must not exist; otherwise the error is [fs.ErrExist]. If two callers create
+// the same file, one fails. When CreateFile returns nil, content and name are on disk.
 func CreateFile(name string, data []byte, mode fs.FileMode) error {
-	beside, err := writeBeside(name, data, mode)
+	temp, err := writeTemp(name, data, mode)
 	if err != nil {
 		return err
 	}
 	// link(2) does not replace; a file system without hard links, such as that of a memory stick, has no such call.
-	err = os.Link(beside, name)
+	err = os.Link(temp, name)
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, errors.ErrUnsupported) {
 		err = createInPlace(name, data, mode)
 	}
-	if err = errors.Join(err, os.Remove(beside)); err != nil {
+	if err = errors.Join(err, os.Remove(temp)); err != nil {
 		return err
 	}
 	return SyncDir(filepath.Dir(name))
 }
 
-// createInPlace creates a file that is complete only when the function returns. A file that it could not complete is
-// removed.
+// createInPlace creates a file that is complete only when it returns nil. After an error it removes the file.
 func createInPlace(name string, data []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
@@ -58,8 +57,8 @@ func createInPlace(name string, data []byte, mode fs.FileMode) error {
 	return nil
 }
 
-// writeBeside writes a new file in the directory of name and returns its name. Content and permissions are on disk.
-func writeBeside(name string, data []byte, mode fs.FileMode) (string, error) {
+// writeTemp writes a new file in the directory of name and returns its name. Content and permissions are on disk.
+func writeTemp(name string, data []byte, mode fs.FileMode) (string, error) {
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".new-*")
 	if err != nil {
 		return "", err
@@ -71,8 +70,7 @@ func writeBeside(name string, data []byte, mode fs.FileMode) (string, error) {
 	return f.Name(), nil
 }
 
-// SyncDir returns when the entries of the directory are on disk: created, renamed and removed files stay so after a
-// power failure.
+// SyncDir syncs a directory. Files that were created, renamed or removed in it before are still so after a crash.
 func SyncDir(dir string) error {
 	d, err := os.Open(filepath.Clean(dir))
 	if err != nil {

@@ -30,7 +30,7 @@ func TestWriteFile(t *testing.T) {
 	if err != nil || st.Mode().Perm() != 0o640 {
 		t.Errorf("mode %v, %v; want 0640", st.Mode(), err)
 	}
-	// A target that cannot be replaced stays as it is, and nothing is left beside it.
+	// A target that cannot be replaced is unchanged, and no temporary file remains.
 	if err := os.MkdirAll(filepath.Join(dir, "folder", "child"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestWriteFile(t *testing.T) {
 	}
 }
 
-// Of many callers exactly one makes the file, nothing is replaced, and nothing is left beside it.
+// Of several callers exactly one creates the file. No file is replaced, and no temporary file remains.
 func TestCreateFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -1,5 +1,5 @@
-// Package hostname is the one rule for what a host name means: whether it is this machine, whether a URL with it may be
-// used without TLS, and whether it is a DNS name.
+// Package hostname has the rules about host names: whether a name is this machine, whether a URL with the name may be
+// used without TLS, and whether the name is a DNS name.
 //
 // No function resolves a name. A name that merely resolves to a loopback address is not loopback.
 package hostname
@@ -36,8 +36,8 @@ func IsLoopbackRequest(hostport string) bool {
 	return IsLoopback(host) || strings.HasSuffix(strings.ToLower(strings.TrimSuffix(host, ".")), ".localhost")
 }
 
-// IsConfidential reports whether no other machine can read what is sent to u: u is https, or http to a loopback host
-// ([IsLoopback]).
+// IsConfidential reports whether no other machine can read what is sent to u: the scheme is https, or it is http and
+// the host is loopback ([IsLoopback]).
 func IsConfidential(u *url.URL) bool {
 	switch u.Scheme {
 	case "https":

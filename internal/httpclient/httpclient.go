@@ -1,8 +1,8 @@
 // Package httpclient makes the HTTP clients of all packages and reads the bodies of their responses.
 //
-// A client of [New] has TLS 1.2 or later, verifies certificates, sends a User-Agent, bounds the header of a response,
-// and does what its caller did not choose in the safe way: it follows no redirect, uses no proxy, and takes no proxy
-// from the environment. The body of a response MUST be read with [ReadBody], which bounds it.
+// A client of [New] uses TLS 1.2 or later, verifies certificates, sends a User-Agent, and limits the size of a response
+// header. Unless its [Options] say otherwise, it follows no redirect and uses no proxy, not even one from the
+// environment. The body of a response MUST be read with [ReadBody], which limits its size.
 package httpclient
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/bounded"
 )
 
-// Options says how servers are reached. The zero value is a client without a time limit.
+// Options are the options of [New]. The zero value means a client without a time limit.
 type Options struct {
 	// Timeout bounds a request with its response. 0 is no limit: the context of each request MUST have a deadline.
 	Timeout time.Duration
@@ -109,7 +109,7 @@ func SameHost(limit int) func(to *http.Request, via []*http.Request) error {
 	return func(to *http.Request, via []*http.Request) error {
 		first := via[0].URL
 		if len(via) > limit || to.URL.Host != first.Host || to.URL.Scheme != first.Scheme {
-			return errors.New("redirect to another host or scheme, or one too many")
+			return errors.New("a redirect to another host or scheme, or too many redirects")
 		}
 		return nil
 	}
@@ -134,8 +134,8 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return t.Transport.RoundTrip(r)
 }
 
-// Limits of decompression: an answer of more than freeInflation bytes may be at most maxInflation times as long as its
-// compressed form. The data that mayfly reads (hashes, keys and certificates) compresses far less than that.
+// Limits of decompression: a response of more than freeInflation bytes may be at most maxInflation times as long as its
+// compressed form. Hashes, keys and certificates, which is what mayfly reads, compress far less than that.
 const (
 	maxInflation  = 16
 	freeInflation = 64 << 10

@@ -20,7 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/httpclient"
 )
 
-// server answers with h, over TLS if its URL is to be https.
+// server returns a server with the handler h, over TLS if secure is true.
 func server(t *testing.T, secure bool, h http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
@@ -172,7 +172,7 @@ func TestUserAgent(t *testing.T) {
 	}
 }
 
-// The environment names no proxy for a client that was not told of one. The proxy here is a server of the test.
+// A client without a Proxy option does not use the proxy of the environment. The proxy in this test is a test server.
 func TestProxy(t *testing.T) { //nolint:paralleltest // it sets the environment
 	proxy := server(t, false, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "for "+r.URL.String())
@@ -181,7 +181,7 @@ func TestProxy(t *testing.T) { //nolint:paralleltest // it sets the environment
 	t.Setenv("http_proxy", proxy.URL)
 	const target = "http://host.invalid/x"
 	if _, _, err := get(t, httpclient.New(httpclient.Options{}), target, 100); err == nil {
-		t.Error("a proxy of the environment was used")
+		t.Error("the proxy of the environment was used")
 	}
 	u, err := url.Parse(proxy.URL)
 	if err != nil {
@@ -210,7 +210,7 @@ func TestLimits(t *testing.T) {
 	}
 	c := httpclient.New(httpclient.Options{Timeout: 50 * time.Millisecond})
 	if _, _, err := get(t, c, s.URL+"/silent", 100); err == nil {
-		t.Error("a silent server was waited for")
+		t.Error("a request to a server that does not respond had no time limit")
 	}
 	refused := errors.New("refused")
 	c = httpclient.New(httpclient.Options{Control: func(string, string, syscall.RawConn) error { return refused }})

@@ -22,12 +22,11 @@ var units = []struct {
 	{time.Nanosecond, "nanosecond"},
 }
 
-// Duration writes d with its largest unit and, if there is a remainder, the next one: "19 days 23 hours", "90 days", "1
-// minute 30 seconds". A remainder below the second unit is cut off, and so is a fraction of a second from one second
-// on. A negative duration has a minus sign.
+// Duration writes d in its largest unit and the next smaller one: "19 days 23 hours", "90 days", "1 minute 30 seconds".
+// The rest is cut off. Durations below a minute have one unit only. A negative duration has a minus sign.
 func Duration(d time.Duration) string {
 	if d < 0 {
-		if d == -d { // the smallest int64 has no positive counterpart
+		if d == -d { // math.MinInt64, which has no positive counterpart
 			d++
 		}
 		return "-" + Duration(-d)
@@ -45,7 +44,7 @@ func Duration(d time.Duration) string {
 	return "0 seconds"
 }
 
-// Count is a number of things: "1 finding", "2 findings", "0 entries". thing is the singular.
+// Count writes a number and its noun: "1 finding", "2 findings", "0 entries". thing is the singular.
 func Count(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing

@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/bounded"
 )
 
-// maxInput is the size limit of one file, in bytes.
+// maxInput is the size limit of one file in bytes.
 const maxInput = 4 << 20
 
 // Read reads a file, or for the name "-" the stream stdin if it is not nil. A file that is empty or has more than 4 MiB

@@ -1,4 +1,4 @@
-// Package listen opens TCP listeners. An error says why the address cannot be used, and what to do.
+// Package listen opens TCP listeners. Its errors say why an address cannot be listened on, and what to do.
 package listen
 
 import (
@@ -15,19 +15,19 @@ type Error struct {
 
 // Open listens on HOST:PORT. Its error is an [*Error].
 func Open(address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address) //nolint:noctx // returns at once
+	l, err := net.Listen("tcp", address) //nolint:noctx // listening does not block
 	if err != nil {
 		return nil, &Error{address, err}
 	}
 	return l, nil
 }
 
-// Error returns the address and the cause.
+// Error returns the cause.
 func (e *Error) Error() string {
 	var dns *net.DNSError
 	switch {
 	case errors.Is(e.err, syscall.EADDRINUSE):
-		return e.Address + " is taken by another program"
+		return e.Address + " is used by another program"
 	case errors.Is(e.err, syscall.EACCES):
 		return "no permission to listen on " + e.Address + " (ports below 1024 need a privilege)"
 	case errors.Is(e.err, syscall.EADDRNOTAVAIL):
@@ -45,7 +45,7 @@ func (e *Error) Unwrap() error { return e.err }
 func (e *Error) Fix() string {
 	switch {
 	case errors.Is(e.err, syscall.EADDRINUSE):
-		return "stop that one, or write another address"
+		return "stop that program, or write another address"
 	case errors.Is(e.err, syscall.EACCES):
 		return "write a port from 1024 on, or give the process the privilege (systemd: " +
 			"AmbientCapabilities=CAP_NET_BIND_SERVICE)"

@@ -16,8 +16,8 @@ func TestOpen(t *testing.T) {
 	}
 	defer first.Close()
 	_, err = Open(first.Addr().String())
-	if e, ok := errors.AsType[*Error](err); !ok || !strings.Contains(e.Error(), "taken by another program") ||
-		!strings.HasPrefix(e.Fix(), "stop that one") {
+	if e, ok := errors.AsType[*Error](err); !ok || !strings.Contains(e.Error(), "used by another program") ||
+		!strings.HasPrefix(e.Fix(), "stop that program") {
 		t.Errorf("%v", err)
 	}
 }

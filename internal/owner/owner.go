@@ -6,8 +6,7 @@ import (
 	"syscall"
 )
 
-// Of returns the user ID of the owner of a file. known is false if info is nil or the system does not provide the
-// owner.
+// Of returns the user ID of the owner of a file. known is false if info is nil or has no owner.
 func Of(info fs.FileInfo) (uid int, known bool) {
 	if info == nil {
 		return -1, false

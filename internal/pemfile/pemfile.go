@@ -1,12 +1,12 @@
-// Package pemfile reads files in PEM, the textual encoding of RFC 7468, without losing anything.
+// Package pemfile reads files in PEM, the textual encoding of RFC 7468, and reports every damaged block.
 //
-// The decoder of the standard library silently skips what it cannot decode: a file with one damaged character gives
-// fewer blocks and no error. Here each BEGIN line either leads to a decoded block, or to an error with its line and a
-// remedy. Text is allowed before, between and after the blocks, as OpenSSL, PKCS #12 tools and CA bundles write it
-// (RFC 7468 §5.2: subject, issuer, bag attributes, comments), but nothing that looks like a part of a block. A
-// byte-order mark at the beginning of a line is ignored, and lines may end in CR LF.
+// The decoder of the standard library skips blocks that it cannot decode: if one character of a file is damaged, it
+// returns fewer blocks and no error. In this package a block that cannot be decoded is an error, with its line and what
+// to do. Text is allowed before, between and after the blocks, as OpenSSL, PKCS #12 tools and CA bundles write it (RFC
+// 7468 §5.2: subject, issuer, bag attributes, comments), unless it looks like a part of a block. A byte-order mark at
+// the beginning of a line is ignored, and lines may end in CR LF.
 //
-// No error contains a byte of a body, which may be a private key.
+// An error MUST NOT contain any byte of the body of a block, which may be a private key.
 package pemfile
 
 import (
@@ -35,20 +35,20 @@ type Block struct {
 	Headers map[string]string // RFC 1421 §4.6 headers of old encrypted keys; usually nil
 	Bytes   []byte            // the decoded body
 	Line    int               // of the BEGIN line in the file, from 1
-	rest    []byte            // offset in the file after the END line
+	rest    []byte            // the file after the END line
 }
 
-// Error is an error in a file, with its place and its remedy.
+// Error is an error in a file, with its line and what to do.
 type Error struct {
 	Line    int // from 1; 0 is the file as a whole
 	Problem string
 	Fix     string
 }
 
-// Error returns place, problem and remedy on one line.
+// Error returns line, problem and fix.
 func (e *Error) Error() string { return e.What() + "; " + e.Fix }
 
-// What returns place and problem.
+// What returns line and problem.
 func (e *Error) What() string {
 	if e.Line == 0 {
 		return e.Problem
@@ -56,7 +56,7 @@ func (e *Error) What() string {
 	return fmt.Sprintf("line %d: %s", e.Line, e.Problem)
 }
 
-// Remedy returns what to do.
+// Remedy returns the fix.
 func (e *Error) Remedy() string { return e.Fix }
 
 const (
@@ -95,7 +95,7 @@ func Decode(data []byte) ([]Block, error) {
 	return blocks, nil
 }
 
-// encoded detects files in a text encoding that does not extend ASCII.
+// encoded returns an error if data is UTF-16 or DER instead of PEM.
 func encoded(data []byte) error {
 	switch {
 	case bytes.HasPrefix(data, []byte("\xff\xfe")), bytes.HasPrefix(data, []byte("\xfe\xff")):
@@ -148,7 +148,7 @@ func labelOf(line []byte, start string) (string, bool) {
 	return string(label), true
 }
 
-// text checks a line that is outside of all blocks.
+// text checks a line outside of a block.
 func (l *lines) text() error {
 	begins, ends := bytes.Contains(l.line, []byte(dash+"BEGIN")), bytes.Contains(l.line, []byte(dash+"END"))
 	fail := func(problem, fix string) error { return &Error{Line: l.n, Problem: problem, Fix: fix} }
@@ -156,12 +156,12 @@ func (l *lines) text() error {
 	case bytes.HasPrefix(bytes.TrimLeft(l.line, " \t"), []byte("#")) && !binary(l.line):
 		return nil // a comment, or a block that was commented out
 	case begins && ends:
-		return fail("BEGIN and END of a PEM block are on one line: its line ends are missing",
-			"put back the line ends, one after each 64 characters")
+		return fail("BEGIN and END of a PEM block are on one line: the line ends are missing",
+			"restore the line ends, one after each 64 characters")
 	case begins && bytes.HasPrefix(bytes.TrimLeft(l.line, " \t"), []byte(begin)):
 		return fail("the BEGIN line is indented or damaged", "begin the line with -----BEGIN and end it with -----")
 	case begins:
-		return fail("there is something before or after -----BEGIN on its line",
+		return fail("there is text before or after -----BEGIN on its line",
 			"put -----BEGIN at the beginning of a line of its own")
 	case ends:
 		return fail("an END line without a BEGIN line before it", restore)
@@ -179,7 +179,7 @@ func binary(line []byte) bool {
 		func(r rune) bool { return r < ' ' && r != '\t' && r != '\r' && r != '\f' || r == 0x7f })
 }
 
-// strayBase64 reports whether line is one word of base64, and not a row of "=" below a title.
+// strayBase64 reports whether line is one word of base64. A row of "=" below a title is not.
 func strayBase64(line []byte) bool {
 	body := bytes.TrimRight(line, "=")
 	if len(line)-len(body) > 2 {
@@ -197,7 +197,7 @@ func base64Char(c byte) bool {
 	return c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '+' || c == '/'
 }
 
-// block reads the block whose BEGIN line is the current one.
+// block reads the block whose BEGIN line is the current line.
 func (l *lines) block(label string) (Block, error) {
 	b := Block{Type: label, Line: l.n}
 	what := fmt.Sprintf("the %.40q block that begins on line %d", label, b.Line)
@@ -206,7 +206,7 @@ func (l *lines) block(label string) (Block, error) {
 	}
 	fail := func(problem string) error { return &Error{Line: l.n, Problem: problem, Fix: restore} }
 	body := make([]byte, 0, max(0, bytes.Index(l.rest, []byte(dash))))
-	headers := false // the last line was a header, so another header or an empty line must follow
+	headers := false // the last line was a header; another header or an empty line must follow
 	for l.next() {
 		if bytes.HasPrefix(l.line, []byte(dash)) {
 			other, ok := labelOf(l.line, end)
@@ -243,14 +243,14 @@ func (l *lines) block(label string) (Block, error) {
 	return b, &Error{Line: b.Line, Problem: what + " has no END line: the file is cut off", Fix: restore}
 }
 
-// decode decodes the text of a block.
+// decode decodes the body of a block whose lines have been read.
 func (l *lines) decode(b Block, body []byte, what string) (Block, error) {
 	b.Bytes = make([]byte, base64.StdEncoding.DecodedLen(len(body)))
 	n, err := base64.StdEncoding.Decode(b.Bytes, body)
 	switch {
 	case err != nil:
 		return b, &Error{Line: b.Line, Problem: what +
-			" is damaged: characters of its base64 are missing, or there are too many", Fix: restore}
+			" is damaged: its base64 has missing or extra characters", Fix: restore}
 	case n == 0:
 		return b, &Error{Line: b.Line, Problem: what + " is empty", Fix: restore}
 	}
@@ -258,8 +258,9 @@ func (l *lines) decode(b Block, body []byte, what string) (Block, error) {
 	return b, nil
 }
 
-// Only returns the one block of data, which has one of the types; none means any. Only white space may follow it: two
-// readers of the same file cannot see two different blocks. Its errors are [*Error] values.
+// Only returns the single block of data, which must have one of the types; without types, any. Only white space may
+// follow the block, so that no other program can read a different block from the same file. Its errors are [*Error]
+// values.
 func Only(data []byte, types ...string) (Block, error) {
 	blocks, err := Decode(data)
 	if err != nil {
@@ -272,7 +273,7 @@ func Only(data []byte, types ...string) (Block, error) {
 	case len(blocks) > 1:
 		return Block{}, &Error{
 			Line: blocks[1].Line, Problem: fmt.Sprintf("%d PEM blocks; exactly one is expected", len(blocks)),
-			Fix: "keep the one that is meant",
+			Fix: "keep only the intended block",
 		}
 	case len(rest) > 0:
 		return Block{}, &Error{
@@ -283,7 +284,7 @@ func Only(data []byte, types ...string) (Block, error) {
 	return b, nil
 }
 
-// other returns the error for a block of another type than the accepted ones.
+// other returns the error for a block of an unexpected type.
 func other(b Block, types ...string) error {
 	e := &Error{
 		Line:    b.Line,
@@ -311,7 +312,7 @@ func Certificates(data []byte) ([]*x509.Certificate, error) {
 	return certificates(blocks)
 }
 
-// noCertificate changes the text of err for callers that expect certificates.
+// noCertificate returns err with a text about certificates if data has no block.
 func noCertificate(err error) error {
 	var e *Error
 	if errors.As(err, &e) && e.Problem == "no PEM block" {
@@ -343,8 +344,8 @@ func certificates(blocks []Block) ([]*x509.Certificate, error) {
 }
 
 // Roots returns the certificates of a bundle of CA certificates, at least one. Unlike
-// [x509.CertPool.AppendCertsFromPEM] it skips no certificate: one that cannot be read is an error. Blocks of other
-// types, such as revocation lists, are skipped. Its errors are [*Error] values.
+// [x509.CertPool.AppendCertsFromPEM] it skips no damaged certificate, but returns an error. Blocks of other types, such
+// as revocation lists, are skipped. Its errors are [*Error] values.
 func Roots(data []byte) ([]*x509.Certificate, error) {
 	blocks, err := Decode(data)
 	if err != nil {
@@ -359,7 +360,7 @@ func Roots(data []byte) ([]*x509.Certificate, error) {
 	return certificates(of)
 }
 
-// Pool is [Roots] as a new pool.
+// Pool returns the certificates of [Roots] in a new pool.
 func Pool(data []byte) (*x509.CertPool, error) {
 	certs, err := Roots(data)
 	if err != nil {
@@ -372,8 +373,8 @@ func Pool(data []byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// LoadPool is [Pool] of a file that a setting names. Without a name it returns nil, which means the CAs of the system.
-// Its errors are [fault.Setting] values at the path of the setting.
+// LoadPool reads a pool from the file that a setting names (see [Pool]). If name is empty it returns nil, which means
+// the CAs of the system. Its errors are [fault.Setting] values with the path of the setting.
 func LoadPool(name string, setting ...string) (*x509.CertPool, error) {
 	const fix = "write the path of CA certificates in PEM"
 	if name == "" {
@@ -392,7 +393,7 @@ func LoadPool(name string, setting ...string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// maxBundle bounds a file of CA certificates: the bundle of a Linux distribution has about 220 kB.
+// maxBundle is the size limit of a file of CA certificates in bytes. The file of a Linux distribution has about 220 kB.
 const maxBundle = 4 << 20
 
 // KeyPair returns a certificate chain and its private key for TLS, as [tls.X509KeyPair] does. Damage of either file is
@@ -415,7 +416,7 @@ func KeyPair(certificate, key []byte) (tls.Certificate, error) {
 // Read returns the content of a file, as [input.Read] does: a file that is empty or too large is an error.
 func Read(name string) ([]byte, error) { return input.Read(nil, name) }
 
-// LoadKeyPair is [KeyPair] for two files. Its errors name the invalid file.
+// LoadKeyPair reads a key pair from two files (see [KeyPair]). Its errors name the file.
 func LoadKeyPair(certificate, key string) (tls.Certificate, error) {
 	var content [2][]byte
 	for i, name := range []string{certificate, key} {
@@ -439,7 +440,7 @@ func PublicKey(data []byte) (crypto.PublicKey, error) {
 	}
 	key, err := x509.ParsePKIXPublicKey(b.Bytes)
 	if err != nil {
-		return nil, &Error{Line: b.Line, Problem: "the public key is damaged, or of a kind that is not known: " +
+		return nil, &Error{Line: b.Line, Problem: "the public key is damaged, or of an unknown type: " +
 			err.Error(), Fix: restore}
 	}
 	return key, nil

@@ -44,7 +44,7 @@ func certificate(t testing.TB, name string) (*x509.Certificate, string) {
 	return c, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-// TestProducers reads what tools really write around the blocks.
+// TestProducers reads files in the forms that common tools write.
 func TestProducers(t *testing.T) {
 	t.Parallel()
 	a, one := certificate(t, "A")
@@ -145,7 +145,7 @@ func TestDamaged(t *testing.T) {
 			one + strings.Replace(two, "-----B", "  -----B", 1),
 			fmt.Sprintf("line %d: the BEGIN line is indented", n),
 		},
-		"something before": {"x" + one + two, "line 1: there is something before or after -----BEGIN"},
+		"something before": {"x" + one + two, "line 1: there is text before or after -----BEGIN"},
 		"something after": {
 			strings.Replace(one, "TE-----\n", "TE----- x\n", 1) + two,
 			"line 1: the BEGIN line is indented or damaged",
@@ -189,7 +189,7 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
-// TestEveryByte damages a file with three certificates at each byte: none is lost in silence.
+// TestEveryByte damages a file with three certificates at each byte. The result is an error or all three certificates.
 func TestEveryByte(t *testing.T) {
 	t.Parallel()
 	var text string
@@ -205,7 +205,7 @@ func TestEveryByte(t *testing.T) {
 			}
 		}
 	}
-	for i := range len(text) { // cut off anywhere but behind a block
+	for i := range len(text) { // cut off at every byte except the end of a block
 		certs, err := pemfile.Certificates([]byte(text[:i]))
 		whole := strings.Count(text[:i], dashes+"END CERTIFICATE"+dashes)
 		if err == nil && (len(certs) != whole || strings.Count(text[:i], dashes+"BEGIN ") != whole) {
@@ -216,7 +216,7 @@ func TestEveryByte(t *testing.T) {
 
 const dashes = "-----"
 
-// TestNoSecrets damages private keys: no error has anything of their bodies.
+// TestNoSecrets damages private keys. No error contains a part of the body.
 func TestNoSecrets(t *testing.T) {
 	t.Parallel()
 	body := []string{
@@ -340,7 +340,8 @@ func TestKeyPair(t *testing.T) {
 	}
 }
 
-// FuzzDecode holds Decode against encoding/pem: what the standard library finds is found, or the file is refused.
+// FuzzDecode compares Decode with encoding/pem: Decode returns every block that the standard library finds, or an
+// error.
 func FuzzDecode(f *testing.F) {
 	_, one := certificate(f, "A")
 	f.Add([]byte(one + one))
@@ -363,7 +364,7 @@ func FuzzDecode(f *testing.F) {
 		for i := 0; ; i++ {
 			var want *pem.Block
 			if want, rest = pem.Decode(rest); want == nil {
-				return // ours may find more: the standard library passes over some blocks
+				return // Decode may return more blocks, because the standard library skips some
 			}
 			for i < len(got) && (got[i].Type != want.Type || !bytes.Equal(got[i].Bytes, want.Bytes)) {
 				got = append(got[:i], got[i+1:]...)

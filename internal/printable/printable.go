@@ -1,10 +1,10 @@
-// Package printable decides which characters of a text from outside may be shown to a person or certified in a name.
+// Package printable decides which characters of untrusted text may be displayed or certified in a name.
 //
-// A control character steers a terminal (ECMA-48). A format or invisible character makes two different texts look
-// equal, or one text look like another (UTS #39, UTS #55). Names with such a character MUST be refused; other texts
-// from outside MUST pass [Escape] before a terminal or a log line for people gets them.
+// Control characters can control a terminal (ECMA-48). Format characters and invisible characters can make two
+// different texts look equal (UTS #39, UTS #55). Names with such characters MUST be refused. Other untrusted text MUST
+// be passed through [Escape] before it is written to a terminal or to a log line for people.
 //
-// [Escape] is for one value, which stays on its line; [Lines] is for whole outputs, as the last gate before a terminal.
+// [Escape] is for one value, and also escapes line feeds. [Lines] is for whole outputs, and keeps line feeds and tabs.
 package printable
 
 import (
@@ -65,8 +65,8 @@ func Escape(s string) string {
 	return b.String()
 }
 
-// Lines returns s with every character that is not [Visible] written as in a JSON string, \u001b (RFC 8259 §7), but for
-// line feeds and tabs. A JSON text keeps its meaning.
+// Lines returns s with every character that is not [Visible], except line feeds and tabs, written as an escape of a
+// JSON string: \u001b (RFC 8259 §7). If s is JSON, its meaning does not change.
 func Lines(s string) string {
 	var b strings.Builder
 	for _, r := range s {

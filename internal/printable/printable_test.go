@@ -40,7 +40,7 @@ func TestEscape(t *testing.T) {
 	}
 }
 
-// What is shown of a JSON text is the same JSON text.
+// An escaped JSON text has the same meaning.
 func TestLines(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
@@ -67,7 +67,7 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// The categories are looked up one by one here, so that a slip in the combined look-up shows.
+// The test checks each category of characters by itself, to find errors in the combined check of Visible.
 func TestVisible(t *testing.T) {
 	t.Parallel()
 	for r := rune(0); r <= utf8.MaxRune; r++ {

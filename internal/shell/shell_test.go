@@ -7,7 +7,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/shell"
 )
 
-// A shell reads each word back as it was.
+// A shell reads each quoted word as the original word.
 func TestQuote(t *testing.T) {
 	t.Parallel()
 	for _, word := range []string{

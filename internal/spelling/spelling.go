@@ -1,4 +1,4 @@
-// Package spelling measures how alike two words are, for messages that suggest what the reader meant.
+// Package spelling measures how similar two words are, for messages that suggest a correction.
 package spelling
 
 // maxLength bounds the work for one comparison.

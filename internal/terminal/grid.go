@@ -7,13 +7,12 @@ import (
 	"unicode/utf8"
 )
 
-// Grid is a table with a head, whose columns are as wide as their widest cells. If the terminal is narrower, long cells
-// are broken into lines and digests are shortened; if that is not enough, columns are omitted. On other outputs nothing
-// is changed.
+// Grid is a table with a header. Each column is as wide as its widest cell. To fit a terminal, long cells are broken
+// into lines, digests are shortened, and then columns are omitted. Output that is not a terminal is never changed.
 type Grid struct {
 	Head []string
 	Rows [][]string
-	// Spare are the heads of the columns that may be omitted, the first one first.
+	// Spare has the headers of the columns that may be omitted, in the order in which they are omitted.
 	Spare []string
 }
 
@@ -26,9 +25,9 @@ func (g *Grid) Add(cells ...string) {
 	g.Rows = append(g.Rows, row)
 }
 
-// Limits on how far the cells of a grid are narrowed.
+// Widths of the cells of a grid in characters.
 const (
-	wideCell  = 20 // a narrower cell is not broken, unless there is no other way
+	wideCell  = 20 // cells up to this width are broken only as a last resort
 	foldedMin = 16
 	cutMin    = 12
 	leastMin  = 6
@@ -38,8 +37,8 @@ const (
 
 // gridColumn is a printed column of a grid.
 type gridColumn struct {
-	at            int // in head and rows
-	width, narrow int // the width of the widest cell, and the minimum
+	at            int // index in header and rows
+	width, narrow int // of the widest cell, and the minimum
 	digests       bool
 }
 
@@ -65,15 +64,15 @@ func (g *Grid) Write(w io.Writer, st Style) error {
 		text = append(text, "not shown: "+strings.Join(left, ", "))
 	}
 	if shortened {
-		text = append(text, "… is cut")
+		text = append(text, "… means shortened")
 	}
 	if len(text) == 0 {
 		return nil
 	}
-	return Flow(w, st, st.Dim("  ("+strings.Join(text, "; ")+"; --json has all)"))
+	return Flow(w, st, st.Dim("  ("+strings.Join(text, "; ")+"; --json shows all)"))
 }
 
-// lines returns the lines of a row, as many as its highest cell has.
+// lines returns the text of a row, with as many lines as its highest cell has.
 func lines(row []string, columns []gridColumn, paint func(string) string) string {
 	var b strings.Builder
 	cells := make([][]string, len(columns))
@@ -102,7 +101,7 @@ func lines(row []string, columns []gridColumn, paint func(string) string) string
 	return b.String()
 }
 
-// fit chooses columns and widths for a terminal; 0 is no limit. left are the heads of the omitted columns.
+// fit chooses columns and widths for a terminal; width 0 is no limit. left has the headers of the omitted columns.
 func (g *Grid) fit(width int) (columns []gridColumn, left []string) {
 	for i, head := range g.Head {
 		c := gridColumn{at: i, width: visible(head)}
@@ -147,7 +146,7 @@ func narrowest(cell string) int {
 	return foldedMin
 }
 
-// shrink narrows the digests first, then the widest columns, until all columns fit.
+// shrink reduces the width of columns, those with digests first and then the widest ones, until the row fits.
 func shrink(columns []gridColumn, width int) {
 	for total(columns, func(c gridColumn) int { return c.width }) > width {
 		widest := -1
@@ -178,7 +177,7 @@ func total(columns []gridColumn, of func(gridColumn) int) int {
 	return n
 }
 
-// visible is the width of a text without terminal attributes.
+// visible returns the width of a text without its terminal attributes.
 func visible(s string) int {
 	n := 0
 	for s != "" {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A table fits every terminal, loses no word that it does not name, and elsewhere is as wide as it is.
+// A table fits every width of a terminal and names the omitted columns. Output that is not a terminal is complete.
 func TestGridFits(t *testing.T) {
 	t.Parallel()
 	const digest = "7a3f00000000000000000000000000000000beef"
@@ -43,11 +43,11 @@ func TestGridFits(t *testing.T) {
 			}
 		}
 		if strings.Count(out, "\x1b[31m") != strings.Count(out, "\x1b[0m") {
-			t.Errorf("colours run on at %d columns:\n%q", width, out)
+			t.Errorf("an attribute is not reset at %d columns:\n%q", width, out)
 		}
 		for _, head := range []string{"ISSUER", "SEQ"} {
 			if !strings.Contains(out, head) {
-				t.Errorf("%s is left out silently at %d columns:\n%s", head, width, out)
+				t.Errorf("%s is omitted without a note at %d columns:\n%s", head, width, out)
 			}
 		}
 		if !strings.Contains(out, digest[:5]) || !strings.Contains(out, "WHY") {

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/term"
 )
 
-// columnsOf returns the width of the terminal w; 0 if w is not a terminal or the width is unknown: then nothing is
-// fitted.
+// columnsOf returns the width of the terminal w in characters. It returns 0, which means no limit, if w is not a
+// terminal or its width is unknown.
 func columnsOf(w any) int {
-	f, ok := behind(w).(*os.File)
+	f, ok := unwrap(w).(*os.File)
 	if !ok {
 		return 0
 	}
@@ -25,13 +25,13 @@ func columnsOf(w any) int {
 	return width
 }
 
-// glyph is a character with the terminal attributes that are active at its place.
+// glyph is a character with its terminal attributes.
 type glyph struct {
 	r    rune
 	look string
 }
 
-// glyphs separates the terminal attributes from a text.
+// glyphs splits a text into characters and their terminal attributes.
 func glyphs(s string) []glyph {
 	var out []glyph
 	look := ""
@@ -51,7 +51,7 @@ func glyphs(s string) []glyph {
 	return out
 }
 
-// rendered is the inverse of glyphs. No attribute is active at the end.
+// rendered is the reverse of glyphs. All attributes are reset at the end.
 func rendered(line []glyph) string {
 	var b strings.Builder
 	look := ""
@@ -72,7 +72,7 @@ func rendered(line []glyph) string {
 }
 
 // folded breaks a text into lines of at most width characters, at spaces. A word that is longer than a line is broken
-// as well, if possible after a punctuation mark, as in URLs and lists.
+// after a punctuation character if possible, as in a URL.
 func folded(s string, width int) []string {
 	text := glyphs(s)
 	var out []string
@@ -98,7 +98,7 @@ func lastIndex(text []glyph, is func(rune) bool) int {
 	return -1
 }
 
-// cut shortens a text to width characters, and marks the end.
+// cut shortens a text to width characters; the last one is then "…".
 func cut(s string, width int) string {
 	text := glyphs(s)
 	if len(text) <= width {
@@ -109,12 +109,12 @@ func cut(s string, width int) string {
 	return rendered(text)
 }
 
-// isDigest reports whether a cell is one long hexadecimal number, whose beginning suffices for people.
+// isDigest reports whether a cell is a long hexadecimal number, which may be shortened for people.
 func isDigest(cell string) bool {
 	return visible(cell) > wideCell && strings.IndexFunc(cell, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF:", r) }) < 0
 }
 
-// Flow prints a line of prose. On a terminal it is broken at spaces, and continuation lines are indented.
+// Flow prints a paragraph. On a terminal the text is broken at spaces, and all lines but the first are indented.
 func Flow(w io.Writer, st Style, text string) error {
 	const indent = "    "
 	text = cell(text)

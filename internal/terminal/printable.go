@@ -10,15 +10,15 @@ import (
 	escape "github.com/mayfly-ca/mayfly/internal/printable"
 )
 
-// Printable returns a text from outside (a server, a certificate, a bundle, a journal, a file) in a form that is safe
-// for a terminal, on one line.
+// Printable escapes untrusted text (from a server, a certificate, a bundle, a journal, a file) for output on one line
+// of a terminal.
 func Printable(s string) string { return escape.Escape(s) }
 
-// attributes are the terminal sequences that style writes.
+// attributes are the escape sequences that [Style] writes.
 var attributes = []string{"\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"}
 
-// besides applies f to the text between the attributes in s.
-func besides(s string, f func(string) string) string {
+// mapText applies f to the text between the attributes in s.
+func mapText(s string, f func(string) string) string {
 	if !strings.Contains(s, "\x1b") {
 		return f(s)
 	}
@@ -36,17 +36,17 @@ func besides(s string, f func(string) string) string {
 	return b.String()
 }
 
-// cell returns a text with attributes in the form for a cell of a table.
-func cell(s string) string { return besides(s, escape.Escape) }
+// cell escapes a text for a line of a table, but keeps attributes.
+func cell(s string) string { return mapText(s, escape.Escape) }
 
-// Screen is an output for people, through which no text from outside can control the terminal. Of the characters that
-// are not visible it passes only line feeds, tabs and, if the output is styled, the attributes of style.
+// Screen is an output for people. It escapes every invisible character, so that no untrusted text can control the
+// terminal. Line feeds, tabs and, if Styled, the attributes of [Style] are not escaped.
 type Screen struct {
 	To     io.Writer
 	Styled bool
 
 	mu   sync.Mutex
-	rest []byte // the beginning of a character whose other bytes have not been written yet
+	rest []byte // the first bytes of a character whose other bytes have not been written yet
 }
 
 // NewScreen returns a writer that escapes control characters.
@@ -70,7 +70,7 @@ func (s *Screen) Write(p []byte) (int, error) {
 	text := string(data[:whole])
 	s.rest = append([]byte(nil), data[whole:]...)
 	if s.Styled {
-		text = besides(text, escape.Lines)
+		text = mapText(text, escape.Lines)
 	} else {
 		text = escape.Lines(text)
 	}
@@ -90,9 +90,8 @@ func plain(p []byte) bool {
 	return true
 }
 
-// behind returns the output of a screen, for progress lines, which control the terminal. Any other writer is returned
-// unchanged.
-func behind(w any) any {
+// unwrap returns the output of a screen, and any other w unchanged.
+func unwrap(w any) any {
 	if s, ok := w.(*Screen); ok {
 		return s.To
 	}

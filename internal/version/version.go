@@ -8,7 +8,7 @@ import (
 )
 
 // release is set by the linker (-X MODULE/internal/version.release=v1.2.3) in builds from a working tree. "go install"
-// leaves it empty, and the version of the module counts.
+// leaves it empty, and the version of the module is used.
 var release string
 
 // Info says what this binary was built from.

@@ -1,5 +1,5 @@
-// Package cli is what the commands of this repository share: exit statuses, flags for the log, and help for wrong
-// arguments.
+// Package cli has the code that the commands of this repository share: exit statuses, flags for the log, and help for
+// wrong arguments.
 package cli
 
 import (
@@ -22,7 +22,7 @@ const (
 	ExitFound  = 3
 )
 
-// Error is an error that decides the exit status.
+// Error is an error with the exit status of the process.
 type Error struct {
 	Status int
 	Err    error
@@ -54,19 +54,19 @@ func Execute(ctx context.Context, root *cobra.Command, args []string, std Stream
 		fmt.Fprintln(std.Err, s)
 		return s.Status
 	}
-	// Errors of cobra itself are about a wrong command line.
+	// Other errors come from cobra, which reports wrong command lines.
 	fmt.Fprintf(std.Err, "%s: %v\nRun \"%s --help\" to see how it is used.\n", root.Name(), err, cmd.CommandPath())
 	return ExitUsage
 }
 
-// ExplainArguments makes cmd and all commands below it name the argument that is missing or unexpected, instead of the
-// number of arguments that cobra expects.
+// ExplainArguments makes cmd and all commands below it report which argument is missing or unexpected. Cobra itself
+// reports only the expected number of arguments.
 func ExplainArguments(cmd *cobra.Command) {
 	for _, c := range cmd.Commands() {
 		ExplainArguments(c)
 	}
 	check := cmd.Args
-	if check == nil || cmd.HasSubCommands() { // an argument of these commands is the name of a command
+	if check == nil || cmd.HasSubCommands() { // the argument is the name of a subcommand
 		return
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -76,7 +76,7 @@ func ExplainArguments(cmd *cobra.Command) {
 		most := 0
 		for _, word := range strings.Fields(cmd.Use)[1:] {
 			if strings.HasPrefix(word, "-") || strings.HasPrefix(word, "[") || strings.HasPrefix(word, "{") {
-				break // flags and optional arguments are last in the usage line
+				break // flags and optional arguments come last
 			}
 			if most++; most > len(args) {
 				return fmt.Errorf("the argument %s is missing; write %s %s", word, cmd.CommandPath(),
@@ -90,18 +90,18 @@ func ExplainArguments(cmd *cobra.Command) {
 	}
 }
 
-// CompleteWords gives a flag its shell completion.
+// CompleteWords sets the words that shell completion offers for a flag.
 func CompleteWords(cmd *cobra.Command, flag string, words ...string) {
 	err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 	if err != nil {
-		panic("completion of --" + flag + ": " + err.Error()) // a flag that is not defined above
+		panic("completion of --" + flag + ": " + err.Error()) // the flag is not defined: a programming error
 	}
 }
 
-// Action is the body of a subcommand. Its errors end the process with status 1 unless they say otherwise.
+// Action is the body of a subcommand. An error that is not an [*Error] ends the process with status 1.
 type Action func(cmd *cobra.Command, args []string) error
 
-// Perform converts an action to cobra's form and gives its plain errors their exit status.
+// Perform returns the RunE function of a cobra command that calls body. An error that is not an [*Error] gets status 1.
 func Perform(body Action) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		err := body(cmd, args)
@@ -122,13 +122,13 @@ func advice(err error) string {
 	return "; " + what
 }
 
-// Usage is an error in the command line: exit status 2.
+// Usage returns an error about the command line, with exit status 2.
 func Usage(format string, args ...any) error {
 	return &Error{ExitUsage, fmt.Errorf("mayfly: "+format, args...)}
 }
 
-// Misconfigured is an error in a configuration file: exit status 2, and the text begins with FILE:LINE:COL without a
-// prefix.
+// Misconfigured returns an error about a configuration file, with exit status 2. The text, which starts with
+// FILE:LINE:COL, has no prefix.
 func Misconfigured(err error) error { return &Error{ExitUsage, err} }
 
 // WriteJSON writes v as indented JSON.

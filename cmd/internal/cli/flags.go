@@ -41,7 +41,7 @@ func (o *Common) NewLogger(w io.Writer) (*slog.Logger, error) {
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	inSeconds := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Value.Kind() == slog.KindDuration { // slog writes nanoseconds into JSON, without a unit
+		if a.Value.Kind() == slog.KindDuration { // slog writes durations into JSON in nanoseconds, without a unit
 			return slog.Float64(a.Key+"_seconds", a.Value.Duration().Seconds())
 		}
 		return a
@@ -52,17 +52,17 @@ func (o *Common) NewLogger(w io.Writer) (*slog.Logger, error) {
 		h = slog.NewTextHandler(w, opts)
 	case o.logFormat == "json" || o.logFormat == "auto":
 		if s, ok := w.(*terminal.Screen); ok && !terminal.IsTerminal(w) {
-			w = s.To // the source is not used, and each request writes there
+			w = s.To // JSON needs no escaping for a terminal, and each request writes a line
 		}
 		h = slog.NewJSONHandler(w, inSeconds)
 	default:
 		return nil, Usage("--log-format %q: write text, json or auto", o.logFormat)
 	}
-	klog.SetSlogLogger(slog.New(warnings{h})) // the storage of the embedded log uses it
+	klog.SetSlogLogger(slog.New(warnings{h})) // Tessera, the storage of the embedded log, logs with klog
 	return slog.New(h), nil
 }
 
-// warnings passes warnings and errors, and drops the rest.
+// warnings is a handler that discards records below the level of warnings.
 type warnings struct{ slog.Handler }
 
 // Enabled implements [slog.Handler].
@@ -70,19 +70,20 @@ func (h warnings) Enabled(ctx context.Context, l slog.Level) bool {
 	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
 }
 
-// lengthOfTime is a duration flag whose default is shown as "1h", where pflag shows "1h0m0s".
-type lengthOfTime struct{ at *time.Duration }
+// durationValue is the value of a flag. Its default is printed as "1h"; that of pflag's own type would be printed as
+// "1h0m0s".
+type durationValue struct{ at *time.Duration }
 
-var _ pflag.Value = lengthOfTime{}
+var _ pflag.Value = durationValue{}
 
-// Lasting sets the variable to its default and returns the flag that changes it.
-func Lasting(at *time.Duration, fallback time.Duration) pflag.Value {
+// DurationFlag sets *at to the default and returns the flag value that changes it.
+func DurationFlag(at *time.Duration, fallback time.Duration) pflag.Value {
 	*at = fallback
-	return lengthOfTime{at}
+	return durationValue{at}
 }
 
 // String implements [pflag.Value].
-func (l lengthOfTime) String() string {
+func (l durationValue) String() string {
 	if l.at == nil || *l.at == 0 {
 		return "" // no default
 	}
@@ -97,7 +98,7 @@ func (l lengthOfTime) String() string {
 }
 
 // Set implements [pflag.Value].
-func (l lengthOfTime) Set(text string) error {
+func (l durationValue) Set(text string) error {
 	d, err := time.ParseDuration(text)
 	if err != nil {
 		return errors.New("write a duration such as 30s, 10m or 1h")
@@ -107,4 +108,4 @@ func (l lengthOfTime) Set(text string) error {
 }
 
 // Type implements [pflag.Value].
-func (lengthOfTime) Type() string { return "duration" }
+func (durationValue) Type() string { return "duration" }
