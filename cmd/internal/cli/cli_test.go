@@ -168,7 +168,7 @@ func TestDurationFlag(t *testing.T) {
 		"a word":    {time.Hour, "1h", "soon", -1},
 	} {
 		var got time.Duration
-		flag := cli.Lasting(&got, c.fallback)
+		flag := cli.DurationFlag(&got, c.fallback)
 		if got != c.fallback || flag.String() != c.text || flag.Type() != "duration" {
 			t.Errorf("%s: default %s, written %q of type %s; want %s, %q", name, got, flag.String(), flag.Type(), c.fallback, c.text)
 		}
