@@ -1,7 +1,7 @@
 // Package client requests certificates from a CA, over REST or gRPC.
 //
-// It MUST NOT return a certificate before it has verified that the certificate is for the key of the request, names the
-// identity of the token, chains to a trusted root, and has SCTs of trusted logs. Callers can disable these checks
+// It MUST NOT return a certificate that it has not verified: it is for the key that was sent, names the identity of the
+// token, chains to a trusted root, and has SCTs of trusted logs. Callers can turn these checks off
 // ([Options.SkipVerify], [NoSCTs]). A token MUST NOT be part of an error.
 package client
 
@@ -36,7 +36,7 @@ const maxAnswer = 1 << 20
 
 // Options are the options of [New].
 type Options struct {
-	URL  string // URL of the CA: https://HOST or http://HOST, over gRPC also HOST:PORT
+	URL  string // of the CA: https://HOST or http://HOST, over gRPC also HOST:PORT
 	GRPC bool   // use gRPC; URL then names the gRPC port
 	// Trust verifies certificates. Nil is an error unless SkipVerify is set.
 	Trust *Trust
@@ -44,7 +44,7 @@ type Options struct {
 	// was sent.
 	SkipVerify bool
 	UserAgent  string
-	Timeout    time.Duration    // time limit of one call; 0 is 30 s
+	Timeout    time.Duration    // of one call; 0 is 30 s
 	HTTPClient *http.Client     // for REST; nil: a new one
 	Now        func() time.Time // nil: time.Now
 }
@@ -55,7 +55,7 @@ type Client struct {
 	api transport
 }
 
-// transport sends requests to the CA over REST or gRPC.
+// transport is one of the two ways to the CA.
 type transport interface {
 	create(ctx context.Context, in *fulciopb.CreateSigningCertificateRequest) (*fulciopb.SigningCertificate, error)
 	bundle(ctx context.Context) (*fulciopb.TrustBundle, error)
@@ -70,7 +70,7 @@ func New(o Options) (*Client, error) {
 		return nil, fmt.Errorf("%q is not the URL of a CA; write https://HOST or http://HOST:PORT", o.URL)
 	}
 	if o.Trust == nil && !o.SkipVerify {
-		return nil, errors.New("Options.Trust is nil, so no certificate can be verified; set Trust, or SkipVerify")
+		return nil, errors.New("Options.Trust is nil, so that no certificate can be verified; set Trust, or SkipVerify")
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = 30 * time.Second
@@ -114,7 +114,7 @@ type Request struct {
 	CSRPEM []byte        // a PKCS#10 request in PEM, signed by its key
 
 	// Identity and Issuer are the expected values in the certificate. "" expects the values of the token. They are
-	// needed if a CA derives the identity from claims in a way that this package does not know.
+	// needed where a CA derives the identity from claims in a way that this package does not know.
 	Identity, Issuer string
 }
 
@@ -153,7 +153,7 @@ func (c *Client) Request(ctx context.Context, r Request) (*Certificate, error) {
 	}
 	certs, err := parseChain(chain)
 	if err != nil {
-		return nil, fmt.Errorf("the server's response: %w", err)
+		return nil, fmt.Errorf("the server's answer: %w", err)
 	}
 	got := &Certificate{Leaf: certs[0], Chain: certs[1:]}
 	if err := matches(got.Leaf, key); err != nil {
@@ -278,7 +278,7 @@ func parseChain(chain *fulciopb.CertificateChain) ([]*x509.Certificate, error) {
 		out = append(out, c)
 	}
 	if len(out) == 0 {
-		return nil, errors.New("there is no certificate")
+		return nil, errors.New("it contains no certificate")
 	}
 	return out, nil
 }
@@ -296,7 +296,7 @@ func (c *Client) TrustBundle(ctx context.Context) ([][]*x509.Certificate, error)
 	for _, chain := range out.GetChains() {
 		certs, err := parseChain(chain)
 		if err != nil {
-			return nil, fmt.Errorf("the server's response: %w", err)
+			return nil, fmt.Errorf("the server's answer: %w", err)
 		}
 		chains = append(chains, certs)
 	}

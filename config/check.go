@@ -34,8 +34,8 @@ func (l *loader) checkSettings() {
 	for i := range c.CT.Logs {
 		at := func(key string) []string { return []string{"ct", "logs", strconv.Itoa(i), key} }
 		if l.main.marks[pathKey(at("rate"))].zero {
-			l.setting(fault.BadSetting("a rate of 0 submissions a second is invalid",
-				"write a number above 0, or remove it for no limit", at("rate")...))
+			l.setting(fault.BadSetting("0 submissions a second is no rate",
+				"write a number above 0, or leave it out for no limit", at("rate")...))
 		}
 		if l.main.marks[pathKey(at("max_merge_delay"))].zero {
 			l.setting(fault.BadSetting("0s is shorter than a minute", "write the maximum merge delay of the log, such as 24h",
@@ -66,7 +66,7 @@ func (l Listen) check() error {
 			on++
 		}
 		if other, taken := seen[one.address]; taken && n != 0 && one.key == "admin" {
-			errs = append(errs, fault.BadSetting("is also the address of "+other+": the admin pages would be public",
+			errs = append(errs, fault.BadSetting("is the address of "+other+" too: the pages for the operator would be public",
 				"write another address", "listen", one.key))
 		}
 		seen[one.address] = one.key
@@ -79,13 +79,13 @@ func (l Listen) check() error {
 		}
 	}
 	if on == 0 && len(errs) == 0 {
-		errs = append(errs, fault.BadSetting("neither http nor grpc is on, so no certificate could be requested",
-			"enable one of them", "listen"))
+		errs = append(errs, fault.BadSetting("neither http nor grpc is on, so that no certificate could be requested",
+			"switch one on", "listen"))
 	}
 	return errors.Join(errs...)
 }
 
-// Proxies returns the trusted proxies. It panics if a value is invalid, which [Load] has checked.
+// Proxies returns the trusted proxies. It panics on a value that the check refuses.
 func (l Listen) Proxies() []netip.Prefix {
 	out := make([]netip.Prefix, 0, len(l.TrustedProxies))
 	for _, one := range l.TrustedProxies {
@@ -98,8 +98,7 @@ func (l Listen) Proxies() []netip.Prefix {
 	return out
 }
 
-// parseProxy reads a CIDR prefix or an address. A prefix with nonzero bits after its length is refused as a probable
-// typing error.
+// parseProxy reads a CIDR prefix or an address. A prefix with bits after its length is refused: it is a typing error.
 func parseProxy(text string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
 		a = a.Unmap()
@@ -110,9 +109,9 @@ func parseProxy(text string) (netip.Prefix, error) {
 	case err != nil:
 		return netip.Prefix{}, err
 	case p.Masked() != p:
-		return netip.Prefix{}, errors.New("there are nonzero bits after the length of the prefix")
+		return netip.Prefix{}, errors.New("there are bits behind the length of the prefix")
 	case p.Addr().Is4In6():
-		return netip.Prefix{}, errors.New("write the IPv4 prefix, not its IPv4-mapped form")
+		return netip.Prefix{}, errors.New("write an IPv4 prefix as such")
 	}
 	return p, nil
 }
@@ -123,15 +122,15 @@ func (l Listen) warnings() (out []*fault.Setting) {
 		out = append(out, fault.BadSetting(problem, fix, append([]string{"listen"}, path...)...))
 	}
 	if host, _, err := net.SplitHostPort(l.Admin); err == nil && l.Admin != Off && !hostname.IsLoopback(host) {
-		problem := "everyone who can reach this address can read metrics and readiness: " + l.Admin
+		problem := "metrics and readiness can be read by everybody who can reach " + l.Admin
 		if l.Profiling {
 			problem += ", and profiles (pprof)"
 		}
-		warn(problem, "listen on 127.0.0.1, or restrict access to the address", "admin")
+		warn(problem, "listen on 127.0.0.1, or keep the address on a network of your own", "admin")
 	}
 	for i, p := range l.Proxies() {
 		if p.Bits() == 0 {
-			warn("every client can set its own source address", "write the addresses of the proxies",
+			warn("every client is believed what it says of its address", "write the addresses of the proxies",
 				"trusted_proxies", strconv.Itoa(i))
 		}
 	}
@@ -143,13 +142,13 @@ func (c CT) check() error {
 	somewhere := len(c.Logs) > 0 || c.Embedded != nil
 	switch {
 	case c.None != nil && somewhere:
-		errs = append(errs, fault.BadSetting("none excludes logs and embedded", "remove one of them"))
+		errs = append(errs, fault.BadSetting("none and a log contradict each other", "remove one of them"))
 	case c.None == nil && !somewhere:
 		errs = append(errs, fault.BadSetting("no log", "write logs: or embedded: (or none: with a reason)"))
 	case c.None != nil && strings.TrimSpace(c.None.Reason) == "":
-		errs = append(errs, fault.BadSetting("is missing", "write the reason why certificates are not logged", "none", "reason"))
+		errs = append(errs, fault.BadSetting("is missing", "write why certificates are not logged", "none", "reason"))
 	case c.None != nil && c.Policy.MinSCTs > 0:
-		errs = append(errs, fault.BadSetting("requires SCTs, but there is no log", "remove it", "policy", "min_scts"))
+		errs = append(errs, fault.BadSetting("asks for SCTs, but there is no log", "remove it", "policy", "min_scts"))
 	}
 	names := map[string]bool{}
 	if c.Embedded != nil {
@@ -161,10 +160,10 @@ func (c CT) check() error {
 		errs = append(errs, fault.Under(one.Check(), "logs", at))
 		if one.Name != "" && names[one.Name] {
 			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is used twice",
-				"give each log a unique name", "logs", at, "name"))
+				"give each log a name of its own", "logs", at, "name"))
 		}
 		if c.Embedded != nil && strings.HasPrefix(one.Name, "embedded-") {
-			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is reserved for a shard of the embedded log", "give the log another name", "logs", at, "name"))
+			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is one of a shard of the embedded log", "give the log another name", "logs", at, "name"))
 		}
 		names[one.Name] = true
 	}
@@ -190,12 +189,12 @@ func (c CT) slots() []ctlog.Slot {
 
 // checkPaths checks that the files and directories that settings name exist.
 func (l *loader) checkPaths() {
-	l.checkPathSettings(l.main, slices.DeleteFunc(slices.Clone(l.paths), func(p pathSetting) bool {
+	l.lookAt(l.main, slices.DeleteFunc(slices.Clone(l.paths), func(p pathSetting) bool {
 		return slices.Equal(p.path, []string{"identity", "file"}) // reported by loadIssuers
 	}))
 }
 
-func (l *loader) checkPathSettings(t *tree, paths []pathSetting) {
+func (l *loader) lookAt(t *tree, paths []pathSetting) {
 	for _, p := range paths {
 		if p.kind == pathSecret && l.public {
 			continue
@@ -205,7 +204,7 @@ func (l *loader) checkPathSettings(t *tree, paths []pathSetting) {
 		if (p.kind == pathWrite || p.kind == pathKept) && os.IsNotExist(err) {
 			if parent, e := os.Stat(filepath.Dir(*p.at)); e != nil || !parent.IsDir() {
 				t.add(fault.BadSetting("the directory of "+name+" does not exist",
-					"create it, writable for the CA only", p.path...))
+					"make it, for the CA alone", p.path...))
 			}
 			continue
 		}
@@ -220,9 +219,9 @@ func (l *loader) checkPathSettings(t *tree, paths []pathSetting) {
 		case !p.isDir() && st.IsDir():
 			t.add(fault.BadSetting(name+" is a directory", "write the path of a file", p.path...))
 		case p.kind == pathSecret && st.Mode().Perm()&0o004 != 0:
-			l.warning(t, name+" can be read by every user of this machine; chmod 600 it", p.path...)
+			l.warning(t, name+" can be read by everybody on this machine; chmod 600 it", p.path...)
 		case p.kind == pathOptionalDir && access(*p.at) != nil:
-			l.warning(t, name+" cannot be written, so nothing is stored there; "+fault.Advice(access(*p.at)), p.path...)
+			l.warning(t, name+" cannot be written, so that nothing is kept there; "+fault.Advice(access(*p.at)), p.path...)
 		}
 	}
 }
@@ -243,7 +242,7 @@ func (l *loader) checkKeyAlgorithms() error {
 	return errors.Join(errs...)
 }
 
-// checkProduction refuses settings that are for trials only.
+// checkProduction refuses settings that are meant for experiments.
 func (l *loader) checkProduction() {
 	c := l.config
 	if !c.Production {
@@ -262,10 +261,10 @@ func (l *loader) checkProduction() {
 		}
 	}
 	if a := c.Audit; a != nil && a.Syslog != nil && a.Syslog.Insecure {
-		l.setting(fault.BadSetting("unencrypted records are not for production", fix, "audit", "syslog", "insecure"))
+		l.setting(fault.BadSetting("records in the clear are not for production", fix, "audit", "syslog", "insecure"))
 	}
 	if a := c.Audit; a != nil && a.OTLP != nil && a.OTLP.Insecure {
-		l.setting(fault.BadSetting("unencrypted records are not for production", fix, "audit", "otlp", "insecure"))
+		l.setting(fault.BadSetting("records in the clear are not for production", fix, "audit", "otlp", "insecure"))
 	}
 	if l.issuers == nil {
 		return
@@ -290,7 +289,7 @@ func (l *loader) warnUnaudited() {
 	switch {
 	case settings.Period() == 0:
 		l.warning(l.main,
-			"there is no auditor, so certificates that this CA did not issue are not detected; remove every: off, "+
+			"the auditor is off, so that certificates that this CA did not issue are not detected; remove every: off, "+
 				"or run mayfly audit reconcile elsewhere", "audit", "reconcile")
 	case c.Audit == nil || c.Audit.File == "":
 		l.warning(l.main,
@@ -304,7 +303,7 @@ func (l *loader) warnUnaudited() {
 func (l *loader) warnZeros(t *tree) {
 	for _, k := range t.order {
 		if t.marks[k].zero {
-			l.warning(t, "0 means the default, as if the setting were missing; remove it, or write a value above 0",
+			l.warning(t, "0 means the default, as if the setting were not there; remove it, or write a value above 0",
 				strings.Split(k, "\x00")...)
 		}
 	}
@@ -329,17 +328,17 @@ func (l *loader) warn() {
 		l.warning(l.main, w.Problem+"; "+w.Fix, append([]string{"ca", "rotation"}, w.Path...)...)
 	}
 	if c.CT.None != nil {
-		l.warning(l.main, "certificates are not logged, so misissuance cannot be detected; the configured reason: "+
+		l.warning(l.main, "certificates are not logged, so that what this CA signs cannot be seen; the reason given: "+
 			c.CT.None.Reason, "ct", "none")
 	}
 	if name, backend := c.CA.Selected(); backend != nil && backend.Temporary() {
 		l.warning(l.main,
-			"a new CA key is made at each start, so certificates from before the start no longer verify",
+			"the CA's key is made at each start: certificates that were issued before cannot be verified any more",
 			"ca", name)
 	}
 	for i, log := range c.CT.Logs {
 		if log.Insecure {
-			l.warning(l.main, "SCTs are fetched over plain http", "ct", "logs", strconv.Itoa(i), "insecure")
+			l.warning(l.main, "SCTs come over plain http", "ct", "logs", strconv.Itoa(i), "insecure")
 		}
 		for _, w := range log.Warnings() {
 			l.warning(l.main, w.Problem+"; "+w.Fix, append([]string{"ct", "logs", strconv.Itoa(i)}, w.Path...)...)

@@ -23,8 +23,8 @@ import (
 	"github.com/mayfly-ca/mayfly/reconcile"
 )
 
-// Config is a loaded configuration. All paths in it are absolute; a relative one in the file is relative to the
-// directory of that file, as the path given to [Load] names it (a symbolic link to the file is not followed for that).
+// Config is a loaded configuration. All paths in it are absolute; a relative one in the file is relative to the folder of
+// that file, as the path given to [Load] names it (a symbolic link to the file is not followed for that).
 type Config struct {
 	// Listen has the addresses of the listeners.
 	Listen Listen `yaml:"listen" restart:"yes"`
@@ -45,17 +45,19 @@ type Config struct {
 	// Audit is the journal of decisions: no certificate is released without a record. When omitted: there is no
 	// journal, and decisions are in the log only.
 	Audit *Audit `yaml:"audit" restart:"yes"`
-	// StateDir is the directory in which the last valid keys of identity providers are stored, for use after a restart;
-	// only the CA may write to it. When omitted: keys are not stored.
+	// Publish says where verifiers get the trust material of this CA.
+	Publish Publish `yaml:"publish"`
+	// StateDir is the directory in which the last good keys of identity providers outlast a restart; only the CA
+	// may write to it. When omitted: nothing is kept.
 	StateDir string `yaml:"state_dir" path:"optional-dir" restart:"yes"`
 	// Production says whether to refuse ephemeral keys, ct.none and every insecure.
 	Production bool `yaml:"production"`
 
 	// Issuers is the content of the issuer file.
 	Issuers oidc.Config `yaml:"-"`
-	dir     string      // directory of the file
+	dir     string      // of the file
 
-	main, issuers *tree // positions of the settings
+	main, issuers *tree // where the settings stand
 	places        []pathSetting
 
 	// Files are the files that the configuration was read from or names, absolute: what to watch for changes.
@@ -64,10 +66,10 @@ type Config struct {
 	Digest string `yaml:"-"`
 }
 
-// Off is the address of a listener that is disabled.
+// Off is the address of a disabled listener.
 const Off = "off"
 
-// The default addresses of the listeners.
+// The addresses of listeners that the file does not name.
 const (
 	DefaultHTTP  = "127.0.0.1:5555"
 	DefaultGRPC  = "127.0.0.1:5554"
@@ -104,32 +106,6 @@ type Identity struct {
 	File string `yaml:"file" path:"read"`
 }
 
-// CA says where the CA's key is and which chains verifiers may need. Exactly one key backend is set.
-type CA struct {
-	backends.Table `yaml:",inline"`
-	ca.Config      `yaml:",inline"`
-}
-
-// Check returns all errors that can be found without reading a file. Its errors are [fault.Setting] values.
-func (c CA) Check() error { return errors.Join(c.Table.Check(), c.Config.Check()) }
-
-// Place adds to the settings in an error of [ca.New] their path in the configuration, and the file that the setting
-// names.
-func (c CA) Place(err error) error {
-	err = fault.Under(c.Table.Place(err), "ca")
-	var s *fault.Setting
-	if !errors.As(err, &s) || s.File != "" {
-		return err
-	}
-	named := *s
-	for _, p := range pathsIn(reflect.ValueOf(&c), "ca") {
-		if slices.Equal(p.path, s.Path) {
-			named.File = *p.at
-		}
-	}
-	return &named
-}
-
 // CT says which transparency logs precertificates go to: Logs and Embedded, one of them or both, or None.
 type CT struct {
 	// Logs are logs that get precertificates over HTTP.
@@ -142,14 +118,14 @@ type CT struct {
 	Policy ctlog.PolicyConfig `yaml:"policy"`
 }
 
-// NoneConfig is the decision to issue certificates that are not logged.
+// NoneConfig is the decision to issue certificates that no log knows.
 type NoneConfig struct {
 	// Reason is a text for people who read the configuration, the log and the readiness page. It must not be
 	// empty.
 	Reason string `yaml:"reason"`
 }
 
-// Audit has the settings of the journal, and of the auditor that compares the journal with the logs.
+// Audit is the journal of decisions and what is done with it.
 type Audit struct {
 	journal.Config `yaml:",inline"`
 	// Reconcile says how journals and logs are compared while the CA runs; it needs file. When omitted: every
@@ -159,11 +135,11 @@ type Audit struct {
 	Alarm *reconcile.AlarmConfig `yaml:"alarm"`
 }
 
-// Check returns all errors in the settings. Its errors are [fault.Setting] values.
+// Check finds what is wrong with it. Its errors are [fault.Setting] values.
 func (a *Audit) Check() error {
 	errs := []error{a.Config.Check(), fault.Under(a.Reconcile.Check(), "reconcile"), fault.Under(a.Alarm.Check(), "alarm")}
 	if a.File == "" && a.Reconcile != nil && len(a.Reconcile.Journals) > 0 {
-		errs = append(errs, fault.BadSetting("there are journals of other instances, but no journal of this one", "write audit.file", "reconcile", "journals"))
+		errs = append(errs, fault.BadSetting("journals of others without a journal of this instance", "write audit.file", "reconcile", "journals"))
 	}
 	return errors.Join(errs...)
 }

@@ -18,8 +18,7 @@ const issuers = `oidc-issuers:
     type: email
 `
 
-// write makes a directory with a CA, an issuer file and the given configuration, and returns the path of the
-// configuration.
+// write makes a folder with a CA, an issuer file and the given configuration, and returns the configuration's path.
 func write(t testing.TB, text, identity string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -40,7 +39,7 @@ const (
 	embedded = "ct:\n  embedded: {dir: ct, origin: x.example.com/ct}\n"
 )
 
-// A configuration with many settings loads, and each value is in the right field.
+// A complete configuration loads, and each value is in its field.
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	path := write(t, `listen:
@@ -80,8 +79,7 @@ production: true
 	}
 }
 
-// G1: Fulcio's issuer files load unchanged: anchors, define lists, aliases as keys, and JSON with its other spelling of
-// keys.
+// G1: Fulcio's issuer files load unchanged: anchors, define lists, aliases as keys, and JSON.
 func TestFulcioFiles(t *testing.T) {
 	t.Parallel()
 	for name, file := range map[string]string{
@@ -114,7 +112,7 @@ ci-issuer-metadata:
 	}
 }
 
-// G1 // G2: each error is reported with file, line, column and fix.
+// G1 // G2: each mistake is reported with file, line and column, and with the correction.
 func TestRefuses(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -140,7 +138,7 @@ func TestRefuses(t *testing.T) {
 		"no log":      {identity + caFile, issuers, "mayfly.yaml:", "no log"},
 		"log and none": {
 			identity + caFile + embedded + "  none: {reason: x}\n", issuers,
-			"mayfly.yaml:", "excludes logs",
+			"mayfly.yaml:", "contradict",
 		},
 		"no reason": {identity + caFile + "ct:\n  none: {reason: \"\"}\n", issuers, "mayfly.yaml:6", ""},
 		"log over http": {
@@ -212,7 +210,7 @@ func TestRefuses(t *testing.T) {
 			"no destination",
 		},
 		"journal's place":   {identity + caFile + embedded + "audit: {file: no/such/place}\n", issuers, "mayfly.yaml:7:15", "directory"},
-		"journal's key":     {identity + caFile + embedded + "audit: {file: x, key: {}}\n", issuers, "mayfly.yaml:7", "exactly one source"},
+		"journal's key":     {identity + caFile + embedded + "audit: {file: x, key: {}}\n", issuers, "mayfly.yaml:7", "one place"},
 		"journal's copy":    {identity + caFile + embedded + "audit:\n  file: x\n  otlp: {url: \"http://collector.example.com\"}\n", issuers, "mayfly.yaml:9:15", "insecure"},
 		"algorithm":         {identity + caFile + embedded + "client_algorithms: [ecdsa]\n", issuers, "mayfly.yaml:7", ""},
 		"ephemeral for all": {identity + "ca:\n  ephemeral: {}\n" + embedded + "production: true\n", issuers, "mayfly.yaml:4", "production"},
@@ -239,7 +237,7 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// Every problem has a position.
+// Every problem has a place.
 func FuzzLoad(f *testing.F) {
 	f.Add(identity+caFile+embedded, issuers)
 	f.Add("a: &a [*a]", "x: {<<: *y}")
@@ -248,13 +246,12 @@ func FuzzLoad(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text, issuers string) {
 		_, _, err := config.Load(write(t, text, issuers))
 		if err != nil && !place.MatchString(err.Error()) {
-			t.Errorf("no position in %q", err)
+			t.Errorf("no place in %q", err)
 		}
 	})
 }
 
-// There is a warning about a log that the auditor may not be able to read, and about a CA in production without an
-// auditor.
+// There are warnings for a log that the auditor may be unable to read, and for a CA in production without an auditor.
 func TestAuditWarnings(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {

@@ -10,8 +10,8 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 )
 
-// G1: each documented setting that is a number or a duration refuses negative values. The value 0 is either used, or an
-// error, or causes a warning that the default applies.
+// G1: each number and each duration of the documented settings refuses values below 0. A 0 is either a valid value, an
+// error, or replaced by the default with a warning. No setting silently has another meaning than its text.
 func TestNumbers(t *testing.T) {
 	t.Parallel()
 	const logs = "ct:\n  logs:\n    - {name: a, url: \"https://ct.example.com\", public_key: ct.pem, "
@@ -23,7 +23,7 @@ func TestNumbers(t *testing.T) {
 	renew := identity + "ca:\n  state: state.json\n  chains: [{name: a, " + key + "}]\n  rotation:\n    renew: {dir: x, parent: {" +
 		key + "}, "
 	type setting struct {
-		before, after string // text around the number, in the main file or after the entry of the issuer file
+		before, after string // of the number, in the main file or after the entry of the issuer file
 		zero, good    string
 		issuer        bool
 	}

@@ -8,16 +8,17 @@ import (
 	"strconv"
 )
 
-// The struct tag "path" says that the value of a setting is a path, and what the path must name. [Load] makes such
-// paths absolute and checks them. Files that the CA reads are watched for changes.
+// The struct tag "path" of a setting says that its value is a path, and what is expected there. Paths are made
+// absolute, checked by [Load], and watched as far as the CA reads them.
 const (
 	pathRead = "read" // a file that the CA reads and watches
-	// a secret file that the CA reads and watches: its permissions are checked, and LoadPublic does not need it
+	// the same, for the CA alone: its permissions are checked, and LoadPublic does not need it
 	pathSecret      = "secret"
-	pathWrite       = "write"        // a file that the CA creates; its directory must exist
+	pathWrite       = "write"        // a file that the CA makes; its directory must exist
+	pathKept        = "kept"         // a file that mayfly writes and reads; it is watched, and its directory must exist
 	pathDir         = "dir"          // a directory; it need not exist
-	pathOptionalDir = "optional-dir" // a directory that the CA does not require; it need not exist
-	pathPattern     = "pattern"      // a pattern of [filepath.Match]; it need not match a file
+	pathOptionalDir = "optional-dir" // a directory that the CA can do without; it need not exist
+	pathPattern     = "pattern"      // a pattern of [filepath.Match]; the files that it matches come and go
 )
 
 // pathSetting is a setting with the tag "path" and a value.
@@ -35,8 +36,8 @@ func (p pathSetting) isWatched() bool {
 	return p.kind == pathRead || p.kind == pathSecret || p.kind == pathKept
 }
 
-// pathsIn lists the settings with the tag "path" that have a value, below v, a pointer to a struct. path is the path of
-// the struct in the file.
+// pathsIn lists the settings with the tag "path" that have a value, below v, a pointer to a struct. path is where the
+// struct stands in the file.
 func pathsIn(v reflect.Value, path ...string) []pathSetting {
 	var out []pathSetting
 	collectPaths(v, path, func(p pathSetting) {
@@ -77,7 +78,7 @@ func collectPaths(v reflect.Value, path []string, add func(pathSetting)) {
 		keys := v.MapKeys()
 		slices.SortFunc(keys, func(a, b reflect.Value) int { return cmp.Compare(a.String(), b.String()) })
 		for _, k := range keys {
-			entry := reflect.New(v.Type().Elem()) // an entry of a map cannot be changed in place
+			entry := reflect.New(v.Type().Elem()) // an entry of a map cannot be changed in its place
 			entry.Elem().Set(v.MapIndex(k))
 			collectPaths(entry.Elem(), below(k.String()), add)
 			v.SetMapIndex(k, entry.Elem())
@@ -86,7 +87,7 @@ func collectPaths(v reflect.Value, path []string, add func(pathSetting)) {
 }
 
 // absolute makes the paths in the struct that v points to absolute and returns them; dir is the directory of the file
-// that the struct was read from. Patterns are made absolute, but are not returned.
+// that the struct was read from. Patterns are made absolute, and are not among those returned.
 func absolute(v any, dir string) []pathSetting {
 	var out []pathSetting
 	collectPaths(reflect.ValueOf(v), nil, func(p pathSetting) {

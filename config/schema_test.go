@@ -33,7 +33,7 @@ import (
 
 var update = flag.Bool("update", false, "write the schemas and the tables of docs/config.md")
 
-// comments returns the doc comment of every struct field of a package, by "Type.Field".
+// comments has the doc comment of every struct field of a package, by "Type.Field".
 func comments(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -73,7 +73,7 @@ var (
 	goWords        = regexp.MustCompile(`\bnil\b|\b[a-z]+[A-Z]\w*\(|\[\w+\]`)
 )
 
-// sentence converts a Go comment to a text for authors of YAML.
+// sentence converts a Go comment to the terms of YAML.
 func sentence(doc, field string) string {
 	doc = strings.Join(strings.Fields(doc), " ")
 	if rest, ok := strings.CutPrefix(doc, field+" "); ok {
@@ -86,7 +86,7 @@ func sentence(doc, field string) string {
 	return strings.ToUpper(doc[:1]) + doc[1:]
 }
 
-// generator generates a schema and the rows of a table from the tags and comments of structs.
+// generator makes a schema and the rows of a table from the tags and comments of structs.
 type generator struct {
 	t     *testing.T
 	docs  map[string]map[string]string // by package folder
@@ -122,7 +122,7 @@ func (g *generator) doc(t reflect.Type, field string) string {
 	return text
 }
 
-// ownerOf returns the struct that declares f: t, or a struct that is inlined in t.
+// ownerOf is the struct that contains f: t, or a struct that is inline in t.
 func ownerOf(t reflect.Type, f field) reflect.Type {
 	for _, i := range f.index[:len(f.index)-1] {
 		t = t.Field(i).Type
@@ -194,8 +194,7 @@ func (g *generator) document(t reflect.Type, title string) []byte {
 	return b.Bytes()
 }
 
-// rows returns the lines of a table: key, type, default, meaning. facts has properties of the keys that only the loader
-// knows.
+// rows are the lines of a table: key, type, default, meaning. facts are the properties of the keys in the loader.
 func (g *generator) rows(t reflect.Type, prefix string, facts keyFacts) (out []string) {
 	for _, f := range fieldsOf(t) {
 		if f.any {
@@ -248,7 +247,7 @@ func (g *generator) rows(t reflect.Type, prefix string, facts keyFacts) (out []s
 	return out
 }
 
-// element returns the element type of pointers and lists, recursively.
+// element is what a pointer points to or a list is of, all the way down.
 func element(t reflect.Type) reflect.Type {
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
 		t = t.Elem()
@@ -256,7 +255,7 @@ func element(t reflect.Type) reflect.Type {
 	return t
 }
 
-// typeWords returns the name of a type for authors of YAML. path says that a string is a file system path.
+// typeWords names a type in the terms of YAML. path says that the text is a path in the file system.
 func typeWords(t reflect.Type, path bool) string {
 	switch {
 	case t == reflect.TypeFor[time.Duration]():
@@ -289,18 +288,18 @@ func typeWords(t reflect.Type, path bool) string {
 
 func plural(word string) string { return word + "s" }
 
-// keyFacts has properties of the keys of a table that only the loader knows.
+// keyFacts are the properties of the keys of a table in the loader.
 type keyFacts struct {
-	texts  map[string]bool // strings that their block requires
-	blocks map[string]bool // blocks that a configuration requires
-	paths  map[string]bool // settings that are file system paths
+	texts  map[string]bool // the block of this text is refused without it
+	blocks map[string]bool // a configuration is refused without this block
+	paths  map[string]bool // names something in the file system
 }
 
 // filled returns a value of t with every pointer set, every list and map with one element, and text in every string.
 func filled(t reflect.Type, text string) reflect.Value {
 	v := reflect.New(t).Elem()
 	switch {
-	case t == reflect.TypeFor[*secret.Source]() && text == "": // an empty source would be refused for another reason
+	case t == reflect.TypeFor[*secret.Source]() && text == "": // an empty one is refused for another reason
 	case t.Kind() == reflect.Pointer:
 		v.Set(reflect.New(t.Elem()))
 		v.Elem().Set(filled(t.Elem(), text))
@@ -321,7 +320,7 @@ func filled(t reflect.Type, text string) reflect.Value {
 	return v
 }
 
-// facts finds out which settings the loader makes absolute, and which empty settings the checks refuse.
+// facts determines, by running the loader, which settings are made absolute and which empty ones are refused.
 func facts() (main, issuer keyFacts) {
 	name := func(path []string) string {
 		return strings.NewReplacer(".0.", "[].", ".0", "", ".name", "").Replace(strings.Join(path, "."))
@@ -341,12 +340,12 @@ func facts() (main, issuer keyFacts) {
 	for _, p := range l.paths {
 		main.paths[name(p.path)] = true
 	}
-	main.paths["audit.reconcile.journals"] = true // patterns, which the loader does not return
+	main.paths["audit.reconcile.journals"] = true // patterns, which the loader does not store
 	for _, p := range l.issuerPaths {
 		issuer.paths[name(p.path[2:])] = true
 	}
-	// A string that is refused in an empty block is required there. Blocks that contradict each other are also refused,
-	// but they are not strings.
+	// A text that is refused in an empty block is required there. Problems of blocks that contradict each other are not
+	// about a text.
 	bare := filled(reflect.TypeFor[Config](), "").Interface().(Config)
 	unlogged := filled(reflect.TypeFor[Config](), "").Interface().(Config)
 	var empty Config
@@ -372,7 +371,7 @@ func facts() (main, issuer keyFacts) {
 	return main, issuer
 }
 
-// settingPaths returns the paths of the settings that problems name.
+// settingPaths are the paths of the settings in the problems.
 func settingPaths(problems Problems) (out [][]string) {
 	for _, p := range problems {
 		if path, _, ok := strings.Cut(p.What, ": "); ok && !strings.Contains(path, " ") {
@@ -395,7 +394,7 @@ func TestPublished(t *testing.T) {
 			return
 		}
 		if err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s does not agree with the structs; run: go test ./config -update (%v)", name, err)
+			t.Errorf("%s is not what the structs say; run: go test ./config -update (%v)", name, err)
 		}
 	}
 	check("schema/mayfly.json", g.document(reflect.TypeFor[Config](), "mayfly.yaml"))

@@ -12,8 +12,8 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
-// tagged lists the settings and blocks below t that have the given struct tag: "ct.logs[].key secret". The settings in
-// a block with the tag are not listed.
+// tagged lists the settings below t, blocks included, with the given struct tag: "ct.logs[].key secret". The tag of a
+// block applies to the settings in the block.
 func tagged(t reflect.Type, path, tag string, all func(path string, f reflect.StructField)) (out []string) {
 	switch t.Kind() {
 	case reflect.Pointer:
@@ -38,9 +38,8 @@ func tagged(t reflect.Type, path, tag string, all func(path string, f reflect.St
 	return out
 }
 
-// The settings that are paths, with the values of their tags. A setting without a tag whose name or description
-// mentions a file is an error: its path would be relative to the directory of the process, and the file would not be
-// watched.
+// The settings that are paths, and what is expected there. A setting without the tag whose name or description mentions
+// a file is an error: its path would be relative to the directory of the process, and the file would not be watched.
 func TestPathTags(t *testing.T) {
 	t.Parallel()
 	want := []string{
@@ -93,7 +92,9 @@ func TestPathTags(t *testing.T) {
 		"publish.tuf.root read",
 		"state_dir optional-dir",
 	}
-	inline := []string{ // PEM texts, keys and names, which are not paths
+	inline := []string{ // texts of PEM and keys, names in them, and URIs of keys, not paths of files
+		"ca.kms.key",
+		"ca.pkcs11.key",
 		"ct.embedded.witnesses[].public_key", "oidc-issuers.NAME.ca-cert", "meta-issuers.NAME.ca-cert",
 	}
 	looksLikePath := regexp.MustCompile(`(^|[-_.])(file|dir|key|chain|bundle|certificate|trust|journals|trusted_root|ca_cert|ca-cert)$`)
@@ -129,7 +130,7 @@ func TestPathTags(t *testing.T) {
 	}
 }
 
-// The settings that need a restart; a reload keeps their values.
+// The settings that need a restart, and keep their values in a reload.
 func TestRestartTags(t *testing.T) {
 	t.Parallel()
 	want := []string{"audit", "ct.embedded", "limits", "listen", "state_dir"}

@@ -147,7 +147,7 @@ const (
 	oidSCTList = "1.3.6.1.4.1.11129.2.4.2"
 )
 
-// otherExtensions lists the extensions that no other field describes.
+// otherExtensions lists the extensions that no other member describes.
 func otherExtensions(c *x509.Certificate) []Value {
 	shown := map[string]bool{
 		"2.5.29.15": true, "2.5.29.37": true, "2.5.29.14": true, "2.5.29.35": true,
@@ -185,7 +185,7 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	}
 	certs, err := pemfile.Certificates(data)
 	if err != nil && !bytes.Contains(data, []byte("-----BEGIN ")) {
-		return nil, errors.New("there is no certificate, neither in PEM nor in DER")
+		return nil, errors.New("no certificate in it, neither in PEM nor in DER")
 	}
 	return certs, err
 }

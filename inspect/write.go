@@ -150,7 +150,7 @@ func printValues(w io.Writer, st terminal.Style, s section) error {
 func printTimestamps(w io.Writer, st terminal.Style, scts []Timestamp) error {
 	if len(scts) == 0 {
 		return terminal.Flow(w, st,
-			" "+st.Yellow("No SCT: nothing shows that this certificate was logged"))
+			" "+st.Yellow("No SCT: this certificate is in no Certificate Transparency log that it names"))
 	}
 	fmt.Fprintln(w, " Signed certificate timestamps")
 	var t terminal.Table

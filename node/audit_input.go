@@ -87,8 +87,7 @@ func auditedIssuers(cfg *config.Config) (out []*x509.Certificate, err error) {
 	return out, nil
 }
 
-// embeddedMergeDelay is the merge delay that is assumed for the embedded log. The log publishes a checkpoint within
-// seconds.
+// embeddedMergeDelay is much longer than the embedded log takes to publish a checkpoint.
 const embeddedMergeDelay = 10 * time.Minute
 
 // auditedLogs returns the logs of a configuration and the shards of its embedded log.
@@ -130,7 +129,7 @@ func auditedShard(c embedded.Config, s embedded.Shard) (reconcile.Log, error) {
 	return reconcile.Log{Log: log, MergeDelay: embeddedMergeDelay}, err
 }
 
-// monitorOptions returns the options for reading a log. TLS settings and proxy are those that submissions use.
+// monitorOptions returns how a log is read: with the TLS settings and the proxy of submissions.
 func monitorOptions(l remote.Config) (o monitor.Options, err error) {
 	o = monitor.Options{
 		Log:       loglist.Log{Name: l.Name, Origin: l.Origin, MonitoringURL: l.MonitoringURL, URL: l.URL},
@@ -160,7 +159,7 @@ func monitorOptions(l remote.Config) (o monitor.Options, err error) {
 	return o, nil
 }
 
-// LoadLogKey reads the public key of a log. Its errors are [fault.Setting] values without the path of a setting.
+// LoadLogKey reads the public key of a log. Its errors are [fault.Setting] values without a path.
 func LoadLogKey(name string) (any, error) {
 	data, err := input.Read(nil, name)
 	if err != nil {

@@ -26,11 +26,11 @@ type Report struct {
 	Chain    []string          `json:"chain,omitempty"`
 	Logs     []string          `json:"logs"`
 	Online   []ReportedIssuer  `json:"online,omitempty"` // with --online
-	// OnlineLogs has the results of the requests to the logs, with --online.
+	// OnlineLogs is what the logs answered, with --online.
 	OnlineLogs []ReportedLog `json:"online_logs,omitempty"`
 }
 
-// ReportedProblem is one error in a file. Line and column are 0 if the error concerns the whole file.
+// ReportedProblem is one thing that is wrong in a file; line and column are 0 for the file as a whole.
 type ReportedProblem struct {
 	File   string `json:"file"`
 	Line   int    `json:"line"`
@@ -39,22 +39,22 @@ type ReportedProblem struct {
 	Fix    string `json:"fix,omitempty"`
 }
 
-// ReportedIssuer says whether the keys of an issuer could be fetched, with "config check --online".
+// ReportedIssuer is whether the keys of an issuer could be had.
 type ReportedIssuer struct {
 	Issuer string `json:"issuer"`
 	OK     bool   `json:"ok"`
 	Cause  string `json:"cause,omitempty"`
 }
 
-// ReportedLog is the result of the requests to one log by "config check --online".
+// ReportedLog is what a log answered to "config check --online".
 type ReportedLog struct {
 	Name     string   `json:"name"`
 	OK       bool     `json:"ok"`
-	Problems []string `json:"problems,omitempty"` // reasons why the log could not be used for a certificate
+	Problems []string `json:"problems,omitempty"` // for which no certificate could be had of the log
 	Warnings []string `json:"warnings,omitempty"`
 }
 
-// askLogs requests the accepted roots and the head of every log of the configuration. All requests run concurrently.
+// askLogs asks every log of the configuration for its roots and its head, all at the same time.
 func (f *loadedFiles) askLogs(ctx context.Context, cfg *config.Config) []ReportedLog {
 	out := make([]ReportedLog, len(f.logs))
 	var all sync.WaitGroup
@@ -78,7 +78,7 @@ func (f *loadedFiles) askLogs(ctx context.Context, cfg *config.Config) []Reporte
 	return out
 }
 
-// embeddedHeads reads the head of each existing shard of the embedded log and verifies it with the shard's key.
+// embeddedHeads reads the head of each shard of the embedded log that is there, and verifies it with the shard's key.
 func embeddedHeads(ctx context.Context, c embedded.Config) []ReportedLog {
 	var out []ReportedLog
 	heads, err := embedded.Heads(ctx, c)
@@ -91,7 +91,7 @@ func embeddedHeads(ctx context.Context, c embedded.Config) []ReportedLog {
 		case h.Err != nil:
 			one.Problems = []string{h.Err.Error()}
 		case h.Absent:
-			one.Warnings = []string{fmt.Sprintf("%s holds no log yet; the log is created at the first start",
+			one.Warnings = []string{fmt.Sprintf("%s holds no log yet; it is made at the first start",
 				c.ShardDir(h.Shard))}
 		}
 		out = append(out, one)
@@ -99,8 +99,8 @@ func embeddedHeads(ctx context.Context, c embedded.Config) []ReportedLog {
 	return out
 }
 
-// Check performs the steps of [Build] up to the first socket, and changes nothing. With online it also fetches the keys
-// of every identity provider, and the roots and the head of every log.
+// Check does what [Build] does before it opens a socket, and changes nothing. With online it also asks every identity
+// provider for its keys, and every log for its roots and its head.
 func Check(ctx context.Context, path string, online bool) (r Report, err error) {
 	r = Report{File: path, Warnings: []string{}, Logs: []string{}}
 	cfg, warnings, err := config.Load(path)
@@ -135,7 +135,7 @@ func Check(ctx context.Context, path string, online bool) (r Report, err error) 
 	return r, nil
 }
 
-// describe adds the summary of the configuration: digest, issuers, chain and logs.
+// describe adds what the configuration amounts to.
 func (r *Report) describe(cfg *config.Config, f *loadedFiles) error {
 	e, err := oidc.NewExplainer(cfg.Issuers)
 	if err != nil {

@@ -25,35 +25,41 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// loadedFiles has the keys and certificates from the files that a configuration names.
+// loadedFiles is what the files that a configuration names hold: keys and certificates.
 type loadedFiles struct {
-	chain []*x509.Certificate // issuing certificate first, root last
-	key   *signer.Key         // nil: only public files were loaded
-	trust [][]*x509.Certificate
-	logs  []remoteLog
-	// former is the root of the chain that was in force before the last change of the chain in this process, or nil.
-	// The embedded log still accepts this root for requests that began before the change; the trust bundle does not
-	// have it.
+	chain []*x509.Certificate // the active one: issuing certificate first, root last
+	key   *signer.Key         // nil: only what is public was loaded
+	// rotation is the state of the chains; nil: there is one chain, without a state file.
+	rotation *rotation.State
+	listed   [][]*x509.Certificate // of ca.trust
+	trust    [][]*x509.Certificate // of the trust bundle after the active chain: listed, and those of the state
+	logs     []remoteLog
+	// former is the root of the chain that was replaced by the active one in this process, or nil. The embedded log
+	// still accepts it for requests under way; the trust bundle does not have it.
 	former *x509.Certificate
-	// published is the content of ct.policy.trusted_root, nil if none is configured; trustedRoot is the SHA-256 of that
-	// file.
+	// published is ct.policy.trusted_root, nil if none is configured; trustedRoot is its SHA-256.
 	published   *trust.Material
 	trustedRoot [32]byte
-	// warnings are about the content of the files that is allowed but that the operator should know about.
+	// Warnings are about what the files hold: it works, and the operator should know.
 	warnings []config.Warning
 }
 
 type remoteLog struct {
 	config remote.Config
 	remote *remote.Log
-	files  [4][]byte // content of the key, CA, client certificate and client key files
-	// published is the validity of the log in ct.policy.trusted_root; nil if no trusted root is configured.
+	files  [4][]byte // key, CA, client certificate and its key as they were read
+	// published is when the published trusted root believes the log, if one is configured.
 	published *loglist.Window
 }
 
-// load opens the CA's key and reads the files. Its errors have the position of the setting in the configuration.
-func load(ctx context.Context, cfg *config.Config) (*loadedFiles, error) {
-	name, backend := cfg.CA.Selected()
+// load opens the CA's key and reads the files. log is for what happens to the key later, and optional. Its errors say
+// where in the configuration the setting stands.
+func load(ctx context.Context, log *slog.Logger, cfg *config.Config) (*loadedFiles, error) {
+	state, err := followState(cfg)
+	if err != nil {
+		return nil, cfg.Locate(err)
+	}
+	_, backend := cfg.CA.Selected()
 	var warnings []config.Warning
 	key, err := signer.Open(ctx, backend, signer.Options{Log: log, Warn: func(s *fault.Setting) {
 		located := fault.Under(s, cfg.CA.At()...).(*fault.Setting) //nolint:errorlint // Under returns a Setting for a Setting
@@ -65,11 +71,11 @@ func load(ctx context.Context, cfg *config.Config) (*loadedFiles, error) {
 	if err := cfg.Locate(sameAsState(cfg, state, key.Chain)); err != nil {
 		return nil, errors.Join(err, key.Close())
 	}
-	advice, err := checkChain(cfg, key.Chain)
+	advice, err := adviseOnChain(cfg, key.Chain)
 	if err != nil {
 		return nil, errors.Join(err, key.Close())
 	}
-	m, err := loadTrustAndLogs(cfg, key)
+	m, err := loadAround(cfg, key, state)
 	if err != nil {
 		return nil, errors.Join(err, key.Close())
 	}
@@ -78,9 +84,10 @@ func load(ctx context.Context, cfg *config.Config) (*loadedFiles, error) {
 	return m, nil
 }
 
-// checkChain returns warnings about a chain that comes from a file, and errors for what production: true forbids.
-func checkChain(cfg *config.Config, chain []*x509.Certificate) (warnings []config.Warning, err error) {
-	name, backend := cfg.CA.Selected()
+// adviseOnChain says what is unwise about a chain that is kept in a file, and refuses what a CA in production must not
+// have.
+func adviseOnChain(cfg *config.Config, chain []*x509.Certificate) (warnings []config.Warning, err error) {
+	_, backend := cfg.CA.Selected()
 	if backend.Temporary() {
 		return nil, nil
 	}
@@ -97,8 +104,8 @@ func checkChain(cfg *config.Config, chain []*x509.Certificate) (warnings []confi
 	return warnings, cfg.Locate(errors.Join(errs...))
 }
 
-// loadPublic reads the public files only: the chains and the keys of the logs. They are sufficient to write trust
-// material.
+// loadPublic reads what is public: the chains and the keys of the logs. It needs no private key and no password, and is
+// enough to write trust material.
 func loadPublic(cfg *config.Config) (*loadedFiles, error) {
 	public := *cfg
 	state, err := followState(&public)
@@ -113,12 +120,13 @@ func loadPublic(cfg *config.Config) (*loadedFiles, error) {
 	}
 	public.CT.Logs = slices.Clone(cfg.CT.Logs)
 	for i := range public.CT.Logs {
-		public.CT.Logs[i].ClientCertificate, public.CT.Logs[i].CACert = nil, "" // no request is sent to a log
+		public.CT.Logs[i].ClientCertificate, public.CT.Logs[i].CACert = nil, "" // nothing is asked of a log
 	}
-	return loadTrustAndLogs(&public, &signer.Key{Chain: chain})
+	return loadAround(&public, &signer.Key{Chain: chain}, state)
 }
 
-// PublicChain reads the issuing chain of any key backend. It needs no secret. Its errors are [fault.Setting] values.
+// PublicChain reads the issuing chain, whichever backend has the key: the active one where there are several. It needs
+// no secret. It errs with a setting.
 func PublicChain(cfg *config.Config) ([]*x509.Certificate, error) {
 	own := *cfg // what signs is chosen in it
 	cfg = &own
@@ -129,8 +137,8 @@ func PublicChain(cfg *config.Config) ([]*x509.Certificate, error) {
 	_, backend := cfg.CA.Selected()
 	if backend.Temporary() {
 		return nil,
-			fault.BadSetting("chain and key exist only while the CA runs, so no file has the issuing certificate",
-				"use a persistent key, such as ca.file", "ca", name)
+			fault.BadSetting("chain and key exist only while the CA runs, and no file has the issuing certificate",
+				"use a key that is kept, such as ca.file", cfg.CA.At()...)
 	}
 	chain, err := signer.ReadChain(backend.ChainFile())
 	if err != nil {
@@ -139,8 +147,8 @@ func PublicChain(cfg *config.Config) ([]*x509.Certificate, error) {
 	return chain, sameAsState(cfg, state, chain)
 }
 
-// TrustMaterial returns the chains and logs of a configuration for verifiers and signers. url is the URL of the CA for
-// clients. No private key and no password is needed.
+// TrustMaterial is what verifiers and signers need of the CA of a configuration, with its URL as clients reach it. It
+// needs no private key and no password.
 func TrustMaterial(cfg *config.Config, url string) (trust.Material, error) {
 	f, err := loadPublic(cfg)
 	if err != nil {
@@ -150,9 +158,9 @@ func TrustMaterial(cfg *config.Config, url string) (trust.Material, error) {
 	return m, cfg.Locate(err)
 }
 
-// loadTrustAndLogs reads the files of ca.trust and ct.logs. The chain and the key are those of the argument.
-func loadTrustAndLogs(cfg *config.Config, key *signer.Key) (*loadedFiles, error) {
-	m := &loadedFiles{chain: key.Chain, key: key}
+// loadAround reads everything but the chain and the key. state is nil where there is no state file.
+func loadAround(cfg *config.Config, key *signer.Key, state *rotation.State) (*loadedFiles, error) {
+	m := &loadedFiles{chain: key.Chain, key: key, rotation: state}
 	var errs []error
 	for i, name := range cfg.CA.Trust {
 		chain, err := signer.ReadChain(name)
@@ -175,7 +183,7 @@ func loadTrustAndLogs(cfg *config.Config, key *signer.Key) (*loadedFiles, error)
 	return m, nil
 }
 
-// openLog opens a remote log. Its errors are [fault.Setting] values whose paths are relative to l.
+// openLog opens a remote log. Its errors are settings of l.
 func openLog(l remote.Config, policy ctlog.PolicyConfig) (remoteLog, error) {
 	r := remoteLog{config: l}
 	names := map[string]string{"public_key": l.PublicKey, "ca_cert": l.CACert} // by the path of the setting
@@ -203,7 +211,7 @@ func openLog(l remote.Config, policy ctlog.PolicyConfig) (remoteLog, error) {
 	return r, err
 }
 
-// roots returns the roots that the embedded log accepts: those of the active chain, of ca.trust, and the former one.
+// roots are the roots that the embedded log accepts: those of the active chain and of the trusted ones.
 func (f *loadedFiles) roots() []*x509.Certificate {
 	roots := []*x509.Certificate{f.chain[len(f.chain)-1]}
 	for _, chain := range f.trust {
@@ -215,8 +223,8 @@ func (f *loadedFiles) roots() []*x509.Certificate {
 	return roots
 }
 
-// issuingRoots returns the roots of the chains whose issuing certificates have not expired, the active one first.
-// Expired chains in ca.trust are for verifiers only.
+// issuingRoots are the roots of the chains that certificates may be issued under, the active one first. Those that have
+// expired are only for verifiers.
 func (f *loadedFiles) issuingRoots() []*x509.Certificate {
 	roots := []*x509.Certificate{f.chain[len(f.chain)-1]}
 	for _, chain := range f.trust {
@@ -228,7 +236,7 @@ func (f *loadedFiles) issuingRoots() []*x509.Certificate {
 	return roots
 }
 
-// trustMaterial returns the trust material of a CA: every chain and every log that a verifier may need.
+// trustMaterial is the trust material of a CA: every chain and every log that a verifier may need.
 func (f *loadedFiles) trustMaterial(cfg *config.Config, url string) (trust.Material, error) {
 	var out trust.Material
 	out.Authorities = f.authorities(url)
@@ -250,11 +258,11 @@ func (f *loadedFiles) trustMaterial(cfg *config.Config, url string) (trust.Mater
 	return out, nil
 }
 
-// loadAndTest loads the files that the configuration names and issues a test certificate, without a log and without a
-// socket. It finds every error that can stop a start before the first socket opens. It changes nothing on disk. Its
-// errors have the position of the setting in the configuration.
-func loadAndTest(ctx context.Context, cfg *config.Config) (_ *loadedFiles, err error) {
-	m, err := load(ctx, cfg)
+// loadAndTest loads what the configuration names and proves that it can issue, without a log and without a socket:
+// everything that can stop a start before the first socket opens. It changes nothing on disk. Its errors say where in
+// the configuration the setting stands.
+func loadAndTest(ctx context.Context, log *slog.Logger, cfg *config.Config) (_ *loadedFiles, err error) {
+	m, err := load(ctx, log, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -263,9 +271,9 @@ func loadAndTest(ctx context.Context, cfg *config.Config) (_ *loadedFiles, err e
 			err = errors.Join(err, m.key.Close())
 		}
 	}()
-	// This trial has no journal record, because "config check" may run while a CA writes the journal. The trial signs a
-	// precertificate for a reserved name and discards it. A starting CA makes another trial later, with a journal
-	// record.
+	// This trial is not journalled: a check opens no journal, and may run while a CA writes it. The trial signs a
+	// precertificate for a reserved name and discards it. A starting server makes a trial of its own later, and
+	// journals it.
 	_, err = ca.New(ca.Options{
 		Chain: m.chain, Signer: m.key.Signer, Trust: m.trust,
 		Backdate: cfg.CA.BackdateOrDefault(),
@@ -283,7 +291,7 @@ func loadAndTest(ctx context.Context, cfg *config.Config) (_ *loadedFiles, err e
 	if err := cfg.Locate(fault.Under(m.tryPolicy(cfg), "ct")); err != nil {
 		return nil, err
 	}
-	ending, err := m.checkValidity(cfg, time.Now())
+	ending, err := m.timely(cfg, time.Now())
 	m.warnings = append(m.warnings, ending...)
 	return m, cfg.Locate(err)
 }
@@ -298,32 +306,31 @@ func tryIssuers(cfg *config.Config) error {
 	return err
 }
 
-// tryPolicy builds the set of the remote logs. Package config has already checked the policy against all logs,
-// including the embedded one.
+// tryPolicy builds the set of the remote logs. Package config has compared the policy with all logs.
 func (f *loadedFiles) tryPolicy(cfg *config.Config) error {
-	logs := f.ctLogs()
-	if len(logs) == 0 {
+	members := f.members()
+	if len(members) == 0 {
 		return nil
 	}
 	policy := cfg.CT.Policy
-	if cfg.CT.Embedded != nil { // the embedded log is not open yet
+	if cfg.CT.Embedded != nil { // the one in this process is not open yet
 		policy = ctlog.PolicyConfig{}
-		for i := range logs {
-			logs[i].Detached = false
+		for i := range members {
+			members[i].Detached = false
 		}
-		if err := f.refuseEmbeddedKey(*cfg.CT.Embedded); err != nil {
+		if err := f.noTwin(*cfg.CT.Embedded); err != nil {
 			return err
 		}
 	}
-	_, err := ctlog.New(ctlog.Options{Logs: logs, Policy: policy})
+	_, err := ctlog.New(ctlog.Options{Logs: members, Policy: policy})
 	return err
 }
 
-// refuseEmbeddedKey refuses a remote log that has the key of a shard of the embedded log: the two are the same log.
-func (f *loadedFiles) refuseEmbeddedKey(c embedded.Config) error {
+// noTwin refuses a remote log with the key of a shard of the embedded log: the two are the same log.
+func (f *loadedFiles) noTwin(c embedded.Config) error {
 	shards, err := exportShards(c, "", time.Time{})
 	if err != nil {
-		return nil //nolint:nilerr // the key does not exist before the first start
+		return nil //nolint:nilerr // there is no key before the first start
 	}
 	for i, l := range f.logs {
 		for _, s := range shards {
@@ -337,15 +344,15 @@ func (f *loadedFiles) refuseEmbeddedKey(c embedded.Config) error {
 	return nil
 }
 
-// ctLogs returns the remote logs as package ctlog describes them.
-func (f *loadedFiles) ctLogs() []ctlog.Log {
-	logs := make([]ctlog.Log, 0, len(f.logs)+1)
+// members are the remote logs.
+func (f *loadedFiles) members() []ctlog.Log {
+	members := make([]ctlog.Log, 0, len(f.logs)+1)
 	for _, l := range f.logs {
 		description := l.remote.Log
 		description.Window = l.window()
-		logs = append(logs, ctlog.Log{
+		members = append(members, ctlog.Log{
 			Log: description, Submitter: l.remote, Rate: l.config.Rate, Detached: !l.config.Embeds(),
 		})
 	}
-	return logs
+	return members
 }

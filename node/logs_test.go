@@ -34,8 +34,8 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// Rekor v2 refuses signatures of Ed25519 keys, which are certified unless client_algorithms excludes them. There is a
-// warning if and only if Ed25519 keys are certified and the published trusted root has a valid Rekor v2.
+// A Rekor of version 2 refuses signatures of Ed25519 keys, which are certified unless client_algorithms says otherwise:
+// a configuration whose published trusted root names one is warned of, and no other.
 func TestRekorAndEd25519(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)
@@ -85,8 +85,8 @@ func TestRekorAndEd25519(t *testing.T) {
 	}
 }
 
-// B4: a configuration with a log whose key is not in the published trusted root, or is not valid now, is refused. The
-// error names the log and says what to do.
+// B4: an SCT of a log that verifiers do not know, or not for now, is not embedded: the configuration is refused, and
+// the error says which log it is and what to do.
 func TestPublishedLogs(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 2)
@@ -102,12 +102,12 @@ func TestPublishedLogs(t *testing.T) {
 		change   func(*trust.Material)
 		want     []string // in the error
 	}{
-		{"all are published", both, func(*trust.Material) {}, nil},
-		{"one is not published", both, first, []string{"ct.logs.1: ", "not in the published trusted root", "publish", "embed: false"}},
+		{"all are", both, func(*trust.Material) {}, nil},
+		{"one is not", both, first, []string{"ct.logs.1: ", "not in the trusted root", "publish", "embed: false"}},
 		{"one is not embedded", aside, first, nil},
-		{"the validity of one has ended", both, ended, []string{"log log1", "does not include the current time"}},
-		{"one has another log ID", both, renamed, []string{"log log1", "not in the published trusted root"}},
-		{"one is valid for two more days", both, func(m *trust.Material) { m.Logs[1].NotAfter = until }, nil},
+		{"one has ended", both, ended, []string{"log log1", "not for now"}},
+		{"one has another id", both, renamed, []string{"log log1", "not in the trusted root"}},
+		{"for two days", both, func(m *trust.Material) { m.Logs[1].NotAfter = until }, nil},
 	} {
 		cfg := l.Config(t, row.ct)
 		publish(t, l, cfg, row.change)
@@ -123,19 +123,19 @@ func TestPublishedLogs(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		one := m.ctLogs()[1]
-		if one.Detached != (row.ct == aside) || one.NotAfter.Equal(until) != (row.name == "one is valid for two more days") {
-			t.Errorf("%s: log %+v", row.name, one)
+		one := m.members()[1]
+		if one.Detached != (row.ct == aside) || one.NotAfter.Equal(until) != (row.name == "for two days") {
+			t.Errorf("%s: member %+v", row.name, one)
 		}
 	}
 	l.Write(t, "root.json", []byte("{}"))
 	if _, err := loadAndTest(t.Context(), nil, l.Config(t, both+policy)); err == nil ||
 		!strings.Contains(err.Error(), "ct.policy.trusted_root") {
-		t.Errorf("an invalid trusted root: %v", err)
+		t.Errorf("junk for a trusted root: %v", err)
 	}
 }
 
-// B4: the key of the embedded log must be in the published trusted root, too.
+// B4: the embedded log has to be published like any other.
 func TestPublishedEmbeddedLog(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)
@@ -152,8 +152,8 @@ func TestPublishedEmbeddedLog(t *testing.T) {
 	}
 }
 
-// B4 // F9: a shard that is added while the process runs gets no submissions until its key is published. /readyz
-// reports such a shard, and a quarantined one.
+// B4 // F9: a shard that comes up while the process runs is not asked before it is published; readiness says so, and
+// says it of a shard that is benched, too.
 func TestPublishedShard(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 0)
@@ -188,17 +188,17 @@ func TestPublishedShard(t *testing.T) {
 	}
 	next := reshard()
 	if h := health(t, next, "log embedded-next"); h.OK ||
-		!strings.Contains(h.Cause, "not in the published trusted root") {
+		!strings.Contains(h.Cause, "not in the trusted root that is published") {
 		t.Errorf("not published: %+v", h)
 	}
 	for _, st := range next.logs.Status() {
 		if st.Name == "embedded-next" {
-			t.Error("a shard that is not published is used")
+			t.Error("a shard that is not published is asked")
 		}
 	}
 	publish(t, l, first.config, func(*trust.Material) {})
 	if now, err := os.ReadFile(filepath.Join(l.Dir, "root.json")); err != nil || bytes.Equal(now, root) {
-		t.Fatalf("the published trusted root has not changed: %v", err)
+		t.Fatalf("nothing new was published: %v", err)
 	}
 	if err := first.files.narrowToPublished(first.config); err != nil {
 		t.Fatal(err)
@@ -207,21 +207,21 @@ func TestPublishedShard(t *testing.T) {
 	if h := health(t, next, "log embedded-next"); !h.OK {
 		t.Errorf("published: %+v", h)
 	}
-	next.logs.Quarantine("embedded-next", "an entry is missing")
-	if h := health(t, next, "log embedded-next"); h.OK || !h.Advisory || h.Cause != "quarantined: an entry is missing" {
+	next.logs.Quarantine("embedded-next", "it forgot an entry")
+	if h := health(t, next, "log embedded-next"); h.OK || !h.Advisory || h.Cause != "quarantined: it forgot an entry" {
 		t.Errorf("quarantined: %+v", h)
 	}
 }
 
-// G3: a reload builds a new set of logs if and only if one of its inputs has changed.
+// G3: whatever the set of logs is made from makes another one when it changes, and nothing else does.
 func TestReloadOfLogs(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 2)
 	publish(t, l, l.Config(t, "  logs:\n    - {%0}\n    - {%1}\n"), func(*trust.Material) {})
 	const base = "  logs:\n    - {%0}\n    - {%1}\n  policy: {trusted_root: root.json}\n"
 	old := start(t, l, l.Config(t, base))
-	if next := reassemble(t, l, old, l.Config(t, base)); next.logs != old.logs || next.clock != old.clock {
-		t.Error("the same configuration built a new set")
+	if next := again(t, l, old, l.Config(t, base)); next.logs != old.logs || next.clock != old.clock {
+		t.Error("the same configuration makes another set")
 	}
 	for name, text := range map[string]string{
 		"policy":   strings.Replace(base, "root.json", "root.json, min_scts: 2, min_operators: 2", 1),
@@ -231,18 +231,17 @@ func TestReloadOfLogs(t *testing.T) {
 		"operator": strings.Replace(base, "%1", "%1, operator: x", 1),
 		"proxy":    strings.Replace(base, "%1", `%1, proxy: "http://127.0.0.1:1"`, 1),
 	} {
-		if next := reassemble(t, l, old, l.Config(t, text)); next.logs == old.logs || next.authority == old.authority {
-			t.Errorf("the set was not rebuilt after a change of %s", name)
+		if next := again(t, l, old, l.Config(t, text)); next.logs == old.logs || next.authority == old.authority {
+			t.Errorf("another %s makes the same set", name)
 		}
 	}
 	publish(t, l, old.config, func(m *trust.Material) { m.Logs[0].NotAfter = time.Now().Add(time.Hour) })
-	if next := reassemble(t, l, old, l.Config(t, base)); next.logs == old.logs {
-		t.Error("the set was not rebuilt after a change of the trusted root")
+	if next := again(t, l, old, l.Config(t, base)); next.logs == old.logs {
+		t.Error("another trusted root makes the same set")
 	}
 }
 
-// G7: while the clocks of all logs differ from this machine's, /readyz reports the CA as not ready, with the cause. The
-// CA becomes ready again by itself.
+// G7: while the clocks of all logs differ from ours, readiness says so and names the reason; it comes back by itself.
 func TestReadinessOfClock(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)
@@ -253,7 +252,7 @@ func TestReadinessOfClock(t *testing.T) {
 		t.Errorf("at the start: %+v", h)
 	}
 	if err := issue(t, sys); err == nil {
-		t.Error("an SCT with a wrong time was accepted")
+		t.Error("an SCT with a wrong timestamp")
 	}
 	process.Poll(t, "stopped",
 		func() bool { h := clock(); return !h.OK && strings.Contains(h.Cause, "behind all logs") })
@@ -274,14 +273,14 @@ func TestReadinessOfClock(t *testing.T) {
 	}
 }
 
-// B7: a CA issues without a log only if ct.none is set. The warnings, /readyz and a metric show ct.none, and the CA is
-// ready.
+// B7: without a log only by ct.none, with its reason in the warnings, in readiness, and in a metric; the CA is ready
+// all the same.
 func TestNoLog(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)
 	cfg := l.Config(t, "  none: {reason: an island without network}\n") // and without a journal
 	_, warnings, err := config.Load(filepath.Join(l.Dir, "mayfly.yaml"))
-	if err != nil || !strings.Contains(fmt.Sprint(warnings), "the configured reason: an island without network") {
+	if err != nil || !strings.Contains(fmt.Sprint(warnings), "the reason given: an island without network") {
 		t.Errorf("%v, %v", warnings, err)
 	}
 	sys := start(t, l, cfg)
@@ -300,7 +299,7 @@ func TestNoLog(t *testing.T) {
 	}
 }
 
-// B6: /readyz names each log that does not accept a root, and the root.
+// B6: readiness names the log that lacks a root, and which.
 func TestReadinessOfRoots(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 2)
@@ -318,7 +317,7 @@ func TestReadinessOfRoots(t *testing.T) {
 	}
 }
 
-// issue requests one certificate from the authority.
+// issue asks the authority for one certificate.
 func issue(t *testing.T, sys *snapshot) error {
 	t.Helper()
 	const issuer = "https://a.example.com"
@@ -350,7 +349,7 @@ func health(t *testing.T, sys *snapshot, name string) server.Health {
 			}
 		}
 	}
-	t.Fatalf("the check %q does not exist", name)
+	t.Fatalf("there is no dependency %q", name)
 	return server.Health{}
 }
 
@@ -370,17 +369,16 @@ func metric(t *testing.T, sys *snapshot, name string) float64 {
 	return math.NaN()
 }
 
-// "config check --online" checks three things of every log: the accepted roots, the signature of the head with the
-// pinned key, and the clock.
+// "config check --online" asks every log: for its roots, for a head that the pinned key signed, and for the time.
 func TestCheckAsksLogs(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		name string
 		set  func(l *site.Site, log *ct.Log, t *testing.T)
-		ct   string // "" is the default configuration
-		want string // in the problems; "" is no problem
+		ct   string // "" is the log as it is
+		want string // in what is printed; "" is all well
 	}{
-		{"no fault", func(*site.Site, *ct.Log, *testing.T) {}, "", ""},
+		{"well", func(*site.Site, *ct.Log, *testing.T) {}, "", ""},
 		{
 			"another root", func(_ *site.Site, log *ct.Log, _ *testing.T) { log.SetFault(ct.UnknownRoot) }, "",
 			"does not accept our root",
@@ -419,8 +417,8 @@ func TestCheckAsksLogs(t *testing.T) {
 	}
 }
 
-// A log whose roots and head cannot be read is no error. The check warns, and names the settings that are needed to
-// read them.
+// A log that shows neither roots nor a head may do: the check says that it does not know, and names the settings that
+// tell.
 func TestCheckOfASilentLog(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)
@@ -438,7 +436,7 @@ func TestCheckOfASilentLog(t *testing.T) {
 	}
 }
 
-// The embedded log is checked by its files: a missing log is a warning, and a head that another key signed is an error.
+// The embedded log is asked by its files: a directory without a log is no problem, a head of another key is one.
 func TestCheckOfTheEmbeddedLog(t *testing.T) {
 	t.Parallel()
 	l := site.New(t, 1)
@@ -453,7 +451,7 @@ func TestCheckOfTheEmbeddedLog(t *testing.T) {
 	sys := start(t, l, cfg)
 	_ = sys
 	if got := m.askLogs(t.Context(), cfg)[0]; !got.OK || len(got.Warnings) != 0 {
-		t.Errorf("a running log: %+v", got)
+		t.Errorf("a log that runs: %+v", got)
 	}
 	l.Write(t, filepath.Join("log", "log.pub.pem"), l.Logs[0].PublicKeyPEM())
 	if got := m.askLogs(t.Context(), cfg)[0]; got.OK || !strings.Contains(got.Problems[0], "pinned key") {
@@ -461,7 +459,7 @@ func TestCheckOfTheEmbeddedLog(t *testing.T) {
 	}
 }
 
-// publish writes root.json with the trust material of cfg, modified by change.
+// publish writes root.json with the logs of cfg, after a change.
 func publish(t *testing.T, l *site.Site, cfg *config.Config, change func(*trust.Material)) {
 	t.Helper()
 	m, err := load(t.Context(), nil, cfg)
@@ -480,7 +478,7 @@ func publish(t *testing.T, l *site.Site, cfg *config.Config, change func(*trust.
 	l.Write(t, "root.json", data)
 }
 
-// start assembles a snapshot and runs its background work until the test ends.
+// start assembles a system and runs its background work until the test ends.
 func start(t *testing.T, l *site.Site, cfg *config.Config) *snapshot {
 	t.Helper()
 	m, err := loadAndTest(t.Context(), nil, cfg)
@@ -503,8 +501,8 @@ func start(t *testing.T, l *site.Site, cfg *config.Config) *snapshot {
 	return sys
 }
 
-// reassemble builds the snapshot that a reload of cfg would install.
-func reassemble(t *testing.T, l *site.Site, old *snapshot, cfg *config.Config) *snapshot {
+// again assembles the system that a reload to cfg would make.
+func again(t *testing.T, l *site.Site, old *snapshot, cfg *config.Config) *snapshot {
 	t.Helper()
 	m, err := loadAndTest(t.Context(), nil, cfg)
 	if err != nil {
@@ -517,7 +515,7 @@ func reassemble(t *testing.T, l *site.Site, old *snapshot, cfg *config.Config) *
 	return next
 }
 
-// quietNode returns a node without a snapshot that discards its log.
+// quietNode is a node with nothing in force that logs nothing.
 func quietNode(path string) *Node {
 	return newNode(Options{Path: path, Logger: slog.New(slog.DiscardHandler)})
 }

@@ -1,10 +1,10 @@
-// Package node runs a certificate authority from a configuration file. [Build] loads the file and all files that it
-// names, tests that the CA can issue, and opens the listeners. [Node.Run] serves until its context ends. Run builds one
-// snapshot of the CA from each configuration, replaces the whole snapshot at a reload, and reports in /readyz whether
-// the CA can issue. [Check] is Build without listeners, for "config check".
+// Package node runs a certificate authority from a configuration file. [Build] loads the file and everything that it
+// names, tests that the CA can issue, and opens the listeners. [Node.Run] serves until its context ends: it builds one
+// snapshot of the CA from each configuration, replaces it as a whole at a reload, and reports in /readyz whether the CA
+// can issue. [Check] is Build without listeners, for "config check".
 //
-// A request MUST be served by one snapshot from its beginning to its end. A reload that fails MUST NOT change the
-// snapshot in force.
+// A request MUST be served by one snapshot from its beginning to its end. A reload that fails MUST leave the snapshot
+// in force as it is.
 package node
 
 import (
@@ -25,19 +25,19 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// Options are the options of [Build].
+// Options say what to run.
 type Options struct {
-	Path   string // the configuration file; it is watched, and read again at a reload
+	Path   string // of the configuration file; it is watched, and read again at a reload
 	Logger *slog.Logger
-	// Listeners replace those of the configuration. Optional. Build closes them if it fails, Run when it returns.
+	// Listeners are served in place of those of the configuration. Optional. Build and Run close them.
 	Listeners *server.Listeners
-	Drain     time.Duration // how long a stop waits for unfinished requests; 0 is the server's default
+	Drain     time.Duration // how long a stop waits for requests under way; 0 is the server's default
 	// Ready is called once, in Run, when the CA can issue. Its error stops the CA. Optional.
 	Ready func(context.Context) error
-	// Publish is called with the CA's chains and logs for verifiers: before Ready, and again when the shards of the
-	// embedded log change. Optional.
+	// Publish is called before Ready, and again when the embedded log has other shards, with the CA's chains and logs
+	// for verifiers. Optional.
 	Publish func(trust.Material) error
-	// URL is the URL of the CA in the argument of Publish.
+	// URL of the CA in what Publish is given.
 	URL string
 }
 
@@ -45,7 +45,7 @@ type Options struct {
 type Node struct {
 	options Options
 	log     *slog.Logger
-	// started is the configuration of the start. Its listeners, journal and embedded log are used until a restart.
+	// the configuration of the start; its listeners, journal and embedded log stay until a restart
 	started   *config.Config
 	known     map[string][32]byte
 	warnings  []config.Warning
@@ -53,21 +53,23 @@ type Node struct {
 	listeners server.Listeners
 
 	journal   processJournal
-	auditor   *auditor // nil: no auditor is configured
+	auditor   *auditor // nil: nothing is audited
 	admission *admission.Controller
 	server    *server.Server
 	readiness *server.Readiness
 	metrics   *reloadMetrics
 
-	current         atomic.Pointer[snapshot] // in force
-	generation      uint64                   // of the configuration in force, from 1
-	reloadProblem   atomic.Value             // string: why the configuration in force differs from the files; "" if it does not
-	reloadRequested chan struct{}            // receives when files have changed
+	current    atomic.Pointer[snapshot]       // in force
+	generation uint64                         // of the configuration in force, from 1
+	chains     atomic.Pointer[rotation.State] // in force; nil: there is one chain, without a state file
+	conducting atomic.Pointer[string]         // why the conductor could not do its work; "": it could
+	trouble    atomic.Value                   // string: why the files are not what is in force; "": they are
+	again      chan struct{}                  // a reload is wanted
 }
 
-// Build loads the configuration and the files that it names, proves with a trial that the CA can issue, and opens the
-// listeners. An error of the configuration is [config.Problems]; an address that cannot be listened on is a
-// [*ListenError].
+// Build loads the configuration and all that it names, proves with a trial that the CA can issue, and opens the
+// listeners. What is wrong with a configuration is [config.Problems]; an address that cannot be listened on is a
+// [ListenError].
 func Build(ctx context.Context, o Options) (_ *Node, err error) {
 	n := newNode(o)
 	if o.Listeners != nil {
@@ -103,13 +105,13 @@ func Build(ctx context.Context, o Options) (_ *Node, err error) {
 func newNode(o Options) *Node {
 	n := &Node{
 		options: o, log: o.Logger, readiness: server.NewReadiness(time.Now), metrics: newReloadMetrics(),
-		reloadRequested: make(chan struct{}, 1),
+		again: make(chan struct{}, 1),
 	}
-	n.reloadProblem.Store("")
+	n.trouble.Store("")
 	return n
 }
 
-// Run serves until ctx ends, and returns nil after an orderly stop. Run MUST be called only once.
+// Run serves until ctx ends. It returns nil after an orderly stop. It is called once.
 func (n *Node) Run(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
@@ -121,13 +123,13 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	defer n.listeners.Close()
 	defer func() { err = errors.Join(err, n.files.key.Close()) }()
 	tuneMemory(n.log)
-	hangup := make(chan os.Signal, 1) // from here on SIGHUP causes a reload; before, it ends the process
+	hangup := make(chan os.Signal, 1) // SIGHUP reloads from here on, and does not end the process
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	signal.Ignore(syscall.SIGPIPE) // the CA continues when the reader of its standard output exits
+	signal.Ignore(syscall.SIGPIPE) // the CA goes on when the reader of its standard output ends
 
 	registry := newRegistry()
-	tiles := &embeddedHandler{}
+	tiles := &lateHandler{}
 	if err := n.newServer(registry, tiles); err != nil {
 		return err
 	}
@@ -171,7 +173,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	return <-served
 }
 
-// ready calls the Publish and Ready functions of the options.
+// ready tells the caller of Build that the CA can issue.
 func (n *Node) ready(ctx context.Context, s *snapshot) error {
 	if err := n.publish(s); err != nil {
 		return err

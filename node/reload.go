@@ -17,7 +17,7 @@ import (
 	"github.com/mayfly-ca/mayfly/server"
 )
 
-// install puts s in force. A request uses either the old snapshot or the new one, never parts of both.
+// install puts s in force, as a whole: a request has either all of the old system or all of the new one.
 func (n *Node) install(ctx context.Context, s *snapshot) {
 	s.start(ctx)
 	n.generation++
@@ -26,7 +26,7 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	n.server.SetCore(s.core(n.generation))
 	n.readiness.Replace(append(slices.Concat(s.checks(), n.chainCheck(s), n.auditor.check()),
 		server.Check{Name: "config", Ask: func() server.Health {
-			return server.Health{OK: true, Advisory: true, Warning: n.reloadProblem.Load().(string)} //nolint:forcetypeassert // nothing else is stored
+			return server.Health{OK: true, Advisory: true, Warning: n.trouble.Load().(string)} //nolint:forcetypeassert // nothing else is stored
 		}}))
 	if old != nil {
 		old.retire(s)
@@ -35,7 +35,7 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	n.adopt(s.files.rotation)
 }
 
-// Describe implements [prometheus.Collector]. It sends no description, because the set of metrics changes at a reload.
+// Describe implements [prometheus.Collector]: the parts come and go, so that nothing is promised.
 func (n *Node) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements [prometheus.Collector].
@@ -47,19 +47,19 @@ func (n *Node) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// watch reloads the configuration on SIGHUP and when the content of a file changes, until ctx ends. Reloads run one at
-// a time; signals and changes during a reload cause one more.
+// watch reloads on SIGHUP and when the content of a file changes, until ctx ends. Reloads are one after the other; what
+// comes during one makes one more.
 func (n *Node) watch(ctx context.Context, hangup <-chan os.Signal) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() {
-		files := func() []string { // also those that a rejected configuration names
+		files := func() []string { // those of a configuration that could not be taken, too
 			return slices.Compact(slices.Sorted(slices.Values(slices.Concat(n.current.Load().config.Files,
 				config.Named(n.options.Path)))))
 		}
 		config.Watch(ctx, config.WatchOptions{Files: files, Known: n.known, Logger: n.log}, func() {
 			select {
-			case n.reloadRequested <- struct{}{}:
+			case n.again <- struct{}{}:
 			default:
 			}
 		})
@@ -73,15 +73,15 @@ func (n *Node) watch(ctx context.Context, hangup <-chan os.Signal) {
 			n.reshard(ctx)
 			continue
 		case <-hangup:
-		case <-n.reloadRequested:
+		case <-n.again:
 			why = "the files changed"
 		}
 		n.reload(ctx, why)
 	}
 }
 
-// reload loads the configuration, builds a snapshot from it and puts the snapshot in force. After an error the old
-// snapshot stays in force.
+// reload loads the configuration, builds a system from it and puts it in force. Whatever goes wrong, the system in
+// force stays.
 func (n *Node) reload(ctx context.Context, why string) {
 	began := time.Now()
 	next, waiting, err := n.prepare(ctx)
@@ -100,23 +100,23 @@ func (n *Node) reload(ctx context.Context, why string) {
 			return
 		}
 		n.metrics.reloads.WithLabelValues("failure").Inc()
-		n.reloadProblem.Store("the last reload failed, and the previous configuration stays in force: " + firstLine(err))
-		n.log.Error("configuration not reloaded; the previous one stays in force", "why", why, "cause", err.Error())
+		n.trouble.Store("the last reload failed, the configuration before it is in force: " + firstLine(err))
+		n.log.Error("configuration not reloaded; the one before stays in force", "why", why, "cause", err.Error())
 		return
 	}
 	var texts []string
 	for _, w := range waiting {
 		texts = append(texts, w.String())
-		n.log.Warn("configuration", "warning", w.String()+"; the previous value stays in force until then")
+		n.log.Warn("configuration", "warning", w.String()+"; what was in force stays until then")
 	}
-	n.reloadProblem.Store(strings.Join(texts, "; "))
+	n.trouble.Store(strings.Join(texts, "; "))
 	n.install(ctx, next)
 	n.metrics.reloads.WithLabelValues("success").Inc()
 	n.log.Info("configuration reloaded", "why", why, "generation", n.generation, "config_digest", next.config.Digest,
 		"issuer_count", len(next.issuers.Issuers()), "took", time.Since(began))
 }
 
-// prepare builds a snapshot from the current files. waiting has the changed settings that need a restart.
+// prepare builds a system from the files as they are now. waiting are the settings that only a restart can change.
 func (n *Node) prepare(ctx context.Context) (next *snapshot, waiting []config.Warning, err error) {
 	cfg, warnings, err := config.Load(n.options.Path)
 	if err != nil {
@@ -133,15 +133,15 @@ func (n *Node) prepareFrom(ctx context.Context, cfg *config.Config, warnings []c
 	waiting = old.config.Restart(cfg)
 	wants := cfg.CT.Embedded
 	cfg.KeepUntilRestart(old.config)
-	if n.auditor == nil && wantsAuditor(cfg) { // the process was started with ct.none
-		waiting = append(waiting, cfg.Waits("the auditor is not running", "audit", "reconcile"))
+	if n.auditor == nil && wantsAuditor(cfg) { // it started with ct.none
+		waiting = append(waiting, cfg.Waits("there is no auditor", "audit", "reconcile"))
 	}
 	switch ct := cfg.CT; {
 	case ct.None != nil && ct.Embedded != nil:
-		return nil, nil, cfg.Locate(fault.BadSetting("replaces ct.embedded, which a reload cannot do",
+		return nil, nil, cfg.Locate(fault.BadSetting("it takes the place of ct.embedded",
 			"restart to apply it", "ct", "none"))
 	case ct.None == nil && ct.Embedded == nil && len(ct.Logs) == 0 && wants != nil:
-		return nil, nil, cfg.Locate(fault.BadSetting("replaces other logs or ct.none, which a reload cannot do",
+		return nil, nil, cfg.Locate(fault.BadSetting("it takes the place of other logs or of ct.none",
 			"restart to apply it", "ct", "embedded"))
 	}
 	m, err := n.loadFiles(ctx, cfg, old)
@@ -161,9 +161,9 @@ func (n *Node) prepareFrom(ctx context.Context, cfg *config.Config, warnings []c
 	return next, waiting, nil
 }
 
-// loadFiles loads the files of cfg. An ephemeral CA keeps its key. A chain that is replaced leaves the trust bundle
-// unless ca.trust lists it. Because the bundle has only the chains that the configuration names, it is the same before
-// and after a restart, and a compromised key can be removed from it at once (C4).
+// loadFiles loads the files of cfg. An ephemeral CA stays the one that it is. A chain that is replaced leaves the trust
+// bundle unless ca.trust lists it: the bundle has what the configuration names and nothing else, so that it is the same
+// before and after a restart, and a stolen key is out of it at once (C4).
 func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot) (_ *loadedFiles, err error) {
 	if _, err := followState(cfg); err != nil {
 		return nil, cfg.Locate(err)
@@ -172,10 +172,10 @@ func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot)
 	var m *loadedFiles
 	switch before, was := old.config.CA.Selected(); {
 	case backend.Temporary() && (!was.Temporary() || name != before):
-		return nil, cfg.Locate(fault.BadSetting("replaces another key backend, which a reload cannot do",
-			"restart to apply it", "ca", name))
+		return nil, cfg.Locate(fault.BadSetting("it takes the place of a key that is kept",
+			"restart to apply it", cfg.CA.At()...))
 	case backend.Temporary():
-		m, err = loadTrustAndLogs(cfg, old.files.key)
+		m, err = loadAround(cfg, old.files.key, nil)
 	default:
 		m, err = load(ctx, n.log, cfg)
 	}
@@ -193,7 +193,7 @@ func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot)
 	if err := m.narrowToPublished(cfg); err != nil {
 		return nil, err
 	}
-	if _, err := m.checkValidity(cfg, time.Now()); err != nil {
+	if _, err := m.timely(cfg, time.Now()); err != nil {
 		return nil, cfg.Locate(err)
 	}
 	if m.trustedRoot != old.files.trustedRoot {
@@ -201,18 +201,7 @@ func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot)
 			n.log.Warn("configuration", "warning", text)
 		}
 	}
-	if !sameChain(m.chain, old.files.chain) {
-		n.log.Warn("the issuing chain changes: verifiers that do not have the new chain yet refuse certificates issued under it",
-			"old", old.files.chain[0].Subject.String(), "new", m.chain[0].Subject.String())
-	}
-	for _, chain := range append([][]*x509.Certificate{old.files.chain}, old.files.trust...) {
-		if !m.serves(chain) {
-			n.log.Warn("a chain leaves the trust bundle, because the configuration no longer names it: "+
-				"verifiers with the new bundle refuse certificates "+
-				"issued under this chain; list the chain in ca.trust unless its key is compromised",
-				"issuer", chain[0].Subject.String(), "sha256", fmt.Sprintf("%x", sha256.Sum256(chain[0].Raw)))
-		}
-	}
+	n.tellOfChains(m, old.files)
 	m.former = old.files.former
 	if !sameChain(m.chain, old.files.chain) {
 		m.former = old.files.chain[len(old.files.chain)-1]
@@ -220,7 +209,7 @@ func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot)
 	return m, nil
 }
 
-// closeKey closes the key of m unless the snapshot in force uses the same key.
+// closeKey closes the key of m, unless it is the one in force.
 func closeKey(m *loadedFiles, inForce *snapshot) error {
 	if m.key == inForce.files.key {
 		return nil
@@ -255,7 +244,7 @@ func firstLine(err error) string {
 	return text
 }
 
-// reloadMetrics are the metrics of the configuration in force and of reloads.
+// reloadMetrics say which configuration is in force.
 type reloadMetrics struct {
 	generation prometheus.Gauge
 	since      prometheus.Gauge

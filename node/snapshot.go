@@ -26,11 +26,11 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
-// snapshot is the CA under one configuration. A reload builds the next snapshot, which shares the parts whose
-// configuration has not changed.
+// snapshot is the CA under one configuration. A reload builds the next snapshot, which shares the parts that the new
+// configuration does not change.
 type snapshot struct {
 	config    *config.Config
-	warnings  []config.Warning // those that have been logged
+	warnings  []config.Warning // that have been logged
 	files     *loadedFiles
 	issuers   *oidc.Verifier
 	keys      *pop.Policy
@@ -38,18 +38,17 @@ type snapshot struct {
 	embedded  *embedded.Store // nil without ct.embedded
 	authority *ca.Authority
 	journal   processJournal
-	clock     *ca.Clock // shared by all snapshots of the process
+	clock     *ca.Clock // of the process
 	noLog     string    // the reason of ct.none
 
-	// unpublished has the shards of the embedded log that are not used because the published trusted root lacks their
-	// keys. It maps the name of a shard to the cause.
+	// unpublished are shards of the embedded log that are not asked because verifiers do not have their keys, with the cause.
 	unpublished           map[string]string
-	logsKey, authorityKey [32]byte           // digests of the inputs of logs and authority
-	stopLogs              context.CancelFunc // ends the background work of logs; nil: not started
+	logsKey, authorityKey [32]byte           // of what logs and authority were made from
+	stopLogs              context.CancelFunc // ends what watches logs; nil: not started
 }
 
-// assemble builds a snapshot from the loaded files. The trial in [ca.New] proves that the snapshot can issue. Parts of
-// old whose inputs have not changed are shared. old is not changed, and may be nil.
+// assemble builds the parts from the loaded files, innermost first. The trial inside [ca.New] proves that they can
+// issue. Parts of old are taken over where nothing about them has changed; old stays as it is, and may be nil.
 func (n *Node) assemble(ctx context.Context, cfg *config.Config, files *loadedFiles,
 	old *snapshot,
 ) (_ *snapshot, err error) {
@@ -100,7 +99,7 @@ func newVerifier(cfg *config.Config, log *slog.Logger, limits *admission.Control
 	})
 }
 
-// openEmbedded opens the embedded log, or shares the store of old, because two stores cannot use the same directory.
+// openEmbedded opens the log in this process, once: two stores cannot have one directory.
 func (s *snapshot) openEmbedded(ctx context.Context, n *Node, old *snapshot) (err error) {
 	if old != nil {
 		s.embedded = old.embedded
@@ -118,7 +117,7 @@ func (s *snapshot) openEmbedded(ctx context.Context, n *Node, old *snapshot) (er
 	return nil
 }
 
-// embeddedOperator is the operator of the embedded log: the CA itself.
+// embeddedOperator stands for the CA itself among the operators of its logs.
 const embeddedOperator = "embedded"
 
 // openLogs builds the set of remote and embedded logs under the policy.
@@ -149,9 +148,9 @@ func (s *snapshot) openLogs(n *Node, old *snapshot) (err error) {
 		s.logs, s.stopLogs, s.unpublished = old.logs, old.stopLogs, old.unpublished
 		return nil
 	}
-	logs := append(s.files.ctLogs(), s.shardLogs(shards, n.log)...)
+	members := append(s.files.members(), s.shardMembers(shards, n.log)...)
 	o := ctlog.Options{
-		Logs: logs, Policy: ct.Policy, Granted: n.auditor.granted,
+		Logs: members, Policy: ct.Policy, Granted: n.auditor.granted,
 		Compute: n.admission.Compute, Logger: n.log,
 	}
 	if old != nil && old.logs != nil {
@@ -161,22 +160,22 @@ func (s *snapshot) openLogs(n *Node, old *snapshot) (err error) {
 	return err
 }
 
-// shardLogs returns the shards of the embedded log that may be used.
-func (s *snapshot) shardLogs(shards []embedded.OpenShard, log *slog.Logger) (logs []ctlog.Log) {
+// shardMembers are the shards of the embedded log that may be asked.
+func (s *snapshot) shardMembers(shards []embedded.OpenShard, log *slog.Logger) (members []ctlog.Log) {
 	s.unpublished = map[string]string{}
 	for _, one := range shards {
 		w, err := s.files.publishedShard(one)
 		if err != nil {
 			s.unpublished[one.Label()] = err.Error() + "; publish a trusted root that has it (mayfly trust export)"
-			log.Warn("a shard of the embedded log is not used", "log", one.Label(), "cause", s.unpublished[one.Label()])
+			log.Warn("a shard of the embedded log is not asked", "log", one.Label(), "cause", s.unpublished[one.Label()])
 			continue
 		}
 		description := one.Describe()
 		description.Window = w
-		description.Operator = embeddedOperator // SCTs of two shards do not satisfy a policy that needs two operators
-		logs = append(logs, ctlog.Log{Log: description, Submitter: one.Log, Health: one.Log.Health})
+		description.Operator = embeddedOperator // two SCTs of two shards do not satisfy a policy of two operators
+		members = append(members, ctlog.Log{Log: description, Submitter: one.Log, Health: one.Log.Health})
 	}
-	return logs
+	return members
 }
 
 func (s *snapshot) openAuthority(n *Node, old *snapshot) (err error) {
@@ -216,13 +215,13 @@ func (s *snapshot) openAuthority(n *Node, old *snapshot) (err error) {
 	return err
 }
 
-// digest returns the SHA-256 of the inputs of a part, to detect changes.
+// digest is over the inputs of a part, to find out whether they have changed.
 func digest(all ...any) ([32]byte, error) {
 	data, err := json.Marshal(all)
 	return sha256.Sum256(data), err
 }
 
-// start starts the background work, which ends with ctx, or when a later snapshot does not share the part.
+// start begins the background work, which ends with ctx, or when a later snapshot does not share it.
 func (s *snapshot) start(ctx context.Context) {
 	s.issuers.Start(ctx)
 	if s.embedded != nil {
@@ -236,7 +235,7 @@ func (s *snapshot) start(ctx context.Context) {
 	}
 }
 
-// retire ends the background work that next does not share. Requests that began with s continue.
+// retire ends the background work that next does not share. Requests that began under s continue.
 func (s *snapshot) retire(next *snapshot) {
 	if s.logs != nil && s.logs != next.logs && s.stopLogs != nil {
 		s.stopLogs()
@@ -247,7 +246,7 @@ func (s *snapshot) retire(next *snapshot) {
 	}
 }
 
-// retireKeyAfter is longer than any request takes: a request that began before a reload signs with the old key.
+// retireKeyAfter is longer than any request takes: one that began under a configuration signs with the key of that one.
 const retireKeyAfter = time.Minute
 
 // close waits for the background work and flushes the embedded log, so that every entry with an SCT is stored.
@@ -289,7 +288,7 @@ func (s *snapshot) collectors() []prometheus.Collector {
 	return all
 }
 
-// ownKeys returns the keys of this CA and its logs, for which no certificate may be issued.
+// ownKeys are the keys that no certificate may be issued for.
 func (f *loadedFiles) ownKeys(e *embedded.Store) []crypto.PublicKey {
 	var keys []crypto.PublicKey
 	for _, chain := range append(append([][]*x509.Certificate{f.chain}, f.trust...), f.retired()...) {

@@ -13,33 +13,31 @@ import (
 	"github.com/mayfly-ca/mayfly/loglist"
 )
 
-// warnAhead is how long before the end of a log's validity there is a warning.
+// warnAhead is how long before the end of what certificates need there is a warning.
 const warnAhead = 30 * 24 * time.Hour
 
-// checkValidity refuses a chain or logs with which no certificate can be issued at the time now: a chain that /readyz
-// would report as invalid, or too few logs whose validity includes now. It warns about validities that end soon. Its
-// errors are [fault.Setting] values.
-func (f *loadedFiles) checkValidity(cfg *config.Config, now time.Time) ([]config.Warning, error) {
+// timely refuses what cannot issue at a time: a chain that readiness would refuse, and logs of which too few may be
+// asked for a certificate of now. It warns of what ends soon. Its errors are settings of cfg.
+func (f *loadedFiles) timely(cfg *config.Config, now time.Time) ([]config.Warning, error) {
 	var warnings []config.Warning
 	if _, backend := cfg.CA.Selected(); !backend.Temporary() {
 		switch h := ca.ChainHealth(f.chain, now); {
 		case !h.OK:
 			return nil, fault.BadSetting(h.Cause+
 				"; certificates are issued while it is valid, up to an hour before its end",
-				"get a new issuing certificate, and write the path of its chain here", "ca", name,
-				"chain").In(backend.ChainFile())
+				"have a new issuing certificate made, and write its chain here",
+				cfg.CA.At("chain")...).In(backend.ChainFile())
 		case h.Warning != "":
-			warnings = append(warnings, cfg.Warn(fault.BadSetting(h.Warning, "get a new issuing certificate",
-				"ca", name, "chain")))
+			warnings = append(warnings, cfg.Warn(fault.BadSetting(h.Warning, "have a new issuing certificate made",
+				cfg.CA.At("chain")...)))
 		}
 	}
-	ending, err := f.checkLogValidity(cfg, now)
+	ending, err := f.timelyLogs(cfg, now)
 	return append(warnings, ending...), err
 }
 
-// checkLogValidity checks the validity of the remote logs. With an embedded log nothing is checked, because a new shard
-// follows each one.
-func (f *loadedFiles) checkLogValidity(cfg *config.Config, now time.Time) (warnings []config.Warning, err error) {
+// timelyLogs looks at the validity of the logs. That of a shard of the embedded log is never over: another one follows.
+func (f *loadedFiles) timelyLogs(cfg *config.Config, now time.Time) (warnings []config.Warning, err error) {
 	if cfg.CT.None != nil || cfg.CT.Embedded != nil || len(f.logs) == 0 {
 		return nil, nil
 	}
@@ -70,16 +68,16 @@ func (f *loadedFiles) checkLogValidity(cfg *config.Config, now time.Time) (warni
 		}
 		if cfg.CT.Policy.CheckFor(usable(w.NotAfter, w.NotAfter.Add(ca.Validity))) != nil {
 			warnings = append(warnings,
-				cfg.Warn(fault.BadSetting(fmt.Sprintf("the log %s ends at %s, and the remaining logs are "+
+				cfg.Warn(fault.BadSetting(fmt.Sprintf("the log %s ends at %s, and the logs that go on are "+
 					"too few for ct.policy",
-					l.config.Name, w.NotAfter.UTC().Format(time.RFC3339)), "add the next log", "ct", "logs",
+					l.config.Name, w.NotAfter.UTC().Format(time.RFC3339)), "add the next one", "ct", "logs",
 					strconv.Itoa(i))))
 		}
 	}
 	return warnings, nil
 }
 
-// window returns the validity of the log: that of its configuration, limited to that of the published trusted root.
+// window is when SCTs of the log count: by its configuration, and by the published trusted root.
 func (l remoteLog) window() loglist.Window {
 	if l.published != nil {
 		return l.remote.Window.Intersect(*l.published)
@@ -87,7 +85,7 @@ func (l remoteLog) window() loglist.Window {
 	return l.remote.Window
 }
 
-// outside returns why the log cannot be used for a certificate that is valid from now to end, or nil if it can.
+// outside says why a certificate from now to end may not have an SCT of the log; nil is that it may.
 func (l remoteLog) outside(now, end time.Time) error {
 	w := l.window()
 	where := ""
@@ -96,13 +94,13 @@ func (l remoteLog) outside(now, end time.Time) error {
 	}
 	switch {
 	case w.NotBefore.After(now):
-		return fault.BadSetting(fmt.Sprintf("the log %s accepts no certificates before %s%s, and the other logs are too few",
+		return fault.BadSetting(fmt.Sprintf("the log %s takes no certificates before %s%s, and too few others do",
 			l.config.Name, w.NotBefore.UTC().Format(time.RFC3339), where),
-			"use a log whose validity has begun", "not_before")
+			"name a log whose validity has begun", "not_before")
 	case !w.Contains(end):
-		return fault.BadSetting(fmt.Sprintf("the log %s accepts no certificates that end after %s%s, "+
-			"and the other logs are too few", l.config.Name, w.NotAfter.UTC().Format(time.RFC3339), where),
-			"use a log with a later not_after, such as the next shard", "not_after")
+		return fault.BadSetting(fmt.Sprintf("the log %s takes no certificates that end after %s%s, "+
+			"and too few others do", l.config.Name, w.NotAfter.UTC().Format(time.RFC3339), where),
+			"name a log that goes on, such as the next shard", "not_after")
 	}
 	return nil
 }

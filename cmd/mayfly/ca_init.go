@@ -20,18 +20,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/shell"
 )
 
-func newCA() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "ca",
-		Short: "Make the keys and the chain of a new CA",
-		Args:  cobra.NoArgs,
-		RunE:  runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
-	}
-	cmd.AddCommand(newCAInit())
-	return cmd
-}
-
-// caInitFlags are the flags of "ca init".
+// caInitFlags are those of "ca init".
 type caInitFlags struct {
 	dir, organization           string
 	plan                        string
@@ -86,29 +75,7 @@ func (f *caInitFlags) run(cmd *cobra.Command) error {
 			cmd.Flags().Changed("organization") {
 			return cli.Usage("--plan says all that is to be made; of the other flags only --dry-run goes with it")
 		}
-		var err error
-		if password, err = f.password.Read(); err != nil {
-			return f.passwordProblem(err)
-		}
-	}
-	for _, name := range caFiles {
-		if path := filepath.Join(f.dir, name); exists(path) {
-			return fmt.Errorf("%s already exists, and keys are never replaced; choose another directory with --dir", path)
-		}
-	}
-	if err := os.MkdirAll(f.dir, 0o700); err != nil {
-		return err
-	}
-	h, err := ca.NewHierarchy(ca.HierarchyOptions{Organization: f.organization, Now: time.Now()})
-	if err != nil {
-		return err
-	}
-	var chain []byte
-	for _, c := range h.Chain {
-		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
-	}
-	for i, key := range []any{h.RootKey, h.Key} {
-		text, err := privatePEM(key, password)
+		data, err := config.Decode(config.File{Path: f.plan}, plan, plan.Check)
 		if err != nil {
 			return err
 		}
@@ -251,43 +218,25 @@ func (f *caInitFlags) print(out io.Writer, plan *ceremony.Plan, r *ceremony.Resu
 	for line := range strings.Lines(text.String()) {
 		fmt.Fprint(out, "# ", line)
 	}
-	_, err = fmt.Fprintf(out, "# for mayfly.yaml; keep %s offline\nca:\n  file:\n    chain: %s\n    key: %s%s\n",
-		filepath.Join(f.dir, caFiles[0]), filepath.Join(f.dir, caFiles[2]), filepath.Join(f.dir, caFiles[1]), setting)
-	return err
-}
-
-// passwordProblem returns an error of the password as an error of the flag that names it.
-func (f *caInitFlags) passwordProblem(err error) error {
-	s, ok := errors.AsType[*fault.Setting](err)
-	switch {
-	case ok && f.password.Env != "":
-		return cli.Usage("--password-env %s: %s; %s", f.password.Env, s.Problem, s.Fix)
-	case ok:
-		return cli.Usage("--password-file %s: %s; %s", f.password.File, s.Problem, s.Fix)
+	chain := plan.Issuing.Key.ChainFile()
+	if root := plan.Root.Key.File; root != nil {
+		at, err := filepath.Abs(root.Key)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "#\n# The root's key is %s: move it to a medium that is kept offline, with a copy elsewhere.\n", at)
 	}
-	return err
-}
-
-// privatePEM encodes a key as PKCS#8, encrypted if password is not empty.
-func privatePEM(key any, password []byte) ([]byte, error) {
-	if len(password) == 0 {
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
+	if plan.Purpose == ceremony.Timestamping {
+		_, err := fmt.Fprintf(out, "# next: mayfly ca check --timestamping %s\n", shell.Quote(chain))
+		return err
 	}
 	if f.typedIssuing != nil {
 		fmt.Fprintf(out, "# The CA takes the password that you typed from the environment variable %s.\n", passwordVariable)
 	}
 	block, err := config.KeyBackend(plan.Issuing.Key)
 	if err != nil {
-		return nil, errors.New("the private key cannot be encrypted") // the cause is omitted because it may contain the key
+		return err
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der}), nil
-}
-
-// caFiles are the files of a CA, in the order in which they are written.
-var caFiles = []string{"root-key.pem", "ca-key.pem", "chain.pem"}
-
-func exists(name string) bool {
-	_, err := os.Stat(name)
-	return !errors.Is(err, fs.ErrNotExist)
+	_, err = fmt.Fprintf(out, "# next: mayfly ca check %s, then put this into mayfly.yaml\n%s", shell.Quote(chain), block)
+	return err
 }

@@ -14,7 +14,15 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ondisk"
 )
 
-// TestCAInit creates a CA that starts without a warning about its chain. A second run does not replace the CA.
+// command runs a command line without a terminal.
+func command(t *testing.T, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	status = run(t.Context(), args, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
+	return status, out.String(), errs.String()
+}
+
+// TestCAInit makes a CA that starts without a warning about its chain, and that no second run replaces.
 func TestCAInit(t *testing.T) {
 	t.Parallel()
 	for _, encrypted := range []bool{true, false} {
@@ -67,9 +75,9 @@ func TestCAInit(t *testing.T) {
 		if err := os.Remove(filepath.Join(files, "chain.pem")); err != nil {
 			t.Fatal(err)
 		}
-		delete(before, filepath.Join(f.dir, "chain.pem"))
-		if err := f.run(&out); err == nil || !strings.Contains(err.Error(), "keys are never replaced") {
-			t.Errorf("a second run: %v", err)
+		delete(before, filepath.Join(files, "chain.pem"))
+		if status, _, errs := command(t, args...); status != cli.ExitFailed || !strings.Contains(errs, "no file is replaced") {
+			t.Errorf("a second run: %d %s", status, errs)
 		}
 		if !maps.Equal(before, ondisk.Contents(t, dir)) {
 			t.Error("a second run changed files")
@@ -87,18 +95,9 @@ func TestCAInit(t *testing.T) {
 		"no-such-plan.yaml: cannot be read":                                           "--plan no-such-plan.yaml",
 		"--organization: common_name has more than 64 characters":                     "--dir x --no-password --organization " + strings.Repeat("o", 65),
 	} {
-		if err := f.run(&bytes.Buffer{}); err == nil || exists("x") {
-			t.Errorf("%+v: %v", f, err)
-		}
-	}
-	for want, source := range map[string]secret.Source{
-		"mayfly: --password-env MAYFLY_NOPE: the environment variable MAYFLY_NOPE is unset": {Env: "MAYFLY_NOPE"},
-		"mayfly: --password-file /no/such/file: ":                                           {File: "/no/such/file"},
-	} {
-		err := (&caInitFlags{dir: "x", password: source}).run(&bytes.Buffer{})
-		if e, ok := errors.AsType[*cli.Error](err); !ok || e.Status != cli.ExitUsage ||
-			!strings.HasPrefix(e.Error(), want) || exists("x") {
-			t.Errorf("%v, want %s", err, want)
+		status, _, errs := command(t, append([]string{"ca", "init"}, strings.Fields(args)...)...)
+		if status != cli.ExitUsage || !strings.Contains(errs, want) || there("x") {
+			t.Errorf("%s: %d %s, want %s", args, status, errs, want)
 		}
 	}
 }

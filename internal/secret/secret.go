@@ -1,5 +1,5 @@
-// Package secret reads secrets that the configuration refers to: from an environment variable or from a file, never
-// from the configuration itself. It MUST NOT print a secret.
+// Package secret says where a secret of the configuration stands: in an environment variable or in a file, never in the
+// configuration itself. It MUST NOT print one.
 package secret
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Source says where a secret is: in an environment variable or in a file. Exactly one is set.
+// Source is the place of a secret: an environment variable or a file. Exactly one is set.
 type Source struct {
 	// Env is the name of an environment variable.
 	Env string `yaml:"env"`
@@ -20,16 +20,19 @@ type Source struct {
 	typed *[]byte // a pointer, so that no formatting verb prints the secret
 }
 
-// Check checks s without reading the secret. A nil Source is valid. Its errors are [fault.Setting] values.
+// Typed returns a source with a secret that a person typed. It exists in the memory of this process alone.
+func Typed(value []byte) *Source { return &Source{typed: &value} }
+
+// Check finds what is wrong with s without looking for the secret. A nil Source is none. Its errors are [fault.Setting] values.
 func (s *Source) Check() error {
-	if s != nil && (s.Env == "") == (s.File == "") {
-		return fault.BadSetting("a secret must have exactly one source", "write {env: NAME} or {file: PATH}")
+	if s != nil && s.typed == nil && (s.Env == "") == (s.File == "") {
+		return fault.BadSetting("a secret comes from one place", "write {env: NAME} or {file: PATH}")
 	}
 	return nil
 }
 
-// Read returns the secret, without one trailing line end if it comes from a file. For a nil Source it returns nil. Its
-// errors are [fault.Setting] values.
+// Read returns the secret, without one trailing line end of a file. For a nil Source it returns nil. Its errors are
+// [fault.Setting] values.
 func (s *Source) Read() ([]byte, error) {
 	if s == nil {
 		return nil, nil
@@ -50,7 +53,7 @@ func (s *Source) Read() ([]byte, error) {
 	}
 	v := os.Getenv(s.Env)
 	if v == "" {
-		return nil, fault.BadSetting(fmt.Sprintf("the environment variable %s is unset or empty", s.Env), "set it for this process", "env")
+		return nil, fault.BadSetting(fmt.Sprintf("the environment variable %s is not set or empty", s.Env), "set it for this process", "env")
 	}
 	return []byte(v), nil
 }

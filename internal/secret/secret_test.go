@@ -28,7 +28,7 @@ func TestRead(t *testing.T) { //nolint:paralleltest // it sets the environment
 	}{
 		"none":                   {nil, "", ""},
 		"environment":            {&secret.Source{Env: "MAYFLY_TEST_SECRET"}, "from the environment\n", ""},
-		"not set":                {&secret.Source{Env: "MAYFLY_TEST_NO_SECRET"}, "", "unset or empty"},
+		"not set":                {&secret.Source{Env: "MAYFLY_TEST_NO_SECRET"}, "", "not set or empty"},
 		"file":                   {file("a", "text"), "text", ""},
 		"one line end":           {file("b", "text\n\n"), "text\n", ""},
 		"line end of elsewhere":  {file("c", "text\r\n"), "text", ""},

@@ -13,12 +13,12 @@ import (
 
 // IsTerminal reports whether w writes to a terminal.
 func IsTerminal(w any) bool {
-	f, ok := unwrap(w).(*os.File)
+	f, ok := behind(w).(*os.File)
 	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a file descriptor fits
 }
 
-// Style adds terminal attributes to texts if On is true: the output is a terminal, and NO_COLOR is not set
-// (https://no-color.org). Width is the width of the terminal in characters; 0 is no limit.
+// Style writes terminal attributes, or nothing if the stream is not a terminal or NO_COLOR is set
+// (https://no-color.org). It has the width of the terminal; 0 means no terminal.
 type Style struct {
 	On    bool
 	Width int
@@ -57,8 +57,8 @@ type Table struct{ rows [][2]string }
 // Add appends a row.
 func (t *Table) Add(name, value string) { t.rows = append(t.rows, [2]string{cell(name), cell(value)}) }
 
-// Write prints the rows, indented by two spaces, with the names padded to one width. On a terminal a long value is
-// broken into lines, which are aligned with its beginning, or placed below its name if the terminal is narrow.
+// Write prints the rows, with names padded to one width and indented by two spaces. On a terminal, a long value
+// continues below its beginning, or below its name if the space beside the name is too narrow.
 func (t *Table) Write(w io.Writer, st Style) error {
 	width := 0
 	for _, r := range t.rows {
