@@ -189,12 +189,12 @@ func (c CT) slots() []ctlog.Slot {
 
 // checkPaths checks that the files and directories that settings name exist.
 func (l *loader) checkPaths() {
-	l.lookAt(l.main, slices.DeleteFunc(slices.Clone(l.paths), func(p pathSetting) bool {
+	l.checkPathSettings(l.main, slices.DeleteFunc(slices.Clone(l.paths), func(p pathSetting) bool {
 		return slices.Equal(p.path, []string{"identity", "file"}) // reported by loadIssuers
 	}))
 }
 
-func (l *loader) lookAt(t *tree, paths []pathSetting) {
+func (l *loader) checkPathSettings(t *tree, paths []pathSetting) {
 	for _, p := range paths {
 		if p.kind == pathSecret && l.public {
 			continue

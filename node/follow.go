@@ -85,7 +85,7 @@ func (n *Node) followAlone(ctx context.Context, why string, cause error) bool {
 	}
 	n.install(ctx, next)
 	n.metrics.reloads.WithLabelValues("failure").Inc()
-	n.trouble.Store("the last reload failed; only the state of the chains was taken: " + firstLine(cause))
+	n.reloadProblem.Store("the last reload failed; only the state of the chains was taken: " + firstLine(cause))
 	n.log.Error("configuration not reloaded; only the state of the chains was taken", "why", why,
 		"cause", cause.Error(), "generation", n.generation)
 	return true

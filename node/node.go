@@ -59,12 +59,12 @@ type Node struct {
 	readiness *server.Readiness
 	metrics   *reloadMetrics
 
-	current    atomic.Pointer[snapshot]       // in force
-	generation uint64                         // of the configuration in force, from 1
-	chains     atomic.Pointer[rotation.State] // in force; nil: there is one chain, without a state file
-	conducting atomic.Pointer[string]         // why the conductor could not do its work; "": it could
-	trouble    atomic.Value                   // string: why the files are not what is in force; "": they are
-	again      chan struct{}                  // a reload is wanted
+	current       atomic.Pointer[snapshot]       // in force
+	generation    uint64                         // of the configuration in force, from 1
+	chains        atomic.Pointer[rotation.State] // in force; nil: there is one chain, without a state file
+	conducting    atomic.Pointer[string]         // why the conductor could not do its work; "": it could
+	reloadProblem atomic.Value                   // string: why the files are not what is in force; "": they are
+	again         chan struct{}                  // a reload is wanted
 }
 
 // Build loads the configuration and all that it names, proves with a trial that the CA can issue, and opens the
@@ -107,7 +107,7 @@ func newNode(o Options) *Node {
 		options: o, log: o.Logger, readiness: server.NewReadiness(time.Now), metrics: newReloadMetrics(),
 		again: make(chan struct{}, 1),
 	}
-	n.trouble.Store("")
+	n.reloadProblem.Store("")
 	return n
 }
 
@@ -129,7 +129,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	signal.Ignore(syscall.SIGPIPE) // the CA goes on when the reader of its standard output ends
 
 	registry := newRegistry()
-	tiles := &lateHandler{}
+	tiles := &embeddedHandler{}
 	if err := n.newServer(registry, tiles); err != nil {
 		return err
 	}

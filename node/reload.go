@@ -26,7 +26,7 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	n.server.SetCore(s.core(n.generation))
 	n.readiness.Replace(append(slices.Concat(s.checks(), n.chainCheck(s), n.auditor.check()),
 		server.Check{Name: "config", Ask: func() server.Health {
-			return server.Health{OK: true, Advisory: true, Warning: n.trouble.Load().(string)} //nolint:forcetypeassert // nothing else is stored
+			return server.Health{OK: true, Advisory: true, Warning: n.reloadProblem.Load().(string)} //nolint:forcetypeassert // nothing else is stored
 		}}))
 	if old != nil {
 		old.retire(s)
@@ -100,7 +100,7 @@ func (n *Node) reload(ctx context.Context, why string) {
 			return
 		}
 		n.metrics.reloads.WithLabelValues("failure").Inc()
-		n.trouble.Store("the last reload failed, the configuration before it is in force: " + firstLine(err))
+		n.reloadProblem.Store("the last reload failed, the configuration before it is in force: " + firstLine(err))
 		n.log.Error("configuration not reloaded; the one before stays in force", "why", why, "cause", err.Error())
 		return
 	}
@@ -109,7 +109,7 @@ func (n *Node) reload(ctx context.Context, why string) {
 		texts = append(texts, w.String())
 		n.log.Warn("configuration", "warning", w.String()+"; what was in force stays until then")
 	}
-	n.trouble.Store(strings.Join(texts, "; "))
+	n.reloadProblem.Store(strings.Join(texts, "; "))
 	n.install(ctx, next)
 	n.metrics.reloads.WithLabelValues("success").Inc()
 	n.log.Info("configuration reloaded", "why", why, "generation", n.generation, "config_digest", next.config.Digest,

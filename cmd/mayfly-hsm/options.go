@@ -61,7 +61,7 @@ func (o *options) flags(cmd *cobra.Command) {
 	f.BoolVar(&o.noLogin, "no-login", false, "the token needs no login")
 	f.UintVar(&o.userType, "user-type", ckuUser, "type of the user who logs in; 2147483649 is the crypto user of a Luna")
 	f.IntVar(&o.sessions, "sessions", 16, "how many signatures are made at once")
-	f.Var(cli.Lasting(&o.callLimit, 5*time.Second), "call-limit",
+	f.Var(cli.DurationFlag(&o.callLimit, 5*time.Second), "call-limit",
 		"how long a call of the library may take until the process ends")
 	f.StringVar(&o.socket, "socket", "", "absolute `path` of the Unix socket to listen on")
 	f.StringVar(&o.stateDir, "state-dir", "",

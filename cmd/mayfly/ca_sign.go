@@ -33,7 +33,7 @@ func (f *caSignFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.out, "out", "", "file for the chain: the new certificate, then its parents (required)")
 	fl.StringVar(&f.transcript, "transcript", "", "file for the transcript (default: beside --out)")
 	fl.StringVar(&f.notBefore, "not-before", "", "when the certificate begins, as in 2027-01-01T00:00:00Z (default: now)")
-	fl.Var(cli.Lasting(&f.validFor, 0), "valid-for", "for how long the certificate is valid, as in 43800h (default: five years, or as "+
+	fl.Var(cli.DurationFlag(&f.validFor, 0), "valid-for", "for how long the certificate is valid, as in 43800h (default: five years, or as "+
 		"long as the parent)")
 	fl.IntVar(&f.pathLength, "path-length", 0, "number of CAs that may be below the new certificate")
 	fl.BoolVar(&f.signed, "sign-transcript", false, "sign the transcript with the parent's key")

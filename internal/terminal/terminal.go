@@ -13,7 +13,7 @@ import (
 
 // IsTerminal reports whether w writes to a terminal.
 func IsTerminal(w any) bool {
-	f, ok := behind(w).(*os.File)
+	f, ok := unwrap(w).(*os.File)
 	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a file descriptor fits
 }
 
