@@ -103,10 +103,10 @@ func TestPublishedLogs(t *testing.T) {
 		want     []string // in the error
 	}{
 		{"all are", both, func(*trust.Material) {}, nil},
-		{"one is not", both, first, []string{"ct.logs.1: ", "not in the trusted root", "publish", "embed: false"}},
+		{"one is not", both, first, []string{"ct.logs.1: ", "not in the published trusted root", "publish", "embed: false"}},
 		{"one is not embedded", aside, first, nil},
-		{"one has ended", both, ended, []string{"log log1", "not for now"}},
-		{"one has another id", both, renamed, []string{"log log1", "not in the trusted root"}},
+		{"one has ended", both, ended, []string{"log log1", "does not include the current time"}},
+		{"one has another id", both, renamed, []string{"log log1", "not in the published trusted root"}},
 		{"for two days", both, func(m *trust.Material) { m.Logs[1].NotAfter = until }, nil},
 	} {
 		cfg := l.Config(t, row.ct)
@@ -188,7 +188,7 @@ func TestPublishedShard(t *testing.T) {
 	}
 	next := reshard()
 	if h := health(t, next, "log embedded-next"); h.OK ||
-		!strings.Contains(h.Cause, "not in the trusted root that is published") {
+		!strings.Contains(h.Cause, "is not in the published trusted root") {
 		t.Errorf("not published: %+v", h)
 	}
 	for _, st := range next.logs.Status() {

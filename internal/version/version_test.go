@@ -49,7 +49,7 @@ func TestLinkerFlag(t *testing.T) {
 	}
 	pkg := strings.TrimSuffix(reflect.TypeFor[Info]().PkgPath(), "/internal/version")
 	for text, want := range map[string]int{
-		"-X $(MODULE)/internal/version.release=$(VERSION)": 2,
+		"-X $(MODULE)/internal/version.release=$(VERSION)": 3,
 		"MODULE := " + pkg + "\n":                          1,
 	} {
 		if n := strings.Count(string(makefile), text); n != want {
