@@ -212,7 +212,7 @@ func TestDocumentedYAML(t *testing.T) {
 				kit.key = kit.encrypted
 			}
 			for _, name := range append(config.Named(filepath.Join(dir, "mayfly.yaml")), filesOf(t, identity)...) {
-				if !exists(filepath.Join(dir, name)) && !exists(name) && filepath.Base(name) != "trusted_root.json" {
+				if !there(filepath.Join(dir, name)) && !there(name) && filepath.Base(name) != "trusted_root.json" {
 					kit.write(t, dir, name)
 				}
 			}
