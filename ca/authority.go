@@ -26,7 +26,7 @@ const (
 	minLeft    = 9 * time.Minute     // of its validity, which must be left when a certificate is released (A7)
 	margin     = time.Minute         // minimum time between the end of a certificate and the end of its chain
 	unreadyAt  = time.Hour           // time before the end of the chain at which the CA stops being ready
-	warnBefore = 30 * 24 * time.Hour // time before the end of the chain at which readiness warns
+	warnBefore = 90 * 24 * time.Hour // time before the end of the chain at which readiness warns
 )
 
 // Log accepts precertificates.
@@ -195,6 +195,10 @@ func ChainHealth(chain []*x509.Certificate, now time.Time) Health {
 	return validity(from, to, now)
 }
 
+// WarnBefore returns how long before the end of a certificate there is a warning: 90 days, but at most a third of its
+// life, so that one that is renewed every month is not warned of for its whole life.
+func WarnBefore(life time.Duration) time.Duration { return min(warnBefore, life/3) }
+
 func validity(from, to, now time.Time) Health {
 	left := to.Sub(now).Truncate(time.Second)
 	switch {
@@ -204,7 +208,7 @@ func validity(from, to, now time.Time) Health {
 		return Health{Cause: "the chain expired at " + to.UTC().Format(time.RFC3339)}
 	case left < unreadyAt:
 		return Health{Cause: "the chain expires in " + human.Duration(left)}
-	case left < warnBefore:
+	case left < WarnBefore(to.Sub(from)):
 		return Health{OK: true, Warning: fmt.Sprintf("the chain expires in %s, at %s", human.Duration(left),
 			to.UTC().Format(time.RFC3339))}
 	}

@@ -337,7 +337,8 @@ func TestClock(t *testing.T) {
 		issues      bool
 	}{
 		{start, true, false, true},
-		{end.Add(-20 * 24 * time.Hour), true, true, true},
+		{end.Add(-20 * 24 * time.Hour), true, false, true}, // half of its life
+		{end.Add(-10 * 24 * time.Hour), true, true, true},
 		{end.Add(-30 * time.Minute), false, false, true},
 		{end.Add(-10 * time.Minute), false, false, false},
 		{end.Add(time.Minute), false, false, false},

@@ -32,8 +32,7 @@ type CA struct {
 	// Rotation says when a chain may take over.
 	Rotation Rotation `yaml:"rotation"`
 
-	selected *Chain   // nil: the first of Chains, or the table
-	at       []string // where its backend stands, below ca
+	selected *Chain // nil: the first of Chains, or the table
 }
 
 // Chain is one of several chains: a name, and exactly one key backend.

@@ -24,6 +24,7 @@ type conductor struct {
 	cfg     *config.Config // of the snapshot in force
 	state   *rotation.State
 	trouble string // why the last round could not do its work
+	waiting bool   // a chain is prepared and not published yet
 	tried   map[string]trialResult
 }
 
@@ -35,6 +36,7 @@ type trialResult struct {
 
 const (
 	conductEvery = time.Minute
+	conductSoon  = 5 * time.Second // while a chain waits to be published
 	conductLeast = time.Second
 	trialsEvery  = 15 * time.Minute
 )
@@ -48,10 +50,14 @@ func (n *Node) conduct(ctx context.Context) {
 			p := s.config.CA.Rotation.Policy()
 			every = min(conductEvery, max(conductLeast, p.Propagation/20))
 			c.round(ctx, s)
+			if t := s.config.Publish.TUF; c.waiting && (t == nil || t.URL == "") {
+				every = min(every, conductSoon) // only files are read
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-n.conducts:
 		case <-time.After(every):
 		}
 	}
@@ -61,6 +67,7 @@ func (n *Node) conduct(ctx context.Context) {
 func (c *conductor) round(ctx context.Context, s *snapshot) {
 	ctx, cancel := context.WithTimeout(ctx, conductEvery)
 	defer cancel()
+	c.waiting = false
 	c.cfg, c.file = s.config, rotation.File{Path: s.config.CA.State}
 	err := c.step(ctx, s)
 	if ctx.Err() != nil {
@@ -141,6 +148,7 @@ func (c *conductor) observe(ctx context.Context, s *snapshot, state rotation.Sta
 		var err error
 		switch {
 		case chain.Status.Upcoming():
+			c.waiting = c.waiting || chain.Status == rotation.Prepared
 			f := rotation.Facts{Places: o.places(ctx, chain, published)}
 			f.Unusable, f.Trial = c.try(ctx, o, chain, published)
 			if chain.Status == rotation.Published && time.Since(chain.Published) >= p.Propagation {

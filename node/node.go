@@ -63,7 +63,12 @@ type Node struct {
 	generation    uint64                         // of the configuration in force, from 1
 	chains        atomic.Pointer[rotation.State] // in force; nil: there is one chain, without a state file
 	conducting    atomic.Pointer[string]         // why the conductor could not do its work; "": it could
+	stale         atomic.Pointer[string]         // why TUF metadata is not renewed; "": it is
+	ending        atomic.Pointer[string]         // what ends soon; "": nothing
+	warnedAt      time.Time                      // when the log said last what ends soon
 	reloadProblem atomic.Value                   // string: why the files are not what is in force; "": they are
+	conducts      chan struct{}                  // another snapshot is in force, for the conductor
+	counts        chan struct{}                  // likewise, for what is said about expiry
 	again         chan struct{}                  // a reload is wanted
 }
 
@@ -105,7 +110,7 @@ func Build(ctx context.Context, o Options) (_ *Node, err error) {
 func newNode(o Options) *Node {
 	n := &Node{
 		options: o, log: o.Logger, readiness: server.NewReadiness(time.Now), metrics: newReloadMetrics(),
-		again: make(chan struct{}, 1),
+		again: make(chan struct{}, 1), conducts: make(chan struct{}, 1), counts: make(chan struct{}, 1),
 	}
 	n.reloadProblem.Store("")
 	return n
@@ -162,6 +167,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	var watching sync.WaitGroup
 	watching.Go(func() { n.watch(ctx, hangup) })
 	watching.Go(func() { n.conduct(ctx) })
+	watching.Go(func() { n.keepTUF(ctx) })
 	defer watching.Wait()
 	defer cancel()
 	n.log.Info("started", "issuer_count", len(first.issuers.Issuers()), "log_count", first.logCount(),

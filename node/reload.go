@@ -24,7 +24,7 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	old := n.current.Swap(s)
 	n.auditor.install(s)
 	n.server.SetCore(s.core(n.generation))
-	n.readiness.Replace(append(slices.Concat(s.checks(), n.chainCheck(s), n.auditor.check()),
+	n.readiness.Replace(append(slices.Concat(s.checks(), n.chainCheck(s), n.auditor.check(), []server.Check{n.expiryCheck()}),
 		server.Check{Name: "config", Ask: func() server.Health {
 			return server.Health{OK: true, Advisory: true, Warning: n.reloadProblem.Load().(string)} //nolint:forcetypeassert // nothing else is stored
 		}}))
@@ -33,6 +33,12 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	}
 	n.metrics.installed(n.generation, s.config.Digest)
 	n.adopt(s.files.rotation)
+	for _, wake := range []chan struct{}{n.conducts, n.counts} {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // Describe implements [prometheus.Collector]: the parts come and go, so that nothing is promised.
@@ -250,6 +256,7 @@ type reloadMetrics struct {
 	since      prometheus.Gauge
 	info       *prometheus.GaugeVec
 	reloads    *prometheus.CounterVec
+	expiry     *prometheus.GaugeVec
 }
 
 func newReloadMetrics() *reloadMetrics {
@@ -269,6 +276,11 @@ func newReloadMetrics() *reloadMetrics {
 			Name: "mayfly_config_reloads_total",
 			Help: "Reloads of the configuration, by result.",
 		}, []string{"result"}),
+		expiry: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "mayfly_expiry_timestamp_seconds",
+			Help: "When something that certificates or verifiers need ends, in seconds since 1970: a chain, the " +
+				"parent of new chains, a log, the metadata of a TUF role.",
+		}, []string{"kind", "name"}),
 	}
 	for _, result := range []string{"success", "failure"} {
 		m.reloads.WithLabelValues(result)
@@ -284,5 +296,5 @@ func (m *reloadMetrics) installed(generation uint64, digest string) {
 }
 
 func (m *reloadMetrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.generation, m.since, m.info, m.reloads}
+	return []prometheus.Collector{m.generation, m.since, m.info, m.reloads, m.expiry}
 }

@@ -47,11 +47,6 @@ func (o publisher) publish(state rotation.State, withdraw ...*x509.Certificate) 
 	cfg := o.cfg
 	f := &loadedFiles{rotation: &state}
 	e := edition{trust.Material{Authorities: f.authorities(cfg.PublicURL())}, withdraw}
-	for _, c := range state.Chains {
-		if _, _, ok := c.Trusted(); !ok {
-			e.withdraw = append(e.withdraw, c.Certificates()[0])
-		}
-	}
 	var out []Publishing
 	var failed error
 	if name := cfg.Publish.TrustedRoot; name != "" {

@@ -125,9 +125,7 @@ func (r *Rotator) Plan(ctx context.Context) (Plan, error) {
 	for _, c := range r.state.Chains {
 		one := planned(c.Name, c.Certificates())
 		one.Status, one.Since, one.Managed = c.Status, c.Since, c.Managed
-		if _, to, ok := c.Trusted(); ok {
-			one.TrustedTo = to
-		}
+		_, one.TrustedTo = c.Trusted()
 		switch {
 		case c.Status.Upcoming():
 			one.Next, one.Command = rotation.Active, r.command("activate", c.Name)
@@ -514,14 +512,14 @@ func (r *Rotator) Compromise(ctx context.Context, o CompromiseOptions) (Change, 
 // advise says what verifiers must do about a compromised chain.
 func (r *Rotator) advise(c rotation.Chain) []string {
 	issuing := c.Certificates()[0]
-	from, to, ok := c.Trusted()
+	from, to := c.Trusted()
 	out := []string{
 		"Take the new trusted root at once: clients of the TUF repository by their next update (cosign: " +
 			"\"cosign initialize\"), all others by a new copy of trusted_root.json.",
 		"Remove every copy of the issuing certificate that was configured by hand (SHA-256 " +
 			rotation.Fingerprint(issuing) + "), and of its root, unless another chain needs the root.",
 	}
-	if ok {
+	if from.Before(to) {
 		out = append(out, fmt.Sprintf("Signatures from %s to %s that have a timestamp or a log entry stay valid; all "+
 			"later ones are refused, whoever made them.", from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339)))
 	} else {

@@ -14,7 +14,7 @@ import (
 )
 
 // warnAhead is how long before the end of what certificates need there is a warning.
-const warnAhead = 30 * 24 * time.Hour
+const warnAhead = 90 * 24 * time.Hour
 
 // timely refuses what cannot issue at a time: a chain that readiness would refuse, and logs of which too few may be
 // asked for a certificate of now. It warns of what ends soon. Its errors are settings of cfg.

@@ -64,15 +64,17 @@ type Chain struct {
 // Certificates returns the chain, issuing certificate first, root last. It MUST NOT be changed.
 func (c Chain) Certificates() []*x509.Certificate { return c.parsed }
 
-// Trusted returns the validity of the chain in the trusted root. ok is false for a chain that was compromised before it
-// signed: nothing of it may be trusted.
-func (c Chain) Trusted() (from, to time.Time, ok bool) {
+// Trusted returns the validity of the chain in the trusted root. It is empty, to is from, for a chain that was
+// compromised before it signed: nothing of it may be trusted.
+func (c Chain) Trusted() (from, to time.Time) {
 	from, to = c.parsed[0].NotBefore, c.parsed[0].NotAfter
 	if !c.Ends.IsZero() && c.Ends.Before(to) {
 		to = c.Ends
 	}
-	ok = c.Status != Compromised || !c.Activated.IsZero() && c.Activated.Before(to) && from.Before(to)
-	return from, to, ok
+	if to.Before(from) || c.Status == Compromised && (c.Activated.IsZero() || !c.Activated.Before(to)) {
+		to = from
+	}
+	return from, to
 }
 
 // Is reports whether the chain has these certificates.
@@ -159,8 +161,8 @@ func First(name string, chain []*x509.Certificate, e Entry) (State, error) {
 	if err := CheckName(name); err != nil {
 		return State{}, err
 	}
-	s, at := State{Version: Version}, moment(e.Time)
-	first := Chain{Name: name, Status: Active, Published: at, Activated: at, parsed: chain}
+	s, from := State{Version: Version}, chain[0].NotBefore // it may have signed for a long time
+	first := Chain{Name: name, Status: Active, Published: from, Activated: from, parsed: chain}
 	return s.with(e, first, Transition{}), nil
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/site"
 )
 
-// G2: "config check" refuses a chain or logs that cannot be used now, and warns about those that end within 30 days. A
+// G2: "config check" refuses a chain or logs that cannot be used now, and warns about those that end within 90 days. A
 // start does the same.
 func TestCheckOfTimes(t *testing.T) {
 	t.Parallel()
@@ -41,22 +41,24 @@ func TestCheckOfTimes(t *testing.T) {
 		{"two of two are needed", "  logs:\n    - {%0}\n    - {%1" + quoted("not_before", 1) +
 			"}\n  policy: {min_scts: 2}\n", 0, 2, "ct.logs.1.not_before"},
 		{"the only log ends in 20 days", "  logs:\n    - {%0" + quoted("not_after", 20) + "}\n", 0, 0, "warning"},
-		{"the only log ends in 40 days", "  logs:\n    - {%0" + quoted("not_after", 40) + "}\n", 0, 0, ""},
+		{"the only log ends in 100 days", "  logs:\n    - {%0" + quoted("not_after", 100) + "}\n", 0, 0, ""},
 		{"another log follows", "  logs:\n    - {%0" + quoted("not_after", 20) + "}\n    - {%1" +
 			quoted("not_before", 19) + "}\n", 0, 0, ""},
 		{"a gap before the other log", "  logs:\n    - {%0" + quoted("not_after", 20) + "}\n    - {%1" +
 			quoted("not_before", 21) + "}\n", 0, 0, "ct.logs.0: the log log0 ends"},
 		{"the chain ends in 50 minutes", "  logs:\n    - {%0}\n", 50 * time.Minute, 2, "ca.file.chain"},
 		{
-			"the chain ends in 20 days", "  logs:\n    - {%0}\n", 20 * 24 * time.Hour, 0,
-			"ca.file.chain: the chain expires in 19 days",
+			"the chain ends in 80 days", "  logs:\n    - {%0}\n", 80 * 24 * time.Hour, 0,
+			"ca.file.chain: the chain expires in 79 days",
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			l := site.New(t, 2)
 			if row.chain != 0 {
-				p := pki.New(pki.Options{Intermediate: func(c *x509.Certificate) { c.NotAfter = time.Now().Add(row.chain) }})
+				p := pki.New(pki.Options{Intermediate: func(c *x509.Certificate) {
+					c.NotBefore, c.NotAfter = time.Now().Add(-365*24*time.Hour), time.Now().Add(row.chain)
+				}, Root: func(c *x509.Certificate) { c.NotBefore = time.Now().Add(-366 * 24 * time.Hour) }})
 				l.Write(t, "chain.pem", p.ChainPEM())
 				l.Write(t, "key.pem", p.KeyPEM())
 			}
