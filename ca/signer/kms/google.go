@@ -253,7 +253,9 @@ func googleError(err error, permission string) error {
 		e.Kind = remote.Denied
 	case codes.ResourceExhausted:
 		e.Kind = remote.Throttled
-	case codes.Unavailable, codes.Internal, codes.Aborted, codes.DeadlineExceeded, codes.Unknown, codes.Canceled:
+	case codes.DeadlineExceeded: // the transport may notice it before the context does
+		e.Kind = remote.TimedOut
+	case codes.Unavailable, codes.Internal, codes.Aborted, codes.Unknown, codes.Canceled:
 	default: // NOT_FOUND; FAILED_PRECONDITION: the version is disabled or destroyed
 		e.Kind = remote.Failed
 	}

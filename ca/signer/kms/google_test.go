@@ -245,7 +245,7 @@ func TestGoogleErrors(t *testing.T) {
 		codes.PermissionDenied: remote.Denied, codes.Unauthenticated: remote.Denied,
 		codes.ResourceExhausted: remote.Throttled, codes.Unavailable: remote.Unavailable,
 		codes.Internal: remote.Unavailable, codes.NotFound: remote.Failed, codes.FailedPrecondition: remote.Failed,
-		codes.InvalidArgument: remote.Failed,
+		codes.InvalidArgument: remote.Failed, codes.DeadlineExceeded: remote.TimedOut,
 	} {
 		if err := googleError(status.Error(code, "m"), "x"); kindOf(err) != want {
 			t.Errorf("%s: %v", code, err)
