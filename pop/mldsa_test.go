@@ -40,7 +40,7 @@ func TestMLDSA(t *testing.T) {
 			t.Parallel()
 			key := latticeKey(t, p)
 			proof := pop.Proof{
-				PublicKey: []byte(pki.PublicPEM(key.Public())), Challenge: challenge, Signature: sign(t, key, 0, challenge),
+				PublicKey: pki.PublicPEM(key.Public()), Challenge: challenge, Signature: sign(t, key, 0, challenge),
 			}
 			csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 			if err != nil {
@@ -81,7 +81,7 @@ func TestMLDSAProofInvalid(t *testing.T) {
 	t.Parallel()
 	key := latticeKey(t, mldsa.MLDSA65())
 	p := policy(t, "mldsa-44", "mldsa-65", "mldsa-87")
-	public := []byte(pki.PublicPEM(key.Public()))
+	public := pki.PublicPEM(key.Public())
 	withContext, err := key.Sign(rand.Reader, []byte(challenge), &mldsa.Options{Context: "sigstore"})
 	if err != nil {
 		t.Fatal(err)
