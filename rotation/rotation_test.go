@@ -153,7 +153,9 @@ func TestLife(t *testing.T) {
 		last  time.Time
 		open  bool
 	}{
-		{23 * time.Hour, time.Time{}, false}, {24 * time.Hour, time.Time{}, true}, {24 * time.Hour, last, false},
+		{23 * time.Hour, time.Time{}, false},
+		{24 * time.Hour, time.Time{}, true},
+		{24 * time.Hour, last, false},
 		{25 * time.Hour, last, true},
 	} {
 		at := now.Add(c.after)
@@ -313,8 +315,10 @@ func TestCompromise(t *testing.T) {
 	if _, ok := stopped.Active(); ok {
 		t.Error("something signs")
 	}
-	heir := rotation.Compromise{Since: since, Successor: "new", Keep: policy.Keep,
-		Gates: seen(rotation.Facts{}, now.Time).Gates(s.Chains[1])}
+	heir := rotation.Compromise{
+		Since: since, Successor: "new", Keep: policy.Keep,
+		Gates: seen(rotation.Facts{}, now.Time).Gates(s.Chains[1]),
+	}
 	next, err := s.Compromise("old", heir, now)
 	next = must(t, next, err)
 	old, _ := next.Find("old")

@@ -12,8 +12,10 @@ import (
 func TestInfoOf(t *testing.T) {
 	t.Parallel()
 	settings := []debug.BuildSetting{
-		{Key: "vcs.revision", Value: "0123abcd"}, {Key: "vcs.time", Value: "2026-11-30T09:00:00Z"},
-		{Key: "vcs.modified", Value: "true"}, {Key: "GOARCH", Value: "arm64"},
+		{Key: "vcs.revision", Value: "0123abcd"},
+		{Key: "vcs.time", Value: "2026-11-30T09:00:00Z"},
+		{Key: "vcs.modified", Value: "true"},
+		{Key: "GOARCH", Value: "arm64"},
 	}
 	build := func(version string, s []debug.BuildSetting) *debug.BuildInfo {
 		return &debug.BuildInfo{Main: debug.Module{Version: version}, Settings: s}
