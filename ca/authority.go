@@ -43,6 +43,8 @@ type Intent struct {
 	TBS [32]byte
 	// IssuerKeyHash is the SHA-256 of the issuing certificate's SubjectPublicKeyInfo (ibid.).
 	IssuerKeyHash [32]byte
+	// Text says what is signed if it is neither a precertificate nor a certificate for a client.
+	Text string
 }
 
 // Outcome is how an intent ended: with a certificate, or with Err.
@@ -53,7 +55,9 @@ type Outcome struct {
 	// Signatures is the number of calls of the CA's signer for this request. A failed call counts, because the signer
 	// may have signed before it failed.
 	Signatures int
-	Err        error
+	// Signed reports whether the CA's key or the key of the precertificate signing certificate may have signed.
+	Signed bool
+	Err    error
 }
 
 // Options for [New].
@@ -67,7 +71,11 @@ type Options struct {
 	Trust [][]*x509.Certificate
 	// Backdate is how far before now a certificate begins: 0 to [MaxBackdate].
 	Backdate time.Duration
-	// Trial is called before the only signature that [New] makes. Its error stops New. Optional.
+	// PrecertIssuer signs precertificates with a key in memory, which the CA's key certifies for that (RFC 6962 §3.1),
+	// so that the CA's key signs once for each certificate. It has no effect without Log.
+	PrecertIssuer bool
+	// Trial is called before each signature of the CA's key that is not for a client: the one that [New] makes, and one
+	// for each precertificate signing certificate. Its error stops New, or the renewal. Optional.
 	Trial func(context.Context, Intent) error
 	// Signatures counts every call of Signer, including calls by other authorities that share the counter. Optional.
 	Signatures *atomic.Int64
@@ -93,6 +101,7 @@ type Authority struct {
 	keyHash  [32]byte // SHA-256 of the issuing certificate's SPKI
 	from, to time.Time
 	signer   *certSigner
+	precerts *precertIssuer // nil: the CA's key signs precertificates
 	replica  *replica
 	tried    *x509.Certificate // the precertificate of the trial
 	metrics  *metrics
@@ -100,7 +109,8 @@ type Authority struct {
 
 // New checks chain and key and proves that they can issue (C9): it signs one precertificate for a reserved name, which
 // is discarded, and runs the rest of the path with a temporary key. The error says which certificate is wrong, and why.
-// If a setting is wrong, the error is a [fault.Setting] with the path "chain", "key", "trust" or "backdate".
+// If a setting is wrong, the error is a [fault.Setting] with the path "chain", "key", "trust", "backdate" or
+// "precert_issuer".
 func New(o Options) (*Authority, error) {
 	o.defaults()
 	if o.Backdate < 0 || o.Backdate > MaxBackdate {
@@ -132,8 +142,18 @@ func New(o Options) (*Authority, error) {
 	if a.replica, err = newReplica(o.Chain, now); err != nil {
 		return nil, err
 	}
+	if o.PrecertIssuer {
+		if err := checkPrecertIssuer(o.Chain[0]); err != nil {
+			return nil, err
+		}
+	}
 	if err := a.trial(context.Background()); err != nil {
 		return nil, fmt.Errorf("trial: %w", err)
+	}
+	if o.PrecertIssuer && o.Log != nil {
+		if a.precerts, err = newPrecertIssuer(a); err != nil {
+			return nil, fault.BadSetting(err.Error(), "", "precert_issuer")
+		}
 	}
 	return a, nil
 }
@@ -185,6 +205,9 @@ func (a *Authority) Health() Health {
 	h := validity(a.from, a.to, a.o.Now())
 	if h.OK && a.signer.hung() {
 		return Health{Cause: "the signer does not answer"}
+	}
+	if h.OK && a.precerts != nil {
+		h = a.precerts.health(h, a.o.Now())
 	}
 	return h
 }

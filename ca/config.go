@@ -21,6 +21,10 @@ type Config struct {
 	// Trust has paths of PEM files with one chain each, which the trust bundle serves after the active chain. A
 	// replaced chain stays in the bundle only while it is listed here.
 	Trust []string `yaml:"trust" path:"read"`
+	// PrecertIssuer signs precertificates with a key in the memory of this process, which the CA's key certifies for
+	// that purpose only (RFC 6962 section 3.1): the CA's key signs once for each certificate, not twice. For a key that
+	// is slow, or paid for by the call. Default: false.
+	PrecertIssuer bool `yaml:"precert_issuer"`
 }
 
 // BackdateOrDefault returns Backdate or its default.

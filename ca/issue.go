@@ -60,7 +60,7 @@ func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err e
 			return nil, journalError(ctx, err)
 		}
 	}
-	signatures, recorded := 0, false
+	signatures, others, recorded := 0, 0, false // calls of the CA's key, and of the one for precertificates
 	defer func() {
 		if recorded {
 			return
@@ -68,9 +68,11 @@ func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err e
 		if err == nil {
 			err = errors.New("a panic") // this is the stack frame above which the request continues
 		}
-		err = a.recordFailure(ctx, r, Outcome{Serial: d.want.serial, Signatures: signatures, Err: err})
+		err = a.recordFailure(ctx, r, Outcome{
+			Serial: d.want.serial, Signatures: signatures, Signed: signatures+others > 0, Err: err,
+		})
 	}()
-	signed, err := a.signTBS(ctx, d.toSign, &signatures)
+	signed, err := a.signFirst(ctx, d, &signatures, &others)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +90,7 @@ func (a *Authority) Issue(ctx context.Context, r Request) (_ *Certificate, err e
 	if r.Outcome != nil {
 		// From here on, the end of the caller's context has no effect: the journal says that the certificate was
 		// issued.
-		o := Outcome{Serial: d.want.serial, Certificate: final, SCTs: scts, Signatures: signatures}
+		o := Outcome{Serial: d.want.serial, Certificate: final, SCTs: scts, Signatures: signatures, Signed: true}
 		if err := a.whilePaused(func() error { return r.Outcome(context.WithoutCancel(ctx), o) }); err != nil {
 			return nil, fault.New(fault.JournalUnavailable, err)
 		}
@@ -125,6 +127,8 @@ type unsigned struct {
 	withoutSCTs []byte // the TBSCertificate as logs store it, with neither poison nor SCT list
 	toSign      []byte // the TBSCertificate that is signed first: the precertificate's, if there is a log
 	linted      []byte // the last TBSCertificate that has passed the lint; only this one is released
+	// precerts signs the precertificate; nil: the CA's key does.
+	precerts *precertSigner
 }
 
 // prepare builds the TBSCertificate once and lints it.
@@ -152,6 +156,11 @@ func (a *Authority) prepare(r Request) (*unsigned, error) {
 	d, err := a.build(r, serial, notBefore)
 	if err != nil {
 		return nil, err
+	}
+	if a.precerts != nil {
+		if err := a.throughPrecertIssuer(d, now); err != nil {
+			return nil, err
+		}
 	}
 	if err := a.replica.permits(d); err != nil {
 		return nil, fault.New(fault.PolicyDenied, err, "rule", "the name constraints of the certificate authority's chain")
@@ -215,6 +224,19 @@ func (a *Authority) build(r Request, serial []byte, notBefore time.Time) (*unsig
 	return d, nil
 }
 
+// signFirst signs the first TBSCertificate of a request. It adds the number of calls to ca if the CA's key signs, and to
+// other if the key of the precertificate signing certificate does.
+func (a *Authority) signFirst(ctx context.Context, d *unsigned, ca, other *int) ([]byte, error) {
+	if d.precerts == nil {
+		return a.signTBS(ctx, d.toSign, ca)
+	}
+	signature, err := d.precerts.signer.sign(ctx, d.toSign, other)
+	if err != nil {
+		return nil, err
+	}
+	return tbs.Certificate(d.toSign, a.signer.algorithm, signature)
+}
+
 // signTBS signs a TBSCertificate that has passed the lint. It adds the number of calls of the signer to n.
 func (a *Authority) signTBS(ctx context.Context, raw []byte, n *int) ([]byte, error) {
 	start := time.Now()
@@ -234,13 +256,17 @@ func (a *Authority) logAndSign(ctx context.Context, d *unsigned, pre []byte, n *
 	scts [][]byte, err error,
 ) {
 	start := time.Now()
+	chain := a.chainDER
+	if d.precerts != nil {
+		chain = d.precerts.chain
+	}
 	scts, err = a.submit(ctx, tbs.Precertificate{
-		DER: pre, Chain: a.chainDER, Entry: tbs.Entry{IssuerKeyHash: a.keyHash, TBS: d.withoutSCTs},
+		DER: pre, Chain: chain, Entry: tbs.Entry{IssuerKeyHash: a.keyHash, TBS: d.withoutSCTs},
 		NotBefore: d.want.notBefore, NotAfter: d.want.notBefore.Add(Validity),
 	})
 	a.metrics.stage(stageLog, start)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, d.precerts.explain(err)
 	}
 	if ctx.Err() != nil { // B12: the caller has left
 		return nil, nil, contextError(ctx)
@@ -256,7 +282,7 @@ func (a *Authority) logAndSign(ctx context.Context, d *unsigned, pre []byte, n *
 	if final, err = a.signTBS(ctx, raw, n); err != nil {
 		return nil, nil, err
 	}
-	if err := tbs.Correspond(pre, final, scts); err != nil {
+	if err := d.correspond(pre, final, scts); err != nil {
 		return nil, nil, fmt.Errorf("correspond: %w", err)
 	}
 	return final, scts, nil

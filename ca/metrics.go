@@ -12,6 +12,9 @@ type metrics struct {
 	signerFailures prometheus.Counter
 	seconds        *prometheus.HistogramVec
 	expiry         prometheus.Gauge
+	precertExpiry  prometheus.Gauge // of the precertificate signing certificate, if there is one
+
+	precertFailures prometheus.Counter
 
 	// The series that every request updates, looked up once.
 	results map[result]prometheus.Counter
@@ -48,6 +51,14 @@ func newMetrics(expiry time.Time) *metrics {
 			Help: "When the first certificate of the chain expires, in seconds since 1970.",
 		}),
 	}
+	m.precertExpiry = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "mayfly_ca_precert_issuer_expiry_timestamp_seconds",
+		Help: "When the precertificate signing certificate expires, in seconds since 1970; only with ca.precert_issuer.",
+	})
+	m.precertFailures = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "mayfly_ca_precert_issuer_failures_total",
+		Help: "Renewals of the precertificate signing certificate that failed; only with ca.precert_issuer.",
+	})
 	m.results = map[result]prometheus.Counter{}
 	for _, r := range []result{succeeded, refused, orphaned, failed} {
 		m.results[r] = m.certificates.WithLabelValues(string(r))
@@ -76,6 +87,9 @@ func (m *metrics) stage(s stage, from time.Time) {
 func (a *Authority) Collectors() []prometheus.Collector {
 	m := a.metrics
 	all := []prometheus.Collector{m.certificates, m.signerFailures, m.seconds, m.expiry}
+	if a.precerts != nil {
+		all = append(all, m.precertExpiry, m.precertFailures)
+	}
 	if a.signer.remote != nil {
 		all = append(all, a.signer.remote.Collectors()...)
 	}

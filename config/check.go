@@ -27,6 +27,10 @@ func (l *loader) checkSettings() {
 		l.setting(fault.BadSetting("is missing", "write the path of the issuer file: who may get certificates", "identity", "file"))
 	}
 	l.main.add(fault.Under(c.CA.Check(), "ca"))
+	if c.CA.PrecertIssuer && c.CT.None != nil {
+		l.setting(fault.BadSetting("without a log there are no precertificates", "remove the setting", "ca",
+			"precert_issuer"))
+	}
 	if _, err := pop.New(pop.Config{Algorithms: c.ClientAlgorithms}, pop.Options{}); err != nil {
 		l.main.add(fault.Under(err, "client_algorithms"))
 	}

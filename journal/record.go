@@ -18,10 +18,12 @@ type Kind string
 
 // The kinds of records.
 const (
-	Start     Kind = "start"     // a process opened the journal; Version, Config
-	Stop      Kind = "stop"      // the process closed the journal in order; Signatures since the start
-	Reload    Kind = "reload"    // another configuration takes effect; Config, Signatures since the start
-	Trial     Kind = "trial"     // the CA key is about to sign a precertificate that is never submitted; Serial, TBS
+	Start  Kind = "start"  // a process opened the journal; Version, Config
+	Stop   Kind = "stop"   // the process closed the journal in order; Signatures since the start
+	Reload Kind = "reload" // another configuration takes effect; Config, Signatures since the start
+	// Trial: the CA key is about to sign a precertificate that is never submitted, or what Text says, such as a
+	// precertificate signing certificate; Serial, TBS.
+	Trial     Kind = "trial"
 	Intent    Kind = "intent"    // a precertificate is about to be signed; identity, key, Serial, TBS
 	Outcome   Kind = "outcome"   // the result of a request: all of the intent again, Result, SCTs
 	Alarm     Kind = "alarm"     // a finding that needs an operator; Reason, Text

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -204,19 +205,28 @@ func (c *check) entry(ctx context.Context, e *Entry, f *findings) {
 	if !bytes.Equal(e.Extensions, LeafIndex(e.Index)) {
 		f.add(where, "the extensions %x do not contain its index", e.Extensions)
 	}
-	by := c.issuer(ctx, e, f)
+	by, above := c.above(ctx, e, f)
 	if e.Precert {
-		precertificate(e, by, func(format string, args ...any) { f.add(where, format, args...) })
+		precertificate(e, by, above, func(format string, args ...any) { f.add(where, format, args...) })
 	}
 }
 
-// precertificate checks that a precertificate is the one that was logged, and that its issuer signed it; by is nil if
-// the issuer could not be read.
-func precertificate(e *Entry, by *x509.Certificate, found func(format string, args ...any)) {
-	if by != nil && sha256.Sum256(by.RawSubjectPublicKeyInfo) != e.IssuerKeyHash {
-		found("the issuer key hash is not that of the first certificate of the chain")
+// precertificate checks that a precertificate is the one that was logged, and that the first certificate of its chain
+// signed it. by is the first certificate of the chain and above the second one; they are nil if they could not be read.
+func precertificate(e *Entry, by, above *x509.Certificate, found func(format string, args ...any)) {
+	issuer, which := by, "first"
+	through := by != nil && isPrecertIssuer(by)
+	if through { // RFC 6962 §3.2: the entry names the issuer of the certificate
+		issuer, which = above, "second"
+	}
+	if issuer != nil && sha256.Sum256(issuer.RawSubjectPublicKeyInfo) != e.IssuerKeyHash {
+		found("the issuer key hash is not that of the %s certificate of the chain", which)
 	}
 	content, _, err := tbs.WithoutSCTList(e.Precertificate)
+	if through {
+		content, err = tbs.ForIssuer(e.Precertificate,
+			tbs.Issuer{Name: by.RawIssuer, AuthorityKey: extension(by, "2.5.29.35")})
+	}
 	switch {
 	case err != nil:
 		found("the precertificate: %v", err)
@@ -240,11 +250,27 @@ func precertificate(e *Entry, by *x509.Certificate, found func(format string, ar
 	}
 }
 
-// issuer reads the certificates of the chain of e, each once, and returns the first one.
-func (c *check) issuer(ctx context.Context, e *Entry, f *findings) *x509.Certificate {
+// isPrecertIssuer reports whether c is a precertificate signing certificate (RFC 6962 §3.1).
+func isPrecertIssuer(c *x509.Certificate) bool {
+	return slices.ContainsFunc(c.UnknownExtKeyUsage,
+		func(id asn1.ObjectIdentifier) bool { return id.String() == "1.3.6.1.4.1.11129.2.4.4" })
+}
+
+// extension returns the value of an extension, nil if c does not have it.
+func extension(c *x509.Certificate, id string) []byte {
+	for _, ext := range c.Extensions {
+		if ext.Id.String() == id {
+			return ext.Value
+		}
+	}
+	return nil
+}
+
+// above reads the certificates of the chain of e, each once, and returns the first two.
+func (c *check) above(ctx context.Context, e *Entry, f *findings) (first, second *x509.Certificate) {
 	if len(e.Chain) == 0 {
 		f.add(fmt.Sprintf("entry %d", e.Index), "the chain has no issuer")
-		return nil
+		return nil, nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -264,5 +290,8 @@ func (c *check) issuer(ctx context.Context, e *Entry, f *findings) *x509.Certifi
 			f.add(path, "%v (needed by entry %d)", err, e.Index)
 		}
 	}
-	return c.issuers[e.Chain[0]]
+	if len(e.Chain) > 1 {
+		second = c.issuers[e.Chain[1]]
+	}
+	return c.issuers[e.Chain[0]], second
 }

@@ -276,7 +276,7 @@ func loadAndTest(ctx context.Context, log *slog.Logger, cfg *config.Config) (_ *
 	// journals it.
 	_, err = ca.New(ca.Options{
 		Chain: m.chain, Signer: m.key.Signer, Trust: m.trust,
-		Backdate: cfg.CA.BackdateOrDefault(),
+		Backdate: cfg.CA.BackdateOrDefault(), PrecertIssuer: cfg.CA.PrecertIssuer,
 	})
 	errs := []error{cfg.CA.Place(err), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg)}
 	if cfg.CT.Embedded != nil {

@@ -87,7 +87,8 @@ func (j processJournal) close() error {
 	return j.journal.Close(ctx, int(j.signatures.Load()))
 }
 
-// trial writes a record that the CA's key is about to sign a test precertificate, which is discarded (C9).
+// trial writes a record that the CA's key is about to sign a test precertificate, which is discarded (C9), or what the
+// text of in says.
 func (j processJournal) trial(ctx context.Context, in ca.Intent) error {
 	if j.journal == nil {
 		return nil
@@ -95,6 +96,7 @@ func (j processJournal) trial(ctx context.Context, in ca.Intent) error {
 	return j.journal.Append(ctx, &journal.Record{
 		Kind: journal.Trial, Serial: fmt.Sprintf("%040x", in.Serial), TBS: hex.EncodeToString(in.TBS[:]),
 		IssuerKey: hex.EncodeToString(in.IssuerKeyHash[:]), Signatures: 1,
+		Text: in.Text,
 	})
 }
 

@@ -181,7 +181,8 @@ func (s *snapshot) shardMembers(shards []embedded.OpenShard, log *slog.Logger) (
 func (s *snapshot) openAuthority(n *Node, old *snapshot) (err error) {
 	m := s.files
 	name, backend := s.config.CA.Selected()
-	keys := []any{s.config.CA.Signing().Name, name, backend, s.config.CA.BackdateOrDefault(), s.logs != nil, s.logsKey}
+	keys := []any{s.config.CA.Signing().Name, name, backend, s.config.CA.BackdateOrDefault(), s.config.CA.PrecertIssuer,
+		s.logs != nil, s.logsKey}
 	for _, chain := range append([][]*x509.Certificate{m.chain}, m.trust...) {
 		for _, c := range chain {
 			keys = append(keys, c.Raw)
@@ -208,7 +209,7 @@ func (s *snapshot) openAuthority(n *Node, old *snapshot) (err error) {
 	}
 	s.authority, err = ca.New(ca.Options{
 		Chain: m.chain, Signer: m.key.Signer, Log: log, Ready: ready, Clock: s.clock, Trust: m.trust,
-		Backdate: s.config.CA.BackdateOrDefault(), Logger: n.log,
+		Backdate: s.config.CA.BackdateOrDefault(), PrecertIssuer: s.config.CA.PrecertIssuer, Logger: n.log,
 		Trial: n.journal.trial, Signatures: n.journal.signatures,
 		Pause: n.admission.Pause,
 	})

@@ -21,6 +21,7 @@ import (
 type journalEntry struct {
 	journal    *journal.Journal // nil: no journal
 	facts      journal.Record
+	signed     bool // a precertificate or a certificate was signed, or may have been
 	hasOutcome bool // the outcome is in the journal, or may be
 }
 
@@ -76,7 +77,7 @@ func (r *record) intent(ctx context.Context, in ca.Intent) error {
 // outcome writes that a certificate was issued. [record.refused] writes that none was, with the reason that the client
 // gets.
 func (r *record) outcome(ctx context.Context, o ca.Outcome) error {
-	r.entry.facts.Signatures = o.Signatures
+	r.entry.facts.Signatures, r.entry.signed = o.Signatures, o.Signed
 	if o.Err != nil {
 		return nil
 	}
@@ -108,7 +109,7 @@ func (r *record) refused(f *fault.Error) {
 	}
 	e := r.journalRecord(journal.Outcome)
 	e.Result, e.Reason = journal.Denied, string(f.Reason)
-	if e.Signatures > 0 {
+	if r.entry.signed {
 		e.Result = journal.Failed
 	}
 	r.entry.journal.Note(&e)

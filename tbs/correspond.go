@@ -12,13 +12,45 @@ import (
 // split is a Certificate, split into the parts that [Correspond] compares.
 type split struct {
 	fields     []byte   // TBSCertificate content before the extensions
+	issuer     [2]int   // where the issuer's name begins and ends in fields
 	extensions [][]byte // each DER Extension element
 	algorithm  []byte
+}
+
+// Issuer is what a certificate says about the key that signed it.
+type Issuer struct {
+	// Name is the DER Name of the issuer.
+	Name []byte
+	// AuthorityKey is the value of the authority key identifier extension (RFC 5280 §4.2.1.1), in DER. Empty: the
+	// certificate does not have the extension.
+	AuthorityKey []byte
+}
+
+// AuthorityKey returns the value of an authority key identifier extension that has only the key identifier (RFC 5280
+// §4.2.1.1), in DER.
+func AuthorityKey(keyID []byte) ([]byte, error) {
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1(asn1.Tag(0).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes(keyID) })
+	})
+	return b.Bytes()
 }
 
 // Correspond proves that final is precert with one SCT list of exactly scts instead of the poison: all other bytes of
 // the TBSCertificate are the same and in the same order (RFC 6962 §3.1). Both are DER Certificates.
 func Correspond(precert, final []byte, scts [][]byte) error {
+	return correspond(precert, final, scts, nil)
+}
+
+// CorrespondThrough is [Correspond] for a precertificate that a precertificate signing certificate signed: precert has
+// the issuer signer, final has the issuer issuer, and all other bytes are the same (RFC 6962 §3.2).
+func CorrespondThrough(signer, issuer Issuer, precert, final []byte, scts [][]byte) error {
+	return correspond(precert, final, scts, &[2]Issuer{signer, issuer})
+}
+
+// correspond compares a precertificate with a certificate. issuers are the expected issuers of the two; nil means that
+// they have the same one.
+func correspond(precert, final []byte, scts [][]byte, issuers *[2]Issuer) error {
 	p, err := splitCertificate(precert)
 	if err != nil {
 		return fmt.Errorf("precertificate: %w", err)
@@ -27,7 +59,15 @@ func Correspond(precert, final []byte, scts [][]byte) error {
 	if err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}
-	if !bytes.Equal(p.fields, f.fields) {
+	if issuers != nil {
+		if err := p.issuedBy(issuers[0]); err != nil {
+			return fmt.Errorf("precertificate: %w", err)
+		}
+		if err := f.issuedBy(issuers[1]); err != nil {
+			return fmt.Errorf("certificate: %w", err)
+		}
+	}
+	if !sameFields(p, f, issuers != nil) {
 		return errors.New("fields differ from the precertificate")
 	}
 	if !bytes.Equal(p.algorithm, f.algorithm) {
@@ -41,7 +81,11 @@ func Correspond(precert, final []byte, scts [][]byte) error {
 		return fmt.Errorf("certificate has %d extensions; the precertificate has %d", len(f.extensions), n)
 	}
 	for i := range n - 1 {
-		if !bytes.Equal(p.extensions[i], f.extensions[i]) {
+		same := bytes.Equal(p.extensions[i], f.extensions[i])
+		if issuers != nil && isOID(p.extensions[i], oidAuthorityKey) {
+			same = isOID(f.extensions[i], oidAuthorityKey) // issuedBy has compared the whole of both
+		}
+		if !same {
 			return fmt.Errorf("extension %d differs from the precertificate", i)
 		}
 		if isOID(p.extensions[i], oidPoison) || isOID(p.extensions[i], oidSCTList) {
@@ -49,6 +93,46 @@ func Correspond(precert, final []byte, scts [][]byte) error {
 		}
 	}
 	return checkList(f.extensions[n-1], scts)
+}
+
+// sameFields compares the fields before the extensions, with or without the issuer's name.
+func sameFields(a, b split, otherIssuer bool) bool {
+	if !otherIssuer {
+		return bytes.Equal(a.fields, b.fields)
+	}
+	return bytes.Equal(a.fields[:a.issuer[0]], b.fields[:b.issuer[0]]) &&
+		bytes.Equal(a.fields[a.issuer[1]:], b.fields[b.issuer[1]:])
+}
+
+// issuedBy returns an error unless s names exactly the issuer.
+func (s *split) issuedBy(issuer Issuer) error {
+	if !bytes.Equal(s.fields[s.issuer[0]:s.issuer[1]], issuer.Name) {
+		return errors.New("the issuer's name is another one")
+	}
+	want := authorityKey(issuer.AuthorityKey)
+	n := 0
+	for _, ext := range s.extensions {
+		if !isOID(ext, oidAuthorityKey) {
+			continue
+		}
+		if n++; !bytes.Equal(ext, want) {
+			return errors.New("the authority key identifier is another one")
+		}
+	}
+	if n > 1 || n == 0 && len(want) > 0 {
+		return fmt.Errorf("it has %d authority key identifiers", n)
+	}
+	return nil
+}
+
+// authorityKey returns the DER Extension with a value; nil for an empty value.
+func authorityKey(value []byte) []byte {
+	if len(value) == 0 {
+		return nil
+	}
+	octets := append(header(asn1.OCTET_STRING, len(value)), value...)
+	content := append(bytes.Clone(oidAuthorityKey), octets...)
+	return append(header(asn1.SEQUENCE, len(content)), content...)
 }
 
 // checkList returns an error unless ext is a non-critical SCT list extension with exactly scts.
@@ -116,13 +200,20 @@ func Split(certificate []byte) (Parts, error) {
 	return p, nil
 }
 
+// issuerField is the place of the issuer among the fields of a TBSCertificate of version 3, from 0 (RFC 5280 §4.1).
+const issuerField = 3
+
 func (s *split) readTBS(tbs cryptobyte.String) error {
 	whole := tbs
-	for !tbs.Empty() && !tbs.PeekASN1Tag(tagExtensions) {
+	for i := 0; !tbs.Empty() && !tbs.PeekASN1Tag(tagExtensions); i++ {
 		var element cryptobyte.String
 		var tag asn1.Tag
+		begin := len(whole) - len(tbs)
 		if !tbs.ReadAnyASN1Element(&element, &tag) {
 			return errors.New("not a DER TBSCertificate")
+		}
+		if i == issuerField {
+			s.issuer = [2]int{begin, begin + len(element)}
 		}
 	}
 	s.fields = whole[:len(whole)-len(tbs)]
@@ -164,6 +255,30 @@ func WithoutSCTList(certificate []byte) (tbs []byte, scts [][]byte, err error) {
 		}
 	}
 	return t.WithoutSCTList(), scts, nil
+}
+
+// ForIssuer returns the TBSCertificate that a log signs for a precertificate that a precertificate signing certificate
+// signed: without the poison, with the name of the issuer of the certificate, and with its authority key identifier, at
+// the place of the precertificate's (RFC 6962 §3.2). precert is a DER Certificate.
+func ForIssuer(precert []byte, issuer Issuer) ([]byte, error) {
+	s, err := splitCertificate(precert)
+	if err != nil {
+		return nil, err
+	}
+	if s.issuer[1] == 0 {
+		return nil, errors.New("not a TBSCertificate of version 3")
+	}
+	t := TBS{fields: bytes.Join([][]byte{s.fields[:s.issuer[0]], issuer.Name, s.fields[s.issuer[1]:]}, nil)}
+	for _, ext := range s.extensions {
+		switch {
+		case isOID(ext, oidPoison):
+		case isOID(ext, oidAuthorityKey):
+			t.extensions = append(t.extensions, authorityKey(issuer.AuthorityKey)...)
+		default:
+			t.extensions = append(t.extensions, ext...)
+		}
+	}
+	return t.WithoutSCTList(), nil
 }
 
 func listOf(ext []byte) ([][]byte, error) {
