@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/fips140"
 	"crypto/sha1" //nolint:gosec // RFC 5280 §4.2.1.2 names keys by SHA-1; nothing rests on its strength
 	"crypto/sha256"
 	"errors"
@@ -335,13 +336,18 @@ func (a *Authority) recordFailure(ctx context.Context, r Request, o Outcome) err
 	return fault.From(o.Err)
 }
 
-// subjectKeyID is the SHA-1 of the subjectPublicKey bits (RFC 5280 §4.2.1.2 (1)).
+// subjectKeyID is the SHA-1 of the subjectPublicKey bits (RFC 5280 §4.2.1.2 (1)). Where FIPS 140-3 is enforced, which
+// does not approve SHA-1, it is the first 160 bits of their SHA-256 (RFC 7093 §2 method 1).
 func subjectKeyID(spki []byte) ([]byte, error) {
 	in := cryptobyte.String(spki)
 	var seq cryptobyte.String
 	var bits []byte
 	if !in.ReadASN1(&seq, asn1.SEQUENCE) || !in.Empty() || !seq.SkipASN1(asn1.SEQUENCE) || !seq.ReadASN1BitStringAsBytes(&bits) || !seq.Empty() {
 		return nil, errors.New("not a DER SubjectPublicKeyInfo")
+	}
+	if fips140.Enforced() {
+		sum := sha256.Sum256(bits)
+		return sum[:20], nil
 	}
 	sum := sha1.Sum(bits) //nolint:gosec // as above
 	return sum[:], nil

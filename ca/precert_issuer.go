@@ -44,8 +44,8 @@ type precertSigner struct {
 	cert   *x509.Certificate
 	signer *certSigner
 	chain  [][]byte // DER: the certificate, and the chain of the CA
-	// from and to are what precertificate and certificate say about their issuers.
-	from, to tbs.Issuer
+	// issuers are what precertificate and certificate say about their issuers.
+	issuers tbs.Through
 	// strict says that RFC 5280 does not allow the certificate below the issuing one, because of its path length.
 	strict bool
 }
@@ -154,12 +154,12 @@ func (a *Authority) newPrecertSigner(ctx context.Context) (*precertSigner, error
 	}
 	s := &precertSigner{cert: cert, chain: append([][]byte{der}, a.chainDER...)}
 	s.strict = issuing.BasicConstraintsValid && issuing.MaxPathLen == 0 && issuing.MaxPathLenZero
-	s.from, s.to = tbs.Issuer{Name: cert.RawSubject}, tbs.Issuer{Name: issuing.RawSubject}
-	s.from.AuthorityKey, err = tbs.AuthorityKey(cert.SubjectKeyId)
+	s.issuers.Signer.Name, s.issuers.Issuer.Name = cert.RawSubject, issuing.RawSubject
+	s.issuers.Signer.AuthorityKey, err = tbs.AuthorityKey(cert.SubjectKeyId)
 	if err != nil {
 		return nil, err
 	}
-	if s.to.AuthorityKey, err = tbs.AuthorityKey(issuing.SubjectKeyId); err != nil {
+	if s.issuers.Issuer.AuthorityKey, err = tbs.AuthorityKey(issuing.SubjectKeyId); err != nil {
 		return nil, err
 	}
 	s.signer, err = newCertSigner(Options{
@@ -247,7 +247,7 @@ func (d *unsigned) correspond(pre, final []byte, scts [][]byte) error {
 	if d.precerts == nil {
 		return tbs.Correspond(pre, final, scts)
 	}
-	return tbs.CorrespondThrough(d.precerts.from, d.precerts.to, pre, final, scts)
+	return d.precerts.issuers.Correspond(pre, final, scts)
 }
 
 // explain adds to the error of a submission what the precertificate signing certificate may have to do with it.

@@ -257,6 +257,56 @@ func TestStolenKey(t *testing.T) {
 	ca.Stop()
 }
 
+// TestPrecertIssuer issues through a precertificate signing certificate: TesseraCT, the log of Trillian and the embedded
+// log accept it below an issuing certificate with a path length of 0, their SCTs are for the certificate, and the
+// journal, the logs and the auditor agree. // A4 B1 G6
+func TestPrecertIssuer(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	pki := l.PKI()
+	issuer := l.Issuer(nil)
+	hook := l.Webhook()
+	static, rfc := l.TesseraCT(pki.RootFile), l.CTFE(pki.RootFile)
+	ca := l.Serve(lab.ServeOptions{
+		Name: "indirect", PKI: pki, Identity: lab.EmailIssuer(issuer.URL),
+		CA: fmt.Sprintf("  file: {chain: %q, key: %q}\n  precert_issuer: true\n", pki.ChainFile, pki.KeyFile),
+		CT: severalLogs("{min_scts: 3}", static, rfc) + "  embedded: {dir: log, origin: e2e.test/own}\n",
+		More: fmt.Sprintf("audit:\n  file: journal.jsonl\n  reconcile: {every: 1s}\n  alarm: {webhook: {url: %q}}\n",
+			hook.URL),
+	})
+	for range 10 {
+		answer, err := certificate(t.Context(), ca, issuer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		issued, err := answer.Signed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range []*lab.Log{static, rfc} {
+			if !l.HasSCT(g, issued) {
+				t.Errorf("no SCT of %s", g.Name)
+			}
+			l.CheckLogged(g, issued)
+		}
+	}
+	reconcile := lab.Command{Name: "mayfly", Args: []string{"audit", "reconcile", "--config", ca.Dir + "/mayfly.yaml"}}
+	l.Run(reconcile)
+	if said := hook.Said(); len(said) != 0 {
+		t.Errorf("alarms without a cause: %q", said)
+	}
+	serial := fmt.Sprintf("%x", l.SignOutsideCA(pki, rfc, "mallory@example.com"))
+	l.Eventually("the CA cries", func(context.Context) error {
+		if said := hook.Said(); !strings.Contains(strings.Join(said, " "), serial) {
+			return fmt.Errorf("it said %q", said)
+		}
+		return nil
+	})
+	ca.Stop()
+	l.Run(lab.Command{Name: "mayfly", Args: []string{"audit", "verify", ca.Dir + "/journal.jsonl"}})
+	l.Run(lab.Command{Name: "mayfly", Args: []string{"log", "fsck", ca.Dir + "/log"}})
+}
+
 // TestKilledAtEachStep ends the CA with SIGKILL at its first, second, … system call of each kind that makes something
 // durable or sends data, while requests arrive, and then reconciles journal and logs: every certificate that a caller
 // received is in both, and every operation that a kill interrupted is explained. // A2 G4 G6 F11

@@ -205,19 +205,20 @@ func (c *check) entry(ctx context.Context, e *Entry, f *findings) {
 	if !bytes.Equal(e.Extensions, LeafIndex(e.Index)) {
 		f.add(where, "the extensions %x do not contain its index", e.Extensions)
 	}
-	by, above := c.above(ctx, e, f)
+	by := c.above(ctx, e, f)
 	if e.Precert {
-		precertificate(e, by, above, func(format string, args ...any) { f.add(where, format, args...) })
+		precertificate(e, by, func(format string, args ...any) { f.add(where, format, args...) })
 	}
 }
 
 // precertificate checks that a precertificate is the one that was logged, and that the first certificate of its chain
-// signed it. by is the first certificate of the chain and above the second one; they are nil if they could not be read.
-func precertificate(e *Entry, by, above *x509.Certificate, found func(format string, args ...any)) {
+// signed it. above has the first two certificates of the chain; they are nil if they could not be read.
+func precertificate(e *Entry, above [2]*x509.Certificate, found func(format string, args ...any)) {
+	by := above[0]
 	issuer, which := by, "first"
 	through := by != nil && isPrecertIssuer(by)
 	if through { // RFC 6962 §3.2: the entry names the issuer of the certificate
-		issuer, which = above, "second"
+		issuer, which = above[1], "second"
 	}
 	if issuer != nil && sha256.Sum256(issuer.RawSubjectPublicKeyInfo) != e.IssuerKeyHash {
 		found("the issuer key hash is not that of the %s certificate of the chain", which)
@@ -267,10 +268,10 @@ func extension(c *x509.Certificate, id string) []byte {
 }
 
 // above reads the certificates of the chain of e, each once, and returns the first two.
-func (c *check) above(ctx context.Context, e *Entry, f *findings) (first, second *x509.Certificate) {
+func (c *check) above(ctx context.Context, e *Entry, f *findings) (two [2]*x509.Certificate) {
 	if len(e.Chain) == 0 {
 		f.add(fmt.Sprintf("entry %d", e.Index), "the chain has no issuer")
-		return nil, nil
+		return two
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -290,8 +291,8 @@ func (c *check) above(ctx context.Context, e *Entry, f *findings) (first, second
 			f.add(path, "%v (needed by entry %d)", err, e.Index)
 		}
 	}
-	if len(e.Chain) > 1 {
-		second = c.issuers[e.Chain[1]]
+	for i := range min(2, len(e.Chain)) {
+		two[i] = c.issuers[e.Chain[i]]
 	}
-	return c.issuers[e.Chain[0]], second
+	return two
 }

@@ -39,18 +39,31 @@ func AuthorityKey(keyID []byte) ([]byte, error) {
 // Correspond proves that final is precert with one SCT list of exactly scts instead of the poison: all other bytes of
 // the TBSCertificate are the same and in the same order (RFC 6962 §3.1). Both are DER Certificates.
 func Correspond(precert, final []byte, scts [][]byte) error {
-	return correspond(precert, final, scts, nil)
+	return correspond(pair{precert: precert, final: final}, scts)
 }
 
-// CorrespondThrough is [Correspond] for a precertificate that a precertificate signing certificate signed: precert has
-// the issuer signer, final has the issuer issuer, and all other bytes are the same (RFC 6962 §3.2).
-func CorrespondThrough(signer, issuer Issuer, precert, final []byte, scts [][]byte) error {
-	return correspond(precert, final, scts, &[2]Issuer{signer, issuer})
+// Through are the issuers of a precertificate that a precertificate signing certificate signed, and of its certificate.
+type Through struct {
+	// Signer is the precertificate signing certificate, as the precertificate names it.
+	Signer Issuer
+	// Issuer is the issuing certificate, as the certificate names it.
+	Issuer Issuer
 }
 
-// correspond compares a precertificate with a certificate. issuers are the expected issuers of the two; nil means that
-// they have the same one.
-func correspond(precert, final []byte, scts [][]byte, issuers *[2]Issuer) error {
+// Correspond is [Correspond] for a precertificate with the issuer t.Signer and a certificate with the issuer t.Issuer;
+// all other bytes are the same (RFC 6962 §3.2).
+func (t Through) Correspond(precert, final []byte, scts [][]byte) error {
+	return correspond(pair{precert, final, &t}, scts)
+}
+
+// pair is a precertificate and a certificate. through are the issuers that they must have; nil: they have the same one.
+type pair struct {
+	precert, final []byte
+	through        *Through
+}
+
+func correspond(c pair, scts [][]byte) error {
+	precert, final := c.precert, c.final
 	p, err := splitCertificate(precert)
 	if err != nil {
 		return fmt.Errorf("precertificate: %w", err)
@@ -59,15 +72,15 @@ func correspond(precert, final []byte, scts [][]byte, issuers *[2]Issuer) error 
 	if err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}
-	if issuers != nil {
-		if err := p.issuedBy(issuers[0]); err != nil {
+	if c.through != nil {
+		if err := p.issuedBy(c.through.Signer); err != nil {
 			return fmt.Errorf("precertificate: %w", err)
 		}
-		if err := f.issuedBy(issuers[1]); err != nil {
+		if err := f.issuedBy(c.through.Issuer); err != nil {
 			return fmt.Errorf("certificate: %w", err)
 		}
 	}
-	if !sameFields(p, f, issuers != nil) {
+	if !sameFields(p, f, c.through != nil) {
 		return errors.New("fields differ from the precertificate")
 	}
 	if !bytes.Equal(p.algorithm, f.algorithm) {
@@ -82,7 +95,7 @@ func correspond(precert, final []byte, scts [][]byte, issuers *[2]Issuer) error 
 	}
 	for i := range n - 1 {
 		same := bytes.Equal(p.extensions[i], f.extensions[i])
-		if issuers != nil && isOID(p.extensions[i], oidAuthorityKey) {
+		if c.through != nil && isOID(p.extensions[i], oidAuthorityKey) {
 			same = isOID(f.extensions[i], oidAuthorityKey) // issuedBy has compared the whole of both
 		}
 		if !same {

@@ -30,7 +30,7 @@ type Template struct {
 	NotBefore, NotAfter time.Time
 	// SPKI is the DER SubjectPublicKeyInfo of the key whose possession was proven.
 	SPKI []byte
-	// SubjectKeyID is the SHA-1 of the key bits (RFC 5280 §4.2.1.2 (1)).
+	// SubjectKeyID is the identifier of the key (RFC 5280 §4.2.1.2).
 	SubjectKeyID []byte
 	// AuthorityKeyID is the issuing certificate's subject key identifier; if it is empty, the extension is omitted.
 	AuthorityKeyID []byte

@@ -33,6 +33,9 @@ func newVersion() *cobra.Command {
 			}
 			t.Add("go", b.GoVersion)
 			t.Add("platform", b.Platform)
+			if b.FIPS140.State != "off" {
+				t.Add("FIPS 140-3", b.FIPS140.State+", module "+b.FIPS140.Module)
+			}
 			fmt.Fprintln(cmd.OutOrStdout(), "mayfly")
 			return t.Write(cmd.OutOrStdout(), terminal.StyleFor(cmd.OutOrStdout()))
 		}),

@@ -3,6 +3,7 @@ package version
 
 import (
 	"cmp"
+	"crypto/fips140"
 	"runtime"
 	"runtime/debug"
 )
@@ -19,6 +20,28 @@ type Info struct {
 	Date      string `json:"date"`
 	GoVersion string `json:"go_version"`
 	Platform  string `json:"platform"`
+	FIPS140   FIPS   `json:"fips140"`
+}
+
+// FIPS says how this process uses the FIPS 140-3 module of Go.
+type FIPS struct {
+	// State is "off", "on" (approved algorithms come from the module) or "only" (others are refused, too). The build
+	// (GOFIPS140) and the environment (GODEBUG=fips140=…) decide.
+	State string `json:"state"`
+	// Module is the version of the module, such as "v1.26.0"; "latest" if the build did not choose one.
+	Module string `json:"module"`
+}
+
+// FIPS140 returns the state of this process.
+func FIPS140() FIPS {
+	f := FIPS{State: "off", Module: fips140.Version()}
+	switch {
+	case fips140.Enforced():
+		f.State = "only"
+	case fips140.Enabled():
+		f.State = "on"
+	}
+	return f
 }
 
 // Read returns the build information of this binary.
@@ -29,7 +52,8 @@ func Read() Info {
 
 // infoOf returns the information of a binary with the release that the linker set, "" if it set none. build may be nil.
 func infoOf(release string, build *debug.BuildInfo) Info {
-	out := Info{Version: release, GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	out := Info{Version: release, GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		FIPS140: FIPS140()}
 	if build != nil {
 		out.Version = cmp.Or(release, build.Main.Version)
 		for _, s := range build.Settings {

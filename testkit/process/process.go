@@ -98,6 +98,7 @@ type Setup struct {
 	More     string // further settings, the first ones of ct
 	One      bool   // REST and gRPC on one port
 	Admin    bool   // with an admin listener
+	Env      []string
 }
 
 // Server is a running "mayfly serve".
@@ -142,6 +143,7 @@ func Serve(tb testing.TB, set Setup) *Server {
 	s.Cmd = exec.Command(cmp.Or(os.Getenv("MAYFLY"), "mayfly"), "serve", "--config", filepath.Join(dir, "mayfly.yaml"),
 		"--log-level", "warn")
 	s.Cmd.Stderr = s.Logs
+	s.Cmd.Env = append(os.Environ(), set.Env...)
 	if err := s.Cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
