@@ -35,7 +35,7 @@ func TestInfoOf(t *testing.T) {
 			Version: "v1.2.3", Commit: "0123abcd", Date: "2026-11-30T09:00:00Z", Modified: true,
 		}},
 	} {
-		c.want.GoVersion, c.want.Platform = here.GoVersion, here.Platform
+		c.want.GoVersion, c.want.Platform, c.want.FIPS140 = here.GoVersion, here.Platform, FIPS140()
 		if got := infoOf(c.release, c.build); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
@@ -51,7 +51,7 @@ func TestLinkerFlag(t *testing.T) {
 	}
 	pkg := strings.TrimSuffix(reflect.TypeFor[Info]().PkgPath(), "/internal/version")
 	for text, want := range map[string]int{
-		"-X $(MODULE)/internal/version.release=$(VERSION)": 3,
+		"-X $(MODULE)/internal/version.release=$(VERSION)": 4,
 		"MODULE := " + pkg + "\n":                          1,
 	} {
 		if n := strings.Count(string(makefile), text); n != want {
