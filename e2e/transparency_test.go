@@ -304,7 +304,7 @@ func TestPrecertIssuer(t *testing.T) {
 	})
 	ca.Stop()
 	l.Run(lab.Command{Name: "mayfly", Args: []string{"audit", "verify", ca.Dir + "/journal.jsonl"}})
-	l.Run(lab.Command{Name: "mayfly", Args: []string{"log", "fsck", ca.Dir + "/log"}})
+	l.Run(lab.Command{Name: "mayfly", Args: []string{"log", "fsck", "--dir", ca.Dir + "/log"}})
 }
 
 // TestKilledAtEachStep ends the CA with SIGKILL at its first, second, … system call of each kind that makes something

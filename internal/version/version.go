@@ -52,8 +52,10 @@ func Read() Info {
 
 // infoOf returns the information of a binary with the release that the linker set, "" if it set none. build may be nil.
 func infoOf(release string, build *debug.BuildInfo) Info {
-	out := Info{Version: release, GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		FIPS140: FIPS140()}
+	out := Info{
+		Version: release, GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		FIPS140: FIPS140(),
+	}
 	if build != nil {
 		out.Version = cmp.Or(release, build.Main.Version)
 		for _, s := range build.Settings {
