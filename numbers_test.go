@@ -51,11 +51,11 @@ var documentedNumbers = []struct {
 	{"docs/operations.md", "clock goes back by more than {two seconds} since the last certificate", "ca.maxStep"},
 	{
 		"docs/operations.md",
-		"Readiness warns {30 days} before the first certificate of the chain expires, and fails " +
+		"Readiness warns {90 days} before the first certificate of the chain expires, and fails " +
 			"{one hour} before",
 		"ca.warnBefore ca.unreadyAt",
 	},
-	{"docs/operations.md", "Both warn {30 days} before the last window ends", "ctlog.endsSoon"},
+	{"docs/operations.md", "Both warn {90 days} before the last window ends", "node.warnAhead"},
 	{"docs/operations.md", "of these, for logs (`ct.policy.budget`) | {12 seconds}", "ctlog.defaultBudget"},
 	{"docs/operations.md", "one attempt at a provider or a log | {4 seconds}", "ctlog.defaultAttempt"},
 	{"docs/operations.md", "requests at once (`limits.requests`) | {1024}", "server/admission.DefaultRequests"},
