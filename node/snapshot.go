@@ -181,8 +181,10 @@ func (s *snapshot) shardMembers(shards []embedded.OpenShard, log *slog.Logger) (
 func (s *snapshot) openAuthority(n *Node, old *snapshot) (err error) {
 	m := s.files
 	name, backend := s.config.CA.Selected()
-	keys := []any{s.config.CA.Signing().Name, name, backend, s.config.CA.BackdateOrDefault(), s.config.CA.PrecertIssuer,
-		s.logs != nil, s.logsKey}
+	keys := []any{
+		s.config.CA.Signing().Name, name, backend, s.config.CA.BackdateOrDefault(), s.config.CA.PrecertIssuer,
+		s.logs != nil, s.logsKey,
+	}
 	for _, chain := range append([][]*x509.Certificate{m.chain}, m.trust...) {
 		for _, c := range chain {
 			keys = append(keys, c.Raw)
