@@ -31,6 +31,7 @@ type conductor struct {
 // trialResult is the result of a trial with the key of a chain, which is not repeated in every round.
 type trialResult struct {
 	at              time.Time
+	status          rotation.Status // of the chain then: a trial before it was published says little about later
 	unusable, trial string
 }
 
@@ -168,6 +169,7 @@ func (c *conductor) observe(ctx context.Context, s *snapshot, state rotation.Sta
 func (c *conductor) try(ctx context.Context, o *observer, chain rotation.Chain, published []publication,
 ) (unusable, trial string) {
 	last, ok := c.tried[chain.Name]
+	ok = ok && last.status == chain.Status
 	if ok && time.Since(last.at) < trialsEvery && last.trial == "" && last.unusable == "" {
 		return "", ""
 	}
@@ -178,7 +180,7 @@ func (c *conductor) try(ctx context.Context, o *observer, chain rotation.Chain, 
 	if unusable+trial != "" && unusable+trial != last.unusable+last.trial && chain.Status != rotation.Prepared {
 		c.n.log.Warn("a chain cannot take over yet", "chain", chain.Name, "cause", unusable+trial)
 	}
-	c.tried[chain.Name] = trialResult{time.Now(), unusable, trial}
+	c.tried[chain.Name] = trialResult{time.Now(), chain.Status, unusable, trial}
 	return unusable, trial
 }
 
