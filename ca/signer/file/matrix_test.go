@@ -156,6 +156,10 @@ func TestOpenSSLMatrix(t *testing.T) {
 			dir := t.TempDir()
 			makeKey(t, dir, name)
 			for form := range opensslForms {
+				// The encryption does not depend on the type of the key: all of its forms are tried with one type.
+				if name != "p384" && strings.HasPrefix(form, "pbes2-") && form != "pbes2-default.pem" {
+					continue
+				}
 				if makeForm(t, dir, name, form) {
 					checkForm(t, dir, name, form)
 				}
