@@ -51,6 +51,15 @@ func testPlan(dir string) *Plan {
 	}
 }
 
+// unencrypted is testPlan without passwords, for tests in which they have no part: their key derivation is slow.
+func unencrypted(dir string) *Plan {
+	p := testPlan(dir)
+	for _, part := range []*Part{&p.Root, &p.Issuing} {
+		part.Key.File.Password, part.Unencrypted = nil, true
+	}
+	return p
+}
+
 // checked is the plan if it passes its check. Typed passwords, which no file can have, pass the check of the backend
 // only as names.
 func checked(t *testing.T, p *Plan) *Plan {
@@ -174,7 +183,7 @@ func replayFile(t *testing.T, path string) []Line {
 func TestDryRun(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	r := run(t, testPlan(dir), Options{DryRun: true})
+	r := run(t, unencrypted(dir), Options{DryRun: true})
 	if len(r.Certificates) != 2 || len(r.Outputs) != 6 || r.Transcript != nil {
 		t.Errorf("%+v", r)
 	}
@@ -441,7 +450,7 @@ func TestNothingIsReplaced(t *testing.T) {
 	for _, name := range []string{"root-key.pem", "ca-key.pem", "root.pem", "transcript.json", "transcript.json.sig", "chain.pem"} {
 		for _, link := range []bool{false, true} {
 			dir := t.TempDir()
-			p := checked(t, testPlan(dir))
+			p := checked(t, unencrypted(dir))
 			path := filepath.Join(dir, name)
 			var err error
 			if link { // also one that leads nowhere

@@ -72,7 +72,7 @@ func leaves(t *testing.T, data []byte, visit func(path string, changed []byte)) 
 func TestTampering(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	p := testPlan(dir)
+	p := unencrypted(dir)
 	plan := FileInput("plan.yaml", []byte("the text of the plan"))
 	r := run(t, p, Options{Tool: "test", PlanFile: &plan, Now: time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)})
 	if err := r.Write(); err != nil {
@@ -127,7 +127,7 @@ func TestTampering(t *testing.T) {
 		t.Errorf("another form: %v", err)
 	}
 	// Another plan, and another file at the place of an output.
-	other := testPlan(dir)
+	other := unencrypted(dir)
 	other.Issuing.ValidFor = time.Hour
 	tr, err := ParseTranscript(data)
 	if err != nil {
