@@ -234,7 +234,7 @@ func TestAuditMisissuance(t *testing.T) {
 	}
 	// Each report of the alarm has the identity, the entry and the commands to run.
 	received := l.received[0]
-	if received.Identity != "thief@example.com" || received.Index == nil || len(received.Commands) < 4 ||
+	if received.Identity != "rogue@example.com" || received.Index == nil || len(received.Commands) < 4 ||
 		received.Signature != reconcile.SignatureVerified {
 		t.Errorf("the webhook got %+v", received)
 	}
