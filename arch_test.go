@@ -63,7 +63,8 @@ var layers = map[string][]string{
 	// the states of chains; how long a certificate is valid
 	"rotation": {"ca", "fault"},
 	"config": {
-		"oidc", "pop", "ca", "ca/signer", "ca/signer/backends", "rotation", "ctlog", "ctlog/embedded", "ctlog/remote", "journal",
+		"oidc", "pop", "ca", "ca/signer", "ca/signer/backends", "rotation", "ctlog", "ctlog/embedded",
+		"ctlog/remote", "journal",
 		"reconcile", "fault",
 	},
 	// tbs: the SCTs that a certificate has, for the journal
@@ -80,7 +81,8 @@ var layers = map[string][]string{
 
 	"node": {
 		"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal",
-		"reconcile", "reconcile/webhook", "config", "rotation", "server", "server/admission", "trust", "loglist", "tbs", "fault",
+		"reconcile", "reconcile/webhook", "config", "rotation", "server", "server/admission", "trust",
+		"loglist", "tbs", "fault",
 		"client", // a rotation asks the running CA for its trust bundle
 	},
 	"dev": {"node", "ca", "client", "config", "server", "trust", "dev/idp", "dev/tsa"},
@@ -112,26 +114,28 @@ var owners = map[string][]string{
 	"github.com/grpc-ecosystem":                     {"server", "proto"},
 	"google.golang.org/genproto":                    {"server", "client", "proto", "ca/signer"},
 	"go.opentelemetry.io":                           {"journal/ship"},
-	"google.golang.org/protobuf":                    {"server", "client", "proto", "trust", "journal/ship", "ca/signer"},
-	"github.com/aws":                                {"ca/signer"},
-	"github.com/Azure":                              {"ca/signer"},
-	"cloud.google.com":                              {"ca/signer"},
-	"google.golang.org/api":                         {"ca/signer"},
-	"github.com/openbao":                            {"ca/signer"},
-	"github.com/rs/cors":                            {"server"},
-	"github.com/sigstore/protobuf-specs":            {"trust"},
-	"github.com/digitorus":                          {"dev/tsa"},
-	"github.com/sigstore/sigstore-go":               {"trust"},
-	"github.com/theupdateframework/go-tuf":          {"trust"},
-	"github.com/sigstore/sigstore/":                 {"cmd/mayfly", "ca/signer", "trust"},
-	"software.sslmate.com/src/go-pkcs12":            {"ca/signer"},
-	"filippo.io/age":                                {"ca/signer"},
-	"github.com/spf13":                              {"cmd/mayfly", "cmd/mayfly-bench", "cmd/mayfly-hsm", "cmd/internal/cli"},
-	"github.com/miekg/pkcs11":                       {"cmd/mayfly-hsm"}, // needs cgo
-	"github.com/zmap":                               {},
-	"github.com/google/go-cmp":                      {},
-	"github.com/rogpeppe/go-internal":               {},
-	"go.uber.org/goleak":                            {},
+	"google.golang.org/protobuf": {"server", "client", "proto", "trust",
+		"journal/ship", "ca/signer"},
+	"github.com/aws":                       {"ca/signer"},
+	"github.com/Azure":                     {"ca/signer"},
+	"cloud.google.com":                     {"ca/signer"},
+	"google.golang.org/api":                {"ca/signer"},
+	"github.com/openbao":                   {"ca/signer"},
+	"github.com/rs/cors":                   {"server"},
+	"github.com/sigstore/protobuf-specs":   {"trust"},
+	"github.com/digitorus":                 {"dev/tsa"},
+	"github.com/sigstore/sigstore-go":      {"trust"},
+	"github.com/theupdateframework/go-tuf": {"trust"},
+	"github.com/sigstore/sigstore/":        {"cmd/mayfly", "ca/signer", "trust"},
+	"software.sslmate.com/src/go-pkcs12":   {"ca/signer"},
+	"filippo.io/age":                       {"ca/signer"},
+	"github.com/spf13": {"cmd/mayfly", "cmd/mayfly-bench", "cmd/mayfly-hsm",
+		"cmd/internal/cli"},
+	"github.com/miekg/pkcs11":         {"cmd/mayfly-hsm"}, // needs cgo
+	"github.com/zmap":                 {},
+	"github.com/google/go-cmp":        {},
+	"github.com/rogpeppe/go-internal": {},
+	"go.uber.org/goleak":              {},
 }
 
 // goFile is one parsed file of the product's module.

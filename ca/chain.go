@@ -44,13 +44,15 @@ func checkLink(chain []*x509.Certificate, i int) error {
 	c, parent := chain[i], chain[min(i+1, len(chain)-1)]
 	if !bytes.Equal(c.RawIssuer, parent.RawSubject) {
 		if i == len(chain)-1 {
-			return fmt.Errorf("the last certificate (%s) is not a root: append the certificate of %s", name(c), c.Issuer)
+			return fmt.Errorf("the last certificate (%s) is not a root: append the certificate of %s",
+				name(c), c.Issuer)
 		}
 		return fmt.Errorf("certificate %d (%s) is issued by %q, but certificate %d is %q: put the issuing "+
 			"certificate first and the root last", i+1, name(c), c.Issuer, i+2, parent.Subject)
 	}
 	if err := c.CheckSignatureFrom(parent); err != nil {
-		return fmt.Errorf("certificate %d (%s) is not signed by certificate %d: %w", i+1, name(c), min(i+2, len(chain)), err)
+		return fmt.Errorf("certificate %d (%s) is not signed by certificate %d: %w", i+1, name(c),
+			min(i+2, len(chain)), err)
 	}
 	return nil
 }
@@ -79,8 +81,8 @@ type Advice struct {
 	Serious bool
 }
 
-// Advise returns the weaknesses of a chain that [New] accepts: the requirements of the levels [Production] and [Advised]
-// that it does not meet.
+// Advise returns the weaknesses of a chain that [New] accepts: the requirements of the levels [Production] and
+// [Advised] that it does not meet.
 func Advise(chain []*x509.Certificate) []Advice {
 	var out []Advice
 	for _, r := range Examine(chain, time.Time{}, x509.ExtKeyUsageCodeSigning) {

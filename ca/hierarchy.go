@@ -118,7 +118,8 @@ func NewIntermediate(o IntermediateOptions) (*Hierarchy, error) {
 			"write the key that belongs to the chain", "key")
 	}
 	if err := checkOrder(o.Parent); err != nil {
-		return nil, fault.BadSetting(err.Error(), "write one chain, the certificate of the key first, root last", "chain")
+		return nil, fault.BadSetting(err.Error(),
+			"write one chain, the certificate of the key first, root last", "chain")
 	}
 	from := o.Now.UTC().Truncate(time.Second).Add(-MaxBackdate)
 	if from.Before(parent.NotBefore) {
@@ -140,7 +141,8 @@ func NewIntermediate(o IntermediateOptions) (*Hierarchy, error) {
 	}
 	chain := append([]*x509.Certificate{c}, o.Parent...)
 	if err := checkChain(chain, o.Now); err != nil {
-		return nil, fault.BadSetting(err.Error(), "write the chain of a key that may sign issuing certificates", "chain")
+		return nil, fault.BadSetting(err.Error(),
+			"write the chain of a key that may sign issuing certificates", "chain")
 	}
 	return &Hierarchy{Chain: chain, Key: key}, nil
 }

@@ -225,8 +225,8 @@ func (a *Authority) build(r Request, serial []byte, notBefore time.Time) (*unsig
 	return d, nil
 }
 
-// signFirst signs the first TBSCertificate of a request. It adds the number of calls to ca if the CA's key signs, and to
-// other if the key of the precertificate signing certificate does.
+// signFirst signs the first TBSCertificate of a request. It adds the number of calls to ca if the CA's key signs, and
+// to other if the key of the precertificate signing certificate does.
 func (a *Authority) signFirst(ctx context.Context, d *unsigned, ca, other *int) ([]byte, error) {
 	if d.precerts == nil {
 		return a.signTBS(ctx, d.toSign, ca)

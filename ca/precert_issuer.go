@@ -103,7 +103,8 @@ func keyLike(key crypto.PublicKey) (crypto.Signer, error) {
 	case *ecdsa.PublicKey:
 		return ecdsa.GenerateKey(k.Curve, rand.Reader)
 	case *rsa.PublicKey:
-		return rsa.GenerateKey(rand.Reader, 2048) // the shortest that is allowed: it signs fastest, and lives for a month
+		// the shortest that is allowed: it signs fastest, and lives for a month
+		return rsa.GenerateKey(rand.Reader, 2048)
 	case ed25519.PublicKey:
 		_, private, err := ed25519.GenerateKey(rand.Reader)
 		return private, err

@@ -32,7 +32,8 @@ func (c *captured) Submit(ctx context.Context, p tbs.Precertificate) ([][]byte, 
 }
 
 // A1 // A4 // B1: through a precertificate signing certificate the CA's key signs once for each certificate, the log's
-// SCT is for the certificate, and the certificate is as without it. The lab's log is built on certificate-transparency-go.
+// SCT is for the certificate, and the certificate is as without it. The lab's log is built on
+// certificate-transparency-go.
 func TestPrecertIssuer(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []pki.KeyType{pki.P256, pki.P384, pki.P521, pki.RSA2048, pki.Ed25519} {
@@ -44,8 +45,9 @@ func TestPrecertIssuer(t *testing.T) {
 			var signatures atomic.Int64
 			var trials []ca.Intent
 			a, err := ca.New(ca.Options{
-				Chain: p.Chain, Signer: p.Key, Backdate: 30 * time.Second, Log: log, PrecertIssuer: true, Signatures: &signatures,
-				Trial: func(_ context.Context, in ca.Intent) error { trials = append(trials, in); return nil },
+				Chain: p.Chain, Signer: p.Key, Backdate: 30 * time.Second, Log: log, PrecertIssuer: true,
+				Signatures: &signatures,
+				Trial:      func(_ context.Context, in ca.Intent) error { trials = append(trials, in); return nil },
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -104,7 +106,8 @@ func checkPrecertChain(t *testing.T, p *pki.PKI, got tbs.Precertificate, recorde
 		t.Error("the journal has another certificate")
 	}
 	if len(via.ExtKeyUsage) != 0 || len(via.UnknownExtKeyUsage) != 1 ||
-		via.UnknownExtKeyUsage[0].String() != "1.3.6.1.4.1.11129.2.4.4" || via.NotAfter.Sub(via.NotBefore) > 31*24*time.Hour {
+		via.UnknownExtKeyUsage[0].String() != "1.3.6.1.4.1.11129.2.4.4" ||
+		via.NotAfter.Sub(via.NotBefore) > 31*24*time.Hour {
 		t.Errorf("usages %v %v, until %s", via.ExtKeyUsage, via.UnknownExtKeyUsage, via.NotAfter)
 	}
 	// nothing that its key signs is a code-signing certificate: both its usage and the path length forbid that
@@ -200,7 +203,8 @@ func TestPrecertIssuerRenewal(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	advance(5)
-	if _, err := issue(); err == nil || !strings.Contains(err.Error(), "the precertificate signing certificate has expired") {
+	if _, err := issue(); err == nil || !strings.Contains(err.Error(),
+		"the precertificate signing certificate has expired") {
 		t.Errorf("%v", err)
 	}
 	until("still ready", func() bool { return !a.Health().OK })

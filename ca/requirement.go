@@ -40,7 +40,8 @@ type Finding struct {
 // certificate first, root last. usage is codeSigning or timeStamping. It is the one list of requirements: what [New]
 // refuses, what [Advise] warns of and what a ceremony checks before and after it signs.
 //
-// Sources are RFC 5280, what verifiers do, and what the documentation of Fulcio demands of a root and of an intermediate.
+// Sources are RFC 5280, what verifiers do, and what the documentation of Fulcio demands of a root and of an
+// intermediate.
 func Examine(chain []*x509.Certificate, now time.Time, usage x509.ExtKeyUsage) []Requirement {
 	e := examination{chain: chain, now: now, usage: usage}
 	out := make([]Requirement, 0, len(requirements))

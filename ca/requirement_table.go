@@ -142,8 +142,10 @@ func checkPathLengthZero(e examination, i int) (problem, fix string) {
 	if i > 0 || c.MaxPathLenZero && c.MaxPathLen == 0 {
 		return "", ""
 	}
-	return e.which(i) + " has no path length of 0 (pathlen:0 in its basic constraints): its key can make further CAs, " +
-		"whose certificates are not monitored", "have it issued again with pathlen:0 (mayfly ca init makes such a chain)"
+	return e.which(i) +
+			" has no path length of 0 (pathlen:0 in its basic constraints): its key can make further CAs, " +
+			"whose certificates are not monitored",
+		"have it issued again with pathlen:0 (mayfly ca init makes such a chain)"
 }
 
 func checkKeyStrength(e examination, i int) (problem, fix string) {
@@ -189,7 +191,8 @@ func checkIntermediate(e examination, i int) (problem, fix string) {
 func checkOwnKey(e examination, i int) (problem, fix string) {
 	for j := range i {
 		if bytes.Equal(e.chain[i].RawSubjectPublicKeyInfo, e.chain[j].RawSubjectPublicKeyInfo) {
-			return fmt.Sprintf("%s has the key of certificate %d: whoever holds the one holds the other", e.which(i), j+1),
+			return fmt.Sprintf("%s has the key of certificate %d: whoever holds the one holds the other", e.which(i),
+					j+1),
 				"have a chain made in which each certificate has a key of its own"
 		}
 	}
@@ -251,7 +254,8 @@ func checkNested(e examination, i int) (problem, fix string) {
 
 func checkKeyIDs(e examination, i int) (problem, fix string) {
 	c, parent := e.chain[i], e.parent(i)
-	if len(c.AuthorityKeyId) > 0 && len(parent.SubjectKeyId) > 0 && !bytes.Equal(c.AuthorityKeyId, parent.SubjectKeyId) {
+	if len(c.AuthorityKeyId) > 0 && len(parent.SubjectKeyId) > 0 &&
+		!bytes.Equal(c.AuthorityKeyId, parent.SubjectKeyId) {
 		return fmt.Sprintf("%s names the key %x as its issuer's, but that is the key %x: some verifiers find no path",
 				e.which(i), c.AuthorityKeyId, parent.SubjectKeyId),
 			"have it issued again with the subject key identifier of its issuer as authority key identifier"
@@ -360,7 +364,8 @@ func checkFamily(e examination, i int) (problem, fix string) {
 	if own == parents {
 		return "", ""
 	}
-	return fmt.Sprintf("%s has a key for %s, and its issuer one for %s: a verifier needs both", e.which(i), own, parents),
+	return fmt.Sprintf("%s has a key for %s, and its issuer one for %s: a verifier needs both",
+			e.which(i), own, parents),
 		"have a chain made with keys of one family"
 }
 

@@ -54,8 +54,10 @@ func schemeOf(key crypto.PublicKey) (scheme, error) {
 // certSigner is the CA's key with its signature scheme.
 type certSigner struct {
 	scheme
-	local   crypto.Signer          // the key is in the memory of this process: signing is computation, which cannot hang
-	remote  *remote.Signer         // or the key is elsewhere: calls are bounded in number and time (C10), signatures verified
+	// the key is in the memory of this process: signing is computation, which cannot hang
+	local crypto.Signer
+	// or the key is elsewhere: calls are bounded in number and time (C10), signatures verified
+	remote  *remote.Signer
 	pause   func() (resume func()) // called before a call of a remote key; its result is called after it
 	rand    io.Reader
 	metrics *metrics

@@ -56,7 +56,8 @@ func newReplica(chain []*x509.Certificate, now time.Time) (*replica, error) {
 		}
 		parent = s.chain[i]
 	}
-	s.signer, err = newCertSigner(Options{Signer: key, Rand: rand.Reader, Signatures: new(atomic.Int64)}, newMetrics(now))
+	s.signer, err = newCertSigner(Options{Signer: key, Rand: rand.Reader, Signatures: new(atomic.Int64)},
+		newMetrics(now))
 	return s, err
 }
 

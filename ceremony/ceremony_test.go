@@ -38,7 +38,8 @@ const password = "a password that nobody prints"
 func testPlan(dir string) *Plan {
 	part := func(name, algorithm, key, chain string) Part {
 		return Part{
-			Subject: Subject{CommonName: "Example " + name, Organization: "Example", Country: "DE"}, Generate: algorithm,
+			Subject:  Subject{CommonName: "Example " + name, Organization: "Example", Country: "DE"},
+			Generate: algorithm,
 			Key: backends.Table{File: &file.Settings{
 				Key: filepath.Join(dir, key), Chain: filepath.Join(dir, chain),
 				Password: secret.Typed([]byte(password)),
@@ -46,7 +47,8 @@ func testPlan(dir string) *Plan {
 		}
 	}
 	return &Plan{
-		Root: part("root", "ecdsa-p384", "root-key.pem", "root.pem"), Issuing: part("issuing", "ecdsa-p256", "ca-key.pem", "chain.pem"),
+		Root:           part("root", "ecdsa-p384", "root-key.pem", "root.pem"),
+		Issuing:        part("issuing", "ecdsa-p256", "ca-key.pem", "chain.pem"),
 		SignTranscript: true,
 	}
 }
@@ -136,13 +138,15 @@ func TestRun(t *testing.T) {
 			if _, err := ca.New(ca.Options{Chain: chain, Signer: key.Signer}); err != nil {
 				t.Error(err)
 			}
-			if lines := Check(CheckOptions{Chain: chain, Now: time.Now(), Usage: x509.ExtKeyUsageCodeSigning, Key: key}); Failed(lines) {
+			if lines := Check(CheckOptions{Chain: chain, Now: time.Now(), Usage: x509.ExtKeyUsageCodeSigning,
+				Key: key}); Failed(lines) {
 				t.Errorf("%+v", lines)
 			}
 			if lines := replayFile(t, filepath.Join(dir, "transcript.json")); Failed(lines) {
 				t.Errorf("%+v", lines)
 			}
-			for name, mode := range map[string]fs.FileMode{"root-key.pem": 0o600, "ca-key.pem": 0o600, "chain.pem": 0o644} {
+			for name, mode := range map[string]fs.FileMode{"root-key.pem": 0o600, "ca-key.pem": 0o600,
+				"chain.pem": 0o644} {
 				st, err := os.Stat(filepath.Join(dir, name))
 				if err != nil || st.Mode().Perm() != mode {
 					t.Errorf("%s: %v, %v", name, st, err)
@@ -214,7 +218,8 @@ func TestTimestamping(t *testing.T) {
 	if len(lines) < 10 || slices.ContainsFunc(lines, func(l Line) bool { return l.Result != OK }) {
 		t.Errorf("%+v", lines)
 	}
-	if lines := Check(CheckOptions{Chain: r.Chain, Now: time.Now(), Usage: x509.ExtKeyUsageCodeSigning}); !Failed(lines) {
+	if lines := Check(CheckOptions{Chain: r.Chain, Now: time.Now(),
+		Usage: x509.ExtKeyUsageCodeSigning}); !Failed(lines) {
 		t.Error("the chain issues for code signing")
 	}
 	good := pki.New(pki.Options{})
@@ -330,15 +335,20 @@ func TestNothingWrongIsSigned(t *testing.T) {
 		change  func(o *SignOptions)
 		want    string
 	}{
-		"no parent":              {pki: good(), parents: []*x509.Certificate{}, want: "no parent"},
-		"parent without root":    {pki: good(), parents: good().Chain[:1], want: "not a root"},
-		"key of another":         {pki: good(), key: pki.NewKey(pki.P384), want: "not the key of the parent"},
-		"no organization":        {pki: good(), subject: pkix.Name{CommonName: "x"}, want: "without common name or organization"},
-		"no common name":         {pki: good(), subject: pkix.Name{Organization: []string{"x"}}, want: "without common name or organization"},
-		"the name of the parent": {pki: good(), subject: pkix.Name{CommonName: "test root", Organization: []string{"test"}}, want: "the name of its parent"},
-		"weak curve":             {pki: good(), request: weak, want: "P-224"},
-		"short RSA":              {pki: good(), request: pki.NewKey(pki.RSA2048), want: "RSA key of 2048 bits"},
-		"longer than the parent": {pki: good(), change: func(o *SignOptions) { o.For = 200000 * time.Hour }, want: "longer than its issuer"},
+		"no parent":           {pki: good(), parents: []*x509.Certificate{}, want: "no parent"},
+		"parent without root": {pki: good(), parents: good().Chain[:1], want: "not a root"},
+		"key of another":      {pki: good(), key: pki.NewKey(pki.P384), want: "not the key of the parent"},
+		"no organization": {pki: good(), subject: pkix.Name{CommonName: "x"},
+			want: "without common name or organization"},
+		"no common name": {pki: good(), subject: pkix.Name{Organization: []string{"x"}},
+			want: "without common name or organization"},
+		"the name of the parent": {pki: good(),
+			subject: pkix.Name{CommonName: "test root", Organization: []string{"test"}},
+			want:    "the name of its parent"},
+		"weak curve": {pki: good(), request: weak, want: "P-224"},
+		"short RSA":  {pki: good(), request: pki.NewKey(pki.RSA2048), want: "RSA key of 2048 bits"},
+		"longer than the parent": {pki: good(), change: func(o *SignOptions) { o.For = 200000 * time.Hour },
+			want: "longer than its issuer"},
 		"earlier than the parent": {
 			pki: good(), change: func(o *SignOptions) { o.NotBefore = now.AddDate(-1, 0, 0).Truncate(time.Second) },
 			want: "earlier than its issuer",
@@ -350,17 +360,23 @@ func TestNothingWrongIsSigned(t *testing.T) {
 			},
 			want: "expired at",
 		},
-		"parts of a second":       {pki: good(), change: func(o *SignOptions) { o.For = time.Hour + time.Millisecond }, want: "whole seconds"},
-		"parent expired":          {pki: root(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }), change: func(o *SignOptions) { o.For = time.Hour }, want: "longer than its issuer"},
-		"parent not yet valid":    {pki: root(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Hour) }), want: "not valid before"},
-		"path length of parent 0": {pki: root(func(c *x509.Certificate) { c.MaxPathLenZero = true }), want: "allows 0 intermediates"},
+		"parts of a second": {pki: good(), change: func(o *SignOptions) { o.For = time.Hour + time.Millisecond },
+			want: "whole seconds"},
+		"parent expired": {pki: root(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }),
+			change: func(o *SignOptions) { o.For = time.Hour }, want: "longer than its issuer"},
+		"parent not yet valid": {pki: root(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Hour) }),
+			want: "not valid before"},
+		"path length of parent 0": {pki: root(func(c *x509.Certificate) { c.MaxPathLenZero = true }),
+			want: "allows 0 intermediates"},
 		"below a path length of 0": {
 			pki: good(), parents: good().Chain, key: nil, want: "not the key of the parent",
 		},
-		"path length beyond the parent's": {pki: good(), change: func(o *SignOptions) { o.PathLength = 9 }, want: "out of range"},
-		"parent without keyCertSign":      {pki: root(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }), want: "sign"},
-		"parent for servers":              {pki: root(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), want: "allows nothing below it"},
-		"parent with a weak key":          {pki: weakRoot(t), want: "curve P-224"},
+		"path length beyond the parent's": {pki: good(), change: func(o *SignOptions) { o.PathLength = 9 },
+			want: "out of range"},
+		"parent without keyCertSign": {pki: root(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }),
+			want: "sign"},
+		"parent for servers":     {pki: root(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), want: "allows nothing below it"},
+		"parent with a weak key": {pki: weakRoot(t), want: "curve P-224"},
 		"critical extension of the parent": {pki: root(func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}
 		}), want: "1.2.3"},
@@ -425,10 +441,13 @@ func TestWrongSignature(t *testing.T) {
 	t.Parallel()
 	p, other := pki.New(pki.Options{Key: pki.P384}), pki.NewKey(pki.P384)
 	for name, fail := range map[string]func(digest []byte) ([]byte, error){
-		"another key":    func(d []byte) ([]byte, error) { return other.Sign(rand.Reader, d, crypto.SHA384) },
-		"another digest": func([]byte) ([]byte, error) { return p.RootKey.Sign(rand.Reader, make([]byte, 48), crypto.SHA384) },
-		"nothing":        func([]byte) ([]byte, error) { return nil, nil },
-		"an error":       func([]byte) ([]byte, error) { return nil, errors.New("access denied: kms:Sign is missing") },
+		"another key": func(d []byte) ([]byte, error) { return other.Sign(rand.Reader, d, crypto.SHA384) },
+		"another digest": func([]byte) ([]byte,
+			error) {
+			return p.RootKey.Sign(rand.Reader, make([]byte, 48), crypto.SHA384)
+		},
+		"nothing":  func([]byte) ([]byte, error) { return nil, nil },
+		"an error": func([]byte) ([]byte, error) { return nil, errors.New("access denied: kms:Sign is missing") },
 	} {
 		dir := t.TempDir()
 		_, err := Sign(t.Context(), &Key{Signer: &counting{Signer: p.RootKey, fail: fail}}, SignOptions{
@@ -450,7 +469,8 @@ func TestWrongSignature(t *testing.T) {
 // No file that exists is replaced, whichever of the outputs it is, and then no key signs.
 func TestNothingIsReplaced(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"root-key.pem", "ca-key.pem", "root.pem", "transcript.json", "transcript.json.sig", "chain.pem"} {
+	for _, name := range []string{"root-key.pem", "ca-key.pem", "root.pem", "transcript.json",
+		"transcript.json.sig", "chain.pem"} {
 		for _, link := range []bool{false, true} {
 			dir := t.TempDir()
 			p := checked(t, unencrypted(dir))
@@ -464,7 +484,8 @@ func TestNothingIsReplaced(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := p.Run(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), "no file is replaced") {
+			if _, err := p.Run(t.Context(), Options{}); err == nil ||
+				!strings.Contains(err.Error(), "no file is replaced") {
 				t.Errorf("%s: %v", name, err)
 			}
 			if err := os.Remove(path); err != nil {

@@ -21,8 +21,8 @@ type CheckOptions struct {
 	Key *Key
 }
 
-// Check checks every requirement of an issuing chain, one line each. A requirement without which the CA does not start, or
-// not in production, makes its line wrong; the others make it a warning or a note.
+// Check checks every requirement of an issuing chain, one line each. A requirement without which the CA does not start,
+// or not in production, makes its line wrong; the others make it a warning or a note.
 func Check(o CheckOptions) []Line {
 	var lines []Line
 	if o.Usage == x509.ExtKeyUsageTimeStamping {
@@ -38,8 +38,9 @@ func Check(o CheckOptions) []Line {
 	belongs := Line{Check: "the key belongs to the issuing certificate", Result: OK}
 	if !equalKeys(o.Key.Signer.Public(), o.Chain[0].PublicKey) {
 		belongs = Line{
-			Check: belongs.Check, Result: Wrong, Detail: fmt.Sprintf("the key is not the key of %s", o.Chain[0].Subject),
-			Fix: "name the key that belongs to the chain",
+			Check: belongs.Check, Result: Wrong,
+			Detail: fmt.Sprintf("the key is not the key of %s", o.Chain[0].Subject),
+			Fix:    "name the key that belongs to the chain",
 		}
 	}
 	signs := Line{Check: "the key signs", Result: OK}

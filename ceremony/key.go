@@ -100,8 +100,8 @@ func (k *Key) Close() error {
 	return k.release()
 }
 
-// OpenKey opens or makes a key. Nothing is written. Errors about a setting are [fault.Setting] values with a path in the
-// backend's block.
+// OpenKey opens or makes a key. Nothing is written. Errors about a setting are [fault.Setting] values with a path in
+// the backend's block.
 func OpenKey(ctx context.Context, s KeySource, o Options) (*Key, error) {
 	o.defaults()
 	name, backend := s.Table.Selected()
@@ -180,8 +180,8 @@ func (k *Key) generate(s KeySource, o Options) error {
 	return nil
 }
 
-// EncodeKey encodes a private key as PKCS#8 in PEM, encrypted if there is a password (PBES2, PBKDF2 with 600,000 rounds of
-// HMAC-SHA-256, AES-256-CBC).
+// EncodeKey encodes a private key as PKCS#8 in PEM, encrypted if there is a password (PBES2, PBKDF2 with 600,000 rounds
+// of HMAC-SHA-256, AES-256-CBC).
 func EncodeKey(key crypto.Signer, password []byte) ([]byte, error) {
 	if len(password) == 0 {
 		der, err := x509.MarshalPKCS8PrivateKey(key)

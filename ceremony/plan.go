@@ -24,12 +24,13 @@ type Plan struct {
 	Purpose string `yaml:"purpose"`
 	// Root is the root: it signs itself and the other certificate, and its key stays offline.
 	Root Part `yaml:"root"`
-	// Issuing is the certificate that the CA issues with; with the purpose timestamping, that of the timestamp authority.
+	// Issuing is the certificate that the CA issues with; with the purpose timestamping, that of the timestamp
+	// authority.
 	Issuing Part `yaml:"issuing"`
 	// Transcript is the path of the transcript. Default: transcript.json beside the chain.
 	Transcript string `yaml:"transcript" path:"write"`
-	// SignTranscript says whether the root's key signs the transcript; the signature is a file beside it, with ".sig" at the
-	// end of its name.
+	// SignTranscript says whether the root's key signs the transcript; the signature is a file beside it, with ".sig"
+	// at the end of its name.
 	SignTranscript bool `yaml:"sign_transcript"`
 }
 
@@ -37,14 +38,15 @@ type Plan struct {
 type Part struct {
 	// Subject is the name in the certificate.
 	Subject Subject `yaml:"subject"`
-	// NotBefore is when the certificate begins, such as 2027-01-01T00:00:00Z. When omitted: 40 seconds before the ceremony.
+	// NotBefore is when the certificate begins, such as 2027-01-01T00:00:00Z. When omitted: 40 seconds before the
+	// ceremony.
 	NotBefore string `yaml:"not_before"`
 	// ValidFor is for how long the certificate is valid. Default: 87600h for the root, 43800h for the other one.
 	ValidFor time.Duration `yaml:"valid_for"`
 	// PathLength is how many CAs may follow one another below the root. Default: 1; with the purpose timestamping 0.
 	PathLength *int `yaml:"path_length"`
-	// Generate is the algorithm of a key that is made in a file: ecdsa-p256, ecdsa-p384, ecdsa-p521, ed25519, rsa-3072 or
-	// rsa-4096. When omitted: the key exists, in a file, a KMS or a module.
+	// Generate is the algorithm of a key that is made in a file: ecdsa-p256, ecdsa-p384, ecdsa-p521, ed25519, rsa-3072
+	// or rsa-4096. When omitted: the key exists, in a file, a KMS or a module.
 	Generate string `yaml:"generate"`
 	// Unencrypted says that a key that is made is written without a password. Default: false.
 	Unencrypted bool `yaml:"unencrypted"`
@@ -120,12 +122,14 @@ func (p *Part) check() error {
 	_, b := p.Key.Selected()
 	switch {
 	case b.Temporary():
-		errs = append(errs, fault.BadSetting("the key would be lost when this process ends", "use another key backend", "key"))
+		errs = append(errs, fault.BadSetting("the key would be lost when this process ends",
+			"use another key backend", "key"))
 	case p.Generate != "" && p.Key.File == nil:
 		errs = append(errs, fault.BadSetting("keys are made in files only",
 			"make it in its place, with the tools of that place, and remove the key generate", "generate"))
 	case p.Generate == "" && p.Unencrypted:
-		errs = append(errs, fault.BadSetting("it applies only to a key that is made (generate)", "remove the key", "unencrypted"))
+		errs = append(errs, fault.BadSetting("it applies only to a key that is made (generate)",
+			"remove the key", "unencrypted"))
 	case p.Generate != "" && (p.Key.File.Password != nil) == p.Unencrypted:
 		errs = append(errs, fault.BadSetting("the key has neither a password nor unencrypted: true, or it has both",
 			"write one of key.file.password and unencrypted: true", "key", "file"))
@@ -166,8 +170,8 @@ func (p *Plan) paths() []string {
 	return append(out, p.Issuing.Key.ChainFile())
 }
 
-// profiles returns what the two certificates say, for a ceremony at the time now. The key identifiers depend on the keys
-// and are not set.
+// profiles returns what the two certificates say, for a ceremony at the time now. The key identifiers depend on the
+// keys and are not set.
 func (p *Plan) profiles(now time.Time) (root, issuing Profile, err error) {
 	root = Profile{Role: RoleRoot, PathLength: 1}
 	issuing = Profile{Role: RoleIntermediate}

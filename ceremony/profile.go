@@ -61,7 +61,8 @@ func (s Subject) der() ([]byte, error) {
 		hidden, found := printable.Hidden(part.text)
 		switch {
 		case found:
-			return nil, fmt.Errorf("%s has the character %q, which is not visible; remove the character", part.name, hidden)
+			return nil, fmt.Errorf("%s has the character %q, which is not visible; remove the character",
+				part.name, hidden)
 		case len([]rune(part.text)) > maxName:
 			return nil, fmt.Errorf("%s has more than %d characters; write a shorter one", part.name, maxName)
 		}
@@ -147,7 +148,8 @@ func (p Profile) check() error {
 	case p.PathLength < 0 || p.PathLength > 8:
 		return fmt.Errorf("path length %d is out of range; write 0 to 8", p.PathLength)
 	case !p.NotAfter.After(p.NotBefore):
-		return fmt.Errorf("the validity ends at %s, before it begins; write a longer one", p.NotAfter.Format(time.RFC3339))
+		return fmt.Errorf("the validity ends at %s, before it begins; write a longer one",
+			p.NotAfter.Format(time.RFC3339))
 	case p.NotBefore.Nanosecond() != 0 || p.NotAfter.Nanosecond() != 0:
 		return errors.New("the validity has parts of a second; write whole seconds")
 	}
@@ -220,7 +222,8 @@ func (p Profile) lint(c *x509.Certificate, serial []byte, key crypto.PublicKey) 
 	case !bytes.Equal(c.RawSubjectPublicKeyInfo, spki):
 		return errors.New("the certificate is for another public key")
 	case !c.NotBefore.Equal(p.NotBefore) || !c.NotAfter.Equal(p.NotAfter):
-		return fmt.Errorf("the validity is %s to %s, not that of the plan", c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339))
+		return fmt.Errorf("the validity is %s to %s, not that of the plan", c.NotBefore.Format(time.RFC3339),
+			c.NotAfter.Format(time.RFC3339))
 	case c.KeyUsage != wantKey:
 		return errors.New("the key usage is not that of the plan")
 	case !slices.Equal(usages, want) || len(c.UnknownExtKeyUsage) > 0 || critical != (p.Role == RoleTimestamping):

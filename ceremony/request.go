@@ -110,8 +110,8 @@ func ParseRequest(data []byte) (*x509.CertificateRequest, error) {
 type SignOptions struct {
 	// Request is the certificate signing request. Its name and its key are certified, its extensions are not.
 	Request *x509.CertificateRequest
-	// Certificate is the CA certificate that is cross-signed, instead of a request: its name, its key, its key identifier and
-	// its path length are certified.
+	// Certificate is the CA certificate that is cross-signed, instead of a request: its name, its key, its key
+	// identifier and its path length are certified.
 	Certificate *x509.Certificate
 	// Parents has the certificate of the signing key first, its root last.
 	Parents []*x509.Certificate
@@ -180,7 +180,8 @@ func Sign(ctx context.Context, k *Key, s SignOptions, o Options) (*Result, error
 	}
 	return out, m.finish(out, finishing{
 		transcript: t, path: s.Transcript, sign: s.SignTranscript, signer: k.Signer,
-		last: Output{Path: s.Out, What: "chain: new certificate, then its parents", Mode: 0o644, data: encode(out.Chain...)},
+		last: Output{Path: s.Out, What: "chain: new certificate, then its parents", Mode: 0o644,
+			data: encode(out.Chain...)},
 	})
 }
 
@@ -191,7 +192,8 @@ type ImportOptions struct {
 	Out     string                   // the path of the chain
 }
 
-// Import checks a certificate that a CA elsewhere issued for a request, and returns the chain as a result to be written.
+// Import checks a certificate that a CA elsewhere issued for a request, and returns the chain as a result to be
+// written.
 func Import(i ImportOptions, o Options) (*Result, error) {
 	o.defaults()
 	if err := absent([]string{i.Out}); err != nil {
@@ -203,12 +205,15 @@ func Import(i ImportOptions, o Options) (*Result, error) {
 	}
 	c := chain[0]
 	if !equalKeys(c.PublicKey, request.PublicKey) {
-		return nil, fmt.Errorf("the certificate (%s) is not for the key of the request; name the certificate that the parent issued for it",
-			c.Subject)
+		return nil,
+			fmt.Errorf("the certificate (%s) is not for the key of the request; name the certificate that "+
+				"the parent issued for it",
+				c.Subject)
 	}
 	r := &Result{Certificates: chain[:1], Chain: chain, dry: o.DryRun}
 	if !bytes.Equal(c.RawSubject, request.RawSubject) {
-		r.Warnings = append(r.Warnings, fmt.Sprintf("the parent changed the subject from %s to %s", request.Subject, c.Subject))
+		r.Warnings = append(r.Warnings, fmt.Sprintf("the parent changed the subject from %s to %s",
+			request.Subject, c.Subject))
 	}
 	var problems []string
 	for _, q := range ca.Examine(chain, o.Now, x509.ExtKeyUsageCodeSigning) {
@@ -223,7 +228,8 @@ func Import(i ImportOptions, o Options) (*Result, error) {
 	if len(problems) > 0 {
 		return nil, errors.New(strings.Join(problems, "\n"))
 	}
-	r.Outputs = []Output{{Path: i.Out, What: "chain: issuing certificate first, root last", Mode: 0o644, data: encode(chain...)}}
+	r.Outputs = []Output{{Path: i.Out, What: "chain: issuing certificate first, root last", Mode: 0o644,
+		data: encode(chain...)}}
 	return r, nil
 }
 

@@ -19,7 +19,8 @@ import (
 )
 
 // made has a root and a request for a key that was made, on disk.
-func made(t *testing.T, dir string) (root *Key, parents []*x509.Certificate, request *x509.CertificateRequest, in Input) {
+func made(t *testing.T, dir string) (root *Key, parents []*x509.Certificate,
+	request *x509.CertificateRequest, in Input) {
 	t.Helper()
 	p, two := testPlan(dir), 2
 	p.Root.PathLength = &two
@@ -77,20 +78,24 @@ func TestRequestAndSign(t *testing.T) {
 			t.Errorf("%s: %+v", q.Name, q.Findings)
 		}
 	}
-	key, err := OpenKey(t.Context(), FileKey(filepath.Join(dir, "next-key.pem"), "", secret.Typed([]byte(password))), Options{})
+	key, err := OpenKey(t.Context(), FileKey(filepath.Join(dir, "next-key.pem"), "", secret.Typed([]byte(password))),
+		Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if lines := Check(CheckOptions{Chain: chain, Now: time.Now(), Usage: x509.ExtKeyUsageCodeSigning, Key: key}); Failed(lines) {
+	if lines := Check(CheckOptions{Chain: chain, Now: time.Now(), Usage: x509.ExtKeyUsageCodeSigning,
+		Key: key}); Failed(lines) {
 		t.Errorf("%+v", lines)
 	}
-	if lines := Check(CheckOptions{Chain: chain, Now: time.Now(), Usage: x509.ExtKeyUsageCodeSigning, Key: root}); !Failed(lines) {
+	if lines := Check(CheckOptions{Chain: chain, Now: time.Now(), Usage: x509.ExtKeyUsageCodeSigning,
+		Key: root}); !Failed(lines) {
 		t.Error("the root's key passes as the issuing key")
 	}
 	if lines := replayFile(t, o.Transcript); Failed(lines) || lines[len(lines)-1].Result != OK {
 		t.Errorf("%+v", lines)
 	}
-	if _, err := Sign(t.Context(), root, o, Options{}); err == nil || !strings.Contains(err.Error(), "no file is replaced") {
+	if _, err := Sign(t.Context(), root, o, Options{}); err == nil ||
+		!strings.Contains(err.Error(), "no file is replaced") {
 		t.Errorf("again: %v", err)
 	}
 	// A CA below a CA, with a path length that the root allows, and no more.
@@ -111,7 +116,8 @@ func TestImport(t *testing.T) {
 		p := pki.New(pki.Options{})
 		c := &x509.Certificate{
 			SerialNumber: bigEndian([]byte("a serial number")), Subject: exampleName, NotBefore: p.Root.NotBefore,
-			NotAfter: p.Root.NotAfter, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, BasicConstraintsValid: true, IsCA: true,
+			NotAfter: p.Root.NotAfter, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+			BasicConstraintsValid: true, IsCA: true,
 			MaxPathLenZero: true, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 		}
 		change(c)
@@ -131,15 +137,19 @@ func TestImport(t *testing.T) {
 		warned    string
 		forAnyKey bool
 	}{
-		"good":            {chain: good},
-		"nothing":         {want: "no certificate"},
-		"another key":     {chain: pki.New(pki.Options{}).Chain, want: "not for the key of the request"},
-		"no root":         {chain: good[:1], want: "not a root"},
-		"for servers":     {chain: issue(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), want: "codeSigning"},
-		"no path length":  {chain: issue(func(c *x509.Certificate) { c.MaxPathLenZero, c.MaxPathLen = false, -1 }), want: "path length of 0"},
-		"no CA":           {chain: issue(func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero = false, false }), want: "not a CA"},
-		"expired":         {chain: issue(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), want: "expired"},
-		"another subject": {chain: issue(func(c *x509.Certificate) { c.Subject.CommonName = "other" }), warned: "changed the subject"},
+		"good":        {chain: good},
+		"nothing":     {want: "no certificate"},
+		"another key": {chain: pki.New(pki.Options{}).Chain, want: "not for the key of the request"},
+		"no root":     {chain: good[:1], want: "not a root"},
+		"for servers": {chain: issue(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), want: "codeSigning"},
+		"no path length": {chain: issue(func(c *x509.Certificate) { c.MaxPathLenZero, c.MaxPathLen = false, -1 }),
+			want: "path length of 0"},
+		"no CA": {chain: issue(func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero = false, false }),
+			want: "not a CA"},
+		"expired": {chain: issue(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }),
+			want: "expired"},
+		"another subject": {chain: issue(func(c *x509.Certificate) { c.Subject.CommonName = "other" }),
+			warned: "changed the subject"},
 		"two usages": {
 			chain:  issue(func(c *x509.Certificate) { c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth) }),
 			warned: "more than code signing",
@@ -157,7 +167,8 @@ func TestImport(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if warned := strings.Join(r.Warnings, "\n"); !strings.Contains(warned, c.warned) || (warned == "") != (c.warned == "") {
+		if warned := strings.Join(r.Warnings, "\n"); !strings.Contains(warned, c.warned) ||
+			(warned == "") != (c.warned == "") {
 			t.Errorf("%s: warnings %q", name, warned)
 		}
 		if _, err := Import(ImportOptions{request, c.chain, out}, Options{}); err == nil {
@@ -184,7 +195,8 @@ func TestCrossSign(t *testing.T) {
 		t.Fatal(err)
 	}
 	cross := r.Certificates[0]
-	if !bytes.Equal(cross.RawSubject, fresh.Intermediate.RawSubject) || !bytes.Equal(cross.SubjectKeyId, fresh.Intermediate.SubjectKeyId) ||
+	if !bytes.Equal(cross.RawSubject, fresh.Intermediate.RawSubject) ||
+		!bytes.Equal(cross.SubjectKeyId, fresh.Intermediate.SubjectKeyId) ||
 		!equalKeys(cross.PublicKey, fresh.Intermediate.PublicKey) || cross.MaxPathLen != 0 || !cross.MaxPathLenZero ||
 		cross.NotAfter.After(fresh.Intermediate.NotAfter) {
 		t.Errorf("%+v", cross)
@@ -212,7 +224,8 @@ func TestCrossSign(t *testing.T) {
 
 func TestParseRequestRefuses(t *testing.T) {
 	t.Parallel()
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: exampleName}, pki.NewKey(pki.P256))
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: exampleName},
+		pki.NewKey(pki.P256))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +252,8 @@ func TestParseRequestRefuses(t *testing.T) {
 }
 
 func FuzzParseRequest(f *testing.F) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: exampleName}, pki.NewKey(pki.P256))
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: exampleName},
+		pki.NewKey(pki.P256))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -52,7 +52,8 @@ func (o *Options) defaults() {
 
 // Result is what a ceremony made. Nothing of it is on disk before [Result.Write].
 type Result struct {
-	// Certificates are those that were made, in their order. After a dry run they have the signature of a throwaway key.
+	// Certificates are those that were made, in their order. After a dry run they have the signature of a throwaway
+	// key.
 	Certificates []*x509.Certificate
 	// Chain has the new certificate that issues first, the root last.
 	Chain []*x509.Certificate
@@ -123,7 +124,8 @@ func (p *Plan) Run(ctx context.Context, o Options) (*Result, error) {
 		}
 	}
 	rootFile := Output{Path: p.Root.Key.ChainFile(), What: "root certificate", Mode: 0o644, data: encode(root)}
-	chainFile := Output{Path: p.Issuing.Key.ChainFile(), What: "chain: issuing certificate, root", Mode: 0o644, data: encode(r.Chain...)}
+	chainFile := Output{Path: p.Issuing.Key.ChainFile(), What: "chain: issuing certificate, root", Mode: 0o644,
+		data: encode(r.Chain...)}
 	if p.timestamping() {
 		chainFile.What = "chain: certificate of the timestamp authority, root"
 	}
@@ -184,7 +186,8 @@ func (m *maker) make(r request) (*x509.Certificate, error) {
 	return c, nil
 }
 
-// finishing is what is left when the certificates are made: transcript, its signature and the file that is written last.
+// finishing is what is left when the certificates are made: transcript, its signature and the file that is written
+// last.
 type finishing struct {
 	transcript *Transcript
 	path       string

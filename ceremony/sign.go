@@ -122,8 +122,8 @@ func (o order) prepare() (*unsigned, error) {
 	return u, nil
 }
 
-// lint checks a certificate against its profile and the requirements of its chain. signed is false for a certificate with
-// a throwaway signature.
+// lint checks a certificate against its profile and the requirements of its chain. signed is false for a certificate
+// with a throwaway signature.
 func (o order) lint(c *x509.Certificate, signed bool) (warnings []string, err error) {
 	if err := o.profile.lint(c, o.serial, o.key); err != nil {
 		return nil, err
@@ -156,9 +156,12 @@ func (o order) lint(c *x509.Certificate, signed bool) (warnings []string, err er
 func (o order) checkRoom(chain []*x509.Certificate) error {
 	for i, p := range chain[1:] {
 		below := i + 1 + o.profile.PathLength
-		if limited := p.MaxPathLen > 0 || p.MaxPathLenZero; o.profile.PathLength > 0 && limited && p.MaxPathLen < below {
-			return fmt.Errorf("the path length of the parent %s is %d; with the path length %d of the new certificate %d CAs could be "+
-				"below it; choose a shorter path length, or another parent", p.Subject, p.MaxPathLen, o.profile.PathLength, below)
+		if limited := p.MaxPathLen > 0 || p.MaxPathLenZero; o.profile.PathLength > 0 && limited &&
+			p.MaxPathLen < below {
+			return fmt.Errorf("the path length of the parent %s is %d; with the path length %d of the new "+
+				"certificate %d CAs could be "+
+				"below it; choose a shorter path length, or another parent", p.Subject, p.MaxPathLen,
+				o.profile.PathLength, below)
 		}
 	}
 	return nil
@@ -231,7 +234,8 @@ func checkTimestamping(chain []*x509.Certificate, o order) error {
 }
 
 // certify signs what was linted and lints the result.
-func (o order) certify(ctx context.Context, u *unsigned, key crypto.Signer, random io.Reader) (*x509.Certificate, error) {
+func (o order) certify(ctx context.Context, u *unsigned, key crypto.Signer,
+	random io.Reader) (*x509.Certificate, error) {
 	if !equalKeys(key.Public(), o.signer) {
 		return nil, errors.New("the signing key is not the key of the issuer; name the key that belongs to the parent")
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/mayfly-ca/mayfly/ca"
 )
 
-// timestampingRows are the requirements of the CAs above a timestamp authority that concern what the lowest of them issues
-// to; a root may issue to it directly.
+// timestampingRows are the requirements of the CAs above a timestamp authority that concern what the lowest of them
+// issues to; a root may issue to it directly.
 var timestampingRows = []string{"extended key usage alone", "intermediate", "path length 0"}
 
 // checkTimestampingLeaf returns what RFC 3161 §2.3 and its verifiers demand of the certificate of a timestamp authority
@@ -33,8 +33,9 @@ func checkTimestampingLeaf(c *x509.Certificate) error {
 func timestampingLines(o CheckOptions) []Line {
 	if len(o.Chain) < 2 {
 		return []Line{{
-			Check: "names and signatures", Result: Wrong, Detail: "the chain has no certificate above that of the authority",
-			Fix: "write the certificates in PEM, the authority's first, root last",
+			Check: "names and signatures", Result: Wrong,
+			Detail: "the chain has no certificate above that of the authority",
+			Fix:    "write the certificates in PEM, the authority's first, root last",
 		}}
 	}
 	leaf := o.Chain[0]
@@ -66,7 +67,8 @@ func verifyTimestamping(o CheckOptions) error {
 		between.AddCert(c)
 	}
 	_, err := o.Chain[0].Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: between, CurrentTime: o.Now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping},
+		Roots: roots, Intermediates: between, CurrentTime: o.Now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping},
 	})
 	return err
 }

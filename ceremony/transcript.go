@@ -26,8 +26,8 @@ const transcriptFormat = "mayfly-ceremony/1"
 // SignatureSuffix is what the name of a transcript's signature has at its end.
 const SignatureSuffix = ".sig"
 
-// Transcript is the record of one ceremony. In a file it is JSON in its canonical form (RFC 8785), so that its bytes can be
-// signed with any tool.
+// Transcript is the record of one ceremony. In a file it is JSON in its canonical form (RFC 8785), so that its bytes
+// can be signed with any tool.
 type Transcript struct {
 	Format    string    `json:"format"`
 	Operation string    `json:"operation"` // init, sign or cross-sign
@@ -116,14 +116,18 @@ func ParseTranscript(data []byte) (*Transcript, error) {
 		return nil, fmt.Errorf("not a transcript of a ceremony: %w", err)
 	}
 	if t.Format != transcriptFormat {
-		return nil, fmt.Errorf("a transcript of the form %q, which this version does not read; use the version that wrote it", t.Format)
+		return nil,
+			fmt.Errorf("a transcript of the form %q, which this version does not read; use the version that wrote it",
+				t.Format)
 	}
 	again, err := t.Marshal()
 	if err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(again, data) {
-		return nil, errors.New("the transcript is not in the canonical form in which it was written: it was changed; restore the file")
+		return nil,
+			errors.New("the transcript is not in the canonical form in which it was written: it was " +
+				"changed; restore the file")
 	}
 	return t, nil
 }
@@ -169,8 +173,8 @@ type ReplayOptions struct {
 	Dir string
 }
 
-// Replay makes every certificate of the transcript again, without its signature, and compares the bytes; it verifies the
-// signatures, and compares plan, inputs and outputs with what the transcript says of them.
+// Replay makes every certificate of the transcript again, without its signature, and compares the bytes; it verifies
+// the signatures, and compares plan, inputs and outputs with what the transcript says of them.
 func (t *Transcript) Replay(o ReplayOptions) []Line {
 	r := replay{t: t, chains: map[string][]*x509.Certificate{}}
 	r.parents()
@@ -372,9 +376,11 @@ func (r *replay) outputs(dir string) {
 		}
 		switch {
 		case err != nil:
-			r.lines = append(r.lines, Line{Check: name, Result: Note, Detail: "not on this machine, and therefore not compared"})
+			r.lines = append(r.lines, Line{Check: name, Result: Note,
+				Detail: "not on this machine, and therefore not compared"})
 		case digest(data) != out.SHA256:
-			r.report(name, errors.New("the file is not the one that was written"), "restore the file from the ceremony's medium")
+			r.report(name, errors.New("the file is not the one that was written"),
+				"restore the file from the ceremony's medium")
 		default:
 			r.report(name, nil, "")
 		}

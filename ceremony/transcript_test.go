@@ -47,7 +47,8 @@ func leaves(t *testing.T, data []byte, visit func(path string, changed []byte)) 
 				set(v)
 			}
 		case string:
-			for _, n := range []string{v + "x", strings.Replace(v, "A", "B", 1), strings.Replace(v, "2026", "2027", 1), ""} {
+			for _, n := range []string{v + "x", strings.Replace(v, "A", "B", 1),
+				strings.Replace(v, "2026", "2027", 1), ""} {
 				if n != v {
 					set(n)
 					emit(path)
@@ -67,8 +68,8 @@ func leaves(t *testing.T, data []byte, visit func(path string, changed []byte)) 
 	walk("", doc, nil)
 }
 
-// Whatever is changed in a transcript is found: by its signature always, and without it wherever it says something about
-// a certificate or a file.
+// Whatever is changed in a transcript is found: by its signature always, and without it wherever it says something
+// about a certificate or a file.
 func TestTampering(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -120,10 +121,12 @@ func TestTampering(t *testing.T) {
 	if n < 60 {
 		t.Errorf("only %d changes", n)
 	}
-	if _, err := ParseTranscript(bytes.Replace(data, []byte(`"format"`), []byte(`"unknown":1,"format"`), 1)); err == nil {
+	if _, err := ParseTranscript(bytes.Replace(data, []byte(`"format"`),
+		[]byte(`"unknown":1,"format"`), 1)); err == nil {
 		t.Error("an unknown member")
 	}
-	if _, err := ParseTranscript(append([]byte(" "), data...)); err == nil || !strings.Contains(err.Error(), "canonical") {
+	if _, err := ParseTranscript(append([]byte(" "), data...)); err == nil ||
+		!strings.Contains(err.Error(), "canonical") {
 		t.Errorf("another form: %v", err)
 	}
 	// Another plan, and another file at the place of an output.

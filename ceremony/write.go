@@ -39,8 +39,8 @@ func absent(paths []string) error {
 	return nil
 }
 
-// writeAll makes the files in their order. After an error those that it made are removed: they are of no use without the
-// others.
+// writeAll makes the files in their order. After an error those that it made are removed: they are of no use without
+// the others.
 func writeAll(outputs []Output, put create) error {
 	paths := pathsOf(outputs)
 	if err := absent(paths); err != nil {

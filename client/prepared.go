@@ -38,7 +38,8 @@ func (a Answer) Certificates() ([]*x509.Certificate, error) {
 // SkipVerify.
 func (c *Client) Send(ctx context.Context, p *Prepared) (Answer, error) {
 	if !c.o.SkipVerify {
-		return Answer{}, errors.New("the response to a prepared request is not verified; use Request, or a client with SkipVerify")
+		return Answer{},
+			errors.New("the response to a prepared request is not verified; use Request, or a client with SkipVerify")
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()

@@ -25,8 +25,8 @@ type Trust struct {
 	Authorities []Authority
 	// Chains are authorities without a validity period: issuing certificate first, root last.
 	Chains [][]*x509.Certificate
-	// Logs are the Certificate Transparency logs. Of each, the key and the window are used: an SCT with a timestamp outside
-	// of the window is refused. Both bounds are inclusive, as in a trusted root.
+	// Logs are the Certificate Transparency logs. Of each, the key and the window are used: an SCT with a timestamp
+	// outside of the window is refused. Both bounds are inclusive, as in a trusted root.
 	Logs []loglist.Log
 	// MinSCTs is the number of SCTs of different trusted logs that a certificate needs. 0 means 1; [NoSCTs] turns the
 	// check off.
@@ -175,7 +175,8 @@ func (t Trust) verifySCT(sct tbs.SCT, entry tbs.Entry) error {
 			continue
 		}
 		if at := sct.Time(); at.Before(l.NotBefore) || !l.NotAfter.IsZero() && at.After(l.NotAfter) {
-			problem = fmt.Errorf("an SCT with the timestamp %s is outside of the log's validity", at.Format(time.RFC3339))
+			problem = fmt.Errorf("an SCT with the timestamp %s is outside of the log's validity",
+				at.Format(time.RFC3339))
 			continue // the same key may be listed with another period
 		}
 		return sct.Verify(l.Key, entry)

@@ -42,7 +42,8 @@ func (l *loader) checkSettings() {
 				"write a number above 0, or leave it out for no limit", at("rate")...))
 		}
 		if l.main.marks[pathKey(at("max_merge_delay"))].zero {
-			l.setting(fault.BadSetting("0s is shorter than a minute", "write the maximum merge delay of the log, such as 24h",
+			l.setting(fault.BadSetting("0s is shorter than a minute",
+				"write the maximum merge delay of the log, such as 24h",
 				at("max_merge_delay")...))
 		}
 	}

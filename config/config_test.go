@@ -148,7 +148,8 @@ func TestRefuses(t *testing.T) {
 		},
 		"SCTs without a log": {identity + caFile +
 			"ct:\n  logs:\n    - {name: a, url: \"https://ct.example.com\", public_key: ct.pem}\n  " +
-			"policy: {min_scts: 2}\n", issuers, "mayfly.yaml:8:22", "2 SCTs are required, each from a different log, but there are 1 logs"},
+			"policy: {min_scts: 2}\n", issuers, "mayfly.yaml:8:22",
+			"2 SCTs are required, each from a different log, but there are 1 logs"},
 		"operators": {
 			identity + caFile + embedded + "  policy: {min_operators: 2}\n", issuers,
 			"mayfly.yaml:7:27", "cannot come from 2 operators",

@@ -9,15 +9,16 @@ import (
 
 // File is a YAML file other than a configuration, such as the plan of a ceremony.
 type File struct {
-	// Path is the file as its author wrote it: messages begin with it, and paths in the file are relative to its folder.
+	// Path is the file as its author wrote it: messages begin with it, and paths in the file are relative to its
+	// folder.
 	Path string
 	// Data is the content. Nil: it is read from Path.
 	Data []byte
 }
 
-// Decode decodes f into the struct that into points to, as strictly as [Load], makes its paths absolute and calls check,
-// whose errors are [fault.Setting] values. It returns the content of the file, and [Problems] as its error. Files that the
-// settings name need not exist.
+// Decode decodes f into the struct that into points to, as strictly as [Load], makes its paths absolute and calls
+// check, whose errors are [fault.Setting] values. It returns the content of the file, and [Problems] as its error.
+// Files that the settings name need not exist.
 func Decode(f File, into any, check func() error) ([]byte, error) {
 	src := source{name: f.Path, data: f.Data}
 	if f.Data == nil {
@@ -39,8 +40,8 @@ func Decode(f File, into any, check func() error) ([]byte, error) {
 	return src.data, t.problems.orNil()
 }
 
-// LoadKeyBackend reads the key backend of the configuration at path. Its other settings are decoded, but need be neither
-// complete nor correct: a file with the block ca alone will do, and the chain need not exist.
+// LoadKeyBackend reads the key backend of the configuration at path. Its other settings are decoded, but need be
+// neither complete nor correct: a file with the block ca alone will do, and the chain need not exist.
 func LoadKeyBackend(path string) (backends.Table, error) {
 	c := &Config{}
 	_, err := Decode(File{Path: path}, c, func() error { return fault.Under(c.CA.Table.Check(), "ca") })

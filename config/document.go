@@ -129,7 +129,8 @@ func (s source) parse() (*yaml.Node, *Problem) {
 		p := s.syntax(err)
 		return nil, &p
 	default:
-		p := s.problem(place{second.Line, second.Column}, "a second document starts here, but a configuration has only one", `remove the "---" or what follows it`)
+		p := s.problem(place{second.Line, second.Column},
+			"a second document starts here, but a configuration has only one", `remove the "---" or what follows it`)
 		return nil, &p
 	}
 	return doc.Content[0], nil

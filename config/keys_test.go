@@ -10,8 +10,8 @@ import (
 	"github.com/mayfly-ca/mayfly/config"
 )
 
-// The blocks of the pages about keys are settings that are accepted. Their keys are in services and devices that the test
-// of the other pages cannot reach.
+// The blocks of the pages about keys are settings that are accepted. Their keys are in services and devices that the
+// test of the other pages cannot reach.
 func TestKeysPages(t *testing.T) {
 	t.Parallel()
 	pages, err := filepath.Glob("../docs/keys*.md")

@@ -20,7 +20,8 @@ func TestNumbers(t *testing.T) {
 	base := identity + caFile
 	hsm := identity + "ca:\n  pkcs11: {chain: chain.pem, socket: /run/hsm.sock, limits: {"
 	const key = "file: {chain: chain.pem, key: key.pem}"
-	renew := identity + "ca:\n  state: state.json\n  chains: [{name: a, " + key + "}]\n  rotation:\n    renew: {dir: x, parent: {" +
+	renew := identity + "ca:\n  state: state.json\n  chains: [{name: a, " + key +
+		"}]\n  rotation:\n    renew: {dir: x, parent: {" +
 		key + "}, "
 	type setting struct {
 		before, after string // of the number, in the main file or after the entry of the issuer file

@@ -202,7 +202,8 @@ func (g *generator) rows(t reflect.Type, prefix string, facts keyFacts) (out []s
 		}
 		field, owner := t.FieldByIndex(f.index), ownerOf(t, f)
 		if owner == reflect.TypeFor[backends.Table]() && prefix != "ca." {
-			if row := "| `" + prefix + "…` | block | required | A key backend, with the settings that it has below `ca`. |"; !slices.Contains(out, row) {
+			if row := "| `" + prefix +
+				"…` | block | required | A key backend, with the settings that it has below `ca`. |"; !slices.Contains(out, row) {
 				out = append(out, row)
 			}
 			continue

@@ -55,7 +55,8 @@ func decode(src source, into any, allowGap bool) *tree {
 	t.marks[""] = mark{key: root, value: root}
 	if allowGap && isConfigMap(root) {
 		t.report(root, "this is a Kubernetes ConfigMap, and the issuer file is a value under its data:",
-			"mount the ConfigMap and write the path of the file in it, or copy the value under data: into a separate file")
+			"mount the ConfigMap and write the path of the file in it, or copy the value under "+
+				"data: into a separate file")
 		return t
 	}
 	t.value(root, reflect.ValueOf(into).Elem(), nil)
@@ -223,7 +224,8 @@ func (t *tree) mapping(n *yaml.Node, path []string) (*yaml.Node, bool) {
 	if len(path) > 0 {
 		where = "\"" + last(path) + "\""
 	}
-	t.report(n, fmt.Sprintf("%s must be a block of settings, not %s", where, kindOf(to)), "write its settings as \"name: value\", one per line, indented below the key")
+	t.report(n, fmt.Sprintf("%s must be a block of settings, not %s", where, kindOf(to)),
+		"write its settings as \"name: value\", one per line, indented below the key")
 	return nil, false
 }
 
@@ -296,7 +298,8 @@ func (t *tree) table(n *yaml.Node, v reflect.Value, path []string) {
 func (t *tree) list(n *yaml.Node, v reflect.Value, path []string) {
 	to := target(n)
 	if to.Kind != yaml.SequenceNode {
-		t.report(n, fmt.Sprintf("\"%s\" must be a list, not %s", last(path), kindOf(to)), "write the entries in square brackets, or one per line after \"- \"")
+		t.report(n, fmt.Sprintf("\"%s\" must be a list, not %s", last(path), kindOf(to)),
+			"write the entries in square brackets, or one per line after \"- \"")
 		return
 	}
 	if len(to.Content) == 0 && !t.gap {

@@ -16,7 +16,8 @@ var durationType = reflect.TypeFor[time.Duration]()
 func (t *tree) scalar(n *yaml.Node, v reflect.Value, path []string) {
 	to := target(n)
 	if to.Kind != yaml.ScalarNode {
-		t.report(n, fmt.Sprintf("\"%s\" must be %s, not %s", last(path), typeName(v.Type()), kindOf(to)), "write one value")
+		t.report(n, fmt.Sprintf("\"%s\" must be %s, not %s", last(path), typeName(v.Type()), kindOf(to)),
+			"write one value")
 		return
 	}
 	switch {
@@ -33,7 +34,8 @@ func (t *tree) scalar(n *yaml.Node, v reflect.Value, path []string) {
 	case v.CanInt(), v.CanUint(), v.CanFloat():
 		t.number(n, v, path)
 	default:
-		panic(fmt.Sprintf("config: a setting of type %v", v.Type())) // an error in a Config struct, which every test that loads it finds
+		// an error in a Config struct, which every test that loads it finds
+		panic(fmt.Sprintf("config: a setting of type %v", v.Type()))
 	}
 }
 

@@ -134,7 +134,8 @@ func plainWords(message, rest string) (what, fix string) {
 	case strings.Contains(message, "escape"):
 		return "an unknown escape after a backslash in this text", "write two backslashes, or put the text in single quotes"
 	case strings.HasPrefix(rest, `"`), strings.HasPrefix(rest, "'"):
-		return "this quoted text has no closing quote, or text follows the closing quote", "check the quotes; write every text on one line"
+		return "this quoted text has no closing quote, or text follows the closing quote",
+			"check the quotes; write every text on one line"
 	case strings.HasPrefix(rest, "["), strings.HasPrefix(rest, "{"):
 		return "this bracket is not closed correctly", "close brackets in the right order, with a comma between entries"
 	case strings.HasPrefix(rest, "\t"):
@@ -146,7 +147,8 @@ func plainWords(message, rest string) (what, fix string) {
 	case strings.Contains(message, "could not find expected ':'"):
 		return `this line is not "key: value"`, `write a colon and a space after the key, and check the indentation`
 	case strings.Contains(message, "did not find expected"):
-		return "this does not fit the lines above it (" + message + ")", "check the indentation: keys of one block start in the same column"
+		return "this does not fit the lines above it (" + message +
+			")", "check the indentation: keys of one block start in the same column"
 	}
 	return "not YAML: " + message, "check the line and the one above it"
 }

@@ -27,7 +27,8 @@ func Watch(ctx context.Context, o WatchOptions, changed func()) {
 	var failures chan error
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		o.Logger.Warn("configuration files cannot be watched; they are read at intervals", "cause", err.Error(), "every", o.Every)
+		o.Logger.Warn("configuration files cannot be watched; they are read at intervals", "cause",
+			err.Error(), "every", o.Every)
 	} else {
 		defer w.Close() //nolint:errcheck // nothing was written
 		events, failures = w.Events, w.Errors

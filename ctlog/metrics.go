@@ -28,7 +28,8 @@ func newMetrics(s *Set) *metrics {
 	}
 	m.offset = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "mayfly_ctlog_clock_offset_seconds",
-		Help: "The clock of a log minus ours, by its last answer; 0 if the difference is within the duration of the call.",
+		Help: "The clock of a log minus ours, by its last answer; 0 if the difference is within the " +
+			"duration of the call.",
 	}, []string{"log"})
 	m.accepted = make(map[string]func() prometheus.Counter, len(s.logs))
 	for _, l := range s.logs {

@@ -115,7 +115,8 @@ func (s *Set) check(ctx context.Context, l *logState, ours roots) (most time.Dur
 		warning, most = "its roots cannot be read: "+err.Error(), readBackoff
 	} else if rejects, warning = ours.missingIn(accepted); rejects+warning != "" {
 		most = rootsBackoff
-		if l.acceptedSince(time.Now().Add(-rootsBackoff)) { // the log answered a request, whatever its list of roots says
+		// the log answered a request, whatever its list of roots says
+		if l.acceptedSince(time.Now().Add(-rootsBackoff)) {
 			rejects, warning = "", strings.TrimSuffix(rejects+"; "+warning, "; ")
 		}
 	}

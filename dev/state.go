@@ -47,7 +47,9 @@ func ReadState(dir string) (*State, error) {
 			s.Path("state.json"), err)
 	}
 	if s.Version > stateVersion {
-		return nil, fmt.Errorf("%s was written by a newer mayfly (layout %d; this version supports up to %d); use that version, or choose another directory with --dir", dir, s.Version, stateVersion)
+		return nil,
+			fmt.Errorf("%s was written by a newer mayfly (layout %d; this version supports up to %d); use that "+
+				"version, or choose another directory with --dir", dir, s.Version, stateVersion)
 	}
 	if s.Version < 1 {
 		return nil,
@@ -89,7 +91,9 @@ func newState(dir string) (*State, error) {
 	}
 	for _, e := range entries {
 		if e.Name() != "lock" {
-			return nil, fmt.Errorf("%s holds other files (%s) and no development CA; choose an empty or new directory with --dir", dir, e.Name())
+			return nil,
+				fmt.Errorf("%s holds other files (%s) and no development CA; choose an empty or "+
+					"new directory with --dir", dir, e.Name())
 		}
 	}
 	s := &State{Version: stateVersion, Created: time.Now().UTC().Truncate(time.Second), dir: dir, fresh: true}

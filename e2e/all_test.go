@@ -31,7 +31,8 @@ func TestAll(t *testing.T) {
 	}
 }
 
-// environment is a whole Sigstore with mayfly as its CA: TesseraCT, Rekor v2, a timestamp authority, and an issuer of tokens.
+// environment is a whole Sigstore with mayfly as its CA: TesseraCT, Rekor v2, a timestamp authority, and an issuer of
+// tokens.
 type environment struct {
 	*lab.Lab
 	serveCase

@@ -48,7 +48,8 @@ func TestKeysCeremonyParent(t *testing.T) {
 			"\", token: {file: token}}}}"
 	}
 	l.Write("ca.yaml", "ca: "+key("ca", "chain.pem")+"\n")
-	l.Write("plan.yaml", "root:\n  subject: {common_name: Root, organization: Example Inc.}\n  key: "+key("root", "two/root.pem")+
+	l.Write("plan.yaml", "root:\n  subject: {common_name: Root, organization: Example Inc.}\n  key: "+
+		key("root", "two/root.pem")+
 		"\nissuing:\n  subject: {common_name: Issuing, organization: Example Inc.}\n  key: "+key("ca", "two/chain.pem")+
 		"\nsign_transcript: true\n")
 	sh := func(script string) lab.Result {

@@ -44,7 +44,8 @@ const rightPIN, wrongPIN = "pin-of-the-token", "pin-of-another-token"
 // softHSM returns the path of the library.
 func softHSM(t *testing.T) string {
 	t.Helper()
-	for _, pattern := range []string{"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib*/*/softhsm/libsofthsm2.so", "/usr/lib*/softhsm/libsofthsm2.so"} {
+	for _, pattern := range []string{"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib*/*/softhsm/libsofthsm2.so",
+		"/usr/lib*/softhsm/libsofthsm2.so"} {
 		if found, err := filepath.Glob(pattern); err == nil && len(found) > 0 {
 			return found[0]
 		}
@@ -73,7 +74,8 @@ func newHSMLab(t *testing.T) *hsmLab {
 	l.tool("softhsm2-util", "--init-token", "--free", "--label", "e2e", "--pin", rightPIN, "--so-pin", "5678")
 	l.tool("pkcs11-tool", "--module", library, "--login", "--pin", rightPIN, "--token-label", "e2e", "--keypairgen",
 		"--id", "01", "--label", "ca", "--key-type", "EC:prime256v1")
-	l.tool("pkcs11-tool", "--module", library, "--token-label", "e2e", "--read-object", "--type", "pubkey", "--id", "01",
+	l.tool("pkcs11-tool", "--module", library, "--token-label", "e2e", "--read-object", "--type",
+		"pubkey", "--id", "01",
 		"--output-file", l.Path("pub.der"))
 	l.chain()
 	return l
@@ -98,13 +100,16 @@ func (l *hsmLab) chain() {
 	now := time.Now()
 	root := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{"e2e"}, CommonName: "e2e root"},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(10, 0, 0), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(10, 0, 0),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true, IsCA: true,
 	}
 	issuing := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{Organization: []string{"e2e"}, CommonName: "e2e HSM"},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
+		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
+		KeyUsage:    x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, BasicConstraintsValid: true, IsCA: true,
+		MaxPathLenZero: true,
 	}
 	rootDER, err := x509.CreateCertificate(rand.Reader, root, root, rootKey.Public(), rootKey)
 	if err != nil {
@@ -132,7 +137,8 @@ func (l *hsmLab) hsmArgs() []string {
 func (l *hsmLab) serve(settings string) {
 	l.Helper()
 	l.issuer = l.Issuer(nil)
-	l.ca = &lab.Mayfly{URL: "http://" + l.Address(), GRPC: l.Address(), Admin: "http://" + l.Address(), Dir: l.Path("ca")}
+	l.ca = &lab.Mayfly{URL: "http://" + l.Address(), GRPC: l.Address(), Admin: "http://" + l.Address(),
+		Dir: l.Path("ca")}
 	l.Write("ca/identity.yaml", lab.EmailIssuer(l.issuer.URL))
 	l.Write("ca/mayfly.yaml", fmt.Sprintf(`listen: {http: %q, grpc: %q, admin: %q}
 identity: {file: identity.yaml}
@@ -156,7 +162,8 @@ func (l *hsmLab) supervised() string {
 
 // request requests one certificate, and returns the reason of the refusal.
 func (l *hsmLab) request(client *http.Client) (reason string, err error) {
-	a, err := lab.RequestCertificate(l.Context(), client, l.ca.URL, l.issuer.Email("alice@example.com"), "alice@example.com")
+	a, err := lab.RequestCertificate(l.Context(), client, l.ca.URL, l.issuer.Email("alice@example.com"),
+		"alice@example.com")
 	if err != nil {
 		return "", err
 	}
@@ -482,7 +489,8 @@ func TestKeysHSMKinds(t *testing.T) {
 		t.Errorf("%d keys sign\n%s", n, r.Stdout)
 	}
 	r = l.Try(lab.Command{Name: "mayfly-hsm", Args: append(args, "--key", "nothing", "--check"), Env: l.env})
-	if r.Status != 3 || !strings.Contains(r.Stderr, "no such private key") || strings.Count(r.Stdout, "yes, in") != len(kinds)+1 {
+	if r.Status != 3 || !strings.Contains(r.Stderr, "no such private key") ||
+		strings.Count(r.Stdout, "yes, in") != len(kinds)+1 {
 		t.Errorf("status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
 	}
 }

@@ -97,7 +97,8 @@ func (c *kmsCase) serve(vault string) {
 func (c *kmsCase) request() error {
 	c.Helper()
 	client := &http.Client{Timeout: lab.MaxWait}
-	a, err := lab.RequestCertificate(c.Context(), client, c.ca.URL, c.issuer.Email("alice@example.com"), "alice@example.com")
+	a, err := lab.RequestCertificate(c.Context(), client, c.ca.URL, c.issuer.Email("alice@example.com"),
+		"alice@example.com")
 	if err != nil {
 		return err
 	}
@@ -134,8 +135,8 @@ func (c *kmsCase) until(ok bool, text string) {
 	})
 }
 
-// TestKeysOpenBao runs the CA on a key of a real OpenBao, in a namespace, with an AppRole login of seconds: the login is
-// renewed and replaced, the server is stopped, the permission is taken away and given back, the key is rotated.
+// TestKeysOpenBao runs the CA on a key of a real OpenBao, in a namespace, with an AppRole login of seconds: the login
+// is renewed and replaced, the server is stopped, the permission is taken away and given back, the key is rotated.
 func TestKeysOpenBao(t *testing.T) {
 	l := lab.New(t)
 	project := l.Project("clients/openbao", "sh", "-c",
@@ -162,7 +163,8 @@ func TestKeysOpenBao(t *testing.T) {
 	l.Write("ca/secret-id", fmt.Sprint(secret)+"\n")
 
 	c := &kmsCase{Lab: l, pki: l.PKIFor(v.publicKey("1"))}
-	c.serve(fmt.Sprintf("{address: %q, namespace: signing, approle: {role_id: %s, secret_id: {file: secret-id}}}", v.url, role))
+	c.serve(fmt.Sprintf("{address: %q, namespace: signing, approle: {role_id: %s, secret_id: {file: secret-id}}}",
+		v.url, role))
 
 	// Tokens live ten seconds at most: in half a minute there are several logins, and no request fails.
 	issued := 0
@@ -259,7 +261,8 @@ func TestKeysAWS(t *testing.T) {
 					"mayfly config check --config mayfly.yaml; status=$?; kill $server; exit $status"},
 			Dir: l.Path(),
 			Env: []string{
-				"PORT=8080", "KMS_DATA_PATH=" + l.Mkdir("kms"), "KMS_SEED_PATH=" + l.Path("seed.yaml"), "KMS_REGION=eu-west-1",
+				"PORT=8080", "KMS_DATA_PATH=" + l.Mkdir("kms"), "KMS_SEED_PATH=" + l.Path("seed.yaml"),
+				"KMS_REGION=eu-west-1",
 				"KMS_ACCOUNT_ID=111122223333", "AWS_ENDPOINT_URL=http://127.0.0.1:8080", "AWS_REGION=eu-west-1",
 				"AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "AWS_EC2_METADATA_DISABLED=true",
 			},

@@ -257,9 +257,9 @@ func TestStolenKey(t *testing.T) {
 	ca.Stop()
 }
 
-// TestPrecertIssuer issues through a precertificate signing certificate: TesseraCT, the log of Trillian and the embedded
-// log accept it below an issuing certificate with a path length of 0, their SCTs are for the certificate, and the
-// journal, the logs and the auditor agree. // A4 B1 G6
+// TestPrecertIssuer issues through a precertificate signing certificate: TesseraCT, the log of Trillian and the
+// embedded log accept it below an issuing certificate with a path length of 0, their SCTs are for the certificate, and
+// the journal, the logs and the auditor agree. // A4 B1 G6
 func TestPrecertIssuer(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)

@@ -21,7 +21,8 @@ const (
 func kubernetesRelease(w *environment) {
 	w.oidc = w.Issuer(nil)
 	keys := w.Write("google-keys.json", string(w.Get(w.oidc.URL+"/keys")))
-	w.start(environmentOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s:\n    client-id: sigstore\n    type: email\n    static-keys: {file: %q}\n"+
+	w.start(environmentOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s:\n    client-id: sigstore\n    type: "+
+		"email\n    static-keys: {file: %q}\n"+
 		"    policy:\n      rules:\n        - {name: releases, allow: 'claims.email == %q'}\n", google, keys, releaser)})
 	w.issuer = google
 	token := func(email string) string {
@@ -106,7 +107,8 @@ func (w *environment) startWorkflows(claims map[string]any) {
 	w.Helper()
 	w.oidc = w.Issuer(claims)
 	metadata := w.Run(lab.Command{Name: "mayfly", Args: []string{"config", "profiles", "github-workflow"}}).Stdout
-	w.start(environmentOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s: {client-id: sigstore, type: ci-provider, ci-provider: github-workflow}\n%s", w.oidc.URL, metadata)})
+	w.start(environmentOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s: {client-id: sigstore, type: ci-provider, "+
+		"ci-provider: github-workflow}\n%s", w.oidc.URL, metadata)})
 }
 
 // ambient runs a command as a job of GitHub Actions would: the token comes from the runner.

@@ -58,7 +58,8 @@ func kubernetesAccount(w *environment) {
 	}
 
 	indented := strings.ReplaceAll(strings.TrimSpace(w.Read(w.Path("kube", "apiserver.crt"))), "\n", "\n      ")
-	w.start(environmentOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s:\n    client-id: sigstore\n    type: kubernetes\n    ca-cert: |\n      %s\n", api, indented)})
+	w.start(environmentOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s:\n    client-id: sigstore\n    type: "+
+		"kubernetes\n    ca-cert: |\n      %s\n", api, indented)})
 	w.issuer = api
 	b := newBlob(w.Lab, "blob")
 	w.Run(w.cosignSign(b, "--identity-token", w.Write("token", made.Status.Token))) // a file, as it is signed with ES256
@@ -183,7 +184,8 @@ server_api { address = "unix://%s" }
 		return nil
 	})
 
-	w.start(environmentOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s: {client-id: sigstore, type: spiffe, spiffe-trust-domain: e2e.test}\n", discovery)})
+	w.start(environmentOptions{identity: fmt.Sprintf("oidc-issuers:\n  %s: {client-id: sigstore, type: spiffe, "+
+		"spiffe-trust-domain: e2e.test}\n", discovery)})
 	w.issuer = discovery
 	b := newBlob(w.Lab, "blob")
 	sign := w.cosignSign(b, "--oidc-provider", "spiffe")

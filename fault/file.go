@@ -40,7 +40,8 @@ func BadContent(err error, fix string, path ...string) *Setting {
 func Advice(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Sprintf("give the user that this process runs as (ID %d) access to it, with chown or chmod", os.Geteuid())
+		return fmt.Sprintf("give the user that this process runs as (ID %d) access to it, with chown or chmod",
+			os.Geteuid())
 	case errors.Is(err, syscall.EROFS):
 		return "write a path on a writable file system"
 	case errors.Is(err, syscall.ENOTDIR):

@@ -282,7 +282,8 @@ func TestUnauthenticatedAreCounted(t *testing.T) {
 			t.Errorf("a record counts %+v", e.Record)
 		}
 	}
-	if written := n["TOKEN_MALFORMED"]; written < 2000 || written > 6000 || written+counted != unauthenticated || records > 60 {
+	if written := n["TOKEN_MALFORMED"]; written < 2000 || written > 6000 ||
+		written+counted != unauthenticated || records > 60 {
 		t.Errorf("%d written, %d counted in %d records", written, counted, records)
 	}
 	if written := n["POLICY_DENIED"]; written < 100 || written > 110 || written+repeated != known {
@@ -450,7 +451,8 @@ func TestNotAFile(t *testing.T) {
 	must(t, os.Symlink(file, link))
 	must(t, os.Symlink(filepath.Join(dir, "nowhere"), dangling))
 	for path, want := range map[string]string{
-		pipe: "write the path of a regular file", link: "write the path of a regular file", dangling: "write the path of a regular file", dir: "write the path of a regular file",
+		pipe: "write the path of a regular file", link: "write the path of a regular file",
+		dangling: "write the path of a regular file", dir: "write the path of a regular file",
 		filepath.Join(dir, "absent", "journal"): "create it", filepath.Join(file, "journal"): "create it",
 	} {
 		if _, err := journal.Open(journal.Config{File: path}, journal.Options{}); err == nil ||

@@ -97,7 +97,8 @@ func checkPlace(path string) error {
 	case err != nil:
 		return err
 	case !st.Mode().IsRegular():
-		return fmt.Errorf("%s is not a regular file; write the path of a regular file, or of one that does not exist yet",
+		return fmt.Errorf("%s is not a regular file; write the path of a regular file, or of one "+
+			"that does not exist yet",
 			path)
 	}
 	return nil

@@ -214,7 +214,8 @@ func (v *verification) segment(s openSegment) error {
 			}
 			return nil
 		case errors.Is(err, errTorn):
-			return v.damage(fmt.Sprintf("%v: %d bytes without a line feed, as after a crash; the next start sets them aside",
+			return v.damage(fmt.Sprintf("%v: %d bytes without a line feed, as after a crash; the next "+
+				"start sets them aside",
 				err, len(line)))
 		case errors.Is(err, errLong):
 			return v.damage(err.Error())

@@ -212,7 +212,8 @@ func TestCheckFaults(t *testing.T) {
 			},
 		},
 		{
-			"what was logged altered", in("tile/data/000", func(d []byte) []byte { return bytes.Replace(d, []byte("rogue@"), []byte("third@"), 1) }),
+			"what was logged altered", in("tile/data/000",
+				func(d []byte) []byte { return bytes.Replace(d, []byte("rogue@"), []byte("third@"), 1) }),
 			[]string{
 				"entry 0: the precertificate without the poison is not what was logged",
 				"tile/0/000: does not match", "tile/1/000.p/2: does not match", rootDiffers,
@@ -241,7 +242,8 @@ func TestCheckFaults(t *testing.T) {
 			"the key of another issuer", reissue(func(e *ct.StaticEntry) { e.IssuerKeyHash[0] ^= 1 }),
 			[]string{"entry 600: the issuer key hash is not that of"},
 		},
-		{"no issuer", reissue(func(e *ct.StaticEntry) { e.Chain = nil }), []string{"entry 600: the chain has no issuer"}},
+		{"no issuer", reissue(func(e *ct.StaticEntry) { e.Chain = nil }),
+			[]string{"entry 600: the chain has no issuer"}},
 		{"an issuer that is not there", reissue(func(e *ct.StaticEntry) { e.Chain[1][0] ^= 1 }), []string{"issuer/"}},
 		{
 			"the signature of another issuer", reissue(func(e *ct.StaticEntry) { e.Certificate = other.Leaf(1, true) }),

@@ -96,15 +96,18 @@ func (f *Follower) compareHeads(ctx context.Context, s source, head Head) error 
 		return fmt.Errorf("%w: two heads over %d entries have the roots %x and %x", ErrFork, head.Size, last.Root,
 			head.Root)
 	case head.Size < last.Size && head.Timestamp > last.Timestamp:
-		return fmt.Errorf("%w: %d entries at %s, but %d at %s", ErrShrunk, last.Size, last.Time(), head.Size, head.Time())
+		return fmt.Errorf("%w: %d entries at %s, but %d at %s", ErrShrunk, last.Size, last.Time(),
+			head.Size, head.Time())
 	case head.Size < last.Size:
 		path, err := s.consistency(ctx, head.Size, last.Size)
 		if head.Size > 0 && err == nil && !consistent(head, last, path) {
 			return fmt.Errorf("%w: its head over %d entries is not consistent with the one over %d",
 				ErrFork, head.Size, last.Size)
 		}
-		if f.log.Local() { // unlike a server, a directory has no replicas that lag behind: an older copy has replaced it
-			return fmt.Errorf("%w: from %d entries to %d; the head is that of %s", ErrShrunk, last.Size, head.Size, head.Time())
+		// unlike a server, a directory has no replicas that lag behind: an older copy has replaced it
+		if f.log.Local() {
+			return fmt.Errorf("%w: from %d entries to %d; the head is that of %s", ErrShrunk, last.Size,
+				head.Size, head.Time())
 		}
 		return fmt.Errorf("%w: %d entries, after %d before", ErrStale, head.Size, last.Size)
 	// Otherwise the entries prove the consistency.

@@ -26,7 +26,8 @@ func (e *stoppedError) Error() string {
 			name, since = c.Name, c.Since
 		}
 	}
-	return fmt.Sprintf("%s: no chain is active, because chain %q was compromised; prepare another one and make it active "+
+	return fmt.Sprintf("%s: no chain is active, because chain %q was compromised; prepare another "+
+		"one and make it active "+
 		"(mayfly ca rotate prepare, mayfly ca rotate activate)", e.file, name)
 }
 

@@ -25,7 +25,8 @@ type expiry struct {
 // String says what ends when.
 func (e expiry) String() string {
 	what := map[string]string{
-		"chain": "the chain", "parent": "the parent of issuing certificates", "log": "the log", "tuf": "the TUF metadata of",
+		"chain": "the chain", "parent": "the parent of issuing certificates", "log": "the log",
+		"tuf": "the TUF metadata of",
 	}[e.kind]
 	return strings.TrimSpace(what+" "+e.name) + " ends at " + e.at.UTC().Format(time.RFC3339)
 }

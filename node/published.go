@@ -122,7 +122,9 @@ func publishedWindow(root trust.Material, key any, now time.Time) (*loglist.Wind
 		}
 	}
 	if found {
-		return nil, fmt.Errorf("the published trusted root has its key (log id %x), but its validity does not include the current time", id)
+		return nil,
+			fmt.Errorf("the published trusted root has its key (log id %x), but its validity does not "+
+				"include the current time", id)
 	}
 	return nil, fmt.Errorf("its key (log id %x) is not in the published trusted root", id)
 }

@@ -25,12 +25,14 @@ func newRegistry() *prometheus.Registry {
 	})
 	info.Set(1)
 	fips := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name:        "mayfly_fips140_info",
-		Help:        "1; the labels say whether FIPS 140-3 is off, on, or the only mode (enforced), and the version of Go's module.",
+		Name: "mayfly_fips140_info",
+		Help: "1; the labels say whether FIPS 140-3 is off, on, or the only mode (enforced), and the " +
+			"version of Go's module.",
 		ConstLabels: prometheus.Labels{"state": b.FIPS140.State, "module": b.FIPS140.Module},
 	})
 	fips.Set(1)
-	r.MustRegister(fips, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info)
+	r.MustRegister(fips, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info)
 	return r
 }
 
@@ -48,9 +50,10 @@ func (s *snapshot) checks() []server.Check {
 		{Name: "identity providers", Ask: s.providerPools},
 	}
 	if f := version.FIPS140(); f.State != "off" {
-		out = append(out, server.Check{Name: "FIPS 140-3: " + f.State + ", module " + f.Module, Ask: func() server.Health {
-			return server.Health{OK: true, Advisory: true}
-		}})
+		out = append(out, server.Check{Name: "FIPS 140-3: " + f.State + ", module " + f.Module,
+			Ask: func() server.Health {
+				return server.Health{OK: true, Advisory: true}
+			}})
 	}
 	if key := s.files.key; key.Remote() {
 		out = append(out, server.Check{Name: "signer", Ask: func() server.Health {

@@ -24,7 +24,8 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	old := n.current.Swap(s)
 	n.auditor.install(s)
 	n.server.SetCore(s.core(n.generation))
-	n.readiness.Replace(append(slices.Concat(s.checks(), n.chainCheck(s), n.auditor.check(), []server.Check{n.expiryCheck()}),
+	n.readiness.Replace(append(slices.Concat(s.checks(), n.chainCheck(s), n.auditor.check(),
+		[]server.Check{n.expiryCheck()}),
 		server.Check{Name: "config", Ask: func() server.Health {
 			return server.Health{OK: true, Advisory: true, Warning: n.reloadProblem.Load().(string)} //nolint:forcetypeassert // nothing else is stored
 		}}))

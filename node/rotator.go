@@ -213,7 +213,8 @@ func (r *Rotator) update(ctx context.Context, chain string, change func(rotation
 ) (Change, error) {
 	before := r.state.Revision
 	next, err := r.file.Update(ctx, change)
-	out := Change{Chain: chain, Revision: next.Revision, Transitions: []rotation.Transition{}, Published: []Publishing{}}
+	out := Change{Chain: chain, Revision: next.Revision, Transitions: []rotation.Transition{},
+		Published: []Publishing{}}
 	if err != nil {
 		return out, err
 	}
@@ -474,8 +475,8 @@ type CompromiseOptions struct {
 	Stop      bool
 }
 
-// Compromise ends the trust in a chain in every place that mayfly writes, and lists what its key signed since. Run again
-// it writes what could not be written before.
+// Compromise ends the trust in a chain in every place that mayfly writes, and lists what its key signed since. Run
+// again it writes what could not be written before.
 func (r *Rotator) Compromise(ctx context.Context, o CompromiseOptions) (Change, error) {
 	c, ok := r.state.Find(o.Chain)
 	if !ok {
@@ -521,7 +522,8 @@ func (r *Rotator) advise(c rotation.Chain) []string {
 	}
 	if from.Before(to) {
 		out = append(out, fmt.Sprintf("Signatures from %s to %s that have a timestamp or a log entry stay valid; all "+
-			"later ones are refused, whoever made them.", from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339)))
+			"later ones are refused, whoever made them.", from.UTC().Format(time.RFC3339),
+			to.UTC().Format(time.RFC3339)))
 	} else {
 		out = append(out, "No signature under this chain is valid.")
 	}

@@ -46,7 +46,8 @@ func (n *Node) reshard(ctx context.Context) {
 	old := n.current.Load()
 	next, err := n.assemble(ctx, old.config, old.files, old)
 	if err != nil {
-		n.log.Error("the new shards of the embedded log could not be put in force; restart the process", "cause", err.Error())
+		n.log.Error("the new shards of the embedded log could not be put in force; restart the process",
+			"cause", err.Error())
 		n.reloadProblem.Store("a restart is needed to use the new shards of the embedded log: " + firstLine(err))
 		return
 	}

@@ -31,7 +31,8 @@ func TestReloadIsJournalled(t *testing.T) {
 	if n.current.Load() != sys || n.generation != 0 {
 		t.Error("a reload without a journal record is in force")
 	}
-	if text, _ := n.reloadProblem.Load().(string); !strings.Contains(text, "the journal record of the reload was not written") {
+	if text, _ := n.reloadProblem.Load().(string); !strings.Contains(text,
+		"the journal record of the reload was not written") {
 		t.Errorf("the reported problem is %q", text)
 	}
 }

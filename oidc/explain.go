@@ -208,7 +208,8 @@ func (e *Explainer) find(x *Explanation, c token.Claims) *issuer.Entry {
 	entry := e.table.Find(iss)
 	if entry == nil {
 		x.result("issuer",
-			fault.New(fault.IssuerNotTrusted, errors.New("no entry has this issuer: "+e.nearest(iss)), "issuer", iss), "")
+			fault.New(fault.IssuerNotTrusted, errors.New("no entry has this issuer: "+e.nearest(iss)), "issuer", iss),
+			"")
 		return nil
 	}
 	detail := iss

@@ -18,8 +18,8 @@ const (
 	familyMLDSA
 )
 
-// algorithm is a key type, the size of its modulus or curve in bits (ML-DSA: the number of the parameter set, FIPS 204),
-// and a hash (zero: the signature scheme hashes the message).
+// algorithm is a key type, the size of its modulus or curve in bits (ML-DSA: the number of the parameter set, FIPS
+// 204), and a hash (zero: the signature scheme hashes the message).
 type algorithm struct {
 	family family
 	size   int

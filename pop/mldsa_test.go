@@ -63,7 +63,8 @@ func TestMLDSA(t *testing.T) {
 				}
 			}
 
-			others := slices.DeleteFunc(slices.Sorted(maps.Keys(parameters())), func(n string) bool { return n == name })
+			others := slices.DeleteFunc(slices.Sorted(maps.Keys(parameters())),
+				func(n string) bool { return n == name })
 			for what, p := range map[string]*pop.Policy{"the default": policy(t), "the others": policy(t, others...)} {
 				if _, err := p.VerifySignature(proof); reason(err) != fault.KeyAlgorithmNotAllowed {
 					t.Errorf("%s, challenge: %v", what, err)
@@ -138,7 +139,8 @@ func TestMLDSAKeyRefused(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	own, err := pop.New(pop.Config{Algorithms: []string{"mldsa-44"}}, pop.Options{Forbidden: []crypto.PublicKey{key.Public()}})
+	own, err := pop.New(pop.Config{Algorithms: []string{"mldsa-44"}},
+		pop.Options{Forbidden: []crypto.PublicKey{key.Public()}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,8 @@ import (
 )
 
 // Limits in bytes, checked before parsing. An RSA-4096 key is 800 bytes of PEM, an ML-DSA-87 key 3.6 KiB, and a signing
-// request with such a key 10 KiB; the text that "openssl req -text" writes before a request is up to three times as long.
+// request with such a key 10 KiB; the text that "openssl req -text" writes before a request is up to three times as
+// long.
 const (
 	maxKey = 16 << 10
 	maxCSR = 48 << 10

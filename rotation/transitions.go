@@ -26,7 +26,8 @@ func (s State) Prepare(c Chain, chain []*x509.Certificate, e Entry) (State, erro
 			return s, fmt.Errorf("chain %q has the same issuing certificate and is %s", have.Name, have.Status)
 		case have.Status == Compromised &&
 			bytes.Equal(have.Certificates()[0].RawSubjectPublicKeyInfo, chain[0].RawSubjectPublicKeyInfo):
-			return s, fmt.Errorf("the issuing key is that of chain %q, which was compromised: make a new key", have.Name)
+			return s, fmt.Errorf("the issuing key is that of chain %q, which was compromised: make a new key",
+				have.Name)
 		}
 	}
 	c.Status, c.parsed = Prepared, chain

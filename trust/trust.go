@@ -151,8 +151,9 @@ func logs(all []Log, id func(l Log, spki []byte) []byte) ([]*trustroot.Transpare
 		}
 		out = append(out, &trustroot.TransparencyLogInstance{
 			BaseUrl: l.URL, HashAlgorithm: common.HashAlgorithm_SHA2_256, Operator: l.Operator,
-			PublicKey: &common.PublicKey{RawBytes: spki, KeyDetails: details, ValidFor: timeRange(l.NotBefore, l.NotAfter)},
-			LogId:     &common.LogId{KeyId: name},
+			PublicKey: &common.PublicKey{RawBytes: spki, KeyDetails: details,
+				ValidFor: timeRange(l.NotBefore, l.NotAfter)},
+			LogId: &common.LogId{KeyId: name},
 		})
 	}
 	return out, nil
@@ -231,7 +232,8 @@ func keyDetails(key crypto.PublicKey) (common.PublicKeyDetails, error) {
 		case elliptic.P256():
 			return common.PublicKeyDetails_PKIX_ECDSA_P256_SHA_256, nil
 		case elliptic.P384():
-			return common.PublicKeyDetails_PKIX_ECDSA_P384_SHA_384, nil // the only P-384 value that verifiers support; they take the hash from the SCT
+			// the only P-384 value that verifiers support; they take the hash from the SCT
+			return common.PublicKeyDetails_PKIX_ECDSA_P384_SHA_384, nil
 		}
 	case ed25519.PublicKey:
 		return common.PublicKeyDetails_PKIX_ED25519, nil

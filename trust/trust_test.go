@@ -22,7 +22,8 @@ func material() trust.Material {
 	}
 	for _, k := range []pki.KeyType{pki.P256, pki.P384, pki.RSA2048} {
 		m.Logs = append(m.Logs, trust.Log{Log: loglist.Log{
-			URL: "https://ct.example.com", Operator: "us", Key: pki.NewKey(k).Public(), Window: loglist.Window{NotBefore: from},
+			URL: "https://ct.example.com", Operator: "us", Key: pki.NewKey(k).Public(),
+			Window: loglist.Window{NotBefore: from},
 		}})
 	}
 	return m
@@ -43,7 +44,9 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(back.Authorities) != 2 || len(back.Logs) != 3 || !back.Authorities[0].Chain[1].Equal(m.Authorities[0].Chain[1]) || !back.Authorities[1].To.Equal(m.Authorities[1].To) || !back.Logs[2].NotAfter.IsZero() {
+	if len(back.Authorities) != 2 || len(back.Logs) != 3 ||
+		!back.Authorities[0].Chain[1].Equal(m.Authorities[0].Chain[1]) ||
+		!back.Authorities[1].To.Equal(m.Authorities[1].To) || !back.Logs[2].NotAfter.IsZero() {
 		t.Errorf("%+v", back)
 	}
 	two, err := back.TrustedRoot()

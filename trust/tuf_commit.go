@@ -102,7 +102,8 @@ func (r *Repository) commitment() (commitment, map[string][]byte) {
 	maps.Copy(files, r.change.files)
 	next := Repository{now: files}
 	after := map[string][]byte{}
-	if all, err := verified(files[rootFile(1)], next.file); err == nil { // no error is possible: verify has checked the files
+	// no error is possible: verify has checked the files
+	if all, err := verified(files[rootFile(1)], next.file); err == nil {
 		after = all
 	}
 	var c commitment

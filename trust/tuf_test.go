@@ -141,7 +141,8 @@ func TestTUFOffline(t *testing.T) {
 			t.Errorf("%+v", i)
 		}
 	}
-	if _, err := r.Publish(testdata(t, "trusted_root.json")); err == nil || !strings.Contains(err.Error(), "the key of targets is missing") {
+	if _, err := r.Publish(testdata(t, "trusted_root.json")); err == nil ||
+		!strings.Contains(err.Error(), "the key of targets is missing") {
 		t.Errorf("publish without the key of targets: %v", err)
 	}
 	if r, err = trust.OpenTUF(o); err != nil {

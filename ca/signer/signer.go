@@ -49,8 +49,8 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Attester is a [Backend] that knows where its key comes from. It is optional; without it nobody can say whether the key
-// can leave its place.
+// Attester is a [Backend] that knows where its key comes from. It is optional; without it nobody can say whether the
+// key can leave its place.
 type Attester interface {
 	// Attest says whether the private key can be exported. For a key outside of this process it asks the place that
 	// holds the key, which may take a call; it MUST NOT sign. Its errors are as those of Open.

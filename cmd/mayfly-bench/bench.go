@@ -142,7 +142,8 @@ func (f *benchFlags) check() error {
 	case f.launched:
 		return nil
 	case f.profile != "" || f.embedded || f.processors != "" || f.logLatency > 0:
-		return cli.Usage("--cpu-profile, --embedded, --processors and --log-latency are for a CA that this tool starts; " +
+		return cli.Usage("--cpu-profile, --embedded, --processors and --log-latency are for a CA " +
+			"that this tool starts; " +
 			"remove --target, or these flags")
 	case f.grpc == "on":
 		return cli.Usage("--grpc on: the gRPC port of the target is needed; write --grpc HOST:PORT")

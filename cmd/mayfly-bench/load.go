@@ -15,9 +15,10 @@ import (
 // Retry-After, so a slow server gets fewer requests. In an open loop, requests arrive independently of the responses,
 // as those of many independent clients do.
 type generator struct {
-	send     func(ctx context.Context, i, lanes int) error // sends the i-th request over one of the first lanes connections
-	bound    int64                                         // limit of requests in flight in an open loop
-	left     *atomic.Int64                                 // number of requests that may still be sent
+	// sends the i-th request over one of the first lanes connections
+	send     func(ctx context.Context, i, lanes int) error
+	bound    int64         // limit of requests in flight in an open loop
+	left     *atomic.Int64 // number of requests that may still be sent
 	next     atomic.Int64
 	inFlight atomic.Int64
 }

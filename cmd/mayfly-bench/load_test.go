@@ -73,7 +73,8 @@ func TestPlan(t *testing.T) {
 		"other words":       {flags: benchFlags{rate: "half"}, problem: `write requests per second`},
 		"two loops":         {flags: benchFlags{rate: "1", callers: "1"}, problem: `write one of them`},
 		"too large":         {flags: benchFlags{processors: "5"}, problem: `this machine has 4; write numbers from 1 to 4`},
-		"rate of each":      {flags: benchFlags{processors: "1", rate: "50%"}, problem: `write --callers instead of --rate`},
+		"rate of each": {flags: benchFlags{processors: "1", rate: "50%"},
+			problem: `write --callers instead of --rate`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -266,12 +267,14 @@ func TestBenchTable(t *testing.T) {
 			"  12000/s, 1000%  1100     40.00   90.00   –         9000       3.00         70.00        9500      0       600",
 			"recovery from 12000/s, 1000%: 0.4 s after the last arrival half the capacity (600/s) was served",
 			"at 12000/s, 1000% this tool sent requests late, by 20.0 ms",
-			"first error with 12000/s, 1000%: busy\n", "not sent: arrivals while", "added: mean latency minus", "--max-requests was reached", "interrupted: ",
+			"first error with 12000/s, 1000%: busy\n", "not sent: arrivals while", "added: mean latency minus",
+			"--max-requests was reached", "interrupted: ",
 		}, nil},
 		"processors": {benchResult{Processors: 2, Steps: []benchStep{one, two}}, []string{
 			"  processors  load        certs/s  p50 ms  p99 ms  refused/s  failed  server µs/cert  certs/CPU s  floor µs",
 			"  2           64 callers  1200     40.00   90.00   0          0       600             1667         300",
-			" 64 callers, 1 processor  █", "1 processor: used only by the server", "2 processors: this machine has too few",
+			" 64 callers, 1 processor  █", "1 processor: used only by the server",
+			"2 processors: this machine has too few",
 		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -293,7 +296,8 @@ func TestBenchTable(t *testing.T) {
 		})
 	}
 	svg := string(benchResult{Steps: []benchStep{half, over, two}}.svg())
-	for _, want := range []string{"600/s, 50%<", "1.5 ms without the log", "9000 refused/s", "in 70.0 ms (p99)", "9500 not sent", "recovered after 0.4 s", "2 processors<", "1667 per CPU second"} {
+	for _, want := range []string{"600/s, 50%<", "1.5 ms without the log", "9000 refused/s", "in 70.0 ms (p99)",
+		"9500 not sent", "recovered after 0.4 s", "2 processors<", "1667 per CPU second"} {
 		if !strings.Contains(svg, want) {
 			t.Errorf("no %q in the chart", want)
 		}

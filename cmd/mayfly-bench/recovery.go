@@ -57,7 +57,8 @@ func asBefore(t tally, before float64) bool {
 }
 
 func (b benchRecovery) String() string {
-	half := fmt.Sprintf("half the capacity (%.0f/s) was served without refusals and with a p99 of at most twice the earlier %.1f ms", b.Rate, b.Before)
+	half := fmt.Sprintf("half the capacity (%.0f/s) was served without refusals and with a p99 of at most "+
+		"twice the earlier %.1f ms", b.Rate, b.Before)
 	if !b.Back {
 		return fmt.Sprintf("not within %s that %s", recoveryBound, half)
 	}

@@ -185,13 +185,16 @@ func (r benchResult) notes() []string {
 			out = append(out, fmt.Sprintf("recovery from %s: %s", s.name(), s.Recovery))
 		}
 		if s.LateP99 > max(1, s.P99/10) {
-			out = append(out, fmt.Sprintf("at %s this tool sent requests late, by %.1f ms (p99), which is part of the latencies", s.name(), s.LateP99))
+			out = append(out,
+				fmt.Sprintf("at %s this tool sent requests late, by %.1f ms (p99), which is part of the latencies",
+					s.name(), s.LateP99))
 		}
 		if s.FirstError != "" {
 			out = append(out, fmt.Sprintf("first error with %s: %s", s.name(), s.FirstError))
 		}
 		if s.NotSent > 0 {
-			explained["not sent"] = fmt.Sprintf("not sent: arrivals while %d requests were in flight, or after the end of the step", maxInFlight)
+			explained["not sent"] = fmt.Sprintf("not sent: arrivals while %d requests were in flight, or "+
+				"after the end of the step", maxInFlight)
 		}
 		if s.Added > 0 {
 			explained["added"] = "added: mean latency minus the mean time that the log measured for its responses"
@@ -212,7 +215,9 @@ func (r benchResult) notes() []string {
 	for _, key := range slices.Sorted(maps.Keys(explained)) {
 		out = append(out, explained[key])
 	}
-	out = append(slices.Compact(out), "floor: the time of the cryptography that each certificate requires, measured before and after each step; ratio: server µs / floor")
+	out = append(slices.Compact(out),
+		"floor: the time of the cryptography that each certificate requires, measured before and after each step; "+
+			"ratio: server µs / floor")
 	return out
 }
 
@@ -223,7 +228,9 @@ func (p benchPlacement) note(n int) string {
 	case !p.Pinned:
 		return who + ": only GOMAXPROCS of the server was set; certs/s is affected by this tool, µs/cert is not"
 	case p.Shared:
-		return who + ": this machine has too few processors, so this tool ran on those of the server; certs/s is lower for that reason, µs/cert is not affected"
+		return who +
+			": this machine has too few processors, so this tool ran on those of the server; certs/s is lower for " +
+			"that reason, µs/cert is not affected"
 	}
 	return who + ": used only by the server; this tool ran on the others"
 }

@@ -32,26 +32,27 @@ type benchRun struct {
 type benchStep struct {
 	Processors int `json:"processors,omitempty"` // of the server; 0: all
 	benchLoad
-	Certificates     int             `json:"certificates"`
-	PerSecond        float64         `json:"certificates_per_second"`
-	P50              float64         `json:"p50_ms"` // of certificates
-	P99              float64         `json:"p99_ms"`
-	Added            float64         `json:"added_mean_ms,omitempty"` // mean latency less the mean of the log
-	Refused          int             `json:"refused"`                 // refused with Retry-After
-	RefusedPerSecond float64         `json:"refused_per_second"`
-	RefusedP50       float64         `json:"refused_p50_ms,omitempty"`
-	RefusedP99       float64         `json:"refused_p99_ms,omitempty"`
-	Failed           int             `json:"failed"`
-	NotSent          int             `json:"not_sent"`              // arrivals that were not sent
-	LateP99          float64         `json:"late_p99_ms,omitempty"` // delay of the load generator behind the intended arrivals
-	FirstError       string          `json:"first_error,omitempty"`
-	CPU              float64         `json:"server_cpu_us,omitempty"` // per certificate
-	Floor            float64         `json:"floor_us"`
-	Ratio            float64         `json:"ratio,omitempty"`
-	PerCPUSecond     float64         `json:"certificates_per_cpu_second,omitempty"`
-	RSS              float64         `json:"server_rss_mb,omitempty"`
-	Placement        *benchPlacement `json:"placement,omitempty"` // with --processors
-	Recovery         *benchRecovery  `json:"recovery,omitempty"`  // after an overload
+	Certificates     int     `json:"certificates"`
+	PerSecond        float64 `json:"certificates_per_second"`
+	P50              float64 `json:"p50_ms"` // of certificates
+	P99              float64 `json:"p99_ms"`
+	Added            float64 `json:"added_mean_ms,omitempty"` // mean latency less the mean of the log
+	Refused          int     `json:"refused"`                 // refused with Retry-After
+	RefusedPerSecond float64 `json:"refused_per_second"`
+	RefusedP50       float64 `json:"refused_p50_ms,omitempty"`
+	RefusedP99       float64 `json:"refused_p99_ms,omitempty"`
+	Failed           int     `json:"failed"`
+	NotSent          int     `json:"not_sent"` // arrivals that were not sent
+	// delay of the load generator behind the intended arrivals
+	LateP99      float64         `json:"late_p99_ms,omitempty"`
+	FirstError   string          `json:"first_error,omitempty"`
+	CPU          float64         `json:"server_cpu_us,omitempty"` // per certificate
+	Floor        float64         `json:"floor_us"`
+	Ratio        float64         `json:"ratio,omitempty"`
+	PerCPUSecond float64         `json:"certificates_per_cpu_second,omitempty"`
+	RSS          float64         `json:"server_rss_mb,omitempty"`
+	Placement    *benchPlacement `json:"placement,omitempty"` // with --processors
+	Recovery     *benchRecovery  `json:"recovery,omitempty"`  // after an overload
 }
 
 const preparedRequests = 500
@@ -138,7 +139,8 @@ func (r *benchRun) ramp(ctx context.Context, progress io.Writer) error {
 		r.steps = append(r.steps, s)
 		if i == 0 && r.flags.relative {
 			if r.capacity = s.PerSecond; r.capacity == 0 && ctx.Err() == nil {
-				return fmt.Errorf("the capacity, which percentages refer to, is 0: no certificate was issued with %s; %s", l, s.FirstError)
+				return fmt.Errorf("the capacity, which percentages refer to, is 0: no certificate "+
+					"was issued with %s; %s", l, s.FirstError)
 			}
 		}
 	}

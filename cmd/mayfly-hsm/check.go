@@ -38,7 +38,8 @@ func check(ctx context.Context, t *token, out io.Writer) error {
 	stop := t.watch("C_GetInfo", openLimit)
 	if info, err := g.module.GetInfo(); err == nil {
 		table.Add("library", fmt.Sprintf("%s, %s %d.%d (PKCS #11 %d.%d)", t.o.module, info.LibraryDescription,
-			info.LibraryVersion.Major, info.LibraryVersion.Minor, info.CryptokiVersion.Major, info.CryptokiVersion.Minor))
+			info.LibraryVersion.Major, info.LibraryVersion.Minor, info.CryptokiVersion.Major,
+			info.CryptokiVersion.Minor))
 	}
 	stop()
 	table.Add("token", fmt.Sprintf("%s, serial %s", g.info.Label, g.info.SerialNumber))

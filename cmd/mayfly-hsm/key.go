@@ -58,7 +58,8 @@ func (k *servedKey) adopt(public crypto.PublicKey) error {
 	defer k.mu.Unlock()
 	if k.signer != nil {
 		if !equal(k.signer.Public(), public) {
-			return errors.New("the token came back with another key under this name; start the process again if that is " +
+			return errors.New("the token came back with another key under this name; start the " +
+				"process again if that is " +
 				"intended")
 		}
 		return nil
@@ -327,13 +328,14 @@ func (t *token) others(g *generation) string {
 	}
 	var out []string
 	for _, o := range found {
-		out = append(out, fmt.Sprintf("%.60q,id:%x", t.attribute(g, o, pkcs11.CKA_LABEL), t.attribute(g, o, pkcs11.CKA_ID)))
+		out = append(out, fmt.Sprintf("%.60q,id:%x", t.attribute(g, o, pkcs11.CKA_LABEL),
+			t.attribute(g, o, pkcs11.CKA_ID)))
 	}
 	return strings.Join(out, ", ")
 }
 
-// publicKey finds the public key of a private one: in its own attributes (RSA), or in a public key or a certificate with
-// the same identifier.
+// publicKey finds the public key of a private one: in its own attributes (RSA), or in a public key or a certificate
+// with the same identifier.
 func (t *token) publicKey(g *generation, private *object) (crypto.PublicKey, error) {
 	candidates := []pkcs11.ObjectHandle{private.handle}
 	for _, class := range []uint{pkcs11.CKO_PUBLIC_KEY, pkcs11.CKO_CERTIFICATE} {
@@ -430,7 +432,8 @@ func edwardsKey(parameters, point []byte) (crypto.PublicKey, error) {
 	_, _ = asn1.Unmarshal(parameters, &curve)
 	if !bytes.Equal(parameters, []byte("\x06\x03\x2b\x65\x70")) && curve != "edwards25519" &&
 		!bytes.Equal(parameters, []byte("\x06\x09\x2b\x06\x01\x04\x01\xda\x47\x0f\x01")) {
-		return nil, fmt.Errorf("the Edwards curve with the parameters %.60x is not allowed for a CA; use Ed25519", parameters)
+		return nil, fmt.Errorf("the Edwards curve with the parameters %.60x is not allowed for a CA; use Ed25519",
+			parameters)
 	}
 	for _, raw := range [][]byte{unwrapped(point), point} {
 		if len(raw) == ed25519.PublicKeySize {
@@ -466,9 +469,10 @@ func allowed(public crypto.PublicKey) (crypto.PublicKey, error) {
 // attest notes what the token says about who can have the private key (PKCS #11 v2.40 §4.9).
 func (t *token) attest(g *generation, o *object) {
 	o.evidence = map[string]string{
-		"token": g.info.Label, "serial": g.info.SerialNumber, "model": g.info.Model, "manufacturer": g.info.ManufacturerID,
-		"firmware": fmt.Sprintf("%d.%d", g.info.FirmwareVersion.Major, g.info.FirmwareVersion.Minor),
-		"label":    o.label, "id": hex.EncodeToString(o.id),
+		"token": g.info.Label, "serial": g.info.SerialNumber, "model": g.info.Model,
+		"manufacturer": g.info.ManufacturerID,
+		"firmware":     fmt.Sprintf("%d.%d", g.info.FirmwareVersion.Major, g.info.FirmwareVersion.Minor),
+		"label":        o.label, "id": hex.EncodeToString(o.id),
 	}
 	said := map[string]bool{}
 	known := map[string]bool{}
@@ -485,7 +489,8 @@ func (t *token) attest(g *generation, o *object) {
 	case !known["CKA_EXTRACTABLE"]:
 		o.exportable, o.reason = "unknown", "the token does not tell CKA_EXTRACTABLE"
 	case said["CKA_EXTRACTABLE"]:
-		o.exportable, o.reason = "yes", "the token says that the key can be wrapped and taken out (CKA_EXTRACTABLE is true)"
+		o.exportable, o.reason = "yes",
+			"the token says that the key can be wrapped and taken out (CKA_EXTRACTABLE is true)"
 	case said["CKA_NEVER_EXTRACTABLE"]:
 		o.exportable, o.reason = "no", "the token says that the key can not be taken out, and never could "+
 			"(CKA_EXTRACTABLE is false, CKA_NEVER_EXTRACTABLE is true)"

@@ -41,8 +41,9 @@ func loadModule(path string) (module, error) {
 	}
 	ctx := pkcs11.New(path)
 	if ctx == nil {
-		return nil, fmt.Errorf("%s cannot be loaded as a PKCS#11 library: it is another kind of file, made for another "+
-			"processor, or lacks a library (\"ldd %s\" shows which)", path, path)
+		return nil,
+			fmt.Errorf("%s cannot be loaded as a PKCS#11 library: it is another kind of file, made for another "+
+				"processor, or lacks a library (\"ldd %s\" shows which)", path, path)
 	}
 	return library{ctx}, nil
 }

@@ -59,7 +59,8 @@ func (o *options) flags(cmd *cobra.Command) {
 	f.StringVar(&o.pinEnvironment, "pin-env", "", "`name` of an environment variable with the PIN (default "+defaultPIN+
 		" without --pin-file)")
 	f.BoolVar(&o.noLogin, "no-login", false, "the token needs no login")
-	f.UintVar(&o.userType, "user-type", ckuUser, "type of the user who logs in; 2147483649 is the crypto user of a Luna")
+	f.UintVar(&o.userType, "user-type", ckuUser,
+		"type of the user who logs in; 2147483649 is the crypto user of a Luna")
 	f.IntVar(&o.sessions, "sessions", 16, "how many signatures are made at once")
 	f.Var(cli.DurationFlag(&o.callLimit, 5*time.Second), "call-limit",
 		"how long a call of the library may take until the process ends")
@@ -69,7 +70,8 @@ func (o *options) flags(cmd *cobra.Command) {
 	f.StringArrayVar(&o.allowUsers, "allow-user", nil, "name or number of a further user who may connect")
 	f.StringArrayVar(&o.allowGroups, "allow-group", nil,
 		"name or number of a group whose processes may connect; the socket belongs to the first one")
-	f.StringVar(&o.fulcio, "crypto11-config", "", "`path` of Fulcio's crypto11.conf, in place of --module, --token and PIN")
+	f.StringVar(&o.fulcio, "crypto11-config", "",
+		"`path` of Fulcio's crypto11.conf, in place of --module, --token and PIN")
 	f.BoolVar(&o.check, "check", false, "open the token, find the keys, sign, print what was found, and end")
 	o.Add(cmd)
 }
@@ -86,7 +88,8 @@ func (o *options) settle() error {
 		return cli.Usage("--module is missing: write the path of the PKCS#11 library, such as " +
 			"/usr/lib/softhsm/libsofthsm2.so")
 	case o.token == "" && o.serial == "":
-		return cli.Usage("--token or --token-serial is missing: \"pkcs11-tool --module %s -L\" lists the tokens", o.module)
+		return cli.Usage("--token or --token-serial is missing: \"pkcs11-tool --module %s -L\" lists the tokens",
+			o.module)
 	case len(o.keys) == 0:
 		return cli.Usage("--key is missing: write the label of the key, or id:HEX")
 	case o.pinFile != "" && o.pinEnvironment != "":
@@ -160,7 +163,8 @@ func readPIN(s *secret.Source) ([]byte, error) {
 // readFulcio reads the settings that Fulcio's crypto11.conf has in common with the flags.
 func (o *options) readFulcio() error {
 	if o.module != "" || o.token != "" || o.serial != "" || o.pinFile != "" || o.pinEnvironment != "" {
-		return cli.Usage("--crypto11-config takes the place of --module, --token, --token-serial, --pin-file and --pin-env")
+		return cli.Usage("--crypto11-config takes the place of --module, --token, --token-serial, " +
+			"--pin-file and --pin-env")
 	}
 	read := func() (c fulcioConfig, err error) {
 		data, err := os.ReadFile(o.fulcio)
@@ -179,7 +183,8 @@ func (o *options) readFulcio() error {
 		return cli.Usage("--crypto11-config: %v", err)
 	}
 	if c.SlotNumber != nil {
-		return cli.Usage("%s: SlotNumber is not read, because a slot has another number after a restart or a change of the "+
+		return cli.Usage("%s: SlotNumber is not read, because a slot has another number after a "+
+			"restart or a change of the "+
 			"hardware; write TokenLabel or TokenSerial", o.fulcio)
 	}
 	o.module, o.token, o.serial, o.noLogin = c.Path, c.TokenLabel, c.TokenSerial, c.LoginNotSupported

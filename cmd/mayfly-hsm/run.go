@@ -27,8 +27,9 @@ The PIN is read from a file or an environment variable. Exit statuses: 0 ended b
 func newRoot(exit func(int)) *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
-		Use: "mayfly-hsm --module LIBRARY --token LABEL --key LABEL --socket PATH", Short: "sign with keys in a PKCS#11 token",
-		Long: about, Version: version.Read().Version, Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		Use:   "mayfly-hsm --module LIBRARY --token LABEL --key LABEL --socket PATH",
+		Short: "sign with keys in a PKCS#11 token",
+		Long:  about, Version: version.Read().Version, Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: cli.Perform(func(cmd *cobra.Command, _ []string) error {
 			if err := o.settle(); err != nil {
 				return err
@@ -94,7 +95,8 @@ func listener(o *options) (l net.Listener, inherited bool, err error) {
 	if text := os.Getenv(wire.SocketVariable); text != "" && o.socket == "" {
 		fd, err := strconv.Atoi(text)
 		if err != nil || fd < 3 {
-			return nil, false, cli.Usage("%s=%q is not the number of an inherited file descriptor", wire.SocketVariable, text)
+			return nil, false, cli.Usage("%s=%q is not the number of an inherited file descriptor",
+				wire.SocketVariable, text)
 		}
 		f := os.NewFile(uintptr(fd), "socket")
 		defer f.Close() //nolint:errcheck // the listener has its own

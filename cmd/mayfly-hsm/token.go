@@ -68,7 +68,8 @@ func newToken(o *options, x tools) *token {
 	t := &token{
 		o: o, log: x.log, exit: x.exit, load: x.load, lost: make(chan struct{}, 1),
 		refused: newRefusedPINs(remembered),
-		cause:   &remote.Error{Kind: remote.Unavailable, After: firstPause, Err: errors.New("the token is being opened")},
+		cause: &remote.Error{Kind: remote.Unavailable, After: firstPause,
+			Err: errors.New("the token is being opened")},
 	}
 	for i, n := range o.names {
 		t.served = append(t.served, &servedKey{token: t, at: i, name: n})

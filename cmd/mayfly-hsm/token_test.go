@@ -349,7 +349,8 @@ func TestTokenReturns(t *testing.T) {
 			t.Errorf("%d logins", n)
 		}
 		b.remove()
-		b.until("lost", func() bool { err := b.sign(); return err != nil && strings.Contains(err.Error(), "no token at all") })
+		b.until("lost",
+			func() bool { err := b.sign(); return err != nil && strings.Contains(err.Error(), "no token at all") })
 		if err := b.sign(); kind(err) != remote.Unavailable {
 			t.Errorf("%v", err)
 		}
@@ -370,7 +371,8 @@ func TestWrongPIN(t *testing.T) {
 	for range 3 { // further processes
 		again := newBench(t, f, func(o *options) { o.stateDir = b.dir })
 		again.token.o.pin = b.token.o.pin
-		if _, err := again.token.open(); kind(err) != remote.Denied || !strings.Contains(err.Error(), "is not sent again") {
+		if _, err := again.token.open(); kind(err) != remote.Denied ||
+			!strings.Contains(err.Error(), "is not sent again") {
 			t.Errorf("%v", err)
 		}
 	}
@@ -407,7 +409,8 @@ func TestLastTry(t *testing.T) {
 		f := newFake(t)
 		f.flags = flag
 		b := newBench(t, f, nil)
-		if _, err := b.token.open(); kind(err) != remote.Denied || !strings.Contains(err.Error(), want) || f.tries() != 0 {
+		if _, err := b.token.open(); kind(err) != remote.Denied ||
+			!strings.Contains(err.Error(), want) || f.tries() != 0 {
 			t.Errorf("%v, %d logins", err, f.tries())
 		}
 	}
@@ -550,17 +553,20 @@ func TestNotFound(t *testing.T) {
 		fake   func(*fake)
 		want   string
 	}{
-		"token":        {func(o *options) { o.token = "other" }, nil, `there is no token other: the library shows "test" (serial 42)`},
-		"serial":       {func(o *options) { o.serial = "43" }, nil, "there is no token test 43"},
-		"label":        {func(o *options) { o.keys = []string{"other"} }, nil, `has no such private key; it has "ca",id:01`},
+		"token": {func(o *options) { o.token = "other" }, nil,
+			`there is no token other: the library shows "test" (serial 42)`},
+		"serial": {func(o *options) { o.serial = "43" }, nil, "there is no token test 43"},
+		"label": {func(o *options) { o.keys = []string{"other"} }, nil,
+			`has no such private key; it has "ca",id:01`},
 		"id":           {func(o *options) { o.keys = []string{"ca,id:02"} }, nil, "has no such private key"},
 		"does no sign": {nil, func(f *fake) { f.attributes[pkcs11.CKA_SIGN] = []byte{0} }, "CKA_SIGN is false"},
 		"curve": {
 			nil, func(f *fake) { f.attributes[pkcs11.CKA_EC_PARAMS] = []byte("\x06\x05\x2b\x81\x04\x00\x0a") },
 			"is not allowed for a CA",
 		},
-		"kind":  {nil, func(f *fake) { f.attributes[pkcs11.CKA_KEY_TYPE] = ulong(1) }, "type 0x1 of PKCS #11"},
-		"point": {nil, func(f *fake) { f.attributes[pkcs11.CKA_EC_POINT] = []byte{4, 1, 4} }, "does not tell the point"},
+		"kind": {nil, func(f *fake) { f.attributes[pkcs11.CKA_KEY_TYPE] = ulong(1) }, "type 0x1 of PKCS #11"},
+		"point": {nil, func(f *fake) { f.attributes[pkcs11.CKA_EC_POINT] = []byte{4, 1, 4} },
+			"does not tell the point"},
 	} {
 		f := newFake(t)
 		if c.fake != nil {

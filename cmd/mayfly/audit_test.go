@@ -39,7 +39,8 @@ func TestTailFollows(t *testing.T) {
 	lines := func() int { return strings.Count(out.String(), "\n") }
 	wait := func(n int) {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); lines() < n; time.Sleep(5 * time.Millisecond) { // the output of another goroutine can only be polled
+		// the output of another goroutine can only be polled
+		for end := time.Now().Add(20 * time.Second); lines() < n; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%d lines of %d", lines(), n)
 			}
@@ -101,7 +102,8 @@ func TestQueryDigests(t *testing.T) {
 			t.Errorf("%d %s", status, out)
 		}
 	}
-	if status, out := call("verify", "--key-file", keyFile, path); status != 0 || !strings.Contains(out, "intact, 4 records") {
+	if status, out := call("verify", "--key-file", keyFile, path); status != 0 ||
+		!strings.Contains(out, "intact, 4 records") {
 		t.Errorf("%d %s", status, out)
 	}
 	if status, out := call("verify", path); status != cli.ExitFound || !strings.Contains(out, "--key-file") {

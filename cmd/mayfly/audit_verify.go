@@ -112,7 +112,8 @@ func findingLines(findings []journal.Damage, s journal.Summary, keyed bool) stri
 	for i := range findings {
 		fmt.Fprintf(&b, "%s\n", terminal.Printable(findings[i].Error()))
 	}
-	fmt.Fprintf(&b, "mayfly: the journal is not intact: %d findings in %d records that could be read", len(findings), s.Records())
+	fmt.Fprintf(&b, "mayfly: the journal is not intact: %d findings in %d records that could be read",
+		len(findings), s.Records())
 	if s.Records() == 0 && !keyed {
 		b.WriteString("; if audit.key is set, use --config or --key-file")
 	}

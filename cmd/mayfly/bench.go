@@ -34,7 +34,8 @@ func newBench() *cobra.Command {
 				tool, err = exec.LookPath("mayfly-bench")
 			}
 			if err != nil {
-				return cli.Usage("the load tool mayfly-bench is neither in the directory of mayfly nor on the PATH; run %s",
+				return cli.Usage("the load tool mayfly-bench is neither in the directory of mayfly "+
+					"nor on the PATH; run %s",
 					strings.Join(append([]string{"go run github.com/mayfly-ca/mayfly/cmd/mayfly-bench --mayfly " +
 						self}, args...), " "))
 			}

@@ -74,14 +74,16 @@ type keyFlags struct {
 	plain                  bool
 }
 
-// register defines the flags for a key. what is the key in the help texts; making is true if the command can make a key.
+// register defines the flags for a key. what is the key in the help texts; making is true if the command can make a
+// key.
 func (f *keyFlags) register(cmd *cobra.Command, what string, making bool) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.config, "config", "", "mayfly.yaml, or a file with its block ca alone: "+what+" in any key backend")
 	fl.StringVar(&f.file, "key", "", what+" in a file (PEM)")
 	f.password.register(cmd, "--key")
 	if making {
-		fl.StringVar(&f.generate, "generate", "", "make the key in the file --key: "+strings.Join(ceremony.Algorithms(), ", "))
+		fl.StringVar(&f.generate, "generate", "",
+			"make the key in the file --key: "+strings.Join(ceremony.Algorithms(), ", "))
 		fl.BoolVar(&f.plain, "no-password", false, "write a key that is made without encryption")
 		cli.CompleteWords(cmd, "generate", ceremony.Algorithms()...)
 	}
@@ -96,7 +98,8 @@ func (f *keyFlags) open(cmd *cobra.Command, o ceremony.Options) (*ceremony.Key, 
 	}
 	if f.config != "" {
 		if f.password.named() || f.generate != "" || f.plain {
-			return nil, cli.Usage("the flags for passwords, --generate and --no-password belong to --key, not to --config")
+			return nil,
+				cli.Usage("the flags for passwords, --generate and --no-password belong to --key, not to --config")
 		}
 		table, err := config.LoadKeyBackend(f.config)
 		if err != nil {
@@ -140,7 +143,8 @@ func (f *keyFlags) open(cmd *cobra.Command, o ceremony.Options) (*ceremony.Key, 
 		source.Table.File.Password = secret.Typed(password)
 	}
 	key, err := ceremony.OpenKey(cmd.Context(), source, o)
-	if s, ok := errors.AsType[*fault.Setting](err); ok && password == nil && strings.Contains(s.Problem, "is encrypted") {
+	if s, ok := errors.AsType[*fault.Setting](err); ok && password == nil &&
+		strings.Contains(s.Problem, "is encrypted") {
 		if ask := newAsker(cmd); ask.possible() {
 			if password, err = ask.secret("Password of " + f.file + ": "); err != nil {
 				return nil, err
@@ -175,7 +179,8 @@ func readPublic(cmd *cobra.Command, path string) ([]byte, ceremony.Input, error)
 			break
 		}
 		if strings.HasSuffix(block.Type, "PRIVATE KEY") { // it would be copied into the transcript
-			return nil, ceremony.Input{}, fmt.Errorf("%s has a private key; name the file with the certificates alone", path)
+			return nil, ceremony.Input{}, fmt.Errorf("%s has a private key; name the file with the certificates alone",
+				path)
 		}
 	}
 	return data, ceremony.FileInput(path, data), nil
@@ -207,7 +212,8 @@ func readChainFile(cmd *cobra.Command, path string) ([]*x509.Certificate, ceremo
 func concluded(cmd *cobra.Command, r *ceremony.Result, dry bool) error {
 	out := cmd.OutOrStdout()
 	for _, w := range r.Warnings {
-		if err := terminal.Flow(cmd.ErrOrStderr(), terminal.StyleFor(cmd.ErrOrStderr()), "mayfly: warning: "+w); err != nil {
+		if err := terminal.Flow(cmd.ErrOrStderr(), terminal.StyleFor(cmd.ErrOrStderr()),
+			"mayfly: warning: "+w); err != nil {
 			return err
 		}
 	}

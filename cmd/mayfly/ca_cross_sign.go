@@ -15,7 +15,8 @@ func newCACrossSign() *cobra.Command {
 		Short: "Have a second parent certify the name and the key of an existing CA certificate",
 		Long: "cross-sign makes a second certificate for an existing CA: the same name, key and key identifier, below " +
 			"another parent.\n" +
-			"Verifiers that trust only the other parent then verify what the CA issues. The validity ends no later than that " +
+			"Verifiers that trust only the other parent then verify what the CA issues. The validity " +
+			"ends no later than that " +
 			"of the\n" +
 			"existing certificate and of the parent. The path length of the parent must allow what is below: a root of " +
 			"\"mayfly ca init\"\n" +
@@ -36,13 +37,15 @@ func newCACrossSign() *cobra.Command {
 				return err
 			}
 			if len(certs) > 1 {
-				fmt.Fprintf(cmd.ErrOrStderr(), "mayfly: %s has %d certificates; the first one, %s, is cross-signed\n", f.certificate,
+				fmt.Fprintf(cmd.ErrOrStderr(),
+					"mayfly: %s has %d certificates; the first one, %s, is cross-signed\n", f.certificate,
 					len(certs), certs[0].Subject)
 			}
 			return f.sign(cmd, ceremony.SignOptions{Certificate: certs[0], Inputs: []ceremony.Input{in}})
 		}),
 	}
-	cmd.Flags().StringVar(&f.certificate, "certificate", "", "the CA certificate, or a chain that begins with it (PEM or DER; required)")
+	cmd.Flags().StringVar(&f.certificate, "certificate", "",
+		"the CA certificate, or a chain that begins with it (PEM or DER; required)")
 	f.register(cmd)
 	return cmd
 }

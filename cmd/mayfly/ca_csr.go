@@ -15,15 +15,20 @@ func newCACSR() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "csr --config FILE --common-name NAME --organization NAME --out FILE",
 		Short: "Make a certificate signing request for the key of a CA",
-		Long: "csr makes a request (PKCS #10) for an issuing certificate whose parent is elsewhere: the offline root, a " +
+		Long: "csr makes a request (PKCS #10) for an issuing certificate whose parent is " +
+			"elsewhere: the offline root, a " +
 			"corporate CA,\n" +
-			"OpenBao, AWS Private CA, Google CAS or step-ca. The key stays in its backend. The request asks for CA:TRUE, " +
+			"OpenBao, AWS Private CA, Google CAS or step-ca. The key stays in its backend. The " +
+			"request asks for CA:TRUE, " +
 			"path length 0,\n" +
-			"keyCertSign, cRLSign and codeSigning; what a parent certifies is checked by \"mayfly ca sign --import\".\n\n" +
+			"keyCertSign, cRLSign and codeSigning; what a parent certifies is checked by \"mayfly " +
+			"ca sign --import\".\n\n" +
 			"csr replaces no file.",
-		Example: "  mayfly ca csr --config mayfly.yaml --common-name \"Example issuing 2027\" --organization \"Example Inc.\" " +
+		Example: "  mayfly ca csr --config mayfly.yaml --common-name \"Example issuing 2027\" " +
+			"--organization \"Example Inc.\" " +
 			"--out issuing.csr\n" +
-			"  mayfly ca csr --key ca-key.pem --generate ecdsa-p256 --password-env CA_PASSWORD --common-name I --organization O " +
+			"  mayfly ca csr --key ca-key.pem --generate ecdsa-p256 --password-env CA_PASSWORD " +
+			"--common-name I --organization O " +
 			"--out issuing.csr",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -46,7 +51,8 @@ func newCACSR() *cobra.Command {
 			if err := printWritten(cmd.OutOrStdout(), result); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "next: have the parent sign %s, for example with mayfly ca sign --csr %[1]s\n", r.Out)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(),
+				"next: have the parent sign %s, for example with mayfly ca sign --csr %[1]s\n", r.Out)
 			return err
 		}),
 	}

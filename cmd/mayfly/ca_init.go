@@ -49,7 +49,8 @@ func newCAInit() *cobra.Command {
 			"init replaces no file, and\n" +
 			"writes the chain last. A transcript has every input, digest and output; see \"mayfly ca replay\".\n\n" +
 			"The running CA does not need root-key.pem: keep it offline, for the next issuing certificate.",
-		Example: "  CA_PASSWORD=... mayfly ca init --dir ca --organization \"Example Inc.\" --password-env CA_PASSWORD\n" +
+		Example: "  CA_PASSWORD=... mayfly ca init --dir ca --organization \"Example Inc.\" " +
+			"--password-env CA_PASSWORD\n" +
 			"  mayfly ca init --plan plan.yaml --dry-run",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return f.run(cmd) }),
@@ -61,7 +62,8 @@ func newCAInit() *cobra.Command {
 	f.password.register(cmd, "the keys")
 	f.rootPassword.register(cmd, "the root's key, if it has another one")
 	fl.BoolVar(&f.plain, "no-password", false, "write the keys without encryption")
-	fl.BoolVar(&f.timestamping, "timestamping", false, "make the chain of a timestamp authority (RFC 3161) in place of a CA")
+	fl.BoolVar(&f.timestamping, "timestamping", false,
+		"make the chain of a timestamp authority (RFC 3161) in place of a CA")
 	fl.BoolVar(&f.signed, "sign-transcript", false, "sign the transcript with the root's key")
 	fl.BoolVar(&f.dry, "dry-run", false, "print the files and the certificates; sign and write nothing")
 	return cmd
@@ -149,8 +151,9 @@ const passwordVariable = "MAYFLY_CA_PASSWORD" //nolint:gosec // the name of a va
 
 // guide asks what no flag says.
 func (f *caInitFlags) guide(cmd *cobra.Command, ask *asker) error {
-	fmt.Fprint(ask.out, "This makes a root and an issuing certificate with their keys. Nothing is written before the last "+
-		"question, and no file is replaced.\n\n")
+	fmt.Fprint(ask.out,
+		"This makes a root and an issuing certificate with their keys. Nothing is written before the last "+
+			"question, and no file is replaced.\n\n")
 	var err error
 	if !cmd.Flags().Changed("organization") {
 		if f.organization, err = ask.ask("Organization in the certificates", f.organization); err != nil {
@@ -163,7 +166,8 @@ func (f *caInitFlags) guide(cmd *cobra.Command, ask *asker) error {
 		}
 	}
 	if !f.password.named() && !f.plain {
-		fmt.Fprintln(ask.out, "\nThe root's key is kept offline, the CA's key is used by the running CA: two passwords.")
+		fmt.Fprintln(ask.out,
+			"\nThe root's key is kept offline, the CA's key is used by the running CA: two passwords.")
 		if f.typedRoot, err = ask.newPassword("Password of the root's key"); err != nil {
 			return err
 		}
@@ -190,7 +194,8 @@ func (f *caInitFlags) planned() *ceremony.Plan {
 		}
 	}
 	p := &ceremony.Plan{
-		Root: part("root", "ecdsa-p384", "root-key.pem", "root.pem"), Issuing: part("issuing", "ecdsa-p256", "ca-key.pem", "chain.pem"),
+		Root:           part("root", "ecdsa-p384", "root-key.pem", "root.pem"),
+		Issuing:        part("issuing", "ecdsa-p256", "ca-key.pem", "chain.pem"),
 		SignTranscript: f.signed,
 	}
 	if f.timestamping {
@@ -208,8 +213,8 @@ func (f *caInitFlags) planned() *ceremony.Plan {
 	return p
 }
 
-// print prints where the keys are, the block for mayfly.yaml and the next command. The output is YAML: all but the block
-// is a comment.
+// print prints where the keys are, the block for mayfly.yaml and the next command. The output is YAML: all but the
+// block is a comment.
 func (f *caInitFlags) print(out io.Writer, plan *ceremony.Plan, r *ceremony.Result) error {
 	var text bytes.Buffer
 	if err := printWritten(&text, r); err != nil {
@@ -224,19 +229,22 @@ func (f *caInitFlags) print(out io.Writer, plan *ceremony.Plan, r *ceremony.Resu
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "#\n# The root's key is %s: move it to a medium that is kept offline, with a copy elsewhere.\n", at)
+		fmt.Fprintf(out,
+			"#\n# The root's key is %s: move it to a medium that is kept offline, with a copy elsewhere.\n", at)
 	}
 	if plan.Purpose == ceremony.Timestamping {
 		_, err := fmt.Fprintf(out, "# next: mayfly ca check --timestamping %s\n", shell.Quote(chain))
 		return err
 	}
 	if f.typedIssuing != nil {
-		fmt.Fprintf(out, "# The CA takes the password that you typed from the environment variable %s.\n", passwordVariable)
+		fmt.Fprintf(out, "# The CA takes the password that you typed from the environment variable %s.\n",
+			passwordVariable)
 	}
 	block, err := config.KeyBackend(plan.Issuing.Key)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "# next: mayfly ca check %s, then put this into mayfly.yaml\n%s", shell.Quote(chain), block)
+	_, err = fmt.Fprintf(out, "# next: mayfly ca check %s, then put this into mayfly.yaml\n%s",
+		shell.Quote(chain), block)
 	return err
 }

@@ -64,7 +64,8 @@ func TestCAInit(t *testing.T) {
 		if err != nil || len(ca.Advise(chain)) > 0 || strings.Contains(strings.Join(report.Warnings, "\n"), "ca.file") {
 			t.Errorf("warnings %v, %v", report.Warnings, err)
 		}
-		if status, out, errs := command(t, "ca", "check", "--config", main); status != 0 || !strings.Contains(out, "the key signs") {
+		if status, out, errs := command(t, "ca", "check", "--config", main); status != 0 ||
+			!strings.Contains(out, "the key signs") {
 			t.Errorf("check: %d\n%s%s", status, out, errs)
 		}
 		key, err := os.ReadFile(filepath.Join(files, "ca-key.pem"))
@@ -76,7 +77,8 @@ func TestCAInit(t *testing.T) {
 			t.Fatal(err)
 		}
 		delete(before, filepath.Join(files, "chain.pem"))
-		if status, _, errs := command(t, args...); status != cli.ExitFailed || !strings.Contains(errs, "no file is replaced") {
+		if status, _, errs := command(t, args...); status != cli.ExitFailed ||
+			!strings.Contains(errs, "no file is replaced") {
 			t.Errorf("a second run: %d %s", status, errs)
 		}
 		if !maps.Equal(before, ondisk.Contents(t, dir)) {
@@ -91,9 +93,10 @@ func TestCAInit(t *testing.T) {
 		"of the other flags only --dry-run":     "--dir x --plan y",
 		"--password-env MAYFLY_NOPE: the environment variable MAYFLY_NOPE is not set": "--dir x --password-env MAYFLY_NOPE",
 		"--password-file /no/such/file: ":                                             "--dir x --password-file /no/such/file",
-		"--root-password-env MAYFLY_NOPE: the environment variable":                   "--dir x --password-env HOME --root-password-env MAYFLY_NOPE",
-		"no-such-plan.yaml: cannot be read":                                           "--plan no-such-plan.yaml",
-		"--organization: common_name has more than 64 characters":                     "--dir x --no-password --organization " + strings.Repeat("o", 65),
+		"--root-password-env MAYFLY_NOPE: the environment variable": "--dir x --password-env HOME " +
+			"--root-password-env MAYFLY_NOPE",
+		"no-such-plan.yaml: cannot be read":                       "--plan no-such-plan.yaml",
+		"--organization: common_name has more than 64 characters": "--dir x --no-password --organization " + strings.Repeat("o", 65),
 	} {
 		status, _, errs := command(t, append([]string{"ca", "init"}, strings.Fields(args)...)...)
 		if status != cli.ExitUsage || !strings.Contains(errs, want) || there("x") {

@@ -20,7 +20,8 @@ func newCAReplay() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay TRANSCRIPT",
 		Short: "Verify that the certificates of a ceremony are what its plan says",
-		Long: "replay builds each certificate of a transcript again from its profile, its serial number and the public keys, " +
+		Long: "replay builds each certificate of a transcript again from its profile, its serial number " +
+			"and the public keys, " +
 			"and compares\n" +
 			"the bytes. It verifies all signatures, and compares plan, inputs and outputs with their digests in the " +
 			"transcript. The\n" +
@@ -36,7 +37,8 @@ func newCAReplay() *cobra.Command {
 			return printLines(cmd.OutOrStdout(), lines, asJSON)
 		}),
 	}
-	cmd.Flags().StringVar(&plan, "plan", "", "the plan that was reviewed; it must be the one of the transcript, byte for byte")
+	cmd.Flags().StringVar(&plan, "plan", "",
+		"the plan that was reviewed; it must be the one of the transcript, byte for byte")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -58,7 +60,8 @@ func replayed(cmd *cobra.Command, path, plan string) ([]ceremony.Line, error) {
 	var lines []ceremony.Line
 	if t.Plan != nil {
 		o.Plan = &ceremony.Plan{}
-		if _, err := config.Decode(config.File{Path: t.Plan.Path, Data: []byte(t.Plan.Content)}, o.Plan, o.Plan.Check); err != nil {
+		if _, err := config.Decode(config.File{Path: t.Plan.Path, Data: []byte(t.Plan.Content)}, o.Plan,
+			o.Plan.Check); err != nil {
 			return nil, err
 		}
 	}

@@ -151,7 +151,8 @@ func newRotateActivate() *cobra.Command {
 		}),
 	}
 	f.addChange(cmd, "chain to make active (default: the only one that has not signed)")
-	cmd.Flags().BoolVar(&f.force, "force", false, "pass closed gates: verifiers may refuse what is signed; needs --reason")
+	cmd.Flags().BoolVar(&f.force, "force", false,
+		"pass closed gates: verifiers may refuse what is signed; needs --reason")
 	return cmd
 }
 
@@ -240,14 +241,16 @@ func newRotateCompromise() *cobra.Command {
 				Chain: f.chain, Reason: f.reason, Since: since, Successor: f.activate, Stop: f.stop,
 			})
 			if errors.Is(err, rotation.ErrSuccessor) {
-				return cli.Usage("chain %q is active; write --activate NAME, the chain that takes over, or --stop", f.chain)
+				return cli.Usage("chain %q is active; write --activate NAME, the chain that takes over, or --stop",
+					f.chain)
 			}
 			return f.report(cmd, c, err)
 		}),
 	}
 	f.addChange(cmd, "chain whose key may be known to others (required)")
 	fl := cmd.Flags()
-	fl.StringVar(&f.since, "since", "", "when others may have had the key first: RFC 3339, a date, or how long ago (default: now)")
+	fl.StringVar(&f.since, "since", "",
+		"when others may have had the key first: RFC 3339, a date, or how long ago (default: now)")
 	fl.StringVar(&f.activate, "activate", "", "chain that takes over")
 	fl.BoolVar(&f.stop, "stop", false, "no chain takes over: the CA issues nothing")
 	return cmd

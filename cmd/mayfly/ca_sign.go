@@ -29,12 +29,15 @@ type caSignFlags struct {
 func (f *caSignFlags) register(cmd *cobra.Command) {
 	f.key.register(cmd, "the parent's key", false)
 	fl := cmd.Flags()
-	fl.StringVar(&f.parent, "parent", "", "PEM file with the parent's certificate, and above it its own parents up to the root (required)")
+	fl.StringVar(&f.parent, "parent", "",
+		"PEM file with the parent's certificate, and above it its own parents up to the root (required)")
 	fl.StringVar(&f.out, "out", "", "file for the chain: the new certificate, then its parents (required)")
 	fl.StringVar(&f.transcript, "transcript", "", "file for the transcript (default: beside --out)")
-	fl.StringVar(&f.notBefore, "not-before", "", "when the certificate begins, as in 2027-01-01T00:00:00Z (default: now)")
-	fl.Var(cli.DurationFlag(&f.validFor, 0), "valid-for", "for how long the certificate is valid, as in 43800h (default: five years, or as "+
-		"long as the parent)")
+	fl.StringVar(&f.notBefore, "not-before", "",
+		"when the certificate begins, as in 2027-01-01T00:00:00Z (default: now)")
+	fl.Var(cli.DurationFlag(&f.validFor, 0), "valid-for",
+		"for how long the certificate is valid, as in 43800h (default: five years, or as "+
+			"long as the parent)")
 	fl.IntVar(&f.pathLength, "path-length", 0, "number of CAs that may be below the new certificate")
 	fl.BoolVar(&f.signed, "sign-transcript", false, "sign the transcript with the parent's key")
 	fl.BoolVar(&f.dry, "dry-run", false, "print the files and the certificate; sign and write nothing")
@@ -45,21 +48,25 @@ func newCASign() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sign --csr FILE --parent FILE --out FILE",
 		Short: "Sign the certificate of a CA, or take over one that a parent elsewhere signed",
-		Long: "sign makes an issuing certificate for a request of \"mayfly ca csr\": its name and its key come from the " +
+		Long: "sign makes an issuing certificate for a request of \"mayfly ca csr\": its name and " +
+			"its key come from the " +
 			"request, everything\n" +
-			"else from this program: CA:TRUE, path length 0, keyCertSign, cRLSign, codeSigning. The parent's key is in a file " +
+			"else from this program: CA:TRUE, path length 0, keyCertSign, cRLSign, codeSigning. The " +
+			"parent's key is in a file " +
 			"or in any\n" +
 			"key backend. The certificate is linted before and after it is signed. sign replaces no file.\n\n" +
 			"With --import, a parent elsewhere has signed: sign checks its certificate against the request and all " +
 			"requirements of a\n" +
 			"chain, and writes the chain. No key is needed.",
-		Example: "  mayfly ca sign --csr issuing.csr --parent root.pem --key root-key.pem --password-env ROOT_PASSWORD --out chain.pem\n" +
+		Example: "  mayfly ca sign --csr issuing.csr --parent root.pem --key root-key.pem --password-env " +
+			"ROOT_PASSWORD --out chain.pem\n" +
 			"  mayfly ca sign --csr issuing.csr --import issued.pem --parent corporate.pem --out chain.pem",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return f.run(cmd) }),
 	}
 	cmd.Flags().StringVar(&f.csr, "csr", "", "certificate signing request in PEM (required)")
-	cmd.Flags().StringVar(&f.imported, "import", "", "certificate that a parent elsewhere issued for the request (PEM or DER)")
+	cmd.Flags().StringVar(&f.imported, "import", "",
+		"certificate that a parent elsewhere issued for the request (PEM or DER)")
 	f.register(cmd)
 	return cmd
 }
@@ -101,7 +108,8 @@ func (f *caSignFlags) take(cmd *cobra.Command, request *x509.CertificateRequest)
 		}
 		chain = appendNew(chain, parents)
 	}
-	r, err := ceremony.Import(ceremony.ImportOptions{Request: request, Chain: chain, Out: f.out}, ceremonyOptions(cmd, f.dry))
+	r, err := ceremony.Import(ceremony.ImportOptions{Request: request, Chain: chain, Out: f.out},
+		ceremonyOptions(cmd, f.dry))
 	if err != nil {
 		return err
 	}

@@ -205,7 +205,8 @@ func (v explanationView) print(w io.Writer) error {
 			v.Message, v.Reason))
 	}
 	result := st.Green("Allowed.")
-	if slices.ContainsFunc(v.Steps, func(s oidc.Step) bool { return s.Name == "signature" && s.Result == oidc.Unknown }) {
+	if slices.ContainsFunc(v.Steps,
+		func(s oidc.Step) bool { return s.Name == "signature" && s.Result == oidc.Unknown }) {
 		result = st.Yellow("Allowed, if the signature is valid.")
 	}
 	if err := terminal.Flow(w, st,

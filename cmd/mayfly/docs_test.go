@@ -189,7 +189,8 @@ func TestDocumentedYAML(t *testing.T) {
 	t.Parallel()
 	kit := newDocKit(t)
 	for _, b := range docBlocks(t) {
-		if b.language != "yaml" || b.notRun != "" || strings.HasPrefix(b.text, "# plan.yaml\n") { // "ca init" reads a plan
+		// "ca init" reads a plan
+		if b.language != "yaml" || b.notRun != "" || strings.HasPrefix(b.text, "# plan.yaml\n") {
 			continue
 		}
 		t.Run(b.String(), func(t *testing.T) {
@@ -335,7 +336,8 @@ func TestDocumentedLines(t *testing.T) {
 		}
 	}
 	blocks := docBlocks(t)
-	for _, page := range []string{"README.md", "getting-started.md", "ceremony.md", "audit.md", "reconcile.md", "operations.md"} {
+	for _, page := range []string{"README.md", "getting-started.md", "ceremony.md", "audit.md", "reconcile.md",
+		"operations.md"} {
 		t.Run(page, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
@@ -432,7 +434,8 @@ func TestCeremonyPage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, part := range []reflect.Type{reflect.TypeFor[ceremony.Plan](), reflect.TypeFor[ceremony.Part](), reflect.TypeFor[ceremony.Subject]()} {
+	for _, part := range []reflect.Type{reflect.TypeFor[ceremony.Plan](), reflect.TypeFor[ceremony.Part](),
+		reflect.TypeFor[ceremony.Subject]()} {
 		for i := range part.NumField() {
 			if key := part.Field(i).Tag.Get("yaml"); !strings.Contains(string(data), "`"+key+"`") {
 				t.Errorf("%s does not explain the key %s of a plan", name, key)

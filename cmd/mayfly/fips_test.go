@@ -47,7 +47,8 @@ func TestFIPSIssues(t *testing.T) {
 	if err := protojson.Unmarshal(body, &answer); err != nil {
 		t.Fatal(err)
 	}
-	chain, err := pemfile.Certificates([]byte(strings.Join(answer.GetSignedCertificateEmbeddedSct().GetChain().GetCertificates(), "\n")))
+	chain,
+		err := pemfile.Certificates([]byte(strings.Join(answer.GetSignedCertificateEmbeddedSct().GetChain().GetCertificates(), "\n")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,18 +95,22 @@ func TestFIPSRefuses(t *testing.T) {
 		}
 	}
 	for key, want := range map[string]string{
-		"openssl/p256.pkcs12.p12":                    "PKCS#12 of the private key is not approved",
-		"openssl/p256.scrypt.pem":                    "scrypt in the key derivation of the private key is not approved",
-		"openssl/p256.legacy-aes256.pem":             "the old PEM encryption (DEK-Info) of the private key is not approved",
-		"openssl/p256.pbes2-des3.pem":                "the cipher DES-EDE3-CBC of the private key is not approved",
-		"openssl/p256.pbes2-hmacWithSHA1-aes256.pem": "HMAC-SHA1 in the key derivation of the private key is not approved",
-		"openssl/p256.pbes2-default.pem":             "a salt of less than 16 bytes in the key derivation of the private key is not approved",
-		"age/p256.password.age":                      "the encryption by age of the private key is not approved",
+		"openssl/p256.pkcs12.p12": "PKCS#12 of the private key is not approved",
+		"openssl/p256.scrypt.pem": "scrypt in the key derivation of the private key is not approved",
+		"openssl/p256.legacy-aes256.pem": "the old PEM encryption (DEK-Info) of the " +
+			"private key is not approved",
+		"openssl/p256.pbes2-des3.pem": "the cipher DES-EDE3-CBC of the private key is not approved",
+		"openssl/p256.pbes2-hmacWithSHA1-aes256.pem": "HMAC-SHA1 in the key derivation of the " +
+			"private key is not approved",
+		"openssl/p256.pbes2-default.pem": "a salt of less than 16 bytes in the key derivation of the " +
+			"private key is not approved",
+		"age/p256.password.age": "the encryption by age of the private key is not approved",
 	} {
 		file := filepath.Join(dir, filepath.Base(key)+".yaml")
-		if err := os.WriteFile(file, []byte("listen: {http: \"127.0.0.1:1\", grpc: \"off\"}\nidentity: {file: identity.yaml}\n"+
-			"ct: {embedded: {dir: log, origin: ct.example.com}}\nca:\n  file: {chain: chain.pem, key: "+
-			filepath.Join(keys, key)+", password: {file: password}}\n"), 0o600); err != nil {
+		if err := os.WriteFile(file,
+			[]byte("listen: {http: \"127.0.0.1:1\", grpc: \"off\"}\nidentity: {file: identity.yaml}\n"+
+				"ct: {embedded: {dir: log, origin: ct.example.com}}\nca:\n  file: {chain: chain.pem, key: "+
+				filepath.Join(keys, key)+", password: {file: password}}\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		out, err := enforced(t, "config", "check", "--config", file)

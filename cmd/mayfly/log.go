@@ -94,7 +94,8 @@ func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, err
 		out = append(out, t)
 	}
 	if f.publicKey != "" && len(out) > 1 {
-		return nil, cli.Usage("--public-key: the log has %d shards, each with its own key; remove --public-key", len(out))
+		return nil, cli.Usage("--public-key: the log has %d shards, each with its own key; remove --public-key",
+			len(out))
 	}
 	return out, nil
 }

@@ -113,7 +113,8 @@ func (f *logRotateFlags) print(w io.Writer, shards []embedded.Shard) error {
 	}
 	text := "Nothing was changed. Add --yes to make the new shard."
 	if f.yes {
-		text = "The shard was made. A running CA uses it without a restart. Publish a trusted root with the new key now: mayfly trust export"
+		text = "The shard was made. A running CA uses it without a restart. Publish a trusted root with the new key " +
+			"now: mayfly trust export"
 	}
 	fmt.Fprintln(w)
 	return terminal.Flow(w, st, text)

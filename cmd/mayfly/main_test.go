@@ -73,7 +73,8 @@ func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: eventually PATTERN ARG...")
 	}
 	want := regexp.MustCompile(args[0])
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) { // the state of another process can only be polled
+	// the state of another process can only be polled
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		err := ts.Exec("mayfly", args[1:]...)
 		out := ts.ReadFile("stdout")
 		if err == nil && want.MatchString(out) {

@@ -77,11 +77,13 @@ func TestMLDSAClientKeys(t *testing.T) {
 				t.Errorf("%s, %s: %v", parameters, name, err)
 				continue
 			}
-			if !bytes.Equal(got.Leaf.RawSubjectPublicKeyInfo, want) || got.Leaf.KeyUsage != x509.KeyUsageDigitalSignature {
+			if !bytes.Equal(got.Leaf.RawSubjectPublicKeyInfo, want) ||
+				got.Leaf.KeyUsage != x509.KeyUsageDigitalSignature {
 				t.Errorf("%s, %s: another key, or another usage: %v", parameters, name, got.Leaf.KeyUsage)
 			}
 		}
-		_, err = request(client.Options{URL: "http://" + classical.HTTP, Trust: trust(classical)}, client.Request{Signer: key})
+		_, err = request(client.Options{URL: "http://" + classical.HTTP, Trust: trust(classical)},
+			client.Request{Signer: key})
 		if err == nil {
 			t.Errorf("%s: certified although not listed", parameters)
 		}

@@ -65,7 +65,8 @@ func TestReloadPassword(t *testing.T) {
 	reload(map[string][]byte{"mayfly.yaml": configuration}, false)
 
 	reload(map[string][]byte{"password": []byte("two\n")}, true)
-	if text := s.Logs.String(); !strings.Contains(text, "key.pem: line 1: the private key cannot be decrypted: wrong password") {
+	if text := s.Logs.String(); !strings.Contains(text,
+		"key.pem: line 1: the private key cannot be decrypted: wrong password") {
 		t.Errorf("the log does not say why: %s", text)
 	}
 	reload(map[string][]byte{"key.pem": sealed(old.Key, "two")}, false)

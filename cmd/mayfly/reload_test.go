@@ -88,7 +88,8 @@ func TestReloadUnderLoad(t *testing.T) {
 	s.Until(t, "reloaded", func() bool { _, d := s.Generation(t); return d != good })
 	call, release := s.Caller(t, true)
 	defer release()
-	if err := call(requests[0]); err == nil || !strings.Contains(err.Error(), "status 403") || !strings.Contains(err.Error(), `"rule":"nothing"`) {
+	if err := call(requests[0]); err == nil || !strings.Contains(err.Error(), "status 403") ||
+		!strings.Contains(err.Error(), `"rule":"nothing"`) {
 		t.Errorf("the new policy is not in force: %v", err)
 	}
 }

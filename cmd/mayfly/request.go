@@ -35,11 +35,12 @@ const passwordEnv = "MAYFLY_KEY_PASSWORD"
 
 type requestFlags struct {
 	url, trustedRoot, key, out, keyOut string
-	identity                           string // --identity: the expected identity in the certificate; "" is that of the token
-	csr                                string // "": no CSR; "-": create one with the key; else a file
-	grpc, insecure, asJSON             bool
-	timeout                            time.Duration
-	signIn                             signIn
+	// --identity: the expected identity in the certificate; "" is that of the token
+	identity               string
+	csr                    string // "": no CSR; "-": create one with the key; else a file
+	grpc, insecure, asJSON bool
+	timeout                time.Duration
+	signIn                 signIn
 }
 
 func newRequest(*cli.Common) *cobra.Command {
@@ -75,7 +76,8 @@ func newRequest(*cli.Common) *cobra.Command {
 	fl.StringVar(&f.url, "url", "", "the CA: http(s)://HOST:PORT, or HOST:PORT with --grpc (required)")
 	fl.BoolVar(&f.grpc, "grpc", false, "use gRPC instead of REST")
 	fl.StringVar(&f.trustedRoot, "trusted-root", "", "trusted_root.json to verify the certificate with")
-	fl.BoolVar(&f.insecure, "insecure-skip-verify", false, "accept the certificate unverified (instead of --trusted-root)")
+	fl.BoolVar(&f.insecure, "insecure-skip-verify", false,
+		"accept the certificate unverified (instead of --trusted-root)")
 	fl.StringVar(&f.signIn.file, "token-file", "", "file with the identity token; \"-\" is standard input")
 	fl.StringVar(&f.identity, "identity", "",
 		"address, URI or name that the certificate must have (default: from the token)")
@@ -85,7 +87,8 @@ func newRequest(*cli.Common) *cobra.Command {
 	fl.StringVar(&f.signIn.clientID, "client-id", "sigstore", "OAuth 2.0 client ID for the sign-in")
 	fl.BoolVar(&f.signIn.device, "device", false, "sign in with a code on another device")
 	fl.StringVar(&f.key, "key", "", "private key to certify, PEM (default: a new P-256 key)")
-	fl.StringVar(&f.csr, "csr", "", "prove possession with a certificate signing request: a new one, or that of the given file")
+	fl.StringVar(&f.csr, "csr", "",
+		"prove possession with a certificate signing request: a new one, or that of the given file")
 	fl.Lookup("csr").NoOptDefVal = "-"
 	fl.StringVar(&f.out, "out", "", "file for the certificate chain, PEM; a new key is written to the same directory")
 	fl.StringVar(&f.keyOut, "key-out", "", "file for the new key (default: --out with .key.pem)")

@@ -339,7 +339,8 @@ func TestRotationKilled(t *testing.T) {
 			t.Fatal("no chain is active")
 		}
 		next := names[(slices.Index(names, active.Name)+1)%2]
-		cmd := exec.CommandContext(t.Context(), "mayfly", "ca", "rotate", "activate", "--config", "mayfly.yaml", "--chain",
+		cmd := exec.CommandContext(t.Context(), "mayfly", "ca", "rotate", "activate", "--config",
+			"mayfly.yaml", "--chain",
 			next, "--force", "--reason", "a test")
 		cmd.Dir = r.Dir
 		if err := cmd.Start(); err != nil {
@@ -413,7 +414,8 @@ func TestRotationReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.rotate(0, "compromise", "--chain", "old", "--reason", "stolen", "--since", "1s")
-	a.Until(t, "compromised", func() bool { return strings.Contains(string(a.Read(t, "journal.jsonl")), "compromised") })
+	a.Until(t, "compromised",
+		func() bool { return strings.Contains(string(a.Read(t, "journal.jsonl")), "compromised") })
 	if err := durable.WriteFile(file, good, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -108,7 +108,8 @@ func TestLogStorageFails(t *testing.T) {
 	}
 	// the checks run once a second
 	process.Poll(t, "not ready", func() bool { status, _ := ready(); return status == http.StatusServiceUnavailable })
-	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) { // during repeated attempts
+	// during repeated attempts
+	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if status, page := ready(); status != http.StatusServiceUnavailable || !strings.Contains(page, "the storage failed at") {
 			t.Fatalf("readiness: %d %s", status, page)
 		}
@@ -116,7 +117,8 @@ func TestLogStorageFails(t *testing.T) {
 	if err := errors.Join(os.Remove(tiles), os.Rename(tiles+".away", tiles)); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) { // the state of another process can only be polled
+	// the state of another process can only be polled
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		status, page := ready()
 		if status == http.StatusOK && strings.Contains(request(), "alice@example.com") {
 			break

@@ -81,7 +81,8 @@ func (f *exportFlags) run(w, warnings io.Writer) error {
 		return cli.Misconfigured(err)
 	}
 	if _, backend := cfg.CA.Selected(); backend.Temporary() {
-		return cli.Usage("%s: the CA is ephemeral: its chain exists only while the CA runs, so there is nothing to export",
+		return cli.Usage("%s: the CA is ephemeral: its chain exists only while the CA runs, so "+
+			"there is nothing to export",
 			f.config)
 	}
 	if f.url == "" {

@@ -47,7 +47,8 @@ func newTUF() *cobra.Command {
 	fl := cmd.PersistentFlags()
 	fl.StringVar(&f.dir, "dir", "", "directory of the repository (required)")
 	for role, life := range trust.DefaultLives() {
-		f.days[role] = fl.Int(role+"-days", int(life/(24*time.Hour)), "days that metadata of the role "+role+" is valid")
+		f.days[role] = fl.Int(role+"-days", int(life/(24*time.Hour)),
+			"days that metadata of the role "+role+" is valid")
 	}
 	cmd.AddCommand(f.newInit(), f.newPublish(), f.newRotate(), f.newShow(), f.newAdopt(), f.newRestore())
 	return cmd

@@ -56,7 +56,8 @@ func newVerify() *cobra.Command {
 	fl.StringVar(&f.expect.Digest, "digest", "", "digest of the artifact, instead of the file: sha256:HEX")
 	fl.StringVar(&f.expect.Identity, "identity", "",
 		"the signer: an address, URI or name, exactly as in the certificate")
-	fl.StringVar(&f.expect.IdentityRegexp, "identity-regexp", "", "regular expression that must match the whole identity")
+	fl.StringVar(&f.expect.IdentityRegexp, "identity-regexp", "",
+		"regular expression that must match the whole identity")
 	fl.StringVar(&f.expect.Issuer, "issuer", "", "the OpenID Connect issuer that vouched for the signer")
 	fl.StringVar(&f.expect.IssuerRegexp, "issuer-regexp", "", "regular expression that must match the whole issuer")
 	fl.BoolVar(&f.expect.NoRekor, "no-rekor", false, "require a timestamp instead of an entry in a Rekor log")

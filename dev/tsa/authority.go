@@ -72,8 +72,9 @@ func (a *Authority) open(dir string) (found bool, err error) {
 	rest, err := os.ReadFile(filepath.Join(dir, chainFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, e := os.Stat(filepath.Join(dir, keyFile)); e == nil { // the key is written before the chain
-			return false, fmt.Errorf("%w, but its key exists: restore the chain, or remove %s to create a new authority",
-				err, dir)
+			return false,
+				fmt.Errorf("%w, but its key exists: restore the chain, or remove %s to create a new authority",
+					err, dir)
 		}
 		return false, nil
 	}
@@ -97,7 +98,8 @@ func (a *Authority) open(dir string) (found bool, err error) {
 		a.key, _ = k.(*ecdsa.PrivateKey)
 	}
 	if a.key == nil || len(a.chain) != 2 || !a.key.PublicKey.Equal(a.chain[0].PublicKey) {
-		return false, fmt.Errorf("%s does not hold a key and its chain; restore it, or remove it to create a new authority", dir)
+		return false,
+			fmt.Errorf("%s does not hold a key and its chain; restore it, or remove it to create a new authority", dir)
 	}
 	return true, nil
 }

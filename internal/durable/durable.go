@@ -1,8 +1,8 @@
 // Package durable writes files that survive a crash.
 //
 // The content is written to a temporary file in the same directory and synced, the file is renamed or linked, and the
-// directory is synced. A reader, and the file system after a power failure, see either the whole old content or the whole
-// new one.
+// directory is synced. A reader, and the file system after a power failure, see either the whole old content or the
+// whole new one.
 package durable
 
 import (

@@ -39,7 +39,8 @@ func TestReadFile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			data, err := input.Read(strings.NewReader("not this"), c.file)
-			if len(data) != c.size || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			if len(data) != c.size || (err == nil) != (c.err == "") ||
+				err != nil && !strings.Contains(err.Error(), c.err) {
 				t.Errorf("%d bytes, %v; want %d bytes, %q", len(data), err, c.size, c.err)
 			}
 		})

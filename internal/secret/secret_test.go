@@ -58,7 +58,8 @@ func TestCheck(t *testing.T) {
 func TestTypedIsNotPrinted(t *testing.T) {
 	t.Parallel()
 	s := secret.Typed([]byte("by hand"))
-	if text := fmt.Sprintf("%v %+v %#v %v", s, *s, s, struct{ S *secret.Source }{s}); strings.Contains(text, "by hand") ||
+	if text := fmt.Sprintf("%v %+v %#v %v", s, *s, s,
+		struct{ S *secret.Source }{s}); strings.Contains(text, "by hand") ||
 		strings.Contains(text, hex.EncodeToString([]byte("by hand"))) {
 		t.Error(text)
 	}

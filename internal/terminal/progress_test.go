@@ -13,12 +13,13 @@ func TestProgress(t *testing.T) {
 		run   func(*Progress)
 		want  string
 	}{
-		"nothing shown":      {0, func(p *Progress) { p.Clear() }, ""},
-		"a line, cleared":    {0, func(p *Progress) { p.Showf("%d of %d", 1, 2); p.Clear() }, "\r\x1b[K1 of 2\r\x1b[K"},
-		"cleared once":       {0, func(p *Progress) { p.Showf("x"); p.Clear(); p.Clear() }, "\r\x1b[Kx\r\x1b[K"},
-		"overwritten":        {0, func(p *Progress) { p.Showf("x"); p.Showf("y") }, "\r\x1b[Kx\r\x1b[Ky"},
-		"too soon":           {time.Hour, func(p *Progress) { p.Showf("x"); p.Clear() }, ""},
-		"control characters": {0, func(p *Progress) { p.Showf("%s", "a\x1b[2J\nb") }, "\r\x1b[Ka" + Printable("\x1b[2J\n") + "b"},
+		"nothing shown":   {0, func(p *Progress) { p.Clear() }, ""},
+		"a line, cleared": {0, func(p *Progress) { p.Showf("%d of %d", 1, 2); p.Clear() }, "\r\x1b[K1 of 2\r\x1b[K"},
+		"cleared once":    {0, func(p *Progress) { p.Showf("x"); p.Clear(); p.Clear() }, "\r\x1b[Kx\r\x1b[K"},
+		"overwritten":     {0, func(p *Progress) { p.Showf("x"); p.Showf("y") }, "\r\x1b[Kx\r\x1b[Ky"},
+		"too soon":        {time.Hour, func(p *Progress) { p.Showf("x"); p.Clear() }, ""},
+		"control characters": {0, func(p *Progress) { p.Showf("%s", "a\x1b[2J\nb") },
+			"\r\x1b[Ka" + Printable("\x1b[2J\n") + "b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

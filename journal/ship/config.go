@@ -81,10 +81,12 @@ func (c Config) Check(durable bool) error {
 func (c Config) Warnings() []*fault.Setting {
 	var out []*fault.Setting
 	if c.Syslog != nil && c.Syslog.Insecure {
-		out = append(out, fault.BadSetting("records are sent over a network unencrypted", "use tls://", "syslog", "insecure"))
+		out = append(out, fault.BadSetting("records are sent over a network unencrypted", "use tls://",
+			"syslog", "insecure"))
 	}
 	if c.OTLP != nil && c.OTLP.Insecure {
-		out = append(out, fault.BadSetting("records are sent over a network unencrypted", "use https", "otlp", "insecure"))
+		out = append(out, fault.BadSetting("records are sent over a network unencrypted", "use https",
+			"otlp", "insecure"))
 	}
 	return out
 }
@@ -114,7 +116,8 @@ func (c *SyslogConfig) check(durable bool) error {
 			"write file:, or use tls:// or tcp://", "address"))
 	}
 	if c.CACert != "" && !strings.HasPrefix(c.Address, "tls:") {
-		errs = append(errs, fault.BadSetting("the address does not use TLS", "use tls://, or remove ca_cert", "ca_cert"))
+		errs = append(errs, fault.BadSetting("the address does not use TLS",
+			"use tls://, or remove ca_cert", "ca_cert"))
 	}
 	if _, ok := facilities[c.facility()]; !ok {
 		errs = append(errs, fault.BadSetting(strconv.Quote(c.Facility)+" is not a facility",

@@ -132,7 +132,8 @@ func (c *copier) cursorFile() string { return c.Path + cursorInfix + c.to.name }
 func (c *copier) start() {
 	data, err := os.ReadFile(c.cursorFile())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.Log.Warn("journal: the cursor of a copy cannot be read; the copy starts from the beginning", "sink", c.to.name,
+		c.Log.Warn("journal: the cursor of a copy cannot be read; the copy starts from the beginning",
+			"sink", c.to.name,
 			"cause", err.Error())
 	}
 	if n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64); err == nil {

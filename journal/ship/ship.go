@@ -10,8 +10,8 @@
 // journal, so that an outage of a receiver delays no certificate and a restart loses no record. A journal without a
 // file has only the receivers ([Receivers.Deliver]): a record counts when each of them has accepted it.
 //
-// To add a kind of receiver, write its receiver in a file of its own, and in config.go its settings, with the methods of
-// [kind], and a row of [Config.kinds].
+// To add a kind of receiver, write its receiver in a file of its own, and in config.go its settings, with the methods
+// of [kind], and a row of [Config.kinds].
 package ship
 
 import (

@@ -61,7 +61,8 @@ func newURIMapper(r entry, _ Library) (mapFunc, error) {
 	}
 	if iss, err := url.Parse(r.issuer); err == nil && r.issuer != "" {
 		if iss.Scheme != want.Scheme {
-			return nil, fault.BadSetting(fmt.Sprintf("the scheme is %s, but that of the issuer is %s", want.Scheme, iss.Scheme),
+			return nil, fault.BadSetting(fmt.Sprintf("the scheme is %s, but that of the issuer is %s",
+				want.Scheme, iss.Scheme),
 				"write the scheme of the issuer: an issuer may only name subjects of its own scheme", "subject-domain")
 		}
 		if err := checkSameOwner(want.Hostname(), iss.Hostname()); err != nil {

@@ -380,7 +380,8 @@ func (r *renderer) render(t template, out []part, whole bool) ([]part, error) {
 				return nil, err
 			}
 			r.dot = dot
-		case n.value != nil && n.value.op == opClaim && !n.value.optional: // the most frequent case, without a call of eval
+		case n.value != nil && n.value.op == opClaim &&
+			!n.value.optional: // the most frequent case, without a call of eval
 			p, ok, err := r.get(n.value.text)
 			switch {
 			case err != nil:

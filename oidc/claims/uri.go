@@ -419,7 +419,8 @@ func (u uriRules) checkResult(uri string, parts []part) error {
 	case hasDotSegment(path) || hasDotSegment(percentDecode(path)):
 		return invalidClaim(claim, "gives a path with . or .. as a segment")
 	case !u.isUnder(uri):
-		return fault.New(fault.IdentityNotAllowed, fmt.Errorf("the name does not begin with %s", u.under), "claim", claim)
+		return fault.New(fault.IdentityNotAllowed,
+			fmt.Errorf("the name does not begin with %s", u.under), "claim", claim)
 	case u.verbatim:
 		return nil
 	}

@@ -128,7 +128,8 @@ func compileRule(env *cel.Env, c RuleConfig) (rule, error) {
 			"rules can use claims, issuer, subject, san, san_type and extensions", key)
 	}
 	if !ast.OutputType().IsExactType(cel.BoolType) {
-		return rule{}, fault.BadSetting(fmt.Sprintf("the result of the expression is %s, not a boolean", ast.OutputType()),
+		return rule{}, fault.BadSetting(fmt.Sprintf("the result of the expression is %s, not a boolean",
+			ast.OutputType()),
 			"compare it with a value, such as == true", key)
 	}
 	program, err := env.Program(ast, cel.CostLimit(maxRuleCost), cel.EvalOptions(cel.OptOptimize))

@@ -112,7 +112,8 @@ func (r *Keyring) find(issuer, algorithm, keyID string) ([]publicKey, error) {
 	case len(out) > 0:
 		return out, nil
 	case known:
-		return nil, fault.New(fault.AlgorithmNotAllowed, errors.New("the key does not suit the algorithm"), "alg", algorithm)
+		return nil, fault.New(fault.AlgorithmNotAllowed,
+			errors.New("the key does not suit the algorithm"), "alg", algorithm)
 	case unusable && keyID != "":
 		return nil, fault.New(fault.ProviderKeysUnusable,
 			fmt.Errorf("the key %.64q is unusable: %s", keyID, why), "issuer", issuer)

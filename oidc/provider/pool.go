@@ -51,10 +51,11 @@ type Pool struct {
 	cancel  context.CancelFunc
 	started sync.Once
 
-	mu       sync.Mutex
-	current  *Set                     // the set that was started last
-	exact    map[string]*exactEntry   // by digest; providers with static keys by a number
-	statics  int                      // number of providers with static keys so far: each configuration reads them again
+	mu      sync.Mutex
+	current *Set                   // the set that was started last
+	exact   map[string]*exactEntry // by digest; providers with static keys by a number
+	// number of providers with static keys so far: each configuration reads them again
+	statics  int
 	patterns map[string]*patternCache // by digest
 	bytes    int                      // bytes of the key sets in all pattern caches
 }

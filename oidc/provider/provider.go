@@ -344,7 +344,8 @@ func (p *provider) status() Status {
 		s.OK = false
 		s.Warning = "tokens are refused: the newest keys of the issuer were fetched at " + at
 	case p.restored.Load():
-		s.Warning = "tokens are verified with keys that were fetched at " + at + " and stored in state_dir; they are used until " +
+		s.Warning = "tokens are verified with keys that were fetched at " + at +
+			" and stored in state_dir; they are used until " +
 			until
 	case p.cause != nil:
 		s.Warning = "tokens are verified with keys that were fetched at " + at + "; they are used until " + until

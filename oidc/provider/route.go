@@ -110,7 +110,8 @@ func newRoute(e Entry, o Options, pools *caPools) (*route, error) {
 		client.Certificate = r.clientCertificate
 	}
 	r.anyAddress = httpclient.New(client)
-	client.Proxy, client.Control = nil, dialPublicOnly // no proxy: the address that is dialed must be the provider's own
+	// no proxy: the address that is dialed must be the provider's own
+	client.Proxy, client.Control = nil, dialPublicOnly
 	r.publicOnly = httpclient.New(client)
 	r.digest = r.digestOf(e, out, bundle)
 	r.readSecrets()

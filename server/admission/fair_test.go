@@ -85,7 +85,8 @@ func TestAdmissionGivesWay(t *testing.T) {
 			case computing == size && (begun != size || c.Waiting() != 1):
 				t.Errorf("%d have begun, %d wait", begun, c.Waiting())
 			}
-			c.Release(one) // the next turn is that of the other source, or of the first request in the queue of this one
+			// the next turn is that of the other source, or of the first request in the queue of this one
+			c.Release(one)
 			g2 := 0
 			for len(in) == 0 && g2 < 3 {
 				synctest.Wait()

@@ -119,7 +119,8 @@ func (o KeyOptions) parseAge() (crypto.Signer, error) {
 	}
 	if isAge(text) || isPKCS12(text) {
 		return nil, &pemfile.Error{
-			Problem: "the private key is encrypted twice", Fix: "let age encrypt a key in PEM that is not encrypted otherwise",
+			Problem: "the private key is encrypted twice",
+			Fix:     "let age encrypt a key in PEM that is not encrypted otherwise",
 		}
 	}
 	inner := KeyOptions{Key: text, Warn: o.Warn}

@@ -21,7 +21,8 @@ type Settings struct {
 	// Key is the path of the private key: PEM (PKCS#8, SEC 1 or PKCS#1, encrypted or not), PKCS#12, or a key in PEM
 	// that age encrypted. The old encryption of OpenSSL (DEK-Info) is read with a warning.
 	Key string `yaml:"key" path:"secret"`
-	// Password is the secret that decrypts the key. When omitted: the key is not encrypted, or age_identity decrypts it.
+	// Password is the secret that decrypts the key. When omitted: the key is not encrypted, or age_identity decrypts
+	// it.
 	Password *secret.Source `yaml:"password"`
 	// AgeIdentity is the path of a file with identities that age-keygen wrote, for a key that is encrypted to one of
 	// them.

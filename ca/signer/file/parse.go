@@ -127,7 +127,8 @@ func (o KeyOptions) decryptLegacy(block pemfile.Block) ([]byte, error) {
 	o.Warn("the private key is encrypted in the old PEM form (DEK-Info), which has a weak key "+
 		"derivation and no integrity", convert)
 	//nolint:staticcheck // deprecated for its weakness, of which the operator is warned; Fulcio reads such files
-	der, err := x509.DecryptPEMBlock(&pem.Block{Type: block.Type, Headers: block.Headers, Bytes: block.Bytes}, o.Password)
+	der, err := x509.DecryptPEMBlock(&pem.Block{Type: block.Type, Headers: block.Headers, Bytes: block.Bytes},
+		o.Password)
 	switch {
 	case errors.Is(err, x509.IncorrectPasswordError):
 		return nil, errPassword

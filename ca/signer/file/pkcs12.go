@@ -42,7 +42,8 @@ func (o KeyOptions) parsePKCS12() (crypto.Signer, error) {
 	switch {
 	case len(o.AgeIdentities) > 0:
 		return nil, &pemfile.Error{
-			Problem: "an age identity is set, but the private key is in a PKCS#12 file", Fix: "set its password instead",
+			Problem: "an age identity is set, but the private key is in a PKCS#12 file",
+			Fix:     "set its password instead",
 		}
 	case len(o.Password) == 0:
 		return nil, &pemfile.Error{Problem: "the private key is in a PKCS#12 file", Fix: "set its password"}

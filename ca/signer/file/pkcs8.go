@@ -226,7 +226,8 @@ func (o KeyOptions) scrypt(in cryptobyte.String, length int) ([]byte, error) {
 	var salt cryptobyte.String
 	var n, r, p int64
 	if !in.ReadASN1(&salt, asn1.OCTET_STRING) || !in.ReadASN1Integer(&n) || !in.ReadASN1Integer(&r) ||
-		!in.ReadASN1Integer(&p) || !readKeyLength(&in, length) || !in.Empty() || n < 2 || n&(n-1) != 0 || r < 1 || p < 1 {
+		!in.ReadASN1Integer(&p) || !readKeyLength(&in, length) || !in.Empty() || n < 2 ||
+		n&(n-1) != 0 || r < 1 || p < 1 {
 		return nil, errDamaged
 	}
 	if err := approved("scrypt in the key derivation"); err != nil {

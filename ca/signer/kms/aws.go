@@ -168,7 +168,8 @@ func awsError(err error, permission string) error {
 	e.Err = fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage())
 	switch api.ErrorCode() {
 	case "AccessDeniedException", "AccessDenied":
-		e.Kind, e.Permission = remote.Denied, permission+" on the key, in the IAM policy of the caller or in the key policy"
+		e.Kind, e.Permission = remote.Denied,
+			permission+" on the key, in the IAM policy of the caller or in the key policy"
 	case "UnrecognizedClientException", "InvalidSignatureException", "ExpiredTokenException", "ExpiredToken",
 		"InvalidClientTokenId", "MissingAuthenticationToken", "MissingAuthenticationTokenException", "NotAuthorized",
 		"IncompleteSignature", "IncompleteSignatureException", "SignatureDoesNotMatch", "OptInRequired":

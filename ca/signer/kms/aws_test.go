@@ -39,7 +39,8 @@ func awsLab(t *testing.T, f *fake) *lab {
 func awsNames(key crypto.Signer) []string {
 	switch k := key.Public().(type) {
 	case *ecdsa.PublicKey:
-		return []string{map[int]string{256: "ECDSA_SHA_256", 384: "ECDSA_SHA_384", 521: "ECDSA_SHA_512"}[k.Params().BitSize]}
+		return []string{map[int]string{256: "ECDSA_SHA_256", 384: "ECDSA_SHA_384",
+			521: "ECDSA_SHA_512"}[k.Params().BitSize]}
 	case interface{ Size() int }: // RSA
 		return []string{"RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PKCS1_V1_5_SHA_384", "RSASSA_PSS_SHA_256"}
 	}
@@ -144,12 +145,14 @@ func TestAWSOpen(t *testing.T) {
 	}{
 		"no permission": {
 			func(f *fakeAWS) { f.mode.Store(denies) },
-			"public_key with the key awskms:///alias/ca: permission missing: grant kms:GetPublicKey on the key, in the IAM " +
+			"public_key with the key awskms:///alias/ca: permission missing: grant kms:GetPublicKey " +
+				"on the key, in the IAM " +
 				"policy of the caller or in the key policy: AccessDeniedException: the message of AccessDeniedException",
 		},
 		"down":      {func(f *fakeAWS) { f.mode.Store(down) }, "the service does not work"},
 		"no signer": {func(f *fakeAWS) { f.usage = "ENCRYPT_DECRYPT" }, "the usage of the key is ENCRYPT_DECRYPT"},
-		"algorithm": {func(f *fakeAWS) { f.algorithms = []string{"ECDSA_SHA_512"} }, "the key cannot sign with ECDSA_SHA_256"},
+		"algorithm": {func(f *fakeAWS) { f.algorithms = []string{"ECDSA_SHA_512"} },
+			"the key cannot sign with ECDSA_SHA_256"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -196,7 +199,8 @@ func TestAWSRegion(t *testing.T) {
 	t.Setenv("AWS_CONFIG_FILE", "/dev/null")
 	p := pki.New(pki.Options{})
 	s := Settings{Key: "awskms:///alias/ca", Chain: chainFile(t, p)}
-	if _, err := s.Open(t.Context(), signer.Options{}); err == nil || !strings.Contains(err.Error(), "set the environment variable AWS_REGION") {
+	if _, err := s.Open(t.Context(), signer.Options{}); err == nil ||
+		!strings.Contains(err.Error(), "set the environment variable AWS_REGION") {
 		t.Errorf("%v", err)
 	}
 	called := false
@@ -219,7 +223,8 @@ func TestAWSErrors(t *testing.T) {
 		"AccessDeniedException": remote.Denied, "ExpiredTokenException": remote.Denied,
 		"UnrecognizedClientException": remote.Denied, "ThrottlingException": remote.Throttled,
 		"KMSInternalException": remote.Unavailable, "DependencyTimeoutException": remote.Unavailable,
-		"NotFoundException": remote.Failed, "DisabledException": remote.Failed, "KMSInvalidStateException": remote.Failed,
+		"NotFoundException": remote.Failed, "DisabledException": remote.Failed,
+		"KMSInvalidStateException": remote.Failed,
 		"InvalidKeyUsageException": remote.Failed, "ValidationException": remote.Failed,
 	} {
 		p := pki.New(pki.Options{})

@@ -199,7 +199,8 @@ func azurePublicKey(k *azkeys.JSONWebKey) (crypto.PublicKey, error) {
 			azkeys.CurveNameP521: elliptic.P521(),
 		}[*k.Crv]
 		if !ok {
-			return nil, fmt.Errorf("the curve %.20q is not allowed for a CA; create a key on P-256, P-384 or P-521", *k.Crv)
+			return nil, fmt.Errorf("the curve %.20q is not allowed for a CA; create a key on P-256, P-384 or P-521",
+				*k.Crv)
 		}
 		size := (curve.Params().BitSize + 7) / 8
 		if len(k.X) > size || len(k.Y) > size {
@@ -217,7 +218,8 @@ func azurePublicKey(k *azkeys.JSONWebKey) (crypto.PublicKey, error) {
 	case azkeys.KeyTypeRSA, azkeys.KeyTypeRSAHSM:
 		n, e := new(big.Int).SetBytes(k.N), new(big.Int).SetBytes(k.E)
 		if n.BitLen() < 2048 || n.BitLen() > 8192 || e.BitLen() > 31 || e.Int64() < 3 {
-			return nil, fmt.Errorf("an RSA key of %d bits with the exponent %.20s is not allowed for a CA", n.BitLen(), e)
+			return nil, fmt.Errorf("an RSA key of %d bits with the exponent %.20s is not allowed for a CA", n.BitLen(),
+				e)
 		}
 		return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
 	}
@@ -234,7 +236,8 @@ func (k *azureKey) Sign(ctx context.Context, digest []byte, opts crypto.SignerOp
 	if !ok {
 		return nil, notThere(want)
 	}
-	answer, err := k.client.Sign(ctx, k.name, k.version, azkeys.SignParameters{Algorithm: &algorithm, Value: digest}, nil)
+	answer, err := k.client.Sign(ctx, k.name, k.version,
+		azkeys.SignParameters{Algorithm: &algorithm, Value: digest}, nil)
 	if err != nil {
 		return nil, azureError(err, "keys/sign")
 	}
@@ -285,8 +288,9 @@ func azureError(err error, permission string) error {
 	case http.StatusUnauthorized:
 		e.Kind = remote.Denied
 	case http.StatusForbidden:
-		e.Kind, e.Permission = remote.Denied, permission+" on the key (with Azure RBAC: the role Key Vault Crypto User), "+
-			"and let the vault's firewall admit this host"
+		e.Kind, e.Permission = remote.Denied,
+			permission+" on the key (with Azure RBAC: the role Key Vault Crypto User), "+
+				"and let the vault's firewall admit this host"
 	case http.StatusTooManyRequests:
 		e.Kind = remote.Throttled
 		if answer.RawResponse != nil {

@@ -207,7 +207,8 @@ func TestAzureOpen(t *testing.T) {
 			f.newest, f.denyList, f.uri = azureNew, true, "azurekms://acme.vault.azure.net/ca/"+azureOld
 		}},
 		"no such version": {
-			change: func(f *fakeAzure) { f.uri = "azurekms://acme.vault.azure.net/ca/00" }, open: "status 404, KeyNotFound",
+			change: func(f *fakeAzure) { f.uri = "azurekms://acme.vault.azure.net/ca/00" },
+			open:   "status 404, KeyNotFound",
 		},
 		"an older version, not listed": {
 			change: func(f *fakeAzure) { f.newest, f.denyList = azureNew, true },
@@ -220,7 +221,8 @@ func TestAzureOpen(t *testing.T) {
 		"no login": {
 			change: func(f *fakeAzure) { f.refuse = errors.New("no credential\ncanary") }, open: "no credential",
 		},
-		"a short signature": {change: func(f *fakeAzure) { f.shortAnswer = true }, sign: "the signature has 63 bytes, not 64"},
+		"a short signature": {change: func(f *fakeAzure) { f.shortAnswer = true },
+			sign: "the signature has 63 bytes, not 64"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -143,8 +143,9 @@ func googleVersions(ctx context.Context, client *kms.KeyManagementClient, key st
 			break
 		}
 		if err != nil {
-			return nil, googleError(err, "cloudkms.cryptoKeyVersions.list (roles/cloudkms.viewer), or write the version "+
-				"in the URI")
+			return nil, googleError(err,
+				"cloudkms.cryptoKeyVersions.list (roles/cloudkms.viewer), or write the version "+
+					"in the URI")
 		}
 		if !strings.HasPrefix(v.GetName(), key+"/cryptoKeyVersions/") {
 			return nil, unavailable(fmt.Errorf("a version of the key has the name %.200q", v.GetName()))

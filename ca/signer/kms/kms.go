@@ -3,8 +3,9 @@
 //
 // Each service is reached with its own SDK, without the SDK's retries: ca/signer/remote has the one set of limits and
 // verifies each signature. A service is asked for the public key once, when the key is opened, and the version of the
-// key is pinned then: the one that belongs to the chain, if the URI names none. Every answer is checked against what was
-// asked (key, version, algorithm, checksums). An error says which permission is missing, in the words of the service.
+// key is pinned then: the one that belongs to the chain, if the URI names none. Every answer is checked against what
+// was asked (key, version, algorithm, checksums). An error says which permission is missing, in the words of the
+// service.
 //
 // The build tags nokms_aws, nokms_google, nokms_azure and nokms_vault leave a service out. Its URIs are then refused by
 // name. It MUST NOT put a token or any other credential into an error.
@@ -31,9 +32,9 @@ import (
 type Settings struct {
 	// Chain is the path of the chain in PEM: issuing certificate first, root last.
 	Chain string `yaml:"chain" path:"read"`
-	// Key is the URI of the key: awskms:///KEY or awskms://ENDPOINT/KEY, gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/K
-	// with or without /cryptoKeyVersions/V, azurekms://HOST/KEY with or without /VERSION, hashivault://KEY or
-	// openbao://KEY.
+	// Key is the URI of the key: awskms:///KEY or awskms://ENDPOINT/KEY,
+	// gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/K with or without /cryptoKeyVersions/V, azurekms://HOST/KEY
+	// with or without /VERSION, hashivault://KEY or openbao://KEY.
 	Key string `yaml:"key"`
 	// Limits are the bounds on the calls of the service.
 	Limits remote.Limits `yaml:"limits"`
@@ -222,7 +223,8 @@ func fits[A any](public crypto.PublicKey, algorithms map[scheme]A) (algorithm A,
 	want := schemeOf(public, remote.CertificateOptions(public))
 	algorithm, ok := algorithms[want]
 	if !ok {
-		return algorithm, fault.BadSetting(fmt.Sprintf("a key of type %T (%s) cannot sign certificates there", public, want),
+		return algorithm, fault.BadSetting(fmt.Sprintf("a key of type %T (%s) cannot sign certificates there", public,
+			want),
 			"use an ECDSA key on P-256, P-384 or P-521, or an RSA key", "key")
 	}
 	return algorithm, nil
@@ -233,7 +235,8 @@ func unavailable(err error) *remote.Error { return &remote.Error{Kind: remote.Un
 
 // wrongVersion is the error of a signature that the service itself says is by another key or version.
 func wrongVersion(got, want string) *remote.Error {
-	return &remote.Error{Kind: remote.WrongKey, Err: fmt.Errorf("the service signed with %.200q, not with %q", got, want)}
+	return &remote.Error{Kind: remote.WrongKey,
+		Err: fmt.Errorf("the service signed with %.200q, not with %q", got, want)}
 }
 
 // maxAnswer bounds the body of an answer, in bytes. A transit key with all its versions is the longest.

@@ -267,14 +267,16 @@ func TestCheck(t *testing.T) { //nolint:paralleltest // it sets the environment
 		"AWS multi":    {Settings{Chain: "c", Key: "awskms:///mrk-1234abcd12ab34cd56ef1234567890ab"}, ""},
 		"AWS endpoint": {Settings{Chain: "c", Key: "awskms://localhost:4566/alias/ca"}, ""},
 		"AWS ARN": {
-			Settings{Chain: "c", Key: "awskms:///arn:aws:kms:us-east-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"}, "",
+			Settings{Chain: "c",
+				Key: "awskms:///arn:aws:kms:us-east-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"}, "",
 		},
 		"AWS alias ARN":   {Settings{Chain: "c", Key: "awskms:///arn:aws-cn:kms:cn-north-1:111122223333:alias/ca"}, ""},
 		"AWS two slashes": {Settings{Chain: "c", Key: "awskms://alias/ca"}, "key: is not awskms://[ENDPOINT]/KEY"},
 
 		"Google": {Settings{Chain: "c", Key: "gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k"}, ""},
 		"Google version": {
-			Settings{Chain: "c", Key: "gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/7"}, "",
+			Settings{Chain: "c", Key: "gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/7"},
+			"",
 		},
 		"Google short": {
 			Settings{Chain: "c", Key: "gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k/versions/7"}, "",
@@ -288,11 +290,13 @@ func TestCheck(t *testing.T) { //nolint:paralleltest // it sets the environment
 		"Vault":      {Settings{Chain: "c", Key: "hashivault://ca"}, ""},
 		"OpenBao":    {vault(Vault{Address: "https://bao.example:8200", Namespace: "team"}), ""},
 		"Vault path": {Settings{Chain: "c", Key: "hashivault://team/ca"}, "key: is not hashivault://KEY"},
-		"no TLS":     {vault(Vault{Address: "http://bao.example:8200"}), "vault.address: tokens would be sent without TLS"},
-		"loopback":   {vault(Vault{Address: "http://127.0.0.1:8200"}), ""},
-		"no URL":     {vault(Vault{Address: "bao.example:8200"}), "vault.address: is not the URL of a server"},
-		"version":    {vault(Vault{Version: -1}), "vault.version: version -1 is out of range"},
-		"two logins": {vault(Vault{Token: &Secret{Env: "X"}, JWT: &Role{Role: "r", Token: &Secret{Env: "X"}}}), "vault: more than one login"},
+		"no TLS": {vault(Vault{Address: "http://bao.example:8200"}),
+			"vault.address: tokens would be sent without TLS"},
+		"loopback": {vault(Vault{Address: "http://127.0.0.1:8200"}), ""},
+		"no URL":   {vault(Vault{Address: "bao.example:8200"}), "vault.address: is not the URL of a server"},
+		"version":  {vault(Vault{Version: -1}), "vault.version: version -1 is out of range"},
+		"two logins": {vault(Vault{Token: &Secret{Env: "X"}, JWT: &Role{Role: "r", Token: &Secret{Env: "X"}}}),
+			"vault: more than one login"},
 		"no token":   {vault(Vault{Token: &Secret{}}), "vault.token: a secret comes from one place"},
 		"no role id": {vault(Vault{AppRole: &AppRole{}}), "vault.approle.role_id: the role id is missing"},
 		"secret id":  {vault(Vault{AppRole: &AppRole{RoleID: "r", SecretID: &Secret{}}}), "vault.approle.secret_id: "},
@@ -324,7 +328,8 @@ func uses(t *testing.T, uri string) {
 	if p.name == "" || p.open != nil {
 		return
 	}
-	if err == nil || !strings.Contains(err.Error(), "this build has no "+p.name+"; use a build without the tag "+p.tag) {
+	if err == nil || !strings.Contains(err.Error(),
+		"this build has no "+p.name+"; use a build without the tag "+p.tag) {
 		t.Errorf("%v", err)
 	}
 	t.Skipf("built with %s", p.tag)

@@ -75,7 +75,8 @@ func openVault(ctx context.Context, o opening) (*opened, error) {
 	if err := k.session.begin(ctx); err != nil {
 		return nil, err
 	}
-	if err := o.guard.Do(ctx, "public_key", func(ctx context.Context) error { return k.read(ctx, v.Version, o) }); err != nil {
+	if err := o.guard.Do(ctx, "public_key",
+		func(ctx context.Context) error { return k.read(ctx, v.Version, o) }); err != nil {
 		return nil, errors.Join(err, k.session.end())
 	}
 	return &opened{raw: k, release: k.session.end}, nil
@@ -200,8 +201,8 @@ func transitPublicKey(k transitKey, text string) (crypto.PublicKey, error) {
 	return x509.ParsePKIXPublicKey(block.Bytes)
 }
 
-// read reads the public key and pins the version: the one that is set, else the one whose public key is wanted, else the
-// newest.
+// read reads the public key and pins the version: the one that is set, else the one whose public key is wanted, else
+// the newest.
 func (k *vaultKey) read(ctx context.Context, version int, o opening) error {
 	path := k.mount + "/keys/" + k.name
 	secret, err := k.session.call(ctx, func(c *api.Client) (*api.Secret, error) {
@@ -211,7 +212,8 @@ func (k *vaultKey) read(ctx context.Context, version int, o opening) error {
 		return vaultError(err, fmt.Sprintf("path %q { capabilities = [\"read\"] }", path))
 	}
 	if secret == nil || secret.Data == nil {
-		return fmt.Errorf("there is no key %q in the transit engine %q: create it with \"bao write -f %s type=ecdsa-p384\"",
+		return fmt.Errorf("there is no key %q in the transit engine %q: create it with \"bao write "+
+			"-f %s type=ecdsa-p384\"",
 			k.name, k.mount, path)
 	}
 	data, err := json.Marshal(secret.Data)

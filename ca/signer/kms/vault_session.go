@@ -60,7 +60,8 @@ func newSession(client *api.Client, v *Vault, guard *remote.Guard) *session {
 			if err != nil {
 				return lease{}, fault.Under(err, "vault", method, "token")
 			}
-			return s.post(ctx, cmp.Or(r.Mount, method), map[string]any{"role": r.Role, "jwt": strings.TrimSpace(string(token))})
+			return s.post(ctx, cmp.Or(r.Mount, method),
+				map[string]any{"role": r.Role, "jwt": strings.TrimSpace(string(token))})
 		}
 	}
 	switch {
@@ -232,8 +233,8 @@ func (s *session) post(ctx context.Context, mount string, body map[string]any) (
 	return l, nil
 }
 
-// readToken takes the token from where the settings or the environment say, and asks how long it lasts. A token that may
-// not ask is used as long as it is accepted.
+// readToken takes the token from where the settings or the environment say, and asks how long it lasts. A token that
+// may not ask is used as long as it is accepted.
 func (s *session) readToken(ctx context.Context) (lease, error) {
 	token, err := s.vault.token()
 	if err != nil {

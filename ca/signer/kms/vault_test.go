@@ -265,16 +265,20 @@ func TestVaultOpen(t *testing.T) {
 			nil,
 			`permission missing: grant path "transit/keys/ca" { capabilities = ["read"] }: status 403: permission denied`,
 		},
-		"no key":         {Vault{}, func(f *fakeVault) { f.missing = true }, `there is no key "ca" in the transit engine "transit"`},
-		"no version":     {Vault{Version: 9}, nil, "the key transit/keys/ca has no version 9; write one that it has; the newest is 3"},
-		"encryption key": {Vault{}, func(f *fakeVault) { f.kind = "mldsa-99"; f.key = pki.NewKey(pki.Ed25519) }, "has no public key in PEM"},
-		"sealed":         {Vault{}, func(f *fakeVault) { f.mode.Store(down) }, "status 503: Vault is sealed"},
+		"no key": {Vault{}, func(f *fakeVault) { f.missing = true },
+			`there is no key "ca" in the transit engine "transit"`},
+		"no version": {Vault{Version: 9}, nil,
+			"the key transit/keys/ca has no version 9; write one that it has; the newest is 3"},
+		"encryption key": {Vault{}, func(f *fakeVault) { f.kind = "mldsa-99"; f.key = pki.NewKey(pki.Ed25519) },
+			"has no public key in PEM"},
+		"sealed": {Vault{}, func(f *fakeVault) { f.mode.Store(down) }, "status 503: Vault is sealed"},
 		"a refused login": {
 			Vault{AppRole: &AppRole{RoleID: "r", SecretID: inEnvironment(t, "canary")}},
 			func(f *fakeVault) {
 				f.login = func(string, map[string]string) error { return errors.New("invalid role") }
 			},
-			"login with the key openbao://ca: permission missing: the login at auth/approle/login is refused: status 400: " +
+			"login with the key openbao://ca: permission missing: the login at auth/approle/login is " +
+				"refused: status 400: " +
 				"invalid: invalid role",
 		},
 		"no service account": {
@@ -448,7 +452,8 @@ func TestVaultTokenFile(t *testing.T) {
 
 // The environment of Fulcio, Vault and OpenBao says where the server is.
 func TestVaultEnvironment(t *testing.T) {
-	for _, name := range []string{"BAO_ADDR", "VAULT_ADDR", "BAO_TOKEN", "VAULT_TOKEN", "BAO_NAMESPACE", "VAULT_NAMESPACE"} {
+	for _, name := range []string{"BAO_ADDR", "VAULT_ADDR", "BAO_TOKEN", "VAULT_TOKEN", "BAO_NAMESPACE",
+		"VAULT_NAMESPACE"} {
 		t.Setenv(name, "") // and is restored
 		if err := os.Unsetenv(name); err != nil {
 			t.Fatal(err)
@@ -490,7 +495,8 @@ func TestVaultEnvironment(t *testing.T) {
 // FuzzTransitKey: no answer makes the parser panic, and each key that it returns is one of a CA.
 func FuzzTransitKey(f *testing.F) {
 	for _, text := range []string{
-		`{"type":"ed25519","latest_version":1,"keys":{"1":{"public_key":"` + base64.StdEncoding.EncodeToString(make([]byte, 32)) + `"}}}`,
+		`{"type":"ed25519","latest_version":1,"keys":{"1":{"public_key":"` +
+			base64.StdEncoding.EncodeToString(make([]byte, 32)) + `"}}}`,
 		`{"type":"ecdsa-p256","latest_version":1,"keys":{"1":{"public_key":"-----BEGIN PUBLIC KEY-----\n"}}}`,
 		`{"type":"ml-dsa","parameter_set":"44","keys":{"2":{"public_key":"AAAA"}}}`,
 		`{"type":"aes256-gcm96","keys":{"1":1700000000}}`,

@@ -127,7 +127,8 @@ func (s *Settings) place(err error) error {
 	if len(s.Command) > 0 {
 		at = "command"
 	}
-	return fault.BadSetting(err.Error(), "run \"mayfly-hsm --check\" with the same arguments; it says what is wrong", at)
+	return fault.BadSetting(err.Error(), "run \"mayfly-hsm --check\" with the same arguments; it says what is wrong",
+		at)
 }
 
 // connection is an open way to the signer process.

@@ -115,7 +115,8 @@ func (p *process) run() error {
 	cmd.Env = append(os.Environ(), wire.SocketVariable+"=3")
 	cmd.ExtraFiles = []*os.File{p.file}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a signal of the terminal is for the CA, which ends the process
+	// a signal of the terminal is for the CA, which ends the process
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err

@@ -17,7 +17,8 @@ type metrics struct {
 func newMetrics(g *Guard) *metrics {
 	return &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mayfly_signer_calls_total", Help: "Calls of the service that has the CA key, by operation and result.",
+			Name: "mayfly_signer_calls_total",
+			Help: "Calls of the service that has the CA key, by operation and result.",
 		}, []string{"operation", "result"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "mayfly_signer_call_seconds", Help: "Duration of a call of the service that has the CA key.",

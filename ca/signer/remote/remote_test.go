@@ -513,7 +513,8 @@ func TestProbeMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(d.seen) != 2 || bytes.Equal(d.seen[0], d.seen[1]) || !bytes.HasPrefix(d.seen[0], []byte("mayfly: this message")) {
+	if len(d.seen) != 2 || bytes.Equal(d.seen[0], d.seen[1]) ||
+		!bytes.HasPrefix(d.seen[0], []byte("mayfly: this message")) {
 		t.Errorf("%q", d.seen)
 	}
 }

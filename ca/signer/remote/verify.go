@@ -49,8 +49,8 @@ func verify(public crypto.PublicKey, r request, signature []byte) error {
 	return nil
 }
 
-// CertificateOptions returns the options with which a key signs certificates here: the hash that fits the curve, SHA-256
-// with PKCS #1 v1.5 for RSA, none for keys that sign messages.
+// CertificateOptions returns the options with which a key signs certificates here: the hash that fits the curve,
+// SHA-256 with PKCS #1 v1.5 for RSA, none for keys that sign messages.
 func CertificateOptions(public crypto.PublicKey) crypto.SignerOpts {
 	switch key := public.(type) {
 	case *ecdsa.PublicKey:

@@ -52,12 +52,14 @@ func TestExecute(t *testing.T) {
 			fmt.Errorf("%w; make it first", missing), "copy a", cli.ExitFailed,
 			"mayfly: open x: file does not exist; make it first\n",
 		},
-		"usage": {cli.Usage("--at %q: write a time", "x"), "copy a", cli.ExitUsage, "mayfly: --at \"x\": write a time\n"},
+		"usage": {cli.Usage("--at %q: write a time", "x"), "copy a", cli.ExitUsage,
+			"mayfly: --at \"x\": write a time\n"},
 		"configuration": {
 			cli.Misconfigured(errors.New("mayfly.yaml:3:1: unknown key")), "copy a", cli.ExitUsage,
 			"mayfly.yaml:3:1: unknown key\n",
 		},
-		"found": {&cli.Error{Status: cli.ExitFound, Err: errors.New("a finding")}, "copy a", cli.ExitFound, "a finding\n"},
+		"found": {&cli.Error{Status: cli.ExitFound, Err: errors.New("a finding")}, "copy a",
+			cli.ExitFound, "a finding\n"},
 		"a status below another error": {
 			fmt.Errorf("outer: %w", &cli.Error{Status: cli.ExitFound, Err: errors.New("inner")}), "copy a",
 			cli.ExitFound, "inner\n",
@@ -101,11 +103,13 @@ func TestLoggerFlags(t *testing.T) { //nolint:paralleltest // the logger of the 
 		err  string
 	}{
 		"default": {"", `{"level":"INFO","msg":"done","took_seconds":1.5}|{"level":"WARN","msg":"late"}`, ""},
-		"json":    {"--log-format json", `{"level":"INFO","msg":"done","took_seconds":1.5}|{"level":"WARN","msg":"late"}`, ""},
-		"text":    {"--log-format text", "level=INFO msg=done took=1.5s|level=WARN msg=late", ""},
-		"debug":   {"--log-level debug --log-format text", "level=DEBUG msg=detail|level=INFO msg=done took=1.5s|level=WARN msg=late", ""},
-		"warn":    {"--log-level warn --log-format text", "level=WARN msg=late", ""},
-		"error":   {"--log-level error", "", ""},
+		"json": {"--log-format json",
+			`{"level":"INFO","msg":"done","took_seconds":1.5}|{"level":"WARN","msg":"late"}`, ""},
+		"text": {"--log-format text", "level=INFO msg=done took=1.5s|level=WARN msg=late", ""},
+		"debug": {"--log-level debug --log-format text",
+			"level=DEBUG msg=detail|level=INFO msg=done took=1.5s|level=WARN msg=late", ""},
+		"warn":  {"--log-level warn --log-format text", "level=WARN msg=late", ""},
+		"error": {"--log-level error", "", ""},
 		"a wrong level": {
 			"--log-level loud", "", `mayfly: --log-level "loud": write debug, info, warn or error`,
 		},
@@ -134,7 +138,8 @@ func TestLoggerFlags(t *testing.T) { //nolint:paralleltest // the logger of the 
 			log.Debug("detail")
 			log.Info("done", "took", 1500*time.Millisecond)
 			log.Warn("late")
-			if got := strings.ReplaceAll(strings.TrimSuffix(out.String(), "\n"), "\n", "|"); got != c.want || c.err != "" {
+			if got := strings.ReplaceAll(strings.TrimSuffix(out.String(), "\n"), "\n", "|"); got != c.want ||
+				c.err != "" {
 				t.Errorf("%s\nwant %s %s", got, c.want, c.err)
 			}
 		})
@@ -170,7 +175,8 @@ func TestDurationFlag(t *testing.T) {
 		var got time.Duration
 		flag := cli.DurationFlag(&got, c.fallback)
 		if got != c.fallback || flag.String() != c.text || flag.Type() != "duration" {
-			t.Errorf("%s: default %s, written %q of type %s; want %s, %q", name, got, flag.String(), flag.Type(), c.fallback, c.text)
+			t.Errorf("%s: default %s, written %q of type %s; want %s, %q", name, got, flag.String(), flag.Type(),
+				c.fallback, c.text)
 		}
 		err := flag.Set(c.set)
 		if c.want < 0 {

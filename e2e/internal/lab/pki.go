@@ -46,7 +46,8 @@ func (l *Lab) PKIFor(public crypto.PublicKey) PKI {
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
 	}
-	issuing := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, root, public, rootKey))(l)))(l)
+	issuing := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, root,
+		public, rootKey))(l)))(l)
 	chain := encode("CERTIFICATE", issuing.Raw) + encode("CERTIFICATE", root.Raw)
 	return PKI{
 		ChainFile: l.Write("pki/chain.pem", chain),

@@ -190,7 +190,8 @@ func (c *Client) connect(ctx context.Context) (*connection, error) {
 		return fail(kindOf(a.Error.Kind), errors.New(a.Error.Text))
 	case a.Version != Version:
 		return fail(remote.Failed, fmt.Errorf(
-			"the signer at %s speaks version %d of the protocol, and this program version %d; install the same release of both",
+			"the signer at %s speaks version %d of the protocol, and this program version %d; install "+
+				"the same release of both",
 			c.Path, a.Version, Version))
 	}
 	return conn, nil
@@ -208,7 +209,8 @@ func (c *Client) absent(ctx context.Context, err error) error {
 		out.Err = fmt.Errorf("nobody listens on %s: mayfly-hsm has ended", c.Path)
 	case errors.Is(err, os.ErrPermission):
 		*out = remote.Error{Kind: remote.Denied, Err: fmt.Errorf(
-			"this user may not open the socket %s: start mayfly-hsm with --allow-group, and put this user into the group",
+			"this user may not open the socket %s: start mayfly-hsm with --allow-group, and put "+
+				"this user into the group",
 			c.Path)}
 	default:
 		out.Err = err

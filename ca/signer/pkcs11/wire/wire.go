@@ -3,9 +3,9 @@
 // cmd/mayfly-hsm.
 //
 // A message is a frame: four bytes with the length of what follows, most significant byte first, then one JSON object
-// of at most [MaxFrame] bytes. The client sends a request and reads the answer before it sends the next one; it opens as
-// many connections as it wants answers at once. The first request of a connection is "hello". Members that the receiver
-// does not know are ignored. Both ends check who is at the other end of the socket before they read a byte.
+// of at most [MaxFrame] bytes. The client sends a request and reads the answer before it sends the next one; it opens
+// as many connections as it wants answers at once. The first request of a connection is "hello". Members that the
+// receiver does not know are ignored. Both ends check who is at the other end of the socket before they read a byte.
 //
 // A frame that is too long or no JSON object ends the connection. Neither end MUST put more memory aside for a frame
 // than the frame has bytes, nor wait for one without a limit.
@@ -201,7 +201,8 @@ func writeFrame(w io.Writer, v any) error {
 	if len(body) > MaxFrame {
 		return fmt.Errorf("%w: %d bytes, where at most %d are allowed", errFrame, len(body), MaxFrame)
 	}
-	_, err = w.Write(append(binary.BigEndian.AppendUint32(make([]byte, 0, prefix+len(body)), uint32(len(body))), body...))
+	_, err = w.Write(append(binary.BigEndian.AppendUint32(make([]byte, 0, prefix+len(body)), uint32(len(body))),
+		body...))
 	return err
 }
 

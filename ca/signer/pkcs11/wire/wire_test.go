@@ -234,12 +234,14 @@ func TestErrors(t *testing.T) {
 	start(t, signerOf(map[string]key{"one": k, "two": newKey(t)}), path)
 	c := connect(t, path)
 	for _, want := range []remote.Kind{
-		remote.Failed, remote.Denied, remote.Throttled, remote.Unavailable, remote.WrongKey, remote.TimedOut, remote.Busy,
+		remote.Failed, remote.Denied, remote.Throttled, remote.Unavailable, remote.WrongKey,
+		remote.TimedOut, remote.Busy,
 	} {
 		result.Store(&remote.Error{Kind: want, After: 2 * time.Second, Err: errors.New("the cause")})
 		_, err := c.Sign(soon(t), "one", toSign(k.Signer.Public()))
 		var e *remote.Error
-		if !errors.As(err, &e) || e.Kind != want || e.After != 2*time.Second || !strings.Contains(e.Error(), "the cause") {
+		if !errors.As(err, &e) || e.Kind != want || e.After != 2*time.Second ||
+			!strings.Contains(e.Error(), "the cause") {
 			t.Errorf("%s: %v", want, err)
 		}
 		if _, err := c.Call(soon(t), wire.Request{Op: wire.OpHealth, Key: "one"}); kind(err) != want {
@@ -261,7 +263,8 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	if _, err := c.Call(soon(t), wire.Request{Op: "erase"}); err == nil || !strings.Contains(err.Error(), `"erase" is unknown`) {
+	if _, err := c.Call(soon(t), wire.Request{Op: "erase"}); err == nil ||
+		!strings.Contains(err.Error(), `"erase" is unknown`) {
 		t.Errorf("%v", err)
 	}
 }
@@ -305,8 +308,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// Who is not allowed gets no answer, on both ends. The tests run as one user, so that the other end is made a stranger by
-// what is allowed.
+// Who is not allowed gets no answer, on both ends. The tests run as one user, so that the other end is made a stranger
+// by what is allowed.
 func TestPeers(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() == 0 {
@@ -425,16 +428,25 @@ func TestLiars(t *testing.T) {
 		kind         remote.Kind
 		text         string
 	}{
-		"another version":      {first: frame(t, wire.Answer{Version: 2}), kind: remote.Failed, text: "speaks version 2"},
-		"no version":           {first: frame(t, wire.Answer{}), kind: remote.Failed, text: "version 0"},
-		"refuses the version":  {first: frame(t, wire.Answer{Error: &wire.Error{Kind: wire.KindVersion, Text: "old"}}), kind: remote.Failed, text: "old"},
-		"an oversize frame":    {first: hello, later: []byte("\xff\xff\xff\xff{}"), kind: remote.Failed, text: "4294967295 bytes"},
-		"an empty frame":       {first: hello, later: []byte("\x00\x00\x00\x00"), kind: remote.Failed, text: "not a message"},
-		"no JSON":              {first: hello, later: frame(t, []byte("{nonsense")), kind: remote.Failed, text: "not a message"},
-		"no object":            {first: hello, later: frame(t, []byte("[1,2]")), kind: remote.Failed, text: "not a message"},
-		"HTTP":                 {first: []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), kind: remote.Failed, text: "not a message"},
-		"no signature":         {first: hello, later: frame(t, wire.Answer{}), kind: remote.Failed, text: "without a signature"},
-		"an unknown kind":      {first: hello, later: frame(t, wire.Answer{Error: &wire.Error{Kind: "gone"}}), kind: remote.Failed},
+		"another version": {first: frame(t, wire.Answer{Version: 2}), kind: remote.Failed,
+			text: "speaks version 2"},
+		"no version": {first: frame(t, wire.Answer{}), kind: remote.Failed, text: "version 0"},
+		"refuses the version": {first: frame(t, wire.Answer{Error: &wire.Error{Kind: wire.KindVersion, Text: "old"}}),
+			kind: remote.Failed, text: "old"},
+		"an oversize frame": {first: hello, later: []byte("\xff\xff\xff\xff{}"), kind: remote.Failed,
+			text: "4294967295 bytes"},
+		"an empty frame": {first: hello, later: []byte("\x00\x00\x00\x00"), kind: remote.Failed,
+			text: "not a message"},
+		"no JSON": {first: hello, later: frame(t, []byte("{nonsense")), kind: remote.Failed,
+			text: "not a message"},
+		"no object": {first: hello, later: frame(t, []byte("[1,2]")), kind: remote.Failed,
+			text: "not a message"},
+		"HTTP": {first: []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), kind: remote.Failed,
+			text: "not a message"},
+		"no signature": {first: hello, later: frame(t, wire.Answer{}), kind: remote.Failed,
+			text: "without a signature"},
+		"an unknown kind": {first: hello, later: frame(t, wire.Answer{Error: &wire.Error{Kind: "gone"}}),
+			kind: remote.Failed},
 		"ends before hello":    {kind: remote.Unavailable, text: "closes the connection"},
 		"ends before it signs": {first: hello, kind: remote.Unavailable, text: "ended before it answered"},
 		"hangs at hello":       {hang: true, kind: remote.TimedOut},
@@ -485,14 +497,20 @@ func TestRudeClients(t *testing.T) {
 		send   []byte
 		answer string // of the last frame; "": none
 	}{
-		"sign before hello":   {frame(t, wire.Request{Op: wire.OpSign}), wire.KindMalformed},
-		"another version":     {frame(t, wire.Request{Op: wire.OpHello, Versions: []int{9}}), wire.KindVersion},
-		"oversize":            {append(bytes.Clone(hello), 0xff, 0xff, 0xff, 0xff), ""},
-		"nonsense":            {append(bytes.Clone(hello), frame(t, []byte("{{{{"))...), ""},
-		"a digest of 3 bytes": {append(bytes.Clone(hello), frame(t, wire.Request{Op: wire.OpSign, Scheme: "ecdsa", Hash: "sha256", Data: []byte("abc")})...), wire.KindMalformed},
-		"an unknown hash":     {append(bytes.Clone(hello), frame(t, wire.Request{Op: wire.OpSign, Scheme: "ecdsa", Hash: "md5"})...), wire.KindMalformed},
-		"an unknown scheme":   {append(bytes.Clone(hello), frame(t, wire.Request{Op: wire.OpSign, Scheme: "dsa", Hash: "sha256", Data: make([]byte, 32)})...), wire.KindMalformed},
-		"ed25519 with a hash": {append(bytes.Clone(hello), frame(t, wire.Request{Op: wire.OpSign, Scheme: "ed25519", Hash: "sha256"})...), wire.KindMalformed},
+		"sign before hello": {frame(t, wire.Request{Op: wire.OpSign}), wire.KindMalformed},
+		"another version":   {frame(t, wire.Request{Op: wire.OpHello, Versions: []int{9}}), wire.KindVersion},
+		"oversize":          {append(bytes.Clone(hello), 0xff, 0xff, 0xff, 0xff), ""},
+		"nonsense":          {append(bytes.Clone(hello), frame(t, []byte("{{{{"))...), ""},
+		"a digest of 3 bytes": {append(bytes.Clone(hello),
+			frame(t, wire.Request{Op: wire.OpSign, Scheme: "ecdsa", Hash: "sha256", Data: []byte("abc")})...),
+			wire.KindMalformed},
+		"an unknown hash": {append(bytes.Clone(hello),
+			frame(t, wire.Request{Op: wire.OpSign, Scheme: "ecdsa", Hash: "md5"})...), wire.KindMalformed},
+		"an unknown scheme": {append(bytes.Clone(hello),
+			frame(t, wire.Request{Op: wire.OpSign, Scheme: "dsa", Hash: "sha256", Data: make([]byte, 32)})...),
+			wire.KindMalformed},
+		"ed25519 with a hash": {append(bytes.Clone(hello),
+			frame(t, wire.Request{Op: wire.OpSign, Scheme: "ed25519", Hash: "sha256"})...), wire.KindMalformed},
 	} {
 		conn, err := net.Dial("unix", path)
 		if err != nil {
@@ -605,7 +623,8 @@ func FuzzServer(f *testing.F) {
 	start(f, signerOf(map[string]key{"k": k}), path)
 	hello := frame(f, wire.Request{Op: wire.OpHello, Versions: []int{1}})
 	f.Add(hello)
-	f.Add(append(bytes.Clone(hello), frame(f, wire.Request{Op: wire.OpSign, Key: "k", Scheme: "ecdsa", Hash: "sha256", Data: make([]byte, 32)})...))
+	f.Add(append(bytes.Clone(hello), frame(f,
+		wire.Request{Op: wire.OpSign, Key: "k", Scheme: "ecdsa", Hash: "sha256", Data: make([]byte, 32)})...))
 	f.Add(append(bytes.Clone(hello), frame(f, wire.Request{Op: wire.OpPublicKey, TimeoutMS: -1})...))
 	f.Add([]byte("\x00\x01\x00\x01{"))
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
@@ -641,7 +660,8 @@ func FuzzServer(f *testing.F) {
 	})
 }
 
-// FuzzClient answers anything to a client: a call ends with an error of a known kind, or with a signature that was sent.
+// FuzzClient answers anything to a client: a call ends with an error of a known kind, or with a signature that was
+// sent.
 func FuzzClient(f *testing.F) {
 	k := newKey(f)
 	hello := frame(f, wire.Answer{Version: 1, Keys: []string{"k"}})
