@@ -81,7 +81,7 @@ var layers = map[string][]string{
 
 	"node": {
 		"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal",
-		"reconcile", "reconcile/webhook", "config", "rotation", "server", "server/admission", "trust",
+		"reconcile", "reconcile/webhook", "ceremony", "config", "rotation", "server", "server/admission", "trust",
 		"loglist", "tbs", "fault",
 		"client", // a rotation asks the running CA for its trust bundle
 	},

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -13,10 +12,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/youmark/pkcs8"
-
-	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ca/signer"
+	"github.com/mayfly-ca/mayfly/ceremony"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
@@ -98,22 +95,22 @@ func makeIntermediate(ctx context.Context, r *config.Renew, next nextChain) ([]*
 	if err != nil {
 		return nil, fault.Under(err, "password")
 	}
-	made, err := ca.NewIntermediate(ca.IntermediateOptions{
-		Parent: parent.Chain, Signer: parent.Signer, Subject: next.subject, Life: r.LifeOrDefault(),
-		Now: time.Now(),
-	})
+	key, made, err := ceremony.Intermediate(ctx, ceremony.IntermediateOptions{
+		Parents: parent.Chain, Signer: parent.Signer, Subject: next.subject.RawSubject, Life: r.LifeOrDefault(),
+	}, ceremony.Options{})
 	if err != nil {
-		return nil, fault.Under(err, "parent")
+		return nil, fault.BadSetting(err.Error(), "name the chain and the key of a CA that may sign issuing certificates",
+			"parent", name)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fault.BadFile(dir, err, "dir")
 	}
-	text, err := encodeKey(made.Key, password)
+	text, err := ceremony.EncodeKey(key, password)
 	if err != nil {
 		return nil, err
 	}
 	var chain []byte
-	for _, cert := range made.Chain {
+	for _, cert := range made {
 		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
 	}
 	if _, err := os.Stat(keyFile); err == nil {
@@ -129,22 +126,5 @@ func makeIntermediate(ctx context.Context, r *config.Renew, next nextChain) ([]*
 	if err := durable.WriteFile(chainFile, chain, 0o644); err != nil {
 		return nil, fault.BadFile(chainFile, err, "dir")
 	}
-	return made.Chain, nil
-}
-
-// encodeKey encodes a key as PKCS#8, encrypted if there is a password.
-func encodeKey(key any, password []byte) ([]byte, error) {
-	if len(password) == 0 {
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
-	}
-	der, err := pkcs8.MarshalPrivateKey(key, password, &pkcs8.Opts{
-		Cipher: pkcs8.AES256CBC, KDFOpts: pkcs8.PBKDF2Opts{
-			SaltSize: 16, IterationCount: 600_000, HMACHash: crypto.SHA256,
-		},
-	})
-	if err != nil {
-		return nil, errors.New("the private key cannot be encrypted") // the cause may quote it
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der}), nil
+	return made, nil
 }
