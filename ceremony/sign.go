@@ -156,12 +156,11 @@ func (o order) lint(c *x509.Certificate, signed bool) (warnings []string, err er
 func (o order) checkRoom(chain []*x509.Certificate) error {
 	for i, p := range chain[1:] {
 		below := i + 1 + o.profile.PathLength
-		if limited := p.MaxPathLen > 0 || p.MaxPathLenZero; o.profile.PathLength > 0 && limited &&
-			p.MaxPathLen < below {
+		limited := p.MaxPathLen > 0 || p.MaxPathLenZero
+		if o.profile.PathLength > 0 && limited && p.MaxPathLen < below {
 			return fmt.Errorf("the path length of the parent %s is %d; with the path length %d of the new "+
-				"certificate %d CAs could be "+
-				"below it; choose a shorter path length, or another parent", p.Subject, p.MaxPathLen,
-				o.profile.PathLength, below)
+				"certificate %d CAs could be below it; choose a shorter path length, or another parent",
+				p.Subject, p.MaxPathLen, o.profile.PathLength, below)
 		}
 	}
 	return nil

@@ -113,8 +113,7 @@ func (s *fileStore) checkHead() error {
 // compareHead compares the end that was found with the head that was read. err is the error of reading the head.
 func (s *fileStore) compareHead(h head, err error) error {
 	const advice = "appending would hide this; find the cause (\"mayfly audit verify\"), keep the files elsewhere as " +
-		"evidence and begin a new " +
-		"journal"
+		"evidence and begin a new journal"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		// A head is written before the first record. A head that was lost is written again if the journal is intact.

@@ -27,8 +27,7 @@ func (e *stoppedError) Error() string {
 		}
 	}
 	return fmt.Sprintf("%s: no chain is active, because chain %q was compromised; prepare another "+
-		"one and make it active "+
-		"(mayfly ca rotate prepare, mayfly ca rotate activate)", e.file, name)
+		"one and make it active (mayfly ca rotate prepare, mayfly ca rotate activate)", e.file, name)
 }
 
 // followState reads the state file of the chains of cfg, and has cfg sign with the active one. It returns nil where

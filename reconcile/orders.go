@@ -169,8 +169,7 @@ func checkOrderDir(journal string) error {
 	}
 	if st.Mode().Perm()&0o022 != 0 {
 		return fmt.Errorf("%w: users other than its owner can write to %s (mode %04o), and so "+
-			"could write orders to the "+
-			"auditor; run chmod go-w %s",
+			"could write orders to the auditor; run chmod go-w %s",
 			errUntrustedOrder, dir, st.Mode().Perm(), shell.Quote(dir))
 	}
 	return nil

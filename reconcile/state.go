@@ -33,8 +33,7 @@ func LoadState(journal string) ([]byte, error) {
 	case st.Mode().IsRegular() && st.Mode().Perm()&0o022 != 0:
 		return nil,
 			fmt.Errorf("users other than the owner of %s can write to it (mode %04o), so its "+
-				"content cannot be trusted; "+
-				"remove it, and everything is read again", path, st.Mode().Perm())
+				"content cannot be trusted; remove it, and everything is read again", path, st.Mode().Perm())
 	}
 	return os.ReadFile(path)
 }

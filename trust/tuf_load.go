@@ -291,8 +291,7 @@ func differs(name string, there bool) error {
 // changed returns an error about DIR/repository, with what to do.
 func changed(err error) error {
 	return fmt.Errorf("the repository was changed after it was published: %w; find out who changed "+
-		"it, then \"mayfly trust "+
-		"tuf restore\" restores it", err)
+		"it, then \"mayfly trust tuf restore\" restores it", err)
 }
 
 // strayRoots returns an error if the directory has root metadata that does not verify from the other roots, because a

@@ -71,11 +71,9 @@ func newBench(o *cli.Common) *cobra.Command {
 			"the maximum of this machine. With --target it loads a running CA. The tokens then come from " +
 			"\"mayfly dev\" (--dir),\n" +
 			"or from a provider that the tool starts (--listen-idp) and whose entry for the CA's issuer " +
-			"file it prints. Every\n" +
-			"certificate is valid, and is submitted to the CA's logs.",
+			"file it prints. Every\ncertificate is valid, and is submitted to the CA's logs.",
 		Example: "  mayfly-bench\n  mayfly-bench --embedded --callers 1,64 --step 10s --svg bench.svg\n  " +
-			"mayfly-bench --rate 50%,100%,1000%\n" +
-			"  mayfly-bench --processors 1,2,4\n" +
+			"mayfly-bench --rate 50%,100%,1000%\n  mayfly-bench --processors 1,2,4\n" +
 			"  mayfly-bench --target http://127.0.0.1:5555 --dir .mayfly-dev --metrics http://127.0.0.1:2112/metrics",
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
@@ -143,8 +141,7 @@ func (f *benchFlags) check() error {
 		return nil
 	case f.profile != "" || f.embedded || f.processors != "" || f.logLatency > 0:
 		return cli.Usage("--cpu-profile, --embedded, --processors and --log-latency are for a CA " +
-			"that this tool starts; " +
-			"remove --target, or these flags")
+			"that this tool starts; remove --target, or these flags")
 	case f.grpc == "on":
 		return cli.Usage("--grpc on: the gRPC port of the target is needed; write --grpc HOST:PORT")
 	case (f.dir == "") == (f.listenIDP == ""):

@@ -59,8 +59,7 @@ func (k *servedKey) adopt(public crypto.PublicKey) error {
 	if k.signer != nil {
 		if !equal(k.signer.Public(), public) {
 			return errors.New("the token came back with another key under this name; start the " +
-				"process again if that is " +
-				"intended")
+				"process again if that is intended")
 		}
 		return nil
 	}

@@ -184,8 +184,7 @@ func (o *options) readFulcio() error {
 	}
 	if c.SlotNumber != nil {
 		return cli.Usage("%s: SlotNumber is not read, because a slot has another number after a "+
-			"restart or a change of the "+
-			"hardware; write TokenLabel or TokenSerial", o.fulcio)
+			"restart or a change of the hardware; write TokenLabel or TokenSerial", o.fulcio)
 	}
 	o.module, o.token, o.serial, o.noLogin = c.Path, c.TokenLabel, c.TokenSerial, c.LoginNotSupported
 	if c.UserType != 0 {

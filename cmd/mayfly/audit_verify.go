@@ -30,9 +30,7 @@ func newAuditVerify() *cobra.Command {
 			"serial number twice, every signature of the CA key accounted for. Anyone who can write to all the " +
 			"files can rewrite the\n" +
 			"end of a journal without a key so that it verifies. Compare the printed sum with one that was " +
-			"kept on another machine\n" +
-			"(docs/audit.md).\n\n" +
-			"Exit status: 0 the journal is intact, 3 something is wrong.",
+			"kept on another machine\n(docs/audit.md).\n\nExit status: 0 the journal is intact, 3 something is wrong.",
 		Example: "  mayfly audit verify --config /etc/mayfly/mayfly.yaml\n  mayfly audit verify --first 100001 journal.jsonl",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {

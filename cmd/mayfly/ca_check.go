@@ -23,16 +23,12 @@ func newCACheck() *cobra.Command {
 		Use:   "check [CHAIN] [--config FILE]",
 		Short: "Check every requirement of an issuing chain, and that its key signs",
 		Long: "check prints each requirement of a chain (issuing certificate first, root last) with " +
-			"its result and what to " +
-			"do. With\n" +
+			"its result and what to do. With\n" +
 			"--config or --key it also has the key sign a random text, which is not a certificate, and verifies the " +
 			"signature. Without\n" +
 			"CHAIN, the chain is that of --config. With --transcript it also replays the ceremony; see " +
-			"\"mayfly ca replay\".\n\n" +
-			"Results: ok; wrong: a CA does not start with the chain, or not in production; " +
-			"warning: the CA warns; note: " +
-			"deviates from\n" +
-			"what a ceremony makes, without effect on a running CA.\n\n" +
+			"\"mayfly ca replay\".\n\nResults: ok; wrong: a CA does not start with the chain, or not in production; " +
+			"warning: the CA warns; note: deviates from\nwhat a ceremony makes, without effect on a running CA.\n\n" +
 			"Exit status: 0 nothing is wrong, 1 a file or a key cannot be used, 3 something is wrong.",
 		Example: "  mayfly ca check chain.pem\n  mayfly ca check --config mayfly.yaml",
 		Args:    cobra.MaximumNArgs(1),

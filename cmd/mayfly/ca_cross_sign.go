@@ -16,11 +16,9 @@ func newCACrossSign() *cobra.Command {
 		Long: "cross-sign makes a second certificate for an existing CA: the same name, key and key identifier, below " +
 			"another parent.\n" +
 			"Verifiers that trust only the other parent then verify what the CA issues. The validity " +
-			"ends no later than that " +
-			"of the\n" +
+			"ends no later than that of the\n" +
 			"existing certificate and of the parent. The path length of the parent must allow what is below: a root of " +
-			"\"mayfly ca init\"\n" +
-			"can cross-sign the issuing certificate of another root, not that root itself.\n\n" +
+			"\"mayfly ca init\"\ncan cross-sign the issuing certificate of another root, not that root itself.\n\n" +
 			"The certificate is linted before and after it is signed. cross-sign replaces no file.",
 		Example: "  mayfly ca cross-sign --certificate new/chain.pem --parent old/root.pem --key old/root-key.pem " +
 			"--password-env ROOT_PASSWORD --out cross.pem",

@@ -16,20 +16,15 @@ func newCACSR() *cobra.Command {
 		Use:   "csr --config FILE --common-name NAME --organization NAME --out FILE",
 		Short: "Make a certificate signing request for the key of a CA",
 		Long: "csr makes a request (PKCS #10) for an issuing certificate whose parent is " +
-			"elsewhere: the offline root, a " +
-			"corporate CA,\n" +
+			"elsewhere: the offline root, a corporate CA,\n" +
 			"OpenBao, AWS Private CA, Google CAS or step-ca. The key stays in its backend. The " +
-			"request asks for CA:TRUE, " +
-			"path length 0,\n" +
+			"request asks for CA:TRUE, path length 0,\n" +
 			"keyCertSign, cRLSign and codeSigning; what a parent certifies is checked by \"mayfly " +
-			"ca sign --import\".\n\n" +
-			"csr replaces no file.",
+			"ca sign --import\".\n\ncsr replaces no file.",
 		Example: "  mayfly ca csr --config mayfly.yaml --common-name \"Example issuing 2027\" " +
-			"--organization \"Example Inc.\" " +
-			"--out issuing.csr\n" +
+			"--organization \"Example Inc.\" --out issuing.csr\n" +
 			"  mayfly ca csr --key ca-key.pem --generate ecdsa-p256 --password-env CA_PASSWORD " +
-			"--common-name I --organization O " +
-			"--out issuing.csr",
+			"--common-name I --organization O --out issuing.csr",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			if r.Out == "" {

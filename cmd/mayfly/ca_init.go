@@ -43,15 +43,13 @@ func newCAInit() *cobra.Command {
 			"encrypted (PKCS#8) with a\n" +
 			"password from the environment or from a file. In a terminal, init asks for what no flag says.\n\n" +
 			"With --plan, names, validities, algorithms and key backends come from one YAML file that can be " +
-			"reviewed before; the\n" +
-			"keys may be in a KMS or a hardware module.\n\n" +
+			"reviewed before; the\nkeys may be in a KMS or a hardware module.\n\n" +
 			"Every certificate is linted before its TBSCertificate is signed, and again with its signature. " +
 			"init replaces no file, and\n" +
 			"writes the chain last. A transcript has every input, digest and output; see \"mayfly ca replay\".\n\n" +
 			"The running CA does not need root-key.pem: keep it offline, for the next issuing certificate.",
 		Example: "  CA_PASSWORD=... mayfly ca init --dir ca --organization \"Example Inc.\" " +
-			"--password-env CA_PASSWORD\n" +
-			"  mayfly ca init --plan plan.yaml --dry-run",
+			"--password-env CA_PASSWORD\n  mayfly ca init --plan plan.yaml --dry-run",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return f.run(cmd) }),
 	}

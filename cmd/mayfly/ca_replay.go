@@ -21,8 +21,7 @@ func newCAReplay() *cobra.Command {
 		Use:   "replay TRANSCRIPT",
 		Short: "Verify that the certificates of a ceremony are what its plan says",
 		Long: "replay builds each certificate of a transcript again from its profile, its serial number " +
-			"and the public keys, " +
-			"and compares\n" +
+			"and the public keys, and compares\n" +
 			"the bytes. It verifies all signatures, and compares plan, inputs and outputs with their digests in the " +
 			"transcript. The\n" +
 			"signature of the transcript, TRANSCRIPT.sig, is verified if it is there. No key is needed.\n\n" +

@@ -36,8 +36,7 @@ func newCARotate() *cobra.Command {
 			"after a trial certificate verified. The state file of the configuration (ca.state) says where each " +
 			"chain stands; a running CA\n" +
 			"follows the file. Run these commands as the user of the CA and with its environment, because they try " +
-			"the keys.\n\n" +
-			"docs/rotation.md describes a rotation from the first command to the last.",
+			"the keys.\n\ndocs/rotation.md describes a rotation from the first command to the last.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
@@ -77,8 +76,7 @@ func newRotatePlan() *cobra.Command {
 		Use:   "plan --config FILE",
 		Short: "Show every chain, its gates, and what is waited for",
 		Long: "plan observes where verifiers get the chains, asks the logs for their roots, signs a trial with each " +
-			"key that is to take\n" +
-			"over, and changes nothing.",
+			"key that is to take\nover, and changes nothing.",
 		Example: "  mayfly ca rotate plan --config mayfly.yaml",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -136,8 +134,7 @@ func newRotateActivate() *cobra.Command {
 		Long: "activate writes the state file once: the chain is active and the former one is retiring. A running " +
 			"CA follows within\n" +
 			"seconds. It refuses with the list of the closed gates and exit status 3; --force passes them with a " +
-			"written reason. A retiring\n" +
-			"chain can be made active again.",
+			"written reason. A retiring\nchain can be made active again.",
 		Example: "  mayfly ca rotate activate --config mayfly.yaml",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -164,8 +161,7 @@ func newRotateRetire() *cobra.Command {
 		Long: "retire is possible when the last certificate of the chain is history: after ca.rotation.keep, and " +
 			"after the end of the\n" +
 			"last certificate in the journal. The chain stays in the trusted root with the end of its validity, for " +
-			"the signatures that\n" +
-			"were made before.",
+			"the signatures that\nwere made before.",
 		Example: "  mayfly ca rotate retire --config mayfly.yaml",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -188,8 +184,7 @@ func newRotateAbort() *cobra.Command {
 		Use:   "abort --config FILE",
 		Short: "Give up a chain that has not signed",
 		Long: "abort removes the chain from the state file, the trust bundle, publish.trusted_root and the TUF " +
-			"repository. The history\n" +
-			"keeps it. The chain can be prepared again.",
+			"repository. The history\nkeeps it. The chain can be prepared again.",
 		Example: "  mayfly ca rotate abort --config mayfly.yaml --reason \"the log does not take the root\"",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {

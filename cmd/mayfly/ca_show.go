@@ -35,8 +35,7 @@ func newCAShow() *cobra.Command {
 		Use:   "show [CHAIN] [--config FILE]",
 		Short: "Show the certificates of a chain, and where its key is and whether it can be exported",
 		Long: "show describes the certificates of a chain. With --config or --key it also shows the " +
-			"key: its algorithm, its " +
-			"place, and\n" +
+			"key: its algorithm, its place, and\n" +
 			"whether it can be exported, by the attestation of the key backend where there is one. Nothing is signed.",
 		Example: "  mayfly ca show chain.pem\n  mayfly ca show --config mayfly.yaml",
 		Args:    cobra.MaximumNArgs(1),

@@ -49,15 +49,12 @@ func newCASign() *cobra.Command {
 		Use:   "sign --csr FILE --parent FILE --out FILE",
 		Short: "Sign the certificate of a CA, or take over one that a parent elsewhere signed",
 		Long: "sign makes an issuing certificate for a request of \"mayfly ca csr\": its name and " +
-			"its key come from the " +
-			"request, everything\n" +
+			"its key come from the request, everything\n" +
 			"else from this program: CA:TRUE, path length 0, keyCertSign, cRLSign, codeSigning. The " +
-			"parent's key is in a file " +
-			"or in any\n" +
+			"parent's key is in a file or in any\n" +
 			"key backend. The certificate is linted before and after it is signed. sign replaces no file.\n\n" +
 			"With --import, a parent elsewhere has signed: sign checks its certificate against the request and all " +
-			"requirements of a\n" +
-			"chain, and writes the chain. No key is needed.",
+			"requirements of a\nchain, and writes the chain. No key is needed.",
 		Example: "  mayfly ca sign --csr issuing.csr --parent root.pem --key root-key.pem --password-env " +
 			"ROOT_PASSWORD --out chain.pem\n" +
 			"  mayfly ca sign --csr issuing.csr --import issued.pem --parent corporate.pem --out chain.pem",

@@ -35,8 +35,7 @@ func newConfigExplain() *cobra.Command {
 			"the rule that decided, and the certificate that would be issued. It contacts no one and signs " +
 			"nothing: the token's\n" +
 			"signature is verified only with static keys or with keys that a server stored in state_dir. FILE " +
-			"may also be an issuer\n" +
-			"file alone; \"-\" is standard input.\n\n" +
+			"may also be an issuer\nfile alone; \"-\" is standard input.\n\n" +
 			"Exit status: 0 a certificate would be issued, 2 the configuration is wrong, 3 the token would be refused.",
 		Example: "  mayfly config explain --config mayfly.yaml --token token.jwt\n  mayfly config explain --config identity.yaml --claims claims.json --json",
 		Args:    cobra.NoArgs,

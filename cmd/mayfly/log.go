@@ -24,8 +24,7 @@ func newLog() *cobra.Command {
 		Use:   "log",
 		Short: "Check, count, copy and rotate a static-ct log",
 		Long: "These commands work on the log of ct.embedded, while the CA runs or not. fsck, stats and export only " +
-			"read, and also take\n" +
-			"the URL of another static-ct log.",
+			"read, and also take\nthe URL of another static-ct log.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}

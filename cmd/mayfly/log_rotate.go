@@ -29,8 +29,7 @@ func newLogRotate() *cobra.Command {
 			"the previous shard ends 20 minutes later. A running CA applies the change on its own. Before " +
 			"--at, give verifiers a\n" +
 			"trusted root that has the new key (\"mayfly trust export\" lists every shard). That takes time, so " +
-			"--at must be at least\n" +
-			"ct.embedded.lead in the future.",
+			"--at must be at least\nct.embedded.lead in the future.",
 		Example: "  mayfly log rotate --config mayfly.yaml --at 2027-01-01T00:00:00Z\n" +
 			"  mayfly log rotate --config mayfly.yaml --at 2027-01-01T00:00:00Z --name 2027 --yes",
 		Args: cobra.NoArgs,
@@ -70,8 +69,7 @@ func (f *logRotateFlags) run(w io.Writer, now time.Time) error {
 	}
 	if errors.Is(err, embedded.ErrTooSoon) {
 		return cli.Usage("%v, or add --unpublished: every signature whose SCT is from the new shard then fails to "+
-			"verify "+
-			"for clients that do not have the key yet", err)
+			"verify for clients that do not have the key yet", err)
 	}
 	if s := new(fault.Setting); errors.As(err, &s) && len(s.Path) == 1 && (s.Path[0] == "at" || s.Path[0] == "name") {
 		return cli.Usage("--%s: %s; %s", s.Path[0], s.Problem, s.Fix)

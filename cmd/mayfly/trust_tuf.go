@@ -39,8 +39,7 @@ func newTUF() *cobra.Command {
 			"Serve DIR/repository with a web server. DIR/keys is secret; MAYFLY_TUF_PASSWORD encrypts the keys. " +
 			"DIR/keys/published is\n" +
 			"a copy of what was published: each command verifies DIR/repository against this copy, as a " +
-			"client does, and signs\n" +
-			"nothing else.",
+			"client does, and signs\nnothing else.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
@@ -169,10 +168,8 @@ func (f *tufFlags) newShow() *cobra.Command {
 		Use:   "show --dir DIR",
 		Short: "Show roles, keys, expiry and files, and check the repository as a client would",
 		Long: "show prints the state of the repository and changes nothing. It exits with 3, and says what is " +
-			"wrong, if a client would\n" +
-			"refuse the repository, if the repository does not follow from the copy in " +
-			"DIR/keys/published, or if that copy is\n" +
-			"missing. In that case it prints the state of the copy.",
+			"wrong, if a client would\nrefuse the repository, if the repository does not follow from the copy in " +
+			"DIR/keys/published, or if that copy is\nmissing. In that case it prints the state of the copy.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			o, err := f.options()
@@ -208,8 +205,7 @@ func (f *tufFlags) newAdopt() *cobra.Command {
 			"copy was lost. Nothing in DIR/keys then shows which metadata is authentic. Therefore you " +
 			"give the SHA-256 of the\n" +
 			"1.root.json that clients have (--root-sha256), taken from a client. adopt verifies that " +
-			"everything else follows from\n" +
-			"that root.",
+			"everything else follows from\nthat root.",
 		Example: "  sha256sum 1.root.json   # of a client\n  mayfly trust tuf adopt --dir tuf/ --root-sha256 0123...",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -244,8 +240,7 @@ func (f *tufFlags) newRestore() *cobra.Command {
 		Long: "restore writes each file of DIR/repository that is missing or differs from the copy in " +
 			"DIR/keys/published, and removes\n" +
 			"root metadata that does not follow from the copy. It needs no key. First find out who changed the " +
-			"directory: publish and\n" +
-			"rotate refuse to work on such a repository.",
+			"directory: publish and\nrotate refuse to work on such a repository.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			o, err := f.options()

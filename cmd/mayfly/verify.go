@@ -36,8 +36,7 @@ func newVerify() *cobra.Command {
 			"valid when it signed. If the trusted root has Certificate Transparency logs, one of them must have " +
 			"signed an SCT for the\n" +
 			"certificate. The signature must be in a trusted Rekor log (with --no-rekor: have a trusted " +
-			"timestamp instead) and must\n" +
-			"be over the artifact. Identity and issuer must be the expected ones.\n\n" +
+			"timestamp instead) and must\nbe over the artifact. Identity and issuer must be the expected ones.\n\n" +
 			"The exit status is 3 if a check fails. The numbers in the output count verified items only.",
 		Example: "  mayfly verify app.sigstore.json --trusted-root trusted_root.json --artifact app.tar.gz \\\n" +
 			"    --identity alice@example.com --issuer https://login.example.com\n" +

@@ -278,8 +278,7 @@ func TestVaultOpen(t *testing.T) {
 				f.login = func(string, map[string]string) error { return errors.New("invalid role") }
 			},
 			"login with the key openbao://ca: permission missing: the login at auth/approle/login is " +
-				"refused: status 400: " +
-				"invalid: invalid role",
+				"refused: status 400: invalid: invalid role",
 		},
 		"no service account": {
 			Vault{Kubernetes: &Role{Role: "r"}}, nil, serviceFile,
