@@ -74,11 +74,11 @@ type issuer struct {
 }
 
 func (o HierarchyOptions) certify(c *x509.Certificate, key crypto.PublicKey, by issuer) (*x509.Certificate, error) {
-	serial, err := rand.Int(o.Rand, new(big.Int).Lsh(big.NewInt(1), 158))
+	serial, err := NewSerial(o.Rand)
 	if err != nil {
 		return nil, err
 	}
-	c.SerialNumber = serial.SetBit(serial, 158, 1)
+	c.SerialNumber = new(big.Int).SetBytes(serial)
 	der, err := x509.CreateCertificate(o.Rand, c, by.cert, key, by.key)
 	if err != nil {
 		return nil, err

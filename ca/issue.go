@@ -149,11 +149,10 @@ func (a *Authority) prepare(r Request) (*unsigned, error) {
 		return nil, fault.New(fault.NotReady, err, "cause", "the certificate authority's chain is about to expire or not yet valid")
 	}
 	a.o.Clock.Issued(now)
-	serial := make([]byte, 20)
-	if _, err := io.ReadFull(a.o.Rand, serial); err != nil {
-		return nil, fmt.Errorf("read randomness for a serial number: %w", err)
+	serial, err := NewSerial(a.o.Rand)
+	if err != nil {
+		return nil, err
 	}
-	serial[0] = serial[0]&0x3f | 0x40 // positive, 20 octets, 158 random bits (A8)
 	d, err := a.build(r, serial, notBefore)
 	if err != nil {
 		return nil, err
@@ -351,4 +350,15 @@ func subjectKeyID(spki []byte) ([]byte, error) {
 	}
 	sum := sha1.Sum(bits) //nolint:gosec // as above
 	return sum[:], nil
+}
+
+// NewSerial returns the serial number of a certificate: 20 octets of a positive integer of full length, of which 158
+// bits are random (A8; RFC 5280 §4.1.2.2).
+func NewSerial(random io.Reader) ([]byte, error) {
+	serial := make([]byte, 20)
+	if _, err := io.ReadFull(random, serial); err != nil {
+		return nil, fmt.Errorf("read randomness for a serial number: %w", err)
+	}
+	serial[0] = serial[0]&0x3f | 0x40
+	return serial, nil
 }

@@ -13,7 +13,6 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"sync"
 	"sync/atomic"
@@ -119,11 +118,10 @@ func (a *Authority) newPrecertSigner(ctx context.Context) (*precertSigner, error
 	if err != nil {
 		return nil, err
 	}
-	serial := make([]byte, 20)
-	if _, err := io.ReadFull(a.o.Rand, serial); err != nil {
-		return nil, fmt.Errorf("read randomness for a serial number: %w", err)
+	serial, err := NewSerial(a.o.Rand)
+	if err != nil {
+		return nil, err
 	}
-	serial[0] = serial[0]&0x3f | 0x40 // as for every certificate (A8)
 	template := &x509.Certificate{
 		SerialNumber: new(big.Int).SetBytes(serial), SignatureAlgorithm: a.signer.name,
 		Subject:   pkix.Name{Organization: issuing.Subject.Organization, CommonName: precertIssuerName},

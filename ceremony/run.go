@@ -11,6 +11,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/internal/secret"
@@ -162,7 +163,7 @@ func (m *maker) make(r request) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	serial, err := newSerial(m.o.Rand)
+	serial, err := ca.NewSerial(m.o.Rand)
 	if err != nil {
 		return nil, err
 	}

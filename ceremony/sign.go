@@ -26,17 +26,6 @@ const backdate = ca.MaxBackdate
 
 func bigEndian(serial []byte) *big.Int { return new(big.Int).SetBytes(serial) }
 
-// newSerial returns 20 random octets, of which the first bit is 0 and the second one 1: positive, and always of full
-// length (RFC 5280 §4.1.2.2).
-func newSerial(random io.Reader) ([]byte, error) {
-	serial := make([]byte, 20)
-	if _, err := io.ReadFull(random, serial); err != nil {
-		return nil, fmt.Errorf("random numbers: %w", err)
-	}
-	serial[0] = serial[0]&0x7f | 0x40
-	return serial, nil
-}
-
 // order is one certificate to be made.
 type order struct {
 	profile Profile
