@@ -40,7 +40,21 @@ func Watch(ctx context.Context, o WatchOptions, changed func()) {
 		<-quiet.C
 	}
 	known := o.Known
-	relevant := follow(w, o.Files())
+	var relevant map[string]bool
+	compare := func() {
+		files := o.Files()
+		relevant = follow(w, files)
+		now := Contents(files)
+		differs := false
+		for name, sum := range now {
+			before, ok := known[name]
+			differs = differs || ok && before != sum
+		}
+		if known = now; differs {
+			changed()
+		}
+	}
+	compare() // a file may have changed after the caller read it and before its directory was watched
 	for {
 		select {
 		case <-ctx.Done():
@@ -55,17 +69,7 @@ func Watch(ctx context.Context, o WatchOptions, changed func()) {
 		case <-quiet.C:
 		case <-tick.C:
 		}
-		files := o.Files()
-		relevant = follow(w, files)
-		now := Contents(files)
-		differs := false
-		for name, sum := range now {
-			before, ok := known[name]
-			differs = differs || ok && before != sum
-		}
-		if known = now; differs {
-			changed()
-		}
+		compare()
 	}
 }
 

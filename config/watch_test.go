@@ -131,3 +131,31 @@ func TestWatchBesideALog(t *testing.T) {
 	cancel()
 	<-ended
 }
+
+// G3: Watch reports a change between the caller's reading of the files and the start of the notifications, without
+// waiting for the interval.
+func TestWatchChangedBefore(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "mayfly.yaml")
+	if err := os.WriteFile(name, []byte("one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	files := func() []string { return []string{name} }
+	known := config.Contents(files())
+	if err := os.WriteFile(name, []byte("two"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	changes, ended := make(chan struct{}, 16), make(chan struct{})
+	go func() {
+		defer close(ended)
+		config.Watch(ctx, config.WatchOptions{Files: files, Known: known, Every: time.Hour}, func() { changes <- struct{}{} })
+	}()
+	select {
+	case <-changes:
+	case <-time.After(30 * time.Second):
+		t.Error("a change before the start was not reported")
+	}
+	cancel()
+	<-ended
+}
