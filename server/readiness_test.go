@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mayfly-ca/mayfly/server"
+	"github.com/mayfly-ca/mayfly/testkit/logbuf"
 )
 
 // F9: a check that hangs delays neither readiness, health, metrics nor Replace, and makes the server not ready within
@@ -22,7 +23,7 @@ import (
 func TestReadinessOfWhatHangs(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t, false)
-	logs := &buffer{}
+	logs := &logbuf.Buffer{}
 	registry := prometheus.NewRegistry()
 	readiness := server.NewReadiness(time.Now)
 	srv, err := server.New(server.Options{

@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -18,7 +17,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -40,6 +38,7 @@ import (
 	"github.com/mayfly-ca/mayfly/server/admission"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/logbuf"
 	"github.com/mayfly-ca/mayfly/testkit/oracle"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -54,7 +53,7 @@ type fixture struct {
 	url       string
 	grpc      fulciopb.CAClient
 	conn      *grpc.ClientConn
-	logs      *buffer
+	logs      *logbuf.Buffer
 	key       *ecdsa.PrivateKey
 	verifier  *oidc.Verifier
 	core      *server.Core
@@ -66,23 +65,6 @@ type fixture struct {
 // capacity is how many requests a test server accepts at once.
 const capacity = 64
 
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 func newFixture(t *testing.T, onePort bool) *fixture {
 	t.Helper()
 	return newFixtureWith(t, onePort, func(c *oidc.IssuerConfig) { c.Type = "email" })
@@ -90,7 +72,7 @@ func newFixture(t *testing.T, onePort bool) *fixture {
 
 func newFixtureWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *fixture {
 	t.Helper()
-	w := &fixture{t: t, idp: idp.New(t, idp.Options{}), pki: pki.New(pki.Options{}), logs: &buffer{},
+	w := &fixture{t: t, idp: idp.New(t, idp.Options{}), pki: pki.New(pki.Options{}), logs: &logbuf.Buffer{},
 		key: pki.NewKey(pki.P256).(*ecdsa.PrivateKey)}
 	w.log = ct.New(t, ct.Options{Roots: []*x509.Certificate{w.pki.Root}})
 	logger := slog.New(slog.NewJSONHandler(w.logs, nil))

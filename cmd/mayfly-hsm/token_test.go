@@ -22,8 +22,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 	"github.com/miekg/pkcs11"
+
+	"github.com/mayfly-ca/mayfly/ca/signer/remote"
+	"github.com/mayfly-ca/mayfly/testkit/logbuf"
 )
 
 // fake is a library with one token that has one EC key, label "ca", identifier 01.
@@ -251,26 +253,14 @@ type bench struct {
 	*testing.T
 	*fake
 	token  *token
-	log    *safeBuffer
+	log    *logbuf.Buffer
 	exited chan int
 	dir    string
 }
 
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-func (b *safeBuffer) String() string { b.mu.Lock(); defer b.mu.Unlock(); return b.b.String() }
-
 func newBench(t *testing.T, f *fake, change func(*options)) *bench {
 	t.Helper()
-	b := &bench{T: t, fake: f, log: &safeBuffer{}, exited: make(chan int, 100), dir: t.TempDir()}
+	b := &bench{T: t, fake: f, log: &logbuf.Buffer{}, exited: make(chan int, 100), dir: t.TempDir()}
 	if err := os.Chmod(b.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

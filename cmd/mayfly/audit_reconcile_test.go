@@ -26,6 +26,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/history"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/logbuf"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 	"github.com/mayfly-ca/mayfly/testkit/process"
 	"github.com/mayfly-ca/mayfly/testkit/site"
@@ -112,7 +113,7 @@ func (l *auditLab) alarmKinds() []string {
 func (l *auditLab) start() {
 	l.t.Helper()
 	s := l.process
-	s.Logs = &process.Buffer{}
+	s.Logs = &logbuf.Buffer{}
 	s.Cmd = exec.Command("mayfly", "serve", "--config", filepath.Join(l.dir, "mayfly.yaml"), "--log-level", "warn")
 	s.Cmd.Stderr = s.Logs
 	if err := s.Cmd.Start(); err != nil {

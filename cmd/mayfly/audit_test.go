@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/secret"
 	"github.com/mayfly-ca/mayfly/journal"
-	"github.com/mayfly-ca/mayfly/testkit/process"
+	"github.com/mayfly-ca/mayfly/testkit/logbuf"
 )
 
 func outcomeOf(n int, san string) *journal.Record {
@@ -30,7 +30,7 @@ func TestTailFollows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out process.Buffer
+	var out logbuf.Buffer
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan int)
 	go func() {
@@ -93,7 +93,7 @@ func TestQueryDigests(t *testing.T) {
 		t.Fatal(err)
 	}
 	call := func(args ...string) (int, string) {
-		var out process.Buffer
+		var out logbuf.Buffer
 		status := run(t.Context(), append([]string{"audit"}, args...), cli.Streams{Out: &out, Err: &out})
 		return status, out.String()
 	}
@@ -149,7 +149,7 @@ func TestCheckSeesJournal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		var out process.Buffer
+		var out logbuf.Buffer
 		status := run(t.Context(), []string{"config", "check", "--config", filepath.Join(dir, "mayfly.yaml")},
 			cli.Streams{Out: &out, Err: &out})
 		if ok := want == "" && status == 0; !ok && (status != cli.ExitUsage || !strings.Contains(out.String(), want)) {

@@ -21,6 +21,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/mayfly-ca/mayfly/testkit/logbuf"
 	"github.com/mayfly-ca/mayfly/testkit/process"
 	"github.com/mayfly-ca/mayfly/testkit/site"
 
@@ -428,7 +429,7 @@ func startFulcio(t *testing.T, set fulcioSetup) wireServer {
 		"--fileca-key-passwd=none", "--fileca-watch=false", "--host=127.0.0.1", "--grpc-host=127.0.0.1", "--port="+port(rest), "--grpc-port="+port(native), "--metrics-port="+port(metrics),
 		"--legacy-unix-domain-socket=@mayfly-wire-"+port(rest), "--config-path="+filepath.Join(dir, "identity.yaml"),
 		"--ct-log-url="+log.URL(), "--ct-log-public-key-path="+filepath.Join(dir, "ct.pem"))
-	logs := &process.Buffer{}
+	logs := &logbuf.Buffer{}
 	cmd.Stdout, cmd.Stderr = logs, logs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

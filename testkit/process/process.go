@@ -23,7 +23,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -35,6 +34,7 @@ import (
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 	"github.com/mayfly-ca/mayfly/testkit/ct"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
+	"github.com/mayfly-ca/mayfly/testkit/logbuf"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
@@ -104,7 +104,7 @@ type Setup struct {
 // Server is a running "mayfly serve".
 type Server struct {
 	Cmd        *exec.Cmd
-	Logs       *Buffer
+	Logs       *logbuf.Buffer
 	Dir        string
 	HTTP, GRPC string
 	Admin      string
@@ -120,7 +120,7 @@ func Serve(tb testing.TB, set Setup) *Server {
 			tb.Fatal(err)
 		}
 	}
-	s := &Server{Logs: &Buffer{}, Dir: dir, HTTP: FreeAddress(tb), GRPC: FreeAddress(tb), Admin: "off"}
+	s := &Server{Logs: &logbuf.Buffer{}, Dir: dir, HTTP: FreeAddress(tb), GRPC: FreeAddress(tb), Admin: "off"}
 	if set.One {
 		s.GRPC = s.HTTP
 	}
@@ -253,7 +253,7 @@ func (s *Server) PeakRSS() int {
 // DevProcess is a running "mayfly dev".
 type DevProcess struct {
 	Cmd                      *exec.Cmd
-	Logs                     *Buffer
+	Logs                     *logbuf.Buffer
 	URL, GRPC, Issuer, Admin string
 	printed                  string
 }
@@ -267,7 +267,7 @@ func DevOf(mayfly, cwd string, flags ...string) (*DevProcess, error) {
 		"dev", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--idp",
 		"127.0.0.1:0",
 	}, flags...)
-	p := &DevProcess{Cmd: exec.Command(mayfly, args...), Logs: &Buffer{}}
+	p := &DevProcess{Cmd: exec.Command(mayfly, args...), Logs: &logbuf.Buffer{}}
 	p.Cmd.Dir = cwd
 	p.Cmd.Env = append(os.Environ(), "NO_COLOR=1")
 	p.Cmd.Stderr = p.Logs
@@ -310,24 +310,6 @@ func (p *DevProcess) Stop() error {
 		return fmt.Errorf("mayfly dev took %s to stop", d)
 	}
 	return nil
-}
-
-// Buffer collects the log of a process, and can be read while the process writes.
-type Buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *Buffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *Buffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // Get returns the response body of a GET request.

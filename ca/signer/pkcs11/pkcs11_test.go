@@ -1,7 +1,6 @@
 package pkcs11
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -26,6 +25,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/ca/signer/pkcs11/wire"
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
+	"github.com/mayfly-ca/mayfly/testkit/logbuf"
 )
 
 // The test program is also the signer process: with a descriptor of a socket, it serves the key in the file of its
@@ -108,7 +108,7 @@ type room struct {
 	*testing.T
 	dir, path string
 	key       *ecdsa.PrivateKey
-	log       *safeBuffer
+	log       *logbuf.Buffer
 }
 
 func newRoom(t *testing.T) *room {
@@ -121,7 +121,7 @@ func newRoom(t *testing.T) *room {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &room{T: t, dir: t.TempDir(), key: key, log: &safeBuffer{}}
+	r := &room{T: t, dir: t.TempDir(), key: key, log: &logbuf.Buffer{}}
 	r.path = filepath.Join(r.dir, "key")
 	r.put("key", der)
 	return r
@@ -191,18 +191,6 @@ func kind(err error) remote.Kind {
 	}
 	return 99
 }
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-func (b *safeBuffer) String() string { b.mu.Lock(); defer b.mu.Unlock(); return b.b.String() }
 
 func TestCheck(t *testing.T) {
 	t.Parallel()

@@ -27,6 +27,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca/signer/pkcs11/wire"
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
+	"github.com/mayfly-ca/mayfly/testkit/logbuf"
 )
 
 // key is a key in memory that can be told what to do.
@@ -336,7 +337,7 @@ func TestPeers(t *testing.T) {
 	path := socket(t)
 	k := newKey(t)
 	s := signerOf(map[string]key{"k": k})
-	var log safeBuffer
+	var log logbuf.Buffer
 	s.Log = slog.New(slog.NewTextHandler(&log, nil))
 	s.Allowed = wire.Allowed{UIDs: []int{1 << 30}}
 	start(t, s, path)
@@ -353,18 +354,6 @@ func TestPeers(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-func (b *safeBuffer) String() string { b.mu.Lock(); defer b.mu.Unlock(); return b.b.String() }
 
 // frame returns v as it is sent.
 func frame(t testing.TB, v any) []byte {
