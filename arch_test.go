@@ -47,6 +47,8 @@ var layers = map[string][]string{
 	"ca/signer/remote":   {"fault"},                           // the guard around a key outside this process
 	"ca/signer":          {"ca", "ca/signer/remote", "fault"}, // and each backend below it
 	"ca/signer/backends": {"ca/signer", "fault"},              // the table of them
+	// keys in a PKCS #11 token; needs cgo
+	"ca/signer/pkcs11/token": {"ca/signer/remote", "ca/signer", "fault"},
 	// makes certificates of CAs with the keys of any backend
 	"ceremony":       {"ca", "ca/signer", "ca/signer/backends", "fault", "tbs"},
 	"ctlog":          {"fault", "loglist", "tbs"},
@@ -94,7 +96,7 @@ var layers = map[string][]string{
 		"journal", "reconcile", "client", "trust", "inspect", "identity", "loglist", "tbs", "fault", "server",
 		"ceremony", "ca/signer/backends",
 	},
-	"cmd/mayfly-hsm":   {"cmd/internal/cli", "ca/signer/remote", "ca/signer", "fault"}, // the one program with cgo
+	"cmd/mayfly-hsm":   {"cmd/internal/cli", "ca/signer/pkcs11/token", "ca/signer", "fault"}, // the one program with cgo
 	"cmd/mayfly-bench": {"cmd/internal/cli", "dev", "dev/idp", "node", "client", "ca", "tbs"},
 
 	"testkit": {"*", "testkit"}, // and only tests import it
@@ -131,7 +133,7 @@ var owners = map[string][]string{
 	"filippo.io/age":                       {"ca/signer"},
 	"github.com/spf13": {"cmd/mayfly", "cmd/mayfly-bench", "cmd/mayfly-hsm",
 		"cmd/internal/cli"},
-	"github.com/miekg/pkcs11":         {"cmd/mayfly-hsm"}, // needs cgo
+	"github.com/miekg/pkcs11":         {"cmd/mayfly-hsm", "ca/signer/pkcs11/token"}, // needs cgo
 	"github.com/zmap":                 {},
 	"github.com/google/go-cmp":        {},
 	"github.com/rogpeppe/go-internal": {},

@@ -3,24 +3,30 @@
 package main
 
 import (
-	"encoding/hex"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/ca/signer/pkcs11/token"
 	"github.com/mayfly-ca/mayfly/ca/signer/pkcs11/wire"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/secret"
-	"github.com/spf13/cobra"
 )
 
 // options are what the command line says.
 type options struct {
 	cli.Common
-	module, token, serial   string
+	module, label, serial   string
 	keys                    []string
 	pinFile, pinEnvironment string
 	noLogin                 bool
@@ -32,16 +38,13 @@ type options struct {
 	check                   bool
 	fulcio                  string
 
-	names   []keyName
-	pin     pinSource
+	names   []token.KeyName
+	pin     func() ([]byte, error)
 	allowed wire.Allowed
 	group   int // of the socket; -1: not changed
 }
 
 const (
-	minCallLimit  = 100 * time.Millisecond
-	maxCallLimit  = 10 * time.Second
-	maxSessions   = 1024
 	defaultPIN    = "MAYFLY_HSM_PIN"
 	maxPIN        = 256
 	ckuUser       = 1
@@ -52,7 +55,7 @@ func (o *options) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.module, "module", "", "`path` of the PKCS#11 library")
-	f.StringVar(&o.token, "token", "", "label of the token")
+	f.StringVar(&o.label, "token", "", "label of the token")
 	f.StringVar(&o.serial, "token-serial", "", "serial number of the token, in place of or besides its label")
 	f.StringArrayVar(&o.keys, "key", nil, "key to serve: LABEL, id:HEX, or LABEL,id:HEX; repeat it for several keys")
 	f.StringVar(&o.pinFile, "pin-file", "", "`path` of a file with the PIN")
@@ -87,7 +90,7 @@ func (o *options) settle() error {
 	case o.module == "":
 		return cli.Usage("--module is missing: write the path of the PKCS#11 library, such as " +
 			"/usr/lib/softhsm/libsofthsm2.so")
-	case o.token == "" && o.serial == "":
+	case o.label == "" && o.serial == "":
 		return cli.Usage("--token or --token-serial is missing: \"pkcs11-tool --module %s -L\" lists the tokens",
 			o.module)
 	case len(o.keys) == 0:
@@ -96,10 +99,10 @@ func (o *options) settle() error {
 		return cli.Usage("a PIN comes from one place: keep --pin-file or --pin-env")
 	case o.noLogin && (o.pinFile != "" || o.pinEnvironment != ""):
 		return cli.Usage("--no-login takes no PIN")
-	case o.sessions < 1 || o.sessions > maxSessions:
-		return cli.Usage("--sessions %d is out of range: write 1 to %d", o.sessions, maxSessions)
-	case o.callLimit < minCallLimit || o.callLimit > maxCallLimit:
-		return cli.Usage("--call-limit %s is out of range: write %s to %s", o.callLimit, minCallLimit, maxCallLimit)
+	case o.sessions < 1 || o.sessions > token.MaxSessions:
+		return cli.Usage("--sessions %d is out of range: write 1 to %d", o.sessions, token.MaxSessions)
+	case o.callLimit < token.MinCallLimit || o.callLimit > token.MaxCallLimit:
+		return cli.Usage("--call-limit %s is out of range: write %s to %s", o.callLimit, token.MinCallLimit, token.MaxCallLimit)
 	case o.socket == "" && !o.check && os.Getenv(wire.SocketVariable) == "":
 		return cli.Usage("--socket is missing: write an absolute path, such as /run/mayfly/hsm.sock")
 	case o.socket != "" && !strings.HasPrefix(o.socket, "/"):
@@ -114,14 +117,14 @@ func (o *options) settle() error {
 	}
 	seen := map[string]bool{}
 	for _, text := range o.keys {
-		k, err := parseKeyName(text)
+		k, err := token.ParseKeyName(text)
 		if err != nil {
 			return cli.Usage("--key %q: %v", text, err)
 		}
-		if seen[k.text] {
+		if seen[text] {
 			return cli.Usage("--key %q is repeated", text)
 		}
-		seen[k.text] = true
+		seen[text] = true
 		o.names = append(o.names, k)
 	}
 	return o.settleAllowed()
@@ -149,8 +152,36 @@ func (o *options) settleAllowed() error {
 	return nil
 }
 
-// pinSource reads the PIN anew.
-type pinSource func() ([]byte, error)
+// tokenOptions returns what the token is opened with.
+func (o *options) tokenOptions(log *slog.Logger, exit func(int)) token.Options {
+	x := token.Options{
+		Module: o.module, Label: o.label, Serial: o.serial, Keys: o.names, UserType: o.userType,
+		FixedPIN: o.pinFile == "" && o.fulcio == "", Sessions: o.sessions, CallLimit: o.callLimit,
+		StateDir: o.stateDirectory(log), Log: log, Hung: func() { exit(exitHung) },
+	}
+	if !o.noLogin {
+		x.PIN = o.pin
+	}
+	return x
+}
+
+// stateDirectory returns the directory for what outlives a restart: that of the operator, that of systemd, that of the
+// socket, or one for this user alone.
+func (o *options) stateDirectory(log *slog.Logger) string {
+	dir := cmp.Or(o.stateDir, os.Getenv("STATE_DIRECTORY"))
+	if dir == "" && o.socket != "" {
+		dir = filepath.Dir(o.socket)
+	}
+	if dir != "" {
+		return dir
+	}
+	dir = filepath.Join(os.TempDir(), "mayfly-hsm-"+strconv.Itoa(os.Geteuid()))
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		log.Warn("the state directory cannot be created", "reason", err.Error())
+		return ""
+	}
+	return dir
+}
 
 func readPIN(s *secret.Source) ([]byte, error) {
 	pin, err := s.Read()
@@ -162,7 +193,7 @@ func readPIN(s *secret.Source) ([]byte, error) {
 
 // readFulcio reads the settings that Fulcio's crypto11.conf has in common with the flags.
 func (o *options) readFulcio() error {
-	if o.module != "" || o.token != "" || o.serial != "" || o.pinFile != "" || o.pinEnvironment != "" {
+	if o.module != "" || o.label != "" || o.serial != "" || o.pinFile != "" || o.pinEnvironment != "" {
 		return cli.Usage("--crypto11-config takes the place of --module, --token, --token-serial, " +
 			"--pin-file and --pin-env")
 	}
@@ -186,7 +217,7 @@ func (o *options) readFulcio() error {
 		return cli.Usage("%s: SlotNumber is not read, because a slot has another number after a "+
 			"restart or a change of the hardware; write TokenLabel or TokenSerial", o.fulcio)
 	}
-	o.module, o.token, o.serial, o.noLogin = c.Path, c.TokenLabel, c.TokenSerial, c.LoginNotSupported
+	o.module, o.label, o.serial, o.noLogin = c.Path, c.TokenLabel, c.TokenSerial, c.LoginNotSupported
 	if c.UserType != 0 {
 		o.userType = c.UserType
 	}
@@ -208,41 +239,4 @@ type fulcioConfig struct {
 	SlotNumber                         *int
 	UserType                           uint
 	LoginNotSupported                  bool
-}
-
-// keyName is how a key is named: by the label of the private key, its identifier, or both.
-type keyName struct {
-	text  string // as it was written
-	label string
-	id    []byte
-}
-
-const idPrefix = "id:"
-
-// parseKeyName reads LABEL, id:HEX or LABEL,id:HEX.
-func parseKeyName(text string) (keyName, error) {
-	k := keyName{text: text, label: text}
-	at := strings.LastIndex(text, ","+idPrefix)
-	switch {
-	case strings.HasPrefix(text, idPrefix):
-		at, k.label = len(idPrefix), ""
-	case at >= 0:
-		k.label, at = text[:at], at+1+len(idPrefix)
-	}
-	if at >= 0 {
-		var err error
-		if k.id, err = hex.DecodeString(text[at:]); err != nil || len(k.id) == 0 {
-			return keyName{}, errors.New("what follows id: must be hexadecimal digits, as pkcs11-tool prints them")
-		}
-	}
-	if k.label == "" && len(k.id) == 0 {
-		return keyName{}, errors.New("the label is empty")
-	}
-	return k, nil
-}
-
-// matches reports whether a client that writes name means this key.
-func (k keyName) matches(name string) bool {
-	return name == k.text || k.label != "" && name == k.label ||
-		len(k.id) > 0 && strings.EqualFold(name, idPrefix+hex.EncodeToString(k.id))
 }

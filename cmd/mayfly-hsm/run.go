@@ -13,10 +13,12 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-ca/mayfly/ca/signer/pkcs11/token"
 	"github.com/mayfly-ca/mayfly/ca/signer/pkcs11/wire"
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/internal/version"
-	"github.com/spf13/cobra"
 )
 
 const about = `mayfly-hsm signs with keys in a PKCS#11 token, for a CA that connects to its Unix socket.
@@ -38,12 +40,11 @@ func newRoot(exit func(int)) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			load := func() (module, error) { return loadModule(o.module) }
-			t := newToken(&o, tools{load: load, log: log, exit: exit})
+			t := token.New(o.tokenOptions(log, exit))
 			if o.check {
-				return check(cmd.Context(), t, cmd.OutOrStdout())
+				return check(cmd.Context(), o.module, t, cmd.OutOrStdout())
 			}
-			return serve(cmd.Context(), t, cmd.InOrStdin())
+			return serve(cmd.Context(), &o, t, streams{in: cmd.InOrStdin(), log: log, exit: exit})
 		}),
 	}
 	cmd.CompletionOptions.DisableDefaultCmd = true
@@ -53,8 +54,8 @@ func newRoot(exit func(int)) *cobra.Command {
 }
 
 // serve answers requests until ctx ends.
-func serve(ctx context.Context, t *token, in io.Reader) error {
-	o, log := t.o, t.log
+func serve(ctx context.Context, o *options, t *token.Token, x streams) error {
+	log := x.log
 	l, inherited, err := listener(o)
 	if err != nil {
 		return err
@@ -63,22 +64,22 @@ func serve(ctx context.Context, t *token, in io.Reader) error {
 	defer cancel()
 	if inherited {
 		go func() { // the CA holds the other end, also of a process that it was killed without ending
-			_, _ = io.Copy(io.Discard, in)
+			_, _ = io.Copy(io.Discard, x.in)
 			log.Info("the CA has ended")
 			cancel()
 			time.Sleep(endLimit)
-			t.exit(cli.ExitFailed)
+			x.exit(cli.ExitFailed)
 		}()
 	}
 	s := &wire.Server{
-		Program: "mayfly-hsm " + version.Read().Version, Find: t.find, Allowed: o.allowed, Log: log,
+		Program: "mayfly-hsm " + version.Read().Version, Find: t.Find, Allowed: o.allowed, Log: log,
 		Connections: 2*o.sessions + 64,
 	}
 	for _, n := range o.names {
-		s.Names = append(s.Names, n.text)
+		s.Names = append(s.Names, n.String())
 	}
 	kept := make(chan struct{})
-	go func() { defer close(kept); t.keep(ctx) }()
+	go func() { defer close(kept); t.Keep(ctx) }()
 	log.Info("listening", "socket", l.Addr().String(), "module", o.module, "keys", s.Names)
 	err = s.Serve(ctx, l)
 	cancel()
@@ -137,9 +138,9 @@ func listen(path string) (net.Listener, error) {
 	return net.Listen("unix", path) //nolint:noctx // it does not wait
 }
 
-// tools are what a token needs besides its options.
-type tools struct {
-	load func() (module, error)
+// streams are what a server needs besides its options.
+type streams struct {
+	in   io.Reader // ends when the CA ends, if the CA started this process
 	log  *slog.Logger
 	exit func(int)
 }

@@ -1,6 +1,6 @@
 //go:build cgo
 
-package main
+package token
 
 import (
 	"bytes"
@@ -252,33 +252,33 @@ func (f *fake) tries() int {
 type bench struct {
 	*testing.T
 	*fake
-	token  *token
+	token  *Token
 	log    *logbuf.Buffer
-	exited chan int
+	exited chan bool
 	dir    string
 }
 
-func newBench(t *testing.T, f *fake, change func(*options)) *bench {
+func newBench(t *testing.T, f *fake, change func(*Options)) *bench {
 	t.Helper()
-	b := &bench{T: t, fake: f, log: &logbuf.Buffer{}, exited: make(chan int, 100), dir: t.TempDir()}
+	b := &bench{T: t, fake: f, log: &logbuf.Buffer{}, exited: make(chan bool, 100), dir: t.TempDir()}
 	if err := os.Chmod(b.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	o := &options{
-		module: "fake", token: "test", keys: []string{"ca"}, sessions: 4, callLimit: 5 * time.Second,
-		stateDir: b.dir, pinFile: filepath.Join(b.dir, "pin"), socket: filepath.Join(b.dir, "s"),
+	o := Options{
+		Module: "fake", Label: "test", Keys: keyNames(t, "ca"), UserType: pkcs11.CKU_USER, Sessions: 4,
+		CallLimit: 5 * time.Second, StateDir: b.dir,
+		PIN: func() ([]byte, error) {
+			data, err := os.ReadFile(filepath.Join(b.dir, "pin"))
+			return bytes.TrimSpace(data), err
+		},
+		Log: slog.New(slog.NewTextHandler(b.log, nil)), Hung: func() { b.exited <- true },
+		load: func(string) (module, error) { return f, nil },
 	}
 	if change != nil {
-		change(o)
+		change(&o)
 	}
 	b.writePIN("1234")
-	if err := o.settle(); err != nil {
-		t.Fatal(err)
-	}
-	b.token = newToken(o, tools{
-		load: func() (module, error) { return f, nil }, log: slog.New(slog.NewTextHandler(b.log, nil)),
-		exit: func(status int) { b.exited <- status },
-	})
+	b.token = New(o)
 	return b
 }
 
@@ -293,12 +293,12 @@ func (b *bench) writePIN(pin string) {
 func (b *bench) keep() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { defer close(done); b.token.keep(ctx) }()
+	go func() { defer close(done); b.token.Keep(ctx) }()
 	b.Cleanup(func() { cancel(); <-done })
 }
 
 func (b *bench) sign() error {
-	k, ok := b.token.find("")
+	k, ok := b.token.Find("")
 	if !ok {
 		return errors.New("no key")
 	}
@@ -359,8 +359,8 @@ func TestWrongPIN(t *testing.T) {
 	b.keep()
 	b.until("refused", func() bool { return kind(b.sign()) == remote.Denied })
 	for range 3 { // further processes
-		again := newBench(t, f, func(o *options) { o.stateDir = b.dir })
-		again.token.o.pin = b.token.o.pin
+		again := newBench(t, f, func(o *Options) { o.StateDir = b.dir })
+		again.token.o.PIN = b.token.o.PIN
 		if _, err := again.token.open(); kind(err) != remote.Denied ||
 			!strings.Contains(err.Error(), "is not sent again") {
 			t.Errorf("%v", err)
@@ -410,17 +410,17 @@ func TestLastTry(t *testing.T) {
 func TestHungCall(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
-	b := newBench(t, f, func(o *options) { o.callLimit = 100 * time.Millisecond })
+	b := newBench(t, f, func(o *Options) { o.CallLimit = 100 * time.Millisecond })
 	b.keep()
 	b.until("signed", func() bool { return b.sign() == nil })
 	release := make(chan struct{})
 	f.set(func(f *fake) { f.hang = release })
 	_ = b.sign()
 	select {
-	case status := <-b.exited:
-		if status != exitHung || !strings.Contains(b.log.String(), "does not return from a call") ||
+	case <-b.exited:
+		if !strings.Contains(b.log.String(), "does not return from a call") ||
 			!strings.Contains(b.log.String(), "call=C_Sign") {
-			t.Errorf("status %d\n%s", status, b.log)
+			t.Errorf("%s", b.log)
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("the process goes on")
@@ -521,8 +521,8 @@ func TestAttest(t *testing.T) {
 		b := newBench(t, f, nil)
 		b.keep()
 		b.until("signed", func() bool { return b.sign() == nil })
-		k, ok := b.token.find("ca")
-		if _, other := b.token.find("id:01"); !ok || other {
+		k, ok := b.token.Find("ca")
+		if _, other := b.token.Find("id:01"); !ok || other {
 			t.Fatal("the key has the name that it was given, and no other")
 		}
 		a, err := k.Attest(t.Context())
@@ -539,16 +539,16 @@ func TestAttest(t *testing.T) {
 func TestNotFound(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		change func(*options)
+		change func(*Options)
 		fake   func(*fake)
 		want   string
 	}{
-		"token": {func(o *options) { o.token = "other" }, nil,
+		"token": {func(o *Options) { o.Label = "other" }, nil,
 			`there is no token other: the library shows "test" (serial 42)`},
-		"serial": {func(o *options) { o.serial = "43" }, nil, "there is no token test 43"},
-		"label": {func(o *options) { o.keys = []string{"other"} }, nil,
+		"serial": {func(o *Options) { o.Serial = "43" }, nil, "there is no token test 43"},
+		"label": {func(o *Options) { o.Keys = keyNames(t, "other") }, nil,
 			`has no such private key; it has "ca",id:01`},
-		"id":           {func(o *options) { o.keys = []string{"ca,id:02"} }, nil, "has no such private key"},
+		"id":           {func(o *Options) { o.Keys = keyNames(t, "ca,id:02") }, nil, "has no such private key"},
 		"does no sign": {nil, func(f *fake) { f.attributes[pkcs11.CKA_SIGN] = []byte{0} }, "CKA_SIGN is false"},
 		"curve": {
 			nil, func(f *fake) { f.attributes[pkcs11.CKA_EC_PARAMS] = []byte("\x06\x05\x2b\x81\x04\x00\x0a") },
@@ -571,4 +571,13 @@ func TestNotFound(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+func keyNames(t *testing.T, text string) []KeyName {
+	t.Helper()
+	k, err := ParseKeyName(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []KeyName{k}
 }

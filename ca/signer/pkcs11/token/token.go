@@ -1,6 +1,12 @@
 //go:build cgo
 
-package main
+// Package token signs with keys in a PKCS #11 token. It needs cgo, and only mayfly-hsm imports it.
+//
+// A token is opened once and logged into once, and opened again after it was lost. A pool has the sessions of the
+// calls under way. Each signature is verified before it is returned. A PIN that the token refused is not sent again. A
+// call of the library that does not return within its limit is reported to [Options].Hung, which ends the process:
+// nothing else ends a call of a C library.
+package token
 
 import (
 	"cmp"
@@ -13,9 +19,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/miekg/pkcs11"
+
 	"github.com/mayfly-ca/mayfly/ca/signer/pkcs11/wire"
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
-	"github.com/miekg/pkcs11"
 )
 
 const (
@@ -25,13 +32,35 @@ const (
 	openLimit    = 30 * time.Second // for each call that opens the token; a module behind a network takes its time
 )
 
-// token is one token of a library, open or about to be opened. Calls that are under way hold the generation that they
+// Options describe a token and the keys that are served from it.
+type Options struct {
+	Module        string // path of the PKCS #11 library
+	Label, Serial string // of the token; one of them may be empty
+	Keys          []KeyName
+	PIN           func() ([]byte, error) // reads the PIN again for each login; nil: the token needs no login
+	FixedPIN      bool                   // the PIN stays the same until the process ends
+	UserType      uint                   // of the login; CKU_USER is 1
+	Sessions      int                    // signatures at once, 1 to [MaxSessions]
+	CallLimit     time.Duration          // of one call of the library, [MinCallLimit] to [MaxCallLimit]
+	StateDir      string                 // directory of the file that remembers refused PINs; "": they are forgotten
+	Log           *slog.Logger
+	Hung          func() // a call of the library did not return within its limit; it must end the process
+
+	load func(path string) (module, error) // of tests
+}
+
+// Limits of [Options].
+const (
+	MaxSessions  = 1024
+	MinCallLimit = 100 * time.Millisecond
+	MaxCallLimit = 10 * time.Second
+)
+
+// Token is one token of a library, open or about to be opened. Calls that are under way hold the generation that they
 // began with; it is closed when the last one has ended, and then the next one is opened.
-type token struct {
-	o       *options
+type Token struct {
+	o       Options
 	log     *slog.Logger
-	exit    func(int)
-	load    func() (module, error)
 	module  module // nil until it is loaded; used by keep, and by calls of a generation
 	loaded  bool   // C_Initialize was called
 	refused *refusedPINs
@@ -49,7 +78,7 @@ type generation struct {
 	slot     uint
 	info     pkcs11.TokenInfo
 	base     pkcs11.SessionHandle // stays open, and with it the login
-	keys     []*object            // in the order of token.served; nil: not usable
+	keys     []*object            // in the order of Token.served; nil: not usable
 	causes   []error              // why not
 	sessions chan pkcs11.SessionHandle
 	calls    sync.WaitGroup
@@ -60,18 +89,22 @@ type generation struct {
 // unopened is in the pool in place of a session that nobody needed yet. It is no handle of a session (PKCS #11 §3.3).
 const unopened = pkcs11.SessionHandle(pkcs11.CK_INVALID_HANDLE)
 
-func newToken(o *options, x tools) *token {
+// New returns a token that is not open yet: see [Token.Keep].
+func New(o Options) *Token {
 	remembered, err := o.refusedFile()
 	if err != nil {
-		x.log.Warn("that a PIN was refused is forgotten when the process ends; set --state-dir", "reason", err.Error())
+		o.Log.Warn("that a PIN was refused is forgotten when the process ends; set --state-dir", "reason", err.Error())
 	}
-	t := &token{
-		o: o, log: x.log, exit: x.exit, load: x.load, lost: make(chan struct{}, 1),
+	if o.load == nil {
+		o.load = loadModule
+	}
+	t := &Token{
+		o: o, log: o.Log, lost: make(chan struct{}, 1),
 		refused: newRefusedPINs(remembered),
 		cause: &remote.Error{Kind: remote.Unavailable, After: firstPause,
 			Err: errors.New("the token is being opened")},
 	}
-	for i, n := range o.names {
+	for i, n := range o.Keys {
 		t.served = append(t.served, &servedKey{token: t, at: i, name: n})
 	}
 	return t
@@ -79,16 +112,16 @@ func newToken(o *options, x tools) *token {
 
 // watch ends the process if what it surrounds does not return in time: nothing else ends a call of a C library. The
 // returned function MUST be called after it.
-func (t *token) watch(what string, limit time.Duration) func() bool {
+func (t *Token) watch(what string, limit time.Duration) func() bool {
 	return time.AfterFunc(limit, func() {
 		t.log.Error("the PKCS#11 library does not return from a call; the process ends, to be started again",
-			"call", what, "limit", limit, "module", t.o.module)
-		t.exit(exitHung)
+			"call", what, "limit", limit, "module", t.o.Module)
+		t.o.Hung()
 	}).Stop
 }
 
-// keep opens the token, and again when it is lost, until ctx ends.
-func (t *token) keep(ctx context.Context) {
+// Keep opens the token, and again when it is lost, until ctx ends.
+func (t *Token) Keep(ctx context.Context) {
 	pause := firstPause
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
@@ -132,7 +165,7 @@ func (t *token) keep(ctx context.Context) {
 	t.close()
 }
 
-// reason is the cause of an error that [token.open] returned.
+// reason is the cause of an error that [Token.open] returned.
 func reason(err error) string {
 	if e, ok := errors.AsType[*remote.Error](err); ok && e.Err != nil {
 		return e.Err.Error()
@@ -140,14 +173,14 @@ func reason(err error) string {
 	return err.Error()
 }
 
-func (t *token) set(g *generation, cause error) {
+func (t *Token) set(g *generation, cause error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.now, t.cause = g, cause
 }
 
 // use returns the open token and a function that ends its use.
-func (t *token) use() (*generation, func(), error) {
+func (t *Token) use() (*generation, func(), error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.now == nil {
@@ -157,7 +190,7 @@ func (t *token) use() (*generation, func(), error) {
 	return t.now, t.now.calls.Done, nil
 }
 
-func (t *token) reportLost() {
+func (t *Token) reportLost() {
 	select {
 	case t.lost <- struct{}{}:
 	default:
@@ -165,24 +198,24 @@ func (t *token) reportLost() {
 }
 
 // alive asks for the state of the session that has the login.
-func (t *token) alive(g *generation) bool {
-	defer t.watch("C_GetSessionInfo", t.o.callLimit)()
+func (t *Token) alive(g *generation) bool {
+	defer t.watch("C_GetSessionInfo", t.o.CallLimit)()
 	_, err := g.module.GetSessionInfo(g.base)
 	return err == nil
 }
 
 // close ends the use of the library, so that the token forgets the login.
-func (t *token) close() {
+func (t *Token) close() {
 	if t.module == nil || !t.loaded {
 		return
 	}
-	defer t.watch("C_Finalize", t.o.callLimit)()
+	defer t.watch("C_Finalize", t.o.CallLimit)()
 	_ = t.module.Finalize()
 	t.loaded = false
 }
 
 // open initializes the library, finds the token, logs in and finds the keys. Its errors are [remote.Error] values.
-func (t *token) open() (*generation, error) {
+func (t *Token) open() (*generation, error) {
 	select { // what was lost before is not lost of the next generation
 	case <-t.lost:
 	default:
@@ -207,7 +240,7 @@ func (t *token) open() (*generation, error) {
 		return nil, err
 	}
 	t.findKeys(g)
-	g.sessions = make(chan pkcs11.SessionHandle, t.o.sessions)
+	g.sessions = make(chan pkcs11.SessionHandle, t.o.Sessions)
 	for range t.poolSize(g.info) {
 		g.sessions <- unopened
 	}
@@ -215,18 +248,18 @@ func (t *token) open() (*generation, error) {
 }
 
 // poolSize is how many sessions the pool may open, besides the one that has the login.
-func (t *token) poolSize(info pkcs11.TokenInfo) int {
+func (t *Token) poolSize(info pkcs11.TokenInfo) int {
 	most := info.MaxSessionCount
-	if most == pkcs11.CK_EFFECTIVELY_INFINITE || most == pkcs11.CK_UNAVAILABLE_INFORMATION || most > maxSessions {
-		return t.o.sessions
+	if most == pkcs11.CK_EFFECTIVELY_INFINITE || most == pkcs11.CK_UNAVAILABLE_INFORMATION || most > MaxSessions {
+		return t.o.Sessions
 	}
-	return max(1, min(t.o.sessions, int(most)-1))
+	return max(1, min(t.o.Sessions, int(most)-1))
 }
 
-func (t *token) initialize() (err error) {
+func (t *Token) initialize() (err error) {
 	if t.module == nil {
 		defer t.watch("dlopen", openLimit)()
-		if t.module, err = t.load(); err != nil {
+		if t.module, err = t.o.load(t.o.Module); err != nil {
 			t.module = nil
 			return err
 		}
@@ -240,7 +273,7 @@ func (t *token) initialize() (err error) {
 }
 
 // findToken finds the token by its label, its serial number, or both.
-func (t *token) findToken(g *generation) error {
+func (t *Token) findToken(g *generation) error {
 	defer t.watch("C_GetSlotList", openLimit)()
 	slots, err := t.module.GetSlotList(true)
 	if err != nil {
@@ -257,12 +290,12 @@ func (t *token) findToken(g *generation) error {
 			continue // a slot that is free, of SoftHSM
 		}
 		there = append(there, fmt.Sprintf("%q (serial %s)", info.Label, cmp.Or(info.SerialNumber, "none")))
-		if (t.o.token == "" || info.Label == t.o.token) && (t.o.serial == "" || info.SerialNumber == t.o.serial) {
+		if (t.o.Label == "" || info.Label == t.o.Label) && (t.o.Serial == "" || info.SerialNumber == t.o.Serial) {
 			g.slot, g.info = slot, info
 			found++
 		}
 	}
-	wanted := strings.TrimSpace(t.o.token + " " + t.o.serial)
+	wanted := strings.TrimSpace(t.o.Label + " " + t.o.Serial)
 	switch {
 	case found == 1:
 		return nil
@@ -277,15 +310,15 @@ func (t *token) findToken(g *generation) error {
 
 // login logs in once. A PIN that the token refused is not sent again, and none is sent if a wrong one would lock the
 // token.
-func (t *token) login(g *generation) error {
+func (t *Token) login(g *generation) error {
 	denied := func(format string, args ...any) error {
 		return &remote.Error{Kind: remote.Denied, After: longestPause, Err: fmt.Errorf(format, args...)}
 	}
 	flags := g.info.Flags
-	if t.o.noLogin {
+	if t.o.PIN == nil {
 		return nil
 	}
-	pin, err := t.o.pin()
+	pin, err := t.o.PIN()
 	switch {
 	case err != nil:
 		return denied("the PIN cannot be read: %w", err)
@@ -296,10 +329,10 @@ func (t *token) login(g *generation) error {
 		return denied("the PIN of the token %q is locked: unlock it with the security officer's PIN", g.info.Label)
 	case flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
 		return denied("one more wrong PIN locks the token %q, so that none is sent: log in once by hand (\"pkcs11-tool "+
-			"--module %s --token-label %q --login --list-objects\")", g.info.Label, t.o.module, g.info.Label)
+			"--module %s --token-label %q --login --list-objects\")", g.info.Label, t.o.Module, g.info.Label)
 	}
 	defer t.watch("C_Login", openLimit)()
-	err = t.module.Login(g.base, t.o.userType, string(pin))
+	err = t.module.Login(g.base, t.o.UserType, string(pin))
 	switch {
 	case err == nil, is(err, pkcs11.CKR_USER_ALREADY_LOGGED_IN):
 		t.refused.clear()
@@ -316,15 +349,15 @@ func (t *token) login(g *generation) error {
 		"the login to the token %q failed: %w", g.info.Label, err)}
 }
 
-func (t *token) restartHint() string {
-	if t.o.pinFile == "" && t.o.fulcio == "" {
+func (t *Token) restartHint() string {
+	if t.o.FixedPIN {
 		return ", and start the process again"
 	}
 	return ""
 }
 
 // session takes a session out of the pool, which opens it if need be.
-func (t *token) session(ctx context.Context, g *generation) (pkcs11.SessionHandle, error) {
+func (t *Token) session(ctx context.Context, g *generation) (pkcs11.SessionHandle, error) {
 	for {
 		var s pkcs11.SessionHandle
 		select {
@@ -335,7 +368,7 @@ func (t *token) session(ctx context.Context, g *generation) (pkcs11.SessionHandl
 		if s != unopened {
 			return s, nil
 		}
-		stop := t.watch("C_OpenSession", t.o.callLimit)
+		stop := t.watch("C_OpenSession", t.o.CallLimit)
 		s, err := g.module.OpenSession(g.slot, pkcs11.CKF_SERIAL_SESSION)
 		stop()
 		switch {
@@ -350,7 +383,7 @@ func (t *token) session(ctx context.Context, g *generation) (pkcs11.SessionHandl
 }
 
 // shrink leaves one place of the pool out for good, unless it is the last one.
-func (t *token) shrink(g *generation) bool {
+func (t *Token) shrink(g *generation) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if g.shrunk >= cap(g.sessions)-1 {
@@ -361,7 +394,7 @@ func (t *token) shrink(g *generation) bool {
 }
 
 // failure classifies the error of a call, and has the token opened again if it may be lost.
-func (t *token) failure(err error) error {
+func (t *Token) failure(err error) error {
 	if isLost(err) {
 		t.reportLost()
 		return &remote.Error{Kind: remote.Unavailable, After: firstPause, Err: fmt.Errorf("the token is lost: %w", err)}
@@ -369,8 +402,8 @@ func (t *token) failure(err error) error {
 	return &remote.Error{Kind: remote.Failed, Err: err}
 }
 
-// find returns the key that a client names.
-func (t *token) find(name string) (wire.Key, bool) {
+// Find returns the key that a client names. An empty name is the only key.
+func (t *Token) Find(name string) (wire.Key, bool) {
 	if name == "" {
 		if len(t.served) != 1 {
 			return nil, false
@@ -407,7 +440,7 @@ type object struct {
 }
 
 // findKeys finds each key that is served. A key that cannot be used does not keep the others from being used.
-func (t *token) findKeys(g *generation) {
+func (t *Token) findKeys(g *generation) {
 	g.keys, g.causes = make([]*object, len(t.served)), make([]error, len(t.served))
 	for i, k := range t.served {
 		o, err := t.findKey(g, k.name)

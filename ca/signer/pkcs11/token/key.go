@@ -1,6 +1,6 @@
 //go:build cgo
 
-package main
+package token
 
 import (
 	"bytes"
@@ -20,9 +20,10 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/miekg/pkcs11"
+
 	"github.com/mayfly-ca/mayfly/ca/signer/pkcs11/wire"
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
-	"github.com/miekg/pkcs11"
 )
 
 // Of PKCS #11 v3.0 §2.3.5, which the constants of the client library do not have.
@@ -33,9 +34,9 @@ const (
 
 // servedKey is a key under a name. Its public key stays the same for as long as the process runs.
 type servedKey struct {
-	token *token
+	token *Token
 	at    int // in generation.keys
-	name  keyName
+	name  KeyName
 
 	mu     sync.Mutex
 	signer *remote.Signer // nil until the token was open once
@@ -63,9 +64,9 @@ func (k *servedKey) adopt(public crypto.PublicKey) error {
 		}
 		return nil
 	}
-	limit := min(2*k.token.o.callLimit, maxCallLimit)
+	limit := min(2*k.token.o.CallLimit, MaxCallLimit)
 	k.signer = remote.New(remote.Options{Key: k.name.text, Limits: remote.Limits{
-		Timeout: &limit, Attempts: 2, Concurrent: k.token.o.sessions,
+		Timeout: &limit, Attempts: 2, Concurrent: k.token.o.Sessions,
 	}}).Signer(&rawKey{k, public})
 	return nil
 }
@@ -185,8 +186,8 @@ type toSign struct {
 	data      []byte
 }
 
-func (t *token) sign(g *generation, s pkcs11.SessionHandle, x toSign) ([]byte, error) {
-	defer t.watch("C_Sign", t.o.callLimit)()
+func (t *Token) sign(g *generation, s pkcs11.SessionHandle, x toSign) ([]byte, error) {
+	defer t.watch("C_Sign", t.o.CallLimit)()
 	if err := g.module.SignInit(s, []*pkcs11.Mechanism{x.mechanism}, x.key.handle); err != nil {
 		return nil, err
 	}
@@ -260,7 +261,7 @@ func derSignature(raw []byte) ([]byte, error) {
 const maxObjects = 16
 
 // search returns the objects with these attributes.
-func (t *token) search(g *generation, template ...*pkcs11.Attribute) (found []pkcs11.ObjectHandle, err error) {
+func (t *Token) search(g *generation, template ...*pkcs11.Attribute) (found []pkcs11.ObjectHandle, err error) {
 	defer t.watch("C_FindObjects", openLimit)()
 	if err := g.module.FindObjectsInit(g.base, template); err != nil {
 		return nil, err
@@ -277,7 +278,7 @@ func (t *token) search(g *generation, template ...*pkcs11.Attribute) (found []pk
 }
 
 // attribute returns the value of an attribute, or nil if the token does not tell it.
-func (t *token) attribute(g *generation, o pkcs11.ObjectHandle, which uint) []byte {
+func (t *Token) attribute(g *generation, o pkcs11.ObjectHandle, which uint) []byte {
 	defer t.watch("C_GetAttributeValue", openLimit)()
 	values, err := g.module.GetAttributeValue(g.base, o, []*pkcs11.Attribute{pkcs11.NewAttribute(which, nil)})
 	if err != nil || len(values) != 1 {
@@ -287,7 +288,7 @@ func (t *token) attribute(g *generation, o pkcs11.ObjectHandle, which uint) []by
 }
 
 // findKey finds a private key that signs, and its public key.
-func (t *token) findKey(g *generation, n keyName) (*object, error) {
+func (t *Token) findKey(g *generation, n KeyName) (*object, error) {
 	template := []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY)}
 	if n.label != "" {
 		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_LABEL, n.label))
@@ -311,7 +312,7 @@ func (t *token) findKey(g *generation, n keyName) (*object, error) {
 		return nil, errors.New("the token does not let this key sign (CKA_SIGN is false)")
 	}
 	v := t.attribute(g, o.handle, pkcs11.CKA_ALWAYS_AUTHENTICATE)
-	o.always = len(v) == 1 && v[0] != 0 && !t.o.noLogin
+	o.always = len(v) == 1 && v[0] != 0 && t.o.PIN != nil
 	if o.public, err = t.publicKey(g, o); err != nil {
 		return nil, err
 	}
@@ -320,7 +321,7 @@ func (t *token) findKey(g *generation, n keyName) (*object, error) {
 }
 
 // others lists the private keys of the token, for a message.
-func (t *token) others(g *generation) string {
+func (t *Token) others(g *generation) string {
 	found, err := t.search(g, pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY))
 	if err != nil || len(found) == 0 {
 		return "none that this user may see"
@@ -335,7 +336,7 @@ func (t *token) others(g *generation) string {
 
 // publicKey finds the public key of a private one: in its own attributes (RSA), or in a public key or a certificate
 // with the same identifier.
-func (t *token) publicKey(g *generation, private *object) (crypto.PublicKey, error) {
+func (t *Token) publicKey(g *generation, private *object) (crypto.PublicKey, error) {
 	candidates := []pkcs11.ObjectHandle{private.handle}
 	for _, class := range []uint{pkcs11.CKO_PUBLIC_KEY, pkcs11.CKO_CERTIFICATE} {
 		same := pkcs11.NewAttribute(pkcs11.CKA_ID, private.id)
@@ -362,7 +363,7 @@ func (t *token) publicKey(g *generation, private *object) (crypto.PublicKey, err
 	return nil, why
 }
 
-func (t *token) parsePublicKey(g *generation, o pkcs11.ObjectHandle) (crypto.PublicKey, error) {
+func (t *Token) parsePublicKey(g *generation, o pkcs11.ObjectHandle) (crypto.PublicKey, error) {
 	get := func(which uint) []byte { return t.attribute(g, o, which) }
 	if der := get(pkcs11.CKA_VALUE); len(der) > 0 && number(get(pkcs11.CKA_CLASS)) == pkcs11.CKO_CERTIFICATE {
 		c, err := x509.ParseCertificate(der)
@@ -466,7 +467,7 @@ func allowed(public crypto.PublicKey) (crypto.PublicKey, error) {
 }
 
 // attest notes what the token says about who can have the private key (PKCS #11 v2.40 §4.9).
-func (t *token) attest(g *generation, o *object) {
+func (t *Token) attest(g *generation, o *object) {
 	o.evidence = map[string]string{
 		"token": g.info.Label, "serial": g.info.SerialNumber, "model": g.info.Model,
 		"manufacturer": g.info.ManufacturerID,

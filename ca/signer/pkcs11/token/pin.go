@@ -1,9 +1,8 @@
 //go:build cgo
 
-package main
+package token
 
 import (
-	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -12,11 +11,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 
-	"github.com/mayfly-ca/mayfly/internal/owner"
 	"golang.org/x/crypto/scrypt"
+
+	"github.com/mayfly-ca/mayfly/internal/owner"
 )
 
 // refusedPINs remembers which PIN the token refused, so that the PIN is not sent again, by this process or by the one
@@ -111,26 +110,18 @@ func (r *refusedPINs) clear() {
 	}
 }
 
-// refusedFile returns the path of the file that remembers refused PINs of a token: in the directory of the operator,
-// that of systemd for state that outlives a restart, that of the socket, or one for this user alone.
-func (o *options) refusedFile() (string, error) {
-	dir := cmp.Or(o.stateDir, os.Getenv("STATE_DIRECTORY"))
-	if dir == "" && o.socket != "" {
-		dir = filepath.Dir(o.socket)
+// refusedFile returns the path of the file that remembers refused PINs of a token.
+func (o *Options) refusedFile() (string, error) {
+	if o.StateDir == "" {
+		return "", errors.New("the state directory is not set")
 	}
-	if dir == "" {
-		dir = filepath.Join(os.TempDir(), "mayfly-hsm-"+strconv.Itoa(os.Geteuid()))
-		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return "", err
-		}
-	}
-	st, err := os.Stat(dir) //nolint:gosec // the operator names the directory
+	st, err := os.Stat(o.StateDir)
 	if err != nil {
 		return "", err
 	}
 	if uid, known := owner.Of(st); known && uid != os.Geteuid() && uid != 0 || st.Mode().Perm()&0o002 != 0 {
-		return "", fmt.Errorf("%s can be written by another user", dir)
+		return "", fmt.Errorf("%s can be written by another user", o.StateDir)
 	}
-	token := sha256.Sum256([]byte(o.module + "\x00" + o.token + "\x00" + o.serial))
-	return filepath.Join(dir, fmt.Sprintf("refused-pin-%x", token[:8])), nil
+	token := sha256.Sum256([]byte(o.Module + "\x00" + o.Label + "\x00" + o.Serial))
+	return filepath.Join(o.StateDir, fmt.Sprintf("refused-pin-%x", token[:8])), nil
 }
