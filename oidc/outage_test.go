@@ -389,7 +389,7 @@ func TestWeakKeys(t *testing.T) {
 	}
 }
 
-// RFC 9864 §2.2: a key and a discovery document may call the algorithm Ed25519, which tokens call EdDSA.
+// RFC 9864 §2.2: a key and a discovery document may call the algorithm Ed25519 while tokens call it EdDSA.
 func TestEd25519Name(t *testing.T) {
 	t.Parallel()
 	key := pki.NewKey(pki.Ed25519)

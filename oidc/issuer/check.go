@@ -71,14 +71,16 @@ func (e *Entry) Check(t *token.Token, now time.Time) error {
 	return nil
 }
 
-// checkAlgorithm checks that the algorithm is asymmetric (RFC 7518 §3.1) and one that the entry allows. Whether the
+// checkAlgorithm checks that the algorithm is asymmetric and one that the entry allows. Whether the
 // provider announces the algorithm is checked with the provider's keys.
 func (e *Entry) checkAlgorithm(t *token.Token, _ time.Time) error {
-	if allowed := e.Config.TokenAlgorithms; len(allowed) == 0 && token.IsAlgorithm(t.Algorithm) ||
-		slices.Contains(allowed, t.Algorithm) {
-		return nil
+	if !token.IsAlgorithm(t.Algorithm) {
+		return fault.New(fault.AlgorithmNotAllowed, token.AlgorithmError(t.Algorithm), "alg", t.Algorithm)
 	}
-	return fault.New(fault.AlgorithmNotAllowed, nil, "alg", t.Algorithm)
+	if allowed := e.Config.TokenAlgorithms; len(allowed) > 0 && !token.PermitsAlgorithm(allowed, t.Algorithm) {
+		return fault.New(fault.AlgorithmNotAllowed, errors.New("token-algorithms does not have it"), "alg", t.Algorithm)
+	}
+	return nil
 }
 
 func (e *Entry) checkNames(t *token.Token, _ time.Time) error {

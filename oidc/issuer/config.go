@@ -49,8 +49,8 @@ type EntryConfig struct {
 	MaxLifetime time.Duration `yaml:"max-lifetime"`
 	// The longest time since a token was issued (iat). When omitted: the lifetime of the token.
 	MaxAge time.Duration `yaml:"max-age"`
-	// JWS algorithms that tokens may be signed with, from those that the provider announces. When omitted: all of
-	// these.
+	// JWS algorithms that tokens may be signed with, from those that the provider announces: RS256, ES256, PS256 (and
+	// 384, 512), Ed25519 or its deprecated name EdDSA, ML-DSA-44, ML-DSA-65, ML-DSA-87. When omitted: all of these.
 	TokenAlgorithms []string `yaml:"token-algorithms"`
 	// Algorithms of the keys that may be certified for this issuer's subjects, from those in client_algorithms. When
 	// omitted: all of these.

@@ -216,11 +216,7 @@ func (c EntryConfig) check(audiences []string) error {
 		}
 	}
 	for i, a := range c.TokenAlgorithms {
-		if !token.IsAlgorithm(a) {
-			add(fmt.Sprintf("%q is not a signature algorithm for tokens", a),
-				"write some of "+strings.Join(token.Algorithms(), ", "),
-				"token-algorithms", strconv.Itoa(i))
-		}
+		errs = append(errs, token.AlgorithmError(a, "token-algorithms", strconv.Itoa(i)))
 	}
 	return errors.Join(errs...)
 }

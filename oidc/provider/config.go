@@ -141,9 +141,8 @@ func (c StaticKeysConfig) check() error {
 		return fault.BadSetting("exactly one of jwks, file and dir must be set", "write one of them")
 	}
 	for i, a := range c.Algorithms {
-		if !token.IsAlgorithm(a) {
-			return fault.BadSetting(fmt.Sprintf("%q is not a signature algorithm for tokens", a),
-				"write some of "+strings.Join(token.Algorithms(), ", "), "algorithms", strconv.Itoa(i))
+		if err := token.AlgorithmError(a, "algorithms", strconv.Itoa(i)); err != nil {
+			return err
 		}
 	}
 	if c.JWKS != "" {

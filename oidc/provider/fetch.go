@@ -106,11 +106,6 @@ func parseDiscovery(body []byte, issuer string) (discovery, error) {
 	if d.Issuer != issuer {
 		return d, fmt.Errorf("the document names the issuer %.200q", d.Issuer)
 	}
-	for i, a := range d.Algorithms {
-		if a == "Ed25519" { // RFC 9864 §2.2: Ed25519 is EdDSA with this curve
-			d.Algorithms[i] = "EdDSA"
-		}
-	}
 	d.Algorithms = slices.DeleteFunc(d.Algorithms, func(a string) bool { return !token.IsAlgorithm(a) })
 	if len(d.Algorithms) == 0 {
 		d.Algorithms = []string{"RS256"}

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/mldsa"
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
@@ -76,7 +77,7 @@ func verifyWith(t *token.Token, keys []publicKey) (thumbprint string, err error)
 		return "", fault.New(fault.TokenMalformed, errors.New("not a JWS"))
 	}
 	for _, k := range keys {
-		payload, err := jws.Verify(k.Key)
+		payload, err := jws.Verify(verifierOf(k.Key, t.Algorithm))
 		switch {
 		case err != nil:
 		case string(payload) != string(t.Payload):
@@ -88,10 +89,31 @@ func verifyWith(t *token.Token, keys []publicKey) (thumbprint string, err error)
 	return "", fault.New(fault.SignatureInvalid, fmt.Errorf("none of %d keys verifies the signature", len(keys)))
 }
 
+// verifierOf returns what go-jose verifies a signature with: the key, except under the name Ed25519, which go-jose does
+// not know.
+func verifierOf(key any, algorithm string) any {
+	if k, ok := key.(ed25519.PublicKey); ok && algorithm == "Ed25519" {
+		return ed25519Verifier(k)
+	}
+	return key
+}
+
+// ed25519Verifier verifies signatures whose algorithm is called Ed25519 (RFC 9864 §2.2).
+type ed25519Verifier ed25519.PublicKey
+
+// VerifyPayload implements [jose.OpaqueVerifier].
+func (v ed25519Verifier) VerifyPayload(payload, signature []byte, algorithm jose.SignatureAlgorithm) error {
+	if algorithm != "Ed25519" {
+		return jose.ErrUnsupportedAlgorithm
+	}
+	return ed25519.VerifyWithOptions(ed25519.PublicKey(v), payload, signature, &ed25519.Options{})
+}
+
 // find returns the keys for an algorithm and a key ID; an empty key ID means all keys. Errors are [fault.Error] values.
 func (r *Keyring) find(issuer, algorithm, keyID string) ([]publicKey, error) {
-	if !slices.Contains(r.algorithms, algorithm) {
-		return nil, fault.New(fault.AlgorithmNotAllowed, nil, "alg", algorithm)
+	if !token.PermitsAlgorithm(r.algorithms, algorithm) {
+		return nil, fault.New(fault.AlgorithmNotAllowed, errors.New("the provider does not announce it"),
+			"alg", algorithm)
 	}
 	var out []publicKey
 	known := false
@@ -148,11 +170,7 @@ var curveAlgorithms = map[elliptic.Curve]string{
 
 // fits reports whether a key has the type and the curve that an algorithm needs (D2).
 func fits(algorithm string, k publicKey) bool {
-	named := k.Algorithm
-	if named == "Ed25519" { // RFC 9864 §2.2: Ed25519 is EdDSA with this curve
-		named = "EdDSA"
-	}
-	if named != "" && named != algorithm {
+	if k.Algorithm != "" && !token.SameAlgorithm(k.Algorithm, algorithm) {
 		return false
 	}
 	switch key := k.Key.(type) {
@@ -161,7 +179,9 @@ func fits(algorithm string, k publicKey) bool {
 	case *ecdsa.PublicKey:
 		return algorithm == curveAlgorithms[key.Curve]
 	case ed25519.PublicKey:
-		return algorithm == "EdDSA"
+		return token.SameAlgorithm(algorithm, "Ed25519")
+	case *mldsa.PublicKey:
+		return algorithm == key.Parameters().String()
 	}
 	return false
 }
@@ -186,8 +206,10 @@ func weakness(key any) string {
 		if len(k) == ed25519.PublicKeySize {
 			return ""
 		}
+	case *mldsa.PublicKey:
+		return ""
 	}
-	return "a key of a type that is not accepted (RSA, ECDSA and Ed25519 are)"
+	return "a key of a type that is not accepted (RSA, ECDSA, Ed25519 and ML-DSA are)"
 }
 
 // keySet is a parsed JWK set.

@@ -11,7 +11,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -23,17 +22,6 @@ const (
 	MaxSize  = 16 << 10
 	MaxKeyID = 1024
 )
-
-// algorithms are the asymmetric JWS algorithms (RFC 7518 §3.1, RFC 8037 §3.1).
-var algorithms = []string{
-	"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA",
-}
-
-// Algorithms returns the JWS algorithms that tokens may be signed with.
-func Algorithms() []string { return slices.Clone(algorithms) }
-
-// IsAlgorithm reports whether tokens may be signed with the JWS algorithm of this name.
-func IsAlgorithm(name string) bool { return slices.Contains(algorithms, name) }
 
 // Token is a JWS in compact serialization that was parsed but not verified.
 type Token struct {

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/mldsa"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -26,6 +27,9 @@ const (
 	P521    KeyType = "P-521"
 	RSA2048 KeyType = "RSA-2048"
 	Ed25519 KeyType = "Ed25519"
+	MLDSA44 KeyType = "ML-DSA-44"
+	MLDSA65 KeyType = "ML-DSA-65"
+	MLDSA87 KeyType = "ML-DSA-87"
 )
 
 // Options are the options of [New]. A mutator changes a template before it is signed.
@@ -59,6 +63,12 @@ func NewKey(t KeyType) crypto.Signer {
 		key, err = rsa.GenerateKey(rand.Reader, 2048)
 	case Ed25519:
 		_, key, err = ed25519.GenerateKey(rand.Reader)
+	case MLDSA44:
+		key, err = mldsa.GenerateKey(mldsa.MLDSA44())
+	case MLDSA65:
+		key, err = mldsa.GenerateKey(mldsa.MLDSA65())
+	case MLDSA87:
+		key, err = mldsa.GenerateKey(mldsa.MLDSA87())
 	default:
 		err = fmt.Errorf("unknown kind of key %q", t)
 	}
