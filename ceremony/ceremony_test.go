@@ -82,6 +82,7 @@ func checked(t *testing.T, p *Plan) *Plan {
 
 func run(t *testing.T, p *Plan, o Options) *Result {
 	t.Helper()
+	o.Iterations = iterations
 	r, err := checked(t, p).Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

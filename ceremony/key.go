@@ -167,7 +167,7 @@ func (k *Key) generate(s KeySource, o Options) error {
 	if k.Signer, err = GenerateKey(s.Generate, o.Rand); err != nil {
 		return err
 	}
-	text, err := EncodeKey(k.Signer, password)
+	text, err := encodeKey(k.Signer, password, o.Iterations)
 	if err != nil {
 		return err
 	}
@@ -180,19 +180,20 @@ func (k *Key) generate(s KeySource, o Options) error {
 	return nil
 }
 
-// rounds is the iteration count of PBKDF2 (RFC 8018 §5.2). Tests of this package derive keys with fewer iterations.
-var rounds = 600_000
-
 // EncodeKey encodes a private key as PKCS#8 in PEM, encrypted if there is a password (PBES2, PBKDF2 with 600,000
 // iterations of HMAC-SHA-256, AES-256-CBC).
 func EncodeKey(key crypto.Signer, password []byte) ([]byte, error) {
+	return encodeKey(key, password, DefaultIterations)
+}
+
+func encodeKey(key crypto.Signer, password []byte, iterations int) ([]byte, error) {
 	if len(password) == 0 {
 		der, err := x509.MarshalPKCS8PrivateKey(key)
 		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 	}
 	der, err := pkcs8.MarshalPrivateKey(key, password, &pkcs8.Opts{
 		Cipher:  pkcs8.AES256CBC,
-		KDFOpts: pkcs8.PBKDF2Opts{SaltSize: 16, IterationCount: rounds, HMACHash: crypto.SHA256},
+		KDFOpts: pkcs8.PBKDF2Opts{SaltSize: 16, IterationCount: iterations, HMACHash: crypto.SHA256},
 	})
 	if err != nil {
 		return nil, errors.New("the private key cannot be encrypted") // the cause may quote the key

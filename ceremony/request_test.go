@@ -29,7 +29,7 @@ func made(t *testing.T, dir string) (root *Key, parents []*x509.Certificate,
 	}
 	source := FileKey(filepath.Join(dir, "next-key.pem"), "", secret.Typed([]byte(password)))
 	source.Generate = "ecdsa-p256"
-	next, err := OpenKey(t.Context(), source, Options{})
+	next, err := OpenKey(t.Context(), source, Options{Iterations: iterations})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,9 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/secret"
 )
 
+// DefaultIterations is the number of iterations of PBKDF2 over a password.
+const DefaultIterations = 600_000
+
 // Options of a ceremony.
 type Options struct {
 	// DryRun builds and lints everything, and signs and writes nothing. Keys that are made are thrown away.
@@ -27,6 +30,9 @@ type Options struct {
 	Rand io.Reader
 	// Password returns the password of a key that is made. Nil: [secret.Source.Read].
 	Password func(*secret.Source) ([]byte, error)
+	// Iterations is the number of iterations of PBKDF2 (RFC 8018 §5.2) over the password of a key that is made. Zero:
+	// [DefaultIterations]. Only tests use fewer, because each derivation takes seconds with the race detector.
+	Iterations int
 	// Tool is the version of the program, for the transcript.
 	Tool string
 	// PlanFile is the reviewed file that the plan was read from, for the transcript. Optional.
@@ -45,6 +51,9 @@ func (o *Options) defaults() {
 	}
 	if o.Password == nil {
 		o.Password = (*secret.Source).Read
+	}
+	if o.Iterations == 0 {
+		o.Iterations = DefaultIterations
 	}
 	if o.Warn == nil {
 		o.Warn = func(*fault.Setting) {}

@@ -60,7 +60,8 @@ func served(t *testing.T, dir string) map[string][]byte {
 }
 
 // If a command crashes or fails at any of its writes, clients accept the repository, and the next command either
-// completes the change or starts from the old state.
+// completes the change or starts from the old state. By default, each write of the commands that write the most meets
+// a crash and a failure, and each write of the others one of the two; "make crash" tests both for all commands.
 func TestTUFCrashAtEachWrite(t *testing.T) {
 	t.Parallel()
 	root, err := os.ReadFile(filepath.Join("testdata", "trusted_root.json"))
@@ -87,8 +88,12 @@ func TestTUFCrashAtEachWrite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "tuf")
+			both := name == "publish" || name == "rotate root" || os.Getenv("MAYFLY_CRASH") != ""
 			for _, crash := range []bool{true, false} {
 				for at := 1; ; at++ {
+					if !both && crash != (at%2 == 0) {
+						continue
+					}
 					put(t, dir, before)
 					r, err := OpenTUF(TUFOptions{Dir: dir})
 					if err != nil {

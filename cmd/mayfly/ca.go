@@ -159,10 +159,13 @@ func (f *keyFlags) open(cmd *cobra.Command, o ceremony.Options) (*ceremony.Key, 
 	return key, err
 }
 
+// keyIterations replaces the number of iterations of the key derivation in tests.
+var keyIterations = ceremony.DefaultIterations
+
 // ceremonyOptions are those that all ceremonies of this program share.
 func ceremonyOptions(cmd *cobra.Command, dry bool) ceremony.Options {
 	return ceremony.Options{
-		DryRun: dry, Tool: "mayfly " + version.Read().Version,
+		DryRun: dry, Tool: "mayfly " + version.Read().Version, Iterations: keyIterations,
 		Warn: func(s *fault.Setting) { fmt.Fprintln(cmd.ErrOrStderr(), "mayfly: warning:", s) },
 	}
 }

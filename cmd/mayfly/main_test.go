@@ -11,11 +11,16 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/mayfly-ca/mayfly/ceremony"
 	"github.com/mayfly-ca/mayfly/testkit/process"
 )
 
-// The scripts run this test binary as "mayfly".
+// The scripts run this test binary as "mayfly", with a key derivation that is quick with the race detector.
 func TestMain(m *testing.M) {
+	if keyIterations != ceremony.DefaultIterations {
+		panic("the key derivation of the program is another one than that of package ceremony")
+	}
+	keyIterations = 1000
 	testscript.Main(m, map[string]func(){"mayfly": main})
 }
 

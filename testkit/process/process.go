@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -37,6 +38,25 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/logbuf"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
+
+// Build builds a program of this module in dir, its root or a folder below. The program is built as the running test
+// was: with the race detector if the test has it, so that one compilation of each package serves both.
+func Build(tb testing.TB, dir, pkg, program string, flags ...string) {
+	tb.Helper()
+	args := []string{"build", "-pgo=off", "-ldflags=-s -w", "-o", program}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "-race" {
+				args = append(args, "-race="+s.Value)
+			}
+		}
+	}
+	cmd := exec.CommandContext(tb.Context(), "go", append(append(args, flags...), pkg)...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		tb.Fatalf("%s: %v\n%s", cmd, err, out)
+	}
+}
 
 // Request is one request in both forms.
 type Request struct {

@@ -21,6 +21,7 @@ import (
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/testkit/idp"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
+	"github.com/mayfly-ca/mayfly/testkit/process"
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
@@ -125,12 +126,7 @@ func buildWithDevice(t *testing.T) string {
 		}
 	}
 	program := filepath.Join(dir, "mayfly")
-	build := exec.CommandContext(t.Context(), "go", "build", "-pgo=off", "-overlay", filepath.Join(dir, "overlay.json"),
-		"-o", program, "./cmd/mayfly")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	process.Build(t, root, "./cmd/mayfly", program, "-overlay", filepath.Join(dir, "overlay.json"))
 	return program
 }
 
