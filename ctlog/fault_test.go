@@ -320,7 +320,7 @@ func TestBlip(t *testing.T) {
 			l, m := labLog(t, "only", ct.Options{})
 			s := newSet(t, ctlog.Options{
 				Logs:   []ctlog.Log{m},
-				Policy: ctlog.PolicyConfig{Attempt: time.Second, Budget: 10 * time.Second},
+				Policy: ctlog.PolicyConfig{Attempt: 2500 * time.Millisecond, Budget: 10 * time.Second},
 			})
 			l.SetFault(f)
 			ended := make(chan struct{})

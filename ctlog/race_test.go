@@ -29,7 +29,8 @@ func TestRace(t *testing.T) {
 	}{
 		{"both at once", 1, ctlog.PolicyConfig{Stagger: 5 * time.Second}, []int{1, 1, 0}, 1900 * time.Millisecond},
 		{"three at once", 2, ctlog.PolicyConfig{Stagger: 5 * time.Second, Parallel: 3}, []int{1, 1, 1}, 1900 * time.Millisecond},
-		{"one after the stagger", 1, ctlog.PolicyConfig{Stagger: 200 * time.Millisecond, Parallel: 1}, []int{1, 1, 0}, 1900 * time.Millisecond},
+		// on a busy machine the second log takes longer than 200 ms
+		{"one after the stagger", 1, ctlog.PolicyConfig{Stagger: 900 * time.Millisecond, Parallel: 1}, []int{1, 1, 0}, 1900 * time.Millisecond},
 		{"one more after the stagger", 2, ctlog.PolicyConfig{Stagger: 200 * time.Millisecond}, []int{1, 1, 1}, 1900 * time.Millisecond},
 		{"two SCTs of three logs", 1, ctlog.PolicyConfig{Stagger: 200 * time.Millisecond, MinSCTs: 2}, []int{1, 1, 1}, 1900 * time.Millisecond},
 	} {

@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()
-	process.Build(t, ".", "../mayfly", filepath.Join(bin, "mayfly"))
+	process.Build(t, process.Program{Package: "../mayfly", Out: filepath.Join(bin, "mayfly")})
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,

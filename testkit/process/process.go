@@ -39,11 +39,19 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// Build builds a program of this module in dir, its root or a folder below. The program is built as the running test
-// was: with the race detector if the test has it, so that one compilation of each package serves both.
-func Build(tb testing.TB, dir, pkg, program string, flags ...string) {
+// Program says which program of this module to build.
+type Program struct {
+	Dir     string // a folder of the module
+	Package string // relative to Dir, such as ./cmd/mayfly
+	Out     string // path of the program
+	Overlay string // path of the file for the flag -overlay of "go build"; optional
+}
+
+// Build builds the program as the running test was built: with the race detector if the test has it, so that each
+// package is compiled once for both.
+func Build(tb testing.TB, p Program) {
 	tb.Helper()
-	args := []string{"build", "-pgo=off", "-ldflags=-s -w", "-o", program}
+	args := []string{"build", "-pgo=off", "-ldflags=-s -w", "-overlay", p.Overlay, "-o", p.Out}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			if s.Key == "-race" {
@@ -51,8 +59,8 @@ func Build(tb testing.TB, dir, pkg, program string, flags ...string) {
 			}
 		}
 	}
-	cmd := exec.CommandContext(tb.Context(), "go", append(append(args, flags...), pkg)...)
-	cmd.Dir = dir
+	cmd := exec.CommandContext(tb.Context(), "go", append(args, p.Package)...)
+	cmd.Dir = p.Dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		tb.Fatalf("%s: %v\n%s", cmd, err, out)
 	}

@@ -126,7 +126,9 @@ func buildWithDevice(t *testing.T) string {
 		}
 	}
 	program := filepath.Join(dir, "mayfly")
-	process.Build(t, root, "./cmd/mayfly", program, "-overlay", filepath.Join(dir, "overlay.json"))
+	process.Build(t, process.Program{
+		Dir: root, Package: "./cmd/mayfly", Out: program, Overlay: filepath.Join(dir, "overlay.json"),
+	})
 	return program
 }
 
