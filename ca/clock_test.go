@@ -25,7 +25,7 @@ func TestClockGoesBack(t *testing.T) {
 		{"stands still", time.Minute, 0, ""},
 		{"goes back by two seconds", time.Second, -2 * time.Second, ""},
 		{"goes back by more", 0, -2*time.Second - time.Millisecond, "went back by 2 s"},
-		{"goes back by a minute, half a minute ago", 30 * time.Second, -30 * time.Second, "went back by 60 s; certificates are issued again when it has passed 2026-05-01T12:00:00Z, in 30 s (or"},
+		{"goes back by a minute, half a minute ago", 30 * time.Second, -30 * time.Second, "went back by 60 s; certificates are issued again when the clock has passed 2026-05-01T12:00:00Z, in 30 s (or"},
 		{"has caught up", time.Minute, -time.Second, ""},
 		{"jumps ahead", time.Second, 24 * time.Hour, ""},
 	} {

@@ -172,7 +172,7 @@ func (r *extensionReader) take(is func(asn1.ObjectIdentifier) bool, critical boo
 	r.left = r.left[1:]
 	switch {
 	case !is(ext.Id):
-		r.err = fmt.Errorf("extension %s is in the place of another one", ext.Id)
+		r.err = fmt.Errorf("extension %s is not in the expected position", ext.Id)
 	case ext.Critical != critical:
 		r.err = fmt.Errorf("extension %s: critical is %t", ext.Id, ext.Critical)
 	}

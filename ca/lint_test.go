@@ -125,7 +125,7 @@ func TestLint(t *testing.T) {
 		}, "at the end"},
 		"order": {func(c *x509.Certificate) {
 			c.ExtraExtensions[0], c.ExtraExtensions[1] = c.ExtraExtensions[1], c.ExtraExtensions[0]
-		}, "in the place of another one"},
+		}, "is not in the expected position"},
 	} {
 		template := &x509.Certificate{
 			SerialNumber: good.SerialNumber, RawSubject: good.RawSubject,

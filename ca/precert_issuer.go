@@ -71,8 +71,8 @@ func checkPrecertIssuer(issuing *x509.Certificate) error {
 	const setting = "precert_issuer"
 	if len(issuing.SubjectKeyId) == 0 {
 		return fault.BadSetting("a precertificate signing certificate needs the subject key identifier of the issuing "+
-			"certificate, which does not have one", "have the issuing certificate issued again with the extension, or "+
-			"remove precert_issuer", setting)
+			"certificate, which does not have one", "obtain an issuing certificate with the extension, or remove "+
+			"precert_issuer", setting)
 	}
 	switch issuing.PublicKey.(type) {
 	case *ecdsa.PublicKey, *rsa.PublicKey, ed25519.PublicKey:

@@ -258,7 +258,7 @@ func TestPlanCheck(t *testing.T) {
 		"issuing.key.file.chain: chain is missing":    func(p *Plan) { p.Issuing.Key.File.Chain = "" },
 		"root.key.file: the key has neither":          func(p *Plan) { p.Root.Key.File.Password = nil },
 		"issuing.key.file: the key has neither":       func(p *Plan) { p.Issuing.Unencrypted = true },
-		"root.unencrypted: it applies only":           func(p *Plan) { p.Root.Generate, p.Root.Unencrypted = "", true },
+		"root.unencrypted: the setting applies only":  func(p *Plan) { p.Root.Generate, p.Root.Unencrypted = "", true },
 		"ca-key.pem is written twice":                 func(p *Plan) { p.Root.Key.File.Key = p.Issuing.Key.File.Key },
 		"chain.pem is written twice":                  func(p *Plan) { p.Transcript = p.Issuing.Key.File.Chain },
 	} {
@@ -336,9 +336,9 @@ func TestNothingWrongIsSigned(t *testing.T) {
 		change  func(o *SignOptions)
 		want    string
 	}{
-		"no parent":           {pki: good(), parents: []*x509.Certificate{}, want: "no parent"},
-		"parent without root": {pki: good(), parents: good().Chain[:1], want: "not a root"},
-		"key of another":      {pki: good(), key: pki.NewKey(pki.P384), want: "not the key of the parent"},
+		"the parent is missing": {pki: good(), parents: []*x509.Certificate{}, want: "the parent is missing"},
+		"parent without root":   {pki: good(), parents: good().Chain[:1], want: "not a root"},
+		"key of another":        {pki: good(), key: pki.NewKey(pki.P384), want: "not the key of the parent"},
 		"no organization": {pki: good(), subject: pkix.Name{CommonName: "x"},
 			want: "without common name or organization"},
 		"no common name": {pki: good(), subject: pkix.Name{Organization: []string{"x"}},
@@ -361,7 +361,7 @@ func TestNothingWrongIsSigned(t *testing.T) {
 			},
 			want: "expired at",
 		},
-		"parts of a second": {pki: good(), change: func(o *SignOptions) { o.For = time.Hour + time.Millisecond },
+		"fraction of a second": {pki: good(), change: func(o *SignOptions) { o.For = time.Hour + time.Millisecond },
 			want: "whole seconds"},
 		"parent expired": {pki: root(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }),
 			change: func(o *SignOptions) { o.For = time.Hour }, want: "longer than its issuer"},
@@ -486,7 +486,7 @@ func TestNothingIsReplaced(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := p.Run(t.Context(), Options{}); err == nil ||
-				!strings.Contains(err.Error(), "no file is replaced") {
+				!strings.Contains(err.Error(), "existing files are never overwritten") {
 				t.Errorf("%s: %v", name, err)
 			}
 			if err := os.Remove(path); err != nil {

@@ -64,14 +64,14 @@ func TestIntermediateRefuses(t *testing.T) {
 	t.Parallel()
 	p, other := pki.New(pki.Options{}), pki.New(pki.Options{})
 	for name, i := range map[string]IntermediateOptions{
-		"no parent":           {Signer: p.RootKey},
-		"another key":         {Parents: []*x509.Certificate{p.Root}, Signer: other.RootKey},
-		"a chain of two":      {Parents: []*x509.Certificate{p.Chain[0], other.Root}, Signer: p.Key},
-		"path length 0":       {Parents: p.Chain, Signer: p.Key},
-		"no life":             {Parents: []*x509.Certificate{p.Root}, Signer: p.RootKey, Life: -time.Hour},
-		"the parent's name":   {Parents: []*x509.Certificate{p.Root}, Signer: p.RootKey, Subject: p.Root.RawSubject},
-		"a name that is not":  {Parents: []*x509.Certificate{p.Root}, Signer: p.RootKey, Subject: []byte("name")},
-		"an expired validity": {Parents: []*x509.Certificate{p.Root}, Signer: p.RootKey, Life: time.Second},
+		"the parent is missing": {Signer: p.RootKey},
+		"another key":           {Parents: []*x509.Certificate{p.Root}, Signer: other.RootKey},
+		"a chain of two":        {Parents: []*x509.Certificate{p.Chain[0], other.Root}, Signer: p.Key},
+		"path length 0":         {Parents: p.Chain, Signer: p.Key},
+		"no life":               {Parents: []*x509.Certificate{p.Root}, Signer: p.RootKey, Life: -time.Hour},
+		"the parent's name":     {Parents: []*x509.Certificate{p.Root}, Signer: p.RootKey, Subject: p.Root.RawSubject},
+		"a name that is not":    {Parents: []*x509.Certificate{p.Root}, Signer: p.RootKey, Subject: []byte("name")},
+		"an expired validity":   {Parents: []*x509.Certificate{p.Root}, Signer: p.RootKey, Life: time.Second},
 	} {
 		if i.Subject == nil {
 			i.Subject = p.Chain[0].RawSubject

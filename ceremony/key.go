@@ -106,7 +106,7 @@ func OpenKey(ctx context.Context, s KeySource, o Options) (*Key, error) {
 	o.defaults()
 	name, backend := s.Table.Selected()
 	if backend == nil {
-		return nil, errors.New("no key backend; write one below ca, or name a key file")
+		return nil, errors.New("the key backend is missing; write one under ca, or name a key file")
 	}
 	key := &Key{Statement: KeyStatement{Backend: name, Exportable: signer.ExportUnknown}}
 	if s.Generate != "" {
@@ -151,7 +151,7 @@ func OpenKey(ctx context.Context, s KeySource, o Options) (*Key, error) {
 func (k *Key) generate(s KeySource, o Options) error {
 	f := s.Table.File
 	if f == nil {
-		return errors.New("keys are made in files only; make this one in its place, with the tools of that place")
+		return errors.New("keys are generated in files only; generate this key with the tools of its key backend")
 	}
 	var password []byte
 	if !s.Unencrypted {

@@ -87,7 +87,7 @@ func (p *Plan) checkPaths() error {
 	seen := map[string]bool{}
 	for _, path := range p.paths() {
 		if clean := filepath.Clean(path); seen[clean] {
-			errs = append(errs, fault.BadSetting(path+" is written twice", "write a path of its own for each file"))
+			errs = append(errs, fault.BadSetting(path+" is written twice", "write a different path for each file"))
 		} else {
 			seen[clean] = true
 		}
@@ -105,7 +105,7 @@ func (p *Part) check() error {
 	if p.NotBefore != "" {
 		if _, err := time.Parse(time.RFC3339, p.NotBefore); err != nil {
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("%q is not a time", p.NotBefore),
-				"write it as in 2027-01-01T00:00:00Z", "not_before"))
+				"write a time such as 2027-01-01T00:00:00Z", "not_before"))
 		}
 	}
 	if p.ValidFor < 0 || p.ValidFor > 0 && p.ValidFor < time.Hour || p.ValidFor%time.Second != 0 {
@@ -125,10 +125,10 @@ func (p *Part) check() error {
 		errs = append(errs, fault.BadSetting("the key would be lost when this process ends",
 			"use another key backend", "key"))
 	case p.Generate != "" && p.Key.File == nil:
-		errs = append(errs, fault.BadSetting("keys are made in files only",
-			"make it in its place, with the tools of that place, and remove the key generate", "generate"))
+		errs = append(errs, fault.BadSetting("keys are generated in files only",
+			"generate the key with the tools of its key backend, and remove the setting generate", "generate"))
 	case p.Generate == "" && p.Unencrypted:
-		errs = append(errs, fault.BadSetting("it applies only to a key that is made (generate)",
+		errs = append(errs, fault.BadSetting("the setting applies only to a key with generate",
 			"remove the key", "unencrypted"))
 	case p.Generate != "" && (p.Key.File.Password != nil) == p.Unencrypted:
 		errs = append(errs, fault.BadSetting("the key has neither a password nor unencrypted: true, or it has both",

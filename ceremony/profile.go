@@ -61,7 +61,7 @@ func (s Subject) der() ([]byte, error) {
 		hidden, found := printable.Hidden(part.text)
 		switch {
 		case found:
-			return nil, fmt.Errorf("%s has the character %q, which is not visible; remove the character",
+			return nil, fmt.Errorf("%s has the character %q, which is not printable; remove the character",
 				part.name, hidden)
 		case len([]rune(part.text)) > maxName:
 			return nil, fmt.Errorf("%s has more than %d characters; write a shorter one", part.name, maxName)
@@ -151,7 +151,7 @@ func (p Profile) check() error {
 		return fmt.Errorf("the validity ends at %s, before it begins; write a longer one",
 			p.NotAfter.Format(time.RFC3339))
 	case p.NotBefore.Nanosecond() != 0 || p.NotAfter.Nanosecond() != 0:
-		return errors.New("the validity has parts of a second; write whole seconds")
+		return errors.New("the validity has a fraction of a second; write whole seconds")
 	}
 	return nil
 }
@@ -216,11 +216,11 @@ func (p Profile) lint(c *x509.Certificate, serial []byte, key crypto.PublicKey) 
 	case c.Version != 3:
 		return fmt.Errorf("the version is %d, not 3", c.Version)
 	case !bytes.Equal(c.SerialNumber.Bytes(), bytes.TrimLeft(serial, "\x00")):
-		return errors.New("the serial number is not the one that was chosen")
+		return errors.New("the serial number differs from the chosen one")
 	case !bytes.Equal(c.RawSubject, p.Subject):
 		return fmt.Errorf("the subject is %s, not %s", c.Subject, p.Name)
 	case !bytes.Equal(c.RawSubjectPublicKeyInfo, spki):
-		return errors.New("the certificate is for another public key")
+		return errors.New("the certificate has a different public key")
 	case !c.NotBefore.Equal(p.NotBefore) || !c.NotAfter.Equal(p.NotAfter):
 		return fmt.Errorf("the validity is %s to %s, not that of the plan", c.NotBefore.Format(time.RFC3339),
 			c.NotAfter.Format(time.RFC3339))
@@ -229,7 +229,7 @@ func (p Profile) lint(c *x509.Certificate, serial []byte, key crypto.PublicKey) 
 	case !slices.Equal(usages, want) || len(c.UnknownExtKeyUsage) > 0 || critical != (p.Role == RoleTimestamping):
 		return errors.New("the extended key usage is not that of the plan")
 	case c.IsCA != isCA || c.BasicConstraintsValid != isCA:
-		return fmt.Errorf("the basic constraints say CA:%t", c.IsCA)
+		return fmt.Errorf("the basic constraints have CA:%t", c.IsCA)
 	case isCA && (c.MaxPathLen != p.PathLength || c.MaxPathLenZero != (p.PathLength == 0)):
 		return fmt.Errorf("the path length is %d, not %d", c.MaxPathLen, p.PathLength)
 	case !bytes.Equal(c.SubjectKeyId, p.SubjectKeyID):

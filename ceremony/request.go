@@ -101,7 +101,7 @@ func ParseRequest(data []byte) (*x509.CertificateRequest, error) {
 		return nil, fmt.Errorf("the request cannot be parsed: %w", err)
 	}
 	if err := r.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("the request is not signed by its key: %w; have it made again", err)
+		return nil, fmt.Errorf("the request is not signed by its key: %w; have the request created again", err)
 	}
 	return r, nil
 }
@@ -201,7 +201,7 @@ func Import(i ImportOptions, o Options) (*Result, error) {
 	}
 	request, chain := i.Request, i.Chain
 	if len(chain) == 0 {
-		return nil, errors.New("no certificate; name the file that the parent returned")
+		return nil, errors.New("the certificate is missing; name the file that the parent CA returned")
 	}
 	c := chain[0]
 	if !equalKeys(c.PublicKey, request.PublicKey) {
@@ -236,7 +236,7 @@ func Import(i ImportOptions, o Options) (*Result, error) {
 // checkParents checks that parents are a chain of their own, with a root at its end.
 func checkParents(parents []*x509.Certificate) error {
 	if len(parents) == 0 {
-		return errors.New("no parent; name the certificate of the signing key, with its own parents after it")
+		return errors.New("the parent is missing; name the certificate of the signing key, followed by its own parents")
 	}
 	_, err := ca.ParseChain(encode(parents...))
 	return err

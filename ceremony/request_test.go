@@ -95,7 +95,7 @@ func TestRequestAndSign(t *testing.T) {
 		t.Errorf("%+v", lines)
 	}
 	if _, err := Sign(t.Context(), root, o, Options{}); err == nil ||
-		!strings.Contains(err.Error(), "no file is replaced") {
+		!strings.Contains(err.Error(), "existing files are never overwritten") {
 		t.Errorf("again: %v", err)
 	}
 	// A CA below a CA, with a path length that the root allows, and no more.
@@ -138,7 +138,7 @@ func TestImport(t *testing.T) {
 		forAnyKey bool
 	}{
 		"good":        {chain: good},
-		"nothing":     {want: "no certificate"},
+		"nothing":     {want: "the certificate is missing"},
 		"another key": {chain: pki.New(pki.Options{}).Chain, want: "not for the key of the request"},
 		"no root":     {chain: good[:1], want: "not a root"},
 		"for servers": {chain: issue(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), want: "codeSigning"},

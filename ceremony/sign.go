@@ -240,7 +240,7 @@ func (o order) certify(ctx context.Context, u *unsigned, key crypto.Signer,
 		return nil, fmt.Errorf("the signed certificate cannot be parsed: %w", err)
 	}
 	if !bytes.Equal(c.RawTBSCertificate, u.raw) {
-		return nil, errors.New("the signed certificate is not what was linted")
+		return nil, errors.New("the signed certificate differs from the linted one")
 	}
 	if _, err := o.lint(c, true); err != nil {
 		return nil, fmt.Errorf("lint after signing: %w", err)

@@ -117,7 +117,7 @@ func ParseTranscript(data []byte) (*Transcript, error) {
 	}
 	if t.Format != transcriptFormat {
 		return nil,
-			fmt.Errorf("a transcript of the form %q, which this version does not read; use the version that wrote it",
+			fmt.Errorf("the transcript has the format %q, which this version cannot read; use the version that wrote the transcript",
 				t.Format)
 	}
 	again, err := t.Marshal()
@@ -227,13 +227,13 @@ const restoreTranscript = "restore the transcript from where it was kept"
 func onlyCertificate(text string) (*x509.Certificate, error) {
 	certs, err := pemfile.Certificates([]byte(text))
 	if err == nil && len(certs) != 1 {
-		err = fmt.Errorf("%d certificates in the place of one", len(certs))
+		err = fmt.Errorf("%d certificates instead of one", len(certs))
 	}
 	if err != nil {
 		return nil, err
 	}
 	if string(encode(certs[0])) != text {
-		return nil, errors.New("something stands before or after the certificate")
+		return nil, errors.New("the file has data before or after the certificate")
 	}
 	return certs[0], nil
 }
@@ -301,13 +301,13 @@ func (r *replay) plan(p *Plan) {
 	const fix = "compare the plan with the reviewed one; if they are the same, do not use the certificates"
 	switch {
 	case r.t.Plan == nil:
-		r.report(name, errors.New("the transcript is not of a ceremony with a plan"), "name the plan's own transcript")
+		r.report(name, errors.New("the transcript is of a ceremony without a plan"), "name the plan's own transcript")
 		return
 	case p == nil:
 		r.report(name, errors.New("the plan cannot be read"), fix)
 		return
 	case digest([]byte(r.t.Plan.Content)) != r.t.Plan.SHA256:
-		r.report(name, errors.New("the plan in the transcript is not the one whose digest it has"), fix)
+		r.report(name, errors.New("the plan in the transcript does not have the digest in the transcript"), fix)
 		return
 	case len(r.t.Certificates) != 2:
 		r.report(name, fmt.Errorf("%d certificates; a plan has two", len(r.t.Certificates)), fix)
@@ -322,7 +322,7 @@ func (r *replay) plan(p *Plan) {
 		got := r.t.Certificates[i].Profile
 		if got.Role != want.Role || !bytes.Equal(got.Subject, want.Subject) || got.PathLength != want.PathLength ||
 			!got.NotBefore.Equal(want.NotBefore) || !got.NotAfter.Equal(want.NotAfter) {
-			r.report(name, fmt.Errorf("certificate %d (%s) is not the one of the plan", i+1, got.Name), fix)
+			r.report(name, fmt.Errorf("certificate %d (%s) differs from the certificate of the plan", i+1, got.Name), fix)
 			return
 		}
 	}
@@ -333,7 +333,7 @@ func (r *replay) inputs() {
 	for _, in := range r.t.Inputs {
 		var err error
 		if digest([]byte(in.Content)) != in.SHA256 {
-			err = errors.New("its content is not the one whose digest the transcript has")
+			err = errors.New("its content does not have the digest in the transcript")
 		}
 		r.report("input "+in.Path, err, restoreTranscript)
 	}
@@ -379,7 +379,7 @@ func (r *replay) outputs(dir string) {
 			r.lines = append(r.lines, Line{Check: name, Result: Note,
 				Detail: "not on this machine, and therefore not compared"})
 		case digest(data) != out.SHA256:
-			r.report(name, errors.New("the file is not the one that was written"),
+			r.report(name, errors.New("the file differs from the one that was written"),
 				"restore the file from the ceremony's medium")
 		default:
 			r.report(name, nil, "")
@@ -400,7 +400,7 @@ func (r *replay) signature(o ReplayOptions) {
 
 func (r *replay) verifySignature(o ReplayOptions) error {
 	if len(r.certs) == 0 || r.certs[0] == nil {
-		return errors.New("the certificate whose key would have signed it cannot be read")
+		return errors.New("the certificate of its issuer cannot be read")
 	}
 	signer := r.certs[0] // a root signs itself
 	if e := r.t.Certificates[0]; e.Issuer != "" {

@@ -278,7 +278,7 @@ func parseChain(chain *fulciopb.CertificateChain) ([]*x509.Certificate, error) {
 		out = append(out, c)
 	}
 	if len(out) == 0 {
-		return nil, errors.New("it contains no certificate")
+		return nil, errors.New("the response contains no certificate")
 	}
 	return out, nil
 }

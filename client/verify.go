@@ -122,7 +122,7 @@ func (t Trust) paths(leaf *x509.Certificate, chain []*x509.Certificate, now time
 		for _, path := range found {
 			if through := slices.ContainsFunc(path[1:],
 				func(c *x509.Certificate) bool { return ended[string(c.RawSubjectPublicKeyInfo)] }); through {
-				problem = errors.New("the authority that issued it is not trusted at this time")
+				problem = errors.New("the authority that issued the certificate is not trusted at this time")
 			} else if len(path) > 1 {
 				good = append(good, path)
 			}

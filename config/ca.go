@@ -66,24 +66,24 @@ func (c CA) Check() error {
 	if len(c.Chains) == 0 {
 		errs = append(errs, c.Table.Check())
 		if c.State != "" {
-			errs = append(errs, fault.BadSetting("a state file without chains",
+			errs = append(errs, fault.BadSetting("state is set, but chains is not",
 				"write chains, each with a name and a key backend, or remove state", "state"))
 		}
 		if c.Rotation.Renew != nil {
-			errs = append(errs, fault.BadSetting("the next chain is made for a chain that has a name",
+			errs = append(errs, fault.BadSetting("automatic rotation needs named chains",
 				"write chains and state", "rotation", "renew"))
 		}
 		return errors.Join(errs...)
 	}
 	if name, backend := c.Table.Selected(); backend != nil {
 		errs = append(errs, c.Table.Check(),
-			fault.BadSetting("a key backend beside chains", "move it into chains, with a name", name))
+			fault.BadSetting("both a key backend and chains are set", "move the key backend into chains, with a name", name))
 	}
 	for i, one := range c.Chains {
 		errs = append(errs, fault.Under(c.checkChain(i, one), "chains", strconv.Itoa(i)))
 	}
 	if c.State == "" && (len(c.Chains) > 1 || c.Rotation.Renew != nil) {
-		errs = append(errs, fault.BadSetting("nothing says which chain signs",
+		errs = append(errs, fault.BadSetting("state is missing, so the chain that signs is unknown",
 			"write the path of a state file in ca.state", "chains"))
 	}
 	return errors.Join(errs...)
@@ -95,13 +95,13 @@ func (c CA) checkChain(i int, one Chain) error {
 		errs = append(errs, fault.BadSetting(err.Error(), "", "name"))
 	}
 	if slices.ContainsFunc(c.Chains[:i], func(o Chain) bool { return o.Name == one.Name }) {
-		errs = append(errs, fault.BadSetting(strconv.Quote(one.Name)+" is the name of another chain, too",
+		errs = append(errs, fault.BadSetting(strconv.Quote(one.Name)+" is also the name of another chain",
 			"write another name", "name"))
 	}
 	errs = append(errs, one.Table.Check())
 	if name, backend := one.Selected(); backend != nil && backend.Temporary() {
 		errs = append(errs, fault.BadSetting("a key that is lost when the process ends cannot be rotated",
-			"use a key that is kept", name))
+			"use a persistent key", name))
 	}
 	return errors.Join(errs...)
 }
@@ -115,8 +115,8 @@ func (r Rotation) check() error {
 		fault.Under(r.Renew.Parent.Check(), "renew", "parent"),
 		fault.Under(r.Renew.Password.Check(), "renew", "password"))
 	if name, backend := r.Renew.Parent.Selected(); backend != nil && backend.Temporary() {
-		errs = append(errs, fault.BadSetting("a key that is lost when the process ends is no parent",
-			"use a key that is kept", "renew", "parent", name))
+		errs = append(errs, fault.BadSetting("a key that is lost when the process ends cannot be a parent",
+			"use a persistent key", "renew", "parent", name))
 	}
 	return errors.Join(errs...)
 }
@@ -265,7 +265,7 @@ func (p Publish) check() error {
 	}
 	if (t.URL == "") != (t.Root == "") {
 		errs = append(errs, fault.BadSetting("url and root belong together",
-			"write both, or dir alone", "tuf"))
+			"write both, or only dir", "tuf"))
 	}
 	if t.Dir == "" && (t.Password != nil || t.Timestamp != nil || t.Snapshot != nil) {
 		errs = append(errs, fault.BadSetting("password, timestamp and snapshot are for dir",

@@ -24,7 +24,7 @@ func (l *loader) checkSettings() {
 	l.main.add(c.Listen.check())
 	l.main.add(c.Limits.check())
 	if c.Identity.File == "" {
-		l.setting(fault.BadSetting("is missing", "write the path of the issuer file: who may get certificates", "identity", "file"))
+		l.setting(fault.BadSetting("is missing", "write the path of the issuer file, which lists who may get certificates", "identity", "file"))
 	}
 	l.main.add(fault.Under(c.CA.Check(), "ca"))
 	if c.CA.PrecertIssuer && c.CT.None != nil {
@@ -38,8 +38,8 @@ func (l *loader) checkSettings() {
 	for i := range c.CT.Logs {
 		at := func(key string) []string { return []string{"ct", "logs", strconv.Itoa(i), key} }
 		if l.main.marks[pathKey(at("rate"))].zero {
-			l.setting(fault.BadSetting("0 submissions a second is no rate",
-				"write a number above 0, or leave it out for no limit", at("rate")...))
+			l.setting(fault.BadSetting("invalid rate: 0 submissions a second",
+				"write a number above 0, or omit the setting for no limit", at("rate")...))
 		}
 		if l.main.marks[pathKey(at("max_merge_delay"))].zero {
 			l.setting(fault.BadSetting("0s is shorter than a minute",
@@ -71,7 +71,7 @@ func (l Listen) check() error {
 			on++
 		}
 		if other, taken := seen[one.address]; taken && n != 0 && one.key == "admin" {
-			errs = append(errs, fault.BadSetting("is the address of "+other+" too: the pages for the operator would be public",
+			errs = append(errs, fault.BadSetting("is the address of "+other+" as well: the operator's pages would be public",
 				"write another address", "listen", one.key))
 		}
 		seen[one.address] = one.key
@@ -84,8 +84,8 @@ func (l Listen) check() error {
 		}
 	}
 	if on == 0 && len(errs) == 0 {
-		errs = append(errs, fault.BadSetting("neither http nor grpc is on, so that no certificate could be requested",
-			"switch one on", "listen"))
+		errs = append(errs, fault.BadSetting("http and grpc are both off, so certificates cannot be requested",
+			"enable one of them", "listen"))
 	}
 	return errors.Join(errs...)
 }
@@ -114,7 +114,7 @@ func parseProxy(text string) (netip.Prefix, error) {
 	case err != nil:
 		return netip.Prefix{}, err
 	case p.Masked() != p:
-		return netip.Prefix{}, errors.New("there are bits behind the length of the prefix")
+		return netip.Prefix{}, errors.New("the address has bits after the length of the prefix")
 	case p.Addr().Is4In6():
 		return netip.Prefix{}, errors.New("write an IPv4 prefix as such")
 	}
@@ -147,13 +147,13 @@ func (c CT) check() error {
 	somewhere := len(c.Logs) > 0 || c.Embedded != nil
 	switch {
 	case c.None != nil && somewhere:
-		errs = append(errs, fault.BadSetting("none and a log contradict each other", "remove one of them"))
+		errs = append(errs, fault.BadSetting("none and a log are both set", "remove one of them"))
 	case c.None == nil && !somewhere:
 		errs = append(errs, fault.BadSetting("no log", "write logs: or embedded: (or none: with a reason)"))
 	case c.None != nil && strings.TrimSpace(c.None.Reason) == "":
 		errs = append(errs, fault.BadSetting("is missing", "write why certificates are not logged", "none", "reason"))
 	case c.None != nil && c.Policy.MinSCTs > 0:
-		errs = append(errs, fault.BadSetting("asks for SCTs, but there is no log", "remove it", "policy", "min_scts"))
+		errs = append(errs, fault.BadSetting("requires SCTs, but no log is configured", "remove it", "policy", "min_scts"))
 	}
 	names := map[string]bool{}
 	if c.Embedded != nil {
@@ -165,10 +165,10 @@ func (c CT) check() error {
 		errs = append(errs, fault.Under(one.Check(), "logs", at))
 		if one.Name != "" && names[one.Name] {
 			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is used twice",
-				"give each log a name of its own", "logs", at, "name"))
+				"give each log its own name", "logs", at, "name"))
 		}
 		if c.Embedded != nil && strings.HasPrefix(one.Name, "embedded-") {
-			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is one of a shard of the embedded log", "give the log another name", "logs", at, "name"))
+			errs = append(errs, fault.BadSetting("the name "+strconv.Quote(one.Name)+" is that of a shard of the embedded log", "give the log another name", "logs", at, "name"))
 		}
 		names[one.Name] = true
 	}
@@ -209,7 +209,7 @@ func (l *loader) checkPathSettings(t *tree, paths []pathSetting) {
 		if (p.kind == pathWrite || p.kind == pathKept) && os.IsNotExist(err) {
 			if parent, e := os.Stat(filepath.Dir(*p.at)); e != nil || !parent.IsDir() {
 				t.add(fault.BadSetting("the directory of "+name+" does not exist",
-					"make it, for the CA alone", p.path...))
+					"create it, accessible to the CA only", p.path...))
 			}
 			continue
 		}
@@ -224,9 +224,9 @@ func (l *loader) checkPathSettings(t *tree, paths []pathSetting) {
 		case !p.isDir() && st.IsDir():
 			t.add(fault.BadSetting(name+" is a directory", "write the path of a file", p.path...))
 		case p.kind == pathSecret && st.Mode().Perm()&0o004 != 0:
-			l.warning(t, name+" can be read by everybody on this machine; chmod 600 it", p.path...)
+			l.warning(t, name+" can be read by every user of this machine; run chmod 600 on it", p.path...)
 		case p.kind == pathOptionalDir && access(*p.at) != nil:
-			l.warning(t, name+" cannot be written, so that nothing is kept there; "+fault.Advice(access(*p.at)), p.path...)
+			l.warning(t, name+" is not writable, so nothing can be stored in it; "+fault.Advice(access(*p.at)), p.path...)
 		}
 	}
 }
@@ -266,10 +266,10 @@ func (l *loader) checkProduction() {
 		}
 	}
 	if a := c.Audit; a != nil && a.Syslog != nil && a.Syslog.Insecure {
-		l.setting(fault.BadSetting("records in the clear are not for production", fix, "audit", "syslog", "insecure"))
+		l.setting(fault.BadSetting("unencrypted records are not for production", fix, "audit", "syslog", "insecure"))
 	}
 	if a := c.Audit; a != nil && a.OTLP != nil && a.OTLP.Insecure {
-		l.setting(fault.BadSetting("records in the clear are not for production", fix, "audit", "otlp", "insecure"))
+		l.setting(fault.BadSetting("unencrypted records are not for production", fix, "audit", "otlp", "insecure"))
 	}
 	if l.issuers == nil {
 		return
@@ -298,8 +298,8 @@ func (l *loader) warnUnaudited() {
 				"or run mayfly audit reconcile elsewhere", "audit", "reconcile")
 	case c.Audit == nil || c.Audit.File == "":
 		l.warning(l.main,
-			"without a journal the auditor cannot tell which entries of the logs are of certificates that this CA "+
-				"issued; write audit.file", "audit")
+			"without a journal the auditor cannot tell which log entries are certificates of this CA; write audit.file",
+			"audit")
 	}
 }
 
@@ -308,7 +308,7 @@ func (l *loader) warnUnaudited() {
 func (l *loader) warnZeros(t *tree) {
 	for _, k := range t.order {
 		if t.marks[k].zero {
-			l.warning(t, "0 means the default, as if the setting were not there; remove it, or write a value above 0",
+			l.warning(t, "0 means the default, as if the setting were absent; remove it, or write a value above 0",
 				strings.Split(k, "\x00")...)
 		}
 	}
@@ -318,7 +318,7 @@ func (l *loader) warnZeros(t *tree) {
 func (l *loader) warn() {
 	c := l.config
 	if c.Audit == nil {
-		l.warning(l.main, "there is no journal: decisions are in the log only", "audit")
+		l.warning(l.main, "the journal is missing: decisions are recorded in the log only", "audit")
 	} else {
 		for _, w := range c.Audit.Warnings() {
 			l.warning(l.main, w.Problem+"; "+w.Fix, append([]string{"audit"}, w.Path...)...)
@@ -338,12 +338,12 @@ func (l *loader) warn() {
 	}
 	if name, backend := c.CA.Selected(); backend != nil && backend.Temporary() {
 		l.warning(l.main,
-			"the CA's key is made at each start: certificates that were issued before cannot be verified any more",
+			"the CA's key is created at each start: certificates issued before a restart cannot be verified after it",
 			"ca", name)
 	}
 	for i, log := range c.CT.Logs {
 		if log.Insecure {
-			l.warning(l.main, "SCTs come over plain http", "ct", "logs", strconv.Itoa(i), "insecure")
+			l.warning(l.main, "SCTs are fetched over plain http", "ct", "logs", strconv.Itoa(i), "insecure")
 		}
 		for _, w := range log.Warnings() {
 			l.warning(l.main, w.Problem+"; "+w.Fix, append([]string{"ct", "logs", strconv.Itoa(i)}, w.Path...)...)

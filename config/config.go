@@ -139,7 +139,7 @@ type Audit struct {
 func (a *Audit) Check() error {
 	errs := []error{a.Config.Check(), fault.Under(a.Reconcile.Check(), "reconcile"), fault.Under(a.Alarm.Check(), "alarm")}
 	if a.File == "" && a.Reconcile != nil && len(a.Reconcile.Journals) > 0 {
-		errs = append(errs, fault.BadSetting("journals of others without a journal of this instance", "write audit.file", "reconcile", "journals"))
+		errs = append(errs, fault.BadSetting("the journals of other instances are set, but the journal of this instance is not", "write audit.file", "reconcile", "journals"))
 	}
 	return errors.Join(errs...)
 }

@@ -73,7 +73,7 @@ production: true
 		c.CT.Embedded.Dir != filepath.Join(dir, "ct") || c.StateDir != filepath.Join(dir, "state") || len(c.Issuers.Issuers) != 1 || len(c.Digest) != 64 {
 		t.Errorf("%+v", c)
 	}
-	if len(warnings) != 2 || !strings.Contains(warnings[0].String(), "there is no journal") ||
+	if len(warnings) != 2 || !strings.Contains(warnings[0].String(), "the journal is missing") ||
 		!strings.Contains(warnings[1].String(), "the auditor cannot tell") {
 		t.Errorf("warnings %v", warnings)
 	}
@@ -138,7 +138,7 @@ func TestRefuses(t *testing.T) {
 		"no log":      {identity + caFile, issuers, "mayfly.yaml:", "no log"},
 		"log and none": {
 			identity + caFile + embedded + "  none: {reason: x}\n", issuers,
-			"mayfly.yaml:", "contradict",
+			"mayfly.yaml:", "both set",
 		},
 		"no reason": {identity + caFile + "ct:\n  none: {reason: \"\"}\n", issuers, "mayfly.yaml:6", ""},
 		"log over http": {
@@ -204,14 +204,14 @@ func TestRefuses(t *testing.T) {
 		},
 		"nothing listens": {
 			"listen: {http: off, grpc: off}\n" + identity + caFile + embedded, issuers,
-			"mayfly.yaml:1", "neither http nor grpc",
+			"mayfly.yaml:1", "http and grpc are both off",
 		},
 		"journal nowhere": {
 			identity + caFile + embedded + "audit: {subjects: plain}\n", issuers, "mayfly.yaml:7",
 			"no destination",
 		},
 		"journal's place":   {identity + caFile + embedded + "audit: {file: no/such/place}\n", issuers, "mayfly.yaml:7:15", "directory"},
-		"journal's key":     {identity + caFile + embedded + "audit: {file: x, key: {}}\n", issuers, "mayfly.yaml:7", "one place"},
+		"journal's key":     {identity + caFile + embedded + "audit: {file: x, key: {}}\n", issuers, "mayfly.yaml:7", "exactly one of env and file"},
 		"journal's copy":    {identity + caFile + embedded + "audit:\n  file: x\n  otlp: {url: \"http://collector.example.com\"}\n", issuers, "mayfly.yaml:9:15", "insecure"},
 		"algorithm":         {identity + caFile + embedded + "client_algorithms: [ecdsa]\n", issuers, "mayfly.yaml:7", ""},
 		"ephemeral for all": {identity + "ca:\n  ephemeral: {}\n" + embedded + "production: true\n", issuers, "mayfly.yaml:4", "production"},

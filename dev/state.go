@@ -36,7 +36,7 @@ func (s *State) Path(name string) string { return filepath.Join(s.dir, name) }
 func ReadState(dir string) (*State, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "state.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s holds no development CA; start one with \"mayfly dev --dir %s\" or name its directory with --dir", dir, dir)
+		return nil, fmt.Errorf("%s contains no development CA; start one with \"mayfly dev --dir %s\" or name its directory with --dir", dir, dir)
 	}
 	if err != nil {
 		return nil, err
@@ -92,7 +92,7 @@ func newState(dir string) (*State, error) {
 	for _, e := range entries {
 		if e.Name() != "lock" {
 			return nil,
-				fmt.Errorf("%s holds other files (%s) and no development CA; choose an empty or "+
+				fmt.Errorf("%s contains other files (%s) and no development CA; choose an empty or "+
 					"new directory with --dir", dir, e.Name())
 		}
 	}

@@ -348,7 +348,7 @@ func TestKeysHSMCrash(t *testing.T) {
 	w.next()
 	l.Write("shim/hang", "")
 	l.Eventually("the end of the process that hangs", func(context.Context) error {
-		if !strings.Contains(l.ca.Stderr(), "does not return from a call") {
+		if !strings.Contains(l.ca.Stderr(), "a call to the PKCS#11 library does not return") {
 			return errors.New("not yet")
 		}
 		return nil
@@ -489,7 +489,7 @@ func TestKeysHSMKinds(t *testing.T) {
 		t.Errorf("%d keys sign\n%s", n, r.Stdout)
 	}
 	r = l.Try(lab.Command{Name: "mayfly-hsm", Args: append(args, "--key", "nothing", "--check"), Env: l.env})
-	if r.Status != 3 || !strings.Contains(r.Stderr, "no such private key") ||
+	if r.Status != 3 || !strings.Contains(r.Stderr, "does not have this private key") ||
 		strings.Count(r.Stdout, "yes, in") != len(kinds)+1 {
 		t.Errorf("status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
 	}

@@ -185,7 +185,7 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	}
 	certs, err := pemfile.Certificates(data)
 	if err != nil && !bytes.Contains(data, []byte("-----BEGIN ")) {
-		return nil, errors.New("there is no certificate, neither in PEM nor in DER")
+		return nil, errors.New("the file contains no certificate in PEM or DER")
 	}
 	return certs, err
 }

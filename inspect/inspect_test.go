@@ -53,7 +53,7 @@ func TestDescribe(t *testing.T) {
 func TestParseCertificates(t *testing.T) {
 	t.Parallel()
 	for data, want := range map[string]string{
-		"nothing": "neither in PEM nor in DER",
+		"nothing": "no certificate in PEM or DER",
 		string(pki.PublicPEM(pki.NewKey(pki.P256).Public())): "PUBLIC KEY",
 	} {
 		if _, err := inspect.ParseCertificates([]byte(data)); err == nil || !strings.Contains(err.Error(), want) {

@@ -29,7 +29,7 @@ func TestConfigCheck(t *testing.T) {
 		"datagrams only": {journal.Config{Config: ship.Config{
 			Syslog: &ship.SyslogConfig{Address: "udp://127.0.0.1:514"},
 		}}, "datagram"},
-		"in the clear": {journal.Config{
+		"unencrypted": {journal.Config{
 			File:   "x",
 			Config: ship.Config{Syslog: &ship.SyslogConfig{Address: "tcp://log.example.com:514"}},
 		}, "insecure"},
@@ -56,7 +56,7 @@ func TestConfigCheck(t *testing.T) {
 			File:   "x",
 			Config: ship.Config{Syslog: &ship.SyslogConfig{Address: "tls://log.example.com"}},
 		}, "HOST:PORT"},
-		"otlp in the clear": {journal.Config{
+		"otlp unencrypted": {journal.Config{
 			File:   "x",
 			Config: ship.Config{OTLP: &ship.OTLPConfig{URL: "http://otel.example.com"}},
 		}, "insecure"},

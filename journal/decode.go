@@ -122,7 +122,7 @@ func (c *chain) follow(line []byte) error {
 	case c.digest(l.covered) != l.sum:
 		return fmt.Errorf("the checksum of record %d does not match its bytes", l.seq)
 	case l.seq != c.seq+1:
-		return fmt.Errorf("record %d is in the place of record %d", l.seq, c.seq+1)
+		return fmt.Errorf("record %d is in the position of record %d", l.seq, c.seq+1)
 	case l.prev != c.sum:
 		return fmt.Errorf("record %d does not follow the record before it: prev is not its sum", l.seq)
 	}

@@ -235,7 +235,7 @@ func (j *Journal) Append(ctx context.Context, r *Record) error {
 // with repeated denials, and one for the rest.
 func (j *Journal) Note(r *Record) {
 	if err := r.check(); err != nil {
-		j.log.Error("journal: a record was refused", "cause", err.Error())
+		j.log.Error("journal: a record was rejected", "cause", err.Error())
 		return
 	}
 	if err := j.enqueue(entry{record: *r}); err != nil {

@@ -135,7 +135,7 @@ func (s *fileStore) compareHead(h head, err error) error {
 			"audit.key has changed; %s",
 			s.path, s.last.seq, h.seq, advice)
 	case s.last.seq == h.seq && s.last.sum != h.sum:
-		return fmt.Errorf("record %d in %s is not the one that was written; %s", h.seq, s.path, advice)
+		return fmt.Errorf("record %d in %s differs from the one that was written; %s", h.seq, s.path, advice)
 	}
 	return nil
 }

@@ -289,7 +289,7 @@ func (v *verification) checkHead() {
 		add("record %d was written, but %s ends after record %d: records are missing",
 			v.head.seq, filepath.Base(v.path), v.summary.Last)
 	case v.headSum == "" && v.head.seq >= max(v.summary.First, 1) || v.headSum != "" && v.headSum != v.head.sum:
-		add("record %d is not the one that was written", v.head.seq)
+		add("record %d differs from the one that was written", v.head.seq)
 	}
 }
 

@@ -7,7 +7,7 @@ var (
 	// ErrBadHead is a head that is not signed with the pinned key, or is of another log.
 	ErrBadHead = errors.New("the log's head does not verify")
 	// ErrShrunk is a head that was signed later than another one and covers fewer entries.
-	ErrShrunk = errors.New("the log shrank")
+	ErrShrunk = errors.New("the log has fewer entries than before")
 	// ErrFork is a head that does not continue a previous one: the log has two histories.
 	ErrFork = errors.New("the log forked")
 	// ErrMismatch is an entry that is not the one in the log's tree.

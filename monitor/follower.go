@@ -121,7 +121,7 @@ func (f *Follower) compareHeads(ctx context.Context, s source, head Head) error 
 func (f *Follower) appended(ctx context.Context, s source, head Head) error {
 	path, err := s.consistency(ctx, f.state.Head.Size, head.Size)
 	if err != nil {
-		return fmt.Errorf("no proof that %d entries continue %d: %w", head.Size, f.state.Head.Size, err)
+		return fmt.Errorf("no consistency proof that %d entries continue %d: %w", head.Size, f.state.Head.Size, err)
 	}
 	if !consistent(f.state.Head, head, path) {
 		return fmt.Errorf("%w: its head over %d entries does not continue the one over %d", ErrFork, head.Size,

@@ -155,7 +155,7 @@ func (s *rfc6962Log) included(ctx context.Context, e *Entry, head Head) error {
 	query := url.Values{"hash": {base64.StdEncoding.EncodeToString(sum[:])}, "tree_size": {fmt.Sprint(head.Size)}}
 	body, err := s.from.get(ctx, "ct/v1/get-proof-by-hash?"+query.Encode(), maxProof)
 	if err != nil {
-		return fmt.Errorf("the log has no inclusion proof for it: %w", err)
+		return fmt.Errorf("the log returned no inclusion proof for the entry: %w", err)
 	}
 	var in struct {
 		Index uint64   `json:"leaf_index"`
@@ -165,7 +165,7 @@ func (s *rfc6962Log) included(ctx context.Context, e *Entry, head Head) error {
 		return err
 	}
 	if in.Index != e.Index {
-		return fmt.Errorf("the log's tree has it at the index %d", in.Index)
+		return fmt.Errorf("the log's tree has the entry at the index %d", in.Index)
 	}
 	if err := proof.VerifyInclusion(rfc6962.DefaultHasher, e.Index, head.Size, sum[:], in.Path, head.Root[:]); err != nil {
 		return errors.New("the inclusion proof does not give the signed root")

@@ -42,7 +42,7 @@ func followState(cfg *config.Config) (*rotation.State, error) {
 	case errors.Is(err, fs.ErrNotExist) && len(cfg.CA.Chains) == 1:
 		return nil, nil //nolint:nilnil // the first start makes it
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fault.BadSetting(fmt.Sprintf("%s is missing, and only it says which of %d chains signs",
+		return nil, fault.BadSetting(fmt.Sprintf("%s is missing, and only this file tells which of %d chains signs",
 			cfg.CA.State, len(cfg.CA.Chains)),
 			"put it back; in a new CA, make it with \"mayfly ca rotate prepare --active NAME\"", "ca", "state")
 	case err != nil:

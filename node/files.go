@@ -138,7 +138,7 @@ func PublicChain(cfg *config.Config) ([]*x509.Certificate, error) {
 	if backend.Temporary() {
 		return nil,
 			fault.BadSetting("chain and key exist only while the CA runs, and no file has the issuing certificate",
-				"use a key that is kept, such as ca.file", cfg.CA.At()...)
+				"use a persistent key, such as ca.file", cfg.CA.At()...)
 	}
 	chain, err := signer.ReadChain(backend.ChainFile())
 	if err != nil {

@@ -25,7 +25,7 @@ func (n *Node) follows(cfg *config.Config, next *rotation.State) error {
 		have = next.Revision
 	}
 	if have < before.Revision {
-		return fault.BadSetting(fmt.Sprintf("revision %d of the state file is older than revision %d, which is in force",
+		return fault.BadSetting(fmt.Sprintf("revision %d of the state file is older than revision %d, which is in use",
 			have, before.Revision), "put the newer file back, or restart to go back on purpose",
 			"ca", "state").In(cfg.CA.State)
 	}
@@ -40,7 +40,7 @@ func (n *Node) tellOfChains(m, old *loadedFiles) {
 		n.log.Warn("the issuing chain changes: verifiers that do not have the new one yet will refuse its certificates",
 			"old", old.chain[0].Subject.String(), "new", m.chain[0].Subject.String())
 	default:
-		n.log.Info("another chain signs from now on", "old", old.chain[0].Subject.String(),
+		n.log.Info("the active chain changed", "old", old.chain[0].Subject.String(),
 			"new", m.chain[0].Subject.String())
 	}
 	for _, chain := range append([][]*x509.Certificate{old.chain}, old.trust...) {
@@ -98,7 +98,7 @@ func (n *Node) stop(e *stoppedError) {
 		return server.Health{Cause: e.Error()}
 	}})
 	n.metrics.reloads.WithLabelValues("success").Inc()
-	n.log.Error("the CA issues nothing", "cause", e.Error())
+	n.log.Error("the CA does not issue certificates", "cause", e.Error())
 	n.adopt(&e.state)
 }
 

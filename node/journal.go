@@ -128,7 +128,7 @@ func (j processJournal) check() server.Check {
 		if j.journal == nil {
 			return server.Health{
 				OK: true, Advisory: true,
-				Warning: "there is no journal: decisions are in the log only",
+				Warning: "the journal is missing: decisions are recorded in the log only",
 			}
 		}
 		h := j.journal.Health()

@@ -34,7 +34,7 @@ func (f *loadedFiles) narrowToPublished(cfg *config.Config) error {
 	}
 	root, err := trust.ParseTrustedRoot(data)
 	if err != nil {
-		return cfg.Locate(fault.BadSetting(err.Error(), "write the path of trusted_root.json as it is published", "ct", "policy", "trusted_root").In(name))
+		return cfg.Locate(fault.BadSetting(err.Error(), "write the path of the published trusted_root.json", "ct", "policy", "trusted_root").In(name))
 	}
 	f.published, f.trustedRoot = &root, sha256.Sum256(data)
 	now := time.Now()

@@ -145,10 +145,10 @@ func (n *Node) prepareFrom(ctx context.Context, cfg *config.Config, warnings []c
 	}
 	switch ct := cfg.CT; {
 	case ct.None != nil && ct.Embedded != nil:
-		return nil, nil, cfg.Locate(fault.BadSetting("it takes the place of ct.embedded",
+		return nil, nil, cfg.Locate(fault.BadSetting("the change from ct.embedded to ct.none needs a restart",
 			"restart to apply it", "ct", "none"))
 	case ct.None == nil && ct.Embedded == nil && len(ct.Logs) == 0 && wants != nil:
-		return nil, nil, cfg.Locate(fault.BadSetting("it takes the place of other logs or of ct.none",
+		return nil, nil, cfg.Locate(fault.BadSetting("the change to ct.embedded needs a restart",
 			"restart to apply it", "ct", "embedded"))
 	}
 	m, err := n.loadFiles(ctx, cfg, old)
@@ -179,7 +179,7 @@ func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot)
 	var m *loadedFiles
 	switch before, was := old.config.CA.Selected(); {
 	case backend.Temporary() && (!was.Temporary() || name != before):
-		return nil, cfg.Locate(fault.BadSetting("it takes the place of a key that is kept",
+		return nil, cfg.Locate(fault.BadSetting("the change from a persistent key to an ephemeral one needs a restart",
 			"restart to apply it", cfg.CA.At()...))
 	case backend.Temporary():
 		m, err = loadAround(cfg, old.files.key, nil)

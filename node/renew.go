@@ -68,7 +68,7 @@ func nextName(state rotation.State, now time.Time) (string, error) {
 			return name, nil
 		}
 	}
-	return "", fmt.Errorf("a hundred chains have the name %s", base)
+	return "", fmt.Errorf("too many chains have the name %s", base)
 }
 
 // nextChain is a chain that is to be made: where, and with the subject of which certificate.

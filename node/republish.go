@@ -71,7 +71,7 @@ func (o publisher) publish(state rotation.State, withdraw ...*x509.Certificate) 
 		out = append(out, p)
 	} else if t != nil {
 		out = append(out, Publishing{
-			Place: placeTUF, Name: t.URL, Cause: "it is made on another machine",
+			Place: placeTUF, Name: t.URL, Cause: "the repository is on another machine",
 			Command: "mayfly trust tuf publish --dir DIR trusted_root.json",
 		})
 	}

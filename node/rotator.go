@@ -50,7 +50,7 @@ func OpenRotator(o RotatorOptions) (*Rotator, error) {
 		return nil, err
 	}
 	if cfg.CA.State == "" {
-		at := fault.BadSetting("no state file, so that there is nothing to rotate",
+		at := fault.BadSetting("no state file is configured, so no chain can be rotated",
 			"write the chain with a name into ca.chains, and the path of a state file into ca.state (docs/rotation.md)",
 			"ca", "state")
 		return nil, cfg.Locate(at)
@@ -347,7 +347,7 @@ func (r *Rotator) first(prepared, active string) (rotation.State, error) {
 			}
 		}
 		if len(found) != 1 {
-			return rotation.State{}, fmt.Errorf("there is no state file, and ca.chains has %s beside %q: name the one "+
+			return rotation.State{}, fmt.Errorf("the state file does not exist, and ca.chains has %s beside %q: name the one "+
 				"that signs now with --active", strconv.Itoa(len(found))+" chains", prepared)
 		}
 		active = found[0]
@@ -551,7 +551,7 @@ type Signed struct {
 func (r *Rotator) signedSince(c rotation.Chain, since time.Time) ([]Signed, error) {
 	out := []Signed{}
 	if r.cfg.Audit == nil || r.cfg.Audit.File == "" {
-		return out, errors.New("there is no journal on this machine (audit.file), so that nothing says what was signed")
+		return out, errors.New("audit.file is missing, so what was signed is unknown")
 	}
 	place := map[string]int{} // by serial number
 	err := r.records(c, func(rec *journal.Record) {

@@ -167,7 +167,7 @@ func (s *snapshot) shardMembers(shards []embedded.OpenShard, log *slog.Logger) (
 		w, err := s.files.publishedShard(one)
 		if err != nil {
 			s.unpublished[one.Label()] = err.Error() + "; publish a trusted root that has it (mayfly trust export)"
-			log.Warn("a shard of the embedded log is not asked", "log", one.Label(), "cause", s.unpublished[one.Label()])
+			log.Warn("a shard of the embedded log is not used", "log", one.Label(), "cause", s.unpublished[one.Label()])
 			continue
 		}
 		description := one.Describe()

@@ -25,10 +25,10 @@ func (f *loadedFiles) timely(cfg *config.Config, now time.Time) ([]config.Warnin
 		case !h.OK:
 			return nil, fault.BadSetting(h.Cause+
 				"; certificates are issued while it is valid, up to an hour before its end",
-				"have a new issuing certificate made, and write its chain here",
+				"obtain a new issuing certificate, and write its chain here",
 				cfg.CA.At("chain")...).In(backend.ChainFile())
 		case h.Warning != "":
-			warnings = append(warnings, cfg.Warn(fault.BadSetting(h.Warning, "have a new issuing certificate made",
+			warnings = append(warnings, cfg.Warn(fault.BadSetting(h.Warning, "obtain a new issuing certificate",
 				cfg.CA.At("chain")...)))
 		}
 	}
@@ -68,9 +68,9 @@ func (f *loadedFiles) timelyLogs(cfg *config.Config, now time.Time) (warnings []
 		}
 		if cfg.CT.Policy.CheckFor(usable(w.NotAfter, w.NotAfter.Add(ca.Validity))) != nil {
 			warnings = append(warnings,
-				cfg.Warn(fault.BadSetting(fmt.Sprintf("the log %s ends at %s, and the logs that go on are "+
-					"too few for ct.policy",
-					l.config.Name, w.NotAfter.UTC().Format(time.RFC3339)), "add the next one", "ct", "logs",
+				cfg.Warn(fault.BadSetting(fmt.Sprintf("the log %s ends at %s, and too few logs accept "+
+					"certificates after that for ct.policy",
+					l.config.Name, w.NotAfter.UTC().Format(time.RFC3339)), "add the next log or shard", "ct", "logs",
 					strconv.Itoa(i))))
 		}
 	}
@@ -100,7 +100,7 @@ func (l remoteLog) outside(now, end time.Time) error {
 	case !w.Contains(end):
 		return fault.BadSetting(fmt.Sprintf("the log %s takes no certificates that end after %s%s, "+
 			"and too few others do", l.config.Name, w.NotAfter.UTC().Format(time.RFC3339), where),
-			"name a log that goes on, such as the next shard", "not_after")
+			"add a log that accepts certificates after that, such as the next shard", "not_after")
 	}
 	return nil
 }

@@ -181,7 +181,7 @@ func TestPolicyRefused(t *testing.T) {
 		"vector word": {tested(policy.TestConfig{Claims: claimsOf(nil), Expect: "yes"}), "tests.0.expect"},
 		"vector rule": {
 			tested(policy.TestConfig{Claims: claimsOf(nil), Expect: "allow", Rule: "z"}),
-			"tests.0.rule: there is no rule",
+			"tests.0.rule: the rule",
 		},
 	} {
 		err := withPolicy(c.policy).Check()

@@ -199,7 +199,7 @@ func (a *Auditor) readJournals(ctx context.Context) error {
 func (a *Auditor) readJournal(ctx context.Context, o *openJournal) error {
 	for ctx.Err() == nil {
 		if o.duplicate {
-			return errors.New("it is a copy of another journal that is read; name only one of them")
+			return errors.New("the journal is a copy of another journal; name only one of them")
 		}
 		record := o.held
 		o.held = nil

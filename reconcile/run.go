@@ -103,7 +103,7 @@ func Run(ctx context.Context, in Input) (Report, error) {
 		in.Now = time.Now
 	}
 	if len(in.Journals) == 0 {
-		return Report{}, errors.New("there is no journal: every log entry would look unintended; name a journal")
+		return Report{}, errors.New("the journal is missing: every log entry would look unintended; name a journal")
 	}
 	followers := make([]*monitor.Follower, len(in.Logs))
 	for i, l := range in.Logs {

@@ -33,7 +33,7 @@ func LoadState(journal string) ([]byte, error) {
 	case st.Mode().IsRegular() && st.Mode().Perm()&0o022 != 0:
 		return nil,
 			fmt.Errorf("users other than the owner of %s can write to it (mode %04o), so its "+
-				"content cannot be trusted; remove it, and everything is read again", path, st.Mode().Perm())
+				"content cannot be trusted; remove it to read everything again", path, st.Mode().Perm())
 	}
 	return os.ReadFile(path)
 }
@@ -231,7 +231,7 @@ func (a *Auditor) dumpRows(out *savedState) {
 func (a *Auditor) restore(data []byte) error {
 	var in savedState
 	if err := json.Unmarshal(data, &in); err != nil {
-		return fmt.Errorf("the state of the auditor cannot be parsed: %w; remove it, and everything is read again", err)
+		return fmt.Errorf("the state of the auditor cannot be parsed: %w; remove it to read everything again", err)
 	}
 	if in.Version != stateVersion {
 		return fmt.Errorf("the state of the auditor has the version %d, not %d; remove it, and everything is read "+
@@ -262,7 +262,7 @@ func (a *Auditor) restore(data []byte) error {
 		a.journals = append(a.journals, one)
 	}
 	if !a.restoreRows(&in) {
-		return errors.New("the state of the auditor is inconsistent; remove it, and everything is read again")
+		return errors.New("the state of the auditor is inconsistent; remove it to read everything again")
 	}
 	return nil
 }

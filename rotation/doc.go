@@ -120,10 +120,10 @@ func (c RenewConfig) Check(p Policy) error {
 	var errs []error
 	if c.Dir == "" {
 		errs = append(errs, fault.BadSetting("dir is missing",
-			"write the directory for the keys and chains that the CA makes, for the CA alone", "dir"))
+			"write a directory for the CA's new keys and chains, accessible to the CA only", "dir"))
 	}
 	if at := c.AtOrDefault(); at < .1 || at > .9 {
-		errs = append(errs, fault.BadSetting(fmt.Sprintf("%v is not a share of the life after which to renew", at),
+		errs = append(errs, fault.BadSetting(fmt.Sprintf("%v is not a fraction of the lifetime", at),
 			"write a number from 0.1 to 0.9", "at"))
 		return errors.Join(errs...)
 	}

@@ -32,13 +32,13 @@ func (e *VersionError) Error() string {
 // [VersionError].
 func Parse(data []byte) (State, error) {
 	if len(data) > maxFile {
-		return State{}, fmt.Errorf("a state of %d bytes; the limit is %d", len(data), maxFile)
+		return State{}, fmt.Errorf("the state has %d bytes; the limit is %d", len(data), maxFile)
 	}
 	var head struct {
 		Version *int `json:"version"`
 	}
 	if err := json.Unmarshal(data, &head); err != nil || head.Version == nil {
-		return State{}, errors.New("not a state file: the JSON does not have its form")
+		return State{}, errors.New("not a state file: the JSON does not have the expected form")
 	}
 	if *head.Version != Version {
 		return State{}, &VersionError{Version: *head.Version}
@@ -50,7 +50,7 @@ func Parse(data []byte) (State, error) {
 		return State{}, fmt.Errorf("not a state file: %w", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return State{}, errors.New("not a state file: something follows the JSON")
+		return State{}, errors.New("not a state file: the file has data after the JSON")
 	}
 	for i := range s.Chains {
 		if err := s.Chains[i].parse(); err != nil {
@@ -67,7 +67,7 @@ func (s State) Encode() ([]byte, error) {
 	}
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("a state of %d bytes; the limit is %d", len(data), maxFile)
+		err = fmt.Errorf("the state has %d bytes; the limit is %d", len(data), maxFile)
 	}
 	return append(data, '\n'), err
 }
@@ -119,7 +119,7 @@ func (f File) Update(ctx context.Context, change func(State) (State, error)) (_ 
 		return before, fmt.Errorf("nothing was written: %w", err)
 	}
 	if back, err := Parse(data); err != nil || !back.Equal(next) {
-		return before, fmt.Errorf("nothing was written: the state does not read back: %w", err)
+		return before, fmt.Errorf("nothing was written: the new state cannot be parsed: %w", err)
 	}
 	write := f.Write
 	if write == nil {
@@ -147,7 +147,7 @@ func (f File) lock(ctx context.Context) (*durable.FileLock, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%s is being changed by another process; try again", f.Path)
+			return nil, fmt.Errorf("%s is in use by another process; try again", f.Path)
 		case <-time.After(lockEvery):
 		}
 	}

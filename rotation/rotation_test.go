@@ -356,7 +356,7 @@ func TestCompromise(t *testing.T) {
 	sameKey.Raw = append([]byte(nil), sameKey.Raw...)
 	sameKey.Raw[len(sameKey.Raw)-1] ^= 1
 	if _, err := s2.Prepare(rotation.Chain{Name: "b"}, []*x509.Certificate{&sameKey, p.Root}, now); err == nil ||
-		!strings.Contains(err.Error(), "make a new key") {
+		!strings.Contains(err.Error(), "create a new key") {
 		t.Errorf("the key is prepared again: %v", err)
 	}
 }

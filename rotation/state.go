@@ -239,7 +239,7 @@ func cut(text string) string { return text[:min(len(text), maxText)] }
 // Check finds what no state may be.
 func (s State) Check() error {
 	if len(s.Chains) == 0 || len(s.Chains) > maxChains {
-		return fmt.Errorf("a state of %d chains; 1 to %d can be", len(s.Chains), maxChains)
+		return fmt.Errorf("the state has %d chains; 1 to %d are allowed", len(s.Chains), maxChains)
 	}
 	active, compromised := 0, 0
 	for i, c := range s.Chains {

@@ -18,7 +18,7 @@ func (s State) Prepare(c Chain, chain []*x509.Certificate, e Entry) (State, erro
 		return s, fmt.Errorf("chain %q is %s already", c.Name, have.Status)
 	}
 	if len(s.Chains) == maxChains {
-		return s, fmt.Errorf("there are %d chains, as many as can be", maxChains)
+		return s, fmt.Errorf("the state has %d chains, the maximum", maxChains)
 	}
 	for _, have := range s.Chains {
 		switch {
@@ -26,7 +26,7 @@ func (s State) Prepare(c Chain, chain []*x509.Certificate, e Entry) (State, erro
 			return s, fmt.Errorf("chain %q has the same issuing certificate and is %s", have.Name, have.Status)
 		case have.Status == Compromised &&
 			bytes.Equal(have.Certificates()[0].RawSubjectPublicKeyInfo, chain[0].RawSubjectPublicKeyInfo):
-			return s, fmt.Errorf("the issuing key is that of chain %q, which was compromised: make a new key",
+			return s, fmt.Errorf("the issuing key is that of chain %q, which was compromised: create a new key",
 				have.Name)
 		}
 	}
@@ -80,7 +80,7 @@ func (p Passage) check(c Chain, to Status, e Entry) error {
 }
 
 // errReason is the error of a transition that needs a reason and has none.
-var errReason = errors.New("the reason is missing: it is kept in the history")
+var errReason = errors.New("the reason is missing: the history keeps the reason")
 
 // Activate makes a chain the one that signs. The chain that signed before it is retiring from then on. The error of
 // closed gates is a [ClosedError].
@@ -90,8 +90,8 @@ func (s State) Activate(name string, p Passage, e Entry) (State, error) {
 	case !ok:
 		return s, unknown(name)
 	case !c.Status.Upcoming() && c.Status != Retiring:
-		return s, fmt.Errorf("chain %q is %s: only one that is prepared, published, accepted or retiring can become "+
-			"active", name, c.Status)
+		return s, fmt.Errorf("chain %q is %s: only a prepared, published, accepted or retiring chain can "+
+			"become active", name, c.Status)
 	}
 	if err := p.check(c, Active, e); err != nil {
 		return s, err
@@ -136,7 +136,7 @@ func (s State) Abort(name string, e Entry) (State, error) {
 	case !ok:
 		return s, unknown(name)
 	case !c.Status.Upcoming():
-		return s, fmt.Errorf("chain %q is %s: only one that is prepared, published or accepted can be given up",
+		return s, fmt.Errorf("chain %q is %s: only a prepared, published or accepted chain can be abandoned",
 			name, c.Status)
 	}
 	next := s.clone()
@@ -155,7 +155,7 @@ type Compromise struct {
 	// Since is when the key may have been known to others first: nothing signed later is trusted.
 	Since time.Time
 	// Successor signs from now on if the chain is active; its gates are passed by force. Empty with Stop: none does,
-	// and the CA issues nothing.
+	// and the CA does not issue certificates.
 	Successor string
 	Gates     []Gate // of the successor
 	Stop      bool
@@ -163,7 +163,7 @@ type Compromise struct {
 }
 
 // ErrSuccessor is the error of a compromise of the active chain that does not say what signs from then on.
-var ErrSuccessor = errors.New("the chain is active: name the chain that takes over, or say that the CA is to stop")
+var ErrSuccessor = errors.New("the chain is active: name the chain to sign from now on, or stop the CA")
 
 // Compromise ends the trust in a chain, whatever its status. A chain that is compromised already can get an earlier
 // time, and stays as it is otherwise.
@@ -190,7 +190,7 @@ func (s State) Compromise(name string, o Compromise, e Entry) (State, error) {
 		case !found:
 			return s, unknown(o.Successor)
 		case !heir.Status.Upcoming() && heir.Status != Retiring:
-			return s, fmt.Errorf("chain %q is %s and cannot take over", o.Successor, heir.Status)
+			return s, fmt.Errorf("chain %q is %s and cannot become active", o.Successor, heir.Status)
 		default:
 			next = s.takeOver(heir, Passage{Gates: o.Gates, Force: true, Keep: o.Keep}, e)
 			c, _ = next.Find(name) // retiring now

@@ -188,7 +188,7 @@ func (c *check) stale(now time.Time) *Dependency {
 	if age <= staleAfter && c.answered {
 		return nil
 	}
-	d := &Dependency{Cause: "it was not checked yet", Since: c.asked}
+	d := &Dependency{Cause: "the check has not run yet", Since: c.asked}
 	if age > staleAfter {
 		d.Cause = fmt.Sprintf("no result for %s: the check hangs", age.Truncate(time.Second))
 	}

@@ -120,7 +120,7 @@ func sameFields(a, b split, otherIssuer bool) bool {
 // issuedBy returns an error unless s names exactly the issuer.
 func (s *split) issuedBy(issuer Issuer) error {
 	if !bytes.Equal(s.fields[s.issuer[0]:s.issuer[1]], issuer.Name) {
-		return errors.New("the issuer's name is another one")
+		return errors.New("the issuer's name differs")
 	}
 	want := authorityKey(issuer.AuthorityKey)
 	n := 0
@@ -129,7 +129,7 @@ func (s *split) issuedBy(issuer Issuer) error {
 			continue
 		}
 		if n++; !bytes.Equal(ext, want) {
-			return errors.New("the authority key identifier is another one")
+			return errors.New("the authority key identifier differs")
 		}
 	}
 	if n > 1 || n == 0 && len(want) > 0 {

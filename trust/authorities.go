@@ -20,7 +20,7 @@ import (
 func WithAuthorities(root []byte, m Material, withdraw ...*x509.Certificate) ([]byte, error) {
 	in := &trustroot.TrustedRoot{}
 	if err := protojson.Unmarshal(root, in); err != nil {
-		return nil, fmt.Errorf("the trusted root has a member that this version does not know, which would be lost: %w",
+		return nil, fmt.Errorf("the trusted root has a member that this version does not know and would lose: %w",
 			err)
 	}
 	before := proto.Clone(in)

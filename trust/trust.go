@@ -247,7 +247,7 @@ func keyDetails(key crypto.PublicKey) (common.PublicKeyDetails, error) {
 			return common.PublicKeyDetails_PKIX_RSA_PKCS1V15_4096_SHA256, nil
 		}
 	}
-	return 0, fmt.Errorf("a trusted root cannot have a log key of type %T", key)
+	return 0, fmt.Errorf("a trusted root cannot contain a log key of type %T", key)
 }
 
 // ParseTrustedRoot parses trusted_root.json. An entry with an unsupported type of key or certificate is left out and

@@ -94,7 +94,7 @@ func (e *NoAnchorError) Error() string {
 }
 
 // ErrNoRepository is wrapped by errors about a directory without a repository.
-var ErrNoRepository = errors.New("there is no repository; create one with \"mayfly trust tuf init\"")
+var ErrNoRepository = errors.New("the repository does not exist; create one with \"mayfly trust tuf init\"")
 
 // anchorDir is the directory of the anchor, relative to the directory of the repository.
 const anchorDir = "keys/published"
@@ -307,7 +307,7 @@ func (r *Repository) strayRoots(f folder, served map[string][]byte) error {
 			continue
 		}
 		if served[e.Name()] == nil {
-			return fmt.Errorf("%s does not verify from the roots before it", e.Name())
+			return fmt.Errorf("%s does not verify with the roots before it", e.Name())
 		}
 	}
 	return nil

@@ -47,11 +47,9 @@ func (f *benchFlags) makePlan(processors int) error {
 	}
 	switch {
 	case f.rate != "" && f.callers != "":
-		return cli.Usage("--callers is for callers that wait for responses, --rate for arrivals that do " +
-			"not; write one of them")
+		return cli.Usage("--callers sets a closed loop and --rate an open loop; write one of them")
 	case f.rate != "" && f.processors != "":
-		return cli.Usage("--processors compares the maximum throughput of callers; write --callers instead " +
-			"of --rate, or nothing")
+		return cli.Usage("--processors measures a closed loop; write --callers instead of --rate, or neither")
 	case f.rate != "":
 		return f.planRates()
 	case f.callers != "":

@@ -96,7 +96,7 @@ func (o *options) settle() error {
 	case len(o.keys) == 0:
 		return cli.Usage("--key is missing: write the label of the key, or id:HEX")
 	case o.pinFile != "" && o.pinEnvironment != "":
-		return cli.Usage("a PIN comes from one place: keep --pin-file or --pin-env")
+		return cli.Usage("--pin-file and --pin-env are both set: remove one of them")
 	case o.noLogin && (o.pinFile != "" || o.pinEnvironment != ""):
 		return cli.Usage("--no-login takes no PIN")
 	case o.sessions < 1 || o.sessions > token.MaxSessions:

@@ -116,7 +116,7 @@ func listener(o *options) (l net.Listener, inherited bool, err error) {
 		err = os.Chown(o.socket, -1, o.group)
 	}
 	if err = errors.Join(err, os.Chmod(o.socket, mode)); err != nil {
-		return nil, false, errors.Join(fmt.Errorf("the socket cannot be given to its group: %w", err), l.Close())
+		return nil, false, errors.Join(fmt.Errorf("the group of the socket cannot be set: %w", err), l.Close())
 	}
 	return l, false, nil
 }
@@ -125,11 +125,11 @@ func listener(o *options) (l net.Listener, inherited bool, err error) {
 func listen(path string) (net.Listener, error) {
 	if st, err := os.Lstat(path); err == nil {
 		if st.Mode()&os.ModeSocket == 0 {
-			return nil, fmt.Errorf("%s is in the way: it is not a socket", path)
+			return nil, fmt.Errorf("%s exists and is not a socket; remove it, or write another path", path)
 		}
 		if c, err := net.DialTimeout("unix", path, time.Second); err == nil { //nolint:noctx // bounded
 			_ = c.Close()
-			return nil, fmt.Errorf("%s is in use: another process listens there", path)
+			return nil, fmt.Errorf("%s is in use: another process listens on it", path)
 		}
 		if err := os.Remove(path); err != nil {
 			return nil, err

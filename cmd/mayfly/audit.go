@@ -47,11 +47,11 @@ type target struct {
 func (f *journalFlags) target(args []string) (target, error) {
 	switch {
 	case len(args) == 1 && f.config != "":
-		return target{}, cli.Usage("JOURNAL and --config name two journals; use one of them")
+		return target{}, cli.Usage("JOURNAL and --config exclude each other; write one of them")
 	case len(args) == 1:
 		return f.named(args[0])
 	case f.config == "":
-		return target{}, cli.Usage("no journal; write its path, or --config FILE")
+		return target{}, cli.Usage("the journal is missing; write its path, or --config FILE")
 	}
 	cfg, _, err := config.Load(f.config)
 	if err != nil {
@@ -71,7 +71,7 @@ func (f *journalFlags) named(path string) (target, error) {
 func (f *journalFlags) existing(t target) (target, error) {
 	if _, err := journal.Segments(t.path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return t, fmt.Errorf("there is no journal at %s; write the path in audit.file of the configuration", t.path)
+			return t, fmt.Errorf("the journal %s does not exist; write the path in audit.file of the configuration", t.path)
 		}
 		return t, err
 	}

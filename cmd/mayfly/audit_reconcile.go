@@ -78,7 +78,7 @@ func (f *reconcileFlags) run(ctx context.Context, std cli.Streams) error {
 	case cfg.Audit == nil || cfg.Audit.File == "":
 		return cli.Usage("%s has no audit.file, so there is no journal to compare the logs with", f.config)
 	case f.lag < 0:
-		return cli.Usage("--lag %s: write how far behind a journal may be, such as 10m", f.lag)
+		return cli.Usage("--lag %s: write the greatest delay of a journal, such as 10m", f.lag)
 	}
 	in, err := node.AuditInput(f.config, cfg, f.journals)
 	if err != nil {

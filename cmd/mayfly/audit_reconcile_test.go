@@ -225,7 +225,7 @@ func TestAuditMisissuance(t *testing.T) {
 	}
 	for want, args := range map[string][]string{
 		`--log "another": unknown log; the configuration has lab`: {"--log", "lab", "--log", "another"},
-		"--lag -5m0s: write how far behind":                       {"--lag", "-5m"},
+		"--lag -5m0s: write the greatest delay":                   {"--lag", "-5m"},
 		`--since "soon": write RFC 3339`:                          {"--since", "soon"},
 	} {
 		_, stderr, status := l.mayfly(append([]string{"audit", "reconcile", "--config", filepath.Join(l.dir, "mayfly.yaml")}, args...)...)
@@ -410,7 +410,7 @@ func TestAuditQuarantine(t *testing.T) {
 	l.log.Truncate(3)
 	down := func() bool { _, code := l.get("/readyz"); return code == http.StatusServiceUnavailable }
 	l.process.Until(t, "out of service without its only log", down)
-	if ready, _ := l.get("/readyz"); !strings.Contains(ready, "the log shrank") {
+	if ready, _ := l.get("/readyz"); !strings.Contains(ready, "the log has fewer entries than before") {
 		t.Errorf("/readyz does not have the cause: %s", ready)
 	}
 	l.end(syscall.SIGTERM)

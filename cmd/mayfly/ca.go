@@ -54,7 +54,7 @@ func (f *passwordFlags) named() bool { return f.source.Env != "" || f.source.Fil
 // read returns the password, or an error that names the flag.
 func (f *passwordFlags) read() ([]byte, error) {
 	if f.source.Env != "" && f.source.File != "" {
-		return nil, cli.Usage("--%[1]spassword-env and --%[1]spassword-file are two passwords; name one", f.prefix)
+		return nil, cli.Usage("--%[1]spassword-env and --%[1]spassword-file are both set; remove one of them", f.prefix)
 	}
 	password, err := f.source.Read()
 	s, ok := errors.AsType[*fault.Setting](err)
@@ -94,7 +94,7 @@ func (f *keyFlags) given() bool { return f.config != "" || f.file != "" }
 // open opens the key, and asks for a missing password if standard input is a terminal.
 func (f *keyFlags) open(cmd *cobra.Command, o ceremony.Options) (*ceremony.Key, error) {
 	if (f.config == "") == (f.file == "") {
-		return nil, cli.Usage("name the key with one of --config FILE and --key FILE")
+		return nil, cli.Usage("write one of --config FILE and --key FILE")
 	}
 	if f.config != "" {
 		if f.password.named() || f.generate != "" || f.plain {
@@ -126,9 +126,9 @@ func (f *keyFlags) open(cmd *cobra.Command, o ceremony.Options) (*ceremony.Key, 
 	}
 	switch {
 	case f.generate == "" && f.plain:
-		return nil, cli.Usage("--no-password belongs to --generate")
+		return nil, cli.Usage("--no-password needs --generate")
 	case f.generate != "" && f.plain && password != nil:
-		return nil, cli.Usage("--no-password and a password are two ways; choose one")
+		return nil, cli.Usage("--no-password and a password exclude each other; write one of them")
 	case f.generate != "" && !f.plain && password == nil:
 		ask := newAsker(cmd)
 		if !ask.possible() {
@@ -182,7 +182,7 @@ func readPublic(cmd *cobra.Command, path string) ([]byte, ceremony.Input, error)
 			break
 		}
 		if strings.HasSuffix(block.Type, "PRIVATE KEY") { // it would be copied into the transcript
-			return nil, ceremony.Input{}, fmt.Errorf("%s has a private key; name the file with the certificates alone",
+			return nil, ceremony.Input{}, fmt.Errorf("%s has a private key; name a file with certificates only",
 				path)
 		}
 	}

@@ -77,7 +77,7 @@ func chainToCheck(args []string, configuration string) (string, error) {
 		return args[0], nil
 	}
 	if configuration == "" {
-		return "", cli.Usage("no chain; write mayfly ca check CHAIN, or --config FILE")
+		return "", cli.Usage("the chain is missing; write mayfly ca check CHAIN, or --config FILE")
 	}
 	table, err := config.LoadKeyBackend(configuration)
 	if err != nil {

@@ -73,7 +73,7 @@ func (f *caInitFlags) run(cmd *cobra.Command) error {
 	if f.plan != "" {
 		if f.dir != "" || f.password.named() || f.rootPassword.named() || f.plain || f.timestamping || f.signed ||
 			cmd.Flags().Changed("organization") {
-			return cli.Usage("--plan says all that is to be made; of the other flags only --dry-run goes with it")
+			return cli.Usage("--plan sets everything; the only other flag it allows is --dry-run")
 		}
 		data, err := config.Decode(config.File{Path: f.plan}, plan, plan.Check)
 		if err != nil {

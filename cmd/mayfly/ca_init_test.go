@@ -78,7 +78,7 @@ func TestCAInit(t *testing.T) {
 		}
 		delete(before, filepath.Join(files, "chain.pem"))
 		if status, _, errs := command(t, args...); status != cli.ExitFailed ||
-			!strings.Contains(errs, "no file is replaced") {
+			!strings.Contains(errs, "existing files are never overwritten") {
 			t.Errorf("a second run: %d %s", status, errs)
 		}
 		if !maps.Equal(before, ondisk.Contents(t, dir)) {
@@ -86,11 +86,11 @@ func TestCAInit(t *testing.T) {
 		}
 	}
 	for want, args := range map[string]string{
-		"write one of --password-env NAME":      "--dir x",
-		"--dir is missing":                      "--no-password",
-		"one of --password-env NAME, --passwor": "--dir x --no-password --password-env A",
-		"are two passwords":                     "--dir x --password-env A --password-file b",
-		"of the other flags only --dry-run":     "--dir x --plan y",
+		"write one of --password-env NAME":           "--dir x",
+		"--dir is missing":                           "--no-password",
+		"one of --password-env NAME, --passwor":      "--dir x --no-password --password-env A",
+		"are both set":                               "--dir x --password-env A --password-file b",
+		"the only other flag it allows is --dry-run": "--dir x --plan y",
 		"--password-env MAYFLY_NOPE: the environment variable MAYFLY_NOPE is not set": "--dir x --password-env MAYFLY_NOPE",
 		"--password-file /no/such/file: ":                                             "--dir x --password-file /no/such/file",
 		"--root-password-env MAYFLY_NOPE: the environment variable": "--dir x --password-env HOME " +

@@ -65,7 +65,7 @@ func (f *rotateFlags) open() (*node.Rotator, error) {
 		return nil, cli.Usage("--config is missing; write --config FILE")
 	}
 	if f.force && strings.TrimSpace(f.reason) == "" {
-		return nil, cli.Usage("--force needs a reason, which is kept in the history; write --reason TEXT")
+		return nil, cli.Usage("--force needs a reason for the history; write --reason TEXT")
 	}
 	return node.OpenRotator(node.RotatorOptions{Path: f.config})
 }
@@ -220,7 +220,7 @@ func newRotateCompromise() *cobra.Command {
 			case f.chain == "":
 				return cli.Usage("--chain is missing; write --chain NAME")
 			case strings.TrimSpace(f.reason) == "":
-				return cli.Usage("--reason is missing; write --reason TEXT: it is kept in the history")
+				return cli.Usage("--reason is missing; write --reason TEXT: the history keeps the reason")
 			case f.activate != "" && f.stop:
 				return cli.Usage("write one of --activate NAME and --stop")
 			}
@@ -236,7 +236,7 @@ func newRotateCompromise() *cobra.Command {
 				Chain: f.chain, Reason: f.reason, Since: since, Successor: f.activate, Stop: f.stop,
 			})
 			if errors.Is(err, rotation.ErrSuccessor) {
-				return cli.Usage("chain %q is active; write --activate NAME, the chain that takes over, or --stop",
+				return cli.Usage("chain %q is active; write --activate NAME, the chain to sign from now on, or --stop",
 					f.chain)
 			}
 			return f.report(cmd, c, err)
@@ -247,7 +247,7 @@ func newRotateCompromise() *cobra.Command {
 	fl.StringVar(&f.since, "since", "",
 		"when others may have had the key first: RFC 3339, a date, or how long ago (default: now)")
 	fl.StringVar(&f.activate, "activate", "", "chain that takes over")
-	fl.BoolVar(&f.stop, "stop", false, "no chain takes over: the CA issues nothing")
+	fl.BoolVar(&f.stop, "stop", false, "no chain takes over: the CA does not issue certificates")
 	return cmd
 }
 

@@ -92,7 +92,7 @@ func (f *caSignFlags) run(cmd *cobra.Command) error {
 // take writes the chain of a certificate that a parent elsewhere signed.
 func (f *caSignFlags) take(cmd *cobra.Command, request *x509.CertificateRequest) error {
 	if f.key.given() || f.signed {
-		return cli.Usage("--import takes over what a parent elsewhere signed: no key of the parent is needed")
+		return cli.Usage("--import adds a certificate that a parent CA has already signed: remove the flags of the parent's key")
 	}
 	chain, _, err := readChainFile(cmd, f.imported)
 	if err != nil {
@@ -142,7 +142,7 @@ func (f *caSignFlags) sign(cmd *cobra.Command, s ceremony.SignOptions) error {
 	if f.notBefore != "" {
 		at, err := time.Parse(time.RFC3339, f.notBefore)
 		if err != nil {
-			return cli.Usage("--not-before %q: write it as in 2027-01-01T00:00:00Z", f.notBefore)
+			return cli.Usage("--not-before %q: write a time such as 2027-01-01T00:00:00Z", f.notBefore)
 		}
 		s.NotBefore = at
 	}

@@ -64,7 +64,7 @@ func (f *logFlags) targets(ctx context.Context, args []string) ([]logTarget, err
 		}
 	}
 	if named != 1 {
-		return nil, cli.Usage("name one log: --config FILE, --dir DIR, or a URL")
+		return nil, cli.Usage("write one of --config FILE, --dir DIR and the URL of a log")
 	}
 	if len(args) == 1 {
 		return f.remote(ctx, args[0])

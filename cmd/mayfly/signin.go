@@ -55,7 +55,7 @@ func readToken(stdin io.Reader, name string) (string, error) {
 	}
 	t := strings.TrimSpace(string(data))
 	if strings.Count(t, ".") != 2 || strings.ContainsAny(t, " \t\r\n") {
-		return "", fmt.Errorf("identity token from %s: not a compact JWT (three parts with dots between them)", name)
+		return "", fmt.Errorf("identity token from %s: not a compact JWT (three parts separated by dots)", name)
 	}
 	return t, nil
 }

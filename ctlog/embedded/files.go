@@ -57,7 +57,7 @@ func claimOrigin(c Config) error {
 func Local(dir string) (Config, error) {
 	data, err := os.ReadFile(filepath.Join(dir, originFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return Config{}, fmt.Errorf("there is no log in %s; name the directory of ct.embedded.dir", dir)
+		return Config{}, fmt.Errorf("%s does not contain a log; name the directory of ct.embedded.dir", dir)
 	}
 	c := Config{Dir: dir, Origin: strings.TrimSpace(string(data))}
 	if err == nil {
@@ -68,7 +68,7 @@ func Local(dir string) (Config, error) {
 
 func otherOrigin(c Config, have string) error {
 	return fault.BadSetting(fmt.Sprintf("the log in %s has the origin %q, not %q", c.Dir, have, c.Origin),
-		"a log cannot change its origin: write the old one, or use a new directory", "origin")
+		"a log cannot change its origin: write the old origin, or use a new directory", "origin")
 }
 
 func keyMissing(path string) error {

@@ -94,7 +94,7 @@ func (f files) serveFile(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		h.Del("Content-Type")
 		if !os.IsNotExist(err) { // the file may exist
-			refuse(w, "the file cannot be read now", http.StatusServiceUnavailable)
+			refuse(w, "the file cannot be read", http.StatusServiceUnavailable)
 			return
 		}
 		refuse(w, "404 page not found", http.StatusNotFound)

@@ -168,7 +168,7 @@ func inspectTree(c Config) error {
 	}
 	if _, err := parseHead(data, c.Origin); err != nil {
 		return fault.BadSetting(err.Error(),
-			"restore it, or remove it: a new one is then signed over the existing tree",
+			"restore it, or remove it: a new checkpoint is then signed over the existing tree",
 			"dir").In(path)
 	}
 	return nil

@@ -25,7 +25,7 @@ type Rotation struct {
 }
 
 // ErrTooSoon is the error of a rotation whose key verifiers could not have in time.
-var ErrTooSoon = errors.New("verifiers could not have the new shard's key by then")
+var ErrTooSoon = errors.New("verifiers would not have the new shard's key by then")
 
 // PlanShard returns the shards after a rotation. It changes nothing. It returns an error for a user whose keys the CA
 // could not read, and a [fault.Setting] under "at" or "name" for an invalid request.

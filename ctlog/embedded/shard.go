@@ -179,8 +179,8 @@ func (c Config) checkOwner() error {
 		return nil //nolint:nilerr // the directory will be made
 	}
 	if uid, known := owner.Of(st); known && os.Geteuid() == 0 && uid != 0 {
-		return fmt.Errorf("%s belongs to the user ID %d, who could not read files that root makes there; "+
-			"run this as that user (sudo -u '#%d')", c.Dir, uid, uid)
+		return fmt.Errorf("%s belongs to the user ID %d, who could not read files that root creates there; "+
+			"run this command as that user (sudo -u '#%d')", c.Dir, uid, uid)
 	}
 	return nil
 }

@@ -342,7 +342,7 @@ func (c *cosigner) cosign(ctx context.Context, w *witness, p proposal) (line str
 		case http.StatusNotFound:
 			return "", errors.New("the witness does not know this log; give its operator the origin and the key")
 		case http.StatusForbidden:
-			return "", errors.New("the witness has another key for this log; give its operator the right one")
+			return "", errors.New("the witness has another key for this log; give its operator the current key")
 		default:
 			return "", fmt.Errorf("status %d", status)
 		}

@@ -89,7 +89,7 @@ func (p *Provider) signIn(w http.ResponseWriter, r *http.Request) {
 	if !p.store(p.grants, code, &grant{
 		email: email, nonce: a.nonce, challenge: a.challenge, redirect: a.redirect, expires: p.o.Now().Add(codeLife),
 	}) {
-		showError(w, "Too many sign-ins are under way.")
+		showError(w, "Too many sign-ins are in progress.")
 		return
 	}
 	if a.redirect == outOfBand {
@@ -107,11 +107,11 @@ func (p *Provider) signIn(w http.ResponseWriter, r *http.Request) {
 // formEmail returns the e-mail address in the form. It refuses a form that another site sent.
 func (p *Provider) formEmail(w http.ResponseWriter, r *http.Request) (string, bool) {
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
-		showError(w, "The form came from another site.")
+		showError(w, "The form was sent from another site. Open the sign-in page again.")
 		return "", false
 	}
 	if o := r.Header.Get("Origin"); o != "" && o != "null" && o != "http://"+r.Host {
-		showError(w, "The form came from another site.")
+		showError(w, "The form was sent from another site. Open the sign-in page again.")
 		return "", false
 	}
 	email := strings.TrimSpace(r.PostFormValue("email"))
@@ -210,7 +210,7 @@ func (p *Provider) startDevice(w http.ResponseWriter, r *http.Request) {
 	if !p.store(p.device, code, &grant{
 		userCode: user, nonce: r.PostFormValue("nonce"), challenge: r.PostFormValue("code_challenge"), expires: p.o.Now().Add(deviceLife),
 	}) {
-		refuse(w, "slow_down", "too many sign-ins are under way")
+		refuse(w, "slow_down", "too many sign-ins are in progress")
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]any{

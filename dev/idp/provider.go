@@ -96,7 +96,7 @@ func openKey(path string) (*rsa.PrivateKey, error) {
 				return key, nil
 			}
 		}
-		return nil, fmt.Errorf("%s holds no RSA key; remove the file to create a new key", path)
+		return nil, fmt.Errorf("%s contains no RSA key; remove the file to create a new key", path)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -164,7 +164,7 @@ func (p *Provider) Handler() http.Handler {
 func loopbackOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !hostname.IsLoopbackRequest(r.Host) {
-			http.Error(w, "the development provider answers on loopback names only", http.StatusForbidden)
+			http.Error(w, "the development provider accepts loopback host names only", http.StatusForbidden)
 			return
 		}
 		h := w.Header()

@@ -99,7 +99,7 @@ func (a *Authority) open(dir string) (found bool, err error) {
 	}
 	if a.key == nil || len(a.chain) != 2 || !a.key.PublicKey.Equal(a.chain[0].PublicKey) {
 		return false,
-			fmt.Errorf("%s does not hold a key and its chain; restore it, or remove it to create a new authority", dir)
+			fmt.Errorf("%s does not contain a key and its chain; restore it, or remove it to create a new authority", dir)
 	}
 	return true, nil
 }

@@ -240,7 +240,7 @@ func (l *lines) block(label string) (Block, error) {
 			}
 		}
 	}
-	return b, &Error{Line: b.Line, Problem: what + " has no END line: the file is cut off", Fix: restore}
+	return b, &Error{Line: b.Line, Problem: what + " has no END line: the file is truncated", Fix: restore}
 }
 
 // decode decodes the body of a block whose lines have been read.
@@ -278,7 +278,7 @@ func Only(data []byte, types ...string) (Block, error) {
 	case len(rest) > 0:
 		return Block{}, &Error{
 			Problem: fmt.Sprintf("%d bytes after the PEM block; exactly one block is expected", len(rest)),
-			Fix:     "remove what follows the END line",
+			Fix:     "remove the text after the END line",
 		}
 	}
 	return b, nil
@@ -289,7 +289,7 @@ func other(b Block, types ...string) error {
 	e := &Error{
 		Line:    b.Line,
 		Problem: fmt.Sprintf("the PEM block is a %.40s, not a %s", b.Type, strings.Join(types, " or a ")),
-		Fix:     "write the path of a file that holds one",
+		Fix:     "write the path of a file that contains one",
 	}
 	switch {
 	case b.Type == "PKCS7" || b.Type == "CMS":

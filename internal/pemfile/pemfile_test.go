@@ -122,14 +122,14 @@ func TestDamaged(t *testing.T) {
 		},
 		"no END": {
 			one + strings.Replace(two, "-----END CERTIFICATE-----\n", "", 1),
-			fmt.Sprintf("line %d: the \"CERTIFICATE\" block that begins on line %d has no END line: the file is cut off", n, n),
+			fmt.Sprintf("line %d: the \"CERTIFICATE\" block that begins on line %d has no END line: the file is truncated", n, n),
 		},
 		"no END in the middle": {
 			strings.Replace(one, "-----END CERTIFICATE-----\n", "", 1) + two,
 			fmt.Sprintf("line %d: the \"CERTIFICATE\" block that begins on line 1 has no END line before this one",
 				n-1),
 		},
-		"cut off":     {one + two[:100], "the file is cut off"},
+		"cut off":     {one + two[:100], "the file is truncated"},
 		"other END":   {strings.Replace(one, "END CERT", "END CRET", 1) + two, `ends as "CRETIFICATE"`},
 		"damaged END": {strings.Replace(one, "-----END", "----END", 1) + two, "is not base64"},
 		"no BEGIN": {
@@ -278,7 +278,7 @@ func TestOnly(t *testing.T) {
 			"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
 			"line 1: the public key is damaged",
 		},
-		"cut off":     {text[:60], "is cut off"},
+		"cut off":     {text[:60], "is truncated"},
 		"nothing":     {"", "no PEM block"},
 		"garbage end": {text + "\x01", "not text"},
 		"text after":  {text + "\nx", "1 bytes after the PEM block"},
@@ -336,7 +336,7 @@ func TestKeyPair(t *testing.T) {
 		t.Errorf("a damaged certificate above the first: %v", err)
 	}
 	if _, err := pemfile.KeyPair([]byte(chain), []byte(keyText[:80])); !errors.As(err, &located) {
-		t.Errorf("a key that is cut off: %v", err)
+		t.Errorf("a key that is truncated: %v", err)
 	}
 }
 

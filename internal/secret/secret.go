@@ -26,7 +26,7 @@ func Typed(value []byte) *Source { return &Source{typed: &value} }
 // Check finds what is wrong with s without looking for the secret. A nil Source is none. Its errors are [fault.Setting] values.
 func (s *Source) Check() error {
 	if s != nil && s.typed == nil && (s.Env == "") == (s.File == "") {
-		return fault.BadSetting("a secret comes from one place", "write {env: NAME} or {file: PATH}")
+		return fault.BadSetting("exactly one of env and file must be set", "write {env: NAME} or {file: PATH}")
 	}
 	return nil
 }

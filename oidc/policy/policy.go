@@ -71,7 +71,7 @@ func Compile(c Config) (*Policy, error) {
 		}
 		if seen[rc.Name] {
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("the rule %s is used twice", rc.Name),
-				"give each rule a name of its own", "rules", at, "name"))
+				"give each rule its own name", "rules", at, "name"))
 		}
 		seen[rc.Name] = true
 		r, err := compileRule(env, rc)
@@ -96,7 +96,7 @@ func Compile(c Config) (*Policy, error) {
 				"tests", strconv.Itoa(i), "expect"))
 		}
 		if t.Rule != "" && !seen[t.Rule] {
-			errs = append(errs, fault.BadSetting(fmt.Sprintf("there is no rule %q", t.Rule), "write the name of a rule",
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("the rule %q does not exist", t.Rule), "write the name of a rule",
 				"tests", strconv.Itoa(i), "rule"))
 		}
 	}

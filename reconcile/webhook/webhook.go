@@ -216,7 +216,7 @@ func (w *Webhook) Run(ctx context.Context) {
 func (w *Webhook) post(ctx context.Context, data []byte) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, w.o.URL, bytes.NewReader(data))
 	if err != nil {
-		return errors.New("the request cannot be made") // err contains the URL
+		return errors.New("the request cannot be created") // err contains the URL
 	}
 	r.Header.Set("Content-Type", "application/json")
 	if w.o.Bearer != "" {

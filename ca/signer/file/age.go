@@ -18,7 +18,7 @@ const (
 	ageBegin = "-----BEGIN AGE ENCRYPTED FILE-----"
 )
 
-// isAge reports whether age encrypted data.
+// isAge reports whether data is encrypted with age.
 func isAge(data []byte) bool {
 	return bytes.HasPrefix(data, []byte(ageIntro)) || bytes.HasPrefix(bytes.TrimSpace(data), []byte(ageBegin))
 }
@@ -27,7 +27,7 @@ func isAge(data []byte) bool {
 func checkIdentities(data []byte) error {
 	if _, err := age.ParseIdentities(bytes.NewReader(data)); err != nil { // the cause may quote a line of the file
 		return &pemfile.Error{
-			Problem: "the file has no identity of age, or a line that is none",
+			Problem: "the file has no age identity, or a line that is not one",
 			Fix:     "write the path of a file that \"age-keygen\" wrote",
 		}
 	}
@@ -44,7 +44,7 @@ func (o KeyOptions) ageIdentities() ([]age.Identity, error) {
 	}
 	if len(o.Password) == 0 {
 		return nil, &pemfile.Error{
-			Problem: "age encrypted the private key", Fix: "set its password, or the age identity that decrypts it",
+			Problem: "the private key is encrypted with age", Fix: "set its password, or the age identity that decrypts it",
 		}
 	}
 	id, err := age.NewScryptIdentity(string(o.Password))
@@ -65,16 +65,16 @@ func (b bounding) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 		return key, err
 	}
 	return nil, &pemfile.Error{
-		Problem: "the key derivation of age is damaged, or its work factor is above 20",
+		Problem: "the scrypt header of the age-encrypted file is damaged, or its work factor is above 20",
 		Fix:     "restore the file, or encrypt the key again with \"age -p -a -o NEW KEY\"",
 	}
 }
 
 var errAge = &pemfile.Error{
-	Problem: "the file that age encrypted is damaged", Fix: "restore the file",
+	Problem: "the age-encrypted file is damaged", Fix: "restore the file",
 }
 
-// parseAge reads a private key in PEM that age encrypted.
+// parseAge reads a PEM private key encrypted with age.
 func (o KeyOptions) parseAge() (crypto.Signer, error) {
 	if err := approved("the encryption by age"); err != nil {
 		return nil, err
@@ -100,7 +100,7 @@ func (o KeyOptions) parseAge() (crypto.Signer, error) {
 		}
 	case errors.As(err, &wrong):
 		return nil, &pemfile.Error{
-			Problem: "the private key cannot be decrypted: wrong password, or age encrypted it to a recipient",
+			Problem: "the private key cannot be decrypted: wrong password, or the key is encrypted to an age recipient",
 			Fix:     "set the password that the key was encrypted with, or the age identity",
 		}
 	case err != nil:
@@ -111,7 +111,7 @@ func (o KeyOptions) parseAge() (crypto.Signer, error) {
 	switch {
 	case errors.As(err, &large):
 		return nil, &pemfile.Error{
-			Problem: "the file that age encrypted is too large for a private key",
+			Problem: "the age-encrypted file is too large for a private key",
 			Fix:     "encrypt a file with only the private key",
 		}
 	case err != nil:
@@ -120,14 +120,14 @@ func (o KeyOptions) parseAge() (crypto.Signer, error) {
 	if isAge(text) || isPKCS12(text) {
 		return nil, &pemfile.Error{
 			Problem: "the private key is encrypted twice",
-			Fix:     "let age encrypt a key in PEM that is not encrypted otherwise",
+			Fix:     "encrypt a plain PEM key with age",
 		}
 	}
 	inner := KeyOptions{Key: text, Warn: o.Warn}
 	key, err := inner.parsePEM()
 	if errors.As(err, &located) {
 		at := *located // its line is one of the content
-		at.Line, at.Problem = 0, "in the file that age encrypted, "+located.What()
+		at.Line, at.Problem = 0, "in the age-encrypted file, "+located.What()
 		return nil, &at
 	}
 	return key, err

@@ -18,8 +18,8 @@ import (
 type Settings struct {
 	// Chain is the path of the chain in PEM: issuing certificate first, root last.
 	Chain string `yaml:"chain" path:"read"`
-	// Key is the path of the private key: PEM (PKCS#8, SEC 1 or PKCS#1, encrypted or not), PKCS#12, or a key in PEM
-	// that age encrypted. The old encryption of OpenSSL (DEK-Info) is read with a warning.
+	// Key is the path of the private key: PEM (PKCS#8, SEC 1 or PKCS#1, encrypted or not), PKCS#12, or PEM
+	// encrypted with age. The old encryption of OpenSSL (DEK-Info) is read with a warning.
 	Key string `yaml:"key" path:"secret"`
 	// Password is the secret that decrypts the key. When omitted: the key is not encrypted, or age_identity decrypts
 	// it.
@@ -39,10 +39,7 @@ func (s *Settings) Check() error {
 	if s.Key == "" {
 		errs = append(errs, fault.BadSetting("key is missing", "write the path of the private key", "key"))
 	}
-	if p := s.Password; p != nil && (p.Env == "") == (p.File == "") {
-		errs = append(errs, fault.BadSetting("a password has both env and file",
-			"write {env: NAME} or {file: PATH}", "password"))
-	}
+	errs = append(errs, fault.Under(s.Password.Check(), "password"))
 	if s.Password != nil && s.AgeIdentity != "" {
 		errs = append(errs, fault.BadSetting("both password and age_identity are set",
 			"keep the one that decrypts the key", "age_identity"))

@@ -57,7 +57,7 @@ func ParseKey(o KeyOptions) (crypto.Signer, error) {
 		return o.parsePKCS12()
 	case len(o.AgeIdentities) > 0:
 		return nil, &pemfile.Error{
-			Problem: "an age identity is set, but age did not encrypt the private key",
+			Problem: "an age identity is set, but the private key is not encrypted with age",
 			Fix:     "encrypt it with \"age -r RECIPIENT -o NEW KEY\", or remove the identity",
 		}
 	case bytes.HasPrefix(o.Key, []byte{0x30}):
@@ -183,7 +183,7 @@ func approved(what string) error {
 	}
 	return &pemfile.Error{
 		Problem: what + " of the private key is not approved, and GODEBUG=fips140=only enforces FIPS 140-3",
-		Fix: "convert it where FIPS 140-3 is not enforced, with OpenSSL 3.2 or later: " +
+		Fix: "convert the key on a machine where FIPS 140-3 is not enforced, with OpenSSL 3.2 or later: " +
 			"\"openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256 -saltlen 16 -iter 600000 -in KEY -out NEW\"",
 	}
 }

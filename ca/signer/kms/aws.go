@@ -117,7 +117,7 @@ func (k *awsKey) read(ctx context.Context) error {
 		return awsError(err, "kms:GetPublicKey")
 	}
 	if answer.KeyUsage != types.KeyUsageTypeSignVerify {
-		return fmt.Errorf("the usage of the key is %s, not SIGN_VERIFY: create another one", answer.KeyUsage)
+		return fmt.Errorf("the usage of the key is %s, not SIGN_VERIFY: create a key with the usage SIGN_VERIFY", answer.KeyUsage)
 	}
 	if k.public, err = x509.ParsePKIXPublicKey(answer.PublicKey); err != nil {
 		return unavailable(fmt.Errorf("parse the public key: %w", err))

@@ -171,7 +171,7 @@ func (k *azureKey) read(ctx context.Context) error {
 	key := answer.Key
 	if key == nil || key.KID == nil || key.KID.Name() != k.name || key.KID.Version() == "" ||
 		k.version != "" && key.KID.Version() != k.version {
-		return unavailable(errors.New("the answer is not about the key that was asked for"))
+		return unavailable(errors.New("the response is for a different key than the request"))
 	}
 	if a := answer.Attributes; a != nil && a.Enabled != nil && !*a.Enabled {
 		return errors.New("the version of the key is disabled")
@@ -212,7 +212,7 @@ func azurePublicKey(k *azkeys.JSONWebKey) (crypto.PublicKey, error) {
 		copy(point[1+2*size-len(k.Y):], k.Y)
 		public, err := ecdsa.ParseUncompressedPublicKey(curve, point)
 		if err != nil {
-			return nil, unavailable(fmt.Errorf("the public key is none: %w", err))
+			return nil, unavailable(fmt.Errorf("the public key is invalid: %w", err))
 		}
 		return public, nil
 	case azkeys.KeyTypeRSA, azkeys.KeyTypeRSAHSM:
@@ -223,7 +223,7 @@ func azurePublicKey(k *azkeys.JSONWebKey) (crypto.PublicKey, error) {
 		}
 		return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
 	}
-	return nil, fmt.Errorf("a key of type %.20q cannot sign certificates; create one of type EC-HSM or RSA-HSM", *k.Kty)
+	return nil, fmt.Errorf("a key of type %.20q cannot sign certificates; create a key of type EC-HSM or RSA-HSM", *k.Kty)
 }
 
 // Public implements [remote.Raw].

@@ -167,7 +167,7 @@ func (k *googleKey) read(ctx context.Context) error {
 	case answer.GetName() != k.name:
 		return wrongVersion(answer.GetName(), k.name)
 	case answer.GetPemCrc32C() == nil || answer.GetPemCrc32C().GetValue() != sum([]byte(answer.GetPem())):
-		return unavailable(errors.New("the public key was damaged on its way: its CRC32C is another one"))
+		return unavailable(errors.New("the public key was damaged in transit: its CRC32C does not match"))
 	}
 	block, _ := pem.Decode([]byte(answer.GetPem()))
 	if block == nil {
@@ -222,11 +222,11 @@ func (k *googleKey) Sign(ctx context.Context, digest []byte, opts crypto.SignerO
 	}
 	switch {
 	case !received:
-		return nil, unavailable(errors.New("the request was damaged on its way: the service did not verify its CRC32C"))
+		return nil, unavailable(errors.New("the request was damaged in transit: the service did not verify its CRC32C"))
 	case answer.GetName() != k.name:
 		return nil, wrongVersion(answer.GetName(), k.name)
 	case answer.GetSignatureCrc32C() == nil || answer.GetSignatureCrc32C().GetValue() != sum(answer.GetSignature()):
-		return nil, unavailable(errors.New("the signature was damaged on its way: its CRC32C is another one"))
+		return nil, unavailable(errors.New("the signature was damaged in transit: its CRC32C does not match"))
 	}
 	return answer.GetSignature(), nil
 }

@@ -175,10 +175,10 @@ func TestGoogleChecks(t *testing.T) {
 	}{
 		"good": {},
 		"a damaged public key": {
-			before: func(f *fakeGoogle) { f.damageKey = true }, open: "the public key was damaged on its way",
+			before: func(f *fakeGoogle) { f.damageKey = true }, open: "the public key was damaged in transit",
 		},
 		"no checksum of the public key": {
-			before: func(f *fakeGoogle) { f.noChecksums = true }, open: "the public key was damaged on its way",
+			before: func(f *fakeGoogle) { f.noChecksums = true }, open: "the public key was damaged in transit",
 		},
 		"another algorithm": {
 			before: func(f *fakeGoogle) { f.algorithm = kmspb.CryptoKeyVersion_RSA_SIGN_PSS_2048_SHA256 },
@@ -196,13 +196,13 @@ func TestGoogleChecks(t *testing.T) {
 			open:   "grant cloudkms.cryptoKeyVersions.viewPublicKey (roles/cloudkms.publicKeyViewer)",
 		},
 		"a damaged signature": {
-			after: func(f *fakeGoogle) { f.damageMe = true }, sign: "the signature was damaged on its way",
+			after: func(f *fakeGoogle) { f.damageMe = true }, sign: "the signature was damaged in transit",
 		},
 		"no checksum of the signature": {
-			after: func(f *fakeGoogle) { f.noChecksums = true }, sign: "the signature was damaged on its way",
+			after: func(f *fakeGoogle) { f.noChecksums = true }, sign: "the signature was damaged in transit",
 		},
 		"a request that is not verified": {
-			after: func(f *fakeGoogle) { f.unverified = true }, sign: "the request was damaged on its way",
+			after: func(f *fakeGoogle) { f.unverified = true }, sign: "the request was damaged in transit",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -128,7 +128,7 @@ func find(uri string) (p provider, rest string, err error) {
 		for _, scheme := range p.schemes {
 			if rest, ok := strings.CutPrefix(uri, scheme); ok {
 				if p.open == nil {
-					return p, rest, fault.BadSetting("this build has no "+p.name, "use a build without the tag "+p.tag,
+					return p, rest, fault.BadSetting("this build does not include "+p.name, "use a build without the tag "+p.tag,
 						"key")
 				}
 				return p, rest, nil
@@ -137,7 +137,7 @@ func find(uri string) (p provider, rest string, err error) {
 		}
 	}
 	return p, "", fault.BadSetting("is not the URI of a key in a key management service",
-		"begin it with one of "+strings.Join(known, ", "), "key")
+		"begin the URI with one of "+strings.Join(known, ", "), "key")
 }
 
 const vaultName = "HashiCorp Vault or OpenBao"
@@ -160,7 +160,7 @@ func (s *Settings) Check() error {
 				errs = append(errs, fault.BadSetting(err.Error(), "", "key"))
 			}
 			if s.Vault != nil && p.name != vaultName {
-				errs = append(errs, fault.BadSetting("vault is set, and the key is in "+p.name, "remove one of them",
+				errs = append(errs, fault.BadSetting("vault is set, but the key is in "+p.name, "remove one of them",
 					"vault"))
 			}
 		}

@@ -259,7 +259,7 @@ func TestCheck(t *testing.T) { //nolint:paralleltest // it sets the environment
 		"plugin":    {Settings{Chain: "c", Key: "acmekms://ca"}, "key: is not the URI of a key"},
 		"limits":    {Settings{Chain: "c", Key: good, Limits: remote.Limits{Timeout: &long}}, "limits.timeout: "},
 		"vault, elsewhere": {
-			Settings{Chain: "c", Key: good, Vault: &Vault{}}, "vault: vault is set, and the key is in AWS KMS",
+			Settings{Chain: "c", Key: good, Vault: &Vault{}}, "vault: vault is set, but the key is in AWS KMS",
 		},
 
 		"AWS alias":    {Settings{Chain: "c", Key: good}, ""},
@@ -297,7 +297,7 @@ func TestCheck(t *testing.T) { //nolint:paralleltest // it sets the environment
 		"version":  {vault(Vault{Version: -1}), "vault.version: version -1 is out of range"},
 		"two logins": {vault(Vault{Token: &Secret{Env: "X"}, JWT: &Role{Role: "r", Token: &Secret{Env: "X"}}}),
 			"vault: more than one login"},
-		"no token":   {vault(Vault{Token: &Secret{}}), "vault.token: a secret comes from one place"},
+		"no token":   {vault(Vault{Token: &Secret{}}), "vault.token: exactly one of env and file must be set"},
 		"no role id": {vault(Vault{AppRole: &AppRole{}}), "vault.approle.role_id: the role id is missing"},
 		"secret id":  {vault(Vault{AppRole: &AppRole{RoleID: "r", SecretID: &Secret{}}}), "vault.approle.secret_id: "},
 		"no role":    {vault(Vault{Kubernetes: &Role{}}), "vault.kubernetes.role: the role is missing"},
@@ -329,7 +329,7 @@ func uses(t *testing.T, uri string) {
 		return
 	}
 	if err == nil || !strings.Contains(err.Error(),
-		"this build has no "+p.name+"; use a build without the tag "+p.tag) {
+		"this build does not include "+p.name+"; use a build without the tag "+p.tag) {
 		t.Errorf("%v", err)
 	}
 	t.Skipf("built with %s", p.tag)

@@ -157,7 +157,7 @@ type transitKey struct {
 // parseTransitKey parses the data of an answer and the public keys of all its versions.
 func parseTransitKey(data []byte) (k transitKey, versions map[int]crypto.PublicKey, err error) {
 	if err := json.Unmarshal(data, &k); err != nil { // the versions of a symmetric key are numbers
-		return k, nil, fmt.Errorf("a key of type %.40q does not sign; create one of type ecdsa-p384", k.Type)
+		return k, nil, fmt.Errorf("a key of type %.40q cannot sign; create a key of type ecdsa-p384", k.Type)
 	}
 	versions = map[int]crypto.PublicKey{}
 	for number, v := range k.Keys {
@@ -196,7 +196,7 @@ func transitPublicKey(k transitKey, text string) (crypto.PublicKey, error) {
 	}
 	block, _ := pem.Decode([]byte(text))
 	if block == nil {
-		return nil, fmt.Errorf("a key of type %.40q has no public key in PEM; create one of type ecdsa-p384", k.Type)
+		return nil, fmt.Errorf("a key of type %.40q has no public key in PEM; create a key of type ecdsa-p384", k.Type)
 	}
 	return x509.ParsePKIXPublicKey(block.Bytes)
 }
@@ -212,7 +212,7 @@ func (k *vaultKey) read(ctx context.Context, version int, o opening) error {
 		return vaultError(err, fmt.Sprintf("path %q { capabilities = [\"read\"] }", path))
 	}
 	if secret == nil || secret.Data == nil {
-		return fmt.Errorf("there is no key %q in the transit engine %q: create it with \"bao write "+
+		return fmt.Errorf("the key %q does not exist in the transit engine %q: create it with \"bao write "+
 			"-f %s type=ecdsa-p384\"",
 			k.name, k.mount, path)
 	}
@@ -235,7 +235,7 @@ func (k *vaultKey) read(ctx context.Context, version int, o opening) error {
 	public, ok := versions[k.version]
 	if !ok {
 		return fault.BadSetting(fmt.Sprintf("the key %s has no version %d", path, k.version),
-			fmt.Sprintf("write one that it has; the newest is %d", key.Latest), "vault", "version")
+			fmt.Sprintf("write an existing version; the newest is %d", key.Latest), "vault", "version")
 	}
 	k.public = public
 	if key.Exportable || key.Backup {

@@ -127,7 +127,7 @@ func (s *Settings) place(err error) error {
 	if len(s.Command) > 0 {
 		at = "command"
 	}
-	return fault.BadSetting(err.Error(), "run \"mayfly-hsm --check\" with the same arguments; it says what is wrong",
+	return fault.BadSetting(err.Error(), "run \"mayfly-hsm --check\" with the same arguments to see the cause",
 		at)
 }
 

@@ -336,7 +336,7 @@ func TestHangs(t *testing.T) {
 	if err := syscall.Kill(child, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	ended := func() bool { return strings.Contains(r.log.String(), "answers nothing and is ended") }
+	ended := func() bool { return strings.Contains(r.log.String(), "does not respond and is stopped") }
 	for end := time.Now().Add(20 * time.Second); sign(t, s) != nil || !ended(); { // it stops some time after the signal
 		if time.Now().After(end) {
 			t.Fatalf("no signature after a hang\n%s", r.log.String())
@@ -364,7 +364,7 @@ func TestCannotStart(t *testing.T) {
 	defer cancel()
 	absent := &Settings{Socket: filepath.Join(r.dir, "absent")}
 	if _, err := absent.Open(ctx, signer.Options{}); err == nil || !strings.HasPrefix(err.Error(), "socket: ") ||
-		!strings.Contains(err.Error(), "there is no socket") {
+		!strings.Contains(err.Error(), "does not exist: start mayfly-hsm") {
 		t.Errorf("%v", err)
 	}
 	stranger := &Settings{Socket: "/x", User: "no such user"}

@@ -214,7 +214,7 @@ func (p *process) unanswered(start, answered time.Time) {
 	if child == nil || answered.After(start) || time.Since(answered) < p.hang || time.Since(begun) < p.hang {
 		return
 	}
-	p.log.Error("the signer process answers nothing and is ended", "program", p.command[0], "pid",
+	p.log.Error("the signer process does not respond and is stopped", "program", p.command[0], "pid",
 		strconv.Itoa(child.Pid), "limit", p.hang)
 	_ = child.Kill()
 }

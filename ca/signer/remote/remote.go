@@ -320,7 +320,7 @@ func (s *Signer) Probe(ctx context.Context) error {
 	}
 	if s.Hung() {
 		return s.failure(opProbe, &Error{Kind: TimedOut, Err: fmt.Errorf(
-			"all %d calls that may run at once have not returned", cap(s.slots))})
+			"none of the %d concurrent calls has returned", cap(s.slots))})
 	}
 	message := append([]byte(probeText), make([]byte, 16)...)
 	if _, err := rand.Read(message[len(probeText):]); err != nil {

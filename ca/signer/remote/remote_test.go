@@ -286,7 +286,7 @@ func TestHang(t *testing.T) {
 		if !s.Hung() || d.calls.Load() != 4 {
 			t.Errorf("hung: %t, %d calls", s.Hung(), d.calls.Load())
 		}
-		if err := s.Probe(t.Context()); err == nil || !strings.Contains(err.Error(), "have not returned") {
+		if err := s.Probe(t.Context()); err == nil || !strings.Contains(err.Error(), "concurrent calls has returned") {
 			t.Errorf("probe: %v", err)
 		}
 		if n := value(t, s, "mayfly_signer_hung_calls", nil); n != 4 {

@@ -59,8 +59,8 @@ func (k *servedKey) adopt(public crypto.PublicKey) error {
 	defer k.mu.Unlock()
 	if k.signer != nil {
 		if !equal(k.signer.Public(), public) {
-			return errors.New("the token came back with another key under this name; start the " +
-				"process again if that is intended")
+			return errors.New("the reopened token has a different key with this name; restart the process if " +
+				"that is intended")
 		}
 		return nil
 	}
@@ -210,7 +210,7 @@ func mechanism(public crypto.PublicKey, digest []byte, opts crypto.SignerOpts) (
 		return pkcs11.NewMechanism(pkcs11.CKM_ECDSA, nil), digest, nil
 	case ed25519.PublicKey:
 		if hash != 0 {
-			return nil, nil, errors.New("an Ed25519 key signs messages and no digests")
+			return nil, nil, errors.New("an Ed25519 key signs messages, not digests")
 		}
 		return pkcs11.NewMechanism(ckmEdDSA, nil), digest, nil
 	case *rsa.PublicKey:
@@ -224,7 +224,7 @@ func mechanism(public crypto.PublicKey, digest []byte, opts crypto.SignerOpts) (
 		}
 		return pkcs11.NewMechanism(pkcs11.CKM_RSA_PKCS, nil), append([]byte(info.prefix), digest...), nil
 	}
-	return nil, nil, fmt.Errorf("a key of type %T does not sign here", public)
+	return nil, nil, fmt.Errorf("a key of type %T cannot sign", public)
 }
 
 // digestInfos has what RFC 8017 §9.2 note 1 writes before a digest, and the names of the hash in PKCS #11.
@@ -249,7 +249,7 @@ var digestInfos = map[crypto.Hash]struct {
 // derSignature turns the two numbers of an ECDSA signature into the ASN.1 of RFC 3279 §2.2.3.
 func derSignature(raw []byte) ([]byte, error) {
 	if len(raw) == 0 || len(raw)%2 != 0 {
-		return nil, &remote.Error{Kind: remote.WrongKey, Err: fmt.Errorf("%d bytes are no ECDSA signature", len(raw))}
+		return nil, &remote.Error{Kind: remote.WrongKey, Err: fmt.Errorf("%d bytes are not an ECDSA signature", len(raw))}
 	}
 	half := len(raw) / 2
 	return asn1.Marshal(struct{ R, S *big.Int }{
@@ -301,15 +301,15 @@ func (t *Token) findKey(g *generation, n KeyName) (*object, error) {
 	case err != nil:
 		return nil, err
 	case len(found) == 0:
-		return nil, fmt.Errorf("the token %q has no such private key; it has %s", g.info.Label, t.others(g))
+		return nil, fmt.Errorf("the token %q does not have this private key; it has %s", g.info.Label, t.others(g))
 	case len(found) > 1:
-		return nil, fmt.Errorf("the token %q has %d such private keys: name one by label and identifier, of %s",
+		return nil, fmt.Errorf("the token %q has %d such private keys: select one by label and identifier, from %s",
 			g.info.Label, len(found), t.others(g))
 	}
 	o := &object{handle: found[0]}
 	o.label, o.id = string(t.attribute(g, o.handle, pkcs11.CKA_LABEL)), t.attribute(g, o.handle, pkcs11.CKA_ID)
 	if v := t.attribute(g, o.handle, pkcs11.CKA_SIGN); len(v) == 1 && v[0] == 0 {
-		return nil, errors.New("the token does not let this key sign (CKA_SIGN is false)")
+		return nil, errors.New("the token does not allow this key to sign (CKA_SIGN is false)")
 	}
 	v := t.attribute(g, o.handle, pkcs11.CKA_ALWAYS_AUTHENTICATE)
 	o.always = len(v) == 1 && v[0] != 0 && t.o.PIN != nil
@@ -398,7 +398,7 @@ func number(v []byte) uint64 {
 func rsaKey(modulus, exponent []byte) (crypto.PublicKey, error) {
 	e := new(big.Int).SetBytes(exponent)
 	if len(modulus) == 0 || e.BitLen() > 31 || e.BitLen() < 2 {
-		return nil, errors.New("the token does not tell modulus and exponent of the RSA key")
+		return nil, errors.New("the token does not return the modulus and the exponent of the RSA key")
 	}
 	return allowed(&rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: int(e.Int64())})
 }
@@ -422,7 +422,7 @@ func ecKey(parameters, point []byte) (crypto.PublicKey, error) {
 			return key, nil
 		}
 	}
-	return nil, errors.New("the token does not tell the point of the EC key")
+	return nil, errors.New("the token does not return the point of the EC key")
 }
 
 // edwardsKey reads an Ed25519 key. Its curve is named by the object identifier of RFC 8410 §3, or by a name (PKCS #11
@@ -440,7 +440,7 @@ func edwardsKey(parameters, point []byte) (crypto.PublicKey, error) {
 			return ed25519.PublicKey(raw), nil
 		}
 	}
-	return nil, errors.New("the token does not tell the point of the Ed25519 key")
+	return nil, errors.New("the token does not return the point of the Ed25519 key")
 }
 
 // unwrapped returns the content of an OCTET STRING, or nil.
@@ -457,7 +457,7 @@ func allowed(public crypto.PublicKey) (crypto.PublicKey, error) {
 	switch key := public.(type) {
 	case *rsa.PublicKey:
 		if n := key.N.BitLen(); n < 2048 || n > 8192 {
-			return nil, fmt.Errorf("an RSA key of %d bits is not used for a CA; use 3072", n)
+			return nil, fmt.Errorf("an RSA key of %d bits is too short for a CA; use 3072", n)
 		}
 		return key, nil
 	case *ecdsa.PublicKey, ed25519.PublicKey:

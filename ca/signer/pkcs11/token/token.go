@@ -93,7 +93,7 @@ const unopened = pkcs11.SessionHandle(pkcs11.CK_INVALID_HANDLE)
 func New(o Options) *Token {
 	remembered, err := o.refusedFile()
 	if err != nil {
-		o.Log.Warn("that a PIN was refused is forgotten when the process ends; set --state-dir", "reason", err.Error())
+		o.Log.Warn("a refused PIN is tried again after a restart; set --state-dir", "reason", err.Error())
 	}
 	if o.load == nil {
 		o.load = loadModule
@@ -114,7 +114,7 @@ func New(o Options) *Token {
 // returned function MUST be called after it.
 func (t *Token) watch(what string, limit time.Duration) func() bool {
 	return time.AfterFunc(limit, func() {
-		t.log.Error("the PKCS#11 library does not return from a call; the process ends, to be started again",
+		t.log.Error("a call to the PKCS#11 library does not return; the process ends so that it can be restarted",
 			"call", what, "limit", limit, "module", t.o.Module)
 		t.o.Hung()
 	}).Stop
@@ -131,7 +131,7 @@ func (t *Token) Keep(ctx context.Context) {
 		g, err := t.open()
 		if err != nil {
 			if text := reason(err); text != last { // once for each cause, not for each attempt
-				t.log.Error("the token cannot be used; it is tried again", "reason", text)
+				t.log.Error("the token cannot be used; trying again", "reason", text)
 				last = text
 			}
 			t.set(nil, err)
@@ -303,9 +303,9 @@ func (t *Token) findToken(g *generation) error {
 		return fmt.Errorf("%d tokens are called %s: name one by its serial number, of %s", found, wanted,
 			strings.Join(there, ", "))
 	case len(there) == 0:
-		return fmt.Errorf("there is no token %s: the library shows no token at all", wanted)
+		return fmt.Errorf("the token %s does not exist: the library lists no tokens", wanted)
 	}
-	return fmt.Errorf("there is no token %s: the library shows %s", wanted, strings.Join(there, ", "))
+	return fmt.Errorf("the token %s does not exist: the library lists %s", wanted, strings.Join(there, ", "))
 }
 
 // login logs in once. A PIN that the token refused is not sent again, and none is sent if a wrong one would lock the
@@ -340,7 +340,7 @@ func (t *Token) login(g *generation) error {
 		return nil
 	case isRefusedPIN(err):
 		if e := t.refused.add(pin); e != nil {
-			t.log.Warn("that the PIN was refused is forgotten when the process ends", "reason", e.Error())
+			t.log.Warn("the refused PIN cannot be recorded and is tried again after a restart", "reason", e.Error())
 		}
 		return denied("the token %q refuses the PIN (%w): write the right one to its place%s", g.info.Label, err,
 			t.restartHint())

@@ -340,7 +340,7 @@ func TestTokenReturns(t *testing.T) {
 		}
 		b.remove()
 		b.until("lost",
-			func() bool { err := b.sign(); return err != nil && strings.Contains(err.Error(), "no token at all") })
+			func() bool { err := b.sign(); return err != nil && strings.Contains(err.Error(), "lists no tokens") })
 		if err := b.sign(); kind(err) != remote.Unavailable {
 			t.Errorf("%v", err)
 		}
@@ -418,7 +418,7 @@ func TestHungCall(t *testing.T) {
 	_ = b.sign()
 	select {
 	case <-b.exited:
-		if !strings.Contains(b.log.String(), "does not return from a call") ||
+		if !strings.Contains(b.log.String(), "a call to the PKCS#11 library does not return") ||
 			!strings.Contains(b.log.String(), "call=C_Sign") {
 			t.Errorf("%s", b.log)
 		}
@@ -447,7 +447,7 @@ func TestTokenLies(t *testing.T) {
 	b.remove()
 	b.until("lost", func() bool { return b.sign() != nil })
 	f.set(func(f *fake) { f.present, f.key = true, other.key })
-	b.until("refused", func() bool { return strings.Contains(fmt.Sprint(b.sign()), "another key under this name") })
+	b.until("refused", func() bool { return strings.Contains(fmt.Sprint(b.sign()), "a different key with this name") })
 }
 
 // Sessions are opened as they are needed, up to the limit, and kept; a token that has fewer gets fewer.
@@ -544,11 +544,11 @@ func TestNotFound(t *testing.T) {
 		want   string
 	}{
 		"token": {func(o *Options) { o.Label = "other" }, nil,
-			`there is no token other: the library shows "test" (serial 42)`},
-		"serial": {func(o *Options) { o.Serial = "43" }, nil, "there is no token test 43"},
+			`the token other does not exist: the library lists "test" (serial 42)`},
+		"serial": {func(o *Options) { o.Serial = "43" }, nil, "the token test 43 does not exist"},
 		"label": {func(o *Options) { o.Keys = keyNames(t, "other") }, nil,
-			`has no such private key; it has "ca",id:01`},
-		"id":           {func(o *Options) { o.Keys = keyNames(t, "ca,id:02") }, nil, "has no such private key"},
+			`does not have this private key; it has "ca",id:01`},
+		"id":           {func(o *Options) { o.Keys = keyNames(t, "ca,id:02") }, nil, "does not have this private key"},
 		"does no sign": {nil, func(f *fake) { f.attributes[pkcs11.CKA_SIGN] = []byte{0} }, "CKA_SIGN is false"},
 		"curve": {
 			nil, func(f *fake) { f.attributes[pkcs11.CKA_EC_PARAMS] = []byte("\x06\x05\x2b\x81\x04\x00\x0a") },
@@ -556,7 +556,7 @@ func TestNotFound(t *testing.T) {
 		},
 		"kind": {nil, func(f *fake) { f.attributes[pkcs11.CKA_KEY_TYPE] = ulong(1) }, "type 0x1 of PKCS #11"},
 		"point": {nil, func(f *fake) { f.attributes[pkcs11.CKA_EC_POINT] = []byte{4, 1, 4} },
-			"does not tell the point"},
+			"does not return the point"},
 	} {
 		f := newFake(t)
 		if c.fake != nil {

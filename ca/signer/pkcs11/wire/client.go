@@ -182,7 +182,7 @@ func (c *Client) connect(ctx context.Context) (*connection, error) {
 	switch {
 	case err != nil && ctx.Err() == nil && isGone(err):
 		return fail(remote.Unavailable, fmt.Errorf(
-			"the signer at %s closes the connection: its log says why (it may not allow this user, or end)", c.Path))
+			"the signer at %s closed the connection: see its log (this user may not be allowed, or the signer is stopping)", c.Path))
 	case err != nil:
 		_ = raw.Close()
 		return nil, transport(ctx, err)
@@ -204,9 +204,9 @@ func (c *Client) absent(ctx context.Context, err error) error {
 	case ctx.Err() != nil, isTimeout(err):
 		return transport(ctx, err)
 	case errors.Is(err, os.ErrNotExist):
-		out.Err = fmt.Errorf("there is no socket %s: start mayfly-hsm", c.Path)
+		out.Err = fmt.Errorf("the socket %s does not exist: start mayfly-hsm", c.Path)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		out.Err = fmt.Errorf("nobody listens on %s: mayfly-hsm has ended", c.Path)
+		out.Err = fmt.Errorf("no process listens on %s: mayfly-hsm has ended; start it again", c.Path)
 	case errors.Is(err, os.ErrPermission):
 		*out = remote.Error{Kind: remote.Denied, Err: fmt.Errorf(
 			"this user may not open the socket %s: start mayfly-hsm with --allow-group, and put "+

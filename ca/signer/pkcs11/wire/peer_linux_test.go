@@ -63,7 +63,7 @@ func TestStrangers(t *testing.T) {
 		t.Errorf("the superuser: %v", err)
 	}
 	asNobody(t, func() {
-		if err := call(); kind(err) != remote.Unavailable || !strings.Contains(err.Error(), "closes the connection") {
+		if err := call(); kind(err) != remote.Unavailable || !strings.Contains(err.Error(), "closed the connection") {
 			t.Errorf("a stranger gets %v", err)
 		}
 	})

@@ -8,5 +8,5 @@ import (
 )
 
 func peerOf(*net.UnixConn) (Peer, error) {
-	return Peer{}, errors.New("who is at the other end of a Unix socket is known on Linux alone; run the CA there")
+	return Peer{}, errors.New("the peer of a Unix socket can be identified on Linux only; run the CA on Linux")
 }

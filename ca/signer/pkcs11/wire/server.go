@@ -79,7 +79,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		select {
 		case places <- struct{}{}:
 		default:
-			s.Log.Warn("a connection is refused: as many as allowed are open", "connections", s.Connections)
+			s.Log.Warn("a connection is refused: the limit of open connections is reached", "connections", s.Connections)
 			_ = c.Close()
 			continue
 		}
@@ -144,7 +144,7 @@ func (s *Server) converse(ctx context.Context, c net.Conn) {
 		answer := s.answer(context.WithoutCancel(ctx), r, greeted)
 		_ = c.SetWriteDeadline(time.Now().Add(writeLimit))
 		if err := writeFrame(c, answer); err != nil {
-			s.Log.Warn("a client does not take its answer", "operation", r.Op, "reason", err.Error())
+			s.Log.Warn("a client does not read its response", "operation", r.Op, "reason", err.Error())
 			return
 		}
 		greeted = greeted || r.Op == OpHello && answer.Error == nil

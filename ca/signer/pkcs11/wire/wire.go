@@ -143,7 +143,7 @@ func (r *Request) describe(public crypto.PublicKey, opts crypto.SignerOpts) erro
 func (r *Request) options() (crypto.SignerOpts, error) {
 	if r.Scheme == SchemeEd25519 {
 		if r.Hash != "" {
-			return nil, errors.New("ed25519 takes the message and no hash")
+			return nil, errors.New("ed25519 signs the message; omit the hash")
 		}
 		return crypto.Hash(0), nil
 	}
@@ -152,7 +152,7 @@ func (r *Request) options() (crypto.SignerOpts, error) {
 	case !ok:
 		return nil, fmt.Errorf("the hash %.20q is unknown; write sha256, sha384 or sha512", r.Hash)
 	case len(r.Data) != hash.Size():
-		return nil, fmt.Errorf("%d bytes of data are no digest of %s", len(r.Data), r.Hash)
+		return nil, fmt.Errorf("%d bytes of data are not a digest of %s", len(r.Data), r.Hash)
 	}
 	switch r.Scheme {
 	case SchemeECDSA, SchemePKCS1:
@@ -181,10 +181,10 @@ func readFrame(r io.Reader, v any) error {
 		if errors.Is(err, io.EOF) { // the end of the connection in the middle of a message
 			err = io.ErrUnexpectedEOF
 		}
-		return fmt.Errorf("a message is cut short: %w", err)
+		return fmt.Errorf("a message is truncated: %w", err)
 	}
 	if body[0] != '{' {
-		return fmt.Errorf("%w: no JSON object", errFrame)
+		return fmt.Errorf("%w: not a JSON object", errFrame)
 	}
 	if err := json.Unmarshal(body, v); err != nil {
 		return fmt.Errorf("%w: the JSON does not parse", errFrame) // the cause may quote what was received

@@ -278,7 +278,7 @@ func TestRestart(t *testing.T) {
 	k := newKey(t)
 	c := connect(t, path)
 	_, err := c.Sign(soon(t), "", toSign(k.Signer.Public()))
-	if kind(err) != remote.Unavailable || !strings.Contains(err.Error(), "there is no socket "+path) {
+	if kind(err) != remote.Unavailable || !strings.Contains(err.Error(), "the socket "+path+" does not exist") {
 		t.Errorf("%v", err)
 	}
 	for range 3 {
@@ -304,7 +304,7 @@ func TestRestart(t *testing.T) {
 	l.(*net.UnixListener).SetUnlinkOnClose(false) // what a killed process leaves behind
 	_ = l.Close()
 	if _, err := c.Sign(soon(t), "", toSign(k.Signer.Public())); kind(err) != remote.Unavailable ||
-		!strings.Contains(err.Error(), "nobody listens on "+path) {
+		!strings.Contains(err.Error(), "no process listens on "+path) {
 		t.Errorf("%v", err)
 	}
 }
@@ -436,7 +436,7 @@ func TestLiars(t *testing.T) {
 			text: "without a signature"},
 		"an unknown kind": {first: hello, later: frame(t, wire.Answer{Error: &wire.Error{Kind: "gone"}}),
 			kind: remote.Failed},
-		"ends before hello":    {kind: remote.Unavailable, text: "closes the connection"},
+		"ends before hello":    {kind: remote.Unavailable, text: "closed the connection"},
 		"ends before it signs": {first: hello, kind: remote.Unavailable, text: "ended before it answered"},
 		"hangs at hello":       {hang: true, kind: remote.TimedOut},
 		"hangs":                {first: hello, hang: true, kind: remote.TimedOut, text: "does not answer"},
