@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -193,8 +194,19 @@ func walk(t *testing.T, skip func(string) bool, visit func(name string)) {
 	}
 }
 
+// parsed has the files of the module after the first parseAll. The tests only read it.
+var parsed struct {
+	sync.Mutex
+	files []goFile
+}
+
 func parseAll(t *testing.T) []goFile {
 	t.Helper()
+	parsed.Lock()
+	defer parsed.Unlock()
+	if parsed.files != nil {
+		return parsed.files
+	}
 	var out []goFile
 	walk(t, skipped, func(name string) {
 		if !strings.HasSuffix(name, ".go") {
@@ -219,6 +231,7 @@ func parseAll(t *testing.T) []goFile {
 	if len(out) < 10 {
 		t.Fatalf("found %d Go files; the test must run in the root of the repository", len(out))
 	}
+	parsed.files = out
 	return out
 }
 

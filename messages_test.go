@@ -2,8 +2,6 @@ package mayfly_test
 
 import (
 	"go/ast"
-	"go/parser"
-	"go/token"
 	"os"
 	"path"
 	"regexp"
@@ -64,15 +62,11 @@ func calledName(call *ast.CallExpr) string {
 func messages(t *testing.T) []string {
 	t.Helper()
 	var out []string
-	walk(t, skipped, func(name string) {
-		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") ||
-			strings.HasSuffix(name, ".pb.go") || strings.HasSuffix(name, ".pb.gw.go") ||
-			strings.HasPrefix(name, "testkit/") || strings.HasPrefix(name, "e2e/") {
-			return
-		}
-		tree, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
-		if err != nil {
-			t.Fatal(err)
+	for _, f := range parseAll(t) {
+		name, tree := f.path, f.tree
+		if f.test() ||
+			strings.HasSuffix(name, ".pb.go") || strings.HasSuffix(name, ".pb.gw.go") || f.testkit() {
+			continue
 		}
 		add := func(e ast.Expr) {
 			if m := template(e); strings.ContainsFunc(strings.ReplaceAll(m, "{}", ""),
@@ -101,7 +95,7 @@ func messages(t *testing.T) []string {
 			}
 			return true
 		})
-	})
+	}
 	slices.Sort(out)
 	return slices.Compact(out)
 }

@@ -3,7 +3,6 @@ package mayfly_test
 import (
 	"go/ast"
 	"go/constant"
-	"go/parser"
 	"go/token"
 	"path"
 	"regexp"
@@ -204,13 +203,10 @@ func quantity(figure string) string {
 func constants(t *testing.T) map[string]constant.Value {
 	t.Helper()
 	sources := map[string]ast.Expr{}
-	walk(t, skipped, func(name string) {
-		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
-			return
-		}
-		tree, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
-		if err != nil {
-			t.Fatal(err)
+	for _, f := range parseAll(t) {
+		name, tree := f.path, f.tree
+		if f.test() {
+			continue
 		}
 		for _, d := range tree.Decls {
 			g, ok := d.(*ast.GenDecl)
@@ -226,7 +222,7 @@ func constants(t *testing.T) map[string]constant.Value {
 				}
 			}
 		}
-	})
+	}
 	out := map[string]constant.Value{}
 	for name, e := range sources {
 		if v := evaluate(e, name[:strings.LastIndex(name, ".")], sources, 8); v != nil {

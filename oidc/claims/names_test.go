@@ -639,7 +639,7 @@ func (n *nameTarget) value(r *rand.Rand, name string) any {
 // for each.
 func TestNames(t *testing.T) { //nolint:tparallel // the subtests must end before the sum is checked
 	t.Parallel()
-	count := 4000
+	count := 1500
 	if text := os.Getenv("MAYFLY_NAMES"); text != "" {
 		var err error
 		if count, err = strconv.Atoi(text); err != nil {
