@@ -75,7 +75,7 @@ type Request struct {
 // Requests returns the requests of a script.
 func Requests(b testing.TB, provider *idp.Provider) []Request {
 	b.Helper()
-	out := make([]Request, 200)
+	out := make([]Request, 40)
 	for i := range out {
 		email := fmt.Sprintf("user%d@example.com", i)
 		token := provider.Token(map[string]any{
