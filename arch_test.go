@@ -80,7 +80,7 @@ var layers = map[string][]string{
 	"trust":   {"fault", "client", "loglist"},
 	"inspect": {"identity", "monitor", "tbs", "trust"}, // trust names the logs of SCTs
 	"dev/idp": {},
-	"dev/tsa": {}, // the timestamp authority of "mayfly dev"
+	"dev/tsa": {"fault"}, // the timestamp authority of "mayfly dev"
 
 	"node": {
 		"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal",
@@ -88,7 +88,7 @@ var layers = map[string][]string{
 		"loglist", "tbs", "fault",
 		"client", // a rotation asks the running CA for its trust bundle
 	},
-	"dev": {"node", "ca", "client", "config", "server", "trust", "dev/idp", "dev/tsa"},
+	"dev": {"node", "ca", "client", "config", "server", "trust", "dev/idp", "dev/tsa", "fault"},
 
 	"cmd/internal/cli": {"fault"},
 	"cmd/mayfly": {
@@ -98,7 +98,7 @@ var layers = map[string][]string{
 		"ceremony", "ca/signer/backends",
 	},
 	"cmd/mayfly-hsm":   {"cmd/internal/cli", "ca/signer/pkcs11/token", "ca/signer", "fault"}, // the one program with cgo
-	"cmd/mayfly-bench": {"cmd/internal/cli", "dev", "dev/idp", "node", "client", "ca", "tbs"},
+	"cmd/mayfly-bench": {"cmd/internal/cli", "dev", "dev/idp", "node", "client", "ca", "tbs", "fault"},
 
 	"testkit": {"*", "testkit"}, // and only tests import it
 }

@@ -15,7 +15,7 @@ import (
 // messageCalls lists the functions with a message among their arguments, and the positions of those arguments.
 var messageCalls = map[string][]int{
 	"errors.New": {0}, "fmt.Errorf": {0}, "usage": {0}, "cli.Usage": {0}, "Usage": {0}, "usageErrorf": {0},
-	"fault.BadSetting": {0, 1}, "WithPublic": {0},
+	"fault.BadSetting": {0, 1}, "WithPublic": {0}, "Cure": {1},
 	"http.Error": {1},
 	"refuse":     {1, 2}, "showError": {1}, "Info": {0}, "Warn": {0}, "Error": {0}, "Debug": {0}, "warning": {1},
 	"BadContent": {1},

@@ -99,8 +99,7 @@ func (p *Plan) checkPaths() error {
 func (p *Part) check() error {
 	var errs []error
 	if _, err := p.Subject.der(); err != nil {
-		problem, fix, _ := strings.Cut(err.Error(), "; ")
-		errs = append(errs, fault.BadSetting(problem, fix, "subject"))
+		errs = append(errs, fault.Under(err, "subject"))
 	}
 	if p.NotBefore != "" {
 		if _, err := time.Parse(time.RFC3339, p.NotBefore); err != nil {

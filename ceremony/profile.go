@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/printable"
 )
 
@@ -61,19 +62,20 @@ func (s Subject) der() ([]byte, error) {
 		hidden, found := printable.Hidden(part.text)
 		switch {
 		case found:
-			return nil, fmt.Errorf("%s has the character %q, which is not printable; remove the character",
-				part.name, hidden)
+			return nil, fault.BadSetting(fmt.Sprintf("%s has the character %q, which is not printable",
+				part.name, hidden), "remove the character")
 		case len([]rune(part.text)) > maxName:
-			return nil, fmt.Errorf("%s has more than %d characters; write a shorter one", part.name, maxName)
+			return nil, fault.BadSetting(fmt.Sprintf("%s has more than %d characters", part.name, maxName),
+				"write a shorter one")
 		}
 	}
 	switch {
 	case s.CommonName == "":
-		return nil, errors.New("common_name is missing; write the name of this CA")
+		return nil, fault.BadSetting("common_name is missing", "write the name of this CA")
 	case s.Organization == "":
-		return nil, errors.New("organization is missing; write the organization that runs this CA")
+		return nil, fault.BadSetting("organization is missing", "write the organization that runs this CA")
 	case s.Country != "" && len(s.Country) != 2:
-		return nil, fmt.Errorf("country is %q; write a code of two letters, such as DE", s.Country)
+		return nil, fault.BadSetting(fmt.Sprintf("country is %q", s.Country), "write a code of two letters, such as DE")
 	}
 	return asn1.Marshal(s.name().ToRDNSequence())
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
@@ -101,7 +102,8 @@ func ParseRequest(data []byte) (*x509.CertificateRequest, error) {
 		return nil, fmt.Errorf("the request cannot be parsed: %w", err)
 	}
 	if err := r.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("the request is not signed by its key: %w; have the request created again", err)
+		return nil, fault.Cure(fmt.Errorf("the request is not signed by its key: %w", err),
+			"have the request created again")
 	}
 	return r, nil
 }

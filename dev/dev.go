@@ -16,6 +16,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/hostname"
 	"github.com/mayfly-ca/mayfly/internal/listen"
 
@@ -139,8 +140,8 @@ func (f *Options) listen() (l server.Listeners, idp net.Listener, err error) {
 		}
 		ln, err := listen.Open(address)
 		if err != nil {
-			return nil, fmt.Errorf("--%s: %w; choose another address with --%s HOST:PORT (port 0 picks a free one)",
-				flag, err, flag)
+			return nil, fault.Cure(fmt.Errorf("--%s: %w", flag, err),
+				fmt.Sprintf("choose another address with --%s HOST:PORT (port 0 picks a free one)", flag))
 		}
 		return ln, nil
 	}

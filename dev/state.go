@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
@@ -43,8 +44,8 @@ func ReadState(dir string) (*State, error) {
 	}
 	s := &State{dir: dir}
 	if err := json.Unmarshal(data, s); err != nil {
-		return nil, fmt.Errorf("%s: %w; restore the file, or choose another directory with --dir",
-			s.Path("state.json"), err)
+		return nil, fault.Cure(fmt.Errorf("%s: %w", s.Path("state.json"), err),
+			"restore the file, or choose another directory with --dir")
 	}
 	if s.Version > stateVersion {
 		return nil,
@@ -62,7 +63,7 @@ func ReadState(dir string) (*State, error) {
 // OpenState reads or creates the directory, and locks it against a second "mayfly dev".
 func OpenState(dir string) (*State, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
+		return nil, fault.Cure(fmt.Errorf("state directory: %w", err), "choose another with --dir")
 	}
 	open := ReadState
 	if !exists(filepath.Join(dir, "state.json")) {
@@ -78,7 +79,7 @@ func OpenState(dir string) (*State, error) {
 			"with --dir", dir)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
+		return nil, fault.Cure(fmt.Errorf("state directory: %w", err), "choose another with --dir")
 	}
 	return s, nil
 }
@@ -87,7 +88,7 @@ func OpenState(dir string) (*State, error) {
 func newState(dir string) (*State, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
+		return nil, fault.Cure(fmt.Errorf("state directory: %w", err), "choose another with --dir")
 	}
 	for _, e := range entries {
 		if e.Name() != "lock" {
@@ -98,7 +99,7 @@ func newState(dir string) (*State, error) {
 	}
 	s := &State{Version: stateVersion, Created: time.Now().UTC().Truncate(time.Second), dir: dir, fresh: true}
 	if err := s.save(); err != nil {
-		return nil, fmt.Errorf("state directory: %w; choose another with --dir", err)
+		return nil, fault.Cure(fmt.Errorf("state directory: %w", err), "choose another with --dir")
 	}
 	// The directory holds private keys, so it must not be committed to a repository.
 	return s, durable.WriteFile(s.Path(".gitignore"), []byte("*\n"), 0o644)

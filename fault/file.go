@@ -57,3 +57,18 @@ func Advice(err error) string {
 	}
 	return ""
 }
+
+// Cured is an error with what to do about it. It wraps Err.
+type Cured struct {
+	Err error
+	Fix string
+}
+
+// Cure returns err with what to do about it, as a [Cured].
+func Cure(err error, fix string) error { return &Cured{err, fix} }
+
+// Error returns the error and the cure, separated by a semicolon.
+func (c *Cured) Error() string { return c.Err.Error() + "; " + c.Fix }
+
+// Unwrap returns the error without the cure.
+func (c *Cured) Unwrap() error { return c.Err }

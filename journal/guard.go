@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
@@ -121,7 +122,7 @@ func takeLock(path string) (*durable.FileLock, error) {
 	case errors.Is(err, durable.ErrLocked):
 		return nil, fmt.Errorf("%s is in use by another process; stop it, or use another file", path)
 	case err != nil:
-		return nil, fmt.Errorf("%w; the directory must allow this user to create and rename files", err)
+		return nil, fault.Cure(err, "the directory must allow this user to create and rename files")
 	}
 	return l, nil
 }

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 )
 
@@ -129,7 +130,7 @@ func (s *fileStore) compareHead(h head, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return err
 	case err != nil:
-		return fmt.Errorf("%w; %s", err, advice)
+		return fault.Cure(err, advice)
 	case s.last.seq < h.seq:
 		return fmt.Errorf("%s is intact up to record %d, but record %d was written: records are missing or damaged, or "+
 			"audit.key has changed; %s",
@@ -198,7 +199,7 @@ func lastOf(path string) (link, error) {
 		err = l.check()
 	}
 	if err != nil {
-		return link{}, fmt.Errorf("the end of %s: %w; see \"mayfly audit verify\"", path, err)
+		return link{}, fault.Cure(fmt.Errorf("the end of %s: %w", path, err), "see \"mayfly audit verify\"")
 	}
 	return l, nil
 }

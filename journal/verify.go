@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // VerifyOptions are the options of [Verify].
@@ -173,7 +175,7 @@ func (v *verification) file(s Segment, newest *os.File) error {
 	if s.Closed {
 		var err error
 		if f, err = os.Open(s.Path); err != nil {
-			return fmt.Errorf("%w; if it was archived meanwhile, verify again with --first", err)
+			return fault.Cure(err, "if the file was archived meanwhile, verify again with --first")
 		}
 		defer f.Close() //nolint:errcheck // only read
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/bounded"
 )
 
@@ -226,7 +227,7 @@ func (r *Repository) adopt(anchor map[string][]byte) error {
 	}
 	all, err := verified(anchor[rootFile(1)], source)
 	if err != nil {
-		return fmt.Errorf("%s is damaged; restore it from a backup: %w", anchorDir, err)
+		return fault.Cure(fmt.Errorf("%s is damaged: %w", anchorDir, err), "restore it from a backup")
 	}
 	if len(all) != len(anchor) {
 		for name := range anchor {
@@ -290,8 +291,8 @@ func differs(name string, there bool) error {
 
 // changed returns an error about DIR/repository, with what to do.
 func changed(err error) error {
-	return fmt.Errorf("the repository was changed after it was published: %w; find out who changed "+
-		"it, then \"mayfly trust tuf restore\" restores it", err)
+	return fault.Cure(fmt.Errorf("the repository was changed after it was published: %w", err),
+		"find out who changed it, then \"mayfly trust tuf restore\" restores it")
 }
 
 // strayRoots returns an error if the directory has root metadata that does not verify from the other roots, because a

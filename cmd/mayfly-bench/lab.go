@@ -23,6 +23,7 @@ import (
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/dev"
 	"github.com/mayfly-ca/mayfly/dev/idp"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/bounded"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/internal/listen"
@@ -86,7 +87,7 @@ func (f *benchFlags) open(ctx context.Context, o *cli.Common, std cli.Streams,
 	}
 	at, err := listen.Open(address)
 	if err != nil {
-		return nil, fmt.Errorf("--listen-idp: %w; choose another address", err)
+		return nil, fault.Cure(fmt.Errorf("--listen-idp: %w", err), "choose another address")
 	}
 	issuer := "http://" + at.Addr().String()
 	l.provider, err = idp.New(idp.Options{Dir: filepath.Join(dir, "idp"), Issuer: issuer, TokenLife: 12 * time.Hour})

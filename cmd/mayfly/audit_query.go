@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/input"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/journal"
@@ -113,7 +114,7 @@ func keyDigest(s string) (string, error) {
 	}
 	data, err := input.Read(os.Stdin, s)
 	if err != nil {
-		return "", fmt.Errorf("--key: %w; write 64 hexadecimal digits, or the name of a PEM file", err)
+		return "", fault.Cure(fmt.Errorf("--key: %w", err), "write 64 hexadecimal digits, or the name of a PEM file")
 	}
 	blocks, err := pemfile.Decode(data)
 	if err != nil {

@@ -134,7 +134,7 @@ func readRecorded(stdin io.Reader, name string) (map[string]any, error) {
 	}
 	all, err := oidc.DecodeClaims(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w; write the claims of a token as one JSON object", name, err)
+		return nil, fault.Cure(fmt.Errorf("%s: %w", name, err), "write the claims of a token as one JSON object")
 	}
 	return all, nil
 }

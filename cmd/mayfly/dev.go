@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
 	"github.com/mayfly-ca/mayfly/dev"
 	"github.com/mayfly-ca/mayfly/dev/idp"
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/human"
 	"github.com/mayfly-ca/mayfly/internal/input"
 )
@@ -109,7 +110,8 @@ func readClaims(name string) (map[string]any, error) {
 	}
 	var claims map[string]any
 	if err := decodeNumbers(data, &claims); err != nil {
-		return nil, fmt.Errorf("%s: %w; write one JSON object, for example {\"groups\": [\"dev\"]}", name, err)
+		return nil, fault.Cure(fmt.Errorf("%s: %w", name, err),
+			"write one JSON object, for example {\"groups\": [\"dev\"]}")
 	}
 	return claims, nil
 }

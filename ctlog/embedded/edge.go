@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // rightEdge returns an error if a file is missing or damaged on which the next entry depends: the partial tiles and
@@ -16,8 +18,8 @@ func (l *Log) rightEdge(ctx context.Context) error {
 		err = l.readEdge(ctx) // the tree may have grown meanwhile
 	}
 	if err != nil {
-		return fmt.Errorf("%w; restore the file from a copy of the directory (\"mayfly log fsck\" finds other damage)",
-			err)
+		return fault.Cure(err,
+			"restore the file from a copy of the directory (\"mayfly log fsck\" finds other damage)")
 	}
 	return nil
 }

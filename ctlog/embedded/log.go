@@ -19,6 +19,7 @@ import (
 	"github.com/transparency-dev/tessera/ctonly"
 	"github.com/transparency-dev/tessera/storage/posix"
 
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/loglist"
 	"github.com/mayfly-ca/mayfly/monitor"
@@ -201,8 +202,8 @@ func (l *Log) awaitCheckpoint(ctx context.Context) error {
 		if raw, err := r.ReadCheckpoint(ctx); err == nil {
 			published, err := parseHead(raw, l.signer.origin)
 			if err != nil {
-				return fmt.Errorf("checkpoint: %w; restore it, or remove it: a new one is then signed "+
-					"over the existing tree", err)
+				return fault.Cure(fmt.Errorf("checkpoint: %w", err),
+					"restore it, or remove it: a new one is then signed over the existing tree")
 			}
 			if published.Size >= size {
 				return nil

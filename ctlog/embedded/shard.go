@@ -133,7 +133,7 @@ func (c Config) parseState(data []byte) ([]Shard, error) {
 	path := filepath.Join(c.Dir, stateFile)
 	var s state
 	if err := json.Unmarshal(data, &s); err != nil {
-		return nil, fmt.Errorf("%s: %w; restore it", path, err)
+		return nil, fault.Cure(fmt.Errorf("%s: %w", path, err), "restore it")
 	}
 	if s.Version > stateVersion {
 		return nil,
@@ -159,7 +159,7 @@ func (c Config) parseState(data []byte) ([]Shard, error) {
 		}
 	}
 	if err := checkOrder(s.Shards); err != nil {
-		return nil, fmt.Errorf("%s: %w; restore the file", path, err)
+		return nil, fault.Cure(fmt.Errorf("%s: %w", path, err), "restore the file")
 	}
 	return s.Shards, nil
 }

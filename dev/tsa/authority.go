@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
@@ -83,7 +84,7 @@ func (a *Authority) open(dir string) (found bool, err error) {
 	}
 	key, err := os.ReadFile(filepath.Join(dir, keyFile))
 	if err != nil {
-		return false, fmt.Errorf("%w; restore it, or remove %s to create a new authority", err, dir)
+		return false, fault.Cure(err, fmt.Sprintf("restore it, or remove %s to create a new authority", dir))
 	}
 	if a.chain, err = pemfile.Certificates(rest); err != nil {
 		return false, fmt.Errorf("%s: %w, or remove %s to create a new authority",

@@ -113,10 +113,11 @@ func Perform(body Action) func(*cobra.Command, []string) error {
 	}
 }
 
-// advice returns what to do about an error of the operating system that does not say it.
+// advice returns what to do about an error of the operating system, unless the error says it itself.
 func advice(err error) string {
+	var cured *fault.Cured
 	what := fault.Advice(err)
-	if what == "" || strings.Contains(err.Error(), "; ") {
+	if what == "" || errors.As(err, &cured) {
 		return ""
 	}
 	return "; " + what

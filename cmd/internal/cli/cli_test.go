@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-ca/mayfly/cmd/internal/cli"
+	"github.com/mayfly-ca/mayfly/fault"
 )
 
 // program returns a command with one subcommand, which takes a file and up to one destination and returns err.
@@ -49,7 +50,7 @@ func TestExecute(t *testing.T) {
 			"mayfly: open x: file does not exist; write a path that exists\n",
 		},
 		"own advice": {
-			fmt.Errorf("%w; make it first", missing), "copy a", cli.ExitFailed,
+			fault.Cure(missing, "make it first"), "copy a", cli.ExitFailed,
 			"mayfly: open x: file does not exist; make it first\n",
 		},
 		"usage": {cli.Usage("--at %q: write a time", "x"), "copy a", cli.ExitUsage,
