@@ -81,6 +81,11 @@ func (c CA) Check() error {
 	}
 	for i, one := range c.Chains {
 		errs = append(errs, fault.Under(c.checkChain(i, one), "chains", strconv.Itoa(i)))
+		if name, backend := one.Selected(); c.Rotation.Renew != nil && backend != nil && name != fileBackend {
+			errs = append(errs, fault.BadSetting(fmt.Sprintf("the key of chain %q is in ca.%s, and new keys are made in "+
+				"files only", one.Name, name), "remove renew, make each new key in ca."+name+" and follow "+
+				"docs/rotation.md; or rotate to a chain with ca.file first", "rotation", "renew"))
+		}
 	}
 	if c.State == "" && (len(c.Chains) > 1 || c.Rotation.Renew != nil) {
 		errs = append(errs, fault.BadSetting("state is missing, so the chain that signs is unknown",
@@ -88,6 +93,10 @@ func (c CA) Check() error {
 	}
 	return errors.Join(errs...)
 }
+
+// fileBackend is the name of the one key backend in which the CA makes keys: with a KMS or a hardware module, the
+// credential of the CA would have to allow the making of keys.
+const fileBackend = "file"
 
 func (c CA) checkChain(i int, one Chain) error {
 	var errs []error

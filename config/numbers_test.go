@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/mayfly-ca/mayfly/config"
 )
 
@@ -132,4 +134,29 @@ func TestNumbers(t *testing.T) {
 func zeroWarning(all []config.Warning, name string) bool {
 	return slices.ContainsFunc(all,
 		func(w config.Warning) bool { return strings.Contains(w.Text, name+": 0 means the default") })
+}
+
+// The CA makes keys in files only: with a chain whose key is elsewhere, renewal is refused by the name of the backend.
+func TestRenewNeedsFiles(t *testing.T) {
+	t.Parallel()
+	for backend, refused := range map[string]bool{
+		"file: {chain: chain.pem, key: key.pem}":                   false,
+		"kms: {key: \"awskms:///alias/ca\", chain: chain.pem}":     true,
+		"pkcs11: {socket: /run/mayfly/hsm.sock, chain: chain.pem}": true,
+	} {
+		c := config.CA{}
+		err := yaml.Unmarshal([]byte("state: state.json\nchains: [{name: a, "+backend+"}]\n"+
+			"rotation: {renew: {dir: x, parent: {kms: {key: \"awskms:///alias/parent\", chain: parent.pem}}}}\n"), &c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = c.Check()
+		name, _, _ := strings.Cut(backend, ":")
+		if got := err != nil && strings.Contains(err.Error(), "is in ca."+name+", and new keys are made in files only"); got != refused {
+			t.Errorf("%s: %v", backend, err)
+		}
+		if !refused && err != nil {
+			t.Errorf("%s: %v", backend, err)
+		}
+	}
 }

@@ -10,6 +10,7 @@ import (
 type metrics struct {
 	attempts *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	checks   *prometheus.HistogramVec
 	offset   *prometheus.GaugeVec
 	states   []prometheus.Collector               // by log and result
 	accepted map[string]func() prometheus.Counter // by log: the counter of accepted attempts, looked up once
@@ -26,6 +27,11 @@ func newMetrics(s *Set) *metrics {
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 4},
 		}, []string{"log"}),
 	}
+	m.checks = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "mayfly_ctlog_check_seconds",
+		Help:    "Time of a request in the background, by log, by what is read (roots, head) and by result (ok, failed).",
+		Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 4},
+	}, []string{"log", "check", "result"})
 	m.offset = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "mayfly_ctlog_clock_offset_seconds",
 		Help: "The clock of a log minus ours, by its last answer; 0 if the difference is within the " +
@@ -80,12 +86,26 @@ func (m *metrics) observe(log string, r Result, took time.Duration) {
 	m.seconds.WithLabelValues(log).Observe(took.Seconds())
 }
 
+// checked begins to observe a request for the roots or the head of a log. The caller calls the result with the outcome.
+func (m *metrics) checked(log, check string) func(error) {
+	began := time.Now()
+	return func(err error) {
+		result := "ok"
+		if err != nil {
+			result = "failed"
+		}
+		m.checks.WithLabelValues(log, check, result).Observe(time.Since(began).Seconds())
+	}
+}
+
 // drop counts a precertificate that was not submitted in the background.
 func (m *metrics) drop(log string) { m.attempts.WithLabelValues(log, string(Dropped)).Inc() }
 
 // Collectors returns the metrics of this set: mayfly_ctlog_attempts_total, mayfly_ctlog_attempt_seconds,
-// mayfly_ctlog_clock_offset_seconds, mayfly_ctlog_usable_ratio, mayfly_ctlog_benched_ratio,
+// mayfly_ctlog_check_seconds, mayfly_ctlog_clock_offset_seconds, mayfly_ctlog_usable_ratio, mayfly_ctlog_benched_ratio,
 // mayfly_ctlog_background_queue_entries.
 func (s *Set) Collectors() []prometheus.Collector {
-	return append([]prometheus.Collector{s.metrics.attempts, s.metrics.seconds, s.metrics.offset}, s.metrics.states...)
+	return append([]prometheus.Collector{
+		s.metrics.attempts, s.metrics.seconds, s.metrics.checks, s.metrics.offset,
+	}, s.metrics.states...)
 }

@@ -106,10 +106,12 @@ func (s *Set) check(ctx context.Context, l *logState, ours roots) (most time.Dur
 	bounded, cancel := context.WithTimeout(ctx, s.policy.Attempt)
 	defer cancel()
 	sent := s.now()
+	observe := s.metrics.checked(l.Name, "roots")
 	accepted, date, err := l.remote.Roots(bounded)
 	if ctx.Err() != nil {
 		return rootsBackoff
 	}
+	observe(err)
 	var warning, rejects string
 	if err != nil {
 		warning, most = "its roots cannot be read: "+err.Error(), readBackoff
@@ -143,7 +145,11 @@ func (s *Set) check(ctx context.Context, l *logState, ours roots) (most time.Dur
 func (s *Set) prove(ctx context.Context, l *logState, answers bool) {
 	bounded, cancel := context.WithTimeout(ctx, s.policy.Attempt)
 	defer cancel()
+	observe := s.metrics.checked(l.Name, "head")
 	absent, err := l.remote.Head(bounded)
+	if ctx.Err() == nil {
+		observe(err)
+	}
 	f, _ := errors.AsType[*Failure](err)
 	switch {
 	case ctx.Err() != nil:

@@ -99,7 +99,7 @@ func (f *loadedFiles) authorities(url string) (out []trust.Authority) {
 	} else {
 		for _, active := range []bool{true, false} { // the active one first
 			for _, c := range f.rotation.Chains {
-				if from, to := c.Trusted(); active == (c.Status == rotation.Active) {
+				if from, to := c.Trusted(); active == (c.Status == rotation.Active) && !c.Untrusted() {
 					add(c.Certificates(), from, to)
 				}
 			}

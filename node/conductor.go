@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"time"
@@ -26,6 +27,15 @@ type conductor struct {
 	trouble string // why the last round could not do its work
 	waiting bool   // a chain is prepared and not published yet
 	tried   map[string]trialResult
+	issued  map[string]*chainRecords // by chain: how far the journal was read for its last certificate
+	repeat  repeatedReload
+}
+
+// repeatedReload repeats a reload that failed while the state file is ahead of what is in force: a key that could not
+// be opened for a moment must not keep a former chain in service. Other files are read again when they change.
+type repeatedReload struct {
+	next time.Time
+	wait time.Duration // between the last reload and next; 0: the state file is in force
 }
 
 // trialResult is the result of a trial with the key of a chain, which is not repeated in every round.
@@ -40,11 +50,12 @@ const (
 	conductSoon  = 5 * time.Second // while a chain waits to be published
 	conductLeast = time.Second
 	trialsEvery  = 15 * time.Minute
+	reloadMost   = time.Minute // longest time between two attempts to put the state file in force
 )
 
 // conduct makes rounds until ctx ends.
 func (n *Node) conduct(ctx context.Context) {
-	c := &conductor{n: n, tried: map[string]trialResult{}}
+	c := &conductor{n: n, tried: map[string]trialResult{}, issued: map[string]*chainRecords{}}
 	for {
 		every := conductEvery
 		if s := n.current.Load(); s.config.CA.State != "" {
@@ -53,6 +64,9 @@ func (n *Node) conduct(ctx context.Context) {
 			c.round(ctx, s)
 			if t := s.config.Publish.TUF; c.waiting && (t == nil || t.URL == "") {
 				every = min(every, conductSoon) // only files are read
+			}
+			if c.repeat.wait > 0 {
+				every = min(every, conductSoon)
 			}
 		}
 		select {
@@ -66,13 +80,16 @@ func (n *Node) conduct(ctx context.Context) {
 
 // round does what is due now.
 func (c *conductor) round(ctx context.Context, s *snapshot) {
-	ctx, cancel := context.WithTimeout(ctx, conductEvery)
+	bounded, cancel := context.WithTimeout(ctx, conductEvery)
 	defer cancel()
 	c.waiting = false
 	c.cfg, c.file = s.config, rotation.File{Path: s.config.CA.State}
-	err := c.step(ctx, s)
-	if ctx.Err() != nil {
+	err := c.step(bounded, s)
+	switch {
+	case ctx.Err() != nil:
 		return
+	case bounded.Err() != nil:
+		err = errors.Join(fmt.Errorf("not done within %s, and begun again", conductEvery), err)
 	}
 	text := ""
 	if err != nil {
@@ -94,13 +111,35 @@ func (c *conductor) step(ctx context.Context, s *snapshot) error {
 		return err
 	}
 	if state.Revision != s.files.rotation.Revision {
+		c.reload(state.Revision, time.Now())
 		return nil // the reload comes first
 	}
+	c.repeat = repeatedReload{}
 	c.state = &state
 	if err := c.renew(ctx, state); err != nil {
 		return err
 	}
 	return c.observe(ctx, s, state)
+}
+
+// reload has the state file read again, if its revision has not been in force for some seconds. The first reload comes
+// from the change of the file.
+func (c *conductor) reload(revision uint64, now time.Time) {
+	r := &c.repeat
+	switch have := c.n.chains.Load(); {
+	case have != nil && have.Revision >= revision: // also while no chain is active
+		*r = repeatedReload{}
+	case r.wait == 0:
+		r.wait = conductSoon
+		r.next = now.Add(r.wait)
+	case !now.Before(r.next):
+		r.wait = min(2*r.wait, reloadMost)
+		r.next = now.Add(r.wait)
+		select {
+		case c.n.again <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // begin makes the state file of a CA with one chain.
@@ -132,7 +171,7 @@ func (c *conductor) observe(ctx context.Context, s *snapshot, state rotation.Sta
 		return nil
 	}
 	o := &observer{
-		cfg: c.cfg, logs: s.files.logs, journal: c.n.journal, now: time.Now,
+		cfg: c.cfg, logs: s.files.logs, journal: c.n.journal, now: time.Now, requests: c.n.requests,
 		bundle: func(context.Context) ([][]*x509.Certificate, error) { return s.authority.Bundle(), nil },
 		exported: func() ([]byte, error) {
 			m, err := s.files.trustMaterial(c.cfg, c.cfg.PublicURL())
@@ -230,10 +269,15 @@ func (c *conductor) republish(state rotation.State) error {
 	return err
 }
 
-// retire ends the use of a chain that the CA replaced by itself.
+// retire ends the use of a chain that the CA replaced by itself, when its last certificate is history.
 func (c *conductor) retire(ctx context.Context, chain rotation.Chain, p rotation.Policy) error {
 	if time.Now().Before(chain.Ends) {
 		return nil
+	}
+	last, err := c.lastCertificate(ctx, chain)
+	if err != nil {
+		return fmt.Errorf("chain %s is not retired, because nothing says when its last certificate ends: %w",
+			chain.Name, err)
 	}
 	next, err := c.file.Update(ctx, func(s rotation.State) (rotation.State, error) {
 		one, ok := s.Find(chain.Name)
@@ -241,13 +285,31 @@ func (c *conductor) retire(ctx context.Context, chain rotation.Chain, p rotation
 			return s, nil
 		}
 		e := c.entry("its last certificate is history")
-		gates := rotation.Observation{Policy: p, Time: e.Time}.RetireGates(one)
-		return s.Retire(chain.Name, rotation.Passage{Gates: gates}, e)
+		seen := rotation.Observation{Facts: rotation.Facts{Last: last}, Policy: p, Time: e.Time}
+		next, err := s.Retire(chain.Name, rotation.Passage{Gates: seen.RetireGates(one), Last: last}, e)
+		if closed := (*rotation.ClosedError)(nil); errors.As(err, &closed) {
+			return s, nil
+		}
+		return next, err
 	})
-	if err != nil {
+	if err != nil || next.Revision == c.state.Revision {
 		return err
 	}
 	return c.republish(next)
+}
+
+// lastCertificate is when the last certificate of a chain ends, by the journal of this instance; zero where there is
+// none. A round reads what was written since the one before.
+func (c *conductor) lastCertificate(ctx context.Context, chain rotation.Chain) (time.Time, error) {
+	if c.cfg.Audit == nil || c.cfg.Audit.File == "" {
+		return time.Time{}, nil
+	}
+	r := c.issued[chain.Name]
+	if r == nil || r.file != c.cfg.Audit.File {
+		r = &chainRecords{file: c.cfg.Audit.File}
+		c.issued[chain.Name] = r
+	}
+	return r.lastEnd(ctx, chain)
 }
 
 // chainCheck is the line of the chains in /readyz: what waits, and why.

@@ -72,15 +72,19 @@ func (n *Node) followAlone(ctx context.Context, why string, cause error) bool {
 		n.stop(stopped)
 		return true
 	}
-	if err != nil || state == nil || state.Revision <= n.chains.Load().Revision {
+	if err == nil && (state == nil || state.Revision <= n.chains.Load().Revision) {
 		return false
 	}
-	next, _, err := n.prepareFrom(ctx, &cfg, old.warnings)
+	var next *snapshot
+	if err == nil {
+		next, _, err = n.prepareFrom(ctx, &cfg, old.warnings)
+	}
 	if err == nil {
 		err = n.journal.reloaded(ctx, next.config)
 	}
 	if err != nil {
 		n.log.Error("the state of the chains is not in force either", "cause", err.Error())
+		n.distrust(old, err)
 		return false
 	}
 	n.install(ctx, next)
@@ -89,6 +93,25 @@ func (n *Node) followAlone(ctx context.Context, why string, cause error) bool {
 	n.log.Error("configuration not reloaded; only the state of the chains was taken", "why", why,
 		"cause", cause.Error(), "generation", n.generation)
 	return true
+}
+
+// distrust ends issuance if the chain in force may not sign any more and the one that took over cannot be used here:
+// verifiers refuse the certificates of a chain that is compromised or retired. The conductor repeats the reload.
+func (n *Node) distrust(old *snapshot, cause error) {
+	state, err := rotation.File{Path: old.config.CA.State}.Read()
+	if err != nil || state.Revision <= n.chains.Load().Revision {
+		return
+	}
+	for _, c := range state.Chains {
+		if !c.Is(old.files.chain) || c.Status.Bundled() {
+			continue
+		}
+		text := fmt.Sprintf("chain %q is %s, and the active chain cannot be used: %s", c.Name, c.Status,
+			firstLine(cause))
+		n.server.SetNotReady("no chain can be used")
+		n.readiness.Add(server.Check{Name: "chains", Ask: func() server.Health { return server.Health{Cause: text} }})
+		n.log.Error("the CA issues nothing", "cause", text)
+	}
 }
 
 // stop ends issuance, because no chain may sign. Another state file ends that.

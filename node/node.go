@@ -70,6 +70,7 @@ type Node struct {
 	conducts      chan struct{}                  // another snapshot is in force, for the conductor
 	counts        chan struct{}                  // likewise, for what is said about expiry
 	again         chan struct{}                  // a reload is wanted
+	requests      *requests                      // of the conductor
 }
 
 // Build loads the configuration and all that it names, proves with a trial that the CA can issue, and opens the
@@ -111,6 +112,7 @@ func newNode(o Options) *Node {
 	n := &Node{
 		options: o, log: o.Logger, readiness: server.NewReadiness(time.Now), metrics: newReloadMetrics(),
 		again: make(chan struct{}, 1), conducts: make(chan struct{}, 1), counts: make(chan struct{}, 1),
+		requests: newRequests(time.Now),
 	}
 	n.reloadProblem.Store("")
 	return n
@@ -161,7 +163,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, n.current.Load().close()) }()
 	tiles.set(first.embedded)
 	registry.MustRegister(n)
-	registry.MustRegister(n.metrics.collectors()...)
+	registry.MustRegister(append(n.metrics.collectors(), n.requests.seconds)...)
 	n.install(ctx, first)
 	n.auditor.start(ctx)
 	var watching sync.WaitGroup

@@ -47,7 +47,9 @@ type observer struct {
 	exported func() ([]byte, error)
 	// journal is told of the signature of a trial. Its methods accept a zero value.
 	journal processJournal
-	now     func() time.Time
+	// requests limits and measures requests to logs and to a TUF repository. Nil: a command, which asks once.
+	requests *requests
+	now      func() time.Time
 }
 
 // publication is a trusted root as verifiers get it.
@@ -66,7 +68,7 @@ func (o *observer) publications(ctx context.Context) (out []publication) {
 	}
 	if t := o.cfg.Publish.TUF; t != nil {
 		p := publication{place: placeTUF}
-		p.data, p.err = readTUF(ctx, t)
+		p.data, p.err = o.readTUF(ctx, t)
 		out = append(out, p)
 	}
 	for i, p := range out {
@@ -78,15 +80,19 @@ func (o *observer) publications(ctx context.Context) (out []publication) {
 }
 
 // readTUF reads the trusted root of a TUF repository, as a client does: from its URL if there is one.
-func readTUF(ctx context.Context, t *config.PublishTUF) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, tufTimeout)
-	defer cancel()
+func (o *observer) readTUF(ctx context.Context, t *config.PublishTUF) (data []byte, err error) {
 	if t.URL != "" {
 		root, err := input.Read(nil, t.Root)
 		if err != nil {
 			return nil, err
 		}
-		return trust.Fetch(ctx, t.URL, root, version.UserAgent())
+		err = o.requests.do(destination{"tuf", t.URL}, func() (err error) {
+			ctx, cancel := context.WithTimeout(ctx, tufTimeout)
+			defer cancel()
+			data, err = trust.Fetch(ctx, t.URL, root, version.UserAgent())
+			return err
+		})
+		return data, err
 	}
 	r, err := trust.InspectTUF(trust.TUFOptions{Dir: t.Dir})
 	if err != nil {
@@ -159,7 +165,11 @@ func (o *observer) accepting(ctx context.Context, c rotation.Chain) []rotation.L
 			continue
 		}
 		all.Go(func() {
-			roots, _, err := l.remote.Roots(ctx)
+			var roots [][]byte
+			err := o.requests.do(destination{"log", l.config.Name}, func() (err error) {
+				roots, _, err = l.remote.Roots(ctx)
+				return err
+			})
 			switch {
 			case err != nil:
 				out[i].Cause = "its roots cannot be read: " + err.Error()

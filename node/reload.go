@@ -34,11 +34,18 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	}
 	n.metrics.installed(n.generation, s.config.Digest)
 	n.adopt(s.files.rotation)
-	for _, wake := range []chan struct{}{n.conducts, n.counts} {
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
+	n.wakeConductor()
+	select {
+	case n.counts <- struct{}{}:
+	default:
+	}
+}
+
+// wakeConductor has the conductor make a round now.
+func (n *Node) wakeConductor() {
+	select {
+	case n.conducts <- struct{}{}:
+	default:
 	}
 }
 
@@ -106,6 +113,7 @@ func (n *Node) reload(ctx context.Context, why string) {
 		if ctx.Err() != nil {
 			return
 		}
+		n.wakeConductor() // repeats the reload if the state file is ahead
 		n.metrics.reloads.WithLabelValues("failure").Inc()
 		n.reloadProblem.Store("the last reload failed, the configuration before it is in force: " + firstLine(err))
 		n.log.Error("configuration not reloaded; the one before stays in force", "why", why, "cause", err.Error())

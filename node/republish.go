@@ -46,6 +46,11 @@ type edition struct {
 func (o publisher) publish(state rotation.State, withdraw ...*x509.Certificate) ([]Publishing, error) {
 	cfg := o.cfg
 	f := &loadedFiles{rotation: &state}
+	for _, c := range state.Chains {
+		if c.Untrusted() {
+			withdraw = append(withdraw, c.Certificates()[0])
+		}
+	}
 	e := edition{trust.Material{Authorities: f.authorities(cfg.PublicURL())}, withdraw}
 	var out []Publishing
 	var failed error

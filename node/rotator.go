@@ -2,9 +2,7 @@ package node
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -132,7 +130,7 @@ func (r *Rotator) Plan(ctx context.Context) (Plan, error) {
 			one.Gates = r.observation(r.facts(ctx, c, published)).Gates(c)
 		case c.Status == rotation.Retiring:
 			one.Next, one.Command = rotation.Retired, r.command("retire", c.Name)
-			last, err := r.lastCertificate(c)
+			last, err := lastCertificate(ctx, r.cfg, c)
 			one.Gates = r.observation(rotation.Facts{Last: last}).RetireGates(c)
 			if err != nil {
 				one.Problem = err.Error()
@@ -423,7 +421,7 @@ func (r *Rotator) Retire(ctx context.Context, o ActivateOptions) (Change, error)
 	if !ok {
 		return Change{}, &rotation.UnknownError{Name: name}
 	}
-	last, err := r.lastCertificate(c)
+	last, err := lastCertificate(ctx, r.cfg, c)
 	if err != nil {
 		return Change{}, err
 	}
@@ -434,7 +432,7 @@ func (r *Rotator) Retire(ctx context.Context, o ActivateOptions) (Change, error)
 	out, err := r.update(ctx, name, func(s rotation.State) (rotation.State, error) {
 		c, _ := s.Find(name)
 		gates := r.observation(rotation.Facts{Last: last}).RetireGates(c)
-		return s.Retire(name, rotation.Passage{Gates: gates, Force: o.Force}, e)
+		return s.Retire(name, rotation.Passage{Gates: gates, Force: o.Force, Last: last}, e)
 	})
 	if err != nil {
 		return out, err
@@ -504,7 +502,7 @@ func (r *Rotator) Compromise(ctx context.Context, o CompromiseOptions) (Change, 
 	out.Published, err = publisher{r.path, r.cfg}.publish(r.state)
 	errs = append(errs, err)
 	c, _ = r.state.Find(o.Chain)
-	out.Signed, err = r.signedSince(c, c.Ends)
+	out.Signed, err = r.signedSince(ctx, c, c.Ends)
 	errs = append(errs, err)
 	out.Verifiers = r.advise(c)
 	return out, errors.Join(errs...)
@@ -523,7 +521,10 @@ func (r *Rotator) advise(c rotation.Chain) []string {
 	if from.Before(to) {
 		out = append(out, fmt.Sprintf("Signatures from %s to %s that have a timestamp or a log entry stay valid; all "+
 			"later ones are refused, whoever made them.", from.UTC().Format(time.RFC3339),
-			to.UTC().Format(time.RFC3339)))
+			to.UTC().Format(time.RFC3339)),
+			"sigstore-python (up to 4.5.1) ignores that end and accepts later signatures, too. If it is in use, run the "+
+				"command again with --since "+issuing.NotBefore.UTC().Format(time.RFC3339)+": the chain then leaves the "+
+				"trusted root, and signatures from before the compromise are refused by every client.")
 	} else {
 		out = append(out, "No signature under this chain is valid.")
 	}
@@ -548,13 +549,13 @@ type Signed struct {
 }
 
 // signedSince reads from the journal what the key of a chain signed from a time on, in order.
-func (r *Rotator) signedSince(c rotation.Chain, since time.Time) ([]Signed, error) {
+func (r *Rotator) signedSince(ctx context.Context, c rotation.Chain, since time.Time) ([]Signed, error) {
 	out := []Signed{}
 	if r.cfg.Audit == nil || r.cfg.Audit.File == "" {
 		return out, errors.New("audit.file is missing, so what was signed is unknown")
 	}
 	place := map[string]int{} // by serial number
-	err := r.records(c, func(rec *journal.Record) {
+	err := (&chainRecords{file: r.cfg.Audit.File}).each(ctx, c, func(rec *journal.Record) {
 		if rec.Time.Before(since) || rec.Serial == "" || rec.Kind != journal.Intent && rec.Kind != journal.Outcome {
 			return
 		}
@@ -571,43 +572,4 @@ func (r *Rotator) signedSince(c rotation.Chain, since time.Time) ([]Signed, erro
 		out = append(out, one)
 	})
 	return slices.DeleteFunc(out, func(s Signed) bool { return s.Result == journal.Denied }), err
-}
-
-// lastCertificate is when the last certificate of a chain ends, by the journal; zero where there is none.
-func (r *Rotator) lastCertificate(c rotation.Chain) (last time.Time, err error) {
-	if r.cfg.Audit == nil || r.cfg.Audit.File == "" {
-		return time.Time{}, nil
-	}
-	err = r.records(c, func(rec *journal.Record) {
-		if rec.Kind == journal.Intent && rec.Time.After(last) {
-			last = rec.Time
-		}
-	})
-	if last.IsZero() {
-		return last, err
-	}
-	return last.Add(ca.Validity), err
-}
-
-// records calls each for every record of the journal that is about the key of a chain.
-func (r *Rotator) records(c rotation.Chain, each func(*journal.Record)) error {
-	sum := sha256.Sum256(c.Certificates()[0].RawSubjectPublicKeyInfo)
-	key := hex.EncodeToString(sum[:])
-	var damage error
-	for e, err := range journal.Read(r.cfg.Audit.File, 0) {
-		if d, ok := errors.AsType[*journal.Damage](err); ok {
-			damage = fmt.Errorf("the journal is damaged, so that the list may be incomplete: %w", d)
-			continue
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if e.Record.IssuerKey == key {
-			each(&e.Record)
-		}
-	}
-	return damage
 }

@@ -165,10 +165,17 @@ func TestLife(t *testing.T) {
 			t.Errorf("after %s, last %s: %v", c.after, c.last, err)
 		}
 	}
-	next, err = s.Retire("old", rotation.Passage{}, entry(now.Add(26*time.Hour), "history"))
+	next, err = s.Retire("old", rotation.Passage{Last: now.Add(time.Hour)}, entry(now.Add(26*time.Hour), "history"))
+	if retired, _ := must(t, next, err).Find("old"); !retired.Ends.Equal(old.Ends) {
+		t.Errorf("trusted until %s, want %s: the last certificate ended before", retired.Ends, old.Ends)
+	}
+	next, err = s.Retire("old", rotation.Passage{Last: last.Add(1)}, entry(now.Add(26*time.Hour), "history"))
 	s = must(t, next, err)
 	if status(s, "old") != rotation.Retired || rotation.Retired.Bundled() {
 		t.Error("not retired")
+	}
+	if retired, _ := s.Find("old"); !retired.Ends.Equal(last.Add(time.Second)) {
+		t.Errorf("trusted until %s, and the last certificate ends after %s", retired.Ends, last)
 	}
 	var steps []string
 	for _, h := range s.History {
@@ -322,7 +329,7 @@ func TestCompromise(t *testing.T) {
 	next, err := s.Compromise("old", heir, now)
 	next = must(t, next, err)
 	old, _ := next.Find("old")
-	if _, to := old.Trusted(); !to.Equal(since) || old.Status != rotation.Compromised ||
+	if _, to := old.Trusted(); !to.Equal(since) || old.Status != rotation.Compromised || old.Untrusted() ||
 		status(next, "new") != rotation.Active {
 		t.Errorf("%+v until %s", old, to)
 	}
@@ -339,7 +346,7 @@ func TestCompromise(t *testing.T) {
 	before, err := next.Compromise("old", rotation.Compromise{Since: start.Add(-2 * time.Hour)}, now)
 	before = must(t, before, err)
 	if c, _ := before.Find("old"); c.Status == rotation.Compromised {
-		if from, to := c.Trusted(); from.Before(to) {
+		if from, to := c.Trusted(); from.Before(to) || !c.Untrusted() {
 			t.Error("trusted")
 		}
 	}

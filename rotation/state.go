@@ -77,6 +77,13 @@ func (c Chain) Trusted() (from, to time.Time) {
 	return from, to
 }
 
+// Untrusted reports whether nothing of the chain may be trusted: it was compromised before it signed. Such a chain is in
+// no trusted root, because sigstore-python ignores when the validity of a chain ends there.
+func (c Chain) Untrusted() bool {
+	from, to := c.Trusted()
+	return c.Status == Compromised && !from.Before(to)
+}
+
 // Is reports whether the chain has these certificates.
 func (c Chain) Is(chain []*x509.Certificate) bool {
 	return slices.EqualFunc(c.parsed, chain, (*x509.Certificate).Equal)

@@ -65,6 +65,9 @@ type Passage struct {
 	Force bool   // pass closed gates; needs a reason
 	// Keep is for how long a chain that is replaced stays retiring at least.
 	Keep time.Duration
+	// Last is when the last certificate of a chain that retires ends. Zero: unknown. An instance that followed late
+	// may have issued it; the chain is trusted until then.
+	Last time.Time
 }
 
 // check refuses closed gates: with a [ClosedError], or because the reason for the force is missing.
@@ -126,6 +129,9 @@ func (s State) Retire(name string, p Passage, e Entry) (State, error) {
 		return s, err
 	}
 	c.Status = Retired
+	if last := moment(p.Last.Add(time.Second - 1)); !p.Last.IsZero() && last.After(c.Ends) {
+		c.Ends = last
+	}
 	return s.with(e, c, Transition{From: Retiring, Forced: names(Closed(p.Gates))}), nil
 }
 

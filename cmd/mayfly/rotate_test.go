@@ -12,6 +12,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -25,6 +27,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 
+	signerwire "github.com/mayfly-ca/mayfly/ca/signer/pkcs11/wire"
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/internal/durable"
 	"github.com/mayfly-ca/mayfly/journal"
@@ -420,6 +423,114 @@ func TestRotationReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Until(t, "refused", func() bool { return strings.Contains(a.Logs.String(), "is older than revision") })
+}
+
+// An instance that cannot open the key of the chain that takes over issues nothing under a chain that is compromised, and
+// follows as soon as the key is there. C5
+func TestRotationCannotFollow(t *testing.T) {
+	t.Parallel()
+	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
+	const more = "  rotation: {propagation: 1h}\n"
+	a := startRotating(t, old, more)
+	a.add(more, fresh)
+	a.rotate(0, "prepare")
+	s := process.Serve(t, process.Setup{PKI: old, Issuer: a.provider.URL(), Embedded: true, Admin: true})
+	b := &rotating{s, t, a.provider}
+	b.add(more, fresh)
+	b.Replace(t, "new-key.pem", []byte("not copied to this machine"))
+	b.Replace(t, "mayfly.yaml", bytes.Replace(b.Read(t, "mayfly.yaml"), []byte("state: state.json"),
+		fmt.Appendf(nil, "state: %q", filepath.Join(a.Dir, "state.json")), 1))
+	b.Until(t, "following", func() bool {
+		_, bundle := process.Get(t, "http://"+b.HTTP+"/api/v2/trustBundle")
+		var got struct{ Chains []any }
+		return json.Unmarshal(bundle, &got) == nil && len(got.Chains) == 2
+	})
+	a.rotate(0, "activate", "--force", "--reason", "a test")
+	b.Until(t, "warned", func() bool { return strings.Contains(b.Logs.String(), "not in force either") })
+	if s, err := b.sign(t.Context(), 0); err != nil || s.leaf.CheckSignatureFrom(old.Intermediate) != nil {
+		t.Errorf("while the old chain is retiring: %v", err)
+	}
+	a.rotate(0, "compromise", "--chain", "old", "--reason", "stolen")
+	b.within(time.Minute, "stopped", func() bool {
+		_, err := b.sign(t.Context(), 1)
+		status, body := process.Get(t, "http://"+b.Admin+"/readyz")
+		return err != nil && status == http.StatusServiceUnavailable && strings.Contains(string(body),
+			"compromised, and the active chain cannot be used")
+	})
+	b.Replace(t, "new-key.pem", fresh.KeyPEM())
+	b.within(time.Minute, "signing again", func() bool {
+		s, err := b.sign(t.Context(), 2)
+		return err == nil && s.leaf.CheckSignatureFrom(fresh.Intermediate) == nil
+	})
+}
+
+// socketKey is a key in another process.
+type socketKey struct{ crypto.Signer }
+
+func (k socketKey) Public() (crypto.PublicKey, error) { return k.Signer.Public(), nil }
+func (socketKey) Health(context.Context) error        { return nil }
+
+func (socketKey) Attest(context.Context) (signerwire.Answer, error) {
+	return signerwire.Answer{Exportable: "no", Reason: "a test", Evidence: map[string]string{"test": "yes"}}, nil
+}
+
+func (k socketKey) Sign(_ context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return k.Signer.Sign(rand.Reader, digest, opts)
+}
+
+// The process with the key of the chain that takes over does not run when the state changes: the CA follows when the
+// process is back, although no file changes.
+func TestRotationFollowsLate(t *testing.T) {
+	t.Parallel()
+	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
+	const more = "  rotation: {propagation: 1h}\n"
+	r := startRotating(t, old, more)
+	socket := filepath.Join(r.Dir, "hsm.sock")
+	serve := func() (stop func()) {
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() {
+			done <- (&signerwire.Server{
+				Names: []string{"ca"}, Allowed: signerwire.Own(), Connections: 100, Log: slog.New(slog.DiscardHandler),
+				Find: func(string) (signerwire.Key, bool) { return socketKey{fresh.Key}, true },
+			}).Serve(ctx, l)
+		}()
+		return func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	stop := serve()
+	r.add(more, fresh)
+	r.Replace(t, "mayfly.yaml", bytes.Replace(r.Read(t, "mayfly.yaml"),
+		[]byte("file: {chain: new.pem, key: new-key.pem}"), fmt.Appendf(nil, "pkcs11: {chain: new.pem, socket: %q}", socket), 1))
+	r.rotate(0, "prepare")
+	stop()
+	// The command needs the key as well, so that another machine, or an operator with a copy of the file, activates.
+	file := rotation.File{Path: filepath.Join(r.Dir, "state.json")}
+	_, err := file.Update(t.Context(), func(s rotation.State) (rotation.State, error) {
+		return s.Activate("new", rotation.Passage{Keep: time.Hour}, rotation.Entry{
+			Time: time.Now(), By: "test", Reason: "on another machine",
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.within(time.Minute, "failed", func() bool { return strings.Contains(r.Logs.String(), "not in force either") })
+	if s, err := r.sign(t.Context(), 0); err != nil || s.leaf.CheckSignatureFrom(old.Intermediate) != nil {
+		t.Errorf("while the key is away: %v", err)
+	}
+	defer serve()()
+	r.within(90*time.Second, "signing with the new chain", func() bool {
+		s, err := r.sign(t.Context(), 1)
+		return err == nil && s.leaf.CheckSignatureFrom(fresh.Intermediate) == nil
+	})
 }
 
 // The compromise of the active chain with 10,000 certificates in the journal: all since the time are listed, the trust
