@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -21,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/smithy-go"
 
+	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 )
@@ -28,6 +31,7 @@ import (
 func awsKMS() provider {
 	return provider{
 		name: "AWS KMS", tag: "nokms_aws", schemes: []string{"awskms://"}, check: checkAWS, open: openAWS,
+		kekSchemes: []string{"aws-kms://"}, checkKEK: checkAWSKEK, decrypt: decryptAWS,
 	}
 }
 
@@ -39,6 +43,17 @@ func checkAWS(rest string) error {
 	if !awsURI.MatchString(rest) {
 		return errors.New("is not awskms://[ENDPOINT]/KEY, where KEY is the id of a key, alias/NAME or the ARN of " +
 			"either; without an endpoint it has three slashes, as in awskms:///alias/ca")
+	}
+	return nil
+}
+
+// awsKEK is the ARN of a key or of an alias, as Tink writes it.
+var awsKEK = regexp.MustCompile(`^arn:aws[a-z-]*:kms:([a-z0-9-]+):\d{12}:(key/[\w-]+|alias/[\w/:-]+)$`)
+
+func checkAWSKEK(rest string) error {
+	if !awsKEK.MatchString(rest) {
+		return errors.New("is not aws-kms://ARN, where ARN is that of a key or of an alias, such as " +
+			"arn:aws:kms:eu-west-1:111122223333:alias/kek")
 	}
 	return nil
 }
@@ -78,7 +93,16 @@ type awsKey struct {
 // openAWS implements provider.open. It needs kms:GetPublicKey.
 func openAWS(ctx context.Context, o opening) (*opened, error) {
 	parts := awsURI.FindStringSubmatch(o.rest)
-	endpoint, id, region := parts[1], parts[2], parts[3]
+	client, err := newAWS(ctx, o, parts[1], parts[3])
+	if err != nil {
+		return nil, err
+	}
+	k := &awsKey{client: client, id: parts[2]}
+	return &opened{raw: k, attest: k.attest}, o.guard.Do(ctx, "public_key", k.read)
+}
+
+// newAWS returns a client for an endpoint, or for that of a region. Both may be empty.
+func newAWS(ctx context.Context, o opening, endpoint, region string) (*kms.Client, error) {
 	pool := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.MaxIdleConnsPerHost, t.MaxIdleConns = o.guard.Concurrent(), 0
 		t.IdleConnTimeout = 5 * time.Minute
@@ -106,8 +130,53 @@ func openAWS(ctx context.Context, o opening) (*opened, error) {
 	if endpoint != "" {
 		cfg.BaseEndpoint = aws.String("https://" + endpoint)
 	}
-	k := &awsKey{client: kms.NewFromConfig(cfg), id: id}
-	return &opened{raw: k}, o.guard.Do(ctx, "public_key", k.read)
+	return kms.NewFromConfig(cfg), nil
+}
+
+// decryptAWS implements provider.decrypt. It needs kms:Decrypt. Tink's ciphertext of a keyset is that of KMS, without
+// an encryption context.
+func decryptAWS(ctx context.Context, o opening, ciphertext []byte) ([]byte, error) {
+	parts := awsKEK.FindStringSubmatch(o.rest)
+	client, err := newAWS(ctx, o, "", parts[1])
+	if err != nil {
+		return nil, err
+	}
+	return o.guard.Get(ctx, opDecrypt, func(ctx context.Context) ([]byte, error) {
+		answer, err := client.Decrypt(ctx, &kms.DecryptInput{KeyId: &o.rest, CiphertextBlob: ciphertext})
+		switch {
+		case err != nil:
+			return nil, awsError(err, "kms:Decrypt")
+		case strings.HasPrefix(parts[2], "key/") && aws.ToString(answer.KeyId) != o.rest:
+			return nil, otherKEK(aws.ToString(answer.KeyId), o.rest)
+		}
+		return answer.Plaintext, nil
+	})
+}
+
+// attest asks where the key material came from. It needs kms:DescribeKey.
+func (k *awsKey) attest(ctx context.Context) (a signer.Attestation, err error) {
+	answer, err := k.client.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &k.id})
+	switch {
+	case err != nil:
+		return a, awsError(err, "kms:DescribeKey")
+	case answer.KeyMetadata == nil || aws.ToString(answer.KeyMetadata.Arn) != k.arn:
+		return a, unavailable(errors.New("the answer is not about the key that was asked for"))
+	}
+	origin := answer.KeyMetadata.Origin
+	a.Evidence = map[string]string{
+		"Arn": k.arn, "Origin": string(origin), "MultiRegion": strconv.FormatBool(aws.ToBool(answer.KeyMetadata.MultiRegion)),
+	}
+	a.Exportable, a.Reason = signer.ExportUnknown, fmt.Sprintf("%sOrigin=%.40s", reported, origin)
+	switch origin {
+	case types.OriginTypeAwsKms, types.OriginTypeAwsCloudhsm:
+		a.Exportable = signer.ExportNo
+		a.Reason += "; AWS made the key, and no call of AWS KMS returns a private key"
+	case types.OriginTypeExternal:
+		a.Reason += "; the key was imported, and AWS does not know whether there is another copy"
+	default:
+		a.Reason += "; ask the operator of this key store"
+	}
+	return a, nil
 }
 
 // read reads the public key and pins the ARN.

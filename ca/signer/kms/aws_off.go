@@ -3,5 +3,6 @@
 package kms
 
 func awsKMS() provider {
-	return provider{name: "AWS KMS", tag: "nokms_aws", schemes: []string{"awskms://"}}
+	return provider{name: "AWS KMS", tag: "nokms_aws", schemes: []string{"awskms://"},
+		kekSchemes: []string{"aws-kms://"}}
 }

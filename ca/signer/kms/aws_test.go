@@ -3,6 +3,7 @@
 package kms
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -28,11 +29,16 @@ type fakeAWS struct {
 	*fake
 	algorithms []string // of the key
 	usage      string
+
+	origin      string
+	multiRegion bool
+	noDescribe  bool
+	describeARN string
 }
 
 func awsLab(t *testing.T, f *fake) *lab {
 	t.Helper()
-	return (&fakeAWS{f, awsNames(f.key), "SIGN_VERIFY"}).lab()
+	return (&fakeAWS{fake: f, algorithms: awsNames(f.key), usage: "SIGN_VERIFY"}).lab()
 }
 
 // awsNames are the algorithms of a key, in the order of AWS.
@@ -76,12 +82,18 @@ func (f *fakeAWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Message          []byte
 		MessageType      string
 		SigningAlgorithm string
+		CiphertextBlob   []byte
 	}
-	if err := json.NewDecoder(r.Body).Decode(&q); err != nil || q.KeyID != "alias/ca" {
+	target := r.Header.Get("X-Amz-Target")
+	id := "alias/ca"
+	if target == "TrentService.Decrypt" {
+		id = awsKEKForTests
+	}
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil || q.KeyID != id {
 		f.Errorf("%+v, %v", q, err)
 	}
 	arn := awsARN
-	switch target := r.Header.Get("X-Amz-Target"); {
+	switch {
 	case f.is(hangs):
 		<-r.Context().Done()
 		return
@@ -98,6 +110,25 @@ func (f *fakeAWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{
 			"KeyId": arn, "PublicKey": f.spki(f.key), "KeyUsage": f.usage, "SigningAlgorithms": f.algorithms,
 		})
+		return
+	case target == "TrentService.DescribeKey" && f.noDescribe:
+		fail(http.StatusBadRequest, "AccessDeniedException")
+		return
+	case target == "TrentService.DescribeKey":
+		_ = json.NewEncoder(w).Encode(map[string]any{"KeyMetadata": map[string]any{
+			"Arn": cmp.Or(f.describeARN, arn), "KeyId": "1234", "Origin": f.origin, "MultiRegion": f.multiRegion,
+		}})
+		return
+	case target == "TrentService.Decrypt":
+		text, ok := unseal(q.CiphertextBlob)
+		if !ok {
+			fail(http.StatusBadRequest, "InvalidCiphertextException")
+			return
+		}
+		if f.is(wrongNumber) {
+			arn = strings.Replace(awsARN, "1234abcd", "0000abcd", 1)
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"KeyId": arn, "Plaintext": text})
 		return
 	case target != "TrentService.Sign":
 		fail(http.StatusBadRequest, "UnknownOperationException")
@@ -157,7 +188,7 @@ func TestAWSOpen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := pki.New(pki.Options{})
-			f := &fakeAWS{newFake(t, p.Key, pki.P256), awsNames(p.Key), "SIGN_VERIFY"}
+			f := &fakeAWS{fake: newFake(t, p.Key, pki.P256), algorithms: awsNames(p.Key), usage: "SIGN_VERIFY"}
 			l := f.lab()
 			l.settings.Chain = chainFile(t, p)
 			c.change(f)
@@ -167,6 +198,46 @@ func TestAWSOpen(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The origin of the key says whether there may be a copy of it.
+func TestAWSAttest(t *testing.T) {
+	t.Parallel()
+	p := pki.New(pki.Options{})
+	for name, c := range map[string]struct {
+		change     func(*fakeAWS)
+		exportable string
+		reason     string
+		evidence   []string
+	}{
+		"made there": {func(f *fakeAWS) { f.origin = "AWS_KMS" }, signer.ExportNo,
+			"reported by the KMS: Origin=AWS_KMS; AWS made the key",
+			[]string{"Origin", "AWS_KMS", "MultiRegion", "false", "Arn", awsARN}},
+		"in CloudHSM": {func(f *fakeAWS) { f.origin, f.multiRegion = "AWS_CLOUDHSM", true }, signer.ExportNo,
+			"reported by the KMS: Origin=AWS_CLOUDHSM", []string{"MultiRegion", "true"}},
+		"imported": {func(f *fakeAWS) { f.origin = "EXTERNAL" }, signer.ExportUnknown,
+			"reported by the KMS: Origin=EXTERNAL; the key was imported", []string{"Origin", "EXTERNAL"}},
+		"elsewhere": {func(f *fakeAWS) { f.origin = "EXTERNAL_KEY_STORE" }, signer.ExportUnknown,
+			"reported by the KMS: Origin=EXTERNAL_KEY_STORE; ask the operator", nil},
+		"no permission": {func(f *fakeAWS) { f.noDescribe = true }, signer.ExportUnknown,
+			"the KMS does not say: attest with the key awskms:///alias/ca: permission missing: grant kms:DescribeKey", nil},
+		"another key": {func(f *fakeAWS) { f.origin, f.describeARN = "AWS_KMS", awsARN+"0" }, signer.ExportUnknown,
+			"the KMS does not say: attest with the key awskms:///alias/ca: the service does not work", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := &fakeAWS{fake: newFake(t, p.Key, pki.P256), algorithms: awsNames(p.Key), usage: "SIGN_VERIFY"}
+			c.change(f)
+			attests(t, f.lab(), p, c.exportable, c.reason, c.evidence...)
+		})
+	}
+}
+
+func TestAWSDecrypt(t *testing.T) {
+	t.Parallel()
+	f := &fakeAWS{fake: newFake(t, pki.NewKey(pki.P256), pki.P256)}
+	decrypts(t, f.fake, KEK{URI: "aws-kms://" + awsKEKForTests}, f.lab().client, "kms:Decrypt on the key",
+		map[mode]remote.Kind{wrongNumber: remote.WrongKey})
 }
 
 // A key can be opened before it has a certificate, to request one.

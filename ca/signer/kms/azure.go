@@ -26,6 +26,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 	"github.com/mayfly-ca/mayfly/internal/httpclient"
 	"github.com/mayfly-ca/mayfly/internal/version"
@@ -90,6 +91,8 @@ type azureKey struct {
 	name, version string
 	id            azkeys.ID // of the version
 	public        crypto.PublicKey
+	kind          azkeys.KeyType
+	exportable    *bool // as the vault says; nil if it does not
 }
 
 // openAzure implements provider.open. It needs keys/get, and without a version in the URI also keys/list if the newest
@@ -125,7 +128,7 @@ func openAzure(ctx context.Context, o opening) (*opened, error) {
 		return nil, err
 	}
 	k, err := findAzure(ctx, o, &azureKey{client: client, name: parts[2], version: parts[3]})
-	return &opened{raw: k}, err
+	return &opened{raw: k, attest: k.attest}, err
 }
 
 // findAzure returns the version that the URI names, or else the newest one, unless an older one is wanted.
@@ -179,9 +182,28 @@ func (k *azureKey) read(ctx context.Context) error {
 	if k.public, err = azurePublicKey(key); err != nil {
 		return err
 	}
-	k.id, k.version = *key.KID, key.KID.Version()
+	k.id, k.version, k.kind = *key.KID, key.KID.Version(), *key.Kty
+	if answer.Attributes != nil {
+		k.exportable = answer.Attributes.Exportable
+	}
 	_, err = fits(k.public, azureAlgorithms)
 	return err
+}
+
+// attest returns what the vault said about the key when it was read. A vault omits the attribute of a key that it may
+// not export; it does not say whether the key was imported.
+func (k *azureKey) attest(context.Context) (signer.Attestation, error) {
+	a := signer.Attestation{
+		Exportable: signer.ExportNo,
+		Reason: fmt.Sprintf("%sexportable=false, kty=%s; whether the key was imported is not reported", reported,
+			k.kind),
+		Evidence: map[string]string{"exportable": "false", "kty": string(k.kind), "kid": string(k.id)},
+	}
+	if k.exportable != nil && *k.exportable {
+		a.Exportable, a.Evidence["exportable"] = signer.ExportYes, "true"
+		a.Reason = fmt.Sprintf("%sexportable=true, kty=%s; the release policy of the key says to whom", reported, k.kind)
+	}
+	return a, nil
 }
 
 // azurePublicKey returns the public key of a JSON Web Key (RFC 7518 §6).

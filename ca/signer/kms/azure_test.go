@@ -13,6 +13,7 @@ import (
 	"errors"
 	"math/big"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -42,6 +44,7 @@ type fakeAzure struct {
 	denyList    bool
 	shortAnswer bool
 	uri         string
+	exportable  any // the attribute: true, false or nil
 }
 
 // GetToken implements azcore.TokenCredential.
@@ -139,9 +142,11 @@ func (f *fakeAzure) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case key == nil:
 		fail(http.StatusNotFound, "KeyNotFound")
 	case r.Method == http.MethodGet && verb == "":
-		answer(http.StatusOK, map[string]any{
-			"key": webKey(key.Public(), azureURL+version), "attributes": map[string]any{"enabled": !f.disabled},
-		})
+		attributes := map[string]any{"enabled": !f.disabled}
+		if f.exportable != nil {
+			attributes["exportable"] = f.exportable
+		}
+		answer(http.StatusOK, map[string]any{"key": webKey(key.Public(), azureURL+version), "attributes": attributes})
 	case r.Method == http.MethodPost && verb == "sign":
 		f.signRequest(w, r, version)
 	default:
@@ -248,6 +253,27 @@ func TestAzureOpen(t *testing.T) {
 				(!strings.Contains(err.Error(), c.sign) || kindOf(err) != remote.WrongKey) {
 				t.Errorf("sign: %v", err)
 			}
+		})
+	}
+}
+
+func TestAzureAttest(t *testing.T) {
+	t.Parallel()
+	p := pki.New(pki.Options{})
+	for name, c := range map[string]struct {
+		exportable any
+		want       string
+		reason     string
+	}{
+		"not said": {nil, signer.ExportNo, "reported by the KMS: exportable=false, kty=EC-HSM; whether the key was imported"},
+		"no":       {false, signer.ExportNo, "reported by the KMS: exportable=false, kty=EC-HSM"},
+		"yes":      {true, signer.ExportYes, "reported by the KMS: exportable=true, kty=EC-HSM; the release policy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := &fakeAzure{fake: newFake(t, p.Key, pki.P256), newest: azureOld, exportable: c.exportable}
+			attests(t, f.lab(), p, c.want, c.reason, "exportable", strconv.FormatBool(c.exportable == true), "kty", "EC-HSM",
+				"kid", azureURL+azureOld)
 		})
 	}
 }

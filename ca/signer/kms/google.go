@@ -5,12 +5,15 @@ package kms
 import (
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"regexp"
+	"strconv"
 	"strings"
 
 	kms "cloud.google.com/go/kms/apiv1"
@@ -23,6 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/version"
@@ -31,7 +35,7 @@ import (
 func googleKMS() provider {
 	return provider{
 		name: "Google Cloud KMS", tag: "nokms_google", schemes: []string{"gcpkms://"}, check: checkGoogle,
-		open: openGoogle,
+		open: openGoogle, kekSchemes: []string{"gcp-kms://"}, checkKEK: checkGoogleKEK, decrypt: decryptGoogle,
 	}
 }
 
@@ -43,6 +47,14 @@ func checkGoogle(rest string) error {
 	if !googleURI.MatchString(rest) {
 		return errors.New("is not gcpkms://projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY, " +
 			"which /cryptoKeyVersions/VERSION may follow")
+	}
+	return nil
+}
+
+func checkGoogleKEK(rest string) error {
+	if parts := googleURI.FindStringSubmatch(rest); parts == nil || parts[2] != "" {
+		return errors.New("is not gcp-kms://projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY, " +
+			"without a version")
 	}
 	return nil
 }
@@ -81,6 +93,18 @@ const maxVersions = 20
 // openGoogle implements provider.open. It needs cloudkms.cryptoKeyVersions.viewPublicKey, and without a version in the
 // URI also cloudkms.cryptoKeyVersions.list.
 func openGoogle(ctx context.Context, o opening) (*opened, error) {
+	client, err := newGoogle(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	k, err := findGoogle(ctx, o, client)
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	return &opened{raw: k, release: client.Close, attest: k.attest}, nil
+}
+
+func newGoogle(ctx context.Context, o opening) (*kms.KeyManagementClient, error) {
 	options := []option.ClientOption{
 		option.WithUserAgent(version.UserAgent()),
 		option.WithGRPCDialOption(grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer))),
@@ -96,11 +120,63 @@ func openGoogle(ctx context.Context, o opening) (*opened, error) {
 			"see docs/keys.md, Google Cloud KMS", "key")
 	}
 	client.CallOptions = &kms.KeyManagementCallOptions{} // no retries of its own
-	k, err := findGoogle(ctx, o, client)
+	return client, nil
+}
+
+// decryptGoogle implements provider.decrypt. It needs cloudkms.cryptoKeyVersions.useToDecrypt. Tink's ciphertext of a
+// keyset is that of Cloud KMS, without additional authenticated data.
+func decryptGoogle(ctx context.Context, o opening, ciphertext []byte) (plaintext []byte, err error) {
+	client, err := newGoogle(ctx, o)
 	if err != nil {
-		return nil, errors.Join(err, client.Close())
+		return nil, err
 	}
-	return &opened{raw: k, release: client.Close}, nil
+	defer func() { err = errors.Join(err, client.Close()) }()
+	return o.guard.Get(ctx, opDecrypt, func(ctx context.Context) ([]byte, error) {
+		answer, err := client.Decrypt(ctx, &kmspb.DecryptRequest{
+			Name: o.rest, Ciphertext: ciphertext, CiphertextCrc32C: wrapperspb.Int64(sum(ciphertext)),
+		})
+		switch {
+		case err != nil:
+			return nil, googleError(err, "cloudkms.cryptoKeyVersions.useToDecrypt (roles/cloudkms.cryptoKeyDecrypter)")
+		case answer.GetPlaintextCrc32C() == nil || answer.GetPlaintextCrc32C().GetValue() != sum(answer.GetPlaintext()):
+			return nil, unavailable(errors.New("the plaintext was damaged on its way: its CRC32C is another one"))
+		}
+		return answer.GetPlaintext(), nil
+	})
+}
+
+// attest asks how the version is protected and where it came from. It needs cloudkms.cryptoKeyVersions.get.
+func (k *googleKey) attest(ctx context.Context) (a signer.Attestation, err error) {
+	v, err := k.client.GetCryptoKeyVersion(ctx, &kmspb.GetCryptoKeyVersionRequest{Name: k.name})
+	switch {
+	case err != nil:
+		return a, googleError(err, "cloudkms.cryptoKeyVersions.get (roles/cloudkms.viewer)")
+	case v.GetName() != k.name:
+		return a, unavailable(errors.New("the answer is not about the key that was asked for"))
+	}
+	imported := v.GetImportJob() != ""
+	a.Evidence = map[string]string{
+		"protectionLevel": v.GetProtectionLevel().String(), "imported": strconv.FormatBool(imported),
+	}
+	if statement := v.GetAttestation(); len(statement.GetContent()) > 0 {
+		digest := sha256.Sum256(statement.GetContent())
+		a.Evidence["attestation.format"] = statement.GetFormat().String()
+		a.Evidence["attestation.content.sha256"] = hex.EncodeToString(digest[:])
+	}
+	a.Exportable = signer.ExportUnknown
+	a.Reason = fmt.Sprintf("%sprotectionLevel=%s, imported=%t", reported, v.GetProtectionLevel(), imported)
+	switch v.GetProtectionLevel() {
+	case kmspb.ProtectionLevel_SOFTWARE, kmspb.ProtectionLevel_HSM, kmspb.ProtectionLevel_HSM_SINGLE_TENANT:
+		if imported {
+			a.Reason += "; Google does not know whether there is another copy"
+			break
+		}
+		a.Exportable = signer.ExportNo
+		a.Reason += "; Google made the key, and no call of Cloud KMS returns a private key"
+	default:
+		a.Reason += "; ask the operator of the external key manager"
+	}
+	return a, nil
 }
 
 // findGoogle returns the version that the URI names, or else the newest enabled one whose public key is wanted, or else

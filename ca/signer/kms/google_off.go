@@ -3,5 +3,6 @@
 package kms
 
 func googleKMS() provider {
-	return provider{name: "Google Cloud KMS", tag: "nokms_google", schemes: []string{"gcpkms://"}}
+	return provider{name: "Google Cloud KMS", tag: "nokms_google", schemes: []string{"gcpkms://"},
+		kekSchemes: []string{"gcp-kms://"}}
 }

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -34,6 +35,11 @@ type fakeGoogle struct {
 	unverified  bool // the service does not confirm the CRC32C
 	noChecksums bool
 	uri         string
+
+	level     kmspb.ProtectionLevel
+	importJob string
+	statement []byte // of the HSM
+	noGet     bool
 }
 
 func googleAlgorithm(kind pki.KeyType) kmspb.CryptoKeyVersion_CryptoKeyVersionAlgorithm {
@@ -112,6 +118,46 @@ func (f *fakeGoogle) GetPublicKey(ctx context.Context, q *kmspb.GetPublicKeyRequ
 		crc = nil
 	}
 	return &kmspb.PublicKey{Name: q.GetName(), Pem: text, PemCrc32C: crc, Algorithm: f.algorithm}, f.misbehave(ctx)
+}
+
+func (f *fakeGoogle) GetCryptoKeyVersion(_ context.Context, q *kmspb.GetCryptoKeyVersionRequest) (
+	*kmspb.CryptoKeyVersion, error,
+) {
+	if f.noGet {
+		return nil, status.Error(codes.PermissionDenied, "denied")
+	}
+	v := &kmspb.CryptoKeyVersion{Name: q.GetName(), ProtectionLevel: f.level, ImportJob: f.importJob}
+	if f.statement != nil {
+		v.Attestation = &kmspb.KeyOperationAttestation{
+			Format: kmspb.KeyOperationAttestation_CAVIUM_V2_COMPRESSED, Content: f.statement,
+		}
+	}
+	if f.is(wrongNumber) {
+		v.Name = googleName + "/cryptoKeyVersions/3"
+	}
+	return v, nil
+}
+
+func (f *fakeGoogle) Decrypt(ctx context.Context, q *kmspb.DecryptRequest) (*kmspb.DecryptResponse, error) {
+	if err := f.misbehave(ctx); err != nil {
+		return nil, err
+	}
+	if q.GetName() != googleName || q.GetCiphertextCrc32C().GetValue() != sum(q.GetCiphertext()) ||
+		len(q.GetAdditionalAuthenticatedData()) > 0 {
+		f.Errorf("%v", q)
+	}
+	text, ok := unseal(q.GetCiphertext())
+	if !ok {
+		return nil, status.Error(codes.InvalidArgument, "decryption failed")
+	}
+	answer := &kmspb.DecryptResponse{Plaintext: text, PlaintextCrc32C: wrapperspb.Int64(sum(text))}
+	if f.is(oneBit) {
+		answer.Plaintext[0] ^= 1
+	}
+	if f.is(otherMessage) {
+		answer.PlaintextCrc32C = nil
+	}
+	return answer, nil
 }
 
 func (f *fakeGoogle) AsymmetricSign(ctx context.Context, q *kmspb.AsymmetricSignRequest) (
@@ -237,6 +283,55 @@ func TestGoogleChecks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Protection and origin of the version say whether there may be a copy of the key.
+func TestGoogleAttest(t *testing.T) {
+	t.Parallel()
+	p := pki.New(pki.Options{})
+	for name, c := range map[string]struct {
+		change     func(*fakeGoogle)
+		exportable string
+		reason     string
+		evidence   []string
+	}{
+		"HSM": {func(f *fakeGoogle) { f.level, f.statement = kmspb.ProtectionLevel_HSM, []byte("abc") }, signer.ExportNo,
+			"reported by the KMS: protectionLevel=HSM, imported=false; Google made the key",
+			[]string{
+				"protectionLevel", "HSM", "imported", "false", "attestation.format", "CAVIUM_V2_COMPRESSED",
+				"attestation.content.sha256", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+			}},
+		"software": {func(f *fakeGoogle) { f.level = kmspb.ProtectionLevel_SOFTWARE }, signer.ExportNo,
+			"reported by the KMS: protectionLevel=SOFTWARE, imported=false", []string{"attestation.format", ""}},
+		"imported": {
+			func(f *fakeGoogle) { f.level, f.importJob = kmspb.ProtectionLevel_HSM, "projects/p/importJobs/1" },
+			signer.ExportUnknown, "reported by the KMS: protectionLevel=HSM, imported=true; Google does not know",
+			[]string{"imported", "true"},
+		},
+		"elsewhere": {func(f *fakeGoogle) { f.level = kmspb.ProtectionLevel_EXTERNAL_VPC }, signer.ExportUnknown,
+			"reported by the KMS: protectionLevel=EXTERNAL_VPC, imported=false; ask the operator", nil},
+		"no permission": {func(f *fakeGoogle) { f.noGet = true }, signer.ExportUnknown,
+			"the KMS does not say: attest with the key gcpkms://" + googleName +
+				": permission missing: grant cloudkms.cryptoKeyVersions.get (roles/cloudkms.viewer) on the key", nil},
+		"another version": {
+			func(f *fakeGoogle) { f.level = kmspb.ProtectionLevel_HSM; f.mode.Store(wrongNumber) }, signer.ExportUnknown,
+			"the KMS does not say: attest with the key gcpkms://" + googleName + ": the service does not work", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := &fakeGoogle{fake: newFake(t, p.Key, pki.P256), algorithm: googleAlgorithm(pki.P256)}
+			c.change(f)
+			attests(t, f.lab(t), p, c.exportable, c.reason, c.evidence...)
+		})
+	}
+}
+
+func TestGoogleDecrypt(t *testing.T) {
+	t.Parallel()
+	f := &fakeGoogle{fake: newFake(t, pki.NewKey(pki.P256), pki.P256)}
+	decrypts(t, f.fake, KEK{URI: "gcp-kms://" + googleName}, f.lab(t).client,
+		"cloudkms.cryptoKeyVersions.useToDecrypt (roles/cloudkms.cryptoKeyDecrypter) on the key",
+		map[mode]remote.Kind{oneBit: remote.Unavailable, otherMessage: remote.Unavailable})
 }
 
 func TestGoogleErrors(t *testing.T) {

@@ -7,6 +7,8 @@
 // was asked (key, version, algorithm, checksums). An error says which permission is missing, in the words of the
 // service.
 //
+// A service also decrypts with a symmetric key, for a CA key that is stored encrypted: see [KEK].
+//
 // The build tags nokms_aws, nokms_google, nokms_azure and nokms_vault leave a service out. Its URIs are then refused by
 // name. It MUST NOT put a token or any other credential into an error.
 package kms
@@ -96,6 +98,13 @@ type provider struct {
 	check func(rest string) error
 	// open reads the public key and pins its version.
 	open func(context.Context, opening) (*opened, error)
+
+	// kekSchemes are those of the URIs of key-encryption keys, and checkKEK finds what is wrong with such a URI without
+	// its scheme.
+	kekSchemes []string
+	checkKEK   func(rest string) error
+	// decrypt makes one client, and with it the calls that decrypt.
+	decrypt func(context.Context, opening, []byte) ([]byte, error)
 }
 
 // opening is what a provider needs to open a key.
@@ -115,6 +124,8 @@ type opening struct {
 type opened struct {
 	raw     remote.Raw
 	release func() error // may be nil
+	// attest asks whether the private key can be exported. It makes one call, or none.
+	attest func(context.Context) (signer.Attestation, error)
 }
 
 func providers() []provider {
@@ -123,13 +134,19 @@ func providers() []provider {
 
 // find returns the provider of a URI and the rest of the URI.
 func find(uri string) (p provider, rest string, err error) {
+	return among(uri, "key", func(p provider) []string { return p.schemes })
+}
+
+// among returns the provider one of whose schemes the URI begins with, and the rest of the URI. Its errors name the
+// setting.
+func among(uri, setting string, schemes func(provider) []string) (p provider, rest string, err error) {
 	var known []string
 	for _, p := range providers() {
-		for _, scheme := range p.schemes {
+		for _, scheme := range schemes(p) {
 			if rest, ok := strings.CutPrefix(uri, scheme); ok {
 				if p.open == nil {
-					return p, rest, fault.BadSetting("this build does not include "+p.name, "use a build without the tag "+p.tag,
-						"key")
+					return p, rest, fault.BadSetting("this build does not include "+p.name,
+						"use a build without the tag "+p.tag, setting)
 				}
 				return p, rest, nil
 			}
@@ -137,7 +154,7 @@ func find(uri string) (p provider, rest string, err error) {
 		}
 	}
 	return p, "", fault.BadSetting("is not the URI of a key in a key management service",
-		"begin the URI with one of "+strings.Join(known, ", "), "key")
+		"begin the URI with one of "+strings.Join(known, ", "), setting)
 }
 
 const vaultName = "HashiCorp Vault or OpenBao"
@@ -183,9 +200,18 @@ func (s *Settings) Open(ctx context.Context, o signer.Options) (*signer.Key, err
 }
 
 func (s *Settings) open(ctx context.Context, o signer.Options, client any) (*signer.Key, error) {
-	p, rest, err := find(s.Key)
+	guard, key, err := s.reach(ctx, o, client)
 	if err != nil {
 		return nil, err
+	}
+	return signer.Guarded(guard.Signer(key.raw), key.release), nil
+}
+
+// reach opens the key behind a guard.
+func (s *Settings) reach(ctx context.Context, o signer.Options, client any) (*remote.Guard, *opened, error) {
+	p, rest, err := find(s.Key)
+	if err != nil {
+		return nil, nil, err
 	}
 	var wanted crypto.PublicKey
 	if chain, err := signer.ReadChain(s.Chain); err == nil { // there is none before the certificate of the key is made
@@ -202,15 +228,52 @@ func (s *Settings) open(ctx context.Context, o signer.Options, client any) (*sig
 			}
 		},
 	})
-	var setting *fault.Setting
-	switch {
-	case errors.As(err, &setting):
-		return nil, setting
-	case err != nil:
-		return nil, fault.BadSetting(err.Error(), "", "key")
-	}
-	return signer.Guarded(guard.Signer(key.raw), key.release), nil
+	return guard, key, placed(err, "key")
 }
+
+// placed returns an error of a service as one of a setting.
+func placed(err error, setting string) error {
+	if err == nil {
+		return nil
+	}
+	if s, ok := errors.AsType[*fault.Setting](err); ok {
+		return s
+	}
+	return fault.BadSetting(err.Error(), "", setting)
+}
+
+// Attest implements [signer.Attester] with what the service says about the key. That the service does not say it, as
+// when the permission to ask is missing, is no error.
+func (s *Settings) Attest(ctx context.Context) (signer.Attestation, error) { return s.attest(ctx, nil) }
+
+func (s *Settings) attest(ctx context.Context, client any) (a signer.Attestation, err error) {
+	guard, key, err := s.reach(ctx, signer.Options{}, client)
+	if err != nil {
+		return a, err
+	}
+	if key.release != nil {
+		defer func() { err = errors.Join(err, key.release()) }()
+	}
+	answer := make(chan signer.Attestation, 1)
+	if failed := guard.Do(ctx, "attest", func(ctx context.Context) error {
+		a, err := key.attest(ctx)
+		if err == nil {
+			select {
+			case answer <- a:
+			default: // an earlier attempt, which was late, has answered
+			}
+		}
+		return err
+	}); failed != nil {
+		return signer.Attestation{
+			Exportable: signer.ExportUnknown, Reason: "the KMS does not say: " + failed.Error(),
+		}, nil
+	}
+	return <-answer, nil
+}
+
+// reported begins the reason of an attestation.
+const reported = "reported by the KMS: "
 
 // equal reports whether two public keys are the same.
 func equal(a, b crypto.PublicKey) bool {

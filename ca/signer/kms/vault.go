@@ -25,6 +25,7 @@ import (
 
 	"github.com/openbao/openbao/api/v2"
 
+	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/hostname"
@@ -34,7 +35,7 @@ import (
 func vaultTransit() provider {
 	return provider{
 		name: vaultName, tag: "nokms_vault", schemes: []string{"hashivault://", "openbao://"}, check: checkVault,
-		open: openVault,
+		open: openVault, kekSchemes: []string{"hashivault://", "openbao://"}, checkKEK: checkVault, decrypt: decryptVault,
 	}
 }
 
@@ -56,10 +57,25 @@ type vaultKey struct {
 	name    string
 	version int
 	public  crypto.PublicKey
+	about   transitKey
 }
 
 // openVault implements provider.open. It needs read on MOUNT/keys/NAME.
 func openVault(ctx context.Context, o opening) (*opened, error) {
+	s, err := beginVault(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	k := &vaultKey{session: s, name: o.rest, mount: s.vault.mount()}
+	if err := o.guard.Do(ctx, "public_key",
+		func(ctx context.Context) error { return k.read(ctx, s.vault.Version, o) }); err != nil {
+		return nil, errors.Join(err, s.end())
+	}
+	return &opened{raw: k, release: s.end, attest: k.attest}, nil
+}
+
+// beginVault logs in.
+func beginVault(ctx context.Context, o opening) (*session, error) {
 	v := o.settings.Vault
 	if v == nil {
 		v = &Vault{}
@@ -68,18 +84,41 @@ func openVault(ctx context.Context, o opening) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &vaultKey{
-		session: newSession(client, v, o.guard), name: o.rest,
-		mount: strings.Trim(cmp.Or(v.Mount, os.Getenv("TRANSIT_SECRET_ENGINE_PATH"), "transit"), "/"),
-	}
-	if err := k.session.begin(ctx); err != nil {
+	s := newSession(client, v, o.guard)
+	return s, s.begin(ctx)
+}
+
+// mount is the path of the transit engine.
+func (v *Vault) mount() string {
+	return strings.Trim(cmp.Or(v.Mount, os.Getenv("TRANSIT_SECRET_ENGINE_PATH"), "transit"), "/")
+}
+
+// decryptVault implements provider.decrypt. It needs update on MOUNT/decrypt/NAME. The ciphertext is the text of the
+// transit engine, as Tink's extensions for Vault write it.
+func decryptVault(ctx context.Context, o opening, ciphertext []byte) (plaintext []byte, err error) {
+	s, err := beginVault(ctx, o)
+	if err != nil {
 		return nil, err
 	}
-	if err := o.guard.Do(ctx, "public_key",
-		func(ctx context.Context) error { return k.read(ctx, v.Version, o) }); err != nil {
-		return nil, errors.Join(err, k.session.end())
-	}
-	return &opened{raw: k, release: k.session.end}, nil
+	defer func() { err = errors.Join(err, s.end()) }()
+	path := s.vault.mount() + "/decrypt/" + o.rest
+	return o.guard.Get(ctx, opDecrypt, func(ctx context.Context) ([]byte, error) {
+		secret, err := s.call(ctx, func(c *api.Client) (*api.Secret, error) {
+			return c.Logical().WriteWithContext(ctx, path, map[string]any{"ciphertext": string(ciphertext)})
+		})
+		if err != nil {
+			return nil, vaultError(err, fmt.Sprintf("path %q { capabilities = [\"update\"] }", path))
+		}
+		var text string
+		if secret != nil {
+			text, _ = secret.Data["plaintext"].(string)
+		}
+		plaintext, err := base64.StdEncoding.DecodeString(text)
+		if err != nil || len(plaintext) == 0 {
+			return nil, unavailable(errors.New("the answer has no plaintext in base64"))
+		}
+		return plaintext, nil
+	})
 }
 
 // vaultClient returns a client for the server that settings and environment name.
@@ -149,6 +188,7 @@ type transitKey struct {
 	Latest       int    `json:"latest_version"`
 	Exportable   bool   `json:"exportable"`
 	Backup       bool   `json:"allow_plaintext_backup"`
+	Imported     bool   `json:"imported_key"`
 	Keys         map[string]struct {
 		PublicKey string `json:"public_key"`
 	} `json:"keys"`
@@ -237,13 +277,33 @@ func (k *vaultKey) read(ctx context.Context, version int, o opening) error {
 		return fault.BadSetting(fmt.Sprintf("the key %s has no version %d", path, k.version),
 			fmt.Sprintf("write an existing version; the newest is %d", key.Latest), "vault", "version")
 	}
-	k.public = public
+	k.public, k.about = public, key
 	if key.Exportable || key.Backup {
 		o.warn(fmt.Sprintf("the private key of %s can be exported", path),
 			"use a key that was created without exportable and allow_plaintext_backup")
 	}
 	_, err = fits(k.public, vaultHashes)
 	return err
+}
+
+// attest returns what the transit engine said about the key when it was read.
+func (k *vaultKey) attest(context.Context) (signer.Attestation, error) {
+	facts := map[string]bool{
+		"exportable": k.about.Exportable, "allow_plaintext_backup": k.about.Backup, "imported_key": k.about.Imported,
+	}
+	a := signer.Attestation{Exportable: signer.ExportNo, Evidence: map[string]string{"type": k.about.Type}}
+	for name, value := range facts {
+		a.Evidence[name] = strconv.FormatBool(value)
+	}
+	a.Reason = fmt.Sprintf("%sexportable=%t, allow_plaintext_backup=%t", reported, k.about.Exportable, k.about.Backup)
+	switch {
+	case k.about.Exportable || k.about.Backup:
+		a.Exportable = signer.ExportYes
+	case k.about.Imported:
+		a.Exportable = signer.ExportUnknown
+		a.Reason += ", imported_key=true; the server does not know whether there is another copy"
+	}
+	return a, nil
 }
 
 // vaultHashes are the last parts of the paths of the transit engine's sign. Schemes without a hash have none.

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	"github.com/mayfly-ca/mayfly/ca/signer"
+	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
@@ -33,6 +35,8 @@ type fakeVault struct {
 	*fake
 	kind       string // of the key
 	exportable bool
+	backup     bool
+	imported   bool
 	namespace  string
 	missing    bool // the key
 
@@ -160,7 +164,26 @@ func (f *fakeVault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		answer(map[string]any{"data": map[string]any{
 			"type": f.kind, "latest_version": 3, "keys": keys, "exportable": f.exportable, "name": "ca",
+			"allow_plaintext_backup": f.backup, "imported_key": f.imported,
 		}})
+	case "transit/decrypt/kek":
+		var q map[string]string
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil || len(q) != 1 || r.Method == http.MethodGet {
+			f.Errorf("%v, %v", q, err)
+		}
+		text, ok := unseal([]byte(q["ciphertext"]))
+		switch {
+		case f.is(denies):
+			fail(http.StatusForbidden, "permission denied")
+		case !ok:
+			fail(http.StatusBadRequest, "invalid ciphertext: could not decode base64")
+		case f.is(oneBit):
+			answer(map[string]any{"data": map[string]any{"plaintext": "!"}})
+		case f.is(otherMessage):
+			answer(map[string]any{"data": map[string]any{}})
+		default:
+			answer(map[string]any{"data": map[string]any{"plaintext": text}})
+		}
 	default:
 		if !strings.HasPrefix(path, "transit/sign/") {
 			fail(http.StatusNotFound, "no handler for route "+path)
@@ -325,6 +348,42 @@ func TestVaultWarns(t *testing.T) {
 	if len(warnings) != 1 || !strings.Contains(warnings[0], "can be exported") {
 		t.Errorf("%q", warnings)
 	}
+}
+
+func TestVaultAttest(t *testing.T) {
+	t.Parallel()
+	p := pki.New(pki.Options{})
+	const begin = "reported by the KMS: exportable="
+	for name, c := range map[string]struct {
+		change     func(*fakeVault)
+		exportable string
+		reason     string
+	}{
+		"no":     {func(*fakeVault) {}, signer.ExportNo, begin + "false, allow_plaintext_backup=false"},
+		"export": {func(f *fakeVault) { f.exportable = true }, signer.ExportYes, begin + "true, allow_plaintext_backup=false"},
+		"backup": {func(f *fakeVault) { f.backup, f.imported = true, true }, signer.ExportYes,
+			begin + "false, allow_plaintext_backup=true"},
+		"imported": {func(f *fakeVault) { f.imported = true }, signer.ExportUnknown,
+			begin + "false, allow_plaintext_backup=false, imported_key=true"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newVault(newFake(t, p.Key, pki.P256))
+			c.change(f)
+			attests(t, f.lab(Vault{Token: inEnvironment(t, "root")}), p, c.exportable, c.reason,
+				"exportable", strconv.FormatBool(f.exportable), "allow_plaintext_backup", strconv.FormatBool(f.backup),
+				"imported_key", strconv.FormatBool(f.imported), "type", "ecdsa-p256")
+		})
+	}
+}
+
+func TestVaultDecrypt(t *testing.T) {
+	t.Parallel()
+	f := newVault(newFake(t, pki.NewKey(pki.P256), pki.P256))
+	l := f.lab(Vault{Token: inEnvironment(t, "root")})
+	decrypts(t, f.fake, KEK{URI: "openbao://kek", Vault: l.settings.Vault}, l.client,
+		`path "transit/decrypt/kek" { capabilities = ["update"] }`,
+		map[mode]remote.Kind{oneBit: remote.Unavailable, otherMessage: remote.Unavailable})
 }
 
 // A login is renewed before its lease ends, and replaced when it reaches its longest life. A signature never waits for

@@ -76,6 +76,11 @@ func (g *Guard) Do(ctx context.Context, operation string, call func(context.Cont
 	return err
 }
 
+// Get makes a call that is not a signature and returns bytes, as [Guard.Do] makes one that returns none.
+func (g *Guard) Get(ctx context.Context, operation string, call func(context.Context) ([]byte, error)) ([]byte, error) {
+	return g.run(ctx, operation, call)
+}
+
 // Collectors returns the metrics of the guard.
 func (g *Guard) Collectors() []prometheus.Collector { return g.metrics.all() }
 
