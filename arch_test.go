@@ -124,6 +124,7 @@ var owners = map[string][]string{
 	"cloud.google.com":                     {"ca/signer"},
 	"google.golang.org/api":                {"ca/signer"},
 	"github.com/openbao":                   {"ca/signer"},
+	"github.com/tink-crypto":               {"ca/signer"},
 	"github.com/rs/cors":                   {"server"},
 	"github.com/sigstore/protobuf-specs":   {"trust"},
 	"github.com/digitorus":                 {"dev/tsa"},

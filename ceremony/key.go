@@ -127,6 +127,8 @@ func OpenKey(ctx context.Context, s KeySource, o Options) (*Key, error) {
 		key.Statement.Place = t.KMS.Key
 	case t.PKCS11 != nil:
 		key.Statement.Place = t.PKCS11.Key
+	case t.Tink != nil:
+		key.Statement.Place = t.Tink.Key
 	}
 	if attester, ok := backend.(signer.Attester); ok {
 		a, err := attester.Attest(ctx)

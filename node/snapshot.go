@@ -282,6 +282,9 @@ func (s *snapshot) core(generation uint64) *server.Core {
 func (s *snapshot) collectors() []prometheus.Collector {
 	all := append(s.issuers.Collectors(), s.authority.Collectors()...)
 	all = append(all, s.noneGauge())
+	if s.files.key != nil {
+		all = append(all, s.files.key.Collectors...)
+	}
 	if s.logs != nil {
 		all = append(all, s.logs.Collectors()...)
 	}

@@ -20,6 +20,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 	"github.com/mayfly-ca/mayfly/fault"
@@ -82,6 +84,8 @@ type Key struct {
 	// Probe checks whether the key could sign now. It signs rarely, and never bytes that could be taken for a
 	// certificate. A backend whose key is in the memory of this process leaves it nil.
 	Probe func(context.Context) error
+	// Collectors are the metrics of the calls that Open made, if the signer does not have them. Optional.
+	Collectors []prometheus.Collector
 	// Release frees the resources of Open, such as a session. It is called once, when no request uses the key any
 	// longer. Optional.
 	Release func() error

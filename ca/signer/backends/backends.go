@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca/signer/file"
 	"github.com/mayfly-ca/mayfly/ca/signer/kms"
 	"github.com/mayfly-ca/mayfly/ca/signer/pkcs11"
+	"github.com/mayfly-ca/mayfly/ca/signer/tink"
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
@@ -25,11 +26,11 @@ type Table struct {
 	KMS *kms.Settings `yaml:"kms"`
 	// PKCS11 is a key in a hardware security module, which mayfly-hsm or another signer process uses for the CA.
 	PKCS11 *pkcs11.Settings `yaml:"pkcs11"`
+	// Tink is a key in an encrypted Tink keyset, with a key-encryption key in a key management service.
+	Tink *tink.Settings `yaml:"tink"`
 	// Ephemeral, written as {}, is for trials: root and key are made at start, in memory only.
 	Ephemeral *ephemeral.Settings `yaml:"ephemeral"`
 
-	// Tink is refused: not in this version.
-	Tink any `yaml:"tink"`
 	// GoogleCAS is refused: not in this version.
 	GoogleCAS any `yaml:"googlecas"`
 }

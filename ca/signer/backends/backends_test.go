@@ -35,7 +35,7 @@ func TestCheck(t *testing.T) {
 		selected string
 		err      string // a part of it
 	}{
-		"none":      {backends.Table{}, "", "the key backend is missing; write one of file, kms, pkcs11, ephemeral"},
+		"none":      {backends.Table{}, "", "the key backend is missing; write one of file, kms, pkcs11, tink, ephemeral"},
 		"file":      {backends.Table{File: whole}, "file", ""},
 		"ephemeral": {backends.Table{Ephemeral: &ephemeral.Settings{}}, "ephemeral", ""},
 		"two": {
@@ -45,7 +45,7 @@ func TestCheck(t *testing.T) {
 		},
 		"refused": {backends.Table{GoogleCAS: map[string]any{}}, "",
 			"googlecas: this version does not have the key backend googlecas"},
-		"one a refused": {backends.Table{File: whole, Tink: "x"}, "file", "more than one key backend"},
+		"one a refused": {backends.Table{File: whole, GoogleCAS: "x"}, "file", "more than one key backend"},
 		"file, empty":   {backends.Table{File: &file.Settings{}}, "file", "file.chain: chain is missing"},
 	} {
 		err := c.table.Check()
