@@ -19,6 +19,7 @@ func TestNumbers(t *testing.T) {
 	const logs = "ct:\n  logs:\n    - {name: a, url: \"https://ct.example.com\", public_key: ct.pem, "
 	const value, refused, warned = "value", "refused", "warned"
 	const kms = identity + "ca:\n  kms: {chain: chain.pem, key: \"openbao://ca\", "
+	const tink = identity + "ca:\n  tink: {chain: chain.pem, key: key.pem, kek: \"openbao://kek\", "
 	base := identity + caFile
 	hsm := identity + "ca:\n  pkcs11: {chain: chain.pem, socket: /run/hsm.sock, limits: {"
 	const key = "file: {chain: chain.pem, key: key.pem}"
@@ -41,6 +42,10 @@ func TestNumbers(t *testing.T) {
 		"ca.kms.limits.timeout":       {kms + "limits: {timeout: ", "}}\n" + embedded, refused, "2s", false},
 		"ca.kms.limits.attempts":      {kms + "limits: {attempts: ", "}}\n" + embedded, warned, "2", false},
 		"ca.kms.limits.concurrent":    {kms + "limits: {concurrent: ", "}}\n" + embedded, warned, "8", false},
+		"ca.tink.limits.timeout":      {tink + "limits: {timeout: ", "}}\n" + embedded, refused, "2s", false},
+		"ca.tink.limits.attempts":     {tink + "limits: {attempts: ", "}}\n" + embedded, warned, "2", false},
+		"ca.tink.limits.concurrent":   {tink + "limits: {concurrent: ", "}}\n" + embedded, warned, "8", false},
+		"ca.tink.vault.version":       {tink + "vault: {version: ", "}}\n" + embedded, warned, "", false},
 		"ca.kms.vault.version":        {kms + "vault: {version: ", "}}\n" + embedded, warned, "2", false},
 		"ca.pkcs11.limits.timeout":    {hsm + "timeout: ", "}}\n" + embedded, refused, "1s", false},
 		"ca.pkcs11.limits.attempts":   {hsm + "attempts: ", "}}\n" + embedded, warned, "2", false},

@@ -360,7 +360,8 @@ func TestVaultAttest(t *testing.T) {
 		reason     string
 	}{
 		"no":     {func(*fakeVault) {}, signer.ExportNo, begin + "false, allow_plaintext_backup=false"},
-		"export": {func(f *fakeVault) { f.exportable = true }, signer.ExportYes, begin + "true, allow_plaintext_backup=false"},
+		"export": {func(f *fakeVault) { f.exportable = true }, signer.ExportYes,
+			begin + "true, allow_plaintext_backup=false"},
 		"backup": {func(f *fakeVault) { f.backup, f.imported = true, true }, signer.ExportYes,
 			begin + "false, allow_plaintext_backup=true"},
 		"imported": {func(f *fakeVault) { f.imported = true }, signer.ExportUnknown,

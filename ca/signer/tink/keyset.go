@@ -17,15 +17,19 @@ import (
 	"github.com/tink-crypto/tink-go/v2/signature/ecdsa"
 	"github.com/tink-crypto/tink-go/v2/signature/ed25519"
 	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 var parse = parseKeyset
 
-// parseKeyset returns the primary key of an encrypted keyset in JSON. Its errors are of type [*problem], or those of
-// decrypt.
+// parseKeyset returns the primary key of an encrypted keyset in JSON. Its errors are [*pemfile.Error] values, or those
+// of decrypt.
 func parseKeyset(data []byte, decrypt func([]byte) ([]byte, error)) (crypto.Signer, error) {
 	if len(data) > maxKeyset {
-		return nil, &problem{fmt.Sprintf("the keyset has more than %d bytes", maxKeyset), "keep the key of the CA only"}
+		return nil, &pemfile.Error{
+			Problem: fmt.Sprintf("the keyset has more than %d bytes", maxKeyset), Fix: "keep the key of the CA only",
+		}
 	}
 	if err := recognize(data); err != nil {
 		return nil, err
@@ -36,15 +40,17 @@ func parseKeyset(data []byte, decrypt func([]byte) ([]byte, error)) (crypto.Sign
 	case kek.failed != nil: // Tink's error has the text alone
 		return nil, kek.failed
 	case err != nil && !kek.called:
-		return nil, &problem{"is not an encrypted keyset in the JSON form of Tink", howToMake}
+		return nil, &pemfile.Error{Problem: "is not an encrypted keyset in the JSON form of Tink", Fix: howToMake}
 	}
 	var primary *keyset.Entry
 	if err == nil {
 		primary, err = handle.Primary()
 	}
 	if err != nil { // the cause may quote what was decrypted
-		return nil, &problem{"what was decrypted is not a valid keyset with an enabled primary key",
-			"restore the file, or promote a key with \"tinkey promote-key\""}
+		return nil, &pemfile.Error{
+			Problem: "what was decrypted is not a valid keyset with an enabled primary key",
+			Fix:     "restore the file, or promote a key with \"tinkey promote-key\"",
+		}
 	}
 	token := insecuresecretdataaccess.Token{}
 	switch k := primary.Key().(type) {
@@ -53,17 +59,17 @@ func parseKeyset(data []byte, decrypt func([]byte) ([]byte, error)) (crypto.Sign
 			ecdsa.NistP256: elliptic.P256(), ecdsa.NistP384: elliptic.P384(), ecdsa.NistP521: elliptic.P521(),
 		}[k.Parameters().(*ecdsa.Parameters).CurveType()] //nolint:forcetypeassert // the parameters of an ECDSA key
 		if !ok {
-			return nil, &problem{"the curve of the primary key is not supported", howToMake}
+			return nil, &pemfile.Error{Problem: "the curve of the primary key is not supported", Fix: howToMake}
 		}
 		key, err := stdecdsa.ParseRawPrivateKey(curve, k.PrivateKeyValue().Data(token))
 		if err != nil {
-			return nil, &problem{"the primary key is not a valid ECDSA key", "restore the file"}
+			return nil, &pemfile.Error{Problem: "the primary key is not a valid ECDSA key", Fix: "restore the file"}
 		}
 		return key, nil
 	case *ed25519.PrivateKey:
 		return stded25519.NewKeyFromSeed(k.PrivateKeyBytes().Data(token)), nil
 	}
-	return nil, &problem{"the primary key is of the type " + typeOf(handle), howToMake}
+	return nil, &pemfile.Error{Problem: "the primary key is of the type " + typeOf(handle), Fix: howToMake}
 }
 
 const howToMake = "make it with \"tinkey create-keyset --key-template ECDSA_P384 --out-format json " +
@@ -73,13 +79,18 @@ const howToMake = "make it with \"tinkey create-keyset --key-template ECDSA_P384
 func recognize(data []byte) error {
 	var top map[string]json.RawMessage
 	if json.Unmarshal(data, &top) != nil {
-		return &problem{"is not JSON",
-			"convert a binary keyset with \"tinkey convert-keyset --in-format binary --out-format json\" and the options " +
-				"--in, --out, --master-key-uri and --new-master-key-uri"}
+		return &pemfile.Error{
+			Problem: "is not JSON",
+			Fix: "convert a binary keyset with \"tinkey convert-keyset --in-format binary --out-format json\" and the " +
+				"options --in, --out, --master-key-uri and --new-master-key-uri",
+		}
 	}
 	if top["encryptedKeyset"] == nil && top["key"] != nil {
-		return &problem{"the keyset is not encrypted",
-			"encrypt it with \"tinkey convert-keyset --in KEYSET --new-master-key-uri KEK --out NEW\", and destroy it"}
+		return &pemfile.Error{
+			Problem: "the keyset is not encrypted",
+			Fix: "encrypt it with \"tinkey convert-keyset --in KEYSET --new-master-key-uri KEK --out NEW\", and " +
+				"destroy the old file",
+		}
 	}
 	return nil
 }
@@ -109,7 +120,7 @@ var _ tink.AEAD = (*aead)(nil)
 func (a *aead) Decrypt(ciphertext, _ []byte) (plaintext []byte, err error) {
 	a.called = true
 	if len(ciphertext) == 0 {
-		a.failed = &problem{"the encrypted keyset is empty", howToMake}
+		a.failed = &pemfile.Error{Problem: "the encrypted keyset is empty", Fix: howToMake}
 		return nil, a.failed
 	}
 	plaintext, a.failed = a.decrypt(ciphertext)
@@ -118,5 +129,5 @@ func (a *aead) Decrypt(ciphertext, _ []byte) (plaintext []byte, err error) {
 
 // Encrypt implements [tink.AEAD]. A CA writes no keyset.
 func (*aead) Encrypt([]byte, []byte) ([]byte, error) {
-	return nil, &problem{"keysets are only read", howToMake}
+	return nil, &pemfile.Error{Problem: "keysets are only read", Fix: howToMake}
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/identity"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
@@ -286,7 +287,7 @@ func TestWrongFiles(t *testing.T) {
 		"disabled":       {encrypted(disabled), "with an enabled primary key", true},
 		"another cipher": {`{"encryptedKeyset":"AAAA"}`, "refused", true},
 		"RSA": {string(fixture(t, "rsa")),
-			`the primary key is of the type "RsaSsaPkcs1PrivateKey", which a CA of this program does not use; make it with`, true},
+			`the primary key is of the type "RsaSsaPkcs1PrivateKey", which a CA of this program does not use`, true},
 	} {
 		asked := false
 		got, err := parseKeyset([]byte(c.data), func(sealed []byte) ([]byte, error) {
@@ -316,7 +317,7 @@ func FuzzKeyset(f *testing.F) {
 			t.Fatalf("%v, %v", got, err)
 		}
 		if err != nil {
-			if _, ok := errors.AsType[*problem](err); !ok {
+			if _, ok := errors.AsType[*pemfile.Error](err); !ok {
 				t.Errorf("%T: %v", err, err)
 			}
 			return

@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/input"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
 // Settings name an encrypted keyset and the key that decrypts it.
@@ -86,20 +87,14 @@ func (s *Settings) Open(ctx context.Context, _ signer.Options) (*signer.Key, err
 		plaintext, guard, err = s.kek().Decrypt(ctx, ciphertext)
 		return plaintext, err
 	})
-	if problem, ok := errors.AsType[*problem](err); ok {
-		return nil, fault.BadSetting(problem.text, problem.fix, "key").In(s.Key)
+	if _, ok := errors.AsType[*pemfile.Error](err); ok {
+		return nil, fault.BadContent(err, "", "key").In(s.Key)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return &signer.Key{Signer: key, Collectors: guard.Collectors()}, nil
 }
-
-// problem is what is wrong with a keyset.
-type problem struct{ text, fix string }
-
-// Error implements error.
-func (p *problem) Error() string { return p.text + "; " + p.fix }
 
 // maxKeyset bounds an encrypted keyset, in bytes. One with a key has less than 1 KiB, and AWS KMS encrypts 4 KiB.
 const maxKeyset = 64 << 10

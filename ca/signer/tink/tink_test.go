@@ -174,7 +174,8 @@ func TestService(t *testing.T) {
 		"throttles": {status(http.StatusTooManyRequests, "quota"),
 			"kek: decrypt with the key openbao://kek: the service throttles: too many calls"},
 		"is down": {status(http.StatusServiceUnavailable, "Vault is sealed"),
-			"kek: decrypt with the key openbao://kek: the service does not work or cannot be reached: status 503: Vault is sealed"},
+			"kek: decrypt with the key openbao://kek: the service does not work or cannot be reached: status 503: " +
+				"Vault is sealed"},
 		"denies": {status(http.StatusForbidden, "permission denied"),
 			`permission missing: grant path "transit/decrypt/kek" { capabilities = ["update"] }`},
 		"refuses": {status(http.StatusBadRequest, "invalid ciphertext: unable to decrypt"),
