@@ -417,6 +417,55 @@ func TestNothingWrongIsSigned(t *testing.T) {
 	}
 }
 
+// A root that was made seconds ago signs: the certificate begins with its parent, and not 40 seconds before now.
+func TestYoungParent(t *testing.T) {
+	t.Parallel()
+	now := time.Now().UTC().Truncate(time.Second)
+	for name, c := range map[string]struct {
+		age  time.Duration
+		want time.Time
+	}{
+		"now":             {0, now},
+		"seconds":         {7 * time.Second, now.Add(-7 * time.Second)},
+		"as the backdate": {backdate, now.Add(-backdate)},
+		"older":           {time.Hour, now.Add(-backdate)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := pki.New(pki.Options{Key: pki.P384, Root: func(root *x509.Certificate) {
+				root.MaxPathLen, root.NotBefore = 1, now.Add(-c.age)
+			}})
+			dir := t.TempDir()
+			o := SignOptions{
+				Request: csr(t, pki.NewKey(pki.P256), exampleName), Parents: []*x509.Certificate{p.Root},
+				Out: filepath.Join(dir, "chain.pem"), Transcript: filepath.Join(dir, "t.json"),
+			}
+			o.For = 1000 * time.Hour
+			r, err := Sign(t.Context(), &Key{Signer: p.RootKey}, o, Options{Now: now})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := r.Certificates[0]
+			if !got.NotBefore.Equal(c.want) || got.NotAfter.Sub(got.NotBefore) != 1000*time.Hour {
+				t.Errorf("from %s to %s, want from %s", got.NotBefore, got.NotAfter, c.want)
+			}
+		})
+	}
+	// A time that was asked for is not changed.
+	p := pki.New(pki.Options{Key: pki.P384, Root: func(root *x509.Certificate) {
+		root.MaxPathLen, root.NotBefore = 1, now
+	}})
+	o := SignOptions{
+		Request: csr(t, pki.NewKey(pki.P256), exampleName), Parents: []*x509.Certificate{p.Root},
+		Out: filepath.Join(t.TempDir(), "chain.pem"), Transcript: filepath.Join(t.TempDir(), "t.json"),
+	}
+	o.NotBefore = now.Add(-time.Second)
+	if _, err := Sign(t.Context(), &Key{Signer: p.RootKey}, o, Options{Now: now}); err == nil ||
+		!strings.Contains(err.Error(), "earlier than its issuer") {
+		t.Errorf("%v", err)
+	}
+}
+
 func weakRoot(t *testing.T) *pki.PKI {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)

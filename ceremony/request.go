@@ -145,6 +145,12 @@ func Sign(ctx context.Context, k *Key, s SignOptions, o Options) (*Result, error
 	}
 	r := request{profile: Profile{Role: RoleIntermediate, PathLength: s.PathLength}, parents: s.Parents}
 	r.profile.NotBefore, r.profile.NotAfter = s.between(o.Now, DefaultIssuingValidity)
+	// the default begins within a parent that is valid now; a time that was asked for must be within it
+	if begin := s.Parents[0].NotBefore; s.NotBefore.IsZero() && !begin.After(o.Now) &&
+		r.profile.NotBefore.Before(begin) {
+		s.NotBefore = begin
+		r.profile.NotBefore, r.profile.NotAfter = s.between(o.Now, DefaultIssuingValidity)
+	}
 	operation := "sign"
 	switch c := s.Certificate; {
 	case c != nil && !c.IsCA:
@@ -158,9 +164,6 @@ func Sign(ctx context.Context, k *Key, s SignOptions, o Options) (*Result, error
 		}
 		// never beyond what the certificate itself claims, or its new parent
 		r.profile.NotAfter = earliest(r.profile.NotAfter, c.NotAfter, s.Parents[0].NotAfter)
-		if s.NotBefore.IsZero() {
-			r.profile.NotBefore = latest(r.profile.NotBefore, s.Parents[0].NotBefore)
-		}
 	default:
 		r.key, r.profile.Subject = s.Request.PublicKey, s.Request.RawSubject
 	}

@@ -8,16 +8,20 @@ var (
 	mayflySchema []byte
 	//go:embed schema/identity.json
 	identitySchema []byte
+	//go:embed schema/plan.json
+	planSchema []byte
 )
 
 // Schema returns a JSON Schema (draft 2020-12) for editors: "mayfly" for the configuration, "identity" for the issuer
-// file. It describes keys and types; only [Load] finds contradictions. It returns false for another name.
+// file, "plan" for the plan of a ceremony. It describes keys and types; only [Load] finds contradictions. It returns false for another name.
 func Schema(name string) ([]byte, bool) {
 	switch name {
 	case "mayfly":
 		return mayflySchema, true
 	case "identity":
 		return identitySchema, true
+	case "plan":
+		return planSchema, true
 	}
 	return nil, false
 }

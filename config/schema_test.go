@@ -20,6 +20,7 @@ import (
 
 	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ca/signer/backends"
+	"github.com/mayfly-ca/mayfly/ceremony"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/ctlog/remote"
@@ -105,6 +106,8 @@ func newGenerator(t *testing.T) *generator {
 		enums: map[string][]string{
 			"MappingConfig.Type": claims.Types(), "MappingConfig.Profile": profiles, "MappingConfig.Compat": {"fulcio"},
 			"TestConfig.Expect": {"allow", "deny"},
+			"Plan.Purpose":      {ceremony.CodeSigning, ceremony.Timestamping},
+			"Part.Generate":     ceremony.Algorithms(),
 			"Config.Subjects":   {journal.SubjectsPlain, journal.SubjectsDigest},
 		},
 	}
@@ -399,6 +402,7 @@ func TestPublished(t *testing.T) {
 		}
 	}
 	check("schema/mayfly.json", g.document(reflect.TypeFor[Config](), "mayfly.yaml"))
+	check("schema/plan.json", g.document(reflect.TypeFor[ceremony.Plan](), "the plan of a ceremony"))
 	check("schema/identity.json", g.document(reflect.TypeFor[oidc.Config](), "mayfly's issuer file"))
 	page, err := os.ReadFile("../docs/config.md")
 	if err != nil {

@@ -278,17 +278,17 @@ func yamlText(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") +
 
 func newConfigSchema() *cobra.Command {
 	return &cobra.Command{
-		Use:   "schema mayfly|identity",
-		Short: "Print the JSON Schema of the configuration or of the issuer file, for editors",
+		Use:   "schema mayfly|identity|plan",
+		Short: "Print the JSON Schema of the configuration, of the issuer file or of the plan of a ceremony, for editors",
 		Example: "  mayfly config schema mayfly > mayfly.schema.json\n" +
 			"  # and as the first line of mayfly.yaml:\n" +
 			"  # yaml-language-server: $schema=mayfly.schema.json",
 		Args:      cobra.ExactArgs(1),
-		ValidArgs: []string{"mayfly", "identity"},
+		ValidArgs: []string{"mayfly", "identity", "plan"},
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			text, ok := config.Schema(args[0])
 			if !ok {
-				return cli.Usage("unknown schema %q; write mayfly or identity", args[0])
+				return cli.Usage("unknown schema %q; write mayfly, identity or plan", args[0])
 			}
 			_, err := cmd.OutOrStdout().Write(text)
 			return err

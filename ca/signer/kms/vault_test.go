@@ -359,7 +359,7 @@ func TestVaultAttest(t *testing.T) {
 		exportable string
 		reason     string
 	}{
-		"no":     {func(*fakeVault) {}, signer.ExportNo, begin + "false, allow_plaintext_backup=false"},
+		"no": {func(*fakeVault) {}, signer.ExportNo, begin + "false, allow_plaintext_backup=false"},
 		"export": {func(f *fakeVault) { f.exportable = true }, signer.ExportYes,
 			begin + "true, allow_plaintext_backup=false"},
 		"backup": {func(f *fakeVault) { f.backup, f.imported = true, true }, signer.ExportYes,
