@@ -140,7 +140,8 @@ func TestPlanSchema(t *testing.T) {
 		"root: {key: {kms: {key: \"openbao://k\"}}}": "",
 	} {
 		problems := planProblems(t, text)
-		if strings.Join(problems, "; ") != want && (want == "" || len(problems) != 1 || !strings.HasPrefix(problems[0], want)) {
+		if strings.Join(problems, "; ") != want &&
+			(want == "" || len(problems) != 1 || !strings.HasPrefix(problems[0], want)) {
 			t.Errorf("%s: %q, want %q", text, problems, want)
 		}
 	}

@@ -82,7 +82,7 @@ func TestKEKCheck(t *testing.T) {
 		kek  KEK
 		want string // the beginning; "" is no error
 	}{
-		"none":           {KEK{}, "kek: is not the URI of a key in a key management service; begin it with one of aws"},
+		"none":           {KEK{}, "kek: is not the URI of a key in a key management service; begin the URI with one of aws"},
 		"a signing key":  {KEK{URI: "awskms:///alias/ca"}, "kek: is not the URI of a key"},
 		"AWS":            {KEK{URI: "aws-kms://" + awsKEKForTests}, ""},
 		"AWS alias":      {KEK{URI: "aws-kms://arn:aws-cn:kms:cn-north-1:111122223333:alias/kek"}, ""},
@@ -103,7 +103,7 @@ func TestKEKCheck(t *testing.T) {
 			t.Parallel()
 			p, _, err := findKEK(c.kek.URI)
 			if p.name != "" && p.open == nil {
-				if err == nil || !strings.Contains(err.Error(), "kek: this build has no "+p.name) {
+				if err == nil || !strings.Contains(err.Error(), "kek: this build does not include "+p.name) {
 					t.Errorf("%v", err)
 				}
 				t.Skipf("built with %s", p.tag)

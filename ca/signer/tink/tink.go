@@ -42,7 +42,7 @@ func (s *Settings) kek() kms.KEK { return kms.KEK{URI: s.KEK, Limits: s.Limits, 
 // Check implements [signer.Backend].
 func (s *Settings) Check() error {
 	if parse == nil {
-		return fault.BadSetting("this build has no Tink", "use a build without the tag notink")
+		return fault.BadSetting("this build does not include Tink", "use a build without the tag notink")
 	}
 	var errs []error
 	if s.Chain == "" {

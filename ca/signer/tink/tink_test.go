@@ -30,7 +30,8 @@ func TestLeftOut(t *testing.T) {
 		t.Skip("this build has Tink")
 	}
 	_, err := (&Settings{Chain: "c", Key: "k", KEK: "openbao://kek"}).Open(t.Context(), signer.Options{})
-	if err == nil || !strings.Contains(err.Error(), "this build has no Tink; use a build without the tag notink") {
+	if err == nil ||
+		!strings.Contains(err.Error(), "this build does not include Tink; use a build without the tag notink") {
 		t.Errorf("%v", err)
 	}
 }
@@ -79,7 +80,7 @@ type transit struct {
 func uses(t *testing.T, uri string) {
 	t.Helper()
 	err := (&Settings{Chain: "c", Key: "k", KEK: uri}).Check()
-	if err != nil && strings.Contains(err.Error(), "this build has no") {
+	if err != nil && strings.Contains(err.Error(), "this build does not include") {
 		t.Skip(err)
 	}
 }
