@@ -42,7 +42,7 @@ var documentedNumbers = []struct {
 		"ctlog/embedded.maxFailures ctlog/embedded.asideFor",
 	},
 	{"docs/operations.md", "and after `stagger` ({500 ms}) without an answer", "ctlog.defaultStagger"},
-	{"docs/operations.md", "for as long as it asks for, at most {five seconds}", "ctlog.maxHold"},
+	{"docs/operations.md", "for the time that its `Retry-After` header asks for, at most {five seconds}", "ctlog.maxHold"},
 	{"docs/operations.md", "A failing log** is set aside after {five} failures in a row", "ctlog.tripAfter"},
 	{"docs/operations.md", "with growing pauses of up to {a second}", "ctlog.maxBackoff"},
 	{"docs/operations.md", "The budget** for all attempts is `budget` ({12 s})", "ctlog.defaultBudget"},
@@ -67,7 +67,7 @@ var documentedNumbers = []struct {
 		"server.DefaultBody server.DefaultHeader oidc.MaxSize",
 	},
 	{"docs/operations.md", "time for a request | {20 seconds}", "server.DefaultRequest"},
-	{"docs/operations.md", "Requests under way get up to {25 seconds}", "server.DefaultDrain"},
+	{"docs/operations.md", "Running requests get up to {25 seconds}", "server.DefaultDrain"},
 	{"docs/operations.md", "with a ping after {20 s} of silence", "server.pingAfter"},
 	{"docs/operations.md", "a request that is being received | {10 s}", "server.bodyTimeout"},
 	{
@@ -79,7 +79,7 @@ var documentedNumbers = []struct {
 		"server/admission.DefaultMaxWait server/admission.DefaultRequests",
 	},
 	{
-		"docs/operations.md", "one that delivers {4 MiB} in {a minute} without one complete request, or over which " +
+		"docs/operations.md", "if it delivers {4 MiB} in {a minute} without one complete request, or if " +
 			"more than {16} requests in a row are refused",
 		"server.floodBytes server.floodWindow server.maxRefusedStreams",
 	},
