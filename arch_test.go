@@ -137,6 +137,7 @@ var owners = map[string][]string{
 		"cmd/internal/cli"},
 	"github.com/miekg/pkcs11":         {"cmd/mayfly-hsm", "ca/signer/pkcs11/token"}, // needs cgo
 	"github.com/zmap":                 {},
+	"github.com/cloudflare/circl":     {}, // the second implementation in tests
 	"github.com/google/go-cmp":        {},
 	"github.com/rogpeppe/go-internal": {},
 	"go.uber.org/goleak":              {},

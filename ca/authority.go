@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -74,6 +75,8 @@ type Options struct {
 	// PrecertIssuer signs precertificates with a key in memory, which the CA's key certifies for that (RFC 6962 §3.1),
 	// so that the CA's key signs once for each certificate. It has no effect without Log.
 	PrecertIssuer bool
+	// MLDSA permits a chain with ML-DSA keys (RFC 9881), which few verifiers know.
+	MLDSA bool
 	// Trial is called before each signature of the CA's key that is not for a client: the one that [New] makes, and one
 	// for each precertificate signing certificate. Its error stops New, or the renewal. Optional.
 	Trial func(context.Context, Intent) error
@@ -119,6 +122,10 @@ func New(o Options) (*Authority, error) {
 	now := o.Now()
 	if err := checkChain(o.Chain, now); err != nil {
 		return nil, fault.BadSetting(err.Error(), "write a chain that may issue for code signing now", "chain")
+	}
+	if HasMLDSA(o.Chain) && !o.MLDSA {
+		return nil, fault.BadSetting("the chain has ML-DSA keys (RFC 9881), which few verifiers know",
+			"write experimental.mldsa_ca: true, or use a chain with ECDSA keys", "chain")
 	}
 	for i, chain := range o.Trust {
 		if err := checkOrder(chain); err != nil {
@@ -183,6 +190,11 @@ func (o *Options) defaults() {
 	if o.Signatures == nil {
 		o.Signatures = new(atomic.Int64)
 	}
+}
+
+// HasMLDSA reports whether a certificate of a chain has an ML-DSA key (RFC 9881).
+func HasMLDSA(chain []*x509.Certificate) bool {
+	return slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return c.PublicKeyAlgorithm == x509.MLDSA })
 }
 
 // Chain returns the active chain, issuing certificate first, root last. It MUST NOT be changed.

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/mldsa"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -75,7 +76,7 @@ func checkPrecertIssuer(issuing *x509.Certificate) error {
 			"precert_issuer", setting)
 	}
 	switch issuing.PublicKey.(type) {
-	case *ecdsa.PublicKey, *rsa.PublicKey, ed25519.PublicKey:
+	case *ecdsa.PublicKey, *rsa.PublicKey, ed25519.PublicKey, *mldsa.PublicKey:
 		return nil
 	}
 	return fault.BadSetting(fmt.Sprintf("a precertificate signing certificate with a key of type %T is not supported",
@@ -107,6 +108,8 @@ func keyLike(key crypto.PublicKey) (crypto.Signer, error) {
 	case ed25519.PublicKey:
 		_, private, err := ed25519.GenerateKey(rand.Reader)
 		return private, err
+	case *mldsa.PublicKey:
+		return mldsa.GenerateKey(k.Parameters())
 	}
 	return nil, fmt.Errorf("a key of type %T is not supported", key)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/mldsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"fmt"
@@ -355,6 +356,8 @@ func family(key any) string {
 		return "ECDSA"
 	case ed25519.PublicKey:
 		return "EdDSA"
+	case *mldsa.PublicKey:
+		return "ML-DSA"
 	}
 	return fmt.Sprintf("%T", key)
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/mldsa"
 	"crypto/rsa"
 	_ "crypto/sha256" // linked for the hashes below
 	_ "crypto/sha512"
@@ -26,7 +27,7 @@ type scheme struct {
 	name      x509.SignatureAlgorithm
 }
 
-// schemeOf returns the scheme for a CA key (RFC 4055 §5, RFC 5758 §3.2, RFC 8410 §3).
+// schemeOf returns the scheme for a CA key (RFC 4055 §5, RFC 5758 §3.2, RFC 8410 §3, RFC 9881 §2).
 func schemeOf(key crypto.PublicKey) (scheme, error) {
 	switch k := key.(type) {
 	case *rsa.PublicKey:
@@ -47,8 +48,18 @@ func schemeOf(key crypto.PublicKey) (scheme, error) {
 		return scheme{}, fmt.Errorf("the curve %s is not allowed for a CA; use P-256, P-384 or P-521", k.Curve.Params().Name)
 	case ed25519.PublicKey:
 		return scheme{0, []byte("\x30\x05\x06\x03\x2b\x65\x70"), x509.PureEd25519}, nil
+	case *mldsa.PublicKey: // pure, with an empty context
+		const prefix = "\x30\x0b\x06\x09\x60\x86\x48\x01\x65\x03\x04\x03"
+		switch k.Parameters() {
+		case mldsa.MLDSA44():
+			return scheme{0, []byte(prefix + "\x11"), x509.MLDSA44}, nil
+		case mldsa.MLDSA65():
+			return scheme{0, []byte(prefix + "\x12"), x509.MLDSA65}, nil
+		case mldsa.MLDSA87():
+			return scheme{0, []byte(prefix + "\x13"), x509.MLDSA87}, nil
+		}
 	}
-	return scheme{}, fmt.Errorf("a key of type %T is not supported for a CA; use ECDSA, RSA or Ed25519", key)
+	return scheme{}, fmt.Errorf("a key of type %T is not supported for a CA; use ECDSA, RSA, Ed25519 or ML-DSA", key)
 }
 
 // certSigner is the CA's key with its signature scheme.
@@ -70,7 +81,7 @@ func newCertSigner(o Options, m *metrics) (*certSigner, error) {
 	scheme, err := schemeOf(o.Signer.Public())
 	s := &certSigner{scheme: scheme, pause: o.Pause, rand: o.Rand, metrics: m, calls: o.Signatures}
 	switch key := o.Signer.(type) {
-	case *ecdsa.PrivateKey, *rsa.PrivateKey, ed25519.PrivateKey:
+	case *ecdsa.PrivateKey, *rsa.PrivateKey, ed25519.PrivateKey, *mldsa.PrivateKey:
 		s.local = key
 	case *remote.Signer:
 		s.remote = key

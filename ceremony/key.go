@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/mldsa"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
@@ -38,6 +39,20 @@ var algorithms = []struct {
 	}},
 	{"rsa-3072", func(r io.Reader) (crypto.Signer, error) { return rsa.GenerateKey(r, 3072) }},
 	{"rsa-4096", func(r io.Reader) (crypto.Signer, error) { return rsa.GenerateKey(r, 4096) }},
+	{"ml-dsa-44", mldsaKey(mldsa.MLDSA44())}, // experimental: see HasMLDSA of package ca
+	{"ml-dsa-65", mldsaKey(mldsa.MLDSA65())},
+	{"ml-dsa-87", mldsaKey(mldsa.MLDSA87())},
+}
+
+// mldsaKey makes a key from a random seed (RFC 9881 §6).
+func mldsaKey(parameters mldsa.Parameters) func(io.Reader) (crypto.Signer, error) {
+	return func(random io.Reader) (crypto.Signer, error) {
+		seed := make([]byte, mldsa.PrivateKeySize)
+		if _, err := io.ReadFull(random, seed); err != nil {
+			return nil, err
+		}
+		return mldsa.NewPrivateKey(parameters, seed)
+	}
 }
 
 // Algorithms are the names of the algorithms of keys that a ceremony makes.

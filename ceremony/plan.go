@@ -45,8 +45,8 @@ type Part struct {
 	ValidFor time.Duration `yaml:"valid_for"`
 	// PathLength is how many CAs may follow one another below the root. Default: 1; with the purpose timestamping 0.
 	PathLength *int `yaml:"path_length"`
-	// Generate is the algorithm of a key that is made in a file: ecdsa-p256, ecdsa-p384, ecdsa-p521, ed25519, rsa-3072
-	// or rsa-4096. When omitted: the key exists, in a file, a KMS or a module.
+	// Generate is the algorithm of a key that is made in a file: ecdsa-p256, ecdsa-p384, ecdsa-p521, ed25519, rsa-3072,
+	// rsa-4096 or, experimental, ml-dsa-44, ml-dsa-65 or ml-dsa-87. When omitted: the key exists, in a file, a KMS or a module.
 	Generate string `yaml:"generate"`
 	// Unencrypted says that a key that is made is written without a password. Default: false.
 	Unencrypted bool `yaml:"unencrypted"`

@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/mldsa"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -66,8 +67,10 @@ func standIn(key crypto.PublicKey) (crypto.Signer, error) {
 	case ed25519.PublicKey:
 		_, private, err := ed25519.GenerateKey(rand.Reader)
 		return private, err
+	case *mldsa.PublicKey:
+		return mldsa.GenerateKey(k.Parameters())
 	}
-	return nil, fmt.Errorf("a key of type %T cannot sign certificates here; use ECDSA, RSA or Ed25519", key)
+	return nil, fmt.Errorf("a key of type %T cannot sign certificates here; use ECDSA, RSA, Ed25519 or ML-DSA", key)
 }
 
 // build returns the TBSCertificate of the order. The same order gives the same bytes.
@@ -261,7 +264,7 @@ type signing struct {
 	ctx       context.Context //nolint:containedctx // of one call
 }
 
-// sign signs message as the algorithm says: its digest, or for Ed25519 the message itself.
+// sign signs message as the algorithm says: its digest, or for Ed25519 and ML-DSA the message itself.
 func (s signing) sign(message []byte) ([]byte, error) {
 	var hash crypto.Hash
 	switch s.algorithm {
@@ -271,7 +274,7 @@ func (s signing) sign(message []byte) ([]byte, error) {
 		hash = crypto.SHA384
 	case x509.ECDSAWithSHA512:
 		hash = crypto.SHA512
-	case x509.PureEd25519:
+	case x509.PureEd25519, x509.MLDSA44, x509.MLDSA65, x509.MLDSA87:
 		return s.digest(message, crypto.Hash(0))
 	default:
 		return nil, fmt.Errorf("no signatures with %s are made here", s.algorithm)
@@ -307,6 +310,15 @@ func algorithmOf(key crypto.PublicKey) (x509.SignatureAlgorithm, error) {
 		case elliptic.P521():
 			return x509.ECDSAWithSHA512, nil
 		}
+	case *mldsa.PublicKey:
+		switch k.Parameters() {
+		case mldsa.MLDSA44():
+			return x509.MLDSA44, nil
+		case mldsa.MLDSA65():
+			return x509.MLDSA65, nil
+		case mldsa.MLDSA87():
+			return x509.MLDSA87, nil
+		}
 	}
-	return 0, fmt.Errorf("a key of type %T cannot sign here; use ECDSA, RSA or Ed25519", key)
+	return 0, fmt.Errorf("a key of type %T cannot sign here; use ECDSA, RSA, Ed25519 or ML-DSA", key)
 }

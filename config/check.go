@@ -34,6 +34,7 @@ func (l *loader) checkSettings() {
 	if _, err := pop.New(pop.Config{Algorithms: c.ClientAlgorithms}, pop.Options{}); err != nil {
 		l.main.add(fault.Under(err, "client_algorithms"))
 	}
+	l.main.add(fault.Under(c.Experimental.check(c.ClientAlgorithms), "experimental"))
 	l.main.add(fault.Under(c.CT.check(), "ct"))
 	for i := range c.CT.Logs {
 		at := func(key string) []string { return []string{"ct", "logs", strconv.Itoa(i), key} }
@@ -328,6 +329,10 @@ func (l *loader) warn() {
 		for _, w := range c.Listen.warnings() {
 			l.warning(l.main, w.Problem+"; "+w.Fix, w.Path...)
 		}
+	}
+	if c.Experimental.MLDSACA {
+		l.warning(l.main, "chains with ML-DSA keys are experimental: few verifiers accept their certificates",
+			"experimental", "mldsa_ca")
 	}
 	for _, w := range c.CA.Rotation.Warnings() {
 		l.warning(l.main, w.Problem+"; "+w.Fix, append([]string{"ca", "rotation"}, w.Path...)...)

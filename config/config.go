@@ -53,6 +53,9 @@ type Config struct {
 	// Production says whether to refuse ephemeral keys, ct.none and every insecure.
 	Production bool `yaml:"production"`
 
+	// Experimental has settings that may change or go away in every version.
+	Experimental Experimental `yaml:"experimental"`
+
 	// Issuers is the content of the issuer file.
 	Issuers oidc.Config `yaml:"-"`
 	dir     string      // of the file

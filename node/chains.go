@@ -105,6 +105,9 @@ func (f *loadedFiles) authorities(url string) (out []trust.Authority) {
 			}
 		}
 	}
+	if f.mldsa != nil {
+		add(f.mldsa.Chain, f.mldsa.Chain[0].NotBefore, f.mldsa.Chain[0].NotAfter)
+	}
 	for _, chain := range f.listed {
 		if f.rotation == nil || !f.rotation.Has(chain) {
 			add(chain, chain[0].NotBefore, chain[0].NotAfter)

@@ -115,7 +115,7 @@ func Check(ctx context.Context, path string, online bool) (r Report, err error) 
 		r.Error, r.Problems = err.Error(), problemsOf(err)
 		return r, err
 	}
-	defer func() { err = errors.Join(err, f.key.Close()) }()
+	defer func() { err = errors.Join(err, f.close()) }()
 	r.Warnings = append(r.Warnings, f.skipped(cfg)...)
 	for _, w := range f.warnings {
 		r.Warnings = append(r.Warnings, w.String())
@@ -145,6 +145,12 @@ func (r *Report) describe(cfg *config.Config, f *loadedFiles) error {
 	r.Issuers = len(r.Entries)
 	for _, c := range f.chain {
 		r.Chain = append(r.Chain, fmt.Sprintf("%s, until %s", c.Subject, c.NotAfter.UTC().Format("2006-01-02")))
+	}
+	if f.mldsa != nil {
+		for _, c := range f.mldsa.Chain {
+			r.Chain = append(r.Chain, fmt.Sprintf("%s, until %s, for clients with an ML-DSA key", c.Subject,
+				c.NotAfter.UTC().Format("2006-01-02")))
+		}
 	}
 	for _, l := range cfg.CT.Logs {
 		r.Logs = append(r.Logs, l.Name+" "+l.URL)

@@ -53,6 +53,9 @@ func (s *snapshot) expiries() (out []expiry) {
 	case !backend.Temporary():
 		add("chain", s.config.CA.Signing().Name, s.files.chain)
 	}
+	if s.files.mldsa != nil {
+		add("chain", mldsaName, s.files.mldsa.Chain)
+	}
 	if r := s.config.CA.Rotation.Renew; r != nil {
 		_, parent := r.Parent.Selected()
 		if chain, err := signer.ReadChain(parent.ChainFile()); err == nil {

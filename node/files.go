@@ -31,9 +31,11 @@ type loadedFiles struct {
 	key   *signer.Key         // nil: only what is public was loaded
 	// rotation is the state of the chains; nil: there is one chain, without a state file.
 	rotation *rotation.State
-	listed   [][]*x509.Certificate // of ca.trust
-	trust    [][]*x509.Certificate // of the trust bundle after the active chain: listed, and those of the state
-	logs     []remoteLog
+	// mldsa is the key of experimental.mldsa_chain, with its chain; nil: there is none.
+	mldsa  *signer.Key
+	listed [][]*x509.Certificate // of ca.trust
+	trust  [][]*x509.Certificate // of the trust bundle after the active chain: listed, of the state, of mldsa
+	logs   []remoteLog
 	// former is the root of the chain that was replaced by the active one in this process, or nil. The embedded log
 	// still accepts it for requests under way; the trust bundle does not have it.
 	former *x509.Certificate
@@ -75,9 +77,13 @@ func load(ctx context.Context, log *slog.Logger, cfg *config.Config) (*loadedFil
 	if err != nil {
 		return nil, errors.Join(err, key.Close())
 	}
-	m, err := loadAround(cfg, key, state)
+	second, err := openMLDSA(ctx, log, cfg, key.Chain, &warnings)
 	if err != nil {
 		return nil, errors.Join(err, key.Close())
+	}
+	m, err := loadAround(cfg, key, second, state)
+	if err != nil {
+		return nil, errors.Join(err, key.Close(), second.Close())
 	}
 	warnings = append(warnings, advice...)
 	m.warnings = warnings
@@ -104,6 +110,9 @@ func adviseOnChain(cfg *config.Config, chain []*x509.Certificate) (warnings []co
 	return warnings, cfg.Locate(errors.Join(errs...))
 }
 
+// close closes the keys.
+func (f *loadedFiles) close() error { return errors.Join(f.key.Close(), f.mldsa.Close()) }
+
 // loadPublic reads what is public: the chains and the keys of the logs. It needs no private key and no password, and is
 // enough to write trust material.
 func loadPublic(cfg *config.Config) (*loadedFiles, error) {
@@ -122,7 +131,14 @@ func loadPublic(cfg *config.Config) (*loadedFiles, error) {
 	for i := range public.CT.Logs {
 		public.CT.Logs[i].ClientCertificate, public.CT.Logs[i].CACert = nil, "" // nothing is asked of a log
 	}
-	return loadAround(&public, &signer.Key{Chain: chain}, state)
+	var second *signer.Key
+	if t := cfg.Experimental.MLDSAChain; t != nil {
+		second = &signer.Key{}
+		if second.Chain, err = signer.ReadChain(t.ChainFile()); err != nil {
+			return nil, cfg.Locate(fault.Under(err, cfg.MLDSAAt("chain")...))
+		}
+	}
+	return loadAround(&public, &signer.Key{Chain: chain}, second, state)
 }
 
 // PublicChain reads the issuing chain, whichever backend has the key: the active one where there are several. It needs
@@ -158,9 +174,10 @@ func TrustMaterial(cfg *config.Config, url string) (trust.Material, error) {
 	return m, cfg.Locate(err)
 }
 
-// loadAround reads everything but the chain and the key. state is nil where there is no state file.
-func loadAround(cfg *config.Config, key *signer.Key, state *rotation.State) (*loadedFiles, error) {
-	m := &loadedFiles{chain: key.Chain, key: key, rotation: state}
+// loadAround reads everything but the keys and their chains. second is the key of experimental.mldsa_chain, or nil;
+// state is nil where there is no state file.
+func loadAround(cfg *config.Config, key, second *signer.Key, state *rotation.State) (*loadedFiles, error) {
+	m := &loadedFiles{chain: key.Chain, key: key, mldsa: second, rotation: state}
 	var errs []error
 	for i, name := range cfg.CA.Trust {
 		chain, err := signer.ReadChain(name)
@@ -170,6 +187,9 @@ func loadAround(cfg *config.Config, key *signer.Key, state *rotation.State) (*lo
 		m.listed = append(m.listed, chain)
 	}
 	m.trust = append(slices.Clone(m.listed), others(state)...)
+	if second != nil {
+		m.trust = append(m.trust, second.Chain)
+	}
 	for i, l := range cfg.CT.Logs {
 		r, err := openLog(l, cfg.CT.Policy)
 		if err != nil {
@@ -268,7 +288,7 @@ func loadAndTest(ctx context.Context, log *slog.Logger, cfg *config.Config) (_ *
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, m.key.Close())
+			err = errors.Join(err, m.close())
 		}
 	}()
 	// This trial is not journalled: a check opens no journal, and may run while a CA writes it. The trial signs a
@@ -276,9 +296,9 @@ func loadAndTest(ctx context.Context, log *slog.Logger, cfg *config.Config) (_ *
 	// journals it.
 	_, err = ca.New(ca.Options{
 		Chain: m.chain, Signer: m.key.Signer, Trust: m.trust,
-		Backdate: cfg.CA.BackdateOrDefault(), PrecertIssuer: cfg.CA.PrecertIssuer,
+		Backdate: cfg.CA.BackdateOrDefault(), PrecertIssuer: cfg.CA.PrecertIssuer, MLDSA: cfg.Experimental.MLDSACA,
 	})
-	errs := []error{cfg.CA.Place(err), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg)}
+	errs := []error{cfg.CA.Place(err), m.tryMLDSA(cfg), tryIssuers(cfg), cfg.Places(), inspectAudit(cfg)}
 	if cfg.CT.Embedded != nil {
 		errs = append(errs, fault.Under(embedded.Inspect(*cfg.CT.Embedded), "ct", "embedded"))
 	}

@@ -102,7 +102,7 @@ func Build(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	if o.Listeners == nil {
 		if n.listeners, err = openListeners(n.started); err != nil {
-			return nil, errors.Join(err, n.files.key.Close())
+			return nil, errors.Join(err, n.files.close())
 		}
 	}
 	return n, nil
@@ -128,7 +128,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		n.log.Info("stopped")
 	}()
 	defer n.listeners.Close()
-	defer func() { err = errors.Join(err, n.files.key.Close()) }()
+	defer func() { err = errors.Join(err, n.files.close()) }()
 	tuneMemory(n.log)
 	hangup := make(chan os.Signal, 1) // SIGHUP reloads from here on, and does not end the process
 	signal.Notify(hangup, syscall.SIGHUP)

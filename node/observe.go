@@ -250,7 +250,7 @@ func (o *observer) sign(ctx context.Context, c rotation.Chain) (*x509.Certificat
 	}
 	a, err := ca.New(ca.Options{
 		Chain: key.Chain, Signer: key.Signer, Backdate: o.cfg.CA.BackdateOrDefault(),
-		Trial: o.journal.trial, Signatures: o.journal.signatures, Now: o.now,
+		Trial: o.journal.trial, Signatures: o.journal.signatures, Now: o.now, MLDSA: o.cfg.Experimental.MLDSACA,
 	})
 	if err != nil {
 		return nil, placeChain(o.cfg, one, err)

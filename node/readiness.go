@@ -63,6 +63,7 @@ func (s *snapshot) checks() []server.Check {
 			return server.Health{OK: true}
 		}})
 	}
+	out = append(out, s.mldsaChecks()...)
 	if s.embedded != nil {
 		out = append(out, s.shardChecks()...)
 	}

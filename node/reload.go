@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/server"
@@ -190,7 +191,7 @@ func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot)
 		return nil, cfg.Locate(fault.BadSetting("the change from a persistent key to an ephemeral one needs a restart",
 			"restart to apply it", cfg.CA.At()...))
 	case backend.Temporary():
-		m, err = loadAround(cfg, old.files.key, nil)
+		m, err = n.loadAroundTemporary(ctx, cfg, old.files.key)
 	default:
 		m, err = load(ctx, n.log, cfg)
 	}
@@ -224,12 +225,32 @@ func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot)
 	return m, nil
 }
 
-// closeKey closes the key of m, unless it is the one in force.
+// loadAroundTemporary loads all but the temporary key, which stays the one in force.
+func (n *Node) loadAroundTemporary(ctx context.Context, cfg *config.Config, key *signer.Key) (*loadedFiles, error) {
+	var warnings []config.Warning
+	second, err := openMLDSA(ctx, n.log, cfg, key.Chain, &warnings)
+	if err != nil {
+		return nil, err
+	}
+	m, err := loadAround(cfg, key, second, nil)
+	if err != nil {
+		return nil, errors.Join(err, second.Close())
+	}
+	m.warnings = warnings
+	return m, nil
+}
+
+// closeKey closes the keys of m that are not in force.
 func closeKey(m *loadedFiles, inForce *snapshot) error {
-	if m.key == inForce.files.key {
+	return errors.Join(closeUnless(m.key, inForce.files.key), closeUnless(m.mldsa, inForce.files.mldsa))
+}
+
+// closeUnless closes key, unless it is the one in force.
+func closeUnless(key, inForce *signer.Key) error {
+	if key == inForce {
 		return nil
 	}
-	return m.key.Close()
+	return key.Close()
 }
 
 // serves reports whether the trust bundle has chain.

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mayfly-ca/mayfly/ca"
+	"github.com/mayfly-ca/mayfly/ca/signer"
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
@@ -37,14 +38,16 @@ type snapshot struct {
 	logs      *ctlog.Set      // nil with ct.none
 	embedded  *embedded.Store // nil without ct.embedded
 	authority *ca.Authority
+	mldsa     *ca.Authority // of experimental.mldsa_chain, or nil
 	journal   processJournal
 	clock     *ca.Clock // of the process
 	noLog     string    // the reason of ct.none
 
 	// unpublished are shards of the embedded log that are not asked because verifiers do not have their keys, with the cause.
-	unpublished           map[string]string
-	logsKey, authorityKey [32]byte           // of what logs and authority were made from
-	stopLogs              context.CancelFunc // ends what watches logs; nil: not started
+	unpublished map[string]string
+	// of what logs and authorities were made from
+	logsKey, authorityKey, mldsaKey [32]byte
+	stopLogs                        context.CancelFunc // ends what watches logs; nil: not started
 }
 
 // assemble builds the parts from the loaded files, innermost first. The trial inside [ca.New] proves that they can
@@ -82,6 +85,9 @@ func (n *Node) assemble(ctx context.Context, cfg *config.Config, files *loadedFi
 	}
 	if err := s.openAuthority(n, old); err != nil {
 		return nil, cfg.Locate(cfg.CA.Place(err))
+	}
+	if err := s.openMLDSA(n, old); err != nil {
+		return nil, cfg.Locate(cfg.PlaceMLDSA(err))
 	}
 	s.keys, err = pop.New(pop.Config{Algorithms: cfg.ClientAlgorithms},
 		pop.Options{Forbidden: files.ownKeys(s.embedded)})
@@ -183,7 +189,7 @@ func (s *snapshot) openAuthority(n *Node, old *snapshot) (err error) {
 	name, backend := s.config.CA.Selected()
 	keys := []any{
 		s.config.CA.Signing().Name, name, backend, s.config.CA.BackdateOrDefault(), s.config.CA.PrecertIssuer,
-		s.logs != nil, s.logsKey,
+		s.logs != nil, s.logsKey, s.config.Experimental.MLDSACA,
 	}
 	for _, chain := range append([][]*x509.Certificate{m.chain}, m.trust...) {
 		for _, c := range chain {
@@ -204,18 +210,24 @@ func (s *snapshot) openAuthority(n *Node, old *snapshot) (err error) {
 		m.key = old.files.key
 		return err
 	}
-	var log ca.Log // stays nil with ct.none
-	var ready func() error
-	if s.logs != nil {
-		log, ready = s.logs, s.logs.Clock
-	}
-	s.authority, err = ca.New(ca.Options{
-		Chain: m.chain, Signer: m.key.Signer, Log: log, Ready: ready, Clock: s.clock, Trust: m.trust,
+	o := s.authorityOptions(n)
+	o.Chain, o.Signer, o.Trust = m.chain, m.key.Signer, m.trust
+	s.authority, err = ca.New(o)
+	return err
+}
+
+// authorityOptions are the options of every authority, without chain and key.
+func (s *snapshot) authorityOptions(n *Node) ca.Options {
+	o := ca.Options{
+		Clock: s.clock, MLDSA: s.config.Experimental.MLDSACA,
 		Backdate: s.config.CA.BackdateOrDefault(), PrecertIssuer: s.config.CA.PrecertIssuer, Logger: n.log,
 		Trial: n.journal.trial, Signatures: n.journal.signatures,
 		Pause: n.admission.Pause,
-	})
-	return err
+	}
+	if s.logs != nil { // Log stays nil with ct.none
+		o.Log, o.Ready = s.logs, s.logs.Clock
+	}
+	return o
 }
 
 // digest is over the inputs of a part, to find out whether they have changed.
@@ -243,9 +255,11 @@ func (s *snapshot) retire(next *snapshot) {
 	if s.logs != nil && s.logs != next.logs && s.stopLogs != nil {
 		s.stopLogs()
 	}
-	if key := s.files.key; key != next.files.key {
-		// the key is no longer in use, so an error has no consequence
-		time.AfterFunc(retireKeyAfter, func() { _ = key.Close() })
+	for _, pair := range [][2]*signer.Key{{s.files.key, next.files.key}, {s.files.mldsa, next.files.mldsa}} {
+		if key := pair[0]; key != pair[1] {
+			// the key is no longer in use, so an error has no consequence
+			time.AfterFunc(retireKeyAfter, func() { _ = key.Close() })
+		}
 	}
 }
 
@@ -260,7 +274,7 @@ func (s *snapshot) close() error {
 	if s.logs != nil {
 		s.logs.Wait()
 	}
-	err := s.files.key.Close()
+	err := s.files.close()
 	if s.embedded == nil {
 		return err
 	}
@@ -274,14 +288,14 @@ func (s *snapshot) close() error {
 
 func (s *snapshot) core(generation uint64) *server.Core {
 	return &server.Core{
-		Issuers: s.issuers, Keys: s.keys, Authority: s.authority, Generation: generation, Digest: s.config.Digest,
+		Issuers: s.issuers, Keys: s.keys, Authority: s.authority, MLDSA: s.mldsa, Generation: generation, Digest: s.config.Digest,
 		NoLegacy: s.config.API.V1 != nil && !*s.config.API.V1, Journal: s.journal.journal,
 	}
 }
 
 func (s *snapshot) collectors() []prometheus.Collector {
 	all := append(s.issuers.Collectors(), s.authority.Collectors()...)
-	all = append(all, s.noneGauge())
+	all = append(append(all, s.mldsaCollectors()...), s.noneGauge())
 	if s.files.key != nil {
 		all = append(all, s.files.key.Collectors...)
 	}

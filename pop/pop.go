@@ -18,6 +18,7 @@ package pop
 
 import (
 	"crypto"
+	"crypto/mldsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -119,6 +120,10 @@ func (p *Policy) permit(names []string) error {
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("unknown client algorithm %.80q", name), suggest(name), strconv.Itoa(i)))
 			continue
 		}
+		if err := MLDSAError(); a.family == familyMLDSA && err != nil {
+			errs = append(errs, fault.BadSetting(name+" is not in this build: "+err.Error(),
+				"remove it, or use a build without GOFIPS140=v1.0.0", strconv.Itoa(i)))
+		}
 		p.permitted[a] = true
 		reachable = reachable || a.provable()
 	}
@@ -135,6 +140,12 @@ func (p *Policy) permit(names []string) error {
 		}
 	}
 	return nil
+}
+
+// MLDSAError returns why this build has no ML-DSA, or nil: version 1.0.0 of Go's module for FIPS 140-3 has none.
+func MLDSAError() error {
+	_, err := mldsa.NewPrivateKey(mldsa.MLDSA44(), make([]byte, mldsa.PrivateKeySize))
+	return err
 }
 
 // Algorithms returns the permitted names without duplicates, in the order of the registry.

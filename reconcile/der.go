@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/mldsa"
 	"crypto/rsa"
 	_ "crypto/sha1" //nolint:gosec // a signature over SHA-1 is a signature of the issuing key, too
 	"crypto/sha256"
@@ -34,8 +35,11 @@ func signedBy(key crypto.PublicKey, der []byte) bool {
 	if !known {
 		return false
 	}
-	if k, ok := key.(ed25519.PublicKey); ok {
+	switch k := key.(type) {
+	case ed25519.PublicKey:
 		return len(hashes) == 0 && ed25519.Verify(k, p.TBS, p.Signature)
+	case *mldsa.PublicKey:
+		return len(hashes) == 0 && mldsa.Verify(k, p.TBS, p.Signature, nil) == nil
 	}
 	for _, h := range hashes {
 		digest := h.New()
@@ -56,8 +60,8 @@ func signedBy(key crypto.PublicKey, der []byte) bool {
 	return false
 }
 
-// signatureHashes lists the hashes of each signature algorithm (RFC 3279 §2.2, RFC 4055 §5, RFC 5758 §3; RFC 8410 §6:
-// none). No verifier of code signatures accepts an algorithm that is missing here.
+// signatureHashes lists the hashes of each signature algorithm (RFC 3279 §2.2, RFC 4055 §5, RFC 5758 §3; RFC 8410 §6
+// and RFC 9881 §2: none). No verifier of code signatures accepts an algorithm that is missing here.
 var signatureHashes = map[string][]crypto.Hash{
 	"1.2.840.10045.4.1":     {crypto.SHA1},
 	"1.2.840.10045.4.3.1":   {crypto.SHA224},
@@ -72,6 +76,10 @@ var signatureHashes = map[string][]crypto.Hash{
 	// RSASSA-PSS: the hash is a parameter
 	"1.2.840.113549.1.1.10": {crypto.SHA256, crypto.SHA384, crypto.SHA512, crypto.SHA1},
 	"1.3.101.112":           nil,
+	// ML-DSA-44, ML-DSA-65, ML-DSA-87
+	"2.16.840.1.101.3.4.3.17": nil,
+	"2.16.840.1.101.3.4.3.18": nil,
+	"2.16.840.1.101.3.4.3.19": nil,
 }
 
 // spkiOf returns the SubjectPublicKeyInfo of a DER Certificate (RFC 5280 §4.1).

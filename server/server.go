@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/mldsa"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,16 +31,26 @@ import (
 
 // Core is what serves requests. A request uses the core that is in force when it begins, to its end.
 type Core struct {
-	Issuers    *oidc.Verifier
-	Keys       *pop.Policy
-	Authority  *ca.Authority
+	Issuers   *oidc.Verifier
+	Keys      *pop.Policy
+	Authority *ca.Authority
+	// MLDSA issues in place of Authority for clients whose own key is an ML-DSA key. Optional.
+	MLDSA      *ca.Authority
 	Generation uint64 // number of the loaded configuration, from 1
 	Digest     string // SHA-256 of the configuration, in hexadecimal
 	NoLegacy   bool   // the older API (v1) is switched off
 	// Journal receives the decisions. Nil means that none are recorded.
 	Journal *journal.Journal
 
-	chain []string // the authority's chain in PEM, encoded once
+	chain, mldsaChain []string // the chains of both in PEM, encoded once
+}
+
+// issuerFor returns who issues certificates for a key, and the chain in PEM.
+func (c *Core) issuerFor(key pop.Key) (*ca.Authority, []string) {
+	if _, isMLDSA := key.Public.(*mldsa.PublicKey); isMLDSA && c.MLDSA != nil {
+		return c.MLDSA, c.mldsaChain
+	}
+	return c.Authority, c.chain
 }
 
 // Limits bound the resources of clients. The comment of each field gives the default for zero.
@@ -196,6 +207,11 @@ func (s *Server) SetCore(c *Core) {
 	own := *c
 	for _, cert := range c.Authority.Chain() {
 		own.chain = append(own.chain, pemOf(cert.Raw))
+	}
+	if c.MLDSA != nil {
+		for _, cert := range c.MLDSA.Chain() {
+			own.mldsaChain = append(own.mldsaChain, pemOf(cert.Raw))
+		}
 	}
 	s.state.Store(&state{core: &own})
 }

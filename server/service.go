@@ -62,12 +62,13 @@ func (s service) create(ctx context.Context, core *Core, in *fulciopb.CreateSign
 	}
 	request := ca.Request{Identity: &d.Identity, SPKI: key.SPKI, PublicKey: key.Public}
 	r.journalled(&request)
-	cert, err := core.Authority.Issue(ctx, request)
+	authority, chain := core.issuerFor(key)
+	cert, err := authority.Issue(ctx, request)
 	if err != nil {
 		return nil, err
 	}
 	r.add("serial", fmt.Sprintf("%x", cert.Serial))
-	return encode(cert, core.chain), nil
+	return encode(cert, chain), nil
 }
 
 // credential returns the token: that of the request, or else the one in the metadata, which must occur exactly once.

@@ -2,14 +2,17 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/mayfly-ca/mayfly/ca"
 	"github.com/mayfly-ca/mayfly/ca/signer/backends"
 	"github.com/mayfly-ca/mayfly/ca/signer/file"
 	"github.com/mayfly-ca/mayfly/ceremony"
@@ -23,7 +26,7 @@ import (
 // caInitFlags are those of "ca init".
 type caInitFlags struct {
 	dir, organization           string
-	plan                        string
+	plan, algorithm             string
 	password, rootPassword      passwordFlags
 	plain, timestamping, signed bool
 	dry                         bool
@@ -57,6 +60,9 @@ func newCAInit() *cobra.Command {
 	fl.StringVar(&f.dir, "dir", "", "directory for the files; made if it does not exist")
 	fl.StringVar(&f.plan, "plan", "", "YAML file with all that is to be made, in place of the other flags")
 	fl.StringVar(&f.organization, "organization", "mayfly", "organization in the names of both certificates")
+	fl.StringVar(&f.algorithm, "algorithm", "", "algorithm of both keys, in place of ecdsa-p384 and ecdsa-p256: "+
+		strings.Join(ceremony.Algorithms(), ", ")+"; ml-dsa-* is experimental")
+	cli.CompleteWords(cmd, "algorithm", ceremony.Algorithms()...)
 	f.password.register(cmd, "the keys")
 	f.rootPassword.register(cmd, "the root's key, if it has another one")
 	fl.BoolVar(&f.plain, "no-password", false, "write the keys without encryption")
@@ -72,7 +78,7 @@ func (f *caInitFlags) run(cmd *cobra.Command) error {
 	plan := &ceremony.Plan{}
 	if f.plan != "" {
 		if f.dir != "" || f.password.named() || f.rootPassword.named() || f.plain || f.timestamping || f.signed ||
-			cmd.Flags().Changed("organization") {
+			f.algorithm != "" || cmd.Flags().Changed("organization") {
 			return cli.Usage("--plan sets everything; the only other flag it allows is --dry-run")
 		}
 		data, err := config.Decode(config.File{Path: f.plan}, plan, plan.Check)
@@ -87,7 +93,9 @@ func (f *caInitFlags) run(cmd *cobra.Command) error {
 		}
 		plan = f.planned()
 		if err := plan.Check(); err != nil {
-			if s, ok := errors.AsType[*fault.Setting](err); ok { // the flags say no other part of it
+			if s, ok := errors.AsType[*fault.Setting](err); ok && slices.Contains(s.Path, "generate") {
+				return cli.Usage("--algorithm: %s; %s", s.Problem, s.Fix)
+			} else if ok { // the flags say no other part of it
 				return cli.Usage("--organization: %s; %s", s.Problem, s.Fix)
 			}
 			return err
@@ -187,7 +195,7 @@ func (f *caInitFlags) planned() *ceremony.Plan {
 	part := func(name, algorithm, key, chain string) ceremony.Part {
 		return ceremony.Part{
 			Subject:  ceremony.Subject{Organization: f.organization, CommonName: f.organization + " " + name},
-			Generate: algorithm, Unencrypted: f.plain,
+			Generate: cmp.Or(f.algorithm, algorithm), Unencrypted: f.plain,
 			Key: backends.Table{File: &file.Settings{Key: in(key), Chain: in(chain)}},
 		}
 	}
@@ -242,7 +250,11 @@ func (f *caInitFlags) print(out io.Writer, plan *ceremony.Plan, r *ceremony.Resu
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "# next: mayfly ca check %s, then put this into mayfly.yaml\n%s",
-		shell.Quote(chain), block)
+	if _, err = fmt.Fprintf(out, "# next: mayfly ca check %s, then put this into mayfly.yaml\n%s",
+		shell.Quote(chain), block); err != nil || !ca.HasMLDSA(r.Chain) {
+		return err
+	}
+	_, err = fmt.Fprint(out, "# ML-DSA keys in a chain are experimental: few verifiers know them (docs/keys-mldsa.md)\n"+
+		"experimental:\n  mldsa_ca: true\n")
 	return err
 }

@@ -5,10 +5,15 @@ import (
 	"crypto"
 	"crypto/fips140"
 	"crypto/x509"
+	encasn1 "encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
@@ -157,6 +162,14 @@ func parseDER(kind string, der []byte) (crypto.Signer, error) {
 			Problem: fmt.Sprintf("private keys of the type %.40q are not supported", kind), Fix: convert,
 		}
 	}
+	if form := expandedMLDSA(der); err != nil && form != "" {
+		return nil, &pemfile.Error{
+			Problem: "the ML-DSA private key has " + form + ", and only keys in the form of their seed (RFC 9881 " +
+				"section 6) are supported",
+			Fix: "convert it with OpenSSL 3.5 or later: \"openssl pkey -provparam ml-dsa.output_formats=seed-only " +
+				"-in KEY -out NEW\"",
+		}
+	}
 	if err != nil {
 		return nil, &pemfile.Error{
 			Problem: "the private key cannot be parsed: the file is damaged, or contains another type of key",
@@ -165,6 +178,30 @@ func parseDER(kind string, der []byte) (crypto.Signer, error) {
 	}
 	return signing(key)
 }
+
+// expandedMLDSA says how a PKCS#8 key has an ML-DSA key in another form than its seed; "" if it does not. The three
+// forms are a CHOICE (RFC 9881 §6): seed [0], expandedKey OCTET STRING, both SEQUENCE.
+func expandedMLDSA(der []byte) string {
+	input := cryptobyte.String(der)
+	var info, algorithm, private cryptobyte.String
+	var version int
+	var id encasn1.ObjectIdentifier
+	if !input.ReadASN1(&info, asn1.SEQUENCE) || !info.ReadASN1Integer(&version) ||
+		!info.ReadASN1(&algorithm, asn1.SEQUENCE) || !algorithm.ReadASN1ObjectIdentifier(&id) ||
+		!info.ReadASN1(&private, asn1.OCTET_STRING) || !slices.Contains(mldsaIDs, id.String()) {
+		return ""
+	}
+	switch {
+	case private.PeekASN1Tag(asn1.OCTET_STRING):
+		return "the expanded key alone"
+	case private.PeekASN1Tag(asn1.SEQUENCE):
+		return "both the seed and the expanded key"
+	}
+	return ""
+}
+
+// mldsaIDs are the object identifiers of ML-DSA-44, ML-DSA-65 and ML-DSA-87 (RFC 9881 §2).
+var mldsaIDs = []string{"2.16.840.1.101.3.4.3.17", "2.16.840.1.101.3.4.3.18", "2.16.840.1.101.3.4.3.19"}
 
 // signing returns key as a signer.
 func signing(key crypto.PrivateKey) (crypto.Signer, error) {
