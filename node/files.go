@@ -77,7 +77,7 @@ func load(ctx context.Context, log *slog.Logger, cfg *config.Config) (*loadedFil
 	if err != nil {
 		return nil, errors.Join(err, key.Close())
 	}
-	second, err := openMLDSA(ctx, log, cfg, key.Chain, &warnings)
+	second, more, err := openMLDSA(ctx, log, cfg, key.Chain)
 	if err != nil {
 		return nil, errors.Join(err, key.Close())
 	}
@@ -85,7 +85,7 @@ func load(ctx context.Context, log *slog.Logger, cfg *config.Config) (*loadedFil
 	if err != nil {
 		return nil, errors.Join(err, key.Close(), second.Close())
 	}
-	warnings = append(warnings, advice...)
+	warnings = append(append(warnings, advice...), more...)
 	m.warnings = warnings
 	return m, nil
 }

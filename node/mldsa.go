@@ -19,20 +19,20 @@ import (
 const mldsaName = "mldsa"
 
 // openMLDSA opens the key of experimental.mldsa_chain; it returns nil if there is none. chain is the other chain.
-func openMLDSA(ctx context.Context, log *slog.Logger, cfg *config.Config, chain []*x509.Certificate,
-	warnings *[]config.Warning,
-) (*signer.Key, error) {
+func openMLDSA(ctx context.Context, log *slog.Logger, cfg *config.Config, chain []*x509.Certificate) (
+	key *signer.Key, warnings []config.Warning, err error,
+) {
 	t := cfg.Experimental.MLDSAChain
 	if t == nil {
-		return nil, nil //nolint:nilnil // a nil key has nothing to close
+		return nil, nil, nil // a nil key has nothing to close
 	}
 	_, backend := t.Selected()
-	key, err := signer.Open(ctx, backend, signer.Options{Log: log, Warn: func(s *fault.Setting) {
+	key, err = signer.Open(ctx, backend, signer.Options{Log: log, Warn: func(s *fault.Setting) {
 		located := fault.Under(s, cfg.MLDSAAt()...).(*fault.Setting) //nolint:errorlint // Under returns a Setting for a Setting
-		*warnings = append(*warnings, cfg.Warn(located))
+		warnings = append(warnings, cfg.Warn(located))
 	}})
 	if err != nil {
-		return nil, cfg.Locate(fault.Under(err, cfg.MLDSAAt()...))
+		return nil, nil, cfg.Locate(fault.Under(err, cfg.MLDSAAt()...))
 	}
 	if key.Chain[0].PublicKeyAlgorithm != x509.MLDSA {
 		err = fault.BadSetting("the key of the issuing certificate is not an ML-DSA key",
@@ -49,12 +49,12 @@ func openMLDSA(ctx context.Context, log *slog.Logger, cfg *config.Config, chain 
 			errs = append(errs, s)
 			continue
 		}
-		*warnings = append(*warnings, cfg.Warn(s))
+		warnings = append(warnings, cfg.Warn(s))
 	}
 	if err = errors.Join(append(errs, err)...); err != nil {
-		return nil, errors.Join(cfg.Locate(err), key.Close())
+		return nil, nil, errors.Join(cfg.Locate(err), key.Close())
 	}
-	return key, nil
+	return key, warnings, nil
 }
 
 // tryMLDSA proves that the second chain can issue, as [loadAndTest] does for the first.

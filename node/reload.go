@@ -227,8 +227,7 @@ func (n *Node) loadFiles(ctx context.Context, cfg *config.Config, old *snapshot)
 
 // loadAroundTemporary loads all but the temporary key, which stays the one in force.
 func (n *Node) loadAroundTemporary(ctx context.Context, cfg *config.Config, key *signer.Key) (*loadedFiles, error) {
-	var warnings []config.Warning
-	second, err := openMLDSA(ctx, n.log, cfg, key.Chain, &warnings)
+	second, warnings, err := openMLDSA(ctx, n.log, cfg, key.Chain)
 	if err != nil {
 		return nil, err
 	}

@@ -210,10 +210,11 @@ func TestHybridChains(t *testing.T) {
 			if _, bundle := process.Get(t, "http://"+s.HTTP+"/api/v2/trustBundle"); bytes.Count(bundle, []byte("BEGIN")) != 4 {
 				t.Errorf("the trust bundle:\n%s", bundle)
 			}
-			status, root, problem := command(t, "trust", "export", "--config", filepath.Join(s.Dir, "mayfly.yaml"),
-				"--url", "https://ca.example.com")
-			if status != 0 || strings.Count(root, `"certChain"`) != 2 {
-				t.Errorf("trust export: %d\n%s%s", status, root, problem)
+			status, out, problem := command(t, "trust", "export", "--config", filepath.Join(s.Dir, "mayfly.yaml"),
+				"--out", filepath.Join(s.Dir, "trust"), "--url", "https://ca.example.com")
+			root, err := os.ReadFile(filepath.Join(s.Dir, "trust", "trusted_root.json"))
+			if status != 0 || err != nil || bytes.Count(root, []byte(`"certChain"`)) != 2 {
+				t.Errorf("trust export: %d, %v\n%s%s\n%s", status, err, out, problem, root)
 			}
 			if _, ready := process.Get(t, "http://"+s.Admin+"/readyz"); !bytes.Contains(ready, []byte("ca mldsa")) {
 				t.Errorf("readiness:\n%s", ready)
@@ -236,7 +237,7 @@ func TestHybridChains(t *testing.T) {
 			if n := bytes.Count(journal, []byte(`"issuer_key":"`+hex.EncodeToString(sum[:]))); n != 7 {
 				t.Errorf("%d records name the ML-DSA key, not 7", n)
 			}
-			status, out, problem := command(t, "audit", "reconcile", "--config", filepath.Join(s.Dir, "mayfly.yaml"))
+			status, out, problem = command(t, "audit", "reconcile", "--config", filepath.Join(s.Dir, "mayfly.yaml"))
 			if status != 0 {
 				t.Errorf("audit reconcile: %d\n%s%s", status, out, problem)
 			}
