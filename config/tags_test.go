@@ -107,7 +107,7 @@ func TestPathTags(t *testing.T) {
 	looksLikePath := regexp.MustCompile(`(^|[-_.])(file|dir|key|chain|bundle|certificate|trust|journals|trusted_root|ca_cert|ca-cert)$`)
 	kinds := []string{pathRead, pathSecret, pathWrite, pathKept, pathDir, pathOptionalDir, pathPattern}
 	look := func(path string, f reflect.StructField) {
-		for _, again := range []string{"ca.chains[].", "ca.rotation.renew.parent."} {
+		for _, again := range []string{"ca.chains[].", "ca.rotation.renew.parent.", "experimental.mldsa_chain."} {
 			if rest, ok := strings.CutPrefix(path, again); ok && rest != "name" {
 				path = "ca." + rest
 			}
@@ -124,7 +124,7 @@ func TestPathTags(t *testing.T) {
 	got := slices.Concat(tagged(reflect.TypeFor[Config](), "", "path", look),
 		tagged(reflect.TypeFor[oidc.Config](), "", "path", look))
 	got = slices.DeleteFunc(got, func(one string) bool { // the table of key backends again
-		for _, again := range []string{"ca.chains[].", "ca.rotation.renew.parent."} {
+		for _, again := range []string{"ca.chains[].", "ca.rotation.renew.parent.", "experimental.mldsa_chain."} {
 			if rest, ok := strings.CutPrefix(one, again); ok {
 				return slices.Contains(want, "ca."+rest)
 			}

@@ -77,17 +77,17 @@ func auditedIssuers(cfg *config.Config) (out []*x509.Certificate, err error) {
 		}
 		out = append(out, chain[0])
 	}
-	if t := cfg.Experimental.MLDSAChain; t != nil {
-		chain, err := signer.ReadChain(t.ChainFile())
-		if err != nil {
-			return nil, fault.Under(err, cfg.MLDSAAt("chain")...)
-		}
-		out = append(out, chain[0])
-	}
 	for i, path := range cfg.CA.Trust {
 		chain, err := signer.ReadChain(path)
 		if err != nil {
 			return nil, fault.Under(err, "ca", "trust", strconv.Itoa(i))
+		}
+		out = append(out, chain[0])
+	}
+	if t := cfg.Experimental.MLDSAChain; t != nil {
+		chain, err := signer.ReadChain(t.ChainFile())
+		if err != nil {
+			return nil, fault.Under(err, cfg.MLDSAAt("chain")...)
 		}
 		out = append(out, chain[0])
 	}

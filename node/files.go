@@ -81,7 +81,7 @@ func load(ctx context.Context, log *slog.Logger, cfg *config.Config) (*loadedFil
 	if err != nil {
 		return nil, errors.Join(err, key.Close())
 	}
-	m, err := loadAround(cfg, key, second, state)
+	m, err := loadAround(cfg, openKeys{key, second}, state)
 	if err != nil {
 		return nil, errors.Join(err, key.Close(), second.Close())
 	}
@@ -138,7 +138,7 @@ func loadPublic(cfg *config.Config) (*loadedFiles, error) {
 			return nil, cfg.Locate(fault.Under(err, cfg.MLDSAAt("chain")...))
 		}
 	}
-	return loadAround(&public, &signer.Key{Chain: chain}, second, state)
+	return loadAround(&public, openKeys{&signer.Key{Chain: chain}, second}, state)
 }
 
 // PublicChain reads the issuing chain, whichever backend has the key: the active one where there are several. It needs
@@ -174,10 +174,12 @@ func TrustMaterial(cfg *config.Config, url string) (trust.Material, error) {
 	return m, cfg.Locate(err)
 }
 
-// loadAround reads everything but the keys and their chains. second is the key of experimental.mldsa_chain, or nil;
-// state is nil where there is no state file.
-func loadAround(cfg *config.Config, key, second *signer.Key, state *rotation.State) (*loadedFiles, error) {
-	m := &loadedFiles{chain: key.Chain, key: key, mldsa: second, rotation: state}
+// openKeys are the keys that sign: that of ca, and that of experimental.mldsa_chain, or nil.
+type openKeys struct{ ca, mldsa *signer.Key }
+
+// loadAround reads everything but the keys and their chains. state is nil where there is no state file.
+func loadAround(cfg *config.Config, keys openKeys, state *rotation.State) (*loadedFiles, error) {
+	m := &loadedFiles{chain: keys.ca.Chain, key: keys.ca, mldsa: keys.mldsa, rotation: state}
 	var errs []error
 	for i, name := range cfg.CA.Trust {
 		chain, err := signer.ReadChain(name)
@@ -187,8 +189,8 @@ func loadAround(cfg *config.Config, key, second *signer.Key, state *rotation.Sta
 		m.listed = append(m.listed, chain)
 	}
 	m.trust = append(slices.Clone(m.listed), others(state)...)
-	if second != nil {
-		m.trust = append(m.trust, second.Chain)
+	if keys.mldsa != nil {
+		m.trust = append(m.trust, keys.mldsa.Chain)
 	}
 	for i, l := range cfg.CT.Logs {
 		r, err := openLog(l, cfg.CT.Policy)

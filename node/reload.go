@@ -231,7 +231,7 @@ func (n *Node) loadAroundTemporary(ctx context.Context, cfg *config.Config, key 
 	if err != nil {
 		return nil, err
 	}
-	m, err := loadAround(cfg, key, second, nil)
+	m, err := loadAround(cfg, openKeys{key, second}, nil)
 	if err != nil {
 		return nil, errors.Join(err, second.Close())
 	}
