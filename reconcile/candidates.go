@@ -17,11 +17,18 @@ const (
 	unintended      result = iota // no journal explains the entry
 	undecided                     // a journal that is behind may still have the intent
 	predatesJournal               // the entry is older than every journal of its key
+	// The entry is a precertificate signing certificate that the CA made for itself: a journal has its trial. The
+	// certificate is public, because logs show it above every precertificate that its key signed, so that anybody can
+	// submit it to a log.
+	ownPrecertSigner
 )
 
 // checkCandidate checks an entry for which no intent has been read.
 func (c *correlation) checkCandidate(one candidate, ev evaluation) result {
-	if c.entries.at(one.entry).subordinate { // no journal can have an intent for it
+	switch e := c.entries.at(one.entry); {
+	case e.precertSigner && c.rows.at(one.row).is(trial):
+		return ownPrecertSigner
+	case e.subordinate && !e.precertSigner: // no journal can have an intent for it
 		return unintended
 	}
 	at := timeOf(c.entries.at(one.entry).timestamp)

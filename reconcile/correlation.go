@@ -106,7 +106,7 @@ func (c *correlation) addMatch(log uint16, m matchedEntry) {
 	}
 	if !c.addEntry(n, logEntry{
 		index: m.index, timestamp: m.timestamp, extensions: m.extensions, log: log, final: m.final,
-		subordinate: m.subordinate,
+		subordinate: m.subordinate, precertSigner: m.precertSigner,
 	}) {
 		return
 	}

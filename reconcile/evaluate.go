@@ -28,11 +28,12 @@ func (a *Auditor) evaluate(ctx context.Context) error {
 	a.reportUnknownCAs()
 	a.resolveObligations(ev)
 	a.candidates = slices.DeleteFunc(a.candidates, func(one candidate) bool { // checked even if journals are incomplete
-		subordinate := a.entries.at(one.entry).subordinate
-		if subordinate {
-			a.reportUnintended(ctx, one)
+		e := a.entries.at(one.entry)
+		if !e.subordinate || e.precertSigner && a.o.Journals != nil { // a journal may have the trial that made it
+			return false
 		}
-		return subordinate
+		a.reportUnintended(ctx, one)
+		return true
 	})
 	if a.o.Journals == nil {
 		a.candidates, a.finals = nil, nil // without a journal, no intent is known
@@ -93,7 +94,7 @@ func (a *Auditor) checkCandidates(ev evaluation) (unexplained, waiting []candida
 				unexplained = append(unexplained, one)
 			case undecided:
 				waiting = append(waiting, one)
-			case predatesJournal:
+			case predatesJournal, ownPrecertSigner:
 			}
 		}
 	}

@@ -119,6 +119,8 @@ type matchedEntry struct {
 	certificate [32]byte // SHA-256 of the DER certificate, if final
 	// subordinate: the certificate is below a CA certificate that an issuing key signed, or is such a certificate.
 	subordinate bool
+	// precertSigner: the certificate is a precertificate signing certificate that an issuing key signed.
+	precertSigner bool
 	// unknownCA is the SHA-256 of the CA certificate directly above, if it is for an issuing key and the configuration
 	// does not name it.
 	unknownCA [32]byte
@@ -161,7 +163,10 @@ func (k *issuerKeys) match(e *monitor.Entry) (matchedEntry, bool) {
 	}
 	if issuer := k.signer(e.Content); issuer != nil {
 		m.key = keyHash(issuer)
-		m.subordinate = isCACertificate(e.Content)
+		m.subordinate, m.precertSigner = caCertificate(e.Content)
+		if m.subordinate && k.isConfigured(e.Content) {
+			return m, false // a self-signed issuing certificate, which anybody can submit
+		}
 	} else if !m.subordinate {
 		return m, false
 	}
@@ -171,6 +176,11 @@ func (k *issuerKeys) match(e *monitor.Entry) (matchedEntry, bool) {
 		m.serial = serialOf(parts.TBS)
 	}
 	return m, true
+}
+
+// isConfigured reports whether the configuration names a certificate as an issuing one.
+func (k *issuerKeys) isConfigured(der []byte) bool {
+	return slices.ContainsFunc(k.configured, func(c *x509.Certificate) bool { return bytes.Equal(c.Raw, der) })
 }
 
 // tbsDigest returns the SHA-256 of the TBSCertificate of a DER certificate as a log has it, without poison and SCT

@@ -253,7 +253,7 @@ func FuzzSubject(f *testing.F) {
 		}
 		k.match(&monitor.Entry{Content: data, Issuers: [][]byte{data}})
 		k.match(&monitor.Entry{Precert: true, Content: data, Precertificate: data})
-		isCACertificate(data)
+		caCertificate(data)
 	})
 }
 

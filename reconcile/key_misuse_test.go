@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -85,6 +86,21 @@ func (s signer) log(h *harness, l int, der []byte, precertificate bool) {
 	must(h.t, err)
 }
 
+// precertSigner makes a precertificate signing certificate (RFC 6962 §3.1).
+func (s signer) precertSigner(t testing.TB) []byte {
+	t.Helper()
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 150))
+	must(t, err)
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "Precertificate Signing"},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
+		UnknownExtKeyUsage: []asn1.ObjectIdentifier{{1, 3, 6, 1, 4, 1, 11129, 2, 4, 4}},
+	}, s.certificate, pki.NewKey("").Public(), s.key)
+	must(t, err)
+	return der
+}
+
 // subordinate certifies another CA.
 func (s signer) subordinate(t testing.TB, key crypto.Signer) signer {
 	c, err := x509.ParseCertificate(s.sign(t, true, false, key))
@@ -152,6 +168,26 @@ var keyMisuses = []struct {
 		})
 		must(h.t, err)
 	}, []string{"unknown_ca_certificate"}, []string{"CN=forged CA"}},
+	// The certificate is public, and anybody can submit it.
+	{"a precertificate signing certificate that the CA made", func(h *harness, issuing, _ signer) {
+		der := issuing.precertSigner(h.t)
+		bare, _, err := tbs.WithoutSCTList(der)
+		must(h.t, err)
+		leaf, err := x509.ParseCertificate(der)
+		must(h.t, err)
+		r := h.record(&certificate{serial: fmt.Sprintf("%040x", leaf.SerialNumber), tbs: bare, der: der}, journal.Trial)
+		r.Signatures = 1
+		h.signatures[0]++
+		h.write(0, r)
+		issuing.log(h, 0, der, false)
+		issuing.log(h, 1, der, false)
+	}, nil, nil},
+	{"a precertificate signing certificate that no journal has", func(h *harness, issuing, _ signer) {
+		issuing.log(h, 0, issuing.precertSigner(h.t), false)
+	}, []string{"ca_below_ours"}, []string{"CN=Precertificate Signing", "CN=test issuing,O=test"}},
+	{"the issuing certificate", func(h *harness, issuing, _ signer) {
+		signer{h.pki.Root, issuing.key, nil}.log(h, 0, issuing.certificate.Raw, false)
+	}, nil, nil},
 	{"an unrelated CA", func(h *harness, _, foreign signer) {
 		foreign.log(h, 0, foreign.sign(h.t, false, true, pki.NewKey("")), true)
 		foreign.log(h, 1, foreign.sign(h.t, false, false, pki.NewKey("")), false)

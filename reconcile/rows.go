@@ -37,6 +37,8 @@ type logEntry struct {
 	final      bool // a certificate, not a precertificate
 	// subordinate: the certificate is below a CA certificate that an issuing key signed, or is such a certificate.
 	subordinate bool
+	// precertSigner: the certificate is a precertificate signing certificate that an issuing key signed (RFC 6962 §3.1)
+	precertSigner bool
 }
 
 // blockSize is the number of values in a block.

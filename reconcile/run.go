@@ -266,7 +266,7 @@ func (r *run) evaluateCandidates(ctx context.Context, ev evaluation) {
 		}
 		switch r.checkCandidate(one, ev) {
 		case unintended:
-			if unread && !e.subordinate { // the journal that could not be read may have the intent
+			if unread && (!e.subordinate || e.precertSigner) { // the journal that could not be read may have the intent
 				x.Undecided++
 				continue
 			}

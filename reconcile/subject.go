@@ -24,6 +24,8 @@ type subject struct {
 	oidcIssuer string
 	issuedBy   string // the name of the issuing CA
 	isCA       bool   // it is a CA certificate
+	// precertSigner: its only extended key usage is to sign precertificates (RFC 6962 §3.1)
+	precertSigner bool
 }
 
 // maxIdentity is the maximum length of a name in a finding, in bytes.
@@ -33,11 +35,17 @@ const maxIdentity = 512
 var (
 	oidSAN         = []byte{0x55, 0x1d, 0x11}
 	oidConstraints = []byte{0x55, 0x1d, 0x13}
+	oidUsages      = []byte{0x55, 0x1d, 0x25}
 	// Sigstore's OIDs under 1.3.6.1.4.1.57264.1: the issuer as raw text, a username, and the issuer as a UTF8String.
 	oidIssuerV1 = []byte{0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0xbf, 0x30, 0x01, 0x01}
 	oidUsername = []byte{0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0xbf, 0x30, 0x01, 0x07}
 	oidIssuerV2 = []byte{0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0xbf, 0x30, 0x01, 0x08}
 )
+
+// onlyPrecertSigning is the value of an extended key usage extension that has 1.3.6.1.4.1.11129.2.4.4 alone.
+var onlyPrecertSigning = []byte{
+	0x30, 0x0c, 0x06, 0x0a, 0x2b, 0x06, 0x01, 0x04, 0x01, 0xd6, 0x79, 0x02, 0x04, 0x04,
+}
 
 // subjectOf parses a TBSCertificate (RFC 5280 §4.1). It omits what it cannot parse, because it must also work for
 // certificates that Go's parser refuses and other parsers accept.
@@ -91,6 +99,8 @@ func (s *subject) extension(list *cryptobyte.String) bool {
 		var ca bool
 		s.isCA = value.ReadASN1(&constraints, asn1.SEQUENCE) && constraints.PeekASN1Tag(asn1.BOOLEAN) &&
 			constraints.ReadASN1Boolean(&ca) && ca
+	case bytes.Equal(id, oidUsages):
+		s.precertSigner = bytes.Equal(value, onlyPrecertSigning)
 	case bytes.Equal(id, oidIssuerV1) && s.oidcIssuer == "":
 		s.oidcIssuer = sanitize(string(value))
 	case bytes.Equal(id, oidIssuerV2):
@@ -161,8 +171,12 @@ func sanitize(s string) string {
 	return printable.Escape(s)
 }
 
-// isCACertificate reports whether a DER certificate is a CA certificate.
-func isCACertificate(der []byte) bool {
+// caCertificate reports whether a DER certificate is a CA certificate, and whether it may sign precertificates alone.
+func caCertificate(der []byte) (isCA, precertSigner bool) {
 	p, err := tbs.Split(der)
-	return err == nil && subjectOf(p.TBS).isCA
+	if err != nil {
+		return false, false
+	}
+	of := subjectOf(p.TBS)
+	return of.isCA, of.isCA && of.precertSigner
 }
