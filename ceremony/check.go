@@ -17,12 +17,12 @@ type CheckOptions struct {
 	Chain []*x509.Certificate // issuing certificate first, root last
 	Now   time.Time
 	Usage x509.ExtKeyUsage // codeSigning or timeStamping
-	// Key is tested, too: whether it belongs to the chain, and whether it signs. Optional.
+	// Key is the CA key. Check tests whether it is the key of the chain and whether it signs. Optional.
 	Key *Key
 }
 
-// Check checks every requirement of an issuing chain, one line each. A requirement without which the CA does not start,
-// or not in production, makes its line wrong; the others make it a warning or a note.
+// Check checks every requirement of an issuing chain and returns one line for each. A line is [Wrong] if the CA does
+// not start without the requirement, at least in production; otherwise it is a warning or a note.
 func Check(o CheckOptions) []Line {
 	var lines []Line
 	if o.Usage == x509.ExtKeyUsageTimeStamping {
@@ -56,7 +56,7 @@ func Check(o CheckOptions) []Line {
 	})
 }
 
-// lineOf is the line of a requirement.
+// lineOf returns the line of a requirement.
 func lineOf(r ca.Requirement) Line {
 	l := Line{Check: r.Name, Result: OK}
 	if len(r.Findings) == 0 {
@@ -81,11 +81,11 @@ func lineOf(r ca.Requirement) Line {
 	return l
 }
 
-// testMessage is the beginning of what [Key.Test] signs. It is not DER, so that the signature can never be that of a
-// certificate.
+// testMessage begins the message that [Key.Test] signs. The message is not DER, so that its signature can never be the
+// signature of a certificate.
 const testMessage = "mayfly: this signature only shows that the key signs\n"
 
-// Test has the key sign a random message, and verifies the signature with the public key.
+// Test signs a random message with the key, and verifies the signature with the public key.
 func (k *Key) Test() error {
 	message := append([]byte(testMessage), make([]byte, 32)...)
 	if _, err := io.ReadFull(rand.Reader, message[len(testMessage):]); err != nil {

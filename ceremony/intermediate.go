@@ -14,11 +14,11 @@ type IntermediateOptions struct {
 	Parents []*x509.Certificate
 	Signer  crypto.Signer
 	Subject []byte        // the name of the new certificate, in DER
-	Life    time.Duration // the certificate ends with its parent at the latest
+	Life    time.Duration // the certificate expires no later than its parent
 }
 
 // Intermediate makes a P-256 key and an issuing certificate for it: path length 0, for code signing only. The chain that
-// it returns has the new certificate first. Nothing is written.
+// it returns has the new certificate first. It writes no file.
 func Intermediate(ctx context.Context, i IntermediateOptions, o Options) (crypto.Signer, []*x509.Certificate, error) {
 	o.defaults()
 	if err := checkParents(i.Parents); err != nil {

@@ -25,7 +25,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/secret"
 )
 
-// algorithms are those of the keys that a ceremony makes.
+// algorithms are the algorithms of the keys that a ceremony can make.
 var algorithms = []struct {
 	name string
 	make func(random io.Reader) (crypto.Signer, error)
@@ -55,7 +55,7 @@ func mldsaKey(parameters mldsa.Parameters) func(io.Reader) (crypto.Signer, error
 	}
 }
 
-// Algorithms are the names of the algorithms of keys that a ceremony makes.
+// Algorithms returns the names of the algorithms of keys that a ceremony can make.
 func Algorithms() []string {
 	out := make([]string, 0, len(algorithms))
 	for _, a := range algorithms {
@@ -64,7 +64,7 @@ func Algorithms() []string {
 	return out
 }
 
-// GenerateKey makes a key. name is one of [Algorithms].
+// GenerateKey makes a key; name is one of [Algorithms].
 func GenerateKey(name string, random io.Reader) (crypto.Signer, error) {
 	for _, a := range algorithms {
 		if a.name == name {
@@ -74,22 +74,22 @@ func GenerateKey(name string, random io.Reader) (crypto.Signer, error) {
 	return nil, fmt.Errorf("unknown algorithm %q", name)
 }
 
-// KeySource says where the key of a ceremony is, or how it is made.
+// KeySource says where a key of a ceremony is, or how to make it.
 type KeySource struct {
 	// Table is the key backend, as below ca in mayfly.yaml.
 	Table backends.Table
-	// Generate is the algorithm of a key that is made; Table.File has its path and its password.
+	// Generate is the algorithm of a key to make; Table.File has its path and password. Empty: the key exists.
 	Generate string
-	// Unencrypted is true if a key that is made has no password.
+	// Unencrypted says that the new key is written without encryption.
 	Unencrypted bool
 }
 
 // Key is an open key of a ceremony.
 type Key struct {
 	Signer crypto.Signer
-	// Statement is what a transcript says of the key.
+	// Statement describes the key in a transcript.
 	Statement KeyStatement
-	output    *Output // the file of a key that was made
+	output    *Output // the file of a new key
 	release   func() error
 }
 
@@ -97,7 +97,7 @@ type Key struct {
 type KeyStatement struct {
 	Backend    string `json:"backend"` // file, kms, …
 	Place      string `json:"place,omitempty"`
-	Generated  string `json:"generated,omitempty"` // the algorithm of a key that the ceremony made
+	Generated  string `json:"generated,omitempty"` // the algorithm, if the ceremony made the key
 	Encrypted  bool   `json:"encrypted,omitempty"`
 	Exportable string `json:"exportable"` // yes, no or unknown
 	Reason     string `json:"exportable_because,omitempty"`
@@ -115,8 +115,8 @@ func (k *Key) Close() error {
 	return k.release()
 }
 
-// OpenKey opens or makes a key. Nothing is written. Errors about a setting are [fault.Setting] values with a path in
-// the backend's block.
+// OpenKey opens or makes a key. It writes no file. Errors about a setting are [fault.Setting] values with a path in the
+// backend's block.
 func OpenKey(ctx context.Context, s KeySource, o Options) (*Key, error) {
 	o.defaults()
 	name, backend := s.Table.Selected()
@@ -218,7 +218,7 @@ func encodeKey(key crypto.Signer, password []byte, iterations int) ([]byte, erro
 	return pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der}), nil
 }
 
-// FileKey is the source of a key in a file.
+// FileKey returns the source of a key in a file.
 func FileKey(key, chain string, password *secret.Source) KeySource {
 	return KeySource{Table: backends.Table{File: &file.Settings{Key: key, Chain: chain, Password: password}}}
 }

@@ -18,7 +18,8 @@ const (
 	Timestamping = "timestamping"
 )
 
-// Plan says which root and which certificate below it a ceremony makes. Paths are relative to the file of the plan.
+// Plan describes the root, and the certificate below it, that a ceremony makes. Paths are relative to the file of the
+// plan.
 type Plan struct {
 	// Purpose is code-signing or timestamping. Default: code-signing.
 	Purpose string `yaml:"purpose"`
@@ -29,8 +30,8 @@ type Plan struct {
 	Issuing Part `yaml:"issuing"`
 	// Transcript is the path of the transcript. Default: transcript.json beside the chain.
 	Transcript string `yaml:"transcript" path:"write"`
-	// SignTranscript says whether the root's key signs the transcript; the signature is a file beside it, with ".sig"
-	// at the end of its name.
+	// SignTranscript says whether the root's key signs the transcript. The signature is in a file with the name of the
+	// transcript and ".sig".
 	SignTranscript bool `yaml:"sign_transcript"`
 }
 
@@ -38,19 +39,22 @@ type Plan struct {
 type Part struct {
 	// Subject is the name in the certificate.
 	Subject Subject `yaml:"subject"`
-	// NotBefore is when the certificate begins, such as 2027-01-01T00:00:00Z. When omitted: 40 seconds before the
+	// NotBefore is the start of the validity, such as 2027-01-01T00:00:00Z. When omitted: 40 seconds before the
 	// ceremony.
 	NotBefore string `yaml:"not_before"`
 	// ValidFor is for how long the certificate is valid. Default: 87600h for the root, 43800h for the other one.
 	ValidFor time.Duration `yaml:"valid_for"`
-	// PathLength is how many CAs may follow one another below the root. Default: 1; with the purpose timestamping 0.
+	// PathLength is the maximum number of CA certificates below the root in a chain. Default: 1; with the purpose
+	// timestamping 0.
 	PathLength *int `yaml:"path_length"`
-	// Generate is the algorithm of a key that is made in a file: ecdsa-p256, ecdsa-p384, ecdsa-p521, ed25519, rsa-3072,
-	// rsa-4096 or, experimental, ml-dsa-44, ml-dsa-65 or ml-dsa-87. When omitted: the key exists, in a file, a KMS or a module.
+	// Generate is the algorithm of a key to make in a file: ecdsa-p256, ecdsa-p384, ecdsa-p521, ed25519, rsa-3072,
+	// rsa-4096 or, experimental, ml-dsa-44, ml-dsa-65 or ml-dsa-87. When omitted: the key exists, in a file, a KMS or
+	// an HSM.
 	Generate string `yaml:"generate"`
-	// Unencrypted says that a key that is made is written without a password. Default: false.
+	// Unencrypted says that the new key is written without encryption. Default: false.
 	Unencrypted bool `yaml:"unencrypted"`
-	// Key is the key backend, as below ca in mayfly.yaml. Its chain is the file that the certificates are written to.
+	// Key is the key backend, as below ca in mayfly.yaml. The certificates are written to the file that its chain
+	// names.
 	Key backends.Table `yaml:"key"`
 }
 
@@ -81,7 +85,7 @@ func (p *Plan) Check() error {
 	return p.checkPaths()
 }
 
-// checkPaths finds two outputs with one path.
+// checkPaths refuses two outputs with the same path.
 func (p *Plan) checkPaths() error {
 	var errs []error
 	seen := map[string]bool{}
@@ -146,7 +150,7 @@ func (p *Part) validity() Validity {
 	return v
 }
 
-// TranscriptFile is the path of the transcript.
+// TranscriptFile returns the path of the transcript.
 func (p *Plan) TranscriptFile() string {
 	if p.Transcript != "" {
 		return p.Transcript
@@ -154,7 +158,7 @@ func (p *Plan) TranscriptFile() string {
 	return filepath.Join(filepath.Dir(p.Issuing.Key.ChainFile()), "transcript.json")
 }
 
-// paths are those of all files that the ceremony makes, in the order in which they are written.
+// paths returns the paths of all files that the ceremony makes, in the order in which they are written.
 func (p *Plan) paths() []string {
 	var out []string
 	for _, part := range []*Part{&p.Root, &p.Issuing} {
@@ -169,8 +173,8 @@ func (p *Plan) paths() []string {
 	return append(out, p.Issuing.Key.ChainFile())
 }
 
-// profiles returns what the two certificates say, for a ceremony at the time now. The key identifiers depend on the
-// keys and are not set.
+// profiles returns the profiles of the two certificates, for a ceremony at the time now. The key identifiers depend on
+// the keys and are not set.
 func (p *Plan) profiles(now time.Time) (root, issuing Profile, err error) {
 	root = Profile{Role: RoleRoot, PathLength: 1}
 	issuing = Profile{Role: RoleIntermediate}

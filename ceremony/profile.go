@@ -33,7 +33,8 @@ type Subject struct {
 	Locality string `yaml:"locality"`
 }
 
-// maxName is the number of characters in one part of a name (RFC 5280, appendix A.1: ub-common-name and the others).
+// maxName is the maximum number of characters in one attribute of a name (RFC 5280, appendix A.1: ub-common-name and
+// others).
 const maxName = 64
 
 func (s Subject) name() pkix.Name {
@@ -49,7 +50,7 @@ func (s Subject) name() pkix.Name {
 	}
 }
 
-// der returns the name in DER. Its error says which part cannot stand in a certificate.
+// der returns the name in DER. Its error says which attribute is not allowed in a certificate.
 func (s Subject) der() ([]byte, error) {
 	for _, part := range []struct{ name, text string }{
 		{"common_name", s.CommonName},
@@ -83,25 +84,26 @@ func (s Subject) der() ([]byte, error) {
 // The roles of a certificate.
 const (
 	RoleRoot         = "root"         // signs itself and intermediates; no extended key usage
-	RoleIntermediate = "intermediate" // a CA for code signing alone; with path length 0 it issues to clients
-	RoleTimestamping = "timestamping" // signs timestamps (RFC 3161 §2.3); no CA
+	RoleIntermediate = "intermediate" // a CA only for code signing; with path length 0, it issues certificates of clients
+	RoleTimestamping = "timestamping" // signs timestamps (RFC 3161 §2.3); not a CA
 )
 
-// Profile is all that a certificate says except its serial number, its key and its issuer.
+// Profile is the content of a certificate except its serial number, its key and its issuer.
 type Profile struct {
 	Role string `json:"role"`
-	// Subject is the name in DER, and Name the same for people.
+	// Subject is the name in DER, and Name the same name as text.
 	Subject   []byte    `json:"subject_der"`
 	Name      string    `json:"subject"`
 	NotBefore time.Time `json:"not_before"`
 	NotAfter  time.Time `json:"not_after"`
-	// PathLength is the number of CAs that may be below this one. It is 0 for timestamping.
+	// PathLength is the path length of the basic constraints. It is 0 for timestamping.
 	PathLength int `json:"path_length"`
 	// SubjectKeyID is the subject key identifier.
 	SubjectKeyID []byte `json:"subject_key_id"`
 }
 
-// newProfile fills in what the key and the name determine. The identifier is that of RFC 7093 §2, method 1.
+// newProfile fills in the fields that the key and the name determine. The key identifier is that of RFC 7093 §2, method
+// 1.
 func newProfile(p Profile, key crypto.PublicKey) (Profile, error) {
 	name, err := nameOf(p.Subject)
 	if err != nil {
@@ -160,7 +162,8 @@ func (p Profile) check() error {
 
 var oidExtKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37}
 
-// usage is the extended key usage of the certificates that are issued, or of this one for timestamping.
+// usage returns the extended key usage of the certificates issued under this one; for timestamping, that of this
+// certificate.
 func (p Profile) usage() x509.ExtKeyUsage {
 	if p.Role == RoleTimestamping {
 		return x509.ExtKeyUsageTimeStamping
@@ -192,7 +195,7 @@ func (p Profile) template(serial []byte) (*x509.Certificate, error) {
 	return c, nil
 }
 
-// lint compares a parsed certificate with the profile. It shares no code with template.
+// lint compares a parsed certificate with the profile. It has no code in common with template.
 func (p Profile) lint(c *x509.Certificate, serial []byte, key crypto.PublicKey) error {
 	spki, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
@@ -249,21 +252,21 @@ func extKeyUsage(c *x509.Certificate) (usages []x509.ExtKeyUsage, critical bool)
 	return c.ExtKeyUsage, critical
 }
 
-// Validity is when a certificate begins and for how long it is valid.
+// Validity is the start and the length of a certificate's validity.
 type Validity struct {
-	// NotBefore is when the certificate begins. Zero: now, less [ca.MaxBackdate], so that the first certificate may be
-	// backdated too.
+	// NotBefore is the start of the validity. Zero: now minus [ca.MaxBackdate], so that the first certificate of a
+	// client can be backdated.
 	NotBefore time.Time
 	For       time.Duration
 }
 
-// The validities of certificates whose plan does not say one: ten and five years.
+// The default validities of the root and of the other certificate: ten and five years.
 const (
 	DefaultRootValidity    = 87600 * time.Hour
 	DefaultIssuingValidity = 43800 * time.Hour
 )
 
-// between returns notBefore and notAfter for a ceremony at the time now.
+// between returns notBefore and notAfter, for a ceremony at the time now.
 func (v Validity) between(now time.Time, fallback time.Duration) (from, to time.Time) {
 	if from = v.NotBefore; from.IsZero() {
 		from = now.UTC().Truncate(time.Second).Add(-backdate)

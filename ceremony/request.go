@@ -27,8 +27,9 @@ type RequestOptions struct {
 	Out     string // the path of the request
 }
 
-// NewRequest makes a request for an issuing certificate: it asks for the basic constraints, the path length 0, the key
-// usage and the extended key usage that a parent should certify. Files: the key, if it was made, and the request.
+// NewRequest makes a certificate signing request for an issuing certificate. The request has the basic constraints with
+// path length 0, the key usage and the extended key usage that a parent should certify. The result has the file of the
+// key, if it is new, and the file of the request.
 func NewRequest(k *Key, r RequestOptions, o Options) (*Result, error) {
 	o.defaults()
 	subject, err := r.Subject.der()
@@ -67,7 +68,7 @@ func NewRequest(k *Key, r RequestOptions, o Options) (*Result, error) {
 	return out, nil
 }
 
-// requested are the extensions that a request asks for.
+// requested returns the extensions of a request.
 func requested() ([]pkix.Extension, error) {
 	basic, err := asn1.Marshal(struct {
 		IsCA       bool
@@ -91,7 +92,8 @@ func requested() ([]pkix.Extension, error) {
 	}, nil
 }
 
-// ParseRequest reads one certificate signing request in PEM and verifies its signature: who made it has the key.
+// ParseRequest reads one certificate signing request in PEM and verifies its signature, which proves possession of the
+// key.
 func ParseRequest(data []byte) (*x509.CertificateRequest, error) {
 	block, err := pemfile.Only(data, "CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
 	if err != nil {
@@ -110,23 +112,23 @@ func ParseRequest(data []byte) (*x509.CertificateRequest, error) {
 
 // SignOptions describe a certificate that a parent signs.
 type SignOptions struct {
-	// Request is the certificate signing request. Its name and its key are certified, its extensions are not.
+	// Request is the certificate signing request. The certificate gets its name and its key, but not its extensions.
 	Request *x509.CertificateRequest
-	// Certificate is the CA certificate that is cross-signed, instead of a request: its name, its key, its key
-	// identifier and its path length are certified.
+	// Certificate is the CA certificate to cross-sign, instead of a request. The new certificate gets its name, key,
+	// key identifier and path length.
 	Certificate *x509.Certificate
 	// Parents has the certificate of the signing key first, its root last.
 	Parents []*x509.Certificate
 	Validity
 	PathLength int // of the new certificate; not used for cross-signing
-	// Inputs are the files that request or certificate and parents were read from, for the transcript.
+	// Inputs are the files of the request or certificate and of the parents, for the transcript.
 	Inputs []Input
-	// Out is the path of the chain, and Transcript that of the transcript.
+	// Out is the path of the chain, and Transcript the path of the transcript.
 	Out, Transcript string
 	SignTranscript  bool
 }
 
-// Sign makes a certificate below the parents, whose key is k.
+// Sign makes a certificate below the parents. The key of the first parent is k.
 func Sign(ctx context.Context, k *Key, s SignOptions, o Options) (*Result, error) {
 	o.defaults()
 	paths := []string{s.Transcript, s.Out}
@@ -145,7 +147,7 @@ func Sign(ctx context.Context, k *Key, s SignOptions, o Options) (*Result, error
 	}
 	r := request{profile: Profile{Role: RoleIntermediate, PathLength: s.PathLength}, parents: s.Parents}
 	r.profile.NotBefore, r.profile.NotAfter = s.between(o.Now, DefaultIssuingValidity)
-	// the default begins within a parent that is valid now; a time that was asked for must be within it
+	// The default start is moved into the validity of the parent. A requested start must be within it.
 	if begin := s.Parents[0].NotBefore; s.NotBefore.IsZero() && !begin.After(o.Now) &&
 		r.profile.NotBefore.Before(begin) {
 		s.NotBefore = begin
@@ -162,12 +164,12 @@ func Sign(ctx context.Context, k *Key, s SignOptions, o Options) (*Result, error
 		if c.MaxPathLen < 0 {
 			r.profile.PathLength = s.PathLength
 		}
-		// never beyond what the certificate itself claims, or its new parent
+		// not after the end of the existing certificate or of the new parent
 		r.profile.NotAfter = earliest(r.profile.NotAfter, c.NotAfter, s.Parents[0].NotAfter)
 	default:
 		r.key, r.profile.Subject = s.Request.PublicKey, s.Request.RawSubject
 	}
-	if s.For == 0 && s.Certificate == nil { // the default fits below every parent; a length that was asked for must fit
+	if s.For == 0 && s.Certificate == nil { // the default is shortened to the parent's validity; a requested validity must fit
 		r.profile.NotAfter = earliest(r.profile.NotAfter, s.Parents[0].NotAfter)
 	}
 	m := maker{o: o, ctx: ctx, signer: k.Signer}
@@ -190,15 +192,14 @@ func Sign(ctx context.Context, k *Key, s SignOptions, o Options) (*Result, error
 	})
 }
 
-// ImportOptions describe a certificate that a CA elsewhere issued.
+// ImportOptions describe a certificate that another CA issued.
 type ImportOptions struct {
 	Request *x509.CertificateRequest // that the certificate was issued for
 	Chain   []*x509.Certificate      // the new certificate, then its parents, the root last
 	Out     string                   // the path of the chain
 }
 
-// Import checks a certificate that a CA elsewhere issued for a request, and returns the chain as a result to be
-// written.
+// Import checks a certificate that another CA issued for a request, and returns a result with the chain.
 func Import(i ImportOptions, o Options) (*Result, error) {
 	o.defaults()
 	if err := absent([]string{i.Out}); err != nil {
@@ -238,7 +239,7 @@ func Import(i ImportOptions, o Options) (*Result, error) {
 	return r, nil
 }
 
-// checkParents checks that parents are a chain of their own, with a root at its end.
+// checkParents checks that parents are a chain that ends with a root.
 func checkParents(parents []*x509.Certificate) error {
 	if len(parents) == 0 {
 		return errors.New("the parent is missing; name the certificate of the signing key, followed by its own parents")
@@ -247,7 +248,7 @@ func checkParents(parents []*x509.Certificate) error {
 	return err
 }
 
-// FileInput returns a file that a ceremony read, for its transcript.
+// FileInput describes a file that a ceremony read, for its transcript.
 func FileInput(path string, data []byte) Input {
 	sum := sha256.Sum256(data)
 	return Input{Path: filepath.ToSlash(path), SHA256: hex.EncodeToString(sum[:]), Content: string(data)}

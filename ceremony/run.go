@@ -22,22 +22,22 @@ const DefaultIterations = 600_000
 
 // Options of a ceremony.
 type Options struct {
-	// DryRun builds and lints everything, and signs and writes nothing. Keys that are made are thrown away.
+	// DryRun builds and lints all certificates, but neither signs nor writes anything. New keys are discarded.
 	DryRun bool
-	// Now is the time of the ceremony. Zero: that of this machine.
+	// Now is the time of the ceremony. Zero: the time of this machine.
 	Now time.Time
 	// Rand is the source of serial numbers and keys. Nil: crypto/rand.
 	Rand io.Reader
-	// Password returns the password of a key that is made. Nil: [secret.Source.Read].
+	// Password returns the password of a new key. Nil: [secret.Source.Read].
 	Password func(*secret.Source) ([]byte, error)
-	// Iterations is the number of iterations of PBKDF2 (RFC 8018 §5.2) over the password of a key that is made. Zero:
+	// Iterations is the number of iterations of PBKDF2 (RFC 8018 §5.2) over the password of a new key. Zero:
 	// [DefaultIterations]. Only tests use fewer, because each derivation takes seconds with the race detector.
 	Iterations int
 	// Tool is the version of the program, for the transcript.
 	Tool string
 	// PlanFile is the reviewed file that the plan was read from, for the transcript. Optional.
 	PlanFile *Input
-	// Warn is called with what works and should be changed. Optional.
+	// Warn is called with a setting that works but should be changed. Optional.
 	Warn func(*fault.Setting)
 }
 
@@ -60,18 +60,18 @@ func (o *Options) defaults() {
 	}
 }
 
-// Result is what a ceremony made. Nothing of it is on disk before [Result.Write].
+// Result is the result of a ceremony. Nothing is on disk before [Result.Write].
 type Result struct {
-	// Certificates are those that were made, in their order. After a dry run they have the signature of a throwaway
+	// Certificates are the new certificates, each after its issuer. After a dry run, they are signed with a temporary
 	// key.
 	Certificates []*x509.Certificate
-	// Chain has the new certificate that issues first, the root last.
+	// Chain has the new issuing certificate first, the root last.
 	Chain []*x509.Certificate
 	// Keys says where the keys are.
 	Keys []KeyStatement
 	// Outputs are the files, in the order in which they are written.
 	Outputs []Output
-	// Warnings are about what works and should be changed.
+	// Warnings describe what works but should be changed.
 	Warnings []string
 	// Transcript is nil after a dry run.
 	Transcript *Transcript
@@ -80,7 +80,7 @@ type Result struct {
 	put create
 }
 
-// Write makes the files. It replaces none, and leaves none after an error.
+// Write writes the files. It replaces no file, and after an error it removes the files that it wrote.
 func (r *Result) Write() error {
 	if r.dry {
 		return errors.New("a dry run writes nothing")
@@ -160,11 +160,11 @@ type maker struct {
 	warnings []string
 }
 
-// request is a certificate that a maker makes.
+// request describes a certificate for a maker.
 type request struct {
 	profile Profile
 	key     crypto.PublicKey
-	parents []*x509.Certificate // the issuer first; empty: it signs itself
+	parents []*x509.Certificate // the issuer first; empty: the certificate is self-signed
 }
 
 func (m *maker) make(r request) (*x509.Certificate, error) {
@@ -196,8 +196,7 @@ func (m *maker) make(r request) (*x509.Certificate, error) {
 	return c, nil
 }
 
-// finishing is what is left when the certificates are made: transcript, its signature and the file that is written
-// last.
+// finishing describes the outputs after the certificates: the transcript, its signature and the file to write last.
 type finishing struct {
 	transcript *Transcript
 	path       string

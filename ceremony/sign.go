@@ -22,17 +22,17 @@ import (
 	"github.com/mayfly-ca/mayfly/tbs"
 )
 
-// backdate is how far before now a certificate begins if its plan does not say when.
+// backdate is how long before now the default validity starts.
 const backdate = ca.MaxBackdate
 
 func bigEndian(serial []byte) *big.Int { return new(big.Int).SetBytes(serial) }
 
-// order is one certificate to be made.
+// order describes one certificate to make.
 type order struct {
 	profile Profile
 	serial  []byte
 	key     crypto.PublicKey    // that is certified
-	parents []*x509.Certificate // the issuer first, its root last; empty: the certificate signs itself
+	parents []*x509.Certificate // the issuer first, its root last; empty: the certificate is self-signed
 	signer  crypto.PublicKey    // the public key of the issuer
 	now     time.Time
 }
@@ -49,11 +49,11 @@ type unsigned struct {
 	raw       []byte
 	algorithm []byte                  // DER AlgorithmIdentifier
 	scheme    x509.SignatureAlgorithm // the same
-	parsed    *x509.Certificate       // with a throwaway signature: for people
+	parsed    *x509.Certificate       // with the signature of a temporary key, to be shown
 	warnings  []string
 }
 
-// standIn returns a throwaway key whose signatures have the algorithm of key.
+// standIn returns a temporary key with the same signature algorithm as key.
 func standIn(key crypto.PublicKey) (crypto.Signer, error) {
 	switch k := key.(type) {
 	case *ecdsa.PublicKey:
@@ -102,7 +102,7 @@ func (o order) build() (*unsigned, error) {
 	return &unsigned{raw: parts.TBS, algorithm: parts.Algorithm, scheme: c.SignatureAlgorithm, parsed: c}, nil
 }
 
-// prepare builds and lints. What it returns may be signed.
+// prepare builds and lints the TBSCertificate of an order. The result may be signed.
 func (o order) prepare() (*unsigned, error) {
 	u, err := o.build()
 	if err != nil {
@@ -114,8 +114,8 @@ func (o order) prepare() (*unsigned, error) {
 	return u, nil
 }
 
-// lint checks a certificate against its profile and the requirements of its chain. signed is false for a certificate
-// with a throwaway signature.
+// lint checks a certificate against its profile and the requirements of its chain. signed is false if the signature is
+// by a temporary key.
 func (o order) lint(c *x509.Certificate, signed bool) (warnings []string, err error) {
 	if err := o.profile.lint(c, o.serial, o.key); err != nil {
 		return nil, err
@@ -144,7 +144,7 @@ func (o order) lint(c *x509.Certificate, signed bool) (warnings []string, err er
 	return examine(chain, o, nil)
 }
 
-// checkRoom checks that the parents allow as many CAs below them as the path length of the new certificate promises.
+// checkRoom checks that the path lengths of the parents allow the path length of the new certificate.
 func (o order) checkRoom(chain []*x509.Certificate) error {
 	for i, p := range chain[1:] {
 		below := i + 1 + o.profile.PathLength
@@ -161,20 +161,20 @@ func (o order) checkRoom(chain []*x509.Certificate) error {
 // unsignedRows are the requirements that a certificate without its signature cannot meet.
 var unsignedRows = []string{"names and signatures"}
 
-// examine returns an error if the chain does not meet a requirement that matters here, and the other findings as
-// warnings. Requirements that the new certificate alone is responsible for count in full; those of its parents count if
-// a running CA needs them.
+// examine returns an error if the chain does not meet a relevant requirement, and the other findings as warnings. All
+// requirements of the new certificate are relevant. The requirements of its parents are relevant if a running CA does
+// not start without them.
 func examine(chain []*x509.Certificate, o order, skip []string) (warnings []string, err error) {
 	switch {
 	case o.profile.Role == RoleTimestamping:
 		return nil, checkTimestamping(chain, o)
-	case len(o.parents) == 0: // a root issues nothing to clients
+	case len(o.parents) == 0: // a root does not issue certificates of clients
 		skip = append([]string{"path length 0", "extended key usage alone", "intermediate"}, skip...)
 	case o.profile.PathLength > 0: // an intermediate above others
 		skip = append([]string{"path length 0"}, skip...)
 	}
 	at := o.now
-	if at.Before(o.profile.NotBefore) { // a certificate may be made before it is needed
+	if at.Before(o.profile.NotBefore) { // the validity of the new certificate may start in the future
 		at = o.profile.NotBefore
 	}
 	var problems []string
@@ -206,7 +206,8 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-// checkTimestamping checks the certificate of a timestamp authority as RFC 3161 §2.3 and its verifiers demand.
+// checkTimestamping checks that the certificate of a timestamp authority meets the requirements of RFC 3161 §2.3 and of
+// verifiers.
 func checkTimestamping(chain []*x509.Certificate, o order) error {
 	leaf, parent := chain[0], chain[len(chain)-1]
 	if err := checkTimestampingLeaf(leaf); err != nil {
@@ -224,7 +225,7 @@ func checkTimestamping(chain []*x509.Certificate, o order) error {
 	return nil
 }
 
-// certify signs what was linted and lints the result.
+// certify signs the linted TBSCertificate and lints the certificate.
 func (o order) certify(ctx context.Context, u *unsigned, key crypto.Signer,
 	random io.Reader) (*x509.Certificate, error) {
 	if !equalKeys(key.Public(), o.signer) {
@@ -256,7 +257,7 @@ func equalKeys(a, b crypto.PublicKey) bool {
 	return ok && k.Equal(b)
 }
 
-// signing is a key with the algorithm that it signs with.
+// signing is a key with its signature algorithm.
 type signing struct {
 	key       crypto.Signer
 	algorithm x509.SignatureAlgorithm
@@ -264,7 +265,7 @@ type signing struct {
 	ctx       context.Context //nolint:containedctx // of one call
 }
 
-// sign signs message as the algorithm says: its digest, or for Ed25519 and ML-DSA the message itself.
+// sign signs the digest of message, or for Ed25519 and ML-DSA the message itself.
 func (s signing) sign(message []byte) ([]byte, error) {
 	var hash crypto.Hash
 	switch s.algorithm {
@@ -284,7 +285,7 @@ func (s signing) sign(message []byte) ([]byte, error) {
 	return s.digest(h.Sum(nil), hash)
 }
 
-// digest has the key sign. A key outside of this process stops waiting when the context ends.
+// digest signs a digest with the key. A call to a key outside this process ends with the context.
 func (s signing) digest(digest []byte, hash crypto.Hash) ([]byte, error) {
 	if k, ok := s.key.(interface {
 		SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error)

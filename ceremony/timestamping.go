@@ -8,12 +8,12 @@ import (
 	"github.com/mayfly-ca/mayfly/ca"
 )
 
-// timestampingRows are the requirements of the CAs above a timestamp authority that concern what the lowest of them
-// issues to; a root may issue to it directly.
+// timestampingRows are the requirements that depend on what the lowest CA above a timestamp authority may issue. A root
+// may issue the certificate of a timestamp authority directly.
 var timestampingRows = []string{"extended key usage alone", "intermediate", "path length 0"}
 
-// checkTimestampingLeaf returns what RFC 3161 §2.3 and its verifiers demand of the certificate of a timestamp authority
-// and the certificate does not meet. A critical extended key usage is known to verifiers.
+// checkTimestampingLeaf returns the requirements of RFC 3161 §2.3 and of verifiers that the certificate of a timestamp
+// authority does not meet. Verifiers know the extended key usage, so that it may be critical.
 func checkTimestampingLeaf(c *x509.Certificate) error {
 	usages, critical := extKeyUsage(c)
 	switch {
@@ -29,7 +29,7 @@ func checkTimestampingLeaf(c *x509.Certificate) error {
 	return nil
 }
 
-// timestampingLines are the lines of [Check] for the chain of a timestamp authority.
+// timestampingLines returns the lines of [Check] for the chain of a timestamp authority.
 func timestampingLines(o CheckOptions) []Line {
 	if len(o.Chain) < 2 {
 		return []Line{{

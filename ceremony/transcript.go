@@ -20,10 +20,10 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// transcriptFormat names the form of a transcript.
+// transcriptFormat is the name and version of the format of a transcript.
 const transcriptFormat = "mayfly-ceremony/1"
 
-// SignatureSuffix is what the name of a transcript's signature has at its end.
+// SignatureSuffix is the suffix of the file name of a transcript's signature.
 const SignatureSuffix = ".sig"
 
 // Transcript is the record of one ceremony. In a file it is JSON in its canonical form (RFC 8785), so that its bytes
@@ -35,13 +35,13 @@ type Transcript struct {
 	Time      time.Time `json:"time"`
 	// Plan is the reviewed file, if there was one.
 	Plan *Input `json:"plan,omitempty"`
-	// Keys says where the keys are that signed or were certified.
+	// Keys describes the keys that signed or were certified.
 	Keys []KeyStatement `json:"keys"`
 	// Inputs are the files that were read.
 	Inputs []Input `json:"inputs,omitempty"`
-	// Parents are the certificates above the new ones that existed before, in PEM, the issuer first.
+	// Parents are the existing certificates above the new ones, in PEM, the issuer first.
 	Parents []string `json:"parents,omitempty"`
-	// Certificates are those that were made, each after its issuer.
+	// Certificates are the new certificates, each after its issuer.
 	Certificates []Entry `json:"certificates"`
 	// Outputs are the files that were written besides the transcript and its signature.
 	Outputs []Record `json:"outputs"`
@@ -61,7 +61,7 @@ type Record struct {
 	SHA256 string `json:"sha256,omitempty"`
 }
 
-// Entry is a certificate with all that determines its bytes, except the signature.
+// Entry is a certificate with everything that determines its bytes, except the signature.
 type Entry struct {
 	Profile   Profile `json:"profile"`
 	Serial    string  `json:"serial"`     // in hexadecimal
@@ -108,8 +108,8 @@ func (t *Transcript) Marshal() ([]byte, error) {
 	return append([]byte(v), '\n'), nil
 }
 
-// ParseTranscript reads a transcript. It refuses one that is not in its canonical form, or has members that are not
-// known: nothing in it is passed over.
+// ParseTranscript reads a transcript. It refuses a transcript that is not in canonical form or has unknown members, so
+// that no part of a transcript is ignored.
 func ParseTranscript(data []byte) (*Transcript, error) {
 	t := &Transcript{}
 	if err := json.Unmarshal(data, t, json.RejectUnknownMembers(true)); err != nil {
@@ -133,7 +133,7 @@ func ParseTranscript(data []byte) (*Transcript, error) {
 }
 
 // signTranscript signs the canonical form. A transcript begins with "{" and a TBSCertificate with 0x30, so that the
-// signature can never be that of a certificate.
+// signature can never be the signature of a certificate.
 func signTranscript(key crypto.Signer, data []byte, random io.Reader) ([]byte, error) {
 	a, err := algorithmOf(key.Public())
 	if err != nil {
@@ -158,23 +158,24 @@ type Line struct {
 	Fix    string `json:"fix,omitempty"`
 }
 
-// Failed reports whether a line is wrong.
+// Failed reports whether the result of the check is [Wrong].
 func Failed(lines []Line) bool {
 	return slices.ContainsFunc(lines, func(l Line) bool { return l.Result == Wrong })
 }
 
 // ReplayOptions for [Transcript.Replay].
 type ReplayOptions struct {
-	// Plan is the plan that the certificates must be made of. Nil: the transcript has none.
+	// Plan is the plan from which the certificates must follow. Nil: the transcript has none.
 	Plan *Plan
-	// Data is the transcript as it was read, and Signature its signature. Without a signature none is verified.
+	// Data is the transcript as it was read, and Signature its signature. If Signature is nil, no signature of the
+	// transcript is verified.
 	Data, Signature []byte
-	// Dir is the directory of the transcript, where outputs are looked for that are not at their place.
+	// Dir is the directory of the transcript. Outputs that do not exist at their recorded paths are searched for there.
 	Dir string
 }
 
 // Replay makes every certificate of the transcript again, without its signature, and compares the bytes; it verifies
-// the signatures, and compares plan, inputs and outputs with what the transcript says of them.
+// the signatures, and compares plan, inputs and outputs with the transcript.
 func (t *Transcript) Replay(o ReplayOptions) []Line {
 	r := replay{t: t, chains: map[string][]*x509.Certificate{}}
 	r.parents()
@@ -343,7 +344,7 @@ func (r *replay) inputs() {
 	}
 }
 
-// fromInput checks that a request or a certificate among the inputs has the subject and the key of each entry.
+// fromInput checks for each entry that a request or certificate among the inputs has the same subject and key.
 func (r *replay) fromInput() error {
 	for i, c := range r.certs {
 		if c == nil {

@@ -16,17 +16,17 @@ type Output struct {
 	Path   string
 	What   string // for people
 	Mode   fs.FileMode
-	Secret bool // it has a private key
+	Secret bool // the file has a private key
 	data   []byte
 }
 
 // Size returns the length of the file in bytes.
 func (o Output) Size() int { return len(o.data) }
 
-// create makes a file. Tests replace it.
+// create makes a file. It is a variable for tests.
 type create func(name string, data []byte, mode fs.FileMode) error
 
-// absent returns an error if a file exists at one of the paths.
+// absent returns an error if one of the files exists.
 func absent(paths []string) error {
 	for _, path := range paths {
 		switch _, err := os.Lstat(path); {
@@ -39,8 +39,8 @@ func absent(paths []string) error {
 	return nil
 }
 
-// writeAll makes the files in their order. After an error those that it made are removed: they are of no use without
-// the others.
+// writeAll writes the files in order. After an error, it removes the files that it wrote, because they are of no use
+// without the others.
 func writeAll(outputs []Output, put create) error {
 	paths := pathsOf(outputs)
 	if err := absent(paths); err != nil {
@@ -76,7 +76,7 @@ func pathsOf(outputs []Output) []string {
 	return paths
 }
 
-// removeAll removes files that this process made a moment ago, the last one first.
+// removeAll removes files that this process has just written, the last one first.
 func removeAll(paths []string) error {
 	var errs []error
 	for _, path := range slices.Backward(paths) {

@@ -23,7 +23,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/secret"
 )
 
-// options are what the command line says.
+// options are the values of the flags.
 type options struct {
 	cli.Common
 	module, label, serial   string
@@ -41,7 +41,7 @@ type options struct {
 	names   []token.KeyName
 	pin     func() ([]byte, error)
 	allowed wire.Allowed
-	group   int // of the socket; -1: not changed
+	group   int // group of the socket; -1: not changed
 }
 
 const (
@@ -79,7 +79,7 @@ func (o *options) flags(cmd *cobra.Command) {
 	o.Add(cmd)
 }
 
-// settle checks the options and reads what they name.
+// settle checks the options and reads the files that they name.
 func (o *options) settle() error {
 	if o.fulcio != "" {
 		if err := o.readFulcio(); err != nil {
@@ -152,7 +152,7 @@ func (o *options) settleAllowed() error {
 	return nil
 }
 
-// tokenOptions returns what the token is opened with.
+// tokenOptions returns the options for opening the token.
 func (o *options) tokenOptions(log *slog.Logger, exit func(int)) token.Options {
 	x := token.Options{
 		Module: o.module, Label: o.label, Serial: o.serial, Keys: o.names, UserType: o.userType,
@@ -165,8 +165,8 @@ func (o *options) tokenOptions(log *slog.Logger, exit func(int)) token.Options {
 	return x
 }
 
-// stateDirectory returns the directory for what outlives a restart: that of the operator, that of systemd, that of the
-// socket, or one for this user alone.
+// stateDirectory returns the directory for the state that is kept over a restart: --state-dir, the state directory of
+// systemd, the directory of the socket, or a directory of this user.
 func (o *options) stateDirectory(log *slog.Logger) string {
 	dir := cmp.Or(o.stateDir, os.Getenv("STATE_DIRECTORY"))
 	if dir == "" && o.socket != "" {
@@ -191,7 +191,7 @@ func readPIN(s *secret.Source) ([]byte, error) {
 	return pin, err
 }
 
-// readFulcio reads the settings that Fulcio's crypto11.conf has in common with the flags.
+// readFulcio reads the settings of Fulcio's crypto11.conf for which there are flags.
 func (o *options) readFulcio() error {
 	if o.module != "" || o.label != "" || o.serial != "" || o.pinFile != "" || o.pinEnvironment != "" {
 		return cli.Usage("--crypto11-config takes the place of --module, --token, --token-serial, " +

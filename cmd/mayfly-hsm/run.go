@@ -63,7 +63,7 @@ func serve(ctx context.Context, o *options, t *token.Token, x streams) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if inherited {
-		go func() { // the CA holds the other end, also of a process that it was killed without ending
+		go func() { // the CA holds the other end of the pipe, which the kernel closes even if the CA is killed
 			_, _ = io.Copy(io.Discard, x.in)
 			log.Info("the CA has ended")
 			cancel()
@@ -88,7 +88,7 @@ func serve(ctx context.Context, o *options, t *token.Token, x streams) error {
 	return err
 }
 
-// endLimit bounds the end of the process after its CA has ended.
+// endLimit bounds how long the process runs after its CA has ended.
 const endLimit = 5 * time.Second
 
 // listener returns the socket that the CA passed, or opens one.
@@ -121,7 +121,7 @@ func listener(o *options) (l net.Listener, inherited bool, err error) {
 	return l, false, nil
 }
 
-// listen opens the socket. One that a process left behind which was killed is replaced; one that is in use is not.
+// listen opens the socket. It replaces a socket that a killed process left behind, but not one that is in use.
 func listen(path string) (net.Listener, error) {
 	if st, err := os.Lstat(path); err == nil {
 		if st.Mode()&os.ModeSocket == 0 {
@@ -138,7 +138,7 @@ func listen(path string) (net.Listener, error) {
 	return net.Listen("unix", path) //nolint:noctx // it does not wait
 }
 
-// streams are what a server needs besides its options.
+// streams are the input and the outputs of the process.
 type streams struct {
 	in   io.Reader // ends when the CA ends, if the CA started this process
 	log  *slog.Logger

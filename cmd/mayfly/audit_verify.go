@@ -69,7 +69,7 @@ func newAuditVerify() *cobra.Command {
 	cmd.Flags().StringVar(&keyFile, "key-file", "",
 		"file with the secret of audit.key, if the journal is named by its path")
 	cmd.Flags().Uint64Var(&first, "first", 0,
-		"number of the first record, if older files are kept elsewhere (default 1: no file is missing)")
+		"number of the first record, if older files are stored in another place (default 1: no file is missing)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -38,7 +38,7 @@ func newCA() *cobra.Command {
 	return cmd
 }
 
-// passwordFlags name a password.
+// passwordFlags are the flags that name the source of one password.
 type passwordFlags struct {
 	source secret.Source
 	prefix string // of the names of the flags: "" or "root-"
@@ -67,24 +67,23 @@ func (f *passwordFlags) read() ([]byte, error) {
 	return password, err
 }
 
-// keyFlags name an existing key, or one to be made.
+// keyFlags are the flags that name an existing key, or a key to make.
 type keyFlags struct {
 	config, file, generate string
 	password               passwordFlags
 	plain                  bool
 }
 
-// register defines the flags for a key. what is the key in the help texts; making is true if the command can make a
-// key.
+// register defines the flags for a key. The help texts call the key what; making is true if the command can make a key.
 func (f *keyFlags) register(cmd *cobra.Command, what string, making bool) {
 	fl := cmd.Flags()
-	fl.StringVar(&f.config, "config", "", "mayfly.yaml, or a file with its block ca alone: "+what+" in any key backend")
+	fl.StringVar(&f.config, "config", "", "mayfly.yaml, or a file with only its block ca: "+what+" in any key backend")
 	fl.StringVar(&f.file, "key", "", what+" in a file (PEM)")
 	f.password.register(cmd, "--key")
 	if making {
 		fl.StringVar(&f.generate, "generate", "",
 			"make the key in the file --key: "+strings.Join(ceremony.Algorithms(), ", "))
-		fl.BoolVar(&f.plain, "no-password", false, "write a key that is made without encryption")
+		fl.BoolVar(&f.plain, "no-password", false, "write the new key without encryption")
 		cli.CompleteWords(cmd, "generate", ceremony.Algorithms()...)
 	}
 }
@@ -162,7 +161,7 @@ func (f *keyFlags) open(cmd *cobra.Command, o ceremony.Options) (*ceremony.Key, 
 // keyIterations replaces the number of iterations of the key derivation in tests.
 var keyIterations = ceremony.DefaultIterations
 
-// ceremonyOptions are those that all ceremonies of this program share.
+// ceremonyOptions returns the options that all ceremonies of this program have in common.
 func ceremonyOptions(cmd *cobra.Command, dry bool) ceremony.Options {
 	return ceremony.Options{
 		DryRun: dry, Tool: "mayfly " + version.Read().Version, Iterations: keyIterations,
@@ -170,7 +169,7 @@ func ceremonyOptions(cmd *cobra.Command, dry bool) ceremony.Options {
 	}
 }
 
-// readPublic reads a public file of a ceremony, and returns it for the transcript too.
+// readPublic reads a public file of a ceremony. The second result records the file in the transcript.
 func readPublic(cmd *cobra.Command, path string) ([]byte, ceremony.Input, error) {
 	data, err := input.Read(cmd.InOrStdin(), path)
 	if err != nil {
@@ -211,7 +210,7 @@ func readChainFile(cmd *cobra.Command, path string) ([]*x509.Certificate, ceremo
 	return certs, in, nil
 }
 
-// concluded writes the files of a result, or after a dry run prints what they would be.
+// concluded writes the files of a result. After a dry run, it prints which files would be written.
 func concluded(cmd *cobra.Command, r *ceremony.Result, dry bool) error {
 	out := cmd.OutOrStdout()
 	for _, w := range r.Warnings {
@@ -243,7 +242,7 @@ func printDryRun(out io.Writer, r *ceremony.Result) error {
 		if err != nil {
 			return err
 		}
-		v.Fingerprint = "" // that of a throwaway signature
+		v.Fingerprint = "" // the signature is by a temporary key
 		if v.Subject == v.IssuedBy {
 			v.Kind = "root certificate"
 		}
@@ -269,12 +268,12 @@ func printWritten(out io.Writer, r *ceremony.Result) error {
 	return t.Write(out, terminal.StyleFor(out))
 }
 
-// transcriptFor is the path of a transcript beside the file out.
+// transcriptFor returns the path of the transcript of the file out, in the same directory.
 func transcriptFor(out string) string {
 	return strings.TrimSuffix(out, filepath.Ext(out)) + ".transcript.json"
 }
 
-// missing is the error for a flag that a command needs.
+// missing returns the error for a required flag that is not set.
 func missing(flag, value string) error {
 	return cli.Usage("--%s is missing; write --%s %s", flag, flag, value)
 }

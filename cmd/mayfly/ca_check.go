@@ -22,13 +22,12 @@ func newCACheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [CHAIN] [--config FILE]",
 		Short: "Check every requirement of an issuing chain, and that its key signs",
-		Long: "check prints each requirement of a chain (issuing certificate first, root last) with " +
-			"its result and what to do. With\n" +
-			"--config or --key it also has the key sign a random text, which is not a certificate, and verifies the " +
-			"signature. Without\n" +
-			"CHAIN, the chain is that of --config. With --transcript it also replays the ceremony; see " +
-			"\"mayfly ca replay\".\n\nResults: ok; wrong: a CA does not start with the chain, or not in production; " +
-			"warning: the CA warns; note: deviates from\nwhat a ceremony makes, without effect on a running CA.\n\n" +
+		Long: "check prints each requirement of a chain (issuing certificate first, root last), with its result and what to\n" +
+			"do. With --config or --key, it also signs a random text, which is not a certificate, and verifies the\n" +
+			"signature. Without CHAIN, it checks the chain of --config. With --transcript, it also replays the ceremony;\n" +
+			"see \"mayfly ca replay\".\n\n" +
+			"Results: ok; wrong: a CA does not start with the chain, or only without \"production: true\"; warning: the CA\n" +
+			"starts and warns; note: a ceremony makes no such chain, but a running CA accepts it.\n\n" +
 			"Exit status: 0 nothing is wrong, 1 a file or a key cannot be used, 3 something is wrong.",
 		Example: "  mayfly ca check chain.pem\n  mayfly ca check --config mayfly.yaml",
 		Args:    cobra.MaximumNArgs(1),
@@ -65,13 +64,13 @@ func newCACheck() *cobra.Command {
 	}
 	key.register(cmd, "the CA's key", false)
 	fl := cmd.Flags()
-	fl.StringVar(&transcript, "transcript", "", "transcript of the ceremony that made the chain, to be replayed")
+	fl.StringVar(&transcript, "transcript", "", "transcript to replay, of the ceremony that made the chain")
 	fl.BoolVar(&timestamping, "timestamping", false, "the chain is that of a timestamp authority (RFC 3161)")
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-// chainToCheck is the file of the chain: the argument, or that of a configuration.
+// chainToCheck returns the path of the chain: the argument, or the chain of the configuration.
 func chainToCheck(args []string, configuration string) (string, error) {
 	if len(args) == 1 {
 		return args[0], nil
@@ -89,7 +88,7 @@ func chainToCheck(args []string, configuration string) (string, error) {
 	return table.ChainFile(), nil
 }
 
-// printLines prints checks. Its error has the exit status 3 if one is wrong.
+// printLines prints the results of checks. If a check failed, it returns an error with exit status 3.
 func printLines(out io.Writer, lines []ceremony.Line, asJSON bool) error {
 	if asJSON {
 		if err := cli.WriteJSON(out, lines); err != nil {

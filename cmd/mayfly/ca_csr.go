@@ -15,12 +15,11 @@ func newCACSR() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "csr --config FILE --common-name NAME --organization NAME --out FILE",
 		Short: "Make a certificate signing request for the key of a CA",
-		Long: "csr makes a request (PKCS #10) for an issuing certificate whose parent is " +
-			"elsewhere: the offline root, a corporate CA,\n" +
-			"OpenBao, AWS Private CA, Google CAS or step-ca. The key stays in its backend. The " +
-			"request asks for CA:TRUE, path length 0,\n" +
-			"keyCertSign, cRLSign and codeSigning; what a parent certifies is checked by \"mayfly " +
-			"ca sign --import\".\n\ncsr replaces no file.",
+		Long: "csr makes a certificate signing request (PKCS #10) for an issuing certificate that another CA signs: the\n" +
+			"offline root, a corporate CA, OpenBao, AWS Private CA, Google CAS or step-ca. The key does not leave its\n" +
+			"backend. The request contains CA:TRUE, path length 0, keyCertSign, cRLSign and codeSigning. \"mayfly ca sign\n" +
+			"--import\" checks the certificate that the other CA returns.\n\n" +
+			"csr overwrites no file.",
 		Example: "  mayfly ca csr --config mayfly.yaml --common-name \"Example issuing 2027\" " +
 			"--organization \"Example Inc.\" --out issuing.csr\n" +
 			"  mayfly ca csr --key ca-key.pem --generate ecdsa-p256 --password-env CA_PASSWORD " +

@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 )
 
-// asker asks the person at the terminal.
+// asker asks questions at the terminal.
 type asker struct {
 	in  io.Reader
 	out io.Writer // not standard output, which is for results
@@ -20,7 +20,7 @@ type asker struct {
 
 func newAsker(cmd *cobra.Command) *asker { return &asker{cmd.InOrStdin(), cmd.ErrOrStderr()} }
 
-// possible reports whether there is a terminal to ask at.
+// possible reports whether the input is a terminal.
 func (a *asker) possible() bool { return terminal.IsTerminal(a.in) }
 
 // maxAnswer is the length of the longest answer, in bytes.
@@ -36,7 +36,7 @@ func (a *asker) ask(question, fallback string) (string, error) {
 		return "", err
 	}
 	var line []byte
-	for one := make([]byte, 1); len(line) < maxAnswer; { // no byte of the next answer is read
+	for one := make([]byte, 1); len(line) < maxAnswer; { // one byte at a time, so that no byte of the next answer is read
 		if _, err := a.in.Read(one); err != nil {
 			return "", errors.New("the input ended before all questions were answered; nothing was written")
 		}
@@ -54,7 +54,7 @@ func (a *asker) ask(question, fallback string) (string, error) {
 
 // confirm asks a question that only "yes" answers.
 func (a *asker) confirm(question string) error {
-	answer, err := a.ask(question+" Type yes to go on", "")
+	answer, err := a.ask(question+" Type yes to continue", "")
 	if err == nil && answer != "yes" {
 		err = errors.New("nothing was written: the answer was not yes")
 	}
@@ -79,7 +79,7 @@ func (a *asker) newPassword(what string) ([]byte, error) {
 			fmt.Fprintf(a.out, "The password has fewer than %d characters.\n", minPassword)
 			continue
 		}
-		second, err := a.secret("The same again: ")
+		second, err := a.secret("Repeat the password: ")
 		if err != nil {
 			return nil, err
 		}

@@ -31,7 +31,7 @@ type caInitFlags struct {
 	plain, timestamping, signed bool
 	dry                         bool
 
-	// what was typed in place of flags
+	// passwords that were typed at the terminal
 	typedRoot, typedIssuing []byte
 }
 
@@ -40,17 +40,16 @@ func newCAInit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init [--dir DIR | --plan FILE]",
 		Short: "Make a root and an issuing certificate with their keys",
-		Long: "init makes a P-384 root that is valid for ten years and a P-256 issuing certificate below it. The " +
-			"issuing certificate is\n" +
-			"valid for five years, has path length 0 and signs code-signing certificates only. The keys are " +
-			"encrypted (PKCS#8) with a\n" +
-			"password from the environment or from a file. In a terminal, init asks for what no flag says.\n\n" +
-			"With --plan, names, validities, algorithms and key backends come from one YAML file that can be " +
-			"reviewed before; the\nkeys may be in a KMS or a hardware module.\n\n" +
-			"Every certificate is linted before its TBSCertificate is signed, and again with its signature. " +
-			"init replaces no file, and\n" +
-			"writes the chain last. A transcript has every input, digest and output; see \"mayfly ca replay\".\n\n" +
-			"The running CA does not need root-key.pem: keep it offline, for the next issuing certificate.",
+		Long: "init makes a P-384 root that is valid for ten years, and an issuing certificate below it with a P-256 key. The\n" +
+			"issuing certificate is valid for five years, has path length 0 and signs only code-signing certificates. The\n" +
+			"keys are encrypted (PKCS#8) with passwords from the environment or from files. In a terminal, init asks for\n" +
+			"each value that no flag sets.\n\n" +
+			"With --plan, names, validities, algorithms and key backends come from one YAML file, which can be reviewed\n" +
+			"beforehand. The keys can be in a KMS or HSM.\n\n" +
+			"Every certificate is linted before its TBSCertificate is signed, and again with its signature. init overwrites\n" +
+			"no file, and writes the chain last. A transcript records every input, digest and output; see \"mayfly ca\n" +
+			"replay\".\n\n" +
+			"The running CA does not need root-key.pem. Keep this file offline: it signs the next issuing certificate.",
 		Example: "  CA_PASSWORD=... mayfly ca init --dir ca --organization \"Example Inc.\" " +
 			"--password-env CA_PASSWORD\n  mayfly ca init --plan plan.yaml --dry-run",
 		Args: cobra.NoArgs,
@@ -58,16 +57,16 @@ func newCAInit() *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.dir, "dir", "", "directory for the files; made if it does not exist")
-	fl.StringVar(&f.plan, "plan", "", "YAML file with all that is to be made, in place of the other flags")
+	fl.StringVar(&f.plan, "plan", "", "YAML file that describes what to make, instead of the other flags")
 	fl.StringVar(&f.organization, "organization", "mayfly", "organization in the names of both certificates")
-	fl.StringVar(&f.algorithm, "algorithm", "", "algorithm of both keys, in place of ecdsa-p384 and ecdsa-p256: "+
+	fl.StringVar(&f.algorithm, "algorithm", "", "algorithm of both keys, instead of ecdsa-p384 and ecdsa-p256: "+
 		strings.Join(ceremony.Algorithms(), ", ")+"; ml-dsa-* is experimental")
 	cli.CompleteWords(cmd, "algorithm", ceremony.Algorithms()...)
 	f.password.register(cmd, "the keys")
-	f.rootPassword.register(cmd, "the root's key, if it has another one")
+	f.rootPassword.register(cmd, "the root's key, if it is a different one")
 	fl.BoolVar(&f.plain, "no-password", false, "write the keys without encryption")
 	fl.BoolVar(&f.timestamping, "timestamping", false,
-		"make the chain of a timestamp authority (RFC 3161) in place of a CA")
+		"make the chain of a timestamp authority (RFC 3161) instead of a CA")
 	fl.BoolVar(&f.signed, "sign-transcript", false, "sign the transcript with the root's key")
 	fl.BoolVar(&f.dry, "dry-run", false, "print the files and the certificates; sign and write nothing")
 	return cmd
@@ -95,7 +94,7 @@ func (f *caInitFlags) run(cmd *cobra.Command) error {
 		if err := plan.Check(); err != nil {
 			if s, ok := errors.AsType[*fault.Setting](err); ok && slices.Contains(s.Path, "generate") {
 				return cli.Usage("--algorithm: %s; %s", s.Problem, s.Fix)
-			} else if ok { // the flags say no other part of it
+			} else if ok { // no other flag can be wrong
 				return cli.Usage("--organization: %s; %s", s.Problem, s.Fix)
 			}
 			return err
@@ -125,7 +124,7 @@ func (f *caInitFlags) run(cmd *cobra.Command) error {
 	return f.print(cmd.OutOrStdout(), plan, r)
 }
 
-// complete checks the flags, and in a terminal asks for what they do not say.
+// complete checks the flags. In a terminal, it asks for the values that no flag sets.
 func (f *caInitFlags) complete(cmd *cobra.Command) error {
 	passwords := f.password.named() || f.plain
 	if ask := newAsker(cmd); (f.dir == "" || !passwords) && ask.possible() {
@@ -155,7 +154,7 @@ func (f *caInitFlags) complete(cmd *cobra.Command) error {
 // passwordVariable is the environment variable in the printed configuration if the password was typed.
 const passwordVariable = "MAYFLY_CA_PASSWORD" //nolint:gosec // the name of a variable
 
-// guide asks what no flag says.
+// guide asks for the values that no flag sets.
 func (f *caInitFlags) guide(cmd *cobra.Command, ask *asker) error {
 	fmt.Fprint(ask.out,
 		"This makes a root and an issuing certificate with their keys. Nothing is written before the last "+
@@ -189,7 +188,7 @@ func (f *caInitFlags) guide(cmd *cobra.Command, ask *asker) error {
 	return ask.confirm("Make them?")
 }
 
-// planned is the plan that the flags say.
+// planned returns the plan that the flags describe.
 func (f *caInitFlags) planned() *ceremony.Plan {
 	in := func(name string) string { return filepath.Join(f.dir, name) }
 	part := func(name, algorithm, key, chain string) ceremony.Part {
@@ -219,8 +218,8 @@ func (f *caInitFlags) planned() *ceremony.Plan {
 	return p
 }
 
-// print prints where the keys are, the block for mayfly.yaml and the next command. The output is YAML: all but the
-// block is a comment.
+// print prints where the keys are, the block for mayfly.yaml and the next command. The output is YAML: everything
+// except the block is a comment.
 func (f *caInitFlags) print(out io.Writer, plan *ceremony.Plan, r *ceremony.Result) error {
 	var text bytes.Buffer
 	if err := printWritten(&text, r); err != nil {

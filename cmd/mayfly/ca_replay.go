@@ -20,12 +20,11 @@ func newCAReplay() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay TRANSCRIPT",
 		Short: "Verify that the certificates of a ceremony are what its plan says",
-		Long: "replay builds each certificate of a transcript again from its profile, its serial number " +
-			"and the public keys, and compares\n" +
-			"the bytes. It verifies all signatures, and compares plan, inputs and outputs with their digests in the " +
-			"transcript. The\n" +
-			"signature of the transcript, TRANSCRIPT.sig, is verified if it is there. No key is needed.\n\n" +
-			"Exit status: 0 everything agrees, 1 a file cannot be read, 3 something differs.",
+		Long: "replay builds each certificate of a transcript again from its profile, its serial number and the public keys,\n" +
+			"and compares the bytes. It verifies all signatures, and compares the plan, the inputs and the outputs with\n" +
+			"their digests in the transcript. If the file TRANSCRIPT.sig exists, replay also verifies that signature of the\n" +
+			"transcript. It needs no private key.\n\n" +
+			"Exit status: 0 everything matches, 1 a file cannot be read, 3 something differs.",
 		Example: "  mayfly ca replay ca/transcript.json --plan reviewed-plan.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -37,12 +36,12 @@ func newCAReplay() *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVar(&plan, "plan", "",
-		"the plan that was reviewed; it must be the one of the transcript, byte for byte")
+		"the reviewed plan; the plan in the transcript must be the same, byte for byte")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-// replayed replays the transcript in a file. plan is the reviewed plan, or "".
+// replayed replays the transcript in a file. plan is the path of the reviewed plan; it may be empty.
 func replayed(cmd *cobra.Command, path, plan string) ([]ceremony.Line, error) {
 	data, err := input.Read(cmd.InOrStdin(), path)
 	if err != nil {

@@ -29,14 +29,13 @@ func newCARotate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate",
 		Short: "Replace the issuing chain step by step",
-		Long: "A chain is prepared, published, accepted, active, retiring and retired, in this order. It becomes " +
-			"active only after it was\n" +
-			"in the trust bundle, the trusted root and the TUF repository for the propagation delay, after every " +
-			"log lists its root, and\n" +
-			"after a trial certificate verified. The state file of the configuration (ca.state) says where each " +
-			"chain stands; a running CA\n" +
-			"follows the file. Run these commands as the user of the CA and with its environment, because they try " +
-			"the keys.\n\ndocs/rotation.md describes a rotation from the first command to the last.",
+		Long: "A chain goes through the states prepared, published, accepted, active, retiring and retired. A chain can\n" +
+			"become active only after three conditions are met: the trust bundle, the trusted root and the TUF repository\n" +
+			"have had the chain for the propagation delay, every log lists its root, and a trial certificate verified. The\n" +
+			"state file of the configuration (ca.state) records the state of each chain, and a running CA applies every\n" +
+			"change of the file. Run these commands as the user that the CA runs as and with the same environment\n" +
+			"variables, because they sign trials with the keys.\n\n" +
+			"docs/rotation.md describes a complete rotation.",
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
@@ -45,14 +44,14 @@ func newCARotate() *cobra.Command {
 	return cmd
 }
 
-// add gives a command the flags that all of them have.
+// add defines the flags that all commands have.
 func (f *rotateFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.config, "config", "", "configuration file (required)")
 	fl.BoolVar(&f.json, "json", false, "print JSON")
 }
 
-// addChange gives a command the flags of those that change something.
+// addChange defines the flags of the commands that change the state file.
 func (f *rotateFlags) addChange(cmd *cobra.Command, chain string) {
 	f.add(cmd)
 	cmd.Flags().StringVar(&f.chain, "chain", "", chain)
@@ -74,9 +73,9 @@ func newRotatePlan() *cobra.Command {
 	f := &rotateFlags{}
 	cmd := &cobra.Command{
 		Use:   "plan --config FILE",
-		Short: "Show every chain, its gates, and what is waited for",
-		Long: "plan observes where verifiers get the chains, asks the logs for their roots, signs a trial with each " +
-			"key that is to take\nover, and changes nothing.",
+		Short: "Show every chain and its gates, with the cause of each closed gate",
+		Long: "plan checks where verifiers can get each chain, requests the accepted roots of the logs, and signs a trial\n" +
+			"with each key that is not active yet. It changes nothing.",
 		Example: "  mayfly ca rotate plan --config mayfly.yaml",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -102,12 +101,11 @@ func newRotatePrepare() *cobra.Command {
 	f := &rotateFlags{}
 	cmd := &cobra.Command{
 		Use:   "prepare --config FILE",
-		Short: "Take up a new chain: the trust bundle serves it, and it does not sign",
-		Long: "prepare signs a trial with the key of a chain that is new in ca.chains, and adds the chain to the " +
-			"state file. The CA then\n" +
-			"serves the chain in its trust bundle. prepare also writes the chain into publish.trusted_root and into " +
-			"the TUF repository,\n" +
-			"if the configuration names them and the key of targets is there; otherwise it prints the command.",
+		Short: "Add a new chain to the trust bundle; the CA does not sign with it yet",
+		Long: "prepare signs a trial with the key of a chain that is new in ca.chains, and adds the chain to the state file.\n" +
+			"The CA then serves the chain in its trust bundle. prepare also writes the chain to publish.trusted_root and,\n" +
+			"if DIR/keys has the key of the role targets, to the TUF repository. If it cannot write one of them, it prints\n" +
+			"the command that you must run.",
 		Example: "  mayfly ca rotate prepare --config mayfly.yaml\n" +
 			"  mayfly ca rotate prepare --config mayfly.yaml --chain 2027 --reason \"yearly rotation\"",
 		Args: cobra.NoArgs,
@@ -130,11 +128,11 @@ func newRotateActivate() *cobra.Command {
 	f := &rotateFlags{}
 	cmd := &cobra.Command{
 		Use:   "activate --config FILE",
-		Short: "Make a chain the one that signs, if every gate is open",
-		Long: "activate writes the state file once: the chain is active and the former one is retiring. A running " +
-			"CA follows within\n" +
-			"seconds. It refuses with the list of the closed gates and exit status 3; --force passes them with a " +
-			"written reason. A retiring\nchain can be made active again.",
+		Short: "Sign with a chain from now on, if every gate is open",
+		Long: "activate makes the chain active and the former active chain retiring, in one change of the state file. A\n" +
+			"running CA applies the change within seconds. If a gate is closed, the command changes nothing, lists the\n" +
+			"closed gates and exits with 3. With --force and --reason, it activates the chain nevertheless. A retiring\n" +
+			"chain can become active again.",
 		Example: "  mayfly ca rotate activate --config mayfly.yaml",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -149,7 +147,7 @@ func newRotateActivate() *cobra.Command {
 	}
 	f.addChange(cmd, "chain to make active (default: the only one that has not signed)")
 	cmd.Flags().BoolVar(&f.force, "force", false,
-		"pass closed gates: verifiers may refuse what is signed; needs --reason")
+		"activate the chain although gates are closed: verifiers may refuse what it signs; needs --reason")
 	return cmd
 }
 
@@ -157,11 +155,10 @@ func newRotateRetire() *cobra.Command {
 	f := &rotateFlags{}
 	cmd := &cobra.Command{
 		Use:   "retire --config FILE",
-		Short: "Take a chain that signs no more out of the trust bundle",
-		Long: "retire is possible when the last certificate of the chain is history: after ca.rotation.keep, and " +
-			"after the end of the\n" +
-			"last certificate in the journal. The chain stays in the trusted root with the end of its validity, for " +
-			"the signatures that\nwere made before.",
+		Short: "Remove a chain that no longer signs from the trust bundle",
+		Long: "A chain can be retired when its last certificate has expired: after ca.rotation.keep, and after the end of the\n" +
+			"last certificate in the journal. The trusted root keeps the chain with the end of its validity, so that\n" +
+			"earlier signatures verify.",
 		Example: "  mayfly ca rotate retire --config mayfly.yaml",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -174,7 +171,7 @@ func newRotateRetire() *cobra.Command {
 		}),
 	}
 	f.addChange(cmd, "chain to retire (default: the only retiring one)")
-	cmd.Flags().BoolVar(&f.force, "force", false, "retire before the time; needs --reason")
+	cmd.Flags().BoolVar(&f.force, "force", false, "retire the chain before its last certificate has expired; needs --reason")
 	return cmd
 }
 
@@ -182,9 +179,9 @@ func newRotateAbort() *cobra.Command {
 	f := &rotateFlags{}
 	cmd := &cobra.Command{
 		Use:   "abort --config FILE",
-		Short: "Give up a chain that has not signed",
-		Long: "abort removes the chain from the state file, the trust bundle, publish.trusted_root and the TUF " +
-			"repository. The history\nkeeps it. The chain can be prepared again.",
+		Short: "Remove a chain that has not signed",
+		Long: "abort removes the chain from the state file, the trust bundle, publish.trusted_root and the TUF repository.\n" +
+			"The history still has the chain. The chain can be prepared again.",
 		Example: "  mayfly ca rotate abort --config mayfly.yaml --reason \"the log does not take the root\"",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -196,7 +193,7 @@ func newRotateAbort() *cobra.Command {
 			return f.report(cmd, c, err)
 		}),
 	}
-	f.addChange(cmd, "chain to give up (default: the only one that has not signed)")
+	f.addChange(cmd, "chain to remove (default: the only one that has not signed)")
 	return cmd
 }
 
@@ -205,13 +202,11 @@ func newRotateCompromise() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "compromise --config FILE --chain NAME --reason TEXT {--activate NAME | --stop}",
 		Short: "End the trust in a chain whose key may be known to others",
-		Long: "compromise takes the chain out of the trust bundle, and ends its validity in publish.trusted_root and " +
-			"in the TUF repository\n" +
-			"at --since. If the chain is active, --activate names the chain that takes over at once, whatever its " +
-			"gates; with --stop the\n" +
-			"CA issues nothing until another chain is active. It prints what the key signed since then, by the " +
-			"journal, and what verifiers\n" +
-			"must do. Run it again if a place could not be written, or with an earlier --since.",
+		Long: "compromise removes the chain from the trust bundle, and ends its validity in publish.trusted_root and in the\n" +
+			"TUF repository at --since. If the chain is active, --activate names another chain, which signs at once even if\n" +
+			"its gates are closed. With --stop, the CA issues no certificates until a chain is active. The command lists\n" +
+			"the certificates in the journal that the key signed since then, and says what verifiers must do. Run the\n" +
+			"command again if publish.trusted_root or the TUF repository could not be written, or with an earlier --since.",
 		Example: "  mayfly ca rotate compromise --config mayfly.yaml --chain 2026 --since 2026-11-24T12:00:00Z \\\n" +
 			"    --activate 2027 --reason \"the key was on a stolen disk\"",
 		Args: cobra.NoArgs,
@@ -245,9 +240,9 @@ func newRotateCompromise() *cobra.Command {
 	f.addChange(cmd, "chain whose key may be known to others (required)")
 	fl := cmd.Flags()
 	fl.StringVar(&f.since, "since", "",
-		"when others may have had the key first: RFC 3339, a date, or how long ago (default: now)")
-	fl.StringVar(&f.activate, "activate", "", "chain that takes over")
-	fl.BoolVar(&f.stop, "stop", false, "no chain takes over: the CA does not issue certificates")
+		"earliest time at which others may have had the key: RFC 3339, a date, or how long ago (default: now)")
+	fl.StringVar(&f.activate, "activate", "", "chain to sign with from now on")
+	fl.BoolVar(&f.stop, "stop", false, "activate no other chain: the CA issues no certificates")
 	return cmd
 }
 
@@ -374,7 +369,7 @@ func printChange(w io.Writer, c node.Change) error {
 	return printCompromise(w, c)
 }
 
-// printCompromise prints what a compromised key signed, and what verifiers must do.
+// printCompromise prints which certificates a compromised key signed, and what verifiers must do.
 func printCompromise(w io.Writer, c node.Change) error {
 	st := terminal.StyleFor(w)
 	fmt.Fprintf(w, "\nSigned since then, by the journal: %s\n", human.Count(len(c.Signed), "certificate"))

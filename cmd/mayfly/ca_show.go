@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/terminal"
 )
 
-// caShown is what "ca show --json" prints.
+// caShown is the output of "ca show --json".
 type caShown struct {
 	Certificates []inspect.Certificate `json:"certificates,omitempty"`
 	Key          *shownKey             `json:"key,omitempty"`
@@ -24,7 +24,7 @@ type caShown struct {
 type shownKey struct {
 	ceremony.KeyStatement
 	Algorithm string `json:"algorithm"`
-	// Belongs says whether it is the key of the first certificate.
+	// Belongs reports whether the key is that of the first certificate. Nil: no certificate is shown.
 	Belongs *bool `json:"belongs_to_certificate,omitempty"`
 }
 
@@ -33,10 +33,9 @@ func newCAShow() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "show [CHAIN] [--config FILE]",
-		Short: "Show the certificates of a chain, and where its key is and whether it can be exported",
-		Long: "show describes the certificates of a chain. With --config or --key it also shows the " +
-			"key: its algorithm, its place, and\n" +
-			"whether it can be exported, by the attestation of the key backend where there is one. Nothing is signed.",
+		Short: "Show the certificates of a chain, where its key is, and whether the key can be exported",
+		Long: "show describes the certificates of a chain. With --config or --key, it also shows the key: its algorithm,\n" +
+			"where it is, and whether it can be exported, as the key backend reports it. It signs nothing.",
 		Example: "  mayfly ca show chain.pem\n  mayfly ca show --config mayfly.yaml",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -45,7 +44,7 @@ func newCAShow() *cobra.Command {
 			if err != nil && (len(args) == 1 || !key.given()) {
 				return err
 			}
-			if path != "" && (len(args) == 1 || there(path)) { // a CSR is made before there is a chain
+			if path != "" && (len(args) == 1 || there(path)) { // for a CSR, the chain need not exist yet
 				certs, err := readCertificates(cmd.InOrStdin(), path)
 				if err != nil {
 					return err

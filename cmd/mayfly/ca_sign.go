@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/shell"
 )
 
-// caSignFlags are those of "ca sign" and "ca cross-sign".
+// caSignFlags are the flags of "ca sign" and "ca cross-sign".
 type caSignFlags struct {
 	key              keyFlags
 	csr, certificate string
@@ -30,15 +30,15 @@ func (f *caSignFlags) register(cmd *cobra.Command) {
 	f.key.register(cmd, "the parent's key", false)
 	fl := cmd.Flags()
 	fl.StringVar(&f.parent, "parent", "",
-		"PEM file with the parent's certificate, and above it its own parents up to the root (required)")
+		"PEM file with the parent's certificate, followed by the certificates above it up to the root (required)")
 	fl.StringVar(&f.out, "out", "", "file for the chain: the new certificate, then its parents (required)")
 	fl.StringVar(&f.transcript, "transcript", "", "file for the transcript (default: beside --out)")
 	fl.StringVar(&f.notBefore, "not-before", "",
-		"when the certificate begins, as in 2027-01-01T00:00:00Z (default: now)")
+		"start of the validity, as in 2027-01-01T00:00:00Z (default: now)")
 	fl.Var(cli.DurationFlag(&f.validFor, 0), "valid-for",
 		"for how long the certificate is valid, as in 43800h (default: five years, or as "+
 			"long as the parent)")
-	fl.IntVar(&f.pathLength, "path-length", 0, "number of CAs that may be below the new certificate")
+	fl.IntVar(&f.pathLength, "path-length", 0, "maximum number of CA certificates below the new certificate")
 	fl.BoolVar(&f.signed, "sign-transcript", false, "sign the transcript with the parent's key")
 	fl.BoolVar(&f.dry, "dry-run", false, "print the files and the certificate; sign and write nothing")
 }
@@ -47,14 +47,13 @@ func newCASign() *cobra.Command {
 	f := &caSignFlags{}
 	cmd := &cobra.Command{
 		Use:   "sign --csr FILE --parent FILE --out FILE",
-		Short: "Sign the certificate of a CA, or take over one that a parent elsewhere signed",
-		Long: "sign makes an issuing certificate for a request of \"mayfly ca csr\": its name and " +
-			"its key come from the request, everything\n" +
-			"else from this program: CA:TRUE, path length 0, keyCertSign, cRLSign, codeSigning. The " +
-			"parent's key is in a file or in any\n" +
-			"key backend. The certificate is linted before and after it is signed. sign replaces no file.\n\n" +
-			"With --import, a parent elsewhere has signed: sign checks its certificate against the request and all " +
-			"requirements of a\nchain, and writes the chain. No key is needed.",
+		Short: "Sign the issuing certificate for a request, or import one that another CA signed",
+		Long: "sign makes an issuing certificate for a certificate signing request of \"mayfly ca csr\". The certificate has\n" +
+			"the name and the key of the request. This program sets all other fields: CA:TRUE, path length 0, keyCertSign,\n" +
+			"cRLSign, codeSigning. The parent's key is in a file or in any key backend. The certificate is linted before\n" +
+			"and after it is signed. sign overwrites no file.\n\n" +
+			"With --import, another CA has signed the certificate. sign compares the certificate with the request, checks\n" +
+			"all requirements of a chain, and writes the chain. It needs no key.",
 		Example: "  mayfly ca sign --csr issuing.csr --parent root.pem --key root-key.pem --password-env " +
 			"ROOT_PASSWORD --out chain.pem\n" +
 			"  mayfly ca sign --csr issuing.csr --import issued.pem --parent corporate.pem --out chain.pem",
@@ -63,7 +62,7 @@ func newCASign() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&f.csr, "csr", "", "certificate signing request in PEM (required)")
 	cmd.Flags().StringVar(&f.imported, "import", "",
-		"certificate that a parent elsewhere issued for the request (PEM or DER)")
+		"certificate that another CA issued for the request (PEM or DER)")
 	f.register(cmd)
 	return cmd
 }
@@ -89,7 +88,7 @@ func (f *caSignFlags) run(cmd *cobra.Command) error {
 	return f.sign(cmd, ceremony.SignOptions{Request: request, Inputs: []ceremony.Input{in}})
 }
 
-// take writes the chain of a certificate that a parent elsewhere signed.
+// take writes the chain of a certificate that another CA signed.
 func (f *caSignFlags) take(cmd *cobra.Command, request *x509.CertificateRequest) error {
 	if f.key.given() || f.signed {
 		return cli.Usage("--import adds a certificate that a parent CA has already signed: remove the flags of the parent's key")
@@ -116,8 +115,8 @@ func (f *caSignFlags) take(cmd *cobra.Command, request *x509.CertificateRequest)
 	return f.next(cmd, r)
 }
 
-// appendNew appends the certificates of more that are not yet in the chain: some parents return them with the
-// certificate.
+// appendNew appends the certificates of more that the chain does not have yet. Some CAs return their own certificates
+// with the new one.
 func appendNew(chain, more []*x509.Certificate) []*x509.Certificate {
 	for _, c := range more {
 		known := false
