@@ -1,15 +1,15 @@
-// Package signer is the interface between the CA and the place that holds its key: a file, a key management service, a
-// hardware module.
+// Package signer is the interface between the CA and its key, which is in a file, a key management service or a
+// hardware security module.
 //
-// A [Backend] is one kind of place: the settings below ca.NAME in the configuration, with methods that check them and
-// open the key. To add one, write a package below this one (ca/signer/file is the example) and add one field to
+// A [Backend] is one kind of key store: the settings below ca.NAME in the configuration, with methods that check them
+// and open the key. To add one, write a package below this one (ca/signer/file is the example) and add one field to
 // backends.Table. Nothing else has to change: loading, "config check", serving, reload, readiness, "trust export" and
 // "audit reconcile" reach every backend through that table.
 //
 // The settings are a struct with yaml tags. A setting that is a path has the tag path:"read", or path:"secret" if only
 // this process may read the file; the configuration makes such paths absolute and watches the files for changes. The
-// setting that names the chain is called "chain", and the setting that names the key "key", because errors about the
-// two are reported there. A backend MUST NOT put any byte of a key or a password into an error.
+// settings of the chain and of the key MUST be called "chain" and "key", because errors about the two are reported at
+// these settings. A backend MUST NOT put any byte of a key or a password into an error.
 package signer
 
 import (
@@ -28,18 +28,18 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// Backend is the settings of one kind of place that holds a CA key. The errors of its methods are [fault.Setting]
-// values, with paths that begin in the backend's own block.
+// Backend is the settings of one kind of key store. The errors of its methods are [fault.Setting] values, with paths
+// relative to the backend's block.
 type Backend interface {
 	// Check validates the settings without reading a file or opening a connection.
 	Check() error
-	// Temporary reports whether chain and key are made by Open and lost when the process ends. Such a backend is
-	// refused in production, nothing can be exported from it, and a reload keeps the open key.
+	// Temporary reports whether Open makes chain and key, which are lost when the process ends. Such a backend is
+	// refused in production, "trust export" cannot use it, and a reload keeps the open key.
 	Temporary() bool
-	// ChainFile is the path of the issuing chain in PEM. Its content is public: tools without access to the key or to
-	// secrets read it. It is empty for a temporary backend.
+	// ChainFile is the path of the issuing chain in PEM. The file is public, and tools without access to the key or to
+	// secrets read it. The path is empty for a temporary backend.
 	ChainFile() string
-	// Open opens the key. It MUST NOT sign anything: the caller proves the key with [ca.New].
+	// Open opens the key. It MUST NOT sign anything: [ca.New] tests the key.
 	Open(ctx context.Context, o Options) (*Key, error)
 }
 
@@ -47,25 +47,26 @@ type Backend interface {
 type Options struct {
 	// Warn is called with a problem of a key that works. Optional.
 	Warn func(*fault.Setting)
-	// Log is for what happens to an open key later, such as the end of a process that has it. Optional.
+	// Log is for later events of an open key, such as the end of the signer process. Optional.
 	Log *slog.Logger
 }
 
-// Attester is a [Backend] that knows where its key comes from. It is optional; without it nobody can say whether the
-// key can leave its place.
+// Attester is a [Backend] that can say whether its key can be exported. For a backend that does not implement it, the
+// answer is unknown.
 type Attester interface {
-	// Attest says whether the private key can be exported. For a key outside of this process it asks the place that
-	// holds the key, which may take a call; it MUST NOT sign. Its errors are as those of Open.
+	// Attest says whether the private key can be exported. For a key outside this process, it may make a call to the
+	// key store. It MUST NOT sign. Its errors are like those of Open.
 	Attest(ctx context.Context) (Attestation, error)
 }
 
-// Attestation says whether a private key can be exported, and who says so.
+// Attestation says whether a private key can be exported, and why.
 type Attestation struct {
 	// Exportable is [ExportYes], [ExportNo] or [ExportUnknown].
 	Exportable string
-	// Reason says who says so and why, such as "the key is a file". It is for people.
+	// Reason explains Exportable, such as "the key is a file". It is for people.
 	Reason string
-	// Evidence has the facts that the place returned, such as {"Origin": "AWS_KMS"}. It has no secret. It may be empty.
+	// Evidence has the facts that the key store reported, such as {"Origin": "AWS_KMS"}. It has no secret. It may be
+	// empty.
 	Evidence map[string]string
 }
 
@@ -76,18 +77,19 @@ const (
 	ExportUnknown = "unknown"
 )
 
-// Key is a CA key that is open, with the chain that it issues under.
+// Key is an open CA key with its chain.
 type Key struct {
 	Signer crypto.Signer
-	// Chain has the issuing certificate first and the root last. A backend that has a chain file leaves it nil.
+	// Chain has the issuing certificate first and the root last. A backend with a chain file leaves Chain nil.
 	Chain []*x509.Certificate
-	// Probe checks whether the key could sign now. It signs rarely, and never bytes that could be taken for a
-	// certificate. A backend whose key is in the memory of this process leaves it nil.
+	// Probe checks whether the key can sign now. It makes a signature only if there was no recent one, and never over
+	// bytes that could be taken for a certificate. A backend with the key in the memory of this process leaves Probe
+	// nil.
 	Probe func(context.Context) error
-	// Collectors are the metrics of the calls that Open made, if the signer does not have them. Optional.
+	// Collectors are the metrics of the calls of Open, if the signer itself has no metrics. Optional.
 	Collectors []prometheus.Collector
-	// Release frees the resources of Open, such as a session. It is called once, when no request uses the key any
-	// longer. Optional.
+	// Release frees the resources of Open, such as a session. It is called once, when no request uses the key any more.
+	// Optional.
 	Release func() error
 
 	released sync.Once
@@ -96,7 +98,7 @@ type Key struct {
 	usable   error     // result of the last probe
 }
 
-// Guarded returns the key of a backend that is outside this process. Release may be nil.
+// Guarded returns the key of a backend whose key is outside this process. Release may be nil.
 func Guarded(s *remote.Signer, release func() error) *Key {
 	return &Key{Signer: s, Probe: s.Probe, Release: release}
 }
@@ -126,7 +128,7 @@ func (k *Key) Usable(ctx context.Context) error {
 	return k.usable
 }
 
-// Close releases the key. Only the first call has an effect. A nil Key has nothing to release.
+// Close releases the key. Only the first call has an effect. Close of a nil Key does nothing.
 func (k *Key) Close() (err error) {
 	if k == nil || k.Release == nil {
 		return nil
@@ -135,8 +137,8 @@ func (k *Key) Close() (err error) {
 	return err
 }
 
-// Open opens the key of b and reads the chain. Its errors are [fault.Setting] values, with paths that begin in the
-// backend's own block.
+// Open opens the key of b and reads the chain. Its errors are [fault.Setting] values, with paths relative to the
+// backend's block.
 func Open(ctx context.Context, b Backend, o Options) (*Key, error) {
 	if o.Warn == nil {
 		o.Warn = func(*fault.Setting) {}

@@ -1,6 +1,6 @@
 // Package backends is the table of key backends. Each field of [Table] is one row: a name in the configuration and the
-// settings that implement [signer.Backend]. The configuration decodes the table, its documentation and schema are made
-// from the comments, and all code gets the configured backend from [Table.Selected].
+// settings that implement [signer.Backend]. The configuration is decoded into the table, documentation and schema are
+// generated from its comments, and all code gets the configured backend from [Table.Selected].
 package backends
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Table has one field for each key backend. Exactly one of them is set.
+// Table has one field for each key backend. Exactly one field is set.
 type Table struct {
 	// File is a key in a file.
 	File *file.Settings `yaml:"file"`
@@ -31,7 +31,7 @@ type Table struct {
 	// Ephemeral, written as {}, is for trials: root and key are made at start, in memory only.
 	Ephemeral *ephemeral.Settings `yaml:"ephemeral"`
 
-	// GoogleCAS is refused: not in this version.
+	// GoogleCAS is refused: this version does not support it.
 	GoogleCAS any `yaml:"googlecas"`
 }
 
@@ -52,7 +52,7 @@ func (t Table) rows() []row {
 			refused: v.Field(i).Kind() == reflect.Interface,
 		}
 		if r.set && !r.refused {
-			r.backend = v.Field(i).Interface().(signer.Backend) //nolint:forcetypeassert // a test holds every field to it
+			r.backend = v.Field(i).Interface().(signer.Backend) //nolint:forcetypeassert // a test checks that every field implements it
 		}
 		out = append(out, r)
 	}
@@ -70,7 +70,8 @@ func (t Table) Selected() (name string, b signer.Backend) {
 	return "", nil
 }
 
-// ChainFile is the path of the chain of the backend that is set; see [signer.Backend]. It is empty if none is set.
+// ChainFile returns the path of the chain of the selected backend; see [signer.Backend]. It is empty if no backend is
+// selected.
 func (t Table) ChainFile() string {
 	if _, b := t.Selected(); b != nil {
 		return b.ChainFile()

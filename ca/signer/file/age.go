@@ -25,7 +25,7 @@ func isAge(data []byte) bool {
 
 // checkIdentities reports what is wrong in a file with identities.
 func checkIdentities(data []byte) error {
-	if _, err := age.ParseIdentities(bytes.NewReader(data)); err != nil { // the cause may quote a line of the file
+	if _, err := age.ParseIdentities(bytes.NewReader(data)); err != nil { // the cause can contain a line of the file
 		return &pemfile.Error{
 			Problem: "the file has no age identity, or a line that is not one",
 			Fix:     "write the path of a file that \"age-keygen\" wrote",
@@ -34,7 +34,7 @@ func checkIdentities(data []byte) error {
 	return nil
 }
 
-// ageIdentities returns what may decrypt the key.
+// ageIdentities returns the identities that can decrypt the key.
 func (o KeyOptions) ageIdentities() ([]age.Identity, error) {
 	if len(o.AgeIdentities) > 0 {
 		if err := checkIdentities(o.AgeIdentities); err != nil {
@@ -55,7 +55,7 @@ func (o KeyOptions) ageIdentities() ([]age.Identity, error) {
 	return []age.Identity{bounding{id}}, nil
 }
 
-// bounding gives the error of a work factor beyond the bound a type.
+// bounding gives a type to the error of a work factor above the limit.
 type bounding struct{ *age.ScryptIdentity }
 
 // Unwrap implements [age.Identity].
@@ -126,7 +126,7 @@ func (o KeyOptions) parseAge() (crypto.Signer, error) {
 	inner := KeyOptions{Key: text, Warn: o.Warn}
 	key, err := inner.parsePEM()
 	if errors.As(err, &located) {
-		at := *located // its line is one of the content
+		at := *located // the line number is relative to the decrypted content
 		at.Line, at.Problem = 0, "in the age-encrypted file, "+located.What()
 		return nil, &at
 	}

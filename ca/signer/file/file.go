@@ -1,7 +1,7 @@
 // Package file is the key backend for a private key in a file: PEM, PKCS#12 or age.
 //
 // It MUST NOT put any byte of the key or the password into an error. The time and the memory that decryption takes are
-// bounded, whatever the file asks for: see maxIterations and maxScrypt.
+// bounded, whatever parameters the file has: see maxIterations and maxScrypt.
 package file
 
 import (
@@ -18,13 +18,13 @@ import (
 type Settings struct {
 	// Chain is the path of the chain in PEM: issuing certificate first, root last.
 	Chain string `yaml:"chain" path:"read"`
-	// Key is the path of the private key: PEM (PKCS#8, SEC 1 or PKCS#1, encrypted or not), PKCS#12, or PEM
-	// encrypted with age. The old encryption of OpenSSL (DEK-Info) is read with a warning.
+	// Key is the path of the private key: PEM (PKCS#8, SEC 1 or PKCS#1, encrypted or not), PKCS#12, or PEM encrypted
+	// with age. OpenSSL's old encryption (DEK-Info) is accepted with a warning.
 	Key string `yaml:"key" path:"secret"`
 	// Password is the secret that decrypts the key. When omitted: the key is not encrypted, or age_identity decrypts
 	// it.
 	Password *secret.Source `yaml:"password"`
-	// AgeIdentity is the path of a file with identities that age-keygen wrote, for a key that is encrypted to one of
+	// AgeIdentity is the path of a file with identities, as age-keygen writes it, for a key that is encrypted to one of
 	// them.
 	AgeIdentity string `yaml:"age_identity" path:"secret"`
 }

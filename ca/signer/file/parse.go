@@ -35,7 +35,8 @@ type KeyOptions struct {
 	Warn func(problem, fix string)
 }
 
-// Bounds of what a file may ask for before it is known to be authentic. The slowest takes a few seconds.
+// Limits of the parameters of a file, before it is known to be authentic. The slowest key derivation takes a few
+// seconds.
 const (
 	maxKey        = 16 << 10   // bytes of a private key in DER; RSA with 4096 bits has 2.4 kB
 	maxIterations = 10_000_000 // of a hash in a key derivation; OpenSSL writes 2048, OWASP advises 600,000
@@ -43,7 +44,7 @@ const (
 	maxAgeLogN    = 20         // the same bound for age, whose r is 8; age writes 18
 )
 
-// Commands that convert a key to a form without a problem.
+// Commands that convert a key to an accepted format.
 const (
 	toPKCS8 = "\"openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256 -iter 600000 -in KEY -out NEW\""
 	encrypt = "encrypt it with " + toPKCS8
@@ -117,14 +118,14 @@ func (o KeyOptions) parsePEM() (crypto.Signer, error) {
 	return nil, fail(err.Error(), "restore the file")
 }
 
-// errPassword is the error for bytes that were decrypted, but are no private key. Neither the old PEM form nor PBES2
-// has integrity, so that a wrong password and damage are alike.
+// errPassword is the error for decrypted bytes that are not a private key. Neither the old PEM encryption nor PBES2 has
+// integrity protection, so that a wrong password and a damaged file cannot be told apart.
 var errPassword = &pemfile.Error{
 	Problem: "the private key cannot be decrypted: wrong password, or the encrypted bytes are damaged",
 	Fix:     "set the password that the key was encrypted with, or restore the file",
 }
 
-// decryptLegacy decrypts OpenSSL's old PEM form (RFC 1421 §4.6.1.3).
+// decryptLegacy decrypts OpenSSL's old PEM encryption (RFC 1421 §4.6.1.3).
 func (o KeyOptions) decryptLegacy(block pemfile.Block) ([]byte, error) {
 	if err := approved("the old PEM encryption (DEK-Info)"); err != nil {
 		return nil, err
@@ -213,7 +214,7 @@ func signing(key crypto.PrivateKey) (crypto.Signer, error) {
 	}
 }
 
-// approved returns an error if FIPS 140-3 is enforced, which the form of encryption is not approved for.
+// approved returns an error if FIPS 140-3 is enforced and does not allow this form of encryption.
 func approved(what string) error {
 	if !fips140.Enforced() {
 		return nil
@@ -225,8 +226,8 @@ func approved(what string) error {
 	}
 }
 
-// only returns the single private key block. Elliptic-curve tools write an EC PARAMETERS block before it; certificates
-// are not keys.
+// only returns the single private key block. It skips certificates and the EC PARAMETERS block that some tools write
+// before the key.
 func only(data []byte) (pemfile.Block, error) {
 	blocks, err := pemfile.Decode(data)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/pemfile"
 )
 
-// isPKCS12 reports whether data begins as a PFX (RFC 7292 §4): SEQUENCE { INTEGER 3, SEQUENCE …. A private key in DER
+// isPKCS12 reports whether data begins like a PFX (RFC 7292 §4): SEQUENCE { INTEGER 3, SEQUENCE …. A private key in DER
 // begins with the version 0 or 1.
 func isPKCS12(data []byte) bool {
 	in := cryptobyte.String(data)
@@ -25,7 +25,7 @@ func isPKCS12(data []byte) bool {
 		return rest.ReadASN1(&version, asn1.INTEGER) && bytes.Equal(version, []byte{3}) &&
 			(rest.Empty() || rest.ReadAnyASN1(&version, &tag))
 	}
-	i := bytes.Index(data[:min(len(data), 16)], []byte{2, 1, 3, 0x30}) // cut off, or a form of BER
+	i := bytes.Index(data[:min(len(data), 16)], []byte{2, 1, 3, 0x30}) // truncated, or in BER
 	return i >= 2 && i <= 6
 }
 
@@ -36,8 +36,8 @@ var errPKCS12 = &pemfile.Error{
 	Fix:     "restore the file, or " + fromPKCS12,
 }
 
-// parsePKCS12 reads the key of a PKCS#12 file that has a password. The certificates in it are not used: the chain is a
-// file of its own.
+// parsePKCS12 reads the key of a PKCS#12 file that has a password. Its certificates are not used, because the chain is
+// in a separate file.
 func (o KeyOptions) parsePKCS12() (crypto.Signer, error) {
 	switch {
 	case len(o.AgeIdentities) > 0:
@@ -77,8 +77,8 @@ func (o KeyOptions) parsePKCS12() (crypto.Signer, error) {
 	return signing(key)
 }
 
-// work adds up the iterations that a PKCS#12 file asks for where they can be read without its password: all that is
-// computed before the MAC shows that the file is authentic, and most of what is computed after that.
+// work adds up the iteration counts of a PKCS#12 file that can be read without its password: all those that are
+// computed before the MAC shows that the file is authentic, and most of the others.
 type work struct{ iterations int64 }
 
 const maxDepth = 32 // of nested elements; a PKCS#12 file has about 15

@@ -55,12 +55,12 @@ var ciphers = map[string]struct {
 	oidDES3:                   {24, des.NewTripleDESCipher},
 }
 
-// errDamaged is the error for an EncryptedPrivateKeyInfo that is none.
+// errDamaged is the error for an invalid EncryptedPrivateKeyInfo.
 var errDamaged = &pemfile.Error{
 	Problem: "the encrypted private key is damaged: it is not PKCS#8 (RFC 5958 section 3)", Fix: "restore the file",
 }
 
-// unsupported is the error for an algorithm that is not read.
+// unsupported returns the error for an algorithm that is not supported.
 func unsupported(what, oid string) error {
 	return &pemfile.Error{
 		Problem: fmt.Sprintf("the private key is encrypted with the %s %s, which is not supported", what, oid),
@@ -68,7 +68,7 @@ func unsupported(what, oid string) error {
 	}
 }
 
-// expensive is the error for a key derivation beyond the bounds.
+// expensive returns the error for a key derivation above the limits.
 func expensive(what string, limit int) *pemfile.Error {
 	return &pemfile.Error{
 		Problem: fmt.Sprintf("the key derivation of the private key asks for %s; the limit is %d", what, limit),
@@ -91,8 +91,8 @@ func readAlgorithm(in *cryptobyte.String) (a algorithm, ok bool) {
 	return algorithm{oid.String(), seq}, true
 }
 
-// decryptPKCS8 decrypts an EncryptedPrivateKeyInfo (RFC 5958 §3) to the DER of a PrivateKeyInfo. The bytes may be
-// wrong: PBES2 has no integrity.
+// decryptPKCS8 decrypts an EncryptedPrivateKeyInfo (RFC 5958 §3) to the DER of a PrivateKeyInfo. The result is not
+// authenticated, because PBES2 has no integrity protection.
 func (o KeyOptions) decryptPKCS8(der []byte) ([]byte, error) {
 	in := cryptobyte.String(der)
 	var info, parameters, data cryptobyte.String
@@ -173,7 +173,7 @@ func (o KeyOptions) derive(kdf algorithm, length int) ([]byte, error) {
 	return nil, unsupported("key derivation", kdf.oid)
 }
 
-// readKeyLength reads the optional key length of both key derivations, which can only be the one of the cipher.
+// readKeyLength reads the optional key length of both key derivations. It must be the key length of the cipher.
 func readKeyLength(in *cryptobyte.String, length int) bool {
 	if !in.PeekASN1Tag(asn1.INTEGER) {
 		return true

@@ -47,7 +47,7 @@ func checkAWS(rest string) error {
 	return nil
 }
 
-// awsKEK is the ARN of a key or of an alias, as Tink writes it.
+// awsKEK matches the ARN of a key or alias, as Tink writes it.
 var awsKEK = regexp.MustCompile(`^arn:aws[a-z-]*:kms:([a-z0-9-]+):\d{12}:(key/[\w-]+|alias/[\w/:-]+)$`)
 
 func checkAWSKEK(rest string) error {
@@ -58,7 +58,7 @@ func checkAWSKEK(rest string) error {
 	return nil
 }
 
-// awsAlgorithms are the names of AWS (API reference of Sign, SigningAlgorithm).
+// awsAlgorithms are the names of the schemes at AWS (API reference of Sign, SigningAlgorithm).
 var awsAlgorithms = map[scheme]types.SigningAlgorithmSpec{
 	ecdsa256: types.SigningAlgorithmSpecEcdsaSha256,
 	ecdsa384: types.SigningAlgorithmSpecEcdsaSha384,
@@ -75,7 +75,7 @@ var awsAlgorithms = map[scheme]types.SigningAlgorithmSpec{
 	mldsa87:  types.SigningAlgorithmSpecMlDsaShake256,
 }
 
-// awsClient is how tests reach the service.
+// awsClient is the client that tests set.
 type awsClient struct {
 	http        aws.HTTPClient
 	credentials aws.CredentialsProvider
@@ -85,7 +85,7 @@ type awsClient struct {
 // awsKey signs with a key of AWS KMS.
 type awsKey struct {
 	client *kms.Client
-	id     string // as the operator wrote it: policies may allow an alias alone
+	id     string // as the operator wrote it: a policy may allow only the alias
 	arn    string // of the key that was opened
 	public crypto.PublicKey
 }
@@ -101,18 +101,18 @@ func openAWS(ctx context.Context, o opening) (*opened, error) {
 	return &opened{raw: k, attest: k.attest}, o.guard.Do(ctx, "public_key", k.read)
 }
 
-// newAWS returns a client for an endpoint, or for that of a region. Both may be empty.
+// newAWS returns a client for an endpoint, or for the endpoint of a region. Both may be empty.
 func newAWS(ctx context.Context, o opening, endpoint, region string) (*kms.Client, error) {
 	pool := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.MaxIdleConnsPerHost, t.MaxIdleConns = o.guard.Concurrent(), 0
 		t.IdleConnTimeout = 5 * time.Minute
 	})
 	options := []func(*config.LoadOptions) error{
-		config.WithHTTPClient(pool), // one that reads AWS_CA_BUNDLE
+		config.WithHTTPClient(pool), // an HTTP client that reads AWS_CA_BUNDLE
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
 		config.WithAppID("mayfly"),
 	}
-	if region != "" { // a key is in one region, and its ARN says in which
+	if region != "" { // the ARN of a key has its region
 		options = append(options, config.WithRegion(region))
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, options...)
@@ -133,8 +133,8 @@ func newAWS(ctx context.Context, o opening, endpoint, region string) (*kms.Clien
 	return kms.NewFromConfig(cfg), nil
 }
 
-// decryptAWS implements provider.decrypt. It needs kms:Decrypt. Tink's ciphertext of a keyset is that of KMS, without
-// an encryption context.
+// decryptAWS implements provider.decrypt. It needs kms:Decrypt. Tink encrypts a keyset with KMS directly, without an
+// encryption context.
 func decryptAWS(ctx context.Context, o opening, ciphertext []byte) ([]byte, error) {
 	parts := awsKEK.FindStringSubmatch(o.rest)
 	client, err := newAWS(ctx, o, "", parts[1])

@@ -66,7 +66,7 @@ func azureCloud() (cloud.Configuration, error) {
 	}
 }
 
-// azureAlgorithms are the names of Key Vault (RFC 7518 §3.1).
+// azureAlgorithms are the names of the schemes at Key Vault (RFC 7518 §3.1).
 var azureAlgorithms = map[scheme]azkeys.SignatureAlgorithm{
 	ecdsa256: azkeys.SignatureAlgorithmES256,
 	ecdsa384: azkeys.SignatureAlgorithmES384,
@@ -79,7 +79,7 @@ var azureAlgorithms = map[scheme]azkeys.SignatureAlgorithm{
 	pss512:   azkeys.SignatureAlgorithmPS512,
 }
 
-// azureClient is how tests reach a vault.
+// azureClient is the client that tests set.
 type azureClient struct {
 	transport  policy.Transporter
 	credential azcore.TokenCredential
@@ -92,7 +92,7 @@ type azureKey struct {
 	id            azkeys.ID // of the version
 	public        crypto.PublicKey
 	kind          azkeys.KeyType
-	exportable    *bool // as the vault says; nil if it does not
+	exportable    *bool // as the vault reports it; nil if it does not
 }
 
 // openAzure implements provider.open. It needs keys/get, and without a version in the URI also keys/list if the newest
@@ -162,7 +162,7 @@ func findAzure(ctx context.Context, o opening, k *azureKey) (*azureKey, error) {
 	return k, nil
 }
 
-// maxAzureVersions is how many versions of a key are compared with the chain.
+// maxAzureVersions is the maximum number of versions of a key that are compared with the chain.
 const maxAzureVersions = 20
 
 // read reads the public key and pins its version.
@@ -190,8 +190,8 @@ func (k *azureKey) read(ctx context.Context) error {
 	return err
 }
 
-// attest returns what the vault said about the key when it was read. A vault omits the attribute of a key that it may
-// not export; it does not say whether the key was imported.
+// attest returns what the vault said about the key when it was read. A vault omits the attribute for a key that cannot
+// be exported. It does not say whether the key was imported.
 func (k *azureKey) attest(context.Context) (signer.Attestation, error) {
 	a := signer.Attestation{
 		Exportable: signer.ExportNo,
@@ -276,7 +276,7 @@ func (k *azureKey) Sign(ctx context.Context, digest []byte, opts crypto.SignerOp
 	return answer.Result, nil
 }
 
-// derSignature converts r||s, which Key Vault answers (RFC 7518 §3.4), to ASN.1 (RFC 3279 §2.2.3).
+// derSignature converts the r||s of Key Vault (RFC 7518 §3.4) to ASN.1 (RFC 3279 §2.2.3).
 func derSignature(curve elliptic.Curve, raw []byte) ([]byte, error) {
 	size := (curve.Params().BitSize + 7) / 8
 	if len(raw) != 2*size {
@@ -301,7 +301,7 @@ func azureError(err error, permission string) error {
 		e.Kind, e.Err = remote.Denied, errors.New("no credential of the process is accepted by Microsoft Entra ID; "+
 			firstLine(err))
 		return e
-	case !errors.As(err, &answer): // no answer, or no credential at all
+	case !errors.As(err, &answer): // no answer, or no credentials
 		e.Err = errors.New(firstLine(err))
 		return e
 	}
@@ -329,7 +329,7 @@ func azureError(err error, permission string) error {
 	return e
 }
 
-// firstLine is the first line of an error. The lines after it are an answer in full.
+// firstLine returns the first line of an error. The other lines are the complete response.
 func firstLine(err error) string {
 	text, _, _ := strings.Cut(err.Error(), "\n")
 	return text

@@ -59,7 +59,7 @@ func checkGoogleKEK(rest string) error {
 	return nil
 }
 
-// googleAlgorithms are the algorithms of keys that sign with a scheme. The size of an RSA key is part of the algorithm.
+// googleAlgorithms are the algorithms of Cloud KMS for each scheme. The size of an RSA key is part of the algorithm.
 var googleAlgorithms = map[scheme][]kmspb.CryptoKeyVersion_CryptoKeyVersionAlgorithm{
 	ecdsa256: {kmspb.CryptoKeyVersion_EC_SIGN_P256_SHA256},
 	ecdsa384: {kmspb.CryptoKeyVersion_EC_SIGN_P384_SHA384},
@@ -87,7 +87,7 @@ type googleKey struct {
 	public    crypto.PublicKey
 }
 
-// maxVersions is how many versions of a key are compared with the chain.
+// maxVersions is the maximum number of versions of a key that are compared with the chain.
 const maxVersions = 20
 
 // openGoogle implements provider.open. It needs cloudkms.cryptoKeyVersions.viewPublicKey, and without a version in the
@@ -108,7 +108,7 @@ func newGoogle(ctx context.Context, o opening) (*kms.KeyManagementClient, error)
 	options := []option.ClientOption{
 		option.WithUserAgent(version.UserAgent()),
 		option.WithGRPCDialOption(grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer))),
-		// A connection carries a hundred calls at once at most.
+		// A connection carries at most one hundred concurrent calls.
 		option.WithGRPCConnectionPool(1 + o.guard.Concurrent()/100),
 	}
 	if more, ok := o.client.([]option.ClientOption); ok {
@@ -119,12 +119,12 @@ func newGoogle(ctx context.Context, o opening) (*kms.KeyManagementClient, error)
 		return nil, fault.BadSetting("credentials for Google Cloud: "+err.Error(),
 			"see docs/keys.md, Google Cloud KMS", "key")
 	}
-	client.CallOptions = &kms.KeyManagementCallOptions{} // no retries of its own
+	client.CallOptions = &kms.KeyManagementCallOptions{} // turns off the retries of the SDK
 	return client, nil
 }
 
-// decryptGoogle implements provider.decrypt. It needs cloudkms.cryptoKeyVersions.useToDecrypt. Tink's ciphertext of a
-// keyset is that of Cloud KMS, without additional authenticated data.
+// decryptGoogle implements provider.decrypt. It needs cloudkms.cryptoKeyVersions.useToDecrypt. Tink encrypts a keyset
+// with Cloud KMS directly, without additional authenticated data.
 func decryptGoogle(ctx context.Context, o opening, ciphertext []byte) (plaintext []byte, err error) {
 	client, err := newGoogle(ctx, o)
 	if err != nil {
@@ -145,7 +145,7 @@ func decryptGoogle(ctx context.Context, o opening, ciphertext []byte) (plaintext
 	})
 }
 
-// attest asks how the version is protected and where it came from. It needs cloudkms.cryptoKeyVersions.get.
+// attest asks for the protection level and the origin of the version. It needs cloudkms.cryptoKeyVersions.get.
 func (k *googleKey) attest(ctx context.Context) (a signer.Attestation, err error) {
 	v, err := k.client.GetCryptoKeyVersion(ctx, &kmspb.GetCryptoKeyVersionRequest{Name: k.name})
 	switch {
@@ -208,7 +208,7 @@ func findGoogle(ctx context.Context, o opening, client *kms.KeyManagementClient)
 	return newest, nil
 }
 
-// googleVersions returns the names of the enabled versions, the newest first, at least one.
+// googleVersions returns the names of the enabled versions, the newest first. Without any, it returns an error.
 func googleVersions(ctx context.Context, client *kms.KeyManagementClient, key string) (names []string, err error) {
 	all := client.ListCryptoKeyVersions(ctx, &kmspb.ListCryptoKeyVersionsRequest{
 		Parent: key, Filter: "state=ENABLED", OrderBy: "name desc", PageSize: maxVersions,
@@ -307,7 +307,7 @@ func (k *googleKey) Sign(ctx context.Context, digest []byte, opts crypto.SignerO
 	return answer.GetSignature(), nil
 }
 
-// sum is the CRC32C of data (Cloud KMS, data integrity guidelines).
+// sum returns the CRC32C of data (Cloud KMS, data integrity guidelines).
 func sum(data []byte) int64 { return int64(crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli))) }
 
 // googleError classifies an error by its status (google.rpc.Code).

@@ -54,9 +54,9 @@ func (k KEK) Check() error {
 	return errors.Join(errs...)
 }
 
-// Decrypt has the service decrypt a ciphertext, which has no associated data. The guard has the metrics of the calls;
-// it is nil if there was none. The errors are as those of [KEK.Check], with the operation, the key and the permission
-// that is missing.
+// Decrypt decrypts a ciphertext without associated data in the service. The returned guard has the metrics of the
+// calls; it is nil if no call was made. The errors are like those of [KEK.Check], with the operation, the key and the
+// missing permission.
 func (k KEK) Decrypt(ctx context.Context, ciphertext []byte) (plaintext []byte, guard *remote.Guard, err error) {
 	return k.decrypt(ctx, ciphertext, nil)
 }
@@ -79,7 +79,7 @@ func (k KEK) decrypt(ctx context.Context, ciphertext []byte, client any) ([]byte
 	return plaintext, guard, placed(err, kekPath)
 }
 
-// otherKEK is the error of a service that decrypted with another key than the one that was asked for.
+// otherKEK returns the error of a service that decrypted with another key than the requested one.
 func otherKEK(got, want string) *remote.Error {
 	return &remote.Error{Kind: remote.WrongKey,
 		Err: fmt.Errorf("the service decrypted with %.200q, not with %q", got, want)}

@@ -2,15 +2,14 @@
 // and the transit engine of HashiCorp Vault and OpenBao. The key is named by the URI that Fulcio and cosign use for it.
 //
 // Each service is reached with its own SDK, without the SDK's retries: ca/signer/remote has the one set of limits and
-// verifies each signature. A service is asked for the public key once, when the key is opened, and the version of the
-// key is pinned then: the one that belongs to the chain, if the URI names none. Every answer is checked against what
-// was asked (key, version, algorithm, checksums). An error says which permission is missing, in the words of the
-// service.
+// verifies each signature. The public key is read once, when the key is opened. This pins the version of the key; if
+// the URI names no version, it is the version of the chain. Every answer is checked against the request (key, version,
+// algorithm, checksums). An error names a missing permission in the terms of the service.
 //
-// A service also decrypts with a symmetric key, for a CA key that is stored encrypted: see [KEK].
+// For a CA key that is stored encrypted, the package also decrypts with a symmetric key of a service: see [KEK].
 //
-// The build tags nokms_aws, nokms_google, nokms_azure and nokms_vault leave a service out. Its URIs are then refused by
-// name. It MUST NOT put a token or any other credential into an error.
+// The build tags nokms_aws, nokms_google, nokms_azure and nokms_vault leave a service out. Its URIs are then refused
+// with an error that names the tag. Errors MUST NOT contain a token or any other credential.
 package kms
 
 import (
@@ -53,7 +52,7 @@ type Vault struct {
 	Namespace string `yaml:"namespace"`
 	// Mount is the path of the transit engine. Default: TRANSIT_SECRET_ENGINE_PATH, or transit.
 	Mount string `yaml:"mount"`
-	// Version is the number of the version of the key. Default: that of the version that belongs to the chain.
+	// Version is the number of the version of the key. Default: the version whose public key is in the chain.
 	Version int `yaml:"version"`
 	// CACert is the path of the CA certificates of the server in PEM. Default: BAO_CACERT or VAULT_CACERT, or those of
 	// the system.
@@ -73,9 +72,9 @@ type Vault struct {
 type AppRole struct {
 	// RoleID is the role id.
 	RoleID string `yaml:"role_id"`
-	// SecretID is the secret id. When omitted: the role needs none.
+	// SecretID is the secret id. When omitted: the role needs no secret id.
 	SecretID *Secret `yaml:"secret_id"`
-	// Mount is the path of the method. Default: approle.
+	// Mount is the path of the auth method. Default: approle.
 	Mount string `yaml:"mount"`
 }
 
@@ -86,7 +85,7 @@ type Role struct {
 	// Token is the token; a file is read for each login. It may be omitted for Kubernetes: the token of the service
 	// account is in /var/run/secrets/kubernetes.io/serviceaccount/token.
 	Token *Secret `yaml:"token"`
-	// Mount is the path of the method. Default: kubernetes or jwt.
+	// Mount is the path of the auth method. Default: kubernetes or jwt.
 	Mount string `yaml:"mount"`
 }
 
@@ -99,11 +98,11 @@ type provider struct {
 	// open reads the public key and pins its version.
 	open func(context.Context, opening) (*opened, error)
 
-	// kekSchemes are those of the URIs of key-encryption keys, and checkKEK finds what is wrong with such a URI without
-	// its scheme.
+	// kekSchemes are the schemes of the URIs of key-encryption keys, and checkKEK finds what is wrong with such a URI
+	// without its scheme.
 	kekSchemes []string
 	checkKEK   func(rest string) error
-	// decrypt makes one client, and with it the calls that decrypt.
+	// decrypt makes one client, and returns a function that decrypts with it.
 	decrypt func(context.Context, opening, []byte) ([]byte, error)
 }
 
@@ -113,14 +112,13 @@ type opening struct {
 	rest     string        // of the URI, without the scheme
 	guard    *remote.Guard // for all calls
 	warn     func(problem, fix string)
-	// wanted is the public key of the issuing certificate, or nil. Among several versions of a key it tells which is
-	// meant.
+	// wanted is the public key of the issuing certificate, or nil. Among several versions of a key, it selects one.
 	wanted crypto.PublicKey
-	// client replaces how a service is reached, in tests.
+	// client replaces the HTTP client of a service in tests.
 	client any
 }
 
-// opened is a key of a provider.
+// opened is an open key of a provider.
 type opened struct {
 	raw     remote.Raw
 	release func() error // may be nil
@@ -137,8 +135,7 @@ func find(uri string) (p provider, rest string, err error) {
 	return among(uri, "key", func(p provider) []string { return p.schemes })
 }
 
-// among returns the provider one of whose schemes the URI begins with, and the rest of the URI. Its errors name the
-// setting.
+// among returns the provider that has the scheme of the URI, and the rest of the URI. Its errors name the setting.
 func among(uri, setting string, schemes func(provider) []string) (p provider, rest string, err error) {
 	var known []string
 	for _, p := range providers() {
@@ -191,7 +188,7 @@ func (*Settings) Temporary() bool { return false }
 // ChainFile implements [signer.Backend].
 func (s *Settings) ChainFile() string { return s.Chain }
 
-// openTime bounds how long a key is opened, with all attempts.
+// openTime bounds the opening of a key, including all attempts.
 const openTime = 30 * time.Second
 
 // Open implements [signer.Backend].
@@ -214,7 +211,7 @@ func (s *Settings) reach(ctx context.Context, o signer.Options, client any) (*re
 		return nil, nil, err
 	}
 	var wanted crypto.PublicKey
-	if chain, err := signer.ReadChain(s.Chain); err == nil { // there is none before the certificate of the key is made
+	if chain, err := signer.ReadChain(s.Chain); err == nil { // the chain need not exist yet: a CSR is made first
 		wanted = chain[0].PublicKey
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTime)
@@ -231,7 +228,7 @@ func (s *Settings) reach(ctx context.Context, o signer.Options, client any) (*re
 	return guard, key, placed(err, "key")
 }
 
-// placed returns an error of a service as one of a setting.
+// placed turns an error of a service into an error of a setting.
 func placed(err error, setting string) error {
 	if err == nil {
 		return nil
@@ -242,8 +239,8 @@ func placed(err error, setting string) error {
 	return fault.BadSetting(err.Error(), "", setting)
 }
 
-// Attest implements [signer.Attester] with what the service says about the key. That the service does not say it, as
-// when the permission to ask is missing, is no error.
+// Attest implements [signer.Attester] with what the service says about the key. If the service does not answer, for
+// example because a permission is missing, the result is [signer.ExportUnknown] and not an error.
 func (s *Settings) Attest(ctx context.Context) (signer.Attestation, error) { return s.attest(ctx, nil) }
 
 func (s *Settings) attest(ctx context.Context, client any) (a signer.Attestation, err error) {
@@ -260,7 +257,7 @@ func (s *Settings) attest(ctx context.Context, client any) (a signer.Attestation
 		if err == nil {
 			select {
 			case answer <- a:
-			default: // an earlier attempt, which was late, has answered
+			default: // an earlier attempt has answered late
 			}
 		}
 		return err
@@ -281,7 +278,7 @@ func equal(a, b crypto.PublicKey) bool {
 	return ok && k.Equal(b)
 }
 
-// fits returns the scheme with which the key signs certificates, if a service has it.
+// fits returns the scheme with which the key signs certificates, if the service supports it.
 func fits[A any](public crypto.PublicKey, algorithms map[scheme]A) (algorithm A, err error) {
 	want := schemeOf(public, remote.CertificateOptions(public))
 	algorithm, ok := algorithms[want]
@@ -293,10 +290,10 @@ func fits[A any](public crypto.PublicKey, algorithms map[scheme]A) (algorithm A,
 	return algorithm, nil
 }
 
-// unavailable is the error of a call whose answer never came, or does not make sense.
+// unavailable returns the error of a call without an answer, or with an invalid one.
 func unavailable(err error) *remote.Error { return &remote.Error{Kind: remote.Unavailable, Err: err} }
 
-// wrongVersion is the error of a signature that the service itself says is by another key or version.
+// wrongVersion returns the error of a signature for which the service names another key or version.
 func wrongVersion(got, want string) *remote.Error {
 	return &remote.Error{Kind: remote.WrongKey,
 		Err: fmt.Errorf("the service signed with %.200q, not with %q", got, want)}
@@ -310,10 +307,10 @@ type doer interface {
 	Do(r *http.Request) (*http.Response, error)
 }
 
-// limited bounds the bodies of answers, which the SDKs read without a limit.
+// limited bounds the size of response bodies, which the SDKs read without a limit.
 type limited struct{ doer }
 
-// Do implements the clients of the SDKs.
+// Do implements the HTTP client interfaces of the SDKs.
 func (l limited) Do(r *http.Request) (*http.Response, error) {
 	answer, err := l.doer.Do(r)
 	if err == nil {
@@ -322,7 +319,7 @@ func (l limited) Do(r *http.Request) (*http.Response, error) {
 	return answer, err
 }
 
-// Secret is a secret that stands in an environment variable or in a file.
+// Secret is a secret in an environment variable or in a file.
 type Secret = secret.Source
 
 // check finds what is wrong without reading a file.

@@ -28,8 +28,8 @@ const (
 	mldsa87  scheme = "ML-DSA-87"
 )
 
-// schemeOf returns the scheme of a signature by a key with these options. A combination that no service has is a scheme
-// that is in no table.
+// schemeOf returns the scheme of a signature by a key with these options. For a combination that no service supports,
+// it returns a scheme that is in no table.
 func schemeOf(public crypto.PublicKey, opts crypto.SignerOpts) scheme {
 	hash := opts.HashFunc()
 	switch key := public.(type) {
@@ -52,5 +52,5 @@ func schemeOf(public crypto.PublicKey, opts crypto.SignerOpts) scheme {
 	return scheme(fmt.Sprintf("%T with %s", public, hash))
 }
 
-// notThere says that a service cannot sign in the way that was asked for.
+// notThere says that a service does not support the requested scheme.
 func notThere(want scheme) error { return fmt.Errorf("the service cannot sign with %s", want) }

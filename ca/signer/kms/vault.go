@@ -39,7 +39,7 @@ func vaultTransit() provider {
 	}
 }
 
-// vaultURI is the name of a key.
+// vaultURI matches the name of a key.
 var vaultURI = regexp.MustCompile(`^\w(?:[\w.-]*\w)?$`)
 
 func checkVault(rest string) error {
@@ -88,13 +88,13 @@ func beginVault(ctx context.Context, o opening) (*session, error) {
 	return s, s.begin(ctx)
 }
 
-// mount is the path of the transit engine.
+// mount returns the path of the transit engine.
 func (v *Vault) mount() string {
 	return strings.Trim(cmp.Or(v.Mount, os.Getenv("TRANSIT_SECRET_ENGINE_PATH"), "transit"), "/")
 }
 
-// decryptVault implements provider.decrypt. It needs update on MOUNT/decrypt/NAME. The ciphertext is the text of the
-// transit engine, as Tink's extensions for Vault write it.
+// decryptVault implements provider.decrypt. It needs update on MOUNT/decrypt/NAME. The ciphertext is in the text format
+// of the transit engine, as Tink's extensions for Vault write it.
 func decryptVault(ctx context.Context, o opening, ciphertext []byte) (plaintext []byte, err error) {
 	s, err := beginVault(ctx, o)
 	if err != nil {
@@ -121,7 +121,7 @@ func decryptVault(ctx context.Context, o opening, ciphertext []byte) (plaintext 
 	})
 }
 
-// vaultClient returns a client for the server that settings and environment name.
+// vaultClient returns a client for the server of the settings and the environment.
 func vaultClient(v *Vault, o opening) (*api.Client, error) {
 	cfg := api.DefaultConfig() // reads the environment: BAO_ADDR, BAO_CACERT, BAO_TLS_SERVER_NAME, or with VAULT_
 	if cfg.Error != nil {
@@ -168,7 +168,7 @@ func vaultClient(v *Vault, o opening) (*api.Client, error) {
 // maxVaultCall is longer than any call may take.
 const maxVaultCall = time.Minute
 
-// limitedTransport bounds the bodies of answers.
+// limitedTransport bounds the size of response bodies.
 type limitedTransport struct{ http.RoundTripper }
 
 // RoundTrip implements [http.RoundTripper].
@@ -181,7 +181,7 @@ type roundTripper struct{ http.RoundTripper }
 // Do implements doer.
 func (r roundTripper) Do(q *http.Request) (*http.Response, error) { return r.RoundTrip(q) }
 
-// transitKey is the answer of a read of a key of the transit engine.
+// transitKey is the response to a read of a key of the transit engine.
 type transitKey struct {
 	Type         string `json:"type"`
 	ParameterSet string `json:"parameter_set"` // of ML-DSA, in Vault Enterprise
@@ -194,7 +194,7 @@ type transitKey struct {
 	} `json:"keys"`
 }
 
-// parseTransitKey parses the data of an answer and the public keys of all its versions.
+// parseTransitKey parses the data of a response with the public keys of all versions.
 func parseTransitKey(data []byte) (k transitKey, versions map[int]crypto.PublicKey, err error) {
 	if err := json.Unmarshal(data, &k); err != nil { // the versions of a symmetric key are numbers
 		return k, nil, fmt.Errorf("a key of type %.40q cannot sign; create a key of type ecdsa-p384", k.Type)
@@ -241,8 +241,8 @@ func transitPublicKey(k transitKey, text string) (crypto.PublicKey, error) {
 	return x509.ParsePKIXPublicKey(block.Bytes)
 }
 
-// read reads the public key and pins the version: the one that is set, else the one whose public key is wanted, else
-// the newest.
+// read reads the public key and pins the version: the configured version, else the version whose public key is wanted,
+// else the newest one.
 func (k *vaultKey) read(ctx context.Context, version int, o opening) error {
 	path := k.mount + "/keys/" + k.name
 	secret, err := k.session.call(ctx, func(c *api.Client) (*api.Secret, error) {
@@ -306,7 +306,7 @@ func (k *vaultKey) attest(context.Context) (signer.Attestation, error) {
 	return a, nil
 }
 
-// vaultHashes are the last parts of the paths of the transit engine's sign. Schemes without a hash have none.
+// vaultHashes are the hash names in the paths of the transit engine's sign endpoint. Schemes without a hash have none.
 var vaultHashes = map[scheme]string{
 	ecdsa256: "/sha2-256", ecdsa384: "/sha2-384", ecdsa512: "/sha2-512",
 	pkcs256: "/sha2-256", pkcs384: "/sha2-384", pkcs512: "/sha2-512",
@@ -347,7 +347,8 @@ func (k *vaultKey) Sign(ctx context.Context, digest []byte, opts crypto.SignerOp
 	return parseTransitSignature(text, k.version)
 }
 
-// parseTransitSignature returns the signature in vault:vVERSION:BASE64, if it is by the wanted version.
+// parseTransitSignature returns the signature in vault:vVERSION:BASE64. It refuses a signature by another version than
+// the pinned one.
 func parseTransitSignature(text string, version int) ([]byte, error) {
 	rest, ok := strings.CutPrefix(text, "vault:v")
 	number, encoded, colon := strings.Cut(rest, ":")

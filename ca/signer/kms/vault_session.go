@@ -20,8 +20,9 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// session keeps a client logged in. A login whose lease can be renewed is renewed at two thirds of it; one that cannot,
-// or is about to reach its longest life, is replaced. A token in a file is read again twice a minute.
+// session keeps a client logged in. A renewable token is renewed after two thirds of its lease. A token that is not
+// renewable, or is near its maximum lifetime, is replaced by a new login. A token in a file is read again twice a
+// minute.
 type session struct {
 	client *api.Client
 	vault  *Vault
@@ -30,25 +31,25 @@ type session struct {
 	fixed  bool                                 // the token does not come from a login
 
 	mu    sync.Mutex // one login at a time
-	tried time.Time  // the last login that a refused call asked for
+	tried time.Time  // time of the last login after a refused call
 
 	stop context.CancelFunc
 	done chan struct{}
 }
 
-// lease is how long a token lasts.
+// lease is the lifetime of a token.
 type lease struct {
 	time      time.Duration // 0: forever
 	renewable bool
-	began     time.Duration // time when the lease was new; renewals that get much less are near the end of its life
+	began     time.Duration // length of the first lease; a renewal that gets much less is near the maximum lifetime
 }
 
 const (
-	leaseShare  = 2.0 / 3          // of a lease, after which it is renewed
-	readEvery   = 30 * time.Second // a token in a file
-	retryEvery  = 10 * time.Second // a renewal that failed
-	shortest    = time.Second      // between two renewals
-	againEvery  = 10 * time.Second // a login because a call was refused
+	leaseShare  = 2.0 / 3          // share of a lease after which the token is renewed
+	readEvery   = 30 * time.Second // interval of reading a token file
+	retryEvery  = 10 * time.Second // pause after a failed renewal
+	shortest    = time.Second      // minimum pause between two renewals
+	againEvery  = 10 * time.Second // minimum pause between two logins after refused calls
 	serviceFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 )
 
@@ -91,7 +92,7 @@ func newSession(client *api.Client, v *Vault, guard *remote.Guard) *session {
 	return s
 }
 
-// begin logs in, and keeps the session alive until end.
+// begin logs in, and keeps the session logged in until end.
 func (s *session) begin(ctx context.Context) error {
 	var l lease
 	if err := s.guard.Do(ctx, "login", func(ctx context.Context) (err error) {
@@ -106,7 +107,7 @@ func (s *session) begin(ctx context.Context) error {
 	return nil
 }
 
-// end stops the renewal. A token that a login got is left to expire: another process may use the same cached login.
+// end stops the renewal. It does not revoke the token: another process may use the same cached login.
 func (s *session) end() error {
 	s.stop()
 	<-s.done
@@ -122,7 +123,7 @@ func (s *session) keep(ctx context.Context, l lease) {
 			wait = readEvery
 		}
 		if wait == 0 {
-			<-ctx.Done() // a login that lasts forever
+			<-ctx.Done() // the token never expires
 			return
 		}
 		timer := time.NewTimer(max(wait, shortest))
@@ -133,19 +134,19 @@ func (s *session) keep(ctx context.Context, l lease) {
 		case <-timer.C:
 		}
 		next, err := s.prolong(ctx, l)
-		if err != nil { // the metric counts it, and a call that is refused says why
+		if err != nil { // the failure is counted in the metrics; a refused call reports the cause
 			next = lease{time: time.Duration(float64(retryEvery) / leaseShare), renewable: l.renewable, began: l.began}
 		}
 		l = next
 	}
 }
 
-// prolong renews the token, or gets another one.
+// prolong renews the token or logs in again.
 func (s *session) prolong(ctx context.Context, l lease) (next lease, err error) {
 	if s.fixed {
 		s.mu.Lock()
 		before := s.client.Token()
-		next, err = s.login(ctx) // reads the file and asks how long the token lasts
+		next, err = s.login(ctx) // reads the file and looks up the lease of the token
 		s.mu.Unlock()
 		if err != nil || s.client.Token() != before || !next.renewable ||
 			next.time > time.Duration(float64(l.began)*(1-leaseShare)) {
@@ -178,7 +179,7 @@ func (s *session) prolong(ctx context.Context, l lease) (next lease, err error) 
 	return next, err
 }
 
-// call makes a call, and once more with another token if the token was refused and there is another one.
+// call makes a call. If the server refused the token and another token is available, it makes the call once more.
 func (s *session) call(ctx context.Context, f func(*api.Client) (*api.Secret, error)) (*api.Secret, error) {
 	used := s.client.Token()
 	secret, err := f(s.client)
@@ -192,7 +193,8 @@ func (s *session) call(ctx context.Context, f func(*api.Client) (*api.Secret, er
 	return f(s.client)
 }
 
-// again reports whether there is a token other than the one that was used, and logs in for it, but not often.
+// again reports whether the client has another token than the refused one. If it does not, again logs in first, unless
+// it did so recently.
 func (s *session) again(ctx context.Context, used string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,7 +209,7 @@ func (s *session) again(ctx context.Context, used string) bool {
 	return err == nil && s.client.Token() != used
 }
 
-// post logs in with a method.
+// post logs in with an auth method.
 func (s *session) post(ctx context.Context, mount string, body map[string]any) (lease, error) {
 	path := "auth/" + strings.Trim(mount, "/") + "/login"
 	anonymous, err := s.client.CloneWithHeaders() // with the namespace, without the token
@@ -233,8 +235,8 @@ func (s *session) post(ctx context.Context, mount string, body map[string]any) (
 	return l, nil
 }
 
-// readToken takes the token from where the settings or the environment say, and asks how long it lasts. A token that
-// may not ask is used as long as it is accepted.
+// readToken reads the token that the settings or the environment name, and looks up its lease. A token without the
+// permission to look itself up is used until the server refuses it.
 func (s *session) readToken(ctx context.Context) (lease, error) {
 	token, err := s.vault.token()
 	if err != nil {
@@ -284,7 +286,7 @@ func (v *Vault) token() (string, error) {
 		"write one of token, approle, kubernetes and jwt below vault, or set BAO_TOKEN or VAULT_TOKEN", "vault")
 }
 
-// leaseOf returns the lease of the token in an answer.
+// leaseOf returns the lease of the token in a response.
 func leaseOf(secret *api.Secret) lease {
 	if secret == nil || secret.Auth == nil {
 		return lease{}

@@ -1,11 +1,12 @@
-// Package pkcs11 is the key backend for a key in a hardware security module. The module is used by another process,
-// mayfly-hsm or one that speaks the same protocol (package wire), because the library of a module runs inside the
-// process that loads it: there, a crash or a hang of the library costs requests and never the CA.
+// Package pkcs11 is the key backend for a key in a hardware security module. The module is used by a separate process:
+// mayfly-hsm, or another program that implements the same protocol (package wire). The library of a module runs inside
+// the process that loads it. In a separate process, a crash or hang of the library makes requests fail, but does not
+// stop the CA.
 //
-// The process runs on its own and listens on a socket, or is started and kept running by this package ([Settings]).
-// While it is absent, each call fails with the cause within the limits of the guard (ca/signer/remote), and the first
-// call after its return works. Signatures are verified with the public key that was read when the key was opened, so
-// that the process is not trusted with anything but the use of the key.
+// Either the process is started by something else and listens on a socket, or this package starts and restarts the
+// process ([Settings]). While no process runs, each call fails with the cause within the limits of the guard
+// (ca/signer/remote). Calls succeed again as soon as the process is back. Signatures are verified with the public key
+// that was read when the key was opened.
 package pkcs11
 
 import (
@@ -29,15 +30,16 @@ import (
 type Settings struct {
 	// Chain is the path of the chain in PEM: issuing certificate first, root last.
 	Chain string `yaml:"chain" path:"read"`
-	// Socket is the absolute path of the Unix socket of mayfly-hsm, which something else starts (systemd, Kubernetes).
+	// Socket is the absolute path of the Unix socket of mayfly-hsm, if it is not started by the CA, but by systemd or
+	// Kubernetes, for example.
 	Socket string `yaml:"socket"`
 	// Command is the command that starts mayfly-hsm, one word for each item: program and arguments without --socket.
-	// The CA starts the program with its own rights and environment, and again whenever it ends.
+	// The CA starts the program with its own rights and environment, and restarts it whenever it ends.
 	Command []string `yaml:"command"`
-	// Key is the name of the key, as mayfly-hsm was given it. It may be omitted if mayfly-hsm serves one key.
+	// Key is the name of the key, as in the flag --key of mayfly-hsm. It may be omitted if mayfly-hsm serves one key.
 	Key string `yaml:"key"`
-	// User is the name or number of the user that runs mayfly-hsm. A socket of any other user, except of the
-	// superuser, is refused. Default: the user of the CA.
+	// User is the name or number of the user that runs mayfly-hsm. A socket of any other user except the superuser is
+	// refused. Default: the user of the CA.
 	User string `yaml:"user"`
 	// Limits bound the calls of mayfly-hsm.
 	Limits remote.Limits `yaml:"limits"`
@@ -71,7 +73,7 @@ func (s *Settings) Check() error {
 	return errors.Join(append(errs, fault.Under(s.Limits.Check(), "limits"))...)
 }
 
-// maxSocket is the length of the longest path of a socket that every system supports (unix(7)).
+// maxSocket is the maximum length of the path of a socket on all supported systems, in bytes (unix(7)).
 const maxSocket = 103
 
 // Temporary implements [signer.Backend].
@@ -83,7 +85,7 @@ func (s *Settings) ChainFile() string { return s.Chain }
 // startLimit bounds how long [Settings.Open] waits for a signer process that is about to start.
 const startLimit = 15 * time.Second
 
-// Open reads the public key. It waits up to 15 seconds for a process that is not there yet.
+// Open reads the public key. It waits up to 15 seconds for a process that is still starting.
 func (s *Settings) Open(ctx context.Context, o signer.Options) (*signer.Key, error) {
 	k, err := s.open(ctx, o)
 	if err != nil {
@@ -121,7 +123,7 @@ func (s *Settings) Attest(ctx context.Context) (signer.Attestation, error) {
 	return out, c.close()
 }
 
-// place gives an error of the signer process its place in the configuration.
+// place turns an error of the signer process into an error of a setting.
 func (s *Settings) place(err error) error {
 	at := "socket"
 	if len(s.Command) > 0 {
@@ -131,7 +133,7 @@ func (s *Settings) place(err error) error {
 		at)
 }
 
-// connection is an open way to the signer process.
+// connection is a client of the signer process.
 type connection struct {
 	client  *wire.Client
 	guard   *remote.Guard
@@ -170,18 +172,18 @@ func (c *connection) close() error {
 	return err
 }
 
-// answer is what the signer process says about a key.
+// answer is the answer of the signer process about a key.
 type answer struct {
 	public crypto.PublicKey
 	about  wire.Answer
 	err    error
 }
 
-// read reads the public key. A process that is not there yet gets the time to start.
+// read reads the public key. It waits for a process that is still starting.
 func (c *connection) read(ctx context.Context, name string) (crypto.PublicKey, wire.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	var last atomic.Pointer[answer] // the last one that says more than that the time is over
+	var last atomic.Pointer[answer] // the last error that says more than that the time is over
 	for {
 		err := c.guard.Do(ctx, "public_key", func(ctx context.Context) error {
 			var a answer
@@ -211,7 +213,7 @@ func (c *connection) read(ctx context.Context, name string) (crypto.PublicKey, w
 	}
 }
 
-// explain adds why the process is not there, if this package runs it.
+// explain adds why the process does not run, if this package starts it.
 func (c *connection) explain(err error) error {
 	var e *remote.Error
 	if c.process == nil || !errors.As(err, &e) || e.Kind != remote.Unavailable && e.Kind != remote.TimedOut {

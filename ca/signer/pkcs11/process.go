@@ -18,21 +18,22 @@ import (
 )
 
 const (
-	// A process that ended is started again after a pause that doubles from the first to the longest, and is the first
-	// one again after the process has run for a while.
+	// A process that ended is restarted after a pause. The pause doubles from the first to the longest one, and is
+	// reset after the process has run for a while.
 	firstRestart   = 50 * time.Millisecond
 	longestRestart = time.Second
 	steady         = 5 * time.Second
 
-	// stopLimit is how long a process may take to end when it is told to.
+	// stopLimit is how long a process may take to exit after it was asked to.
 	stopLimit = 6 * time.Second
-	// hangLimit is how long a process may answer nothing, although calls wait, until it is ended.
+	// hangLimit is how long a process may answer no call, although calls wait, before it is killed.
 	hangLimit = 15 * time.Second
 )
 
-// process is a signer process that this one keeps running. The socket is in a directory of its own that only this user
-// can enter. It is opened here and inherited by the process, so that it exists before the process does and stays while
-// the process is started again. The process ends when its standard input ends, which it does however this process ends.
+// process is a signer process that this process starts and restarts. The socket is in a separate directory that only
+// this user can enter. The socket is opened here and inherited by the signer process, so that it exists before the
+// first start and during restarts. The signer process exits when its standard input ends. The kernel closes that pipe
+// however this process ends.
 type process struct {
 	socket  string
 	command []string
@@ -41,13 +42,13 @@ type process struct {
 	dir     string
 	file    *os.File // the listening socket
 	quit    chan struct{}
-	ended   chan struct{} // closed when the last process has ended
+	ended   chan struct{} // closed when no further process is started and the last one has ended
 
 	mu      sync.Mutex
 	child   *os.Process // nil while none runs
 	begun   time.Time
-	why     error     // how the last one ended
-	next    time.Time // when the next one is started
+	why     error     // how the last process ended
+	next    time.Time // when the next process is started
 	stopped bool
 }
 
@@ -115,7 +116,7 @@ func (p *process) run() error {
 	cmd.Env = append(os.Environ(), wire.SocketVariable+"=3")
 	cmd.ExtraFiles = []*os.File{p.file}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	// a signal of the terminal is for the CA, which ends the process
+	// a signal of the terminal goes only to the CA, which ends the process
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -182,7 +183,7 @@ func (p *process) kill() {
 	}
 }
 
-// absent returns an error if no process runs: how the last one ended, and when the next one is started.
+// absent returns an error if no process runs: how the last process ended, and when the next one starts.
 func (p *process) absent() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -194,7 +195,7 @@ func (p *process) absent() error {
 		"the signer process %s has ended (%w) and is started again", p.command[0], p.why)}
 }
 
-// starting returns how the last process ended if the one that runs now has not answered anything yet.
+// starting returns how the last process ended if the current process has not answered yet.
 func (p *process) starting(answered time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -205,8 +206,8 @@ func (p *process) starting(answered time.Time) error {
 		"the signer process %s has ended (%w) and does not answer yet", p.command[0], p.why)}
 }
 
-// unanswered is told that a call which began at start got no answer in time. A process that has answered nothing for a
-// while is ended, so that the next one is started.
+// unanswered is called when a call that began at start got no answer in time. It kills a process that has answered no
+// call for a while, so that another one is started.
 func (p *process) unanswered(start, answered time.Time) {
 	p.mu.Lock()
 	child, begun := p.child, p.begun

@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// Kind is what an operator has to know about a failure first.
+// Kind classifies a failure for the operator.
 type Kind uint8
 
 const (
-	// Failed is any other failure, one that does not pass by itself: a key that is disabled, a request that is refused.
+	// Failed is any other permanent failure, such as a disabled key or a refused request.
 	Failed Kind = iota
-	// Denied is a missing permission, or credentials that are not accepted.
+	// Denied is a missing permission, or credentials that the service does not accept.
 	Denied
 	// Throttled is a refusal because of too many calls.
 	Throttled
-	// Unavailable is a service that cannot be reached or does not work.
+	// Unavailable is a service that cannot be reached or has an internal error.
 	Unavailable
 	// WrongKey is a signature by another key or another version of the key, or a damaged one.
 	WrongKey
 	// TimedOut is a call without an answer in time.
 	TimedOut
-	// Busy is a call that was not made, because too many run and wait.
+	// Busy is a call that was not made, because too many calls run or wait.
 	Busy
 )
 
@@ -40,19 +40,19 @@ var kinds = [...]struct{ label, text string }{
 // String returns the name of the kind in metrics.
 func (k Kind) String() string { return kinds[k].label }
 
-// passes reports whether a failure of this kind may be gone at the next attempt. A signature that does not verify is
-// not asked for again: an operator must learn of it.
+// passes reports whether another attempt may succeed after a failure of this kind. A signature that does not verify is
+// not requested again, because an operator must look into the cause.
 func (k Kind) passes() bool { return k == Throttled || k == Unavailable || k == TimedOut }
 
 // Error is a failed call of a key service. It has no secret.
 type Error struct {
 	Kind Kind
-	// Permission is what the caller lacks if Kind is Denied, in the provider's words, such as "kms:Sign on the key". It
-	// may be empty if the service does not accept the credentials at all.
+	// Permission is the missing permission if Kind is Denied, in the provider's terms, such as "kms:Sign on the key".
+	// It is empty if the service does not accept the credentials at all.
 	Permission string
-	// After is when the service wants the next attempt. 0: it does not say.
+	// After is the wait before the next attempt that the service asks for. 0: the service does not ask for one.
 	After time.Duration
-	// Err is the cause, in the words of the service.
+	// Err is the cause, as the service reported it.
 	Err error
 
 	key, operation string // set by the guard
@@ -82,7 +82,7 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// kindOf returns the kind of err. That of an error of another type is Failed.
+// kindOf returns the kind of err, or Failed for an error of another type.
 func kindOf(err error) Kind {
 	var e *Error
 	if errors.As(err, &e) {
@@ -91,10 +91,10 @@ func kindOf(err error) Kind {
 	return Failed
 }
 
-// vague reports whether an error of this kind may be what a client makes of the end of its context.
+// vague reports whether an error of this kind may be only a client's report that its context has ended.
 func (k Kind) vague() bool { return k == Failed || k == Unavailable || k == TimedOut }
 
-// maxText bounds the text of a cause, which a service chooses.
+// maxText bounds the text of a cause, which comes from the service, in bytes.
 const maxText = 500
 
 func short(s string) string {

@@ -10,12 +10,12 @@ import (
 
 // Limits are the settings of a guard.
 type Limits struct {
-	// Timeout bounds one signature with all its attempts and the wait for its turn: 100ms to 10s. An attempt gets half
-	// of it. Default: 4s.
+	// Timeout bounds one signature, including all attempts and the wait in the queue: 100ms to 10s. An attempt gets at
+	// most half of it. Default: 4s.
 	Timeout *time.Duration `yaml:"timeout"`
-	// Attempts is how often a call is made at most if it fails in a way that may pass: 1 to 10. Default: 3.
+	// Attempts is the maximum number of attempts of a call that fails temporarily: 1 to 10. Default: 3.
 	Attempts int `yaml:"attempts"`
-	// Concurrent is how many calls run at once: 1 to 1024. Default: 64.
+	// Concurrent is the maximum number of calls that run at once: 1 to 1024. Default: 64.
 	Concurrent int `yaml:"concurrent"`
 }
 
@@ -28,8 +28,8 @@ const (
 	defaultConcurrent = 64
 	maxConcurrent     = 1024
 
-	queueFactor = 16  // as many wait for each call that may run
-	minQueue    = 256 // wait at least, for a device that makes one signature at a time
+	queueFactor = 16  // maximum length of the queue, for each call that may run at once
+	minQueue    = 256 // minimum length of the queue, for a device that makes one signature at a time
 )
 
 // Check finds what is wrong with the limits. Its errors are [fault.Setting] values.
@@ -50,7 +50,7 @@ func (l Limits) Check() error {
 	return errors.Join(errs...)
 }
 
-// settled are limits with their defaults.
+// settled are limits with the defaults filled in.
 type settled struct {
 	timeout, attempt     time.Duration
 	attempts, concurrent int

@@ -4,8 +4,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics of one guard. The label "operation" is sign, probe, verify or one of the backend; "result" is success or a
-// [Kind].
+// metrics are the metrics of one guard. The label "operation" is sign, probe, verify or an operation of the backend;
+// "result" is success or a [Kind].
 type metrics struct {
 	calls   *prometheus.CounterVec
 	seconds *prometheus.HistogramVec

@@ -1,14 +1,14 @@
-// Package remote is the guard around a CA key that is outside this process: in a key management service, in a hardware
-// module, in another process.
+// Package remote protects the calls to a CA key outside this process: in a key management service, a hardware security
+// module or another process.
 //
-// A backend writes a [Raw] signer, which makes one call and classifies its errors as [Error] values. The guard adds
-// what every such key needs: a time limit for a signature and for each call, a limit on how many calls run at once and
-// a bounded queue before it, retries of the failures that pass, a probe that signs, metrics, and errors that name the
-// key. Each signature is verified with the public key that was read when the key was opened. A signature that does not
-// verify MUST NOT be returned: a service that lies, signs with another version of the key or damages a signature costs
-// requests, and never lets a certificate out.
+// A backend writes a [Raw] signer, which makes one call and classifies its errors as [Error] values. A [Guard] adds
+// what every such key needs: a time limit for a signature and for each call, a limit of concurrent calls with a bounded
+// queue, retries after temporary failures, a probe that signs, metrics, and errors that name the key. Each signature is
+// verified with the public key that was read when the key was opened. A signature that does not verify MUST NOT be
+// returned: if the service signs with another key or version, or returns a damaged signature, the request fails and no
+// certificate is released.
 //
-// A call that does not return keeps its place until it does, so that at most [Limits.Concurrent] goroutines can hang.
+// A call occupies its slot until it returns, so that at most [Limits.Concurrent] goroutines can hang.
 package remote
 
 import (
@@ -26,20 +26,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Raw is a key outside this process, without any guard.
+// Raw is a key outside this process, without a guard.
 type Raw interface {
-	// Public returns the public key. It makes no call, and returns the same key for as long as the signer exists.
+	// Public returns the public key. It makes no call, and always returns the same key.
 	Public() crypto.PublicKey
-	// Sign makes one call that signs. If opts.HashFunc() is not 0, digest is the hash of the message, and the message
-	// itself otherwise (Ed25519, ML-DSA). The signature has the form of [crypto.Signer]: for ECDSA the ASN.1 of RFC
-	// 3279 §2.2.3. Sign returns soon after ctx has ended, does not retry, and returns an [*Error] for a failure whose
-	// kind it knows. It is called by several goroutines at once.
+	// Sign makes one call that signs. If opts.HashFunc() is not 0, digest is the hash of the message; otherwise digest
+	// is the message itself (Ed25519, ML-DSA). The signature has the form of [crypto.Signer]: for ECDSA the ASN.1 of
+	// RFC 3279 §2.2.3. Sign returns soon after ctx has ended, does not retry, and returns an [*Error] for a failure
+	// whose kind it knows. It MUST be safe for concurrent use.
 	Sign(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error)
 }
 
 // Options for [New].
 type Options struct {
-	// Key names the key and its place for the operator, such as "awskms:///alias/ca". It has no secret.
+	// Key names the key for the operator, such as "awskms:///alias/ca". It has no secret.
 	Key string
 	Limits
 }
@@ -50,7 +50,7 @@ type Guard struct {
 	limits  settled
 	slots   chan struct{}
 	waiting atomic.Int64
-	hung    atomic.Int64 // calls that have not returned although their time was over
+	hung    atomic.Int64 // calls that have exceeded their time limit and have not returned
 	metrics *metrics
 }
 
@@ -62,21 +62,21 @@ func New(o Options) *Guard {
 	return g
 }
 
-// The operations of the guard itself. A backend has further ones, for [Guard.Do].
+// The operations of the guard itself. A backend can have further operations, for [Guard.Do].
 const (
 	opSign  = "sign"
 	opProbe = "probe"
 )
 
 // Do makes a call that is not a signature, such as one that reads the public key or logs in, with the same limits,
-// retries and metrics. The name of the operation is one of few constants. The error is an [*Error], or the cause of the
-// end of ctx.
+// retries and metrics. The name of the operation is a label of metrics and MUST be a constant. The error is an
+// [*Error], or the cause of the end of ctx.
 func (g *Guard) Do(ctx context.Context, operation string, call func(context.Context) error) error {
 	_, err := g.run(ctx, operation, func(ctx context.Context) ([]byte, error) { return nil, call(ctx) })
 	return err
 }
 
-// Get makes a call that is not a signature and returns bytes, as [Guard.Do] makes one that returns none.
+// Get is like [Guard.Do], for a call that returns bytes.
 func (g *Guard) Get(ctx context.Context, operation string, call func(context.Context) ([]byte, error)) ([]byte, error) {
 	return g.run(ctx, operation, call)
 }
@@ -84,13 +84,13 @@ func (g *Guard) Get(ctx context.Context, operation string, call func(context.Con
 // Collectors returns the metrics of the guard.
 func (g *Guard) Collectors() []prometheus.Collector { return g.metrics.all() }
 
-// Concurrent is how many calls may run at once, for the size of a pool of connections.
+// Concurrent returns the limit of concurrent calls, for the size of a connection pool.
 func (g *Guard) Concurrent() int { return g.limits.concurrent }
 
-// Hung reports whether no call can begin because all that may run have not returned in time.
+// Hung reports whether no call can begin because all slots are occupied by calls that exceeded their time limit.
 func (g *Guard) Hung() bool { return g.hung.Load() >= int64(cap(g.slots)) }
 
-// run makes a call, and repeats it as long as the failure may pass, within the limits.
+// run makes a call, and retries it after temporary failures, within the limits.
 func (g *Guard) run(ctx context.Context, operation string, call func(context.Context) ([]byte, error)) ([]byte, error) {
 	whole, cancel := context.WithTimeout(ctx, g.limits.timeout)
 	defer cancel()
@@ -120,8 +120,8 @@ func (g *Guard) failure(operation string, err error) *Error {
 	return &named
 }
 
-// attempt waits for a slot and makes one call. The call runs in a goroutine of its own, which is left behind if it does
-// not return in time.
+// attempt waits for a slot and makes one call. The call runs in a separate goroutine. If the call does not return in
+// time, attempt does not wait for the goroutine.
 func (g *Guard) attempt(ctx context.Context, operation string, call func(context.Context) ([]byte, error)) (
 	[]byte, error,
 ) {
@@ -135,7 +135,7 @@ func (g *Guard) attempt(ctx context.Context, operation string, call func(context
 		err error
 	}
 	done := make(chan answer, 1)
-	var over atomic.Bool // set by whichever of call and waiting ends first
+	var over atomic.Bool // set by the call or by the wait for it, whichever ends first
 	start := time.Now()
 	go func() {
 		var a answer
@@ -158,7 +158,7 @@ func (g *Guard) attempt(ctx context.Context, operation string, call func(context
 	case a = <-done:
 	case <-limited.Done():
 		a.err = context.Cause(limited)
-		if ctx.Err() == nil { // a call that follows its context has a better error
+		if ctx.Err() == nil { // a call that observes its context returns a better error
 			select {
 			case a = <-done:
 			case <-time.After(grace):
@@ -178,7 +178,7 @@ func (g *Guard) attempt(ctx context.Context, operation string, call func(context
 	return a.out, a.err
 }
 
-// grace is how long a call may take to notice that its context has ended.
+// grace is how long a call may take to return after its context has ended.
 const grace = 50 * time.Millisecond
 
 // acquire takes a slot, or waits for one in the queue.
@@ -215,7 +215,8 @@ const (
 	longestPause = time.Second
 )
 
-// pause is how long to wait before the next attempt: what the service asks for, or a time that doubles, with jitter.
+// pause returns the wait before the next attempt: what the service asks for, or a time that doubles with each attempt,
+// with jitter.
 func pause(attempt int, after time.Duration) time.Duration {
 	if after > 0 {
 		return after
@@ -224,7 +225,7 @@ func pause(attempt int, after time.Duration) time.Duration {
 	return d/2 + mrand.N(d/2+1) //nolint:gosec // jitter is no secret
 }
 
-// rest waits, and reports whether there is time for another attempt after it.
+// rest waits, and reports whether there is time for another attempt afterwards.
 func rest(ctx context.Context, d time.Duration) bool {
 	if end, ok := ctx.Deadline(); ok && time.Until(end) <= d {
 		return false
@@ -251,7 +252,7 @@ type Signer struct {
 // Signer returns the key behind the guard. It makes no call.
 func (g *Guard) Signer(raw Raw) *Signer { return &Signer{Guard: g, raw: raw, public: raw.Public()} }
 
-// Public returns the public key as it was when the key was opened. All signatures verify with it.
+// Public returns the public key that was read when the key was opened. All signatures verify with it.
 func (s *Signer) Public() crypto.PublicKey { return s.public }
 
 // Sign implements [crypto.Signer], for callers without a context.
@@ -265,7 +266,7 @@ func (s *Signer) SignContext(ctx context.Context, digest []byte, opts crypto.Sig
 	return s.sign(ctx, request{opSign, digest, opts})
 }
 
-// request is one signature to make.
+// request describes one signature.
 type request struct {
 	operation string
 	digest    []byte
@@ -276,7 +277,7 @@ func (s *Signer) sign(ctx context.Context, r request) ([]byte, error) {
 	signature, err := s.run(ctx, r.operation, func(ctx context.Context) ([]byte, error) {
 		return s.raw.Sign(ctx, r.digest, r.opts)
 	})
-	if err == nil { // outside of the slot: the service can work on the next signature
+	if err == nil { // after the slot is released, so that the service can work on the next signature
 		if err = verify(s.public, r, signature); err != nil {
 			wrong := &Error{Kind: WrongKey, Err: err}
 			s.metrics.count("verify", wrong)
@@ -290,7 +291,8 @@ func (s *Signer) sign(ctx context.Context, r request) ([]byte, error) {
 	return signature, nil
 }
 
-// remember keeps the result for the probe. That a caller left, or that many wait, says nothing about the key.
+// remember keeps the result for the probe. It ignores canceled callers and a full queue, which say nothing about the
+// key.
 func (s *Signer) remember(err error) {
 	var e *Error
 	s.mu.Lock()
@@ -305,17 +307,17 @@ func (s *Signer) remember(err error) {
 }
 
 const (
-	// ProbeEvery is how old the last good signature may be before a probe makes one: about 8,900 signatures a month for
-	// a CA that issues nothing, and none for a CA that issues.
+	// ProbeEvery is the maximum age of the last valid signature before a probe makes another one: about 8,900
+	// signatures a month for a CA that issues nothing, and none for a CA that issues certificates.
 	ProbeEvery = 5 * time.Minute
-	// probeTime bounds a probe, so that the readiness, which waits a little longer, gets its error.
+	// probeTime bounds a probe. The readiness check waits a little longer, so that it gets the error of the probe.
 	probeTime = 3 * time.Second
-	// sharedFor is how long a failure that is the load's alone is not held against a key that signs.
+	// sharedFor is how long after a valid signature the probe ignores failures that only the load causes.
 	sharedFor = 30 * time.Second
 )
 
-// Probe returns nil if the key signs: because it did in the last minutes and did not fail since, or because it signs
-// now. What a probe signs is no certificate, no request for one and no message of any protocol.
+// Probe returns nil if the key signs: it made a signature within [ProbeEvery] and has not failed since, or it signs
+// now. The signed text is neither a certificate nor a certificate signing request nor a message of any protocol.
 func (s *Signer) Probe(ctx context.Context) error {
 	s.mu.Lock()
 	good, bad := s.good, s.bad
@@ -338,10 +340,10 @@ func (s *Signer) Probe(ctx context.Context) error {
 	_, err := s.sign(ctx, request{opProbe, hashed(message, opts), opts})
 	var e *Error
 	if errors.As(err, &e) && (e.Kind == Busy || e.Kind == Throttled) && time.Since(good) < sharedFor {
-		return nil // the calls of requests get through
+		return nil // the calls of requests succeed
 	}
 	return err
 }
 
-// probeText begins what a probe signs. It is no ASN.1, so that no part of it parses as something to be certified.
+// probeText begins the text that a probe signs. It is not ASN.1, so that the text cannot be parsed as a TBSCertificate.
 const probeText = "mayfly: this message proves that the key signs, and means nothing else. "

@@ -13,12 +13,13 @@ import (
 	"fmt"
 )
 
-// errWrong says that a signature is not by the key. The causes look the same from here.
+// errWrong says that a signature does not verify with the key. Its causes, another key or a damaged signature, cannot
+// be told apart.
 var errWrong = errors.New("the signature does not verify with the public key that was read when the key was opened: " +
 	"the service signed with another key or version, signed something else, or damaged the signature")
 
-// verify checks a signature as the standard library's verifier of certificates will (FIPS 186-5 §6.4, RFC 8017 §8, RFC
-// 8032 §5.1.7, FIPS 204 §5.3 with an empty context).
+// verify checks a signature in the same way as crypto/x509 (FIPS 186-5 §6.4, RFC 8017 §8, RFC 8032 §5.1.7, FIPS 204
+// §5.3 with an empty context).
 func verify(public crypto.PublicKey, r request, signature []byte) error {
 	var good bool
 	switch key := public.(type) {
@@ -49,8 +50,8 @@ func verify(public crypto.PublicKey, r request, signature []byte) error {
 	return nil
 }
 
-// CertificateOptions returns the options with which a key signs certificates here: the hash that fits the curve,
-// SHA-256 with PKCS #1 v1.5 for RSA, none for keys that sign messages.
+// CertificateOptions returns the options with which a key signs certificates: the hash that fits the curve, SHA-256
+// with PKCS #1 v1.5 for RSA, no hash for keys that sign messages.
 func CertificateOptions(public crypto.PublicKey) crypto.SignerOpts {
 	switch key := public.(type) {
 	case *ecdsa.PublicKey:
@@ -67,7 +68,7 @@ func CertificateOptions(public crypto.PublicKey) crypto.SignerOpts {
 	return crypto.Hash(0)
 }
 
-// hashed returns what a signer is given for message.
+// hashed returns the input of a signer for message: its digest, or message itself if there is no hash.
 func hashed(message []byte, opts crypto.SignerOpts) []byte {
 	if opts.HashFunc() == 0 {
 		return message

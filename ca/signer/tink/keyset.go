@@ -23,7 +23,7 @@ import (
 
 var parse = parseKeyset
 
-// parseKeyset returns the primary key of an encrypted keyset in JSON. Its errors are [*pemfile.Error] values, or those
+// parseKeyset returns the primary key of an encrypted keyset in JSON. Its errors are [*pemfile.Error] values, or errors
 // of decrypt.
 func parseKeyset(data []byte, decrypt func([]byte) ([]byte, error)) (crypto.Signer, error) {
 	if len(data) > maxKeyset {
@@ -37,7 +37,7 @@ func parseKeyset(data []byte, decrypt func([]byte) ([]byte, error)) (crypto.Sign
 	kek := &aead{decrypt: decrypt}
 	handle, err := keyset.Read(keyset.NewJSONReader(bytes.NewReader(data)), kek)
 	switch {
-	case kek.failed != nil: // Tink's error has the text alone
+	case kek.failed != nil: // Tink keeps only the text of an error
 		return nil, kek.failed
 	case err != nil && !kek.called:
 		return nil, &pemfile.Error{Problem: "is not an encrypted keyset in the JSON form of Tink", Fix: howToMake}
@@ -46,7 +46,7 @@ func parseKeyset(data []byte, decrypt func([]byte) ([]byte, error)) (crypto.Sign
 	if err == nil {
 		primary, err = handle.Primary()
 	}
-	if err != nil { // the cause may quote what was decrypted
+	if err != nil { // the cause can contain decrypted bytes
 		return nil, &pemfile.Error{
 			Problem: "what was decrypted is not a valid keyset with an enabled primary key",
 			Fix:     "restore the file, or promote a key with \"tinkey promote-key\"",
@@ -75,7 +75,7 @@ func parseKeyset(data []byte, decrypt func([]byte) ([]byte, error)) (crypto.Sign
 const howToMake = "make it with \"tinkey create-keyset --key-template ECDSA_P384 --out-format json " +
 	"--master-key-uri KEK --out KEYSET\"; the templates ECDSA_P256, ECDSA_P521 and ED25519 work too"
 
-// recognize explains the usual wrong files.
+// recognize returns an error that explains what a file is if it is a common mistake.
 func recognize(data []byte) error {
 	var top map[string]json.RawMessage
 	if json.Unmarshal(data, &top) != nil {
@@ -95,7 +95,7 @@ func recognize(data []byte) error {
 	return nil
 }
 
-// typeOf is the type of the primary key, such as RsaSsaPkcs1PrivateKey.
+// typeOf returns the type of the primary key, such as RsaSsaPkcs1PrivateKey.
 func typeOf(handle *keyset.Handle) string {
 	info := handle.KeysetInfo()
 	for _, k := range info.GetKeyInfo() {
@@ -107,7 +107,7 @@ func typeOf(handle *keyset.Handle) string {
 	return "unknown"
 }
 
-// aead is the key-encryption key for Tink.
+// aead gives Tink the key-encryption key as an AEAD.
 type aead struct {
 	decrypt func([]byte) ([]byte, error)
 	called  bool

@@ -1,13 +1,13 @@
 // Package tink is the key backend for a key in an encrypted Tink keyset: a file in JSON that tinkey or a Tink library
 // wrote, encrypted by a key-encryption key in a key management service. Fulcio's tinkca reads the same files.
 //
-// The service is called once, when the key is opened. From then on the key is in the memory of this process, as a key
-// of ca/signer/file is: the service may be down while the CA runs, and whoever may read the file and decrypt with the
-// key-encryption key has the CA key. Only the primary key of the keyset is used, ECDSA or Ed25519, and only as a key:
-// prefix and encoding of Tink's signatures have no meaning in certificates.
+// The service is called once, when the key is opened. After that, the key is in the memory of this process, like a key
+// of ca/signer/file: the CA does not need the service while it runs, and anyone who can read the file and decrypt with
+// the key-encryption key has the CA key. Only the primary key of the keyset is used, ECDSA or Ed25519. The prefix and
+// the encoding of Tink's signatures are not used, because they have no meaning in certificates.
 //
-// The build tag notink leaves the backend out. It is then refused by name. It MUST NOT put any byte of the file or of
-// what was decrypted into an error.
+// The build tag notink leaves the backend out. Its settings are then refused with an error that names the tag. Errors
+// MUST NOT contain any byte of the file or of the decrypted keyset.
 package tink
 
 import (
@@ -33,7 +33,7 @@ type Settings struct {
 	KEK string `yaml:"kek"`
 	// Limits are the bounds on the calls of the service.
 	Limits remote.Limits `yaml:"limits"`
-	// Vault says how HashiCorp Vault or OpenBao is reached. When omitted: by the environment, as with ca.kms.
+	// Vault says how HashiCorp Vault or OpenBao is reached. When omitted: by environment variables, as with ca.kms.
 	Vault *kms.Vault `yaml:"vault"`
 }
 
@@ -73,7 +73,7 @@ func (s *Settings) Attest(context.Context) (signer.Attestation, error) {
 	}, nil
 }
 
-// Open reads the keyset and has the service decrypt it.
+// Open reads the keyset, and decrypts it with the service.
 func (s *Settings) Open(ctx context.Context, _ signer.Options) (*signer.Key, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
@@ -96,5 +96,6 @@ func (s *Settings) Open(ctx context.Context, _ signer.Options) (*signer.Key, err
 	return &signer.Key{Signer: key, Collectors: guard.Collectors()}, nil
 }
 
-// maxKeyset bounds an encrypted keyset, in bytes. One with a key has less than 1 KiB, and AWS KMS encrypts 4 KiB.
+// maxKeyset bounds an encrypted keyset, in bytes. A keyset with one key has less than 1 KiB, and AWS KMS encrypts at
+// most 4 KiB.
 const maxKeyset = 64 << 10

@@ -14,18 +14,18 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// CheckSignatures is how often [Token.Check] signs with each key.
+// CheckSignatures is the number of signatures that [Token.Check] makes with each key.
 const CheckSignatures = 5
 
-// Report is what a check of a token found.
+// Report is the result of a check of a token.
 type Report struct {
-	Library    pkcs11.Info // the zero value if the library does not tell
+	Library    pkcs11.Info // the zero value if the library does not provide it
 	Token      pkcs11.TokenInfo
 	Signatures int // at once
 	Keys       []KeyReport
 }
 
-// KeyReport is what a check found about one key.
+// KeyReport is the result of a check of one key.
 type KeyReport struct {
 	Name       KeyName
 	Public     crypto.PublicKey // nil: the key cannot be used, and Err says why
@@ -64,7 +64,7 @@ func (t *Token) Check(ctx context.Context) (Report, error) {
 	return r, nil
 }
 
-// signSome signs what is no certificate and no message of a protocol, and returns the median time.
+// signSome signs texts that are neither certificates nor messages of a protocol, and returns the median time.
 func signSome(ctx context.Context, k *servedKey) (time.Duration, error) {
 	message := []byte("mayfly-hsm --check: this message proves that the key signs, and means nothing else")
 	digest := sha256.Sum256(message)

@@ -26,20 +26,20 @@ import (
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 )
 
-// Of PKCS #11 v3.0 §2.3.5, which the constants of the client library do not have.
+// Constants of PKCS #11 v3.0 §2.3.5 that the client library does not define.
 const (
 	ckkECEdwards = 0x40
 	ckmEdDSA     = 0x1057
 )
 
-// servedKey is a key under a name. Its public key stays the same for as long as the process runs.
+// servedKey is a key with its name. Its public key stays the same as long as the process runs.
 type servedKey struct {
 	token *Token
 	at    int // in generation.keys
 	name  KeyName
 
 	mu     sync.Mutex
-	signer *remote.Signer // nil until the token was open once
+	signer *remote.Signer // nil until the token was opened once
 }
 
 var (
@@ -47,13 +47,13 @@ var (
 	_ remote.Raw = (*rawKey)(nil)
 )
 
-// rawKey signs without verifying.
+// rawKey signs and does not verify the signature.
 type rawKey struct {
 	*servedKey
 	public crypto.PublicKey
 }
 
-// adopt takes a public key that was found in the token. The first one is the key's for good.
+// adopt records the public key that was found in the token. It refuses any other public key later.
 func (k *servedKey) adopt(public crypto.PublicKey) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -71,7 +71,7 @@ func (k *servedKey) adopt(public crypto.PublicKey) error {
 	return nil
 }
 
-// guarded returns the signer that verifies each signature, or why there is none yet.
+// guarded returns the signer that verifies each signature. Until the token was opened once, it returns the cause.
 func (k *servedKey) guarded() (*remote.Signer, error) {
 	k.mu.Lock()
 	s := k.signer
@@ -169,7 +169,7 @@ func (k *rawKey) Sign(ctx context.Context, digest []byte, opts crypto.SignerOpts
 	}
 	raw, err := k.token.sign(g, s, toSign{g.keys[k.at], m, data})
 	if err != nil {
-		_ = g.module.CloseSession(s) // its state is not known
+		_ = g.module.CloseSession(s) // the state of the session is unknown
 		g.sessions <- unopened
 		return nil, k.token.failure(err)
 	}
@@ -199,7 +199,7 @@ func (t *Token) sign(g *generation, s pkcs11.SessionHandle, x toSign) ([]byte, e
 	return g.module.Sign(s, x.data)
 }
 
-// mechanism returns how a token makes a signature (PKCS #11 v2.40 §2.1 and §2.3, v3.0 §2.3.14), and what it is given.
+// mechanism returns the mechanism of a signature (PKCS #11 v2.40 §2.1 and §2.3, v3.0 §2.3.14) and its input.
 func mechanism(public crypto.PublicKey, digest []byte, opts crypto.SignerOpts) (*pkcs11.Mechanism, []byte, error) {
 	hash := opts.HashFunc()
 	switch public.(type) {
@@ -227,7 +227,7 @@ func mechanism(public crypto.PublicKey, digest []byte, opts crypto.SignerOpts) (
 	return nil, nil, fmt.Errorf("a key of type %T cannot sign", public)
 }
 
-// digestInfos has what RFC 8017 §9.2 note 1 writes before a digest, and the names of the hash in PKCS #11.
+// digestInfos has the prefixes of digests in RFC 8017 §9.2 note 1, and the names of the hashes in PKCS #11.
 var digestInfos = map[crypto.Hash]struct {
 	prefix         string
 	mechanism, mgf uint
@@ -257,7 +257,7 @@ func derSignature(raw []byte) ([]byte, error) {
 	})
 }
 
-// maxObjects bounds how many objects of one kind a search takes.
+// maxObjects is the maximum number of objects that a search returns.
 const maxObjects = 16
 
 // search returns the objects with these attributes.
@@ -277,7 +277,7 @@ func (t *Token) search(g *generation, template ...*pkcs11.Attribute) (found []pk
 	return found, nil
 }
 
-// attribute returns the value of an attribute, or nil if the token does not tell it.
+// attribute returns the value of an attribute, or nil if the token does not provide it.
 func (t *Token) attribute(g *generation, o pkcs11.ObjectHandle, which uint) []byte {
 	defer t.watch("C_GetAttributeValue", openLimit)()
 	values, err := g.module.GetAttributeValue(g.base, o, []*pkcs11.Attribute{pkcs11.NewAttribute(which, nil)})
@@ -384,7 +384,8 @@ func (t *Token) parsePublicKey(g *generation, o pkcs11.ObjectHandle) (crypto.Pub
 	}
 }
 
-// number reads a CK_ULONG: 4 or 8 bytes in the order of this machine. What is no number is none that PKCS #11 uses.
+// number reads a CK_ULONG: 4 or 8 bytes in the byte order of this machine. For any other length, it returns a value
+// that PKCS #11 does not use.
 func number(v []byte) uint64 {
 	switch len(v) {
 	case 4:
@@ -403,7 +404,7 @@ func rsaKey(modulus, exponent []byte) (crypto.PublicKey, error) {
 	return allowed(&rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: int(e.Int64())})
 }
 
-// curves are those that a CA key may have, by the DER of their object identifier (RFC 5480 §2.1.1.1).
+// curves are the curves of CA keys, by the DER of their object identifier (RFC 5480 §2.1.1.1).
 var curves = map[string]elliptic.Curve{
 	"06082a8648ce3d030107": elliptic.P256(),
 	"06052b81040022":       elliptic.P384(),
@@ -452,7 +453,7 @@ func unwrapped(der []byte) []byte {
 	return content
 }
 
-// allowed refuses keys that a CA does not use.
+// allowed refuses keys that are not suitable for a CA.
 func allowed(public crypto.PublicKey) (crypto.PublicKey, error) {
 	switch key := public.(type) {
 	case *rsa.PublicKey:
@@ -466,7 +467,7 @@ func allowed(public crypto.PublicKey) (crypto.PublicKey, error) {
 	return nil, fmt.Errorf("a key of type %T is not used for a CA", public)
 }
 
-// attest notes what the token says about who can have the private key (PKCS #11 v2.40 §4.9).
+// attest records the attributes that say whether the private key can be exported (PKCS #11 v2.40 §4.9).
 func (t *Token) attest(g *generation, o *object) {
 	o.evidence = map[string]string{
 		"token": g.info.Label, "serial": g.info.SerialNumber, "model": g.info.Model,

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// KeyName is how a key is named: by the label of the private key, its identifier, or both.
+// KeyName names a key by the label of the private key, its identifier, or both.
 type KeyName struct {
 	text  string // as it was written
 	label string
@@ -42,7 +42,7 @@ func ParseKeyName(text string) (KeyName, error) {
 // String returns the name as it was written.
 func (k KeyName) String() string { return k.text }
 
-// matches reports whether a client that writes name means this key.
+// matches reports whether the name that a client sends is a name of this key.
 func (k KeyName) matches(name string) bool {
 	return name == k.text || k.label != "" && name == k.label ||
 		len(k.id) > 0 && strings.EqualFold(name, idPrefix+hex.EncodeToString(k.id))

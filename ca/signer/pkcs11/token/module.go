@@ -10,7 +10,7 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// module is what is used of a PKCS#11 library.
+// module has the functions of a PKCS#11 library that this package uses.
 type module interface {
 	Initialize() error
 	Finalize() error
@@ -32,7 +32,7 @@ type module interface {
 // library is a loaded PKCS#11 library.
 type library struct{ *pkcs11.Ctx }
 
-// Initialize lets the library use the locks of the operating system, because several threads call it.
+// Initialize allows the library to use the locks of the operating system, because several threads call it.
 func (l library) Initialize() error { return l.Ctx.Initialize() }
 
 func loadModule(path string) (module, error) {
@@ -48,8 +48,8 @@ func loadModule(path string) (module, error) {
 	return library{ctx}, nil
 }
 
-// isLost reports whether the error of a call may mean that the token, the session or the login is gone. The vendors
-// disagree about which one they return, so that everything is opened anew for each of them.
+// isLost reports whether the error of a call may mean that the token, the session or the login is gone. Vendors return
+// different errors in these cases, so that the token is opened again after each of these errors.
 func isLost(err error) bool {
 	code, ok := errors.AsType[pkcs11.Error](err)
 	if !ok {

@@ -18,15 +18,14 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/owner"
 )
 
-// refusedPINs remembers which PIN the token refused, so that the PIN is not sent again, by this process or by the one
-// that is started after it. What is kept on disk is a salted scrypt hash (RFC 7914) in a file for this user
-// alone, who can read the PIN itself.
+// refusedPINs records which PINs the token refused, so that neither this process nor the next one sends them again. On
+// disk, it keeps a salted scrypt hash (RFC 7914) of each PIN, in a file that only this user can read.
 type refusedPINs struct {
 	path string // "": in memory only
 
 	mu     sync.Mutex
 	record []byte            // salts and hashes; nil: none
-	asked  [sha256.Size]byte // the PIN that was asked for last, hashed with a salt of this process
+	asked  [sha256.Size]byte // the last PIN that was looked up, hashed with a salt of this process
 	answer bool
 	salt   [saltSize]byte
 }
@@ -34,7 +33,7 @@ type refusedPINs struct {
 const (
 	saltSize, hashSize        = 16, 32
 	scryptN, scryptR, scryptP = 1 << 14, 8, 1
-	maxRefused                = 16 // hashes that are kept
+	maxRefused                = 16 // maximum number of hashes
 )
 
 func newRefusedPINs(path string) *refusedPINs {
@@ -79,7 +78,7 @@ func (r *refusedPINs) search(pin []byte) bool {
 	return false
 }
 
-// add remembers a PIN.
+// add records a refused PIN.
 func (r *refusedPINs) add(pin []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -97,7 +96,7 @@ func (r *refusedPINs) add(pin []byte) error {
 	return os.WriteFile(r.path, r.record, 0o600)
 }
 
-// clear forgets all, after a PIN was accepted.
+// clear removes all records, after the token accepted a PIN.
 func (r *refusedPINs) clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -110,7 +109,7 @@ func (r *refusedPINs) clear() {
 	}
 }
 
-// refusedFile returns the path of the file that remembers refused PINs of a token.
+// refusedFile returns the path of the file with the refused PINs of a token.
 func (o *Options) refusedFile() (string, error) {
 	if o.StateDir == "" {
 		return "", errors.New("the state directory is not set")

@@ -2,10 +2,10 @@
 
 // Package token signs with keys in a PKCS #11 token. It needs cgo, and only mayfly-hsm imports it.
 //
-// A token is opened once and logged into once, and opened again after it was lost. A pool has the sessions of the
-// calls under way. Each signature is verified before it is returned. A PIN that the token refused is not sent again. A
-// call of the library that does not return within its limit is reported to [Options].Hung, which ends the process:
-// nothing else ends a call of a C library.
+// A token is opened and logged in to once, and again after it was lost. Running calls take their sessions from a pool.
+// Each signature is verified before it is returned. A PIN that the token refused is not sent again. A call of the
+// library that does not return within its limit is reported to [Options].Hung, which ends the process, because there is
+// no other way to end a call of a C library.
 package token
 
 import (
@@ -26,10 +26,10 @@ import (
 )
 
 const (
-	firstPause   = 100 * time.Millisecond // before the token is opened again
+	firstPause   = 100 * time.Millisecond // pause before the token is opened again
 	longestPause = 500 * time.Millisecond
-	lookEvery    = 5 * time.Second  // whether an idle session is still there
-	openLimit    = 30 * time.Second // for each call that opens the token; a module behind a network takes its time
+	lookEvery    = 5 * time.Second  // interval of checking that the token is not lost
+	openLimit    = 30 * time.Second // of each call that opens the token; a network HSM can be slow
 )
 
 // Options describe a token and the keys that are served from it.
@@ -42,9 +42,9 @@ type Options struct {
 	UserType      uint                   // of the login; CKU_USER is 1
 	Sessions      int                    // signatures at once, 1 to [MaxSessions]
 	CallLimit     time.Duration          // of one call of the library, [MinCallLimit] to [MaxCallLimit]
-	StateDir      string                 // directory of the file that remembers refused PINs; "": they are forgotten
+	StateDir      string                 // directory of the file with refused PINs; "": they are kept only in memory
 	Log           *slog.Logger
-	Hung          func() // a call of the library did not return within its limit; it must end the process
+	Hung          func() // called when a call of the library does not return within its limit; it MUST end the process
 
 	load func(path string) (module, error) // of tests
 }
@@ -56,8 +56,8 @@ const (
 	MaxCallLimit = 10 * time.Second
 )
 
-// Token is one token of a library, open or about to be opened. Calls that are under way hold the generation that they
-// began with; it is closed when the last one has ended, and then the next one is opened.
+// Token is one token of a library. Each running call holds the generation that it began with. After a loss, the
+// generation is closed when its last call has ended, and then the next generation is opened.
 type Token struct {
 	o       Options
 	log     *slog.Logger
@@ -65,28 +65,28 @@ type Token struct {
 	loaded  bool   // C_Initialize was called
 	refused *refusedPINs
 	served  []*servedKey
-	lost    chan struct{} // has room for one: a call found that the token is lost
+	lost    chan struct{} // of capacity 1; a value means that a call found the token lost
 
 	mu    sync.Mutex
 	now   *generation // nil while the token is not open
 	cause error       // why it is not open
 }
 
-// generation is the token from one login until it is lost.
+// generation is the state of the token from one login until the token is lost.
 type generation struct {
 	module   module
 	slot     uint
 	info     pkcs11.TokenInfo
-	base     pkcs11.SessionHandle // stays open, and with it the login
-	keys     []*object            // in the order of Token.served; nil: not usable
-	causes   []error              // why not
+	base     pkcs11.SessionHandle // stays open, because closing the last session would log out
+	keys     []*object            // in the order of Token.served; nil: the key cannot be used
+	causes   []error              // why a key cannot be used
 	sessions chan pkcs11.SessionHandle
 	calls    sync.WaitGroup
-	shrunk   int    // places of the pool that the token has no session for; guarded by the mutex of the token
-	pin      []byte // for keys that want it for each signature
+	shrunk   int    // slots of the pool for which the token has no session; guarded by the mutex of the token
+	pin      []byte // for keys that require the PIN for each signature
 }
 
-// unopened is in the pool in place of a session that nobody needed yet. It is no handle of a session (PKCS #11 §3.3).
+// unopened is a pool entry whose session is not open yet. It is not a valid session handle (PKCS #11 §3.3).
 const unopened = pkcs11.SessionHandle(pkcs11.CK_INVALID_HANDLE)
 
 // New returns a token that is not open yet: see [Token.Keep].
@@ -110,8 +110,8 @@ func New(o Options) *Token {
 	return t
 }
 
-// watch ends the process if what it surrounds does not return in time: nothing else ends a call of a C library. The
-// returned function MUST be called after it.
+// watch starts a timer for a call of the library. If the call does not return in time, the timer calls [Options].Hung,
+// which ends the process. The returned function stops the timer, and MUST be called after the call.
 func (t *Token) watch(what string, limit time.Duration) func() bool {
 	return time.AfterFunc(limit, func() {
 		t.log.Error("a call to the PKCS#11 library does not return; the process ends so that it can be restarted",
@@ -120,7 +120,7 @@ func (t *Token) watch(what string, limit time.Duration) func() bool {
 	}).Stop
 }
 
-// Keep opens the token, and again when it is lost, until ctx ends.
+// Keep opens the token, and opens it again whenever it is lost, until ctx ends.
 func (t *Token) Keep(ctx context.Context) {
 	pause := firstPause
 	look := time.NewTicker(lookEvery)
@@ -157,7 +157,7 @@ func (t *Token) Keep(ctx context.Context) {
 		}
 		t.set(nil, &remote.Error{Kind: remote.Unavailable, After: firstPause, Err: errors.New(
 			"the token was lost and is being opened again")})
-		g.calls.Wait() // each of them is watched
+		g.calls.Wait() // bounded, because each call is watched
 		if ctx.Err() == nil {
 			t.log.Warn("the token is lost", "token", g.info.Label)
 		}
@@ -165,7 +165,7 @@ func (t *Token) Keep(ctx context.Context) {
 	t.close()
 }
 
-// reason is the cause of an error that [Token.open] returned.
+// reason returns the text of the cause of an error of [Token.open].
 func reason(err error) string {
 	if e, ok := errors.AsType[*remote.Error](err); ok && e.Err != nil {
 		return e.Err.Error()
@@ -197,14 +197,14 @@ func (t *Token) reportLost() {
 	}
 }
 
-// alive asks for the state of the session that has the login.
+// alive checks that the base session is still valid.
 func (t *Token) alive(g *generation) bool {
 	defer t.watch("C_GetSessionInfo", t.o.CallLimit)()
 	_, err := g.module.GetSessionInfo(g.base)
 	return err == nil
 }
 
-// close ends the use of the library, so that the token forgets the login.
+// close finalizes the library, which ends the login.
 func (t *Token) close() {
 	if t.module == nil || !t.loaded {
 		return
@@ -216,7 +216,7 @@ func (t *Token) close() {
 
 // open initializes the library, finds the token, logs in and finds the keys. Its errors are [remote.Error] values.
 func (t *Token) open() (*generation, error) {
-	select { // what was lost before is not lost of the next generation
+	select { // an earlier loss does not concern the next generation
 	case <-t.lost:
 	default:
 	}
@@ -247,7 +247,7 @@ func (t *Token) open() (*generation, error) {
 	return g, nil
 }
 
-// poolSize is how many sessions the pool may open, besides the one that has the login.
+// poolSize returns the maximum number of sessions in the pool, not counting the base session.
 func (t *Token) poolSize(info pkcs11.TokenInfo) int {
 	most := info.MaxSessionCount
 	if most == pkcs11.CK_EFFECTIVELY_INFINITE || most == pkcs11.CK_UNAVAILABLE_INFORMATION || most > MaxSessions {
@@ -287,7 +287,7 @@ func (t *Token) findToken(g *generation) error {
 			continue // a slot whose token is being removed
 		}
 		if info.Label == "" && info.Flags&pkcs11.CKF_TOKEN_INITIALIZED == 0 {
-			continue // a slot that is free, of SoftHSM
+			continue // an uninitialized slot of SoftHSM
 		}
 		there = append(there, fmt.Sprintf("%q (serial %s)", info.Label, cmp.Or(info.SerialNumber, "none")))
 		if (t.o.Label == "" || info.Label == t.o.Label) && (t.o.Serial == "" || info.SerialNumber == t.o.Serial) {
@@ -308,7 +308,7 @@ func (t *Token) findToken(g *generation) error {
 	return fmt.Errorf("the token %s does not exist: the library lists %s", wanted, strings.Join(there, ", "))
 }
 
-// login logs in once. A PIN that the token refused is not sent again, and none is sent if a wrong one would lock the
+// login logs in once. It does not send a PIN that the token has refused, and sends no PIN if a wrong one would lock the
 // token.
 func (t *Token) login(g *generation) error {
 	denied := func(format string, args ...any) error {
@@ -356,7 +356,7 @@ func (t *Token) restartHint() string {
 	return ""
 }
 
-// session takes a session out of the pool, which opens it if need be.
+// session takes a session out of the pool, and opens it if it is not open yet.
 func (t *Token) session(ctx context.Context, g *generation) (pkcs11.SessionHandle, error) {
 	for {
 		var s pkcs11.SessionHandle
@@ -375,14 +375,14 @@ func (t *Token) session(ctx context.Context, g *generation) (pkcs11.SessionHandl
 		case err == nil:
 			return s, nil
 		case is(err, pkcs11.CKR_SESSION_COUNT) && t.shrink(g):
-			continue // the token has fewer sessions than it says; the others are in use and come back
+			continue // the token has fewer sessions than it reports; wait for a session in use
 		}
 		g.sessions <- unopened
 		return 0, t.failure(err)
 	}
 }
 
-// shrink leaves one place of the pool out for good, unless it is the last one.
+// shrink removes one slot of the pool permanently, unless it is the last one.
 func (t *Token) shrink(g *generation) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -393,7 +393,7 @@ func (t *Token) shrink(g *generation) bool {
 	return true
 }
 
-// failure classifies the error of a call, and has the token opened again if it may be lost.
+// failure classifies the error of a call. If the token may be lost, it causes the token to be opened again.
 func (t *Token) failure(err error) error {
 	if isLost(err) {
 		t.reportLost()
@@ -402,7 +402,7 @@ func (t *Token) failure(err error) error {
 	return &remote.Error{Kind: remote.Failed, Err: err}
 }
 
-// Find returns the key that a client names. An empty name is the only key.
+// Find returns the key that a client names. With an empty name, it returns the key if there is only one.
 func (t *Token) Find(name string) (wire.Key, bool) {
 	if name == "" {
 		if len(t.served) != 1 {
@@ -433,13 +433,13 @@ type object struct {
 	public     crypto.PublicKey
 	label      string
 	id         []byte
-	always     bool // it wants the PIN for each signature (CKA_ALWAYS_AUTHENTICATE)
+	always     bool // the key requires the PIN for each signature (CKA_ALWAYS_AUTHENTICATE)
 	exportable string
 	reason     string
 	evidence   map[string]string
 }
 
-// findKeys finds each key that is served. A key that cannot be used does not keep the others from being used.
+// findKeys finds all served keys. If a key cannot be used, the other keys can still be used.
 func (t *Token) findKeys(g *generation) {
 	g.keys, g.causes = make([]*object, len(t.served)), make([]error, len(t.served))
 	for i, k := range t.served {

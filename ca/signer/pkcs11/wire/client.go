@@ -16,12 +16,12 @@ import (
 	"github.com/mayfly-ca/mayfly/ca/signer/remote"
 )
 
-// Client asks a signer. It keeps connections and opens new ones when the signer was started again. It is safe for
-// concurrent use; how many calls run at once is limited by the guard around it.
+// Client makes calls to a signer. It keeps connections, and opens new ones after a restart of the signer. It is safe
+// for concurrent use; the guard around it limits the number of concurrent calls.
 type Client struct {
-	// Path is that of the socket.
+	// Path is the path of the socket.
 	Path string
-	// Allowed says who may be at the other end.
+	// Allowed says which users may listen on the socket.
 	Allowed Allowed
 	// Program is the name and version of the client.
 	Program string
@@ -32,18 +32,18 @@ type Client struct {
 	answered time.Time // the last answer of any kind
 }
 
-// connection is one that has said hello.
+// connection is a connection after the exchange of "hello".
 type connection struct {
 	net.Conn
 }
 
 const (
 	maxIdle = 64
-	// again is when another attempt is worth it if nobody listens: the signer is being started.
+	// again is the wait before another attempt if nobody listens, because the signer may be starting.
 	again = 300 * time.Millisecond
 )
 
-// Close closes the connections. Calls that are under way end by themselves.
+// Close closes the idle connections. Running calls close theirs when they end.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -80,15 +80,15 @@ func (c *Client) put(conn *connection) {
 	c.idle = append(c.idle, conn)
 }
 
-// Answered returns when the signer last answered anything; it is zero before the first answer.
+// Answered returns the time of the last answer of the signer; it is zero before the first answer.
 func (c *Client) Answered() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.answered
 }
 
-// Call sends one request and returns the answer. ctx MUST have a deadline. The error is an [remote.Error], also for an
-// error that the signer answers.
+// Call sends one request and returns the answer. ctx MUST have a deadline. The error is a [remote.Error], also if the
+// signer answered with an error.
 func (c *Client) Call(ctx context.Context, r Request) (Answer, error) {
 	if end, ok := ctx.Deadline(); ok {
 		r.TimeoutMS = max(1, time.Until(end).Milliseconds())
@@ -113,21 +113,21 @@ func (c *Client) Call(ctx context.Context, r Request) (Answer, error) {
 		case kept && ctx.Err() == nil && isGone(err):
 			_ = conn.Close()
 			c.mu.Lock()
-			c.dropIdle() // those are of the process that is gone
+			c.dropIdle() // the other idle connections are to the same ended process
 			c.mu.Unlock()
-			continue // a signature that nobody received can be made again
+			continue // the signature was not received, so that it is safe to request it again
 		}
 		_ = conn.Close()
 		return Answer{}, transport(ctx, err)
 	}
 }
 
-// isGone reports whether the process at the other end has closed the connection.
+// isGone reports whether the signer has closed the connection.
 func isGone(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
-// transport returns an error of a connection as the guard wants it.
+// transport turns an error of a connection into a [remote.Error].
 func transport(ctx context.Context, err error) error {
 	var known *remote.Error
 	switch {
@@ -163,7 +163,7 @@ func (c *Client) exchange(ctx context.Context, conn net.Conn, r Request) (a Answ
 	return a, nil
 }
 
-// connect opens a connection, checks who listens, and agrees on the version.
+// connect opens a connection, checks which user listens, and agrees on the version.
 func (c *Client) connect(ctx context.Context) (*connection, error) {
 	var d net.Dialer
 	raw, err := d.DialContext(ctx, "unix", c.Path)
@@ -197,7 +197,7 @@ func (c *Client) connect(ctx context.Context) (*connection, error) {
 	return conn, nil
 }
 
-// absent says why there is no connection, and what to do.
+// absent returns an error that says why there is no connection, and what to do.
 func (c *Client) absent(ctx context.Context, err error) error {
 	out := &remote.Error{Kind: remote.Unavailable, After: again}
 	switch {
@@ -218,7 +218,7 @@ func (c *Client) absent(ctx context.Context, err error) error {
 	return out
 }
 
-// Sign asks for a signature with a key whose public key is known. It does not verify the signature; the guard does.
+// Sign requests a signature with a key whose public key is known. It does not verify the signature; the guard does.
 func (c *Client) Sign(ctx context.Context, key string, s ToSign) ([]byte, error) {
 	r := Request{Op: OpSign, Key: key, Data: s.Digest}
 	if err := r.describe(s.Public, s.Opts); err != nil {
@@ -234,14 +234,14 @@ func (c *Client) Sign(ctx context.Context, key string, s ToSign) ([]byte, error)
 	return a.Signature, nil
 }
 
-// ToSign is what [Client.Sign] gets signed.
+// ToSign is the input of [Client.Sign].
 type ToSign struct {
 	Public crypto.PublicKey
 	Digest []byte
 	Opts   crypto.SignerOpts
 }
 
-// PublicKey asks for the public key and for what the signer says about the private one.
+// PublicKey requests the public key, and whether the private key can be exported.
 func (c *Client) PublicKey(ctx context.Context, key string) (crypto.PublicKey, Answer, error) {
 	a, err := c.Call(ctx, Request{Op: OpPublicKey, Key: key})
 	if err != nil {

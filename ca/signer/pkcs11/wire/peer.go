@@ -9,16 +9,15 @@ import (
 	"strconv"
 )
 
-// Peer is who opened the other end of a socket, as the operating system says. For a process that accepts connections it
-// is who began to listen.
+// Peer is the user of the process that connected to a socket or that listens on it, as the operating system reports it.
 type Peer struct{ UID, GID, PID int }
 
-// Allowed says who may be at the other end. The superuser always may: everything can be done with its rights anyway.
+// Allowed says which users may be the peer. The superuser is always allowed, because it can do everything anyway.
 type Allowed struct {
 	UIDs, GIDs []int
 }
 
-// check returns an error for everyone else.
+// check returns an error if the peer is not allowed.
 func (a Allowed) check(c net.Conn) error {
 	socket, ok := c.(*net.UnixConn)
 	if !ok {
@@ -58,7 +57,7 @@ func name(uid int) string {
 // Own allows the user of this process.
 func Own() Allowed { return Allowed{UIDs: []int{os.Geteuid()}} }
 
-// User returns the number of a user that is written as a name or a number.
+// User returns the numeric ID of a user that is given by name or number.
 func User(text string) (int, error) {
 	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
 		return int(n), nil
@@ -70,7 +69,7 @@ func User(text string) (int, error) {
 	return strconv.Atoi(u.Uid)
 }
 
-// Group returns the number of a group that is written as a name or a number.
+// Group returns the numeric ID of a group that is given by name or number.
 func Group(text string) (int, error) {
 	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
 		return int(n), nil

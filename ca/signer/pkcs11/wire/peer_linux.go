@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerOf asks the system (SO_PEERCRED, unix(7)).
+// peerOf reads the peer from the kernel (SO_PEERCRED, unix(7)).
 func peerOf(c *net.UnixConn) (Peer, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {

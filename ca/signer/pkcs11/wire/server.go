@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// Key is a private key that a [Server] signs with. It is called by several goroutines at once.
+// Key is a private key that a [Server] signs with. Its methods MUST be safe for concurrent use.
 type Key interface {
-	// Public returns the public key, or an error as long as it is not known.
+	// Public returns the public key, or an error if it is not known yet.
 	Public() (crypto.PublicKey, error)
-	// Attest says whether the private key can leave its place: exportable, reason and evidence of [Answer].
+	// Attest says whether the private key can be exported: Exportable, Reason and Evidence of [Answer].
 	Attest(ctx context.Context) (Answer, error)
 	// Sign makes one signature, as [crypto.Signer] does. Its signatures verify with the public key.
 	Sign(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error)
@@ -30,13 +30,13 @@ type Key interface {
 type Server struct {
 	// Program is the name and version of the program.
 	Program string
-	// Names are those of the keys, and Find returns the key that a client names in any way that the server accepts.
-	// Find("") is the only key, and false if there are several.
+	// Names are the names of the keys. Find returns the key that a client names in any form that the server accepts.
+	// Find("") returns the only key, or false if there are several.
 	Names []string
 	Find  func(name string) (Key, bool)
 	// Allowed says who may connect.
 	Allowed Allowed
-	// Connections bounds how many clients are connected at once.
+	// Connections is the maximum number of concurrent connections.
 	Connections int
 	Log         *slog.Logger
 }
@@ -49,8 +49,8 @@ const (
 	drainLimit = 5 * time.Second
 )
 
-// Serve answers until ctx ends, and returns when no request is under way any more, or after five seconds. It closes the
-// listener.
+// Serve answers requests until ctx ends. It returns when all running requests have ended, or after five seconds. It
+// closes the listener.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	places := make(chan struct{}, s.Connections)
 	var mu sync.Mutex
@@ -60,7 +60,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		_ = l.Close()
 		mu.Lock()
 		defer mu.Unlock()
-		for c := range open { // what is under way is answered, nothing more is read
+		for c := range open { // running requests are answered; no further request is read
 			_ = c.SetReadDeadline(time.Now())
 		}
 	})
@@ -118,7 +118,7 @@ func isTemporary(err error) bool {
 	return errors.As(err, &n) && !errors.Is(err, net.ErrClosed)
 }
 
-// converse answers the requests of one connection.
+// converse serves one connection.
 func (s *Server) converse(ctx context.Context, c net.Conn) {
 	if err := s.Allowed.check(c); err != nil {
 		s.Log.Warn("a connection is refused", "reason", err.Error())

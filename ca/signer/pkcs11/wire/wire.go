@@ -1,14 +1,14 @@
-// Package wire is the protocol between the CA and a process that has its key, version 1. It runs over a Unix socket, is
-// described in docs/keys-hsm.md, and may be implemented by anyone: [Client] is the CA's end, [Server] the end of
+// Package wire implements version 1 of the protocol between the CA and a process that signs for it, over a Unix socket.
+// docs/keys-hsm.md describes the protocol for other implementations. [Client] is used by the CA, [Server] by
 // cmd/mayfly-hsm.
 //
-// A message is a frame: four bytes with the length of what follows, most significant byte first, then one JSON object
-// of at most [MaxFrame] bytes. The client sends a request and reads the answer before it sends the next one; it opens
-// as many connections as it wants answers at once. The first request of a connection is "hello". Members that the
-// receiver does not know are ignored. Both ends check who is at the other end of the socket before they read a byte.
+// A message is a frame: a length in four bytes, most significant byte first, then one JSON object of that length, at
+// most [MaxFrame] bytes. On a connection, the client reads the answer to a request before it sends the next request;
+// for concurrent calls it opens several connections. The first request of a connection is "hello". The receiver ignores
+// unknown members. Client and server check the user of the other process before they read a byte.
 //
-// A frame that is too long or no JSON object ends the connection. Neither end MUST put more memory aside for a frame
-// than the frame has bytes, nor wait for one without a limit.
+// After a frame that is too long or is not a JSON object, the connection is closed. Client and server MUST NOT allocate
+// more memory for a frame than its length, and MUST NOT wait for a frame without a limit.
 package wire
 
 import (
@@ -36,19 +36,19 @@ const (
 // The operations.
 const (
 	OpHello     = "hello"      // agree on a version
-	OpPublicKey = "public_key" // the public key, and where the private one is
+	OpPublicKey = "public_key" // the public key, and whether the private key can be exported
 	OpSign      = "sign"       // one signature
 	OpHealth    = "health"     // whether the key could sign, without a signature
 )
 
-// Request is what the CA sends.
+// Request is a message of the CA.
 type Request struct {
 	Op string `json:"op"`
-	// Versions are those that the client speaks, for hello.
+	// Versions are the versions that the client supports, for hello.
 	Versions []int `json:"versions,omitempty"`
 	// Program is the client's name and version, for hello. It is for people.
 	Program string `json:"program,omitempty"`
-	// Key names the key. It may be empty if the server has one key only.
+	// Key names the key. It may be empty if the server has only one key.
 	Key string `json:"key,omitempty"`
 	// Scheme is one of the schemes below, for sign.
 	Scheme string `json:"scheme,omitempty"`
@@ -56,15 +56,16 @@ type Request struct {
 	Hash string `json:"hash,omitempty"`
 	// Data is the digest, or the message for Ed25519; in base64 (RFC 4648 §4) on the wire.
 	Data []byte `json:"data,omitempty"`
-	// TimeoutMS is after how many milliseconds nobody waits for the answer any more. 0: the server's own limit.
+	// TimeoutMS is the time, in milliseconds, after which the client no longer waits for the answer. 0: the server's
+	// own limit.
 	TimeoutMS int64 `json:"timeout_ms,omitempty"`
 }
 
-// Answer is what the server sends.
+// Answer is a message of the server.
 type Answer struct {
-	// Error says why there is no result. All other members are then without a meaning.
+	// Error says why there is no result. The other members then have no meaning.
 	Error *Error `json:"error,omitempty"`
-	// Version is the version that both speak from here on, for hello.
+	// Version is the version of all further messages, for hello.
 	Version int `json:"version,omitempty"`
 	// Program is the server's name and version, for hello. It is for people.
 	Program string `json:"program,omitempty"`
@@ -72,11 +73,11 @@ type Answer struct {
 	Keys []string `json:"keys,omitempty"`
 	// PublicKey is a SubjectPublicKeyInfo in DER (RFC 5280 §4.1), for public_key; in base64 on the wire.
 	PublicKey []byte `json:"public_key,omitempty"`
-	// Exportable is "yes", "no" or "unknown": whether the private key can leave its place, for public_key.
+	// Exportable is "yes", "no" or "unknown": whether the private key can be exported, for public_key.
 	Exportable string `json:"exportable,omitempty"`
-	// Reason says who says so and why. It is for people.
+	// Reason explains Exportable. It is for people.
 	Reason string `json:"reason,omitempty"`
-	// Evidence has what the place of the key says about the key, such as {"CKA_EXTRACTABLE": "false"}.
+	// Evidence has the facts that the key store reports about the key, such as {"CKA_EXTRACTABLE": "false"}.
 	Evidence map[string]string `json:"evidence,omitempty"`
 	// Signature is in the form of [crypto.Signer]: for ECDSA the ASN.1 of RFC 3279 §2.2.3. In base64 on the wire.
 	Signature []byte `json:"signature,omitempty"`
@@ -88,11 +89,11 @@ type Error struct {
 	Kind string `json:"kind"`
 	// Text is the cause, for the operator. It has no secret.
 	Text string `json:"text,omitempty"`
-	// RetryAfterMS is when another attempt is worth it, in milliseconds. 0: the server does not say.
+	// RetryAfterMS is the wait before another attempt, in milliseconds. 0: the server does not ask for one.
 	RetryAfterMS int64 `json:"retry_after_ms,omitempty"`
 }
 
-// Kinds of errors that are about the request. All of them are [remote.Failed] for the CA.
+// Kinds of errors in a request. The CA treats all of them as [remote.Failed].
 const (
 	KindMalformed  = "malformed"   // the request is not understood
 	KindVersion    = "version"     // no common version
@@ -112,7 +113,7 @@ const (
 
 var hashes = map[string]crypto.Hash{"sha256": crypto.SHA256, "sha384": crypto.SHA384, "sha512": crypto.SHA512}
 
-// describe sets scheme and hash of a request for a signature with a key.
+// describe sets the scheme and the hash of a signature request.
 func (r *Request) describe(public crypto.PublicKey, opts crypto.SignerOpts) error {
 	hash := opts.HashFunc()
 	switch _, pss := opts.(*rsa.PSSOptions); {
@@ -139,7 +140,7 @@ func (r *Request) describe(public crypto.PublicKey, opts crypto.SignerOpts) erro
 	return fmt.Errorf("the hash %s is not supported", hash)
 }
 
-// options returns the options of a request for a signature, and holds its data to them.
+// options returns the options of a signature request, and checks that its data match the options.
 func (r *Request) options() (crypto.SignerOpts, error) {
 	if r.Scheme == SchemeEd25519 {
 		if r.Hash != "" {
@@ -163,7 +164,7 @@ func (r *Request) options() (crypto.SignerOpts, error) {
 	return nil, fmt.Errorf("the scheme %.20q is unknown", r.Scheme)
 }
 
-// errFrame says that what was received is no message of this protocol. The connection cannot be used any more.
+// errFrame says that the received bytes are not a message of this protocol. The connection can no longer be used.
 var errFrame = errors.New("not a message of the signer protocol")
 
 // readFrame reads one JSON object into v. The error is io.EOF only if the connection ends between two messages.
@@ -187,7 +188,7 @@ func readFrame(r io.Reader, v any) error {
 		return fmt.Errorf("%w: not a JSON object", errFrame)
 	}
 	if err := json.Unmarshal(body, v); err != nil {
-		return fmt.Errorf("%w: the JSON does not parse", errFrame) // the cause may quote what was received
+		return fmt.Errorf("%w: the JSON does not parse", errFrame) // the cause can contain received bytes
 	}
 	return nil
 }
@@ -206,7 +207,7 @@ func writeFrame(w io.Writer, v any) error {
 	return err
 }
 
-// kindsByName are the kinds of failures as they are named on the wire.
+// kindsByName has the kinds of failures by their names in the protocol.
 func kindOf(name string) remote.Kind {
 	for _, k := range []remote.Kind{
 		remote.Denied, remote.Throttled, remote.Unavailable, remote.WrongKey, remote.TimedOut, remote.Busy,
@@ -218,18 +219,18 @@ func kindOf(name string) remote.Kind {
 	return remote.Failed
 }
 
-// failure returns an error of the server as the guard wants it.
+// failure turns an error of the server into a [remote.Error].
 func (e *Error) failure() *remote.Error {
 	after := milliseconds(e.RetryAfterMS, maxRetryAfter)
 	return &remote.Error{Kind: kindOf(e.Kind), After: after, Err: errors.New(e.Text)}
 }
 
-// milliseconds returns a time of the wire, between 0 and most.
+// milliseconds converts a time of the protocol, and limits it to between 0 and most.
 func milliseconds(n int64, most time.Duration) time.Duration {
 	return time.Duration(min(max(n, 0), most.Milliseconds())) * time.Millisecond
 }
 
-// errorOf returns err as it is sent.
+// errorOf returns the message for err.
 func errorOf(err error) *Error {
 	var own *requestError
 	var e *remote.Error
@@ -242,7 +243,7 @@ func errorOf(err error) *Error {
 	return &Error{Kind: remote.Failed.String(), Text: err.Error()}
 }
 
-// cause is the text of e without what the guard of the client says again: operation, key and kind.
+// cause returns the text of e without operation, key and kind, which the guard of the client adds again.
 func cause(e *remote.Error) string {
 	switch {
 	case e.Permission != "":
@@ -253,7 +254,7 @@ func cause(e *remote.Error) string {
 	return ""
 }
 
-// requestError is an error that is about the request.
+// requestError is an error in a request.
 type requestError struct{ kind, text string }
 
 func (e *requestError) Error() string { return e.text }
@@ -261,5 +262,5 @@ func (e *requestError) Error() string { return e.text }
 func malformed(err error) error { return &requestError{KindMalformed, err.Error()} }
 
 // SocketVariable is the environment variable with the number of the file descriptor on which a signer accepts
-// connections, if it is started by the CA. Such a signer ends when its standard input ends.
+// connections if the CA starts it. Such a signer exits when its standard input ends.
 const SocketVariable = "MAYFLY_SIGNER_FD"
