@@ -105,7 +105,7 @@ func ParseRequest(data []byte) (*x509.CertificateRequest, error) {
 	}
 	if err := r.CheckSignature(); err != nil {
 		return nil, fault.Cure(fmt.Errorf("the request is not signed by its key: %w", err),
-			"have the request created again")
+			"create the request again")
 	}
 	return r, nil
 }

@@ -150,8 +150,8 @@ func (o order) checkRoom(chain []*x509.Certificate) error {
 		below := i + 1 + o.profile.PathLength
 		limited := p.MaxPathLen > 0 || p.MaxPathLenZero
 		if o.profile.PathLength > 0 && limited && p.MaxPathLen < below {
-			return fmt.Errorf("the path length of the parent %s is %d; with the path length %d of the new "+
-				"certificate %d CAs could be below it; choose a shorter path length, or another parent",
+			return fmt.Errorf("the path length of the parent %s is %d, and a new certificate with the path "+
+				"length %d needs at least %d; choose a shorter path length, or another parent",
 				p.Subject, p.MaxPathLen, o.profile.PathLength, below)
 		}
 	}
@@ -278,7 +278,7 @@ func (s signing) sign(message []byte) ([]byte, error) {
 	case x509.PureEd25519, x509.MLDSA44, x509.MLDSA65, x509.MLDSA87:
 		return s.digest(message, crypto.Hash(0))
 	default:
-		return nil, fmt.Errorf("no signatures with %s are made here", s.algorithm)
+		return nil, fmt.Errorf("signatures with %s are not supported", s.algorithm)
 	}
 	h := hash.New()
 	h.Write(message)

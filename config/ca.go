@@ -277,7 +277,7 @@ func (p Publish) check() error {
 			"write both, or only dir", "tuf"))
 	}
 	if t.Dir == "" && (t.Password != nil || t.Timestamp != nil || t.Snapshot != nil) {
-		errs = append(errs, fault.BadSetting("password, timestamp and snapshot are for dir",
+		errs = append(errs, fault.BadSetting("password, timestamp and snapshot apply only to dir",
 			"write dir, or remove them", "tuf"))
 	}
 	timestamp, snapshot := t.Lives()
@@ -286,7 +286,7 @@ func (p Publish) check() error {
 			"write 1h to 8760h", "tuf", "timestamp"))
 	} else if snapshot < timestamp || snapshot > 10*365*24*time.Hour {
 		errs = append(errs, fault.BadSetting(fmt.Sprintf("snapshot %s is out of range", snapshot),
-			"write timestamp or more, up to 87600h", "tuf", "snapshot"))
+			"write a duration from the value of timestamp to 87600h", "tuf", "snapshot"))
 	}
 	errs = append(errs, fault.Under(t.Password.Check(), "tuf", "password"))
 	return errors.Join(errs...)

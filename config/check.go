@@ -117,7 +117,7 @@ func parseProxy(text string) (netip.Prefix, error) {
 	case p.Masked() != p:
 		return netip.Prefix{}, errors.New("the address has bits after the length of the prefix")
 	case p.Addr().Is4In6():
-		return netip.Prefix{}, errors.New("write an IPv4 prefix as such")
+		return netip.Prefix{}, errors.New("write the prefix in IPv4 notation")
 	}
 	return p, nil
 }

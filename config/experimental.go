@@ -31,10 +31,10 @@ func (e Experimental) check(algorithms []string) error {
 	errs := []error{fault.Under(e.MLDSAChain.Check(), "mldsa_chain")}
 	if !e.MLDSACA {
 		errs = append(errs, fault.BadSetting("chains with ML-DSA keys are experimental",
-			"write mldsa_ca: true, too", "mldsa_chain"))
+			"also write mldsa_ca: true", "mldsa_chain"))
 	}
 	if name, backend := e.MLDSAChain.Selected(); backend != nil && backend.Temporary() {
-		errs = append(errs, fault.BadSetting("a temporary key is no ML-DSA key", "use a key that is kept",
+		errs = append(errs, fault.BadSetting("a temporary key cannot be an ML-DSA key", "use a persistent key",
 			"mldsa_chain", name))
 	}
 	if !slices.ContainsFunc(algorithms, func(a string) bool { return strings.HasPrefix(a, "mldsa-") }) {

@@ -124,7 +124,7 @@ func TestKeysRotation(t *testing.T) {
 	phase("the operator of the log accepts the root")
 	r.acceptRoot()
 	phase("5. wait")
-	r.ready("can take over")
+	r.ready("can become active")
 	phase("6. activate")
 	r.shell(page.activate)
 	time.Sleep(15 * time.Second)

@@ -42,7 +42,7 @@ func followState(cfg *config.Config) (*rotation.State, error) {
 	case errors.Is(err, fs.ErrNotExist) && len(cfg.CA.Chains) == 1:
 		return nil, nil //nolint:nilnil // the first start makes it
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fault.BadSetting(fmt.Sprintf("%s is missing, and only this file tells which of %d chains signs",
+		return nil, fault.BadSetting(fmt.Sprintf("%s is missing, and only this file says which of %d chains signs",
 			cfg.CA.State, len(cfg.CA.Chains)),
 			"put it back; in a new CA, make it with \"mayfly ca rotate prepare --active NAME\"", "ca", "state")
 	case err != nil:
@@ -55,7 +55,7 @@ func followState(cfg *config.Config) (*rotation.State, error) {
 	one, ok := cfg.CA.Named(active.Name, active.Managed)
 	if !ok {
 		return nil, fault.BadSetting(fmt.Sprintf("the active chain %q is not in ca.chains", active.Name),
-			"put it back until another chain is active", "ca", "chains")
+			"keep the active chain in ca.chains until another chain is active", "ca", "chains")
 	}
 	cfg.CA.Select(one)
 	return &s, nil

@@ -89,7 +89,7 @@ func (c *conductor) round(ctx context.Context, s *snapshot) {
 	case ctx.Err() != nil:
 		return
 	case bounded.Err() != nil:
-		err = errors.Join(fmt.Errorf("not done within %s, and begun again", conductEvery), err)
+		err = errors.Join(fmt.Errorf("not finished within %s; started again", conductEvery), err)
 	}
 	text := ""
 	if err != nil {
@@ -217,7 +217,7 @@ func (c *conductor) try(ctx context.Context, o *observer, chain rotation.Chain, 
 	}
 	unusable, trial = o.try(ctx, chain, published)
 	if unusable+trial != "" && unusable+trial != last.unusable+last.trial && chain.Status != rotation.Prepared {
-		c.n.log.Warn("a chain cannot take over yet", "chain", chain.Name, "cause", unusable+trial)
+		c.n.log.Warn("a chain cannot become active yet", "chain", chain.Name, "cause", unusable+trial)
 	}
 	c.tried[chain.Name] = trialResult{time.Now(), chain.Status, unusable, trial}
 	return unusable, trial
@@ -260,7 +260,7 @@ func (c *conductor) republish(state rotation.State) error {
 	for _, p := range done {
 		switch {
 		case p.Cause != "":
-			c.n.log.Warn("a place of publication does not have every chain", "place", p.Place, "name", p.Name, "cause", p.Cause,
+			c.n.log.Warn("the published trust material does not have every chain", "place", p.Place, "name", p.Name, "cause", p.Cause,
 				"command", p.Command)
 		case p.Changed:
 			c.n.log.Info("chains published", "place", p.Place, "name", p.Name)
@@ -276,7 +276,7 @@ func (c *conductor) retire(ctx context.Context, chain rotation.Chain, p rotation
 	}
 	last, err := c.lastCertificate(ctx, chain)
 	if err != nil {
-		return fmt.Errorf("chain %s is not retired, because nothing says when its last certificate ends: %w",
+		return fmt.Errorf("chain %s cannot be retired, because the end of its last certificate is unknown: %w",
 			chain.Name, err)
 	}
 	next, err := c.file.Update(ctx, func(s rotation.State) (rotation.State, error) {
@@ -284,7 +284,7 @@ func (c *conductor) retire(ctx context.Context, chain rotation.Chain, p rotation
 		if !ok || one.Status != rotation.Retiring {
 			return s, nil
 		}
-		e := c.entry("its last certificate is history")
+		e := c.entry("its last certificate has expired")
 		seen := rotation.Observation{Facts: rotation.Facts{Last: last}, Policy: p, Time: e.Time}
 		next, err := s.Retire(chain.Name, rotation.Passage{Gates: seen.RetireGates(one), Last: last}, e)
 		if closed := (*rotation.ClosedError)(nil); errors.As(err, &closed) {
@@ -326,7 +326,7 @@ func (n *Node) chainCheck(s *snapshot) []server.Check {
 		for _, c := range s.files.rotation.Chains {
 			switch {
 			case c.Status == rotation.Accepted && !c.Managed:
-				h.Warning = "chain " + c.Name + " can take over (mayfly ca rotate activate)"
+				h.Warning = "chain " + c.Name + " can become active (mayfly ca rotate activate)"
 			case c.Status == rotation.Retiring && time.Now().After(c.Ends) && s.config.CA.Rotation.Renew == nil:
 				h.Warning = "chain " + c.Name + " can be retired (mayfly ca rotate retire)"
 			case c.Status.Upcoming() && time.Since(c.Since) > waitsLong:

@@ -103,7 +103,7 @@ func (n *Node) countDown(s *snapshot, now time.Time) {
 	}
 	n.warnedAt = now
 	for _, one := range soon {
-		n.log.Warn("certificates need something that expires soon", "what", one)
+		n.log.Warn("something that certificates depend on expires soon", "what", one)
 	}
 }
 

@@ -37,7 +37,7 @@ func (n *Node) tellOfChains(m, old *loadedFiles) {
 	switch {
 	case sameChain(m.chain, old.chain):
 	case m.rotation == nil:
-		n.log.Warn("the issuing chain changes: verifiers that do not have the new one yet will refuse its certificates",
+		n.log.Warn("the issuing chain changes: verifiers that do not have the new chain yet will refuse its certificates",
 			"old", old.chain[0].Subject.String(), "new", m.chain[0].Subject.String())
 	default:
 		n.log.Info("the active chain changed", "old", old.chain[0].Subject.String(),
@@ -50,11 +50,11 @@ func (n *Node) tellOfChains(m, old *loadedFiles) {
 		switch {
 		case m.serves(chain):
 		case m.rotation != nil:
-			n.log.Info("a chain leaves the trust bundle, by the state file", about...)
+			n.log.Info("a chain is no longer in the trust bundle, because the state file says so", about...)
 		default:
-			n.log.Warn("a chain leaves the trust bundle, because the configuration does not name it any more: "+
-				"verifiers that take the bundle "+
-				"anew refuse what was signed under it; list it in ca.trust unless its key was stolen", about...)
+			n.log.Warn("a chain is no longer in the trust bundle, because the configuration no longer names it: "+
+				"verifiers that fetch the bundle again refuse what was signed under the chain; list the chain in "+
+				"ca.trust, unless its key was stolen", about...)
 		}
 	}
 }
@@ -83,14 +83,14 @@ func (n *Node) followAlone(ctx context.Context, why string, cause error) bool {
 		err = n.journal.reloaded(ctx, next.config)
 	}
 	if err != nil {
-		n.log.Error("the state of the chains is not in force either", "cause", err.Error())
+		n.log.Error("the state of the chains was not applied either", "cause", err.Error())
 		n.distrust(old, err)
 		return false
 	}
 	n.install(ctx, next)
 	n.metrics.reloads.WithLabelValues("failure").Inc()
-	n.reloadProblem.Store("the last reload failed; only the state of the chains was taken: " + firstLine(cause))
-	n.log.Error("configuration not reloaded; only the state of the chains was taken", "why", why,
+	n.reloadProblem.Store("the last reload failed; only the state of the chains was applied: " + firstLine(cause))
+	n.log.Error("configuration not reloaded; only the state of the chains was applied", "why", why,
 		"cause", cause.Error(), "generation", n.generation)
 	return true
 }

@@ -35,7 +35,7 @@ func (r *chainRecords) each(ctx context.Context, c rotation.Chain, f func(*journ
 	var damage error
 	for e, err := range journal.Read(r.file, r.next) {
 		if ctx.Err() != nil {
-			return fmt.Errorf("%s was not read to its end: %w", r.file, ctx.Err())
+			return fmt.Errorf("%s was not read completely: %w", r.file, ctx.Err())
 		}
 		if d, ok := errors.AsType[*journal.Damage](err); ok {
 			damage = fmt.Errorf("the journal is damaged, so that the list may be incomplete: %w", d)

@@ -121,7 +121,7 @@ func (o *observer) places(ctx context.Context, c rotation.Chain, published []pub
 	if len(published) == 0 {
 		return append(out, rotation.Place{
 			Name: placeRoot, Unknown: true,
-			Cause: "neither publish.trusted_root nor publish.tuf says where verifiers get it",
+			Cause: "neither publish.trusted_root nor publish.tuf is set, so where verifiers get chains is unknown",
 		})
 	}
 	for _, p := range published {

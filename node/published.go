@@ -80,8 +80,8 @@ func rekorWarnings(cfg *config.Config, root trust.Material, now time.Time) []con
 	}
 	for _, l := range root.Rekor {
 		if l.Contains(now) && l.RekorV2() {
-			return []config.Warning{cfg.Warn(fault.BadSetting(fmt.Sprintf("Ed25519 keys are certified, and the Rekor "+
-				"v2 of ct.policy.trusted_root (%s) refuses their signatures of blobs", visibleText.Escape(l.URL)),
+			return []config.Warning{cfg.Warn(fault.BadSetting(fmt.Sprintf("client_algorithms has Ed25519, but the Rekor "+
+				"v2 log in ct.policy.trusted_root (%s) refuses Ed25519 signatures of blobs", visibleText.Escape(l.URL)),
 				"list the accepted algorithms here, without "+pure,
 				"client_algorithms"))}
 		}

@@ -117,7 +117,7 @@ func (n *Node) reload(ctx context.Context, why string) {
 		n.wakeConductor() // repeats the reload if the state file is ahead
 		n.metrics.reloads.WithLabelValues("failure").Inc()
 		n.reloadProblem.Store("the last reload failed, the configuration before it is in force: " + firstLine(err))
-		n.log.Error("configuration not reloaded; the one before stays in force", "why", why, "cause", err.Error())
+		n.log.Error("configuration not reloaded; the previous one stays in force", "why", why, "cause", err.Error())
 		return
 	}
 	var texts []string

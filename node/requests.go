@@ -71,7 +71,7 @@ func (r *requests) refused(to destination) error {
 	if f == nil || !r.now().Before(f.until) {
 		return nil
 	}
-	return fmt.Errorf("it failed %d times in a row and is asked again at %s: %w", f.count,
+	return fmt.Errorf("it failed %d times in a row and is tried again at %s: %w", f.count,
 		f.until.UTC().Format(time.RFC3339), f.last)
 }
 

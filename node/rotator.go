@@ -345,8 +345,8 @@ func (r *Rotator) first(prepared, active string) (rotation.State, error) {
 			}
 		}
 		if len(found) != 1 {
-			return rotation.State{}, fmt.Errorf("the state file does not exist, and ca.chains has %s beside %q: name the one "+
-				"that signs now with --active", strconv.Itoa(len(found))+" chains", prepared)
+			return rotation.State{}, fmt.Errorf("the state file does not exist, and ca.chains has %s beside %q: name the "+
+				"chain that signs now with --active", strconv.Itoa(len(found))+" chains", prepared)
 		}
 		active = found[0]
 	}
@@ -485,7 +485,7 @@ func (r *Rotator) Compromise(ctx context.Context, o CompromiseOptions) (Change, 
 	if heir, ok := r.state.Find(o.Successor); ok && c.Status == rotation.Active {
 		facts := r.facts(ctx, heir, r.seen.publications(ctx))
 		if facts.Unusable != "" {
-			return Change{}, fmt.Errorf("chain %q cannot take over: %s", o.Successor, facts.Unusable)
+			return Change{}, fmt.Errorf("chain %q cannot become active: %s", o.Successor, facts.Unusable)
 		}
 		gates = r.observation(facts).Gates(heir)
 	}

@@ -24,7 +24,7 @@ func (f *loadedFiles) timely(cfg *config.Config, now time.Time) ([]config.Warnin
 		switch h := ca.ChainHealth(f.chain, now); {
 		case !h.OK:
 			return nil, fault.BadSetting(h.Cause+
-				"; certificates are issued while it is valid, up to an hour before its end",
+				"; the CA stops issuing certificates one hour before the chain expires",
 				"obtain a new issuing certificate, and write its chain here",
 				cfg.CA.At("chain")...).In(backend.ChainFile())
 		case h.Warning != "":
@@ -94,12 +94,12 @@ func (l remoteLog) outside(now, end time.Time) error {
 	}
 	switch {
 	case w.NotBefore.After(now):
-		return fault.BadSetting(fmt.Sprintf("the log %s takes no certificates before %s%s, and too few others do",
+		return fault.BadSetting(fmt.Sprintf("the log %s accepts no certificates before %s%s, and too few other logs do",
 			l.config.Name, w.NotBefore.UTC().Format(time.RFC3339), where),
 			"name a log whose validity has begun", "not_before")
 	case !w.Contains(end):
-		return fault.BadSetting(fmt.Sprintf("the log %s takes no certificates that end after %s%s, "+
-			"and too few others do", l.config.Name, w.NotAfter.UTC().Format(time.RFC3339), where),
+		return fault.BadSetting(fmt.Sprintf("the log %s accepts no certificates that end after %s%s, "+
+			"and too few other logs do", l.config.Name, w.NotAfter.UTC().Format(time.RFC3339), where),
 			"add a log that accepts certificates after that, such as the next shard", "not_after")
 	}
 	return nil

@@ -153,7 +153,7 @@ func (j *journalState) checkSignatures(c *correlation, r *journal.Record) {
 	if r.Signatures > most || r.Kind == journal.Stop && r.Signatures < least {
 		c.report(newFinding(Finding{
 			Kind: SignaturesUncounted, Journal: j.name, Time: r.Time,
-			Text: fmt.Sprintf("record %d (%s): the key made %d signatures since the process started, and its "+
+			Text: fmt.Sprintf("record %d (%s): the key made %d signatures since the process started, but the "+
 				"records explain %d to %d",
 				r.Seq, r.Kind, r.Signatures, least, most),
 		}, fmt.Sprint(r.Seq)))

@@ -157,7 +157,7 @@ var goodName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 // CheckName says what is wrong with the name of a chain.
 func CheckName(name string) error {
 	if !goodName.MatchString(name) {
-		return fmt.Errorf("%q is not a name of a chain: write up to 64 letters, digits, and - _ . after the first one",
+		return fmt.Errorf("invalid chain name %q: write up to 64 letters and digits; - _ . are also allowed after the first character",
 			name)
 	}
 	return nil
@@ -274,7 +274,7 @@ func (s State) Check() error {
 			compromised++
 		case Retiring, Retired:
 			if c.Ends.IsZero() {
-				return fmt.Errorf("chain %q is %s and has no end", c.Name, c.Status)
+				return fmt.Errorf("chain %q is %s, but the end of its validity is missing", c.Name, c.Status)
 			}
 		}
 	}

@@ -123,7 +123,7 @@ func (s State) Retire(name string, p Passage, e Entry) (State, error) {
 	case !ok:
 		return s, unknown(name)
 	case c.Status != Retiring:
-		return s, fmt.Errorf("chain %q is %s: only a retiring one can be retired", name, c.Status)
+		return s, fmt.Errorf("chain %q is %s: only a retiring chain can be retired", name, c.Status)
 	}
 	if err := p.check(c, Retired, e); err != nil {
 		return s, err

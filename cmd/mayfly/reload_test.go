@@ -166,8 +166,8 @@ func TestReplacedChain(t *testing.T) {
 	s.Replace(t, "mayfly.yaml", main)
 	s.Hangup(t)
 	s.Until(t, "taken out", func() bool { return !has(old) })
-	if !strings.Contains(s.Logs.String(), "a chain leaves the trust bundle") {
-		t.Error("no warning about a chain that leaves the trust bundle")
+	if !strings.Contains(s.Logs.String(), "a chain is no longer in the trust bundle") {
+		t.Error("no warning about a chain that is no longer in the trust bundle")
 	}
 }
 

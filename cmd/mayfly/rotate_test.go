@@ -446,7 +446,7 @@ func TestRotationCannotFollow(t *testing.T) {
 		return json.Unmarshal(bundle, &got) == nil && len(got.Chains) == 2
 	})
 	a.rotate(0, "activate", "--force", "--reason", "a test")
-	b.Until(t, "warned", func() bool { return strings.Contains(b.Logs.String(), "not in force either") })
+	b.Until(t, "warned", func() bool { return strings.Contains(b.Logs.String(), "not applied either") })
 	if s, err := b.sign(t.Context(), 0); err != nil || s.leaf.CheckSignatureFrom(old.Intermediate) != nil {
 		t.Errorf("while the old chain is retiring: %v", err)
 	}
@@ -522,7 +522,7 @@ func TestRotationFollowsLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.within(time.Minute, "failed", func() bool { return strings.Contains(r.Logs.String(), "not in force either") })
+	r.within(time.Minute, "failed", func() bool { return strings.Contains(r.Logs.String(), "not applied either") })
 	if s, err := r.sign(t.Context(), 0); err != nil || s.leaf.CheckSignatureFrom(old.Intermediate) != nil {
 		t.Errorf("while the key is away: %v", err)
 	}

@@ -48,7 +48,7 @@ func (c Config) plan(shards []Shard, r Rotation, now time.Time) ([]Shard, error)
 	case r.At.Before(now.Add(-time.Minute)):
 		return nil, fault.BadSetting(r.At.Format(time.RFC3339)+" is in the past", "choose a later time", "at")
 	case !r.At.After(last.NotBefore):
-		return nil, fault.BadSetting(fmt.Sprintf("shard %s already takes over at %s", last.Label(),
+		return nil, fault.BadSetting(fmt.Sprintf("shard %s already becomes active at %s", last.Label(),
 			last.NotBefore.Format(time.RFC3339)), "choose a later time", "at")
 	case !last.NotAfter.IsZero():
 		return nil, fmt.Errorf("shard %s ends at %s and has no successor; restore %s", last.Label(),

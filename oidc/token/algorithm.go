@@ -49,7 +49,7 @@ func AlgorithmError(name string, path ...string) error {
 	case IsAlgorithm(name):
 		return nil
 	case isCOSE:
-		return fault.BadSetting(name+" is a name of COSE only (RFC 9864 section 2.1)",
+		return fault.BadSetting(name+" is an algorithm name of COSE, not of JOSE (RFC 9864 section 2.1)",
 			"write "+jose+", the name of this algorithm in JOSE", path...)
 	case name == "Ed448":
 		return fault.BadSetting("Ed448 is not supported", "write Ed25519, or another algorithm", path...)

@@ -165,8 +165,8 @@ func parseDER(kind string, der []byte) (crypto.Signer, error) {
 	}
 	if form := expandedMLDSA(der); err != nil && form != "" {
 		return nil, &pemfile.Error{
-			Problem: "the ML-DSA private key has " + form + ", and only keys in the form of their seed (RFC 9881 " +
-				"section 6) are supported",
+			Problem: "the ML-DSA private key has " + form + "; only keys in the seed format (RFC 9881 section 6) are " +
+				"supported",
 			Fix: "convert it with OpenSSL 3.5 or later: \"openssl pkey -provparam ml-dsa.output_formats=seed-only " +
 				"-in KEY -out NEW\"",
 		}

@@ -160,7 +160,7 @@ func (k *awsKey) attest(ctx context.Context) (a signer.Attestation, err error) {
 	case err != nil:
 		return a, awsError(err, "kms:DescribeKey")
 	case answer.KeyMetadata == nil || aws.ToString(answer.KeyMetadata.Arn) != k.arn:
-		return a, unavailable(errors.New("the answer is not about the key that was asked for"))
+		return a, unavailable(errors.New("the response is for a different key than the request"))
 	}
 	origin := answer.KeyMetadata.Origin
 	a.Evidence = map[string]string{

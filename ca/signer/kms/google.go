@@ -139,7 +139,7 @@ func decryptGoogle(ctx context.Context, o opening, ciphertext []byte) (plaintext
 		case err != nil:
 			return nil, googleError(err, "cloudkms.cryptoKeyVersions.useToDecrypt (roles/cloudkms.cryptoKeyDecrypter)")
 		case answer.GetPlaintextCrc32C() == nil || answer.GetPlaintextCrc32C().GetValue() != sum(answer.GetPlaintext()):
-			return nil, unavailable(errors.New("the plaintext was damaged on its way: its CRC32C is another one"))
+			return nil, unavailable(errors.New("the plaintext was damaged in transit: its CRC32C does not match"))
 		}
 		return answer.GetPlaintext(), nil
 	})
@@ -152,7 +152,7 @@ func (k *googleKey) attest(ctx context.Context) (a signer.Attestation, err error
 	case err != nil:
 		return a, googleError(err, "cloudkms.cryptoKeyVersions.get (roles/cloudkms.viewer)")
 	case v.GetName() != k.name:
-		return a, unavailable(errors.New("the answer is not about the key that was asked for"))
+		return a, unavailable(errors.New("the response is for a different key than the request"))
 	}
 	imported := v.GetImportJob() != ""
 	a.Evidence = map[string]string{
@@ -224,7 +224,7 @@ func googleVersions(ctx context.Context, client *kms.KeyManagementClient, key st
 					"in the URI")
 		}
 		if !strings.HasPrefix(v.GetName(), key+"/cryptoKeyVersions/") {
-			return nil, unavailable(fmt.Errorf("a version of the key has the name %.200q", v.GetName()))
+			return nil, unavailable(fmt.Errorf("the service returned a key version with the invalid name %.200q", v.GetName()))
 		}
 		names = append(names, v.GetName())
 	}

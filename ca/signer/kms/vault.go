@@ -203,7 +203,7 @@ func parseTransitKey(data []byte) (k transitKey, versions map[int]crypto.PublicK
 	for number, v := range k.Keys {
 		n, err := strconv.Atoi(number)
 		if err != nil || n < 1 {
-			return k, nil, fmt.Errorf("the version %.20q is no number", number)
+			return k, nil, fmt.Errorf("the version %.20q is not a number", number)
 		}
 		if versions[n], err = transitPublicKey(k, v.PublicKey); err != nil {
 			return k, nil, fmt.Errorf("version %d: %w", n, err)

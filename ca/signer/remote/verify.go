@@ -33,12 +33,12 @@ func verify(public crypto.PublicKey, r request, signature []byte) error {
 		}
 	case ed25519.PublicKey:
 		if r.opts.HashFunc() != 0 {
-			return errors.New("Ed25519 signs messages, and the request is for a digest")
+			return errors.New("Ed25519 signs messages, not digests")
 		}
 		good = len(key) == ed25519.PublicKeySize && ed25519.Verify(key, r.digest, signature)
 	case *mldsa.PublicKey:
 		if r.opts.HashFunc() != 0 {
-			return errors.New("ML-DSA signs messages, and the request is for a digest")
+			return errors.New("ML-DSA signs messages, not digests")
 		}
 		good = mldsa.Verify(key, r.digest, signature, nil) == nil
 	default:

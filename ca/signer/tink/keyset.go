@@ -28,7 +28,7 @@ var parse = parseKeyset
 func parseKeyset(data []byte, decrypt func([]byte) ([]byte, error)) (crypto.Signer, error) {
 	if len(data) > maxKeyset {
 		return nil, &pemfile.Error{
-			Problem: fmt.Sprintf("the keyset has more than %d bytes", maxKeyset), Fix: "keep the key of the CA only",
+			Problem: fmt.Sprintf("the keyset has more than %d bytes", maxKeyset), Fix: "keep only the key of the CA",
 		}
 	}
 	if err := recognize(data); err != nil {
@@ -40,7 +40,7 @@ func parseKeyset(data []byte, decrypt func([]byte) ([]byte, error)) (crypto.Sign
 	case kek.failed != nil: // Tink keeps only the text of an error
 		return nil, kek.failed
 	case err != nil && !kek.called:
-		return nil, &pemfile.Error{Problem: "is not an encrypted keyset in the JSON form of Tink", Fix: howToMake}
+		return nil, &pemfile.Error{Problem: "is not an encrypted Tink keyset in JSON", Fix: howToMake}
 	}
 	var primary *keyset.Entry
 	if err == nil {
@@ -48,7 +48,7 @@ func parseKeyset(data []byte, decrypt func([]byte) ([]byte, error)) (crypto.Sign
 	}
 	if err != nil { // the cause can contain decrypted bytes
 		return nil, &pemfile.Error{
-			Problem: "what was decrypted is not a valid keyset with an enabled primary key",
+			Problem: "the decrypted data is not a valid keyset with an enabled primary key",
 			Fix:     "restore the file, or promote a key with \"tinkey promote-key\"",
 		}
 	}
@@ -129,5 +129,5 @@ func (a *aead) Decrypt(ciphertext, _ []byte) (plaintext []byte, err error) {
 
 // Encrypt implements [tink.AEAD]. A CA writes no keyset.
 func (*aead) Encrypt([]byte, []byte) ([]byte, error) {
-	return nil, &pemfile.Error{Problem: "keysets are only read", Fix: howToMake}
+	return nil, &pemfile.Error{Problem: "encrypting a keyset is not supported", Fix: howToMake}
 }

@@ -186,7 +186,7 @@ func TestService(t *testing.T) {
 			_, _ = w.Write([]byte(`{"data":{"plaintext":"` + strings.Repeat("AAAA", 1<<20)))
 		}, "kek: decrypt with the key openbao://kek: the service does not work"},
 		"lies": {plaintext(base64.StdEncoding.EncodeToString([]byte("canary: no keyset"))),
-			"keyset: what was decrypted is not a valid keyset with an enabled primary key; restore the file"},
+			"keyset: the decrypted data is not a valid keyset with an enabled primary key; restore the file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -105,7 +105,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	select {
 	case <-drained:
 	case <-time.After(drainLimit):
-		return errors.New("requests are still under way")
+		return errors.New("requests are still running")
 	}
 	if ctx.Err() != nil {
 		return nil
