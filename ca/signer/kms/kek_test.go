@@ -96,7 +96,7 @@ func TestKEKCheck(t *testing.T) {
 		"Vault path":     {KEK{URI: "hashivault://transit/kek"}, "kek: is not hashivault://KEY"},
 		"version":        {bao(Vault{Version: 2}), "vault.version: a version is set"},
 		"no TLS":         {bao(Vault{Address: "http://bao.example:8200"}), "vault.address: tokens would be sent without TLS"},
-		"elsewhere":      {KEK{URI: google, Vault: &Vault{}}, "vault: vault is set, and the key is in Google Cloud KMS"},
+		"elsewhere":      {KEK{URI: google, Vault: &Vault{}}, "vault: vault is set, but the key is in Google Cloud KMS"},
 		"limits":         {KEK{URI: google, Limits: remote.Limits{Timeout: &long}}, "limits.timeout: "},
 	} {
 		t.Run(name, func(t *testing.T) {
