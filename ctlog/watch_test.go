@@ -59,7 +59,7 @@ func TestWatchSeveralRoots(t *testing.T) {
 	both, one := newLog(t, ca.root, next.root), newLog(t, ca.root)
 	s := newSet(t, ctlog.Options{
 		Logs:   []ctlog.Log{one.member(t, "one"), both.member(t, "both")},
-		Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond},
+		Policy: ctlog.PolicyConfig{Attempt: 2 * time.Second}, // a busy machine is slow
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(func() { cancel(); s.Wait() })

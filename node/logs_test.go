@@ -291,7 +291,7 @@ func TestNoLog(t *testing.T) {
 	if v := metric(t, sys, "mayfly_ct_none_ratio"); v != 1 {
 		t.Errorf("the metric is %g", v)
 	}
-	if h := health(t, sys, "journal"); !h.OK || !strings.Contains(h.Warning, "there is no journal") {
+	if h := health(t, sys, "journal"); !h.OK || !strings.Contains(h.Warning, "the journal is missing") {
 		t.Errorf("%+v", h)
 	}
 	with := start(t, l, l.Config(t, "  logs:\n    - {%0}\n"))
