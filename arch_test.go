@@ -117,8 +117,10 @@ var owners = map[string][]string{
 	"github.com/grpc-ecosystem":                     {"server", "proto"},
 	"google.golang.org/genproto":                    {"server", "client", "proto", "ca/signer"},
 	"go.opentelemetry.io":                           {"journal/ship"},
-	"google.golang.org/protobuf": {"server", "client", "proto", "trust",
-		"journal/ship", "ca/signer"},
+	"google.golang.org/protobuf": {
+		"server", "client", "proto", "trust",
+		"journal/ship", "ca/signer",
+	},
 	"github.com/aws":                       {"ca/signer"},
 	"github.com/Azure":                     {"ca/signer"},
 	"cloud.google.com":                     {"ca/signer"},
@@ -133,8 +135,10 @@ var owners = map[string][]string{
 	"github.com/sigstore/sigstore/":        {"cmd/mayfly", "ca/signer", "trust"},
 	"software.sslmate.com/src/go-pkcs12":   {"ca/signer"},
 	"filippo.io/age":                       {"ca/signer"},
-	"github.com/spf13": {"cmd/mayfly", "cmd/mayfly-bench", "cmd/mayfly-hsm",
-		"cmd/internal/cli"},
+	"github.com/spf13": {
+		"cmd/mayfly", "cmd/mayfly-bench", "cmd/mayfly-hsm",
+		"cmd/internal/cli",
+	},
 	"github.com/miekg/pkcs11":         {"cmd/mayfly-hsm", "ca/signer/pkcs11/token"}, // needs cgo
 	"github.com/zmap":                 {},
 	"github.com/cloudflare/circl":     {}, // the second implementation in tests

@@ -356,8 +356,10 @@ func TestClock(t *testing.T) {
 		}
 	}
 	now = start
-	if a, err = ca.New(ca.Options{Chain: p.Chain, Signer: p.Key, Log: log,
-		Now: func() time.Time { return now }}); err != nil {
+	if a, err = ca.New(ca.Options{
+		Chain: p.Chain, Signer: p.Key, Log: log,
+		Now: func() time.Time { return now },
+	}); err != nil {
 		t.Fatal(err)
 	}
 	log.now = func() { now = now.Add(2 * time.Minute) } // a log that takes longer than the certificate is valid

@@ -79,29 +79,37 @@ func wrongChains(t *testing.T) []wrongChain {
 		{"not a CA", "basic constraints", 0, "not a CA certificate", 0, issuing(func(c *x509.Certificate) {
 			c.IsCA, c.MaxPathLenZero = false, false
 		})},
-		{"root not a CA", "basic constraints", 1, "certificate 2", 0,
-			parsed(1, func(c *x509.Certificate) { c.IsCA = false })},
+		{
+			"root not a CA", "basic constraints", 1, "certificate 2", 0,
+			parsed(1, func(c *x509.Certificate) { c.IsCA = false }),
+		},
 		{"no keyCertSign", "key usage keyCertSign", 0, "keyCertSign", 0, issuing(func(c *x509.Certificate) {
 			c.KeyUsage = x509.KeyUsageCRLSign
 		})},
 		{"path length of the root", "path length", 1, "allows 0 intermediates", 0, root(func(c *x509.Certificate) {
 			c.MaxPathLenZero = true
 		})},
-		{"expired", "validity", 0, "expired at", 0,
-			issuing(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) })},
+		{
+			"expired", "validity", 0, "expired at", 0,
+			issuing(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }),
+		},
 		{"not yet valid", "validity", 0, "not valid before", 0, issuing(func(c *x509.Certificate) {
 			c.NotBefore = now.Add(time.Hour)
 		})},
-		{"root expired", "validity", 1, "certificate 2", 0,
-			root(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) })},
+		{
+			"root expired", "validity", 1, "certificate 2", 0,
+			root(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }),
+		},
 		{"no extended key usage", "extended key usage", 0, "lacks codeSigning", 0, issuing(func(c *x509.Certificate) {
 			c.ExtKeyUsage = nil
 		})},
 		{"any extended key usage", "extended key usage", 0, "lacks codeSigning", 0, issuing(func(c *x509.Certificate) {
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
 		})},
-		{"code signing for timestamps", "extended key usage", 0, "lacks timeStamping",
-			x509.ExtKeyUsageTimeStamping, good.Chain},
+		{
+			"code signing for timestamps", "extended key usage", 0, "lacks timeStamping",
+			x509.ExtKeyUsageTimeStamping, good.Chain,
+		},
 		{"root for servers", "extended key usage", 1, "allows nothing below it", 0, root(func(c *x509.Certificate) {
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 		})},
@@ -116,10 +124,14 @@ func wrongChains(t *testing.T) []wrongChain {
 		{"no path length", "path length 0", 0, "no path length of 0", 0, issuing(func(c *x509.Certificate) {
 			c.MaxPathLenZero = false
 		})},
-		{"P-224", "key strength", 0, "P-224", 0,
-			parsed(0, func(c *x509.Certificate) { c.PublicKey = &weak.PublicKey })},
-		{"P-224 root", "key strength", 1, "certificate 2", 0,
-			parsed(1, func(c *x509.Certificate) { c.PublicKey = &weak.PublicKey })},
+		{
+			"P-224", "key strength", 0, "P-224", 0,
+			parsed(0, func(c *x509.Certificate) { c.PublicKey = &weak.PublicKey }),
+		},
+		{
+			"P-224 root", "key strength", 1, "certificate 2", 0,
+			parsed(1, func(c *x509.Certificate) { c.PublicKey = &weak.PublicKey }),
+		},
 		{"two usages", "extended key usage alone", 0, "more than code signing", 0, issuing(func(c *x509.Certificate) {
 			c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
 		})},
@@ -144,13 +156,17 @@ func wrongChains(t *testing.T) []wrongChain {
 		{"another authority key", "key identifiers agree", 0, "0102", 0, parsed(0, func(c *x509.Certificate) {
 			c.AuthorityKeyId = []byte{1, 2}
 		})},
-		{"serial 0", "serial number", 0, "not positive", 0,
-			parsed(0, func(c *x509.Certificate) { c.SerialNumber = new(big.Int) })},
+		{
+			"serial 0", "serial number", 0, "not positive", 0,
+			parsed(0, func(c *x509.Certificate) { c.SerialNumber = new(big.Int) }),
+		},
 		{"serial of 21 octets", "serial number", 0, "more than 20 octets", 0, parsed(0, func(c *x509.Certificate) {
 			c.SerialNumber = new(big.Int).Lsh(big.NewInt(1), 159)
 		})},
-		{"no subject", "subject", 0, "no subject", 0,
-			parsed(0, func(c *x509.Certificate) { c.RawSubject = []byte{0x30, 0} })},
+		{
+			"no subject", "subject", 0, "no subject", 0,
+			parsed(0, func(c *x509.Certificate) { c.RawSubject = []byte{0x30, 0} }),
+		},
 		{"one subject", "subject", 1, "the subject of certificate 1", 0, issuing(func(c *x509.Certificate) {
 			c.Subject.CommonName = "test root"
 		})},
@@ -166,24 +182,32 @@ func wrongChains(t *testing.T) []wrongChain {
 		},
 		{"soft key usage", "key usage keyCertSign and cRLSign alone", 0, "not critical", 0, issuing(extension(false,
 			asn1.ObjectIdentifier{2, 5, 29, 15}, asn1.BitString{Bytes: []byte{6}, BitLength: 7}))},
-		{"root for code signing", "no extended key usage in the root", 1, "extended key usage", 0,
+		{
+			"root for code signing", "no extended key usage in the root", 1, "extended key usage", 0,
 			root(func(c *x509.Certificate) {
 				c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}
-			})},
-		{"no subject key identifier", "key identifiers", 1, "no subject key identifier", 0,
+			}),
+		},
+		{
+			"no subject key identifier", "key identifiers", 1, "no subject key identifier", 0,
 			parsed(1, func(c *x509.Certificate) {
 				c.SubjectKeyId = nil
-			})},
+			}),
+		},
 		{
 			"no authority key identifier", "key identifiers", 0, "no authority key identifier", 0,
 			parsed(0, func(c *x509.Certificate) { c.AuthorityKeyId = nil }),
 		},
-		{"serial 1", "random serial number", 0, "64 random bits", 0,
-			issuing(func(c *x509.Certificate) { c.SerialNumber = big.NewInt(1) })},
-		{"ECDSA below RSA", "one family of algorithms", 0, "verifier needs both", 0,
+		{
+			"serial 1", "random serial number", 0, "64 random bits", 0,
+			issuing(func(c *x509.Certificate) { c.SerialNumber = big.NewInt(1) }),
+		},
+		{
+			"ECDSA below RSA", "one family of algorithms", 0, "verifier needs both", 0,
 			parsed(0, func(c *x509.Certificate) {
 				c.PublicKey = rsa.Root.PublicKey
-			})},
+			}),
+		},
 		{"RSA 2048", "RSA of 3072 bits", 0, "2048 bits", 0, rsa.Chain},
 	}
 }

@@ -139,15 +139,19 @@ func TestRun(t *testing.T) {
 			if _, err := ca.New(ca.Options{Chain: chain, Signer: key.Signer}); err != nil {
 				t.Error(err)
 			}
-			if lines := Check(CheckOptions{Chain: chain, Now: time.Now(), Usage: x509.ExtKeyUsageCodeSigning,
-				Key: key}); Failed(lines) {
+			if lines := Check(CheckOptions{
+				Chain: chain, Now: time.Now(), Usage: x509.ExtKeyUsageCodeSigning,
+				Key: key,
+			}); Failed(lines) {
 				t.Errorf("%+v", lines)
 			}
 			if lines := replayFile(t, filepath.Join(dir, "transcript.json")); Failed(lines) {
 				t.Errorf("%+v", lines)
 			}
-			for name, mode := range map[string]fs.FileMode{"root-key.pem": 0o600, "ca-key.pem": 0o600,
-				"chain.pem": 0o644} {
+			for name, mode := range map[string]fs.FileMode{
+				"root-key.pem": 0o600, "ca-key.pem": 0o600,
+				"chain.pem": 0o644,
+			} {
 				st, err := os.Stat(filepath.Join(dir, name))
 				if err != nil || st.Mode().Perm() != mode {
 					t.Errorf("%s: %v, %v", name, st, err)
@@ -219,8 +223,10 @@ func TestTimestamping(t *testing.T) {
 	if len(lines) < 10 || slices.ContainsFunc(lines, func(l Line) bool { return l.Result != OK }) {
 		t.Errorf("%+v", lines)
 	}
-	if lines := Check(CheckOptions{Chain: r.Chain, Now: time.Now(),
-		Usage: x509.ExtKeyUsageCodeSigning}); !Failed(lines) {
+	if lines := Check(CheckOptions{
+		Chain: r.Chain, Now: time.Now(),
+		Usage: x509.ExtKeyUsageCodeSigning,
+	}); !Failed(lines) {
 		t.Error("the chain issues for code signing")
 	}
 	good := pki.New(pki.Options{})
@@ -339,17 +345,25 @@ func TestNothingWrongIsSigned(t *testing.T) {
 		"the parent is missing": {pki: good(), parents: []*x509.Certificate{}, want: "the parent is missing"},
 		"parent without root":   {pki: good(), parents: good().Chain[:1], want: "not a root"},
 		"key of another":        {pki: good(), key: pki.NewKey(pki.P384), want: "not the key of the parent"},
-		"no organization": {pki: good(), subject: pkix.Name{CommonName: "x"},
-			want: "without common name or organization"},
-		"no common name": {pki: good(), subject: pkix.Name{Organization: []string{"x"}},
-			want: "without common name or organization"},
-		"the name of the parent": {pki: good(),
+		"no organization": {
+			pki: good(), subject: pkix.Name{CommonName: "x"},
+			want: "without common name or organization",
+		},
+		"no common name": {
+			pki: good(), subject: pkix.Name{Organization: []string{"x"}},
+			want: "without common name or organization",
+		},
+		"the name of the parent": {
+			pki:     good(),
 			subject: pkix.Name{CommonName: "test root", Organization: []string{"test"}},
-			want:    "the name of its parent"},
+			want:    "the name of its parent",
+		},
 		"weak curve": {pki: good(), request: weak, want: "P-224"},
 		"short RSA":  {pki: good(), request: pki.NewKey(pki.RSA2048), want: "RSA key of 2048 bits"},
-		"longer than the parent": {pki: good(), change: func(o *SignOptions) { o.For = 200000 * time.Hour },
-			want: "longer than its issuer"},
+		"longer than the parent": {
+			pki: good(), change: func(o *SignOptions) { o.For = 200000 * time.Hour },
+			want: "longer than its issuer",
+		},
 		"earlier than the parent": {
 			pki: good(), change: func(o *SignOptions) { o.NotBefore = now.AddDate(-1, 0, 0).Truncate(time.Second) },
 			want: "earlier than its issuer",
@@ -361,21 +375,33 @@ func TestNothingWrongIsSigned(t *testing.T) {
 			},
 			want: "expired at",
 		},
-		"fraction of a second": {pki: good(), change: func(o *SignOptions) { o.For = time.Hour + time.Millisecond },
-			want: "whole seconds"},
-		"parent expired": {pki: root(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }),
-			change: func(o *SignOptions) { o.For = time.Hour }, want: "longer than its issuer"},
-		"parent not yet valid": {pki: root(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Hour) }),
-			want: "not valid before"},
-		"path length of parent 0": {pki: root(func(c *x509.Certificate) { c.MaxPathLenZero = true }),
-			want: "allows 0 intermediates"},
+		"fraction of a second": {
+			pki: good(), change: func(o *SignOptions) { o.For = time.Hour + time.Millisecond },
+			want: "whole seconds",
+		},
+		"parent expired": {
+			pki:    root(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }),
+			change: func(o *SignOptions) { o.For = time.Hour }, want: "longer than its issuer",
+		},
+		"parent not yet valid": {
+			pki:  root(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Hour) }),
+			want: "not valid before",
+		},
+		"path length of parent 0": {
+			pki:  root(func(c *x509.Certificate) { c.MaxPathLenZero = true }),
+			want: "allows 0 intermediates",
+		},
 		"below a path length of 0": {
 			pki: good(), parents: good().Chain, key: nil, want: "not the key of the parent",
 		},
-		"path length beyond the parent's": {pki: good(), change: func(o *SignOptions) { o.PathLength = 9 },
-			want: "out of range"},
-		"parent without keyCertSign": {pki: root(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }),
-			want: "sign"},
+		"path length beyond the parent's": {
+			pki: good(), change: func(o *SignOptions) { o.PathLength = 9 },
+			want: "out of range",
+		},
+		"parent without keyCertSign": {
+			pki:  root(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }),
+			want: "sign",
+		},
 		"parent for servers":     {pki: root(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), want: "allows nothing below it"},
 		"parent with a weak key": {pki: weakRoot(t), want: "curve P-224"},
 		"critical extension of the parent": {pki: root(func(c *x509.Certificate) {
@@ -493,7 +519,8 @@ func TestWrongSignature(t *testing.T) {
 	for name, fail := range map[string]func(digest []byte) ([]byte, error){
 		"another key": func(d []byte) ([]byte, error) { return other.Sign(rand.Reader, d, crypto.SHA384) },
 		"another digest": func([]byte) ([]byte,
-			error) {
+			error,
+		) {
 			return p.RootKey.Sign(rand.Reader, make([]byte, 48), crypto.SHA384)
 		},
 		"nothing":  func([]byte) ([]byte, error) { return nil, nil },
@@ -519,8 +546,10 @@ func TestWrongSignature(t *testing.T) {
 // No file that exists is replaced, whichever of the outputs it is, and then no key signs.
 func TestNothingIsReplaced(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"root-key.pem", "ca-key.pem", "root.pem", "transcript.json",
-		"transcript.json.sig", "chain.pem"} {
+	for _, name := range []string{
+		"root-key.pem", "ca-key.pem", "root.pem", "transcript.json",
+		"transcript.json.sig", "chain.pem",
+	} {
 		for _, link := range []bool{false, true} {
 			dir := t.TempDir()
 			p := checked(t, unencrypted(dir))

@@ -187,8 +187,10 @@ func Sign(ctx context.Context, k *Key, s SignOptions, o Options) (*Result, error
 	}
 	return out, m.finish(out, finishing{
 		transcript: t, path: s.Transcript, sign: s.SignTranscript, signer: k.Signer,
-		last: Output{Path: s.Out, What: "chain: new certificate, then its parents", Mode: 0o644,
-			data: encode(out.Chain...)},
+		last: Output{
+			Path: s.Out, What: "chain: new certificate, then its parents", Mode: 0o644,
+			data: encode(out.Chain...),
+		},
 	})
 }
 
@@ -234,8 +236,10 @@ func Import(i ImportOptions, o Options) (*Result, error) {
 	if len(problems) > 0 {
 		return nil, errors.New(strings.Join(problems, "\n"))
 	}
-	r.Outputs = []Output{{Path: i.Out, What: "chain: issuing certificate first, root last", Mode: 0o644,
-		data: encode(chain...)}}
+	r.Outputs = []Output{{
+		Path: i.Out, What: "chain: issuing certificate first, root last", Mode: 0o644,
+		data: encode(chain...),
+	}}
 	return r, nil
 }
 

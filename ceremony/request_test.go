@@ -20,7 +20,8 @@ import (
 
 // made has a root and a request for a key that was made, on disk.
 func made(t *testing.T, dir string) (root *Key, parents []*x509.Certificate,
-	request *x509.CertificateRequest, in Input) {
+	request *x509.CertificateRequest, in Input,
+) {
 	t.Helper()
 	p, two := testPlan(dir), 2
 	p.Root.PathLength = &two
@@ -83,12 +84,16 @@ func TestRequestAndSign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if lines := Check(CheckOptions{Chain: chain, Now: time.Now(), Usage: x509.ExtKeyUsageCodeSigning,
-		Key: key}); Failed(lines) {
+	if lines := Check(CheckOptions{
+		Chain: chain, Now: time.Now(), Usage: x509.ExtKeyUsageCodeSigning,
+		Key: key,
+	}); Failed(lines) {
 		t.Errorf("%+v", lines)
 	}
-	if lines := Check(CheckOptions{Chain: chain, Now: time.Now(), Usage: x509.ExtKeyUsageCodeSigning,
-		Key: root}); !Failed(lines) {
+	if lines := Check(CheckOptions{
+		Chain: chain, Now: time.Now(), Usage: x509.ExtKeyUsageCodeSigning,
+		Key: root,
+	}); !Failed(lines) {
 		t.Error("the root's key passes as the issuing key")
 	}
 	if lines := replayFile(t, o.Transcript); Failed(lines) || lines[len(lines)-1].Result != OK {
@@ -142,14 +147,22 @@ func TestImport(t *testing.T) {
 		"another key": {chain: pki.New(pki.Options{}).Chain, want: "not for the key of the request"},
 		"no root":     {chain: good[:1], want: "not a root"},
 		"for servers": {chain: issue(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), want: "codeSigning"},
-		"no path length": {chain: issue(func(c *x509.Certificate) { c.MaxPathLenZero, c.MaxPathLen = false, -1 }),
-			want: "path length of 0"},
-		"no CA": {chain: issue(func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero = false, false }),
-			want: "not a CA"},
-		"expired": {chain: issue(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }),
-			want: "expired"},
-		"another subject": {chain: issue(func(c *x509.Certificate) { c.Subject.CommonName = "other" }),
-			warned: "changed the subject"},
+		"no path length": {
+			chain: issue(func(c *x509.Certificate) { c.MaxPathLenZero, c.MaxPathLen = false, -1 }),
+			want:  "path length of 0",
+		},
+		"no CA": {
+			chain: issue(func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero = false, false }),
+			want:  "not a CA",
+		},
+		"expired": {
+			chain: issue(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }),
+			want:  "expired",
+		},
+		"another subject": {
+			chain:  issue(func(c *x509.Certificate) { c.Subject.CommonName = "other" }),
+			warned: "changed the subject",
+		},
 		"two usages": {
 			chain:  issue(func(c *x509.Certificate) { c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth) }),
 			warned: "more than code signing",

@@ -134,8 +134,10 @@ func (p *Plan) Run(ctx context.Context, o Options) (*Result, error) {
 		}
 	}
 	rootFile := Output{Path: p.Root.Key.ChainFile(), What: "root certificate", Mode: 0o644, data: encode(root)}
-	chainFile := Output{Path: p.Issuing.Key.ChainFile(), What: "chain: issuing certificate, root", Mode: 0o644,
-		data: encode(r.Chain...)}
+	chainFile := Output{
+		Path: p.Issuing.Key.ChainFile(), What: "chain: issuing certificate, root", Mode: 0o644,
+		data: encode(r.Chain...),
+	}
 	if p.timestamping() {
 		chainFile.What = "chain: certificate of the timestamp authority, root"
 	}

@@ -227,7 +227,8 @@ func checkTimestamping(chain []*x509.Certificate, o order) error {
 
 // certify signs the linted TBSCertificate and lints the certificate.
 func (o order) certify(ctx context.Context, u *unsigned, key crypto.Signer,
-	random io.Reader) (*x509.Certificate, error) {
+	random io.Reader,
+) (*x509.Certificate, error) {
 	if !equalKeys(key.Public(), o.signer) {
 		return nil, errors.New("the signing key is not the key of the issuer; name the key that belongs to the parent")
 	}

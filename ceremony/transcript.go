@@ -377,8 +377,10 @@ func (r *replay) outputs(dir string) {
 		}
 		switch {
 		case err != nil:
-			r.lines = append(r.lines, Line{Check: name, Result: Note,
-				Detail: "not on this machine, and therefore not compared"})
+			r.lines = append(r.lines, Line{
+				Check: name, Result: Note,
+				Detail: "not on this machine, and therefore not compared",
+			})
 		case digest(data) != out.SHA256:
 			r.report(name, errors.New("the file differs from the one that was written"),
 				"restore the file from the ceremony's medium")

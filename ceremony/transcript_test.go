@@ -47,8 +47,10 @@ func leaves(t *testing.T, data []byte, visit func(path string, changed []byte)) 
 				set(v)
 			}
 		case string:
-			for _, n := range []string{v + "x", strings.Replace(v, "A", "B", 1),
-				strings.Replace(v, "2026", "2027", 1), ""} {
+			for _, n := range []string{
+				v + "x", strings.Replace(v, "A", "B", 1),
+				strings.Replace(v, "2026", "2027", 1), "",
+			} {
 				if n != v {
 					set(n)
 					emit(path)

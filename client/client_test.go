@@ -100,12 +100,15 @@ func TestVerifies(t *testing.T) {
 		want   string
 	}{
 		"good": {nil, nil, ""},
-		"another key": {func(_ *client.Options, r *client.Request) { r.Signer = pki.NewKey(pki.P256) },
-			nil, "different key"},
+		"another key": {
+			func(_ *client.Options, r *client.Request) { r.Signer = pki.NewKey(pki.P256) },
+			nil, "different key",
+		},
 		"another root": {func(o *client.Options, _ *client.Request) { o.Trust.Chains = [][]*x509.Certificate{other.Chain} }, nil, "trusted root"},
 		"another log":  {func(o *client.Options, _ *client.Request) { o.Trust.Logs[0].Key = pki.NewKey(pki.P256).Public() }, nil, "not trusted"},
 		"log too old": {func(o *client.Options,
-			_ *client.Request) {
+			_ *client.Request,
+		) {
 			o.Trust.Logs[0].NotAfter = time.Now().Add(-time.Hour)
 		}, nil, "validity"},
 		"two logs": {func(o *client.Options, _ *client.Request) { o.Trust.MinSCTs = 2 }, nil, "2 are required"},

@@ -146,10 +146,12 @@ func TestRefuses(t *testing.T) {
 				"ct:\n  logs:\n    - {name: a, url: \"http://ct.example.com\", public_key: ct.pem}\n", issuers,
 			"mayfly.yaml:7", "insecure",
 		},
-		"SCTs without a log": {identity + caFile +
-			"ct:\n  logs:\n    - {name: a, url: \"https://ct.example.com\", public_key: ct.pem}\n  " +
-			"policy: {min_scts: 2}\n", issuers, "mayfly.yaml:8:22",
-			"2 SCTs are required, each from a different log, but there are 1 logs"},
+		"SCTs without a log": {
+			identity + caFile +
+				"ct:\n  logs:\n    - {name: a, url: \"https://ct.example.com\", public_key: ct.pem}\n  " +
+				"policy: {min_scts: 2}\n", issuers, "mayfly.yaml:8:22",
+			"2 SCTs are required, each from a different log, but there are 1 logs",
+		},
 		"operators": {
 			identity + caFile + embedded + "  policy: {min_operators: 2}\n", issuers,
 			"mayfly.yaml:7:27", "cannot come from 2 operators",

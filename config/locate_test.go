@@ -82,8 +82,10 @@ func TestRestart(t *testing.T) {
 		{base, "listen: {http: \"127.0.0.1:5555\"}\n" + base, ""}, // the default
 		{base, base + "listen: {http: off}\n", "mayfly.yaml:7:16: listen.http: 127.0.0.1:5555 → off; restart to apply it"},
 		{base, base + "audit:\n  stdout: true\n", "mayfly.yaml:8:11: audit.stdout: true is new; restart to apply it"},
-		{base + "audit:\n  stdout: true\n", base,
-			"mayfly.yaml:1:1: audit.stdout: true was removed; restart to apply it"},
+		{
+			base + "audit:\n  stdout: true\n", base,
+			"mayfly.yaml:1:1: audit.stdout: true was removed; restart to apply it",
+		},
 		{base, strings.Replace(base, "dir: ct", "lead: 0s, dir: ct", 1), "mayfly.yaml:6:20: ct.embedded.lead: 0s is new; restart to apply it"},
 	} {
 		var all [2]*config.Config

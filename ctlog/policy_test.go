@@ -63,8 +63,12 @@ func TestPolicyCheckFor(t *testing.T) {
 			"min_operators: SCTs from 2 operators are required, but the logs have 1",
 		},
 		{"two of one and another", ctlog.PolicyConfig{MinSCTs: 2, MinOperators: 2}, []ctlog.Slot{x, y, a}, ""},
-		{"more than there are", ctlog.PolicyConfig{MinSCTs: 3}, []ctlog.Slot{a, b},
-			"min_scts: 3 SCTs are required, each from a different log, but there are 2 logs"},
+		{
+			"more than there are",
+			ctlog.PolicyConfig{MinSCTs: 3},
+			[]ctlog.Slot{a, b},
+			"min_scts: 3 SCTs are required, each from a different log, but there are 2 logs",
+		},
 		{
 			"one not embedded",
 			ctlog.PolicyConfig{MinSCTs: 2},

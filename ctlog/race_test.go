@@ -431,8 +431,12 @@ func TestHealth(t *testing.T) {
 		want        string
 	}{
 		{"good", []ctlog.Log{a, b}, two, "", ""},
-		{"one is in quarantine", []ctlog.Log{a, b}, two, "a",
-			"1 of 2 logs can return SCTs, 2 are needed; a: quarantined"},
+		{
+			"one is in quarantine",
+			[]ctlog.Log{a, b},
+			two, "a",
+			"1 of 2 logs can return SCTs, 2 are needed; a: quarantined",
+		},
 		{"one is enough", []ctlog.Log{a, b}, one, "a", ""},
 		{"one ends soon", []ctlog.Log{a, over}, two, "", "b: its window does not cover"},
 		{

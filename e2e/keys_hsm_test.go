@@ -44,8 +44,10 @@ const rightPIN, wrongPIN = "pin-of-the-token", "pin-of-another-token"
 // softHSM returns the path of the library.
 func softHSM(t *testing.T) string {
 	t.Helper()
-	for _, pattern := range []string{"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib*/*/softhsm/libsofthsm2.so",
-		"/usr/lib*/softhsm/libsofthsm2.so"} {
+	for _, pattern := range []string{
+		"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib*/*/softhsm/libsofthsm2.so",
+		"/usr/lib*/softhsm/libsofthsm2.so",
+	} {
 		if found, err := filepath.Glob(pattern); err == nil && len(found) > 0 {
 			return found[0]
 		}
@@ -137,8 +139,10 @@ func (l *hsmLab) hsmArgs() []string {
 func (l *hsmLab) serve(settings string) {
 	l.Helper()
 	l.issuer = l.Issuer(nil)
-	l.ca = &lab.Mayfly{URL: "http://" + l.Address(), GRPC: l.Address(), Admin: "http://" + l.Address(),
-		Dir: l.Path("ca")}
+	l.ca = &lab.Mayfly{
+		URL: "http://" + l.Address(), GRPC: l.Address(), Admin: "http://" + l.Address(),
+		Dir: l.Path("ca"),
+	}
 	l.Write("ca/identity.yaml", lab.EmailIssuer(l.issuer.URL))
 	l.Write("ca/mayfly.yaml", fmt.Sprintf(`listen: {http: %q, grpc: %q, admin: %q}
 identity: {file: identity.yaml}

@@ -255,10 +255,12 @@ func TestKeysAWS(t *testing.T) {
 		l.Write("mayfly.yaml", fmt.Sprintf("identity: {file: identity.yaml}\nca:\n  kms: {key: %q, chain: %s}\nct:\n%s",
 			c.uri, pki.ChainFile, keysCT))
 		command := lab.Command{
-			Name: "unshare", Args: []string{"--net", "--map-root-user", "sh", "-c",
+			Name: "unshare", Args: []string{
+				"--net", "--map-root-user", "sh", "-c",
 				"ip link set lo up; local-kms >kms.log 2>&1 & server=$!; " +
 					"for i in $(seq 100); do grep -q 'started on' kms.log && break; sleep 0.1; done; " +
-					"mayfly config check --config mayfly.yaml; status=$?; kill $server; exit $status"},
+					"mayfly config check --config mayfly.yaml; status=$?; kill $server; exit $status",
+			},
 			Dir: l.Path(),
 			Env: []string{
 				"PORT=8080", "KMS_DATA_PATH=" + l.Mkdir("kms"), "KMS_SEED_PATH=" + l.Path("seed.yaml"),

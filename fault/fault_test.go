@@ -66,8 +66,10 @@ func TestSettings(t *testing.T) {
 func TestBadFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for want, path := range map[string]string{"write a path that exists": filepath.Join(dir, "no"),
-		"write the path of a file": dir, "not a directory": "/dev/null/no"} {
+	for want, path := range map[string]string{
+		"write a path that exists": filepath.Join(dir, "no"),
+		"write the path of a file": dir, "not a directory": "/dev/null/no",
+	} {
 		_, err := os.ReadFile(path)
 		if got := fault.BadFile(path, err, "a").Error(); !strings.HasPrefix(got, "a: "+path+": ") || !strings.Contains(got, want) || strings.Count(got, path) != 1 {
 			t.Errorf("%q", got)

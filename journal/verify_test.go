@@ -185,8 +185,10 @@ func TestVerifyFirst(t *testing.T) {
 	t.Parallel()
 	path := small(t, nil)
 	must(t, os.Remove(path+".000000000001"))
-	for first, want := range map[uint64]string{0: "in the position of record 1", 4: "", 3: "in the position of record 3",
-		5: "in the position of record 5"} {
+	for first, want := range map[uint64]string{
+		0: "in the position of record 1", 4: "", 3: "in the position of record 3",
+		5: "in the position of record 5",
+	} {
 		if got := found(t, path, journal.VerifyOptions{First: first}); (got == "") != (want == "") ||
 			!strings.Contains(got, want) {
 			t.Errorf("first %d: %q", first, got)

@@ -242,8 +242,10 @@ func TestCheckFaults(t *testing.T) {
 			"the key of another issuer", reissue(func(e *ct.StaticEntry) { e.IssuerKeyHash[0] ^= 1 }),
 			[]string{"entry 600: the issuer key hash is not that of"},
 		},
-		{"no issuer", reissue(func(e *ct.StaticEntry) { e.Chain = nil }),
-			[]string{"entry 600: the chain has no issuer"}},
+		{
+			"no issuer", reissue(func(e *ct.StaticEntry) { e.Chain = nil }),
+			[]string{"entry 600: the chain has no issuer"},
+		},
 		{"an issuer that is not there", reissue(func(e *ct.StaticEntry) { e.Chain[1][0] ^= 1 }), []string{"issuer/"}},
 		{
 			"the signature of another issuer", reissue(func(e *ct.StaticEntry) { e.Certificate = other.Leaf(1, true) }),

@@ -103,8 +103,10 @@ func TestPublishedLogs(t *testing.T) {
 		want     []string // in the error
 	}{
 		{"all are", both, func(*trust.Material) {}, nil},
-		{"one is not", both, first, []string{"ct.logs.1: ", "not in the published trusted root",
-			"publish", "embed: false"}},
+		{"one is not", both, first, []string{
+			"ct.logs.1: ", "not in the published trusted root",
+			"publish", "embed: false",
+		}},
 		{"one is not embedded", aside, first, nil},
 		{"one has ended", both, ended, []string{"log log1", "does not include the current time"}},
 		{"one has another id", both, renamed, []string{"log log1", "not in the published trusted root"}},

@@ -50,10 +50,12 @@ func (s *snapshot) checks() []server.Check {
 		{Name: "identity providers", Ask: s.providerPools},
 	}
 	if f := version.FIPS140(); f.State != "off" {
-		out = append(out, server.Check{Name: "FIPS 140-3: " + f.State + ", module " + f.Module,
+		out = append(out, server.Check{
+			Name: "FIPS 140-3: " + f.State + ", module " + f.Module,
 			Ask: func() server.Health {
 				return server.Health{OK: true, Advisory: true}
-			}})
+			},
+		})
 	}
 	if key := s.files.key; key.Remote() {
 		out = append(out, server.Check{Name: "signer", Ask: func() server.Health {

@@ -211,8 +211,10 @@ func (r *Rotator) update(ctx context.Context, chain string, change func(rotation
 ) (Change, error) {
 	before := r.state.Revision
 	next, err := r.file.Update(ctx, change)
-	out := Change{Chain: chain, Revision: next.Revision, Transitions: []rotation.Transition{},
-		Published: []Publishing{}}
+	out := Change{
+		Chain: chain, Revision: next.Revision, Transitions: []rotation.Transition{},
+		Published: []Publishing{},
+	}
 	if err != nil {
 		return out, err
 	}

@@ -292,8 +292,10 @@ func TestEmailDomains(t *testing.T) {
 		want   string
 	}{
 		"apart": {issuers(domains("a.example"), domains("b.example")), ""},
-		"same": {issuers(domains("a.example"), domains("b.example", "A.example")),
-			"may also assert addresses of"},
+		"same": {
+			issuers(domains("a.example"), domains("b.example", "A.example")),
+			"may also assert addresses of",
+		},
 		"star":        {issuers(domains("eu.a.example"), domains("*.a.example")), "may also assert addresses of"},
 		"parent":      {issuers(domains("a.example"), domains("*.a.example")), ""},
 		"stars":       {issuers(domains("*.eu.a.example"), domains("*.a.example")), "may also assert addresses of"},

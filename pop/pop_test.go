@@ -187,8 +187,10 @@ func FuzzVerifySignature(f *testing.F) {
 	f.Add(good, sign(f, k, crypto.SHA256, challenge))
 	f.Add([]byte("-----BEGIN RSA PUBLIC KEY-----\nMAA=\n-----END RSA PUBLIC KEY-----\n"), []byte{})
 	f.Fuzz(func(t *testing.T, key, signature []byte) {
-		got, err := p.VerifySignature(pop.Proof{PublicKey: key, Signature: signature,
-			Challenge: "a text that was not signed", ChallengeClaim: "email"})
+		got, err := p.VerifySignature(pop.Proof{
+			PublicKey: key, Signature: signature,
+			Challenge: "a text that was not signed", ChallengeClaim: "email",
+		})
 		if err == nil {
 			t.Errorf("a proof for %s passes", got.Algorithm)
 		}

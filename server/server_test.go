@@ -72,8 +72,10 @@ func newFixture(t *testing.T, onePort bool) *fixture {
 
 func newFixtureWith(t *testing.T, onePort bool, change func(*oidc.IssuerConfig)) *fixture {
 	t.Helper()
-	w := &fixture{t: t, idp: idp.New(t, idp.Options{}), pki: pki.New(pki.Options{}), logs: &logbuf.Buffer{},
-		key: pki.NewKey(pki.P256).(*ecdsa.PrivateKey)}
+	w := &fixture{
+		t: t, idp: idp.New(t, idp.Options{}), pki: pki.New(pki.Options{}), logs: &logbuf.Buffer{},
+		key: pki.NewKey(pki.P256).(*ecdsa.PrivateKey),
+	}
 	w.log = ct.New(t, ct.Options{Roots: []*x509.Certificate{w.pki.Root}})
 	logger := slog.New(slog.NewJSONHandler(w.logs, nil))
 	log, err := remote.Open(remote.Config{Name: "lab", URL: w.log.URL(), PublicKey: "-"},

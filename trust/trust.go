@@ -151,8 +151,10 @@ func logs(all []Log, id func(l Log, spki []byte) []byte) ([]*trustroot.Transpare
 		}
 		out = append(out, &trustroot.TransparencyLogInstance{
 			BaseUrl: l.URL, HashAlgorithm: common.HashAlgorithm_SHA2_256, Operator: l.Operator,
-			PublicKey: &common.PublicKey{RawBytes: spki, KeyDetails: details,
-				ValidFor: timeRange(l.NotBefore, l.NotAfter)},
+			PublicKey: &common.PublicKey{
+				RawBytes: spki, KeyDetails: details,
+				ValidFor: timeRange(l.NotBefore, l.NotAfter),
+			},
 			LogId: &common.LogId{KeyId: name},
 		})
 	}

@@ -277,8 +277,10 @@ func TestTUFTampered(t *testing.T) {
 			end := min(i+step, len(data))
 			flipped := []byte(data)
 			flipped[i] ^= 1
-			bytewise := []string{string(flipped), data[:i] + data[end:],
-				data[:i] + data[i:end] + data[i:end] + data[end:], data[:i]}
+			bytewise := []string{
+				string(flipped), data[:i] + data[end:],
+				data[:i] + data[i:end] + data[i:end] + data[end:], data[:i],
+			}
 			if !whole { // the files take turns
 				bytewise = bytewise[n%2*2:][:2]
 			}

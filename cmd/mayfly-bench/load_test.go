@@ -73,8 +73,10 @@ func TestPlan(t *testing.T) {
 		"other words":       {flags: benchFlags{rate: "half"}, problem: `write requests per second`},
 		"two loops":         {flags: benchFlags{rate: "1", callers: "1"}, problem: `write one of them`},
 		"too large":         {flags: benchFlags{processors: "5"}, problem: `this machine has 4; write numbers from 1 to 4`},
-		"rate of each": {flags: benchFlags{processors: "1", rate: "50%"},
-			problem: `write --callers instead of --rate`},
+		"rate of each": {
+			flags:   benchFlags{processors: "1", rate: "50%"},
+			problem: `write --callers instead of --rate`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -296,8 +298,10 @@ func TestBenchTable(t *testing.T) {
 		})
 	}
 	svg := string(benchResult{Steps: []benchStep{half, over, two}}.svg())
-	for _, want := range []string{"600/s, 50%<", "1.5 ms without the log", "9000 refused/s", "in 70.0 ms (p99)",
-		"9500 not sent", "recovered after 0.4 s", "2 processors<", "1667 per CPU second"} {
+	for _, want := range []string{
+		"600/s, 50%<", "1.5 ms without the log", "9000 refused/s", "in 70.0 ms (p99)",
+		"9500 not sent", "recovered after 0.4 s", "2 processors<", "1667 per CPU second",
+	} {
 		if !strings.Contains(svg, want) {
 			t.Errorf("no %q in the chart", want)
 		}

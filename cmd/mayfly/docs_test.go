@@ -336,8 +336,10 @@ func TestDocumentedLines(t *testing.T) {
 		}
 	}
 	blocks := docBlocks(t)
-	for _, page := range []string{"README.md", "getting-started.md", "ceremony.md", "audit.md", "reconcile.md",
-		"operations.md"} {
+	for _, page := range []string{
+		"README.md", "getting-started.md", "ceremony.md", "audit.md", "reconcile.md",
+		"operations.md",
+	} {
 		t.Run(page, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
@@ -434,8 +436,10 @@ func TestCeremonyPage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, part := range []reflect.Type{reflect.TypeFor[ceremony.Plan](), reflect.TypeFor[ceremony.Part](),
-		reflect.TypeFor[ceremony.Subject]()} {
+	for _, part := range []reflect.Type{
+		reflect.TypeFor[ceremony.Plan](), reflect.TypeFor[ceremony.Part](),
+		reflect.TypeFor[ceremony.Subject](),
+	} {
 		for i := range part.NumField() {
 			if key := part.Field(i).Tag.Get("yaml"); !strings.Contains(string(data), "`"+key+"`") {
 				t.Errorf("%s does not explain the key %s of a plan", name, key)

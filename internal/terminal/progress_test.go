@@ -18,8 +18,10 @@ func TestProgress(t *testing.T) {
 		"cleared once":    {0, func(p *Progress) { p.Showf("x"); p.Clear(); p.Clear() }, "\r\x1b[Kx\r\x1b[K"},
 		"overwritten":     {0, func(p *Progress) { p.Showf("x"); p.Showf("y") }, "\r\x1b[Kx\r\x1b[Ky"},
 		"too soon":        {time.Hour, func(p *Progress) { p.Showf("x"); p.Clear() }, ""},
-		"control characters": {0, func(p *Progress) { p.Showf("%s", "a\x1b[2J\nb") },
-			"\r\x1b[Ka" + Printable("\x1b[2J\n") + "b"},
+		"control characters": {
+			0, func(p *Progress) { p.Showf("%s", "a\x1b[2J\nb") },
+			"\r\x1b[Ka" + Printable("\x1b[2J\n") + "b",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -43,8 +43,11 @@ func TestCheck(t *testing.T) {
 			"file",
 			"more than one key backend",
 		},
-		"refused": {backends.Table{GoogleCAS: map[string]any{}}, "",
-			"googlecas: this version does not have the key backend googlecas"},
+		"refused": {
+			backends.Table{GoogleCAS: map[string]any{}},
+			"",
+			"googlecas: this version does not have the key backend googlecas",
+		},
 		"one a refused": {backends.Table{File: whole, GoogleCAS: "x"}, "file", "more than one key backend"},
 		"file, empty":   {backends.Table{File: &file.Settings{}}, "file", "file.chain: chain is missing"},
 	} {

@@ -75,28 +75,44 @@ func TestAge(t *testing.T) {
 		"hybrid identity":   {withIdentity(seal(t, plain, true, hybrid.Recipient()), hybrid.String()), ""},
 		"second identity":   {withIdentity(seal(t, plain, false, id.Recipient()), other.String()+"\n"+id.String()), ""},
 
-		"no password": {withPassword(seal(t, plain, true, id.Recipient()), ""),
-			"the private key is encrypted with age; set its password, or"},
-		"wrong password": {withPassword(seal(t, plain, true, passphrase(t, "secure", 10)), "wrong"),
-			"wrong password, or the key is encrypted to an age recipient; set"},
+		"no password": {
+			withPassword(seal(t, plain, true, id.Recipient()), ""),
+			"the private key is encrypted with age; set its password, or",
+		},
+		"wrong password": {
+			withPassword(seal(t, plain, true, passphrase(t, "secure", 10)), "wrong"),
+			"wrong password, or the key is encrypted to an age recipient; set",
+		},
 		"a password for a recipient": {
 			withPassword(seal(t, plain, true, id.Recipient()), "wrong"),
 			"wrong password, or the key is encrypted to an age recipient; set",
 		},
-		"another identity": {withIdentity(seal(t, plain, true, id.Recipient()), other.String()),
-			"none of the age identities decrypts the private key"},
-		"identity for a password": {withIdentity(seal(t, plain, true, passphrase(t, "secure", 10)), other.String()),
-			"none of the age identities decrypts"},
-		"no identity": {withIdentity(seal(t, plain, true, id.Recipient()), "AGE-SECRET-KEY-1JUNK"),
-			"the file has no age identity, or a line that is not one"},
-		"cut off": {withPassword(cut(seal(t, plain, false, passphrase(t, "secure", 10))), "secure"),
-			"the age-encrypted file is damaged"},
-		"armor cut off": {withPassword(cut(seal(t, plain, true, passphrase(t, "secure", 10))), "secure"),
-			"the age-encrypted file is damaged"},
+		"another identity": {
+			withIdentity(seal(t, plain, true, id.Recipient()), other.String()),
+			"none of the age identities decrypts the private key",
+		},
+		"identity for a password": {
+			withIdentity(seal(t, plain, true, passphrase(t, "secure", 10)), other.String()),
+			"none of the age identities decrypts",
+		},
+		"no identity": {
+			withIdentity(seal(t, plain, true, id.Recipient()), "AGE-SECRET-KEY-1JUNK"),
+			"the file has no age identity, or a line that is not one",
+		},
+		"cut off": {
+			withPassword(cut(seal(t, plain, false, passphrase(t, "secure", 10))), "secure"),
+			"the age-encrypted file is damaged",
+		},
+		"armor cut off": {
+			withPassword(cut(seal(t, plain, true, passphrase(t, "secure", 10))), "secure"),
+			"the age-encrypted file is damaged",
+		},
 		"expensive": {withPassword(bytes.Replace(seal(t, plain, false, passphrase(t, "secure", 10)),
 			[]byte(" 10\n"), []byte(" 21\n"), 1), "secure"), "its work factor is above 20"},
-		"encrypted twice": {withPassword(seal(t, twice, true, passphrase(t, "secure", 10)), "secure"),
-			"in the age-encrypted file, line 1: the private key is encrypted"},
+		"encrypted twice": {
+			withPassword(seal(t, twice, true, passphrase(t, "secure", 10)), "secure"),
+			"in the age-encrypted file, line 1: the private key is encrypted",
+		},
 		"age in age": {
 			withPassword(seal(t, string(seal(t, plain, true, id.Recipient())), true, passphrase(t, "secure", 10)),
 				"secure"),
@@ -104,10 +120,14 @@ func TestAge(t *testing.T) {
 		},
 		"too large": {withPassword(seal(t, strings.Repeat(" ", 64<<10), true, passphrase(t, "secure", 10)),
 			"secure"), "too large for a private key"},
-		"not a key": {withPassword(seal(t, "secret", true, passphrase(t, "secure", 10)), "secure"),
-			"in the age-encrypted file, no PEM block"},
-		"identity for PEM": {withIdentity([]byte(plain), id.String()),
-			"an age identity is set, but the private key is not encrypted with age"},
+		"not a key": {
+			withPassword(seal(t, "secret", true, passphrase(t, "secure", 10)), "secure"),
+			"in the age-encrypted file, no PEM block",
+		},
+		"identity for PEM": {
+			withIdentity([]byte(plain), id.String()),
+			"an age identity is set, but the private key is not encrypted with age",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

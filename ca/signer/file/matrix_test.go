@@ -68,8 +68,10 @@ var (
 )
 
 // formsOfEachKey are those whose content depends on the type of the key, and one of each kind of encryption.
-var formsOfEachKey = []string{"pkcs8.pem", "pkcs8-text.pem", "traditional.pem", "pbes2-default.pem", "genpkey.pem",
-	"legacy-aes256.pem", "pkcs12.p12"}
+var formsOfEachKey = []string{
+	"pkcs8.pem", "pkcs8-text.pem", "traditional.pem", "pbes2-default.pem", "genpkey.pem",
+	"legacy-aes256.pem", "pkcs12.p12",
+}
 
 const pkcs12 = "pkcs12 -export -inkey $KEY -in $CERT -out $OUT -passout pass:secure"
 
@@ -218,22 +220,36 @@ func TestDamage(t *testing.T) {
 		change func([]byte) []byte
 		err    string
 	}{
-		"PBES2 cut": {"p256.pbes2-default.pem", reencode(func(b []byte) []byte { return b[:len(b)-20] }),
-			"is damaged: it is not PKCS#8"},
-		"PBES2 changed": {"p256.pbes2-default.pem", reencode(func(b []byte) []byte { b[len(b)-20] ^= 1; return b }),
-			"wrong password, or the encrypted bytes are damaged"},
-		"PBES2, no salt": {"p256.pbes2-default.pem",
+		"PBES2 cut": {
+			"p256.pbes2-default.pem", reencode(func(b []byte) []byte { return b[:len(b)-20] }),
+			"is damaged: it is not PKCS#8",
+		},
+		"PBES2 changed": {
+			"p256.pbes2-default.pem", reencode(func(b []byte) []byte { b[len(b)-20] ^= 1; return b }),
+			"wrong password, or the encrypted bytes are damaged",
+		},
+		"PBES2, no salt": {
+			"p256.pbes2-default.pem",
 			reencode(func(b []byte) []byte { return bytes.Replace(b, []byte{4, 8}, []byte{5, 8}, 1) }),
-			"is damaged: it is not PKCS#8"},
-		"scrypt, N is 3": {"p256.scrypt.pem",
-			reencode(func(b []byte) []byte { return bytes.Replace(b, []byte{2, 2, 0x40, 0}, []byte{2, 2, 0x40, 1}, 1) }), "is damaged: it is not PKCS#8"},
-		"PKCS#12 cut": {"p256.pkcs12.p12", func(b []byte) []byte { return b[:len(b)-20] },
-			"the PKCS#12 file is damaged"},
+			"is damaged: it is not PKCS#8",
+		},
+		"scrypt, N is 3": {
+			"p256.scrypt.pem",
+			reencode(func(b []byte) []byte { return bytes.Replace(b, []byte{2, 2, 0x40, 0}, []byte{2, 2, 0x40, 1}, 1) }), "is damaged: it is not PKCS#8",
+		},
+		"PKCS#12 cut": {
+			"p256.pkcs12.p12", func(b []byte) []byte { return b[:len(b)-20] },
+			"the PKCS#12 file is damaged",
+		},
 		"PKCS#12 changed": {"p256.pkcs12.p12", func(b []byte) []byte { b[200] ^= 1; return b }, "wrong password"},
-		"legacy changed": {"p256.legacy-aes256.pem", reencode(func(b []byte) []byte { b[40] ^= 1; return b }),
-			"wrong password, or the encrypted bytes are damaged"},
-		"legacy cut": {"p256.legacy-aes256.pem", reencode(func(b []byte) []byte { return b[:len(b)-3] }),
-			"the headers of the private key are damaged"},
+		"legacy changed": {
+			"p256.legacy-aes256.pem", reencode(func(b []byte) []byte { b[40] ^= 1; return b }),
+			"wrong password, or the encrypted bytes are damaged",
+		},
+		"legacy cut": {
+			"p256.legacy-aes256.pem", reencode(func(b []byte) []byte { return b[:len(b)-3] }),
+			"the headers of the private key are damaged",
+		},
 		"PBES1": {"", nil, "old scheme 1.2.840.113549.1.5.3, which is not supported; convert it with"},
 	} {
 		var data []byte
@@ -268,14 +284,25 @@ func TestCost(t *testing.T) {
 		from, to []byte
 	}{
 		"PBKDF2": {"p256.pbes2-default.pem", iterations, []byte{2, 4, 0x7f, 0xff, 0xff, 0xff}},
-		"PBKDF2, giant": {"p256.pbes2-default.pem", iterations,
-			[]byte{2, 8, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}},
-		"scrypt N": {"p256.scrypt.pem", []byte{2, 2, 0x40, 0, 2, 1, 8, 2, 1, 1},
-			[]byte{2, 4, 0x40, 0, 0, 0, 2, 1, 8, 2, 1, 1}},
-		"scrypt r": {"p256.scrypt.pem", []byte{2, 2, 0x40, 0, 2, 1, 8, 2, 1, 1},
-			[]byte{2, 2, 0x40, 0, 2, 4, 0x40, 0, 0, 0, 2, 1, 1}},
-		"scrypt p": {"p256.scrypt.pem", []byte{2, 2, 0x40, 0, 2, 1, 8, 2, 1, 1},
-			[]byte{2, 2, 0x40, 0, 2, 1, 8, 2, 4, 0x40, 0, 0, 0}},
+		"PBKDF2, giant": {
+			"p256.pbes2-default.pem", iterations,
+			[]byte{2, 8, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+		},
+		"scrypt N": {
+			"p256.scrypt.pem",
+			[]byte{2, 2, 0x40, 0, 2, 1, 8, 2, 1, 1},
+			[]byte{2, 4, 0x40, 0, 0, 0, 2, 1, 8, 2, 1, 1},
+		},
+		"scrypt r": {
+			"p256.scrypt.pem",
+			[]byte{2, 2, 0x40, 0, 2, 1, 8, 2, 1, 1},
+			[]byte{2, 2, 0x40, 0, 2, 4, 0x40, 0, 0, 0, 2, 1, 1},
+		},
+		"scrypt p": {
+			"p256.scrypt.pem",
+			[]byte{2, 2, 0x40, 0, 2, 1, 8, 2, 1, 1},
+			[]byte{2, 2, 0x40, 0, 2, 1, 8, 2, 4, 0x40, 0, 0, 0},
+		},
 		"PKCS#12 MAC": {"p256.pkcs12.p12", iterations, []byte{2, 4, 0x7f, 0xff, 0xff, 0xff}},
 	} {
 		data := must[[]byte](t)(os.ReadFile(filepath.Join("testdata/openssl", c.file)))

@@ -3,6 +3,8 @@
 package kms
 
 func awsKMS() provider {
-	return provider{name: "AWS KMS", tag: "nokms_aws", schemes: []string{"awskms://"},
-		kekSchemes: []string{"aws-kms://"}}
+	return provider{
+		name: "AWS KMS", tag: "nokms_aws", schemes: []string{"awskms://"},
+		kekSchemes: []string{"aws-kms://"},
+	}
 }

@@ -45,8 +45,10 @@ func awsLab(t *testing.T, f *fake) *lab {
 func awsNames(key crypto.Signer) []string {
 	switch k := key.Public().(type) {
 	case *ecdsa.PublicKey:
-		return []string{map[int]string{256: "ECDSA_SHA_256", 384: "ECDSA_SHA_384",
-			521: "ECDSA_SHA_512"}[k.Params().BitSize]}
+		return []string{map[int]string{
+			256: "ECDSA_SHA_256", 384: "ECDSA_SHA_384",
+			521: "ECDSA_SHA_512",
+		}[k.Params().BitSize]}
 	case interface{ Size() int }: // RSA
 		return []string{"RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PKCS1_V1_5_SHA_384", "RSASSA_PSS_SHA_256"}
 	}
@@ -182,8 +184,10 @@ func TestAWSOpen(t *testing.T) {
 		},
 		"down":      {func(f *fakeAWS) { f.mode.Store(down) }, "the service does not work"},
 		"no signer": {func(f *fakeAWS) { f.usage = "ENCRYPT_DECRYPT" }, "the usage of the key is ENCRYPT_DECRYPT"},
-		"algorithm": {func(f *fakeAWS) { f.algorithms = []string{"ECDSA_SHA_512"} },
-			"the key cannot sign with ECDSA_SHA_256"},
+		"algorithm": {
+			func(f *fakeAWS) { f.algorithms = []string{"ECDSA_SHA_512"} },
+			"the key cannot sign with ECDSA_SHA_256",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -210,19 +214,33 @@ func TestAWSAttest(t *testing.T) {
 		reason     string
 		evidence   []string
 	}{
-		"made there": {func(f *fakeAWS) { f.origin = "AWS_KMS" }, signer.ExportNo,
+		"made there": {
+			func(f *fakeAWS) { f.origin = "AWS_KMS" }, signer.ExportNo,
 			"reported by the KMS: Origin=AWS_KMS; AWS made the key",
-			[]string{"Origin", "AWS_KMS", "MultiRegion", "false", "Arn", awsARN}},
-		"in CloudHSM": {func(f *fakeAWS) { f.origin, f.multiRegion = "AWS_CLOUDHSM", true }, signer.ExportNo,
-			"reported by the KMS: Origin=AWS_CLOUDHSM", []string{"MultiRegion", "true"}},
-		"imported": {func(f *fakeAWS) { f.origin = "EXTERNAL" }, signer.ExportUnknown,
-			"reported by the KMS: Origin=EXTERNAL; the key was imported", []string{"Origin", "EXTERNAL"}},
-		"elsewhere": {func(f *fakeAWS) { f.origin = "EXTERNAL_KEY_STORE" }, signer.ExportUnknown,
-			"reported by the KMS: Origin=EXTERNAL_KEY_STORE; ask the operator", nil},
-		"no permission": {func(f *fakeAWS) { f.noDescribe = true }, signer.ExportUnknown,
-			"the KMS does not say: attest with the key awskms:///alias/ca: permission missing: grant kms:DescribeKey", nil},
-		"another key": {func(f *fakeAWS) { f.origin, f.describeARN = "AWS_KMS", awsARN+"0" }, signer.ExportUnknown,
-			"the KMS does not say: attest with the key awskms:///alias/ca: the service does not work", nil},
+			[]string{"Origin", "AWS_KMS", "MultiRegion", "false", "Arn", awsARN},
+		},
+		"in CloudHSM": {
+			func(f *fakeAWS) { f.origin, f.multiRegion = "AWS_CLOUDHSM", true }, signer.ExportNo,
+			"reported by the KMS: Origin=AWS_CLOUDHSM",
+			[]string{"MultiRegion", "true"},
+		},
+		"imported": {
+			func(f *fakeAWS) { f.origin = "EXTERNAL" }, signer.ExportUnknown,
+			"reported by the KMS: Origin=EXTERNAL; the key was imported",
+			[]string{"Origin", "EXTERNAL"},
+		},
+		"elsewhere": {
+			func(f *fakeAWS) { f.origin = "EXTERNAL_KEY_STORE" }, signer.ExportUnknown,
+			"reported by the KMS: Origin=EXTERNAL_KEY_STORE; ask the operator", nil,
+		},
+		"no permission": {
+			func(f *fakeAWS) { f.noDescribe = true }, signer.ExportUnknown,
+			"the KMS does not say: attest with the key awskms:///alias/ca: permission missing: grant kms:DescribeKey", nil,
+		},
+		"another key": {
+			func(f *fakeAWS) { f.origin, f.describeARN = "AWS_KMS", awsARN+"0" }, signer.ExportUnknown,
+			"the KMS does not say: attest with the key awskms:///alias/ca: the service does not work", nil,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -226,8 +226,10 @@ func TestAzureOpen(t *testing.T) {
 		"no login": {
 			change: func(f *fakeAzure) { f.refuse = errors.New("no credential\ncanary") }, open: "no credential",
 		},
-		"a short signature": {change: func(f *fakeAzure) { f.shortAnswer = true },
-			sign: "the signature has 63 bytes, not 64"},
+		"a short signature": {
+			change: func(f *fakeAzure) { f.shortAnswer = true },
+			sign:   "the signature has 63 bytes, not 64",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -3,6 +3,8 @@
 package kms
 
 func googleKMS() provider {
-	return provider{name: "Google Cloud KMS", tag: "nokms_google", schemes: []string{"gcpkms://"},
-		kekSchemes: []string{"gcp-kms://"}}
+	return provider{
+		name: "Google Cloud KMS", tag: "nokms_google", schemes: []string{"gcpkms://"},
+		kekSchemes: []string{"gcp-kms://"},
+	}
 }

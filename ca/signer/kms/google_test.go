@@ -295,27 +295,37 @@ func TestGoogleAttest(t *testing.T) {
 		reason     string
 		evidence   []string
 	}{
-		"HSM": {func(f *fakeGoogle) { f.level, f.statement = kmspb.ProtectionLevel_HSM, []byte("abc") }, signer.ExportNo,
+		"HSM": {
+			func(f *fakeGoogle) { f.level, f.statement = kmspb.ProtectionLevel_HSM, []byte("abc") }, signer.ExportNo,
 			"reported by the KMS: protectionLevel=HSM, imported=false; Google made the key",
 			[]string{
 				"protectionLevel", "HSM", "imported", "false", "attestation.format", "CAVIUM_V2_COMPRESSED",
 				"attestation.content.sha256", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-			}},
-		"software": {func(f *fakeGoogle) { f.level = kmspb.ProtectionLevel_SOFTWARE }, signer.ExportNo,
-			"reported by the KMS: protectionLevel=SOFTWARE, imported=false", []string{"attestation.format", ""}},
+			},
+		},
+		"software": {
+			func(f *fakeGoogle) { f.level = kmspb.ProtectionLevel_SOFTWARE }, signer.ExportNo,
+			"reported by the KMS: protectionLevel=SOFTWARE, imported=false",
+			[]string{"attestation.format", ""},
+		},
 		"imported": {
 			func(f *fakeGoogle) { f.level, f.importJob = kmspb.ProtectionLevel_HSM, "projects/p/importJobs/1" },
 			signer.ExportUnknown, "reported by the KMS: protectionLevel=HSM, imported=true; Google does not know",
 			[]string{"imported", "true"},
 		},
-		"elsewhere": {func(f *fakeGoogle) { f.level = kmspb.ProtectionLevel_EXTERNAL_VPC }, signer.ExportUnknown,
-			"reported by the KMS: protectionLevel=EXTERNAL_VPC, imported=false; ask the operator", nil},
-		"no permission": {func(f *fakeGoogle) { f.noGet = true }, signer.ExportUnknown,
+		"elsewhere": {
+			func(f *fakeGoogle) { f.level = kmspb.ProtectionLevel_EXTERNAL_VPC }, signer.ExportUnknown,
+			"reported by the KMS: protectionLevel=EXTERNAL_VPC, imported=false; ask the operator", nil,
+		},
+		"no permission": {
+			func(f *fakeGoogle) { f.noGet = true }, signer.ExportUnknown,
 			"the KMS does not say: attest with the key gcpkms://" + googleName +
-				": permission missing: grant cloudkms.cryptoKeyVersions.get (roles/cloudkms.viewer) on the key", nil},
+				": permission missing: grant cloudkms.cryptoKeyVersions.get (roles/cloudkms.viewer) on the key", nil,
+		},
 		"another version": {
 			func(f *fakeGoogle) { f.level = kmspb.ProtectionLevel_HSM; f.mode.Store(wrongNumber) }, signer.ExportUnknown,
-			"the KMS does not say: attest with the key gcpkms://" + googleName + ": the service does not work", nil},
+			"the KMS does not say: attest with the key gcpkms://" + googleName + ": the service does not work", nil,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

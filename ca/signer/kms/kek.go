@@ -81,6 +81,8 @@ func (k KEK) decrypt(ctx context.Context, ciphertext []byte, client any) ([]byte
 
 // otherKEK returns the error of a service that decrypted with another key than the requested one.
 func otherKEK(got, want string) *remote.Error {
-	return &remote.Error{Kind: remote.WrongKey,
-		Err: fmt.Errorf("the service decrypted with %.200q, not with %q", got, want)}
+	return &remote.Error{
+		Kind: remote.WrongKey,
+		Err:  fmt.Errorf("the service decrypted with %.200q, not with %q", got, want),
+	}
 }

@@ -295,8 +295,10 @@ func unavailable(err error) *remote.Error { return &remote.Error{Kind: remote.Un
 
 // wrongVersion returns the error of a signature for which the service names another key or version.
 func wrongVersion(got, want string) *remote.Error {
-	return &remote.Error{Kind: remote.WrongKey,
-		Err: fmt.Errorf("the service signed with %.200q, not with %q", got, want)}
+	return &remote.Error{
+		Kind: remote.WrongKey,
+		Err:  fmt.Errorf("the service signed with %.200q, not with %q", got, want),
+	}
 }
 
 // maxAnswer bounds the body of an answer, in bytes. A transit key with all its versions is the longest.

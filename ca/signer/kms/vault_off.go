@@ -3,6 +3,8 @@
 package kms
 
 func vaultTransit() provider {
-	return provider{name: vaultName, tag: "nokms_vault", schemes: []string{"hashivault://", "openbao://"},
-		kekSchemes: []string{"hashivault://", "openbao://"}}
+	return provider{
+		name: vaultName, tag: "nokms_vault", schemes: []string{"hashivault://", "openbao://"},
+		kekSchemes: []string{"hashivault://", "openbao://"},
+	}
 }

@@ -288,12 +288,21 @@ func TestVaultOpen(t *testing.T) {
 			nil,
 			`permission missing: grant path "transit/keys/ca" { capabilities = ["read"] }: status 403: permission denied`,
 		},
-		"no key": {Vault{}, func(f *fakeVault) { f.missing = true },
-			`the key "ca" does not exist in the transit engine "transit"`},
-		"no version": {Vault{Version: 9}, nil,
-			"the key transit/keys/ca has no version 9; write an existing version; the newest is 3"},
-		"encryption key": {Vault{}, func(f *fakeVault) { f.kind = "mldsa-99"; f.key = pki.NewKey(pki.Ed25519) },
-			"has no public key in PEM"},
+		"no key": {
+			Vault{},
+			func(f *fakeVault) { f.missing = true },
+			`the key "ca" does not exist in the transit engine "transit"`,
+		},
+		"no version": {
+			Vault{Version: 9},
+			nil,
+			"the key transit/keys/ca has no version 9; write an existing version; the newest is 3",
+		},
+		"encryption key": {
+			Vault{},
+			func(f *fakeVault) { f.kind = "mldsa-99"; f.key = pki.NewKey(pki.Ed25519) },
+			"has no public key in PEM",
+		},
 		"sealed": {Vault{}, func(f *fakeVault) { f.mode.Store(down) }, "status 503: Vault is sealed"},
 		"a refused login": {
 			Vault{AppRole: &AppRole{RoleID: "r", SecretID: inEnvironment(t, "canary")}},
@@ -360,12 +369,18 @@ func TestVaultAttest(t *testing.T) {
 		reason     string
 	}{
 		"no": {func(*fakeVault) {}, signer.ExportNo, begin + "false, allow_plaintext_backup=false"},
-		"export": {func(f *fakeVault) { f.exportable = true }, signer.ExportYes,
-			begin + "true, allow_plaintext_backup=false"},
-		"backup": {func(f *fakeVault) { f.backup, f.imported = true, true }, signer.ExportYes,
-			begin + "false, allow_plaintext_backup=true"},
-		"imported": {func(f *fakeVault) { f.imported = true }, signer.ExportUnknown,
-			begin + "false, allow_plaintext_backup=false, imported_key=true"},
+		"export": {
+			func(f *fakeVault) { f.exportable = true }, signer.ExportYes,
+			begin + "true, allow_plaintext_backup=false",
+		},
+		"backup": {
+			func(f *fakeVault) { f.backup, f.imported = true, true }, signer.ExportYes,
+			begin + "false, allow_plaintext_backup=true",
+		},
+		"imported": {
+			func(f *fakeVault) { f.imported = true }, signer.ExportUnknown,
+			begin + "false, allow_plaintext_backup=false, imported_key=true",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -511,8 +526,10 @@ func TestVaultTokenFile(t *testing.T) {
 
 // The environment of Fulcio, Vault and OpenBao says where the server is.
 func TestVaultEnvironment(t *testing.T) {
-	for _, name := range []string{"BAO_ADDR", "VAULT_ADDR", "BAO_TOKEN", "VAULT_TOKEN", "BAO_NAMESPACE",
-		"VAULT_NAMESPACE"} {
+	for _, name := range []string{
+		"BAO_ADDR", "VAULT_ADDR", "BAO_TOKEN", "VAULT_TOKEN", "BAO_NAMESPACE",
+		"VAULT_NAMESPACE",
+	} {
 		t.Setenv(name, "") // and is restored
 		if err := os.Unsetenv(name); err != nil {
 			t.Fatal(err)

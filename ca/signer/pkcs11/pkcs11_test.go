@@ -81,8 +81,10 @@ func (k *moody) Public() (crypto.PublicKey, error) { return k.PrivateKey.Public(
 func (k *moody) Health(context.Context) error      { return nil }
 
 func (k *moody) Attest(context.Context) (wire.Answer, error) {
-	return wire.Answer{Exportable: "no", Reason: "says the test",
-		Evidence: map[string]string{"CKA_SENSITIVE": "true"}}, nil
+	return wire.Answer{
+		Exportable: "no", Reason: "says the test",
+		Evidence: map[string]string{"CKA_SENSITIVE": "true"},
+	}, nil
 }
 
 func (k *moody) Sign(_ context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
@@ -203,20 +205,30 @@ func TestCheck(t *testing.T) {
 		"command": {Settings{Chain: "c", Command: []string{"mayfly-hsm"}}, ""},
 		"nothing": {Settings{}, "chain: chain is missing"},
 		"no way":  {Settings{Chain: "c"}, "socket: socket or command is missing"},
-		"both": {Settings{Chain: "c", Socket: "/s", Command: []string{"x"}},
-			"command: both socket and command are set"},
+		"both": {
+			Settings{Chain: "c", Socket: "/s", Command: []string{"x"}},
+			"command: both socket and command are set",
+		},
 		"relative": {
 			Settings{Chain: "c", Socket: "hsm.sock"},
 			`socket: "hsm.sock" is not an absolute path; write one such as /run/mayfly/hsm.sock`,
 		},
-		"too long": {Settings{Chain: "c", Socket: "/" + strings.Repeat("x", 103)},
-			"socket: a path of 104 bytes is too long"},
-		"empty program": {Settings{Chain: "c", Command: []string{"", "x"}},
-			"command: the name of the program is empty"},
-		"user": {Settings{Chain: "c", Command: []string{"x"}, User: "root"},
-			"user: a program that the CA starts"},
-		"limits": {Settings{Chain: "c", Socket: "/s", Limits: remote.Limits{Timeout: &long}},
-			"limits.timeout: "},
+		"too long": {
+			Settings{Chain: "c", Socket: "/" + strings.Repeat("x", 103)},
+			"socket: a path of 104 bytes is too long",
+		},
+		"empty program": {
+			Settings{Chain: "c", Command: []string{"", "x"}},
+			"command: the name of the program is empty",
+		},
+		"user": {
+			Settings{Chain: "c", Command: []string{"x"}, User: "root"},
+			"user: a program that the CA starts",
+		},
+		"limits": {
+			Settings{Chain: "c", Socket: "/s", Limits: remote.Limits{Timeout: &long}},
+			"limits.timeout: ",
+		},
 	} {
 		err := c.s.Check()
 		if (err == nil) != (c.want == "") || err != nil && !strings.HasPrefix(err.Error(), c.want) {

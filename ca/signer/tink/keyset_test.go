@@ -204,8 +204,10 @@ func TestIssue(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			id := identity.Identity{Issuer: "https://issuer.example", Subject: "s",
-				SAN: identity.SAN{Kind: identity.Email, Value: "alice@example.com"}}
+			id := identity.Identity{
+				Issuer: "https://issuer.example", Subject: "s",
+				SAN: identity.SAN{Kind: identity.Email, Value: "alice@example.com"},
+			}
 			id.Extensions.Set(identity.Issuer, id.Issuer)
 			issued, err := authority.Issue(t.Context(), ca.Request{Identity: &id, SPKI: spki, PublicKey: client.Public()})
 			if err != nil {
@@ -270,8 +272,10 @@ func TestWrongFiles(t *testing.T) {
 		data, want string
 		asked      bool // the service was
 	}{
-		"cleartext": {`{"primaryKeyId":1,"key":[{"keyData":{"value":"Y2FuYXJ5"}}]}`,
-			"the keyset is not encrypted; encrypt it with \"tinkey convert-keyset", false},
+		"cleartext": {
+			`{"primaryKeyId":1,"key":[{"keyData":{"value":"Y2FuYXJ5"}}]}`,
+			"the keyset is not encrypted; encrypt it with \"tinkey convert-keyset", false,
+		},
 		"binary":         {string(sealedOf(t, []byte(good))), "is not JSON; convert a binary keyset", false},
 		"PEM":            {"-----BEGIN PRIVATE KEY-----\ncanary\n", "is not JSON", false},
 		"other JSON":     {`{"canary":"canary"}`, "is not an encrypted Tink keyset in JSON; make it with", false},
@@ -286,8 +290,10 @@ func TestWrongFiles(t *testing.T) {
 		"truncated":      {encrypted(whole[:len(whole)-9]), "the decrypted data is not a valid keyset", true},
 		"disabled":       {encrypted(disabled), "with an enabled primary key", true},
 		"another cipher": {`{"encryptedKeyset":"AAAA"}`, "refused", true},
-		"RSA": {string(fixture(t, "rsa")),
-			`the primary key is of the type "RsaSsaPkcs1PrivateKey", which a CA of this program does not use`, true},
+		"RSA": {
+			string(fixture(t, "rsa")),
+			`the primary key is of the type "RsaSsaPkcs1PrivateKey", which a CA of this program does not use`, true,
+		},
 	} {
 		asked := false
 		got, err := parseKeyset([]byte(c.data), func(sealed []byte) ([]byte, error) {

@@ -49,8 +49,10 @@ func TestCheck(t *testing.T) {
 		"no key":   {Settings{Chain: "c", KEK: "openbao://kek"}, "key: key is missing"},
 		"no kek":   {Settings{Chain: "c", Key: "k"}, "kek: kek is missing; write the URI"},
 		"no URI":   {Settings{Chain: "c", Key: "k", KEK: "kek"}, "kek: is not the URI of a key"},
-		"limits": {Settings{Chain: "c", Key: "k", KEK: "openbao://kek", Limits: remote.Limits{Timeout: &long}},
-			"limits.timeout: "},
+		"limits": {
+			Settings{Chain: "c", Key: "k", KEK: "openbao://kek", Limits: remote.Limits{Timeout: &long}},
+			"limits.timeout: ",
+		},
 		"vault": {Settings{Chain: "c", Key: "k", KEK: "openbao://kek", Vault: &kms.Vault{Version: -1}}, "vault.version: "},
 	} {
 		err := c.settings.Check()
@@ -172,21 +174,31 @@ func TestService(t *testing.T) {
 			_, _ = io.Copy(io.Discard, r.Body) // the end of the connection is noticed after it
 			<-r.Context().Done()
 		}, "kek: decrypt with the key openbao://kek: timed out"},
-		"throttles": {status(http.StatusTooManyRequests, "quota"),
-			"kek: decrypt with the key openbao://kek: the service throttles: too many calls"},
-		"is down": {status(http.StatusServiceUnavailable, "Vault is sealed"),
+		"throttles": {
+			status(http.StatusTooManyRequests, "quota"),
+			"kek: decrypt with the key openbao://kek: the service throttles: too many calls",
+		},
+		"is down": {
+			status(http.StatusServiceUnavailable, "Vault is sealed"),
 			"kek: decrypt with the key openbao://kek: the service does not work or cannot be reached: status 503: " +
-				"Vault is sealed"},
-		"denies": {status(http.StatusForbidden, "permission denied"),
-			`permission missing: grant path "transit/decrypt/kek" { capabilities = ["update"] }`},
-		"refuses": {status(http.StatusBadRequest, "invalid ciphertext: unable to decrypt"),
-			"kek: decrypt with the key openbao://kek: status 400: invalid ciphertext: unable to decrypt"},
+				"Vault is sealed",
+		},
+		"denies": {
+			status(http.StatusForbidden, "permission denied"),
+			`permission missing: grant path "transit/decrypt/kek" { capabilities = ["update"] }`,
+		},
+		"refuses": {
+			status(http.StatusBadRequest, "invalid ciphertext: unable to decrypt"),
+			"kek: decrypt with the key openbao://kek: status 400: invalid ciphertext: unable to decrypt",
+		},
 		"has no plaintext": {plaintext(""), "the answer has no plaintext in base64"},
 		"answers without an end": {func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write([]byte(`{"data":{"plaintext":"` + strings.Repeat("AAAA", 1<<20)))
 		}, "kek: decrypt with the key openbao://kek: the service does not work"},
-		"lies": {plaintext(base64.StdEncoding.EncodeToString([]byte("canary: no keyset"))),
-			"keyset: the decrypted data is not a valid keyset with an enabled primary key; restore the file"},
+		"lies": {
+			plaintext(base64.StdEncoding.EncodeToString([]byte("canary: no keyset"))),
+			"keyset: the decrypted data is not a valid keyset with an enabled primary key; restore the file",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -53,14 +53,18 @@ func TestExecute(t *testing.T) {
 			fault.Cure(missing, "make it first"), "copy a", cli.ExitFailed,
 			"mayfly: open x: file does not exist; make it first\n",
 		},
-		"usage": {cli.Usage("--at %q: write a time", "x"), "copy a", cli.ExitUsage,
-			"mayfly: --at \"x\": write a time\n"},
+		"usage": {
+			cli.Usage("--at %q: write a time", "x"), "copy a", cli.ExitUsage,
+			"mayfly: --at \"x\": write a time\n",
+		},
 		"configuration": {
 			cli.Misconfigured(errors.New("mayfly.yaml:3:1: unknown key")), "copy a", cli.ExitUsage,
 			"mayfly.yaml:3:1: unknown key\n",
 		},
-		"found": {&cli.Error{Status: cli.ExitFound, Err: errors.New("a finding")}, "copy a",
-			cli.ExitFound, "a finding\n"},
+		"found": {
+			&cli.Error{Status: cli.ExitFound, Err: errors.New("a finding")}, "copy a",
+			cli.ExitFound, "a finding\n",
+		},
 		"a status below another error": {
 			fmt.Errorf("outer: %w", &cli.Error{Status: cli.ExitFound, Err: errors.New("inner")}), "copy a",
 			cli.ExitFound, "inner\n",
@@ -104,11 +108,15 @@ func TestLoggerFlags(t *testing.T) { //nolint:paralleltest // the logger of the 
 		err  string
 	}{
 		"default": {"", `{"level":"INFO","msg":"done","took_seconds":1.5}|{"level":"WARN","msg":"late"}`, ""},
-		"json": {"--log-format json",
-			`{"level":"INFO","msg":"done","took_seconds":1.5}|{"level":"WARN","msg":"late"}`, ""},
+		"json": {
+			"--log-format json",
+			`{"level":"INFO","msg":"done","took_seconds":1.5}|{"level":"WARN","msg":"late"}`, "",
+		},
 		"text": {"--log-format text", "level=INFO msg=done took=1.5s|level=WARN msg=late", ""},
-		"debug": {"--log-level debug --log-format text",
-			"level=DEBUG msg=detail|level=INFO msg=done took=1.5s|level=WARN msg=late", ""},
+		"debug": {
+			"--log-level debug --log-format text",
+			"level=DEBUG msg=detail|level=INFO msg=done took=1.5s|level=WARN msg=late", "",
+		},
 		"warn":  {"--log-level warn --log-format text", "level=WARN msg=late", ""},
 		"error": {"--log-level error", "", ""},
 		"a wrong level": {

@@ -28,14 +28,18 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	core, err := vault.NewCore(&vault.CoreConfig{Physical: inm, DisableMlock: true, Logger: logger,
+	core, err := vault.NewCore(&vault.CoreConfig{
+		Physical: inm, DisableMlock: true, Logger: logger,
 		BuiltinRegistry: registry{},
-		LogicalBackends: map[string]logical.Factory{"transit": transit.Factory}})
+		LogicalBackends: map[string]logical.Factory{"transit": transit.Factory},
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	init, err := core.Initialize(ctx, &vault.InitParams{BarrierConfig: &vault.SealConfig{SecretShares: 1,
-		SecretThreshold: 1}})
+	init, err := core.Initialize(ctx, &vault.InitParams{BarrierConfig: &vault.SealConfig{
+		SecretShares:    1,
+		SecretThreshold: 1,
+	}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -43,16 +47,22 @@ func main() {
 		log.Fatal(ok, err)
 	}
 	for _, r := range []*logical.Request{
-		{Operation: logical.UpdateOperation, ClientToken: init.RootToken, Path: "sys/mounts/transit",
-			Data: map[string]any{"type": "transit"}},
-		{Operation: logical.UpdateOperation, ClientToken: init.RootToken, Path: "auth/token/create",
-			Data: map[string]any{"id": *token, "policies": []string{"root"}, "no_parent": true}},
+		{
+			Operation: logical.UpdateOperation, ClientToken: init.RootToken, Path: "sys/mounts/transit",
+			Data: map[string]any{"type": "transit"},
+		},
+		{
+			Operation: logical.UpdateOperation, ClientToken: init.RootToken, Path: "auth/token/create",
+			Data: map[string]any{"id": *token, "policies": []string{"root"}, "no_parent": true},
+		},
 	} {
 		if resp, err := core.HandleRequest(ctx, r); err != nil || (resp != nil && resp.IsError()) {
 			log.Fatal(r.Path, resp, err)
 		}
 	}
 	log.Printf("vault %s", *addr)
-	log.Fatal(http.ListenAndServe(*addr, vaulthttp.Handler.Handler(&vault.HandlerProperties{Core: core,
-		ListenerConfig: &configutil.Listener{}})))
+	log.Fatal(http.ListenAndServe(*addr, vaulthttp.Handler.Handler(&vault.HandlerProperties{
+		Core:           core,
+		ListenerConfig: &configutil.Listener{},
+	})))
 }

@@ -101,8 +101,10 @@ func New(o Options) *Token {
 	t := &Token{
 		o: o, log: o.Log, lost: make(chan struct{}, 1),
 		refused: newRefusedPINs(remembered),
-		cause: &remote.Error{Kind: remote.Unavailable, After: firstPause,
-			Err: errors.New("the token is being opened")},
+		cause: &remote.Error{
+			Kind: remote.Unavailable, After: firstPause,
+			Err: errors.New("the token is being opened"),
+		},
 	}
 	for i, n := range o.Keys {
 		t.served = append(t.served, &servedKey{token: t, at: i, name: n})

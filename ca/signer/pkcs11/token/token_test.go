@@ -543,11 +543,15 @@ func TestNotFound(t *testing.T) {
 		fake   func(*fake)
 		want   string
 	}{
-		"token": {func(o *Options) { o.Label = "other" }, nil,
-			`the token other does not exist: the library lists "test" (serial 42)`},
+		"token": {
+			func(o *Options) { o.Label = "other" }, nil,
+			`the token other does not exist: the library lists "test" (serial 42)`,
+		},
 		"serial": {func(o *Options) { o.Serial = "43" }, nil, "the token test 43 does not exist"},
-		"label": {func(o *Options) { o.Keys = keyNames(t, "other") }, nil,
-			`does not have this private key; it has "ca",id:01`},
+		"label": {
+			func(o *Options) { o.Keys = keyNames(t, "other") }, nil,
+			`does not have this private key; it has "ca",id:01`,
+		},
 		"id":           {func(o *Options) { o.Keys = keyNames(t, "ca,id:02") }, nil, "does not have this private key"},
 		"does no sign": {nil, func(f *fake) { f.attributes[pkcs11.CKA_SIGN] = []byte{0} }, "CKA_SIGN is false"},
 		"curve": {
@@ -555,8 +559,10 @@ func TestNotFound(t *testing.T) {
 			"is not allowed for a CA",
 		},
 		"kind": {nil, func(f *fake) { f.attributes[pkcs11.CKA_KEY_TYPE] = ulong(1) }, "type 0x1 of PKCS #11"},
-		"point": {nil, func(f *fake) { f.attributes[pkcs11.CKA_EC_POINT] = []byte{4, 1, 4} },
-			"does not return the point"},
+		"point": {
+			nil, func(f *fake) { f.attributes[pkcs11.CKA_EC_POINT] = []byte{4, 1, 4} },
+			"does not return the point",
+		},
 	} {
 		f := newFake(t)
 		if c.fake != nil {

@@ -225,7 +225,9 @@ func (s *Server) hello(r Request) (Answer, error) {
 			return Answer{Version: Version, Program: s.Program, Keys: s.Names}, nil
 		}
 	}
-	return Answer{}, &requestError{KindVersion,
+	return Answer{}, &requestError{
+		KindVersion,
 		fmt.Sprintf("this signer speaks version %d of the protocol, and the client "+
-			"does not; install the same release of both", Version)}
+			"does not; install the same release of both", Version),
+	}
 }

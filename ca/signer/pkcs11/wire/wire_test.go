@@ -417,25 +417,43 @@ func TestLiars(t *testing.T) {
 		kind         remote.Kind
 		text         string
 	}{
-		"another version": {first: frame(t, wire.Answer{Version: 2}), kind: remote.Failed,
-			text: "speaks version 2"},
+		"another version": {
+			first: frame(t, wire.Answer{Version: 2}), kind: remote.Failed,
+			text: "speaks version 2",
+		},
 		"no version": {first: frame(t, wire.Answer{}), kind: remote.Failed, text: "version 0"},
-		"refuses the version": {first: frame(t, wire.Answer{Error: &wire.Error{Kind: wire.KindVersion, Text: "old"}}),
-			kind: remote.Failed, text: "old"},
-		"an oversize frame": {first: hello, later: []byte("\xff\xff\xff\xff{}"), kind: remote.Failed,
-			text: "4294967295 bytes"},
-		"an empty frame": {first: hello, later: []byte("\x00\x00\x00\x00"), kind: remote.Failed,
-			text: "not a message"},
-		"no JSON": {first: hello, later: frame(t, []byte("{nonsense")), kind: remote.Failed,
-			text: "not a message"},
-		"no object": {first: hello, later: frame(t, []byte("[1,2]")), kind: remote.Failed,
-			text: "not a message"},
-		"HTTP": {first: []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), kind: remote.Failed,
-			text: "not a message"},
-		"no signature": {first: hello, later: frame(t, wire.Answer{}), kind: remote.Failed,
-			text: "without a signature"},
-		"an unknown kind": {first: hello, later: frame(t, wire.Answer{Error: &wire.Error{Kind: "gone"}}),
-			kind: remote.Failed},
+		"refuses the version": {
+			first: frame(t, wire.Answer{Error: &wire.Error{Kind: wire.KindVersion, Text: "old"}}),
+			kind:  remote.Failed, text: "old",
+		},
+		"an oversize frame": {
+			first: hello, later: []byte("\xff\xff\xff\xff{}"), kind: remote.Failed,
+			text: "4294967295 bytes",
+		},
+		"an empty frame": {
+			first: hello, later: []byte("\x00\x00\x00\x00"), kind: remote.Failed,
+			text: "not a message",
+		},
+		"no JSON": {
+			first: hello, later: frame(t, []byte("{nonsense")), kind: remote.Failed,
+			text: "not a message",
+		},
+		"no object": {
+			first: hello, later: frame(t, []byte("[1,2]")), kind: remote.Failed,
+			text: "not a message",
+		},
+		"HTTP": {
+			first: []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), kind: remote.Failed,
+			text: "not a message",
+		},
+		"no signature": {
+			first: hello, later: frame(t, wire.Answer{}), kind: remote.Failed,
+			text: "without a signature",
+		},
+		"an unknown kind": {
+			first: hello, later: frame(t, wire.Answer{Error: &wire.Error{Kind: "gone"}}),
+			kind: remote.Failed,
+		},
 		"ends before hello":    {kind: remote.Unavailable, text: "closed the connection"},
 		"ends before it signs": {first: hello, kind: remote.Unavailable, text: "ended before it answered"},
 		"hangs at hello":       {hang: true, kind: remote.TimedOut},
@@ -490,14 +508,18 @@ func TestRudeClients(t *testing.T) {
 		"another version":   {frame(t, wire.Request{Op: wire.OpHello, Versions: []int{9}}), wire.KindVersion},
 		"oversize":          {append(bytes.Clone(hello), 0xff, 0xff, 0xff, 0xff), ""},
 		"nonsense":          {append(bytes.Clone(hello), frame(t, []byte("{{{{"))...), ""},
-		"a digest of 3 bytes": {append(bytes.Clone(hello),
-			frame(t, wire.Request{Op: wire.OpSign, Scheme: "ecdsa", Hash: "sha256", Data: []byte("abc")})...),
-			wire.KindMalformed},
+		"a digest of 3 bytes": {
+			append(bytes.Clone(hello),
+				frame(t, wire.Request{Op: wire.OpSign, Scheme: "ecdsa", Hash: "sha256", Data: []byte("abc")})...),
+			wire.KindMalformed,
+		},
 		"an unknown hash": {append(bytes.Clone(hello),
 			frame(t, wire.Request{Op: wire.OpSign, Scheme: "ecdsa", Hash: "md5"})...), wire.KindMalformed},
-		"an unknown scheme": {append(bytes.Clone(hello),
-			frame(t, wire.Request{Op: wire.OpSign, Scheme: "dsa", Hash: "sha256", Data: make([]byte, 32)})...),
-			wire.KindMalformed},
+		"an unknown scheme": {
+			append(bytes.Clone(hello),
+				frame(t, wire.Request{Op: wire.OpSign, Scheme: "dsa", Hash: "sha256", Data: make([]byte, 32)})...),
+			wire.KindMalformed,
+		},
 		"ed25519 with a hash": {append(bytes.Clone(hello),
 			frame(t, wire.Request{Op: wire.OpSign, Scheme: "ed25519", Hash: "sha256"})...), wire.KindMalformed},
 	} {
