@@ -205,7 +205,7 @@ func (a *Authority) Bundle() [][]*x509.Certificate {
 	return append([][]*x509.Certificate{a.chain}, a.o.Trust...)
 }
 
-// Health tells whether the authority can issue.
+// Health returns whether the authority can issue.
 type Health struct {
 	OK      bool
 	Warning string // a problem that the operator should solve although the authority can issue

@@ -133,7 +133,7 @@ func (s *certSigner) sign(ctx context.Context, message []byte, n *int) (signatur
 	return nil, fault.New(fault.SignerUnavailable, fmt.Errorf("sign: %w", err))
 }
 
-// hung reports whether the place of the key answers no call, and no further one can begin.
+// hung reports whether the key backend answers no call, so that no further call can begin.
 func (s *certSigner) hung() bool { return s.remote != nil && s.remote.Hung() }
 
 // contextError returns the error of a request whose context has ended: the cause that the server has set, or that of

@@ -29,7 +29,7 @@ type CA struct {
 	// State is the path of the state file of chains, which "mayfly ca rotate" and the CA write. Instances of one CA
 	// share it. With one chain it is made at the first start.
 	State string `yaml:"state" path:"kept"`
-	// Rotation says when a chain may take over.
+	// Rotation has the settings of the replacement of chains.
 	Rotation Rotation `yaml:"rotation"`
 
 	selected *Chain // nil: the first of Chains, or the table
@@ -178,15 +178,15 @@ func (c *CA) Signing() Chain {
 	return Chain{Table: c.Table}
 }
 
-// Selected returns the backend of the chain that signs, and its name in the configuration. It returns nil if
-// [CA.Check] fails for want of one.
+// Selected returns the backend of the chain that signs, and its name in the configuration. It returns nil if there is
+// none, which [CA.Check] refuses.
 func (c *CA) Selected() (name string, b signer.Backend) { return c.Signing().Selected() }
 
 // At is where a setting of the backend of the chain that signs stands in the configuration.
 func (c *CA) At(setting ...string) []string { return c.PlaceOf(c.Signing(), setting...) }
 
-// Place gives the settings in an error of [ca.New] their place in the configuration, and the name of the file that the
-// setting names.
+// Place completes the settings in an error of [ca.New] with their paths in the configuration and the names of the
+// files.
 func (c *CA) Place(err error) error {
 	one, prefix := c.Signing(), []string{"ca"}
 	if i := slices.IndexFunc(c.Chains, func(o Chain) bool { return o.Name == one.Name }); i >= 0 {

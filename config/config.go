@@ -50,7 +50,7 @@ type Config struct {
 	// StateDir is the directory in which the last good keys of identity providers outlast a restart; only the CA
 	// may write to it. When omitted: nothing is kept.
 	StateDir string `yaml:"state_dir" path:"optional-dir" restart:"yes"`
-	// Production says whether to refuse ephemeral keys, ct.none and every insecure.
+	// Production says whether to refuse ephemeral keys, ct.none and every setting insecure: true.
 	Production bool `yaml:"production"`
 
 	// Experimental has settings that may change or go away in every version.

@@ -27,7 +27,7 @@ type Submitter interface {
 // roots and the clock of such a log in the background. Dates are by the log's clock, and zero if the log did not send
 // one. Errors are each a [Failure].
 type Remote interface {
-	// AddPreChain is Submit; date may be known even if there is an error.
+	// AddPreChain is like Submit, and also returns the log's time, which may be known even if there is an error.
 	AddPreChain(ctx context.Context, p tbs.Precertificate) (sct []byte, date time.Time, err error)
 	// Roots returns the DER of the roots that the log accepts.
 	Roots(ctx context.Context) (roots [][]byte, date time.Time, err error)
@@ -206,7 +206,7 @@ func (s *Set) add(logs []Log) error {
 				"give each log a different name", append(at, "name")...))
 		case err != nil:
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("log %q: %v", l.Name, err),
-				"give the key of this log", append(at, "public_key")...))
+				"write the key of this log", append(at, "public_key")...))
 		case twice: // each log may give one SCT
 			errs = append(errs, fault.BadSetting(fmt.Sprintf("logs %q and %q have the same key", other, l.Name),
 				"name each log once", append(at, "public_key")...))

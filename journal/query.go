@@ -56,8 +56,8 @@ func (f *Filter) Hides(r *Record) bool {
 // followEvery is how often [Reader.Follow] looks for new records.
 const followEvery = 100 * time.Millisecond
 
-// Follow calls each for every record, then for each new one until ctx ends, which is no error. Damaged lines are passed
-// to damaged and skipped. An error of each ends it.
+// Follow calls each for every record, then for each new record until ctx ends. The end of ctx is not an error. Damaged
+// lines are passed to damaged and skipped. An error of each ends it.
 func (r *Reader) Follow(ctx context.Context, damaged func(*Damage), each func(Entry) error) error {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()

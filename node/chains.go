@@ -30,9 +30,9 @@ func (e *stoppedError) Error() string {
 		"one and make it active (mayfly ca rotate prepare, mayfly ca rotate activate)", e.file, name)
 }
 
-// followState reads the state file of the chains of cfg, and has cfg sign with the active one. It returns nil where
-// there is no state: one key backend, or one chain whose state file is not made yet. Its errors are [fault.Setting]
-// values, or a stoppedError.
+// followState reads the state file of the chains of cfg, and selects the active chain in cfg. It returns nil if there
+// is no state, because cfg has one key backend without chains, or one chain whose state file does not exist yet. Its
+// errors are [fault.Setting] values, or a stoppedError.
 func followState(cfg *config.Config) (*rotation.State, error) {
 	if cfg.CA.State == "" {
 		return nil, nil //nolint:nilnil // no state is the common case
@@ -61,8 +61,8 @@ func followState(cfg *config.Config) (*rotation.State, error) {
 	return &s, nil
 }
 
-// sameAsState refuses an active chain that is not the one that the state file has under its name: somebody replaced the
-// chain file, and no verifier may have the new chain.
+// sameAsState refuses an active chain that differs from the chain of that name in the state file: the chain file was
+// replaced, and verifiers may not have the new chain.
 func sameAsState(cfg *config.Config, s *rotation.State, chain []*x509.Certificate) error {
 	if s == nil {
 		return nil
@@ -75,7 +75,7 @@ func sameAsState(cfg *config.Config, s *rotation.State, chain []*x509.Certificat
 	return nil
 }
 
-// others are the chains of the trust bundle beside the active one: those that come, and those that signed lately.
+// others returns the chains of the trust bundle except the active one: upcoming and retiring chains.
 func others(s *rotation.State) (out [][]*x509.Certificate) {
 	if s == nil {
 		return nil
@@ -88,8 +88,8 @@ func others(s *rotation.State) (out [][]*x509.Certificate) {
 	return out
 }
 
-// authorities are the chains of the trusted root with their validity: those of the state, or the one chain, and those
-// of ca.trust.
+// authorities returns the chains of the trusted root with their validity: the chains of the state, or else the only
+// chain, and those of ca.trust.
 func (f *loadedFiles) authorities(url string) (out []trust.Authority) {
 	add := func(chain []*x509.Certificate, from, to time.Time) {
 		out = append(out, trust.Authority{URL: url, Chain: chain, From: from, To: to})
@@ -116,7 +116,7 @@ func (f *loadedFiles) authorities(url string) (out []trust.Authority) {
 	return out
 }
 
-// retired are the chains of the state that are not in the trust bundle.
+// retired returns the chains of the state that are not in the trust bundle.
 func (f *loadedFiles) retired() (out [][]*x509.Certificate) {
 	if f.rotation == nil {
 		return nil

@@ -15,33 +15,33 @@ import (
 	"github.com/mayfly-ca/mayfly/server"
 )
 
-// conductor moves chains through the states that need no operator, in a running CA: a chain that verifiers can fetch
-// from every place is published, and accepted when the propagation delay is over and every gate is open. With
-// ca.rotation.renew it makes the next chain, too, and has it take over. It writes the state file; the reload that
-// follows puts the state in force, here and in every other instance.
+// conductor makes the transitions of chains that need no operator, in a running CA. A chain becomes published when
+// verifiers can fetch it from every source, and accepted when the propagation delay has passed and every gate is open.
+// With ca.rotation.renew, conductor also makes the next chain and activates it. It writes the state file; this instance
+// and all others then reload the file.
 type conductor struct {
 	n       *Node
 	file    rotation.File
 	cfg     *config.Config // of the snapshot in force
 	state   *rotation.State
-	trouble string // why the last round could not do its work
+	trouble string // why the last round failed
 	waiting bool   // a chain is prepared and not published yet
 	tried   map[string]trialResult
-	issued  map[string]*chainRecords // by chain: how far the journal was read for its last certificate
+	issued  map[string]*chainRecords // by chain: the last certificate, and how far the journal was read
 	repeat  repeatedReload
 }
 
-// repeatedReload repeats a reload that failed while the state file is ahead of what is in force: a key that could not
-// be opened for a moment must not keep a former chain in service. Other files are read again when they change.
+// repeatedReload repeats a failed reload of a newer state file, so that a temporary failure to open a key does not keep
+// a former chain active. Other files are reloaded when they change.
 type repeatedReload struct {
 	next time.Time
 	wait time.Duration // between the last reload and next; 0: the state file is in force
 }
 
-// trialResult is the result of a trial with the key of a chain, which is not repeated in every round.
+// trialResult is the result of a trial with the key of a chain. A trial is not repeated in every round.
 type trialResult struct {
 	at              time.Time
-	status          rotation.Status // of the chain then: a trial before it was published says little about later
+	status          rotation.Status // status of the chain at that time; a new status needs a new trial
 	unusable, trial string
 }
 
@@ -78,7 +78,7 @@ func (n *Node) conduct(ctx context.Context) {
 	}
 }
 
-// round does what is due now.
+// round runs one step, and records a failure.
 func (c *conductor) round(ctx context.Context, s *snapshot) {
 	bounded, cancel := context.WithTimeout(ctx, conductEvery)
 	defer cancel()
@@ -112,7 +112,7 @@ func (c *conductor) step(ctx context.Context, s *snapshot) error {
 	}
 	if state.Revision != s.files.rotation.Revision {
 		c.reload(state.Revision, time.Now())
-		return nil // the reload comes first
+		return nil // wait for the reload
 	}
 	c.repeat = repeatedReload{}
 	c.state = &state
@@ -122,8 +122,8 @@ func (c *conductor) step(ctx context.Context, s *snapshot) error {
 	return c.observe(ctx, s, state)
 }
 
-// reload has the state file read again, if its revision has not been in force for some seconds. The first reload comes
-// from the change of the file.
+// reload causes a reload of the state file, if its revision was not applied within some seconds. The first reload is
+// caused by the change of the file.
 func (c *conductor) reload(revision uint64, now time.Time) {
 	r := &c.repeat
 	switch have := c.n.chains.Load(); {
@@ -163,7 +163,7 @@ func (c *conductor) entry(reason string) rotation.Entry {
 	return rotation.Entry{Time: time.Now(), By: "mayfly serve", Reason: reason}
 }
 
-// observe makes the transitions that follow from what is seen.
+// observe makes the transitions that follow from the current observations.
 func (c *conductor) observe(ctx context.Context, s *snapshot, state rotation.State) error {
 	if !slices.ContainsFunc(state.Chains, func(one rotation.Chain) bool {
 		return one.Status.Upcoming() || one.Status == rotation.Retiring
@@ -203,8 +203,8 @@ func (c *conductor) observe(ctx context.Context, s *snapshot, state rotation.Sta
 	return errors.Join(errs...)
 }
 
-// try returns the result of a trial with the key of a chain, which is at most a quarter of an hour old. A failure is
-// logged once.
+// try returns the result of a trial with the key of a chain. The result of a successful trial is at most a quarter of
+// an hour old. A failure is logged once.
 func (c *conductor) try(ctx context.Context, o *observer, chain rotation.Chain, published []publication,
 ) (unusable, trial string) {
 	last, ok := c.tried[chain.Name]
@@ -223,7 +223,7 @@ func (c *conductor) try(ctx context.Context, o *observer, chain rotation.Chain, 
 	return unusable, trial
 }
 
-// advance records a transition of a chain that has not signed. A managed one takes over when it is accepted.
+// advance records a transition of a chain that has not signed. A managed chain becomes active when it is accepted.
 func (c *conductor) advance(ctx context.Context, chain rotation.Chain, seen rotation.Observation) error {
 	change := func(s rotation.State) (rotation.State, error) {
 		e := c.entry("the CA renews its intermediate")
@@ -250,8 +250,8 @@ func (c *conductor) advance(ctx context.Context, chain rotation.Chain, seen rota
 	return c.republish(next)
 }
 
-// republish writes the chains of a state to where verifiers get them, if the CA renews its chains by itself. Otherwise
-// the operator's command has done it.
+// republish writes the chains of a state to the trusted root and the TUF repository, if the CA renews its chains
+// automatically. Otherwise the operator's command has written them.
 func (c *conductor) republish(state rotation.State) error {
 	if c.cfg.CA.Rotation.Renew == nil {
 		return nil
@@ -269,7 +269,7 @@ func (c *conductor) republish(state rotation.State) error {
 	return err
 }
 
-// retire ends the use of a chain that the CA replaced by itself, when its last certificate is history.
+// retire makes a chain retired that was replaced automatically, when its last certificate has expired.
 func (c *conductor) retire(ctx context.Context, chain rotation.Chain, p rotation.Policy) error {
 	if time.Now().Before(chain.Ends) {
 		return nil
@@ -298,8 +298,8 @@ func (c *conductor) retire(ctx context.Context, chain rotation.Chain, p rotation
 	return c.republish(next)
 }
 
-// lastCertificate is when the last certificate of a chain ends, by the journal of this instance; zero where there is
-// none. A round reads what was written since the one before.
+// lastCertificate returns when the last certificate of a chain expires, according to the journal of this instance; zero
+// if there is none. Each round reads only the records since the previous round.
 func (c *conductor) lastCertificate(ctx context.Context, chain rotation.Chain) (time.Time, error) {
 	if c.cfg.Audit == nil || c.cfg.Audit.File == "" {
 		return time.Time{}, nil
@@ -312,7 +312,7 @@ func (c *conductor) lastCertificate(ctx context.Context, chain rotation.Chain) (
 	return r.lastEnd(ctx, chain)
 }
 
-// chainCheck is the line of the chains in /readyz: what waits, and why.
+// chainCheck returns the check "chains" of /readyz, which warns about chains that wait.
 func (n *Node) chainCheck(s *snapshot) []server.Check {
 	if s.files.rotation == nil {
 		return nil

@@ -19,10 +19,10 @@ type expiry struct {
 	at   time.Time
 	// ahead is how long before the end there is a warning. Zero: only if soon.
 	ahead time.Duration
-	soon  bool // warn, although the end is not near: of metadata that was not renewed when it should have been
+	soon  bool // warn although the end is not near, because the metadata was not renewed in time
 }
 
-// String says what ends when.
+// String returns a text with the end.
 func (e expiry) String() string {
 	what := map[string]string{
 		"chain": "the chain", "parent": "the parent of issuing certificates", "log": "the log",
@@ -31,8 +31,8 @@ func (e expiry) String() string {
 	return strings.TrimSpace(what+" "+e.name) + " ends at " + e.at.UTC().Format(time.RFC3339)
 }
 
-// expiries are the ends of all chains that may sign or are to sign, of the parent of new ones, of the logs, and of the
-// TUF metadata.
+// expiries returns the ends of all active and upcoming chains, of the parent of new chains, of the logs, and of the TUF
+// metadata.
 func (s *snapshot) expiries() (out []expiry) {
 	add := func(kind, name string, chain []*x509.Certificate) {
 		e := expiry{kind: kind, name: name, at: chain[0].NotAfter}
@@ -70,7 +70,7 @@ func (s *snapshot) expiries() (out []expiry) {
 	return append(out, tufExpiries(s.config.Publish.TUF)...)
 }
 
-// endsSoon are texts about what ends within the time for which it is warned of.
+// endsSoon returns a text for each expiry about which to warn now.
 func endsSoon(all []expiry, now time.Time) (out []string) {
 	for _, e := range all {
 		left := e.at.Sub(now).Truncate(time.Second)
@@ -85,10 +85,10 @@ func endsSoon(all []expiry, now time.Time) (out []string) {
 	return out
 }
 
-// logExpiryEvery is how often the log repeats what ends soon.
+// logExpiryEvery is how often the log repeats the warnings.
 const logExpiryEvery = 24 * time.Hour
 
-// countDown brings the metric and readiness up to date, and logs once a day what ends soon.
+// countDown updates the metric and the readiness check, and logs the warnings once a day.
 func (n *Node) countDown(s *snapshot, now time.Time) {
 	all := s.expiries()
 	n.metrics.expiry.Reset()
@@ -107,7 +107,7 @@ func (n *Node) countDown(s *snapshot, now time.Time) {
 	}
 }
 
-// expiryCheck is the line about the future in /readyz.
+// expiryCheck returns the check "expiry" of /readyz.
 func (n *Node) expiryCheck() server.Check {
 	return server.Check{Name: "expiry", Ask: func() server.Health {
 		h := server.Health{OK: true, Advisory: true}

@@ -129,7 +129,7 @@ func loadPublic(cfg *config.Config) (*loadedFiles, error) {
 	}
 	public.CT.Logs = slices.Clone(cfg.CT.Logs)
 	for i := range public.CT.Logs {
-		public.CT.Logs[i].ClientCertificate, public.CT.Logs[i].CACert = nil, "" // nothing is asked of a log
+		public.CT.Logs[i].ClientCertificate, public.CT.Logs[i].CACert = nil, "" // no request is made to a log
 	}
 	var second *signer.Key
 	if t := cfg.Experimental.MLDSAChain; t != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/mayfly-ca/mayfly/server"
 )
 
-// follows refuses a state file that is older than the one in force: somebody put back a copy, in which a chain that was
-// compromised since may be active.
+// follows refuses a state file that is older than the state in force. In such a copy, a chain may be active that was
+// compromised later.
 func (n *Node) follows(cfg *config.Config, next *rotation.State) error {
 	before := n.chains.Load()
 	if before == nil || cfg.CA.State == "" {
@@ -32,7 +32,7 @@ func (n *Node) follows(cfg *config.Config, next *rotation.State) error {
 	return nil
 }
 
-// tellOfChains logs what changes for verifiers.
+// tellOfChains logs the changes of chains that concern verifiers.
 func (n *Node) tellOfChains(m, old *loadedFiles) {
 	switch {
 	case sameChain(m.chain, old.chain):
@@ -59,8 +59,8 @@ func (n *Node) tellOfChains(m, old *loadedFiles) {
 	}
 }
 
-// followAlone puts the state file in force without the rest of the configuration, which cannot be reloaded: a typing
-// error in it must not keep a compromised chain in service. It reports whether it did.
+// followAlone applies the state file without the rest of the configuration, which cannot be reloaded, so that an error
+// in the configuration does not keep a compromised chain active. It reports whether it applied the state.
 func (n *Node) followAlone(ctx context.Context, why string, cause error) bool {
 	old := n.current.Load()
 	if ctx.Err() != nil || n.chains.Load() == nil {
@@ -95,8 +95,8 @@ func (n *Node) followAlone(ctx context.Context, why string, cause error) bool {
 	return true
 }
 
-// distrust ends issuance if the chain in force may not sign any more and the one that took over cannot be used here:
-// verifiers refuse the certificates of a chain that is compromised or retired. The conductor repeats the reload.
+// distrust stops issuance if the chain in use is compromised or retired and this instance cannot use the active chain:
+// verifiers would refuse the certificates. The conductor repeats the reload.
 func (n *Node) distrust(old *snapshot, cause error) {
 	state, err := rotation.File{Path: old.config.CA.State}.Read()
 	if err != nil || state.Revision <= n.chains.Load().Revision {
@@ -114,7 +114,7 @@ func (n *Node) distrust(old *snapshot, cause error) {
 	}
 }
 
-// stop ends issuance, because no chain may sign. Another state file ends that.
+// stop stops issuance until a state file with an active chain is applied.
 func (n *Node) stop(e *stoppedError) {
 	n.server.SetNotReady("no chain is active")
 	n.readiness.Add(server.Check{Name: "chains", Ask: func() server.Health {
@@ -125,7 +125,8 @@ func (n *Node) stop(e *stoppedError) {
 	n.adopt(&e.state)
 }
 
-// adopt notes which state of the chains is in force, and writes to the journal what happened since the one before.
+// adopt records which state of the chains is in force, and writes the transitions since the previous state to the
+// journal.
 func (n *Node) adopt(after *rotation.State) {
 	before := n.chains.Swap(after)
 	if before == nil || after == nil {

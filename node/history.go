@@ -15,15 +15,16 @@ import (
 	"github.com/mayfly-ca/mayfly/rotation"
 )
 
-// chainRecords reads from a journal what is about the key of one chain. A later call continues after the last record
-// that an earlier one read; after an error it begins again.
+// chainRecords reads the records about the key of one chain from a journal. Each call continues after the last record
+// of the previous call; after an error, reading starts from the beginning.
 type chainRecords struct {
 	file string
 	next uint64    // number of the next record; 0: the oldest one
-	last time.Time // when the newest intent was written; see [chainRecords.lastEnd]
+	last time.Time // time of the newest intent; see [chainRecords.lastEnd]
 }
 
-// each calls f for every record about the key of c. Damage of the journal is an error, after all other records.
+// each calls f for every record about the key of c. If the journal is damaged, it returns an error after all other
+// records.
 func (r *chainRecords) each(ctx context.Context, c rotation.Chain, f func(*journal.Record)) (err error) {
 	defer func() {
 		if err != nil {
@@ -55,8 +56,8 @@ func (r *chainRecords) each(ctx context.Context, c rotation.Chain, f func(*journ
 	return damage
 }
 
-// lastEnd is when the last certificate of c ends; zero if the journal has none. A certificate is valid for
-// [ca.Validity] from its intent at most.
+// lastEnd returns when the last certificate of c expires; zero if the journal has none. A certificate expires no later
+// than [ca.Validity] after its intent.
 func (r *chainRecords) lastEnd(ctx context.Context, c rotation.Chain) (time.Time, error) {
 	err := r.each(ctx, c, func(rec *journal.Record) {
 		if rec.Kind == journal.Intent && rec.Time.After(r.last) {
@@ -69,7 +70,8 @@ func (r *chainRecords) lastEnd(ctx context.Context, c rotation.Chain) (time.Time
 	return r.last.Add(ca.Validity), nil
 }
 
-// lastCertificate is when the last certificate of a chain ends, by the journal of cfg; zero where there is none.
+// lastCertificate returns when the last certificate of a chain expires, according to the journal of cfg; zero if there
+// is none.
 func lastCertificate(ctx context.Context, cfg *config.Config, c rotation.Chain) (time.Time, error) {
 	if cfg.Audit == nil || cfg.Audit.File == "" {
 		return time.Time{}, nil

@@ -57,7 +57,7 @@ func openMLDSA(ctx context.Context, log *slog.Logger, cfg *config.Config, chain 
 	return key, warnings, nil
 }
 
-// tryMLDSA proves that the second chain can issue, as [loadAndTest] does for the first.
+// tryMLDSA tests that the second chain can issue, as [loadAndTest] does for the first.
 func (f *loadedFiles) tryMLDSA(cfg *config.Config) error {
 	if f.mldsa == nil {
 		return nil
@@ -98,8 +98,8 @@ func (s *snapshot) openMLDSA(n *Node, old *snapshot) (err error) {
 	return err
 }
 
-// mldsaChecks are the lines of /readyz about the second chain. A failure is no reason to send clients elsewhere whose
-// certificates the first chain signs.
+// mldsaChecks returns the checks of /readyz about the second chain. Their failures do not make the server unready,
+// because the first chain can still sign.
 func (s *snapshot) mldsaChecks() []server.Check {
 	if s.mldsa == nil {
 		return nil
@@ -119,7 +119,7 @@ func (s *snapshot) mldsaChecks() []server.Check {
 	return out
 }
 
-// mldsaCollectors are the metrics of the second authority: those of the first, with a label.
+// mldsaCollectors returns the metrics of the second authority: those of the first, with a label.
 func (s *snapshot) mldsaCollectors() (out []prometheus.Collector) {
 	if s.mldsa == nil {
 		return nil

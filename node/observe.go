@@ -22,37 +22,38 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// The names of the places where verifiers get chains.
+// The names of the sources from which verifiers get chains.
 const (
 	placeBundle = "trust bundle"
 	placeRoot   = "trusted root"
 	placeTUF    = "TUF repository"
 )
 
-// The bounds of one observation.
+// The limits of one observation.
 const (
 	bundleTimeout = 5 * time.Second
 	tufTimeout    = 30 * time.Second
 	trialTimeout  = 20 * time.Second
 )
 
-// observer finds out how chains look from outside.
+// observer observes the trust bundle, the published trusted roots and the logs.
 type observer struct {
 	cfg  *config.Config
 	logs []remoteLog
 	// bundle returns the chains of the trust bundle that is served.
 	bundle func(context.Context) ([][]*x509.Certificate, error)
-	// exported is the trusted root that "mayfly trust export" would write: trials are verified with it where none is
-	// published.
+	// exported returns the trusted root that "mayfly trust export" would write. Trials are verified with it if no
+	// trusted root is published.
 	exported func() ([]byte, error)
-	// journal is told of the signature of a trial. Its methods accept a zero value.
+	// journal records the signature of a trial. Its methods accept a zero value.
 	journal processJournal
-	// requests limits and measures requests to logs and to a TUF repository. Nil: a command, which asks once.
+	// requests limits and measures requests to logs and to a TUF repository. Nil: a command, which makes each request
+	// once.
 	requests *requests
 	now      func() time.Time
 }
 
-// publication is a trusted root as verifiers get it.
+// publication is a published trusted root.
 type publication struct {
 	place    string
 	data     []byte
@@ -105,7 +106,7 @@ func (o *observer) readTUF(ctx context.Context, t *config.PublishTUF) (data []by
 	return data, nil
 }
 
-// places says where verifiers get a chain.
+// places returns for each source whether verifiers get the chain from it.
 func (o *observer) places(ctx context.Context, c rotation.Chain, published []publication) []rotation.Place {
 	bundle := rotation.Place{Name: placeBundle}
 	chains, err := o.bundle(ctx)
@@ -130,8 +131,8 @@ func (o *observer) places(ctx context.Context, c rotation.Chain, published []pub
 	return out
 }
 
-// has says whether verifiers get a chain from a published trusted root, without an end before that of its issuing
-// certificate.
+// has returns whether a published trusted root has the chain, with a validity that does not end before the issuing
+// certificate expires.
 func (p publication) has(c rotation.Chain) rotation.Place {
 	out := rotation.Place{Name: p.place}
 	issuing := c.Certificates()[0]
@@ -151,7 +152,7 @@ func (p publication) has(c rotation.Chain) rotation.Place {
 	return out
 }
 
-// accepting asks the logs for their roots, all at the same time. The embedded log accepts the chains of the trust
+// accepting requests the accepted roots of all logs concurrently. The embedded log accepts the chains of the trust
 // bundle.
 func (o *observer) accepting(ctx context.Context, c rotation.Chain) []rotation.Log {
 	chain := c.Certificates()
@@ -199,7 +200,7 @@ func (o *observer) accepting(ctx context.Context, c rotation.Chain) []rotation.L
 }
 
 // try opens the key of a chain and signs a trial precertificate, which is verified with every published trusted root.
-// unusable says why key and chain cannot issue, trial why verifiers would refuse.
+// unusable says why key and chain cannot issue, trial why verifiers would refuse the trial certificate.
 func (o *observer) try(ctx context.Context, c rotation.Chain, published []publication) (unusable, trial string) {
 	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
@@ -213,7 +214,7 @@ func (o *observer) try(ctx context.Context, c rotation.Chain, published []public
 	signed, tried := trust.Trial{Precertificate: cert, Issuing: c.Certificates()[0], At: o.now()}, false
 	for _, p := range published {
 		if p.err != nil {
-			continue // the gate of the place is closed for it
+			continue // already reported by the gate of that source
 		}
 		tried = true
 		if err := signed.Verify(p.data); err != nil {
@@ -233,7 +234,7 @@ func (o *observer) try(ctx context.Context, c rotation.Chain, published []public
 	return "", ""
 }
 
-// sign opens the key of a chain, proves that key and chain can issue, and returns the trial precertificate.
+// sign opens the key of a chain, tests that key and chain can issue, and returns the trial precertificate.
 func (o *observer) sign(ctx context.Context, c rotation.Chain) (*x509.Certificate, error) {
 	one, ok := o.cfg.CA.Named(c.Name, c.Managed)
 	if !ok {
@@ -265,19 +266,19 @@ func openChain(ctx context.Context, cfg *config.Config, one config.Chain) (*sign
 	return key, underChain(cfg, one, err)
 }
 
-// underChain gives the settings in an error of the backend of a chain their place in cfg.
+// underChain prepends the path of a chain in cfg to the settings in an error of its backend.
 func underChain(cfg *config.Config, one config.Chain, err error) error {
 	return fault.Under(err, cfg.CA.PlaceOf(one)...)
 }
 
-// placeChain gives the settings in an error of [ca.New] for a chain their place in cfg.
+// placeChain prepends the path of a chain in cfg to the settings in an error of [ca.New].
 func placeChain(cfg *config.Config, one config.Chain, err error) error {
 	own := cfg.CA
 	own.Select(one)
 	return own.Place(err)
 }
 
-// servedBundle asks the running CA for its trust bundle, once.
+// servedBundle requests the trust bundle of the running CA, once.
 func servedBundle(cfg *config.Config) func(context.Context) ([][]*x509.Certificate, error) {
 	var once sync.Once
 	var chains [][]*x509.Certificate

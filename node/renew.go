@@ -20,8 +20,8 @@ import (
 	"github.com/mayfly-ca/mayfly/rotation"
 )
 
-// renew makes the next issuing certificate when it is due, with a key of its own, and adds it to the state. A crash
-// before the state is written leaves files that the next round uses.
+// renew makes the next issuing certificate when it is due, with a new key, and adds the chain to the state. After a
+// crash before the state is written, the next round uses the files that exist.
 func (c *conductor) renew(ctx context.Context, state rotation.State) error {
 	r := c.cfg.CA.Rotation.Renew
 	active, ok := state.Active()
@@ -30,13 +30,13 @@ func (c *conductor) renew(ctx context.Context, state rotation.State) error {
 	}
 	for _, one := range state.Chains {
 		if one.Status.Upcoming() {
-			return nil // one chain waits already, whoever made it
+			return nil // another chain waits already
 		}
 	}
 	// The files are made under the lock of the state file, so that two instances do not write the same ones.
 	next, err := c.file.Update(ctx, func(s rotation.State) (rotation.State, error) {
 		if s.Revision != state.Revision {
-			return s, nil // another instance was faster; the next round looks again
+			return s, nil // another instance was faster; the next round checks again
 		}
 		name, err := nextName(s, time.Now())
 		if err != nil {
@@ -55,7 +55,7 @@ func (c *conductor) renew(ctx context.Context, state rotation.State) error {
 	return c.republish(next)
 }
 
-// nextName is a name that no chain has or had: the day on which the chain is made.
+// nextName returns the current day as a name, with a number if a chain has or had this name.
 func nextName(state rotation.State, now time.Time) (string, error) {
 	base := "auto-" + now.UTC().Format("2006-01-02")
 	for i := range 100 {
@@ -71,14 +71,14 @@ func nextName(state rotation.State, now time.Time) (string, error) {
 	return "", fmt.Errorf("too many chains have the name %s", base)
 }
 
-// nextChain is a chain that is to be made: where, and with the subject of which certificate.
+// nextChain has the directory and the subject for a new chain.
 type nextChain struct {
 	dir     string
 	subject *x509.Certificate
 }
 
-// makeIntermediate makes a key and an issuing certificate in dir, or takes those that are there: an earlier attempt may
-// have made them. Its errors about settings have paths below rotation.renew.
+// makeIntermediate makes a key and an issuing certificate in dir, or uses those of an earlier attempt. Its errors about
+// settings have paths below rotation.renew.
 func makeIntermediate(ctx context.Context, r *config.Renew, next nextChain) ([]*x509.Certificate, error) {
 	dir := next.dir
 	chainFile, keyFile := filepath.Join(dir, "chain.pem"), filepath.Join(dir, "ca-key.pem")
@@ -114,7 +114,7 @@ func makeIntermediate(ctx context.Context, r *config.Renew, next nextChain) ([]*
 		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
 	}
 	if _, err := os.Stat(keyFile); err == nil {
-		if err := os.Rename(keyFile, keyFile+".unused"); err != nil { // of an attempt that has no certificate
+		if err := os.Rename(keyFile, keyFile+".unused"); err != nil { // the key of an attempt without a certificate
 			return nil, fault.BadFile(keyFile, err, "dir")
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {

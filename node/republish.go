@@ -17,32 +17,32 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// Publishing is what was done with one place where verifiers get the chains of this CA.
+// Publishing is the result for one file or repository from which verifiers get the chains of this CA.
 type Publishing struct {
 	Place string `json:"place"`
 	Name  string `json:"name"` // of the file or the directory
-	// Changed says that it was written now; without Cause and Changed it has every chain already.
+	// Changed says that it was written now. If Cause is empty and Changed is false, it already had every chain.
 	Changed bool `json:"changed"`
-	// Cause says why it does not have every chain, and Command what an operator runs.
+	// Cause says why it does not have every chain, and Command which command the operator must run.
 	Cause   string `json:"cause,omitempty"`
 	Command string `json:"command,omitempty"`
 }
 
-// publisher writes chains to where verifiers get them.
+// publisher writes chains to the trusted root and the TUF repository.
 type publisher struct {
 	path string // of the configuration file, for commands
 	cfg  *config.Config
 }
 
-// edition is what a trusted root is to say of the chains of this CA.
+// edition is the wanted content of a trusted root about the chains of this CA.
 type edition struct {
 	authorities trust.Material
 	withdraw    []*x509.Certificate
 }
 
-// publish gives every chain of a state the validity that it has there, in every place that mayfly may write:
-// publish.trusted_root and the TUF repository in publish.tuf.dir. withdraw are issuing certificates that no verifier
-// may trust. What cannot be written has its cause in the result.
+// publish writes every chain of a state, with its validity, to publish.trusted_root and the TUF repository in
+// publish.tuf.dir. withdraw are issuing certificates that no verifier may trust. The result has the cause if one of
+// them cannot be written.
 func (o publisher) publish(state rotation.State, withdraw ...*x509.Certificate) ([]Publishing, error) {
 	cfg := o.cfg
 	f := &loadedFiles{rotation: &state}
@@ -116,7 +116,7 @@ func (e edition) rewriteTUF(p *Publishing, t *config.PublishTUF) error {
 	return nil
 }
 
-// openTUF opens the TUF repository of publish.tuf.dir. Its errors are settings where they are about a secret.
+// openTUF opens the TUF repository of publish.tuf.dir. Its errors about a secret are settings.
 func openTUF(t *config.PublishTUF) (*trust.Repository, error) {
 	password, err := t.Password.Read()
 	if err != nil {

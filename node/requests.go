@@ -8,8 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// requests measures the requests of the conductor, and sets a destination aside that fails again and again. Each request
-// has a time limit and a size limit of its own. A nil value passes every request.
+// requests measures the requests of the conductor, and sets aside a destination that fails repeatedly. The callers
+// limit the time and the size of each request. A nil value allows every request.
 type requests struct {
 	seconds *prometheus.HistogramVec
 	now     func() time.Time
@@ -18,7 +18,8 @@ type requests struct {
 	aside map[destination]*failures
 }
 
-// destination is what a request asks: kind is "log" or "tuf", name that of the log or the URL.
+// destination is the server of a request: kind is "log" or "tuf"; name is the name of the log, or the URL of the TUF
+// repository.
 type destination struct{ kind, name string }
 
 // failures are consecutive failures of a destination.

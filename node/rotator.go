@@ -21,15 +21,15 @@ import (
 	"github.com/mayfly-ca/mayfly/rotation"
 )
 
-// Rotator carries out the commands of "mayfly ca rotate" on the state file of a configuration. The CA need not run,
-// except to serve the trust bundle, which is a gate.
+// Rotator implements the commands of "mayfly ca rotate" on the state file of a configuration. The CA need not run,
+// except that one gate requires its trust bundle.
 type Rotator struct {
 	path  string
 	cfg   *config.Config
 	file  rotation.File
 	seen  *observer
 	now   func() time.Time
-	state rotation.State // as it was read last; a zero Version: there is no file
+	state rotation.State // as last read; a zero Version: there is no file
 }
 
 // RotatorOptions for [OpenRotator].
@@ -91,15 +91,15 @@ type PlannedChain struct {
 	Root      string    `json:"root_sha256"`
 	NotAfter  time.Time `json:"not_after"`
 	TrustedTo time.Time `json:"trusted_until,omitzero"`
-	// Next is the status that the chain can have next, Gates the conditions, Command what brings it about once every
-	// gate is open.
+	// Next is the next status of the chain, Gates its conditions, and Command the command that makes the transition
+	// when every gate is open.
 	Next    rotation.Status `json:"next,omitempty"`
 	Gates   []rotation.Gate `json:"gates,omitempty"`
 	Command string          `json:"command,omitempty"`
 	Problem string          `json:"problem,omitempty"`
 }
 
-// Plan is the state of every chain, with what it waits for.
+// Plan is the state of every chain, with the gates that it waits for.
 type Plan struct {
 	File        string                `json:"state_file"`
 	Revision    uint64                `json:"revision"` // 0: there is no state file yet
@@ -166,12 +166,12 @@ func planned(name string, chain []*x509.Certificate) PlannedChain {
 	}
 }
 
-// command is a command line for an operator.
+// command returns a command line for the operator.
 func (r *Rotator) command(verb, chain string) string {
 	return "mayfly ca rotate " + verb + " --config " + shell.Quote(r.path) + " --chain " + shell.Quote(chain)
 }
 
-// facts is everything that the gates before a chain becomes active need.
+// facts returns the observations for the gates before a chain can become active.
 func (r *Rotator) facts(ctx context.Context, c rotation.Chain, published []publication) rotation.Facts {
 	var f rotation.Facts
 	f.Places = r.seen.places(ctx, c, published)
@@ -192,7 +192,7 @@ func (r *Rotator) publicChain(one config.Chain) ([]*x509.Certificate, error) {
 	return PublicChain(&own)
 }
 
-// Change is the result of a command: what the state became, and what was done where verifiers get chains.
+// Change is the result of a command: the transitions, and what was published.
 type Change struct {
 	Chain       string                `json:"chain"`
 	Status      rotation.Status       `json:"status"`
@@ -200,9 +200,10 @@ type Change struct {
 	Transitions []rotation.Transition `json:"transitions"`
 	Published   []Publishing          `json:"published"`
 	Warnings    []string              `json:"warnings,omitempty"`
-	// Signed has what the key of a compromised chain signed since the time of the compromise, by the journal.
+	// Signed has the certificates that the key of a compromised chain signed since the time of the compromise,
+	// according to the journal.
 	Signed []Signed `json:"signed,omitempty"`
-	// Verifiers says what those who verify signatures must do.
+	// Verifiers says what the operators of verifiers must do.
 	Verifiers []string `json:"verifiers,omitempty"`
 }
 
@@ -233,12 +234,12 @@ func (r *Rotator) update(ctx context.Context, chain string, change func(rotation
 	return out, nil
 }
 
-// entry is the entry of a command in the history.
+// entry returns the entry of a command for the history.
 func (r *Rotator) entry(reason string) rotation.Entry {
 	return rotation.Entry{Time: r.now(), By: operator(), Reason: strings.TrimSpace(reason)}
 }
 
-// operator says who runs this process, as USER@HOST.
+// operator returns the user of this process, as USER@HOST.
 func operator() string {
 	name, host := strconv.Itoa(os.Getuid()), "unknown"
 	if u, err := user.Current(); err == nil {
@@ -250,7 +251,7 @@ func operator() string {
 	return name + "@" + host
 }
 
-// pick is the chain that a command is about: the one that is named, or the only one for which fits holds.
+// pick returns the chain of a command: the named chain, or the only chain for which fits is true.
 func (r *Rotator) pick(name, what string, fits func(rotation.Chain) bool) (string, error) {
 	if name != "" {
 		return name, nil
@@ -274,9 +275,9 @@ func only(found []string, what string) (string, error) {
 	return "", fmt.Errorf("several chains are %s (%s); name one with --chain", what, strings.Join(found, ", "))
 }
 
-// Prepare adds a chain of the configuration to the state, after a trial signature with its key, and writes the chain
-// to where verifiers get chains. Without a name it is the only chain that is not in the state yet. active names the
-// chain that signs now; it is needed for a new state file if more than one other chain is listed.
+// Prepare adds a chain of the configuration to the state, after a trial signature with its key, and publishes the
+// chain. Without a name, it is the only chain that is not in the state yet. active names the chain that signs now. It
+// is needed for a new state file if more than one other chain is listed.
 func (r *Rotator) Prepare(ctx context.Context, name, active, reason string) (Change, error) {
 	if name == "" {
 		var found []string
@@ -286,7 +287,7 @@ func (r *Rotator) Prepare(ctx context.Context, name, active, reason string) (Cha
 			}
 		}
 		if r.state.Version == 0 && active == "" {
-			found = found[min(1, len(found)):] // the first of the list signs
+			found = found[min(1, len(found)):] // the first chain of the list signs
 		}
 		var err error
 		if name, err = only(found, "listed in ca.chains and not prepared yet"); err != nil {
@@ -305,7 +306,7 @@ func (r *Rotator) Prepare(ctx context.Context, name, active, reason string) (Cha
 	if err != nil {
 		return Change{}, err
 	}
-	probe, err := rotation.First(name, chain, r.entry("")) // a state of this chain alone, for the trial
+	probe, err := rotation.First(name, chain, r.entry("")) // a state with only this chain, for the trial
 	if err != nil {
 		return Change{}, err
 	}
@@ -334,7 +335,7 @@ func (r *Rotator) Prepare(ctx context.Context, name, active, reason string) (Cha
 	return out, err
 }
 
-// first is the state of a CA that has no state file yet.
+// first returns the state of a CA that has no state file yet.
 func (r *Rotator) first(prepared, active string) (rotation.State, error) {
 	if r.state.Version != 0 {
 		return r.state, nil
@@ -368,12 +369,12 @@ func (r *Rotator) first(prepared, active string) (rotation.State, error) {
 
 // ActivateOptions for [Rotator.Activate].
 type ActivateOptions struct {
-	Chain, Reason string // without Chain it is the only one that has not signed yet
-	Force         bool   // although gates are closed; Reason is kept in the history
+	Chain, Reason string // an empty Chain is the only chain that has not signed yet
+	Force         bool   // override closed gates; Reason is kept in the history
 }
 
-// Activate makes a chain the one that signs. What is observed on the way is recorded, also if the gates are closed; the
-// error is then a [rotation.ClosedError].
+// Activate makes a chain active. It records the transitions that follow from its observations, even if gates are
+// closed; the error is then a [rotation.ClosedError].
 func (r *Rotator) Activate(ctx context.Context, o ActivateOptions) (Change, error) {
 	name, err := r.pick(o.Chain, "prepared, published or accepted",
 		func(c rotation.Chain) bool { return c.Status.Upcoming() })
@@ -413,7 +414,7 @@ func (r *Rotator) Activate(ctx context.Context, o ActivateOptions) (Change, erro
 	return out, err
 }
 
-// Retire takes a chain that signs no more out of the trust bundle. Without a name it is the only retiring one.
+// Retire removes a retiring chain from the trust bundle. Without a name, it is the only retiring chain.
 func (r *Rotator) Retire(ctx context.Context, o ActivateOptions) (Change, error) {
 	name, err := r.pick(o.Chain, "retiring", func(c rotation.Chain) bool { return c.Status == rotation.Retiring })
 	if err != nil {
@@ -443,7 +444,7 @@ func (r *Rotator) Retire(ctx context.Context, o ActivateOptions) (Change, error)
 	return out, err
 }
 
-// Abort gives up a chain that has not signed. Without a name it is the only one.
+// Abort removes a chain that has not signed. Without a name, it is the only such chain.
 func (r *Rotator) Abort(ctx context.Context, name, reason string) (Change, error) {
 	name, err := r.pick(name, "prepared, published or accepted",
 		func(c rotation.Chain) bool { return c.Status.Upcoming() })
@@ -470,13 +471,13 @@ func (r *Rotator) Abort(ctx context.Context, name, reason string) (Change, error
 type CompromiseOptions struct {
 	Chain, Reason string
 	Since         time.Time // nothing that was signed later is trusted
-	// Successor signs from now on if the chain is active; with Stop none does.
+	// Successor becomes active if the chain is active; with Stop, no chain becomes active.
 	Successor string
 	Stop      bool
 }
 
-// Compromise ends the trust in a chain in every place that mayfly writes, and lists what its key signed since. Run
-// again it writes what could not be written before.
+// Compromise ends the trust in a chain in the trusted root and the TUF repository, and lists the certificates that its
+// key signed since then. A second call writes what the first call could not write.
 func (r *Rotator) Compromise(ctx context.Context, o CompromiseOptions) (Change, error) {
 	c, ok := r.state.Find(o.Chain)
 	if !ok {
@@ -550,7 +551,7 @@ type Signed struct {
 	RequestID   string         `json:"request_id,omitempty"`
 }
 
-// signedSince reads from the journal what the key of a chain signed from a time on, in order.
+// signedSince reads from the journal which certificates the key of a chain signed since a time, in order.
 func (r *Rotator) signedSince(ctx context.Context, c rotation.Chain, since time.Time) ([]Signed, error) {
 	out := []Signed{}
 	if r.cfg.Audit == nil || r.cfg.Audit.File == "" {

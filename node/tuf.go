@@ -8,14 +8,14 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// How often the CA looks whether metadata of the TUF repository has to be renewed.
+// How often the CA checks whether metadata of the TUF repository must be renewed.
 const (
 	tufEvery = time.Hour
 	tufLeast = time.Minute
 )
 
-// keepTUF renews the metadata of the TUF repository in publish.tuf.dir until ctx ends, if the keys of timestamp and
-// snapshot are in it, and brings up to date what is said about expiry.
+// keepTUF renews the metadata of the TUF repository in publish.tuf.dir until ctx ends, if it has the keys of timestamp
+// and snapshot, and updates the warnings about expiry.
 func (n *Node) keepTUF(ctx context.Context) {
 	for {
 		every := tufEvery
@@ -35,7 +35,7 @@ func (n *Node) keepTUF(ctx context.Context) {
 	}
 }
 
-// renewTUF renews the metadata once if it is due: when a seventh of the life of timestamp is over.
+// renewTUF renews the metadata if it is due: when a seventh of the validity of timestamp has passed.
 func (n *Node) renewTUF(cfg *config.Config, now time.Time) {
 	trouble := ""
 	before := n.stale.Load()
@@ -74,7 +74,7 @@ func renewedTUF(t *config.PublishTUF, now time.Time) (bool, error) {
 	return err == nil, err
 }
 
-// tufExpiries are the ends of the metadata of each role. A repository that cannot be read has none.
+// tufExpiries returns the ends of the metadata of each role; none if the repository cannot be read.
 func tufExpiries(t *config.PublishTUF) (out []expiry) {
 	if t == nil || t.Dir == "" {
 		return nil

@@ -13,11 +13,11 @@ import (
 	"github.com/mayfly-ca/mayfly/loglist"
 )
 
-// warnAhead is how long before the end of what certificates need there is a warning.
+// warnAhead is how long before the end of a chain or log there is a warning.
 const warnAhead = 90 * 24 * time.Hour
 
-// timely refuses what cannot issue at a time: a chain that readiness would refuse, and logs of which too few may be
-// asked for a certificate of now. It warns of what ends soon. Its errors are settings of cfg.
+// timely refuses a configuration that cannot issue at a time: a chain for which readiness would fail, or too few logs
+// that accept certificates. It warns about chains and logs that end soon. Its errors are settings of cfg.
 func (f *loadedFiles) timely(cfg *config.Config, now time.Time) ([]config.Warning, error) {
 	var warnings []config.Warning
 	if _, backend := cfg.CA.Selected(); !backend.Temporary() {
@@ -36,7 +36,8 @@ func (f *loadedFiles) timely(cfg *config.Config, now time.Time) ([]config.Warnin
 	return append(warnings, ending...), err
 }
 
-// timelyLogs looks at the validity of the logs. That of a shard of the embedded log is never over: another one follows.
+// timelyLogs checks the validity of the logs. It ignores shards of the embedded log, which are followed by other
+// shards.
 func (f *loadedFiles) timelyLogs(cfg *config.Config, now time.Time) (warnings []config.Warning, err error) {
 	if cfg.CT.None != nil || cfg.CT.Embedded != nil || len(f.logs) == 0 {
 		return nil, nil
@@ -77,7 +78,7 @@ func (f *loadedFiles) timelyLogs(cfg *config.Config, now time.Time) (warnings []
 	return warnings, nil
 }
 
-// window is when SCTs of the log count: by its configuration, and by the published trusted root.
+// window returns when the log may be used, according to its configuration and the published trusted root.
 func (l remoteLog) window() loglist.Window {
 	if l.published != nil {
 		return l.remote.Window.Intersect(*l.published)
@@ -85,7 +86,7 @@ func (l remoteLog) window() loglist.Window {
 	return l.remote.Window
 }
 
-// outside says why a certificate from now to end may not have an SCT of the log; nil is that it may.
+// outside returns why a certificate that is valid from now to end may not have an SCT of the log, or nil if it may.
 func (l remoteLog) outside(now, end time.Time) error {
 	w := l.window()
 	where := ""

@@ -1,13 +1,13 @@
-// Package rotation replaces the issuing chain of a CA step by step, so that no verifier meets a certificate of a chain
-// that the verifier does not have. It has the states of a chain, the gates between them, and the file that keeps both.
+// Package rotation replaces the issuing chain of a CA step by step, so that verifiers have each chain before they get a
+// certificate under it. It implements the states of a chain, the gates between them, and the state file.
 //
-// A chain is prepared, published, accepted, active, retiring and retired in this order; compromised can follow every
-// one of them. Only the active chain signs. [State] is a value: each transition returns another State or an error, and
-// reads neither a clock nor a file. What the outside looks like comes in as [Facts].
+// A chain is prepared, published, accepted, active, retiring and retired, in this order. It can become compromised in
+// every state. Only the active chain signs. [State] is a value: each transition returns another State or an error, and
+// reads neither a clock nor a file. Observations of logs and published files are passed as [Facts].
 //
 // Every State that this package returns or writes MUST have exactly one active chain, or none after the active chain
-// was compromised and no other took over. A chain MUST NOT become active while a gate is closed, unless an operator
-// wrote down a reason, which the history keeps. [File] writes a State whole or not at all, under a lock.
+// was compromised without a successor. A chain MUST NOT become active while a gate is closed, unless an operator gives
+// a reason, which the history records. [File] writes a State completely or not at all, under a lock.
 package rotation
 
 import (
@@ -31,13 +31,13 @@ type Config struct {
 	// Propagation is how long a new chain must have been in the trust bundle, the trusted root and the TUF repository
 	// before it signs: the time within which verifiers fetch trust material. Default: 48h.
 	Propagation *time.Duration `yaml:"propagation"`
-	// Keep is how long a chain that signs no more stays in the trust bundle, from 1h on: its last certificate ends, and
-	// every instance has followed, within that time. The validity of the chain in the trusted root ends then.
-	// Default: 24h.
+	// Keep is how long a retiring chain stays in the trust bundle: at least 1h. Within that time, every instance must
+	// have changed to the new chain, and the last certificate of the old chain must have expired. Its validity in the
+	// trusted root ends after that time. Default: 24h.
 	Keep *time.Duration `yaml:"keep"`
 }
 
-// minKeep leaves an hour less ten minutes to instances that read the state file late.
+// minKeep leaves 50 minutes for instances that read the state file late, and 10 minutes for their last certificates.
 const minKeep = time.Hour
 
 // Policy is a Config with the defaults filled in.
@@ -70,7 +70,7 @@ func (c Config) Check() error {
 	return errors.Join(errs...)
 }
 
-// Warnings are about settings that are allowed and unwise.
+// Warnings returns warnings about settings that are allowed but unwise.
 func (c Config) Warnings() []*fault.Setting {
 	if p := c.Policy(); p.Propagation < time.Hour {
 		return []*fault.Setting{fault.BadSetting(fmt.Sprintf("a new chain may sign %s after it was published, and most "+
@@ -80,14 +80,14 @@ func (c Config) Warnings() []*fault.Setting {
 	return nil
 }
 
-// RenewConfig has the settings of intermediates that the CA renews by itself.
+// RenewConfig has the settings of the automatic renewal of the issuing certificate.
 type RenewConfig struct {
 	// Dir is the directory in which the CA keeps the keys and chains that it makes.
 	Dir string `yaml:"dir" path:"dir"`
-	// At is the share of the life of the active issuing certificate after which the next one is made: a number from
+	// At is the share of the validity of the active issuing certificate after which the next one is made: a number from
 	// 0.1 to 0.9. Default: 0.66.
 	At float64 `yaml:"at"`
-	// Life is how long a new issuing certificate is valid; it ends with its parent at the latest. Default: 8760h.
+	// Life is how long a new issuing certificate is valid. It expires no later than its parent. Default: 8760h.
 	Life *time.Duration `yaml:"life"`
 }
 
@@ -114,8 +114,8 @@ func (c RenewConfig) LifeOrDefault() time.Duration {
 	return *c.Life
 }
 
-// Check finds what is wrong. Its errors are [fault.Setting] values. p says how long a chain takes from its making to
-// its first certificate.
+// Check finds what is wrong. Its errors are [fault.Setting] values. p determines the time between the creation of a
+// chain and its first certificate.
 func (c RenewConfig) Check(p Policy) error {
 	var errs []error
 	if c.Dir == "" {
@@ -140,7 +140,7 @@ func (c RenewConfig) Check(p Policy) error {
 	return errors.Join(errs...)
 }
 
-// Due reports whether the next issuing certificate is to be made.
+// Due reports whether it is time to make the next issuing certificate.
 func (c RenewConfig) Due(active Chain, now time.Time) bool {
 	cert := active.Certificates()[0]
 	life := cert.NotAfter.Sub(cert.NotBefore)

@@ -17,7 +17,7 @@ import (
 // maxFile is the size limit of a state file in bytes.
 const maxFile = 4 << 20
 
-// VersionError is a state file of a version that this package does not read.
+// VersionError says that a state file has a version that this package cannot read.
 type VersionError struct {
 	File    string
 	Version int
@@ -28,8 +28,7 @@ func (e *VersionError) Error() string {
 		"wrote it", e.File, e.Version, Version)
 }
 
-// Parse reads the content of a state file. It refuses what it does not fully understand. A newer version is a
-// [VersionError].
+// Parse reads the content of a state file. It refuses unknown members and values. A newer version is a [VersionError].
 func Parse(data []byte) (State, error) {
 	if len(data) > maxFile {
 		return State{}, fmt.Errorf("the state has %d bytes; the limit is %d", len(data), maxFile)
@@ -96,10 +95,10 @@ func (f File) Read() (State, error) {
 	return s, nil
 }
 
-// Update reads the state under a lock, has change make the next one, and writes it. The state is written whole or not
-// at all; after a crash the file has the former state or the next one. change gets a zero State if there is no file. A
-// next state with the revision of the former one is not written. Update waits for the lock until ctx ends, at most ten
-// seconds.
+// Update reads the state under a lock, calls change to make the next state, and writes it. The state is written
+// completely or not at all: after a crash, the file has the former state or the next one. change gets a zero State if
+// there is no file. If the next state has the revision of the former one, nothing is written. Update waits for the lock
+// until ctx ends, at most ten seconds.
 func (f File) Update(ctx context.Context, change func(State) (State, error)) (_ State, err error) {
 	lock, err := f.lock(ctx)
 	if err != nil {
@@ -136,7 +135,7 @@ const (
 	lockEvery = 50 * time.Millisecond
 )
 
-// lock keeps other writers away until it is released. It is a file beside the state, because the state is replaced.
+// lock excludes other writers until it is released. It locks a separate file, because the state file is replaced.
 func (f File) lock(ctx context.Context) (*durable.FileLock, error) {
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()

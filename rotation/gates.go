@@ -12,26 +12,25 @@ import (
 
 func sumOf(c *x509.Certificate) [32]byte { return sha256.Sum256(c.Raw) }
 
-// Facts is what was observed of one chain, from outside of this package.
+// Facts are the observations of one chain.
 type Facts struct {
-	// Unusable says why key and chain could not issue now, or why they are not those that were prepared. Empty: they
-	// can.
+	// Unusable says why key and chain cannot issue now, or why they are not the prepared ones. Empty: they can issue.
 	Unusable string
-	// Places are where verifiers get chains: the trust bundle, the trusted root, the TUF repository.
+	// Places are the sources from which verifiers get chains: the trust bundle, the trusted root, the TUF repository.
 	Places []Place
 	// Logs are the logs of the policy. Empty: certificates are not logged.
 	Logs []Log
 	// Trial says why a trial certificate of the chain does not verify with the trust material. Empty: it verifies.
 	Trial string
-	// Last is when the last certificate of a retiring chain ends, by the journal. Zero: unknown.
+	// Last is when the last certificate of a retiring chain expires, according to the journal. Zero: unknown.
 	Last time.Time
 }
 
-// Place is one place where verifiers get chains.
+// Place is one source from which verifiers get chains.
 type Place struct {
 	Name string
-	Has  bool // the chain is there, without an end before that of its issuing certificate
-	// Unknown says that it could not be found out; Cause says why not, or why Has is false.
+	Has  bool // it has the chain, and the validity does not end before the issuing certificate expires
+	// Unknown says that the source could not be read. Cause says why Has is false or Unknown is true.
 	Unknown bool
 	Cause   string
 }
@@ -39,7 +38,7 @@ type Place struct {
 // Log is a transparency log of the policy.
 type Log struct {
 	Name    string
-	Accepts bool // it lists the root of the chain (RFC 6962 §4.7)
+	Accepts bool // the log lists the root of the chain (RFC 6962 §4.7)
 	Cause   string
 }
 
@@ -47,13 +46,13 @@ type Log struct {
 type Gate struct {
 	Name string `json:"gate"`
 	Open bool   `json:"open"`
-	// Cause says why it is closed, or what was found.
+	// Cause says why the gate is closed, or what was found.
 	Cause string `json:"cause,omitempty"`
-	// Opens is when the gate opens by time alone.
+	// Opens is when the gate opens, if it depends only on time.
 	Opens time.Time `json:"opens,omitzero"`
 }
 
-// The names of gates that are not those of a place or a log.
+// The names of gates that are not named after a source or a log.
 const (
 	GateChain       = "key and chain"
 	GatePropagation = "propagation"
@@ -71,15 +70,14 @@ func Closed(gates []Gate) (out []Gate) {
 	return out
 }
 
-// Observation is what was seen of one chain, when, and the settings that say what follows.
+// Observation is what was observed of one chain, with the time and the settings of the rotation.
 type Observation struct {
 	Facts  Facts
 	Policy Policy
 	Time   time.Time
 }
 
-// Gates returns the gates before c becomes active: a chain that has not signed, or a retiring one that is to sign
-// again.
+// Gates returns the gates before c can become active. c is a chain that has not signed yet, or a retiring chain.
 func (o Observation) Gates(c Chain) []Gate {
 	f := o.Facts
 	if !c.Status.Upcoming() && c.Status != Retiring {
@@ -96,7 +94,7 @@ func (o Observation) Gates(c Chain) []Gate {
 	return append(gates, Gate{Name: GateTrial, Open: f.Trial == "", Cause: f.Trial})
 }
 
-// RetireGates returns the gates before a retiring chain becomes retired.
+// RetireGates returns the gates before a retiring chain can become retired.
 func (o Observation) RetireGates(c Chain) []Gate { return []Gate{o.history(c)} }
 
 func (o Observation) propagation(c Chain) Gate {
@@ -138,7 +136,7 @@ func (o Observation) history(c Chain) Gate {
 	return g
 }
 
-// published reports whether every place has the chain.
+// published reports whether every source has the chain.
 func (f Facts) published() bool {
 	for _, place := range f.Places {
 		if !place.Has {
@@ -148,7 +146,7 @@ func (f Facts) published() bool {
 	return len(f.Places) > 0
 }
 
-// missing says where the chain is certainly not.
+// missing returns the names of the sources that do not have the chain. It omits those that could not be read.
 func (f Facts) missing() string {
 	var out []string
 	for _, place := range f.Places {

@@ -11,26 +11,26 @@ import (
 	"time"
 )
 
-// Version is the version of the state file that this package writes, and the only one that it reads.
+// Version is the version of the state file that this package reads and writes.
 const Version = 1
 
-// Status is where a chain stands. It is a closed set.
+// Status is the state of one chain. It is a closed set.
 type Status string
 
-// The statuses of a chain, in the order of its life.
+// The statuses of a chain, in their order.
 const (
-	Prepared    Status = "prepared"    // key and chain were tried; instances serve the chain in the trust bundle
-	Published   Status = "published"   // verifiers can fetch the chain from every place, since Chain.Published
-	Accepted    Status = "accepted"    // for the propagation delay; every log lists its root, and a trial verified
+	Prepared    Status = "prepared"    // a trial with the key succeeded; instances serve the chain in the trust bundle
+	Published   Status = "published"   // verifiers can fetch the chain from every source, since Chain.Published
+	Accepted    Status = "accepted"    // published for the propagation delay; every log lists its root, and a trial verified
 	Active      Status = "active"      // it signs
-	Retiring    Status = "retiring"    // it signs no more; its last certificates are in use, until Chain.Ends
+	Retiring    Status = "retiring"    // it no longer signs; its last certificates are in use until Chain.Ends
 	Retired     Status = "retired"     // signatures up to Chain.Ends verify with the trusted root; not in the bundle
 	Compromised Status = "compromised" // nothing that was signed after Chain.Ends may be trusted
-	// Aborted is in the history only: the chain was given up before it signed.
+	// Aborted occurs only in the history: the chain was removed before it signed.
 	Aborted Status = "aborted"
 )
 
-// Statuses returns the statuses that a chain can have, in the order of its life.
+// Statuses returns the statuses that a chain can have, in their order.
 func Statuses() []Status {
 	return []Status{Prepared, Published, Accepted, Active, Retiring, Retired, Compromised}
 }
@@ -41,16 +41,16 @@ func (s Status) Upcoming() bool { return s == Prepared || s == Published || s ==
 // Bundled reports whether a chain with the status is in the trust bundle.
 func (s Status) Bundled() bool { return s.Upcoming() || s == Active || s == Retiring }
 
-// Chain is one chain with its place in the rotation. Times are in UTC and whole seconds.
+// Chain is one chain with its status. Times are in UTC and whole seconds.
 type Chain struct {
 	Name   string    `json:"name"`
 	Status Status    `json:"status"`
 	Since  time.Time `json:"since"` // of Status
 	// Managed says that the CA made the chain and keeps it in the directory of rotation.renew.
 	Managed bool `json:"managed,omitempty"`
-	// Published is since when verifiers can fetch the chain from every place.
+	// Published is the time since which verifiers can fetch the chain from every source.
 	Published time.Time `json:"published,omitzero"`
-	// Activated and Deactivated are when the chain began to sign, and ended.
+	// Activated and Deactivated are when the chain began and stopped signing.
 	Activated   time.Time `json:"activated,omitzero"`
 	Deactivated time.Time `json:"deactivated,omitzero"`
 	// Ends is the end of the validity in the trusted root. Zero: that of the issuing certificate.
@@ -64,8 +64,8 @@ type Chain struct {
 // Certificates returns the chain, issuing certificate first, root last. It MUST NOT be changed.
 func (c Chain) Certificates() []*x509.Certificate { return c.parsed }
 
-// Trusted returns the validity of the chain in the trusted root. It is empty, to is from, for a chain that was
-// compromised before it signed: nothing of it may be trusted.
+// Trusted returns the validity of the chain in the trusted root. For a chain that was compromised before it signed, the
+// validity is empty (to is from): nothing under the chain may be trusted.
 func (c Chain) Trusted() (from, to time.Time) {
 	from, to = c.parsed[0].NotBefore, c.parsed[0].NotAfter
 	if !c.Ends.IsZero() && c.Ends.Before(to) {
@@ -77,8 +77,8 @@ func (c Chain) Trusted() (from, to time.Time) {
 	return from, to
 }
 
-// Untrusted reports whether nothing of the chain may be trusted: it was compromised before it signed. Such a chain is in
-// no trusted root, because sigstore-python ignores when the validity of a chain ends there.
+// Untrusted reports whether nothing under the chain may be trusted, because it was compromised before it signed. Such a
+// chain is in no trusted root, because sigstore-python ignores the end of a chain's validity in the trusted root.
 func (c Chain) Untrusted() bool {
 	from, to := c.Trusted()
 	return c.Status == Compromised && !from.Before(to)
@@ -112,8 +112,8 @@ type Transition struct {
 	From     Status    `json:"from,omitempty"` // empty: the chain is new
 	To       Status    `json:"to"`
 	Reason   string    `json:"reason"`
-	By       string    `json:"by"` // who brought it about: USER@HOST of a command, or "mayfly serve"
-	// Forced has the names of the gates that were closed and passed by force.
+	By       string    `json:"by"` // USER@HOST of the command, or "mayfly serve"
+	// Forced has the names of the closed gates that an operator overrode.
 	Forced []string `json:"forced,omitempty"`
 }
 
@@ -130,16 +130,16 @@ func (t Transition) String() string {
 	return text
 }
 
-// State is all chains with the history of their transitions. Its methods return another State and do not change the
-// one that they are called on.
+// State is all chains with the history of their transitions. Its methods return another State and do not change their
+// receiver.
 type State struct {
 	Version  int          `json:"version"`
-	Revision uint64       `json:"revision"` // one more with each change
+	Revision uint64       `json:"revision"` // incremented with each change
 	Chains   []Chain      `json:"chains"`
 	History  []Transition `json:"history"`
 }
 
-// Entry says who brings a transition about, when and why.
+// Entry says who makes a transition, when and why.
 type Entry struct {
 	Time       time.Time
 	By, Reason string
@@ -148,7 +148,7 @@ type Entry struct {
 // Bounds of a state.
 const (
 	maxChains  = 100
-	maxHistory = 1000 // the oldest entries go first
+	maxHistory = 1000 // the oldest entries are removed first
 	maxText    = 2000 // bytes of a reason
 )
 
@@ -168,7 +168,7 @@ func First(name string, chain []*x509.Certificate, e Entry) (State, error) {
 	if err := CheckName(name); err != nil {
 		return State{}, err
 	}
-	s, from := State{Version: Version}, chain[0].NotBefore // it may have signed for a long time
+	s, from := State{Version: Version}, chain[0].NotBefore // the chain may have signed for a long time
 	first := Chain{Name: name, Status: Active, Published: from, Activated: from, parsed: chain}
 	return s.with(e, first, Transition{}), nil
 }
@@ -187,7 +187,7 @@ func (s State) Has(chain []*x509.Certificate) bool {
 	return slices.ContainsFunc(s.Chains, func(c Chain) bool { return c.Is(chain) })
 }
 
-// Active returns the chain that signs; ok is false where none does, because the active one was compromised.
+// Active returns the active chain; ok is false if there is none, because the active chain was compromised.
 func (s State) Active() (c Chain, ok bool) {
 	i := slices.IndexFunc(s.Chains, func(c Chain) bool { return c.Status == Active })
 	if i < 0 {
@@ -209,8 +209,8 @@ func (s State) clone() State {
 	return s
 }
 
-// with returns the state with c as a new chain, or with c in the place of the chain of its name, and a transition in
-// the history. t has the status before and the gates that were passed by force.
+// with returns the state with c as a new chain, or with c instead of the chain of the same name, and a transition in
+// the history. t has the former status and the overridden gates.
 func (s State) with(e Entry, c Chain, t Transition) State {
 	next := s.clone()
 	if c.Status != t.From {
@@ -243,7 +243,7 @@ func moment(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 
 func cut(text string) string { return text[:min(len(text), maxText)] }
 
-// Check finds what no state may be.
+// Check refuses an invalid state.
 func (s State) Check() error {
 	if len(s.Chains) == 0 || len(s.Chains) > maxChains {
 		return fmt.Errorf("the state has %d chains; 1 to %d are allowed", len(s.Chains), maxChains)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Prepare adds a chain whose key was tried; c has its name and whether it is managed. A chain with the issuing
-// certificate of another one, or with the issuing key of one that was compromised, is refused.
+// Prepare adds a chain after a trial with its key; c has the name, and whether the chain is managed. It refuses a chain
+// with the issuing certificate of another chain, or with the issuing key of a compromised chain.
 func (s State) Prepare(c Chain, chain []*x509.Certificate, e Entry) (State, error) {
 	if err := CheckName(c.Name); err != nil {
 		return s, err
@@ -34,10 +34,11 @@ func (s State) Prepare(c Chain, chain []*x509.Certificate, e Entry) (State, erro
 	return s.with(e, c, Transition{}), nil
 }
 
-// Observe makes the transitions that follow from what was observed of one chain that has not signed yet: it is
-// published when every place has it, accepted when it was published for the propagation delay and every other gate is
-// open, and prepared again when a place has lost it. A place that could not be asked changes nothing, and a log or a
-// key that fails later neither: [State.Activate] asks again. changed is false if there is no transition.
+// Observe makes the transition that follows from an observation of a chain that has not signed yet. The chain becomes
+// published when every source has it, accepted when it was published for the propagation delay and every other gate is
+// open, and prepared again when a source no longer has it. A source that could not be read changes nothing. A log or a
+// key that fails later changes nothing either, because [State.Activate] checks the gates again. changed is false if
+// there is no transition.
 func (s State) Observe(name string, o Observation, by string) (next State, changed bool) {
 	c, ok := s.Find(name)
 	if !ok || !c.Status.Upcoming() {
@@ -59,18 +60,18 @@ func (s State) Observe(name string, o Observation, by string) (next State, chang
 	return s.with(e, c, Transition{From: from}), true
 }
 
-// Passage says how a chain passes its gates.
+// Passage has the gates of a transition, and says whether to override them.
 type Passage struct {
 	Gates []Gate // of [Observation.Gates] or [Observation.RetireGates]
-	Force bool   // pass closed gates; needs a reason
-	// Keep is for how long a chain that is replaced stays retiring at least.
+	Force bool   // override closed gates; needs a reason
+	// Keep is how long a replaced chain stays retiring, at least.
 	Keep time.Duration
-	// Last is when the last certificate of a chain that retires ends. Zero: unknown. An instance that followed late
-	// may have issued it; the chain is trusted until then.
+	// Last is when the last certificate of a retiring chain expires. Zero: unknown. An instance that changed late to
+	// the new chain may have issued that certificate, so that the old chain is trusted until then.
 	Last time.Time
 }
 
-// check refuses closed gates: with a [ClosedError], or because the reason for the force is missing.
+// check refuses closed gates with a [ClosedError], and an override without a reason.
 func (p Passage) check(c Chain, to Status, e Entry) error {
 	closed := Closed(p.Gates)
 	switch {
@@ -82,11 +83,10 @@ func (p Passage) check(c Chain, to Status, e Entry) error {
 	return nil
 }
 
-// errReason is the error of a transition that needs a reason and has none.
+// errReason is the error of a transition without the required reason.
 var errReason = errors.New("the reason is missing: the history keeps the reason")
 
-// Activate makes a chain the one that signs. The chain that signed before it is retiring from then on. The error of
-// closed gates is a [ClosedError].
+// Activate makes a chain active, and the former active chain retiring. The error of closed gates is a [ClosedError].
 func (s State) Activate(name string, p Passage, e Entry) (State, error) {
 	c, ok := s.Find(name)
 	switch {
@@ -102,7 +102,7 @@ func (s State) Activate(name string, p Passage, e Entry) (State, error) {
 	return s.takeOver(c, p, e), nil
 }
 
-// takeOver is one change of the state: no state in between has two active chains, or none.
+// takeOver makes c active and the former active chain retiring, in one change of the state.
 func (s State) takeOver(c Chain, p Passage, e Entry) State {
 	next, at := s, moment(e.Time)
 	if old, ok := s.Active(); ok {
@@ -116,7 +116,8 @@ func (s State) takeOver(c Chain, p Passage, e Entry) State {
 	return next.with(e, c, Transition{From: from, Forced: names(Closed(p.Gates))})
 }
 
-// Retire ends the use of a retiring chain: it leaves the trust bundle. The error of closed gates is a [ClosedError].
+// Retire makes a retiring chain retired: the trust bundle no longer has it. The error of closed gates is a
+// [ClosedError].
 func (s State) Retire(name string, p Passage, e Entry) (State, error) {
 	c, ok := s.Find(name)
 	switch {
@@ -135,7 +136,7 @@ func (s State) Retire(name string, p Passage, e Entry) (State, error) {
 	return s.with(e, c, Transition{From: Retiring, Forced: names(Closed(p.Gates))}), nil
 }
 
-// Abort gives up a chain that has not signed: the state has it no more, and the history tells of it.
+// Abort removes a chain that has not signed from the state, and records this in the history.
 func (s State) Abort(name string, e Entry) (State, error) {
 	c, ok := s.Find(name)
 	switch {
@@ -156,23 +157,23 @@ func (s State) Abort(name string, e Entry) (State, error) {
 	return next, nil
 }
 
-// Compromise says what is known of a compromise.
+// Compromise describes a compromise of a key.
 type Compromise struct {
-	// Since is when the key may have been known to others first: nothing signed later is trusted.
+	// Since is the earliest time at which others may have known the key. Nothing that was signed later is trusted.
 	Since time.Time
-	// Successor signs from now on if the chain is active; its gates are passed by force. Empty with Stop: none does,
-	// and the CA does not issue certificates.
+	// Successor becomes active if the compromised chain is active; its gates are overridden. Empty with Stop: no chain
+	// becomes active, and the CA does not issue certificates.
 	Successor string
 	Gates     []Gate // of the successor
 	Stop      bool
 	Keep      time.Duration
 }
 
-// ErrSuccessor is the error of a compromise of the active chain that does not say what signs from then on.
+// ErrSuccessor is the error of a compromise of the active chain without a successor or Stop.
 var ErrSuccessor = errors.New("the chain is active: name the chain to sign from now on, or stop the CA")
 
-// Compromise ends the trust in a chain, whatever its status. A chain that is compromised already can get an earlier
-// time, and stays as it is otherwise.
+// Compromise makes a chain of any status compromised. For a chain that is already compromised, it only changes the time
+// to an earlier one.
 func (s State) Compromise(name string, o Compromise, e Entry) (State, error) {
 	c, ok := s.Find(name)
 	since := moment(o.Since)
@@ -210,7 +211,7 @@ func (s State) Compromise(name string, o Compromise, e Entry) (State, error) {
 	return next.with(e, c, Transition{From: from}), nil
 }
 
-// UnknownError is the name of a chain that the state does not have.
+// UnknownError says that the state has no chain with a name.
 type UnknownError struct{ Name string }
 
 func (e *UnknownError) Error() string { return fmt.Sprintf("the state has no chain %q", e.Name) }

@@ -308,7 +308,7 @@ func (r *Repository) strayRoots(f folder, served map[string][]byte) error {
 			continue
 		}
 		if served[e.Name()] == nil {
-			return fmt.Errorf("%s does not verify with the roots before it", e.Name())
+			return fmt.Errorf("%s does not verify with the previous roots", e.Name())
 		}
 	}
 	return nil

@@ -23,11 +23,11 @@ type Config struct {
 	Dir string `yaml:"dir" path:"dir"`
 	// Origin is the log's name in its checkpoints: a host name with a path, without scheme. It cannot be changed later.
 	Origin string `yaml:"origin"`
-	// Rotate is how often a new shard with a new key takes over: yearly, quarterly or monthly, at 00:00 UTC of the
+	// Rotate is how often a new shard with a new key becomes active: yearly, quarterly or monthly, at 00:00 UTC of the
 	// first day. When omitted: only by "mayfly log rotate".
 	Rotate string `yaml:"rotate"`
-	// Lead is how long a shard is made before it takes over, so that verifiers can have its key by then: at most 2160h.
-	// Default: 720h.
+	// Lead is how long before it becomes active a shard is made, so that verifiers can have its key by then: at most
+	// 2160h. Default: 720h.
 	Lead *time.Duration `yaml:"lead"`
 	// Witnesses cosign the log's checkpoints (c2sp.org/tlog-witness).
 	Witnesses []WitnessConfig `yaml:"witnesses"`
@@ -51,7 +51,7 @@ const (
 	maxLead     = 90 * 24 * time.Hour
 )
 
-// LeadOrDefault returns how long a shard is made before it takes over.
+// LeadOrDefault returns Lead or its default.
 func (c Config) LeadOrDefault() time.Duration {
 	if c.Lead == nil {
 		return defaultLead

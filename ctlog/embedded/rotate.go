@@ -14,7 +14,7 @@ import (
 
 // Rotation is a request for a new shard.
 type Rotation struct {
-	// At is when the shard takes over. Zero: the next date of the schedule, or midnight, that is at least the lead
+	// At is when the shard becomes active. Zero: the next date of the schedule, or midnight, that is at least the lead
 	// away.
 	At time.Time
 	// Name is the shard's name. Empty: made from At.
@@ -81,7 +81,7 @@ func (c Config) plan(shards []Shard, r Rotation, now time.Time) ([]Shard, error)
 	}), nil
 }
 
-// takeoverTime returns when the new shard takes over.
+// takeoverTime returns when the new shard becomes active.
 func (c Config) takeoverTime(r Rotation, now time.Time) time.Time {
 	if !r.At.IsZero() {
 		return r.At.UTC().Truncate(time.Second)

@@ -27,8 +27,8 @@ const (
 	stateVersion = 1
 )
 
-// Overlap is how long a shard continues after the next one has taken over. It is longer than the life of a certificate,
-// so that at any time the window of one shard covers a certificate issued now.
+// Overlap is how long a shard continues after the next one has become active. It is longer than the life of a
+// certificate, so that at any time the window of one shard covers a certificate issued now.
 const Overlap = 20 * time.Minute
 
 // Shard is one of several logs that follow each other, as in the file shards.json.
