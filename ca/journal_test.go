@@ -25,13 +25,13 @@ type events []string
 
 func (e *events) add(s string) { *e = append(*e, s) }
 
-// watched is a signer that records when it signs.
-type watched struct {
+// signNotifier is a signer that calls a function when it signs.
+type signNotifier struct {
 	*spy
 	on func()
 }
 
-func (w watched) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
+func (w signNotifier) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
 	w.on()
 	return w.spy.Sign(r, digest, o)
 }
@@ -68,7 +68,7 @@ func TestJournalOrder(t *testing.T) {
 			}
 			var total atomic.Int64
 			var trial ca.Intent
-			signer := watched{&spy{Signer: p.Key}, func() { got.add("sign") }}
+			signer := signNotifier{&spy{Signer: p.Key}, func() { got.add("sign") }}
 			a, err := ca.New(ca.Options{Chain: p.Chain, Signer: signer, Log: log, Signatures: &total, Trial: func(_ context.Context, in ca.Intent) error {
 				got.add("trial")
 				trial = in
@@ -157,7 +157,7 @@ func TestJournalOnDisk(t *testing.T) {
 	}
 	p := pki.New(pki.Options{})
 	signing := func() {}
-	a, err := ca.New(ca.Options{Chain: p.Chain, Signer: watched{&spy{Signer: p.Key}, func() { signing() }}, Log: &stub{scts: oneSCT(t)}})
+	a, err := ca.New(ca.Options{Chain: p.Chain, Signer: signNotifier{&spy{Signer: p.Key}, func() { signing() }}, Log: &stub{scts: oneSCT(t)}})
 	if err != nil {
 		t.Fatal(err)
 	}

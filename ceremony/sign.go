@@ -75,7 +75,7 @@ func standIn(key crypto.PublicKey) (crypto.Signer, error) {
 
 // build returns the TBSCertificate of the order. The same order gives the same bytes.
 func (o order) build() (*unsigned, error) {
-	throwaway, err := standIn(o.signer)
+	temporary, err := standIn(o.signer)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func (o order) build() (*unsigned, error) {
 	if issuer := o.issuer(); issuer != nil {
 		parent = &x509.Certificate{RawSubject: issuer.RawSubject, SubjectKeyId: issuer.SubjectKeyId}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, o.key, throwaway)
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, o.key, temporary)
 	if err != nil {
 		return nil, err
 	}

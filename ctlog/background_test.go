@@ -18,14 +18,14 @@ func TestDetachedLog(t *testing.T) {
 	_, first := labLog(t, "old", ct.Options{})
 	l, second := labLog(t, "new", ct.Options{})
 	second.Detached = true
-	members := []ctlog.Log{second, first}
-	s := newSet(t, ctlog.Options{Logs: members})
+	configured := []ctlog.Log{second, first}
+	s := newSet(t, ctlog.Options{Logs: configured})
 	watch(t, s, ca.root)
 	submit := func() {
 		t.Helper()
 		p := ca.precert(t)
 		scts, err := s.Submit(t.Context(), p)
-		if err != nil || len(scts) != 1 || signer(t, scts[0], p, members) != "old" {
+		if err != nil || len(scts) != 1 || signer(t, scts[0], p, configured) != "old" {
 			t.Fatalf("%d SCTs, %v", len(scts), err)
 		}
 		eventually(t, "passed on", func() bool {

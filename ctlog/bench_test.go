@@ -25,17 +25,17 @@ func BenchmarkSubmit(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			ca := newAuthority(b)
 			hole, first := labLog(b, "dead", ct.Options{})
-			members := []ctlog.Log{first}
+			configured := []ctlog.Log{first}
 			if bench.dead {
 				hole.SetFault(ct.Hang)
 			} else {
-				members = nil
+				configured = nil
 			}
 			for _, name := range []string{"a", "b"} {
 				_, m := labLog(b, name, ct.Options{Latency: 20 * time.Millisecond})
-				members = append(members, m)
+				configured = append(configured, m)
 			}
-			s := newSet(b, ctlog.Options{Logs: members, Policy: bench.policy})
+			s := newSet(b, ctlog.Options{Logs: configured, Policy: bench.policy})
 			p := ca.precert(b)
 			took := make([]time.Duration, 0, b.N)
 			for b.Loop() {

@@ -166,9 +166,9 @@ func TestMuteLogIsNoWitness(t *testing.T) {
 	ca := newAuthority(t)
 	a, first := labLog(t, "a", ct.Options{})
 	a.SetSkew(3 * time.Minute)
-	mute := newLog(t)
-	inner := mute.Config.Handler
-	mute.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	silent := newLog(t)
+	inner := silent.Config.Handler
+	silent.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Date"] = nil
 		if r.Method == http.MethodGet {
 			http.NotFound(w, r)
@@ -176,9 +176,9 @@ func TestMuteLogIsNoWitness(t *testing.T) {
 		}
 		inner.ServeHTTP(w, r)
 	})
-	mute.set(status(http.StatusBadRequest, ""))
+	silent.set(status(http.StatusBadRequest, ""))
 	s := newSet(t, ctlog.Options{
-		Logs:   []ctlog.Log{first, mute.member(t, "mute")},
+		Logs:   []ctlog.Log{first, silent.asLog(t, "silent")},
 		Policy: ctlog.PolicyConfig{Attempt: time.Second},
 	})
 	watch(t, s, ca.root)
@@ -215,9 +215,9 @@ func TestMuteLogIsNotHurried(t *testing.T) {
 	a, first := labLog(t, "a", ct.Options{})
 	a.SetSkew(-2 * time.Minute)
 	_, second := labLog(t, "b", ct.Options{})
-	mute := newLog(t)
+	silent := newLog(t)
 	var asked atomic.Int64
-	mute.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	silent.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
 			asked.Add(1)
 		}
@@ -225,7 +225,7 @@ func TestMuteLogIsNotHurried(t *testing.T) {
 		http.NotFound(w, r)
 	})
 	s := newSet(t, ctlog.Options{
-		Logs:   []ctlog.Log{first, second, mute.member(t, "mute")},
+		Logs:   []ctlog.Log{first, second, silent.asLog(t, "silent")},
 		Policy: ctlog.PolicyConfig{Attempt: time.Second},
 	})
 	watch(t, s, ca.root)

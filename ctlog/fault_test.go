@@ -38,13 +38,13 @@ func openLab(t testing.TB, l *ct.Log, c remote.Config) ctlog.Log {
 }
 
 // signer returns the name of the log that issued raw for p. It fails the test unless raw verifies.
-func signer(t testing.TB, raw []byte, p tbs.Precertificate, members []ctlog.Log) string {
+func signer(t testing.TB, raw []byte, p tbs.Precertificate, configured []ctlog.Log) string {
 	t.Helper()
 	s, err := tbs.ParseSCT(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range members {
+	for _, m := range configured {
 		spki, err := x509.MarshalPKIXPublicKey(m.Key)
 		if err != nil {
 			t.Fatal(err)
@@ -109,10 +109,10 @@ func TestFaultMatrix(t *testing.T) {
 				b, second := labLog(t, "second", ct.Options{Roots: []*x509.Certificate{authority.root}})
 				c := &clock{}
 				w := faultRun{
-					authority: authority, clock: c, members: []ctlog.Log{first, second},
+					authority: authority, clock: c, configured: []ctlog.Log{first, second},
 					logs: map[string]*ct.Log{"first": a, "second": b}, fault: f, policy: policyFor(who),
 				}
-				w.set = newSet(t, ctlog.Options{Logs: w.members, Policy: w.policy, Now: c.now})
+				w.set = newSet(t, ctlog.Options{Logs: w.configured, Policy: w.policy, Now: c.now})
 				watch(t, w.set, authority.root)
 				for _, l := range w.logs { // connections, and an SCT to replay
 					w.alone(t, l)
@@ -129,19 +129,19 @@ func TestFaultMatrix(t *testing.T) {
 }
 
 type faultRun struct {
-	authority authority
-	clock     *clock
-	members   []ctlog.Log
-	logs      map[string]*ct.Log
-	fault     ct.Fault
-	policy    ctlog.PolicyConfig
-	set       *ctlog.Set
+	authority  authority
+	clock      *clock
+	configured []ctlog.Log
+	logs       map[string]*ct.Log
+	fault      ct.Fault
+	policy     ctlog.PolicyConfig
+	set        *ctlog.Set
 }
 
 // alone makes the given log answer first.
 func (w *faultRun) alone(t *testing.T, l *ct.Log) {
 	t.Helper()
-	for _, m := range w.members {
+	for _, m := range w.configured {
 		if w.logs[m.Name] == l {
 			if _, err := m.Submitter.Submit(t.Context(), w.authority.precert(t)); err != nil {
 				t.Fatal(err)
@@ -161,7 +161,7 @@ func (w *faultRun) oneFails(t *testing.T, who string) {
 		if err != nil || len(scts) != 1 {
 			t.Fatalf("%d SCTs and %v", len(scts), err)
 		}
-		if got := signer(t, scts[0], p, w.members); got == who {
+		if got := signer(t, scts[0], p, w.configured); got == who {
 			t.Errorf("the SCT is of the log that fails")
 		}
 		if took := time.Since(began); took > w.policy.Stagger+3*time.Second { // a machine under load
@@ -234,7 +234,7 @@ func (w *faultRun) recovers(t *testing.T) {
 		p.NotBefore, p.NotAfter = p.NotBefore.Add(5*time.Second), p.NotAfter.Add(5*time.Second)
 		scts, err := w.set.Submit(t.Context(), p)
 		if err == nil {
-			signer(t, scts[0], p, w.members)
+			signer(t, scts[0], p, w.configured)
 			if st := w.set.Status(); slices.ContainsFunc(st, up) && w.set.Clock() == nil && w.set.Health() == nil {
 				return
 			}

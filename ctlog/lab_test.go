@@ -210,7 +210,7 @@ func signSCT(key *ecdsa.PrivateKey, e tbs.Entry, change edit) (tbs.SCT, error) {
 }
 
 // member opens the log for a set.
-func (l *logLab) member(t testing.TB, name string) ctlog.Log {
+func (l *logLab) asLog(t testing.TB, name string) ctlog.Log {
 	t.Helper()
 	r, err := remote.Open(remote.Config{Name: name, URL: l.URL + "/lab/"}, remote.Options{
 		PublicKeyPEM: pki.PublicPEM(l.key.Public()), UserAgent: "lab",

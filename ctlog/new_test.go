@@ -14,7 +14,7 @@ import (
 // B2: New refuses a set in which a log could count twice, or that cannot meet its policy.
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
-	a, b := newLog(t).member(t, "a"), newLog(t).member(t, "b")
+	a, b := newLog(t).asLog(t, "a"), newLog(t).asLog(t, "b")
 	nameless, same, twin, weak, deaf := a, b, a, b, b
 	nameless.Name, same.Name, twin.Name, deaf.Submitter = "", "a", "twin", nil
 	small, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
@@ -27,7 +27,7 @@ func TestNewRefuses(t *testing.T) {
 		o    ctlog.Options
 		text string
 	}{
-		{"no members", ctlog.Options{}, "no log"},
+		{"no configured", ctlog.Options{}, "no log"},
 		{"no name", ctlog.Options{Logs: []ctlog.Log{nameless}}, "without name"},
 		{"no submitter", ctlog.Options{Logs: []ctlog.Log{deaf}}, "without submitter"},
 		{"one name", ctlog.Options{Logs: []ctlog.Log{a, same}}, "two logs have the name"},

@@ -51,7 +51,7 @@ func TestPolicyCheckFor(t *testing.T) {
 	for _, row := range []struct {
 		name  string
 		c     ctlog.PolicyConfig
-		seats []ctlog.Slot
+		slots []ctlog.Slot
 		want  string
 	}{
 		{"one", ctlog.PolicyConfig{}, []ctlog.Slot{a}, ""},
@@ -85,7 +85,7 @@ func TestPolicyCheckFor(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			err := row.c.CheckFor(row.seats)
+			err := row.c.CheckFor(row.slots)
 			if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
 				t.Errorf("error is %v, want %q", err, row.want)
 			}

@@ -37,15 +37,15 @@ func TestRace(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			var logs []*ct.Log
-			var members []ctlog.Log
+			var configured []ctlog.Log
 			for i := range 3 {
 				l, m := labLog(t, fmt.Sprint(i), ct.Options{Latency: 100 * time.Millisecond}) // time to reach the others
 				if i < row.slow {
 					l.SetFault(ct.Hang)
 				}
-				logs, members = append(logs, l), append(members, m)
+				logs, configured = append(logs, l), append(configured, m)
 			}
-			s := newSet(t, ctlog.Options{Logs: members, Policy: row.policy})
+			s := newSet(t, ctlog.Options{Logs: configured, Policy: row.policy})
 			p := ca.precert(t)
 			began := time.Now()
 			scts, err := s.Submit(t.Context(), p)
@@ -54,7 +54,7 @@ func TestRace(t *testing.T) {
 				t.Fatalf("%d SCTs, %v after %s", len(scts), err, took)
 			}
 			for _, raw := range scts {
-				signer(t, raw, p, members)
+				signer(t, raw, p, configured)
 			}
 			var calls []int
 			for _, l := range logs {
@@ -71,13 +71,13 @@ func TestRace(t *testing.T) {
 func TestNextAtOnce(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	var members []ctlog.Log
+	var configured []ctlog.Log
 	for i, f := range []ct.Fault{ct.Error400, ct.Error503, ct.Reset, ct.None} {
 		l, m := labLog(t, fmt.Sprint(i), ct.Options{})
 		l.SetFault(f)
-		members = append(members, m)
+		configured = append(configured, m)
 	}
-	s := newSet(t, ctlog.Options{Logs: members, Policy: ctlog.PolicyConfig{Parallel: 1, Stagger: 5 * time.Second}})
+	s := newSet(t, ctlog.Options{Logs: configured, Policy: ctlog.PolicyConfig{Parallel: 1, Stagger: 5 * time.Second}})
 	began := time.Now()
 	if _, err := s.Submit(t.Context(), ca.precert(t)); err != nil || time.Since(began) > 3*time.Second {
 		t.Errorf("%v after %s", err, time.Since(began))
@@ -106,7 +106,7 @@ func TestOperators(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			var members []ctlog.Log
+			var configured []ctlog.Log
 			var logs []*ct.Log
 			for i, op := range row.operators {
 				l, m := labLog(t, fmt.Sprint(i), ct.Options{})
@@ -116,10 +116,10 @@ func TestOperators(t *testing.T) {
 				if strings.Contains(row.down, m.Name) {
 					l.SetFault(ct.Error400)
 				}
-				logs, members = append(logs, l), append(members, m)
+				logs, configured = append(logs, l), append(configured, m)
 			}
 			s := newSet(t, ctlog.Options{
-				Logs:   members,
+				Logs:   configured,
 				Policy: ctlog.PolicyConfig{MinSCTs: row.scts, MinOperators: row.ops, Stagger: 5 * time.Second},
 			})
 			p := ca.precert(t)
@@ -127,7 +127,7 @@ func TestOperators(t *testing.T) {
 			scts, err := s.Submit(t.Context(), p)
 			var got []string
 			for _, raw := range scts {
-				got = append(got, signer(t, raw, p, members))
+				got = append(got, signer(t, raw, p, configured))
 			}
 			slices.Sort(got)
 			if diff := cmp.Diff(row.want, got); diff != "" || (err == nil) != (row.want != nil) || time.Since(began) > 3*time.Second {
@@ -146,18 +146,18 @@ func TestOperators(t *testing.T) {
 func TestNewestShardFirst(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	var members []ctlog.Log
+	var configured []ctlog.Log
 	for i, age := range []time.Duration{0, 30 * 24 * time.Hour, time.Hour, time.Hour} {
 		_, m := labLog(t, fmt.Sprint(i), ct.Options{})
 		if age > 0 {
 			m.NotBefore = time.Now().Add(-age)
 		}
-		members = append(members, m)
+		configured = append(configured, m)
 	}
-	members[3].NotBefore = members[2].NotBefore
+	configured[3].NotBefore = configured[2].NotBefore
 	for n, want := range [][]string{{"2"}, {"2", "3"}, {"1", "2", "3"}, {"0", "1", "2", "3"}} {
-		s := newSet(t, ctlog.Options{Logs: members, Policy: ctlog.PolicyConfig{MinSCTs: n + 1, Parallel: n + 1}})
-		if diff := cmp.Diff(want, askedOf(t, s, ca.precert(t), members)); diff != "" {
+		s := newSet(t, ctlog.Options{Logs: configured, Policy: ctlog.PolicyConfig{MinSCTs: n + 1, Parallel: n + 1}})
+		if diff := cmp.Diff(want, askedOf(t, s, ca.precert(t), configured)); diff != "" {
 			t.Error(diff)
 		}
 		if got := s.Status()[0].Name; got != "0" {
@@ -320,14 +320,14 @@ func TestGranted(t *testing.T) {
 	ca := newAuthority(t)
 	bad, first := labLog(t, "bad", ct.Options{})
 	bad.SetFault(ct.BadSignature)
-	members := []ctlog.Log{first}
+	configured := []ctlog.Log{first}
 	for i := range 3 {
 		_, m := labLog(t, fmt.Sprint(i), ct.Options{})
-		members = append(members, m)
+		configured = append(configured, m)
 	}
 	var grants []ctlog.Grant
 	s := newSet(t, ctlog.Options{
-		Logs: members, Policy: ctlog.PolicyConfig{MinSCTs: 2, Parallel: 4},
+		Logs: configured, Policy: ctlog.PolicyConfig{MinSCTs: 2, Parallel: 4},
 		Granted: func(g ctlog.Grant) { grants = append(grants, g) },
 	})
 	p := ca.precert(t)
@@ -336,12 +336,12 @@ func TestGranted(t *testing.T) {
 		t.Fatalf("%d grants for %d SCTs, %v", len(grants), len(scts), err)
 	}
 	for i, g := range grants {
-		if !slices.Equal(g.SCT, scts[i]) || g.Log != signer(t, scts[i], p, members) || !slices.Equal(g.Precertificate.DER, p.DER) {
+		if !slices.Equal(g.SCT, scts[i]) || g.Log != signer(t, scts[i], p, configured) || !slices.Equal(g.Precertificate.DER, p.DER) {
 			t.Errorf("grant %d is of log %s", i, g.Log)
 		}
 	}
 	grants = nil
-	s = newSet(t, ctlog.Options{Logs: members[:1], Granted: func(g ctlog.Grant) { grants = append(grants, g) }})
+	s = newSet(t, ctlog.Options{Logs: configured[:1], Granted: func(g ctlog.Grant) { grants = append(grants, g) }})
 	if _, err := s.Submit(t.Context(), p); err == nil || grants != nil {
 		t.Errorf("%v, and %d grants", err, len(grants))
 	}
@@ -392,8 +392,8 @@ func TestQuarantinedMeanwhile(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	a, second := newLog(t), newLog(t)
-	members := []ctlog.Log{a.member(t, "a"), second.member(t, "b")}
-	s := newSet(t, ctlog.Options{Logs: members, Policy: ctlog.PolicyConfig{Parallel: 1}})
+	configured := []ctlog.Log{a.asLog(t, "a"), second.asLog(t, "b")}
+	s := newSet(t, ctlog.Options{Logs: configured, Policy: ctlog.PolicyConfig{Parallel: 1}})
 	for _, code := range []int{http.StatusOK, http.StatusServiceUnavailable} {
 		s.Release("a")
 		calls := a.calls.Load()
@@ -407,7 +407,7 @@ func TestQuarantinedMeanwhile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if from := signer(t, scts[0], p, members); from != "b" || a.calls.Load() != calls+1 {
+		if from := signer(t, scts[0], p, configured); from != "b" || a.calls.Load() != calls+1 {
 			t.Errorf("%d: an SCT of %s after %d calls", code, from, a.calls.Load()-calls)
 		}
 	}
@@ -425,7 +425,7 @@ func TestHealth(t *testing.T) {
 	one, two := ctlog.PolicyConfig{}, ctlog.PolicyConfig{MinSCTs: 2, MinOperators: 2}
 	for _, row := range []struct {
 		name        string
-		members     []ctlog.Log
+		configured  []ctlog.Log
 		policy      ctlog.PolicyConfig
 		quarantined string
 		want        string
@@ -450,7 +450,7 @@ func TestHealth(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSet(t, ctlog.Options{Logs: row.members, Policy: row.policy})
+			s := newSet(t, ctlog.Options{Logs: row.configured, Policy: row.policy})
 			s.Quarantine(row.quarantined, "x")
 			if err := s.Health(); (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
 				t.Errorf("%v, want %q", err, row.want)
@@ -482,7 +482,7 @@ func TestProbeBlocksNoCaller(t *testing.T) {
 	l := newLog(t)
 	l.set(status(http.StatusBadRequest, ""))
 	s := newSet(t, ctlog.Options{
-		Logs: []ctlog.Log{l.member(t, "lab")}, Now: c.now,
+		Logs: []ctlog.Log{l.asLog(t, "lab")}, Now: c.now,
 		Policy: ctlog.PolicyConfig{Attempt: time.Second, Budget: 5 * time.Second},
 	})
 	p := newAuthority(t).precert(t)
@@ -504,7 +504,7 @@ func TestProbeOutlivesReload(t *testing.T) {
 	t.Parallel()
 	c, l, ca := &clock{}, newLog(t), newAuthority(t)
 	l.set(status(http.StatusBadRequest, ""))
-	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}, Now: c.now})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.asLog(t, "lab")}, Now: c.now})
 	ctx, reload := context.WithCancel(t.Context())
 	defer reload()
 	s.Watch(ctx, ca.root)

@@ -21,7 +21,7 @@ import (
 )
 
 // askedOf submits p and returns the sorted names of the logs of the returned SCTs.
-func askedOf(t *testing.T, s *ctlog.Set, p tbs.Precertificate, members []ctlog.Log) []string {
+func askedOf(t *testing.T, s *ctlog.Set, p tbs.Precertificate, configured []ctlog.Log) []string {
 	t.Helper()
 	scts, err := s.Submit(t.Context(), p)
 	if err != nil {
@@ -33,7 +33,7 @@ func askedOf(t *testing.T, s *ctlog.Set, p tbs.Precertificate, members []ctlog.L
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range members {
+		for _, m := range configured {
 			spki, _ := x509.MarshalPKIXPublicKey(m.Key)
 			if sct.LogID == sha256.Sum256(spki) && sct.Verify(m.Key, p.Entry) == nil {
 				names = append(names, m.Name)
@@ -65,17 +65,17 @@ func TestPolicy(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			var members []ctlog.Log
+			var configured []ctlog.Log
 			for i, op := range row.operators {
-				m := newLog(t).member(t, string(rune('a'+i)))
+				m := newLog(t).asLog(t, string(rune('a'+i)))
 				m.Operator = op
-				members = append(members, m)
+				configured = append(configured, m)
 			}
 			s := newSet(t, ctlog.Options{
-				Logs:   members,
+				Logs:   configured,
 				Policy: ctlog.PolicyConfig{MinSCTs: row.min, Parallel: max(row.min, 1)},
 			})
-			if diff := cmp.Diff(row.want, askedOf(t, s, p, members)); diff != "" {
+			if diff := cmp.Diff(row.want, askedOf(t, s, p, configured)); diff != "" {
 				t.Error(diff)
 			}
 			if got := s.MinSCTs(); got != max(row.min, 1) {
@@ -89,7 +89,7 @@ func TestPolicy(t *testing.T) {
 func TestExtensionsAreCopied(t *testing.T) {
 	t.Parallel()
 	l := newLog(t)
-	scts, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}}).Submit(t.Context(),
+	scts, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.asLog(t, "lab")}}).Submit(t.Context(),
 		newAuthority(t).precert(t))
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +121,7 @@ func TestWindow(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			l := newLog(t)
-			m := l.member(t, "shard")
+			m := l.asLog(t, "shard")
 			m.NotBefore, m.NotAfter = row.from, row.to
 			_, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{m}}).Submit(t.Context(), p)
 			if asked := l.calls.Load() == 1; asked != row.asked || (err == nil) != row.asked {
@@ -136,7 +136,7 @@ func TestSCTFromOutsideValidity(t *testing.T) {
 	t.Parallel()
 	l := newLog(t)
 	l.set(edited(shift(-30 * time.Second)))
-	m := l.member(t, "shard")
+	m := l.asLog(t, "shard")
 	m.NotBefore = time.Now().Add(-10 * time.Second)
 	_, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{m}}).Submit(t.Context(), newAuthority(t).precert(t))
 	var f *ctlog.Failure
@@ -149,9 +149,9 @@ func TestSCTFromOutsideValidity(t *testing.T) {
 func TestInfeasibleAsksNoLog(t *testing.T) {
 	t.Parallel()
 	a, b := newLog(t), newLog(t)
-	out := b.member(t, "b")
+	out := b.asLog(t, "b")
 	out.NotAfter = time.Now()
-	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{a.member(t, "a"), out}, Policy: ctlog.PolicyConfig{MinSCTs: 2}})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{a.asLog(t, "a"), out}, Policy: ctlog.PolicyConfig{MinSCTs: 2}})
 	_, err := s.Submit(t.Context(), newAuthority(t).precert(t))
 	if fault.From(err).Reason != fault.LogUnavailable || a.calls.Load()+b.calls.Load() != 0 {
 		t.Errorf("error %v after %d and %d calls", err, a.calls.Load(), b.calls.Load())
@@ -182,7 +182,7 @@ func TestRetryOfTheSameLog(t *testing.T) {
 				write(w, honest(nil))
 			})
 			began := time.Now()
-			scts, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}}).Submit(t.Context(),
+			scts, err := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.asLog(t, "lab")}}).Submit(t.Context(),
 				newAuthority(t).precert(t))
 			if took := time.Since(began); err != nil || len(scts) != 1 || took < row.least || took > row.least+time.Second {
 				t.Errorf("%d SCTs, %v after %s", len(scts), err, took)
@@ -233,7 +233,7 @@ func TestCallerLeaves(t *testing.T) {
 			t.Parallel()
 			l := newLog(t)
 			l.set(hang)
-			s := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}})
+			s := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.asLog(t, "lab")}})
 			p := newAuthority(t).precert(t)
 			for range 6 {
 				ctx, cancel := row.ctx(t.Context())
@@ -264,7 +264,7 @@ func TestBreaker(t *testing.T) {
 	l, c, p := newLog(t), &clock{}, newAuthority(t).precert(t)
 	l.set(status(400, ""))
 	s := newSet(t, ctlog.Options{
-		Logs: []ctlog.Log{l.member(t, "lab"), newLog(t).member(t, "other")}, Now: c.now,
+		Logs: []ctlog.Log{l.asLog(t, "lab"), newLog(t).asLog(t, "other")}, Now: c.now,
 		Policy: ctlog.PolicyConfig{Parallel: 1},
 	})
 	submit := func() {
@@ -312,7 +312,7 @@ func TestBreakerProbesOnce(t *testing.T) {
 	t.Parallel()
 	l, c, p := newLog(t), &clock{}, newAuthority(t).precert(t)
 	l.set(status(400, ""))
-	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.member(t, "lab")}, Now: c.now})
+	s := newSet(t, ctlog.Options{Logs: []ctlog.Log{l.asLog(t, "lab")}, Now: c.now})
 	for range 5 {
 		_, _ = s.Submit(t.Context(), p)
 	}
@@ -347,7 +347,7 @@ func TestSlowLogIsSetAside(t *testing.T) {
 	slow, good, p := newLog(t), newLog(t), newAuthority(t).precert(t)
 	slow.set(hang)
 	s := newSet(t, ctlog.Options{
-		Logs:   []ctlog.Log{slow.member(t, "slow"), good.member(t, "good")},
+		Logs:   []ctlog.Log{slow.asLog(t, "slow"), good.asLog(t, "good")},
 		Policy: ctlog.PolicyConfig{Attempt: 400 * time.Millisecond, Stagger: 100 * time.Millisecond, Parallel: 1},
 	})
 	deadline := time.Now().Add(10 * time.Second)
@@ -377,7 +377,7 @@ func TestCollectors(t *testing.T) {
 	good, bad := newLog(t), newLog(t)
 	bad.set(status(400, ""))
 	s := newSet(t, ctlog.Options{
-		Logs:   []ctlog.Log{bad.member(t, "bad"), good.member(t, "good")},
+		Logs:   []ctlog.Log{bad.asLog(t, "bad"), good.asLog(t, "good")},
 		Policy: ctlog.PolicyConfig{Parallel: 1},
 	})
 	if _, err := s.Submit(t.Context(), newAuthority(t).precert(t)); err != nil {

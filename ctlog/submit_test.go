@@ -211,7 +211,7 @@ func TestFaultOfOneLog(t *testing.T) {
 			l.set(row.answer)
 			const budget = 2500 * time.Millisecond
 			s := newSet(t, ctlog.Options{
-				Logs:   []ctlog.Log{l.member(t, "lab")},
+				Logs:   []ctlog.Log{l.asLog(t, "lab")},
 				Policy: ctlog.PolicyConfig{Attempt: time.Second, Budget: budget},
 			})
 			began := time.Now()
@@ -249,7 +249,7 @@ func TestFaultOfFirstLog(t *testing.T) {
 			bad, good := newLog(t), newLog(t)
 			bad.set(row.answer)
 			s := newSet(t, ctlog.Options{
-				Logs:   []ctlog.Log{bad.member(t, "bad"), good.member(t, "good")},
+				Logs:   []ctlog.Log{bad.asLog(t, "bad"), good.asLog(t, "good")},
 				Policy: ctlog.PolicyConfig{Parallel: 1},
 			})
 			began := time.Now()

@@ -42,7 +42,7 @@ func TestWatchRoots(t *testing.T) {
 	ours, other := newAuthority(t), newAuthority(t)
 	l := newLog(t, other.root)
 	s := newSet(t, ctlog.Options{
-		Logs:   []ctlog.Log{l.member(t, "lab")},
+		Logs:   []ctlog.Log{l.asLog(t, "lab")},
 		Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond},
 	})
 	watch(t, s, ours.root)
@@ -58,7 +58,7 @@ func TestWatchSeveralRoots(t *testing.T) {
 	ca, next := newAuthority(t), newAuthority(t)
 	both, one := newLog(t, ca.root, next.root), newLog(t, ca.root)
 	s := newSet(t, ctlog.Options{
-		Logs:   []ctlog.Log{one.member(t, "one"), both.member(t, "both")},
+		Logs:   []ctlog.Log{one.asLog(t, "one"), both.asLog(t, "both")},
 		Policy: ctlog.PolicyConfig{Attempt: 2 * time.Second}, // a busy machine is slow
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -91,7 +91,7 @@ func TestWatchDeadLog(t *testing.T) {
 	})
 	c := &clock{}
 	s := newSet(t, ctlog.Options{
-		Logs: []ctlog.Log{l.member(t, "lab")}, Now: c.now,
+		Logs: []ctlog.Log{l.asLog(t, "lab")}, Now: c.now,
 		Policy: ctlog.PolicyConfig{Attempt: 200 * time.Millisecond},
 	})
 	watch(t, s, ca.root)

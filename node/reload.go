@@ -50,7 +50,7 @@ func (n *Node) wakeConductor() {
 	}
 }
 
-// Describe implements [prometheus.Collector]: the parts come and go, so that nothing is promised.
+// Describe implements [prometheus.Collector] without descriptions, because the collectors change at a reload.
 func (n *Node) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements [prometheus.Collector].

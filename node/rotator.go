@@ -485,12 +485,12 @@ func (r *Rotator) Compromise(ctx context.Context, o CompromiseOptions) (Change, 
 	}
 	p := r.cfg.CA.Rotation.Policy()
 	var gates []rotation.Gate
-	if heir, ok := r.state.Find(o.Successor); ok && c.Status == rotation.Active {
-		facts := r.facts(ctx, heir, r.seen.publications(ctx))
+	if successor, ok := r.state.Find(o.Successor); ok && c.Status == rotation.Active {
+		facts := r.facts(ctx, successor, r.seen.publications(ctx))
 		if facts.Unusable != "" {
 			return Change{}, fmt.Errorf("chain %q cannot become active: %s", o.Successor, facts.Unusable)
 		}
-		gates = r.observation(facts).Gates(heir)
+		gates = r.observation(facts).Gates(successor)
 	}
 	e := r.entry(o.Reason)
 	out, err := r.update(ctx, o.Chain, func(s rotation.State) (rotation.State, error) {

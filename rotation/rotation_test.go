@@ -322,11 +322,11 @@ func TestCompromise(t *testing.T) {
 	if _, ok := stopped.Active(); ok {
 		t.Error("something signs")
 	}
-	heir := rotation.Compromise{
+	successor := rotation.Compromise{
 		Since: since, Successor: "new", Keep: policy.Keep,
 		Gates: seen(rotation.Facts{}, now.Time).Gates(s.Chains[1]),
 	}
-	next, err := s.Compromise("old", heir, now)
+	next, err := s.Compromise("old", successor, now)
 	next = must(t, next, err)
 	old, _ := next.Find("old")
 	if _, to := old.Trusted(); !to.Equal(since) || old.Status != rotation.Compromised || old.Untrusted() ||
@@ -334,7 +334,7 @@ func TestCompromise(t *testing.T) {
 		t.Errorf("%+v until %s", old, to)
 	}
 	// Again: nothing changes, or an earlier time.
-	if again, err := next.Compromise("old", heir, now); err != nil || !again.Equal(next) {
+	if again, err := next.Compromise("old", successor, now); err != nil || !again.Equal(next) {
 		t.Error(err)
 	}
 	earlier, err := next.Compromise("old", rotation.Compromise{Since: since.Add(-time.Minute)}, now)

@@ -189,17 +189,17 @@ func (s State) Compromise(name string, o Compromise, e Entry) (State, error) {
 	}
 	next := s
 	if c.Status == Active {
-		heir, found := s.Find(o.Successor)
+		successor, found := s.Find(o.Successor)
 		switch {
 		case o.Successor == "" && !o.Stop, o.Successor != "" && o.Stop:
 			return s, ErrSuccessor
 		case o.Successor == "":
 		case !found:
 			return s, unknown(o.Successor)
-		case !heir.Status.Upcoming() && heir.Status != Retiring:
-			return s, fmt.Errorf("chain %q is %s and cannot become active", o.Successor, heir.Status)
+		case !successor.Status.Upcoming() && successor.Status != Retiring:
+			return s, fmt.Errorf("chain %q is %s and cannot become active", o.Successor, successor.Status)
 		default:
-			next = s.takeOver(heir, Passage{Gates: o.Gates, Force: true, Keep: o.Keep}, e)
+			next = s.takeOver(successor, Passage{Gates: o.Gates, Force: true, Keep: o.Keep}, e)
 			c, _ = next.Find(name) // retiring now
 		}
 	}

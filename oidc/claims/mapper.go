@@ -27,7 +27,7 @@ type Mapper struct {
 	custom   []customExtension
 }
 
-// entry is the mapping of an entry, with its issuer: a URL or a pattern.
+// entry describes one entry of the issuer file for a mapper constructor; issuer is the URL or the pattern of the entry.
 type entry struct {
 	MappingConfig
 	issuer string

@@ -57,7 +57,7 @@ func run(ctx context.Context, dirs []string, out io.Writer) int {
 			continue
 		}
 		for _, d := range required {
-			note, fails := d.judge(known[d.path])
+			note, fails := d.assess(known[d.path])
 			if note == "" {
 				continue
 			}
@@ -193,8 +193,8 @@ func decode(text []byte, into map[string]state) error {
 // snapshotAge is how far a dependency without releases may be behind.
 const snapshotAge = 90 * 24 * time.Hour
 
-// judge returns a message about a dependency, and whether it fails the check. "" means that it is up to date.
-func (d dependency) judge(s state) (note string, fails bool) {
+// assess returns a message about a dependency, and whether it fails the check. "" means that it is up to date.
+func (d dependency) assess(s state) (note string, fails bool) {
 	switch {
 	case s.Error != nil:
 		return "not known: " + s.Error.Err, false

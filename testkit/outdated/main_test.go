@@ -87,7 +87,7 @@ func TestJudge(t *testing.T) {
 		{dependency{path: "old"}, "behind", true},
 		{dependency{path: "released"}, "behind", true},
 	} {
-		note, fails := c.d.judge(states[c.d.path])
+		note, fails := c.d.assess(states[c.d.path])
 		if !strings.Contains(note, c.note) || (note == "") != (c.note == "") || fails != c.fails {
 			t.Errorf("%+v: %q, %t", c.d, note, fails)
 		}

@@ -379,8 +379,8 @@ func TestCannotStart(t *testing.T) {
 		!strings.Contains(err.Error(), "does not exist: start mayfly-hsm") {
 		t.Errorf("%v", err)
 	}
-	stranger := &Settings{Socket: "/x", User: "no such user"}
-	if _, err := stranger.Open(t.Context(), signer.Options{}); err == nil || !strings.HasPrefix(err.Error(), "user: ") {
+	unknownUser := &Settings{Socket: "/x", User: "no such user"}
+	if _, err := unknownUser.Open(t.Context(), signer.Options{}); err == nil || !strings.HasPrefix(err.Error(), "user: ") {
 		t.Errorf("%v", err)
 	}
 }

@@ -39,11 +39,11 @@ func asNobody(t *testing.T, f func()) {
 	<-done
 }
 
-// A stranger who can open the socket gets no answer, and a socket of a stranger is not used.
-func TestStrangers(t *testing.T) {
+// A user who is not allowed gets no answer, even if the socket can be opened, and a socket of such a user is not used.
+func TestOtherUsers(t *testing.T) {
 	t.Parallel()
 	path := socket(t)
-	if err := os.Chmod(filepath.Dir(path), 0o777); err != nil { //nolint:gosec // the stranger must get to the socket
+	if err := os.Chmod(filepath.Dir(path), 0o777); err != nil { //nolint:gosec // the other user must reach the socket
 		t.Fatal(err)
 	}
 	k := newKey(t)
@@ -64,7 +64,7 @@ func TestStrangers(t *testing.T) {
 	}
 	asNobody(t, func() {
 		if err := call(); kind(err) != remote.Unavailable || !strings.Contains(err.Error(), "closed the connection") {
-			t.Errorf("a stranger gets %v", err)
+			t.Errorf("a user who is not allowed gets %v", err)
 		}
 	})
 	fake := path + "2"
@@ -78,6 +78,6 @@ func TestStrangers(t *testing.T) {
 	})
 	_, err := connect(t, fake).Sign(soon(t), "k", toSign(k.Signer.Public()))
 	if kind(err) != remote.Denied || !strings.Contains(err.Error(), "belongs to another program") {
-		t.Errorf("a socket of a stranger: %v", err)
+		t.Errorf("a socket of another user: %v", err)
 	}
 }

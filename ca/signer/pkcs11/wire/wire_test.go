@@ -309,8 +309,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// Who is not allowed gets no answer, on both ends. The tests run as one user, so that the other end is made a stranger
-// by what is allowed.
+// A process that is not allowed gets no answer, as client and as server. The tests run as one user, so that the rule
+// is changed instead of the user.
 func TestPeers(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() == 0 {
@@ -346,8 +346,8 @@ func TestPeers(t *testing.T) {
 		if kind(err) != remote.Unavailable || !strings.Contains(log.String(), "is not allowed") {
 			t.Errorf("%v, log %s", err, log.String())
 		}
-		stranger := &wire.Client{Path: path, Allowed: wire.Allowed{UIDs: []int{1 << 30}}}
-		if _, err := stranger.Call(soon(t), wire.Request{Op: wire.OpHealth}); kind(err) != remote.Denied {
+		notAllowed := &wire.Client{Path: path, Allowed: wire.Allowed{UIDs: []int{1 << 30}}}
+		if _, err := notAllowed.Call(soon(t), wire.Request{Op: wire.OpHealth}); kind(err) != remote.Denied {
 			t.Errorf("%v", err)
 		}
 	} else if err != nil {
