@@ -130,9 +130,9 @@ func newRotateActivate() *cobra.Command {
 		Use:   "activate --config FILE",
 		Short: "Sign with a chain from now on, if every gate is open",
 		Long: "activate makes the chain active and the former active chain retiring, in one change of the state file. A\n" +
-			"running CA applies the change within seconds. If a gate is closed, the command changes nothing, lists the\n" +
-			"closed gates and exits with 3. With --force and --reason, it activates the chain nevertheless. A retiring\n" +
-			"chain can become active again.",
+			"running CA applies the change within seconds. If a gate is closed, the command does not activate the chain,\n" +
+			"lists the closed gates and exits with 3. With --force and --reason, it activates the chain nevertheless. A\n" +
+			"retiring chain can become active again.",
 		Example: "  mayfly ca rotate activate --config mayfly.yaml",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
