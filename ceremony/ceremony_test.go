@@ -53,7 +53,7 @@ func testPlan(dir string) *Plan {
 	}
 }
 
-// unencrypted is testPlan without passwords, for tests in which they have no part: their key derivation is slow.
+// unencrypted is testPlan without passwords, for tests that are not about passwords, because key derivation is slow.
 func unencrypted(dir string) *Plan {
 	p := testPlan(dir)
 	for _, part := range []*Part{&p.Root, &p.Issuing} {
@@ -90,8 +90,7 @@ func run(t *testing.T, p *Plan, o Options) *Result {
 	return r
 }
 
-// C9: every algorithm makes a chain that meets every requirement, and that a CA issues under with the key that was
-// written.
+// C9: with every algorithm, the chain meets every requirement, and a CA can issue under the chain with the written key.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -191,7 +190,7 @@ func replayFile(t *testing.T, path string) []Line {
 	return tr.Replay(ReplayOptions{Data: data, Signature: signature, Dir: filepath.Dir(path)})
 }
 
-// A dry run makes what would be written, and neither signs nor writes.
+// A dry run returns what would be written, and neither signs nor writes anything.
 func TestDryRun(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -318,8 +317,7 @@ func csr(t *testing.T, key crypto.Signer, name pkix.Name) *x509.CertificateReque
 
 var exampleName = pkix.Name{CommonName: "Example issuing", Organization: []string{"Example"}}
 
-// C9: what would be a wrong chain, in every way that a request or a parent can make it one, is refused before the
-// parent's key signs anything.
+// C9: a request or parent from which an invalid chain would follow is refused before the parent's key signs anything.
 func TestNothingWrongIsSigned(t *testing.T) {
 	t.Parallel()
 	good := func() *pki.PKI {
@@ -443,7 +441,8 @@ func TestNothingWrongIsSigned(t *testing.T) {
 	}
 }
 
-// A root that was made seconds ago signs: the certificate begins with its parent, and not 40 seconds before now.
+// A root that was made seconds ago can sign: the validity of the certificate starts with that of its parent, not 40
+// seconds before now.
 func TestYoungParent(t *testing.T) {
 	t.Parallel()
 	now := time.Now().UTC().Truncate(time.Second)
@@ -477,7 +476,7 @@ func TestYoungParent(t *testing.T) {
 			}
 		})
 	}
-	// A time that was asked for is not changed.
+	// A requested time is not changed.
 	p := pki.New(pki.Options{Key: pki.P384, Root: func(root *x509.Certificate) {
 		root.MaxPathLen, root.NotBefore = 1, now
 	}})
@@ -512,7 +511,7 @@ func weakRoot(t *testing.T) *pki.PKI {
 	return p
 }
 
-// A signer that signs something else, with another key, or not at all makes no certificate.
+// If a signer signs something else, signs with another key, or fails, no certificate is made.
 func TestWrongSignature(t *testing.T) {
 	t.Parallel()
 	p, other := pki.New(pki.Options{Key: pki.P384}), pki.NewKey(pki.P384)
@@ -543,7 +542,7 @@ func TestWrongSignature(t *testing.T) {
 	}
 }
 
-// No file that exists is replaced, whichever of the outputs it is, and then no key signs.
+// If any of the output files exists, it is not replaced, and no key signs.
 func TestNothingIsReplaced(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{
@@ -585,7 +584,8 @@ func TestNothingIsReplaced(t *testing.T) {
 	}
 }
 
-// A crash at any write leaves whole files, and no chain without its keys and its transcript. An error leaves nothing.
+// After a crash at any write, each existing file is complete, and a chain exists only with its keys and transcript.
+// After an error, no file exists.
 func TestInterruptedWrites(t *testing.T) {
 	t.Parallel()
 	for stop := range 6 {
@@ -636,7 +636,7 @@ func TestInterruptedWrites(t *testing.T) {
 	}
 }
 
-// Neither a password nor a private key is in anything but the key files.
+// No output except the key files contains a password or a private key.
 func TestSecretsStayInKeyFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -23,8 +23,8 @@ func (s *countingSigner) Sign(random io.Reader, digest []byte, opts crypto.Signe
 	return s.Signer.Sign(random, digest, opts)
 }
 
-// An intermediate has the name that it is given, a key of its own, and a life within that of its parent. The chain meets
-// every requirement of a running CA.
+// An intermediate has the given name, a new key, and a validity within that of its parent. The chain meets every
+// requirement of a running CA.
 func TestIntermediate(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -59,7 +59,7 @@ func TestIntermediate(t *testing.T) {
 	}
 }
 
-// A parent that may not sign the certificate signs nothing.
+// A parent that is not allowed to sign the certificate does not sign.
 func TestIntermediateRefuses(t *testing.T) {
 	t.Parallel()
 	p, other := pki.New(pki.Options{}), pki.New(pki.Options{})

@@ -18,7 +18,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// made has a root and a request for a key that was made, on disk.
+// made has a root and a request for a new key, on disk.
 func made(t *testing.T, dir string) (root *Key, parents []*x509.Certificate,
 	request *x509.CertificateRequest, in Input,
 ) {
@@ -111,7 +111,7 @@ func TestRequestAndSign(t *testing.T) {
 	}
 }
 
-// A certificate that a parent elsewhere signed is taken over if its chain can issue.
+// A certificate that another CA signed is imported if its chain can issue.
 func TestImport(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -190,7 +190,8 @@ func TestImport(t *testing.T) {
 	}
 }
 
-// A verifier that trusts the old root alone verifies what the new chain issues, by the cross-signed certificate.
+// A verifier that trusts only the old root verifies certificates under the new chain through the cross-signed
+// certificate.
 func TestCrossSign(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

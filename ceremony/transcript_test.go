@@ -70,7 +70,7 @@ func leaves(t *testing.T, data []byte, visit func(path string, changed []byte)) 
 	walk("", doc, nil)
 }
 
-// Whatever is changed in a transcript is found: by its signature always, and without it wherever it says something
+// Every change of a transcript is detected: always by its signature, and without the signature if the changed value is
 // about a certificate or a file.
 func TestTampering(t *testing.T) {
 	t.Parallel()
@@ -110,7 +110,7 @@ func TestTampering(t *testing.T) {
 		if ok, _ := replay(changed, signature); ok {
 			t.Errorf("%s: changed, and the signature verifies", where)
 		}
-		// statements that nothing else proves
+		// values that cannot be checked without the signature
 		for _, free := range []string{".tool", ".keys", ".outputs", ".operation", ".plan.path"} {
 			if strings.HasPrefix(where, free) && !strings.HasSuffix(where, ".sha256") {
 				return
@@ -131,7 +131,7 @@ func TestTampering(t *testing.T) {
 		!strings.Contains(err.Error(), "canonical") {
 		t.Errorf("another form: %v", err)
 	}
-	// Another plan, and another file at the place of an output.
+	// Another plan, and another file instead of an output.
 	other := unencrypted(dir)
 	other.Issuing.ValidFor = time.Hour
 	tr, err := ParseTranscript(data)

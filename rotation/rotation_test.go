@@ -46,7 +46,7 @@ func seen(f rotation.Facts, at time.Time) rotation.Observation {
 	return rotation.Observation{Facts: f, Policy: policy, Time: at}
 }
 
-// two is a state with the chain "old", which is active, and "new", which is prepared.
+// two is a state with the active chain "old" and the prepared chain "new".
 func two(t *testing.T) rotation.State {
 	t.Helper()
 	s, err := rotation.First("old", chain(t), entry(start, "first"))
@@ -85,7 +85,7 @@ func must(t *testing.T, s rotation.State, err error) rotation.State {
 	return s
 }
 
-// C3: the whole life of two chains, with a clock of the test.
+// C3: two chains go through all states, with a clock of the test.
 func TestLife(t *testing.T) {
 	t.Parallel()
 	s := two(t)
@@ -113,7 +113,7 @@ func TestLife(t *testing.T) {
 		t.Fatalf("%s", status(s, "new"))
 	}
 	published := now
-	// A place that cannot be asked changes nothing; one that lost the chain starts the delay anew.
+	// A source that cannot be read changes nothing; one that no longer has the chain restarts the delay.
 	now = now.Add(time.Hour)
 	silent := ready()
 	silent.Places[2] = rotation.Place{Name: "TUF repository", Unknown: true, Cause: "timeout"}
@@ -146,7 +146,7 @@ func TestLife(t *testing.T) {
 		t.Errorf("trusted from %s to %s", from, to)
 	}
 
-	// It is retired when its last certificate is history, and not before.
+	// The chain can be retired when its last certificate has expired, and not before.
 	last := now.Add(25 * time.Hour) // one instance followed late
 	for _, c := range []struct {
 		after time.Duration
@@ -289,7 +289,7 @@ func TestStatuses(t *testing.T) {
 			t.Errorf("%s %s: %q, want %q", c.name, status(c.state, c.name), got, c.commands)
 		}
 	}
-	// A retiring chain takes over again, and its validity has no early end any more.
+	// A retiring chain becomes active again, and its validity no longer has an early end.
 	back, err := active.Activate("old", force, at(3))
 	back = must(t, back, err)
 	if c, _ := back.Find("old"); !c.Ends.IsZero() || status(back, "new") != rotation.Retiring {
@@ -302,7 +302,7 @@ func TestStatuses(t *testing.T) {
 	}
 }
 
-// A compromise ends the trust at its time, and one that is active needs a successor or an explicit stop.
+// A compromise ends the trust at its time. A compromise of the active chain needs a successor or an explicit stop.
 func TestCompromise(t *testing.T) {
 	t.Parallel()
 	s := two(t)
@@ -342,7 +342,7 @@ func TestCompromise(t *testing.T) {
 	if c, _ := earlier.Find("old"); !c.Ends.Equal(since.Add(-time.Minute)) {
 		t.Error(c.Ends)
 	}
-	// From before its first signature on, nothing of it is trusted.
+	// With a time before its first signature, nothing under the chain is trusted.
 	before, err := next.Compromise("old", rotation.Compromise{Since: start.Add(-2 * time.Hour)}, now)
 	before = must(t, before, err)
 	if c, _ := before.Find("old"); c.Status == rotation.Compromised {
@@ -350,7 +350,7 @@ func TestCompromise(t *testing.T) {
 			t.Error("trusted")
 		}
 	}
-	// Neither the certificate nor the key comes back.
+	// Neither the certificate nor the key can be prepared again.
 	if _, err := next.Prepare(rotation.Chain{Name: "again"}, old.Certificates(), now); err == nil {
 		t.Error("the certificate is prepared again")
 	}
@@ -457,7 +457,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// A state that nobody may have is refused, whoever wrote it.
+// An invalid state is refused.
 func TestParse(t *testing.T) {
 	t.Parallel()
 	good, err := two(t).Encode()
@@ -503,7 +503,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Two writers do not lose a change of one another, and a lock that is held does not wait for ever.
+// Two concurrent writers do not lose a change, and the wait for a held lock is bounded.
 func TestLock(t *testing.T) {
 	t.Parallel()
 	f := rotation.File{Path: filepath.Join(t.TempDir(), "state.json")}
@@ -537,7 +537,7 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// The history is bounded, and revisions count on.
+// The history is bounded, and revisions continue to increase.
 func TestHistory(t *testing.T) {
 	t.Parallel()
 	s := two(t)

@@ -187,9 +187,9 @@ func (s signature) check(trusted []byte) error {
 	return nil
 }
 
-// C3: a rotation under load, with commands alone. A client signs every 100 ms, and verifies with sigstore-go and a
-// trusted root that is up to a second old, as clients that fetch it now and then have it. No signature fails, and the
-// old ones verify at the end.
+// C3: a rotation under load, only with commands. A client signs every 100 ms, and verifies with sigstore-go and a
+// trusted root that is up to a second old, like a client that fetches it regularly. No signature fails, and the old
+// ones verify at the end.
 func TestRotationUnderLoad(t *testing.T) {
 	t.Parallel()
 	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
@@ -280,7 +280,7 @@ func TestRotationUnderLoad(t *testing.T) {
 	}
 }
 
-// Each place, the log and the trial close a gate of a running CA, and the plan says which.
+// Each source, the log and the trial can close a gate of a running CA, and the plan names the gate.
 func TestRotationPlan(t *testing.T) {
 	t.Parallel()
 	const more = "  rotation: {propagation: 1h}\n"
@@ -379,7 +379,8 @@ func TestRotationKilled(t *testing.T) {
 	})
 }
 
-// Two instances follow one state file. One that meets a newer version of the file refuses it by name and keeps signing.
+// Two instances follow one state file. An instance that reads a newer version of the file refuses the file and
+// continues to sign.
 func TestRotationReplicas(t *testing.T) {
 	t.Parallel()
 	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
@@ -412,7 +413,7 @@ func TestRotationReplicas(t *testing.T) {
 			t.Errorf("with a file of a newer version: %v", err)
 		}
 	}
-	// Nor does an older copy of the file come back, in which the old chain is active.
+	// An older copy of the file, in which the old chain is active, is refused as well.
 	if err := durable.WriteFile(file, good, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -425,8 +426,8 @@ func TestRotationReplicas(t *testing.T) {
 	a.Until(t, "refused", func() bool { return strings.Contains(a.Logs.String(), "is older than revision") })
 }
 
-// An instance that cannot open the key of the chain that takes over issues nothing under a chain that is compromised, and
-// follows as soon as the key is there. C5
+// An instance that cannot open the key of the new active chain issues nothing under the compromised chain, and uses the
+// new chain as soon as the key exists. C5
 func TestRotationCannotFollow(t *testing.T) {
 	t.Parallel()
 	old, fresh := pki.New(pki.Options{}), pki.New(pki.Options{})
@@ -478,7 +479,7 @@ func (k socketKey) Sign(_ context.Context, digest []byte, opts crypto.SignerOpts
 	return k.Signer.Sign(rand.Reader, digest, opts)
 }
 
-// The process with the key of the chain that takes over does not run when the state changes: the CA follows when the
+// The signer process of the new active chain does not run when the state changes. The CA uses the new chain when the
 // process is back, although no file changes.
 func TestRotationFollowsLate(t *testing.T) {
 	t.Parallel()
@@ -629,7 +630,7 @@ func TestRotationWithBrokenConfiguration(t *testing.T) {
 	})
 }
 
-// With a parent, the CA makes its next issuing certificate, publishes it, and has it take over, without an operator.
+// With a parent, the CA makes, publishes and activates its next issuing certificate without an operator.
 func TestRotationRenews(t *testing.T) {
 	t.Parallel()
 	day := 24 * time.Hour

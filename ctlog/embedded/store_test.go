@@ -250,7 +250,7 @@ func TestRotateByHand(t *testing.T) {
 		t.Error("two shards of one name")
 	}
 	if _, err := c.MakeShard(embedded.Rotation{At: plan[1].NotBefore, Name: "other"}, now); err == nil {
-		t.Error("two shards take over at once")
+		t.Error("two shards become active at once")
 	}
 	shards, err := c.Shards()
 	if err != nil {

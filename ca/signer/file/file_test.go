@@ -35,7 +35,7 @@ func block(kind string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-// TestOpen reads each form of a key that is promised, with what tools write around it.
+// TestOpen reads each supported form of a key, with the additional text that tools write.
 func TestOpen(t *testing.T) {
 	t.Parallel()
 	ec := must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))

@@ -169,7 +169,7 @@ func TestAWS(t *testing.T) {
 	conform(t, []pki.KeyType{pki.P256, pki.P384, pki.P521, pki.RSA2048, pki.Ed25519}, awsLab)
 }
 
-// What is wrong with a key is said when it is opened.
+// Problems of a key are reported when it is opened.
 func TestAWSOpen(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -204,7 +204,7 @@ func TestAWSOpen(t *testing.T) {
 	}
 }
 
-// The origin of the key says whether there may be a copy of it.
+// The attestation follows from the origin of the key.
 func TestAWSAttest(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -281,7 +281,7 @@ func TestAWSWithoutChain(t *testing.T) {
 	}
 }
 
-// Without a region there is no endpoint; the ARN of a key has it.
+// Without a region there is no endpoint; the ARN of a key has the region.
 func TestAWSRegion(t *testing.T) {
 	t.Setenv("AWS_REGION", "")
 	t.Setenv("AWS_DEFAULT_REGION", "")
@@ -305,7 +305,7 @@ func TestAWSRegion(t *testing.T) {
 	}
 }
 
-// The codes of AWS are the kinds of the guard.
+// The error codes of AWS are mapped to the kinds of the guard.
 func TestAWSErrors(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[string]remote.Kind{

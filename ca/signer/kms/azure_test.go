@@ -280,7 +280,7 @@ func TestAzureAttest(t *testing.T) {
 	}
 }
 
-// FuzzAzureKey: no key makes the parser panic, and one that is accepted verifies nothing that is not signed.
+// FuzzAzureKey: no key makes the parser panic, and an accepted key does not verify an invalid signature.
 func FuzzAzureKey(f *testing.F) {
 	for _, kind := range []pki.KeyType{pki.P256, pki.P521, pki.RSA2048} {
 		data, err := json.Marshal(webKey(pki.NewKey(kind).Public(), azureURL+azureOld))
@@ -301,7 +301,7 @@ func FuzzAzureKey(f *testing.F) {
 	})
 }
 
-// FuzzDERSignature: what is converted is the same signature.
+// FuzzDERSignature: the converted signature is the same signature.
 func FuzzDERSignature(f *testing.F) {
 	f.Add(make([]byte, 64))
 	f.Fuzz(func(t *testing.T, raw []byte) {

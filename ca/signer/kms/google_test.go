@@ -74,7 +74,7 @@ func (f *fakeGoogle) lab(t *testing.T) *lab {
 	}
 }
 
-// misbehave is what every method does first.
+// misbehave is called first by every method.
 func (f *fakeGoogle) misbehave(ctx context.Context) error {
 	switch {
 	case f.is(hangs):
@@ -285,7 +285,7 @@ func TestGoogleChecks(t *testing.T) {
 	}
 }
 
-// Protection and origin of the version say whether there may be a copy of the key.
+// The attestation follows from the protection level and the origin of the version.
 func TestGoogleAttest(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})

@@ -17,7 +17,7 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/pki"
 )
 
-// seal is what the key-encryption key of a fake makes of a text, in the form of the transit engine.
+// seal encrypts a text with the key-encryption key of a fake, in the format of the transit engine.
 func seal(text []byte) []byte { return []byte("vault:v1:" + base64.StdEncoding.EncodeToString(text)) }
 
 func unseal(sealed []byte) ([]byte, bool) {
@@ -26,7 +26,7 @@ func unseal(sealed []byte) ([]byte, bool) {
 	return out, ok && err == nil
 }
 
-// decrypts has a service decrypt, while it works, fails and lies.
+// decrypts decrypts with a service that works, fails, or returns wrong answers.
 func decrypts(t *testing.T, f *fake, kek KEK, client any, permission string, lies map[mode]remote.Kind) {
 	t.Helper()
 	timeout := 300 * time.Millisecond
@@ -130,7 +130,7 @@ func FuzzKEK(f *testing.F) {
 	})
 }
 
-// attests opens a key and compares what the service says about it. A key whose service does not say it works.
+// attests opens a key and compares its attestation. A key without an attestation works.
 func attests(t *testing.T, l *lab, p *pki.PKI, exportable, reason string, evidence ...string) {
 	t.Helper()
 	l.settings.Chain = chainFile(t, p)

@@ -60,7 +60,7 @@ func newFake(t testing.TB, key crypto.Signer, kind pki.KeyType) *fake {
 
 func (f *fake) is(m mode) bool { return f.mode.Load() == m }
 
-// sign signs, or lies.
+// sign signs, or returns a wrong signature.
 func (f *fake) sign(digest []byte, opts crypto.SignerOpts) []byte {
 	f.signed.Add(1)
 	key := f.key
@@ -119,7 +119,7 @@ type lab struct {
 	*fake
 	settings Settings
 	client   any
-	// what errors say
+	// expected text of errors
 	permission, uri string
 	close           func()
 }
@@ -158,8 +158,8 @@ func request(t testing.TB) ca.Request {
 	return ca.Request{Identity: &id, SPKI: spki, PublicKey: key.Public()}
 }
 
-// conform runs a CA on a key of a service, while the service works, fails and lies: no certificate leaves unless its
-// signature is by the key of the chain, the probe names the cause, and the CA works again when the service does.
+// conform runs a CA with a key of a service that works, fails, or returns wrong answers. A certificate is released only
+// if its signature is by the key of the chain, the probe names the cause, and the CA works again when the service does.
 func conform(t *testing.T, kinds []pki.KeyType, build func(*testing.T, *fake) *lab) {
 	t.Helper()
 	for _, kind := range kinds {
@@ -327,7 +327,7 @@ func TestCheck(t *testing.T) { //nolint:paralleltest // it sets the environment
 	}
 }
 
-// uses skips a test of a service that is left out of this build, after it has seen that its URI is refused by name.
+// uses skips a test of a service that is left out of this build, after it has checked that its URI is refused.
 func uses(t *testing.T, uri string) {
 	t.Helper()
 	p, _, err := find(uri)
@@ -341,7 +341,7 @@ func uses(t *testing.T, uri string) {
 	t.Skipf("built with %s", p.tag)
 }
 
-// A backend of keys that are elsewhere has the chain in a file.
+// A backend with keys outside this process has the chain in a file.
 func TestBackend(t *testing.T) {
 	t.Parallel()
 	s := &Settings{Chain: "c"}
@@ -356,7 +356,7 @@ func TestBackend(t *testing.T) {
 	}
 }
 
-// Answers without an end are not read.
+// Endless responses are not read.
 func TestLimited(t *testing.T) {
 	t.Parallel()
 	long := inMemory{http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

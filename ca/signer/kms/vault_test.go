@@ -274,7 +274,7 @@ func TestVaultMLDSA(t *testing.T) {
 	}
 }
 
-// What is wrong with a key or the access is said when the key is opened, and no secret is in it.
+// Problems of a key or of the access are reported when the key is opened, without a secret.
 func TestVaultOpen(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -338,7 +338,7 @@ func TestVaultOpen(t *testing.T) {
 	}
 }
 
-// A key that can be taken out of the server is worth a warning.
+// A key that can be exported from the server causes a warning.
 func TestVaultWarns(t *testing.T) {
 	t.Parallel()
 	p := pki.New(pki.Options{})
@@ -402,8 +402,7 @@ func TestVaultDecrypt(t *testing.T) {
 		map[mode]remote.Kind{oneBit: remote.Unavailable, otherMessage: remote.Unavailable})
 }
 
-// A login is renewed before its lease ends, and replaced when it reaches its longest life. A signature never waits for
-// either.
+// A token is renewed before its lease ends, and replaced before its maximum lifetime ends. No signature waits for this.
 func TestVaultLogins(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -464,7 +463,7 @@ func TestVaultLogins(t *testing.T) {
 				if f.made < 2 || f.made > 10 || f.renews < 20 {
 					t.Errorf("%d logins, %d renewals", f.made, f.renews)
 				}
-				// A token that is revoked is replaced by the call that it refuses.
+				// A revoked token is replaced during the first refused call.
 				f.mu.Lock()
 				clear(f.tokens)
 				f.mu.Unlock()
@@ -479,7 +478,7 @@ func TestVaultLogins(t *testing.T) {
 	}
 }
 
-// A token in a file is renewed, and read again when another one is in the file.
+// A token in a file is renewed, and the file is read again when it has another token.
 func TestVaultTokenFile(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -589,7 +588,7 @@ func FuzzTransitKey(f *testing.F) {
 	})
 }
 
-// FuzzTransitSignature: only a signature of the version that was asked for is returned.
+// FuzzTransitSignature: only a signature of the requested version is returned.
 func FuzzTransitSignature(f *testing.F) {
 	f.Add("vault:v2:AAAA", 2)
 	f.Add("vault:v12:", 1)

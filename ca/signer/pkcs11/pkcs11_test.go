@@ -28,8 +28,8 @@ import (
 	"github.com/mayfly-ca/mayfly/testkit/logbuf"
 )
 
-// The test program is also the signer process: with a descriptor of a socket, it serves the key in the file of its
-// first argument, and does what files in the folder of the key say.
+// The test program is also the signer process. If it inherits a socket, it serves the key in the file of its first
+// argument, and files in the folder of the key control its behaviour.
 func TestMain(m *testing.M) {
 	if os.Getenv(wire.SocketVariable) != "" {
 		os.Exit(child(os.Args[1]))
@@ -71,7 +71,7 @@ func exists(path, mood string) bool {
 	return err == nil
 }
 
-// moody is a key that does what files say.
+// moody is a key whose behaviour is controlled by files.
 type moody struct {
 	*ecdsa.PrivateKey
 	path string
@@ -105,7 +105,7 @@ func (k *moody) Sign(_ context.Context, digest []byte, opts crypto.SignerOpts) (
 	return signature, err
 }
 
-// room is a folder with a key, and what the signer process shall do.
+// room is a folder with a key and the files that control the signer process.
 type room struct {
 	*testing.T
 	dir, path string

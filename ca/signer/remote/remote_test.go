@@ -353,7 +353,7 @@ func TestCallerLeaves(t *testing.T) {
 	})
 }
 
-// F5: a panic of a client library costs one call.
+// F5: after a panic in a client library, only one call fails.
 func TestPanic(t *testing.T) {
 	t.Parallel()
 	d := newDevice(t)
@@ -367,7 +367,7 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-// The queue is bounded: who comes after it is refused at once, and that is not held against the key.
+// The queue is bounded: further calls are refused at once, which does not make the probe fail.
 func TestQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -400,8 +400,8 @@ func TestQueue(t *testing.T) {
 	})
 }
 
-// The guard costs no throughput: with a service of 15 ms it makes as many signatures as the service can, and the
-// histogram of the waiting has the 99th percentile.
+// The guard does not reduce the throughput: with a service that takes 15 ms, it makes as many signatures as the service
+// can, and the histogram of the wait has the 99th percentile.
 func TestThroughput(t *testing.T) {
 	t.Parallel()
 	const took = 15 * time.Millisecond
@@ -435,7 +435,7 @@ func TestThroughput(t *testing.T) {
 	}
 }
 
-// A probe signs only if nothing else showed lately that the key works; after a failure it signs each time.
+// A probe signs only if there was no recent signature; after a failure, it signs each time.
 func TestProbePace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -471,7 +471,7 @@ func TestProbePace(t *testing.T) {
 		d.do = nil
 		probe(nil, 1)
 		probe(nil, 0)
-		// Throttling under load, while signatures are made, is not the key's failure; later it is.
+		// While signatures are made, throttling does not make the probe fail; later it does.
 		d.do = failing(remote.Throttled)
 		if _, err := s.SignContext(t.Context(), digest("a"), crypto.SHA256); kind(err) != remote.Throttled {
 			t.Error(err)
@@ -482,7 +482,7 @@ func TestProbePace(t *testing.T) {
 	})
 }
 
-// The readiness learns that a probe had no answer, although it waits less than a signature may take.
+// Readiness reports a probe without an answer, although it waits for less time than a signature may take.
 func TestProbeTimesOut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -500,7 +500,7 @@ func TestProbeTimesOut(t *testing.T) {
 	})
 }
 
-// What a probe signs cannot be taken for anything else.
+// The text that a probe signs cannot be taken for anything else.
 func TestProbeMessage(t *testing.T) {
 	t.Parallel()
 	_, edwards, err := ed25519.GenerateKey(rand.Reader)
@@ -562,7 +562,7 @@ func TestLimits(t *testing.T) {
 }
 
 // BenchmarkSign measures the guard in real time, with a service of 15 ms that takes 16 calls at once: "share" is the
-// share of the time in which the places of the service are in use.
+// share of the time in which the slots of the service are in use.
 func BenchmarkSign(b *testing.B) {
 	const took, concurrent = 15 * time.Millisecond, 16
 	d := newDevice(b)

@@ -177,7 +177,7 @@ func keysetOf(t testing.TB, private crypto.Signer) []byte {
 	return out.Bytes()
 }
 
-// A CA issues with the key of a keyset while the service is down, and no CA begins with another key than that of the
+// A CA issues with the key of a keyset while the service is down, and does not start with another key than that of the
 // chain.
 func TestIssue(t *testing.T) {
 	t.Parallel()
@@ -252,7 +252,7 @@ func sealedOf(t testing.TB, data []byte) []byte {
 	return file.EncryptedKeyset
 }
 
-// What is wrong with a file is said with what to do, before the service is asked where that is possible.
+// The error for an invalid file says what to do. If possible, the file is refused without a call to the service.
 func TestWrongFiles(t *testing.T) {
 	t.Parallel()
 	encrypted := func(text []byte) string {

@@ -23,7 +23,7 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Where the package is left out, its name is refused with the tag.
+// In a build without the package, its settings are refused with the name of the tag.
 func TestLeftOut(t *testing.T) {
 	t.Parallel()
 	if parse != nil {
@@ -163,7 +163,7 @@ func fixture(t testing.TB, name string) []byte {
 	return data
 }
 
-// A service that fails or lies gives no key, and the error says what is wrong without a secret.
+// A service that fails or returns wrong answers gives no key, and the error says what is wrong without a secret.
 func TestService(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -218,7 +218,7 @@ func TestService(t *testing.T) {
 	}
 }
 
-// The service is called once, and its metrics are those of the key. A call that passes by itself is repeated.
+// The service is called once, and its metrics are those of the key. A call that fails temporarily is retried.
 func TestOpen(t *testing.T) {
 	t.Parallel()
 	s := newTransit(t, fixture(t, "ecdsa_p384"))

@@ -325,7 +325,7 @@ func kind(err error) remote.Kind {
 	return 99
 }
 
-// The token is removed and brought back: signatures fail with the cause meanwhile, and there is one login each time.
+// The token is removed and inserted again: in between, signatures fail with the cause; each insertion causes one login.
 func TestTokenReturns(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, newFake(t), nil)
@@ -349,8 +349,7 @@ func TestTokenReturns(t *testing.T) {
 	b.until("signed", func() bool { return b.sign() == nil })
 }
 
-// A PIN that the token refused is sent once, also by the process that is started next; the right one in its place is
-// used without a restart.
+// A refused PIN is sent only once, even after a restart of the process. A corrected PIN is used without a restart.
 func TestWrongPIN(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
@@ -382,7 +381,7 @@ func TestWrongPIN(t *testing.T) {
 			t.Errorf("the log has the PIN\n%s", b.log)
 		}
 	}
-	// What was accepted is not remembered, nor what was refused before.
+	// An accepted PIN is not recorded, and removes the records of refused PINs.
 	left, err := filepath.Glob(filepath.Join(b.dir, "refused-pin-*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("%v, %v", left, err)
@@ -429,7 +428,7 @@ func TestHungCall(t *testing.T) {
 	close(release)
 }
 
-// C1: a signature that does not verify stays here.
+// C1: a signature that does not verify is not returned.
 func TestTokenLies(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
@@ -450,7 +449,8 @@ func TestTokenLies(t *testing.T) {
 	b.until("refused", func() bool { return strings.Contains(fmt.Sprint(b.sign()), "a different key with this name") })
 }
 
-// Sessions are opened as they are needed, up to the limit, and kept; a token that has fewer gets fewer.
+// Sessions are opened when they are needed, up to the limit, and kept. If the token has fewer sessions, the pool is
+// smaller.
 func TestSessions(t *testing.T) {
 	t.Parallel()
 	for most, peak := range map[int]int{0: 5, 3: 3} { // one of them has the login
@@ -487,7 +487,7 @@ func TestSessions(t *testing.T) {
 	}
 }
 
-// An error of one signature costs its session and no login.
+// After a failed signature, its session is closed, but there is no new login.
 func TestFailedSignature(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
@@ -504,7 +504,7 @@ func TestFailedSignature(t *testing.T) {
 	}
 }
 
-// What the token says about the key is what is attested.
+// The attestation follows from the attributes of the key in the token.
 func TestAttest(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -535,7 +535,7 @@ func TestAttest(t *testing.T) {
 	}
 }
 
-// What cannot be used is named, with what is there.
+// The error names the unusable object and the existing ones.
 func TestNotFound(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

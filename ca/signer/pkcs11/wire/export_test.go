@@ -1,4 +1,4 @@
 package wire
 
-// Permits is the rule about the other end of a socket.
+// Permits exports the check of a peer.
 func (a Allowed) Permits(p Peer) error { return a.permits(p) }

@@ -146,7 +146,7 @@ func toSign(k crypto.PublicKey) wire.ToSign {
 	return wire.ToSign{Public: k, Digest: d[:], Opts: crypto.SHA256}
 }
 
-// Every scheme arrives at the key as it was asked for, and every signature verifies.
+// The key gets every scheme as requested, and every signature verifies.
 func TestSchemes(t *testing.T) {
 	t.Parallel()
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -270,8 +270,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// A client goes on after the signer was started again, also with connections that it kept, and says what is wrong
-// meanwhile.
+// A client works again after a restart of the signer, even with connections that it kept. In between, its errors say
+// what is wrong.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	path := socket(t)
@@ -355,7 +355,7 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// frame returns v as it is sent.
+// frame returns v as a frame of the protocol.
 func frame(t testing.TB, v any) []byte {
 	t.Helper()
 	body, ok := v.([]byte)
@@ -493,7 +493,7 @@ func TestLiars(t *testing.T) {
 	}
 }
 
-// A server ends the connection of a client that does not keep to the protocol, and goes on with the others.
+// A server closes the connection of a client that violates the protocol, and serves the other clients.
 func TestRudeClients(t *testing.T) {
 	t.Parallel()
 	path := socket(t)
@@ -586,7 +586,7 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// A server that ends answers what is under way.
+// A server that stops answers the running requests.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	path := socket(t)
