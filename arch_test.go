@@ -68,12 +68,15 @@ var layers = map[string][]string{
 	"config": {
 		"oidc", "pop", "ca", "ca/signer", "ca/signer/backends", "rotation", "ctlog", "ctlog/embedded",
 		"ctlog/remote", "journal",
-		"reconcile", "fault",
+		"reconcile", "server/servertls", "fault",
 	},
 	// tbs: the SCTs that a certificate has, for the journal
-	"server": {"fault", "identity", "tbs", "pop", "oidc", "ca", "journal", "proto", "server/admission"},
+	"server": {"fault", "identity", "tbs", "pop", "oidc", "ca", "journal", "proto", "server/admission",
+		"server/servertls"},
 	// which requests are served, wait or are refused
 	"server/admission": {"fault"},
+	// the certificates of listeners
+	"server/servertls": {"fault"},
 	// tbs: it verifies SCTs over the precertificate that it rebuilds
 	"client": {"fault", "identity", "loglist", "tbs", "proto"},
 	// client: its rules decide which certificates and SCTs a trusted root accepts
@@ -84,8 +87,8 @@ var layers = map[string][]string{
 
 	"node": {
 		"oidc", "pop", "ca", "ca/signer", "ctlog", "ctlog/embedded", "ctlog/remote", "monitor", "journal",
-		"reconcile", "reconcile/webhook", "ceremony", "config", "rotation", "server", "server/admission", "trust",
-		"loglist", "tbs", "fault",
+		"reconcile", "reconcile/webhook", "ceremony", "config", "rotation", "server", "server/admission",
+		"server/servertls", "trust", "loglist", "tbs", "fault",
 		"client", // a rotation asks the running CA for its trust bundle
 	},
 	"dev": {"node", "ca", "client", "config", "server", "trust", "dev/idp", "dev/tsa", "fault"},

@@ -46,6 +46,7 @@ type Options struct {
 	UserAgent  string
 	Timeout    time.Duration    // of one call; 0 is 30 s
 	HTTPClient *http.Client     // for REST; nil: a new one
+	Roots      *x509.CertPool   // that the TLS certificate of the CA must chain to; nil: those of the system
 	Now        func() time.Time // nil: time.Now
 }
 

@@ -43,6 +43,7 @@ func newREST(u *url.URL, o Options) *rest {
 	if c == nil {
 		c = httpclient.New(httpclient.Options{
 			ConnectTimeout: 10 * time.Second, UserAgent: o.UserAgent, Proxy: http.ProxyFromEnvironment, IdleConns: 64,
+			Roots: o.Roots,
 			Redirect: func(*http.Request, []*http.Request) error {
 				return errors.New("the server redirects the request; the token is not sent elsewhere")
 			},
@@ -140,7 +141,7 @@ type native struct {
 }
 
 func newGRPC(u *url.URL, o Options) (*native, error) {
-	creds, port := credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12}), "443"
+	creds, port := credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.Roots}), "443"
 	if u.Scheme == "http" {
 		creds, port = insecure.NewCredentials(), "80"
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/pop"
 	"github.com/mayfly-ca/mayfly/reconcile"
+	"github.com/mayfly-ca/mayfly/server/servertls"
 )
 
 // checkSettings calls the Check method of each domain package, and checks the settings that no domain package has.
@@ -23,6 +24,12 @@ func (l *loader) checkSettings() {
 	c := l.config
 	l.main.add(c.Listen.check())
 	l.main.add(c.Limits.check())
+	for key, one := range map[string]*servertls.Config{"tls": c.Listen.TLS, "admin_tls": c.Listen.AdminTLS} {
+		if one != nil && one.SelfSigned && c.StateDir == "" {
+			l.setting(fault.BadSetting("the certificate is kept in state_dir, which is missing", "write state_dir",
+				"listen", key, "self_signed"))
+		}
+	}
 	if c.Identity.File == "" {
 		l.setting(fault.BadSetting("is missing", "write the path of the issuer file, which lists who may get certificates", "identity", "file"))
 	}
@@ -77,6 +84,7 @@ func (l Listen) check() error {
 		}
 		seen[one.address] = one.key
 	}
+	errs = append(errs, fault.Under(l.TLS.Check(), "listen", "tls"), fault.Under(l.AdminTLS.Check(), "listen", "admin_tls"))
 	for i, one := range l.TrustedProxies {
 		if _, err := parseProxy(one); err != nil {
 			errs = append(errs, fault.BadSetting(strconv.Quote(one)+" is not a CIDR prefix or an IP address",
@@ -89,6 +97,19 @@ func (l Listen) check() error {
 			"enable one of them", "listen"))
 	}
 	return errors.Join(errs...)
+}
+
+// Hosts are the host names and addresses of the listeners, for a certificate that the CA makes itself.
+func (l Listen) Hosts() []string {
+	var out []string
+	for _, address := range []string{l.HTTP, l.GRPC, l.Admin} {
+		host, _, err := net.SplitHostPort(address)
+		if ip, e := netip.ParseAddr(host); err == nil && host != "" && (e != nil || !ip.IsUnspecified()) &&
+			!slices.Contains(out, host) {
+			out = append(out, host)
+		}
+	}
+	return out
 }
 
 // Proxies returns the trusted proxies. It panics on a value that the check refuses.
@@ -202,7 +223,7 @@ func (l *loader) checkPaths() {
 
 func (l *loader) checkPathSettings(t *tree, paths []pathSetting) {
 	for _, p := range paths {
-		if p.kind == pathSecret && l.public {
+		if p.isSecret() && l.public {
 			continue
 		}
 		st, err := os.Stat(*p.at)
@@ -224,7 +245,7 @@ func (l *loader) checkPathSettings(t *tree, paths []pathSetting) {
 			t.add(fault.BadSetting(name+" is not a directory", "write the path of a directory", p.path...))
 		case !p.isDir() && st.IsDir():
 			t.add(fault.BadSetting(name+" is a directory", "write the path of a file", p.path...))
-		case p.kind == pathSecret && st.Mode().Perm()&0o004 != 0:
+		case p.isSecret() && st.Mode().Perm()&0o004 != 0:
 			l.warning(t, name+" can be read by every user of this machine; run chmod 600 on it", p.path...)
 		case p.kind == pathOptionalDir && access(*p.at) != nil:
 			l.warning(t, name+" is not writable, so nothing can be stored in it; "+fault.Advice(access(*p.at)), p.path...)
@@ -257,6 +278,12 @@ func (l *loader) checkProduction() {
 	const fix = "remove it, or set production: false"
 	if name, backend := c.CA.Selected(); backend != nil && backend.Temporary() {
 		l.setting(fault.BadSetting("a key that is lost when the process ends is not for production", fix, "ca", name))
+	}
+	for key, one := range map[string]*servertls.Config{"tls": c.Listen.TLS, "admin_tls": c.Listen.AdminTLS} {
+		if one != nil && one.SelfSigned {
+			l.setting(fault.BadSetting("a self-signed certificate is not for production", fix, "listen", key,
+				"self_signed"))
+		}
 	}
 	if c.CT.None != nil {
 		l.setting(fault.BadSetting("certificates without a log are not for production", fix, "ct", "none"))

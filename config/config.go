@@ -21,6 +21,7 @@ import (
 	"github.com/mayfly-ca/mayfly/journal"
 	"github.com/mayfly-ca/mayfly/oidc"
 	"github.com/mayfly-ca/mayfly/reconcile"
+	"github.com/mayfly-ca/mayfly/server/servertls"
 )
 
 // Config is a loaded configuration. All paths in it are absolute; a relative one in the file is relative to the folder of
@@ -87,6 +88,10 @@ type Listen struct {
 	GRPC string `yaml:"grpc"`
 	// Admin is the address of readiness, metrics and profiling. Default: 127.0.0.1:2112.
 	Admin string `yaml:"admin"`
+	// TLS is the TLS of the listeners http and grpc. When omitted: plain text.
+	TLS *servertls.Config `yaml:"tls"`
+	// AdminTLS is the TLS of the listener admin. When omitted: plain text.
+	AdminTLS *servertls.Config `yaml:"admin_tls"`
 	// TrustedProxies are the addresses of the proxies in front of the CA, as CIDR prefixes or single addresses.
 	// For connections from these, the source of a request is the last address in X-Forwarded-For that is not a
 	// trusted proxy: in the log, in the journal and in the limits by source. When omitted: none; the source is the

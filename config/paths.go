@@ -18,6 +18,8 @@ const (
 	pathKept        = "kept"         // a file that mayfly writes and reads; it is watched, and its directory must exist
 	pathDir         = "dir"          // a directory; it need not exist
 	pathOptionalDir = "optional-dir" // a directory that the CA can do without; it need not exist
+	pathLive        = "live"         // a file that its reader watches itself: a change is no reload
+	pathLiveSecret  = "live-secret"  // the same for a secret
 	pathPattern     = "pattern"      // a pattern of [filepath.Match]; the files that it matches come and go
 )
 
@@ -30,6 +32,9 @@ type pathSetting struct {
 
 // isDir reports whether the setting names a directory.
 func (p pathSetting) isDir() bool { return p.kind == pathDir || p.kind == pathOptionalDir }
+
+// isSecret reports whether the file is for the CA alone.
+func (p pathSetting) isSecret() bool { return p.kind == pathSecret || p.kind == pathLiveSecret }
 
 // isWatched reports whether a change of the content matters: neither directories nor the journal are watched.
 func (p pathSetting) isWatched() bool {

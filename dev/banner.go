@@ -36,10 +36,11 @@ func (b banner) print(w io.Writer) error {
 	}
 
 	fmt.Fprintf(&s, "\n%s\n", st.Bold("Addresses"))
+	url := b.flags.scheme() + "://" + a.http
 	var t terminal.Table
-	t.Add("REST", "http://"+a.http)
+	t.Add("REST", url)
 	t.Add("gRPC", a.grpc)
-	t.Add("log", "http://"+a.http+"/ct/checkpoint")
+	t.Add("log", url+"/ct/checkpoint")
 	t.Add("sign-in", b.state.Issuer)
 	t.Add("timestamps", b.state.Issuer+tsa.Path)
 	if b.listeners.Admin != nil {
@@ -55,6 +56,9 @@ func (b banner) print(w io.Writer) error {
 	t.Add(b.file("trusted_root.json"), "for verifiers: chain, log key, timestamp authority")
 	t.Add(b.file("signing_config.json"), "for signers: URLs of the services")
 	t.Add(b.file("chain.pem"), "issuing certificate, root")
+	if b.flags.TLS {
+		t.Add(b.file(certificateFile), "for clients: the TLS certificate")
+	}
 	t.Add(b.file("ct/log.pub.pem"), "public key of the log")
 	t.Add(b.file("journal.jsonl"), "every decision; \"mayfly audit\" reads it")
 	t.Add(b.file("mayfly.yaml"), "this configuration, for \"mayfly serve\"")
@@ -77,7 +81,11 @@ func (b banner) lines(s *strings.Builder, st terminal.Style, a addresses) {
 	if b.flags.Dir != ".mayfly-dev" {
 		dir = " --dir " + shell.Quote(b.flags.Dir)
 	}
-	root, url := b.file("trusted_root.json"), "http://"+a.http
+	root, url := b.file("trusted_root.json"), b.flags.scheme()+"://"+a.http
+	certificate, tlsCA, sslCert, cacert := b.file(certificateFile), "", "", ""
+	if b.flags.TLS {
+		tlsCA, sslCert, cacert = " --tls-ca "+certificate, "SSL_CERT_FILE="+certificate+" ", " --cacert "+certificate
+	}
 	section := func(title string, lines ...string) {
 		fmt.Fprintf(s, "\n%s\n", st.Bold(title))
 		for _, l := range lines {
@@ -86,11 +94,11 @@ func (b banner) lines(s *strings.Builder, st terminal.Style, a addresses) {
 	}
 	section("Get a token, then a certificate",
 		"TOKEN=$("+exe+" dev token --email alice@example.com"+dir+")",
-		"SIGSTORE_ID_TOKEN=$TOKEN "+exe+" request --url "+url+" --trusted-root "+root+" --out cert.pem",
+		"SIGSTORE_ID_TOKEN=$TOKEN "+exe+" request --url "+url+tlsCA+" --trusted-root "+root+" --out cert.pem",
 		exe+" inspect cert.pem")
 	section("Sign and verify with cosign 3.1.3 "+st.Dim("(without --identity-token it signs you in in the browser)"),
 		"echo hello > hello.txt",
-		"cosign sign-blob --yes --signing-config "+b.file("signing_config.json")+" --trusted-root "+root+
+		sslCert+"cosign sign-blob --yes --signing-config "+b.file("signing_config.json")+" --trusted-root "+root+
 			" --identity-token \"$TOKEN\" --bundle hello.bundle.json hello.txt",
 		"cosign verify-blob --trusted-root "+root+" --bundle hello.bundle.json --certificate-identity alice@example.com"+
 			" --certificate-oidc-issuer "+b.state.Issuer+" --insecure-ignore-tlog --use-signed-timestamps hello.txt",
@@ -98,11 +106,15 @@ func (b banner) lines(s *strings.Builder, st terminal.Style, a addresses) {
 		st.Dim("# There is no Rekor here, hence --insecure-ignore-tlog and --no-rekor. Because of the timestamp, the "+
 			"signature verifies after the certificate has expired."))
 	section("The API",
-		"curl -s "+url+"/api/v2/configuration",
+		"curl -s"+cacert+" "+url+"/api/v2/configuration",
 		"openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj / -out csr.pem",
-		"curl -s "+url+"/api/v2/signingCert -H \"Authorization: Bearer $TOKEN\" -d \"{\\\"certificateSigningRequest\\\": \\\"$(base64 < csr.pem | tr -d '\\n')\\\"}\"")
+		"curl -s"+cacert+" "+url+"/api/v2/signingCert -H \"Authorization: Bearer $TOKEN\" -d \"{\\\"certificateSigningRequest\\\": \\\"$(base64 < csr.pem | tr -d '\\n')\\\"}\"")
 	if b.listeners.GRPC != nil {
-		fmt.Fprintf(s, "  grpcurl -plaintext %s dev.sigstore.fulcio.v2.CA/GetTrustBundle\n", a.grpc)
+		how := "-plaintext"
+		if b.flags.TLS {
+			how = "-cacert " + certificate
+		}
+		fmt.Fprintf(s, "  grpcurl %s %s dev.sigstore.fulcio.v2.CA/GetTrustBundle\n", how, a.grpc)
 	}
 	fmt.Fprintf(s, "\n%s\n", st.Dim("A token is valid for "+human.Duration(idp.DefaultTokenLife)+
 		". Ctrl-C stops; the next start uses the same CA and log."))

@@ -14,11 +14,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/hostname"
 	"github.com/mayfly-ca/mayfly/internal/listen"
+	"github.com/mayfly-ca/mayfly/internal/pemfile"
 
 	"github.com/mayfly-ca/mayfly/client"
 	"github.com/mayfly-ca/mayfly/dev/idp"
@@ -46,7 +48,7 @@ func Run(ctx context.Context, f *Options, log *slog.Logger, out io.Writer) error
 		return err
 	}
 	state.Issuer = "http://" + idpListener.Addr().String()
-	if err := state.prepare(addressesOf(listeners)); err != nil {
+	if err := state.prepare(addressesOf(listeners), f.TLS); err != nil {
 		listeners.Close()
 		return errors.Join(err, idpListener.Close())
 	}
@@ -67,7 +69,7 @@ func Run(ctx context.Context, f *Options, log *slog.Logger, out io.Writer) error
 	stopProvider := ServePages(idpListener, pages)
 	defer stopProvider()
 
-	url := "http://" + listeners.HTTP.Addr().String()
+	url := f.scheme() + "://" + listeners.HTTP.Addr().String()
 	n, err := node.Build(ctx, node.Options{
 		Path: state.Path("mayfly.yaml"), Logger: log, Listeners: &listeners, Drain: time.Second, URL: url,
 		Publish: func(m trust.Material) error { return state.publish(m, url, stamps) },
@@ -99,7 +101,13 @@ func selfTest(ctx context.Context, p *idp.Provider, state *State, url string) er
 		return err
 	}
 	t := root.ForClient()
-	c, err := client.New(client.Options{URL: url, Trust: &t, UserAgent: version.UserAgent(), Timeout: 10 * time.Second})
+	o := client.Options{URL: url, Trust: &t, UserAgent: version.UserAgent(), Timeout: 10 * time.Second}
+	if strings.HasPrefix(url, "https:") {
+		if o.Roots, err = pemfile.LoadPool(state.Path(certificateFile)); err != nil {
+			return err
+		}
+	}
+	c, err := client.New(o)
 	if err != nil {
 		return err
 	}
@@ -218,6 +226,14 @@ func addressesOf(l server.Listeners) addresses {
 type Options struct {
 	Dir                    string
 	HTTP, GRPC, Admin, IDP string // addresses to listen on; "off" disables GRPC and Admin
+	TLS                    bool   // with a self-signed certificate
+}
+
+func (f *Options) scheme() string {
+	if f.TLS {
+		return "https"
+	}
+	return "http"
 }
 
 // UsageError is a wrong flag.

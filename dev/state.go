@@ -120,8 +120,11 @@ func (s *State) Close() {
 	}
 }
 
+// certificateFile is the self-signed TLS certificate, in the directory that the configuration has as state_dir.
+const certificateFile = "keys/tls/certificate.pem"
+
 // prepare writes the hierarchy on the first start, and the configuration on each start.
-func (s *State) prepare(a addresses) error {
+func (s *State) prepare(a addresses, tls bool) error {
 	if err := s.save(); err != nil { // the address of the issuer may have changed
 		return err
 	}
@@ -132,12 +135,16 @@ func (s *State) prepare(a addresses) error {
 	if err := durable.WriteFile(s.Path("identity.yaml"), []byte(identity), 0o644); err != nil {
 		return err
 	}
+	secure := ""
+	if tls {
+		secure = "  tls: {self_signed: true}\n"
+	}
 	cfg := fmt.Sprintf(`# "mayfly dev" overwrites this file at each start. Copy it to write a configuration of your own.
 listen:
   http: %q
   grpc: %q
   admin: %q
-identity:
+%sidentity:
   file: identity.yaml
 ca:
   file:
@@ -150,7 +157,7 @@ ct:
 audit:
   file: journal.jsonl
 state_dir: keys
-`, a.http, a.grpc, a.admin)
+`, a.http, a.grpc, a.admin, secure)
 	if err := os.MkdirAll(s.Path("keys"), 0o700); err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func TestDevRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Issuer = "http://127.0.0.1:1"
-	if err := s.prepare(addresses{"127.0.0.1:0", "off", "off"}); err != nil {
+	if err := s.prepare(addresses{"127.0.0.1:0", "off", "off"}, false); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()

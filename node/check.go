@@ -116,6 +116,10 @@ func Check(ctx context.Context, path string, online bool) (r Report, err error) 
 		return r, err
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
+	if err := checkTLS(cfg); err != nil {
+		r.Error, r.Problems = err.Error(), problemsOf(err)
+		return r, err
+	}
 	r.Warnings = append(r.Warnings, f.skipped(cfg)...)
 	for _, w := range f.warnings {
 		r.Warnings = append(r.Warnings, w.String())

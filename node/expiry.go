@@ -14,7 +14,7 @@ import (
 
 // expiry is the end of something that certificates or verifiers need.
 type expiry struct {
-	kind string // chain, parent, log or tuf
+	kind string // chain, parent, log, tuf or tls
 	name string
 	at   time.Time
 	// ahead is how long before the end there is a warning. Zero: only if soon.
@@ -26,7 +26,7 @@ type expiry struct {
 func (e expiry) String() string {
 	what := map[string]string{
 		"chain": "the chain", "parent": "the parent of issuing certificates", "log": "the log",
-		"tuf": "the TUF metadata of",
+		"tuf": "the TUF metadata of", "tls": "the TLS certificate of the listener",
 	}[e.kind]
 	return strings.TrimSpace(what+" "+e.name) + " ends at " + e.at.UTC().Format(time.RFC3339)
 }
@@ -90,7 +90,7 @@ const logExpiryEvery = 24 * time.Hour
 
 // countDown updates the metric and the readiness check, and logs the warnings once a day.
 func (n *Node) countDown(s *snapshot, now time.Time) {
-	all := s.expiries()
+	all := append(s.expiries(), n.tlsExpiries()...)
 	n.metrics.expiry.Reset()
 	for _, e := range all {
 		n.metrics.expiry.WithLabelValues(e.kind, e.name).Set(float64(e.at.Unix()))

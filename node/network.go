@@ -7,13 +7,14 @@ import (
 	"net/http"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/mayfly-ca/mayfly/config"
 	"github.com/mayfly-ca/mayfly/ctlog/embedded"
 	"github.com/mayfly-ca/mayfly/fault"
 	"github.com/mayfly-ca/mayfly/internal/listen"
 	"github.com/mayfly-ca/mayfly/server"
 	"github.com/mayfly-ca/mayfly/server/admission"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // ListenError is an address that cannot be listened on, with the position of its setting in the configuration.
@@ -73,13 +74,16 @@ func (n *Node) newServer(registry *prometheus.Registry, tiles *embeddedHandler) 
 		Limits: server.Limits{
 			Drain: n.options.Drain, Connections: cfg.Limits.Connections, PerSource: cfg.Limits.ConnectionsPerSource,
 		},
-		Admission: n.admission, Proxies: cfg.Listen.Proxies(), Profiling: cfg.Listen.Profiling,
+		Admission: n.admission, Proxies: cfg.Listen.Proxies(), Profiling: cfg.Listen.Profiling, TLS: n.tls,
 	})
 	if err != nil {
 		return err
 	}
 	n.server.SetNotReady("starting")
 	registry.MustRegister(n.server.Collectors()...)
+	for _, s := range n.tls.Named() {
+		registry.MustRegister(s.Collectors()...)
+	}
 	return nil
 }
 

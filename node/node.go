@@ -51,6 +51,7 @@ type Node struct {
 	warnings  []config.Warning
 	files     *loadedFiles
 	listeners server.Listeners
+	tls       server.TLS
 
 	journal   processJournal
 	auditor   *auditor // nil: nothing is audited
@@ -99,6 +100,9 @@ func Build(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	for _, text := range n.files.skipped(n.started) {
 		n.log.Warn("configuration", "warning", text)
+	}
+	if n.tls, err = openTLS(n.started, n.log); err != nil {
+		return nil, errors.Join(err, n.files.key.Close())
 	}
 	if o.Listeners == nil {
 		if n.listeners, err = openListeners(n.started); err != nil {
@@ -170,6 +174,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	watching.Go(func() { n.watch(ctx, hangup) })
 	watching.Go(func() { n.conduct(ctx) })
 	watching.Go(func() { n.keepTUF(ctx) })
+	watching.Go(func() { n.keepTLS(ctx) })
 	defer watching.Wait()
 	defer cancel()
 	n.log.Info("started", "issuer_count", len(first.issuers.Issuers()), "log_count", first.logCount(),

@@ -26,7 +26,7 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	n.auditor.install(s)
 	n.server.SetCore(s.core(n.generation))
 	n.readiness.Replace(append(slices.Concat(s.checks(), n.chainCheck(s), n.auditor.check(),
-		[]server.Check{n.expiryCheck()}),
+		[]server.Check{n.expiryCheck(), n.tlsCheck()}),
 		server.Check{Name: "config", Ask: func() server.Health {
 			return server.Health{OK: true, Advisory: true, Warning: n.reloadProblem.Load().(string)} //nolint:forcetypeassert // nothing else is stored
 		}}))
@@ -36,16 +36,19 @@ func (n *Node) install(ctx context.Context, s *snapshot) {
 	n.metrics.installed(n.generation, s.config.Digest)
 	n.adopt(s.files.rotation)
 	n.wakeConductor()
-	select {
-	case n.counts <- struct{}{}:
-	default:
-	}
+	n.wakeCounts()
 }
 
 // wakeConductor has the conductor make a round now.
-func (n *Node) wakeConductor() {
+func (n *Node) wakeConductor() { wake(n.conducts) }
+
+// wakeCounts has the metrics and readiness of what ends brought up to date.
+func (n *Node) wakeCounts() { wake(n.counts) }
+
+// wake sends to a channel with room for one value, if that is free.
+func wake(c chan struct{}) {
 	select {
-	case n.conducts <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

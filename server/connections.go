@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -375,6 +376,9 @@ type connKey struct{}
 
 // withConn is the ConnContext function of the HTTP servers.
 func withConn(ctx context.Context, c net.Conn) context.Context {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
 	if one, ok := c.(*conn); ok {
 		return context.WithValue(ctx, connKey{}, one)
 	}

@@ -1,8 +1,9 @@
 package server
 
 import (
-	"github.com/mayfly-ca/mayfly/server/admission"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-ca/mayfly/server/admission"
 )
 
 // metrics are those of one server. Labels: method from the API, transport grpc or rest, code, reason and client from

@@ -5,6 +5,7 @@ import (
 	"crypto/mldsa"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
@@ -27,6 +29,7 @@ import (
 	"github.com/mayfly-ca/mayfly/pop"
 	fulciopb "github.com/mayfly-ca/mayfly/proto/dev/sigstore/fulcio/v2"
 	"github.com/mayfly-ca/mayfly/server/admission"
+	"github.com/mayfly-ca/mayfly/server/servertls"
 )
 
 // Core is what serves requests. A request uses the core that is in force when it begins, to its end.
@@ -117,6 +120,7 @@ type Options struct {
 	// Proxies are the proxies in front of the server whose X-Forwarded-For is trusted. If there are none, the address
 	// of the peer counts.
 	Proxies []netip.Prefix
+	TLS     TLS
 	// Profiling allows profiles on the admin listener even if its address is not loopback.
 	Profiling bool
 }
@@ -130,6 +134,7 @@ type Server struct {
 	admission     *admission.Controller
 	proxies       admission.Proxies
 	profiling     bool
+	tls           TLS
 	streams       *streams
 	listening     *listening
 	refusals      refusals
@@ -168,13 +173,13 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(o.Admission),
 		stopping: make(chan struct{}), admission: o.Admission,
-		proxies: o.Proxies, profiling: o.Profiling, began: o.Now(),
+		proxies: o.Proxies, profiling: o.Profiling, tls: o.TLS, began: o.Now(),
 	}
 	s.identityLimit = newIdentityLimit(o.Now)
 	s.streams, s.listening = newStreams(s.limits.Streams), newListening(s)
 	s.tooSlow = fault.New(fault.NotReady, context.DeadlineExceeded, "cause", fmt.Sprintf("no certificate within %s", s.limits.Request))
 	s.SetNotReady("starting")
-	s.grpc = grpc.NewServer(
+	options := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(int(s.limits.Body)),
 		grpc.MaxHeaderListSize(uint32(s.limits.Header)), //nolint:gosec // our own small number
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -189,7 +194,11 @@ func New(o Options) (*Server, error) {
 		// Thousands of connections may be idle: buffers of 64 KiB each are not needed.
 		grpc.ReadBufferSize(grpcReadBuffer),
 		grpc.InTapHandle(s.onStream),
-	)
+	}
+	if s.tls.API != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(s.tls.API.Config(servertls.HTTP2))))
+	}
+	s.grpc = grpc.NewServer(options...)
 	all := registrar{s.grpc, s}
 	fulciopb.RegisterCAServer(all, service{Server: s})
 	grpc_health_v1.RegisterHealthServer(all, &healthService{server: s})
@@ -234,6 +243,24 @@ func (s *Server) Collectors() []prometheus.Collector {
 // serves both.
 type Listeners struct {
 	HTTP, GRPC, Admin net.Listener
+}
+
+// TLS has the certificates of the listeners; a nil field means plain text.
+type TLS struct {
+	API   *servertls.Source // of HTTP and GRPC
+	Admin *servertls.Source
+}
+
+// Named returns the sources that exist, by the name of their listeners.
+func (t TLS) Named() iter.Seq2[string, *servertls.Source] {
+	return func(yield func(string, *servertls.Source) bool) {
+		if t.API != nil && !yield("api", t.API) {
+			return
+		}
+		if t.Admin != nil {
+			yield("admin", t.Admin)
+		}
+	}
 }
 
 // Close closes the listeners. It may be called twice.
@@ -282,15 +309,24 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 		pages = append(pages, h)
 		running++
 		h.ConnContext = withConn
-		go func() { failed <- orderly(h.Serve(bounds.listen(at))) }()
+		go func() {
+			if h.TLSConfig == nil {
+				failed <- orderly(h.Serve(bounds.listen(at)))
+			} else {
+				failed <- orderly(h.ServeTLS(bounds.listen(at), "", ""))
+			}
+		}()
 	}
 	if l.HTTP != nil {
 		h := s.httpServer(s.http)
+		protect(h, s.tls.API, servertls.HTTP1)
 		if onePort {
 			h.Handler = s.both()
 			h.Protocols = new(http.Protocols)
 			h.Protocols.SetHTTP1(true)
-			h.Protocols.SetUnencryptedHTTP2(true)
+			h.Protocols.SetUnencryptedHTTP2(s.tls.API == nil)
+			h.Protocols.SetHTTP2(s.tls.API != nil)
+			protect(h, s.tls.API, servertls.Both)
 			h.HTTP2 = &http.HTTP2Config{
 				MaxConcurrentStreams: maxHTTPStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout,
 				WriteByteTimeout: writeTimeout,
@@ -300,6 +336,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	}
 	if l.Admin != nil {
 		h := s.httpServer(s.admin)
+		protect(h, s.tls.Admin, servertls.HTTP1)
 		h.WriteTimeout = 0 // a profile takes as long as the client requests
 		serve(h, l.Admin, s.listening.admin)
 	}
@@ -340,6 +377,18 @@ func (s *Server) awaitRequests() {
 			s.log.Error("requests are still running although their contexts have ended", "count", s.running.Load())
 			return
 		}
+	}
+}
+
+// protect gives a server the TLS of its listener. A server of HTTP/1.1 alone offers no other protocol.
+func protect(h *http.Server, source *servertls.Source, p servertls.Protocols) {
+	if source == nil {
+		return
+	}
+	h.TLSConfig = source.Config(p)
+	if p == servertls.HTTP1 {
+		h.Protocols = new(http.Protocols)
+		h.Protocols.SetHTTP1(true)
 	}
 }
 

@@ -34,7 +34,7 @@ import (
 const passwordEnv = "MAYFLY_KEY_PASSWORD"
 
 type requestFlags struct {
-	url, trustedRoot, key, out, keyOut string
+	url, tlsCA, trustedRoot, key, out, keyOut string
 	// --identity: the expected identity in the certificate; "" is that of the token
 	identity               string
 	csr                    string // "": no CSR; "-": create one with the key; else a file
@@ -78,6 +78,8 @@ func newRequest(*cli.Common) *cobra.Command {
 	fl.StringVar(&f.trustedRoot, "trusted-root", "", "trusted_root.json to verify the certificate with")
 	fl.BoolVar(&f.insecure, "insecure-skip-verify", false,
 		"accept the certificate unverified (instead of --trusted-root)")
+	fl.StringVar(&f.tlsCA, "tls-ca", "",
+		"file with the CA certificates, PEM, that the TLS certificate of the CA must chain to (default: the system's)")
 	fl.StringVar(&f.signIn.file, "token-file", "", "file with the identity token; \"-\" is standard input")
 	fl.StringVar(&f.identity, "identity", "",
 		"address, URI or name that the certificate must have (default: from the token)")
@@ -124,6 +126,12 @@ func (f *requestFlags) run(ctx context.Context, std cli.Streams) error {
 	opts := client.Options{
 		URL: f.url, GRPC: f.grpc, SkipVerify: f.insecure, UserAgent: version.UserAgent(),
 		Timeout: f.timeout,
+	}
+	if f.tlsCA != "" {
+		var err error
+		if opts.Roots, err = pemfile.LoadPool(f.tlsCA); err != nil {
+			return err
+		}
 	}
 	if f.trustedRoot != "" {
 		m, err := readTrustedRoot(f.trustedRoot)
