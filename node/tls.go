@@ -51,7 +51,7 @@ func (n *Node) keepTLS(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	for _, s := range n.tls.Named() {
-		all.Go(func() { s.Run(ctx) })
+		all.Go(func() { s.Run(ctx, n.wakeCounts) })
 		if len(s.Files()) == 0 {
 			continue
 		}

@@ -105,7 +105,7 @@ func (m *manager) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 }
 
 // run obtains the certificates, so that the first client does not wait for them, and follows their renewal.
-func (m *manager) run(ctx context.Context) {
+func (m *manager) run(ctx context.Context, changed func()) {
 	retry := firstRetry
 	for {
 		done := make(chan bool, 1)
@@ -114,6 +114,7 @@ func (m *manager) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case ok := <-done:
+			changed()
 			pause := lookEvery
 			if !ok {
 				pause, retry = retry, min(2*retry, longestRetry)

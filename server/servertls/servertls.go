@@ -267,9 +267,10 @@ func (s *Source) Status() Status {
 	return Status{NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Problem: *s.problem.Load()}
 }
 
-// Run obtains and renews the certificates of an ACME CA until ctx ends. For other certificates it returns at once.
-func (s *Source) Run(ctx context.Context) {
+// Run obtains and renews the certificates of an ACME CA until ctx ends, and calls changed after each attempt. For other
+// certificates it returns at once.
+func (s *Source) Run(ctx context.Context, changed func()) {
 	if s.manager != nil {
-		s.manager.run(ctx)
+		s.manager.run(ctx, changed)
 	}
 }

@@ -22,6 +22,8 @@ func Extra() []Tool {
 		{Name: "spire-server", Module: "tools/spire", Package: "github.com/spiffe/spire/cmd/spire-server", Version: "v1.13.3"},
 		{Name: "spire-agent", Module: "tools/spire", Package: "github.com/spiffe/spire/cmd/spire-agent", Version: "v1.13.3"},
 		{Name: "minivault", Module: "tools/minivault", Package: ".", Version: "v1.21.0"},
+		{Name: "pebble", Package: "github.com/letsencrypt/pebble/v2/cmd/pebble", Version: "v2.10.3"},
+		{Name: "pebble-challtestsrv", Package: "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv", Version: "v2.10.3"},
 		{Name: "local-kms", Package: "github.com/nsmithuk/local-kms", Version: "v0.0.0-20260228092603-2a5e92d09ab6"},
 		{Name: "oidc-discovery-provider", Module: "tools/spire", Package: "github.com/spiffe/spire/support/oidc-discovery-provider", Version: "v1.13.3"},
 	}
