@@ -131,6 +131,8 @@ var owners = map[string][]string{
 	"github.com/openbao":                   {"ca/signer"},
 	"github.com/tink-crypto":               {"ca/signer"},
 	"github.com/rs/cors":                   {"server"},
+	"github.com/pires/go-proxyproto":       {"server"},
+	"golang.org/x/crypto/acme":             {"server/servertls"},
 	"github.com/sigstore/protobuf-specs":   {"trust"},
 	"github.com/digitorus":                 {"dev/tsa"},
 	"github.com/sigstore/sigstore-go":      {"trust"},

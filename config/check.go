@@ -92,12 +92,29 @@ func (l Listen) check() error {
 				"listen", "trusted_proxies", strconv.Itoa(i)))
 		}
 	}
+	if l.ProxyProtocol && len(l.TrustedProxies) == 0 {
+		errs = append(errs, fault.BadSetting("no proxy is trusted to send a header",
+			"write the addresses of the proxies below listen.trusted_proxies", "listen", "proxy_protocol"))
+	}
+	if h := l.ProxyHeader; h != "" && h != headerXForwardedFor && h != headerForwarded {
+		errs = append(errs, fault.BadSetting(strconv.Quote(h)+" is not a header that is read",
+			"write "+headerXForwardedFor+" or "+headerForwarded, "listen", "proxy_header"))
+	}
 	if on == 0 && len(errs) == 0 {
 		errs = append(errs, fault.BadSetting("http and grpc are both off, so certificates cannot be requested",
 			"enable one of them", "listen"))
 	}
 	return errors.Join(errs...)
 }
+
+// The values of [Listen].ProxyHeader.
+const (
+	headerXForwardedFor = "X-Forwarded-For"
+	headerForwarded     = "Forwarded"
+)
+
+// StandardHeader reports whether proxies report the client in Forwarded (RFC 7239).
+func (l Listen) StandardHeader() bool { return l.ProxyHeader == headerForwarded }
 
 // Hosts are the host names and addresses of the listeners, for a certificate that the CA makes itself.
 func (l Listen) Hosts() []string {

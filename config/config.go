@@ -97,6 +97,13 @@ type Listen struct {
 	// trusted proxy: in the log, in the journal and in the limits by source. When omitted: none; the source is the
 	// address of the connection.
 	TrustedProxies []string `yaml:"trusted_proxies"`
+	// ProxyProtocol says whether the proxies begin each connection to http and grpc with a header of the PROXY
+	// protocol, version 1 or 2. The source of a request is then the address in it. It needs trusted_proxies; other
+	// addresses connect without a header. Default: false.
+	ProxyProtocol bool `yaml:"proxy_protocol"`
+	// ProxyHeader is the header to which the proxies append: X-Forwarded-For, or Forwarded (RFC 7239). The other
+	// one is not read, because proxies pass it on as the client wrote it. Default: X-Forwarded-For.
+	ProxyHeader string `yaml:"proxy_header"`
 	// Profiling says whether to serve profiles (/debug/pprof/) also on an admin listener that is not on loopback,
 	// and for every Host header. Profiles show the internals of the process and slow it down. Default: false.
 	Profiling bool `yaml:"profiling"`

@@ -75,6 +75,7 @@ func (n *Node) newServer(registry *prometheus.Registry, tiles *embeddedHandler) 
 			Drain: n.options.Drain, Connections: cfg.Limits.Connections, PerSource: cfg.Limits.ConnectionsPerSource,
 		},
 		Admission: n.admission, Proxies: cfg.Listen.Proxies(), Profiling: cfg.Listen.Profiling, TLS: n.tls,
+		ProxyProtocol: cfg.Listen.ProxyProtocol, Forwarded: cfg.Listen.StandardHeader(),
 	})
 	if err != nil {
 		return err

@@ -102,7 +102,7 @@ func Build(ctx context.Context, o Options) (_ *Node, err error) {
 		n.log.Warn("configuration", "warning", text)
 	}
 	if n.tls, err = openTLS(n.started, n.log); err != nil {
-		return nil, errors.Join(err, n.files.key.Close())
+		return nil, errors.Join(err, n.files.close())
 	}
 	if o.Listeners == nil {
 		if n.listeners, err = openListeners(n.started); err != nil {

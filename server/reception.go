@@ -60,9 +60,17 @@ func arrivalIn(ctx context.Context) *arrival {
 
 // newArrival describes a request over the connection c from peer.
 func (s *Server) newArrival(c *conn, peer netip.Addr, forwarded []string) arrival {
-	v := arrival{conn: c, client: s.proxies.Client(peer, forwarded)}
+	v := arrival{conn: c, client: s.proxies.Client(peer, forwarded, s.forwarded)}
 	v.source = admission.SourceOf(v.client)
 	return v
+}
+
+// forwardedHeader is the header in which proxies report the client, in lower case.
+func (s *Server) forwardedHeader() string {
+	if s.forwarded {
+		return "forwarded"
+	}
+	return "x-forwarded-for"
 }
 
 // Limits of streams, by number and time (W1, F2, F3).
@@ -110,7 +118,7 @@ func (s *Server) onStream(ctx context.Context, info *tap.Info) (context.Context,
 			from = admission.AddressOf(p.Addr)
 		}
 	}
-	v := s.newArrival(c, from, info.Header["x-forwarded-for"])
+	v := s.newArrival(c, from, info.Header[s.forwardedHeader()])
 	if s.streams.receiving.Full(v.source) {
 		s.refuseStream(c)
 		return ctx, errNoRoom
@@ -296,5 +304,5 @@ func (s *Server) httpArrival(r *http.Request) arrival {
 			from = at.Addr().Unmap().WithZone("")
 		}
 	}
-	return s.newArrival(c, from, r.Header.Values("X-Forwarded-For"))
+	return s.newArrival(c, from, r.Header.Values(s.forwardedHeader()))
 }

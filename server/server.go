@@ -121,6 +121,10 @@ type Options struct {
 	// of the peer counts.
 	Proxies []netip.Prefix
 	TLS     TLS
+	// ProxyProtocol says that each connection of a proxy begins with a header of the PROXY protocol.
+	ProxyProtocol bool
+	// Forwarded says that proxies report the client in Forwarded (RFC 7239), and not in X-Forwarded-For.
+	Forwarded bool
 	// Profiling allows profiles on the admin listener even if its address is not loopback.
 	Profiling bool
 }
@@ -135,6 +139,8 @@ type Server struct {
 	proxies       admission.Proxies
 	profiling     bool
 	tls           TLS
+	proxyProtocol bool
+	forwarded     bool
 	streams       *streams
 	listening     *listening
 	refusals      refusals
@@ -173,7 +179,8 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		log: o.Logger, limits: o.Limits.withDefaults(), readiness: o.Readiness, metrics: newMetrics(o.Admission),
 		stopping: make(chan struct{}), admission: o.Admission,
-		proxies: o.Proxies, profiling: o.Profiling, tls: o.TLS, began: o.Now(),
+		proxies: o.Proxies, profiling: o.Profiling, tls: o.TLS,
+		proxyProtocol: o.ProxyProtocol, forwarded: o.Forwarded, began: o.Now(),
 	}
 	s.identityLimit = newIdentityLimit(o.Now)
 	s.streams, s.listening = newStreams(s.limits.Streams), newListening(s)
@@ -301,6 +308,7 @@ const (
 // Serve serves on l until ctx ends, then stops: readiness ends first, and running requests get the drain time. It
 // closes the listeners. It returns nil after an orderly stop. It may be called once.
 func (s *Server) Serve(ctx context.Context, l Listeners) error {
+	l = s.proxied(l)
 	failed := make(chan error, 3)
 	var pages []*http.Server
 	onePort := l.HTTP != nil && l.HTTP == l.GRPC
@@ -378,6 +386,24 @@ func (s *Server) awaitRequests() {
 			return
 		}
 	}
+}
+
+// proxied has the listeners of the API read the headers of the PROXY protocol.
+func (s *Server) proxied(l Listeners) Listeners {
+	if !s.proxyProtocol {
+		return l
+	}
+	onePort := l.HTTP == l.GRPC
+	if l.HTTP != nil {
+		l.HTTP = newProxyListener(l.HTTP, s.proxies, s.log)
+	}
+	switch {
+	case onePort:
+		l.GRPC = l.HTTP
+	case l.GRPC != nil:
+		l.GRPC = newProxyListener(l.GRPC, s.proxies, s.log)
+	}
+	return l
 }
 
 // protect gives a server the TLS of its listener. A server of HTTP/1.1 alone offers no other protocol.

@@ -68,10 +68,14 @@ func (p Proxies) Has(a netip.Addr) bool {
 const maxHops = 32
 
 // Client returns the address of the client of a connection: the peer, unless the peer is a trusted proxy. Each proxy
-// appends the address of its own peer to X-Forwarded-For. The client is therefore the last address in the header that
-// is not a trusted proxy; everything before it may have been written by the client. The search ends at an entry that is
-// not an address.
-func (p Proxies) Client(peer netip.Addr, forwarded []string) netip.Addr {
+// appends the address of its own peer to X-Forwarded-For, or to Forwarded (RFC 7239) if standard is set. The client is
+// therefore the last address in the header that is not a trusted proxy; everything before it may have been written by
+// the client. The search ends at an entry that is not an address.
+func (p Proxies) Client(peer netip.Addr, forwarded []string, standard bool) netip.Addr {
+	read := parseHop
+	if standard {
+		read = parseForwarded
+	}
 	out := peer
 	if !p.Has(peer) {
 		return out
@@ -84,7 +88,7 @@ func (p Proxies) Client(peer netip.Addr, forwarded []string) netip.Addr {
 			at := strings.LastIndexByte(rest, ',')
 			word, more = rest[at+1:], at >= 0
 			rest = rest[:max(at, 0)]
-			hop, ok := parseHop(word)
+			hop, ok := read(word)
 			if hops++; !ok || hops > maxHops {
 				return out
 			}
@@ -94,6 +98,33 @@ func (p Proxies) Client(peer netip.Addr, forwarded []string) netip.Addr {
 		}
 	}
 	return out
+}
+
+// parseForwarded reads an entry of Forwarded (RFC 7239 §4): pairs with semicolons between them, of which "for" has the
+// address. A quoted value with a comma, a semicolon or a backslash is not an address. An entry with two values of "for"
+// is not read.
+func parseForwarded(word string) (out netip.Addr, ok bool) {
+	if len(word) > 512 {
+		return netip.Addr{}, false
+	}
+	for pair := range strings.SplitSeq(word, ";") {
+		name, value, found := strings.Cut(strings.Trim(pair, " \t"), "=")
+		if !found || !strings.EqualFold(name, "for") {
+			continue
+		}
+		if ok {
+			return netip.Addr{}, false
+		}
+		if inner, quoted := strings.CutPrefix(value, `"`); quoted {
+			if value, quoted = strings.CutSuffix(inner, `"`); !quoted {
+				return netip.Addr{}, false
+			}
+		}
+		if out, ok = parseHop(value); !ok {
+			return netip.Addr{}, false
+		}
+	}
+	return out, ok
 }
 
 // parseHop reads an entry of X-Forwarded-For: an IP address, with or without a port. An IPv6 address may be in

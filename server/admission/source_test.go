@@ -53,8 +53,37 @@ func TestForwarded(t *testing.T) {
 		{"10.0.0.1", []string{"203.0.113.9, , 10.0.0.8"}, "10.0.0.8"},
 		{"10.0.0.1", []string{"203.0.113.9" + strings.Repeat(", 10.0.0.8", 40)}, "10.0.0.8"},
 	} {
-		if got := p.Client(netip.MustParseAddr(c.peer), c.forwarded); got.Unmap() != netip.MustParseAddr(c.want) {
+		if got := p.Client(netip.MustParseAddr(c.peer), c.forwarded, false); got.Unmap() != netip.MustParseAddr(c.want) {
 			t.Errorf("%s, %q: %s, want %s", c.peer, c.forwarded, got, c.want)
+		}
+	}
+}
+
+// The same of Forwarded (RFC 7239).
+func TestForwardedStandard(t *testing.T) {
+	t.Parallel()
+	p := Proxies{netip.MustParsePrefix("10.0.0.0/8")}
+	for text, want := range map[string]string{
+		"for=203.0.113.9":                               "203.0.113.9",
+		"For=203.0.113.9;proto=https;by=10.0.0.1":       "203.0.113.9",
+		`proto=https; for="203.0.113.9:4711"`:           "203.0.113.9",
+		`for="[2001:db8::17]:4711"`:                     "2001:db8::17",
+		`for="[2001:db8::17]"`:                          "2001:db8::17",
+		"for=198.51.100.1, for=203.0.113.9":             "203.0.113.9",
+		"for=203.0.113.9,for=10.0.0.7":                  "203.0.113.9",
+		`for="198.51.100.1, for=203.0.113.9`:            "203.0.113.9", // the client's part has no end
+		`for=198.51.100.1, for="10.0.0.5;for=192.0.2.1`: "10.0.0.1",
+		"for=203.0.113.9, for=unknown":                  "10.0.0.1",
+		"for=203.0.113.9, for=_hidden":                  "10.0.0.1",
+		"for=203.0.113.9;for=198.51.100.1":              "10.0.0.1",
+		"203.0.113.9":                                   "10.0.0.1",
+		"by=203.0.113.9":                                "10.0.0.1",
+		`for="203.0.113.9`:                              "10.0.0.1",
+		"":                                              "10.0.0.1",
+	} {
+		got := p.Client(netip.MustParseAddr("10.0.0.1"), []string{text}, true)
+		if got != netip.MustParseAddr(want) {
+			t.Errorf("%q: %s, want %s", text, got, want)
 		}
 	}
 }
@@ -66,7 +95,7 @@ func FuzzForwarded(f *testing.F) {
 	f.Add(",,,")
 	p, peer := Proxies{netip.MustParsePrefix("10.0.0.0/8")}, netip.MustParseAddr("10.9.9.9")
 	f.Fuzz(func(t *testing.T, text string) {
-		got := p.Client(peer, []string{text})
+		got := p.Client(peer, []string{text}, false)
 		if !got.IsValid() || got.Zone() != "" {
 			t.Fatalf("%q: %v", text, got)
 		}
@@ -87,5 +116,23 @@ func FuzzForwarded(f *testing.F) {
 			}
 		}
 		t.Fatalf("%q: %s is not in it", text, got)
+	})
+}
+
+// What a client writes before the entry of a proxy changes nothing.
+func FuzzForwardedStandard(f *testing.F) {
+	f.Add(`for=198.51.100.1;by="x`)
+	f.Add(`for="[2001:db8::1]:1", for=10.0.0.1`)
+	p, peer := Proxies{netip.MustParsePrefix("10.0.0.0/8")}, netip.MustParseAddr("10.9.9.9")
+	client := netip.MustParseAddr("203.0.113.9")
+	f.Fuzz(func(t *testing.T, text string) {
+		if got := p.Client(peer, []string{text}, true); !got.IsValid() || got.Zone() != "" {
+			t.Errorf("%q: %v", text, got)
+		}
+		for _, header := range [][]string{{text + ", for=203.0.113.9"}, {text, "for=203.0.113.9;proto=https"}} {
+			if got := p.Client(peer, header, true); got != client {
+				t.Errorf("%q: %s", header, got)
+			}
+		}
 	})
 }
