@@ -84,7 +84,11 @@ func (l Listen) check() error {
 		}
 		seen[one.address] = one.key
 	}
-	errs = append(errs, fault.Under(l.TLS.Check(), "listen", "tls"), fault.Under(l.AdminTLS.Check(), "listen", "admin_tls"))
+	for key, one := range map[string]*servertls.Config{"tls": l.TLS, "admin_tls": l.AdminTLS} {
+		if err := one.Check(); err != nil {
+			errs = append(errs, fault.Under(err, "listen", key))
+		}
+	}
 	for i, one := range l.TrustedProxies {
 		if _, err := parseProxy(one); err != nil {
 			errs = append(errs, fault.BadSetting(strconv.Quote(one)+" is not a CIDR prefix or an IP address",

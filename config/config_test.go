@@ -208,6 +208,30 @@ func TestRefuses(t *testing.T) {
 			"listen: {http: off, grpc: off}\n" + identity + caFile + embedded, issuers,
 			"mayfly.yaml:1", "http and grpc are both off",
 		},
+		"TLS without a certificate": {
+			"listen: {tls: {min_version: \"1.3\"}}\n" + identity + caFile + embedded, issuers,
+			"mayfly.yaml:1", "the certificate is missing",
+		},
+		"TLS without files": {
+			"listen: {tls: {certificate: no.pem, key: no.key}}\n" + identity + caFile + embedded, issuers,
+			"mayfly.yaml:1:29", "no.pem",
+		},
+		"self-signed without a place": {
+			"listen: {tls: {self_signed: true}}\n" + identity + caFile + embedded, issuers,
+			"mayfly.yaml:1", "state_dir",
+		},
+		"self-signed in production": {
+			"listen: {admin_tls: {self_signed: true}}\nstate_dir: s\nproduction: true\n" + identity + caFile + embedded, issuers,
+			"mayfly.yaml:1:35", "not for production",
+		},
+		"PROXY protocol of nobody": {
+			"listen: {proxy_protocol: true}\n" + identity + caFile + embedded, issuers,
+			"mayfly.yaml:1:26", "trusted_proxies",
+		},
+		"another header of proxies": {
+			"listen: {proxy_header: X-Real-IP}\n" + identity + caFile + embedded, issuers,
+			"mayfly.yaml:1:24", "Forwarded",
+		},
 		"journal nowhere": {
 			identity + caFile + embedded + "audit: {subjects: plain}\n", issuers, "mayfly.yaml:7",
 			"no destination",
