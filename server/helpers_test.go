@@ -82,8 +82,3 @@ func withSource(ctx context.Context, address string) context.Context {
 	s := admission.SourceOf(netip.MustParseAddr(address))
 	return context.WithValue(ctx, admission.ContextKey{}, &s)
 }
-
-// dialContext gives a function that dials the form that gRPC wants.
-func dialContext(dial func(network, address string) (net.Conn, error)) func(context.Context, string) (net.Conn, error) {
-	return func(_ context.Context, address string) (net.Conn, error) { return dial("tcp", address) }
-}

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -21,9 +22,9 @@ import (
 )
 
 // proxyDialer connects as a proxy does, for a client at an address.
-func proxyDialer(version byte, client string) func(network, address string) (net.Conn, error) {
-	return func(network, address string) (net.Conn, error) {
-		c, err := net.DialTimeout(network, address, 5*time.Second)
+func proxyDialer(version byte, client string) func(_ context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
@@ -59,7 +60,7 @@ func TestProxyProtocol(t *testing.T) {
 		}
 		for version, client := range map[byte]string{1: "203.0.113.9", 2: "2001:db8::17"} {
 			dial := proxyDialer(version, client)
-			c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{Dial: dial, DisableKeepAlives: true}}
+			c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.rest+"/api/v2/signingCert",
 				bytes.NewReader([]byte(w.body(w.idp.Token(nil)))))
 			must(t, err)
@@ -75,7 +76,9 @@ func TestProxyProtocol(t *testing.T) {
 			eventually(t, "the log has the source", func() bool { return source() == client })
 		}
 		conn, err := grpc.NewClient("passthrough:///"+s.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(dialContext(proxyDialer(2, "203.0.113.77"))))
+			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+				return proxyDialer(2, "203.0.113.77")(ctx, "tcp", address)
+			}))
 		must(t, err)
 		defer conn.Close() //nolint:errcheck // nothing is lost
 		_, err = fulciopb.NewCAClient(conn).CreateSigningCertificate(t.Context(), w.message(w.idp.Token(nil)))
@@ -101,7 +104,7 @@ func TestProxyProtocolUntrusted(t *testing.T) {
 	res, err := http.Get("http://" + s.rest + "/healthz")
 	must(t, err)
 	_ = res.Body.Close()
-	c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{Dial: proxyDialer(1, "203.0.113.9")}}
+	c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: proxyDialer(1, "203.0.113.9")}}
 	if res, err := c.Get("http://" + s.rest + "/healthz"); err == nil {
 		_ = res.Body.Close()
 		if res.StatusCode == http.StatusOK {

@@ -57,7 +57,12 @@ func TestTLS(t *testing.T) {
 		client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 			TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true,
 		}}
-		ask := func(method, url, body string) (*http.Response, string) {
+		type answer struct {
+			status, protocol int
+			tls              *tls.ConnectionState
+			body             string
+		}
+		ask := func(method, url, body string) answer {
 			t.Helper()
 			req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 			must(t, err)
@@ -66,14 +71,14 @@ func TestTLS(t *testing.T) {
 			defer res.Body.Close() //nolint:errcheck // read to the end
 			data, err := io.ReadAll(res.Body)
 			must(t, err)
-			return res, string(data)
+			return answer{res.StatusCode, res.ProtoMajor, res.TLS, string(data)}
 		}
 		rest := "https://" + l.HTTP.Addr().String()
-		res, body := ask(http.MethodPost, rest+"/api/v2/signingCert", w.body(w.idp.Token(nil)))
-		if res.StatusCode != http.StatusOK || !strings.Contains(body, "CERTIFICATE") || res.TLS.Version != tls.VersionTLS13 {
-			t.Errorf("one port %v: %d %s", one, res.StatusCode, body)
+		a := ask(http.MethodPost, rest+"/api/v2/signingCert", w.body(w.idp.Token(nil)))
+		if a.status != http.StatusOK || !strings.Contains(a.body, "CERTIFICATE") || a.tls.Version != tls.VersionTLS13 {
+			t.Errorf("one port %v: %+v", one, a)
 		}
-		if got, want := res.ProtoMajor, map[bool]int{false: 1, true: 2}[one]; got != want {
+		if got, want := a.protocol, map[bool]int{false: 1, true: 2}[one]; got != want {
 			t.Errorf("one port %v: HTTP/%d", one, got)
 		}
 		conn, err := grpc.NewClient(l.GRPC.Addr().String(),
@@ -83,12 +88,11 @@ func TestTLS(t *testing.T) {
 		if _, err := fulciopb.NewCAClient(conn).CreateSigningCertificate(t.Context(), w.message(w.idp.Token(nil))); err != nil {
 			t.Errorf("one port %v: %v", one, err)
 		}
-		if res, body := ask(http.MethodGet, "https://"+l.Admin.Addr().String()+"/livez", ""); res.StatusCode != http.StatusOK {
-			t.Errorf("admin: %d %s", res.StatusCode, body)
+		if a := ask(http.MethodGet, "https://"+l.Admin.Addr().String()+"/livez", ""); a.status != http.StatusOK {
+			t.Errorf("admin: %+v", a)
 		}
-		res, body = ask(http.MethodGet, "http://"+l.HTTP.Addr().String()+"/healthz", "")
-		if res.StatusCode != http.StatusBadRequest {
-			t.Errorf("plain text is answered: %d %s", res.StatusCode, body)
+		if a := ask(http.MethodGet, "http://"+l.HTTP.Addr().String()+"/healthz", ""); a.status != http.StatusBadRequest {
+			t.Errorf("plain text is answered: %+v", a)
 		}
 	}
 }

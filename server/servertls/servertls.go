@@ -11,7 +11,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -172,35 +171,32 @@ func (s *Source) load() (*loaded, error) {
 }
 
 func (s *Source) loadPair() (tls.Certificate, error) {
-	setting := func(err error, file, fix string, path string) error {
-		return fault.BadSetting(err.Error(), fix, path).In(file)
+	bad := func(problem, fix string) error {
+		return fault.BadSetting(problem, fix, "certificate").In(s.files.certificate)
 	}
 	pair, err := pemfile.LoadKeyPair(s.files.certificate, s.files.key)
 	if err != nil {
-		return pair, setting(err, s.files.certificate,
-			"write a certificate chain and its private key, both in PEM", "certificate")
+		return pair, bad(err.Error(), "write a certificate chain and its private key, both in PEM")
 	}
 	if pair.Leaf == nil {
 		if pair.Leaf, err = x509.ParseCertificate(pair.Certificate[0]); err != nil {
-			return pair, setting(err, s.files.certificate, "write a certificate chain in PEM", "certificate")
+			return pair, bad(err.Error(), "write a certificate chain in PEM")
 		}
 	}
 	now := s.now()
 	switch leaf := pair.Leaf; {
 	case now.After(leaf.NotAfter):
-		return pair, setting(fmt.Errorf("the TLS certificate ended at %s", leaf.NotAfter.UTC().Format(time.RFC3339)),
-			s.files.certificate, "renew the certificate", "certificate")
+		return pair, bad("the TLS certificate ended at "+leaf.NotAfter.UTC().Format(time.RFC3339),
+			"renew the certificate")
 	case now.Before(leaf.NotBefore):
-		return pair, setting(fmt.Errorf("the TLS certificate begins at %s",
-			leaf.NotBefore.UTC().Format(time.RFC3339)), s.files.certificate,
-			"correct the clock, or wait until the certificate begins", "certificate")
+		return pair, bad("the TLS certificate begins at "+leaf.NotBefore.UTC().Format(time.RFC3339),
+			"correct the clock, or wait until the certificate begins")
 	case leaf.IsCA && !s.config.SelfSigned && len(pair.Certificate) > 1:
-		return pair, setting(errors.New("the first certificate is that of a CA"), s.files.certificate,
-			"write the certificate of the server first, and those of the CAs after it", "certificate")
+		return pair, bad("the first certificate is that of a CA",
+			"write the certificate of the server first, and those of the CAs after it")
 	case len(leaf.DNSNames) == 0 && len(leaf.IPAddresses) == 0:
-		return pair, setting(errors.New("the TLS certificate has neither a DNS name nor an IP address"),
-			s.files.certificate, "have a certificate with subjectAltName made: clients ignore the common name",
-			"certificate")
+		return pair, bad("the TLS certificate has neither a DNS name nor an IP address",
+			"obtain a certificate with subjectAltName, because clients ignore the common name")
 	}
 	return pair, nil
 }
