@@ -44,7 +44,7 @@ type precertSigner struct {
 	cert   *x509.Certificate
 	signer *certSigner
 	chain  [][]byte // DER: the certificate, and the chain of the CA
-	// issuers are what precertificate and certificate say about their issuers.
+	// issuers are the issuer fields of precertificate and certificate.
 	issuers tbs.Through
 	// strict says that RFC 5280 does not allow the certificate below the issuing one, because of its path length.
 	strict bool

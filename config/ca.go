@@ -149,7 +149,7 @@ func (c *CA) Named(name string, managed bool) (Chain, bool) {
 	return c.Chains[i], true
 }
 
-// PlaceOf is where a setting of the backend of a chain stands in the configuration.
+// PlaceOf returns the path, in the configuration, of a setting of the backend of a chain.
 func (c *CA) PlaceOf(chain Chain, setting ...string) []string {
 	at := []string{"ca"}
 	backend, _ := chain.Selected()
@@ -182,7 +182,7 @@ func (c *CA) Signing() Chain {
 // none, which [CA.Check] refuses.
 func (c *CA) Selected() (name string, b signer.Backend) { return c.Signing().Selected() }
 
-// At is where a setting of the backend of the chain that signs stands in the configuration.
+// At returns the path, in the configuration, of a setting of the backend of the chain that signs.
 func (c *CA) At(setting ...string) []string { return c.PlaceOf(c.Signing(), setting...) }
 
 // Place completes the settings in an error of [ca.New] with their paths in the configuration and the names of the

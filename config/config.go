@@ -61,7 +61,7 @@ type Config struct {
 	Issuers oidc.Config `yaml:"-"`
 	dir     string      // of the file
 
-	main, issuers *tree // where the settings stand
+	main, issuers *tree // positions of the settings
 	places        []pathSetting
 
 	// Files are the files that the configuration was read from or names, absolute: what to watch for changes.

@@ -44,7 +44,7 @@ func (e Experimental) check(algorithms []string) error {
 	return errors.Join(errs...)
 }
 
-// MLDSAAt is where a setting of the backend of experimental.mldsa_chain stands in the configuration.
+// MLDSAAt returns the path, in the configuration, of a setting of the backend of experimental.mldsa_chain.
 func (c *Config) MLDSAAt(setting ...string) []string {
 	name, _ := c.Experimental.MLDSAChain.Selected()
 	return append([]string{"experimental", "mldsa_chain", name}, setting...)

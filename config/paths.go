@@ -41,8 +41,8 @@ func (p pathSetting) isWatched() bool {
 	return p.kind == pathRead || p.kind == pathSecret || p.kind == pathKept
 }
 
-// pathsIn lists the settings with the tag "path" that have a value, below v, a pointer to a struct. path is where the
-// struct stands in the file.
+// pathsIn lists the settings with the tag "path" that have a value, below v, a pointer to a struct. path is the path of
+// the struct in the file.
 func pathsIn(v reflect.Value, path ...string) []pathSetting {
 	var out []pathSetting
 	collectPaths(v, path, func(p pathSetting) {

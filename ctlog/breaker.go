@@ -50,7 +50,7 @@ type breaker struct {
 // permit allows one attempt. Each permit MUST end in succeed, fail or abandon.
 type permit struct {
 	granted bool
-	// probe means that the attempt goes on to its end even if its SCT is no longer needed, because the result shows
+	// probe means that the attempt is not canceled even if its SCT is no longer needed, because the result shows
 	// whether the log works.
 	probe bool
 }

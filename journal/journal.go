@@ -59,7 +59,7 @@ type store interface {
 	close()
 }
 
-// group is what one commit writes.
+// group is the set of records that one commit writes.
 type group struct {
 	lines   []byte
 	entries []entry

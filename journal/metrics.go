@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are those of one journal. The label kind is a [Kind].
+// metrics are the metrics of one journal. The label kind is a [Kind].
 type metrics struct {
 	records  *prometheus.CounterVec
 	seconds  prometheus.Histogram

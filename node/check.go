@@ -26,7 +26,7 @@ type Report struct {
 	Chain    []string          `json:"chain,omitempty"`
 	Logs     []string          `json:"logs"`
 	Online   []ReportedIssuer  `json:"online,omitempty"` // with --online
-	// OnlineLogs is what the logs answered, with --online.
+	// OnlineLogs are the results of the logs, with --online.
 	OnlineLogs []ReportedLog `json:"online_logs,omitempty"`
 }
 
@@ -46,7 +46,7 @@ type ReportedIssuer struct {
 	Cause  string `json:"cause,omitempty"`
 }
 
-// ReportedLog is what a log answered to "config check --online".
+// ReportedLog is the result for one log of "config check --online".
 type ReportedLog struct {
 	Name     string   `json:"name"`
 	OK       bool     `json:"ok"`

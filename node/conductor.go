@@ -338,5 +338,5 @@ func (n *Node) chainCheck(s *snapshot) []server.Check {
 	}}}
 }
 
-// waitsLong is how long a chain may wait for a gate before readiness says so.
+// waitsLong is how long a chain may wait for a gate before readiness warns.
 const waitsLong = 14 * 24 * time.Hour

@@ -25,7 +25,7 @@ import (
 	"github.com/mayfly-ca/mayfly/trust"
 )
 
-// loadedFiles is what the files that a configuration names hold: keys and certificates.
+// loadedFiles has the content of the files that a configuration names: keys and certificates.
 type loadedFiles struct {
 	chain []*x509.Certificate // the active one: issuing certificate first, root last
 	key   *signer.Key         // nil: only what is public was loaded
@@ -90,8 +90,7 @@ func load(ctx context.Context, log *slog.Logger, cfg *config.Config) (*loadedFil
 	return m, nil
 }
 
-// adviseOnChain says what is unwise about a chain that is kept in a file, and refuses what a CA in production must not
-// have.
+// adviseOnChain warns about weaknesses of a chain in a file, and refuses those that a CA in production must not have.
 func adviseOnChain(cfg *config.Config, chain []*x509.Certificate) (warnings []config.Warning, err error) {
 	_, backend := cfg.CA.Selected()
 	if backend.Temporary() {
@@ -163,8 +162,8 @@ func PublicChain(cfg *config.Config) ([]*x509.Certificate, error) {
 	return chain, sameAsState(cfg, state, chain)
 }
 
-// TrustMaterial is what verifiers and signers need of the CA of a configuration, with its URL as clients reach it. It
-// needs no private key and no password.
+// TrustMaterial returns the trust material of the CA of a configuration. url is the URL of the CA for clients. It needs
+// no private key and no password.
 func TrustMaterial(cfg *config.Config, url string) (trust.Material, error) {
 	f, err := loadPublic(cfg)
 	if err != nil {

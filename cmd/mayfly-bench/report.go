@@ -92,7 +92,7 @@ func (r benchResult) print(w io.Writer, st terminal.Style) error {
 	}
 	shared := " (shared with this tool)"
 	if len(r.Steps) > 0 && r.Steps[0].Placement != nil {
-		shared = "" // the notes say so for each number of processors
+		shared = "" // the notes have this for each number of processors
 	}
 	fmt.Fprintf(w, "%s over %s, log: %s, %s here%s\n\n", target, r.Transport, r.Log,
 		human.Count(r.Processors, "processor"), shared)

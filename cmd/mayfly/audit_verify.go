@@ -118,7 +118,7 @@ func findingLines(findings []journal.Damage, s journal.Summary, keyed bool) stri
 	return b.String()
 }
 
-// verifyView is what "audit verify --json" prints.
+// verifyView is the output of "audit verify --json".
 type verifyView struct {
 	Whole    bool                   `json:"whole"`
 	Findings []findingView          `json:"findings"`

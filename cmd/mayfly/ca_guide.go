@@ -15,7 +15,7 @@ import (
 // asker asks questions at the terminal.
 type asker struct {
 	in  io.Reader
-	out io.Writer // not standard output, which is for results
+	out io.Writer // not standard output, which has only results
 }
 
 func newAsker(cmd *cobra.Command) *asker { return &asker{cmd.InOrStdin(), cmd.ErrOrStderr()} }

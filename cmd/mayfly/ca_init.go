@@ -23,7 +23,7 @@ import (
 	"github.com/mayfly-ca/mayfly/internal/shell"
 )
 
-// caInitFlags are those of "ca init".
+// caInitFlags are the flags of "ca init".
 type caInitFlags struct {
 	dir, organization           string
 	plan, algorithm             string

@@ -16,7 +16,7 @@ import (
 	"github.com/mayfly-ca/mayfly/oidc"
 )
 
-// diffView is what "config diff --json" prints.
+// diffView is the output of "config diff --json".
 type diffView struct {
 	Settings []config.Change `json:"settings"`
 	Tokens   []tokenChange   `json:"tokens"`

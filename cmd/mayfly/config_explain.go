@@ -49,7 +49,7 @@ func newConfigExplain() *cobra.Command {
 	return cmd
 }
 
-// explanationView is what "config explain --json" prints.
+// explanationView is the output of "config explain --json".
 type explanationView struct {
 	Allowed     bool                 `json:"allowed"`
 	Entry       string               `json:"entry,omitempty"`

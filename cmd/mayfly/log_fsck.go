@@ -47,7 +47,7 @@ func newLogFsck() *cobra.Command {
 	return cmd
 }
 
-// fsckReport is what "log fsck --json" prints for one log.
+// fsckReport is the output of "log fsck --json" for one log.
 type fsckReport struct {
 	Log          string            `json:"log"`
 	Origin       string            `json:"origin"`

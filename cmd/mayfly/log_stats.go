@@ -56,7 +56,7 @@ func newLogStats() *cobra.Command {
 	return cmd
 }
 
-// logStats is what "log stats --json" prints for one log.
+// logStats is the output of "log stats --json" for one log.
 type logStats struct {
 	Log        string         `json:"log"`
 	Origin     string         `json:"origin"`

@@ -21,7 +21,7 @@ type batcher struct {
 	once    sync.Once
 }
 
-// storage is what a batcher writes to.
+// storage has the methods that a batcher needs to write.
 type storage struct {
 	append func(context.Context, *ctonly.Entry) tessera.IndexFuture
 	// ready returns an error if a write would fail. It is called before each batch: Tessera ends the process when it

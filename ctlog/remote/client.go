@@ -24,7 +24,7 @@ import (
 // the others.
 type client = *jsonclient.JSONClient
 
-// reply is what an [exchange] keeps of an answer. The status is 0 unless the answer was read to its end.
+// reply has the parts of a response that an [exchange] keeps. The status is 0 unless the answer was read to its end.
 type reply struct {
 	status     int
 	retryAfter time.Duration

@@ -46,7 +46,7 @@ const (
 	defaultTimeout = 4 * time.Second
 )
 
-// Options are what [Open] needs beside the configuration.
+// Options are the parameters of [Open] that are not in the configuration.
 type Options struct {
 	// PublicKeyPEM is the content of Config.PublicKey.
 	PublicKeyPEM []byte

@@ -1,7 +1,7 @@
 // Package tsa is the timestamp authority of "mayfly dev" (RFC 3161): it signs the time at which it received a digest,
 // so that a signature still verifies after its certificate has expired.
 //
-// The time is that of this machine. The authority MUST be used for development only: its clock is not monitored, and
+// The time is the time of this machine. The authority MUST be used for development only: its clock is not monitored, and
 // its key is in a file.
 package tsa
 

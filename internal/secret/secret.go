@@ -1,5 +1,5 @@
-// Package secret says where a secret of the configuration stands: in an environment variable or in a file, never in the
-// configuration itself. It MUST NOT print one.
+// Package secret reads a secret from the source that the configuration names: an environment variable or a
+// file, never the configuration itself. It MUST NOT print one.
 package secret
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/mayfly-ca/mayfly/fault"
 )
 
-// Source is the place of a secret: an environment variable or a file. Exactly one is set.
+// Source is the source of a secret: an environment variable or a file. Exactly one is set.
 type Source struct {
 	// Env is the name of an environment variable.
 	Env string `yaml:"env"`

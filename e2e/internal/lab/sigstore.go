@@ -38,7 +38,7 @@ func (l *Lab) Services() Services {
 // Trust are the two files that clients are configured with.
 type Trust struct{ TrustedRoot, SigningConfig string }
 
-// TrustOptions say what the files name.
+// TrustOptions are the entries of the files.
 type TrustOptions struct {
 	Name      string // of the folder
 	CA        string // URL

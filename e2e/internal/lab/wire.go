@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// Answer is what the CA answered to a request over REST.
+// Answer is the response of the CA to a request over REST.
 type Answer struct {
 	Status int
 	Header http.Header
