@@ -60,7 +60,7 @@ type copySource struct {
 	name string // name of the receiver
 }
 
-// Next returns the next acknowledged record. A damaged line is reported in the log and left out.
+// Next returns the next acknowledged record. A damaged line is reported in the log and omitted.
 func (s *copySource) Next() (ship.Message, error) {
 	for {
 		e, err := s.Reader.Next()

@@ -71,7 +71,7 @@ func (n *Node) watch(ctx context.Context, hangup <-chan os.Signal) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() {
-		files := func() []string { // those of a configuration that could not be taken, too
+		files := func() []string { // including the files of a configuration that could not be loaded
 			return slices.Compact(slices.Sorted(slices.Values(slices.Concat(n.current.Load().config.Files,
 				config.Named(n.options.Path)))))
 		}

@@ -122,7 +122,7 @@ func (b *Builder) tool(ctx context.Context, t Tool, place string) (string, error
 	return dir, nil
 }
 
-// build makes the program in a folder beside the final one, then renames: a program in the cache is whole.
+// build makes the program in a folder beside the final one, then renames: a program in the cache is complete.
 func (b *Builder) build(ctx context.Context, t Tool, dir string) error {
 	tmp, err := os.MkdirTemp(b.cache, ".build-*")
 	if err != nil {
